@@ -1,0 +1,95 @@
+"""Loss terms of a recipe. Each line of `losses:` is one of these; `segatlas.losses` holds the class of the same name."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Term(BaseModel):
+    """What all terms share."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    weight: float = Field(1.0, gt=0, description="factor of this term in the sum")
+    on: str = Field("logits", pattern=r"^(logits|aux\.\w+)$", description="'logits' or 'aux.NAME'")
+    class_weights: tuple[float, ...] | Literal["auto"] | None = Field(
+        None, description="one per class, or 'auto': from the training masks (see `segatlas data stats`)"
+    )
+
+
+class CrossEntropyTerm(Term):
+    """Cross-entropy over labelled pixels."""
+
+    name: Literal["cross_entropy"]
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+
+
+class OhemTerm(Term):
+    """Cross-entropy over hard pixels only: those whose true class scores below `threshold`, but at least `min_kept`."""
+
+    name: Literal["ohem"]
+    threshold: float = Field(0.7, gt=0, le=1)
+    min_kept: int = Field(100_000, ge=1, description="pixels per batch kept at least")
+
+
+class DiceTerm(Term):
+    """One minus the Dice coefficient, mean over classes."""
+
+    name: Literal["dice"]
+    smooth: float = Field(1.0, ge=0)
+
+
+class CrossEntropyDiceTerm(Term):
+    """Cross-entropy plus Dice."""
+
+    name: Literal["cross_entropy_dice"]
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    dice_share: float = Field(0.5, ge=0, le=1, description="share of Dice in the sum")
+    smooth: float = Field(1.0, ge=0)
+
+
+class FocalTerm(Term):
+    """Cross-entropy with well classified pixels weighted down by (1 - p)^gamma."""
+
+    name: Literal["focal"]
+    gamma: float = Field(2.0, ge=0)
+
+
+class TverskyTerm(Term):
+    """Dice with separate weights of false positives (alpha) and false negatives (beta)."""
+
+    name: Literal["tversky"]
+    alpha: float = Field(0.3, ge=0)
+    beta: float = Field(0.7, ge=0)
+    gamma: float = Field(1.0, gt=0, description="focal exponent on (1 - index)")
+    smooth: float = Field(1.0, ge=0)
+
+
+class LovaszTerm(Term):
+    """Lovász-Softmax: a smooth surrogate of the mean IoU."""
+
+    name: Literal["lovasz"]
+    per_image: bool = False
+
+
+class BoundaryTerm(Term):
+    """Cross-entropy with pixels near a change of label weighted up."""
+
+    name: Literal["boundary"]
+    width: int = Field(3, ge=1, description="pixels on each side of a change")
+    factor: float = Field(5.0, ge=1, description="weight of those pixels; the others have 1")
+
+
+LossTerm = Annotated[
+    CrossEntropyTerm
+    | OhemTerm
+    | DiceTerm
+    | CrossEntropyDiceTerm
+    | FocalTerm
+    | TverskyTerm
+    | LovaszTerm
+    | BoundaryTerm,
+    Field(discriminator="name"),
+]

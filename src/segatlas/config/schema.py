@@ -1,0 +1,184 @@
+"""The recipe: every key that a YAML file or a `key=value` word may set, with its meaning and default.
+
+This file is the reference. It holds no torch: `segatlas config ...` and errors in a recipe answer at once.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from segatlas.config.losses import CrossEntropyTerm, LossTerm
+from segatlas.config.transforms import TransformsConfig
+
+
+class Section(BaseModel):
+    """A frozen group of keys; a key it does not know is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+Positive = Annotated[int, Field(gt=0)]
+Size = tuple[Positive, Positive]
+Color = tuple[int, int, int]
+
+
+class RunConfig(Section):
+    """Where a run leaves its files: `<root>/<task>/<name>-001/`, or exactly `dir` when that is given."""
+
+    dir: str | None = Field(None, description="the run folder itself; made if missing, refused if it holds a run")
+    root: str = Field("runs", description="parent of all run folders")
+    name: str | None = Field(None, description="run name; default: the recipe's file name")
+    exist_ok: bool = Field(False, description="allow `dir` to hold an earlier run, whose files are replaced")
+
+
+class InputConfig(Section):
+    """Preprocessing and inference mode: written once here, stored in the card, obeyed by every verb."""
+
+    mean: tuple[float, ...] | None = Field(None, description="per channel, of values / max_value; default ImageNet's")
+    std: tuple[float, ...] | None = Field(None, description="per channel, of values / max_value; default ImageNet's")
+    max_value: float = Field(255.0, gt=0, description="value that becomes 1.0: 255 for 8-bit, 65535 for 16-bit")
+    resize: str | None = Field(
+        None, pattern=r"^(short:\d+|long:\d+|\d+x\d+)$", description="short:N, long:N or HxW; default: own size"
+    )
+    mode: Literal["whole", "slide"] = Field("whole", description="predict in one pass or by windows")
+    crop: Size | None = Field(None, description="window (h, w) for mode slide")
+    stride: Size | None = Field(None, description="window step (h, w) for mode slide; default 2/3 of crop")
+
+
+class ModelConfig(BaseModel):
+    """The network. Keys beyond these are the architecture's own (`segatlas models info NAME` lists them)."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: str = Field("unet", description="architecture or variant, see `segatlas models list`")
+    encoder_weights: str | None = Field(None, description="null, 'imagenet' or a weights file")
+    num_classes: int | None = Field(None, ge=2, description="default: the data set's number of classes")
+    in_channels: int | None = Field(None, ge=1, description="default: the data set's number of channels")
+    start_from: str | None = Field(None, description="run, model folder or file to fine-tune from")
+    input: InputConfig = Field(default_factory=InputConfig)
+
+    def architecture_fields(self) -> dict[str, Any]:
+        """Return the keys that belong to the architecture's own config."""
+        return dict(self.model_extra or {})
+
+
+class DataConfig(Section):
+    """The data set and how it is read."""
+
+    name: Literal["folder", "shapes", "camvid", "cityscapes", "voc"] = Field("folder", description="layout of the data")
+    root: str | None = Field(None, description="folder that holds the data set")
+    classes: tuple[str, ...] | None = Field(None, description="class names by index; default: found in the data")
+    palette: tuple[Color, ...] | None = Field(None, description="RGB colour of each class")
+    label_map: dict[int, int] | None = Field(None, description="raw mask value -> class index, or 255 for void")
+    label_colors: dict[str, int] | None = Field(None, description="'r,g,b' in a colour mask -> class index or 255")
+    ignore: tuple[int, ...] = Field((255,), description="raw mask values that mean 'not labelled'")
+    channels: int | None = Field(None, ge=1, description="bands of a picture; default: those of the first picture")
+    lists: dict[Literal["train", "val", "test"], str] | None = Field(
+        None, description="CSV or text file of picture,mask pairs for each split"
+    )
+    val_share: float = Field(0.2, gt=0, lt=1, description="share of train held out where there is no val split")
+    workers: int = Field(1, ge=0, description="loader processes")
+
+
+class OptimizerConfig(Section):
+    """Optimiser and parameter groups."""
+
+    name: Literal["adamw", "adam", "sgd"] = "adamw"
+    weight_decay: float = Field(0.01, ge=0, description="not applied to norms and biases unless decay_norms")
+    decay_norms: bool = Field(False, description="apply weight decay to norm layers and biases too")
+    momentum: float = Field(0.9, ge=0, lt=1, description="sgd only")
+    nesterov: bool = Field(False, description="sgd only")
+    betas: tuple[float, float] = Field((0.9, 0.999), description="adam and adamw only")
+    encoder_lr_factor: float = Field(1.0, gt=0, description="learning rate of the encoder as a share of train.lr")
+    layer_decay: float = Field(1.0, gt=0, le=1, description="learning-rate factor per encoder stage, from the top down")
+
+
+class ScheduleConfig(Section):
+    """Learning rate over the run, per optimiser step."""
+
+    name: Literal["poly", "cosine", "step", "plateau", "constant"] = "poly"
+    warmup: int = Field(0, ge=0, description="optimiser steps of linear warm-up")
+    warmup_ratio: float = Field(1e-3, ge=0, le=1, description="learning rate at the first warm-up step, as a share")
+    power: float = Field(0.9, gt=0, description="poly only")
+    min_ratio: float = Field(0.0, ge=0, le=1, description="final learning rate as a share (poly, cosine)")
+    milestones: tuple[float, ...] = Field((0.6, 0.85), description="step only: shares of the run at which lr drops")
+    factor: float = Field(0.1, gt=0, lt=1, description="step and plateau: what lr is multiplied by")
+    patience: int = Field(5, ge=1, description="plateau: validations without improvement before lr drops")
+
+
+class EmaConfig(Section):
+    """Exponential moving average of the weights; validation and the model folder then use it."""
+
+    decay: float = Field(0.999, gt=0, lt=1)
+    warmup: bool = Field(True, description="use min(decay, (1 + step) / (10 + step))")
+
+
+class EarlyStoppingConfig(Section):
+    """Stop when the watched metric has not improved for `patience` validations."""
+
+    patience: int = Field(10, ge=1)
+    min_delta: float = Field(0.0, ge=0)
+
+
+class TrainConfig(Section):
+    """The training loop."""
+
+    epochs: int | None = Field(None, ge=1, description="length in passes over train; excludes steps")
+    steps: int | None = Field(None, ge=1, description="length in optimiser steps; excludes epochs")
+    batch: int = Field(8, ge=1, description="pictures per step and process")
+    accumulate: int = Field(1, ge=1, description="batches per optimiser step")
+    lr: float = Field(1e-3, gt=0)
+    optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = Field(default_factory=ScheduleConfig)
+    precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="mixed precision; fp16 needs a GPU")
+    channels_last: bool = Field(True, description="memory layout; faster for convolutions")
+    clip: float | None = Field(None, gt=0, description="largest gradient norm")
+    ema: EmaConfig | None = None
+    early_stopping: EarlyStoppingConfig | None = None
+    val_every: int | None = Field(None, ge=1, description="optimiser steps between validations; default: each epoch")
+    val_epochs: int = Field(1, ge=1, description="epochs between validations, where val_every is not set")
+    checkpoint_every: int | None = Field(None, ge=1, description="optimiser steps between writes of last.ckpt")
+    metric: str = Field("miou", description="what best means")
+    freeze_encoder: bool = Field(False, description="keep the encoder's weights and statistics as they are")
+    gradient_checkpointing: bool = Field(False, description="recompute encoder stages in backward to save memory")
+    deterministic: bool = Field(True, description="only deterministic algorithms")
+    devices: int | None = Field(None, ge=1, description="processes or GPUs; default 1, or torchrun's world size")
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda|mps)$")
+    threads: int | None = Field(None, ge=1, description="processor threads of torch; default: all visible cores")
+    time_limit: float | None = Field(None, gt=0, description="minutes after which training ends cleanly")
+
+
+class EvalConfig(Section):
+    """Evaluation at the end of a run and by `segatlas eval`."""
+
+    split: str = "val"
+    batch: int = Field(1, ge=1)
+    tta: tuple[str, ...] = Field((), description="flips, scales:0.75,1.25, turns")
+    boundary: bool = Field(True, description="also boundary IoU and boundary F-score")
+    boundary_width: float = Field(0.02, gt=0, description="boundary width as a share of the picture's diagonal")
+    sizes: bool = Field(True, description="also recall of small, medium and large objects")
+
+
+class LogConfig(Section):
+    """What is written while training."""
+
+    every: int = Field(10, ge=1, description="optimiser steps between log lines")
+    tensorboard: bool = True
+    samples: int = Field(4, ge=0, description="pictures on the sheet drawn at each validation")
+
+
+class Config(Section):
+    """A whole recipe."""
+
+    seed: int = Field(0, ge=0, lt=2**32)
+    task: Literal["semantic"] = "semantic"
+    run: RunConfig = Field(default_factory=RunConfig)
+    model: ModelConfig = Field(default_factory=ModelConfig)
+    data: DataConfig = Field(default_factory=DataConfig)
+    transforms: TransformsConfig = Field(default_factory=TransformsConfig)
+    losses: tuple[LossTerm, ...] = Field(default_factory=lambda: (CrossEntropyTerm(name="cross_entropy"),))
+    train: TrainConfig = Field(default_factory=TrainConfig)
+    eval: EvalConfig = Field(default_factory=EvalConfig)
+    log: LogConfig = Field(default_factory=LogConfig)

@@ -1,0 +1,52 @@
+"""Training-time transforms of a recipe. Each maps to one record in `segatlas.data.transforms`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Positive = Annotated[int, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Range = tuple[float, float]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PhotometricConfig(_Section):
+    """Random brightness, contrast, saturation and hue."""
+
+    share: Share = Field(0.8, description="share of samples that get it")
+    brightness: Annotated[float, Field(ge=0, lt=1)] = Field(0.125, description="shift, as a share of max_value")
+    contrast: Range = (0.5, 1.5)
+    saturation: Range = (0.5, 1.5)
+    hue: float = Field(18.0, ge=0, le=180, description="degrees each way")
+
+
+class BlurConfig(_Section):
+    """Random Gaussian blur."""
+
+    share: Share = 0.2
+    sigma: Range = (0.1, 1.5)
+
+
+class TransformsConfig(_Section):
+    """How a training sample is drawn. Order: resize, scale jitter, rotation, crop, flip, photometric, blur, normalise."""
+
+    resize: str | None = Field(
+        None, pattern=r"^(short:\d+|long:\d+|\d+x\d+)$", description="short:N, long:N or HxW before all else"
+    )
+    scale: Range | None = Field(None, description="scale jitter, drawn log-uniformly between these factors")
+    aspect: float = Field(0.0, ge=0, lt=1, description="aspect jitter: log-uniform within 1/(1+a)..1+a")
+    rotation: float = Field(0.0, ge=0, le=180, description="degrees each way")
+    crop: tuple[Positive, Positive] | None = Field(None, description="(h, w) of a training sample; default: no crop")
+    class_balance: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0, description="redraw the crop (up to 10 times) while one class covers more than this share"
+    )
+    flip: Share = Field(0.5, description="share of samples flipped left-right")
+    flip_vertical: Share = Field(0.0, description="share of samples flipped upside down")
+    turns: bool = Field(False, description="random quarter turns, for pictures without an up")
+    photometric: PhotometricConfig | None = None
+    blur: BlurConfig | None = None

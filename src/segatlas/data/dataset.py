@@ -1,0 +1,38 @@
+"""What every data set offers. A data set reads files and translates labels once; it does not augment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from segatlas.data.sample import Sample
+
+Color = tuple[int, int, int]
+
+
+@runtime_checkable
+class SegmentationData(Protocol):
+    """One split of a data set.
+
+    classes and palette have K entries; `channels` is the number of bands of the pictures; pairs() names the files.
+    """
+
+    name: str
+    split: str
+    classes: tuple[str, ...]
+    palette: tuple[Color, ...]
+    channels: int
+
+    def __len__(self) -> int: ...
+
+    def key(self, index: int) -> str:
+        """Return the unique name of a sample (relative path without ending)."""
+        ...
+
+    def files(self, index: int) -> tuple[Path, Path | None]:
+        """Return the picture's file and the mask's file (None without truth)."""
+        ...
+
+    def load(self, index: int) -> Sample:
+        """Read one sample. Raises DataError naming the file when it cannot be read or its label is out of range."""
+        ...

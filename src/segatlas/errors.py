@@ -1,0 +1,81 @@
+"""Errors a user can meet. Every one ends a command with a message instead of a stack trace, and with its exit code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+class SegAtlasError(Exception):
+    """Base of all errors that are about the user's input or machine, not about a defect of ours."""
+
+    exit_code = 1
+
+
+class UsageError(SegAtlasError):
+    """Wrong words on the command line or wrong arguments to a function."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """One fault in a configuration: where it stands, what was found, what was expected."""
+
+    key: str
+    got: str = ""
+    message: str
+    line: int | None = None
+    file: str | None = None
+
+
+class ConfigError(UsageError):
+    """A recipe that cannot be run. Carries all problems, not just the first one."""
+
+    def __init__(self, source: str, problems: list[Problem]):
+        self.source = source
+        self.problems = problems
+        super().__init__(self.render())
+
+    def render(self) -> str:
+        """Return the message as printed: one aligned line a problem, then what to do."""
+        places = [f"line {p.line}" if p.line else (p.file or "override") for p in self.problems]
+        wheres = [p.key + (f" = {p.got}" if p.got else "") for p in self.problems]
+        place_width, where_width = max(map(len, places)), max(map(len, wheres))
+        lines = [f"config error in {self.source}"]
+        for place, where, problem in zip(places, wheres, self.problems, strict=True):
+            lines.append(f"  {place:<{place_width}}   {where:<{where_width}}   {problem.message}")
+        count = len(self.problems)
+        lines.append(
+            f"{count} problem{'s' if count > 1 else ''}; nothing was started. Valid keys: segatlas config schema"
+        )
+        return "\n".join(lines)
+
+
+class DataError(SegAtlasError):
+    """A picture, mask or data set that cannot be used. `path` names the file at fault."""
+
+    def __init__(self, message: str, path: str | Path | None = None):
+        self.path = None if path is None else Path(path)
+        super().__init__(f"{path}: {message}" if path is not None else message)
+
+
+class TaskError(SegAtlasError):
+    """A result was asked for that the model cannot give."""
+
+
+class WeightsError(SegAtlasError):
+    """A weights file that cannot be read, or does not fit the network."""
+
+
+class TrainingError(SegAtlasError):
+    """Training had to stop; what was reached so far is kept."""
+
+
+class MissingExtraError(SegAtlasError):
+    """An optional dependency is not installed."""
+
+    exit_code = 3
+
+    def __init__(self, feature: str, package: str, extra: str):
+        super().__init__(f'{feature} needs {package} - install it with: pip install "segatlas[{extra}]"')

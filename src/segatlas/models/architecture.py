@@ -1,0 +1,28 @@
+"""The record that every model file ends with: what the network is called, what builds it, which variants exist."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """One architecture.
+
+    build takes the config dataclass and returns the network. `variants` maps a published name to the config fields that
+    make it; `tiny` are the fields of a variant small enough for tests (the contracts run over it).
+    """
+
+    name: str
+    title: str
+    paper: str
+    tasks: tuple[str, ...]
+    output: type
+    config: type
+    build: Callable[[Any], nn.Module]
+    variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    tiny: Mapping[str, Any] = field(default_factory=dict)
