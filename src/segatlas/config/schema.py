@@ -5,12 +5,15 @@ This file is the reference. It holds no torch: `segatlas config ...` and errors 
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from segatlas.config.losses import CrossEntropyTerm, LossTerm
 from segatlas.config.transforms import TransformsConfig
+from segatlas.errors import Problem
 
 
 class Section(BaseModel):
@@ -21,7 +24,12 @@ class Section(BaseModel):
 
 Positive = Annotated[int, Field(gt=0)]
 Size = tuple[Positive, Positive]
-Color = tuple[int, int, int]
+Byte = Annotated[int, Field(ge=0, le=255)]
+Color = tuple[Byte, Byte, Byte]
+DEFAULT_EPOCHS = 50
+TTA = r"^(flips|turns|scales:\d*\.?\d+(,\d*\.?\d+)*)$"
+ModelCheck = Callable[[Mapping[str, Any]], list[Problem]]
+"""Looks at the `model:` section and returns its faults; `key` of each starts with "model."."""
 
 
 class RunConfig(Section):
@@ -125,8 +133,12 @@ class EarlyStoppingConfig(Section):
 class TrainConfig(Section):
     """The training loop."""
 
-    epochs: int | None = Field(None, ge=1, description="length in passes over train; excludes steps")
     steps: int | None = Field(None, ge=1, description="length in optimiser steps; excludes epochs")
+    epochs: int | None = Field(
+        default_factory=lambda data: None if data.get("steps") else DEFAULT_EPOCHS,
+        ge=1,
+        description=f"length in passes over train; excludes steps; default {DEFAULT_EPOCHS} where steps is not set",
+    )
     batch: int = Field(8, ge=1, description="pictures per step and process")
     accumulate: int = Field(1, ge=1, description="batches per optimiser step")
     lr: float = Field(1e-3, gt=0)
@@ -145,7 +157,7 @@ class TrainConfig(Section):
     gradient_checkpointing: bool = Field(False, description="recompute encoder stages in backward to save memory")
     deterministic: bool = Field(True, description="only deterministic algorithms")
     devices: int | None = Field(None, ge=1, description="processes or GPUs; default 1, or torchrun's world size")
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda|mps)$")
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda|mps)$", description="auto, cpu, cuda or mps")
     threads: int | None = Field(None, ge=1, description="processor threads of torch; default: all visible cores")
     time_limit: float | None = Field(None, gt=0, description="minutes after which training ends cleanly")
 
@@ -155,7 +167,9 @@ class EvalConfig(Section):
 
     split: str = "val"
     batch: int = Field(1, ge=1)
-    tta: tuple[str, ...] = Field((), description="flips, scales:0.75,1.25, turns")
+    tta: tuple[Annotated[str, Field(pattern=TTA)], ...] = Field(
+        (), description="'flips', 'turns' or 'scales:0.75,1.25'; test-time augmentation, averaged"
+    )
     boundary: bool = Field(True, description="also boundary IoU and boundary F-score")
     boundary_width: float = Field(0.02, gt=0, description="boundary width as a share of the picture's diagonal")
     sizes: bool = Field(True, description="also recall of small, medium and large objects")
@@ -170,7 +184,7 @@ class LogConfig(Section):
 
 
 class Config(Section):
-    """A whole recipe."""
+    """A whole recipe. A YAML file may besides hold `base:`, the recipe (or list of them) that it is laid over."""
 
     seed: int = Field(0, ge=0, lt=2**32)
     task: Literal["semantic"] = "semantic"
@@ -182,3 +196,22 @@ class Config(Section):
     train: TrainConfig = Field(default_factory=TrainConfig)
     eval: EvalConfig = Field(default_factory=EvalConfig)
     log: LogConfig = Field(default_factory=LogConfig)
+
+    @classmethod
+    def load(
+        cls, source: str | Path | Mapping[str, Any], *overrides: str, check_model: ModelCheck | None = None
+    ) -> Self:
+        """Read and check a recipe.
+
+        Args:
+            source: a shipped recipe's name, a YAML file's path, or a dict.
+            overrides: "a.b=value" words, laid over the recipe in order; the value is YAML.
+            check_model: checks the keys of `model:` that belong to the architecture. `segatlas.recipe.Config` brings the
+                one that knows all architectures; without it those keys are taken as they are.
+
+        Raises:
+            ConfigError: with all problems at once, each with file, line, key, value found and value expected.
+        """
+        from segatlas.config.loading import load
+
+        return load(cls, source, overrides, check_model)

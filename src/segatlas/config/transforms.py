@@ -36,7 +36,7 @@ class TransformsConfig(_Section):
     """How a training sample is drawn. Order: resize, scale jitter, rotation, crop, flip, photometric, blur, normalise."""
 
     resize: str | None = Field(
-        None, pattern=r"^(short:\d+|long:\d+|\d+x\d+)$", description="short:N, long:N or HxW before all else"
+        None, pattern=r"^(short:\d+|long:\d+|\d+x\d+)$", description="short:N, long:N or HxW; done before all else"
     )
     scale: Range | None = Field(None, description="scale jitter, drawn log-uniformly between these factors")
     aspect: float = Field(0.0, ge=0, lt=1, description="aspect jitter: log-uniform within 1/(1+a)..1+a")
