@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from segatlas.config import yaml_tree
-from segatlas.config.losses import LossTerm
 from segatlas.config.messages import SchemaWords, explain, show, unknown
 from segatlas.config.rules import check_rules
 from segatlas.config.schema import Config, ModelCheck
@@ -227,15 +226,12 @@ def _without(data: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
     """Return the data without these keys; a list goes as a whole where an item of it is faulty."""
     kept = copy.deepcopy(dict(data))
     for key in keys:
-        *parents, last = key.split(".")
         group: Any = kept
-        for index, name in enumerate(parents):
-            inner = group.get(name) if isinstance(group, dict) else None
-            if not isinstance(inner, dict):
-                last = parents[index]
-                break
-            group = inner
-        group.pop(last, None)
+        first, _, rest = key.partition(".")
+        while rest and isinstance(group.get(first), dict):
+            group = group[first]
+            first, _, rest = rest.partition(".")
+        group.pop(first, None)
     return kept
 
 

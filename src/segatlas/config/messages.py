@@ -118,8 +118,12 @@ class SchemaWords:
         item = self.resolve(items[0])
         if "pattern" in item:
             return f"a list of {self.expected({**item, **_description(node)})}"
-        plural = _KINDS.get(item.get("type", ""), ("", "values"))[1]
         count = f"{len(items)} " if "prefixItems" in node else ""
+        if "discriminator" in item:
+            return "a list of names, or of groups of keys with `name`"
+        if item.get("type") == "array":
+            return f"a list of {count}{self._expected_list(item).replace('a list', 'lists', 1)}"
+        plural = _KINDS.get(item.get("type", ""), ("", "values"))[1]
         bounds = " and ".join(_bounds(item))
         return f"a list of {count}{plural}" + (f", each {bounds}" if bounds else "")
 
@@ -159,27 +163,28 @@ def explain(errors: Iterable[Mapping[str, Any]], data: Any, words: SchemaWords) 
         path, message = _explain_one(error, data, words)
         found.setdefault(path, message)
     deepest = [path for path in found if not any(len(o) > len(path) and o[: len(path)] == path for o in found)]
+    values = [_walk(data, path) if path else _NONE for path in deepest]
     return [
-        Problem(key=".".join(path) or "(top)", got=show(value) if (value := _walk(data, path)) is not _NONE else "",
-                message=found[path])
-        for path in deepest
-    ]  # fmt: skip
+        Problem(key=".".join(path), got="" if value is _NONE else show(value), message=found[path])
+        for path, value in zip(deepest, values, strict=True)
+    ]
 
 
 def _explain_one(error: Mapping[str, Any], data: Any, words: SchemaWords) -> tuple[tuple[str, ...], str]:
     kind, location = error["type"], error["loc"]
     path = _path(location, data)
-    if kind == "extra_forbidden":
+    if kind in ("extra_forbidden", "unexpected_keyword_argument"):
         return path, _unknown_key(path, data, words)
-    if kind == "missing" and isinstance(location[-1], str):
+    if kind.startswith("missing") and isinstance(location[-1], str):
         return (*path, location[-1]), "this key is required"
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         return _explain_tag(path, data, words)
+    if kind == "value_error":
+        return path, str(error["msg"]).removeprefix("Value error, ")
     schema = words.at(path, data)
     if location[-1] == "[key]" and schema is not None:
         names = words.resolve(words.at(path[:-1], data) or {}).get("propertyNames", {}).get("enum")
-        expected = "one of: " + ", ".join(names) if names else "a whole number"
-        return path, f"expected as key {expected}"
+        return path, "expected as key one of: " + ", ".join(names) if names else "expected a whole number as key"
     if schema is None:
         return path, str(error["msg"])
     value = _walk(data, path)
@@ -236,7 +241,7 @@ def _path(location: Sequence[str | int], data: Any) -> tuple[str, ...]:
 
 
 def _bounds(node: Schema) -> list[str]:
-    return [f"{word} {node[key]:g}" for key, word in _BOUNDS if key in node]
+    return [f"{word} {node[key]}" for key, word in _BOUNDS if key in node]
 
 
 def _description(node: Schema) -> dict[str, Any]:

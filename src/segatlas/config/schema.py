@@ -93,7 +93,7 @@ class DataConfig(Section):
 class OptimizerConfig(Section):
     """Optimiser and parameter groups."""
 
-    name: Literal["adamw", "adam", "sgd"] = "adamw"
+    name: Literal["adamw", "adam", "sgd"] = Field("adamw", description="the algorithm")
     weight_decay: float = Field(0.01, ge=0, description="not applied to norms and biases unless decay_norms")
     decay_norms: bool = Field(False, description="apply weight decay to norm layers and biases too")
     momentum: float = Field(0.9, ge=0, lt=1, description="sgd only")
@@ -106,7 +106,9 @@ class OptimizerConfig(Section):
 class ScheduleConfig(Section):
     """Learning rate over the run, per optimiser step."""
 
-    name: Literal["poly", "cosine", "step", "plateau", "constant"] = "poly"
+    name: Literal["poly", "cosine", "step", "plateau", "constant"] = Field(
+        "poly", description="how the learning rate falls after the warm-up"
+    )
     warmup: int = Field(0, ge=0, description="optimiser steps of linear warm-up")
     warmup_ratio: float = Field(1e-3, ge=0, le=1, description="learning rate at the first warm-up step, as a share")
     power: float = Field(0.9, gt=0, description="poly only")
@@ -119,15 +121,15 @@ class ScheduleConfig(Section):
 class EmaConfig(Section):
     """Exponential moving average of the weights; validation and the model folder then use it."""
 
-    decay: float = Field(0.999, gt=0, lt=1)
+    decay: float = Field(0.999, gt=0, lt=1, description="share of the average kept at each optimiser step")
     warmup: bool = Field(True, description="use min(decay, (1 + step) / (10 + step))")
 
 
 class EarlyStoppingConfig(Section):
     """Stop when the watched metric has not improved for `patience` validations."""
 
-    patience: int = Field(10, ge=1)
-    min_delta: float = Field(0.0, ge=0)
+    patience: int = Field(10, ge=1, description="validations without improvement before training stops")
+    min_delta: float = Field(0.0, ge=0, description="smallest change of train.metric that counts as improvement")
 
 
 class TrainConfig(Section):
@@ -141,7 +143,7 @@ class TrainConfig(Section):
     )
     batch: int = Field(8, ge=1, description="pictures per step and process")
     accumulate: int = Field(1, ge=1, description="batches per optimiser step")
-    lr: float = Field(1e-3, gt=0)
+    lr: float = Field(1e-3, gt=0, description="learning rate after the warm-up")
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = Field(default_factory=ScheduleConfig)
     precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="mixed precision; fp16 needs a GPU")
@@ -165,8 +167,8 @@ class TrainConfig(Section):
 class EvalConfig(Section):
     """Evaluation at the end of a run and by `segatlas eval`."""
 
-    split: str = "val"
-    batch: int = Field(1, ge=1)
+    split: Literal["train", "val", "test"] = Field("val", description="split that is evaluated")
+    batch: int = Field(1, ge=1, description="pictures of one size predicted together")
     tta: tuple[Annotated[str, Field(pattern=TTA)], ...] = Field(
         (), description="'flips', 'turns' or 'scales:0.75,1.25'; test-time augmentation, averaged"
     )
@@ -179,20 +181,24 @@ class LogConfig(Section):
     """What is written while training."""
 
     every: int = Field(10, ge=1, description="optimiser steps between log lines")
-    tensorboard: bool = True
+    tensorboard: bool = Field(True, description="write TensorBoard files beside metrics.csv")
     samples: int = Field(4, ge=0, description="pictures on the sheet drawn at each validation")
 
 
 class Config(Section):
     """A whole recipe. A YAML file may besides hold `base:`, the recipe (or list of them) that it is laid over."""
 
-    seed: int = Field(0, ge=0, lt=2**32)
-    task: Literal["semantic"] = "semantic"
+    seed: int = Field(0, ge=0, lt=2**32, description="every random draw of the run follows from it")
+    task: Literal["semantic"] = Field("semantic", description="what the network is trained to give")
     run: RunConfig = Field(default_factory=RunConfig)
     model: ModelConfig = Field(default_factory=ModelConfig)
     data: DataConfig = Field(default_factory=DataConfig)
     transforms: TransformsConfig = Field(default_factory=TransformsConfig)
-    losses: tuple[LossTerm, ...] = Field(default_factory=lambda: (CrossEntropyTerm(name="cross_entropy"),))
+    losses: tuple[LossTerm, ...] = Field(
+        default_factory=lambda: (CrossEntropyTerm(name="cross_entropy"),),
+        description="their weighted sum is minimised; a name alone stands for that loss with its defaults; "
+        "default [cross_entropy]",
+    )
     train: TrainConfig = Field(default_factory=TrainConfig)
     eval: EvalConfig = Field(default_factory=EvalConfig)
     log: LogConfig = Field(default_factory=LogConfig)

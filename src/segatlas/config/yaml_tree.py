@@ -154,6 +154,10 @@ class _Reader:
                 self.problems.append(self._problem(path, place.line, "a key must be a single word"))
                 continue
             key = key_node.value
+            if "." in key:
+                message = f"a key holds no dot; groups are nested: `{key.replace('.', ': {')}: ...{'}' * key.count('.')}`"
+                self.problems.append(self._problem((*path, key), place.line, message))
+                continue
             if key in entries:
                 message = f"key given twice (first on line {entries[key].place.line})"
                 self.problems.append(self._problem((*path, key), place.line, message))
