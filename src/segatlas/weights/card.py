@@ -48,7 +48,7 @@ def default_preprocessing(channels: int) -> Preprocessing:
 
 @dataclass(frozen=True, kw_only=True)
 class InferenceMode:
-    """How a whole picture is predicted: "whole" in one pass, "slide" by windows of `crop` every `stride` pixels (h, w)."""
+    """How a picture is predicted: "whole" in one pass, "slide" by windows of `crop` every `stride` pixels (h, w)."""
 
     mode: str = "whole"
     crop: tuple[int, int] | None = None

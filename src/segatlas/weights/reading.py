@@ -37,8 +37,8 @@ _NOT_PLAIN = object()
 class ReadWeights:
     """What a weights file holds.
 
-    tensors: name -> tensor on the CPU, wrappers and common prefixes removed, file order. Tensors of a torch zip file are
-        mapped from the file: reading costs no memory until they are used.
+    tensors: name -> tensor on the CPU, wrappers and common prefixes removed, file order. Tensors of a torch zip file
+        are mapped from the file: reading costs no memory until they are used.
     meta: the plain data found beside them (strings, numbers, lists, dictionaries); everything else is left out.
     """
 
@@ -56,8 +56,7 @@ def read_state_dict(path: str | Path) -> ReadWeights:
         WeightsError: missing, empty, truncated or damaged file, not a weights file, or no tensors in it.
     """
     path = Path(path)
-    kind = _kind(path)
-    if kind == "safetensors":
+    if _kind(path) == "safetensors":
         tensors, meta = _read_safetensors(path)
     else:
         try:
@@ -71,8 +70,10 @@ def read_torch(path: Path) -> Any:
     """Return the content of a torch file as it was saved, with foreign objects replaced by inert stand-ins.
 
     Raises:
-        WeightsError: damaged file, or not written by `torch.save`.
+        WeightsError: missing or damaged file, or not written by `torch.save`.
     """
+    if _kind(path) != "torch":
+        raise WeightsError(f"{path}: a safetensors file; expected one written by torch.save")
     is_zip = zipfile.is_zipfile(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)

@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 import typing
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cache
 from typing import Any, TypeVar
 
 from segatlas.errors import Problem
@@ -35,15 +35,16 @@ def validated(cls: type[T], data: Mapping[str, Any]) -> T:
     """
     from pydantic import ValidationError
 
+    adapter: Any = _adapter(cls)  # type: ignore[arg-type]
     try:
-        checked = _adapter(cls).validate_python(dict(data))
+        checked = adapter.validate_python(dict(data))
     except ValidationError as error:
         raise FieldsError([_problem(cls, dict(fault)) for fault in error.errors(include_url=False)]) from None
     # pydantic returns an instance of a subclass it made; callers get exactly the class they named
     return cls(**{field.name: getattr(checked, field.name) for field in dataclasses.fields(cls)})  # type: ignore[arg-type]
 
 
-@lru_cache(maxsize=None)
+@cache
 def _adapter(cls: type) -> Any:
     from pydantic import ConfigDict, TypeAdapter
     from pydantic.dataclasses import dataclass
