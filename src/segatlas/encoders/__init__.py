@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from segatlas.encoders.contract import Encoder
 
 _RESNET = "segatlas.encoders.resnet"
+_MIT = "segatlas.encoders.mit"
 
 ENCODERS: dict[str, str] = {
     "resnet18": _RESNET,
@@ -28,6 +29,13 @@ ENCODERS: dict[str, str] = {
     "resnet34d": _RESNET,
     "resnet50d": _RESNET,
     "resnet101d": _RESNET,
+    "mobilenet_v2": "segatlas.encoders.mobilenet_v2",
+    "mit_b0": _MIT,
+    "mit_b1": _MIT,
+    "mit_b2": _MIT,
+    "mit_b3": _MIT,
+    "mit_b4": _MIT,
+    "mit_b5": _MIT,
 }
 """Name of each encoder written here -> the module whose `build(name, ...)` makes it."""
 
@@ -54,4 +62,4 @@ def create_encoder(name: str, *, in_channels: int = 3, **fields: Any) -> Encoder
 
 def nearest_encoders(name: str, further: list[str]) -> list[str]:
     """Return up to three known names (own, then `further`) that look like `name`."""
-    return difflib.get_close_matches(name, [*ENCODERS, *further], n=3, cutoff=0.6)
+    return difflib.get_close_matches(name, list(dict.fromkeys([*ENCODERS, *further])), n=3, cutoff=0.6)

@@ -16,11 +16,13 @@ class Encoder(nn.Module):
     channels[i] and strides[i] describe the i-th map of `forward`; map i is (N, channels[i], ceil(H/s), ceil(W/s)) or
     the encoder's own rounding for an H x W picture. Encoders never read files: `segatlas.weights` loads weights.
 
+    Height and width of a picture must be multiples of `multiple`; decoders pad to it.
     With `gradient_checkpointing` set, training keeps only the maps between stages and recomputes the rest in backward.
     """
 
     channels: tuple[int, ...]
     strides: tuple[int, ...]
+    multiple: int = 1
     gradient_checkpointing: bool = False
 
     def forward(self, x: Tensor) -> list[Tensor]:

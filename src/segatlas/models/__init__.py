@@ -38,6 +38,14 @@ ARCHITECTURES: dict[str, Entry] = {
             tasks=("semantic",),
             paper="https://arxiv.org/abs/1505.04597",
         ),
+        Entry(
+            name="segformer",
+            module="segatlas.models.segformer",
+            title="SegFormer",
+            tasks=("semantic",),
+            paper="https://arxiv.org/abs/2105.15203",
+            variants=tuple(f"segformer_b{size}" for size in range(6)),
+        ),
     )
 }
 

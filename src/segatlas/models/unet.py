@@ -17,6 +17,7 @@ Any picture size: both pad right and bottom with zeros to a multiple of their la
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -176,7 +177,7 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor) -> SemanticLogits:
         """Map a normalised picture (N, C, H, W) to logits (N, K, H/s, W/s)."""
-        x = pad_to_multiple(x, max(self.encoder.strides))
+        x = pad_to_multiple(x, math.lcm(max(self.encoder.strides), self.encoder.multiple))
         features = self.encoder(x)
         logits = self.classifier(self.dropout(self.decode(features)))
         return SemanticLogits(logits, canvas=canvas_of(x), aux=auxiliary(self, features))
