@@ -1,0 +1,125 @@
+"""The overlay: the picture tinted with class colours, and a legend of the classes that occur in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from segatlas.drawing.maps import Color, blend
+from segatlas.drawing.text import INK, MUTED, PAPER, canvas, font, shortened, text_width
+
+SMALLEST_TEXT, LARGEST_TEXT = 12, 64
+LONGEST_NAME = 22  # in units of the text size
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One line of a legend."""
+
+    name: str
+    color: Color
+    share: str
+
+
+def overlay(
+    image: np.ndarray,
+    class_map: np.ndarray,
+    palette: Sequence[Color],
+    classes: Sequence[str],
+    alpha: float = 0.5,
+    legend: bool = True,
+) -> np.ndarray:
+    """Return the picture tinted with class colours, with a legend strip below it (beside it where it is upright).
+
+    The picture keeps its own pixels' size and lies at the top left; paper is added where the legend needs more room.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        class_map: (H, W) integers.
+        palette: K RGB colours.
+        classes: K names.
+        alpha: share of the class colour, 0..1.
+        legend: add the strip with colour boxes, class names and shares of the picture's area.
+    """
+    tinted = blend(image, class_map, palette, alpha)
+    entries = legend_entries(class_map, palette, classes)
+    if not legend or not entries:
+        return tinted
+    height, width = class_map.shape
+    size = int(np.clip(min(max(width, height) / 50, 2 * min(width, height) / 20), SMALLEST_TEXT, LARGEST_TEXT))
+    if height > 1.2 * width:
+        strip = _strip(entries, size, columns=1)
+        rows = max(1, height // _line(size) - 1)
+        if len(entries) > rows:
+            strip = _strip(entries, size, columns=-(-len(entries) // rows))
+        return _joined(tinted, strip, beside=True)
+    columns = max(1, (width - 2 * _margin(size)) // _column(entries, size))
+    return _joined(tinted, _strip(entries, size, columns=min(columns, len(entries))), beside=False)
+
+
+def legend_entries(class_map: np.ndarray, palette: Sequence[Color], classes: Sequence[str]) -> list[Entry]:
+    """Return one entry for each class that occurs, largest first, then "not labelled" where there is some."""
+    values, counts = np.unique(class_map, return_counts=True)
+    order = sorted(zip(values.tolist(), counts.tolist(), strict=True), key=lambda pair: -pair[1])
+    entries = [
+        Entry(name=classes[value], color=tuple(palette[value]), share=percent(count / class_map.size))
+        for value, count in order
+        if value < len(classes)
+    ]
+    void = sum(count for value, count in order if value >= len(classes))
+    if void:
+        entries.append(Entry(name="not labelled", color=PAPER, share=percent(void / class_map.size)))
+    return entries
+
+
+def percent(share: float) -> str:
+    """Return a share 0..1 as text: "12.3 %", or "< 0.1 %"."""
+    return "< 0.1 %" if 0 < share < 0.001 else f"{100 * share:.1f} %"
+
+
+def _line(size: int) -> int:
+    return round(1.6 * size)
+
+
+def _margin(size: int) -> int:
+    return round(0.8 * size)
+
+
+def _column(entries: Sequence[Entry], size: int) -> int:
+    """Width of one legend column: box, name, share and the gap to the next column."""
+    names = max(min(text_width(e.name, size), LONGEST_NAME * size) for e in entries)
+    shares = max(text_width(e.share, size) for e in entries)
+    return round(1.6 * size) + names + size + shares + round(1.8 * size)
+
+
+def _strip(entries: Sequence[Entry], size: int, columns: int) -> Image.Image:
+    """Draw the legend in `columns` columns, filled from the top down."""
+    rows = -(-len(entries) // columns)
+    column, line, margin, box = _column(entries, size), _line(size), _margin(size), size
+    columns = -(-len(entries) // rows)
+    paper, pen = canvas(columns * column - round(1.8 * size) + 2 * margin, rows * line + 2 * margin)
+    for number, entry in enumerate(entries):
+        left = margin + (number // rows) * column
+        middle = margin + (number % rows) * line + line / 2
+        right = left + column - round(1.8 * size)
+        pen.rectangle((left, middle - box / 2, left + box, middle + box / 2), fill=entry.color, outline=MUTED)
+        name = shortened(entry.name, size, LONGEST_NAME * size)
+        pen.text((left + 1.6 * size, middle), name, fill=INK, font=font(size), anchor="lm")
+        pen.text((right, middle), entry.share, fill=MUTED, font=font(size), anchor="rm")
+    return paper
+
+
+def _joined(picture: np.ndarray, strip: Image.Image, beside: bool) -> np.ndarray:
+    height, width = picture.shape[:2]
+    if beside:
+        paper, _ = canvas(width + strip.width, max(height, strip.height))
+        corner = (width, 0)
+    else:
+        paper, _ = canvas(max(width, strip.width), height + strip.height)
+        corner = (0, height)
+    paper.paste(Image.fromarray(picture), (0, 0))
+    paper.paste(strip, corner)
+    return np.asarray(paper)

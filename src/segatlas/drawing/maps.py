@@ -1,0 +1,106 @@
+"""A class map, its confidence or its errors as one picture of the same size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+Color = tuple[int, int, int]
+
+VOID: Color = (0, 0, 0)
+RIGHT: Color = (72, 72, 72)
+WRONG: Color = (235, 64, 52)
+LINE: Color = (255, 235, 59)
+LINE_EDGE: Color = (20, 20, 20)
+
+
+def color_mask(class_map: np.ndarray, palette: Sequence[Color]) -> np.ndarray:
+    """Return (H, W, 3) uint8: each pixel in its class's colour, black where the value is no class.
+
+    Args:
+        class_map: (H, W) integers, 0 or larger.
+        palette: K RGB colours.
+    """
+    highest = int(class_map.max(initial=0))
+    table = np.zeros((max(highest + 1, len(palette)), 3), np.uint8)
+    table[: len(palette)] = np.asarray(palette, np.uint8).reshape(-1, 3)
+    return table[class_map]
+
+
+def boundaries(class_map: np.ndarray) -> np.ndarray:
+    """Return (H, W) bool: pixels whose right or lower neighbour has another class."""
+    edge = np.zeros(class_map.shape, bool)
+    edge[:, :-1] |= class_map[:, :-1] != class_map[:, 1:]
+    edge[:-1] |= class_map[:-1] != class_map[1:]
+    return edge
+
+
+def boundary_picture(image: np.ndarray, class_map: np.ndarray, color: Color = LINE) -> np.ndarray:
+    """Return the picture with a line, edged in black, along every change of class.
+
+    The line's width follows the picture's size, so that it stays visible when a large picture is shown small.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        class_map: (H, W) integers.
+        color: RGB colour of the line.
+    """
+    width = max(1, round(max(image.shape[:2]) / 900))
+    line = _grow(boundaries(class_map), width)
+    halo = _grow(line, width + 2) & ~line
+    picture = image.copy()
+    picture[halo] = (picture[halo] * 0.35 + np.asarray(LINE_EDGE) * 0.65).astype(np.uint8)
+    picture[line] = color
+    return picture
+
+
+def confidence_picture(confidence: np.ndarray) -> np.ndarray:
+    """Return (H, W, 3) uint8: 0 dark blue, through green, to 1 yellow (viridis, on the fixed scale 0..1).
+
+    Args:
+        confidence: (H, W) float 0..1, the probability of the chosen class; NaN is drawn black.
+    """
+    known = np.isfinite(confidence)
+    level = np.clip(np.nan_to_num(confidence) * 255.0 + 0.5, 0, 255).astype(np.uint8)
+    heat = cv2.cvtColor(cv2.applyColorMap(level, cv2.COLORMAP_VIRIDIS), cv2.COLOR_BGR2RGB)
+    heat[~known] = VOID
+    return heat
+
+
+def error_picture(class_map: np.ndarray, label: np.ndarray, ignore: int = 255) -> np.ndarray:
+    """Return (H, W, 3) uint8: right pixels dim grey, wrong ones red, unlabelled ones black.
+
+    Args:
+        class_map: (H, W) predicted classes.
+        label: (H, W) true classes, `ignore` where there is no truth.
+        ignore: the label value that is not judged.
+    """
+    picture = np.empty((*label.shape, 3), np.uint8)
+    picture[:] = RIGHT
+    picture[class_map != label] = WRONG
+    picture[label == ignore] = VOID
+    return picture
+
+
+def blend(image: np.ndarray, class_map: np.ndarray, palette: Sequence[Color], alpha: float = 0.5) -> np.ndarray:
+    """Return the picture tinted with class colours; pixels that are no class stay as they are.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        class_map: (H, W) integers.
+        palette: K RGB colours.
+        alpha: share of the class colour, 0..1.
+    """
+    tinted = cv2.addWeighted(image, 1 - alpha, color_mask(class_map, palette), alpha, 0)
+    unlabelled = class_map >= len(palette)
+    tinted[unlabelled] = image[unlabelled]
+    return tinted
+
+
+def _grow(mask: np.ndarray, width: int) -> np.ndarray:
+    if width <= 1:
+        return mask
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width))
+    return cv2.dilate(mask.astype(np.uint8), kernel).astype(bool)

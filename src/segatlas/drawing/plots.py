@@ -1,0 +1,209 @@
+"""Plots as PNG bytes: training curves, confusion matrix, bars per class. Matplotlib is imported only when one is drawn.
+
+Figures are made without pyplot: nothing global changes, and no display is needed.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from segatlas.drawing.maps import Color
+
+SCORES = ("miou", "iou", "dice", "accuracy", "fscore", "f1", "kappa")
+INK, GRID = "#33383e", "#dfe3e8"
+NUMBERS_UP_TO = 25  # classes of a confusion matrix whose cells carry numbers
+
+Row = Mapping[str, float]
+
+
+def read_metrics(path: str | Path) -> list[dict[str, float]]:
+    """Read a run's `metrics.csv`: one dict a line, empty cells left out, cells that are no number left out."""
+    rows = []
+    with open(path, newline="", encoding="utf-8") as file:
+        for line in csv.DictReader(file):
+            row = {name: _number(cell) for name, cell in line.items() if name and cell}
+            rows.append({name: value for name, value in row.items() if value is not None})
+    return rows
+
+
+def training_curves(rows: Sequence[Row]) -> bytes:
+    """Draw losses, scores and learning rates over the optimiser steps.
+
+    Args:
+        rows: lines of `metrics.csv`. Each has `step` and any of: names that hold "loss", names whose last word ends in
+            one of SCORES (0..1), names whose last word begins with "lr"; the last word is what follows the last "/".
+    """
+    panels = {
+        "loss": _series(rows, lambda name: "loss" in name),
+        "score": _series(rows, lambda name: _last_word(name).endswith(SCORES)),
+        "learning rate": _series(rows, lambda name: _last_word(name).startswith("lr")),
+    }
+    panels = {title: series for title, series in panels.items() if series}
+    figure = _figure(max(4.6 * len(panels), 4.6), 3.4)
+    for number, (title, series) in enumerate(panels.items()):
+        axes = figure.add_subplot(1, len(panels), number + 1)
+        for name, (steps, values) in series.items():
+            marker = "o" if len(steps) < 40 else ""
+            axes.plot(steps, values, label=name, linewidth=1.6, marker=marker, markersize=3)
+        _dress(axes, title, xlabel="optimiser step")
+        if title == "score":
+            axes.set_ylim(0, 1)
+            _name_best(axes, series)
+        if title == "loss" and _spread(series) > 50:
+            axes.set_yscale("log")
+        if len(series) <= 8:
+            axes.legend(fontsize=8, frameon=False)
+    return _png(figure)
+
+
+def confusion_plot(matrix: np.ndarray, classes: Sequence[str]) -> bytes:
+    """Draw a confusion matrix, each row divided by its sum: what the pixels of a true class were taken for.
+
+    Args:
+        matrix: (K, K) counts, rows truth, columns prediction.
+        classes: K names; up to 150 stay readable.
+    """
+    matrix = np.asarray(matrix, np.float64)
+    total = matrix.sum(axis=1, keepdims=True)
+    share = np.divide(matrix, total, out=np.full_like(matrix, np.nan), where=total > 0)
+    count = len(classes)
+    numbers = count <= NUMBERS_UP_TO
+    cell = 0.42 if numbers else max(0.14, 10 / count)
+    names = [name if len(name) <= 24 else name[:23] + "…" for name in classes]
+    label = 0.085 * max(map(len, names), default=1) + 0.6
+    side = max(2.6, cell * count)
+    figure = _figure(side + label + 0.8, side + label)
+    axes = figure.add_subplot()
+    axes.set_facecolor("#f1f3f5")
+    picture = axes.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="equal")
+    text = 9 if numbers else max(5.0, min(8.0, cell * 50))
+    axes.set_xticks(range(count), names, rotation=90, fontsize=text)
+    axes.set_yticks(range(count), names, fontsize=text)
+    axes.tick_params(length=0, colors=INK)
+    axes.set_xlabel("predicted", color=INK)
+    axes.set_ylabel("truth (rows sum to 100 %)", color=INK)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    if numbers:
+        _write_cells(axes, share)
+    bar = figure.colorbar(picture, ax=axes, fraction=0.03, pad=0.02)
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(labelsize=8, colors=INK)
+    return _png(figure, dpi=110)
+
+
+def iou_bars(classes: Sequence[str], values: Sequence[float | None], palette: Sequence[Color] | None = None) -> bytes:
+    """Draw one bar a class in its own colour, best on top; a class that never occurred (None or NaN) comes last, empty.
+
+    Args:
+        classes: K names.
+        values: K scores 0..1, None or NaN where the class has none.
+        palette: K RGB colours; one colour for all without it.
+    """
+    known = [value if value is not None and math.isfinite(value) else None for value in values]
+    order = sorted(range(len(classes)), key=lambda index: (known[index] is None, -(known[index] or 0)))
+    figure = _figure(7.2, 0.9 + 0.27 * len(classes))
+    axes = figure.add_subplot()
+    colors = ["#3b7dd8" if palette is None else tuple(part / 255 for part in palette[index]) for index in order]
+    places = range(len(order))
+    axes.barh(
+        places, [known[index] or 0 for index in order], color=colors, edgecolor="#8a9097", linewidth=0.5, height=0.7
+    )
+    for place, index in zip(places, order, strict=True):
+        value = known[index]
+        text = "never occurred" if value is None else f"{100 * value:.1f}"
+        axes.text((value or 0) + 0.008, place, text, va="center", fontsize=8, color=INK)
+    axes.set_yticks(places, [classes[index] for index in order], fontsize=8)
+    axes.set_ylim(len(order) - 0.4, -0.6)
+    axes.set_xlim(0, 1.08)
+    _dress(axes, "IoU per class", xlabel="IoU")
+    axes.grid(visible=False, axis="y")
+    return _png(figure)
+
+
+def _number(cell: str) -> float | None:
+    try:
+        value = float(cell)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _last_word(name: str) -> str:
+    return name.rsplit("/", 1)[-1].lower()
+
+
+def _series(rows: Sequence[Row], wanted: Callable[[str], bool]) -> dict[str, tuple[list[float], list[float]]]:
+    """Return name -> (steps, values) for every column that is wanted and has at least one value."""
+    names = list(dict.fromkeys(name for row in rows for name in row if name not in ("step", "epoch")))
+    series = {}
+    for name in filter(wanted, names):
+        points = [(row.get("step", number), row[name]) for number, row in enumerate(rows) if name in row]
+        series[name] = ([step for step, _ in points], [value for _, value in points])
+    return series
+
+
+def _spread(series: Mapping[str, tuple[list[float], list[float]]]) -> float:
+    values = [value for _, points in series.values() for value in points]
+    return max(values) / min(values) if min(values) > 0 else 0.0
+
+
+def _name_best(axes: Axes, series: Mapping[str, tuple[list[float], list[float]]]) -> None:
+    """Mark the highest point of the curve of mean IoU with its value."""
+    name = next((name for name in series if _last_word(name) == "miou"), None)
+    if name is None:
+        return
+    steps, values = series[name]
+    best = int(np.argmax(values))
+    axes.annotate(
+        f"best {100 * values[best]:.1f} %",
+        (steps[best], values[best]),
+        xytext=(0, 7),
+        textcoords="offset points",
+        ha="center" if 0 < best < len(values) - 1 else ("right" if best else "left"),
+        fontsize=8,
+        color=INK,
+    )
+
+
+def _write_cells(axes: Axes, share: np.ndarray) -> None:
+    for (row, column), value in np.ndenumerate(share):
+        if np.isfinite(value) and value >= 0.005:
+            color = "white" if value > 0.55 else INK
+            axes.text(column, row, f"{100 * value:.0f}", ha="center", va="center", fontsize=8, color=color)
+
+
+def _figure(width: float, height: float) -> Figure:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _dress(axes: Axes, title: str, xlabel: str) -> None:
+    axes.set_title(title, fontsize=10, color=INK, loc="left", fontweight="bold")
+    axes.set_xlabel(xlabel, fontsize=8, color=INK)
+    axes.tick_params(labelsize=8, colors=INK, length=0)
+    axes.grid(color=GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def _png(figure: Figure, dpi: int = 130) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi, facecolor="white")
+    return buffer.getvalue()

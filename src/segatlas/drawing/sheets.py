@@ -1,0 +1,94 @@
+"""Several pictures on one sheet of paper: the validation sheet (image | truth | prediction | error) and comparisons."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from segatlas.drawing.maps import Color, color_mask, error_picture
+from segatlas.drawing.text import INK, MUTED, canvas, font, shortened
+
+Picture = np.ndarray
+
+SAMPLE_TITLES = ("image", "truth", "prediction", "error")
+
+
+def sample_row(
+    image: Picture, label: np.ndarray, prediction: np.ndarray, palette: Sequence[Color], ignore: int = 255
+) -> tuple[Picture, Picture, Picture, Picture]:
+    """Return one row of a validation sheet: image, truth, prediction and error (see SAMPLE_TITLES).
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        label: (H, W) true classes, `ignore` where there is no truth.
+        prediction: (H, W) predicted classes.
+        palette: K RGB colours.
+        ignore: the label value that is not judged.
+    """
+    truth = color_mask(label, palette)
+    truth[label == ignore] = 0
+    return image, truth, color_mask(prediction, palette), error_picture(prediction, label, ignore)
+
+
+def sheet(
+    rows: Sequence[Sequence[Picture | None]],
+    titles: Sequence[str] = (),
+    row_titles: Sequence[str] = (),
+    cell_width: int = 360,
+) -> Picture:
+    """Return a grid of pictures on white paper, one title over each column and under each row.
+
+    Each picture is scaled to fit its cell with its ratio kept; None leaves a cell empty.
+
+    Args:
+        rows: pictures, each (H, W, 3) uint8 RGB; rows may differ in the pictures' sizes.
+        titles: one for each column, or none.
+        row_titles: one for each row (a file name, a score), or none.
+        cell_width: width of a column in pixels.
+    """
+    if not rows or not any(picture is not None for row in rows for picture in row):
+        raise ValueError("a sheet needs at least one picture")
+    text = max(13, cell_width // 22)
+    gap = max(6, cell_width // 50)
+    columns = max(len(row) for row in rows)
+    heights = [_row_height(row, cell_width) for row in rows]
+    header = round(2 * text) if titles else gap
+    caption = round(1.7 * text) if row_titles else 0
+    width = gap + columns * (cell_width + gap)
+    paper, pen = canvas(width, header + sum(h + caption + gap for h in heights))
+    for column, title in enumerate(titles):
+        centre = gap + column * (cell_width + gap) + cell_width / 2
+        pen.text((centre, header / 2), shortened(title, text, cell_width), fill=INK, font=font(text), anchor="mm")
+    top = header
+    for number, (row, height) in enumerate(zip(rows, heights, strict=True)):
+        for column, picture in enumerate(row):
+            if picture is not None:
+                _place(paper, picture, gap + column * (cell_width + gap), top, cell_width, height)
+        if number < len(row_titles):
+            middle = top + height + caption / 2
+            name = shortened(row_titles[number], text - 2, width - 2 * gap)
+            pen.text((gap, middle), name, fill=MUTED, font=font(text - 2), anchor="lm")
+        top += height + caption + gap
+    return np.asarray(paper)
+
+
+def side_by_side(pictures: Sequence[Picture], titles: Sequence[str] = (), cell_width: int = 480) -> Picture:
+    """Return pictures next to each other with a title over each."""
+    return sheet([pictures], titles, cell_width=cell_width)
+
+
+def _row_height(row: Sequence[Picture | None], cell_width: int) -> int:
+    """Height that the row's tallest picture needs, at most twice the width of a cell."""
+    wanted = [cell_width * p.shape[0] / p.shape[1] for p in row if p is not None]
+    return round(min(max(wanted, default=1), 2 * cell_width)) or 1
+
+
+def _place(paper: Image.Image, picture: Picture, left: int, top: int, width: int, height: int) -> None:
+    factor = min(width / picture.shape[1], height / picture.shape[0])
+    size = (max(1, round(picture.shape[1] * factor)), max(1, round(picture.shape[0] * factor)))
+    method = cv2.INTER_AREA if factor < 1 else cv2.INTER_NEAREST
+    scaled = cv2.resize(picture, size, interpolation=method)
+    paper.paste(Image.fromarray(scaled), (left + (width - size[0]) // 2, top + (height - size[1]) // 2))

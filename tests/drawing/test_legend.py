@@ -1,0 +1,59 @@
+import numpy as np
+import pytest
+
+from segatlas.drawing import overlay
+from segatlas.drawing.legend import legend_entries
+from segatlas.drawing.maps import blend
+
+PALETTE = ((10, 20, 30), (200, 0, 0), (0, 200, 0))
+CLASSES = ("ground", "house", "tree")
+
+
+def test_legend_lists_the_classes_that_occur_largest_first_and_void_last():
+    label = np.array([[1] * 6 + [0] * 2 + [255] * 2], np.uint8)
+    entries = legend_entries(label, PALETTE, CLASSES)
+    assert [(e.name, e.share) for e in entries] == [
+        ("house", "60.0 %"),
+        ("ground", "20.0 %"),
+        ("not labelled", "20.0 %"),
+    ]
+    assert entries[0].color == (200, 0, 0)
+
+
+def test_a_class_of_one_pixel_is_not_called_zero_percent():
+    label = np.zeros((100, 100), np.uint8)
+    label[0, 0] = 2
+    assert legend_entries(label, PALETTE, CLASSES)[1].share == "< 0.1 %"
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 4000), (3000, 2), (64, 48), (300, 500), (500, 300)])
+def test_overlay_keeps_the_picture_at_the_top_left_in_its_own_size(size):
+    generator = np.random.default_rng(0)
+    image = generator.integers(0, 256, (*size, 3)).astype(np.uint8)
+    label = generator.integers(0, 3, size).astype(np.uint8)
+    picture = overlay(image, label, PALETTE, CLASSES)
+    assert picture.dtype == np.uint8
+    assert picture.size > image.size
+    assert np.array_equal(picture[: size[0], : size[1]], blend(image, label, PALETTE))
+
+
+def test_legend_shows_the_colour_of_each_class_that_occurs():
+    image = np.zeros((200, 400, 3), np.uint8)
+    label = np.zeros((200, 400), np.uint8)
+    label[:, 200:] = 1
+    strip = overlay(image, label, PALETTE, CLASSES)[200:]
+    for color, occurs in zip(PALETTE, (True, True, False), strict=True):
+        assert (strip == color).all(axis=2).any() == occurs
+
+
+def test_overlay_without_legend_has_the_size_of_the_picture():
+    image = np.zeros((20, 30, 3), np.uint8)
+    assert overlay(image, np.zeros((20, 30), np.uint8), PALETTE, CLASSES, legend=False).shape == (20, 30, 3)
+
+
+def test_legend_of_150_classes_with_long_names_is_drawn():
+    label = np.arange(150, dtype=np.uint8).reshape(10, 15).repeat(20, 0).repeat(20, 1)
+    palette = [(i, 255 - i, 128) for i in range(150)]
+    names = [f"a class with a rather long name, number {i}" for i in range(150)]
+    picture = overlay(np.zeros((200, 300, 3), np.uint8), label, palette, names)
+    assert picture.shape[0] > 200

@@ -1,0 +1,76 @@
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+
+from segatlas.drawing import ClassRow, ReportContent, encode_png, write_report
+
+VOID_TAGS = {"meta", "img", "link", "br"}
+
+
+class Balanced(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.open, self.seen = [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.seen.append((tag, dict(attrs)))
+        if tag not in VOID_TAGS:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def parsed(path):
+    parser = Balanced()
+    parser.feed(path.read_text(encoding="utf-8"))
+    assert parser.open == []
+    return parser
+
+
+PNG = encode_png(np.zeros((2, 3, 3), np.uint8))
+
+
+def full_content():
+    return ReportContent(
+        title="run <1> & more",
+        headline=[("mIoU", "71.3 %")],
+        curves=PNG,
+        confusion=PNG,
+        per_class=[
+            ClassRow(name="road <b>", color=(1, 2, 3), scores={"IoU": 0.5, "Dice": None}),
+            ClassRow(name="sky", color=(4, 5, 6), scores={"IoU": float("nan"), "Dice": 1.0}),
+        ],
+        sheets=[("step 10", PNG)],
+        worst=[("a.jpg", PNG)],
+        config_yaml="seed: 0\nname: <x>",
+        environment={"torch": "2"},
+        definitions={"mIoU": "mean over classes"},
+        commands=["segatlas train unet_shapes"],
+    )
+
+
+def test_report_is_one_file_that_asks_for_nothing_outside(tmp_path):
+    path = write_report(full_content(), tmp_path / "report.html")
+    page = parsed(path)
+    pictures = [attrs["src"] for tag, attrs in page.seen if tag == "img"]
+    assert len(pictures) == 4
+    assert all(source.startswith("data:image/png;base64,") for source in pictures)
+    text = path.read_text(encoding="utf-8")
+    assert not re.search(r"https?://|@import|url\(|<script|<link", text)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_report_escapes_names_and_prints_every_number(tmp_path):
+    text = write_report(full_content(), tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "run &lt;1&gt; &amp; more" in text
+    assert "road &lt;b&gt;" in text
+    assert "71.3 %" in text
+    assert ">50.0<" in text
+    assert text.count("–") == 2
+
+
+def test_report_of_nothing_but_a_title_has_no_empty_sections(tmp_path):
+    path = write_report(ReportContent(title="empty"), tmp_path / "report.html")
+    assert [tag for tag, _ in parsed(path).seen if tag in ("section", "details", "table")] == []
