@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,9 +17,8 @@ from segatlas.data.transforms import Pipeline
 from segatlas.errors import ConfigError, DataError, Problem
 from segatlas.training.logbook import LOGGER
 from segatlas.weights import Card, create_model, start_from
-from segatlas.weights.card import InferenceMode, InputSpec, Preprocessing
-
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+from segatlas.weights.card import InferenceMode, Preprocessing, default_preprocessing
+from segatlas.weights.saving import make_card
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +67,9 @@ def build_parts(config: Config) -> Parts:
         in_channels=channels,
         **model.architecture_fields(),
     )
+    if config.train.freeze_encoder:
+        net.encoder.requires_grad_(False)
+    net.encoder.gradient_checkpointing = config.train.gradient_checkpointing
     preprocessing, inference = preprocessing_of(model.input, channels), inference_of(model.input)
     if model.start_from:
         report = start_from(net, model.start_from)
@@ -76,12 +77,10 @@ def build_parts(config: Config) -> Parts:
         LOGGER.info("start from %s: %d tensors taken over", model.start_from, len(report.loaded))
         if report.replaced:
             LOGGER.info("new, because the class count differs: %s", ", ".join(report.replaced))
-    card = Card(
-        architecture=net.architecture,
-        config=_plain(net),
-        classes=tuple(train.classes),
-        palette=tuple(train.palette),
-        inputs=(InputSpec(channels=channels),),
+    card = make_card(
+        net,
+        classes=train.classes,
+        palette=train.palette,
         preprocessing=preprocessing,
         inference=inference,
         source=f"trained by SegAtlas on {config.data.name}",
@@ -96,10 +95,13 @@ def build_parts(config: Config) -> Parts:
 
 
 def preprocessing_of(given: InputConfig, channels: int) -> Preprocessing:
-    """Return the card's preprocessing: as the recipe says, else ImageNet's for three channels, 0.5 / 0.25 for others."""
-    mean, std = IMAGENET if channels == 3 else ((0.5,) * channels, (0.25,) * channels)
+    """Return the card's preprocessing: as the recipe says, else the default for that number of channels."""
+    default = default_preprocessing(channels)
     return Preprocessing(
-        mean=given.mean or mean, std=given.std or std, max_value=given.max_value, resize=given.resize
+        mean=given.mean or default.mean,
+        std=given.std or default.std,
+        max_value=given.max_value,
+        resize=given.resize,
     )
 
 
@@ -111,12 +113,6 @@ def inference_of(given: InputConfig) -> InferenceMode:
     return InferenceMode(mode="slide", crop=given.crop, stride=stride)
 
 
-def _plain(net: nn.Module) -> dict[str, object]:
-    from dataclasses import asdict
-
-    return asdict(net.config)
-
-
 def _criterion(config: Config, train: SegmentationData) -> Criterion:
     automatic: torch.Tensor | None = None
     if any(term.class_weights == "auto" for term in config.losses):
@@ -126,11 +122,3 @@ def _criterion(config: Config, train: SegmentationData) -> Criterion:
         LOGGER.info("automatic class weights: %s", named)
     return Criterion(config.losses, automatic_weights=automatic)
 
-
-def recipe_name(config: Config, source: str | None) -> str:
-    """Return the run name: `run.name`, else the recipe's stem, else the architecture and data names."""
-    if config.run.name:
-        return config.run.name
-    if source:
-        return Path(source).stem
-    return f"{config.model.name}_{config.data.name}"

@@ -21,10 +21,10 @@ from segatlas.training.run import RunFolder
 
 
 class Interrupted(BaseException):
-    """Ctrl-C was pressed once and the checkpoint is written (`saved`), or twice (`saved` is None)."""
+    """Ctrl-C was pressed once and the checkpoint of `run` is written (`saved`), or twice and it is not."""
 
-    def __init__(self, saved: Path | None):
-        self.saved = saved
+    def __init__(self, run: Path, saved: bool):
+        self.run, self.saved = run, saved
         super().__init__("interrupted")
 
 
@@ -54,7 +54,7 @@ class RunCheckpoints(Checkpoint):
             self.save(trainer, self.folder.last)
             self._saved_step = step
         if interrupted:
-            raise Interrupted(self.folder.last)
+            raise Interrupted(self.folder.root, saved=True)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: SegmentationModule) -> None:
         """Compare with the best so far; save last, and best if it is one."""
@@ -127,7 +127,7 @@ class RunCheckpoints(Checkpoint):
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         self._interrupts += 1
         if self._interrupts > 1:
-            raise Interrupted(None)
+            raise Interrupted(self.folder.root, saved=False)
         LOGGER.warning("interrupted: writing a checkpoint after this step (press again to stop at once)")
 
     # ---- state

@@ -11,10 +11,9 @@ import torch
 import torch.distributed as dist
 
 from segatlas.config import to_yaml
-from segatlas.config.schema import Config
-from segatlas.errors import SegAtlasError, TrainingError, UsageError
-from segatlas.recipe import load_recipe
-from segatlas.training.building import Parts, build_parts, recipe_name
+from segatlas.errors import SegAtlasError, TrainingError, UsageError, WeightsError
+from segatlas.recipe import Config
+from segatlas.training.building import Parts, build_parts
 from segatlas.training.checkpoints import RunCheckpoints
 from segatlas.training.data_module import SegmentationDataModule
 from segatlas.training.ema import Ema
@@ -33,7 +32,6 @@ def train(
     config: Config | str | Path,
     *,
     resume: str | Path | None = None,
-    name: str | None = None,
     quiet: bool = False,
 ) -> Run:
     """Train a recipe and return the finished run.
@@ -41,7 +39,6 @@ def train(
     Args:
         config: a Config, a shipped recipe's name or a YAML file.
         resume: run folder or checkpoint to continue; its own config.yaml is the usual `config` then.
-        name: run name where the recipe gives none.
         quiet: no progress on the terminal; log.txt has it all the same.
 
     Returns:
@@ -52,13 +49,12 @@ def train(
         TrainingError: the loss became NaN, the disk is full, a loader process died; checkpoints are kept.
     """
     if not isinstance(config, Config):
-        name = name or str(config)
-        config = load_recipe(config)
+        config = Config.load(config)
     _set_threads(config)
     launched = _join_processes(config)
     try:
         parts = build_parts(config)
-        folder = find_run(resume) if resume else _agree_on_folder(config, recipe_name(config, name))
+        folder = find_run(resume) if resume else _agree_on_folder(config)
         checkpoint = _checkpoint_of(resume, folder) if resume else None
         return _fit(config, parts, folder, checkpoint, quiet)
     finally:
@@ -171,11 +167,11 @@ def _join_processes(config: Config) -> bool:
     return True
 
 
-def _agree_on_folder(config: Config, name: str) -> RunFolder:
+def _agree_on_folder(config: Config) -> RunFolder:
     given = os.environ.get("SEGATLAS_RUN_FOLDER")  # set below for processes that Lightning starts
     if given:
         return RunFolder(root=Path(given))
-    folder: list[Any] = [make_run_folder(config, name) if _rank() == 0 else None]
+    folder: list[Any] = [make_run_folder(config) if _rank() == 0 else None]
     if dist.is_initialized():
         dist.broadcast_object_list(folder)
     elif _world(config) > 1:
@@ -217,9 +213,12 @@ def _checkpoint_of(resume: str | Path, folder: RunFolder) -> Path:
 
 
 def _resume_step(checkpoint: Path) -> int:
-    from segatlas.weights import read_checkpoint
+    from segatlas.weights.reading import read_torch
 
-    return int(read_checkpoint(checkpoint)["global_step"])
+    content = read_torch(checkpoint)
+    if not isinstance(content, dict) or "global_step" not in content:
+        raise WeightsError(f"{checkpoint}: not a checkpoint written by segatlas train")
+    return int(content["global_step"])
 
 
 def _explain(error: RuntimeError, folder: RunFolder) -> SegAtlasError:

@@ -90,7 +90,7 @@ class Run:
         return load(self.best)
 
 
-def make_run_folder(config: Config, name: str) -> RunFolder:
+def make_run_folder(config: Config) -> RunFolder:
     """Create the folder of a new run: `run.dir`, or the next free `<root>/<task>/<name>-NNN`.
 
     Raises UsageError when `run.dir` already holds a run and `run.exist_ok` is off, or the place cannot be written.
@@ -106,7 +106,7 @@ def make_run_folder(config: Config, name: str) -> RunFolder:
                 )
             folder.root.mkdir(parents=True, exist_ok=True)
         else:
-            folder = RunFolder(root=_next_numbered(Path(run.root) / config.task, run.name or name))
+            folder = RunFolder(root=_next_numbered(Path(run.root) / config.task, run.name or f"{config.model.name}_{config.data.name}"))
         for sub in (folder.last.parent, folder.plots, folder.samples):
             sub.mkdir(exist_ok=True)
     except OSError as error:

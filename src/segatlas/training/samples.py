@@ -29,4 +29,4 @@ class SampleSheets(pl.Callback):
             prediction = pl_module.predictor.predict(sample.image)
             rows.append(drawing.sample_row(sample.image, sample.label, prediction.semantic, self.val.palette))
         path = self.folder.samples / f"step_{trainer.global_step:06d}.png"
-        drawing.save_picture(drawing.sheet(rows, titles=("image", "truth", "prediction", "error")), path)
+        drawing.save_picture(drawing.sheet(rows), path)

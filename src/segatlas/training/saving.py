@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from segatlas.weights import Card, load_checkpoint, save_pretrained
+from segatlas.weights import Card, load_pretrained, save_pretrained
 
 
 def save_model(checkpoint: Path, card: Card, folder: Path) -> None:
@@ -12,5 +12,5 @@ def save_model(checkpoint: Path, card: Card, folder: Path) -> None:
 
     The folder is complete under a temporary name before it takes the place of an earlier one.
     """
-    net, _ = load_checkpoint(checkpoint)
-    save_pretrained(net, folder, card=card)
+    net, _ = load_pretrained(checkpoint)
+    save_pretrained(net, folder, classes=card.classes, palette=card.palette, card=card)
