@@ -60,6 +60,14 @@ def create_encoder(name: str, *, in_channels: int = 3, **fields: Any) -> Encoder
     return encoder
 
 
+def timm_names() -> list[str]:
+    """Return the names of timm's backbones, without tags. Imports timm, which takes seconds."""
+    import timm
+
+    names: list[str] = timm.list_models()
+    return names
+
+
 def nearest_encoders(name: str, further: list[str]) -> list[str]:
     """Return up to three known names (own, then `further`) that look like `name`."""
     return difflib.get_close_matches(name, list(dict.fromkeys([*ENCODERS, *further])), n=3, cutoff=0.6)
