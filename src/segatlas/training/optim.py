@@ -35,8 +35,11 @@ def _encoder_factors(net: nn.Module, config: OptimizerConfig) -> dict[int, float
     encoder = getattr(net, "encoder", None)
     if encoder is None or (config.encoder_lr_factor == 1 and config.layer_decay == 1):
         return {}
-    factors = {id(p): config.encoder_lr_factor for p in encoder.parameters()}
-    for depth, modules in enumerate(reversed(encoder.stages()), start=1):
+    stages = encoder.stages()
+    # Parameters outside all stages (a class token, position embeddings) belong to the input side, like the stem.
+    lowest = config.encoder_lr_factor * config.layer_decay ** len(stages)
+    factors = {id(p): lowest for p in encoder.parameters()}
+    for depth, modules in enumerate(reversed(stages), start=1):
         for module in modules:
             for parameter in module.parameters():
                 factors[id(parameter)] = config.encoder_lr_factor * config.layer_decay**depth

@@ -26,7 +26,8 @@ class SampleSheets(pl.Callback):
         rows = []
         for index in self.indices:
             sample = self.val.load(index)
+            assert sample.label is not None
             prediction = pl_module.predictor.predict(sample.image)
             rows.append(drawing.sample_row(sample.image, sample.label, prediction.semantic, self.val.palette))
         path = self.folder.samples / f"step_{trainer.global_step:06d}.png"
-        drawing.save_picture(drawing.sheet(rows), path)
+        drawing.save_picture(drawing.sheet(rows, drawing.SAMPLE_TITLES), path)
