@@ -83,13 +83,6 @@ class BoundaryTerm(Term):
 
 
 LossTerm = Annotated[
-    CrossEntropyTerm
-    | OhemTerm
-    | DiceTerm
-    | CrossEntropyDiceTerm
-    | FocalTerm
-    | TverskyTerm
-    | LovaszTerm
-    | BoundaryTerm,
+    CrossEntropyTerm | OhemTerm | DiceTerm | CrossEntropyDiceTerm | FocalTerm | TverskyTerm | LovaszTerm | BoundaryTerm,
     Field(discriminator="name"),
 ]
