@@ -1,0 +1,67 @@
+"""SegAtlas: image segmentation, every well-known architecture in one readable file, one recipe, one command.
+
+The names below are the stable public surface. They are imported at first use, so that `import segatlas` loads no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from segatlas import errors, ops
+    from segatlas.evaluation import evaluate
+    from segatlas.inference import Predictor, load
+    from segatlas.recipe import Config
+    from segatlas.structures import Segmentation, SemanticLogits
+    from segatlas.training import train
+    from segatlas.weights import create_model, list_models, save_pretrained
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "Config": "segatlas.recipe:Config",
+    "Predictor": "segatlas.inference:Predictor",
+    "Segmentation": "segatlas.structures:Segmentation",
+    "SemanticLogits": "segatlas.structures:SemanticLogits",
+    "create_model": "segatlas.weights:create_model",
+    "errors": "segatlas.errors",
+    "evaluate": "segatlas.evaluation:evaluate",
+    "list_models": "segatlas.weights:list_models",
+    "load": "segatlas.inference:load",
+    "ops": "segatlas.ops",
+    "save_pretrained": "segatlas.weights:save_pretrained",
+    "train": "segatlas.training:train",
+}
+"""Public name -> "module:attribute", or the module itself."""
+
+__all__ = [
+    "Config",
+    "Predictor",
+    "Segmentation",
+    "SemanticLogits",
+    "__version__",
+    "create_model",
+    "errors",
+    "evaluate",
+    "list_models",
+    "load",
+    "ops",
+    "save_pretrained",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'segatlas' has no attribute '{name}'")
+    module, _, attribute = _PUBLIC[name].partition(":")
+    value = import_module(module)
+    if attribute:
+        value = getattr(value, attribute)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_PUBLIC})

@@ -20,7 +20,10 @@ class UsageError(SegAtlasError):
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """One fault in a configuration: where it stands, what was found, what was expected."""
+    """One fault in a configuration: where it stands, what was found, what was expected.
+
+    file: the file the key was written in, or "override", "dict", "default" where there is none; line counts from 1.
+    """
 
     key: str
     got: str = ""
@@ -39,7 +42,7 @@ class ConfigError(UsageError):
 
     def render(self) -> str:
         """Return the message as printed: one aligned line a problem, then what to do."""
-        places = [f"line {p.line}" if p.line else (p.file or "override") for p in self.problems]
+        places = [self._place(problem) for problem in self.problems]
         wheres = [p.key + (f" = {p.got}" if p.got else "") for p in self.problems]
         place_width, where_width = max(map(len, places)), max(map(len, wheres))
         lines = [f"config error in {self.source}"]
@@ -50,6 +53,13 @@ class ConfigError(UsageError):
             f"{count} problem{'s' if count > 1 else ''}; nothing was started. Valid keys: segatlas config schema"
         )
         return "\n".join(lines)
+
+    def _place(self, problem: Problem) -> str:
+        if problem.line is None:
+            return problem.file or "override"
+        if problem.file in (None, self.source):
+            return f"line {problem.line}"
+        return f"{problem.file}:{problem.line}"
 
 
 class DataError(SegAtlasError):

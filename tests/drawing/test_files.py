@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segatlas.drawing import encode_png, save_picture
+from segatlas.drawing import png_bytes, save_picture
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (5, 7, 3)).astype(np.uint8)
 
 
 def test_png_bytes_hold_the_picture_exactly():
-    assert np.array_equal(np.asarray(Image.open(io.BytesIO(encode_png(PICTURE)))), PICTURE)
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(png_bytes(PICTURE)))), PICTURE)
 
 
 @pytest.mark.parametrize("ending", [".png", ".jpg", ".webp", ".tif"])

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from segatlas.drawing import boundary_picture, color_mask, confidence_picture, error_picture
+from segatlas.drawing import boundary_picture, color_mask, confidence_picture, error_picture, viewable
 from segatlas.drawing.maps import LINE, RIGHT, VOID, WRONG, blend, boundaries
 
 PALETTE = ((10, 20, 30), (200, 0, 0), (0, 200, 0))
@@ -79,3 +79,13 @@ def test_blend_mixes_picture_and_class_colour_and_leaves_void_untouched(alpha):
     void = label == 255
     assert np.abs(mixed[~void].astype(float) - expected[~void]).max() <= 0.51
     assert np.array_equal(mixed[void], image[void])
+
+
+def test_any_picture_is_viewable():
+    byte = np.arange(40, dtype=np.uint8).reshape(2, 4, 5)
+    assert np.array_equal(viewable(byte), byte[..., :3])
+    assert np.array_equal(viewable(byte[..., :1]), np.repeat(byte[..., :1], 3, axis=2))
+    deep = viewable(np.linspace(1000, 4000, 300).astype(np.uint16).reshape(10, 10, 3))
+    assert deep.dtype == np.uint8
+    assert (deep.min(), deep.max()) == (0, 255)
+    assert viewable(np.full((2, 2, 1), np.nan, np.float32)).max() == 0

@@ -4,7 +4,7 @@ import sys
 import numpy as np
 from PIL import Image
 
-from segatlas.drawing.plots import confusion_plot, iou_bars, read_metrics, training_curves
+from segatlas.drawing.plots import bars_picture, confusion_picture, curves_picture, read_metrics
 
 
 def opened(png):
@@ -17,33 +17,39 @@ def test_metrics_csv_is_read_with_empty_and_unreadable_cells_left_out(tmp_path):
     assert read_metrics(path) == [{"step": 10.0, "train/loss": 1.5}, {"step": 20.0, "val/miou": 0.25}]
 
 
-def test_curves_get_one_panel_for_each_kind_of_column():
-    losses = [{"step": step, "train/loss": 1 / step} for step in range(1, 9)]
-    all_kinds = [{**row, "lr": 0.1, "val/miou": 0.5, "pictures_per_second": 9.0} for row in losses]
-    one, three = opened(training_curves(losses)), opened(training_curves(all_kinds))
+def metrics_file(path, columns, lines):
+    path.write_text("\n".join([columns, *lines]) + "\n")
+    return path
+
+
+def test_curves_get_one_panel_for_each_kind_of_column(tmp_path):
+    losses = metrics_file(tmp_path / "a.csv", "step,loss", [f"{step},{1 / step}" for step in range(1, 9)])
+    lines = [f"{step},1,0.1,0.5,9.0,{0.1 * step},ce=0.3" for step in range(1, 9)]
+    all_kinds = metrics_file(tmp_path / "b.csv", "step,epoch,lr,loss,pictures_per_s,val_miou,terms", lines)
+    one, three = opened(curves_picture(losses)), opened(curves_picture(all_kinds))
     assert one.shape[0] == three.shape[0]
     assert three.shape[1] > 2.5 * one.shape[1]
 
 
-def test_curves_of_an_empty_run_are_an_empty_picture_not_an_error():
-    assert opened(training_curves([])).min() > 200
+def test_curves_of_an_empty_run_are_an_empty_picture_not_an_error(tmp_path):
+    assert opened(curves_picture(metrics_file(tmp_path / "a.csv", "step,loss", []))).min() > 200
 
 
-def test_confusion_plot_colours_rows_by_their_share_not_by_their_count():
-    same_shares = opened(confusion_plot(np.array([[900, 100], [1, 9]]), ["a", "b"]))
-    scaled = opened(confusion_plot(np.array([[9, 1], [100, 900]]), ["a", "b"]))
+def test_confusion_picture_colours_rows_by_their_share_not_by_their_count():
+    same_shares = opened(confusion_picture(np.array([[900, 100], [1, 9]]), ["a", "b"]))
+    scaled = opened(confusion_picture(np.array([[9, 1], [100, 900]]), ["a", "b"]))
     assert np.array_equal(same_shares, scaled)
 
 
-def test_confusion_plot_takes_150_classes_and_a_class_that_never_occurred():
+def test_confusion_picture_takes_150_classes_and_a_class_that_never_occurred():
     matrix = np.eye(150)
     matrix[3] = 0
-    assert min(opened(confusion_plot(matrix, [f"class {i}" for i in range(150)])).shape[:2]) > 1500
+    assert min(opened(confusion_picture(matrix, [f"class {i}" for i in range(150)])).shape[:2]) > 1500
 
 
 def test_bars_are_drawn_in_the_colour_of_their_class():
     picture = opened(
-        iou_bars(["a", "b", "c"], [0.5, None, float("nan")], [(200, 10, 10), (10, 200, 10), (10, 10, 200)])
+        bars_picture(["a", "b", "c"], [0.5, None, float("nan")], [(200, 10, 10), (10, 200, 10), (10, 10, 200)])
     )
     assert (picture == (200, 10, 10)).all(axis=2).sum() > 1000
     assert (picture == (10, 200, 10)).all(axis=2).sum() == 0
@@ -51,4 +57,4 @@ def test_bars_are_drawn_in_the_colour_of_their_class():
 
 def test_plots_need_no_pyplot(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
-    assert opened(confusion_plot(np.eye(2), ["a", "b"])).size > 0
+    assert opened(confusion_picture(np.eye(2), ["a", "b"])).size > 0

@@ -3,7 +3,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 
-from segatlas.drawing import ClassRow, ReportContent, encode_png, write_report
+from segatlas.drawing import ClassRow, ReportContent, png_bytes, write_report
 
 VOID_TAGS = {"meta", "img", "link", "br"}
 
@@ -29,7 +29,7 @@ def parsed(path):
     return parser
 
 
-PNG = encode_png(np.zeros((2, 3, 3), np.uint8))
+PNG = png_bytes(np.zeros((2, 3, 3), np.uint8))
 
 
 def full_content():

@@ -23,14 +23,14 @@ class CrossEntropyTerm(Term):
     """Cross-entropy over labelled pixels."""
 
     name: Literal["cross_entropy"]
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target spread over all classes")
 
 
 class OhemTerm(Term):
     """Cross-entropy over hard pixels only: those whose true class scores below `threshold`, but at least `min_kept`."""
 
     name: Literal["ohem"]
-    threshold: float = Field(0.7, gt=0, le=1)
+    threshold: float = Field(0.7, gt=0, le=1, description="pixels whose true class scores below it are hard")
     min_kept: int = Field(100_000, ge=1, description="pixels per batch kept at least")
 
 
@@ -38,40 +38,40 @@ class DiceTerm(Term):
     """One minus the Dice coefficient, mean over classes."""
 
     name: Literal["dice"]
-    smooth: float = Field(1.0, ge=0)
+    smooth: float = Field(1.0, ge=0, description="added above and below the fraction")
 
 
 class CrossEntropyDiceTerm(Term):
     """Cross-entropy plus Dice."""
 
     name: Literal["cross_entropy_dice"]
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target spread over all classes")
     dice_share: float = Field(0.5, ge=0, le=1, description="share of Dice in the sum")
-    smooth: float = Field(1.0, ge=0)
+    smooth: float = Field(1.0, ge=0, description="added above and below the fraction")
 
 
 class FocalTerm(Term):
     """Cross-entropy with well classified pixels weighted down by (1 - p)^gamma."""
 
     name: Literal["focal"]
-    gamma: float = Field(2.0, ge=0)
+    gamma: float = Field(2.0, ge=0, description="0 is plain cross-entropy")
 
 
 class TverskyTerm(Term):
     """Dice with separate weights of false positives (alpha) and false negatives (beta)."""
 
     name: Literal["tversky"]
-    alpha: float = Field(0.3, ge=0)
-    beta: float = Field(0.7, ge=0)
+    alpha: float = Field(0.3, ge=0, description="weight of false positives")
+    beta: float = Field(0.7, ge=0, description="weight of false negatives")
     gamma: float = Field(1.0, gt=0, description="focal exponent on (1 - index)")
-    smooth: float = Field(1.0, ge=0)
+    smooth: float = Field(1.0, ge=0, description="added above and below the fraction")
 
 
 class LovaszTerm(Term):
     """Lovász-Softmax: a smooth surrogate of the mean IoU."""
 
     name: Literal["lovasz"]
-    per_image: bool = False
+    per_image: bool = Field(False, description="mean over pictures, in place of one set of pixels a batch")
 
 
 class BoundaryTerm(Term):

@@ -5,12 +5,15 @@ This file is the reference. It holds no torch: `segatlas config ...` and errors 
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from segatlas.config.losses import CrossEntropyTerm, LossTerm
 from segatlas.config.transforms import TransformsConfig
+from segatlas.errors import Problem
 
 
 class Section(BaseModel):
@@ -21,7 +24,12 @@ class Section(BaseModel):
 
 Positive = Annotated[int, Field(gt=0)]
 Size = tuple[Positive, Positive]
-Color = tuple[int, int, int]
+Byte = Annotated[int, Field(ge=0, le=255)]
+Color = tuple[Byte, Byte, Byte]
+DEFAULT_EPOCHS = 50
+TTA = r"^(flips|turns|scales:\d*\.?\d+(,\d*\.?\d+)*)$"
+ModelCheck = Callable[[Mapping[str, Any]], list[Problem]]
+"""Looks at the `model:` section and returns its faults; `key` of each starts with "model."."""
 
 
 class RunConfig(Section):
@@ -85,7 +93,7 @@ class DataConfig(Section):
 class OptimizerConfig(Section):
     """Optimiser and parameter groups."""
 
-    name: Literal["adamw", "adam", "sgd"] = "adamw"
+    name: Literal["adamw", "adam", "sgd"] = Field("adamw", description="the algorithm")
     weight_decay: float = Field(0.01, ge=0, description="not applied to norms and biases unless decay_norms")
     decay_norms: bool = Field(False, description="apply weight decay to norm layers and biases too")
     momentum: float = Field(0.9, ge=0, lt=1, description="sgd only")
@@ -98,7 +106,9 @@ class OptimizerConfig(Section):
 class ScheduleConfig(Section):
     """Learning rate over the run, per optimiser step."""
 
-    name: Literal["poly", "cosine", "step", "plateau", "constant"] = "poly"
+    name: Literal["poly", "cosine", "step", "plateau", "constant"] = Field(
+        "poly", description="how the learning rate falls after the warm-up"
+    )
     warmup: int = Field(0, ge=0, description="optimiser steps of linear warm-up")
     warmup_ratio: float = Field(1e-3, ge=0, le=1, description="learning rate at the first warm-up step, as a share")
     power: float = Field(0.9, gt=0, description="poly only")
@@ -111,25 +121,29 @@ class ScheduleConfig(Section):
 class EmaConfig(Section):
     """Exponential moving average of the weights; validation and the model folder then use it."""
 
-    decay: float = Field(0.999, gt=0, lt=1)
+    decay: float = Field(0.999, gt=0, lt=1, description="share of the average kept at each optimiser step")
     warmup: bool = Field(True, description="use min(decay, (1 + step) / (10 + step))")
 
 
 class EarlyStoppingConfig(Section):
     """Stop when the watched metric has not improved for `patience` validations."""
 
-    patience: int = Field(10, ge=1)
-    min_delta: float = Field(0.0, ge=0)
+    patience: int = Field(10, ge=1, description="validations without improvement before training stops")
+    min_delta: float = Field(0.0, ge=0, description="smallest change of train.metric that counts as improvement")
 
 
 class TrainConfig(Section):
     """The training loop."""
 
-    epochs: int | None = Field(None, ge=1, description="length in passes over train; excludes steps")
     steps: int | None = Field(None, ge=1, description="length in optimiser steps; excludes epochs")
+    epochs: int | None = Field(
+        default_factory=lambda data: None if data.get("steps") else DEFAULT_EPOCHS,
+        ge=1,
+        description=f"length in passes over train; excludes steps; default {DEFAULT_EPOCHS} where steps is not set",
+    )
     batch: int = Field(8, ge=1, description="pictures per step and process")
     accumulate: int = Field(1, ge=1, description="batches per optimiser step")
-    lr: float = Field(1e-3, gt=0)
+    lr: float = Field(1e-3, gt=0, description="learning rate after the warm-up")
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = Field(default_factory=ScheduleConfig)
     precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="mixed precision; fp16 needs a GPU")
@@ -145,7 +159,7 @@ class TrainConfig(Section):
     gradient_checkpointing: bool = Field(False, description="recompute encoder stages in backward to save memory")
     deterministic: bool = Field(True, description="only deterministic algorithms")
     devices: int | None = Field(None, ge=1, description="processes or GPUs; default 1, or torchrun's world size")
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda|mps)$")
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda|mps)$", description="auto, cpu, cuda or mps")
     threads: int | None = Field(None, ge=1, description="processor threads of torch; default: all visible cores")
     time_limit: float | None = Field(None, gt=0, description="minutes after which training ends cleanly")
 
@@ -153,9 +167,11 @@ class TrainConfig(Section):
 class EvalConfig(Section):
     """Evaluation at the end of a run and by `segatlas eval`."""
 
-    split: str = "val"
-    batch: int = Field(1, ge=1)
-    tta: tuple[str, ...] = Field((), description="flips, scales:0.75,1.25, turns")
+    split: Literal["train", "val", "test"] = Field("val", description="split that is evaluated")
+    batch: int = Field(1, ge=1, description="pictures of one size predicted together")
+    tta: tuple[Annotated[str, Field(pattern=TTA)], ...] = Field(
+        (), description="'flips', 'turns' or 'scales:0.75,1.25'; test-time augmentation, averaged"
+    )
     boundary: bool = Field(True, description="also boundary IoU and boundary F-score")
     boundary_width: float = Field(0.02, gt=0, description="boundary width as a share of the picture's diagonal")
     sizes: bool = Field(True, description="also recall of small, medium and large objects")
@@ -165,20 +181,43 @@ class LogConfig(Section):
     """What is written while training."""
 
     every: int = Field(10, ge=1, description="optimiser steps between log lines")
-    tensorboard: bool = True
+    tensorboard: bool = Field(True, description="write TensorBoard files beside metrics.csv")
     samples: int = Field(4, ge=0, description="pictures on the sheet drawn at each validation")
 
 
 class Config(Section):
-    """A whole recipe."""
+    """A whole recipe. A YAML file may besides hold `base:`, the recipe (or list of them) that it is laid over."""
 
-    seed: int = Field(0, ge=0, lt=2**32)
-    task: Literal["semantic"] = "semantic"
+    seed: int = Field(0, ge=0, lt=2**32, description="every random draw of the run follows from it")
+    task: Literal["semantic"] = Field("semantic", description="what the network is trained to give")
     run: RunConfig = Field(default_factory=RunConfig)
     model: ModelConfig = Field(default_factory=ModelConfig)
     data: DataConfig = Field(default_factory=DataConfig)
     transforms: TransformsConfig = Field(default_factory=TransformsConfig)
-    losses: tuple[LossTerm, ...] = Field(default_factory=lambda: (CrossEntropyTerm(name="cross_entropy"),))
+    losses: tuple[LossTerm, ...] = Field(
+        default_factory=lambda: (CrossEntropyTerm(name="cross_entropy"),),
+        description="their weighted sum is minimised; a name alone stands for that loss with its defaults; "
+        "default [cross_entropy]",
+    )
     train: TrainConfig = Field(default_factory=TrainConfig)
     eval: EvalConfig = Field(default_factory=EvalConfig)
     log: LogConfig = Field(default_factory=LogConfig)
+
+    @classmethod
+    def load(
+        cls, source: str | Path | Mapping[str, Any], *overrides: str, check_model: ModelCheck | None = None
+    ) -> Self:
+        """Read and check a recipe.
+
+        Args:
+            source: a shipped recipe's name, a YAML file's path, or a dict.
+            overrides: "a.b=value" words, laid over the recipe in order; the value is YAML.
+            check_model: checks the keys of `model:` that belong to the architecture. `segatlas.recipe.Config` brings the
+                one that knows all architectures; without it those keys are taken as they are.
+
+        Raises:
+            ConfigError: with all problems at once, each with file, line, key, value found and value expected.
+        """
+        from segatlas.config.loading import load
+
+        return load(cls, source, overrides, check_model)

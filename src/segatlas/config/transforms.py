@@ -20,23 +20,23 @@ class PhotometricConfig(_Section):
 
     share: Share = Field(0.8, description="share of samples that get it")
     brightness: Annotated[float, Field(ge=0, lt=1)] = Field(0.125, description="shift, as a share of max_value")
-    contrast: Range = (0.5, 1.5)
-    saturation: Range = (0.5, 1.5)
+    contrast: Range = Field((0.5, 1.5), description="factor, drawn between these")
+    saturation: Range = Field((0.5, 1.5), description="factor, drawn between these; pictures of 3 channels only")
     hue: float = Field(18.0, ge=0, le=180, description="degrees each way")
 
 
 class BlurConfig(_Section):
     """Random Gaussian blur."""
 
-    share: Share = 0.2
-    sigma: Range = (0.1, 1.5)
+    share: Share = Field(0.2, description="share of samples that get it")
+    sigma: Range = Field((0.1, 1.5), description="radius in pixels, drawn between these")
 
 
 class TransformsConfig(_Section):
     """How a training sample is drawn. Order: resize, scale jitter, rotation, crop, flip, photometric, blur, normalise."""
 
     resize: str | None = Field(
-        None, pattern=r"^(short:\d+|long:\d+|\d+x\d+)$", description="short:N, long:N or HxW before all else"
+        None, pattern=r"^(short:\d+|long:\d+|\d+x\d+)$", description="short:N, long:N or HxW; done before all else"
     )
     scale: Range | None = Field(None, description="scale jitter, drawn log-uniformly between these factors")
     aspect: float = Field(0.0, ge=0, lt=1, description="aspect jitter: log-uniform within 1/(1+a)..1+a")

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 
-def encode_png(picture: np.ndarray) -> bytes:
+def png_bytes(picture: np.ndarray) -> bytes:
     """Return a (H, W, 3) or (H, W) uint8 picture as PNG bytes."""
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, format="PNG")

@@ -16,6 +16,22 @@ LINE: Color = (255, 235, 59)
 LINE_EDGE: Color = (20, 20, 20)
 
 
+def viewable(image: np.ndarray) -> np.ndarray:
+    """Return any (H, W, C) picture as (H, W, 3) uint8 to look at: its first three bands, or the first one as grey.
+
+    8 bits are shown as they are; other types are stretched from the 1st to the 99th percentile of the picture.
+    """
+    bands = image[..., :3] if image.shape[2] >= 3 else np.repeat(image[..., :1], 3, axis=2)
+    if bands.dtype == np.uint8:
+        return np.ascontiguousarray(bands)
+    values = bands.astype(np.float32)
+    finite = np.isfinite(values)
+    low, high = np.percentile(values[finite], (1, 99)) if finite.any() else (0.0, 0.0)
+    span = high - low if high > low else 1.0
+    level = np.clip((np.nan_to_num(values, nan=low, posinf=high, neginf=low) - low) / span, 0, 1)
+    return (level * 255 + 0.5).astype(np.uint8)
+
+
 def color_mask(class_map: np.ndarray, palette: Sequence[Color]) -> np.ndarray:
     """Return (H, W, 3) uint8: each pixel in its class's colour, black where the value is no class.
 

@@ -37,13 +37,13 @@ def read_metrics(path: str | Path) -> list[dict[str, float]]:
     return rows
 
 
-def training_curves(rows: Sequence[Row]) -> bytes:
-    """Draw losses, scores and learning rates over the optimiser steps.
+def curves_picture(metrics: str | Path) -> bytes:
+    """Draw a run's `metrics.csv`: losses, scores and learning rates over the optimiser steps.
 
-    Args:
-        rows: lines of `metrics.csv`. Each has `step` and any of: names that hold "loss", names whose last word ends in
-            one of SCORES (0..1), names whose last word begins with "lr"; the last word is what follows the last "/".
+    A column is a loss where its name holds "loss", a score (0..1) where its name ends in one of SCORES, a learning rate
+    where it begins with "lr"; what stands before a last "/" does not count. Other columns are left out.
     """
+    rows = read_metrics(metrics)
     panels = {
         "loss": _series(rows, lambda name: "loss" in name),
         "score": _series(rows, lambda name: _last_word(name).endswith(SCORES)),
@@ -67,7 +67,7 @@ def training_curves(rows: Sequence[Row]) -> bytes:
     return _png(figure)
 
 
-def confusion_plot(matrix: np.ndarray, classes: Sequence[str]) -> bytes:
+def confusion_picture(matrix: np.ndarray, classes: Sequence[str]) -> bytes:
     """Draw a confusion matrix, each row divided by its sum: what the pixels of a true class were taken for.
 
     Args:
@@ -103,7 +103,9 @@ def confusion_plot(matrix: np.ndarray, classes: Sequence[str]) -> bytes:
     return _png(figure, dpi=110)
 
 
-def iou_bars(classes: Sequence[str], values: Sequence[float | None], palette: Sequence[Color] | None = None) -> bytes:
+def bars_picture(
+    classes: Sequence[str], values: Sequence[float | None], palette: Sequence[Color] | None = None
+) -> bytes:
     """Draw one bar a class in its own colour, best on top; a class that never occurred (None or NaN) comes last, empty.
 
     Args:

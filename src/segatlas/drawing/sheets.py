@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from segatlas.drawing.maps import Color, color_mask, error_picture
+from segatlas.drawing.maps import Color, color_mask, error_picture, viewable
 from segatlas.drawing.text import INK, MUTED, canvas, font, shortened
 
 Picture = np.ndarray
@@ -22,7 +22,7 @@ def sample_row(
     """Return one row of a validation sheet: image, truth, prediction and error (see SAMPLE_TITLES).
 
     Args:
-        image: (H, W, 3) uint8 RGB.
+        image: (H, W, C) of any type.
         label: (H, W) true classes, `ignore` where there is no truth.
         prediction: (H, W) predicted classes.
         palette: K RGB colours.
@@ -30,7 +30,7 @@ def sample_row(
     """
     truth = color_mask(label, palette)
     truth[label == ignore] = 0
-    return image, truth, color_mask(prediction, palette), error_picture(prediction, label, ignore)
+    return viewable(image), truth, color_mask(prediction, palette), error_picture(prediction, label, ignore)
 
 
 def sheet(

@@ -1,0 +1,73 @@
+"""Encoders by name. The table holds no torch; `create_encoder` imports the one file that it needs."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from segatlas.errors import UsageError
+
+if TYPE_CHECKING:
+    from segatlas.encoders.contract import Encoder
+
+_RESNET = "segatlas.encoders.resnet"
+_MIT = "segatlas.encoders.mit"
+
+ENCODERS: dict[str, str] = {
+    "resnet18": _RESNET,
+    "resnet34": _RESNET,
+    "resnet50": _RESNET,
+    "resnet101": _RESNET,
+    "resnet152": _RESNET,
+    "resnet18c": _RESNET,
+    "resnet34c": _RESNET,
+    "resnet50c": _RESNET,
+    "resnet101c": _RESNET,
+    "resnet18d": _RESNET,
+    "resnet34d": _RESNET,
+    "resnet50d": _RESNET,
+    "resnet101d": _RESNET,
+    "mobilenet_v2": "segatlas.encoders.mobilenet_v2",
+    "mit_b0": _MIT,
+    "mit_b1": _MIT,
+    "mit_b2": _MIT,
+    "mit_b3": _MIT,
+    "mit_b4": _MIT,
+    "mit_b5": _MIT,
+}
+"""Name of each encoder written here -> the module whose `build(name, ...)` makes it."""
+
+
+def create_encoder(name: str, *, in_channels: int = 3, **fields: Any) -> Encoder:
+    """Make an encoder with random weights.
+
+    Args:
+        name: one of `ENCODERS`; otherwise a timm backbone, as `timm/NAME` or plainly NAME.
+        in_channels: channels of the picture.
+        fields: settings of that encoder family, e.g. `output_stride=16` for a ResNet.
+
+    Raises:
+        UsageError: no such encoder, or a field that this encoder does not have.
+    """
+    build = import_module(ENCODERS.get(name, "segatlas.encoders.timm_adapter")).build
+    known = [field for field in inspect.signature(build).parameters if field not in ("name", "in_channels")]
+    for field in fields:
+        if field not in known:
+            raise UsageError(f"encoder '{name}' has no field '{field}'; it has: {', '.join(known) or 'none'}")
+    encoder: Encoder = build(name.removeprefix("timm/"), in_channels=in_channels, **fields)
+    return encoder
+
+
+def timm_names() -> list[str]:
+    """Return the names of timm's backbones, without tags. Imports timm, which takes seconds."""
+    import timm
+
+    names: list[str] = timm.list_models()
+    return names
+
+
+def nearest_encoders(name: str, further: list[str]) -> list[str]:
+    """Return up to three known names (own, then `further`) that look like `name`."""
+    return difflib.get_close_matches(name, list(dict.fromkeys([*ENCODERS, *further])), n=3, cutoff=0.6)

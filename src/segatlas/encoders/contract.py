@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 
 class Encoder(nn.Module):
     """Turns a picture into feature maps, finest first.
 
-    channels[i] and strides[i] describe the i-th map of `forward`; map i is (N, channels[i], ceil(H/s), ceil(W/s)) or the
-    encoder's own rounding for an H x W picture. Encoders never read files: weights are loaded by `segatlas.weights`.
+    channels[i] and strides[i] describe the i-th map of `forward`; map i is (N, channels[i], ceil(H/s), ceil(W/s)) or
+    the encoder's own rounding for an H x W picture. Encoders never read files: `segatlas.weights` loads weights.
+
+    Height and width of a picture must be multiples of `multiple`; decoders pad to it.
+    With `gradient_checkpointing` set, training keeps only the maps between stages and recomputes the rest in backward.
     """
 
     channels: tuple[int, ...]
     strides: tuple[int, ...]
+    multiple: int = 1
+    gradient_checkpointing: bool = False
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Map a picture (N, C, H, W) to feature maps, finest first."""
@@ -22,3 +32,25 @@ class Encoder(nn.Module):
     def stages(self) -> list[list[nn.Module]]:
         """Return the modules in depth order (stem first), for layer-wise learning rates and freezing."""
         raise NotImplementedError(type(self).__name__)
+
+    def run_stage(self, stage: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """Apply one stage to x, through checkpointing where that is on; the numbers are the same either way."""
+        if not (self.gradient_checkpointing and self.training and torch.is_grad_enabled()):
+            return stage(x)
+        out: Tensor = checkpoint(stage, x, use_reentrant=False, context_fn=self._checkpoint_contexts)
+        return out
+
+    def _checkpoint_contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        return nullcontext(), self._frozen_statistics()
+
+    @contextmanager
+    def _frozen_statistics(self) -> Iterator[None]:
+        """Keep the recomputation from counting its batch a second time in the running statistics of batch norm."""
+        norms = [m for m in self.modules() if isinstance(m, nn.BatchNorm2d) and m.training and m.track_running_stats]
+        try:
+            for norm in norms:
+                norm.track_running_stats = False
+            yield
+        finally:
+            for norm in norms:
+                norm.track_running_stats = True

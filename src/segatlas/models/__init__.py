@@ -1,0 +1,78 @@
+"""The visible table of architectures. Holds no torch: listing and looking up names is instant.
+
+One line here and one file beside it make an architecture; a test compares this table with the records in the files.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from segatlas.models.architecture import Architecture
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is known of an architecture without importing its file.
+
+    module is the dotted name of the file; tasks are "semantic", "instance", "panoptic"; variants are published names.
+    """
+
+    name: str
+    module: str
+    title: str
+    tasks: tuple[str, ...]
+    paper: str
+    variants: tuple[str, ...] = ()
+
+
+ARCHITECTURES: dict[str, Entry] = {
+    entry.name: entry
+    for entry in (
+        Entry(
+            name="unet",
+            module="segatlas.models.unet",
+            title="U-Net",
+            tasks=("semantic",),
+            paper="https://arxiv.org/abs/1505.04597",
+        ),
+        Entry(
+            name="segformer",
+            module="segatlas.models.segformer",
+            title="SegFormer",
+            tasks=("semantic",),
+            paper="https://arxiv.org/abs/2105.15203",
+            variants=tuple(f"segformer_b{size}" for size in range(6)),
+        ),
+    )
+}
+
+
+def lookup(name: str) -> tuple[Entry, str | None]:
+    """Find an architecture by its own name or by the name of one of its variants.
+
+    Returns:
+        The entry, and the variant's name, or None where `name` is the architecture itself.
+
+    Raises:
+        KeyError: neither an architecture nor a variant has this name.
+    """
+    if name in ARCHITECTURES:
+        return ARCHITECTURES[name], None
+    for entry in ARCHITECTURES.values():
+        if name in entry.variants:
+            return entry, name
+    raise KeyError(name)
+
+
+def load_architecture(name: str) -> Architecture:
+    """Import the file of an architecture (or of a variant's architecture) and return its record.
+
+    Raises:
+        KeyError: as `lookup`.
+    """
+    entry, _ = lookup(name)
+    record: Architecture = import_module(entry.module).ARCHITECTURE
+    return record

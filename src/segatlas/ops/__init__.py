@@ -1,0 +1,22 @@
+"""The fast core: from low-resolution logits to class maps, losses and counts, without full-size intermediates."""
+
+from __future__ import annotations
+
+from segatlas.ops.class_map import class_map, class_map_with_confidence
+from segatlas.ops.raising import raise_logits
+from segatlas.ops.upsampled_loss import (
+    upsampled_cross_entropy,
+    upsampled_log_likelihood,
+    upsampled_ohem,
+    upsampled_overlap,
+)
+
+__all__ = [
+    "class_map",
+    "class_map_with_confidence",
+    "raise_logits",
+    "upsampled_cross_entropy",
+    "upsampled_log_likelihood",
+    "upsampled_ohem",
+    "upsampled_overlap",
+]

@@ -2,32 +2,53 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from segatlas.errors import UsageError, WeightsError
+from segatlas.weights.validation import FieldsError, validated
+
 CARD_FILE = "card.json"
 WEIGHTS_FILE = "model.safetensors"
 CARD_VERSION = 1
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
     """From stored picture values to network input: (value / max_value - mean) / std per channel.
 
-    resize: None = the picture's own size; (h, w) fixed; "short:N" = short side N, ratio kept; "long:N" likewise.
+    resize: None = the picture's own size; "HxW" fixed; "short:N" = short side N, ratio kept; "long:N" likewise.
     """
 
-    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
-    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
     max_value: float = 255.0
     resize: str | None = None
 
 
+def default_preprocessing(channels: int) -> Preprocessing:
+    """Return ImageNet's normalisation for pictures of any number of channels.
+
+    Three: as published. One: the mean over R, G and B. Others: R, G, B repeated in turn, as `create_model` repeats the
+    first convolution of published encoder weights.
+    """
+    if channels == 1:
+        return Preprocessing(mean=(round(sum(IMAGENET_MEAN) / 3, 3),), std=(round(sum(IMAGENET_STD) / 3, 3),))
+    mean, std = (tuple(itertools.islice(itertools.cycle(v), channels)) for v in (IMAGENET_MEAN, IMAGENET_STD))
+    return Preprocessing(mean=mean, std=std)
+
+
 @dataclass(frozen=True, kw_only=True)
 class InferenceMode:
-    """How a whole picture is predicted: "whole" in one pass, "slide" by windows of `crop` every `stride` pixels (h, w)."""
+    """How a picture is predicted: "whole" in one pass, "slide" by windows of `crop` every `stride` pixels (h, w)."""
 
     mode: str = "whole"
     crop: tuple[int, int] | None = None
@@ -67,4 +88,82 @@ class Card:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types only."""
-        return json.loads(json.dumps(asdict(self)))
+        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return plain
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], where: str = "card") -> Card:
+        """Build a card from plain data; `where` names the origin in errors.
+
+        Raises:
+            WeightsError: written by a newer version, unknown or missing keys, wrong types, or facts that contradict
+                each other; all faults at once.
+        """
+        version = data.get("version", CARD_VERSION)
+        if version != CARD_VERSION:
+            raise WeightsError(
+                f"{where}: card version {version!r}; this SegAtlas reads version {CARD_VERSION} - a newer one is needed"
+            )
+        try:
+            card = validated(cls, data)
+            card.check()
+        except (FieldsError, UsageError) as error:
+            raise WeightsError(f"{where}: not a valid card\n{error}") from None
+        return card
+
+    def check(self) -> None:
+        """Raise UsageError, naming every fault, where facts contradict each other."""
+        count, channels, norm = len(self.classes), self.inputs[0].channels if self.inputs else 0, self.preprocessing
+        colors = [value for color in self.palette for value in color]
+        faults = {
+            "inputs: empty; the first one is the picture": not self.inputs,
+            f"classes: {count} names, but config.num_classes is {self.config.get('num_classes')}": (
+                self.config.get("num_classes", count) != count
+            ),
+            f"palette: {len(self.palette)} colours for {count} classes": len(self.palette) != count,
+            "palette: colours are three values 0..255": not all(0 <= value <= 255 for value in colors),
+            f"preprocessing: {len(norm.mean)} means and {len(norm.std)} deviations for {channels} channels": (
+                not len(norm.mean) == len(norm.std) == channels
+            ),
+            "preprocessing: deviations and max_value are greater than 0": min((*norm.std, norm.max_value)) <= 0,
+            f"inference.mode: {self.inference.mode!r} is neither 'whole' nor 'slide'": (
+                self.inference.mode not in ("whole", "slide")
+            ),
+            "inference.crop: missing for mode 'slide'": self.inference.mode == "slide" and not self.inference.crop,
+        }
+        found = [fault for fault, is_true in faults.items() if is_true]
+        if found:
+            raise UsageError("\n".join(f"  {fault}" for fault in found))
+
+    @classmethod
+    def read(cls, path: str | Path) -> Card:
+        """Read `card.json`, named itself or by its folder.
+
+        Raises:
+            WeightsError: missing, unreadable or invalid.
+        """
+        path = Path(path)
+        path = path / CARD_FILE if path.is_dir() else path
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise WeightsError(f"{path}: no such file") from None
+        except OSError as error:
+            raise WeightsError(f"{path}: cannot be read ({error.strerror})") from error
+        except ValueError as error:  # not UTF-8, or not JSON
+            raise WeightsError(f"{path}: not a JSON file ({error})") from error
+        if not isinstance(data, dict):
+            raise WeightsError(f"{path}: not a card (holds a {type(data).__name__}, expected an object)")
+        return cls.from_dict(data, where=str(path))
+
+    def write(self, path: str | Path) -> Path:
+        """Write to a file, or as `card.json` into a folder; an existing file is replaced in one step."""
+        path = Path(path)
+        path = path / CARD_FILE if path.is_dir() else path
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            temporary.write_text(json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        return path

@@ -1,0 +1,119 @@
+"""What all verbs share: common options, errors without a stack trace, one JSON line, recipes with overrides."""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from segatlas.errors import SegAtlasError, UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from segatlas.recipe import Config
+
+INTERRUPTED = 130
+_debug: ContextVar[bool] = ContextVar("debug", default=False)
+
+
+def set_debug(value: bool) -> bool:
+    """Remember that `--debug` was given, before the verb or after it."""
+    if value:
+        _debug.set(True)
+    return value
+
+
+def reset_debug() -> None:
+    """Forget an earlier `--debug`: several commands may run in one process."""
+    _debug.set(False)
+
+
+Words = Annotated[list[str] | None, typer.Argument(metavar="[RECIPE] [KEY=VALUE]...", show_default=False)]
+ConfigFileOption = Annotated[Path | None, typer.Option("--config", help="A recipe file, in place of RECIPE.")]
+DebugOption = Annotated[
+    bool, typer.Option("--debug", callback=set_debug, is_eager=True, help="Show the stack trace of an error.")
+]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one machine-readable last line.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings and errors only.")]
+
+
+@contextmanager
+def guard() -> Iterator[None]:
+    """Turn errors into a message on stderr and an exit code. All verbs run inside it.
+
+    Exit codes: the error's own (1 run failed, 2 usage or config, 3 missing extra), 130 interrupted. `--debug` shows the
+    stack trace besides.
+    """
+    try:
+        yield
+    except (typer.Exit, typer.Abort, typer.TyperException, BrokenPipeError):
+        raise  # typer's own: usage errors, --help, a closed pipe
+    except KeyboardInterrupt as error:
+        raise _stop("interrupted", INTERRUPTED) from error
+    except SegAtlasError as error:
+        raise _stop(str(error) if "\n" in str(error) else f"error: {error}", error.exit_code) from error
+    except OSError as error:
+        file = f"{error.filename}: " if error.filename else ""
+        raise _stop(f"error: {file}{error.strerror or error}", 1) from error
+    except Exception as error:
+        message = f"unexpected error: {type(error).__name__}: {error}"
+        raise _stop(f"{message} - rerun with --debug for the trace; please report it", 1) from error
+
+
+def _stop(message: str, exit_code: int) -> typer.Exit:
+    if _debug.get():
+        traceback.print_exc()
+    print(message, file=sys.stderr)
+    return typer.Exit(exit_code)
+
+
+def human(*, json_line: bool = False) -> Console:
+    """Return the console for people: stdout, or stderr where `--json` keeps stdout for the machine."""
+    from rich.console import Console
+
+    return Console(stderr=json_line, highlight=False, soft_wrap=True)
+
+
+def print_json_line(payload: Mapping[str, Any] | Sequence[Any]) -> None:
+    """Print the one machine-readable line of `--json` to stdout. Paths become texts."""
+    print(json.dumps(payload, ensure_ascii=False, default=str), flush=True)
+
+
+def split_words(words: Sequence[str] | None) -> tuple[str | None, list[str]]:
+    """Split command-line words into a recipe and `key=value` overrides.
+
+    A word with "=" in it is an override, never a recipe, also in the first place.
+
+    Raises:
+        UsageError: a word after the first is no override.
+    """
+    words = list(words or ())
+    recipe = words.pop(0) if words and "=" not in words[0] else None
+    for word in words:
+        if "=" not in word:
+            raise UsageError(f"expected KEY=VALUE, got '{word}' (the recipe comes first, and only one)")
+    return recipe, words
+
+
+def load_recipe(words: Sequence[str] | None, config_file: Path | None = None) -> Config:
+    """Load `[RECIPE|--config FILE] [KEY=VALUE]...`. With neither, the defaults with the overrides.
+
+    Raises:
+        UsageError: both RECIPE and --config are given.
+        ConfigError: the recipe is faulty.
+    """
+    from segatlas.recipe import Config
+
+    recipe, overrides = split_words(words)
+    if recipe is not None and config_file is not None:
+        raise UsageError(f"give RECIPE or --config FILE, not both (got '{recipe}' and '{config_file}')")
+    return Config.load(config_file or recipe or {}, *overrides)

@@ -1,0 +1,137 @@
+"""`segatlas doctor`: what this machine offers and what is missing."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+from dataclasses import asdict, dataclass
+from importlib import metadata, util
+from pathlib import Path
+from typing import Any
+
+from segatlas import __version__
+from segatlas.cli.common import DebugOption, JsonOption, human, print_json_line
+
+LIBRARIES = (
+    "torch",
+    "timm",
+    "lightning",
+    "numpy",
+    "opencv-python-headless",
+    "pillow",
+    "safetensors",
+    "pydantic",
+    "typer",
+    "rich",
+    "matplotlib",
+    "tensorboard",
+)
+EXTRAS = {
+    "log": ("wandb", "mlflow"),
+    "export": ("onnx", "onnxscript", "onnxruntime"),
+    "openvino": ("openvino", "nncf"),
+    "serve": ("fastapi", "uvicorn", "python-multipart"),
+    "ray": ("ray",),
+    "tune": ("optuna",),
+    "prune": ("torch-pruning",),
+    "medical": ("nibabel",),
+    "geo": ("rasterio", "tifffile", "zarr"),
+}
+"""Extra -> the packages that it brings."""
+GIB = 2**30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """What the doctor found. Sizes in GiB; memory is None where the system does not tell."""
+
+    segatlas: str
+    python: str
+    system: str
+    cores: int
+    memory_gib: float | None
+    disk_free_gib: float
+    disk_folder: str
+    libraries: dict[str, str | None]
+    devices: list[str]
+    extras: dict[str, list[str]]
+
+
+def doctor(json_line: JsonOption = False, debug: DebugOption = False) -> None:
+    """Show versions, devices, memory and disk, and which extras are installed."""
+    findings = examine(Path.cwd())
+    human(json_line=json_line).print(render(findings), markup=False)
+    if json_line:
+        print_json_line(asdict(findings))
+
+
+def examine(folder: Path) -> Findings:
+    """Look at the machine. `folder` is where runs would be written; its disk is measured. Imports torch."""
+    return Findings(
+        segatlas=__version__,
+        python=sys.version.split()[0],
+        system=f"{platform.system()} {platform.machine()}",
+        cores=visible_cores(),
+        memory_gib=_memory_gib(),
+        disk_free_gib=round(shutil.disk_usage(folder).free / GIB, 1),
+        disk_folder=str(folder),
+        libraries={name: version(name) for name in LIBRARIES},
+        devices=devices(),
+        extras={extra: [name for name in names if version(name) is None] for extra, names in EXTRAS.items()},
+    )
+
+
+def render(findings: Findings) -> str:
+    """Return the findings as lines for people."""
+    memory = "unknown" if findings.memory_gib is None else f"{findings.memory_gib:g} GiB"
+    lines = [
+        f"segatlas  {findings.segatlas}",
+        f"python    {findings.python} on {findings.system}",
+        f"machine   {findings.cores} cores, {memory} memory",
+        f"disk      {findings.disk_free_gib:g} GiB free in {findings.disk_folder}",
+        *(f"device    {device}" for device in findings.devices),
+        "",
+        *(f"{name:<24}  {found or 'MISSING'}" for name, found in findings.libraries.items()),
+        "",
+    ]
+    for extra, missing in findings.extras.items():
+        state = "installed" if not missing else f'needs {", ".join(missing)}: pip install "segatlas[{extra}]"'
+        lines.append(f"extra {extra:<9}  {state}")
+    return "\n".join(lines)
+
+
+def version(package: str) -> str | None:
+    """Return a package's installed version without importing it, or None."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def visible_cores() -> int:
+    """Return the processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def devices() -> list[str]:
+    """Return what torch can compute on, a line each."""
+    if util.find_spec("torch") is None:
+        return ["none: torch is not installed"]
+    import torch
+
+    found = [f"cpu, {torch.get_num_threads()} threads"]
+    for index in range(torch.cuda.device_count()):
+        properties: Any = torch.cuda.get_device_properties(index)
+        found.append(f"cuda:{index} {properties.name}, {properties.total_memory / GIB:.0f} GiB")
+    if torch.backends.mps.is_available():
+        found.append("mps")
+    return found
+
+
+def _memory_gib() -> float | None:
+    """Return the memory of the machine; None where the system has no such call (Windows)."""
+    if "SC_PHYS_PAGES" not in getattr(os, "sysconf_names", {}):
+        return None
+    return round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / GIB, 1)

@@ -1,0 +1,70 @@
+"""`segatlas VERB`: the table of verbs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from segatlas import __version__
+from segatlas.cli import config, doctor
+from segatlas.cli.common import guard, reset_debug, set_debug
+
+VERBS: dict[str, Callable[..., Any] | typer.Typer] = {
+    "config": config.app,
+    "doctor": doctor.doctor,
+}
+"""Verb -> the function that does it, or a group of commands. One file a verb; one line here makes it known."""
+
+
+class Verbs(TyperGroup):
+    """The group of all verbs: whatever one of them raises ends in a message and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the verb named on the command line."""
+        with guard():
+            return super().invoke(ctx)
+
+
+app = typer.Typer(
+    name="segatlas",
+    cls=Verbs,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        print(__version__)
+        raise typer.Exit()
+
+
+@app.callback()
+def root(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the stack trace of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Image segmentation: train, evaluate and predict with every well-known architecture.
+
+    KEY=VALUE words override keys of a recipe (see `segatlas config schema`).
+    """
+    reset_debug()
+    set_debug(debug)
+
+
+for _name, _verb in VERBS.items():
+    if isinstance(_verb, typer.Typer):
+        app.add_typer(_verb, name=_name)
+    else:
+        app.command(_name)(_verb)
+
+
+def main() -> None:
+    """Run the command line."""
+    app(prog_name="segatlas")

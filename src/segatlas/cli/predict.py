@@ -1,0 +1,355 @@
+"""`segatlas predict`: pictures in; masks, overlays, boundaries, confidence maps and areas out."""
+
+from __future__ import annotations
+
+import glob
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from segatlas.cli.common import DebugOption, DeviceOption, JsonOption, QuietOption, human, print_json_line
+from segatlas.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from segatlas.inference import Predictor
+    from segatlas.structures import Segmentation
+
+KINDS = {
+    "mask": "_mask.png",
+    "color": "_color.png",
+    "overlay": "_overlay.png",
+    "boundary": "_boundary.png",
+    "confidence": "_confidence.png",
+    "json": ".json",
+}
+"""What --save takes -> the ending of the file it makes."""
+
+FORMATS = ("index", "cityscapes-ids")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One picture: its file, and the name of its results below the output folder, without ending."""
+
+    source: Path
+    name: str
+
+
+@dataclass
+class Tally:
+    """What became of the pictures."""
+
+    done: int = 0
+    failed: list[dict[str, str]] = field(default_factory=list)
+
+
+def predict(
+    model: Annotated[str, typer.Argument(help="Run folder, model folder, checkpoint or catalogue name.")],
+    source: Annotated[list[str] | None, typer.Argument(help="Files, folders (with all below) and globs.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder for the results.")] = None,
+    save: Annotated[str, typer.Option(help=f"What to write, of: {','.join(KINDS)}.")] = "mask,overlay",
+    input_file: Annotated[Path | None, typer.Option("--input", help="One picture, in place of SOURCE.")] = None,
+    output_file: Annotated[Path | None, typer.Option("--output", help="Mask file (.png) for --input.")] = None,
+    tta: Annotated[
+        str, typer.Option(help="Test-time augmentation: flips, vertical, turns, scales:0.75,1,1.25, joined by commas.")
+    ] = "",
+    window: Annotated[str, typer.Option(help="Predict by windows of N or HxW pixels.")] = "",
+    overlap: Annotated[float | None, typer.Option(help="Share that neighbouring windows overlap; default 1/3.")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Pictures of one size per pass.")] = 1,
+    device: DeviceOption = "auto",
+    precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
+    mask_format: Annotated[str, typer.Option("--format", help=f"Codes in masks: {' or '.join(FORMATS)}.")] = "index",
+    aux: Annotated[list[str] | None, typer.Option(metavar="NAME=PATH", help="A further input of the model.")] = None,
+    json_line: JsonOption = False,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Segment pictures with a trained model; results have each picture's own size.
+
+    A file that cannot be read is reported and the rest goes on; the exit code is 1 then.
+    """
+    if mask_format not in FORMATS:
+        raise UsageError(f"--format: got {mask_format!r}, expected one of {', '.join(FORMATS)}")
+    single = _single(source, out, input_file, output_file)
+    jobs = [single] if single else plan_jobs(source or [], _required(out))
+    kinds = ("mask",) if single else parse_kinds(save)
+    targets = {job: _targets(job, kinds, out, output_file) for job in jobs}
+    _check_targets(jobs, targets)
+    options = {"tta": tta, **_window_options(window, overlap)}
+    predictor = _load(model, device, precision, options)
+    codes = _mask_codes(mask_format, predictor)
+    if aux:
+        raise UsageError(f"--aux {aux[0]}: {model} takes no further input besides the picture")
+
+    console, tally, start = human(json_line=json_line), Tally(), time.perf_counter()
+    with _progress(console, len(jobs), quiet) as advance:
+        for job, result in _results(predictor, jobs, batch, "confidence" in kinds, tally, console, advance):
+            for kind, path in targets[job].items():
+                _write(kind, path, result, codes, model)
+            tally.done += 1
+            advance(job.name)
+    seconds = time.perf_counter() - start
+    place = output_file if single else out
+    if not quiet:
+        pictures = "picture" if tally.done == 1 else "pictures"
+        failed = f", {len(tally.failed)} failed" if tally.failed else ""
+        console.print(f"{tally.done} {pictures} predicted{failed} in {seconds:.1f} s -> {place}", markup=False)
+    if json_line:
+        facts = {"model": model, "out": str(place), "predicted": tally.done, "failed": tally.failed}
+        print_json_line({**facts, "seconds": round(seconds, 3)})
+    if tally.failed:
+        raise typer.Exit(1)
+
+
+def plan_jobs(sources: Sequence[str], out: Path) -> list[Job]:
+    """Return the pictures that files, folders and globs name, each with the name of its results.
+
+    A file's results are called by its stem; below a folder (or the fixed part of a glob) sub-folders are kept. Files
+    that lie in `out` are left out, so that a second call does not take results for pictures.
+
+    Raises:
+        UsageError: nothing there, no picture among it, or two pictures whose results would have one name.
+    """
+    if not sources:
+        raise UsageError("which pictures? give files, folders or globs, or --input FILE --output FILE")
+    found: dict[str, Path] = {}
+    for source in sources:
+        for path, name in _expand(source, out):
+            other = found.setdefault(name, path)
+            if other.resolve() != path.resolve():
+                raise UsageError(
+                    f"{other} and {path} would both be written to {out / name}_*; predict them into different folders"
+                )
+    return [Job(source=path, name=name) for name, path in found.items()]
+
+
+def parse_kinds(text: str) -> tuple[str, ...]:
+    """Return the kinds of --save. UsageError for an unknown one, or none."""
+    kinds = tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
+    for kind in kinds:
+        if kind not in KINDS:
+            raise UsageError(f"--save: got {kind!r}, expected some of {','.join(KINDS)}")
+    if not kinds:
+        raise UsageError(f"--save: nothing to write; expected some of {','.join(KINDS)}")
+    return kinds
+
+
+def parse_window(text: str) -> int | tuple[int, int]:
+    """Return "512" as 512 and "512x1024" as (512, 1024), height first. UsageError for anything else."""
+    sides = text.lower().split("x")
+    if len(sides) > 2 or not all(side.isdigit() and int(side) > 0 for side in sides):
+        raise UsageError(f"--window: got {text!r}, expected pixels as N or HxW, such as 512 or 512x1024")
+    return int(sides[0]) if len(sides) == 1 else (int(sides[0]), int(sides[1]))
+
+
+def areas_record(result: Segmentation, model: str) -> dict[str, Any]:
+    """Return what STEM.json holds: size, and pixels and share of each class that occurs, in order of index."""
+    import numpy as np
+
+    index, pixels = np.unique(result.semantic, return_counts=True)
+    classes = [
+        {
+            "index": int(i),
+            "name": result.classes[int(i)],
+            "color": list(result.palette[int(i)]),
+            "pixels": int(n),
+            "share": round(int(n) / result.semantic.size, 6),
+        }
+        for i, n in zip(index, pixels, strict=True)
+    ]
+    record: dict[str, Any] = {
+        "source": result.source,
+        "model": model,
+        "size": {"height": result.size[0], "width": result.size[1]},
+        "classes": classes,
+    }
+    if result.confidence is not None:
+        record["mean_confidence"] = round(float(result.confidence.mean()), 6)
+    return record
+
+
+def _single(
+    source: list[str] | None, out: Path | None, input_file: Path | None, output_file: Path | None
+) -> Job | None:
+    """Return the one job of --input and --output, None where SOURCE and --out are used."""
+    if input_file is None and output_file is None:
+        return None
+    if input_file is None or output_file is None:
+        raise UsageError("--input and --output belong together")
+    if source or out:
+        raise UsageError("give either SOURCE and --out, or --input and --output")
+    if output_file.suffix.lower() != ".png":
+        raise UsageError(f"--output: {output_file} does not end in .png; masks are written without loss, as PNG")
+    if not input_file.is_file():
+        raise UsageError(f"--input: no such file: {input_file}")
+    return Job(source=input_file, name=output_file.stem)
+
+
+def _required(out: Path | None) -> Path:
+    if out is None:
+        raise UsageError("where to? give --out DIR")
+    return out
+
+
+def _expand(source: str, out: Path) -> list[tuple[Path, str]]:
+    """Return (file, name) of the pictures that one SOURCE stands for."""
+    from segatlas.data.formats.images import IMAGE_ENDINGS
+
+    path = Path(source)
+    if path.is_file():
+        return [(path, path.stem)]
+    if path.is_dir():
+        root, files = path, [Path(folder) / name for folder, _, names in os.walk(path) for name in names]
+        if root.resolve() == out.resolve():
+            raise UsageError(f"--out {out} is the folder of the pictures; choose another")
+    elif glob.has_magic(source):
+        root, files = _fixed_part(path), [Path(name) for name in glob.glob(source, recursive=True)]
+    else:
+        raise UsageError(f"no such file or folder: {source}")
+    pictures = sorted(
+        file
+        for file in files
+        if file.suffix.lower() in IMAGE_ENDINGS and file.is_file() and out.resolve() not in file.resolve().parents
+    )
+    if not pictures:
+        raise UsageError(f"no pictures in {source} (looked for {' '.join(IMAGE_ENDINGS)})")
+    return [(file, file.relative_to(root).with_suffix("").as_posix()) for file in pictures]
+
+
+def _fixed_part(pattern: Path) -> Path:
+    """Return the folders of a glob before its first wildcard."""
+    parts: list[str] = []
+    for part in pattern.parts[:-1]:
+        if glob.has_magic(part):
+            break
+        parts.append(part)
+    return Path(*parts)
+
+
+def _targets(job: Job, kinds: Sequence[str], out: Path | None, output_file: Path | None) -> dict[str, Path]:
+    """Return kind -> file of one picture's results."""
+    if output_file is not None:
+        return {"mask": output_file}
+    return {kind: _required(out) / f"{job.name}{KINDS[kind]}" for kind in kinds}
+
+
+def _check_targets(jobs: Sequence[Job], targets: dict[Job, dict[str, Path]]) -> None:
+    """Make the output folders and try them, before any work. UsageError where one cannot be written."""
+    sources = {job.source.resolve() for job in jobs}
+    paths = [path for files in targets.values() for path in files.values()]
+    for path in paths:
+        if path.resolve() in sources:
+            raise UsageError(f"{path} is one of the pictures and would be overwritten; choose another --out")
+    for folder in dict.fromkeys(path.parent for path in paths):
+        trial = folder / f".segatlas.{os.getpid()}.tmp"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            trial.touch()
+            trial.unlink()
+        except OSError as error:
+            raise UsageError(f"cannot write to the folder {folder}: {error.strerror or error}") from error
+
+
+def _window_options(window: str, overlap: float | None) -> dict[str, Any]:
+    if overlap is not None and not window:
+        raise UsageError("--overlap needs --window")
+    options: dict[str, Any] = {"window": parse_window(window)} if window else {}
+    return options if overlap is None else {**options, "overlap": overlap}
+
+
+def _load(model: str, device: str, precision: str, options: dict[str, Any]) -> Predictor:
+    from segatlas.inference import load, parse_views
+
+    parse_views(options["tta"])  # a mistyped word should not wait for the weights
+    return load(model, device=device, precision=precision, **options)
+
+
+def _mask_codes(mask_format: str, predictor: Predictor) -> Callable[[Any], Any] | None:
+    """Return what turns class indices into the codes of --format, None for the indices themselves."""
+    if mask_format == "index":
+        return None
+    from segatlas.data.datasets import cityscapes
+
+    if tuple(predictor.card.classes) != tuple(cityscapes.CLASSES):
+        raise UsageError(
+            f"--format {mask_format} needs a model of the {len(cityscapes.CLASSES)} Cityscapes classes; this one has "
+            f"{len(predictor.card.classes)}: {', '.join(predictor.card.classes[:8])}"
+        )
+    return cityscapes.to_label_ids
+
+
+def _results(
+    predictor: Predictor,
+    jobs: Sequence[Job],
+    batch: int,
+    confidence: bool,
+    tally: Tally,
+    console: Console,
+    advance: Callable[[str], None],
+) -> Iterator[tuple[Job, Segmentation]]:
+    """Yield each good picture's result; note and print the others."""
+    by_source = {str(job.source): job for job in jobs}
+
+    def on_error(picture: Any, error: Exception) -> None:
+        message = str(error)
+        tally.failed.append({"source": str(picture), "error": message})
+        named = message if str(picture) in message else f"{picture}: {message}"
+        console.print(f"failed: {named}", style="red", markup=False)
+        advance(by_source[str(picture)].name)
+
+    for result in predictor.predict_iter(by_source, batch=batch, on_error=on_error, confidence=confidence):
+        yield by_source[result.source], result
+
+
+def _write(kind: str, path: Path, result: Segmentation, codes: Callable[[Any], Any] | None, model: str) -> None:
+    """Write one result file; it appears under its name only when complete."""
+    import json
+
+    from segatlas import drawing
+    from segatlas.data.formats.atomic import whole_file
+    from segatlas.data.formats.masks import write_mask
+
+    labels, palette, image = result.semantic, result.palette, result.image
+    if kind == "mask":
+        if codes is None:
+            write_mask(path, labels, palette)
+        else:
+            write_mask(path, codes(labels))
+    elif kind == "json":
+        text = json.dumps(areas_record(result, model), indent=2, ensure_ascii=False)
+        with whole_file(path) as temporary:
+            temporary.write_text(text + "\n", encoding="utf-8")
+    elif kind == "color":
+        drawing.save_picture(drawing.color_mask(labels, palette), path)
+    elif kind == "overlay":
+        drawing.save_picture(drawing.overlay(image, labels, palette, result.classes), path)
+    elif kind == "boundary":
+        drawing.save_picture(drawing.boundary_picture(image, labels), path)
+    elif kind == "confidence":
+        drawing.save_picture(drawing.confidence_picture(result.confidence), path)
+
+
+@contextmanager
+def _progress(console: Console, total: int, quiet: bool) -> Iterator[Callable[[str], None]]:
+    """Yield what to call after each picture: a progress bar on a terminal, else a plain line each."""
+    if quiet:
+        yield lambda name: None
+        return
+    if not console.is_terminal:
+        count = iter(range(1, total + 1))
+        yield lambda name: console.print(f"{next(count)}/{total} {name}", markup=False)
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}", markup=False))
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda name: bar.update(task, advance=1, description=name)

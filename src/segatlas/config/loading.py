@@ -1,0 +1,271 @@
+"""Reading a recipe: where it comes from, what it is laid over, which words override it, and what is wrong with it."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from segatlas.config import yaml_tree
+from segatlas.config.messages import SchemaWords, explain, show, unknown
+from segatlas.config.rules import check_rules
+from segatlas.config.schema import Config, ModelCheck
+from segatlas.config.yaml_tree import Node, Place
+from segatlas.errors import ConfigError, Problem
+
+ConfigType = TypeVar("ConfigType", bound=Config)
+RECIPES = Path(__file__).resolve().parent.parent / "recipes"
+MAX_BASES = 2
+OVERRIDE, DICT, DEFAULT = Place(file="override"), Place(file="dict"), Place(file="default")
+
+
+def recipes() -> dict[str, Path]:
+    """Return the shipped recipes: `FOLDER_FILE` -> path. Folders that begin with "_" hold parts, not recipes."""
+    files = sorted(RECIPES.glob("[!_]*/*.yaml"))
+    return {f"{path.parent.name}_{path.stem}": path for path in files}
+
+
+def load(
+    cls: type[ConfigType],
+    source: str | Path | Mapping[str, Any],
+    overrides: Sequence[str] = (),
+    check_model: ModelCheck | None = None,
+) -> ConfigType:
+    """Read and check a recipe; see `Config.load`."""
+    tree, title, problems = _read_source(source)
+    tree = _expand_losses(tree)
+    for word in overrides:
+        tree, faults = _override(tree, word)
+        tree = _expand_losses(tree)
+        problems += faults
+    tree = _name_run(tree, source)
+    cfg, faults = _check(cls, tree, check_model)
+    problems += [_locate(problem, tree) for problem in faults]
+    if problems or cfg is None:
+        raise ConfigError(title, _in_order(problems))
+    return cfg
+
+
+def to_yaml(cfg: Config) -> str:
+    """Return the whole recipe as YAML, every key with its value, in the schema's order. `load` reads it back equal."""
+    return yaml_tree.write(cfg.model_dump(mode="json"))
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema of a recipe file, for editors: with `base:`, and with losses given by name alone."""
+    schema = Config.model_json_schema()
+    texts = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
+    base = {**texts, "description": "recipe (or list of them) that this one is laid over: a path or a shipped name"}
+    schema["properties"] = {"base": base, **schema["properties"]}
+    losses = schema["properties"]["losses"]
+    names = sorted(losses["items"]["discriminator"]["mapping"])
+    losses["items"] = {"anyOf": [{"enum": names}, losses["items"]]}
+    return schema
+
+
+def _read_source(source: str | Path | Mapping[str, Any]) -> tuple[Node, str, list[Problem]]:
+    """Return the tree with its bases merged, the name to print, and the problems so far."""
+    problems: list[Problem] = []
+    if isinstance(source, Mapping):
+        node = yaml_tree.from_plain(dict(source), DICT)
+        return _with_bases(node, Path(), (), problems), "dict", problems
+    path = _find(str(source), Place(file=str(source)), Path(), "(recipe)")
+    return _read_file(path, (), problems), _display(path), problems
+
+
+def _find(name: str, place: Place, folder: Path, key: str) -> Path:
+    """Return the file that a recipe's name or path means. Raises ConfigError naming the nearest shipped recipe."""
+    shipped = recipes()
+    path = folder / name
+    if path.is_file():
+        return path
+    if name in shipped:
+        return shipped[name]
+    if path.suffix in (".yaml", ".yml"):
+        message = f"is a folder, expected a YAML file: {path}" if path.is_dir() else f"no such file: {path}"
+        guess = unknown("recipe", path.stem, shipped)
+        message += f" ({guess})" if "did you mean" in guess else ""
+    else:
+        message = unknown("recipe", name, shipped) + " (a file's name ends in .yaml)"
+    raise ConfigError(place.file, [Problem(key=key, got=name, message=message, file=place.file, line=place.line)])
+
+
+def _read_file(path: Path, below: tuple[Path, ...], problems: list[Problem]) -> Node:
+    """Read a file and lay it over its bases. `below` are the files that led here, for cycles and depth."""
+    file = _display(path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(file, [_top(file, "not a text file in UTF-8")]) from error
+    except OSError as error:
+        raise ConfigError(file, [_top(file, f"cannot be read: {error.strerror}")]) from error
+    node, faults = yaml_tree.parse(text, file)
+    if node is None or node.value is None:
+        raise ConfigError(file, [_top(file, "the file is empty, expected `key: value` lines")])
+    if not isinstance(node.value, dict):
+        raise ConfigError(file, [replace(_top(file, "expected `key: value` lines"), got=show(node.plain()))])
+    problems += faults
+    return _with_bases(node, path.parent, (*below, path.resolve()), problems)
+
+
+def _with_bases(node: Node, folder: Path, below: tuple[Path, ...], problems: list[Problem]) -> Node:
+    base = node.value.get("base")
+    tree = Node(value={key: child for key, child in node.value.items() if key != "base"}, place=node.place)
+    if base is None:
+        return tree
+    names = base.plain() if isinstance(base.value, list) else [base.value]
+    if not all(isinstance(name, str) for name in names):
+        problems.append(_at(base.place, "base", show(base.plain()), "expected a recipe's name or path, or a list of them"))
+        return tree
+    merged = Node(value={}, place=node.place)
+    for name in names:
+        path = _find(name, base.place, folder, "base")
+        if path.resolve() in below:
+            raise ConfigError(base.place.file, [_at(base.place, "base", name, "this recipe is its own base")])
+        if len(below) > MAX_BASES:
+            message = f"bases are at most {MAX_BASES} levels deep"
+            raise ConfigError(base.place.file, [_at(base.place, "base", name, message)])
+        merged = yaml_tree.merge(merged, _read_file(path, below, problems))
+    return yaml_tree.merge(merged, tree)
+
+
+def _override(tree: Node, word: str) -> tuple[Node, list[Problem]]:
+    """Lay one "a.b=value" word over the tree."""
+    key, equals, text = word.partition("=")
+    path = key.strip().split(".")
+    if not equals or not all(path):
+        return tree, [_at(OVERRIDE, word, "", "expected KEY=VALUE, for example train.epochs=3")]
+    if not text.strip():
+        return tree, [_at(OVERRIDE, key, "", f"no value - write {key}=null to clear it")]
+    try:
+        value, problems = yaml_tree.parse(text, OVERRIDE.file)
+    except ConfigError as error:
+        return tree, [_at(OVERRIDE, key, text, error.problems[0].message)]
+    if value is None or problems:
+        return tree, [_at(OVERRIDE, key, text, "not a value" if value is None else problems[0].message)]
+    if path == ["base"]:
+        return tree, [_at(OVERRIDE, key, text, "base is set in a file only - name the recipe instead")]
+    return _set(tree, path, yaml_tree.from_plain(value.plain(), OVERRIDE), key)
+
+
+def _set(tree: Node, path: list[str], value: Node, key: str) -> tuple[Node, list[Problem]]:
+    """Return the tree with `value` laid over what stands at `path`; groups on the way are made."""
+    if not path:
+        return yaml_tree.merge(tree, value), []
+    first, rest = path[0], path[1:]
+    below = tree.child(first)
+    if isinstance(tree.value, list):
+        if below is None:
+            count = len(tree.value)
+            return tree, [_at(OVERRIDE, key, show(value.plain()), f"the list has {count} items, counted from 0")]
+        changed, problems = _set(below, rest, value, key)
+        items = [changed if item is below else item for item in tree.value]
+        return Node(value=items, place=tree.place), problems
+    if tree.value is not None and not isinstance(tree.value, dict):
+        return tree, [_at(OVERRIDE, key, show(value.plain()), f"'{first}' cannot be set inside {show(tree.value)}")]
+    group = tree.value or {}
+    changed, problems = _set(below or Node(value=None, place=OVERRIDE), rest, value, key)
+    return Node(value={**group, first: changed}, place=tree.place), problems
+
+
+def _expand_losses(tree: Node) -> Node:
+    """Turn a loss given by name alone into a group: `- dice` means `- name: dice`."""
+    losses = tree.value.get("losses")
+    if losses is None or not isinstance(losses.value, list):
+        return tree
+    terms = [
+        Node(value={"name": term}, place=term.place) if isinstance(term.value, str) else term for term in losses.value
+    ]
+    return Node(value={**tree.value, "losses": Node(value=terms, place=losses.place)}, place=tree.place)
+
+
+def _name_run(tree: Node, source: str | Path | Mapping[str, Any]) -> Node:
+    """Call the run after its recipe, where the recipe names none."""
+    run = tree.value.get("run", Node(value={}, place=DEFAULT))
+    if isinstance(source, Mapping) or not isinstance(run.value, dict):
+        return tree
+    if (name := run.value.get("name")) is not None and name.value is not None:
+        return tree
+    stem = str(source) if str(source) in recipes() else Path(source).stem
+    named = Node(value={**run.value, "name": Node(value=stem, place=DEFAULT)}, place=run.place)
+    return Node(value={**tree.value, "run": named}, place=tree.place)
+
+
+def _check(
+    cls: type[ConfigType], tree: Node, check_model: ModelCheck | None
+) -> tuple[ConfigType | None, list[Problem]]:
+    """Check every key by itself, then the rules between keys on what is sound, then the architecture's own keys."""
+    data = tree.plain()
+    cfg, problems = _validate(cls, data)
+    sound = data
+    while cfg is None:  # leave the faulty keys out, so that the rules can look at the rest
+        sound = _without(sound, [problem.key for problem in problems])
+        cfg, more = _validate(cls, sound)
+        problems += more
+    faulty = {problem.key for problem in problems}
+    problems += check_rules(cfg, faulty)
+    if check_model is not None and not faulty & {"model", "model.name"}:
+        problems += check_model(sound.get("model", {}))
+    return (None if problems else cfg), problems
+
+
+def _validate(cls: type[ConfigType], data: Any) -> tuple[ConfigType | None, list[Problem]]:
+    """Check against the schema: strictly, so that `true` is no number and "3" is none either; JSON's lists are tuples."""
+    try:
+        return cls.model_validate_json(json.dumps(data), strict=True), []
+    except ValidationError as error:
+        return None, explain(error.errors(include_url=False), data, SchemaWords(cls.model_json_schema()))
+
+
+def _without(data: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
+    """Return the data without these keys; a list goes as a whole where an item of it is faulty."""
+    kept = copy.deepcopy(dict(data))
+    for key in keys:
+        group: Any = kept
+        first, _, rest = key.partition(".")
+        while rest and isinstance(group.get(first), dict):
+            group = group[first]
+            first, _, rest = rest.partition(".")
+        group.pop(first, None)
+    return kept
+
+
+def _locate(problem: Problem, tree: Node) -> Problem:
+    """Fill in where the key was written, and its value, from the tree."""
+    node, place, found = tree, tree.place, True
+    for part in problem.key.split("."):
+        inner = node.child(part)
+        if inner is None:
+            found = False
+            break
+        node, place = inner, inner.place
+    got = problem.got or (show(node.plain()) if found and not isinstance(node.value, dict) else "")
+    if not found and node is tree:
+        place = DEFAULT
+    return replace(problem, file=place.file, line=place.line, got=got)
+
+
+def _in_order(problems: list[Problem]) -> list[Problem]:
+    """Sort by line within a file; files first, then what has no line. Two of a kind are told once."""
+    files = list(dict.fromkeys(problem.file for problem in problems if problem.line is not None))
+    unique = list(dict.fromkeys(problems))
+    return sorted(unique, key=lambda p: (files.index(p.file) if p.line else len(files), p.line or 0))
+
+
+def _display(path: Path) -> str:
+    """Return how a file is called in messages: shipped recipes by their place in the package."""
+    resolved = path.resolve()
+    return str(resolved.relative_to(RECIPES.parent)) if resolved.is_relative_to(RECIPES) else str(path)
+
+
+def _top(file: str, message: str) -> Problem:
+    return Problem(key="(top)", line=1, file=file, message=message)
+
+
+def _at(place: Place, key: str, got: str, message: str) -> Problem:
+    return Problem(key=key, got=got, message=message, file=place.file, line=place.line)

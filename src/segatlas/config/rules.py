@@ -1,0 +1,169 @@
+"""Rules between keys of a recipe: what each key allows by itself stands in the schema, what they must agree on here.
+
+A rule yields (keys, message): the first key is the one reported, and the rule is left out where one of the keys is
+faulty by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from segatlas.config.schema import Config
+from segatlas.errors import Problem
+
+Fault = tuple[tuple[str, ...], str]
+Rule = Callable[[Config], Iterator[Fault]]
+IGNORE = 255
+MAX_CLASSES = 255
+
+
+def check_rules(cfg: Config, faulty: set[str]) -> list[Problem]:
+    """Return the problems between keys. `faulty` holds the keys that already have a problem of their own."""
+    problems = []
+    for rule in RULES:
+        for keys, message in rule(cfg):
+            if not any(_overlap(key, bad) for key in keys for bad in faulty):
+                problems.append(Problem(key=keys[0], message=message))
+    return problems
+
+
+def _overlap(a: str, b: str) -> bool:
+    return f"{a}.".startswith(f"{b}.") or f"{b}.".startswith(f"{a}.")
+
+
+def _length(cfg: Config) -> Iterator[Fault]:
+    train, keys = cfg.train, ("train.epochs", "train.steps")
+    if train.epochs is not None and train.steps is not None:
+        yield keys, "both epochs and steps are set - set one of them to null"
+    if train.epochs is None and train.steps is None:
+        yield keys, "expected epochs or steps; both are null"
+    if train.steps is not None and train.schedule.warmup >= train.steps:
+        yield ("train.schedule.warmup", "train.steps"), f"warm-up must be shorter than the run's {train.steps} steps"
+
+
+def _schedule(cfg: Config) -> Iterator[Fault]:
+    milestones, key = cfg.train.schedule.milestones, ("train.schedule.milestones",)
+    if list(milestones) != sorted(set(milestones)):
+        yield key, "milestones must ascend"
+    if any(not 0 < share < 1 for share in milestones):
+        yield key, "milestones are shares of the run, each above 0 and below 1"
+
+
+def _optimizer(cfg: Config) -> Iterator[Fault]:
+    optimizer = cfg.train.optimizer
+    if optimizer.nesterov and (optimizer.name != "sgd" or optimizer.momentum == 0):
+        keys = ("train.optimizer.nesterov", "train.optimizer.name", "train.optimizer.momentum")
+        yield keys, "nesterov needs name: sgd and a momentum above 0"
+    if any(not 0 <= beta < 1 for beta in optimizer.betas):
+        yield ("train.optimizer.betas",), "each must be at least 0 and below 1"
+
+
+def _precision(cfg: Config) -> Iterator[Fault]:
+    if cfg.train.precision == "fp16" and cfg.train.device == "cpu":
+        yield ("train.precision", "train.device"), "fp16 needs a GPU - use bf16 or fp32 on the cpu"
+
+
+def _window(cfg: Config) -> Iterator[Fault]:
+    inputs = cfg.model.input
+    if inputs.mode == "slide" and inputs.crop is None:
+        yield ("model.input.crop", "model.input.mode"), "mode slide needs the window's size: crop: [height, width]"
+    if inputs.crop and inputs.stride and any(s > c for s, c in zip(inputs.stride, inputs.crop, strict=True)):
+        yield ("model.input.stride", "model.input.crop"), "a stride above the crop leaves pixels without a prediction"
+
+
+def _normalisation(cfg: Config) -> Iterator[Fault]:
+    mean, std = cfg.model.input.mean, cfg.model.input.std
+    keys = ("model.input.mean", "model.input.std")
+    if std is not None and any(value <= 0 for value in std):
+        yield ("model.input.std",), "each must be above 0"
+    if (mean is None) != (std is None):
+        yield (keys if std is None else keys[::-1]), "mean and std are given together"
+    elif mean is not None and std is not None and len(mean) != len(std):
+        yield keys, f"mean has {len(mean)} values, std has {len(std)}"
+    elif mean is not None and cfg.model.in_channels not in (None, len(mean)):
+        yield (*keys, "model.in_channels"), f"{len(mean)} values for {cfg.model.in_channels} channels"
+
+
+def _channels(cfg: Config) -> Iterator[Fault]:
+    network, pictures = cfg.model.in_channels, cfg.data.channels
+    if network is not None and pictures is not None and network != pictures:
+        yield ("model.in_channels", "data.channels"), f"the network takes {network} channels, data.channels = {pictures}"
+
+
+def _classes(cfg: Config) -> Iterator[Fault]:
+    classes, palette, count = cfg.data.classes, cfg.data.palette, cfg.model.num_classes
+    if classes is not None:
+        if len(classes) > MAX_CLASSES:
+            yield ("data.classes",), f"{len(classes)} classes; at most {MAX_CLASSES} are possible"
+        if len(set(classes)) != len(classes):
+            yield ("data.classes",), "a class name is given twice"
+        if palette is not None and len(palette) != len(classes):
+            yield ("data.palette", "data.classes"), f"{len(palette)} colours for {len(classes)} classes"
+        if count is not None and count != len(classes):
+            yield ("model.num_classes", "data.classes"), f"data.classes names {len(classes)} classes"
+    if count is not None and count > MAX_CLASSES:
+        yield ("model.num_classes",), f"at most {MAX_CLASSES} classes are possible"
+
+
+def _labels(cfg: Config) -> Iterator[Fault]:
+    data, count = cfg.data, _num_classes(cfg)
+    top = MAX_CLASSES if count is None else count
+    for section, table in (("label_map", data.label_map), ("label_colors", data.label_colors)):
+        for raw, index in (table or {}).items():
+            if index != IGNORE and not 0 <= index < top:
+                keys = (f"data.{section}.{raw}", "data.classes", "model.num_classes")
+                yield keys, f"expected a class index 0..{top - 1}, or {IGNORE} for void"
+    for color in data.label_colors or {}:
+        parts = color.split(",")
+        if len(parts) != 3 or not all(part.strip().isdigit() and int(part) <= 255 for part in parts):
+            yield (f"data.label_colors.{color}",), "expected as key a colour 'r,g,b', each 0..255"
+
+
+def _losses(cfg: Config) -> Iterator[Fault]:
+    count = _num_classes(cfg)
+    if not cfg.losses:
+        yield ("losses",), "expected at least one loss, for example cross_entropy"
+    for index, term in enumerate(cfg.losses):
+        key, weights = f"losses.{index}.class_weights", term.class_weights
+        if not isinstance(weights, tuple):
+            continue
+        if count is not None and len(weights) != count:
+            yield (key, "model.num_classes", "data.classes"), f"{len(weights)} weights for {count} classes"
+        if any(weight < 0 for weight in weights) or not any(weights):
+            yield (key,), "weights must be at least 0, and not all 0"
+
+
+def _ranges(cfg: Config) -> Iterator[Fault]:
+    transforms = cfg.transforms
+    ranges = {"transforms.scale": transforms.scale}
+    if transforms.photometric is not None:
+        ranges["transforms.photometric.contrast"] = transforms.photometric.contrast
+        ranges["transforms.photometric.saturation"] = transforms.photometric.saturation
+    if transforms.blur is not None:
+        ranges["transforms.blur.sigma"] = transforms.blur.sigma
+    for key, bounds in ranges.items():
+        if bounds is not None and not 0 < bounds[0] <= bounds[1]:
+            yield (key,), "expected [low, high] with 0 < low <= high"
+    if transforms.class_balance < 1 and transforms.crop is None:
+        yield ("transforms.class_balance", "transforms.crop"), "class_balance redraws the crop, but no crop is set"
+
+
+def _num_classes(cfg: Config) -> int | None:
+    if cfg.model.num_classes is not None:
+        return cfg.model.num_classes
+    return None if cfg.data.classes is None else len(cfg.data.classes)
+
+
+RULES: tuple[Rule, ...] = (
+    _length,
+    _schedule,
+    _optimizer,
+    _precision,
+    _window,
+    _normalisation,
+    _channels,
+    _classes,
+    _labels,
+    _losses,
+    _ranges,
+)

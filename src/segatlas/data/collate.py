@@ -1,0 +1,57 @@
+"""Put prepared samples together to a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from segatlas.data.transforms import Prepared
+from segatlas.structures import IGNORE, Batch
+
+
+def collate(samples: Sequence[Prepared]) -> Batch:
+    """Return one batch; samples of different sizes are padded right and bottom to the largest.
+
+    Args:
+        samples: at least one; all with the same bands and the same sources.
+
+    Returns:
+        images (N, C, H, W) float32, channels last in memory, padded with 0; labels (N, H', W') uint8, padded with 255
+        (H', W' differ from H, W only in evaluation with a resize); sources of image kind as float32 (N, C, H, W) in
+        stored values, of label kind as (N, H, W).
+    """
+    sources: dict[str, Tensor] = {}
+    for name, first in samples[0].sources.items():
+        arrays = [sample.sources[name].array for sample in samples]
+        sources[name] = _labels(arrays) if first.kind == "label" else _images(arrays)
+    return Batch(
+        images=_images([sample.image for sample in samples]),
+        labels=_labels([sample.label for sample in samples]),
+        keys=[sample.key for sample in samples],
+        sources=sources,
+    )
+
+
+def _images(arrays: list[np.ndarray]) -> Tensor:
+    """Stack (H, W, C) arrays to (N, C, H, W) float32: written pixel by pixel, read as channels-last."""
+    stacked = _stack([array.astype(np.float32, copy=False) for array in arrays], 0)
+    return torch.from_numpy(stacked).permute(0, 3, 1, 2)
+
+
+def _labels(arrays: list[np.ndarray]) -> Tensor:
+    return torch.from_numpy(_stack(arrays, IGNORE))
+
+
+def _stack(arrays: list[np.ndarray], padding: int) -> np.ndarray:
+    height, width = (max(array.shape[axis] for array in arrays) for axis in (0, 1))
+    shape = (len(arrays), height, width, *arrays[0].shape[2:])
+    if all(array.shape[:2] == (height, width) for array in arrays):
+        out = np.empty(shape, arrays[0].dtype)
+    else:
+        out = np.full(shape, padding, arrays[0].dtype)
+    for place, array in zip(out, arrays, strict=True):
+        place[: array.shape[0], : array.shape[1]] = array
+    return out

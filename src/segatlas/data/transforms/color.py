@@ -1,0 +1,170 @@
+"""Colour of a training sample: linear changes and normalisation in one 3x4 matrix, and blur.
+
+Brightness, contrast, saturation and hue are all linear in RGB here (hue turns the colour about the grey axis), so that
+they and the normalisation are one matrix product per pixel.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from segatlas.data.transforms.geometry import Size
+
+Range = tuple[float, float]
+LUMA = np.array([0.299, 0.587, 0.114])
+"""Weights of red, green and blue in the grey value (ITU-R BT.601)."""
+PIECE = 1 << 16
+"""Values worked on at once, so that intermediate results stay in the processor's cache."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColorChange:
+    """One drawn change of colour, for values 0..1 (stored value / max_value), applied in the order of the fields.
+
+    brightness: added to every value.
+    contrast: factor on every value, as a longer or shorter exposure; black stays black.
+    saturation: factor on the distance from the pixel's grey value; three bands only.
+    hue: degrees by which the colour turns about the grey axis; three bands only.
+    """
+
+    brightness: float = 0.0
+    contrast: float = 1.0
+    saturation: float = 1.0
+    hue: float = 0.0
+
+    def matrix(self, bands: int) -> np.ndarray:
+        """Return the (bands, bands + 1) float64 matrix that takes (values, 1) to the changed values."""
+        mix = np.eye(bands)
+        if bands == 3:
+            mix = _hue_matrix(self.hue) @ _saturation_matrix(self.saturation)
+        mix = mix * self.contrast
+        return np.concatenate([mix, mix.sum(axis=1, keepdims=True) * self.brightness], axis=1)
+
+
+def _saturation_matrix(factor: float) -> np.ndarray:
+    return factor * np.eye(3) + (1 - factor) * np.tile(LUMA, (3, 1))
+
+
+def _hue_matrix(degrees: float) -> np.ndarray:
+    """Return the rotation about the axis (1, 1, 1), by Rodrigues' formula: red goes towards green."""
+    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    cross = np.array([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]]) / math.sqrt(3)
+    return cos * np.eye(3) + sin * cross + (1 - cos) * np.full((3, 3), 1 / 3)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Photometric:
+    """Random colour change in `share` of the samples.
+
+    brightness: largest shift each way, as a share of max_value. contrast, saturation: ranges of the factors.
+    hue: largest turn each way in degrees.
+    """
+
+    share: float
+    brightness: float
+    contrast: Range
+    saturation: Range
+    hue: float
+
+    def draw(self, generator: np.random.Generator, size: Size) -> ColorChange | None:
+        """Draw a change, or None for a sample that keeps its colours. `size` does not matter here."""
+        if generator.random() >= self.share:
+            return None
+        return ColorChange(
+            brightness=generator.uniform(-self.brightness, self.brightness),
+            contrast=generator.uniform(*self.contrast),
+            saturation=generator.uniform(*self.saturation),
+            hue=generator.uniform(-self.hue, self.hue),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class GaussianBlur:
+    """Gaussian blur in `share` of the samples; sigma in pixels of the final sample, drawn uniformly."""
+
+    share: float
+    sigma: Range
+
+    def draw(self, generator: np.random.Generator, size: Size) -> float | None:
+        """Draw a sigma, or None for a sample that stays sharp. `size` does not matter here."""
+        if generator.random() >= self.share:
+            return None
+        return generator.uniform(*self.sigma)
+
+    @staticmethod
+    def apply(image: np.ndarray, sigma: float) -> np.ndarray:
+        """Return the blurred (H, W, C) image of the same type; edges repeat outwards."""
+        blurred = cv2.GaussianBlur(image, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
+        return blurred.reshape(image.shape)
+
+
+def normalise(
+    image: np.ndarray,
+    mean: Sequence[float],
+    std: Sequence[float],
+    max_value: float,
+    change: ColorChange | None = None,
+) -> np.ndarray:
+    """Return (value / max_value - mean) / std per band, after an optional colour change.
+
+    Training, evaluation and prediction all come through here. A colour change can lead out of the range of the stored
+    values; its result is clipped to 0..max_value, before normalisation. (As normalisation is increasing band by band,
+    the clip is done after it, at the normalised 0 and max_value.) Without a change nothing is clipped: stored values
+    below 0 or above max_value keep their place.
+
+    Args:
+        image: (H, W, C) uint8, uint16 or float32.
+        mean: C means of values / max_value.
+        std: C standard deviations of values / max_value.
+        max_value: stored value that becomes 1.0.
+        change: colour change to apply first; saturation and hue act on three bands only.
+
+    Returns:
+        A new contiguous (H, W, C) float32 array.
+
+    Raises:
+        ValueError: mean or std do not have one entry a band.
+    """
+    bands = image.shape[2]
+    if not len(mean) == len(std) == bands:
+        raise ValueError(f"normalise: {bands} bands, but {len(mean)} means and {len(std)} standard deviations")
+    centre, spread = np.asarray(mean, np.float64), np.asarray(std, np.float64)
+    color = (change or ColorChange()).matrix(bands)
+    color[:, :bands] /= max_value
+    color[:, bands] -= centre
+    color /= spread[:, None]
+    clip = None if change is None else (-centre / spread, (1 - centre) / spread)
+    return _transform(image, color.astype(np.float32), clip)
+
+
+def _transform(image: np.ndarray, matrix: np.ndarray, clip: tuple[np.ndarray, np.ndarray] | None) -> np.ndarray:
+    """Apply a (C, C + 1) matrix to each pixel and clip band by band, a few rows at a time."""
+    height, width, bands = image.shape
+    out = np.empty(image.shape, np.float32)
+    linear = matrix[:, :bands]
+    mixes = bool(np.any(linear - np.diag(np.diag(linear))))
+    gain, shift = (_row(values, width) for values in (np.diag(linear), matrix[:, bands]))
+    limits = None if clip is None else tuple(_row(values, width) for values in clip)
+    rows = max(1, PIECE // (width * bands))
+    for top in range(0, height, rows):
+        source = image[top : top + rows]
+        flat = out[top : top + rows].reshape(len(source), width * bands)
+        if mixes:
+            out[top : top + rows] = cv2.transform(source.astype(np.float32), matrix)
+        else:
+            np.multiply(source.reshape(flat.shape), gain, out=flat, dtype=np.float32)
+            flat += shift
+        if limits is not None:
+            np.maximum(flat, limits[0], out=flat)
+            np.minimum(flat, limits[1], out=flat)
+    return out
+
+
+def _row(values: np.ndarray, width: int) -> np.ndarray:
+    """Repeat per-band values along one row of pixels: long rows are what NumPy is quick at."""
+    return np.tile(values.astype(np.float32), width)

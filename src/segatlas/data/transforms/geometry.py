@@ -1,0 +1,266 @@
+"""Where the pixels of a training sample come from: geometric records that compose to one affine.
+
+Every record is a frozen dataclass with `draw(generator, size) -> Placement`, size = (height, width) of the picture so
+far. A Placement says which point of the old picture each point of the new one shows. Placements compose, so that a
+whole chain (resize, jitter, rotate, crop, flip) costs one warp (`segatlas.data.transforms.warp`).
+
+Points are (x, y) on the continuous picture: pixel i covers [i, i + 1), its centre is i + 0.5, a picture of width W
+covers [0, W). In these coordinates a resize is a pure scaling and a flip is x -> W - x, so that flips, quarter turns
+and whole-pixel crops stay exact integers in floating point.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from segatlas.errors import UsageError
+
+Size = tuple[int, int]
+CROP_DRAWS = 10
+LATTICE = 48
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Placement:
+    """A new picture as a view of an old one.
+
+    matrix: (3, 3) float64, takes a homogeneous point (x, y, 1) of the new picture to the point of the old one.
+    size: (height, width) of the new picture.
+    """
+
+    matrix: np.ndarray
+    size: Size
+
+    def then(self, step: Placement) -> Placement:
+        """Return this placement followed by `step`, which was drawn for a picture of this size."""
+        return Placement(matrix=self.matrix @ step.matrix, size=step.size)
+
+
+def identity(size: Size) -> Placement:
+    """Return the placement that changes nothing."""
+    return Placement(matrix=np.eye(3), size=size)
+
+
+def resized_size(target: str, size: Size) -> Size:
+    """Return the (height, width) that `target` asks of a picture of `size`.
+
+    Args:
+        target: "HxW" exactly; "short:N" or "long:N" makes the shorter or longer side N and keeps the ratio.
+        size: (height, width) of the picture.
+
+    Raises:
+        UsageError: `target` has none of these forms.
+    """
+    kind, _, number = target.partition(":")
+    if kind in ("short", "long") and number.isdecimal() and int(number) > 0:
+        side = min(size) if kind == "short" else max(size)
+        return _rounded(size[0] * int(number) / side, size[1] * int(number) / side)
+    height, _, width = target.partition("x")
+    if height.isdecimal() and width.isdecimal() and int(height) > 0 and int(width) > 0:
+        return int(height), int(width)
+    raise UsageError(f"resize: got {target!r}, expected short:N, long:N or HxW, such as short:512 or 360x480")
+
+
+def _rounded(height: float, width: float) -> Size:
+    return max(1, int(height + 0.5)), max(1, int(width + 0.5))
+
+
+def _resize(size: Size, new: Size) -> Placement:
+    return Placement(matrix=np.diag([size[1] / new[1], size[0] / new[0], 1.0]), size=new)
+
+
+class Step(Protocol):
+    """What every geometric record offers."""
+
+    def draw(self, generator: np.random.Generator, size: Size) -> Placement:
+        """Draw the placement for a picture of `size` (height, width)."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resize:
+    """Resize to `target`: "HxW", "short:N" or "long:N". Draws nothing."""
+
+    target: str
+
+    def draw(self, generator: np.random.Generator, size: Size) -> Placement:
+        """Return the resize of a picture of `size`."""
+        return _resize(size, resized_size(self.target, size))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScaleJitter:
+    """Scale both sides by a factor drawn log-uniformly from `low`..`high`; the new size is rounded to whole pixels."""
+
+    low: float
+    high: float
+
+    def draw(self, generator: np.random.Generator, size: Size) -> Placement:
+        """Draw a factor."""
+        factor = math.exp(generator.uniform(math.log(self.low), math.log(self.high)))
+        return _resize(size, _rounded(size[0] * factor, size[1] * factor))
+
+
+@dataclass(frozen=True, kw_only=True)
+class AspectJitter:
+    """Stretch width against height by a ratio drawn log-uniformly from 1/(1+amount)..1+amount; the area is kept."""
+
+    amount: float
+
+    def draw(self, generator: np.random.Generator, size: Size) -> Placement:
+        """Draw a ratio."""
+        limit = math.log1p(self.amount)
+        stretch = math.exp(generator.uniform(-limit, limit) / 2)
+        return _resize(size, _rounded(size[0] / stretch, size[1] * stretch))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rotation:
+    """Rotate about the centre, uniformly up to `degrees` each way; the size is kept, corners are lost or padded."""
+
+    degrees: float
+
+    def draw(self, generator: np.random.Generator, size: Size) -> Placement:
+        """Draw an angle; a positive one turns the picture counter-clockwise."""
+        angle = math.radians(generator.uniform(-self.degrees, self.degrees))
+        return rotated(size, angle)
+
+
+def rotated(size: Size, angle: float) -> Placement:
+    """Return the rotation of a picture by `angle` radians counter-clockwise about its centre, size kept."""
+    cos, sin = math.cos(angle), math.sin(angle)
+    x, y = size[1] / 2, size[0] / 2
+    matrix = np.array([[cos, -sin, x - cos * x + sin * y], [sin, cos, y - sin * x - cos * y], [0.0, 0.0, 1.0]])
+    return Placement(matrix=matrix, size=size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Turns:
+    """Turn by 0, 1, 2 or 3 quarters counter-clockwise, each as likely; odd turns swap height and width."""
+
+    def draw(self, generator: np.random.Generator, size: Size) -> Placement:
+        """Draw a number of quarter turns."""
+        return turned(size, int(generator.integers(4)))
+
+
+def turned(size: Size, quarters: int) -> Placement:
+    """Return a picture of `size` turned by `quarters` quarter turns counter-clockwise, exactly as `np.rot90` does."""
+    placement = identity(size)
+    for _ in range(quarters % 4):
+        height, width = placement.size
+        quarter = np.array([[0.0, -1.0, width], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+        placement = placement.then(Placement(matrix=quarter, size=(width, height)))
+    return placement
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flip:
+    """Mirror left-right in `share` of the samples."""
+
+    share: float = 0.5
+
+    def draw(self, generator: np.random.Generator, size: Size) -> Placement:
+        """Draw whether to mirror."""
+        if generator.random() >= self.share:
+            return identity(size)
+        return Placement(matrix=np.array([[-1.0, 0.0, size[1]], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]), size=size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlipVertical:
+    """Mirror upside down in `share` of the samples."""
+
+    share: float = 0.5
+
+    def draw(self, generator: np.random.Generator, size: Size) -> Placement:
+        """Draw whether to mirror."""
+        if generator.random() >= self.share:
+            return identity(size)
+        return Placement(matrix=np.array([[1.0, 0.0, 0.0], [0.0, -1.0, size[0]], [0.0, 0.0, 1.0]]), size=size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Crop:
+    """Cut `size` (height, width) at a whole-pixel place, each as likely.
+
+    A picture smaller than the crop lies whole at a random place in it, and the rest is padding. With `class_balance`
+    below 1, the place is drawn again (up to 10 times, then the last is kept) while one class covers more than that
+    share of the labelled pixels in it.
+    """
+
+    size: Size
+    class_balance: float = 1.0
+
+    def draw(self, generator: np.random.Generator, size: Size) -> Placement:
+        """Draw a place in a picture of `size`."""
+        top, left = (self._offset(generator, have, want) for have, want in zip(size, self.size, strict=True))
+        return Placement(matrix=np.array([[1.0, 0.0, left], [0.0, 1.0, top], [0.0, 0.0, 1.0]]), size=self.size)
+
+    def draw_balanced(self, generator: np.random.Generator, before: Placement, label: np.ndarray | None) -> Placement:
+        """Draw a place in the picture that `before` makes of a sample, and see to `class_balance`.
+
+        Args:
+            generator: the sample's random numbers.
+            before: all steps before the crop.
+            label: (H, W) uint8 label of the sample before any step, 255 = not labelled; None draws once.
+        """
+        crop = self.draw(generator, before.size)
+        if label is None or self.class_balance >= 1:
+            return crop
+        for _ in range(CROP_DRAWS):
+            if largest_class_share(label, before.then(crop)) <= self.class_balance:
+                break
+            crop = self.draw(generator, before.size)
+        return crop
+
+    @staticmethod
+    def _offset(generator: np.random.Generator, have: int, want: int) -> int:
+        spare = have - want
+        return int(generator.integers(min(0, spare), max(0, spare) + 1))
+
+
+def largest_class_share(label: np.ndarray, placement: Placement) -> float:
+    """Return the share of the labelled pixels that the commonest class has in the picture that `placement` makes.
+
+    It looks at a lattice of at most 48 x 48 pixels of the new picture, not at all of them. Returns 1.0 where no pixel
+    is labelled.
+    """
+    height, width = placement.size
+    rows, columns = min(LATTICE, height), min(LATTICE, width)
+    y = (np.arange(rows) + 0.5) * (height / rows)
+    x = (np.arange(columns) + 0.5) * (width / columns)
+    matrix = placement.matrix
+    source_x = matrix[0, 0] * x + (matrix[0, 1] * y + matrix[0, 2])[:, None]
+    source_y = matrix[1, 0] * x + (matrix[1, 1] * y + matrix[1, 2])[:, None]
+    inside = (source_x >= 0) & (source_x < label.shape[1]) & (source_y >= 0) & (source_y < label.shape[0])
+    values = label[source_y[inside].astype(np.intp), source_x[inside].astype(np.intp)]
+    counts = np.bincount(values, minlength=256)[:255]
+    total = int(counts.sum())
+    return float(counts.max() / total) if total else 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Geometry:
+    """All geometric steps of a training sample: those before the crop, the crop, those after it."""
+
+    before: tuple[Step, ...] = field(default=())
+    crop: Crop | None = None
+    after: tuple[Step, ...] = field(default=())
+
+    def draw(self, generator: np.random.Generator, size: Size, label: np.ndarray | None = None) -> Placement:
+        """Draw every step for a picture of `size` (height, width) and compose them to one placement.
+
+        `label`, the (H, W) label of the picture, is needed only for a crop with a class-balance limit.
+        """
+        placement = identity(size)
+        for step in self.before:
+            placement = placement.then(step.draw(generator, placement.size))
+        if self.crop is not None:
+            placement = placement.then(self.crop.draw_balanced(generator, placement, label))
+        for step in self.after:
+            placement = placement.then(step.draw(generator, placement.size))
+        return placement

@@ -1,0 +1,102 @@
+"""MobileNetV2: a small network of inverted residual blocks.
+
+Paper: Sandler et al. 2018, "MobileNetV2: Inverted Residuals and Linear Bottlenecks", https://arxiv.org/abs/1801.04381.
+
+Idea: keep the map between blocks thin, widen it inside a block where only cheap depthwise convolutions work on it, and
+put no activation on the thin map.
+
+Letters: N batch, C picture channels, H W picture.
+
+Parameter names are those of torchvision (`features.0` to `features.18`).
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+from segatlas.encoders.contract import Encoder
+from segatlas.layers.init import init_weights
+
+# One row per group of blocks: widening, output channels, blocks, stride of the first block (table 2 of the paper).
+GROUPS = (
+    (1, 16, 1, 1),
+    (6, 24, 2, 2),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+    (6, 320, 1, 1),
+)
+# The maps given out are those before each stride, at strides 2, 4, 8, 16, and the last: where in `features` each ends.
+ENDS = (2, 4, 7, 14, 19)
+
+
+def conv_bn_relu6(
+    in_channels: int, out_channels: int, *, kernel_size: int, stride: int = 1, groups: int = 1
+) -> nn.Sequential:
+    """Return a convolution with batch norm and ReLU6."""
+    padding = kernel_size // 2
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=False),
+        nn.BatchNorm2d(out_channels),
+        nn.ReLU6(inplace=True),
+    )
+
+
+class InvertedResidual(nn.Module):
+    """Widen (1x1), filter each channel (3x3), narrow (1x1) without activation; add the input where shapes allow."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, widening: int, stride: int):
+        super().__init__()
+        wide = in_channels * widening
+        widen = [conv_bn_relu6(in_channels, wide, kernel_size=1)] if widening > 1 else []
+        self.conv = nn.Sequential(
+            *widen,
+            conv_bn_relu6(wide, wide, kernel_size=3, stride=stride, groups=wide),
+            nn.Conv2d(wide, out_channels, 1, bias=False),
+            nn.BatchNorm2d(out_channels),
+        )
+        self.residual = stride == 1 and in_channels == out_channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, in_channels, h, w) to (N, out_channels, h / stride, w / stride)."""
+        out: Tensor = x + self.conv(x) if self.residual else self.conv(x)
+        return out
+
+
+class MobileNetV2(Encoder):
+    """MobileNetV2 without its classifier: five maps of 16, 24, 32, 96 and 1280 channels."""
+
+    def __init__(self, *, in_channels: int = 3):
+        super().__init__()
+        self.channels = (16, 24, 32, 96, 1280)
+        self.strides = (2, 4, 8, 16, 32)
+        layers: list[nn.Module] = [conv_bn_relu6(in_channels, 32, kernel_size=3, stride=2)]
+        width = 32
+        for widening, out_channels, depth, first_stride in GROUPS:
+            for index in range(depth):
+                stride = first_stride if index == 0 else 1
+                layers.append(InvertedResidual(width, out_channels, widening=widening, stride=stride))
+                width = out_channels
+        layers.append(conv_bn_relu6(width, 1280, kernel_size=1))
+        self.features = nn.Sequential(*layers)
+        init_weights(self)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Map a picture (N, C, H, W) to five maps at strides 2, 4, 8, 16, 32."""
+        maps = []
+        for start, end in pairwise((0, *ENDS)):
+            x = self.run_stage(self.features[start:end], x)
+            maps.append(x)
+        return maps
+
+    def stages(self) -> list[list[nn.Module]]:
+        """Return the layers between the maps."""
+        return [list(self.features[start:end]) for start, end in pairwise((0, *ENDS))]
+
+
+def build(name: str, *, in_channels: int = 3) -> MobileNetV2:
+    """Make a MobileNetV2 (there is one only)."""
+    return MobileNetV2(in_channels=in_channels)

@@ -1,0 +1,229 @@
+"""ResNet: deep residual networks, with the stems, shortcuts and dilations that segmentation papers use.
+
+Paper: He et al. 2016, "Deep Residual Learning for Image Recognition", https://arxiv.org/abs/1512.03385; the c and d
+forms are from He et al. 2019, "Bag of Tricks", https://arxiv.org/abs/1812.01187.
+
+Idea: each block adds a correction to its input, so that very deep networks still train.
+
+Letters: N batch, C picture channels, H W picture.
+
+Forms: `resnet50` has one 7x7 convolution as stem; `resnet50c` three 3x3 ones; `resnet50d` those, and shortcuts that
+average before they stride. The stride of a bottleneck is in its 3x3 convolution everywhere. Parameter names are those
+of torchvision, and timm's for the deep stem (`conv1.0` to `conv1.6`, then `bn1`).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from segatlas.encoders.contract import Encoder
+from segatlas.errors import UsageError
+from segatlas.layers.init import init_weights
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut."""
+
+    expansion = 1
+
+    def __init__(
+        self, in_channels: int, width: int, *, stride: int, dilations: tuple[int, int], downsample: nn.Module | None
+    ):
+        super().__init__()
+        first, second = dilations
+        self.conv1 = nn.Conv2d(in_channels, width, 3, stride=stride, padding=first, dilation=first, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=second, dilation=second, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = downsample
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, in_channels, h, w) to (N, width, h / stride, w / stride)."""
+        shortcut = x if self.downsample is None else self.downsample(x)
+        x = self.relu(self.bn1(self.conv1(x)))
+        x = self.bn2(self.conv2(x))
+        out: Tensor = self.relu(x + shortcut)
+        return out
+
+
+class Bottleneck(nn.Module):
+    """1x1 to fewer channels, 3x3, 1x1 to four times as many, and a shortcut."""
+
+    expansion = 4
+
+    def __init__(
+        self, in_channels: int, width: int, *, stride: int, dilations: tuple[int, int], downsample: nn.Module | None
+    ):
+        super().__init__()
+        dilation = dilations[0]
+        self.conv1 = nn.Conv2d(in_channels, width, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, stride=stride, padding=dilation, dilation=dilation, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv3 = nn.Conv2d(width, width * self.expansion, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(width * self.expansion)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = downsample
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, in_channels, h, w) to (N, 4 width, h / stride, w / stride)."""
+        shortcut = x if self.downsample is None else self.downsample(x)
+        x = self.relu(self.bn1(self.conv1(x)))
+        x = self.relu(self.bn2(self.conv2(x)))
+        x = self.bn3(self.conv3(x))
+        out: Tensor = self.relu(x + shortcut)
+        return out
+
+
+class ResNet(Encoder):
+    """A ResNet without its classifier.
+
+    Args:
+        block: the residual block.
+        depths: blocks in each of the four layers.
+        in_channels: channels of the picture.
+        deep_stem: three 3x3 convolutions instead of one 7x7.
+        average_shortcut: where a shortcut strides, average 2x2 pixels first instead of dropping three of four.
+        output_stride: stride of the last map; below 32 the last one (16) or two (8) layers dilate instead of striding.
+    """
+
+    def __init__(
+        self,
+        block: type[BasicBlock] | type[Bottleneck],
+        depths: tuple[int, int, int, int],
+        *,
+        in_channels: int = 3,
+        deep_stem: bool = False,
+        average_shortcut: bool = False,
+        output_stride: int = 32,
+    ):
+        super().__init__()
+        if output_stride not in (8, 16, 32):
+            raise UsageError(f"output_stride = {output_stride}: a ResNet can have 8, 16 or 32")
+        self.conv1 = (
+            deep_stem_convolutions(in_channels) if deep_stem else nn.Conv2d(in_channels, 64, 7, 2, 3, bias=False)
+        )
+        self.bn1 = nn.BatchNorm2d(64)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
+
+        channels, strides = [64], [2]
+        in_width, stride, dilation = 64, 4, 1
+        for index, depth in enumerate(depths):
+            layer_stride = 1 if index == 0 or stride == output_stride else 2
+            next_dilation = dilation * 2 if index > 0 and layer_stride == 1 else dilation
+            width = 64 * 2**index
+            layer = residual_layer(
+                block,
+                in_width,
+                width,
+                depth,
+                stride=layer_stride,
+                dilations=(dilation, next_dilation),
+                average_shortcut=average_shortcut,
+            )
+            setattr(self, f"layer{index + 1}", layer)
+            in_width, stride, dilation = width * block.expansion, stride * layer_stride, next_dilation
+            channels.append(in_width)
+            strides.append(stride)
+        self.channels, self.strides = tuple(channels), tuple(strides)
+        init_weights(self)
+
+    def stem(self, x: Tensor) -> Tensor:
+        """Map a picture (N, C, H, W) to (N, 64, H/2, W/2)."""
+        out: Tensor = self.relu(self.bn1(self.conv1(x)))
+        return out
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Map a picture (N, C, H, W) to five maps: after the stem, and after each layer."""
+        x = self.run_stage(self.stem, x)
+        features = [x]  # stride 2
+        x = self.maxpool(x)
+        for layer in self._layers():  # strides 4, 8, 16, 32
+            x = self.run_stage(layer, x)
+            features.append(x)
+        return features
+
+    def stages(self) -> list[list[nn.Module]]:
+        """Return stem and the four layers."""
+        return [[self.conv1, self.bn1], *([layer] for layer in self._layers())]
+
+    def _layers(self) -> list[nn.Module]:
+        return [self.get_submodule(f"layer{i}") for i in (1, 2, 3, 4)]
+
+
+def deep_stem_convolutions(in_channels: int) -> nn.Sequential:
+    """Return three 3x3 convolutions; the norm and ReLU after the last are the network's own `bn1` and `relu`."""
+    return nn.Sequential(
+        nn.Conv2d(in_channels, 32, 3, stride=2, padding=1, bias=False),
+        nn.BatchNorm2d(32),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(32, 32, 3, padding=1, bias=False),
+        nn.BatchNorm2d(32),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(32, 64, 3, padding=1, bias=False),
+    )
+
+
+def residual_layer(
+    block: type[BasicBlock] | type[Bottleneck],
+    in_channels: int,
+    width: int,
+    depth: int,
+    *,
+    stride: int,
+    dilations: tuple[int, int],
+    average_shortcut: bool,
+) -> nn.Sequential:
+    """Return `depth` blocks. The first strides, and still has the dilation of the layer before (dilations[0])."""
+    before, dilation = dilations
+    out_channels = width * block.expansion
+    shortcut = None
+    if stride > 1 or in_channels != out_channels:
+        shortcut = projection(in_channels, out_channels, stride=stride, average=average_shortcut)
+    blocks = [block(in_channels, width, stride=stride, dilations=(before, dilation), downsample=shortcut)]
+    blocks += [
+        block(out_channels, width, stride=1, dilations=(dilation, dilation), downsample=None) for _ in range(depth - 1)
+    ]
+    return nn.Sequential(*blocks)
+
+
+def projection(in_channels: int, out_channels: int, *, stride: int, average: bool) -> nn.Sequential:
+    """Return the shortcut of a block whose output has another shape than its input."""
+    norm = nn.BatchNorm2d(out_channels)
+    if not average:
+        return nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False), norm)
+    pool = nn.AvgPool2d(2, stride, ceil_mode=True, count_include_pad=False) if stride > 1 else nn.Identity()
+    return nn.Sequential(pool, nn.Conv2d(in_channels, out_channels, 1, bias=False), norm)
+
+
+class Depth(NamedTuple):
+    """What the number in a ResNet's name stands for."""
+
+    block: type[BasicBlock] | type[Bottleneck]
+    depths: tuple[int, int, int, int]
+
+
+DEPTHS: dict[str, Depth] = {
+    "resnet18": Depth(BasicBlock, (2, 2, 2, 2)),
+    "resnet34": Depth(BasicBlock, (3, 4, 6, 3)),
+    "resnet50": Depth(Bottleneck, (3, 4, 6, 3)),
+    "resnet101": Depth(Bottleneck, (3, 4, 23, 3)),
+    "resnet152": Depth(Bottleneck, (3, 8, 36, 3)),
+}
+
+
+def build(name: str, *, in_channels: int = 3, output_stride: int = 32) -> ResNet:
+    """Make a ResNet by name, e.g. resnet50, resnet50c (deep stem), resnet50d (deep stem and averaging shortcuts)."""
+    block, depths = DEPTHS[name.rstrip("cd")]
+    return ResNet(
+        block,
+        depths,
+        in_channels=in_channels,
+        deep_stem=name.endswith(("c", "d")),
+        average_shortcut=name.endswith("d"),
+        output_stride=output_stride,
+    )

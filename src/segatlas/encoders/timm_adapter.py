@@ -1,0 +1,93 @@
+"""Any backbone of timm (pytorch-image-models) that gives feature maps, behind our encoder contract.
+
+Parameter names are timm's below `model.`. Where timm fixes the picture size of a network (ViT, Swin), it is asked for
+the form that takes any size, and `multiple` says what height and width must be a multiple of.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import timm
+from timm.models import FeatureListNet
+from torch import Tensor, nn
+
+from segatlas.encoders import nearest_encoders
+from segatlas.encoders.contract import Encoder
+from segatlas.errors import UsageError
+
+
+class TimmEncoder(Encoder):
+    """A timm network made with `features_only=True`.
+
+    Gradient checkpointing works between the maps where timm gives a list of layers (ResNet, ConvNeXt, Swin); otherwise
+    timm's own is used, which counts a batch twice in the statistics of batch norm.
+    """
+
+    def __init__(self, model: nn.Module, *, multiple: int):
+        super().__init__()
+        self.model = model
+        self.multiple = multiple
+        info: Any = model.feature_info
+        self.channels = tuple(info.channels())
+        self.strides = tuple(info.reduction())
+        self.channels_last = str(getattr(model, "output_fmt", "NCHW")).endswith("NHWC")
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Map a picture (N, C, H, W) to feature maps, finest first."""
+        features = self._staged(x) if isinstance(self.model, FeatureListNet) else self._whole(x)
+        return [f.permute(0, 3, 1, 2) for f in features] if self.channels_last else features
+
+    def stages(self) -> list[list[nn.Module]]:
+        """Return the layers between the maps; for networks in one piece, its children in order, lists taken apart."""
+        if not isinstance(self.model, FeatureListNet):
+            body = next(iter(self.model.children())) if len(list(self.model.children())) == 1 else self.model
+            parts = (list(c) if isinstance(c, nn.Sequential | nn.ModuleList) else [c] for c in body.children())
+            return [[part] for group in parts for part in group]
+        stages: list[list[nn.Module]] = [[]]
+        for name, layer in self.model.items():
+            stages[-1].append(layer)
+            if name in self.model.return_layers:
+                stages.append([])
+        return stages[:-1]
+
+    def _staged(self, x: Tensor) -> list[Tensor]:
+        features = []
+        for stage in self.stages():
+            x = self.run_stage(nn.Sequential(*stage), x)
+            features.append(x)
+        return features
+
+    def _whole(self, x: Tensor) -> list[Tensor]:
+        if self.gradient_checkpointing and self.training:
+            inner: Any = getattr(self.model, "model", self.model)
+            inner.set_grad_checkpointing(True)
+        features: list[Tensor] = self.model(x)
+        return features
+
+
+def build(
+    name: str, *, in_channels: int = 3, output_stride: int | None = None, drop_path: float | None = None
+) -> TimmEncoder:
+    """Make a timm backbone with random weights.
+
+    Raises:
+        UsageError: timm has no such network, or it gives no feature maps, or not with these settings.
+    """
+    if not timm.is_model(name):
+        nearest = nearest_encoders(name, timm.list_models())
+        hint = f"; nearest: {', '.join(nearest)}" if nearest else ""
+        raise UsageError(f"unknown encoder '{name}': neither SegAtlas nor timm {timm.__version__} has it{hint}")
+    asked = {"output_stride": output_stride, "drop_path_rate": drop_path}
+    settings: dict[str, Any] = {key: value for key, value in asked.items() if value is not None}
+    published = timm.get_pretrained_cfg(name)
+    fixed_size = published is not None and published.fixed_input_size
+    if fixed_size:
+        settings["dynamic_img_size"] = True
+    try:
+        model: Any = timm.create_model(name, pretrained=False, features_only=True, in_chans=in_channels, **settings)
+    except (RuntimeError, TypeError, AttributeError, AssertionError, NotImplementedError) as error:
+        given = ", ".join(f"{key}={value}" for key, value in settings.items())
+        message = f"timm backbone '{name}' gives no feature maps with {given or 'its defaults'}: {error}"
+        raise UsageError(message) from error
+    return TimmEncoder(model, multiple=max(model.feature_info.reduction()) if fixed_size else 1)

@@ -1,0 +1,124 @@
+"""From whatever a caller holds to the network's input, by the card alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from segatlas.data.formats.images import as_image
+from segatlas.data.transforms.color import normalise
+from segatlas.data.transforms.geometry import resized_size
+from segatlas.data.transforms.warp import resize_image
+from segatlas.drawing.maps import viewable
+from segatlas.errors import DataError
+from segatlas.weights.card import Card, Preprocessing
+
+PictureLike: TypeAlias = str | Path | bytes | Image.Image | np.ndarray | Tensor
+
+MAX_INPUT_PIXELS = 2**28
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prepared:
+    """One picture ready for the network.
+
+    pixels: (C, h, w) float32, resized and normalised as the card says. size: (H, W) of the picture itself.
+    image: (H, W, 3) uint8 RGB view of it for drawing. source: file name, or "".
+    """
+
+    pixels: Tensor
+    size: tuple[int, int]
+    image: np.ndarray
+    source: str
+
+
+def prepare(picture: PictureLike, card: Card, name: str = "picture") -> Prepared:
+    """Read a picture and bring it into the network's form.
+
+    Args:
+        picture: a file (str, Path), its bytes, a PIL picture, an array (H, W) or (H, W, C) of uint8, uint16 or float in
+            stored values, RGB order, or a tensor (C, H, W) or (H, W), uint8 or float 0..1.
+        card: the model's card.
+        name: what messages call a picture that is no file.
+
+    Raises:
+        DataError: unreadable, of another number of channels, or far too large after the card's resize.
+    """
+    channels = card.inputs[0].channels
+    source = source_name(picture)
+    name = source or name
+    array = _with_channels(picture, channels, card.preprocessing, name)
+    size = (array.shape[0], array.shape[1])
+    values = _in_range_of(array, card.preprocessing.max_value)
+    if card.preprocessing.resize is not None:
+        target = resized_size(card.preprocessing.resize, size)
+        if target[0] * target[1] > MAX_INPUT_PIXELS:
+            rule = card.preprocessing.resize
+            raise DataError(f"{size[0]}x{size[1]} resized to {rule!r} would be {target[0]}x{target[1]} pixels", name)
+        values = resize_image(values, target)
+    rules = card.preprocessing
+    pixels = normalise(values, rules.mean, rules.std, rules.max_value)
+    return Prepared(
+        pixels=torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))),
+        size=size,
+        image=viewable(array),
+        source=source,
+    )
+
+
+def source_name(picture: PictureLike) -> str:
+    """Return the file that a picture comes from, "" where there is none."""
+    if isinstance(picture, str | Path):
+        return str(picture)
+    if isinstance(picture, Image.Image):
+        return str(getattr(picture, "filename", "") or "")
+    return ""
+
+
+def _with_channels(picture: PictureLike, channels: int, rules: Preprocessing, name: str) -> np.ndarray:
+    """Return (H, W, channels) in stored values."""
+    held = _tensor_array(picture, rules.max_value, name) if isinstance(picture, Tensor) else picture
+    try:
+        return as_image(held, channels, name=name)
+    except DataError as error:
+        found = as_image(held, name=name)  # raises again where reading is what failed
+        raise DataError(f"the model expects {channels} channels, the picture has {found.shape[2]}", name) from error
+
+
+def _tensor_array(tensor: Tensor, max_value: float, name: str) -> np.ndarray:
+    """Return a tensor (C, H, W) or (H, W), uint8 or float 0..1, as an (H, W, C) array in stored values."""
+    if tensor.ndim == 2:
+        tensor = tensor[None]
+    if tensor.ndim != 3:
+        raise DataError(f"tensor of shape {tuple(tensor.shape)}; expected (C, H, W) or (H, W)", name)
+    array = tensor.detach().cpu().permute(1, 2, 0).contiguous()
+    if array.dtype == torch.uint8:
+        return array.numpy()
+    if not array.is_floating_point():
+        raise DataError(f"tensor of {array.dtype}; expected uint8, or float in 0..1", name)
+    if array.numel() and not (array.min() >= 0 and array.max() <= 1):
+        raise DataError(
+            f"float tensor with values {array.min():.3g}..{array.max():.3g}; expected 0..1 (not normalised)", name
+        )
+    return array.float().numpy() * np.float32(max_value)
+
+
+def _in_range_of(array: np.ndarray, max_value: float) -> np.ndarray:
+    """Return a picture whose full scale is the model's: 16 bits scaled down for an 8-bit model, 8 bits up for 16."""
+    if array.dtype == np.uint16 and max_value == 255:
+        return array.astype(np.float32) / 257
+    if array.dtype == np.uint8 and max_value == 65535:
+        return array.astype(np.uint16) * np.uint16(257)
+    return array
+
+
+def stack(pictures: Sequence[Prepared], device: torch.device) -> Tensor:
+    """Return pictures of one input size as a batch (N, C, h, w) on `device`."""
+    return torch.stack([picture.pixels for picture in pictures]).to(device)

@@ -1,0 +1,338 @@
+"""The Predictor: pictures in, segmentations in the pictures' own size out."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from itertools import count
+from typing import Literal, overload
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from segatlas.errors import DataError, SegAtlasError, TaskError, UsageError
+from segatlas.inference.pictures import PictureLike, Prepared, prepare, stack
+from segatlas.inference.tta import parse_views
+from segatlas.inference.sliding import (
+    DEFAULT_OVERLAP,
+    Windows,
+    card_windows,
+    make_windows,
+    slide,
+    slide_class_map,
+)
+from segatlas.ops import class_map, class_map_with_confidence, raise_logits
+from segatlas.structures import Segmentation, SemanticLogits
+from segatlas.weights.card import Card
+
+Precision = Literal["fp32", "bf16"]
+LOGGER = logging.getLogger("segatlas")
+
+OnError = Callable[[PictureLike, Exception], None]
+
+
+class Predictor:
+    """A network with its card, ready to segment pictures.
+
+    Everything about the input (resize, mean, std, largest value, channels, whole picture or windows) comes from the
+    card. `model` is the network in eval mode, `card` its card, `device` where it runs.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        card: Card,
+        device: str | torch.device = "auto",
+        precision: Precision = "fp32",
+        tta: str | Sequence[str] = (),
+        window: int | tuple[int, int] | None = None,
+        overlap: float = DEFAULT_OVERLAP,
+    ):
+        """Move the network to the device and set it to eval mode.
+
+        Args:
+            model: a network with typed output (SemanticLogits).
+            card: its card.
+            device: "auto" (CUDA, else MPS, else processor), "cpu", "cuda", "cuda:1", "mps".
+            precision: "bf16" runs the network in mixed precision with channels-last memory; where the device cannot,
+                a warning says so and fp32 is used.
+            tta: test-time augmentation, see `parse_views`.
+            window: predict by windows of N x N or (h, w) pixels of the network's input instead of the card's mode.
+            overlap: share that neighbouring windows of `window` have in common.
+
+        Raises:
+            UsageError: an argument out of range, or a device that is not there.
+            TaskError: the card's task, or an input it requires, is not one this version can run.
+        """
+        if card.task != "semantic":
+            raise TaskError(f"the model's task is {card.task}; this version predicts semantic maps")
+        needed = [spec.name for spec in card.inputs[1:] if spec.required]
+        if needed:
+            raise TaskError(f"the model needs further inputs besides the picture: {', '.join(needed)}")
+        self.card = card
+        self.device = resolve_device(device)
+        self.precision = resolve_precision(precision, self.device)
+        self.model = model.to(self.device).eval()
+        if self.precision == "bf16":
+            self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._views = parse_views(tta)
+        self._card_windows = card_windows(card.inference)
+        self._windows = self._card_windows if window is None else make_windows(window, overlap)
+
+    @overload
+    def predict(self, picture: PictureLike, confidence: bool = False) -> Segmentation: ...
+
+    @overload
+    def predict(self, picture: Sequence[PictureLike], confidence: bool = False) -> list[Segmentation]: ...
+
+    def predict(
+        self, picture: PictureLike | Sequence[PictureLike], confidence: bool = False
+    ) -> Segmentation | list[Segmentation]:
+        """Segment one picture, or each of a list.
+
+        Args:
+            picture: file (str or Path), PIL picture, array (H, W, 3) uint8 RGB (also (H, W), N channels, uint16, or
+                float in stored values), tensor (C, H, W) uint8 or float 0..1, or a list of these.
+            confidence: also give the probability of the chosen class, (H, W) float32.
+
+        Returns:
+            One Segmentation in the picture's own size for each picture, a list for a list.
+
+        Raises:
+            DataError: a picture that cannot be read or does not fit the model; it names the file.
+        """
+        if isinstance(picture, list | tuple):
+            return list(self.predict_iter(picture, confidence=confidence))
+        return self._segment([prepare(picture, self.card)], confidence)[0]
+
+    def predict_iter(
+        self,
+        pictures: Iterable[PictureLike],
+        batch: int = 1,
+        on_error: OnError | None = None,
+        confidence: bool = False,
+    ) -> Iterator[Segmentation]:
+        """Segment many pictures in order, reading the next ones in a thread meanwhile.
+
+        Args:
+            pictures: as for `predict`; taken one by one, so it may be endless.
+            batch: pictures per pass of the network; only pictures of one size share a pass.
+            on_error: called with the picture and its error (DataError, OSError) in place of a result; the rest goes on.
+                Without it the first error is raised.
+            confidence: as for `predict`.
+
+        Yields:
+            One Segmentation for each good picture, in order.
+        """
+        if batch < 1:
+            raise UsageError(f"batch: got {batch}, expected 1 or more")
+        for group in _read_ahead(pictures, self.card, batch):
+            good: list[tuple[PictureLike, Prepared]] = []
+            for picture, future in group:
+                try:
+                    good.append((picture, future.result()))
+                except (SegAtlasError, OSError) as error:
+                    # What came before it in this group is given out first, so that order is kept.
+                    yield from self._guarded(good, confidence, on_error)
+                    good = []
+                    _report(picture, error, on_error)
+            yield from self._guarded(good, confidence, on_error)
+
+    @torch.inference_mode()
+    def scores(self, images: Tensor) -> Tensor:
+        """Return logits at the input's size for a normalised batch, raised exactly as the published model does.
+
+        The card's own inference mode is used (whole pictures, or windows of its crop and stride); `tta` and `window`
+        play no part. This is the slow path, for inspection: it holds every logit.
+
+        Args:
+            images: (N, C, H, W) float, normalised as the card says.
+
+        Returns:
+            (N, K, H, W) float32 on the device of `images`.
+        """
+        inputs = images.to(self.device)
+        size = (images.shape[-2], images.shape[-1])
+        return self._logits(inputs, size, self._card_windows).to(images.device)
+
+    def _guarded(
+        self, pictures: Sequence[tuple[PictureLike, Prepared]], confidence: bool, on_error: OnError | None
+    ) -> Iterator[Segmentation]:
+        """Segment a group; where memory does not suffice, each picture of it is reported."""
+        if not pictures:
+            return
+        try:
+            yield from self._segment([prepared for _, prepared in pictures], confidence)
+        except DataError as error:
+            for picture, _ in pictures:
+                _report(picture, error, on_error)
+
+    @torch.inference_mode()
+    def _segment(self, pictures: Sequence[Prepared], confidence: bool) -> list[Segmentation]:
+        """Segment pictures, those of one input size and one own size together; results in the order given."""
+        groups: dict[tuple[object, ...], list[int]] = {}
+        for index, picture in enumerate(pictures):
+            groups.setdefault((picture.pixels.shape, picture.size), []).append(index)
+        results: dict[int, Segmentation] = {}
+        for indices in groups.values():
+            chosen = [pictures[index] for index in indices]
+            maps, sure = self._maps_or_advice(chosen, confidence)
+            for place, index in enumerate(indices):
+                results[index] = self._result(
+                    pictures[index], maps[place].cpu().numpy(), None if sure is None else sure[place].cpu().numpy()
+                )
+        return [results[index] for index in range(len(pictures))]
+
+    def _result(self, picture: Prepared, class_map: np.ndarray, confidence: np.ndarray | None) -> Segmentation:
+        return Segmentation(
+            size=picture.size,
+            classes=self.card.classes,
+            palette=self.card.palette,
+            class_map=class_map,
+            confidence=confidence,
+            source=picture.source,
+            image=picture.image,
+        )
+
+    def _maps_or_advice(self, pictures: Sequence[Prepared], confidence: bool) -> tuple[Tensor, Tensor | None]:
+        try:
+            return self._maps(stack(pictures, self.device), pictures[0].size, confidence)
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+                raise
+            height, width = pictures[0].pixels.shape[-2:]
+            raise DataError(
+                f"not enough memory for {len(pictures)} picture(s) of {height}x{width}; use a window (window=1024), "
+                "a smaller batch or fewer scales",
+                pictures[0].source or None,
+            ) from error
+
+    def _maps(self, images: Tensor, size: tuple[int, int], confidence: bool) -> tuple[Tensor, Tensor | None]:
+        """Return class maps (N, H, W) and confidences at `size` for a batch of network inputs."""
+        if self._views:
+            best = self._mean_probabilities(images, size).max(dim=1)
+            return _as_labels(best.indices, len(self.card.classes)), best.values if confidence else None
+        if self._windows is not None and size == images.shape[-2:]:
+            return slide_class_map(images, self._windows, self._window_logits, confidence)
+        if self._windows is not None:
+            logits = slide(images, self._windows, self._window_logits)
+            output = SemanticLogits(logits, canvas=(images.shape[-2], images.shape[-1]))
+        else:
+            output = self._forward(images)
+        how = {
+            "canvas": output.canvas,
+            "crop": (images.shape[-2], images.shape[-1]),
+            "align_corners": output.resample.align_corners,
+            "mode": output.resample.mode,
+        }
+        if confidence:
+            return class_map_with_confidence(output.logits, size, **how)
+        return class_map(output.logits, size, **how), None
+
+    def _mean_probabilities(self, images: Tensor, size: tuple[int, int]) -> Tensor:
+        """Return class probabilities (N, K, H, W), the mean over the views."""
+        total: Tensor | None = None
+        for view in self._views:
+            seen = view.apply(images)
+            probabilities = view.undo(self._logits(seen, view.sees(size), self._windows).softmax(dim=1))
+            total = probabilities if total is None else total.add_(probabilities)
+        assert total is not None
+        return total.div_(len(self._views))
+
+    def _logits(self, images: Tensor, size: tuple[int, int], windows: Windows | None) -> Tensor:
+        """Return logits (N, K, H, W) float32 raised to `size`."""
+        if windows is None:
+            output = self._forward(images)
+        else:
+            logits = slide(images, windows, self._window_logits)
+            output = SemanticLogits(logits, canvas=(images.shape[-2], images.shape[-1]))
+        return _raised(output, (images.shape[-2], images.shape[-1]), size)
+
+    def _window_logits(self, images: Tensor) -> Tensor:
+        """Return one window's logits at the window's size."""
+        size = (images.shape[-2], images.shape[-1])
+        return _raised(self._forward(images), size, size)
+
+    def _forward(self, images: Tensor) -> SemanticLogits:
+        """Run the network; logits come back as float32."""
+        if self.precision == "bf16":
+            images = images.contiguous(memory_format=torch.channels_last)
+        with self._autocast():
+            output = self.model(images)
+        return output._replace(logits=output.logits.float())
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        if self.precision == "bf16":
+            return torch.autocast(self.device.type, dtype=torch.bfloat16)
+        return nullcontext()
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """Return the device meant; "auto" is CUDA, else MPS, else the processor. UsageError where it is not there."""
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+    except RuntimeError:
+        raise UsageError(f"device: got {device!r}, expected auto, cpu, cuda, cuda:N or mps") from None
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise UsageError(f"device: got {device!r}, but torch sees {torch.cuda.device_count()} CUDA devices")
+    if found.type == "mps" and not torch.backends.mps.is_available():
+        raise UsageError(f"device: got {device!r}, but this machine has no MPS device")
+    if found.type not in ("cpu", "cuda", "mps"):
+        raise UsageError(f"device: got {device!r}, expected auto, cpu, cuda, cuda:N or mps")
+    return found
+
+
+def resolve_precision(precision: str, device: torch.device) -> Precision:
+    """Return the precision to run in: bf16 falls back to fp32, with a warning, where the device has none."""
+    if precision not in ("fp32", "bf16"):
+        raise UsageError(f"precision: got {precision!r}, expected fp32 or bf16")
+    if precision == "fp32":
+        return "fp32"
+    able = torch.cuda.is_bf16_supported() if device.type == "cuda" else device.type == "cpu"
+    if not able:
+        LOGGER.warning("bf16 is not supported on %s; predicting in fp32", device)
+        return "fp32"
+    return "bf16"
+
+
+def _raised(output: SemanticLogits, covered: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """Raise logits from their stride to `size`; `covered` is the part of the canvas that is picture, not padding."""
+    mode, align_corners = output.resample
+    return raise_logits(output.logits, size, canvas=output.canvas, crop=covered, align_corners=align_corners, mode=mode)
+
+
+def _as_labels(indices: Tensor, num_classes: int) -> Tensor:
+    return indices.to(torch.uint8 if num_classes <= 255 else torch.int32)
+
+
+def _report(picture: PictureLike, error: Exception, on_error: OnError | None) -> None:
+    if on_error is None:
+        raise error
+    on_error(picture, error)
+
+
+def _read_ahead(
+    pictures: Iterable[PictureLike], card: Card, batch: int
+) -> Iterator[list[tuple[PictureLike, Future[Prepared]]]]:
+    """Yield groups of `batch` pictures while a thread prepares up to two groups ahead."""
+    coming = iter(pictures)
+    numbers = count(1)
+    waiting: deque[tuple[PictureLike, Future[Prepared]]] = deque()
+    reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="segatlas-read")
+    try:
+        while True:
+            while len(waiting) < 2 * batch and (picture := next(coming, None)) is not None:
+                waiting.append((picture, reader.submit(prepare, picture, card, f"picture {next(numbers)}")))
+            if not waiting:
+                return
+            yield [waiting.popleft() for _ in range(min(batch, len(waiting)))]
+    finally:
+        reader.shutdown(wait=False, cancel_futures=True)

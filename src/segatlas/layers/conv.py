@@ -1,0 +1,20 @@
+"""Convolution, batch norm, ReLU: the block that most decoders are made of."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+class ConvBNReLU(nn.Module):
+    """A convolution without bias that keeps the size ("same" padding), then batch norm and ReLU."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 3):
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False)
+        self.bn = nn.BatchNorm2d(out_channels)
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, in_channels, h, w) to (N, out_channels, h, w)."""
+        out: Tensor = self.relu(self.bn(self.conv(x)))
+        return out

@@ -1,0 +1,144 @@
+"""SegFormer: a Mix Transformer and a decoder of fully connected layers only.
+
+Paper: Xie et al. 2021, "SegFormer: Simple and Efficient Design for Semantic Segmentation with Transformers",
+https://arxiv.org/abs/2105.15203.
+
+Idea: a transformer encoder already sees far at every scale, so the decoder may be trivial: project the four maps to the
+same width, raise them to stride 4, put them side by side, fuse with a 1x1 convolution, classify.
+
+Letters: N batch, C picture channels, K classes, H W picture, h w map at stride 4, D decoder width, E_i channels of
+map i.
+
+How ours differs: nothing in the numbers, much in the order. A 1x1 convolution of a raised map equals the raised 1x1
+convolution, since the weights of a pixel in bilinear interpolation sum to one. So projection P_i and the slice W_i
+of the fuse convolution that meets it become one matrix W_i P_i, applied at the map's own size; the results are raised
+and summed. The map of 4D channels at stride 4 is never built. Parameters keep their published shapes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from segatlas.encoders import create_encoder
+from segatlas.encoders.contract import Encoder
+from segatlas.layers.fcn_head import FCNHead
+from segatlas.layers.init import init_weights
+from segatlas.layers.padding import pad_to_multiple
+from segatlas.models.architecture import Architecture
+from segatlas.structures import SemanticLogits
+
+LEVELS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegFormerConfig:
+    """Settings of a SegFormer.
+
+    num_classes: classes, K.
+    in_channels: channels of the picture, C.
+    encoder: name of an encoder, of which the four coarsest maps are used.
+    decoder_channels: decoder width, D: 256 in B0 and B1, 768 from B2 on.
+    dropout: share of channels dropped before the classifier while training.
+    drop_path: stochastic depth of the encoder's last block; None = the encoder's own (0.1 in a Mix Transformer).
+    aux: also train an FCN head, named "fcn", on the encoder's last map but one.
+    """
+
+    num_classes: int
+    in_channels: int = 3
+    encoder: str = "mit_b0"
+    decoder_channels: int = 256
+    dropout: float = 0.1
+    drop_path: float | None = None
+    aux: bool = False
+
+
+class Fuse(nn.Module):
+    """The fuse convolution with its norm. `conv` sees the projected maps side by side, coarsest first."""
+
+    def __init__(self, width: int, levels: int):
+        super().__init__()
+        self.conv = nn.Conv2d(levels * width, width, kernel_size=1, bias=False)
+        self.bn = nn.BatchNorm2d(width)
+
+
+class MLPDecoder(nn.Module):
+    """Project each map, raise to the finest, fuse; computed below the raise (see the top of this file).
+
+    Parameters: `projections.{i}` (D, E_i) with bias for map i, finest first; `fuse.conv` (D, 4D, 1, 1); `fuse.bn`.
+    """
+
+    def __init__(self, in_channels: tuple[int, ...], width: int):
+        super().__init__()
+        self.projections = nn.ModuleList(nn.Linear(channels, width) for channels in in_channels)
+        self.fuse = Fuse(width, len(in_channels))
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        """Map feature maps (N, E_i, h_i, w_i), finest first, to (N, D, h, w)."""
+        slices = self.fuse.conv.weight.flatten(1).chunk(len(features), dim=1)[::-1]  # (D, D) each, finest first
+        finest, *coarser = map(project_and_fuse, features, self.projections, slices)  # (N, D, h_i, w_i) each
+        for x in coarser:
+            finest = finest + F.interpolate(x, size=finest.shape[-2:], mode="bilinear", align_corners=False)
+        return F.relu(self.fuse.bn(finest))
+
+
+def project_and_fuse(x: Tensor, projection: nn.Module, fuse: Tensor) -> Tensor:
+    """Map x (N, E, h, w) to (N, D, h, w) by the product of the slice `fuse` (D, D) and the projection (D, E)."""
+    kernel, bias = fuse @ projection.get_parameter("weight"), fuse @ projection.get_parameter("bias")
+    return F.conv2d(x, kernel[:, :, None, None], bias)
+
+
+class SegFormer(nn.Module):
+    """Encoder, decoder of fully connected layers, 1x1 classifier: logits at stride 4."""
+
+    def __init__(self, config: SegFormerConfig, encoder: Encoder):
+        super().__init__()
+        self.encoder = encoder
+        self.decoder = MLPDecoder(encoder.channels[-LEVELS:], config.decoder_channels)
+        self.dropout = nn.Dropout2d(config.dropout)
+        self.classifier = nn.Conv2d(config.decoder_channels, config.num_classes, kernel_size=1)
+        self.aux_head = FCNHead(encoder.channels[-2], config.num_classes) if config.aux else None
+        for part in (self.decoder, self.classifier, self.aux_head):
+            if part is not None:
+                init_weights(part)
+
+    def decode(self, features: list[Tensor]) -> Tensor:
+        """Map the encoder's maps to the map before the classifier: (N, D, h, w)."""
+        out: Tensor = self.decoder(features[-LEVELS:])
+        return out
+
+    def forward(self, x: Tensor) -> SemanticLogits:
+        """Map a normalised picture (N, C, H, W) to logits (N, K, H/4, W/4)."""
+        x = pad_to_multiple(x, self.encoder.multiple)
+        features = self.encoder(x)
+        logits = self.classifier(self.dropout(self.decode(features)))
+        aux = {"fcn": self.aux_head(features[-2])} if self.aux_head is not None and self.training else {}
+        return SemanticLogits(logits, canvas=(x.shape[-2], x.shape[-1]), aux=aux)
+
+
+def build(config: SegFormerConfig) -> SegFormer:
+    """Make the network."""
+    own = {} if config.drop_path is None else {"drop_path": config.drop_path}
+    return SegFormer(config, create_encoder(config.encoder, in_channels=config.in_channels, **own))
+
+
+ARCHITECTURE = Architecture(
+    name="segformer",
+    title="SegFormer",
+    paper="https://arxiv.org/abs/2105.15203",
+    tasks=("semantic",),
+    output=SemanticLogits,
+    config=SegFormerConfig,
+    build=build,
+    variants={
+        "segformer_b0": {"encoder": "mit_b0", "decoder_channels": 256},
+        "segformer_b1": {"encoder": "mit_b1", "decoder_channels": 256},
+        "segformer_b2": {"encoder": "mit_b2", "decoder_channels": 768},
+        "segformer_b3": {"encoder": "mit_b3", "decoder_channels": 768},
+        "segformer_b4": {"encoder": "mit_b4", "decoder_channels": 768},
+        "segformer_b5": {"encoder": "mit_b5", "decoder_channels": 768},
+    },
+    tiny={"encoder": "mit_b0", "decoder_channels": 16},
+)

@@ -1,0 +1,232 @@
+"""U-Net: an encoder, and a decoder that climbs back up and takes the encoder's map of the same size at every step.
+
+Paper: Ronneberger et al. 2015, "U-Net: Convolutional Networks for Biomedical Image Segmentation",
+https://arxiv.org/abs/1505.04597.
+
+Idea: deep maps know what, fine maps know where. Each step of the decoder doubles the size, puts the encoder's map of
+that size beside its own, and lets two 3x3 convolutions combine them.
+
+Letters: N batch, C picture channels, K classes, H W picture (padded to the canvas), h w any map.
+
+How ours differs: the plain network (`encoder=None`, class `PlainUNet`) pads its convolutions and has batch norm, as all
+later versions have; the paper's has neither and crops. With an encoder (class `UNet`) the decoder has the form made
+common by segmentation-models-pytorch: nearest-neighbour doubling, 256-128-64-32-16 channels, a 3x3 classifier.
+
+Any picture size: both pad right and bottom with zeros to a multiple of their largest stride, and say so in `canvas`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from segatlas.encoders import create_encoder
+from segatlas.encoders.contract import Encoder
+from segatlas.errors import UsageError
+from segatlas.layers.conv import ConvBNReLU
+from segatlas.layers.fcn_head import FCNHead
+from segatlas.layers.init import init_weights
+from segatlas.layers.padding import pad_to_multiple
+from segatlas.models.architecture import Architecture
+from segatlas.structures import SemanticLogits
+
+
+@dataclass(frozen=True, kw_only=True)
+class UNetConfig:
+    """Settings of a U-Net.
+
+    num_classes: classes, K.
+    in_channels: channels of the picture, C.
+    encoder: name of an encoder; None = the plain network of the paper.
+    width: channels of the plain network's first level, doubled at each further level; unused with an encoder.
+    decoder_channels: channels after each step, deepest first; unused without an encoder. Fewer entries than steps stop
+        early and leave the logits at a coarser stride: (256, 128, 64) on a ResNet gives stride 4.
+    dropout: share of channels dropped before the classifier while training.
+    aux: also train an FCN head, named "fcn", on the encoder's last map but one.
+    """
+
+    num_classes: int
+    in_channels: int = 3
+    encoder: str | None = None
+    width: int = 64
+    decoder_channels: tuple[int, ...] = (256, 128, 64, 32, 16)
+    dropout: float = 0.0
+    aux: bool = False
+
+
+class TwoConvs(nn.Sequential):
+    """Two 3x3 convolutions, each with batch norm and ReLU."""
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__(ConvBNReLU(in_channels, out_channels), ConvBNReLU(out_channels, out_channels))
+
+
+class PlainEncoder(Encoder):
+    """The contracting path: five levels of two convolutions with 2x2 max pooling between them."""
+
+    def __init__(self, in_channels: int, width: int):
+        super().__init__()
+        self.strides = (1, 2, 4, 8, 16)
+        self.channels = tuple(width * stride for stride in self.strides)
+        inputs = (in_channels, *self.channels[:-1])
+        self.levels = nn.ModuleList(map(TwoConvs, inputs, self.channels))
+        self.pool = nn.MaxPool2d(kernel_size=2)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Map a picture (N, C, H, W) to maps at strides 1, 2, 4, 8, 16."""
+        features = [self.run_stage(self.levels[0], x)]
+        for level in list(self.levels)[1:]:
+            features.append(self.run_stage(level, self.pool(features[-1])))
+        return features
+
+    def stages(self) -> list[list[nn.Module]]:
+        """Return the five levels."""
+        return [[level] for level in self.levels]
+
+
+class PlainStep(nn.Module):
+    """One step of the expanding path: a transposed 2x2 convolution doubles the map, then skip and two convolutions."""
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__()
+        self.up = nn.ConvTranspose2d(in_channels, out_channels, kernel_size=2, stride=2)
+        self.convs = TwoConvs(2 * out_channels, out_channels)
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        """Map x (N, in_channels, h, w) and skip (N, out_channels, 2h, 2w) to (N, out_channels, 2h, 2w)."""
+        out: Tensor = self.convs(torch.cat([skip, self.up(x)], dim=1))
+        return out
+
+
+class Step(nn.Module):
+    """One step of the decoder behind a named encoder: raise by nearest neighbour, skip (if any), two convolutions."""
+
+    def __init__(self, in_channels: int, skip_channels: int, out_channels: int, *, factor: int):
+        super().__init__()
+        self.factor = factor
+        self.conv1 = ConvBNReLU(in_channels + skip_channels, out_channels)
+        self.conv2 = ConvBNReLU(out_channels, out_channels)
+
+    def forward(self, x: Tensor, skip: Tensor | None) -> Tensor:
+        """Map x (N, in_channels, h, w) and skip (N, skip_channels, fh, fw) to (N, out_channels, fh, fw)."""
+        if self.factor > 1:
+            x = F.interpolate(x, scale_factor=self.factor, mode="nearest")
+        if skip is not None:
+            x = torch.cat([x, skip], dim=1)
+        out: Tensor = self.conv2(self.conv1(x))
+        return out
+
+
+class PlainUNet(nn.Module):
+    """The network of the paper: logits at stride 1."""
+
+    def __init__(self, config: UNetConfig):
+        super().__init__()
+        self.encoder = PlainEncoder(config.in_channels, config.width)
+        deepest_first = self.encoder.channels[::-1]
+        self.decoder = nn.ModuleList(map(PlainStep, deepest_first[:-1], deepest_first[1:]))
+        self.dropout = nn.Dropout2d(config.dropout)
+        self.classifier = nn.Conv2d(config.width, config.num_classes, kernel_size=1)
+        self.aux_head = FCNHead(self.encoder.channels[-2], config.num_classes) if config.aux else None
+        init_weights(self)
+
+    def decode(self, features: list[Tensor]) -> Tensor:
+        """Map the encoder's maps to the map before the classifier: (N, width, H, W)."""
+        x = features[-1]  # (N, 16 width, H/16, W/16)
+        for step, skip in zip(self.decoder, features[-2::-1], strict=True):
+            x = step(x, skip)
+        return x
+
+    def forward(self, x: Tensor) -> SemanticLogits:
+        """Map a normalised picture (N, C, H, W) to logits (N, K, H, W)."""
+        x = pad_to_multiple(x, self.encoder.strides[-1])
+        features = self.encoder(x)
+        logits = self.classifier(self.dropout(self.decode(features)))
+        return SemanticLogits(logits, canvas=canvas_of(x), aux=auxiliary(self, features))
+
+
+class UNet(nn.Module):
+    """A U-Net on a named encoder: logits at stride 1, or coarser where `decoder_channels` is short."""
+
+    def __init__(self, config: UNetConfig, encoder: Encoder):
+        super().__init__()
+        self.encoder = encoder
+        plan = decoder_plan(encoder, len(config.decoder_channels))
+        self.decoder = nn.ModuleList()
+        in_channels = encoder.channels[-1]
+        for (factor, skip_channels), out_channels in zip(plan, config.decoder_channels, strict=True):
+            self.decoder.append(Step(in_channels, skip_channels, out_channels, factor=factor))
+            in_channels = out_channels
+        self.dropout = nn.Dropout2d(config.dropout)
+        self.classifier = nn.Conv2d(in_channels, config.num_classes, kernel_size=3, padding=1)
+        self.aux_head = FCNHead(encoder.channels[-2], config.num_classes) if config.aux else None
+        for part in (self.decoder, self.classifier, self.aux_head):
+            if part is not None:
+                init_weights(part)
+
+    def decode(self, features: list[Tensor]) -> Tensor:
+        """Map the encoder's maps to the map before the classifier: (N, decoder_channels[-1], H/s, W/s)."""
+        x, skips = features[-1], features[-2::-1]
+        for index, step in enumerate(self.decoder):
+            x = step(x, skips[index] if index < len(skips) else None)
+        return x
+
+    def forward(self, x: Tensor) -> SemanticLogits:
+        """Map a normalised picture (N, C, H, W) to logits (N, K, H/s, W/s)."""
+        x = pad_to_multiple(x, math.lcm(max(self.encoder.strides), self.encoder.multiple))
+        features = self.encoder(x)
+        logits = self.classifier(self.dropout(self.decode(features)))
+        return SemanticLogits(logits, canvas=canvas_of(x), aux=auxiliary(self, features))
+
+
+def decoder_plan(encoder: Encoder, steps: int) -> list[tuple[int, int]]:
+    """Return (factor, skip channels) of each decoder step, deepest first.
+
+    The decoder visits each encoder map upwards, then doubles without a skip until stride 1. So an encoder that starts
+    at stride 4 (a Mix Transformer) has no skip at strides 2 and 1.
+    """
+    strides, skips = list(encoder.strides[::-1]), list(encoder.channels[-2::-1])
+    while strides[-1] > 1:
+        strides.append(strides[-1] // 2)
+        skips.append(0)
+    plan = [(coarse // fine, skip) for coarse, fine, skip in zip(strides, strides[1:], skips, strict=False)]
+    if not 1 <= steps <= len(plan):
+        raise UsageError(
+            f"decoder_channels has {steps} entries; an encoder of strides {encoder.strides} takes 1 to {len(plan)}"
+        )
+    return plan[:steps]
+
+
+def canvas_of(x: Tensor) -> tuple[int, int]:
+    """Return the size of the padded picture that the logits cover."""
+    return (x.shape[-2], x.shape[-1])
+
+
+def auxiliary(net: PlainUNet | UNet, features: list[Tensor]) -> dict[str, Tensor]:
+    """Return the logits of the auxiliary head while training, else nothing."""
+    if net.aux_head is None or not net.training:
+        return {}
+    return {"fcn": net.aux_head(features[-2])}
+
+
+def build(config: UNetConfig) -> PlainUNet | UNet:
+    """Make the network: the paper's, or one on a named encoder."""
+    if config.encoder is None:
+        return PlainUNet(config)
+    return UNet(config, create_encoder(config.encoder, in_channels=config.in_channels))
+
+
+ARCHITECTURE = Architecture(
+    name="unet",
+    title="U-Net",
+    paper="https://arxiv.org/abs/1505.04597",
+    tasks=("semantic",),
+    output=SemanticLogits,
+    config=UNetConfig,
+    build=build,
+    tiny={"width": 4},
+)

@@ -1,0 +1,238 @@
+"""A raise cut into bands and slots: small pieces of the full-size values, and their adjoint, with no scatter and no sort.
+
+The output pixels are grouped in runs on both axes (`ops.sampling`). A *band* is some pictures and some runs of rows. For slot
+(r, c) of a band, the values of the r-th row and c-th column of all its runs are one dense (n, K, Gy, Gx) array, made by two
+weighted sums of neighbouring samples. Losses reduce such an array at once and hand its gradient back; the sums over slots are
+the exact adjoint of the raise. Every pixel belongs to exactly one slot of one band.
+
+Full-size maps (labels, weights, per-pixel results) are stored with one more row and column: slots past the end of a short run
+read and write there.
+
+Letters: N batch, K classes, (h, w) logits, (H, W) pixels, Gy Gx runs, Sy Sx slots of a run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from segatlas.ops.sampling import Runs, make_axis, make_runs
+
+CPU_BYTES = 192 << 10
+"""Size of one slot's values on the CPU: it and its four companions stay near the core."""
+
+GPU_BYTES = 256 << 20
+"""Size of one slot's values on other devices: large enough that launches do not count."""
+
+
+class Lattice:
+    """The raise of (N, K, h, w) logits to (H, W) pixels, ready to be walked band by band."""
+
+    def __init__(self, shape: torch.Size, rows: Runs, columns: Runs, device: torch.device):
+        self.shape = shape
+        self.rows = rows
+        self.columns = columns
+        self.device = device
+        self.pixel_rows = torch.where(rows.filler, rows.size, rows.pixel)
+        self.pixel_columns = torch.where(columns.filler, columns.size, columns.pixel)
+
+    @classmethod
+    def of(
+        cls,
+        logits: Tensor,
+        size: tuple[int, int],
+        *,
+        canvas: tuple[int, int] | None = None,
+        align_corners: bool = False,
+        crop: tuple[int, int] | None = None,
+        mode: str = "bilinear",
+    ) -> Lattice:
+        """Build the lattice of logits (N, K, h, w) raised to size; arguments as in `ops.class_map`."""
+        dtype = torch.promote_types(logits.dtype, torch.float32)
+        rows, columns = (
+            make_runs(
+                make_axis(
+                    logits.shape[2 + i],
+                    size[i],
+                    canvas=canvas and canvas[i],
+                    crop=crop and crop[i],
+                    align_corners=align_corners,
+                    mode=mode,
+                    dtype=dtype,
+                    device=logits.device,
+                )
+            )
+            for i in range(2)
+        )
+        return cls(logits.shape, rows, columns, logits.device)
+
+    def bands(self) -> Iterator[Band]:
+        """Yield bands whose slots hold about CPU_BYTES (or GPU_BYTES) of values."""
+        count, classes = self.shape[:2]
+        budget = CPU_BYTES if self.device.type == "cpu" else GPU_BYTES
+        runs = max(1, budget // (classes * len(self.columns) * 4))
+        pictures = max(1, runs // len(self.rows))
+        for first in range(0, count, pictures):
+            for start in range(0, len(self.rows), runs):
+                yield Band(self, slice(first, first + pictures), slice(start, start + runs))
+
+    def new_map(self, dtype: torch.dtype) -> Tensor:
+        """Return an empty padded map (N, H+1, W+1)."""
+        return torch.empty(self.shape[0], self.rows.size + 1, self.columns.size + 1, dtype=dtype, device=self.device)
+
+    def pad_map(self, values: Tensor, fill: float) -> Tensor:
+        """Return a full-size map (N, H, W) with the row and column for short runs added."""
+        return pad(values, (0, 1, 0, 1), value=fill)
+
+    def trim(self, padded: Tensor) -> Tensor:
+        """Return a padded map without its extra row and column."""
+        return padded[:, :-1, :-1].contiguous()
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Where the values of one slot of a band lie in padded full-size maps."""
+
+    pictures: slice
+    rows: Tensor
+    columns: Tensor
+
+    def read(self, padded: Tensor) -> Tensor:
+        """Return the slot's part (n, Gy, Gx) of a padded map (N, H+1, W+1)."""
+        return padded[self.pictures].index_select(1, self.rows).index_select(2, self.columns)
+
+    def write(self, padded: Tensor, values: Tensor) -> None:
+        """Store values (n, Gy, Gx) in a padded map (N, H+1, W+1)."""
+        padded[self.pictures, self.rows.unsqueeze(1), self.columns] = values
+
+
+class Band:
+    """Some pictures and some runs of rows of a lattice."""
+
+    def __init__(self, lattice: Lattice, pictures: slice, runs: slice):
+        self.lattice = lattice
+        self.pictures = pictures
+        self.runs = runs
+        self._rows = _Pair(lattice.rows, runs, dim=2)
+        self._columns = _Pair(lattice.columns, slice(None), dim=3)
+
+    def values(self, logits: Tensor, *, level: bool = False) -> Iterator[tuple[Slot, Tensor]]:
+        """Yield (slot, values (n, K, Gy, Gx)) of every slot; values is one buffer, overwritten by the next slot.
+
+        level: subtract from every sample its largest logit first. Softmax does not see it, and all values are <= 0.
+        """
+        for slot, values, _, _ in self._walk(logits, level=level):
+            yield slot, values
+
+    def backward(self, logits: Tensor, gradient: Tensor, *, level: bool = False) -> Iterator[tuple[Slot, Tensor]]:
+        """Like `values`; the caller overwrites values with the loss's gradient to them before it asks for the next slot.
+
+        The adjoint is added to gradient (N, K, h, w).
+        """
+        rows, columns = self.lattice.rows, self.lattice.columns
+        across: tuple[Tensor, Tensor] | None = None  # sums over the slots of a row: (n, K, Gy, Gx)
+        down: tuple[Tensor, Tensor] | None = None  # sums over the rows of a run: (n, K, Gy, w + 2)
+        for slot, values, r, c in self._walk(logits, level=level):
+            yield slot, values
+            across = _accumulate(across, values, columns.weight[c], fresh=c == 0)
+            if c == columns.slots - 1:
+                row = values.new_zeros(*values.shape[:3], columns.samples + 2)
+                self._columns.give_back(row, *across)
+                down = _accumulate(down, row, rows.weight[r, self.runs].unsqueeze(1), fresh=r == 0)
+        assert down is not None
+        block = values.new_zeros(*values.shape[:2], self._rows.extent, columns.samples + 2)
+        self._rows.give_back(block, *down)
+        self._fold(block, gradient[self.pictures])
+
+    def _walk(self, logits: Tensor, *, level: bool) -> Iterator[tuple[Slot, Tensor, int, int]]:
+        lattice = self.lattice
+        rows, columns = lattice.rows, lattice.columns
+        top, bottom = self._rows.take(self._block(logits, level))  # (n, K, Gy, w + 2) each
+        drop = bottom - top
+        row = torch.empty_like(top, memory_format=torch.contiguous_format)
+        left, right = self._columns.take(row)
+        values = row.new_empty(*top.shape[:3], len(columns))
+        step = torch.empty_like(values)
+        for r in range(rows.slots):
+            torch.addcmul(top, drop, rows.weight[r, self.runs].unsqueeze(1), out=row)
+            if not columns.consecutive:
+                left, right = self._columns.take(row)
+            torch.sub(right, left, out=step)
+            for c in range(columns.slots):
+                torch.addcmul(left, step, columns.weight[c], out=values)
+                yield Slot(self.pictures, lattice.pixel_rows[r, self.runs], lattice.pixel_columns[c]), values, r, c
+
+    def _block(self, logits: Tensor, level: bool) -> Tensor:
+        """Return the samples under the band in the dtype of the weights, (n, K, rows, w + 2), edges repeated."""
+        first, last = self._rows.first, self._rows.first + self._rows.extent - 1
+        samples = self.lattice.rows.samples
+        inner = logits[self.pictures, :, max(first - 1, 0) : min(last, samples)]
+        inner = inner.to(self.lattice.rows.weight.dtype)
+        if level:
+            inner = inner - inner.amax(1, keepdim=True)
+        return pad(inner, (1, 1, int(first == 0), int(last == samples + 1)), mode="replicate")
+
+    def _fold(self, block: Tensor, gradient: Tensor) -> None:
+        """Add the gradient of the padded samples of a band to gradient (n, K, h, w)."""
+        first, last = self._rows.first, self._rows.first + self._rows.extent - 1
+        samples = self.lattice.rows.samples
+        block[..., 1] += block[..., 0]
+        block[..., -2] += block[..., -1]
+        block = block[..., 1:-1]
+        if first == 0:
+            gradient[:, :, 0] += block[:, :, 0]
+            block = block[:, :, 1:]
+        if last == samples + 1:
+            gradient[:, :, -1] += block[:, :, -1]
+            block = block[:, :, :-1]
+        start = max(first - 1, 0)
+        gradient[:, :, start : start + block.shape[2]] += block
+
+
+class _Pair:
+    """The two neighbouring samples of every run along one dimension of a padded map, and the way back."""
+
+    def __init__(self, runs: Runs, part: slice, dim: int):
+        padded = runs.padded[part]
+        self.dim = dim
+        self.count = len(padded)
+        self.consecutive = runs.consecutive
+        whole = part == slice(None)
+        self.first = 0 if whole else int(padded[0])
+        self.extent = runs.samples + 2 if whole else int(padded[-1]) + 2 - self.first
+        self.offset = int(padded[0]) - self.first
+        self.index = padded - self.first
+
+    def take(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return first and second samples of all runs: views where the runs are consecutive."""
+        if self.consecutive:
+            return x.narrow(self.dim, self.offset, self.count), x.narrow(self.dim, self.offset + 1, self.count)
+        return x.index_select(self.dim, self.index), x.index_select(self.dim, self.index + 1)
+
+    def give_back(self, x: Tensor, first: Tensor, second: Tensor) -> None:
+        """Add the gradients of first and second samples to x."""
+        if self.consecutive:
+            x.narrow(self.dim, self.offset, self.count).add_(first)
+            x.narrow(self.dim, self.offset + 1, self.count).add_(second)
+        else:
+            x.index_add_(self.dim, self.index, first)
+            x.index_add_(self.dim, self.index + 1, second)
+
+
+def _accumulate(
+    sums: tuple[Tensor, Tensor] | None, gradient: Tensor, weight: Tensor, *, fresh: bool
+) -> tuple[Tensor, Tensor]:
+    """Add a slot's gradient to the sums for the first samples (weight 1 - w) and the second samples (weight w)."""
+    if sums is None:
+        sums = torch.empty_like(gradient), torch.empty_like(gradient)
+    if fresh:
+        torch.mul(gradient, weight, out=sums[1])
+        torch.sub(gradient, sums[1], out=sums[0])
+    else:
+        sums[0].addcmul_(gradient, 1 - weight)
+        sums[1].addcmul_(gradient, weight)
+    return sums

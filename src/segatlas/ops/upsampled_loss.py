@@ -1,0 +1,368 @@
+"""Losses at full size from low-resolution logits, without building the full-size logits or their gradient.
+
+Everything walks the raise slot by slot (`ops.lattice`), so the extra memory is a few small buffers and, where a second pass is
+needed, one float per pixel. Three building blocks:
+
+- `upsampled_cross_entropy`: loss and gradient in one pass, the gradient being made while the values are at hand;
+- `upsampled_log_likelihood`: log-probability of the true class of every pixel, (N, H, W), differentiable by a second pass;
+  any loss of that quantity follows (OHEM, focal);
+- `upsampled_overlap`: per class soft intersection, prediction and label sums, differentiable by a second pass; Dice and
+  Tversky follow.
+
+Letters: N batch, K classes, (h, w) logits, (H', W') canvas, (H, W) labels (H <= H', W <= W': the rest is padding).
+Labels are 0..K-1, or `ignore_index` where a pixel has none: such a pixel adds nothing and gets no gradient.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.autograd.function import FunctionCtx, once_differentiable
+
+from segatlas.errors import UsageError
+from segatlas.ops.lattice import Lattice, Slot
+from segatlas.structures import IGNORE
+
+SMALLEST_TOTAL = 1e-25
+"""Softmax denominators below this (relative to the largest logit around) send a loss to the slower, safe form."""
+
+
+def upsampled_cross_entropy(
+    logits: Tensor,
+    labels: Tensor,
+    *,
+    canvas: tuple[int, int] | None = None,
+    align_corners: bool = False,
+    weight: Tensor | None = None,
+    label_smoothing: float = 0.0,
+    ignore_index: int = IGNORE,
+    pixel_weight: Tensor | None = None,
+) -> Tensor:
+    """Return the mean cross-entropy over labelled pixels of logits raised bilinearly to the canvas.
+
+    Equal to `interpolate` followed by torch's `cross_entropy(..., reduction="mean")`, its weighted mean included: the sum is
+    divided by the sum of the weights of the labelled pixels. Without any labelled pixel the loss is 0 with zero gradient
+    (torch gives NaN).
+
+    Args:
+        logits: (N, K, h, w) float; half precision is computed in float32.
+        labels: (N, H, W) uint8 or int, 0..K-1 or ignore_index.
+        canvas: (H', W') pixels that the logits cover; default (H, W).
+        align_corners: as in `torch.nn.functional.interpolate`.
+        weight: (K,) weight of each class.
+        label_smoothing: share of the target spread evenly over all classes, 0..1.
+        ignore_index: label of pixels without truth.
+        pixel_weight: (N, H, W) further factor of each pixel, in the sum and in the divisor.
+
+    Returns:
+        A scalar in float32 (float64 for float64 logits).
+
+    Raises:
+        UsageError: shapes do not fit together, or a label is out of range.
+    """
+    _check(logits, labels, canvas, ignore_index)
+    if pixel_weight is not None and pixel_weight.shape != labels.shape:
+        raise UsageError(f"pixel_weight {tuple(pixel_weight.shape)} does not match labels {tuple(labels.shape)}")
+    lattice = Lattice.of(logits, _size(labels), canvas=canvas, align_corners=align_corners)
+    return _CrossEntropy.apply(logits, labels, lattice, weight, label_smoothing, ignore_index, pixel_weight)
+
+
+def upsampled_ohem(
+    logits: Tensor,
+    labels: Tensor,
+    *,
+    threshold: float = 0.7,
+    min_kept: int = 100_000,
+    canvas: tuple[int, int] | None = None,
+    align_corners: bool = False,
+    weight: Tensor | None = None,
+    ignore_index: int = IGNORE,
+) -> Tensor:
+    """Return the mean cross-entropy over hard pixels only (online hard example mining).
+
+    Hard are the labelled pixels whose true class has a probability below `threshold`, and in any case the `min_kept` pixels
+    of the batch with the lowest ones (all of them if there are fewer). Both passes are banded. The mean runs over the kept
+    pixels, weighted by class like `upsampled_cross_entropy`; other arguments, errors and the empty case are as there.
+    """
+    log_likelihood = upsampled_log_likelihood(
+        logits, labels, canvas=canvas, align_corners=align_corners, ignore_index=ignore_index
+    )
+    labelled = labels != ignore_index
+    probability = log_likelihood.detach().exp()
+    candidates = probability[labelled]
+    if len(candidates) > min_kept:
+        limit = candidates.kthvalue(min_kept).values
+        labelled = labelled & ((probability < threshold) | (probability <= limit))
+    share = labelled.to(log_likelihood.dtype)
+    if weight is not None:
+        share = share * weight.to(share)[labels.long().masked_fill(~labelled, 0)]
+    return _ratio(-(log_likelihood * share).sum(), share.sum())
+
+
+def upsampled_log_likelihood(
+    logits: Tensor,
+    labels: Tensor,
+    *,
+    canvas: tuple[int, int] | None = None,
+    align_corners: bool = False,
+    ignore_index: int = IGNORE,
+) -> Tensor:
+    """Return the log-probability of the true class of every pixel, (N, H, W); 0 where there is no label.
+
+    Arguments and errors are those of `upsampled_cross_entropy`.
+    """
+    _check(logits, labels, canvas, ignore_index)
+    lattice = Lattice.of(logits, _size(labels), canvas=canvas, align_corners=align_corners)
+    return _LogLikelihood.apply(logits, labels, lattice, ignore_index)
+
+
+def upsampled_overlap(
+    logits: Tensor,
+    labels: Tensor,
+    *,
+    canvas: tuple[int, int] | None = None,
+    align_corners: bool = False,
+    ignore_index: int = IGNORE,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return per class sums over the labelled pixels of the batch, (K,) each.
+
+    Returns:
+        intersection: sum of the class's probability over the pixels that have it; predicted: that sum over all labelled
+        pixels; labelled: number of pixels that have the class (no gradient).
+
+    Arguments and errors are those of `upsampled_cross_entropy`.
+    """
+    _check(logits, labels, canvas, ignore_index)
+    lattice = Lattice.of(logits, _size(labels), canvas=canvas, align_corners=align_corners)
+    intersection, predicted = _Overlap.apply(logits, labels, lattice, ignore_index)
+    counts = torch.bincount(labels[labels != ignore_index].int(), minlength=logits.shape[1])
+    return intersection, predicted, counts.to(predicted.dtype)
+
+
+class _Targets:
+    """Labels of one slot: `index` (n, 1, Gy, Gx) int64 with 0 where there is no label, `labelled` (n, Gy, Gx) bool."""
+
+    def __init__(self, slot: Slot, padded: Tensor, ignore_index: int):
+        labels = slot.read(padded)
+        self.labelled = labels != ignore_index
+        self.index = (labels * self.labelled).unsqueeze(1).long()
+
+
+class _CrossEntropy(torch.autograd.Function):
+    """Loss and gradient in one walk. The gradient is kept without the division by the total weight."""
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx,
+        logits: Tensor,
+        labels: Tensor,
+        lattice: Lattice,
+        weight: Tensor | None,
+        smoothing: float,
+        ignore_index: int,
+        pixel_weight: Tensor | None,
+    ) -> Tensor:
+        dtype = lattice.rows.weight.dtype
+        terms = _Terms(lattice, labels, weight, smoothing, ignore_index, pixel_weight, logits.shape[1], dtype)
+        with torch.autocast(logits.device.type, enabled=False):
+            needs_gradient = ctx.needs_input_grad[0]
+            loss, total, gradient, smallest = _walk_cross_entropy(logits, terms, needs_gradient, level=True)
+            if not smallest > SMALLEST_TOTAL:
+                loss, total, gradient, _ = _walk_cross_entropy(logits, terms, needs_gradient, level=False)
+        divisor = total.where(total > 0, 1)
+        if gradient is not None:
+            ctx.save_for_backward((gradient / divisor).to(logits.dtype))
+        return (loss / divisor).to(dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,) = ctx.saved_tensors
+        return (gradient * upstream, *[None] * 6)
+
+
+class _Terms:
+    """Everything a slot of the cross-entropy needs besides the logits."""
+
+    def __init__(
+        self,
+        lattice: Lattice,
+        labels: Tensor,
+        weight: Tensor | None,
+        smoothing: float,
+        ignore_index: int,
+        pixel_weight: Tensor | None,
+        classes: int,
+        dtype: torch.dtype,
+    ):
+        self.lattice = lattice
+        self.labels = lattice.pad_map(labels, ignore_index)
+        self.ignore_index = ignore_index
+        self.smoothing = smoothing
+        self.class_weight = None if weight is None else weight.to(labels.device, dtype)
+        self.pixel_weight = None if pixel_weight is None else lattice.pad_map(pixel_weight.to(dtype), 0)
+        # What each class gets of the smoothed target: (K, 1, 1), times the pixel's own weight.
+        spread = torch.ones(classes, dtype=dtype, device=labels.device) if self.class_weight is None else self.class_weight
+        self.spread = (spread * (smoothing / classes)).view(-1, 1, 1)
+
+    def pixels(self, slot: Slot, targets: _Targets, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Return (n, 1, Gy, Gx): the weight of each pixel without and with that of its class; 0 without label."""
+        own = targets.labelled.to(dtype)
+        if self.pixel_weight is not None:
+            own = own * slot.read(self.pixel_weight)
+        own = own.unsqueeze(1)
+        return own, own if self.class_weight is None else own * self.class_weight[targets.index]
+
+
+def _walk_cross_entropy(
+    logits: Tensor, terms: _Terms, needs_gradient: bool, *, level: bool
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
+    """Return sum of losses, sum of weights (float64 scalars), gradient of the former (N, K, h, w), smallest denominator.
+
+    level: values are logits minus an interpolation of each sample's largest one, computed at low resolution, instead of
+    minus each pixel's largest one. Cheaper by two passes, exact while the softmax denominators do not underflow.
+    """
+    loss = torch.zeros((), dtype=torch.float64, device=logits.device)
+    total = torch.zeros_like(loss)
+    gradient = _zeros(logits, terms.lattice) if needs_gradient else None
+    smallest = torch.full_like(loss, 1.0)
+    for band in terms.lattice.bands():
+        walk = band.values(logits, level=level) if gradient is None else band.backward(logits, gradient, level=level)
+        for slot, values in walk:
+            if not level:
+                values.sub_(values.amax(1, keepdim=True))
+            targets = _Targets(slot, terms.labels, terms.ignore_index)
+            own, weighted = terms.pixels(slot, targets, values.dtype)
+            true = values.gather(1, targets.index)
+            if terms.smoothing:
+                linear = (values * terms.spread).sum(1, keepdim=True)
+            denominator = values.exp_().sum(1, keepdim=True)
+            smallest = torch.minimum(smallest, denominator.amin())
+            log_denominator = denominator.log()
+            sharp = weighted * (1 - terms.smoothing)
+            loss += (sharp * (log_denominator - true)).sum()
+            total += weighted.sum()
+            scale = sharp
+            if terms.smoothing:
+                spread = terms.spread.sum()
+                loss += (own * (spread * log_denominator - linear)).sum()
+                scale = sharp + own * spread
+            if gradient is not None:
+                values.mul_(scale / denominator)
+                if terms.smoothing:
+                    values.addcmul_(own, terms.spread, value=-1)
+                values.scatter_(1, targets.index, values.gather(1, targets.index) - sharp)
+    return loss, total, gradient, smallest
+
+
+class _LogLikelihood(torch.autograd.Function):
+    """Log-probability of the true class; the second pass makes the probabilities again."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, logits: Tensor, labels: Tensor, lattice: Lattice, ignore_index: int) -> Tensor:
+        ctx.save_for_backward(logits, labels)
+        ctx.lattice, ctx.ignore_index = lattice, ignore_index
+        padded = lattice.pad_map(labels, ignore_index)
+        result = lattice.new_map(lattice.rows.weight.dtype)
+        with torch.autocast(logits.device.type, enabled=False):
+            for band in lattice.bands():
+                for slot, values in band.values(logits, level=True):
+                    targets = _Targets(slot, padded, ignore_index)
+                    values.sub_(values.amax(1, keepdim=True))
+                    true = values.gather(1, targets.index)
+                    likelihood = true - values.exp_().sum(1, keepdim=True).log()
+                    slot.write(result, likelihood.squeeze(1) * targets.labelled)
+        return lattice.trim(result)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        logits, labels = ctx.saved_tensors
+        lattice = ctx.lattice
+        padded = lattice.pad_map(labels, ctx.ignore_index)
+        factor = lattice.pad_map(upstream, 0)
+        gradient = _zeros(logits, lattice)
+        with torch.autocast(logits.device.type, enabled=False):
+            for band in lattice.bands():
+                for slot, values in band.backward(logits, gradient, level=True):
+                    targets = _Targets(slot, padded, ctx.ignore_index)
+                    pixel = (slot.read(factor) * targets.labelled).unsqueeze(1)
+                    _softmax(values)
+                    values.mul_(-pixel)
+                    values.scatter_(1, targets.index, values.gather(1, targets.index) + pixel)
+        return gradient.to(logits.dtype), None, None, None
+
+
+class _Overlap(torch.autograd.Function):
+    """Per class sums of probabilities, over the pixels of the class and over all labelled ones."""
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx, logits: Tensor, labels: Tensor, lattice: Lattice, ignore_index: int
+    ) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(logits, labels)
+        ctx.lattice, ctx.ignore_index = lattice, ignore_index
+        padded = lattice.pad_map(labels, ignore_index)
+        intersection = torch.zeros(logits.shape[1], dtype=torch.float64, device=logits.device)
+        predicted = torch.zeros_like(intersection)
+        with torch.autocast(logits.device.type, enabled=False):
+            for band in lattice.bands():
+                for slot, values in band.values(logits, level=True):
+                    targets = _Targets(slot, padded, ignore_index)
+                    _softmax(values).mul_(targets.labelled.unsqueeze(1))
+                    predicted += values.sum((0, 2, 3))
+                    true = values.gather(1, targets.index)
+                    intersection.index_add_(0, targets.index.flatten(), true.flatten().double())
+        dtype = lattice.rows.weight.dtype
+        return intersection.to(dtype), predicted.to(dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, to_intersection: Tensor, to_predicted: Tensor) -> tuple[Tensor | None, ...]:
+        logits, labels = ctx.saved_tensors
+        lattice = ctx.lattice
+        padded = lattice.pad_map(labels, ctx.ignore_index)
+        gradient = _zeros(logits, lattice)
+        with torch.autocast(logits.device.type, enabled=False):
+            for band in lattice.bands():
+                for slot, values in band.backward(logits, gradient, level=True):
+                    targets = _Targets(slot, padded, ctx.ignore_index)
+                    _softmax(values).mul_(targets.labelled.unsqueeze(1))
+                    # d/dv_k = p_k (q_k - sum_j p_j q_j) with q_k = to_predicted_k + [k is true] to_intersection_k
+                    gain = values.gather(1, targets.index) * to_intersection[targets.index]
+                    mean = torch.einsum("nkyx,k->nyx", values, to_predicted).unsqueeze(1) + gain
+                    values.mul_(to_predicted.view(-1, 1, 1) - mean)
+                    values.scatter_(1, targets.index, values.gather(1, targets.index) + gain)
+        return gradient.to(logits.dtype), None, None, None
+
+
+def _softmax(values: Tensor) -> Tensor:
+    """Turn values (n, K, Gy, Gx) into probabilities, in place."""
+    values.sub_(values.amax(1, keepdim=True)).exp_()
+    return values.div_(values.sum(1, keepdim=True))
+
+
+def _zeros(logits: Tensor, lattice: Lattice) -> Tensor:
+    return torch.zeros(logits.shape, dtype=lattice.rows.weight.dtype, device=logits.device)
+
+
+def _ratio(total: Tensor, divisor: Tensor) -> Tensor:
+    """Return total / divisor, 0 where the divisor is 0."""
+    return total / divisor.where(divisor > 0, 1)
+
+
+def _size(labels: Tensor) -> tuple[int, int]:
+    return labels.shape[1], labels.shape[2]
+
+
+def _check(logits: Tensor, labels: Tensor, canvas: tuple[int, int] | None, ignore_index: int) -> None:
+    if logits.ndim != 4 or labels.ndim != 3 or len(logits) != len(labels):
+        raise UsageError(
+            f"expected (N, K, h, w) logits and (N, H, W) labels, got {tuple(logits.shape)} and {tuple(labels.shape)}"
+        )
+    if canvas is not None and (canvas[0] < labels.shape[1] or canvas[1] < labels.shape[2]):
+        raise UsageError(f"labels {tuple(labels.shape[1:])} do not fit on the canvas {tuple(canvas)}")
+    if labels.device.type == "cpu" and labels.numel():  # elsewhere the look would cost a wait; gather checks there
+        highest = int(labels.masked_fill(labels == ignore_index, 0).max())
+        if highest >= logits.shape[1]:
+            raise UsageError(f"label {highest} in a loss over {logits.shape[1]} classes (0..{logits.shape[1] - 1})")

@@ -1,0 +1,70 @@
+"""The recipe as users load it: `config`'s schema plus a check of the `model:` section against the architectures.
+
+This is a room above `config` and `models`, because `config` may not know the networks. Names of models and encoders
+are checked in torch-free tables; only further keys of `model:` import the one file of that architecture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from segatlas import config
+from segatlas.config.architectures import check_fields
+from segatlas.config.messages import show, unknown
+from segatlas.config.schema import ModelCheck, ModelConfig
+from segatlas.encoders import ENCODERS, timm_names
+from segatlas.errors import Problem
+from segatlas.models import ARCHITECTURES, load_architecture, lookup
+
+FROM_DATA = {"num_classes": 2, "in_channels": 3}
+"""Stand-ins for what the data set decides later, where the recipe leaves it open."""
+
+
+def check_model(model: Mapping[str, Any]) -> list[Problem]:
+    """Return the problems of a recipe's `model:` section that the schema cannot see."""
+    name = model.get("name", ModelConfig.model_fields["name"].default)
+    try:
+        _, variant = lookup(name)
+    except KeyError:
+        known = [*ARCHITECTURES, *(name for entry in ARCHITECTURES.values() for name in entry.variants)]
+        return [Problem(key="model.name", got=show(name), message=unknown("model", name, known))]
+    problems = _check_encoder(model.get("encoder"))
+    own = {key: value for key, value in model.items() if key not in ModelConfig.model_fields}
+    if set(own) - {"encoder"}:
+        record = load_architecture(name)
+        fields = {**FROM_DATA, **(record.variants[variant] if variant else {}), **own}
+        further = [key for key in ModelConfig.model_fields if key != "name"]
+        problems += check_fields(record.config, fields, further=further)
+    return problems
+
+
+def _check_encoder(name: Any) -> list[Problem]:
+    """Check an encoder's name; what is no text at all is left to the architecture's own config."""
+    if not isinstance(name, str) or name in ENCODERS:
+        return []
+    others = timm_names()
+    if name.removeprefix("timm/").split(".")[0] in others:
+        return []
+    return [Problem(key="model.encoder", got=show(name), message=unknown("encoder", name, [*ENCODERS, *others]))]
+
+
+class Config(config.Config):
+    """A whole recipe, checked to the last key of its network. See `segatlas.config.Config` for the keys."""
+
+    @classmethod
+    def load(
+        cls, source: str | Path | Mapping[str, Any], *overrides: str, check_model: ModelCheck | None = check_model
+    ) -> Self:
+        """Read and check a recipe.
+
+        Args:
+            source: a shipped recipe's name, a YAML file's path, or a dict.
+            overrides: "a.b=value" words, laid over the recipe in order; the value is YAML.
+            check_model: checks the keys of `model:` that belong to the architecture.
+
+        Raises:
+            ConfigError: with all problems at once, each with file, line, key, value found and value expected.
+        """
+        return super().load(source, *overrides, check_model=check_model)

@@ -1,0 +1,96 @@
+"""Make a network from the name of an architecture or variant and the fields of its config."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from segatlas.errors import UsageError
+from segatlas.models import ARCHITECTURES, load_architecture, lookup
+from segatlas.models.architecture import Architecture
+from segatlas.weights.encoder_weights import load_encoder_weights
+from segatlas.weights.validation import FieldsError, nearest, render, validated
+
+_ALIASES = {"encoder_name": "encoder", "classes": "num_classes"}
+"""Argument names of segmentation-models-pytorch -> ours."""
+
+
+def create_model(
+    name: str,
+    *,
+    encoder_weights: str | None = None,
+    num_classes: int | None = None,
+    in_channels: int = 3,
+    **fields: Any,
+) -> nn.Module:
+    """Make a network with random weights, its encoder's optionally loaded.
+
+    Args:
+        name: architecture or variant, see `list_models`.
+        encoder_weights: None, "imagenet" (downloads timm's published weights of that encoder) or a weights file. The
+            first convolution is adapted to `in_channels`, see `load_encoder_weights`.
+        num_classes: classes, K.
+        in_channels: channels of the picture, C.
+        fields: further fields of the architecture's config, e.g. `encoder="resnet34"`; `segatlas models info NAME`
+            lists them. `encoder_name` and `classes` are accepted for `encoder` and `num_classes`.
+
+    Returns:
+        The network, in training mode, with `.config` (the architecture's dataclass) and `.architecture` (its name).
+
+    Raises:
+        UsageError: unknown name, or fields that the architecture does not take; every fault named at once.
+        WeightsError: encoder weights that cannot be had or do not fit.
+    """
+    given = {"in_channels": in_channels, **_without_aliases(fields, num_classes)}
+    architecture, config = make_config(name, given)
+    net = build_network(architecture, config)
+    if encoder_weights is not None:
+        load_encoder_weights(net, encoder_weights)
+    return net
+
+
+def make_config(name: str, fields: Mapping[str, Any]) -> tuple[Architecture, Any]:
+    """Return the architecture's record and its config made of the variant's fields and, above them, `fields`.
+
+    Raises:
+        UsageError: as `create_model`.
+    """
+    architecture = require_architecture(name)
+    variant = lookup(name)[1]
+    merged = {**(architecture.variants[variant] if variant else {}), **fields}
+    try:
+        return architecture, validated(architecture.config, merged)
+    except FieldsError as error:
+        raise UsageError(
+            f"model '{name}' cannot be made\n{render(error.problems)}\n  all fields: segatlas models info {name}"
+        ) from None
+
+
+def build_network(architecture: Architecture, config: Any) -> nn.Module:
+    """Build the network and mark it with its config and architecture name."""
+    net = architecture.build(config)
+    net.config = config
+    net.architecture = architecture.name  # type: ignore[assignment]
+    return net
+
+
+def require_architecture(name: str) -> Architecture:
+    """Return an architecture's record by its name or a variant's; UsageError with the nearest names if unknown."""
+    try:
+        return load_architecture(name)
+    except KeyError:
+        known = [word for entry in ARCHITECTURES.values() for word in (entry.name, *entry.variants)]
+        raise UsageError(f"unknown model '{name}'; {nearest(name, known)} (segatlas models list)") from None
+
+
+def _without_aliases(fields: Mapping[str, Any], num_classes: int | None) -> dict[str, Any]:
+    ours = dict(fields) if num_classes is None else {"num_classes": num_classes, **fields}
+    for alias, name in _ALIASES.items():
+        if alias in ours:
+            value = ours.pop(alias)
+            if name in ours and ours[name] != value:
+                raise UsageError(f"{alias}={value!r} contradicts {name}={ours[name]!r}; they mean the same, give one")
+            ours[name] = value
+    return ours

@@ -1,0 +1,158 @@
+"""Published weights for the encoder of a network: from timm's repositories on the hub, or from a file."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from segatlas.encoders import ENCODERS
+from segatlas.errors import WeightsError
+from segatlas.weights.fitting import require_fit
+from segatlas.weights.hub import fetch_file
+from segatlas.weights.reading import read_state_dict
+
+_log = logging.getLogger(__name__)
+
+IMAGENET: dict[str, str] = {
+    "resnet18": "timm/resnet18.a1_in1k",
+    "resnet34": "timm/resnet34.a1_in1k",
+    "resnet50": "timm/resnet50.a1_in1k",
+    "resnet101": "timm/resnet101.a1h_in1k",
+    "resnet152": "timm/resnet152.a1h_in1k",
+    "resnet50c": "timm/resnet50c.gluon_in1k",
+    "resnet101c": "timm/resnet101c.gluon_in1k",
+    "resnet18d": "timm/resnet18d.ra2_in1k",
+    "resnet34d": "timm/resnet34d.ra2_in1k",
+    "resnet50d": "timm/resnet50d.ra2_in1k",
+    "resnet101d": "timm/resnet101d.ra2_in1k",
+    "mobilenet_v2": "timm/mobilenetv2_100.ra_in1k",
+}
+"""Encoder written here -> hub repository of the ImageNet weights that timm takes by default for that network."""
+
+_HEADS = ("fc.", "classifier.", "head.")
+"""Names of an image classifier's last layer: dropped on purpose, a segmentation encoder has none."""
+
+_INVERTED_PARTS = {
+    "conv_pw": (0, 0),
+    "bn1": (0, 1),
+    "conv_dw": (1, 0),
+    "bn2": (1, 1),
+    "conv_pwl": (2, None),
+    "bn3": (3, None),
+}
+"""timm's names in a MobileNetV2 block -> index of the layer in torchvision's block, and within that layer."""
+
+_FIRST_PARTS = {"conv_dw": (0, 0), "bn1": (0, 1), "conv_pw": (1, None), "bn2": (2, None)}
+"""The same in the first block, which does not widen."""
+
+
+def load_encoder_weights(net: nn.Module, source: str) -> tuple[str, ...]:
+    """Load published weights into `net.encoder`, strictly.
+
+    The first convolution of a three-channel file is adapted to the encoder's channels: for one, the sum over R, G and
+    B (a grey picture then gives what its RGB copy gave); for N, R, G, B repeated in turn times 3/N (the response to a
+    picture of equal channels stays as it was).
+
+    Args:
+        net: a network with a named encoder.
+        source: "imagenet" or a weights file with the published names: torchvision's or timm's (ResNet, MobileNetV2),
+            the authors' (Mix Transformer), timm's (any other).
+
+    Returns:
+        Names in the file that were dropped on purpose: the image classifier, and for timm backbones whatever timm
+        itself leaves out where only feature maps are asked for. They are logged too.
+
+    Raises:
+        WeightsError: no named encoder, nothing published, no connection, or weights that do not fit.
+    """
+    name = getattr(net.config, "encoder", None)
+    if name is None:
+        raise WeightsError(
+            f"encoder_weights = {source!r}: this {net.architecture} has no named encoder to load them into; "
+            "give one, e.g. encoder='resnet34'"
+        )
+    encoder: nn.Module = net.encoder  # type: ignore[assignment]
+    file = _download(name, encoder) if source == "imagenet" else Path(source).expanduser()
+    tensors = read_state_dict(file).tensors
+    expected = dict(encoder.state_dict())
+    found = _renamed(name, expected, tensors)
+    used = {id(tensor) for tensor in found.values()}
+    dropped = tuple(key for key, tensor in tensors.items() if id(tensor) not in used)
+    counters = [key for key in expected if key.endswith("num_batches_tracked") and key not in found]
+    for key in counters:  # files older than torch 0.4.1 lack them; they matter to no result
+        del expected[key]
+    _adapt_first_convolution(encoder, found)
+    require_fit(expected, found, where=str(file), network=f"the encoder {name}")
+    encoder.load_state_dict(found, strict=False)
+    _log.info("%s: %d tensors loaded into the encoder, dropped: %s", file, len(found), ", ".join(dropped) or "none")
+    return dropped
+
+
+def _download(name: str, encoder: nn.Module) -> Path:
+    """Fetch timm's published file for an encoder."""
+    advice = "give a file instead: encoder_weights=PATH of a .pth or .safetensors file with the published weights"
+    if name in ENCODERS:
+        repository = IMAGENET.get(name)
+    else:
+        published = getattr(encoder.get_submodule("model"), "pretrained_cfg", None) or {}
+        repository = published.get("hf_hub_id")
+    if repository is None:
+        raise WeightsError(f"encoder_weights = 'imagenet': timm publishes none for {name}; {advice}")
+    try:
+        return fetch_file(repository, "model.safetensors")
+    except WeightsError as error:
+        raise WeightsError(f"encoder_weights = 'imagenet': {error}; {advice}") from error
+
+
+def _renamed(name: str, expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Give the file's tensors the encoder's names; the classifier is left out."""
+    if name not in ENCODERS:
+        pairs = {key: next((k for k in _timm_names(key) if k in tensors), None) for key in expected}
+        return {key: tensors[theirs] for key, theirs in pairs.items() if theirs is not None}
+    kept = {key: tensor for key, tensor in tensors.items() if not key.startswith(_HEADS)}
+    if name == "mobilenet_v2" and "conv_stem.weight" in kept:
+        return {_mobilenet_name(key): tensor for key, tensor in kept.items()}
+    return kept
+
+
+def _timm_names(ours: str) -> tuple[str, ...]:
+    """Return what a tensor of our timm encoder may be called in timm's file.
+
+    Ours has `model.` before it, some timm wrappers have a second one, others write `stages_0` for `stages.0`.
+    """
+    name = ours.removeprefix("model.")
+    return name, name.removeprefix("model."), re.sub(r"^([a-z]+)_(\d+)\.", r"\1.\2.", name)
+
+
+def _mobilenet_name(theirs: str) -> str:
+    """Translate timm's name of a MobileNetV2 tensor to torchvision's, which is ours; unknown names stay."""
+    outer = {"conv_stem": "features.0.0", "bn1": "features.0.1", "conv_head": "features.18.0", "bn2": "features.18.1"}
+    module, _, leaf = theirs.rpartition(".")
+    if module in outer:
+        return f"{outer[module]}.{leaf}"
+    match = re.fullmatch(r"blocks\.(\d+)\.(\d+)\.(\w+)", module)
+    if match is None:
+        return theirs
+    group, index, part = int(match[1]), int(match[2]), match[3]
+    block = 1 + sum((1, 2, 3, 4, 3, 3, 1)[:group]) + index
+    layer, within = (_FIRST_PARTS if group == 0 else _INVERTED_PARTS)[part]
+    return f"features.{block}.conv.{layer}{'' if within is None else f'.{within}'}.{leaf}"
+
+
+def _adapt_first_convolution(encoder: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Make the first convolution of a three-channel file fit the encoder's channels, in place."""
+    first = next((name for name, module in encoder.named_modules() if isinstance(module, nn.Conv2d)), None)
+    key = f"{first}.weight"
+    if first is None or key not in tensors or tensors[key].ndim != 4 or tensors[key].shape[1] != 3:
+        return
+    channels = encoder.get_parameter(key).shape[1]
+    if channels == 1:
+        tensors[key] = tensors[key].sum(dim=1, keepdim=True)
+    elif channels != 3:
+        turns = torch.arange(channels) % 3
+        tensors[key] = tensors[key][:, turns] * (3 / channels)

@@ -1,0 +1,19 @@
+"""Names of what can be built. Holds no torch."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+
+from segatlas.models import ARCHITECTURES
+
+
+def list_models(pattern: str = "*", task: str | None = None) -> list[str]:
+    """Return the sorted names of architectures and variants.
+
+    Args:
+        pattern: shell pattern (`*`, `?`, `[abc]`) that the whole name must match; letter case does not matter.
+        task: keep those that can do this task: "semantic", "instance" or "panoptic".
+    """
+    entries = [entry for entry in ARCHITECTURES.values() if task is None or task in entry.tasks]
+    names = {name for entry in entries for name in (entry.name, *entry.variants)}
+    return sorted(name for name in names if fnmatchcase(name.lower(), pattern.lower()))

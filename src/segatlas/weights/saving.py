@@ -1,0 +1,249 @@
+"""Model folders: `model.safetensors` + `card.json`. Writing one, and finding and loading one."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from segatlas.errors import UsageError, WeightsError
+from segatlas.palette import default_palette
+from segatlas.weights.building import build_network, require_architecture
+from segatlas.weights.card import CARD_FILE, WEIGHTS_FILE, Card, InputSpec, default_preprocessing
+from segatlas.weights.fitting import require_fit
+from segatlas.weights.hub import fetch_folder
+from segatlas.weights.reading import read_state_dict, read_torch
+from segatlas.weights.validation import FieldsError, nearest, validated
+
+_NETWORK_PREFIX = "net."
+"""In a training checkpoint the network's tensors carry this prefix."""
+
+_FROM_NETWORK = ("architecture", "config", "sha256", "version")
+"""Fields of a card that are never given by hand."""
+
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+
+
+def save_pretrained(
+    net: nn.Module,
+    folder: str | Path,
+    *,
+    classes: Sequence[str],
+    palette: Sequence[tuple[int, int, int]] | None = None,
+    card: Card | None = None,
+    **facts: Any,
+) -> Path:
+    """Write a network as a model folder that `load_pretrained` reads back exactly.
+
+    The folder appears complete or not at all. Weights and card of an existing folder are replaced together, once the
+    new ones are written; other files in it stay.
+
+    Args:
+        net: a network of `create_model` or `load_pretrained`.
+        folder: where to write.
+        classes: class names by index.
+        palette: RGB colour of each class; default: `segatlas.palette.default_palette`.
+        card: facts to take over (preprocessing, licence, ...); default: those of the architecture.
+        facts: fields of `Card` to set above these, e.g. `licence="Apache-2.0"`.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UsageError: facts that contradict each other or the network.
+        WeightsError: the folder cannot be written.
+    """
+    folder = Path(folder)
+    tensors = plain_tensors(net.state_dict())
+    complete = make_card(net, classes=classes, palette=palette, card=card, **facts)
+    target = folder.resolve()  # behind a link, the folder that it names is replaced, not the link
+    fresh = target.with_name(f".{target.name}.new-{uuid.uuid4().hex[:8]}")
+    try:
+        fresh.mkdir(parents=True)
+        save_file(tensors, fresh / WEIGHTS_FILE, metadata={"format": "pt"})
+        dataclasses.replace(complete, sha256=_sha256(fresh / WEIGHTS_FILE)).write(fresh)
+        _swap_in(fresh, target)
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"{folder}: the model folder cannot be written ({error})") from error
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    return folder
+
+
+def make_card(
+    net: nn.Module,
+    *,
+    classes: Sequence[str],
+    palette: Sequence[tuple[int, int, int]] | None = None,
+    card: Card | None = None,
+    **facts: Any,
+) -> Card:
+    """Return the card of a network, checked; arguments as for `save_pretrained`.
+
+    Raises:
+        UsageError: the network was not made by `create_model`, an unknown fact, or facts that contradict each other.
+    """
+    config, name = getattr(net, "config", None), getattr(net, "architecture", None)
+    if not dataclasses.is_dataclass(config) or not isinstance(name, str):
+        raise UsageError("the network has no .config and .architecture; make it with create_model")
+    known = [field.name for field in dataclasses.fields(Card) if field.name not in _FROM_NETWORK]
+    for fact in facts:
+        if fact not in known:
+            raise UsageError(f"unknown card fact '{fact}'; {nearest(fact, known)}")
+    architecture = require_architecture(name)
+    settings = dataclasses.asdict(config)  # type: ignore[arg-type]
+    channels = settings["in_channels"]
+    own: dict[str, Any] = {
+        "architecture": name,
+        "config": settings,
+        "classes": tuple(classes),
+        "palette": default_palette(len(classes)) if palette is None else tuple(map(tuple, palette)),
+    }
+    defaults: dict[str, Any] = {
+        "task": architecture.tasks[0],
+        "inputs": (InputSpec(channels=channels),),
+        "preprocessing": default_preprocessing(channels),
+        "resample": ("bilinear", bool(settings.get("align_corners", False))),
+    }
+    made = dataclasses.replace(card, **own, **facts) if card is not None else Card(**{**defaults, **own, **facts})
+    try:
+        made.check()
+    except UsageError as error:
+        raise UsageError(f"the card's facts contradict each other\n{error}") from None
+    return made
+
+
+def load_pretrained(path: str | Path) -> tuple[nn.Module, Card]:
+    """Load a network with its card, on the CPU in eval mode.
+
+    Args:
+        path: a run folder, a model folder, a `.ckpt` written by training (its averaged weights where it has them), or a
+            hub id `user/name`.
+
+    Raises:
+        WeightsError: nothing usable there, weights that do not fit the card's network, or a hash that differs.
+    """
+    place = find_model(path)
+    card, tensors = read_checkpoint(place) if place.is_file() else read_folder(place)
+    return assemble(card, tensors, where=str(place)), card
+
+
+def find_model(path: str | Path) -> Path:
+    """Return the model folder or `.ckpt` file that `path` means: itself, a run's `model/`, or a fetched hub snapshot.
+
+    Raises:
+        WeightsError: no such file or folder, or a folder without a model.
+    """
+    place = Path(path).expanduser()
+    if place.is_dir():
+        for folder in (place, place / "model"):
+            if (folder / CARD_FILE).is_file():
+                return folder
+        if (place / "config.yaml").is_file():
+            raise WeightsError(f"{place}: this run has no model yet (model/{CARD_FILE} is missing)")
+        raise WeightsError(f"{place}: neither a model folder ({CARD_FILE} + {WEIGHTS_FILE}) nor a run folder")
+    if place.is_file():
+        if place.suffix == ".ckpt":
+            return place
+        raise WeightsError(
+            f"{place}: a weights file alone does not say what network it is for; "
+            f"give a run folder, a model folder ({CARD_FILE} + {WEIGHTS_FILE}) or a .ckpt written by training"
+        )
+    if not os.path.lexists(place) and _HUB_ID.fullmatch(str(path)):
+        return fetch_folder(str(path))
+    raise WeightsError(f"{path}: no such file or folder")
+
+
+def read_folder(folder: Path) -> tuple[Card, dict[str, Tensor]]:
+    """Return card and tensors of a model folder, the hash checked."""
+    card, file = Card.read(folder), folder / WEIGHTS_FILE
+    tensors = read_state_dict(file).tensors
+    if card.sha256 and _sha256(file) != card.sha256:
+        raise WeightsError(f"{file}: its sha256 differs from the one in {CARD_FILE}; the file was changed or damaged")
+    # own memory: loaded networks stay as they are when the file is replaced or cut short
+    return card, {name: tensor.clone() for name, tensor in tensors.items()}
+
+
+def read_checkpoint(file: Path) -> tuple[Card, dict[str, Tensor]]:
+    """Return card and network tensors of a training checkpoint; the averaged weights where it has them."""
+    content = read_torch(file)
+    card = content.get("card") if isinstance(content, Mapping) else None
+    if not isinstance(card, Mapping):
+        raise WeightsError(f"{file}: holds no card; only checkpoints written by segatlas train can be loaded this way")
+    weights = content.get("ema_state_dict") or content.get("state_dict") or {}
+    tensors = {
+        name.removeprefix(_NETWORK_PREFIX): tensor.clone()
+        for name, tensor in weights.items()
+        if isinstance(tensor, Tensor) and name.startswith(_NETWORK_PREFIX)
+    }
+    return Card.from_dict(card, where=f"{file}: card"), tensors
+
+
+def assemble(card: Card, tensors: Mapping[str, Tensor], *, where: str) -> nn.Module:
+    """Build the card's network around `tensors`, without drawing random weights first. Returned in eval mode.
+
+    Raises:
+        WeightsError: unknown architecture, invalid config, or tensors that do not fit.
+    """
+    try:
+        architecture = require_architecture(card.architecture)
+        config: Any = validated(architecture.config, card.config)
+    except (UsageError, FieldsError) as error:
+        raise WeightsError(f"{where}: the card's network cannot be built\n{error}") from None
+    with torch.device("meta"):
+        net = build_network(architecture, config)
+    expected = net.state_dict()
+    require_fit(expected, tensors, where=where, network=f"the {card.architecture} of its card")
+    if any(name not in expected for name, _ in net.named_buffers()):
+        # buffers that are computed, not stored: they need a real network
+        net = build_network(architecture, config)
+    net.load_state_dict(dict(tensors), assign=True)
+    return net.eval()
+
+
+def plain_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copy a state dict to contiguous CPU tensors of which no two share memory, as safetensors wants them."""
+    plain: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in state.items():
+        copy = tensor.detach().to("cpu").contiguous()
+        pointer = copy.untyped_storage().data_ptr()
+        plain[name] = copy.clone() if pointer in seen else copy
+        seen.add(pointer)
+    return plain
+
+
+def _swap_in(fresh: Path, target: Path) -> None:
+    """Put the folder `fresh` in the place of `target`; files of `target` that `fresh` lacks move over."""
+    if not target.exists():
+        fresh.rename(target)
+        return
+    if not target.is_dir():
+        raise NotADirectoryError(f"{target} is a file")
+    old = target.with_name(f".{target.name}.old-{uuid.uuid4().hex[:8]}")
+    target.rename(old)
+    try:
+        fresh.rename(target)
+    except OSError:
+        old.rename(target)
+        raise
+    for entry in list(old.iterdir()):
+        if entry.name not in (CARD_FILE, WEIGHTS_FILE):
+            entry.rename(target / entry.name)
+    shutil.rmtree(old)
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

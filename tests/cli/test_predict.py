@@ -1,0 +1,226 @@
+import json
+
+import numpy as np
+import pytest
+import typer
+from PIL import Image
+from typer.testing import CliRunner
+
+from segatlas.cli.main import Verbs
+from segatlas.cli.predict import KINDS, parse_window, plan_jobs, predict
+from segatlas.errors import UsageError
+
+CLASSES, PALETTE = ("sky", "road", "car"), ((0, 0, 200), (90, 90, 90), (200, 0, 0))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    import torch
+
+    from segatlas.weights import create_model, save_pretrained
+
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("model") / "net"
+    save_pretrained(create_model("unet", num_classes=3, width=4), folder, classes=CLASSES, palette=PALETTE)
+    return str(folder)
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    folder = tmp_path / "pictures"
+    for index, name in enumerate(["a.png", "b.jpg", "deep/a.png"]):
+        save_picture(folder / name, seed=index)
+    return folder
+
+
+def save_picture(path, size=(13, 22), seed=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (*size, 3)).astype(np.uint8)).save(path)
+    return path
+
+
+def segatlas(*words):
+    app = typer.Typer(cls=Verbs)
+    app.callback()(lambda: None)
+    app.command("predict")(predict)
+    return CliRunner().invoke(app, ["predict", *map(str, words), "--device", "cpu"])
+
+
+def files(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def mask(path):
+    return np.asarray(Image.open(path))
+
+
+def expected_mask(model, path, **options):
+    from segatlas.inference import load
+
+    return load(model, device="cpu", **options).predict(path).semantic
+
+
+def test_every_kind_of_result_is_written_in_the_picture_s_size(model, pictures, tmp_path):
+    out = tmp_path / "out"
+    result = segatlas(model, pictures / "a.png", "--out", out, "--save", ",".join(KINDS))
+    assert result.exit_code == 0, result.output
+    assert files(out) == sorted(f"a{ending}" for ending in KINDS.values())
+    labels = expected_mask(model, pictures / "a.png")
+    assert np.array_equal(mask(out / "a_mask.png"), labels)
+    assert np.array_equal(mask(out / "a_color.png"), np.array(PALETTE, np.uint8)[labels])
+    for name in ("a_boundary.png", "a_confidence.png"):
+        assert mask(out / name).shape == (13, 22, 3)
+    assert mask(out / "a_overlay.png").shape[0] > 13
+
+
+def test_masks_are_index_pngs_with_the_card_s_palette(model, pictures, tmp_path):
+    segatlas(model, pictures / "a.png", "--out", tmp_path / "out", "--save", "mask")
+    picture = Image.open(tmp_path / "out" / "a_mask.png")
+    assert picture.mode == "P"
+    assert tuple(picture.getpalette()[3:6]) == PALETTE[1]
+
+
+def test_json_lists_pixels_and_shares_that_sum_to_the_picture(model, pictures, tmp_path):
+    segatlas(model, pictures / "a.png", "--out", tmp_path / "out", "--save", "json,confidence")
+    record = json.loads((tmp_path / "out" / "a.json").read_text())
+    assert record["size"] == {"height": 13, "width": 22}
+    assert record["model"] == model
+    assert record["source"] == str(pictures / "a.png")
+    assert sum(entry["pixels"] for entry in record["classes"]) == 13 * 22
+    assert sum(entry["share"] for entry in record["classes"]) == pytest.approx(1, abs=1e-5)
+    assert {entry["name"] for entry in record["classes"]} <= set(CLASSES)
+    assert 1 / 3 <= record["mean_confidence"] <= 1
+
+
+def test_a_folder_is_read_with_all_below_and_keeps_its_sub_folders(model, pictures, tmp_path):
+    (pictures / "notes.txt").write_text("no picture")
+    result = segatlas(model, pictures, "--out", tmp_path / "out", "--save", "mask")
+    assert result.exit_code == 0, result.output
+    assert files(tmp_path / "out") == ["a_mask.png", "b_mask.png", "deep/a_mask.png"]
+    assert "3 pictures predicted" in result.output
+
+
+def test_globs_and_files_may_be_mixed(model, pictures, tmp_path):
+    result = segatlas(model, pictures / "**" / "a.*", pictures / "b.jpg", "--out", tmp_path / "out", "--save", "mask")
+    assert result.exit_code == 0, result.output
+    assert files(tmp_path / "out") == ["a_mask.png", "b_mask.png", "deep/a_mask.png"]
+
+
+def test_results_of_an_earlier_call_below_the_pictures_are_not_taken_for_pictures(model, pictures):
+    for _ in range(2):
+        result = segatlas(model, pictures, "--out", pictures / "out", "--save", "mask")
+        assert "3 pictures predicted" in result.output
+
+
+def test_a_bad_file_is_reported_the_rest_goes_on_and_the_exit_code_is_1(model, pictures, tmp_path):
+    (pictures / "b.jpg").write_bytes(b"")
+    (pictures / "text.png").write_text("no picture")
+    result = segatlas(model, pictures, "--out", tmp_path / "out", "--save", "mask", "--json", "--batch", "2")
+    assert result.exit_code == 1
+    assert files(tmp_path / "out") == ["a_mask.png", "deep/a_mask.png"]
+    last = json.loads(result.stdout.splitlines()[-1])
+    assert last["predicted"] == 2
+    assert sorted(fault["source"] for fault in last["failed"]) == [str(pictures / "b.jpg"), str(pictures / "text.png")]
+    assert "b.jpg" in result.stderr
+    assert "2 failed" in result.stderr
+
+
+def test_json_line_is_the_only_line_on_stdout(model, pictures, tmp_path):
+    result = segatlas(model, pictures, "--out", tmp_path / "out", "--json")
+    assert len(result.stdout.splitlines()) == 1
+    assert json.loads(result.stdout)["failed"] == []
+
+
+def test_one_picture_goes_to_exactly_the_file_named(model, pictures, tmp_path):
+    target = tmp_path / "new" / "result.png"
+    result = segatlas(model, "--input", pictures / "a.png", "--output", target, "--quiet")
+    assert result.exit_code == 0, result.output
+    assert result.output == ""
+    assert files(tmp_path / "new") == ["result.png"]
+    assert np.array_equal(mask(target), expected_mask(model, pictures / "a.png"))
+
+
+def test_tta_and_windows_reach_the_predictor(model, pictures, tmp_path):
+    words = ["--tta", "flips,scales:0.5,1", "--window", "8x12", "--overlap", "0.5", "--save", "mask"]
+    result = segatlas(model, pictures / "a.png", "--out", tmp_path / "out", *words)
+    assert result.exit_code == 0, result.output
+    wanted = expected_mask(model, pictures / "a.png", tta="flips,scales:0.5,1", window=(8, 12), overlap=0.5)
+    assert np.array_equal(mask(tmp_path / "out" / "a_mask.png"), wanted)
+
+
+def test_the_picture_may_have_one_pixel(model, tmp_path):
+    path = save_picture(tmp_path / "dot.png", size=(1, 1))
+    result = segatlas(model, path, "--out", tmp_path / "out", "--save", ",".join(KINDS))
+    assert result.exit_code == 0, result.output
+    assert mask(tmp_path / "out" / "dot_mask.png").shape == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["nowhere.png", "--out", "out"], "no such file or folder: nowhere.png"),
+        (["empty", "--out", "out"], "no pictures in empty"),
+        (["pictures/*.tif", "--out", "out"], "no pictures in pictures/*.tif"),
+        (["pictures"], "give --out DIR"),
+        (["--out", "out"], "which pictures?"),
+        (["pictures", "--out", "pictures"], "is the folder of the pictures"),
+        (["pictures", "--out", "a_file"], "cannot write to the folder a_file"),
+        (["pictures", "--out", "out", "--save", "masks"], "'masks', expected some of mask,"),
+        (["pictures", "--out", "out", "--save", ","], "nothing to write"),
+        (["pictures", "--out", "out", "--tta", "mirror"], "'mirror' is not known"),
+        (["pictures", "--out", "out", "--window", "big"], "'big', expected pixels"),
+        (["pictures", "--out", "out", "--overlap", "0.5"], "--overlap needs --window"),
+        (["pictures", "--out", "out", "--format", "coco"], "'coco', expected one of index"),
+        (["pictures", "--out", "out", "--format", "cityscapes-ids"], "needs a model of the 19 Cityscapes classes"),
+        (["pictures", "--out", "out", "--aux", "prior=x.png"], "takes no further input"),
+        (["pictures/a.png", "twin/a.png", "--out", "out"], "would both be written to out/a_*"),
+        (["pictures/a.png", "pictures/a_mask.png", "--out", "pictures"], "would be overwritten"),
+        (["pictures", "--out", "out", "--input", "pictures/a.png", "--output", "m.png"], "give either SOURCE"),
+        (["--input", "pictures/a.png"], "belong together"),
+        (["--input", "pictures/a.png", "--output", "m.jpg"], "does not end in .png"),
+        (["--input", "nowhere.png", "--output", "m.png"], "no such file: nowhere.png"),
+    ],
+)
+def test_wrong_words_end_with_code_2_before_anything_is_written(model, pictures, monkeypatch, words, message):
+    monkeypatch.chdir(pictures.parent)
+    (pictures.parent / "empty").mkdir()
+    (pictures.parent / "a_file").write_text("")
+    save_picture(pictures.parent / "twin" / "a.png")
+    save_picture(pictures / "a_mask.png")
+    before = files(pictures.parent)
+    result = segatlas(model, *words)
+    assert result.exit_code == 2, result.output
+    assert message in " ".join(result.stderr.split())
+    assert files(pictures.parent) == before
+
+
+def test_cityscapes_ids_are_written_for_a_model_of_its_19_classes(pictures, tmp_path):
+    from segatlas.data.datasets import cityscapes
+    from segatlas.weights import create_model, save_pretrained
+
+    folder = tmp_path / "city"
+    save_pretrained(create_model("unet", num_classes=19, width=4), folder, classes=cityscapes.CLASSES)
+    words = ["--out", tmp_path / "out", "--save", "mask", "--format", "cityscapes-ids"]
+    result = segatlas(folder, pictures / "a.png", *words)
+    assert result.exit_code == 0, result.output
+    labels = expected_mask(folder, pictures / "a.png")
+    assert np.array_equal(mask(tmp_path / "out" / "a_mask.png"), cityscapes.to_label_ids(labels))
+
+
+def test_a_picture_named_twice_is_predicted_once(pictures, tmp_path):
+    jobs = plan_jobs([str(pictures / "a.png"), str(pictures / "a.png"), str(pictures)], tmp_path / "out")
+    assert [job.name for job in jobs] == ["a", "b", "deep/a"]
+
+
+def test_pictures_that_differ_in_their_ending_only_are_refused(pictures, tmp_path):
+    save_picture(pictures / "a.jpg")
+    with pytest.raises(UsageError, match=r"a\.jpg and .*a\.png would both be written"):
+        plan_jobs([str(pictures)], tmp_path / "out")
+
+
+def test_a_window_is_one_number_or_height_x_width():
+    assert parse_window("512") == 512
+    assert parse_window("512x1024") == (512, 1024)
+    for text in ("0", "512x", "1x2x3", "-4"):
+        with pytest.raises(UsageError):
+            parse_window(text)

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from segatlas.config.transforms import PhotometricConfig, TransformsConfig
+from segatlas.data.collate import collate
+from segatlas.data.sample import Sample
+from segatlas.data.stream import SampleStream, sample_generator
+from segatlas.data.transforms import EvalPipeline, Pipeline, Prepared
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+SAMPLE_BYTES = 20 * 24 * 4
+
+
+class Memory:
+    """A data set of six small samples that counts how often it is read."""
+
+    name, split, classes, palette, channels = "memory", "train", ("a", "b"), ((0, 0, 0), (1, 1, 1)), 3
+
+    def __init__(self) -> None:
+        self.loads: list[int] = []
+
+    def __len__(self) -> int:
+        return 6
+
+    def key(self, index: int) -> str:
+        return str(index)
+
+    def files(self, index: int) -> tuple[Path, Path | None]:
+        return Path(f"{index}.png"), None
+
+    def load(self, index: int) -> Sample:
+        self.loads.append(index)
+        draws = np.random.default_rng(index)
+        image = draws.integers(0, 256, (20, 24, 3)).astype(np.uint8)
+        return Sample(image=image, label=draws.integers(0, 2, (20, 24)).astype(np.uint8), key=str(index), index=index)
+
+
+@pytest.fixture(autouse=True)
+def opencv_threads() -> object:
+    before = cv2.getNumThreads()
+    yield
+    cv2.setNumThreads(before)
+
+
+def stream(seed: int = 0, **fields: int) -> SampleStream:
+    transforms = TransformsConfig(scale=(0.5, 2.0), crop=(16, 16), photometric=PhotometricConfig())
+    return SampleStream(Memory(), Pipeline.from_config(transforms, MEAN, STD, 255.0, 3), seed, **fields)
+
+
+def same(first: Prepared, second: Prepared) -> bool:
+    images = np.array_equal(first.image, second.image)
+    return images and np.array_equal(first.label, second.label) and first.key == second.key
+
+
+def test_sample_generator_depends_on_each_of_its_three_numbers() -> None:
+    addresses = [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (2**32 - 1, 7, 7), (7, 7, 2**32 - 1)]
+    first, again = ([sample_generator(*address).integers(2**63) for address in addresses] for _ in range(2))
+    assert first == again
+    assert len(set(first)) == len(addresses)
+
+
+def test_samples_do_not_depend_on_the_order_or_on_what_came_before() -> None:
+    forwards, backwards = stream(), stream()
+    addresses = [(epoch, index) for epoch in range(2) for index in range(6)]
+    first = {address: forwards[address] for address in addresses}
+    second = {address: backwards[address] for address in reversed(addresses)}
+    assert all(same(first[address], second[address]) for address in addresses)
+
+
+def test_another_epoch_or_seed_draws_another_sample() -> None:
+    assert not same(stream()[0, 3], stream()[1, 3])
+    assert not same(stream()[0, 3], stream(seed=1)[0, 3])
+
+
+def test_worker_count_does_not_change_the_batches() -> None:
+    addresses = [(1, index) for index in (4, 2, 0, 5, 1, 3)]
+    without, with_two = (
+        DataLoader(stream(), batch_size=2, sampler=addresses, num_workers=workers, collate_fn=collate)
+        for workers in (0, 2)
+    )
+    for alone, shared in zip(without, with_two, strict=True):
+        assert torch.equal(alone.images, shared.images)
+        assert torch.equal(alone.labels, shared.labels)
+        assert alone.keys == shared.keys
+
+
+def test_kept_samples_are_read_once_and_give_the_same_results() -> None:
+    kept, fresh = stream(), stream(cache_bytes=0)
+    for address in [(0, 1), (1, 1), (0, 1), (2, 4)]:
+        assert same(kept[address], fresh[address])
+    assert kept.dataset.loads == [1, 4]
+    assert fresh.dataset.loads == [1, 1, 1, 4]
+
+
+def test_no_more_than_the_budget_is_kept() -> None:
+    data = stream(cache_bytes=2 * SAMPLE_BYTES + 1)
+    for epoch in range(2):
+        for index in range(6):
+            data[epoch, index]
+    assert data.dataset.loads == [0, 1, 2, 3, 4, 5, 2, 3, 4, 5]
+
+
+def test_a_pickled_stream_leaves_its_kept_samples_behind() -> None:
+    data = stream()
+    before, empty = data[0, 0], len(pickle.dumps(stream()))
+    copy = pickle.loads(pickle.dumps(data))
+    assert len(pickle.dumps(data)) < empty + SAMPLE_BYTES
+    assert same(copy[0, 0], before)
+
+
+def test_opencv_threads_are_off_while_samples_are_made() -> None:
+    cv2.setNumThreads(2)
+    stream()[0, 0]
+    assert cv2.getNumThreads() == 1
+
+
+def test_the_evaluation_pipeline_streams_too() -> None:
+    data = SampleStream(Memory(), EvalPipeline(mean=MEAN, std=STD, resize="10x12"), 0)
+    assert len(data) == 6
+    assert data[0, 2].image.shape == (10, 12, 3)
+    assert same(data[0, 2], data[5, 2])

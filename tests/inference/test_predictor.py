@@ -1,0 +1,308 @@
+import threading
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import nn
+
+from segatlas.errors import DataError, TaskError, UsageError
+from segatlas.inference import Predictor, parse_views
+from segatlas.structures import Resample, SemanticLogits
+from segatlas.weights.card import Card, InferenceMode, InputSpec, Preprocessing
+
+CLASSES, PALETTE = ("sky", "road", "car"), ((0, 0, 200), (90, 90, 90), (200, 0, 0))
+
+
+class Net(nn.Module):
+    """A little network at stride 4 that pads right and bottom to multiples of 8, as real ones do."""
+
+    def __init__(self, channels=3, align_corners=False):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, 3, kernel_size=5, stride=4, padding=2)
+        self.dropout = nn.Dropout(0.5)
+        self.align_corners = align_corners
+        self.batches = []
+
+    def forward(self, x):
+        self.batches.append(tuple(x.shape))
+        height, width = x.shape[-2:]
+        x = F.pad(x, (0, -width % 8, 0, -height % 8))
+        canvas = (x.shape[-2], x.shape[-1])
+        return SemanticLogits(self.dropout(self.conv(x)), canvas, Resample("bilinear", self.align_corners))
+
+
+def make_net(seed=0, **options):
+    torch.manual_seed(seed)
+    net = Net(**options)
+    with torch.no_grad():
+        net.conv.weight.mul_(4)
+    return net
+
+
+def make_card(channels=3, inference=None, inputs=None, task="semantic", **rules):
+    return Card(
+        architecture="unet",
+        config={},
+        task=task,
+        classes=CLASSES,
+        palette=PALETTE,
+        inputs=inputs or (InputSpec(channels=channels),),
+        inference=inference or InferenceMode(),
+        preprocessing=Preprocessing(**{"mean": (0.5,) * channels, "std": (0.25,) * channels, **rules}),
+    )
+
+
+def predictor(net=None, card=None, **options):
+    return Predictor(net or make_net(), card or make_card(), device="cpu", **options)
+
+
+def picture(height=13, width=22, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3)).astype(np.uint8)
+
+
+def normalised(image):
+    return torch.from_numpy((image / 255 - 0.5) / 0.25).float().permute(2, 0, 1)[None]
+
+
+def slow_logits(net, images, size=None):
+    """Raise to the padded canvas, cut the padding, raise to the size asked for: one step after the other."""
+    with torch.no_grad():
+        output = net.eval()(images)
+    height, width = images.shape[-2:]
+    raised = F.interpolate(output.logits, output.canvas, mode="bilinear", align_corners=net.align_corners)
+    raised = raised[..., :height, :width]
+    return raised if size is None else F.interpolate(raised, size, mode="bilinear", align_corners=False)
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize("size", [(13, 22), (16, 16), (1, 1), (1, 400), (300, 2)])
+def test_scores_and_classes_are_those_of_the_plain_raise(size, align_corners):
+    net = make_net(align_corners=align_corners)
+    image = picture(*size)
+    wanted = slow_logits(net, normalised(image))
+    ours = predictor(net)
+    assert torch.allclose(ours.scores(normalised(image)), wanted, atol=1e-5)
+    result = ours.predict(image, confidence=True)
+    assert result.semantic.dtype == np.uint8
+    assert result.semantic.shape == result.size == size
+    agree = torch.from_numpy(result.semantic).long() == wanted[0].argmax(0)
+    assert agree.float().mean() > 0.999
+    assert np.allclose(result.confidence, wanted[0].softmax(0).amax(0), atol=1e-5)
+
+
+def test_result_carries_classes_picture_and_file(tmp_path):
+    path = tmp_path / "a.png"
+    Image.fromarray(picture()).save(path)
+    result = predictor().predict(path)
+    assert (result.classes, result.palette, result.source) == (CLASSES, PALETTE, str(path))
+    assert np.array_equal(result.image, picture())
+    assert result.confidence is None
+    with pytest.raises(TaskError, match="semantic"):
+        _ = result.panoptic
+
+
+def test_network_is_in_eval_mode_so_that_two_calls_agree():
+    ours = predictor()
+    assert not ours.model.training
+    assert np.array_equal(ours.predict(picture()).semantic, ours.predict(picture()).semantic)
+
+
+def test_a_resized_input_still_gives_a_map_in_the_picture_s_size():
+    net = make_net()
+    result = predictor(net, make_card(resize="26x44")).predict(picture())
+    assert net.batches[-1][2:] == (26, 44)
+    assert result.semantic.shape == (13, 22)
+
+
+def test_a_list_gives_a_list_and_an_empty_list_an_empty_one():
+    ours = predictor()
+    images = [picture(seed=seed) for seed in range(3)]
+    results = ours.predict(images)
+    assert [r.semantic.tolist() for r in results] == [ours.predict(image).semantic.tolist() for image in images]
+    assert ours.predict([]) == []
+
+
+def test_batches_hold_pictures_of_one_size_and_results_keep_their_order():
+    net = make_net()
+    ours = predictor(net)
+    sizes = [(8, 8), (8, 16), (8, 8), (8, 8), (8, 16)]
+    images = [picture(*size, seed=seed) for seed, size in enumerate(sizes)]
+    alone = [ours.predict(image).semantic for image in images]
+    net.batches.clear()
+    together = list(ours.predict_iter(images, batch=4))
+    assert sorted(net.batches) == sorted([(3, 3, 8, 8), (1, 3, 8, 16), (1, 3, 8, 16)])
+    for one, other in zip(alone, together, strict=True):
+        assert np.array_equal(one, other.semantic)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 5])
+def test_a_bad_file_is_reported_and_the_rest_goes_on_in_order(tmp_path, batch):
+    files = [tmp_path / f"{index}.png" for index in range(5)]
+    for index, path in enumerate(files):
+        Image.fromarray(picture(seed=index)).save(path)
+    files[1].write_text("no picture")
+    files[3].unlink()
+    seen = []
+    ours = predictor()
+    results = ours.predict_iter(files, batch=batch, on_error=lambda path, error: seen.append((path, type(error))))
+    assert [result.source for result in results] == [str(files[index]) for index in (0, 2, 4)]
+    assert seen == [(files[1], DataError), (files[3], DataError)]
+    with pytest.raises(DataError, match=r"1\.png"):
+        list(ours.predict_iter(files, batch=batch))
+
+
+def test_pictures_are_read_in_another_thread_and_only_a_little_ahead():
+    taken = []
+
+    def source():
+        for seed in range(50):
+            taken.append(seed)
+            yield picture(seed=seed)
+
+    results = predictor().predict_iter(source(), batch=2)
+    next(results)
+    assert len(taken) <= 6
+    results.close()
+    assert not any(thread.name.startswith("segatlas-read") and thread.is_alive() for thread in settled_threads())
+
+
+def settled_threads():
+    for thread in threading.enumerate():
+        if thread.name.startswith("segatlas-read"):
+            thread.join(timeout=5)
+    return threading.enumerate()
+
+
+@pytest.mark.parametrize("tta", ["flips", "vertical", "turns", "flips,turns", "scales:0.5,1,1.5,flips"])
+def test_tta_is_the_mean_of_softmax_over_the_views(tta):
+    net = make_net()
+    image = picture(20, 28)
+    total = 0
+    for view in parse_views(tta):
+        seen = view.apply(normalised(image))
+        logits = slow_logits(net, seen, None if view.scale == 1 else view.sees((20, 28)))
+        total = total + view.undo(logits.softmax(1))
+    wanted = (total / len(parse_views(tta)))[0]
+    result = predictor(net, tta=tta).predict(image, confidence=True)
+    same = (torch.from_numpy(result.semantic).long() == wanted.argmax(0)).float().mean()
+    # For scaled views the raise goes to the picture in one step, the slow version takes two.
+    scaled = "scales" in tta
+    assert same > (0.9 if scaled else 0.999)
+    assert np.abs(result.confidence - wanted.amax(0).numpy()).mean() < (0.02 if scaled else 1e-5)
+
+
+def test_tta_makes_the_result_of_a_mirrored_picture_the_mirrored_result():
+    ours = predictor(tta="flips,turns")
+    image = picture(16, 24)
+    straight = ours.predict(image).semantic
+    for mirrored, back in [(image[:, ::-1], lambda m: m[:, ::-1]), (np.rot90(image), lambda m: np.rot90(m, -1))]:
+        again = back(ours.predict(np.ascontiguousarray(mirrored)).semantic)
+        assert (again == straight).mean() > 0.99
+
+
+def window_mean(net, images, crop, stride):
+    height, width = images.shape[-2:]
+    sums, hits = torch.zeros(1, 3, height, width), torch.zeros(height, width)
+    for top in sorted({max(0, min(t, height - crop[0])) for t in range(0, height, stride[0])}):
+        for left in sorted({max(0, min(x, width - crop[1])) for x in range(0, width, stride[1])}):
+            area = (slice(top, top + crop[0]), slice(left, left + crop[1]))
+            sums[..., area[0], area[1]] += slow_logits(net, images[..., area[0], area[1]])
+            hits[area] += 1
+    return sums / hits
+
+
+def test_a_card_in_slide_mode_averages_logits_of_its_windows():
+    net, image = make_net(), picture(30, 41)
+    wanted = window_mean(net, normalised(image), (16, 16), (8, 11))
+    ours = predictor(net, make_card(inference=InferenceMode(mode="slide", crop=(16, 16), stride=(8, 11))))
+    assert torch.allclose(ours.scores(normalised(image)), wanted, atol=1e-5)
+    assert (torch.from_numpy(ours.predict(image).semantic).long() == wanted[0].argmax(0)).float().mean() > 0.999
+
+
+def test_window_changes_predict_but_not_scores():
+    net, image = make_net(), picture(30, 41)
+    ours = predictor(net, window=(12, 20), overlap=0.5)
+    wanted = window_mean(net, normalised(image), (12, 20), (6, 10))
+    assert (torch.from_numpy(ours.predict(image).semantic).long() == wanted[0].argmax(0)).float().mean() > 0.999
+    assert torch.allclose(ours.scores(normalised(image)), slow_logits(net, normalised(image)), atol=1e-5)
+
+
+def test_windows_with_a_resize_and_with_tta_keep_the_picture_s_size():
+    assert predictor(card=make_card(resize="26x44"), window=12).predict(picture()).semantic.shape == (13, 22)
+    result = predictor(window=8, tta="turns").predict(picture(), confidence=True)
+    assert result.semantic.shape == result.confidence.shape == (13, 22)
+
+
+def test_bf16_runs_close_to_fp32_and_gives_float32_scores():
+    images = normalised(picture(16, 16))
+    exact, mixed = predictor().scores(images), predictor(precision="bf16").scores(images)
+    assert mixed.dtype == torch.float32
+    assert 0 < (exact - mixed).abs().max() < 0.05 * exact.abs().max()
+
+
+def test_bf16_falls_back_with_a_notice_where_the_device_has_none(monkeypatch, caplog):
+    from segatlas.inference.predictor import resolve_precision
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
+    with caplog.at_level("WARNING", logger="segatlas"):
+        assert resolve_precision("bf16", torch.device("cuda")) == "fp32"
+    assert "bf16 is not supported" in caplog.text
+
+
+def test_five_band_models_take_five_band_arrays_and_nothing_else():
+    ours = predictor(make_net(channels=5), make_card(channels=5))
+    image = np.random.default_rng(0).integers(0, 256, (9, 9, 5)).astype(np.uint8)
+    assert ours.predict(image).image.shape == (9, 9, 3)
+    with pytest.raises(DataError, match="the model expects 5 channels, the picture has 3"):
+        ours.predict(picture())
+
+
+def test_running_out_of_memory_names_the_picture_and_the_way_out(tmp_path):
+    class Greedy(Net):
+        def forward(self, x):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    path = tmp_path / "large.png"
+    Image.fromarray(picture()).save(path)
+    ours = predictor(Greedy())
+    with pytest.raises(DataError, match=r"large\.png: not enough memory .* window"):
+        ours.predict(path)
+    seen = []
+    assert list(ours.predict_iter([path, path], on_error=lambda *fault: seen.append(fault))) == []
+    assert len(seen) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"precision": "fp8"}, "expected fp32 or bf16"),
+        ({"device": "tpu"}, "expected auto, cpu"),
+        ({"device": "cuda:97"}, "CUDA devices"),
+        ({"tta": "mirror"}, "not known"),
+        ({"window": 0}, "at least 1 pixel"),
+    ],
+)
+def test_wrong_options_are_named(options, message):
+    with pytest.raises(UsageError, match=message):
+        Predictor(make_net(), make_card(), **{"device": "cpu", **options})
+
+
+def test_models_that_need_more_than_a_picture_are_refused():
+    with pytest.raises(TaskError, match="prior"):
+        predictor(card=make_card(inputs=(InputSpec(), InputSpec(name="prior", kind="label", channels=1))))
+    with pytest.raises(TaskError, match="panoptic"):
+        predictor(card=make_card(task="panoptic"))
+
+
+def test_load_opens_a_model_folder(tmp_path):
+    from segatlas.inference import load
+    from segatlas.weights import create_model, save_pretrained
+
+    torch.manual_seed(0)
+    net = create_model("unet", num_classes=3, width=4)
+    save_pretrained(net, tmp_path / "model", classes=CLASSES)
+    ours = load(tmp_path / "model", device="cpu", tta="flips")
+    assert ours.card.classes == CLASSES
+    assert ours.predict(picture()).semantic.shape == (13, 22)

@@ -1,0 +1,65 @@
+import pytest
+import torch
+
+from segatlas.errors import UsageError
+from segatlas.inference.tta import View, parse_views
+
+ALL_POSES = [View(turns=turns, flip=flip) for turns in range(4) for flip in (False, True)]
+
+
+@pytest.mark.parametrize("view", ALL_POSES)
+def test_undo_brings_every_pose_back(view):
+    images = torch.arange(2 * 3 * 4 * 5.0).view(2, 3, 4, 5)
+    seen = view.apply(images)
+    assert tuple(seen.shape[-2:]) == view.sees((4, 5))
+    assert torch.equal(view.undo(seen), images)
+
+
+@pytest.mark.parametrize(
+    ("words", "count"),
+    [
+        ("", 0),
+        ((), 0),
+        ("flips", 2),
+        ("vertical", 2),
+        ("turns", 4),
+        ("flips,vertical", 4),
+        ("turns,flips", 8),
+        ("flips,turns", 8),
+        ("turns,flips,vertical", 8),
+        ("scales", 3),
+        ("scales:0.5,1,1.5,flips", 6),
+        (("flips", "scales:0.75,1.25"), 4),
+        ("flips,flips", 2),
+    ],
+)
+def test_words_multiply_and_no_view_comes_twice(words, count):
+    views = parse_views(words)
+    assert len(views) == count
+    assert len(set(views)) == count
+
+
+def test_all_poses_of_turns_and_flips_look_different():
+    tile = torch.arange(9.0).view(1, 1, 3, 3)
+    assert len({tuple(view.apply(tile).flatten().tolist()) for view in parse_views("turns,flips")}) == 8
+
+
+def test_vertical_adds_the_picture_upside_down():
+    images = torch.rand(1, 3, 4, 5)
+    seen = [view.apply(images) for view in parse_views("vertical")]
+    assert any(torch.equal(view, images.flip(-2)) for view in seen)
+    assert any(torch.equal(view, images) for view in seen)
+
+
+def test_scales_are_exactly_those_listed():
+    assert [view.scale for view in parse_views("scales:0.75,1.25")] == [0.75, 1.25]
+
+
+def test_a_scaled_view_has_at_least_one_pixel_a_side():
+    assert View(scale=0.1).apply(torch.zeros(1, 3, 1, 40)).shape == (1, 3, 1, 4)
+
+
+@pytest.mark.parametrize("words", ["flip", "scales:x", "scales:0", "scales:-1", "0.75", "flips,0.75", "scales,flips,2"])
+def test_a_word_that_is_not_known_is_named(words):
+    with pytest.raises(UsageError, match="test-time augmentation"):
+        parse_views(words)
