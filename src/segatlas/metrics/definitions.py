@@ -12,7 +12,8 @@ DEFINITIONS: dict[str, str] = {
     "dice": "Per class 2 TP / (2 TP + FP + FN) over the whole set; undefined where iou is.",
     "precision": "Per class TP / (TP + FP) over the whole set; undefined where the class is never predicted.",
     "recall": "Per class TP / (TP + FN) over the whole set; undefined where the class does not occur in the truth.",
-    "support": "Labelled pixels of the class in the truth of the whole set.",
+    "support": "Labelled pixels of the class in the truth of the whole set; the table prints them as a share of all "
+    "labelled pixels.",
     "predicted": "Labelled pixels of the whole set that were predicted as the class.",
     "boundary_iou": "Per class the IoU of the two boundary bands, both summed over the set (Cheng, CVPR 2021): the "
     "band of a mask is its pixels that have a labelled pixel of another class, or the outside of the picture, at most "
