@@ -61,12 +61,12 @@ class SchemaWords:
 
     def at(self, path: Sequence[str], data: Any) -> Schema | None:
         """Return the schema of the key at `path`, or None. `data` decides between the members of a union."""
-        node: Schema | None = self.root
+        node = self.root
         for key in path:
-            node = self._child(self._member(node, data), key)
-            if node is None:
+            child = self._child(self._member(node, data), key)
+            if child is None:
                 return None
-            data = _item(data, key)
+            node, data = child, _item(data, key)
         return self.resolve(node)
 
     def keys(self, path: Sequence[str], data: Any) -> list[str]:
@@ -142,8 +142,9 @@ class SchemaWords:
         return node
 
     def _child(self, node: Schema, key: str) -> Schema | None:
-        if key in node.get("properties", {}):
-            return node["properties"][key]
+        properties: Mapping[str, Schema] = node.get("properties", {})
+        if key in properties:
+            return properties[key]
         if key.isdigit() and node.get("type") == "array":
             items = node.get("prefixItems")
             item = node.get("items") if items is None else items[int(key)] if int(key) < len(items) else None
