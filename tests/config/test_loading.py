@@ -139,6 +139,31 @@ def test_only_a_whole_number_is_a_whole_number(value: str) -> None:
     assert only({}, f"train.batch={value}").message == "expected a whole number, at least 1"
 
 
+@pytest.mark.parametrize(
+    ("recipe", "key", "message"),
+    [
+        ({"train": None}, "train", "expected a group of keys"),
+        ({"losses": "dice"}, "losses", "expected a list of names, or of groups of keys with `name`"),
+        ({"losses": [{"weight": 2}]}, "losses.0.name", "this key is required, one of: boundary, cross_entropy"),
+        ({"losses": [3]}, "losses.0", "a name or a group of keys with `name`, one of: boundary"),
+        ({"losses": [{"name": "dice", "class_weights": ["x"]}]}, "losses.0.class_weights.0", "expected a number"),
+        ({"losses": [{"name": "dice", "class_weights": "x"}]}, "losses.0.class_weights", "a list of numbers or 'auto'"),
+        ({"data": {"lists": {"trian": "x"}}}, "data.lists.trian", "expected as key one of: train, val, test"),
+        ({"data": {"label_map": {"a": 1}}}, "data.label_map.a", "expected a whole number as key"),
+        ({"data": {"label_map": {"1": "a"}}}, "data.label_map.1", "expected a whole number"),
+        ({"data": {"palette": [[0, 0, 256]]}}, "data.palette.0.2", "at most 255"),
+        ({"transforms": {"crop": [8]}}, "transforms.crop", "a list of 2 whole numbers, each above 0"),
+        ({"transforms": {"crop": [8, 8, 8]}}, "transforms.crop", "a list of 2 whole numbers"),
+        ({"transforms": {"resize": "640"}}, "transforms.resize", "expected short:N, long:N or HxW"),
+        ({"eval": {"tta": ["flip"]}}, "eval.tta.0", "expected 'flips', 'turns' or 'scales:0.75,1.25'"),
+    ],
+)
+def test_each_kind_of_wrong_value_is_told_in_plain_words(recipe: dict[str, Any], key: str, message: str) -> None:
+    problem = only(recipe)
+    assert problem.key == key
+    assert message in problem.message
+
+
 def test_a_file_is_laid_over_its_bases_two_levels_deep(tmp_path: Path) -> None:
     write(tmp_path / "parts/lowest.yaml", "seed: 1\ntrain: {lr: 0.1, batch: 2}\nlosses: [dice, focal]\n")
     write(tmp_path / "parts/low.yaml", "base: lowest.yaml\ntrain: {lr: 0.2}\n")
@@ -224,7 +249,8 @@ def test_a_file_that_is_no_recipe_is_refused(tmp_path: Path, content: bytes, mes
 
 def test_a_folder_is_no_recipe(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").mkdir()
-    assert "is a folder" in only(tmp_path / "a.yaml").message
+    assert "a folder" in only(tmp_path / "a.yaml").message
+    assert "a folder" in only(tmp_path).message
 
 
 def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:
@@ -276,11 +302,8 @@ def test_the_model_check_is_left_out_where_the_section_is_a_shipped_recipes_own(
     Config.load("unet_shapes", "train.epochs=3", check_model=check)
     assert seen == []
     Config.load("unet_shapes", "model.num_classes=3", check_model=check)
-    Config.load("unet_shapes", "model.decoder_channels.0=3", check_model=check)
-    assert [model["num_classes"] if "num_classes" in model else model["decoder_channels"][0] for model in seen] == [
-        3,
-        3,
-    ]
+    Config.load("unet_shapes", "model.decoder_channels.0=5", check_model=check)
+    assert [(model.get("num_classes"), model["decoder_channels"][0]) for model in seen] == [(3, 128), (None, 5)]
 
 
 def test_rules_look_at_sound_keys_while_others_are_faulty() -> None:

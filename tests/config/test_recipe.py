@@ -61,6 +61,11 @@ def test_own_encoders_and_all_of_timm_are_known(encoder: str) -> None:
     assert check_model({"name": "unet", "encoder": encoder}) == []
 
 
+def test_an_encoder_that_is_no_name_is_left_to_the_architecture() -> None:
+    (problem,) = problems_of({}, "model.encoder=5")
+    assert (problem.key, problem.message) == ("model.encoder", "expected text")
+
+
 def test_a_variant_brings_its_fields_and_takes_others() -> None:
     assert check_model({"name": "segformer_b2", "dropout": 0.2, "num_classes": 4}) == []
     assert [p.key for p in check_model({"name": "segformer_b2", "width": 2})] == ["model.width"]

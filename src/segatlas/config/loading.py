@@ -86,8 +86,10 @@ def _find(name: str, place: Place, folder: Path, key: str) -> Path:
         return path
     if name in shipped:
         return shipped[name]
-    if path.suffix in (".yaml", ".yml"):
-        message = f"is a folder, expected a YAML file: {path}" if path.is_dir() else f"no such file: {path}"
+    if path.is_dir():
+        message = "a folder, expected a YAML file"
+    elif path.suffix in (".yaml", ".yml"):
+        message = "no such file"
         guess = unknown("recipe", path.stem, shipped)
         message += f" ({guess})" if "did you mean" in guess else ""
     else:
@@ -216,12 +218,12 @@ def _check(
 
 
 def _is_shipped(model: Node | None) -> bool:
-    """Tell whether the whole section stands in shipped recipes: the tests have checked those, no network is imported."""
+    """Tell whether the whole section stands in shipped recipes: the tests check those, no network is imported."""
     return model is None or model.files() <= {_display(path) for path in RECIPES.rglob("*.yaml")}
 
 
 def _validate(cls: type[ConfigType], data: Any) -> tuple[ConfigType | None, list[Problem]]:
-    """Check against the schema, strictly: `true` is no number, "3" is none. As JSON, where a list may become a tuple."""
+    """Check against the schema, strictly: `true` is no number, "3" is none. As JSON, so that lists become tuples."""
     try:
         return cls.model_validate_json(json.dumps(data), strict=True), []
     except ValidationError as error:

@@ -69,10 +69,13 @@ class SchemaWords:
             node, data = child, _item(data, key)
         return self.resolve(node)
 
+    def group(self, path: Sequence[str], data: Any) -> Schema:
+        """Return the schema of the group at `path`: the member of a union that fits the data; empty if none does."""
+        return self._member(self.at(path, data), _walk(data, path))
+
     def keys(self, path: Sequence[str], data: Any) -> list[str]:
         """Return the keys that may stand under `path`."""
-        node = self.at(path, data)
-        return list(self._member(node, _walk(data, path)).get("properties", {})) if node is not None else []
+        return list(self.group(path, data).get("properties", {}))
 
     def leaves(self, node: Schema | None = None, prefix: str = "") -> Iterator[tuple[str, Schema]]:
         """Yield (dotted key, schema) of every key, groups expanded. A group that may be null comes before its keys."""
@@ -184,7 +187,7 @@ def _explain_one(error: Mapping[str, Any], data: Any, words: SchemaWords) -> tup
         return path, str(error["msg"]).removeprefix("Value error, ")
     schema = words.at(path, data)
     if location[-1] == "[key]" and schema is not None:
-        names = words.resolve(words.at(path[:-1], data) or {}).get("propertyNames", {}).get("enum")
+        names = words.group(path[:-1], data).get("propertyNames", {}).get("enum")
         return path, "expected as key one of: " + ", ".join(names) if names else "expected a whole number as key"
     if schema is None:
         return path, str(error["msg"])
