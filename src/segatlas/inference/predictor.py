@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import count
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 import torch
@@ -88,12 +88,10 @@ class Predictor:
     def predict(self, picture: PictureLike, confidence: bool = False) -> Segmentation: ...
 
     @overload
-    def predict(
-        self, picture: list[PictureLike] | tuple[PictureLike, ...], confidence: bool = False
-    ) -> list[Segmentation]: ...
+    def predict(self, picture: list[Any] | tuple[Any, ...], confidence: bool = False) -> list[Segmentation]: ...
 
     def predict(
-        self, picture: PictureLike | list[PictureLike] | tuple[PictureLike, ...], confidence: bool = False
+        self, picture: PictureLike | list[Any] | tuple[Any, ...], confidence: bool = False
     ) -> Segmentation | list[Segmentation]:
         """Segment one picture, or each of a list.
 
