@@ -7,7 +7,7 @@ from torch import nn
 from segatlas.errors import UsageError
 from segatlas.models import ARCHITECTURES, load_architecture
 from segatlas.models.unet import UNetConfig
-from segatlas.weights.building import create_model
+from segatlas.weights.building import build_empty, build_network, create_model, make_config
 
 TINY_DECODER = (8, 8, 8, 4, 4)
 
@@ -63,6 +63,14 @@ def test_all_faults_of_the_fields_are_named_at_once_with_the_nearest_name():
     assert "did you mean 'encoder'?" in message
     assert 'width = "wide"' in message
     assert "num_classes: this key is required" in message
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_an_empty_network_has_the_names_and_shapes_of_a_real_one_and_holds_no_memory(name):
+    architecture, config = make_config(name, {"num_classes": 3, **load_architecture(name).tiny})
+    empty, real = build_empty(architecture, config).state_dict(), build_network(architecture, config).state_dict()
+    assert {k: v.shape for k, v in empty.items()} == {k: v.shape for k, v in real.items()}
+    assert all(tensor.is_meta for tensor in empty.values())
 
 
 def test_a_network_is_an_ordinary_module_in_training_mode():

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from segatlas.errors import UsageError
 from segatlas.models import load_architecture
@@ -73,6 +75,26 @@ def build_network(architecture: Architecture, config: Any) -> nn.Module:
     net.config = config
     net.architecture = architecture.name  # type: ignore[assignment]
     return net
+
+
+def build_empty(architecture: Architecture, config: Any) -> nn.Module:
+    """Build the network with shapes only: all tensors are on the meta device, and nothing is drawn."""
+    with torch.device("meta"), _NoDraw():
+        return build_network(architecture, config)
+
+
+class _NoDraw(TorchFunctionMode):
+    """Skips filling tensors with random numbers: on meta tensors that does nothing, but imports torch's compiler."""
+
+    _FILLS = frozenset({Tensor.normal_, Tensor.uniform_, nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_})
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in self._FILLS:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
 
 
 def _without_aliases(fields: Mapping[str, Any], num_classes: int | None) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from segatlas.weights.building import build_network, make_config
+from segatlas.weights.building import build_empty, make_config
 
 MEASURED_CLASSES = 19
 MEASURED_SIZE = (512, 512)
@@ -55,9 +55,8 @@ def describe(name: str) -> ModelFacts:
         UsageError: unknown name, with the nearest ones.
     """
     architecture, config = make_config(name, {"num_classes": MEASURED_CLASSES})
-    with torch.device("meta"):
-        net = build_network(architecture, config).eval()
-        picture = torch.empty(1, config.in_channels, *MEASURED_SIZE)
+    net = build_empty(architecture, config).eval()
+    picture = torch.empty(1, config.in_channels, *MEASURED_SIZE, device="meta")
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:
         net(picture)

@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -21,7 +20,7 @@ from segatlas.config.messages import unknown
 from segatlas.errors import UsageError, WeightsError
 from segatlas.models import load_architecture
 from segatlas.palette import default_palette
-from segatlas.weights.building import build_network
+from segatlas.weights.building import build_empty, build_network
 from segatlas.weights.card import CARD_FILE, WEIGHTS_FILE, Card, InputSpec, default_preprocessing
 from segatlas.weights.fitting import require_fit
 from segatlas.weights.hub import fetch_folder
@@ -209,8 +208,7 @@ def assemble(card: Card, tensors: Mapping[str, Tensor], *, where: str) -> nn.Mod
         config: Any = validated(architecture.config, card.config)
     except (UsageError, FieldsError) as error:
         raise WeightsError(f"{where}: the card's network cannot be built\n{error}") from None
-    with torch.device("meta"):
-        net = build_network(architecture, config)
+    net = build_empty(architecture, config)
     expected = net.state_dict()
     require_fit(expected, tensors, where=where, network=f"the {card.architecture} of its card")
     if any(name not in expected for name, _ in net.named_buffers()):
