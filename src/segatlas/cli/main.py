@@ -9,10 +9,11 @@ import typer
 from typer.core import TyperGroup
 
 from segatlas import __version__
-from segatlas.cli import config, doctor
+from segatlas.cli import bench, config, doctor
 from segatlas.cli.common import guard, reset_debug, set_debug
 
 VERBS: dict[str, Callable[..., Any] | typer.Typer] = {
+    "bench": bench.bench,
     "config": config.app,
     "doctor": doctor.doctor,
 }
