@@ -168,6 +168,19 @@ def test_pictures_are_read_in_another_thread_and_only_a_little_ahead():
     assert not any(thread.name.startswith("segatlas-read") and thread.is_alive() for thread in settled_threads())
 
 
+def test_an_error_of_the_source_itself_is_raised_and_not_reported_as_a_bad_picture():
+    def source():
+        yield picture()
+        raise KeyError("the data set is broken")
+
+    seen = []
+    results = predictor().predict_iter(source(), on_error=lambda *fault: seen.append(fault))
+    assert next(results).semantic.shape == (13, 22)
+    with pytest.raises(KeyError, match="data set is broken"):
+        next(results)
+    assert seen == []
+
+
 def settled_threads():
     for thread in threading.enumerate():
         if thread.name.startswith("segatlas-read"):

@@ -216,6 +216,7 @@ def test_nothing_counted_gives_undefined_numbers_not_zeros() -> None:
     scores = SemanticMetrics(names(2)).compute()
     assert scores.pictures == 0
     assert all(math.isnan(value) for value in (scores.miou, scores.pixel_accuracy, scores.kappa))
+    assert scores == SemanticMetrics(names(2)).compute()
 
 
 def test_kappa_survives_more_pixels_than_int64_can_square() -> None:

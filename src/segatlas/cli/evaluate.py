@@ -31,7 +31,8 @@ def evaluate(
         ),
     ],
     data: Annotated[
-        str | None, typer.Option("--data", help="A recipe (.yaml or shipped name) or a data folder; default: the run's own.")
+        str | None,
+        typer.Option("--data", help="A recipe (.yaml or shipped name) or a data folder; default: the run's own."),
     ] = None,
     split: Annotated[str | None, typer.Option(help="train, val or test; default: the recipe's eval.split.")] = None,
     tta: Annotated[str | None, typer.Option(help=TTA_HELP)] = None,
@@ -107,17 +108,26 @@ def plan_files(models: Sequence[str], out: Path | None) -> list[Path | None]:
     """
     from segatlas.evaluation.report import REPORT_FILE
     from segatlas.evaluation.sources import CONFIG_FILE
-    from segatlas.evaluation.tables import short_names
 
     files: list[Path | None] = []
     for model, name in zip(models, short_names(models), strict=True):
         folder = Path(model) if (Path(model) / CONFIG_FILE).is_file() else None
         if out is not None:
-            folder = out if len(models) == 1 else out / name.replace("/", "_")
+            folder = out if len(models) == 1 else out / name.strip("/").replace("/", "_")
         files.append(None if folder is None else folder / REPORT_FILE)
         if folder is not None:
             _try_folder(folder)
     return files
+
+
+def short_names(paths: Sequence[str]) -> list[str]:
+    """Return the last part of each path, or as many last parts as are needed to tell them apart."""
+    parts = [Path(path).parts for path in paths]
+    for length in range(1, max(map(len, parts))):
+        names = ["/".join(part[-length:]) for part in parts]
+        if len(set(names)) == len(names):
+            return names
+    return ["/".join(part) for part in parts]
 
 
 def check_comparable(first: Report, other: Report) -> None:
@@ -126,9 +136,9 @@ def check_comparable(first: Report, other: Report) -> None:
         raise DataError(f"{first.model.path} and {other.model.path} have different classes; --compare needs the same")
     if [picture.key for picture in first.pictures] != [picture.key for picture in other.pictures]:
         raise DataError(
-            f"{first.model.path} was scored on {len(first.pictures)} pictures of {first.data.root} ({first.data.split}), "
-            f"{other.model.path} on {len(other.pictures)} other ones of {other.data.root} ({other.data.split}); "
-            "--compare needs the same pictures: name them with --data and --split"
+            f"{first.model.path} was scored on {first.data.split} of {first.data.root} "
+            f"({len(first.pictures)} pictures), {other.model.path} on {other.data.split} of {other.data.root} "
+            f"({len(other.pictures)} pictures); --compare needs the same pictures: name them with --data and --split"
         )
 
 

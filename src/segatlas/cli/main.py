@@ -9,10 +9,13 @@ import typer
 from typer.core import TyperGroup
 
 from segatlas import __version__
-from segatlas.cli import bench, config, doctor
+from segatlas.cli import bench, config, doctor, models, predict, train
 from segatlas.cli.common import guard, reset_debug, set_debug
 
 VERBS: dict[str, Callable[..., Any] | typer.Typer] = {
+    "train": train.train,
+    "predict": predict.predict,
+    "models": models.app,
     "bench": bench.bench,
     "config": config.app,
     "doctor": doctor.doctor,
@@ -22,6 +25,10 @@ VERBS: dict[str, Callable[..., Any] | typer.Typer] = {
 
 class Verbs(TyperGroup):
     """The group of all verbs: whatever one of them raises ends in a message and an exit code."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the verbs in the table's order."""
+        return list(VERBS)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the verb named on the command line."""

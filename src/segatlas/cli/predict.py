@@ -318,6 +318,7 @@ def _write(kind: str, path: Path, result: Segmentation, codes: Callable[[Any], A
     from segatlas.data.formats.masks import write_mask
 
     labels, palette, image = result.semantic, result.palette, result.image
+    assert image is not None, "a Predictor keeps the picture"
     if kind == "mask":
         if codes is None:
             write_mask(path, labels, palette)
@@ -333,7 +334,7 @@ def _write(kind: str, path: Path, result: Segmentation, codes: Callable[[Any], A
         drawing.save_picture(drawing.overlay(image, labels, palette, result.classes), path)
     elif kind == "boundary":
         drawing.save_picture(drawing.boundary_picture(image, labels), path)
-    elif kind == "confidence":
+    elif kind == "confidence" and result.confidence is not None:
         drawing.save_picture(drawing.confidence_picture(result.confidence), path)
 
 

@@ -82,7 +82,7 @@ class DataConfig(Section):
     label_map: dict[int, int] | None = Field(None, description="raw mask value -> class index, or 255 for void")
     label_colors: dict[str, int] | None = Field(None, description="'r,g,b' in a colour mask -> class index or 255")
     ignore: tuple[int, ...] = Field((255,), description="raw mask values that mean 'not labelled'")
-    channels: int | None = Field(None, ge=1, description="bands of a picture; default: those of the first picture")
+    channels: int | None = Field(None, ge=1, description="bands of a picture; default: as in train")
     lists: dict[Literal["train", "val", "test"], str] | None = Field(
         None, description="CSV or text file of picture,mask pairs for each split"
     )
@@ -212,8 +212,8 @@ class Config(Section):
         Args:
             source: a shipped recipe's name, a YAML file's path, or a dict.
             overrides: "a.b=value" words, laid over the recipe in order; the value is YAML.
-            check_model: checks the keys of `model:` that belong to the architecture. `segatlas.recipe.Config` brings the
-                one that knows all architectures; without it those keys are taken as they are.
+            check_model: checks the keys of `model:` that belong to the architecture. `segatlas.recipe.Config` brings
+                the one that knows all architectures; without it those keys are taken as they are.
 
         Raises:
             ConfigError: with all problems at once, each with file, line, key, value found and value expected.

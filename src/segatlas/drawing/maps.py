@@ -28,7 +28,7 @@ def viewable(image: np.ndarray) -> np.ndarray:
     finite = np.isfinite(values)
     low, high = np.percentile(values[finite], (1, 99)) if finite.any() else (0.0, 0.0)
     span = high - low if high > low else 1.0
-    level = np.clip((np.nan_to_num(values, nan=low, posinf=high, neginf=low) - low) / span, 0, 1)
+    level: np.ndarray = np.clip((np.nan_to_num(values, nan=low, posinf=high, neginf=low) - low) / span, 0, 1)
     return (level * 255 + 0.5).astype(np.uint8)
 
 
@@ -42,7 +42,8 @@ def color_mask(class_map: np.ndarray, palette: Sequence[Color]) -> np.ndarray:
     highest = int(class_map.max(initial=0))
     table = np.zeros((max(highest + 1, len(palette)), 3), np.uint8)
     table[: len(palette)] = np.asarray(palette, np.uint8).reshape(-1, 3)
-    return table[class_map]
+    picture: np.ndarray = table[class_map]
+    return picture
 
 
 def boundaries(class_map: np.ndarray) -> np.ndarray:
@@ -80,7 +81,7 @@ def confidence_picture(confidence: np.ndarray) -> np.ndarray:
     """
     known = np.isfinite(confidence)
     level = np.clip(np.nan_to_num(confidence) * 255.0 + 0.5, 0, 255).astype(np.uint8)
-    heat = cv2.cvtColor(cv2.applyColorMap(level, cv2.COLORMAP_VIRIDIS), cv2.COLOR_BGR2RGB)
+    heat: np.ndarray = cv2.cvtColor(cv2.applyColorMap(level, cv2.COLORMAP_VIRIDIS), cv2.COLOR_BGR2RGB)
     heat[~known] = VOID
     return heat
 

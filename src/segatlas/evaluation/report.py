@@ -72,8 +72,8 @@ class PictureScore:
 class Report:
     """Result of `evaluate`.
 
-    confusion: (K, K) int64 pixels, rows truth, columns prediction. pictures: one entry a scored picture, in the order of
-    the set. worst: the lowest of them, worst first. skipped: what was wrong with files that could not be scored.
+    confusion: (K, K) int64 pixels, rows truth, columns prediction. pictures: one entry a scored picture, in the set's
+    order. worst: the lowest of them, worst first. skipped: what was wrong with files that could not be scored.
     """
 
     scores: SemanticScores
@@ -105,7 +105,7 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types only; undefined numbers are None."""
-        return _plain(
+        plain: dict[str, Any] = _plain(
             {
                 "version": REPORT_VERSION,
                 "miou": self.miou,
@@ -124,6 +124,7 @@ class Report:
                 "definitions": self.definitions,
             }
         )
+        return plain
 
     def to_json(self, path: str | Path) -> Path:
         """Write the report (NaN as null); a folder gets `eval.json`. The file appears only when it is complete.

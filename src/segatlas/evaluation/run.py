@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
 import numpy as np
 
 from segatlas.config.schema import EvalConfig
@@ -70,7 +71,13 @@ def evaluate(
     path = str(model) if isinstance(model, str | Path) else None
     predictor = load(model, device=device, precision=precision) if isinstance(model, str | Path) else model
     plan = make_plan(path, data, tuple(overrides), predictor.card)
-    asked: dict[str, Any] = {"split": split, "batch": batch, "boundary": boundary, "boundary_width": boundary_width, "sizes": sizes}
+    asked: dict[str, Any] = {
+        "split": split,
+        "batch": batch,
+        "boundary": boundary,
+        "boundary_width": boundary_width,
+        "sizes": sizes,
+    }
     asked["tta"] = (tta,) if isinstance(tta, str) else None if tta is None else tuple(tta)
     wanted = plan.eval.model_copy(update={name: value for name, value in asked.items() if value is not None})
     dataset, warnings = open_split(plan, wanted.split, predictor.card)

@@ -1,15 +1,16 @@
-"""From what the caller names (a run, a recipe, a folder) to the data set that is scored, and whether it fits the model."""
+"""From what the caller names (a run, a recipe, a folder) to the data set that is scored; does it fit the model?"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from segatlas.config import Config
 from segatlas.config.schema import DataConfig, EvalConfig
-from segatlas.data import create_dataset
+from segatlas.data import create_dataset, describe_layout
 from segatlas.data.dataset import SegmentationData
+from segatlas.data.formats.classes import read_classes
 from segatlas.errors import DataError, UsageError
+from segatlas.recipe import Config
 from segatlas.weights.card import Card
 
 CONFIG_FILE = "config.yaml"
@@ -39,7 +40,7 @@ def make_plan(model: str | Path | None, source: DataSource | None, overrides: tu
 
     Args:
         model: path of the model; its run's recipe is used where `source` is None.
-        source: a DataConfig, a Config, the path of a recipe or the root of a folder data set.
+        source: a DataConfig, a Config, a recipe, a run folder, or the root of a data set whose layout is then guessed.
         overrides: "key=value" words for the recipe.
         card: of the model; a folder data set without class names takes the model's.
 
@@ -61,12 +62,13 @@ def make_plan(model: str | Path | None, source: DataSource | None, overrides: tu
             raise UsageError(
                 f"{model or 'this model'} lies in no run folder, so say which data: a recipe (.yaml) or a folder"
             )
+    elif Path(source).is_dir() and not (Path(source) / CONFIG_FILE).is_file():
+        name = describe_layout(source)
+        if name is None:
+            raise DataError("is laid out like no known data set; `segatlas data check` tells what is wrong", source)
+        plan = _from_config(Config.load({"data": {"name": name, "root": str(source)}}, *overrides))
     elif Path(source).is_dir():
-        run = find_run(source) if (Path(source) / CONFIG_FILE).is_file() else None
-        if run is not None:
-            plan = _from_config(Config.load(run / CONFIG_FILE, *overrides))
-        else:
-            plan = _from_config(Config.load({"data": {"name": "folder", "root": str(source)}}, *overrides))
+        plan = _from_config(Config.load(Path(source) / CONFIG_FILE, *overrides))
     else:
         plan = _from_config(Config.load(source, *overrides))
     return _with_model_classes(plan, card)
@@ -90,11 +92,17 @@ def open_split(plan: Plan, split: str, card: Card) -> tuple[SegmentationData, li
         )
     channels = card.inputs[0].channels
     if data.channels != channels and not {data.channels, channels} <= {1, 3}:
-        raise DataError(f"{data.name} has pictures of {data.channels} channels, the model takes {channels}", plan.data.root)
+        raise DataError(
+            f"{data.name} has pictures of {data.channels} channels, the model takes {channels}", plan.data.root
+        )
     if len(data) == 0:
         raise DataError(f"split {split!r} of {data.name} holds no picture", plan.data.root)
     pairs = zip(data.classes, card.classes, strict=True)
-    others = [f"{i}: {ours!r} in the data, {theirs!r} in the model" for i, (ours, theirs) in enumerate(pairs) if ours != theirs]
+    others = [
+        f"{i}: {ours!r} in the data, {theirs!r} in the model"
+        for i, (ours, theirs) in enumerate(pairs)
+        if ours != theirs
+    ]
     warnings = []
     if others:
         more = f" and {len(others) - 5} more" if len(others) > 5 else ""
@@ -108,10 +116,11 @@ def _from_config(cfg: Config) -> Plan:
 
 def _with_model_classes(plan: Plan, card: Card) -> Plan:
     """Give a folder data set without class names those of the model: the labels of one split may lack classes."""
-    if plan.data.name != "folder" or plan.data.classes is not None:
+    data = plan.data
+    if data.name != "folder" or data.classes is not None or (data.root and read_classes(data.root) is not None):
         return plan
-    data = plan.data.model_copy(update={"classes": card.classes, "palette": plan.data.palette or card.palette})
-    return Plan(data=data, eval=plan.eval, seed=plan.seed)
+    named = data.model_copy(update={"classes": card.classes, "palette": data.palette or card.palette})
+    return Plan(data=named, eval=plan.eval, seed=plan.seed)
 
 
 def _some(names: tuple[str, ...]) -> str:

@@ -69,11 +69,17 @@ def facts(report: Report) -> list[tuple[str, list[str]]]:
     window = "windows of {} x {}".format(*settings.window) if settings.window else "whole pictures"
     resize = f"resized to {settings.resize}" if settings.resize else "own size"
     tta = "test-time augmentation: " + ", ".join(settings.tta) if settings.tta else "no test-time augmentation"
+    band = (
+        f", boundary width {percent(settings.boundary_width)} % of the diagonal" if report.scores.boundary_iou else ""
+    )
     speed = len(report.pictures) / report.seconds if report.seconds else math.nan
     return [
         ("model", [model.path, " · ".join(filter(None, parts))]),
         ("data", [f"{data.name}, {data.split} split, {scored}", data.root]),
-        ("how", [f"{window}, {resize}, {tta}", f"{settings.precision} on {settings.device}, batch {settings.batch}"]),
+        (
+            "how",
+            [f"{window}, {resize}, {tta}", f"{settings.precision} on {settings.device}, batch {settings.batch}{band}"],
+        ),
         ("time", [f"{report.seconds:.1f} s, {speed:.1f} pictures/s, reading and scoring included"]),
     ]
 
@@ -117,8 +123,8 @@ def full_report(report: Report) -> Group:
     """Return facts, table of classes, summary, lowest pictures, warnings and skipped files; no definitions."""
     parts: list[RenderableType] = [_facts_table(report), "", class_table(report), "", summary_table(report)]
     if report.worst:
-        lines = [(percent(picture.miou), picture.key) for picture in report.worst[:3]]
-        parts += ["", Text("lowest pictures, by their own mean IoU"), _pairs(lines)]
+        worst = [(percent(picture.miou), picture.key) for picture in report.worst[:3]]
+        parts += ["", Text("lowest pictures, by their own mean IoU"), _pairs(worst)]
     if lines := complaints(report):
         parts += ["", *lines]
     return Group(*parts)
@@ -177,8 +183,14 @@ def markdown(report: Report) -> str:
         for row in rows
     ]
     lines += ["", "| whole set | |", "|---|---:|"]
-    lines += [f"| {title} | {_whole_number(name, summary[name])} |" for name, title in TITLES.items() if name in summary]
-    lines += ["", *(f"- warning: {text}" for text in report.warnings), *(f"- skipped: {text}" for text in report.skipped)]
+    lines += [
+        f"| {title} | {_whole_number(name, summary[name])} |" for name, title in TITLES.items() if name in summary
+    ]
+    lines += [
+        "",
+        *(f"- warning: {text}" for text in report.warnings),
+        *(f"- skipped: {text}" for text in report.skipped),
+    ]
     lines += ["", "What the numbers mean:", ""]
     lines += [f"- `{name}`: {text}" for name, text in report.definitions.items()]
     return "\n".join(lines) + "\n"

@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from segatlas.inference.predictor import Precision, Predictor
+from segatlas.inference.predictor import Predictor
+from segatlas.inference.sliding import DEFAULT_OVERLAP
 from segatlas.inference.tta import View, parse_views
 from segatlas.weights import load_pretrained
 
 __all__ = ["Predictor", "View", "load", "parse_views"]
 
 
-def load(path: str | Path, device: str = "auto", precision: Precision = "fp32", **options: object) -> Predictor:
+def load(
+    path: str | Path,
+    device: str = "auto",
+    precision: str = "fp32",
+    tta: str | Sequence[str] = (),
+    window: int | tuple[int, int] | None = None,
+    overlap: float = DEFAULT_OVERLAP,
+) -> Predictor:
     """Return a Predictor for a run folder, its `model/`, a checkpoint, a converted folder or a catalogue name.
 
     Args:
         path: what to load.
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
         precision: "fp32" or "bf16".
-        options: further arguments of Predictor: tta, window, overlap.
+        tta: test-time augmentation, see `parse_views`.
+        window: predict by windows of N x N or (h, w) pixels instead of the card's mode.
+        overlap: share that neighbouring windows have in common.
 
     Raises:
         WeightsError: nothing there, or nothing that can be loaded.
+        UsageError: an option out of range.
     """
     net, card = load_pretrained(path)
-    return Predictor(net, card, device=device, precision=precision, **options)
+    return Predictor(net, card, device=device, precision=precision, tta=tta, window=window, overlap=overlap)

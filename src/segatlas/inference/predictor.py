@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from itertools import count
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 import torch
@@ -16,7 +17,6 @@ from torch import Tensor, nn
 
 from segatlas.errors import DataError, SegAtlasError, TaskError, UsageError
 from segatlas.inference.pictures import PictureLike, Prepared, prepare, stack
-from segatlas.inference.tta import parse_views
 from segatlas.inference.sliding import (
     DEFAULT_OVERLAP,
     Windows,
@@ -25,6 +25,7 @@ from segatlas.inference.sliding import (
     slide,
     slide_class_map,
 )
+from segatlas.inference.tta import parse_views
 from segatlas.ops import class_map, class_map_with_confidence, raise_logits
 from segatlas.structures import Segmentation, SemanticLogits
 from segatlas.weights.card import Card
@@ -47,7 +48,7 @@ class Predictor:
         model: nn.Module,
         card: Card,
         device: str | torch.device = "auto",
-        precision: Precision = "fp32",
+        precision: str = "fp32",
         tta: str | Sequence[str] = (),
         window: int | tuple[int, int] | None = None,
         overlap: float = DEFAULT_OVERLAP,
@@ -78,7 +79,7 @@ class Predictor:
         self.precision = resolve_precision(precision, self.device)
         self.model = model.to(self.device).eval()
         if self.precision == "bf16":
-            self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.model.to(memory_format=torch.channels_last)
         self._views = parse_views(tta)
         self._card_windows = card_windows(card.inference)
         self._windows = self._card_windows if window is None else make_windows(window, overlap)
@@ -87,10 +88,10 @@ class Predictor:
     def predict(self, picture: PictureLike, confidence: bool = False) -> Segmentation: ...
 
     @overload
-    def predict(self, picture: Sequence[PictureLike], confidence: bool = False) -> list[Segmentation]: ...
+    def predict(self, picture: list[Any] | tuple[Any, ...], confidence: bool = False) -> list[Segmentation]: ...
 
     def predict(
-        self, picture: PictureLike | Sequence[PictureLike], confidence: bool = False
+        self, picture: PictureLike | list[Any] | tuple[Any, ...], confidence: bool = False
     ) -> Segmentation | list[Segmentation]:
         """Segment one picture, or each of a list.
 
@@ -119,7 +120,7 @@ class Predictor:
         """Segment many pictures in order, reading the next ones in a thread meanwhile.
 
         Args:
-            pictures: as for `predict`; taken one by one, so it may be endless.
+            pictures: as for `predict`; taken one by one in the reading thread, so it may be endless.
             batch: pictures per pass of the network; only pictures of one size share a pass.
             on_error: called with the picture and its error (DataError, OSError) in place of a result; the rest goes on.
                 Without it the first error is raised.
@@ -132,14 +133,15 @@ class Predictor:
             raise UsageError(f"batch: got {batch}, expected 1 or more")
         for group in _read_ahead(pictures, self.card, batch):
             good: list[tuple[PictureLike, Prepared]] = []
-            for picture, future in group:
-                try:
-                    good.append((picture, future.result()))
-                except (SegAtlasError, OSError) as error:
-                    # What came before it in this group is given out first, so that order is kept.
-                    yield from self._guarded(good, confidence, on_error)
-                    good = []
-                    _report(picture, error, on_error)
+            for read in group:
+                if read.prepared is not None:
+                    good.append((read.picture, read.prepared))
+                    continue
+                # What came before it in this group is given out first, so that order is kept.
+                yield from self._guarded(good, confidence, on_error)
+                good = []
+                assert read.error is not None
+                _report(read.picture, read.error, on_error)
             yield from self._guarded(good, confidence, on_error)
 
     @torch.inference_mode()
@@ -223,15 +225,14 @@ class Predictor:
             output = SemanticLogits(logits, canvas=(images.shape[-2], images.shape[-1]))
         else:
             output = self._forward(images)
-        how = {
-            "canvas": output.canvas,
-            "crop": (images.shape[-2], images.shape[-1]),
-            "align_corners": output.resample.align_corners,
-            "mode": output.resample.mode,
-        }
+        covered = (images.shape[-2], images.shape[-1])
+        mode, align = output.resample
         if confidence:
-            return class_map_with_confidence(output.logits, size, **how)
-        return class_map(output.logits, size, **how), None
+            return class_map_with_confidence(
+                output.logits, size, canvas=output.canvas, crop=covered, align_corners=align, mode=mode
+            )
+        labels = class_map(output.logits, size, canvas=output.canvas, crop=covered, align_corners=align, mode=mode)
+        return labels, None
 
     def _mean_probabilities(self, images: Tensor, size: tuple[int, int]) -> Tensor:
         """Return class probabilities (N, K, H, W), the mean over the views."""
@@ -262,7 +263,7 @@ class Predictor:
         if self.precision == "bf16":
             images = images.contiguous(memory_format=torch.channels_last)
         with self._autocast():
-            output = self.model(images)
+            output: SemanticLogits = self.model(images)
         return output._replace(logits=output.logits.float())
 
     def _autocast(self) -> AbstractContextManager[object]:
@@ -319,20 +320,41 @@ def _report(picture: PictureLike, error: Exception, on_error: OnError | None) ->
     on_error(picture, error)
 
 
-def _read_ahead(
-    pictures: Iterable[PictureLike], card: Card, batch: int
-) -> Iterator[list[tuple[PictureLike, Future[Prepared]]]]:
-    """Yield groups of `batch` pictures while a thread prepares up to two groups ahead."""
-    coming = iter(pictures)
-    numbers = count(1)
-    waiting: deque[tuple[PictureLike, Future[Prepared]]] = deque()
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Read:
+    """One picture as the reading thread leaves it: prepared, or with its error."""
+
+    picture: PictureLike
+    prepared: Prepared | None = None
+    error: Exception | None = None
+
+
+def _read_ahead(pictures: Iterable[PictureLike], card: Card, batch: int) -> Iterator[list[_Read]]:
+    """Yield groups of `batch` pictures while a thread reads up to two groups ahead.
+
+    `pictures` is iterated in that thread, so that what a data set does to give its next picture runs ahead, too.
+    """
+    coming, numbers = iter(pictures), count(1)
+
+    def read() -> _Read | None:
+        for picture in coming:
+            try:
+                return _Read(picture=picture, prepared=prepare(picture, card, f"picture {next(numbers)}"))
+            except (SegAtlasError, OSError) as error:
+                return _Read(picture=picture, error=error)
+        return None
+
     reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="segatlas-read")
     try:
-        while True:
-            while len(waiting) < 2 * batch and (picture := next(coming, None)) is not None:
-                waiting.append((picture, reader.submit(prepare, picture, card, f"picture {next(numbers)}")))
-            if not waiting:
-                return
-            yield [waiting.popleft() for _ in range(min(batch, len(waiting)))]
+        waiting = deque(reader.submit(read) for _ in range(2 * batch))
+        group: list[_Read] = []
+        while (done := waiting.popleft().result()) is not None:
+            waiting.append(reader.submit(read))
+            group.append(done)
+            if len(group) == batch:
+                yield group
+                group = []
+        if group:
+            yield group
     finally:
         reader.shutdown(wait=False, cancel_futures=True)

@@ -21,7 +21,7 @@ HELP = "flips, vertical, turns, scales or scales:0.75,1,1.25"
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """One way to see a picture: resized by `scale`, turned counter-clockwise by quarter turns, then flipped left-right."""
+    """One way to see a picture: resized by `scale`, then quarter turns counter-clockwise, then a left-right flip."""
 
     scale: float = 1.0
     turns: int = 0

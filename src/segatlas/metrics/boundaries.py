@@ -32,15 +32,17 @@ def near_another_class(labels: Map, reach: int, void: int = 255) -> np.ndarray:
     # not take part in either (cv2's default border).
     highest = cv2.dilate(np.where(is_void, 0, labels).astype(np.uint8), kernel)
     lowest = cv2.erode(np.where(is_void, 255, labels).astype(np.uint8), kernel)
-    return ((highest != labels) | (lowest != labels)) & ~is_void
+    near: np.ndarray = ((highest != labels) | (lowest != labels)) & ~is_void
+    return near
 
 
 def band(labels: Map, width: int, void: int = 255) -> np.ndarray:
     """Return (H, W) bool: the boundary bands of all classes, and all labelled pixels within `width` of the frame."""
-    inside = near_another_class(labels, width, void)
-    edge = np.ones_like(inside)
+    found = near_another_class(labels, width, void)
+    edge = labels != void
     edge[width:-width, width:-width] = False
-    return inside | (edge & (labels != void))
+    found |= edge
+    return found
 
 
 def band_counts(prediction: Map, label: Map, num_classes: int, width: int, void: int = 255) -> np.ndarray:

@@ -163,7 +163,7 @@ class SemanticMetrics:
         iou = _ratio(right, truth + predicted - right)
         dice = _ratio(2 * right, truth + predicted)
         recall = _ratio(right, truth)
-        accuracy = float(_ratio(right.sum(), total))
+        accuracy = _number(_ratio(right.sum(), total))
         # float64 before the product: int64 would overflow from about 3 billion pixels on.
         expected = float(_ratio((truth.astype(np.float64) * predicted).sum(), float(total) ** 2))
         extra: dict[str, Any] = {}
@@ -236,7 +236,12 @@ def _mean(values: Any) -> float:
 
 
 def _floats(values: np.ndarray) -> PerClass:
-    return tuple(float(value) for value in values)
+    return tuple(_number(value) for value in values)
+
+
+def _number(value: Any) -> float:
+    """Return a float; NaN always as the one object `math.nan`, so that equal scores compare equal."""
+    return math.nan if np.isnan(value) else float(value)
 
 
 def _size_row(counts: np.ndarray) -> dict[str, float | int]:

@@ -48,8 +48,12 @@ class RunCheckpoints(Checkpoint):
         step = trainer.global_step
         if trainer.fit_loop._should_accumulate() or step == self._saved_step:
             return
-        interrupted = trainer.strategy.reduce_boolean_decision(self._interrupts > 0, all=False)
+        if step >= pl_module.total_steps:
+            trainer.should_stop = True  # makes the trainer validate once more, also off the usual rhythm
+        if trainer.should_stop or (trainer.fit_loop.total_batch_idx + 1) % trainer.val_check_batch == 0:
+            return  # a validation follows and saves; a checkpoint before it would lose it on resume
         every = self.config.checkpoint_every
+        interrupted = self._interrupted(trainer)
         if interrupted or (every and step % every == 0):
             self.save(trainer, self.folder.last)
             self._saved_step = step
@@ -75,6 +79,8 @@ class RunCheckpoints(Checkpoint):
         if stopping and self.waited >= stopping.patience:
             LOGGER.info("stopping early: %s has not improved for %d validations", self.config.metric, self.waited)
             trainer.should_stop = True
+        if self._interrupted(trainer):
+            raise Interrupted(self.folder.root, saved=True)
 
     # ---- how
     def save(self, trainer: pl.Trainer, path: Path) -> None:
@@ -123,6 +129,9 @@ class RunCheckpoints(Checkpoint):
                 signal.signal(number, handler)
 
         return give_back
+
+    def _interrupted(self, trainer: pl.Trainer) -> bool:
+        return trainer.strategy.reduce_boolean_decision(self._interrupts > 0, all=False)
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         self._interrupts += 1

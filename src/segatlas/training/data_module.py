@@ -53,6 +53,7 @@ class SegmentationDataModule(pl.LightningDataModule):
             rank=self.trainer.global_rank,
             world=self.trainer.world_size,
             batch=config.train.batch,
+            accumulate=config.train.accumulate,
         )
         if self._resume is not None:
             self.sampler.resume(*self._resume)

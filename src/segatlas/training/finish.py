@@ -9,7 +9,6 @@ from segatlas.config import to_yaml
 from segatlas.config.schema import Config
 from segatlas.data.dataset import SegmentationData
 from segatlas.data.formats.atomic import whole_file
-from segatlas.drawing.plots import confusion_plot, curves_picture
 from segatlas.evaluation import Report, evaluate
 from segatlas.inference import Predictor, load
 from segatlas.training.logbook import LOGGER
@@ -30,8 +29,8 @@ def finish_run(config: Config, folder: RunFolder, val: SegmentationData) -> Repo
     predictor = load(folder.model, device=config.train.device)
     report = evaluate(predictor, config, progress=False)
     report.to_json(folder.evaluation)
-    curves = curves_picture(folder.metrics)
-    confusion = confusion_plot(report.confusion, report.scores.classes)
+    curves = drawing.curves_picture(folder.metrics)
+    confusion = drawing.confusion_picture(report.confusion, report.scores.classes)
     for name, picture in (("curves", curves), ("confusion", confusion)):
         with whole_file(folder.plots / f"{name}.png") as temporary:
             temporary.write_bytes(picture)
@@ -54,7 +53,7 @@ def _worst_sheet(predictor: Predictor, val: SegmentationData, report: Report) ->
         titles.append(f"{picture.key}: mIoU {100 * picture.miou:.1f} %")
     if not rows:
         return None
-    return drawing.encode_png(drawing.sheet(rows, drawing.SAMPLE_TITLES, titles))
+    return drawing.png_bytes(drawing.sheet(rows, drawing.SAMPLE_TITLES, titles))
 
 
 def _content(

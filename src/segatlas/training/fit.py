@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import warnings
+from dataclasses import dataclass
+from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +15,7 @@ import torch
 import torch.distributed as dist
 
 from segatlas.config import to_yaml
+from segatlas.config.schema import TrainConfig
 from segatlas.errors import SegAtlasError, TrainingError, UsageError, WeightsError
 from segatlas.recipe import Config
 from segatlas.training.building import Parts, build_parts
@@ -19,11 +24,14 @@ from segatlas.training.data_module import SegmentationDataModule
 from segatlas.training.ema import Ema
 from segatlas.training.environment import describe_environment
 from segatlas.training.finish import finish_run
-from segatlas.training.logbook import LOGGER, Logbook, close_log, open_log
+from segatlas.training.logbook import LOGGER, Logbook, close_log, hold_log, open_log
 from segatlas.training.module import SegmentationModule
 from segatlas.training.progress import ProgressReporter
 from segatlas.training.run import Run, RunFolder, find_run, make_run_folder
+from segatlas.training.sampler import samples_per_epoch
 from segatlas.training.samples import SampleSheets
+
+logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its notices on hardware and products are not ours
 
 PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
@@ -51,25 +59,29 @@ def train(
     if not isinstance(config, Config):
         config = Config.load(config)
     _set_threads(config)
-    launched = _join_processes(config)
+    launched, held = _join_processes(config), hold_log()
     try:
         parts = build_parts(config)
         folder = find_run(resume) if resume else _agree_on_folder(config)
         checkpoint = _checkpoint_of(resume, folder) if resume else None
-        return _fit(config, parts, folder, checkpoint, quiet)
+        return _fit(config, parts, folder, checkpoint, held, quiet)
     finally:
+        close_log([held])
         if launched:
             dist.destroy_process_group()
 
 
-def _fit(config: Config, parts: Parts, folder: RunFolder, checkpoint: Path | None, quiet: bool) -> Run:
+def _fit(
+    config: Config, parts: Parts, folder: RunFolder, checkpoint: Path | None, held: MemoryHandler, quiet: bool
+) -> Run:
     first = _rank() == 0
-    handlers = open_log(folder.log, console=not quiet) if first else []
+    handlers = open_log(folder.log, held, console=not quiet) if first else []
     logbook = Logbook(folder, tensorboard=config.log.tensorboard) if first else None
     module = SegmentationModule(parts.net, parts.criterion, parts.card, config)
     data = SegmentationDataModule(config, parts.train, parts.val, parts.pipeline)
-    trainer, checkpoints, reporter = _trainer(config, folder, logbook, parts, quiet or not first)
-    module.total_steps = _total_steps(config, len(parts.train), trainer.world_size)
+    lengths = Lengths.of(config.train, len(parts.train), _world(config))
+    trainer, checkpoints, reporter = _trainer(config, folder, logbook, parts, lengths, quiet or not first)
+    module.total_steps = lengths.steps
     give_back = checkpoints.catch_interrupts()
     try:
         if first:
@@ -81,6 +93,7 @@ def _fit(config: Config, parts: Parts, folder: RunFolder, checkpoint: Path | Non
             if step >= module.total_steps:
                 LOGGER.warning("nothing left to train: %s is at step %d of %d", checkpoint, step, module.total_steps)
         if checkpoint is None or step < module.total_steps:
+            warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before the epoch")  # ours is exact
             trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         if not first:
             return Run(dir=folder.root, best=folder.model)
@@ -98,7 +111,7 @@ def _fit(config: Config, parts: Parts, folder: RunFolder, checkpoint: Path | Non
 
 
 def _trainer(
-    config: Config, folder: RunFolder, logbook: Logbook | None, parts: Parts, quiet: bool
+    config: Config, folder: RunFolder, logbook: Logbook | None, parts: Parts, lengths: Lengths, quiet: bool
 ) -> tuple[pl.Trainer, RunCheckpoints, ProgressReporter]:
     settings = config.train
     world = _world(config)
@@ -118,13 +131,13 @@ def _trainer(
         num_nodes=nodes,
         strategy="ddp" if world > 1 else "auto",
         precision=PRECISION[settings.precision],  # type: ignore[arg-type]
-        max_epochs=settings.epochs if settings.steps is None else -1,
-        max_steps=settings.steps if settings.steps is not None else -1,
+        max_epochs=-1,
+        max_steps=lengths.steps,
         max_time={"minutes": settings.time_limit} if settings.time_limit else None,
         accumulate_grad_batches=settings.accumulate,
         gradient_clip_val=settings.clip,
-        val_check_interval=settings.val_every * settings.accumulate if settings.val_every else None,
-        check_val_every_n_epoch=None if settings.val_every else settings.val_epochs,
+        val_check_interval=lengths.batches_between_validations(settings),
+        check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
         deterministic="warn" if settings.deterministic else False,
@@ -140,13 +153,28 @@ def _trainer(
     return trainer, checkpoints, reporter
 
 
-def _total_steps(config: Config, pictures: int, world: int) -> int:
-    if config.train.steps is not None:
-        return config.train.steps
-    per_process = pictures // world
-    batches = max(per_process // config.train.batch, 1)
-    assert config.train.epochs is not None
-    return -(-batches // config.train.accumulate) * config.train.epochs
+@dataclass(frozen=True, kw_only=True)
+class Lengths:
+    """How long a run is, for one process: batches of an epoch, batches of an optimiser step, steps of the run."""
+
+    batches_per_epoch: int
+    batches_per_step: int
+    steps: int
+
+    @classmethod
+    def of(cls, config: TrainConfig, pictures: int, world: int) -> Lengths:
+        """Count for a data set of `pictures` shared by `world` processes."""
+        samples = samples_per_epoch(pictures // world, config.batch, config.accumulate)
+        batches = max(-(-samples // config.batch), 1)
+        per_step = min(config.accumulate, batches)
+        steps = config.steps if config.steps is not None else (config.epochs or 1) * (batches // per_step)
+        return cls(batches_per_epoch=batches, batches_per_step=per_step, steps=steps)
+
+    def batches_between_validations(self, config: TrainConfig) -> int:
+        """Return the distance of validations in batches."""
+        if config.val_every:
+            return config.val_every * self.batches_per_step
+        return config.val_epochs * self.batches_per_epoch
 
 
 # ---- several processes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+from logging.handlers import MemoryHandler
 from pathlib import Path
 
 from segatlas.training.run import RunFolder
@@ -64,8 +65,16 @@ class Logbook:
             csv.writer(file).writerows(rows)
 
 
-def open_log(path: Path, *, console: bool) -> list[logging.Handler]:
-    """Send the log to `path` and, if asked, to the terminal; return the handlers for `close_log`."""
+def hold_log() -> MemoryHandler:
+    """Keep what is said before the run folder exists; hand the result to `open_log`."""
+    held = MemoryHandler(capacity=10_000, flushLevel=logging.CRITICAL + 1)
+    LOGGER.setLevel(logging.INFO)
+    LOGGER.addHandler(held)
+    return held
+
+
+def open_log(path: Path, held: MemoryHandler, *, console: bool) -> list[logging.Handler]:
+    """Send the log, from what was `held` on, to `path` and, if asked, to the terminal; close with `close_log`."""
     handlers: list[logging.Handler] = [logging.FileHandler(path)]
     handlers[0].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     if console:
@@ -73,10 +82,11 @@ def open_log(path: Path, *, console: bool) -> list[logging.Handler]:
         from rich.logging import RichHandler
 
         handlers.append(RichHandler(console=Console(stderr=True), show_time=False, show_level=False, show_path=False))
-    LOGGER.setLevel(logging.INFO)
-    LOGGER.propagate = False
+    LOGGER.removeHandler(held)
     for handler in handlers:
         LOGGER.addHandler(handler)
+        for record in held.buffer:
+            handler.handle(record)
     return handlers
 
 

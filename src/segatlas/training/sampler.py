@@ -14,11 +14,9 @@ class ResumableSampler(Sampler[tuple[int, int]]):
     `length` stays that of a whole epoch even after `resume`, so that the trainer's batch counter keeps matching.
     """
 
-    def __init__(self, size: int, *, seed: int, rank: int = 0, world: int = 1, batch: int = 1):
+    def __init__(self, size: int, *, seed: int, rank: int = 0, world: int = 1, batch: int = 1, accumulate: int = 1):
         self.size, self.seed, self.rank, self.world = size, seed, rank, world
-        per_process = size // world
-        # A last, smaller batch would weigh its pictures more; it is dropped unless it is the only one.
-        self.length = per_process - per_process % batch if per_process >= batch else per_process
+        self.length = samples_per_epoch(size // world, batch, accumulate)
         self.epoch = 0
         self._resume_epoch, self._skip = -1, 0
 
@@ -40,3 +38,15 @@ class ResumableSampler(Sampler[tuple[int, int]]):
         self._resume_epoch = -1
         for index in mine[start:]:
             yield self.epoch, int(index)
+
+
+def samples_per_epoch(samples: int, batch: int, accumulate: int = 1) -> int:
+    """Return how many of a process's samples an epoch uses: whole optimiser steps, so that steps and batches agree.
+
+    A smaller last batch or step would also weigh its pictures more. A set too small for one step is used as far as whole
+    batches go; one too small for a batch is used whole.
+    """
+    for unit in (batch * accumulate, batch):
+        if samples >= unit:
+            return samples - samples % unit
+    return samples

@@ -8,10 +8,11 @@ from typing import Any
 from torch import nn
 
 from segatlas.errors import UsageError
-from segatlas.models import ARCHITECTURES, load_architecture, lookup
+from segatlas.models import load_architecture
 from segatlas.models.architecture import Architecture
 from segatlas.weights.encoder_weights import load_encoder_weights
-from segatlas.weights.validation import FieldsError, nearest, render, validated
+from segatlas.weights.listing import find_entry
+from segatlas.weights.validation import FieldsError, validated
 
 _ALIASES = {"encoder_name": "encoder", "classes": "num_classes"}
 """Argument names of segmentation-models-pytorch -> ours."""
@@ -57,15 +58,13 @@ def make_config(name: str, fields: Mapping[str, Any]) -> tuple[Architecture, Any
     Raises:
         UsageError: as `create_model`.
     """
-    architecture = require_architecture(name)
-    variant = lookup(name)[1]
+    entry, variant = find_entry(name)
+    architecture = load_architecture(entry.name)
     merged = {**(architecture.variants[variant] if variant else {}), **fields}
     try:
         return architecture, validated(architecture.config, merged)
     except FieldsError as error:
-        raise UsageError(
-            f"model '{name}' cannot be made\n{render(error.problems)}\n  all fields: segatlas models info {name}"
-        ) from None
+        raise UsageError(f"model '{name}' cannot be made\n{error}\n  all fields: segatlas models info {name}") from None
 
 
 def build_network(architecture: Architecture, config: Any) -> nn.Module:
@@ -74,15 +73,6 @@ def build_network(architecture: Architecture, config: Any) -> nn.Module:
     net.config = config
     net.architecture = architecture.name  # type: ignore[assignment]
     return net
-
-
-def require_architecture(name: str) -> Architecture:
-    """Return an architecture's record by its name or a variant's; UsageError with the nearest names if unknown."""
-    try:
-        return load_architecture(name)
-    except KeyError:
-        known = [word for entry in ARCHITECTURES.values() for word in (entry.name, *entry.variants)]
-        raise UsageError(f"unknown model '{name}'; {nearest(name, known)} (segatlas models list)") from None
 
 
 def _without_aliases(fields: Mapping[str, Any], num_classes: int | None) -> dict[str, Any]:
