@@ -1,0 +1,31 @@
+"""Losses: one class for each term of `config.losses`, in one file a family."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from segatlas.config.losses import LossTerm, Term
+from segatlas.losses.base import Loss
+from segatlas.losses.cross_entropy import CrossEntropy
+from segatlas.losses.overlap import Dice, Tversky
+
+LOSSES: dict[str, type[Loss]] = {
+    "cross_entropy": CrossEntropy,
+    "dice": Dice,
+    "tversky": Tversky,
+}
+"""The class of each term name."""
+
+
+def build_loss(term: LossTerm, class_weights: Tensor | None = None) -> Loss:
+    """Return the loss of a recipe's term.
+
+    Args:
+        term: its own fields go to the class; `weight`, `on` and `class_weights` are for whoever adds terms up.
+        class_weights: (K,) or None; what `term.class_weights` stands for.
+    """
+    own = [field for field in type(term).model_fields if field not in Term.model_fields]
+    return LOSSES[term.name](class_weights=class_weights, **{field: getattr(term, field) for field in own})
+
+
+__all__ = ["LOSSES", "CrossEntropy", "Dice", "Loss", "Tversky", "build_loss"]
