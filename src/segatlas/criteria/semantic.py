@@ -35,8 +35,8 @@ class Criterion(nn.Module):
     def forward(self, output: SemanticLogits, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the total, a scalar, and the value of each term by name: detached, before its factor `weight`.
 
-        Names are those of the terms, with their target before it unless that is the logits ("aux.fcn.cross_entropy"), and
-        "_2" and so on after it for further terms of the same name and target.
+        Names are those of the terms, with the target in front unless that is the logits ("aux.fcn.cross_entropy"); a
+        second term of the same name and target ends in "_2", and so on.
 
         Args:
             output: of a network in training mode.
@@ -74,9 +74,6 @@ def _target(output: SemanticLogits, on: str) -> Tensor:
 
 
 def _unique_names(terms: Sequence[LossTerm]) -> tuple[str, ...]:
-    names: list[str] = []
-    for term in terms:
-        plain = term.name if term.on == "logits" else f"{term.on}.{term.name}"
-        count = sum(name == plain or name.startswith(f"{plain}#") for name in names)
-        names.append(f"{plain}#{count + 1}" if count else plain)
-    return tuple(name.replace("#", "_") for name in names)
+    plain = [term.name if term.on == "logits" else f"{term.on}.{term.name}" for term in terms]
+    earlier = [plain[:index].count(name) for index, name in enumerate(plain)]
+    return tuple(f"{name}_{count + 1}" if count else name for name, count in zip(plain, earlier, strict=True))

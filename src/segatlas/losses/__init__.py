@@ -6,13 +6,23 @@ from torch import Tensor
 
 from segatlas.config.losses import LossTerm, Term
 from segatlas.losses.base import Loss
+from segatlas.losses.boundary import Boundary
+from segatlas.losses.compound import CrossEntropyDice
 from segatlas.losses.cross_entropy import CrossEntropy
+from segatlas.losses.focal import Focal
+from segatlas.losses.lovasz import Lovasz
+from segatlas.losses.ohem import Ohem
 from segatlas.losses.overlap import Dice, Tversky
 
 LOSSES: dict[str, type[Loss]] = {
     "cross_entropy": CrossEntropy,
+    "ohem": Ohem,
     "dice": Dice,
+    "cross_entropy_dice": CrossEntropyDice,
+    "focal": Focal,
     "tversky": Tversky,
+    "lovasz": Lovasz,
+    "boundary": Boundary,
 }
 """The class of each term name."""
 
@@ -28,4 +38,16 @@ def build_loss(term: LossTerm, class_weights: Tensor | None = None) -> Loss:
     return LOSSES[term.name](class_weights=class_weights, **{field: getattr(term, field) for field in own})
 
 
-__all__ = ["LOSSES", "CrossEntropy", "Dice", "Loss", "Tversky", "build_loss"]
+__all__ = [
+    "LOSSES",
+    "Boundary",
+    "CrossEntropy",
+    "CrossEntropyDice",
+    "Dice",
+    "Focal",
+    "Loss",
+    "Lovasz",
+    "Ohem",
+    "Tversky",
+    "build_loss",
+]

@@ -15,11 +15,12 @@ class Loss(nn.Module):
 
     - logits: (N, K, h, w) float; half precision is computed in float32.
     - labels: (N, H, W) uint8 or int64, 0..K-1 or 255 where a pixel has no label; such pixels count nowhere.
-    - canvas: (H', W') pixels that the logits cover, H <= H' and W <= W'; the labels are its top left part. Default (H, W).
+    - canvas: (H', W') pixels that the logits cover, H <= H' and W <= W'; the labels are its top left part. By default
+      (H, W).
     - align_corners: how the logits are raised to the canvas, as in `torch.nn.functional.interpolate`.
 
-    The result is float32 (float64 for float64 logits); without any labelled pixel it is 0 with zero gradient. UsageError if
-    shapes do not fit together, a label is out of range, or there is not one class weight per class.
+    The result is float32 (float64 for float64 logits); without any labelled pixel it is 0 with zero gradient. UsageError
+    if shapes do not fit together, a label is out of range, or there is not one class weight per class.
     """
 
     class_weights: Tensor | None

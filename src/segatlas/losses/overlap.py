@@ -1,8 +1,8 @@
 """Losses of region overlap: Dice and Tversky.
 
-Both compare, class by class, softmax probabilities with the labels over all labelled pixels of the batch, and take the mean
-over the classes that occur in the batch's labels. An absent class has no region to overlap: what is wrongly given to it is
-missing in a class that is there, and counts there.
+Both compare, class by class, softmax probabilities with the labels over all labelled pixels of the batch, and take the
+mean over the classes that occur in the batch's labels. An absent class has no region to overlap: what is wrongly given to
+it is missing in a class that is there, and counts there.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class Dice(Loss):
 class Tversky(Loss):
     """One minus the Tversky index (Salehi et al. 2017, https://arxiv.org/abs/1706.05721), to the power gamma.
 
-    Index = (TP + smooth) / (TP + alpha FP + beta FN + smooth). The exponent is that of the focal Tversky loss (Abraham and
-    Khan 2018, https://arxiv.org/abs/1810.07842; their gamma is one over ours).
+    Index = (TP + smooth) / (TP + alpha FP + beta FN + smooth). The exponent is that of the focal Tversky loss (Abraham
+    and Khan 2018, https://arxiv.org/abs/1810.07842; their gamma is one over ours).
 
     Args:
         alpha: weight of false positives.
