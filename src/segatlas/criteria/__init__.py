@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from segatlas.criteria.semantic import Criterion
+from segatlas.criteria.criterion import Criterion
 
 __all__ = ["Criterion"]

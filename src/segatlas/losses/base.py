@@ -19,8 +19,8 @@ class Loss(nn.Module):
       (H, W).
     - align_corners: how the logits are raised to the canvas, as in `torch.nn.functional.interpolate`.
 
-    The result is float32 (float64 for float64 logits); without any labelled pixel it is 0 with zero gradient. UsageError
-    if shapes do not fit together, a label is out of range, or there is not one class weight per class.
+    The result is float32 (float64 for float64 logits); without any labelled pixel it is 0 with zero gradient.
+    UsageError if shapes do not fit together, a label is out of range, or there is not one class weight per class.
     """
 
     class_weights: Tensor | None

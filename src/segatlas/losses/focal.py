@@ -16,8 +16,8 @@ TINY = 1e-12
 class Focal(Loss):
     """Mean of -(1 - p)^gamma log p with p the softmax probability of the true class.
 
-    Lin et al. 2017, https://arxiv.org/abs/1708.02002, over all classes at once. As with cross-entropy, class weights are
-    in the sum and in the divisor, so that gamma = 0 is `CrossEntropy`.
+    Lin et al. 2017, https://arxiv.org/abs/1708.02002, over all classes at once. As with cross-entropy, class weights
+    are in the sum and in the divisor, so that gamma = 0 is `CrossEntropy`.
 
     Args:
         gamma: how strongly; 0 is plain cross-entropy.

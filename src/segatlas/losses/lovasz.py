@@ -15,7 +15,7 @@ from segatlas.structures import IGNORE
 
 
 class Lovasz(Loss):
-    """Lovász-Softmax (Berman et al. 2018, https://arxiv.org/abs/1705.08790), mean over the classes that the labels hold.
+    """Lovász-Softmax (Berman et al. 2018, https://arxiv.org/abs/1705.08790), mean over the classes in the labels.
 
     It sorts all labelled pixels, so it is the one loss that makes the full-size probabilities, (N, K, H, W).
 

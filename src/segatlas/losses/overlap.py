@@ -1,8 +1,8 @@
 """Losses of region overlap: Dice and Tversky.
 
 Both compare, class by class, softmax probabilities with the labels over all labelled pixels of the batch, and take the
-mean over the classes that occur in the batch's labels. An absent class has no region to overlap: what is wrongly given to
-it is missing in a class that is there, and counts there.
+mean over the classes that occur in the batch's labels. An absent class has no region to overlap: what is wrongly given
+to it is missing in a class that is there, and counts there.
 """
 
 from __future__ import annotations
