@@ -37,25 +37,26 @@ class Lovasz(Loss):
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         size = (labels.shape[1], labels.shape[2])
         raised = raise_logits(logits, size, canvas=canvas, align_corners=align_corners)
-        probabilities = raised.softmax(1).movedim(1, -1)
+        probabilities = raised.softmax(1)
         if not self.per_image:
-            return _of_pixels(probabilities, labels, weights)
+            return _of_pixels(probabilities.movedim(1, 0), labels, weights)
         values = [_of_pixels(p, one, weights) for p, one in zip(probabilities, labels, strict=True)]
         labelled = (labels != IGNORE).flatten(1).any(1)
         return mean_over_classes(torch.stack(values), labelled, None)
 
 
 def _of_pixels(probabilities: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
-    """Return the loss of one set of pixels: probabilities (..., K), labels (...)."""
+    """Return the loss of one set of pixels: probabilities (K, ...), labels (...)."""
     labelled = labels != IGNORE
-    probabilities, labels = probabilities[labelled], labels[labelled]
-    classes = probabilities.shape[1]
+    probabilities, labels = probabilities[:, labelled], labels[labelled]
+    classes = len(probabilities)
     present = torch.bincount(labels.int(), minlength=classes) > 0
     if len(present) > classes:
         raise UsageError(f"label {len(present) - 1} in a loss over {classes} classes (0..{classes - 1})")
-    absent = (probabilities * 0).sum()  # 0, and part of the graph
+    absent = probabilities[:, :0].sum()  # 0, and part of the graph
     losses = [
-        _of_class(probabilities[:, k], labels == k) if there else absent for k, there in enumerate(present.tolist())
+        _of_class(probability, labels == k) if there else absent
+        for k, (probability, there) in enumerate(zip(probabilities.unbind(), present.tolist(), strict=True))
     ]
     return mean_over_classes(torch.stack(losses), present, weights)
 
@@ -63,8 +64,11 @@ def _of_pixels(probabilities: Tensor, labels: Tensor, weights: Tensor | None) ->
 def _of_class(probability: Tensor, truth: Tensor) -> Tensor:
     """Return the Lovász extension of the Jaccard loss of one class at its errors: probability (M,), truth (M,) bool."""
     errors = (truth.to(probability.dtype) - probability).abs()
-    errors, order = errors.sort(descending=True)
-    return errors @ jaccard_steps(truth[order]).to(errors.dtype)
+    with torch.no_grad():  # the order of the pixels is no function that has a slope
+        order = errors.argsort(descending=True)
+        slope = torch.empty_like(errors)
+        slope[order] = jaccard_steps(truth[order]).to(errors.dtype)
+    return errors @ slope
 
 
 def jaccard_steps(truth: Tensor) -> Tensor:
