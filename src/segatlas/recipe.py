@@ -32,7 +32,7 @@ def check_model(model: Mapping[str, Any]) -> list[Problem]:
         return [Problem(key="model.name", got=show(name), message=unknown("model", name, known))]
     problems = _check_encoder(model.get("encoder"))
     own = {key: value for key, value in model.items() if key not in ModelConfig.model_fields}
-    if set(own) - {"encoder"}:
+    if set(own) - {"encoder"} or not isinstance(own.get("encoder", ""), str):
         record = load_architecture(name)
         fields = {**FROM_DATA, **(record.variants[variant] if variant else {}), **own}
         further = [key for key in ModelConfig.model_fields if key != "name"]

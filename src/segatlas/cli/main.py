@@ -22,6 +22,10 @@ VERBS: dict[str, Callable[..., Any] | typer.Typer] = {
 class Verbs(TyperGroup):
     """The group of all verbs: whatever one of them raises ends in a message and an exit code."""
 
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the verbs in the table's order."""
+        return list(VERBS)
+
     def invoke(self, ctx: Any) -> Any:
         """Run the verb named on the command line."""
         with guard():

@@ -21,7 +21,7 @@ from segatlas.errors import ConfigError, Problem
 ConfigType = TypeVar("ConfigType", bound=Config)
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 MAX_BASES = 2
-OVERRIDE, DICT, DEFAULT = Place(file="override"), Place(file="dict"), Place(file="default")
+OVERRIDE, DICT, DEFAULT, COMMAND = (Place(file=name) for name in ("override", "dict", "default", "command"))
 
 
 def recipes() -> dict[str, Path]:
@@ -73,8 +73,8 @@ def _read_source(source: str | Path | Mapping[str, Any]) -> tuple[Node, str, lis
     problems: list[Problem] = []
     if isinstance(source, Mapping):
         node = yaml_tree.from_plain(dict(source), DICT)
-        return _with_bases(node, Path(), (), problems), "dict", problems
-    path = _find(str(source), Place(file=str(source)), Path(), "(recipe)")
+        return _with_bases(node, Path(), (), problems), "dict" if source else "overrides", problems
+    path = _find(str(source), COMMAND, Path(), "recipe")
     return _read_file(path, (), problems), _display(path), problems
 
 
@@ -86,13 +86,15 @@ def _find(name: str, place: Place, folder: Path, key: str) -> Path:
         return path
     if name in shipped:
         return shipped[name]
-    if path.suffix in (".yaml", ".yml"):
-        message = f"is a folder, expected a YAML file: {path}" if path.is_dir() else f"no such file: {path}"
+    if path.is_dir():
+        message = "a folder, expected a YAML file"
+    elif path.suffix in (".yaml", ".yml"):
+        message = "no such file"
         guess = unknown("recipe", path.stem, shipped)
         message += f" ({guess})" if "did you mean" in guess else ""
     else:
         message = unknown("recipe", name, shipped) + " (a file's name ends in .yaml)"
-    raise ConfigError(place.file, [Problem(key=key, got=name, message=message, file=place.file, line=place.line)])
+    raise ConfigError(name if place is COMMAND else place.file, [_at(place, key, name, message)])
 
 
 def _read_file(path: Path, below: tuple[Path, ...], problems: list[Problem]) -> Node:
@@ -120,7 +122,8 @@ def _with_bases(node: Node, folder: Path, below: tuple[Path, ...], problems: lis
         return tree
     names = base.plain() if isinstance(base.value, list) else [base.value]
     if not all(isinstance(name, str) for name in names):
-        problems.append(_at(base.place, "base", show(base.plain()), "expected a recipe's name or path, or a list of them"))
+        message = "expected a recipe's name or path, or a list of them"
+        problems.append(_at(base.place, "base", show(base.plain()), message))
         return tree
     merged = Node(value={}, place=node.place)
     for name in names:
@@ -209,13 +212,18 @@ def _check(
         problems += more
     faulty = {problem.key for problem in problems}
     problems += check_rules(cfg, faulty)
-    if check_model is not None and not faulty & {"model", "model.name"}:
+    if check_model is not None and not faulty & {"model", "model.name"} and not _is_shipped(tree.child("model")):
         problems += check_model(sound.get("model", {}))
     return (None if problems else cfg), problems
 
 
+def _is_shipped(model: Node | None) -> bool:
+    """Tell whether the whole section stands in shipped recipes: the tests check those, no network is imported."""
+    return model is None or model.files() <= {_display(path) for path in RECIPES.rglob("*.yaml")}
+
+
 def _validate(cls: type[ConfigType], data: Any) -> tuple[ConfigType | None, list[Problem]]:
-    """Check against the schema: strictly, so that `true` is no number and "3" is none either; JSON's lists are tuples."""
+    """Check against the schema, strictly: `true` is no number, "3" is none. As JSON, so that lists become tuples."""
     try:
         return cls.model_validate_json(json.dumps(data), strict=True), []
     except ValidationError as error:
@@ -260,7 +268,7 @@ def _in_order(problems: list[Problem]) -> list[Problem]:
 def _display(path: Path) -> str:
     """Return how a file is called in messages: shipped recipes by their place in the package."""
     resolved = path.resolve()
-    return str(resolved.relative_to(RECIPES.parent)) if resolved.is_relative_to(RECIPES) else str(path)
+    return str(resolved.relative_to(RECIPES.parent.parent)) if resolved.is_relative_to(RECIPES) else str(path)
 
 
 def _top(file: str, message: str) -> Problem:

@@ -1,4 +1,4 @@
-"""Loss terms of a recipe. Each line of `losses:` is one of these; `segatlas.losses` holds the class of the same name."""
+"""Loss terms of a recipe: a line of `losses:` is one of these. `segatlas.losses` holds the class of the same name."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ class Term(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    name: str
     weight: float = Field(1.0, gt=0, description="factor of this term in the sum")
     on: str = Field("logits", pattern=r"^(logits|aux\.\w+)$", description="'logits' or 'aux.NAME'")
     class_weights: tuple[float, ...] | Literal["auto"] | None = Field(

@@ -61,18 +61,21 @@ class SchemaWords:
 
     def at(self, path: Sequence[str], data: Any) -> Schema | None:
         """Return the schema of the key at `path`, or None. `data` decides between the members of a union."""
-        node: Schema | None = self.root
+        node = self.root
         for key in path:
-            node = self._child(self._member(node, data), key)
-            if node is None:
+            child = self._child(self._member(node, data), key)
+            if child is None:
                 return None
-            data = _item(data, key)
+            node, data = child, _item(data, key)
         return self.resolve(node)
+
+    def group(self, path: Sequence[str], data: Any) -> Schema:
+        """Return the schema of the group at `path`: the member of a union that fits the data; empty if none does."""
+        return self._member(self.at(path, data), _walk(data, path))
 
     def keys(self, path: Sequence[str], data: Any) -> list[str]:
         """Return the keys that may stand under `path`."""
-        node = self.at(path, data)
-        return list(self._member(node, _walk(data, path)).get("properties", {})) if node is not None else []
+        return list(self.group(path, data).get("properties", {}))
 
     def leaves(self, node: Schema | None = None, prefix: str = "") -> Iterator[tuple[str, Schema]]:
         """Yield (dotted key, schema) of every key, groups expanded. A group that may be null comes before its keys."""
@@ -142,8 +145,9 @@ class SchemaWords:
         return node
 
     def _child(self, node: Schema, key: str) -> Schema | None:
-        if key in node.get("properties", {}):
-            return node["properties"][key]
+        properties: Mapping[str, Schema] = node.get("properties", {})
+        if key in properties:
+            return properties[key]
         if key.isdigit() and node.get("type") == "array":
             items = node.get("prefixItems")
             item = node.get("items") if items is None else items[int(key)] if int(key) < len(items) else None
@@ -183,7 +187,7 @@ def _explain_one(error: Mapping[str, Any], data: Any, words: SchemaWords) -> tup
         return path, str(error["msg"]).removeprefix("Value error, ")
     schema = words.at(path, data)
     if location[-1] == "[key]" and schema is not None:
-        names = words.resolve(words.at(path[:-1], data) or {}).get("propertyNames", {}).get("enum")
+        names = words.group(path[:-1], data).get("propertyNames", {}).get("enum")
         return path, "expected as key one of: " + ", ".join(names) if names else "expected a whole number as key"
     if schema is None:
         return path, str(error["msg"])

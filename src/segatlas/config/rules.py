@@ -87,7 +87,7 @@ def _normalisation(cfg: Config) -> Iterator[Fault]:
 def _channels(cfg: Config) -> Iterator[Fault]:
     network, pictures = cfg.model.in_channels, cfg.data.channels
     if network is not None and pictures is not None and network != pictures:
-        yield ("model.in_channels", "data.channels"), f"the network takes {network} channels, data.channels = {pictures}"
+        yield ("model.in_channels", "data.channels"), f"{network} channels, but data.channels = {pictures}"
 
 
 def _classes(cfg: Config) -> Iterator[Fault]:

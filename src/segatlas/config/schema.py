@@ -212,8 +212,8 @@ class Config(Section):
         Args:
             source: a shipped recipe's name, a YAML file's path, or a dict.
             overrides: "a.b=value" words, laid over the recipe in order; the value is YAML.
-            check_model: checks the keys of `model:` that belong to the architecture. `segatlas.recipe.Config` brings the
-                one that knows all architectures; without it those keys are taken as they are.
+            check_model: checks the keys of `model:` that belong to the architecture. `segatlas.recipe.Config` brings
+                the one that knows all architectures; without it those keys are taken as they are.
 
         Raises:
             ConfigError: with all problems at once, each with file, line, key, value found and value expected.

@@ -33,7 +33,7 @@ class BlurConfig(_Section):
 
 
 class TransformsConfig(_Section):
-    """How a training sample is drawn. Order: resize, scale jitter, rotation, crop, flip, photometric, blur, normalise."""
+    """How a training sample is made: resize, scale jitter, rotation, crop, flip, photometric, blur, normalise."""
 
     resize: str | None = Field(
         None, pattern=r"^(short:\d+|long:\d+|\d+x\d+)$", description="short:N, long:N or HxW; done before all else"

@@ -72,11 +72,18 @@ class Node:
 
     def child(self, key: str) -> Node | None:
         """Return the entry `key` of a mapping, or the item number `key` of a list; None where there is none."""
+        inner: Node | None = None
         if isinstance(self.value, dict):
-            return self.value.get(key)
-        if isinstance(self.value, list) and key.isdigit() and int(key) < len(self.value):
-            return self.value[int(key)]
-        return None
+            inner = self.value.get(key)
+        elif isinstance(self.value, list) and key.isdigit() and int(key) < len(self.value):
+            inner = self.value[int(key)]
+        return inner
+
+    def files(self) -> set[str]:
+        """Return the files that this value and all below it were written in."""
+        below = self.value.values() if isinstance(self.value, dict) else self.value
+        inner = [node.files() for node in below] if isinstance(self.value, dict | list) else []
+        return {self.place.file}.union(*inner)
 
     def plain(self) -> Any:
         """Return the value as plain Python types."""
@@ -144,7 +151,7 @@ class _Reader:
         if isinstance(node, yaml.SequenceNode):
             items = [self.read(n, self._place(n), (*path, str(i))) for i, n in enumerate(node.value)]
             return Node(value=items, place=place)
-        return Node(value=self._scalar(node, place, path), place=place)
+        return Node(value=self._scalar(node.tag, node.value, place, path), place=place)
 
     def _mapping(self, node: yaml.MappingNode, path: tuple[str, ...]) -> dict[str, Node]:
         entries: dict[str, Node] = {}
@@ -155,7 +162,9 @@ class _Reader:
                 continue
             key = key_node.value
             if "." in key:
-                message = f"a key holds no dot; groups are nested: `{key.replace('.', ': {')}: ...{'}' * key.count('.')}`"
+                message = (
+                    f"a key holds no dot; groups are nested: `{key.replace('.', ': {')}: ...{'}' * key.count('.')}`"
+                )
                 self.problems.append(self._problem((*path, key), place.line, message))
                 continue
             if key in entries:
@@ -165,22 +174,21 @@ class _Reader:
             entries[key] = self.read(value_node, place, (*path, key))
         return entries
 
-    def _scalar(self, node: yaml.ScalarNode, place: Place, path: tuple[str, ...]) -> Any:
-        text = node.value
-        if node.tag == _TEXT:
+    def _scalar(self, tag: str, text: str, place: Place, path: tuple[str, ...]) -> Any:
+        if tag == _TEXT:
             return text
         try:
-            if node.tag == _NULL:
+            if tag == _NULL:
                 return None
-            if node.tag == _BOOL:
+            if tag == _BOOL:
                 return {"true": True, "false": False}[text.lower()]
-            if node.tag == _INT:
+            if tag == _INT:
                 return int(text)
-            if node.tag == _FLOAT:
+            if tag == _FLOAT:
                 return float(text)
         except (KeyError, ValueError):  # an explicit tag on something else, as in `!!int abc`
             pass
-        self.problems.append(self._problem(path, place.line, f"recipes use no YAML tags, found {node.tag!r}"))
+        self.problems.append(self._problem(path, place.line, f"recipes use no YAML tags, found {tag!r}"))
         return text
 
     def _place(self, node: yaml.Node) -> Place:
@@ -199,7 +207,8 @@ def _syntax_problem(error: yaml.YAMLError, text: str, file: str) -> Problem:
     line = mark.line + 1
     lines = text.splitlines()
     indent = lines[mark.line] if mark.line < len(lines) else ""
-    if "\\t" in str(getattr(error, "problem", "")) or "\t" in indent[: len(indent) - len(indent.lstrip())]:
+    problem = str(getattr(error, "problem", ""))
+    if "\\t" in problem or "\t" in indent[: len(indent) - len(indent.lstrip())]:
         return Problem(key="(syntax)", line=line, file=file, message="a tab; YAML is indented with spaces only")
-    words = ", ".join(str(part) for part in (getattr(error, "context", None), error.problem) if part)
+    words = ", ".join(part for part in (getattr(error, "context", None), problem) if part)
     return Problem(key="(syntax)", line=line, file=file, message=f"not valid YAML: {words}")

@@ -46,11 +46,12 @@ class Encoder(nn.Module):
     @contextmanager
     def _frozen_statistics(self) -> Iterator[None]:
         """Keep the recomputation from counting its batch a second time in the running statistics of batch norm."""
-        norms = [m for m in self.modules() if isinstance(m, nn.BatchNorm2d) and m.training and m.track_running_stats]
+        norms = [m for m in self.modules() if isinstance(m, nn.BatchNorm2d | nn.SyncBatchNorm)]
+        counters = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
         try:
             for norm in norms:
-                norm.track_running_stats = False
+                norm.momentum, norm.num_batches_tracked = 0.0, None
             yield
         finally:
-            for norm in norms:
-                norm.track_running_stats = True
+            for norm, (momentum, batches) in zip(norms, counters, strict=True):
+                norm.momentum, norm.num_batches_tracked = momentum, batches

@@ -59,9 +59,12 @@ class TimmEncoder(Encoder):
         return features
 
     def _whole(self, x: Tensor) -> list[Tensor]:
-        if self.gradient_checkpointing and self.training:
-            inner: Any = getattr(self.model, "model", self.model)
-            inner.set_grad_checkpointing(True)
+        if self.training:
+            set_checkpointing: Any = getattr(getattr(self.model, "model", self.model), "set_grad_checkpointing", None)
+            if set_checkpointing is not None:
+                set_checkpointing(self.gradient_checkpointing)
+            elif self.gradient_checkpointing:
+                raise UsageError(f"timm's {type(self.model).__name__} has no gradient checkpointing; set it to false")
         features: list[Tensor] = self.model(x)
         return features
 

@@ -80,8 +80,8 @@ class MLPDecoder(nn.Module):
         slices = self.fuse.conv.weight.flatten(1).chunk(len(features), dim=1)[::-1]  # (D, D) each, finest first
         finest, *coarser = map(project_and_fuse, features, self.projections, slices)  # (N, D, h_i, w_i) each
         for x in coarser:
-            finest = finest + F.interpolate(x, size=finest.shape[-2:], mode="bilinear", align_corners=False)
-        return F.relu(self.fuse.bn(finest))
+            finest += F.interpolate(x, size=finest.shape[-2:], mode="bilinear", align_corners=False)
+        return F.relu(self.fuse.bn(finest), inplace=True)
 
 
 def project_and_fuse(x: Tensor, projection: nn.Module, fuse: Tensor) -> Tensor:

@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+from segatlas.config import Config
+from segatlas.config.reference import reference
+
+
+def test_every_key_has_an_expectation_and_a_meaning() -> None:
+    rows = [row for _, rows in reference() for row in rows]
+    assert len(rows) > 80
+    assert [row.key for row in rows if not row.meaning or "another kind" in row.expects] == []
+
+
+def test_every_default_is_the_one_that_a_recipe_gets() -> None:
+    import json
+
+    dump = Config().model_dump(mode="json")
+    (_, rows), *_ = reference()
+    shown = 0
+    for row in rows:
+        value: object = dump
+        for key in row.key.split("."):
+            value = value.get(key) if isinstance(value, dict) else None
+        if row.default and not row.key.startswith(("transforms.photometric.", "transforms.blur.", "train.ema.")):
+            if row.key.startswith("train.early_stopping."):
+                continue
+            assert json.loads(row.default) == value, row.key
+            shown += 1
+    assert shown > 60
+
+
+def test_each_loss_has_its_own_table() -> None:
+    titles = [title.split(":")[0] for title, _ in reference()]
+    assert titles[2:] == [f"Loss {name}" for name in sorted(t.removeprefix("Loss ") for t in titles[2:])]
+    assert {"Loss dice", "Loss ohem", "Loss boundary"} <= set(titles)

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from segatlas.config import Config
+from segatlas.config.rules import check_rules
+
+GOOD: list[dict[str, Any]] = [
+    {},
+    {"train": {"steps": 100, "schedule": {"warmup": 99}}},
+    {"train": {"schedule": {"milestones": (0.2, 0.5, 0.9)}}},
+    {"train": {"optimizer": {"name": "sgd", "nesterov": True}}},
+    {"train": {"precision": "fp16"}},
+    {"train": {"precision": "bf16", "device": "cpu"}},
+    {"model": {"input": {"mode": "slide", "crop": (8, 8), "stride": (8, 4)}}},
+    {"model": {"input": {"mean": (0, 0), "std": (1, 1)}, "in_channels": 2}},
+    {"model": {"num_classes": 2}, "data": {"classes": ("a", "b"), "palette": ((0, 0, 0), (9, 9, 9))}},
+    {"data": {"classes": ("a", "b"), "label_map": {0: 0, 9: 1, 11: 255}}},
+    {"data": {"label_colors": {"0,0,0": 0, "255, 0, 1": 255}}},
+    {"model": {"num_classes": 2}, "losses": [{"name": "dice", "class_weights": (0, 1)}]},
+    {"losses": [{"name": "dice", "class_weights": "auto"}]},
+    {"transforms": {"scale": (0.5, 0.5), "class_balance": 0.7, "crop": (8, 8), "photometric": {}, "blur": {}}},
+]
+
+BAD: list[tuple[dict[str, Any], str, str]] = [
+    ({"train": {"steps": 3, "epochs": 3}}, "train.epochs", "both epochs and steps"),
+    ({"train": {"steps": None, "epochs": None}}, "train.epochs", "both are null"),
+    ({"train": {"steps": 100, "schedule": {"warmup": 100}}}, "train.schedule.warmup", "100 steps"),
+    ({"train": {"schedule": {"milestones": (0.5, 0.2)}}}, "train.schedule.milestones", "ascend"),
+    ({"train": {"schedule": {"milestones": (0.5, 0.5)}}}, "train.schedule.milestones", "ascend"),
+    ({"train": {"schedule": {"milestones": (0.5, 1.0)}}}, "train.schedule.milestones", "below 1"),
+    ({"train": {"optimizer": {"nesterov": True}}}, "train.optimizer.nesterov", "sgd"),
+    ({"train": {"optimizer": {"betas": (0.9, 1.0)}}}, "train.optimizer.betas", "below 1"),
+    (
+        {"train": {"optimizer": {"name": "sgd", "momentum": 0, "nesterov": True}}},
+        "train.optimizer.nesterov",
+        "momentum",
+    ),
+    ({"train": {"precision": "fp16", "device": "cpu"}}, "train.precision", "needs a GPU"),
+    ({"model": {"input": {"mode": "slide"}}}, "model.input.crop", "mode slide"),
+    ({"model": {"input": {"crop": (8, 8), "stride": (8, 9)}}}, "model.input.stride", "without a prediction"),
+    ({"model": {"input": {"mean": (0, 0), "std": (1, 1, 1)}}}, "model.input.mean", "mean has 2 values, std has 3"),
+    ({"model": {"input": {"mean": (0, 0, 0)}}}, "model.input.mean", "together"),
+    ({"model": {"input": {"std": (1, 1, 1)}}}, "model.input.std", "together"),
+    ({"model": {"input": {"mean": (0, 0), "std": (0, 1)}}}, "model.input.std", "above 0"),
+    ({"model": {"input": {"mean": (0,), "std": (1,)}, "in_channels": 3}}, "model.input.mean", "3 channels"),
+    ({"model": {"in_channels": 4}, "data": {"channels": 3}}, "model.in_channels", "data.channels = 3"),
+    ({"model": {"num_classes": 3}, "data": {"classes": ("a", "b")}}, "model.num_classes", "2 classes"),
+    ({"model": {"num_classes": 256}}, "model.num_classes", "at most 255"),
+    ({"data": {"classes": tuple(map(str, range(256)))}}, "data.classes", "at most 255"),
+    ({"data": {"classes": ("a", "a")}}, "data.classes", "twice"),
+    ({"data": {"classes": ("a", "b"), "palette": ((0, 0, 0),)}}, "data.palette", "1 colours for 2 classes"),
+    ({"data": {"classes": ("a", "b"), "label_map": {0: 2}}}, "data.label_map.0", "0..1"),
+    ({"model": {"num_classes": 4}, "data": {"label_map": {5: -1}}}, "data.label_map.5", "0..3"),
+    ({"data": {"label_colors": {"1,2,3": 256}}}, "data.label_colors.1,2,3", "0..254"),
+    ({"data": {"label_colors": {"1,2": 0}}}, "data.label_colors.1,2", "'r,g,b'"),
+    ({"data": {"label_colors": {"1,2,256": 0}}}, "data.label_colors.1,2,256", "'r,g,b'"),
+    ({"losses": []}, "losses", "at least one loss"),
+    (
+        {"model": {"num_classes": 3}, "losses": [{"name": "dice"}, {"name": "focal", "class_weights": (1, 2)}]},
+        "losses.1.class_weights",
+        "2 weights for 3 classes",
+    ),
+    ({"losses": [{"name": "dice", "class_weights": (1, -1)}]}, "losses.0.class_weights", "at least 0"),
+    ({"losses": [{"name": "dice", "class_weights": (0, 0)}]}, "losses.0.class_weights", "not all 0"),
+    ({"transforms": {"scale": (2, 0.5)}}, "transforms.scale", "low <= high"),
+    ({"transforms": {"photometric": {"contrast": (0, 1)}}}, "transforms.photometric.contrast", "0 < low"),
+    ({"transforms": {"photometric": {"saturation": (3, 1)}}}, "transforms.photometric.saturation", "low <= high"),
+    ({"transforms": {"blur": {"sigma": (2, 1)}}}, "transforms.blur.sigma", "low <= high"),
+    ({"transforms": {"class_balance": 0.7}}, "transforms.class_balance", "no crop"),
+]
+
+
+@pytest.mark.parametrize("recipe", GOOD)
+def test_a_recipe_whose_keys_agree_has_no_problem(recipe: dict[str, Any]) -> None:
+    assert check_rules(Config.model_validate(recipe), set()) == []
+
+
+@pytest.mark.parametrize(("recipe", "key", "words"), BAD)
+def test_keys_that_disagree_are_one_problem(recipe: dict[str, Any], key: str, words: str) -> None:
+    (problem,) = check_rules(Config.model_validate(recipe), set())
+    assert problem.key == key
+    assert words in problem.message
+
+
+@pytest.mark.parametrize("faulty", ["train.epochs", "train.steps", "train"])
+def test_a_rule_is_silent_about_keys_that_are_faulty_by_themselves(faulty: str) -> None:
+    cfg = Config.model_validate({"train": {"steps": 3, "epochs": 3}})
+    assert check_rules(cfg, {faulty}) == []
+    assert len(check_rules(cfg, {"train.epochs_other", "data"})) == 1

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from segatlas.encoders import ENCODERS, create_encoder
+from segatlas.errors import UsageError
+
+FAMILIES = ["resnet18", "resnet50d", "mobilenet_v2", "mit_b0", "timm/resnet10t", "timm/vit_tiny_patch16_224"]
+ONE_OF_EACH = ["resnet18", "resnet18c", "resnet18d", "mobilenet_v2", "mit_b0"]
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_channels_and_strides_say_what_forward_gives(name):
+    with torch.device("meta"):
+        encoder = create_encoder(name)
+        features = encoder(torch.randn(1, 3, 64, 128))
+    assert [tuple(f.shape[1:]) for f in features] == [
+        (c, 64 // s, 128 // s) for c, s in zip(encoder.channels, encoder.strides, strict=True)
+    ]
+    assert list(encoder.strides) == sorted(encoder.strides)
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_stages_hold_every_parameter_once_in_depth_order(name):
+    with torch.device("meta"):
+        encoder = create_encoder(name)
+    staged = [p for stage in encoder.stages() for module in stage for p in module.parameters()]
+    assert list(map(id, staged)) == [id(p) for p in encoder.parameters()]
+
+
+@pytest.mark.parametrize("name", ONE_OF_EACH)
+@pytest.mark.parametrize("in_channels", [1, 5])
+def test_a_picture_may_have_any_number_of_channels(name, in_channels):
+    features = create_encoder(name, in_channels=in_channels).eval()(torch.randn(1, in_channels, 33, 47))
+    assert all(f.isfinite().all() for f in features)
+
+
+def step(name: str, *, checkpointing: bool) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    torch.manual_seed(0)
+    encoder = create_encoder(name).train()
+    encoder.gradient_checkpointing = checkpointing
+    torch.manual_seed(1)
+    features = encoder(torch.randn(2, 3, 64, 64))
+    sum(f.square().mean() for f in features).backward()
+    gradients = {key: p.grad for key, p in encoder.named_parameters() if p.grad is not None}
+    return gradients, dict(encoder.named_buffers())
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_gradient_checkpointing_changes_neither_gradients_nor_running_statistics(name):
+    gradients, statistics = step(name, checkpointing=False)
+    again, statistics_again = step(name, checkpointing=True)
+    torch.testing.assert_close(again, gradients, rtol=0, atol=0)
+    torch.testing.assert_close(statistics_again, statistics, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mit_b0", "timm/resnet10t"])
+def test_gradient_checkpointing_keeps_fewer_numbers_for_backward(name):
+    def kept(checkpointing: bool) -> int:
+        encoder = create_encoder(name).train()
+        encoder.gradient_checkpointing = checkpointing
+        storages: dict[int, int] = {}
+
+        def remember(t: torch.Tensor) -> torch.Tensor:
+            storages[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
+            return t
+
+        with torch.autograd.graph.saved_tensors_hooks(remember, lambda t: t):
+            features = encoder(torch.randn(2, 3, 64, 64))
+        weights = {p.untyped_storage().data_ptr() for p in encoder.parameters()}
+        assert features
+        return sum(size for pointer, size in storages.items() if pointer not in weights)
+
+    assert kept(True) < kept(False) / 2
+
+
+def test_an_unknown_field_is_refused_by_name():
+    with pytest.raises(UsageError, match="'mit_b0' has no field 'output_stride'; it has: drop_path"):
+        create_encoder("mit_b0", output_stride=8)
+    with pytest.raises(UsageError, match="'mobilenet_v2' has no field 'x'; it has: none"):
+        create_encoder("mobilenet_v2", x=1)
+
+
+def test_an_unknown_encoder_is_refused_with_the_nearest_names():
+    with pytest.raises(UsageError, match=r"unknown encoder 'resnet19'.*nearest: resnet18"):
+        create_encoder("resnet19")

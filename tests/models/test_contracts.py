@@ -1,0 +1,150 @@
+"""What every architecture promises, checked on tiny variants of all of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ConfigDict, ValidationError
+from pydantic.dataclasses import dataclass as checked_dataclass
+from safetensors.torch import load, save
+
+from segatlas.models import ARCHITECTURES, load_architecture
+from segatlas.structures import SemanticLogits
+
+K = 5
+# Besides each architecture's own tiny variant: forms whose graphs differ: (architecture, fields).
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    **{name: (name, dict(load_architecture(name).tiny)) for name in ARCHITECTURES},
+    "unet-aux": ("unet", {"width": 4, "aux": True, "dropout": 0.1}),
+    "unet-resnet18": ("unet", {"encoder": "resnet18", "decoder_channels": (16, 8, 4, 4, 4)}),
+    "unet-resnet18-short": ("unet", {"encoder": "resnet18", "decoder_channels": (16, 8, 8), "aux": True}),
+    "unet-mobilenet_v2": ("unet", {"encoder": "mobilenet_v2", "decoder_channels": (8, 8, 8, 4, 4)}),
+    "unet-mit_b0": ("unet", {"encoder": "mit_b0", "decoder_channels": (8, 8, 8, 4, 4)}),
+    "segformer-resnet18": ("segformer", {"encoder": "resnet18", "decoder_channels": 8, "aux": True}),
+}
+STRIDES = {"unet-resnet18-short": 4, "segformer": 4, "segformer-resnet18": 4}
+each_case = pytest.mark.parametrize("case", CASES)
+
+
+@pytest.fixture(autouse=True)
+def _one_seed():
+    torch.manual_seed(0)
+
+
+def make(case: str, **fields: Any) -> torch.nn.Module:
+    name, own = CASES[case]
+    architecture = load_architecture(name)
+    return architecture.build(architecture.config(**{"num_classes": K, **own, **fields}))
+
+
+def relative(got: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((got - expected).abs().max() / expected.abs().max())
+
+
+def expected_shape(case: str, canvas: tuple[int, int]) -> tuple[int, int]:
+    stride = STRIDES.get(case, 1)
+    return (-(-canvas[0] // stride), -(-canvas[1] // stride))
+
+
+@each_case
+@pytest.mark.parametrize("size", [(1, 1), (33, 47), (65, 129)])
+def test_any_picture_size_gives_logits_over_a_canvas_that_holds_the_picture(case, size):
+    net = make(case).eval()
+    with torch.no_grad():
+        out = net(torch.randn(1, 3, *size))
+    assert isinstance(out, SemanticLogits)
+    assert all(0 <= c - s < 32 for c, s in zip(out.canvas, size, strict=True))
+    assert out.logits.shape == (1, K, *expected_shape(case, out.canvas))
+    assert out.aux == {}
+    assert out.logits.isfinite().all()
+
+
+@each_case
+def test_every_parameter_gets_a_finite_gradient_and_every_weight_a_nonzero_one(case):
+    net = make(case).train()
+    out = net(torch.randn(2, 3, 65, 129))
+    sum(x.square().mean() for x in (out.logits, *out.aux.values())).backward()
+    for name, parameter in net.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.ndim == 1 or parameter.grad.any(), name
+
+
+@each_case
+def test_training_gives_the_auxiliary_logits_that_the_config_asks_for(case):
+    out = make(case).train()(torch.randn(2, 3, 65, 129))
+    assert set(out.aux) == ({"fcn"} if CASES[case][1].get("aux") else set())
+    for logits in out.aux.values():
+        assert logits.shape[:2] == (2, K)
+
+
+@each_case
+def test_one_picture_trains(case):
+    out = make(case).train()(torch.randn(1, 3, 65, 129))
+    assert out.logits.isfinite().all()
+
+
+@each_case
+def test_eval_is_deterministic_and_a_picture_does_not_depend_on_its_batch(case):
+    net, x = make(case).eval(), torch.randn(2, 3, 33, 47)
+    with torch.no_grad():
+        both = net(x).logits
+        assert torch.equal(both, net(x).logits)
+        alone = torch.cat([net(x[:1]).logits, net(x[1:]).logits])
+    assert relative(alone, both) <= 1e-5
+
+
+@each_case
+def test_bf16_autocast_is_finite(case):
+    net = make(case).eval()
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        assert net(torch.randn(1, 3, 33, 47)).logits.isfinite().all()
+
+
+@each_case
+def test_saved_weights_give_the_same_numbers_in_another_network(case):
+    net, other, x = make(case), make(case), torch.randn(1, 3, 33, 47)
+    other.load_state_dict(load(save(net.state_dict())), strict=True)
+    with torch.no_grad():
+        assert torch.equal(net.eval()(x).logits, other.eval()(x).logits)
+
+
+@each_case
+def test_the_exported_program_equals_the_network(case):
+    net, x = make(case).eval(), torch.randn(1, 3, 33, 47)
+    program = torch.export.export(net, (x,)).module()
+    with torch.no_grad():
+        ours, exported = net(x), program(x)
+    assert relative(exported.logits, ours.logits) <= 1e-5
+    assert tuple(exported.canvas) == tuple(ours.canvas)
+    assert tuple(exported.resample) == tuple(ours.resample)
+
+
+@each_case
+@pytest.mark.parametrize(("in_channels", "num_classes"), [(1, 2), (5, 19)])
+def test_any_number_of_channels_and_classes(case, in_channels, num_classes):
+    net = make(case, in_channels=in_channels, num_classes=num_classes).eval()
+    with torch.no_grad():
+        assert net(torch.randn(1, in_channels, 33, 47)).logits.shape[1] == num_classes
+
+
+@each_case
+def test_encoder_decode_and_classifier_make_the_logits(case):
+    net, x = make(case).eval(), torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        features = net.encoder(x)
+        logits = net.classifier(net.decode(features))
+        assert torch.equal(logits, net(x).logits)
+    assert tuple(f.shape[1] for f in features) == net.encoder.channels
+    assert tuple((64 // f.shape[2]) for f in features) == net.encoder.strides
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_an_unknown_config_key_is_refused(name):
+    config = load_architecture(name).config
+    checked = checked_dataclass(config, config=ConfigDict(extra="forbid"), frozen=True, kw_only=True)
+    with pytest.raises(ValidationError, match="no_such_key"):
+        checked(num_classes=K, no_such_key=1)
+    assert checked(num_classes=K).num_classes == K

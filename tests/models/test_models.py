@@ -1,0 +1,44 @@
+"""The torch-free table against the records in the files."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from segatlas import encoders
+from segatlas.models import ARCHITECTURES, load_architecture, lookup
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_a_line_of_the_table_says_what_the_record_in_the_file_says(name):
+    entry, record = ARCHITECTURES[name], load_architecture(name)
+    assert (entry.name, entry.title, entry.tasks, entry.paper) == (name, record.title, record.tasks, record.paper)
+    assert record.name == name
+    assert entry.variants == tuple(record.variants)
+
+
+def test_names_of_architectures_and_variants_do_not_clash():
+    names = [*ARCHITECTURES, *(v for entry in ARCHITECTURES.values() for v in entry.variants)]
+    assert len(names) == len(set(names))
+
+
+def test_lookup_finds_architectures_and_variants_and_nothing_else():
+    assert lookup("unet") == (ARCHITECTURES["unet"], None)
+    assert lookup("segformer_b2") == (ARCHITECTURES["segformer"], "segformer_b2")
+    with pytest.raises(KeyError, match="segformer_b9"):
+        lookup("segformer_b9")
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_every_variant_sets_fields_of_the_config(name):
+    record = load_architecture(name)
+    for fields in (record.tiny, *record.variants.values()):
+        record.config(num_classes=2, **fields)
+
+
+def test_the_tables_load_no_torch():
+    code = f"import sys, {encoders.__name__}, segatlas.models; sys.exit('torch' in sys.modules)"
+    paths = {"PYTHONPATH": ":".join(p for p in sys.path if p)}
+    assert subprocess.run([sys.executable, "-c", code], env=paths, check=False).returncode == 0
