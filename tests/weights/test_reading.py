@@ -5,6 +5,7 @@ import os
 import pickle
 import warnings
 import zipfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -94,7 +95,7 @@ def test_code_inside_the_state_dict_does_not_run_either(tmp_path, zip_format):
 def test_code_in_a_bare_pickle_does_not_run(tmp_path):
     marker, file = tmp_path / "ran", tmp_path / "evil.pth"
     file.write_bytes(pickle.dumps(RunsOnLoading(marker), protocol=2))
-    with pytest.raises(WeightsError, match="not one written by torch.save"):
+    with pytest.raises(WeightsError, match=r"not one written by torch\.save"):
         read_state_dict(file)
     assert not marker.exists()
 
@@ -142,6 +143,14 @@ def test_a_tensor_that_reaches_outside_its_storage_is_refused(tmp_path):
         save({"a": OutOfBounds(), "b": WithState()}, tmp_path / "w.pth", True)
     with pytest.raises(WeightsError, match="damaged"):
         read_state_dict(tmp_path / "w.pth")
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="this system does not list its mapped files")
+def test_tensors_of_a_zip_file_are_mapped_instead_of_read(tmp_path):
+    torch.save(tensors(), tmp_path / "w.pth")
+    read = read_state_dict(tmp_path / "w.pth")
+    assert str(tmp_path / "w.pth") in Path("/proc/self/maps").read_text()
+    assert torch.equal(read.tensors["flags"], tensors()["flags"])
 
 
 @pytest.mark.parametrize("wrapper", ["state_dict", "model_state_dict", "model"])

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from segatlas.errors import UsageError
-from segatlas.models import ARCHITECTURES, load_architecture, lookup
+from segatlas.models import load_architecture
 from segatlas.models.architecture import Architecture
 from segatlas.weights.encoder_weights import load_encoder_weights
-from segatlas.weights.validation import FieldsError, nearest, render, validated
+from segatlas.weights.listing import find_entry
+from segatlas.weights.validation import FieldsError, validated
 
 _ALIASES = {"encoder_name": "encoder", "classes": "num_classes"}
 """Argument names of segmentation-models-pytorch -> ours."""
@@ -57,15 +60,13 @@ def make_config(name: str, fields: Mapping[str, Any]) -> tuple[Architecture, Any
     Raises:
         UsageError: as `create_model`.
     """
-    architecture = require_architecture(name)
-    variant = lookup(name)[1]
+    entry, variant = find_entry(name)
+    architecture = load_architecture(entry.name)
     merged = {**(architecture.variants[variant] if variant else {}), **fields}
     try:
         return architecture, validated(architecture.config, merged)
     except FieldsError as error:
-        raise UsageError(
-            f"model '{name}' cannot be made\n{render(error.problems)}\n  all fields: segatlas models info {name}"
-        ) from None
+        raise UsageError(f"model '{name}' cannot be made\n{error}\n  all fields: segatlas models info {name}") from None
 
 
 def build_network(architecture: Architecture, config: Any) -> nn.Module:
@@ -76,13 +77,24 @@ def build_network(architecture: Architecture, config: Any) -> nn.Module:
     return net
 
 
-def require_architecture(name: str) -> Architecture:
-    """Return an architecture's record by its name or a variant's; UsageError with the nearest names if unknown."""
-    try:
-        return load_architecture(name)
-    except KeyError:
-        known = [word for entry in ARCHITECTURES.values() for word in (entry.name, *entry.variants)]
-        raise UsageError(f"unknown model '{name}'; {nearest(name, known)} (segatlas models list)") from None
+def build_empty(architecture: Architecture, config: Any) -> nn.Module:
+    """Build the network with shapes only: all tensors are on the meta device, and nothing is drawn."""
+    with torch.device("meta"), _NoDraw():
+        return build_network(architecture, config)
+
+
+class _NoDraw(TorchFunctionMode):
+    """Skips filling tensors with random numbers: on meta tensors that does nothing, but imports torch's compiler."""
+
+    _FILLS = frozenset({Tensor.normal_, Tensor.uniform_, nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_})
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in self._FILLS:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
 
 
 def _without_aliases(fields: Mapping[str, Any], num_classes: int | None) -> dict[str, Any]:

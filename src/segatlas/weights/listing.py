@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from fnmatch import fnmatchcase
 
-from segatlas.models import ARCHITECTURES
+from segatlas.config.messages import unknown
+from segatlas.errors import UsageError
+from segatlas.models import ARCHITECTURES, Entry, lookup
 
 
 def list_models(pattern: str = "*", task: str | None = None) -> list[str]:
@@ -17,3 +19,15 @@ def list_models(pattern: str = "*", task: str | None = None) -> list[str]:
     entries = [entry for entry in ARCHITECTURES.values() if task is None or task in entry.tasks]
     names = {name for entry in entries for name in (entry.name, *entry.variants)}
     return sorted(name for name in names if fnmatchcase(name.lower(), pattern.lower()))
+
+
+def find_entry(name: str) -> tuple[Entry, str | None]:
+    """Return the table's entry of an architecture or variant, and the variant's name where it is one.
+
+    Raises:
+        UsageError: unknown name, with the nearest one.
+    """
+    try:
+        return lookup(name)
+    except KeyError:
+        raise UsageError(f"'{name}': {unknown('model', name, list_models())} (all: segatlas models list)") from None

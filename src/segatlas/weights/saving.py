@@ -12,19 +12,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from segatlas.config.messages import unknown
 from segatlas.errors import UsageError, WeightsError
+from segatlas.models import load_architecture
 from segatlas.palette import default_palette
-from segatlas.weights.building import build_network, require_architecture
+from segatlas.weights.building import build_empty, build_network
 from segatlas.weights.card import CARD_FILE, WEIGHTS_FILE, Card, InputSpec, default_preprocessing
 from segatlas.weights.fitting import require_fit
 from segatlas.weights.hub import fetch_folder
+from segatlas.weights.listing import find_entry
 from segatlas.weights.reading import read_state_dict, read_torch
-from segatlas.weights.validation import FieldsError, nearest, validated
+from segatlas.weights.validation import FieldsError, validated
 
 _NETWORK_PREFIX = "net."
 """In a training checkpoint the network's tensors carry this prefix."""
@@ -100,8 +102,8 @@ def make_card(
     known = [field.name for field in dataclasses.fields(Card) if field.name not in _FROM_NETWORK]
     for fact in facts:
         if fact not in known:
-            raise UsageError(f"unknown card fact '{fact}'; {nearest(fact, known)}")
-    architecture = require_architecture(name)
+            raise UsageError(f"'{fact}': {unknown('fact of a card', fact, known)}")
+    entry, _ = find_entry(name)
     settings = dataclasses.asdict(config)  # type: ignore[arg-type]
     channels = settings["in_channels"]
     own: dict[str, Any] = {
@@ -111,7 +113,7 @@ def make_card(
         "palette": default_palette(len(classes)) if palette is None else tuple(map(tuple, palette)),
     }
     defaults: dict[str, Any] = {
-        "task": architecture.tasks[0],
+        "task": entry.tasks[0],
         "inputs": (InputSpec(channels=channels),),
         "preprocessing": default_preprocessing(channels),
         "resample": ("bilinear", bool(settings.get("align_corners", False))),
@@ -165,6 +167,11 @@ def find_model(path: str | Path) -> Path:
     raise WeightsError(f"{path}: no such file or folder")
 
 
+def read_card(place: Path) -> Card:
+    """Return the card of what `find_model` found."""
+    return read_checkpoint(place)[0] if place.is_file() else Card.read(place)
+
+
 def read_folder(folder: Path) -> tuple[Card, dict[str, Tensor]]:
     """Return card and tensors of a model folder, the hash checked."""
     card, file = Card.read(folder), folder / WEIGHTS_FILE
@@ -197,12 +204,11 @@ def assemble(card: Card, tensors: Mapping[str, Tensor], *, where: str) -> nn.Mod
         WeightsError: unknown architecture, invalid config, or tensors that do not fit.
     """
     try:
-        architecture = require_architecture(card.architecture)
+        architecture = load_architecture(find_entry(card.architecture)[0].name)
         config: Any = validated(architecture.config, card.config)
     except (UsageError, FieldsError) as error:
         raise WeightsError(f"{where}: the card's network cannot be built\n{error}") from None
-    with torch.device("meta"):
-        net = build_network(architecture, config)
+    net = build_empty(architecture, config)
     expected = net.state_dict()
     require_fit(expected, tensors, where=where, network=f"the {card.architecture} of its card")
     if any(name not in expected for name, _ in net.named_buffers()):
@@ -235,8 +241,9 @@ def _swap_in(fresh: Path, target: Path) -> None:
     target.rename(old)
     try:
         fresh.rename(target)
-    except OSError:
-        old.rename(target)
+    except BaseException:  # Ctrl-C too
+        if not target.exists():
+            old.rename(target)
         raise
     for entry in list(old.iterdir()):
         if entry.name not in (CARD_FILE, WEIGHTS_FILE):

@@ -1,0 +1,166 @@
+"""`segatlas models`: what can be built, and what a trained model is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from segatlas.cli.common import DebugOption, JsonOption, human, print_json_line
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from segatlas.weights.card import Card
+    from segatlas.weights.describing import ModelFacts
+
+app = typer.Typer(no_args_is_help=True, help="List the networks, explain one of them or a trained model.")
+NO_TERMINAL_WIDTH = 160
+SHOWN_CLASSES = 40
+
+
+@app.command("list")
+def list_(
+    pattern: Annotated[str, typer.Argument(help="Shell pattern of names, e.g. '*former*'.")] = "*",
+    task: Annotated[str | None, typer.Option("--task", help="semantic, instance or panoptic.")] = None,
+    json_line: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """List architectures and their variants."""
+    from segatlas.models import lookup
+    from segatlas.weights.listing import list_models
+
+    entries = {name: lookup(name)[0] for name in list_models(pattern, task)}
+    if json_line:
+        print_json_line(
+            [
+                {"name": name, "architecture": e.name, "title": e.title, "tasks": e.tasks, "paper": e.paper}
+                for name, e in entries.items()
+            ]
+        )
+        return
+    if not entries:
+        print(f"no model matches '{pattern}'" + (f" and can do '{task}'" if task else ""))
+        return
+    table = _table("Name", "Title", "Tasks", "Paper")
+    for name, entry in entries.items():
+        table.add_row(name, entry.title, ", ".join(entry.tasks), entry.paper)
+    _show(table)
+
+
+@app.command()
+def info(
+    name: Annotated[str, typer.Argument(help="Architecture, variant, run folder, model folder or .ckpt file.")],
+    json_line: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Explain an architecture (fields, size, cost) or a trained model (its card)."""
+    if _is_place(name):
+        _info_card(name, json_line=json_line)
+    else:
+        _info_architecture(name, json_line=json_line)
+
+
+def _is_place(name: str) -> bool:
+    """Tell whether `name` means files: a path or hub id, or a file or folder that no network is called like."""
+    from segatlas.weights.listing import list_models
+
+    return name not in list_models() and ("/" in name or Path(name).exists())
+
+
+def _info_architecture(name: str, *, json_line: bool) -> None:
+    from dataclasses import asdict
+
+    from segatlas.weights.listing import find_entry
+
+    find_entry(name)  # an unknown name is answered before anything heavy is imported
+    from segatlas.weights.describing import MEASURED_CLASSES, MEASURED_SIZE, describe
+
+    facts = describe(name)
+    if json_line:
+        measured = {"num_classes": MEASURED_CLASSES, "size": MEASURED_SIZE}
+        print_json_line({"kind": "architecture", **asdict(facts), "measured_with": measured})
+        return
+    height, width = MEASURED_SIZE
+    variant = f" (variant of {facts.architecture})" if facts.name != facts.architecture else ""
+    print(f"{facts.name}{variant}: {facts.title}")
+    _print_pairs(
+        {
+            "paper": facts.paper,
+            "tasks": ", ".join(facts.tasks),
+            "parameters": f"{facts.parameters / 1e6:.2f} M with {MEASURED_CLASSES} classes",
+            "cost": f"{facts.macs / 1e9:.2f} GMACs at {height}x{width} (convolutions, products; 1 MAC = 2 FLOPs)",
+            "variants": ", ".join(facts.variants) or "none",
+        }
+    )
+    _show(_field_table(facts))
+
+
+def _field_table(facts: ModelFacts) -> Table:
+    table = _table("Field", "Type", "Default", "Meaning")
+    for field in facts.fields:
+        table.add_row(field.name, field.type, "required" if field.required else repr(field.default), field.meaning)
+    return table
+
+
+def _info_card(name: str, *, json_line: bool) -> None:
+    from segatlas.weights.saving import find_model, read_card
+
+    place = find_model(name)
+    card = read_card(place)
+    if json_line:
+        print_json_line({"kind": "model", "path": str(place), "card": card.to_dict()})
+        return
+    print(f"{place}: {card.architecture}, {len(card.classes)} classes")
+    _print_pairs(_card_pairs(card))
+    table = _table("Index", "Class", "Colour")
+    for index, (label, color) in enumerate(zip(card.classes[:SHOWN_CLASSES], card.palette, strict=False)):
+        table.add_row(str(index), label, ",".join(map(str, color)))
+    _show(table)
+    if len(card.classes) > SHOWN_CLASSES:
+        print(f"... and {len(card.classes) - SHOWN_CLASSES} more classes (--json lists all)")
+
+
+def _card_pairs(card: Card) -> dict[str, str]:
+    norm, mode = card.preprocessing, card.inference
+    windows = f" by windows of {mode.crop}, every {mode.stride or '2/3 of that'} pixels" if mode.crop else ""
+    return {
+        "task": card.task,
+        "config": ", ".join(f"{key}={value!r}" for key, value in card.config.items()),
+        "input": ", ".join(f"{spec.name} of {spec.channels} channels" for spec in card.inputs),
+        "preprocessing": f"resize {norm.resize or 'none'}, then (value / {norm.max_value:g} - mean) / std",
+        "mean": ", ".join(f"{value:g}" for value in norm.mean),
+        "std": ", ".join(f"{value:g}" for value in norm.std),
+        "inference": mode.mode + windows,
+        "licence": card.licence or "not stated",
+        "metric": ", ".join(f"{key}={_short(value)}" for key, value in card.metric.items()) or "not stated",
+        "source": card.source or "not stated",
+        "sha256": card.sha256 or "none",
+    }
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _print_pairs(pairs: dict[str, str]) -> None:
+    width = max(map(len, pairs))
+    for key, value in pairs.items():
+        print(f"  {key:<{width}}  {value}")
+
+
+def _table(*columns: str) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(*columns, box=box.SIMPLE)
+    table.columns[0].no_wrap = True
+    return table
+
+
+def _show(table: Table) -> None:
+    console = human()
+    if not console.is_terminal:
+        console.width = NO_TERMINAL_WIDTH
+    console.print(table, markup=False)

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from segatlas.cli.main import app
+from segatlas.weights import create_model, list_models, save_pretrained
+
+
+def run(*words: str):
+    return CliRunner().invoke(app, ["models", *words])
+
+
+@pytest.fixture
+def folder(tmp_path):
+    net = create_model("unet", num_classes=2, width=4)
+    return save_pretrained(
+        net, tmp_path / "mine", classes=["sky", "road"], licence="MIT", metric={"miou": 0.51239, "split": "val"}
+    )
+
+
+def test_list_names_every_model_with_title_task_and_paper():
+    result = run("list")
+    assert result.exit_code == 0
+    for name in list_models():
+        assert f" {name} " in result.output
+    assert "https://arxiv.org/abs/2105.15203" in result.output
+
+
+def test_list_takes_a_pattern_and_prints_json():
+    result = run("list", "*former_b0", "--json")
+    assert json.loads(result.stdout.splitlines()[-1]) == [
+        {
+            "name": "segformer_b0",
+            "architecture": "segformer",
+            "title": "SegFormer",
+            "tasks": ["semantic"],
+            "paper": "https://arxiv.org/abs/2105.15203",
+        }
+    ]
+
+
+def test_list_says_so_where_nothing_matches():
+    assert "no model matches 'x*' and can do 'instance'" in run("list", "x*", "--task", "instance").output
+
+
+def test_info_explains_fields_size_and_cost():
+    result = run("info", "segformer_b0")
+    assert result.exit_code == 0
+    for part in ("variant of segformer", "arxiv.org/abs/2105.15203", "M with 19 classes", "GMACs at 512x512"):
+        assert part in result.output
+    assert "stochastic depth" in result.output
+    assert "'mit_b0'" in result.output
+
+
+def test_info_as_json_counts_parameters_and_names_the_conditions():
+    facts = json.loads(run("info", "unet", "--json").stdout.splitlines()[-1])
+    assert facts["kind"] == "architecture"
+    assert facts["parameters"] == sum(p.numel() for p in create_model("unet", num_classes=19).parameters())
+    assert facts["measured_with"] == {"num_classes": 19, "size": [512, 512]}
+
+
+def test_info_of_a_model_folder_shows_its_card(folder):
+    result = run("info", str(folder))
+    assert result.exit_code == 0
+    for part in ("unet, 2 classes", "sky", "road", "MIT", "miou=0.5124", "split=val", "width=4", "0.485, 0.456, 0.406"):
+        assert part in result.output
+    card = json.loads(run("info", str(folder), "--json").stdout.splitlines()[-1])["card"]
+    assert card["classes"] == ["sky", "road"]
+
+
+def test_info_of_an_unknown_name_exits_2_with_the_nearest_one():
+    result = run("info", "segformr_b2")
+    assert result.exit_code == 2
+    assert "did you mean 'segformer_b2'?" in result.stderr
+
+
+def test_info_of_a_folder_without_a_model_exits_1(tmp_path):
+    result = run("info", str(tmp_path))
+    assert result.exit_code == 1
+    assert "neither a model folder" in result.stderr

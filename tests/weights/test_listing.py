@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import segatlas
+from segatlas.models import ARCHITECTURES
+from segatlas.weights.listing import list_models
+
+IMPORTS = """
+import sys
+import segatlas.weights as weights
+import segatlas.cli.models, segatlas.palette
+weights.list_models(), weights.Card
+print("torch" in sys.modules)
+
+from segatlas.weights.building import build_empty, make_config
+for name in weights.list_models():
+    build_empty(*make_config(name, {"num_classes": 2}))
+print("torch._dynamo" in sys.modules)
+"""
+
+
+def test_all_architectures_and_variants_are_listed_sorted():
+    names = list_models()
+    assert names == sorted(names)
+    assert set(names) == set(ARCHITECTURES) | {v for entry in ARCHITECTURES.values() for v in entry.variants}
+
+
+def test_a_pattern_matches_whole_names_whatever_their_case():
+    assert list_models("*former_B?") == [f"segformer_b{size}" for size in range(6)]
+    assert list_models("former") == []
+
+
+def test_a_task_keeps_what_can_do_it():
+    assert "unet" in list_models(task="semantic")
+    assert list_models(task="no such task") == []
+
+
+def test_listing_imports_no_torch_and_building_empty_networks_no_compiler_of_torch():
+    environment = {**os.environ, "PYTHONPATH": str(Path(segatlas.__file__).parents[1])}
+    result = subprocess.run(
+        [sys.executable, "-c", IMPORTS], capture_output=True, text=True, check=True, env=environment
+    )
+    assert result.stdout.split() == ["False", "False"]
