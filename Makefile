@@ -1,0 +1,60 @@
+# The developer manual: every target is what a person would type. VENV=PATH uses another environment.
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.pins-$(shell sha256sum requirements.txt pyproject.toml 2>/dev/null | sha256sum | cut -c1-16)
+DEMO ?= demo
+
+.PHONY: demo test test-all check docs bench env clean pins
+
+env: $(STAMP)  ## the pinned environment and this package
+
+$(STAMP):
+	@echo "building $(VENV) from requirements.txt (about 6 GB on disk, a minute or two)"
+	@if command -v uv >/dev/null 2>&1; then \
+		uv venv -q --allow-existing -p $(PYTHON) $(VENV) && \
+		uv pip install -q -p $(BIN)/python --require-hashes -r requirements.txt && \
+		uv pip install -q -p $(BIN)/python --no-deps -e . ; \
+	else \
+		$(PYTHON) -m venv $(VENV) && \
+		$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements.txt && \
+		$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps -e . ; \
+	fi
+	@rm -f $(VENV)/.pins-* && touch $@
+
+demo: env  ## train, evaluate, predict and report on generated shapes, about a minute
+	@rm -rf $(DEMO) && mkdir -p $(DEMO)
+	$(BIN)/segatlas data make-shapes $(DEMO)/shapes
+	$(BIN)/segatlas train unet_shapes data.root=$(DEMO)/shapes run.dir=$(DEMO)/run
+	$(BIN)/segatlas eval $(DEMO)/run --split test --out $(DEMO)/test
+	$(BIN)/segatlas predict $(DEMO)/run $(DEMO)/shapes/test/images --out $(DEMO)/predictions --save mask,overlay
+	@echo
+	@echo "report:  $(DEMO)/run/report.html"
+	@echo "picture: $$(ls $(DEMO)/predictions/*_overlay.png | head -1)"
+
+test: env  ## the test suite without slow tests, under 10 minutes on 2 cores
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: env  ## everything
+	$(BIN)/python -m pytest
+
+check: env  ## lint, format, types, import directions, house rules
+	$(BIN)/ruff check src tests tools
+	$(BIN)/ruff format --check src tests tools
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python tools/house_rules.py
+
+docs: env  ## the documentation site in site/
+	$(BIN)/python tools/generate_docs.py
+	$(BIN)/mkdocs build --strict
+
+bench: env  ## time, memory and FLOPs of the shipped architectures on this machine
+	$(BIN)/segatlas bench unet segformer_b0 --size 512x512
+
+pins:  ## make requirements.txt anew (needs uv)
+	uv pip compile -q --universal --generate-hashes --no-header --no-annotate --python-version 3.11 \
+		--extra dev --extra docs --extra export --extra serve pyproject.toml -o requirements.txt
+
+clean:
+	rm -rf $(DEMO) site build dist .pytest_cache .ruff_cache .mypy_cache

@@ -1,0 +1,84 @@
+"""`segatlas train`: a recipe in, a run folder out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from segatlas.cli.common import (
+    INTERRUPTED,
+    ConfigFileOption,
+    DebugOption,
+    JsonOption,
+    QuietOption,
+    Words,
+    human,
+    load_recipe,
+    print_json_line,
+)
+from segatlas.errors import UsageError
+
+RESUME = "Continue a run: 'last', a run folder or a checkpoint. It needs no recipe."
+
+
+def train(
+    words: Words = None,
+    config: ConfigFileOption = None,
+    resume: Annotated[str | None, typer.Option(metavar="last|PATH", help=RESUME)] = None,
+    devices: Annotated[int | None, typer.Option(help="Processes or GPUs; short for train.devices.")] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32, bf16 or fp16; short for train.precision.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Build all, run one batch, print shapes and memory.")] = False,
+    json_line: JsonOption = False,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Train a recipe: a shipped name (`segatlas config show --recipes` lists them) or a YAML file."""
+    words = [*(words or [])]
+    words += [f"train.{key}={value}" for key, value in (("devices", devices), ("precision", precision)) if value]
+    if resume:
+        resume = _resumed(resume, words)
+        if config is None and all("=" in word for word in words[:1]):
+            from segatlas.training.run import find_run
+
+            config = find_run(resume).config
+    elif config is None and (not words or "=" in words[0]):
+        raise UsageError("which recipe? For example: segatlas train unet_folder data.root=DIR")
+    cfg = load_recipe(words, config)
+    console = human(json_line=json_line)
+    if dry_run:
+        from dataclasses import asdict
+
+        from segatlas.training import dry_run as run_one_batch
+
+        facts = run_one_batch(cfg)
+        console.print("\n".join(facts.lines()))
+        if json_line:
+            print_json_line(asdict(facts))
+        return
+    from segatlas.training import Interrupted
+    from segatlas.training import train as run_training
+
+    try:
+        run = run_training(cfg, resume=resume, quiet=quiet)
+    except Interrupted as stop:
+        saved = f"checkpoint written; continue with: segatlas train --resume {stop.run}" if stop.saved else "stopped at once"
+        typer.echo(f"interrupted: {saved}", err=True)
+        raise typer.Exit(INTERRUPTED) from stop
+    if not quiet:
+        console.print(f"run: {run.dir}\nmodel: {run.best}\nreport: {run.dir / 'report.html'}")
+    if json_line:
+        print_json_line({"run": str(run.dir), "model": str(run.best), **run.metrics})
+
+
+def _resumed(resume: str, words: list[str]) -> str:
+    """Return the run folder or checkpoint that `--resume` means; `run.root=` says where `last` is looked for."""
+    from segatlas.training.run import find_run
+
+    if resume.endswith(".ckpt"):
+        if not Path(resume).is_file():
+            raise UsageError(f"nothing to resume: {resume} does not exist")
+        return resume
+    roots = [word.partition("=")[2] for word in words if word.startswith("run.root=")]
+    return str(find_run(resume, root=roots[-1] if roots else "runs").root)

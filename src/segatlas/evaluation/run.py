@@ -1,0 +1,203 @@
+"""Score a model on a split of a data set."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from segatlas.config.schema import EvalConfig
+from segatlas.data.dataset import SegmentationData
+from segatlas.errors import DataError
+from segatlas.evaluation.report import DataFacts, EvalSettings, ModelFacts, PictureScore, Report
+from segatlas.evaluation.sources import DataSource, make_plan, open_split
+from segatlas.inference import Predictor, load
+from segatlas.inference.pictures import PictureLike
+from segatlas.inference.predictor import Precision
+from segatlas.metrics import SemanticMetrics, mean_iou
+
+
+def evaluate(
+    model: str | Path | Predictor,
+    data: DataSource | None = None,
+    split: str | None = None,
+    *,
+    overrides: Sequence[str] = (),
+    tta: str | Sequence[str] | None = None,
+    window: int | tuple[int, int] | None = None,
+    batch: int | None = None,
+    device: str = "auto",
+    precision: Precision = "fp32",
+    boundary: bool | None = None,
+    boundary_width: float | None = None,
+    sizes: bool | None = None,
+    progress: bool = True,
+    keep_worst: int = 8,
+    skip_bad: bool = False,
+) -> Report:
+    """Predict every picture of a split and compare it with the truth, in the pictures' own size.
+
+    Args:
+        model: a run folder, model folder, checkpoint (whatever `load` takes), or a Predictor (whose own tta and
+            window are put aside for the ones given here). Of a run, the best weights.
+        data: a DataConfig, a Config, a recipe's path, or the root of a folder data set; default: the run's own recipe.
+        split: train, val or test; default: the recipe's `eval.split`, else val.
+        overrides: "key=value" words for the recipe.
+        tta: test-time augmentation, as "flips,scales:0.75,1.25". This and the next Nones: as the recipe's `eval:` says.
+        window: predict by sliding windows of this size (h, w); default: the mode of the model's card.
+        batch: pictures in one pass.
+        device: auto, cpu, cuda or mps. This and precision are used where `model` is a path.
+        precision: fp32 or bf16.
+        boundary: also boundary IoU and boundary F-score.
+        boundary_width: width of the boundary as a share of the picture's diagonal.
+        sizes: also recall of small, medium and large objects.
+        progress: show a bar on stderr.
+        keep_worst: how many of the lowest pictures the report names.
+        skip_bad: report and leave out files that cannot be used, instead of raising at the first.
+
+    Returns:
+        The report; `report.skipped` names what was left out.
+
+    Raises:
+        UsageError, ConfigError: it is not clear which data, or a fault in the recipe or in an argument.
+        DataError: the data do not fit the model, a file cannot be used (unless skip_bad), or none can.
+    """
+    path = str(model) if isinstance(model, str | Path) else None
+    predictor = load(model, device=device, precision=precision) if isinstance(model, str | Path) else model
+    plan = make_plan(path, data, tuple(overrides), predictor.card)
+    asked: dict[str, Any] = {
+        "split": split,
+        "batch": batch,
+        "boundary": boundary,
+        "boundary_width": boundary_width,
+        "sizes": sizes,
+    }
+    asked["tta"] = (tta,) if isinstance(tta, str) else None if tta is None else tuple(tta)
+    wanted = plan.eval.model_copy(update={name: value for name, value in asked.items() if value is not None})
+    dataset, warnings = open_split(plan, wanted.split, predictor.card)
+    predictor = _with_options(predictor, wanted.tta, window)
+    metrics = SemanticMetrics(
+        predictor.card.classes,
+        boundary=wanted.boundary,
+        boundary_width=wanted.boundary_width,
+        sizes=wanted.sizes,
+    )
+    start = time.perf_counter()
+    pictures, skipped = _score(predictor, dataset, metrics, wanted.batch, skip_bad=skip_bad, progress=progress)
+    seconds = time.perf_counter() - start
+    if not pictures:
+        raise DataError(f"no picture of split {dataset.split!r} could be scored; first fault: {skipped[0]}")
+    ranked = sorted((picture for picture in pictures if not math.isnan(picture.miou)), key=lambda picture: picture.miou)
+    return Report(
+        scores=metrics.compute(),
+        confusion=metrics.state()["confusion"],
+        data=DataFacts(name=dataset.name, split=dataset.split, pictures=len(dataset), root=plan.data.root or ""),
+        model=_model_facts(predictor, path),
+        settings=_settings(predictor, wanted, window),
+        pictures=tuple(pictures),
+        worst=tuple(ranked[:keep_worst]),
+        skipped=tuple(skipped),
+        warnings=tuple(warnings),
+        seconds=seconds,
+    )
+
+
+def _score(
+    predictor: Predictor,
+    dataset: SegmentationData,
+    metrics: SemanticMetrics,
+    batch: int,
+    *,
+    skip_bad: bool,
+    progress: bool,
+) -> tuple[list[PictureScore], list[str]]:
+    """Predict and count every picture. Returns each picture's own score, and the faults of those left out."""
+    skipped: list[str] = []
+    waiting: deque[tuple[int, np.ndarray]] = deque()  # truths of the pictures that the predictor has taken in
+    pictures: list[PictureScore] = []
+    with _progress_bar(len(dataset), progress) as advance:
+
+        def skip(error: Exception) -> None:
+            if not skip_bad:
+                raise error
+            skipped.append(str(error))
+            advance()
+
+        def images() -> Iterator[np.ndarray]:
+            for index in range(len(dataset)):
+                try:
+                    sample = dataset.load(index)
+                    if sample.label is None:
+                        raise DataError("has no mask, so there is nothing to compare with", dataset.files(index)[0])
+                except DataError as error:
+                    skip(error)
+                else:
+                    waiting.append((index, sample.label))
+                    yield sample.image
+
+        def failed(_: PictureLike, error: Exception) -> None:
+            index, _label = waiting.popleft()
+            skip(DataError(f"cannot be predicted: {error}", dataset.files(index)[0]))
+
+        for result in predictor.predict_iter(images(), batch=batch, on_error=failed):
+            index, label = waiting.popleft()
+            matrix = metrics.update(result.semantic, label)
+            file = str(dataset.files(index)[0])
+            pictures.append(PictureScore(key=dataset.key(index), file=file, miou=mean_iou(matrix)))
+            advance()
+    return pictures, skipped
+
+
+def _with_options(predictor: Predictor, views: Sequence[str], window: int | tuple[int, int] | None) -> Predictor:
+    """Return a predictor of the same network with other options."""
+    device, precision = predictor.device, predictor.precision
+    return Predictor(predictor.model, predictor.card, device=device, precision=precision, tta=views, window=window)
+
+
+def _model_facts(predictor: Predictor, path: str | None) -> ModelFacts:
+    card = predictor.card
+    return ModelFacts(
+        path=path or "(a Predictor)",
+        architecture=card.architecture,
+        encoder=str(card.config.get("encoder") or ""),
+        parameters=sum(parameter.numel() for parameter in predictor.model.parameters()),
+        source=card.source,
+        licence=card.licence,
+    )
+
+
+def _settings(predictor: Predictor, wanted: EvalConfig, window: int | tuple[int, int] | None) -> EvalSettings:
+    mode = predictor.card.inference
+    if window is None:
+        window = mode.crop if mode.mode == "slide" else None
+    return EvalSettings(
+        tta=wanted.tta,
+        window=(window, window) if isinstance(window, int) else window,
+        resize=predictor.card.preprocessing.resize,
+        batch=wanted.batch,
+        device=str(predictor.device),
+        precision=predictor.precision,
+        boundary_width=wanted.boundary_width,
+    )
+
+
+@contextmanager
+def _progress_bar(total: int, shown: bool) -> Iterator[Callable[[], None]]:
+    """Yield what to call after each picture. The bar is drawn on stderr, and on a terminal only."""
+    if not shown:
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("evaluating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda: bar.advance(task)

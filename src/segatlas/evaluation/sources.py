@@ -1,0 +1,127 @@
+"""From what the caller names (a run, a recipe, a folder) to the data set that is scored; does it fit the model?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from segatlas.config.schema import DataConfig, EvalConfig
+from segatlas.data import create_dataset, describe_layout
+from segatlas.data.dataset import SegmentationData
+from segatlas.data.formats.classes import read_classes
+from segatlas.errors import DataError, UsageError
+from segatlas.recipe import Config
+from segatlas.weights.card import Card
+
+CONFIG_FILE = "config.yaml"
+DataSource = DataConfig | Config | str | Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What to score, and how the recipe says it is done. `seed` decides which pictures a held-out split has."""
+
+    data: DataConfig
+    eval: EvalConfig
+    seed: int = 0
+
+
+def find_run(model: str | Path) -> Path | None:
+    """Return the run folder that a path lies in (the run itself, its model/, a file of checkpoints/), or None."""
+    path = Path(model)
+    if not path.exists():
+        return None
+    folders = [path, *path.resolve().parents[:2]]
+    return next((folder for folder in folders if (folder / CONFIG_FILE).is_file()), None)
+
+
+def make_plan(model: str | Path | None, source: DataSource | None, overrides: tuple[str, ...], card: Card) -> Plan:
+    """Work out the data set.
+
+    Args:
+        model: path of the model; its run's recipe is used where `source` is None.
+        source: a DataConfig, a Config, a recipe, a run folder, or the root of a data set whose layout is then guessed.
+        overrides: "key=value" words for the recipe.
+        card: of the model; a folder data set without class names takes the model's.
+
+    Raises:
+        UsageError: nothing says which data, or overrides came with finished settings.
+        ConfigError: a fault in the recipe.
+    """
+    if isinstance(source, DataConfig | Config):
+        if overrides:
+            raise UsageError(f"{overrides[0]}: overrides need a recipe's path, not a finished {type(source).__name__}")
+        plan = _from_config(source) if isinstance(source, Config) else Plan(data=source, eval=EvalConfig())
+    elif source is None:
+        run = find_run(model) if model is not None else None
+        if run is not None:
+            plan = _from_config(Config.load(run / CONFIG_FILE, *overrides))
+        elif overrides:
+            plan = _from_config(Config.load({}, *overrides))
+        else:
+            raise UsageError(
+                f"{model or 'this model'} lies in no run folder, so say which data: a recipe (.yaml) or a folder"
+            )
+    elif Path(source).is_dir() and not (Path(source) / CONFIG_FILE).is_file():
+        name = describe_layout(source)
+        if name is None:
+            raise DataError("is laid out like no known data set; `segatlas data check` tells what is wrong", source)
+        plan = _from_config(Config.load({"data": {"name": name, "root": str(source)}}, *overrides))
+    elif Path(source).is_dir():
+        plan = _from_config(Config.load(Path(source) / CONFIG_FILE, *overrides))
+    else:
+        plan = _from_config(Config.load(source, *overrides))
+    return _with_model_classes(plan, card)
+
+
+def open_split(plan: Plan, split: str, card: Card) -> tuple[SegmentationData, list[str]]:
+    """Open the split and compare its classes and channels with the model's.
+
+    Returns:
+        The data set, and warnings for differences that do not stop.
+
+    Raises:
+        DataError: another number of classes or channels, or a split without pictures.
+    """
+    data = create_dataset(plan.data, split, plan.seed)
+    if len(data.classes) != len(card.classes):
+        raise DataError(
+            f"{data.name} has {len(data.classes)} classes ({_some(data.classes)}), the model {len(card.classes)} "
+            f"({_some(card.classes)}); data.classes and data.label_map bring the labels to the model's classes",
+            plan.data.root,
+        )
+    channels = card.inputs[0].channels
+    if data.channels != channels and not {data.channels, channels} <= {1, 3}:
+        raise DataError(
+            f"{data.name} has pictures of {data.channels} channels, the model takes {channels}", plan.data.root
+        )
+    if len(data) == 0:
+        raise DataError(f"split {split!r} of {data.name} holds no picture", plan.data.root)
+    pairs = zip(data.classes, card.classes, strict=True)
+    others = [
+        f"{i}: {ours!r} in the data, {theirs!r} in the model"
+        for i, (ours, theirs) in enumerate(pairs)
+        if ours != theirs
+    ]
+    warnings = []
+    if others:
+        more = f" and {len(others) - 5} more" if len(others) > 5 else ""
+        warnings = [f"class names differ ({'; '.join(others[:5])}{more}); they were compared by index"]
+    return data, warnings
+
+
+def _from_config(cfg: Config) -> Plan:
+    return Plan(data=cfg.data, eval=cfg.eval, seed=cfg.seed)
+
+
+def _with_model_classes(plan: Plan, card: Card) -> Plan:
+    """Give a folder data set without class names those of the model: the labels of one split may lack classes."""
+    data = plan.data
+    if data.name != "folder" or data.classes is not None or (data.root and read_classes(data.root) is not None):
+        return plan
+    named = data.model_copy(update={"classes": card.classes, "palette": data.palette or card.palette})
+    return Plan(data=named, eval=plan.eval, seed=plan.seed)
+
+
+def _some(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:4]) + (", …" if len(names) > 4 else "")

@@ -1,0 +1,124 @@
+"""From a recipe to everything that training needs: data, network, criterion, card."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from segatlas.config.schema import Config, InputConfig
+from segatlas.criteria import Criterion
+from segatlas.data import create_dataset
+from segatlas.data.dataset import SegmentationData
+from segatlas.data.statistics import automatic_weights, count_classes
+from segatlas.data.transforms import Pipeline
+from segatlas.errors import ConfigError, DataError, Problem
+from segatlas.training.logbook import LOGGER
+from segatlas.weights import Card, create_model, start_from
+from segatlas.weights.card import InferenceMode, Preprocessing, default_preprocessing
+from segatlas.weights.saving import make_card
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """All that a run is made of."""
+
+    train: SegmentationData
+    val: SegmentationData
+    net: nn.Module
+    criterion: Criterion
+    card: Card
+    pipeline: Pipeline
+
+
+def build_parts(config: Config) -> Parts:
+    """Build data sets, network, criterion and card. Every fault of the user is raised here, before a run exists."""
+    train = create_dataset(config.data, "train", config.seed)
+    val = create_dataset(config.data, "val", config.seed)
+    for dataset in (train, val):
+        if len(dataset) == 0:
+            raise DataError(f"split {dataset.split!r} of {config.data.name} at {config.data.root} holds no picture")
+        if dataset.files(0)[1] is None:
+            raise DataError(f"split {dataset.split!r} of {config.data.name} at {config.data.root} has no masks")
+    model = config.model
+    num_classes = model.num_classes or len(train.classes)
+    if num_classes != len(train.classes):
+        raise ConfigError(
+            "recipe",
+            [
+                Problem(
+                    key="model.num_classes",
+                    got=str(num_classes),
+                    message=f"the data set has {len(train.classes)} classes: {', '.join(train.classes[:20])}",
+                )
+            ],
+        )
+    channels = model.in_channels or train.channels
+    if channels != train.channels:
+        message = f"the pictures of {config.data.root} have {train.channels} channels"
+        raise ConfigError("recipe", [Problem(key="model.in_channels", got=str(channels), message=message)])
+    torch.manual_seed(config.seed)
+    net = create_model(
+        model.name,
+        encoder_weights=model.encoder_weights,
+        num_classes=num_classes,
+        in_channels=channels,
+        **model.architecture_fields(),
+    )
+    if config.train.freeze_encoder:
+        net.encoder.requires_grad_(False)
+    net.encoder.gradient_checkpointing = config.train.gradient_checkpointing
+    preprocessing, inference = preprocessing_of(model.input, channels), inference_of(model.input)
+    if model.start_from:
+        report = start_from(net, model.start_from)
+        preprocessing = report.card.preprocessing if report.card else preprocessing
+        LOGGER.info("start from %s: %d tensors taken over", model.start_from, len(report.loaded))
+        if report.replaced:
+            LOGGER.info("new, because the class count differs: %s", ", ".join(report.replaced))
+    card = make_card(
+        net,
+        classes=train.classes,
+        palette=train.palette,
+        preprocessing=preprocessing,
+        inference=inference,
+        source=f"trained by SegAtlas on {config.data.name}",
+    )
+    pipeline = Pipeline.from_config(
+        config.transforms, mean=preprocessing.mean, std=preprocessing.std, max_value=preprocessing.max_value,
+        channels=channels,
+    )  # fmt: skip
+    return Parts(
+        train=train, val=val, net=net, criterion=_criterion(config, train), card=card, pipeline=pipeline
+    )
+
+
+def preprocessing_of(given: InputConfig, channels: int) -> Preprocessing:
+    """Return the card's preprocessing: as the recipe says, else the default for that number of channels."""
+    default = default_preprocessing(channels)
+    return Preprocessing(
+        mean=given.mean or default.mean,
+        std=given.std or default.std,
+        max_value=given.max_value,
+        resize=given.resize,
+    )
+
+
+def inference_of(given: InputConfig) -> InferenceMode:
+    """Return the card's inference mode; without a stride windows overlap by a third."""
+    if given.mode == "whole" or given.crop is None:
+        return InferenceMode()
+    stride = given.stride or (max(given.crop[0] * 2 // 3, 1), max(given.crop[1] * 2 // 3, 1))
+    return InferenceMode(mode="slide", crop=given.crop, stride=stride)
+
+
+def _criterion(config: Config, train: SegmentationData) -> Criterion:
+    automatic: torch.Tensor | None = None
+    if any(term.class_weights == "auto" for term in config.losses):
+        weights = automatic_weights(count_classes(train))
+        automatic = torch.tensor(np.asarray(weights), dtype=torch.float32)
+        named = ", ".join(f"{name} {weight:.2f}" for name, weight in zip(train.classes, weights, strict=True))
+        LOGGER.info("automatic class weights: %s", named)
+    return Criterion(config.losses, automatic_weights=automatic)
+

@@ -1,0 +1,156 @@
+"""Checkpoints: last and best, written whole or not at all, only between optimiser steps."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import threading
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Checkpoint
+
+from segatlas.config.schema import TrainConfig
+from segatlas.errors import TrainingError
+from segatlas.training.logbook import LOGGER
+from segatlas.training.module import SegmentationModule
+from segatlas.training.run import RunFolder
+
+
+class Interrupted(BaseException):
+    """Ctrl-C was pressed once and the checkpoint of `run` is written (`saved`), or twice and it is not."""
+
+    def __init__(self, run: Path, saved: bool):
+        self.run, self.saved = run, saved
+        super().__init__("interrupted")
+
+
+class RunCheckpoints(Checkpoint):
+    """Writes last.ckpt every `checkpoint_every` steps and at each validation, best.ckpt and model/ at each new best.
+
+    Ctrl-C once writes last.ckpt at the next step and stops; twice stops at once.
+    """
+
+    def __init__(self, folder: RunFolder, config: TrainConfig):
+        self.folder, self.config = folder, config
+        self.best = -math.inf
+        self.best_scores: dict[str, float] = {}
+        self.waited = 0
+        self._saved_step = -1
+        self._interrupts = 0
+
+    # ---- when
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Save at step boundaries when due or when interrupted."""
+        step = trainer.global_step
+        if trainer.fit_loop._should_accumulate() or step == self._saved_step:
+            return
+        if step >= pl_module.total_steps:
+            trainer.should_stop = True  # makes the trainer validate once more, also off the usual rhythm
+        if trainer.should_stop or (trainer.fit_loop.total_batch_idx + 1) % trainer.val_check_batch == 0:
+            return  # a validation follows and saves; a checkpoint before it would lose it on resume
+        every = self.config.checkpoint_every
+        interrupted = self._interrupted(trainer)
+        if interrupted or (every and step % every == 0):
+            self.save(trainer, self.folder.last)
+            self._saved_step = step
+        if interrupted:
+            raise Interrupted(self.folder.root, saved=True)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: SegmentationModule) -> None:
+        """Compare with the best so far; save last, and best if it is one."""
+        if trainer.sanity_checking:
+            return
+        value = pl_module.validation_scores[self.config.metric]
+        pl_module.plateau.update(value)
+        improved = value > self.best
+        enough = value > self.best + (self.config.early_stopping.min_delta if self.config.early_stopping else 0)
+        self.waited = 0 if enough else self.waited + 1
+        if improved:
+            self.best, self.best_scores = value, dict(pl_module.validation_scores)
+        self.save(trainer, self.folder.last)
+        self._saved_step = trainer.global_step
+        if improved:
+            self._keep_best(trainer, pl_module)
+        stopping = self.config.early_stopping
+        if stopping and self.waited >= stopping.patience:
+            LOGGER.info("stopping early: %s has not improved for %d validations", self.config.metric, self.waited)
+            trainer.should_stop = True
+        if self._interrupted(trainer):
+            raise Interrupted(self.folder.root, saved=True)
+
+    # ---- how
+    def save(self, trainer: pl.Trainer, path: Path) -> None:
+        """Write a checkpoint under a temporary name, then rename it. Raises TrainingError when the disk is full."""
+        temporary = path.with_name(f".{path.name}.tmp")
+        try:
+            trainer.save_checkpoint(temporary, weights_only=False)
+            if trainer.is_global_zero:
+                os.replace(temporary, path)
+        except (OSError, RuntimeError) as error:
+            if not _is_disk_error(error):
+                raise
+            temporary.unlink(missing_ok=True)
+            kept = f"; the previous checkpoint {path} is untouched" if path.exists() else ""
+            raise TrainingError(f"cannot write {path}: {error}{kept}. Free some space, then use --resume") from error
+        trainer.strategy.barrier("checkpoint")
+
+    def _keep_best(self, trainer: pl.Trainer, module: SegmentationModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        from dataclasses import replace
+
+        from segatlas.training.saving import save_model
+
+        temporary = self.folder.best.with_name(".best.ckpt.tmp")
+        temporary.unlink(missing_ok=True)
+        try:
+            os.link(self.folder.last, temporary)
+        except OSError:  # no hard links on this file system
+            import shutil
+
+            shutil.copyfile(self.folder.last, temporary)
+        os.replace(temporary, self.folder.best)
+        card = replace(module.card, metric={self.config.metric: self.best, "split": "val", "step": trainer.global_step})
+        save_model(self.folder.last, card, self.folder.model)
+
+    # ---- interrupts
+    def catch_interrupts(self) -> Any:
+        """Take over SIGINT and SIGTERM; return a function that gives them back."""
+        if threading.current_thread() is not threading.main_thread():
+            return lambda: None
+        previous = {number: signal.signal(number, self._interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+
+        def give_back() -> None:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+        return give_back
+
+    def _interrupted(self, trainer: pl.Trainer) -> bool:
+        return trainer.strategy.reduce_boolean_decision(self._interrupts > 0, all=False)
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        self._interrupts += 1
+        if self._interrupts > 1:
+            raise Interrupted(self.folder.root, saved=False)
+        LOGGER.warning("interrupted: writing a checkpoint after this step (press again to stop at once)")
+
+    # ---- state
+    def state_dict(self) -> dict[str, Any]:
+        """Return plain numbers for a checkpoint."""
+        return {"best": self.best, "best_scores": self.best_scores, "waited": self.waited}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up the state of a checkpoint."""
+        self.best, self.best_scores, self.waited = state["best"], state["best_scores"], state["waited"]
+
+
+def _is_disk_error(error: Exception) -> bool:
+    text = str(error).lower()
+    return isinstance(error, OSError) or any(
+        words in text for words in ("no space left", "file write failed", "unexpected pos", "iostream error", "disk quota")
+    )

@@ -1,0 +1,91 @@
+"""Loaders for training and validation, resumable in the middle of an epoch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning.pytorch as pl
+from torch.utils.data import DataLoader, Dataset
+
+from segatlas.config.schema import Config
+from segatlas.data.collate import collate
+from segatlas.data.dataset import SegmentationData
+from segatlas.data.sample import Sample
+from segatlas.data.stream import SampleStream
+from segatlas.data.transforms import Pipeline
+from segatlas.training.sampler import ResumableSampler
+
+
+class Pictures(Dataset[Sample]):
+    """One process's share of a split, as read from disk: every `world`-th picture from `rank` on."""
+
+    def __init__(self, dataset: SegmentationData, rank: int, world: int):
+        self.dataset = dataset
+        self.indices = range(rank, len(dataset), world)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, position: int) -> Sample:
+        return self.dataset.load(self.indices[position])
+
+
+def _only(samples: list[Sample]) -> Sample:
+    return samples[0]
+
+
+class SegmentationDataModule(pl.LightningDataModule):
+    """Train and val loaders. Its state says how many samples of the epoch have been handed out."""
+
+    def __init__(self, config: Config, train: SegmentationData, val: SegmentationData, pipeline: Pipeline):
+        super().__init__()
+        self.config, self.train, self.val, self.pipeline = config, train, val, pipeline
+        self.sampler: ResumableSampler | None = None
+        self._resume: tuple[int, int] | None = None
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Return the loader of augmented training batches."""
+        assert self.trainer is not None
+        config = self.config
+        self.sampler = ResumableSampler(
+            len(self.train),
+            seed=config.seed,
+            rank=self.trainer.global_rank,
+            world=self.trainer.world_size,
+            batch=config.train.batch,
+            accumulate=config.train.accumulate,
+        )
+        if self._resume is not None:
+            self.sampler.resume(*self._resume)
+        return DataLoader(
+            SampleStream(self.train, self.pipeline, config.seed),
+            sampler=self.sampler,
+            batch_size=config.train.batch,
+            collate_fn=collate,
+            num_workers=config.data.workers,
+            persistent_workers=config.data.workers > 0,
+            pin_memory=self.trainer.strategy.root_device.type == "cuda",
+        )
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Return the loader of whole validation pictures."""
+        assert self.trainer is not None
+        share = Pictures(self.val, self.trainer.global_rank, self.trainer.world_size)
+        return DataLoader(share, batch_size=1, collate_fn=_only, num_workers=0)
+
+    def transfer_batch_to_device(self, batch: Any, device: Any, dataloader_idx: int) -> Any:
+        """Move training batches; validation pictures are moved by the Predictor."""
+        if isinstance(batch, Sample):
+            return batch
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the epoch and how many samples of it this process has been given."""
+        assert self.trainer is not None
+        loop = self.trainer.fit_loop
+        batches = loop.epoch_loop.batch_progress.current.ready
+        return {"epoch": loop.epoch_progress.current.processed, "samples": batches * self.config.train.batch}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on behind those samples."""
+        self._resume = (state["epoch"], state["samples"])

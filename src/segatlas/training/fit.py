@@ -1,0 +1,262 @@
+"""`train`: from a recipe to a finished run folder."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from dataclasses import dataclass
+from logging.handlers import MemoryHandler
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+import torch.distributed as dist
+
+from segatlas.config import to_yaml
+from segatlas.config.schema import TrainConfig
+from segatlas.errors import SegAtlasError, TrainingError, UsageError, WeightsError
+from segatlas.recipe import Config
+from segatlas.training.building import Parts, build_parts
+from segatlas.training.checkpoints import RunCheckpoints
+from segatlas.training.data_module import SegmentationDataModule
+from segatlas.training.ema import Ema
+from segatlas.training.environment import describe_environment
+from segatlas.training.finish import finish_run
+from segatlas.training.logbook import LOGGER, Logbook, close_log, hold_log, open_log
+from segatlas.training.module import SegmentationModule
+from segatlas.training.progress import ProgressReporter
+from segatlas.training.run import Run, RunFolder, find_run, make_run_folder
+from segatlas.training.sampler import samples_per_epoch
+from segatlas.training.samples import SampleSheets
+
+logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its notices on hardware and products are not ours
+
+PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+
+
+def train(
+    config: Config | str | Path,
+    *,
+    resume: str | Path | None = None,
+    quiet: bool = False,
+) -> Run:
+    """Train a recipe and return the finished run.
+
+    Args:
+        config: a Config, a shipped recipe's name or a YAML file.
+        resume: run folder or checkpoint to continue; its own config.yaml is the usual `config` then.
+        quiet: no progress on the terminal; log.txt has it all the same.
+
+    Returns:
+        The run: `dir`, `best` (model folder), `metrics`, `report`.
+
+    Raises:
+        ConfigError, DataError, WeightsError: before anything was written.
+        TrainingError: the loss became NaN, the disk is full, a loader process died; checkpoints are kept.
+    """
+    if not isinstance(config, Config):
+        config = Config.load(config)
+    _set_threads(config)
+    launched, held = _join_processes(config), hold_log()
+    try:
+        parts = build_parts(config)
+        folder = find_run(resume) if resume else _agree_on_folder(config)
+        checkpoint = _checkpoint_of(resume, folder) if resume else None
+        return _fit(config, parts, folder, checkpoint, held, quiet)
+    finally:
+        close_log([held])
+        if launched:
+            dist.destroy_process_group()
+
+
+def _fit(
+    config: Config, parts: Parts, folder: RunFolder, checkpoint: Path | None, held: MemoryHandler, quiet: bool
+) -> Run:
+    first = _rank() == 0
+    handlers = open_log(folder.log, held, console=not quiet) if first else []
+    logbook = Logbook(folder, tensorboard=config.log.tensorboard) if first else None
+    module = SegmentationModule(parts.net, parts.criterion, parts.card, config)
+    data = SegmentationDataModule(config, parts.train, parts.val, parts.pipeline)
+    lengths = Lengths.of(config.train, len(parts.train), _world(config))
+    trainer, checkpoints, reporter = _trainer(config, folder, logbook, parts, lengths, quiet or not first)
+    module.total_steps = lengths.steps
+    give_back = checkpoints.catch_interrupts()
+    try:
+        if first:
+            _write_head(config, parts, folder, checkpoint)
+        if checkpoint is not None:
+            step = _resume_step(checkpoint)
+            if logbook is not None:
+                logbook.rewind(step)
+            if step >= module.total_steps:
+                LOGGER.warning("nothing left to train: %s is at step %d of %d", checkpoint, step, module.total_steps)
+        if checkpoint is None or step < module.total_steps:
+            warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before the epoch")  # ours is exact
+            trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        if not first:
+            return Run(dir=folder.root, best=folder.model)
+        report = finish_run(config, folder, parts.val)
+        metrics = {"miou": report.miou} if report is not None else {}
+        return Run(dir=folder.root, best=folder.model, metrics=metrics | checkpoints.best_scores, report=report)
+    except RuntimeError as error:
+        raise _explain(error, folder) from error
+    finally:
+        give_back()
+        reporter.close()
+        if logbook is not None:
+            logbook.close()
+        close_log(handlers)
+
+
+def _trainer(
+    config: Config, folder: RunFolder, logbook: Logbook | None, parts: Parts, lengths: Lengths, quiet: bool
+) -> tuple[pl.Trainer, RunCheckpoints, ProgressReporter]:
+    settings = config.train
+    world = _world(config)
+    checkpoints = RunCheckpoints(folder, settings)
+    reporter = ProgressReporter(
+        logbook, every=config.log.every, pictures_per_step=settings.batch * settings.accumulate * world, quiet=quiet
+    )
+    callbacks: list[Any] = [Ema(settings.ema)] if settings.ema else []
+    callbacks += [reporter, checkpoints]
+    if config.log.samples:
+        callbacks.insert(0, SampleSheets(folder, parts.val, config.log.samples))
+    accelerator = {"auto": "auto", "cpu": "cpu", "cuda": "gpu", "mps": "mps"}[settings.device]
+    nodes = max(world // int(os.environ.get("LOCAL_WORLD_SIZE", world)), 1)
+    trainer = pl.Trainer(
+        accelerator=accelerator,
+        devices=world // nodes,
+        num_nodes=nodes,
+        strategy="ddp" if world > 1 else "auto",
+        precision=PRECISION[settings.precision],  # type: ignore[arg-type]
+        max_epochs=-1,
+        max_steps=lengths.steps,
+        max_time={"minutes": settings.time_limit} if settings.time_limit else None,
+        accumulate_grad_batches=settings.accumulate,
+        gradient_clip_val=settings.clip,
+        val_check_interval=lengths.batches_between_validations(settings),
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        deterministic="warn" if settings.deterministic else False,
+        callbacks=callbacks,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=True,
+        default_root_dir=folder.root,
+    )
+    # Filling fresh memory to make reads of uninitialised values repeatable costs time and we have none of them.
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    return trainer, checkpoints, reporter
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lengths:
+    """How long a run is, for one process: batches of an epoch, batches of an optimiser step, steps of the run."""
+
+    batches_per_epoch: int
+    batches_per_step: int
+    steps: int
+
+    @classmethod
+    def of(cls, config: TrainConfig, pictures: int, world: int) -> Lengths:
+        """Count for a data set of `pictures` shared by `world` processes."""
+        samples = samples_per_epoch(pictures // world, config.batch, config.accumulate)
+        batches = max(-(-samples // config.batch), 1)
+        per_step = min(config.accumulate, batches)
+        steps = config.steps if config.steps is not None else (config.epochs or 1) * (batches // per_step)
+        return cls(batches_per_epoch=batches, batches_per_step=per_step, steps=steps)
+
+    def batches_between_validations(self, config: TrainConfig) -> int:
+        """Return the distance of validations in batches."""
+        if config.val_every:
+            return config.val_every * self.batches_per_step
+        return config.val_epochs * self.batches_per_epoch
+
+
+# ---- several processes
+def _world(config: Config) -> int:
+    return int(os.environ.get("WORLD_SIZE", config.train.devices or 1))
+
+
+def _rank() -> int:
+    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")))
+
+
+def _join_processes(config: Config) -> bool:
+    """Under torchrun, open the process group now: all processes must agree on one run folder before they train."""
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2 or "MASTER_ADDR" not in os.environ or dist.is_initialized():
+        return False
+    on_cuda = config.train.device in ("auto", "cuda") and torch.cuda.is_available()
+    dist.init_process_group("cpu:gloo,cuda:nccl" if on_cuda else "gloo")
+    return True
+
+
+def _agree_on_folder(config: Config) -> RunFolder:
+    given = os.environ.get("SEGATLAS_RUN_FOLDER")  # set below for processes that Lightning starts
+    if given:
+        return RunFolder(root=Path(given))
+    folder: list[Any] = [make_run_folder(config) if _rank() == 0 else None]
+    if dist.is_initialized():
+        dist.broadcast_object_list(folder)
+    elif _world(config) > 1:
+        os.environ["SEGATLAS_RUN_FOLDER"] = str(folder[0].root)
+    chosen: RunFolder = folder[0]
+    return chosen
+
+
+# ---- start and end
+def _set_threads(config: Config) -> None:
+    if config.train.threads:
+        torch.set_num_threads(config.train.threads)
+
+
+def _write_head(config: Config, parts: Parts, folder: RunFolder, checkpoint: Path | None) -> None:
+    import json
+
+    if checkpoint is None:
+        folder.config.write_text(to_yaml(config))
+        folder.environment.write_text(json.dumps(describe_environment(config, parts), indent=1))
+    LOGGER.info("run folder: %s", folder.root)
+    LOGGER.info(
+        "%s: %d train and %d %s pictures, %d classes",
+        config.data.name, len(parts.train), len(parts.val), parts.val.split, len(parts.train.classes),
+    )  # fmt: skip
+    parameters = sum(p.numel() for p in parts.net.parameters())
+    LOGGER.info("%s: %.2f M parameters", config.model.name, parameters / 1e6)
+    if checkpoint is not None:
+        LOGGER.info("resuming from %s", checkpoint)
+
+
+def _checkpoint_of(resume: str | Path, folder: RunFolder) -> Path:
+    path = Path(resume)
+    if path.suffix == ".ckpt":
+        return path
+    if not folder.last.exists():
+        raise UsageError(f"nothing to resume: {folder.root} holds no checkpoint yet")
+    return folder.last
+
+
+def _resume_step(checkpoint: Path) -> int:
+    from segatlas.weights.reading import read_torch
+
+    content = read_torch(checkpoint)
+    if not isinstance(content, dict) or "global_step" not in content:
+        raise WeightsError(f"{checkpoint}: not a checkpoint written by segatlas train")
+    return int(content["global_step"])
+
+
+def _explain(error: RuntimeError, folder: RunFolder) -> SegAtlasError:
+    text = str(error)
+    kept = f"continue with --resume {folder.root}" if folder.last.exists() else "no checkpoint had been written yet"
+    if "DataLoader worker" in text and ("killed" in text or "exited unexpectedly" in text):
+        return TrainingError(
+            f"a loader process was killed by the system, usually for lack of memory; {kept}. "
+            "data.workers=0 reads in the main process"
+        )
+    if "out of memory" in text:
+        return TrainingError(f"out of memory: {text.splitlines()[0]}; {kept}. A smaller train.batch or transforms.crop helps")
+    raise error

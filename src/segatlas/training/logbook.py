@@ -1,0 +1,97 @@
+"""What a run writes down while it trains: metrics.csv, log.txt and TensorBoard events."""
+
+from __future__ import annotations
+
+import csv
+import logging
+from logging.handlers import MemoryHandler
+from pathlib import Path
+
+from segatlas.training.run import RunFolder
+
+COLUMNS = (
+    "step",
+    "epoch",
+    "lr",
+    "loss",
+    "pictures_per_s",
+    "val_miou",
+    "val_pixel_accuracy",
+    "val_mean_accuracy",
+    "terms",
+)
+LOGGER = logging.getLogger("segatlas")
+
+
+class Logbook:
+    """Appends rows to metrics.csv and mirrors numbers to TensorBoard. One per run, on the first process only."""
+
+    def __init__(self, folder: RunFolder, *, tensorboard: bool):
+        self.path = folder.metrics
+        if not self.path.exists():
+            self._write("w", [list(COLUMNS)])
+        self.writer = None
+        if tensorboard:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.writer = SummaryWriter(str(folder.root / "tensorboard"))
+
+    def rewind(self, step: int) -> None:
+        """Drop rows past `step`: a killed run may have written some that its checkpoint does not hold."""
+        rows = list(csv.reader(self.path.read_text().splitlines()))
+        kept = rows[:1] + [row for row in rows[1:] if int(row[0]) <= step]
+        temporary = self.path.with_suffix(".tmp")
+        with temporary.open("w", newline="") as file:
+            csv.writer(file).writerows(kept)
+        temporary.replace(self.path)
+
+    def add(self, step: int, epoch: int, values: dict[str, float], terms: dict[str, float] | None = None) -> None:
+        """Write one row; columns without a value stay empty."""
+        row: list[object] = [step, epoch]
+        row += [f"{values[name]:.6g}" if name in values else "" for name in COLUMNS[2:-1]]
+        row.append(" ".join(f"{name}={value:.6g}" for name, value in (terms or {}).items()))
+        self._write("a", [row])
+        if self.writer is not None:
+            for name, value in {**values, **(terms or {})}.items():
+                self.writer.add_scalar(name.replace("val_", "val/"), value, step)
+
+    def close(self) -> None:
+        """Flush and close."""
+        if self.writer is not None:
+            self.writer.close()
+
+    def _write(self, mode: str, rows: list[list[object]] | list[list[str]]) -> None:
+        with self.path.open(mode, newline="") as file:
+            csv.writer(file).writerows(rows)
+
+
+def hold_log() -> MemoryHandler:
+    """Keep what is said before the run folder exists; hand the result to `open_log`."""
+    held = MemoryHandler(capacity=10_000, flushLevel=logging.CRITICAL + 1)
+    LOGGER.setLevel(logging.INFO)
+    LOGGER.addHandler(held)
+    return held
+
+
+def open_log(path: Path, held: MemoryHandler, *, console: bool) -> list[logging.Handler]:
+    """Send the log, from what was `held` on, to `path` and, if asked, to the terminal; close with `close_log`."""
+    handlers: list[logging.Handler] = [logging.FileHandler(path)]
+    handlers[0].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    if console:
+        from rich.console import Console
+        from rich.logging import RichHandler
+
+        handlers.append(RichHandler(console=Console(stderr=True), show_time=False, show_level=False, show_path=False))
+    LOGGER.removeHandler(held)
+    for handler in handlers:
+        LOGGER.addHandler(handler)
+        for record in held.buffer:
+            handler.handle(record)
+    return handlers
+
+
+def close_log(handlers: list[logging.Handler]) -> None:
+    """Detach and close what `open_log` returned."""
+    for handler in handlers:
+        LOGGER.removeHandler(handler)
+        handler.close()

@@ -1,0 +1,132 @@
+"""The Lightning module: one training step, one validation step, nothing else."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor, nn
+
+from segatlas.config.schema import Config
+from segatlas.criteria import Criterion
+from segatlas.data.sample import Sample
+from segatlas.errors import TrainingError
+from segatlas.inference import Predictor
+from segatlas.metrics import SemanticMetrics
+from segatlas.structures import Batch
+from segatlas.training.optim import build_optimizer
+from segatlas.training.schedule import Plateau, lr_factor
+from segatlas.weights import Card
+
+
+class SegmentationModule(pl.LightningModule):
+    """Wraps a plain network with its criterion for the trainer.
+
+    Validation goes through the same Predictor that `eval` and `predict` use, so that the three cannot disagree.
+    """
+
+    def __init__(self, net: nn.Module, criterion: Criterion, card: Card, config: Config):
+        super().__init__()
+        self.net = net
+        self.criterion = criterion
+        self.card = card
+        self.recipe = config
+        self.total_steps = 0
+        self.plateau = Plateau(config.train.schedule.patience)
+        self.last_terms: dict[str, Tensor] = {}
+        self.validation_scores: dict[str, float] = {}
+        self._predictor: Predictor | None = None
+        self._metrics: SemanticMetrics | None = None
+
+    # ---- training
+    def on_train_epoch_start(self) -> None:
+        """Put the network in training mode; a frozen encoder keeps its statistics."""
+        self.net.train()
+        if self.recipe.train.freeze_encoder:
+            self.net.encoder.eval()
+
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        """Return the loss of one batch. Raises TrainingError naming the pictures when it is not finite."""
+        torch.manual_seed(step_seed(self.recipe.seed, self.current_epoch, batch_index, self.global_rank))
+        images = batch.images
+        if self.recipe.train.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        output = self.net(images)
+        with torch.autocast(images.device.type, enabled=False):
+            total, self.last_terms = self.criterion(output, batch.labels)
+        if not math.isfinite(float(total.detach())):
+            raise TrainingError(
+                f"the loss became {float(total.detach())} at step {self.global_step} on: {', '.join(batch.keys)}. "
+                "The last good checkpoint is kept; try a lower train.lr, train.clip=1 or train.precision=fp32"
+            )
+        return total
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Set the learning rate of this step: a function of the step alone, so a resume cannot shift it."""
+        factor = lr_factor(self.recipe.train.schedule, self.global_step, self.total_steps, self.plateau.drops)
+        for group in optimizer.param_groups:
+            group["lr"] = group["base_lr"] * factor
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Build the optimiser of the recipe."""
+        return build_optimizer(self.net, self.recipe.train.optimizer, self.recipe.train.lr)
+
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate that the classifier's group had at the last step."""
+        return max(group["lr"] for group in self.trainer.optimizers[0].param_groups)
+
+    # ---- validation
+    @property
+    def predictor(self) -> Predictor:
+        """The network with its current weights, as users will meet it."""
+        if self._predictor is None:
+            self._predictor = Predictor(
+                self.net, self.card, device=str(self.device), precision=self._validation_precision()
+            )
+        return self._predictor
+
+    def on_validation_epoch_start(self) -> None:
+        """Start counting anew."""
+        self._metrics = SemanticMetrics(self.card.classes, boundary=False, sizes=False)
+
+    def validation_step(self, sample: Sample, index: int) -> None:
+        """Predict one picture at its own size and count."""
+        assert self._metrics is not None
+        self._metrics.update(self.predictor.predict(sample.image).semantic, sample.label)
+
+    def on_validation_epoch_end(self) -> None:
+        """Add up what all processes counted."""
+        assert self._metrics is not None
+        if self.trainer.world_size > 1:
+            state = {k: torch.from_numpy(v).to(self.device) for k, v in self._metrics.state().items()}
+            summed = {k: self.trainer.strategy.reduce(v, reduce_op="sum") for k, v in state.items()}
+            self._metrics = SemanticMetrics(self.card.classes, boundary=False, sizes=False)
+            self._metrics.merge({k: v.cpu().numpy() for k, v in summed.items()})
+        scores = self._metrics.compute()
+        self.validation_scores = {
+            "miou": scores.miou,
+            "pixel_accuracy": scores.pixel_accuracy,
+            "mean_accuracy": scores.mean_accuracy,
+        }
+
+    def _validation_precision(self) -> str:
+        return "fp32" if self.recipe.train.precision == "fp32" else "bf16"
+
+    # ---- checkpoints: plain types only, so that they load with weights_only=True
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what rebuilds the network and what the schedule must remember."""
+        checkpoint["card"] = self.card.to_dict()
+        checkpoint["plateau"] = self.plateau.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take up the schedule's memory."""
+        self.plateau.load_state_dict(checkpoint["plateau"])
+
+
+def step_seed(seed: int, epoch: int, batch_index: int, rank: int) -> int:
+    """Return the seed of all randomness inside the network for one training step."""
+    mixed = (seed * 1_000_003 + epoch) * 1_000_003 + batch_index
+    return (mixed * 1_009 + rank) % (2**63)

@@ -1,0 +1,55 @@
+"""Optimisers and their parameter groups."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from segatlas.config.schema import OptimizerConfig
+
+
+def parameter_groups(net: nn.Module, config: OptimizerConfig, lr: float) -> list[dict[str, Any]]:
+    """Split the trainable parameters of `net` into groups of equal learning rate and weight decay.
+
+    Norms and biases (tensors of at most one dimension) get no decay unless `decay_norms`. Encoder parameters get
+    lr * encoder_lr_factor * layer_decay ** depth_from_top, where depth counts the encoder's `stages()` from its last.
+    """
+    factors = _encoder_factors(net, config)
+    groups: dict[tuple[float, float], dict[str, Any]] = {}
+    for name, parameter in net.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        factor = factors.get(id(parameter), 1.0)
+        decay = config.weight_decay if parameter.ndim > 1 or config.decay_norms else 0.0
+        group = groups.setdefault(
+            (factor, decay), {"params": [], "names": [], "lr": lr * factor, "base_lr": lr * factor, "weight_decay": decay}
+        )
+        group["params"].append(parameter)
+        group["names"].append(name)
+    return [{key: value for key, value in group.items() if key != "names"} for group in groups.values()]
+
+
+def _encoder_factors(net: nn.Module, config: OptimizerConfig) -> dict[int, float]:
+    encoder = getattr(net, "encoder", None)
+    if encoder is None or (config.encoder_lr_factor == 1 and config.layer_decay == 1):
+        return {}
+    stages = encoder.stages()
+    # Parameters outside all stages (a class token, position embeddings) belong to the input side, like the stem.
+    lowest = config.encoder_lr_factor * config.layer_decay ** len(stages)
+    factors = {id(p): lowest for p in encoder.parameters()}
+    for depth, modules in enumerate(reversed(stages), start=1):
+        for module in modules:
+            for parameter in module.parameters():
+                factors[id(parameter)] = config.encoder_lr_factor * config.layer_decay**depth
+    return factors
+
+
+def build_optimizer(net: nn.Module, config: OptimizerConfig, lr: float) -> torch.optim.Optimizer:
+    """Return the optimiser named in the recipe over the groups of `parameter_groups`."""
+    groups = parameter_groups(net, config, lr)
+    if config.name == "sgd":
+        return torch.optim.SGD(groups, lr=lr, momentum=config.momentum, nesterov=config.nesterov)
+    kind = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
+    return kind(groups, lr=lr, betas=config.betas)

@@ -1,0 +1,97 @@
+"""What a person sees while training: a bar in a terminal, plain lines elsewhere; the same numbers go to the logbook."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+import lightning.pytorch as pl
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from segatlas.training.logbook import LOGGER, Logbook
+from segatlas.training.module import SegmentationModule
+
+
+class ProgressReporter(pl.Callback):
+    """Counts pictures per second, keeps the mean loss since the last line, and reports every `every` steps."""
+
+    def __init__(self, logbook: Logbook | None, *, every: int, pictures_per_step: int, quiet: bool):
+        self.logbook, self.every, self.pictures_per_step = logbook, every, pictures_per_step
+        self.bar: Progress | None = None
+        if not quiet and sys.stderr.isatty():
+            self.bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[numbers]}"),
+                TimeRemainingColumn(),
+                console=Console(stderr=True),
+            )
+        self._task: Any = None
+        self._losses: list[float] = []
+        self._since, self._since_step, self._reported = time.perf_counter(), 0, -1
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: SegmentationModule) -> None:
+        """Open the bar at the step the run starts from."""
+        self._since, self._since_step = time.perf_counter(), trainer.global_step
+        if self.bar is not None:
+            self.bar.start()
+            self._task = self.bar.add_task(
+                "train", total=pl_module.total_steps, completed=trainer.global_step, numbers=""
+            )
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: SegmentationModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Collect the loss; every `every` steps write a row and a line."""
+        self._losses.append(float(outputs["loss"]) * trainer.accumulate_grad_batches)
+        step = trainer.global_step
+        if self.bar is not None:
+            self.bar.update(self._task, completed=step, description=f"epoch {trainer.current_epoch + 1}")
+        if step == self._reported or step % self.every or step == self._since_step:
+            return
+        now = time.perf_counter()
+        values = {
+            "loss": sum(self._losses) / len(self._losses),
+            "lr": pl_module.learning_rate,
+            "pictures_per_s": (step - self._since_step) * self.pictures_per_step / max(now - self._since, 1e-9),
+        }
+        terms = {name: float(value) for name, value in pl_module.last_terms.items()}
+        self._losses, self._since, self._since_step, self._reported = [], now, step, step
+        numbers = "loss {loss:.4f}  lr {lr:.2e}  {pictures_per_s:.1f} pictures/s".format(**values)
+        if self.logbook is not None:
+            self.logbook.add(step, trainer.current_epoch, values, terms if len(terms) > 1 else None)
+        if self.bar is not None:
+            self.bar.update(self._task, numbers=numbers)
+        else:
+            left = (pl_module.total_steps - step) * self.pictures_per_step / max(values["pictures_per_s"], 1e-9)
+            LOGGER.info("step %d/%d  %s  %s left", step, pl_module.total_steps, numbers, _duration(left))
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: SegmentationModule) -> None:
+        """Write the scores of a validation; its time does not count as training time."""
+        if trainer.sanity_checking:
+            return
+        scores = pl_module.validation_scores
+        if self.logbook is not None:
+            values = {f"val_{name}": value for name, value in scores.items()}
+            self.logbook.add(trainer.global_step, trainer.current_epoch, values)
+        LOGGER.info(
+            "step %d  validation: mIoU %.2f %%  pixel accuracy %.2f %%",
+            trainer.global_step,
+            100 * scores["miou"],
+            100 * scores["pixel_accuracy"],
+        )
+        self._since, self._since_step = time.perf_counter(), trainer.global_step
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self.bar is not None:
+            self.bar.stop()
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

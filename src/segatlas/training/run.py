@@ -1,0 +1,151 @@
+"""The run folder: its name, what lies where, and the `last` link."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from segatlas.config.schema import Config
+from segatlas.errors import SegAtlasError, UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFolder:
+    """Paths inside one run folder."""
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved recipe."""
+        return self.root / "config.yaml"
+
+    @property
+    def environment(self) -> Path:
+        """Versions, machine, command, data manifest."""
+        return self.root / "env.json"
+
+    @property
+    def metrics(self) -> Path:
+        """One row per log line and validation."""
+        return self.root / "metrics.csv"
+
+    @property
+    def log(self) -> Path:
+        """Everything said while training."""
+        return self.root / "log.txt"
+
+    @property
+    def last(self) -> Path:
+        """The newest checkpoint."""
+        return self.root / "checkpoints" / "last.ckpt"
+
+    @property
+    def best(self) -> Path:
+        """The checkpoint of the best validation."""
+        return self.root / "checkpoints" / "best.ckpt"
+
+    @property
+    def model(self) -> Path:
+        """Weights and card of the best validation."""
+        return self.root / "model"
+
+    @property
+    def evaluation(self) -> Path:
+        """All numbers of the final evaluation."""
+        return self.root / "eval.json"
+
+    @property
+    def plots(self) -> Path:
+        """Curves and confusion pictures."""
+        return self.root / "plots"
+
+    @property
+    def samples(self) -> Path:
+        """Picture sheets, one a validation."""
+        return self.root / "samples"
+
+    @property
+    def report(self) -> Path:
+        """The report as one HTML file."""
+        return self.root / "report.html"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A finished training. `best` is the model folder; `metrics` are the numbers of the best validation."""
+
+    dir: Path
+    best: Path
+    metrics: dict[str, float] = field(default_factory=dict)
+    report: Any = None
+
+    def model(self) -> Any:
+        """Return a Predictor with the best weights."""
+        from segatlas.inference import load
+
+        return load(self.best)
+
+
+def make_run_folder(config: Config) -> RunFolder:
+    """Create the folder of a new run: `run.dir`, or the next free `<root>/<task>/<name>-NNN`.
+
+    Raises UsageError when `run.dir` already holds a run and `run.exist_ok` is off, or the place cannot be written.
+    """
+    run = config.run
+    try:
+        if run.dir:
+            folder = RunFolder(root=Path(run.dir))
+            if folder.config.exists() and not run.exist_ok:
+                raise UsageError(
+                    f"{folder.root} already holds a run; choose another run.dir, set run.exist_ok=true to replace it, "
+                    f"or continue it with --resume {folder.root}"
+                )
+            folder.root.mkdir(parents=True, exist_ok=True)
+        else:
+            folder = RunFolder(root=_next_numbered(Path(run.root) / config.task, run.name or f"{config.model.name}_{config.data.name}"))
+        for sub in (folder.last.parent, folder.plots, folder.samples):
+            sub.mkdir(exist_ok=True)
+    except OSError as error:
+        raise SegAtlasError(f"cannot write the run folder: {error}") from error
+    _link_last(folder.root, Path(run.root) / config.task)
+    return folder
+
+
+def find_run(where: str | Path, *, root: str = "runs", task: str = "semantic") -> RunFolder:
+    """Return the run folder meant by `last`, a run folder's path or a checkpoint inside one."""
+    path = Path(root) / task / "last" if str(where) == "last" else Path(where)
+    if path.suffix == ".ckpt":
+        path = path.resolve().parent.parent
+    if not (path / "config.yaml").exists():
+        raise UsageError(f"nothing to resume: {path} is not a run folder (it has no config.yaml)")
+    return RunFolder(root=path.resolve())
+
+
+def _next_numbered(parent: Path, name: str) -> Path:
+    parent.mkdir(parents=True, exist_ok=True)
+    taken = [int(m[1]) for p in parent.iterdir() if (m := re.fullmatch(re.escape(name) + r"-(\d{3,})", p.name))]
+    number = max(taken, default=0) + 1
+    while True:  # mkdir decides when two runs start at the same moment
+        folder = parent / f"{name}-{number:03d}"
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            number += 1
+            continue
+        return folder
+
+
+def _link_last(folder: Path, parent: Path) -> None:
+    """Point `<parent>/last` to the newest run. A file system without links simply has none."""
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        temporary = parent / f".last-{os.getpid()}"
+        temporary.unlink(missing_ok=True)
+        temporary.symlink_to(os.path.relpath(folder.resolve(), parent.resolve()))
+        temporary.replace(parent / "last")
+    except OSError:
+        return

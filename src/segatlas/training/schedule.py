@@ -1,0 +1,57 @@
+"""Learning rate as a function of the optimiser step. Nothing here has state, so a resume cannot change it."""
+
+from __future__ import annotations
+
+import math
+
+from segatlas.config.schema import ScheduleConfig
+
+
+def lr_factor(schedule: ScheduleConfig, step: int, total: int, drops: int = 0) -> float:
+    """Return what the base learning rate is multiplied by at optimiser step `step` (0-based) of `total`.
+
+    `drops` counts how often a plateau has lowered the rate so far.
+    """
+    factor = _after_warmup(schedule, step, total, drops)
+    if step < schedule.warmup:
+        ramp = schedule.warmup_ratio + (1 - schedule.warmup_ratio) * step / schedule.warmup
+        return factor * ramp
+    return factor
+
+
+def _after_warmup(schedule: ScheduleConfig, step: int, total: int, drops: int) -> float:
+    share = min(step / max(total, 1), 1.0)
+    if schedule.name == "poly":
+        return schedule.min_ratio + (1 - schedule.min_ratio) * (1 - share) ** schedule.power
+    if schedule.name == "cosine":
+        return schedule.min_ratio + (1 - schedule.min_ratio) * 0.5 * (1 + math.cos(math.pi * share))
+    if schedule.name == "step":
+        return schedule.factor ** sum(share >= milestone for milestone in schedule.milestones)
+    if schedule.name == "plateau":
+        return schedule.factor**drops
+    return 1.0
+
+
+class Plateau:
+    """Counts validations without improvement and says how often the rate has dropped."""
+
+    def __init__(self, patience: int):
+        self.patience, self.drops = patience, 0
+        self._best, self._waited = -math.inf, 0
+
+    def update(self, value: float) -> None:
+        """Take the watched metric of one validation (larger is better)."""
+        if value > self._best:
+            self._best, self._waited = value, 0
+            return
+        self._waited += 1
+        if self._waited > self.patience:
+            self.drops, self._waited = self.drops + 1, 0
+
+    def state_dict(self) -> dict[str, float]:
+        """Return plain numbers for a checkpoint."""
+        return {"drops": self.drops, "best": self._best, "waited": self._waited}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        """Take up the state of a checkpoint."""
+        self.drops, self._best, self._waited = int(state["drops"]), state["best"], int(state["waited"])

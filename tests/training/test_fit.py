@@ -1,0 +1,271 @@
+"""Whole trainings on a generated data set: what a run leaves behind, how it resumes, how it stops."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import json
+import os
+import signal
+from pathlib import Path
+
+import lightning.pytorch as pl
+import pytest
+import torch
+
+from segatlas.errors import ConfigError, SegAtlasError, TrainingError
+from segatlas.recipe import Config
+from segatlas.training import Interrupted, dry_run, train
+from segatlas.training.module import SegmentationModule
+
+STRESS = ("train.accumulate=2", "train.ema={decay: 0.9}", "train.clip=1.0", "train.schedule.name=cosine")
+
+
+def checkpoint(run: Path) -> dict:
+    return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+
+
+def assert_same_state(one: dict, other: dict) -> None:
+    assert one["global_step"] == other["global_step"]
+    for part in ("state_dict", "current_model_state"):
+        if part not in one:
+            continue
+        assert one[part].keys() == other[part].keys()
+        for name, tensor in one[part].items():
+            assert torch.equal(tensor, other[part][name]), f"{part} {name} differs"
+    moments = [state["optimizer_states"][0]["state"] for state in (one, other)]
+    for index, values in moments[0].items():
+        assert torch.equal(values["exp_avg"], moments[1][index]["exp_avg"])
+
+
+def interrupt_at(monkeypatch: pytest.MonkeyPatch, step: int, times: int = 1) -> None:
+    """Press Ctrl-C while the batch of that optimiser step is computed."""
+    original, pressed = SegmentationModule.training_step, []
+
+    def training_step(self, batch, batch_index):
+        if self.global_step == step and len(pressed) < times:
+            pressed.append(step)
+            signal.raise_signal(signal.SIGINT)
+        return original(self, batch, batch_index)
+
+    monkeypatch.setattr(SegmentationModule, "training_step", training_step)
+
+
+def test_a_run_leaves_everything_the_design_names(recipe):
+    run = train(recipe("train.epochs=1"), quiet=True)
+    for name in (
+        "config.yaml",
+        "env.json",
+        "metrics.csv",
+        "log.txt",
+        "checkpoints/last.ckpt",
+        "checkpoints/best.ckpt",
+        "model/model.safetensors",
+        "model/card.json",
+        "eval.json",
+        "plots/curves.png",
+        "plots/confusion.png",
+        "report.html",
+    ):
+        assert (run.dir / name).stat().st_size > 0, name
+    assert list((run.dir / "samples").glob("step_*.png"))
+    assert Config.load(run.dir / "config.yaml").train.epochs == 1
+    assert 0 <= run.metrics["miou"] <= 1
+    assert json.loads((run.dir / "eval.json").read_text())["definitions"]["miou"]
+    rows = list(csv.DictReader((run.dir / "metrics.csv").open()))
+    assert [row["step"] for row in rows if row["loss"]] == list("12345")
+    assert sum(bool(row["val_miou"]) for row in rows) == 1
+    assert not list(run.dir.rglob("*.tmp"))
+
+
+def test_the_same_recipe_trains_to_the_same_weights(recipe):
+    runs = [train(recipe(*STRESS, name=name), quiet=True).dir for name in ("one", "two")]
+    assert_same_state(checkpoint(runs[0]), checkpoint(runs[1]))
+
+
+def test_workers_do_not_change_the_run(recipe):
+    runs = [
+        train(recipe("train.epochs=1", f"data.workers={n}", name=f"w{n}"), quiet=True).dir for n in (0, 2)
+    ]
+    assert_same_state(checkpoint(runs[0]), checkpoint(runs[1]))
+
+
+@pytest.mark.parametrize("step", [1, 2, 3], ids=["in the first epoch", "at its last step", "in the second epoch"])
+def test_an_interrupted_run_resumes_to_the_same_weights(recipe, monkeypatch, step):
+    whole = train(recipe(*STRESS, name="whole"), quiet=True)
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, step)
+        with pytest.raises(Interrupted) as stop:
+            train(recipe(*STRESS, name="cut"), quiet=True)
+    assert stop.value.saved
+    cut = stop.value.run
+    assert checkpoint(cut)["global_step"] == step + 1
+    resumed = train(Config.load(cut / "config.yaml"), resume=cut, quiet=True)
+    assert_same_state(checkpoint(whole.dir), checkpoint(resumed.dir))
+    assert (whole.dir / "metrics.csv").read_text().count("\n") == (resumed.dir / "metrics.csv").read_text().count("\n")
+
+
+def test_resuming_from_a_validation_inside_an_epoch_ends_the_same(recipe, monkeypatch):
+    settings = ("train.steps=8", "train.epochs=null", "train.val_every=3")
+    whole = train(recipe(*settings, name="whole"), quiet=True)
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 6)
+        with pytest.raises(Interrupted):
+            train(recipe(*settings, name="cut"), quiet=True)
+    cut = whole.dir.parent / "cut"
+    resumed = train(Config.load(cut / "config.yaml"), resume=cut / "checkpoints" / "best.ckpt", quiet=True)
+    assert_same_state(checkpoint(whole.dir), checkpoint(resumed.dir))
+
+
+def test_ctrl_c_twice_stops_at_once_and_keeps_the_last_checkpoint(recipe, monkeypatch):
+    original = SegmentationModule.training_step
+
+    def training_step(self, batch, batch_index):
+        if self.global_step == 6:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+        return original(self, batch, batch_index)
+
+    monkeypatch.setattr(SegmentationModule, "training_step", training_step)
+    with pytest.raises(Interrupted) as stop:
+        train(recipe(), quiet=True)
+    assert not stop.value.saved
+    assert checkpoint(stop.value.run)["global_step"] == 5
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_files_named(recipe, monkeypatch):
+    original = SegmentationModule.training_step
+
+    def training_step(self, batch, batch_index):
+        if self.global_step == 7:
+            batch = batch._replace(images=batch.images * float("nan"))
+        return original(self, batch, batch_index)
+
+    monkeypatch.setattr(SegmentationModule, "training_step", training_step)
+    config = recipe()
+    with pytest.raises(TrainingError, match=r"nan at step 7 on: .+, .+\. The last good checkpoint is kept"):
+        train(config, quiet=True)
+    assert checkpoint(Path(config.run.dir))["global_step"] == 5
+
+
+def test_a_full_disk_keeps_the_previous_checkpoint_and_leaves_nothing_half_written(recipe, monkeypatch):
+    original = pl.Trainer.save_checkpoint
+
+    def save_checkpoint(self, path, *args, **kwargs):
+        if self.global_step > 5:
+            Path(path).write_bytes(b"half")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        original(self, path, *args, **kwargs)
+
+    monkeypatch.setattr(pl.Trainer, "save_checkpoint", save_checkpoint)
+    config = recipe()
+    with pytest.raises(TrainingError, match="No space left on device; the previous checkpoint .* is untouched"):
+        train(config, quiet=True)
+    run = Path(config.run.dir)
+    assert checkpoint(run)["global_step"] == 5
+    assert sorted(p.name for p in (run / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
+
+
+def test_a_killed_loader_process_is_explained(recipe, monkeypatch):
+    from segatlas.data.stream import SampleStream
+
+    original, parent = SampleStream.__getitem__, os.getpid()
+
+    def load(self, address):
+        if address[0] == 1 and os.getpid() != parent:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(self, address)
+
+    monkeypatch.setattr(SampleStream, "__getitem__", load)
+    config = recipe("data.workers=1")
+    with pytest.raises(TrainingError, match="a loader process was killed by the system"):
+        train(config, quiet=True)
+    assert checkpoint(Path(config.run.dir))["global_step"] == 5
+
+
+def test_resuming_a_finished_run_says_that_nothing_is_left(recipe):
+    run = train(recipe("train.epochs=1"), quiet=True)
+    before = checkpoint(run.dir)
+    train(Config.load(run.dir / "config.yaml"), resume=run.dir, quiet=True)
+    assert "nothing left to train" in (run.dir / "log.txt").read_text()
+    assert_same_state(before, checkpoint(run.dir))
+
+
+def test_early_stopping_ends_a_run_that_does_not_improve(recipe):
+    run = train(recipe("train.lr=1e-12", "train.epochs=9", "train.early_stopping={patience: 2}"), quiet=True)
+    assert checkpoint(run.dir)["global_step"] == 15
+    assert "stopping early" in (run.dir / "log.txt").read_text()
+
+
+def test_a_frozen_encoder_keeps_weights_and_statistics(recipe):
+    first = train(recipe("train.epochs=1", name="first"), quiet=True)
+    start = f"model.start_from={first.dir}"
+    run = train(recipe(start, "train.freeze_encoder=true", "train.epochs=1", name="frozen"), quiet=True)
+    one, other = checkpoint(first.dir)["state_dict"], checkpoint(run.dir)["state_dict"]
+    for name, tensor in one.items():
+        if name.startswith("net.encoder."):
+            assert torch.equal(tensor, other[name]), name
+    assert not torch.equal(one["net.classifier.weight"], other["net.classifier.weight"])
+
+
+def test_gradient_checkpointing_changes_memory_not_weights(recipe):
+    # dropout stays outside the encoder, so recomputing its stages draws nothing
+    runs = [
+        train(recipe("train.epochs=1", f"train.gradient_checkpointing={on}", name=f"gc{on}"), quiet=True).dir
+        for on in ("false", "true")
+    ]
+    one, other = (checkpoint(run)["state_dict"] for run in runs)
+    for name, tensor in one.items():
+        if "running_" not in name and "num_batches" not in name:
+            torch.testing.assert_close(tensor, other[name], rtol=1e-4, atol=1e-5)
+
+
+def test_fine_tuning_takes_over_weights_and_preprocessing_and_names_the_new_classifier(recipe, tmp_path):
+    from segatlas.data.shapes import make_shapes
+
+    first = train(recipe("train.epochs=1", "model.input.mean=[0.1,0.2,0.3]", "model.input.std=[1,1,1]", name="first"), quiet=True)
+    two = make_shapes(tmp_path / "two", train=4, val=2, test=1, size=(32, 48), seed=5)
+    for mask in Path(tmp_path / "two").rglob("masks/*.png"):
+        import numpy as np
+
+        from segatlas.data.formats.masks import read_mask, write_mask
+
+        write_mask(mask, np.minimum(read_mask(mask), 1).astype(np.uint8))
+    (tmp_path / "two" / "classes.json").unlink()
+    run = train(
+        recipe(f"data.root={tmp_path / 'two'}", "data.name=folder", f"model.start_from={first.dir}", name="second"),
+        quiet=True,
+    )
+    card = json.loads((run.dir / "model" / "card.json").read_text())
+    assert card["preprocessing"]["mean"] == [0.1, 0.2, 0.3]
+    assert "new, because the class count differs: classifier.weight" in (run.dir / "log.txt").read_text()
+    assert two is None or two
+
+
+def test_a_class_count_that_differs_from_the_data_is_a_config_error_and_nothing_is_written(recipe):
+    config = recipe("model.num_classes=99")
+    with pytest.raises(ConfigError, match="model.num_classes"):
+        train(config, quiet=True)
+    assert not Path(config.run.dir).exists()
+
+
+def test_a_dry_run_reports_shapes_and_writes_nothing(recipe):
+    config = recipe()
+    facts = dry_run(config)
+    assert facts.batch_shape == (2, 3, 32, 32)
+    assert facts.output_shape[:2] == (2, len(facts.classes))
+    assert facts.loss > 0
+    assert facts.memory_mb > 0
+    assert not Path(config.run.dir).exists()
+
+
+def test_bf16_training_runs_and_stays_finite(recipe):
+    run = train(recipe("train.precision=bf16", "train.epochs=1"), quiet=True)
+    assert all(torch.isfinite(t).all() for t in checkpoint(run.dir)["state_dict"].values())
+
+
+def test_an_unwritable_run_folder_is_a_clear_error(recipe, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SegAtlasError, match="cannot write the run folder"):
+        train(recipe(f"run.dir={tmp_path / 'file' / 'run'}"), quiet=True)

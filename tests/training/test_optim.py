@@ -1,0 +1,64 @@
+import pytest
+import torch
+from torch import nn
+
+from segatlas.config.schema import OptimizerConfig
+from segatlas.training.optim import build_optimizer, parameter_groups
+
+
+class Encoder(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.deep = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1)
+
+    def stages(self) -> list[list[nn.Module]]:
+        return [[self.stem], [self.deep]]
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder, self.norm, self.classifier = Encoder(), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1)
+
+
+def settings_of(net: nn.Module, groups: list[dict], parameter: nn.Parameter) -> tuple[float, float]:
+    found = [group for group in groups if any(p is parameter for p in group["params"])]
+    assert len(found) == 1
+    return found[0]["lr"], found[0]["weight_decay"]
+
+
+def test_norms_and_biases_get_no_decay():
+    net = Net()
+    groups = parameter_groups(net, OptimizerConfig(weight_decay=0.1), 1e-3)
+    assert settings_of(net, groups, net.classifier.weight) == (1e-3, 0.1)
+    assert settings_of(net, groups, net.classifier.bias) == (1e-3, 0.0)
+    assert settings_of(net, groups, net.norm.weight) == (1e-3, 0.0)
+
+
+def test_decay_norms_gives_all_the_same_decay():
+    net = Net()
+    groups = parameter_groups(net, OptimizerConfig(weight_decay=0.1, decay_norms=True), 1e-3)
+    assert {group["weight_decay"] for group in groups} == {0.1}
+
+
+def test_layer_decay_lowers_the_rate_towards_the_stem():
+    net = Net()
+    groups = parameter_groups(net, OptimizerConfig(encoder_lr_factor=0.1, layer_decay=0.5), 1.0)
+    rates = [settings_of(net, groups, m.weight)[0] for m in (net.classifier, net.encoder.deep, net.encoder.stem)]
+    assert rates == pytest.approx([1.0, 0.05, 0.025])
+
+
+def test_every_trainable_parameter_is_in_exactly_one_group_and_frozen_ones_in_none():
+    net = Net()
+    net.encoder.stem.requires_grad_(False)
+    groups = parameter_groups(net, OptimizerConfig(layer_decay=0.9), 1e-3)
+    grouped = [id(p) for group in groups for p in group["params"]]
+    assert sorted(grouped) == sorted(id(p) for p in net.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("sgd", torch.optim.SGD), ("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)]
+)
+def test_the_recipe_names_the_optimiser(name, kind):
+    optimizer = build_optimizer(Net(), OptimizerConfig(name=name), 0.01)
+    assert type(optimizer) is kind

@@ -1,0 +1,45 @@
+from pathlib import Path
+
+import pytest
+
+from segatlas.config.schema import Config
+from segatlas.errors import SegAtlasError, UsageError
+from segatlas.training.run import find_run, make_run_folder
+
+
+def config(**run: object) -> Config:
+    return Config.model_validate({"run": run})
+
+
+def test_runs_are_numbered_and_last_points_to_the_newest(tmp_path: Path):
+    first = make_run_folder(config(root=str(tmp_path), name="net"))
+    second = make_run_folder(config(root=str(tmp_path), name="net"))
+    assert [first.root.name, second.root.name] == ["net-001", "net-002"]
+    assert (tmp_path / "semantic" / "last").resolve() == second.root.resolve()
+
+
+def test_run_dir_is_taken_literally_and_an_earlier_run_there_is_never_overwritten(tmp_path: Path):
+    place = tmp_path / "here"
+    folder = make_run_folder(config(dir=str(place), root=str(tmp_path)))
+    folder.config.write_text("seed: 0\n")
+    with pytest.raises(UsageError, match="already holds a run"):
+        make_run_folder(config(dir=str(place), root=str(tmp_path)))
+    assert make_run_folder(config(dir=str(place), root=str(tmp_path), exist_ok=True)).root == place
+
+
+def test_a_place_that_cannot_be_written_is_a_clear_error(tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SegAtlasError, match="cannot write the run folder"):
+        make_run_folder(config(dir=str(tmp_path / "file" / "run")))
+
+
+def test_resume_finds_last_a_folder_or_a_checkpoint(tmp_path: Path):
+    folder = make_run_folder(config(root=str(tmp_path), name="net"))
+    folder.config.write_text("seed: 0\n")
+    for where in ("last", folder.root, folder.last):
+        assert find_run(where, root=str(tmp_path)).root == folder.root.resolve()
+
+
+def test_resuming_what_is_not_a_run_is_a_clear_error(tmp_path: Path):
+    with pytest.raises(UsageError, match="not a run folder"):
+        find_run(tmp_path)

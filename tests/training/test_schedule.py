@@ -1,0 +1,52 @@
+import math
+
+import pytest
+
+from segatlas.config.schema import ScheduleConfig
+from segatlas.training.schedule import Plateau, lr_factor
+
+
+def factors(schedule: ScheduleConfig, total: int) -> list[float]:
+    return [lr_factor(schedule, step, total) for step in range(total)]
+
+
+def test_poly_follows_its_formula():
+    assert factors(ScheduleConfig(name="poly", power=0.9), 10)[3] == pytest.approx(0.7**0.9)
+
+
+def test_cosine_starts_at_one_passes_a_half_and_ends_near_min_ratio():
+    values = factors(ScheduleConfig(name="cosine", min_ratio=0.1), 100)
+    assert values[0] == 1
+    assert values[50] == pytest.approx(0.55)
+    assert values[99] == pytest.approx(0.1 + 0.45 * (1 + math.cos(math.pi * 0.99)))
+
+
+def test_warmup_rises_linearly_to_the_schedule():
+    values = factors(ScheduleConfig(name="constant", warmup=4, warmup_ratio=0.2), 8)
+    assert values == pytest.approx([0.2, 0.4, 0.6, 0.8, 1, 1, 1, 1])
+
+
+def test_step_drops_at_its_milestones():
+    values = factors(ScheduleConfig(name="step", milestones=(0.5, 0.75), factor=0.1), 8)
+    assert values == pytest.approx([1] * 4 + [0.1] * 2 + [0.01] * 2)
+
+
+def test_plateau_drops_after_patience_validations_without_improvement():
+    plateau = Plateau(patience=2)
+    for value in (0.3, 0.4, 0.4, 0.39):
+        plateau.update(value)
+    assert plateau.drops == 0
+    plateau.update(0.4)
+    assert plateau.drops == 1
+    assert lr_factor(ScheduleConfig(name="plateau", factor=0.5), 9, 10, plateau.drops) == 0.5
+
+
+def test_a_plateau_goes_on_from_its_saved_state():
+    one = Plateau(patience=1)
+    for value in (0.3, 0.2):
+        one.update(value)
+    other = Plateau(patience=1)
+    other.load_state_dict(one.state_dict())
+    for plateau in (one, other):
+        plateau.update(0.25)
+    assert one.drops == other.drops == 1
