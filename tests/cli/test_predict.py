@@ -2,12 +2,11 @@ import json
 
 import numpy as np
 import pytest
-import typer
 from PIL import Image
 from typer.testing import CliRunner
 
-from segatlas.cli.main import Verbs
-from segatlas.cli.predict import KINDS, parse_window, plan_jobs, predict
+from segatlas.cli.main import app
+from segatlas.cli.predict import KINDS, parse_window, plan_jobs
 from segatlas.errors import UsageError
 
 CLASSES, PALETTE = ("sky", "road", "car"), ((0, 0, 200), (90, 90, 90), (200, 0, 0))
@@ -40,9 +39,6 @@ def save_picture(path, size=(13, 22), seed=0):
 
 
 def segatlas(*words):
-    app = typer.Typer(cls=Verbs)
-    app.callback()(lambda: None)
-    app.command("predict")(predict)
     return CliRunner().invoke(app, ["predict", *map(str, words), "--device", "cpu"])
 
 
