@@ -16,6 +16,7 @@ from torch import nn
 from segatlas.config.schema import DataConfig
 from segatlas.errors import DataError, UsageError
 from segatlas.evaluation import Report, evaluate, tables
+from segatlas.evaluation.sources import find_run
 from segatlas.inference import Predictor
 from segatlas.metrics import DEFINITIONS, SemanticMetrics
 from segatlas.structures import SemanticLogits
@@ -262,6 +263,13 @@ def test_a_run_is_scored_on_its_own_data(trained: Path) -> None:
     assert report.model.architecture == "unet"
     assert report.model.parameters == sum(parameter.numel() for parameter in predictor.model.parameters())
     assert evaluate(trained / "model", device="cpu", progress=False).scores == report.scores
+
+
+def test_the_run_of_a_model_is_found_from_its_parts(trained: Path) -> None:
+    for part in (".", "model", "checkpoints/best.ckpt"):
+        assert find_run(trained / part) == trained
+    for other in (trained.parent, trained / "samples", trained / "model" / "deeper"):
+        assert find_run(other) is None
 
 
 def test_a_run_folder_may_say_which_data(trained: Path) -> None:

@@ -26,7 +26,7 @@ def evaluate(
     models: Annotated[
         list[str],
         typer.Argument(
-            metavar="MODEL... [KEY=VALUE]...",
+            metavar="MODEL|KEY=VALUE",
             help="Run folders, model folders, checkpoints; words with = override keys of the recipe.",
         ),
     ],

@@ -9,13 +9,14 @@ import typer
 from typer.core import TyperGroup
 
 from segatlas import __version__
-from segatlas.cli import config, doctor, models, predict, train
+from segatlas.cli import bench, config, doctor, models, predict, train
 from segatlas.cli.common import guard, reset_debug, set_debug
 
 VERBS: dict[str, Callable[..., Any] | typer.Typer] = {
     "train": train.train,
     "predict": predict.predict,
     "models": models.app,
+    "bench": bench.bench,
     "config": config.app,
     "doctor": doctor.doctor,
 }

@@ -82,18 +82,12 @@ def evaluate(
     wanted = plan.eval.model_copy(update={name: value for name, value in asked.items() if value is not None})
     dataset, warnings = open_split(plan, wanted.split, predictor.card)
     predictor = _with_options(predictor, wanted.tta, window)
-    metrics = SemanticMetrics(
-        predictor.card.classes,
-        boundary=wanted.boundary,
-        boundary_width=wanted.boundary_width,
-        sizes=wanted.sizes,
-    )
+    metrics = _new_metrics(predictor.card.classes, wanted)
     start = time.perf_counter()
     pictures, skipped = _score(predictor, dataset, metrics, wanted.batch, skip_bad=skip_bad, progress=progress)
     seconds = time.perf_counter() - start
     if not pictures:
         raise DataError(f"no picture of split {dataset.split!r} could be scored; first fault: {skipped[0]}")
-    ranked = sorted((picture for picture in pictures if not math.isnan(picture.miou)), key=lambda picture: picture.miou)
     return Report(
         scores=metrics.compute(),
         confusion=metrics.state()["confusion"],
@@ -101,7 +95,7 @@ def evaluate(
         model=_model_facts(predictor, path),
         settings=_settings(predictor, wanted, window),
         pictures=tuple(pictures),
-        worst=tuple(ranked[:keep_worst]),
+        worst=_lowest(pictures, keep_worst),
         skipped=tuple(skipped),
         warnings=tuple(warnings),
         seconds=seconds,
@@ -152,6 +146,16 @@ def _score(
             pictures.append(PictureScore(key=dataset.key(index), file=file, miou=mean_iou(matrix)))
             advance()
     return pictures, skipped
+
+
+def _new_metrics(classes: Sequence[str], wanted: EvalConfig) -> SemanticMetrics:
+    return SemanticMetrics(classes, boundary=wanted.boundary, boundary_width=wanted.boundary_width, sizes=wanted.sizes)
+
+
+def _lowest(pictures: Sequence[PictureScore], count: int) -> tuple[PictureScore, ...]:
+    """Return the pictures with the lowest miou, lowest first; those without labelled pixels are not among them."""
+    defined = [picture for picture in pictures if not math.isnan(picture.miou)]
+    return tuple(sorted(defined, key=lambda picture: picture.miou)[:count])
 
 
 def _with_options(predictor: Predictor, views: Sequence[str], window: int | tuple[int, int] | None) -> Predictor:

@@ -28,11 +28,12 @@ class Plan:
 
 def find_run(model: str | Path) -> Path | None:
     """Return the run folder that a path lies in (the run itself, its model/, a file of checkpoints/), or None."""
-    path = Path(model)
-    if not path.exists():
-        return None
-    folders = [path, *path.resolve().parents[:2]]
-    return next((folder for folder in folders if (folder / CONFIG_FILE).is_file()), None)
+    path = Path(model).resolve()
+    if path.name == "model":
+        path = path.parent
+    elif path.parent.name == "checkpoints":
+        path = path.parent.parent
+    return path if (path / CONFIG_FILE).is_file() else None
 
 
 def make_plan(model: str | Path | None, source: DataSource | None, overrides: tuple[str, ...], card: Card) -> Plan:

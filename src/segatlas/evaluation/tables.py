@@ -69,17 +69,14 @@ def facts(report: Report) -> list[tuple[str, list[str]]]:
     window = "windows of {} x {}".format(*settings.window) if settings.window else "whole pictures"
     resize = f"resized to {settings.resize}" if settings.resize else "own size"
     tta = "test-time augmentation: " + ", ".join(settings.tta) if settings.tta else "no test-time augmentation"
-    band = (
-        f", boundary width {percent(settings.boundary_width)} % of the diagonal" if report.scores.boundary_iou else ""
-    )
+    machine = f"{settings.precision} on {settings.device}, batch {settings.batch}"
+    if report.scores.boundary_iou is not None:
+        machine += f", boundary width {percent(settings.boundary_width)} % of the diagonal"
     speed = len(report.pictures) / report.seconds if report.seconds else math.nan
     return [
         ("model", [model.path, " · ".join(filter(None, parts))]),
         ("data", [f"{data.name}, {data.split} split, {scored}", data.root]),
-        (
-            "how",
-            [f"{window}, {resize}, {tta}", f"{settings.precision} on {settings.device}, batch {settings.batch}{band}"],
-        ),
+        ("how", [f"{window}, {resize}, {tta}", machine]),
         ("time", [f"{report.seconds:.1f} s, {speed:.1f} pictures/s, reading and scoring included"]),
     ]
 

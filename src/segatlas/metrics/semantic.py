@@ -225,7 +225,8 @@ def _as_uint8(array: Array, num_classes: int, what: str, ignore: int) -> np.ndar
 def _ratio(part: Any, whole: Any) -> np.ndarray:
     """Divide elementwise; NaN where the whole is 0."""
     part, whole = np.asarray(part, np.float64), np.asarray(whole, np.float64)
-    return np.divide(part, whole, out=np.full(np.broadcast(part, whole).shape, math.nan), where=whole > 0)
+    undefined = np.full(np.broadcast(part, whole).shape, math.nan)
+    return np.asarray(np.divide(part, whole, out=undefined, where=whole > 0))
 
 
 def _mean(values: Any) -> float:

@@ -1,0 +1,167 @@
+"""The benchmark: every model in every precision, timed in turns, its memory in child processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from segatlas.bench.machine import Load, LoadWatch, Machine, describe_machine
+from segatlas.bench.memory import measure_memory
+from segatlas.bench.settings import PIECES, Settings
+from segatlas.bench.subjects import (
+    FLOPS_UNIT,
+    Subject,
+    count_flops,
+    count_parameters,
+    load_subject,
+    make_calls,
+    network_input,
+)
+from segatlas.bench.timing import Timing, time_alternating
+from segatlas.errors import UsageError
+from segatlas.inference.predictor import Precision
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFacts:
+    """What a model costs on any machine. input: (C, h, w) of the network's input; flops and macs: see `Report.unit`."""
+
+    model: str
+    origin: str
+    input: tuple[int, int, int]
+    parameters: int
+    flops: int
+    macs: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One piece of one model in one precision.
+
+    timing: per call, which is a batch of pictures. peak_memory_mib: beyond the loaded model, None where not known.
+    ratio_wall, ratio_cpu: this median over that of the same piece in the first row; 0.5 = half the time.
+    """
+
+    model: str
+    precision: Precision
+    piece: str
+    timing: Timing
+    peak_memory_mib: float | None
+    ratio_wall: float
+    ratio_cpu: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """A finished benchmark."""
+
+    machine: Machine
+    settings: Settings
+    load: Load
+    unit: str
+    models: tuple[ModelFacts, ...]
+    rows: tuple[Row, ...]
+
+
+def measure(
+    models: Sequence[str], settings: Settings, progress: Callable[[str], None] = lambda message: None
+) -> Report:
+    """Measure models against each other.
+
+    A model may be named twice: the ratio between the two shows what noise alone makes. For steady figures set
+    `OMP_WAIT_POLICY=PASSIVE` before the start: waiting threads then sleep instead of eating processor time.
+
+    Args:
+        models: words as `load_subject` takes them.
+        settings: what to do.
+        progress: told what is being measured.
+
+    Raises:
+        UsageError: no models, an unknown one, or fields that it does not take.
+        WeightsError: a model folder that cannot be loaded.
+        SegAtlasError: memory could not be measured.
+    """
+    if not models:
+        raise UsageError("which models? For example: segatlas bench unet segformer_b0")
+    watch = LoadWatch()
+    with _threads(settings.threads):
+        progress("loading")
+        subjects = [[load_subject(model, settings) for _ in settings.precisions] for model in models]
+        facts = tuple(describe(model, own[0], settings) for model, own in zip(models, subjects, strict=True))
+        keys = [(model, precision, piece) for model in models for precision in settings.precisions for piece in PIECES]
+        memories = []
+        for model, precision, piece in keys:
+            progress(f"memory: {model}, {precision}, {piece}")
+            memories.append(measure_memory(model, precision, piece, settings))
+        progress(f"time: {len(keys)} pieces, {settings.repeats} rounds")
+        # A subject a precision: bf16 changes the memory layout of its network.
+        made = [
+            make_calls(subject, precision, settings)
+            for own in subjects
+            for subject, precision in zip(own, settings.precisions, strict=True)
+        ]
+        calls = [pieces[piece] for pieces in made for piece in PIECES]
+        timings = time_alternating(calls, repeats=settings.repeats, warmups=settings.warmups)
+        return Report(
+            machine=describe_machine(settings.seed),
+            settings=settings,
+            load=watch.finish(),
+            unit=FLOPS_UNIT,
+            models=facts,
+            rows=make_rows(keys, timings, memories),
+        )
+
+
+def describe(model: str, subject: Subject, settings: Settings) -> ModelFacts:
+    """Count parameters and arithmetic of a model for one picture of the settings' size."""
+    _, channels, height, width = network_input(subject.card, settings).shape
+    flops = count_flops(subject.net, (1, channels, height, width))
+    return ModelFacts(
+        model=model,
+        origin=subject.origin,
+        input=(channels, height, width),
+        parameters=count_parameters(subject.net),
+        flops=flops,
+        macs=flops // 2,
+    )
+
+
+def make_rows(
+    keys: Sequence[tuple[str, Precision, str]], timings: Sequence[Timing], memories: Sequence[float | None]
+) -> tuple[Row, ...]:
+    """Join keys (model, precision, piece) with their figures; ratios are against the first row of the same piece."""
+    first: dict[str, Timing] = {}
+    rows = []
+    for (model, precision, piece), timing, memory in zip(keys, timings, memories, strict=True):
+        base = first.setdefault(piece, timing)
+        rows.append(
+            Row(
+                model=model,
+                precision=precision,
+                piece=piece,
+                timing=timing,
+                peak_memory_mib=memory,
+                ratio_wall=_ratio(timing.wall_ms.median, base.wall_ms.median),
+                ratio_cpu=_ratio(timing.cpu_ms.median, base.cpu_ms.median),
+            )
+        )
+    return tuple(rows)
+
+
+def _ratio(value: float, base: float) -> float:
+    """Return value / base; NaN-free: a base too short for the clock to see gives 0."""
+    return value / base if base > 0 else 0.0
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """Let torch use `count` threads inside; None changes nothing."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

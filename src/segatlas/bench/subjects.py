@@ -1,0 +1,151 @@
+"""What is measured: a network with its card, made from a name or read from a folder, and the calls to time."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from segatlas.bench.settings import Settings
+from segatlas.errors import UsageError
+from segatlas.inference import Predictor
+from segatlas.inference.pictures import prepare, stack
+from segatlas.inference.predictor import Precision
+from segatlas.models import lookup
+from segatlas.weights import create_model, load_pretrained
+from segatlas.weights.card import Card
+from segatlas.weights.saving import make_card
+
+FLOPS_UNIT = (
+    "FLOPs and MACs of one picture: multiplications and additions of convolutions, matrix products and attention; "
+    "1 MAC = 1 multiplication and 1 addition = 2 FLOPs; norms, activations and resizing are not counted"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A network with its card. origin: the folder it was read from, or how it was made."""
+
+    net: nn.Module
+    card: Card
+    origin: str
+
+
+def load_subject(model: str, settings: Settings) -> Subject:
+    """Make or read the network that a word of the command line names.
+
+    Args:
+        model: NAME or NAME:FIELD=VALUE,... with an architecture's or variant's name (seeded random weights), else a run
+            folder, a model folder, a checkpoint or a hub id. A folder called like an architecture is written ./NAME.
+        settings: its `num_classes` and `seed` are used for models made from a name.
+
+    Raises:
+        UsageError: unknown name, or fields that the architecture does not take.
+        WeightsError: a folder or file that cannot be loaded.
+    """
+    name, _, text = model.partition(":")
+    if not _is_architecture(name) and (os.sep in model or "/" in model or Path(model).exists()):
+        net, card = load_pretrained(model)
+        return Subject(net=net, card=card, origin=str(model))
+    torch.manual_seed(settings.seed)
+    net = create_model(name, **{"num_classes": settings.num_classes, **parse_fields(text, model)})
+    config: Any = net.config
+    card = make_card(net, classes=[f"class {index}" for index in range(config.num_classes)])
+    return Subject(net=net.eval(), card=card, origin=f"random weights, seed {settings.seed}")
+
+
+def parse_fields(text: str, model: str) -> dict[str, Any]:
+    """Return "encoder=resnet34,decoder_channels=[256,128]" as a dictionary; values are read as YAML.
+
+    Raises:
+        UsageError: a part without "=", or a value that is no YAML; `model` is named.
+    """
+    fields: dict[str, Any] = {}
+    for part in _parts(text):
+        key, sign, value = part.partition("=")
+        if not sign or not key.strip():
+            raise UsageError(f"{model}: expected FIELD=VALUE, got {part!r}")
+        try:
+            fields[key.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise UsageError(f"{model}: the value of {key.strip()!r} cannot be read: {value!r}") from None
+    return fields
+
+
+def seeded_picture(card: Card, settings: Settings) -> np.ndarray:
+    """Return an (H, W, C) uint8 picture of noise: C is the model's, the rest from the settings."""
+    shape = (*settings.size, card.inputs[0].channels)
+    return np.random.default_rng(settings.seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def network_input(card: Card, settings: Settings) -> Tensor:
+    """Return the batch (N, C, h, w) that `Predictor.predict` would give the network for the seeded picture."""
+    prepared = prepare(seeded_picture(card, settings), card)
+    return stack([prepared] * settings.batch, torch.device("cpu"))
+
+
+def make_calls(subject: Subject, precision: Precision, settings: Settings) -> dict[str, Callable[[], object]]:
+    """Return the call of each piece (`settings.PIECES`), ready to be timed. The network is changed for bf16."""
+    predictor = Predictor(subject.net, subject.card, device="cpu", precision=precision)
+    picture = seeded_picture(subject.card, settings)
+    images = network_input(subject.card, settings)
+
+    def predict() -> object:
+        if settings.batch == 1:
+            return predictor.predict(picture)
+        return list(predictor.predict_iter([picture] * settings.batch, batch=settings.batch))
+
+    return {"forward": lambda: forward(predictor, images), "predict": predict}
+
+
+@torch.inference_mode()
+def forward(predictor: Predictor, images: Tensor) -> Tensor:
+    """Return logits at the network's stride, in the predictor's precision."""
+    mixed = predictor.precision == "bf16"
+    if mixed:
+        images = images.contiguous(memory_format=torch.channels_last)
+    with torch.autocast(predictor.device.type, dtype=torch.bfloat16, enabled=mixed):
+        logits: Tensor = predictor.model(images).logits
+    return logits
+
+
+def count_flops(net: nn.Module, shape: tuple[int, ...]) -> int:
+    """Return the FLOPs of one pass over a batch of `shape`; see FLOPS_UNIT. Only shapes are followed."""
+    shell = copy.deepcopy(net).to("meta")
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        shell(torch.empty(shape, device="meta"))
+    return int(counter.get_total_flops())
+
+
+def count_parameters(net: nn.Module) -> int:
+    """Return the number of parameters; buffers, such as the running means of batch norm, are none."""
+    return sum(parameter.numel() for parameter in net.parameters())
+
+
+def _is_architecture(name: str) -> bool:
+    try:
+        lookup(name)
+    except KeyError:
+        return False
+    return True
+
+
+def _parts(text: str) -> Iterator[str]:
+    """Split at the commas that stand outside brackets."""
+    depth, start = 0, 0
+    for place, letter in enumerate(text):
+        depth += (letter in "[{(") - (letter in "]})")
+        if letter == "," and depth == 0:
+            yield text[start:place]
+            start = place + 1
+    if text[start:].strip():
+        yield text[start:]

@@ -1,0 +1,134 @@
+"""`segatlas bench`: time, memory, parameters and FLOPs of models, side by side."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from segatlas.cli.common import DebugOption, JsonOption, human, print_json_line
+from segatlas.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from segatlas.bench import Report
+
+MODEL = "NAME or NAME:FIELD=VALUE,... (random weights), run folder or model folder."
+
+
+def bench(
+    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help=MODEL, show_default=False)],
+    size: Annotated[str, typer.Option(metavar="HxW", help="Size of the picture.")] = "512x512",
+    batch: Annotated[int, typer.Option(min=1, help="Pictures a call.")] = 1,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of torch; default: its own choice.")] = None,
+    precision: Annotated[str, typer.Option(help="fp32, bf16 or fp32,bf16.")] = "fp32",
+    repeats: Annotated[int, typer.Option(min=1, help="Measured calls of each piece.")] = 10,
+    num_classes: Annotated[int, typer.Option(min=1, help="Classes of models made from a name.")] = 19,
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE.json", help="Write the figures there.")] = None,
+    json_line: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Measure models on this machine's processor: time, processor time, peak memory, parameters, FLOPs.
+
+    `forward` is the network alone, to logits; `predict` the whole way from a uint8 picture to its class map. They
+    take turns; ratios are against the first row. Set OMP_WAIT_POLICY=PASSIVE before for steady processor times.
+    Example: segatlas bench unet:encoder=resnet34 segformer_b0 --size 512x1024 --precision fp32,bf16
+    """
+    from segatlas.bench import Settings, measure
+    from segatlas.bench.settings import parse_precisions, parse_size
+
+    settings = Settings(
+        size=parse_size(size),
+        batch=batch,
+        threads=threads,
+        precisions=parse_precisions(precision),
+        repeats=repeats,
+        num_classes=num_classes,
+    )
+    if out is not None:
+        if out.is_dir():
+            raise UsageError(f"--out: {out} is a folder, expected a file")
+        out.parent.mkdir(parents=True, exist_ok=True)
+    console = human(json_line=json_line)
+    with console.status("loading") as status:
+        report = measure(models, settings, progress=status.update)
+    facts = asdict(report)
+    if out is not None:
+        write_json(facts, out)
+    machine = report.machine
+    console.print(f"{machine.processor}, {machine.cores} cores, {machine.threads} threads, torch {machine.torch}")
+    console.print(models_table(report), *times_tables(report))
+    console.print(f"{report.unit}.", report.load.message, sep="\n", markup=False)
+    if out is not None:
+        console.print(f"written: {out}", markup=False)
+    if json_line:
+        print_json_line(facts)
+
+
+def models_table(report: Report) -> Table:
+    """Return what the models cost on any machine."""
+    table = _table("model", "input", "parameters", "GFLOPs", "GMACs")
+    for facts in report.models:
+        table.add_row(
+            _plain(facts.model),
+            "x".join(map(str, facts.input)),
+            f"{facts.parameters / 1e6:.2f} M",
+            f"{facts.flops / 1e9:.2f}",
+            f"{facts.macs / 1e9:.2f}",
+        )
+    return table
+
+
+def times_tables(report: Report) -> list[Table]:
+    """Return one table a piece: times a call in milliseconds, ratios against the first row, memory in MiB."""
+    titles = {"forward": "forward: network input to logits", "predict": "predict: uint8 picture to class map"}
+    call = "1 picture" if report.settings.batch == 1 else f"{report.settings.batch} pictures"
+    tables = {
+        piece: _table("model", "prec", "median", "p95", "min", "cpu", "ratio", "cpu ratio", "peak MiB")
+        for piece in titles
+    }
+    for piece, title in titles.items():
+        tables[piece].title = f"{title}, milliseconds a call of {call}"
+    for row in report.rows:
+        wall, memory = row.timing.wall_ms, row.peak_memory_mib
+        tables[row.piece].add_row(
+            _plain(row.model),
+            row.precision,
+            *(f"{value:.1f}" for value in (wall.median, wall.p95, wall.minimum, row.timing.cpu_ms.median)),
+            f"{row.ratio_wall:.2f}",
+            f"{row.ratio_cpu:.2f}",
+            "unknown" if memory is None else f"{memory:.0f}",
+        )
+    return list(tables.values())
+
+
+def write_json(facts: dict[str, Any], path: Path) -> None:
+    """Write the figures; an existing file is replaced in one step."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _plain(text: str) -> Any:
+    """Return text whose square brackets are no markup."""
+    from rich.text import Text
+
+    return Text(text, overflow="fold")
+
+
+def _table(name: str, *columns: str) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(name, box=box.SIMPLE, padding=0, title_justify="left")
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
+    return table

@@ -1,0 +1,18 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from fakes.logits import CANVAS, example
+
+from segatlas.losses import CrossEntropy, CrossEntropyDice, Dice
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_it_mixes_cross_entropy_and_dice_by_the_share(share):
+    logits, labels = example()
+    weights = torch.tensor([0.5, 2.0, 1.5, 3.0])
+    loss = CrossEntropyDice(label_smoothing=0.1, dice_share=share, smooth=2.0, class_weights=weights)
+    first = CrossEntropy(label_smoothing=0.1, class_weights=weights)(logits, labels, CANVAS)
+    second = Dice(smooth=2.0, class_weights=weights)(logits, labels, CANVAS)
+    expected = (1 - share) * first.item() + share * second.item()
+    assert loss(logits, labels, CANVAS).item() == pytest.approx(expected, rel=1e-6)
