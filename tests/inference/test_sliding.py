@@ -63,7 +63,7 @@ def test_class_map_by_windows_is_the_argmax_of_the_mean(size, crop, stride):
 
 
 @pytest.mark.parametrize(
-    ("side", "crop", "stride"), [(20, 8, 5), (20, 20, 3), (5, 8, 4), (21, 7, 7), (1, 1, 1), (9, 4, 20)]
+    ("side", "crop", "stride"), [(20, 8, 5), (20, 20, 3), (5, 8, 4), (21, 7, 7), (1, 1, 1), (9, 4, 4)]
 )
 def test_windows_cover_the_side_end_at_its_edge_and_step_no_further_than_the_stride(side, crop, stride):
     starts = window_starts(side, crop, stride)
