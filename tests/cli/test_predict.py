@@ -1,13 +1,14 @@
 import json
+import struct
+import zlib
 
 import numpy as np
 import pytest
-import typer
 from PIL import Image
 from typer.testing import CliRunner
 
-from segatlas.cli.main import Verbs
-from segatlas.cli.predict import KINDS, parse_window, plan_jobs, predict
+from segatlas.cli.main import app
+from segatlas.cli.predict import KINDS, parse_window, plan_jobs
 from segatlas.errors import UsageError
 
 CLASSES, PALETTE = ("sky", "road", "car"), ((0, 0, 200), (90, 90, 90), (200, 0, 0))
@@ -40,9 +41,6 @@ def save_picture(path, size=(13, 22), seed=0):
 
 
 def segatlas(*words):
-    app = typer.Typer(cls=Verbs)
-    app.callback()(lambda: None)
-    app.command("predict")(predict)
     return CliRunner().invoke(app, ["predict", *map(str, words), "--device", "cpu"])
 
 
@@ -148,11 +146,31 @@ def test_tta_and_windows_reach_the_predictor(model, pictures, tmp_path):
     assert np.array_equal(mask(tmp_path / "out" / "a_mask.png"), wanted)
 
 
-def test_the_picture_may_have_one_pixel(model, tmp_path):
-    path = save_picture(tmp_path / "dot.png", size=(1, 1))
+@pytest.mark.parametrize("size", [(1, 1), (1, 4000), (3000, 2)])
+def test_one_pixel_and_extreme_ratios_give_every_kind_of_result(model, tmp_path, size):
+    path = save_picture(tmp_path / "odd.png", size=size)
     result = segatlas(model, path, "--out", tmp_path / "out", "--save", ",".join(KINDS))
     assert result.exit_code == 0, result.output
-    assert mask(tmp_path / "out" / "dot_mask.png").shape == (1, 1)
+    assert mask(tmp_path / "out" / "odd_mask.png").shape == size
+
+
+def bomb():
+    """A PNG whose header promises 60000 x 60000 pixels."""
+    header = struct.pack(">4sIIBBBBB", b"IHDR", 60000, 60000, 8, 2, 0, 0, 0)
+    chunk = struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+    return b"\x89PNG\r\n\x1a\n" + chunk
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"text", bomb(), b"\xff\xd8\xff\xe0 cut"], ids=["empty", "text", "bomb", "cut"]
+)
+def test_a_file_that_is_no_good_picture_is_named_and_leaves_nothing(model, tmp_path, content):
+    path = tmp_path / "bad.png"
+    path.write_bytes(content)
+    result = segatlas(model, path, "--out", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "bad.png" in result.output
+    assert files(tmp_path / "out") == []
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from segatlas.drawing import png_bytes, save_picture
+from segatlas.errors import DataError
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (5, 7, 3)).astype(np.uint8)
 
@@ -35,7 +36,7 @@ def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.replace", full_disk)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(DataError, match=r"a\.png: cannot be written: No space left"):
         save_picture(PICTURE, path)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]

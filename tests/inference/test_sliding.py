@@ -1,8 +1,18 @@
+from itertools import pairwise
+
 import pytest
 import torch
 
 from segatlas.errors import UsageError
-from segatlas.inference.sliding import Windows, _finished_rows, card_windows, make_windows, slide, slide_class_map
+from segatlas.inference.sliding import (
+    Windows,
+    _finished_rows,
+    card_windows,
+    make_windows,
+    slide,
+    slide_class_map,
+    window_starts,
+)
 from segatlas.weights.card import InferenceMode
 
 
@@ -50,6 +60,21 @@ def test_class_map_by_windows_is_the_argmax_of_the_mean(size, crop, stride):
     assert labels.dtype == torch.uint8
     assert torch.equal(labels.long(), probabilities.argmax(1))
     assert torch.allclose(confidence, probabilities.amax(1), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("side", "crop", "stride"), [(20, 8, 5), (20, 20, 3), (5, 8, 4), (21, 7, 7), (1, 1, 1), (9, 4, 4)]
+)
+def test_windows_cover_the_side_end_at_its_edge_and_step_no_further_than_the_stride(side, crop, stride):
+    starts = window_starts(side, crop, stride)
+    assert starts[0] == 0
+    assert starts[-1] == max(0, side - crop)
+    assert all(0 < after - before <= stride for before, after in pairwise(starts))
+
+
+def test_windows_that_would_leave_gaps_are_refused():
+    with pytest.raises(UsageError, match="1 up to the size"):
+        card_windows(InferenceMode(mode="slide", crop=(8, 8), stride=(8, 9)))
 
 
 def test_no_more_rows_than_one_window_are_held():

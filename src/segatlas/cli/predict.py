@@ -314,8 +314,8 @@ def _write(kind: str, path: Path, result: Segmentation, codes: Callable[[Any], A
     import json
 
     from segatlas import drawing
-    from segatlas.data.formats.atomic import whole_file
     from segatlas.data.formats.masks import write_mask
+    from segatlas.drawing.files import write_bytes
 
     labels, palette, image = result.semantic, result.palette, result.image
     assert image is not None, "a Predictor keeps the picture"
@@ -326,8 +326,7 @@ def _write(kind: str, path: Path, result: Segmentation, codes: Callable[[Any], A
             write_mask(path, codes(labels))
     elif kind == "json":
         text = json.dumps(areas_record(result, model), indent=2, ensure_ascii=False)
-        with whole_file(path) as temporary:
-            temporary.write_text(text + "\n", encoding="utf-8")
+        write_bytes(f"{text}\n".encode(), path)
     elif kind == "color":
         drawing.save_picture(drawing.color_mask(labels, palette), path)
     elif kind == "overlay":

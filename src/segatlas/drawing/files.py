@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
-import os
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from segatlas.data.formats.atomic import whole_file
 
 PNG_LEVEL = 3
 """A third of the time of Pillow's own choice for files of about the same size."""
@@ -23,7 +24,8 @@ def png_bytes(picture: np.ndarray) -> bytes:
 def save_picture(picture: np.ndarray, path: str | Path) -> Path:
     """Write a (H, W, 3) or (H, W) uint8 picture; the ending of `path` decides the format.
 
-    The file appears under its name only when it is complete. Raises ValueError for an ending that no format has.
+    The file appears under its name only when it is complete. Raises ValueError for an ending that no format has, and
+    DataError where the file cannot be written.
     """
     path = Path(path)
     kind = Image.registered_extensions().get(path.suffix.lower())
@@ -35,13 +37,7 @@ def save_picture(picture: np.ndarray, path: str | Path) -> Path:
 
 
 def write_bytes(content: bytes, path: str | Path) -> Path:
-    """Write `content` under a temporary name in the same folder, then rename it to `path`."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    """Write a file that appears under its name only when it is complete. Raises DataError where it cannot."""
+    with whole_file(path) as temporary:
         temporary.write_bytes(content)
-        os.replace(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    return path
+    return Path(path)

@@ -107,7 +107,7 @@ def _strip(entries: Sequence[Entry], size: int, columns: int) -> Image.Image:
         right = left + column - round(1.8 * size)
         pen.rectangle((left, middle - box / 2, left + box, middle + box / 2), fill=entry.color, outline=MUTED)
         name = shortened(entry.name, size, LONGEST_NAME * size)
-        pen.text((left + 1.6 * size, middle), name, fill=INK, font=font(size), anchor="lm")
+        pen.text((left + 1.6 * size, middle), name, fill=INK, font=font(size, name), anchor="lm")
         pen.text((right, middle), entry.share, fill=MUTED, font=font(size), anchor="rm")
     return paper
 

@@ -61,7 +61,8 @@ def sheet(
     paper, pen = canvas(width, header + sum(h + caption + gap for h in heights))
     for column, title in enumerate(titles):
         centre = gap + column * (cell_width + gap) + cell_width / 2
-        pen.text((centre, header / 2), shortened(title, text, cell_width), fill=INK, font=font(text), anchor="mm")
+        name = shortened(title, text, cell_width)
+        pen.text((centre, header / 2), name, fill=INK, font=font(text, name), anchor="mm")
     top = header
     for number, (row, height) in enumerate(zip(rows, heights, strict=True)):
         for column, picture in enumerate(row):
@@ -70,7 +71,7 @@ def sheet(
         if number < len(row_titles):
             middle = top + height + caption / 2
             name = shortened(row_titles[number], text - 2, width - 2 * gap)
-            pen.text((gap, middle), name, fill=MUTED, font=font(text - 2), anchor="lm")
+            pen.text((gap, middle), name, fill=MUTED, font=font(text - 2, name), anchor="lm")
         top += height + caption + gap
     return np.asarray(paper)
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import groupby
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from segatlas.errors import UsageError
-from segatlas.ops.windows import window_boxes
 from segatlas.weights.card import InferenceMode
 
 DEFAULT_OVERLAP = 1 / 3
@@ -25,6 +23,14 @@ class Windows:
 
     crop: tuple[int, int]
     stride: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        """Refuse windows that would leave pixels uncovered."""
+        for crop, stride in zip(self.crop, self.stride, strict=True):
+            if not 1 <= stride <= crop:
+                raise UsageError(
+                    f"windows of {self.crop} every {self.stride} pixels: the step must be 1 up to the size"
+                )
 
 
 def make_windows(window: int | tuple[int, int], overlap: float = DEFAULT_OVERLAP) -> Windows:
@@ -89,22 +95,28 @@ def _step(side: int, overlap: float) -> int:
     return max(1, round(side * (1 - overlap)))
 
 
+def window_starts(side: int, crop: int, stride: int) -> list[int]:
+    """Return where windows begin along one axis: every `stride` pixels, the last moved back to end at the edge."""
+    if side <= crop:
+        return [0]
+    return [*range(0, side - crop, stride), side - crop]
+
+
 def _finished_rows(images: Tensor, windows: Windows, score: Scorer) -> Iterator[Tensor]:
     """Yield mean logits (N, K, rows, W) from the top down, each band as soon as no further window reaches it."""
     height, width = images.shape[-2:]
-    boxes = window_boxes((height, width), windows.crop, windows.stride)
-    rows = [(top, list(row)) for top, row in groupby(boxes, key=lambda box: box[0])]
-    ends = [top for top, _ in rows[1:]] + [height]
-    high = min(windows.crop[0], height)
+    high, wide = min(windows.crop[0], height), min(windows.crop[1], width)
+    tops = window_starts(height, high, windows.stride[0])
+    lefts = window_starts(width, wide, windows.stride[1])
     hits = torch.zeros(high, width, device=images.device)
     total: Tensor | None = None
-    for (top, row), end in zip(rows, ends, strict=True):
-        for _, left, bottom, right in row:
-            logits = score(images[..., top:bottom, left:right]).float()
+    for top, end in zip(tops, [*tops[1:], height], strict=True):
+        for left in lefts:
+            logits = score(images[..., top : top + high, left : left + wide]).float()
             if total is None:
                 total = logits.new_zeros(*logits.shape[:2], high, width)
-            total[..., left:right] += logits
-            hits[:, left:right] += 1
+            total[..., left : left + wide] += logits
+            hits[:, left : left + wide] += 1
         assert total is not None
         done = end - top
         yield total[:, :, :done] / hits[:done]
