@@ -9,11 +9,12 @@ import typer
 from typer.core import TyperGroup
 
 from segatlas import __version__
-from segatlas.cli import bench, config, doctor, models, predict, train
+from segatlas.cli import bench, config, doctor, evaluate, models, predict, train
 from segatlas.cli.common import guard, reset_debug, set_debug
 
 VERBS: dict[str, Callable[..., Any] | typer.Typer] = {
     "train": train.train,
+    "eval": evaluate.evaluate,
     "predict": predict.predict,
     "models": models.app,
     "bench": bench.bench,
