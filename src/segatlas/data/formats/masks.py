@@ -1,0 +1,281 @@
+"""The one reader of masks, the one translator of their codes, and writers.
+
+Raw codes are what a file stores: palette indices, grey values of 1 to 16 bits, or colours looked up in a table. They
+become 0..K-1 or 255 (not labelled) in `translate` and nowhere else. Nothing is thresholded, resized or smoothed here.
+Masks go through Pillow, because OpenCV turns palette indices into colours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from segatlas.data.formats.atomic import whole_file
+from segatlas.data.formats.guards import decoding, open_picture, read_bytes
+from segatlas.data.formats.tiff import is_tiff, open_tiff, pillow_reads, tiff_array
+from segatlas.errors import DataError
+
+IGNORE = 255
+"""`segatlas.structures.IGNORE`, without its torch."""
+
+MAX_CLASSES = 255
+LOSSY_ENDINGS = (".jpg", ".jpeg")
+
+Color = tuple[int, int, int]
+
+
+def read_mask(
+    path: str | Path, colors: Mapping[Color, int] | None = None, *, max_pixels: int | None = None
+) -> np.ndarray:
+    """Read the raw codes of a mask.
+
+    Args:
+        path: the file. Palette masks give their indices, grey masks their values (1 bit: 0 and 1; 2 and 4 bits: not
+            spread over 0..255). Colour masks whose three channels are equal are read as grey.
+        colors: RGB colour -> code, for a colour-coded set. Then every mask is read as colours, palette masks too.
+        max_pixels: refuse larger masks, see `images.read_image`.
+
+    Returns:
+        (H, W) uint8, uint16 or int32, the smallest of the three that the file's type fits.
+
+    Raises:
+        DataError: unreadable file; a colour that is not in the table; a colour mask without a table.
+    """
+    data = read_bytes(path)
+    array = _read_array(data, path, colors is not None, max_pixels)
+    if colors is not None:
+        return codes_of_colors(array, colors, path)
+    if array.ndim == 2:
+        return _integers(array, path)
+    if (array[..., 0] == array[..., 1]).all() and (array[..., 0] == array[..., 2]).all():
+        return np.ascontiguousarray(array[..., 0])
+    raise DataError(_color_mask_message(array, path), path)
+
+
+def codes_of_colors(array: np.ndarray, colors: Mapping[Color, int], path: str | Path | None = None) -> np.ndarray:
+    """Look up every pixel of an (H, W, 3) uint8 colour mask in a table; exact matches only.
+
+    Returns:
+        (H, W) uint8 codes, or int32 where the table holds codes above 255.
+
+    Raises:
+        DataError: naming the first unknown colour, its count and position.
+    """
+    keys = np.array([_pack(color) for color in colors], dtype=np.int32)
+    codes = np.array(list(colors.values()), dtype=np.int32)
+    order = np.argsort(keys)
+    keys, codes = keys[order], codes[order]
+    channels = array.astype(np.int32)
+    packed = channels[..., 0] << 16 | channels[..., 1] << 8 | channels[..., 2]
+    place = np.searchsorted(keys, packed).clip(max=len(keys) - 1)
+    known = keys[place] == packed
+    if not known.all():
+        raise DataError(_unknown_color_message(array, packed, known, colors), path)
+    return codes.astype(np.uint8 if codes.min() >= 0 and codes.max() <= 255 else np.int32)[place]
+
+
+def translate(
+    raw: np.ndarray,
+    num_classes: int,
+    *,
+    label_map: Mapping[int, int] | None = None,
+    ignore: Sequence[int] = (IGNORE,),
+    path: str | Path | None = None,
+) -> np.ndarray:
+    """Turn raw codes into labels.
+
+    Args:
+        raw: (H, W) integer codes as `read_mask` gives them.
+        num_classes: K, at most 255.
+        label_map: raw code -> class index, or 255. Where given, every code must be in it or in `ignore`; where not,
+            codes are class indices already. The map wins over `ignore`.
+        ignore: raw codes that mean "not labelled".
+        path: the mask file, for messages.
+
+    Returns:
+        (H, W) uint8: 0..K-1, or 255 = not labelled.
+
+    Raises:
+        DataError: naming the file, each code out of range and how many pixels hold it.
+    """
+    if not 1 <= num_classes <= MAX_CLASSES:
+        raise DataError(f"{num_classes} classes; a data set has at least 1 and at most {MAX_CLASSES}", path)
+    classes = dict(label_map) if label_map is not None else {i: i for i in range(num_classes)}
+    targets = dict.fromkeys(ignore, IGNORE) | classes
+    outside = {code: target for code, target in targets.items() if target != IGNORE and not 0 <= target < num_classes}
+    if outside:
+        code, target = next(iter(outside.items()))
+        raise DataError(f"label map sends {code} to {target}; expected 0..{num_classes - 1} or 255", path)
+    if raw.dtype in (np.uint8, np.uint16):
+        size = np.iinfo(raw.dtype).max + 1
+        table = np.full(size, -1, np.int16)
+        for code, target in targets.items():
+            if 0 <= code < size:
+                table[code] = target
+        labels = table[raw]
+    else:
+        found, inverse = np.unique(raw, return_inverse=True)
+        labels = np.array([targets.get(int(code), -1) for code in found], np.int16)[inverse.reshape(raw.shape)]
+    bad = labels < 0
+    if bad.any():
+        raise DataError(_out_of_range_message(raw, bad, num_classes, label_map, ignore, path), path)
+    return labels.astype(np.uint8)
+
+
+def label_counts(raw: np.ndarray) -> dict[int, int]:
+    """Return how many pixels hold each raw code, by rising code."""
+    if raw.dtype in (np.uint8, np.uint16):
+        counts = np.bincount(raw.ravel())
+        return {int(code): int(counts[code]) for code in np.flatnonzero(counts)}
+    codes, numbers = np.unique(raw, return_counts=True)
+    return {int(code): int(number) for code, number in zip(codes, numbers, strict=True)}
+
+
+def write_mask(path: str | Path, array: np.ndarray, palette: Sequence[Color] | None = None) -> None:
+    """Write an index PNG: 8 bits (with a palette if given), or 16 bits where a value is above 255.
+
+    Args:
+        path: file to write; it appears whole or not at all.
+        array: (H, W) integers, 0..65535.
+        palette: RGB colour of value 0, 1, ...; the rest of the 256 entries is black.
+
+    Raises:
+        DataError: values out of range, or the file cannot be written.
+    """
+    if array.ndim != 2 or array.dtype.kind not in "ui" or array.size == 0 or array.min() < 0 or array.max() > 65535:
+        raise DataError(f"mask of shape {array.shape} and type {array.dtype}: expected (H, W) integers 0..65535", path)
+    if array.max() > 255:
+        picture = Image.fromarray(array.astype(np.uint16))
+    else:
+        picture = Image.fromarray(np.ascontiguousarray(array, dtype=np.uint8))
+        if palette is not None:
+            # All 256 entries: with fewer, Pillow saves fewer bits and would spoil 255.
+            flat = [value for color in palette for value in color]
+            picture.putpalette(flat + [0] * (768 - len(flat)))
+    _save_png(path, picture)
+
+
+def write_color_mask(
+    path: str | Path, labels: np.ndarray, palette: Sequence[Color], ignore_color: Color = (0, 0, 0)
+) -> None:
+    """Write labels (H, W) uint8 as an RGB PNG; 255 gets `ignore_color`. Raises DataError as `write_mask`."""
+    table = np.zeros((256, 3), np.uint8)
+    table[: len(palette)] = palette
+    table[IGNORE] = ignore_color
+    if labels.dtype != np.uint8 or not np.isin(np.unique(labels), [*range(len(palette)), IGNORE]).all():
+        raise DataError(f"labels need type uint8 and values 0..{len(palette) - 1} or 255", path)
+    _save_png(path, Image.fromarray(table[labels]))
+
+
+def _save_png(path: str | Path, picture: Image.Image) -> None:
+    with whole_file(path) as temporary:
+        picture.save(temporary, format="PNG", compress_level=1)
+
+
+def _read_array(data: bytes, path: str | Path, as_colors: bool, max_pixels: int | None) -> np.ndarray:
+    """Return (H, W) codes or (H, W, 3) colours, upright."""
+    if is_tiff(data):
+        with open_tiff(data, path, max_pixels) as tiff:
+            if not pillow_reads(tiff):
+                return _bands(tiff_array(tiff, data), as_colors, path)
+    with open_picture(data, path, max_pixels) as picture, decoding(path):
+        picture = ImageOps.exif_transpose(picture)
+        if as_colors:
+            if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
+                raise DataError(
+                    f"is a mask of numbers (mode {picture.mode}), not of colours: no colour table fits", path
+                )
+            # By way of RGBA: Pillow warns when a palette with transparency becomes RGB at once.
+            return np.asarray(picture.convert("RGBA"))[..., :3]
+        if picture.mode == "1":
+            return np.asarray(picture).astype(np.uint8)
+        if picture.mode == "L":
+            return np.asarray(picture) // _spread(data)
+        if picture.mode in ("P", "I", "F") or picture.mode.startswith("I;16"):
+            return np.asarray(picture)
+        if picture.mode in ("LA", "PA"):
+            return np.asarray(picture)[..., 0]
+        return np.asarray(picture.convert("RGB"))
+
+
+def _bands(array: np.ndarray, as_colors: bool, path: str | Path) -> np.ndarray:
+    if array.shape[2] == 1 and not as_colors:
+        return array[..., 0]
+    if array.shape[2] in (3, 4) and array.dtype == np.uint8:
+        return array[..., :3]
+    kind = "a colour mask" if as_colors else "a mask"
+    raise DataError(f"{array.shape[2]} band(s) of {array.dtype} are not {kind}", path)
+
+
+def _spread(data: bytes) -> int:
+    """Return the factor by which Pillow spreads grey PNG values of 2 and 4 bits over 0..255."""
+    is_grey_png = data[:4] == b"\x89PNG" and data[25] == 0
+    return {2: 85, 4: 17}.get(data[24], 1) if is_grey_png else 1
+
+
+def _integers(array: np.ndarray, path: str | Path) -> np.ndarray:
+    if array.dtype in (np.uint8, np.uint16):
+        return array.astype(array.dtype.newbyteorder("="), copy=False)
+    if array.dtype == np.bool_:
+        return array.astype(np.uint8)
+    if array.dtype.kind == "f" and not (np.isfinite(array).all() and (array == np.rint(array)).all()):
+        raise DataError("holds fractions or non-numbers, which are not class codes", path)
+    low, high = float(array.min()), float(array.max())
+    if low < -(2**31) or high >= 2**31:
+        raise DataError(f"holds values {low:.0f}..{high:.0f}, beyond 32 bits", path)
+    return array.astype(np.int32)
+
+
+def _pack(color: Color) -> int:
+    return color[0] << 16 | color[1] << 8 | color[2]
+
+
+def _color_mask_message(array: np.ndarray, path: str | Path) -> str:
+    colors = np.unique(array.reshape(-1, 3), axis=0)
+    some = [f"'{r},{g},{b}'" for r, g, b in colors[:3].tolist()]
+    listed = ", ".join(some) + (", ..." if len(colors) > 3 else "")
+    text = f"is a colour mask with {len(colors)} colours ({listed}), not class indices"
+    if Path(path).suffix.lower() in LOSSY_ENDINGS:
+        return f"{text}; JPEG has smeared them: masks must be lossless, see `segatlas data check`"
+    return f"{text}; name each in data.label_colors={{{some[0]}: 0, ...}}"
+
+
+def _unknown_color_message(
+    array: np.ndarray, packed: np.ndarray, known: np.ndarray, colors: Mapping[Color, int]
+) -> str:
+    row, column = (int(i) for i in np.argwhere(~known)[0])
+    first = packed[row, column]
+    color = tuple(array[row, column].tolist())
+    count = int((packed == first).sum())
+    others = len(np.unique(packed[~known])) - 1
+    nearest = min(colors, key=lambda known_color: sum(abs(a - b) for a, b in zip(known_color, color, strict=True)))
+    return (
+        f"colour {color} is not in the table of {len(colors)} colours: {count} pixel(s), first at row {row}, column "
+        f"{column}; the nearest in the table is {nearest}"
+        + (f"; {others} further unknown colour(s): was the mask resized or saved as JPEG?" if others else "")
+    )
+
+
+def _out_of_range_message(
+    raw: np.ndarray,
+    bad: np.ndarray,
+    num_classes: int,
+    label_map: Mapping[int, int] | None,
+    ignore: Sequence[int],
+    path: str | Path | None,
+) -> str:
+    counts = label_counts(raw[bad])
+    some = ", ".join(f"{code} ({count} pixels)" for code, count in list(counts.items())[:5])
+    more = f" and {len(counts) - 5} more" if len(counts) > 5 else ""
+    void = " or ".join(str(code) for code in ignore)
+    if label_map is not None:
+        expected = f"a value of the label map ({', '.join(map(str, sorted(label_map)[:12]))}) or {void} for void"
+    else:
+        expected = f"0..{num_classes - 1}, or {void} for not labelled"
+    text = f"label {some}{more} in a set of {num_classes} classes; expected {expected}"
+    if path is not None and Path(path).suffix.lower() in LOSSY_ENDINGS:
+        text += "; JPEG smears labels: masks must be lossless"
+    return f"{text}; run `segatlas data check`, which names every such file and the repair"

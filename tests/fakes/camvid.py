@@ -1,0 +1,41 @@
+"""A tiny CamVid in its three layouts, with names that the official split knows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from fakes.pictures import blocks, picture_of, save_codes, save_picture
+from PIL import Image
+
+STEMS = {
+    "train": ("0001TP_006690", "0006R0_f00930", "0016E5_00390"),
+    "val": ("0016E5_07959", "0016E5_08159"),
+    "test": ("0001TP_008550", "Seq05VD_f00000"),
+}
+COLORS = (
+    "64 128 64, 192 0 128, 0 128 192, 0 128 64, 128 0 0, 64 0 128, 64 0 192, 192 128 64, 192 192 128, 64 64 128, "
+    "128 0 192, 192 0 64, 128 128 64, 192 0 192, 128 64 64, 64 192 128, 64 64 0, 128 64 128, 128 128 192, 0 0 192, "
+    "192 128 128, 128 128 128, 64 128 192, 0 0 64, 0 64 64, 192 64 128, 128 128 0, 192 128 192, 64 0 64, 192 192 0, "
+    "0 0 0, 64 192 0"
+)
+COLORS_32 = np.array([color.split() for color in COLORS.split(", ")], dtype=np.uint8)
+"""The 32 colours of the authors' file label_colors.txt, in its order (Animal, Archway, Bicyclist, ...)."""
+
+
+def write_camvid(root: Path, *, layout: str = "index", size: tuple[int, int] = (36, 48)) -> Path:
+    """Write layout "index" ({split}, {split}annot), "colour_folders" ({split}, {split}_labels) or "original"."""
+    for split, stems in STEMS.items():
+        for number, stem in enumerate(stems):
+            is_index = layout == "index"
+            codes = blocks(number, range(12 if is_index else 32), size)
+            images = root / "701_StillsRaw_full" if layout == "original" else root / split
+            save_picture(images / f"{stem}.png", picture_of(codes, number))
+            if is_index:
+                palette = [tuple(color) for color in COLORS_32[:12].tolist()]
+                save_codes(root / f"{split}annot" / f"{stem}.png", codes, palette)
+                continue
+            labels = root / "LabeledApproved_full" if layout == "original" else root / f"{split}_labels"
+            labels.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(COLORS_32[codes]).save(labels / f"{stem}_L.png")
+    return root
