@@ -9,13 +9,15 @@ import typer
 from typer.core import TyperGroup
 
 from segatlas import __version__
-from segatlas.cli import config, doctor, models
+from segatlas.cli import config, doctor, models, predict, train
 from segatlas.cli.common import guard, reset_debug, set_debug
 
 VERBS: dict[str, Callable[..., Any] | typer.Typer] = {
+    "train": train.train,
+    "predict": predict.predict,
+    "models": models.app,
     "config": config.app,
     "doctor": doctor.doctor,
-    "models": models.app,
 }
 """Verb -> the function that does it, or a group of commands. One file a verb; one line here makes it known."""
 
