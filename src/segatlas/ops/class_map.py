@@ -16,12 +16,10 @@ from torch import Tensor
 from segatlas.errors import UsageError
 from segatlas.ops.lattice import Lattice
 from segatlas.ops.sampling import Runs, make_axis, make_runs
+from segatlas.ops.steps import step_elements
 
-PLANE = 131_072
-"""Positions of one step of the running maximum over classes (buffers stay in the second-level cache)."""
-
-BLOCK = 65_536
-"""Pixels of one step of the interpolation of cells."""
+ELEMENTS = 65_536
+"""Positions, or pixels of cells, handled at once with one thread: all buffers stay near the core."""
 
 COPY_BYTES = 4 << 20
 """Size of a band of logits that must be copied first (half precision or channels-last)."""
@@ -102,9 +100,11 @@ def class_map_with_confidence(
     lattice = Lattice.of(logits, size, canvas=canvas, align_corners=align_corners, crop=crop, mode=mode)
     confidence = lattice.new_map(torch.float32)
     for band in lattice.bands():
+        share = band.new(logits, torch.float32)
         for slot, values in band.values(logits):
             values.sub_(values.amax(1, keepdim=True))
-            slot.write(confidence, values.exp_().sum(1).reciprocal_())
+            share[slot] = values.exp2_().sum(1).reciprocal_()
+        band.write(confidence, share)
     return best, lattice.trim(confidence)
 
 
@@ -118,8 +118,10 @@ def _dense(logits: Tensor, rows: Runs, columns: Runs, result: Tensor) -> None:
     lattice = Lattice(logits.shape, rows, columns, logits.device)
     padded = lattice.new_map(result.dtype)
     for band in lattice.bands():
+        best = band.new(logits, result.dtype)
         for slot, values in band.values(logits):
-            slot.write(padded, values.argmax(1).to(result.dtype))
+            best[slot] = values.argmax(1)
+        band.write(padded, best)
     result.copy_(lattice.trim(padded))
 
 
@@ -167,7 +169,7 @@ def _lazy(picture: Tensor, rows: Runs, columns: Runs, target: Tensor) -> None:
     _fill(corner, rows, columns, target)
     row, column = mixed.nonzero(as_tuple=True)
     flat = target.view(-1)
-    step = max(1, BLOCK // (rows.slots * columns.slots))
+    step = max(1, step_elements(ELEMENTS) // (rows.slots * columns.slots))
     for start in range(0, len(row), step):
         cell_row, cell_column = row[start : start + step], column[start : start + step]
         left, right = columns.first[cell_column], columns.second[cell_column]
@@ -191,12 +193,13 @@ def _fill(corner: Tensor, rows: Runs, columns: Runs, target: Tensor) -> None:
 def _best(planes: Tensor, dtype: torch.dtype) -> Tensor:
     """Return the best class of every position. planes: (K, P) -> (P,)."""
     result = torch.empty(planes.shape[1], dtype=dtype)
-    for start in range(0, planes.shape[1], PLANE):
-        part = planes[:, start : start + PLANE]
+    step = step_elements(ELEMENTS)
+    for start in range(0, planes.shape[1], step):
+        part = planes[:, start : start + step]
         running = _RunningBest(part[0].shape, part.dtype)
         for k in range(len(part)):
             running.offer(part[k], k)
-        result[start : start + PLANE] = running.winner
+        result[start : start + step] = running.winner
     return result
 
 
