@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from segatlas.ops.class_map import class_map, class_map_with_confidence
+from segatlas.ops.confusion import confusion
 from segatlas.ops.raising import raise_logits
 from segatlas.ops.upsampled_loss import (
     upsampled_cross_entropy,
@@ -10,13 +11,18 @@ from segatlas.ops.upsampled_loss import (
     upsampled_ohem,
     upsampled_overlap,
 )
+from segatlas.ops.windows import slide, slide_scores, window_boxes
 
 __all__ = [
     "class_map",
     "class_map_with_confidence",
+    "confusion",
     "raise_logits",
+    "slide",
+    "slide_scores",
     "upsampled_cross_entropy",
     "upsampled_log_likelihood",
     "upsampled_ohem",
     "upsampled_overlap",
+    "window_boxes",
 ]

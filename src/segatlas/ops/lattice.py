@@ -1,12 +1,12 @@
-"""A raise cut into bands and slots: small pieces of the full-size values, and their adjoint, with no scatter and no sort.
+"""A raise cut into bands and slots: small dense pieces of the full-size values, and their adjoint.
 
-The output pixels are grouped in runs on both axes (`ops.sampling`). A *band* is some pictures and some runs of rows. For slot
-(r, c) of a band, the values of the r-th row and c-th column of all its runs are one dense (n, K, Gy, Gx) array, made by two
-weighted sums of neighbouring samples. Losses reduce such an array at once and hand its gradient back; the sums over slots are
-the exact adjoint of the raise. Every pixel belongs to exactly one slot of one band.
+The output pixels are grouped in runs on both axes (`ops.sampling`). A *band* is some pictures and some runs of rows.
+For slot (r, c) of a band, the values of the r-th row and c-th column of all its runs are one dense (n, K, Gy, Gx)
+array, made by two weighted sums of neighbouring samples. Losses reduce such an array at once and hand its gradient
+back; the sums over slots are the exact adjoint of the raise. Every pixel belongs to exactly one slot of one band.
 
-Full-size maps (labels, weights, per-pixel results) are stored with one more row and column: slots past the end of a short run
-read and write there.
+Full-size maps (labels, weights, per-pixel results) are stored with one more row and column: slots past the end of a
+short run read and write there.
 
 Letters: N batch, K classes, (h, w) logits, (H, W) pixels, Gy Gx runs, Sy Sx slots of a run.
 """
@@ -142,7 +142,7 @@ class Band:
         return self._walk(logits, level=level)
 
     def backward(self, logits: Tensor, gradient: Tensor, *, level: bool = False) -> Iterator[tuple[Slot, Tensor]]:
-        """Like `values`; before asking for the next slot, the caller overwrites them with the gradient to raised logits.
+        """Like `values`; the caller overwrites them with the gradient to raised logits before the next slot.
 
         The adjoint is added to gradient (N, K, h, w).
         """

@@ -1,11 +1,11 @@
 """Losses at full size from low-resolution logits, without building the full-size logits or their gradient.
 
-Everything walks the raise band by band and slot by slot (`ops.lattice`), so the extra memory is a few small buffers and, where a second pass is
-needed, one float per pixel. Three building blocks:
+Everything walks the raise band by band and slot by slot (`ops.lattice`), so the extra memory is a few small buffers
+and, where a second pass is needed, one float per pixel. Three building blocks:
 
 - `upsampled_cross_entropy`: loss and gradient in one pass, the gradient being made while the values are at hand;
-- `upsampled_log_likelihood`: log-probability of the true class of every pixel, (N, H, W), differentiable by a second pass;
-  any loss of that quantity follows (OHEM, focal);
+- `upsampled_log_likelihood`: log-probability of the true class of every pixel, (N, H, W), differentiable by a second
+  pass; any loss of that quantity follows (OHEM, focal);
 - `upsampled_overlap`: per class soft intersection, prediction and label sums, differentiable by a second pass; Dice and
   Tversky follow.
 
@@ -16,10 +16,11 @@ Labels are 0..K-1, or `ignore_index` where a pixel has none: such a pixel adds n
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
 
 from segatlas.errors import UsageError
 from segatlas.ops.lattice import Band, Lattice
@@ -44,9 +45,9 @@ def upsampled_cross_entropy(
 ) -> Tensor:
     """Return the mean cross-entropy over labelled pixels of logits raised bilinearly to the canvas.
 
-    Equal to `interpolate` followed by torch's `cross_entropy(..., reduction="mean")`, its weighted mean included: the sum is
-    divided by the sum of the weights of the labelled pixels. Without any labelled pixel the loss is 0 with zero gradient
-    (torch gives NaN).
+    Equal to `interpolate` followed by torch's `cross_entropy(..., reduction="mean")`, its weighted mean included: the
+    sum is divided by the sum of the weights of the labelled pixels. Without any labelled pixel the loss is 0 with
+    zero gradient (torch gives NaN).
 
     Args:
         logits: (N, K, h, w) float; half precision is computed in float32.
@@ -84,9 +85,10 @@ def upsampled_ohem(
 ) -> Tensor:
     """Return the mean cross-entropy over hard pixels only (online hard example mining).
 
-    Hard are the labelled pixels whose true class has a probability below `threshold`, and in any case the `min_kept` pixels
-    of the batch with the lowest ones (all of them if there are fewer). Both passes are banded. The mean runs over the kept
-    pixels, weighted by class like `upsampled_cross_entropy`; other arguments, errors and the empty case are as there.
+    Hard are the labelled pixels whose true class has a probability below `threshold`, and in any case the `min_kept`
+    pixels of the batch with the lowest ones (all of them if there are fewer). Both passes are banded. The mean runs
+    over the kept pixels, weighted by class like `upsampled_cross_entropy`; other arguments, errors and the empty case
+    are as there.
     """
     log_likelihood = upsampled_log_likelihood(
         logits, labels, canvas=canvas, align_corners=align_corners, ignore_index=ignore_index
@@ -161,7 +163,7 @@ class _CrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: FunctionCtx,
+        ctx: Any,
         logits: Tensor,
         labels: Tensor,
         lattice: Lattice,
@@ -184,7 +186,7 @@ class _CrossEntropy(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, upstream: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
         return (gradient * upstream, *[None] * 6)
 
@@ -227,7 +229,7 @@ class _Terms:
 def _walk_cross_entropy(
     logits: Tensor, terms: _Terms, needs_gradient: bool, *, level: bool
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
-    """Return sum of losses, sum of weights (float64 scalars), gradient of the former (N, K, h, w), smallest denominator.
+    """Return sum of losses, sum of weights (float64 scalars), gradient of the former, smallest denominator.
 
     level: values are logits minus an interpolation of each sample's largest one, computed at low resolution, instead of
     minus each pixel's largest one. Cheaper by two passes, exact while the softmax denominators do not underflow.
@@ -265,7 +267,7 @@ class _LogLikelihood(torch.autograd.Function):
     """Log-probability of the true class; the second pass makes the probabilities again."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, logits: Tensor, labels: Tensor, lattice: Lattice, ignore_index: int) -> Tensor:
+    def forward(ctx: Any, logits: Tensor, labels: Tensor, lattice: Lattice, ignore_index: int) -> Tensor:
         ctx.save_for_backward(logits, labels)
         ctx.lattice, ctx.ignore_index = lattice, ignore_index
         padded = lattice.pad_map(labels, ignore_index)
@@ -283,7 +285,7 @@ class _LogLikelihood(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, upstream: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         logits, labels = ctx.saved_tensors
         lattice = ctx.lattice
         padded = lattice.pad_map(labels, ctx.ignore_index)
@@ -303,9 +305,7 @@ class _Overlap(torch.autograd.Function):
     """Per class sums of probabilities, over the pixels of the class and over all labelled ones."""
 
     @staticmethod
-    def forward(
-        ctx: FunctionCtx, logits: Tensor, labels: Tensor, lattice: Lattice, ignore_index: int
-    ) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, logits: Tensor, labels: Tensor, lattice: Lattice, ignore_index: int) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(logits, labels)
         ctx.lattice, ctx.ignore_index = lattice, ignore_index
         padded = lattice.pad_map(labels, ignore_index)
@@ -325,7 +325,7 @@ class _Overlap(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, to_intersection: Tensor, to_predicted: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, to_intersection: Tensor, to_predicted: Tensor) -> tuple[Tensor | None, ...]:
         logits, labels = ctx.saved_tensors
         lattice = ctx.lattice
         padded = lattice.pad_map(labels, ctx.ignore_index)

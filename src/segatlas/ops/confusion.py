@@ -1,0 +1,96 @@
+"""The confusion matrix of two label maps, counted by runs.
+
+Label maps are mostly runs of the same pair (truth, prediction). One pass finds where the pair changes; then only the
+runs are counted, each with its length. Maps without runs (more than a quarter of the pixels are changes) are counted
+pixel by pixel.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from segatlas.errors import UsageError
+from segatlas.structures import IGNORE
+
+RUNS_SHARE = 0.25
+"""Share of changes from which counting every pixel is quicker."""
+
+Labels = np.ndarray | Tensor
+
+
+def confusion(prediction: Labels, label: Labels, num_classes: int, ignore: int = IGNORE) -> Labels:
+    """Count pixels by true and predicted class.
+
+    Args:
+        prediction: any shape, integers 0..K-1; not looked at where label is `ignore`.
+        label: same shape, integers 0..K-1 or ignore.
+        num_classes: K.
+        ignore: label of pixels that are not counted.
+
+    Returns:
+        (K, K) int64, rows = truth, columns = prediction; an array for arrays, a tensor on the same device for tensors.
+
+    Raises:
+        UsageError: shapes differ, values are no integers, or a value is out of range at a labelled pixel.
+    """
+    if tuple(prediction.shape) != tuple(label.shape):
+        raise UsageError(f"prediction {tuple(prediction.shape)} and label {tuple(label.shape)} differ in shape")
+    if isinstance(prediction, Tensor) and isinstance(label, Tensor):
+        if prediction.device.type == "cpu" and label.device.type == "cpu":
+            return torch.from_numpy(_count(prediction.detach().numpy(), label.detach().numpy(), num_classes, ignore))
+        return _count_on_device(prediction, label.to(prediction.device), num_classes, ignore)
+    return _count(np.asarray(prediction), np.asarray(label), num_classes, ignore)
+
+
+def _count(prediction: np.ndarray, label: np.ndarray, num_classes: int, ignore: int) -> np.ndarray:
+    for name, values in (("prediction", prediction), ("label", label)):
+        if values.dtype.kind not in "iu":
+            raise UsageError(f"{name} must hold integers, got {values.dtype}")
+    if prediction.dtype == label.dtype == np.uint8 and num_classes <= 256:
+        return _count_bytes(prediction.ravel(), label.ravel(), num_classes, ignore)
+    labelled = label != ignore
+    truth, guess = label[labelled].astype(np.int64), prediction[labelled].astype(np.int64)
+    for name, values in (("prediction", guess), ("label", truth)):
+        if values.size and (values.min() < 0 or values.max() >= num_classes):
+            raise _out_of_range(name, int(values.min() if values.min() < 0 else values.max()), num_classes)
+    table = np.bincount(truth * num_classes + guess, minlength=num_classes * num_classes)
+    return table.reshape(num_classes, num_classes).astype(np.int64)
+
+
+def _count_bytes(prediction: np.ndarray, label: np.ndarray, num_classes: int, ignore: int) -> np.ndarray:
+    pair = label.astype(np.uint16)
+    pair <<= 8
+    pair |= prediction
+    change = pair[1:] != pair[:-1]
+    if np.count_nonzero(change) > RUNS_SHARE * pair.size:
+        table = np.bincount(pair, minlength=1 << 16)
+    else:
+        starts = np.concatenate([np.zeros(min(pair.size, 1), np.int64), np.flatnonzero(change) + 1])
+        lengths = np.diff(starts, append=pair.size)
+        table = np.bincount(pair[starts], weights=lengths, minlength=1 << 16)  # float64: exact up to 2**53 pixels
+    table = table.astype(np.int64).reshape(256, 256)
+    if 0 <= ignore < 256:
+        table[ignore] = 0
+    if table[num_classes:].any():
+        raise _out_of_range("label", int(np.flatnonzero(table.any(1)).max()), num_classes)
+    if table[:, num_classes:].any():
+        raise _out_of_range("prediction", int(np.flatnonzero(table.any(0)).max()), num_classes)
+    return table[:num_classes, :num_classes].copy()
+
+
+def _count_on_device(prediction: Tensor, label: Tensor, num_classes: int, ignore: int) -> Tensor:
+    for name, values in (("prediction", prediction), ("label", label)):
+        if values.is_floating_point():
+            raise UsageError(f"{name} must hold integers, got {values.dtype}")
+    labelled = label != ignore
+    truth, guess = label[labelled].long(), prediction[labelled].long()
+    for name, values in (("prediction", guess), ("label", truth)):
+        if len(values) and not 0 <= int(values.min()) <= int(values.max()) < num_classes:
+            raise _out_of_range(name, int(values.max()), num_classes)
+    return torch.bincount(truth * num_classes + guess, minlength=num_classes**2).view(num_classes, num_classes)
+
+
+def _out_of_range(name: str, value: int, num_classes: int) -> UsageError:
+    return UsageError(f"{name} holds {value}; expected 0..{num_classes - 1} for {num_classes} classes")
