@@ -7,7 +7,7 @@ from torch import Tensor
 
 from segatlas.ops.steps import step_elements
 
-ELEMENTS = 65_536
+ELEMENTS = 32_768
 """Positions, or pixels of cells, handled at once with one thread: all buffers stay near the core."""
 
 

@@ -181,7 +181,7 @@ class _CrossEntropy(torch.autograd.Function):
                 loss, total, gradient, _ = _walk_cross_entropy(logits, terms, needs_gradient, level=False)
         divisor = total.where(total > 0, 1)
         if gradient is not None:
-            ctx.save_for_backward((gradient / divisor).to(logits.dtype))
+            ctx.save_for_backward(gradient.div_(divisor).to(logits.dtype))
         return (loss / divisor).to(dtype)
 
     @staticmethod
@@ -240,8 +240,8 @@ def _walk_cross_entropy(
     for band in terms.lattice.bands():
         targets = _Targets(band, terms.labels, terms.ignore_index, terms.dtype)
         own, weighted = terms.pixels(band, targets)
-        sharp = weighted * (1 - terms.smoothing)
-        scale = sharp + own * terms.spread.sum()
+        sharp = weighted * (1 - terms.smoothing) if terms.smoothing else weighted
+        scale = sharp + own * terms.spread.sum() if terms.smoothing else sharp
         minus = -sharp
         true, denominator = torch.empty_like(own), torch.empty_like(own)
         walk = band.values(logits, level=level) if gradient is None else band.backward(logits, gradient, level=level)
