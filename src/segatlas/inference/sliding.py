@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segatlas.errors import UsageError
+from segatlas.ops import window_starts
 from segatlas.weights.card import InferenceMode
 
 DEFAULT_OVERLAP = 1 / 3
@@ -93,13 +94,6 @@ def slide_class_map(
 
 def _step(side: int, overlap: float) -> int:
     return max(1, round(side * (1 - overlap)))
-
-
-def window_starts(side: int, crop: int, stride: int) -> list[int]:
-    """Return where windows begin along one axis: every `stride` pixels, the last moved back to end at the edge."""
-    if side <= crop:
-        return [0]
-    return [*range(0, side - crop, stride), side - crop]
 
 
 def _finished_rows(images: Tensor, windows: Windows, score: Scorer) -> Iterator[Tensor]:
