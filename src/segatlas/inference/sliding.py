@@ -100,8 +100,8 @@ def _finished_rows(images: Tensor, windows: Windows, score: Scorer) -> Iterator[
     """Yield mean logits (N, K, rows, W) from the top down, each band as soon as no further window reaches it."""
     height, width = images.shape[-2:]
     high, wide = min(windows.crop[0], height), min(windows.crop[1], width)
-    tops = window_starts(height, high, windows.stride[0])
-    lefts = window_starts(width, wide, windows.stride[1])
+    tops = window_starts(height, windows.crop[0], windows.stride[0])
+    lefts = window_starts(width, windows.crop[1], windows.stride[1])
     hits = torch.zeros(high, width, device=images.device)
     total: Tensor | None = None
     for top, end in zip(tops, [*tops[1:], height], strict=True):
