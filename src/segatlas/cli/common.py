@@ -65,7 +65,8 @@ def guard() -> Iterator[None]:
         file = f"{error.filename}: " if error.filename else ""
         raise _stop(f"error: {file}{error.strerror or error}", 1) from error
     except Exception as error:
-        message = f"unexpected error: {type(error).__name__}: {error}"
+        text = str(error).partition("Traceback (most recent call last)")[0].strip()  # of a loader process, by torch
+        message = f"unexpected error: {type(error).__name__}: {text}"
         raise _stop(f"{message} - rerun with --debug for the trace; please report it", 1) from error
 
 

@@ -16,6 +16,7 @@ import torch.distributed as dist
 
 from segatlas.config import to_yaml
 from segatlas.config.schema import TrainConfig
+from segatlas.data.formats.atomic import whole_file
 from segatlas.errors import SegAtlasError, TrainingError, UsageError, WeightsError
 from segatlas.recipe import Config
 from segatlas.training.building import Parts, build_parts
@@ -218,8 +219,12 @@ def _write_head(config: Config, parts: Parts, folder: RunFolder, checkpoint: Pat
     import json
 
     if checkpoint is None:
-        folder.config.write_text(to_yaml(config))
-        folder.environment.write_text(json.dumps(describe_environment(config, parts), indent=1))
+        for path, text in (
+            (folder.environment, json.dumps(describe_environment(config, parts), indent=1)),
+            (folder.config, to_yaml(config)),
+        ):
+            with whole_file(path) as temporary:
+                temporary.write_text(text, encoding="utf-8")
     LOGGER.info("run folder: %s", folder.root)
     LOGGER.info(
         "%s: %d train and %d %s pictures, %d classes",
