@@ -36,7 +36,7 @@ def train(
 ) -> None:
     """Train a recipe: a shipped name (`segatlas config show --recipes` lists them) or a YAML file."""
     words = [*(words or [])]
-    words += [f"train.{key}={value}" for key, value in (("devices", devices), ("precision", precision)) if value]
+    words += [f"train.{key}={value}" for key, value in (("devices", devices), ("precision", precision)) if value is not None]
     if resume:
         resume = _resumed(resume, words)
         if config is None and all("=" in word for word in words[:1]):

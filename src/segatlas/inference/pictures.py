@@ -60,7 +60,9 @@ def prepare(picture: PictureLike, card: Card, name: str = "picture") -> Prepared
     if rules.resize is not None:
         target = resized_size(rules.resize, size)
         if target[0] * target[1] > MAX_INPUT_PIXELS:
-            raise DataError(f"{size[0]}x{size[1]} resized to {rules.resize!r} would be {target[0]}x{target[1]} pixels", name)
+            raise DataError(
+                f"{size[0]}x{size[1]} resized to {rules.resize!r} would be {target[0]}x{target[1]} pixels", name
+            )
         values = resize_image(values, target)
     pixels = normalise(values, rules.mean, rules.std, rules.max_value)
     return Prepared(

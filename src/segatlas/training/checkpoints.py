@@ -68,6 +68,12 @@ class RunCheckpoints(Checkpoint):
         if trainer.sanity_checking:
             return
         value = pl_module.validation_scores[self.config.metric]
+        if math.isnan(value):
+            self.save(trainer, self.folder.last)
+            raise TrainingError(
+                f"{self.config.metric} is undefined: no pixel of the validation masks is labelled, so that no checkpoint "
+                f"can be the best; {self.folder.last} is written. Choose another val split (segatlas data check)"
+            )
         pl_module.plateau.update(value)
         improved = value > self.best
         enough = value > self.best + (self.config.early_stopping.min_delta if self.config.early_stopping else 0)
@@ -166,5 +172,6 @@ def _cannot_write(path: Path, error: Exception) -> TrainingError:
 def _is_disk_error(error: Exception) -> bool:
     text = str(error).lower()
     return isinstance(error, OSError) or any(
-        words in text for words in ("no space left", "file write failed", "unexpected pos", "iostream error", "disk quota")
+        words in text
+        for words in ("no space left", "file write failed", "unexpected pos", "iostream error", "disk quota")
     )

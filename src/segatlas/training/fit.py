@@ -13,6 +13,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 import torch.distributed as dist
+from torch import nn
 
 from segatlas.config import to_yaml
 from segatlas.config.schema import TrainConfig
@@ -88,7 +89,7 @@ def _fit(
         if first:
             _write_head(config, parts, folder, checkpoint)
         if checkpoint is not None:
-            step = _resume_step(checkpoint)
+            step = _resume_step(checkpoint, parts.net)
             if logbook is not None:
                 logbook.rewind(step)
             if step >= module.total_steps:
@@ -245,12 +246,16 @@ def _checkpoint_of(resume: str | Path, folder: RunFolder) -> Path:
     return folder.last
 
 
-def _resume_step(checkpoint: Path) -> int:
+def _resume_step(checkpoint: Path, net: nn.Module) -> int:
+    """Return the optimiser step of a checkpoint. Raises WeightsError where it is none, or of another network."""
+    from segatlas.weights.fitting import require_fit
     from segatlas.weights.reading import read_torch
 
     content = read_torch(checkpoint)
-    if not isinstance(content, dict) or "global_step" not in content:
+    if not isinstance(content, dict) or not {"global_step", "state_dict"} <= content.keys():
         raise WeightsError(f"{checkpoint}: not a checkpoint written by segatlas train")
+    found = {name.removeprefix("net."): tensor for name, tensor in content["state_dict"].items() if name[:4] == "net."}
+    require_fit(net.state_dict(), found, where=str(checkpoint), network=f"the {net.architecture} of the recipe")
     return int(content["global_step"])
 
 
