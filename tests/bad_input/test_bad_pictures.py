@@ -62,13 +62,26 @@ def test_predict_of_one_bad_file_writes_nothing(segatlas, model, tmp_path, kind)
     assert files(tmp_path / "out") == []
 
 
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_train_names_a_broken_picture_before_a_run_exists(train, folder, tmp_path, split):
+    picture = sorted((folder / split / "images").iterdir())[1]
+    bad = replace(picture, "half_jpeg.jpg")
+    result = train(folder)
+    assert result.exit_code == 1
+    assert f"error: {bad}: cannot be decoded, is the file truncated or damaged?" in result.stderr
+    assert "segatlas data check" in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("workers", [0, 1], ids=["main process", "loader process"])
-def test_train_names_a_broken_picture_in_its_own_words(train, folder, tmp_path, workers):
-    bad = replace(folder / "train" / "images" / "001.png", "half_jpeg.jpg")
-    result = train(folder, f"data.workers={workers}")
+def test_train_names_a_broken_picture_that_the_first_look_missed_in_its_own_words(train, tmp_path, workers):
+    root = write_folder(tmp_path / "set", counts={"train": 24, "val": 1}, size=(8, 8))
+    bad = replace(root / "train" / "images" / "001.png", "half_jpeg.jpg")
+    result = train(root, f"data.workers={workers}", "train.batch=12", "transforms.crop=[8, 8]")
     assert result.exit_code == 1
     assert f"error: {bad}: cannot be decoded, is the file truncated or damaged?" in result.stderr
     assert "worker" not in result.stderr
+    assert (tmp_path / "run" / "log.txt").exists()
     assert not list((tmp_path / "run").rglob("*.tmp"))
 
 
@@ -82,9 +95,10 @@ def test_a_dry_run_names_every_kind_of_broken_picture_and_writes_nothing(train, 
     assert not (tmp_path / "run").exists()
 
 
-def test_a_broken_validation_picture_is_named(train, folder):
-    bad = replace(folder / "val" / "images" / "101.png", "half_png.png")
-    result = train(folder)
+def test_a_broken_validation_picture_that_the_first_look_missed_is_named(train, tmp_path):
+    root = write_folder(tmp_path / "set", counts={"train": 2, "val": 24}, size=(8, 8))
+    bad = replace(root / "val" / "images" / "101.png", "half_png.png")
+    result = train(root, "transforms.crop=[8, 8]")
     assert result.exit_code == 1
     assert f"error: {bad}: cannot be decoded" in result.stderr
 

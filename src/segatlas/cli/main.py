@@ -9,16 +9,17 @@ import typer
 from typer.core import TyperGroup
 
 from segatlas import __version__
-from segatlas.cli import bench, config, doctor, evaluate, models, predict, train
+from segatlas.cli import bench, config, data, doctor, evaluate, models, predict, train
 from segatlas.cli.common import guard, reset_debug, set_debug
 
 VERBS: dict[str, Callable[..., Any] | typer.Typer] = {
     "train": train.train,
     "eval": evaluate.evaluate,
     "predict": predict.predict,
+    "data": data.app,
     "models": models.app,
-    "bench": bench.bench,
     "config": config.app,
+    "bench": bench.bench,
     "doctor": doctor.doctor,
 }
 """Verb -> the function that does it, or a group of commands. One file a verb; one line here makes it known."""

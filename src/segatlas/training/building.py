@@ -12,6 +12,7 @@ from segatlas.config.schema import Config, InputConfig
 from segatlas.criteria import Criterion
 from segatlas.data import create_dataset
 from segatlas.data.dataset import SegmentationData
+from segatlas.data.doctor import quick_check
 from segatlas.data.statistics import automatic_weights, count_classes
 from segatlas.data.transforms import Pipeline
 from segatlas.errors import ConfigError, DataError, Problem
@@ -42,6 +43,7 @@ def build_parts(config: Config) -> Parts:
             raise DataError(f"split {dataset.split!r} of {config.data.name} at {config.data.root} holds no picture")
         if dataset.files(0)[1] is None:
             raise DataError(f"split {dataset.split!r} of {config.data.name} at {config.data.root} has no masks")
+        _consult_doctor(dataset)
     model = config.model
     num_classes = model.num_classes or len(train.classes)
     if num_classes != len(train.classes):
@@ -67,9 +69,9 @@ def build_parts(config: Config) -> Parts:
         in_channels=channels,
         **model.architecture_fields(),
     )
-    if config.train.freeze_encoder:
-        net.encoder.requires_grad_(False)
-    net.encoder.gradient_checkpointing = config.train.gradient_checkpointing
+    encoder = net.get_submodule("encoder")
+    encoder.requires_grad_(not config.train.freeze_encoder)
+    setattr(encoder, "gradient_checkpointing", config.train.gradient_checkpointing)  # noqa: B010
     preprocessing, inference = preprocessing_of(model.input, channels), inference_of(model.input)
     if model.start_from:
         report = start_from(net, model.start_from)
@@ -89,9 +91,22 @@ def build_parts(config: Config) -> Parts:
         config.transforms, mean=preprocessing.mean, std=preprocessing.std, max_value=preprocessing.max_value,
         channels=channels,
     )  # fmt: skip
-    return Parts(
-        train=train, val=val, net=net, criterion=_criterion(config, train), card=card, pipeline=pipeline
-    )
+    return Parts(train=train, val=val, net=net, criterion=_criterion(config, train), card=card, pipeline=pipeline)
+
+
+def _consult_doctor(dataset: SegmentationData) -> None:
+    """Look at a few files now: a fault found here costs a second, found by the loss it costs an evening."""
+    findings = quick_check(dataset)
+    errors = [finding for finding in findings if finding.severity == "error"]
+    for finding in findings:
+        if finding not in errors:
+            LOGGER.warning("data: %s - %s", finding.fault, finding.repair)
+    if errors:
+        first = errors[0]
+        raise DataError(
+            f"{first.fault}\n  {first.repair}\nEverything that is wrong: segatlas data check DIR",
+            first.files[0] if first.files else None,
+        )
 
 
 def preprocessing_of(given: InputConfig, channels: int) -> Preprocessing:
@@ -121,4 +136,3 @@ def _criterion(config: Config, train: SegmentationData) -> Criterion:
         named = ", ".join(f"{name} {weight:.2f}" for name, weight in zip(train.classes, weights, strict=True))
         LOGGER.info("automatic class weights: %s", named)
     return Criterion(config.losses, automatic_weights=automatic)
-

@@ -71,9 +71,9 @@ class Logbook:
 
 
 class LogFile(logging.FileHandler):
-    """log.txt. A full disk is reported once, where a checkpoint or metrics.csv meets it, not at every line of the log."""
+    """log.txt. A full disk is reported once, where a checkpoint or metrics.csv meets it, not at every line."""
 
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)
+    def handleError(self, record: logging.LogRecord) -> None:
         """Leave the line out."""
 
     def close(self) -> None:

@@ -30,7 +30,8 @@ def read_classes(root: str | Path) -> ClassTable | None:
     `classes.json` is a list of names, or of {"name": ..., "color": [r, g, b]}; `classes.txt` has one name a line.
 
     Raises:
-        DataError: the file is damaged or empty, names a class twice or more than 255 classes, or gives colours to some classes only.
+        DataError: the file is damaged or empty, names a class twice or more than 255 classes, or gives colours to some
+            classes only.
     """
     text_path, json_path = Path(root) / TEXT_FILE, Path(root) / JSON_FILE
     if json_path.is_file():
