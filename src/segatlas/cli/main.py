@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from segatlas import __version__
-from segatlas.cli import bench, config, doctor, evaluate, models, predict, train
+from segatlas.cli import bench, config, data, doctor, evaluate, models, predict, train
 from segatlas.cli.common import guard, reset_debug, set_debug
 
 VERBS: dict[str, Callable[..., Any] | typer.Typer] = {
@@ -19,6 +19,7 @@ VERBS: dict[str, Callable[..., Any] | typer.Typer] = {
     "models": models.app,
     "bench": bench.bench,
     "config": config.app,
+    "data": data.app,
     "doctor": doctor.doctor,
 }
 """Verb -> the function that does it, or a group of commands. One file a verb; one line here makes it known."""

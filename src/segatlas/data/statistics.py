@@ -1,10 +1,20 @@
-"""Pixel counts of the classes and what follows from them."""
+"""What a split holds: pixel counts of the classes and what follows from them, sizes and values of the pictures."""
 
 from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from segatlas.data.dataset import SegmentationData
+from segatlas.errors import DataError
+
+MOST_SIZES = 5
 
 
 def count_classes(dataset: SegmentationData) -> np.ndarray:
@@ -30,3 +40,146 @@ def automatic_weights(counts: np.ndarray) -> np.ndarray:
         weights = weights / weights[seen].mean()
     weights[~seen] = 1.0
     return weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitStatistics:
+    """Numbers about one split. Letters: K classes, C channels.
+
+    heights and widths: (smallest, median, largest) in pixels. sizes: the commonest (H, W) with their counts. mean and
+    std: per channel, of values / max_value, over all pixels. class_pixels and class_pictures: per class, pixels and
+    pictures that show it. void: share of pixels that are not labelled. skipped: text of each sample that was unusable.
+    """
+
+    split: str
+    pictures: int
+    heights: tuple[int, int, int]
+    widths: tuple[int, int, int]
+    sizes: tuple[tuple[tuple[int, int], int], ...]
+    channels: int
+    depths: dict[str, int]
+    max_value: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    classes: tuple[str, ...]
+    class_pixels: tuple[int, ...]
+    class_pictures: tuple[int, ...]
+    void: float
+    skipped: tuple[str, ...] = ()
+
+    @property
+    def class_shares(self) -> tuple[float, ...]:
+        """Share of the labelled pixels, per class."""
+        total = max(sum(self.class_pixels), 1)
+        return tuple(pixels / total for pixels in self.class_pixels)
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """Loss weight of each class, see `automatic_weights`."""
+        return tuple(float(weight) for weight in automatic_weights(np.array(self.class_pixels)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        rows = zip(self.classes, self.class_pixels, self.class_shares, self.class_pictures, self.weights, strict=True)
+        names = ("class", "pixels", "share", "pictures", "weight")
+        return {
+            "pictures": self.pictures,
+            "heights": dict(zip(("min", "median", "max"), self.heights, strict=True)),
+            "widths": dict(zip(("min", "median", "max"), self.widths, strict=True)),
+            "sizes": [{"height": size[0], "width": size[1], "pictures": count} for size, count in self.sizes],
+            "channels": self.channels,
+            "depths": self.depths,
+            "input": {"mean": list(self.mean), "std": list(self.std), "max_value": self.max_value},
+            "classes": [dict(zip(names, row, strict=True)) for row in rows],
+            "void_share": self.void,
+            "skipped": list(self.skipped),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class _SampleSums:
+    size: tuple[int, int]
+    depth: str
+    total: np.ndarray
+    squares: np.ndarray
+    labels: np.ndarray
+
+
+def describe(
+    dataset: SegmentationData,
+    max_value: float | None = None,
+    *,
+    jobs: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> SplitStatistics:
+    """Read a whole split and return its numbers. Samples that cannot be read are skipped and named.
+
+    Args:
+        dataset: one split.
+        max_value: the picture value that becomes 1; default 65535 for 16-bit pictures, 1 for float, else 255.
+        jobs: threads that read; default: the processors, at most 8.
+        progress: called with (samples read, samples in all).
+
+    Raises:
+        DataError: no sample could be read.
+    """
+    sums, skipped = [], []
+    with ThreadPoolExecutor(max_workers=jobs or min(8, os.cpu_count() or 1)) as pool:
+        for number, result in enumerate(pool.map(lambda i: _sample_sums(dataset, i), range(len(dataset))), start=1):
+            if isinstance(result, DataError):
+                skipped.append(str(result))
+            else:
+                sums.append(result)
+            if progress:
+                progress(number, len(dataset))
+    if not sums:
+        raise DataError(f"no sample of {dataset.split} can be read; the first fault: {skipped[0]}")
+    depths = Counter(one.depth for one in sums)
+    if max_value is None:
+        max_value = {"uint8": 255.0, "uint16": 65535.0}.get(depths.most_common(1)[0][0], 1.0)
+    pixels = sum(one.size[0] * one.size[1] for one in sums)
+    mean = sum(one.total for one in sums) / pixels
+    variance = sum(one.squares for one in sums) / pixels - mean**2
+    labels = np.sum([one.labels for one in sums], axis=0)
+    count = len(dataset.classes)
+    return SplitStatistics(
+        split=dataset.split,
+        pictures=len(sums),
+        heights=_spread([one.size[0] for one in sums]),
+        widths=_spread([one.size[1] for one in sums]),
+        sizes=tuple(Counter(one.size for one in sums).most_common(MOST_SIZES)),
+        channels=dataset.channels,
+        depths=dict(depths),
+        max_value=max_value,
+        mean=tuple(float(v) for v in mean / max_value),
+        std=tuple(float(v) for v in np.sqrt(np.maximum(variance, 0)) / max_value),
+        classes=tuple(dataset.classes),
+        class_pixels=tuple(int(v) for v in labels[:count]),
+        class_pictures=tuple(sum(int(one.labels[k] > 0) for one in sums) for k in range(count)),
+        void=float(labels[count:].sum() / max(labels.sum(), 1)),
+        skipped=tuple(skipped),
+    )
+
+
+def _sample_sums(dataset: SegmentationData, index: int) -> _SampleSums | DataError:
+    try:
+        sample = dataset.load(index)
+    except DataError as error:
+        return error
+    channels = [sample.image[..., c].ravel() for c in range(sample.image.shape[2])]
+    if sample.image.dtype == np.uint8:  # exact, and faster than sums of floats
+        values = np.arange(256.0)
+        counts = [np.bincount(channel, minlength=256) for channel in channels]
+        total, squares = np.array([c @ values for c in counts]), np.array([c @ values**2 for c in counts])
+    else:
+        total = np.array([channel.sum(dtype=np.float64) for channel in channels])
+        squares = np.array([np.square(channel, dtype=np.float64).sum() for channel in channels])
+    labels = np.zeros(256, np.int64)
+    if sample.label is not None:
+        labels = np.bincount(sample.label.ravel(), minlength=256)
+    height, width = sample.image.shape[:2]
+    return _SampleSums(size=(height, width), depth=sample.image.dtype.name, total=total, squares=squares, labels=labels)
+
+
+def _spread(values: list[int]) -> tuple[int, int, int]:
+    return min(values), int(np.median(values)), max(values)

@@ -17,7 +17,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,9 +107,14 @@ def find_pairs(root: str | Path, split: str) -> Pairs:
     folders = split_folders(Path(root), split)
     if folders is None:
         return Pairs()
-    images = list_pictures(folders[0])
     masks = list_pictures(folders[1]) if folders[1].is_dir() else {}
-    needs_mask = split != "test"
+    return match_stems(list_pictures(folders[0]), masks, needs_mask=split != "test")
+
+
+def match_stems(
+    images: Mapping[str, Sequence[Path]], masks: Mapping[str, Sequence[Path]], *, needs_mask: bool = True
+) -> Pairs:
+    """Match pictures and masks that have one key; where one key has several files, the first of them counts."""
     matched = [
         Pair(key=key, image=paths[0], mask=masks[key][0] if key in masks else None)
         for key, paths in images.items()
@@ -192,10 +197,11 @@ def _tables(cfg: DataConfig) -> tuple[dict[int, int] | None, dict[Color, int] | 
         return cfg.label_map, None
     if cfg.label_map is not None:
         raise UsageError("data.label_map and data.label_colors are both set; colours already name class indices")
-    return None, {_parse_color(text): index for text, index in cfg.label_colors.items()}
+    return None, {parse_color(text): index for text, index in cfg.label_colors.items()}
 
 
-def _parse_color(text: str) -> Color:
+def parse_color(text: str) -> Color:
+    """Return the colour of a key of `data.label_colors`, 'r,g,b'. UsageError where it is none."""
     parts = [part.strip() for part in text.split(",")]
     if len(parts) != 3 or not all(part.isdigit() and int(part) <= 255 for part in parts):
         raise UsageError(f"data.label_colors: {text!r} is not a colour; expected 'r,g,b' with values 0..255")

@@ -44,15 +44,32 @@ def read_mask(
     Raises:
         DataError: unreadable file; a colour that is not in the table; a colour mask without a table.
     """
-    data = read_bytes(path)
-    array = _read_array(data, path, colors is not None, max_pixels)
+    array = read_raw(path, as_colors=colors is not None, max_pixels=max_pixels)
     if colors is not None:
         return codes_of_colors(array, colors, path)
     if array.ndim == 2:
-        return _integers(array, path)
+        return array
     if (array[..., 0] == array[..., 1]).all() and (array[..., 0] == array[..., 2]).all():
         return np.ascontiguousarray(array[..., 0])
     raise DataError(_color_mask_message(array, path), path)
+
+
+def read_raw(path: str | Path, *, as_colors: bool = False, max_pixels: int | None = None) -> np.ndarray:
+    """Read a mask as it is stored, whatever that means: what `read_mask` and the doctor look at.
+
+    Args:
+        path: the file.
+        as_colors: give colours also for palette and grey masks of 8 bits.
+        max_pixels: refuse larger masks, see `images.read_image`.
+
+    Returns:
+        (H, W) uint8, uint16 or int32 codes, or (H, W, 3) uint8 colours; upright.
+
+    Raises:
+        DataError: unreadable file, or values that are no codes.
+    """
+    array = _read_array(read_bytes(path), path, as_colors, max_pixels)
+    return _integers(array, path) if array.ndim == 2 else array
 
 
 def codes_of_colors(array: np.ndarray, colors: Mapping[Color, int], path: str | Path | None = None) -> np.ndarray:

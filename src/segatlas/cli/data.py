@@ -1,0 +1,400 @@
+"""`segatlas data`: check, repair, describe, show, make and convert data sets."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from segatlas.cli.common import (
+    ConfigFileOption,
+    DebugOption,
+    JsonOption,
+    Words,
+    human,
+    load_recipe,
+    print_json_line,
+)
+from segatlas.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from rich.console import Console
+
+    from segatlas.data.dataset import SegmentationData
+    from segatlas.data.doctor import Diagnosis, Finding
+    from segatlas.data.statistics import SplitStatistics
+    from segatlas.recipe import Config
+
+app = typer.Typer(no_args_is_help=True, help="Check, repair, describe, show, make and convert data sets.")
+
+MOST_FILES = 5
+BAR_WIDTH = 30
+TARGETS = ("folder", "cityscapes-ids")
+
+DataWords = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="ROOT|RECIPE [KEY=VALUE]...", help="A data folder, or a recipe; then keys such as data.label_map=..."
+    ),
+]
+JobsOption = Annotated[int | None, typer.Option(min=1, help="Threads that read; default: the processors, at most 8.")]
+Report = Callable[[int, int], None]
+
+
+@app.command()
+def check(
+    words: DataWords = None,
+    config_file: ConfigFileOption = None,
+    split: Annotated[str | None, typer.Option(help="Look at train, val or test only.")] = None,
+    fix: Annotated[Path | None, typer.Option("--fix", metavar="OUT", help="Write a repaired copy here.")] = None,
+    jobs: JobsOption = None,
+    json_line: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Look into every picture and mask, name what is wrong and how to repair it. Exits 1 where there is an error.
+
+    --fix writes a repaired copy to a new folder; the data itself is never changed.
+    """
+    from segatlas.data.doctor import examine, repair
+    from segatlas.data.doctor.repair import check_new_folder
+
+    if fix is not None and split is not None:
+        raise UsageError("--fix writes all splits; leave --split out")
+    cfg = load_data(words, config_file)
+    console = human(json_line=json_line)
+    if fix is not None and cfg.data.root is not None:
+        check_new_folder(fix, Path(cfg.data.root).expanduser())
+    with progress_bar("reading") as report:
+        diagnosis = examine(cfg.data, split=split, num_classes=cfg.model.num_classes, jobs=jobs, progress=report)
+    print_diagnosis(diagnosis, console, advise=fix is None)
+    record = diagnosis.to_dict()
+    if fix is not None:
+        with progress_bar("writing") as report:
+            repair(diagnosis, fix, report)
+        record["fixed"] = str(fix)
+        _print_fixed(fix, console)
+    if json_line:
+        print_json_line(record)
+    if not diagnosis.ok:
+        raise typer.Exit(1)
+
+
+@app.command()
+def stats(
+    words: DataWords = None,
+    config_file: ConfigFileOption = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Also write the numbers to this JSON file.")] = None,
+    jobs: JobsOption = None,
+    json_line: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Count sizes, values, class pixels and pictures of every split, and suggest class weights and normalisation."""
+    import json
+
+    from segatlas.data.formats.atomic import whole_file
+    from segatlas.data.statistics import describe
+
+    cfg = load_data(words, config_file)
+    console = human(json_line=json_line)
+    record: dict[str, object] = {"root": cfg.data.root, "name": cfg.data.name, "splits": {}}
+    described = []
+    for dataset in open_splits(cfg):
+        with progress_bar(f"reading {dataset.split}") as report:
+            described.append(describe(dataset, jobs=jobs, progress=report))
+        print_statistics(described[-1], console)
+    record["splits"] = {one.split: one.to_dict() for one in described}
+    _print_suggestion(described[0], console)
+    if out is not None:
+        with whole_file(out) as temporary:
+            temporary.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        console.print(f"written: {out}", markup=False)
+    if json_line:
+        print_json_line(record)
+    if any(one.skipped for one in described):
+        raise typer.Exit(1)
+
+
+@app.command()
+def preview(
+    words: DataWords = None,
+    config_file: ConfigFileOption = None,
+    count: Annotated[int, typer.Option(min=1, help="Pictures on the sheet, evenly spread over the split.")] = 8,
+    out: Annotated[Path, typer.Option("--out", help="The picture to write.")] = Path("preview.png"),
+    split: Annotated[str, typer.Option(help="train, val or test.")] = "train",
+    augmented: Annotated[bool, typer.Option("--augmented", help="Also show what training makes of them.")] = False,
+    json_line: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Draw a sheet: image | mask | overlay with legend, and with --augmented a training sample of the recipe."""
+    import numpy as np
+
+    from segatlas.data import create_dataset
+    from segatlas.drawing import save_picture, sheet
+
+    cfg = load_data(words, config_file)
+    dataset = create_dataset(cfg.data, split, cfg.seed)
+    console = human(json_line=json_line)
+    rows, names, failed = [], [], []
+    for index in np.unique(np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int)).tolist():
+        try:
+            rows.append(preview_row(dataset, index, cfg if augmented else None))
+            names.append(dataset.key(index))
+        except DataError as error:
+            failed.append(str(error))
+            console.print(f"left out: {error}", markup=False)
+    if not rows:
+        raise DataError(f"no picture of {split} can be drawn; run segatlas data check", cfg.data.root)
+    titles = ["image", "mask", "overlay", *(["training sample"] if augmented else [])]
+    try:
+        save_picture(sheet(rows, titles, names), out)
+    except ValueError as error:
+        raise UsageError(f"--out: {error}") from error
+    console.print(f"{len(rows)} pictures of {split} -> {out}", markup=False)
+    if json_line:
+        print_json_line({"out": str(out), "pictures": names, "failed": failed})
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command("make-shapes")
+def make_shapes(
+    out: Annotated[Path, typer.Argument(help="The folder to make.")],
+    train: Annotated[int, typer.Option(min=1, help="Pictures in train.")] = 64,
+    val: Annotated[int, typer.Option(min=0, help="Pictures in val.")] = 16,
+    test: Annotated[int, typer.Option(min=0, help="Pictures in test.")] = 16,
+    size: Annotated[str, typer.Option(metavar="HxW", help="Size of every picture.")] = "128x160",
+    seed: Annotated[int, typer.Option(min=0, help="What all scenes follow from.")] = 0,
+    json_line: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Draw a data set of textured shapes with labels for all three tasks; the same seed gives the same pictures."""
+    from segatlas.data import shapes
+
+    match = re.fullmatch(r"(\d+)x(\d+)", size)
+    if match is None:
+        raise UsageError(f"--size: got {size!r}, expected HxW such as 128x160")
+    shapes.make_shapes(out, train=train, val=val, test=test, size=(int(match[1]), int(match[2])), seed=seed)
+    console = human(json_line=json_line)
+    console.print(f"{train} train, {val} val, {test} test pictures of {size} pixels -> {out}", markup=False)
+    console.print(f"next: segatlas train unet_shapes data.root={out}", markup=False)
+    if json_line:
+        print_json_line({"out": str(out), "train": train, "val": val, "test": test, "seed": seed})
+
+
+@app.command()
+def convert(
+    source: Annotated[str, typer.Argument(help="A data folder or recipe; for cityscapes-ids a folder of masks.")],
+    out: Annotated[Path, typer.Argument(help="The folder to make.")],
+    words: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", show_default=False)] = None,
+    to: Annotated[str, typer.Option("--to", help=f"{' or '.join(TARGETS)}.")] = "folder",
+    json_line: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Write any readable data set as a plain folder of pictures and index masks with classes.json.
+
+    --to cityscapes-ids turns predicted masks (19 train ids) into label ids, as the Cityscapes server wants them.
+    """
+    from segatlas.data.doctor.convert import to_cityscapes_ids, to_folder
+
+    if to not in TARGETS:
+        raise UsageError(f"--to: got {to!r}, expected {' or '.join(TARGETS)}")
+    console = human(json_line=json_line)
+    if to == "cityscapes-ids":
+        if not Path(source).is_dir():
+            raise UsageError(f"{source}: no such folder")
+        with progress_bar("writing") as report:
+            counts = {"masks": to_cityscapes_ids(source, out, report)}
+    else:
+        cfg = load_data([source, *(words or [])])
+        with progress_bar("writing") as report:
+            counts = to_folder(cfg.data, out, report)
+    console.print(", ".join(f"{count} {name}" for name, count in counts.items()) + f" -> {out}", markup=False)
+    if json_line:
+        print_json_line({"out": str(out), "to": to, **counts})
+
+
+def load_data(words: Sequence[str] | None, config_file: Path | None = None) -> Config:
+    """Load `ROOT|RECIPE [KEY=VALUE]...`; a folder's layout is recognised.
+
+    Raises:
+        UsageError: the first word is neither a folder nor a recipe.
+        ConfigError: the recipe is faulty.
+    """
+    from segatlas.config import recipes
+    from segatlas.data.doctor import data_config
+    from segatlas.recipe import Config
+
+    words = list(words or ())
+    if not words and config_file is None:
+        raise UsageError("which data set? give its folder or a recipe")
+    first = words[0] if words else ""
+    if Path(first).expanduser().is_dir() and first and config_file is None:
+        data = data_config(Path(first).expanduser())
+        return Config.load({"data": {"name": data.name, "root": data.root}}, *words[1:])
+    is_recipe = first in recipes() or first.endswith((".yaml", ".yml"))
+    if first and "=" not in first and not is_recipe and config_file is None:
+        close = difflib.get_close_matches(first, recipes(), n=1)
+        hint = f"; nearest recipe: {close[0]}" if close else ""
+        what = "is a file" if Path(first).exists() else "no such folder, and no recipe of that name"
+        raise UsageError(f"{first}: {what}{hint}")
+    return load_recipe(words, config_file)
+
+
+def open_splits(cfg: Config) -> list[SegmentationData]:
+    """Return the splits of a data set that have pictures; DataError where none has."""
+    from segatlas.data import create_dataset
+
+    found, fault = [], None
+    for split in ("train", "val", "test"):
+        try:
+            found.append(create_dataset(cfg.data, split, cfg.seed))
+        except DataError as error:
+            if "is empty" not in str(error):
+                raise
+            fault = error
+    if not found and fault is not None:
+        raise fault
+    return found
+
+
+@contextmanager
+def progress_bar(text: str) -> Iterator[Report]:
+    """Yield what to call with (done, in all); a bar on stderr where that is a terminal."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = human(json_line=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(text, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def print_diagnosis(diagnosis: Diagnosis, console: Console, *, advise: bool = True) -> None:
+    """Print what was looked at, each finding with its files and repair, and a last line that sums up."""
+    from rich.text import Text
+
+    console.print(Text.assemble(("data check ", "bold"), str(diagnosis.root), f"  (data.name={diagnosis.name})"))
+    for split, (pictures, masks) in diagnosis.splits.items():
+        console.print(f"  {split:<6} {pictures:>6} pictures {masks:>6} masks", markup=False)
+    if diagnosis.classes:
+        shown = ", ".join(diagnosis.classes[:12]) + (", ..." if len(diagnosis.classes) > 12 else "")
+        console.print(f"  {len(diagnosis.classes)} classes: {shown}", markup=False)
+    for finding in diagnosis.findings:
+        console.print()
+        _print_finding(finding, diagnosis, console)
+    console.print()
+    errors, warnings = len(diagnosis.errors), len(diagnosis.warnings)
+    counts = f"{_number(errors, 'error')}, {_number(warnings, 'warning')}"
+    pictures = sum(pictures for pictures, _ in diagnosis.splits.values())
+    if errors == 0:
+        verdict = Text("clean", "bold green") if warnings == 0 else Text("usable", "bold green")
+        console.print(Text.assemble(verdict, f": {counts} in {_number(pictures, 'picture')}"))
+        return
+    console.print(Text.assemble(("faulty", "bold red"), f": {counts} in {_number(pictures, 'picture')}"))
+    if advise and diagnosis.survey is not None:
+        console.print(
+            f"A repaired copy in a new folder: segatlas data check {diagnosis.root} --fix NEW_FOLDER", markup=False
+        )
+
+
+def _print_finding(finding: Finding, diagnosis: Diagnosis, console: Console) -> None:
+    from rich.text import Text
+
+    style = "bold red" if finding.severity == "error" else "bold yellow"
+    count = f"  {_number(len(finding.files), 'file')}" if finding.files else ""
+    console.print(Text.assemble((finding.severity.upper(), style), "  ", (finding.title, "bold"), count))
+    console.print(Text.assemble(("  fault   ", "dim"), finding.fault))
+    details = finding.details or ("",) * len(finding.files)
+    for path, detail in list(zip(finding.files, details, strict=True))[:MOST_FILES]:
+        root = diagnosis.root
+        shown = path.relative_to(root) if path != root and path.is_relative_to(root) else path
+        console.print(Text.assemble("            ", (str(shown), "cyan"), f"   {detail}" if detail else ""))
+    if len(finding.files) > MOST_FILES:
+        more = len(finding.files) - MOST_FILES
+        console.print(Text.assemble("            ", (f"... and {more} more (--json names all)", "dim")))
+    console.print(Text.assemble(("  repair  ", "dim"), (finding.repair, "green")))
+
+
+def _print_fixed(out: Path, console: Console) -> None:
+    import json
+
+    from segatlas.data.doctor import FIXES_FILE
+
+    content = json.loads((out / FIXES_FILE).read_text(encoding="utf-8"))
+    written = ", ".join(f"{count} {split}" for split, count in content["written"].items())
+    changed = sum("done" in entry for entry in content["files"])
+    left_out = sum("left_out" in entry for entry in content["files"])
+    console.print()
+    console.print(
+        f"repaired copy: {out}  ({written}; {changed} repaired, {left_out} left out, see {out / FIXES_FILE})",
+        markup=False,
+    )
+    console.print(f"next: segatlas train unet_folder data.root={out}", markup=False)
+
+
+def print_statistics(one: SplitStatistics, console: Console) -> None:
+    """Print the numbers of one split: pictures in two lines, classes in a table with bars."""
+    from rich.table import Table
+
+    height, width = one.heights, one.widths
+    sizes = ", ".join(f"{w} x {h} ({count})" for (h, w), count in one.sizes)
+    depths = ", ".join(f"{depth} ({count})" for depth, count in one.depths.items())
+    console.print(f"{one.split}: {_number(one.pictures, 'picture')}", style="bold", markup=False)
+    console.print(f"  width   {width[0]} / {width[1]} / {width[2]} (smallest / median / largest)", markup=False)
+    console.print(f"  height  {height[0]} / {height[1]} / {height[2]}    commonest: {sizes}", markup=False)
+    console.print(f"  values  {_number(one.channels, 'channel')}, {depths}", markup=False)
+    table = Table("Class", "Share", "", "Pixels", "Pictures", "Weight", box=None, pad_edge=False, padding=(0, 2))
+    for column in (1, 3, 4, 5):
+        table.columns[column].justify = "right"
+    largest = max(one.class_shares, default=0) or 1
+    rows = zip(one.classes, one.class_shares, one.class_pixels, one.class_pictures, one.weights, strict=True)
+    for name, share, pixels, pictures, weight in rows:
+        bar = "█" * round(BAR_WIDTH * share / largest) or ("▏" if pixels else "")
+        seen = str(pictures) if pictures else "never"
+        table.add_row(name, f"{100 * share:.2f} %", bar, f"{pixels:,}", seen, f"{weight:.3f}")
+    table.add_row("not labelled", f"{100 * one.void:.2f} %", style="dim")
+    console.print(table, soft_wrap=False)
+    for text in one.skipped[:MOST_FILES]:
+        console.print(f"  skipped: {text}", style="red", markup=False)
+    if len(one.skipped) > MOST_FILES:
+        console.print(f"  ... and {len(one.skipped) - MOST_FILES} more skipped: segatlas data check names them")
+    console.print()
+
+
+def _print_suggestion(train: SplitStatistics, console: Console) -> None:
+    mean, std = (", ".join(f"{value:.4f}" for value in values) for values in (train.mean, train.std))
+    console.print(f"from {train.split}, for a network that starts from random weights:", style="bold")
+    console.print(f'  "model.input={{mean: [{mean}], std: [{std}], max_value: {train.max_value:g}}}"', markup=False)
+    console.print("class weights of the table above: losses with class_weights: auto", markup=False)
+    console.print("shares are of labelled pixels, 'not labelled' of all pixels", style="dim")
+
+
+def preview_row(dataset: SegmentationData, index: int, augment: Config | None) -> list[np.ndarray]:
+    """Return image, mask colours and overlay of a sample, and with a recipe one training sample of it."""
+    import numpy as np
+
+    from segatlas.drawing import color_mask, overlay, viewable
+
+    sample = dataset.load(index)
+    image = viewable(sample.image)
+    label = sample.label if sample.label is not None else np.full(image.shape[:2], 255, np.uint8)
+    row = [image, color_mask(label, dataset.palette), overlay(image, label, dataset.palette, dataset.classes)]
+    if augment is not None:
+        from segatlas.data.transforms import Pipeline
+
+        bands, limit = sample.image.shape[2], augment.model.input.max_value
+        pipeline = Pipeline.from_config(augment.transforms, (0.0,) * bands, (1.0,) * bands, limit, bands)
+        prepared = pipeline(sample, np.random.default_rng([augment.seed, 0, index]))
+        changed = viewable(np.clip(prepared.image * 255 + 0.5, 0, 255).astype(np.uint8))
+        row.append(overlay(changed, prepared.label, dataset.palette, dataset.classes, alpha=0.35, legend=False))
+    return row
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"

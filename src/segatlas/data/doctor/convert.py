@@ -1,0 +1,99 @@
+"""Write any readable data set as a plain folder, and predictions of Cityscapes as the test server wants them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from segatlas.config.schema import DataConfig
+from segatlas.data import create_dataset
+from segatlas.data.datasets.cityscapes import to_label_ids
+from segatlas.data.datasets.paired import SPLITS, list_pictures
+from segatlas.data.doctor.repair import check_new_folder
+from segatlas.data.doctor.survey import Progress
+from segatlas.data.formats.classes import JSON_FILE, write_classes
+from segatlas.data.formats.masks import read_mask, write_mask
+from segatlas.errors import DataError
+
+
+def to_folder(cfg: DataConfig, out: str | Path, progress: Progress | None = None) -> dict[str, int]:
+    """Write a data set as `OUT/{split}/{images,masks}/KEY.*` with index masks and `classes.json`.
+
+    Pictures are copied as they are; masks hold 0..K-1, and 255 where not labelled. A set without a val part gets the
+    part that is held out of train. `out` appears when all of it is there.
+
+    Returns:
+        The number of pictures in each split.
+
+    Raises:
+        DataError: no split, a file that cannot be read, or `out` cannot be written.
+        UsageError: `out` is not empty, or lies in the data set itself.
+    """
+    out, root = Path(out), Path(cfg.root or ".")
+    check_new_folder(out, root)
+    splits = {}
+    for split in SPLITS:
+        try:
+            splits[split] = create_dataset(cfg, split)
+        except DataError as error:
+            if error.path != root or "is empty" not in str(error):
+                raise
+    if not splits:
+        raise DataError("no split has pictures", root)
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    total, done = sum(map(len, splits.values())), 0
+    try:
+        for split, dataset in splits.items():
+            for index in range(len(dataset)):
+                key, (image, mask) = dataset.key(index), dataset.files(index)
+                target = temporary / split / "images" / key
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(image, target.with_name(target.name + image.suffix))
+                label = dataset.load(index).label if mask is not None else None
+                if label is not None:
+                    write_mask(temporary / split / "masks" / f"{key}.png", label, dataset.palette)
+                done += 1
+                if progress:
+                    progress(done, total)
+        first = next(iter(splits.values()))
+        write_classes(temporary / JSON_FILE, first.classes, first.palette)
+        os.replace(temporary, out)
+    except OSError as error:
+        raise DataError(f"cannot be written: {error.strerror or error}", out) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return {split: len(dataset) for split, dataset in splits.items()}
+
+
+def to_cityscapes_ids(source: str | Path, out: str | Path, progress: Progress | None = None) -> int:
+    """Turn a folder of predictions (train ids 0..18, 255) into label ids under the same names, as PNG.
+
+    Returns:
+        The number of files written. `out` appears when all of it is there.
+
+    Raises:
+        DataError: no mask there, a value that is no train id, or `out` cannot be written.
+        UsageError: `out` is not empty, or lies in the source.
+    """
+    source, out = Path(source), Path(out)
+    check_new_folder(out, source)
+    masks = list_pictures(source)
+    if not masks:
+        raise DataError("holds no masks", source)
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    try:
+        for number, (key, paths) in enumerate(masks.items(), start=1):
+            labels = read_mask(paths[0])
+            try:
+                write_mask(temporary / f"{key}.png", to_label_ids(labels))
+            except DataError as error:
+                raise DataError(str(error), paths[0]) from error
+            if progress:
+                progress(number, len(masks))
+        os.replace(temporary, out)
+    except OSError as error:
+        raise DataError(f"cannot be written: {error.strerror or error}", out) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return len(masks)

@@ -1,0 +1,202 @@
+"""What one file shows: every file is opened once and decoded once, and only these facts are kept.
+
+Letters: H, W picture. "Solid" pixels have the code of all four neighbours; "between" pixels lie strictly between their
+left and right, or upper and lower, neighbours.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from segatlas.data.formats.guards import open_picture, read_bytes
+from segatlas.data.formats.images import decode_image
+from segatlas.data.formats.masks import read_raw
+from segatlas.data.formats.tiff import is_tiff
+from segatlas.errors import DataError
+
+MOST_COLORS = 512
+"""Colours of a mask that are kept, the most frequent ones: a smoothed mask has thousands."""
+
+SMOOTHED_SHARE = 0.12
+"""Of the pixels at a step of two codes or more, the share that lies between, from which on a mask counts as smoothed.
+
+Masks of CamVid, Cityscapes, VOC, LIP, LoveDA, ADE20K and ISPRS have at most 0.02, the same masks resized with bilinear
+interpolation (factors 0.5 to 2) at least 0.20.
+"""
+
+FEWEST_BETWEEN = 8
+_ORIENTATION = 0x0112
+_ABOVE_LIMIT = "above the limit"
+_JPEG = b"\xff\xd8\xff"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureFacts:
+    """A picture file. fault is "" where it is readable; size is upright (H, W); depth is uint8, uint16 or float32."""
+
+    path: Path
+    fault: str = ""
+    size: tuple[int, int] = (0, 0)
+    channels: int = 0
+    depth: str = ""
+    orientation: int = 1
+    digest: bytes = b""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskFacts:
+    """A mask file. fault is "" where it is readable.
+
+    counts: pixels of each code; of each packed colour (R << 16 | G << 8 | B) where `is_color`. solid: likewise, solid
+    pixels only. colors: number of distinct codes or colours. between, steps: pixels, see SMOOTHED_SHARE.
+    is_color: stored with three bands. is_grey: all three are equal, everywhere.
+    """
+
+    path: Path
+    fault: str = ""
+    size: tuple[int, int] = (0, 0)
+    counts: dict[int, int] = field(default_factory=dict)
+    solid: dict[int, int] = field(default_factory=dict)
+    colors: int = 0
+    between: int = 0
+    steps: int = 0
+    is_color: bool = False
+    is_grey: bool = True
+    is_lossy: bool = False
+
+    @property
+    def is_smoothed(self) -> bool:
+        """Whether a resize (or anti-aliased drawing) left values between the classes."""
+        return self.between >= FEWEST_BETWEEN and self.between > SMOOTHED_SHARE * self.steps
+
+
+def is_too_large(fault: str) -> bool:
+    """Whether a file was refused for its size in pixels, rather than for damage."""
+    return _ABOVE_LIMIT in fault
+
+
+def look_at_picture(path: Path) -> PictureFacts:
+    """Read a picture file; a fault is part of the result, nothing is raised."""
+    try:
+        data = read_bytes(path)
+        array = decode_image(data, name=path)
+        orientation = _orientation(data, path)
+    except DataError as error:
+        return PictureFacts(path=path, fault=fault_of(error, path))
+    return PictureFacts(
+        path=path,
+        size=(array.shape[0], array.shape[1]),
+        channels=array.shape[2],
+        depth=array.dtype.name,
+        orientation=orientation,
+        digest=hashlib.blake2b(np.ascontiguousarray(array).data, digest_size=16).digest()
+        + bytes(str(array.shape), "ascii"),
+    )
+
+
+def look_at_mask(path: Path, *, as_colors: bool = False) -> MaskFacts:
+    """Read a mask file; a fault is part of the result, nothing is raised. as_colors: as in `masks.read_raw`."""
+    try:
+        raw = read_raw(path, as_colors=as_colors)
+        with path.open("rb") as stream:
+            is_lossy = stream.read(3) == _JPEG
+    except (DataError, OSError) as error:
+        return MaskFacts(path=path, fault=fault_of(error, path))
+    is_color = raw.ndim == 3
+    codes = pack(raw) if is_color else raw
+    between, steps = count_between(raw.sum(axis=2, dtype=np.int16) if is_color else raw)
+    counts = _count(codes)
+    return MaskFacts(
+        path=path,
+        size=(raw.shape[0], raw.shape[1]),
+        counts=dict(sorted(counts.items(), key=lambda item: -item[1])[:MOST_COLORS]) if is_color else counts,
+        solid=_count(codes[1:-1, 1:-1][_solid(codes)]),
+        colors=len(counts),
+        between=between,
+        steps=steps,
+        is_color=is_color,
+        is_grey=not is_color or bool((raw[..., 0] == raw[..., 1]).all() and (raw[..., 0] == raw[..., 2]).all()),
+        is_lossy=is_lossy,
+    )
+
+
+def pack(colors: np.ndarray) -> np.ndarray:
+    """Turn (H, W, 3) uint8 colours into (H, W) int32 numbers R << 16 | G << 8 | B."""
+    wide = colors.astype(np.int32)
+    packed: np.ndarray = wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2]
+    return packed
+
+
+def pack_color(color: tuple[int, int, int]) -> int:
+    """Return the packed number of one colour."""
+    return color[0] << 16 | color[1] << 8 | color[2]
+
+
+def unpack(code: int) -> tuple[int, int, int]:
+    """Return the colour of a packed number."""
+    return code >> 16, code >> 8 & 255, code & 255
+
+
+def between_pixels(values: np.ndarray) -> np.ndarray:
+    """Return (H, W) bool: pixels strictly between their neighbours left and right, or above and below."""
+    found = np.zeros(values.shape, bool)
+    for view, target in ((values, found), (values.T, found.T)):
+        low, high = np.minimum(view[:-2], view[2:]), np.maximum(view[:-2], view[2:])
+        target[1:-1] |= (view[1:-1] > low) & (view[1:-1] < high)
+    return found
+
+
+def count_between(values: np.ndarray) -> tuple[int, int]:
+    """Return how many pixels lie between their neighbours, and how many have neighbours two or more apart.
+
+    Both directions count, so that a pixel may count twice.
+    """
+    between = steps = 0
+    for view in (values, values.T):
+        low, high = np.minimum(view[:-2], view[2:]), np.maximum(view[:-2], view[2:])
+        is_step = high - low >= 2
+        steps += int(np.count_nonzero(is_step))
+        between += int(np.count_nonzero(is_step & (view[1:-1] > low) & (view[1:-1] < high)))
+    return between, steps
+
+
+def fault_of(error: Exception, path: Path) -> str:
+    """Return an error's text without the file's name before it."""
+    return str(error).removeprefix(f"{path}: ")
+
+
+def _solid(codes: np.ndarray) -> np.ndarray:
+    middle = codes[1:-1, 1:-1]
+    solid: np.ndarray = (
+        (middle == codes[1:-1, :-2])
+        & (middle == codes[1:-1, 2:])
+        & (middle == codes[:-2, 1:-1])
+        & (middle == codes[2:, 1:-1])
+    )
+    return solid
+
+
+def _count(codes: np.ndarray) -> dict[int, int]:
+    if codes.dtype in (np.uint8, np.uint16):
+        counts = np.bincount(codes.ravel())
+        return {int(code): int(counts[code]) for code in np.flatnonzero(counts)}
+    values, numbers = np.unique(codes, return_counts=True)
+    return dict(zip(values.tolist(), numbers.tolist(), strict=True))
+
+
+def _orientation(data: bytes, path: Path) -> int:
+    """Return the EXIF orientation 1..8. TIFFs that Pillow cannot open count as upright: their reader turns them."""
+    if is_tiff(data):
+        return 1
+    with open_picture(data, path) as picture:
+        return _known_orientation(picture)
+
+
+def _known_orientation(picture: Image.Image) -> int:
+    value = picture.getexif().get(_ORIENTATION, 1)
+    return int(value) if value in range(1, 9) else 1

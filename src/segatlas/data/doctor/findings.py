@@ -1,0 +1,124 @@
+"""What the doctor says: findings, and the diagnosis that gathers them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from segatlas.data.doctor.reading import Reading
+    from segatlas.data.doctor.survey import Survey
+
+Severity = Literal["error", "warning"]
+
+KINDS = {
+    "layout": "unknown folder layout",
+    "list": "list of pairs",
+    "classes_file": "damaged file of classes",
+    "empty_split": "empty split",
+    "unreadable": "unreadable file",
+    "too_large": "decompression bomb",
+    "missing_mask": "picture without mask",
+    "missing_picture": "mask without picture",
+    "duplicate_stem": "duplicate stem",
+    "not_read": "files of a kind that is not read",
+    "size_mismatch": "mask of another size",
+    "exif_turn": "picture turned by EXIF, mask not",
+    "exif_unclear": "picture turned by EXIF, mask unclear",
+    "lossy_mask": "JPEG mask",
+    "smoothed_mask": "mask smoothed by a resize",
+    "color_mask": "colour mask",
+    "black_white": "0/255 mask",
+    "label_out_of_range": "label out of range",
+    "sparse_codes": "codes with gaps",
+    "single_class": "only one class",
+    "leakage": "same picture in two splits",
+    "repeated_picture": "same picture twice in a split",
+    "mixed_channels": "pictures of different channels",
+    "mixed_depth": "pictures of different bit depth",
+    "class_never_seen": "class never seen",
+    "class_not_in_train": "class not in train",
+    "unusable": "sample that cannot be used",
+}
+"""Every kind of finding -> its title."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One fault, in one file or in many.
+
+    severity: an error would stop or spoil training or evaluation; a warning is worth a look.
+    files: the files at fault; `details` has one text a file, or is empty.
+    fault: what is wrong. repair: what to type or do.
+    """
+
+    kind: str
+    severity: Severity
+    files: tuple[Path, ...] = ()
+    fault: str
+    repair: str
+    details: tuple[str, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """The kind in words."""
+        return KINDS[self.kind]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return {
+            "kind": self.kind,
+            "severity": self.severity,
+            "title": self.title,
+            "fault": self.fault,
+            "repair": self.repair,
+            "count": len(self.files),
+            "files": [str(path) for path in self.files],
+            "details": list(self.details),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diagnosis:
+    """What `examine` found in a whole data set.
+
+    splits: split -> (pictures, masks) that were read, readable or not. classes: names by index, as far as known.
+    survey and reading: what was seen in every file and what masks mean, for `repair`; None where the layout is unknown.
+    """
+
+    root: Path
+    name: str
+    splits: dict[str, tuple[int, int]]
+    classes: tuple[str, ...]
+    findings: tuple[Finding, ...]
+    survey: Survey | None = field(default=None, repr=False, compare=False)
+    reading: Reading | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def errors(self) -> tuple[Finding, ...]:
+        """The findings of severity error."""
+        return tuple(finding for finding in self.findings if finding.severity == "error")
+
+    @property
+    def warnings(self) -> tuple[Finding, ...]:
+        """The findings of severity warning."""
+        return tuple(finding for finding in self.findings if finding.severity == "warning")
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing worse than warnings was found."""
+        return not self.errors
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return {
+            "ok": self.ok,
+            "root": str(self.root),
+            "name": self.name,
+            "classes": list(self.classes),
+            "splits": {split: {"pictures": p, "masks": m} for split, (p, m) in self.splits.items()},
+            "errors": len(self.errors),
+            "warnings": len(self.warnings),
+            "findings": [finding.to_dict() for finding in self.findings],
+        }

@@ -1,0 +1,244 @@
+"""Which files a data set has, faults included: nothing is read here but folders, and nothing stops at a fault.
+
+The data sets' own classes stop at the first missing mask; the doctor has to see all of them, so it lists the files
+itself, from the facts that those classes publish.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from segatlas.config.schema import DataConfig
+from segatlas.data.dataset import Color
+from segatlas.data.datasets import camvid, cityscapes, dataset_class, voc
+from segatlas.data.datasets.folder import Pairs, match_stems, parse_color, split_folders
+from segatlas.data.datasets.lists import read_pairs
+from segatlas.data.datasets.paired import SPLITS, list_pictures
+from segatlas.data.doctor.findings import Finding
+from segatlas.data.formats.classes import read_classes
+from segatlas.data.formats.images import IMAGE_ENDINGS
+from segatlas.data.formats.masks import IGNORE
+from segatlas.errors import DataError, UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coding:
+    """What masks are declared to hold. None = not declared, to be found out.
+
+    label_map: raw code -> label. colors: RGB -> label. ignore: raw codes that mean "not labelled".
+    """
+
+    classes: tuple[str, ...] | None = None
+    palette: tuple[Color, ...] | None = None
+    label_map: dict[int, int] | None = None
+    colors: dict[Color, int] | None = None
+    ignore: tuple[int, ...] = (IGNORE,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inventory:
+    """The files of a data set by split, and what its masks are declared to hold."""
+
+    root: Path
+    name: str
+    parts: dict[str, Pairs]
+    coding: Coding
+    findings: tuple[Finding, ...] = ()
+    folders: dict[str, tuple[Path, Path]] = field(default_factory=dict)
+    """Split -> its folder of pictures and its folder of masks, where it has them."""
+
+
+def take_inventory(cfg: DataConfig, root: Path, split: str | None = None) -> Inventory:
+    """List the files of a data set, of one split or of all.
+
+    Raises:
+        UsageError: an unknown split, or keys that contradict one another.
+    """
+    if split is not None and split not in SPLITS:
+        raise UsageError(f"--split: got {split!r}, expected one of {', '.join(SPLITS)}")
+    lister = _from_lists if cfg.lists else _LISTERS.get(cfg.name, _from_folder)
+    inventory = lister(cfg, root)
+    if split is None:
+        return inventory
+    if split not in inventory.parts:
+        raise UsageError(f"--split {split}: {root} has {', '.join(inventory.parts) or 'no split'}")
+    return Inventory(
+        root=root,
+        name=inventory.name,
+        parts={split: inventory.parts[split]},
+        coding=inventory.coding,
+        findings=inventory.findings,
+        folders={name: folders for name, folders in inventory.folders.items() if name == split},
+    )
+
+
+def _from_folder(cfg: DataConfig, root: Path) -> Inventory:
+    folders = {split: found for split in SPLITS if (found := split_folders(root, split)) is not None}
+    parts = {split: _match(images, masks, split) for split, (images, masks) in folders.items()}
+    coding, findings = _folder_coding(cfg, root)
+    findings += _not_read(folders)
+    return Inventory(root=root, name=cfg.name, parts=parts, coding=coding, findings=tuple(findings), folders=folders)
+
+
+def _from_lists(cfg: DataConfig, root: Path) -> Inventory:
+    parts: dict[str, Pairs] = {}
+    coding, findings = _folder_coding(cfg, root)
+    for split, name in (cfg.lists or {}).items():
+        path = Path(name).expanduser()
+        path = root / path if (root / path).is_file() or not path.is_file() else path
+        try:
+            parts[str(split)] = Pairs(matched=read_pairs(path, root, split))
+        except DataError as error:
+            fault = str(error).removeprefix(f"{error.path}: ")
+            repair = "correct the line: picture,mask, relative to the list's folder or to data.root"
+            findings.append(Finding(kind="list", severity="error", files=(path,), fault=fault, repair=repair))
+    return Inventory(root=root, name=cfg.name, parts=parts, coding=coding, findings=tuple(findings))
+
+
+def _from_camvid(cfg: DataConfig, root: Path) -> Inventory:
+    folders = {
+        split: (root / split, labels)
+        for split in SPLITS
+        for labels in (root / f"{split}annot", root / f"{split}_labels")
+        if (root / split).is_dir() and labels.is_dir()
+    }
+    is_colored = not any(labels.name.endswith("annot") for _, labels in folders.values())
+    if is_colored:
+        coding = Coding(
+            classes=camvid.CLASSES,
+            palette=camvid.PALETTE,
+            colors={color: label for color, (_, label) in camvid.COLORS_32.items()},
+        )
+    else:
+        codes = {index: index for index in range(len(camvid.CLASSES))} | {camvid.VOID_CODE: IGNORE}
+        coding = Coding(classes=camvid.CLASSES, palette=camvid.PALETTE, label_map=codes, ignore=())
+    if not folders:  # the authors' own folders: the class matches them by drive and frame
+        return _from_class(cfg, root, coding)
+    ending = "_L" if is_colored else ""
+    parts = {}
+    for split, (images, labels) in folders.items():
+        masks = {key.removesuffix(ending): paths for key, paths in list_pictures(labels).items()}
+        parts[split] = match_stems(list_pictures(images), masks)
+    return Inventory(root=root, name=cfg.name, parts=parts, coding=coding, folders=folders)
+
+
+def _from_class(cfg: DataConfig, root: Path, coding: Coding) -> Inventory:
+    """List the files as the data set's own class does; a split in which it finds a fault is left out and reported."""
+    kind, parts, findings = dataset_class(cfg.name), {}, []
+    for split in SPLITS:
+        try:
+            parts[split] = Pairs(matched=kind(cfg, split).pairs)
+        except DataError as error:
+            if error.path != root:  # the root itself is named where it has no such split
+                files = () if error.path is None else (error.path,)
+                fault = str(error).removeprefix(f"{error.path}: ")
+                repair = f"restore the file from the source of {cfg.name}; the rest of {split} was not looked at"
+                findings.append(Finding(kind="list", severity="error", files=files, fault=fault, repair=repair))
+    return Inventory(root=root, name=cfg.name, parts=parts, coding=coding, findings=tuple(findings))
+
+
+def _from_cityscapes(cfg: DataConfig, root: Path) -> Inventory:
+    parts, folders = {}, {}
+    has_label_ids = any((root / "gtFine").rglob("*_gtFine_labelIds.png"))
+    ending = "_gtFine_labelIds" if has_label_ids else "_gtFine_labelTrainIds"
+    for split in SPLITS:
+        images, masks = root / "leftImg8bit" / split, root / "gtFine" / split
+        if images.is_dir():
+            pictures = {key.removesuffix("_leftImg8bit"): paths for key, paths in list_pictures(images).items()}
+            found = list_pictures(masks) if masks.is_dir() else {}
+            labels = {key.removesuffix(ending): paths for key, paths in found.items() if key.endswith(ending)}
+            parts[split] = match_stems(pictures, labels, needs_mask=split != "test")
+            folders[split] = (images, masks)
+    coding = Coding(
+        classes=cityscapes.CLASSES,
+        palette=cityscapes.PALETTE,
+        label_map=cityscapes.TRAIN_ID_OF_LABEL_ID if has_label_ids else None,
+    )
+    return Inventory(root=root, name=cfg.name, parts=parts, coding=coding, folders=folders)
+
+
+def _from_voc(cfg: DataConfig, root: Path) -> Inventory:
+    coding = Coding(classes=voc.CLASSES, palette=voc.PALETTE)
+    homes = (root, root / "VOC2012", root / "VOCdevkit" / "VOC2012")
+    home = next((home for home in homes if (home / "ImageSets" / "Segmentation").is_dir()), root)
+    pictures, masks = list_pictures(home / "JPEGImages"), list_pictures(home / "SegmentationClass")
+    parts, findings = {}, []
+    for split in SPLITS:
+        path = home / "ImageSets" / "Segmentation" / f"{split}.txt"
+        if not path.is_file():
+            continue
+        stems = path.read_text(encoding="utf-8-sig").split()
+        lost = tuple(home / "JPEGImages" / f"{stem}.jpg" for stem in stems if stem not in pictures)
+        if lost:
+            findings.append(_listed_but_missing(lost, path))
+        parts[split] = match_stems(
+            {stem: pictures[stem] for stem in stems if stem in pictures},
+            {stem: masks[stem] for stem in stems if stem in masks and stem in pictures},
+            needs_mask=split != "test",
+        )
+    return Inventory(root=root, name=cfg.name, parts=parts, coding=coding, findings=tuple(findings))
+
+
+_LISTERS: dict[str, Callable[[DataConfig, Path], Inventory]] = {
+    "camvid": _from_camvid,
+    "cityscapes": _from_cityscapes,
+    "voc": _from_voc,
+}
+"""Data sets that are laid out otherwise than a folder of pictures and masks."""
+
+
+def _listed_but_missing(files: tuple[Path, ...], listed_in: Path) -> Finding:
+    return Finding(
+        kind="list",
+        severity="error",
+        files=files,
+        fault=f"listed in {listed_in}, but not there",
+        repair=f"restore the pictures, or delete their lines in {listed_in}",
+    )
+
+
+def _match(images: Path, masks: Path, split: str) -> Pairs:
+    found = list_pictures(masks) if masks.is_dir() else {}
+    return match_stems(list_pictures(images), found, needs_mask=split != "test")
+
+
+def _folder_coding(cfg: DataConfig, root: Path) -> tuple[Coding, list[Finding]]:
+    table, findings = None, []
+    try:
+        table = read_classes(root)
+    except DataError as error:
+        files = (error.path or root,)
+        fault = str(error).removeprefix(f"{error.path}: ")
+        repair = 'write it as ["background", "object"]; or delete it, then classes are counted'
+        findings.append(Finding(kind="classes_file", severity="error", files=files, fault=fault, repair=repair))
+    names = cfg.classes or (table.names if table else None)
+    colors = None
+    if cfg.label_colors is not None:
+        colors = {parse_color(text): index for text, index in cfg.label_colors.items()}
+    coding = Coding(
+        classes=names,
+        palette=cfg.palette or (table.colors if table else None),
+        label_map=None if colors is not None else cfg.label_map,
+        colors=colors,
+        ignore=cfg.ignore,
+    )
+    return coding, findings
+
+
+def _not_read(folders: dict[str, tuple[Path, Path]]) -> list[Finding]:
+    """Name what lies among pictures and masks but is not read, such as .gif masks."""
+    files = tuple(
+        path
+        for pair in folders.values()
+        for folder in pair
+        if folder.is_dir()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not path.name.startswith(".") and path.suffix.lower() not in IMAGE_ENDINGS
+    )
+    if not files:
+        return []
+    fault = f"their endings are not read (read: {' '.join(IMAGE_ENDINGS)})"
+    repair = "save them as PNG, or move them elsewhere"
+    return [Finding(kind="not_read", severity="warning", files=files, fault=fault, repair=repair)]

@@ -1,0 +1,215 @@
+"""What the masks of a set mean: which codes or colours are classes, found by looking at all masks together."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from segatlas.data.dataset import Color
+from segatlas.data.doctor.facts import MaskFacts, pack_color, unpack
+from segatlas.data.doctor.inventory import Coding
+from segatlas.data.formats.masks import IGNORE, MAX_CLASSES
+from segatlas.data.formats.palettes import voc_palette
+
+JPEG_REACH = 16
+"""How far JPEG moves a value (or a channel of a colour) in a mask; classes lie farther apart than this."""
+
+SOLID_SHARE = 0.1
+SMALLEST_SHARE = 0.001
+SMALLEST_JPEG_SHARE = 0.005
+FEWEST_MASKS_FOR_OUTLIERS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How masks become labels.
+
+    table: code, or packed colour where `by_color`, -> 0..K-1 or 255. white: masks in which 255 is class 1 and not "not
+    labelled". found_colors: the colours that are classes, where no table was declared. outliers: codes that a few
+    masks hold and that stand far from all others. real: the codes or packed colours that are no damage.
+    """
+
+    classes: tuple[str, ...]
+    palette: tuple[Color, ...]
+    table: dict[int, int]
+    by_color: bool = False
+    white: frozenset[Path] = frozenset()
+    found_colors: tuple[Color, ...] = ()
+    outliers: tuple[int, ...] = ()
+    real: tuple[int, ...] = ()
+    is_declared: bool = False
+
+    def table_of(self, path: Path) -> dict[int, int]:
+        """Return the table of one mask."""
+        return {0: 0, IGNORE: 1} if path in self.white else self.table
+
+    def codes_of(self, facts: MaskFacts) -> dict[int, int] | None:
+        """Return the pixels of each code, or packed colour where `by_color`; None where it is stored otherwise."""
+        if self.by_color:
+            return facts.counts if facts.is_color else None
+        return grey_codes(facts, facts.counts)
+
+    def label_counts(self, facts: MaskFacts) -> dict[int, int]:
+        """Return the pixels of each label 0..K-1 or 255; codes that have none are left out."""
+        counts: Counter[int] = Counter()
+        table = self.table_of(facts.path)
+        for code, pixels in (self.codes_of(facts) or {}).items():
+            if code in table:
+                counts[table[code]] += pixels
+        return dict(counts)
+
+    def bad_codes(self, facts: MaskFacts) -> dict[int, int]:
+        """Return the pixels of each code that is no label."""
+        table = self.table_of(facts.path)
+        return {code: pixels for code, pixels in (self.codes_of(facts) or {}).items() if code not in table}
+
+
+def read_codes(masks: Sequence[MaskFacts], coding: Coding, num_classes: int | None = None) -> Reading:
+    """Decide what the codes of readable masks mean.
+
+    Args:
+        masks: all readable masks.
+        coding: what is declared.
+        num_classes: K where no class names are declared, but their number is.
+    """
+    if coding.colors is not None:
+        table = {pack_color(color): label for color, label in coding.colors.items()}
+        return _named(coding, num_classes, table, by_color=True, is_declared=True, real=tuple(table))
+    if _stored_as_colors(masks):
+        return _read_colors([mask for mask in masks if mask.is_color], coding)
+    codes = [mask for mask in masks if mask.is_grey]
+    real = _real_codes(codes, by_color=False)
+    if coding.label_map is not None:
+        table = dict.fromkeys(coding.ignore, IGNORE) | coding.label_map
+        return _named(coding, num_classes, table, is_declared=True, real=tuple(table))
+    white = _white_masks(codes, real) if IGNORE in coding.ignore else frozenset()
+    if white:
+        table = {0: 0, 1: 1} | dict.fromkeys(coding.ignore, IGNORE)
+        return _named(coding, 2, table, white=white, real=tuple(sorted(real)))
+    declared = len(coding.classes) if coding.classes else num_classes
+    classes = sorted(code for code in real if code not in coding.ignore and 0 <= code < MAX_CLASSES)
+    outliers = () if declared else _outliers(codes, classes)
+    count = declared or max((code for code in classes if code not in outliers), default=-1) + 1
+    table = {index: index for index in range(count)} | dict.fromkeys(coding.ignore, IGNORE)
+    inside = tuple(sorted(real & set(table)))
+    return _named(coding, count, table, outliers=outliers, real=inside, is_declared=declared is not None)
+
+
+def grey_codes(facts: MaskFacts, counts: dict[int, int]) -> dict[int, int] | None:
+    """Return counts by grey code, also of a mask that is stored with three equal bands; None of a colour mask."""
+    if not facts.is_grey:
+        return None
+    return {code & 255: pixels for code, pixels in counts.items()} if facts.is_color else counts
+
+
+def _named(
+    coding: Coding,
+    num_classes: int | None,
+    table: dict[int, int],
+    *,
+    by_color: bool = False,
+    white: frozenset[Path] = frozenset(),
+    found_colors: tuple[Color, ...] = (),
+    outliers: tuple[int, ...] = (),
+    real: tuple[int, ...] = (),
+    is_declared: bool = False,
+) -> Reading:
+    count = num_classes or 1 + max((label for label in table.values() if label != IGNORE), default=-1)
+    names = coding.classes or tuple(f"class_{index}" for index in range(count))
+    palette = coding.palette if coding.palette and len(coding.palette) == len(names) else None
+    if found_colors and len(found_colors) == len(names):
+        palette = found_colors
+    return Reading(
+        classes=names,
+        palette=palette or voc_palette(len(names)),
+        table=table,
+        by_color=by_color,
+        white=white,
+        found_colors=found_colors,
+        outliers=outliers,
+        real=real,
+        is_declared=is_declared,
+    )
+
+
+def _stored_as_colors(masks: Sequence[MaskFacts]) -> bool:
+    """Whether a set is colour-coded: some masks show colours, and most have three bands."""
+    with_bands = sum(mask.is_color for mask in masks)
+    return any(not mask.is_grey for mask in masks) and 2 * with_bands > len(masks)
+
+
+def _read_colors(masks: Sequence[MaskFacts], coding: Coding) -> Reading:
+    """Take the declared palette where it explains all colours, else number the colours found by R, G, B."""
+    real = _real_codes(masks, by_color=True)
+    declared = [pack_color(color) for color in coding.palette or ()]
+    if declared and real <= {*declared, 0}:
+        table = ({} if 0 in declared else {0: IGNORE}) | {code: index for index, code in enumerate(declared)}
+    elif len(real) <= MAX_CLASSES:
+        table = {code: index for index, code in enumerate(sorted(real))}
+    else:
+        table = {}
+    colors = tuple(unpack(code) for code in table if table[code] != IGNORE)
+    named = coding if coding.classes and len(coding.classes) == len(colors) else Coding()
+    return _named(named, None, table, by_color=True, found_colors=colors, real=tuple(table))
+
+
+def _real_codes(masks: Iterable[MaskFacts], *, by_color: bool) -> set[int]:
+    """Return the codes that are classes: all of undamaged masks, of damaged ones those that fill areas."""
+    real: set[int] = set()
+    smoothed: tuple[Counter[int], Counter[int]] = (Counter(), Counter())
+    lossy: Counter[int] = Counter()
+    for mask in masks:
+        counts, solid = mask.counts, mask.solid
+        if not by_color:
+            counts, solid = grey_codes(mask, counts) or {}, grey_codes(mask, solid) or {}
+        if mask.is_lossy:
+            lossy.update(solid or counts)
+        elif mask.is_smoothed:
+            smoothed[0].update(counts)
+            smoothed[1].update(solid)
+        else:
+            real.update(counts)
+    counts, solid = smoothed
+    smallest = SMALLEST_SHARE * solid.total()
+    real.update(c for c, n in solid.items() if n >= SOLID_SHARE * counts[c] and n >= smallest and c in counts)
+    smallest = SMALLEST_JPEG_SHARE * lossy.total()
+    for code, pixels in lossy.most_common():
+        if pixels >= smallest and all(distance(code, other, by_color) > JPEG_REACH for other in real):
+            real.add(code)
+    return real
+
+
+def distance(code: int, other: int, by_color: bool) -> int:
+    """Return how far two codes are apart; of colours, the channel that differs most."""
+    if not by_color:
+        return abs(code - other)
+    return max(abs(a - b) for a, b in zip(unpack(code), unpack(other), strict=True))
+
+
+def _white_masks(masks: Sequence[MaskFacts], real: set[int]) -> frozenset[Path]:
+    """Return the masks that hold 0 and 255 for two classes.
+
+    They are all masks where no class but 0 occurs; and where some masks hold 0/1 without 255, the others.
+    """
+    if IGNORE not in real or not real <= {0, 1, IGNORE}:
+        return frozenset()
+    codes = {mask.path: set(grey_codes(mask, mask.counts) or {}) for mask in masks}
+    if 1 not in real:
+        return frozenset(codes)
+    with_one = [found for found in codes.values() if 1 in found]
+    white = [path for path, found in codes.items() if found == {0, IGNORE}]
+    return frozenset() if any(IGNORE in found for found in with_one) else frozenset(white)
+
+
+def _outliers(masks: Sequence[MaskFacts], classes: Sequence[int]) -> tuple[int, ...]:
+    """Return codes that are hardly classes: above a gap, in very few masks, while all others are 0, 1, 2, ..."""
+    last = next((i for i, code in enumerate(classes) if code != i), len(classes)) - 1
+    beyond = classes[last + 1 :]
+    if last < 1 or not beyond or len(masks) < FEWEST_MASKS_FOR_OUTLIERS or len(beyond) > max(1, (last + 1) // 2):
+        return ()
+    holders = Counter(code for mask in masks for code in grey_codes(mask, mask.counts) or {})
+    few = max(1, len(masks) // 10)
+    is_odd = [code > 2 * (last + 1) and holders[code] <= few for code in beyond]
+    return tuple(beyond) if all(is_odd) else ()

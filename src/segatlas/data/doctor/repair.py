@@ -1,0 +1,237 @@
+"""Write a repaired copy of a data set; the source is only read.
+
+The copy is a plain folder data set, `OUT/{split}/{images,masks}/KEY.*` with `classes.json`, and `fixes.json` that says
+what was done to which file. What cannot be repaired is left out, and named there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from segatlas.data.datasets.paired import Pair
+from segatlas.data.doctor.facts import MaskFacts, PictureFacts, pack
+from segatlas.data.doctor.findings import Diagnosis
+from segatlas.data.doctor.reading import Reading
+from segatlas.data.doctor.rules import can_convert, is_turned, most_common, same_pictures
+from segatlas.data.doctor.snapping import snap
+from segatlas.data.doctor.survey import Progress, Survey
+from segatlas.data.formats.classes import JSON_FILE, write_classes
+from segatlas.data.formats.images import read_image
+from segatlas.data.formats.masks import IGNORE, read_raw, write_mask
+from segatlas.data.formats.pixels import fit_channels, upright
+from segatlas.errors import DataError, UsageError
+
+FIXES_FILE = "fixes.json"
+
+
+class LeftOut(Exception):
+    """A pair that is not copied; the text says why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standard:
+    """What all pictures are brought to, and pairs that are dropped for being in another split too."""
+
+    channels: int
+    depth: str
+    dropped: dict[tuple[str, str], str]
+
+
+def repair(diagnosis: Diagnosis, out: str | Path, progress: Progress | None = None) -> Path:
+    """Write a repaired copy to a new folder, which appears when all of it is there.
+
+    Args:
+        diagnosis: what `examine` returned for the whole data set.
+        out: the folder to make; missing or empty.
+        progress: called with (pairs written, pairs in all).
+
+    Raises:
+        UsageError: `out` is not empty, or lies in the data set itself.
+        DataError: nothing would be left, the masks show fewer than two classes, or `out` cannot be written.
+    """
+    out, survey, reading = Path(out), diagnosis.survey, diagnosis.reading
+    if survey is None or reading is None:
+        raise DataError("its files could not be listed, so nothing can be repaired", diagnosis.root)
+    check_new_folder(out, diagnosis.root)
+    if len(reading.classes) < 2 or not reading.table:
+        raise DataError("cannot be repaired: its masks do not show two classes", diagnosis.root)
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    try:
+        record, written = _write_pairs(survey, reading, temporary, progress)
+        for split in survey.inventory.parts:
+            if split == "train" and not written[split]:
+                raise DataError("no pair of train is left, so nothing was written", diagnosis.root)
+        write_classes(temporary / JSON_FILE, reading.classes, reading.palette)
+        content = {"source": str(diagnosis.root), "written": dict(written), "files": record}
+        (temporary / FIXES_FILE).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        os.replace(temporary, out)
+    except OSError as error:
+        raise DataError(f"cannot be written: {error.strerror or error}", out) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return out
+
+
+def check_new_folder(out: Path, source: Path) -> None:
+    """Raise UsageError unless `out` is missing or an empty folder, outside the data set itself."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"{out}: exists and is not empty; give a new folder")
+    if out.resolve().is_relative_to(source.resolve()):
+        raise UsageError(f"{out}: lies in the data set itself; give a folder outside {source}")
+
+
+def _write_pairs(
+    survey: Survey, reading: Reading, root: Path, progress: Progress | None
+) -> tuple[list[dict[str, object]], Counter[str]]:
+    standard = _standard(survey)
+    record: list[dict[str, object]] = []
+    written: Counter[str] = Counter()
+    pairs = list(survey.pairs())
+    for number, (split, pair) in enumerate(pairs, start=1):
+        entry: dict[str, object] = {"split": split, "image": str(pair.image), "mask": str(pair.mask or "")}
+        try:
+            done = _write_pair(split, pair, survey, reading, standard, root)
+        except LeftOut as reason:
+            record.append({**entry, "left_out": str(reason)})
+        else:
+            written[split] += 1
+            if done:
+                record.append({**entry, "done": done})
+        if progress:
+            progress(number, len(pairs))
+    for split, part in survey.inventory.parts.items():
+        alone = {"no mask": part.pictures_without_mask, "no picture": part.masks_without_picture}
+        alone["another file has the same stem"] = part.duplicates
+        record += [
+            {"split": split, "file": str(path), "left_out": why} for why, paths in alone.items() for path in paths
+        ]
+    return record, written
+
+
+def _write_pair(split: str, pair: Pair, survey: Survey, reading: Reading, standard: Standard, root: Path) -> list[str]:
+    """Write one pair and return what was done to it. Raises LeftOut."""
+    picture = survey.pictures[pair.image]
+    if picture.fault:
+        raise LeftOut(f"picture: {picture.fault}")
+    if (split, pair.key) in standard.dropped:
+        raise LeftOut(standard.dropped[split, pair.key])
+    done: list[str] = []
+    label = None
+    if pair.mask is not None:
+        mask = survey.masks[pair.mask]
+        if mask.fault:
+            raise LeftOut(f"mask: {mask.fault}")
+        label, done = _repaired_label(mask, reading, as_colors=survey.inventory.coding.colors is not None)
+        label = _fitted(label, picture, mask, done)
+    done += _write_picture(picture, root / split / "images" / pair.key, standard)
+    if label is not None:
+        target = root / split / "masks" / pair.key
+        write_mask(target.with_name(f"{target.name}.png"), label, reading.palette)
+    return done
+
+
+def _repaired_label(mask: MaskFacts, reading: Reading, *, as_colors: bool) -> tuple[np.ndarray, list[str]]:
+    """Return the label (H, W) uint8, 0..K-1 or 255, and what was done to the mask."""
+    counts = reading.codes_of(mask)
+    if counts is None:
+        raise LeftOut("mask: stored as colours, the others as indices" if mask.is_color else "mask: holds indices")
+    raw = read_raw(mask.path, as_colors=as_colors)
+    codes = pack(raw) if reading.by_color else (raw[..., 0] if raw.ndim == 3 else raw)
+    table = reading.table_of(mask.path)
+    done = []
+    if mask.is_lossy or mask.is_smoothed:
+        real = tuple(code for code in reading.real if code in table) or tuple(table)
+        snapped = snap(codes, real, by_color=reading.by_color, is_lossy=mask.is_lossy)
+        changed = int(np.count_nonzero(snapped != codes))
+        if changed:
+            done.append(f"{changed} smeared pixels snapped to a class")
+        codes = snapped
+    found, inverse = np.unique(codes, return_inverse=True)
+    targets = np.array([table.get(int(code), IGNORE) for code in found], np.uint8)
+    label = targets[inverse.reshape(codes.shape)]
+    outside = int(np.count_nonzero(~np.isin(codes, list(table))))
+    if outside:
+        done.append(f"{outside} pixels out of range set to 255")
+    if mask.path in reading.white:
+        done.append("255 became class 1")
+    if reading.by_color:
+        done.append("colours became class indices")
+    return label, done
+
+
+def _fitted(label: np.ndarray, picture: PictureFacts, mask: MaskFacts, done: list[str]) -> np.ndarray:
+    """Return the label in its picture's upright size; adds to `done`. Raises LeftOut."""
+    if label.shape == picture.size:
+        return label
+    if is_turned(picture, mask):
+        done.append(f"mask turned upright like its picture (EXIF orientation {picture.orientation})")
+        return upright(label[..., None], picture.orientation)[..., 0]
+    (height, width), (rows, columns) = picture.size, mask.size
+    if abs(rows * width / columns - height) > 1 and abs(columns * height / rows - width) > 1:
+        raise LeftOut(f"mask of {columns} x {rows} pixels for a picture of {width} x {height}: another aspect ratio")
+    done.append(f"mask resized from {columns} x {rows} to {width} x {height}, nearest")
+    resized: np.ndarray = cv2.resize(label, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
+    return resized
+
+
+def _write_picture(picture: PictureFacts, target: Path, standard: Standard) -> list[str]:
+    """Copy a picture, or write it anew where it is turned or of another kind than most. Raises LeftOut."""
+    is_plain = picture.channels == standard.channels or can_convert(picture.channels, standard.channels)
+    if not is_plain:
+        raise LeftOut(f"picture: {picture.channels} channels, most have {standard.channels}")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    done = []
+    if picture.orientation != 1:
+        done.append(f"picture turned upright (EXIF orientation {picture.orientation}) and written as PNG")
+    if picture.depth != standard.depth:
+        if "float32" in (picture.depth, standard.depth):
+            raise LeftOut(f"picture: {picture.depth}, most are {standard.depth}")
+        done.append(f"picture converted from {picture.depth} to {standard.depth}")
+    if picture.channels != standard.channels:
+        done.append(f"picture converted from {picture.channels} to {standard.channels} channels")
+    if not done:
+        shutil.copyfile(picture.path, target.with_name(target.name + picture.path.suffix))
+        return done
+    array = fit_channels(read_image(picture.path), standard.channels, picture.path)
+    if picture.depth != standard.depth:
+        is_deep = standard.depth == "uint16"
+        array = array.astype(np.uint16) * 257 if is_deep else (array // 257).astype(np.uint8)
+    _save(target, array)
+    return done
+
+
+def _save(target: Path, array: np.ndarray) -> None:
+    if array.dtype in (np.uint8, np.uint16) and array.shape[2] in (1, 3):
+        ordered = array[..., ::-1] if array.shape[2] == 3 else array
+        _, data = cv2.imencode(".png", np.ascontiguousarray(ordered))
+        target.with_name(f"{target.name}.png").write_bytes(data.tobytes())
+        return
+    import tifffile
+
+    tifffile.imwrite(target.with_name(f"{target.name}.tif"), array, photometric="minisblack", planarconfig="contig")
+
+
+def _standard(survey: Survey) -> Standard:
+    pictures = [picture for picture in survey.pictures.values() if not picture.fault]
+    if not pictures:
+        raise DataError("has no readable picture", survey.inventory.root)
+    depths = Counter(picture.depth for picture in pictures)
+    dropped = {}
+    for group in same_pictures(survey).values():
+        last_split, last = group[-1]
+        for split, pair in group:
+            if split != last_split:
+                dropped[split, pair.key] = f"the same picture is in {last_split} ({last.image}); kept there"
+    return Standard(
+        channels=most_common(Counter(picture.channels for picture in pictures)),
+        depth=max(depths, key=lambda depth: (depths[depth], depth)),
+        dropped=dropped,
+    )

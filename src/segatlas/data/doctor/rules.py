@@ -1,0 +1,483 @@
+"""The faults the doctor knows: each function looks at a survey and yields findings about one thing."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from segatlas.data.datasets.paired import Pair
+from segatlas.data.doctor.facts import MaskFacts, PictureFacts, is_too_large, unpack
+from segatlas.data.doctor.findings import Finding, Severity
+from segatlas.data.doctor.reading import Reading
+from segatlas.data.doctor.survey import Survey
+from segatlas.data.formats.masks import IGNORE, MAX_CLASSES
+
+Rule = Callable[[Survey, Reading], Iterator[Finding]]
+
+MOST_CODES_SHOWN = 5
+MOST_CLASSES_SHOWN = 12
+SPLIT_ORDER = ("train", "val", "test")
+
+
+def fix_command(survey: Survey) -> str:
+    """Return what to type for a repaired copy."""
+    return f"segatlas data check {shlex.quote(str(survey.inventory.root))} --fix NEW_FOLDER"
+
+
+def find_all(survey: Survey, reading: Reading) -> tuple[Finding, ...]:
+    """Return all findings, errors first."""
+    found = [*survey.inventory.findings, *(finding for rule in RULES for finding in rule(survey, reading))]
+    return tuple(sorted(found, key=lambda finding: finding.severity != "error"))
+
+
+def check_pairs(survey: Survey, reading: Reading) -> Iterator[Finding]:
+    """Find empty splits, files without partner, and several files of one stem."""
+    fix = fix_command(survey)
+    for split, part in survey.inventory.parts.items():
+        folders = survey.inventory.folders.get(split)
+        images, masks = (folders[0], folders[1]) if folders else (survey.inventory.root, survey.inventory.root)
+        if not (part.matched or part.pictures_without_mask):
+            yield Finding(
+                kind="empty_split",
+                severity="error",
+                files=(images,),
+                fault=f"split {split} has no picture",
+                repair=f"put pictures into {images}, or delete the folder",
+            )
+        if part.pictures_without_mask:
+            there = "" if masks.is_dir() else f"; there is no folder {masks}"
+            yield Finding(
+                kind="missing_mask",
+                severity="error",
+                files=part.pictures_without_mask,
+                fault=f"no file of the same stem in {masks}{there}",
+                repair=f"add the masks (equal stems), or leave the pictures out: {fix}",
+            )
+        if part.masks_without_picture:
+            yield Finding(
+                kind="missing_picture",
+                severity="error",
+                files=part.masks_without_picture,
+                fault=f"no file of the same stem in {images}",
+                repair=f"add the pictures (equal stems), or leave the masks out: {fix}",
+            )
+        if part.duplicates:
+            yield Finding(
+                kind="duplicate_stem",
+                severity="error",
+                files=part.duplicates,
+                fault="another file beside it has the same stem, so it is not clear which one is meant",
+                repair=f"delete or rename one of them, or keep the first by name: {fix}",
+            )
+
+
+def check_readable(survey: Survey, reading: Reading) -> Iterator[Finding]:
+    """Find files that cannot be decoded."""
+    facts: list[PictureFacts | MaskFacts] = [*survey.pictures.values(), *survey.masks.values()]
+    broken = sorted((f for f in facts if f.fault), key=lambda f: f.path)
+    bombs = [f for f in broken if is_too_large(f.fault)]
+    damaged = [f for f in broken if not is_too_large(f.fault)]
+    if damaged:
+        yield Finding(
+            kind="unreadable",
+            severity="error",
+            files=tuple(f.path for f in damaged),
+            details=tuple(f.fault for f in damaged),
+            fault="cannot be decoded",
+            repair=f"get the files again from their source, or leave the pairs out: {fix_command(survey)}",
+        )
+    if bombs:
+        yield Finding(
+            kind="too_large",
+            severity="error",
+            files=tuple(f.path for f in bombs),
+            details=tuple(f.fault for f in bombs),
+            fault="claims more pixels than are read",
+            repair="if it is real: export SEGATLAS_MAX_PIXELS=NUMBER; else leave the pair out: " + fix_command(survey),
+        )
+
+
+def check_sizes(survey: Survey, reading: Reading) -> Iterator[Finding]:
+    """Find masks that do not cover their picture."""
+    turned, unclear, other = [], [], []
+    for pair, picture, mask in readable_pairs(survey):
+        if picture.size == mask.size:
+            if picture.orientation in (2, 3, 4) or (picture.orientation > 1 and mask.size[0] == mask.size[1]):
+                unclear.append((pair.image, f"EXIF orientation {picture.orientation}"))
+        elif is_turned(picture, mask):
+            text = f"mask {_size(mask.size)}, upright picture {_size(picture.size)}"
+            turned.append((pair.image, f"EXIF orientation {picture.orientation}: {text}"))
+        elif pair.mask is not None:
+            other.append((pair.mask, f"mask {_size(mask.size)}, picture {_size(picture.size)}"))
+    fix = fix_command(survey)
+    repairs: dict[str, tuple[list[tuple[Path, str]], Severity, str, str]] = {
+        "exif_turn": (
+            turned,
+            "error",
+            "the camera's turn is stored beside the pixels, and the mask was drawn on the pixels as they lie",
+            f"turn both upright: {fix}",
+        ),
+        "size_mismatch": (
+            other,
+            "error",
+            "picture and mask have different sizes",
+            f"export the masks again in the pictures' size, or resize them (nearest, equal aspect ratio): {fix}",
+        ),
+        "exif_unclear": (
+            unclear,
+            "warning",
+            "the picture is turned when it is read; its mask fits both ways, so nobody can tell whether it lies right",
+            f"look at them: segatlas data preview {shlex.quote(str(survey.inventory.root))}",
+        ),
+    }
+    for kind, (found, severity, fault, repair) in repairs.items():
+        if found:
+            files, details = zip(*found, strict=True)
+            yield Finding(kind=kind, severity=severity, files=files, details=details, fault=fault, repair=repair)
+
+
+def check_damage(survey: Survey, reading: Reading) -> Iterator[Finding]:
+    """Find masks that JPEG or a resize has smeared."""
+    fix = fix_command(survey)
+    masks = survey.readable_masks()
+    lossy = [mask for mask in masks if mask.is_lossy]
+    smeared = [mask for mask in lossy if is_smeared(mask, reading)]
+    if lossy:
+        shown = smeared or lossy
+        yield Finding(
+            kind="lossy_mask",
+            severity="error" if smeared else "warning",
+            files=tuple(mask.path for mask in shown),
+            details=tuple(
+                f"{mask.colors} {'colours' if mask.is_color and not mask.is_grey else 'values'}" for mask in shown
+            ),
+            fault="JPEG smears labels: values appear that are no class"
+            if smeared
+            else "JPEG smears labels sooner or later",
+            repair=f"export the masks again as PNG, or snap them to the classes: {fix}",
+        )
+    smoothed = [mask for mask in masks if mask.is_smoothed and not mask.is_lossy]
+    if smoothed:
+        yield Finding(
+            kind="smoothed_mask",
+            severity="error",
+            files=tuple(mask.path for mask in smoothed),
+            details=tuple(f"{mask.between} pixels between their neighbours, {mask.colors} values" for mask in smoothed),
+            fault="values between the classes along borders: the masks were resized or drawn with smoothing",
+            repair=f"export the masks again (resize: nearest, anti-aliasing: off), or snap them to the classes: {fix}",
+        )
+
+
+def check_colors(survey: Survey, reading: Reading) -> Iterator[Finding]:
+    """Find colour masks without a colour table, and sets that mix colours and indices."""
+    masks = survey.readable_masks()
+    colored = [mask for mask in masks if mask.is_color and not mask.is_grey]
+    if survey.inventory.coding.colors is not None:
+        return
+    if reading.by_color:
+        count = len(reading.found_colors)
+        if not reading.table:
+            repair = "are these masks at all? Export them as class indices (PNG), one value a class"
+            fault = f"more than {MAX_CLASSES} colours: photographs, or drawn with smoothing everywhere"
+        else:
+            table = ", ".join(
+                f"'{r},{g},{b}': {reading.table[code]}" for code in reading.table for r, g, b in [unpack(code)]
+            )
+            repair = f'add "data.label_colors={{{table}}}"; or write index masks: {fix_command(survey)}'
+            fault = f"{count} colours instead of class indices"
+        yield Finding(
+            kind="color_mask",
+            severity="error",
+            files=tuple(mask.path for mask in masks if mask.is_color),
+            details=tuple(f"{mask.colors} colours" for mask in masks if mask.is_color),
+            fault=fault,
+            repair=repair,
+        )
+        odd, fault = [m for m in masks if not m.is_color], "class indices, where most masks of the set are colours"
+    else:
+        odd, fault = colored, "colours, where most masks of the set are class indices"
+    if odd:
+        yield Finding(
+            kind="color_mask",
+            severity="error",
+            files=tuple(mask.path for mask in odd),
+            details=tuple(f"{mask.colors} {'colours' if mask.is_color else 'codes'}" for mask in odd),
+            fault=fault,
+            repair=f"export them like the others, or leave the pairs out: {fix_command(survey)}",
+        )
+
+
+def check_codes(survey: Survey, reading: Reading) -> Iterator[Finding]:
+    """Find 0/255 masks, labels out of range, codes with gaps, and sets of one class."""
+    masks = [mask for mask in survey.readable_masks() if reading.codes_of(mask) is not None]
+    if reading.white:
+        yield _black_white(survey, reading, [mask for mask in masks if mask.path in reading.white], len(masks))
+    bad = {mask.path: reading.bad_codes(mask) for mask in masks if not (mask.is_lossy or mask.is_smoothed)}
+    bad = {path: codes for path, codes in bad.items() if codes}
+    if bad and reading.table:
+        yield _out_of_range(survey, reading, bad)
+    labelled = {label for label in reading.table.values() if label != IGNORE}
+    seen = {label for mask in masks for label in reading.label_counts(mask)} - {IGNORE}
+    if masks and not reading.is_declared and len(labelled) < 2:
+        yield Finding(
+            kind="single_class",
+            severity="error",
+            fault=f"all {len(masks)} masks show {'only class 0' if seen else 'no label'}; two classes are the least",
+            repair='name the classes: "data.classes=[background, object]", and see that masks show the second one',
+        )
+    yield from _sparse(reading, seen, len(labelled))
+
+
+def check_leakage(survey: Survey, reading: Reading) -> Iterator[Finding]:
+    """Find pictures whose pixels occur in two splits, or twice in one."""
+    across, within = [], []
+    for group in same_pictures(survey).values():
+        splits = [split for split, _ in group]
+        names = [f"{split}: {survey.shown(pair.image)}" for split, pair in group]
+        for number, (split, pair) in enumerate(group):
+            others = [name for i, name in enumerate(names) if splits[i] != split]
+            if others:
+                across.append((pair.image, "also in " + ", ".join(others)))
+            elif number > 0:
+                within.append((pair.image, f"same as {names[0]}"))
+    if across:
+        files, details = zip(*across, strict=True)
+        yield Finding(
+            kind="leakage",
+            severity="error",
+            files=files,
+            details=details,
+            fault="the same pixels in two splits: scores on them say nothing about new pictures",
+            repair=f"keep each picture in one split, or take them out of train: {fix_command(survey)}",
+        )
+    if within:
+        files, details = zip(*within, strict=True)
+        yield Finding(
+            kind="repeated_picture",
+            severity="warning",
+            files=files,
+            details=details,
+            fault="the same pixels twice in a split: they weigh double, and a part held out for val may leak",
+            repair="delete all but one of each",
+        )
+
+
+def check_pictures(survey: Survey, reading: Reading) -> Iterator[Finding]:
+    """Find pictures of another number of channels or bit depth than most."""
+    pictures = sorted((p for p in survey.pictures.values() if not p.fault), key=lambda p: p.path)
+    channels = Counter(picture.channels for picture in pictures)
+    if len(channels) > 1:
+        common = most_common(channels)
+        odd = [picture for picture in pictures if picture.channels != common]
+        fits = all(can_convert(picture.channels, common) for picture in odd)
+        yield Finding(
+            kind="mixed_channels",
+            severity="warning" if fits else "error",
+            files=tuple(picture.path for picture in odd),
+            details=tuple(f"{picture.channels} channels" for picture in odd),
+            fault=f"most pictures have {common} channels"
+            + ("; these are converted when they are read" if fits else ", and these cannot be converted"),
+            repair=f'say what is meant: "data.channels={common}"' if fits else f"leave them out: {fix_command(survey)}",
+        )
+    depths = Counter(picture.depth for picture in pictures)
+    if len(depths) > 1:
+        usual = max(depths, key=lambda depth: (depths[depth], depth))
+        other = [picture for picture in pictures if picture.depth != usual]
+        yield Finding(
+            kind="mixed_depth",
+            severity="error",
+            files=tuple(picture.path for picture in other),
+            details=tuple(picture.depth for picture in other),
+            fault=f"most pictures are {usual}; one model.input.max_value cannot fit both",
+            repair=f"convert them to {usual}: {fix_command(survey)}",
+        )
+
+
+def check_classes(survey: Survey, reading: Reading) -> Iterator[Finding]:
+    """Find classes without a pixel: nowhere, or in a split, or in val or test but not in train."""
+    per_split: dict[str, set[int]] = defaultdict(set)
+    for split, pair in survey.pairs():
+        facts = survey.masks.get(pair.mask) if pair.mask is not None else None
+        if facts is not None and not facts.fault:
+            per_split[split].update(reading.label_counts(facts))
+    names = dict(enumerate(reading.classes))
+    seen = set().union(*per_split.values())
+    if not seen - {IGNORE}:
+        return
+    never = [index for index in names if index not in seen]
+    if never:
+        yield Finding(
+            kind="class_never_seen",
+            severity="warning",
+            fault=f"in no split: {_names(never, names)}",
+            repair="nothing can be learned about it: add pictures of it, or take the class out (data.label_map)",
+        )
+    for split, labels in per_split.items():
+        absent = [index for index in names if index in seen and index not in labels]
+        if absent and split != "train":
+            yield Finding(
+                kind="class_never_seen",
+                severity="warning",
+                fault=f"not in {split}: {_names(absent, names)}",
+                repair=f"{split} gives no score for it: add pictures of it to {split}",
+            )
+    absent = [index for index in names if index in seen and "train" in per_split and index not in per_split["train"]]
+    if absent:
+        yield Finding(
+            kind="class_not_in_train",
+            severity="warning",
+            fault=f"in {' or '.join(split for split in per_split if split != 'train')}, not in train: "
+            f"{_names(absent, names)}",
+            repair="it cannot be learned but is scored: move pictures of it to train",
+        )
+
+
+RULES: tuple[Rule, ...] = (
+    check_pairs,
+    check_readable,
+    check_sizes,
+    check_colors,
+    check_damage,
+    check_codes,
+    check_leakage,
+    check_pictures,
+    check_classes,
+)
+"""In the order in which findings are printed, errors before warnings."""
+
+
+def readable_pairs(survey: Survey) -> Iterator[tuple[Pair, PictureFacts, MaskFacts]]:
+    """Yield the pairs whose two files could be decoded."""
+    for _, pair in survey.pairs():
+        if pair.mask is not None:
+            picture, mask = survey.pictures[pair.image], survey.masks[pair.mask]
+            if not picture.fault and not mask.fault:
+                yield pair, picture, mask
+
+
+def is_turned(picture: PictureFacts, mask: MaskFacts) -> bool:
+    """Whether a mask fits its picture only as the camera stored it, on its side."""
+    return picture.orientation >= 5 and picture.size != mask.size and picture.size == mask.size[::-1]
+
+
+def is_smeared(mask: MaskFacts, reading: Reading) -> bool:
+    """Whether a mask holds codes or colours that are no class."""
+    return reading.codes_of(mask) is None or mask.colors > len(mask.counts) or bool(reading.bad_codes(mask))
+
+
+def same_pictures(survey: Survey) -> dict[bytes, list[tuple[str, Pair]]]:
+    """Return groups of two or more (split, pair) whose pictures have equal pixels, in the order train, val, test."""
+    groups: dict[bytes, list[tuple[str, Pair]]] = defaultdict(list)
+    for split, pair in survey.pairs():
+        digest = survey.pictures[pair.image].digest
+        if digest:
+            groups[digest].append((split, pair))
+    for group in groups.values():
+        group.sort(key=lambda item: SPLIT_ORDER.index(item[0]))
+    return {digest: group for digest, group in groups.items() if len(group) > 1}
+
+
+def can_convert(channels: int, wanted: int) -> bool:
+    """Whether `formats.pixels.fit_channels` has a way from one number of channels to another."""
+    return channels == wanted or (channels, wanted) in {(1, 3), (3, 1), (4, 1), (4, 3)}
+
+
+def most_common(counts: Counter[int]) -> int:
+    """Return the most frequent number, of equals the largest."""
+    return max(counts, key=lambda value: (counts[value], value))
+
+
+def _black_white(survey: Survey, reading: Reading, masks: Sequence[MaskFacts], total: int) -> Finding:
+    shares = []
+    for mask in masks:
+        counts = reading.codes_of(mask) or {}
+        shares.append(f"255: {100 * counts.get(IGNORE, 0) / max(sum(counts.values()), 1):.1f} % of the pixels")
+    fix = fix_command(survey)
+    if len(masks) < total:
+        fault = f"0 and 255 in {len(masks)} of {total} masks, 0 and 1 in the others: 255 means 'not labelled'"
+        repair = f"write all of them as 0/1: {fix}"
+    elif any(mask.is_lossy or mask.is_smoothed for mask in masks):
+        fault = "the masks hold 0 and 255, and values between, but 255 means 'not labelled'"
+        repair = f"write them as 0/1: {fix}"
+    else:
+        fault = "the masks hold 0 and 255, but 255 means 'not labelled': nothing would be learned about the object"
+        repair = f'add "data.label_map={{0: 0, 255: 1}}"; or write 0/1 masks: {fix}'
+    return Finding(
+        kind="black_white",
+        severity="error",
+        files=tuple(mask.path for mask in masks),
+        details=tuple(shares),
+        fault=fault,
+        repair=repair,
+    )
+
+
+def _out_of_range(survey: Survey, reading: Reading, bad: dict[Path, dict[int, int]]) -> Finding:
+    codes = sorted({code for found in bad.values() for code in found})
+    if reading.by_color:
+        texts = [_color(code) for code in codes]
+        expected = f"one of the {len(reading.table)} colours of the table"
+        repair = f"add the colours to data.label_colors, or make them 'not labelled': {fix_command(survey)}"
+    else:
+        texts = [str(code) for code in codes]
+        expected = _expected(reading)
+        void = sorted({*survey.inventory.coding.ignore, *codes})
+        repair = (
+            f'not labelled? add "data.ignore={void}"; or write 255 there: {fix_command(survey)}; a class? name it in '
+            "data.classes"
+            if len(codes) <= MAX_CLASSES
+            else f"are these masks of classes? Make the codes 'not labelled': {fix_command(survey)}"
+        )
+    shown = ", ".join(texts[:MOST_CODES_SHOWN]) + (f" and {len(texts) - 5} more" if len(texts) > 5 else "")
+    return Finding(
+        kind="label_out_of_range",
+        severity="error",
+        files=tuple(bad),
+        details=tuple(_pixels(found, reading.by_color) for found in bad.values()),
+        fault=f"label {shown} in a set of {len(reading.classes)} classes; expected {expected}",
+        repair=repair,
+    )
+
+
+def _expected(reading: Reading) -> str:
+    codes = sorted(code for code, label in reading.table.items() if label != IGNORE)
+    void = sorted(code for code, label in reading.table.items() if label == IGNORE)
+    contiguous = codes == list(range(len(codes)))
+    text = f"0..{codes[-1]}" if contiguous and codes else ", ".join(map(str, codes[:20]))
+    return text + (f", or {' or '.join(map(str, void[:20]))} for not labelled" if void else "")
+
+
+def _sparse(reading: Reading, seen: set[int], count: int) -> Iterator[Finding]:
+    if reading.is_declared or reading.by_color or count < 2 * len(seen) + 2 or not seen:
+        return
+    codes = sorted(seen)
+    table = ", ".join(f"{code}: {index}" for index, code in enumerate(codes))
+    yield Finding(
+        kind="sparse_codes",
+        severity="warning",
+        fault=f"{len(codes)} codes ({', '.join(map(str, codes[:MOST_CLASSES_SHOWN]))}{', ...' * (len(codes) > 12)}) "
+        f"would make {count} classes, most of them never seen",
+        repair=f'if these are all classes: "data.label_map={{{table}}}"; else name them in data.classes',
+    )
+
+
+def _pixels(codes: dict[int, int], by_color: bool) -> str:
+    ordered = sorted(codes.items(), key=lambda item: -item[1])
+    texts = [f"{_color(code) if by_color else code}: {pixels} pixels" for code, pixels in ordered[:3]]
+    return ", ".join(texts) + (f" and {len(ordered) - 3} more" if len(ordered) > 3 else "")
+
+
+def _names(indices: Sequence[int], names: dict[int, str]) -> str:
+    shown = [names[index] for index in indices[:MOST_CLASSES_SHOWN]]
+    more = len(indices) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more else "")
+
+
+def _color(code: int) -> str:
+    return "({},{},{})".format(*unpack(code))
+
+
+def _size(size: tuple[int, int]) -> str:
+    return f"{size[1]} x {size[0]}"
