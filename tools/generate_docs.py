@@ -32,6 +32,7 @@ def pages() -> dict[str, str]:
         "models.md": models,
         "encoders.md": encoders,
         "metrics.md": metrics,
+        "findings.md": findings,
     }
     return {name: HEAD + "\n\n".join(make()) + "\n" for name, make in makers.items()}
 
@@ -158,6 +159,14 @@ def metrics() -> Iterator[str]:
         "of pictures; unlabelled pixels (255) are left out of everything. Every `eval.json` carries these sentences."
     )
     yield table(("Name", "Definition"), ((code(name), text) for name, text in DEFINITIONS.items()))
+
+
+def findings() -> Iterator[str]:
+    from segatlas.data.doctor import KINDS
+
+    yield "# Findings of the doctor"
+    yield "What `segatlas data check` looks for. With `--json` each finding carries its kind, files, fault and repair."
+    yield table(("Kind", "Meaning"), ((code(kind), title) for kind, title in KINDS.items()))
 
 
 # ---- the command line
