@@ -10,9 +10,12 @@ import signal
 from pathlib import Path
 
 import lightning.pytorch as pl
+import numpy as np
 import pytest
 import torch
 
+from segatlas.data.formats.masks import read_mask, write_mask
+from segatlas.data.shapes import make_shapes
 from segatlas.errors import ConfigError, SegAtlasError, TrainingError
 from segatlas.recipe import Config
 from segatlas.training import Interrupted, dry_run, train
@@ -84,9 +87,7 @@ def test_the_same_recipe_trains_to_the_same_weights(recipe):
 
 
 def test_workers_do_not_change_the_run(recipe):
-    runs = [
-        train(recipe("train.epochs=1", f"data.workers={n}", name=f"w{n}"), quiet=True).dir for n in (0, 2)
-    ]
+    runs = [train(recipe("train.epochs=1", f"data.workers={n}", name=f"w{n}"), quiet=True).dir for n in (0, 2)]
     assert_same_state(checkpoint(runs[0]), checkpoint(runs[1]))
 
 
@@ -160,7 +161,7 @@ def test_a_full_disk_keeps_the_previous_checkpoint_and_leaves_nothing_half_writt
 
     monkeypatch.setattr(pl.Trainer, "save_checkpoint", save_checkpoint)
     config = recipe()
-    with pytest.raises(TrainingError, match="No space left on device; the previous checkpoint .* is untouched"):
+    with pytest.raises(TrainingError, match=r"No space left on device; the previous checkpoint .* is untouched"):
         train(config, quiet=True)
     run = Path(config.run.dir)
     assert checkpoint(run)["global_step"] == 5
@@ -222,15 +223,10 @@ def test_gradient_checkpointing_changes_memory_not_weights(recipe):
 
 
 def test_fine_tuning_takes_over_weights_and_preprocessing_and_names_the_new_classifier(recipe, tmp_path):
-    from segatlas.data.shapes import make_shapes
-
-    first = train(recipe("train.epochs=1", "model.input.mean=[0.1,0.2,0.3]", "model.input.std=[1,1,1]", name="first"), quiet=True)
-    two = make_shapes(tmp_path / "two", train=4, val=2, test=1, size=(32, 48), seed=5)
+    own = "model.input={mean: [0.1, 0.2, 0.3], std: [1, 1, 1]}"
+    first = train(recipe("train.epochs=1", own, name="first"), quiet=True)
+    make_shapes(tmp_path / "two", train=4, val=2, test=1, size=(32, 48), seed=5)
     for mask in Path(tmp_path / "two").rglob("masks/*.png"):
-        import numpy as np
-
-        from segatlas.data.formats.masks import read_mask, write_mask
-
         write_mask(mask, np.minimum(read_mask(mask), 1).astype(np.uint8))
     (tmp_path / "two" / "classes.json").unlink()
     run = train(
@@ -240,12 +236,11 @@ def test_fine_tuning_takes_over_weights_and_preprocessing_and_names_the_new_clas
     card = json.loads((run.dir / "model" / "card.json").read_text())
     assert card["preprocessing"]["mean"] == [0.1, 0.2, 0.3]
     assert "new, because the class count differs: classifier.weight" in (run.dir / "log.txt").read_text()
-    assert two is None or two
 
 
 def test_a_class_count_that_differs_from_the_data_is_a_config_error_and_nothing_is_written(recipe):
     config = recipe("model.num_classes=99")
-    with pytest.raises(ConfigError, match="model.num_classes"):
+    with pytest.raises(ConfigError, match=r"model\.num_classes"):
         train(config, quiet=True)
     assert not Path(config.run.dir).exists()
 

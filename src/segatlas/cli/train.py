@@ -20,6 +20,7 @@ from segatlas.cli.common import (
 )
 from segatlas.errors import UsageError
 
+DRY_RUN = "Build all, run one batch, print shapes and memory; nothing is written."
 RESUME = "Continue a run: 'last', a run folder or a checkpoint. It needs no recipe."
 
 
@@ -29,7 +30,7 @@ def train(
     resume: Annotated[str | None, typer.Option(metavar="last|PATH", help=RESUME)] = None,
     devices: Annotated[int | None, typer.Option(help="Processes or GPUs; short for train.devices.")] = None,
     precision: Annotated[str | None, typer.Option(help="fp32, bf16 or fp16; short for train.precision.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Build all, run one batch, print shapes and memory.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help=DRY_RUN)] = False,
     json_line: JsonOption = False,
     quiet: QuietOption = False,
     debug: DebugOption = False,
@@ -63,8 +64,8 @@ def train(
     try:
         run = run_training(cfg, resume=resume, quiet=quiet)
     except Interrupted as stop:
-        saved = f"checkpoint written; continue with: segatlas train --resume {stop.run}" if stop.saved else "stopped at once"
-        typer.echo(f"interrupted: {saved}", err=True)
+        how = "a checkpoint was written" if stop.saved else "stopped at once"
+        typer.echo(f"interrupted: {how}; continue with: segatlas train --resume {stop.run}", err=True)
         raise typer.Exit(INTERRUPTED) from stop
     if not quiet:
         console.print(f"run: {run.dir}\nmodel: {run.best}\nreport: {run.dir / 'report.html'}")

@@ -17,6 +17,7 @@ _MIT = "segatlas.encoders.mit"
 
 ENCODERS: dict[str, str] = {
     "resnet18": _RESNET,
+    "resnet18_w32": _RESNET,
     "resnet34": _RESNET,
     "resnet50": _RESNET,
     "resnet101": _RESNET,

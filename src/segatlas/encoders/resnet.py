@@ -8,7 +8,8 @@ Idea: each block adds a correction to its input, so that very deep networks stil
 Letters: N batch, C picture channels, H W picture.
 
 Forms: `resnet50` has one 7x7 convolution as stem; `resnet50c` three 3x3 ones; `resnet50d` those, and shortcuts that
-average before they stride. The stride of a bottleneck is in its 3x3 convolution everywhere. Parameter names are those
+average before they stride; `resnet18_w32` has half the channels everywhere (32 to 256),
+for little data and slow machines. The stride of a bottleneck is in its 3x3 convolution everywhere. Parameter names are those
 of torchvision, and timm's for the deep stem (`conv1.0` to `conv1.6`, then `bn1`).
 """
 
@@ -87,6 +88,7 @@ class ResNet(Encoder):
         in_channels: channels of the picture.
         deep_stem: three 3x3 convolutions instead of one 7x7.
         average_shortcut: where a shortcut strides, average 2x2 pixels first instead of dropping three of four.
+        width: channels of the stem and of the first layer, doubled at each further layer.
         output_stride: stride of the last map; below 32 the last one (16) or two (8) layers dilate instead of striding.
     """
 
@@ -98,42 +100,45 @@ class ResNet(Encoder):
         in_channels: int = 3,
         deep_stem: bool = False,
         average_shortcut: bool = False,
+        width: int = 64,
         output_stride: int = 32,
     ):
         super().__init__()
         if output_stride not in (8, 16, 32):
             raise UsageError(f"output_stride = {output_stride}: a ResNet can have 8, 16 or 32")
         self.conv1 = (
-            deep_stem_convolutions(in_channels) if deep_stem else nn.Conv2d(in_channels, 64, 7, 2, 3, bias=False)
+            deep_stem_convolutions(in_channels, width)
+            if deep_stem
+            else nn.Conv2d(in_channels, width, 7, 2, 3, bias=False)
         )
-        self.bn1 = nn.BatchNorm2d(64)
+        self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
 
-        channels, strides = [64], [2]
-        in_width, stride, dilation = 64, 4, 1
+        channels, strides = [width], [2]
+        in_width, stride, dilation = width, 4, 1
         for index, depth in enumerate(depths):
             layer_stride = 1 if index == 0 or stride == output_stride else 2
             next_dilation = dilation * 2 if index > 0 and layer_stride == 1 else dilation
-            width = 64 * 2**index
+            layer_width = width * 2**index
             layer = residual_layer(
                 block,
                 in_width,
-                width,
+                layer_width,
                 depth,
                 stride=layer_stride,
                 dilations=(dilation, next_dilation),
                 average_shortcut=average_shortcut,
             )
             setattr(self, f"layer{index + 1}", layer)
-            in_width, stride, dilation = width * block.expansion, stride * layer_stride, next_dilation
+            in_width, stride, dilation = layer_width * block.expansion, stride * layer_stride, next_dilation
             channels.append(in_width)
             strides.append(stride)
         self.channels, self.strides = tuple(channels), tuple(strides)
         init_weights(self)
 
     def stem(self, x: Tensor) -> Tensor:
-        """Map a picture (N, C, H, W) to (N, 64, H/2, W/2)."""
+        """Map a picture (N, C, H, W) to (N, width, H/2, W/2)."""
         out: Tensor = self.relu(self.bn1(self.conv1(x)))
         return out
 
@@ -155,16 +160,16 @@ class ResNet(Encoder):
         return [self.get_submodule(f"layer{i}") for i in (1, 2, 3, 4)]
 
 
-def deep_stem_convolutions(in_channels: int) -> nn.Sequential:
+def deep_stem_convolutions(in_channels: int, width: int) -> nn.Sequential:
     """Return three 3x3 convolutions; the norm and ReLU after the last are the network's own `bn1` and `relu`."""
     return nn.Sequential(
-        nn.Conv2d(in_channels, 32, 3, stride=2, padding=1, bias=False),
-        nn.BatchNorm2d(32),
+        nn.Conv2d(in_channels, width // 2, 3, stride=2, padding=1, bias=False),
+        nn.BatchNorm2d(width // 2),
         nn.ReLU(inplace=True),
-        nn.Conv2d(32, 32, 3, padding=1, bias=False),
-        nn.BatchNorm2d(32),
+        nn.Conv2d(width // 2, width // 2, 3, padding=1, bias=False),
+        nn.BatchNorm2d(width // 2),
         nn.ReLU(inplace=True),
-        nn.Conv2d(32, 64, 3, padding=1, bias=False),
+        nn.Conv2d(width // 2, width, 3, padding=1, bias=False),
     )
 
 
@@ -217,13 +222,15 @@ DEPTHS: dict[str, Depth] = {
 
 
 def build(name: str, *, in_channels: int = 3, output_stride: int = 32) -> ResNet:
-    """Make a ResNet by name, e.g. resnet50, resnet50c (deep stem), resnet50d (deep stem and averaging shortcuts)."""
-    block, depths = DEPTHS[name.rstrip("cd")]
+    """Make a ResNet by name: resnet50, resnet50c (deep stem), resnet50d (averaging shortcuts), resnet18_w32."""
+    family, _, width = name.partition("_w")
+    block, depths = DEPTHS[family.rstrip("cd")]
     return ResNet(
         block,
         depths,
         in_channels=in_channels,
-        deep_stem=name.endswith(("c", "d")),
-        average_shortcut=name.endswith("d"),
+        deep_stem=family.endswith(("c", "d")),
+        average_shortcut=family.endswith("d"),
+        width=int(width or 64),
         output_stride=output_stride,
     )

@@ -37,9 +37,7 @@ def raise_logits(
     return logits
 
 
-def _resample(
-    logits: Tensor, dim: int, size: int, canvas: int, crop: int, align_corners: bool, mode: str
-) -> Tensor:
+def _resample(logits: Tensor, dim: int, size: int, canvas: int, crop: int, align_corners: bool, mode: str) -> Tensor:
     dtype = torch.promote_types(logits.dtype, torch.float32)
     axis = make_axis(
         logits.shape[dim],

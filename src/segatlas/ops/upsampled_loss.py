@@ -202,7 +202,9 @@ class _Terms:
         self.class_weight = None if weight is None else weight.to(labels.device, dtype)
         self.pixel_weight = None if pixel_weight is None else lattice.pad_map(pixel_weight.to(dtype), 0)
         # What each class gets of the smoothed target: (K, 1, 1), times the pixel's own weight.
-        spread = torch.ones(classes, dtype=dtype, device=labels.device) if self.class_weight is None else self.class_weight
+        spread = (
+            torch.ones(classes, dtype=dtype, device=labels.device) if self.class_weight is None else self.class_weight
+        )
         self.spread = (spread * (smoothing / classes)).view(-1, 1, 1)
 
     def pixels(self, slot: Slot, targets: _Targets, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

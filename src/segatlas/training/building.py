@@ -67,9 +67,9 @@ def build_parts(config: Config) -> Parts:
         in_channels=channels,
         **model.architecture_fields(),
     )
-    if config.train.freeze_encoder:
-        net.encoder.requires_grad_(False)
-    net.encoder.gradient_checkpointing = config.train.gradient_checkpointing
+    encoder = net.get_submodule("encoder")
+    encoder.requires_grad_(not config.train.freeze_encoder)
+    setattr(encoder, "gradient_checkpointing", config.train.gradient_checkpointing)  # noqa: B010
     preprocessing, inference = preprocessing_of(model.input, channels), inference_of(model.input)
     if model.start_from:
         report = start_from(net, model.start_from)
@@ -89,9 +89,7 @@ def build_parts(config: Config) -> Parts:
         config.transforms, mean=preprocessing.mean, std=preprocessing.std, max_value=preprocessing.max_value,
         channels=channels,
     )  # fmt: skip
-    return Parts(
-        train=train, val=val, net=net, criterion=_criterion(config, train), card=card, pipeline=pipeline
-    )
+    return Parts(train=train, val=val, net=net, criterion=_criterion(config, train), card=card, pipeline=pipeline)
 
 
 def preprocessing_of(given: InputConfig, channels: int) -> Preprocessing:
@@ -121,4 +119,3 @@ def _criterion(config: Config, train: SegmentationData) -> Criterion:
         named = ", ".join(f"{name} {weight:.2f}" for name, weight in zip(train.classes, weights, strict=True))
         LOGGER.info("automatic class weights: %s", named)
     return Criterion(config.losses, automatic_weights=automatic)
-

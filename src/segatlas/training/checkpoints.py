@@ -19,6 +19,9 @@ from segatlas.training.logbook import LOGGER
 from segatlas.training.module import SegmentationModule
 from segatlas.training.run import RunFolder
 
+WRITE_FAILURES = ("no space left", "file write failed", "unexpected pos", "iostream error", "disk quota")
+"""How torch words a failed write, which it raises as a plain RuntimeError."""
+
 
 class Interrupted(BaseException):
     """Ctrl-C was pressed once and the checkpoint of `run` is written (`saved`), or twice and it is not."""
@@ -50,7 +53,8 @@ class RunCheckpoints(Checkpoint):
             return
         if step >= pl_module.total_steps:
             trainer.should_stop = True  # makes the trainer validate once more, also off the usual rhythm
-        if trainer.should_stop or (trainer.fit_loop.total_batch_idx + 1) % trainer.val_check_batch == 0:
+        validations = int(trainer.val_check_batch or 1)
+        if trainer.should_stop or (trainer.fit_loop.total_batch_idx + 1) % validations == 0:
             return  # a validation follows and saves; a checkpoint before it would lose it on resume
         every = self.config.checkpoint_every
         interrupted = self._interrupted(trainer)
@@ -60,7 +64,7 @@ class RunCheckpoints(Checkpoint):
         if interrupted:
             raise Interrupted(self.folder.root, saved=True)
 
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: SegmentationModule) -> None:
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Compare with the best so far; save last, and best if it is one."""
         if trainer.sanity_checking:
             return
@@ -151,6 +155,4 @@ class RunCheckpoints(Checkpoint):
 
 def _is_disk_error(error: Exception) -> bool:
     text = str(error).lower()
-    return isinstance(error, OSError) or any(
-        words in text for words in ("no space left", "file write failed", "unexpected pos", "iostream error", "disk quota")
-    )
+    return isinstance(error, OSError) or any(words in text for words in WRITE_FAILURES)

@@ -82,9 +82,8 @@ class SegmentationDataModule(pl.LightningDataModule):
     def state_dict(self) -> dict[str, Any]:
         """Return the epoch and how many samples of it this process has been given."""
         assert self.trainer is not None
-        loop = self.trainer.fit_loop
-        batches = loop.epoch_loop.batch_progress.current.ready
-        return {"epoch": loop.epoch_progress.current.processed, "samples": batches * self.config.train.batch}
+        batches = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        return {"epoch": self.trainer.current_epoch, "samples": batches * self.config.train.batch}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on behind those samples."""

@@ -6,11 +6,11 @@ import json
 
 from segatlas import drawing
 from segatlas.config import to_yaml
-from segatlas.config.schema import Config
 from segatlas.data.dataset import SegmentationData
 from segatlas.data.formats.atomic import whole_file
 from segatlas.evaluation import Report, evaluate
 from segatlas.inference import Predictor, load
+from segatlas.recipe import Config
 from segatlas.training.logbook import LOGGER
 from segatlas.training.run import RunFolder
 
@@ -27,7 +27,7 @@ def finish_run(config: Config, folder: RunFolder, val: SegmentationData) -> Repo
         LOGGER.warning("no validation took place: no best weights, no evaluation")
         return None
     predictor = load(folder.model, device=config.train.device)
-    report = evaluate(predictor, config, progress=False)
+    report = evaluate(folder.root, config, device=config.train.device, progress=False)
     report.to_json(folder.evaluation)
     curves = drawing.curves_picture(folder.metrics)
     confusion = drawing.confusion_picture(report.confusion, report.scores.classes)

@@ -6,6 +6,7 @@ import logging
 import os
 import warnings
 from dataclasses import dataclass
+from datetime import timedelta
 from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,7 @@ def _fit(
             if step >= module.total_steps:
                 LOGGER.warning("nothing left to train: %s is at step %d of %d", checkpoint, step, module.total_steps)
         if checkpoint is None or step < module.total_steps:
-            warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before the epoch")  # ours is exact
+            _quiet_warnings()
             trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         if not first:
             return Run(dir=folder.root, best=folder.model)
@@ -133,7 +134,7 @@ def _trainer(
         precision=PRECISION[settings.precision],  # type: ignore[arg-type]
         max_epochs=-1,
         max_steps=lengths.steps,
-        max_time={"minutes": settings.time_limit} if settings.time_limit else None,
+        max_time=timedelta(minutes=settings.time_limit) if settings.time_limit else None,
         accumulate_grad_batches=settings.accumulate,
         gradient_clip_val=settings.clip,
         val_check_interval=lengths.batches_between_validations(settings),
@@ -149,7 +150,7 @@ def _trainer(
         default_root_dir=folder.root,
     )
     # Filling fresh memory to make reads of uninitialised values repeatable costs time and we have none of them.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     return trainer, checkpoints, reporter
 
 
@@ -249,6 +250,12 @@ def _resume_step(checkpoint: Path) -> int:
     return int(content["global_step"])
 
 
+def _quiet_warnings() -> None:
+    """Silence what the trainer warns about and we have answered: our resume is exact, its own imports are dated."""
+    warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before the epoch")
+    warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated")
+
+
 def _explain(error: RuntimeError, folder: RunFolder) -> SegAtlasError:
     text = str(error)
     kept = f"continue with --resume {folder.root}" if folder.last.exists() else "no checkpoint had been written yet"
@@ -258,5 +265,7 @@ def _explain(error: RuntimeError, folder: RunFolder) -> SegAtlasError:
             "data.workers=0 reads in the main process"
         )
     if "out of memory" in text:
-        return TrainingError(f"out of memory: {text.splitlines()[0]}; {kept}. A smaller train.batch or transforms.crop helps")
+        return TrainingError(
+            f"out of memory: {text.splitlines()[0]}; {kept}. A smaller train.batch or transforms.crop helps"
+        )
     raise error

@@ -45,7 +45,7 @@ class SegmentationModule(pl.LightningModule):
         """Put the network in training mode; a frozen encoder keeps its statistics."""
         self.net.train()
         if self.recipe.train.freeze_encoder:
-            self.net.encoder.eval()
+            self.net.get_submodule("encoder").eval()
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Return the loss of one batch. Raises TrainingError naming the pictures when it is not finite."""
@@ -95,6 +95,7 @@ class SegmentationModule(pl.LightningModule):
     def validation_step(self, sample: Sample, index: int) -> None:
         """Predict one picture at its own size and count."""
         assert self._metrics is not None
+        assert sample.label is not None
         self._metrics.update(self.predictor.predict(sample.image).semantic, sample.label)
 
     def on_validation_epoch_end(self) -> None:

@@ -18,17 +18,14 @@ def parameter_groups(net: nn.Module, config: OptimizerConfig, lr: float) -> list
     """
     factors = _encoder_factors(net, config)
     groups: dict[tuple[float, float], dict[str, Any]] = {}
-    for name, parameter in net.named_parameters():
+    for parameter in net.parameters():
         if not parameter.requires_grad:
             continue
         factor = factors.get(id(parameter), 1.0)
         decay = config.weight_decay if parameter.ndim > 1 or config.decay_norms else 0.0
-        group = groups.setdefault(
-            (factor, decay), {"params": [], "names": [], "lr": lr * factor, "base_lr": lr * factor, "weight_decay": decay}
-        )
-        group["params"].append(parameter)
-        group["names"].append(name)
-    return [{key: value for key, value in group.items() if key != "names"} for group in groups.values()]
+        settings = {"params": [], "lr": lr * factor, "base_lr": lr * factor, "weight_decay": decay}
+        groups.setdefault((factor, decay), settings)["params"].append(parameter)
+    return list(groups.values())
 
 
 def _encoder_factors(net: nn.Module, config: OptimizerConfig) -> dict[int, float]:

@@ -11,7 +11,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from segatlas.training.logbook import LOGGER, Logbook
-from segatlas.training.module import SegmentationModule
 
 
 class ProgressReporter(pl.Callback):
@@ -33,7 +32,7 @@ class ProgressReporter(pl.Callback):
         self._losses: list[float] = []
         self._since, self._since_step, self._reported = time.perf_counter(), 0, -1
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: SegmentationModule) -> None:
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Open the bar at the step the run starts from."""
         self._since, self._since_step = time.perf_counter(), trainer.global_step
         if self.bar is not None:
@@ -42,9 +41,7 @@ class ProgressReporter(pl.Callback):
                 "train", total=pl_module.total_steps, completed=trainer.global_step, numbers=""
             )
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: SegmentationModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Collect the loss; every `every` steps write a row and a line."""
         self._losses.append(float(outputs["loss"]) * trainer.accumulate_grad_batches)
         step = trainer.global_step
@@ -69,7 +66,7 @@ class ProgressReporter(pl.Callback):
             left = (pl_module.total_steps - step) * self.pictures_per_step / max(values["pictures_per_s"], 1e-9)
             LOGGER.info("step %d/%d  %s  %s left", step, pl_module.total_steps, numbers, _duration(left))
 
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: SegmentationModule) -> None:
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Write the scores of a validation; its time does not count as training time."""
         if trainer.sanity_checking:
             return

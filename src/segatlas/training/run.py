@@ -96,6 +96,7 @@ def make_run_folder(config: Config) -> RunFolder:
     Raises UsageError when `run.dir` already holds a run and `run.exist_ok` is off, or the place cannot be written.
     """
     run = config.run
+    name = run.name or f"{config.model.name}_{config.data.name}"
     try:
         if run.dir:
             folder = RunFolder(root=Path(run.dir))
@@ -106,7 +107,7 @@ def make_run_folder(config: Config) -> RunFolder:
                 )
             folder.root.mkdir(parents=True, exist_ok=True)
         else:
-            folder = RunFolder(root=_next_numbered(Path(run.root) / config.task, run.name or f"{config.model.name}_{config.data.name}"))
+            folder = RunFolder(root=_next_numbered(Path(run.root) / config.task, name))
         for sub in (folder.last.parent, folder.plots, folder.samples):
             sub.mkdir(exist_ok=True)
     except OSError as error:

@@ -43,8 +43,8 @@ class ResumableSampler(Sampler[tuple[int, int]]):
 def samples_per_epoch(samples: int, batch: int, accumulate: int = 1) -> int:
     """Return how many of a process's samples an epoch uses: whole optimiser steps, so that steps and batches agree.
 
-    A smaller last batch or step would also weigh its pictures more. A set too small for one step is used as far as whole
-    batches go; one too small for a batch is used whole.
+    A smaller last batch or step would also weigh its pictures more. A set too small for one step is used as far as
+    whole batches go; one too small for a batch is used whole.
     """
     for unit in (batch * accumulate, batch):
         if samples >= unit:

@@ -1,0 +1,45 @@
+"""Training on two processes under torchrun (gloo): a kill at any moment and a resume end as if nothing had happened."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from segatlas.config import to_yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def torchrun(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--rdzv-backend=c10d"]
+    command += ["--rdzv-endpoint=localhost:0", str(Path(__file__).with_name("two_processes.py")), *arguments]
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1", **environment}
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=280, check=False)
+
+
+def test_a_killed_run_on_two_processes_resumes_to_the_same_weights(recipe, tmp_path):
+    settings = ("train.accumulate=2", "train.batch=1", "train.ema={decay: 0.9}", "train.checkpoint_every=1")
+    recipes = {}
+    for name in ("whole", "cut"):
+        recipes[name] = tmp_path / f"{name}.yaml"
+        recipes[name].write_text(to_yaml(recipe(*settings, "log.samples=0", name=name)))
+    whole = torchrun(str(recipes["whole"]))
+    assert whole.returncode == 0, whole.stderr[-2000:]
+    killed = torchrun(str(recipes["cut"]), KILL_AT="3")
+    assert killed.returncode != 0
+    last = tmp_path / "cut" / "checkpoints" / "last.ckpt"
+    assert torch.load(last, weights_only=True)["global_step"] == 3
+    resumed = torchrun(str(recipes["cut"]), str(tmp_path / "cut"))
+    assert resumed.returncode == 0, resumed.stderr[-2000:]
+    one, other = (
+        torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True) for name in ("whole", "cut")
+    )
+    assert one["global_step"] == other["global_step"] == 4
+    for part in ("state_dict", "current_model_state"):
+        for name, tensor in one[part].items():
+            assert torch.equal(tensor, other[part][name]), f"{part} {name} differs"
+    assert (tmp_path / "cut" / "report.html").exists()
