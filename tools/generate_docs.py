@@ -2,8 +2,8 @@
 
     python tools/generate_docs.py
 
-Nothing in there is typed by hand: keys and losses come from the schema, networks and encoders are built with shapes only
-(meta device) and counted, definitions and commands are those that the program prints.
+Nothing in there is typed by hand: keys and losses come from the schema, networks and encoders are built with shapes
+only (meta device) and counted, definitions and commands are those that the program prints.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def recipe_keys() -> Iterator[str]:
     from segatlas.config.reference import reference
 
     yield "# Keys of a recipe"
-    yield "What `segatlas config schema` prints. The same table for editors, as a JSON Schema: `segatlas config schema --json`."
+    yield "What `segatlas config schema` prints. For editors, as a JSON Schema: `segatlas config schema --json`."
     _, rows = reference()[0]
     groups = dict.fromkeys(_group(row.key) for row in rows)
     for group in groups:
@@ -78,7 +78,10 @@ def losses() -> Iterator[str]:
     from segatlas.config.reference import reference
 
     yield "# Losses"
-    yield "A line of `losses:` in a recipe is one of these; the weighted sum is minimised. Unlabelled pixels (255) play no part."
+    yield (
+        "A line of `losses:` in a recipe is one of these; the weighted sum is minimised. "
+        "Unlabelled pixels (255) play no part."
+    )
     for title, rows in reference()[1:]:
         name, _, meaning = title.removeprefix("Loss ").partition(": ")
         yield f"## {name}" if title.startswith("Loss ") else "## Keys of every loss"
@@ -108,8 +111,9 @@ def models() -> Iterator[str]:
     height, width = MEASURED_SIZE
     yield "# Table of networks"
     yield (
-        f"Parameters with {MEASURED_CLASSES} classes; GMACs are multiply-accumulates of convolutions and matrix products "
-        f"for one {height}x{width} picture (1 MAC = 2 FLOPs). `segatlas models info NAME` prints the same for one network."
+        f"Parameters with {MEASURED_CLASSES} classes; GMACs are multiply-accumulates of convolutions and matrix "
+        f"products for one {height}x{width} picture (1 MAC = 2 FLOPs). `segatlas models info NAME` prints the same for "
+        "one network."
     )
     rows = []
     for entry in ARCHITECTURES.values():
@@ -155,8 +159,8 @@ def metrics() -> Iterator[str]:
 
     yield "# Definitions of metrics"
     yield (
-        "TP, FP, FN are the pixels of a class rightly predicted, wrongly predicted and missed, summed over the whole set "
-        "of pictures; unlabelled pixels (255) are left out of everything. Every `eval.json` carries these sentences."
+        "TP, FP, FN are the pixels of a class rightly predicted, wrongly predicted and missed, summed over the whole "
+        "set of pictures; unlabelled pixels (255) are left out of everything. Every `eval.json` carries these sentences."
     )
     yield table(("Name", "Definition"), ((code(name), text) for name, text in DEFINITIONS.items()))
 
@@ -217,7 +221,8 @@ def _words(name: str, info: Any, kind: Any, default: Any) -> str:
     long = f"--{name.strip('_').replace('_', '-')}"
     if is_flag and not spelled:
         return code(f"{long}/--no-{long[2:]}")
-    return ", ".join(code(word) for word in spelled or (long,)) + ("" if is_flag else f" {code(info.metavar or _kind(kind))}")
+    value = "" if is_flag else f" {code(info.metavar or _kind(kind))}"
+    return ", ".join(code(word) for word in spelled or (long,)) + value
 
 
 def _plain_type(kind: Any) -> Any:

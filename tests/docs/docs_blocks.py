@@ -2,9 +2,9 @@
 
 What is run and how:
 
-- ```bash: a command a line (a line that ends in a backslash goes on). `segatlas` commands run in this process through the
-  same typer application as on the command line; words in EXTRA and SMALL are added so that a command takes a moment
-  instead of hours. A comment `# exits N` behind a command states its exit code; otherwise 0 is expected.
+- ```bash: a command a line (a line that ends in a backslash goes on). `segatlas` commands run in this process through
+  the same typer application as on the command line; words in EXTRA, SMALL, LIMITS and TINY_UNET are added so that a
+  command takes a moment instead of hours, and what would start several processes (torchrun, --devices) is a dry run. A comment `# exits N` behind a command states its exit code; otherwise 0 is expected.
 - ```console: `$ command` lines as above; the lines below a command must occur in its output, `...` stands for any.
 - ```python: run in one namespace a page; shipped recipes loaded by name get the words of SMALL too.
 - ```yaml: loaded as a recipe; a first line `# NAME.yaml` also writes the block to that file for later commands.
@@ -37,7 +37,7 @@ SMALL = ("transforms.crop=null", "train.schedule.warmup=1", "log.tensorboard=fal
 LIMITS = ("train.batch=2", "train.device=cpu", "train.threads=1", "data.workers=0")
 """Laid over a recipe after the page's own words."""
 TINY_UNET = ("model.encoder=null", "model.width=4")
-"""For a U-Net recipe whose command says nothing of the model."""
+"""Laid over a recipe where the page does not choose the network itself."""
 
 EXTRA: dict[str, tuple[str, ...]] = {
     "eval": ("--device", "cpu"),
@@ -176,8 +176,9 @@ def run_command(command: Command, place: str) -> None:
     assert result.exit_code == command.exit_code, (
         f"{place}: `{text}` exits {result.exit_code}, expected {command.exit_code}{trace}\n{result.output}"
     )
+    printed = " ".join(result.output.split())
     for line in command.output:
-        assert " ".join(line.split()) in " ".join(result.output.split()), f"{place}: `{text}` lacks: {line}\n{result.output}"
+        assert " ".join(line.split()) in printed, f"{place}: `{text}` lacks: {line}\n{result.output}"
 
 
 def small_words(words: list[str]) -> list[str]:
@@ -191,14 +192,22 @@ def small_words(words: list[str]) -> list[str]:
 
 
 def small_train(words: list[str]) -> list[str]:
+    """Return the words behind `train`, a recipe's first, with the ones that make it small."""
     recipe = [] if "=" in words[0] or words[0].startswith("-") else words[:1]
     own = words[len(recipe) :]
-    is_unet = bool(recipe) and recipe[0].startswith("unet")
-    tiny = TINY_UNET if is_unet and not any(word.startswith("model.") for word in own) else ()
-    length = "train.steps=1" if any(word.startswith("train.steps=") for word in own) else "train.epochs=1"
-    if not recipe:
-        length = "train.epochs=1"
-    return [*recipe, *SMALL, *tiny, *own, *LIMITS, length]
+    has_steps = any(word.startswith("train.steps=") for word in own)
+    tiny = () if says_the_network(recipe, own) else TINY_UNET
+    return [*recipe, *SMALL, *tiny, *own, *LIMITS, "train.steps=1" if has_steps else "train.epochs=1"]
+
+
+def says_the_network(recipe: list[str], own: list[str]) -> bool:
+    """Whether the page chooses the network: another one than a U-Net, a file with `model:`, or a word that does."""
+    if any(word.startswith(("model.name=", "model.encoder=")) for word in own):
+        return True
+    file = recipe[0] if recipe else own[own.index("--config") + 1]
+    if file in recipes():
+        return not file.startswith("unet")
+    return "\nmodel:" in Path(file).read_text(encoding="utf-8")
 
 
 _load = Config.load.__func__

@@ -1,7 +1,11 @@
-"""Every command, Python block and recipe in README, CONTRIBUTING and docs/ does what the page says. See `docs_blocks.py`."""
+"""Every command, Python block and recipe in README, CONTRIBUTING and docs/ does what the page says.
+
+How blocks are found, made small and run, and which commands are excused with which reason: `docs_blocks.py`.
+"""
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -10,8 +14,8 @@ import numpy as np
 import pytest
 import torch
 from docs_blocks import ROOT, Block, find_blocks, find_commands, parse_command, run_block, run_command, small_train
-
 from fakes.folder import write_folder
+
 from segatlas.data.shapes import make_shapes
 from segatlas.recipe import Config
 
@@ -70,6 +74,13 @@ def test_the_chinese_readme_has_the_blocks_of_the_english_one():
 def without_comments(block: Block) -> tuple[str, list[str]]:
     lines = (line.partition("#")[0].rstrip() for line in block.text.splitlines())
     return block.language, [line for line in lines if line]
+
+
+@pytest.mark.parametrize("name", ["README.md", "README.zh.md", "CONTRIBUTING.md"])
+def test_every_link_of_a_page_outside_docs_leads_to_a_file(name: str):
+    links = re.findall(r"\]\(([^)#:]+)\)", (ROOT / name).read_text(encoding="utf-8"))
+    assert links
+    assert [link for link in links if not (ROOT / link).is_file()] == []
 
 
 def test_a_command_that_nobody_knows_fails():
