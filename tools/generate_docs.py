@@ -160,7 +160,8 @@ def metrics() -> Iterator[str]:
     yield "# Definitions of metrics"
     yield (
         "TP, FP, FN are the pixels of a class rightly predicted, wrongly predicted and missed, summed over the whole "
-        "set of pictures; unlabelled pixels (255) are left out of everything. Every `eval.json` carries these sentences."
+        "set of pictures; unlabelled pixels (255) are left out of everything. Every `eval.json` carries these "
+        "sentences."
     )
     yield table(("Name", "Definition"), ((code(name), text) for name, text in DEFINITIONS.items()))
 

@@ -4,7 +4,8 @@ What is run and how:
 
 - ```bash: a command a line (a line that ends in a backslash goes on). `segatlas` commands run in this process through
   the same typer application as on the command line; words in EXTRA, SMALL, LIMITS and TINY_UNET are added so that a
-  command takes a moment instead of hours, and what would start several processes (torchrun, --devices) is a dry run. A comment `# exits N` behind a command states its exit code; otherwise 0 is expected.
+  command takes a moment instead of hours, and what would start several processes (torchrun, --devices) is a dry run. A
+  comment `# exits N` behind a command states its exit code; otherwise 0 is expected.
 - ```console: `$ command` lines as above; the lines below a command must occur in its output, `...` stands for any.
 - ```python: run in one namespace a page; shipped recipes loaded by name get the words of SMALL too.
 - ```yaml: loaded as a recipe; a first line `# NAME.yaml` also writes the block to that file for later commands.
