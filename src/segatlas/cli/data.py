@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,6 @@ from segatlas.cli.common import (
     ConfigFileOption,
     DebugOption,
     JsonOption,
-    Words,
     human,
     load_recipe,
     print_json_line,
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="Check, repair, describe, show, make and convert data sets.")
 
 MOST_FILES = 5
-BAR_WIDTH = 30
+BAR_WIDTH = 18
 TARGETS = ("folder", "cityscapes-ids")
 
 DataWords = Annotated[
@@ -72,7 +72,7 @@ def check(
         check_new_folder(fix, Path(cfg.data.root).expanduser())
     with progress_bar("reading") as report:
         diagnosis = examine(cfg.data, split=split, num_classes=cfg.model.num_classes, jobs=jobs, progress=report)
-    print_diagnosis(diagnosis, console, advise=fix is None)
+    print_diagnosis(diagnosis, console, None if fix is not None else _fix_command(words, config_file))
     record = diagnosis.to_dict()
     if fix is not None:
         with progress_bar("writing") as report:
@@ -97,6 +97,8 @@ def stats(
     """Count sizes, values, class pixels and pictures of every split, and suggest class weights and normalisation."""
     import json
 
+    from segatlas.data import create_dataset
+    from segatlas.data.doctor import available_splits
     from segatlas.data.formats.atomic import whole_file
     from segatlas.data.statistics import describe
 
@@ -104,7 +106,8 @@ def stats(
     console = human(json_line=json_line)
     record: dict[str, object] = {"root": cfg.data.root, "name": cfg.data.name, "splits": {}}
     described = []
-    for dataset in open_splits(cfg):
+    for split in available_splits(cfg.data):
+        dataset = create_dataset(cfg.data, split, cfg.seed)
         with progress_bar(f"reading {dataset.split}") as report:
             described.append(describe(dataset, jobs=jobs, progress=report))
         print_statistics(described[-1], console)
@@ -246,23 +249,6 @@ def load_data(words: Sequence[str] | None, config_file: Path | None = None) -> C
     return load_recipe(words, config_file)
 
 
-def open_splits(cfg: Config) -> list[SegmentationData]:
-    """Return the splits of a data set that have pictures; DataError where none has."""
-    from segatlas.data import create_dataset
-
-    found, fault = [], None
-    for split in ("train", "val", "test"):
-        try:
-            found.append(create_dataset(cfg.data, split, cfg.seed))
-        except DataError as error:
-            if "is empty" not in str(error):
-                raise
-            fault = error
-    if not found and fault is not None:
-        raise fault
-    return found
-
-
 @contextmanager
 def progress_bar(text: str) -> Iterator[Report]:
     """Yield what to call with (done, in all); a bar on stderr where that is a terminal."""
@@ -275,8 +261,8 @@ def progress_bar(text: str) -> Iterator[Report]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def print_diagnosis(diagnosis: Diagnosis, console: Console, *, advise: bool = True) -> None:
-    """Print what was looked at, each finding with its files and repair, and a last line that sums up."""
+def print_diagnosis(diagnosis: Diagnosis, console: Console, fix_command: str | None) -> None:
+    """Print what was looked at, each finding with its files and repair, and what to do next."""
     from rich.text import Text
 
     console.print(Text.assemble(("data check ", "bold"), str(diagnosis.root), f"  (data.name={diagnosis.name})"))
@@ -297,10 +283,13 @@ def print_diagnosis(diagnosis: Diagnosis, console: Console, *, advise: bool = Tr
         console.print(Text.assemble(verdict, f": {counts} in {_number(pictures, 'picture')}"))
         return
     console.print(Text.assemble(("faulty", "bold red"), f": {counts} in {_number(pictures, 'picture')}"))
-    if advise and diagnosis.survey is not None:
-        console.print(
-            f"A repaired copy in a new folder: segatlas data check {diagnosis.root} --fix NEW_FOLDER", markup=False
-        )
+    if fix_command is not None and diagnosis.survey is not None:
+        console.print(f"A repaired copy in a new folder: {fix_command}", markup=False)
+
+
+def _fix_command(words: Sequence[str] | None, config_file: Path | None) -> str:
+    typed = [*(words or ()), *(["--config", str(config_file)] if config_file else [])]
+    return f"segatlas data check {' '.join(map(shlex.quote, typed))} --fix NEW_FOLDER"
 
 
 def _print_finding(finding: Finding, diagnosis: Diagnosis, console: Console) -> None:
@@ -318,7 +307,8 @@ def _print_finding(finding: Finding, diagnosis: Diagnosis, console: Console) -> 
     if len(finding.files) > MOST_FILES:
         more = len(finding.files) - MOST_FILES
         console.print(Text.assemble("            ", (f"... and {more} more (--json names all)", "dim")))
-    console.print(Text.assemble(("  repair  ", "dim"), (finding.repair, "green")))
+    for number, line in enumerate(finding.repair.splitlines()):
+        console.print(Text.assemble(("  repair  " if number == 0 else "          ", "dim"), (line, "green")))
 
 
 def _print_fixed(out: Path, console: Console) -> None:

@@ -16,10 +16,10 @@ VERBS: dict[str, Callable[..., Any] | typer.Typer] = {
     "train": train.train,
     "eval": evaluate.evaluate,
     "predict": predict.predict,
-    "models": models.app,
-    "bench": bench.bench,
-    "config": config.app,
     "data": data.app,
+    "models": models.app,
+    "config": config.app,
+    "bench": bench.bench,
     "doctor": doctor.doctor,
 }
 """Verb -> the function that does it, or a group of commands. One file a verb; one line here makes it known."""

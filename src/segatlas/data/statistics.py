@@ -138,8 +138,8 @@ def describe(
     if max_value is None:
         max_value = {"uint8": 255.0, "uint16": 65535.0}.get(depths.most_common(1)[0][0], 1.0)
     pixels = sum(one.size[0] * one.size[1] for one in sums)
-    mean = sum(one.total for one in sums) / pixels
-    variance = sum(one.squares for one in sums) / pixels - mean**2
+    mean = np.sum([one.total for one in sums], axis=0) / pixels
+    variance = np.sum([one.squares for one in sums], axis=0) / pixels - mean**2
     labels = np.sum([one.labels for one in sums], axis=0)
     count = len(dataset.classes)
     return SplitStatistics(

@@ -12,6 +12,7 @@ from segatlas.config.schema import Config, InputConfig
 from segatlas.criteria import Criterion
 from segatlas.data import create_dataset
 from segatlas.data.dataset import SegmentationData
+from segatlas.data.doctor import quick_check
 from segatlas.data.statistics import automatic_weights, count_classes
 from segatlas.data.transforms import Pipeline
 from segatlas.errors import ConfigError, DataError, Problem
@@ -42,6 +43,7 @@ def build_parts(config: Config) -> Parts:
             raise DataError(f"split {dataset.split!r} of {config.data.name} at {config.data.root} holds no picture")
         if dataset.files(0)[1] is None:
             raise DataError(f"split {dataset.split!r} of {config.data.name} at {config.data.root} has no masks")
+        _consult_doctor(dataset)
     model = config.model
     num_classes = model.num_classes or len(train.classes)
     if num_classes != len(train.classes):
@@ -90,6 +92,21 @@ def build_parts(config: Config) -> Parts:
         channels=channels,
     )  # fmt: skip
     return Parts(train=train, val=val, net=net, criterion=_criterion(config, train), card=card, pipeline=pipeline)
+
+
+def _consult_doctor(dataset: SegmentationData) -> None:
+    """Look at a few files now: a fault found here costs a second, found by the loss it costs an evening."""
+    findings = quick_check(dataset)
+    errors = [finding for finding in findings if finding.severity == "error"]
+    for finding in findings:
+        if finding not in errors:
+            LOGGER.warning("data: %s - %s", finding.fault, finding.repair)
+    if errors:
+        first = errors[0]
+        raise DataError(
+            f"{first.fault}\n  {first.repair}\nEverything that is wrong: segatlas data check DIR",
+            first.files[0] if first.files else None,
+        )
 
 
 def preprocessing_of(given: InputConfig, channels: int) -> Preprocessing:

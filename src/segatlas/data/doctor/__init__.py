@@ -6,8 +6,18 @@ shows), `reading` (what the codes of all masks together mean), `rules` (the faul
 
 from __future__ import annotations
 
-from segatlas.data.doctor.examine import data_config, examine, quick_check
+from segatlas.data.doctor.examine import available_splits, data_config, examine, quick_check
 from segatlas.data.doctor.findings import KINDS, Diagnosis, Finding
 from segatlas.data.doctor.repair import FIXES_FILE, repair
 
-__all__ = ["FIXES_FILE", "KINDS", "Diagnosis", "Finding", "data_config", "examine", "quick_check", "repair"]
+__all__ = [
+    "FIXES_FILE",
+    "KINDS",
+    "Diagnosis",
+    "Finding",
+    "available_splits",
+    "data_config",
+    "examine",
+    "quick_check",
+    "repair",
+]

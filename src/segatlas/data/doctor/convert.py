@@ -9,7 +9,8 @@ from pathlib import Path
 from segatlas.config.schema import DataConfig
 from segatlas.data import create_dataset
 from segatlas.data.datasets.cityscapes import to_label_ids
-from segatlas.data.datasets.paired import SPLITS, list_pictures
+from segatlas.data.datasets.paired import list_pictures
+from segatlas.data.doctor.examine import available_splits
 from segatlas.data.doctor.repair import check_new_folder
 from segatlas.data.doctor.survey import Progress
 from segatlas.data.formats.classes import JSON_FILE, write_classes
@@ -32,15 +33,7 @@ def to_folder(cfg: DataConfig, out: str | Path, progress: Progress | None = None
     """
     out, root = Path(out), Path(cfg.root or ".")
     check_new_folder(out, root)
-    splits = {}
-    for split in SPLITS:
-        try:
-            splits[split] = create_dataset(cfg, split)
-        except DataError as error:
-            if error.path != root or "is empty" not in str(error):
-                raise
-    if not splits:
-        raise DataError("no split has pictures", root)
+    splits = {split: create_dataset(cfg, split) for split in available_splits(cfg)}
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     total, done = sum(map(len, splits.values())), 0
     try:

@@ -78,6 +78,19 @@ def data_config(root: str | Path) -> DataConfig:
     return DataConfig.model_validate({"name": name, "root": str(root)})
 
 
+def available_splits(cfg: DataConfig) -> tuple[str, ...]:
+    """Return the splits that `create_dataset` can open, val also where it is held out of train.
+
+    Raises DataError or UsageError where there is no root; ("train",) where the root has nothing, so that opening it
+    says what is missing.
+    """
+    parts = take_inventory(cfg, dataset_class(cfg.name).prepare(cfg)).parts
+    found = [split for split in SPLITS if split in parts and parts[split].matched]
+    if cfg.name == "folder" and "val" not in found and "train" in found and len(parts["train"].matched) > 1:
+        found.insert(1, "val")
+    return tuple(found) or ("train",)
+
+
 def quick_check(dataset: SegmentationData, count: int = 16) -> list[Finding]:
     """Look at a few samples, evenly spread over a split, before time is spent on it. Raises nothing.
 

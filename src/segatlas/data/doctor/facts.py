@@ -1,7 +1,7 @@
 """What one file shows: every file is opened once and decoded once, and only these facts are kept.
 
-Letters: H, W picture. "Solid" pixels have the code of all four neighbours; "between" pixels lie strictly between their
-left and right, or upper and lower, neighbours.
+Letters: H, W picture. "Solid" pixels have the code of all four neighbours (in a JPEG: nearly so); "between" pixels lie
+strictly between their left and right, or upper and lower, neighbours.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from segatlas.data.formats.guards import open_picture, read_bytes
+from segatlas.data.formats.guards import decoding, open_picture, read_bytes
 from segatlas.data.formats.images import decode_image
 from segatlas.data.formats.masks import read_raw
 from segatlas.data.formats.tiff import is_tiff
@@ -21,6 +20,9 @@ from segatlas.errors import DataError
 
 MOST_COLORS = 512
 """Colours of a mask that are kept, the most frequent ones: a smoothed mask has thousands."""
+
+JPEG_STEP = 8
+"""How far neighbours in one area of a JPEG mask may differ."""
 
 SMOOTHED_SHARE = 0.12
 """Of the pixels at a step of two codes or more, the share that lies between, from which on a mask counts as smoothed.
@@ -111,11 +113,12 @@ def look_at_mask(path: Path, *, as_colors: bool = False) -> MaskFacts:
     codes = pack(raw) if is_color else raw
     between, steps = count_between(raw.sum(axis=2, dtype=np.int16) if is_color else raw)
     counts = _count(codes)
+    solid = _count(codes[solid_pixels(raw, JPEG_STEP if is_lossy else 0)])
     return MaskFacts(
         path=path,
         size=(raw.shape[0], raw.shape[1]),
-        counts=dict(sorted(counts.items(), key=lambda item: -item[1])[:MOST_COLORS]) if is_color else counts,
-        solid=_count(codes[1:-1, 1:-1][_solid(codes)]),
+        counts=_largest(counts) if is_color else counts,
+        solid=_largest(solid) if is_color else solid,
         colors=len(counts),
         between=between,
         steps=steps,
@@ -142,13 +145,20 @@ def unpack(code: int) -> tuple[int, int, int]:
     return code >> 16, code >> 8 & 255, code & 255
 
 
-def between_pixels(values: np.ndarray) -> np.ndarray:
-    """Return (H, W) bool: pixels strictly between their neighbours left and right, or above and below."""
-    found = np.zeros(values.shape, bool)
-    for view, target in ((values, found), (values.T, found.T)):
-        low, high = np.minimum(view[:-2], view[2:]), np.maximum(view[:-2], view[2:])
-        target[1:-1] |= (view[1:-1] > low) & (view[1:-1] < high)
-    return found
+def solid_pixels(raw: np.ndarray, step: int = 0) -> np.ndarray:
+    """Return (H, W) bool: pixels that differ from each of their four neighbours by at most `step`, in every channel.
+
+    raw: (H, W) or (H, W, C) integers. Pixels at the rim are never solid.
+    """
+    solid = np.zeros(raw.shape[:2], bool)
+    values = raw if step == 0 else raw.astype(np.int32)
+    middle = values[1:-1, 1:-1]
+    inside = np.ones(middle.shape[:2], bool)
+    for other in (values[1:-1, :-2], values[1:-1, 2:], values[:-2, 1:-1], values[2:, 1:-1]):
+        near = middle == other if step == 0 else np.abs(middle - other) <= step
+        inside &= near.all(axis=2) if near.ndim == 3 else near
+    solid[1:-1, 1:-1] = inside
+    return solid
 
 
 def count_between(values: np.ndarray) -> tuple[int, int]:
@@ -170,15 +180,8 @@ def fault_of(error: Exception, path: Path) -> str:
     return str(error).removeprefix(f"{path}: ")
 
 
-def _solid(codes: np.ndarray) -> np.ndarray:
-    middle = codes[1:-1, 1:-1]
-    solid: np.ndarray = (
-        (middle == codes[1:-1, :-2])
-        & (middle == codes[1:-1, 2:])
-        & (middle == codes[:-2, 1:-1])
-        & (middle == codes[2:, 1:-1])
-    )
-    return solid
+def _largest(counts: dict[int, int]) -> dict[int, int]:
+    return dict(sorted(counts.items(), key=lambda item: -item[1])[:MOST_COLORS])
 
 
 def _count(codes: np.ndarray) -> dict[int, int]:
@@ -191,12 +194,9 @@ def _count(codes: np.ndarray) -> dict[int, int]:
 
 def _orientation(data: bytes, path: Path) -> int:
     """Return the EXIF orientation 1..8. TIFFs that Pillow cannot open count as upright: their reader turns them."""
-    if is_tiff(data):
+    # Without these words a PNG has no EXIF; Pillow would decode it once more to be sure.
+    if is_tiff(data) or (data[:4] == b"\x89PNG" and b"eXIf" not in data and b"Raw profile type" not in data):
         return 1
-    with open_picture(data, path) as picture:
-        return _known_orientation(picture)
-
-
-def _known_orientation(picture: Image.Image) -> int:
-    value = picture.getexif().get(_ORIENTATION, 1)
+    with open_picture(data, path) as picture, decoding(path):
+        value = picture.getexif().get(_ORIENTATION, 1)
     return int(value) if value in range(1, 9) else 1

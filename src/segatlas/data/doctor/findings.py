@@ -50,7 +50,7 @@ class Finding:
 
     severity: an error would stop or spoil training or evaluation; a warning is worth a look.
     files: the files at fault; `details` has one text a file, or is empty.
-    fault: what is wrong. repair: what to type or do.
+    fault: what is wrong. repair: what to type or do, one way a line.
     """
 
     kind: str

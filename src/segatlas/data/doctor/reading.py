@@ -13,12 +13,13 @@ from segatlas.data.doctor.inventory import Coding
 from segatlas.data.formats.masks import IGNORE, MAX_CLASSES
 from segatlas.data.formats.palettes import voc_palette
 
-JPEG_REACH = 16
+JPEG_REACH = 24
 """How far JPEG moves a value (or a channel of a colour) in a mask; classes lie farther apart than this."""
 
 SOLID_SHARE = 0.1
 SMALLEST_SHARE = 0.001
 SMALLEST_JPEG_SHARE = 0.005
+MOST_JPEG_CODES = 4096
 FEWEST_MASKS_FOR_OUTLIERS = 3
 
 
@@ -174,11 +175,17 @@ def _real_codes(masks: Iterable[MaskFacts], *, by_color: bool) -> set[int]:
     counts, solid = smoothed
     smallest = SMALLEST_SHARE * solid.total()
     real.update(c for c, n in solid.items() if n >= SOLID_SHARE * counts[c] and n >= smallest and c in counts)
-    smallest = SMALLEST_JPEG_SHARE * lossy.total()
-    for code, pixels in lossy.most_common():
-        if pixels >= smallest and all(distance(code, other, by_color) > JPEG_REACH for other in real):
-            real.add(code)
-    return real
+    return real | _clusters(lossy, real, by_color)
+
+
+def _clusters(pixels: Counter[int], known: set[int], by_color: bool) -> set[int]:
+    """Return the codes around which JPEG has spread the areas of masks: the most frequent one of each heap."""
+    heaps: Counter[int] = Counter(dict.fromkeys(known, 0))
+    for code, count in pixels.most_common(MOST_JPEG_CODES):
+        home = next((centre for centre in heaps if distance(code, centre, by_color) <= JPEG_REACH), code)
+        heaps[home] += count
+    smallest = SMALLEST_JPEG_SHARE * pixels.total()
+    return {centre for centre, count in heaps.items() if centre in known or count >= smallest}
 
 
 def distance(code: int, other: int, by_color: bool) -> int:

@@ -181,11 +181,13 @@ def check_colors(survey: Survey, reading: Reading) -> Iterator[Finding]:
         if not reading.table:
             repair = "are these masks at all? Export them as class indices (PNG), one value a class"
             fault = f"more than {MAX_CLASSES} colours: photographs, or drawn with smoothing everywhere"
+        elif any(mask.is_lossy or mask.is_smoothed for mask in masks):
+            fault = f"about {count} colours, and mixtures of them, instead of class indices"
+            repair = f"write index masks: {fix_command(survey)}"
         else:
-            table = ", ".join(
-                f"'{r},{g},{b}': {reading.table[code]}" for code in reading.table for r, g, b in [unpack(code)]
-            )
-            repair = f'add "data.label_colors={{{table}}}"; or write index masks: {fix_command(survey)}'
+            colors = [(*unpack(code), label) for code, label in reading.table.items()]
+            table = ", ".join(f"'{red},{green},{blue}': {label}" for red, green, blue, label in colors)
+            repair = f'add "data.label_colors={{{table}}}"\nor write index masks: {fix_command(survey)}'
             fault = f"{count} colours instead of class indices"
         yield Finding(
             kind="color_mask",
@@ -220,7 +222,7 @@ def check_codes(survey: Survey, reading: Reading) -> Iterator[Finding]:
         yield _out_of_range(survey, reading, bad)
     labelled = {label for label in reading.table.values() if label != IGNORE}
     seen = {label for mask in masks for label in reading.label_counts(mask)} - {IGNORE}
-    if masks and not reading.is_declared and len(labelled) < 2:
+    if masks and not bad and reading.table and not reading.is_declared and len(labelled) < 2:
         yield Finding(
             kind="single_class",
             severity="error",
@@ -403,7 +405,7 @@ def _black_white(survey: Survey, reading: Reading, masks: Sequence[MaskFacts], t
         repair = f"write them as 0/1: {fix}"
     else:
         fault = "the masks hold 0 and 255, but 255 means 'not labelled': nothing would be learned about the object"
-        repair = f'add "data.label_map={{0: 0, 255: 1}}"; or write 0/1 masks: {fix}'
+        repair = f'add "data.label_map={{0: 0, 255: 1}}"\nor write 0/1 masks: {fix}'
     return Finding(
         kind="black_white",
         severity="error",
@@ -425,7 +427,7 @@ def _out_of_range(survey: Survey, reading: Reading, bad: dict[Path, dict[int, in
         expected = _expected(reading)
         void = sorted({*survey.inventory.coding.ignore, *codes})
         repair = (
-            f'not labelled? add "data.ignore={void}"; or write 255 there: {fix_command(survey)}; a class? name it in '
+            f'not labelled? add "data.ignore={void}"\nor write 255 there: {fix_command(survey)}\na class? name it in '
             "data.classes"
             if len(codes) <= MAX_CLASSES
             else f"are these masks of classes? Make the codes 'not labelled': {fix_command(survey)}"

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from segatlas.data.doctor.facts import between_pixels, unpack
+from segatlas.data.doctor.facts import solid_pixels, unpack
 from segatlas.data.doctor.reading import JPEG_REACH
 
 
@@ -30,7 +30,7 @@ def snap(codes: np.ndarray, real: Sequence[int], *, by_color: bool, is_lossy: bo
     if len(real) <= 2:
         return nearest
     sure = (far <= (JPEG_REACH if is_lossy else 0))[inverse.reshape(codes.shape)]
-    sure &= ~between_pixels(_grey(codes) if by_color else codes)
+    sure &= ~_ramps(_grey(codes) if by_color else codes.astype(np.int32))
     if sure.all() or not sure.any():
         return nearest
     _, labels = cv2.distanceTransformWithLabels(
@@ -40,6 +40,18 @@ def snap(codes: np.ndarray, real: Sequence[int], *, by_color: bool, is_lossy: bo
     code_of_label[labels[sure]] = nearest[sure]
     snapped: np.ndarray = code_of_label[labels]
     return snapped
+
+
+def _ramps(values: np.ndarray) -> np.ndarray:
+    """Return (H, W) bool: pixels in no area of their own, strictly between what lies up to three pixels off."""
+    found = np.zeros(values.shape, bool)
+    for view, target in ((values, found), (values.T, found.T)):
+        for reach in (1, 2, 3):
+            before, after = view[: -2 * reach], view[2 * reach :]
+            low, high = np.minimum(before, after), np.maximum(before, after)
+            middle = view[reach:-reach]
+            target[reach:-reach] |= (middle > low) & (middle < high)
+    return found & ~solid_pixels(values)
 
 
 def _nearest(found: np.ndarray, real: Sequence[int], by_color: bool) -> tuple[np.ndarray, np.ndarray]:

@@ -188,6 +188,9 @@ def _decode_png16(data: bytes, channels: int | None) -> np.ndarray:
 
 
 def _orientation(picture: Image.Image) -> int:
+    # Pillow decodes a whole PNG to look for EXIF behind the pixels, where nobody writes it.
+    if picture.format == "PNG" and not any("exif" in str(key).lower() for key in picture.info):
+        return 1
     return int(picture.getexif().get(_ORIENTATION, 1))
 
 

@@ -1,0 +1,202 @@
+"""`segatlas data ...` through the real command line: output, files, exit codes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import Result
+from fakes import broken
+from fakes.camvid import write_camvid
+from PIL import Image
+from typer.testing import CliRunner
+
+from segatlas.cli.main import app
+
+
+def segatlas(*words: object) -> Result:
+    return CliRunner().invoke(app, ["data", *map(str, words)])
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return broken.write_sound(tmp_path / "data")
+
+
+def test_a_sound_folder_exits_0_and_says_clean(root: Path) -> None:
+    result = segatlas("check", root)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[-1] == "clean: 0 errors, 0 warnings in 8 pictures"
+    assert "train       6 pictures      6 masks" in result.stdout
+
+
+def test_a_fault_exits_1_and_names_file_fault_and_repair(root: Path) -> None:
+    broken.out_of_range(root)
+    result = segatlas("check", root)
+    assert result.exit_code == 1
+    assert "ERROR  label out of range  1 file" in result.stdout
+    assert "train/masks/002.png   89: 12 pixels" in result.stdout
+    assert "label 89 in a set of 2 classes; expected 0..1, or 255 for not labelled" in result.stdout
+    assert result.stdout.splitlines()[-1].endswith(f"segatlas data check {root} --fix NEW_FOLDER")
+
+
+def test_many_files_are_grouped_and_json_has_them_all(root: Path) -> None:
+    broken.black_white(root)
+    result = segatlas("check", root, "--json")
+    assert result.exit_code == 1
+    assert "... and 3 more" in result.stderr
+    record = json.loads(result.stdout)
+    assert record["findings"][0]["kind"] == "black_white"
+    assert len(record["findings"][0]["files"]) == 8
+
+
+def test_the_printed_override_makes_the_set_clean(root: Path) -> None:
+    broken.black_white(root)
+    assert '"data.label_map={0: 0, 255: 1}"' in segatlas("check", root).stdout
+    assert segatlas("check", root, "data.label_map={0: 0, 255: 1}").exit_code == 0
+
+
+def test_the_printed_color_table_makes_the_set_clean(root: Path) -> None:
+    broken.colored(root)
+    output = segatlas("check", root).stdout
+    override = output[output.index('"data.label_colors=') + 1 :].split('"')[0]
+    assert segatlas("check", root, override).exit_code == 0
+
+
+def test_the_printed_ignore_makes_the_set_clean(root: Path) -> None:
+    broken.out_of_range(root)
+    output = segatlas("check", root).stdout
+    override = output[output.index('"data.ignore=') + 1 :].split('"')[0]
+    assert override == "data.ignore=[89, 255]"
+    assert segatlas("check", root, override).exit_code == 0
+
+
+def test_warnings_alone_exit_0(root: Path) -> None:
+    (root / "classes.txt").write_text("ground\ndisc\nnowhere\n")
+    result = segatlas("check", root)
+    assert result.exit_code == 0
+    assert "WARNING  class never seen" in result.stdout
+    assert result.stdout.splitlines()[-1] == "usable: 0 errors, 1 warning in 8 pictures"
+
+
+def test_fix_writes_a_copy_that_is_clean(root: Path, tmp_path: Path) -> None:
+    broken.black_white(root)
+    broken.truncated(root)
+    result = segatlas("check", root, "--fix", tmp_path / "fixed")
+    assert result.exit_code == 1  # the source is still faulty
+    assert "5 train, 2 val; 7 repaired, 1 left out" in result.stdout
+    assert segatlas("check", tmp_path / "fixed").exit_code == 0
+
+
+def test_fix_refuses_a_full_folder_before_it_reads(root: Path, tmp_path: Path) -> None:
+    result = segatlas("check", root, "--fix", tmp_path)
+    assert result.exit_code == 2
+    assert "exists and is not empty" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((), "which data set?"),
+        (("nowhere",), "nowhere: no such folder, and no recipe of that name"),
+        (("unet_camvit",), "nearest recipe: unet_camvid"),
+        (("{root}", "--split", "dev"), "--split: got 'dev'"),
+        (("{root}", "data.rot=x"), "data.rot"),
+        (("unet_folder", "data.root=nowhere"), "nowhere: no such folder"),
+        (("{root}", "--split", "val", "--fix", "out"), "leave --split out"),
+    ],
+)
+def test_wrong_usage_exits_2(root: Path, words: tuple[str, ...], message: str) -> None:
+    result = segatlas("check", *(word.replace("{root}", str(root)) for word in words))
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
+def test_check_takes_a_recipe(tmp_path: Path) -> None:
+    write_camvid(tmp_path / "camvid")
+    result = segatlas("check", "unet_camvid", f"data.root={tmp_path / 'camvid'}", "--split", "train", "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["name"] == "camvid"
+
+
+def test_a_folder_of_a_named_set_is_recognised(tmp_path: Path) -> None:
+    write_camvid(tmp_path / "camvid")
+    assert "(data.name=camvid)" in segatlas("check", tmp_path / "camvid", "--split", "val").stdout
+
+
+def test_stats_prints_a_table_and_writes_json(root: Path, tmp_path: Path) -> None:
+    out = tmp_path / "stats.json"
+    result = segatlas("stats", root, "--out", out, "--json")
+    assert result.exit_code == 0, result.output
+    record = json.loads(out.read_text())
+    assert record == json.loads(result.stdout)
+    train = record["splits"]["train"]
+    assert train["pictures"] == 6
+    label = np.stack([broken.label_of(number) for number in range(6)])
+    assert [row["pixels"] for row in train["classes"]] == [(label == 0).sum(), (label == 1).sum()]
+    table = segatlas("stats", root).stdout
+    assert "█" in table
+    assert '"model.input={mean: [' in table
+
+
+def test_the_suggested_input_is_a_valid_override(root: Path) -> None:
+    output = segatlas("stats", root).stdout
+    override = output[output.index('"model.input=') + 1 :].split('"')[0]
+    assert segatlas("check", root, override).exit_code == 0
+
+
+def test_preview_draws_a_sheet_with_three_or_four_columns(root: Path, tmp_path: Path) -> None:
+    assert segatlas("preview", root, "--count", 2, "--out", tmp_path / "a.png").exit_code == 0
+    result = segatlas("preview", root, "--count", 2, "--out", tmp_path / "b.png", "--augmented", "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["pictures"] == ["000", "005"]
+    narrow, wide = Image.open(tmp_path / "a.png"), Image.open(tmp_path / "b.png")
+    assert 1.25 < wide.width / narrow.width < 1.4
+    assert len(np.unique(np.asarray(narrow))) > 50
+
+
+def test_preview_names_a_bad_file_and_goes_on(root: Path, tmp_path: Path) -> None:
+    (root / "classes.txt").write_text("ground\ndisc\n")
+    path = broken.truncated(root)
+    result = segatlas("preview", root, "data.channels=3", "--out", tmp_path / "a.png")
+    assert result.exit_code == 1
+    assert f"left out: {path}" in result.stdout
+    assert (tmp_path / "a.png").is_file()
+
+
+def test_preview_refuses_an_ending_that_is_no_picture(root: Path, tmp_path: Path) -> None:
+    result = segatlas("preview", root, "--out", tmp_path / "a.doc")
+    assert result.exit_code == 2
+    assert ".doc" in result.stderr
+
+
+def test_make_shapes_makes_a_set_that_is_clean_and_the_same_again(tmp_path: Path) -> None:
+    options = ("--train", 3, "--val", 2, "--test", 1, "--size", "40x48", "--seed", 5)
+    assert segatlas("make-shapes", tmp_path / "a", *options).exit_code == 0
+    assert segatlas("make-shapes", tmp_path / "b", *options).exit_code == 0
+    first = tmp_path / "a/train/images/0000.png"
+    assert first.read_bytes() == (tmp_path / "b/train/images/0000.png").read_bytes()
+    assert Image.open(first).size == (48, 40)
+    result = segatlas("check", tmp_path / "a", "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["name"] == "shapes"
+    assert segatlas("make-shapes", tmp_path / "c", "--size", "40").exit_code == 2
+
+
+def test_convert_writes_a_folder_that_is_read_again(tmp_path: Path) -> None:
+    write_camvid(tmp_path / "camvid", layout="original")
+    result = segatlas("convert", tmp_path / "camvid", "--to", "folder", tmp_path / "out", "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["train"] > 0
+    assert json.loads((tmp_path / "out/classes.json").read_text())[0]["name"] == "Sky"
+    assert segatlas("convert", tmp_path / "camvid", tmp_path / "out").exit_code == 2
+    assert segatlas("convert", tmp_path / "camvid", tmp_path / "x", "--to", "coco").exit_code == 2
+
+
+def test_convert_turns_predictions_into_cityscapes_ids(tmp_path: Path) -> None:
+    broken.save(tmp_path / "in/a.png", np.array([[0, 18]], np.uint8))
+    result = segatlas("convert", tmp_path / "in", tmp_path / "out", "--to", "cityscapes-ids")
+    assert result.exit_code == 0, result.output
+    assert np.asarray(Image.open(tmp_path / "out/a.png")).tolist() == [[7, 33]]

@@ -1,0 +1,254 @@
+"""The repaired copy of each broken folder has no error, and holds what it should."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from fakes import broken
+from fakes.camvid import write_camvid
+from fakes.cityscapes import write_cityscapes
+from fakes.voc import write_voc
+from PIL import Image
+
+from segatlas.config.schema import DataConfig
+from segatlas.data import create_dataset
+from segatlas.data.doctor import FIXES_FILE, examine, repair
+from segatlas.data.doctor.convert import to_cityscapes_ids, to_folder
+from segatlas.data.doctor.snapping import snap
+from segatlas.data.formats import read_image, read_mask
+from segatlas.errors import DataError, UsageError
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return broken.write_sound(tmp_path / "data")
+
+
+def fixed(root: Path) -> Path:
+    return repair(examine(root), root.parent / "fixed")
+
+
+def fixes(out: Path) -> list[dict]:
+    return json.loads((out / FIXES_FILE).read_text())["files"]
+
+
+def content(root: Path) -> dict[str, str]:
+    return {str(p): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(root.rglob("*")) if p.is_file()}
+
+
+@pytest.mark.parametrize(
+    "breaks",
+    [
+        broken.out_of_range,
+        broken.black_white,
+        broken.colored,
+        broken.smoothed,
+        broken.jpeg_masks,
+        broken.missing_mask,
+        broken.missing_picture,
+        broken.empty_file,
+        broken.truncated,
+        broken.text_as_png,
+        broken.bomb,
+        broken.half_size,
+        broken.other_ratio,
+        broken.exif_turned,
+        broken.leaked,
+        broken.duplicate_stem,
+        broken.empty_split,
+        broken.deep_picture,
+    ],
+)
+def test_a_repaired_copy_has_no_error_and_the_source_is_untouched(root: Path, breaks) -> None:
+    breaks(root)
+    before = content(root)
+    out = fixed(root)
+    assert content(root) == before
+    again = examine(out)
+    assert again.ok, again.errors
+    assert again.splits["train"][0] >= 5
+    for split in ("train", "val"):
+        dataset = create_dataset(DataConfig(root=str(out)), split)
+        assert {int(v) for i in range(len(dataset)) for v in np.unique(dataset.load(i).label)} <= {0, 1, 255}
+
+
+def test_a_sound_set_is_copied_bit_by_bit(root: Path) -> None:
+    out = fixed(root)
+    assert fixes(out) == []
+    assert (out / "train/images/003.png").read_bytes() == (root / "train/images/003.png").read_bytes()
+    assert (read_mask(out / "train/masks/003.png") == read_mask(root / "train/masks/003.png")).all()
+
+
+def test_255_becomes_1(root: Path) -> None:
+    broken.black_white(root)
+    assert (read_mask(fixed(root) / "train/masks/003.png") == broken.label_of(3)).all()
+
+
+def test_mixed_0_1_and_0_255_both_become_0_1(root: Path) -> None:
+    broken.change_masks(root, lambda label: label * 255, "train/masks/00[01].png")
+    out = fixed(root)
+    assert (read_mask(out / "train/masks/000.png") == broken.label_of(0)).all()
+    assert (read_mask(out / "train/masks/003.png") == broken.label_of(3)).all()
+
+
+def test_colors_become_indices_and_their_table_is_written(tmp_path: Path) -> None:
+    root = broken.write_sound(tmp_path / "data", classes=3)
+    broken.colored(root)
+    out = fixed(root)
+    table = json.loads((out / "classes.json").read_text())
+    order = [tuple(entry["color"]) for entry in table]
+    assert order == sorted(map(tuple, broken.COLORS.tolist()))
+    labels = read_mask(out / "train/masks/002.png")
+    assert (np.array(order)[labels] == broken.COLORS[broken.label_of(2, 3)]).all()
+
+
+def test_declared_colors_keep_their_classes(tmp_path: Path) -> None:
+    root = broken.write_sound(tmp_path / "data", classes=3)
+    broken.colored(root)
+    names = ("ground", "red", "green")
+    entries = [{"name": n, "color": c} for n, c in zip(names, broken.COLORS.tolist(), strict=True)]
+    (root / "classes.json").write_text(json.dumps(entries))
+    out = fixed(root)
+    assert json.loads((out / "classes.json").read_text()) == entries
+    assert (read_mask(out / "train/masks/002.png") == broken.label_of(2, 3)).all()
+
+
+def test_smeared_masks_come_back_nearly_as_they_were(root: Path) -> None:
+    broken.jpeg_masks(root)
+    labels = read_mask(fixed(root) / "train/masks/003.png")
+    assert (labels != broken.label_of(3)).mean() < 0.01
+
+
+def test_smoothed_masks_of_three_classes_get_no_third_class_at_borders(tmp_path: Path) -> None:
+    root = broken.write_sound(tmp_path / "data", classes=3)
+    broken.change_masks(root, lambda label: broken.enlarge((label > 1) * np.uint8(2)), "train/masks/003.png")
+    out = fixed(root)
+    assert set(np.unique(read_mask(root / "train/masks/003.png"))) == {0, 1, 2}
+    assert set(np.unique(read_mask(out / "train/masks/003.png"))) == {0, 2}
+    assert examine(out).ok
+
+
+def test_colored_jpeg_masks_are_snapped_to_their_colors(tmp_path: Path) -> None:
+    root = broken.write_sound(tmp_path / "data", classes=3)
+    broken.colored(root)
+    for path in sorted(root.glob("*/masks/*.png")):
+        broken.save(path.with_suffix(".jpg"), np.asarray(Image.open(path)), quality=90)
+        path.unlink()
+    out = fixed(root)
+    assert examine(out).ok
+    assert len(examine(out).classes) == 3
+
+
+def test_snapping_takes_the_nearest_of_two_values() -> None:
+    codes = np.array([[0, 3, 120, 140, 250, 255]], np.uint8)
+    assert snap(codes, (0, 255), by_color=False, is_lossy=False).tolist() == [[0, 0, 0, 255, 255, 255]]
+
+
+def test_snapping_among_many_takes_the_class_of_the_nearest_sure_pixel() -> None:
+    codes = np.tile(np.array([0, 0, 0, 50, 100, 150, 200, 200, 200], np.uint8), (3, 1))
+    assert snap(codes, (0, 100, 200), by_color=False, is_lossy=False)[1].tolist() == [0] * 5 + [200] * 4 or (
+        snap(codes, (0, 100, 200), by_color=False, is_lossy=False)[1].tolist() == [0] * 4 + [200] * 5
+    )
+
+
+def test_a_mask_of_equal_ratio_is_resized_nearest_and_another_left_out(root: Path) -> None:
+    broken.half_size(root)
+    broken.save(root / "train/masks/002.png", broken.label_of(2)[:, :20])
+    out = fixed(root)
+    expected = cv2.resize(broken.label_of(1)[::2, ::2], (48, 40), interpolation=cv2.INTER_NEAREST_EXACT)
+    assert (read_mask(out / "train/masks/001.png") == expected).all()
+    assert not (out / "train/images/002.png").exists()
+    entry = next(entry for entry in fixes(out) if "left_out" in entry)
+    assert "another aspect ratio" in entry["left_out"]
+
+
+def test_a_turned_picture_and_its_mask_lie_alike_afterwards(root: Path) -> None:
+    path = broken.exif_turned(root)
+    out = fixed(root)
+    image, label = read_image(out / "train/images/001.png"), read_mask(out / "train/masks/001.png")
+    assert image.shape[:2] == label.shape == (48, 40)
+    assert (image == read_image(path)).all()
+    assert (label == np.rot90(broken.label_of(1), -1)).all()  # orientation 6: a quarter turn clockwise
+    assert Image.open(out / "train/images/001.png").getexif().get(0x0112, 1) == 1
+
+
+def test_a_picture_in_two_splits_stays_in_the_later_one(root: Path) -> None:
+    broken.leaked(root)
+    out = fixed(root)
+    assert not (out / "train/images/003.png").exists()
+    assert (out / "val/images/100.png").exists()
+    (entry,) = fixes(out)
+    assert entry["image"].endswith("train/images/003.png")
+    assert "the same picture is in val" in entry["left_out"]
+
+
+def test_16_bit_among_8_bit_is_converted(root: Path) -> None:
+    broken.deep_picture(root)
+    image = read_image(fixed(root) / "train/images/001.png")
+    assert image.dtype == np.uint8
+    assert (image == broken.picture_of(1)[..., ::-1]).all()  # the fake writes through OpenCV's BGR
+
+
+def test_every_left_out_file_is_named(root: Path) -> None:
+    mask, picture = broken.text_as_png(root), broken.missing_mask(root)
+    entries = fixes(fixed(root))
+    assert {entry.get("mask") or entry.get("file") for entry in entries} == {str(mask), str(picture)}
+    assert all(entry["left_out"] for entry in entries)
+
+
+def test_an_existing_folder_or_one_inside_the_source_is_refused(root: Path, tmp_path: Path) -> None:
+    diagnosis = examine(root)
+    with pytest.raises(UsageError, match="lies in the data set itself"):
+        repair(diagnosis, root / "fixed")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/notes.txt").write_text("mine")
+    with pytest.raises(UsageError, match="not empty"):
+        repair(diagnosis, tmp_path / "full")
+    assert [p.name for p in (tmp_path / "full").iterdir()] == ["notes.txt"]
+
+
+def test_nothing_is_left_behind_where_nothing_can_be_repaired(root: Path, tmp_path: Path) -> None:
+    for path in (root / "train/images").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(DataError, match="no pair of train is left"):
+        fixed(root)
+    assert [p.name for p in tmp_path.iterdir()] == ["data"]
+
+
+@pytest.mark.parametrize(
+    ("write", "name"), [(write_camvid, "camvid"), (write_cityscapes, "cityscapes"), (write_voc, "voc")]
+)
+def test_a_named_set_becomes_a_folder_with_the_same_labels(tmp_path: Path, write, name: str) -> None:
+    write(tmp_path / "data")
+    cfg = DataConfig(name=name, root=str(tmp_path / "data"))
+    counts = to_folder(cfg, tmp_path / "out")
+    for split in ("train", "val"):
+        source = create_dataset(cfg, split)
+        copy = create_dataset(DataConfig(root=str(tmp_path / "out")), split)
+        assert counts[split] == len(source) == len(copy)
+        assert (copy.classes, copy.palette) == (source.classes, source.palette)
+        labels = {copy.key(i): copy.load(i) for i in range(len(copy))}
+        for i in range(len(source)):
+            assert (labels[source.key(i)].label == source.load(i).label).all()
+            assert (labels[source.key(i)].image == source.load(i).image).all()
+
+
+def test_a_conversion_that_fails_leaves_nothing(root: Path, tmp_path: Path) -> None:
+    broken.truncated(root)
+    with pytest.raises(DataError, match=r"001.png"):
+        to_folder(DataConfig(root=str(root)), tmp_path / "out")
+    assert [p.name for p in tmp_path.iterdir()] == ["data"]
+
+
+def test_predictions_become_cityscapes_label_ids(tmp_path: Path) -> None:
+    broken.save(tmp_path / "in/aachen/a.png", np.array([[0, 1, 18, 255]], np.uint8))
+    assert to_cityscapes_ids(tmp_path / "in", tmp_path / "out") == 1
+    assert read_mask(tmp_path / "out/aachen/a.png").tolist() == [[7, 8, 33, 0]]
+    broken.save(tmp_path / "in/b.png", np.array([[19]], np.uint8))
+    with pytest.raises(DataError, match=r"b\.png: value 19 is not a train id"):
+        to_cityscapes_ids(tmp_path / "in", tmp_path / "other")

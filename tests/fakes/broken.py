@@ -1,0 +1,166 @@
+"""A small sound folder data set of two classes, and one function for each way to break it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+from fakes.pictures import raw_png
+from PIL import Image
+
+SIZE = (40, 48)
+COLORS = np.array([(0, 0, 0), (200, 30, 60), (30, 180, 90)], np.uint8)
+
+
+def label_of(number: int, classes: int = 2, size: tuple[int, int] = SIZE) -> np.ndarray:
+    """Return (H, W) uint8 labels: discs of the classes on class 0."""
+    rows, columns = np.mgrid[: size[0], : size[1]]
+    label = np.zeros(size, np.uint8)
+    for index in range(1, classes):
+        row, column = 8 + 2 * (number % 3) + 10 * (index - 1), 12 + number % 5 + 16 * (index - 1)
+        label[(rows - row) ** 2 + (columns - column) ** 2 < 49] = index
+    return label
+
+
+def picture_of(number: int, size: tuple[int, int] = SIZE) -> np.ndarray:
+    """Return an (H, W, 3) uint8 picture, another one for every number."""
+    return np.random.default_rng(number).integers(0, 256, (*size, 3)).astype(np.uint8)
+
+
+def write_sound(root: Path, counts: dict[str, int] | None = None, classes: int = 2) -> Path:
+    """Write ROOT/SPLIT/{images,masks}/NNN.png without any fault."""
+    for part, (split, count) in enumerate((counts or {"train": 6, "val": 2}).items()):
+        for index in range(count):
+            number = 100 * part + index
+            save(root / split / "images" / f"{number:03d}.png", picture_of(number))
+            save(root / split / "masks" / f"{number:03d}.png", label_of(number, classes))
+    return root
+
+
+def save(path: Path, array: np.ndarray, **options: object) -> None:
+    """Write an array as a picture file of any ending."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path, **options)
+
+
+def change_masks(root: Path, change: Callable[[np.ndarray], np.ndarray], pattern: str = "*/masks/*.png") -> list[Path]:
+    """Rewrite the masks that a pattern names and return them."""
+    paths = sorted(root.glob(pattern))
+    for path in paths:
+        save(path, change(np.asarray(Image.open(path))))
+    return paths
+
+
+def out_of_range(root: Path) -> Path:
+    path = root / "train/masks/002.png"
+    label = np.array(Image.open(path))
+    label[:3, :4] = 89
+    save(path, label)
+    return path
+
+
+def black_white(root: Path) -> None:
+    change_masks(root, lambda label: label * 255)
+
+
+def colored(root: Path) -> None:
+    change_masks(root, lambda label: COLORS[label])
+
+
+def enlarge(label: np.ndarray) -> np.ndarray:
+    """Return a label after a trip through half its size with smooth interpolation."""
+    small = cv2.resize(label, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_LINEAR)
+    return cv2.resize(small, label.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+
+
+def smoothed(root: Path) -> None:
+    change_masks(root, lambda label: enlarge(label * 255))
+
+
+def jpeg_masks(root: Path) -> None:
+    for path in sorted(root.glob("*/masks/*.png")):
+        label = np.asarray(Image.open(path)) * 255
+        save(path.with_suffix(".jpg"), label, quality=60)
+        path.unlink()
+
+
+def missing_mask(root: Path) -> Path:
+    (root / "train/masks/001.png").unlink()
+    return root / "train/images/001.png"
+
+
+def missing_picture(root: Path) -> Path:
+    (root / "train/images/001.png").unlink()
+    return root / "train/masks/001.png"
+
+
+def empty_file(root: Path) -> Path:
+    path = root / "train/images/001.png"
+    path.write_bytes(b"")
+    return path
+
+
+def truncated(root: Path) -> Path:
+    path = root / "train/images/001.png"
+    path.write_bytes(path.read_bytes()[:-900])
+    return path
+
+
+def text_as_png(root: Path) -> Path:
+    path = root / "val/masks/100.png"
+    path.write_text("this is no picture")
+    return path
+
+
+def bomb(root: Path) -> Path:
+    path = root / "train/images/001.png"
+    path.write_bytes(raw_png([b"\0" * 10], 60000, 8, 0, height=60000))
+    return path
+
+
+def half_size(root: Path) -> Path:
+    path = root / "train/masks/001.png"
+    save(path, label_of(1)[::2, ::2])
+    return path
+
+
+def other_ratio(root: Path) -> Path:
+    path = root / "train/masks/001.png"
+    save(path, label_of(1)[:, :20])
+    return path
+
+
+def exif_turned(root: Path) -> Path:
+    """A picture that a camera stored on its side, with a mask drawn on the stored pixels."""
+    path = root / "train/images/001.png"
+    path.unlink()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = path.with_suffix(".jpg")
+    save(path, picture_of(1), exif=exif, quality=95)
+    return path
+
+
+def leaked(root: Path) -> tuple[Path, Path]:
+    save(root / "val/images/100.png", picture_of(3))
+    return root / "train/images/003.png", root / "val/images/100.png"
+
+
+def duplicate_stem(root: Path) -> Path:
+    path = root / "train/images/001.bmp"
+    save(path, picture_of(77))
+    return path
+
+
+def empty_split(root: Path) -> Path:
+    (root / "test/images").mkdir(parents=True)
+    (root / "test/masks").mkdir(parents=True)
+    return root / "test/images"
+
+
+def deep_picture(root: Path) -> Path:
+    path = root / "train/images/001.png"
+    cv2.imwrite(str(path), picture_of(1).astype(np.uint16) * 257)
+    return path
