@@ -42,7 +42,7 @@ check: env  ## lint, format, types, import directions, house rules
 	$(BIN)/ruff check src tests tools
 	$(BIN)/ruff format --check src tests tools
 	$(BIN)/mypy
-	$(BIN)/lint-imports
+	PYTHONPATH=src $(BIN)/lint-imports
 	$(BIN)/python tools/house_rules.py
 
 docs: env  ## the documentation site in site/

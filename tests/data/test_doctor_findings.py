@@ -26,7 +26,7 @@ def root(tmp_path: Path) -> Path:
     return broken.write_sound(tmp_path / "data")
 
 
-def only_error(diagnosis: Diagnosis, kind: str) -> Finding:
+def check_only_error(diagnosis: Diagnosis, kind: str) -> Finding:
     assert [finding.kind for finding in diagnosis.errors] == [kind], diagnosis.errors
     return diagnosis.errors[0]
 
@@ -58,7 +58,7 @@ def test_a_sound_folder_is_clean(root: Path) -> None:
 )
 def test_a_fault_in_one_file_names_that_file_and_nothing_else(root: Path, breaks, kind: str) -> None:
     at_fault = breaks(root)
-    finding = only_error(examine(root), kind)
+    finding = check_only_error(examine(root), kind)
     assert finding.files == (at_fault,)
     assert finding.fault
     assert finding.repair
@@ -66,12 +66,12 @@ def test_a_fault_in_one_file_names_that_file_and_nothing_else(root: Path, breaks
 
 def test_of_two_files_with_one_stem_the_second_is_named(root: Path) -> None:
     broken.duplicate_stem(root)
-    assert only_error(examine(root), "duplicate_stem").files == (root / "train/images/001.png",)
+    assert check_only_error(examine(root), "duplicate_stem").files == (root / "train/images/001.png",)
 
 
 def test_a_label_out_of_range_is_named_with_its_pixels(root: Path) -> None:
     broken.out_of_range(root)
-    finding = only_error(examine(root), "label_out_of_range")
+    finding = check_only_error(examine(root), "label_out_of_range")
     assert "label 89 in a set of 2 classes" in finding.fault
     assert finding.details == ("89: 12 pixels",)
 
@@ -79,14 +79,14 @@ def test_a_label_out_of_range_is_named_with_its_pixels(root: Path) -> None:
 def test_declared_classes_decide_what_is_out_of_range(root: Path) -> None:
     (root / "classes.json").write_text('["ground", "disc"]')
     broken.change_masks(root, lambda label: label * 2)
-    finding = only_error(examine(root), "label_out_of_range")
+    finding = check_only_error(examine(root), "label_out_of_range")
     assert len(finding.files) == 8
     assert "label 2 in a set of 2 classes; expected 0..1" in finding.fault
 
 
 def test_black_and_white_masks_are_found_and_the_printed_label_map_cures_them(root: Path) -> None:
     broken.black_white(root)
-    finding = only_error(examine(root), "black_white")
+    finding = check_only_error(examine(root), "black_white")
     assert len(finding.files) == 8
     assert '"data.label_map={0: 0, 255: 1}"' in finding.repair
     cured = examine(DataConfig(root=str(root), label_map={0: 0, 255: 1}))
@@ -95,7 +95,7 @@ def test_black_and_white_masks_are_found_and_the_printed_label_map_cures_them(ro
 
 def test_a_set_that_mixes_0_1_and_0_255_names_the_minority(root: Path) -> None:
     changed = broken.change_masks(root, lambda label: label * 255, "train/masks/00[01].png")
-    finding = only_error(examine(root), "black_white")
+    finding = check_only_error(examine(root), "black_white")
     assert finding.files == tuple(changed)
     assert "in 2 of 8 masks" in finding.fault
 
@@ -112,7 +112,7 @@ def test_void_at_borders_is_no_black_and_white_mask(root: Path) -> None:
 
 def test_color_masks_are_found_and_the_printed_table_cures_them(root: Path) -> None:
     broken.colored(root)
-    finding = only_error(examine(root), "color_mask")
+    finding = check_only_error(examine(root), "color_mask")
     assert len(finding.files) == 8
     assert "\"data.label_colors={'0,0,0': 0, '200,30,60': 1}\"" in finding.repair
     cured = examine(DataConfig(root=str(root), label_colors={"0,0,0": 0, "200,30,60": 1}))
@@ -142,7 +142,7 @@ def test_a_picture_of_one_pixel_is_no_fault(root: Path) -> None:
 
 def test_one_color_mask_among_index_masks_is_named(root: Path) -> None:
     (path,) = broken.change_masks(root, lambda label: broken.COLORS[label], "train/masks/004.png")
-    assert only_error(examine(root), "color_mask").files == (path,)
+    assert check_only_error(examine(root), "color_mask").files == (path,)
 
 
 def test_an_unknown_color_is_out_of_range(root: Path) -> None:
@@ -151,7 +151,7 @@ def test_an_unknown_color_is_out_of_range(root: Path) -> None:
     mask = np.array(Image.open(path))
     mask[0, :7] = (1, 2, 3)
     broken.save(path, mask)
-    finding = only_error(
+    finding = check_only_error(
         examine(DataConfig(root=str(root), label_colors={"0,0,0": 0, "200,30,60": 1})), "label_out_of_range"
     )
     assert finding.files == (path,)
@@ -169,7 +169,7 @@ def test_one_smoothed_mask_of_three_classes_is_named(tmp_path: Path) -> None:
     root = broken.write_sound(tmp_path, classes=3)
     # class 0 and 2 touch: 1 appears between them
     (path,) = broken.change_masks(root, lambda label: broken.enlarge((label > 1) * np.uint8(2)), "train/masks/003.png")
-    assert only_error(examine(root), "smoothed_mask").files == (path,)
+    assert check_only_error(examine(root), "smoothed_mask").files == (path,)
 
 
 def test_thin_structures_are_not_taken_for_smoothing(root: Path) -> None:
@@ -192,7 +192,7 @@ def test_jpeg_masks_are_found(root: Path) -> None:
 
 def test_the_same_picture_in_two_splits_is_leakage(root: Path) -> None:
     first, second = broken.leaked(root)
-    finding = only_error(examine(root), "leakage")
+    finding = check_only_error(examine(root), "leakage")
     assert finding.files == (first, second)
     assert "val: val/images/100.png" in finding.details[0]
 
@@ -200,7 +200,7 @@ def test_the_same_picture_in_two_splits_is_leakage(root: Path) -> None:
 def test_leakage_is_seen_through_another_file_format(root: Path) -> None:
     broken.save(root / "val/images/100.bmp", broken.picture_of(3))
     (root / "val/images/100.png").unlink()
-    only_error(examine(root), "leakage")
+    check_only_error(examine(root), "leakage")
 
 
 def test_the_same_picture_twice_in_a_split_is_a_warning(root: Path) -> None:
@@ -248,7 +248,7 @@ def test_codes_with_gaps_are_a_warning_with_a_label_map(root: Path) -> None:
 
 def test_masks_without_a_second_class_are_an_error(root: Path) -> None:
     broken.change_masks(root, lambda label: label * 0)
-    only_error(examine(root), "single_class")
+    check_only_error(examine(root), "single_class")
 
 
 def test_masks_of_a_kind_that_is_not_read_are_named(root: Path) -> None:
@@ -256,7 +256,7 @@ def test_masks_of_a_kind_that_is_not_read_are_named(root: Path) -> None:
     Image.open(root / "train/masks/001.png").save(path)
     (root / "train/masks/001.png").unlink()
     diagnosis = examine(root)
-    only_error(diagnosis, "missing_mask")
+    check_only_error(diagnosis, "missing_mask")
     assert diagnosis.warnings[0].files == (path,)
 
 
@@ -278,17 +278,17 @@ def test_many_faults_at_once_are_all_found(root: Path) -> None:
 
 
 def test_a_folder_laid_out_otherwise_is_a_finding_that_says_what_is_expected(tmp_path: Path, root: Path) -> None:
-    finding = only_error(examine(tmp_path), "layout")
+    finding = check_only_error(examine(tmp_path), "layout")
     assert f"segatlas data check {root}" in finding.repair
     (tmp_path / "other").mkdir()
-    assert "{images,masks}" in only_error(examine(tmp_path / "other"), "layout").repair
+    assert "{images,masks}" in check_only_error(examine(tmp_path / "other"), "layout").repair
 
 
 def test_a_missing_folder_of_masks_is_said(root: Path) -> None:
     for path in (root / "val/masks").iterdir():
         path.unlink()
     (root / "val/masks").rmdir()
-    finding = only_error(examine(root), "missing_mask")
+    finding = check_only_error(examine(root), "missing_mask")
     assert "there is no folder" in finding.fault
 
 
@@ -303,7 +303,7 @@ def test_lists_are_checked_too(root: Path) -> None:
     (root / "val.csv").write_text("val/images/999.png,val/masks/100.png\n")
     cfg = DataConfig(root=str(root), lists={"train": "train.csv", "val": "val.csv"})
     diagnosis = examine(cfg)
-    finding = only_error(diagnosis, "list")
+    finding = check_only_error(diagnosis, "list")
     assert "999.png" in finding.fault
     assert diagnosis.splits == {"train": (1, 1)}
 

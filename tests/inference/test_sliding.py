@@ -1,5 +1,3 @@
-from itertools import pairwise
-
 import pytest
 import torch
 
@@ -11,7 +9,6 @@ from segatlas.inference.sliding import (
     make_windows,
     slide,
     slide_class_map,
-    window_starts,
 )
 from segatlas.weights.card import InferenceMode
 
@@ -60,16 +57,6 @@ def test_class_map_by_windows_is_the_argmax_of_the_mean(size, crop, stride):
     assert labels.dtype == torch.uint8
     assert torch.equal(labels.long(), probabilities.argmax(1))
     assert torch.allclose(confidence, probabilities.amax(1), atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("side", "crop", "stride"), [(20, 8, 5), (20, 20, 3), (5, 8, 4), (21, 7, 7), (1, 1, 1), (9, 4, 4)]
-)
-def test_windows_cover_the_side_end_at_its_edge_and_step_no_further_than_the_stride(side, crop, stride):
-    starts = window_starts(side, crop, stride)
-    assert starts[0] == 0
-    assert starts[-1] == max(0, side - crop)
-    assert all(0 < after - before <= stride for before, after in pairwise(starts))
 
 
 def test_windows_that_would_leave_gaps_are_refused():

@@ -1,59 +1,87 @@
+from __future__ import annotations
+
 import numpy as np
 import pytest
 import torch
 
 from segatlas.errors import UsageError
-from segatlas.ops.confusion import confusion
+from segatlas.ops import confusion
 
 
-def slow(prediction: np.ndarray, label: np.ndarray, classes: int) -> np.ndarray:
-    matrix = np.zeros((classes, classes), np.int64)
-    for guess, truth in zip(prediction.ravel(), label.ravel(), strict=True):
-        if truth != 255:
-            matrix[truth, guess] += 1
-    return matrix
+def slow(prediction, label, num_classes, ignore=255):
+    table = np.zeros((num_classes, num_classes), np.int64)
+    for guess, truth in zip(prediction.ravel().tolist(), label.ravel().tolist(), strict=True):
+        if truth != ignore:
+            table[truth, guess] += 1
+    return table
 
 
-def maps(kind: str) -> tuple[np.ndarray, np.ndarray]:
-    generator = np.random.default_rng(3)
-    label = generator.integers(0, 5, (8, 8), dtype=np.uint8)
-    label[0] = 255
-    if kind == "blocks":
-        label = np.kron(label, np.ones((6, 6), np.uint8))
-    prediction = np.where(generator.random(label.shape) < (0.02 if kind == "blocks" else 0.5), 1, label % 5)
-    return prediction.astype(np.uint8), label
+def maps(kind: str, classes: int = 7, dtype=np.uint8):
+    rng = np.random.default_rng(0)
+    if kind == "noise":
+        label, prediction = rng.integers(0, classes, (2, 40, 50))
+    else:
+        label = np.repeat(np.repeat(rng.integers(0, classes, (4, 5)), 10, 0), 10, 1)
+        prediction = np.roll(label, 2, 1)
+    label[3:9, 5:20] = 255
+    prediction[5:7] = classes - 1
+    return prediction.astype(dtype), label.astype(dtype)
 
 
-@pytest.mark.parametrize("kind", ["blocks", "noise"])
-@pytest.mark.parametrize("form", [np.asarray, torch.from_numpy, lambda a: torch.from_numpy(a).int()])
-def test_counts_equal_a_pixel_loop(kind, form):
-    prediction, label = maps(kind)
-    assert np.array_equal(confusion(form(prediction), form(label), 5).numpy(), slow(prediction, label, 5))
+@pytest.mark.parametrize("kind", ["noise", "runs"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.int64])
+def test_counts_equal_the_loop(kind, dtype):
+    prediction, label = maps(kind, dtype=dtype)
+    expected = slow(prediction, label, 7)
+    ours = confusion(prediction, label, 7)
+    assert ours.dtype == np.int64
+    assert np.array_equal(ours, expected)
+    tensors = confusion(torch.from_numpy(prediction), torch.from_numpy(label), 7)
+    assert isinstance(tensors, torch.Tensor)
+    assert np.array_equal(tensors.numpy(), expected)
 
 
-def test_both_ways_of_counting_are_taken():
-    # the two kinds above lie on either side of the switch
-    for kind, runs_pay in (("blocks", True), ("noise", False)):
-        prediction, label = maps(kind)
-        pair = label.ravel().astype(int) * 256 + prediction.ravel()
-        assert bool(np.count_nonzero(np.diff(pair)) * 4 <= pair.size) == runs_pay
+def test_rows_are_truth_and_columns_are_prediction():
+    table = confusion(np.array([2, 2, 1], np.uint8), np.array([0, 0, 1], np.uint8), 3)
+    assert table.tolist() == [[0, 0, 2], [0, 1, 0], [0, 0, 0]]
 
 
-def test_what_is_predicted_on_ignored_pixels_does_not_count():
-    label = np.array([[0, 255, 1]], np.uint8)
-    assert confusion(np.array([[0, 77, 1]], np.uint8), label, 2).tolist() == [[1, 0], [0, 1]]
+def test_views_are_counted_like_copies():
+    prediction, label = maps("runs")
+    assert np.array_equal(confusion(prediction[::2, ::-1], label[::2, ::-1], 7), slow(prediction[::2], label[::2], 7))
 
 
-def test_an_empty_pair_counts_nothing():
-    assert confusion(np.zeros((0, 4), np.uint8), np.zeros((0, 4), np.uint8), 3).sum() == 0
+def test_more_than_256_classes_are_counted():
+    rng = np.random.default_rng(0)
+    prediction, label = rng.integers(0, 300, (2, 5000)).astype(np.int32)
+    expected = slow(prediction, label, 300, ignore=-1)
+    assert np.array_equal(confusion(prediction, label, 300, ignore=-1), expected)
 
 
-@pytest.mark.parametrize(("prediction", "label", "what"), [(5, 0, "prediction holds 5"), (0, 4, "label holds 4")])
-def test_a_value_that_names_no_class_is_an_error(prediction, label, what):
-    with pytest.raises(UsageError, match=what):
-        confusion(np.full((2, 2), prediction, np.uint8), np.full((2, 2), label, np.uint8), 3)
+def test_what_is_predicted_at_unlabelled_pixels_does_not_matter():
+    prediction, label = maps("runs")
+    expected = confusion(prediction, label, 7)
+    prediction[label == 255] = 200
+    assert np.array_equal(confusion(prediction, label, 7), expected)
 
 
-def test_shapes_must_agree():
+@pytest.mark.parametrize("size", [0, 1])
+def test_tiny_maps(size):
+    empty = np.zeros((size, 1), np.uint8)
+    assert confusion(empty, empty, 2).tolist() == [[size, 0], [0, 0]]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64])
+def test_values_out_of_range_are_named(dtype):
+    good, bad = np.zeros(4, dtype), np.array([0, 1, 9, 0], dtype)
+    with pytest.raises(UsageError, match=r"label holds 9; expected 0\.\.2"):
+        confusion(good, bad, 3)
+    with pytest.raises(UsageError, match=r"prediction holds 9; expected 0\.\.2"):
+        confusion(bad, good, 3)
+
+
+def test_different_shapes_and_floats_are_refused():
     with pytest.raises(UsageError, match="differ in shape"):
         confusion(np.zeros((2, 3), np.uint8), np.zeros((3, 2), np.uint8), 2)
+    with pytest.raises(UsageError, match="integers"):
+        confusion(np.zeros(3, np.float32), np.zeros(3, np.uint8), 2)

@@ -8,9 +8,9 @@ Idea: each block adds a correction to its input, so that very deep networks stil
 Letters: N batch, C picture channels, H W picture.
 
 Forms: `resnet50` has one 7x7 convolution as stem; `resnet50c` three 3x3 ones; `resnet50d` those, and shortcuts that
-average before they stride; `resnet18_w32` has half the channels everywhere (32 to 256),
-for little data and slow machines. The stride of a bottleneck is in its 3x3 convolution everywhere. Parameter names are those
-of torchvision, and timm's for the deep stem (`conv1.0` to `conv1.6`, then `bn1`).
+average before they stride. `resnet18_w32` has half the channels everywhere (32 to 256), for little data and slow
+machines. The stride of a bottleneck is in its 3x3 convolution everywhere. Parameter names are those of torchvision, and
+timm's for the deep stem (`conv1.0` to `conv1.6`, then `bn1`).
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segatlas.errors import UsageError
+from segatlas.ops import window_starts
 from segatlas.weights.card import InferenceMode
 
 DEFAULT_OVERLAP = 1 / 3
@@ -95,19 +96,12 @@ def _step(side: int, overlap: float) -> int:
     return max(1, round(side * (1 - overlap)))
 
 
-def window_starts(side: int, crop: int, stride: int) -> list[int]:
-    """Return where windows begin along one axis: every `stride` pixels, the last moved back to end at the edge."""
-    if side <= crop:
-        return [0]
-    return [*range(0, side - crop, stride), side - crop]
-
-
 def _finished_rows(images: Tensor, windows: Windows, score: Scorer) -> Iterator[Tensor]:
     """Yield mean logits (N, K, rows, W) from the top down, each band as soon as no further window reaches it."""
     height, width = images.shape[-2:]
     high, wide = min(windows.crop[0], height), min(windows.crop[1], width)
-    tops = window_starts(height, high, windows.stride[0])
-    lefts = window_starts(width, wide, windows.stride[1])
+    tops = window_starts(height, windows.crop[0], windows.stride[0])
+    lefts = window_starts(width, windows.crop[1], windows.stride[1])
     hits = torch.zeros(high, width, device=images.device)
     total: Tensor | None = None
     for top, end in zip(tops, [*tops[1:], height], strict=True):

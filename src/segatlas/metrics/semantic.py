@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from segatlas.errors import DataError
@@ -133,7 +132,7 @@ class SemanticMetrics:
         # What is predicted on unlabelled pixels must not count anywhere, so it becomes unlabelled too.
         prediction = np.where(label == self.ignore, self.ignore, _as_numpy(prediction))
         prediction = _as_uint8(prediction, count, "prediction", self.ignore)
-        picture = confusion(torch.from_numpy(prediction), torch.from_numpy(label), count, self.ignore).numpy()
+        picture = np.asarray(confusion(prediction, label, count, self.ignore))
         self._state["confusion"] += picture
         self._state["pictures"] += 1
         if "band" in self._state:

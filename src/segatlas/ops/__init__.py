@@ -11,7 +11,7 @@ from segatlas.ops.upsampled_loss import (
     upsampled_ohem,
     upsampled_overlap,
 )
-from segatlas.ops.windows import window_boxes
+from segatlas.ops.windows import window_starts
 
 __all__ = [
     "class_map",
@@ -22,5 +22,5 @@ __all__ = [
     "upsampled_log_likelihood",
     "upsampled_ohem",
     "upsampled_overlap",
-    "window_boxes",
+    "window_starts",
 ]

@@ -1,11 +1,12 @@
 """Low-resolution logits -> class map, without building the full-size logits.
 
-Bilinear values are mixtures of four corner samples with weights that sum to one. Where the four corners of a cell have the
-same best class, every pixel between them has it too: such cells are only filled. The few others are interpolated, a block of
-cells and one class at a time, keeping the best class so far. The result equals interpolating everything and taking the
-argmax, up to ties within rounding. Nothing of size K x H x W exists at any moment.
+Bilinear values are mixtures of four corner samples with weights that sum to one. Where the four corners of a cell
+have the same best class, every pixel between them has it too: such cells are only filled. The few others are
+interpolated, a block of cells and one class at a time, keeping the best class so far. The result equals interpolating
+everything and taking the argmax, up to ties within rounding. Nothing of size K x H x W exists at any moment.
 
-Letters: N batch, K classes, (h, w) logits, (H, W) result, P = h * w positions, G cells, S slots of a run (`ops.sampling`).
+Letters: N batch, K classes, (h, w) logits, (H, W) result, P = h * w positions, G cells, S slots of a run
+(`ops.sampling`).
 """
 
 from __future__ import annotations
@@ -15,13 +16,9 @@ from torch import Tensor
 
 from segatlas.errors import UsageError
 from segatlas.ops.lattice import Lattice
-from segatlas.ops.sampling import Runs, make_axis, make_runs
-
-PLANE = 131_072
-"""Positions of one step of the running maximum over classes (buffers stay in the second-level cache)."""
-
-BLOCK = 65_536
-"""Pixels of one step of the interpolation of cells."""
+from segatlas.ops.running_best import ELEMENTS, RunningBest, best_class
+from segatlas.ops.sampling import Runs
+from segatlas.ops.steps import step_elements
 
 COPY_BYTES = 4 << 20
 """Size of a band of logits that must be copied first (half precision or channels-last)."""
@@ -39,8 +36,8 @@ def class_map(
 ) -> Tensor:
     """Return the best class of every pixel.
 
-    The logits are raised to the canvas, cut to the unpadded `crop` (top left part of the canvas), and that is resized to
-    `size`. The last two steps are one affine map together with the first: one interpolation, not two.
+    The logits are raised to the canvas, cut to the unpadded `crop` (top left part of the canvas), and that is resized
+    to `size`. The last two steps are one affine map together with the first: one interpolation, not two.
 
     Args:
         logits: (N, K, h, w) float; half precision is computed in float32.
@@ -58,29 +55,14 @@ def class_map(
         UsageError: logits are not four-dimensional floats, or the sizes do not fit together.
     """
     _check(logits)
-    count, classes, height, width = logits.shape
-    dtype = torch.promote_types(logits.dtype, torch.float32)
-    axes = [
-        make_axis(
-            samples,
-            size[i],
-            canvas=canvas and canvas[i],
-            crop=crop and crop[i],
-            align_corners=align_corners,
-            mode=mode,
-            dtype=dtype,
-            device=logits.device,
-        )
-        for i, samples in enumerate((height, width))
-    ]
-    result = torch.empty((count, *size), dtype=torch.uint8 if classes <= 255 else torch.int32, device=logits.device)
-    rows, columns = make_runs(axes[0]), make_runs(axes[1])
+    lattice = Lattice.of(logits, size, canvas=canvas, align_corners=align_corners, crop=crop, mode=mode)
+    dtype = torch.uint8 if logits.shape[1] <= 255 else torch.int32
     if logits.device.type != "cpu":
-        _dense(logits, rows, columns, result)
-        return result
+        return _dense(logits, lattice, dtype)
+    result = torch.empty((len(logits), *size), dtype=dtype)
     for picture, target in zip(logits, result, strict=True):
-        for start, stop in _bands(picture, rows):
-            _lazy(picture, _part(rows, start, stop), columns, target)
+        for start, stop in _bands(picture, lattice.rows):
+            _lazy(picture, _part(lattice.rows, start, stop), lattice.columns, target)
     return result
 
 
@@ -102,9 +84,11 @@ def class_map_with_confidence(
     lattice = Lattice.of(logits, size, canvas=canvas, align_corners=align_corners, crop=crop, mode=mode)
     confidence = lattice.new_map(torch.float32)
     for band in lattice.bands():
+        share = band.new(logits, torch.float32)
         for slot, values in band.values(logits):
             values.sub_(values.amax(1, keepdim=True))
-            slot.write(confidence, values.exp_().sum(1).reciprocal_())
+            share[slot] = values.exp2_().sum(1).reciprocal_()
+        band.write(confidence, share)
     return best, lattice.trim(confidence)
 
 
@@ -113,14 +97,15 @@ def _check(logits: Tensor) -> None:
         raise UsageError(f"expected (N, K, h, w) float logits, got {tuple(logits.shape)} {logits.dtype}")
 
 
-def _dense(logits: Tensor, rows: Runs, columns: Runs, result: Tensor) -> None:
-    """Fill result by interpolating everything, in bands: the form for devices that dislike scattered work."""
-    lattice = Lattice(logits.shape, rows, columns, logits.device)
-    padded = lattice.new_map(result.dtype)
+def _dense(logits: Tensor, lattice: Lattice, dtype: torch.dtype) -> Tensor:
+    """Return the class map by interpolating everything, in bands: the form for devices that dislike scattered work."""
+    result = lattice.new_map(dtype)
     for band in lattice.bands():
+        best = band.new(logits, dtype)
         for slot, values in band.values(logits):
-            slot.write(padded, values.argmax(1).to(result.dtype))
-    result.copy_(lattice.trim(padded))
+            best[slot] = values.argmax(1)
+        band.write(result, best)
+    return lattice.trim(result)
 
 
 def _bands(picture: Tensor, rows: Runs) -> list[tuple[int, int]]:
@@ -155,7 +140,7 @@ def _lazy(picture: Tensor, rows: Runs, columns: Runs, target: Tensor) -> None:
     block = picture[:, lowest : highest + 1].to(torch.promote_types(picture.dtype, torch.float32))
     block = block if block[0].is_contiguous() else block.contiguous()
     planes, width = block.flatten(1), block.shape[2]
-    best = _best(planes, target.dtype).view(-1, width)
+    best = best_class(planes, target.dtype).view(-1, width)
 
     top, bottom = rows.first - lowest, rows.second - lowest
     upper, lower = best[top], best[bottom]
@@ -167,7 +152,7 @@ def _lazy(picture: Tensor, rows: Runs, columns: Runs, target: Tensor) -> None:
     _fill(corner, rows, columns, target)
     row, column = mixed.nonzero(as_tuple=True)
     flat = target.view(-1)
-    step = max(1, BLOCK // (rows.slots * columns.slots))
+    step = max(1, step_elements(ELEMENTS) // (rows.slots * columns.slots))
     for start in range(0, len(row), step):
         cell_row, cell_column = row[start : start + step], column[start : start + step]
         left, right = columns.first[cell_column], columns.second[cell_column]
@@ -186,18 +171,6 @@ def _fill(corner: Tensor, rows: Runs, columns: Runs, target: Tensor) -> None:
     first, last = int(rows.pixel[0, 0]), int(rows.pixel[-1, -1])
     owner = torch.repeat_interleave(torch.arange(len(rows)), heights)
     torch.index_select(wide, 0, owner, out=target[first : last + 1])
-
-
-def _best(planes: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return the best class of every position. planes: (K, P) -> (P,)."""
-    result = torch.empty(planes.shape[1], dtype=dtype)
-    for start in range(0, planes.shape[1], PLANE):
-        part = planes[:, start : start + PLANE]
-        running = _RunningBest(part[0].shape, part.dtype)
-        for k in range(len(part)):
-            running.offer(part[k], k)
-        result[start : start + PLANE] = running.winner
-    return result
 
 
 def _interpolated_best(planes: Tensor, corners: Tensor, down: Tensor, right: Tensor) -> Tensor:
@@ -220,7 +193,7 @@ def _interpolated_best(planes: Tensor, corners: Tensor, down: Tensor, right: Ten
     drop = planes.new_empty(slots_x, count)
     value = planes.new_empty(slots_y, slots_x, count)
     near, far = sample[:, 0:1], sample[:, 1:2]
-    running = _RunningBest(value.shape, value.dtype)
+    running = RunningBest(value.shape, value.dtype)
     for k in range(len(planes)):
         torch.index_select(planes[k], 0, index, out=sample.view(-1))
         torch.sub(far, near, out=step)
@@ -229,21 +202,3 @@ def _interpolated_best(planes: Tensor, corners: Tensor, down: Tensor, right: Ten
         torch.addcmul(edge[0], drop, down, out=value)
         running.offer(value, k)
     return running.winner
-
-
-class _RunningBest:
-    """The best value so far and its class. Flags and classes are kept as floats: torch compares much faster into them."""
-
-    def __init__(self, shape: torch.Size, dtype: torch.dtype):
-        self.value = torch.empty(shape, dtype=dtype)
-        self.winner = torch.zeros(shape, dtype=dtype)
-        self.better = torch.empty(shape, dtype=dtype)
-
-    def offer(self, value: Tensor, k: int) -> None:
-        """Compare with the values of class k; classes must be offered in rising order."""
-        if k == 0:
-            self.value.copy_(value)
-            return
-        torch.gt(value, self.value, out=self.better)
-        torch.maximum(value, self.value, out=self.value)
-        torch.maximum(self.winner, self.better.mul_(k), out=self.winner)

@@ -1,80 +1,96 @@
-"""Confusion counts of a pair of label maps, by run lengths: real maps change far less often than they have pixels."""
+"""The confusion matrix of two label maps, counted by runs.
+
+Label maps are mostly runs of the same pair (truth, prediction). One pass finds where the pair changes; then only the
+runs are counted, each with its length. Maps without runs (more than a quarter of the pixels are changes) are counted
+pixel by pixel.
+"""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from segatlas.errors import UsageError
+from segatlas.structures import IGNORE
 
-NOISY = 4
-"""One change of value in this many pixels or fewer: runs no longer pay, every pixel is counted."""
+RUNS_SHARE = 0.25
+"""Share of changes from which counting every pixel is quicker."""
+
+Labels = np.ndarray | Tensor
 
 
-def confusion(prediction: Any, label: Any, num_classes: int, ignore: int = 255) -> Tensor:
-    """Count (truth, prediction) pairs.
+def confusion(prediction: Labels, label: Labels, num_classes: int, ignore: int = IGNORE) -> Labels:
+    """Count pixels by true and predicted class.
 
     Args:
-        prediction: integers 0..K-1 of any shape, an array or tensor; any value where the label is `ignore`.
-        label: integers 0..K-1 or `ignore`, of the same shape.
-        num_classes: K, at most 255.
-        ignore: label value that is not counted.
+        prediction: any shape, integers 0..K-1; not looked at where label is `ignore`.
+        label: same shape, integers 0..K-1 or ignore.
+        num_classes: K.
+        ignore: label of pixels that are not counted.
 
     Returns:
-        (K, K) int64 on the prediction's device: rows truth, columns prediction.
+        (K, K) int64, rows = truth, columns = prediction; an array for arrays, a tensor on the same device for tensors.
 
     Raises:
-        UsageError: shapes differ, or a counted value names no class.
+        UsageError: shapes differ, values are no integers, or a value is out of range at a labelled pixel.
     """
     if tuple(prediction.shape) != tuple(label.shape):
         raise UsageError(f"prediction {tuple(prediction.shape)} and label {tuple(label.shape)} differ in shape")
-    if isinstance(prediction, Tensor) and prediction.device.type != "cpu":
-        return _on_device(prediction, torch.as_tensor(label, device=prediction.device), num_classes, ignore)
-    truth, guess = _flat_bytes(label), _flat_bytes(prediction)
-    pairs = truth.astype(np.uint16)
-    pairs <<= 8
-    pairs |= guess
-    counts = _count(pairs).reshape(256, 256)
-    counts[ignore] = 0
-    _require_classes(counts, num_classes)
-    return torch.from_numpy(np.ascontiguousarray(counts[:num_classes, :num_classes]))
+    if isinstance(prediction, Tensor) and isinstance(label, Tensor):
+        if prediction.device.type == "cpu" and label.device.type == "cpu":
+            return torch.from_numpy(_count(prediction.detach().numpy(), label.detach().numpy(), num_classes, ignore))
+        return _count_on_device(prediction, label.to(prediction.device), num_classes, ignore)
+    return _count(np.asarray(prediction), np.asarray(label), num_classes, ignore)
 
 
-def _flat_bytes(values: Any) -> np.ndarray:
-    """Return the values as flat uint8; what lies outside 0..255 becomes 255, which no class is."""
-    array = (values.numpy() if isinstance(values, Tensor) else np.asarray(values)).reshape(-1)
-    if array.dtype == np.uint8:
-        return array
-    return np.where((array < 0) | (array > 255), 255, array).astype(np.uint8)
+def _count(prediction: np.ndarray, label: np.ndarray, num_classes: int, ignore: int) -> np.ndarray:
+    for name, values in (("prediction", prediction), ("label", label)):
+        if values.dtype.kind not in "iu":
+            raise UsageError(f"{name} must hold integers, got {values.dtype}")
+    if prediction.dtype == label.dtype == np.uint8 and num_classes <= 256:
+        return _count_bytes(prediction.ravel(), label.ravel(), num_classes, ignore)
+    labelled = label != ignore
+    truth, guess = label[labelled].astype(np.int64), prediction[labelled].astype(np.int64)
+    for name, values in (("prediction", guess), ("label", truth)):
+        if values.size and (values.min() < 0 or values.max() >= num_classes):
+            raise _out_of_range(name, int(values.min() if values.min() < 0 else values.max()), num_classes)
+    table = np.bincount(truth * num_classes + guess, minlength=num_classes * num_classes)
+    return table.reshape(num_classes, num_classes).astype(np.int64)
 
 
-def _count(pairs: np.ndarray) -> np.ndarray:
-    """Return how often each of the 65536 codes occurs, (65536,) int64."""
-    if pairs.size == 0:
-        return np.zeros(65536, np.int64)
-    changes = np.flatnonzero(pairs[1:] != pairs[:-1]) + 1
-    if changes.size * NOISY > pairs.size:
-        return np.bincount(pairs, minlength=65536)
-    starts = np.concatenate(([0], changes))
-    lengths = np.diff(np.concatenate((starts, [pairs.size])))
-    # weights are summed in float64, exact for counts below 2**53
-    return np.bincount(pairs[starts], weights=lengths, minlength=65536).astype(np.int64)
+def _count_bytes(prediction: np.ndarray, label: np.ndarray, num_classes: int, ignore: int) -> np.ndarray:
+    pair = label.astype(np.uint16)
+    pair <<= 8
+    pair |= prediction
+    change = pair[1:] != pair[:-1]
+    if np.count_nonzero(change) > RUNS_SHARE * pair.size:
+        table = np.bincount(pair, minlength=1 << 16)
+    else:
+        starts = np.concatenate([np.zeros(min(pair.size, 1), np.int64), np.flatnonzero(change) + 1])
+        lengths = np.diff(starts, append=pair.size)
+        table = np.bincount(pair[starts], weights=lengths, minlength=1 << 16)  # float64: exact up to 2**53 pixels
+    table = table.astype(np.int64).reshape(256, 256)
+    if 0 <= ignore < 256:
+        table[ignore] = 0
+    if table[num_classes:].any():
+        raise _out_of_range("label", int(np.flatnonzero(table.any(1)).max()), num_classes)
+    if table[:, num_classes:].any():
+        raise _out_of_range("prediction", int(np.flatnonzero(table.any(0)).max()), num_classes)
+    return table[:num_classes, :num_classes].copy()
 
 
-def _require_classes(counts: np.ndarray, num_classes: int) -> None:
-    for what, totals in (("label", counts.sum(1)), ("prediction", counts.sum(0))):
-        beyond = np.flatnonzero(totals[num_classes:])
-        if beyond.size:
-            raise UsageError(f"{what} holds {num_classes + int(beyond[0])}, expected 0..{num_classes - 1}")
+def _count_on_device(prediction: Tensor, label: Tensor, num_classes: int, ignore: int) -> Tensor:
+    for name, values in (("prediction", prediction), ("label", label)):
+        if values.is_floating_point():
+            raise UsageError(f"{name} must hold integers, got {values.dtype}")
+    labelled = label != ignore
+    truth, guess = label[labelled].long(), prediction[labelled].long()
+    for name, values in (("prediction", guess), ("label", truth)):
+        if len(values) and not 0 <= int(values.min()) <= int(values.max()) < num_classes:
+            raise _out_of_range(name, int(values.max()), num_classes)
+    return torch.bincount(truth * num_classes + guess, minlength=num_classes**2).view(num_classes, num_classes)
 
 
-def _on_device(prediction: Tensor, label: Tensor, num_classes: int, ignore: int) -> Tensor:
-    kept = label != ignore
-    truth, guess = label[kept].long(), prediction[kept].long()
-    for what, values in (("label", truth), ("prediction", guess)):
-        if values.numel() and not 0 <= int(values.min()) <= int(values.max()) < num_classes:
-            raise UsageError(f"{what} holds {int(values.max())}, expected 0..{num_classes - 1}")
-    return torch.bincount(truth * num_classes + guess, minlength=num_classes**2).reshape(num_classes, num_classes)
+def _out_of_range(name: str, value: int, num_classes: int) -> UsageError:
+    return UsageError(f"{name} holds {value}; expected 0..{num_classes - 1} for {num_classes} classes")

@@ -1,32 +1,36 @@
-"""A raise cut into bands and slots: small pieces of the full-size values, and their adjoint, with no scatter and no sort.
+"""A raise cut into bands and slots: small dense pieces of the full-size values, and their adjoint.
 
-The output pixels are grouped in runs on both axes (`ops.sampling`). A *band* is some pictures and some runs of rows. For slot
-(r, c) of a band, the values of the r-th row and c-th column of all its runs are one dense (n, K, Gy, Gx) array, made by two
-weighted sums of neighbouring samples. Losses reduce such an array at once and hand its gradient back; the sums over slots are
-the exact adjoint of the raise. Every pixel belongs to exactly one slot of one band.
+The output pixels are grouped in runs on both axes (`ops.sampling`). A *band* is some pictures and some runs of rows.
+For slot (r, c) of a band, the values of the r-th row and c-th column of all its runs are one dense (n, K, Gy, Gx)
+array, made by two weighted sums of neighbouring samples. Losses reduce such an array at once and hand its gradient
+back; the sums over slots are the exact adjoint of the raise. Every pixel belongs to exactly one slot of one band.
 
-Full-size maps (labels, weights, per-pixel results) are stored with one more row and column: slots past the end of a short run
-read and write there.
+Full-size maps (labels, weights, per-pixel results) are stored with one more row and column: slots past the end of a
+short run read and write there.
 
 Letters: N batch, K classes, (h, w) logits, (H, W) pixels, Gy Gx runs, Sy Sx slots of a run.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 from segatlas.ops.sampling import Runs, make_axis, make_runs
+from segatlas.ops.steps import step_elements
 
-CPU_BYTES = 192 << 10
-"""Size of one slot's values on the CPU: it and its four companions stay near the core."""
+LOG2_E = math.log2(math.e)
 
-GPU_BYTES = 256 << 20
-"""Size of one slot's values on other devices: large enough that launches do not count."""
+CPU_ELEMENTS = 1 << 16
+"""Values of one slot on the CPU with one thread: 256 KB each for it and a dozen companions. Twice that is a quarter
+quicker, but the companions then cost more than a twentieth of the full-size logits of 19 classes."""
+
+GPU_ELEMENTS = 1 << 26
+"""Values of one slot on other devices: large enough that launches do not count."""
 
 
 class Lattice:
@@ -71,10 +75,10 @@ class Lattice:
         return cls(logits.shape, rows, columns, logits.device)
 
     def bands(self) -> Iterator[Band]:
-        """Yield bands whose slots hold about CPU_BYTES (or GPU_BYTES) of values."""
+        """Yield bands of about as many values in each slot as suits the device."""
         count, classes = self.shape[:2]
-        budget = CPU_BYTES if self.device.type == "cpu" else GPU_BYTES
-        runs = max(1, budget // (classes * len(self.columns) * 4))
+        elements = step_elements(CPU_ELEMENTS) if self.device.type == "cpu" else GPU_ELEMENTS
+        runs = max(1, elements // (classes * len(self.columns)))
         pictures = max(1, runs // len(self.rows))
         for first in range(0, count, pictures):
             for start in range(0, len(self.rows), runs):
@@ -93,21 +97,8 @@ class Lattice:
         return padded[:, :-1, :-1].contiguous()
 
 
-@dataclass(frozen=True)
-class Slot:
-    """Where the values of one slot of a band lie in padded full-size maps."""
-
-    pictures: slice
-    rows: Tensor
-    columns: Tensor
-
-    def read(self, padded: Tensor) -> Tensor:
-        """Return the slot's part (n, Gy, Gx) of a padded map (N, H+1, W+1)."""
-        return padded[self.pictures].index_select(1, self.rows).index_select(2, self.columns)
-
-    def write(self, padded: Tensor, values: Tensor) -> None:
-        """Store values (n, Gy, Gx) in a padded map (N, H+1, W+1)."""
-        padded[self.pictures, self.rows.unsqueeze(1), self.columns] = values
+Slot = tuple[int, int]
+"""(r, c): row and column within the runs, index into the first two dimensions of `Band.read`."""
 
 
 class Band:
@@ -120,24 +111,47 @@ class Band:
         self._rows = _Pair(lattice.rows, runs, dim=2)
         self._columns = _Pair(lattice.columns, slice(None), dim=3)
 
+    def read(self, padded: Tensor) -> Tensor:
+        """Return the band's part of a padded map (N, H+1, W+1), arranged by slot: (Sy, Sx, n, Gy, Gx)."""
+        rows, columns = self._pixels()
+        part = padded[self.pictures].index_select(1, rows.flatten()).index_select(2, columns.flatten())
+        return part.view(-1, *rows.shape, *columns.shape).permute(1, 3, 0, 2, 4).contiguous()
+
+    def write(self, padded: Tensor, values: Tensor) -> None:
+        """Store values (Sy, Sx, n, Gy, Gx) in a padded map (N, H+1, W+1)."""
+        rows, columns = self._pixels()
+        part = values.permute(2, 0, 3, 1, 4).reshape(values.shape[2], rows.numel(), columns.numel())
+        padded[self.pictures, rows.reshape(-1, 1), columns.flatten()] = part
+
+    def new(self, logits: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return an empty (Sy, Sx, n, Gy, Gx) array for one value a pixel."""
+        rows, columns = self._pixels()
+        count = len(logits[self.pictures])
+        return logits.new_empty(len(rows), len(columns), count, rows.shape[1], columns.shape[1], dtype=dtype)
+
+    def _pixels(self) -> tuple[Tensor, Tensor]:
+        return self.lattice.pixel_rows[:, self.runs], self.lattice.pixel_columns
+
     def values(self, logits: Tensor, *, level: bool = False) -> Iterator[tuple[Slot, Tensor]]:
-        """Yield (slot, values (n, K, Gy, Gx)) of every slot; values is one buffer, overwritten by the next slot.
+        """Yield ((r, c), values (n, K, Gy, Gx)) of every slot; values is one buffer, overwritten by the next slot.
+
+        Values are raised logits times log2(e): their softmax is made with `exp2`, which torch computes three times
+        faster than `exp` on the CPU and does not hand over to other threads for small arrays.
 
         level: subtract from every sample its largest logit first. Softmax does not see it, and all values are <= 0.
         """
-        for slot, values, _, _ in self._walk(logits, level=level):
-            yield slot, values
+        return self._walk(logits, level=level)
 
     def backward(self, logits: Tensor, gradient: Tensor, *, level: bool = False) -> Iterator[tuple[Slot, Tensor]]:
-        """Like `values`; the caller overwrites values with the loss's gradient to them before it asks for the next slot.
+        """Like `values`; the caller overwrites them with the gradient to raised logits before the next slot.
 
         The adjoint is added to gradient (N, K, h, w).
         """
         rows, columns = self.lattice.rows, self.lattice.columns
         across: tuple[Tensor, Tensor] | None = None  # sums over the slots of a row: (n, K, Gy, Gx)
         down: tuple[Tensor, Tensor] | None = None  # sums over the rows of a run: (n, K, Gy, w + 2)
-        for slot, values, r, c in self._walk(logits, level=level):
-            yield slot, values
+        for (r, c), values in self._walk(logits, level=level):
+            yield (r, c), values
             across = _accumulate(across, values, columns.weight[c], fresh=c == 0)
             if c == columns.slots - 1:
                 row = values.new_zeros(*values.shape[:3], columns.samples + 2)
@@ -148,9 +162,8 @@ class Band:
         self._rows.give_back(block, *down)
         self._fold(block, gradient[self.pictures])
 
-    def _walk(self, logits: Tensor, *, level: bool) -> Iterator[tuple[Slot, Tensor, int, int]]:
-        lattice = self.lattice
-        rows, columns = lattice.rows, lattice.columns
+    def _walk(self, logits: Tensor, *, level: bool) -> Iterator[tuple[Slot, Tensor]]:
+        rows, columns = self.lattice.rows, self.lattice.columns
         top, bottom = self._rows.take(self._block(logits, level))  # (n, K, Gy, w + 2) each
         drop = bottom - top
         row = torch.empty_like(top, memory_format=torch.contiguous_format)
@@ -164,17 +177,20 @@ class Band:
             torch.sub(right, left, out=step)
             for c in range(columns.slots):
                 torch.addcmul(left, step, columns.weight[c], out=values)
-                yield Slot(self.pictures, lattice.pixel_rows[r, self.runs], lattice.pixel_columns[c]), values, r, c
+                yield (r, c), values
 
     def _block(self, logits: Tensor, level: bool) -> Tensor:
         """Return the samples under the band in the dtype of the weights, (n, K, rows, w + 2), edges repeated."""
         first, last = self._rows.first, self._rows.first + self._rows.extent - 1
         samples = self.lattice.rows.samples
         inner = logits[self.pictures, :, max(first - 1, 0) : min(last, samples)]
-        inner = inner.to(self.lattice.rows.weight.dtype)
+        inner = inner.to(self.lattice.rows.weight.dtype) * LOG2_E
         if level:
-            inner = inner - inner.amax(1, keepdim=True)
-        return pad(inner, (1, 1, int(first == 0), int(last == samples + 1)), mode="replicate")
+            inner.sub_(inner.amax(1, keepdim=True))
+        inner = torch.cat([inner[..., :1], inner, inner[..., -1:]], 3)
+        above = [inner[:, :, :1]] if first == 0 else []
+        below = [inner[:, :, -1:]] if last == samples + 1 else []
+        return torch.cat([*above, inner, *below], 2)
 
     def _fold(self, block: Tensor, gradient: Tensor) -> None:
         """Add the gradient of the padded samples of a band to gradient (n, K, h, w)."""

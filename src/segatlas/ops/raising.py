@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from segatlas.ops.sampling import make_axis
+from segatlas.ops.sampling import Axis, make_axis
 
 
 def raise_logits(
@@ -32,24 +32,57 @@ def raise_logits(
         else:
             raised = interpolate(logits, size=canvas, mode=mode)
         return raised[..., : size[0], : size[1]]
+    dtype = torch.promote_types(logits.dtype, torch.float32)
+    raised = logits
     for dim in (0, 1):
-        logits = _resample(logits, dim + 2, size[dim], canvas[dim], crop[dim], align_corners, mode)
-    return logits
+        axis = make_axis(
+            logits.shape[dim + 2],
+            size[dim],
+            canvas=canvas[dim],
+            crop=crop[dim],
+            align_corners=align_corners,
+            mode=mode,
+            dtype=dtype,
+            device=logits.device,
+        )
+        raised = _resample(raised, dim + 2, axis)
+    return raised.to(logits.dtype)
 
 
-def _resample(logits: Tensor, dim: int, size: int, canvas: int, crop: int, align_corners: bool, mode: str) -> Tensor:
+def raise_rows(
+    logits: Tensor,
+    size: tuple[int, int],
+    first: int,
+    last: int,
+    *,
+    canvas: tuple[int, int] | None = None,
+    align_corners: bool = False,
+    mode: str = "bilinear",
+) -> Tensor:
+    """Return rows first..last - 1 of `raise_logits(logits, size, canvas=canvas, ...)`: (N, K, last - first, W).
+
+    Only the samples under these rows are read. Half precision is computed in float32.
+    """
+    canvas = size if canvas is None else canvas
     dtype = torch.promote_types(logits.dtype, torch.float32)
     axis = make_axis(
-        logits.shape[dim],
-        size,
-        canvas=canvas,
-        crop=crop,
+        logits.shape[2],
+        size[0],
+        canvas=canvas[0],
         align_corners=align_corners,
         mode=mode,
         dtype=dtype,
         device=logits.device,
     )
-    low = logits.index_select(dim, axis.low)
-    high = logits.index_select(dim, (axis.low + 1).clamp(max=axis.samples - 1))
-    weight = axis.weight.to(logits.dtype).view([-1 if i == dim else 1 for i in range(4)])
+    rows = _resample(logits, 2, axis, slice(first, last))
+    count = last - first
+    return raise_logits(rows, (count, size[1]), canvas=(count, canvas[1]), align_corners=align_corners, mode=mode)
+
+
+def _resample(logits: Tensor, dim: int, axis: Axis, part: slice = slice(None)) -> Tensor:
+    """Interpolate one dimension in the dtype of the axis; `part` selects output pixels."""
+    index = axis.low[part]
+    low = logits.index_select(dim, index).to(axis.weight.dtype)
+    high = logits.index_select(dim, (index + 1).clamp(max=axis.samples - 1)).to(axis.weight.dtype)
+    weight = axis.weight[part].view([-1 if i == dim else 1 for i in range(4)])
     return torch.lerp(low, high, weight.expand_as(low))

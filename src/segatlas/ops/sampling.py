@@ -1,9 +1,10 @@
 """Where every output pixel lies between the samples of a low-resolution map, one axis at a time.
 
-A raise from (h, w) logits to an (H, W) picture is separable. On each axis a pixel lies between two neighbouring samples,
-`low` and `low + 1`, with weight `w` for the second one. Neighbouring pixels between the same two samples form a *run*: up to
-`S` pixels, where S is the (rounded up) factor of the raise. All fast paths of `ops` work run by run, because the two samples
-of a run are fetched once and because slot s of all runs is one long vector, whatever the factor.
+A raise from (h, w) logits to an (H, W) picture is separable. On each axis a pixel lies between two neighbouring
+samples, `low` and `low + 1`, with weight `w` for the second one. Neighbouring pixels between the same two samples
+form a *run*: up to `S` pixels, where S is the (rounded up) factor of the raise. All fast paths of `ops` work run by
+run, because the two samples of a run are fetched once and because slot s of all runs is one long vector, whatever the
+factor.
 
 Letters: n samples on the axis, G runs, S slots of a run, `size` output pixels.
 """
@@ -46,10 +47,10 @@ class Runs:
     """The pixels of an axis grouped by the two samples around them.
 
     first, second: (G,) int64, the samples of each run, 0..n-1; the same one twice where the second has no weight.
-    padded: (G,) int64, the first sample's index on the axis padded by one repeated sample at each end; the second sample is
-        always the next one there.
-    weight: (S, G) weight of the second sample; pixel: (S, G) int64 output index. Slots past the end of a short run repeat
-        its last pixel and are marked in filler (S, G).
+    padded: (G,) int64, the first sample's index on the axis padded by one repeated sample at each end; the second
+        sample is always the next one there.
+    weight: (S, G) weight of the second sample; pixel: (S, G) int64 output index. Slots past the end of a short run
+        repeat its last pixel and are marked in filler (S, G).
     consecutive: `padded` counts up by one, so that all first and all second samples are plain slices.
     """
 
@@ -83,7 +84,7 @@ def make_axis(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
 ) -> Axis:
-    """Compose output pixel -> cropped canvas -> canvas -> samples into one map, with torch's own rounding of coordinates.
+    """Compose output pixel -> cropped canvas -> canvas -> samples into one map, with torch's own rounding.
 
     Args:
         samples: n, samples on this axis.

@@ -1,11 +1,11 @@
 """Losses at full size from low-resolution logits, without building the full-size logits or their gradient.
 
-Everything walks the raise slot by slot (`ops.lattice`), so the extra memory is a few small buffers and, where a second pass is
-needed, one float per pixel. Three building blocks:
+Everything walks the raise band by band and slot by slot (`ops.lattice`), so the extra memory is a few small buffers
+and, where a second pass is needed, one float per pixel. Three building blocks:
 
 - `upsampled_cross_entropy`: loss and gradient in one pass, the gradient being made while the values are at hand;
-- `upsampled_log_likelihood`: log-probability of the true class of every pixel, (N, H, W), differentiable by a second pass;
-  any loss of that quantity follows (OHEM, focal);
+- `upsampled_log_likelihood`: log-probability of the true class of every pixel, (N, H, W), differentiable by a second
+  pass; any loss of that quantity follows (OHEM, focal);
 - `upsampled_overlap`: per class soft intersection, prediction and label sums, differentiable by a second pass; Dice and
   Tversky follow.
 
@@ -15,13 +15,18 @@ Labels are 0..K-1, or `ignore_index` where a pixel has none: such a pixel adds n
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
 
 from segatlas.errors import UsageError
-from segatlas.ops.lattice import Lattice, Slot
+from segatlas.ops.lattice import Band, Lattice
 from segatlas.structures import IGNORE
+
+LN_2 = math.log(2)
 
 SMALLEST_TOTAL = 1e-25
 """Softmax denominators below this (relative to the largest logit around) send a loss to the slower, safe form."""
@@ -40,9 +45,9 @@ def upsampled_cross_entropy(
 ) -> Tensor:
     """Return the mean cross-entropy over labelled pixels of logits raised bilinearly to the canvas.
 
-    Equal to `interpolate` followed by torch's `cross_entropy(..., reduction="mean")`, its weighted mean included: the sum is
-    divided by the sum of the weights of the labelled pixels. Without any labelled pixel the loss is 0 with zero gradient
-    (torch gives NaN).
+    Equal to `interpolate` followed by torch's `cross_entropy(..., reduction="mean")`, its weighted mean included: the
+    sum is divided by the sum of the weights of the labelled pixels. Without any labelled pixel the loss is 0 with
+    zero gradient (torch gives NaN).
 
     Args:
         logits: (N, K, h, w) float; half precision is computed in float32.
@@ -80,9 +85,10 @@ def upsampled_ohem(
 ) -> Tensor:
     """Return the mean cross-entropy over hard pixels only (online hard example mining).
 
-    Hard are the labelled pixels whose true class has a probability below `threshold`, and in any case the `min_kept` pixels
-    of the batch with the lowest ones (all of them if there are fewer). Both passes are banded. The mean runs over the kept
-    pixels, weighted by class like `upsampled_cross_entropy`; other arguments, errors and the empty case are as there.
+    Hard are the labelled pixels whose true class has a probability below `threshold`, and in any case the `min_kept`
+    pixels of the batch with the lowest ones (all of them if there are fewer). Both passes are banded. The mean runs
+    over the kept pixels, weighted by class like `upsampled_cross_entropy`; other arguments, errors and the empty case
+    are as there.
     """
     log_likelihood = upsampled_log_likelihood(
         logits, labels, canvas=canvas, align_corners=align_corners, ignore_index=ignore_index
@@ -140,12 +146,16 @@ def upsampled_overlap(
 
 
 class _Targets:
-    """Labels of one slot: `index` (n, 1, Gy, Gx) int64 with 0 where there is no label, `labelled` (n, Gy, Gx) bool."""
+    """Labels of a band, by slot.
 
-    def __init__(self, slot: Slot, padded: Tensor, ignore_index: int):
-        labels = slot.read(padded)
-        self.labelled = labels != ignore_index
-        self.index = (labels * self.labelled).unsqueeze(1).long()
+    index: (Sy, Sx, n, 1, Gy, Gx) int64, 0 where there is no label; labelled: the same shape, 1.0 or 0.0.
+    """
+
+    def __init__(self, band: Band, padded: Tensor, ignore_index: int, dtype: torch.dtype):
+        labels = band.read(padded).unsqueeze(3)
+        labelled = labels != ignore_index
+        self.index = (labels * labelled).long()
+        self.labelled = labelled.to(dtype)
 
 
 class _CrossEntropy(torch.autograd.Function):
@@ -153,7 +163,7 @@ class _CrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: FunctionCtx,
+        ctx: Any,
         logits: Tensor,
         labels: Tensor,
         lattice: Lattice,
@@ -171,12 +181,12 @@ class _CrossEntropy(torch.autograd.Function):
                 loss, total, gradient, _ = _walk_cross_entropy(logits, terms, needs_gradient, level=False)
         divisor = total.where(total > 0, 1)
         if gradient is not None:
-            ctx.save_for_backward((gradient / divisor).to(logits.dtype))
+            ctx.save_for_backward(gradient.div_(divisor).to(logits.dtype))
         return (loss / divisor).to(dtype)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, upstream: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
         return (gradient * upstream, *[None] * 6)
 
@@ -199,6 +209,7 @@ class _Terms:
         self.labels = lattice.pad_map(labels, ignore_index)
         self.ignore_index = ignore_index
         self.smoothing = smoothing
+        self.dtype = dtype
         self.class_weight = None if weight is None else weight.to(labels.device, dtype)
         self.pixel_weight = None if pixel_weight is None else lattice.pad_map(pixel_weight.to(dtype), 0)
         # What each class gets of the smoothed target: (K, 1, 1), times the pixel's own weight.
@@ -207,53 +218,48 @@ class _Terms:
         )
         self.spread = (spread * (smoothing / classes)).view(-1, 1, 1)
 
-    def pixels(self, slot: Slot, targets: _Targets, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Return (n, 1, Gy, Gx): the weight of each pixel without and with that of its class; 0 without label."""
-        own = targets.labelled.to(dtype)
+    def pixels(self, band: Band, targets: _Targets) -> tuple[Tensor, Tensor]:
+        """Return (Sy, Sx, n, 1, Gy, Gx): each pixel's weight without and with that of its class; 0 without label."""
+        own = targets.labelled
         if self.pixel_weight is not None:
-            own = own * slot.read(self.pixel_weight)
-        own = own.unsqueeze(1)
+            own = own * band.read(self.pixel_weight).unsqueeze(3)
         return own, own if self.class_weight is None else own * self.class_weight[targets.index]
 
 
 def _walk_cross_entropy(
     logits: Tensor, terms: _Terms, needs_gradient: bool, *, level: bool
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
-    """Return sum of losses, sum of weights (float64 scalars), gradient of the former (N, K, h, w), smallest denominator.
+    """Return sum of losses, sum of weights (float64 scalars), gradient of the former, smallest denominator.
 
     level: values are logits minus an interpolation of each sample's largest one, computed at low resolution, instead of
     minus each pixel's largest one. Cheaper by two passes, exact while the softmax denominators do not underflow.
     """
     loss = torch.zeros((), dtype=torch.float64, device=logits.device)
-    total = torch.zeros_like(loss)
+    total, smallest = torch.zeros_like(loss), torch.ones_like(loss)
     gradient = _zeros(logits, terms.lattice) if needs_gradient else None
-    smallest = torch.full_like(loss, 1.0)
     for band in terms.lattice.bands():
+        targets = _Targets(band, terms.labels, terms.ignore_index, terms.dtype)
+        own, weighted = terms.pixels(band, targets)
+        sharp = weighted * (1 - terms.smoothing) if terms.smoothing else weighted
+        scale = sharp + own * terms.spread.sum() if terms.smoothing else sharp
+        minus = -sharp
+        true, denominator = torch.empty_like(own), torch.empty_like(own)
         walk = band.values(logits, level=level) if gradient is None else band.backward(logits, gradient, level=level)
         for slot, values in walk:
             if not level:
                 values.sub_(values.amax(1, keepdim=True))
-            targets = _Targets(slot, terms.labels, terms.ignore_index)
-            own, weighted = terms.pixels(slot, targets, values.dtype)
-            true = values.gather(1, targets.index)
+            torch.gather(values, 1, targets.index[slot], out=true[slot])
             if terms.smoothing:
-                linear = (values * terms.spread).sum(1, keepdim=True)
-            denominator = values.exp_().sum(1, keepdim=True)
-            smallest = torch.minimum(smallest, denominator.amin())
-            log_denominator = denominator.log()
-            sharp = weighted * (1 - terms.smoothing)
-            loss += (sharp * (log_denominator - true)).sum()
-            total += weighted.sum()
-            scale = sharp
-            if terms.smoothing:
-                spread = terms.spread.sum()
-                loss += (own * (spread * log_denominator - linear)).sum()
-                scale = sharp + own * spread
+                loss -= LN_2 * (own[slot] * (values * terms.spread).sum(1, keepdim=True)).sum()
+            torch.sum(values.exp2_(), 1, keepdim=True, out=denominator[slot])
             if gradient is not None:
-                values.mul_(scale / denominator)
+                values.mul_(scale[slot] / denominator[slot])
+                values.scatter_add_(1, targets.index[slot], minus[slot])
                 if terms.smoothing:
-                    values.addcmul_(own, terms.spread, value=-1)
-                values.scatter_(1, targets.index, values.gather(1, targets.index) - sharp)
+                    values.addcmul_(own[slot], terms.spread, value=-1)
+        smallest = torch.minimum(smallest, denominator.amin())
+        loss += (scale * denominator.log_()).sub_(sharp * true, alpha=LN_2).sum()
+        total += weighted.sum()
     return loss, total, gradient, smallest
 
 
@@ -261,24 +267,25 @@ class _LogLikelihood(torch.autograd.Function):
     """Log-probability of the true class; the second pass makes the probabilities again."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, logits: Tensor, labels: Tensor, lattice: Lattice, ignore_index: int) -> Tensor:
+    def forward(ctx: Any, logits: Tensor, labels: Tensor, lattice: Lattice, ignore_index: int) -> Tensor:
         ctx.save_for_backward(logits, labels)
         ctx.lattice, ctx.ignore_index = lattice, ignore_index
         padded = lattice.pad_map(labels, ignore_index)
         result = lattice.new_map(lattice.rows.weight.dtype)
         with torch.autocast(logits.device.type, enabled=False):
             for band in lattice.bands():
+                targets = _Targets(band, padded, ignore_index, result.dtype)
+                true, denominator = torch.empty_like(targets.labelled), torch.empty_like(targets.labelled)
                 for slot, values in band.values(logits, level=True):
-                    targets = _Targets(slot, padded, ignore_index)
                     values.sub_(values.amax(1, keepdim=True))
-                    true = values.gather(1, targets.index)
-                    likelihood = true - values.exp_().sum(1, keepdim=True).log()
-                    slot.write(result, likelihood.squeeze(1) * targets.labelled)
+                    torch.gather(values, 1, targets.index[slot], out=true[slot])
+                    torch.sum(values.exp2_(), 1, keepdim=True, out=denominator[slot])
+                band.write(result, true.mul_(LN_2).sub_(denominator.log_()).mul_(targets.labelled).squeeze(3))
         return lattice.trim(result)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, upstream: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         logits, labels = ctx.saved_tensors
         lattice = ctx.lattice
         padded = lattice.pad_map(labels, ctx.ignore_index)
@@ -286,12 +293,11 @@ class _LogLikelihood(torch.autograd.Function):
         gradient = _zeros(logits, lattice)
         with torch.autocast(logits.device.type, enabled=False):
             for band in lattice.bands():
+                targets = _Targets(band, padded, ctx.ignore_index, gradient.dtype)
+                pixel = band.read(factor).unsqueeze(3) * targets.labelled
                 for slot, values in band.backward(logits, gradient, level=True):
-                    targets = _Targets(slot, padded, ctx.ignore_index)
-                    pixel = (slot.read(factor) * targets.labelled).unsqueeze(1)
-                    _softmax(values)
-                    values.mul_(-pixel)
-                    values.scatter_(1, targets.index, values.gather(1, targets.index) + pixel)
+                    _softmax(values, -pixel[slot])
+                    values.scatter_add_(1, targets.index[slot], pixel[slot])
         return gradient.to(logits.dtype), None, None, None
 
 
@@ -299,9 +305,7 @@ class _Overlap(torch.autograd.Function):
     """Per class sums of probabilities, over the pixels of the class and over all labelled ones."""
 
     @staticmethod
-    def forward(
-        ctx: FunctionCtx, logits: Tensor, labels: Tensor, lattice: Lattice, ignore_index: int
-    ) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, logits: Tensor, labels: Tensor, lattice: Lattice, ignore_index: int) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(logits, labels)
         ctx.lattice, ctx.ignore_index = lattice, ignore_index
         padded = lattice.pad_map(labels, ignore_index)
@@ -309,39 +313,41 @@ class _Overlap(torch.autograd.Function):
         predicted = torch.zeros_like(intersection)
         with torch.autocast(logits.device.type, enabled=False):
             for band in lattice.bands():
+                targets = _Targets(band, padded, ignore_index, lattice.rows.weight.dtype)
+                true = torch.empty_like(targets.labelled)
                 for slot, values in band.values(logits, level=True):
-                    targets = _Targets(slot, padded, ignore_index)
-                    _softmax(values).mul_(targets.labelled.unsqueeze(1))
+                    _softmax(values, targets.labelled[slot])
                     predicted += values.sum((0, 2, 3))
-                    true = values.gather(1, targets.index)
-                    intersection.index_add_(0, targets.index.flatten(), true.flatten().double())
+                    torch.gather(values, 1, targets.index[slot], out=true[slot])
+                intersection.index_add_(0, targets.index.flatten(), true.flatten().double())
         dtype = lattice.rows.weight.dtype
         return intersection.to(dtype), predicted.to(dtype)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, to_intersection: Tensor, to_predicted: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, to_intersection: Tensor, to_predicted: Tensor) -> tuple[Tensor | None, ...]:
         logits, labels = ctx.saved_tensors
         lattice = ctx.lattice
         padded = lattice.pad_map(labels, ctx.ignore_index)
         gradient = _zeros(logits, lattice)
         with torch.autocast(logits.device.type, enabled=False):
             for band in lattice.bands():
+                targets = _Targets(band, padded, ctx.ignore_index, gradient.dtype)
+                bonus = to_intersection[targets.index]
                 for slot, values in band.backward(logits, gradient, level=True):
-                    targets = _Targets(slot, padded, ctx.ignore_index)
-                    _softmax(values).mul_(targets.labelled.unsqueeze(1))
+                    _softmax(values, targets.labelled[slot])
                     # d/dv_k = p_k (q_k - sum_j p_j q_j) with q_k = to_predicted_k + [k is true] to_intersection_k
-                    gain = values.gather(1, targets.index) * to_intersection[targets.index]
+                    gain = values.gather(1, targets.index[slot]) * bonus[slot]
                     mean = torch.einsum("nkyx,k->nyx", values, to_predicted).unsqueeze(1) + gain
                     values.mul_(to_predicted.view(-1, 1, 1) - mean)
-                    values.scatter_(1, targets.index, values.gather(1, targets.index) + gain)
+                    values.scatter_add_(1, targets.index[slot], gain)
         return gradient.to(logits.dtype), None, None, None
 
 
-def _softmax(values: Tensor) -> Tensor:
-    """Turn values (n, K, Gy, Gx) into probabilities, in place."""
-    values.sub_(values.amax(1, keepdim=True)).exp_()
-    return values.div_(values.sum(1, keepdim=True))
+def _softmax(values: Tensor, factor: Tensor) -> None:
+    """Turn values (n, K, Gy, Gx) into probabilities times factor (n, 1, Gy, Gx), in place."""
+    values.sub_(values.amax(1, keepdim=True)).exp2_()
+    values.mul_(factor / values.sum(1, keepdim=True))
 
 
 def _zeros(logits: Tensor, lattice: Lattice) -> Tensor:

@@ -11,6 +11,7 @@ import collections
 import pickle
 import sys
 import zipfile
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import IO, Any
 
@@ -50,7 +51,7 @@ class Inert:
     def _ignore(self, *args: Any) -> None:
         return None
 
-    __init__ = __setstate__ = __setitem__ = append = extend = add = _ignore  # type: ignore[assignment]
+    __init__ = __setstate__ = __setitem__ = append = extend = add = _ignore
 
 
 def read_foreign(path: Path) -> Any:
@@ -73,7 +74,7 @@ def read_foreign(path: Path) -> Any:
         raise WeightsError(f"{path}: damaged ({type(error).__name__}: {error})") from error
 
 
-class _Unpickler(pickle.Unpickler):
+class _Unpickler(pickle.Unpickler, ABC):
     """Builds tensors and plain containers. Subclasses say where the numbers of a storage come from."""
 
     def find_class(self, module: str, name: str) -> Any:
@@ -98,8 +99,9 @@ class _Unpickler(pickle.Unpickler):
         view = pid[5] if len(pid) > 5 else None
         return self._storage(dtype, str(key), count, view)
 
+    @abstractmethod
     def _storage(self, dtype: torch.dtype, key: str, count: int, view: tuple[str, int, int] | None) -> Tensor:
-        raise NotImplementedError
+        """Return the flat tensor that a storage's key names."""
 
     @staticmethod
     def _rebuild_tensor(storage: Tensor, offset: int, size: Any, stride: Any, *_: Any) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,7 @@ class Pair:
     mask: Path | None
 
 
-class PairedFiles:
+class PairedFiles(ABC):
     """One split of a data set whose samples are pairs of files; implements `SegmentationData`.
 
     A data set is a subclass that says how to find the pairs of a split and how to translate one mask.
@@ -64,17 +65,17 @@ class PairedFiles:
         return root
 
     @classmethod
+    @abstractmethod
     def fits(cls, root: Path) -> bool:
         """Whether a folder is laid out as this data set is."""
-        raise NotImplementedError
 
+    @abstractmethod
     def find(self, cfg: DataConfig, root: Path, seed: int) -> Sequence[Pair]:
         """Return the pairs of `self.split`, at least one; DataError otherwise."""
-        raise NotImplementedError
 
+    @abstractmethod
     def read_label(self, path: Path) -> np.ndarray:
         """Read a mask as (H, W) uint8, 0..K-1 or 255."""
-        raise NotImplementedError
 
     def __len__(self) -> int:
         return len(self.pairs)
