@@ -1,0 +1,119 @@
+"""Every command, Python block and recipe in README, CONTRIBUTING and docs/ does what the page says.
+
+How blocks are found, made small and run, and which commands are excused with which reason: `docs_blocks.py`.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from docs_blocks import ROOT, Block, find_blocks, find_commands, parse_command, run_block, run_command, small_train
+from fakes.folder import write_folder
+
+from segatlas.data.shapes import make_shapes
+from segatlas.recipe import Config
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BARE = ("README.md", "docs/get-started.md")
+"""Pages that make their own data and runs; the others start from what `stage` prepares."""
+RUN = "runs/semantic/unet_shapes-001"
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with data/shapes, a folder data set my-data, pictures, and a finished run."""
+    from segatlas.training import train
+
+    root = tmp_path_factory.mktemp("docs")
+    torch.set_num_threads(1)
+    write_pictures(root)
+    make_shapes(root / "data" / "shapes", train=8, val=4, test=4, size=(32, 48))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        train(Config.load(*small_train(["unet_shapes"])), quiet=True)
+    return root
+
+
+def write_pictures(root: Path) -> None:
+    """Make my-data (three classes) and photos that are predicted."""
+    write_folder(root / "my-data")
+    generator = np.random.default_rng(0)
+    (root / "photos").mkdir()
+    for path in (root / "street.jpg", root / "photos" / "one.jpg", root / "photos" / "two.jpg"):
+        cv2.imwrite(str(path), generator.integers(0, 256, (32, 48, 3), dtype=np.uint8))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_the_blocks_of_a_page_run(
+    page: Path, prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    blocks = find_blocks(page)
+    if any(block.language in ("bash", "console", "python") for block in blocks):
+        if str(page.relative_to(ROOT)) in BARE:
+            write_pictures(tmp_path)
+        else:
+            shutil.copytree(prepared, tmp_path, dirs_exist_ok=True, symlinks=True)
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, object] = {}
+    for block in blocks:
+        run_block(block, tmp_path, namespace, monkeypatch)
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_the_chinese_readme_has_the_blocks_of_the_english_one():
+    english, chinese = (find_blocks(ROOT / name) for name in ("README.md", "README.zh.md"))
+    assert [without_comments(block) for block in chinese] == [without_comments(block) for block in english]
+
+
+def without_comments(block: Block) -> tuple[str, list[str]]:
+    lines = (line.partition("#")[0].rstrip() for line in block.text.splitlines())
+    return block.language, [line for line in lines if line]
+
+
+@pytest.mark.parametrize("name", ["README.md", "README.zh.md", "CONTRIBUTING.md"])
+def test_every_link_of_a_page_outside_docs_leads_to_a_file(name: str):
+    links = re.findall(r"\]\(([^)#:]+)\)", (ROOT / name).read_text(encoding="utf-8"))
+    assert links
+    assert [link for link in links if not (ROOT / link).is_file()] == []
+
+
+def test_a_command_that_nobody_knows_fails():
+    with pytest.raises(AssertionError, match="neither segatlas nor in ALLOWED"):
+        run_command(parse_command("rm -rf everything"), "page.md:1")
+
+
+def test_a_make_target_that_does_not_exist_fails():
+    with pytest.raises(AssertionError, match="no target"):
+        run_command(parse_command("make coffee"), "page.md:1")
+
+
+def test_an_exit_code_other_than_announced_fails():
+    with pytest.raises(AssertionError, match="exits 2, expected 0"):
+        run_command(parse_command("segatlas config check no_such_recipe"), "page.md:1")
+    run_command(parse_command("segatlas config check no_such_recipe  # exits 2"), "page.md:1")
+
+
+def test_output_that_a_page_shows_must_occur():
+    run_command(parse_command("segatlas models list 'unet'", ("U-Net",)), "page.md:1")
+    with pytest.raises(AssertionError, match="lacks: V-Net"):
+        run_command(parse_command("segatlas models list 'unet'", ("V-Net",)), "page.md:1")
+
+
+def test_an_unknown_language_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    block = Block(page=ROOT / "README.md", line=1, language="perl", text="")
+    with pytest.raises(AssertionError, match="'perl'"):
+        run_block(block, tmp_path, {}, monkeypatch)
+
+
+def test_commands_go_on_after_a_backslash_and_console_output_is_kept(tmp_path: Path):
+    page = ROOT / "README.md"
+    bash = Block(page=page, line=1, language="bash", text="# note\nsegatlas train \\\n  unet  # exits 3\n")
+    assert [(c.text, c.exit_code) for c in find_commands(bash)] == [("segatlas train unet", 3)]
+    console = Block(page=page, line=1, language="console", text="$ segatlas doctor\nfirst\n...\nlast\n")
+    assert [c.output for c in find_commands(console)] == [("first", "last")]

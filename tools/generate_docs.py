@@ -1,0 +1,264 @@
+"""Write the tables of `docs/generated/` from the code. `tests/docs/test_generated.py` compares them with a fresh run.
+
+    python tools/generate_docs.py
+
+Nothing in there is typed by hand: keys and losses come from the schema, networks and encoders are built with shapes
+only (meta device) and counted, definitions and commands are those that the program prints.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import types
+import typing
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+ROOT = Path(__file__).resolve().parent.parent
+OUT = ROOT / "docs" / "generated"
+HEAD = "<!-- Written by tools/generate_docs.py from the code; do not edit. -->\n\n"
+
+
+def pages() -> dict[str, str]:
+    """Return file name -> text of every generated page."""
+    makers: dict[str, Callable[[], Iterator[str]]] = {
+        "commands.md": commands,
+        "recipe.md": recipe_keys,
+        "losses.md": losses,
+        "recipes.md": recipes,
+        "models.md": models,
+        "encoders.md": encoders,
+        "metrics.md": metrics,
+        "findings.md": findings,
+    }
+    return {name: HEAD + "\n\n".join(make()) + "\n" for name, make in makers.items()}
+
+
+def main() -> int:
+    """Write the pages that changed."""
+    OUT.mkdir(parents=True, exist_ok=True)
+    texts = pages()
+    for path in OUT.glob("*.md"):
+        if path.name not in texts:
+            path.unlink()
+    for name, text in texts.items():
+        path = OUT / name
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
+            print(f"written: {path.relative_to(ROOT)}")
+    return 0
+
+
+# ---- recipes
+def recipe_keys() -> Iterator[str]:
+    from segatlas.config.reference import reference
+
+    yield "# Keys of a recipe"
+    yield "What `segatlas config schema` prints. For editors, as a JSON Schema: `segatlas config schema --json`."
+    _, rows = reference()[0]
+    groups = dict.fromkeys(_group(row.key) for row in rows)
+    for group in groups:
+        yield f"## {group}"
+        chosen = [row for row in rows if _group(row.key) == group]
+        yield table(
+            ("Key", "Expects", "Default", "Meaning"),
+            ((code(row.key), row.expects, code(row.default), row.meaning) for row in chosen),
+        )
+
+
+def _group(key: str) -> str:
+    first, dot, _ = key.partition(".")
+    return first if dot else "top level"
+
+
+def losses() -> Iterator[str]:
+    from segatlas.config.reference import reference
+
+    yield "# Losses"
+    yield (
+        "A line of `losses:` in a recipe is one of these; the weighted sum is minimised. "
+        "Unlabelled pixels (255) play no part."
+    )
+    for title, rows in reference()[1:]:
+        name, _, meaning = title.removeprefix("Loss ").partition(": ")
+        yield f"## {name}" if title.startswith("Loss ") else "## Keys of every loss"
+        if meaning:
+            yield meaning
+        columns = ("Key", "Expects", "Default", "Meaning")
+        yield table(columns, ((code(r.key), r.expects, code(r.default), r.meaning) for r in rows))
+
+
+def recipes() -> Iterator[str]:
+    from segatlas import config
+
+    yield "# Shipped recipes"
+    yield "What `segatlas config schema --recipes` prints; `segatlas config show NAME` prints one whole."
+    rows = []
+    for name, path in config.recipes().items():
+        title = path.read_text(encoding="utf-8").splitlines()[0].removeprefix("#").strip()
+        rows.append((code(name), title))
+    yield table(("Name", "What it trains"), rows)
+
+
+# ---- networks
+def models() -> Iterator[str]:
+    from segatlas.models import ARCHITECTURES
+    from segatlas.weights.describing import MEASURED_CLASSES, MEASURED_SIZE, describe
+
+    height, width = MEASURED_SIZE
+    yield "# Table of networks"
+    yield (
+        f"Parameters with {MEASURED_CLASSES} classes; GMACs are multiply-accumulates of convolutions and matrix "
+        f"products for one {height}x{width} picture (1 MAC = 2 FLOPs). `segatlas models info NAME` prints the same for "
+        "one network."
+    )
+    rows = []
+    for entry in ARCHITECTURES.values():
+        for name in (entry.name, *entry.variants):
+            facts = describe(name)
+            size, cost = f"{facts.parameters / 1e6:.2f} M", f"{facts.macs / 1e9:.2f}"
+            rows.append((code(name), f"[{entry.title}]({entry.paper})", ", ".join(entry.tasks), size, cost))
+    yield table(("Name", "Paper", "Tasks", "Parameters", "GMACs"), rows)
+    for entry in ARCHITECTURES.values():
+        yield f"## Fields of {entry.name}"
+        yield "They stand in a recipe as `model.FIELD`, and in Python as arguments of `create_model`."
+        fields = [
+            (code(f.name), code(f.type), "required" if f.required else code(repr(f.default)), f.meaning)
+            for f in describe(entry.name).fields
+        ]
+        yield table(("Field", "Type", "Default", "Meaning"), fields)
+
+
+def encoders() -> Iterator[str]:
+    import torch
+
+    from segatlas.encoders import ENCODERS, create_encoder
+    from segatlas.weights.encoder_weights import IMAGENET
+
+    yield "# Table of encoders"
+    yield (
+        "Encoders written here. Besides them any backbone of timm that gives feature maps: `model.encoder=timm/NAME`. "
+        "Channels and strides are those of the feature maps, finest first; parameters are the encoder's alone. "
+        "`imagenet` says whether `model.encoder_weights=imagenet` knows where to find published weights."
+    )
+    rows = []
+    for name in ENCODERS:
+        with torch.device("meta"):
+            encoder = create_encoder(name)
+        count = sum(p.numel() for p in encoder.parameters())
+        channels, strides = (", ".join(map(str, values)) for values in (encoder.channels, encoder.strides))
+        rows.append((code(name), channels, strides, f"{count / 1e6:.2f} M", "yes" if name in IMAGENET else "no"))
+    yield table(("Name", "Channels", "Strides", "Parameters", "imagenet"), rows)
+
+
+def metrics() -> Iterator[str]:
+    from segatlas.metrics import DEFINITIONS
+
+    yield "# Definitions of metrics"
+    yield (
+        "TP, FP, FN are the pixels of a class rightly predicted, wrongly predicted and missed, summed over the whole "
+        "set of pictures; unlabelled pixels (255) are left out of everything. Every `eval.json` carries these "
+        "sentences."
+    )
+    yield table(("Name", "Definition"), ((code(name), text) for name, text in DEFINITIONS.items()))
+
+
+def findings() -> Iterator[str]:
+    from segatlas.data.doctor import KINDS
+
+    yield "# Findings of the doctor"
+    yield "What `segatlas data check` looks for. With `--json` each finding carries its kind, files, fault and repair."
+    yield table(("Kind", "Meaning"), ((code(kind), title) for kind, title in KINDS.items()))
+
+
+# ---- the command line
+def commands() -> Iterator[str]:
+    import typer
+
+    from segatlas.cli.main import VERBS, root
+
+    yield "# Command line"
+    yield "`segatlas VERB --help` prints the same."
+    yield f"## segatlas\n\n{_options(root)}"
+    for name, verb in VERBS.items():
+        if not isinstance(verb, typer.Typer):
+            yield _command(f"segatlas {name}", verb)
+            continue
+        yield f"## segatlas {name}"
+        yield str(verb.info.help)
+        for command in verb.registered_commands:
+            assert command.callback is not None
+            inner = command.name or command.callback.__name__.strip("_").replace("_", "-")
+            yield _command(f"segatlas {name} {inner}", command.callback, level=3)
+
+
+def _command(title: str, function: Callable[..., Any], level: int = 2) -> str:
+    return "\n\n".join((f"{'#' * level} {title}", inspect.getdoc(function) or "", _options(function)))
+
+
+def _options(function: Callable[..., Any]) -> str:
+    """Return the table of a command's arguments and options, drawn from its signature."""
+    hints = get_type_hints(function, include_extras=True)
+    rows = []
+    for name, parameter in inspect.signature(function).parameters.items():
+        kind, info = get_args(hints[name])[:2] if get_origin(hints[name]) is Annotated else (hints[name], None)
+        if info is None:
+            raise TypeError(f"{function.__name__}: {name} has no typer.Option or typer.Argument")
+        words = _words(name, info, kind, parameter.default)
+        rows.append((words, info.help or "", _default(parameter.default)))
+    return table(("Argument", "Meaning", "Default"), rows)
+
+
+def _words(name: str, info: Any, kind: Any, default: Any) -> str:
+    is_flag = _plain_type(kind) is bool
+    if type(info).__name__ == "ArgumentInfo":
+        return code(info.metavar or name.strip("_").upper())
+    # In Annotated[...], typer.Option takes the first spelling as its first argument, which is called "default".
+    first = (info.default,) if isinstance(info.default, str) else ()
+    spelled = [word for word in (*first, *(info.param_decls or ())) if word.startswith("-")]
+    long = f"--{name.strip('_').replace('_', '-')}"
+    if is_flag and not spelled:
+        return code(f"{long}/--no-{long[2:]}")
+    value = "" if is_flag else f" {code(info.metavar or _kind(kind))}"
+    return ", ".join(code(word) for word in spelled or (long,)) + value
+
+
+def _plain_type(kind: Any) -> Any:
+    """Return the type without `| None` and without the list around it."""
+    while get_origin(kind) in (types.UnionType, typing.Union, list):
+        kind = next(part for part in get_args(kind) if part is not type(None))
+    return kind
+
+
+def _kind(kind: Any) -> str:
+    plain = _plain_type(kind)
+    if inspect.isclass(plain) and issubclass(plain, Enum):
+        return "|".join(str(member.value) for member in plain)
+    return {str: "TEXT", int: "N", float: "X", Path: "PATH"}.get(plain, "VALUE")
+
+
+def _default(value: Any) -> str:
+    if value is inspect.Parameter.empty:
+        return "required"
+    return "" if value is None or value is False or value == "" else code(str(value))
+
+
+# ---- Markdown
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cell(text) for text in line) + " |" for line in lines)
+
+
+def cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def code(text: str) -> str:
+    return f"`{text}`" if text else ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())
