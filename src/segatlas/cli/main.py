@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -77,4 +78,6 @@ for _name, _verb in VERBS.items():
 
 def main() -> None:
     """Run the command line."""
+    # Threads that wait by spinning take the cores from the loader and from each other; read when torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     app(prog_name="segatlas")

@@ -1,0 +1,103 @@
+"""Write docs/results/NAME.md from finished runs: every number comes from the files that the named commands left.
+
+    python tools/results_page.py camvid RUN --evaluation "test, flips" FILE --time FILE --pictures DIR
+
+Photographs and labels of a data set are never copied (licences): the page shows curves, confusion and predicted maps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import shutil
+from datetime import datetime
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+COLUMNS = ("iou", "precision", "recall", "boundary_iou", "boundary_f")
+
+
+def percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f}"
+
+
+def read_time(path: Path) -> dict[str, str]:
+    """Return what `/usr/bin/time -v` appended to a log, by name."""
+    lines = [line.strip().partition(": ") for line in path.read_text().splitlines() if line.startswith("\t")]
+    return {name: value for name, _, value in lines}
+
+
+def wall_minutes(log: Path) -> float:
+    """Return the minutes between the first and the last line of a run's log."""
+    stamps = [line[:19] for line in log.read_text().splitlines() if line[:2] == "20"]
+    first, last = (datetime.strptime(stamp, "%Y-%m-%d %H:%M:%S") for stamp in (stamps[0], stamps[-1]))
+    return (last - first).total_seconds() / 60
+
+
+def class_table(report: dict) -> list[str]:
+    shown = [name for name in COLUMNS if name in report["per_class"][0]]
+    lines = ["| class | " + " | ".join(name.replace("_", " ") + " %" for name in shown) + " |", "|---" * (len(shown) + 1) + "|"]
+    for row in report["per_class"]:
+        lines.append(f"| {row['class']} | " + " | ".join(percent(row[name]) for name in shown) + " |")
+    return lines
+
+
+def summary_table(reports: dict[str, dict]) -> list[str]:
+    names = ("miou", "miou_ground_truth_only", "pixel_accuracy", "mean_accuracy", "frequency_weighted_iou", "kappa")
+    lines = ["| evaluation | " + " | ".join(name.replace("_", " ") for name in names) + " |", "|---" * (len(names) + 1) + "|"]
+    for title, report in reports.items():
+        cells = [percent(report["summary"].get(name)) for name in names]
+        lines.append(f"| {title} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def validations(metrics: Path) -> list[str]:
+    rows = [row for row in csv.DictReader(metrics.open()) if row["val_miou"]]
+    lines = ["| step | val mIoU % |", "|---|---|"]
+    return lines + [f"| {row['step']} | {percent(float(row['val_miou']))} |" for row in rows]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("name")
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--evaluation", nargs=2, action="append", default=[], metavar=("TITLE", "FILE"))
+    parser.add_argument("--time", type=Path, help="log that ends with the output of /usr/bin/time -v")
+    parser.add_argument("--pictures", type=Path, nargs="*", default=[], help="predicted maps to show")
+    arguments = parser.parse_args()
+    folder = ROOT / "docs" / "results"
+    pictures = folder / arguments.name
+    shutil.rmtree(pictures, ignore_errors=True)
+    pictures.mkdir(parents=True)
+    run, main_report = arguments.run, json.loads((arguments.run / "eval.json").read_text())
+    environment = json.loads((run / "env.json").read_text())
+    reports = {main_report["data"]["split"]: main_report}
+    reports |= {title: json.loads(Path(file).read_text()) for title, file in arguments.evaluation}
+    for plot in ("curves", "confusion"):
+        shutil.copy(run / "plots" / f"{plot}.png", pictures / f"{plot}.png")
+    for picture in arguments.pictures:
+        shutil.copy(picture, pictures / picture.name)
+    facts = [
+        f"parameters {main_report['model']['parameters'] / 1e6:.2f} M",
+        f"{environment['cores']} cores, {environment['platform']}, torch {environment['packages']['torch']}",
+        f"seed {environment['seed']}",
+        f"wall time of the run {wall_minutes(run / 'log.txt'):.1f} minutes",
+        f"date {datetime.fromtimestamp((run / 'eval.json').stat().st_mtime):%Y-%m-%d}",
+    ]
+    if arguments.time:
+        spent = read_time(arguments.time)
+        cpu = float(spent["User time (seconds)"]) + float(spent["System time (seconds)"])
+        facts.insert(4, f"processor time {cpu / 60:.1f} core-minutes ({cpu / 120:.1f} minutes of two cores)")
+        facts.insert(5, f"peak memory {int(spent['Maximum resident set size (kbytes)']) / 2**20:.1f} GiB")
+    lines = [*summary_table(reports), "", *(f"- {fact}" for fact in facts), ""]
+    lines += ["### Classes, " + main_report["data"]["split"], "", *class_table(main_report), ""]
+    lines += ["### Validation while training", "", *validations(run / "metrics.csv"), ""]
+    lines += [f"![curves]({arguments.name}/curves.png)", "", f"![confusion]({arguments.name}/confusion.png)", ""]
+    for picture in arguments.pictures:
+        lines += [f"![{picture.stem}]({arguments.name}/{picture.name})", ""]
+    (folder / f"{arguments.name}_numbers.md").write_text("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
