@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from segatlas.errors import SegAtlasError, UsageError
+from segatlas.errors import ConfigError, SegAtlasError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -60,12 +60,13 @@ def guard() -> Iterator[None]:
     except KeyboardInterrupt as error:
         raise _stop("interrupted", INTERRUPTED) from error
     except SegAtlasError as error:
-        raise _stop(str(error) if "\n" in str(error) else f"error: {error}", error.exit_code) from error
+        raise _stop(str(error) if isinstance(error, ConfigError) else f"error: {error}", error.exit_code) from error
     except OSError as error:
         file = f"{error.filename}: " if error.filename else ""
         raise _stop(f"error: {file}{error.strerror or error}", 1) from error
     except Exception as error:
-        message = f"unexpected error: {type(error).__name__}: {error}"
+        text = str(error).partition("Traceback (most recent call last)")[0].strip()  # of a loader process, by torch
+        message = f"unexpected error: {type(error).__name__}: {text}"
         raise _stop(f"{message} - rerun with --debug for the trace; please report it", 1) from error
 
 

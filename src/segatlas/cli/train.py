@@ -37,7 +37,8 @@ def train(
 ) -> None:
     """Train a recipe: a shipped name (`segatlas config schema --recipes` lists them) or a YAML file."""
     words = [*(words or [])]
-    words += [f"train.{key}={value}" for key, value in (("devices", devices), ("precision", precision)) if value]
+    short = {"train.devices": devices, "train.precision": precision}
+    words += [f"{key}={value}" for key, value in short.items() if value is not None]
     if resume:
         resume = _resumed(resume, words)
         if config is None and all("=" in word for word in words[:1]):

@@ -56,14 +56,14 @@ def prepare(picture: PictureLike, card: Card, name: str = "picture") -> Prepared
     name = source or name
     array = _with_channels(picture, channels, card.preprocessing, name)
     size = (array.shape[0], array.shape[1])
-    values = _in_range_of(array, card.preprocessing.max_value)
-    if card.preprocessing.resize is not None:
-        target = resized_size(card.preprocessing.resize, size)
+    rules, values = card.preprocessing, array
+    if rules.resize is not None:
+        target = resized_size(rules.resize, size)
         if target[0] * target[1] > MAX_INPUT_PIXELS:
-            rule = card.preprocessing.resize
-            raise DataError(f"{size[0]}x{size[1]} resized to {rule!r} would be {target[0]}x{target[1]} pixels", name)
+            raise DataError(
+                f"{size[0]}x{size[1]} resized to {rules.resize!r} would be {target[0]}x{target[1]} pixels", name
+            )
         values = resize_image(values, target)
-    rules = card.preprocessing
     pixels = normalise(values, rules.mean, rules.std, rules.max_value)
     return Prepared(
         pixels=torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))),
@@ -108,15 +108,6 @@ def _tensor_array(tensor: Tensor, max_value: float, name: str) -> np.ndarray:
             f"float tensor with values {array.min():.3g}..{array.max():.3g}; expected 0..1 (not normalised)", name
         )
     return array.float().numpy() * np.float32(max_value)
-
-
-def _in_range_of(array: np.ndarray, max_value: float) -> np.ndarray:
-    """Return a picture whose full scale is the model's: 16 bits scaled down for an 8-bit model, 8 bits up for 16."""
-    if array.dtype == np.uint16 and max_value == 255:
-        return array.astype(np.float32) / 257
-    if array.dtype == np.uint8 and max_value == 65535:
-        return array.astype(np.uint16) * np.uint16(257)
-    return array
 
 
 def stack(pictures: Sequence[Prepared], device: torch.device) -> Tensor:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import signal
 import threading
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -18,6 +20,7 @@ from segatlas.errors import TrainingError
 from segatlas.training.logbook import LOGGER
 from segatlas.training.module import SegmentationModule
 from segatlas.training.run import RunFolder
+from segatlas.training.saving import save_model
 
 WRITE_FAILURES = ("no space left", "file write failed", "unexpected pos", "iostream error", "disk quota")
 """How torch words a failed write, which it raises as a plain RuntimeError."""
@@ -69,16 +72,24 @@ class RunCheckpoints(Checkpoint):
         if trainer.sanity_checking:
             return
         value = pl_module.validation_scores[self.config.metric]
+        if math.isnan(value):
+            self.save(trainer, self.folder.last)
+            raise TrainingError(
+                f"{self.config.metric} is undefined: no pixel of the validation masks is labelled, so no checkpoint "
+                f"can be the best; {self.folder.last} is written. Choose another val split (see segatlas data check)"
+            )
         pl_module.plateau.update(value)
         improved = value > self.best
         enough = value > self.best + (self.config.early_stopping.min_delta if self.config.early_stopping else 0)
         self.waited = 0 if enough else self.waited + 1
         if improved:
             self.best, self.best_scores = value, dict(pl_module.validation_scores)
-        self.save(trainer, self.folder.last)
-        self._saved_step = trainer.global_step
+        # last.ckpt comes last: it knows the best score, so a run stopped before that repeats this validation on resume.
         if improved:
             self._keep_best(trainer, pl_module)
+        else:
+            self.save(trainer, self.folder.last)
+        self._saved_step = trainer.global_step
         stopping = self.config.early_stopping
         if stopping and self.waited >= stopping.patience:
             LOGGER.info("stopping early: %s has not improved for %d validations", self.config.metric, self.waited)
@@ -98,28 +109,25 @@ class RunCheckpoints(Checkpoint):
             if not _is_disk_error(error):
                 raise
             temporary.unlink(missing_ok=True)
-            kept = f"; the previous checkpoint {path} is untouched" if path.exists() else ""
-            raise TrainingError(f"cannot write {path}: {error}{kept}. Free some space, then use --resume") from error
+            raise _cannot_write(path, error) from error
         trainer.strategy.barrier("checkpoint")
 
     def _keep_best(self, trainer: pl.Trainer, module: SegmentationModule) -> None:
+        """Write best.ckpt, then model/, then make best.ckpt the last one too."""
+        self.save(trainer, self.folder.best)
         if not trainer.is_global_zero:
             return
-        from dataclasses import replace
-
-        from segatlas.training.saving import save_model
-
-        temporary = self.folder.best.with_name(".best.ckpt.tmp")
+        card = replace(module.card, metric={self.config.metric: self.best, "split": "val", "step": trainer.global_step})
+        save_model(self.folder.best, card, self.folder.model)
+        temporary = self.folder.last.with_name(".last.ckpt.tmp")
         temporary.unlink(missing_ok=True)
         try:
-            os.link(self.folder.last, temporary)
-        except OSError:  # no hard links on this file system
-            import shutil
-
-            shutil.copyfile(self.folder.last, temporary)
-        os.replace(temporary, self.folder.best)
-        card = replace(module.card, metric={self.config.metric: self.best, "split": "val", "step": trainer.global_step})
-        save_model(self.folder.last, card, self.folder.model)
+            _link_or_copy(self.folder.best, temporary)
+            os.replace(temporary, self.folder.last)
+        except OSError as error:
+            raise _cannot_write(self.folder.last, error) from error
+        finally:
+            temporary.unlink(missing_ok=True)
 
     # ---- interrupts
     def catch_interrupts(self) -> Any:
@@ -151,6 +159,18 @@ class RunCheckpoints(Checkpoint):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up the state of a checkpoint."""
         self.best, self.best_scores, self.waited = state["best"], state["best_scores"], state["waited"]
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # no hard links on this file system
+        shutil.copyfile(source, target)
+
+
+def _cannot_write(path: Path, error: Exception) -> TrainingError:
+    kept = f"; the previous checkpoint {path} is untouched" if path.exists() else ""
+    return TrainingError(f"cannot write {path}: {error}{kept}. Free some space, then use --resume")
 
 
 def _is_disk_error(error: Exception) -> bool:

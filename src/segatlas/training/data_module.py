@@ -12,7 +12,9 @@ from segatlas.data.collate import collate
 from segatlas.data.dataset import SegmentationData
 from segatlas.data.sample import Sample
 from segatlas.data.stream import SampleStream
-from segatlas.data.transforms import Pipeline
+from segatlas.data.transforms import Pipeline, Prepared
+from segatlas.errors import SegAtlasError
+from segatlas.structures import Batch
 from segatlas.training.sampler import ResumableSampler
 
 
@@ -28,6 +30,35 @@ class Pictures(Dataset[Sample]):
 
     def __getitem__(self, position: int) -> Sample:
         return self.dataset.load(self.indices[position])
+
+
+class Reporting(Dataset[Prepared | SegAtlasError]):
+    """Gives a fault of the user's data out in place of the sample.
+
+    Raised in a loader process, it would reach the main process as a text with a stack trace.
+    """
+
+    def __init__(self, stream: SampleStream):
+        self.stream = stream
+
+    def __len__(self) -> int:
+        return len(self.stream)
+
+    def __getitem__(self, address: tuple[int, int]) -> Prepared | SegAtlasError:
+        try:
+            return self.stream[address]
+        except SegAtlasError as error:
+            return error
+
+
+def collate_or_report(samples: list[Prepared | SegAtlasError]) -> Batch | SegAtlasError:
+    """Return the batch, or the first fault among its samples."""
+    good = []
+    for sample in samples:
+        if isinstance(sample, SegAtlasError):
+            return sample
+        good.append(sample)
+    return collate(good)
 
 
 def _only(samples: list[Sample]) -> Sample:
@@ -58,10 +89,10 @@ class SegmentationDataModule(pl.LightningDataModule):
         if self._resume is not None:
             self.sampler.resume(*self._resume)
         return DataLoader(
-            SampleStream(self.train, self.pipeline, config.seed),
+            Reporting(SampleStream(self.train, self.pipeline, config.seed)),
             sampler=self.sampler,
             batch_size=config.train.batch,
-            collate_fn=collate,
+            collate_fn=collate_or_report,
             num_workers=config.data.workers,
             persistent_workers=config.data.workers > 0,
             pin_memory=self.trainer.strategy.root_device.type == "cuda",
@@ -74,7 +105,9 @@ class SegmentationDataModule(pl.LightningDataModule):
         return DataLoader(share, batch_size=1, collate_fn=_only, num_workers=0)
 
     def transfer_batch_to_device(self, batch: Any, device: Any, dataloader_idx: int) -> Any:
-        """Move training batches; validation pictures are moved by the Predictor."""
+        """Move training batches; validation pictures are moved by the Predictor. Raises a fault met by the loader."""
+        if isinstance(batch, SegAtlasError):
+            raise batch
         if isinstance(batch, Sample):
             return batch
         return super().transfer_batch_to_device(batch, device, dataloader_idx)

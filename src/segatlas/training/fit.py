@@ -14,9 +14,11 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 import torch.distributed as dist
+from torch import nn
 
 from segatlas.config import to_yaml
 from segatlas.config.schema import TrainConfig
+from segatlas.data.formats.atomic import whole_file
 from segatlas.errors import SegAtlasError, TrainingError, UsageError, WeightsError
 from segatlas.recipe import Config
 from segatlas.training.building import Parts, build_parts
@@ -88,7 +90,7 @@ def _fit(
         if first:
             _write_head(config, parts, folder, checkpoint)
         if checkpoint is not None:
-            step = _resume_step(checkpoint)
+            step = _resume_step(checkpoint, parts.net)
             if logbook is not None:
                 logbook.rewind(step)
             if step >= module.total_steps:
@@ -219,8 +221,12 @@ def _write_head(config: Config, parts: Parts, folder: RunFolder, checkpoint: Pat
     import json
 
     if checkpoint is None:
-        folder.config.write_text(to_yaml(config))
-        folder.environment.write_text(json.dumps(describe_environment(config, parts), indent=1))
+        for path, text in (
+            (folder.environment, json.dumps(describe_environment(config, parts), indent=1)),
+            (folder.config, to_yaml(config)),
+        ):
+            with whole_file(path) as temporary:
+                temporary.write_text(text, encoding="utf-8")
     LOGGER.info("run folder: %s", folder.root)
     LOGGER.info(
         "%s: %d train and %d %s pictures, %d classes",
@@ -241,12 +247,16 @@ def _checkpoint_of(resume: str | Path, folder: RunFolder) -> Path:
     return folder.last
 
 
-def _resume_step(checkpoint: Path) -> int:
+def _resume_step(checkpoint: Path, net: nn.Module) -> int:
+    """Return the optimiser step of a checkpoint. Raises WeightsError where it is none, or of another network."""
+    from segatlas.weights.fitting import require_fit
     from segatlas.weights.reading import read_torch
 
     content = read_torch(checkpoint)
-    if not isinstance(content, dict) or "global_step" not in content:
+    if not isinstance(content, dict) or not {"global_step", "state_dict"} <= content.keys():
         raise WeightsError(f"{checkpoint}: not a checkpoint written by segatlas train")
+    found = {name.removeprefix("net."): tensor for name, tensor in content["state_dict"].items() if name[:4] == "net."}
+    require_fit(net.state_dict(), found, where=str(checkpoint), network=f"the {net.architecture} of the recipe")
     return int(content["global_step"])
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import logging
+from contextlib import suppress
 from logging.handlers import MemoryHandler
 from pathlib import Path
 
+from segatlas.errors import TrainingError
 from segatlas.training.run import RunFolder
 
 COLUMNS = (
@@ -61,8 +63,23 @@ class Logbook:
             self.writer.close()
 
     def _write(self, mode: str, rows: list[list[object]] | list[list[str]]) -> None:
-        with self.path.open(mode, newline="") as file:
-            csv.writer(file).writerows(rows)
+        try:
+            with self.path.open(mode, newline="") as file:
+                csv.writer(file).writerows(rows)
+        except OSError as error:
+            raise TrainingError(f"cannot write {self.path}: {error.strerror or error}") from error
+
+
+class LogFile(logging.FileHandler):
+    """log.txt. A full disk is reported once, where a checkpoint or metrics.csv meets it, not at every line."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Leave the line out."""
+
+    def close(self) -> None:
+        """Close the file, whether or not its last lines could be written."""
+        with suppress(OSError):
+            super().close()
 
 
 def hold_log() -> MemoryHandler:
@@ -75,7 +92,7 @@ def hold_log() -> MemoryHandler:
 
 def open_log(path: Path, held: MemoryHandler, *, console: bool) -> list[logging.Handler]:
     """Send the log, from what was `held` on, to `path` and, if asked, to the terminal; close with `close_log`."""
-    handlers: list[logging.Handler] = [logging.FileHandler(path)]
+    handlers: list[logging.Handler] = [LogFile(path)]
     handlers[0].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     if console:
         from rich.console import Console

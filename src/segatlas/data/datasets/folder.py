@@ -18,6 +18,7 @@ import difflib
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,7 +69,7 @@ class FolderData(PairedFiles):
         self.classes, self.palette = _find_classes(cfg, root, masks, self._label_map, self._colors)
         known = parts.get("train") or next(iter(parts.values()), ())
         if cfg.channels is None:
-            self.channels = max((read_header(pair.image).channels for pair in known[:HEADERS_READ]), default=3)
+            self.channels = _count_channels(known[:HEADERS_READ])
         return _choose(parts, self.split, cfg, root, seed)
 
     @classmethod
@@ -174,6 +175,15 @@ def _missing_mask_message(root: Path, split: str, pairs: Pairs) -> str:
     hint = f"; the nearest mask is {loose[close[0]]}, but stems must be equal" if close else ""
     total = count + len(pairs.matched)
     return f"has no mask in {folders[1]} ({count} of {total} pictures of {split} have none){hint}"
+
+
+def _count_channels(pairs: Sequence[Pair]) -> int:
+    """Return the most channels that a picture has. One that cannot be read is reported when it is loaded."""
+    found = []
+    for pair in pairs:
+        with suppress(DataError):
+            found.append(read_header(pair.image).channels)
+    return max(found, default=3)
 
 
 def _choose(parts: dict[str, tuple[Pair, ...]], split: str, cfg: DataConfig, root: Path, seed: int) -> tuple[Pair, ...]:

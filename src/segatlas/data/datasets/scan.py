@@ -50,11 +50,14 @@ def count_classes(masks: Sequence[Path], ignore: Sequence[int], root: Path) -> i
 def refuse_black_and_white(masks: Sequence[Path]) -> None:
     """Raise DataError where every mask holds only 0 and 255: 255 would be "not labelled", and nothing be learned.
 
-    Stops reading at the first mask with another code.
+    Stops reading at the first mask with another code. A mask that cannot be read is reported when it is loaded.
     """
     white = None
     for path in masks:
-        codes = mask_codes(path)
+        try:
+            codes = mask_codes(path)
+        except DataError:
+            continue
         if codes - {0, IGNORE}:
             return
         white = path if IGNORE in codes and white is None else white

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from segatlas.data.formats.atomic import whole_file
+from segatlas.data.formats.masks import MAX_CLASSES
 from segatlas.errors import DataError
 
 Color = tuple[int, int, int]
@@ -29,7 +30,8 @@ def read_classes(root: str | Path) -> ClassTable | None:
     `classes.json` is a list of names, or of {"name": ..., "color": [r, g, b]}; `classes.txt` has one name a line.
 
     Raises:
-        DataError: the file is damaged, empty, names a class twice, or gives colours to some classes only.
+        DataError: the file is damaged or empty, names a class twice or more than 255 classes, or gives colours to some
+            classes only.
     """
     text_path, json_path = Path(root) / TEXT_FILE, Path(root) / JSON_FILE
     if json_path.is_file():
@@ -41,6 +43,8 @@ def read_classes(root: str | Path) -> ClassTable | None:
         return None
     if not table.names:
         raise DataError("names no class", path)
+    if len(table.names) > MAX_CLASSES:
+        raise DataError(f"names {len(table.names)} classes, at most {MAX_CLASSES} are possible", path)
     twice = [name for i, name in enumerate(table.names) if name in table.names[:i]]
     if twice:
         raise DataError(f"class {twice[0]!r} occurs twice", path)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -103,6 +104,16 @@ class GaussianBlur:
         return blurred.reshape(image.shape)
 
 
+def full_scale(dtype: np.dtype[Any], max_value: float) -> float:
+    """Return the stored value that becomes 1.0 in a picture of type `dtype` for a model of `max_value`.
+
+    That is `max_value`, but where it is the full scale of the other integer type (255 for uint16, 65535 for uint8) the
+    picture's own full scale is meant: 16-bit pictures fit an 8-bit model, and the other way round.
+    """
+    full = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0}
+    return full.get(dtype, max_value) if max_value in full.values() else max_value
+
+
 def normalise(
     image: np.ndarray,
     mean: Sequence[float],
@@ -112,7 +123,8 @@ def normalise(
 ) -> np.ndarray:
     """Return (value / max_value - mean) / std per band, after an optional colour change.
 
-    Training, evaluation and prediction all come through here. A colour change can lead out of the range of the stored
+    Training, evaluation and prediction all come through here, and so `full_scale` decides for all of them what 16-bit
+    pictures are to an 8-bit model. A colour change can lead out of the range of the stored
     values; its result is clipped to 0..max_value, before normalisation. (As normalisation is increasing band by band,
     the clip is done after it, at the normalised 0 and max_value.) Without a change nothing is clipped: stored values
     below 0 or above max_value keep their place.
@@ -121,7 +133,7 @@ def normalise(
         image: (H, W, C) uint8, uint16 or float32.
         mean: C means of values / max_value.
         std: C standard deviations of values / max_value.
-        max_value: stored value that becomes 1.0.
+        max_value: stored value that becomes 1.0, see `full_scale`.
         change: colour change to apply first; saturation and hue act on three bands only.
 
     Returns:
@@ -135,7 +147,7 @@ def normalise(
         raise ValueError(f"normalise: {bands} bands, but {len(mean)} means and {len(std)} standard deviations")
     centre, spread = np.asarray(mean, np.float64), np.asarray(std, np.float64)
     color = (change or ColorChange()).matrix(bands)
-    color[:, :bands] /= max_value
+    color[:, :bands] /= full_scale(image.dtype, max_value)
     color[:, bands] -= centre
     color /= spread[:, None]
     clip = None if change is None else (-centre / spread, (1 - centre) / spread)
