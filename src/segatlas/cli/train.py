@@ -35,7 +35,7 @@ def train(
     quiet: QuietOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Train a recipe: a shipped name (`segatlas config show --recipes` lists them) or a YAML file."""
+    """Train a recipe: a shipped name (`segatlas config schema --recipes` lists them) or a YAML file."""
     words = [*(words or [])]
     short = {"train.devices": devices, "train.precision": precision}
     words += [f"{key}={value}" for key, value in short.items() if value is not None]
