@@ -5,8 +5,12 @@ from __future__ import annotations
 import csv
 import logging
 from contextlib import suppress
+from functools import cache
 from logging.handlers import MemoryHandler
 from pathlib import Path
+
+from rich.console import Console
+from rich.logging import RichHandler
 
 from segatlas.errors import TrainingError
 from segatlas.training.run import RunFolder
@@ -23,6 +27,12 @@ COLUMNS = (
     "terms",
 )
 LOGGER = logging.getLogger("segatlas")
+
+
+@cache
+def terminal() -> Console:
+    """Return the one console of a training: a bar and log lines on two would overwrite each other."""
+    return Console(stderr=True, highlight=False)
 
 
 class Logbook:
@@ -95,10 +105,7 @@ def open_log(path: Path, held: MemoryHandler, *, console: bool) -> list[logging.
     handlers: list[logging.Handler] = [LogFile(path)]
     handlers[0].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     if console:
-        from rich.console import Console
-        from rich.logging import RichHandler
-
-        handlers.append(RichHandler(console=Console(stderr=True), show_time=False, show_level=False, show_path=False))
+        handlers.append(RichHandler(console=terminal(), show_time=False, show_level=False, show_path=False))
     LOGGER.removeHandler(held)
     for handler in handlers:
         LOGGER.addHandler(handler)

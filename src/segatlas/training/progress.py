@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from typing import Any
 
 import lightning.pytorch as pl
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from segatlas.training.logbook import LOGGER, Logbook
+from segatlas.training.logbook import LOGGER, Logbook, terminal
 
 
 class ProgressReporter(pl.Callback):
@@ -19,17 +17,19 @@ class ProgressReporter(pl.Callback):
     def __init__(self, logbook: Logbook | None, *, every: int, pictures_per_step: int, quiet: bool):
         self.logbook, self.every, self.pictures_per_step = logbook, every, pictures_per_step
         self.bar: Progress | None = None
-        if not quiet and sys.stderr.isatty():
+        if not quiet and terminal().is_terminal:
             self.bar = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[numbers]}"),
                 TimeRemainingColumn(),
-                console=Console(stderr=True),
+                console=terminal(),
+                transient=True,
             )
         self._task: Any = None
         self._losses: list[float] = []
+        self._rate = ""
         self._since, self._since_step, self._reported = time.perf_counter(), 0, -1
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
@@ -46,7 +46,10 @@ class ProgressReporter(pl.Callback):
         self._losses.append(float(outputs["loss"]) * trainer.accumulate_grad_batches)
         step = trainer.global_step
         if self.bar is not None:
-            self.bar.update(self._task, completed=step, description=f"epoch {trainer.current_epoch + 1}")
+            numbers = f"loss {self._losses[-1]:.4f}  lr {pl_module.learning_rate:.2e}  {self._rate}"
+            self.bar.update(
+                self._task, completed=step, description=f"epoch {trainer.current_epoch + 1}", numbers=numbers
+            )
         if step == self._reported or step % self.every or step == self._since_step:
             return
         now = time.perf_counter()
@@ -60,9 +63,8 @@ class ProgressReporter(pl.Callback):
         numbers = "loss {loss:.4f}  lr {lr:.2e}  {pictures_per_s:.1f} pictures/s".format(**values)
         if self.logbook is not None:
             self.logbook.add(step, trainer.current_epoch, values, terms if len(terms) > 1 else None)
-        if self.bar is not None:
-            self.bar.update(self._task, numbers=numbers)
-        else:
+        self._rate = f"{values['pictures_per_s']:.1f} pictures/s"
+        if self.bar is None:
             left = (pl_module.total_steps - step) * self.pictures_per_step / max(values["pictures_per_s"], 1e-9)
             LOGGER.info("step %d/%d  %s  %s left", step, pl_module.total_steps, numbers, _duration(left))
 
@@ -81,6 +83,10 @@ class ProgressReporter(pl.Callback):
             100 * scores["pixel_accuracy"],
         )
         self._since, self._since_step = time.perf_counter(), trainer.global_step
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Take the bar away before the evaluation speaks."""
+        self.close()
 
     def close(self) -> None:
         """Take the bar away."""
