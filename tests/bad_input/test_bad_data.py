@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fakes.bad_files import noise
 from fakes.folder import write_folder
+from fakes.model import make_model
 from fakes.pictures import blocks, save_codes
 from PIL import Image
 
@@ -65,6 +67,7 @@ def test_two_classes_train(train, folder, tmp_path):
     assert len(json.loads((tmp_path / "run" / "model" / "card.json").read_text())["classes"]) == 2
 
 
+@pytest.mark.slow
 def test_254_classes_train_and_predict(segatlas, train, folder, tmp_path):
     for mask in masks(folder):
         save_codes(mask, blocks(1, range(254), (32, 48)))
@@ -76,12 +79,23 @@ def test_254_classes_train_and_predict(segatlas, train, folder, tmp_path):
     assert np.asarray(Image.open(tmp_path / "out" / "100_mask.png")).max() < 254
 
 
-def test_255_classes_are_the_most_and_train(train, folder):
+@pytest.mark.parametrize("count", [254, 255])
+def test_254_and_255_classes_make_a_training_step(train, folder, count):
     for mask in masks(folder):
-        save_codes(mask, blocks(1, range(255), (32, 48)))
+        save_codes(mask, blocks(1, range(count), (32, 48)))
     result = train(folder, "--dry-run")
     assert result.exit_code == 0, result.output
-    assert "255 classes" in result.stdout
+    assert f"{count} classes" in result.stdout
+
+
+def test_255_classes_are_predicted_and_written_as_their_own_numbers(segatlas, tmp_path):
+    net = make_model(tmp_path / "net", classes=tuple(f"c{i}" for i in range(255)))
+    Image.fromarray(noise()).save(tmp_path / "a.png")
+    result = segatlas("predict", net, tmp_path / "a.png", "--out", tmp_path / "out", "--save", "mask")
+    assert result.exit_code == 0, result.output
+    mask = np.asarray(Image.open(tmp_path / "out" / "a_mask.png"))
+    assert mask.shape == (32, 48)
+    assert mask.max() < 255
 
 
 def test_more_than_255_classes_are_refused_where_they_are_counted_or_named(train, folder, tmp_path):
