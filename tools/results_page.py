@@ -1,4 +1,6 @@
-"""Write docs/results/NAME.md from finished runs: every number comes from the files that the named commands left.
+"""Fill docs/results/NAME.md from finished runs: every number comes from the files that the named commands left.
+
+The page is written by hand but for what stands between its two `numbers` comments.
 
     python tools/results_page.py camvid RUN --evaluation "test, flips" FILE --time FILE --pictures DIR
 
@@ -15,6 +17,7 @@ from datetime import datetime
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+BEGIN, END = "<!-- numbers: written by tools/results_page.py -->", "<!-- end of numbers -->"
 COLUMNS = ("iou", "precision", "recall", "boundary_iou", "boundary_f")
 
 
@@ -37,7 +40,10 @@ def wall_minutes(log: Path) -> float:
 
 def class_table(report: dict) -> list[str]:
     shown = [name for name in COLUMNS if name in report["per_class"][0]]
-    lines = ["| class | " + " | ".join(name.replace("_", " ") + " %" for name in shown) + " |", "|---" * (len(shown) + 1) + "|"]
+    lines = [
+        "| class | " + " | ".join(name.replace("_", " ") + " %" for name in shown) + " |",
+        "|---" * (len(shown) + 1) + "|",
+    ]
     for row in report["per_class"]:
         lines.append(f"| {row['class']} | " + " | ".join(percent(row[name]) for name in shown) + " |")
     return lines
@@ -45,7 +51,10 @@ def class_table(report: dict) -> list[str]:
 
 def summary_table(reports: dict[str, dict]) -> list[str]:
     names = ("miou", "miou_ground_truth_only", "pixel_accuracy", "mean_accuracy", "frequency_weighted_iou", "kappa")
-    lines = ["| evaluation | " + " | ".join(name.replace("_", " ") for name in names) + " |", "|---" * (len(names) + 1) + "|"]
+    lines = [
+        "| evaluation | " + " | ".join(name.replace("_", " ") for name in names) + " |",
+        "|---" * (len(names) + 1) + "|",
+    ]
     for title, report in reports.items():
         cells = [percent(report["summary"].get(name)) for name in names]
         lines.append(f"| {title} | " + " | ".join(cells) + " |")
@@ -96,7 +105,9 @@ def main() -> None:
     lines += [f"![curves]({arguments.name}/curves.png)", "", f"![confusion]({arguments.name}/confusion.png)", ""]
     for picture in arguments.pictures:
         lines += [f"![{picture.stem}]({arguments.name}/{picture.name})", ""]
-    (folder / f"{arguments.name}_numbers.md").write_text("\n".join(lines))
+    page = folder / f"{arguments.name}.md"
+    head, tail = page.read_text().split(BEGIN)[0], page.read_text().split(END)[1]
+    page.write_text(head + BEGIN + "\n\n" + "\n".join(lines) + "\n" + END + tail)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from docs_blocks import ROOT, Block, find_blocks, find_commands, parse_command, run_block, run_command, small_train
+from fakes.camvid import write_camvid
 from fakes.folder import write_folder
 
 from segatlas.data.shapes import make_shapes
@@ -27,13 +28,14 @@ RUN = "runs/semantic/unet_shapes-001"
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with data/shapes, a folder data set my-data, pictures, and a finished run."""
+    """A folder with data/shapes, data/camvid, a folder data set my-data, pictures, and a finished run."""
     from segatlas.training import train
 
     root = tmp_path_factory.mktemp("docs")
     torch.set_num_threads(1)
     write_pictures(root)
     make_shapes(root / "data" / "shapes", train=8, val=4, test=4, size=(32, 48))
+    write_camvid(root / "data" / "camvid")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         train(Config.load(*small_train(["unet_shapes"])), quiet=True)
