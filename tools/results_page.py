@@ -38,6 +38,10 @@ def wall_minutes(log: Path) -> float:
     return (last - first).total_seconds() / 60
 
 
+def table_head(cells: list[str]) -> list[str]:
+    return ["| " + " | ".join(cells) + " |", "|---" * len(cells) + "|"]
+
+
 def class_table(report: dict) -> list[str]:
     shown = [name for name in COLUMNS if name in report["per_class"][0]]
     lines = [
@@ -63,7 +67,7 @@ def summary_table(reports: dict[str, dict]) -> list[str]:
 
 def validations(metrics: Path) -> list[str]:
     rows = [row for row in csv.DictReader(metrics.open()) if row["val_miou"]]
-    lines = ["| step | val mIoU % |", "|---|---|"]
+    lines = table_head(["step", "val mIoU %"])
     return lines + [f"| {row['step']} | {percent(float(row['val_miou']))} |" for row in rows]
 
 

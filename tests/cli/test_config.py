@@ -42,7 +42,7 @@ def test_check_prints_ok_and_three_lines() -> None:
     assert code == 0
     assert out.splitlines() == [
         "ok: unet_shapes",
-        "  model  unet, encoder resnet18, 2 classes",
+        "  model  unet, encoder resnet18_w32, 2 classes",
         "  data   shapes in data/shapes",
         "  train  40 steps of batch 8, adamw lr 0.001, cosine, cross_entropy_dice",
     ]

@@ -303,7 +303,7 @@ def test_the_model_check_is_left_out_where_the_section_is_a_shipped_recipes_own(
     assert seen == []
     Config.load("unet_shapes", "model.num_classes=3", check_model=check)
     Config.load("unet_shapes", "model.decoder_channels.0=5", check_model=check)
-    assert [(model.get("num_classes"), model["decoder_channels"][0]) for model in seen] == [(3, 128), (None, 5)]
+    assert [(model.get("num_classes"), model["decoder_channels"][0]) for model in seen] == [(3, 96), (None, 5)]
 
 
 def test_rules_look_at_sound_keys_while_others_are_faulty() -> None:
