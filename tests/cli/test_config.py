@@ -38,13 +38,14 @@ def test_show_as_json_is_the_recipe_on_one_line() -> None:
 
 
 def test_check_prints_ok_and_three_lines() -> None:
-    code, out, _ = run("check", "unet_shapes", "train.steps=40", "train.epochs=null", "data.classes=[a, b]")
+    own = ("train.steps=40", "train.epochs=null", "train.lr=0.01", "train.batch=4", "model.encoder=resnet34")
+    code, out, _ = run("check", "unet_shapes", *own, "data.classes=[a, b]")
     assert code == 0
     assert out.splitlines() == [
         "ok: unet_shapes",
-        "  model  unet, encoder resnet18_w32, 2 classes",
+        "  model  unet, encoder resnet34, 2 classes",
         "  data   shapes in data/shapes",
-        "  train  40 steps of batch 8, adamw lr 0.001, cosine, cross_entropy_dice",
+        "  train  40 steps of batch 4, adamw lr 0.01, cosine, cross_entropy_dice",
     ]
 
 

@@ -43,7 +43,7 @@ def build_parts(config: Config) -> Parts:
             raise DataError(f"split {dataset.split!r} of {config.data.name} at {config.data.root} holds no picture")
         if dataset.files(0)[1] is None:
             raise DataError(f"split {dataset.split!r} of {config.data.name} at {config.data.root} has no masks")
-        _consult_doctor(dataset)
+        _consult_doctor(dataset, config.data.root)
     model = config.model
     num_classes = model.num_classes or len(train.classes)
     if num_classes != len(train.classes):
@@ -94,7 +94,7 @@ def build_parts(config: Config) -> Parts:
     return Parts(train=train, val=val, net=net, criterion=_criterion(config, train), card=card, pipeline=pipeline)
 
 
-def _consult_doctor(dataset: SegmentationData) -> None:
+def _consult_doctor(dataset: SegmentationData, root: str | None) -> None:
     """Look at a few files now: a fault found here costs a second, found by the loss it costs an evening."""
     findings = quick_check(dataset)
     errors = [finding for finding in findings if finding.severity == "error"]
@@ -104,7 +104,7 @@ def _consult_doctor(dataset: SegmentationData) -> None:
     if errors:
         first = errors[0]
         raise DataError(
-            f"{first.fault}\n  {first.repair}\nEverything that is wrong: segatlas data check DIR",
+            f"{first.fault}\n  {first.repair}\nEverything that is wrong: segatlas data check {root}",
             first.files[0] if first.files else None,
         )
 
