@@ -52,7 +52,7 @@ class Tally:
 
 
 def predict(
-    model: Annotated[str, typer.Argument(help="Run folder, model folder, checkpoint or catalogue name.")],
+    model: Annotated[str, typer.Argument(help="Run folder, model folder, checkpoint or hub id.")],
     source: Annotated[list[str] | None, typer.Argument(help="Files, folders (with all below) and globs.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder for the results.")] = None,
     save: Annotated[str, typer.Option(help=f"What to write, of: {','.join(KINDS)}.")] = "mask,overlay",

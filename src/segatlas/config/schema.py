@@ -27,7 +27,7 @@ Size = tuple[Positive, Positive]
 Byte = Annotated[int, Field(ge=0, le=255)]
 Color = tuple[Byte, Byte, Byte]
 DEFAULT_EPOCHS = 50
-TTA = r"^(flips|turns|scales:\d*\.?\d+(,\d*\.?\d+)*)$"
+TTA = r"^(flips|vertical|turns|scales:\d*\.?\d+(,\d*\.?\d+)*)$"
 ModelCheck = Callable[[Mapping[str, Any]], list[Problem]]
 """Looks at the `model:` section and returns its faults; `key` of each starts with "model."."""
 
@@ -170,7 +170,7 @@ class EvalConfig(Section):
     split: Literal["train", "val", "test"] = Field("val", description="split that is evaluated")
     batch: int = Field(1, ge=1, description="pictures of one size predicted together")
     tta: tuple[Annotated[str, Field(pattern=TTA)], ...] = Field(
-        (), description="'flips', 'turns' or 'scales:0.75,1.25'; test-time augmentation, averaged"
+        (), description="'flips', 'vertical', 'turns' or 'scales:0.75,1.25'; test-time augmentation, averaged"
     )
     boundary: bool = Field(True, description="also boundary IoU and boundary F-score")
     boundary_width: float = Field(0.02, gt=0, description="boundary width as a share of the picture's diagonal")

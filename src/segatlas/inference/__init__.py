@@ -21,7 +21,7 @@ def load(
     window: int | tuple[int, int] | None = None,
     overlap: float = DEFAULT_OVERLAP,
 ) -> Predictor:
-    """Return a Predictor for a run folder, its `model/`, a checkpoint, a converted folder or a catalogue name.
+    """Return a Predictor for a run folder, its `model/`, a model folder, a checkpoint or a hub id.
 
     Args:
         path: what to load.
