@@ -154,7 +154,9 @@ class TrainConfig(Section):
     val_every: int | None = Field(None, ge=1, description="optimiser steps between validations; default: each epoch")
     val_epochs: int = Field(1, ge=1, description="epochs between validations, where val_every is not set")
     checkpoint_every: int | None = Field(None, ge=1, description="optimiser steps between writes of last.ckpt")
-    metric: str = Field("miou", description="what best means")
+    metric: Literal["miou", "pixel_accuracy", "mean_accuracy"] = Field(
+        "miou", description="score on val that decides which checkpoint is best"
+    )
     freeze_encoder: bool = Field(False, description="keep the encoder's weights and statistics as they are")
     gradient_checkpointing: bool = Field(False, description="recompute encoder stages in backward to save memory")
     deterministic: bool = Field(True, description="only deterministic algorithms")

@@ -69,6 +69,7 @@ def build_parts(config: Config) -> Parts:
         in_channels=channels,
         **model.architecture_fields(),
     )
+    _require_aux_head(config, net)
     encoder = net.get_submodule("encoder")
     encoder.requires_grad_(not config.train.freeze_encoder)
     setattr(encoder, "gradient_checkpointing", config.train.gradient_checkpointing)  # noqa: B010
@@ -92,6 +93,20 @@ def build_parts(config: Config) -> Parts:
         channels=channels,
     )  # fmt: skip
     return Parts(train=train, val=val, net=net, criterion=_criterion(config, train), card=card, pipeline=pipeline)
+
+
+def _require_aux_head(config: Config, net: nn.Module) -> None:
+    """Refuse a loss on an auxiliary head of a network without one, before a run folder exists."""
+    if getattr(net, "aux_head", None) is not None:
+        return
+    message = "the network has no auxiliary head; set model.aux=true"
+    problems = [
+        Problem(key=f"losses.{index}.on", got=term.on, message=message)
+        for index, term in enumerate(config.losses)
+        if term.on != "logits"
+    ]
+    if problems:
+        raise ConfigError("recipe", problems)
 
 
 def _consult_doctor(dataset: SegmentationData, root: str | None) -> None:
