@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 from segatlas.config import to_yaml
@@ -18,9 +19,10 @@ def torchrun(*arguments: str, **environment: str) -> subprocess.CompletedProcess
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--rdzv-backend=c10d"]
     command += ["--rdzv-endpoint=localhost:0", str(Path(__file__).with_name("two_processes.py")), *arguments]
     env = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1", **environment}
-    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=280, check=False)
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=290, check=False)
 
 
+@pytest.mark.timeout(900)  # three times two processes that import torch
 def test_a_killed_run_on_two_processes_resumes_to_the_same_weights(recipe, tmp_path):
     settings = ("train.accumulate=2", "train.batch=1", "train.ema={decay: 0.9}", "train.checkpoint_every=1")
     recipes = {}
