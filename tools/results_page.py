@@ -2,7 +2,9 @@
 
 The page is written by hand but for what stands between its two `numbers` comments.
 
-    python tools/results_page.py camvid RUN --evaluation "test, flips" FILE --time FILE --pictures DIR
+    python tools/results_page.py camvid RUN... --evaluation "test, flips" FILE --time LOG... --pictures FILE...
+
+The last run is the result; a run before it is what it started from.
 
 Photographs and labels of a data set are never copied (licences): the page shows curves, confusion and predicted maps.
 """
@@ -74,41 +76,46 @@ def validations(metrics: Path) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("name")
-    parser.add_argument("run", type=Path)
+    parser.add_argument("runs", type=Path, nargs="+")
     parser.add_argument("--evaluation", nargs=2, action="append", default=[], metavar=("TITLE", "FILE"))
-    parser.add_argument("--time", type=Path, help="log that ends with the output of /usr/bin/time -v")
+    parser.add_argument("--time", type=Path, nargs="*", default=[], help="logs that end with /usr/bin/time -v")
     parser.add_argument("--pictures", type=Path, nargs="*", default=[], help="predicted maps to show")
     arguments = parser.parse_args()
     folder = ROOT / "docs" / "results"
     pictures = folder / arguments.name
     shutil.rmtree(pictures, ignore_errors=True)
     pictures.mkdir(parents=True)
-    run, main_report = arguments.run, json.loads((arguments.run / "eval.json").read_text())
+    run = arguments.runs[-1]
+    main_report = json.loads((run / "eval.json").read_text())
     environment = json.loads((run / "env.json").read_text())
     reports = {main_report["data"]["split"]: main_report}
     reports |= {title: json.loads(Path(file).read_text()) for title, file in arguments.evaluation}
-    for plot in ("curves", "confusion"):
-        shutil.copy(run / "plots" / f"{plot}.png", pictures / f"{plot}.png")
+    plots = {f"curves_{part.name}": part / "plots" / "curves.png" for part in arguments.runs}
+    plots["confusion"] = run / "plots" / "confusion.png"
+    for name, file in plots.items():
+        shutil.copy(file, pictures / f"{name}.png")
     for picture in arguments.pictures:
         shutil.copy(picture, pictures / picture.name)
     facts = [
         f"parameters {main_report['model']['parameters'] / 1e6:.2f} M",
         f"{environment['cores']} cores, {environment['platform']}, torch {environment['packages']['torch']}",
         f"seed {environment['seed']}",
-        f"wall time of the run {wall_minutes(run / 'log.txt'):.1f} minutes",
+        f"wall time {sum(wall_minutes(part / 'log.txt') for part in arguments.runs):.1f} minutes with final evaluation",
         f"date {datetime.fromtimestamp((run / 'eval.json').stat().st_mtime):%Y-%m-%d}",
     ]
     if arguments.time:
-        spent = read_time(arguments.time)
-        cpu = float(spent["User time (seconds)"]) + float(spent["System time (seconds)"])
-        facts.insert(4, f"processor time {cpu / 60:.1f} core-minutes ({cpu / 120:.1f} minutes of two cores)")
-        facts.insert(5, f"peak memory {int(spent['Maximum resident set size (kbytes)']) / 2**20:.1f} GiB")
+        spent = [read_time(log) for log in arguments.time]
+        cpu = sum(float(log[f"{kind} time (seconds)"]) for log in spent for kind in ("User", "System"))
+        peak = max(int(log["Maximum resident set size (kbytes)"]) for log in spent)
+        facts.insert(4, f"processor time {cpu / 60:.1f} core-minutes: {cpu / 120:.1f} minutes of two cores")
+        facts.insert(5, f"peak memory {peak / 2**20:.1f} GiB")
     lines = [*summary_table(reports), "", *(f"- {fact}" for fact in facts), ""]
     lines += ["### Classes, " + main_report["data"]["split"], "", *class_table(main_report), ""]
-    lines += ["### Validation while training", "", *validations(run / "metrics.csv"), ""]
-    lines += [f"![curves]({arguments.name}/curves.png)", "", f"![confusion]({arguments.name}/confusion.png)", ""]
-    for picture in arguments.pictures:
-        lines += [f"![{picture.stem}]({arguments.name}/{picture.name})", ""]
+    for part in arguments.runs:
+        lines += [f"### Validation while training: {part.name}", "", *validations(part / "metrics.csv"), ""]
+    shown = [*(f"{name}.png" for name in plots), *(picture.name for picture in arguments.pictures)]
+    for name in shown:
+        lines += [f"![{Path(name).stem}]({arguments.name}/{name})", ""]
     page = folder / f"{arguments.name}.md"
     head, tail = page.read_text().split(BEGIN)[0], page.read_text().split(END)[1]
     page.write_text(head + BEGIN + "\n\n" + "\n".join(lines) + "\n" + END + tail)
