@@ -33,7 +33,13 @@ from segatlas.recipe import Config
 ROOT = Path(__file__).resolve().parents[2]
 RUN, READ = ("bash", "console", "python", "yaml"), ("text", "json")
 
-SMALL = ("transforms.crop=null", "train.schedule.warmup=1", "log.tensorboard=false", "log.samples=1")
+SMALL = (
+    "transforms.crop=null",
+    "transforms.class_balance=1.0",
+    "train.schedule.warmup=1",
+    "log.tensorboard=false",
+    "log.samples=1",
+)
 """Laid over a recipe before the page's own words, which therefore win."""
 LIMITS = ("train.batch=2", "train.device=cpu", "train.threads=1", "data.workers=0")
 """Laid over a recipe after the page's own words."""
@@ -200,7 +206,7 @@ def small_train(words: list[str]) -> list[str]:
         "\n  steps:" in recipes()[name].read_text(encoding="utf-8") for name in recipe if name in recipes()
     )
     tiny = () if says_the_network(recipe, own) else TINY_UNET
-    return [*recipe, *SMALL, *tiny, *own, *LIMITS, "train.steps=1" if has_steps else "train.epochs=1"]
+    return [*recipe, *SMALL, *tiny, *own, *LIMITS, "train.steps=2" if has_steps else "train.epochs=1"]
 
 
 def says_the_network(recipe: list[str], own: list[str]) -> bool:
