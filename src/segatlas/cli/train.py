@@ -61,6 +61,7 @@ def train(
         return
     from segatlas.training import Interrupted
     from segatlas.training import train as run_training
+    from segatlas.training.fit import is_first_process
 
     try:
         run = run_training(cfg, resume=resume, quiet=quiet)
@@ -68,6 +69,8 @@ def train(
         how = "a checkpoint was written" if stop.saved else "stopped at once"
         typer.echo(f"interrupted: {how}; continue with: segatlas train --resume {stop.run}", err=True)
         raise typer.Exit(INTERRUPTED) from stop
+    if not is_first_process():
+        return
     if not quiet:
         console.print(f"run: {run.dir}\nmodel: {run.best}\nreport: {run.dir / 'report.html'}")
     if json_line:

@@ -34,7 +34,11 @@ from segatlas.training.run import Run, RunFolder, find_run, make_run_folder
 from segatlas.training.sampler import samples_per_epoch
 from segatlas.training.samples import SampleSheets
 
-logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its notices on hardware and products are not ours
+for _name in ("lightning.pytorch", "lightning.fabric"):
+    logging.getLogger(_name).setLevel(logging.WARNING)  # their notices on hardware and products are not ours
+
+RUN_FOLDER_VARIABLE = "SEGATLAS_RUN_FOLDER"
+"""How the processes that Lightning starts for `--devices` learn the run folder that the first one has made."""
 
 PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
@@ -70,6 +74,8 @@ def train(
         return _fit(config, parts, folder, checkpoint, held, quiet)
     finally:
         close_log([held])
+        if is_first_process():
+            os.environ.pop(RUN_FOLDER_VARIABLE, None)
         if launched:
             dist.destroy_process_group()
 
@@ -77,7 +83,7 @@ def train(
 def _fit(
     config: Config, parts: Parts, folder: RunFolder, checkpoint: Path | None, held: MemoryHandler, quiet: bool
 ) -> Run:
-    first = _rank() == 0
+    first = is_first_process()
     handlers = open_log(folder.log, held, console=not quiet) if first else []
     logbook = Logbook(folder, tensorboard=config.log.tensorboard) if first else None
     module = SegmentationModule(parts.net, parts.criterion, parts.card, config)
@@ -181,32 +187,33 @@ class Lengths:
 
 
 # ---- several processes
+def is_first_process() -> bool:
+    """Return whether this process is the one that speaks and writes."""
+    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0
+
+
 def _world(config: Config) -> int:
     return int(os.environ.get("WORLD_SIZE", config.train.devices or 1))
 
 
-def _rank() -> int:
-    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")))
-
-
 def _join_processes(config: Config) -> bool:
     """Under torchrun, open the process group now: all processes must agree on one run folder before they train."""
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2 or "MASTER_ADDR" not in os.environ or dist.is_initialized():
-        return False
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2 or "RANK" not in os.environ or dist.is_initialized():
+        return False  # alone, or a process that Lightning started: it is told its run folder
     on_cuda = config.train.device in ("auto", "cuda") and torch.cuda.is_available()
     dist.init_process_group("cpu:gloo,cuda:nccl" if on_cuda else "gloo")
     return True
 
 
 def _agree_on_folder(config: Config) -> RunFolder:
-    given = os.environ.get("SEGATLAS_RUN_FOLDER")  # set below for processes that Lightning starts
+    given = os.environ.get(RUN_FOLDER_VARIABLE)
     if given:
         return RunFolder(root=Path(given))
-    folder: list[Any] = [make_run_folder(config) if _rank() == 0 else None]
+    folder: list[Any] = [make_run_folder(config) if is_first_process() else None]
     if dist.is_initialized():
         dist.broadcast_object_list(folder)
     elif _world(config) > 1:
-        os.environ["SEGATLAS_RUN_FOLDER"] = str(folder[0].root)
+        os.environ[RUN_FOLDER_VARIABLE] = str(folder[0].root)
     chosen: RunFolder = folder[0]
     return chosen
 
