@@ -11,7 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 MOST_LINES, MOST_FUNCTION_LINES = 600, 80
-LOOSE_ENDS = re.compile(r"\b(TODO|FIXME|XXX)\b|raise NotImplementedError\b(?!\()|assert True\b")
+LOOSE_ENDS = re.compile(r"\b(TODO|FIXME|XXX)\b|raise NotImplementedError\b|assert True\b")
 # Package index hosts must not be named in the tree: built from pieces so that this file passes its own rule.
 INDEX_HOSTS = re.compile("|".join((r"pypi\." + "org", r"python" + r"hosted\.org", r"pytorch\.org/" + "whl")))
 

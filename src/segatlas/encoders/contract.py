@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 
-class Encoder(nn.Module):
+class Encoder(nn.Module, ABC):
     """Turns a picture into feature maps, finest first.
 
     channels[i] and strides[i] describe the i-th map of `forward`; map i is (N, channels[i], ceil(H/s), ceil(W/s)) or
@@ -25,13 +26,13 @@ class Encoder(nn.Module):
     multiple: int = 1
     gradient_checkpointing: bool = False
 
+    @abstractmethod
     def forward(self, x: Tensor) -> list[Tensor]:
         """Map a picture (N, C, H, W) to feature maps, finest first."""
-        raise NotImplementedError(type(self).__name__)
 
+    @abstractmethod
     def stages(self) -> list[list[nn.Module]]:
         """Return the modules in depth order (stem first), for layer-wise learning rates and freezing."""
-        raise NotImplementedError(type(self).__name__)
 
     def run_stage(self, stage: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         """Apply one stage to x, through checkpointing where that is on; the numbers are the same either way."""
