@@ -17,6 +17,7 @@ _MIT = "segatlas.encoders.mit"
 
 ENCODERS: dict[str, str] = {
     "resnet18": _RESNET,
+    "resnet18_w8": _RESNET,
     "resnet18_w32": _RESNET,
     "resnet34": _RESNET,
     "resnet50": _RESNET,
@@ -41,22 +42,26 @@ ENCODERS: dict[str, str] = {
 """Name of each encoder written here -> the module whose `build(name, ...)` makes it."""
 
 
-def create_encoder(name: str, *, in_channels: int = 3, **fields: Any) -> Encoder:
+def create_encoder(name: str, *, in_channels: int = 3, output_stride: int | None = None, **fields: Any) -> Encoder:
     """Make an encoder with random weights.
 
     Args:
         name: one of `ENCODERS`; otherwise a timm backbone, as `timm/NAME` or plainly NAME.
         in_channels: channels of the picture.
-        fields: settings of that encoder family, e.g. `output_stride=16` for a ResNet.
+        output_stride: stride of the last map, for encoders that can dilate in place of striding; None = its own.
+        fields: further settings of that encoder family, e.g. `multi_grid` of a ResNet.
 
     Raises:
         UsageError: no such encoder, or a field that this encoder does not have.
     """
+    if output_stride is not None:
+        fields["output_stride"] = output_stride
     build = import_module(ENCODERS.get(name, "segatlas.encoders.timm_adapter")).build
     known = [field for field in inspect.signature(build).parameters if field not in ("name", "in_channels")]
     for field in fields:
         if field not in known:
-            raise UsageError(f"encoder '{name}' has no field '{field}'; it has: {', '.join(known) or 'none'}")
+            advice = "; set output_stride to null for the encoder's own" if field == "output_stride" else ""
+            raise UsageError(f"encoder '{name}' has no field '{field}'; it has: {', '.join(known) or 'none'}{advice}")
     encoder: Encoder = build(name.removeprefix("timm/"), in_channels=in_channels, **fields)
     return encoder
 

@@ -90,6 +90,9 @@ class ResNet(Encoder):
         average_shortcut: where a shortcut strides, average 2x2 pixels first instead of dropping three of four.
         width: channels of the stem and of the first layer, doubled at each further layer.
         output_stride: stride of the last map; below 32 the last one (16) or two (8) layers dilate instead of striding.
+        multi_grid: dilation of each block of the last layer (Chen et al. 2017, section 3.1); None = the same for all.
+        contract_dilation: the first block of a layer that dilates still has the dilation of the layer before.
+        basic_conv2_dilated: both convolutions of a basic block dilate, not only the first.
     """
 
     def __init__(
@@ -102,6 +105,9 @@ class ResNet(Encoder):
         average_shortcut: bool = False,
         width: int = 64,
         output_stride: int = 32,
+        multi_grid: tuple[int, ...] | None = None,
+        contract_dilation: bool = True,
+        basic_conv2_dilated: bool = True,
     ):
         super().__init__()
         if output_stride not in (8, 16, 32):
@@ -120,14 +126,16 @@ class ResNet(Encoder):
         for index, depth in enumerate(depths):
             layer_stride = 1 if index == 0 or stride == output_stride else 2
             next_dilation = dilation * 2 if index > 0 and layer_stride == 1 else dilation
+            dilations = [dilation if contract_dilation else next_dilation] + [next_dilation] * (depth - 1)
+            if multi_grid is not None and index == len(depths) - 1:
+                dilations = block_dilations(multi_grid, depth)
             layer_width = width * 2**index
             layer = residual_layer(
                 block,
                 in_width,
                 layer_width,
-                depth,
                 stride=layer_stride,
-                dilations=(dilation, next_dilation),
+                dilations=[(d, next_dilation if basic_conv2_dilated else 1) for d in dilations],
                 average_shortcut=average_shortcut,
             )
             setattr(self, f"layer{index + 1}", layer)
@@ -173,26 +181,30 @@ def deep_stem_convolutions(in_channels: int, width: int) -> nn.Sequential:
     )
 
 
+def block_dilations(multi_grid: tuple[int, ...], depth: int) -> list[int]:
+    """Return the dilation of each of `depth` blocks; UsageError where `multi_grid` has another count."""
+    if len(multi_grid) != depth:
+        raise UsageError(f"multi_grid has {len(multi_grid)} entries, but the last layer has {depth} blocks")
+    return list(multi_grid)
+
+
 def residual_layer(
     block: type[BasicBlock] | type[Bottleneck],
     in_channels: int,
     width: int,
-    depth: int,
     *,
     stride: int,
-    dilations: tuple[int, int],
+    dilations: list[tuple[int, int]],
     average_shortcut: bool,
 ) -> nn.Sequential:
-    """Return `depth` blocks. The first strides, and still has the dilation of the layer before (dilations[0])."""
-    before, dilation = dilations
+    """Return one block for each entry of `dilations`: of its first 3x3 convolution, and of a basic block's second."""
     out_channels = width * block.expansion
     shortcut = None
     if stride > 1 or in_channels != out_channels:
         shortcut = projection(in_channels, out_channels, stride=stride, average=average_shortcut)
-    blocks = [block(in_channels, width, stride=stride, dilations=(before, dilation), downsample=shortcut)]
-    blocks += [
-        block(out_channels, width, stride=1, dilations=(dilation, dilation), downsample=None) for _ in range(depth - 1)
-    ]
+    first, *others = dilations
+    blocks = [block(in_channels, width, stride=stride, dilations=first, downsample=shortcut)]
+    blocks += [block(out_channels, width, stride=1, dilations=pair, downsample=None) for pair in others]
     return nn.Sequential(*blocks)
 
 
@@ -221,7 +233,15 @@ DEPTHS: dict[str, Depth] = {
 }
 
 
-def build(name: str, *, in_channels: int = 3, output_stride: int = 32) -> ResNet:
+def build(
+    name: str,
+    *,
+    in_channels: int = 3,
+    output_stride: int = 32,
+    multi_grid: tuple[int, ...] | None = None,
+    contract_dilation: bool = True,
+    basic_conv2_dilated: bool = True,
+) -> ResNet:
     """Make a ResNet by name: resnet50, resnet50c (deep stem), resnet50d (averaging shortcuts), resnet18_w32."""
     family, _, width = name.partition("_w")
     block, depths = DEPTHS[family.rstrip("cd")]
@@ -233,4 +253,7 @@ def build(name: str, *, in_channels: int = 3, output_stride: int = 32) -> ResNet
         average_shortcut=family.endswith("d"),
         width=int(width or 64),
         output_stride=output_stride,
+        multi_grid=multi_grid,
+        contract_dilation=contract_dilation,
+        basic_conv2_dilated=basic_conv2_dilated,
     )

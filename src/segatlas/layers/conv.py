@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from segatlas.layers.norm import BatchNorm2d
+
 
 class ConvBNReLU(nn.Module):
     """A convolution without bias that keeps the size ("same" padding), then batch norm and ReLU."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 3):
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 3, *, dilation: int = 1):
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False)
-        self.bn = nn.BatchNorm2d(out_channels)
+        padding = kernel_size // 2 * dilation
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=padding, dilation=dilation, bias=False)
+        self.bn = BatchNorm2d(out_channels)
         self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:

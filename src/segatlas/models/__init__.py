@@ -28,24 +28,16 @@ class Entry:
     variants: tuple[str, ...] = ()
 
 
+def _semantic(name: str, title: str, paper: str, *variants: str) -> Entry:
+    return Entry(name, f"segatlas.models.{name}", title, ("semantic",), paper, variants)
+
+
 ARCHITECTURES: dict[str, Entry] = {
     entry.name: entry
     for entry in (
-        Entry(
-            name="unet",
-            module="segatlas.models.unet",
-            title="U-Net",
-            tasks=("semantic",),
-            paper="https://arxiv.org/abs/1505.04597",
-        ),
-        Entry(
-            name="segformer",
-            module="segatlas.models.segformer",
-            title="SegFormer",
-            tasks=("semantic",),
-            paper="https://arxiv.org/abs/2105.15203",
-            variants=tuple(f"segformer_b{size}" for size in range(6)),
-        ),
+        _semantic("unet", "U-Net", "https://arxiv.org/abs/1505.04597"),
+        _semantic("segformer", "SegFormer", "https://arxiv.org/abs/2105.15203", *(f"segformer_b{n}" for n in range(6))),
+        _semantic("fcn", "FCN", "https://arxiv.org/abs/1411.4038", "fcn_r50", "fcn_r101"),
     )
 }
 

@@ -1,0 +1,36 @@
+"""The record that every importer file ends with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from segatlas.weights.importers.foreign import ForeignWeights
+from segatlas.weights.importers.renames import Renames
+
+Change = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Importer:
+    """How one library's weights of one architecture become ours, and back.
+
+    source: the library, a key of `SOURCES`.
+    architecture: our name of it.
+    recognise: returns the fields of the architecture's config where the file is of this architecture, else None. Looks
+        at names, shapes and settings only.
+    renames: the table for a network of that config (the dataclass).
+    changes: our tensor name -> (to ours, to theirs), where values are laid out differently and not only called
+        differently; given the config.
+    dropped: beginnings of their names that are left out on purpose.
+    """
+
+    source: str
+    architecture: str
+    recognise: Callable[[ForeignWeights], Mapping[str, Any] | None]
+    renames: Callable[[Any], Renames]
+    changes: Callable[[Any], Mapping[str, tuple[Change, Change]]] = field(default=lambda config: {})
+    dropped: tuple[str, ...] = ()

@@ -1,0 +1,54 @@
+"""MMSegmentation's ResNet (7x7 stem, "b"), ResNetV1c (deep stem) and ResNetV1d (and averaging shortcuts)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import prod
+from typing import Any
+
+from segatlas.weights.importers.foreign import ForeignWeights
+from segatlas.weights.importers.mmseg.backbones import Backbone
+from segatlas.weights.importers.renames import Renames
+
+_DEPTHS: dict[tuple[bool, tuple[int, ...]], str] = {
+    (False, (2, 2, 2, 2)): "resnet18",
+    (False, (3, 4, 6, 3)): "resnet34",
+    (True, (3, 4, 6, 3)): "resnet50",
+    (True, (3, 4, 23, 3)): "resnet101",
+    (True, (3, 8, 36, 3)): "resnet152",
+}
+"""(has bottlenecks, blocks of each layer) -> name."""
+
+
+def recognise(file: ForeignWeights, output_stride: int) -> Mapping[str, Any] | None:
+    """See `Backbone`."""
+    if not file.has("backbone.layer1.0.conv1.weight") or file.has("backbone.layer1.0.conv2.fc1"):
+        return None
+    blocks = tuple(file.count(f"backbone.layer{layer}.{{i}}") for layer in (1, 2, 3, 4))
+    name = _DEPTHS.get((file.has("backbone.layer1.0.conv3"), blocks))
+    if name is None:
+        return None
+    if file.has("backbone.stem"):
+        name += "d" if file.has("backbone.layer2.0.downsample.2") else "c"
+    options: dict[str, Any] = {"basic_conv2_dilated": False}
+    if file.stated("model.backbone.multi_grid"):
+        options["multi_grid"] = tuple(file.stated("model.backbone.multi_grid"))
+    if file.stated("model.backbone") and not file.stated("model.backbone.contract_dilation"):
+        options["contract_dilation"] = False
+    strides = file.stated("model.backbone.strides")
+    if strides is None:
+        file.notes.append(f"output_stride = {output_stride} (published default; the weights do not tell)")
+    else:
+        output_stride = 4 * prod(strides)
+    return {"encoder": name, "output_stride": output_stride, "encoder_options": options}
+
+
+def renames(encoder: str) -> Renames:
+    """See `Backbone`."""
+    deep = encoder.rstrip("cd") != encoder
+    stem = [("backbone.stem.7", "encoder.bn1")] if deep else []
+    stem += [("backbone.stem.{i}", "encoder.conv1.{i}")] if deep else []
+    return [*stem, ("backbone", "encoder")]
+
+
+BACKBONE = Backbone(module="segatlas.encoders.resnet", recognise=recognise, renames=renames)
