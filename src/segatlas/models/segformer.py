@@ -18,6 +18,7 @@ and summed. The map of 4D channels at stride 4 is never built. Parameters keep t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -120,7 +121,7 @@ class SegFormer(nn.Module):
 
 def build(config: SegFormerConfig) -> SegFormer:
     """Make the network."""
-    own = {} if config.drop_path is None else {"drop_path": config.drop_path}
+    own: dict[str, Any] = {} if config.drop_path is None else {"drop_path": config.drop_path}
     return SegFormer(config, create_encoder(config.encoder, in_channels=config.in_channels, **own))
 
 
