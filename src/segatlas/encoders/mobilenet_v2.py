@@ -129,9 +129,7 @@ class MobileNetV2(Encoder):
         return [list(self.features[start:end]) for start, end in pairwise((0, *self.ends))]
 
 
-def build(
-    name: str, *, in_channels: int = 3, output_stride: int = 32, dilate_every_block: bool = False
-) -> MobileNetV2:
+def build(name: str, *, in_channels: int = 3, output_stride: int = 32, dilate_every_block: bool = False) -> MobileNetV2:
     """Make a MobileNetV2 by name: mobilenet_v2, mobilenet_v2_320 (without the convolution to 1280 channels)."""
     return MobileNetV2(
         in_channels=in_channels,

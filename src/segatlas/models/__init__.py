@@ -32,19 +32,23 @@ def _semantic(name: str, title: str, paper: str, *variants: str) -> Entry:
     return Entry(name, f"segatlas.models.{name}", title, ("semantic",), paper, variants)
 
 
+def _three(name: str) -> tuple[str, ...]:
+    return tuple(f"{name}_{encoder}" for encoder in ("r50", "r101", "mobilenet_v2"))
+
+
 ARCHITECTURES: dict[str, Entry] = {
     entry.name: entry
     for entry in (
         _semantic("unet", "U-Net", "https://arxiv.org/abs/1505.04597"),
         _semantic("segformer", "SegFormer", "https://arxiv.org/abs/2105.15203", *(f"segformer_b{n}" for n in range(6))),
-        _semantic("fcn", "FCN", "https://arxiv.org/abs/1411.4038", "fcn_r50", "fcn_r101"),
+        _semantic("fcn", "FCN", "https://arxiv.org/abs/1411.4038", *_three("fcn")),
+        _semantic("pspnet", "PSPNet", "https://arxiv.org/abs/1612.01105", *_three("pspnet")),
+        _semantic("deeplabv3", "DeepLabV3", "https://arxiv.org/abs/1706.05587", *_three("deeplabv3")),
         _semantic(
             "deeplabv3plus",
             "DeepLabV3+",
             "https://arxiv.org/abs/1802.02611",
-            "deeplabv3plus_r50",
-            "deeplabv3plus_r101",
-            "deeplabv3plus_mobilenet_v2",
+            *_three("deeplabv3plus"),
             "deeplabv3plus_r34_smp",
         ),
     )
