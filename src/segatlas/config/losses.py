@@ -83,7 +83,22 @@ class BoundaryTerm(Term):
     factor: float = Field(5.0, ge=1, description="weight of those pixels; the others have 1")
 
 
+class DetailTerm(Term):
+    """Borders between labels, for the detail head of STDC: binary cross-entropy plus Dice."""
+
+    name: Literal["detail"]
+    on: str = Field("aux.detail", pattern=r"^aux\.\w+$", description="the head that draws borders")
+
+
 LossTerm = Annotated[
-    CrossEntropyTerm | OhemTerm | DiceTerm | CrossEntropyDiceTerm | FocalTerm | TverskyTerm | LovaszTerm | BoundaryTerm,
+    CrossEntropyTerm
+    | OhemTerm
+    | DiceTerm
+    | CrossEntropyDiceTerm
+    | FocalTerm
+    | TverskyTerm
+    | LovaszTerm
+    | BoundaryTerm
+    | DetailTerm,
     Field(discriminator="name"),
 ]

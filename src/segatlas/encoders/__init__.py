@@ -40,6 +40,8 @@ ENCODERS: dict[str, str] = {
     "mit_b3": _MIT,
     "mit_b4": _MIT,
     "mit_b5": _MIT,
+    "stdc1": "segatlas.encoders.stdc",
+    "stdc2": "segatlas.encoders.stdc",
 }
 """Name of each encoder written here -> the module whose `build(name, ...)` makes it."""
 

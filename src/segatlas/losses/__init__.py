@@ -9,6 +9,7 @@ from segatlas.losses.base import Loss
 from segatlas.losses.boundary import Boundary
 from segatlas.losses.compound import CrossEntropyDice
 from segatlas.losses.cross_entropy import CrossEntropy
+from segatlas.losses.detail import Detail
 from segatlas.losses.focal import Focal
 from segatlas.losses.lovasz import Lovasz
 from segatlas.losses.ohem import Ohem
@@ -23,6 +24,7 @@ LOSSES: dict[str, type[Loss]] = {
     "tversky": Tversky,
     "lovasz": Lovasz,
     "boundary": Boundary,
+    "detail": Detail,
 }
 """The class of each term name."""
 
@@ -43,6 +45,7 @@ __all__ = [
     "Boundary",
     "CrossEntropy",
     "CrossEntropyDice",
+    "Detail",
     "Dice",
     "Focal",
     "Loss",

@@ -51,6 +51,8 @@ ARCHITECTURES: dict[str, Entry] = {
             *_three("deeplabv3plus"),
             "deeplabv3plus_r34_smp",
         ),
+        _semantic("fcn", "FCN", "https://arxiv.org/abs/1411.4038", "fcn_r50", "fcn_r101"),
+        _semantic("stdc", "STDC-Seg", "https://arxiv.org/abs/2104.13188", "stdc1", "stdc2"),
     )
 }
 

@@ -55,7 +55,7 @@ def rename_to_ours(importer: Importer, config: Any, tensors: Mapping[str, Tensor
 def rename_to_theirs(importer: Importer, config: Any, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return our tensors under their names, in their layout. WeightsError where the table lacks a name."""
     renames, changes = importer.renames(config), importer.changes(config)
-    theirs: dict[str, Tensor] = {}
+    theirs: dict[str, Tensor] = dict(importer.constants(config))
     for name, tensor in tensors.items():
         new = to_theirs(name, renames)
         if new is None:

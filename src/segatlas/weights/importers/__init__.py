@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 SOURCES: dict[str, tuple[str, ...]] = {
     "mmseg": ("fcn", "pspnet", "deeplabv3", "deeplabv3plus"),
     "smp": ("deeplabv3plus",),
+    "mmseg": (
+        "fcn",
+        "stdc",
+    ),
 }
 """Library -> the architectures of which its weights can be read: the file names in its folder."""
 

@@ -26,6 +26,7 @@ class Importer:
     changes: our tensor name -> (to ours, to theirs), where values are laid out differently and not only called
         differently; given the config.
     dropped: beginnings of their names that are left out on purpose.
+    constants: tensors among them that the library itself needs to find in a file; given the config.
     """
 
     source: str
@@ -34,3 +35,4 @@ class Importer:
     renames: Callable[[Any], Renames]
     changes: Callable[[Any], Mapping[str, tuple[Change, Change]]] = field(default=lambda config: {})
     dropped: tuple[str, ...] = ()
+    constants: Callable[[Any], Mapping[str, Tensor]] = field(default=lambda config: {})
