@@ -16,6 +16,7 @@ ALL_TERMS: dict[str, type[Term]] = {
     t.model_fields["name"].annotation.__args__[0]: t for t in get_args(get_args(LossTerm)[0])
 }
 OF_A_HEAD = {
+    "class_presence",
     "detail",
 }
 """Terms for one kind of auxiliary head, whose output is no logits of classes; each is tested in its own file."""

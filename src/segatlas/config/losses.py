@@ -90,6 +90,13 @@ class DetailTerm(Term):
     on: str = Field("aux.detail", pattern=r"^aux\.\w+$", description="the head that draws borders")
 
 
+class ClassPresenceTerm(Term):
+    """Which classes a picture shows, for the presence head of context encoding: binary cross-entropy."""
+
+    name: Literal["class_presence"]
+    on: str = Field("aux.presence", pattern=r"^aux\.\w+$", description="the head that tells which classes occur")
+
+
 LossTerm = Annotated[
     CrossEntropyTerm
     | OhemTerm
@@ -99,6 +106,7 @@ LossTerm = Annotated[
     | TverskyTerm
     | LovaszTerm
     | BoundaryTerm
-    | DetailTerm,
+    | DetailTerm
+    | ClassPresenceTerm,
     Field(discriminator="name"),
 ]

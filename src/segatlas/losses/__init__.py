@@ -7,6 +7,7 @@ from torch import Tensor
 from segatlas.config.losses import LossTerm, Term
 from segatlas.losses.base import Loss
 from segatlas.losses.boundary import Boundary
+from segatlas.losses.class_presence import ClassPresence
 from segatlas.losses.compound import CrossEntropyDice
 from segatlas.losses.cross_entropy import CrossEntropy
 from segatlas.losses.detail import Detail
@@ -25,6 +26,7 @@ LOSSES: dict[str, type[Loss]] = {
     "lovasz": Lovasz,
     "boundary": Boundary,
     "detail": Detail,
+    "class_presence": ClassPresence,
 }
 """The class of each term name."""
 
@@ -43,6 +45,7 @@ def build_loss(term: LossTerm, class_weights: Tensor | None = None) -> Loss:
 __all__ = [
     "LOSSES",
     "Boundary",
+    "ClassPresence",
     "CrossEntropy",
     "CrossEntropyDice",
     "Detail",

@@ -52,6 +52,9 @@ ARCHITECTURES: dict[str, Entry] = {
             "deeplabv3plus_r34_smp",
         ),
         _semantic("fcn", "FCN", "https://arxiv.org/abs/1411.4038", "fcn_r50", "fcn_r101"),
+        _semantic(
+            "fastfcn", "FastFCN", "https://arxiv.org/abs/1903.11816", "fastfcn_psp", "fastfcn_aspp", "fastfcn_enc"
+        ),
         _semantic("stdc", "STDC-Seg", "https://arxiv.org/abs/2104.13188", "stdc1", "stdc2"),
     )
 }

@@ -13,12 +13,15 @@ if TYPE_CHECKING:
     from segatlas.weights.importers.importer import Importer
 
 SOURCES: dict[str, tuple[str, ...]] = {
-    "mmseg": ("fcn", "pspnet", "deeplabv3", "deeplabv3plus"),
-    "smp": ("deeplabv3plus",),
     "mmseg": (
+        "deeplabv3",
+        "deeplabv3plus",
+        "fastfcn",
         "fcn",
+        "pspnet",
         "stdc",
     ),
+    "smp": ("deeplabv3plus",),
 }
 """Library -> the architectures of which its weights can be read: the file names in its folder."""
 
