@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from segatlas.encoders.contract import Encoder
 
 _RESNET = "segatlas.encoders.resnet"
+_RESNEST = "segatlas.encoders.resnest"
 _MOBILENET_V2 = "segatlas.encoders.mobilenet_v2"
 _MIT = "segatlas.encoders.mit"
 
@@ -40,6 +41,10 @@ ENCODERS: dict[str, str] = {
     "mit_b3": _MIT,
     "mit_b4": _MIT,
     "mit_b5": _MIT,
+    "resnest50": _RESNEST,
+    "resnest101": _RESNEST,
+    "resnest152": _RESNEST,
+    "resnest200": _RESNEST,
     "stdc1": "segatlas.encoders.stdc",
     "stdc2": "segatlas.encoders.stdc",
 }

@@ -15,7 +15,7 @@ timm's for the deep stem (`conv1.0` to `conv1.6`, then `bn1`).
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from torch import Tensor, nn
 
@@ -82,6 +82,18 @@ class Bottleneck(nn.Module):
         return out
 
 
+class Block(Protocol):
+    """Makes a residual block of `expansion` times as many channels as its `width`."""
+
+    expansion: int
+
+    def __call__(
+        self, in_channels: int, width: int, *, stride: int, dilations: tuple[int, int], downsample: nn.Module | None
+    ) -> nn.Module:
+        """Return the block; `dilations` are those of its first 3x3 convolution and of its second, if any."""
+        ...
+
+
 class ResNet(Encoder):
     """A ResNet without its classifier.
 
@@ -91,7 +103,8 @@ class ResNet(Encoder):
         in_channels: channels of the picture.
         deep_stem: three 3x3 convolutions instead of one 7x7.
         average_shortcut: where a shortcut strides, average 2x2 pixels first instead of dropping three of four.
-        width: channels of the stem and of the first layer, doubled at each further layer.
+        width: channels of the first layer, doubled at each further layer.
+        stem_width: channels of the stem; None = those of the first layer.
         output_stride: stride of the last map; below 32 the last one (16) or two (8) layers dilate instead of striding.
         dilations: of each layer; None = doubled wherever a layer dilates instead of striding, else 1.
         multi_grid: dilation of each block of the last layer (Chen et al. 2017, section 3.1); None = the same for all.
@@ -101,13 +114,14 @@ class ResNet(Encoder):
 
     def __init__(
         self,
-        block: type[BasicBlock] | type[Bottleneck],
+        block: Block,
         depths: tuple[int, int, int, int],
         *,
         in_channels: int = 3,
         deep_stem: bool = False,
         average_shortcut: bool = False,
         width: int = 64,
+        stem_width: int | None = None,
         output_stride: int = 32,
         dilations: tuple[int, int, int, int] | None = None,
         multi_grid: tuple[int, ...] | None = None,
@@ -117,17 +131,18 @@ class ResNet(Encoder):
         super().__init__()
         if output_stride not in DILATIONS:
             raise UsageError(f"output_stride = {output_stride}: a ResNet can have 8, 16 or 32")
+        stem = stem_width or width
         self.conv1 = (
-            deep_stem_convolutions(in_channels, width)
+            deep_stem_convolutions(in_channels, stem)
             if deep_stem
-            else nn.Conv2d(in_channels, width, 7, 2, 3, bias=False)
+            else nn.Conv2d(in_channels, stem, 7, 2, 3, bias=False)
         )
-        self.bn1 = nn.BatchNorm2d(width)
+        self.bn1 = nn.BatchNorm2d(stem)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
 
-        channels, strides = [width], [2]
-        in_width, stride = width, 4
+        channels, strides = [stem], [2]
+        in_width, stride = stem, 4
         layer_dilations = dilations or DILATIONS[output_stride]
         for index, (depth, dilation) in enumerate(zip(depths, layer_dilations, strict=True)):
             layer_stride = 1 if index == 0 or stride == output_stride else 2
@@ -194,7 +209,7 @@ def block_dilations(multi_grid: tuple[int, ...], depth: int) -> list[int]:
 
 
 def residual_layer(
-    block: type[BasicBlock] | type[Bottleneck],
+    block: Block,
     in_channels: int,
     width: int,
     *,
@@ -225,7 +240,7 @@ def projection(in_channels: int, out_channels: int, *, stride: int, average: boo
 class Depth(NamedTuple):
     """What the number in a ResNet's name stands for."""
 
-    block: type[BasicBlock] | type[Bottleneck]
+    block: Block
     depths: tuple[int, int, int, int]
 
 

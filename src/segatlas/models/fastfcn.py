@@ -41,8 +41,10 @@ from segatlas.structures import Resample, SemanticLogits
 
 LEVELS = 3
 DILATIONS = (1, 2, 4, 8)
-PUBLISHED_ENCODER = {"encoder": "resnet50c", "encoder_options": {"dilations": (1, 1, 2, 4)}}
-"""MMSegmentation's form: the encoder strides to 32, and dilates besides."""
+PUBLISHED_DILATIONS = (1, 1, 2, 4)
+"""MMSegmentation's form: the encoder strides to 32, and its layers dilate besides."""
+
+PUBLISHED_ENCODER = {"encoder": "resnet50c", "encoder_options": {"dilations": PUBLISHED_DILATIONS}}
 
 
 @dataclass(frozen=True, kw_only=True)

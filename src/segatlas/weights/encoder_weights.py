@@ -30,6 +30,9 @@ IMAGENET: dict[str, str] = {
     "resnet34d": "timm/resnet34d.ra2_in1k",
     "resnet50d": "timm/resnet50d.ra2_in1k",
     "resnet101d": "timm/resnet101d.ra2_in1k",
+    "resnest50": "timm/resnest50d.in1k",
+    "resnest101": "timm/resnest101e.in1k",
+    "resnest200": "timm/resnest200e.in1k",
     "mobilenet_v2": "timm/mobilenetv2_100.ra_in1k",
     "mobilenet_v2_320": "timm/mobilenetv2_100.ra_in1k",
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from segatlas.models.fastfcn import PUBLISHED_ENCODER, FastFCNConfig
+from segatlas.models.fastfcn import PUBLISHED_DILATIONS, FastFCNConfig
 from segatlas.weights.importers.foreign import ForeignWeights
 from segatlas.weights.importers.importer import Change, Importer
 from segatlas.weights.importers.mmseg.aspp import ASPP, ASPP_PARTS, aspp_changes, aspp_fields
@@ -31,7 +31,7 @@ def recognise(file: ForeignWeights) -> Mapping[str, Any] | None:
     if encoder is None:
         return None
     if file.stated("model.backbone") is None:
-        published = PUBLISHED_ENCODER["encoder_options"]
+        published = {"dilations": PUBLISHED_DILATIONS}
         encoder = {**encoder, "encoder_options": {**encoder["encoder_options"], **published}}
         file.notes.append(f"encoder_options = {published} (published default; the weights do not tell)")
     further: dict[str, Any] = {"channels": file.shape("decode_head.bottleneck.conv.weight")[0]}

@@ -35,20 +35,19 @@ def recognise(file: ForeignWeights, output_stride: int) -> Mapping[str, Any] | N
     if file.has("backbone.stem"):
         name += "d" if file.has("backbone.layer2.0.downsample.2") else "c"
     options: dict[str, Any] = {"basic_conv2_dilated": False}
-    if file.stated("model.backbone") is None:
-        file.notes.append(f"output_stride = {output_stride} (published default; the weights do not tell)")
-    else:
-        output_stride, further = _stated(file)
-        options |= further
-    return {"encoder": name, "output_stride": output_stride, "encoder_options": options}
+    output_stride, further = stated_layout(file, output_stride)
+    return {"encoder": name, "output_stride": output_stride, "encoder_options": options | further}
 
 
-def _stated(file: ForeignWeights) -> tuple[int, Mapping[str, Any]]:
-    """Return output stride and encoder options that the settings state, their own defaults where they are silent.
+def stated_layout(file: ForeignWeights, output_stride: int) -> tuple[int, dict[str, Any]]:
+    """Return output stride and encoder options as the settings state them, else `output_stride` and none, with a note.
 
     Raises:
         WeightsError: they state a form that our ResNet does not have.
     """
+    if file.stated("model.backbone") is None:
+        file.notes.append(f"output_stride = {output_stride} (published default; the weights do not tell)")
+        return output_stride, {}
     given = {key: file.stated(f"model.backbone.{key}") for key in ("strides", "dilations", "multi_grid", "style")}
     strides = tuple(given["strides"] or (1, 2, 2, 2))
     if strides not in _STRIDES:
