@@ -45,6 +45,7 @@ ENCODERS: dict[str, str] = {
     "resnest101": _RESNEST,
     "resnest152": _RESNEST,
     "resnest200": _RESNEST,
+    "mobilenet_v3_large": "segatlas.encoders.mobilenet_v3",
     "stdc1": "segatlas.encoders.stdc",
     "stdc2": "segatlas.encoders.stdc",
 }

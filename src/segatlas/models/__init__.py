@@ -55,6 +55,7 @@ ARCHITECTURES: dict[str, Entry] = {
         _semantic(
             "fastfcn", "FastFCN", "https://arxiv.org/abs/1903.11816", "fastfcn_psp", "fastfcn_aspp", "fastfcn_enc"
         ),
+        _semantic("lraspp", "LR-ASPP", "https://arxiv.org/abs/1905.02244", "lraspp_mobilenet_v3_large"),
         _semantic("stdc", "STDC-Seg", "https://arxiv.org/abs/2104.13188", "stdc1", "stdc2"),
     )
 }

@@ -48,7 +48,8 @@ class DeepLabV3Config:
     convs: 3x3 convolutions after the ASPP.
     dropout: share of channels dropped before the classifier while training.
     align_corners: how logits are raised.
-    aux: also train an FCN head, named "fcn", on the encoder's last map but one.
+    aux: also train an FCN head, named "fcn", on one of the encoder's maps.
+    aux_level: which, counted from the last: 2 is the last but one.
     aux_channels: its width; None = a quarter of its input's channels.
     """
 
@@ -65,6 +66,7 @@ class DeepLabV3Config:
     dropout: float = 0.1
     align_corners: bool = False
     aux: bool = False
+    aux_level: int = 2
     aux_channels: int | None = None
 
 
@@ -86,8 +88,8 @@ class DeepLabV3(nn.Module):
         self.convs = nn.Sequential(*(ConvBNReLU(width, width) for _ in range(config.convs)))
         self.dropout = nn.Dropout2d(config.dropout)
         self.classifier = nn.Conv2d(width, config.num_classes, kernel_size=1)
-        aux = FCNHead(encoder.channels[-2], config.num_classes, channels=config.aux_channels) if config.aux else None
-        self.aux_head = aux
+        self.aux_level, width = config.aux_level, encoder.channels[-config.aux_level]
+        self.aux_head = FCNHead(width, config.num_classes, channels=config.aux_channels) if config.aux else None
         for part in (self.aspp, self.convs, self.classifier, self.aux_head):
             if part is not None:
                 init_weights(part)
@@ -102,7 +104,9 @@ class DeepLabV3(nn.Module):
         x = pad_to_multiple(x, self.encoder.multiple)
         features = self.encoder(x)
         logits = self.classifier(self.dropout(self.decode(features)))
-        aux = {"fcn": self.aux_head(features[-2])} if self.aux_head is not None and self.training else {}
+        aux = {}
+        if self.aux_head is not None and self.training:
+            aux["fcn"] = self.aux_head(features[-self.aux_level])
         canvas = (x.shape[-2], x.shape[-1])
         return SemanticLogits(logits, canvas, Resample(align_corners=self.align_corners), aux)
 

@@ -21,6 +21,7 @@ SOURCES: dict[str, tuple[str, ...]] = {
         "pspnet",
         "stdc",
     ),
+    "torchvision": ("deeplabv3", "fcn", "lraspp"),
     "smp": ("deeplabv3plus",),
 }
 """Library -> the architectures of which its weights can be read: the file names in its folder."""
