@@ -2,13 +2,18 @@
 
 The non-local family (non-local, disentangled non-local, object context, interlaced attention, dual attention) compares
 every pixel of one map with every pixel of another. Written out, that matrix has (h w)^2 entries: 268 MB for a 64 x 128
-map. The fused kernel goes through it in pieces and keeps none, forward or backward.
+map. Here it is gone through in pieces and never kept, forward or backward.
 """
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+_BLOCK_ENTRIES = 2**20
+"""Entries of the matrix that exist at once on the way of `_by_blocks`: 4 MiB in fp32."""
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, scale: float | None = None) -> Tensor:
@@ -27,18 +32,35 @@ def attend(query: Tensor, key: Tensor, value: Tensor, scale: float | None = None
         (N, D, h, w).
     """
     channels, depth = query.shape[1], value.shape[1]
-    width = max(channels, depth)
-    # The kernel takes one channel count; further zeros change no product and give channels that are cut off again.
-    out = F.scaled_dot_product_attention(
-        _tokens(query, width),
-        _tokens(key, width),
-        _tokens(value, width),
-        scale=channels**-0.5 if scale is None else scale,
-    )
-    return out[:, 0, :, :depth].transpose(1, 2).unflatten(2, query.shape[-2:])
+    if scale is None:
+        scale = channels**-0.5
+    q, k, v = _tokens(query), _tokens(key), _tokens(value)
+    if depth > channels and value.device.type == "cpu":
+        out = _by_blocks(q, k, v, scale)
+    else:
+        # The fused kernel wants as many channels in the values as in the keys; it is cheap to add zeros there.
+        out = F.scaled_dot_product_attention(q, k, F.pad(v, (0, max(channels - depth, 0))), scale=scale)[..., :depth]
+    return out[:, 0].transpose(1, 2).unflatten(2, query.shape[-2:])
 
 
-def _tokens(x: Tensor, width: int) -> Tensor:
-    """Lay a map (N, C, h, w) out as (N, 1, h w, width); the fused kernel needs a token's channels side by side."""
-    tokens = x.flatten(2).transpose(1, 2).unsqueeze(1)
-    return F.pad(tokens, (0, width - x.shape[1])) if width > x.shape[1] else tokens.contiguous()
+def _by_blocks(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    """Attend from some query pixels at a time.
+
+    For values with more channels than keys, where the processor's fused kernel would need keys grown to that width
+    and be slower than the plain way. Backward computes each block again, so that none is kept.
+    """
+    rows = max(1, _BLOCK_ENTRIES // (k.shape[0] * k.shape[2]))
+    kept = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v))
+    blocks = []
+    for part in q.split(rows, dim=2):
+        blocks.append(checkpoint(_block, part, k, v, scale, use_reentrant=False) if kept else _block(part, k, v, scale))
+    return torch.cat(blocks, dim=2)
+
+
+def _block(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    return (q * scale @ k.transpose(2, 3)).softmax(dim=-1) @ v
+
+
+def _tokens(x: Tensor) -> Tensor:
+    """Lay a map (N, C, h, w) out as (N, 1, h w, C); the fused kernel needs a token's channels side by side."""
+    return x.flatten(2).transpose(1, 2).unsqueeze(1).contiguous()
