@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _RESNET = "segatlas.encoders.resnet"
 _MIT = "segatlas.encoders.mit"
+_HRNET = "segatlas.encoders.hrnet"
 
 ENCODERS: dict[str, str] = {
     "resnet18": _RESNET,
@@ -38,6 +39,15 @@ ENCODERS: dict[str, str] = {
     "mit_b3": _MIT,
     "mit_b4": _MIT,
     "mit_b5": _MIT,
+    "hrnet_w8_small": _HRNET,
+    "hrnet_w18_small": _HRNET,
+    "hrnet_w18": _HRNET,
+    "hrnet_w30": _HRNET,
+    "hrnet_w32": _HRNET,
+    "hrnet_w40": _HRNET,
+    "hrnet_w44": _HRNET,
+    "hrnet_w48": _HRNET,
+    "hrnet_w64": _HRNET,
 }
 """Name of each encoder written here -> the module whose `build(name, ...)` makes it."""
 
