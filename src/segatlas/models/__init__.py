@@ -38,6 +38,15 @@ ARCHITECTURES: dict[str, Entry] = {
         _semantic("unet", "U-Net", "https://arxiv.org/abs/1505.04597"),
         _semantic("segformer", "SegFormer", "https://arxiv.org/abs/2105.15203", *(f"segformer_b{n}" for n in range(6))),
         _semantic("fcn", "FCN", "https://arxiv.org/abs/1411.4038", "fcn_r50", "fcn_r101"),
+        _semantic(
+            "deeplabv3plus",
+            "DeepLabV3+",
+            "https://arxiv.org/abs/1802.02611",
+            "deeplabv3plus_r50",
+            "deeplabv3plus_r101",
+            "deeplabv3plus_mobilenet_v2",
+            "deeplabv3plus_r34_smp",
+        ),
     )
 }
 

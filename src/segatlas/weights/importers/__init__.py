@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from segatlas.weights.importers.importer import Importer
 
 SOURCES: dict[str, tuple[str, ...]] = {
-    "mmseg": ("fcn",),
+    "mmseg": ("fcn", "deeplabv3plus"),
+    "smp": ("deeplabv3plus",),
 }
 """Library -> the architectures of which its weights can be read: the file names in its folder."""
 
