@@ -37,7 +37,16 @@ ARCHITECTURES: dict[str, Entry] = {
     for entry in (
         _semantic("unet", "U-Net", "https://arxiv.org/abs/1505.04597"),
         _semantic("segformer", "SegFormer", "https://arxiv.org/abs/2105.15203", *(f"segformer_b{n}" for n in range(6))),
-        _semantic("fcn", "FCN", "https://arxiv.org/abs/1411.4038", "fcn_r50", "fcn_r101"),
+        _semantic(
+            "fcn",
+            "FCN",
+            "https://arxiv.org/abs/1411.4038",
+            "fcn_r50",
+            "fcn_r101",
+            "fcn_hr18_small",
+            "fcn_hr18",
+            "fcn_hr48",
+        ),
         _semantic(
             "deeplabv3plus",
             "DeepLabV3+",
@@ -47,6 +56,20 @@ ARCHITECTURES: dict[str, Entry] = {
             "deeplabv3plus_mobilenet_v2",
             "deeplabv3plus_r34_smp",
         ),
+        _semantic(
+            "ocrnet",
+            "OCRNet",
+            "https://arxiv.org/abs/1909.11065",
+            "ocrnet_hr18_small",
+            "ocrnet_hr18",
+            "ocrnet_hr48",
+            "ocrnet_r101",
+        ),
+        _semantic("upernet", "UPerNet", "https://arxiv.org/abs/1807.10221", *(f"upernet_r{n}" for n in (18, 50, 101))),
+        _semantic(
+            "semantic_fpn", "Semantic FPN", "https://arxiv.org/abs/1901.02446", "semantic_fpn_r50", "semantic_fpn_r101"
+        ),
+        _semantic("pointrend", "PointRend", "https://arxiv.org/abs/1912.08193", "pointrend_r50", "pointrend_r101"),
     )
 }
 
