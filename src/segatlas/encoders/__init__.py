@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from segatlas.encoders.contract import Encoder
 
 _RESNET = "segatlas.encoders.resnet"
+_MOBILENET_V2 = "segatlas.encoders.mobilenet_v2"
 _MIT = "segatlas.encoders.mit"
 _HRNET = "segatlas.encoders.hrnet"
 
@@ -32,7 +33,8 @@ ENCODERS: dict[str, str] = {
     "resnet34d": _RESNET,
     "resnet50d": _RESNET,
     "resnet101d": _RESNET,
-    "mobilenet_v2": "segatlas.encoders.mobilenet_v2",
+    "mobilenet_v2": _MOBILENET_V2,
+    "mobilenet_v2_320": _MOBILENET_V2,
     "mit_b0": _MIT,
     "mit_b1": _MIT,
     "mit_b2": _MIT,

@@ -85,8 +85,8 @@ def raise_and_shift(
 ) -> Tensor:
     """Return the matrix (k length, raised) that raises a line of pixels bilinearly and shifts it by each kernel tap.
 
-    Row (tap, pixel) and column j hold the weight of that pixel in place j + tap - (k - 1) / 2 of the raised line; places
-    beyond its ends are zero, as a convolution pads.
+    Row (tap, pixel) and column j hold the weight of that pixel in place j + tap - (k - 1) / 2 of the raised line;
+    places beyond its ends are zero, as a convolution pads.
     """
     identity = torch.eye(length, device=device).view(1, length, length, 1)
     weights = F.interpolate(identity, size=(raised, 1), mode="bilinear", align_corners=align_corners).view(length, -1)

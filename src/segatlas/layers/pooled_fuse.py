@@ -15,8 +15,8 @@ from segatlas.layers.conv import ConvBNReLU
 class PooledFuse(ConvBNReLU):
     """Raise the small maps to the large one's size, put all side by side, convolve; batch norm, ReLU.
 
-    The small maps are never raised: their part of the convolution is computed below the raise, which for pyramid pooling
-    saves half of it. Parameters are those of the plain convolution.
+    The small maps are never raised: their part of the convolution is computed below the raise, which for pyramid
+    pooling saves half of it. Parameters are those of the plain convolution.
 
     Args:
         in_channels: of the large map.

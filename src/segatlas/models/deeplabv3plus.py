@@ -12,8 +12,8 @@ L channels of the reduced early map.
 
 How ours differs: nothing in the numbers. The default is MMSegmentation's form: batch norm and ReLU after each depthwise
 convolution too, branches fused by a plain 3x3 convolution, two separable convolutions at stride 4. That of
-segmentation-models-pytorch, which is nearer to the paper, is a matter of settings (variant `deeplabv3plus_r34_smp`). The
-pooled branch of ASPP is constant over the picture; its part of the fusing convolution is computed on one pixel.
+segmentation-models-pytorch, which is nearer to the paper, is a matter of settings (variant `deeplabv3plus_r34_smp`).
+The pooled branch of ASPP is constant over the picture; its part of the fusing convolution is computed on one pixel.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ class DeepLabV3Plus(nn.Module):
 
 
 def separable_aspp(config: DeepLabV3PlusConfig, in_channels: int) -> ASPP:
-    """Return the ASPP over a map (N, E, h, w): one 1x1 branch, a separable 3x3 one for each rate, and the pooled one."""
+    """Return the ASPP over a map (N, E, h, w): a 1x1 branch, a separable 3x3 one for each rate, and the pooled one."""
     width = config.channels
     branches = [
         ConvBNReLU(in_channels, width, 1),

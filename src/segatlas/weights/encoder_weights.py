@@ -31,11 +31,15 @@ IMAGENET: dict[str, str] = {
     "resnet50d": "timm/resnet50d.ra2_in1k",
     "resnet101d": "timm/resnet101d.ra2_in1k",
     "mobilenet_v2": "timm/mobilenetv2_100.ra_in1k",
+    "mobilenet_v2_320": "timm/mobilenetv2_100.ra_in1k",
 }
 """Encoder written here -> hub repository of the ImageNet weights that timm takes by default for that network."""
 
 _HEADS = ("fc.", "classifier.", "head.")
 """Names of an image classifier's last layer: dropped on purpose, a segmentation encoder has none."""
+
+_LAST_CONVOLUTION = "features.18."
+"""MobileNetV2's convolution to 1280 channels: dropped on purpose where the encoder ends before it."""
 
 _INVERTED_PARTS = {
     "conv_pw": (0, 0),
@@ -115,8 +119,11 @@ def _renamed(name: str, expected: Mapping[str, Tensor], tensors: Mapping[str, Te
         pairs = {key: next((k for k in _timm_names(key) if k in tensors), None) for key in expected}
         return {key: tensors[theirs] for key, theirs in pairs.items() if theirs is not None}
     kept = {key: tensor for key, tensor in tensors.items() if not key.startswith(_HEADS)}
-    if name == "mobilenet_v2" and "conv_stem.weight" in kept:
-        return {_mobilenet_name(key): tensor for key, tensor in kept.items()}
+    if ENCODERS[name] == ENCODERS["mobilenet_v2"]:
+        if "conv_stem.weight" in kept:
+            kept = {_mobilenet_name(key): tensor for key, tensor in kept.items()}
+        if name == "mobilenet_v2_320":
+            kept = {key: tensor for key, tensor in kept.items() if not key.startswith(_LAST_CONVOLUTION)}
     return kept
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from segatlas.weights.importers.importer import Importer
 
 SOURCES: dict[str, tuple[str, ...]] = {
-    "mmseg": ("fcn", "deeplabv3plus", "ocrnet", "upernet", "semantic_fpn", "pointrend"),
+    "mmseg": ("fcn", "pspnet", "deeplabv3", "deeplabv3plus", "ocrnet", "upernet", "semantic_fpn", "pointrend"),
     "smp": ("deeplabv3plus",),
 }
 """Library -> the architectures of which its weights can be read: the file names in its folder."""

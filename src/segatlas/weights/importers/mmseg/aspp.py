@@ -48,4 +48,6 @@ def aspp_fields(file: ForeignWeights) -> Mapping[str, Any]:
 
 def aspp_changes(channels: int) -> Mapping[str, tuple[Change, Change]]:
     """Return the changes for an ASPP of `channels`: theirs has the pooled map first among what is fused, ours last."""
-    return {"aspp.fuse.conv.weight": (lambda kernel: kernel.roll(-channels, 1), lambda kernel: kernel.roll(channels, 1))}
+    return {
+        "aspp.fuse.conv.weight": (lambda kernel: kernel.roll(-channels, 1), lambda kernel: kernel.roll(channels, 1))
+    }

@@ -50,6 +50,4 @@ def changes(config: DeepLabV3PlusConfig) -> Mapping[str, tuple[Change, Change]]:
     return aspp_changes(config.channels)
 
 
-IMPORTER = Importer(
-    source="mmseg", architecture="deeplabv3plus", recognise=recognise, renames=renames, changes=changes
-)
+IMPORTER = Importer(source="mmseg", architecture="deeplabv3plus", recognise=recognise, renames=renames, changes=changes)
