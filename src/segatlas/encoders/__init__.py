@@ -44,10 +44,8 @@ ENCODERS: dict[str, str] = {
     "hrnet_w8_small": _HRNET,
     "hrnet_w18_small": _HRNET,
     "hrnet_w18": _HRNET,
-    "hrnet_w30": _HRNET,
     "hrnet_w32": _HRNET,
     "hrnet_w40": _HRNET,
-    "hrnet_w44": _HRNET,
     "hrnet_w48": _HRNET,
     "hrnet_w64": _HRNET,
 }

@@ -31,7 +31,7 @@ from segatlas.layers.init import init_weights
 STEM_WIDTH = 64
 
 
-class Module(nn.Module):
+class ExchangeModule(nn.Module):
     """Residual blocks in every branch, then an exchange: each branch becomes the sum of all, brought to its form.
 
     Args:
@@ -51,9 +51,9 @@ class Module(nn.Module):
         """Map one (N, width, h, w) a branch to the same shapes."""
         maps = [branch(x) for branch, x in zip(self.branches, maps, strict=True)]
         fused = []
-        for target, connections in enumerate(self.fuse_layers):
-            size = maps[target].shape[-2:]
-            parts = [connect(x) for connect, x in zip(connections, maps, strict=True)]  # type: ignore[arg-type]
+        for target, connections in enumerate(self.fuse_layers.children()):
+            size = (maps[target].shape[-2], maps[target].shape[-1])
+            parts = [connect(x) for connect, x in zip(connections.children(), maps, strict=True)]
             parts = [raise_to(x, 2 ** max(source - target, 0), size) for source, x in enumerate(parts)]
             fused.append(F.relu(sum_of(parts), inplace=True))
         return fused
@@ -127,7 +127,7 @@ class HRNet(Encoder):
         for stage, count in zip((2, 3, 4), modules, strict=True):
             widths = self.channels[:stage]
             setattr(self, f"transition{stage - 1}", Transition(before, widths))
-            setattr(self, f"stage{stage}", nn.ModuleList(Module(widths, depth) for _ in range(count)))
+            setattr(self, f"stage{stage}", nn.ModuleList(ExchangeModule(widths, depth) for _ in range(count)))
             before = widths
         init_weights(self)
 

@@ -201,8 +201,9 @@ def pixel_centres(index: Tensor, height: int, width: int) -> Tensor:
 
 def sample(x: Tensor, points: Tensor, *, align_corners: bool) -> Tensor:
     """Read a map (N, C, h, w) at points (N, P, 2), x and y in 0..1, bilinearly; zero outside. Returns (N, C, P)."""
-    grid = (2 * points - 1).unsqueeze(2)
-    return F.grid_sample(x.float(), grid, mode="bilinear", align_corners=align_corners).squeeze(3)
+    precise = torch.promote_types(x.dtype, points.dtype)  # half precision is too coarse for places in a map
+    grid = (2 * points - 1).unsqueeze(2).to(precise)
+    return F.grid_sample(x.to(precise), grid, mode="bilinear", align_corners=align_corners).squeeze(3)
 
 
 def build(config: PointRendConfig) -> PointRend:
