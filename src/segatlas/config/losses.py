@@ -97,6 +97,12 @@ class ClassPresenceTerm(Term):
     on: str = Field("aux.presence", pattern=r"^aux\.\w+$", description="the head that tells which classes occur")
 
 
+class PointCrossEntropyTerm(Term):
+    """Cross-entropy at the points that a PointRend chose while training; on: aux.points."""
+
+    name: Literal["point_cross_entropy"]
+
+
 LossTerm = Annotated[
     CrossEntropyTerm
     | OhemTerm
@@ -107,6 +113,7 @@ LossTerm = Annotated[
     | LovaszTerm
     | BoundaryTerm
     | DetailTerm
-    | ClassPresenceTerm,
+    | ClassPresenceTerm
+    | PointCrossEntropyTerm,
     Field(discriminator="name"),
 ]

@@ -16,6 +16,7 @@ _RESNET = "segatlas.encoders.resnet"
 _RESNEST = "segatlas.encoders.resnest"
 _MOBILENET_V2 = "segatlas.encoders.mobilenet_v2"
 _MIT = "segatlas.encoders.mit"
+_HRNET = "segatlas.encoders.hrnet"
 
 ENCODERS: dict[str, str] = {
     "resnet18": _RESNET,
@@ -48,6 +49,13 @@ ENCODERS: dict[str, str] = {
     "mobilenet_v3_large": "segatlas.encoders.mobilenet_v3",
     "stdc1": "segatlas.encoders.stdc",
     "stdc2": "segatlas.encoders.stdc",
+    "hrnet_w8_small": _HRNET,
+    "hrnet_w18_small": _HRNET,
+    "hrnet_w18": _HRNET,
+    "hrnet_w32": _HRNET,
+    "hrnet_w40": _HRNET,
+    "hrnet_w48": _HRNET,
+    "hrnet_w64": _HRNET,
 }
 """Name of each encoder written here -> the module whose `build(name, ...)` makes it."""
 

@@ -15,6 +15,7 @@ from segatlas.losses.focal import Focal
 from segatlas.losses.lovasz import Lovasz
 from segatlas.losses.ohem import Ohem
 from segatlas.losses.overlap import Dice, Tversky
+from segatlas.losses.points import PointCrossEntropy
 
 LOSSES: dict[str, type[Loss]] = {
     "cross_entropy": CrossEntropy,
@@ -27,6 +28,7 @@ LOSSES: dict[str, type[Loss]] = {
     "boundary": Boundary,
     "detail": Detail,
     "class_presence": ClassPresence,
+    "point_cross_entropy": PointCrossEntropy,
 }
 """The class of each term name."""
 
@@ -54,6 +56,7 @@ __all__ = [
     "Loss",
     "Lovasz",
     "Ohem",
+    "PointCrossEntropy",
     "Tversky",
     "build_loss",
 ]

@@ -178,6 +178,12 @@ class FastFCN(nn.Module):
             if part is not None:
                 init_weights(part)
 
+    @property
+    def aux_names(self) -> tuple[str, ...]:
+        """Names of the auxiliary outputs in training."""
+        heads = {"fcn": self.aux_head, "presence": self.presence}
+        return tuple(name for name, head in heads.items() if head is not None)
+
     def decode(self, features: list[Tensor]) -> Tensor:
         """Map the encoder's maps to the map before the classifier: (N, D, h, w)."""
         out: Tensor = self.head(self.jpu(features[-LEVELS:]))

@@ -148,6 +148,8 @@ def build(config: FCNConfig) -> FCN:
     )
 
 
+_HRNET = {"output_stride": None, "levels": 4, "convs": 1, "kernel_size": 1, "concat_input": False, "dropout": 0.0}
+
 ARCHITECTURE = Architecture(
     name="fcn",
     title="FCN",
@@ -160,6 +162,9 @@ ARCHITECTURE = Architecture(
         "fcn_r50": {"encoder": "resnet50c"},
         "fcn_r101": {"encoder": "resnet101c"},
         "fcn_mobilenet_v2": {"encoder": "mobilenet_v2_320"},
+        "fcn_hr18_small": {"encoder": "hrnet_w18_small", "channels": 270, **_HRNET},
+        "fcn_hr18": {"encoder": "hrnet_w18", "channels": 270, **_HRNET},
+        "fcn_hr48": {"encoder": "hrnet_w48", "channels": 720, **_HRNET},
     },
     tiny={"encoder": "resnet18_w8", "channels": 8, "aux": True},
 )

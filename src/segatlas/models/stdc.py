@@ -134,6 +134,11 @@ class STDCSeg(nn.Module):
         for part in (self.context, self.fusion, self.conv, self.classifier, self.aux_heads):
             init_weights(part)
 
+    @property
+    def aux_names(self) -> tuple[str, ...]:
+        """Names of the auxiliary outputs in training."""
+        return tuple(self.aux_heads)
+
     def fuse(self, maps: list[Tensor], context: Tensor) -> Tensor:
         """Map detail (the first of `maps`) and context to the map before the classifier."""
         out: Tensor = self.conv(self.fusion(maps[0], context))

@@ -72,9 +72,17 @@ def make_config(name: str, fields: Mapping[str, Any]) -> tuple[Architecture, Any
 def build_network(architecture: Architecture, config: Any) -> nn.Module:
     """Build the network and mark it with its config and architecture name."""
     net = architecture.build(config)
+    soften_classifiers(net)
     net.config = config
     net.architecture = architecture.name  # type: ignore[assignment]
     return net
+
+
+def soften_classifiers(net: nn.Module) -> None:
+    """Let every classifier start with weights of deviation 0.01: all classes about equally likely, a loss of ln K."""
+    for name, module in net.named_modules():
+        if name.rpartition(".")[2] == "classifier" and isinstance(module, nn.Conv2d):
+            nn.init.normal_(module.weight, std=0.01)
 
 
 def build_empty(architecture: Architecture, config: Any) -> nn.Module:

@@ -34,12 +34,18 @@ IMAGENET: dict[str, str] = {
     "resnest101": "timm/resnest101e.in1k",
     "resnest200": "timm/resnest200e.in1k",
     "mobilenet_v2": "timm/mobilenetv2_100.ra_in1k",
+    "hrnet_w18_small": "timm/hrnet_w18_small_v2.gluon_in1k",
+    "hrnet_w18": "timm/hrnet_w18.ms_aug_in1k",
+    "hrnet_w32": "timm/hrnet_w32.ms_in1k",
+    "hrnet_w40": "timm/hrnet_w40.ms_in1k",
+    "hrnet_w48": "timm/hrnet_w48.ms_in1k",
+    "hrnet_w64": "timm/hrnet_w64.ms_in1k",
     "mobilenet_v2_320": "timm/mobilenetv2_100.ra_in1k",
 }
 """Encoder written here -> hub repository of the ImageNet weights that timm takes by default for that network."""
 
-_HEADS = ("fc.", "classifier.", "head.")
-"""Names of an image classifier's last layer: dropped on purpose, a segmentation encoder has none."""
+_HEADS = ("fc.", "classifier.", "head.", "incre_modules.", "downsamp_modules.", "final_layer.")
+"""Names of an image classifier's last layers (HRNet has four): dropped on purpose, a segmentation encoder has none."""
 
 _LAST_CONVOLUTION = "features.18."
 """MobileNetV2's convolution to 1280 channels: dropped on purpose where the encoder ends before it."""
@@ -68,7 +74,7 @@ def load_encoder_weights(net: nn.Module, source: str) -> tuple[str, ...]:
     Args:
         net: a network with a named encoder.
         source: "imagenet" or a weights file with the published names: torchvision's or timm's (ResNet, MobileNetV2),
-            the authors' (Mix Transformer), timm's (any other).
+            the authors' (Mix Transformer, HRNet), timm's (any other).
 
     Returns:
         Names in the file that were dropped on purpose: the image classifier, and for timm backbones whatever timm

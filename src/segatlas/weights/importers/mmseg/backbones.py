@@ -14,7 +14,7 @@ from segatlas.errors import WeightsError
 from segatlas.weights.importers.foreign import ForeignWeights
 from segatlas.weights.importers.renames import Renames
 
-_FAMILIES = ("resnest", "resnet", "mobilenet_v2")
+_FAMILIES = ("resnest", "resnet", "mobilenet_v2", "hrnet")
 """Files beside this one that end with a record `BACKBONE`; names of fingerprints that do not overlap."""
 
 
