@@ -51,8 +51,9 @@ def picture(path: Path, seed: int = 0) -> Path:
 
 
 def settle(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take files for settled at once, as if they had been written long ago."""
+    """Take files for settled at once, as if written long ago, and for large enough to note their hash."""
     monkeypatch.setattr(store_module, "SETTLED_NS", 0)
+    monkeypatch.setattr(store_module, "WORTH_NOTING", 0)
 
 
 def kept(folder: Path) -> list[Path]:
@@ -164,6 +165,16 @@ def test_an_unchanged_file_is_served_without_being_read(tmp_path: Path, monkeypa
     np.testing.assert_array_equal(open_store(tmp_path / "store").array(path, "picture", Decoder(path)), expected)
 
 
+def test_a_small_file_is_read_once_in_each_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "SETTLED_NS", 0)
+    path = picture(tmp_path / "a.png")
+    store = open_store(tmp_path / "store")
+    expected = store.array(path, "picture", Decoder(path))
+    assert not list((tmp_path / "store" / "sources").glob("*/*"))
+    monkeypatch.delattr(store_module, "read_bytes")
+    np.testing.assert_array_equal(store.array(path, "picture", Decoder(path)), expected)
+
+
 def test_a_copied_data_set_is_recognised_by_content(tmp_path: Path) -> None:
     path = picture(tmp_path / "a.png")
     open_store(tmp_path / "store").array(path, "picture", Decoder(path))
@@ -190,7 +201,9 @@ def test_a_changed_file_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert not np.array_equal(found, before)
 
 
-def test_a_file_written_a_moment_ago_is_hashed_each_time(tmp_path: Path) -> None:
+def test_a_file_written_a_moment_ago_is_hashed_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settle(monkeypatch)
+    monkeypatch.setattr(store_module, "SETTLED_NS", 3600 * 10**9)
     path = picture(tmp_path / "a.png")
     open_store(tmp_path / "store").array(path, "picture", Decoder(path))
     assert kept(tmp_path / "store")

@@ -83,6 +83,8 @@ def test_worker_count_does_not_change_the_batches() -> None:
     )
     for alone, shared in zip(without, with_two, strict=True):
         assert torch.equal(alone.images, shared.images)
+        assert shared.images.is_contiguous(memory_format=torch.channels_last)
+        assert shared.images.is_shared()
         assert torch.equal(alone.labels, shared.labels)
         assert alone.keys == shared.keys
 

@@ -1,13 +1,13 @@
 """The decoded store: each picture and label file is decoded once, by whichever process meets it first.
 
-    STORE/CACHEDIR.TAG              marks the folder as a cache, for backup programs and for `clear`
-    STORE/sources/a/PATH_HASH      size and times of a source file, and the hash of its content
+    STORE/CACHEDIR.TAG             marks the folder as a cache, for backup programs and for `clear`
+    STORE/sources/a/PATH_HASH      size and times of a large source file, and the hash of its content
     STORE/entries/c/CONTENT-KIND   the decoded array, named by the hash of the content and what was asked for
 
-An unchanged file (path, size, times) is known without reading it. One that is new, moved, copied or touched is read
-and hashed; where that content has been decoded before, its entry serves. Loader processes and runs share one folder
-without locks: entries are whole or absent, and two that decode the same file write the same bytes. What a caller gets
-is the same with and without a store.
+An unchanged file (path, size, times) is known without reading it, a small one from its second use in a process on. One
+that is new, moved, copied or touched is read and hashed; where that content has been decoded before, its entry serves.
+Loader processes and runs share one folder without locks: entries are whole or absent, and two that decode the same file
+write the same bytes. What a caller gets is the same with and without a store.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ GIGABYTE = 10**9
 RESERVE_SHARE, RESERVE_MOST = 0.1, 20 * GIGABYTE
 SETTLED_NS = 2 * 10**9
 """A file changed less than this before it was read may change again within one tick of its file system's clock."""
+WORTH_NOTING = 1 << 18
+"""Hashing a smaller file once in each process costs less than a file that notes its hash."""
 ABANDONED_SECONDS = 24 * 3600
 
 _TAG_FILE = "CACHEDIR.TAG"
@@ -202,7 +204,7 @@ class Store:
         if time.time_ns() - newest < SETTLED_NS or self._known.get(key) == (signature, digest):
             return
         self._known[key] = (signature, digest)
-        if self._has_room(0):
+        if int(signature.partition(",")[0]) >= WORTH_NOTING and self._has_room(0):
             self._write(lambda: write_whole(self._source(key), f"{signature} {digest}".encode("ascii")))
 
     def _entry(self, digest: str, kind: str) -> str:
