@@ -90,6 +90,14 @@ class DataConfig(Section):
     )
     val_share: float = Field(0.2, gt=0, lt=1, description="share of train held out where there is no val split")
     workers: int = Field(1, ge=0, description="loader processes")
+    store: str | None = Field(
+        None,
+        description="folder in which training keeps decoded pictures and labels, or 'off' to decode each time; "
+        "default: SEGATLAS_STORE, else the user's cache folder",
+    )
+    store_reserve_gb: float | None = Field(
+        None, ge=0, description="GB of that disk left free; default: a tenth of the disk, at most 20"
+    )
 
 
 class OptimizerConfig(Section):

@@ -10,7 +10,7 @@ from torch import nn
 
 from segatlas.config.schema import Config, InputConfig
 from segatlas.criteria import Criterion
-from segatlas.data import create_dataset
+from segatlas.data import Store, create_dataset
 from segatlas.data.dataset import SegmentationData
 from segatlas.data.doctor import quick_check
 from segatlas.data.statistics import automatic_weights, count_classes
@@ -34,10 +34,16 @@ class Parts:
     pipeline: Pipeline
 
 
-def build_parts(config: Config) -> Parts:
-    """Build data sets, network, criterion and card. Every fault of the user is raised here, before a run exists."""
-    train = create_dataset(config.data, "train", config.seed)
-    val = create_dataset(config.data, "val", config.seed)
+def build_parts(config: Config, *, fill_store: bool = True) -> Parts:
+    """Build data sets, network, criterion and card. Every fault of the user is raised here, before a run exists.
+
+    `fill_store`: keep what is decoded in the decoded store; otherwise only read there.
+    """
+    store = Store.of(config.data, fill=fill_store)
+    train = create_dataset(config.data, "train", config.seed, store)
+    val = create_dataset(config.data, "val", config.seed, store)
+    if store is not None:
+        store.prepare()
     for dataset in (train, val):
         if len(dataset) == 0:
             raise DataError(f"split {dataset.split!r} of {config.data.name} at {config.data.root} holds no picture")

@@ -47,7 +47,7 @@ class DryRun:
 
 def dry_run(config: Config) -> DryRun:
     """Build all parts of a run and take one optimiser step. Raises what training would raise at its start."""
-    parts = build_parts(config)
+    parts = build_parts(config, fill_store=False)
     device = torch.device("cuda" if torch.cuda.is_available() and config.train.device in ("auto", "cuda") else "cpu")
     net = parts.net.to(device).train()
     stream = SampleStream(parts.train, parts.pipeline, config.seed)

@@ -21,6 +21,8 @@ Layouts, at the root or in the folder of the archive's name in it:
 
 from __future__ import annotations
 
+import zlib
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -28,7 +30,7 @@ import numpy as np
 
 from segatlas.config.schema import DataConfig
 from segatlas.data.datasets.paired import Pair, PairedFiles, empty_split, list_pictures, refuse_other_facts
-from segatlas.data.formats.masks import IGNORE, read_mask, read_raw, translate
+from segatlas.data.formats.masks import IGNORE, LabelRule, decode_raw
 from segatlas.errors import DataError
 
 LABELS: tuple[tuple[str, tuple[int, int, int], tuple[int, ...]], ...] = (
@@ -197,9 +199,28 @@ OBJECTS = 256 * 26
 """Object numbers that a colour can hold: R // 10 is 0..25, G is 0..255."""
 
 _ARCHIVES = ("ADEChallengeData2016", "ADE20K_2016_07_26")
+_CODE_RULE = LabelRule(num_classes=len(CLASSES), label_map=CLASS_OF_CODE)
 _FULL_ENDING = "_seg"
 _OBJECT_MAP = "mapFromADE.txt"
 _INDEX_OF_2021 = "index_ade20k.pkl"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ObjectRule(LabelRule):
+    """How colours that name objects become labels. class_of_object: (OBJECTS,) uint8, 0..149 or 255."""
+
+    class_of_object: np.ndarray
+
+    def decode(self, data: bytes, path: str | Path) -> np.ndarray:
+        """Return the label (H, W) uint8, 0..149 or 255, of a mask file's bytes."""
+        colors = decode_raw(data, path, as_colors=True)
+        labels: np.ndarray = self.class_of_object[colors[..., 0].astype(np.int64) // 10 * 256 + colors[..., 1]]
+        return labels
+
+    @cached_property
+    def text(self) -> str:
+        """A text that differs where the rule does."""
+        return f"ADE20K objects {zlib.crc32(self.class_of_object.tobytes())}"
 
 
 class ADE20K(PairedFiles):
@@ -229,20 +250,17 @@ class ADE20K(PairedFiles):
             raise empty_split(self.split, home, expected, found)
         return pairs
 
-    def read_label(self, path: Path) -> np.ndarray:
-        """Read a mask as (H, W) uint8, 0..149 or 255."""
-        if self.is_full:
-            colors = read_raw(path, as_colors=True)
-            return self.class_of_object[colors[..., 0].astype(np.int64) // 10 * 256 + colors[..., 1]]
-        return translate(read_mask(path), len(CLASSES), label_map=CLASS_OF_CODE, path=path)
+    def label_rule(self, path: Path) -> LabelRule:
+        """Return the rule of colours that name objects, or of class codes, as the layout has them."""
+        return self.object_rule if self.is_full else _CODE_RULE
 
     @cached_property
-    def class_of_object(self) -> np.ndarray:
-        """Return (OBJECTS,) uint8: class of each object number of the full annotation, or 255."""
+    def object_rule(self) -> ObjectRule:
+        """The rule of the full tree, from its own list of object numbers where it has one."""
         table = np.full(OBJECTS, IGNORE, np.uint8)
         for index, (_, _, objects) in enumerate(_read_object_map(self.home) or LABELS):
             table[list(objects)] = index
-        return table
+        return ObjectRule(num_classes=len(CLASSES), class_of_object=table)
 
 
 def find_home(root: Path) -> Path | None:
