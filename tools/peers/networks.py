@@ -7,6 +7,7 @@ mmseg is spared a little work.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
@@ -159,15 +160,25 @@ def our_logits(net: nn.Module, image: Tensor) -> Tensor:
     return logits
 
 
-def predicting(make: Callable[[], nn.Module], precision: str, given: Picture) -> Call:
-    """Return our inference as users get it: the Predictor's, to logits at the network's stride."""
+def predicting(make: Callable[[], nn.Module], precision: str, given: Picture, *, full_size: bool = False) -> Call:
+    """Return our inference as users get it: the Predictor's, to logits at the network's stride, or raised as well."""
     from segatlas.inference import Predictor
+    from segatlas.ops import raise_logits
     from segatlas.weights.saving import make_card
 
     net = make()
     card = make_card(net, classes=[f"class {index}" for index in range(CLASSES)])
     predictor = Predictor(net, card, device="cpu", precision=precision)
-    return lambda: predictor.output(given.image).logits
+    size = (given.image.shape[-2], given.image.shape[-1])
+
+    def call() -> Tensor:
+        output = predictor.output(given.image)
+        if not full_size:
+            return output.logits
+        mode, align_corners = output.resample
+        return raise_logits(output.logits, size, canvas=output.canvas, align_corners=align_corners, mode=mode)
+
+    return call
 
 
 Logits = Callable[[nn.Module, Tensor], Tensor]
@@ -257,13 +268,27 @@ def our_unet() -> nn.Module:
 
 @cache
 def our_deeplabv3plus() -> nn.Module:
-    peer = smp_network("DeepLabV3Plus", "resnet50")
-    return renames.take(create("deeplabv3plus", encoder="resnet50"), peer, dict(peer.state_dict()))
+    return imported(smp_network("DeepLabV3Plus", "resnet50"))
+
+
+def imported(peer: nn.Module) -> nn.Module:
+    """Return our network with a peer's weights, by our own importer; NotHereError where there is none."""
+    import segatlas
+    from segatlas.weights import load_pretrained
+
+    if not hasattr(segatlas, "convert"):
+        raise NotHereError("this version of segatlas cannot convert the peer's weights")
+    with tempfile.TemporaryDirectory(prefix="segatlas-peers-") as folder:
+        torch.save(peer.state_dict(), f"{folder}/peer.pth")
+        return load_pretrained(segatlas.convert(f"{folder}/peer.pth", out=f"{folder}/ours"))[0]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pairing:
-    """A network of ours and the peer's whose weights it takes; time: as in `Target`, for bf16 against fp32."""
+    """A network of ours and the peer's whose weights it takes.
+
+    time: as in `Target`, for bf16 against fp32. full_size: the peer raises its logits to the picture's size, so we do.
+    """
 
     title: str
     peer: str
@@ -271,6 +296,15 @@ class Pairing:
     theirs: Callable[[], nn.Module]
     logits: Logits
     time: float
+    full_size: bool = False
+
+    def predicting(self, precision: str, given: Picture) -> Call:
+        """Return our side's call."""
+        return predicting(self.ours, precision, given, full_size=self.full_size)
+
+    def opposing(self, given: Picture) -> Call:
+        """Return the peer's call: eager fp32."""
+        return inference(self.theirs, self.logits, given)
 
 
 PAIRINGS: dict[str, Pairing] = {
@@ -289,6 +323,7 @@ PAIRINGS: dict[str, Pairing] = {
         theirs=partial(smp_network, "DeepLabV3Plus", "resnet50"),
         logits=plain_logits,
         time=1.6,
+        full_size=True,
     ),
     "segformer_b0": Pairing(
         title="SegFormer-B0",
@@ -303,11 +338,10 @@ PAIRINGS: dict[str, Pairing] = {
 
 def bf16(pairing: Pairing, given: Picture) -> Call:
     """Return our call in bf16; NotHereError where the weights do not give the peer's logits in fp32."""
-    with torch.inference_mode():
-        difference = apart(our_logits(pairing.ours(), given.image), pairing.logits(pairing.theirs(), given.image))
+    difference = apart(pairing.predicting("fp32", given)(), pairing.opposing(given)())
     if difference > CLOSE:
         raise NotHereError(f"in fp32 our logits differ from the peer's by {difference:.0e}")
-    return predicting(pairing.ours, "bf16", given)
+    return pairing.predicting("bf16", given)
 
 
 def agreement(given: Picture, own: Tensor, other: Tensor) -> Equality:
@@ -328,9 +362,7 @@ def bf16_row(name: str, pairing: Pairing) -> Row:
         material=make_picture,
         ours=partial(bf16, pairing),
         peers={
-            f"{pairing.peer} eager fp32": Peer(
-                make=partial(inference, pairing.theirs, pairing.logits), target=Target(time=pairing.time)
-            )
+            f"{pairing.peer} eager fp32": Peer(make=pairing.opposing, target=Target(time=pairing.time)),
         },
         equal=agreement,
         threads=(2,),
@@ -356,7 +388,7 @@ def at_threads(count: int, make: Callable[[Picture], Call], given: Picture) -> C
 
 
 def trap_row(name: str, pairing: Pairing) -> Row:
-    own, peer = partial(predicting, pairing.ours, "fp32"), partial(inference, pairing.theirs, pairing.logits)
+    own, peer = partial(pairing.predicting, "fp32"), pairing.opposing
     return Row(
         key=f"{name}_one_thread",
         group="one_thread",

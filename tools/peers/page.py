@@ -101,12 +101,12 @@ def verdict(figures: dict[str, Any]) -> Iterator[str]:
 
 def tables(figures: dict[str, Any]) -> Iterator[str]:
     """Yield one section a group, one table a row."""
-    for group, rows in groupby(figures["rows"], key=lambda row: row["group"]):
+    measured = [row for row in figures["rows"] if row["lines"]]
+    for group, rows in groupby(measured, key=lambda row: row["group"]):
         yield f"### {TITLES[group]}"
         yield ""
         for row in rows:
-            if row["lines"]:
-                yield from row_table(row)
+            yield from row_table(row)
 
 
 def row_table(row: dict[str, Any]) -> Iterator[str]:

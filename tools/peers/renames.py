@@ -11,6 +11,7 @@ from torch import Tensor, nn
 Weights = dict[str, Tensor]
 Rules = Sequence[tuple[str, str]]
 
+LEVELS = 4
 NORM_EPSILON = 1e-5
 """Of mmseg's batch norms, torch's own."""
 
@@ -83,8 +84,9 @@ def from_hf_segformer(peer: nn.Module) -> Weights:
 def from_mm_segformer(peer: nn.Module) -> Weights:
     """Return mmseg's SegFormer under our names.
 
-    The matrix of queries, keys and values is cut in two; 1x1 convolutions become matrices; the normalisation of each
-    projection, which must have fixed statistics and no ReLU behind it, is folded into the projection.
+    The matrix of queries, keys and values is cut in two; 1x1 convolutions become matrices; the fuse convolution meets
+    the coarsest map first with us; the normalisation of each projection, which must have fixed statistics and no ReLU
+    behind it, is folded into the projection.
     """
     weights = rename(peer.state_dict(), MM_SEGFORMER)
     for name in [name for name in weights if ".attn.qkv." in name]:
@@ -93,7 +95,9 @@ def from_mm_segformer(peer: nn.Module) -> Weights:
         weights[name.replace("qkv", "q")], weights[name.replace("qkv", "kv")] = whole[:width], whole[width:]
     for name in [name for name in weights if re.search(r"\.fc[12]\.weight$", name)]:
         weights[name] = weights[name].flatten(1)
-    for index in range(4):
+    fuse = weights["decoder.fuse.conv.weight"]
+    weights["decoder.fuse.conv.weight"] = torch.cat(fuse.chunk(LEVELS, dim=1)[::-1], dim=1)
+    for index in range(LEVELS):
         prefix = f"decoder.projections.{index}"
         norm = {key: weights.pop(f"{prefix}.bn.{key}") for key in ("weight", "bias", "running_mean", "running_var")}
         del weights[f"{prefix}.bn.num_batches_tracked"]
