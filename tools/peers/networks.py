@@ -25,7 +25,7 @@ from peers.rows import SEED, Call, Equality, NotHereError, Peer, Row, Target
 
 SIDE, SMALL_SIDE = 512, 64
 CLOSE = 1e-5
-GRADIENT_CLOSE = 1e-9
+GRADIENT_CLOSE = 1e-6
 
 SIZES: dict[str, dict[str, Any]] = {
     "b0": {"widths": [32, 64, 160, 256], "depths": [2, 2, 2, 2], "decoder": 256},
