@@ -1,0 +1,75 @@
+"""The catalogue of published weights: what they are called, where they lie, what they reach. Loads no torch.
+
+The data (`catalogue.json`) are made by `tools/make_catalogue.py` from MMSegmentation's own model index.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cache
+from importlib.resources import files
+
+from segatlas.config.messages import unknown
+from segatlas.errors import UsageError
+
+SOURCE = "MMSegmentation 1.2.2 model index"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """One published weights file.
+
+    name: what `segatlas.load` takes: ARCHITECTURE-BACKBONE-DATASET for the best of its kind, else the file's own name.
+    file: the file's name without date, hash and ending; also taken.
+    sha256: the first 8 hex digits of its hash, as its name carries them.
+    miou, miou_ms_flip: percent on the data set's validation split, one scale; several scales and flips, where stated.
+    licence: of the weights. Terms of the data set trained on come besides.
+    """
+
+    name: str
+    file: str
+    architecture: str
+    dataset: str
+    config: str
+    url: str
+    sha256: str
+    miou: float
+    miou_ms_flip: float | None
+    licence: str
+
+    @property
+    def is_commercial(self) -> bool:
+        """Whether the licence of the weights allows commercial use."""
+        return "non-commercial" not in self.licence
+
+
+@cache
+def published() -> tuple[Published, ...]:
+    """Return all entries, sorted by architecture and file."""
+    rows = json.loads(files("segatlas.weights").joinpath("catalogue.json").read_text(encoding="utf-8"))
+    return tuple(Published(**row) for row in rows)
+
+
+def list_published(pattern: str = "*") -> list[Published]:
+    """Return the entries whose name matches a shell pattern; letter case does not matter."""
+    return [entry for entry in published() if fnmatchcase(entry.name.lower(), pattern.lower())]
+
+
+def is_published(name: str) -> bool:
+    """Tell whether `name` is an entry's name or file."""
+    return any(name in (entry.name, entry.file) for entry in published())
+
+
+def find_published(name: str) -> Published:
+    """Return the entry of a name or file.
+
+    Raises:
+        UsageError: there is none, with the nearest names.
+    """
+    for entry in published():
+        if name in (entry.name, entry.file):
+            return entry
+    names = [entry.name for entry in published()]
+    raise UsageError(f"'{name}': {unknown('published model', name, names)} (all: segatlas models list --published)")
