@@ -26,6 +26,7 @@ from pathlib import Path
 
 import numpy as np
 
+from segatlas.cache import cache_folder
 from segatlas.config.schema import DataConfig
 from segatlas.data.formats.guards import read_bytes
 from segatlas.data.store.entries import TEMPORARY, DamagedEntryError, open_entry, write_entry, write_whole
@@ -227,17 +228,11 @@ class Store:
 
 
 def default_folder() -> Path:
-    """Return the store's folder: SEGATLAS_STORE, else `segatlas/store` in the user's cache folder."""
+    """Return the store's folder: SEGATLAS_STORE, else `store` in our cache folder (see `segatlas.cache`)."""
     given = os.environ.get(FOLDER_VARIABLE)
     if given and given != OFF:
         return Path(given)
-    if sys.platform == "win32":
-        cache = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        cache = Path.home() / "Library" / "Caches"
-    else:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "segatlas" / "store"
+    return cache_folder("store")
 
 
 def free_space(folder: Path) -> tuple[int, int]:
