@@ -23,6 +23,10 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "unet-mobilenet_v2": ("unet", {"encoder": "mobilenet_v2", "decoder_channels": (8, 8, 8, 4, 4)}),
     "unet-mit_b0": ("unet", {"encoder": "mit_b0", "decoder_channels": (8, 8, 8, 4, 4)}),
     "segformer-resnet18": ("segformer", {"encoder": "resnet18", "decoder_channels": 8, "aux": True}),
+    **{
+        f"nonlocal_net-{mode}": ("nonlocal_net", {"encoder": "resnet18_w8", "channels": 8, "mode": mode})
+        for mode in ("gaussian", "dot_product", "concatenation")
+    },
 }
 STRIDES = (1, 2, 4, 8, 16, 32)
 # Architectures whose logits are more than classifier(decode(features)); each says in its own test what they are.
@@ -66,6 +70,9 @@ def test_any_picture_size_gives_logits_over_a_canvas_that_holds_the_picture(case
 @each_case
 def test_every_parameter_gets_a_finite_gradient_and_every_weight_a_nonzero_one(case):
     net = make(case).train()
+    for parameter in net.parameters():
+        if not parameter.any():  # what begins at zero, so that its block begins as nothing, stops gradients there
+            torch.nn.init.normal_(parameter, std=0.1)
     out = net(torch.randn(2, 3, 65, 129))
     sum(x.square().mean() for x in (out.logits, *out.aux.values())).backward()
     for name, parameter in net.named_parameters():

@@ -38,6 +38,13 @@ ARCHITECTURES: dict[str, Entry] = {
         _semantic("unet", "U-Net", "https://arxiv.org/abs/1505.04597"),
         _semantic("segformer", "SegFormer", "https://arxiv.org/abs/2105.15203", *(f"segformer_b{n}" for n in range(6))),
         _semantic("fcn", "FCN", "https://arxiv.org/abs/1411.4038", "fcn_r50", "fcn_r101"),
+        _semantic(
+            "nonlocal_net",
+            "Non-local network",
+            "https://arxiv.org/abs/1711.07971",
+            "nonlocal_r50",
+            "nonlocal_r101",
+        ),
     )
 }
 
