@@ -27,6 +27,11 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         f"nonlocal_net-{mode}": ("nonlocal_net", {"encoder": "resnet18_w8", "channels": 8, "mode": mode})
         for mode in ("gaussian", "dot_product", "concatenation")
     },
+    "gcnet-mul": ("gcnet", {"encoder": "resnet18_w8", "channels": 8, "channel_mul": True}),
+    "psanet-collect": (
+        "psanet",
+        {"encoder": "resnet18_w8", "channels": 8, "mask_size": (4, 5), "distribute": False, "softmax": False},
+    ),
 }
 STRIDES = (1, 2, 4, 8, 16, 32)
 # Architectures whose logits are more than classifier(decode(features)); each says in its own test what they are.

@@ -45,6 +45,16 @@ ARCHITECTURES: dict[str, Entry] = {
             "nonlocal_r50",
             "nonlocal_r101",
         ),
+        _semantic("dnlnet", "DNLNet", "https://arxiv.org/abs/2006.06668", "dnl_r50", "dnl_r101"),
+        _semantic("gcnet", "GCNet", "https://arxiv.org/abs/1904.11492", "gcnet_r50", "gcnet_r101"),
+        _semantic("isanet", "ISANet", "https://arxiv.org/abs/1907.12273", "isanet_r50", "isanet_r101"),
+        _semantic(
+            "psanet",
+            "PSANet",
+            "https://hszhao.github.io/papers/eccv18_psanet.pdf",
+            "psanet_r50",
+            "psanet_r101",
+        ),
     )
 }
 

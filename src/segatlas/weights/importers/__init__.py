@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from segatlas.weights.importers.importer import Importer
 
 SOURCES: dict[str, tuple[str, ...]] = {
-    "mmseg": ("fcn", "nonlocal_net"),
+    "mmseg": ("fcn", "nonlocal_net", "dnlnet", "gcnet", "isanet", "psanet"),
 }
 """Library -> the architectures of which its weights can be read: the file names in its folder."""
 
