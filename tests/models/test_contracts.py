@@ -10,6 +10,7 @@ from pydantic import ConfigDict, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
 from safetensors.torch import load, save
 
+from segatlas.inference.fast_form import fast_form
 from segatlas.models import ARCHITECTURES, load_architecture
 from segatlas.structures import SemanticLogits
 
@@ -101,6 +102,25 @@ def test_bf16_autocast_is_finite(case):
     net = make(case).eval()
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
         assert net(torch.randn(1, 3, 33, 47)).logits.isfinite().all()
+
+
+@each_case
+def test_the_fast_form_gives_the_same_numbers_in_fp32_and_finite_ones_in_bf16(case):
+    net, x = make(case).eval(), torch.randn(1, 3, 65, 129)
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(std=0.1)
+            module.running_var.uniform_(0.8, 1.25)
+    fast, low = fast_form(net, 3), fast_form(net, 3, "bf16")
+    assert fast is not net
+    with torch.inference_mode():
+        assert relative(fast(x).logits, net(x).logits) <= 1e-5
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            rounded = low(x).logits
+        exact = net.double()
+        assert relative(fast_form(exact, 3)(x.double()).logits, exact(x.double()).logits) <= 1e-10
+    assert rounded.isfinite().all()
+    assert rounded.dtype == torch.float32
 
 
 @each_case
