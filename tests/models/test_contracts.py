@@ -114,11 +114,14 @@ def test_the_fast_form_gives_the_same_numbers_in_fp32_and_finite_ones_in_bf16(ca
     fast, low = fast_form(net, 3), fast_form(net, 3, "bf16")
     assert fast is not net
     with torch.inference_mode():
-        assert relative(fast(x).logits, net(x).logits) <= 1e-5
+        plain, quick = net(x).logits, fast(x).logits
         with torch.autocast("cpu", dtype=torch.bfloat16):
             rounded = low(x).logits
         exact = net.double()
-        assert relative(fast_form(exact, 3)(x.double()).logits, exact(x.double()).logits) <= 1e-10
+        truth = exact(x.double()).logits
+        assert relative(fast_form(exact, 3)(x.double()).logits, truth) <= 1e-10
+    # In float32 it may round as much as 1e-5, or, in a network that magnifies rounding, twice as much as the plain one.
+    assert relative(quick.double(), truth) <= max(1e-5, 2 * relative(plain.double(), truth))
     assert rounded.isfinite().all()
     assert rounded.dtype == torch.float32
 

@@ -19,7 +19,7 @@ import copy
 import logging
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -189,7 +189,7 @@ def _is_norm_with_activation(module: nn.Module) -> bool:
 def _replace_offered(root: nn.Module) -> None:
     """Replace modules below `root` by their `inference_form()`, where they have one."""
     for name, child in root.named_children():
-        offered = getattr(child, "inference_form", None)
+        offered: Any = getattr(child, "inference_form", None)
         if offered is None:
             _replace_offered(child)
         else:
@@ -207,7 +207,7 @@ def _suit_processor(root: nn.Module) -> None:
 def _lay_weights_channels_last(root: nn.Module) -> None:
     """Lay out weights anew, not in place: they may be the plain network's."""
     for module in root.modules():
-        if type(module) in _CONVOLUTIONS:
+        if isinstance(module, nn.Conv2d) and type(module) in _CONVOLUTIONS:
             weight = module.weight.contiguous(memory_format=torch.channels_last)
             module.weight = nn.Parameter(weight, requires_grad=False)
 
@@ -221,7 +221,7 @@ def _store_weights_in_bf16(root: nn.Module) -> None:
                 continue
             for parameter_name, parameter in list(module.named_parameters()):
                 setattr(module, parameter_name, nn.Parameter(parameter.bfloat16(), requires_grad=False))
-            if type(module) in _CONVOLUTIONS and PackedConv2d.takes(module):
+            if PackedConv2d.takes(module):
                 setattr(parent, name, PackedConv2d(module))
     if isinstance(exact, nn.Module):
         root.classifier = _InFloat32(exact)
@@ -240,8 +240,10 @@ class PackedConv2d(nn.Module):
         self.options = (conv.padding, conv.stride, conv.dilation, conv.groups)
 
     @staticmethod
-    def takes(conv: nn.Conv2d) -> bool:
-        """Tell whether a convolution can be packed: on a processor, zero padding, and a torch that offers it."""
+    def takes(conv: nn.Module) -> TypeGuard[nn.Conv2d]:
+        """Tell whether a module can be packed: a convolution on a processor, and a torch that offers it."""
+        if type(conv) not in _CONVOLUTIONS or not isinstance(conv, nn.Conv2d):
+            return False
         onednn = torch.ops.mkldnn
         offered = hasattr(onednn, "_convolution_pointwise") and hasattr(onednn, "_reorder_convolution_weight")
         plain = conv.padding_mode == "zeros" and not isinstance(conv.padding, str)

@@ -165,9 +165,16 @@ class Predictor:
         """
         inputs = images.to(self.device)
         size = (images.shape[-2], images.shape[-1])
-        plain = copy.copy(self)
-        plain.precision, plain._fast, plain._fast_made_from = "fp32", self.model, weights_state(self.model)
+        plain = self.with_precision("fp32")
+        plain._fast, plain._fast_made_from = self.model, weights_state(self.model)
         return plain._logits(inputs, size, self._card_windows).to(images.device)
+
+    def with_precision(self, precision: str) -> Predictor:
+        """Return the same predictor, of the same network, in another precision."""
+        other = copy.copy(self)
+        other.precision = resolve_precision(precision, self.device)
+        other._fast, other._fast_made_from = None, None
+        return other
 
     @torch.inference_mode()
     def output(self, images: Tensor) -> SemanticLogits:
