@@ -52,7 +52,7 @@ def fast_form(net: nn.Module, in_channels: int, precision: str = "fp32") -> nn.M
     Returns:
         The fast form, or `net` where no fast form gives its numbers (a warning says so).
     """
-    first = next(net.parameters())
+    first = next(net.parameters(), torch.empty(0))
     device, dtype = first.device, first.dtype
     trial = torch.randn(1, in_channels, *TRIAL_SIZE, generator=torch.Generator().manual_seed(0))
     trial = trial.to(device, dtype)
