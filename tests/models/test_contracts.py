@@ -10,6 +10,7 @@ from pydantic import ConfigDict, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
 from safetensors.torch import load, save
 
+from segatlas.inference.fast_form import fast_form
 from segatlas.models import ARCHITECTURES, load_architecture
 from segatlas.models.deeplabv3plus import SMP as DEEPLABV3PLUS_SMP
 from segatlas.structures import PointLogits, SemanticLogits
@@ -131,6 +132,28 @@ def test_bf16_autocast_is_finite(case):
     net = make(case).eval()
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
         assert net(torch.randn(1, 3, 33, 47)).logits.isfinite().all()
+
+
+@each_case
+def test_the_fast_form_gives_the_same_numbers_in_fp32_and_finite_ones_in_bf16(case):
+    net, x = make(case).eval(), torch.randn(1, 3, 65, 129)
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(std=0.1)
+            module.running_var.uniform_(0.8, 1.25)
+    fast, low = fast_form(net, 3), fast_form(net, 3, "bf16")
+    assert fast is not net
+    with torch.inference_mode():
+        plain, quick = net(x).logits, fast(x).logits
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            rounded = low(x).logits
+        exact = net.double()
+        truth = exact(x.double()).logits
+        assert relative(fast_form(exact, 3)(x.double()).logits, truth) <= 1e-10
+    # In float32 it may round as much as 1e-5, or, in a network that magnifies rounding, twice as much as the plain one.
+    assert relative(quick.double(), truth) <= max(1e-5, 2 * relative(plain.double(), truth))
+    assert rounded.isfinite().all()
+    assert rounded.dtype == torch.float32
 
 
 @each_case

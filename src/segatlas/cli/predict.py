@@ -98,13 +98,16 @@ def predict(
             advance(job.name)
     seconds = time.perf_counter() - start
     place = output_file if single else out
+    agreement = _bf16_agreement(predictor, jobs) if precision == "bf16" and tally.done and not quiet else None
     if not quiet:
+        if agreement is not None:
+            console.print(f"bf16: {agreement:.2%} of the first picture's pixels have the label of fp32", markup=False)
         pictures = "picture" if tally.done == 1 else "pictures"
         failed = f", {len(tally.failed)} failed" if tally.failed else ""
         console.print(f"{tally.done} {pictures} predicted{failed} in {seconds:.1f} s -> {place}", markup=False)
     if json_line:
         facts = {"model": model, "out": str(place), "predicted": tally.done, "failed": tally.failed}
-        print_json_line({**facts, "seconds": round(seconds, 3)})
+        print_json_line({**facts, "seconds": round(seconds, 3), "bf16_agreement": agreement})
     if tally.failed:
         raise typer.Exit(1)
 
@@ -270,6 +273,16 @@ def _load(model: str, device: str, precision: str, options: dict[str, Any]) -> P
 
     parse_views(options["tta"])  # a mistyped word should not wait for the weights
     return load(model, device=device, precision=precision, **options)
+
+
+def _bf16_agreement(predictor: Predictor, jobs: Sequence[Job]) -> float | None:
+    """Return the share of pixels of the first good picture that have fp32's label; None where bf16 was not used."""
+    if predictor.precision != "bf16":
+        return None
+    exact = predictor.with_precision("fp32")
+    for rounded in predictor.predict_iter((job.source for job in jobs), on_error=lambda picture, error: None):
+        return float((rounded.semantic == exact.predict(rounded.source).semantic).mean())
+    return None
 
 
 def _mask_codes(mask_format: str, predictor: Predictor) -> Callable[[Any], Any] | None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from segatlas.config.schema import DataConfig
 from segatlas.data.dataset import SegmentationData
 from segatlas.data.datasets import DATASETS, dataset_class, describe_layout
 from segatlas.data.store import Store
 from segatlas.errors import DataError
+
+if TYPE_CHECKING:
+    from segatlas.config.schema import DataConfig
 
 __all__ = ["DATASETS", "Store", "create_dataset", "describe_layout"]
 

@@ -27,6 +27,7 @@ from torch.nn import functional as F
 from segatlas.encoders.contract import Encoder
 from segatlas.layers.drop_path import DropPath
 from segatlas.layers.init import init_weights
+from segatlas.layers.linear import TokenLinear
 
 HEADS = (1, 2, 5, 8)
 REDUCTIONS = (8, 4, 2, 1)
@@ -72,12 +73,12 @@ class EfficientAttention(nn.Module):
     def __init__(self, width: int, *, heads: int, reduction: int):
         super().__init__()
         self.heads, self.reduction = heads, reduction
-        self.q = nn.Linear(width, width)
-        self.kv = nn.Linear(width, 2 * width)
+        self.q = TokenLinear(width, width)
+        self.kv = TokenLinear(width, 2 * width)
         if reduction > 1:
             self.sr = nn.Conv2d(width, width, kernel_size=reduction, stride=reduction)
             self.norm = nn.LayerNorm(width)
-        self.proj = nn.Linear(width, width)
+        self.proj = TokenLinear(width, width)
 
     def reduce(self, x: Tensor) -> Tensor:
         """Map (N, h, w, D) to (N, h/r, w/r, D); a map smaller than r is padded with zeros to one cell."""
@@ -119,10 +120,10 @@ class MixFFN(nn.Module):
 
     def __init__(self, width: int):
         super().__init__()
-        self.fc1 = nn.Linear(width, MLP_RATIO * width)
+        self.fc1 = TokenLinear(width, MLP_RATIO * width)
         self.dwconv = DepthwiseConv(MLP_RATIO * width)
         self.act = nn.GELU()
-        self.fc2 = nn.Linear(MLP_RATIO * width, width)
+        self.fc2 = TokenLinear(MLP_RATIO * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, h, w, D) to the same shape."""

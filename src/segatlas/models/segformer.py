@@ -84,6 +84,37 @@ class MLPDecoder(nn.Module):
             finest += F.interpolate(x, size=finest.shape[-2:], mode="bilinear", align_corners=False)
         return F.relu(self.fuse.bn(finest), inplace=True)
 
+    def inference_form(self) -> FoldedDecoder:
+        """Return the decoder with its products made, for prediction with these weights."""
+        return FoldedDecoder(self)
+
+
+class FoldedDecoder(nn.Module):
+    """The decoder in eval mode: one 1x1 convolution a map, with projection, fuse convolution and norm in it."""
+
+    def __init__(self, decoder: MLPDecoder):
+        super().__init__()
+        norm = decoder.fuse.bn
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+        slices = (scale[:, None] * decoder.fuse.conv.weight.flatten(1)).chunk(len(decoder.projections), dim=1)
+        self.levels = nn.ModuleList()
+        for projection, fuse in zip(decoder.projections, slices[::-1], strict=True):
+            weight, bias = projection.get_parameter("weight"), projection.get_parameter("bias")
+            level = nn.Conv2d(weight.shape[1], weight.shape[0], kernel_size=1).to(weight)
+            level.load_state_dict({"weight": (fuse @ weight)[:, :, None, None], "bias": fuse @ bias})
+            self.levels.append(level)
+        # Raising leaves constants as they are, so that each part may be added at any level.
+        self.levels[0].get_parameter("bias").data += norm.bias - norm.running_mean * scale
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        """Map feature maps (N, E_i, h_i, w_i), finest first, to (N, D, h, w)."""
+        finest, *coarser = (level(x) for level, x in zip(self.levels, features, strict=True))
+        for x in coarser:
+            finest += F.interpolate(x, size=finest.shape[-2:], mode="bilinear", align_corners=False)
+        return F.relu(finest, inplace=True)
+
 
 def project_and_fuse(x: Tensor, projection: nn.Module, fuse: Tensor) -> Tensor:
     """Map x (N, E, h, w) to (N, D, h, w) by the product of the slice `fuse` (D, D) and the projection (D, E)."""

@@ -23,13 +23,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from segatlas.cache import cache_folder
-from segatlas.config.schema import DataConfig
 from segatlas.data.formats.guards import read_bytes
 from segatlas.data.store.entries import TEMPORARY, DamagedEntryError, open_entry, write_entry, write_whole
+
+if TYPE_CHECKING:
+    from segatlas.config.schema import DataConfig
 
 logger = logging.getLogger(__name__)
 
