@@ -193,12 +193,12 @@ def _apply_slopes(keys: Tensor, flow: Tensor, labels: Tensor, k: int, count: int
     step = PIECE if keys.device.type == "cpu" else len(keys)
     for seen in range(0, len(keys), step):
         place = keys[max(0, len(keys) - seen - step) : len(keys) - seen].flip(0) & PLACE_MASK
-        truth = labels[place] == k
+        truth = labels.index_select(0, place) == k
         slope = jaccard_steps(truth, count, hits, seen)
         hits = hits + truth.sum()
-        probability = flow[place]
+        probability = flow.index_select(0, place)
         loss += probability.sub(truth.to(flow.dtype)).abs_().double() @ slope
-        flow[place] = torch.where(truth, -slope, slope).mul_(weight).to(flow.dtype) * probability
+        flow.scatter_(0, place, torch.where(truth, -slope, slope).mul_(weight).to(flow.dtype) * probability)
     return loss
 
 
