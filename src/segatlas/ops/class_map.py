@@ -68,7 +68,7 @@ def class_map(
     result = torch.empty((len(logits), *size), dtype=dtype)
     for picture, target in zip(logits, result, strict=True):
         for rows in _parts(lattice.rows, _copied_runs(picture)):
-            _lazy(picture, rows, lattice.columns, target)
+            fill_lazily(picture, rows, lattice.columns, target)
     return result
 
 
@@ -146,7 +146,7 @@ def _part(rows: Runs, start: int, stop: int) -> Runs:
     )
 
 
-def _lazy(picture: Tensor, rows: Runs, columns: Runs, target: Tensor) -> None:
+def fill_lazily(picture: Tensor, rows: Runs, columns: Runs, target: Tensor) -> None:
     """Fill the rows of target (H, W) that belong to the given runs, from picture (K, h, w)."""
     lowest, highest = int(rows.first.min()), int(rows.second.max())
     block = picture[:, lowest : highest + 1].to(torch.promote_types(picture.dtype, torch.float32))
