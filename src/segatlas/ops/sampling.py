@@ -58,6 +58,12 @@ class Axis:
         """Return the axis over the samples first..last - 1 alone, counted from `first`."""
         return Axis(samples=last - first, low=self.low - first, weight=self.weight, before=self.before)
 
+    def to(self, device: torch.device) -> Axis:
+        """Return the axis with its tensors on `device`."""
+        return Axis(
+            samples=self.samples, low=self.low.to(device), weight=self.weight.to(device), before=self.before.to(device)
+        )
+
     @property
     def padded(self) -> Tensor:
         """(size,) int64, each pixel's first sample on the axis with one repeated sample at each end; never clamped."""
@@ -144,7 +150,7 @@ def make_axis(
 
 def make_runs(axis: Axis) -> Runs:
     """Group the pixels of an axis by the two samples around them."""
-    low, weight = axis.low.cpu(), axis.weight.cpu()
+    weight = axis.weight.cpu()
     key = axis.padded.cpu()
     _, lengths = torch.unique_consecutive(key, return_counts=True)
     starts, lengths = _cut(lengths)
