@@ -20,6 +20,7 @@ def load(
     tta: str | Sequence[str] = (),
     window: int | tuple[int, int] | None = None,
     overlap: float = DEFAULT_OVERLAP,
+    window_batch: int | None = None,
 ) -> Predictor:
     """Return a Predictor for a run folder, its `model/`, a model folder, a checkpoint or a hub id.
 
@@ -30,10 +31,20 @@ def load(
         tta: test-time augmentation, see `parse_views`.
         window: predict by windows of N x N or (h, w) pixels instead of the card's mode.
         overlap: share that neighbouring windows have in common.
+        window_batch: windows per pass of the network; default: as many as keep the device busy.
 
     Raises:
         WeightsError: nothing there, or nothing that can be loaded.
         UsageError: an option out of range.
     """
     net, card = load_pretrained(path)
-    return Predictor(net, card, device=device, precision=precision, tta=tta, window=window, overlap=overlap)
+    return Predictor(
+        net,
+        card,
+        device=device,
+        precision=precision,
+        tta=tta,
+        window=window,
+        overlap=overlap,
+        window_batch=window_batch,
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TypeAlias
 
@@ -18,6 +19,8 @@ from segatlas.data.transforms.geometry import resized_size
 from segatlas.data.transforms.warp import resize_image
 from segatlas.drawing.maps import viewable
 from segatlas.errors import DataError
+from segatlas.ops.raising import resample
+from segatlas.ops.sampling import make_axis
 from segatlas.weights.card import Card, Preprocessing
 
 PictureLike: TypeAlias = str | Path | bytes | Image.Image | np.ndarray | Tensor
@@ -29,14 +32,67 @@ MAX_INPUT_PIXELS = 2**28
 class Prepared:
     """One picture ready for the network.
 
-    pixels: (C, h, w) float32, resized and normalised as the card says. size: (H, W) of the picture itself.
-    image: (H, W, 3) uint8 RGB view of it for drawing. source: file name, or "".
+    values: (h, w, C) in stored values, resized as the card says; normalised where and when they are looked at.
+    rules: the card's preprocessing. size: (H, W) of the picture itself. image: (H, W, 3) uint8 RGB view of it for
+    drawing. source: file name, or "".
     """
 
-    pixels: Tensor
+    values: np.ndarray
+    rules: Preprocessing
     size: tuple[int, int]
     image: np.ndarray
     source: str
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """Return (h, w) of the network's input."""
+        return self.values.shape[0], self.values.shape[1]
+
+    @cached_property
+    def pixels(self) -> Tensor:
+        """(C, h, w) float32, normalised; made once."""
+        return self.part(0, 0, *self.input_size)
+
+    def part(self, top: int, left: int, height: int, width: int) -> Tensor:
+        """Return a window of `pixels`, made without the rest."""
+        values = self.values[top : top + height, left : left + width]
+        pixels = normalise(values, self.rules.mean, self.rules.std, self.rules.max_value)
+        return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+
+
+class Inputs:
+    """Pictures of one input size as a batch that is normalised, and brought to the device, window by window."""
+
+    def __init__(self, pictures: Sequence[Prepared], device: torch.device):
+        self.pictures = pictures
+        self.device = device
+        self.size = pictures[0].input_size
+
+    def whole(self) -> Tensor:
+        """Return the batch (N, C, h, w)."""
+        return stack(self.pictures, self.device)
+
+    def part(self, top: int, left: int, height: int, width: int) -> Tensor:
+        """Return a window of the batch, (N, C, height, width)."""
+        return torch.stack([picture.part(top, left, height, width) for picture in self.pictures]).to(self.device)
+
+
+class ScaledInputs:
+    """The same resized bilinearly by a factor, as `View` resizes whole pictures; made window by window, too."""
+
+    def __init__(self, inputs: Inputs, scale: float):
+        self.inputs = inputs
+        self.size = (max(1, round(inputs.size[0] * scale)), max(1, round(inputs.size[1] * scale)))
+        self._axes = [
+            make_axis(before, after, device=inputs.device) for before, after in zip(inputs.size, self.size, strict=True)
+        ]
+
+    def part(self, top: int, left: int, height: int, width: int) -> Tensor:
+        """Return a window of the batch, (N, C, height, width)."""
+        rows, columns = self._axes[0].part(top, top + height), self._axes[1].part(left, left + width)
+        (first, last), (begin, end) = rows.reach(), columns.reach()
+        source = self.inputs.part(first, begin, last - first, end - begin)
+        return resample(resample(source, 2, rows.over(first, last)), 3, columns.over(begin, end))
 
 
 def prepare(picture: PictureLike, card: Card, name: str = "picture") -> Prepared:
@@ -64,9 +120,9 @@ def prepare(picture: PictureLike, card: Card, name: str = "picture") -> Prepared
                 f"{size[0]}x{size[1]} resized to {rules.resize!r} would be {target[0]}x{target[1]} pixels", name
             )
         values = resize_image(values, target)
-    pixels = normalise(values, rules.mean, rules.std, rules.max_value)
     return Prepared(
-        pixels=torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))),
+        values=values,
+        rules=rules,
         size=size,
         image=viewable(array),
         source=source,

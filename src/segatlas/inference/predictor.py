@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -19,17 +19,20 @@ from torch import Tensor, nn
 
 from segatlas.errors import DataError, SegAtlasError, TaskError, UsageError
 from segatlas.inference.fast_form import fast_form, weights_state
-from segatlas.inference.pictures import PictureLike, Prepared, prepare, stack
+from segatlas.inference.pictures import Inputs, PictureLike, Prepared, ScaledInputs, prepare
 from segatlas.inference.sliding import (
     DEFAULT_OVERLAP,
+    Tile,
+    WindowRows,
     Windows,
     card_windows,
     make_windows,
     slide,
     slide_class_map,
 )
-from segatlas.inference.tta import parse_views
+from segatlas.inference.tta import View, mean_of_views, parse_views
 from segatlas.ops import class_map, class_map_with_confidence, raise_logits
+from segatlas.ops.summed_map import band_rows, best_of
 from segatlas.structures import Segmentation, SemanticLogits
 from segatlas.weights.card import Card
 
@@ -58,6 +61,7 @@ class Predictor:
         tta: str | Sequence[str] = (),
         window: int | tuple[int, int] | None = None,
         overlap: float = DEFAULT_OVERLAP,
+        window_batch: int | None = None,
     ):
         """Move the network to the device and set it to eval mode.
 
@@ -70,6 +74,7 @@ class Predictor:
             tta: test-time augmentation, see `parse_views`.
             window: predict by windows of N x N or (h, w) pixels of the network's input instead of the card's mode.
             overlap: share that neighbouring windows of `window` have in common.
+            window_batch: windows per pass of the network; default: as many as keep the device busy.
 
         Raises:
             UsageError: an argument out of range, or a device that is not there.
@@ -89,6 +94,9 @@ class Predictor:
         self._views = parse_views(tta)
         self._card_windows = card_windows(card.inference)
         self._windows = self._card_windows if window is None else make_windows(window, overlap)
+        if window_batch is not None and window_batch < 1:
+            raise UsageError(f"window_batch: got {window_batch}, expected 1 or more")
+        self._window_batch = window_batch
 
     @overload
     def predict(self, picture: PictureLike, confidence: bool = False) -> Segmentation: ...
@@ -137,7 +145,7 @@ class Predictor:
         """
         if batch < 1:
             raise UsageError(f"batch: got {batch}, expected 1 or more")
-        for group in _read_ahead(pictures, self.card, batch):
+        for group in _read_ahead(pictures, self.card, batch, whole=self._windows is None):
             good: list[tuple[PictureLike, Prepared]] = []
             for read in group:
                 if read.prepared is not None:
@@ -202,7 +210,7 @@ class Predictor:
         """Segment pictures, those of one input size and one own size together; results in the order given."""
         groups: dict[tuple[object, ...], list[int]] = {}
         for index, picture in enumerate(pictures):
-            groups.setdefault((picture.pixels.shape, picture.size), []).append(index)
+            groups.setdefault((picture.input_size, picture.size), []).append(index)
         results: dict[int, Segmentation] = {}
         for indices in groups.values():
             chosen = [pictures[index] for index in indices]
@@ -225,51 +233,59 @@ class Predictor:
         )
 
     def _maps_or_advice(self, pictures: Sequence[Prepared], confidence: bool) -> tuple[Tensor, Tensor | None]:
+        inputs = Inputs(pictures, self.device)
         try:
-            return self._maps(stack(pictures, self.device), pictures[0].size, confidence)
+            return self._maps(inputs, pictures[0].size, confidence)
         except (torch.OutOfMemoryError, RuntimeError) as error:
             if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
                 raise
-            height, width = pictures[0].pixels.shape[-2:]
+            height, width = inputs.size
             raise DataError(
                 f"not enough memory for {len(pictures)} picture(s) of {height}x{width}; use a window (window=1024), "
                 "a smaller batch or fewer scales",
                 pictures[0].source or None,
             ) from error
 
-    def _maps(self, images: Tensor, size: tuple[int, int], confidence: bool) -> tuple[Tensor, Tensor | None]:
+    def _maps(self, inputs: Inputs, size: tuple[int, int], confidence: bool) -> tuple[Tensor, Tensor | None]:
         """Return class maps (N, H, W) and confidences at `size` for a batch of network inputs."""
         if self._views:
-            best = self._mean_probabilities(images, size).max(dim=1)
-            return _as_labels(best.indices, len(self.card.classes)), best.values if confidence else None
-        if self._windows is not None and size == images.shape[-2:]:
-            return slide_class_map(images, self._windows, self._window_logits, confidence)
+            return self._maps_of_views(inputs, size, confidence)
         if self._windows is not None:
-            logits = slide(images, self._windows, self._window_logits)
-            output = SemanticLogits(logits, canvas=(images.shape[-2], images.shape[-1]))
-        else:
-            output = self._forward(images)
-        covered = (images.shape[-2], images.shape[-1])
+            return slide_class_map(
+                inputs, self._windows, self._forward, size, confidence=confidence, batch=self._window_batch
+            )
+        output = self._forward(inputs.whole())
         mode, align = output.resample
         if confidence:
             return class_map_with_confidence(
-                output.logits, size, canvas=output.canvas, crop=covered, align_corners=align, mode=mode
+                output.logits, size, canvas=output.canvas, crop=inputs.size, align_corners=align, mode=mode
             )
-        labels = class_map(output.logits, size, canvas=output.canvas, crop=covered, align_corners=align, mode=mode)
+        labels = class_map(output.logits, size, canvas=output.canvas, crop=inputs.size, align_corners=align, mode=mode)
         return labels, None
 
-    def _mean_probabilities(self, images: Tensor, size: tuple[int, int]) -> Tensor:
-        """Return class probabilities (N, K, H, W), the mean over the views."""
-        total: Tensor | None = None
-        for view in self._views:
-            seen = view.apply(images)
-            probabilities = view.undo(self._logits(seen, view.sees(size), self._windows).softmax(dim=1))
-            total = probabilities if total is None else total.add_(probabilities)
-        assert total is not None
-        return total.div_(len(self._views))
+    def _maps_of_views(self, inputs: Inputs, size: tuple[int, int], confidence: bool) -> tuple[Tensor, Tensor | None]:
+        """Return class maps (N, H, W) and confidences at `size` of the mean of the views' probabilities."""
+        views = (self._view_rows(inputs, view, size) for view in self._views)
+        first = next(views)
+        logits, held = first.sample(), True
+        if isinstance(first, Tile):
+            held = len(self._views) * logits[0, 0].numel() <= size[0] * size[1]
+        bands = mean_of_views(chain([first], views), len(self._views), size[0], band_rows(logits, size[1]), held=held)
+        best = [(best_of(band), band.amax(dim=1) if confidence else None) for band in bands]
+        labels = torch.cat([_as_labels(indices, len(self.card.classes)) for indices, _ in best], dim=1)
+        return labels, torch.cat([sure for _, sure in best if sure is not None], dim=1) if confidence else None
+
+    def _view_rows(self, inputs: Inputs, view: View, size: tuple[int, int]) -> Tile | WindowRows:
+        """Return a view's logits, to be taken row by row at `size`."""
+        if self._windows is None:
+            seen = view.apply(inputs.whole())
+            covered = (seen.shape[-2], seen.shape[-1])
+            return Tile(output=self._forward(seen)._replace(aux={}), size=size, covered=covered, view=view)
+        pixels = inputs if view.scale == 1.0 else ScaledInputs(inputs, view.scale)
+        return WindowRows(pixels, self._windows, self._forward, size, view=view, batch=self._window_batch)
 
     def _logits(self, images: Tensor, size: tuple[int, int], windows: Windows | None) -> Tensor:
-        """Return logits (N, K, H, W) float32 raised to `size`."""
+        """Return logits (N, K, H, W) float32 raised to `size`, the plain way."""
         if windows is None:
             output = self._forward(images)
         else:
@@ -383,8 +399,8 @@ class _Read:
     error: Exception | None = None
 
 
-def _read_ahead(pictures: Iterable[PictureLike], card: Card, batch: int) -> Iterator[list[_Read]]:
-    """Yield groups of `batch` pictures while a thread reads up to two groups ahead.
+def _read_ahead(pictures: Iterable[PictureLike], card: Card, batch: int, *, whole: bool) -> Iterator[list[_Read]]:
+    """Yield groups of `batch` pictures while a thread reads up to two groups ahead; `whole`: and normalises them.
 
     `pictures` is iterated in that thread, so that what a data set does to give its next picture runs ahead, too.
     """
@@ -393,7 +409,10 @@ def _read_ahead(pictures: Iterable[PictureLike], card: Card, batch: int) -> Iter
     def read() -> _Read | None:
         for picture in coming:
             try:
-                return _Read(picture=picture, prepared=prepare(picture, card, f"picture {next(numbers)}"))
+                prepared = prepare(picture, card, f"picture {next(numbers)}")
+                if whole:
+                    _ = prepared.pixels
+                return _Read(picture=picture, prepared=prepared)
             except (SegAtlasError, OSError) as error:
                 return _Read(picture=picture, error=error)
         return None

@@ -2,13 +2,15 @@
 
 A view is a resize followed by quarter turns and a left-right flip of the network's input. Each view's logits are raised
 to the picture's own size (as published: one bilinear raise), turned back, and put through softmax; the mean over the
-views decides. Memory: one (K, H, W) float32 sum and one such map of the current view, whatever the number of views.
+views decides. This is done a band of rows at a time, from logits at the network's stride: those of all views where that
+is less than the full-size sum, (K, H, W), which is kept otherwise.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -40,9 +42,60 @@ class View:
         maps = maps.flip(-1) if self.flip else maps
         return maps.rot90(-self.turns, (-2, -1))
 
+    def pose(self) -> tuple[bool, bool, bool]:
+        """Return how maps of this view become upright: swap their axes, then reverse the rows, reverse the columns."""
+        return {
+            0: (False, False, self.flip),
+            1: (True, self.flip, True),
+            2: (False, True, not self.flip),
+            3: (True, not self.flip, False),
+        }[self.turns % 4]
+
+    def pose_only(self) -> View:
+        """Return the view without its resize."""
+        return View(turns=self.turns, flip=self.flip)
+
     def sees(self, size: tuple[int, int]) -> tuple[int, int]:
         """Return the (height, width) under which a map of `size` appears in this view."""
         return (size[1], size[0]) if self.turns % 2 else size
+
+
+UPRIGHT = View()
+
+
+class Rows(Protocol):
+    """Logits at the result's size, given out from the top down."""
+
+    def rows(self, first: int, last: int) -> Tensor:
+        """Return rows first..last - 1, (N, K, last - first, W)."""
+        ...
+
+
+def mean_of_views(views: Iterable[Rows], count: int, height: int, step: int, *, held: bool) -> Iterator[Tensor]:
+    """Yield the mean of the views' softmax, (N, K, rows, W) for bands of `step` rows from the top down.
+
+    Args:
+        views: logits of each view, all at one size; made when taken.
+        count: number of views.
+        height: rows in all.
+        step: rows of a band.
+        held: keep all views and make each band at once, else the sum over them at full size and one view at a time.
+    """
+    cuts = [(first, min(first + step, height)) for first in range(0, height, step)]
+    if held:
+        kept = list(views)
+        for cut in cuts:
+            yield sum((view.rows(*cut).softmax(dim=1) for view in kept[1:]), kept[0].rows(*cut).softmax(dim=1)) / count
+        return
+    total: list[Tensor] = []
+    for view in views:
+        for place, cut in enumerate(cuts):
+            probabilities = view.rows(*cut).softmax(dim=1)
+            if len(total) <= place:
+                total.append(probabilities)
+            else:
+                total[place] += probabilities
+    yield from (band / count for band in total)
 
 
 def parse_views(words: str | Sequence[str]) -> tuple[View, ...]:

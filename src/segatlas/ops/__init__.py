@@ -12,6 +12,7 @@ from segatlas.ops.upsampled_loss import (
     upsampled_ohem,
     upsampled_overlap,
 )
+from segatlas.ops.upsampled_lovasz import upsampled_lovasz
 from segatlas.ops.windows import window_starts
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "raise_logits",
     "upsampled_cross_entropy",
     "upsampled_log_likelihood",
+    "upsampled_lovasz",
     "upsampled_ohem",
     "upsampled_overlap",
     "window_starts",

@@ -11,6 +11,8 @@ Letters: N batch, K classes, (h, w) logits, (H, W) result, P = h * w positions, 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -20,7 +22,11 @@ from segatlas.ops.running_best import ELEMENTS, RunningBest, best_class
 from segatlas.ops.sampling import Runs
 from segatlas.ops.steps import step_elements
 
-COPY_BYTES = 4 << 20
+BAND_CELLS = 1 << 14
+"""Cells handled at once: what is noted of each (whether its corners agree, and where it is) stays small beside the
+result."""
+
+COPY_BYTES = 1 << 20
 """Size of a band of logits that must be copied first (half precision or channels-last)."""
 
 
@@ -61,8 +67,8 @@ def class_map(
         return _dense(logits, lattice, dtype)
     result = torch.empty((len(logits), *size), dtype=dtype)
     for picture, target in zip(logits, result, strict=True):
-        for start, stop in _bands(picture, lattice.rows):
-            _lazy(picture, _part(lattice.rows, start, stop), lattice.columns, target)
+        for rows in _parts(lattice.rows, _copied_runs(picture)):
+            fill_lazily(picture, rows, lattice.columns, target)
     return result
 
 
@@ -89,7 +95,7 @@ def class_map_with_confidence(
             values.sub_(values.amax(1, keepdim=True))
             share[slot] = values.exp2_().sum(1).reciprocal_()
         band.write(confidence, share)
-    return best, lattice.trim(confidence)
+    return best, confidence
 
 
 def _check(logits: Tensor) -> None:
@@ -105,21 +111,27 @@ def _dense(logits: Tensor, lattice: Lattice, dtype: torch.dtype) -> Tensor:
         for slot, values in band.values(logits):
             best[slot] = values.argmax(1)
         band.write(result, best)
-    return lattice.trim(result)
+    return result
 
 
-def _bands(picture: Tensor, rows: Runs) -> list[tuple[int, int]]:
-    """Cut the runs of rows into bands: one where the planes can be read in place, else as many as copies need."""
+def _copied_runs(picture: Tensor) -> int | None:
+    """Return how many runs of rows to copy at once; None where the planes can be read in place."""
     classes, _, width = picture.shape
     if picture.dtype in (torch.float32, torch.float64) and picture[0].is_contiguous():
-        return [(0, len(rows))]
-    step = max(2, COPY_BYTES // (classes * width * 4))
-    return [(start, min(start + step, len(rows))) for start in range(0, len(rows), step)]
+        return None
+    return max(2, COPY_BYTES // (classes * width * 4))
+
+
+def _parts(rows: Runs, step: int | None) -> Iterator[Runs]:
+    """Cut an axis into parts of `step` runs; None: one part."""
+    step = len(rows) if step is None else step
+    for start in range(0, len(rows), step):
+        yield _part(rows, start, start + step)
 
 
 def _part(rows: Runs, start: int, stop: int) -> Runs:
     """Return the runs start..stop of an axis."""
-    if start == 0 and stop == len(rows):
+    if start == 0 and stop >= len(rows):
         return rows
     return Runs(
         samples=rows.samples,
@@ -134,15 +146,34 @@ def _part(rows: Runs, start: int, stop: int) -> Runs:
     )
 
 
-def _lazy(picture: Tensor, rows: Runs, columns: Runs, target: Tensor) -> None:
+def fill_lazily(picture: Tensor, rows: Runs, columns: Runs, target: Tensor) -> None:
     """Fill the rows of target (H, W) that belong to the given runs, from picture (K, h, w)."""
     lowest, highest = int(rows.first.min()), int(rows.second.max())
     block = picture[:, lowest : highest + 1].to(torch.promote_types(picture.dtype, torch.float32))
     block = block if block[0].is_contiguous() else block.contiguous()
-    planes, width = block.flatten(1), block.shape[2]
+    width = block.shape[2]
+    planes = block.view(len(block), -1)
     best = best_class(planes, target.dtype).view(-1, width)
 
-    top, bottom = rows.first - lowest, rows.second - lowest
+    for part in _parts(rows, max(1, BAND_CELLS // len(columns))):
+        _finish(planes, best, part, part.first - lowest, part.second - lowest, columns, target)
+
+
+def _finish(
+    planes: Tensor, best: Tensor, rows: Runs, top: Tensor, bottom: Tensor, columns: Runs, target: Tensor
+) -> None:
+    """Fill the rows of target (H, W) that belong to the given runs.
+
+    Args:
+        planes: (K, P) logits of a block of samples.
+        best: (h, w) best class of each of these samples.
+        rows: runs of rows.
+        top: (G,) row of the block of each run's first sample.
+        bottom: (G,) likewise of the second one.
+        columns: runs of columns.
+        target: class map.
+    """
+    width = best.shape[1]
     upper, lower = best[top], best[bottom]
     corner = upper[:, columns.first]  # (Gy, Gx)
     mixed = corner != upper[:, columns.second]
@@ -152,7 +183,7 @@ def _lazy(picture: Tensor, rows: Runs, columns: Runs, target: Tensor) -> None:
     _fill(corner, rows, columns, target)
     row, column = mixed.nonzero(as_tuple=True)
     flat = target.view(-1)
-    step = max(1, step_elements(ELEMENTS) // (rows.slots * columns.slots))
+    step = max(1, step_elements(ELEMENTS) // (2 * rows.slots * columns.slots))  # each pixel has its place noted, too
     for start in range(0, len(row), step):
         cell_row, cell_column = row[start : start + step], column[start : start + step]
         left, right = columns.first[cell_column], columns.second[cell_column]

@@ -5,8 +5,8 @@ For slot (r, c) of a band, the values of the r-th row and c-th column of all its
 array, made by two weighted sums of neighbouring samples. Losses reduce such an array at once and hand its gradient
 back; the sums over slots are the exact adjoint of the raise. Every pixel belongs to exactly one slot of one band.
 
-Full-size maps (labels, weights, per-pixel results) are stored with one more row and column: slots past the end of a
-short run read and write there.
+Slots past the end of a short run are fillers: they repeat the run's last pixel, and its value. Whoever sums over slots
+leaves them out (`Band.fillers`).
 
 Letters: N batch, K classes, (h, w) logits, (H, W) pixels, Gy Gx runs, Sy Sx slots of a run.
 """
@@ -18,7 +18,6 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from segatlas.ops.sampling import Runs, make_axis, make_runs
 from segatlas.ops.steps import step_elements
@@ -41,8 +40,7 @@ class Lattice:
         self.rows = rows
         self.columns = columns
         self.device = device
-        self.pixel_rows = torch.where(rows.filler, rows.size, rows.pixel)
-        self.pixel_columns = torch.where(columns.filler, columns.size, columns.pixel)
+        self.has_fillers = bool(rows.filler.any() or columns.filler.any())
 
     @classmethod
     def of(
@@ -85,16 +83,8 @@ class Lattice:
                 yield Band(self, slice(first, first + pictures), slice(start, start + runs))
 
     def new_map(self, dtype: torch.dtype) -> Tensor:
-        """Return an empty padded map (N, H+1, W+1)."""
-        return torch.empty(self.shape[0], self.rows.size + 1, self.columns.size + 1, dtype=dtype, device=self.device)
-
-    def pad_map(self, values: Tensor, fill: float) -> Tensor:
-        """Return a full-size map (N, H, W) with the row and column for short runs added."""
-        return pad(values, (0, 1, 0, 1), value=fill)
-
-    def trim(self, padded: Tensor) -> Tensor:
-        """Return a padded map without its extra row and column."""
-        return padded[:, :-1, :-1].contiguous()
+        """Return an empty full-size map (N, H, W)."""
+        return torch.empty(self.shape[0], self.rows.size, self.columns.size, dtype=dtype, device=self.device)
 
 
 Slot = tuple[int, int]
@@ -111,26 +101,32 @@ class Band:
         self._rows = _Pair(lattice.rows, runs, dim=2)
         self._columns = _Pair(lattice.columns, slice(None), dim=3)
 
-    def read(self, padded: Tensor) -> Tensor:
-        """Return the band's part of a padded map (N, H+1, W+1), arranged by slot: (Sy, Sx, n, Gy, Gx)."""
-        rows, columns = self._pixels()
-        part = padded[self.pictures].index_select(1, rows.flatten()).index_select(2, columns.flatten())
+    def read(self, full: Tensor) -> Tensor:
+        """Return the band's part of a full-size map (N, H, W), arranged by slot: (Sy, Sx, n, Gy, Gx)."""
+        rows, columns = self.lattice.rows.pixel[:, self.runs], self.lattice.columns.pixel
+        part = full[self.pictures].index_select(1, rows.flatten()).index_select(2, columns.flatten())
         return part.view(-1, *rows.shape, *columns.shape).permute(1, 3, 0, 2, 4).contiguous()
 
-    def write(self, padded: Tensor, values: Tensor) -> None:
-        """Store values (Sy, Sx, n, Gy, Gx) in a padded map (N, H+1, W+1)."""
-        rows, columns = self._pixels()
-        part = values.permute(2, 0, 3, 1, 4).reshape(values.shape[2], rows.numel(), columns.numel())
-        padded[self.pictures, rows.reshape(-1, 1), columns.flatten()] = part
+    def write(self, full: Tensor, values: Tensor) -> None:
+        """Store values (Sy, Sx, n, Gy, Gx) in a full-size map (N, H, W)."""
+        rows, columns = self.lattice.rows, self.lattice.columns
+        part = values.permute(2, 3, 0, 4, 1).reshape(values.shape[2], -1, columns.pixel.numel())
+        if self.lattice.has_fillers:
+            part = part[:, ~rows.filler[:, self.runs].T.flatten()][..., ~columns.filler.T.flatten()]
+        first = int(rows.pixel[0, self.runs.start])
+        full[self.pictures, first : first + part.shape[1]] = part
+
+    def fillers(self) -> Tensor | None:
+        """Return which slots of the band only repeat a pixel, (Sy, Sx, 1, Gy, Gx) bool; None where there are none."""
+        if not self.lattice.has_fillers:
+            return None
+        return self.lattice.rows.filler[:, None, None, self.runs, None] | self.lattice.columns.filler[:, None, None]
 
     def new(self, logits: Tensor, dtype: torch.dtype) -> Tensor:
         """Return an empty (Sy, Sx, n, Gy, Gx) array for one value a pixel."""
-        rows, columns = self._pixels()
+        rows, columns = self.lattice.rows.pixel[:, self.runs], self.lattice.columns.pixel
         count = len(logits[self.pictures])
         return logits.new_empty(len(rows), len(columns), count, rows.shape[1], columns.shape[1], dtype=dtype)
-
-    def _pixels(self) -> tuple[Tensor, Tensor]:
-        return self.lattice.pixel_rows[:, self.runs], self.lattice.pixel_columns
 
     def values(self, logits: Tensor, *, level: bool = False) -> Iterator[tuple[Slot, Tensor]]:
         """Yield ((r, c), values (n, K, Gy, Gx)) of every slot; values is one buffer, overwritten by the next slot.

@@ -45,7 +45,7 @@ def raise_logits(
             dtype=dtype,
             device=logits.device,
         )
-        raised = _resample(raised, dim + 2, axis)
+        raised = resample(raised, dim + 2, axis)
     return raised.to(logits.dtype)
 
 
@@ -56,6 +56,7 @@ def raise_rows(
     last: int,
     *,
     canvas: tuple[int, int] | None = None,
+    crop: tuple[int, int] | None = None,
     align_corners: bool = False,
     mode: str = "bilinear",
 ) -> Tensor:
@@ -64,25 +65,34 @@ def raise_rows(
     Only the samples under these rows are read. Half precision is computed in float32.
     """
     canvas = size if canvas is None else canvas
+    if crop is None:
+        crop = (min(size[0], canvas[0]), min(size[1], canvas[1]))
     dtype = torch.promote_types(logits.dtype, torch.float32)
     axis = make_axis(
         logits.shape[2],
         size[0],
         canvas=canvas[0],
+        crop=crop[0],
         align_corners=align_corners,
         mode=mode,
         dtype=dtype,
         device=logits.device,
     )
-    rows = _resample(logits, 2, axis, slice(first, last))
+    rows = resample(logits, 2, axis.part(first, last))
     count = last - first
-    return raise_logits(rows, (count, size[1]), canvas=(count, canvas[1]), align_corners=align_corners, mode=mode)
+    return raise_logits(
+        rows,
+        (count, size[1]),
+        canvas=(count, canvas[1]),
+        crop=(count, crop[1]),
+        align_corners=align_corners,
+        mode=mode,
+    )
 
 
-def _resample(logits: Tensor, dim: int, axis: Axis, part: slice = slice(None)) -> Tensor:
-    """Interpolate one dimension in the dtype of the axis; `part` selects output pixels."""
-    index = axis.low[part]
-    low = logits.index_select(dim, index).to(axis.weight.dtype)
-    high = logits.index_select(dim, (index + 1).clamp(max=axis.samples - 1)).to(axis.weight.dtype)
-    weight = axis.weight[part].view([-1 if i == dim else 1 for i in range(4)])
+def resample(values: Tensor, dim: int, axis: Axis) -> Tensor:
+    """Interpolate one dimension of (N, K, h, w) values, in the precision of the axis."""
+    low = values.index_select(dim, axis.low).to(axis.weight.dtype)
+    high = values.index_select(dim, (axis.low + 1).clamp(max=axis.samples - 1)).to(axis.weight.dtype)
+    weight = axis.weight.view([-1 if i == dim else 1 for i in range(4)])
     return torch.lerp(low, high, weight.expand_as(low))

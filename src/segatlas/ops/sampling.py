@@ -41,6 +41,34 @@ class Axis:
     def __len__(self) -> int:
         return len(self.low)
 
+    def part(self, start: int, stop: int) -> Axis:
+        """Return the axis of output pixels start..stop - 1 over the same samples."""
+        return Axis(
+            samples=self.samples,
+            low=self.low[start:stop],
+            weight=self.weight[start:stop],
+            before=self.before[start:stop],
+        )
+
+    def reach(self) -> tuple[int, int]:
+        """Return the first sample that the pixels need, and the one after the last."""
+        return int(self.low.min()), min(int(self.low.max()) + 2, self.samples)
+
+    def over(self, first: int, last: int) -> Axis:
+        """Return the axis over the samples first..last - 1 alone, counted from `first`."""
+        return Axis(samples=last - first, low=self.low - first, weight=self.weight, before=self.before)
+
+    def to(self, device: torch.device) -> Axis:
+        """Return the axis with its tensors on `device`."""
+        return Axis(
+            samples=self.samples, low=self.low.to(device), weight=self.weight.to(device), before=self.before.to(device)
+        )
+
+    @property
+    def padded(self) -> Tensor:
+        """(size,) int64, each pixel's first sample on the axis with one repeated sample at each end; never clamped."""
+        return torch.where(self.before, 0, self.low + 1)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Runs:
@@ -122,8 +150,8 @@ def make_axis(
 
 def make_runs(axis: Axis) -> Runs:
     """Group the pixels of an axis by the two samples around them."""
-    low, weight = axis.low.cpu(), axis.weight.cpu()
-    key = torch.where(axis.before.cpu(), 0, low + 1)
+    weight = axis.weight.cpu()
+    key = axis.padded.cpu()
     _, lengths = torch.unique_consecutive(key, return_counts=True)
     starts, lengths = _cut(lengths)
     slots = int(lengths.max())

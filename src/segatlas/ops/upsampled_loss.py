@@ -23,7 +23,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from segatlas.errors import UsageError
+from segatlas.ops.labels import check_labels, count_labels, size_of
 from segatlas.ops.lattice import Band, Lattice
+from segatlas.ops.selection import kth_smallest
 from segatlas.structures import IGNORE
 
 LN_2 = math.log(2)
@@ -65,10 +67,10 @@ def upsampled_cross_entropy(
     Raises:
         UsageError: shapes do not fit together, or a label is out of range.
     """
-    _check(logits, labels, canvas, ignore_index)
+    check_labels(logits, labels, canvas, ignore_index)
     if pixel_weight is not None and pixel_weight.shape != labels.shape:
         raise UsageError(f"pixel_weight {tuple(pixel_weight.shape)} does not match labels {tuple(labels.shape)}")
-    lattice = Lattice.of(logits, _size(labels), canvas=canvas, align_corners=align_corners)
+    lattice = Lattice.of(logits, size_of(labels), canvas=canvas, align_corners=align_corners)
     return _CrossEntropy.apply(logits, labels, lattice, weight, label_smoothing, ignore_index, pixel_weight)
 
 
@@ -86,23 +88,36 @@ def upsampled_ohem(
     """Return the mean cross-entropy over hard pixels only (online hard example mining).
 
     Hard are the labelled pixels whose true class has a probability below `threshold`, and in any case the `min_kept`
-    pixels of the batch with the lowest ones (all of them if there are fewer). Both passes are banded. The mean runs
-    over the kept pixels, weighted by class like `upsampled_cross_entropy`; other arguments, errors and the empty case
-    are as there.
+    pixels of the batch with the lowest ones (all of them if there are fewer). A first pass finds them, a second one is
+    `upsampled_cross_entropy` over them; both are banded. The mean runs over the kept pixels, weighted by class; other
+    arguments, errors and the empty case are as there.
     """
-    log_likelihood = upsampled_log_likelihood(
-        logits, labels, canvas=canvas, align_corners=align_corners, ignore_index=ignore_index
+    with torch.no_grad():
+        probability = upsampled_log_likelihood(
+            logits, labels, canvas=canvas, align_corners=align_corners, ignore_index=ignore_index
+        ).exp_()
+        kept = _hard_labels(probability, labels, threshold, min_kept, ignore_index, logits.shape[1])
+        del probability  # not needed beside the second pass
+    return upsampled_cross_entropy(
+        logits, kept, canvas=canvas, align_corners=align_corners, weight=weight, ignore_index=logits.shape[1]
     )
-    labelled = labels != ignore_index
-    probability = log_likelihood.detach().exp()
-    candidates = probability[labelled]
-    if len(candidates) > min_kept:
-        limit = candidates.kthvalue(min_kept).values
-        labelled = labelled & ((probability < threshold) | (probability <= limit))
-    share = labelled.to(log_likelihood.dtype)
-    if weight is not None:
-        share = share * weight.to(share)[labels.long().masked_fill(~labelled, 0)]
-    return _ratio(-(log_likelihood * share).sum(), share.sum())
+
+
+def _hard_labels(
+    probability: Tensor, labels: Tensor, threshold: float, min_kept: int, ignore_index: int, classes: int
+) -> Tensor:
+    """Return the labels of the hard pixels, `classes` elsewhere; uint8 where it holds that number.
+
+    probability: (N, H, W) of the true class; overwritten where there is no label.
+    """
+    probability.masked_fill_(labels == ignore_index, torch.inf)
+    if int((probability < threshold).sum()) >= min_kept:  # the min_kept lowest are among these
+        easy = probability >= threshold
+    elif int((probability < torch.inf).sum()) > min_kept:
+        easy = probability > kth_smallest(probability, min_kept)
+    else:
+        easy = probability == torch.inf
+    return labels.to(torch.uint8 if classes <= 255 else torch.int32, copy=True).masked_fill_(easy, classes)
 
 
 def upsampled_log_likelihood(
@@ -117,8 +132,8 @@ def upsampled_log_likelihood(
 
     Arguments and errors are those of `upsampled_cross_entropy`.
     """
-    _check(logits, labels, canvas, ignore_index)
-    lattice = Lattice.of(logits, _size(labels), canvas=canvas, align_corners=align_corners)
+    check_labels(logits, labels, canvas, ignore_index)
+    lattice = Lattice.of(logits, size_of(labels), canvas=canvas, align_corners=align_corners)
     return _LogLikelihood.apply(logits, labels, lattice, ignore_index)
 
 
@@ -138,22 +153,26 @@ def upsampled_overlap(
 
     Arguments and errors are those of `upsampled_cross_entropy`.
     """
-    _check(logits, labels, canvas, ignore_index)
-    lattice = Lattice.of(logits, _size(labels), canvas=canvas, align_corners=align_corners)
+    check_labels(logits, labels, canvas, ignore_index)
+    lattice = Lattice.of(logits, size_of(labels), canvas=canvas, align_corners=align_corners)
     intersection, predicted = _Overlap.apply(logits, labels, lattice, ignore_index)
-    counts = torch.bincount(labels[labels != ignore_index].int(), minlength=logits.shape[1])
+    counts = count_labels(labels, logits.shape[1], ignore_index)
     return intersection, predicted, counts.to(predicted.dtype)
 
 
 class _Targets:
     """Labels of a band, by slot.
 
-    index: (Sy, Sx, n, 1, Gy, Gx) int64, 0 where there is no label; labelled: the same shape, 1.0 or 0.0.
+    index: (Sy, Sx, n, 1, Gy, Gx) int64, 0 where there is no label; labelled: the same shape, 1.0 or 0.0 (also for
+    fillers).
     """
 
-    def __init__(self, band: Band, padded: Tensor, ignore_index: int, dtype: torch.dtype):
-        labels = band.read(padded).unsqueeze(3)
+    def __init__(self, band: Band, labels: Tensor, ignore_index: int, dtype: torch.dtype):
+        labels = band.read(labels).unsqueeze(3)
         labelled = labels != ignore_index
+        fillers = band.fillers()
+        if fillers is not None:
+            labelled.masked_fill_(fillers.unsqueeze(3), False)
         self.index = (labels * labelled).long()
         self.labelled = labelled.to(dtype)
 
@@ -188,7 +207,7 @@ class _CrossEntropy(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
-        return (gradient * upstream, *[None] * 6)
+        return (scaled(gradient, upstream), *[None] * 6)
 
 
 class _Terms:
@@ -206,12 +225,12 @@ class _Terms:
         dtype: torch.dtype,
     ):
         self.lattice = lattice
-        self.labels = lattice.pad_map(labels, ignore_index)
+        self.labels = labels
         self.ignore_index = ignore_index
         self.smoothing = smoothing
         self.dtype = dtype
         self.class_weight = None if weight is None else weight.to(labels.device, dtype)
-        self.pixel_weight = None if pixel_weight is None else lattice.pad_map(pixel_weight.to(dtype), 0)
+        self.pixel_weight = None if pixel_weight is None else pixel_weight.to(dtype)
         # What each class gets of the smoothed target: (K, 1, 1), times the pixel's own weight.
         spread = (
             torch.ones(classes, dtype=dtype, device=labels.device) if self.class_weight is None else self.class_weight
@@ -270,33 +289,30 @@ class _LogLikelihood(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, labels: Tensor, lattice: Lattice, ignore_index: int) -> Tensor:
         ctx.save_for_backward(logits, labels)
         ctx.lattice, ctx.ignore_index = lattice, ignore_index
-        padded = lattice.pad_map(labels, ignore_index)
         result = lattice.new_map(lattice.rows.weight.dtype)
         with torch.autocast(logits.device.type, enabled=False):
             for band in lattice.bands():
-                targets = _Targets(band, padded, ignore_index, result.dtype)
+                targets = _Targets(band, labels, ignore_index, result.dtype)
                 true, denominator = torch.empty_like(targets.labelled), torch.empty_like(targets.labelled)
                 for slot, values in band.values(logits, level=True):
                     values.sub_(values.amax(1, keepdim=True))
                     torch.gather(values, 1, targets.index[slot], out=true[slot])
                     torch.sum(values.exp2_(), 1, keepdim=True, out=denominator[slot])
                 band.write(result, true.mul_(LN_2).sub_(denominator.log_()).mul_(targets.labelled).squeeze(3))
-        return lattice.trim(result)
+        return result
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         logits, labels = ctx.saved_tensors
         lattice = ctx.lattice
-        padded = lattice.pad_map(labels, ctx.ignore_index)
-        factor = lattice.pad_map(upstream, 0)
         gradient = _zeros(logits, lattice)
         with torch.autocast(logits.device.type, enabled=False):
             for band in lattice.bands():
-                targets = _Targets(band, padded, ctx.ignore_index, gradient.dtype)
-                pixel = band.read(factor).unsqueeze(3) * targets.labelled
+                targets = _Targets(band, labels, ctx.ignore_index, gradient.dtype)
+                pixel = band.read(upstream).unsqueeze(3) * targets.labelled
                 for slot, values in band.backward(logits, gradient, level=True):
-                    _softmax(values, -pixel[slot])
+                    to_softmax(values, -pixel[slot])
                     values.scatter_add_(1, targets.index[slot], pixel[slot])
         return gradient.to(logits.dtype), None, None, None
 
@@ -308,15 +324,14 @@ class _Overlap(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, labels: Tensor, lattice: Lattice, ignore_index: int) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(logits, labels)
         ctx.lattice, ctx.ignore_index = lattice, ignore_index
-        padded = lattice.pad_map(labels, ignore_index)
         intersection = torch.zeros(logits.shape[1], dtype=torch.float64, device=logits.device)
         predicted = torch.zeros_like(intersection)
         with torch.autocast(logits.device.type, enabled=False):
             for band in lattice.bands():
-                targets = _Targets(band, padded, ignore_index, lattice.rows.weight.dtype)
+                targets = _Targets(band, labels, ignore_index, lattice.rows.weight.dtype)
                 true = torch.empty_like(targets.labelled)
                 for slot, values in band.values(logits, level=True):
-                    _softmax(values, targets.labelled[slot])
+                    to_softmax(values, targets.labelled[slot])
                     predicted += values.sum((0, 2, 3))
                     torch.gather(values, 1, targets.index[slot], out=true[slot])
                 intersection.index_add_(0, targets.index.flatten(), true.flatten().double())
@@ -328,14 +343,13 @@ class _Overlap(torch.autograd.Function):
     def backward(ctx: Any, to_intersection: Tensor, to_predicted: Tensor) -> tuple[Tensor | None, ...]:
         logits, labels = ctx.saved_tensors
         lattice = ctx.lattice
-        padded = lattice.pad_map(labels, ctx.ignore_index)
         gradient = _zeros(logits, lattice)
         with torch.autocast(logits.device.type, enabled=False):
             for band in lattice.bands():
-                targets = _Targets(band, padded, ctx.ignore_index, gradient.dtype)
+                targets = _Targets(band, labels, ctx.ignore_index, gradient.dtype)
                 bonus = to_intersection[targets.index]
                 for slot, values in band.backward(logits, gradient, level=True):
-                    _softmax(values, targets.labelled[slot])
+                    to_softmax(values, targets.labelled[slot])
                     # d/dv_k = p_k (q_k - sum_j p_j q_j) with q_k = to_predicted_k + [k is true] to_intersection_k
                     gain = values.gather(1, targets.index[slot]) * bonus[slot]
                     mean = torch.einsum("nkyx,k->nyx", values, to_predicted).unsqueeze(1) + gain
@@ -344,33 +358,16 @@ class _Overlap(torch.autograd.Function):
         return gradient.to(logits.dtype), None, None, None
 
 
-def _softmax(values: Tensor, factor: Tensor) -> None:
+def to_softmax(values: Tensor, factor: Tensor) -> None:
     """Turn values (n, K, Gy, Gx) into probabilities times factor (n, 1, Gy, Gx), in place."""
     values.sub_(values.amax(1, keepdim=True)).exp2_()
     values.mul_(factor / values.sum(1, keepdim=True))
 
 
+def scaled(gradient: Tensor, upstream: Tensor) -> Tensor:
+    """Return gradient times a scalar; itself for the usual factor 1 on the CPU, where looking at it costs no wait."""
+    return gradient if upstream.device.type == "cpu" and float(upstream) == 1.0 else gradient * upstream
+
+
 def _zeros(logits: Tensor, lattice: Lattice) -> Tensor:
     return torch.zeros(logits.shape, dtype=lattice.rows.weight.dtype, device=logits.device)
-
-
-def _ratio(total: Tensor, divisor: Tensor) -> Tensor:
-    """Return total / divisor, 0 where the divisor is 0."""
-    return total / divisor.where(divisor > 0, 1)
-
-
-def _size(labels: Tensor) -> tuple[int, int]:
-    return labels.shape[1], labels.shape[2]
-
-
-def _check(logits: Tensor, labels: Tensor, canvas: tuple[int, int] | None, ignore_index: int) -> None:
-    if logits.ndim != 4 or labels.ndim != 3 or len(logits) != len(labels):
-        raise UsageError(
-            f"expected (N, K, h, w) logits and (N, H, W) labels, got {tuple(logits.shape)} and {tuple(labels.shape)}"
-        )
-    if canvas is not None and (canvas[0] < labels.shape[1] or canvas[1] < labels.shape[2]):
-        raise UsageError(f"labels {tuple(labels.shape[1:])} do not fit on the canvas {tuple(canvas)}")
-    if labels.device.type == "cpu" and labels.numel():  # elsewhere the look would cost a wait; gather checks there
-        highest = int(labels.masked_fill(labels == ignore_index, 0).max())
-        if highest >= logits.shape[1]:
-            raise UsageError(f"label {highest} in a loss over {logits.shape[1]} classes (0..{logits.shape[1] - 1})")

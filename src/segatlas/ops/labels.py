@@ -1,0 +1,46 @@
+"""What the losses ask of full-size labels (N, H, W): 0..K-1, or `ignore_index` where a pixel has none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from segatlas.errors import UsageError
+
+PIECE = 1 << 16
+"""Values looked at in one go on the CPU."""
+
+
+def pieces(values: Tensor) -> Iterator[Tensor]:
+    """Yield the values in small flat parts on the CPU, where large temporary results cost most, else all at once."""
+    flat = values.reshape(-1)
+    yield from flat.split(PIECE if flat.device.type == "cpu" else max(1, len(flat)))
+
+
+def count_labels(labels: Tensor, num_classes: int, ignore_index: int) -> Tensor:
+    """Return how many pixels each class has, (K,) int64."""
+    counts = torch.zeros(num_classes, dtype=torch.int64, device=labels.device)
+    for piece in pieces(labels):
+        counts += torch.bincount(piece[piece != ignore_index].int(), minlength=num_classes)
+    return counts
+
+
+def check_labels(logits: Tensor, labels: Tensor, canvas: tuple[int, int] | None, ignore_index: int) -> None:
+    """Refuse, with UsageError, labels that do not belong to logits (N, K, h, w) on a canvas."""
+    if logits.ndim != 4 or labels.ndim != 3 or len(logits) != len(labels):
+        raise UsageError(
+            f"expected (N, K, h, w) logits and (N, H, W) labels, got {tuple(logits.shape)} and {tuple(labels.shape)}"
+        )
+    if canvas is not None and (canvas[0] < labels.shape[1] or canvas[1] < labels.shape[2]):
+        raise UsageError(f"labels {tuple(labels.shape[1:])} do not fit on the canvas {tuple(canvas)}")
+    if labels.device.type == "cpu" and labels.numel():  # elsewhere the look would cost a wait; gather checks there
+        highest = max(int(piece.masked_fill(piece == ignore_index, 0).max()) for piece in pieces(labels))
+        if highest >= logits.shape[1]:
+            raise UsageError(f"label {highest} in a loss over {logits.shape[1]} classes (0..{logits.shape[1] - 1})")
+
+
+def size_of(labels: Tensor) -> tuple[int, int]:
+    """Return (H, W) of labels (N, H, W)."""
+    return labels.shape[1], labels.shape[2]

@@ -1,0 +1,121 @@
+"""The class map of a sum of several raises, such as overlapping windows make, without the full-size sum.
+
+Where the raises share one lattice (their samples lie at the same pixels, as with windows that begin at multiples of the
+network's stride), the sum of the raises is the raise of summed samples, and the map is made lazily as `class_map` makes
+it. Elsewhere the raises are added up, a few rows at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from segatlas.ops.class_map import COPY_BYTES, fill_lazily
+from segatlas.ops.raising import resample
+from segatlas.ops.running_best import best_class
+from segatlas.ops.sampling import Axis, make_runs
+
+BAND_BYTES = 2 << 20
+"""Size of a band of full-size values on the CPU."""
+
+DEVICE_BAND_BYTES = 256 << 20
+"""The same on other devices, where starting an operation costs more than memory."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Raise:
+    """Logits (N, K, h, w) and where the pixels wanted, (rows, columns) of them, lie between their samples."""
+
+    logits: Tensor
+    rows: Axis
+    columns: Axis
+
+
+@torch.no_grad()
+def summed_class_map(raises: Sequence[Raise], out: Tensor) -> None:
+    """Write the best class of the sum of the raises to out (N, rows, columns), uint8 or int32; the first one on ties.
+
+    The raises have one batch size, one number of classes, and as many pixels as `out`.
+    """
+    rows, columns = _joint([one.rows for one in raises]), _joint([one.columns for one in raises])
+    if rows is None or columns is None or out.device.type != "cpu" or raises[0].logits.device.type != "cpu":
+        _write_dense(raises, out)
+    else:
+        _write_lazily(raises, rows, columns, out)
+
+
+def band_rows(logits: Tensor, width: int) -> int:
+    """Return how many full-size rows of `width` pixels to handle at once for logits (N, K, ...)."""
+    size = BAND_BYTES if logits.device.type == "cpu" else DEVICE_BAND_BYTES
+    return max(1, size // (logits.shape[0] * logits.shape[1] * width * 4))
+
+
+def _joint(axes: Sequence[Axis]) -> Axis | None:
+    """Return one axis for the sum: over the first one's padded samples. None where the pixels lie differently.
+
+    A pixel before the first sample has the same value on both its sides, so that any weight suits it.
+    """
+    padded, weight, known = axes[0].padded, axes[0].weight, ~axes[0].before
+    for other in axes[1:]:
+        shift = other.padded - padded
+        both = known & ~other.before
+        if bool((shift != shift[0]).any()) or not torch.equal(weight[both], other.weight[both]):
+            return None
+        weight = torch.where(known, weight, other.weight)
+        known = known | ~other.before
+    return Axis(samples=axes[0].samples + 2, low=padded, weight=weight, before=torch.zeros_like(known))
+
+
+def _write_lazily(raises: Sequence[Raise], rows: Axis, columns: Axis, out: Tensor) -> None:
+    count, classes = raises[0].logits.shape[:2]
+    left, right = columns.reach()
+    column_runs = make_runs(columns.over(left, right))
+    top, bottom = rows.reach()
+    samples = max(2, COPY_BYTES // (classes * (right - left) * 4))
+    step = max(1, samples * len(rows) // (bottom - top))
+    for start in range(0, len(rows), step):
+        part = rows.part(start, start + step)
+        top, bottom = part.reach()
+        row_runs = make_runs(part.over(top, bottom))
+        target = torch.empty(len(part), len(columns), dtype=out.dtype)
+        for n in range(count):
+            block = torch.zeros(classes, bottom - top, right - left, dtype=rows.weight.dtype)
+            for one in raises:
+                row, column = int(one.rows.padded[start]), int(one.columns.padded[0])
+                block += _padded_block(one.logits[n], row, bottom - top, column, right - left)
+            fill_lazily(block, row_runs, column_runs, target)
+            out[n, start : start + step] = target
+
+
+def _padded_block(planes: Tensor, top: int, height: int, left: int, width: int) -> Tensor:
+    """Return samples (K, height, width) of planes (K, h, w) padded by one repeated sample on each side."""
+    for dim, first, count in ((1, top, height), (2, left, width)):
+        samples = planes.shape[dim]
+        inner = planes.narrow(dim, max(first - 1, 0), min(first - 1 + count, samples) - max(first - 1, 0))
+        before = [inner.narrow(dim, 0, 1)] if first == 0 else []
+        after = [inner.narrow(dim, inner.shape[dim] - 1, 1)] if first - 1 + count > samples else []
+        planes = torch.cat([*before, inner, *after], dim) if before or after else inner
+    return planes
+
+
+def _write_dense(raises: Sequence[Raise], out: Tensor) -> None:
+    logits = raises[0].logits
+    step = band_rows(logits, out.shape[2])
+    for start in range(0, out.shape[1], step):
+        total: Tensor | None = None
+        for one in raises:
+            raised = resample(resample(one.logits, 2, one.rows.part(start, start + step)), 3, one.columns)
+            total = raised if total is None else total.add_(raised)
+        assert total is not None
+        out[:, start : start + step] = best_of(total)
+
+
+def best_of(values: Tensor) -> Tensor:
+    """Return the best class of full-size values (N, K, rows, W), (N, rows, W) of an integer type."""
+    if values.device.type != "cpu":
+        return values.argmax(1)
+    kind = torch.uint8 if values.shape[1] <= 255 else torch.int32
+    return torch.stack([best_class(one.flatten(1), kind).view(one.shape[1:]) for one in values])
