@@ -60,6 +60,9 @@ def levels_used(fields: Mapping[str, Any], width: int) -> int:
 
 
 def encoder_renames(encoder: str) -> Renames:
-    """Return the table of an encoder of ours. KeyError where MMSegmentation has no such backbone."""
-    module = ENCODERS[encoder]
-    return next(backbone.renames(encoder) for backbone in _backbones() if backbone.module == module)
+    """Return the table of an encoder of ours. WeightsError where MMSegmentation has no such backbone."""
+    module = ENCODERS.get(encoder)
+    found = next((backbone for backbone in _backbones() if backbone.module == module), None)
+    if found is None:
+        raise WeightsError(f"MMSegmentation has no backbone '{encoder}'")
+    return found.renames(encoder)
