@@ -249,25 +249,28 @@ def recognise(
 def rename_to_ours(importer: Importer, config: Any, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors under our names, in our layout. Names without a rename stay, for `require_fit` to report."""
     renames, changes = importer.renames(config), importer.changes(config)
-    ours: dict[str, Tensor] = {}
-    for name, tensor in stack_to_ours(tensors, importer.stacks(config)).items():
-        if any(name == start or name.startswith(f"{start}.") for start in importer.dropped):
-            continue
-        new = to_ours(name, renames) or name
-        ours[new] = changes[new][0](tensor) if new in changes else tensor
-    return ours
+    kept = {name: tensor for name, tensor in tensors.items() if not _begins(name, importer.dropped)}
+    stacked, others = stack_to_ours(kept, importer.stacks(config))
+    ours = {to_ours(name, renames) or name: tensor for name, tensor in others.items()} | stacked
+    return {name: changes[name][0](tensor) if name in changes else tensor for name, tensor in ours.items()}
 
 
 def rename_to_theirs(importer: Importer, config: Any, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return our tensors under their names, in their layout. WeightsError where the table lacks a name."""
     renames, changes = importer.renames(config), importer.changes(config)
+    laid_out = {name: changes[name][1](tensor) if name in changes else tensor for name, tensor in tensors.items()}
+    stacked, others = stack_to_theirs(laid_out, importer.stacks(config))
     theirs: dict[str, Tensor] = {}
-    for name, tensor in tensors.items():
+    for name, tensor in others.items():
         new = to_theirs(name, renames)
         if new is None:
             raise WeightsError(f"{name}: {importer.source} has no such tensor in a {importer.architecture}")
-        theirs[new] = changes[name][1](tensor) if name in changes else tensor
-    return stack_to_theirs(theirs, importer.stacks(config))
+        theirs[new] = tensor
+    return theirs | stacked
+
+
+def _begins(name: str, beginnings: tuple[str, ...]) -> bool:
+    return any(name == start or name.startswith(f"{start}.") for start in beginnings)
 
 
 def float32_with_counters(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

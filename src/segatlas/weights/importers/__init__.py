@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from segatlas.weights.importers.source import Source
 
 SOURCES: dict[str, tuple[str, ...]] = {
-    "mmseg": ("fcn",),
+    "mmseg": ("fcn", "segformer"),
+    "nvlabs": ("segformer",),
+    "hf": ("segformer", "segformer_before_5"),
+    "smp": ("unet",),
 }
 """Library -> the files in its folder that end with a record `IMPORTER`, mostly called like the architecture."""
 

@@ -27,7 +27,7 @@ class Importer:
     renames: the table for a network of that config (the dataclass).
     changes: our tensor name -> (to ours, to theirs), where values are laid out differently and not only called
         differently; given the config.
-    stacks: tensors that one side keeps in one and the other in several; applied before `renames`.
+    stacks: tensors that one side keeps in one and the other in several; they need no line in `renames`.
     dropped: beginnings of their names that are left out on purpose.
     """
 

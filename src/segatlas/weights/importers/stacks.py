@@ -26,35 +26,39 @@ class Stack:
     ours: Mapping[str, int]
 
 
-def stack_to_ours(tensors: Mapping[str, Tensor], stacks: Sequence[Stack]) -> dict[str, Tensor]:
-    """Return the tensors with those of `stacks` cut as ours, under our names; all others as they are."""
+def stack_to_ours(
+    tensors: Mapping[str, Tensor], stacks: Sequence[Stack]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return the tensors of `stacks` cut as ours, under our names; and all others as they are."""
     return _restack(tensors, [(stack.theirs, stack.ours) for stack in stacks])
 
 
-def stack_to_theirs(tensors: Mapping[str, Tensor], stacks: Sequence[Stack]) -> dict[str, Tensor]:
-    """Return the tensors with those of `stacks` cut as theirs, under their names; all others as they are."""
+def stack_to_theirs(
+    tensors: Mapping[str, Tensor], stacks: Sequence[Stack]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return the tensors of `stacks` cut as theirs, under their names; and all others as they are."""
     return _restack(tensors, [(stack.ours, stack.theirs) for stack in stacks])
 
 
 def _restack(
     tensors: Mapping[str, Tensor], stacks: Sequence[tuple[Mapping[str, int], Mapping[str, int]]]
-) -> dict[str, Tensor]:
-    out: dict[str, Tensor] = {}
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    stacked: dict[str, Tensor] = {}
+    others: dict[str, Tensor] = {}
     done: set[str] = set()
     for name, tensor in tensors.items():
         if name in done:
             continue
         sources, targets = _names(name, stacks)
-        if not sources or any(source not in tensors for source in sources):
-            out[name] = tensor  # no part of a stack, or of one that is not whole: whoever compares names will tell
+        rows = [tensors[source] for source in sources if source in tensors]
+        whole = rows[0] if len(rows) == 1 else torch.cat(rows) if rows else tensor
+        if not sources or len(rows) < len(sources) or len(whole) % sum(targets.values()):
+            others[name] = tensor  # no part of a stack, or of a damaged one: whoever compares names and shapes tells
             continue
         done.update(sources)
-        rows = [tensors[source] for source in sources]
-        whole = rows[0] if len(rows) == 1 else torch.cat(rows)
         unit = len(whole) // sum(targets.values())
-        parts = whole.split([share * unit for share in targets.values()])
-        out.update(zip(targets, parts, strict=True))
-    return out
+        stacked.update(zip(targets, whole.split([share * unit for share in targets.values()]), strict=True))
+    return stacked, others
 
 
 def _names(

@@ -1,0 +1,1 @@
+"""Networks of segmentation-models-pytorch: `encoder.*`, `decoder.*`, `segmentation_head.*`."""
