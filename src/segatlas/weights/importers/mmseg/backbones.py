@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-import torch
-
 from segatlas.encoders import ENCODERS, create_encoder
 from segatlas.errors import WeightsError
+from segatlas.weights.building import shapes_only
 from segatlas.weights.importers.foreign import ForeignWeights
 from segatlas.weights.importers.renames import Renames
 
@@ -51,7 +50,7 @@ def levels_used(fields: Mapping[str, Any], width: int) -> int:
         WeightsError: no number of them has.
     """
     options = {} if fields["output_stride"] is None else {"output_stride": fields["output_stride"]}
-    with torch.device("meta"):
+    with shapes_only():
         channels = create_encoder(fields["encoder"], **options, **fields["encoder_options"]).channels
     for levels in range(1, len(channels) + 1):
         if sum(channels[-levels:]) == width:
