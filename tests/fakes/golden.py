@@ -26,6 +26,14 @@ def filled_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
+def hollow(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors of the same names, shapes and types of which all elements are one: they take no memory.
+
+    Unlike tensors on the meta device they can be put side by side without torch importing its compiler.
+    """
+    return {name: torch.zeros((), dtype=tensor.dtype).expand(tensor.shape) for name, tensor in state.items()}
+
+
 def filled(name: str, shape: tuple[int, ...]) -> Tensor:
     """Return the float64 values of a tensor of this name and shape."""
     count = math.prod(shape)

@@ -81,14 +81,18 @@ def convert(
     debug: DebugOption = False,
 ) -> None:
     """Convert weights of another library to a model folder; with --to, a model of ours to theirs."""
+    from dataclasses import asdict
+
     from segatlas.weights.converting import convert_file, export_file
 
     if to:
         written = export_file(checkpoint, out, to=to)
         if json_line:
-            print_json_line({"kind": "export", "source": str(checkpoint), "to": to, "out": str(written)})
-        else:
-            print(f"{checkpoint}: written for {to}: {written}")
+            print_json_line({"kind": "export", "source": str(checkpoint), "to": to, **asdict(written)})
+            return
+        print(f"{checkpoint}: {written.tensors} tensors written for {written.library}: {written.file}")
+        for note in written.notes:
+            print(f"  {note}")
         return
     done = convert_file(checkpoint, out, arch=arch, config=config)
     if json_line:

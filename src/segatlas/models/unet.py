@@ -178,7 +178,8 @@ class UNet(nn.Module):
         height, width = picture or (scale * finest.shape[-2], scale * finest.shape[-1])
         for index, (step, stride) in enumerate(zip(self.decoder, self.step_strides, strict=True)):
             skip = skips[index] if index < len(skips) else None
-            size = (height // stride, width // stride) if skip is None else (skip.shape[-2], skip.shape[-1])
+            free = (max(height // stride, 1), max(width // stride, 1))
+            size = free if skip is None else (skip.shape[-2], skip.shape[-1])
             x = step(x, skip, size)
         return x
 

@@ -7,7 +7,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from segatlas.errors import SegAtlasError, UsageError, WeightsError
-from segatlas.weights.building import make_config
+from segatlas.weights.building import build_empty, make_config
 from segatlas.weights.card import Card, InferenceMode, default_preprocessing
 from segatlas.weights.class_lists import class_list
+from segatlas.weights.fitting import require_fit
 from segatlas.weights.importers import SOURCES, importers, load_source
 from segatlas.weights.importers.beside import find_settings, find_weights
 from segatlas.weights.importers.foreign import ForeignWeights
@@ -30,6 +31,9 @@ from segatlas.weights.reading import ReadWeights, read_state_dict
 from segatlas.weights.saving import filled, load_pretrained, plain_tensors, save_pretrained
 
 LOGGER = logging.getLogger("segatlas")
+
+_TRAINING_ONLY = ("dropout", "drop_path")
+"""Fields of configs that say nothing about a network in eval mode."""
 
 _SHOWN = 6
 """Names listed of a file that is not recognised."""
@@ -76,6 +80,16 @@ class Conversion:
     notes: tuple[str, ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """What `export_file` did: the file, the library it is for, and notes about what the file cannot tell."""
+
+    file: Path
+    library: str
+    tensors: int
+    notes: tuple[str, ...]
+
+
 def convert(
     source: str | Path, out: str | Path, arch: str | None = None, *, config: str | Path | None = None, to: str = ""
 ) -> Path:
@@ -99,7 +113,10 @@ def convert(
         UsageError: unknown architecture or library.
     """
     if to:
-        return export_file(source, out, to=to)
+        written = export_file(source, out, to=to)
+        for note in written.notes:
+            LOGGER.warning("%s: %s", written.file, note)
+        return written.file
     done = convert_file(source, out, arch=arch, config=config)
     LOGGER.info("%s: %s of %s", done.file, done.card.architecture, done.library)
     for note in done.notes:
@@ -136,7 +153,7 @@ def convert_file(
     )
 
 
-def export_file(source: str | Path, out: str | Path, *, to: str) -> Path:
+def export_file(source: str | Path, out: str | Path, *, to: str) -> Export:
     """Write a model of ours as a file that another library loads.
 
     Raises:
@@ -145,10 +162,11 @@ def export_file(source: str | Path, out: str | Path, *, to: str) -> Path:
     """
     if to not in SOURCES:
         raise UsageError(f"to: got {to!r}, expected one of {', '.join(SOURCES)}")
-    out = Path(out).expanduser()
+    out, library = Path(out).expanduser(), load_source(to)
     net, card = load_pretrained(source)
-    theirs = tensors_of(to, card.architecture, net.config, net.state_dict())
-    content = load_source(to).content(plain_tensors(theirs), card)
+    config: Any = net.config
+    theirs, read_back = _written(to, card.architecture, config, net.state_dict())
+    content = library.content(plain_tensors(theirs), card)
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -158,7 +176,11 @@ def export_file(source: str | Path, out: str | Path, *, to: str) -> Path:
         raise WeightsError(f"{out}: cannot be written ({error.strerror})") from error
     finally:
         temporary.unlink(missing_ok=True)
-    return out
+    untold = {name: value for name, value in asdict(config).items() if getattr(read_back, name) != value}
+    untold = {name: value for name, value in untold.items() if name not in _TRAINING_ONLY}
+    told = ", ".join(f"{name}={value!r}" for name, value in untold.items())
+    notes = (f"the file cannot tell, see to it in the configuration of {library.title}: {told}",) if told else ()
+    return Export(file=out, library=library.title, tensors=len(theirs), notes=notes)
 
 
 def tensors_of(library: str, architecture: str, config: Any, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -168,6 +190,13 @@ def tensors_of(library: str, architecture: str, config: Any, tensors: Mapping[st
         UsageError: the library has no such architecture.
         WeightsError: it has no network of this config.
     """
+    return _written(library, architecture, config, tensors)[0]
+
+
+def _written(
+    library: str, architecture: str, config: Any, tensors: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], Any]:
+    """Return what `tensors_of` does, and the config that we should read from it without further settings."""
     title, able = load_source(library).title, importers(library, architecture)
     if not able:
         known = sorted({importer.architecture for importer in importers(library)})
@@ -176,12 +205,16 @@ def tensors_of(library: str, architecture: str, config: Any, tensors: Mapping[st
     for importer in able:
         try:
             theirs = rename_to_theirs(importer, config, tensors)
-        except WeightsError as error:
+            fields = importer.recognise(ForeignWeights(tensors=theirs))
+            if fields is None:
+                raise WeightsError("its tensors would not be recognised there")
+            record, read_back = make_config(architecture, fields)
+            ours = rename_to_ours(importer, read_back, theirs)
+            require_fit(build_empty(record, read_back).state_dict(), ours, where="the file", network="that network")
+        except SegAtlasError as error:
             faults.append(str(error))
-            continue
-        if importer.recognise(ForeignWeights(tensors=theirs)) is not None:
-            return theirs
-        faults.append("its tensors would not be recognised there")
+        else:
+            return theirs, read_back
     raise WeightsError(f"{title} has no such {architecture}: {'; '.join(dict.fromkeys(faults))}")
 
 
@@ -199,8 +232,10 @@ def find_importer(path: Path, *, arch: str | None = None, config: Path | None = 
     read, found, faults = read_state_dict(path), [], []
     for library in SOURCES:
         source = load_source(library)
-        settings = find_settings(source, path, read, config)
         try:
+            if not recognise(read.tensors, {}, arch=arch, source=library):
+                continue
+            settings = find_settings(source, path, read, config)
             fitting = recognise(read.tensors, settings.values, arch=arch, source=library)
         except SegAtlasError as error:
             faults.append(f"  {source.title}: {error}")
