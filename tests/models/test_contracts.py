@@ -11,7 +11,7 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 from safetensors.torch import load, save
 
 from segatlas.models import ARCHITECTURES, load_architecture
-from segatlas.structures import SemanticLogits
+from segatlas.structures import PointLogits, SemanticLogits
 
 K = 5
 # Besides each architecture's own tiny variant: forms whose graphs differ: (architecture, fields).
@@ -23,10 +23,22 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "unet-mobilenet_v2": ("unet", {"encoder": "mobilenet_v2", "decoder_channels": (8, 8, 8, 4, 4)}),
     "unet-mit_b0": ("unet", {"encoder": "mit_b0", "decoder_channels": (8, 8, 8, 4, 4)}),
     "segformer-resnet18": ("segformer", {"encoder": "resnet18", "decoder_channels": 8, "aux": True}),
+    "fcn-hrnet": (
+        "fcn",
+        {
+            **load_architecture("fcn").variants["fcn_hr18_small"],
+            "encoder": "hrnet_w8_small",
+            "channels": 16,
+        },
+    ),
+    "ocrnet-resnet18": (
+        "ocrnet",
+        {"encoder": "resnet18_w8", "output_stride": 8, "levels": 1, "channels": 16, "key_channels": 8, "dropout": 0.1},
+    ),
 }
 STRIDES = (1, 2, 4, 8, 16, 32)
 # Architectures whose logits are more than classifier(decode(features)); each says in its own test what they are.
-REFINED: set[str] = set()
+REFINED: set[str] = {"pointrend"}
 each_case = pytest.mark.parametrize("case", CASES)
 
 
@@ -67,7 +79,8 @@ def test_any_picture_size_gives_logits_over_a_canvas_that_holds_the_picture(case
 def test_every_parameter_gets_a_finite_gradient_and_every_weight_a_nonzero_one(case):
     net = make(case).train()
     out = net(torch.randn(2, 3, 65, 129))
-    sum(x.square().mean() for x in (out.logits, *out.aux.values())).backward()
+    auxiliary = [x.logits if isinstance(x, PointLogits) else x for x in out.aux.values()]
+    sum(x.square().mean() for x in (out.logits, *auxiliary)).backward()
     for name, parameter in net.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name

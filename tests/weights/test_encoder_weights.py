@@ -117,10 +117,24 @@ def test_an_encoder_without_published_weights_says_how_to_give_a_file():
         create_model("segformer_b0", num_classes=2, encoder_weights="imagenet")
 
 
+def test_of_an_hrnets_file_all_that_makes_its_image_classifier_is_dropped(tmp_path):
+    encoder = create_encoder("hrnet_w8_small")
+    head = (
+        "incre_modules.0.0.conv1.weight",
+        "downsamp_modules.0.0.weight",
+        "final_layer.0.weight",
+        "classifier.weight",
+    )
+    torch.save({**encoder.state_dict(), **{name: torch.ones(2, 2) for name in head}}, tmp_path / "hrnet.pth")
+    net = create_model("fcn", num_classes=2, encoder="hrnet_w8_small", output_stride=None, channels=8)
+    assert load_encoder_weights(net, str(tmp_path / "hrnet.pth")) == head
+    assert all(torch.equal(tensor, encoder.state_dict()[name]) for name, tensor in net.encoder.state_dict().items())
+
+
 def test_the_hub_table_is_what_timm_takes_by_default():
     timm = pytest.importorskip("timm")
     for name, repository in IMAGENET.items():
-        theirs = {"mobilenet_v2": "mobilenetv2_100"}.get(name, name)
+        theirs = {"mobilenet_v2": "mobilenetv2_100", "hrnet_w18_small": "hrnet_w18_small_v2"}.get(name, name)
         assert timm.get_pretrained_cfg(theirs).hf_hub_id == repository
 
 

@@ -83,7 +83,21 @@ class BoundaryTerm(Term):
     factor: float = Field(5.0, ge=1, description="weight of those pixels; the others have 1")
 
 
+class PointCrossEntropyTerm(Term):
+    """Cross-entropy at the points that a PointRend chose while training; on: aux.points."""
+
+    name: Literal["point_cross_entropy"]
+
+
 LossTerm = Annotated[
-    CrossEntropyTerm | OhemTerm | DiceTerm | CrossEntropyDiceTerm | FocalTerm | TverskyTerm | LovaszTerm | BoundaryTerm,
+    CrossEntropyTerm
+    | OhemTerm
+    | DiceTerm
+    | CrossEntropyDiceTerm
+    | FocalTerm
+    | TverskyTerm
+    | LovaszTerm
+    | BoundaryTerm
+    | PointCrossEntropyTerm,
     Field(discriminator="name"),
 ]

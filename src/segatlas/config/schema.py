@@ -75,7 +75,9 @@ class ModelConfig(BaseModel):
 class DataConfig(Section):
     """The data set and how it is read."""
 
-    name: Literal["folder", "shapes", "camvid", "cityscapes", "voc"] = Field("folder", description="layout of the data")
+    name: Literal["folder", "shapes", "camvid", "cityscapes", "voc", "ade20k"] = Field(
+        "folder", description="layout of the data"
+    )
     root: str | None = Field(None, description="folder that holds the data set")
     classes: tuple[str, ...] | None = Field(None, description="class names by index; default: found in the data")
     palette: tuple[Color, ...] | None = Field(None, description="RGB colour of each class")

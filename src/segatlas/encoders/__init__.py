@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from segatlas.encoders.contract import Encoder
 
 _RESNET = "segatlas.encoders.resnet"
+_MOBILENET_V2 = "segatlas.encoders.mobilenet_v2"
 _MIT = "segatlas.encoders.mit"
+_HRNET = "segatlas.encoders.hrnet"
 
 ENCODERS: dict[str, str] = {
     "resnet18": _RESNET,
@@ -31,13 +33,21 @@ ENCODERS: dict[str, str] = {
     "resnet34d": _RESNET,
     "resnet50d": _RESNET,
     "resnet101d": _RESNET,
-    "mobilenet_v2": "segatlas.encoders.mobilenet_v2",
+    "mobilenet_v2": _MOBILENET_V2,
+    "mobilenet_v2_320": _MOBILENET_V2,
     "mit_b0": _MIT,
     "mit_b1": _MIT,
     "mit_b2": _MIT,
     "mit_b3": _MIT,
     "mit_b4": _MIT,
     "mit_b5": _MIT,
+    "hrnet_w8_small": _HRNET,
+    "hrnet_w18_small": _HRNET,
+    "hrnet_w18": _HRNET,
+    "hrnet_w32": _HRNET,
+    "hrnet_w40": _HRNET,
+    "hrnet_w48": _HRNET,
+    "hrnet_w64": _HRNET,
 }
 """Name of each encoder written here -> the module whose `build(name, ...)` makes it."""
 

@@ -23,6 +23,9 @@ from segatlas.encoders.contract import Encoder
 from segatlas.errors import UsageError
 from segatlas.layers.init import init_weights
 
+DILATIONS = {32: (1, 1, 1, 1), 16: (1, 1, 1, 2), 8: (1, 1, 2, 4)}
+"""Output stride -> dilation of each layer that keeps the field of view."""
+
 
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut."""
@@ -90,8 +93,9 @@ class ResNet(Encoder):
         average_shortcut: where a shortcut strides, average 2x2 pixels first instead of dropping three of four.
         width: channels of the stem and of the first layer, doubled at each further layer.
         output_stride: stride of the last map; below 32 the last one (16) or two (8) layers dilate instead of striding.
+        dilations: of each layer; None = doubled wherever a layer dilates instead of striding, else 1.
         multi_grid: dilation of each block of the last layer (Chen et al. 2017, section 3.1); None = the same for all.
-        contract_dilation: the first block of a layer that dilates still has the dilation of the layer before.
+        contract_dilation: the first block of a layer that dilates has half its dilation: that of the layer before.
         basic_conv2_dilated: both convolutions of a basic block dilate, not only the first.
     """
 
@@ -105,12 +109,13 @@ class ResNet(Encoder):
         average_shortcut: bool = False,
         width: int = 64,
         output_stride: int = 32,
+        dilations: tuple[int, int, int, int] | None = None,
         multi_grid: tuple[int, ...] | None = None,
         contract_dilation: bool = True,
         basic_conv2_dilated: bool = True,
     ):
         super().__init__()
-        if output_stride not in (8, 16, 32):
+        if output_stride not in DILATIONS:
             raise UsageError(f"output_stride = {output_stride}: a ResNet can have 8, 16 or 32")
         self.conv1 = (
             deep_stem_convolutions(in_channels, width)
@@ -122,24 +127,24 @@ class ResNet(Encoder):
         self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
 
         channels, strides = [width], [2]
-        in_width, stride, dilation = width, 4, 1
-        for index, depth in enumerate(depths):
+        in_width, stride = width, 4
+        layer_dilations = dilations or DILATIONS[output_stride]
+        for index, (depth, dilation) in enumerate(zip(depths, layer_dilations, strict=True)):
             layer_stride = 1 if index == 0 or stride == output_stride else 2
-            next_dilation = dilation * 2 if index > 0 and layer_stride == 1 else dilation
-            dilations = [dilation if contract_dilation else next_dilation] + [next_dilation] * (depth - 1)
+            of_blocks = [max(dilation // 2, 1) if contract_dilation else dilation] + [dilation] * (depth - 1)
             if multi_grid is not None and index == len(depths) - 1:
-                dilations = block_dilations(multi_grid, depth)
+                of_blocks = block_dilations(multi_grid, depth)
             layer_width = width * 2**index
             layer = residual_layer(
                 block,
                 in_width,
                 layer_width,
                 stride=layer_stride,
-                dilations=[(d, next_dilation if basic_conv2_dilated else 1) for d in dilations],
+                dilations=[(d, dilation if basic_conv2_dilated else 1) for d in of_blocks],
                 average_shortcut=average_shortcut,
             )
             setattr(self, f"layer{index + 1}", layer)
-            in_width, stride, dilation = layer_width * block.expansion, stride * layer_stride, next_dilation
+            in_width, stride = layer_width * block.expansion, stride * layer_stride
             channels.append(in_width)
             strides.append(stride)
         self.channels, self.strides = tuple(channels), tuple(strides)
@@ -238,6 +243,7 @@ def build(
     *,
     in_channels: int = 3,
     output_stride: int = 32,
+    dilations: tuple[int, int, int, int] | None = None,
     multi_grid: tuple[int, ...] | None = None,
     contract_dilation: bool = True,
     basic_conv2_dilated: bool = True,
@@ -253,6 +259,7 @@ def build(
         average_shortcut=family.endswith("d"),
         width=int(width or 64),
         output_stride=output_stride,
+        dilations=dilations,
         multi_grid=multi_grid,
         contract_dilation=contract_dilation,
         basic_conv2_dilated=basic_conv2_dilated,

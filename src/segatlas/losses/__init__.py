@@ -13,6 +13,7 @@ from segatlas.losses.focal import Focal
 from segatlas.losses.lovasz import Lovasz
 from segatlas.losses.ohem import Ohem
 from segatlas.losses.overlap import Dice, Tversky
+from segatlas.losses.points import PointCrossEntropy
 
 LOSSES: dict[str, type[Loss]] = {
     "cross_entropy": CrossEntropy,
@@ -23,6 +24,7 @@ LOSSES: dict[str, type[Loss]] = {
     "tversky": Tversky,
     "lovasz": Lovasz,
     "boundary": Boundary,
+    "point_cross_entropy": PointCrossEntropy,
 }
 """The class of each term name."""
 
@@ -48,6 +50,7 @@ __all__ = [
     "Loss",
     "Lovasz",
     "Ohem",
+    "PointCrossEntropy",
     "Tversky",
     "build_loss",
 ]

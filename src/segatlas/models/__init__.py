@@ -32,12 +32,35 @@ def _semantic(name: str, title: str, paper: str, *variants: str) -> Entry:
     return Entry(name, f"segatlas.models.{name}", title, ("semantic",), paper, variants)
 
 
+def _three(name: str) -> tuple[str, ...]:
+    return tuple(f"{name}_{encoder}" for encoder in ("r50", "r101", "mobilenet_v2"))
+
+
+def _hrnets(name: str) -> tuple[str, ...]:
+    return tuple(f"{name}_{encoder}" for encoder in ("hr18_small", "hr18", "hr48"))
+
+
 ARCHITECTURES: dict[str, Entry] = {
     entry.name: entry
     for entry in (
         _semantic("unet", "U-Net", "https://arxiv.org/abs/1505.04597"),
         _semantic("segformer", "SegFormer", "https://arxiv.org/abs/2105.15203", *(f"segformer_b{n}" for n in range(6))),
-        _semantic("fcn", "FCN", "https://arxiv.org/abs/1411.4038", "fcn_r50", "fcn_r101"),
+        _semantic("fcn", "FCN", "https://arxiv.org/abs/1411.4038", *_three("fcn"), *_hrnets("fcn")),
+        _semantic("pspnet", "PSPNet", "https://arxiv.org/abs/1612.01105", *_three("pspnet")),
+        _semantic("deeplabv3", "DeepLabV3", "https://arxiv.org/abs/1706.05587", *_three("deeplabv3")),
+        _semantic(
+            "deeplabv3plus",
+            "DeepLabV3+",
+            "https://arxiv.org/abs/1802.02611",
+            *_three("deeplabv3plus"),
+            "deeplabv3plus_r34_smp",
+        ),
+        _semantic("ocrnet", "OCRNet", "https://arxiv.org/abs/1909.11065", *_hrnets("ocrnet"), "ocrnet_r101"),
+        _semantic("upernet", "UPerNet", "https://arxiv.org/abs/1807.10221", *(f"upernet_r{n}" for n in (18, 50, 101))),
+        _semantic(
+            "semantic_fpn", "Semantic FPN", "https://arxiv.org/abs/1901.02446", "semantic_fpn_r50", "semantic_fpn_r101"
+        ),
+        _semantic("pointrend", "PointRend", "https://arxiv.org/abs/1912.08193", "pointrend_r50", "pointrend_r101"),
     )
 }
 

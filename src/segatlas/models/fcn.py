@@ -47,7 +47,7 @@ class FCNConfig:
     channels: decoder width, D.
     convs: convolutions of the decoder.
     kernel_size: of these convolutions.
-    dilation: of these convolutions.
+    dilation: of these convolutions, and of the auxiliary head's.
     concat_input: put the encoder's map and their result side by side through one more convolution.
     dropout: share of channels dropped before the classifier while training.
     align_corners: how maps and logits are raised.
@@ -88,8 +88,11 @@ class FCN(nn.Module):
         self.fuse = ConvBNReLU(in_channels + width, width, config.kernel_size) if config.concat_input else None
         self.dropout = nn.Dropout2d(config.dropout)
         self.classifier = nn.Conv2d(width, config.num_classes, kernel_size=1)
-        aux = FCNHead(encoder.channels[-2], config.num_classes, channels=config.aux_channels) if config.aux else None
-        self.aux_head = aux
+        self.aux_head: FCNHead | None = None
+        if config.aux:
+            self.aux_head = FCNHead(
+                encoder.channels[-2], config.num_classes, channels=config.aux_channels, dilation=config.dilation
+            )
         for part in (self.convs, self.fuse, self.classifier, self.aux_head):
             if part is not None:
                 init_weights(part)
@@ -145,6 +148,8 @@ def build(config: FCNConfig) -> FCN:
     )
 
 
+_HRNET = {"output_stride": None, "levels": 4, "convs": 1, "kernel_size": 1, "concat_input": False, "dropout": 0.0}
+
 ARCHITECTURE = Architecture(
     name="fcn",
     title="FCN",
@@ -153,6 +158,13 @@ ARCHITECTURE = Architecture(
     output=SemanticLogits,
     config=FCNConfig,
     build=build,
-    variants={"fcn_r50": {"encoder": "resnet50c"}, "fcn_r101": {"encoder": "resnet101c"}},
+    variants={
+        "fcn_r50": {"encoder": "resnet50c"},
+        "fcn_r101": {"encoder": "resnet101c"},
+        "fcn_mobilenet_v2": {"encoder": "mobilenet_v2_320"},
+        "fcn_hr18_small": {"encoder": "hrnet_w18_small", "channels": 270, **_HRNET},
+        "fcn_hr18": {"encoder": "hrnet_w18", "channels": 270, **_HRNET},
+        "fcn_hr48": {"encoder": "hrnet_w48", "channels": 720, **_HRNET},
+    },
     tiny={"encoder": "resnet18_w8", "channels": 8, "aux": True},
 )

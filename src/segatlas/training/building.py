@@ -96,14 +96,15 @@ def build_parts(config: Config) -> Parts:
 
 
 def _require_aux_head(config: Config, net: nn.Module) -> None:
-    """Refuse a loss on an auxiliary head of a network without one, before a run folder exists."""
-    if getattr(net, "aux_head", None) is not None:
-        return
-    message = "the network has no auxiliary head; set model.aux=true"
+    """Refuse a loss on auxiliary logits that the network does not give, before a run folder exists."""
+    plain = ("fcn",) if getattr(net, "aux_head", None) is not None else ()
+    names: tuple[str, ...] = getattr(net, "aux_names", plain)
+    given = ", ".join(f"aux.{name}" for name in names)
+    message = f"the network has: {given}" if names else "the network has no auxiliary head; set model.aux=true"
     problems = [
         Problem(key=f"losses.{index}.on", got=term.on, message=message)
         for index, term in enumerate(config.losses)
-        if term.on != "logits"
+        if term.on != "logits" and term.on.removeprefix("aux.") not in names
     ]
     if problems:
         raise ConfigError("recipe", problems)

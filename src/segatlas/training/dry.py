@@ -8,10 +8,12 @@ import time
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from segatlas.config.schema import Config
 from segatlas.data.collate import collate
 from segatlas.data.stream import SampleStream
+from segatlas.structures import PointLogits
 from segatlas.training.building import build_parts
 from segatlas.training.optim import build_optimizer
 
@@ -66,11 +68,15 @@ def dry_run(config: Config) -> DryRun:
         batch_shape=tuple(images.shape),
         label_shape=tuple(labels.shape),
         output_shape=tuple(output.logits.shape),
-        aux_shapes={name: tuple(value.shape) for name, value in output.aux.items()},
+        aux_shapes={name: _shape(value) for name, value in output.aux.items()},
         loss=float(loss.detach()),
         seconds=time.perf_counter() - started,
         memory_mb=_peak_memory(device),
     )
+
+
+def _shape(logits: Tensor | PointLogits) -> tuple[int, ...]:
+    return tuple(logits.logits.shape if isinstance(logits, PointLogits) else logits.shape)
 
 
 def _peak_memory(device: torch.device) -> float:

@@ -31,11 +31,21 @@ IMAGENET: dict[str, str] = {
     "resnet50d": "timm/resnet50d.ra2_in1k",
     "resnet101d": "timm/resnet101d.ra2_in1k",
     "mobilenet_v2": "timm/mobilenetv2_100.ra_in1k",
+    "hrnet_w18_small": "timm/hrnet_w18_small_v2.gluon_in1k",
+    "hrnet_w18": "timm/hrnet_w18.ms_aug_in1k",
+    "hrnet_w32": "timm/hrnet_w32.ms_in1k",
+    "hrnet_w40": "timm/hrnet_w40.ms_in1k",
+    "hrnet_w48": "timm/hrnet_w48.ms_in1k",
+    "hrnet_w64": "timm/hrnet_w64.ms_in1k",
+    "mobilenet_v2_320": "timm/mobilenetv2_100.ra_in1k",
 }
 """Encoder written here -> hub repository of the ImageNet weights that timm takes by default for that network."""
 
-_HEADS = ("fc.", "classifier.", "head.")
-"""Names of an image classifier's last layer: dropped on purpose, a segmentation encoder has none."""
+_HEADS = ("fc.", "classifier.", "head.", "incre_modules.", "downsamp_modules.", "final_layer.")
+"""Names of an image classifier's last layers (HRNet has four): dropped on purpose, a segmentation encoder has none."""
+
+_LAST_CONVOLUTION = "features.18."
+"""MobileNetV2's convolution to 1280 channels: dropped on purpose where the encoder ends before it."""
 
 _INVERTED_PARTS = {
     "conv_pw": (0, 0),
@@ -61,7 +71,7 @@ def load_encoder_weights(net: nn.Module, source: str) -> tuple[str, ...]:
     Args:
         net: a network with a named encoder.
         source: "imagenet" or a weights file with the published names: torchvision's or timm's (ResNet, MobileNetV2),
-            the authors' (Mix Transformer), timm's (any other).
+            the authors' (Mix Transformer, HRNet), timm's (any other).
 
     Returns:
         Names in the file that were dropped on purpose: the image classifier, and for timm backbones whatever timm
@@ -115,8 +125,11 @@ def _renamed(name: str, expected: Mapping[str, Tensor], tensors: Mapping[str, Te
         pairs = {key: next((k for k in _timm_names(key) if k in tensors), None) for key in expected}
         return {key: tensors[theirs] for key, theirs in pairs.items() if theirs is not None}
     kept = {key: tensor for key, tensor in tensors.items() if not key.startswith(_HEADS)}
-    if name == "mobilenet_v2" and "conv_stem.weight" in kept:
-        return {_mobilenet_name(key): tensor for key, tensor in kept.items()}
+    if ENCODERS[name] == ENCODERS["mobilenet_v2"]:
+        if "conv_stem.weight" in kept:
+            kept = {_mobilenet_name(key): tensor for key, tensor in kept.items()}
+        if name == "mobilenet_v2_320":
+            kept = {key: tensor for key, tensor in kept.items() if not key.startswith(_LAST_CONVOLUTION)}
     return kept
 
 

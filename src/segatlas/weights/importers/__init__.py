@@ -19,6 +19,8 @@ SOURCES: dict[str, tuple[str, ...]] = {
     "nvlabs": ("segformer",),
     "hf": ("segformer", "segformer_before_5"),
     "smp": ("unet",),
+    "mmseg": ("fcn", "pspnet", "deeplabv3", "deeplabv3plus", "ocrnet", "upernet", "semantic_fpn", "pointrend"),
+    "smp": ("deeplabv3plus",),
 }
 """Library -> the files in its folder that end with a record `IMPORTER`, mostly called like the architecture."""
 

@@ -13,7 +13,7 @@ from segatlas.weights.building import shapes_only
 from segatlas.weights.importers.foreign import ForeignWeights
 from segatlas.weights.importers.renames import Renames
 
-_FAMILIES = ("resnet",)
+_FAMILIES = ("resnet", "mobilenet_v2", "hrnet")
 """Files beside this one that end with a record `BACKBONE`; names of fingerprints that do not overlap."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from segatlas.errors import WeightsError
 from segatlas.models.fcn import FCNConfig
 from segatlas.weights.importers.foreign import ForeignWeights
 from segatlas.weights.importers.importer import Importer
@@ -31,9 +32,18 @@ def recognise(file: ForeignWeights) -> Mapping[str, Any] | None:
         "kernel_size": first[2],
         "convs": file.count("decode_head.convs.{i}"),
         "concat_input": "conv_cat" in parts,
-        "dilation": file.stated("model.decode_head.dilation") or 1,
+        "dilation": _dilation(file),
         "levels": levels_used(encoder, first[1]),
     }
+
+
+def _dilation(file: ForeignWeights) -> int:
+    """Return the dilation of the head. WeightsError where that of the auxiliary head, if there is one, differs."""
+    dilation: int = file.stated("model.decode_head.dilation") or 1
+    auxiliary = file.stated("model.auxiliary_head.dilation") or 1
+    if file.has("auxiliary_head.convs.0") and auxiliary != dilation:
+        raise WeightsError(f"heads of different dilation, {dilation} and {auxiliary} (auxiliary); here they share one")
+    return dilation
 
 
 def renames(config: FCNConfig) -> Renames:

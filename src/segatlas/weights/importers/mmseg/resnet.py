@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from math import prod
 from typing import Any
 
+from segatlas.encoders.resnet import DILATIONS
+from segatlas.errors import WeightsError
 from segatlas.weights.importers.foreign import ForeignWeights
 from segatlas.weights.importers.mmseg.backbones import Backbone
 from segatlas.weights.importers.renames import Renames
@@ -19,6 +21,8 @@ _DEPTHS: dict[tuple[bool, tuple[int, ...]], str] = {
 }
 """(has bottlenecks, blocks of each layer) -> name."""
 
+_STRIDES = ((1, 2, 2, 2), (1, 2, 2, 1), (1, 2, 1, 1))
+
 
 def recognise(file: ForeignWeights, output_stride: int) -> Mapping[str, Any] | None:
     """See `Backbone`."""
@@ -31,16 +35,36 @@ def recognise(file: ForeignWeights, output_stride: int) -> Mapping[str, Any] | N
     if file.has("backbone.stem"):
         name += "d" if file.has("backbone.layer2.0.downsample.2") else "c"
     options: dict[str, Any] = {"basic_conv2_dilated": False}
-    if file.stated("model.backbone.multi_grid"):
-        options["multi_grid"] = tuple(file.stated("model.backbone.multi_grid"))
-    if file.stated("model.backbone") and not file.stated("model.backbone.contract_dilation"):
-        options["contract_dilation"] = False
-    strides = file.stated("model.backbone.strides")
-    if strides is None:
+    if file.stated("model.backbone") is None:
         file.notes.append(f"output_stride = {output_stride} (published default; the weights do not tell)")
     else:
-        output_stride = 4 * prod(strides)
+        output_stride, further = _stated(file)
+        options |= further
     return {"encoder": name, "output_stride": output_stride, "encoder_options": options}
+
+
+def _stated(file: ForeignWeights) -> tuple[int, Mapping[str, Any]]:
+    """Return output stride and encoder options that the settings state, their own defaults where they are silent.
+
+    Raises:
+        WeightsError: they state a form that our ResNet does not have.
+    """
+    given = {key: file.stated(f"model.backbone.{key}") for key in ("strides", "dilations", "multi_grid", "style")}
+    strides = tuple(given["strides"] or (1, 2, 2, 2))
+    if strides not in _STRIDES:
+        raise WeightsError(f"a ResNet with strides {strides}; known are {', '.join(str(known) for known in _STRIDES)}")
+    if given["style"] not in (None, "pytorch"):
+        raise WeightsError(f"a ResNet of style '{given['style']}', which strides in other places; known is 'pytorch'")
+    output_stride = 4 * prod(strides)
+    dilations = tuple(given["dilations"] or (1, 1, 1, 1))
+    options: dict[str, Any] = {}
+    if dilations != DILATIONS[output_stride]:
+        options["dilations"] = dilations
+    if given["multi_grid"]:
+        options["multi_grid"] = tuple(given["multi_grid"])
+    if max(dilations) > 1 and not file.stated("model.backbone.contract_dilation"):
+        options["contract_dilation"] = False
+    return output_stride, options
 
 
 def renames(encoder: str) -> Renames:

@@ -1,1 +1,1 @@
-"""Networks of segmentation-models-pytorch: `encoder.*`, `decoder.*`, `segmentation_head.*`."""
+"""segmentation-models-pytorch's weights: `encoder.*`, `decoder.*`, `segmentation_head.*`."""

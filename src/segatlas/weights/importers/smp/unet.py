@@ -10,7 +10,7 @@ from segatlas.models.unet import UNetConfig
 from segatlas.weights.importers.foreign import ForeignWeights
 from segatlas.weights.importers.importer import Importer
 from segatlas.weights.importers.renames import Renames
-from segatlas.weights.importers.smp.encoders import encoder_name, encoder_renames, picture_channels
+from segatlas.weights.importers.smp.encoders import encoder_name, encoder_renames, first_convolution
 
 _STEPS = 5
 
@@ -30,7 +30,7 @@ def recognise(file: ForeignWeights) -> Mapping[str, Any] | None:
         )
     return {
         "num_classes": file.shape("segmentation_head.0.weight")[0],
-        "in_channels": picture_channels(file),
+        "in_channels": file.shape(first_convolution(encoder))[1],
         "encoder": encoder,
         "decoder_channels": tuple(file.shape(f"decoder.blocks.{step}.conv2.0.weight")[0] for step in range(_STEPS)),
     }
