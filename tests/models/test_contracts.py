@@ -35,6 +35,15 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         "ocrnet",
         {"encoder": "resnet18_w8", "output_stride": 8, "levels": 1, "channels": 16, "key_channels": 8, "dropout": 0.1},
     ),
+    **{
+        f"nonlocal_net-{mode}": ("nonlocal_net", {"encoder": "resnet18_w8", "channels": 8, "mode": mode})
+        for mode in ("gaussian", "dot_product", "concatenation")
+    },
+    "gcnet-mul": ("gcnet", {"encoder": "resnet18_w8", "channels": 8, "channel_mul": True}),
+    "psanet-collect": (
+        "psanet",
+        {"encoder": "resnet18_w8", "channels": 8, "mask_size": (4, 5), "distribute": False, "softmax": False},
+    ),
 }
 STRIDES = (1, 2, 4, 8, 16, 32)
 # Architectures whose logits are more than classifier(decode(features)); each says in its own test what they are.
@@ -78,6 +87,9 @@ def test_any_picture_size_gives_logits_over_a_canvas_that_holds_the_picture(case
 @each_case
 def test_every_parameter_gets_a_finite_gradient_and_every_weight_a_nonzero_one(case):
     net = make(case).train()
+    for parameter in net.parameters():
+        if not parameter.any():  # what begins at zero, so that its block begins as nothing, stops gradients there
+            torch.nn.init.normal_(parameter, std=0.1)
     out = net(torch.randn(2, 3, 65, 129))
     auxiliary = [x.logits if isinstance(x, PointLogits) else x for x in out.aux.values()]
     sum(x.square().mean() for x in (out.logits, *auxiliary)).backward()

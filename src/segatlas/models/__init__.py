@@ -61,6 +61,24 @@ ARCHITECTURES: dict[str, Entry] = {
             "semantic_fpn", "Semantic FPN", "https://arxiv.org/abs/1901.02446", "semantic_fpn_r50", "semantic_fpn_r101"
         ),
         _semantic("pointrend", "PointRend", "https://arxiv.org/abs/1912.08193", "pointrend_r50", "pointrend_r101"),
+        _semantic("fcn", "FCN", "https://arxiv.org/abs/1411.4038", "fcn_r50", "fcn_r101"),
+        _semantic(
+            "nonlocal_net",
+            "Non-local network",
+            "https://arxiv.org/abs/1711.07971",
+            "nonlocal_r50",
+            "nonlocal_r101",
+        ),
+        _semantic("dnlnet", "DNLNet", "https://arxiv.org/abs/2006.06668", "dnl_r50", "dnl_r101"),
+        _semantic("gcnet", "GCNet", "https://arxiv.org/abs/1904.11492", "gcnet_r50", "gcnet_r101"),
+        _semantic("isanet", "ISANet", "https://arxiv.org/abs/1907.12273", "isanet_r50", "isanet_r101"),
+        _semantic(
+            "psanet",
+            "PSANet",
+            "https://hszhao.github.io/papers/eccv18_psanet.pdf",
+            "psanet_r50",
+            "psanet_r101",
+        ),
     )
 }
 

@@ -34,22 +34,23 @@ def attend(query: Tensor, key: Tensor, value: Tensor, scale: float | None = None
     channels, depth = query.shape[1], value.shape[1]
     if scale is None:
         scale = channels**-0.5
-    q, k, v = _tokens(query), _tokens(key), _tokens(value)
+    q, v = _tokens(query), _tokens(value)
     if depth > channels and value.device.type == "cpu":
-        out = _by_blocks(q, k, v, scale)
+        out = _by_blocks(q, key.flatten(2).unsqueeze(1), v, scale)
     else:
+        k = _tokens(key)
         # The fused kernel wants as many channels in the values as in the keys; it is cheap to add zeros there.
         out = F.scaled_dot_product_attention(q, k, F.pad(v, (0, max(channels - depth, 0))), scale=scale)[..., :depth]
     return out[:, 0].transpose(1, 2).unflatten(2, query.shape[-2:])
 
 
 def _by_blocks(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-    """Attend from some query pixels at a time.
+    """Attend from some query pixels at a time; keys are (N, 1, C, h' w').
 
     For values with more channels than keys, where the processor's fused kernel would need keys grown to that width
     and be slower than the plain way. Backward computes each block again, so that none is kept.
     """
-    rows = max(1, _BLOCK_ENTRIES // (k.shape[0] * k.shape[2]))
+    rows = max(1, _BLOCK_ENTRIES // (k.shape[0] * k.shape[3]))
     kept = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v))
     blocks = []
     for part in q.split(rows, dim=2):
@@ -58,7 +59,7 @@ def _by_blocks(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
 
 
 def _block(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-    return (q * scale @ k.transpose(2, 3)).softmax(dim=-1) @ v
+    return (q * scale @ k).softmax(dim=-1) @ v
 
 
 def _tokens(x: Tensor) -> Tensor:

@@ -15,12 +15,14 @@ if TYPE_CHECKING:
     from segatlas.weights.importers.source import Source
 
 SOURCES: dict[str, tuple[str, ...]] = {
-    "mmseg": ("fcn", "segformer"),
+    "mmseg": (
+        *("fcn", "pspnet", "deeplabv3", "deeplabv3plus", "ocrnet", "upernet", "semantic_fpn", "pointrend"),
+        *("nonlocal_net", "dnlnet", "gcnet", "isanet", "psanet"),
+        "segformer",
+    ),
     "nvlabs": ("segformer",),
     "hf": ("segformer", "segformer_before_5"),
-    "smp": ("unet",),
-    "mmseg": ("fcn", "pspnet", "deeplabv3", "deeplabv3plus", "ocrnet", "upernet", "semantic_fpn", "pointrend"),
-    "smp": ("deeplabv3plus",),
+    "smp": ("deeplabv3plus", "unet"),
 }
 """Library -> the files in its folder that end with a record `IMPORTER`, mostly called like the architecture."""
 

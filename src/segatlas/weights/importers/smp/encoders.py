@@ -1,5 +1,7 @@
-"""Encoders of segmentation-models-pytorch that are ours, under the same names below `encoder`: torchvision's for ResNet
-and MobileNetV2, the authors' for Mix Transformers."""
+"""Encoders of segmentation-models-pytorch that are ours, under the same names below `encoder`.
+
+They are torchvision's names for ResNet and MobileNetV2, and the authors' for Mix Transformers.
+"""
 
 from __future__ import annotations
 
