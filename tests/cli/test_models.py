@@ -92,14 +92,10 @@ def test_convert_writes_for_another_library_and_prints_json(tmp_path):
     file = write_checkpoint(tmp_path / "b0.pth", foreign_state("mmseg", small_network("mmseg")))
     result = run("convert", str(file), "--out", str(tmp_path / "b0"), "--arch", "segformer", "--json")
     line = json.loads(result.stdout.splitlines()[-1])
-    assert (line["kind"], line["library"], line["card"]["architecture"]) == (
-        "conversion",
-        "MMSegmentation",
-        "segformer",
-    )
+    assert (line["kind"], line["library"], line["card"]["architecture"]) == ("conversion", "mmseg", "segformer")
     result = run("convert", str(tmp_path / "b0"), "--out", str(tmp_path / "back.pth"), "--to", "mmseg", "--json")
     line = json.loads(result.stdout.splitlines()[-1])
-    assert (line["kind"], line["library"], line["file"]) == ("export", "MMSegmentation", str(tmp_path / "back.pth"))
+    assert (line["kind"], line["title"], line["file"]) == ("export", "MMSegmentation", str(tmp_path / "back.pth"))
     assert (tmp_path / "back.pth").is_file()
     assert (
         "written for MMSegmentation" in run("convert", str(tmp_path / "b0"), "--out", str(file), "--to", "mmseg").output

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -221,6 +222,27 @@ def test_settings_that_the_network_cannot_have_are_an_error_that_names_them(tmp_
     file, _ = checkpoint(tmp_path / "net.pth", meta={"cfg": CFG.replace("embed_dims=32", "num_heads=[1, 2, 4, 8]")})
     with pytest.raises(WeightsError, match=r"model\.backbone\.num_heads = \[1, 2, 4, 8\]"):
         sa.convert(file, tmp_path / "out")
+
+
+def test_what_only_settings_tell_is_read_from_them(tmp_path, monkeypatch):
+    """As the mask of a PSANet that is not square: the fingerprint fits, the rest needs settings."""
+    file, _ = checkpoint(tmp_path / "net.pth")
+    [own] = converting.importers("mmseg", "segformer")
+
+    def recognise(file):
+        fields = own.recognise(file)
+        if fields is not None and file.stated("model.backbone.type") is None:
+            raise WeightsError("must be told by a config")
+        return fields
+
+    def one(source=None, architecture=None):
+        return [dataclasses.replace(own, recognise=recognise)] if source == "mmseg" else []
+
+    monkeypatch.setattr(converting, "importers", one)
+    with pytest.raises(WeightsError, match="MMSegmentation: must be told by a config"):
+        convert_file(file, tmp_path / "out")
+    (tmp_path / "config.py").write_text(CFG)
+    assert convert_file(file, tmp_path / "out").settings_from == str(tmp_path / "config.py")
 
 
 def test_a_folder_of_hugging_face_is_read_with_its_configs(tmp_path):

@@ -90,7 +90,7 @@ def convert(
         if json_line:
             print_json_line({"kind": "export", "source": str(checkpoint), "to": to, **asdict(written)})
             return
-        print(f"{checkpoint}: {written.tensors} tensors written for {written.library}: {written.file}")
+        print(f"{checkpoint}: {written.tensors} tensors written for {written.title}: {written.file}")
         for note in written.notes:
             print(f"  {note}")
         return
@@ -113,7 +113,7 @@ def convert(
 
 def _print_conversion(done: Conversion) -> None:
     card = done.card
-    print(f"{done.file}: {card.architecture} of {done.library}, {done.tensors} tensors")
+    print(f"{done.file}: {card.architecture} of {done.title}, {done.tensors} tensors")
     config = ", ".join(f"{key}={value!r}" for key, value in card.config.items())
     classes = f"{len(card.classes)}: {', '.join(card.classes[:FEW_CLASSES])}"
     pairs = {"config": config, "classes": classes + (", ..." if len(card.classes) > FEW_CLASSES else "")}

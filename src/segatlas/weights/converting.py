@@ -67,13 +67,15 @@ class Found:
 class Conversion:
     """What `convert_file` did.
 
-    folder: the model folder. file: the weights file. library: whose weights they are. config: of our network.
-    notes: what was taken by default because neither the weights nor any settings tell it.
+    folder: the model folder. file: the weights file. library: a key of `SOURCES`, whose weights they are; title: what
+    people call it. card: as it was written. settings_from: where the library's own configuration was found, "" where
+    it was not. notes: what was taken by default because neither the weights nor any settings tell it.
     """
 
     folder: Path
     file: Path
     library: str
+    title: str
     card: Card
     settings_from: str
     tensors: int
@@ -82,10 +84,10 @@ class Conversion:
 
 @dataclass(frozen=True, kw_only=True)
 class Export:
-    """What `export_file` did: the file, the library it is for, and notes about what the file cannot tell."""
+    """What `export_file` did: the file, what people call the library, and notes about what the file cannot tell."""
 
     file: Path
-    library: str
+    title: str
     tensors: int
     notes: tuple[str, ...]
 
@@ -118,7 +120,7 @@ def convert(
             LOGGER.warning("%s: %s", written.file, note)
         return written.file
     done = convert_file(source, out, arch=arch, config=config)
-    LOGGER.info("%s: %s of %s", done.file, done.card.architecture, done.library)
+    LOGGER.info("%s: %s of %s", done.file, done.card.architecture, done.title)
     for note in done.notes:
         LOGGER.warning("%s: %s", done.file, note)
     return done.folder
@@ -145,7 +147,8 @@ def convert_file(
     return Conversion(
         folder=folder,
         file=path,
-        library=title,
+        library=found.source.name,
+        title=title,
         card=Card.read(folder),
         settings_from=found.settings_from,
         tensors=len(found.read.tensors),
@@ -180,7 +183,7 @@ def export_file(source: str | Path, out: str | Path, *, to: str) -> Export:
     untold = {name: value for name, value in untold.items() if name not in _TRAINING_ONLY}
     told = ", ".join(f"{name}={value!r}" for name, value in untold.items())
     notes = (f"the file cannot tell, see to it in the configuration of {library.title}: {told}",) if told else ()
-    return Export(file=out, library=library.title, tensors=len(theirs), notes=notes)
+    return Export(file=out, title=library.title, tensors=len(theirs), notes=notes)
 
 
 def tensors_of(library: str, architecture: str, config: Any, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -233,7 +236,7 @@ def find_importer(path: Path, *, arch: str | None = None, config: Path | None = 
     for library in SOURCES:
         source = load_source(library)
         try:
-            if not recognise(read.tensors, {}, arch=arch, source=library):
+            if not _may_fit(read.tensors, arch=arch, source=library):
                 continue
             settings = find_settings(source, path, read, config)
             fitting = recognise(read.tensors, settings.values, arch=arch, source=library)
@@ -279,6 +282,14 @@ def recognise(
     if faults and not found:
         raise faults[0]
     return found
+
+
+def _may_fit(tensors: Mapping[str, Tensor], *, arch: str | None, source: str) -> bool:
+    """Tell whether a fingerprint of a library fits; settings may be needed for the rest."""
+    try:
+        return bool(recognise(tensors, {}, arch=arch, source=source))
+    except SegAtlasError:
+        return True
 
 
 def rename_to_ours(importer: Importer, config: Any, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -12,9 +12,11 @@ import torch
 from fakes.golden import hollow
 
 from segatlas.models import ARCHITECTURES
+from segatlas.models.deeplabv3plus import SMP
 from segatlas.weights.building import build_empty, make_config
 from segatlas.weights.converting import recognise, rename_to_ours, rename_to_theirs
 from segatlas.weights.importers import SOURCES, importers, load_source
+from segatlas.weights.importers.foreign import ForeignWeights
 from segatlas.weights.importers.importer import Importer
 
 GOLDENS = {
@@ -31,10 +33,16 @@ VARIANTS: dict[tuple[str, str], tuple[dict[str, Any], ...]] = {
     ("nvlabs", "segformer"): tuple({"encoder": f"mit_b{size}"} for size in range(6)),
     ("hf", "segformer"): ({}, {"encoder": "mit_b2", "decoder_channels": 768}),
     ("hf", "segformer_before_5"): ({}, {"encoder": "mit_b5", "decoder_channels": 768}),
+    ("smp", "deeplabv3plus"): (
+        {**SMP, "encoder": "resnet34"},
+        {**SMP, "encoder": "mobilenet_v2", "encoder_options": {"dilate_every_block": True}},
+    ),
     ("smp", "unet"): tuple({"encoder": name} for name in ("resnet18", "resnet101", "mobilenet_v2", "mit_b1")),
 }
-"""(library, file) -> fields of configs to try; an importer that is not here is tried with the defaults. The configs of
-its goldens come besides."""
+"""(library, file) -> fields of configs to try; an importer that is not here is tried with `USUAL`. The configs of its
+goldens come besides."""
+
+USUAL: tuple[dict[str, Any], ...] = ({}, {"num_classes": 7, "in_channels": 4, "aux": True})
 
 
 def cases() -> list:
@@ -44,7 +52,7 @@ def cases() -> list:
         for name in names:
             importer = import_module(f"segatlas.weights.importers.{source}.{name}").IMPORTER
             own = [case for case in GOLDENS.get(source, []) if case["architecture"] == importer.architecture]
-            tried = [*VARIANTS.get((source, name), ({}, {"num_classes": 7})), *(dict(case["fields"]) for case in own)]
+            tried = [*VARIANTS.get((source, name), USUAL), *(dict(case["fields"]) for case in own)]
             for index, fields in enumerate(tried):
                 found.append(pytest.param(importer, {"num_classes": 5, **fields}, id=f"{source}-{name}-{index}"))
     return found
@@ -79,6 +87,14 @@ def test_a_file_is_recognised_by_its_own_importer_alone_and_gives_the_network_ba
     assert [one.importer for one in found] == [importer]
     _, expected = network(importer, dict(found[0].fields))
     assert shapes(expected) == shapes(ours)
+
+
+@each_case
+def test_the_order_of_the_tensors_in_a_file_does_not_matter(importer, fields):
+    config, ours = network(importer, fields)
+    theirs = rename_to_theirs(importer, config, ours)
+    ordered = {name: theirs[name] for name in sorted(theirs)}
+    assert importer.recognise(ForeignWeights(tensors=ordered)) == importer.recognise(ForeignWeights(tensors=theirs))
 
 
 def lays_out_differently(importer: Importer, fields: dict[str, Any]) -> bool:
