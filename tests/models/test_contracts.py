@@ -11,6 +11,7 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 from safetensors.torch import load, save
 
 from segatlas.models import ARCHITECTURES, load_architecture
+from segatlas.models.deeplabv3plus import SMP as DEEPLABV3PLUS_SMP
 from segatlas.structures import PointLogits, SemanticLogits
 
 K = 5
@@ -22,14 +23,12 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "unet-resnet18-short": ("unet", {"encoder": "resnet18", "decoder_channels": (16, 8, 8), "aux": True}),
     "unet-mobilenet_v2": ("unet", {"encoder": "mobilenet_v2", "decoder_channels": (8, 8, 8, 4, 4)}),
     "unet-mit_b0": ("unet", {"encoder": "mit_b0", "decoder_channels": (8, 8, 8, 4, 4)}),
+    "deeplabv3plus-smp": ("deeplabv3plus", {**DEEPLABV3PLUS_SMP, "encoder": "resnet18_w8", "channels": 8}),
+    "pspnet-mobilenet_v2_320": ("pspnet", {"encoder": "mobilenet_v2_320", "channels": 8}),
     "segformer-resnet18": ("segformer", {"encoder": "resnet18", "decoder_channels": 8, "aux": True}),
     "fcn-hrnet": (
         "fcn",
-        {
-            **load_architecture("fcn").variants["fcn_hr18_small"],
-            "encoder": "hrnet_w8_small",
-            "channels": 16,
-        },
+        {**load_architecture("fcn").variants["fcn_hr18"], "encoder": "hrnet_w8_small", "channels": 16},
     ),
     "ocrnet-resnet18": (
         "ocrnet",

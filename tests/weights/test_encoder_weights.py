@@ -131,10 +131,17 @@ def test_of_an_hrnets_file_all_that_makes_its_image_classifier_is_dropped(tmp_pa
     assert all(torch.equal(tensor, encoder.state_dict()[name]) for name, tensor in net.encoder.state_dict().items())
 
 
+TIMM_NAMES = {
+    "mobilenet_v2": "mobilenetv2_100",
+    "mobilenet_v2_320": "mobilenetv2_100",
+    "hrnet_w18_small": "hrnet_w18_small_v2",
+}
+
+
 def test_the_hub_table_is_what_timm_takes_by_default():
     timm = pytest.importorskip("timm")
     for name, repository in IMAGENET.items():
-        theirs = {"mobilenet_v2": "mobilenetv2_100", "hrnet_w18_small": "hrnet_w18_small_v2"}.get(name, name)
+        theirs = TIMM_NAMES.get(name, name)
         assert timm.get_pretrained_cfg(theirs).hf_hub_id == repository
 
 
@@ -143,6 +150,7 @@ def test_the_hub_table_is_what_timm_takes_by_default():
     [
         ("resnet18d", "resnet18d"),
         ("mobilenet_v2", "mobilenetv2_100"),
+        ("mobilenet_v2_320", "mobilenetv2_100"),
         ("convnext_atto", "convnext_atto"),
         ("efficientnet_lite0", "efficientnet_lite0"),
         ("vit_tiny_patch16_224", "vit_tiny_patch16_224"),
@@ -159,6 +167,8 @@ def test_a_file_of_timm_gives_timms_own_feature_maps(tmp_path, ours, theirs):
     dropped = load_encoder_weights(net, str(tmp_path / "w.pth"))
 
     assert any(name.startswith(("fc.", "classifier.", "head.")) for name in dropped)
+    if ours.startswith("mobilenet_v2"):
+        assert ("conv_head.weight" in dropped) == (ours == "mobilenet_v2_320")
     # the reference: timm's feature network filled from timm's whole network, by name of the layers
     flat = dict(whole.state_dict())
     names = {name.replace(".", "_", 1): name for name in flat} | {f"model.{name}": name for name in flat}

@@ -39,6 +39,8 @@ def recognise(file: ForeignWeights) -> Mapping[str, Any] | None:
 
 def _dilation(file: ForeignWeights) -> int:
     """Return the dilation of the head. WeightsError where that of the auxiliary head, if there is one, differs."""
+    if not file.settings:
+        return int(file.setting("model.decode_head.dilation", 1))
     dilation: int = file.stated("model.decode_head.dilation") or 1
     auxiliary = file.stated("model.auxiliary_head.dilation") or 1
     if file.has("auxiliary_head.convs.0") and auxiliary != dilation:

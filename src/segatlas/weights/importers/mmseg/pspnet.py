@@ -25,7 +25,7 @@ def recognise(file: ForeignWeights) -> Mapping[str, Any] | None:
         **encoder,
         **head_fields(file),
         "channels": file.shape("decode_head.bottleneck.conv.weight")[0],
-        "pool_scales": tuple(file.stated("model.decode_head.pool_scales") or (1, 2, 3, 6)),
+        "pool_scales": tuple(file.setting("model.decode_head.pool_scales", (1, 2, 3, 6))),
     }
 
 
