@@ -67,15 +67,11 @@ class GCNetConfig:
 
 def bottleneck(channels: int, inner: int) -> nn.Sequential:
     """Return the transform of a vector (N, D, 1, 1): through R channels, normalised, and back to D."""
-    layers = nn.Sequential(
-        nn.Conv2d(channels, inner, kernel_size=1),
-        nn.LayerNorm([inner, 1, 1]),
-        nn.ReLU(inplace=True),
-        nn.Conv2d(inner, channels, kernel_size=1),
-    )
-    init_weights(layers)
-    nn.init.zeros_(layers[-1].weight)  # a new block adds nothing
-    return layers
+    narrow, wide = nn.Conv2d(channels, inner, kernel_size=1), nn.Conv2d(inner, channels, kernel_size=1)
+    for conv in (narrow, wide):
+        init_weights(conv)
+    nn.init.zeros_(wide.weight)  # a new block adds nothing
+    return nn.Sequential(narrow, nn.LayerNorm([inner, 1, 1]), nn.ReLU(inplace=True), wide)
 
 
 class GlobalContextBlock(nn.Module):
