@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
+from fakes.foreign import foreign_state, small_network, write_checkpoint
 from typer.testing import CliRunner
 
 from segatlas.cli.main import app
@@ -69,6 +71,43 @@ def test_info_of_a_model_folder_shows_its_card(folder):
         assert part in result.output
     card = json.loads(run("info", str(folder), "--json").stdout.splitlines()[-1])["card"]
     assert card["classes"] == ["sky", "road"]
+
+
+def test_convert_says_what_it_recognised_and_what_it_took_by_default(tmp_path):
+    file = write_checkpoint(tmp_path / "b0.pth", foreign_state("nvlabs", small_network("nvlabs")))
+    result = run("convert", str(file), "--out", str(tmp_path / "b0"))
+    assert result.exit_code == 0, result.output
+    for part in (
+        "segformer of the authors' SegFormer",
+        "encoder='mit_b0'",
+        "taken by default",
+        "ImageNet",
+        "written: ",
+    ):
+        assert part in result.output
+    assert "segformer, 3 classes" in run("info", str(tmp_path / "b0")).output
+
+
+def test_convert_writes_for_another_library_and_prints_json(tmp_path):
+    file = write_checkpoint(tmp_path / "b0.pth", foreign_state("mmseg", small_network("mmseg")))
+    result = run("convert", str(file), "--out", str(tmp_path / "b0"), "--arch", "segformer", "--json")
+    line = json.loads(result.stdout.splitlines()[-1])
+    assert (line["kind"], line["library"], line["card"]["architecture"]) == ("conversion", "mmseg", "segformer")
+    result = run("convert", str(tmp_path / "b0"), "--out", str(tmp_path / "back.pth"), "--to", "mmseg", "--json")
+    line = json.loads(result.stdout.splitlines()[-1])
+    assert (line["kind"], line["title"], line["file"]) == ("export", "MMSegmentation", str(tmp_path / "back.pth"))
+    assert (tmp_path / "back.pth").is_file()
+    assert (
+        "written for MMSegmentation" in run("convert", str(tmp_path / "b0"), "--out", str(file), "--to", "mmseg").output
+    )
+
+
+def test_convert_of_something_else_exits_1_and_writes_nothing(tmp_path):
+    file = write_checkpoint(tmp_path / "other.pth", {"stem.weight": torch.zeros(3)})
+    result = run("convert", str(file), "--out", str(tmp_path / "out"))
+    assert result.exit_code == 1
+    assert "not recognised" in result.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_info_of_an_unknown_name_exits_2_with_the_nearest_one():

@@ -16,6 +16,7 @@ import torch
 from docs_blocks import ROOT, Block, find_blocks, find_commands, parse_command, run_block, run_command, small_train
 from fakes.camvid import write_camvid
 from fakes.folder import write_folder
+from fakes.foreign import foreign_state, small_network, write_checkpoint
 
 from segatlas.data.shapes import make_shapes
 from segatlas.recipe import Config
@@ -36,6 +37,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_pictures(root)
     make_shapes(root / "data" / "shapes", train=8, val=4, test=4, size=(32, 48))
     write_camvid(root / "data" / "camvid")
+    foreign = root / "segformer.b0.512x512.ade.160k.pth"
+    write_checkpoint(foreign, foreign_state("nvlabs", small_network("nvlabs")))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         train(Config.load(*small_train(["unet_shapes"])), quiet=True)

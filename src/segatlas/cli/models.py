@@ -1,4 +1,4 @@
-"""`segatlas models`: what can be built, and what a trained model is."""
+"""`segatlas models`: what can be built, what a trained model is, and weights of other libraries."""
 
 from __future__ import annotations
 
@@ -13,11 +13,15 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from segatlas.weights.card import Card
+    from segatlas.weights.converting import Conversion
     from segatlas.weights.describing import ModelFacts
 
-app = typer.Typer(no_args_is_help=True, help="List the networks, explain one of them or a trained model.")
+app = typer.Typer(
+    no_args_is_help=True, help="List the networks, explain one of them or a trained model, convert weights."
+)
 NO_TERMINAL_WIDTH = 160
 SHOWN_CLASSES = 40
+FEW_CLASSES = 5
 
 
 @app.command("list")
@@ -60,6 +64,68 @@ def info(
         _info_card(name, json_line=json_line)
     else:
         _info_architecture(name, json_line=json_line)
+
+
+@app.command()
+def convert(
+    checkpoint: Annotated[
+        Path, typer.Argument(metavar="CKPT", help="Weights file of another library; with --to: a model of ours.")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Folder to write; with --to: the file.")],
+    arch: Annotated[str | None, typer.Option("--arch", help="Architecture, where several fit the file.")] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="The library's own config.py or config.json, read and never run.")
+    ] = None,
+    to: Annotated[str, typer.Option("--to", help="Write our model for this library, e.g. mmseg.")] = "",
+    json_line: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Convert weights of another library to a model folder; with --to, a model of ours to theirs."""
+    from dataclasses import asdict
+
+    from segatlas.weights.converting import convert_file, export_file
+
+    if to:
+        written = export_file(checkpoint, out, to=to)
+        if json_line:
+            print_json_line({"kind": "export", "source": str(checkpoint), "to": to, **asdict(written)})
+            return
+        print(f"{checkpoint}: {written.tensors} tensors written for {written.title}: {written.file}")
+        for note in written.notes:
+            print(f"  {note}")
+        return
+    done = convert_file(checkpoint, out, arch=arch, config=config)
+    if json_line:
+        print_json_line(
+            {
+                "kind": "conversion",
+                "source": str(done.file),
+                "library": done.library,
+                "out": str(done.folder),
+                "settings": done.settings_from,
+                "notes": done.notes,
+                "card": done.card.to_dict(),
+            }
+        )
+        return
+    _print_conversion(done)
+
+
+def _print_conversion(done: Conversion) -> None:
+    card = done.card
+    print(f"{done.file}: {card.architecture} of {done.title}, {done.tensors} tensors")
+    config = ", ".join(f"{key}={value!r}" for key, value in card.config.items())
+    classes = f"{len(card.classes)}: {', '.join(card.classes[:FEW_CLASSES])}"
+    pairs = {"config": config, "classes": classes + (", ..." if len(card.classes) > FEW_CLASSES else "")}
+    all_pairs = {**pairs, "settings": done.settings_from or "none found"}
+    for key in ("mean", "std", "inference"):
+        all_pairs[key] = _card_pairs(card)[key]
+    _print_pairs(all_pairs)
+    if done.notes:
+        print("taken by default, please check (--config FILE tells):")
+        for note in done.notes:
+            print(f"  {note}")
+    print(f"written: {done.folder}")
 
 
 def _is_place(name: str) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -87,8 +88,15 @@ def soften_classifiers(net: nn.Module) -> None:
 
 def build_empty(architecture: Architecture, config: Any) -> nn.Module:
     """Build the network with shapes only: all tensors are on the meta device, and nothing is drawn."""
-    with torch.device("meta"), _NoDraw():
+    with shapes_only():
         return build_network(architecture, config)
+
+
+@contextmanager
+def shapes_only() -> Iterator[None]:
+    """Make modules built inside it hold shapes only, see `build_empty`."""
+    with torch.device("meta"), _NoDraw():
+        yield
 
 
 class _NoDraw(TorchFunctionMode):

@@ -34,7 +34,7 @@ def fetch_published(name: str, *, offline: bool = False, commercial_ok: bool = F
         UsageError: no such entry.
         WeightsError: refused, offline and not there, or the download failed.
     """
-    from segatlas.weights.converting import convert
+    from segatlas.weights.converting import convert_file
 
     entry = find_published(name)
     if (commercial_ok or _is_on("SEGATLAS_COMMERCIAL_OK")) and not entry.is_commercial:
@@ -42,7 +42,7 @@ def fetch_published(name: str, *, offline: bool = False, commercial_ok: bool = F
     folder = cache_folder("models") / f"{entry.file}-{entry.sha256}"
     if not (folder / CARD_FILE).is_file():
         file = _file(entry, offline=offline or _is_on("SEGATLAS_OFFLINE"))
-        convert(file, folder, arch=entry.architecture, licence=entry.licence, metric=_metric(entry))
+        convert_file(file, folder, arch=entry.architecture, licence=entry.licence, metric=_metric(entry))
         LOGGER.info("%s: kept in %s", entry.name, folder)
     LOGGER.info("%s: licence %s; trained on %s, whose terms apply too", entry.name, entry.licence, entry.dataset)
     return folder

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from segatlas.config.messages import unknown
 from segatlas.errors import UsageError, WeightsError
 from segatlas.models import load_architecture
+from segatlas.models.architecture import Architecture
 from segatlas.palette import default_palette
 from segatlas.weights.building import build_empty, build_network
 from segatlas.weights.card import CARD_FILE, WEIGHTS_FILE, Card, InputSpec, default_preprocessing
@@ -208,9 +209,27 @@ def assemble(card: Card, tensors: Mapping[str, Tensor], *, where: str) -> nn.Mod
         config: Any = validated(architecture.config, card.config)
     except (UsageError, FieldsError) as error:
         raise WeightsError(f"{where}: the card's network cannot be built\n{error}") from None
+    return filled(architecture, config, tensors, where=where, network=f"the {card.architecture} of its card")
+
+
+def filled(
+    architecture: Architecture, config: Any, tensors: Mapping[str, Tensor], *, where: str, network: str
+) -> nn.Module:
+    """Build a network around `tensors`, without drawing random weights first. Returned in eval mode.
+
+    Args:
+        architecture: the record.
+        config: its config dataclass.
+        tensors: the state dict; the network keeps them, not copies.
+        where: the file, named in errors.
+        network: what the network is, named in errors.
+
+    Raises:
+        WeightsError: tensors that do not fit.
+    """
     net = build_empty(architecture, config)
     expected = net.state_dict()
-    require_fit(expected, tensors, where=where, network=f"the {card.architecture} of its card")
+    require_fit(expected, tensors, where=where, network=network)
     if any(name not in expected for name, _ in net.named_buffers()):
         # buffers that are computed, not stored: they need a real network
         net = build_network(architecture, config)

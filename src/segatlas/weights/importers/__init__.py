@@ -7,10 +7,12 @@ imports the files of a library when they are needed. Each of them ends with its 
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from segatlas.weights.importers.importer import Importer
+    from segatlas.weights.importers.source import Source
 
 SOURCES: dict[str, tuple[str, ...]] = {
     "mmseg": (
@@ -26,21 +28,38 @@ SOURCES: dict[str, tuple[str, ...]] = {
         "pointrend",
         "psanet",
         "pspnet",
+        "segformer",
         "semantic_fpn",
         "stdc",
         "upernet",
     ),
     "torchvision": ("deeplabv3", "fcn", "lraspp"),
-    "smp": ("deeplabv3plus",),
+    "smp": ("deeplabv3plus", "unet"),
+    "hf": ("segformer", "segformer_before_5"),
+    "nvlabs": ("segformer",),
 }
-"""Library -> the architectures of which its weights can be read: the file names in its folder."""
+"""Library -> the files in its folder that end with a record `IMPORTER`, mostly called like the architecture."""
 
 
 def importers(source: str | None = None, architecture: str | None = None) -> list[Importer]:
     """Return the importers, of one library or of all, and for one architecture or all."""
-    return [
+    records: list[Importer] = [
         import_module(f"{__name__}.{library}.{name}").IMPORTER
         for library, names in SOURCES.items()
         for name in names
-        if source in (None, library) and architecture in (None, name)
+        if source in (None, library)
     ]
+    return [record for record in records if architecture in (None, record.architecture)]
+
+
+def load_source(library: str) -> Source:
+    """Return what is known of a library as a whole: the record `SOURCE` in the `source.py` of its folder.
+
+    A folder without that file is a library whose files hold tensors and nothing else.
+    """
+    if find_spec(f"{__name__}.{library}.source") is None:
+        from segatlas.weights.importers.source import Source
+
+        return Source(name=library, title=library)
+    record: Source = import_module(f"{__name__}.{library}.source").SOURCE
+    return record

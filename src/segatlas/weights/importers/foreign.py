@@ -9,6 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
+from segatlas.errors import WeightsError
+
 
 @dataclass(kw_only=True)
 class ForeignWeights:
@@ -28,7 +30,9 @@ class ForeignWeights:
         return all(any(key == name or key.startswith(f"{name}.") for key in self.tensors) for name in names)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Return the shape of a tensor."""
+        """Return the shape of a tensor; WeightsError where it is missing."""
+        if name not in self.tensors:
+            raise WeightsError(f"the tensor {name} is missing")
         return tuple(self.tensors[name].shape)
 
     def count(self, pattern: str) -> int:
@@ -44,9 +48,14 @@ class ForeignWeights:
         """
         value = self.stated(path)
         if value is None:
-            self.notes.append(f"{path} = {default!r} (published default; the weights do not tell)")
+            self.note(f"{path} = {default!r} (published default; the weights do not tell)")
             return default
         return value
+
+    def note(self, text: str) -> None:
+        """Add a note, once."""
+        if text not in self.notes:
+            self.notes.append(text)
 
     def stated(self, path: str) -> Any:
         """Return the value at a dotted path of the settings, None where it is not there."""

@@ -16,15 +16,16 @@ _NUMBER = re.compile(r"\\\{(\w+)\\\}")
 
 def to_ours(name: str, renames: Renames) -> str | None:
     """Return our name of their tensor `name`, or None where the table has none."""
-    return _apply(name, ((theirs, ours) for theirs, ours in renames))
+    return rename(name, renames)
 
 
 def to_theirs(name: str, renames: Renames) -> str | None:
     """Return their name of our tensor `name`, or None where the table has none."""
-    return _apply(name, ((ours, theirs) for theirs, ours in renames))
+    return rename(name, ((ours, theirs) for theirs, ours in renames))
 
 
-def _apply(name: str, pairs: Iterable[tuple[str, str]]) -> str | None:
+def rename(name: str, pairs: Iterable[tuple[str, str]]) -> str | None:
+    """Return `name` with its beginning replaced by the first pair (before, after) that fits, None where none does."""
     for before, after in pairs:
         match = _pattern(before).match(name)
         if match:

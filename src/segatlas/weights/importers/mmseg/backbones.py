@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-import torch
-
 from segatlas.encoders import ENCODERS, create_encoder
 from segatlas.errors import WeightsError
+from segatlas.weights.building import shapes_only
 from segatlas.weights.importers.foreign import ForeignWeights
 from segatlas.weights.importers.renames import Renames
 
@@ -51,7 +50,7 @@ def levels_used(fields: Mapping[str, Any], width: int) -> int:
         WeightsError: no number of them has.
     """
     options = {} if fields["output_stride"] is None else {"output_stride": fields["output_stride"]}
-    with torch.device("meta"):
+    with shapes_only():
         channels = create_encoder(fields["encoder"], **options, **fields["encoder_options"]).channels
     for levels in range(1, len(channels) + 1):
         if sum(channels[-levels:]) == width:
@@ -60,6 +59,9 @@ def levels_used(fields: Mapping[str, Any], width: int) -> int:
 
 
 def encoder_renames(encoder: str) -> Renames:
-    """Return the table of an encoder of ours. KeyError where MMSegmentation has no such backbone."""
-    module = ENCODERS[encoder]
-    return next(backbone.renames(encoder) for backbone in _backbones() if backbone.module == module)
+    """Return the table of an encoder of ours. WeightsError where MMSegmentation has no such backbone."""
+    module = ENCODERS.get(encoder)
+    found = next((backbone for backbone in _backbones() if backbone.module == module), None)
+    if found is None:
+        raise WeightsError(f"MMSegmentation has no backbone '{encoder}'")
+    return found.renames(encoder)

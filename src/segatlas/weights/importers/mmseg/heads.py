@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any
 
 from segatlas.weights.importers.foreign import ForeignWeights
@@ -12,6 +13,10 @@ CLASSIFIER: Renames = (("decode_head.conv_seg", "classifier"),)
 
 FCN_AUX: Renames = (("auxiliary_head.convs.0", "aux_head.conv"), ("auxiliary_head.conv_seg", "aux_head.classifier"))
 """The auxiliary FCN head of one 3x3 convolution, `segatlas.layers.fcn_head`."""
+
+
+_FIRST = ("stem.0", "conv1", "conv1.conv", "layers.0.0.projection")
+"""What the first convolution of a backbone is called; of others the first one in the file is taken."""
 
 
 def head_fields(file: ForeignWeights) -> Mapping[str, Any]:
@@ -28,5 +33,6 @@ def head_fields(file: ForeignWeights) -> Mapping[str, Any]:
 
 def picture_channels(file: ForeignWeights) -> int:
     """Return the channels of the picture: the input of the backbone's first convolution."""
-    first = next(name for name, tensor in file.tensors.items() if name.startswith("backbone.") and tensor.ndim == 4)
-    return file.shape(first)[1]
+    named = (f"backbone.{name}.weight" for name in _FIRST)
+    kernels = (name for name, tensor in file.tensors.items() if name.startswith("backbone.") and tensor.ndim == 4)
+    return file.shape(next(name for name in chain(named, kernels) if name in file.tensors))[1]
