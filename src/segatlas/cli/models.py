@@ -28,10 +28,14 @@ FEW_CLASSES = 5
 def list_(
     pattern: Annotated[str, typer.Argument(help="Shell pattern of names, e.g. '*former*'.")] = "*",
     task: Annotated[str | None, typer.Option("--task", help="semantic, instance or panoptic.")] = None,
+    published: Annotated[bool, typer.Option("--published", help="List published weights instead.")] = False,
     json_line: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """List architectures and their variants."""
+    """List architectures and their variants, or the published weights that can be loaded by name."""
+    if published:
+        _list_published(pattern, json_line=json_line)
+        return
     from segatlas.models import lookup
     from segatlas.weights.listing import list_models
 
@@ -53,14 +57,39 @@ def list_(
     _show(table)
 
 
+def _list_published(pattern: str, *, json_line: bool) -> None:
+    from dataclasses import asdict
+
+    from segatlas.weights.catalogue import list_published
+
+    entries = list_published(pattern)
+    if json_line:
+        print_json_line([asdict(entry) for entry in entries])
+        return
+    if not entries:
+        print(f"no published weights match '{pattern}'")
+        return
+    table = _table("Name", "Architecture", "Trained on", "mIoU %", "with scales and flips", "Licence")
+    for entry in entries:
+        best = "" if entry.miou_ms_flip is None else f"{entry.miou_ms_flip:.2f}"
+        table.add_row(entry.name, entry.architecture, entry.dataset, f"{entry.miou:.2f}", best, entry.licence)
+    _show(table)
+
+
 @app.command()
 def info(
-    name: Annotated[str, typer.Argument(help="Architecture, variant, run folder, model folder or .ckpt file.")],
+    name: Annotated[
+        str, typer.Argument(help="Architecture, variant, run folder, model folder, .ckpt file or published name.")
+    ],
     json_line: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Explain an architecture (fields, size, cost) or a trained model (its card)."""
-    if _is_place(name):
+    from segatlas.weights.catalogue import is_published
+
+    if is_published(name):
+        _info_published(name, json_line=json_line)
+    elif _is_place(name):
         _info_card(name, json_line=json_line)
     else:
         _info_architecture(name, json_line=json_line)
@@ -168,6 +197,19 @@ def _field_table(facts: ModelFacts) -> Table:
     for field in facts.fields:
         table.add_row(field.name, field.type, "required" if field.required else repr(field.default), field.meaning)
     return table
+
+
+def _info_published(name: str, *, json_line: bool) -> None:
+    from dataclasses import asdict
+
+    from segatlas.weights.catalogue import find_published
+
+    entry = find_published(name)
+    if json_line:
+        print_json_line({"kind": "published", **asdict(entry)})
+        return
+    print(f"{entry.name}: weights published by MMSegmentation")
+    _print_pairs({field: str(value) for field, value in asdict(entry).items() if field != "name"})
 
 
 def _info_card(name: str, *, json_line: bool) -> None:

@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from segatlas.cli.common import DebugOption, DeviceOption, JsonOption, QuietOption, human, print_json_line
+from segatlas.cli.common import (
+    CommercialOption,
+    DebugOption,
+    DeviceOption,
+    JsonOption,
+    OfflineOption,
+    QuietOption,
+    human,
+    print_json_line,
+)
 from segatlas.errors import UsageError
 
 if TYPE_CHECKING:
@@ -52,7 +61,7 @@ class Tally:
 
 
 def predict(
-    model: Annotated[str, typer.Argument(help="Run folder, model folder, checkpoint or hub id.")],
+    model: Annotated[str, typer.Argument(help="Run folder, model folder, checkpoint, published name or hub id.")],
     source: Annotated[list[str] | None, typer.Argument(help="Files, folders (with all below) and globs.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder for the results.")] = None,
     save: Annotated[str, typer.Option(help=f"What to write, of: {','.join(KINDS)}.")] = "mask,overlay",
@@ -68,6 +77,8 @@ def predict(
     precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
     mask_format: Annotated[str, typer.Option("--format", help=f"Codes in masks: {' or '.join(FORMATS)}.")] = "index",
     aux: Annotated[list[str] | None, typer.Option(metavar="NAME=PATH", help="A further input of the model.")] = None,
+    offline: OfflineOption = False,
+    commercial_ok: CommercialOption = False,
     json_line: JsonOption = False,
     quiet: QuietOption = False,
     debug: DebugOption = False,
@@ -83,7 +94,7 @@ def predict(
     kinds = ("mask",) if single else parse_kinds(save)
     targets = {job: _targets(job, kinds, out, output_file) for job in jobs}
     _check_targets(jobs, targets)
-    options = {"tta": tta, **_window_options(window, overlap)}
+    options = {"tta": tta, **_window_options(window, overlap), "offline": offline, "commercial_ok": commercial_ok}
     predictor = _load(model, device, precision, options)
     codes = _mask_codes(mask_format, predictor)
     if aux:

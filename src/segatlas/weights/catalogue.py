@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import cache
 from importlib.resources import files
@@ -15,6 +16,7 @@ from segatlas.config.messages import unknown
 from segatlas.errors import UsageError
 
 SOURCE = "MMSegmentation 1.2.2 model index"
+NON_COMMERCIAL = "NVIDIA Source Code License for SegFormer (non-commercial)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +62,11 @@ def list_published(pattern: str = "*") -> list[Published]:
 def is_published(name: str) -> bool:
     """Tell whether `name` is an entry's name or file."""
     return any(name in (entry.name, entry.file) for entry in published())
+
+
+def nearest_published(name: str) -> str:
+    """Return up to three names that look like `name`, joined by commas, or ""."""
+    return ", ".join(get_close_matches(name, [entry.name for entry in published()], n=3, cutoff=0.75))
 
 
 def find_published(name: str) -> Published:
