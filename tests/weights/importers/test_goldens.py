@@ -72,4 +72,4 @@ def test_logits_have_the_digest_of_the_librarys_own_network(source, case):
 
 
 def test_every_library_with_a_reference_has_a_golden():
-    assert {source for source, _ in GOLDENS.values()} >= {"mmseg", "hf", "smp"}
+    assert {source for source, _ in GOLDENS.values()} >= {"mmseg", "torchvision", "hf", "smp"}
