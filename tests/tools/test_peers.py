@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from peers import campaign, child, renames, rows
+from peers import campaign, child, rows
 from peers.campaign import Loads, lines_of
 from peers.loss import LOSSES, Supervised, both_ways, same_loss
 from peers.page import TITLES
@@ -183,32 +183,6 @@ def test_windows_are_known_by_where_they_lie():
     lefts = list(given.logits)
     windows = torch.cat([given.picture[..., left : left + given.crop] for left in lefts])
     assert torch.equal(logits_of(given, windows), torch.cat([given.logits[left] for left in lefts]))
-
-
-def test_stages_are_counted_from_one_and_matrices_are_joined():
-    weights = {
-        "segformer.stages.0.blocks.1.attention.k_proj.weight": torch.zeros(2, 2),
-        "segformer.stages.0.blocks.1.attention.v_proj.weight": torch.ones(2, 2),
-        "segformer.stages.3.layer_norm.bias": torch.ones(2),
-    }
-    net = torch.nn.Module()
-    net.state_dict = lambda: weights  # type: ignore[method-assign]
-    renamed = renames.from_hf_segformer(net)
-    assert sorted(renamed) == ["encoder.block1.1.attn.kv.weight", "encoder.norm4.bias"]
-    assert renamed["encoder.block1.1.attn.kv.weight"][:, 0].tolist() == [0, 0, 1, 1]
-
-
-def test_smps_unet_names_are_ours():
-    from segatlas.weights import create_model
-
-    ours = create_model("unet", encoder="resnet18", num_classes=3).state_dict()
-    foreign = {}
-    for name, value in ours.items():
-        parts = name.split(".")
-        if parts[0] == "decoder":
-            name = ".".join(["decoder.blocks", parts[1], parts[2], {"conv": "0", "bn": "1"}[parts[3]], *parts[4:]])
-        foreign[name.replace("classifier.", "segmentation_head.0.")] = value
-    assert set(renames.rename(foreign, renames.SMP_UNET)) == set(ours)
 
 
 def test_the_size_of_a_result_counts_all_tensors_and_arrays_in_it():

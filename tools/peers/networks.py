@@ -1,9 +1,4 @@
-"""Whole networks at 512 x 512: the same weights in a peer's network and in ours.
-
-mmseg's SegFormer head has a normalisation and a ReLU behind each projection, which the paper's has not, and neither has
-ours. So its head is built without the ReLU, and with that normalisation fixed in training: the same function then, and
-mmseg is spared a little work.
-"""
+"""Whole networks at 512 x 512: the same weights in a peer's network and in ours, by our own importers."""
 
 from __future__ import annotations
 
@@ -18,7 +13,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from peers import renames
 from peers.foreign import mmseg, peer_module, transformers
 from peers.material import CLASSES, HEIGHT, WIDTH, network_batch, street_labels
 from peers.rows import SEED, Call, Equality, NotHereError, Peer, Row, Target
@@ -49,6 +43,22 @@ def make_picture(small: bool) -> Picture:
     return Picture(image=network_batch(side), labels=labels[None])
 
 
+@torch.no_grad()
+def settle(net: nn.Module, seed: int) -> nn.Module:
+    """Give every batch norm seeded statistics, factors and shifts, as training would; return the network in eval."""
+    generator = torch.Generator().manual_seed(seed)
+    for part in net.modules():
+        if isinstance(part, nn.modules.batchnorm._BatchNorm):
+            assert part.running_mean is not None
+            assert part.running_var is not None
+            size = part.running_mean.shape
+            part.running_mean.copy_(0.1 * torch.randn(size, generator=generator))
+            part.running_var.copy_(0.5 + torch.rand(size, generator=generator))
+            part.weight.copy_(0.5 + torch.rand(size, generator=generator))
+            part.bias.copy_(0.1 * torch.randn(size, generator=generator))
+    return net.eval()
+
+
 # The peers' networks, with random weights and no random layers, so that a training step can be compared.
 
 
@@ -64,12 +74,12 @@ def hf_segformer(size: str) -> nn.Module:
         classifier_dropout_prob=0.0,
     )
     torch.manual_seed(SEED)
-    return renames.settle(module.SegformerForSemanticSegmentation(config), SEED)
+    return settle(module.SegformerForSemanticSegmentation(config), SEED)
 
 
 @cache
 def mm_segformer(size: str) -> nn.Module:
-    """Build mmseg's SegFormer, with projections as in the paper: see the top of this file."""
+    """Build mmseg's SegFormer."""
     facts = SIZES[size]
     mmseg("mmseg.models")
     registry = mmseg("mmseg.registry").MODELS
@@ -96,29 +106,19 @@ def mm_segformer(size: str) -> nn.Module:
                 "num_classes": CLASSES,
                 "dropout_ratio": 0.0,
                 "norm_cfg": {"type": "BN"},
-                "act_cfg": None,
                 "align_corners": False,
                 "loss_decode": {"type": "mmseg.CrossEntropyLoss"},
             },
         }
     )
-    renames.settle(net, SEED)
-    for projection in net.get_submodule("decode_head.convs").children():
-        keep_in_eval(projection.get_submodule("bn"))
-    return net
-
-
-def keep_in_eval(part: nn.Module) -> None:
-    """Let a batch norm keep its statistics in training too: only then is it one matrix with its convolution."""
-    part.eval()
-    part.train = lambda mode=True: part  # type: ignore[method-assign]
+    return settle(net, SEED)
 
 
 @cache
 def smp_network(kind: str, encoder: str) -> nn.Module:
     module = peer_module("segmentation_models_pytorch")
     torch.manual_seed(SEED)
-    return renames.settle(getattr(module, kind)(encoder, encoder_weights=None, classes=CLASSES), SEED)
+    return settle(getattr(module, kind)(encoder, encoder_weights=None, classes=CLASSES), SEED)
 
 
 def create(name: str, **fields: Any) -> nn.Module:
@@ -131,19 +131,6 @@ def create(name: str, **fields: Any) -> nn.Module:
         return create_model(name, num_classes=CLASSES, **fields).eval()
     except SegAtlasError as error:
         raise NotHereError(str(error)) from error
-
-
-@cache
-def our_segformer(size: str, like: str | None) -> nn.Module:
-    """Make our SegFormer with the weights of "transformers" or "mmseg", or random ones."""
-    net = create(f"segformer_{size}", drop_path=0.0, dropout=0.0)
-    if like == "transformers":
-        peer = hf_segformer(size)
-        return renames.take(net, peer, renames.from_hf_segformer(peer))
-    if like == "mmseg":
-        peer = mm_segformer(size)
-        return renames.take(net, peer, renames.from_mm_segformer(peer))
-    return net
 
 
 def hf_logits(net: nn.Module, image: Tensor) -> Tensor:
@@ -269,7 +256,7 @@ SEGFORMER_PEERS: dict[str, tuple[Callable[[str], nn.Module], Logits, float]] = {
 def segformer_row(size: str, name: str, *, train: bool) -> Row:
     make, logits, time = SEGFORMER_PEERS[name]
     side = partial(training, own=False) if train else inference
-    own = partial(our_segformer, size, name)
+    own = partial(imported_from, partial(make, size))
     return Row(
         key=f"segformer_{size}_{name}" + ("_train" if train else ""),
         group="segformer",
@@ -284,27 +271,29 @@ def segformer_row(size: str, name: str, *, train: bool) -> Row:
     )
 
 
-@cache
-def our_unet() -> nn.Module:
-    peer = smp_network("Unet", "resnet34")
-    return renames.take(create("unet", encoder="resnet34"), peer, renames.from_smp_unet(peer))
+def imported_from(make: Callable[[], nn.Module]) -> nn.Module:
+    """Return our network with the weights of the peer's that a function makes."""
+    return imported(make())
 
 
 @cache
-def our_deeplabv3plus() -> nn.Module:
-    return imported(smp_network("DeepLabV3Plus", "resnet50"))
-
-
 def imported(peer: nn.Module) -> nn.Module:
     """Return our network with a peer's weights, by our own importer; NotHereError where there is none."""
     import segatlas
+    from segatlas.layers.drop_path import DropPath
     from segatlas.weights import load_pretrained
 
     if not hasattr(segatlas, "convert"):
         raise NotHereError("this version of segatlas cannot convert the peer's weights")
     with tempfile.TemporaryDirectory(prefix="segatlas-peers-") as folder:
         torch.save(peer.state_dict(), f"{folder}/peer.pth")
-        return load_pretrained(segatlas.convert(f"{folder}/peer.pth", out=f"{folder}/ours"))[0]
+        net = load_pretrained(segatlas.convert(f"{folder}/peer.pth", out=f"{folder}/ours"))[0]
+    for part in net.modules():  # no random layers, so that a training step can be compared
+        if isinstance(part, DropPath):
+            part.rate = 0.0
+        elif isinstance(part, nn.Dropout | nn.Dropout2d):
+            part.p = 0.0
+    return net
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -316,7 +305,6 @@ class Pairing:
 
     title: str
     peer: str
-    ours: Callable[[], nn.Module]
     theirs: Callable[[], nn.Module]
     logits: Logits
     time: float
@@ -324,7 +312,7 @@ class Pairing:
 
     def predicting(self, precision: str, given: Picture) -> Call:
         """Return our side's call."""
-        return predicting(self.ours, precision, given, full_size=self.full_size)
+        return predicting(partial(imported_from, self.theirs), precision, given, full_size=self.full_size)
 
     def opposing(self, given: Picture) -> Call:
         """Return the peer's call: eager fp32."""
@@ -335,7 +323,6 @@ PAIRINGS: dict[str, Pairing] = {
     "unet_r34": Pairing(
         title="U-Net R34",
         peer="smp",
-        ours=our_unet,
         theirs=partial(smp_network, "Unet", "resnet34"),
         logits=plain_logits,
         time=2.6,
@@ -343,7 +330,6 @@ PAIRINGS: dict[str, Pairing] = {
     "deeplabv3plus_r50": Pairing(
         title="DeepLabV3+ R50",
         peer="smp",
-        ours=our_deeplabv3plus,
         theirs=partial(smp_network, "DeepLabV3Plus", "resnet50"),
         logits=plain_logits,
         time=1.6,
@@ -352,7 +338,6 @@ PAIRINGS: dict[str, Pairing] = {
     "segformer_b0": Pairing(
         title="SegFormer-B0",
         peer="transformers",
-        ours=partial(our_segformer, "b0", "transformers"),
         theirs=partial(hf_segformer, "b0"),
         logits=hf_logits,
         time=4.0,
