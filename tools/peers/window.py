@@ -67,19 +67,22 @@ class Said(nn.Module):
 
 
 def ours(given: Windows) -> Call:
-    """Return the Predictor's own way from a prepared picture to its class map."""
+    """Return the Predictor's own way from a picture to its class map; normalising windows is in its time."""
     from segatlas.inference import Predictor
     from segatlas.weights import create_model
+    from segatlas.weights.card import Preprocessing
     from segatlas.weights.saving import make_card
 
     card = make_card(
-        create_model("unet", num_classes=CLASSES, width=4), classes=[f"class {index}" for index in range(CLASSES)]
+        create_model("unet", num_classes=CLASSES, width=4),
+        classes=[f"class {index}" for index in range(CLASSES)],
+        preprocessing=Preprocessing(mean=(0.0,) * 3, std=(1.0,) * 3, max_value=1.0),  # the windows keep their marks
     )
     overlap = 1 - given.step / given.crop
     predictor = Predictor(Said(given), card, device="cpu", window=given.crop, overlap=overlap)
-    size = (given.picture.shape[-2], given.picture.shape[-1])
     predictor.output(torch.zeros(1, 3, SMALL, SMALL))  # makes what a Predictor makes at its first picture
-    return torch.inference_mode()(lambda: predictor._maps(given.picture, size, False)[0])
+    picture = given.picture[0].permute(1, 2, 0).contiguous().numpy()
+    return lambda: torch.from_numpy(predictor.predict(picture).semantic).unsqueeze(0)
 
 
 def mmseg_own(given: Windows) -> Call:
