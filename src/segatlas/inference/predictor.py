@@ -300,11 +300,11 @@ class Predictor:
 
     def _forward(self, images: Tensor) -> SemanticLogits:
         """Run the fast form of the network; logits come back as float32."""
+        network = self._network()
         if self.precision == "bf16":
             images = images.to(torch.bfloat16, memory_format=torch.channels_last)
-        elif self.device.type == "cpu":
-            images = images.contiguous(memory_format=torch.channels_last)
-        network = self._network()
+        elif self.device.type == "cpu" and network is not self.model:
+            images = images.contiguous(memory_format=torch.channels_last)  # the plain network keeps its order of sums
         with self._autocast():
             output: SemanticLogits = network(images)
         return output._replace(logits=output.logits.float())
