@@ -8,6 +8,8 @@ import torch
 
 from segatlas.encoders import create_encoder
 from segatlas.encoders.resnest import SplitAttention
+from segatlas.inference.fast_form import fast_form
+from segatlas.weights.building import build_network, make_config
 
 
 def test_without_dilation_the_numbers_are_timms():
@@ -45,3 +47,8 @@ def test_at_stride_8_the_last_layers_dilate_and_do_not_average():
     assert encoder.strides == (2, 4, 8, 8, 8)
     assert encoder.layer4[0].average is None
     assert encoder.layer4[1].conv2.conv.dilation == (4, 4)
+
+
+def test_in_fp32_its_predictions_keep_the_published_order_of_operations():
+    net = build_network(*make_config("fcn", {"num_classes": 3, "encoder": "resnest50", "channels": 8})).eval()
+    assert fast_form(net, 3) is net

@@ -32,7 +32,13 @@ STEM_WIDTHS = {"resnest50": 64}
 
 
 class SplitAttention(nn.Module):
-    """A grouped 3x3 convolution to R maps, and their sum weighted by a softmax over them, one weight a channel."""
+    """A grouped 3x3 convolution to R maps, and their sum weighted by a softmax over them, one weight a channel.
+
+    A stack of these can magnify rounding ten-thousandfold (it does with random weights), so in fp32 the order of
+    operations is kept as published: `keeps_order` is what `segatlas.inference.fast_form` looks at.
+    """
+
+    keeps_order = True
 
     def __init__(self, channels: int, *, dilation: int):
         super().__init__()

@@ -56,8 +56,10 @@ def fast_form(net: nn.Module, in_channels: int, precision: str = "fp32") -> nn.M
         precision: "bf16" stores weights in bfloat16; call the result under autocast.
 
     Returns:
-        The fast form, or `net` where no fast form gives its numbers (a warning says so).
+        The fast form; or `net` where no fast form gives its numbers, or in fp32 where a module `keeps_order`.
     """
+    if precision == "fp32" and any(getattr(module, "keeps_order", False) for module in net.modules()):
+        return net
     first = next(net.parameters(), torch.empty(0))
     device, dtype = first.device, first.dtype
     trial = torch.randn(1, in_channels, *TRIAL_SIZE, generator=torch.Generator().manual_seed(0))
