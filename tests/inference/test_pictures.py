@@ -6,7 +6,8 @@ import torch
 from PIL import Image
 
 from segatlas.errors import DataError
-from segatlas.inference.pictures import prepare
+from segatlas.inference.pictures import Inputs, ScaledInputs, prepare
+from segatlas.inference.tta import View
 from segatlas.weights.card import Card, InputSpec, Preprocessing
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 9, 3)).astype(np.uint8)
@@ -135,3 +136,25 @@ def test_a_truncated_file_is_named(tmp_path):
     path.write_bytes(buffer.getvalue()[:-200])
     with pytest.raises(DataError, match=r"broken\.jpg"):
         prepare(path, card())
+
+
+def test_a_window_of_a_batch_is_that_part_of_its_pixels_and_makes_no_more():
+    rules = card(mean=(0.1, 0.2, 0.3), std=(0.5, 0.25, 2.0))
+    pictures = [prepare(RGB, rules), prepare(RGB[::-1].copy(), rules)]
+    inputs = Inputs(pictures, torch.device("cpu"))
+    part = inputs.part(1, 2, 4, 5)
+    assert all("pixels" not in vars(picture) for picture in pictures)
+    assert inputs.size == (6, 9)
+    assert torch.equal(part, inputs.whole()[..., 1:5, 2:7])
+
+
+@pytest.mark.parametrize("scale", [0.3, 0.75, 1.0, 1.7, 4.0])
+def test_windows_of_a_scaled_batch_are_those_of_the_resized_whole(scale):
+    inputs = Inputs([prepare(RGB, card())], torch.device("cpu"))
+    scaled = ScaledInputs(inputs, scale)
+    wanted = View(scale=scale).apply(inputs.whole())
+    height, width = scaled.size
+    assert scaled.size == tuple(wanted.shape[-2:])
+    for top, left, bottom, right in [(0, 0, height, width), (0, width // 2, 1, width), (height - 1, 0, height, 2)]:
+        part = scaled.part(top, left, bottom - top, right - left)
+        torch.testing.assert_close(part, wanted[..., top:bottom, left:right], atol=1e-6, rtol=1e-5)

@@ -1,5 +1,6 @@
 import threading
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -7,9 +8,11 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
+from segatlas.data.transforms.color import normalise
 from segatlas.errors import DataError, TaskError, UsageError
 from segatlas.inference import Predictor, parse_views
 from segatlas.inference.predictor import processor_has_bf16, resolve_precision
+from segatlas.inference.tta import mean_of_views
 from segatlas.structures import Resample, SemanticLogits
 from segatlas.weights.card import Card, InferenceMode, InputSpec, Preprocessing
 
@@ -256,6 +259,65 @@ def test_windows_with_a_resize_and_with_tta_keep_the_picture_s_size():
     assert result.semantic.shape == result.confidence.shape == (13, 22)
 
 
+@pytest.mark.parametrize("tta", ["flips,turns", "scales:0.5,1.5,flips"])
+@pytest.mark.parametrize("resize", [None, "39x50"])
+def test_windows_and_views_together_are_the_mean_over_views_of_the_mean_over_windows(tta, resize):
+    net, image = make_net(), picture(30, 41)
+    inputs = normalised(image if resize is None else cv2.resize(image, (50, 39)))
+    total = 0
+    for view in parse_views(tta):
+        seen = view.apply(inputs)
+        logits = F.interpolate(window_mean(net, seen, (12, 16), (12, 16)), view.sees((30, 41)), mode="bilinear")
+        total = total + view.undo(logits).softmax(1)
+    wanted = (total / len(parse_views(tta)))[0]
+    card = make_card(inference=InferenceMode(mode="slide", crop=(12, 16), stride=(12, 16)), resize=resize)
+    result = predictor(net, card, tta=tta).predict(image, confidence=True)
+    assert (torch.from_numpy(result.semantic).long() == wanted.argmax(0)).float().mean() > 0.999
+    assert np.allclose(result.confidence, wanted.amax(0), atol=1e-4)
+
+
+def test_views_of_a_network_at_full_size_give_the_same_as_when_they_are_all_held(monkeypatch):
+    class Full(Net):
+        def forward(self, x):
+            return SemanticLogits(F.conv2d(x, self.conv.weight, self.conv.bias, padding=2), tuple(x.shape[-2:]))
+
+    torch.manual_seed(0)
+    net, kept = Full(), []
+    module = "segatlas.inference.predictor.mean_of_views"
+    monkeypatch.setattr(module, lambda *args, held: kept.append(held) or mean_of_views(*args, held=held))
+    result = predictor(net, tta="flips").predict(picture(), confidence=True)
+    images = normalised(picture())
+    with torch.no_grad():
+        views = [net.eval()(images).logits.softmax(1), net(images.flip(-1)).logits.flip(-1).softmax(1)]
+    wanted = (views[0] + views[1])[0] / 2
+    assert kept == [False]
+    assert (torch.from_numpy(result.semantic).long() == wanted.argmax(0)).float().mean() > 0.999
+    assert np.allclose(result.confidence, wanted.amax(0), atol=1e-5)
+    predictor(tta="flips").predict(picture())
+    assert kept == [False, True]
+
+
+def test_window_batch_sets_the_windows_of_a_pass_and_changes_no_label():
+    net, image = make_net(), picture(16, 40)
+    wanted = predictor(net, window=8, overlap=0.0, window_batch=1).predict(image).semantic
+    net.batches.clear()
+    result = predictor(net, window=8, overlap=0.0, window_batch=3).predict(image).semantic
+    assert np.array_equal(result, wanted)
+    assert sorted({shape[0] for shape in net.batches} - {1}) == [2, 3]
+
+
+def test_a_picture_predicted_by_windows_is_never_normalised_whole(monkeypatch):
+    sizes = []
+    module = "segatlas.inference.pictures.normalise"
+    monkeypatch.setattr(module, lambda image, *rest: sizes.append(image.shape[:2]) or normalise(image, *rest))
+    ours = predictor(window=12)
+    ours.predict(picture(40, 50))
+    list(ours.predict_iter([picture(40, 50)]))
+    predictor(window=12, tta="scales:0.5,1").predict(picture(40, 50))
+    assert len(sizes) > 20
+    assert max(height * width for height, width in sizes) <= 26 * 26
+
+
 def test_bf16_runs_close_to_fp32_and_scores_stay_exact():
     images = normalised(picture(16, 16))
     exact, mixed = predictor(), predictor(precision="bf16")
@@ -351,6 +413,7 @@ def test_running_out_of_memory_names_the_picture_and_the_way_out(tmp_path):
         ({"device": "cuda:97"}, "CUDA devices"),
         ({"tta": "mirror"}, "not known"),
         ({"window": 0}, "at least 1 pixel"),
+        ({"window": 8, "window_batch": 0}, "window_batch: got 0"),
     ],
 )
 def test_wrong_options_are_named(options, message):

@@ -1,6 +1,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from fakes.largest import Largest
 
 from segatlas.errors import UsageError
 from segatlas.inference.sliding import (
@@ -166,6 +167,16 @@ def test_windows_of_a_turned_view_lie_where_they_would_on_the_turned_picture(vie
     wanted = view.undo(slow_mean(seen, network, windows.crop, windows.stride))
     rows = WindowRows(pictures, windows, network, (23, 30), view=view)
     assert torch.allclose(torch.cat([rows.rows(y, min(y + 6, 23)) for y in range(0, 23, 6)], 2), wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("confidence", [False, True])
+def test_no_array_is_near_the_size_of_the_full_logits(confidence):
+    pictures, network = Pictures(1, 384, 768), Network(classes=24)
+    with Largest(pictures.images) as watch:
+        slide_class_map(
+            pictures, Windows(crop=(64, 64), stride=(48, 48)), network, (384, 768), confidence=confidence, batch=1
+        )
+    assert watch.bytes <= 4 * 384 * 768  # the mean logits would be 24 times that
 
 
 def test_no_more_than_the_windows_that_reach_the_current_rows_are_held():

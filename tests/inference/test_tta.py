@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from segatlas.errors import UsageError
-from segatlas.inference.tta import View, parse_views
+from segatlas.inference.tta import View, mean_of_views, parse_views
 
 ALL_POSES = [View(turns=turns, flip=flip) for turns in range(4) for flip in (False, True)]
 
@@ -63,3 +63,32 @@ def test_a_scaled_view_has_at_least_one_pixel_a_side():
 def test_a_word_that_is_not_known_is_named(words):
     with pytest.raises(UsageError, match="test-time augmentation"):
         parse_views(words)
+
+
+@pytest.mark.parametrize("view", ALL_POSES)
+def test_pose_says_how_a_map_becomes_upright(view):
+    seen = view.apply(torch.arange(2 * 3 * 4 * 5.0).view(2, 3, 4, 5))
+    swapped, reversed_rows, reversed_columns = view.pose()
+    upright = seen.transpose(-1, -2) if swapped else seen
+    upright = upright.flip(-2) if reversed_rows else upright
+    upright = upright.flip(-1) if reversed_columns else upright
+    assert torch.equal(upright, view.undo(seen))
+
+
+class Whole:
+    """Logits at hand, given out by rows."""
+
+    def __init__(self, logits):
+        self.logits = logits
+
+    def rows(self, first, last):
+        return self.logits[:, :, first:last]
+
+
+@pytest.mark.parametrize("held", [True, False])
+@pytest.mark.parametrize("step", [1, 3, 100])
+def test_mean_of_views_is_that_of_their_softmax_held_or_not(held, step):
+    logits = torch.randn(3, 2, 4, 7, 5, generator=torch.Generator().manual_seed(0))
+    bands = list(mean_of_views((Whole(one) for one in logits), 3, 7, step, held=held))
+    assert max(band.shape[2] for band in bands) <= step
+    torch.testing.assert_close(torch.cat(bands, 2), logits.softmax(2).mean(0))

@@ -4,6 +4,7 @@ from importlib import import_module
 
 import pytest
 import torch
+from fakes.largest import Largest
 from torch.nn.functional import interpolate, one_hot
 
 from segatlas import ops
@@ -80,6 +81,17 @@ def test_number_of_threads_does_not_matter(threads):
         assert torch.equal(ops.class_map(logits, (300, 300)).long(), slow(logits, (300, 300)))
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_no_array_is_larger_than_the_result(layout):
+    logits = noise((1, 19, 64, 128)).to(memory_format=layout)
+    with Largest(logits) as watch:
+        ops.class_map(logits, (768, 1536))
+    assert watch.bytes <= 768 * 1536  # the full-size logits would be 76 times that
+    with Largest(logits) as watch:
+        ops.class_map_with_confidence(logits, (768, 1536))
+    assert watch.bytes <= 4 * 768 * 1536
 
 
 def test_differs_in_at_most_a_millionth_of_a_large_noise_map():

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from fakes.largest import Largest
 from torch.nn.functional import cross_entropy, interpolate
 
 from segatlas.errors import UsageError
@@ -85,6 +86,33 @@ def test_float32_is_as_close_as_promised():
         value=1e-6,
         gradient=1e-5,
     )
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        upsampled_cross_entropy,
+        upsampled_ohem,
+        lambda x, y: upsampled_ohem(x, y, threshold=0.0),
+        lambda x, y: torch.stack(upsampled_overlap(x, y)).sum(),
+        lambda x, y: upsampled_log_likelihood(x, y).sum(),
+    ],
+)
+def test_no_array_is_larger_than_the_logits(loss):
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn((1, 24, 64, 64), generator=generator).requires_grad_()
+    labels = torch.randint(0, 24, (1, 256, 256), generator=generator).byte()
+    with Largest(logits, labels) as watch:
+        loss(logits, labels).backward()
+    assert watch.bytes <= 4 * logits.numel()  # the full-size logits would be 16 times that
+
+
+@pytest.mark.parametrize("loss", [upsampled_cross_entropy, upsampled_ohem])
+def test_labels_are_left_as_they_are(loss):
+    logits, labels = make((7, 5), (23, 31))
+    given = labels.byte()
+    loss(logits, given)
+    assert torch.equal(given, labels.byte())
 
 
 @pytest.mark.parametrize("loss", [upsampled_cross_entropy, upsampled_ohem])

@@ -4,6 +4,7 @@ from importlib import import_module
 
 import pytest
 import torch
+from fakes.largest import Largest
 from torch.nn.functional import interpolate
 
 from segatlas.ops import upsampled_lovasz
@@ -83,6 +84,22 @@ def test_logits_of_any_magnitude_are_safe():
 def test_gradient_is_that_of_finite_differences():
     logits, labels = make((3, 3), (7, 9))
     assert torch.autograd.gradcheck(lambda x: upsampled_lovasz(x, labels), logits)
+
+
+def test_no_array_is_larger_than_a_sorting_key_per_pixel():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn((1, 24, 32, 64), generator=generator).requires_grad_()
+    labels = torch.randint(0, 24, (1, 256, 512), generator=generator).byte()
+    with Largest(logits, labels) as watch:
+        upsampled_lovasz(logits, labels).backward()
+    assert watch.bytes <= 8 * labels.numel()  # the full-size probabilities would be 12 times that
+
+
+def test_a_factor_from_outside_scales_the_gradient():
+    logits, labels = make((7, 5), (23, 31))
+    _, once = value_and_gradient(lambda x: upsampled_lovasz(x, labels), logits)
+    _, thrice = value_and_gradient(lambda x: 3 * upsampled_lovasz(x, labels), logits)
+    torch.testing.assert_close(thrice, 3 * once)
 
 
 def test_many_pieces_join_to_one_order(monkeypatch):

@@ -271,8 +271,8 @@ class Predictor:
         if isinstance(first, Tile):
             held = len(self._views) * logits[0, 0].numel() <= size[0] * size[1]
         bands = mean_of_views(chain([first], views), len(self._views), size[0], band_rows(logits, size[1]), held=held)
-        best = [(best_of(band), band.amax(dim=1) if confidence else None) for band in bands]
-        labels = torch.cat([_as_labels(indices, len(self.card.classes)) for indices, _ in best], dim=1)
+        best = [(best_of(band).cpu(), band.amax(dim=1).cpu() if confidence else None) for band in bands]
+        labels = torch.cat([classes for classes, _ in best], dim=1)
         return labels, torch.cat([sure for _, sure in best if sure is not None], dim=1) if confidence else None
 
     def _view_rows(self, inputs: Inputs, view: View, size: tuple[int, int]) -> Tile | WindowRows:
@@ -378,10 +378,6 @@ def _raised(output: SemanticLogits, covered: tuple[int, int], size: tuple[int, i
     """Raise logits from their stride to `size`; `covered` is the part of the canvas that is picture, not padding."""
     mode, align_corners = output.resample
     return raise_logits(output.logits, size, canvas=output.canvas, crop=covered, align_corners=align_corners, mode=mode)
-
-
-def _as_labels(indices: Tensor, num_classes: int) -> Tensor:
-    return indices.to(torch.uint8 if num_classes <= 255 else torch.int32)
 
 
 def _report(picture: PictureLike, error: Exception, on_error: OnError | None) -> None:

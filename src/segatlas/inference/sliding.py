@@ -1,15 +1,17 @@
 """Large pictures by overlapping windows.
 
 Every window's logits are raised to the window's size; a pixel's logits are the mean over the windows that cover it.
-`slide` does this as it is said, and holds everything. Everything else keeps the windows' logits at the network's own
-stride, for one row of windows at a time, and makes of them what is wanted, band by band: labels by `slide_class_map`,
-logits at the result's size by `WindowRows`.
+`slide` does this as it is said, and holds everything. Everything else keeps logits at the network's own stride, and
+only while they are needed. Labels in the input's size are made region by region, as soon as the last window over a
+region has run; of a window that is done, only the rows that the next row of windows overlaps are kept. `WindowRows`
+gives logits at any size by rows, for resized results and test-time augmentation; it holds the rows of windows that
+reach these.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Protocol
 
@@ -21,7 +23,7 @@ from segatlas.inference.tta import UPRIGHT, View
 from segatlas.ops import window_starts
 from segatlas.ops.raising import raise_rows, resample
 from segatlas.ops.sampling import Axis, make_axis
-from segatlas.ops.summed_map import Raise, band_rows, best_of, summed_class_map
+from segatlas.ops.summed_map import Raise, band_rows, labels_of, summed_class_map
 from segatlas.structures import SemanticLogits
 from segatlas.weights.card import InferenceMode
 
@@ -134,16 +136,13 @@ def slide_class_map(
     Returns:
         (N, H, W) uint8 (int32 above 255 classes) and (N, H, W) float32 or None, on the processor.
     """
-    rows = WindowRows(inputs, windows, network, size, batch=batch)
-    if size == inputs.size and not confidence:
-        return _labels_by_regions(rows), None
-    maps, sure = [], []
-    for logits in rows.bands():
-        best = best_of(logits)
-        maps.append(best.to(torch.uint8 if logits.shape[1] <= 255 else torch.int32).cpu())
-        if confidence:
-            top = logits.gather(1, best.long().unsqueeze(1)).squeeze(1)
-            sure.append((top - logits.logsumexp(dim=1)).exp().cpu())
+    if size == inputs.size:
+        return _maps_by_regions(inputs, windows, network, confidence=confidence, batch=batch)
+    parts = [
+        labels_of(logits, confidence=confidence)
+        for logits in WindowRows(inputs, windows, network, size, batch=batch).bands()
+    ]
+    maps, sure = zip(*parts, strict=True)
     return torch.cat(maps, dim=1), torch.cat(sure, dim=1) if confidence else None
 
 
@@ -249,32 +248,8 @@ class WindowRows:
         """Forget windows above input row `first`, and run those that reach above row `last`."""
         self.tiles = [tile for tile in self.tiles if tile.top + self.side[0] > first]
         while self._coming and self._coming[0] < last:
-            self._run(self._coming.pop(0))
-
-    def _run(self, top: int) -> None:
-        """Run one row of windows."""
-        high, wide = self.side
-        lefts, batch = list(self.lefts), self.batch
-        while lefts:
-            parts = [self.view.pose_only().apply(self.inputs.part(top, lefts[0], high, wide))]
-            if batch is None:
-                limit = BATCH_PIXELS if parts[0].device.type == "cpu" else DEVICE_BATCH_PIXELS
-                batch = max(1, limit // (len(parts[0]) * high * wide))
-            parts += [self.view.pose_only().apply(self.inputs.part(top, x, high, wide)) for x in lefts[1:batch]]
-            output = self.network(torch.cat(parts) if len(parts) > 1 else parts[0])
-            covered = (parts[0].shape[-2], parts[0].shape[-1])
-            for left, logits in zip(lefts[:batch], output.logits.split(len(parts[0])), strict=True):
-                self.tiles.append(
-                    Tile(
-                        output=output._replace(logits=logits, aux={}),
-                        size=self.side,
-                        covered=covered,
-                        view=self.view,
-                        top=top,
-                        left=left,
-                    )
-                )
-            lefts = lefts[batch:]
+            top = self._coming.pop(0)
+            self.tiles += _run_row(self.inputs, self.network, top, self.lefts, self.side, self.batch, self.view)
 
     def _mean(self, first: int, last: int) -> Tensor:
         """Return mean logits of input rows first..last - 1."""
@@ -292,33 +267,111 @@ class WindowRows:
         return total.div_(hits)
 
 
-def _labels_by_regions(rows: WindowRows) -> Tensor:
-    """Return the class map (N, H, W) of the sum of the windows, region by region of one set of windows each.
+@dataclass(frozen=True, kw_only=True)
+class _Part:
+    """What is still needed of a window: pixels top..bottom - 1, left..right - 1, and the logits under them."""
 
-    The mean has the same best class as the sum.
-    """
-    height, width = rows.size
-    row_cuts, column_cuts = _cuts(rows.tops, rows.side[0]), _cuts(rows.lefts, rows.side[1])
+    logits: Tensor
+    rows: Axis
+    columns: Axis
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+    @classmethod
+    def of(cls, tile: Tile) -> _Part:
+        rows, columns = tile.axes()
+        return cls(
+            logits=tile.output.logits,
+            rows=rows,
+            columns=columns,
+            top=tile.top,
+            bottom=tile.top + tile.size[0],
+            left=tile.left,
+            right=tile.left + tile.size[1],
+        )
+
+    def below(self, row: int) -> _Part:
+        """Return a copy of the part from `row` on, so that the rest can be forgotten."""
+        rows = self.rows.part(row - self.top, self.bottom - self.top)
+        first, last = rows.reach()
+        return replace(self, logits=self.logits[:, :, first:last].clone(), rows=rows.over(first, last), top=row)
+
+    def covers(self, top: int, left: int) -> bool:
+        return self.top <= top < self.bottom and self.left <= left < self.right
+
+    def over(self, top: int, bottom: int, left: int, right: int) -> Raise:
+        return Raise(
+            logits=self.logits,
+            rows=self.rows.part(top - self.top, bottom - self.top),
+            columns=self.columns.part(left - self.left, right - self.left),
+        )
+
+
+def _maps_by_regions(
+    inputs: Pixels, windows: Windows, network: Network, *, confidence: bool, batch: int | None
+) -> tuple[Tensor, Tensor | None]:
+    """Return class map and confidence in the inputs' size, see `slide_class_map`."""
+    height, width = inputs.size
+    tops, lefts, side = _upright_grid(inputs.size, windows, UPRIGHT)
     result: Tensor | None = None
-    for top, bottom in pairwise(row_cuts):
-        rows.advance(top, bottom)
-        tiles = [(tile, *tile.axes()) for tile in rows.tiles if tile.top <= top and bottom <= tile.top + rows.side[0]]
-        if result is None:
-            count, classes = tiles[0][0].output.logits.shape[:2]
-            result = torch.empty(count, height, width, dtype=torch.uint8 if classes <= 255 else torch.int32)
-        for left, right in pairwise(column_cuts):
-            raises = [
-                Raise(
-                    logits=tile.output.logits,
-                    rows=down.part(top - tile.top, bottom - tile.top),
-                    columns=across.part(left - tile.left, right - tile.left),
-                )
-                for tile, down, across in tiles
-                if tile.left <= left and right <= tile.left + rows.side[1]
-            ]
-            summed_class_map(raises, result[:, top:bottom, left:right])
+    sure: Tensor | None = None
+    parts: list[_Part] = []
+    for top, bottom in pairwise([*tops, height]):
+        done = 0  # columns of the rows top..bottom - 1 that are finished
+        for tile, right in zip(_run_row(inputs, network, top, lefts, side, batch), [*lefts[1:], width], strict=True):
+            parts.append(_Part.of(tile))
+            if result is None:
+                count, classes = tile.output.logits.shape[:2]
+                result = torch.empty(count, height, width, dtype=torch.uint8 if classes <= 255 else torch.int32)
+                sure = torch.empty(count, height, width) if confidence else None
+            for region in _regions(parts, top, bottom, done, right):
+                area = (..., slice(*region[:2]), slice(*region[2:]))
+                raises = [part.over(*region) for part in parts if part.covers(region[0], region[2])]
+                summed_class_map(raises, result[area], None if sure is None else sure[area])
+            done = right
+            parts = [part for part in parts if part.right > done or part.bottom > bottom]
+            parts = [part.below(bottom) if part.right <= done and part.top < bottom else part for part in parts]
     assert result is not None
-    return result
+    return result, sure
+
+
+def _regions(
+    parts: Sequence[_Part], top: int, bottom: int, left: int, right: int
+) -> Iterator[tuple[int, int, int, int]]:
+    """Cut an area where windows begin or end; yield (top, bottom, left, right) of the pieces."""
+    rows = {edge for part in parts for edge in (part.top, part.bottom) if top < edge < bottom}
+    columns = {edge for part in parts for edge in (part.left, part.right) if left < edge < right}
+    for first, last in pairwise(sorted({top, bottom, *rows})):
+        for begin, end in pairwise(sorted({left, right, *columns})):
+            yield first, last, begin, end
+
+
+def _run_row(
+    inputs: Pixels,
+    network: Network,
+    top: int,
+    lefts: Sequence[int],
+    side: tuple[int, int],
+    batch: int | None,
+    view: View = UPRIGHT,
+) -> Iterator[Tile]:
+    """Run a row of windows, `batch` of them a pass, and yield their outputs from left to right."""
+    pose = view.pose_only()
+    done = 0
+    while done < len(lefts):
+        seen = [pose.apply(inputs.part(top, lefts[done], *side))]
+        if batch is None:
+            limit = BATCH_PIXELS if seen[0].device.type == "cpu" else DEVICE_BATCH_PIXELS
+            batch = max(1, limit // (len(seen[0]) * side[0] * side[1]))
+        seen += [pose.apply(inputs.part(top, left, *side)) for left in lefts[done + 1 : done + batch]]
+        output = network(torch.cat(seen) if len(seen) > 1 else seen[0])._replace(aux={})
+        covered = (seen[0].shape[-2], seen[0].shape[-1])
+        for left, logits in zip(lefts[done : done + batch], output.logits.split(len(seen[0])), strict=True):
+            own = output._replace(logits=logits)
+            yield Tile(output=own, size=side, covered=covered, view=view, top=top, left=left)
+        done += batch
 
 
 def _upright_grid(size: tuple[int, int], windows: Windows, view: View) -> tuple[list[int], list[int], tuple[int, int]]:
@@ -333,11 +386,6 @@ def _upright_grid(size: tuple[int, int], windows: Windows, view: View) -> tuple[
         starts.append(sorted(size[axis] - side - start for start in found) if reversed_axes[axis] else found)
         sides.append(side)
     return starts[0], starts[1], (sides[0], sides[1])
-
-
-def _cuts(starts: list[int], side: int) -> list[int]:
-    """Return where windows begin or end along an axis, in order."""
-    return sorted({*starts, *(start + side for start in starts)})
 
 
 def _step(side: int, overlap: float) -> int:

@@ -35,14 +35,15 @@ class Raise:
 
 
 @torch.no_grad()
-def summed_class_map(raises: Sequence[Raise], out: Tensor) -> None:
+def summed_class_map(raises: Sequence[Raise], out: Tensor, confidence: Tensor | None = None) -> None:
     """Write the best class of the sum of the raises to out (N, rows, columns), uint8 or int32; the first one on ties.
 
-    The raises have one batch size, one number of classes, and as many pixels as `out`.
+    The raises have one batch size, one number of classes, and as many pixels as `out`. In confidence (N, rows, columns)
+    float32, if given, the best class's softmax probability of the mean is written.
     """
     rows, columns = _joint([one.rows for one in raises]), _joint([one.columns for one in raises])
-    if rows is None or columns is None or out.device.type != "cpu" or raises[0].logits.device.type != "cpu":
-        _write_dense(raises, out)
+    if rows is None or columns is None or confidence is not None or raises[0].logits.device.type != "cpu":
+        _write_dense(raises, out, confidence)
     else:
         _write_lazily(raises, rows, columns, out)
 
@@ -101,21 +102,33 @@ def _padded_block(planes: Tensor, top: int, height: int, left: int, width: int) 
     return planes
 
 
-def _write_dense(raises: Sequence[Raise], out: Tensor) -> None:
-    logits = raises[0].logits
-    step = band_rows(logits, out.shape[2])
+def _write_dense(raises: Sequence[Raise], out: Tensor, confidence: Tensor | None) -> None:
+    step = band_rows(raises[0].logits, out.shape[2])
     for start in range(0, out.shape[1], step):
         total: Tensor | None = None
         for one in raises:
             raised = resample(resample(one.logits, 2, one.rows.part(start, start + step)), 3, one.columns)
             total = raised if total is None else total.add_(raised)
         assert total is not None
-        out[:, start : start + step] = best_of(total)
+        best, sure = labels_of(total.div_(len(raises)), confidence=confidence is not None)
+        out[:, start : start + step] = best
+        if confidence is not None and sure is not None:
+            confidence[:, start : start + step] = sure
+
+
+def labels_of(logits: Tensor, *, confidence: bool = False) -> tuple[Tensor, Tensor | None]:
+    """Return the best class of full-size logits (N, K, rows, W) and its softmax probability, on the processor."""
+    best = best_of(logits)
+    sure: Tensor | None = None
+    if confidence:
+        top = logits.gather(1, best.long().unsqueeze(1)).squeeze(1)
+        sure = (top - logits.logsumexp(dim=1)).exp().cpu()
+    return best.cpu(), sure
 
 
 def best_of(values: Tensor) -> Tensor:
-    """Return the best class of full-size values (N, K, rows, W), (N, rows, W) of an integer type."""
-    if values.device.type != "cpu":
-        return values.argmax(1)
+    """Return the best class of full-size values (N, K, rows, W): (N, rows, W) uint8, int32 above 255 classes."""
     kind = torch.uint8 if values.shape[1] <= 255 else torch.int32
+    if values.device.type != "cpu":
+        return values.argmax(1).to(kind)
     return torch.stack([best_class(one.flatten(1), kind).view(one.shape[1:]) for one in values])
