@@ -33,7 +33,7 @@ from segatlas.structures import SemanticLogits
 
 LOGGER = logging.getLogger("segatlas")
 TRIAL_SIZE = (64, 64)
-TOLERANCES = {"fp32": 5e-5, "bf16": 1e-3}
+TOLERANCES = {"fp32": 1e-5, "bf16": 1e-3}
 """Largest difference of float32 logits accepted, relative to the largest logit. Rounding makes 1e-7 to 1e-6 of it in
 most networks; a mistake would make far more. In between lie networks that multiply rounding (attention over random
 weights): in fp32 they predict in their plain form, so that labels stay those of the published order of operations."""

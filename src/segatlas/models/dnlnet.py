@@ -109,6 +109,8 @@ def whiten(x: Tensor) -> Tensor:
 class DNLNet(nn.Module):
     """Encoder, convolution, block, convolution, joined with the encoder's map: logits at its stride."""
 
+    keeps_order = True  # attention between pixels magnifies rounding, see `segatlas.inference.fast_form`
+
     def __init__(self, config: DNLNetConfig, encoder: Encoder):
         super().__init__()
         self.align_corners = config.align_corners

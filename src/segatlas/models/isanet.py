@@ -121,6 +121,8 @@ class InterlacedAttention(nn.Module):
 class ISANet(nn.Module):
     """Encoder, convolution, interlaced attention, joined with its own input: logits at the encoder's stride."""
 
+    keeps_order = True  # attention between pixels magnifies rounding, see `segatlas.inference.fast_form`
+
     def __init__(self, config: ISANetConfig, encoder: Encoder):
         super().__init__()
         self.align_corners = config.align_corners

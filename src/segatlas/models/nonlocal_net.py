@@ -154,6 +154,8 @@ class NonLocalBlock(nn.Module):
 class NonLocalNet(nn.Module):
     """Encoder, convolution, non-local block, convolution, joined with the encoder's map: logits at its stride."""
 
+    keeps_order = True  # attention between pixels magnifies rounding, see `segatlas.inference.fast_form`
+
     def __init__(self, config: NonLocalNetConfig, encoder: Encoder, block: NonLocalBlock):
         super().__init__()
         self.align_corners = config.align_corners

@@ -107,6 +107,8 @@ class ObjectAttention(nn.Module):
 class OCRNet(nn.Module):
     """Encoder, soft regions, object-contextual attention, 1x1 classifier: logits at the stride of the finest map."""
 
+    keeps_order = True  # attention between pixels magnifies rounding, see `segatlas.inference.fast_form`
+
     def __init__(self, config: OCRNetConfig, encoder: Encoder):
         super().__init__()
         self.levels, self.align_corners, self.aux = config.levels, config.align_corners, config.aux

@@ -183,6 +183,8 @@ class PointwiseAttention(nn.Module):
 class PSANet(nn.Module):
     """Encoder, the branches on a smaller map, joined with the encoder's map: logits at its stride."""
 
+    keeps_order = True  # attention between pixels magnifies rounding, see `segatlas.inference.fast_form`
+
     def __init__(self, config: PSANetConfig, encoder: Encoder):
         super().__init__()
         if not (config.collect or config.distribute):
