@@ -60,7 +60,7 @@ def list_(
 def _list_published(pattern: str, *, json_line: bool) -> None:
     from dataclasses import asdict
 
-    from segatlas.weights.catalogue import list_published
+    from segatlas.weights.catalogue import SOURCE, list_published
 
     entries = list_published(pattern)
     if json_line:
@@ -69,11 +69,13 @@ def _list_published(pattern: str, *, json_line: bool) -> None:
     if not entries:
         print(f"no published weights match '{pattern}'")
         return
-    table = _table("Name", "Architecture", "Trained on", "mIoU %", "with scales and flips", "Licence")
+    table = _table("Name", "Trained on", "mIoU %", "scales, flips", "Licence")
     for entry in entries:
         best = "" if entry.miou_ms_flip is None else f"{entry.miou_ms_flip:.2f}"
-        table.add_row(entry.name, entry.architecture, entry.dataset, f"{entry.miou:.2f}", best, entry.licence)
+        licence = entry.licence if entry.is_commercial else "non-commercial"
+        table.add_row(entry.name, entry.dataset, f"{entry.miou:.2f}", best, licence)
     _show(table)
+    print(f"mIoU on the validation split ({SOURCE}); more: segatlas models info NAME")
 
 
 @app.command()
@@ -170,6 +172,7 @@ def _info_architecture(name: str, *, json_line: bool) -> None:
     from segatlas.weights.listing import find_entry
 
     find_entry(name)  # an unknown name is answered before anything heavy is imported
+    from segatlas.weights.catalogue import published_for
     from segatlas.weights.describing import MEASURED_CLASSES, MEASURED_SIZE, describe
 
     facts = describe(name)
@@ -187,6 +190,8 @@ def _info_architecture(name: str, *, json_line: bool) -> None:
             "parameters": f"{facts.parameters / 1e6:.2f} M with {MEASURED_CLASSES} classes",
             "cost": f"{facts.macs / 1e9:.2f} GMACs at {height}x{width} (convolutions, products; 1 MAC = 2 FLOPs)",
             "variants": ", ".join(facts.variants) or "none",
+            "weights": ", ".join(entry.name for entry in published_for(name))
+            or "none of this name; all: segatlas models list --published",
         }
     )
     _show(_field_table(facts))
@@ -202,14 +207,26 @@ def _field_table(facts: ModelFacts) -> Table:
 def _info_published(name: str, *, json_line: bool) -> None:
     from dataclasses import asdict
 
-    from segatlas.weights.catalogue import find_published
+    from segatlas.weights.catalogue import SOURCE, find_published
 
     entry = find_published(name)
     if json_line:
         print_json_line({"kind": "published", **asdict(entry)})
         return
     print(f"{entry.name}: weights published by MMSegmentation")
-    _print_pairs({field: str(value) for field, value in asdict(entry).items() if field != "name"})
+    best = "" if entry.miou_ms_flip is None else f", {entry.miou_ms_flip:.2f} % with scales and flips"
+    _print_pairs(
+        {
+            "architecture": entry.architecture,
+            "trained on": f"{entry.dataset}, whose terms apply too",
+            "mIoU": f"{entry.miou:.2f} %{best}, on its validation split ({SOURCE})",
+            "licence": entry.licence,
+            "config": entry.config,
+            "file": entry.file,
+            "address": entry.url,
+            "sha256": f"{entry.sha256}...",
+        }
+    )
 
 
 def _info_card(name: str, *, json_line: bool) -> None:
@@ -263,6 +280,8 @@ def _table(*columns: str) -> Table:
     from rich.table import Table
 
     table = Table(*columns, box=box.SIMPLE)
+    for column in table.columns:
+        column.overflow = "fold"
     table.columns[0].no_wrap = True
     return table
 
