@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -270,9 +271,16 @@ def _short(value: Any) -> str:
 
 
 def _print_pairs(pairs: dict[str, str]) -> None:
-    width = max(map(len, pairs))
+    """Print a line a pair; on a terminal, longer ones go on below their value, with words left whole."""
+    width, console = max(map(len, pairs)), human()
     for key, value in pairs.items():
-        print(f"  {key:<{width}}  {value}")
+        line = f"  {key:<{width}}  {value}"
+        if console.is_terminal:
+            indent = " " * (width + 4)
+            line = textwrap.fill(
+                line, console.width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+            )
+        print(line)
 
 
 def _table(*columns: str) -> Table:
