@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import json
+from io import StringIO
 
 import pytest
 import torch
 from fakes.foreign import foreign_state, small_network, write_checkpoint
+from rich.console import Console
 from typer.testing import CliRunner
 
 from segatlas.cli.main import app
+from segatlas.cli.models import _table
 from segatlas.weights import create_model, list_models, save_pretrained
 
 
@@ -120,3 +123,22 @@ def test_info_of_a_folder_without_a_model_exits_1(tmp_path):
     result = run("info", str(tmp_path))
     assert result.exit_code == 1
     assert "neither a model folder" in result.stderr
+
+
+def test_list_published_and_info_say_metric_and_licence_in_a_hundred_columns():
+    result = run("list", "--published", "*-ade20k")
+    row = next(line for line in result.output.splitlines() if " segformer-b0-ade20k " in line)
+    assert row.split() == ["segformer-b0-ade20k", "ade20k", "37.41", "38.34", "non-commercial"]
+    assert max(map(len, result.output.splitlines())) <= 100
+    shown = run("info", "pspnet-r50-ade20k").output
+    assert "42.48 %, 43.44 % with scales and flips, on its validation split" in shown
+    assert "pspnet-r50-ade20k, pspnet-r50-" in run("info", "pspnet_r50").output
+
+
+def test_no_column_of_a_table_is_cut_on_a_narrow_terminal():
+    out = StringIO()
+    table = _table("Name", "Paper")
+    table.add_row("psanet", "https://hszhao.github.io/papers/eccv18_psanet.pdf")
+    Console(file=out, width=40).print(table)
+    assert "…" not in out.getvalue()
+    assert "".join(out.getvalue().split()).endswith("https://hszhao.github.io/papers/eccv18_psanet.pdf")

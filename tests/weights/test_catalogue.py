@@ -6,7 +6,7 @@ import pytest
 
 from segatlas.errors import UsageError
 from segatlas.models import ARCHITECTURES
-from segatlas.weights.catalogue import find_published, is_published, list_published, published
+from segatlas.weights.catalogue import find_published, is_published, list_published, published, published_for
 
 
 def test_names_files_and_addresses_are_unique_and_carry_the_hash():
@@ -43,3 +43,35 @@ def test_an_unknown_name_gets_the_nearest():
 
 def test_a_pattern_lists_entries():
     assert {e.dataset for e in list_published("*-CITYSCAPES")} == {"cityscapes"}
+
+
+@pytest.mark.parametrize(
+    ("variant", "names"),
+    [
+        ("pspnet_r50", {"pspnet-r50-ade20k", "pspnet-r50-cityscapes"}),
+        ("ocrnet_hr18_small", {"ocrnet-hr18s-ade20k", "ocrnet-hr18s-cityscapes"}),
+        ("deeplabv3plus_mobilenet_v2", {"deeplabv3plus-mobilenetv2-ade20k", "deeplabv3plus-mobilenetv2-cityscapes"}),
+        ("dnl_r101", {"dnlnet-r101-ade20k", "dnlnet-r101-cityscapes"}),
+        ("fastfcn_enc", {"fastfcn-enc-r50-ade20k", "fastfcn-enc-r50-cityscapes"}),
+        ("semantic_fpn_r50", {"semantic-fpn-r50-ade20k", "semantic-fpn-r50-cityscapes"}),
+        ("stdc1", {"stdc1-cityscapes"}),
+        ("deeplabv3plus_r34_smp", set()),
+    ],
+)
+def test_a_variant_has_the_weights_of_its_own_form(variant, names):
+    found = {entry.name for entry in published_for(variant) if entry.dataset in ("ade20k", "cityscapes")}
+    assert found == names  # pspnet-r50-d32-cityscapes is another form
+
+
+def test_every_architecture_of_it_has_a_variant_with_a_metric():
+    shown = {e.name for e in ARCHITECTURES.values() for variant in e.variants if published_for(variant)}
+    assert shown == {entry.architecture for entry in published()}
+
+
+def test_weights_belong_to_one_variant_of_their_own_architecture():
+    owners = {}
+    for architecture in ARCHITECTURES.values():
+        for variant in (architecture.name, *architecture.variants):
+            for entry in published_for(variant):
+                assert entry.architecture == architecture.name
+                assert owners.setdefault(entry.name, variant) == variant

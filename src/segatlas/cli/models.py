@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -60,7 +61,7 @@ def list_(
 def _list_published(pattern: str, *, json_line: bool) -> None:
     from dataclasses import asdict
 
-    from segatlas.weights.catalogue import list_published
+    from segatlas.weights.catalogue import SOURCE, list_published
 
     entries = list_published(pattern)
     if json_line:
@@ -69,11 +70,13 @@ def _list_published(pattern: str, *, json_line: bool) -> None:
     if not entries:
         print(f"no published weights match '{pattern}'")
         return
-    table = _table("Name", "Architecture", "Trained on", "mIoU %", "with scales and flips", "Licence")
+    table = _table("Name", "Trained on", "mIoU %", "scales, flips", "Licence")
     for entry in entries:
         best = "" if entry.miou_ms_flip is None else f"{entry.miou_ms_flip:.2f}"
-        table.add_row(entry.name, entry.architecture, entry.dataset, f"{entry.miou:.2f}", best, entry.licence)
+        licence = entry.licence if entry.is_commercial else "non-commercial"
+        table.add_row(entry.name, entry.dataset, f"{entry.miou:.2f}", best, licence)
     _show(table)
+    print(f"mIoU on the validation split ({SOURCE}); more: segatlas models info NAME")
 
 
 @app.command()
@@ -170,6 +173,7 @@ def _info_architecture(name: str, *, json_line: bool) -> None:
     from segatlas.weights.listing import find_entry
 
     find_entry(name)  # an unknown name is answered before anything heavy is imported
+    from segatlas.weights.catalogue import published_for
     from segatlas.weights.describing import MEASURED_CLASSES, MEASURED_SIZE, describe
 
     facts = describe(name)
@@ -187,6 +191,8 @@ def _info_architecture(name: str, *, json_line: bool) -> None:
             "parameters": f"{facts.parameters / 1e6:.2f} M with {MEASURED_CLASSES} classes",
             "cost": f"{facts.macs / 1e9:.2f} GMACs at {height}x{width} (convolutions, products; 1 MAC = 2 FLOPs)",
             "variants": ", ".join(facts.variants) or "none",
+            "weights": ", ".join(entry.name for entry in published_for(name))
+            or "none of this name; all: segatlas models list --published",
         }
     )
     _show(_field_table(facts))
@@ -202,14 +208,26 @@ def _field_table(facts: ModelFacts) -> Table:
 def _info_published(name: str, *, json_line: bool) -> None:
     from dataclasses import asdict
 
-    from segatlas.weights.catalogue import find_published
+    from segatlas.weights.catalogue import SOURCE, find_published
 
     entry = find_published(name)
     if json_line:
         print_json_line({"kind": "published", **asdict(entry)})
         return
     print(f"{entry.name}: weights published by MMSegmentation")
-    _print_pairs({field: str(value) for field, value in asdict(entry).items() if field != "name"})
+    best = "" if entry.miou_ms_flip is None else f", {entry.miou_ms_flip:.2f} % with scales and flips"
+    _print_pairs(
+        {
+            "architecture": entry.architecture,
+            "trained on": f"{entry.dataset}, whose terms apply too",
+            "mIoU": f"{entry.miou:.2f} %{best}, on its validation split ({SOURCE})",
+            "licence": entry.licence,
+            "config": entry.config,
+            "file": entry.file,
+            "address": entry.url,
+            "sha256": f"{entry.sha256}...",
+        }
+    )
 
 
 def _info_card(name: str, *, json_line: bool) -> None:
@@ -253,9 +271,16 @@ def _short(value: Any) -> str:
 
 
 def _print_pairs(pairs: dict[str, str]) -> None:
-    width = max(map(len, pairs))
+    """Print a line a pair; on a terminal, longer ones go on below their value, with words left whole."""
+    width, console = max(map(len, pairs)), human()
     for key, value in pairs.items():
-        print(f"  {key:<{width}}  {value}")
+        line = f"  {key:<{width}}  {value}"
+        if console.is_terminal:
+            indent = " " * (width + 4)
+            line = textwrap.fill(
+                line, console.width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+            )
+        print(line)
 
 
 def _table(*columns: str) -> Table:
@@ -263,6 +288,8 @@ def _table(*columns: str) -> Table:
     from rich.table import Table
 
     table = Table(*columns, box=box.SIMPLE)
+    for column in table.columns:
+        column.overflow = "fold"
     table.columns[0].no_wrap = True
     return table
 

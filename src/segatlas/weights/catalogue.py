@@ -18,6 +18,11 @@ from segatlas.errors import UsageError
 SOURCE = "MMSegmentation 1.2.2 model index"
 NON_COMMERCIAL = "NVIDIA Source Code License for SegFormer (non-commercial)"
 
+WRITTEN = {"hr18_small": "hr18s", "mobilenet_v2": "mobilenetv2", "dnl_": "dnlnet_"}
+"""Part of a variant's name -> how the catalogue writes it."""
+FASTFCN_BACKBONE = "r50"
+"""Variants of FastFCN are named by their head alone; all are published on this one."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
@@ -67,6 +72,18 @@ def is_published(name: str) -> bool:
 def nearest_published(name: str) -> str:
     """Return up to three names that look like `name`, joined by commas, or ""."""
     return ", ".join(get_close_matches(name, [entry.name for entry in published()], n=3, cutoff=0.75))
+
+
+def published_for(variant: str) -> list[Published]:
+    """Return the weights that a variant (`pspnet_r50`) is the network of, the best of each data set.
+
+    A variant's name is that of the weights with other dashes, and with the parts of `WRITTEN`: `pspnet-r50-ade20k`.
+    """
+    stem = variant
+    for ours, theirs in WRITTEN.items():
+        stem = stem.replace(ours, theirs)
+    stem = stem.replace("_", "-") + (f"-{FASTFCN_BACKBONE}" if stem.startswith("fastfcn_") else "")
+    return [entry for entry in published() if entry.name == f"{stem}-{entry.dataset}"]
 
 
 def find_published(name: str) -> Published:
