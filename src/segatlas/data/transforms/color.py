@@ -147,12 +147,29 @@ def normalise(
     if not len(mean) == len(std) == bands:
         raise ValueError(f"normalise: {bands} bands, but {len(mean)} means and {len(std)} standard deviations")
     centre, spread = np.asarray(mean, np.float64), np.asarray(std, np.float64)
-    color = (change or ColorChange()).matrix(bands)
-    color[:, :bands] /= full_scale(image.dtype, max_value)
+    scale = full_scale(image.dtype, max_value)
+    if change is None:
+        return _standardise(image, centre * scale, spread * scale)
+    color = change.matrix(bands)
+    color[:, :bands] /= scale
     color[:, bands] -= centre
     color /= spread[:, None]
-    clip = None if change is None else (-centre / spread, (1 - centre) / spread)
-    return _transform(image, color.astype(np.float32), clip)
+    return _transform(image, color.astype(np.float32), (-centre / spread, (1 - centre) / spread))
+
+
+def _standardise(image: np.ndarray, centre: np.ndarray, spread: np.ndarray) -> np.ndarray:
+    """Return (value - centre) / spread per band in float32, in this order of operations.
+
+    MMSegmentation's own order: networks that magnify rounding then see the very same picture.
+    """
+    centre, spread = centre.astype(np.float32), spread.astype(np.float32)
+    if image.dtype == np.uint8:
+        table = (np.arange(256, dtype=np.float32)[:, None] - centre) / spread  # (256, C)
+        return cv2.LUT(np.ascontiguousarray(image), table[None]).reshape(image.shape)
+    values = image.astype(np.float32)
+    values -= centre
+    values /= spread
+    return values
 
 
 def _transform(image: np.ndarray, matrix: np.ndarray, clip: tuple[np.ndarray, np.ndarray] | None) -> np.ndarray:
