@@ -75,9 +75,7 @@ def test_a_name_is_downloaded_from_the_mirror_converted_once_and_then_found_offl
 
 
 def test_offline_says_where_to_put_the_file_and_takes_it_from_there(web, checkpoint):
-    with pytest.raises(
-        WeightsError, match=r"downloads are off; get https://.*put it at .*downloads/pspnet_tiny"
-    ):
+    with pytest.raises(WeightsError, match=r"downloads are off; get https://.*put it at .*downloads/pspnet_tiny"):
         sa.load("pspnet-tiny-shapes", offline=True)
     entry = catalogue.published()[0]
     file = cache_folder("downloads") / entry.url.rpartition("/")[2]
