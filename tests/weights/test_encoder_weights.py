@@ -8,10 +8,11 @@ from segatlas.encoders import create_encoder
 from segatlas.errors import WeightsError
 from segatlas.weights import encoder_weights
 from segatlas.weights.building import create_model
-from segatlas.weights.encoder_weights import IMAGENET, load_encoder_weights
+from segatlas.weights.encoder_weights import IMAGENET, imagenet_on_disk, load_encoder_weights
 from segatlas.weights.hub import fetch_file
 
 TINY_DECODER = (8, 8, 8, 4, 4)
+REPOSITORY = ("timm/resnet18.a1_in1k", "model.safetensors")
 
 
 @pytest.fixture
@@ -135,6 +136,9 @@ TIMM_NAMES = {
     "mobilenet_v2": "mobilenetv2_100",
     "mobilenet_v2_320": "mobilenetv2_100",
     "hrnet_w18_small": "hrnet_w18_small_v2",
+    "resnest50": "resnest50d",
+    "resnest101": "resnest101e",
+    "resnest200": "resnest200e",
 }
 
 
@@ -180,3 +184,20 @@ def test_a_file_of_timm_gives_timms_own_feature_maps(tmp_path, ours, theirs):
     shared = expected[:-1] if ours == "mobilenet_v2" else expected  # our last map is behind torchvision's 1280 channels
     for a, b in zip(found, shared, strict=False):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
+
+
+def test_a_file_with_the_other_stem_is_refused_naming_the_encoder_it_fits(published, tmp_path):
+    with pytest.raises(WeightsError, match=r"7x7 convolution, as torchvision's files do: set model\.encoder=resnet18$"):
+        unet(encoder="resnet18c", encoder_weights=str(published))
+    torch.save(create_encoder("resnet18c").state_dict(), tmp_path / "deep.pth")
+    with pytest.raises(WeightsError, match=r"three 3x3 convolutions: set model\.encoder=resnet18c$"):
+        unet(encoder_weights=str(tmp_path / "deep.pth"))
+
+
+def test_what_is_on_this_disk_is_found_without_asking_the_hub(published, monkeypatch):
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *asked: {REPOSITORY: str(published)}[asked])
+    assert imagenet_on_disk(unet()) == ("timm/resnet18.a1_in1k", published)
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: None)
+    assert imagenet_on_disk(unet()) == ("timm/resnet18.a1_in1k", None)

@@ -74,3 +74,19 @@ def test_settings_of_points_are_taken_over():
     (found,) = recognise(theirs, settings)
     names = ("train_points", "oversample", "importance", "subdivisions", "subdivision_points")
     assert [found.fields[name] for name in names] == [100, 4, 0.5, 3, 50]
+
+
+@pytest.mark.parametrize(
+    ("case", "settings", "dropout"),
+    [
+        ("ocrnet_r101", {}, 0.1),
+        ("ocrnet_hr18", {}, 0.0),
+        ("ocrnet_r101", {"model": {"decode_head": [{}, {"dropout_ratio": 0.3}]}}, 0.3),
+        ("ocrnet_r101", {"model": {"decode_head": [{}, {"dropout_ratio": -1}]}}, 0.0),
+    ],
+)
+def test_an_ocrnet_without_settings_gets_the_published_dropout(case, settings, dropout):
+    config, net = meta_network(case)
+    (importer,) = importers("mmseg", "ocrnet")
+    (found,) = recognise(rename_to_theirs(importer, config, net.state_dict()), settings)
+    assert found.fields["dropout"] == dropout

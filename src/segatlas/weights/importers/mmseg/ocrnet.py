@@ -23,14 +23,18 @@ def recognise(file: ForeignWeights) -> Mapping[str, Any] | None:
     if encoder is None:
         return None
     width, in_channels = file.shape("decode_head.1.bottleneck.conv.weight")[:2]
+    levels = levels_used(encoder, in_channels)
+    dropout = file.stated("model.decode_head.1.dropout_ratio")
+    if dropout is None:  # as published: on one dilated map a tenth, on HRNet's four maps none
+        dropout = 0.1 if levels == 1 else 0.0
     return {
         **encoder,
         "num_classes": file.shape("decode_head.1.conv_seg.weight")[0],
         "in_channels": picture_channels(file),
-        "levels": levels_used(encoder, in_channels),
+        "levels": levels,
         "channels": width,
         "key_channels": file.shape(f"{_ATTENTION}.value_project.conv.weight")[0],
-        "dropout": max(file.stated("model.decode_head.1.dropout_ratio") or 0.0, 0.0),
+        "dropout": max(dropout, 0.0),
         "align_corners": file.setting("model.decode_head.1.align_corners", False),
         "aux_channels": file.shape("decode_head.0.convs.0.conv.weight")[0],
     }
