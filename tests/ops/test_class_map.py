@@ -67,7 +67,7 @@ def test_a_cut_out_view_gives_the_same_map_as_its_copy():
 
 def test_bands_of_copied_logits_join_without_a_seam(monkeypatch):
     # the package name `ops.class_map` is the function; the module is reached by import_module
-    monkeypatch.setattr(import_module("segatlas.ops.class_map"), "COPY_BYTES", 1)
+    monkeypatch.setattr(import_module("segatlas.ops.class_map"), "copied_samples", lambda classes: 1)
     logits = noise((1, 4, 19, 11)).to(memory_format=torch.channels_last)
     assert torch.equal(ops.class_map(logits, (75, 43)).long(), slow(logits, (75, 43)))
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from importlib import import_module
+
 import numpy as np
 import pytest
 import torch
@@ -39,6 +41,15 @@ def test_counts_equal_the_loop(kind, dtype):
     tensors = confusion(torch.from_numpy(prediction), torch.from_numpy(label), 7)
     assert isinstance(tensors, torch.Tensor)
     assert np.array_equal(tensors.numpy(), expected)
+
+
+@pytest.mark.parametrize("kind", ["noise", "runs"])
+@pytest.mark.parametrize("piece", [1, 7, 2000])
+def test_pieces_join_without_a_seam(monkeypatch, kind, piece):
+    # the package name `ops.confusion` is the function; the module is reached by import_module
+    monkeypatch.setattr(import_module("segatlas.ops.confusion"), "PIECE", piece)
+    prediction, label = maps(kind)
+    assert np.array_equal(confusion(prediction, label, 7), slow(prediction, label, 7))
 
 
 def test_rows_are_truth_and_columns_are_prediction():

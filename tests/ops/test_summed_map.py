@@ -52,7 +52,7 @@ def test_map_is_the_argmax_of_the_added_up_full_size_windows(case, align_corners
 
 def test_one_raise_is_the_plain_class_map_and_bands_join_without_a_seam(monkeypatch):
     # the package holds functions of such names; the module is reached by import_module
-    monkeypatch.setattr(import_module("segatlas.ops.summed_map"), "COPY_BYTES", 1)
+    monkeypatch.setattr(import_module("segatlas.ops.summed_map"), "copied_samples", lambda classes: 1)
     monkeypatch.setattr(import_module("segatlas.ops.summed_map"), "BAND_BYTES", 1)
     for align_corners in (False, True):
         logits = windows(4)[0]

@@ -167,5 +167,6 @@ def _tensor_array(tensor: Tensor, max_value: float, name: str) -> np.ndarray:
 
 
 def stack(pictures: Sequence[Prepared], device: torch.device) -> Tensor:
-    """Return pictures of one input size as a batch (N, C, h, w) on `device`."""
-    return torch.stack([picture.pixels for picture in pictures]).to(device)
+    """Return pictures of one input size as a batch (N, C, h, w) on `device`; the pixels of a single one, not a copy."""
+    pixels = [picture.pixels for picture in pictures]
+    return (pixels[0].unsqueeze(0) if len(pixels) == 1 else torch.stack(pixels)).to(device)

@@ -27,7 +27,9 @@ BAND_CELLS = 1 << 14
 result."""
 
 COPY_BYTES = 1 << 20
-"""Size of a band of logits that must be copied first (half precision or channels-last)."""
+COPY_SAMPLES = 1 << 12
+"""Logits that must be copied first (half precision, channels-last) are copied by about so many bytes, but at least so
+many samples, as every operation is on the samples of one class."""
 
 
 @torch.no_grad()
@@ -119,7 +121,12 @@ def _copied_runs(picture: Tensor) -> int | None:
     classes, _, width = picture.shape
     if picture.dtype in (torch.float32, torch.float64) and picture[0].is_contiguous():
         return None
-    return max(2, COPY_BYTES // (classes * width * 4))
+    return max(2, copied_samples(classes) // width)
+
+
+def copied_samples(classes: int) -> int:
+    """Return how many samples (of all classes) to copy at once."""
+    return max(COPY_SAMPLES, COPY_BYTES // (4 * classes))
 
 
 def _parts(rows: Runs, step: int | None) -> Iterator[Runs]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from segatlas.ops.class_map import COPY_BYTES, fill_lazily
+from segatlas.ops.class_map import copied_samples, fill_lazily
 from segatlas.ops.raising import resample
 from segatlas.ops.running_best import best_class
 from segatlas.ops.sampling import Axis, make_runs
@@ -75,7 +75,7 @@ def _write_lazily(raises: Sequence[Raise], rows: Axis, columns: Axis, out: Tenso
     left, right = columns.reach()
     column_runs = make_runs(columns.over(left, right))
     top, bottom = rows.reach()
-    samples = max(2, COPY_BYTES // (classes * (right - left) * 4))
+    samples = max(2, copied_samples(classes) // (right - left))
     step = max(1, samples * len(rows) // (bottom - top))
     for start in range(0, len(rows), step):
         part = rows.part(start, start + step)
