@@ -144,7 +144,11 @@ def test_only_a_whole_number_is_a_whole_number(value: str) -> None:
     [
         ({"train": None}, "train", "expected a group of keys"),
         ({"losses": "dice"}, "losses", "expected a list of names, or of groups of keys with `name`"),
-        ({"losses": [{"weight": 2}]}, "losses.0.name", "this key is required, one of: boundary, cross_entropy"),
+        (
+            {"losses": [{"weight": 2}]},
+            "losses.0.name",
+            "this key is required, one of: boundary, class_presence, cross_entropy",
+        ),
         ({"losses": [3]}, "losses.0", "a name or a group of keys with `name`, one of: boundary"),
         ({"losses": [{"name": "dice", "class_weights": ["x"]}]}, "losses.0.class_weights.0", "expected a number"),
         ({"losses": [{"name": "dice", "class_weights": "x"}]}, "losses.0.class_weights", "a list of numbers or 'auto'"),

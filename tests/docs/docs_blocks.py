@@ -203,7 +203,7 @@ def small_train(words: list[str]) -> list[str]:
     recipe = [] if "=" in words[0] or words[0].startswith("-") else words[:1]
     own = words[len(recipe) :]
     has_steps = any(word.startswith("train.steps=") for word in own) or any(
-        "\n  steps:" in recipes()[name].read_text(encoding="utf-8") for name in recipe if name in recipes()
+        Config.load(name).train.steps is not None for name in recipe if name in recipes()
     )
     tiny = () if says_the_network(recipe, own) else TINY_UNET
     return [*recipe, *SMALL, *tiny, *own, *LIMITS, "train.steps=2" if has_steps else "train.epochs=1"]

@@ -149,18 +149,22 @@ def our_logits(net: nn.Module, image: Tensor) -> Tensor:
 
 
 def predicting(make: Callable[[], nn.Module], precision: str, given: Picture, *, full_size: bool = False) -> Call:
-    """Return our inference as users get it: the Predictor's, to logits at the network's stride, or raised as well."""
+    """Return our inference as users get it: the Predictor's, to logits at the network's stride, or raised as well.
+
+    precision: "fp32", "bf16", or "plain": fp32 by the network itself, whose rounding is the peer's.
+    """
     from segatlas.inference import Predictor
     from segatlas.ops import raise_logits
     from segatlas.weights.saving import make_card
 
     net = make()
     card = make_card(net, classes=[f"class {index}" for index in range(CLASSES)])
-    predictor = Predictor(net, card, device="cpu", precision=precision)
+    predictor = Predictor(net, card, device="cpu", precision="fp32" if precision == "plain" else precision)
+    run = torch.inference_mode()(predictor.model) if precision == "plain" else predictor.output
     size = (given.image.shape[-2], given.image.shape[-1])
 
     def call() -> Tensor:
-        output = predictor.output(given.image)
+        output = run(given.image)
         if not full_size:
             return output.logits
         mode, align_corners = output.resample
@@ -347,7 +351,7 @@ PAIRINGS: dict[str, Pairing] = {
 
 def bf16(pairing: Pairing, given: Picture) -> Call:
     """Return our call in bf16; NotHereError where the weights do not give the peer's logits in fp32."""
-    difference = apart(pairing.predicting("fp32", given)(), pairing.opposing(given)())
+    difference = apart(pairing.predicting("plain", given)(), pairing.opposing(given)())
     if difference > CLOSE:
         raise NotHereError(f"in fp32 our logits differ from the peer's by {difference:.0e}")
     return pairing.predicting("bf16", given)

@@ -75,7 +75,7 @@ def fast_form(net: nn.Module, in_channels: int, precision: str = "fp32") -> nn.M
         _suit_processor(fast)
     if device.type == "cpu" or precision == "bf16":
         _lay_weights_channels_last(fast)
-    got = fast(trial).logits
+    got, used = _run(fast, trial)
     difference = float((got - expected).abs().max() / expected.abs().max().clamp(min=1e-12))
     if not difference <= TOLERANCES[precision]:
         text = "the fast form of %s differs by %.0e of the largest logit; predicting with the plain one"
@@ -83,7 +83,7 @@ def fast_form(net: nn.Module, in_channels: int, precision: str = "fp32") -> nn.M
         LOGGER.log(level, text, type(net).__name__, difference)
         return net
     if precision == "bf16":
-        _store_weights_in_bf16(fast)
+        _store_weights_in_bf16(fast, used)
     return fast
 
 
@@ -223,12 +223,23 @@ def _lay_weights_channels_last(root: nn.Module) -> None:
             module.weight = nn.Parameter(weight, requires_grad=False)
 
 
-def _store_weights_in_bf16(root: nn.Module) -> None:
+def _run(net: nn.Module, images: Tensor) -> tuple[Tensor, set[nn.Module]]:
+    """Return the logits, and the modules that ran as such: of others the network takes only the weights."""
+    used: set[nn.Module] = set()
+    handles = [module.register_forward_pre_hook(lambda module, _: used.add(module)) for module in net.modules()]
+    try:
+        return net(images).logits, used
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _store_weights_in_bf16(root: nn.Module, used: set[nn.Module]) -> None:
     exact = getattr(root, "classifier", None)
     kept = set() if exact is None else set(exact.modules())
     for parent in list(root.modules()):
         for name, module in list(parent.named_children()):
-            if module in kept or type(module) not in (*_CONVOLUTIONS, *_OTHER_MATRIX_LAYERS):
+            if module in kept or module not in used or type(module) not in (*_CONVOLUTIONS, *_OTHER_MATRIX_LAYERS):
                 continue
             for parameter_name, parameter in list(module.named_parameters()):
                 setattr(module, parameter_name, nn.Parameter(parameter.bfloat16(), requires_grad=False))
@@ -277,10 +288,10 @@ class _InFloat32(nn.Module):
         super().__init__()
         self.module = module
 
-    def forward(self, x: Tensor) -> Any:
-        """Return what the module gives for x in float32."""
-        with torch.autocast(x.device.type, enabled=False):
-            return self.module(x.float())
+    def forward(self, *maps: Tensor) -> Any:
+        """Return what the module gives for the maps in float32."""
+        with torch.autocast(maps[0].device.type, enabled=False):
+            return self.module(*(x.float() for x in maps))
 
 
 def weights_state(net: nn.Module) -> tuple[tuple[int, int], ...]:
