@@ -4,6 +4,9 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.pins-$(shell sha256sum requirements.txt pyproject.toml 2>/dev/null | sha256sum | cut -c1-16)
 DEMO ?= demo
+SHARED := $(or $(SEGATLAS_SHARED),../shared)
+PEERS ?= .peers/bin/python
+TABLE = OMP_WAIT_POLICY=PASSIVE SEGATLAS_SHARED=$(SHARED) PYTHONPATH=src:tools $(PEERS) -m peers
 
 .PHONY: demo test test-all check docs bench env clean pins
 
@@ -49,8 +52,24 @@ docs: env  ## the documentation site in site/
 	$(BIN)/python tools/generate_docs.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-bench: env  ## time, memory and FLOPs of the shipped architectures on this machine
+bench: env  ## shipped networks on this machine, then the table against the peers: docs/performance.md (ONLY=, ROUNDS=, PEERS=)
+	@if [ ! -x "$(PEERS)" ] || { [ "$(PEERS)" = .peers/bin/python ] && [ ! -f .peers/READY ]; }; then \
+		if [ "$(PEERS)" = .peers/bin/python ] && [ -f "$(SHARED)/parity/ref_env.sh" ]; then \
+			echo "building .peers, the environment of the peers (about 6 GB on disk, minutes)" && \
+			PYTHON=$(PYTHON) "$(SHARED)/parity/ref_env.sh" .peers && touch .peers/READY ; \
+		else \
+			echo "make bench: no peers at $(PEERS), and no $(SHARED)/parity/ref_env.sh to build them with." ; \
+			echo "Give PEERS=PATH, the python of an environment that holds them, or SEGATLAS_SHARED=FOLDER." ; \
+			exit 1 ; \
+		fi ; \
+	fi
+ifeq ($(ONLY)$(ROUNDS),)
 	$(BIN)/segatlas bench unet segformer_b0 --size 512x512
+	$(TABLE) --out docs/performance.json
+	$(BIN)/python tools/peers/page.py
+else
+	$(TABLE) --only "$(ONLY)" $(if $(ROUNDS),--rounds $(ROUNDS)) --out bench.json
+endif
 
 pins:  ## make requirements.txt anew (needs uv)
 	uv pip compile -q --universal --generate-hashes --no-header --no-annotate --python-version 3.11 \

@@ -9,11 +9,14 @@ only (meta device) and counted, definitions and commands are those that the prog
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import Enum
+from functools import cache
+from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
@@ -109,27 +112,125 @@ def models() -> Iterator[str]:
     from segatlas.weights.describing import MEASURED_CLASSES, MEASURED_SIZE, describe
 
     height, width = MEASURED_SIZE
+    names = [name for entry in ARCHITECTURES.values() for name in (entry.name, *entry.variants)]
+    facts = {name: describe(name) for name in names}
     yield "# Table of networks"
     yield (
         f"Parameters with {MEASURED_CLASSES} classes; GMACs are multiply-accumulates of convolutions and matrix "
         f"products for one {height}x{width} picture (1 MAC = 2 FLOPs). `segatlas models info NAME` prints the same for "
-        "one network."
+        "one network. The last column is what stands behind `segatlas train`; all recipes: [Shipped "
+        "recipes](recipes.md)."
     )
     rows = []
-    for entry in ARCHITECTURES.values():
-        for name in (entry.name, *entry.variants):
-            facts = describe(name)
-            size, cost = f"{facts.parameters / 1e6:.2f} M", f"{facts.macs / 1e9:.2f}"
-            rows.append((code(name), f"[{entry.title}]({entry.paper})", ", ".join(entry.tasks), size, cost))
-    yield table(("Name", "Paper", "Tasks", "Parameters", "GMACs"), rows)
+    for name, fact in facts.items():
+        size, cost = f"{fact.parameters / 1e6:.2f} M", f"{fact.macs / 1e9:.2f}"
+        paper = f"[{fact.title}]({fact.paper})"
+        rows.append((code(name), paper, ", ".join(fact.tasks), size, cost, code(" ".join(train_words(name)))))
+    yield table(("Name", "Paper", "Tasks", "Parameters", "GMACs", "Train"), rows)
+    yield from published_weights(names)
+    yield from torchvision_weights()
+    yield from readable_files()
     for entry in ARCHITECTURES.values():
         yield f"## Fields of {entry.name}"
         yield "They stand in a recipe as `model.FIELD`, and in Python as arguments of `create_model`."
         fields = [
             (code(f.name), code(f.type), "required" if f.required else code(repr(f.default)), f.meaning)
-            for f in describe(entry.name).fields
+            for f in facts[entry.name].fields
         ]
         yield table(("Field", "Type", "Default", "Meaning"), fields)
+
+
+def train_words(name: str) -> list[str]:
+    """Return the words behind `segatlas train` for an architecture or variant: the nearest recipe, and its change.
+
+    The nearest recipe is the one whose network shares most of the name; of those ADE20K's, then Cityscapes'.
+    """
+    from segatlas.models import lookup
+
+    entry, variant = lookup(name)
+    order = ("ade20k", "cityscapes")
+    found = []
+    for recipe, network in networks_of_recipes().items():
+        folder, _, dataset = recipe.partition(f"{entry.name}_")
+        if not folder and lookup(network)[0] is entry:
+            rank = next((i for i, data in enumerate(order) if dataset.startswith(data)), len(order))
+            shared = takewhile(lambda pair: pair[0] == pair[1], zip(network, name, strict=False))
+            found.append((-len(list(shared)), rank, recipe, network))
+    _, _, recipe, network = min(found)
+    return [recipe] if variant in (None, network) else [recipe, f"model.name={name}"]
+
+
+@cache
+def networks_of_recipes() -> dict[str, str]:
+    from segatlas import config
+
+    return {recipe: str(config.Config.load(recipe).model.name) for recipe in config.recipes()}
+
+
+def published_weights(names: Iterable[str]) -> Iterator[str]:
+    """Yield the table of weights that load by name: for ADE20K and Cityscapes the best of each backbone."""
+    from segatlas.weights.catalogue import NON_COMMERCIAL, SOURCE, published, published_for
+
+    network = {entry.name: name for name in names for entry in published_for(name)}
+    yield "## Published weights"
+    yield (
+        "`segatlas predict NAME PICTURES --out FOLDER` and `sa.load(NAME)` download and convert them, see "
+        "[Catalogue](../catalogue.md). Here: the best of each backbone on ADE20K (150 classes) and Cityscapes "
+        f"(19 classes); all {len(published())}, for {len({entry.dataset for entry in published()})} data sets, are "
+        "printed by `segatlas models list --published`. Networks in parentheses are forms of that architecture without "
+        "a variant's name."
+    )
+    yield (
+        f"mIoU in percent as published ({SOURCE}), not measured here. ADE20K: the 2000 pictures of val, shorter side "
+        "512 (640 where the crop is), whole pictures. Cityscapes: the 500 pictures of val at 2048x1024, whole; where "
+        "the crop is 769x769 or 1024x1024, by windows of that size. The second number is of the same weights with "
+        "several scales and mirrored pictures. Crop and steps are those of the training. `non-commercial` is the "
+        f"{NON_COMMERCIAL.partition(' (')[0]}. Terms of the data sets come besides the licence."
+    )
+    rows = []
+    for entry in published():
+        if entry.name == entry.file or entry.dataset not in ("ade20k", "cityscapes"):
+            continue
+        crop, steps = re.findall(r"\d{3,4}x\d{3,4}", entry.file)[0], re.findall(r"(\d+)k_", entry.file + "_")[0]
+        best = "" if entry.miou_ms_flip is None else f"{entry.miou_ms_flip:.2f}"
+        built = code(network[entry.name]) if entry.name in network else f"({code(entry.architecture)})"
+        training = f"{crop}, {steps}k"
+        licence = entry.licence if entry.is_commercial else "non-commercial"
+        rows.append((code(entry.name), built, f"{entry.miou:.2f}", best, training, licence))
+    yield table(("Name", "Network", "mIoU", "scales, flips", "Crop, steps", "Licence"), rows)
+
+
+def torchvision_weights() -> Iterator[str]:
+    """Yield the table of torchvision's own weights, from what torchvision says of them."""
+    from torchvision.models import get_model_weights, list_models, segmentation
+
+    yield "## Weights of torchvision"
+    yield (
+        "Not in the catalogue: get the file, then `segatlas models convert FILE --out FOLDER`. mIoU in percent as "
+        "torchvision states it, on COCO val2017 with the 21 classes of PASCAL VOC, shorter side 520. torchvision names "
+        "no licence for the weights; its code is under BSD-3-Clause."
+    )
+    rows = []
+    for name in list_models(module=segmentation):
+        for weights in get_model_weights(name):
+            miou = weights.meta["_metrics"]["COCO-val2017-VOC-labels"]["miou"]
+            file = weights.url.rpartition("/")[2]
+            rows.append((f"[{file}]({weights.url})", code(name.partition("_")[0]), f"{miou:.1f}"))
+    yield table(("File", "Network", "mIoU"), rows)
+
+
+def readable_files() -> Iterator[str]:
+    from segatlas.models import ARCHITECTURES
+    from segatlas.weights.importers import importers, load_source
+
+    yield "## Files of other libraries"
+    yield "Whose weights `segatlas models convert` reads and writes, see [Weights of other libraries](../importing.md)."
+    titles: dict[str, list[str]] = {name: [] for name in ARCHITECTURES}
+    for record in importers():
+        title = load_source(record.source).title
+        if title not in titles[record.architecture]:
+            titles[record.architecture].append(title)
+    yield table(("Network", "Libraries"), ((code(name), ", ".join(found)) for name, found in titles.items()))
 
 
 def encoders() -> Iterator[str]:

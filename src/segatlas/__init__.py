@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from segatlas.recipe import Config
     from segatlas.structures import Segmentation, SemanticLogits
     from segatlas.training import train
-    from segatlas.weights import create_model, list_models, save_pretrained
+    from segatlas.weights import convert, create_model, list_models, save_pretrained
 
 __version__ = "0.1.0"
 
@@ -24,6 +24,7 @@ _PUBLIC = {
     "Predictor": "segatlas.inference:Predictor",
     "Segmentation": "segatlas.structures:Segmentation",
     "SemanticLogits": "segatlas.structures:SemanticLogits",
+    "convert": "segatlas.weights:convert",
     "create_model": "segatlas.weights:create_model",
     "errors": "segatlas.errors",
     "evaluate": "segatlas.evaluation:evaluate",
@@ -41,6 +42,7 @@ __all__ = [
     "Segmentation",
     "SemanticLogits",
     "__version__",
+    "convert",
     "create_model",
     "errors",
     "evaluate",

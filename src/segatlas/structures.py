@@ -5,6 +5,7 @@ Letters: N batch, K classes, H W picture, h w network output, C input channels.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -24,19 +25,31 @@ class Resample(NamedTuple):
     align_corners: bool = False
 
 
+class PointLogits(NamedTuple):
+    """Logits at single points of the canvas, for a loss on these points alone.
+
+    logits: (N, K, P) float, before softmax.
+    points: (N, P, 2) float, x and y as shares of the canvas' width and height, 0..1.
+    """
+
+    logits: Tensor
+    points: Tensor
+
+
 class SemanticLogits(NamedTuple):
     """Output of a semantic network.
 
     logits: (N, K, h, w) float, before softmax, at the network's own stride.
     canvas: (H', W') pixels that the logits cover; larger than the input where the network padded right and bottom.
     resample: how the last raise from (h, w) to the canvas is done.
-    aux: further (N, K, h', w') logits over the same canvas by name, for losses; empty in eval mode.
+    aux: further (N, K, h', w') logits over the same canvas, or logits at points of it, by name, for losses; empty in
+        eval mode.
     """
 
     logits: Tensor
     canvas: tuple[int, int]
     resample: Resample = Resample()
-    aux: dict[str, Tensor] = {}
+    aux: Mapping[str, Tensor | PointLogits] = {}
 
 
 class Batch(NamedTuple):

@@ -14,6 +14,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from segatlas.cli.main import app
+from segatlas.data import Store
 
 
 def segatlas(*words: object) -> Result:
@@ -200,3 +201,16 @@ def test_convert_turns_predictions_into_cityscapes_ids(tmp_path: Path) -> None:
     result = segatlas("convert", tmp_path / "in", tmp_path / "out", "--to", "cityscapes-ids")
     assert result.exit_code == 0, result.output
     assert np.asarray(Image.open(tmp_path / "out/a.png")).tolist() == [[7, 33]]
+
+
+def test_store_shows_what_is_kept_and_clears_it(tmp_path: Path) -> None:
+    folder, source = tmp_path / "store", tmp_path / "a.png"
+    source.write_bytes(b"content")
+    Store(folder, reserve=0).array(source, "picture", lambda content: np.zeros((10, 20, 3), np.uint8))
+    result = segatlas("store", "--folder", folder, "--json")
+    assert result.exit_code == 0, result.output
+    shown = json.loads(result.stdout)
+    assert (shown["entries"], shown["bytes"], shown["cleared"]) == (1, 664, False)
+    assert f"{folder}: 1 arrays, 0.00 GB" in result.stderr
+    assert segatlas("store", "--folder", folder, "--clear").stdout.startswith("removed 1 arrays, 0.00 GB from")
+    assert json.loads(segatlas("store", "--folder", folder, "--json").stdout)["entries"] == 0

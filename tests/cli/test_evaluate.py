@@ -144,6 +144,15 @@ def test_a_model_that_is_not_there_is_named(tmp_path: Path) -> None:
     assert "nothing" in result.stderr
 
 
+def test_published_weights_obey_offline_and_commercial_ok(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEGATLAS_CACHE", str(tmp_path / "cache"))
+    data = ("--data", write_data(tmp_path / "data"))
+    offline = segatlas("pspnet-r50-ade20k", *data, "--offline")
+    assert (offline.exit_code, "downloads are off" in offline.stderr) == (1, True)
+    refused = segatlas("segformer-b0-ade20k", *data, "--offline", "--commercial-ok")
+    assert (refused.exit_code, "commercial use is asked for" in refused.stderr) == (1, True)
+
+
 def test_an_output_folder_that_cannot_be_written_stops_before_the_work(run: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     result = segatlas(run, "--out", tmp_path / "file")

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
 import json
+from io import StringIO
 
 import pytest
+import torch
+from fakes.foreign import foreign_state, small_network, write_checkpoint
+from rich.console import Console
 from typer.testing import CliRunner
 
 from segatlas.cli.main import app
+from segatlas.cli.models import _table
 from segatlas.weights import create_model, list_models, save_pretrained
 
 
@@ -71,6 +76,43 @@ def test_info_of_a_model_folder_shows_its_card(folder):
     assert card["classes"] == ["sky", "road"]
 
 
+def test_convert_says_what_it_recognised_and_what_it_took_by_default(tmp_path):
+    file = write_checkpoint(tmp_path / "b0.pth", foreign_state("nvlabs", small_network("nvlabs")))
+    result = run("convert", str(file), "--out", str(tmp_path / "b0"))
+    assert result.exit_code == 0, result.output
+    for part in (
+        "segformer of the authors' SegFormer",
+        "encoder='mit_b0'",
+        "taken by default",
+        "ImageNet",
+        "written: ",
+    ):
+        assert part in result.output
+    assert "segformer, 3 classes" in run("info", str(tmp_path / "b0")).output
+
+
+def test_convert_writes_for_another_library_and_prints_json(tmp_path):
+    file = write_checkpoint(tmp_path / "b0.pth", foreign_state("mmseg", small_network("mmseg")))
+    result = run("convert", str(file), "--out", str(tmp_path / "b0"), "--arch", "segformer", "--json")
+    line = json.loads(result.stdout.splitlines()[-1])
+    assert (line["kind"], line["library"], line["card"]["architecture"]) == ("conversion", "mmseg", "segformer")
+    result = run("convert", str(tmp_path / "b0"), "--out", str(tmp_path / "back.pth"), "--to", "mmseg", "--json")
+    line = json.loads(result.stdout.splitlines()[-1])
+    assert (line["kind"], line["title"], line["file"]) == ("export", "MMSegmentation", str(tmp_path / "back.pth"))
+    assert (tmp_path / "back.pth").is_file()
+    assert (
+        "written for MMSegmentation" in run("convert", str(tmp_path / "b0"), "--out", str(file), "--to", "mmseg").output
+    )
+
+
+def test_convert_of_something_else_exits_1_and_writes_nothing(tmp_path):
+    file = write_checkpoint(tmp_path / "other.pth", {"stem.weight": torch.zeros(3)})
+    result = run("convert", str(file), "--out", str(tmp_path / "out"))
+    assert result.exit_code == 1
+    assert "not recognised" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
 def test_info_of_an_unknown_name_exits_2_with_the_nearest_one():
     result = run("info", "segformr_b2")
     assert result.exit_code == 2
@@ -81,3 +123,22 @@ def test_info_of_a_folder_without_a_model_exits_1(tmp_path):
     result = run("info", str(tmp_path))
     assert result.exit_code == 1
     assert "neither a model folder" in result.stderr
+
+
+def test_list_published_and_info_say_metric_and_licence_in_a_hundred_columns():
+    result = run("list", "--published", "*-ade20k")
+    row = next(line for line in result.output.splitlines() if " segformer-b0-ade20k " in line)
+    assert row.split() == ["segformer-b0-ade20k", "ade20k", "37.41", "38.34", "non-commercial"]
+    assert max(map(len, result.output.splitlines())) <= 100
+    shown = run("info", "pspnet-r50-ade20k").output
+    assert "42.48 %, 43.44 % with scales and flips, on its validation split" in shown
+    assert "pspnet-r50-ade20k, pspnet-r50-" in run("info", "pspnet_r50").output
+
+
+def test_no_column_of_a_table_is_cut_on_a_narrow_terminal():
+    out = StringIO()
+    table = _table("Name", "Paper")
+    table.add_row("psanet", "https://hszhao.github.io/papers/eccv18_psanet.pdf")
+    Console(file=out, width=40).print(table)
+    assert "…" not in out.getvalue()
+    assert "".join(out.getvalue().split()).endswith("https://hszhao.github.io/papers/eccv18_psanet.pdf")

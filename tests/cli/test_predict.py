@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from segatlas.cli.main import app
 from segatlas.cli.predict import KINDS, parse_window, plan_jobs
 from segatlas.errors import UsageError
+from segatlas.inference import predictor
 
 CLASSES, PALETTE = ("sky", "road", "car"), ((0, 0, 200), (90, 90, 90), (200, 0, 0))
 
@@ -127,6 +128,18 @@ def test_json_line_is_the_only_line_on_stdout(model, pictures, tmp_path):
     result = segatlas(model, pictures, "--out", tmp_path / "out", "--json")
     assert len(result.stdout.splitlines()) == 1
     assert json.loads(result.stdout)["failed"] == []
+
+
+def test_bf16_tells_how_many_labels_are_those_of_fp32(model, pictures, tmp_path, monkeypatch):
+    (pictures / "a.png").write_bytes(b"")  # the first good picture is taken
+    options = ("--out", tmp_path / "out", "--save", "mask", "--precision", "bf16")
+    monkeypatch.setattr(predictor, "processor_has_bf16", lambda: True)
+    result = segatlas(model, pictures, *options, "--json")
+    assert 0.9 < json.loads(result.stdout)["bf16_agreement"] <= 1
+    assert "of the first picture's pixels have the label of fp32" in result.stderr
+    monkeypatch.setattr(predictor, "processor_has_bf16", lambda: False)
+    result = segatlas(model, pictures, *options, "--json")
+    assert json.loads(result.stdout)["bf16_agreement"] is None
 
 
 def test_one_picture_goes_to_exactly_the_file_named(model, pictures, tmp_path):

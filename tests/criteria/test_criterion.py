@@ -4,11 +4,11 @@ import pytest
 import torch
 from fakes.logits import CANVAS, example
 
-from segatlas.config.losses import CrossEntropyTerm, DiceTerm
+from segatlas.config.losses import CrossEntropyTerm, DiceTerm, PointCrossEntropyTerm
 from segatlas.criteria import Criterion
 from segatlas.errors import UsageError
-from segatlas.losses import CrossEntropy, Dice
-from segatlas.structures import Resample, SemanticLogits
+from segatlas.losses import CrossEntropy, Dice, PointCrossEntropy
+from segatlas.structures import PointLogits, Resample, SemanticLogits
 
 
 def output(align_corners: bool = False) -> tuple[SemanticLogits, torch.Tensor]:
@@ -90,3 +90,17 @@ def test_a_wrong_number_of_class_weights_is_an_error():
 def test_no_term_at_all_is_an_error():
     with pytest.raises(UsageError, match="at least one loss"):
         Criterion([])
+
+
+def test_points_have_a_loss_of_their_own_and_no_other():
+    out, labels = output()
+    points = PointLogits(torch.randn(2, 4, 6), torch.rand(2, 6, 2))
+    out = out._replace(aux={"points": points})
+    term = PointCrossEntropyTerm(name="point_cross_entropy", on="aux.points")
+    total, values = Criterion([term])(out, labels)
+    torch.testing.assert_close(total, PointCrossEntropy()(points, labels, CANVAS))
+    assert list(values) == ["aux.points.point_cross_entropy"]
+    with pytest.raises(UsageError, match=r"cross_entropy is on 'aux\.points', which is logits at points"):
+        Criterion([CrossEntropyTerm(name="cross_entropy", on="aux.points")])(out, labels)
+    with pytest.raises(UsageError, match="point_cross_entropy is on 'logits', which is a map of logits"):
+        Criterion([PointCrossEntropyTerm(name="point_cross_entropy")])(out, labels)

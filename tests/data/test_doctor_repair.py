@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 from fakes import broken
+from fakes.ade20k import write_ade20k
 from fakes.camvid import write_camvid
 from fakes.cityscapes import write_cityscapes
 from fakes.voc import write_voc
@@ -221,7 +222,8 @@ def test_nothing_is_left_behind_where_nothing_can_be_repaired(root: Path, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("write", "name"), [(write_camvid, "camvid"), (write_cityscapes, "cityscapes"), (write_voc, "voc")]
+    ("write", "name"),
+    [(write_camvid, "camvid"), (write_cityscapes, "cityscapes"), (write_voc, "voc"), (write_ade20k, "ade20k")],
 )
 def test_a_named_set_becomes_a_folder_with_the_same_labels(tmp_path: Path, write, name: str) -> None:
     write(tmp_path / "data")

@@ -21,6 +21,7 @@ from segatlas.data.transforms.geometry import (
     Turns,
     identity,
     largest_class_share,
+    on_source_pixels,
     resized_size,
     rotated,
     turned,
@@ -201,6 +202,73 @@ def test_a_window_of_a_resize_equals_the_window_of_the_resized_whole(target: str
         left = 2 * top
         window = warp_image(image, placement.then(crop_at(top, left, (10, 11))))
         assert np.abs(whole[top : top + 10, left : left + 11] - window).max() <= 1
+
+
+def resize_by(scale: float, size: tuple[int, int]) -> Placement:
+    return ScaleJitter(low=scale, high=scale).draw(np.random.default_rng(0), size)
+
+
+@pytest.mark.parametrize("scale", [0.5, 0.83, 1.3, 1.9, 3.7])
+@pytest.mark.parametrize("flips", [False, True])
+def test_a_window_of_whole_source_pixels_equals_the_slow_loops_up_to_its_rim(scale: float, flips: bool) -> None:
+    image, label, size = smooth_image((60, 80)), random_label(size=(60, 80)), (21, 26)
+    for top, left in ((0, 0), (3, 7), (5, 10)):
+        placement = on_source_pixels(resize_by(scale, (60, 80)), crop_at(top, left, size), (60, 80))
+        if flips:
+            placement = placement.then(Flip(share=1).draw(np.random.default_rng(0), size))
+            placement = placement.then(FlipVertical(share=1).draw(np.random.default_rng(0), size))
+        assert np.abs(warp_image(image, placement) - slow_bilinear(image, placement)).max() <= 2
+        np.testing.assert_array_equal(warp_label(label, placement), slow_nearest(label, placement))
+
+
+def test_a_small_picture_in_a_large_crop_is_resized_whole_and_padded() -> None:
+    image = smooth_image((40, 60))
+    placement = on_source_pixels(resize_by(0.7, (40, 60)), crop_at(-3, -5, (50, 55)), (40, 60))
+    out = warp_image(image, placement)
+    np.testing.assert_array_equal(out[3:31, 5:47], cv2.resize(image, (42, 28), interpolation=cv2.INTER_LINEAR))
+    assert np.abs(out - slow_bilinear(image, placement))[3:31, 5:47].max() <= 2
+    np.testing.assert_array_equal(out[:3, 5:47], out[3:4, 5:47].repeat(3, axis=0))
+    fill_outside(out, placement, (40, 60), 0)
+    assert (out[:3] == 0).all()
+    assert (out[31:] == 0).all()
+
+
+@pytest.mark.parametrize("scale", [0.55, 1.0, 1.47, 2.6])
+def test_a_crop_of_a_resized_picture_moves_by_half_a_source_pixel_at_most(scale: float) -> None:
+    crop, draws = Crop(size=(20, 24)), np.random.default_rng(0)
+    before = resize_by(scale, (90, 110))
+    for _ in range(50):
+        drawn = crop.draw(draws, before.size)
+        exact, moved = before.then(drawn), on_source_pixels(before, drawn, (90, 110))
+        corners = np.array([[0.0, 24.0], [0.0, 20.0], [1.0, 1.0]])
+        ends = (moved.matrix @ corners)[:2]
+        np.testing.assert_allclose(ends, np.rint(ends), atol=1e-9)
+        assert np.abs(ends - (exact.matrix @ corners)[:2]).max() <= 1.001
+        assert np.abs((moved.matrix - exact.matrix)[:2, 2]).max() <= 0.501
+        assert ends.min() >= 0
+        assert ends[0].max() <= 110
+        assert ends[1].max() <= 90
+
+
+def test_a_crop_without_resize_and_one_of_a_turned_picture_do_not_move() -> None:
+    for before in (identity((50, 60)), turned((50, 60), 1), rotated((50, 60), 0.3)):
+        crop = crop_at(7, 9, (20, 22))
+        np.testing.assert_array_equal(on_source_pixels(before, crop, (50, 60)).matrix, before.then(crop).matrix)
+
+
+def test_crops_of_enlarged_pictures_need_no_whole_warp(monkeypatch: pytest.MonkeyPatch) -> None:
+    areas, original = [], cv2.warpAffine
+
+    def warp(source: np.ndarray, matrix: np.ndarray, size: tuple[int, int], **options: object) -> np.ndarray:
+        areas.append(size[0] * size[1])
+        return original(source, matrix, size, **options)
+
+    monkeypatch.setattr(warp_module.cv2, "warpAffine", warp)
+    geometry = geometry_of(TransformsConfig(scale=(0.5, 2), crop=(40, 50)))
+    image = smooth_image((80, 100))
+    for seed in range(10):
+        warp_image(image, geometry.draw(np.random.default_rng(seed), (80, 100)))
+    assert sum(areas) < 0.1 * 10 * 40 * 50
 
 
 def test_strong_shrinking_averages_blocks() -> None:

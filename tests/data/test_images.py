@@ -53,6 +53,37 @@ def test_jpeg_has_pillows_pixels(tmp_path, size, subsampling, progressive):
     assert np.array_equal(read_image(path), np.asarray(Image.open(path)))
 
 
+@pytest.mark.parametrize("options", [{}, {"optimize": True}, {"compress_level": 0}, {"dpi": (72, 72)}])
+def test_rgb_png_has_pillows_pixels(options):
+    picture = Image.fromarray(np.random.default_rng(1).integers(0, 256, (60, 90, 3), np.uint8))
+    stream = io.BytesIO()
+    picture.save(stream, "PNG", **options)
+    assert np.array_equal(decode_image(stream.getvalue()), np.array(picture))
+
+
+@pytest.mark.parametrize("place", [0.05, 0.3, 0.5, 0.8])
+def test_a_png_with_an_altered_byte_is_an_error_or_has_pillows_pixels(place, capfd):
+    stream = io.BytesIO()
+    Image.fromarray(np.random.default_rng(1).integers(0, 256, (60, 90, 3), np.uint8)).save(stream, "PNG")
+    data = bytearray(stream.getvalue())
+    data[int(place * len(data))] ^= 0x55
+    try:
+        expected = np.array(Image.open(io.BytesIO(bytes(data))).convert("RGB"))
+    except Exception:
+        with pytest.raises(DataError):
+            decode_image(bytes(data))
+    else:
+        assert np.array_equal(decode_image(bytes(data)), expected)
+    assert capfd.readouterr().err == ""  # no decoder speaks past us
+
+
+def test_a_png_without_its_last_bytes_is_read_as_pillow_reads_it():
+    picture = Image.fromarray(np.random.default_rng(1).integers(0, 256, (60, 90, 3), np.uint8))
+    stream = io.BytesIO()
+    picture.save(stream, "PNG")
+    assert np.array_equal(decode_image(stream.getvalue()[:-12]), np.array(picture))
+
+
 def test_real_jpeg_has_pillows_pixels():
     path = sorted(shared_data("camvid/test").iterdir())[0]
     assert np.array_equal(read_image(path), np.asarray(Image.open(path)))

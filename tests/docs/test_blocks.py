@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -16,14 +17,32 @@ import torch
 from docs_blocks import ROOT, Block, find_blocks, find_commands, parse_command, run_block, run_command, small_train
 from fakes.camvid import write_camvid
 from fakes.folder import write_folder
+from fakes.foreign import foreign_state, small_network, write_checkpoint
+from fakes.model import make_model
 
+from segatlas.cache import cache_folder
 from segatlas.data.shapes import make_shapes
 from segatlas.recipe import Config
+from segatlas.weights.catalogue import find_published
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BARE = ("README.md", "docs/get-started.md")
 """Pages that make their own data and runs; the others start from what `stage` prepares."""
+DOWNLOADED = ("pspnet-r50-ade20k", "pspnet-r50-cityscapes")
+"""Published weights that the pages use."""
 RUN = "runs/semantic/unet_shapes-001"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def downloads(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Stands in for downloads: in the cache lie small networks where the weights would, and nothing can be fetched."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SEGATLAS_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("SEGATLAS_OFFLINE", "1")
+        for name in DOWNLOADED:
+            entry = find_published(name)
+            make_model(cache_folder("models") / f"{entry.file}-{entry.sha256}", ("background", "circle", "square"))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +62,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def write_pictures(root: Path) -> None:
-    """Make my-data (three classes) and photos that are predicted."""
+    """Make my-data (three classes), photos that are predicted, and a checkpoint of another library."""
+    write_checkpoint(root / "segformer.b0.512x512.ade.160k.pth", foreign_state("nvlabs", small_network("nvlabs")))
     write_folder(root / "my-data")
     generator = np.random.default_rng(0)
     (root / "photos").mkdir()

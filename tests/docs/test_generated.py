@@ -1,23 +1,42 @@
 from __future__ import annotations
 
 import importlib.util
+import types
 from pathlib import Path
+
+import pytest
+
+from segatlas.models import lookup
+from segatlas.recipe import Config
+from segatlas.weights import list_models
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def fresh_pages() -> dict[str, str]:
+@pytest.fixture(scope="module")
+def tool() -> types.ModuleType:
     spec = importlib.util.spec_from_file_location("generate_docs", ROOT / "tools" / "generate_docs.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.pages()
+    return module
 
 
-def test_the_committed_tables_equal_a_fresh_run():
-    fresh = fresh_pages()
+def test_the_committed_tables_equal_a_fresh_run(tool: types.ModuleType):
+    fresh = tool.pages()
     committed = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "docs" / "generated").glob("*.md")}
     assert sorted(committed) == sorted(fresh)
     stale = [name for name in fresh if committed[name] != fresh[name]]
     assert not stale, f"run tools/generate_docs.py: {stale}"
+
+
+def test_every_training_command_of_the_table_is_a_recipe_of_that_network(tool: types.ModuleType):
+    for name in list_models():
+        network = str(Config.load(*tool.train_words(name)).model.name)
+        (entry, variant), (trained, _) = lookup(name), lookup(network)
+        assert entry is trained
+        assert variant in (None, network)
+    assert tool.train_words("fcn_hr48") == ["fcn_ade20k_hr18", "model.name=fcn_hr48"]
+    assert tool.train_words("pspnet_r101") == ["pspnet_ade20k", "model.name=pspnet_r101"]
+    assert tool.train_words("stdc1") == ["stdc_cityscapes"]

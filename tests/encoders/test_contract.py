@@ -6,8 +6,16 @@ import torch
 from segatlas.encoders import ENCODERS, create_encoder
 from segatlas.errors import UsageError
 
-FAMILIES = ["resnet18", "resnet50d", "mobilenet_v2", "mit_b0", "timm/resnet10t", "timm/vit_tiny_patch16_224"]
-ONE_OF_EACH = ["resnet18", "resnet18c", "resnet18d", "mobilenet_v2", "mit_b0"]
+FAMILIES = [
+    "resnet18",
+    "resnet50d",
+    "mobilenet_v2",
+    "mit_b0",
+    "hrnet_w8_small",
+    "timm/resnet10t",
+    "timm/vit_tiny_patch16_224",
+]
+ONE_OF_EACH = ["resnet18", "resnet18c", "resnet18d", "mobilenet_v2", "mit_b0", "hrnet_w8_small"]
 
 
 @pytest.mark.parametrize("name", ENCODERS)
@@ -55,7 +63,7 @@ def test_gradient_checkpointing_changes_neither_gradients_nor_running_statistics
     torch.testing.assert_close(statistics_again, statistics, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "mit_b0", "timm/resnet10t"])
+@pytest.mark.parametrize("name", ["resnet18", "mit_b0", "hrnet_w8_small", "timm/resnet10t"])
 def test_gradient_checkpointing_keeps_fewer_numbers_for_backward(name):
     def kept(checkpointing: bool) -> int:
         encoder = create_encoder(name).train()
@@ -78,7 +86,7 @@ def test_gradient_checkpointing_keeps_fewer_numbers_for_backward(name):
 def test_an_unknown_field_is_refused_by_name():
     with pytest.raises(UsageError, match="'mit_b0' has no field 'output_stride'; it has: drop_path"):
         create_encoder("mit_b0", output_stride=8)
-    with pytest.raises(UsageError, match="'mobilenet_v2' has no field 'x'; it has: none"):
+    with pytest.raises(UsageError, match="'mobilenet_v2' has no field 'x'; it has: output_stride, dilate_every_block"):
         create_encoder("mobilenet_v2", x=1)
 
 

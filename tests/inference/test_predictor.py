@@ -11,11 +11,19 @@ from torch import nn
 from segatlas.data.transforms.color import normalise
 from segatlas.errors import DataError, TaskError, UsageError
 from segatlas.inference import Predictor, parse_views
+from segatlas.inference.predictor import processor_has_bf16, resolve_precision
 from segatlas.inference.tta import mean_of_views
 from segatlas.structures import Resample, SemanticLogits
 from segatlas.weights.card import Card, InferenceMode, InputSpec, Preprocessing
 
 CLASSES, PALETTE = ("sky", "road", "car"), ((0, 0, 200), (90, 90, 90), (200, 0, 0))
+
+
+class Seen(list):
+    """A list that the network shares with its fast form."""
+
+    def __deepcopy__(self, memo):
+        return self
 
 
 class Net(nn.Module):
@@ -26,7 +34,7 @@ class Net(nn.Module):
         self.conv = nn.Conv2d(channels, 3, kernel_size=5, stride=4, padding=2)
         self.dropout = nn.Dropout(0.5)
         self.align_corners = align_corners
-        self.batches = []
+        self.batches = Seen()
 
     def forward(self, x):
         self.batches.append(tuple(x.shape))
@@ -310,20 +318,68 @@ def test_a_picture_predicted_by_windows_is_never_normalised_whole(monkeypatch):
     assert max(height * width for height, width in sizes) <= 26 * 26
 
 
-def test_bf16_runs_close_to_fp32_and_gives_float32_scores():
+def test_bf16_runs_close_to_fp32_and_scores_stay_exact():
     images = normalised(picture(16, 16))
-    exact, mixed = predictor().scores(images), predictor(precision="bf16").scores(images)
-    assert mixed.dtype == torch.float32
-    assert 0 < (exact - mixed).abs().max() < 0.05 * exact.abs().max()
+    exact, mixed = predictor(), predictor(precision="bf16")
+    low, full = mixed.output(images).logits, exact.output(images).logits
+    assert low.dtype == torch.float32
+    assert 0 < (full - low).abs().max() < 0.05 * full.abs().max()
+    assert torch.equal(mixed.scores(images), exact.scores(images))
+    assert torch.equal(mixed.output(images).logits, low)
 
 
 def test_bf16_falls_back_with_a_notice_where_the_device_has_none(monkeypatch, caplog):
-    from segatlas.inference.predictor import resolve_precision
-
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
     with caplog.at_level("WARNING", logger="segatlas"):
         assert resolve_precision("bf16", torch.device("cuda")) == "fp32"
     assert "bf16 is not supported" in caplog.text
+
+
+@pytest.mark.parametrize("flags", [{}, {"avx512_f": True, "avx512_bf16": False}])
+def test_bf16_falls_back_with_a_notice_where_the_processor_has_no_instructions_for_it(monkeypatch, caplog, flags):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"architecture": "x86_64", **flags}, raising=False)
+    with caplog.at_level("WARNING", logger="segatlas"):
+        ours = predictor(precision="bf16")
+    assert ours.precision == "fp32"
+    assert "this processor has no instructions for it" in caplog.text
+    assert torch.equal(ours.output(normalised(picture())).logits, predictor().output(normalised(picture())).logits)
+
+
+@pytest.mark.parametrize("flag", ["avx512_bf16", "amx_bf16", "bf16"])
+def test_any_of_the_known_instructions_is_enough_for_bf16(monkeypatch, flag):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {flag: True}, raising=False)
+    assert resolve_precision("bf16", torch.device("cpu")) == "bf16"
+
+
+def test_a_torch_that_does_not_tell_leaves_the_flags_of_the_system(monkeypatch, tmp_path):
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    for flags, expected in [("fpu avx512f avx512_bf16", True), ("fpu avx512f", False)]:
+        (tmp_path / "cpuinfo").write_text(f"processor: 0\nflags\t\t: {flags}\n")
+        assert processor_has_bf16(tmp_path / "cpuinfo") is expected
+    assert processor_has_bf16(tmp_path / "nothing") is False
+
+
+def test_the_network_keeps_its_published_parameters_and_the_fast_form_follows_their_changes():
+    body = nn.Sequential(nn.Conv2d(3, 3, 3, padding=1, bias=False), nn.BatchNorm2d(3), nn.ReLU())
+    net = make_net()
+    net.conv = nn.Sequential(body, net.conv)
+    names, image = list(net.state_dict()), picture()
+    ours = predictor(net)
+
+    def agrees():
+        images = normalised(image)
+        raised = slow_logits(net, images, (13, 22))
+        return (torch.from_numpy(ours.predict(image).semantic).long() == raised[0].argmax(0)).float().mean() > 0.999
+
+    assert agrees()
+    assert list(ours.model.state_dict()) == names
+    with torch.no_grad():
+        body[1].running_mean.normal_()
+        body[1].weight.uniform_(0.5, 2)
+    assert agrees()
+    ours.model.load_state_dict({name: -value for name, value in net.state_dict().items()})
+    body[1].running_var.abs_()
+    assert agrees()
 
 
 def test_five_band_models_take_five_band_arrays_and_nothing_else():

@@ -57,6 +57,19 @@ def test_fusing_below_the_raise_equals_the_literal_decoder_with_its_gradients(tr
         assert relative(ours, theirs) <= 1e-5, name
 
 
+def test_the_decoder_s_inference_form_equals_the_literal_decoder():
+    torch.manual_seed(0)
+    decoder = MLPDecoder((4, 6, 8, 10), 12).double().eval()
+    for tensor in decoder.parameters():
+        torch.nn.init.normal_(tensor)
+    decoder.fuse.bn.running_mean.normal_()
+    decoder.fuse.bn.running_var.uniform_(0.5, 2)
+    sizes = [(17, 23), (9, 12), (5, 6), (3, 3)]
+    features = [torch.randn(2, c, *s, dtype=torch.float64) for c, s in zip((4, 6, 8, 10), sizes, strict=True)]
+    with torch.no_grad():
+        assert relative(decoder.inference_form()(features), raise_concatenate_fuse(decoder, features)) <= 1e-12
+
+
 def test_a_resnet_gives_its_four_coarsest_maps():
     net = build(SegFormerConfig(num_classes=2, encoder="resnet18", decoder_channels=8))
     assert [p.in_features for p in net.decoder.projections] == [64, 128, 256, 512]

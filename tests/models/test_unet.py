@@ -63,10 +63,9 @@ def test_the_encoder_form_doubles_by_nearest_neighbour_and_takes_a_skip_where_th
     torch.testing.assert_close(net(x).logits, expected, rtol=0, atol=1e-5 * float(expected.detach().abs().max()))
 
 
-@pytest.mark.parametrize("fields", [{"width": 2}, {"encoder": "resnet18", "decoder_channels": (8, 8, 4)}])
-def test_padding_is_zeros_right_and_bottom_and_named_in_the_canvas(fields):
+def test_padding_of_the_plain_network_is_zeros_right_and_bottom_and_named_in_the_canvas():
     torch.manual_seed(0)
-    net = build(UNetConfig(num_classes=2, **fields)).eval()
+    net = build(UNetConfig(num_classes=2, width=2)).eval()
     multiple = net.encoder.strides[-1]
     x = torch.randn(1, 3, 2 * multiple - 5, 3 * multiple - 1)
     canvas = torch.zeros(1, 3, 2 * multiple, 3 * multiple)
@@ -74,6 +73,20 @@ def test_padding_is_zeros_right_and_bottom_and_named_in_the_canvas(fields):
     out = net(x)
     assert out.canvas == (2 * multiple, 3 * multiple)
     assert torch.equal(out.logits, net(canvas).logits)
+
+
+@pytest.mark.parametrize(("encoder", "steps", "half"), [("resnet18", 5, None), ("mit_b0", 5, (30, 45))])
+def test_the_encoder_form_raises_to_the_size_of_each_map_of_an_odd_picture_and_pads_nothing(encoder, steps, half):
+    torch.manual_seed(0)
+    net = build(UNetConfig(num_classes=2, encoder=encoder, decoder_channels=(4,) * steps)).eval()
+    sizes = []
+    for step in net.decoder:
+        step.register_forward_hook(lambda module, args, out: sizes.append(tuple(out.shape[-2:])))
+    out = net(torch.randn(1, 3, 61, 91))
+    stride_2 = half or (31, 46)
+    assert sizes == [(4, 6), (8, 12), (16, 23), stride_2, (61, 91)]
+    assert out.canvas == (61, 91)
+    assert out.logits.shape[-2:] == (61, 91)
 
 
 @pytest.mark.parametrize(("steps", "stride"), [(1, 16), (2, 8), (3, 4), (4, 2), (5, 1)])

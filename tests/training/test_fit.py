@@ -274,3 +274,17 @@ def test_an_unwritable_run_folder_is_a_clear_error(recipe, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(SegAtlasError, match="cannot write the run folder"):
         train(recipe(f"run.dir={tmp_path / 'file' / 'run'}"), quiet=True)
+
+
+def test_the_decoded_store_does_not_change_the_run(recipe, tmp_path):
+    store = tmp_path / "store"
+    settings = {"off": "data.store=off", "cold": f"data.store={store}", "warm": f"data.store={store}"}
+    runs = [train(recipe("train.epochs=1", place, name=name), quiet=True).dir for name, place in settings.items()]
+    assert len(list(store.glob("entries/*/*"))) == 2 * (10 + 3)
+    for other in runs[1:]:
+        assert_same_state(checkpoint(runs[0]), checkpoint(other))
+
+
+def test_a_dry_run_keeps_nothing_in_the_decoded_store(recipe, tmp_path):
+    dry_run(recipe(f"data.store={tmp_path / 'store'}"))
+    assert not (tmp_path / "store").exists()

@@ -8,10 +8,11 @@ from segatlas.encoders import create_encoder
 from segatlas.errors import WeightsError
 from segatlas.weights import encoder_weights
 from segatlas.weights.building import create_model
-from segatlas.weights.encoder_weights import IMAGENET, load_encoder_weights
+from segatlas.weights.encoder_weights import IMAGENET, imagenet_on_disk, load_encoder_weights
 from segatlas.weights.hub import fetch_file
 
 TINY_DECODER = (8, 8, 8, 4, 4)
+REPOSITORY = ("timm/resnet18.a1_in1k", "model.safetensors")
 
 
 @pytest.fixture
@@ -117,10 +118,34 @@ def test_an_encoder_without_published_weights_says_how_to_give_a_file():
         create_model("segformer_b0", num_classes=2, encoder_weights="imagenet")
 
 
+def test_of_an_hrnets_file_all_that_makes_its_image_classifier_is_dropped(tmp_path):
+    encoder = create_encoder("hrnet_w8_small")
+    head = (
+        "incre_modules.0.0.conv1.weight",
+        "downsamp_modules.0.0.weight",
+        "final_layer.0.weight",
+        "classifier.weight",
+    )
+    torch.save({**encoder.state_dict(), **{name: torch.ones(2, 2) for name in head}}, tmp_path / "hrnet.pth")
+    net = create_model("fcn", num_classes=2, encoder="hrnet_w8_small", output_stride=None, channels=8)
+    assert load_encoder_weights(net, str(tmp_path / "hrnet.pth")) == head
+    assert all(torch.equal(tensor, encoder.state_dict()[name]) for name, tensor in net.encoder.state_dict().items())
+
+
+TIMM_NAMES = {
+    "mobilenet_v2": "mobilenetv2_100",
+    "mobilenet_v2_320": "mobilenetv2_100",
+    "hrnet_w18_small": "hrnet_w18_small_v2",
+    "resnest50": "resnest50d",
+    "resnest101": "resnest101e",
+    "resnest200": "resnest200e",
+}
+
+
 def test_the_hub_table_is_what_timm_takes_by_default():
     timm = pytest.importorskip("timm")
     for name, repository in IMAGENET.items():
-        theirs = {"mobilenet_v2": "mobilenetv2_100"}.get(name, name)
+        theirs = TIMM_NAMES.get(name, name)
         assert timm.get_pretrained_cfg(theirs).hf_hub_id == repository
 
 
@@ -129,6 +154,7 @@ def test_the_hub_table_is_what_timm_takes_by_default():
     [
         ("resnet18d", "resnet18d"),
         ("mobilenet_v2", "mobilenetv2_100"),
+        ("mobilenet_v2_320", "mobilenetv2_100"),
         ("convnext_atto", "convnext_atto"),
         ("efficientnet_lite0", "efficientnet_lite0"),
         ("vit_tiny_patch16_224", "vit_tiny_patch16_224"),
@@ -145,6 +171,8 @@ def test_a_file_of_timm_gives_timms_own_feature_maps(tmp_path, ours, theirs):
     dropped = load_encoder_weights(net, str(tmp_path / "w.pth"))
 
     assert any(name.startswith(("fc.", "classifier.", "head.")) for name in dropped)
+    if ours.startswith("mobilenet_v2"):
+        assert ("conv_head.weight" in dropped) == (ours == "mobilenet_v2_320")
     # the reference: timm's feature network filled from timm's whole network, by name of the layers
     flat = dict(whole.state_dict())
     names = {name.replace(".", "_", 1): name for name in flat} | {f"model.{name}": name for name in flat}
@@ -156,3 +184,20 @@ def test_a_file_of_timm_gives_timms_own_feature_maps(tmp_path, ours, theirs):
     shared = expected[:-1] if ours == "mobilenet_v2" else expected  # our last map is behind torchvision's 1280 channels
     for a, b in zip(found, shared, strict=False):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
+
+
+def test_a_file_with_the_other_stem_is_refused_naming_the_encoder_it_fits(published, tmp_path):
+    with pytest.raises(WeightsError, match=r"7x7 convolution, as torchvision's files do: set model\.encoder=resnet18$"):
+        unet(encoder="resnet18c", encoder_weights=str(published))
+    torch.save(create_encoder("resnet18c").state_dict(), tmp_path / "deep.pth")
+    with pytest.raises(WeightsError, match=r"three 3x3 convolutions: set model\.encoder=resnet18c$"):
+        unet(encoder_weights=str(tmp_path / "deep.pth"))
+
+
+def test_what_is_on_this_disk_is_found_without_asking_the_hub(published, monkeypatch):
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *asked: {REPOSITORY: str(published)}[asked])
+    assert imagenet_on_disk(unet()) == ("timm/resnet18.a1_in1k", published)
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: None)
+    assert imagenet_on_disk(unet()) == ("timm/resnet18.a1_in1k", None)

@@ -12,10 +12,19 @@ from segatlas.weights.listing import list_models
 IMPORTS = """
 import sys
 import segatlas.weights as weights
-import segatlas.cli.models, segatlas.palette
+import segatlas.palette
 weights.list_models(), weights.Card
 print("torch" in sys.modules)
 
+import numpy, segatlas
+net = segatlas.create_model("unet", width=4, num_classes=2)
+segatlas.save_pretrained(net, sys.argv[1], classes=["a", "b"])
+segatlas.load(sys.argv[1]).predict(numpy.zeros((40, 50, 3), numpy.uint8))
+heavy = ["torchvision", "timm", "lightning", "matplotlib", "transformers", "torch._dynamo", "huggingface_hub", "rich",
+         "typer", "segatlas.config.schema", "segatlas.training"]
+print([name for name in heavy if name in sys.modules])
+
+import segatlas.cli.models
 from segatlas.weights.building import build_empty, make_config
 for name in weights.list_models():
     build_empty(*make_config(name, {"num_classes": 2}))
@@ -39,9 +48,13 @@ def test_a_task_keeps_what_can_do_it():
     assert list_models(task="no such task") == []
 
 
-def test_listing_imports_no_torch_and_building_empty_networks_no_compiler_of_torch():
+def test_listing_imports_no_torch_predicting_nothing_heavy_and_building_empty_networks_no_compiler(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(Path(segatlas.__file__).parents[1])}
     result = subprocess.run(
-        [sys.executable, "-c", IMPORTS], capture_output=True, text=True, check=True, env=environment
+        [sys.executable, "-c", IMPORTS, str(tmp_path / "model")],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=environment,
     )
-    assert result.stdout.split() == ["False", "False"]
+    assert result.stdout.splitlines() == ["False", "[]", "False"]

@@ -84,3 +84,23 @@ def test_a_file_with_a_part_missing_is_refused(tmp_path):
     torch.save(state, tmp_path / "w.pth")
     with pytest.raises(WeightsError, match=r"1 missing in the file: classifier\.bias 3"):
         start_from(tiny(1), tmp_path / "w.pth")
+
+
+def test_a_pointrend_of_another_class_count_keeps_all_but_classifiers_and_layers_over_coarse_logits(tmp_path):
+    fields = {"encoder": "resnet18_w8", "neck_channels": 8, "channels": 8, "point_channels": 8}
+    old = create_model("pointrend", num_classes=4, **fields)
+    torch.save(old.state_dict(), tmp_path / "w.pth")
+    net = create_model("pointrend", num_classes=6, **fields)
+    report = start_from(net, tmp_path / "w.pth")
+    assert set(report.replaced) == {
+        *(f"point_head.layers.{index}.weight" for index in range(3)),
+        *(f"{module}.{leaf}" for module in ("classifier", "point_head.classifier") for leaf in ("weight", "bias")),
+    }
+    expected = old.state_dict()
+    assert all(torch.equal(net.state_dict()[name], expected[name]) for name in report.loaded)
+
+
+def test_another_class_count_excuses_no_other_difference(tmp_path):
+    torch.save(tiny(0, num_classes=5, width=8).state_dict(), tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match="of another shape"):
+        start_from(tiny(1), tmp_path / "w.pth")

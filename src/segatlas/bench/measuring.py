@@ -14,6 +14,7 @@ from segatlas.bench.settings import PIECES, Settings
 from segatlas.bench.subjects import (
     FLOPS_UNIT,
     Subject,
+    bf16_agreement,
     count_flops,
     count_parameters,
     load_subject,
@@ -27,7 +28,11 @@ from segatlas.inference.predictor import Precision
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFacts:
-    """What a model costs on any machine. input: (C, h, w) of the network's input; flops and macs: see `Report.unit`."""
+    """What a model costs on any machine. input: (C, h, w) of the network's input; flops and macs: see `Report.unit`.
+
+    bf16_agreement: share of the picture's pixels with the same label in bf16 as in fp32; None where bf16 is not asked
+    for.
+    """
 
     model: str
     origin: str
@@ -35,6 +40,7 @@ class ModelFacts:
     parameters: int
     flops: int
     macs: int
+    bf16_agreement: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,20 +95,15 @@ def measure(
     watch = LoadWatch()
     with _threads(settings.threads):
         progress("loading")
-        subjects = [[load_subject(model, settings) for _ in settings.precisions] for model in models]
-        facts = tuple(describe(model, own[0], settings) for model, own in zip(models, subjects, strict=True))
+        subjects = [load_subject(model, settings) for model in models]
+        facts = tuple(describe(model, subject, settings) for model, subject in zip(models, subjects, strict=True))
         keys = [(model, precision, piece) for model in models for precision in settings.precisions for piece in PIECES]
         memories = []
         for model, precision, piece in keys:
             progress(f"memory: {model}, {precision}, {piece}")
             memories.append(measure_memory(model, precision, piece, settings))
         progress(f"time: {len(keys)} pieces, {settings.repeats} rounds")
-        # A subject a precision: bf16 changes the memory layout of its network.
-        made = [
-            make_calls(subject, precision, settings)
-            for own in subjects
-            for subject, precision in zip(own, settings.precisions, strict=True)
-        ]
+        made = [make_calls(subject, precision, settings) for subject in subjects for precision in settings.precisions]
         calls = [pieces[piece] for pieces in made for piece in PIECES]
         timings = time_alternating(calls, repeats=settings.repeats, warmups=settings.warmups)
         return Report(
@@ -126,6 +127,7 @@ def describe(model: str, subject: Subject, settings: Settings) -> ModelFacts:
         parameters=count_parameters(subject.net),
         flops=flops,
         macs=flops // 2,
+        bf16_agreement=bf16_agreement(subject, settings) if "bf16" in settings.precisions else None,
     )
 
 

@@ -94,7 +94,7 @@ def network_input(card: Card, settings: Settings) -> Tensor:
 
 
 def make_calls(subject: Subject, precision: Precision, settings: Settings) -> dict[str, Callable[[], object]]:
-    """Return the call of each piece (`settings.PIECES`), ready to be timed. The network is changed for bf16."""
+    """Return the call of each piece (`settings.PIECES`), ready to be timed."""
     predictor = Predictor(subject.net, subject.card, device="cpu", precision=precision)
     picture = seeded_picture(subject.card, settings)
     images = network_input(subject.card, settings)
@@ -107,15 +107,19 @@ def make_calls(subject: Subject, precision: Precision, settings: Settings) -> di
     return {"forward": lambda: forward(predictor, images), "predict": predict}
 
 
-@torch.inference_mode()
 def forward(predictor: Predictor, images: Tensor) -> Tensor:
     """Return logits at the network's stride, in the predictor's precision."""
-    mixed = predictor.precision == "bf16"
-    if mixed:
-        images = images.contiguous(memory_format=torch.channels_last)
-    with torch.autocast(predictor.device.type, dtype=torch.bfloat16, enabled=mixed):
-        logits: Tensor = predictor.model(images).logits
-    return logits
+    return predictor.output(images).logits
+
+
+def bf16_agreement(subject: Subject, settings: Settings) -> float:
+    """Return the share of pixels of the seeded picture that have the same label in bf16 as in fp32."""
+    picture = seeded_picture(subject.card, settings)
+    exact, rounded = (
+        Predictor(subject.net, subject.card, device="cpu", precision=precision).predict(picture).semantic
+        for precision in ("fp32", "bf16")
+    )
+    return float((exact == rounded).mean())
 
 
 def count_flops(net: nn.Module, shape: tuple[int, ...]) -> int:

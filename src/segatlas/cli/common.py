@@ -43,6 +43,10 @@ DebugOption = Annotated[
 ]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one machine-readable last line.")]
+OfflineOption = Annotated[bool, typer.Option("--offline", help="Download no published weights.")]
+CommercialOption = Annotated[
+    bool, typer.Option("--commercial-ok", help="Refuse weights whose licence forbids commercial use.")
+]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings and errors only.")]
 
 

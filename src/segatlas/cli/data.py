@@ -1,4 +1,4 @@
-"""`segatlas data`: check, repair, describe, show, make and convert data sets."""
+"""`segatlas data`: check, repair, describe, show, make and convert data sets; the decoded store."""
 
 from __future__ import annotations
 
@@ -220,6 +220,28 @@ def convert(
     console.print(", ".join(f"{count} {name}" for name, count in counts.items()) + f" -> {out}", markup=False)
     if json_line:
         print_json_line({"out": str(out), "to": to, **counts})
+
+
+@app.command()
+def store(
+    clear: Annotated[bool, typer.Option("--clear", help="Remove everything in it.")] = False,
+    folder: Annotated[Path | None, typer.Option("--folder", help="Where a recipe's data.store says otherwise.")] = None,
+    json_line: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Show what the decoded store holds: the pictures and labels that training keeps decoded on disk."""
+    from segatlas.data.store import Store, default_folder
+
+    console = human(json_line=json_line)
+    kept = Store(folder or default_folder())
+    usage = kept.clear() if clear else kept.usage()
+    text = f"{usage.entries} arrays, {usage.bytes / 1e9:.2f} GB"
+    console.print(f"removed {text} from {usage.folder}" if clear else f"{usage.folder}: {text}", markup=False)
+    if not clear:
+        console.print(f"free on its disk: {usage.free / 1e9:.1f} GB", markup=False)
+    if json_line:
+        record = {"folder": str(usage.folder), "entries": usage.entries, "bytes": usage.bytes, "free": usage.free}
+        print_json_line({**record, "cleared": clear})
 
 
 def load_data(words: Sequence[str] | None, config_file: Path | None = None) -> Config:

@@ -121,12 +121,18 @@ def devices() -> list[str]:
         return ["none: torch is not installed"]
     import torch
 
-    found = [f"cpu, {torch.get_num_threads()} threads"]
+    from segatlas.inference.predictor import processor_has_bf16
+    from segatlas.layers.linear import torch_takes_slow_path
+
+    bf16 = "bf16" if processor_has_bf16() else "no bf16"
+    found = [f"cpu, {torch.get_num_threads()} threads, {bf16}"]
     for index in range(torch.cuda.device_count()):
         properties: Any = torch.cuda.get_device_properties(index)
         found.append(f"cuda:{index} {properties.name}, {properties.total_memory / GIB:.0f} GiB")
     if torch.backends.mps.is_available():
         found.append("mps")
+    if torch_takes_slow_path():
+        found.append("cpu: at one thread torch trains 1x1 convolutions on a slow path (predictions avoid it)")
     return found
 
 

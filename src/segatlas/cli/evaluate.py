@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from segatlas.cli.common import DebugOption, DeviceOption, JsonOption, QuietOption, human, print_json_line
+from segatlas.cli.common import (
+    CommercialOption,
+    DebugOption,
+    DeviceOption,
+    JsonOption,
+    OfflineOption,
+    QuietOption,
+    human,
+    print_json_line,
+)
 from segatlas.cli.predict import parse_window
 from segatlas.errors import DataError, UsageError
 
@@ -27,7 +36,7 @@ def evaluate(
         list[str],
         typer.Argument(
             metavar="MODEL|KEY=VALUE",
-            help="Run folders, model folders, checkpoints; words with = override keys of the recipe.",
+            help="Run folders, model folders, checkpoints, published names; words with = override keys of the recipe.",
         ),
     ],
     data: Annotated[
@@ -44,6 +53,8 @@ def evaluate(
     sizes: Annotated[bool | None, typer.Option(help="Recall of small, medium and large objects.")] = None,
     compare: Annotated[bool, typer.Option("--compare", help="Also show the models side by side.")] = False,
     out: Annotated[Path | None, typer.Option("--out", help="Folder for eval.json; default: the run folder.")] = None,
+    offline: OfflineOption = False,
+    commercial_ok: CommercialOption = False,
     json_line: JsonOption = False,
     quiet: QuietOption = False,
     debug: DebugOption = False,
@@ -59,6 +70,7 @@ def evaluate(
     targets = plan_files(names, out)
     options: dict[str, Any] = {"tta": tta, "batch": batch, "device": device, "precision": precision}
     options |= {"boundary": boundary, "sizes": sizes, "window": None if window is None else parse_window(window)}
+    options |= {"offline": offline, "commercial_ok": commercial_ok}
 
     from segatlas import evaluation
     from segatlas.evaluation import tables

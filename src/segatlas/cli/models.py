@@ -1,7 +1,8 @@
-"""`segatlas models`: what can be built, and what a trained model is."""
+"""`segatlas models`: what can be built, what a trained model is, and weights of other libraries."""
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,21 +14,29 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from segatlas.weights.card import Card
+    from segatlas.weights.converting import Conversion
     from segatlas.weights.describing import ModelFacts
 
-app = typer.Typer(no_args_is_help=True, help="List the networks, explain one of them or a trained model.")
+app = typer.Typer(
+    no_args_is_help=True, help="List the networks, explain one of them or a trained model, convert weights."
+)
 NO_TERMINAL_WIDTH = 160
 SHOWN_CLASSES = 40
+FEW_CLASSES = 5
 
 
 @app.command("list")
 def list_(
     pattern: Annotated[str, typer.Argument(help="Shell pattern of names, e.g. '*former*'.")] = "*",
     task: Annotated[str | None, typer.Option("--task", help="semantic, instance or panoptic.")] = None,
+    published: Annotated[bool, typer.Option("--published", help="List published weights instead.")] = False,
     json_line: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """List architectures and their variants."""
+    """List architectures and their variants, or the published weights that can be loaded by name."""
+    if published:
+        _list_published(pattern, json_line=json_line)
+        return
     from segatlas.models import lookup
     from segatlas.weights.listing import list_models
 
@@ -49,17 +58,106 @@ def list_(
     _show(table)
 
 
+def _list_published(pattern: str, *, json_line: bool) -> None:
+    from dataclasses import asdict
+
+    from segatlas.weights.catalogue import SOURCE, list_published
+
+    entries = list_published(pattern)
+    if json_line:
+        print_json_line([asdict(entry) for entry in entries])
+        return
+    if not entries:
+        print(f"no published weights match '{pattern}'")
+        return
+    table = _table("Name", "Trained on", "mIoU %", "scales, flips", "Licence")
+    for entry in entries:
+        best = "" if entry.miou_ms_flip is None else f"{entry.miou_ms_flip:.2f}"
+        licence = entry.licence if entry.is_commercial else "non-commercial"
+        table.add_row(entry.name, entry.dataset, f"{entry.miou:.2f}", best, licence)
+    _show(table)
+    print(f"mIoU on the validation split ({SOURCE}); more: segatlas models info NAME")
+
+
 @app.command()
 def info(
-    name: Annotated[str, typer.Argument(help="Architecture, variant, run folder, model folder or .ckpt file.")],
+    name: Annotated[
+        str, typer.Argument(help="Architecture, variant, run folder, model folder, .ckpt file or published name.")
+    ],
     json_line: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Explain an architecture (fields, size, cost) or a trained model (its card)."""
-    if _is_place(name):
+    from segatlas.weights.catalogue import is_published
+
+    if is_published(name):
+        _info_published(name, json_line=json_line)
+    elif _is_place(name):
         _info_card(name, json_line=json_line)
     else:
         _info_architecture(name, json_line=json_line)
+
+
+@app.command()
+def convert(
+    checkpoint: Annotated[
+        Path, typer.Argument(metavar="CKPT", help="Weights file of another library; with --to: a model of ours.")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Folder to write; with --to: the file.")],
+    arch: Annotated[str | None, typer.Option("--arch", help="Architecture, where several fit the file.")] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="The library's own config.py or config.json, read and never run.")
+    ] = None,
+    to: Annotated[str, typer.Option("--to", help="Write our model for this library, e.g. mmseg.")] = "",
+    json_line: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Convert weights of another library to a model folder; with --to, a model of ours to theirs."""
+    from dataclasses import asdict
+
+    from segatlas.weights.converting import convert_file, export_file
+
+    if to:
+        written = export_file(checkpoint, out, to=to)
+        if json_line:
+            print_json_line({"kind": "export", "source": str(checkpoint), "to": to, **asdict(written)})
+            return
+        print(f"{checkpoint}: {written.tensors} tensors written for {written.title}: {written.file}")
+        for note in written.notes:
+            print(f"  {note}")
+        return
+    done = convert_file(checkpoint, out, arch=arch, config=config)
+    if json_line:
+        print_json_line(
+            {
+                "kind": "conversion",
+                "source": str(done.file),
+                "library": done.library,
+                "out": str(done.folder),
+                "settings": done.settings_from,
+                "notes": done.notes,
+                "card": done.card.to_dict(),
+            }
+        )
+        return
+    _print_conversion(done)
+
+
+def _print_conversion(done: Conversion) -> None:
+    card = done.card
+    print(f"{done.file}: {card.architecture} of {done.title}, {done.tensors} tensors")
+    config = ", ".join(f"{key}={value!r}" for key, value in card.config.items())
+    classes = f"{len(card.classes)}: {', '.join(card.classes[:FEW_CLASSES])}"
+    pairs = {"config": config, "classes": classes + (", ..." if len(card.classes) > FEW_CLASSES else "")}
+    all_pairs = {**pairs, "settings": done.settings_from or "none found"}
+    for key in ("mean", "std", "inference"):
+        all_pairs[key] = _card_pairs(card)[key]
+    _print_pairs(all_pairs)
+    if done.notes:
+        print("taken by default, please check (--config FILE tells):")
+        for note in done.notes:
+            print(f"  {note}")
+    print(f"written: {done.folder}")
 
 
 def _is_place(name: str) -> bool:
@@ -75,6 +173,7 @@ def _info_architecture(name: str, *, json_line: bool) -> None:
     from segatlas.weights.listing import find_entry
 
     find_entry(name)  # an unknown name is answered before anything heavy is imported
+    from segatlas.weights.catalogue import published_for
     from segatlas.weights.describing import MEASURED_CLASSES, MEASURED_SIZE, describe
 
     facts = describe(name)
@@ -92,6 +191,8 @@ def _info_architecture(name: str, *, json_line: bool) -> None:
             "parameters": f"{facts.parameters / 1e6:.2f} M with {MEASURED_CLASSES} classes",
             "cost": f"{facts.macs / 1e9:.2f} GMACs at {height}x{width} (convolutions, products; 1 MAC = 2 FLOPs)",
             "variants": ", ".join(facts.variants) or "none",
+            "weights": ", ".join(entry.name for entry in published_for(name))
+            or "none of this name; all: segatlas models list --published",
         }
     )
     _show(_field_table(facts))
@@ -102,6 +203,31 @@ def _field_table(facts: ModelFacts) -> Table:
     for field in facts.fields:
         table.add_row(field.name, field.type, "required" if field.required else repr(field.default), field.meaning)
     return table
+
+
+def _info_published(name: str, *, json_line: bool) -> None:
+    from dataclasses import asdict
+
+    from segatlas.weights.catalogue import SOURCE, find_published
+
+    entry = find_published(name)
+    if json_line:
+        print_json_line({"kind": "published", **asdict(entry)})
+        return
+    print(f"{entry.name}: weights published by MMSegmentation")
+    best = "" if entry.miou_ms_flip is None else f", {entry.miou_ms_flip:.2f} % with scales and flips"
+    _print_pairs(
+        {
+            "architecture": entry.architecture,
+            "trained on": f"{entry.dataset}, whose terms apply too",
+            "mIoU": f"{entry.miou:.2f} %{best}, on its validation split ({SOURCE})",
+            "licence": entry.licence,
+            "config": entry.config,
+            "file": entry.file,
+            "address": entry.url,
+            "sha256": f"{entry.sha256}...",
+        }
+    )
 
 
 def _info_card(name: str, *, json_line: bool) -> None:
@@ -145,9 +271,16 @@ def _short(value: Any) -> str:
 
 
 def _print_pairs(pairs: dict[str, str]) -> None:
-    width = max(map(len, pairs))
+    """Print a line a pair; on a terminal, longer ones go on below their value, with words left whole."""
+    width, console = max(map(len, pairs)), human()
     for key, value in pairs.items():
-        print(f"  {key:<{width}}  {value}")
+        line = f"  {key:<{width}}  {value}"
+        if console.is_terminal:
+            indent = " " * (width + 4)
+            line = textwrap.fill(
+                line, console.width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+            )
+        print(line)
 
 
 def _table(*columns: str) -> Table:
@@ -155,6 +288,8 @@ def _table(*columns: str) -> Table:
     from rich.table import Table
 
     table = Table(*columns, box=box.SIMPLE)
+    for column in table.columns:
+        column.overflow = "fold"
     table.columns[0].no_wrap = True
     return table
 

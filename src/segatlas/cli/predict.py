@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from segatlas.cli.common import DebugOption, DeviceOption, JsonOption, QuietOption, human, print_json_line
+from segatlas.cli.common import (
+    CommercialOption,
+    DebugOption,
+    DeviceOption,
+    JsonOption,
+    OfflineOption,
+    QuietOption,
+    human,
+    print_json_line,
+)
 from segatlas.errors import UsageError
 
 if TYPE_CHECKING:
@@ -52,7 +61,7 @@ class Tally:
 
 
 def predict(
-    model: Annotated[str, typer.Argument(help="Run folder, model folder, checkpoint or hub id.")],
+    model: Annotated[str, typer.Argument(help="Run folder, model folder, checkpoint, published name or hub id.")],
     source: Annotated[list[str] | None, typer.Argument(help="Files, folders (with all below) and globs.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder for the results.")] = None,
     save: Annotated[str, typer.Option(help=f"What to write, of: {','.join(KINDS)}.")] = "mask,overlay",
@@ -68,6 +77,8 @@ def predict(
     precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
     mask_format: Annotated[str, typer.Option("--format", help=f"Codes in masks: {' or '.join(FORMATS)}.")] = "index",
     aux: Annotated[list[str] | None, typer.Option(metavar="NAME=PATH", help="A further input of the model.")] = None,
+    offline: OfflineOption = False,
+    commercial_ok: CommercialOption = False,
     json_line: JsonOption = False,
     quiet: QuietOption = False,
     debug: DebugOption = False,
@@ -83,7 +94,7 @@ def predict(
     kinds = ("mask",) if single else parse_kinds(save)
     targets = {job: _targets(job, kinds, out, output_file) for job in jobs}
     _check_targets(jobs, targets)
-    options = {"tta": tta, **_window_options(window, overlap)}
+    options = {"tta": tta, **_window_options(window, overlap), "offline": offline, "commercial_ok": commercial_ok}
     predictor = _load(model, device, precision, options)
     codes = _mask_codes(mask_format, predictor)
     if aux:
@@ -98,13 +109,16 @@ def predict(
             advance(job.name)
     seconds = time.perf_counter() - start
     place = output_file if single else out
+    agreement = _bf16_agreement(predictor, jobs) if precision == "bf16" and tally.done and not quiet else None
     if not quiet:
+        if agreement is not None:
+            console.print(f"bf16: {agreement:.2%} of the first picture's pixels have the label of fp32", markup=False)
         pictures = "picture" if tally.done == 1 else "pictures"
         failed = f", {len(tally.failed)} failed" if tally.failed else ""
         console.print(f"{tally.done} {pictures} predicted{failed} in {seconds:.1f} s -> {place}", markup=False)
     if json_line:
         facts = {"model": model, "out": str(place), "predicted": tally.done, "failed": tally.failed}
-        print_json_line({**facts, "seconds": round(seconds, 3)})
+        print_json_line({**facts, "seconds": round(seconds, 3), "bf16_agreement": agreement})
     if tally.failed:
         raise typer.Exit(1)
 
@@ -270,6 +284,16 @@ def _load(model: str, device: str, precision: str, options: dict[str, Any]) -> P
 
     parse_views(options["tta"])  # a mistyped word should not wait for the weights
     return load(model, device=device, precision=precision, **options)
+
+
+def _bf16_agreement(predictor: Predictor, jobs: Sequence[Job]) -> float | None:
+    """Return the share of pixels of the first good picture that have fp32's label; None where bf16 was not used."""
+    if predictor.precision != "bf16":
+        return None
+    exact = predictor.with_precision("fp32")
+    for rounded in predictor.predict_iter((job.source for job in jobs), on_error=lambda picture, error: None):
+        return float((rounded.semantic == exact.predict(rounded.source).semantic).mean())
+    return None
 
 
 def _mask_codes(mask_format: str, predictor: Predictor) -> Callable[[Any], Any] | None:

@@ -83,7 +83,37 @@ class BoundaryTerm(Term):
     factor: float = Field(5.0, ge=1, description="weight of those pixels; the others have 1")
 
 
+class DetailTerm(Term):
+    """Borders between labels, for the detail head of STDC: binary cross-entropy plus Dice."""
+
+    name: Literal["detail"]
+    on: str = Field("aux.detail", pattern=r"^aux\.\w+$", description="the head that draws borders")
+
+
+class ClassPresenceTerm(Term):
+    """Which classes a picture shows, for the presence head of context encoding: binary cross-entropy."""
+
+    name: Literal["class_presence"]
+    on: str = Field("aux.presence", pattern=r"^aux\.\w+$", description="the head that tells which classes occur")
+
+
+class PointCrossEntropyTerm(Term):
+    """Cross-entropy at the points that a PointRend chose while training; on: aux.points."""
+
+    name: Literal["point_cross_entropy"]
+
+
 LossTerm = Annotated[
-    CrossEntropyTerm | OhemTerm | DiceTerm | CrossEntropyDiceTerm | FocalTerm | TverskyTerm | LovaszTerm | BoundaryTerm,
+    CrossEntropyTerm
+    | OhemTerm
+    | DiceTerm
+    | CrossEntropyDiceTerm
+    | FocalTerm
+    | TverskyTerm
+    | LovaszTerm
+    | BoundaryTerm
+    | DetailTerm
+    | ClassPresenceTerm
+    | PointCrossEntropyTerm,
     Field(discriminator="name"),
 ]

@@ -75,7 +75,9 @@ class ModelConfig(BaseModel):
 class DataConfig(Section):
     """The data set and how it is read."""
 
-    name: Literal["folder", "shapes", "camvid", "cityscapes", "voc"] = Field("folder", description="layout of the data")
+    name: Literal["folder", "shapes", "camvid", "cityscapes", "voc", "ade20k"] = Field(
+        "folder", description="layout of the data"
+    )
     root: str | None = Field(None, description="folder that holds the data set")
     classes: tuple[str, ...] | None = Field(None, description="class names by index; default: found in the data")
     palette: tuple[Color, ...] | None = Field(None, description="RGB colour of each class")
@@ -88,6 +90,14 @@ class DataConfig(Section):
     )
     val_share: float = Field(0.2, gt=0, lt=1, description="share of train held out where there is no val split")
     workers: int = Field(1, ge=0, description="loader processes")
+    store: str | None = Field(
+        None,
+        description="folder in which training keeps decoded pictures and labels, or 'off' to decode each time; "
+        "default: SEGATLAS_STORE, else the user's cache folder",
+    )
+    store_reserve_gb: float | None = Field(
+        None, ge=0, description="GB of that disk left free; default: a tenth of the disk, at most 20"
+    )
 
 
 class OptimizerConfig(Section):

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from segatlas.config.losses import LossTerm
+from segatlas.config.losses import LossTerm, PointCrossEntropyTerm
 from segatlas.errors import UsageError
 from segatlas.losses import build_loss
-from segatlas.structures import SemanticLogits
+from segatlas.structures import PointLogits, SemanticLogits
 
 
 class Criterion(nn.Module):
@@ -46,7 +46,7 @@ class Criterion(nn.Module):
             UsageError: a term is on an auxiliary head that the network does not have, or shapes do not fit together.
         """
         values = [
-            loss(_target(output, term.on), labels, canvas=output.canvas, align_corners=output.resample.align_corners)
+            loss(_target(output, term), labels, canvas=output.canvas, align_corners=output.resample.align_corners)
             for term, loss in zip(self.terms, self.losses, strict=True)
         ]
         weighted = [term.weight * value for term, value in zip(self.terms, values, strict=True)]
@@ -62,9 +62,15 @@ def _class_weights(term: LossTerm, automatic_weights: Tensor | None) -> Tensor |
     return None if term.class_weights is None else torch.tensor(term.class_weights)
 
 
-def _target(output: SemanticLogits, on: str) -> Tensor:
-    if on == "logits":
-        return output.logits
+def _target(output: SemanticLogits, term: LossTerm) -> Tensor | PointLogits:
+    target = output.logits if term.on == "logits" else _auxiliary(output, term.on)
+    if isinstance(target, PointLogits) != isinstance(term, PointCrossEntropyTerm):
+        what = "logits at points" if isinstance(target, PointLogits) else "a map of logits"
+        raise UsageError(f"loss {term.name} is on {term.on!r}, which is {what}; point_cross_entropy is for points only")
+    return target
+
+
+def _auxiliary(output: SemanticLogits, on: str) -> Tensor | PointLogits:
     name = on.removeprefix("aux.")
     if name not in output.aux:
         has = ", ".join(f"aux.{known}" for known in output.aux)

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from segatlas.config.schema import DataConfig
 from segatlas.data.dataset import SegmentationData
 from segatlas.data.datasets import DATASETS, dataset_class, describe_layout
+from segatlas.data.store import Store
 from segatlas.errors import DataError
 
-__all__ = ["DATASETS", "create_dataset", "describe_layout"]
+if TYPE_CHECKING:
+    from segatlas.config.schema import DataConfig
+
+__all__ = ["DATASETS", "Store", "create_dataset", "describe_layout"]
 
 
-def create_dataset(cfg: DataConfig, split: str, seed: int = 0) -> SegmentationData:
+def create_dataset(cfg: DataConfig, split: str, seed: int = 0, store: Store | None = None) -> SegmentationData:
     """Open one split of the data set that a recipe names.
 
     Args:
         cfg: the recipe's `data` section.
         split: train, val or test; VOC takes the name of any of its lists.
         seed: decides which pictures are held out of train where a folder has no val part.
+        store: where decoded pictures and labels are kept; `Store.of(cfg)` is the one that the recipe asks for.
 
     Raises:
         DataError: the root is missing or laid out otherwise, the split is empty, or its files do not match.
@@ -30,7 +35,7 @@ def create_dataset(cfg: DataConfig, split: str, seed: int = 0) -> SegmentationDa
         guess = describe_layout(root)
         hint = f"looks like a {guess} layout: data.name={guess}" if guess else f"holds {_content(root)}"
         raise DataError(f"is not laid out as data.name={cfg.name}: expected {kind.layout}; it {hint}", root)
-    return kind(cfg, split, seed)
+    return kind(cfg, split, seed, store)
 
 
 def _content(root: Path) -> str:

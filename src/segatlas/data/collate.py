@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import get_worker_info
 
 from segatlas.data.transforms import Prepared
 from segatlas.structures import IGNORE, Batch
@@ -37,21 +39,27 @@ def collate(samples: Sequence[Prepared]) -> Batch:
 
 def _images(arrays: list[np.ndarray]) -> Tensor:
     """Stack (H, W, C) arrays to (N, C, H, W) float32: written pixel by pixel, read as channels-last."""
-    stacked = _stack([array.astype(np.float32, copy=False) for array in arrays], 0)
-    return torch.from_numpy(stacked).permute(0, 3, 1, 2)
+    return _stack(arrays, torch.float32, 0).permute(0, 3, 1, 2)
 
 
 def _labels(arrays: list[np.ndarray]) -> Tensor:
-    return torch.from_numpy(_stack(arrays, IGNORE))
+    return _stack(arrays, torch.from_numpy(np.empty(0, arrays[0].dtype)).dtype, IGNORE)
 
 
-def _stack(arrays: list[np.ndarray], padding: int) -> np.ndarray:
+def _stack(arrays: list[np.ndarray], dtype: torch.dtype, padding: int) -> Tensor:
     height, width = (max(array.shape[axis] for array in arrays) for axis in (0, 1))
-    shape = (len(arrays), height, width, *arrays[0].shape[2:])
-    if all(array.shape[:2] == (height, width) for array in arrays):
-        out = np.empty(shape, arrays[0].dtype)
-    else:
-        out = np.full(shape, padding, arrays[0].dtype)
+    batch = _new_tensor((len(arrays), height, width, *arrays[0].shape[2:]), dtype)
+    out = batch.numpy()
+    if any(array.shape[:2] != (height, width) for array in arrays):
+        out.fill(padding)
     for place, array in zip(out, arrays, strict=True):
         place[: array.shape[0], : array.shape[1]] = array
-    return out
+    return batch
+
+
+def _new_tensor(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Return a tensor to be filled; in a loader process, in shared memory, so that handing it over copies nothing."""
+    if get_worker_info() is None:
+        return torch.empty(shape, dtype=dtype)
+    storage = torch.UntypedStorage._new_shared(math.prod(shape) * dtype.itemsize)
+    return torch.empty(0, dtype=dtype).set_(storage, 0, shape)  # type: ignore[call-overload]

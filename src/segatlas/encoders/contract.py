@@ -5,10 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+
+Maps = TypeVar("Maps", Tensor, list[Tensor])
+"""What a stage maps to its like: one map, or those of several branches."""
 
 
 class Encoder(nn.Module, ABC):
@@ -34,11 +38,11 @@ class Encoder(nn.Module, ABC):
     def stages(self) -> list[list[nn.Module]]:
         """Return the modules in depth order (stem first), for layer-wise learning rates and freezing."""
 
-    def run_stage(self, stage: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    def run_stage(self, stage: Callable[[Maps], Maps], x: Maps) -> Maps:
         """Apply one stage to x, through checkpointing where that is on; the numbers are the same either way."""
         if not (self.gradient_checkpointing and self.training and torch.is_grad_enabled()):
             return stage(x)
-        out: Tensor = checkpoint(stage, x, use_reentrant=False, context_fn=self._checkpoint_contexts)
+        out: Maps = checkpoint(stage, x, use_reentrant=False, context_fn=self._checkpoint_contexts)
         return out
 
     def _checkpoint_contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:

@@ -12,7 +12,8 @@ reduction (keys and values on an h/r x w/r grid).
 
 How ours differs: maps stay channels-last, (N, h, w, D), through a whole stage. Tokens, depthwise convolution and
 reduction then work on the same memory, and none of the authors' transposing copies is left. Parameter names are theirs,
-and so is the epsilon of the norms: 1e-6, but 1e-5 after patch embeddings and reductions.
+and so is the epsilon of the norms: 1e-6, but 1e-5 after patch embeddings and reductions. Other libraries have one
+epsilon for all (1e-6 in MMSegmentation, 1e-5 in Hugging Face's), hence `norm_eps` and `embedding_norm_eps`.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from torch.nn import functional as F
 from segatlas.encoders.contract import Encoder
 from segatlas.layers.drop_path import DropPath
 from segatlas.layers.init import init_weights
+from segatlas.layers.linear import TokenLinear
 
 HEADS = (1, 2, 5, 8)
 REDUCTIONS = (8, 4, 2, 1)
@@ -55,10 +57,10 @@ SIZES: dict[str, MixTransformerSize] = {
 class PatchEmbedding(nn.Module):
     """Overlapping patches: a strided convolution, then layer norm."""
 
-    def __init__(self, in_channels: int, width: int, *, kernel_size: int, stride: int):
+    def __init__(self, in_channels: int, width: int, *, kernel_size: int, stride: int, eps: float):
         super().__init__()
         self.proj = nn.Conv2d(in_channels, width, kernel_size, stride, padding=kernel_size // 2)
-        self.norm = nn.LayerNorm(width)
+        self.norm = nn.LayerNorm(width, eps=eps)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, in_channels, H, W) to (N, h, w, D)."""
@@ -69,15 +71,15 @@ class PatchEmbedding(nn.Module):
 class EfficientAttention(nn.Module):
     """Self-attention whose keys and values come from a map reduced r times in each direction."""
 
-    def __init__(self, width: int, *, heads: int, reduction: int):
+    def __init__(self, width: int, *, heads: int, reduction: int, eps: float):
         super().__init__()
         self.heads, self.reduction = heads, reduction
-        self.q = nn.Linear(width, width)
-        self.kv = nn.Linear(width, 2 * width)
+        self.q = TokenLinear(width, width)
+        self.kv = TokenLinear(width, 2 * width)
         if reduction > 1:
             self.sr = nn.Conv2d(width, width, kernel_size=reduction, stride=reduction)
-            self.norm = nn.LayerNorm(width)
-        self.proj = nn.Linear(width, width)
+            self.norm = nn.LayerNorm(width, eps=eps)
+        self.proj = TokenLinear(width, width)
 
     def reduce(self, x: Tensor) -> Tensor:
         """Map (N, h, w, D) to (N, h/r, w/r, D); a map smaller than r is padded with zeros to one cell."""
@@ -119,10 +121,10 @@ class MixFFN(nn.Module):
 
     def __init__(self, width: int):
         super().__init__()
-        self.fc1 = nn.Linear(width, MLP_RATIO * width)
+        self.fc1 = TokenLinear(width, MLP_RATIO * width)
         self.dwconv = DepthwiseConv(MLP_RATIO * width)
         self.act = nn.GELU()
-        self.fc2 = nn.Linear(MLP_RATIO * width, width)
+        self.fc2 = TokenLinear(MLP_RATIO * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, h, w, D) to the same shape."""
@@ -133,11 +135,11 @@ class MixFFN(nn.Module):
 class Block(nn.Module):
     """One transformer block: attention and feed-forward part, each behind a norm and added to its input."""
 
-    def __init__(self, width: int, *, heads: int, reduction: int, drop_path: float):
+    def __init__(self, width: int, *, heads: int, reduction: int, drop_path: float, eps: float, reduction_eps: float):
         super().__init__()
-        self.norm1 = nn.LayerNorm(width, eps=1e-6)
-        self.attn = EfficientAttention(width, heads=heads, reduction=reduction)
-        self.norm2 = nn.LayerNorm(width, eps=1e-6)
+        self.norm1 = nn.LayerNorm(width, eps=eps)
+        self.attn = EfficientAttention(width, heads=heads, reduction=reduction, eps=reduction_eps)
+        self.norm2 = nn.LayerNorm(width, eps=eps)
         self.mlp = MixFFN(width)
         self.drop_path = DropPath(drop_path)
 
@@ -155,20 +157,33 @@ class MixTransformer(Encoder):
         size: widths and depths.
         in_channels: channels of the picture.
         drop_path: stochastic depth of the last block; it rises linearly from 0 at the first.
+        norm_eps: epsilon of the norms in blocks and after stages.
+        embedding_norm_eps: epsilon of the norms after patch embeddings and reductions.
     """
 
-    def __init__(self, size: MixTransformerSize, *, in_channels: int = 3, drop_path: float = 0.1):
+    def __init__(
+        self,
+        size: MixTransformerSize,
+        *,
+        in_channels: int = 3,
+        drop_path: float = 0.1,
+        norm_eps: float = 1e-6,
+        embedding_norm_eps: float = 1e-5,
+    ):
         super().__init__()
         self.channels, self.strides = size.widths, STRIDES
         rates = iter(torch.linspace(0, drop_path, sum(size.depths), device="cpu").tolist())
         inputs = (in_channels, *size.widths[:-1])
         for index, (width, depth) in enumerate(zip(size.widths, size.depths, strict=True)):
             kernel_size, stride = (7, 4) if index == 0 else (3, 2)
-            embedding = PatchEmbedding(inputs[index], width, kernel_size=kernel_size, stride=stride)
-            block = partial(Block, width, heads=HEADS[index], reduction=REDUCTIONS[index])
+            eps = {"eps": norm_eps, "reduction_eps": embedding_norm_eps}
+            embedding = PatchEmbedding(
+                inputs[index], width, kernel_size=kernel_size, stride=stride, eps=embedding_norm_eps
+            )
+            block = partial(Block, width, heads=HEADS[index], reduction=REDUCTIONS[index], **eps)
             setattr(self, f"patch_embed{index + 1}", embedding)
             setattr(self, f"block{index + 1}", nn.ModuleList(block(drop_path=next(rates)) for _ in range(depth)))
-            setattr(self, f"norm{index + 1}", nn.LayerNorm(width, eps=1e-6))
+            setattr(self, f"norm{index + 1}", nn.LayerNorm(width, eps=norm_eps))
         init_weights(self)
 
     def forward(self, x: Tensor) -> list[Tensor]:
@@ -199,6 +214,19 @@ def run_stage_of_blocks(stage: list[nn.Module], x: Tensor) -> Tensor:
     return x.permute(0, 3, 1, 2)
 
 
-def build(name: str, *, in_channels: int = 3, drop_path: float = 0.1) -> MixTransformer:
+def build(
+    name: str,
+    *,
+    in_channels: int = 3,
+    drop_path: float = 0.1,
+    norm_eps: float = 1e-6,
+    embedding_norm_eps: float = 1e-5,
+) -> MixTransformer:
     """Make a Mix Transformer by name, mit_b0 to mit_b5."""
-    return MixTransformer(SIZES[name], in_channels=in_channels, drop_path=drop_path)
+    return MixTransformer(
+        SIZES[name],
+        in_channels=in_channels,
+        drop_path=drop_path,
+        norm_eps=norm_eps,
+        embedding_norm_eps=embedding_norm_eps,
+    )

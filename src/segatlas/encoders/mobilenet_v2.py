@@ -7,7 +7,8 @@ put no activation on the thin map.
 
 Letters: N batch, C picture channels, H W picture.
 
-Parameter names are those of torchvision (`features.0` to `features.18`).
+Forms: `mobilenet_v2` ends with the 1x1 convolution to 1280 channels, `mobilenet_v2_320` before it, as MMSegmentation's
+does. Parameter names are those of torchvision (`features.0` to `features.18`).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from segatlas.encoders.contract import Encoder
+from segatlas.errors import UsageError
 from segatlas.layers.init import init_weights
 
 # One row per group of blocks: widening, output channels, blocks, stride of the first block (table 2 of the paper).
@@ -30,16 +32,16 @@ GROUPS = (
     (6, 320, 1, 1),
 )
 # The maps given out are those before each stride, at strides 2, 4, 8, 16, and the last: where in `features` each ends.
-ENDS = (2, 4, 7, 14, 19)
+ENDS = (2, 4, 7, 14)
 
 
 def conv_bn_relu6(
-    in_channels: int, out_channels: int, *, kernel_size: int, stride: int = 1, groups: int = 1
+    in_channels: int, out_channels: int, *, kernel_size: int, stride: int = 1, dilation: int = 1, groups: int = 1
 ) -> nn.Sequential:
     """Return a convolution with batch norm and ReLU6."""
-    padding = kernel_size // 2
+    padding = kernel_size // 2 * dilation
     return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=False),
+        nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias=False),
         nn.BatchNorm2d(out_channels),
         nn.ReLU6(inplace=True),
     )
@@ -48,13 +50,13 @@ def conv_bn_relu6(
 class InvertedResidual(nn.Module):
     """Widen (1x1), filter each channel (3x3), narrow (1x1) without activation; add the input where shapes allow."""
 
-    def __init__(self, in_channels: int, out_channels: int, *, widening: int, stride: int):
+    def __init__(self, in_channels: int, out_channels: int, *, widening: int, stride: int, dilation: int = 1):
         super().__init__()
         wide = in_channels * widening
         widen = [conv_bn_relu6(in_channels, wide, kernel_size=1)] if widening > 1 else []
         self.conv = nn.Sequential(
             *widen,
-            conv_bn_relu6(wide, wide, kernel_size=3, stride=stride, groups=wide),
+            conv_bn_relu6(wide, wide, kernel_size=3, stride=stride, dilation=dilation, groups=wide),
             nn.Conv2d(wide, out_channels, 1, bias=False),
             nn.BatchNorm2d(out_channels),
         )
@@ -67,36 +69,71 @@ class InvertedResidual(nn.Module):
 
 
 class MobileNetV2(Encoder):
-    """MobileNetV2 without its classifier: five maps of 16, 24, 32, 96 and 1280 channels."""
+    """MobileNetV2 without its classifier: five maps of 16, 24, 32, 96 and 1280 (or 320) channels.
 
-    def __init__(self, *, in_channels: int = 3):
+    Args:
+        in_channels: channels of the picture.
+        last_convolution: end with the 1x1 convolution to 1280 channels, else with the map of 320.
+        output_stride: stride of the last map; below 32 the last one (16) or two (8) strides become dilation.
+        dilate_every_block: where that is so, all blocks dilate (as segmentation-models-pytorch has it), not only the
+            first block of each group (as MMSegmentation has it).
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int = 3,
+        last_convolution: bool = True,
+        output_stride: int = 32,
+        dilate_every_block: bool = False,
+    ):
         super().__init__()
-        self.channels = (16, 24, 32, 96, 1280)
-        self.strides = (2, 4, 8, 16, 32)
+        if output_stride not in (8, 16, 32):
+            raise UsageError(f"output_stride = {output_stride}: a MobileNetV2 can have 8, 16 or 32")
+        self.channels = (16, 24, 32, 96, 1280 if last_convolution else 320)
+        self.strides = (2, 4, 8, min(16, output_stride), output_stride)
         layers: list[nn.Module] = [conv_bn_relu6(in_channels, 32, kernel_size=3, stride=2)]
-        width = 32
+        width, reached, dilation = 32, 2, 1
         for widening, out_channels, depth, first_stride in GROUPS:
+            if first_stride == 2 and reached == output_stride:
+                first_stride, dilation = 1, dilation * 2
+            reached *= first_stride
             for index in range(depth):
-                stride = first_stride if index == 0 else 1
-                layers.append(InvertedResidual(width, out_channels, widening=widening, stride=stride))
+                first = index == 0
+                layers.append(
+                    InvertedResidual(
+                        width,
+                        out_channels,
+                        widening=widening,
+                        stride=first_stride if first else 1,
+                        dilation=dilation if first or dilate_every_block else 1,
+                    )
+                )
                 width = out_channels
-        layers.append(conv_bn_relu6(width, 1280, kernel_size=1))
+        if last_convolution:
+            layers.append(conv_bn_relu6(width, 1280, kernel_size=1))
         self.features = nn.Sequential(*layers)
+        self.ends = (*ENDS, len(layers))
         init_weights(self)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Map a picture (N, C, H, W) to five maps at strides 2, 4, 8, 16, 32."""
+        """Map a picture (N, C, H, W) to five maps at strides 2, 4, 8, 16, 32 (or less, see `strides`)."""
         maps = []
-        for start, end in pairwise((0, *ENDS)):
+        for start, end in pairwise((0, *self.ends)):
             x = self.run_stage(self.features[start:end], x)
             maps.append(x)
         return maps
 
     def stages(self) -> list[list[nn.Module]]:
         """Return the layers between the maps."""
-        return [list(self.features[start:end]) for start, end in pairwise((0, *ENDS))]
+        return [list(self.features[start:end]) for start, end in pairwise((0, *self.ends))]
 
 
-def build(name: str, *, in_channels: int = 3) -> MobileNetV2:
-    """Make a MobileNetV2 (there is one only)."""
-    return MobileNetV2(in_channels=in_channels)
+def build(name: str, *, in_channels: int = 3, output_stride: int = 32, dilate_every_block: bool = False) -> MobileNetV2:
+    """Make a MobileNetV2 by name: mobilenet_v2, mobilenet_v2_320 (without the convolution to 1280 channels)."""
+    return MobileNetV2(
+        in_channels=in_channels,
+        last_convolution=name == "mobilenet_v2",
+        output_stride=output_stride,
+        dilate_every_block=dilate_every_block,
+    )

@@ -15,13 +15,16 @@ timm's for the deep stem (`conv1.0` to `conv1.6`, then `bn1`).
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from torch import Tensor, nn
 
 from segatlas.encoders.contract import Encoder
 from segatlas.errors import UsageError
 from segatlas.layers.init import init_weights
+
+DILATIONS = {32: (1, 1, 1, 1), 16: (1, 1, 1, 2), 8: (1, 1, 2, 4)}
+"""Output stride -> dilation of each layer that keeps the field of view."""
 
 
 class BasicBlock(nn.Module):
@@ -79,6 +82,18 @@ class Bottleneck(nn.Module):
         return out
 
 
+class Block(Protocol):
+    """Makes a residual block of `expansion` times as many channels as its `width`."""
+
+    expansion: int
+
+    def __call__(
+        self, in_channels: int, width: int, *, stride: int, dilations: tuple[int, int], downsample: nn.Module | None
+    ) -> nn.Module:
+        """Return the block; `dilations` are those of its first 3x3 convolution and of its second, if any."""
+        ...
+
+
 class ResNet(Encoder):
     """A ResNet without its classifier.
 
@@ -88,50 +103,63 @@ class ResNet(Encoder):
         in_channels: channels of the picture.
         deep_stem: three 3x3 convolutions instead of one 7x7.
         average_shortcut: where a shortcut strides, average 2x2 pixels first instead of dropping three of four.
-        width: channels of the stem and of the first layer, doubled at each further layer.
+        width: channels of the first layer, doubled at each further layer.
+        stem_width: channels of the stem; None = those of the first layer.
         output_stride: stride of the last map; below 32 the last one (16) or two (8) layers dilate instead of striding.
+        dilations: of each layer; None = doubled wherever a layer dilates instead of striding, else 1.
+        multi_grid: dilation of each block of the last layer (Chen et al. 2017, section 3.1); None = the same for all.
+        contract_dilation: the first block of a layer that dilates has half its dilation: that of the layer before.
+        basic_conv2_dilated: both convolutions of a basic block dilate, not only the first.
     """
 
     def __init__(
         self,
-        block: type[BasicBlock] | type[Bottleneck],
+        block: Block,
         depths: tuple[int, int, int, int],
         *,
         in_channels: int = 3,
         deep_stem: bool = False,
         average_shortcut: bool = False,
         width: int = 64,
+        stem_width: int | None = None,
         output_stride: int = 32,
+        dilations: tuple[int, int, int, int] | None = None,
+        multi_grid: tuple[int, ...] | None = None,
+        contract_dilation: bool = True,
+        basic_conv2_dilated: bool = True,
     ):
         super().__init__()
-        if output_stride not in (8, 16, 32):
+        if output_stride not in DILATIONS:
             raise UsageError(f"output_stride = {output_stride}: a ResNet can have 8, 16 or 32")
+        stem = stem_width or width
         self.conv1 = (
-            deep_stem_convolutions(in_channels, width)
+            deep_stem_convolutions(in_channels, stem)
             if deep_stem
-            else nn.Conv2d(in_channels, width, 7, 2, 3, bias=False)
+            else nn.Conv2d(in_channels, stem, 7, 2, 3, bias=False)
         )
-        self.bn1 = nn.BatchNorm2d(width)
+        self.bn1 = nn.BatchNorm2d(stem)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
 
-        channels, strides = [width], [2]
-        in_width, stride, dilation = width, 4, 1
-        for index, depth in enumerate(depths):
+        channels, strides = [stem], [2]
+        in_width, stride = stem, 4
+        layer_dilations = dilations or DILATIONS[output_stride]
+        for index, (depth, dilation) in enumerate(zip(depths, layer_dilations, strict=True)):
             layer_stride = 1 if index == 0 or stride == output_stride else 2
-            next_dilation = dilation * 2 if index > 0 and layer_stride == 1 else dilation
+            of_blocks = [max(dilation // 2, 1) if contract_dilation else dilation] + [dilation] * (depth - 1)
+            if multi_grid is not None and index == len(depths) - 1:
+                of_blocks = block_dilations(multi_grid, depth)
             layer_width = width * 2**index
             layer = residual_layer(
                 block,
                 in_width,
                 layer_width,
-                depth,
                 stride=layer_stride,
-                dilations=(dilation, next_dilation),
+                dilations=[(d, dilation if basic_conv2_dilated else 1) for d in of_blocks],
                 average_shortcut=average_shortcut,
             )
             setattr(self, f"layer{index + 1}", layer)
-            in_width, stride, dilation = layer_width * block.expansion, stride * layer_stride, next_dilation
+            in_width, stride = layer_width * block.expansion, stride * layer_stride
             channels.append(in_width)
             strides.append(stride)
         self.channels, self.strides = tuple(channels), tuple(strides)
@@ -173,26 +201,30 @@ def deep_stem_convolutions(in_channels: int, width: int) -> nn.Sequential:
     )
 
 
+def block_dilations(multi_grid: tuple[int, ...], depth: int) -> list[int]:
+    """Return the dilation of each of `depth` blocks; UsageError where `multi_grid` has another count."""
+    if len(multi_grid) != depth:
+        raise UsageError(f"multi_grid has {len(multi_grid)} entries, but the last layer has {depth} blocks")
+    return list(multi_grid)
+
+
 def residual_layer(
-    block: type[BasicBlock] | type[Bottleneck],
+    block: Block,
     in_channels: int,
     width: int,
-    depth: int,
     *,
     stride: int,
-    dilations: tuple[int, int],
+    dilations: list[tuple[int, int]],
     average_shortcut: bool,
 ) -> nn.Sequential:
-    """Return `depth` blocks. The first strides, and still has the dilation of the layer before (dilations[0])."""
-    before, dilation = dilations
+    """Return one block for each entry of `dilations`: of its first 3x3 convolution, and of a basic block's second."""
     out_channels = width * block.expansion
     shortcut = None
     if stride > 1 or in_channels != out_channels:
         shortcut = projection(in_channels, out_channels, stride=stride, average=average_shortcut)
-    blocks = [block(in_channels, width, stride=stride, dilations=(before, dilation), downsample=shortcut)]
-    blocks += [
-        block(out_channels, width, stride=1, dilations=(dilation, dilation), downsample=None) for _ in range(depth - 1)
-    ]
+    first, *others = dilations
+    blocks = [block(in_channels, width, stride=stride, dilations=first, downsample=shortcut)]
+    blocks += [block(out_channels, width, stride=1, dilations=pair, downsample=None) for pair in others]
     return nn.Sequential(*blocks)
 
 
@@ -208,7 +240,7 @@ def projection(in_channels: int, out_channels: int, *, stride: int, average: boo
 class Depth(NamedTuple):
     """What the number in a ResNet's name stands for."""
 
-    block: type[BasicBlock] | type[Bottleneck]
+    block: Block
     depths: tuple[int, int, int, int]
 
 
@@ -221,7 +253,16 @@ DEPTHS: dict[str, Depth] = {
 }
 
 
-def build(name: str, *, in_channels: int = 3, output_stride: int = 32) -> ResNet:
+def build(
+    name: str,
+    *,
+    in_channels: int = 3,
+    output_stride: int = 32,
+    dilations: tuple[int, int, int, int] | None = None,
+    multi_grid: tuple[int, ...] | None = None,
+    contract_dilation: bool = True,
+    basic_conv2_dilated: bool = True,
+) -> ResNet:
     """Make a ResNet by name: resnet50, resnet50c (deep stem), resnet50d (averaging shortcuts), resnet18_w32."""
     family, _, width = name.partition("_w")
     block, depths = DEPTHS[family.rstrip("cd")]
@@ -233,4 +274,8 @@ def build(name: str, *, in_channels: int = 3, output_stride: int = 32) -> ResNet
         average_shortcut=family.endswith("d"),
         width=int(width or 64),
         output_stride=output_stride,
+        dilations=dilations,
+        multi_grid=multi_grid,
+        contract_dilation=contract_dilation,
+        basic_conv2_dilated=basic_conv2_dilated,
     )

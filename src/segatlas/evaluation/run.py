@@ -34,6 +34,8 @@ def evaluate(
     batch: int | None = None,
     device: str = "auto",
     precision: Precision = "fp32",
+    offline: bool = False,
+    commercial_ok: bool = False,
     boundary: bool | None = None,
     boundary_width: float | None = None,
     sizes: bool | None = None,
@@ -44,16 +46,18 @@ def evaluate(
     """Predict every picture of a split and compare it with the truth, in the pictures' own size.
 
     Args:
-        model: a run folder, model folder, checkpoint (whatever `load` takes), or a Predictor (whose own tta and
-            window are put aside for the ones given here). Of a run, the best weights.
+        model: a run folder, model folder, checkpoint, published name (whatever `load` takes), or a Predictor (whose own
+            tta and window are put aside for the ones given here). Of a run, the best weights.
         data: a DataConfig, a Config, a recipe's path, or the root of a folder data set; default: the run's own recipe.
         split: train, val or test; default: the recipe's `eval.split`, else val.
         overrides: "key=value" words for the recipe.
         tta: test-time augmentation, as "flips,scales:0.75,1.25". This and the next Nones: as the recipe's `eval:` says.
         window: predict by sliding windows of this size (h, w); default: the mode of the model's card.
         batch: pictures in one pass.
-        device: auto, cpu, cuda or mps. This and precision are used where `model` is a path.
+        device: auto, cpu, cuda or mps. This and the next three are used where `model` is a path.
         precision: fp32 or bf16.
+        offline: download no published weights.
+        commercial_ok: refuse weights whose licence is known to forbid commercial use.
         boundary: also boundary IoU and boundary F-score.
         boundary_width: width of the boundary as a share of the picture's diagonal.
         sizes: also recall of small, medium and large objects.
@@ -69,15 +73,10 @@ def evaluate(
         DataError: the data do not fit the model, a file cannot be used (unless skip_bad), or none can.
     """
     path = str(model) if isinstance(model, str | Path) else None
-    predictor = load(model, device=device, precision=precision) if isinstance(model, str | Path) else model
+    predictor = _open(model, device=device, precision=precision, offline=offline, commercial_ok=commercial_ok)
     plan = make_plan(path, data, tuple(overrides), predictor.card)
-    asked: dict[str, Any] = {
-        "split": split,
-        "batch": batch,
-        "boundary": boundary,
-        "boundary_width": boundary_width,
-        "sizes": sizes,
-    }
+    asked: dict[str, Any] = {"split": split, "batch": batch, "boundary": boundary, "sizes": sizes}
+    asked["boundary_width"] = boundary_width
     asked["tta"] = (tta,) if isinstance(tta, str) else None if tta is None else tuple(tta)
     wanted = plan.eval.model_copy(update={name: value for name, value in asked.items() if value is not None})
     dataset, warnings = open_split(plan, wanted.split, predictor.card)
@@ -100,6 +99,10 @@ def evaluate(
         warnings=tuple(warnings),
         seconds=seconds,
     )
+
+
+def _open(model: str | Path | Predictor, **options: Any) -> Predictor:
+    return load(model, **options) if isinstance(model, str | Path) else model
 
 
 def _score(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segatlas.config.schema import DataConfig, EvalConfig
-from segatlas.data import create_dataset, describe_layout
+from segatlas.data import Store, create_dataset, describe_layout
 from segatlas.data.dataset import SegmentationData
 from segatlas.data.formats.classes import read_classes
 from segatlas.errors import DataError, UsageError
@@ -84,7 +84,7 @@ def open_split(plan: Plan, split: str, card: Card) -> tuple[SegmentationData, li
     Raises:
         DataError: another number of classes or channels, or a split without pictures.
     """
-    data = create_dataset(plan.data, split, plan.seed)
+    data = create_dataset(plan.data, split, plan.seed, Store.of(plan.data, fill=False))
     if len(data.classes) != len(card.classes):
         raise DataError(
             f"{data.name} has {len(data.classes)} classes ({_some(data.classes)}), the model {len(card.classes)} "

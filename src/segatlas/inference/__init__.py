@@ -21,8 +21,10 @@ def load(
     window: int | tuple[int, int] | None = None,
     overlap: float = DEFAULT_OVERLAP,
     window_batch: int | None = None,
+    offline: bool = False,
+    commercial_ok: bool = False,
 ) -> Predictor:
-    """Return a Predictor for a run folder, its `model/`, a model folder, a checkpoint or a hub id.
+    """Return a Predictor for a run folder, its `model/`, a model folder, a checkpoint, a catalogue name or a hub id.
 
     Args:
         path: what to load.
@@ -32,12 +34,14 @@ def load(
         window: predict by windows of N x N or (h, w) pixels instead of the card's mode.
         overlap: share that neighbouring windows have in common.
         window_batch: windows per pass of the network; default: as many as keep the device busy.
+        offline: download nothing from the catalogue's addresses.
+        commercial_ok: refuse weights whose licence is known to forbid commercial use.
 
     Raises:
         WeightsError: nothing there, or nothing that can be loaded.
         UsageError: an option out of range.
     """
-    net, card = load_pretrained(path)
+    net, card = load_pretrained(path, offline=offline, commercial_ok=commercial_ok)
     return Predictor(
         net,
         card,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -9,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import chain, count
+from pathlib import Path
 from typing import Any, Literal, overload
 
 import numpy as np
@@ -16,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from segatlas.errors import DataError, SegAtlasError, TaskError, UsageError
+from segatlas.inference.fast_form import fast_form, weights_state
 from segatlas.inference.pictures import Inputs, PictureLike, Prepared, ScaledInputs, prepare
 from segatlas.inference.sliding import (
     DEFAULT_OVERLAP,
@@ -44,6 +47,9 @@ class Predictor:
 
     Everything about the input (resize, mean, std, largest value, channels, whole picture or windows) comes from the
     card. `model` is the network in eval mode, `card` its card, `device` where it runs.
+
+    Pictures are predicted by a fast form of the network, see `segatlas.inference.fast_form`, made at the first of them
+    and again when weights of `model` have changed. `model` itself stays plain, with its published parameters.
     """
 
     def __init__(
@@ -63,8 +69,8 @@ class Predictor:
             model: a network with typed output (SemanticLogits).
             card: its card.
             device: "auto" (CUDA, else MPS, else processor), "cpu", "cuda", "cuda:1", "mps".
-            precision: "bf16" runs the network in mixed precision with channels-last memory; where the device cannot,
-                a warning says so and fp32 is used.
+            precision: "bf16" runs the network in mixed precision; where the device or processor has no instructions
+                for it, a warning says so and fp32 is used.
             tta: test-time augmentation, see `parse_views`.
             window: predict by windows of N x N or (h, w) pixels of the network's input instead of the card's mode.
             overlap: share that neighbouring windows of `window` have in common.
@@ -83,8 +89,8 @@ class Predictor:
         self.device = resolve_device(device)
         self.precision = resolve_precision(precision, self.device)
         self.model = model.to(self.device).eval()
-        if self.precision == "bf16":
-            self.model.to(memory_format=torch.channels_last)
+        self._fast: nn.Module | None = None
+        self._fast_made_from: object = None
         self._views = parse_views(tta)
         self._card_windows = card_windows(card.inference)
         self._windows = self._card_windows if window is None else make_windows(window, overlap)
@@ -157,7 +163,7 @@ class Predictor:
         """Return logits at the input's size for a normalised batch, raised exactly as the published model does.
 
         The card's own inference mode is used (whole pictures, or windows of its crop and stride); `tta` and `window`
-        play no part. This is the slow path, for inspection: it holds every logit.
+        play no part. This is the slow path, for inspection: it holds every logit and runs the plain network in fp32.
 
         Args:
             images: (N, C, H, W) float, normalised as the card says.
@@ -167,7 +173,25 @@ class Predictor:
         """
         inputs = images.to(self.device)
         size = (images.shape[-2], images.shape[-1])
-        return self._logits(inputs, size, self._card_windows).to(images.device)
+        plain = self.with_precision("fp32")
+        plain._fast, plain._fast_made_from = self.model, weights_state(self.model)
+        return plain._logits(inputs, size, self._card_windows).to(images.device)
+
+    def with_precision(self, precision: str) -> Predictor:
+        """Return the same predictor, of the same network, in another precision."""
+        other = copy.copy(self)
+        other.precision = resolve_precision(precision, self.device)
+        other._fast, other._fast_made_from = None, None
+        return other
+
+    @torch.inference_mode()
+    def output(self, images: Tensor) -> SemanticLogits:
+        """Return the network's output at its own stride, in the predictor's precision; logits are float32.
+
+        Args:
+            images: (N, C, H, W) float on the predictor's device, normalised as the card says.
+        """
+        return self._forward(images)
 
     def _guarded(
         self, pictures: Sequence[tuple[PictureLike, Prepared]], confidence: bool, on_error: OnError | None
@@ -275,12 +299,23 @@ class Predictor:
         return _raised(self._forward(images), size, size)
 
     def _forward(self, images: Tensor) -> SemanticLogits:
-        """Run the network; logits come back as float32."""
+        """Run the fast form of the network; logits come back as float32."""
+        network = self._network()
         if self.precision == "bf16":
-            images = images.contiguous(memory_format=torch.channels_last)
+            images = images.to(torch.bfloat16, memory_format=torch.channels_last)
+        elif self.device.type == "cpu" and network is not self.model:
+            images = images.contiguous(memory_format=torch.channels_last)  # the plain network keeps its order of sums
         with self._autocast():
-            output: SemanticLogits = self.model(images)
+            output: SemanticLogits = network(images)
         return output._replace(logits=output.logits.float())
+
+    def _network(self) -> nn.Module:
+        """Return the fast form of the network as it is now."""
+        state = weights_state(self.model)
+        if self._fast is None or self._fast_made_from != state:
+            self._fast = fast_form(self.model, self.card.inputs[0].channels, self.precision)
+            self._fast_made_from = state
+        return self._fast
 
     def _autocast(self) -> AbstractContextManager[object]:
         if self.precision == "bf16":
@@ -313,11 +348,30 @@ def resolve_precision(precision: str, device: torch.device) -> Precision:
         raise UsageError(f"precision: got {precision!r}, expected fp32 or bf16")
     if precision == "fp32":
         return "fp32"
-    able = torch.cuda.is_bf16_supported() if device.type == "cuda" else device.type == "cpu"
+    if device.type == "cpu":
+        able, whose = processor_has_bf16(), "this processor has no instructions for it"
+    else:
+        able, whose = device.type == "cuda" and torch.cuda.is_bf16_supported(), f"not with {device}"
     if not able:
-        LOGGER.warning("bf16 is not supported on %s; predicting in fp32", device)
+        LOGGER.warning("bf16 is not supported here: %s; predicting in fp32", whose)
         return "fp32"
     return "bf16"
+
+
+def processor_has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Tell whether this processor multiplies bf16 numbers; without, torch emulates them, slower than fp32.
+
+    Args:
+        cpuinfo: Linux's description of the processor, asked where torch does not tell.
+    """
+    known = {"avx512_bf16", "amx_bf16", "bf16"}  # the last is ARM's
+    if hasattr(torch.cpu, "get_capabilities"):
+        return any(torch.cpu.get_capabilities().get(name) for name in known)
+    try:
+        words = cpuinfo.read_text().split()
+    except OSError:
+        return False
+    return not known.isdisjoint(words)
 
 
 def _raised(output: SemanticLogits, covered: tuple[int, int], size: tuple[int, int]) -> Tensor:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from segatlas.layers.norm import BatchNorm2d
+
 
 class ConvBNReLU(nn.Module):
-    """A convolution without bias that keeps the size ("same" padding), then batch norm and ReLU."""
+    """A convolution without bias that keeps the size ("same" padding) but for its stride, then batch norm and ReLU."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 3):
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int = 3, *, stride: int = 1, dilation: int = 1
+    ):
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False)
-        self.bn = nn.BatchNorm2d(out_channels)
+        padding = kernel_size // 2 * dilation
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, dilation, bias=False)
+        self.bn = BatchNorm2d(out_channels)
         self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (N, in_channels, h, w) to (N, out_channels, h, w)."""
+        """Map (N, in_channels, h, w) to (N, out_channels, h / stride, w / stride)."""
         out: Tensor = self.relu(self.bn(self.conv(x)))
         return out

@@ -8,12 +8,24 @@ from segatlas.layers.conv import ConvBNReLU
 
 
 class FCNHead(nn.Module):
-    """3x3 convolution to a quarter of the channels, dropout, 1x1 classifier (Long et al. 2015; Zhao et al. 2017)."""
+    """3x3 convolution, dropout, 1x1 classifier (Long et al. 2015; Zhao et al. 2017).
 
-    def __init__(self, in_channels: int, num_classes: int, *, dropout: float = 0.1):
+    channels: width between the two; None = a quarter of `in_channels`.
+    dilation: of the 3x3 convolution.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        num_classes: int,
+        *,
+        channels: int | None = None,
+        dilation: int = 1,
+        dropout: float = 0.1,
+    ):
         super().__init__()
-        middle = max(in_channels // 4, 1)
-        self.conv = ConvBNReLU(in_channels, middle)
+        middle = channels or max(in_channels // 4, 1)
+        self.conv = ConvBNReLU(in_channels, middle, dilation=dilation)
         self.dropout = nn.Dropout2d(dropout)
         self.classifier = nn.Conv2d(middle, num_classes, kernel_size=1)
 

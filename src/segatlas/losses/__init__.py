@@ -7,12 +7,15 @@ from torch import Tensor
 from segatlas.config.losses import LossTerm, Term
 from segatlas.losses.base import Loss
 from segatlas.losses.boundary import Boundary
+from segatlas.losses.class_presence import ClassPresence
 from segatlas.losses.compound import CrossEntropyDice
 from segatlas.losses.cross_entropy import CrossEntropy
+from segatlas.losses.detail import Detail
 from segatlas.losses.focal import Focal
 from segatlas.losses.lovasz import Lovasz
 from segatlas.losses.ohem import Ohem
 from segatlas.losses.overlap import Dice, Tversky
+from segatlas.losses.points import PointCrossEntropy
 
 LOSSES: dict[str, type[Loss]] = {
     "cross_entropy": CrossEntropy,
@@ -23,6 +26,9 @@ LOSSES: dict[str, type[Loss]] = {
     "tversky": Tversky,
     "lovasz": Lovasz,
     "boundary": Boundary,
+    "detail": Detail,
+    "class_presence": ClassPresence,
+    "point_cross_entropy": PointCrossEntropy,
 }
 """The class of each term name."""
 
@@ -41,13 +47,16 @@ def build_loss(term: LossTerm, class_weights: Tensor | None = None) -> Loss:
 __all__ = [
     "LOSSES",
     "Boundary",
+    "ClassPresence",
     "CrossEntropy",
     "CrossEntropyDice",
+    "Detail",
     "Dice",
     "Focal",
     "Loss",
     "Lovasz",
     "Ohem",
+    "PointCrossEntropy",
     "Tversky",
     "build_loss",
 ]

@@ -28,23 +28,60 @@ class Entry:
     variants: tuple[str, ...] = ()
 
 
+def _semantic(name: str, title: str, paper: str, *variants: str) -> Entry:
+    return Entry(name, f"segatlas.models.{name}", title, ("semantic",), paper, variants)
+
+
+def _three(name: str) -> tuple[str, ...]:
+    return tuple(f"{name}_{encoder}" for encoder in ("r50", "r101", "mobilenet_v2"))
+
+
+def _hrnets(name: str) -> tuple[str, ...]:
+    return tuple(f"{name}_{encoder}" for encoder in ("hr18_small", "hr18", "hr48"))
+
+
 ARCHITECTURES: dict[str, Entry] = {
     entry.name: entry
     for entry in (
-        Entry(
-            name="unet",
-            module="segatlas.models.unet",
-            title="U-Net",
-            tasks=("semantic",),
-            paper="https://arxiv.org/abs/1505.04597",
+        _semantic("unet", "U-Net", "https://arxiv.org/abs/1505.04597"),
+        _semantic("segformer", "SegFormer", "https://arxiv.org/abs/2105.15203", *(f"segformer_b{n}" for n in range(6))),
+        _semantic("fcn", "FCN", "https://arxiv.org/abs/1411.4038", *_three("fcn"), *_hrnets("fcn")),
+        _semantic("pspnet", "PSPNet", "https://arxiv.org/abs/1612.01105", *_three("pspnet")),
+        _semantic("deeplabv3", "DeepLabV3", "https://arxiv.org/abs/1706.05587", *_three("deeplabv3")),
+        _semantic(
+            "deeplabv3plus",
+            "DeepLabV3+",
+            "https://arxiv.org/abs/1802.02611",
+            *_three("deeplabv3plus"),
+            "deeplabv3plus_r34_smp",
         ),
-        Entry(
-            name="segformer",
-            module="segatlas.models.segformer",
-            title="SegFormer",
-            tasks=("semantic",),
-            paper="https://arxiv.org/abs/2105.15203",
-            variants=tuple(f"segformer_b{size}" for size in range(6)),
+        _semantic(
+            "fastfcn", "FastFCN", "https://arxiv.org/abs/1903.11816", "fastfcn_psp", "fastfcn_aspp", "fastfcn_enc"
+        ),
+        _semantic("lraspp", "LR-ASPP", "https://arxiv.org/abs/1905.02244", "lraspp_mobilenet_v3_large"),
+        _semantic("stdc", "STDC-Seg", "https://arxiv.org/abs/2104.13188", "stdc1", "stdc2"),
+        _semantic("ocrnet", "OCRNet", "https://arxiv.org/abs/1909.11065", *_hrnets("ocrnet"), "ocrnet_r101"),
+        _semantic("upernet", "UPerNet", "https://arxiv.org/abs/1807.10221", *(f"upernet_r{n}" for n in (18, 50, 101))),
+        _semantic(
+            "semantic_fpn", "Semantic FPN", "https://arxiv.org/abs/1901.02446", "semantic_fpn_r50", "semantic_fpn_r101"
+        ),
+        _semantic("pointrend", "PointRend", "https://arxiv.org/abs/1912.08193", "pointrend_r50", "pointrend_r101"),
+        _semantic(
+            "nonlocal_net",
+            "Non-local network",
+            "https://arxiv.org/abs/1711.07971",
+            "nonlocal_r50",
+            "nonlocal_r101",
+        ),
+        _semantic("dnlnet", "DNLNet", "https://arxiv.org/abs/2006.06668", "dnl_r50", "dnl_r101"),
+        _semantic("gcnet", "GCNet", "https://arxiv.org/abs/1904.11492", "gcnet_r50", "gcnet_r101"),
+        _semantic("isanet", "ISANet", "https://arxiv.org/abs/1907.12273", "isanet_r50", "isanet_r101"),
+        _semantic(
+            "psanet",
+            "PSANet",
+            "https://hszhao.github.io/papers/eccv18_psanet.pdf",
+            "psanet_r50",
+            "psanet_r101",
         ),
     )
 }

@@ -13,17 +13,22 @@ How ours differs: nothing in the numbers, much in the order. A 1x1 convolution o
 convolution, since the weights of a pixel in bilinear interpolation sum to one. So projection P_i and the slice W_i
 of the fuse convolution that meets it become one matrix W_i P_i, applied at the map's own size; the results are raised
 and summed. The map of 4D channels at stride 4 is never built. Parameters keep their published shapes.
+`projection_norm=True` is MMSegmentation's decoder, whose projections have batch norm and ReLU: there only the fuse
+convolution can be applied below the raise.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segatlas.encoders import create_encoder
 from segatlas.encoders.contract import Encoder
+from segatlas.layers.below_raise import fuse_below_raise
+from segatlas.layers.conv import ConvBNReLU
 from segatlas.layers.fcn_head import FCNHead
 from segatlas.layers.init import init_weights
 from segatlas.layers.padding import pad_to_multiple
@@ -40,7 +45,9 @@ class SegFormerConfig:
     num_classes: classes, K.
     in_channels: channels of the picture, C.
     encoder: name of an encoder, of which the four coarsest maps are used.
+    encoder_options: further settings of the encoder.
     decoder_channels: decoder width, D: 256 in B0 and B1, 768 from B2 on.
+    projection_norm: projections have batch norm and ReLU in place of a bias (MMSegmentation's form).
     dropout: share of channels dropped before the classifier while training.
     drop_path: stochastic depth of the encoder's last block; None = the encoder's own (0.1 in a Mix Transformer).
     aux: also train an FCN head, named "fcn", on the encoder's last map but one.
@@ -49,7 +56,9 @@ class SegFormerConfig:
     num_classes: int
     in_channels: int = 3
     encoder: str = "mit_b0"
+    encoder_options: dict[str, Any] = field(default_factory=dict)
     decoder_channels: int = 256
+    projection_norm: bool = False
     dropout: float = 0.1
     drop_path: float | None = None
     aux: bool = False
@@ -83,11 +92,62 @@ class MLPDecoder(nn.Module):
             finest += F.interpolate(x, size=finest.shape[-2:], mode="bilinear", align_corners=False)
         return F.relu(self.fuse.bn(finest), inplace=True)
 
+    def inference_form(self) -> FoldedDecoder:
+        """Return the decoder with its products made, for prediction with these weights."""
+        return FoldedDecoder(self)
+
+
+class FoldedDecoder(nn.Module):
+    """The decoder in eval mode: one 1x1 convolution a map, with projection, fuse convolution and norm in it."""
+
+    def __init__(self, decoder: MLPDecoder):
+        super().__init__()
+        norm = decoder.fuse.bn
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+        slices = (scale[:, None] * decoder.fuse.conv.weight.flatten(1)).chunk(len(decoder.projections), dim=1)
+        self.levels = nn.ModuleList()
+        for projection, fuse in zip(decoder.projections, slices[::-1], strict=True):
+            weight, bias = projection.get_parameter("weight"), projection.get_parameter("bias")
+            level = nn.Conv2d(weight.shape[1], weight.shape[0], kernel_size=1).to(weight)
+            level.load_state_dict({"weight": (fuse @ weight)[:, :, None, None], "bias": fuse @ bias})
+            self.levels.append(level)
+        # Raising leaves constants as they are, so that each part may be added at any level.
+        self.levels[0].get_parameter("bias").data += norm.bias - norm.running_mean * scale
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        """Map feature maps (N, E_i, h_i, w_i), finest first, to (N, D, h, w)."""
+        finest, *coarser = (level(x) for level, x in zip(self.levels, features, strict=True))
+        for x in coarser:
+            finest += F.interpolate(x, size=finest.shape[-2:], mode="bilinear", align_corners=False)
+        return F.relu(finest, inplace=True)
+
 
 def project_and_fuse(x: Tensor, projection: nn.Module, fuse: Tensor) -> Tensor:
     """Map x (N, E, h, w) to (N, D, h, w) by the product of the slice `fuse` (D, D) and the projection (D, E)."""
     kernel, bias = fuse @ projection.get_parameter("weight"), fuse @ projection.get_parameter("bias")
     return F.conv2d(x, kernel[:, :, None, None], bias)
+
+
+class NormedDecoder(nn.Module):
+    """The decoder of MMSegmentation: projections are 1x1 convolutions with batch norm and ReLU.
+
+    Parameters: `projections.{i}.conv` (D, E_i, 1, 1) and `projections.{i}.bn` for map i, finest first; `fuse` as in
+    `MLPDecoder`.
+    """
+
+    def __init__(self, in_channels: tuple[int, ...], width: int):
+        super().__init__()
+        self.projections = nn.ModuleList(ConvBNReLU(channels, width, kernel_size=1) for channels in in_channels)
+        self.fuse = Fuse(width, len(in_channels))
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        """Map feature maps (N, E_i, h_i, w_i), finest first, to (N, D, h, w)."""
+        projected = [project(x) for project, x in zip(self.projections, features, strict=True)]
+        slices = self.fuse.conv.weight.flatten(1).chunk(len(features), dim=1)[::-1]  # (D, D) each, finest first
+        fused = fuse_below_raise(projected, slices, align_corners=False)
+        return F.relu(self.fuse.bn(fused), inplace=True)
 
 
 class SegFormer(nn.Module):
@@ -96,7 +156,8 @@ class SegFormer(nn.Module):
     def __init__(self, config: SegFormerConfig, encoder: Encoder):
         super().__init__()
         self.encoder = encoder
-        self.decoder = MLPDecoder(encoder.channels[-LEVELS:], config.decoder_channels)
+        decoder = NormedDecoder if config.projection_norm else MLPDecoder
+        self.decoder = decoder(encoder.channels[-LEVELS:], config.decoder_channels)
         self.dropout = nn.Dropout2d(config.dropout)
         self.classifier = nn.Conv2d(config.decoder_channels, config.num_classes, kernel_size=1)
         self.aux_head = FCNHead(encoder.channels[-2], config.num_classes) if config.aux else None
@@ -120,8 +181,10 @@ class SegFormer(nn.Module):
 
 def build(config: SegFormerConfig) -> SegFormer:
     """Make the network."""
-    own = {} if config.drop_path is None else {"drop_path": config.drop_path}
-    return SegFormer(config, create_encoder(config.encoder, in_channels=config.in_channels, **own))
+    own: dict[str, Any] = {} if config.drop_path is None else {"drop_path": config.drop_path}
+    return SegFormer(
+        config, create_encoder(config.encoder, in_channels=config.in_channels, **config.encoder_options, **own)
+    )
 
 
 ARCHITECTURE = Architecture(

@@ -12,12 +12,12 @@ How ours differs: the plain network (`encoder=None`, class `PlainUNet`) pads its
 later versions have; the paper's has neither and crops. With an encoder (class `UNet`) the decoder has the form made
 common by segmentation-models-pytorch: nearest-neighbour doubling, 256-128-64-32-16 channels, a 3x3 classifier.
 
-Any picture size: both pad right and bottom with zeros to a multiple of their largest stride, and say so in `canvas`.
+Any picture size: the plain network pads right and bottom with zeros to a multiple of its largest stride, and says so in
+`canvas`; with an encoder each step raises to the size of the encoder's map, so that nothing is padded.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -105,16 +105,15 @@ class PlainStep(nn.Module):
 class Step(nn.Module):
     """One step of the decoder behind a named encoder: raise by nearest neighbour, skip (if any), two convolutions."""
 
-    def __init__(self, in_channels: int, skip_channels: int, out_channels: int, *, factor: int):
+    def __init__(self, in_channels: int, skip_channels: int, out_channels: int):
         super().__init__()
-        self.factor = factor
         self.conv1 = ConvBNReLU(in_channels + skip_channels, out_channels)
         self.conv2 = ConvBNReLU(out_channels, out_channels)
 
-    def forward(self, x: Tensor, skip: Tensor | None) -> Tensor:
-        """Map x (N, in_channels, h, w) and skip (N, skip_channels, fh, fw) to (N, out_channels, fh, fw)."""
-        if self.factor > 1:
-            x = F.interpolate(x, scale_factor=self.factor, mode="nearest")
+    def forward(self, x: Tensor, skip: Tensor | None, size: tuple[int, int]) -> Tensor:
+        """Map x (N, in_channels, h, w) and skip (N, skip_channels, *size) to (N, out_channels, *size)."""
+        if x.shape[-2:] != size:
+            x = F.interpolate(x, size=size, mode="nearest")
         if skip is not None:
             x = torch.cat([x, skip], dim=1)
         out: Tensor = self.conv2(self.conv1(x))
@@ -158,8 +157,9 @@ class UNet(nn.Module):
         plan = decoder_plan(encoder, len(config.decoder_channels))
         self.decoder = nn.ModuleList()
         in_channels = encoder.channels[-1]
-        for (factor, skip_channels), out_channels in zip(plan, config.decoder_channels, strict=True):
-            self.decoder.append(Step(in_channels, skip_channels, out_channels, factor=factor))
+        self.step_strides = tuple(stride for stride, _ in plan)
+        for (_, skip_channels), out_channels in zip(plan, config.decoder_channels, strict=True):
+            self.decoder.append(Step(in_channels, skip_channels, out_channels))
             in_channels = out_channels
         self.dropout = nn.Dropout2d(config.dropout)
         self.classifier = nn.Conv2d(in_channels, config.num_classes, kernel_size=3, padding=1)
@@ -168,32 +168,38 @@ class UNet(nn.Module):
             if part is not None:
                 init_weights(part)
 
-    def decode(self, features: list[Tensor]) -> Tensor:
-        """Map the encoder's maps to the map before the classifier: (N, decoder_channels[-1], H/s, W/s)."""
+    def decode(self, features: list[Tensor], picture: tuple[int, int] | None = None) -> Tensor:
+        """Map the encoder's maps to the map before the classifier: (N, decoder_channels[-1], H/s, W/s).
+
+        picture is (H, W), from which steps finer than the encoder's maps take their size; None = from the finest map.
+        """
         x, skips = features[-1], features[-2::-1]
-        for index, step in enumerate(self.decoder):
-            x = step(x, skips[index] if index < len(skips) else None)
+        finest, scale = features[0], self.encoder.strides[0]
+        height, width = picture or (scale * finest.shape[-2], scale * finest.shape[-1])
+        for index, (step, stride) in enumerate(zip(self.decoder, self.step_strides, strict=True)):
+            skip = skips[index] if index < len(skips) else None
+            free = (max(height // stride, 1), max(width // stride, 1))
+            size = free if skip is None else (skip.shape[-2], skip.shape[-1])
+            x = step(x, skip, size)
         return x
 
     def forward(self, x: Tensor) -> SemanticLogits:
         """Map a normalised picture (N, C, H, W) to logits (N, K, H/s, W/s)."""
-        x = pad_to_multiple(x, math.lcm(max(self.encoder.strides), self.encoder.multiple))
+        x = pad_to_multiple(x, self.encoder.multiple)
         features = self.encoder(x)
-        logits = self.classifier(self.dropout(self.decode(features)))
+        logits = self.classifier(self.dropout(self.decode(features, canvas_of(x))))
         return SemanticLogits(logits, canvas=canvas_of(x), aux=auxiliary(self, features))
 
 
 def decoder_plan(encoder: Encoder, steps: int) -> list[tuple[int, int]]:
-    """Return (factor, skip channels) of each decoder step, deepest first.
+    """Return (stride, skip channels) of each decoder step's result, deepest first.
 
     The decoder visits each encoder map upwards, then doubles without a skip until stride 1. So an encoder that starts
     at stride 4 (a Mix Transformer) has no skip at strides 2 and 1.
     """
-    strides, skips = list(encoder.strides[::-1]), list(encoder.channels[-2::-1])
-    while strides[-1] > 1:
-        strides.append(strides[-1] // 2)
-        skips.append(0)
-    plan = [(coarse // fine, skip) for coarse, fine, skip in zip(strides, strides[1:], skips, strict=False)]
+    plan = list(zip(encoder.strides[-2::-1], encoder.channels[-2::-1], strict=True))
+    while plan[-1][0] > 1:
+        plan.append((plan[-1][0] // 2, 0))
     if not 1 <= steps <= len(plan):
         raise UsageError(
             f"decoder_channels has {steps} entries; an encoder of strides {encoder.strides} takes 1 to {len(plan)}"

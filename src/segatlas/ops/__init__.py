@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from segatlas.ops.attention import attend
 from segatlas.ops.class_map import class_map, class_map_with_confidence
 from segatlas.ops.confusion import confusion
 from segatlas.ops.raising import raise_logits
@@ -15,6 +16,7 @@ from segatlas.ops.upsampled_lovasz import upsampled_lovasz
 from segatlas.ops.windows import window_starts
 
 __all__ = [
+    "attend",
     "class_map",
     "class_map_with_confidence",
     "confusion",

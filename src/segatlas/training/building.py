@@ -10,7 +10,7 @@ from torch import nn
 
 from segatlas.config.schema import Config, InputConfig
 from segatlas.criteria import Criterion
-from segatlas.data import create_dataset
+from segatlas.data import Store, create_dataset
 from segatlas.data.dataset import SegmentationData
 from segatlas.data.doctor import quick_check
 from segatlas.data.statistics import automatic_weights, count_classes
@@ -19,12 +19,13 @@ from segatlas.errors import ConfigError, DataError, Problem
 from segatlas.training.logbook import LOGGER
 from segatlas.weights import Card, create_model, start_from
 from segatlas.weights.card import InferenceMode, Preprocessing, default_preprocessing
+from segatlas.weights.encoder_weights import imagenet_on_disk, load_encoder_weights
 from segatlas.weights.saving import make_card
 
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """All that a run is made of."""
+    """All that a run is made of. `notices` says where a dry run differs from a real one."""
 
     train: SegmentationData
     val: SegmentationData
@@ -32,12 +33,20 @@ class Parts:
     criterion: Criterion
     card: Card
     pipeline: Pipeline
+    notices: tuple[str, ...]
 
 
-def build_parts(config: Config) -> Parts:
-    """Build data sets, network, criterion and card. Every fault of the user is raised here, before a run exists."""
-    train = create_dataset(config.data, "train", config.seed)
-    val = create_dataset(config.data, "val", config.seed)
+def build_parts(config: Config, *, dry: bool = False) -> Parts:
+    """Build data sets, network, criterion and card. Every fault of the user is raised here, before a run exists.
+
+    `dry`: for a dry run, which leaves nothing behind: the decoded store is only read, and encoder weights that would
+    have to be downloaded stay random, with a notice.
+    """
+    store = Store.of(config.data, fill=not dry)
+    train = create_dataset(config.data, "train", config.seed, store)
+    val = create_dataset(config.data, "val", config.seed, store)
+    if store is not None:
+        store.prepare()
     for dataset in (train, val):
         if len(dataset) == 0:
             raise DataError(f"split {dataset.split!r} of {config.data.name} at {config.data.root} holds no picture")
@@ -64,11 +73,11 @@ def build_parts(config: Config) -> Parts:
     torch.manual_seed(config.seed)
     net = create_model(
         model.name,
-        encoder_weights=model.encoder_weights,
         num_classes=num_classes,
         in_channels=channels,
         **model.architecture_fields(),
     )
+    notices = _load_encoder(net, model.encoder_weights, dry=dry)
     _require_aux_head(config, net)
     encoder = net.get_submodule("encoder")
     encoder.requires_grad_(not config.train.freeze_encoder)
@@ -92,18 +101,38 @@ def build_parts(config: Config) -> Parts:
         config.transforms, mean=preprocessing.mean, std=preprocessing.std, max_value=preprocessing.max_value,
         channels=channels,
     )  # fmt: skip
-    return Parts(train=train, val=val, net=net, criterion=_criterion(config, train), card=card, pipeline=pipeline)
+    return Parts(
+        train=train, val=val, net=net, criterion=_criterion(config, train), card=card, pipeline=pipeline,
+        notices=notices,
+    )  # fmt: skip
+
+
+def _load_encoder(net: nn.Module, source: str | None, *, dry: bool) -> tuple[str, ...]:
+    """Load the encoder's weights; return what is to be said where a dry run does without."""
+    if dry and source == "imagenet":
+        repository, file = imagenet_on_disk(net)
+        if file is None:
+            return (
+                f"encoder weights: imagenet ({repository}) cannot be fetched here, for a dry run downloads nothing; "
+                "it goes on with random ones. Training fetches them; without a connection give it a file: "
+                "model.encoder_weights=PATH",
+            )
+        source = str(file)
+    if source is not None:
+        load_encoder_weights(net, source)
+    return ()
 
 
 def _require_aux_head(config: Config, net: nn.Module) -> None:
-    """Refuse a loss on an auxiliary head of a network without one, before a run folder exists."""
-    if getattr(net, "aux_head", None) is not None:
-        return
-    message = "the network has no auxiliary head; set model.aux=true"
+    """Refuse a loss on auxiliary logits that the network does not give, before a run folder exists."""
+    plain = ("fcn",) if getattr(net, "aux_head", None) is not None else ()
+    names: tuple[str, ...] = getattr(net, "aux_names", plain)
+    given = ", ".join(f"aux.{name}" for name in names)
+    message = f"the network has: {given}" if names else "the network has no auxiliary head; set model.aux=true"
     problems = [
         Problem(key=f"losses.{index}.on", got=term.on, message=message)
         for index, term in enumerate(config.losses)
-        if term.on != "logits"
+        if term.on != "logits" and term.on.removeprefix("aux.") not in names
     ]
     if problems:
         raise ConfigError("recipe", problems)

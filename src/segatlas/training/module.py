@@ -89,7 +89,8 @@ class SegmentationModule(pl.LightningModule):
         return self._predictor
 
     def on_validation_epoch_start(self) -> None:
-        """Start counting anew."""
+        """Start counting anew, with a predictor made anew: averaged weights are swapped in where it cannot see it."""
+        self._predictor = None
         self._metrics = SemanticMetrics(self.card.classes, boundary=False, sizes=False)
 
     def validation_step(self, sample: Sample, index: int) -> None:

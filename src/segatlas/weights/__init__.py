@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from segatlas.weights.building import create_model
     from segatlas.weights.card import Card
+    from segatlas.weights.converting import convert
     from segatlas.weights.listing import list_models
     from segatlas.weights.reading import read_state_dict
     from segatlas.weights.saving import load_pretrained, save_pretrained
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "Card": "card",
+    "convert": "converting",
     "create_model": "building",
     "list_models": "listing",
     "load_pretrained": "saving",
@@ -25,6 +27,7 @@ _HOME = {
 
 __all__ = [
     "Card",
+    "convert",
     "create_model",
     "list_models",
     "load_pretrained",

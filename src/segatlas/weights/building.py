@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -72,15 +73,30 @@ def make_config(name: str, fields: Mapping[str, Any]) -> tuple[Architecture, Any
 def build_network(architecture: Architecture, config: Any) -> nn.Module:
     """Build the network and mark it with its config and architecture name."""
     net = architecture.build(config)
+    soften_classifiers(net)
     net.config = config
     net.architecture = architecture.name  # type: ignore[assignment]
     return net
 
 
+def soften_classifiers(net: nn.Module) -> None:
+    """Let every classifier start with weights of deviation 0.01: all classes about equally likely, a loss of ln K."""
+    for name, module in net.named_modules():
+        if name.rpartition(".")[2] == "classifier" and isinstance(module, nn.Conv2d):
+            nn.init.normal_(module.weight, std=0.01)
+
+
 def build_empty(architecture: Architecture, config: Any) -> nn.Module:
     """Build the network with shapes only: all tensors are on the meta device, and nothing is drawn."""
-    with torch.device("meta"), _NoDraw():
+    with shapes_only():
         return build_network(architecture, config)
+
+
+@contextmanager
+def shapes_only() -> Iterator[None]:
+    """Make modules built inside it hold shapes only, see `build_empty`."""
+    with torch.device("meta"), _NoDraw():
+        yield
 
 
 class _NoDraw(TorchFunctionMode):

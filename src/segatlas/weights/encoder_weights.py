@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from segatlas.encoders import ENCODERS
 from segatlas.errors import WeightsError
 from segatlas.weights.fitting import require_fit
-from segatlas.weights.hub import fetch_file
+from segatlas.weights.hub import cached_file, fetch_file
 from segatlas.weights.reading import read_state_dict
 
 _log = logging.getLogger(__name__)
@@ -30,12 +30,27 @@ IMAGENET: dict[str, str] = {
     "resnet34d": "timm/resnet34d.ra2_in1k",
     "resnet50d": "timm/resnet50d.ra2_in1k",
     "resnet101d": "timm/resnet101d.ra2_in1k",
+    "resnest50": "timm/resnest50d.in1k",
+    "resnest101": "timm/resnest101e.in1k",
+    "resnest200": "timm/resnest200e.in1k",
     "mobilenet_v2": "timm/mobilenetv2_100.ra_in1k",
+    "hrnet_w18_small": "timm/hrnet_w18_small_v2.gluon_in1k",
+    "hrnet_w18": "timm/hrnet_w18.ms_aug_in1k",
+    "hrnet_w32": "timm/hrnet_w32.ms_in1k",
+    "hrnet_w40": "timm/hrnet_w40.ms_in1k",
+    "hrnet_w48": "timm/hrnet_w48.ms_in1k",
+    "hrnet_w64": "timm/hrnet_w64.ms_in1k",
+    "mobilenet_v2_320": "timm/mobilenetv2_100.ra_in1k",
 }
 """Encoder written here -> hub repository of the ImageNet weights that timm takes by default for that network."""
 
-_HEADS = ("fc.", "classifier.", "head.")
-"""Names of an image classifier's last layer: dropped on purpose, a segmentation encoder has none."""
+_GIVE_A_FILE = "give a file instead: encoder_weights=PATH of a .pth or .safetensors file with the published weights"
+
+_HEADS = ("fc.", "classifier.", "head.", "incre_modules.", "downsamp_modules.", "final_layer.")
+"""Names of an image classifier's last layers (HRNet has four): dropped on purpose, a segmentation encoder has none."""
+
+_LAST_CONVOLUTION = "features.18."
+"""MobileNetV2's convolution to 1280 channels: dropped on purpose where the encoder ends before it."""
 
 _INVERTED_PARTS = {
     "conv_pw": (0, 0),
@@ -46,6 +61,9 @@ _INVERTED_PARTS = {
     "bn3": (3, None),
 }
 """timm's names in a MobileNetV2 block -> index of the layer in torchvision's block, and within that layer."""
+
+_WEIGHTS_FILE = "model.safetensors"
+"""Name of the weights in timm's repositories."""
 
 _FIRST_PARTS = {"conv_dw": (0, 0), "bn1": (0, 1), "conv_pw": (1, None), "bn2": (2, None)}
 """The same in the first block, which does not widen."""
@@ -61,7 +79,7 @@ def load_encoder_weights(net: nn.Module, source: str) -> tuple[str, ...]:
     Args:
         net: a network with a named encoder.
         source: "imagenet" or a weights file with the published names: torchvision's or timm's (ResNet, MobileNetV2),
-            the authors' (Mix Transformer), timm's (any other).
+            the authors' (Mix Transformer, HRNet), timm's (any other).
 
     Returns:
         Names in the file that were dropped on purpose: the image classifier, and for timm backbones whatever timm
@@ -70,13 +88,7 @@ def load_encoder_weights(net: nn.Module, source: str) -> tuple[str, ...]:
     Raises:
         WeightsError: no named encoder, nothing published, no connection, or weights that do not fit.
     """
-    name = getattr(net.config, "encoder", None)
-    if name is None:
-        raise WeightsError(
-            f"encoder_weights = {source!r}: this {net.architecture} has no named encoder to load them into; "
-            "give one, e.g. encoder='resnet34'"
-        )
-    encoder: nn.Module = net.encoder  # type: ignore[assignment]
+    name, encoder = _named_encoder(net, source)
     file = _download(name, encoder) if source == "imagenet" else Path(source).expanduser()
     tensors = read_state_dict(file).tensors
     expected = dict(encoder.state_dict())
@@ -87,26 +99,67 @@ def load_encoder_weights(net: nn.Module, source: str) -> tuple[str, ...]:
     for key in counters:  # files older than torch 0.4.1 lack them; they matter to no result
         del expected[key]
     _adapt_first_convolution(encoder, found)
-    require_fit(expected, found, where=str(file), network=f"the encoder {name}")
+    try:
+        require_fit(expected, found, where=str(file), network=f"the encoder {name}")
+    except WeightsError as error:
+        raise WeightsError(f"{error}{_stem_advice(name, expected, tensors)}") from None
     encoder.load_state_dict(found, strict=False)
     _log.info("%s: %d tensors loaded into the encoder, dropped: %s", file, len(found), ", ".join(dropped) or "none")
     return dropped
 
 
-def _download(name: str, encoder: nn.Module) -> Path:
-    """Fetch timm's published file for an encoder."""
-    advice = "give a file instead: encoder_weights=PATH of a .pth or .safetensors file with the published weights"
+def imagenet_on_disk(net: nn.Module) -> tuple[str, Path | None]:
+    """Tell which hub repository `load_encoder_weights(net, "imagenet")` takes, and its file where that is on this disk.
+
+    Nothing is downloaded.
+
+    Raises:
+        WeightsError: no named encoder, or nothing published.
+    """
+    repository = _repository(*_named_encoder(net, "imagenet"))
+    return repository, cached_file(repository, _WEIGHTS_FILE)
+
+
+def _named_encoder(net: nn.Module, source: str) -> tuple[str, nn.Module]:
+    name = getattr(net.config, "encoder", None)
+    if name is None:
+        raise WeightsError(
+            f"encoder_weights = {source!r}: this {net.architecture} has no named encoder to load them into; "
+            "give one, e.g. encoder='resnet34'"
+        )
+    return name, net.get_submodule("encoder")
+
+
+def _repository(name: str, encoder: nn.Module) -> str:
+    """Return the hub repository of timm's published file for an encoder."""
     if name in ENCODERS:
         repository = IMAGENET.get(name)
     else:
         published = getattr(encoder.get_submodule("model"), "pretrained_cfg", None) or {}
         repository = published.get("hf_hub_id")
     if repository is None:
-        raise WeightsError(f"encoder_weights = 'imagenet': timm publishes none for {name}; {advice}")
+        raise WeightsError(f"encoder_weights = 'imagenet': timm publishes none for {name}; {_GIVE_A_FILE}")
+    return str(repository)
+
+
+def _download(name: str, encoder: nn.Module) -> Path:
+    """Fetch timm's published file for an encoder."""
+    repository = _repository(name, encoder)
     try:
-        return fetch_file(repository, "model.safetensors")
+        return fetch_file(repository, _WEIGHTS_FILE)
     except WeightsError as error:
-        raise WeightsError(f"encoder_weights = 'imagenet': {error}; {advice}") from error
+        raise WeightsError(f"encoder_weights = 'imagenet': {error}; {_GIVE_A_FILE}") from error
+
+
+def _stem_advice(name: str, expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> str:
+    """Name the ResNet that has the file's first layers, where these are what differs: the usual reason for a misfit."""
+    depth = re.fullmatch(r"(resnet\d+)[cd]?", name)
+    stem = {"conv1.weight": "", "conv1.0.weight": "c"}
+    ours, theirs = (next((key for key in stem if key in names), None) for names in (expected, tensors))
+    if depth is None or theirs is None or ours == theirs:
+        return ""
+    kind = "one 7x7 convolution, as torchvision's files do" if theirs == "conv1.weight" else "three 3x3 convolutions"
+    return f"\n  the file begins with {kind}: set model.encoder={depth[1]}{stem[theirs]}"
 
 
 def _renamed(name: str, expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -115,8 +168,11 @@ def _renamed(name: str, expected: Mapping[str, Tensor], tensors: Mapping[str, Te
         pairs = {key: next((k for k in _timm_names(key) if k in tensors), None) for key in expected}
         return {key: tensors[theirs] for key, theirs in pairs.items() if theirs is not None}
     kept = {key: tensor for key, tensor in tensors.items() if not key.startswith(_HEADS)}
-    if name == "mobilenet_v2" and "conv_stem.weight" in kept:
-        return {_mobilenet_name(key): tensor for key, tensor in kept.items()}
+    if ENCODERS[name] == ENCODERS["mobilenet_v2"]:
+        if "conv_stem.weight" in kept:
+            kept = {_mobilenet_name(key): tensor for key, tensor in kept.items()}
+        if name == "mobilenet_v2_320":
+            kept = {key: tensor for key, tensor in kept.items() if not key.startswith(_LAST_CONVOLUTION)}
     return kept
 
 

@@ -38,5 +38,13 @@ def fetch_file(hub_id: str, name: str) -> Path:
         raise WeightsError(f"{hub_id}/{name} cannot be fetched from the hub ({_reason(error)})") from error
 
 
+def cached_file(hub_id: str, name: str) -> Path | None:
+    """Return the local copy of one file of a hub repository, or None where there is none; asks nobody."""
+    import huggingface_hub
+
+    found = huggingface_hub.try_to_load_from_cache(hub_id, name)
+    return Path(found) if isinstance(found, str) else None
+
+
 def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no details'}"

@@ -19,9 +19,12 @@ from torch import Tensor, nn
 from segatlas.config.messages import unknown
 from segatlas.errors import UsageError, WeightsError
 from segatlas.models import load_architecture
+from segatlas.models.architecture import Architecture
 from segatlas.palette import default_palette
 from segatlas.weights.building import build_empty, build_network
 from segatlas.weights.card import CARD_FILE, WEIGHTS_FILE, Card, InputSpec, default_preprocessing
+from segatlas.weights.catalogue import is_published, nearest_published
+from segatlas.weights.fetching import fetch_published
 from segatlas.weights.fitting import require_fit
 from segatlas.weights.hub import fetch_folder
 from segatlas.weights.listing import find_entry
@@ -126,26 +129,35 @@ def make_card(
     return made
 
 
-def load_pretrained(path: str | Path) -> tuple[nn.Module, Card]:
+def load_pretrained(path: str | Path, *, offline: bool = False, commercial_ok: bool = False) -> tuple[nn.Module, Card]:
     """Load a network with its card, on the CPU in eval mode.
 
     Args:
-        path: a run folder, a model folder, a `.ckpt` written by training (its averaged weights where it has them), or a
-            hub id `user/name`.
+        path: a run folder, a model folder, a `.ckpt` written by training (its averaged weights where it has them), a
+            name of the catalogue, or a hub id `user/name`.
+        offline: download nothing from the catalogue's addresses.
+        commercial_ok: refuse weights whose licence is known to forbid commercial use.
 
     Raises:
         WeightsError: nothing usable there, weights that do not fit the card's network, or a hash that differs.
     """
-    place = find_model(path)
+    place = find_model(path, offline=offline, commercial_ok=commercial_ok)
     card, tensors = read_checkpoint(place) if place.is_file() else read_folder(place)
+    if commercial_ok and "non-commercial" in card.licence.lower():
+        raise WeightsError(f"{path}: refused, commercial use is asked for, but its licence is: {card.licence}")
     return assemble(card, tensors, where=str(place)), card
 
 
-def find_model(path: str | Path) -> Path:
-    """Return the model folder or `.ckpt` file that `path` means: itself, a run's `model/`, or a fetched hub snapshot.
+def find_model(path: str | Path, *, offline: bool = False, commercial_ok: bool = False) -> Path:
+    """Return the model folder or `.ckpt` file that `path` means: itself, a run's `model/`, or something fetched.
+
+    Args:
+        path: a file or folder, a name of the catalogue (`segatlas models list --published`), or a hub id.
+        offline: fetch nothing from the catalogue's addresses.
+        commercial_ok: refuse catalogue weights whose licence forbids commercial use.
 
     Raises:
-        WeightsError: no such file or folder, or a folder without a model.
+        WeightsError: no such file, folder or name; a folder without a model; or it cannot be fetched.
     """
     place = Path(path).expanduser()
     if place.is_dir():
@@ -159,12 +171,16 @@ def find_model(path: str | Path) -> Path:
         if place.suffix == ".ckpt":
             return place
         raise WeightsError(
-            f"{place}: a weights file alone does not say what network it is for; "
-            f"give a run folder, a model folder ({CARD_FILE} + {WEIGHTS_FILE}) or a .ckpt written by training"
+            f"{place}: a weights file alone does not say what network it is for; give a run folder, a model folder "
+            f"({CARD_FILE} + {WEIGHTS_FILE}) or a .ckpt written by training; weights of another library become a model "
+            "folder by: segatlas models convert FILE --out FOLDER"
         )
+    if is_published(str(path)):
+        return fetch_published(str(path), offline=offline, commercial_ok=commercial_ok)
     if not os.path.lexists(place) and _HUB_ID.fullmatch(str(path)):
         return fetch_folder(str(path))
-    raise WeightsError(f"{path}: no such file or folder")
+    near = nearest_published(str(path))
+    raise WeightsError(f"{path}: no such file or folder" + (f"; published weights like it: {near}" if near else ""))
 
 
 def read_card(place: Path) -> Card:
@@ -208,9 +224,27 @@ def assemble(card: Card, tensors: Mapping[str, Tensor], *, where: str) -> nn.Mod
         config: Any = validated(architecture.config, card.config)
     except (UsageError, FieldsError) as error:
         raise WeightsError(f"{where}: the card's network cannot be built\n{error}") from None
+    return filled(architecture, config, tensors, where=where, network=f"the {card.architecture} of its card")
+
+
+def filled(
+    architecture: Architecture, config: Any, tensors: Mapping[str, Tensor], *, where: str, network: str
+) -> nn.Module:
+    """Build a network around `tensors`, without drawing random weights first. Returned in eval mode.
+
+    Args:
+        architecture: the record.
+        config: its config dataclass.
+        tensors: the state dict; the network keeps them, not copies.
+        where: the file, named in errors.
+        network: what the network is, named in errors.
+
+    Raises:
+        WeightsError: tensors that do not fit.
+    """
     net = build_empty(architecture, config)
     expected = net.state_dict()
-    require_fit(expected, tensors, where=where, network=f"the {card.architecture} of its card")
+    require_fit(expected, tensors, where=where, network=network)
     if any(name not in expected for name, _ in net.named_buffers()):
         # buffers that are computed, not stored: they need a real network
         net = build_network(architecture, config)

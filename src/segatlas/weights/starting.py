@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from torch import Tensor, nn
 
 from segatlas.errors import WeightsError
+from segatlas.models import load_architecture
+from segatlas.weights.building import build_empty
 from segatlas.weights.card import Card
 from segatlas.weights.fitting import require_fit
 from segatlas.weights.reading import read_state_dict
@@ -20,7 +22,7 @@ class StartReport:
     """What `start_from` did.
 
     loaded: names of the tensors taken over.
-    replaced: names of the classifier tensors that stay new, because the class count differs.
+    replaced: names of the tensors that stay new (classifiers, mostly), because the class count differs.
     card: the card of the earlier model, whose preprocessing training takes over; None for a file without one.
     """
 
@@ -32,8 +34,8 @@ class StartReport:
 def start_from(net: nn.Module, path: str | Path) -> StartReport:
     """Copy the weights of an earlier model into `net`, strictly.
 
-    Only classifiers (tensors of a module called `classifier`, auxiliary ones too) may differ, and only in their class
-    count; those stay as they are in `net` and are named in the report.
+    Only tensors whose shape follows from the class count may differ, and only in that: classifiers, auxiliary ones
+    too, and PointRend's layers over coarse logits. They stay as they are in `net` and are named in the report.
 
     Args:
         net: a network of `create_model`, changed in place.
@@ -46,7 +48,8 @@ def start_from(net: nn.Module, path: str | Path) -> StartReport:
     if card is not None and card.architecture != net.architecture:
         raise WeightsError(f"{where}: holds a {card.architecture}, but the network is a {net.architecture}")
     expected = net.state_dict()
-    replaced = [name for name, tensor in expected.items() if name in tensors and _other_count(name, tensor, tensors)]
+    differing = [name for name, tensor in expected.items() if name in tensors and tensor.shape != tensors[name].shape]
+    replaced = _of_another_class_count(net, differing, tensors) if differing else []
     kept = {name: tensor for name, tensor in expected.items() if name not in replaced}
     taken = {name: tensor for name, tensor in tensors.items() if name not in replaced}
     try:
@@ -66,10 +69,21 @@ def _read(path: str | Path) -> tuple[Card | None, dict[str, Tensor], str]:
     return card, tensors, str(place)
 
 
-def _other_count(name: str, tensor: Tensor, tensors: dict[str, Tensor]) -> bool:
-    """Tell whether `name` is a classifier's tensor whose file version has another number of classes (first axis)."""
-    found = tensors[name]
-    return "classifier" in name.split(".") and tensor.shape != found.shape and tensor.shape[1:] == found.shape[1:]
+def _of_another_class_count(net: nn.Module, names: list[str], tensors: dict[str, Tensor]) -> list[str]:
+    """Return those of `names` whose shape in the file differs only along axes that follow from the class count.
+
+    Which axes those are is seen from the same network with one class more.
+    """
+    config = replace(net.config, num_classes=net.config.num_classes + 1)  # type: ignore[type-var, union-attr, operator]
+    larger = build_empty(load_architecture(str(net.architecture)), config).state_dict()
+    ours = net.state_dict()
+    return [name for name in names if _differs_only_in_classes(ours[name], larger[name], tensors[name])]
+
+
+def _differs_only_in_classes(ours: Tensor, larger: Tensor, found: Tensor) -> bool:
+    if ours.ndim != found.ndim:
+        return False
+    return all(a == c or a != b for a, b, c in zip(ours.shape, larger.shape, found.shape, strict=True))
 
 
 def _differences(net: nn.Module, card: Card | None) -> str:

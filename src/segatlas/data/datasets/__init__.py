@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 DATASETS = {
     "shapes": "segatlas.data.datasets.shapes:Shapes",
     "cityscapes": "segatlas.data.datasets.cityscapes:Cityscapes",
+    "ade20k": "segatlas.data.datasets.ade20k:ADE20K",
     "voc": "segatlas.data.datasets.voc:Voc",
     "camvid": "segatlas.data.datasets.camvid:CamVid",
     "folder": "segatlas.data.datasets.folder:FolderData",

@@ -25,11 +25,9 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-
 from segatlas.config.schema import DataConfig
 from segatlas.data.datasets.paired import SPLITS, Pair, PairedFiles, empty_split, list_pictures, refuse_other_facts
-from segatlas.data.formats.masks import IGNORE, read_mask, translate
+from segatlas.data.formats.masks import IGNORE, LabelRule
 from segatlas.errors import DataError
 
 CLASSES = (
@@ -97,8 +95,10 @@ COLORS_32 = {
 }
 """RGB colour -> (the authors' class name, index of the group or 255)."""
 
-_COLOR_CODES = {color: index for color, (_, index) in COLORS_32.items()}
-_INDEX_MAP = {index: index for index in range(len(CLASSES))} | {VOID_CODE: IGNORE}
+_COLOR_RULE = LabelRule(num_classes=len(CLASSES), colors={color: index for color, (_, index) in COLORS_32.items()})
+_INDEX_RULE = LabelRule(
+    num_classes=len(CLASSES), label_map={index: index for index in range(len(CLASSES))} | {VOID_CODE: IGNORE}
+)
 _ORIGINAL_FOLDERS = (("701_StillsRaw_full", "LabeledApproved_full"), ("images", "labels"))
 
 
@@ -125,11 +125,9 @@ class CamVid(PairedFiles):
             raise empty_split(self.split, root, f"{self.split}/ or the original folders", found)
         return pairs
 
-    def read_label(self, path: Path) -> np.ndarray:
-        """Read a mask as (H, W) uint8, 0..10 or 255."""
-        if self.is_colored:
-            return translate(read_mask(path, _COLOR_CODES), len(CLASSES), path=path)
-        return translate(read_mask(path), len(CLASSES), label_map=_INDEX_MAP, path=path)
+    def label_rule(self, path: Path) -> LabelRule:
+        """Return the rule of colour masks or of index masks, as the layout has them."""
+        return _COLOR_RULE if self.is_colored else _INDEX_RULE
 
 
 def official_split(stem: str) -> str:

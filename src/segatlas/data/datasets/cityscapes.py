@@ -22,7 +22,7 @@ import numpy as np
 
 from segatlas.config.schema import DataConfig
 from segatlas.data.datasets.paired import SPLITS, Pair, PairedFiles, empty_split, refuse_other_facts
-from segatlas.data.formats.masks import IGNORE, read_mask, translate
+from segatlas.data.formats.masks import IGNORE, LabelRule
 from segatlas.errors import DataError
 
 LABELS: tuple[tuple[str, int, tuple[int, int, int]], ...] = (
@@ -69,6 +69,8 @@ PALETTE = tuple(color for _, _, _, color in _EVALUATED)
 TRAIN_ID_OF_LABEL_ID = {label_id: train_id for label_id, (_, train_id, _) in enumerate(LABELS)} | {255: IGNORE}
 LABEL_ID_OF_TRAIN_ID = {train_id: label_id for label_id, _, train_id, _ in _EVALUATED}
 
+_LABEL_ID_RULE = LabelRule(num_classes=len(CLASSES), label_map=TRAIN_ID_OF_LABEL_ID)
+_TRAIN_ID_RULE = LabelRule(num_classes=len(CLASSES))
 _IMAGE_ENDING = "_leftImg8bit.png"
 
 
@@ -94,11 +96,9 @@ class Cityscapes(PairedFiles):
             raise empty_split(self.split, root, f"leftImg8bit/{self.split}/CITY/*{_IMAGE_ENDING}", found)
         return pairs
 
-    def read_label(self, path: Path) -> np.ndarray:
-        """Read a mask as (H, W) uint8, 0..18 or 255."""
-        is_train_ids = path.name.endswith("_labelTrainIds.png")
-        label_map = None if is_train_ids else TRAIN_ID_OF_LABEL_ID
-        return translate(read_mask(path), len(CLASSES), label_map=label_map, path=path)
+    def label_rule(self, path: Path) -> LabelRule:
+        """Return the rule of label ids or of train ids, as the file's name says."""
+        return _TRAIN_ID_RULE if path.name.endswith("_labelTrainIds.png") else _LABEL_ID_RULE
 
 
 def to_label_ids(labels: np.ndarray) -> np.ndarray:

@@ -22,8 +22,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from segatlas.config.schema import DataConfig
 from segatlas.data.dataset import Color
 from segatlas.data.datasets.lists import read_pairs
@@ -31,7 +29,7 @@ from segatlas.data.datasets.paired import SPLITS, Pair, PairedFiles, empty_split
 from segatlas.data.datasets.scan import count_classes, refuse_black_and_white
 from segatlas.data.formats.classes import ClassTable, read_classes
 from segatlas.data.formats.images import read_header
-from segatlas.data.formats.masks import IGNORE, read_mask, translate
+from segatlas.data.formats.masks import IGNORE, LabelRule
 from segatlas.data.formats.palettes import voc_palette
 from segatlas.errors import DataError, UsageError
 
@@ -61,12 +59,12 @@ class FolderData(PairedFiles):
     def find(self, cfg: DataConfig, root: Path, seed: int) -> tuple[Pair, ...]:
         """Return the pairs of the split; classes and channels are the same for all splits of a root."""
         parts = _all_pairs(cfg, root)
-        self._label_map, self._colors = _tables(cfg)
-        self._ignore = cfg.ignore
+        label_map, colors = _tables(cfg)
         masks = [pair.mask for name in SPLITS for pair in parts.get(name, ()) if pair.mask is not None]
-        if self._label_map is None and self._colors is None and IGNORE in cfg.ignore:
+        if label_map is None and colors is None and IGNORE in cfg.ignore:
             refuse_black_and_white(masks)
-        self.classes, self.palette = _find_classes(cfg, root, masks, self._label_map, self._colors)
+        self.classes, self.palette = _find_classes(cfg, root, masks, label_map, colors)
+        self._rule = LabelRule(num_classes=len(self.classes), label_map=label_map, ignore=cfg.ignore, colors=colors)
         known = parts.get("train") or next(iter(parts.values()), ())
         if cfg.channels is None:
             self.channels = _count_channels(known[:HEADERS_READ])
@@ -85,10 +83,9 @@ class FolderData(PairedFiles):
         parts = [split_folders(root, split) for split in SPLITS]
         return any(folders is not None and folders[1].is_dir() for folders in parts)
 
-    def read_label(self, path: Path) -> np.ndarray:
-        """Read a mask as (H, W) uint8, 0..K-1 or 255."""
-        raw = read_mask(path, self._colors)
-        return translate(raw, len(self.classes), label_map=self._label_map, ignore=self._ignore, path=path)
+    def label_rule(self, path: Path) -> LabelRule:
+        """Return the rule that the recipe gives: a label map or a colour table, and what is not labelled."""
+        return self._rule
 
 
 def split_folders(root: Path, split: str) -> tuple[Path, Path] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +13,11 @@ import numpy as np
 
 from segatlas.config.schema import DataConfig
 from segatlas.data.dataset import Color
-from segatlas.data.formats.images import IMAGE_ENDINGS, read_image
+from segatlas.data.formats.guards import read_bytes
+from segatlas.data.formats.images import IMAGE_ENDINGS, decode_image
+from segatlas.data.formats.masks import LabelRule
 from segatlas.data.sample import Sample
+from segatlas.data.store import Store
 from segatlas.errors import DataError, UsageError
 
 SPLITS = ("train", "val", "test")
@@ -38,6 +41,8 @@ class PairedFiles(ABC):
         cfg: the recipe's `data` section.
         split: which split.
         seed: decides which pictures are held out of train where a folder has no val part.
+        store: where decoded pictures and labels are kept; None decodes each time. The samples are the same; with a
+            store their arrays are read-only.
     """
 
     name: str
@@ -47,8 +52,9 @@ class PairedFiles(ABC):
     classes: tuple[str, ...]
     palette: tuple[Color, ...]
 
-    def __init__(self, cfg: DataConfig, split: str, seed: int = 0):
+    def __init__(self, cfg: DataConfig, split: str, seed: int = 0, store: Store | None = None):
         self.split = split
+        self.store = store
         self.channels = cfg.channels or 3
         self.pairs = tuple(self.find(cfg, self.prepare(cfg), seed))
 
@@ -74,8 +80,8 @@ class PairedFiles(ABC):
         """Return the pairs of `self.split`, at least one; DataError otherwise."""
 
     @abstractmethod
-    def read_label(self, path: Path) -> np.ndarray:
-        """Read a mask as (H, W) uint8, 0..K-1 or 255."""
+    def label_rule(self, path: Path) -> LabelRule:
+        """Return how a mask file becomes a label; the decoded store keeps labels by this rule."""
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -95,11 +101,21 @@ class PairedFiles(ABC):
             DataError: a file cannot be read, a label is out of range, or picture and mask differ in size.
         """
         pair = self.pairs[index]
-        image = read_image(pair.image, self.channels)
+        image = self._decoded(
+            pair.image, f"picture {self.channels}", lambda data: decode_image(data, self.channels, name=pair.image)
+        )
         label = None if pair.mask is None else self.read_label(pair.mask)
         if label is not None and label.shape != image.shape[:2]:
             raise DataError(size_message(label.shape, image.shape[:2], pair.image), pair.mask)
         return Sample(image=image, label=label, key=pair.key, index=index)
+
+    def read_label(self, path: Path) -> np.ndarray:
+        """Read a mask as (H, W) uint8, 0..K-1 or 255. DataError as `load`."""
+        rule = self.label_rule(path)
+        return self._decoded(path, f"label {rule.text}", lambda data: rule.decode(data, path))
+
+    def _decoded(self, path: Path, kind: str, decode: Callable[[bytes], np.ndarray]) -> np.ndarray:
+        return decode(read_bytes(path)) if self.store is None else self.store.array(path, kind, decode)
 
 
 def size_message(mask: tuple[int, ...], image: tuple[int, ...], image_path: Path) -> str:

@@ -14,13 +14,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
 from segatlas.config.schema import DataConfig
 from segatlas.data.datasets.folder import find_pairs
 from segatlas.data.datasets.paired import SPLITS, Pair, PairedFiles, empty_split, refuse_other_facts
 from segatlas.data.formats.classes import read_classes
-from segatlas.data.formats.masks import read_mask, translate
+from segatlas.data.formats.masks import LabelRule
 from segatlas.data.shapes import META_FILE, make_shapes
 from segatlas.errors import DataError
 
@@ -58,12 +56,13 @@ class Shapes(PairedFiles):
             raise DataError("has no classes.json with colours", root)
         refuse_other_facts(cfg, self.name, table.names, table.colors)
         self.classes, self.palette = table.names, table.colors
+        self._rule = LabelRule(num_classes=len(self.classes))
         pairs = find_pairs(root, self.split).matched
         if not pairs:
             found = [name for name in SPLITS if find_pairs(root, name).matched]
             raise empty_split(self.split, root, f"{self.split}/images/", found)
         return pairs
 
-    def read_label(self, path: Path) -> np.ndarray:
-        """Read a mask as (H, W) uint8, 0..K-1."""
-        return translate(read_mask(path), len(self.classes), path=path)
+    def label_rule(self, path: Path) -> LabelRule:
+        """Return the rule: a code is a class."""
+        return self._rule

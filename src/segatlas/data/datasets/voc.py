@@ -19,11 +19,9 @@ from __future__ import annotations
 import difflib
 from pathlib import Path
 
-import numpy as np
-
 from segatlas.config.schema import DataConfig
 from segatlas.data.datasets.paired import Pair, PairedFiles, empty_split, refuse_other_facts
-from segatlas.data.formats.masks import read_mask, translate
+from segatlas.data.formats.masks import LabelRule
 from segatlas.data.formats.palettes import voc_palette
 from segatlas.errors import DataError
 
@@ -51,6 +49,7 @@ CLASSES = (
     "tvmonitor",
 )
 PALETTE = voc_palette(len(CLASSES))
+_RULE = LabelRule(num_classes=len(CLASSES))
 
 
 class Voc(PairedFiles):
@@ -74,9 +73,9 @@ class Voc(PairedFiles):
             raise DataError(f"is not laid out as PASCAL VOC; expected {self.layout}", root)
         return _find_pairs(home, self.split)
 
-    def read_label(self, path: Path) -> np.ndarray:
-        """Read a mask as (H, W) uint8, 0..20 or 255."""
-        return translate(read_mask(path), len(CLASSES), path=path)
+    def label_rule(self, path: Path) -> LabelRule:
+        """Return the rule: an index is a class, 255 is not labelled."""
+        return _RULE
 
 
 def _home(root: Path) -> Path | None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from segatlas.config.schema import DataConfig
 from segatlas.data.dataset import Color
-from segatlas.data.datasets import camvid, cityscapes, dataset_class, voc
+from segatlas.data.datasets import ade20k, camvid, cityscapes, dataset_class, voc
 from segatlas.data.datasets.folder import Pairs, match_stems, parse_color, split_folders
 from segatlas.data.datasets.lists import read_pairs
 from segatlas.data.datasets.paired import SPLITS, list_pictures
@@ -181,10 +181,29 @@ def _from_voc(cfg: DataConfig, root: Path) -> Inventory:
     return Inventory(root=root, name=cfg.name, parts=parts, coding=coding, findings=tuple(findings))
 
 
+def _from_ade20k(cfg: DataConfig, root: Path) -> Inventory:
+    home = ade20k.find_home(root)
+    if home is None or not (home / "annotations").is_dir():
+        advice = "write masks of 150 classes first: segatlas data convert"
+        raise UsageError(
+            f"{root}: the colours of the full ADE20K name about 3000 objects and are not examined; {advice}"
+        )
+    parts, folders = {}, {}
+    for split, folder in ade20k.FOLDERS.items():
+        images, masks = home / "images" / folder, home / "annotations" / folder
+        if images.is_dir():
+            parts[split] = _match(images, masks, split)
+            folders[split] = (images, masks)
+    codes = ade20k.CLASS_OF_CODE
+    coding = Coding(classes=ade20k.CLASSES, palette=ade20k.PALETTE, label_map=codes, ignore=())
+    return Inventory(root=root, name=cfg.name, parts=parts, coding=coding, folders=folders)
+
+
 _LISTERS: dict[str, Callable[[DataConfig, Path], Inventory]] = {
     "camvid": _from_camvid,
     "cityscapes": _from_cityscapes,
     "voc": _from_voc,
+    "ade20k": _from_ade20k,
 }
 """Data sets that are laid out otherwise than a folder of pictures and masks."""
 

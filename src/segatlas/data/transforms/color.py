@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import cv2
@@ -146,12 +147,29 @@ def normalise(
     if not len(mean) == len(std) == bands:
         raise ValueError(f"normalise: {bands} bands, but {len(mean)} means and {len(std)} standard deviations")
     centre, spread = np.asarray(mean, np.float64), np.asarray(std, np.float64)
-    color = (change or ColorChange()).matrix(bands)
-    color[:, :bands] /= full_scale(image.dtype, max_value)
+    scale = full_scale(image.dtype, max_value)
+    if change is None:
+        return _standardise(image, centre * scale, spread * scale)
+    color = change.matrix(bands)
+    color[:, :bands] /= scale
     color[:, bands] -= centre
     color /= spread[:, None]
-    clip = None if change is None else (-centre / spread, (1 - centre) / spread)
-    return _transform(image, color.astype(np.float32), clip)
+    return _transform(image, color.astype(np.float32), (-centre / spread, (1 - centre) / spread))
+
+
+def _standardise(image: np.ndarray, centre: np.ndarray, spread: np.ndarray) -> np.ndarray:
+    """Return (value - centre) / spread per band in float32, in this order of operations.
+
+    MMSegmentation's own order: networks that magnify rounding then see the very same picture.
+    """
+    centre, spread = centre.astype(np.float32), spread.astype(np.float32)
+    if image.dtype == np.uint8:
+        table = (np.arange(256, dtype=np.float32)[:, None] - centre) / spread  # (256, C)
+        return cv2.LUT(np.ascontiguousarray(image), table[None]).reshape(image.shape)
+    values = image.astype(np.float32)
+    values -= centre
+    values /= spread
+    return values
 
 
 def _transform(image: np.ndarray, matrix: np.ndarray, clip: tuple[np.ndarray, np.ndarray] | None) -> np.ndarray:
@@ -160,23 +178,26 @@ def _transform(image: np.ndarray, matrix: np.ndarray, clip: tuple[np.ndarray, np
     out = np.empty(image.shape, np.float32)
     linear = matrix[:, :bands]
     mixes = bool(np.any(linear - np.diag(np.diag(linear))))
-    gain, shift = (_row(values, width) for values in (np.diag(linear), matrix[:, bands]))
-    limits = None if clip is None else tuple(_row(values, width) for values in clip)
-    rows = max(1, PIECE // (width * bands))
+    gain, shift = tuple(np.diag(linear).tolist()), tuple(matrix[:, bands].tolist())
+    limits = None if clip is None else tuple(_row(tuple(values.tolist()), width) for values in clip)
+    rows = min(height, max(1, PIECE // (width * bands)))
+    floats = np.empty((rows if mixes else 0, width, bands), np.float32)  # one for all pieces: new memory is slow
     for top in range(0, height, rows):
-        source = image[top : top + rows]
-        flat = out[top : top + rows].reshape(len(source), width * bands)
+        source, target = image[top : top + rows], out[top : top + rows]
+        flat = target.reshape(len(source), width * bands)
         if mixes:
-            out[top : top + rows] = cv2.transform(source.astype(np.float32), matrix)
+            np.copyto(floats[: len(source)], source)
+            cv2.transform(floats[: len(source)], matrix, dst=target)
         else:
-            np.multiply(source.reshape(flat.shape), gain, out=flat, dtype=np.float32)
-            flat += shift
+            np.multiply(source.reshape(flat.shape), _row(gain, width), out=flat, dtype=np.float32)
+            flat += _row(shift, width)
         if limits is not None:
             np.maximum(flat, limits[0], out=flat)
             np.minimum(flat, limits[1], out=flat)
     return out
 
 
-def _row(values: np.ndarray, width: int) -> np.ndarray:
-    """Repeat per-band values along one row of pixels: long rows are what NumPy is quick at."""
-    return np.tile(values.astype(np.float32), width)
+@lru_cache(maxsize=64)
+def _row(values: tuple[float, ...], width: int) -> np.ndarray:
+    """Repeat per-band values along one row of pixels: long rows are what NumPy is quick at. Not to be written to."""
+    return np.tile(np.array(values, np.float32), width)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from segatlas.config.transforms import TransformsConfig
 from segatlas.data.sample import Sample, Source
 from segatlas.data.transforms.color import GaussianBlur, Photometric, normalise
 from segatlas.data.transforms.geometry import (
@@ -25,6 +25,9 @@ from segatlas.data.transforms.geometry import (
 )
 from segatlas.data.transforms.warp import fill_outside, resize_image, warp_image, warp_label
 from segatlas.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from segatlas.config.transforms import TransformsConfig
 
 IGNORE = 255
 """`segatlas.structures.IGNORE`, repeated so that transforms load no torch; a test compares the two."""

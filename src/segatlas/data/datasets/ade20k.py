@@ -1,0 +1,320 @@
+"""ADE20K, scene parsing with 150 classes: photographs of indoor and outdoor scenes.
+
+| fact     | value                                                                                                 |
+|----------|-------------------------------------------------------------------------------------------------------|
+| paper    | Zhou et al., "Scene Parsing through ADE20K Dataset", CVPR 2017                                         |
+| classes  | 150 of the about 3000 of the full annotation, background is none of them                              |
+| codes    | challenge tree: 1..150, 0 = other; full tree: colours, see below; other becomes 255                   |
+| pictures | JPEG, in the challenge tree reduced to a short side of at least 512                                   |
+| splits   | train 20210, val 2000 (folders training, validation; test labels are not public)                      |
+| source   | groups.csail.mit.edu/vision/datasets/ADE20K, ADEChallengeData2016 and ADE20K_2016_07_26               |
+| terms    | non-commercial research and education                                                                 |
+
+Layouts, at the root or in the folder of the archive's name in it:
+
+1. Challenge: `images/{training,validation,testing}/STEM.jpg` and `annotations/{training,validation}/STEM.png`.
+2. Full (2016): `images/{training,validation}/.../STEM.jpg` with `STEM_seg.png` beside it. The object of a pixel is
+   `R // 10 * 256 + G`; which objects make one of the 150 classes is the third column of `LABELS` (the authors'
+   `mapFromADE.txt`). The 2021 release numbers its objects anew: there, put its own `mapFromADE.txt` (lines "class
+   object", classes from 1) at the root.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from segatlas.config.schema import DataConfig
+from segatlas.data.datasets.paired import Pair, PairedFiles, empty_split, list_pictures, refuse_other_facts
+from segatlas.data.formats.masks import IGNORE, LabelRule, decode_raw
+from segatlas.errors import DataError
+
+LABELS: tuple[tuple[str, tuple[int, int, int], tuple[int, ...]], ...] = (
+    ("wall", (120, 120, 120), (2978,)),
+    ("building", (180, 120, 120), (312,)),
+    ("sky", (6, 230, 230), (2420,)),
+    ("floor", (80, 50, 50), (976,)),
+    ("tree", (4, 200, 3), (2855,)),
+    ("ceiling", (120, 120, 80), (447,)),
+    ("road", (140, 140, 140), (2131,)),
+    ("bed", (204, 5, 255), (165,)),
+    ("windowpane", (230, 230, 230), (3055,)),
+    ("grass", (4, 250, 7), (1125,)),
+    ("cabinet", (224, 5, 255), (350,)),
+    ("sidewalk", (235, 255, 7), (2377,)),
+    ("person", (150, 5, 61), (1831,)),
+    ("earth", (120, 120, 70), (838,)),
+    ("door", (8, 255, 51), (774, 783)),
+    ("table", (255, 6, 82), (2684,)),
+    ("mountain", (143, 255, 140), (1610,)),
+    ("plant", (204, 255, 4), (1910,)),
+    ("curtain", (255, 51, 7), (687,)),
+    ("chair", (204, 70, 3), (471,)),
+    ("car", (0, 102, 200), (401,)),
+    ("water", (61, 230, 250), (2994,)),
+    ("painting", (255, 6, 51), (1735,)),
+    ("sofa", (11, 102, 255), (2473,)),
+    ("shelf", (255, 7, 71), (2329,)),
+    ("house", (255, 9, 224), (1276,)),
+    ("sea", (9, 7, 230), (2264,)),
+    ("mirror", (220, 220, 220), (1564,)),
+    ("rug", (255, 9, 92), (2178,)),
+    ("field", (112, 9, 255), (913,)),
+    ("armchair", (8, 255, 214), (57,)),
+    ("seat", (7, 255, 224), (2272,)),
+    ("fence", (255, 184, 6), (907,)),
+    ("desk", (10, 255, 71), (724,)),
+    ("rock", (255, 41, 10), (2138,)),
+    ("wardrobe", (7, 255, 255), (2985, 533)),
+    ("lamp", (224, 255, 8), (1395,)),
+    ("bathtub", (102, 8, 255), (155,)),
+    ("railing", (255, 61, 6), (2053,)),
+    ("cushion", (255, 194, 7), (689,)),
+    ("base", (255, 122, 8), (137,)),
+    ("box", (0, 255, 20), (266,)),
+    ("column", (255, 8, 41), (581,)),
+    ("signboard", (255, 5, 153), (2380,)),
+    ("chest of drawers", (6, 51, 255), (491,)),
+    ("counter", (235, 12, 255), (627,)),
+    ("sand", (160, 150, 20), (2212,)),
+    ("sink", (0, 163, 255), (2388,)),
+    ("skyscraper", (140, 140, 140), (2423,)),
+    ("fireplace", (250, 10, 15), (943,)),
+    ("refrigerator", (20, 255, 0), (2096,)),
+    ("grandstand", (31, 255, 0), (1121,)),
+    ("path", (255, 31, 0), (1788,)),
+    ("stairs", (255, 224, 0), (2530,)),
+    ("runway", (153, 255, 0), (2185,)),
+    ("case", (0, 0, 255), (420,)),
+    ("pool table", (255, 71, 0), (1948,)),
+    ("pillow", (0, 235, 255), (1869,)),
+    ("screen door", (0, 173, 255), (2251,)),
+    ("stairway", (31, 0, 255), (2531,)),
+    ("river", (11, 200, 200), (2128,)),
+    ("bridge", (255, 82, 0), (294,)),
+    ("bookcase", (0, 255, 245), (239,)),
+    ("blind", (0, 61, 255), (212,)),
+    ("coffee table", (0, 255, 112), (571,)),
+    ("toilet", (0, 255, 133), (2793,)),
+    ("flower", (255, 0, 0), (978,)),
+    ("book", (255, 163, 0), (236,)),
+    ("hill", (255, 102, 0), (1240,)),
+    ("bench", (194, 255, 0), (181,)),
+    ("countertop", (0, 143, 255), (629,)),
+    ("stove", (51, 255, 0), (2598,)),
+    ("palm", (0, 82, 255), (1744,)),
+    ("kitchen island", (0, 255, 41), (1374,)),
+    ("computer", (0, 255, 173), (591,)),
+    ("swivel chair", (10, 0, 255), (2679,)),
+    ("boat", (173, 255, 0), (223,)),
+    ("bar", (0, 255, 153), (123,)),
+    ("arcade machine", (255, 92, 0), (47,)),
+    ("hovel", (255, 0, 255), (1282,)),
+    ("bus", (255, 0, 245), (327,)),
+    ("towel", (255, 0, 102), (2821,)),
+    ("light", (255, 173, 0), (1451,)),
+    ("truck", (255, 0, 20), (2880,)),
+    ("tower", (255, 184, 184), (2828,)),
+    ("chandelier", (0, 31, 255), (480,)),
+    ("awning", (0, 255, 61), (77,)),
+    ("streetlight", (0, 71, 255), (2616,)),
+    ("booth", (255, 0, 204), (246, 247)),
+    ("television receiver", (0, 255, 194), (2733,)),
+    ("airplane", (0, 255, 82), (14,)),
+    ("dirt track", (0, 10, 255), (738,)),
+    ("apparel", (0, 112, 255), (38,)),
+    ("pole", (51, 0, 255), (1936,)),
+    ("land", (0, 194, 255), (1401,)),
+    ("bannister", (0, 122, 255), (120,)),
+    ("escalator", (0, 255, 163), (868,)),
+    ("ottoman", (255, 153, 0), (1702,)),
+    ("bottle", (0, 255, 10), (249,)),
+    ("buffet", (255, 112, 0), (308,)),
+    ("poster", (143, 255, 0), (1969,)),
+    ("stage", (82, 0, 255), (2526,)),
+    ("van", (163, 255, 0), (2928,)),
+    ("ship", (255, 235, 0), (2337,)),
+    ("fountain", (8, 184, 170), (1023,)),
+    ("conveyer belt", (133, 0, 255), (609,)),
+    ("canopy", (0, 255, 92), (389,)),
+    ("washer", (184, 0, 255), (2989,)),
+    ("plaything", (255, 0, 31), (1930,)),
+    ("swimming pool", (0, 184, 255), (2668,)),
+    ("stool", (0, 214, 255), (2586,)),
+    ("barrel", (255, 0, 112), (131,)),
+    ("basket", (92, 255, 0), (146,)),
+    ("waterfall", (0, 224, 255), (3016,)),
+    ("tent", (112, 224, 255), (2739,)),
+    ("bag", (70, 184, 160), (95,)),
+    ("minibike", (163, 0, 255), (1563,)),
+    ("cradle", (153, 0, 255), (642,)),
+    ("oven", (71, 255, 0), (1708,)),
+    ("ball", (255, 0, 163), (103,)),
+    ("food", (255, 204, 0), (1002,)),
+    ("step", (255, 0, 143), (2569,)),
+    ("tank", (0, 255, 235), (2704,)),
+    ("trade name", (133, 255, 0), (2833,)),
+    ("microwave", (255, 0, 235), (1551,)),
+    ("pot", (245, 0, 255), (1981,)),
+    ("animal", (255, 0, 122), (29,)),
+    ("bicycle", (255, 245, 0), (187,)),
+    ("lake", (10, 190, 212), (1393,)),
+    ("dishwasher", (214, 255, 0), (747,)),
+    ("screen", (0, 204, 255), (2254,)),
+    ("blanket", (20, 0, 255), (206,)),
+    ("sculpture", (255, 255, 0), (2262,)),
+    ("hood", (0, 153, 255), (1260,)),
+    ("sconce", (0, 41, 255), (2243,)),
+    ("vase", (0, 255, 204), (2932,)),
+    ("traffic light", (41, 0, 255), (2836,)),
+    ("tray", (41, 255, 0), (2850,)),
+    ("ashcan", (173, 0, 255), (64,)),
+    ("fan", (0, 245, 255), (894,)),
+    ("pier", (71, 0, 255), (1858,)),
+    ("crt screen", (122, 0, 255), (3109,)),
+    ("plate", (0, 255, 184), (1919,)),
+    ("monitor", (0, 92, 255), (1583,)),
+    ("bulletin board", (184, 255, 0), (318,)),
+    ("shower", (0, 133, 255), (2356,)),
+    ("radiator", (255, 214, 0), (2046,)),
+    ("glass", (25, 194, 194), (1098,)),
+    ("clock", (102, 255, 0), (530,)),
+    ("flag", (92, 0, 255), (954,)),
+)
+"""(name, RGB colour, numbers of its objects in the full annotation of 2016) by class."""
+
+CLASSES = tuple(name for name, _, _ in LABELS)
+PALETTE = tuple(color for _, color, _ in LABELS)
+CLASS_OF_CODE = {0: IGNORE} | {code: code - 1 for code in range(1, len(CLASSES) + 1)}
+"""Code in a mask of the challenge tree -> class."""
+
+FOLDERS = {"train": "training", "val": "validation", "test": "testing"}
+"""Split -> folder."""
+
+OBJECTS = 256 * 26
+"""Object numbers that a colour can hold: R // 10 is 0..25, G is 0..255."""
+
+_ARCHIVES = ("ADEChallengeData2016", "ADE20K_2016_07_26")
+_CODE_RULE = LabelRule(num_classes=len(CLASSES), label_map=CLASS_OF_CODE)
+_FULL_ENDING = "_seg"
+_OBJECT_MAP = "mapFromADE.txt"
+_INDEX_OF_2021 = "index_ade20k.pkl"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ObjectRule(LabelRule):
+    """How colours that name objects become labels. class_of_object: (OBJECTS,) uint8, 0..149 or 255."""
+
+    class_of_object: np.ndarray
+
+    def decode(self, data: bytes, path: str | Path) -> np.ndarray:
+        """Return the label (H, W) uint8, 0..149 or 255, of a mask file's bytes."""
+        colors = decode_raw(data, path, as_colors=True)
+        labels: np.ndarray = self.class_of_object[colors[..., 0].astype(np.int64) // 10 * 256 + colors[..., 1]]
+        return labels
+
+    @cached_property
+    def text(self) -> str:
+        """A text that differs where the rule does."""
+        return f"ADE20K objects {zlib.crc32(self.class_of_object.tobytes())}"
+
+
+class ADE20K(PairedFiles):
+    """One split of ADE20K with its 150 classes, from either layout (see the head of this file)."""
+
+    name = "ade20k"
+    layout = "images/{training,validation}/ and annotations/{training,validation}/, or STEM_seg.png beside STEM.jpg"
+    classes = CLASSES
+    palette = PALETTE
+
+    @classmethod
+    def fits(cls, root: Path) -> bool:
+        """Whether a folder, or an archive's folder in it, holds one of the two layouts."""
+        return find_home(root) is not None
+
+    def find(self, cfg: DataConfig, root: Path, seed: int) -> list[Pair]:
+        """Return the pairs of the split; in test a mask may be missing."""
+        refuse_other_facts(cfg, self.name, CLASSES, PALETTE)
+        home = find_home(root)
+        if home is None:
+            raise DataError(f"is not laid out as ADE20K; expected {self.layout}", root)
+        self.home, self.is_full = home, not (home / "annotations").is_dir()
+        pairs = _find_pairs(home, self.split, is_full=self.is_full)
+        if not pairs:
+            found = [name for name in FOLDERS if _find_pairs(home, name, is_full=self.is_full)]
+            expected = f"images/{FOLDERS.get(self.split, self.split)}/"
+            raise empty_split(self.split, home, expected, found)
+        return pairs
+
+    def label_rule(self, path: Path) -> LabelRule:
+        """Return the rule of colours that name objects, or of class codes, as the layout has them."""
+        return self.object_rule if self.is_full else _CODE_RULE
+
+    @cached_property
+    def object_rule(self) -> ObjectRule:
+        """The rule of the full tree, from its own list of object numbers where it has one."""
+        table = np.full(OBJECTS, IGNORE, np.uint8)
+        for index, (_, _, objects) in enumerate(_read_object_map(self.home) or LABELS):
+            table[list(objects)] = index
+        return ObjectRule(num_classes=len(CLASSES), class_of_object=table)
+
+
+def find_home(root: Path) -> Path | None:
+    """Return the folder that holds one of the two layouts: root itself or an archive's folder in it."""
+    for home in (root, *(root / name for name in _ARCHIVES)):
+        pictures = [home / "images" / folder for folder in FOLDERS.values()]
+        if not any(folder.is_dir() for folder in pictures):
+            continue
+        if any((home / "annotations" / folder).is_dir() for folder in FOLDERS.values()):
+            return home
+        if any(next(folder.rglob(f"ADE_*{_FULL_ENDING}.png"), None) for folder in pictures if folder.is_dir()):
+            return home
+    return None
+
+
+def _find_pairs(home: Path, split: str, *, is_full: bool) -> list[Pair]:
+    folder = FOLDERS.get(split)
+    if folder is None:
+        raise DataError(f"has no split {split!r}; its splits are {', '.join(FOLDERS)}", home)
+    images = home / "images" / folder
+    masks = list_pictures(images if is_full else home / "annotations" / folder)
+    pairs = []
+    for key, paths in list_pictures(images).items():
+        if is_full and paths[0].suffix.lower() == ".png":
+            continue  # the annotation, or one of its parts
+        mask = masks.get(key + _FULL_ENDING if is_full else key)
+        if mask is None and split != "test":
+            where = f"{key}{_FULL_ENDING}.png" if is_full else home / "annotations" / folder / f"{key}.png"
+            raise DataError(f"has no mask {where}", paths[0])
+        pairs.append(Pair(key=key, image=paths[0], mask=mask[0] if mask else None))
+    return pairs
+
+
+def _read_object_map(home: Path) -> list[tuple[str, tuple[int, int, int], tuple[int, ...]]] | None:
+    """Return `LABELS` with the object numbers of the data set's own list, or None where it has none.
+
+    Raises:
+        DataError: the list does not hold two numbers a line, or it is missing where the built-in one does not apply.
+    """
+    path = home / _OBJECT_MAP
+    if not path.is_file():
+        if (home / _INDEX_OF_2021).is_file():
+            raise DataError(
+                f"the release of 2021 needs {_OBJECT_MAP} beside {_INDEX_OF_2021}: lines 'class object'", home
+            )
+        return None
+    objects: list[list[int]] = [[] for _ in LABELS]
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        words = line.split()
+        if not words:
+            continue
+        if len(words) != 2 or not all(word.isdigit() for word in words) or not 1 <= int(words[0]) <= len(LABELS):
+            raise DataError(f"line {number}: {line.strip()!r}; expected a class 1..{len(LABELS)} and an object", path)
+        if int(words[1]) >= OBJECTS:
+            raise DataError(f"line {number}: object {words[1]}; expected 0..{OBJECTS - 1}", path)
+        objects[int(words[0]) - 1].append(int(words[1]))
+    return [(name, color, tuple(found)) for (name, color, _), found in zip(LABELS, objects, strict=True)]

@@ -1,0 +1,288 @@
+"""The form of a network that predicts fastest: the same numbers up to rounding, fewer passes over memory.
+
+What changes, in a copy that shares every untouched tensor with the network:
+
+* batch norm becomes part of the convolution before it;
+* a module that offers `inference_form()` is replaced by what that returns (products of weights made once, for example);
+* on a processor, maps are channels-last, and 1x1 convolutions and fully connected layers avoid torch's slow paths;
+* for bf16, the weights of convolutions and fully connected layers are stored in it, but not the classifier's, so that
+  logits are float32.
+
+Which norm follows which convolution is not guessed from names: one pass over a small picture is watched, and a pair is
+joined only where the convolution's result went into that norm and nowhere else. Then the fast form has to give the
+network's numbers for that picture; where it does not, it is not used.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, TypeGuard
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
+
+from segatlas.layers.linear import PointwiseConv2d, TokenLinear
+from segatlas.layers.norm import BatchNorm2d
+from segatlas.structures import SemanticLogits
+
+LOGGER = logging.getLogger("segatlas")
+TRIAL_SIZE = (64, 64)
+TOLERANCES = {"fp32": 1e-5, "bf16": 1e-3}
+"""Largest difference of float32 logits accepted, relative to the largest logit. Rounding makes 1e-7 to 1e-6 of it in
+most networks; a mistake would make far more. In between lie networks that multiply rounding (attention over random
+weights): in fp32 they predict in their plain form, so that labels stay those of the published order of operations."""
+
+MISTAKE = 1e-2
+"""A difference that no rounding makes: worth a warning."""
+
+_CONVOLUTIONS = (nn.Conv2d, PointwiseConv2d)
+_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm, BatchNorm2d)
+_OTHER_MATRIX_LAYERS = (nn.ConvTranspose2d, nn.Linear, TokenLinear)
+
+
+@torch.inference_mode()
+def fast_form(net: nn.Module, in_channels: int, precision: str = "fp32") -> nn.Module:
+    """Return a copy of a network made for prediction; the network itself stays as it is.
+
+    Args:
+        net: a network in eval mode that gives SemanticLogits.
+        in_channels: channels of its picture.
+        precision: "bf16" stores weights in bfloat16; call the result under autocast.
+
+    Returns:
+        The fast form; or `net` where no fast form gives its numbers, or in fp32 where a module `keeps_order`.
+    """
+    if precision == "fp32" and any(getattr(module, "keeps_order", False) for module in net.modules()):
+        return net
+    first = next(net.parameters(), torch.empty(0))
+    device, dtype = first.device, first.dtype
+    trial = torch.randn(1, in_channels, *TRIAL_SIZE, generator=torch.Generator().manual_seed(0))
+    trial = trial.to(device, dtype)
+    watch = _Watch(net)
+    expected = watch.run(trial)
+
+    fast = copy.deepcopy(net, {id(t): t for t in (*net.parameters(), *net.buffers())})
+    for conv, norm in watch.pairs():
+        fold(fast, conv, norm)
+    _replace_offered(fast)
+    if device.type == "cpu":
+        _suit_processor(fast)
+    if device.type == "cpu" or precision == "bf16":
+        _lay_weights_channels_last(fast)
+    got = fast(trial).logits
+    difference = float((got - expected).abs().max() / expected.abs().max().clamp(min=1e-12))
+    if not difference <= TOLERANCES[precision]:
+        text = "the fast form of %s differs by %.0e of the largest logit; predicting with the plain one"
+        level = logging.WARNING if difference > MISTAKE else logging.INFO
+        LOGGER.log(level, text, type(net).__name__, difference)
+        return net
+    if precision == "bf16":
+        _store_weights_in_bf16(fast)
+    return fast
+
+
+def fold(root: nn.Module, conv_name: str, norm_name: str) -> None:
+    """Give the convolution of that name the effect of the norm in eval mode, and put nothing in the norm's place."""
+    conv, norm = root.get_submodule(conv_name), root.get_submodule(norm_name)
+    assert isinstance(conv, nn.Conv2d)
+    assert isinstance(norm, BatchNorm)
+    scale, shift = norm_as_affine(norm)
+    bias = shift if conv.bias is None else shift + conv.bias * scale
+    conv.weight = nn.Parameter(conv.weight * scale.to(conv.weight)[:, None, None, None], requires_grad=False)
+    conv.bias = nn.Parameter(bias.to(conv.weight), requires_grad=False)
+    rest = nn.Sequential(*norm.children()) if _is_norm_with_activation(norm) else nn.Identity()
+    parent, _, own = norm_name.rpartition(".")
+    setattr(root.get_submodule(parent), own, rest)
+
+
+def norm_as_affine(norm: BatchNorm) -> tuple[Tensor, Tensor]:
+    """Return scale and shift (C), float64, of a batch norm in eval mode."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    scale = (norm.running_var.double() + norm.eps).rsqrt()
+    scale = scale if norm.weight is None else scale * norm.weight
+    shift = -norm.running_mean * scale
+    return scale, shift if norm.bias is None else shift + norm.bias
+
+
+class _Watch(TorchFunctionMode):
+    """Watches one pass: which module's result goes into which function."""
+
+    def __init__(self, net: nn.Module):
+        super().__init__()
+        self.net = net
+        self.results: dict[int, str] = {}  # id of a convolution's result -> name of the convolution
+        self.uses: Counter[str] = Counter()  # name of a convolution -> functions that took its result
+        self.sources: dict[str, str] = {}  # name of a norm -> name of the convolution whose result it took
+        self.calls: Counter[str] = Counter()  # name of a module -> times it ran
+        self.alive: list[Tensor] = []  # results, kept so that no later tensor gets the id of one
+
+    def run(self, images: Tensor) -> Tensor:
+        """Return the logits of the network, watched."""
+        handles = []
+        for name, module in self.net.named_modules():
+            if _is_plain_convolution(module):
+                handles.append(module.register_forward_hook(self._convolution_ran(name)))
+            elif _is_plain_norm(module):
+                handles.append(module.register_forward_pre_hook(self._norm_runs(name)))
+        try:
+            with self:
+                output: SemanticLogits = self.net(images)
+        finally:
+            for handle in handles:
+                handle.remove()
+        self._note_uses(tuple(output))
+        return output.logits
+
+    def pairs(self) -> list[tuple[str, str]]:
+        """Return the names (convolution, norm) that may be joined."""
+        owners = Counter(id(p) for m in self.net.modules() for p in m.parameters(recurse=False))
+        found = []
+        for norm, conv in self.sources.items():
+            once = self.uses[conv] == self.calls[conv] == self.calls[norm] == 1
+            if once and all(owners[id(p)] == 1 for p in self.net.get_submodule(conv).parameters()):
+                found.append((conv, norm))
+        return found
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if any(isinstance(x, Tensor) for x in tree_leaves(result)):  # reading a shape or a type is no use
+            self._note_uses((args, kwargs))
+        return result
+
+    def _note_uses(self, values: object) -> None:
+        self.uses.update({self.results[id(x)] for x in tree_leaves(values) if id(x) in self.results})
+
+    def _convolution_ran(self, name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: Any, output: Tensor) -> None:
+            self.calls[name] += 1
+            self.results[id(output)] = name
+            self.alive.append(output)
+
+        return hook
+
+    def _norm_runs(self, name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+            self.calls[name] += 1
+            if id(args[0]) in self.results:
+                self.sources[name] = self.results[id(args[0])]
+
+        return hook
+
+
+def _is_plain_convolution(module: nn.Module) -> bool:
+    """Tell whether a module is torch's own convolution: one of a subclass may do more than multiply its weight."""
+    return type(module) is nn.Conv2d and not _has_hooks(module)
+
+
+def _is_plain_norm(module: nn.Module) -> bool:
+    known = type(module) in _NORMS or _is_norm_with_activation(module)
+    return known and not module.training and module.running_mean is not None and not _has_hooks(module)
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks)
+
+
+def _is_norm_with_activation(module: nn.Module) -> bool:
+    """Tell whether a module is timm's batch norm that drops (blocks of the map) and activates behind itself."""
+    return type(module).__name__ == "BatchNormAct2d" and [n for n, _ in module.named_children()] == ["drop", "act"]
+
+
+def _replace_offered(root: nn.Module) -> None:
+    """Replace modules below `root` by their `inference_form()`, where they have one."""
+    for name, child in root.named_children():
+        offered: Any = getattr(child, "inference_form", None)
+        if offered is None:
+            _replace_offered(child)
+        else:
+            setattr(root, name, offered().eval())
+
+
+def _suit_processor(root: nn.Module) -> None:
+    for module in root.modules():
+        if type(module) is nn.Linear:
+            module.__class__ = TokenLinear
+        elif type(module) is nn.Conv2d and module.kernel_size == (1, 1):
+            module.__class__ = PointwiseConv2d
+
+
+def _lay_weights_channels_last(root: nn.Module) -> None:
+    """Lay out weights anew, not in place: they may be the plain network's."""
+    for module in root.modules():
+        if isinstance(module, nn.Conv2d) and type(module) in _CONVOLUTIONS:
+            weight = module.weight.contiguous(memory_format=torch.channels_last)
+            module.weight = nn.Parameter(weight, requires_grad=False)
+
+
+def _store_weights_in_bf16(root: nn.Module) -> None:
+    exact = getattr(root, "classifier", None)
+    kept = set() if exact is None else set(exact.modules())
+    for parent in list(root.modules()):
+        for name, module in list(parent.named_children()):
+            if module in kept or type(module) not in (*_CONVOLUTIONS, *_OTHER_MATRIX_LAYERS):
+                continue
+            for parameter_name, parameter in list(module.named_parameters()):
+                setattr(module, parameter_name, nn.Parameter(parameter.bfloat16(), requires_grad=False))
+            if PackedConv2d.takes(module):
+                setattr(parent, name, PackedConv2d(module))
+    if isinstance(exact, nn.Module):
+        root.classifier = _InFloat32(exact)
+
+
+class PackedConv2d(nn.Module):
+    """A convolution in bf16 whose weights lie as oneDNN reads them, so that they are not laid out anew at each call.
+
+    They are packed at the first call, for that map; for maps of other sizes oneDNN packs anew where it wants to.
+    """
+
+    def __init__(self, conv: nn.Conv2d):
+        super().__init__()
+        self.conv: nn.Conv2d | None = conv
+        self.bias = conv.bias
+        self.options = (conv.padding, conv.stride, conv.dilation, conv.groups)
+
+    @staticmethod
+    def takes(conv: nn.Module) -> TypeGuard[nn.Conv2d]:
+        """Tell whether a module can be packed: a convolution on a processor, and a torch that offers it."""
+        if type(conv) not in _CONVOLUTIONS or not isinstance(conv, nn.Conv2d):
+            return False
+        onednn = torch.ops.mkldnn
+        offered = hasattr(onednn, "_convolution_pointwise") and hasattr(onednn, "_reorder_convolution_weight")
+        plain = conv.padding_mode == "zeros" and not isinstance(conv.padding, str)
+        return offered and plain and conv.weight.device.type == "cpu"
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, in_channels, h, w) to (N, out_channels, h', w') bfloat16, channels-last."""
+        x = x.to(torch.bfloat16, memory_format=torch.channels_last)
+        if self.conv is not None:
+            self.packed = torch.ops.mkldnn._reorder_convolution_weight(self.conv.weight, *self.options, x.shape)
+            self.conv = None
+        # The last three: nothing is done to the result.
+        return torch.ops.mkldnn._convolution_pointwise(x, self.packed, self.bias, *self.options, "none", [], "")
+
+
+class _InFloat32(nn.Module):
+    """Runs a module in float32 whatever the autocast around it."""
+
+    def __init__(self, module: nn.Module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, x: Tensor) -> Any:
+        """Return what the module gives for x in float32."""
+        with torch.autocast(x.device.type, enabled=False):
+            return self.module(x.float())
+
+
+def weights_state(net: nn.Module) -> tuple[tuple[int, int], ...]:
+    """Return what changes when a tensor of the network is replaced or changed in place."""
+    return tuple((t.data_ptr(), 0 if t.is_inference() else t._version) for t in (*net.parameters(), *net.buffers()))

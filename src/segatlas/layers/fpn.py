@@ -1,0 +1,71 @@
+"""Feature pyramid: coarse maps with meaning flow down into fine maps with detail; and the head that sums the levels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from segatlas.layers.conv import ConvBNReLU
+
+
+class FPN(nn.Module):
+    """Feature pyramid network (Lin et al. 2017, https://arxiv.org/abs/1612.03144).
+
+    Each map is projected to the same width, and the next coarser result is added to it, raised to its size by nearest
+    neighbour. A 3x3 convolution follows on every level. No norms, no ReLU.
+
+    Args:
+        in_channels: channels of each map, finest first.
+        channels: width of all results.
+    """
+
+    def __init__(self, in_channels: Sequence[int], channels: int):
+        super().__init__()
+        self.lateral = nn.ModuleList(nn.Conv2d(width, channels, 1) for width in in_channels)
+        self.output = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in in_channels)
+
+    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """Map maps (N, in_channels[i], h_i, w_i), finest first, to (N, channels, h_i, w_i)."""
+        maps = [layer(x) for layer, x in zip(self.lateral, features, strict=True)]
+        for i in range(len(maps) - 1, 0, -1):
+            maps[i - 1] = maps[i - 1] + F.interpolate(maps[i], size=maps[i - 1].shape[-2:], mode="nearest")
+        return [layer(x) for layer, x in zip(self.output, maps, strict=True)]
+
+
+class FPNHead(nn.Module):
+    """Brings every level to the finest one's size, step by step, and sums (Kirillov et al. 2019, section 3).
+
+    A level is raised by two after each of its 3x3 convolutions; it has as many as steps are needed, at least one.
+
+    Args:
+        in_channels: of every level.
+        channels: of the result.
+        strides: of each level, finest first; a power of two apart.
+        align_corners: how maps are raised.
+    """
+
+    def __init__(self, in_channels: int, channels: int, *, strides: Sequence[int], align_corners: bool):
+        super().__init__()
+        self.align_corners = align_corners
+        self.steps = [(stride // strides[0]).bit_length() - 1 for stride in strides]
+        self.levels = nn.ModuleList(
+            nn.ModuleList(ConvBNReLU(channels if k else in_channels, channels) for k in range(max(steps, 1)))
+            for steps in self.steps
+        )
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """Map levels (N, in_channels, h_i, w_i), finest first, to (N, channels, h_0, w_0)."""
+        (first,) = self.levels[0].children()
+        total: Tensor = first(maps[0])
+        for convs, steps, x in zip(self.levels[1:], self.steps[1:], maps[1:], strict=True):
+            for conv in convs.children():
+                x = conv(x)
+                if steps:
+                    x = self._raise(x, (2 * x.shape[-2], 2 * x.shape[-1]))
+            total = total + self._raise(x, (total.shape[-2], total.shape[-1]))
+        return total
+
+    def _raise(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+        return F.interpolate(x, size=size, mode="bilinear", align_corners=self.align_corners)

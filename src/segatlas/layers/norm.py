@@ -1,0 +1,19 @@
+"""Batch norm for maps that may be a single pixel."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class BatchNorm2d(nn.BatchNorm2d):
+    """Batch norm that also trains on one value a channel: one picture pooled to one pixel, which has no variance.
+
+    Such a batch is normalised with the running statistics, and does not change them.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C, h, w) to the same shape."""
+        if self.training and x.shape[0] * x.shape[2] * x.shape[3] == 1:
+            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        return super().forward(x)

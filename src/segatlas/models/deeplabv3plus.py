@@ -1,0 +1,191 @@
+"""DeepLabV3+: atrous spatial pyramid pooling, sharpened by an early map.
+
+Paper: Chen et al. 2018, "Encoder-Decoder with Atrous Separable Convolution for Semantic Image Segmentation",
+https://arxiv.org/abs/1802.02611.
+
+Idea: convolutions of several dilations on the encoder's last map see context at several scales (ASPP); their result is
+raised to stride 4 and refined together with the encoder's map there, which knows where edges are. All 3x3 convolutions
+of the decoder are separable.
+
+Letters: N batch, C picture channels, K classes, H W picture, h w encoder's last map, E its channels, D decoder width,
+L channels of the reduced early map.
+
+How ours differs: nothing in the numbers. The default is MMSegmentation's form: batch norm and ReLU after each depthwise
+convolution too, branches fused by a plain 3x3 convolution, two separable convolutions at stride 4. That of
+segmentation-models-pytorch, which is nearer to the paper, is a matter of settings (variant `deeplabv3plus_r34_smp`).
+The pooled branch of ASPP is constant over the picture; its part of the fusing convolution is computed on one pixel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from segatlas.encoders import create_encoder
+from segatlas.encoders.contract import Encoder
+from segatlas.errors import UsageError
+from segatlas.layers.aspp import ASPP
+from segatlas.layers.conv import ConvBNReLU
+from segatlas.layers.fcn_head import FCNHead
+from segatlas.layers.init import init_weights
+from segatlas.layers.padding import pad_to_multiple
+from segatlas.layers.pooled_fuse import PooledFuse
+from segatlas.layers.separable import SeparableConvBNReLU
+from segatlas.models.architecture import Architecture
+from segatlas.structures import Resample, SemanticLogits
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeepLabV3PlusConfig:
+    """Settings of a DeepLabV3+.
+
+    num_classes: classes, K.
+    in_channels: channels of the picture, C.
+    encoder: name of an encoder.
+    output_stride: stride of the encoder's last map; None = the encoder's own.
+    encoder_options: further settings of the encoder.
+    channels: decoder width, D.
+    rates: dilations of the ASPP's 3x3 convolutions; the paper's are these at stride 8, half of them at stride 16.
+    fuse_kernel_size: of the convolution that fuses the ASPP's branches.
+    fuse_convs: separable convolutions after it.
+    aspp_dropout: share of values dropped after the ASPP while training.
+    low_channels: channels of the early map after its 1x1 convolution, L.
+    refine_convs: separable convolutions over early map and ASPP together.
+    depthwise_norm: batch norm and ReLU also between the depthwise and pointwise halves of a separable convolution.
+    dropout: share of channels dropped before the classifier while training.
+    align_corners: how maps and logits are raised.
+    aux: also train an FCN head, named "fcn", on the encoder's last map but one.
+    aux_channels: its width; None = a quarter of its input's channels.
+    """
+
+    num_classes: int
+    in_channels: int = 3
+    encoder: str = "resnet50c"
+    output_stride: int | None = 8
+    encoder_options: dict[str, Any] = field(default_factory=dict)
+    channels: int = 512
+    rates: tuple[int, ...] = (12, 24, 36)
+    fuse_kernel_size: int = 3
+    fuse_convs: int = 0
+    aspp_dropout: float = 0.0
+    low_channels: int = 48
+    refine_convs: int = 2
+    depthwise_norm: bool = True
+    dropout: float = 0.1
+    align_corners: bool = False
+    aux: bool = False
+    aux_channels: int | None = None
+
+
+class DeepLabV3Plus(nn.Module):
+    """Encoder, ASPP, refinement with the encoder's map at stride 4, 1x1 classifier: logits at stride 4."""
+
+    def __init__(self, config: DeepLabV3PlusConfig, encoder: Encoder):
+        super().__init__()
+        if 4 not in encoder.strides:
+            raise UsageError(
+                f"DeepLabV3+ needs an encoder with a map at stride 4, {config.encoder} has {encoder.strides}"
+            )
+        self.align_corners, self.early = config.align_corners, encoder.strides.index(4)
+        self.encoder = encoder
+        width = config.channels
+        self.aspp = separable_aspp(config, encoder.channels[-1])
+        self.aspp_dropout = nn.Dropout(config.aspp_dropout)
+        self.fuse_convs = separable_convolutions(config, width, config.fuse_convs)
+        self.low = ConvBNReLU(encoder.channels[self.early], config.low_channels, 1)
+        self.refine = separable_convolutions(config, width + config.low_channels, config.refine_convs)
+        self.dropout = nn.Dropout2d(config.dropout)
+        self.classifier = nn.Conv2d(width, config.num_classes, kernel_size=1)
+        aux = FCNHead(encoder.channels[-2], config.num_classes, channels=config.aux_channels) if config.aux else None
+        self.aux_head = aux
+        for part in (self.aspp, self.fuse_convs, self.low, self.refine, self.classifier, self.aux_head):
+            if part is not None:
+                init_weights(part)
+
+    def decode(self, features: list[Tensor]) -> Tensor:
+        """Map the encoder's maps to the map before the classifier: (N, D, H/4, W/4)."""
+        low = self.low(features[self.early])  # (N, L, H/4, W/4)
+        x = self.fuse_convs(self.aspp_dropout(self.aspp(features[-1])))  # (N, D, h, w)
+        x = F.interpolate(x, size=low.shape[-2:], mode="bilinear", align_corners=self.align_corners)
+        refined: Tensor = self.refine(torch.cat([x, low], dim=1))
+        return refined
+
+    def forward(self, x: Tensor) -> SemanticLogits:
+        """Map a normalised picture (N, C, H, W) to logits (N, K, H/4, W/4)."""
+        x = pad_to_multiple(x, self.encoder.multiple)
+        features = self.encoder(x)
+        logits = self.classifier(self.dropout(self.decode(features)))
+        aux = {"fcn": self.aux_head(features[-2])} if self.aux_head is not None and self.training else {}
+        canvas = (x.shape[-2], x.shape[-1])
+        return SemanticLogits(logits, canvas, Resample(align_corners=self.align_corners), aux)
+
+
+def separable_aspp(config: DeepLabV3PlusConfig, in_channels: int) -> ASPP:
+    """Return the ASPP over a map (N, E, h, w): a 1x1 branch, a separable 3x3 one for each rate, and the pooled one."""
+    width = config.channels
+    branches = [
+        ConvBNReLU(in_channels, width, 1),
+        *(
+            SeparableConvBNReLU(in_channels, width, dilation=rate, depthwise_norm=config.depthwise_norm)
+            for rate in config.rates
+        ),
+    ]
+    fuse = PooledFuse(len(branches) * width, [width], width, config.fuse_kernel_size)
+    return ASPP(branches, ConvBNReLU(in_channels, width, 1), fuse)
+
+
+def separable_convolutions(config: DeepLabV3PlusConfig, in_channels: int, count: int) -> nn.Sequential:
+    """Return `count` separable convolutions, from (N, in_channels, h, w) to (N, D, h, w)."""
+    inputs = (in_channels, *(config.channels,) * (count - 1))[:count]
+    return nn.Sequential(
+        *(SeparableConvBNReLU(c, config.channels, depthwise_norm=config.depthwise_norm) for c in inputs)
+    )
+
+
+def build(config: DeepLabV3PlusConfig) -> DeepLabV3Plus:
+    """Make the network."""
+    return DeepLabV3Plus(
+        config,
+        create_encoder(
+            config.encoder,
+            in_channels=config.in_channels,
+            output_stride=config.output_stride,
+            **config.encoder_options,
+        ),
+    )
+
+
+SMP: dict[str, Any] = {
+    "output_stride": 16,
+    "encoder_options": {"contract_dilation": False},
+    "channels": 256,
+    "fuse_kernel_size": 1,
+    "fuse_convs": 1,
+    "aspp_dropout": 0.5,
+    "refine_convs": 1,
+    "depthwise_norm": False,
+    "dropout": 0.0,
+    "align_corners": True,
+}
+"""What differs in segmentation-models-pytorch."""
+
+ARCHITECTURE = Architecture(
+    name="deeplabv3plus",
+    title="DeepLabV3+",
+    paper="https://arxiv.org/abs/1802.02611",
+    tasks=("semantic",),
+    output=SemanticLogits,
+    config=DeepLabV3PlusConfig,
+    build=build,
+    variants={
+        "deeplabv3plus_r50": {"encoder": "resnet50c"},
+        "deeplabv3plus_r101": {"encoder": "resnet101c"},
+        "deeplabv3plus_mobilenet_v2": {"encoder": "mobilenet_v2_320"},
+        "deeplabv3plus_r34_smp": {"encoder": "resnet34", **SMP},
+    },
+    tiny={"encoder": "resnet18_w8", "channels": 8, "low_channels": 4, "aux": True},
+)

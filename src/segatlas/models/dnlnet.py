@@ -1,0 +1,173 @@
+"""DNLNet: disentangled non-local networks.
+
+Paper: Yin et al. 2020, "Disentangled Non-Local Neural Networks", https://arxiv.org/abs/2006.06668.
+
+Idea: the weight that a non-local block gives a pair of pixels has two parts mixed up: how alike the two are, and how
+salient the seen one is whoever looks. Here each part has its own softmax: likeness of whitened features (their mean
+over the picture taken off), and one map of saliency.
+
+Letters: N batch, C picture channels, K classes, H W picture, h w map before the classifier, E channels of the encoder's
+last map, D decoder width, R width inside the block (D / reduction).
+
+How ours differs: nothing in the numbers. The likeness goes through fused attention, so that the matrix of all pairs of
+pixels, (h w)^2 numbers, is never built; the salient part is the same for every pixel, and is one vector a picture. The
+form around the block, and the scale of the likeness (by sqrt(R) and a temperature), are MMSegmentation's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from segatlas.encoders import create_encoder
+from segatlas.encoders.contract import Encoder
+from segatlas.layers.conv import ConvBNReLU
+from segatlas.layers.fcn_head import FCNHead
+from segatlas.layers.init import init_weights
+from segatlas.layers.norm import BatchNorm2d
+from segatlas.layers.padding import pad_to_multiple
+from segatlas.models.architecture import Architecture
+from segatlas.ops import attend
+from segatlas.structures import Resample, SemanticLogits
+
+
+@dataclass(frozen=True, kw_only=True)
+class DNLNetConfig:
+    """Settings of a disentangled non-local network.
+
+    num_classes: classes, K.
+    in_channels: channels of the picture, C.
+    encoder: name of an encoder.
+    output_stride: stride of the encoder's last map; None = the encoder's own.
+    encoder_options: further settings of the encoder.
+    channels: decoder width, D.
+    reduction: how many times narrower the block is inside, D / R.
+    use_scale: divide the likeness by sqrt(R) before its softmax.
+    temperature: divide the likeness by this too.
+    dropout: share of channels dropped before the classifier while training.
+    align_corners: how logits are raised.
+    aux: also train an FCN head, named "fcn", on the encoder's last map but one.
+    aux_channels: its width; None = a quarter of its input's channels.
+    """
+
+    num_classes: int
+    in_channels: int = 3
+    encoder: str = "resnet50c"
+    output_stride: int | None = 8
+    encoder_options: dict[str, Any] = field(default_factory=dict)
+    channels: int = 512
+    reduction: int = 2
+    use_scale: bool = True
+    temperature: float = 0.05
+    dropout: float = 0.1
+    align_corners: bool = False
+    aux: bool = False
+    aux_channels: int | None = None
+
+
+class DisentangledNonLocalBlock(nn.Module):
+    """Adds to each pixel what it finds in pixels like it, and what is salient in the picture (Figure 2 of the paper).
+
+    Args:
+        channels: of the map, D.
+        inner: width of queries, keys and values, R.
+        scale: factor of the likeness before its softmax.
+    """
+
+    def __init__(self, channels: int, inner: int, *, scale: float):
+        super().__init__()
+        self.scale = scale
+        self.theta = nn.Conv2d(channels, inner, kernel_size=1)
+        self.phi = nn.Conv2d(channels, inner, kernel_size=1)
+        self.g = nn.Conv2d(channels, inner, kernel_size=1)
+        self.saliency = nn.Conv2d(channels, 1, kernel_size=1)
+        self.conv = nn.Conv2d(inner, channels, kernel_size=1, bias=False)
+        self.bn = BatchNorm2d(channels)
+        init_weights(self)
+        for part in (self.theta, self.phi, self.g, self.saliency):
+            nn.init.normal_(part.weight, std=0.01)
+        nn.init.zeros_(self.bn.weight)  # the block begins as the identity
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, D, h, w) to the same shape."""
+        value = self.g(x)
+        alike = attend(whiten(self.theta(x)), whiten(self.phi(x)), value, scale=self.scale)  # (N, R, h, w)
+        saliency = self.saliency(x).flatten(2).softmax(dim=-1)  # (N, 1, h w)
+        salient = (value.flatten(2) @ saliency.transpose(1, 2)).unsqueeze(-1)  # (N, R, 1, 1)
+        out: Tensor = x + self.bn(self.conv(alike + salient))
+        return out
+
+
+def whiten(x: Tensor) -> Tensor:
+    """Take off a map's mean over the picture: (N, C', h, w) to the same shape."""
+    return x - x.mean(dim=(2, 3), keepdim=True)
+
+
+class DNLNet(nn.Module):
+    """Encoder, convolution, block, convolution, joined with the encoder's map: logits at its stride."""
+
+    keeps_order = True  # attention between pixels magnifies rounding, see `segatlas.inference.fast_form`
+
+    def __init__(self, config: DNLNetConfig, encoder: Encoder):
+        super().__init__()
+        self.align_corners = config.align_corners
+        in_channels, width = encoder.channels[-1], config.channels
+        inner = max(width // config.reduction, 1)
+        scale = (inner**-0.5 if config.use_scale else 1.0) / config.temperature
+        self.encoder = encoder
+        self.before = ConvBNReLU(in_channels, width)
+        self.block = DisentangledNonLocalBlock(width, inner, scale=scale)
+        self.after = ConvBNReLU(width, width)
+        self.fuse = ConvBNReLU(in_channels + width, width)
+        self.dropout = nn.Dropout2d(config.dropout)
+        self.classifier = nn.Conv2d(width, config.num_classes, kernel_size=1)
+        aux = FCNHead(encoder.channels[-2], config.num_classes, channels=config.aux_channels) if config.aux else None
+        self.aux_head = aux
+        for part in (self.before, self.after, self.fuse, self.classifier, self.aux_head):
+            if part is not None:
+                init_weights(part)
+
+    def decode(self, features: list[Tensor]) -> Tensor:
+        """Map the encoder's maps to the map before the classifier: (N, D, h, w)."""
+        last = features[-1]  # (N, E, h, w)
+        x = self.after(self.block(self.before(last)))  # (N, D, h, w)
+        out: Tensor = self.fuse(torch.cat([last, x], dim=1))
+        return out
+
+    def forward(self, x: Tensor) -> SemanticLogits:
+        """Map a normalised picture (N, C, H, W) to logits (N, K, h, w)."""
+        x = pad_to_multiple(x, self.encoder.multiple)
+        features = self.encoder(x)
+        logits = self.classifier(self.dropout(self.decode(features)))
+        aux = {"fcn": self.aux_head(features[-2])} if self.aux_head is not None and self.training else {}
+        canvas = (x.shape[-2], x.shape[-1])
+        return SemanticLogits(logits, canvas, Resample(align_corners=self.align_corners), aux)
+
+
+def build(config: DNLNetConfig) -> DNLNet:
+    """Make the network."""
+    return DNLNet(
+        config,
+        create_encoder(
+            config.encoder,
+            in_channels=config.in_channels,
+            output_stride=config.output_stride,
+            **config.encoder_options,
+        ),
+    )
+
+
+ARCHITECTURE = Architecture(
+    name="dnlnet",
+    title="DNLNet",
+    paper="https://arxiv.org/abs/2006.06668",
+    tasks=("semantic",),
+    output=SemanticLogits,
+    config=DNLNetConfig,
+    build=build,
+    variants={"dnl_r50": {"encoder": "resnet50c"}, "dnl_r101": {"encoder": "resnet101c"}},
+    tiny={"encoder": "resnet18_w8", "channels": 8, "aux": True},
+)

@@ -1,0 +1,170 @@
+"""FCN: fully convolutional networks, in the form that all later papers compare with.
+
+Paper: Long et al. 2015, "Fully Convolutional Networks for Semantic Segmentation", https://arxiv.org/abs/1411.4038.
+
+Idea: a classification network whose last layers are convolutions gives a map of scores instead of one label, for
+pictures of any size. A few convolutions and a 1x1 classifier on the encoder's last map are the whole decoder.
+
+Letters: N batch, C picture channels, K classes, H W picture, h w map before the classifier, E channels of the
+encoder's last maps side by side, D decoder width.
+
+How ours differs: nothing in the numbers. The form is MMSegmentation's (encoder at stride 8, two 3x3 convolutions, their
+result and the encoder's map side by side through a third), of which torchvision's (`convs=1, concat_input=False`) and
+the head of HRNet (`levels=4`, 1x1 convolutions; Sun et al. 2019, https://arxiv.org/abs/1904.04514) are settings. A 1x1
+convolution of several raised maps is computed below the raise. The paper's own VGG form is not here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from segatlas.encoders import create_encoder
+from segatlas.encoders.contract import Encoder
+from segatlas.layers.below_raise import fuse_below_raise
+from segatlas.layers.conv import ConvBNReLU
+from segatlas.layers.fcn_head import FCNHead
+from segatlas.layers.init import init_weights
+from segatlas.layers.padding import pad_to_multiple
+from segatlas.models.architecture import Architecture
+from segatlas.structures import Resample, SemanticLogits
+
+
+@dataclass(frozen=True, kw_only=True)
+class FCNConfig:
+    """Settings of an FCN.
+
+    num_classes: classes, K.
+    in_channels: channels of the picture, C.
+    encoder: name of an encoder.
+    output_stride: stride of the encoder's last map; None = the encoder's own.
+    encoder_options: further settings of the encoder.
+    levels: how many of the encoder's last maps are raised to the finest of them and put side by side.
+    channels: decoder width, D.
+    convs: convolutions of the decoder.
+    kernel_size: of these convolutions.
+    dilation: of these convolutions, and of the auxiliary head's.
+    concat_input: put the encoder's map and their result side by side through one more convolution.
+    dropout: share of channels dropped before the classifier while training.
+    align_corners: how maps and logits are raised.
+    aux: also train an FCN head, named "fcn", on the encoder's last map but one.
+    aux_channels: its width; None = a quarter of its input's channels.
+    """
+
+    num_classes: int
+    in_channels: int = 3
+    encoder: str = "resnet50c"
+    output_stride: int | None = 8
+    encoder_options: dict[str, Any] = field(default_factory=dict)
+    levels: int = 1
+    channels: int = 512
+    convs: int = 2
+    kernel_size: int = 3
+    dilation: int = 1
+    concat_input: bool = True
+    dropout: float = 0.1
+    align_corners: bool = False
+    aux: bool = False
+    aux_channels: int | None = None
+
+
+class FCN(nn.Module):
+    """Encoder, a few convolutions, 1x1 classifier: logits at the stride of the finest map used."""
+
+    def __init__(self, config: FCNConfig, encoder: Encoder):
+        super().__init__()
+        self.levels, self.align_corners = config.levels, config.align_corners
+        self.below_raise = config.kernel_size == 1 and not config.concat_input
+        self.encoder = encoder
+        width, in_channels = config.channels, sum(encoder.channels[-config.levels :])
+        inputs = (in_channels, *(width,) * (config.convs - 1))
+        self.convs = nn.ModuleList(
+            ConvBNReLU(channels, width, config.kernel_size, dilation=config.dilation) for channels in inputs
+        )
+        self.fuse = ConvBNReLU(in_channels + width, width, config.kernel_size) if config.concat_input else None
+        self.dropout = nn.Dropout2d(config.dropout)
+        self.classifier = nn.Conv2d(width, config.num_classes, kernel_size=1)
+        self.aux_head: FCNHead | None = None
+        if config.aux:
+            self.aux_head = FCNHead(
+                encoder.channels[-2], config.num_classes, channels=config.aux_channels, dilation=config.dilation
+            )
+        for part in (self.convs, self.fuse, self.classifier, self.aux_head):
+            if part is not None:
+                init_weights(part)
+
+    def decode(self, features: list[Tensor]) -> Tensor:
+        """Map the encoder's maps to the map before the classifier: (N, D, h, w)."""
+        maps = features[-self.levels :]
+        first, *others = self.convs
+        if self.below_raise:
+            x = self.first_below_raise(maps)
+        else:
+            wide = side_by_side(maps, align_corners=self.align_corners)  # (N, E, h, w)
+            x = first(wide)
+        for conv in others:
+            x = conv(x)
+        return x if self.fuse is None else self.fuse(torch.cat([wide, x], dim=1))
+
+    def first_below_raise(self, maps: list[Tensor]) -> Tensor:
+        """Apply the first block, of 1x1, to the maps side by side without building that map."""
+        block = self.convs[0]
+        kernels = block.get_parameter("conv.weight").flatten(1).split([x.shape[1] for x in maps], dim=1)
+        x = fuse_below_raise(maps, kernels, align_corners=self.align_corners)
+        return F.relu(block.get_submodule("bn")(x), inplace=True)
+
+    def forward(self, x: Tensor) -> SemanticLogits:
+        """Map a normalised picture (N, C, H, W) to logits (N, K, h, w)."""
+        x = pad_to_multiple(x, self.encoder.multiple)
+        features = self.encoder(x)
+        logits = self.classifier(self.dropout(self.decode(features)))
+        aux = {"fcn": self.aux_head(features[-2])} if self.aux_head is not None and self.training else {}
+        canvas = (x.shape[-2], x.shape[-1])
+        return SemanticLogits(logits, canvas, Resample(align_corners=self.align_corners), aux)
+
+
+def side_by_side(maps: list[Tensor], *, align_corners: bool) -> Tensor:
+    """Raise maps (N, C_i, h_i, w_i) to the size of the first and return them as one of all their channels."""
+    finest, *coarser = maps
+    size = finest.shape[-2:]
+    raised = [F.interpolate(x, size=size, mode="bilinear", align_corners=align_corners) for x in coarser]
+    return torch.cat([finest, *raised], dim=1) if raised else finest
+
+
+def build(config: FCNConfig) -> FCN:
+    """Make the network."""
+    return FCN(
+        config,
+        create_encoder(
+            config.encoder,
+            in_channels=config.in_channels,
+            output_stride=config.output_stride,
+            **config.encoder_options,
+        ),
+    )
+
+
+_HRNET = {"output_stride": None, "levels": 4, "convs": 1, "kernel_size": 1, "concat_input": False, "dropout": 0.0}
+
+ARCHITECTURE = Architecture(
+    name="fcn",
+    title="FCN",
+    paper="https://arxiv.org/abs/1411.4038",
+    tasks=("semantic",),
+    output=SemanticLogits,
+    config=FCNConfig,
+    build=build,
+    variants={
+        "fcn_r50": {"encoder": "resnet50c"},
+        "fcn_r101": {"encoder": "resnet101c"},
+        "fcn_mobilenet_v2": {"encoder": "mobilenet_v2_320"},
+        "fcn_hr18_small": {"encoder": "hrnet_w18_small", "channels": 270, **_HRNET},
+        "fcn_hr18": {"encoder": "hrnet_w18", "channels": 270, **_HRNET},
+        "fcn_hr48": {"encoder": "hrnet_w48", "channels": 720, **_HRNET},
+    },
+    tiny={"encoder": "resnet18_w8", "channels": 8, "aux": True},
+)

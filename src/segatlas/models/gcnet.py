@@ -1,0 +1,167 @@
+"""GCNet: global context networks.
+
+Paper: Cao et al. 2019, "GCNet: Non-local Networks Meet Squeeze-Excitation Networks and Beyond",
+https://arxiv.org/abs/1904.11492.
+
+Idea: in a trained non-local network every pixel looks at the same places. So look once for the whole picture: one
+softmax over pixels pools the map to a vector, a small bottleneck transforms it, and every pixel is given the result.
+
+Letters: N batch, C picture channels, K classes, H W picture, h w map before the classifier, E channels of the encoder's
+last map, D decoder width, R width of the bottleneck (D ratio).
+
+How ours differs: nothing in the numbers. The form around the block is MMSegmentation's (encoder at stride 8).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from segatlas.encoders import create_encoder
+from segatlas.encoders.contract import Encoder
+from segatlas.errors import UsageError
+from segatlas.layers.conv import ConvBNReLU
+from segatlas.layers.fcn_head import FCNHead
+from segatlas.layers.init import init_weights
+from segatlas.layers.padding import pad_to_multiple
+from segatlas.models.architecture import Architecture
+from segatlas.structures import Resample, SemanticLogits
+
+
+@dataclass(frozen=True, kw_only=True)
+class GCNetConfig:
+    """Settings of a global context network.
+
+    num_classes: classes, K.
+    in_channels: channels of the picture, C.
+    encoder: name of an encoder.
+    output_stride: stride of the encoder's last map; None = the encoder's own.
+    encoder_options: further settings of the encoder.
+    channels: decoder width, D.
+    ratio: width of the bottleneck as a share of the decoder's, R / D.
+    channel_add: add the context to every pixel.
+    channel_mul: multiply every pixel by the sigmoid of the context (first, where both are on).
+    dropout: share of channels dropped before the classifier while training.
+    align_corners: how logits are raised.
+    aux: also train an FCN head, named "fcn", on the encoder's last map but one.
+    aux_channels: its width; None = a quarter of its input's channels.
+    """
+
+    num_classes: int
+    in_channels: int = 3
+    encoder: str = "resnet50c"
+    output_stride: int | None = 8
+    encoder_options: dict[str, Any] = field(default_factory=dict)
+    channels: int = 512
+    ratio: float = 0.25
+    channel_add: bool = True
+    channel_mul: bool = False
+    dropout: float = 0.1
+    align_corners: bool = False
+    aux: bool = False
+    aux_channels: int | None = None
+
+
+def bottleneck(channels: int, inner: int) -> nn.Sequential:
+    """Return the transform of a vector (N, D, 1, 1): through R channels, normalised, and back to D."""
+    narrow, wide = nn.Conv2d(channels, inner, kernel_size=1), nn.Conv2d(inner, channels, kernel_size=1)
+    for conv in (narrow, wide):
+        init_weights(conv)
+    nn.init.zeros_(wide.weight)  # a new block adds nothing
+    return nn.Sequential(narrow, nn.LayerNorm([inner, 1, 1]), nn.ReLU(inplace=True), wide)
+
+
+class GlobalContextBlock(nn.Module):
+    """Pools the map by a softmax over its pixels, and gives every pixel the transformed vector (Figure 4d).
+
+    Args:
+        channels: of the map, D.
+        inner: width of the bottleneck, R.
+        add: add the transformed vector.
+        multiply: multiply by the sigmoid of a transformed vector, before adding.
+    """
+
+    def __init__(self, channels: int, inner: int, *, add: bool, multiply: bool):
+        super().__init__()
+        self.mask = nn.Conv2d(channels, 1, kernel_size=1)
+        self.add = bottleneck(channels, inner) if add else None
+        self.multiply = bottleneck(channels, inner) if multiply else None
+        init_weights(self.mask)
+        nn.init.kaiming_normal_(self.mask.weight, mode="fan_in", nonlinearity="relu")  # fan-out is 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, D, h, w) to the same shape."""
+        weights = self.mask(x).flatten(2).softmax(dim=-1)  # (N, 1, h w)
+        context = (x.flatten(2) @ weights.transpose(1, 2)).unsqueeze(-1)  # (N, D, 1, 1)
+        if self.multiply is not None:
+            x = x * self.multiply(context).sigmoid()
+        return x if self.add is None else x + self.add(context)
+
+
+class GCNet(nn.Module):
+    """Encoder, convolution, block, convolution, joined with the encoder's map: logits at its stride."""
+
+    def __init__(self, config: GCNetConfig, encoder: Encoder):
+        super().__init__()
+        if not (config.channel_add or config.channel_mul):
+            raise UsageError("channel_add and channel_mul are both off: the context would go nowhere")
+        self.align_corners = config.align_corners
+        in_channels, width = encoder.channels[-1], config.channels
+        inner = max(round(width * config.ratio), 1)
+        self.encoder = encoder
+        self.before = ConvBNReLU(in_channels, width)
+        self.block = GlobalContextBlock(width, inner, add=config.channel_add, multiply=config.channel_mul)
+        self.after = ConvBNReLU(width, width)
+        self.fuse = ConvBNReLU(in_channels + width, width)
+        self.dropout = nn.Dropout2d(config.dropout)
+        self.classifier = nn.Conv2d(width, config.num_classes, kernel_size=1)
+        aux = FCNHead(encoder.channels[-2], config.num_classes, channels=config.aux_channels) if config.aux else None
+        self.aux_head = aux
+        for part in (self.before, self.after, self.fuse, self.classifier, self.aux_head):
+            if part is not None:
+                init_weights(part)
+
+    def decode(self, features: list[Tensor]) -> Tensor:
+        """Map the encoder's maps to the map before the classifier: (N, D, h, w)."""
+        last = features[-1]  # (N, E, h, w)
+        x = self.after(self.block(self.before(last)))  # (N, D, h, w)
+        out: Tensor = self.fuse(torch.cat([last, x], dim=1))
+        return out
+
+    def forward(self, x: Tensor) -> SemanticLogits:
+        """Map a normalised picture (N, C, H, W) to logits (N, K, h, w)."""
+        x = pad_to_multiple(x, self.encoder.multiple)
+        features = self.encoder(x)
+        logits = self.classifier(self.dropout(self.decode(features)))
+        aux = {"fcn": self.aux_head(features[-2])} if self.aux_head is not None and self.training else {}
+        canvas = (x.shape[-2], x.shape[-1])
+        return SemanticLogits(logits, canvas, Resample(align_corners=self.align_corners), aux)
+
+
+def build(config: GCNetConfig) -> GCNet:
+    """Make the network."""
+    return GCNet(
+        config,
+        create_encoder(
+            config.encoder,
+            in_channels=config.in_channels,
+            output_stride=config.output_stride,
+            **config.encoder_options,
+        ),
+    )
+
+
+ARCHITECTURE = Architecture(
+    name="gcnet",
+    title="GCNet",
+    paper="https://arxiv.org/abs/1904.11492",
+    tasks=("semantic",),
+    output=SemanticLogits,
+    config=GCNetConfig,
+    build=build,
+    variants={"gcnet_r50": {"encoder": "resnet50c"}, "gcnet_r101": {"encoder": "resnet101c"}},
+    tiny={"encoder": "resnet18_w8", "channels": 8, "aux": True},
+)

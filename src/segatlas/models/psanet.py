@@ -1,0 +1,276 @@
+"""PSANet: point-wise spatial attention.
+
+Paper: Zhao et al. 2018, "PSANet: Point-wise Spatial Attention Network for Scene Parsing", ECCV 2018,
+https://hszhao.github.io/papers/eccv18_psanet.pdf.
+
+Idea: each pixel predicts, from its own features, a mask of weights around itself, one for each place of a window of
+M x M' centred on it. In one branch a pixel *collects* from the others with its own mask; in the other it is given
+what others *distribute* to it with theirs.
+
+Letters: N batch, C picture channels, K classes, H W picture, h w map before the classifier, E channels of the encoder's
+last map, D decoder width, a b the map inside the branches (h w shrunk), M M' the window.
+
+How ours differs: nothing in the numbers. In the published form every pixel predicts all M M' weights, which are then
+laid out as a matrix of all pairs of pixels: two tensors of (a b) M M' and (a b)^2 numbers, by nature. Here it goes by
+rows of pixels: only weights that fall on the map are computed, and the largest tensor has 2 a b^2 numbers for a
+picture; backward computes a row again. Pairs further apart than the window have the logit 0, as published (they do
+take part in the softmax). MMSegmentation's `compact` form, which takes pictures of one size only, is not here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from segatlas.encoders import create_encoder
+from segatlas.encoders.contract import Encoder
+from segatlas.errors import UsageError
+from segatlas.layers.conv import ConvBNReLU
+from segatlas.layers.fcn_head import FCNHead
+from segatlas.layers.init import init_weights
+from segatlas.layers.padding import pad_to_multiple
+from segatlas.models.architecture import Architecture
+from segatlas.structures import Resample, SemanticLogits
+
+
+@dataclass(frozen=True, kw_only=True)
+class PSANetConfig:
+    """Settings of a PSANet.
+
+    num_classes: classes, K.
+    in_channels: channels of the picture, C.
+    encoder: name of an encoder.
+    output_stride: stride of the encoder's last map; None = the encoder's own.
+    encoder_options: further settings of the encoder.
+    channels: decoder width, D.
+    mask_size: the window, (M, M'), in pixels of the shrunk map. Twice that map less one lets all pixels see each other.
+    collect: have the branch in which pixels collect.
+    distribute: have the branch in which pixels distribute.
+    shrink_factor: how many times smaller the map inside the branches is.
+    softmax: weights go through a softmax over the map.
+    normalization_factor: divisor of a branch's result; None = M M'.
+    dropout: share of channels dropped before the classifier while training.
+    align_corners: how logits are raised.
+    aux: also train an FCN head, named "fcn", on the encoder's last map but one.
+    aux_channels: its width; None = a quarter of its input's channels.
+    """
+
+    num_classes: int
+    in_channels: int = 3
+    encoder: str = "resnet50c"
+    output_stride: int | None = 8
+    encoder_options: dict[str, Any] = field(default_factory=dict)
+    channels: int = 512
+    mask_size: tuple[int, int] = (97, 97)
+    collect: bool = True
+    distribute: bool = True
+    shrink_factor: int = 2
+    softmax: bool = True
+    normalization_factor: float | None = 1.0
+    dropout: float = 0.1
+    align_corners: bool = False
+    aux: bool = False
+    aux_channels: int | None = None
+
+
+RowWeights = Callable[[Tensor, Tensor, int], Tensor]
+"""(guide (N, a, b, D), kernels (2a-1, at most M', D), row) -> (N, a, b, b): for the pixels of a row (last dimension)
+the logits of their pairs with all pixels of the map."""
+
+
+def collected(guide: Tensor, kernels: Tensor, row: int) -> Tensor:
+    """Return what the pixels of `row` predict for all others. See `RowWeights`."""
+    height, width = guide.shape[1:3]
+    kernels = kernels[height - 1 - row : 2 * height - 1 - row]  # of the rows 0 to a-1, seen from `row`
+    predicted = torch.einsum("nxd,amd->naxm", guide[:, row], kernels)
+    return by_place(predicted, width).transpose(2, 3)
+
+
+def distributed(guide: Tensor, kernels: Tensor, row: int) -> Tensor:
+    """Return what all pixels predict for those of `row`. See `RowWeights`."""
+    height, width = guide.shape[1:3]
+    kernels = kernels[row : row + height].flip(0)  # of `row`, seen from the rows 0 to a-1
+    predicted = torch.einsum("naxd,amd->naxm", guide, kernels)
+    return by_place(predicted, width)
+
+
+def by_place(predicted: Tensor, width: int) -> Tensor:
+    """Turn weights for places relative to a pixel into weights for columns of the map.
+
+    Args:
+        predicted: (N, a, b, M'): weight m of the pixel in column j is for column j + m - (M' - 1) // 2.
+        width: b.
+
+    Returns:
+        (N, a, b, b): for the pixel in column j and each column of the map; 0 where the window does not reach.
+    """
+    half = (predicted.shape[-1] - 1) // 2
+    # Window of the places -(b-1) to b, 2b in all: cut or filled up with zeros.
+    left = width - 1 - half
+    window = F.pad(predicted, (left, 2 * width - left - predicted.shape[-1]))
+    # Row j, read from its place b-1-j on, begins at column 0. In memory that start moves by 2b - 1 a row.
+    flat = window.flatten(2)[..., width - 1 : width - 1 + width * (2 * width - 1)]
+    return flat.unflatten(2, (width, 2 * width - 1))[..., :width]
+
+
+class PointwiseAttention(nn.Module):
+    """One branch: predicts masks and takes the means that they describe.
+
+    Args:
+        in_channels: E.
+        channels: D.
+        mask_size: (M, M').
+        row_weights: who predicts for whom: `collected` or `distributed`.
+        softmax: of the logits over the map.
+        divisor: of the result.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        *,
+        mask_size: tuple[int, int],
+        row_weights: RowWeights,
+        softmax: bool,
+        divisor: float,
+    ):
+        super().__init__()
+        self.mask_size, self.row_weights, self.softmax, self.divisor = mask_size, row_weights, softmax, divisor
+        self.reduce = ConvBNReLU(in_channels, channels, 1)
+        self.guide = ConvBNReLU(channels, channels, 1)
+        self.mask = nn.Conv2d(channels, mask_size[0] * mask_size[1], kernel_size=1, bias=False)
+
+    def forward(self, x: Tensor, size: tuple[int, int], *, align_corners: bool) -> Tensor:
+        """Map (N, E, h, w) to (N, D, a, b), where `size` = (a, b)."""
+        x = F.interpolate(self.reduce(x), size=size, mode="bilinear", align_corners=align_corners)
+        guide = self.guide(x).permute(0, 2, 3, 1)  # (N, a, b, D)
+        kernels = self.kernels(size)
+        values = x.flatten(2) / self.divisor
+        recompute = self.training and torch.is_grad_enabled()
+        rows = [
+            checkpoint(self.row, values, guide, kernels, y, use_reentrant=False)
+            if recompute
+            else self.row(values, guide, kernels, y)
+            for y in range(size[0])
+        ]
+        return torch.stack(rows, dim=2)
+
+    def kernels(self, size: tuple[int, int]) -> Tensor:
+        """Return the kernels of the places that a map of (a, b) can use: (2a-1, at most M', D).
+
+        Down they are those of -(a-1) to a-1, with zeros where the window does not reach; across the window is only cut.
+        """
+        kernels = self.mask.weight.flatten(1).unflatten(0, self.mask_size)
+        above, left = (side - 1 - (mask - 1) // 2 for side, mask in zip(size, self.mask_size, strict=True))
+        kernels = kernels[:, max(-left, 0) :][:, : 2 * size[1] - 1]
+        return F.pad(kernels, (0, 0, 0, 0, above, 2 * size[0] - 1 - above - self.mask_size[0]))
+
+    def row(self, values: Tensor, guide: Tensor, kernels: Tensor, row: int) -> Tensor:
+        """Return the result for one row of pixels, (N, D, b), of values (N, D, a b)."""
+        weights = self.row_weights(guide, kernels, row).flatten(1, 2)  # (N, a b, b)
+        if self.softmax:
+            weights = weights.softmax(dim=1)
+        return values @ weights.to(values.dtype)
+
+
+class PSANet(nn.Module):
+    """Encoder, the branches on a smaller map, joined with the encoder's map: logits at its stride."""
+
+    keeps_order = True  # attention between pixels magnifies rounding, see `segatlas.inference.fast_form`
+
+    def __init__(self, config: PSANetConfig, encoder: Encoder):
+        super().__init__()
+        if not (config.collect or config.distribute):
+            raise UsageError("collect and distribute are both off: a PSANet has at least one of its branches")
+        self.align_corners, self.shrink_factor = config.align_corners, config.shrink_factor
+        in_channels, width = encoder.channels[-1], config.channels
+
+        def branch(row_weights: RowWeights) -> PointwiseAttention:
+            return PointwiseAttention(
+                in_channels,
+                width,
+                mask_size=config.mask_size,
+                row_weights=row_weights,
+                softmax=config.softmax,
+                divisor=config.normalization_factor or config.mask_size[0] * config.mask_size[1],
+            )
+
+        self.encoder = encoder
+        self.collect = branch(collected) if config.collect else None
+        self.distribute = branch(distributed) if config.distribute else None
+        self.project = ConvBNReLU(width * (config.collect + config.distribute), in_channels, 1)
+        self.fuse = ConvBNReLU(2 * in_channels, width)
+        self.dropout = nn.Dropout2d(config.dropout)
+        self.classifier = nn.Conv2d(width, config.num_classes, kernel_size=1)
+        aux = FCNHead(encoder.channels[-2], config.num_classes, channels=config.aux_channels) if config.aux else None
+        self.aux_head = aux
+        for part in (self.collect, self.distribute, self.project, self.fuse, self.classifier, self.aux_head):
+            if part is not None:
+                init_weights(part)
+
+    def decode(self, features: list[Tensor]) -> Tensor:
+        """Map the encoder's maps to the map before the classifier: (N, D, h, w)."""
+        last = features[-1]  # (N, E, h, w)
+        height, width = last.shape[-2:]
+        size, align_corners = self.shrunk((height, width))
+        branches = [part for part in (self.collect, self.distribute) if part is not None]
+        x = torch.cat([part(last, size, align_corners=align_corners) for part in branches], dim=1)
+        # The published 1x1 convolution has a padding of 1: the map gets a rim, and is raised with it.
+        x = self.project(F.pad(x, (1, 1, 1, 1)))  # (N, E, a + 2, b + 2)
+        x = F.interpolate(x, size=(height, width), mode="bilinear", align_corners=align_corners)
+        out: Tensor = self.fuse(torch.cat([last, x], dim=1))
+        return out
+
+    def shrunk(self, size: tuple[int, int]) -> tuple[tuple[int, int], bool]:
+        """Return the size (a, b) inside the branches for a map of (h, w), and how maps are raised and lowered.
+
+        As published, sides that both leave a remainder are rounded up with corners aligned, else rounded down without.
+        """
+        factor = self.shrink_factor
+        if factor == 1:
+            return size, self.align_corners
+        if all(side % factor for side in size):
+            return ((size[0] - 1) // factor + 1, (size[1] - 1) // factor + 1), True
+        return (max(size[0] // factor, 1), max(size[1] // factor, 1)), False
+
+    def forward(self, x: Tensor) -> SemanticLogits:
+        """Map a normalised picture (N, C, H, W) to logits (N, K, h, w)."""
+        x = pad_to_multiple(x, self.encoder.multiple)
+        features = self.encoder(x)
+        logits = self.classifier(self.dropout(self.decode(features)))
+        aux = {"fcn": self.aux_head(features[-2])} if self.aux_head is not None and self.training else {}
+        canvas = (x.shape[-2], x.shape[-1])
+        return SemanticLogits(logits, canvas, Resample(align_corners=self.align_corners), aux)
+
+
+def build(config: PSANetConfig) -> PSANet:
+    """Make the network."""
+    return PSANet(
+        config,
+        create_encoder(
+            config.encoder,
+            in_channels=config.in_channels,
+            output_stride=config.output_stride,
+            **config.encoder_options,
+        ),
+    )
+
+
+ARCHITECTURE = Architecture(
+    name="psanet",
+    title="PSANet",
+    paper="https://hszhao.github.io/papers/eccv18_psanet.pdf",
+    tasks=("semantic",),
+    output=SemanticLogits,
+    config=PSANetConfig,
+    build=build,
+    variants={"psanet_r50": {"encoder": "resnet50c"}, "psanet_r101": {"encoder": "resnet101c"}},
+    tiny={"encoder": "resnet18_w8", "channels": 8, "mask_size": (9, 7), "aux": True},
+)

@@ -1,0 +1,180 @@
+"""STDC-Seg: real-time segmentation that learns detail without a second path.
+
+Paper: Fan et al. 2021, "Rethinking BiSeNet For Real-time Semantic Segmentation", https://arxiv.org/abs/2104.13188.
+
+Idea: context comes down from the deep maps through attention (as in BiSeNet); detail comes from the map at stride 8,
+which a head of its own teaches, in training only, to draw the borders between labels. So the spatial path of BiSeNet
+is not needed.
+
+Letters: N batch, C picture channels, K classes, H W picture; E8, E16, E32 channels of the encoder's maps at strides 8,
+16, 32.
+
+How ours differs: nothing in the numbers. The detail head has one channel, as the authors' has; MMSegmentation's has two
+(`detail_channels=2`: not a border, border).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from segatlas.encoders import create_encoder
+from segatlas.encoders.contract import Encoder
+from segatlas.layers.conv import ConvBNReLU
+from segatlas.layers.fcn_head import FCNHead
+from segatlas.layers.init import init_weights
+from segatlas.layers.norm import BatchNorm2d
+from segatlas.layers.padding import pad_to_multiple
+from segatlas.models.architecture import Architecture
+from segatlas.structures import Resample, SemanticLogits
+
+
+@dataclass(frozen=True, kw_only=True)
+class STDCConfig:
+    """Settings of an STDC-Seg.
+
+    num_classes: classes, K.
+    in_channels: channels of the picture, C.
+    encoder: name of an encoder, of which the maps at strides 8, 16 and 32 are used.
+    context_channels: width of the context path.
+    channels: width of the fused map and of the decoder.
+    aux_channels: width of the auxiliary heads.
+    detail_channels: channels of the detail head: 1, or 2 in MMSegmentation's weights.
+    dropout: share of channels dropped before the classifier while training.
+    align_corners: how logits are raised.
+    aux: also train heads on the context path, named "stride8" and "stride16", and the detail head, named "detail".
+    """
+
+    num_classes: int
+    in_channels: int = 3
+    encoder: str = "stdc1"
+    context_channels: int = 128
+    channels: int = 256
+    aux_channels: int = 64
+    detail_channels: int = 1
+    dropout: float = 0.1
+    align_corners: bool = True
+    aux: bool = False
+
+
+class AttentionRefinement(nn.Module):
+    """A 3x3 convolution whose channels are weighted by what the whole picture shows."""
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__()
+        self.conv = ConvBNReLU(in_channels, out_channels)
+        self.gate = nn.Conv2d(out_channels, out_channels, kernel_size=1, bias=False)
+        self.gate_bn = BatchNorm2d(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, in_channels, h, w) to (N, out_channels, h, w)."""
+        x = self.conv(x)
+        return x * self.gate_bn(self.gate(F.adaptive_avg_pool2d(x, 1))).sigmoid()
+
+
+class FeatureFusion(nn.Module):
+    """Detail and context side by side through a 1x1 convolution, its channels weighted, and added to itself."""
+
+    def __init__(self, in_channels: int, channels: int):
+        super().__init__()
+        self.conv = ConvBNReLU(in_channels, channels, 1)
+        self.squeeze = nn.Conv2d(channels, channels // 4, kernel_size=1, bias=False)
+        self.excite = nn.Conv2d(channels // 4, channels, kernel_size=1, bias=False)
+
+    def forward(self, detail: Tensor, context: Tensor) -> Tensor:
+        """Map detail (N, E8, h, w) and context (N, context_channels, h, w) to (N, channels, h, w)."""
+        x: Tensor = self.conv(torch.cat([detail, context], dim=1))
+        weights = self.excite(F.relu(self.squeeze(F.adaptive_avg_pool2d(x, 1)))).sigmoid()
+        return x + x * weights
+
+
+class ContextPath(nn.Module):
+    """From the deepest map up to stride 8, attention at each step."""
+
+    def __init__(self, channels16: int, channels32: int, width: int):
+        super().__init__()
+        self.pooled = ConvBNReLU(channels32, width, 1)
+        self.refine32 = AttentionRefinement(channels32, width)
+        self.refine16 = AttentionRefinement(channels16, width)
+        self.conv32 = ConvBNReLU(width, width)
+        self.conv16 = ConvBNReLU(width, width)
+
+    def forward(self, maps: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Map the maps at strides 8, 16, 32 to context (N, width, ...) at strides 16 and 8."""
+        x8, x16, x32 = maps
+        x = self.refine32(x32) + self.pooled(F.adaptive_avg_pool2d(x32, 1))  # (N, width, H/32, W/32)
+        at16 = self.conv32(F.interpolate(x, size=x16.shape[-2:], mode="nearest"))
+        x = self.refine16(x16) + at16
+        at8 = self.conv16(F.interpolate(x, size=x8.shape[-2:], mode="nearest"))
+        return at16, at8
+
+
+class STDCSeg(nn.Module):
+    """Encoder, context path, fusion with detail, a 3x3 convolution, 1x1 classifier: logits at stride 8."""
+
+    def __init__(self, config: STDCConfig, encoder: Encoder):
+        super().__init__()
+        self.align_corners = config.align_corners
+        self.encoder = encoder
+        channels8, channels16, channels32 = encoder.channels[-3:]
+        width, aux = config.context_channels, config.aux_channels
+        self.context = ContextPath(channels16, channels32, width)
+        self.fusion = FeatureFusion(channels8 + width, config.channels)
+        self.conv = ConvBNReLU(config.channels, config.channels)
+        self.dropout = nn.Dropout2d(config.dropout)
+        self.classifier = nn.Conv2d(config.channels, config.num_classes, kernel_size=1)
+        self.aux_heads = nn.ModuleDict()
+        if config.aux:
+            self.aux_heads["stride8"] = FCNHead(width, config.num_classes, channels=aux)
+            self.aux_heads["stride16"] = FCNHead(width, config.num_classes, channels=aux)
+            self.aux_heads["detail"] = FCNHead(channels8, config.detail_channels, channels=aux)
+        for part in (self.context, self.fusion, self.conv, self.classifier, self.aux_heads):
+            init_weights(part)
+
+    @property
+    def aux_names(self) -> tuple[str, ...]:
+        """Names of the auxiliary outputs in training."""
+        return tuple(self.aux_heads)
+
+    def fuse(self, maps: list[Tensor], context: Tensor) -> Tensor:
+        """Map detail (the first of `maps`) and context to the map before the classifier."""
+        out: Tensor = self.conv(self.fusion(maps[0], context))
+        return out
+
+    def decode(self, features: list[Tensor]) -> Tensor:
+        """Map the encoder's maps to the map before the classifier: (N, channels, H/8, W/8)."""
+        maps = features[-3:]
+        return self.fuse(maps, self.context(maps)[1])
+
+    def forward(self, x: Tensor) -> SemanticLogits:
+        """Map a normalised picture (N, C, H, W) to logits (N, K, H/8, W/8)."""
+        x = pad_to_multiple(x, self.encoder.multiple)
+        maps = self.encoder(x)[-3:]
+        at16, at8 = self.context(maps)
+        logits = self.classifier(self.dropout(self.fuse(maps, at8)))
+        aux = {}
+        if self.aux_heads and self.training:
+            inputs = {"stride8": at8, "stride16": at16, "detail": maps[0]}
+            aux = {name: self.aux_heads[name](inputs[name]) for name in inputs}
+        return SemanticLogits(logits, (x.shape[-2], x.shape[-1]), Resample(align_corners=self.align_corners), aux)
+
+
+def build(config: STDCConfig) -> STDCSeg:
+    """Make the network."""
+    return STDCSeg(config, create_encoder(config.encoder, in_channels=config.in_channels))
+
+
+ARCHITECTURE = Architecture(
+    name="stdc",
+    title="STDC-Seg",
+    paper="https://arxiv.org/abs/2104.13188",
+    tasks=("semantic",),
+    output=SemanticLogits,
+    config=STDCConfig,
+    build=build,
+    variants={"stdc1": {"encoder": "stdc1"}, "stdc2": {"encoder": "stdc2"}},
+    tiny={"encoder": "resnet18_w8", "context_channels": 8, "channels": 8, "aux_channels": 4, "aux": True},
+)

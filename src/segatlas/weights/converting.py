@@ -1,0 +1,373 @@
+"""Convert weights that other libraries wrote to a model folder of ours, and back."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from segatlas.errors import SegAtlasError, UsageError, WeightsError
+from segatlas.weights.building import build_empty, make_config
+from segatlas.weights.card import Card, InferenceMode, default_preprocessing
+from segatlas.weights.class_lists import class_list
+from segatlas.weights.fitting import require_fit
+from segatlas.weights.importers import SOURCES, importers, load_source
+from segatlas.weights.importers.beside import find_settings, find_weights
+from segatlas.weights.importers.foreign import ForeignWeights
+from segatlas.weights.importers.importer import Importer
+from segatlas.weights.importers.renames import to_ours, to_theirs
+from segatlas.weights.importers.source import Facts, Source
+from segatlas.weights.importers.stacks import stack_to_ours, stack_to_theirs
+from segatlas.weights.listing import find_entry
+from segatlas.weights.reading import ReadWeights, read_state_dict
+from segatlas.weights.saving import filled, load_pretrained, plain_tensors, save_pretrained
+
+LOGGER = logging.getLogger("segatlas")
+
+_TRAINING_ONLY = ("dropout", "drop_path")
+"""Fields of configs that say nothing about a network in eval mode."""
+
+_SHOWN = 6
+"""Names listed of a file that is not recognised."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recognised:
+    """An importer that fits a file: the fields of the config that it read there, and what it took by default."""
+
+    importer: Importer
+    fields: Mapping[str, Any]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """A file with the one importer that fits it.
+
+    settings: the library's own configuration, {} where there is none; settings_from says where it was found.
+    """
+
+    path: Path
+    read: ReadWeights
+    source: Source
+    recognised: Recognised
+    settings: Mapping[str, Any]
+    settings_from: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conversion:
+    """What `convert_file` did.
+
+    folder: the model folder. file: the weights file. library: a key of `SOURCES`, whose weights they are; title: what
+    people call it. card: as it was written. settings_from: where the library's own configuration was found, "" where
+    it was not. notes: what was taken by default because neither the weights nor any settings tell it.
+    """
+
+    folder: Path
+    file: Path
+    library: str
+    title: str
+    card: Card
+    settings_from: str
+    tensors: int
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """What `export_file` did: the file, what people call the library, and notes about what the file cannot tell."""
+
+    file: Path
+    title: str
+    tensors: int
+    notes: tuple[str, ...]
+
+
+def convert(
+    source: str | Path, out: str | Path, arch: str | None = None, *, config: str | Path | None = None, to: str = ""
+) -> Path:
+    """Convert weights of another library to a model folder that `segatlas.load` takes, or a model of ours to theirs.
+
+    Args:
+        source: a weights file (torch, either format, or safetensors), or a folder with one; with `to`: a model of ours,
+            as for `load`. Nothing that stands in it is executed.
+        out: the folder to write; with `to`: the file.
+        arch: our name of the architecture, where several fit the file; None = recognise it.
+        config: the library's own configuration, for what weights cannot tell (a config.py of MMSegmentation, a
+            config.json of Hugging Face); None = what the file itself holds, else a file beside it that agrees with the
+            weights, else the published defaults. Each default taken is logged.
+        to: a library ("mmseg", ...): convert in the other direction.
+
+    Returns:
+        `out`.
+
+    Raises:
+        WeightsError: not readable, not recognised, several architectures fit, or tensors that do not fit.
+        UsageError: unknown architecture or library.
+    """
+    if to:
+        written = export_file(source, out, to=to)
+        for note in written.notes:
+            LOGGER.warning("%s: %s", written.file, note)
+        return written.file
+    done = convert_file(source, out, arch=arch, config=config)
+    LOGGER.info("%s: %s of %s", done.file, done.card.architecture, done.title)
+    for note in done.notes:
+        LOGGER.warning("%s: %s", done.file, note)
+    return done.folder
+
+
+def convert_file(
+    source: str | Path, out: str | Path, *, arch: str | None = None, config: str | Path | None = None, **facts: Any
+) -> Conversion:
+    """Do what `convert` does without `to`, and tell what was found. `facts` are further fields of the card."""
+    path = find_weights(Path(source).expanduser())
+    found = find_importer(path, arch=arch, config=None if config is None else Path(config).expanduser())
+    importer, title = found.recognised.importer, found.source.title
+    network = f"the {importer.architecture} of {title} that it looks like"
+    try:
+        architecture, settings = make_config(importer.architecture, found.recognised.fields)
+        tensors = rename_to_ours(importer, settings, found.read.tensors)
+    except UsageError as error:
+        raise WeightsError(f"{path}: {network} cannot be built\n{error}") from None
+    net = filled(architecture, settings, float32_with_counters(tensors), where=str(path), network=network)
+    told = found.source.facts(found.read.meta, found.settings)
+    described, notes = _card_facts(settings, told)
+    hashed = _sha256(path)
+    folder = save_pretrained(net, out, source=f"{title}: {path.name}, sha256 {hashed}", **{**described, **facts})
+    return Conversion(
+        folder=folder,
+        file=path,
+        library=found.source.name,
+        title=title,
+        card=Card.read(folder),
+        settings_from=found.settings_from,
+        tensors=len(found.read.tensors),
+        notes=(*found.recognised.notes, *notes),
+    )
+
+
+def export_file(source: str | Path, out: str | Path, *, to: str) -> Export:
+    """Write a model of ours as a file that another library loads.
+
+    Raises:
+        UsageError: no such library, or it has no such architecture.
+        WeightsError: no model there, a network that the library cannot build, or the file cannot be written.
+    """
+    if to not in SOURCES:
+        raise UsageError(f"to: got {to!r}, expected one of {', '.join(SOURCES)}")
+    out, library = Path(out).expanduser(), load_source(to)
+    net, card = load_pretrained(source)
+    config: Any = net.config
+    theirs, read_back = _written(to, card.architecture, config, net.state_dict())
+    content = library.content(plain_tensors(theirs), card)
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(content, temporary)
+        os.replace(temporary, out)
+    except OSError as error:
+        raise WeightsError(f"{out}: cannot be written ({error.strerror})") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    untold = {name: value for name, value in asdict(config).items() if getattr(read_back, name) != value}
+    untold = {name: value for name, value in untold.items() if name not in _TRAINING_ONLY}
+    told = ", ".join(f"{name}={value!r}" for name, value in untold.items())
+    notes = (f"the file cannot tell, see to it in the configuration of {library.title}: {told}",) if told else ()
+    return Export(file=out, title=library.title, tensors=len(theirs), notes=notes)
+
+
+def tensors_of(library: str, architecture: str, config: Any, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return our tensors of a network under a library's names, in its layout.
+
+    Raises:
+        UsageError: the library has no such architecture.
+        WeightsError: it has no network of this config.
+    """
+    return _written(library, architecture, config, tensors)[0]
+
+
+def _written(
+    library: str, architecture: str, config: Any, tensors: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], Any]:
+    """Return what `tensors_of` does, and the config that we should read from it without further settings."""
+    title, able = load_source(library).title, importers(library, architecture)
+    if not able:
+        known = sorted({importer.architecture for importer in importers(library)})
+        raise UsageError(f"no {architecture} is written for {title}; it takes {', '.join(known)}")
+    faults = []
+    for importer in able:
+        try:
+            theirs = rename_to_theirs(importer, config, tensors)
+            fields = importer.recognise(ForeignWeights(tensors=theirs))
+            if fields is None:
+                raise WeightsError("its tensors would not be recognised there")
+            record, read_back = make_config(architecture, fields)
+            ours = rename_to_ours(importer, read_back, theirs)
+            require_fit(build_empty(record, read_back).state_dict(), ours, where="the file", network="that network")
+        except SegAtlasError as error:
+            faults.append(str(error))
+        else:
+            return theirs, read_back
+    raise WeightsError(f"{title} has no such {architecture}: {'; '.join(dict.fromkeys(faults))}")
+
+
+def find_importer(path: Path, *, arch: str | None = None, config: Path | None = None) -> Found:
+    """Read a weights file and find the importer that fits it.
+
+    Raises:
+        WeightsError: not readable, none fits, or several do.
+        UsageError: an architecture that is not known, or for which no weights can be read.
+    """
+    if arch is not None:
+        arch = find_entry(arch)[0].name
+        if not importers(architecture=arch):
+            raise UsageError(f"no weights of other libraries can be read for '{arch}'; {_readable()}")
+    read, found, faults = read_state_dict(path), [], []
+    for library in SOURCES:
+        source = load_source(library)
+        try:
+            if not _may_fit(read.tensors, arch=arch, source=library):
+                continue
+            settings = find_settings(source, path, read, config)
+            fitting = recognise(read.tensors, settings.values, arch=arch, source=library)
+        except SegAtlasError as error:
+            faults.append(f"  {source.title}: {error}")
+            continue
+        for one in fitting:
+            noted = Recognised(importer=one.importer, fields=one.fields, notes=(*settings.notes, *one.notes))
+            where = settings.where
+            found.append(
+                Found(
+                    path=path, read=read, source=source, recognised=noted, settings=settings.values, settings_from=where
+                )
+            )
+    if not found:
+        raise WeightsError(_not_recognised(path, read.tensors, faults, arch))
+    if config is not None and not any(one.settings_from for one in found):
+        raise UsageError(f"config: {config} is no configuration of {found[0].source.title}, of which the weights are")
+    if len(found) > 1:
+        names = sorted(f"{one.recognised.importer.architecture} ({one.source.title})" for one in found)
+        raise WeightsError(f"{path}: several architectures fit: {', '.join(names)}; choose one with --arch (arch=)")
+    return found[0]
+
+
+def recognise(
+    tensors: Mapping[str, Tensor], settings: Mapping[str, Any], *, arch: str | None = None, source: str | None = None
+) -> list[Recognised]:
+    """Return every importer whose fingerprint fits the tensors.
+
+    Raises:
+        SegAtlasError: none fits, and one met a fault after the fingerprint had fitted.
+    """
+    found, faults = [], []
+    for importer in importers(source, arch):
+        file = ForeignWeights(tensors=tensors, settings=settings)
+        try:
+            fields = importer.recognise(file)
+        except SegAtlasError as error:
+            faults.append(error)
+            continue
+        if fields is not None:
+            found.append(Recognised(importer=importer, fields=fields, notes=tuple(file.notes)))
+    if faults and not found:
+        raise faults[0]
+    return found
+
+
+def _may_fit(tensors: Mapping[str, Tensor], *, arch: str | None, source: str) -> bool:
+    """Tell whether a fingerprint of a library fits; settings may be needed for the rest."""
+    try:
+        return bool(recognise(tensors, {}, arch=arch, source=source))
+    except SegAtlasError:
+        return True
+
+
+def rename_to_ours(importer: Importer, config: Any, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors under our names, in our layout. Names without a rename stay, for `require_fit` to report."""
+    renames, changes = importer.renames(config), importer.changes(config)
+    kept = {name: tensor for name, tensor in tensors.items() if not _begins(name, importer.dropped)}
+    stacked, others = stack_to_ours(kept, importer.stacks(config))
+    ours = {to_ours(name, renames) or name: tensor for name, tensor in others.items()} | stacked
+    return {name: changes[name][0](tensor) if name in changes else tensor for name, tensor in ours.items()}
+
+
+def rename_to_theirs(importer: Importer, config: Any, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return our tensors under their names, in their layout. WeightsError where the table lacks a name."""
+    renames, changes = importer.renames(config), importer.changes(config)
+    laid_out = {name: changes[name][1](tensor) if name in changes else tensor for name, tensor in tensors.items()}
+    stacked, others = stack_to_theirs(laid_out, importer.stacks(config))
+    theirs: dict[str, Tensor] = dict(importer.constants(config))
+    for name, tensor in others.items():
+        new = to_theirs(name, renames)
+        if new is None:
+            raise WeightsError(f"{name}: {importer.source} has no such tensor in a {importer.architecture}")
+        theirs[new] = tensor
+    return theirs | stacked
+
+
+def _begins(name: str, beginnings: tuple[str, ...]) -> bool:
+    return any(name == start or name.startswith(f"{start}.") for start in beginnings)
+
+
+def float32_with_counters(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors of half or double precision as float32, and batch norm's counters where a file has none at all.
+
+    Files written before torch 0.4.1 have no `num_batches_tracked`; torch itself takes 0 for it, too.
+    """
+    whole = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    if not any(name.endswith("num_batches_tracked") for name in whole):
+        means = [name for name in whole if name.endswith(".running_mean")]
+        whole |= {name.replace("running_mean", "num_batches_tracked"): torch.tensor(0) for name in means}
+    return whole
+
+
+def _card_facts(config: Any, facts: Facts) -> tuple[dict[str, Any], list[str]]:
+    """Return the fields of a card, and notes about those taken by default."""
+    listed = class_list(config.num_classes, facts.classes, facts.palette, facts.data_set)
+    notes = [listed.note] if listed.note else []
+    preprocessing = facts.preprocessing
+    if preprocessing is None or len(preprocessing.mean) != config.in_channels:
+        preprocessing = default_preprocessing(config.in_channels)
+        notes.append("mean and std are ImageNet's (published default; the weights do not tell)")
+    inference = facts.inference or InferenceMode()
+    described = {
+        "classes": listed.classes,
+        "palette": listed.palette,
+        "preprocessing": preprocessing,
+        "inference": inference,
+    }
+    return described, notes
+
+
+def _not_recognised(path: Path, tensors: Mapping[str, Tensor], faults: list[str], arch: str | None) -> str:
+    prefixes = Counter(name.partition(".")[0] for name in tensors)
+    seen = ", ".join(f"{prefix} ({count})" for prefix, count in prefixes.most_common(_SHOWN))
+    first = ", ".join(f"{name} {'x'.join(map(str, t.shape))}" for name, t in list(tensors.items())[:_SHOWN])
+    wanted = f" as '{arch}'" if arch else ""
+    lines = [f"{path}: not recognised{wanted}", *faults]
+    lines += [f"  {len(tensors)} tensors, by beginning: {seen}", f"  first: {first}", f"  {_readable()}"]
+    return "\n".join(lines)
+
+
+def _readable() -> str:
+    """Say what can be read."""
+    libraries = []
+    for library in SOURCES:
+        names = sorted({importer.architecture for importer in importers(library)})
+        libraries.append(f"{load_source(library).title} ({', '.join(names)})")
+    return f"can be read: {'; '.join(libraries)}"
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,1 @@
+"""segmentation-models-pytorch's weights: `encoder.*`, `decoder.*`, `segmentation_head.*`."""

@@ -1,0 +1,1 @@
+"""torchvision's segmentation checkpoints: `backbone.*`, `classifier.*`, `aux_classifier.*`."""

@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from fakes.ade20k import write_ade20k
+from fakes.camvid import write_camvid
+from fakes.cityscapes import write_cityscapes
+from fakes.folder import write_folder
+from fakes.shapes import write_shapes
+from fakes.voc import write_voc
+from typer.testing import CliRunner
+
+from segatlas.cli.main import app
+from segatlas.config import recipes
+from segatlas.encoders import create_encoder
+from segatlas.errors import WeightsError
+from segatlas.recipe import Config
+from segatlas.training import building
+from segatlas.training.building import build_parts
+from segatlas.training.dry import dry_run
+from segatlas.weights.building import make_config
+
+WRITERS = {
+    "ade20k": write_ade20k,
+    "camvid": write_camvid,
+    "cityscapes": write_cityscapes,
+    "folder": write_folder,
+    "shapes": write_shapes,
+    "voc": write_voc,
+}
+SMALL = {
+    **dict.fromkeys(("resnet34", "resnet50", "resnet50c"), "resnet18_w8"),
+    "resnest101": "resnest50",
+    "hrnet_w48": "hrnet_w8_small",
+}
+"""Encoder of a recipe -> the one that takes its place here, to save time."""
+
+WHOLE = ("pspnet_ade20k", "fcn_ade20k_resnest101", "stdc_cityscapes")
+"""Recipes run as they are too."""
+
+
+@pytest.fixture(scope="module")
+def roots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A tiny data set of each layout."""
+    home = tmp_path_factory.mktemp("sets")
+    return {name: write(home / name) for name, write in WRITERS.items()}
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file like torchvision's for a ResNet with a plain stem, of the smallest."""
+    torch.manual_seed(1)
+    file = tmp_path_factory.mktemp("weights") / "resnet.pth"
+    torch.save({**create_encoder("resnet18_w8").state_dict(), "fc.weight": torch.ones(10, 64)}, file)
+    return file
+
+
+@pytest.fixture
+def no_connection(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nothing of the hub is on this disk, and asking it for a file fails the test."""
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: None)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *_: pytest.fail("the hub was asked"))
+    monkeypatch.chdir(tmp_path)
+
+
+def words(name: str, roots: dict[str, Path], *further: str) -> list[str]:
+    """Return a recipe's name and the words that make it small: pictures, crops, one thread."""
+    config = Config.load(name)
+    small = ["transforms.crop=[64,64]", "train.batch=2", "train.device=cpu", "train.threads=1"]
+    if config.transforms.resize:
+        small.append("transforms.resize=short:64")
+    return [name, f"data.root={roots[config.data.name]}", *small, *further]
+
+
+def network_of(name: str) -> Any:
+    """Return the config of a recipe's network."""
+    model = Config.load(name).model
+    return make_config(model.name, {"num_classes": 2, **model.architecture_fields()})[1]
+
+
+@pytest.mark.usefixtures("no_connection")
+@pytest.mark.parametrize("name", sorted(recipes()))
+def test_every_shipped_recipe_takes_a_step_without_a_connection(name, roots, published):
+    config, network = Config.load(name), network_of(name)
+    has_weights, small = config.model.encoder_weights == "imagenet", SMALL.get(network.encoder)
+    further = [f"model.encoder={small}"] if small else []
+    further += [f"model.{width}=32" for width in ("channels", "jpu_channels") if hasattr(network, width)]
+    if has_weights and small == "resnet18_w8":
+        further.append(f"model.encoder_weights={published}")
+    elif has_weights and small == "hrnet_w8_small":  # of that one timm publishes none
+        further.append("model.encoder_weights=null")
+    run = dry_run(Config.load(*words(name, roots, *further)))
+    assert run.batch_shape[0] == 2
+    assert run.output_shape[:2] == (2, len(run.classes))
+    assert 0 < run.loss < 30
+    assert len(run.notices) == (has_weights and small in (None, "resnest50"))
+    assert {term.on.removeprefix("aux.") for term in config.losses if term.on != "logits"} <= set(run.aux_shapes)
+
+
+@pytest.mark.usefixtures("no_connection")
+@pytest.mark.parametrize("name", WHOLE)
+def test_the_command_line_runs_whole_networks_dry_and_leaves_nothing_in_the_folder_of_the_run(name, roots, tmp_path):
+    arguments = words(name, roots, f"run.dir=work_dirs/{name}")
+    result = CliRunner().invoke(app, ["train", *arguments, "--dry-run"])
+    assert result.exit_code == 0, result.output
+    told = " ".join(result.output.split())
+    assert ("goes on with random ones" in told) == (Config.load(name).model.encoder_weights is not None)
+    assert "loss " in told
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("no_connection")
+def test_the_notice_names_the_missing_weights_and_only_a_dry_run_goes_on_without(roots, monkeypatch):
+    import huggingface_hub
+
+    config = Config.load(*words("fcn_ade20k_mobilenet_v2", roots))
+    (notice,) = build_parts(config, dry=True).notices
+    assert notice.startswith("encoder weights: imagenet (timm/mobilenetv2_100.ra_in1k) cannot be fetched here")
+
+    def fail(*_: object) -> None:
+        raise ConnectionError("no route to host")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
+    with pytest.raises(WeightsError, match=r"no route to host.*give a file instead: encoder_weights=PATH"):
+        build_parts(config)
+
+
+def test_a_dry_run_takes_imagenet_weights_that_are_on_this_disk(roots, published, monkeypatch):
+    monkeypatch.setattr(building, "imagenet_on_disk", lambda net: ("timm/some", published))
+    parts = build_parts(Config.load(*words("fcn_ade20k", roots, "model.encoder=resnet18_w8")), dry=True)
+    assert parts.notices == ()
+    assert torch.equal(parts.net.encoder.conv1.weight, torch.load(published)["conv1.weight"])
+
+
+def test_a_file_given_by_hand_fills_the_encoder(roots, published):
+    further = ("model.encoder=resnet18_w8", f"model.encoder_weights={published}")
+    parts = build_parts(Config.load(*words("deeplabv3_ade20k", roots, *further)), dry=True)
+    assert torch.equal(parts.net.encoder.conv1.weight, torch.load(published)["conv1.weight"])
+
+
+def test_a_set_smaller_than_a_batch_gives_one_smaller_batch_as_in_training(roots, tmp_path):
+    one = write_folder(tmp_path / "one", counts={"train": 1, "val": 1})
+    further = (f"data.root={one}", "data.name=folder", "model.encoder=resnet18_w8", "model.encoder_weights=null")
+    for name in ("unet_folder", "pspnet_cityscapes"):  # pyramid pooling: one value a channel in its batch norm
+        run = dry_run(Config.load(*words(name, roots, *further)))
+        assert (run.train_pictures, run.batch_shape) == (1, (1, 3, 64, 64))
+
+
+def test_the_folder_of_a_run_may_be_given_beside_any_recipe():
+    assert Config.load("pspnet_ade20k", "run.dir=work_dirs/pspnet_r50_ade20k").run.dir == "work_dirs/pspnet_r50_ade20k"

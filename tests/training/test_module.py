@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from segatlas.recipe import Config
+from segatlas.training.module import SegmentationModule
+from segatlas.weights import create_model
+from segatlas.weights.saving import make_card
+
+
+def test_a_validation_sees_weights_that_were_swapped_in_behind_its_back():
+    torch.manual_seed(0)
+    net = create_model("unet", width=4, num_classes=3).eval()
+    module = SegmentationModule(net, None, make_card(net, classes=("a", "b", "c")), Config.load("unet_shapes"))
+    picture = np.random.default_rng(0).integers(0, 256, (32, 32, 3)).astype(np.uint8)
+
+    def labels() -> set[int]:
+        module.on_validation_epoch_start()
+        return set(np.unique(module.predictor.predict(picture).semantic))
+
+    net.classifier.bias.data.copy_(torch.tensor([0.0, 0.0, 1e-3]))
+    assert len(labels()) > 1
+    # As Lightning swaps averaged weights in: no version counter of torch moves. Only the bias is left.
+    for norm in (m for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d)):
+        norm.weight.data.copy_(torch.zeros_like(norm.weight))
+    assert labels() == {2}

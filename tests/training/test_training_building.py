@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import pytest
+
+from segatlas.config.schema import ModelConfig
+from segatlas.errors import ConfigError
+from segatlas.training.building import build_parts
+from segatlas.training.dry import dry_run
+
+UNET = {"name": "unet", "width": 4}
+OCRNET = {"name": "ocrnet", "encoder": "resnet18_w8", "levels": 1, "channels": 8, "key_channels": 8}
+POINTREND = {"name": "pointrend", "encoder": "resnet18_w8", "channels": 8, "neck_channels": 8, "train_points": 24}
+
+
+@pytest.mark.parametrize(
+    ("model", "on", "has"),
+    [
+        (UNET, "aux.fcn", "the network has no auxiliary head; set model.aux=true"),
+        ({**UNET, "aux": True}, "aux.regions", "the network has: aux.fcn"),
+        (OCRNET, "aux.fcn", "the network has: aux.regions"),
+    ],
+)
+def test_a_loss_on_auxiliary_logits_that_the_network_does_not_give_is_refused_with_those_it_gives(
+    recipe, model, on, has
+):
+    losses = f"losses=[cross_entropy, {{name: cross_entropy, on: {on}}}]"
+    config = recipe(losses).model_copy(update={"model": ModelConfig(**model)})
+    with pytest.raises(ConfigError) as caught:
+        build_parts(config)
+    assert [(p.key, p.got, p.message) for p in caught.value.problems] == [("losses.1.on", on, has)]
+
+
+def test_a_dry_run_trains_a_network_on_points_and_tells_how_many(recipe):
+    losses = "losses=[cross_entropy, {name: point_cross_entropy, on: aux.points}]"
+    run = dry_run(recipe(losses).model_copy(update={"model": ModelConfig(**POINTREND)}))
+    assert run.aux_shapes == {"points": (2, len(run.classes), 24)}
+    assert run.loss > 0

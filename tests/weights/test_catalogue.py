@@ -1,0 +1,77 @@
+"""segatlas.weights.catalogue."""
+
+from __future__ import annotations
+
+import pytest
+
+from segatlas.errors import UsageError
+from segatlas.models import ARCHITECTURES
+from segatlas.weights.catalogue import find_published, is_published, list_published, published, published_for
+
+
+def test_names_files_and_addresses_are_unique_and_carry_the_hash():
+    entries = published()
+    assert len(entries) == len({e.name for e in entries}) == len({e.file for e in entries}) == 385
+    for entry in entries:
+        assert entry.url.startswith("https://download.openmmlab.com/mmsegmentation/")
+        assert entry.url.endswith(f"-{entry.sha256}.pth")
+        assert 15 < entry.miou < 95
+
+
+def test_every_architecture_of_it_is_one_of_ours():
+    assert {entry.architecture for entry in published()} <= set(ARCHITECTURES)
+
+
+def test_the_short_name_is_the_best_of_its_kind():
+    entry = find_published("pspnet-r50-ade20k")
+    assert (entry.file, entry.miou) == ("pspnet_r50-d8_512x512_160k_ade20k", 42.48)
+    same = [e for e in published() if e.file.startswith("pspnet_r50-d8_512x512_") and e.dataset == "ade20k"]
+    assert entry.miou == max(e.miou for e in same)
+    assert find_published("pspnet_r50-d8_512x512_80k_ade20k") in same
+
+
+def test_mix_transformers_are_not_for_commercial_use():
+    assert not find_published("segformer-b0-ade20k").is_commercial
+    assert find_published("pspnet-r50-ade20k").is_commercial
+
+
+def test_an_unknown_name_gets_the_nearest():
+    assert not is_published("pspnet-r50-ade20")
+    with pytest.raises(UsageError, match="pspnet-r50-ade20k"):
+        find_published("pspnet-r50-ade20")
+
+
+def test_a_pattern_lists_entries():
+    assert {e.dataset for e in list_published("*-CITYSCAPES")} == {"cityscapes"}
+
+
+@pytest.mark.parametrize(
+    ("variant", "names"),
+    [
+        ("pspnet_r50", {"pspnet-r50-ade20k", "pspnet-r50-cityscapes"}),
+        ("ocrnet_hr18_small", {"ocrnet-hr18s-ade20k", "ocrnet-hr18s-cityscapes"}),
+        ("deeplabv3plus_mobilenet_v2", {"deeplabv3plus-mobilenetv2-ade20k", "deeplabv3plus-mobilenetv2-cityscapes"}),
+        ("dnl_r101", {"dnlnet-r101-ade20k", "dnlnet-r101-cityscapes"}),
+        ("fastfcn_enc", {"fastfcn-enc-r50-ade20k", "fastfcn-enc-r50-cityscapes"}),
+        ("semantic_fpn_r50", {"semantic-fpn-r50-ade20k", "semantic-fpn-r50-cityscapes"}),
+        ("stdc1", {"stdc1-cityscapes"}),
+        ("deeplabv3plus_r34_smp", set()),
+    ],
+)
+def test_a_variant_has_the_weights_of_its_own_form(variant, names):
+    found = {entry.name for entry in published_for(variant) if entry.dataset in ("ade20k", "cityscapes")}
+    assert found == names  # pspnet-r50-d32-cityscapes is another form
+
+
+def test_every_architecture_of_it_has_a_variant_with_a_metric():
+    shown = {e.name for e in ARCHITECTURES.values() for variant in e.variants if published_for(variant)}
+    assert shown == {entry.architecture for entry in published()}
+
+
+def test_weights_belong_to_one_variant_of_their_own_architecture():
+    owners = {}
+    for architecture in ARCHITECTURES.values():
+        for variant in (architecture.name, *architecture.variants):
+            for entry in published_for(variant):
+                assert entry.architecture == architecture.name
+                assert owners.setdefault(entry.name, variant) == variant

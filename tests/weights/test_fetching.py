@@ -1,0 +1,115 @@
+"""segatlas.weights.fetching, with a tiny checkpoint in MMSegmentation's layout on a server on this machine."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+
+import pytest
+import torch
+from fakes.web import serving
+
+import segatlas as sa
+from segatlas.cache import cache_folder
+from segatlas.errors import WeightsError
+from segatlas.weights import catalogue, downloading, fetching
+from segatlas.weights.building import build_network, make_config
+from segatlas.weights.catalogue import NON_COMMERCIAL, Published
+from segatlas.weights.converting import tensors_of
+
+CLASSES = ("sky", "road", "tree")
+
+
+@pytest.fixture(scope="module")
+def checkpoint() -> bytes:
+    """A PSPNet with a norm and classifier of its own, as MMSegmentation 0.x saves it."""
+    torch.manual_seed(0)
+    fields = {
+        "num_classes": 3,
+        "encoder": "resnet18c",
+        "channels": 4,
+        "encoder_options": {"basic_conv2_dilated": False},
+    }
+    net = build_network(*make_config("pspnet", fields))
+    state = tensors_of("mmseg", "pspnet", net.config, net.state_dict())
+    buffer = io.BytesIO()
+    torch.save({"state_dict": state, "meta": {"CLASSES": CLASSES}}, buffer)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def web(checkpoint, tmp_path, monkeypatch):
+    """The server, with the catalogue reduced to its one file."""
+    sha256 = hashlib.sha256(checkpoint).hexdigest()[:8]
+    entry = Published(
+        name="pspnet-tiny-shapes",
+        file="pspnet_tiny",
+        architecture="pspnet",
+        dataset="shapes",
+        config="pspnet_tiny_config",
+        url=f"{fetching.HOST}some/folder/pspnet_tiny-{sha256}.pth",
+        sha256=sha256,
+        miou=50.0,
+        miou_ms_flip=51.0,
+        licence="Apache-2.0",
+    )
+    other = Published(**{**vars(entry), "name": "mit-tiny", "file": "mit_tiny", "licence": NON_COMMERCIAL})
+    monkeypatch.setattr(catalogue, "published", lambda: (entry, other))
+    monkeypatch.setattr(downloading, "PAUSE", 0.0)
+    monkeypatch.setenv("SEGATLAS_CACHE", str(tmp_path / "cache"))
+    with serving(checkpoint) as server:
+        monkeypatch.setenv("SEGATLAS_MIRROR", f"{server.url}/mirror")
+        yield server
+
+
+def test_a_name_is_downloaded_from_the_mirror_converted_once_and_then_found_offline(web):
+    predictor = sa.load("pspnet-tiny-shapes")
+    assert predictor.card.classes == CLASSES
+    assert predictor.card.licence == "Apache-2.0"
+    assert predictor.card.metric["miou"] == 0.5
+    assert [path.startswith("/mirror/some/folder/pspnet_tiny-") for path, _ in web.requests] == [True]
+    again = sa.load("pspnet_tiny", offline=True)
+    assert len(web.requests) == 1
+    x = torch.randn(1, 3, 64, 64)
+    assert torch.equal(again.scores(x), predictor.scores(x))
+
+
+def test_offline_says_where_to_put_the_file_and_takes_it_from_there(web, checkpoint):
+    with pytest.raises(WeightsError, match=r"downloads are off; get https://.*put it at .*downloads/pspnet_tiny"):
+        sa.load("pspnet-tiny-shapes", offline=True)
+    entry = catalogue.published()[0]
+    file = cache_folder("downloads") / entry.url.rpartition("/")[2]
+    file.parent.mkdir(parents=True)
+    file.write_bytes(checkpoint[:1000])
+    with pytest.raises(WeightsError, match=r"sha256 begins with .* incomplete or another one: delete it"):
+        sa.load("pspnet-tiny-shapes", offline=True)
+    file.write_bytes(checkpoint)
+    assert sa.load("pspnet-tiny-shapes", offline=True).card.architecture == "pspnet"
+    assert web.requests == []
+
+
+def test_the_environment_may_switch_downloads_off(web, monkeypatch):
+    monkeypatch.setenv("SEGATLAS_OFFLINE", "1")
+    with pytest.raises(WeightsError, match="downloads are off"):
+        sa.load("pspnet-tiny-shapes")
+
+
+def test_a_failed_download_names_the_address_and_leaves_no_model(web):
+    web.faults = [404]
+    with pytest.raises(WeightsError, match=r"pspnet-tiny-shapes: .*answers 404.*by other means"):
+        sa.load("pspnet-tiny-shapes")
+    assert not cache_folder("models").exists()
+
+
+def test_weights_that_forbid_commercial_use_are_refused_when_that_is_asked_for(web, monkeypatch):
+    with pytest.raises(WeightsError, match=r"mit-tiny: refused.*non-commercial"):
+        sa.load("mit-tiny", commercial_ok=True)
+    monkeypatch.setenv("SEGATLAS_COMMERCIAL_OK", "1")
+    with pytest.raises(WeightsError, match="refused"):
+        sa.load("mit-tiny")
+    assert sa.load("pspnet-tiny-shapes").card.licence == "Apache-2.0"
+
+
+def test_a_name_that_nearly_is_one_gets_the_nearest(web):
+    with pytest.raises(WeightsError, match=r"pspnet-tiny-shape: no such file or folder; .* pspnet-tiny-shapes"):
+        sa.load("pspnet-tiny-shape")

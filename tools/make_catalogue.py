@@ -1,0 +1,139 @@
+"""Write src/segatlas/weights/catalogue.json from MMSegmentation's own model index.
+
+    python tools/make_catalogue.py FOLDER      FOLDER holds model-index.yml: the package's `.mim` folder
+
+Facts only: names, addresses, hashes (the 8 hex digits in a file's name), metrics. Slips of the index are corrected here
+and nowhere else.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+OUT = Path(__file__).resolve().parent.parent / "src/segatlas/weights/catalogue.json"
+COLLECTIONS = {
+    "fcn": "fcn",
+    "pspnet": "pspnet",
+    "deeplabv3": "deeplabv3",
+    "deeplabv3plus": "deeplabv3plus",
+    "upernet": "upernet",
+    "ocrnet": "ocrnet",
+    "gcnet": "gcnet",
+    "isanet": "isanet",
+    "nonlocal_net": "nonlocal_net",
+    "dnlnet": "dnlnet",
+    "psanet": "psanet",
+    "fastfcn": "fastfcn",
+    "sem_fpn": "semantic_fpn",
+    "point_rend": "pointrend",
+    "resnest": None,
+    "mobilenet_v2": None,
+    "stdc": "stdc",
+    "hrnet": "fcn",
+    "segformer": "segformer",
+}
+"""Folder of the index -> our architecture; None = the entry's second word says which."""
+
+ARCHITECTURES = {"FCN": "fcn", "PSPNet": "pspnet", "DeepLabV3": "deeplabv3", "DeepLabV3+": "deeplabv3plus"}
+SHORT_ARCHITECTURE = {"nonlocal_net": "nonlocal", "semantic_fpn": "semantic-fpn"}
+FASTFCN_HEADS = {"DeepLabV3": "fastfcn-aspp", "PSPNet": "fastfcn-psp", "EncNet": "fastfcn-enc"}
+BACKBONES = {
+    "HRNetV2p-W18-Small": "hr18s",
+    "HRNetV2p-W18": "hr18",
+    "HRNetV2p-W48": "hr48",
+    "M-V2-D8": "mobilenetv2",
+    "STDC1": "1",
+    "STDC2": "2",
+    "R-101-D16-MG124": "r101-mg124",
+}
+DATASETS = {
+    "cityscapes": "cityscapes",
+    "ade20k": "ade20k",
+    "voc12aug": "voc2012",
+    "coco-stuff164k": "coco-stuff164k",
+    "coco-stuff10k": "coco-stuff10k",
+    "pascal-context-59": "pascal-context59",
+    "pascal-context": "pascal-context",
+    "loveda": "loveda",
+    "potsdam": "potsdam",
+    "vaihingen": "vaihingen",
+    "isaid": "isaid",
+    "mapillay": "mapillary",
+}
+"""What a config's name holds -> name of the data set; the first that fits."""
+
+NON_COMMERCIAL = "NVIDIA Source Code License for SegFormer (non-commercial)"
+HOST = "download.openmmlab.com"
+
+
+def main() -> None:
+    """Read the index named on the command line and write the catalogue."""
+    folder = Path(sys.argv[1])
+    entries = [entry for name in COLLECTIONS for entry in read_collection(folder, name)]
+    entries.sort(key=lambda entry: (entry["architecture"], entry["file"]))
+    by_name: dict[str, dict[str, Any]] = {}
+    for entry in entries:
+        if "fp16" in entry["file"]:
+            continue
+        best = by_name.setdefault(entry["short"], entry)
+        if entry["miou"] > best["miou"]:
+            by_name[entry["short"]] = entry
+    for entry in entries:
+        short = entry.pop("short")
+        entry["name"] = short if by_name.get(short) is entry else entry["file"]
+    lines = ",\n".join(json.dumps(dict(sorted(entry.items()))) for entry in entries)
+    OUT.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+    print(f"{OUT}: {len(entries)} weights, {len(by_name)} short names")
+
+
+def read_collection(folder: Path, name: str) -> Iterator[dict[str, Any]]:
+    """Yield the entries of one metafile of the index."""
+    content = yaml.safe_load((folder / "configs" / name / "metafile.yaml").read_text(encoding="utf-8"))
+    for model in content["Models"]:
+        words = model["Metadata"]["Architecture"]
+        architecture = COLLECTIONS[name] or ARCHITECTURES[words[1]]
+        result = model["Results"][0] if isinstance(model["Results"], list) else model["Results"]
+        config = Path(model["Config"]).stem
+        dataset = next((known for mark, known in DATASETS.items() if mark in config), None)
+        if dataset is None:
+            raise SystemExit(f"{config}: its name holds no known data set")
+        url = re.sub(r"^https://[^/]+/", f"https://{HOST}/", model["Weights"])
+        yield {
+            "short": short_name(architecture, words, dataset),
+            "architecture": architecture,
+            "config": config,
+            "file": re.sub(r"(_\d{8}_\d{6})?-[0-9a-f]{8}\.pth$", "", url.rpartition("/")[2]),
+            "dataset": dataset,
+            "url": url,
+            "sha256": re.findall(r"-([0-9a-f]{8})\.pth$", url)[0],
+            "miou": float(result["Metrics"]["mIoU"]),
+            "miou_ms_flip": result["Metrics"].get("mIoU(ms+flip)"),
+            "licence": NON_COMMERCIAL if architecture == "segformer" else "Apache-2.0",
+        }
+
+
+def short_name(architecture: str, words: list[str], dataset: str) -> str:
+    """Return e.g. pspnet-r50-ade20k; entries that share it are told apart by their file's name."""
+    backbone = BACKBONES.get(words[0])
+    if backbone is None:
+        match = re.fullmatch(r"(R|S|MIT)-(B?\d+b?)(?:-D(\d+))?", words[0])
+        assert match, words
+        kind = {"R": "r", "S": "s", "MIT": ""}[match[1]]
+        usual = architecture == "fastfcn" or match[3] in (None, "8")
+        backbone = f"{kind}{match[2].lower()}" + ("" if usual else f"-d{match[3]}")
+    if architecture == "stdc":
+        return f"stdc{backbone}-{dataset}"
+    if architecture == "fastfcn":
+        return f"{FASTFCN_HEADS[words[2]]}-{backbone}-{dataset}"
+    return f"{SHORT_ARCHITECTURE.get(architecture, architecture)}-{backbone}-{dataset}"
+
+
+if __name__ == "__main__":
+    main()

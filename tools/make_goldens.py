@@ -1,0 +1,243 @@
+"""Golden digests of importers: what the libraries' own networks compute, so that tests need no library.
+
+    python tools/make_goldens.py --peers /path/to/reference/bin/python [KEY ...]
+
+Run it in the project's environment. For every case of CASES that has no golden yet (or for those named, anew) it starts
+this file in the reference environment. There the library's network is built, filled by the rule of
+`tests/fakes/golden.py` under its own names and run in float64; names, settings and a digest of the logits come back.
+Here the importer's config fields are read from them, and all goes to `tests/weights/importers/goldens/SOURCE.json`,
+which `tests/weights/importers/test_goldens.py` compares with ours.
+
+KEY names a network as `../shared/parity/ref_models.py` does (SEGATLAS_SHARED: where that folder is), e.g.
+`mm:fcn/fcn_r18-d8_4xb2-80k_cityscapes-512x1024` or `smp.Unet@resnet18`; "hf4." is "hf." under the names that its files
+have. One line in CASES makes a case.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+GOLDENS = ROOT / "tests" / "weights" / "importers" / "goldens"
+SHARED = Path(os.environ.get("SEGATLAS_SHARED", ROOT.parent / "shared"))
+sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
+
+import torch  # noqa: E402
+from fakes.golden import digest, filled, golden_input, names_crc  # noqa: E402
+
+
+class Case(NamedTuple):
+    """One golden.
+
+    key: the library's network. size: of the picture; no multiple of the stride where the library takes any size.
+    model: settings of MMSegmentation laid over those of the config, as in a config file: makes a network small.
+    """
+
+    key: str
+    size: tuple[int, int] = (64, 96)
+    model: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"{self.key} {self.model}".strip()
+
+
+R18 = (
+    "backbone=dict(depth=18), decode_head=dict(in_channels=512, channels=128{}), "
+    "auxiliary_head=dict(in_channels=256, channels=64)"
+)
+"""A ResNet-18 in a config of ResNet-50 with an auxiliary head; {} takes further settings of the head."""
+
+R18_FPN = "backbone=dict(depth=18), neck=dict(in_channels=[64, 128, 256, 512])"
+
+R18_JPU = (
+    "backbone=dict(depth=18), neck=dict(in_channels=(128, 256, 512), mid_channels=64), "
+    "decode_head=dict(in_channels={}, channels=64), auxiliary_head=dict(in_channels=256, channels=64)"
+)
+
+CASES: tuple[Case, ...] = (
+    Case("mm:fcn/fcn_r18-d8_4xb2-80k_cityscapes-512x1024"),
+    Case("mm:fcn/fcn-d6_r50b-d16_4xb2-80k_cityscapes-512x1024"),
+    Case("mm:hrnet/fcn_hr18s_4xb4-160k_ade20k-512x512", (61, 93)),
+    Case("mobilenetv2_fcn", (61, 93)),
+    Case("mm:pspnet/pspnet_r18b-d8_4xb2-80k_cityscapes-512x1024", (61, 93)),
+    Case("mm:deeplabv3/deeplabv3_r18-d8_4xb2-80k_cityscapes-769x769", (61, 93)),
+    Case("mm:deeplabv3plus/deeplabv3plus_r18-d8_4xb2-80k_cityscapes-512x1024", (61, 93)),
+    Case("mobilenetv2_deeplabv3plus"),
+    Case("mm:upernet/upernet_r18_4xb4-160k_ade20k-512x512", (61, 93)),
+    Case("mm:ocrnet/ocrnet_hr18s_4xb4-160k_ade20k-512x512", (61, 93)),
+    Case("sem_fpn", (61, 93), R18_FPN),
+    Case("pointrend", (64, 128), R18_FPN),
+    Case("nonlocal", (61, 93), R18.format("")),
+    Case("dnlnet", (61, 93), R18.format("")),
+    Case("gcnet", (61, 93), R18.format("")),
+    Case("isanet", (61, 93), R18.format(", isa_channels=64, down_factor=(4, 4)")),
+    Case("psanet", (61, 93), R18.format(", mask_size=(13, 13)")),
+    Case("fastfcn_psp", (61, 93), R18_JPU.format("256")),
+    Case("fastfcn_aspp", (61, 93), R18_JPU.format("256")),
+    Case("fastfcn_enc", (61, 93), R18_JPU.format("[128, 256, 256]")),
+    Case("stdc1", (61, 93)),
+    Case("stdc2"),
+    Case("resnest_fcn", (61, 93), "backbone=dict(depth=50, stem_channels=64)"),
+    Case("segformer_b0", (61, 93)),
+    Case("hf.Segformer"),
+    Case("hf4.Segformer", (61, 93)),
+    Case("smp.DeepLabV3Plus@resnet18"),
+    Case("smp.Unet@resnet18"),
+    Case("smp.Unet@mobilenet_v2", (61, 93)),
+    Case("smp.Unet@mit_b0", (61, 93)),
+    Case("tv.fcn_resnet50", (61, 93)),
+    Case("tv.deeplabv3_resnet50"),
+    Case("tv.deeplabv3_mobilenet_v3_large", (61, 93)),
+    Case("tv.lraspp_mobilenet_v3_large", (61, 93)),
+)
+
+USELESS = ("init_cfg", "train_cfg", "data_preprocessor", "pretrained", "loss_decode", "sampler")
+"""Settings of MMSegmentation that say nothing about the network in eval mode."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("keys", nargs="*", help="cases to make anew; default: those without a golden")
+    parser.add_argument("--peers", help="Python of the reference environment")
+    parser.add_argument("--peer", nargs=4, metavar=("KEY", "HxW", "MODEL", "FILE"), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.peer:
+        write_peer(*args.peer)
+        return
+    if not args.peers:
+        parser.error("--peers is needed")
+    known = {case["key"] for path in GOLDENS.glob("*.json") for case in json.loads(path.read_text(encoding="utf-8"))}
+    for case in CASES:
+        if case.key in args.keys or (not args.keys and case.name not in known):
+            print(case.name, "->", make_golden(case, args.peers), flush=True)
+
+
+def make_golden(case: Case, peers: str) -> str:
+    """Make one golden and store it; return the file and what was recognised."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "peer.json"
+        words = [peers, __file__, "--peer", case.key, f"{case.size[0]}x{case.size[1]}", case.model, str(file)]
+        done = subprocess.run(words, check=False, capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(f"{case.name}: {done.stderr[-2000:]}")
+        peer = json.loads(file.read_text(encoding="utf-8"))
+    tensors = {name: torch.empty(shape, device="meta") for name, shape in peer["tensors"].items()}
+    source, facts = recognised(tensors, own_settings(peer["settings"]))
+    golden = {"key": case.name, "size": list(case.size), **facts, "names_crc": names_crc(tensors)}
+    golden["logits"] = peer["logits"]
+    path = GOLDENS / f"{source}.json"
+    goldens = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    goldens = [other for other in goldens if other["key"] != case.name] + [golden]
+    lines = ",\n".join(json.dumps(one) for one in sorted(goldens, key=lambda one: one["key"]))
+    path.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+    return f"{path.name}: {facts['architecture']} {facts['fields']}"
+
+
+def recognised(tensors: dict[str, torch.Tensor], settings: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return the source, and architecture, fields and settings of a case."""
+    from segatlas.weights.converting import recognise
+
+    found = recognise(tensors, settings)
+    if len(found) != 1:
+        raise SystemExit(f"{len(found)} importers fit, expected one")
+    importer, fields = found[0].importer, dict(found[0].fields)
+    return importer.source, {"architecture": importer.architecture, "fields": fields, "settings": settings}
+
+
+def own_settings(peer: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings that an importer would read, without what it never looks at."""
+    if "text" in peer:
+        from segatlas.weights.importers.mmseg.settings import read_settings
+
+        return {"model": pruned(read_settings(peer["text"])["model"])}
+    return {key: value for key, value in peer.get("json", {}).items() if key not in ("id2label", "label2id")}
+
+
+def pruned(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: pruned(item) for key, item in value.items() if key not in USELESS}
+    return [pruned(item) for item in value] if isinstance(value, list) else value
+
+
+@torch.no_grad()
+def write_peer(key: str, size: str, model_settings: str, file: str) -> None:
+    """In the reference environment: build, fill, run, write what came out."""
+    sys.path.insert(0, str(SHARED / "parity"))
+    import ref_models
+
+    if model_settings:
+        import ref_shims
+
+        configs = Path(ref_shims.install().__file__).parent / ".mim" / "configs"
+        above = Path(file).with_suffix(".py")
+        base = configs / f"{ref_models.MM.get(key, key.removeprefix('mm:'))}.py"
+        above.write_text(f"_base_ = [{str(base)!r}]\nmodel = dict({model_settings})\n", encoding="utf-8")
+        ref_models.MM[key] = str(above.with_suffix(""))
+    ref = ref_models.build(key.replace("hf4.", "hf."), seed=0)
+    if key.startswith("hf4."):
+        ref.model, state = saved_and_loaded(ref.model)
+    else:
+        state = fill_in_place(ref.model)
+    height, width = map(int, size.split("x"))
+    logits = peer_logits(ref, golden_input((1, 3, height, width)))
+    settings: dict[str, Any] = {}
+    if hasattr(ref, "cfg"):
+        settings = {"text": ref.cfg.pretty_text}
+    elif key.startswith("hf"):
+        settings = {"json": ref.model.config.to_dict()}
+    tensors = {name: list(tensor.shape) for name, tensor in state.items()}
+    payload = {"tensors": tensors, "settings": settings, "logits": digest(logits)}
+    Path(file).write_text(json.dumps(payload, default=str), encoding="utf-8")
+
+
+def fill_in_place(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Fill a network under its own names, as float64; return its state dict."""
+    state = model.double().eval().state_dict()
+    for name, tensor in state.items():
+        if tensor.is_floating_point():
+            tensor.copy_(filled(name, tuple(tensor.shape)))
+    return state
+
+
+def saved_and_loaded(model: Any) -> tuple[torch.nn.Module, dict[str, torch.Tensor]]:
+    """Fill a network of Hugging Face under the names that it has in files, which are those of transformers 4."""
+    from safetensors.torch import load_file, save_file
+
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        file = Path(folder) / "model.safetensors"
+        state = load_file(file)
+        whole = {name: filled(name, tuple(t.shape)) if t.is_floating_point() else t for name, t in state.items()}
+        save_file(whole, file, metadata={"format": "pt"})
+        return type(model).from_pretrained(folder, dtype=torch.float64).eval(), state
+
+
+def peer_logits(ref: Any, x: torch.Tensor) -> torch.Tensor:
+    """Return the network's logits before any resize, or at full size where the library raises inside."""
+    if not hasattr(ref, "cfg"):
+        out = ref.logits(x)
+        return out["out"] if isinstance(out, dict) else out
+    if "PointHead" in str(ref.cfg.model.decode_head):
+        head = ref.model.decode_head[-1]
+        points = head.get_points_test
+        # it makes coordinates in float32 always: exact where the sides of the picture are powers of two
+        head.get_points_test = lambda *args, **fields: [
+            part.to(x) if part.is_floating_point() else part for part in points(*args, **fields)
+        ]
+        ref.run(x)
+        return ref.full[-1]  # the map is refined outside the head
+    ref.run(x)
+    out = ref.outs[-1]
+    return out[0] if isinstance(out, tuple) else out
+
+
+if __name__ == "__main__":
+    main()
