@@ -28,6 +28,7 @@ from typer.testing import CliRunner
 import segatlas
 from segatlas.cli.main import app
 from segatlas.config import recipes
+from segatlas.config.schema import Config as Schema
 from segatlas.recipe import Config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -203,7 +204,7 @@ def small_train(words: list[str]) -> list[str]:
     recipe = [] if "=" in words[0] or words[0].startswith("-") else words[:1]
     own = words[len(recipe) :]
     has_steps = any(word.startswith("train.steps=") for word in own) or any(
-        Config.load(name).train.steps is not None for name in recipe if name in recipes()
+        Schema.load(name).train.steps is not None for name in recipe if name in recipes()
     )
     tiny = () if says_the_network(recipe, own) else TINY_UNET
     return [*recipe, *SMALL, *tiny, *own, *LIMITS, "train.steps=2" if has_steps else "train.epochs=1"]

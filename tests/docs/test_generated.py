@@ -39,4 +39,4 @@ def test_every_training_command_of_the_table_is_a_recipe_of_that_network(tool: t
         assert variant in (None, network)
     assert tool.train_words("fcn_hr48") == ["fcn_ade20k_hr48"]
     assert tool.train_words("pspnet_r101") == ["pspnet_ade20k", "model.name=pspnet_r101"]
-    assert tool.train_words("stdc1") == ["stdc_cityscapes"]
+    assert tool.train_words("stdc1") == ["stdc_ade20k"]

@@ -64,16 +64,15 @@ def _count(prediction: np.ndarray, label: np.ndarray, num_classes: int, ignore: 
 
 def _count_bytes(prediction: np.ndarray, label: np.ndarray, num_classes: int, ignore: int) -> np.ndarray:
     starts = _starts_of_runs(label, prediction)
+    counts = np.zeros(1 << 16)  # float64: exact up to 2**53 pixels
     if starts is None:
-        table = np.zeros(1 << 16)
         for first in range(0, label.size, PIECE):
             pairs = _pairs(label[first : first + PIECE], prediction[first : first + PIECE])
-            table += np.bincount(pairs, minlength=1 << 16)
+            counts += np.bincount(pairs, minlength=1 << 16)
     else:
         lengths = np.diff(starts, append=label.size)
-        table = np.bincount(_pairs(label[starts], prediction[starts]), weights=lengths, minlength=1 << 16)
-    # float64 is exact up to 2**53 pixels
-    table = table.astype(np.int64).reshape(256, 256)
+        counts += np.bincount(_pairs(label[starts], prediction[starts]), weights=lengths, minlength=1 << 16)
+    table = counts.astype(np.int64).reshape(256, 256)
     if 0 <= ignore < 256:
         table[ignore] = 0
     if table[num_classes:].any():
