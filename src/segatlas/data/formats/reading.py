@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from segatlas.data.formats.bmp import is_plain_bmp, read_bmp
 from segatlas.data.formats.guards import NotReadError, check_file, check_pixels, decoding, open_picture, read_bytes
 from segatlas.data.formats.jpeg import is_jpeg, read_jpeg
 from segatlas.data.formats.png import is_png, orientation_of, read_chunks, read_png
@@ -42,6 +43,8 @@ def read_stored(data: bytes, name: str | Path, max_pixels: int | None = None) ->
         with open_picture(data, name, max_pixels) as picture:
             if is_jpeg(data):
                 return read_jpeg(data)
+            if is_plain_bmp(data):
+                return read_bmp(data)
             if picture.format not in FORMATS:
                 raise NotReadError(f"is a {picture.format} file, which is not read; save it as PNG or TIFF")
             return read_simple(picture, data)
