@@ -39,7 +39,10 @@ _JPEG = b"\xff\xd8\xff"
 
 @dataclass(frozen=True, kw_only=True)
 class PictureFacts:
-    """A picture file. fault is "" where it is readable; size is upright (H, W); depth is uint8, uint16 or float32."""
+    """A picture file. fault is "" where it is readable; size is upright (H, W); depth is uint8, uint16 or float32.
+
+    peak: the largest value in it.
+    """
 
     path: Path
     fault: str = ""
@@ -47,6 +50,7 @@ class PictureFacts:
     channels: int = 0
     depth: str = ""
     orientation: int = 1
+    peak: float = 0.0
     digest: bytes = b""
 
 
@@ -96,6 +100,7 @@ def look_at_picture(path: Path) -> PictureFacts:
         channels=array.shape[2],
         depth=array.dtype.name,
         orientation=orientation,
+        peak=float(array.max()),
         digest=hashlib.blake2b(np.ascontiguousarray(array).data, digest_size=16).digest()
         + bytes(str(array.shape), "ascii"),
     )
