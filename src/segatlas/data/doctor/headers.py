@@ -20,7 +20,7 @@ _ORIENTATION = 0x0112
 
 
 def head_of_picture(path: Path) -> PictureFacts:
-    """Return what the header of an image says (no digest, no peak); a fault is part of it, nothing is raised."""
+    """Return what the header of an image says (no digest, no values); a fault is part of it, nothing is raised."""
     try:
         begin = _begin(path)
         header = read_header(path)

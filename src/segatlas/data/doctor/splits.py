@@ -87,7 +87,7 @@ def check_range(survey: Survey, reading: Reading) -> Iterator[Finding]:
     if not depths:
         return
     depth = depths.most_common(1)[0][0]
-    peaks = {picture.path: picture.peak for picture in images if picture.depth == depth}
+    peaks = {picture.path: picture.highest for picture in images if picture.depth == depth}
     largest = max(peaks, key=lambda path: peaks[path])
     doubt = range_doubt(depth, len(peaks), peaks[largest], survey.max_value)
     if doubt:
