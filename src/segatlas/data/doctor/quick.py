@@ -89,7 +89,7 @@ def look_before_training(
     if inventory is not None:
         survey = _header_survey(inventory)
         files = len(survey.pictures) + len(survey.masks)
-        told = {path for finding in findings for path in finding.files}
+        told = {path for finding in findings if finding.severity == "error" for path in finding.files}
         listed = list(chain(inventory.findings, *(rule(survey, _EMPTY) for rule in _LISTING_RULES)))
         findings += [finding for finding in listed if not (finding.files and told.issuperset(finding.files))]
         findings += _sample_findings(inventory, datasets, count)
@@ -161,14 +161,15 @@ def _has_other(mask: Path, void: frozenset[int]) -> bool:
 
 
 def _range_findings(peaks: dict[str, list[tuple[float, Path]]], max_value: float | None) -> list[Finding]:
-    findings = []
-    for depth, found in peaks.items():
-        peak, path = max(found)
-        doubt = range_doubt(depth, len(found), peak, max_value)
-        if doubt:
-            repair = range_repair(depth, peak)
-            findings.append(Finding(kind="value_range", severity="warning", files=(path,), fault=doubt, repair=repair))
-    return findings
+    if not peaks:
+        return []
+    depth = max(peaks, key=lambda name: len(peaks[name]))
+    peak, path = max(peaks[depth])
+    doubt = range_doubt(depth, len(peaks[depth]), peak, max_value)
+    if not doubt:
+        return []
+    repair = range_repair(depth, peak)
+    return [Finding(kind="value_range", severity="warning", files=(path,), fault=doubt, repair=repair)]
 
 
 def _in_order(cfg: DataConfig, findings: Iterable[Finding]) -> tuple[Finding, ...]:
