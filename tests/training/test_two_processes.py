@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from segatlas.config import to_yaml
+from segatlas.data.shapes import make_shapes
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -28,7 +29,14 @@ def python(*words: str, **environment: str) -> subprocess.CompletedProcess:
 
 @pytest.mark.timeout(900)  # three times two processes that import torch
 def test_a_killed_run_on_two_processes_resumes_to_the_same_weights(recipe, tmp_path):
-    settings = ("train.accumulate=2", "train.batch=1", "train.ema={decay: 0.9}", "train.checkpoint_every=1")
+    data = make_shapes(tmp_path / "shapes", train=10, val=1, test=0, size=(32, 48), seed=1)  # val: one process has none
+    settings = (
+        f"data.root={data}",
+        "train.accumulate=2",
+        "train.batch=1",
+        "train.ema={decay: 0.9}",
+        "train.checkpoint_every=1",
+    )
     recipes = {}
     for name in ("whole", "cut"):
         recipes[name] = tmp_path / f"{name}.yaml"

@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from segatlas.config import yaml_tree
-from segatlas.config.messages import SchemaWords, explain, show, unknown
+from segatlas.config.messages import SchemaWords, explain, shorten, show, unknown
+from segatlas.config.plain import value_problems
 from segatlas.config.rules import check_rules
 from segatlas.config.schema import Config, ModelCheck
 from segatlas.config.yaml_tree import Node, Place
@@ -148,9 +149,9 @@ def _override(tree: Node, word: str) -> tuple[Node, list[Problem]]:
     try:
         value, problems = yaml_tree.parse(text, OVERRIDE.file)
     except ConfigError as error:
-        return tree, [_at(OVERRIDE, key, text, error.problems[0].message)]
+        return tree, [_at(OVERRIDE, key, shorten(text), error.problems[0].message)]
     if value is None or problems:
-        return tree, [_at(OVERRIDE, key, text, "not a value" if value is None else problems[0].message)]
+        return tree, [_at(OVERRIDE, key, shorten(text), "not a value" if value is None else problems[0].message)]
     if path == ["base"]:
         return tree, [_at(OVERRIDE, key, text, "base is set in a file only - name the recipe instead")]
     return _set(tree, path, yaml_tree.from_plain(value.plain(), OVERRIDE), key)
@@ -207,7 +208,8 @@ def _check(
     cfg, problems = _validate(cls, data)
     sound = data
     while cfg is None:  # leave the faulty keys out, so that the rules can look at the rest
-        sound = _without(sound, [problem.key for problem in problems])
+        rest = _without(sound, [problem.key for problem in problems])
+        sound = rest if rest != sound else {}  # the path of a key with a dot in it, as a dict may have, finds nothing
         cfg, more = _validate(cls, sound)
         problems += more
     faulty = {problem.key for problem in problems}
@@ -224,6 +226,9 @@ def _is_shipped(model: Node | None) -> bool:
 
 def _validate(cls: type[ConfigType], data: Any) -> tuple[ConfigType | None, list[Problem]]:
     """Check against the schema, strictly: `true` is no number, "3" is none. As JSON, so that lists become tuples."""
+    problems = value_problems(data)
+    if problems:
+        return None, problems
     try:
         return cls.model_validate_json(json.dumps(data), strict=True), []
     except ValidationError as error:
