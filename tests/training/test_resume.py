@@ -59,12 +59,12 @@ def step_of(run: Path) -> int:
 
 # ---- six of the campaign's cases; `python tools/resume_campaign.py` has more, with true kills
 CASES = {
-    # name: (end, at step, step of the checkpoint, settings); an epoch has 5 batches
+    # name: (end, at step, step of the checkpoint, settings); an epoch has 10 images
     "workers 1, in the second epoch": (kill_at, 8, 7, ["data.workers=1", "train.checkpoint_every=7", "log.every=3"]),
     "workers 2, at an epoch's last step": (stop_at, 8, 9, ["data.workers=2", "train.epochs=3", PLATEAU, EMA]),
     "workers 1, at an epoch's first step": (kill_at, 5, 5, ["data.workers=1", "train.precision=bf16", "log.every=4"]),
     "workers 0, accumulation": (stop_at, 2, 3, ["train.accumulate=2", EMA, "train.clip=1", "log.every=2"]),
-    "workers 1, drop path": (kill_at, 4, 3, ["data.workers=1", "train.epochs=1", "train.val_every=3"]),
+    "workers 1, drop path": (kill_at, 3, 3, ["data.workers=1", "train.batch=5", "train.checkpoint_every=1"]),
     "workers 1, killed in the first epoch": (
         kill_at,
         3,
@@ -242,6 +242,24 @@ def test_another_learning_rate_and_decay_hold_from_the_resume_on_and_are_told(re
     assert {group["weight_decay"] for group in groups} == {0.5, 0.0}
     for text in ("train.lr: 0.01 -> 0.0001", "weight_decay: 0.01 -> 0.5", "train.precision: fp32 -> bf16"):
         assert f"from step 7 on train.{text.removeprefix('train.')}" in said(run) or text in said(run)
+
+
+def test_a_run_resumed_from_an_older_checkpoint_stands_there_also_for_the_next_resume(resume, monkeypatch):
+    _, whole = resume()
+    assert step_of(whole) == 10
+    kept = torch.load(whole / "checkpoints" / "last.ckpt", weights_only=True)
+    best = whole / "checkpoints" / "best.ckpt"
+    assert torch.load(best, weights_only=True)["global_step"] == 5
+    with monkeypatch.context() as patch:
+        kill_at(patch, 6)
+        with pytest.raises(Killed):
+            train(Config.load(whole / "config.yaml"), resume=best, quiet=True)
+    assert step_of(whole) == 5
+    result, _ = resume(run=whole)
+    assert result.exit_code == 0, result.output
+    again = torch.load(whole / "checkpoints" / "last.ckpt", weights_only=True)
+    assert all(torch.equal(again["state_dict"][name], tensor) for name, tensor in kept["state_dict"].items())
+    assert list(rates(whole)) == list(range(1, 11))
 
 
 def test_a_run_that_stopped_early_does_not_train_on_when_it_is_resumed(recipe, monkeypatch):
