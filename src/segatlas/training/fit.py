@@ -19,7 +19,7 @@ from segatlas.data.formats.atomic import whole_file
 from segatlas.errors import SegAtlasError, TrainingError, UsageError
 from segatlas.recipe import Config
 from segatlas.training.building import Parts, build_parts
-from segatlas.training.checkpoints import RunCheckpoints
+from segatlas.training.checkpoints import RunCheckpoints, put
 from segatlas.training.data_module import SegmentationDataModule
 from segatlas.training.ema import Ema
 from segatlas.training.environment import describe_environment
@@ -107,6 +107,8 @@ def _fit(
             _write_head(config, parts, folder, start)
         if start.checkpoint is not None and logbook is not None:
             logbook.rewind(step)
+            if start.checkpoint.resolve() != folder.last.resolve():  # else a second resume would jump ahead again
+                put(start.checkpoint, folder.last)
         if start.finished:
             LOGGER.warning("nothing left to train: %s", start.finished)
         else:
