@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from segatlas.config import yaml_tree
+from segatlas.config.layers import lay_over, make_room
 from segatlas.config.messages import SchemaWords, explain, shorten, show, unknown
 from segatlas.config.plain import value_problems
 from segatlas.config.rules import check_rules
@@ -39,7 +40,7 @@ def load(
 ) -> ConfigType:
     """Read and check a recipe; see `Config.load`."""
     tree, title, problems = _read_source(source)
-    tree = _expand_losses(tree)
+    tree = make_room(_expand_losses(tree), _stated(overrides))
     for word in overrides:
         tree, faults = _override(tree, word)
         tree = _expand_losses(tree)
@@ -134,8 +135,16 @@ def _with_bases(node: Node, folder: Path, below: tuple[Path, ...], problems: lis
         if len(below) > MAX_BASES:
             message = f"bases are at most {MAX_BASES} levels deep"
             raise ConfigError(base.place.file, [_at(base.place, "base", name, message)])
-        merged = yaml_tree.merge(merged, _read_file(path, below, problems))
-    return yaml_tree.merge(merged, tree)
+        merged = lay_over(merged, _read_file(path, below, problems))
+    return lay_over(merged, tree)
+
+
+def _stated(words: Sequence[str]) -> Node:
+    """Return what the words say by themselves: one layer, whatever their order. Faulty words are left out."""
+    tree = Node(value={}, place=OVERRIDE)
+    for word in words:
+        tree, _ = _override(tree, word)
+    return tree
 
 
 def _override(tree: Node, word: str) -> tuple[Node, list[Problem]]:
