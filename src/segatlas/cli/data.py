@@ -359,6 +359,8 @@ def _print_fixed(out: Path, console: Console) -> None:
         f"repaired copy: {out}  ({written}; {changed} repaired, {left_out} left out, see {out / FIXES_FILE})",
         markup=False,
     )
+    for note in content["notes"]:
+        console.print(f"note: {note}; change {out / 'classes.json'} if that is not so", markup=False)
     console.print(f"next: segatlas train unet_folder data.root={out}", markup=False)
 
 
