@@ -78,7 +78,7 @@ def refuse_single_values(config: Config, net: nn.Module, train: SegmentationData
 
 
 def _norm_of_one_value(net: nn.Module, images: torch.Tensor, *, frozen: bool) -> str:
-    """Return the first batch norm that fails on `images` (N, C, H, W) in training, or "". The network is not changed."""
+    """Return the first batch norm that fails in training on `images` (N, C, H, W), or "". The network is restored."""
     names: dict[nn.Module, str] = {
         module: name for name, module in net.named_modules() if isinstance(module, _BatchNorm)
     }
