@@ -7,7 +7,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
@@ -318,9 +318,10 @@ class Predictor:
         return self._fast
 
     def _autocast(self) -> AbstractContextManager[object]:
+        """Return the predictor's own precision: that of an autocast around it, as in training, plays no part."""
         if self.precision == "bf16":
             return torch.autocast(self.device.type, dtype=torch.bfloat16)
-        return nullcontext()
+        return torch.autocast(self.device.type, enabled=False)
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
