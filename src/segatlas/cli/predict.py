@@ -269,7 +269,7 @@ def _check_targets(jobs: Sequence[Job], targets: dict[Job, dict[str, Path]]) -> 
     sources = {Path(os.path.realpath(job.source)) for job in jobs}
     paths = [path for files in targets.values() for path in files.values()]
     for path in paths:
-        if path.resolve() in sources:
+        if Path(os.path.realpath(path)) in sources:
             raise UsageError(f"{path} is one of the pictures and would be overwritten; choose another --out")
     for folder in dict.fromkeys(path.parent for path in paths):
         trial = folder / f".segatlas.{os.getpid()}.tmp"
