@@ -17,6 +17,7 @@ import torch
 from segatlas.data.formats.masks import read_mask, write_mask
 from segatlas.data.shapes import make_shapes
 from segatlas.errors import ConfigError, SegAtlasError, TrainingError
+from segatlas.evaluation import evaluate
 from segatlas.recipe import Config
 from segatlas.training import Interrupted, dry_run, train
 from segatlas.training.module import SegmentationModule
@@ -253,6 +254,14 @@ def test_a_dry_run_reports_shapes_and_writes_nothing(recipe):
 def test_bf16_training_runs_and_stays_finite(recipe):
     run = train(recipe("train.precision=bf16", "train.epochs=1"), quiet=True)
     assert all(torch.isfinite(t).all() for t in checkpoint(run.dir)["state_dict"].values())
+
+
+def test_validation_in_bf16_scores_the_averaged_weights_that_are_saved_by_their_fast_form(recipe):
+    run = train(recipe("train.precision=bf16", "train.ema={decay: 0.9}", "train.epochs=2"), quiet=True)
+    assert "fast form" not in (run.dir / "log.txt").read_text()
+    saved = evaluate(run.best, Config.load(run.dir / "config.yaml"), precision="bf16", device="cpu", progress=False)
+    card = json.loads((run.best / "card.json").read_text())
+    assert card["metric"]["miou"] == pytest.approx(saved.miou, abs=1e-9)
 
 
 def test_an_unwritable_run_folder_is_a_clear_error(recipe, tmp_path):

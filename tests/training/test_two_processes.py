@@ -12,6 +12,7 @@ import torch
 
 import resume_campaign
 from segatlas.config import to_yaml
+from segatlas.data.shapes import make_shapes
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -29,7 +30,9 @@ def python(*words: str, **environment: str) -> subprocess.CompletedProcess:
 
 @pytest.mark.timeout(900)  # three times two processes that import torch
 def test_a_killed_run_on_two_processes_resumes_to_the_same_weights(recipe, tmp_path):
+    data = make_shapes(tmp_path / "shapes", train=10, val=1, test=0, size=(32, 48), seed=1)  # val: one process has none
     settings = (
+        f"data.root={data}",
         "data.workers=1",
         "log.every=2",
         "train.accumulate=2",
