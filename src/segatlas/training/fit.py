@@ -94,8 +94,8 @@ def _fit(
 ) -> Run:
     first = is_first_process()
     handlers = open_log(folder.log, held, console=not quiet) if first else []
-    logbook = Logbook(folder, tensorboard=config.log.tensorboard) if first else None
-    plan, step = start.plan, start.step
+    plan, step, again = start.plan, start.step, start.checkpoint is not None
+    logbook = Logbook(folder, tensorboard=config.log.tensorboard, resumed=again) if first else None
     module = SegmentationModule(parts.net, parts.criterion, parts.card, config, plan=plan, step=step)
     data = SegmentationDataModule(
         config, parts.train, parts.val, parts.pipeline, plan=plan, start=step * plan.accumulate
@@ -234,6 +234,8 @@ def _write_head(config: Config, parts: Parts, folder: RunFolder, start: Start) -
 
     texts = {}
     if start.checkpoint is None:
+        for path in (folder.last, folder.best):  # of an earlier run, where run.exist_ok lets this one replace it
+            path.unlink(missing_ok=True)
         texts = {folder.environment: json.dumps(describe_environment(config, parts), indent=1)}
     if start.checkpoint is None or start.recipe is not None:
         texts[folder.config] = to_yaml(start.recipe or config)
