@@ -74,10 +74,10 @@ def train(
         machine = choose_machine(config)
         launched = _join_processes(machine)
         parts = build_parts(config)
-        for notice in (*machine.notices, *check_images(config, machine, train=len(parts.train))):
+        plan = Plan.of(config.train, len(parts.train), machine.world)
+        for notice in (*machine.notices, *check_images(config, plan)):
             LOGGER.warning("%s", notice)
         folder = _agree_on_folder(config, resume, machine, lock)
-        plan = Plan.of(config.train, len(parts.train), machine.world)
         start = resumed(_checkpoint_of(resume, folder), config, parts, plan, folder) if resume else Start(plan=plan)
         return _fit(config, machine, parts, folder, start, held, quiet)
     finally:
@@ -90,7 +90,13 @@ def train(
 
 
 def _fit(
-    config: Config, machine: Machine, parts: Parts, folder: RunFolder, start: Start, held: MemoryHandler, quiet: bool
+    config: Config,
+    machine: Machine,
+    parts: Parts,
+    folder: RunFolder,
+    start: Start,
+    held: MemoryHandler,
+    quiet: bool,
 ) -> Run:
     first = is_first_process()
     handlers = open_log(folder.log, held, console=not quiet) if first else []
