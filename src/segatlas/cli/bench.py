@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +11,7 @@ import typer
 
 from segatlas.cli.common import DebugOption, JsonOption, human, print_json_line
 from segatlas.errors import UsageError
+from segatlas.files import whole_file
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -124,12 +124,8 @@ def times_tables(report: Report) -> list[Table]:
 
 def write_json(facts: dict[str, Any], path: Path) -> None:
     """Write the figures; an existing file is replaced in one step."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with whole_file(path) as temporary:
         temporary.write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _plain(text: str) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,6 +20,7 @@ from segatlas.cli.common import (
 )
 from segatlas.cli.predict import parse_window
 from segatlas.errors import DataError, UsageError
+from segatlas.files import require_writable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -128,7 +128,7 @@ def plan_files(models: Sequence[str], out: Path | None) -> list[Path | None]:
             folder = out if len(models) == 1 else out / name.strip("/").replace("/", "_")
         files.append(None if folder is None else folder / REPORT_FILE)
         if folder is not None:
-            _try_folder(folder)
+            require_writable(folder, error=UsageError)
     return files
 
 
@@ -181,13 +181,3 @@ def _print_report(report: Report, target: Path | None, console: Console, quiet: 
     if target is not None:
         console.print(f"written: {target}", markup=False)
     console.print()
-
-
-def _try_folder(folder: Path) -> None:
-    trial = folder / f".segatlas.{os.getpid()}.tmp"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        trial.touch()
-        trial.unlink()
-    except OSError as error:
-        raise UsageError(f"cannot write to the folder {folder}: {error.strerror or error}") from error

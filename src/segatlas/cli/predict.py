@@ -24,6 +24,7 @@ from segatlas.cli.common import (
     print_json_line,
 )
 from segatlas.errors import UsageError
+from segatlas.files import require_writable, sweep_leftovers
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -263,13 +264,8 @@ def _check_targets(jobs: Sequence[Job], targets: dict[Job, dict[str, Path]]) -> 
         if path.resolve() in sources:
             raise UsageError(f"{path} is one of the pictures and would be overwritten; choose another --out")
     for folder in dict.fromkeys(path.parent for path in paths):
-        trial = folder / f".segatlas.{os.getpid()}.tmp"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            trial.touch()
-            trial.unlink()
-        except OSError as error:
-            raise UsageError(f"cannot write to the folder {folder}: {error.strerror or error}") from error
+        require_writable(folder, error=UsageError)
+        sweep_leftovers(folder)
 
 
 def _window_options(window: str, overlap: float | None) -> dict[str, Any]:

@@ -18,11 +18,11 @@ from torch import nn
 
 from segatlas.config import to_yaml
 from segatlas.config.schema import TrainConfig
-from segatlas.data.formats.atomic import whole_file
 from segatlas.errors import SegAtlasError, TrainingError, UsageError, WeightsError
+from segatlas.files import whole_file
 from segatlas.recipe import Config
 from segatlas.training.building import Parts, build_parts
-from segatlas.training.checkpoints import RunCheckpoints
+from segatlas.training.checkpoints import RunCheckpoints, WholeCheckpoints
 from segatlas.training.data_module import SegmentationDataModule
 from segatlas.training.ema import Ema
 from segatlas.training.environment import describe_environment
@@ -84,6 +84,8 @@ def _fit(
     config: Config, parts: Parts, folder: RunFolder, checkpoint: Path | None, held: MemoryHandler, quiet: bool
 ) -> Run:
     first = is_first_process()
+    if first:
+        folder.sweep()
     handlers = open_log(folder.log, held, console=not quiet) if first else []
     logbook = Logbook(folder, tensorboard=config.log.tensorboard) if first else None
     module = SegmentationModule(parts.net, parts.criterion, parts.card, config)
@@ -151,6 +153,7 @@ def _trainer(
         use_distributed_sampler=False,
         deterministic="warn" if settings.deterministic else False,
         callbacks=callbacks,
+        plugins=[WholeCheckpoints()],
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -232,7 +235,7 @@ def _write_head(config: Config, parts: Parts, folder: RunFolder, checkpoint: Pat
             (folder.environment, json.dumps(describe_environment(config, parts), indent=1)),
             (folder.config, to_yaml(config)),
         ):
-            with whole_file(path) as temporary:
+            with whole_file(path, error=TrainingError) as temporary:
                 temporary.write_text(text, encoding="utf-8")
     LOGGER.info("run folder: %s", folder.root)
     LOGGER.info(

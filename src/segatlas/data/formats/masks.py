@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from segatlas.data.formats.atomic import whole_file
 from segatlas.data.formats.guards import decoding, open_picture, read_bytes
 from segatlas.data.formats.tiff import is_tiff, open_tiff, pillow_reads, tiff_array
 from segatlas.errors import DataError
+from segatlas.files import whole_file
 
 IGNORE = 255
 """`segatlas.structures.IGNORE`, without its torch."""
@@ -239,7 +239,7 @@ def write_color_mask(
 
 
 def _save_png(path: str | Path, picture: Image.Image) -> None:
-    with whole_file(path) as temporary:
+    with whole_file(path, durable=False) as temporary:  # one of many, and made again by the same command
         picture.save(temporary, format="PNG", compress_level=1)
 
 
