@@ -146,7 +146,7 @@ def require_writable(folder: str | Path, *, error: type[SegAtlasError] = DataErr
         trial.touch()
         trial.unlink()
     except OSError as fault:
-        raise _error(error, f"cannot be written: {fault.strerror or fault}", folder) from fault
+        raise error(f"cannot write to the folder {folder}: {fault.strerror or fault}") from fault
 
 
 def sweep_leftovers(folder: str | Path, name: str | None = None) -> list[Path]:
@@ -312,8 +312,8 @@ def _swap_in(fresh: Path, target: Path) -> None:
                 try:
                     _move_in(fresh, target)
                     break
-                except OSError:
-                    if not target.is_dir() and os.path.lexists(target):
+                except OSError as fault:
+                    if fault.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                         raise
                 replaced.append(_beside(target, "old"))
                 _in_use.add(replaced[-1].name)

@@ -175,15 +175,15 @@ def test_a_killed_loader_process_is_explained(recipe, monkeypatch):
     original, parent = SampleStream.__getitem__, os.getpid()
 
     def load(self, address):
-        if address[0] == 1 and os.getpid() != parent:
+        if address[0] == 2 and os.getpid() != parent:
             os.kill(os.getpid(), signal.SIGKILL)
         return original(self, address)
 
     monkeypatch.setattr(SampleStream, "__getitem__", load)
-    config = recipe("data.workers=1")
+    config = recipe("data.workers=1", "train.epochs=3")
     with pytest.raises(TrainingError, match="a loader process was killed by the system"):
         train(config, quiet=True)
-    assert checkpoint(Path(config.run.dir))["global_step"] == 5
+    assert checkpoint(Path(config.run.dir))["global_step"] in (5, 10)  # it reads ahead of the third epoch
 
 
 def test_resuming_a_finished_run_says_that_nothing_is_left(recipe):

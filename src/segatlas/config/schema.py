@@ -153,6 +153,10 @@ class TrainConfig(Section):
     )
     batch: int = Field(8, ge=1, description="pictures per step and process")
     accumulate: int = Field(1, ge=1, description="batches per optimiser step")
+    allow_other_batch: bool = Field(
+        False,
+        description="resume with another product of processes, batch and accumulate, to the same total of samples",
+    )
     lr: float = Field(1e-3, gt=0, description="learning rate after the warm-up")
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = Field(default_factory=ScheduleConfig)

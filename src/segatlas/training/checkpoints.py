@@ -70,7 +70,7 @@ class RunCheckpoints(Checkpoint):
         step = trainer.global_step
         if trainer.fit_loop._should_accumulate() or step == self._saved_step:
             return
-        if step >= pl_module.total_steps:
+        if step >= pl_module.plan.steps:
             trainer.should_stop = True  # makes the trainer validate once more, also off the usual rhythm
         validations = int(trainer.val_check_batch or 1)
         if trainer.should_stop or (trainer.fit_loop.total_batch_idx + 1) % validations == 0:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from segatlas.errors import DataError, UsageError
+from segatlas.errors import DataError, SegAtlasError, UsageError
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 MAX_PIXELS = 2**28
@@ -20,6 +20,10 @@ MAX_PIXELS = 2**28
 
 _LIMIT_VARIABLE = "SEGATLAS_MAX_PIXELS"
 _pillow_limit_lock = threading.Lock()
+
+
+class NotReadError(ValueError):
+    """A file of a kind that is not read: whole as far as anybody knows, so nothing is said about damage."""
 
 
 def check_file(path: str | Path) -> Path:
@@ -52,8 +56,10 @@ def decoding(name: str | Path) -> Iterator[None]:
     """Name the file in whatever a decoder raises: a broken file can make it raise nearly anything."""
     try:
         yield
-    except DataError:
+    except SegAtlasError:
         raise
+    except NotReadError as error:
+        raise DataError(str(error), name) from error
     except Exception as error:
         raise DataError(f"cannot be decoded, is the file truncated or damaged? ({error})", name) from error
 

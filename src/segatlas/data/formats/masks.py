@@ -2,7 +2,6 @@
 
 Raw codes are what a file stores: palette indices, grey values of 1 to 16 bits, or colours looked up in a table. They
 become 0..K-1 or 255 (not labelled) in `translate` and nowhere else. Nothing is thresholded, resized or smoothed here.
-Masks go through Pillow, because OpenCV turns palette indices into colours.
 """
 
 from __future__ import annotations
@@ -13,10 +12,11 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
-from segatlas.data.formats.guards import decoding, open_picture, read_bytes
-from segatlas.data.formats.tiff import is_tiff, open_tiff, pillow_reads, tiff_array
+from segatlas.data.formats.guards import read_bytes
+from segatlas.data.formats.reading import read_stored
+from segatlas.data.formats.stored import codes_of, colors_of
 from segatlas.errors import DataError
 from segatlas.files import whole_file
 
@@ -86,8 +86,8 @@ def read_raw(path: str | Path, *, as_colors: bool = False, max_pixels: int | Non
 
 def decode_raw(data: bytes, name: str | Path, as_colors: bool = False, max_pixels: int | None = None) -> np.ndarray:
     """Decode the bytes of a mask file; as `read_raw`, with `name` in messages."""
-    array = _read_array(data, name, as_colors, max_pixels)
-    return _integers(array, name) if array.ndim == 2 else array
+    stored = read_stored(data, name, max_pixels)
+    return colors_of(stored, name) if as_colors else codes_of(stored, name)
 
 
 def codes_of_colors(array: np.ndarray, colors: Mapping[Color, int], path: str | Path | None = None) -> np.ndarray:
@@ -241,61 +241,6 @@ def write_color_mask(
 def _save_png(path: str | Path, picture: Image.Image) -> None:
     with whole_file(path, durable=False) as temporary:  # one of many, and made again by the same command
         picture.save(temporary, format="PNG", compress_level=1)
-
-
-def _read_array(data: bytes, path: str | Path, as_colors: bool, max_pixels: int | None) -> np.ndarray:
-    """Return (H, W) codes or (H, W, 3) colours, upright."""
-    if is_tiff(data):
-        with open_tiff(data, path, max_pixels) as tiff:
-            if not pillow_reads(tiff):
-                return _bands(tiff_array(tiff, data), as_colors, path)
-    with open_picture(data, path, max_pixels) as picture, decoding(path):
-        picture = ImageOps.exif_transpose(picture)
-        if as_colors:
-            if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
-                raise DataError(
-                    f"is a mask of numbers (mode {picture.mode}), not of colours: no colour table fits", path
-                )
-            # By way of RGBA: Pillow warns when a palette with transparency becomes RGB at once.
-            return np.asarray(picture.convert("RGBA"))[..., :3]
-        if picture.mode == "1":
-            return np.asarray(picture).astype(np.uint8)
-        if picture.mode == "L":
-            spread = _spread(data)
-            return np.asarray(picture) if spread == 1 else np.asarray(picture) // spread
-        if picture.mode in ("P", "I", "F") or picture.mode.startswith("I;16"):
-            return np.asarray(picture)
-        if picture.mode in ("LA", "PA"):
-            return np.asarray(picture)[..., 0]
-        return np.asarray(picture.convert("RGB"))
-
-
-def _bands(array: np.ndarray, as_colors: bool, path: str | Path) -> np.ndarray:
-    if array.shape[2] == 1 and not as_colors:
-        return array[..., 0]
-    if array.shape[2] in (3, 4) and array.dtype == np.uint8:
-        return array[..., :3]
-    kind = "a colour mask" if as_colors else "a mask"
-    raise DataError(f"{array.shape[2]} band(s) of {array.dtype} are not {kind}", path)
-
-
-def _spread(data: bytes) -> int:
-    """Return the factor by which Pillow spreads grey PNG values of 2 and 4 bits over 0..255."""
-    is_grey_png = data[:4] == b"\x89PNG" and data[25] == 0
-    return {2: 85, 4: 17}.get(data[24], 1) if is_grey_png else 1
-
-
-def _integers(array: np.ndarray, path: str | Path) -> np.ndarray:
-    if array.dtype in (np.uint8, np.uint16):
-        return array.astype(array.dtype.newbyteorder("="), copy=False)
-    if array.dtype == np.bool_:
-        return array.astype(np.uint8)
-    if array.dtype.kind == "f" and not (np.isfinite(array).all() and (array == np.rint(array)).all()):
-        raise DataError("holds fractions or non-numbers, which are not class codes", path)
-    low, high = float(array.min()), float(array.max())
-    if low < -(2**31) or high >= 2**31:
-        raise DataError(f"holds values {low:.0f}..{high:.0f}, beyond 32 bits", path)
-    return array.astype(np.int32)
 
 
 def _pack(color: Color) -> int:

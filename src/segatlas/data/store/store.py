@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 FOLDER_VARIABLE = "SEGATLAS_STORE"
 OFF = "off"
-RULES = "1"
+RULES = "2"
 """To be raised when a reader gives other pixels for the same file than before: older entries then no longer serve."""
 GIGABYTE = 10**9
 RESERVE_SHARE, RESERVE_MOST = 0.1, 20 * GIGABYTE
