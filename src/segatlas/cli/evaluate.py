@@ -15,12 +15,12 @@ from segatlas.cli.common import (
     JsonOption,
     OfflineOption,
     QuietOption,
-    check_writable,
     human,
     print_json_line,
 )
 from segatlas.cli.predict import parse_window
 from segatlas.errors import DataError, UsageError
+from segatlas.files import require_writable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -131,7 +131,7 @@ def plan_folders(models: Sequence[str], out: Path | None) -> list[Path | None]:
             folder = out / name.strip("/").replace("/", "_")
         folders.append(folder)
         if folder is not None:
-            check_writable(folder)
+            require_writable(folder, error=UsageError)
     return folders
 
 

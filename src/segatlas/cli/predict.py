@@ -20,11 +20,11 @@ from segatlas.cli.common import (
     JsonOption,
     OfflineOption,
     QuietOption,
-    check_writable,
     human,
     print_json_line,
 )
 from segatlas.errors import UsageError
+from segatlas.files import require_writable, sweep_leftovers
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -283,7 +283,8 @@ def _check_targets(jobs: Sequence[Job], targets: dict[Job, dict[str, Path]]) -> 
         if path.is_dir():
             raise UsageError(f"{path} is a folder, where a file is to be written; choose another --out")
     for folder in dict.fromkeys(path.parent for path in paths):
-        check_writable(folder)
+        require_writable(folder, error=UsageError)
+        sweep_leftovers(folder)
 
 
 def _window_options(window: str, overlap: float | None) -> dict[str, Any]:

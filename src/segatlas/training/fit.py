@@ -15,11 +15,11 @@ import torch
 import torch.distributed as dist
 
 from segatlas.config import to_yaml
-from segatlas.data.formats.atomic import whole_file
 from segatlas.errors import SegAtlasError, TrainingError, UsageError
+from segatlas.files import whole_file
 from segatlas.recipe import Config
 from segatlas.training.building import Parts, build_parts
-from segatlas.training.checkpoints import RunCheckpoints, put
+from segatlas.training.checkpoints import RunCheckpoints, WholeCheckpoints, put
 from segatlas.training.data_module import SegmentationDataModule
 from segatlas.training.ema import Ema
 from segatlas.training.environment import describe_environment
@@ -99,6 +99,8 @@ def _fit(
     quiet: bool,
 ) -> Run:
     first = is_first_process()
+    if first:
+        folder.sweep()
     handlers = open_log(folder.log, held, console=not quiet) if first else []
     plan, step, again = start.plan, start.step, start.checkpoint is not None
     logbook = Logbook(folder, tensorboard=config.log.tensorboard, resumed=again) if first else None
@@ -171,6 +173,7 @@ def _trainer(
         use_distributed_sampler=False,
         deterministic="warn" if settings.deterministic else False,
         callbacks=callbacks,
+        plugins=[WholeCheckpoints()],
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -246,7 +249,7 @@ def _write_head(config: Config, parts: Parts, folder: RunFolder, start: Start) -
     if start.checkpoint is None or start.recipe is not None:
         texts[folder.config] = to_yaml(start.recipe or config)
     for path, text in texts.items():
-        with whole_file(path) as temporary:
+        with whole_file(path, error=TrainingError) as temporary:
             temporary.write_text(text, encoding="utf-8")
     LOGGER.info("run folder: %s", folder.root)
     LOGGER.info(
