@@ -14,6 +14,7 @@ import numpy as np
 
 from segatlas.config.schema import EvalConfig
 from segatlas.data.dataset import SegmentationData
+from segatlas.data.transforms.color import scale_fault
 from segatlas.errors import DataError
 from segatlas.evaluation.report import DataFacts, EvalSettings, ModelFacts, PictureScore, Report
 from segatlas.evaluation.sources import DataSource, make_plan, open_split
@@ -32,6 +33,7 @@ def evaluate(
     tta: str | Sequence[str] | None = None,
     window: int | tuple[int, int] | None = None,
     batch: int | None = None,
+    max_value: float | None = None,
     device: str = "auto",
     precision: Precision = "fp32",
     offline: bool = False,
@@ -54,6 +56,7 @@ def evaluate(
         tta: test-time augmentation, as "flips,scales:0.75,1.25". This and the next Nones: as the recipe's `eval:` says.
         window: predict by sliding windows of this size (h, w); default: the mode of the model's card.
         batch: pictures in one pass.
+        max_value: the stored value that is full scale in these pictures, where it is not the one the model expects.
         device: auto, cpu, cuda or mps. This and the next three are used where `model` is a path.
         precision: fp32 or bf16.
         offline: download no published weights.
@@ -80,10 +83,11 @@ def evaluate(
     asked["tta"] = (tta,) if isinstance(tta, str) else None if tta is None else tuple(tta)
     wanted = plan.eval.model_copy(update={name: value for name, value in asked.items() if value is not None})
     dataset, warnings = open_split(plan, wanted.split, predictor.card)
-    predictor = _with_options(predictor, wanted.tta, window)
+    predictor = _with_options(predictor, wanted.tta, window, max_value)
     metrics = _new_metrics(predictor.card.classes, wanted)
     start = time.perf_counter()
-    pictures, skipped = _score(predictor, dataset, metrics, wanted.batch, skip_bad=skip_bad, progress=progress)
+    watch = _ScaleWatch(predictor.card.preprocessing.max_value if max_value is None else None)
+    pictures, skipped = _score(predictor, dataset, metrics, wanted.batch, watch, skip_bad=skip_bad, progress=progress)
     seconds = time.perf_counter() - start
     if not pictures:
         raise DataError(f"no picture of split {dataset.split!r} could be scored; first fault: {skipped[0]}")
@@ -96,9 +100,29 @@ def evaluate(
         pictures=tuple(pictures),
         worst=_lowest(pictures, keep_worst),
         skipped=tuple(skipped),
-        warnings=tuple(warnings),
+        warnings=(*warnings, *watch.warnings()),
         seconds=seconds,
     )
+
+
+class _ScaleWatch:
+    """Notes the largest value of all pictures, by type: one dark picture says nothing about scale, a whole set does."""
+
+    def __init__(self, max_value: float | None):
+        self.max_value = max_value
+        self._highest: dict[np.dtype[Any], float] = {}
+
+    def look_at(self, image: np.ndarray) -> None:
+        """Take one picture (H, W, C) into account; 8 bits reach their full scale by nature."""
+        known = self._highest.get(image.dtype, 0.0)
+        self._highest[image.dtype] = 255.0 if image.dtype == np.uint8 else max(known, float(image.max()))
+
+    def warnings(self) -> list[str]:
+        """Return what does not fit the model's scale."""
+        if self.max_value is None:
+            return []
+        faults = [scale_fault(dtype, highest, self.max_value) for dtype, highest in self._highest.items()]
+        return [f"images: {fault}; --max-value N says which value is full scale" for fault in faults if fault]
 
 
 def _open(model: str | Path | Predictor, **options: Any) -> Predictor:
@@ -110,6 +134,7 @@ def _score(
     dataset: SegmentationData,
     metrics: SemanticMetrics,
     batch: int,
+    watch: _ScaleWatch,
     *,
     skip_bad: bool,
     progress: bool,
@@ -136,6 +161,7 @@ def _score(
                     skip(error)
                 else:
                     waiting.append((index, sample.label))
+                    watch.look_at(sample.image)
                     yield sample.image
 
         def failed(_: PictureLike, error: Exception) -> None:
@@ -161,10 +187,20 @@ def _lowest(pictures: Sequence[PictureScore], count: int) -> tuple[PictureScore,
     return tuple(sorted(defined, key=lambda picture: picture.miou)[:count])
 
 
-def _with_options(predictor: Predictor, views: Sequence[str], window: int | tuple[int, int] | None) -> Predictor:
+def _with_options(
+    predictor: Predictor, views: Sequence[str], window: int | tuple[int, int] | None, max_value: float | None
+) -> Predictor:
     """Return a predictor of the same network with other options."""
-    device, precision = predictor.device, predictor.precision
-    return Predictor(predictor.model, predictor.card, device=device, precision=precision, tta=views, window=window)
+    return Predictor(
+        predictor.model,
+        predictor.card,
+        device=predictor.device,
+        precision=predictor.precision,
+        tta=views,
+        window=window,
+        max_value=max_value,
+        check_scale=False,
+    )
 
 
 def _model_facts(predictor: Predictor, path: str | None) -> ModelFacts:
