@@ -80,6 +80,10 @@ def predict(
     batch: Annotated[int, typer.Option(min=1, help="Pictures of one size per pass.")] = 1,
     device: DeviceOption = "auto",
     precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
+    max_value: Annotated[
+        float | None,
+        typer.Option(help="Value that is full scale in the images (1, 255, 4095, 65535); default: as the model's."),
+    ] = None,
     mask_format: Annotated[str, typer.Option("--format", help=f"Codes in masks: {' or '.join(FORMATS)}.")] = "index",
     aux: Annotated[list[str] | None, typer.Option(metavar="NAME=PATH", help="A further input of the model.")] = None,
     offline: OfflineOption = False,
@@ -103,6 +107,7 @@ def predict(
     targets = {job: _targets(job, kinds, out, output_file) for job in jobs}
     _check_targets(jobs, targets)
     options = {"tta": tta, **_window_options(window, overlap), "offline": offline, "commercial_ok": commercial_ok}
+    options["max_value"] = max_value
     if "mask" not in kinds and mask_format != "index":
         raise UsageError(f"--format {mask_format} is about masks; --save {save} writes none")
     predictor = _load(model, device, precision, options)
