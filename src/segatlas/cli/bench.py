@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from segatlas.cli.common import DebugOption, JsonOption, check_writable, human, print_json_line
+from segatlas.cli.common import DebugOption, JsonOption, human, print_json_line
 from segatlas.errors import UsageError
+from segatlas.files import require_writable, whole_file
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -52,7 +53,7 @@ def bench(
     if out is not None:
         if out.is_dir():
             raise UsageError(f"--out: {out} is a folder, expected a file")
-        check_writable(out.parent)
+        require_writable(out.parent, error=UsageError)
     console = human(json_line=json_line)
     with console.status("loading") as status:
         report = measure(models, settings, progress=status.update)
@@ -123,8 +124,6 @@ def times_tables(report: Report) -> list[Table]:
 
 def write_json(facts: dict[str, Any], path: Path) -> None:
     """Write the figures; an existing file is replaced in one step."""
-    from segatlas.data.formats.atomic import whole_file
-
     with whole_file(path) as temporary:
         temporary.write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -123,18 +122,3 @@ def load_recipe(words: Sequence[str] | None, config_file: Path | None = None) ->
     if recipe is not None and config_file is not None:
         raise UsageError(f"give RECIPE or --config FILE, not both (got '{recipe}' and '{config_file}')")
     return Config.load(config_file or recipe or {}, *overrides)
-
-
-def check_writable(folder: Path) -> None:
-    """Try a folder, or the nearest one above it that exists, before any work; nothing is left behind.
-
-    Raises:
-        UsageError: no file can be written there.
-    """
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists() or path.is_symlink())
-    trial = there / f".segatlas.{os.getpid()}.tmp"
-    try:
-        trial.touch()
-        trial.unlink()
-    except OSError as error:
-        raise UsageError(f"cannot write to the folder {folder}: {error.strerror or error}") from error

@@ -15,12 +15,12 @@ from segatlas.cli.common import (
     JsonOption,
     OfflineOption,
     QuietOption,
-    check_writable,
     human,
     print_json_line,
 )
 from segatlas.cli.predict import parse_window
 from segatlas.errors import DataError, UsageError
+from segatlas.files import require_writable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -48,6 +48,7 @@ def evaluate(
     tta: Annotated[str | None, typer.Option(help=TTA_HELP)] = None,
     window: Annotated[str | None, typer.Option(metavar="N|HxW", help=WINDOW_HELP)] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Pictures of one size per pass.")] = None,
+    max_value: Annotated[float | None, typer.Option(help="Value that is full scale in the images.")] = None,
     device: DeviceOption = "auto",
     precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
     boundary: Annotated[bool | None, typer.Option(help="Boundary IoU and boundary F-score.")] = None,
@@ -72,7 +73,7 @@ def evaluate(
     folders = plan_folders(names, out)
     options: dict[str, Any] = {"tta": tta, "batch": batch, "device": device, "precision": precision}
     options |= {"boundary": boundary, "sizes": sizes, "window": None if window is None else parse_window(window)}
-    options |= {"offline": offline, "commercial_ok": commercial_ok}
+    options |= {"max_value": max_value, "offline": offline, "commercial_ok": commercial_ok}
 
     from segatlas import evaluation
     from segatlas.evaluation import tables
@@ -131,7 +132,7 @@ def plan_folders(models: Sequence[str], out: Path | None) -> list[Path | None]:
             folder = out / name.strip("/").replace("/", "_")
         folders.append(folder)
         if folder is not None:
-            check_writable(folder)
+            require_writable(folder, error=UsageError)
     return folders
 
 

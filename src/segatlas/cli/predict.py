@@ -20,11 +20,11 @@ from segatlas.cli.common import (
     JsonOption,
     OfflineOption,
     QuietOption,
-    check_writable,
     human,
     print_json_line,
 )
 from segatlas.errors import UsageError
+from segatlas.files import require_writable, sweep_leftovers
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -80,6 +80,10 @@ def predict(
     batch: Annotated[int, typer.Option(min=1, help="Pictures of one size per pass.")] = 1,
     device: DeviceOption = "auto",
     precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
+    max_value: Annotated[
+        float | None,
+        typer.Option(help="Value that is full scale in the images (1, 255, 4095, 65535); default: as the model's."),
+    ] = None,
     mask_format: Annotated[str, typer.Option("--format", help=f"Codes in masks: {' or '.join(FORMATS)}.")] = "index",
     aux: Annotated[list[str] | None, typer.Option(metavar="NAME=PATH", help="A further input of the model.")] = None,
     offline: OfflineOption = False,
@@ -103,6 +107,7 @@ def predict(
     targets = {job: _targets(job, kinds, out, output_file) for job in jobs}
     _check_targets(jobs, targets)
     options = {"tta": tta, **_window_options(window, overlap), "offline": offline, "commercial_ok": commercial_ok}
+    options["max_value"] = max_value
     if "mask" not in kinds and mask_format != "index":
         raise UsageError(f"--format {mask_format} is about masks; --save {save} writes none")
     predictor = _load(model, device, precision, options)
@@ -278,12 +283,13 @@ def _check_targets(jobs: Sequence[Job], targets: dict[Job, dict[str, Path]]) -> 
     sources = {Path(os.path.realpath(job.source)) for job in jobs}
     paths = [path for files in targets.values() for path in files.values()]
     for path in paths:
-        if path.resolve() in sources:
+        if Path(os.path.realpath(path)) in sources:
             raise UsageError(f"{path} is one of the pictures and would be overwritten; choose another --out")
         if path.is_dir():
             raise UsageError(f"{path} is a folder, where a file is to be written; choose another --out")
     for folder in dict.fromkeys(path.parent for path in paths):
-        check_writable(folder)
+        require_writable(folder, error=UsageError)
+        sweep_leftovers(folder)
 
 
 def _window_options(window: str, overlap: float | None) -> dict[str, Any]:
@@ -377,13 +383,9 @@ def _write(kind: str, path: Path, result: Segmentation, codes: Callable[[Any], A
 
 @contextmanager
 def _progress(console: Console, total: int, quiet: bool) -> Iterator[Callable[[str], None]]:
-    """Yield what to call after each picture: a progress bar on a terminal, else a plain line each."""
-    if quiet:
+    """Yield what to call after each image: on a terminal one line counts them; elsewhere the last line of all does."""
+    if quiet or not console.is_terminal:
         yield lambda name: None
-        return
-    if not console.is_terminal:
-        count = iter(range(1, total + 1))
-        yield lambda name: console.print(f"{next(count)}/{total} {name}", markup=False)
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

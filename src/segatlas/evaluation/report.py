@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from segatlas.data.formats.atomic import whole_file
+from segatlas.files import whole_file
 from segatlas.metrics import DEFINITIONS, SemanticScores
 
 if TYPE_CHECKING:

@@ -15,6 +15,9 @@ from segatlas.training.plan import Plan
 EVERY = 10
 """Steps between lines and between points of the loss curve, where the recipe does not say."""
 
+WIDE = 100
+"""Columns of a terminal whose bar has room for the speed."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Intervals:
@@ -78,6 +81,7 @@ class ProgressReporter(pl.Callback):
             )
         self._task: Any = None
         self._batch_losses: list[float] = []  # of the step that is being accumulated
+        self._speed = ""
         self._point, self._line = _Stretch(pictures_per_step), _Stretch(pictures_per_step)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
@@ -95,6 +99,7 @@ class ProgressReporter(pl.Callback):
         step, rate = trainer.global_step, pl_module.learning_rate
         if self.bar is not None:
             numbers = f"loss {self._batch_losses[-1]:.4f}  lr {rate:.2e}"
+            numbers += f"  {self._speed}" if terminal().width >= WIDE else ""
             self.bar.update(self._task, completed=step, description=f"epoch {pl_module.epoch + 1}", numbers=numbers)
         if trainer.fit_loop._should_accumulate():
             return
@@ -104,6 +109,7 @@ class ProgressReporter(pl.Callback):
             stretch.add(loss)
         if step % self.intervals.point == 0:
             values = {**self._point.close(step), "lr": rate}
+            self._speed = f"{values['pictures_per_s']:.1f} images/s"
             terms = {name: float(value) for name, value in pl_module.last_terms.items()}
             if self.logbook is not None:
                 self.logbook.add(step, pl_module.epoch, values, terms if len(terms) > 1 else None)
