@@ -12,12 +12,14 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from segatlas.config import yaml_tree
+from segatlas.config.layers import lay_over, make_room
 from segatlas.config.messages import SchemaWords, explain, shorten, show, unknown
 from segatlas.config.plain import value_problems
 from segatlas.config.rules import check_rules
 from segatlas.config.schema import Config, ModelCheck
 from segatlas.config.yaml_tree import Node, Place
-from segatlas.errors import ConfigError, Problem
+from segatlas.errors import ConfigError, DataError, Problem
+from segatlas.files import read_text
 
 ConfigType = TypeVar("ConfigType", bound=Config)
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
@@ -39,7 +41,7 @@ def load(
 ) -> ConfigType:
     """Read and check a recipe; see `Config.load`."""
     tree, title, problems = _read_source(source)
-    tree = _expand_losses(tree)
+    tree = make_room(_expand_losses(tree), _stated(overrides))
     for word in overrides:
         tree, faults = _override(tree, word)
         tree = _expand_losses(tree)
@@ -102,11 +104,9 @@ def _read_file(path: Path, below: tuple[Path, ...], problems: list[Problem]) -> 
     """Read a file and lay it over its bases. `below` are the files that led here, for cycles and depth."""
     file = _display(path)
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ConfigError(file, [_top(file, "not a text file in UTF-8")]) from error
-    except OSError as error:
-        raise ConfigError(file, [_top(file, f"cannot be read: {error.strerror}")]) from error
+        text = read_text(path)
+    except DataError as error:
+        raise ConfigError(file, [_top(file, str(error).removeprefix(f"{path}: "))]) from error
     node, faults = yaml_tree.parse(text, file)
     if node is None or node.value is None:
         raise ConfigError(file, [_top(file, "the file is empty, expected `key: value` lines")])
@@ -134,8 +134,16 @@ def _with_bases(node: Node, folder: Path, below: tuple[Path, ...], problems: lis
         if len(below) > MAX_BASES:
             message = f"bases are at most {MAX_BASES} levels deep"
             raise ConfigError(base.place.file, [_at(base.place, "base", name, message)])
-        merged = yaml_tree.merge(merged, _read_file(path, below, problems))
-    return yaml_tree.merge(merged, tree)
+        merged = lay_over(merged, _read_file(path, below, problems))
+    return lay_over(merged, tree)
+
+
+def _stated(words: Sequence[str]) -> Node:
+    """Return what the words say by themselves: one layer, whatever their order. Faulty words are left out."""
+    tree = Node(value={}, place=OVERRIDE)
+    for word in words:
+        tree, _ = _override(tree, word)
+    return tree
 
 
 def _override(tree: Node, word: str) -> tuple[Node, list[Problem]]:

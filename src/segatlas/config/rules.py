@@ -45,8 +45,14 @@ def _length(cfg: Config) -> Iterator[Fault]:
         yield keys, "both epochs and steps are set - set one of them to null"
     if train.epochs is None and train.steps is None:
         yield keys, "expected epochs or steps; both are null"
-    if train.steps is not None and train.schedule.warmup >= train.steps:
-        yield ("train.schedule.warmup", "train.steps"), f"warm-up must be shorter than the run's {train.steps} steps"
+
+
+def _validations(cfg: Config) -> Iterator[Fault]:
+    if (
+        cfg.train.val_every is not None and cfg.train.val_epochs > 1
+    ):  # 1 is the default, and stands in every config.yaml
+        keys = ("train.val_epochs", "train.val_every")
+        yield keys, "both val_every and val_epochs are set - set val_every to null, or leave val_epochs out"
 
 
 def _schedule(cfg: Config) -> Iterator[Fault]:
@@ -78,7 +84,10 @@ def _window(cfg: Config) -> Iterator[Fault]:
     inputs = cfg.model.input
     if inputs.mode == "slide" and inputs.crop is None:
         yield ("model.input.crop", "model.input.mode"), "mode slide needs the window's size: crop: [height, width]"
-    if inputs.crop and inputs.stride and any(s > c for s, c in zip(inputs.stride, inputs.crop, strict=True)):
+    elif inputs.mode == "whole" and (inputs.crop or inputs.stride):
+        key = "model.input.crop" if inputs.crop else "model.input.stride"
+        yield (key, "model.input.mode"), "windows are for mode: slide, and the mode is whole"
+    elif inputs.crop and inputs.stride and any(s > c for s, c in zip(inputs.stride, inputs.crop, strict=True)):
         yield ("model.input.stride", "model.input.crop"), "a stride above the crop leaves pixels without a prediction"
 
 
@@ -217,6 +226,7 @@ def _num_classes(cfg: Config) -> int | None:
 
 RULES: tuple[Rule, ...] = (
     _length,
+    _validations,
     _schedule,
     _optimizer,
     _precision,

@@ -15,11 +15,11 @@ import torch
 import torch.distributed as dist
 
 from segatlas.config import to_yaml
-from segatlas.data.formats.atomic import whole_file
 from segatlas.errors import SegAtlasError, TrainingError, UsageError
+from segatlas.files import whole_file
 from segatlas.recipe import Config
 from segatlas.training.building import Parts, build_parts
-from segatlas.training.checkpoints import RunCheckpoints
+from segatlas.training.checkpoints import RunCheckpoints, WholeCheckpoints, put
 from segatlas.training.data_module import SegmentationDataModule
 from segatlas.training.ema import Ema
 from segatlas.training.environment import describe_environment
@@ -99,9 +99,11 @@ def _fit(
     quiet: bool,
 ) -> Run:
     first = is_first_process()
+    if first:
+        folder.sweep()
     handlers = open_log(folder.log, held, console=not quiet) if first else []
-    logbook = Logbook(folder, tensorboard=config.log.tensorboard) if first else None
-    plan, step = start.plan, start.step
+    plan, step, again = start.plan, start.step, start.checkpoint is not None
+    logbook = Logbook(folder, tensorboard=config.log.tensorboard, resumed=again) if first else None
     module = SegmentationModule(parts.net, parts.criterion, parts.card, config, plan=plan, step=step)
     data = SegmentationDataModule(
         config, parts.train, parts.val, parts.pipeline, plan=plan, start=step * plan.accumulate
@@ -113,6 +115,8 @@ def _fit(
             _write_head(config, parts, folder, start)
         if start.checkpoint is not None and logbook is not None:
             logbook.rewind(step)
+            if start.checkpoint.resolve() != folder.last.resolve():  # else a second resume would jump ahead again
+                put(start.checkpoint, folder.last)
         if start.finished:
             LOGGER.warning("nothing left to train: %s", start.finished)
         else:
@@ -169,6 +173,7 @@ def _trainer(
         use_distributed_sampler=False,
         deterministic="warn" if settings.deterministic else False,
         callbacks=callbacks,
+        plugins=[WholeCheckpoints()],
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -238,11 +243,13 @@ def _write_head(config: Config, parts: Parts, folder: RunFolder, start: Start) -
 
     texts = {}
     if start.checkpoint is None:
+        for path in (folder.last, folder.best):  # of an earlier run, where run.exist_ok lets this one replace it
+            path.unlink(missing_ok=True)
         texts = {folder.environment: json.dumps(describe_environment(config, parts), indent=1)}
     if start.checkpoint is None or start.recipe is not None:
         texts[folder.config] = to_yaml(start.recipe or config)
     for path, text in texts.items():
-        with whole_file(path) as temporary:
+        with whole_file(path, error=TrainingError) as temporary:
             temporary.write_text(text, encoding="utf-8")
     LOGGER.info("run folder: %s", folder.root)
     LOGGER.info(
