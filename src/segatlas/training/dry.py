@@ -15,6 +15,7 @@ from segatlas.data.collate import collate
 from segatlas.data.stream import SampleStream
 from segatlas.structures import PointLogits
 from segatlas.training.building import build_parts
+from segatlas.training.inputs import NetworkFacts
 from segatlas.training.optim import build_optimizer
 
 
@@ -29,6 +30,7 @@ class DryRun:
     val_pictures: int
     classes: tuple[str, ...]
     parameters: int
+    network: NetworkFacts
     batch_shape: tuple[int, ...]
     label_shape: tuple[int, ...]
     output_shape: tuple[int, ...]
@@ -43,7 +45,7 @@ class DryRun:
         return [
             *self.notices,
             f"data: {self.train_pictures} train, {self.val_pictures} val pictures; {len(self.classes)} classes",
-            f"network: {self.parameters / 1e6:.2f} M parameters",
+            *self.network.lines(),
             f"batch: images {self.batch_shape}, labels {self.label_shape}",
             f"output: logits {self.output_shape}" + "".join(f", {k} {v}" for k, v in self.aux_shapes.items()),
             f"loss {self.loss:.4f}; one step {self.seconds:.2f} s; peak memory {self.memory_mb:.0f} MB",
@@ -72,7 +74,8 @@ def dry_run(config: Config) -> DryRun:
         train_pictures=len(parts.train),
         val_pictures=len(parts.val),
         classes=tuple(parts.train.classes),
-        parameters=sum(p.numel() for p in net.parameters()),
+        parameters=parts.facts.parameters,
+        network=parts.facts,
         batch_shape=tuple(images.shape),
         label_shape=tuple(labels.shape),
         output_shape=tuple(output.logits.shape),
