@@ -100,21 +100,6 @@ def test_workers_do_not_change_the_run(recipe):
     assert_same_state(checkpoint(runs[0]), checkpoint(runs[1]))
 
 
-@pytest.mark.parametrize("step", [1, 2, 3], ids=["in the first epoch", "at its last step", "in the second epoch"])
-def test_an_interrupted_run_resumes_to_the_same_weights(recipe, monkeypatch, step):
-    whole = train(recipe(*STRESS, name="whole"), quiet=True)
-    with monkeypatch.context() as patch:
-        interrupt_at(patch, step)
-        with pytest.raises(Interrupted) as stop:
-            train(recipe(*STRESS, name="cut"), quiet=True)
-    assert stop.value.saved
-    cut = stop.value.run
-    assert checkpoint(cut)["global_step"] == step + 1
-    resumed = train(Config.load(cut / "config.yaml"), resume=cut, quiet=True)
-    assert_same_state(checkpoint(whole.dir), checkpoint(resumed.dir))
-    assert (whole.dir / "metrics.csv").read_text().count("\n") == (resumed.dir / "metrics.csv").read_text().count("\n")
-
-
 def test_resuming_from_a_validation_inside_an_epoch_ends_the_same(recipe, monkeypatch):
     settings = ("train.steps=8", "train.epochs=null", "train.val_every=3")
     whole = train(recipe(*settings, name="whole"), quiet=True)

@@ -13,11 +13,13 @@ from pydantic import ValidationError
 
 from segatlas.config import yaml_tree
 from segatlas.config.layers import lay_over, make_room
-from segatlas.config.messages import SchemaWords, explain, show, unknown
+from segatlas.config.messages import SchemaWords, explain, shorten, show, unknown
+from segatlas.config.plain import value_problems
 from segatlas.config.rules import check_rules
 from segatlas.config.schema import Config, ModelCheck
 from segatlas.config.yaml_tree import Node, Place
-from segatlas.errors import ConfigError, Problem
+from segatlas.errors import ConfigError, DataError, Problem
+from segatlas.files import read_text
 
 ConfigType = TypeVar("ConfigType", bound=Config)
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
@@ -102,11 +104,9 @@ def _read_file(path: Path, below: tuple[Path, ...], problems: list[Problem]) -> 
     """Read a file and lay it over its bases. `below` are the files that led here, for cycles and depth."""
     file = _display(path)
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ConfigError(file, [_top(file, "not a text file in UTF-8")]) from error
-    except OSError as error:
-        raise ConfigError(file, [_top(file, f"cannot be read: {error.strerror}")]) from error
+        text = read_text(path)
+    except DataError as error:
+        raise ConfigError(file, [_top(file, str(error).removeprefix(f"{path}: "))]) from error
     node, faults = yaml_tree.parse(text, file)
     if node is None or node.value is None:
         raise ConfigError(file, [_top(file, "the file is empty, expected `key: value` lines")])
@@ -157,9 +157,9 @@ def _override(tree: Node, word: str) -> tuple[Node, list[Problem]]:
     try:
         value, problems = yaml_tree.parse(text, OVERRIDE.file)
     except ConfigError as error:
-        return tree, [_at(OVERRIDE, key, text, error.problems[0].message)]
+        return tree, [_at(OVERRIDE, key, shorten(text), error.problems[0].message)]
     if value is None or problems:
-        return tree, [_at(OVERRIDE, key, text, "not a value" if value is None else problems[0].message)]
+        return tree, [_at(OVERRIDE, key, shorten(text), "not a value" if value is None else problems[0].message)]
     if path == ["base"]:
         return tree, [_at(OVERRIDE, key, text, "base is set in a file only - name the recipe instead")]
     return _set(tree, path, yaml_tree.from_plain(value.plain(), OVERRIDE), key)
@@ -216,7 +216,8 @@ def _check(
     cfg, problems = _validate(cls, data)
     sound = data
     while cfg is None:  # leave the faulty keys out, so that the rules can look at the rest
-        sound = _without(sound, [problem.key for problem in problems])
+        rest = _without(sound, [problem.key for problem in problems])
+        sound = rest if rest != sound else {}  # the path of a key with a dot in it, as a dict may have, finds nothing
         cfg, more = _validate(cls, sound)
         problems += more
     faulty = {problem.key for problem in problems}
@@ -233,6 +234,9 @@ def _is_shipped(model: Node | None) -> bool:
 
 def _validate(cls: type[ConfigType], data: Any) -> tuple[ConfigType | None, list[Problem]]:
     """Check against the schema, strictly: `true` is no number, "3" is none. As JSON, so that lists become tuples."""
+    problems = value_problems(data)
+    if problems:
+        return None, problems
     try:
         return cls.model_validate_json(json.dumps(data), strict=True), []
     except ValidationError as error:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import threading
 from collections import Counter
 from collections.abc import Callable
 from typing import Any, TypeGuard
@@ -41,6 +42,8 @@ weights): in fp32 they predict in their plain form, so that labels stay those of
 
 MISTAKE = 1e-6
 """A difference in float64 that no rounding makes: worth a warning."""
+
+_PACKING = threading.Lock()
 
 _CONVOLUTIONS = (nn.Conv2d, PointwiseConv2d)
 _NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm, BatchNorm2d)
@@ -79,9 +82,9 @@ def _make(net: nn.Module, trial: Tensor, *, channels_last: bool) -> tuple[nn.Mod
     channels_last: lay weights out so; on a processor they always are.
     """
     with torch.autocast(trial.device.type, enabled=False):
-        watch = _Watch(net)
+        watch = _Watch(_copy_of(net))  # the network itself may be predicting in another thread
         expected = watch.run(trial)
-        fast = copy.deepcopy(net, {id(t): t for t in (*net.parameters(), *net.buffers())})
+        fast = _copy_of(net)
         for conv, norm in watch.pairs():
             fold(fast, conv, norm)
         _replace_offered(fast)
@@ -107,6 +110,11 @@ def _explain_difference(net: nn.Module, trial: Tensor, difference: float) -> Non
             return
     text = "the fast form of %s rounds otherwise, by %.0e of the largest logit; predicting with the plain one"
     LOGGER.info(text, name, difference)
+
+
+def _copy_of(net: nn.Module) -> nn.Module:
+    """Return a copy with modules of its own that shares every tensor with the network."""
+    return copy.deepcopy(net, {id(t): t for t in (*net.parameters(), *net.buffers())})
 
 
 def fold(root: nn.Module, conv_name: str, norm_name: str) -> None:
@@ -275,11 +283,13 @@ class PackedConv2d(nn.Module):
     """A convolution in bf16 whose weights lie as oneDNN reads them, so that they are not laid out anew at each call.
 
     They are packed at the first call, for that map; for maps of other sizes oneDNN packs anew where it wants to.
+    Several threads may call at once: one packs.
     """
 
     def __init__(self, conv: nn.Conv2d):
         super().__init__()
         self.conv: nn.Conv2d | None = conv
+        self.packed: Tensor | None = None
         self.bias = conv.bias
         self.options = (conv.padding, conv.stride, conv.dilation, conv.groups)
 
@@ -296,11 +306,17 @@ class PackedConv2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, in_channels, h, w) to (N, out_channels, h', w') bfloat16, channels-last."""
         x = x.to(torch.bfloat16, memory_format=torch.channels_last)
-        if self.conv is not None:
-            self.packed = torch.ops.mkldnn._reorder_convolution_weight(self.conv.weight, *self.options, x.shape)
-            self.conv = None
+        packed = self._packed(x) if self.packed is None else self.packed
         # The last three: nothing is done to the result.
-        return torch.ops.mkldnn._convolution_pointwise(x, self.packed, self.bias, *self.options, "none", [], "")
+        return torch.ops.mkldnn._convolution_pointwise(x, packed, self.bias, *self.options, "none", [], "")
+
+    def _packed(self, x: Tensor) -> Tensor:
+        with _PACKING:
+            if self.packed is None:
+                assert self.conv is not None
+                self.packed = torch.ops.mkldnn._reorder_convolution_weight(self.conv.weight, *self.options, x.shape)
+                self.conv = None
+            return self.packed
 
 
 class _InFloat32(nn.Module):

@@ -15,21 +15,24 @@ import torch
 import torch.distributed as dist
 
 from segatlas.config import to_yaml
-from segatlas.data.formats.atomic import whole_file
 from segatlas.errors import SegAtlasError, TrainingError, UsageError
+from segatlas.files import whole_file
 from segatlas.recipe import Config
 from segatlas.training.building import Parts, build_parts
-from segatlas.training.checkpoints import RunCheckpoints
+from segatlas.training.checkpoints import RunCheckpoints, WholeCheckpoints, put
 from segatlas.training.data_module import SegmentationDataModule
 from segatlas.training.ema import Ema
 from segatlas.training.environment import describe_environment
+from segatlas.training.faults import SMALLER, is_out_of_memory
 from segatlas.training.finish import finish_run
 from segatlas.training.logbook import LOGGER, Logbook, close_log, hold_log, open_log
+from segatlas.training.machine import Machine, check_images, choose_machine
 from segatlas.training.module import SegmentationModule
 from segatlas.training.plan import Plan
 from segatlas.training.progress import ProgressReporter
 from segatlas.training.resume import Start, other_data, resumed, stand_at
 from segatlas.training.run import Run, RunFolder, find_run, make_run_folder
+from segatlas.training.run_lock import RunLock
 from segatlas.training.samples import SampleSheets
 from segatlas.training.schedule import warmup_steps
 
@@ -60,19 +63,26 @@ def train(
 
     Raises:
         ConfigError, DataError, WeightsError: before anything was written.
+        UsageError: another training is at work in the run folder.
         TrainingError: the loss became NaN, the disk is full, a loader process died; checkpoints are kept.
     """
     if not isinstance(config, Config):
         config = Config.load(config)
     _set_threads(config)
-    launched, held = _join_processes(config), hold_log()
+    held, lock = hold_log(), RunLock()
+    launched = False
     try:
+        machine = choose_machine(config)
+        launched = _join_processes(machine)
         parts = build_parts(config)
-        folder = find_run(resume) if resume else _agree_on_folder(config)
-        plan = Plan.of(config.train, len(parts.train), _world(config))
+        plan = Plan.of(config.train, len(parts.train), machine.world)
+        for notice in (*machine.notices, *check_images(config, plan)):
+            LOGGER.warning("%s", notice)
+        folder = _agree_on_folder(config, resume, machine, lock)
         start = resumed(_checkpoint_of(resume, folder), config, parts, plan, folder) if resume else Start(plan=plan)
-        return _fit(config, parts, folder, start, held, quiet)
+        return _fit(config, machine, parts, folder, start, held, quiet)
     finally:
+        lock.release()
         close_log([held])
         if is_first_process():
             os.environ.pop(RUN_FOLDER_VARIABLE, None)
@@ -80,22 +90,34 @@ def train(
             dist.destroy_process_group()
 
 
-def _fit(config: Config, parts: Parts, folder: RunFolder, start: Start, held: MemoryHandler, quiet: bool) -> Run:
+def _fit(
+    config: Config,
+    machine: Machine,
+    parts: Parts,
+    folder: RunFolder,
+    start: Start,
+    held: MemoryHandler,
+    quiet: bool,
+) -> Run:
     first = is_first_process()
+    if first:
+        folder.sweep()
     handlers = open_log(folder.log, held, console=not quiet) if first else []
-    logbook = Logbook(folder, tensorboard=config.log.tensorboard) if first else None
-    plan, step = start.plan, start.step
+    plan, step, again = start.plan, start.step, start.checkpoint is not None
+    logbook = Logbook(folder, tensorboard=config.log.tensorboard, resumed=again) if first else None
     module = SegmentationModule(parts.net, parts.criterion, parts.card, config, plan=plan, step=step)
     data = SegmentationDataModule(
         config, parts.train, parts.val, parts.pipeline, plan=plan, start=step * plan.accumulate
     )
-    trainer, checkpoints, reporter = _trainer(config, folder, logbook, parts, plan, quiet or not first)
+    trainer, checkpoints, reporter = _trainer(config, machine, folder, logbook, parts, plan, quiet or not first)
     give_back = checkpoints.catch_interrupts()
     try:
         if first:
             _write_head(config, parts, folder, start)
         if start.checkpoint is not None and logbook is not None:
             logbook.rewind(step)
+            if start.checkpoint.resolve() != folder.last.resolve():  # else a second resume would jump ahead again
+                put(start.checkpoint, folder.last)
         if start.finished:
             LOGGER.warning("nothing left to train: %s", start.finished)
         else:
@@ -119,22 +141,26 @@ def _fit(config: Config, parts: Parts, folder: RunFolder, start: Start, held: Me
 
 
 def _trainer(
-    config: Config, folder: RunFolder, logbook: Logbook | None, parts: Parts, plan: Plan, quiet: bool
+    config: Config,
+    machine: Machine,
+    folder: RunFolder,
+    logbook: Logbook | None,
+    parts: Parts,
+    plan: Plan,
+    quiet: bool,
 ) -> tuple[pl.Trainer, RunCheckpoints, ProgressReporter]:
     settings = config.train
-    world = _world(config)
+    world = machine.world
     checkpoints = RunCheckpoints(folder, settings)
     reporter = ProgressReporter(logbook, every=config.log.every, pictures_per_step=plan.samples_per_step, quiet=quiet)
     callbacks: list[Any] = [Ema(settings.ema)] if settings.ema else []
     callbacks += [reporter, checkpoints]
     if config.log.samples:
         callbacks.insert(0, SampleSheets(folder, parts.val, config.log.samples))
-    accelerator = {"auto": "auto", "cpu": "cpu", "cuda": "gpu", "mps": "mps"}[settings.device]
-    nodes = max(world // int(os.environ.get("LOCAL_WORLD_SIZE", world)), 1)
     trainer = pl.Trainer(
-        accelerator=accelerator,
-        devices=world // nodes,
-        num_nodes=nodes,
+        accelerator=machine.accelerator,
+        devices=world // machine.nodes,
+        num_nodes=machine.nodes,
         strategy="ddp" if world > 1 else "auto",
         precision=PRECISION[settings.precision],  # type: ignore[arg-type]
         max_epochs=-1,
@@ -148,6 +174,7 @@ def _trainer(
         use_distributed_sampler=False,
         deterministic="warn" if settings.deterministic else False,
         callbacks=callbacks,
+        plugins=[WholeCheckpoints()],
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -165,30 +192,45 @@ def is_first_process() -> bool:
     return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0
 
 
-def _world(config: Config) -> int:
-    return int(os.environ.get("WORLD_SIZE", config.train.devices or 1))
-
-
-def _join_processes(config: Config) -> bool:
+def _join_processes(machine: Machine) -> bool:
     """Under torchrun, open the process group now: all processes must agree on one run folder before they train."""
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2 or "RANK" not in os.environ or dist.is_initialized():
+    if machine.world < 2 or "RANK" not in os.environ or dist.is_initialized():
         return False  # alone, or a process that Lightning started: it is told its run folder
-    on_cuda = config.train.device in ("auto", "cuda") and torch.cuda.is_available()
-    dist.init_process_group("cpu:gloo,cuda:nccl" if on_cuda else "gloo")
+    dist.init_process_group("cpu:gloo,cuda:nccl" if machine.device.type == "cuda" else "gloo")
     return True
 
 
-def _agree_on_folder(config: Config) -> RunFolder:
+def _agree_on_folder(config: Config, resume: str | Path | None, machine: Machine, lock: RunLock) -> RunFolder:
+    """Return the run folder that the first process has made or found, and whose lock it has taken.
+
+    Raises its error in all processes.
+    """
     given = os.environ.get(RUN_FOLDER_VARIABLE)
     if given:
         return RunFolder(root=Path(given))
-    folder: list[Any] = [make_run_folder(config) if is_first_process() else None]
+    found: list[Any] = [_take_folder(config, resume, lock) if is_first_process() else None]
     if dist.is_initialized():
-        dist.broadcast_object_list(folder)
-    elif _world(config) > 1:
-        os.environ[RUN_FOLDER_VARIABLE] = str(folder[0].root)
-    chosen: RunFolder = folder[0]
-    return chosen
+        dist.broadcast_object_list(found)
+    if isinstance(found[0], SegAtlasError):
+        raise found[0]
+    folder: RunFolder = found[0]
+    if machine.world > 1 and not dist.is_initialized():
+        os.environ[RUN_FOLDER_VARIABLE] = str(folder.root)
+    return folder
+
+
+def _take_folder(config: Config, resume: str | Path | None, lock: RunLock) -> RunFolder | SegAtlasError:
+    """Return the folder of a new run, or the one to resume, or why that cannot be."""
+    try:
+        if resume is None:
+            return make_run_folder(config, lock)
+        folder = find_run(resume)
+        lock.take(folder.root)
+    except SegAtlasError as error:
+        return error
+    except OSError as error:
+        return SegAtlasError(f"cannot write the run folder: {error}")
+    return folder
 
 
 # ---- start and end
@@ -202,11 +244,13 @@ def _write_head(config: Config, parts: Parts, folder: RunFolder, start: Start) -
 
     texts = {}
     if start.checkpoint is None:
+        for path in (folder.last, folder.best):  # of an earlier run, where run.exist_ok lets this one replace it
+            path.unlink(missing_ok=True)
         texts = {folder.environment: json.dumps(describe_environment(config, parts), indent=1)}
     if start.checkpoint is None or start.recipe is not None:
         texts[folder.config] = to_yaml(start.recipe or config)
     for path, text in texts.items():
-        with whole_file(path) as temporary:
+        with whole_file(path, error=TrainingError) as temporary:
             temporary.write_text(text, encoding="utf-8")
     LOGGER.info("run folder: %s", folder.root)
     LOGGER.info(
@@ -214,7 +258,7 @@ def _write_head(config: Config, parts: Parts, folder: RunFolder, start: Start) -
         config.data.name, len(parts.train), len(parts.val), parts.val.split, len(parts.train.classes),
     )  # fmt: skip
     for line in parts.facts.lines():
-        LOGGER.info(line)
+        LOGGER.info("%s", line)
     warmup = warmup_steps(config.train.schedule, start.plan.steps)
     if warmup < config.train.schedule.warmup:
         text = "warm-up: %d steps, a third of the run's %d, in place of train.schedule.warmup = %d"
@@ -250,8 +294,6 @@ def _explain(error: RuntimeError, folder: RunFolder) -> SegAtlasError:
             f"a loader process was killed by the system, usually for lack of memory; {kept}. "
             "data.workers=0 reads in the main process"
         )
-    if "out of memory" in text:
-        return TrainingError(
-            f"out of memory: {text.splitlines()[0]}; {kept}. A smaller train.batch or transforms.crop helps"
-        )
+    if is_out_of_memory(error):
+        return TrainingError(f"out of memory: {text.splitlines()[0]}; {kept}. {SMALLER}")
     raise error
