@@ -223,7 +223,12 @@ class EvalConfig(Section):
 class LogConfig(Section):
     """What is written while training."""
 
-    every: int = Field(10, ge=1, description="optimiser steps between log lines")
+    every: int | None = Field(
+        None,
+        ge=1,
+        description="optimiser steps between log lines and between points of the loss curve; default: 10, in a run of "
+        "fewer than 100 steps a point each step and ten lines",
+    )
     tensorboard: bool = Field(True, description="write TensorBoard files beside metrics.csv")
     samples: int = Field(4, ge=0, le=100, description="pictures on the sheet drawn at each validation")
 
