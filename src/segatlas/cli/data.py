@@ -107,8 +107,8 @@ def stats(
 
     from segatlas.data import create_dataset
     from segatlas.data.doctor import available_splits
-    from segatlas.data.formats.atomic import whole_file
     from segatlas.data.statistics import describe
+    from segatlas.files import whole_file
 
     cfg = load_data(words, config_file)
     console = human(json_line=json_line)

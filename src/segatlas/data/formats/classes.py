@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from segatlas.data.formats.atomic import whole_file
 from segatlas.data.formats.masks import MAX_CLASSES
 from segatlas.errors import DataError
-from segatlas.files import read_text
+from segatlas.files import read_text, whole_file
 
 Color = tuple[int, int, int]
 JSON_FILE, TEXT_FILE = "classes.json", "classes.txt"
