@@ -40,7 +40,9 @@ def test_pixels_that_are_no_numbers_are_refused_by_predict(tmp_path, segatlas, m
     assert not list((tmp_path / "out").iterdir())
 
 
-def test_pixels_that_are_no_numbers_are_refused_by_check_stats_and_training(tmp_path, segatlas: Callable, folder, train):
+def test_pixels_that_are_no_numbers_are_refused_by_check_stats_and_training(
+    tmp_path, segatlas: Callable, folder, train
+):
     for path in (folder / "train" / "images").iterdir():
         tiff(path.with_suffix(".tif"), with_nan())
         path.unlink()
@@ -149,4 +151,4 @@ def test_jpeg_masks_of_class_indices_are_an_error_until_they_are_asked_for(folde
     assert "--fix" in checked.output
     trained = train(folder, *keys)
     assert trained.exit_code == 1
-    assert "data.lossy_masks=true" in " ".join(trained.output.split())
+    assert "data.accept=[lossy_mask]" in " ".join(trained.output.split())

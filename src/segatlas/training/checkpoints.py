@@ -54,7 +54,7 @@ class RunCheckpoints(Checkpoint):
         step = trainer.global_step
         if trainer.fit_loop._should_accumulate() or step == self._saved_step:
             return
-        if step >= pl_module.total_steps:
+        if step >= pl_module.plan.steps:
             trainer.should_stop = True  # makes the trainer validate once more, also off the usual rhythm
         validations = int(trainer.val_check_batch or 1)
         if trainer.should_stop or (trainer.fit_loop.total_batch_idx + 1) % validations == 0:
@@ -119,15 +119,7 @@ class RunCheckpoints(Checkpoint):
             return
         card = replace(module.card, metric={self.config.metric: self.best, "split": "val", "step": trainer.global_step})
         save_model(self.folder.best, card, self.folder.model)
-        temporary = self.folder.last.with_name(".last.ckpt.tmp")
-        temporary.unlink(missing_ok=True)
-        try:
-            _link_or_copy(self.folder.best, temporary)
-            os.replace(temporary, self.folder.last)
-        except OSError as error:
-            raise _cannot_write(self.folder.last, error) from error
-        finally:
-            temporary.unlink(missing_ok=True)
+        put(self.folder.best, self.folder.last)
 
     # ---- interrupts
     def catch_interrupts(self) -> Any:
@@ -159,6 +151,19 @@ class RunCheckpoints(Checkpoint):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up the state of a checkpoint."""
         self.best, self.best_scores, self.waited = state["best"], state["best_scores"], state["waited"]
+
+
+def put(checkpoint: Path, target: Path) -> None:
+    """Make `target` the same checkpoint, whole or not at all. Raises TrainingError when it cannot be written."""
+    temporary = target.with_name(f".{target.name}.tmp")
+    temporary.unlink(missing_ok=True)
+    try:
+        _link_or_copy(checkpoint, temporary)
+        os.replace(temporary, target)
+    except OSError as error:
+        raise _cannot_write(target, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _link_or_copy(source: Path, target: Path) -> None:

@@ -51,7 +51,8 @@ class Logbook:
     def rewind(self, step: int) -> None:
         """Drop rows past `step`: a killed run may have written some that its checkpoint does not hold."""
         rows = list(csv.reader(self.path.read_text().splitlines()))
-        kept = rows[:1] + [row for row in rows[1:] if int(row[0]) <= step]
+        whole = [row for row in rows[1:] if len(row) == len(COLUMNS) and row[0].isdigit()]  # a kill may cut a row short
+        kept = rows[:1] + [row for row in whole if int(row[0]) <= step]
         temporary = self.path.with_suffix(".tmp")
         with temporary.open("w", newline="") as file:
             csv.writer(file).writerows(kept)
