@@ -39,7 +39,7 @@ MOST_TEXT_BYTES = 1 << 30
 
 _MOST_NAME_BYTES = 255
 _OURS = re.compile(r"\.(?P<name>.+)\.(?P<machine>[0-9a-f]{6})-(?P<process>\d+)-[0-9a-f]{8}\.(?P<kind>tmp|old)")
-_EARLIER = re.compile(r"\.(?P<name>.+)\.(?:(?P<kind>new|old)-[0-9a-f]{8}|\d+\.tmp)")
+_EARLIER = re.compile(r"\.(?P<name>.+)\.(?:(?P<kind>new|old)-[0-9a-f]{8}|\d+(?:\.[0-9a-f]{8})?\.tmp)")
 """What versions before this module called a file or folder that was being written."""
 _MOST_SWAPS = 100
 _SWAPPING = threading.Lock()
@@ -48,7 +48,9 @@ _in_use: set[str] = set()
 
 
 @contextmanager
-def whole_file(path: str | Path, *, error: type[SegAtlasError] = DataError, durable: bool = True) -> Iterator[Path]:
+def whole_file(
+    path: str | Path, *, error: type[SegAtlasError] | None = DataError, durable: bool = True
+) -> Iterator[Path]:
     """Yield the path of an empty file beside `path`; it takes the real name only if the block ends well.
 
     Folders above `path` are made. The file has the mode that the umask gives, whatever the writer made of it. A device
@@ -56,7 +58,7 @@ def whole_file(path: str | Path, *, error: type[SegAtlasError] = DataError, dura
 
     Args:
         path: where to.
-        error: what is raised instead of an OSError.
+        error: what is raised instead of an OSError; None: the OSError itself.
         durable: have the content on the disk before it takes the name, so that a power failure leaves the old file or
             the new one. Costs milliseconds; False is for what is easily made again.
 
@@ -123,6 +125,31 @@ def whole_folder(
                 shutil.rmtree(temporary, ignore_errors=True)
         if durable:
             _to_disk(target.parent)
+
+
+def point_link(link: str | Path, target: str | Path) -> None:
+    """Make `link` a relative link to `target`, in one step where it exists already. Raises OSError."""
+    link = Path(os.path.abspath(link))
+    with _temporary(link) as temporary:
+        try:
+            temporary.symlink_to(os.path.relpath(Path(target).resolve(), link.parent.resolve()))
+            os.replace(temporary, link)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def require_writable(folder: str | Path, *, error: type[SegAtlasError] = DataError) -> None:
+    """Try a folder, or the nearest one above it that exists, with an empty file; nothing is left behind.
+
+    Raises an `error` naming the folder where nothing can be written there.
+    """
+    there = next(path for path in (Path(folder), *Path(os.path.abspath(folder)).parents) if os.path.lexists(path))
+    trial = _beside(there / "trial", "tmp")
+    try:
+        trial.touch()
+        trial.unlink()
+    except OSError as fault:
+        raise error(f"cannot write to the folder {folder}: {fault.strerror or fault}") from fault
 
 
 def sweep_leftovers(folder: str | Path, name: str | None = None) -> list[Path]:
@@ -288,8 +315,8 @@ def _swap_in(fresh: Path, target: Path) -> None:
                 try:
                     _move_in(fresh, target)
                     break
-                except OSError:
-                    if not target.is_dir() and os.path.lexists(target):
+                except OSError as fault:
+                    if fault.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                         raise
                 replaced.append(_beside(target, "old"))
                 _in_use.add(replaced[-1].name)
@@ -346,11 +373,13 @@ def _to_disk(path: Path) -> None:
 
 # ---- errors
 @contextmanager
-def _named(error: type[SegAtlasError], path: str | Path, target: Path) -> Iterator[None]:
+def _named(error: type[SegAtlasError] | None, path: str | Path, target: Path) -> Iterator[None]:
     """Turn an OSError into an error that names what cannot be written, and the other file at fault where it is one."""
     try:
         yield
     except OSError as fault:
+        if error is None:
+            raise
         reason = fault.strerror or str(fault)
         other = Path(os.path.abspath(fault.filename)) if isinstance(fault.filename, str) else target
         if other != target and not any(map(_OURS.fullmatch, other.parts)):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +20,78 @@ from segatlas.data.dataset import SegmentationData
 from segatlas.data.transforms.color import scale_fault
 from segatlas.errors import DataError
 from segatlas.evaluation.report import DataFacts, EvalSettings, ModelFacts, PictureScore, Report
-from segatlas.evaluation.sources import DataSource, make_plan, open_split
-from segatlas.inference import Predictor, load
+from segatlas.evaluation.sources import DataSource, Plan, make_plan, open_split
+from segatlas.inference import Predictor, load, parse_views
 from segatlas.inference.pictures import PictureLike
 from segatlas.inference.predictor import Precision
 from segatlas.metrics import SemanticMetrics, mean_iou
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Evaluation:
+    """A model and a split that were opened and found to fit; nothing is predicted yet. See `open_evaluation`.
+
+    path: what the caller named, None for a Predictor. wanted: the recipe's `eval:` with what was asked instead. window:
+    the size asked for, None for the card's mode. max_value: the full scale asked for, None for the card's. other_data:
+    the data are not those of the model's own run. question: equal for two evaluations that ask the same of the same
+    model.
+    """
+
+    predictor: Predictor
+    path: str | None
+    plan: Plan
+    dataset: SegmentationData
+    wanted: EvalConfig
+    window: int | tuple[int, int] | None
+    max_value: float | None
+    other_data: bool
+    warnings: tuple[str, ...]
+
+    @property
+    def settings(self) -> EvalSettings:
+        """How it predicts and scores."""
+        return _settings(self.predictor, self.wanted, self.window)
+
+    @property
+    def question(self) -> str:
+        """16 hexadecimal digits of model, data, split and settings."""
+        path = None if self.path is None else str(Path(self.path).resolve() if Path(self.path).exists() else self.path)
+        root = None if self.plan.data.root is None else str(Path(self.plan.data.root).resolve())
+        data = self.plan.data.model_dump(mode="json", exclude={"root", "workers", "store", "store_reserve_gb"})
+        wanted = self.wanted.model_dump(mode="json")
+        asked = [path, root, data, self.plan.seed, wanted, self.window, self.max_value]
+        text = json.dumps([*asked, self.predictor.precision, str(self.predictor.device)], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def score(self, *, progress: bool = True, keep_worst: int = 8, skip_bad: bool = False) -> Report:
+        """Predict every picture and compare it with the truth; arguments and errors as in `evaluate`."""
+        metrics = _new_metrics(self.predictor.card.classes, self.wanted)
+        start = time.perf_counter()
+        watch = _ScaleWatch(self.predictor.card.preprocessing.max_value if self.max_value is None else None)
+        pictures, skipped = _score(
+            self.predictor, self.dataset, metrics, self.wanted.batch, watch, skip_bad=skip_bad, progress=progress
+        )
+        seconds = time.perf_counter() - start
+        if not pictures:
+            raise DataError(f"no picture of split {self.dataset.split!r} could be scored; first fault: {skipped[0]}")
+        return Report(
+            scores=metrics.compute(),
+            confusion=metrics.state()["confusion"],
+            data=DataFacts(
+                name=self.dataset.name,
+                split=self.dataset.split,
+                pictures=len(self.dataset),
+                root=self.plan.data.root or "",
+            ),
+            model=_model_facts(self.predictor, self.path),
+            settings=self.settings,
+            pictures=tuple(pictures),
+            worst=_lowest(pictures, keep_worst),
+            skipped=tuple(skipped),
+            warnings=(*self.warnings, *watch.warnings()),
+            seconds=seconds,
+            question=self.question,
+        )
 
 
 def evaluate(
@@ -75,6 +145,50 @@ def evaluate(
         UsageError, ConfigError: it is not clear which data, or a fault in the recipe or in an argument.
         DataError: the data do not fit the model, a file cannot be used (unless skip_bad), or none can.
     """
+    opened = open_evaluation(
+        model,
+        data,
+        split,
+        overrides=overrides,
+        tta=tta,
+        window=window,
+        batch=batch,
+        max_value=max_value,
+        device=device,
+        precision=precision,
+        offline=offline,
+        commercial_ok=commercial_ok,
+        boundary=boundary,
+        boundary_width=boundary_width,
+        sizes=sizes,
+    )
+    return opened.score(progress=progress, keep_worst=keep_worst, skip_bad=skip_bad)
+
+
+def open_evaluation(
+    model: str | Path | Predictor,
+    data: DataSource | None = None,
+    split: str | None = None,
+    *,
+    overrides: Sequence[str] = (),
+    tta: str | Sequence[str] | None = None,
+    window: int | tuple[int, int] | None = None,
+    batch: int | None = None,
+    max_value: float | None = None,
+    device: str = "auto",
+    precision: Precision = "fp32",
+    offline: bool = False,
+    commercial_ok: bool = False,
+    boundary: bool | None = None,
+    boundary_width: float | None = None,
+    sizes: bool | None = None,
+) -> Evaluation:
+    """Open a model and a split and check that they fit, without predicting anything; arguments as in `evaluate`.
+
+    Raises:
+        UsageError, ConfigError, WeightsError, DataError: as in `evaluate`, but for what single files hold.
+    """
+    parse_views(() if tta is None else tta)  # a mistyped word should not wait for the weights
     path = str(model) if isinstance(model, str | Path) else None
     predictor = _open(model, device=device, precision=precision, offline=offline, commercial_ok=commercial_ok)
     plan = make_plan(path, data, tuple(overrides), predictor.card)
@@ -83,25 +197,16 @@ def evaluate(
     asked["tta"] = (tta,) if isinstance(tta, str) else None if tta is None else tuple(tta)
     wanted = plan.eval.model_copy(update={name: value for name, value in asked.items() if value is not None})
     dataset, warnings = open_split(plan, wanted.split, predictor.card)
-    predictor = _with_options(predictor, wanted.tta, window, max_value)
-    metrics = _new_metrics(predictor.card.classes, wanted)
-    start = time.perf_counter()
-    watch = _ScaleWatch(predictor.card.preprocessing.max_value if max_value is None else None)
-    pictures, skipped = _score(predictor, dataset, metrics, wanted.batch, watch, skip_bad=skip_bad, progress=progress)
-    seconds = time.perf_counter() - start
-    if not pictures:
-        raise DataError(f"no picture of split {dataset.split!r} could be scored; first fault: {skipped[0]}")
-    return Report(
-        scores=metrics.compute(),
-        confusion=metrics.state()["confusion"],
-        data=DataFacts(name=dataset.name, split=dataset.split, pictures=len(dataset), root=plan.data.root or ""),
-        model=_model_facts(predictor, path),
-        settings=_settings(predictor, wanted, window),
-        pictures=tuple(pictures),
-        worst=_lowest(pictures, keep_worst),
-        skipped=tuple(skipped),
-        warnings=(*warnings, *watch.warnings()),
-        seconds=seconds,
+    return Evaluation(
+        predictor=_with_options(predictor, wanted.tta, window, max_value),
+        path=path,
+        plan=plan,
+        dataset=dataset,
+        wanted=wanted,
+        window=window,
+        max_value=max_value,
+        other_data=data is not None or any(word.startswith("data.") for word in overrides),
+        warnings=tuple(warnings),
     )
 
 

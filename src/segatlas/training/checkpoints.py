@@ -13,10 +13,13 @@ from types import FrameType
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.plugins import TorchCheckpointIO
 
 from segatlas.config.schema import TrainConfig
 from segatlas.errors import TrainingError
+from segatlas.files import whole_file
 from segatlas.training.logbook import LOGGER
 from segatlas.training.module import SegmentationModule
 from segatlas.training.run import RunFolder
@@ -32,6 +35,19 @@ class Interrupted(BaseException):
     def __init__(self, run: Path, saved: bool):
         self.run, self.saved = run, saved
         super().__init__("interrupted")
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """How bytes of a checkpoint reach the disk: beside their place, flushed, then renamed.
+
+    Lightning's own way holds a second copy in memory and writes it to the system's temporary folder first, where a kill
+    leaves all of it.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Write a checkpoint whole or not at all. Raises OSError or, as torch words it, RuntimeError."""
+        with whole_file(path, error=None) as temporary:
+            torch.save(checkpoint, temporary)
 
 
 class RunCheckpoints(Checkpoint):
@@ -99,16 +115,12 @@ class RunCheckpoints(Checkpoint):
 
     # ---- how
     def save(self, trainer: pl.Trainer, path: Path) -> None:
-        """Write a checkpoint under a temporary name, then rename it. Raises TrainingError when the disk is full."""
-        temporary = path.with_name(f".{path.name}.tmp")
+        """Write a checkpoint by `WholeCheckpoints`. Raises TrainingError when the disk is full."""
         try:
-            trainer.save_checkpoint(temporary, weights_only=False)
-            if trainer.is_global_zero:
-                os.replace(temporary, path)
+            trainer.save_checkpoint(path, weights_only=False)
         except (OSError, RuntimeError) as error:
             if not _is_disk_error(error):
                 raise
-            temporary.unlink(missing_ok=True)
             raise _cannot_write(path, error) from error
         trainer.strategy.barrier("checkpoint")
 
@@ -155,15 +167,12 @@ class RunCheckpoints(Checkpoint):
 
 def put(checkpoint: Path, target: Path) -> None:
     """Make `target` the same checkpoint, whole or not at all. Raises TrainingError when it cannot be written."""
-    temporary = target.with_name(f".{target.name}.tmp")
-    temporary.unlink(missing_ok=True)
     try:
-        _link_or_copy(checkpoint, temporary)
-        os.replace(temporary, target)
+        with whole_file(target, error=None) as temporary:
+            temporary.unlink()
+            _link_or_copy(checkpoint, temporary)
     except OSError as error:
         raise _cannot_write(target, error) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _link_or_copy(source: Path, target: Path) -> None:

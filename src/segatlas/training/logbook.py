@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from segatlas.errors import TrainingError
+from segatlas.files import read_text, whole_file
 from segatlas.training.run import RunFolder
 
 COLUMNS = (
@@ -36,11 +37,14 @@ def terminal() -> Console:
 
 
 class Logbook:
-    """Appends rows to metrics.csv and mirrors numbers to TensorBoard. One per run, on the first process only."""
+    """Appends rows to metrics.csv and mirrors numbers to TensorBoard. One per run, on the first process only.
 
-    def __init__(self, folder: RunFolder, *, tensorboard: bool):
+    `resumed`: the rows that are there belong to this run; else they are an earlier one's, and are replaced.
+    """
+
+    def __init__(self, folder: RunFolder, *, tensorboard: bool, resumed: bool = False):
         self.path = folder.metrics
-        if not self.path.exists():
+        if not resumed or not self.path.exists():
             self._write("w", [list(COLUMNS)])
         self.writer = None
         if tensorboard:
@@ -50,13 +54,10 @@ class Logbook:
 
     def rewind(self, step: int) -> None:
         """Drop rows past `step`: a killed run may have written some that its checkpoint does not hold."""
-        rows = list(csv.reader(self.path.read_text().splitlines()))
-        whole = [row for row in rows[1:] if len(row) == len(COLUMNS) and row[0].isdigit()]  # a kill may cut a row short
-        kept = rows[:1] + [row for row in whole if int(row[0]) <= step]
-        temporary = self.path.with_suffix(".tmp")
-        with temporary.open("w", newline="") as file:
-            csv.writer(file).writerows(kept)
-        temporary.replace(self.path)
+        head, *rows = csv.reader(read_text(self.path, error=TrainingError).splitlines())
+        whole = [row for row in rows if len(row) == len(COLUMNS) and row[0].isdigit()]  # a kill may cut a row short
+        with whole_file(self.path, error=TrainingError) as temporary, temporary.open("w", newline="") as file:
+            csv.writer(file).writerows([head, *(row for row in whole if int(row[0]) <= step)])
 
     def add(self, step: int, epoch: int, values: dict[str, float], terms: dict[str, float] | None = None) -> None:
         """Write one row; columns without a value stay empty."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from segatlas.config.schema import Config
 from segatlas.errors import SegAtlasError, UsageError
+from segatlas.files import point_link, sweep_leftovers
 from segatlas.training.run_lock import RunLock
 
 
@@ -73,6 +73,11 @@ class RunFolder:
     def report(self) -> Path:
         """The report as one HTML file."""
         return self.root / "report.html"
+
+    def sweep(self) -> None:
+        """Remove what killed processes left half-written, and put back a model that one had moved aside."""
+        for folder in (self.root, self.last.parent, self.plots, self.samples):
+            sweep_leftovers(folder)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,9 +157,6 @@ def _link_last(folder: Path, parent: Path) -> None:
     """Point `<parent>/last` to the newest run. A file system without links simply has none."""
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        temporary = parent / f".last-{os.getpid()}"
-        temporary.unlink(missing_ok=True)
-        temporary.symlink_to(os.path.relpath(folder.resolve(), parent.resolve()))
-        temporary.replace(parent / "last")
+        point_link(parent / "last", folder)
     except OSError:
         return

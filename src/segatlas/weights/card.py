@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from segatlas.errors import UsageError, WeightsError
+from segatlas.files import whole_file
 from segatlas.weights.validation import FieldsError, validated
 
 CARD_FILE = "card.json"
@@ -156,14 +156,18 @@ class Card:
             raise WeightsError(f"{path}: not a card (holds a {type(data).__name__}, expected an object)")
         return cls.from_dict(data, where=str(path))
 
+    def to_text(self) -> str:
+        """Return what `card.json` holds."""
+        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
+
     def write(self, path: str | Path) -> Path:
-        """Write to a file, or as `card.json` into a folder; an existing file is replaced in one step."""
+        """Write to a file, or as `card.json` into a folder; an existing file is replaced in one step.
+
+        Raises:
+            WeightsError: it cannot be written.
+        """
         path = Path(path)
         path = path / CARD_FILE if path.is_dir() else path
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            temporary.write_text(json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with whole_file(path, error=WeightsError) as temporary:
+            temporary.write_text(self.to_text(), encoding="utf-8")
         return path

@@ -7,7 +7,6 @@ what was done to which file. What cannot be repaired is left out, and named ther
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -28,6 +27,7 @@ from segatlas.data.formats.images import read_image
 from segatlas.data.formats.masks import IGNORE, read_raw, write_mask
 from segatlas.data.formats.pixels import fit_channels, upright
 from segatlas.errors import DataError, UsageError
+from segatlas.files import whole_folder
 
 FIXES_FILE = "fixes.json"
 
@@ -51,17 +51,16 @@ def repair(diagnosis: Diagnosis, out: str | Path, progress: Progress | None = No
     standard = standard_of(survey)
     if standard is None or survey.obstacle:
         raise DataError(f"cannot be repaired: {survey.obstacle}", diagnosis.root)
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    try:
+    with whole_folder(out, durable=False) as temporary:
         record, written = _write_pairs(survey, reading, standard, temporary, progress)
         write_classes(temporary / JSON_FILE, reading.classes, reading.palette)
-        content = {"source": str(diagnosis.root), "written": dict(written), "files": record}
+        content: dict[str, object] = {
+            "source": str(diagnosis.root),
+            "notes": list(reading.notes),
+            "written": dict(written),
+        }
+        content["files"] = record
         (temporary / FIXES_FILE).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(temporary, out)
-    except OSError as error:
-        raise DataError(f"cannot be written: {error.strerror or error}", out) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return out
 
 

@@ -191,8 +191,10 @@ def check_colors(survey: Survey, reading: Reading) -> Iterator[Finding]:
         else:
             colors = [(*unpack(code), label) for code, label in reading.table.items()]
             table = ", ".join(f"'{red},{green},{blue}': {label}" for red, green, blue, label in colors)
-            repair = f'add "data.label_colors={{{table}}}"\nor write index masks: {fix_command(survey)}'
+            names = f' "data.classes=[{", ".join(reading.classes)}]"' if _names_differ(survey, reading) else ""
+            repair = f'add "data.label_colors={{{table}}}"{names}\nor write index masks: {fix_command(survey)}'
             fault = f"{count} colours instead of class indices"
+        fault = "; ".join([fault, *reading.notes])
         yield Finding(
             kind="color_mask",
             severity="error",
@@ -213,6 +215,11 @@ def check_colors(survey: Survey, reading: Reading) -> Iterator[Finding]:
             fault=fault,
             repair=f"export them like the others, or leave the pairs out: {fix_command(survey)}",
         )
+
+
+def _names_differ(survey: Survey, reading: Reading) -> bool:
+    """Whether classes are named, but not those of the reading: the file of names must then be overruled."""
+    return survey.inventory.coding.classes not in (None, reading.classes)
 
 
 def check_codes(survey: Survey, reading: Reading) -> Iterator[Finding]:

@@ -15,11 +15,11 @@ import numpy as np
 from PIL import Image
 
 from segatlas.config.schema import NAN_CODE
-from segatlas.data.formats.atomic import whole_file
 from segatlas.data.formats.guards import read_bytes
 from segatlas.data.formats.reading import read_stored
 from segatlas.data.formats.stored import codes_of, colors_of
 from segatlas.errors import DataError
+from segatlas.files import whole_file
 
 IGNORE = 255
 """`segatlas.structures.IGNORE`, without its torch."""
@@ -261,7 +261,7 @@ def write_color_mask(
 
 
 def _save_png(path: str | Path, picture: Image.Image) -> None:
-    with whole_file(path) as temporary:
+    with whole_file(path, durable=False) as temporary:  # one of many, and made again by the same command
         picture.save(temporary, format="PNG", compress_level=1)
 
 
