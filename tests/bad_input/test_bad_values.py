@@ -151,4 +151,4 @@ def test_jpeg_masks_of_class_indices_are_an_error_until_they_are_asked_for(folde
     assert "--fix" in checked.output
     trained = train(folder, *keys)
     assert trained.exit_code == 1
-    assert "data.lossy_masks=true" in " ".join(trained.output.split())
+    assert "data.accept=[lossy_mask]" in " ".join(trained.output.split())

@@ -97,9 +97,6 @@ class DataConfig(Section):
     ignore: tuple[MaskCode, ...] = Field(
         (255,), description="raw mask values that mean 'not labelled'; nan in masks of floats"
     )
-    lossy_masks: bool = Field(
-        False, description="take the values of JPEG masks as they are, though compression may have changed labels"
-    )
     channels: int | None = Field(None, ge=1, description="bands of a picture; default: as in train")
     lists: dict[Literal["train", "val", "test"], str] | None = Field(
         None, description="CSV or text file of picture,mask pairs for each split"
