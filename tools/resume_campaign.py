@@ -8,7 +8,7 @@ after its first checkpoint, some of them twice, and resumed through the command 
 run with the same settings: every tensor and number of last.ckpt, the model folder, each line of metrics.csv (but speed)
 and each line of the terminal. Prints a Markdown table; the exit status is 1 where a run differs.
 
-Runs of one process are forked from this one, which spares the import of torch; `--fresh` starts an interpreter each time.
+Runs of one process are forked from this one, which spares the import of torch; `--fresh` starts an interpreter each.
 """
 
 from __future__ import annotations
@@ -75,10 +75,10 @@ class Setting:
 
     @classmethod
     def draw(cls, rng: random.Random, index: int) -> Setting:
-        """Draw a setting; every sixth has two processes, and loader processes go round."""
+        """Draw a setting; one of six has two processes, one of four drops paths, and loader processes go round."""
         processes = 2 if index % 6 == 5 else 1
         return cls(
-            network=rng.choice(list(NETWORKS)) if processes == 1 else "unet, dropout",
+            network="segformer, drop path" if index % 4 == 1 and processes == 1 else "unet, dropout",
             workers=index % 3,
             processes=processes,
             ema=rng.random() < 0.5,

@@ -114,7 +114,7 @@ def test_all_problems_are_told_at_once_with_line_key_value_and_nearest_name(tmp_
         (9, "losses.1.smoth", "1", f"{unknown} 'smooth'?"),
         (10, "losses.2.name", '"fokal"', "unknown name - did you mean 'focal'?"),
         (12, "train.epochs", "3", "both epochs and steps are set - set one of them to null"),
-        (14, "train.lr", "true", "expected a number, above 0"),
+        (14, "train.lr", "true", "expected a number, above 0, at most 100"),
         (15, "lr", "3", "unknown key here - did you mean 'train.lr'?"),
         (None, "train.epoch", "3", f"{unknown} 'epochs'?"),
         (None, "eval.split", '"vall"', "expected one of: train, val, test - did you mean 'val'?"),

@@ -216,7 +216,7 @@ def test_an_existing_folder_or_one_inside_the_source_is_refused(root: Path, tmp_
 def test_nothing_is_left_behind_where_nothing_can_be_repaired(root: Path, tmp_path: Path) -> None:
     for path in (root / "train/images").iterdir():
         path.write_bytes(b"")
-    with pytest.raises(DataError, match="no pair of train is left"):
+    with pytest.raises(DataError, match="no pair of train would be left"):
         fixed(root)
     assert [p.name for p in tmp_path.iterdir()] == ["data"]
 

@@ -17,6 +17,7 @@ import torch
 from segatlas.data.formats.masks import read_mask, write_mask
 from segatlas.data.shapes import make_shapes
 from segatlas.errors import ConfigError, SegAtlasError, TrainingError
+from segatlas.evaluation import evaluate
 from segatlas.recipe import Config
 from segatlas.training import Interrupted, dry_run, train
 from segatlas.training.module import SegmentationModule
@@ -89,21 +90,6 @@ def test_the_same_recipe_trains_to_the_same_weights(recipe):
 def test_workers_do_not_change_the_run(recipe):
     runs = [train(recipe("train.epochs=1", f"data.workers={n}", name=f"w{n}"), quiet=True).dir for n in (0, 2)]
     assert_same_state(checkpoint(runs[0]), checkpoint(runs[1]))
-
-
-@pytest.mark.parametrize("step", [1, 2, 3], ids=["in the first epoch", "at its last step", "in the second epoch"])
-def test_an_interrupted_run_resumes_to_the_same_weights(recipe, monkeypatch, step):
-    whole = train(recipe(*STRESS, name="whole"), quiet=True)
-    with monkeypatch.context() as patch:
-        interrupt_at(patch, step)
-        with pytest.raises(Interrupted) as stop:
-            train(recipe(*STRESS, name="cut"), quiet=True)
-    assert stop.value.saved
-    cut = stop.value.run
-    assert checkpoint(cut)["global_step"] == step + 1
-    resumed = train(Config.load(cut / "config.yaml"), resume=cut, quiet=True)
-    assert_same_state(checkpoint(whole.dir), checkpoint(resumed.dir))
-    assert (whole.dir / "metrics.csv").read_text().count("\n") == (resumed.dir / "metrics.csv").read_text().count("\n")
 
 
 def test_resuming_from_a_validation_inside_an_epoch_ends_the_same(recipe, monkeypatch):
@@ -268,6 +254,14 @@ def test_a_dry_run_reports_shapes_and_writes_nothing(recipe):
 def test_bf16_training_runs_and_stays_finite(recipe):
     run = train(recipe("train.precision=bf16", "train.epochs=1"), quiet=True)
     assert all(torch.isfinite(t).all() for t in checkpoint(run.dir)["state_dict"].values())
+
+
+def test_validation_in_bf16_scores_the_averaged_weights_that_are_saved_by_their_fast_form(recipe):
+    run = train(recipe("train.precision=bf16", "train.ema={decay: 0.9}", "train.epochs=2"), quiet=True)
+    assert "fast form" not in (run.dir / "log.txt").read_text()
+    saved = evaluate(run.best, Config.load(run.dir / "config.yaml"), precision="bf16", device="cpu", progress=False)
+    card = json.loads((run.best / "card.json").read_text())
+    assert card["metric"]["miou"] == pytest.approx(saved.miou, abs=1e-9)
 
 
 def test_an_unwritable_run_folder_is_a_clear_error(recipe, tmp_path):

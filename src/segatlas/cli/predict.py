@@ -91,7 +91,8 @@ def predict(
     if mask_format not in FORMATS:
         raise UsageError(f"--format: got {mask_format!r}, expected one of {', '.join(FORMATS)}")
     single = _single(source, out, input_file, output_file)
-    jobs = [single] if single else plan_jobs(source or [], _required(out))
+    not_read: list[Path] = []
+    jobs = [single] if single else plan_jobs(source or [], _required(out), not_read)
     kinds = ("mask",) if single else parse_kinds(save)
     targets = {job: _targets(job, kinds, out, output_file) for job in jobs}
     _check_targets(jobs, targets)
@@ -102,6 +103,11 @@ def predict(
         raise UsageError(f"--aux {aux[0]}: {model} takes no further input besides the picture")
 
     console, tally, start = human(json_line=json_line), Tally(), time.perf_counter()
+    if not_read and not quiet:
+        endings = ", ".join(sorted({path.suffix or "none" for path in not_read}))
+        console.print(
+            f"not read: {len(not_read)} files with other endings ({endings}), the first is {not_read[0]}", markup=False
+        )
     with _progress(console, len(jobs), quiet) as advance:
         for job, result in _results(predictor, jobs, batch, "confidence" in kinds, tally, console, advance):
             for kind, path in targets[job].items():
@@ -119,16 +125,18 @@ def predict(
         console.print(f"{tally.done} {pictures} predicted{failed} in {seconds:.1f} s -> {place}", markup=False)
     if json_line:
         facts = {"model": model, "out": str(place), "predicted": tally.done, "failed": tally.failed}
+        facts["not_read"] = [str(path) for path in not_read]
         print_json_line({**facts, "seconds": round(seconds, 3), "bf16_agreement": agreement})
     if tally.failed:
         raise typer.Exit(1)
 
 
-def plan_jobs(sources: Sequence[str], out: Path) -> list[Job]:
+def plan_jobs(sources: Sequence[str], out: Path, not_read: list[Path] | None = None) -> list[Job]:
     """Return the pictures that files, folders and globs name, each with the name of its results.
 
     A file's results are called by its stem; below a folder (or the fixed part of a glob) sub-folders are kept. Files
-    that lie in `out` are left out, so that a second call does not take results for pictures.
+    that lie in `out` are left out, so that a second call does not take results for pictures; hidden ones too. Files
+    with an ending that is not read are added to `not_read`.
 
     Raises:
         UsageError: nothing there, no picture among it, or two pictures whose results would have one name.
@@ -137,9 +145,9 @@ def plan_jobs(sources: Sequence[str], out: Path) -> list[Job]:
         raise UsageError("which pictures? give files, folders or globs, or --input FILE --output FILE")
     found: dict[str, Path] = {}
     for source in sources:
-        for path, name in _expand(source, out):
+        for path, name in _expand(source, out, [] if not_read is None else not_read):
             other = found.setdefault(name, path)
-            if other.resolve() != path.resolve():
+            if os.path.realpath(other) != os.path.realpath(path):
                 raise UsageError(
                     f"{other} and {path} would both be written to {out / name}_*; predict them into different folders"
                 )
@@ -214,26 +222,27 @@ def _required(out: Path | None) -> Path:
     return out
 
 
-def _expand(source: str, out: Path) -> list[tuple[Path, str]]:
-    """Return (file, name) of the pictures that one SOURCE stands for."""
-    from segatlas.data.formats.images import IMAGE_ENDINGS
+def _expand(source: str, out: Path, not_read: list[Path]) -> list[tuple[Path, str]]:
+    """Return (file, name) of the images that one SOURCE stands for; adds other files of a folder to `not_read`."""
+    from segatlas.data.formats.listing import IMAGE_ENDINGS, is_hidden, is_image_name, walk_files
 
     path = Path(source)
     if path.is_file():
         return [(path, path.stem)]
     if path.is_dir():
-        root, files = path, [Path(folder) / name for folder, _, names in os.walk(path) for name in names]
+        root, files = path, list(walk_files(path))
         if root.resolve() == out.resolve():
             raise UsageError(f"--out {out} is the folder of the pictures; choose another")
     elif glob.has_magic(source):
-        root, files = _fixed_part(path), [Path(name) for name in glob.glob(source, recursive=True)]
+        root = _fixed_part(path)
+        found = [Path(name) for name in glob.glob(source, recursive=True)]
+        files = [file for file in found if not (file.is_dir() or any(map(is_hidden, file.relative_to(root).parts)))]
     else:
         raise UsageError(f"no such file or folder: {source}")
-    pictures = sorted(
-        file
-        for file in files
-        if file.suffix.lower() in IMAGE_ENDINGS and file.is_file() and out.resolve() not in file.resolve().parents
-    )
+    results = Path(os.path.realpath(out))
+    files = sorted(file for file in files if results not in Path(os.path.realpath(file)).parents)
+    pictures = [file for file in files if is_image_name(file)]
+    not_read += [file for file in files if not is_image_name(file)]
     if not pictures:
         raise UsageError(f"no pictures in {source} (looked for {' '.join(IMAGE_ENDINGS)})")
     return [(file, file.relative_to(root).with_suffix("").as_posix()) for file in pictures]
@@ -258,7 +267,7 @@ def _targets(job: Job, kinds: Sequence[str], out: Path | None, output_file: Path
 
 def _check_targets(jobs: Sequence[Job], targets: dict[Job, dict[str, Path]]) -> None:
     """Make the output folders and try them, before any work. UsageError where one cannot be written."""
-    sources = {job.source.resolve() for job in jobs}
+    sources = {Path(os.path.realpath(job.source)) for job in jobs}
     paths = [path for files in targets.values() for path in files.values()]
     for path in paths:
         if path.resolve() in sources:

@@ -34,7 +34,7 @@ def load(
         window: predict by windows of N x N or (h, w) pixels instead of the card's mode.
         overlap: share that neighbouring windows have in common.
         window_batch: windows per pass of the network; default: as many as keep the device busy.
-        offline: download nothing from the catalogue's addresses.
+        offline: download nothing; so does `SEGATLAS_OFFLINE`, set to anything but 0.
         commercial_ok: refuse weights whose licence is known to forbid commercial use.
 
     Raises:

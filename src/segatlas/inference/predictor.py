@@ -7,7 +7,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from segatlas.errors import DataError, SegAtlasError, TaskError, UsageError
-from segatlas.inference.fast_form import fast_form, weights_state
+from segatlas.inference.current_form import CurrentForm, PlainForm
 from segatlas.inference.pictures import Inputs, PictureLike, Prepared, ScaledInputs, prepare
 from segatlas.inference.sliding import (
     DEFAULT_OVERLAP,
@@ -50,6 +50,9 @@ class Predictor:
 
     Pictures are predicted by a fast form of the network, see `segatlas.inference.fast_form`, made at the first of them
     and again when weights of `model` have changed. `model` itself stays plain, with its published parameters.
+
+    Several threads may predict with one Predictor at the same time, from the first picture on; each gets what it would
+    get alone. Weights must not change meanwhile.
     """
 
     def __init__(
@@ -89,8 +92,7 @@ class Predictor:
         self.device = resolve_device(device)
         self.precision = resolve_precision(precision, self.device)
         self.model = model.to(self.device).eval()
-        self._fast: nn.Module | None = None
-        self._fast_made_from: object = None
+        self._form = CurrentForm(self.model, card.inputs[0].channels, self.precision)
         self._views = parse_views(tta)
         self._card_windows = card_windows(card.inference)
         self._windows = self._card_windows if window is None else make_windows(window, overlap)
@@ -174,14 +176,14 @@ class Predictor:
         inputs = images.to(self.device)
         size = (images.shape[-2], images.shape[-1])
         plain = self.with_precision("fp32")
-        plain._fast, plain._fast_made_from = self.model, weights_state(self.model)
+        plain._form = PlainForm(self.model, self.card.inputs[0].channels, "fp32")
         return plain._logits(inputs, size, self._card_windows).to(images.device)
 
     def with_precision(self, precision: str) -> Predictor:
         """Return the same predictor, of the same network, in another precision."""
         other = copy.copy(self)
         other.precision = resolve_precision(precision, self.device)
-        other._fast, other._fast_made_from = None, None
+        other._form = CurrentForm(self.model, self.card.inputs[0].channels, other.precision)
         return other
 
     @torch.inference_mode()
@@ -300,7 +302,7 @@ class Predictor:
 
     def _forward(self, images: Tensor) -> SemanticLogits:
         """Run the fast form of the network; logits come back as float32."""
-        network = self._network()
+        network = self._form.get()
         if self.precision == "bf16":
             images = images.to(torch.bfloat16, memory_format=torch.channels_last)
         elif self.device.type == "cpu" and network is not self.model:
@@ -309,18 +311,11 @@ class Predictor:
             output: SemanticLogits = network(images)
         return output._replace(logits=output.logits.float())
 
-    def _network(self) -> nn.Module:
-        """Return the fast form of the network as it is now."""
-        state = weights_state(self.model)
-        if self._fast is None or self._fast_made_from != state:
-            self._fast = fast_form(self.model, self.card.inputs[0].channels, self.precision)
-            self._fast_made_from = state
-        return self._fast
-
     def _autocast(self) -> AbstractContextManager[object]:
+        """Return the predictor's own precision: that of an autocast around it, as in training, plays no part."""
         if self.precision == "bf16":
             return torch.autocast(self.device.type, dtype=torch.bfloat16)
-        return nullcontext()
+        return torch.autocast(self.device.type, enabled=False)
 
 
 def resolve_device(device: str | torch.device) -> torch.device:

@@ -12,10 +12,10 @@ from segatlas.config.schema import Config, InputConfig
 from segatlas.criteria import Criterion
 from segatlas.data import Store, create_dataset
 from segatlas.data.dataset import SegmentationData
-from segatlas.data.doctor import quick_check
 from segatlas.data.statistics import automatic_weights, count_classes
 from segatlas.data.transforms import Pipeline
 from segatlas.errors import ConfigError, DataError, Problem
+from segatlas.training.consulting import consult_doctor
 from segatlas.training.logbook import LOGGER
 from segatlas.weights import Card, create_model, start_from
 from segatlas.weights.card import InferenceMode, Preprocessing, default_preprocessing
@@ -52,7 +52,7 @@ def build_parts(config: Config, *, dry: bool = False) -> Parts:
             raise DataError(f"split {dataset.split!r} of {config.data.name} at {config.data.root} holds no picture")
         if dataset.files(0)[1] is None:
             raise DataError(f"split {dataset.split!r} of {config.data.name} at {config.data.root} has no masks")
-        _consult_doctor(dataset, config.data.root)
+    consult_doctor(config, (train, val))
     model = config.model
     num_classes = model.num_classes or len(train.classes)
     if num_classes != len(train.classes):
@@ -136,21 +136,6 @@ def _require_aux_head(config: Config, net: nn.Module) -> None:
     ]
     if problems:
         raise ConfigError("recipe", problems)
-
-
-def _consult_doctor(dataset: SegmentationData, root: str | None) -> None:
-    """Look at a few files now: a fault found here costs a second, found by the loss it costs an evening."""
-    findings = quick_check(dataset)
-    errors = [finding for finding in findings if finding.severity == "error"]
-    for finding in findings:
-        if finding not in errors:
-            LOGGER.warning("data: %s - %s", finding.fault, finding.repair)
-    if errors:
-        first = errors[0]
-        raise DataError(
-            f"{first.fault}\n  {first.repair}\nEverything that is wrong: segatlas data check {root}",
-            first.files[0] if first.files else None,
-        )
 
 
 def preprocessing_of(given: InputConfig, channels: int) -> Preprocessing:

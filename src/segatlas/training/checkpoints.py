@@ -131,12 +131,7 @@ class RunCheckpoints(Checkpoint):
             return
         card = replace(module.card, metric={self.config.metric: self.best, "split": "val", "step": trainer.global_step})
         save_model(self.folder.best, card, self.folder.model)
-        try:
-            with whole_file(self.folder.last, error=None) as temporary:
-                temporary.unlink()
-                _link_or_copy(self.folder.best, temporary)
-        except OSError as error:
-            raise _cannot_write(self.folder.last, error) from error
+        put(self.folder.best, self.folder.last)
 
     # ---- interrupts
     def catch_interrupts(self) -> Any:
@@ -168,6 +163,16 @@ class RunCheckpoints(Checkpoint):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up the state of a checkpoint."""
         self.best, self.best_scores, self.waited = state["best"], state["best_scores"], state["waited"]
+
+
+def put(checkpoint: Path, target: Path) -> None:
+    """Make `target` the same checkpoint, whole or not at all. Raises TrainingError when it cannot be written."""
+    try:
+        with whole_file(target, error=None) as temporary:
+            temporary.unlink()
+            _link_or_copy(checkpoint, temporary)
+    except OSError as error:
+        raise _cannot_write(target, error) from error
 
 
 def _link_or_copy(source: Path, target: Path) -> None:

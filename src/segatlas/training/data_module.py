@@ -20,18 +20,22 @@ from segatlas.training.plan import Plan
 from segatlas.training.sampler import BatchAddresses
 
 
-class Pictures(Dataset[Sample]):
-    """One process's share of a split, as read from disk: every `world`-th picture from `rank` on."""
+class Pictures(Dataset[Sample | None]):
+    """One process's part of a split, as read from disk: every `world`-th image from `rank` on.
+
+    All parts have one length, for the processes must validate together; where the images run out, an item is None.
+    """
 
     def __init__(self, dataset: SegmentationData, rank: int, world: int):
         self.dataset = dataset
         self.indices = range(rank, len(dataset), world)
+        self.length = -(-len(dataset) // world)
 
     def __len__(self) -> int:
-        return len(self.indices)
+        return self.length
 
-    def __getitem__(self, position: int) -> Sample:
-        return self.dataset.load(self.indices[position])
+    def __getitem__(self, position: int) -> Sample | None:
+        return self.dataset.load(self.indices[position]) if position < len(self.indices) else None
 
 
 class Reporting(Dataset[Prepared | SegAtlasError]):
@@ -63,7 +67,7 @@ def collate_or_report(samples: list[Prepared | SegAtlasError]) -> Batch | SegAtl
     return collate(good)
 
 
-def _only(samples: list[Sample]) -> Sample:
+def _only(samples: list[Sample | None]) -> Sample | None:
     return samples[0]
 
 
@@ -144,6 +148,6 @@ class SegmentationDataModule(pl.LightningDataModule):
         """Move training batches; validation pictures are moved by the Predictor. Raises a fault met by the loader."""
         if isinstance(batch, SegAtlasError):
             raise batch
-        if isinstance(batch, Sample):
+        if batch is None or isinstance(batch, Sample):
             return batch
         return super().transfer_batch_to_device(batch, device, dataloader_idx)

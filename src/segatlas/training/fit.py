@@ -19,17 +19,20 @@ from segatlas.errors import SegAtlasError, TrainingError, UsageError
 from segatlas.files import whole_file
 from segatlas.recipe import Config
 from segatlas.training.building import Parts, build_parts
-from segatlas.training.checkpoints import RunCheckpoints, WholeCheckpoints
+from segatlas.training.checkpoints import RunCheckpoints, WholeCheckpoints, put
 from segatlas.training.data_module import SegmentationDataModule
 from segatlas.training.ema import Ema
 from segatlas.training.environment import describe_environment
+from segatlas.training.faults import SMALLER, is_out_of_memory
 from segatlas.training.finish import finish_run
 from segatlas.training.logbook import LOGGER, Logbook, close_log, hold_log, open_log
+from segatlas.training.machine import Machine, check_images, choose_machine
 from segatlas.training.module import SegmentationModule
 from segatlas.training.plan import Plan
 from segatlas.training.progress import ProgressReporter
 from segatlas.training.resume import Start, other_data, resumed, stand_at
 from segatlas.training.run import Run, RunFolder, find_run, make_run_folder
+from segatlas.training.run_lock import RunLock
 from segatlas.training.samples import SampleSheets
 
 for _name in ("lightning.pytorch", "lightning.fabric"):
@@ -59,19 +62,26 @@ def train(
 
     Raises:
         ConfigError, DataError, WeightsError: before anything was written.
+        UsageError: another training is at work in the run folder.
         TrainingError: the loss became NaN, the disk is full, a loader process died; checkpoints are kept.
     """
     if not isinstance(config, Config):
         config = Config.load(config)
     _set_threads(config)
-    launched, held = _join_processes(config), hold_log()
+    held, lock = hold_log(), RunLock()
+    launched = False
     try:
+        machine = choose_machine(config)
+        launched = _join_processes(machine)
         parts = build_parts(config)
-        folder = find_run(resume) if resume else _agree_on_folder(config)
-        plan = Plan.of(config.train, len(parts.train), _world(config))
+        for notice in (*machine.notices, *check_images(config, machine, train=len(parts.train))):
+            LOGGER.warning("%s", notice)
+        folder = _agree_on_folder(config, resume, machine, lock)
+        plan = Plan.of(config.train, len(parts.train), machine.world)
         start = resumed(_checkpoint_of(resume, folder), config, parts, plan, folder) if resume else Start(plan=plan)
-        return _fit(config, parts, folder, start, held, quiet)
+        return _fit(config, machine, parts, folder, start, held, quiet)
     finally:
+        lock.release()
         close_log([held])
         if is_first_process():
             os.environ.pop(RUN_FOLDER_VARIABLE, None)
@@ -79,7 +89,9 @@ def train(
             dist.destroy_process_group()
 
 
-def _fit(config: Config, parts: Parts, folder: RunFolder, start: Start, held: MemoryHandler, quiet: bool) -> Run:
+def _fit(
+    config: Config, machine: Machine, parts: Parts, folder: RunFolder, start: Start, held: MemoryHandler, quiet: bool
+) -> Run:
     first = is_first_process()
     if first:
         folder.sweep()
@@ -90,13 +102,15 @@ def _fit(config: Config, parts: Parts, folder: RunFolder, start: Start, held: Me
     data = SegmentationDataModule(
         config, parts.train, parts.val, parts.pipeline, plan=plan, start=step * plan.accumulate
     )
-    trainer, checkpoints, reporter = _trainer(config, folder, logbook, parts, plan, quiet or not first)
+    trainer, checkpoints, reporter = _trainer(config, machine, folder, logbook, parts, plan, quiet or not first)
     give_back = checkpoints.catch_interrupts()
     try:
         if first:
             _write_head(config, parts, folder, start)
         if start.checkpoint is not None and logbook is not None:
             logbook.rewind(step)
+            if start.checkpoint.resolve() != folder.last.resolve():  # else a second resume would jump ahead again
+                put(start.checkpoint, folder.last)
         if start.finished:
             LOGGER.warning("nothing left to train: %s", start.finished)
         else:
@@ -120,22 +134,26 @@ def _fit(config: Config, parts: Parts, folder: RunFolder, start: Start, held: Me
 
 
 def _trainer(
-    config: Config, folder: RunFolder, logbook: Logbook | None, parts: Parts, plan: Plan, quiet: bool
+    config: Config,
+    machine: Machine,
+    folder: RunFolder,
+    logbook: Logbook | None,
+    parts: Parts,
+    plan: Plan,
+    quiet: bool,
 ) -> tuple[pl.Trainer, RunCheckpoints, ProgressReporter]:
     settings = config.train
-    world = _world(config)
+    world = machine.world
     checkpoints = RunCheckpoints(folder, settings)
     reporter = ProgressReporter(logbook, every=config.log.every, pictures_per_step=plan.samples_per_step, quiet=quiet)
     callbacks: list[Any] = [Ema(settings.ema)] if settings.ema else []
     callbacks += [reporter, checkpoints]
     if config.log.samples:
         callbacks.insert(0, SampleSheets(folder, parts.val, config.log.samples))
-    accelerator = {"auto": "auto", "cpu": "cpu", "cuda": "gpu", "mps": "mps"}[settings.device]
-    nodes = max(world // int(os.environ.get("LOCAL_WORLD_SIZE", world)), 1)
     trainer = pl.Trainer(
-        accelerator=accelerator,
-        devices=world // nodes,
-        num_nodes=nodes,
+        accelerator=machine.accelerator,
+        devices=world // machine.nodes,
+        num_nodes=machine.nodes,
         strategy="ddp" if world > 1 else "auto",
         precision=PRECISION[settings.precision],  # type: ignore[arg-type]
         max_epochs=-1,
@@ -167,30 +185,45 @@ def is_first_process() -> bool:
     return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0
 
 
-def _world(config: Config) -> int:
-    return int(os.environ.get("WORLD_SIZE", config.train.devices or 1))
-
-
-def _join_processes(config: Config) -> bool:
+def _join_processes(machine: Machine) -> bool:
     """Under torchrun, open the process group now: all processes must agree on one run folder before they train."""
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2 or "RANK" not in os.environ or dist.is_initialized():
+    if machine.world < 2 or "RANK" not in os.environ or dist.is_initialized():
         return False  # alone, or a process that Lightning started: it is told its run folder
-    on_cuda = config.train.device in ("auto", "cuda") and torch.cuda.is_available()
-    dist.init_process_group("cpu:gloo,cuda:nccl" if on_cuda else "gloo")
+    dist.init_process_group("cpu:gloo,cuda:nccl" if machine.device.type == "cuda" else "gloo")
     return True
 
 
-def _agree_on_folder(config: Config) -> RunFolder:
+def _agree_on_folder(config: Config, resume: str | Path | None, machine: Machine, lock: RunLock) -> RunFolder:
+    """Return the run folder that the first process has made or found, and whose lock it has taken.
+
+    Raises its error in all processes.
+    """
     given = os.environ.get(RUN_FOLDER_VARIABLE)
     if given:
         return RunFolder(root=Path(given))
-    folder: list[Any] = [make_run_folder(config) if is_first_process() else None]
+    found: list[Any] = [_take_folder(config, resume, lock) if is_first_process() else None]
     if dist.is_initialized():
-        dist.broadcast_object_list(folder)
-    elif _world(config) > 1:
-        os.environ[RUN_FOLDER_VARIABLE] = str(folder[0].root)
-    chosen: RunFolder = folder[0]
-    return chosen
+        dist.broadcast_object_list(found)
+    if isinstance(found[0], SegAtlasError):
+        raise found[0]
+    folder: RunFolder = found[0]
+    if machine.world > 1 and not dist.is_initialized():
+        os.environ[RUN_FOLDER_VARIABLE] = str(folder.root)
+    return folder
+
+
+def _take_folder(config: Config, resume: str | Path | None, lock: RunLock) -> RunFolder | SegAtlasError:
+    """Return the folder of a new run, or the one to resume, or why that cannot be."""
+    try:
+        if resume is None:
+            return make_run_folder(config, lock)
+        folder = find_run(resume)
+        lock.take(folder.root)
+    except SegAtlasError as error:
+        return error
+    except OSError as error:
+        return SegAtlasError(f"cannot write the run folder: {error}")
+    return folder
 
 
 # ---- start and end
@@ -248,8 +281,6 @@ def _explain(error: RuntimeError, folder: RunFolder) -> SegAtlasError:
             f"a loader process was killed by the system, usually for lack of memory; {kept}. "
             "data.workers=0 reads in the main process"
         )
-    if "out of memory" in text:
-        return TrainingError(
-            f"out of memory: {text.splitlines()[0]}; {kept}. A smaller train.batch or transforms.crop helps"
-        )
+    if is_out_of_memory(error):
+        return TrainingError(f"out of memory: {text.splitlines()[0]}; {kept}. {SMALLER}")
     raise error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import lightning.pytorch as pl
@@ -12,14 +11,16 @@ from torch import Tensor, nn
 from segatlas.config.schema import Config
 from segatlas.criteria import Criterion
 from segatlas.data.sample import Sample
-from segatlas.errors import TrainingError
 from segatlas.inference import Predictor
 from segatlas.metrics import SemanticMetrics
 from segatlas.structures import Batch
+from segatlas.training.faults import ADVICE, largest_gradient, require_finite
 from segatlas.training.optim import build_optimizer
 from segatlas.training.plan import Plan
 from segatlas.training.schedule import Plateau, lr_factor
 from segatlas.weights import Card
+
+KEPT = f"The last good checkpoint is kept; {ADVICE}"
 
 
 class SegmentationModule(pl.LightningModule):
@@ -71,15 +72,17 @@ class SegmentationModule(pl.LightningModule):
         output = self.net(images)
         with torch.autocast(images.device.type, enabled=False):
             total, self.last_terms = self.criterion(output, batch.labels)
-        if not math.isfinite(float(total.detach())):
-            raise TrainingError(
-                f"the loss became {float(total.detach())} at step {self.global_step} on: {', '.join(batch.keys)}. "
-                "The last good checkpoint is kept; try a lower train.lr, train.clip=1 or train.precision=fp32"
-            )
+        where = f"at step {self.global_step} on: {', '.join(batch.keys)}"
+        require_finite("loss", float(total.detach()), where, KEPT)
         return total
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Set the learning rate of this step: a function of the step alone, so a resume cannot shift it."""
+        """Set the learning rate of this step: a function of the step alone, so a resume cannot shift it.
+
+        Raises TrainingError where the gradient is not finite: the step would ruin the weights, and a checkpoint them.
+        """
+        if self.recipe.train.precision != "fp16":  # there, loss scaling leaves such a step out and scales lower
+            require_finite("gradient", largest_gradient(self.net), f"at step {self.global_step}", KEPT)
         factor = lr_factor(
             self.recipe.train.schedule,
             self.global_step,
@@ -114,8 +117,10 @@ class SegmentationModule(pl.LightningModule):
         self._predictor = None
         self._metrics = SemanticMetrics(self.card.classes, boundary=False, sizes=False)
 
-    def validation_step(self, sample: Sample, index: int) -> None:
-        """Predict one picture at its own size and count."""
+    def validation_step(self, sample: Sample | None, index: int) -> None:
+        """Predict one picture at its own size and count; None where this process has fewer than others."""
+        if sample is None:
+            return
         assert self._metrics is not None
         assert sample.label is not None
         self._metrics.update(self.predictor.predict(sample.image).semantic, sample.label)

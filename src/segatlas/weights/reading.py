@@ -1,33 +1,41 @@
 """Read a weights file of unknown origin safely: nothing that stands in it ever runs.
 
-Formats: safetensors, and both formats of `torch.save` (zip since torch 1.6, legacy before). Torch files are first read
-by torch's own strict reader (`weights_only=True`, memory-mapped where the format allows it); what that refuses because
-it holds foreign objects is read by `segatlas.weights.unpickling`, which leaves those objects out.
+Formats: safetensors, and both formats of `torch.save` (zip since torch 1.6, legacy before). Torch files are read by
+`segatlas.weights.unpickling`, which leaves foreign objects out, maps the numbers where the format allows it, and takes
+no more memory than a file's size justifies; torch's own strict reader gives no such bound (nine bytes can take 2.5 GB).
 """
 
 from __future__ import annotations
 
+import stat
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from segatlas.errors import WeightsError
-from segatlas.weights.unpickling import read_foreign
+from segatlas.weights.prefixes import without_wrappers
+from segatlas.weights.safetensors_header import check_header
+from segatlas.weights.unpickling import Unsupported, read_foreign
 
-_WRAPPERS = ("state_dict", "model_state_dict", "model")
+_WRAPPERS = (
+    *("state_dict", "model_state_dict", "model", "module", "net", "network", "params", "weights"),
+    *("ema_state_dict", "state_dict_ema", "model_ema", "ema_model", "params_ema", "ema"),
+)
 """Keys under which training programs put the state dict, in the order they are looked for."""
 
 _DEPTH = 3
 """Wrappers inside wrappers that are unwrapped at most."""
 
-_PREFIXES = ("module.", "model.")
-"""Left by DistributedDataParallel and by a Lightning module that holds its network as `model`."""
+_MOST_TIMES, _ALWAYS = 8, 1 << 24
+"""Tensors may share numbers of the file; all together they have at most so many times its bytes, or so many bytes."""
+
+_MOST_ITEMS = 1_000_000
+"""Items of plain data at most, shared parts counted wherever they stand: some readers walk over all of it."""
 
 _NOT_PLAIN = object()
 
@@ -39,30 +47,32 @@ class ReadWeights:
     tensors: name -> tensor on the CPU, wrappers and common prefixes removed, file order. Tensors of a torch zip file
         are mapped from the file: reading costs no memory until they are used.
     meta: the plain data found beside them (strings, numbers, lists, dictionaries); everything else is left out.
+    others: keys of further state dicts beside the one that was taken, such as averaged weights.
     """
 
     tensors: dict[str, Tensor]
     meta: dict[str, Any]
+    others: tuple[str, ...] = ()
 
 
 def read_state_dict(path: str | Path) -> ReadWeights:
     """Read the tensors of a weights file.
 
-    A state dict under `state_dict`, `model_state_dict` or `model` is unwrapped; a prefix `module.` or `model.` that all
-    names share is removed.
+    A state dict under one of the usual keys (`state_dict`, `model`, ...) is unwrapped; what training programs put
+    before all names (`module.`, `model.`, `net.`) or into them (`_orig_mod.`) is removed.
 
     Raises:
-        WeightsError: missing, empty, truncated or damaged file, not a weights file, or no tensors in it.
+        WeightsError: missing, empty, truncated or damaged file, not a weights file, no tensors in it, or tensors that
+            are sparse, quantised, or larger than the file justifies.
     """
     path = Path(path)
     if _kind(path) == "safetensors":
         tensors, meta = _read_safetensors(path)
+        others: list[str] = []
     else:
-        try:
-            tensors, meta = _split(path, read_torch(path))
-        except RecursionError:
-            raise WeightsError(f"{path}: damaged (its data holds itself)") from None
-    return ReadWeights(tensors=_strip_prefixes(tensors), meta=meta)
+        tensors, meta, others = _split(path, read_torch(path))
+    _require_sizes(path, tensors)
+    return ReadWeights(tensors=without_wrappers(tensors), meta=meta, others=tuple(others))
 
 
 def read_torch(path: Path) -> Any:
@@ -73,18 +83,14 @@ def read_torch(path: Path) -> Any:
     """
     if _kind(path) != "torch":
         raise WeightsError(f"{path}: a safetensors file; expected one written by torch.save")
-    is_zip = zipfile.is_zipfile(path)
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
-    except MemoryError:
-        raise
-    except Exception:  # foreign objects or a fault of any kind: the second reader reads the one and names the other
-        return read_foreign(path)
+    return read_foreign(path)
 
 
 def _kind(path: Path) -> str:
     """Tell the format from the first bytes: "safetensors" or "torch"."""
     try:
+        if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():
+            raise WeightsError(f"{path}: no regular file (a pipe, socket or device)")
         with path.open("rb") as file:
             head = file.read(512)
     except FileNotFoundError:
@@ -103,6 +109,8 @@ def _kind(path: Path) -> str:
         return "torch"
     if head.startswith(b"version https://git-lfs"):
         raise WeightsError(f"{path}: a Git LFS pointer, not the weights; fetch the file with: git lfs pull")
+    if head[257:262] == b"ustar":
+        raise WeightsError(f"{path}: a tar archive, not weights; files of torch before 0.2 are to be saved anew by it")
     kind = "a text file" if _is_text(head) else "neither a safetensors nor a torch file"
     raise WeightsError(f"{path}: {kind}, not weights (first bytes {head[:12]!r})")
 
@@ -117,54 +125,100 @@ def _is_text(head: bytes) -> bool:
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
+        check_header(path)
         with safe_open(path, framework="pt", device="cpu") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, RuntimeError, AttributeError, KeyError, TypeError) as error:
         raise WeightsError(f"{path}: truncated or damaged safetensors file ({error})") from error
 
 
-def _split(path: Path, content: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Separate the state dict from what lies around it."""
+def _split(path: Path, content: Any) -> tuple[dict[str, Tensor], dict[str, Any], list[str]]:
+    """Separate the state dict from what lies around it; also return the keys of further ones."""
     meta: dict[str, Any] = {}
+    others: list[str] = []
     for _ in range(_DEPTH):
         if not isinstance(content, Mapping):
             break
-        wrapper = next((key for key in _WRAPPERS if _holds_tensors(content.get(key), _DEPTH)), None)
-        meta.update(_plain({key: value for key, value in content.items() if key != wrapper}, {}))
+        wrappers = [key for key in _WRAPPERS if _holds_tensors(content.get(key), _DEPTH)]
+        wrapper, others = (wrappers[0] if wrappers else None), others + wrappers[1:]
+        meta.update(_plain({key: value for key, value in content.items() if key != wrapper}))
         if wrapper is None:
-            tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+            tensors = _named_tensors(path, content)
             if tensors:
-                return tensors, meta
+                return tensors, meta, others
             break
         content = content[wrapper]
-    raise WeightsError(f"{path}: holds no state dict (a dictionary of tensors); save one with net.state_dict()")
+    raise WeightsError(
+        f"{path}: holds no state dict ({_seen(content)}); save one with torch.save(net.state_dict(), FILE)"
+    )
+
+
+def _named_tensors(path: Path, state: Mapping[Any, Any]) -> dict[str, Tensor]:
+    """Return the tensors of a state dict. WeightsError where one is of a kind that no network here has."""
+    for name, value in state.items():
+        if isinstance(value, Unsupported):
+            raise WeightsError(f"{path}: the tensor {name} is {value.kind}; only dense tensors are read")
+    return {name: value for name, value in state.items() if isinstance(value, Tensor) and isinstance(name, str)}
+
+
+def _seen(content: Any) -> str:
+    """Say what a file holds in place of a state dict."""
+    if not isinstance(content, Mapping):
+        return f"a {type(content).__name__} where a dictionary of tensors is expected"
+    if not content:
+        return "an empty dictionary"
+    if any(isinstance(value, Tensor) for value in content.values()):
+        return "its tensors have numbers as names"
+    inner = [str(key) for key, value in content.items() if _holds_tensors(value, 1)]
+    if inner:
+        return f"tensors are below {', '.join(map(repr, inner[:5]))}; save one of these alone"
+    return "no tensors in it; pickled modules and other objects are not read"
+
+
+def _require_sizes(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Refuse tensors that share numbers so often that copies of them would need many times the file's size."""
+    wanted, most = sum(t.numel() * t.itemsize for t in tensors.values()), _MOST_TIMES * path.stat().st_size
+    if wanted > max(most, _ALWAYS):
+        raise WeightsError(f"{path}: refused, its tensors have {wanted:,} bytes, many times as many as the file")
 
 
 def _holds_tensors(value: Any, depth: int) -> bool:
     if not isinstance(value, Mapping) or depth == 0:
         return False
     inner = (value.get(key) for key in _WRAPPERS)
-    return any(isinstance(item, Tensor) for item in value.values()) or any(_holds_tensors(i, depth - 1) for i in inner)
+    found = any(isinstance(item, Tensor | Unsupported) for item in value.values())
+    return found or any(_holds_tensors(i, depth - 1) for i in inner)
 
 
-def _plain(value: Any, done: dict[int, Any]) -> Any:
-    """Copy strings, numbers and containers of them; leave out the rest. `done` keeps shared parts shared."""
-    if value is None or isinstance(value, str | int | float):
-        return value
-    if id(value) not in done:
+def _plain(value: Mapping[Any, Any]) -> dict[str, Any]:
+    """Copy strings, numbers and containers of them; leave out the rest, and what has too many items."""
+    copier = _Copier()
+    copied = {key: copier.copy(item) for key, item in value.items() if isinstance(key, str)}
+    return {key: item for key, (item, size) in copied.items() if item is not _NOT_PLAIN and size <= _MOST_ITEMS}
+
+
+class _Copier:
+    """Copies plain data with its size; what was shared stays shared."""
+
+    def __init__(self) -> None:
+        self._done: dict[int, tuple[Any, int]] = {}
+
+    def copy(self, value: Any) -> tuple[Any, int]:
+        """Return the copy and the number of items in it, shared parts counted wherever they stand."""
+        if value is None or isinstance(value, int | float):
+            return value, 1
+        if isinstance(value, str):
+            return value, 1 + len(value) // 64
+        if id(value) not in self._done:
+            self._done[id(value)] = self._container(value)
+        return self._done[id(value)]
+
+    def _container(self, value: Any) -> tuple[Any, int]:
         if isinstance(value, Mapping):
-            pairs = ((key, _plain(item, done)) for key, item in value.items() if isinstance(key, str | int | float))
-            done[id(value)] = {key: item for key, item in pairs if item is not _NOT_PLAIN}
-        elif isinstance(value, list | tuple):
-            items = [_plain(item, done) for item in value]
-            done[id(value)] = [item for item in items if item is not _NOT_PLAIN]
-        else:
-            done[id(value)] = _NOT_PLAIN
-    return done[id(value)]
-
-
-def _strip_prefixes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    prefix = next((p for p in _PREFIXES if all(name.startswith(p) for name in tensors)), None)
-    if prefix is None:
-        return tensors
-    return _strip_prefixes({name.removeprefix(prefix): tensor for name, tensor in tensors.items()})
+            pairs = {key: self.copy(item) for key, item in value.items() if isinstance(key, str | int | float)}
+            kept = {key: item for key, (item, _) in pairs.items() if item is not _NOT_PLAIN}
+            return kept, 1 + sum(size for _, size in pairs.values())
+        if isinstance(value, list | tuple):
+            items = [self.copy(item) for item in value]
+            return [item for item, _ in items if item is not _NOT_PLAIN], 1 + sum(size for _, size in items)
+        return _NOT_PLAIN, 1

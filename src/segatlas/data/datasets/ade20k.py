@@ -29,7 +29,8 @@ from pathlib import Path
 import numpy as np
 
 from segatlas.config.schema import DataConfig
-from segatlas.data.datasets.paired import Pair, PairedFiles, empty_split, list_pictures, refuse_other_facts
+from segatlas.data.datasets.paired import Pair, PairedFiles, empty_split, refuse_other_facts
+from segatlas.data.formats.listing import list_pictures
 from segatlas.data.formats.masks import IGNORE, LabelRule, decode_raw
 from segatlas.errors import DataError
 

@@ -26,7 +26,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from segatlas.config.schema import DataConfig
-from segatlas.data.datasets.paired import SPLITS, Pair, PairedFiles, empty_split, list_pictures, refuse_other_facts
+from segatlas.data.datasets.paired import SPLITS, Pair, PairedFiles, empty_split, refuse_other_facts
+from segatlas.data.formats.listing import list_pictures
 from segatlas.data.formats.masks import IGNORE, LabelRule
 from segatlas.errors import DataError
 
@@ -182,9 +183,14 @@ def _label_folder(root: Path, split: str) -> Path | None:
 
 def _original_folders(root: Path) -> tuple[Path, Path] | None:
     for images, labels in _ORIGINAL_FOLDERS:
-        if (root / images).is_dir() and (root / labels).is_dir():
+        if (root / images).is_dir() and (root / labels).is_dir() and _has_original_masks(root / labels):
             return root / images, root / labels
     return None
+
+
+def _has_original_masks(labels: Path) -> bool:
+    """Whether a mask there has the authors' ending: many tools write folders that are called images and labels."""
+    return any(Path(key).name.endswith("_L") for key in list_pictures(labels))
 
 
 def _read_list(path: Path) -> set[str] | None:

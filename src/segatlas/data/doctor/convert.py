@@ -8,11 +8,11 @@ from pathlib import Path
 from segatlas.config.schema import DataConfig
 from segatlas.data import create_dataset
 from segatlas.data.datasets.cityscapes import to_label_ids
-from segatlas.data.datasets.paired import list_pictures
 from segatlas.data.doctor.examine import available_splits
 from segatlas.data.doctor.repair import check_new_folder
 from segatlas.data.doctor.survey import Progress
 from segatlas.data.formats.classes import JSON_FILE, write_classes
+from segatlas.data.formats.listing import list_pictures
 from segatlas.data.formats.masks import read_mask, write_mask
 from segatlas.errors import DataError
 from segatlas.files import whole_folder

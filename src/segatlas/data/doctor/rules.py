@@ -11,6 +11,7 @@ from segatlas.data.datasets.paired import Pair
 from segatlas.data.doctor.facts import MaskFacts, PictureFacts, is_too_large, unpack
 from segatlas.data.doctor.findings import Finding, Severity
 from segatlas.data.doctor.reading import Reading
+from segatlas.data.doctor.splits import check_labels, check_range, check_splits
 from segatlas.data.doctor.survey import Survey
 from segatlas.data.formats.masks import IGNORE, MAX_CLASSES
 
@@ -23,6 +24,8 @@ SPLIT_ORDER = ("train", "val", "test")
 
 def fix_command(survey: Survey) -> str:
     """Return what to type for a repaired copy."""
+    if survey.obstacle:
+        return f"by hand, for --fix can write no copy ({survey.obstacle})"
     return f"segatlas data check {shlex.quote(str(survey.inventory.root))} --fix NEW_FOLDER"
 
 
@@ -38,7 +41,7 @@ def check_pairs(survey: Survey, reading: Reading) -> Iterator[Finding]:
     for split, part in survey.inventory.parts.items():
         folders = survey.inventory.folders.get(split)
         images, masks = (folders[0], folders[1]) if folders else (survey.inventory.root, survey.inventory.root)
-        if not (part.matched or part.pictures_without_mask):
+        if not survey.inventory.has_part(split) and any(map(survey.inventory.has_part, survey.inventory.parts)):
             yield Finding(
                 kind="empty_split",
                 severity="error",
@@ -58,9 +61,9 @@ def check_pairs(survey: Survey, reading: Reading) -> Iterator[Finding]:
         if part.masks_without_picture:
             yield Finding(
                 kind="missing_picture",
-                severity="error",
+                severity="warning",
                 files=part.masks_without_picture,
-                fault=f"no file of the same stem in {images}",
+                fault=f"no file of the same stem in {images}; training leaves them out",
                 repair=f"add the pictures (equal stems), or leave the masks out: {fix}",
             )
         if part.duplicates:
@@ -337,14 +340,17 @@ def check_classes(survey: Survey, reading: Reading) -> Iterator[Finding]:
 
 
 RULES: tuple[Rule, ...] = (
+    check_splits,
     check_pairs,
     check_readable,
     check_sizes,
     check_colors,
     check_damage,
     check_codes,
+    check_labels,
     check_leakage,
     check_pictures,
+    check_range,
     check_classes,
 )
 """In the order in which findings are printed, errors before warnings."""

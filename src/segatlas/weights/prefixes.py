@@ -1,0 +1,98 @@
+"""What stands before the names of a network's tensors, and what stands beside the network.
+
+Programs that train hold the network inside something else: a Lightning module calls it `model`, torch.compile and
+parallel training put parts of their own into every name, averaging keeps a second copy, and losses or the statistics
+of images lie beside it. One rule for all of them: names that begin alike are looked at without that beginning, and
+what is beside them must be known to be no part of a network.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+_INSERTED = frozenset({"_orig_mod", "_forward_module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
+"""Parts that torch.compile, Fabric and FSDP put anywhere into names; no network has a layer of such a name."""
+
+_OUTER = ("module", "model", "net", "network")
+"""What a program calls the network that it holds; removed where all names begin so."""
+
+_BESIDE = frozenset(
+    {
+        *("mean", "std", "pixel_mean", "pixel_std", "data_preprocessor", "normalize"),
+        *("loss", "losses", "loss_fn", "loss_func", "loss_function", "criterion", "criteria"),
+        *("metric", "metrics", "n_averaged", "initted", "step", "steps"),
+    }
+)
+"""What is known to be no part of a network: statistics of images, losses, metrics, counters of averaging."""
+
+_BESIDE_ENDINGS = ("_loss", "_metric", "_metrics")
+
+_LEAST = 0.3
+"""Fraction of all names that must begin alike for a beginning to be looked at: two copies of a network are found."""
+
+_DEPTH = 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """The tensors of a file whose names begin with `prefix`, under names without it, and all others."""
+
+    prefix: str
+    inside: dict[str, Tensor]
+    beside: dict[str, Tensor]
+
+    def strangers(self) -> list[str]:
+        """Return the names beside it that are not known to be no part of a network."""
+        return [name for name in self.beside if not _is_known_beside(name, self.prefix)]
+
+
+def without_wrappers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors without the parts of names that training programs add.
+
+    Parts of torch.compile and of parallel training go wherever they stand; `module`, `model`, `net` and `network` go
+    where all names begin with them. Nothing is removed where two names would become one.
+    """
+    plain = {".".join(p for p in name.split(".") if p not in _INSERTED): tensor for name, tensor in tensors.items()}
+    if len(plain) < len(tensors) or "" in plain:
+        plain = dict(tensors)
+    while plain:
+        first = next(iter(plain)).partition(".")[0]
+        if first not in _OUTER or not all(name.startswith(f"{first}.") for name in plain):
+            break
+        plain = {name.removeprefix(f"{first}."): tensor for name, tensor in plain.items()}
+    return plain
+
+
+def parts(tensors: Mapping[str, Tensor]) -> Iterable[Part]:
+    """Yield what may be a network: all tensors, then those below each common beginning, shorter ones first."""
+    level = [""]
+    for _ in range(_DEPTH):
+        following: list[str] = []
+        for prefix in level:
+            inside = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+            beside = {name: t for name, t in tensors.items() if not name.startswith(prefix)}
+            if not prefix:
+                beside = {name: t for name, t in tensors.items() if _is_known_beside(name, "")}
+                inside = {name: t for name, t in tensors.items() if name not in beside}
+            yield Part(prefix=prefix, inside=inside, beside=beside)
+            counts = Counter(name.partition(".")[0] for name in inside if "." in name)
+            following += [f"{prefix}{n}." for n, count in counts.items() if count >= _LEAST * len(tensors)]
+        level = following
+
+
+def averaged(prefixes: Iterable[str]) -> list[str]:
+    """Return those prefixes whose words say that the weights below them are averaged over training."""
+    words = ("ema", "averaged", "swa")
+    return [p for p in prefixes if any(word in part.lower().split("_") for part in p.split(".") for word in words)]
+
+
+def _is_known_beside(name: str, prefix: str) -> bool:
+    """Tell whether a name, taken below what it has in common with `prefix`, is known to be no part of a network."""
+    own, outer = name.split("."), prefix.split(".")
+    while len(own) > 1 and outer and own[0] == outer[0]:
+        own, outer = own[1:], outer[1:]
+    return own[0] in _BESIDE or own[0].endswith(_BESIDE_ENDINGS)
