@@ -25,6 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ COMMON = (
     "train.lr=1e-2",
     "train.epochs=3",
 )
-PATIENCE = 120.0
+PATIENCE = 600.0
 """Seconds after which a run counts as hanging."""
 
 
@@ -247,42 +248,37 @@ class Baseline:
 
 
 class Campaign:
-    """Runs of one campaign, in a folder of their own."""
+    """The runs of one setting, in a folder that all campaigns share."""
 
-    def __init__(self, work: Path, rng: random.Random, *, fresh: bool):
-        self.work, self.rng, self.fresh = work, rng, fresh
-        self.data = work / "data"
-        make_shapes(self.data, train=13, val=3, test=1, size=(32, 48), seed=1)
+    def __init__(self, work: Path, setting: Setting, rng: random.Random, *, fresh: bool):
+        self.work, self.setting, self.rng, self.fresh = work, setting, rng, fresh
 
-    def start(self, words: Sequence[str], run: Path, setting: Setting) -> Training:
+    def start(self, run: Path, *words: str) -> Training:
         """Start `segatlas train`."""
-        return Training(["train", *words], run.with_suffix(".out"), fresh=self.fresh or setting.processes > 1)
+        return Training(["train", *words], run.with_suffix(".out"), fresh=self.fresh or self.setting.processes > 1)
 
-    def begin(self, setting: Setting, run: Path) -> Training:
+    def begin(self, run: Path) -> Training:
         """Start a run anew."""
-        recipe = self.work / "recipe.yaml"
-        recipe.write_text("seed: 5\n")
-        places = [f"run.dir={run}", f"run.root={self.work / 'runs'}", f"data.root={self.data}"]
+        places = [f"run.dir={run}", f"run.root={self.work / 'runs'}", f"data.root={self.work / 'data'}"]
         places.append(f"data.store={self.work / 'store'}")
-        return self.start(["--config", str(recipe), *places, *setting.words()], run, setting)
+        return self.start(run, "--config", str(self.work / "recipe.yaml"), *places, *self.setting.words())
 
-    def baseline(self, setting: Setting, run: Path) -> Baseline:
+    def baseline(self, run: Path) -> Baseline:
         """Train without a disturbance."""
         last = run / "checkpoints" / "last.ckpt"
-        training = self.begin(setting, run)
+        training = self.begin(run)
         first = training.wait(last.exists)
         trained = first + training.wait((run / "eval.json").exists)
         training.wait()
         if training.status != 0:
-            raise RuntimeError(
-                f"{setting.describe()}: exit status {training.status}\n{run.with_suffix('.out').read_text()}"
-            )
-        return Baseline(setting=setting, run=run, first=first, trained=trained)
+            output = run.with_suffix(".out").read_text()
+            raise RuntimeError(f"{self.setting.describe()}: exit status {training.status}\n{output}")
+        return Baseline(setting=self.setting, run=run, first=first, trained=trained)
 
     def disturbed(self, base: Baseline, run: Path, kills: int) -> None:
         """Kill and resume; note in `base` what differs."""
         last = run / "checkpoints" / "last.ckpt"
-        training = self.begin(base.setting, run)
+        training = self.begin(run)
         steps = []
         for _ in range(kills):
             seen = last.stat().st_mtime_ns if last.exists() else 0
@@ -291,7 +287,7 @@ class Campaign:
             ended = not training.running()
             training.kill()
             steps.append("end" if ended else str(torch.load(last, weights_only=True)["global_step"]))
-            training = self.start(["--resume", str(run)], run, base.setting)
+            training = self.start(run, "--resume", str(run))
         training.wait()
         base.runs += 1
         base.killed_at.append(" and ".join(steps))
@@ -320,31 +316,45 @@ def table(bases: Sequence[Baseline]) -> str:
     return "\n".join([*lines, f"| all | | {runs - faults} of {runs} |"])
 
 
+def run_setting(work: Path, seed: int, index: int, runs: int, fresh: bool) -> Baseline:
+    """Draw setting `index`, train it whole, then `runs` times with kills."""
+    rng = random.Random(f"{seed}/{index}")
+    campaign = Campaign(work, Setting.draw(rng, index), rng, fresh=fresh)
+    base = campaign.baseline(work / f"whole-{index}")
+    for number in range(runs):
+        run = work / f"run-{index}-{number}"
+        try:
+            campaign.disturbed(base, run, kills=2 if rng.random() < 0.3 else 1)
+        except TimeoutError as error:
+            base.runs += 1
+            base.faults.append(f"{run.name}: {error}")
+        fault = next((fault for fault in base.faults if fault.startswith(f"{run.name}:")), f"{run.name}: equal")
+        print(f"{fault}  [{base.setting.describe()}; {base.killed_at[-1:]}]", file=sys.stderr, flush=True)
+    return base
+
+
 def main() -> int:
     """Run a campaign. Exit status 1 where a run differs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=50)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--settings", type=int, default=12, help="settings drawn; runs of one share the whole run")
+    parser.add_argument("--jobs", type=int, default=1, help="settings that are tried at the same time")
     parser.add_argument("--fresh", action="store_true", help="a new interpreter for every start")
     parser.add_argument("--keep", type=Path, help="folder to work in; it is not removed")
     options = parser.parse_args()
-    rng = random.Random(options.seed)
-    work = options.keep or Path(tempfile.mkdtemp(prefix="resume_campaign_"))
+    work = (options.keep or Path(tempfile.mkdtemp(prefix="resume_campaign_"))).resolve()
     work.mkdir(parents=True, exist_ok=True)
+    make_shapes(work / "data", train=13, val=3, test=1, size=(32, 48), seed=1)
+    (work / "recipe.yaml").write_text("seed: 5\n")
     torch.set_num_threads(1)
-    campaign = Campaign(work.resolve(), rng, fresh=options.fresh)
     count = min(options.settings, options.runs)
-    bases: list[Baseline] = []
-    for index in range(options.runs):
-        if index < count:
-            bases.append(campaign.baseline(Setting.draw(rng, index), campaign.work / f"whole-{index}"))
-        base = bases[index % count]
-        campaign.disturbed(base, campaign.work / f"run-{index}", kills=2 if rng.random() < 0.3 else 1)
-        fault = base.faults[-1] if base.faults and base.faults[-1].startswith(f"run-{index}:") else "equal"
-        print(
-            f"{index + 1}/{options.runs}  {fault}  [{base.setting.describe()}; {base.killed_at[-1]}]", file=sys.stderr
-        )
+    with ProcessPoolExecutor(options.jobs) as pool:
+        waiting = [
+            pool.submit(run_setting, work, options.seed, index, len(range(index, options.runs, count)), options.fresh)
+            for index in range(count)
+        ]
+        bases = [future.result() for future in waiting]
     print(table(bases))
     failed = any(base.faults for base in bases)
     if not options.keep and not failed:

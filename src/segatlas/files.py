@@ -139,10 +139,13 @@ def point_link(link: str | Path, target: str | Path) -> None:
 
 
 def require_writable(folder: str | Path, *, error: type[SegAtlasError] = DataError) -> None:
-    """Make a folder and try it with an empty file. Raises an `error` naming it where nothing can be written there."""
-    trial = _beside(Path(folder) / "trial", "tmp")
+    """Try a folder, or the nearest one above it that exists, with an empty file; nothing is left behind.
+
+    Raises an `error` naming the folder where nothing can be written there.
+    """
+    there = next(path for path in (Path(folder), *Path(os.path.abspath(folder)).parents) if os.path.lexists(path))
+    trial = _beside(there / "trial", "tmp")
     try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
         trial.touch()
         trial.unlink()
     except OSError as fault:

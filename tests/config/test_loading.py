@@ -240,7 +240,7 @@ def test_a_missing_file_is_named_with_the_nearest_recipe(tmp_path: Path) -> None
         (b"---\n", "the file is empty"),
         (b"- a\n- b\n", "expected `key: value` lines"),
         (b"just words\n", "expected `key: value` lines"),
-        (b"seed: \xff\xfe\n", "not a text file in UTF-8"),
+        (b"seed: \xff\xfe\n", "is not text in UTF-8 (byte 0xff at offset 6)"),
     ],
 )
 def test_a_file_that_is_no_recipe_is_refused(tmp_path: Path, content: bytes, message: str) -> None:

@@ -175,3 +175,33 @@ def test_files_of_equal_bytes_are_found_among_files_of_equal_length(tmp_path: Pa
     found = equal_files([tmp_path / f"{name}.png" for name in "abcd"], 2)
     assert set(found) == {tmp_path / "a.png", tmp_path / "c.png"}
     assert len(set(found.values())) == 1
+
+
+def test_a_batch_norm_that_would_get_one_value_is_told_before_a_run_folder_exists(tmp_path: Path) -> None:
+    root = broken.write_sound(tmp_path / "data", counts={"train": 1, "val": 1})
+    words = (NAMED, "model={name: unet, encoder: resnet18_w8}")  # its stride of 32 leaves one pixel of a crop of 32
+    for mode in ((), ("--dry-run",)):
+        result = train(root, *words, *mode)
+        assert result.exit_code == 2, result.output
+        assert "of which the batch norm encoder.layer4.0." in result.stderr
+        assert "gets one value a channel at a size of 32 x 32" in result.stderr
+        assert not (tmp_path / "run").exists()
+    assert train(root, *words, "transforms={crop: [64, 64]}", "--dry-run").exit_code == 0
+
+
+def test_the_look_for_single_values_leaves_network_and_random_numbers_as_they_were(tmp_path: Path) -> None:
+    import torch
+    from torch import nn
+
+    from segatlas.training.consulting import _norm_of_one_value
+
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Dropout(0.5)).eval()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    assert _norm_of_one_value(net, torch.rand(1, 3, 8, 8, generator=torch.Generator()), frozen=False) == ""
+    assert _norm_of_one_value(net, torch.rand(1, 3, 1, 1, generator=torch.Generator()), frozen=False) == "1"
+    assert torch.equal(torch.rand(3), expected)
+    assert not net.training
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())

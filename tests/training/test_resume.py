@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 import resume_campaign
 from segatlas.cli.main import app
 from segatlas.data.shapes import make_shapes
+from segatlas.errors import UsageError
 from segatlas.recipe import Config
 from segatlas.training import Interrupted, train
 from segatlas.training.checkpoints import RunCheckpoints
@@ -88,6 +89,27 @@ def test_a_run_that_stopped_ends_like_one_that_did_not(recipe, monkeypatch, name
     assert step_of(cut) == checkpoint
     train(Config.load(cut / "config.yaml"), resume=cut, quiet=True)
     assert resume_campaign.differences(whole, cut) == []
+
+
+def test_the_comparison_sees_one_changed_number_of_each_kind(half_made, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(half_made, run)
+    assert resume_campaign.differences(half_made, run) == []
+    last = run / "checkpoints" / "last.ckpt"
+    content = torch.load(last, weights_only=True)
+    content["state_dict"]["net.classifier.bias"][0] += 1e-6
+    content["callbacks"]["ProgressReporter"]["count"] += 1
+    torch.save(content, last)
+    for name, before, after in (("metrics.csv", "\n1,0,0.01,", "\n1,0,0.02,"), ("log.txt", "loss 1", "loss 9")):
+        text = (run / name).read_text()
+        assert before in text.replace("\r", "")
+        (run / name).write_text(text.replace("\r", "").replace(before, after, 1))
+    assert set(resume_campaign.differences(half_made, run)) == {
+        "last.ckpt.state_dict.net.classifier.bias",
+        "last.ckpt.callbacks.ProgressReporter.count",
+        "metrics.csv",
+        "terminal lines",
+    }
 
 
 def test_a_frozen_encoder_stays_frozen_after_a_resume_in_the_middle_of_an_epoch(recipe, monkeypatch):
@@ -260,6 +282,19 @@ def test_a_run_resumed_from_an_older_checkpoint_stands_there_also_for_the_next_r
     again = torch.load(whole / "checkpoints" / "last.ckpt", weights_only=True)
     assert all(torch.equal(again["state_dict"][name], tensor) for name, tensor in kept["state_dict"].items())
     assert list(rates(whole)) == list(range(1, 11))
+
+
+def test_a_run_that_replaces_another_shares_neither_rows_nor_checkpoints_with_it(recipe, monkeypatch):
+    monkeypatch.setattr("segatlas.training.fit.finish_run", lambda *args: None)
+    train(recipe("train.epochs=1", "log.samples=0"), quiet=True)
+    with monkeypatch.context() as patch:
+        kill_at(patch, 3)
+        with pytest.raises(Killed):
+            train(recipe("train.epochs=1", "log.samples=0", "run.exist_ok=true"), quiet=True)
+    config = recipe()
+    assert list(rates(Path(config.run.dir))) == [1, 2, 3]
+    with pytest.raises(UsageError, match="holds no checkpoint yet"):
+        train(config, resume=config.run.dir, quiet=True)
 
 
 def test_a_run_that_stopped_early_does_not_train_on_when_it_is_resumed(recipe, monkeypatch):

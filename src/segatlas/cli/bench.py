@@ -11,7 +11,7 @@ import typer
 
 from segatlas.cli.common import DebugOption, JsonOption, OfflineOption, human, print_json_line
 from segatlas.errors import UsageError
-from segatlas.files import whole_file
+from segatlas.files import require_writable, whole_file
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -54,7 +54,7 @@ def bench(
     if out is not None:
         if out.is_dir():
             raise UsageError(f"--out: {out} is a folder, expected a file")
-        out.parent.mkdir(parents=True, exist_ok=True)
+        require_writable(out.parent, error=UsageError)
     console = human(json_line=json_line)
     with console.status("loading") as status:
         report = measure(models, settings, progress=status.update)

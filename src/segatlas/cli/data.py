@@ -21,6 +21,7 @@ from segatlas.cli.common import (
     print_json_line,
 )
 from segatlas.errors import DataError, UsageError
+from segatlas.files import read_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -350,7 +351,7 @@ def _print_fixed(out: Path, console: Console) -> None:
 
     from segatlas.data.doctor import FIXES_FILE
 
-    content = json.loads((out / FIXES_FILE).read_text(encoding="utf-8"))
+    content = json.loads(read_text(out / FIXES_FILE))
     written = ", ".join(f"{count} {split}" for split, count in content["written"].items())
     changed = sum("done" in entry for entry in content["files"])
     left_out = sum("left_out" in entry for entry in content["files"])
@@ -359,6 +360,8 @@ def _print_fixed(out: Path, console: Console) -> None:
         f"repaired copy: {out}  ({written}; {changed} repaired, {left_out} left out, see {out / FIXES_FILE})",
         markup=False,
     )
+    for note in content["notes"]:
+        console.print(f"note: {note}; change {out / 'classes.json'} if that is not so", markup=False)
     console.print(f"next: segatlas train unet_folder data.root={out}", markup=False)
 
 

@@ -42,6 +42,8 @@ KINDS = {
 }
 """What --save takes -> the ending of the file it makes."""
 
+DEFAULT_KINDS = "mask,overlay"
+
 FORMATS = ("index", "cityscapes-ids")
 
 
@@ -65,7 +67,9 @@ def predict(
     model: Annotated[str, typer.Argument(help="Run folder, model folder, checkpoint, published name or hub id.")],
     source: Annotated[list[str] | None, typer.Argument(help="Files, folders (with all below) and globs.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder for the results.")] = None,
-    save: Annotated[str, typer.Option(help=f"What to write, of: {','.join(KINDS)}.")] = "mask,overlay",
+    save: Annotated[
+        str | None, typer.Option(help=f"What to write, of: {','.join(KINDS)}; default: {DEFAULT_KINDS}.")
+    ] = None,
     input_file: Annotated[Path | None, typer.Option("--input", help="One picture, in place of SOURCE.")] = None,
     output_file: Annotated[Path | None, typer.Option("--output", help="Mask file (.png) for --input.")] = None,
     tta: Annotated[
@@ -76,6 +80,10 @@ def predict(
     batch: Annotated[int, typer.Option(min=1, help="Pictures of one size per pass.")] = 1,
     device: DeviceOption = "auto",
     precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
+    max_value: Annotated[
+        float | None,
+        typer.Option(help="Value that is full scale in the images (1, 255, 4095, 65535); default: as the model's."),
+    ] = None,
     mask_format: Annotated[str, typer.Option("--format", help=f"Codes in masks: {' or '.join(FORMATS)}.")] = "index",
     aux: Annotated[list[str] | None, typer.Option(metavar="NAME=PATH", help="A further input of the model.")] = None,
     offline: OfflineOption = False,
@@ -91,12 +99,17 @@ def predict(
     if mask_format not in FORMATS:
         raise UsageError(f"--format: got {mask_format!r}, expected one of {', '.join(FORMATS)}")
     single = _single(source, out, input_file, output_file)
+    if single and save is not None:
+        raise UsageError(f"--save {save}: --input and --output write the mask alone; give SOURCE and --out")
     not_read: list[Path] = []
     jobs = [single] if single else plan_jobs(source or [], _required(out), not_read)
-    kinds = ("mask",) if single else parse_kinds(save)
+    kinds = ("mask",) if single else parse_kinds(DEFAULT_KINDS if save is None else save)
     targets = {job: _targets(job, kinds, out, output_file) for job in jobs}
     _check_targets(jobs, targets)
     options = {"tta": tta, **_window_options(window, overlap), "offline": offline, "commercial_ok": commercial_ok}
+    options["max_value"] = max_value
+    if "mask" not in kinds and mask_format != "index":
+        raise UsageError(f"--format {mask_format} is about masks; --save {save} writes none")
     predictor = _load(model, device, precision, options)
     codes = _mask_codes(mask_format, predictor)
     if aux:
@@ -266,12 +279,14 @@ def _targets(job: Job, kinds: Sequence[str], out: Path | None, output_file: Path
 
 
 def _check_targets(jobs: Sequence[Job], targets: dict[Job, dict[str, Path]]) -> None:
-    """Make the output folders and try them, before any work. UsageError where one cannot be written."""
+    """Try the places of all results, before any work. UsageError where one cannot be written."""
     sources = {Path(os.path.realpath(job.source)) for job in jobs}
     paths = [path for files in targets.values() for path in files.values()]
     for path in paths:
-        if path.resolve() in sources:
+        if Path(os.path.realpath(path)) in sources:
             raise UsageError(f"{path} is one of the pictures and would be overwritten; choose another --out")
+        if path.is_dir():
+            raise UsageError(f"{path} is a folder, where a file is to be written; choose another --out")
     for folder in dict.fromkeys(path.parent for path in paths):
         require_writable(folder, error=UsageError)
         sweep_leftovers(folder)

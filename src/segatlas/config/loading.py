@@ -18,7 +18,8 @@ from segatlas.config.plain import value_problems
 from segatlas.config.rules import check_rules
 from segatlas.config.schema import Config, ModelCheck
 from segatlas.config.yaml_tree import Node, Place
-from segatlas.errors import ConfigError, Problem
+from segatlas.errors import ConfigError, DataError, Problem
+from segatlas.files import read_text
 
 ConfigType = TypeVar("ConfigType", bound=Config)
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
@@ -103,11 +104,9 @@ def _read_file(path: Path, below: tuple[Path, ...], problems: list[Problem]) -> 
     """Read a file and lay it over its bases. `below` are the files that led here, for cycles and depth."""
     file = _display(path)
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ConfigError(file, [_top(file, "not a text file in UTF-8")]) from error
-    except OSError as error:
-        raise ConfigError(file, [_top(file, f"cannot be read: {error.strerror}")]) from error
+        text = read_text(path)
+    except DataError as error:
+        raise ConfigError(file, [_top(file, str(error).removeprefix(f"{path}: "))]) from error
     node, faults = yaml_tree.parse(text, file)
     if node is None or node.value is None:
         raise ConfigError(file, [_top(file, "the file is empty, expected `key: value` lines")])

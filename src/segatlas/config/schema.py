@@ -5,11 +5,12 @@ This file is the reference. It holds no torch: `segatlas config ...` and errors 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
 
 from segatlas.config.losses import CrossEntropyTerm, LossTerm
 from segatlas.config.section import Section
@@ -20,6 +21,21 @@ Byte = Annotated[int, Field(ge=0, le=255)]
 Color = tuple[Byte, Byte, Byte]
 DEFAULT_EPOCHS = 50
 MINUTES_IN_TEN_YEARS = 10 * 366 * 24 * 60
+NAN_CODE = -(2**31)
+"""The raw mask value that stands for "not a number" in masks of floats; recipes write it as nan."""
+
+
+def _mask_code(value: object) -> object:
+    is_nan = value in ("nan", ".nan", "NaN") or (isinstance(value, float) and math.isnan(value))
+    return NAN_CODE if is_nan else value
+
+
+MaskCode = Annotated[
+    int,
+    BeforeValidator(_mask_code),
+    PlainSerializer(lambda code: "nan" if code == NAN_CODE else code),
+    WithJsonSchema({"anyOf": [{"type": "integer"}, {"const": "nan"}]}),
+]
 TTA = r"^(flips|vertical|turns|scales:\d*\.?\d+(,\d*\.?\d+)*)$"
 ModelCheck = Callable[[Mapping[str, Any]], list[Problem]]
 """Looks at the `model:` section and returns its faults; `key` of each starts with "model."."""
@@ -74,13 +90,18 @@ class DataConfig(Section):
     palette: tuple[Color, ...] | None = Field(None, description="RGB colour of each class")
     label_map: dict[int, int] | None = Field(None, description="raw mask value -> class index, or 255 for void")
     label_colors: dict[str, int] | None = Field(None, description="'r,g,b' in a colour mask -> class index or 255")
-    ignore: tuple[int, ...] = Field((255,), description="raw mask values that mean 'not labelled'")
+    ignore: tuple[MaskCode, ...] = Field(
+        (255,), description="raw mask values that mean 'not labelled'; nan in masks of floats"
+    )
+    lossy_masks: bool = Field(
+        False, description="take the values of JPEG masks as they are, though compression may have changed labels"
+    )
     channels: int | None = Field(None, ge=1, description="bands of a picture; default: as in train")
     lists: dict[Literal["train", "val", "test"], str] | None = Field(
         None, description="CSV or text file of picture,mask pairs for each split"
     )
     val_share: float = Field(0.2, gt=0, lt=1, description="share of train held out where there is no val split")
-    accept: tuple[Literal["leakage", "lossy_mask", "smoothed_mask", "mixed_depth"], ...] = Field(
+    accept: tuple[Literal["leakage", "smoothed_mask", "mixed_depth"], ...] = Field(
         (), description="findings of `data check` that are meant so: said as warnings, and training goes on"
     )
     workers: int = Field(1, ge=0, le=1024, description="loader processes")

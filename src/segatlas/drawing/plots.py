@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from segatlas.files import read_text
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -30,10 +32,9 @@ Row = Mapping[str, float]
 def read_metrics(path: str | Path) -> list[dict[str, float]]:
     """Read a run's `metrics.csv`: one dict a line, empty cells left out, cells that are no number left out."""
     rows = []
-    with open(path, newline="", encoding="utf-8") as file:
-        for line in csv.DictReader(file):
-            row = {name: _number(cell) for name, cell in line.items() if name and cell}
-            rows.append({name: value for name, value in row.items() if value is not None})
+    for line in csv.DictReader(read_text(path).splitlines()):
+        row = {name: _number(cell) for name, cell in line.items() if name and cell}
+        rows.append({name: value for name, value in row.items() if value is not None})
     return rows
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, count
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -65,6 +67,8 @@ class Predictor:
         window: int | tuple[int, int] | None = None,
         overlap: float = DEFAULT_OVERLAP,
         window_batch: int | None = None,
+        max_value: float | None = None,
+        check_scale: bool = True,
     ):
         """Move the network to the device and set it to eval mode.
 
@@ -78,6 +82,10 @@ class Predictor:
             window: predict by windows of N x N or (h, w) pixels of the network's input instead of the card's mode.
             overlap: share that neighbouring windows of `window` have in common.
             window_batch: windows per pass of the network; default: as many as keep the device busy.
+            max_value: the stored value that is full scale in the pictures to come (1 for floats of 0..1, 4095 for 12
+                bits), where it is not the one that the card expects.
+            check_scale: refuse pictures whose values cannot be meant on the card's scale. Off for pictures of a data
+                set, which is looked at as a whole.
 
         Raises:
             UsageError: an argument out of range, or a device that is not there.
@@ -99,6 +107,9 @@ class Predictor:
         if window_batch is not None and window_batch < 1:
             raise UsageError(f"window_batch: got {window_batch}, expected 1 or more")
         self._window_batch = window_batch
+        if max_value is not None and not 0 < max_value < math.inf:
+            raise UsageError(f"max_value: got {max_value}, expected a number above 0")
+        self._prepare = partial(prepare, card=card, max_value=max_value, check_scale=check_scale)
 
     @overload
     def predict(self, picture: PictureLike, confidence: bool = False) -> Segmentation: ...
@@ -124,7 +135,7 @@ class Predictor:
         """
         if isinstance(picture, list | tuple):
             return list(self.predict_iter(picture, confidence=confidence))
-        return self._segment([prepare(picture, self.card)], confidence)[0]
+        return self._segment([self._prepare(picture)], confidence)[0]
 
     def predict_iter(
         self,
@@ -147,7 +158,7 @@ class Predictor:
         """
         if batch < 1:
             raise UsageError(f"batch: got {batch}, expected 1 or more")
-        for group in _read_ahead(pictures, self.card, batch, whole=self._windows is None):
+        for group in _read_ahead(pictures, self._prepare, batch, whole=self._windows is None):
             good: list[tuple[PictureLike, Prepared]] = []
             for read in group:
                 if read.prepared is not None:
@@ -390,7 +401,9 @@ class _Read:
     error: Exception | None = None
 
 
-def _read_ahead(pictures: Iterable[PictureLike], card: Card, batch: int, *, whole: bool) -> Iterator[list[_Read]]:
+def _read_ahead(
+    pictures: Iterable[PictureLike], prepare: Callable[..., Prepared], batch: int, *, whole: bool
+) -> Iterator[list[_Read]]:
     """Yield groups of `batch` pictures while a thread reads up to two groups ahead; `whole`: and normalises them.
 
     `pictures` is iterated in that thread, so that what a data set does to give its next picture runs ahead, too.
@@ -400,7 +413,7 @@ def _read_ahead(pictures: Iterable[PictureLike], card: Card, batch: int, *, whol
     def read() -> _Read | None:
         for picture in coming:
             try:
-                prepared = prepare(picture, card, f"picture {next(numbers)}")
+                prepared = prepare(picture, name=f"picture {next(numbers)}")
                 if whole:
                     _ = prepared.pixels
                 return _Read(picture=picture, prepared=prepared)

@@ -15,7 +15,7 @@ from segatlas.data.dataset import SegmentationData
 from segatlas.data.statistics import automatic_weights, count_classes
 from segatlas.data.transforms import Pipeline
 from segatlas.errors import ConfigError, DataError, Problem
-from segatlas.training.consulting import consult_doctor
+from segatlas.training.consulting import consult_doctor, refuse_single_values
 from segatlas.training.logbook import LOGGER
 from segatlas.weights import Card, create_model, start_from
 from segatlas.weights.card import InferenceMode, Preprocessing, default_preprocessing
@@ -101,6 +101,7 @@ def build_parts(config: Config, *, dry: bool = False) -> Parts:
         config.transforms, mean=preprocessing.mean, std=preprocessing.std, max_value=preprocessing.max_value,
         channels=channels,
     )  # fmt: skip
+    refuse_single_values(config, net, train, pipeline)
     return Parts(
         train=train, val=val, net=net, criterion=_criterion(config, train), card=card, pipeline=pipeline,
         notices=notices,

@@ -17,8 +17,9 @@ from segatlas.errors import TrainingError
 from segatlas.structures import PointLogits, SemanticLogits
 from segatlas.training.building import Parts, build_parts
 from segatlas.training.faults import ADVICE, SMALLER, is_out_of_memory, largest_gradient, require_finite
-from segatlas.training.machine import batch_size, check_images, choose_machine
+from segatlas.training.machine import check_images, choose_machine
 from segatlas.training.optim import build_optimizer
+from segatlas.training.plan import Plan
 
 AUTOCAST = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 LOOK_AT = (
@@ -67,12 +68,13 @@ def dry_run(config: Config) -> DryRun:
     """
     machine, settings = choose_machine(config), config.train
     parts, device = build_parts(config, dry=True), machine.device
-    notices = (*machine.notices, *check_images(config, machine, train=len(parts.train)), *parts.notices)
+    plan = Plan.of(settings, len(parts.train), machine.world)
+    notices = (*machine.notices, *check_images(config, plan), *parts.notices)
     net = parts.net.to(device).train()
     if settings.freeze_encoder:
         net.get_submodule("encoder").eval()
     stream = SampleStream(parts.train, parts.pipeline, config.seed)
-    batch = collate([stream[(0, i)] for i in range(batch_size(config, machine, train=len(parts.train)))])
+    batch = collate([stream[(0, i)] for i in range(plan.batch)])
     images, labels = batch.images.to(device), batch.labels.to(device)
     if settings.channels_last:
         images = images.contiguous(memory_format=torch.channels_last)

@@ -74,10 +74,10 @@ def train(
         machine = choose_machine(config)
         launched = _join_processes(machine)
         parts = build_parts(config)
-        for notice in (*machine.notices, *check_images(config, machine, train=len(parts.train))):
+        plan = Plan.of(config.train, len(parts.train), machine.world)
+        for notice in (*machine.notices, *check_images(config, plan)):
             LOGGER.warning("%s", notice)
         folder = _agree_on_folder(config, resume, machine, lock)
-        plan = Plan.of(config.train, len(parts.train), machine.world)
         start = resumed(_checkpoint_of(resume, folder), config, parts, plan, folder) if resume else Start(plan=plan)
         return _fit(config, machine, parts, folder, start, held, quiet)
     finally:
@@ -90,14 +90,20 @@ def train(
 
 
 def _fit(
-    config: Config, machine: Machine, parts: Parts, folder: RunFolder, start: Start, held: MemoryHandler, quiet: bool
+    config: Config,
+    machine: Machine,
+    parts: Parts,
+    folder: RunFolder,
+    start: Start,
+    held: MemoryHandler,
+    quiet: bool,
 ) -> Run:
     first = is_first_process()
     if first:
         folder.sweep()
     handlers = open_log(folder.log, held, console=not quiet) if first else []
-    logbook = Logbook(folder, tensorboard=config.log.tensorboard) if first else None
-    plan, step = start.plan, start.step
+    plan, step, again = start.plan, start.step, start.checkpoint is not None
+    logbook = Logbook(folder, tensorboard=config.log.tensorboard, resumed=again) if first else None
     module = SegmentationModule(parts.net, parts.criterion, parts.card, config, plan=plan, step=step)
     data = SegmentationDataModule(
         config, parts.train, parts.val, parts.pipeline, plan=plan, start=step * plan.accumulate
@@ -237,6 +243,8 @@ def _write_head(config: Config, parts: Parts, folder: RunFolder, start: Start) -
 
     texts = {}
     if start.checkpoint is None:
+        for path in (folder.last, folder.best):  # of an earlier run, where run.exist_ok lets this one replace it
+            path.unlink(missing_ok=True)
         texts = {folder.environment: json.dumps(describe_environment(config, parts), indent=1)}
     if start.checkpoint is None or start.recipe is not None:
         texts[folder.config] = to_yaml(start.recipe or config)

@@ -37,11 +37,14 @@ def terminal() -> Console:
 
 
 class Logbook:
-    """Appends rows to metrics.csv and mirrors numbers to TensorBoard. One per run, on the first process only."""
+    """Appends rows to metrics.csv and mirrors numbers to TensorBoard. One per run, on the first process only.
 
-    def __init__(self, folder: RunFolder, *, tensorboard: bool):
+    `resumed`: the rows that are there belong to this run; else they are an earlier one's, and are replaced.
+    """
+
+    def __init__(self, folder: RunFolder, *, tensorboard: bool, resumed: bool = False):
         self.path = folder.metrics
-        if not self.path.exists():
+        if not resumed or not self.path.exists():
             self._write("w", [list(COLUMNS)])
         self.writer = None
         if tensorboard:

@@ -13,7 +13,7 @@ import torch
 from segatlas.config.schema import Config
 from segatlas.errors import ConfigError, Problem, UsageError
 from segatlas.inference.predictor import processor_has_bf16, resolve_device
-from segatlas.training.plan import fitting_factors
+from segatlas.training.plan import Plan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,29 +63,23 @@ def choose_machine(config: Config) -> Machine:
     return machine
 
 
-def check_images(config: Config, machine: Machine, *, train: int) -> tuple[str, ...]:
+def check_images(config: Config, plan: Plan) -> tuple[str, ...]:
     """Refuse a train split with fewer images than processes; return what is to be said where it is below a step.
 
-    A validation split may be smaller: its counts add up over processes, and some have none. `train` is the number of
-    images of the train split. Raises ConfigError where a process would have no image to train on.
+    A validation split may be smaller: its counts add up over processes, and some have none. Raises ConfigError where a
+    process would have no image to train on.
     """
-    settings, images = config.train, train // machine.world
-    if images == 0:
-        found = count_of(train, "image")
-        message = f"{machine.world} processes for training, but the train split has {found}; each needs one"
+    found = count_of(plan.images, "image")
+    if plan.images < plan.world:
+        message = f"{plan.world} processes for training, but the train split has {found}; each needs one"
         raise ConfigError("recipe", [Problem(key="train.devices", message=message)])
-    batch, accumulate = fitting_factors(images, settings.batch, settings.accumulate)
-    if (batch, accumulate) == (settings.batch, settings.accumulate):
+    batch, accumulate = config.train.batch, config.train.accumulate
+    if (plan.batch, plan.accumulate) == (batch, accumulate):
         return ()
     return (
-        f"the train split has {count_of(train, 'image')}, too few for a step of batch {settings.batch} x accumulate "
-        f"{settings.accumulate} x processes {machine.world}: a step takes {batch} x {accumulate} x {machine.world}",
+        f"the train split has {found}, too few for a step of batch {batch} x accumulate {accumulate} x processes "
+        f"{plan.world}: a step takes {plan.batch} x {plan.accumulate} x {plan.world}",
     )
-
-
-def batch_size(config: Config, machine: Machine, *, train: int) -> int:
-    """Return how many images a batch of one process has: fewer than `train.batch` in a smaller split."""
-    return fitting_factors(train // machine.world, config.train.batch, 1)[0]
 
 
 def count_of(number: int, what: str) -> str:

@@ -108,7 +108,11 @@ class SegmentationModule(pl.LightningModule):
         """The network with its current weights, as users will meet it."""
         if self._predictor is None:
             self._predictor = Predictor(
-                self.net, self.card, device=str(self.device), precision=self._validation_precision()
+                self.net,
+                self.card,
+                device=str(self.device),
+                precision=self._validation_precision(),
+                check_scale=False,
             )
         return self._predictor
 

@@ -75,8 +75,8 @@ def resumed(checkpoint: Path, config: Config, parts: Parts, fresh: Plan, folder:
         UsageError: a setting changed that cannot change in the middle of a run; all of them are named.
         WeightsError: no checkpoint of a training, or one of another network.
     """
-    content = _read(checkpoint)
-    old, recipe, step = Plan.from_dict(content["plan"]), content["recipe"], int(content["global_step"])
+    content, old = _read(checkpoint)
+    recipe, step = content["recipe"], int(content["global_step"])
     changed = _changes(recipe, config.model_dump(mode="json"))
     refused = _refused(changed, config, folder)
     plan, told, faults = _next_plan(old, fresh, step, config, changed)
@@ -130,7 +130,8 @@ def other_data(folder: RunFolder, parts: Parts) -> list[str]:
     ]
 
 
-def _read(checkpoint: Path) -> dict[str, Any]:
+def _read(checkpoint: Path) -> tuple[dict[str, Any], Plan]:
+    """Return a checkpoint's content, with every part that is looked at here, and its plan."""
     from segatlas.weights.reading import read_torch
 
     content = read_torch(checkpoint)
@@ -141,7 +142,15 @@ def _read(checkpoint: Path) -> dict[str, Any]:
             f"{checkpoint}: written by an earlier version, which did not keep what an exact resume needs; "
             f"start a new run from its weights: model.start_from={checkpoint}"
         )
-    return content
+    try:
+        plan = Plan.from_dict(content["plan"])
+        for group in content["optimizer_states"][0]["param_groups"]:
+            len(group["params"])
+        int(content["global_step"]), int(content["callbacks"]["RunCheckpoints"]["waited"])
+        dict(content["recipe"]["run"]), content["state_dict"].keys()
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        raise WeightsError(f"{checkpoint}: a damaged checkpoint: {type(error).__name__} at {error}") from error
+    return content, plan
 
 
 # ---- settings

@@ -30,6 +30,7 @@ from segatlas.data.datasets.paired import SPLITS, Pair, PairedFiles, empty_split
 from segatlas.data.formats.listing import list_pictures
 from segatlas.data.formats.masks import IGNORE, LabelRule
 from segatlas.errors import DataError
+from segatlas.files import read_text
 
 CLASSES = (
     "Sky",
@@ -197,4 +198,4 @@ def _read_list(path: Path) -> set[str] | None:
     """Return the stems of a list (its first word a line, folder and ending left out), or None where there is none."""
     if not path.is_file():
         return None
-    return {Path(line.split()[0]).stem for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()}
+    return {Path(line.split()[0]).stem for line in read_text(path).splitlines() if line.strip()}

@@ -68,7 +68,13 @@ class FolderData(PairedFiles):
         if label_map is None and colors is None and IGNORE in cfg.ignore:
             refuse_black_and_white(masks)
         self.classes, self.palette = _find_classes(cfg, root, masks, label_map, colors)
-        self._rule = LabelRule(num_classes=len(self.classes), label_map=label_map, ignore=cfg.ignore, colors=colors)
+        self._rule = LabelRule(
+            num_classes=len(self.classes),
+            label_map=label_map,
+            ignore=cfg.ignore,
+            colors=colors,
+            lossy=cfg.lossy_masks,
+        )
         known = parts.get("train") or next(iter(parts.values()), ())
         if cfg.channels is None:
             self.channels = _count_channels(known[:HEADERS_READ])

@@ -26,6 +26,7 @@ from segatlas.data.formats.listing import list_pictures
 from segatlas.data.formats.masks import LabelRule
 from segatlas.data.formats.palettes import voc_palette
 from segatlas.errors import DataError
+from segatlas.files import read_text
 
 CLASSES = (
     "background",
@@ -100,7 +101,7 @@ def _find_pairs(home: Path, split: str) -> list[Pair]:
         close = difflib.get_close_matches(split, lists, n=1)
         hint = f", nearest {close[0]}" if close else ""
         raise DataError(f"no list for split {split!r}; lists there: {', '.join(lists) or 'none'}{hint}", path)
-    stems = path.read_text(encoding="utf-8-sig").split()
+    stems = read_text(path).split()
     if not stems:
         raise empty_split(split, home, str(path), [])
     folder = home / "SegmentationClass"

@@ -22,6 +22,7 @@ from segatlas.data.formats.guards import IMAGE_ENDINGS
 from segatlas.data.formats.listing import has_images, is_image_name, list_pictures, walk_files
 from segatlas.data.formats.masks import IGNORE
 from segatlas.errors import DataError, UsageError
+from segatlas.files import read_text
 
 OTHER_NAMES_OF_SPLITS = {
     "train": ("training", "Train", "TRAIN"),
@@ -35,7 +36,8 @@ OTHER_NAMES_OF_SPLITS = {
 class Coding:
     """What masks are declared to hold. None = not declared, to be found out.
 
-    label_map: raw code -> label. colors: RGB -> label. ignore: raw codes that mean "not labelled".
+    label_map: raw code -> label. colors: RGB -> label. ignore: raw codes that mean "not labelled". lossy: masks
+    compressed with loss are wanted as they are.
     """
 
     classes: tuple[str, ...] | None = None
@@ -43,6 +45,7 @@ class Coding:
     label_map: dict[int, int] | None = None
     colors: dict[Color, int] | None = None
     ignore: tuple[int, ...] = (IGNORE,)
+    lossy: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,7 +197,11 @@ def _from_voc(cfg: DataConfig, root: Path) -> Inventory:
         path = home / "ImageSets" / "Segmentation" / f"{split}.txt"
         if not path.is_file():
             continue
-        stems = path.read_text(encoding="utf-8-sig").split()
+        try:
+            stems = read_text(path).split()
+        except DataError as error:
+            findings.append(_unreadable_list(error, path))
+            continue
         lost = tuple(home / "JPEGImages" / f"{stem}.jpg" for stem in stems if stem not in pictures)
         if lost:
             findings.append(_listed_but_missing(lost, path))
@@ -233,6 +240,11 @@ _LISTERS: dict[str, Callable[[DataConfig, Path], Inventory]] = {
 """Data sets that are laid out otherwise than a folder of pictures and masks."""
 
 
+def _unreadable_list(error: DataError, path: Path) -> Finding:
+    fault = str(error).removeprefix(f"{path}: ")
+    return Finding(kind="list", severity="error", files=(path,), fault=fault, repair="write it as plain text in UTF-8")
+
+
 def _listed_but_missing(files: tuple[Path, ...], listed_in: Path) -> Finding:
     return Finding(
         kind="list",
@@ -267,6 +279,7 @@ def _folder_coding(cfg: DataConfig, root: Path) -> tuple[Coding, list[Finding]]:
         label_map=None if colors is not None else cfg.label_map,
         colors=colors,
         ignore=cfg.ignore,
+        lossy=cfg.lossy_masks,
     )
     return coding, findings
 

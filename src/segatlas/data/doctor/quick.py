@@ -8,6 +8,7 @@ sample is decoded. What `examine` calls an error and this sees is the same findi
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -78,12 +79,15 @@ def look_before_training(
         count: samples of each split that are decoded.
     """
     findings: list[Finding] = []
+    peaks: dict[str, list[tuple[float, Path]]] = defaultdict(list)
     looked = 0
     for dataset in datasets:
         found, samples = usable_samples(dataset, count)
         findings += found
         looked += len(samples.labels)
-        findings += _range_findings(samples.peaks, max_value)
+        for depth, values in samples.peaks.items():
+            peaks[depth] += values
+    findings += _range_findings(peaks, max_value)
     inventory = _inventory(cfg)
     files = 0
     if inventory is not None:

@@ -54,7 +54,12 @@ def repair(diagnosis: Diagnosis, out: str | Path, progress: Progress | None = No
     with whole_folder(out, durable=False) as temporary:
         record, written = _write_pairs(survey, reading, standard, temporary, progress)
         write_classes(temporary / JSON_FILE, reading.classes, reading.palette)
-        content = {"source": str(diagnosis.root), "written": dict(written), "files": record}
+        content: dict[str, object] = {
+            "source": str(diagnosis.root),
+            "notes": list(reading.notes),
+            "written": dict(written),
+        }
+        content["files"] = record
         (temporary / FIXES_FILE).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return out
 

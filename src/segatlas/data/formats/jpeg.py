@@ -32,6 +32,7 @@ _PROCESSES = {
 }
 _READ = {0xC0: "baseline", 0xC1: "extended", 0xC2: "progressive"}
 _NEXT_MARKER = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")
+_UNKNOWN = 99
 _START, _END, _SCAN, _HUFFMAN, _QUANTISATION = 0xD8, 0xD9, 0xDA, 0xC4, 0xDB
 
 
@@ -80,12 +81,15 @@ def _decode_color(data: bytes) -> np.ndarray:
 
 def _read_frame(data: bytes) -> _Frame:
     """Walk the markers up to the end of the first image."""
-    frame, place = _Frame(), 2
+    frame, place, in_scan = _Frame(), 2, False
     while True:
         match = _NEXT_MARKER.search(data, place)
         if match is None:
             return frame
+        if not in_scan and match.start() > place:
+            raise ValueError(f"{match.start() - place} bytes between its segments belong to none")
         marker, place = data[match.end() - 1], match.end()
+        in_scan = marker == _SCAN
         if marker == _END:
             frame.has_end = True
             return frame
@@ -114,7 +118,7 @@ def _read_process(frame: _Frame, marker: int, content: bytes) -> None:
     if content[0] != 8:
         raise NotReadError(f"a JPEG of {content[0]} bits a channel is not read; save it as a 16-bit PNG or TIFF")
     frame.process = marker
-    frame.components = {content[6 + 3 * i]: [99] * 64 for i in range(content[5])}
+    frame.components = {content[6 + 3 * i]: [_UNKNOWN] * 64 for i in range(content[5])}
     if len(frame.components) != content[5]:
         raise ValueError("two components of one name")
 
@@ -122,17 +126,21 @@ def _read_process(frame: _Frame, marker: int, content: bytes) -> None:
 def _read_scan(frame: _Frame, content: bytes) -> None:
     if not content or len(content) != 4 + 2 * content[0]:
         raise ValueError("a scan header is damaged")
-    first, last, low = content[-3], content[-2], content[-1] & 15
+    first, last, before, low = content[-3], content[-2], content[-1] >> 4, content[-1] & 15
     is_progressive = frame.process == 0xC2
-    if is_progressive and not (first <= last <= 63):
-        raise ValueError("a scan header is damaged")
+    is_valid = (first == last == 0 or 0 < first <= last <= 63) if is_progressive else (first, last, low) == (0, 63, 0)
+    if not is_valid:
+        raise ValueError("a scan header that its coding process does not know")
     for name in content[1 : 1 + 2 * content[0] : 2]:
         if name not in frame.components:
             raise ValueError("a scan of a component that the frame header does not name")
         known = frame.components[name]
-        known[first : last + 1] = [low] * (last + 1 - first) if is_progressive else known[first : last + 1]
         if not is_progressive:
             known[:] = [0] * 64
+            continue
+        if any(bit != (before or _UNKNOWN) for bit in known[first : last + 1]):
+            raise ValueError("truncated: a scan refines what no scan has given")
+        known[first : last + 1] = [low] * (last + 1 - first)
 
 
 def _check_scans(frame: _Frame) -> None:

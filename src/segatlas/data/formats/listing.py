@@ -69,9 +69,16 @@ def _walk(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
     for entry in entries:
         if is_hidden(entry.name):
             continue
-        if entry.is_dir() and not is_image_name(entry.name):
+        if not is_image_name(entry.name) and _is_folder(entry):
             folders.append(folder / entry.name)
         else:
             yield folder / entry.name
     for below in folders:
         yield from _walk(below, above | {here})
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads nowhere
+        return False

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from segatlas.config.schema import NAN_CODE
 from segatlas.data.formats.guards import read_bytes
 from segatlas.data.formats.reading import read_stored
 from segatlas.data.formats.stored import codes_of, colors_of
@@ -30,34 +31,47 @@ Color = tuple[int, int, int]
 
 
 def read_mask(
-    path: str | Path, colors: Mapping[Color, int] | None = None, *, max_pixels: int | None = None
+    path: str | Path,
+    colors: Mapping[Color, int] | None = None,
+    *,
+    lossy: bool = False,
+    max_pixels: int | None = None,
 ) -> np.ndarray:
     """Read the raw codes of a mask.
 
     Args:
-        path: the file. Palette masks give their indices, grey masks their values (1 bit: 0 and 1; 2 and 4 bits: not
-            spread over 0..255). Colour masks whose three channels are equal are read as grey.
+        path: the file. Palette masks give their indices, grey masks their stored numbers, of whatever depth, and NaN as
+            NAN_CODE. Colour masks whose three channels are equal are read as grey.
         colors: RGB colour -> code, for a colour-coded set. Then every mask is read as colours, palette masks too.
+        lossy: take also masks that were compressed with loss (JPEG), whose numbers may have changed.
         max_pixels: refuse larger masks, see `images.read_image`.
 
     Returns:
         (H, W) uint8, uint16 or int32, the smallest of the three that the file's type fits.
 
     Raises:
-        DataError: unreadable file; a colour that is not in the table; a colour mask without a table.
+        DataError: unreadable file; compressed with loss; a colour that is not in the table; a colour mask without one.
     """
-    return decode_mask(read_bytes(path), colors, name=path, max_pixels=max_pixels)
+    return decode_mask(read_bytes(path), colors, lossy=lossy, name=path, max_pixels=max_pixels)
 
 
 def decode_mask(
     data: bytes,
     colors: Mapping[Color, int] | None = None,
     *,
+    lossy: bool = False,
     name: str | Path = "mask",
     max_pixels: int | None = None,
 ) -> np.ndarray:
     """Decode the bytes of a mask file; as `read_mask`, with `name` in messages."""
-    array = decode_raw(data, name, colors is not None, max_pixels)
+    stored = read_stored(data, name, max_pixels)
+    if stored.lossy and not lossy:
+        raise DataError(
+            "is a mask compressed with loss (JPEG), which changes labels: `segatlas data check --fix NEW_FOLDER` "
+            "writes PNG masks; data.lossy_masks=true takes the values as they are",
+            name,
+        )
+    array = codes_of(stored, name) if colors is None else colors_of(stored, name)
     if colors is not None:
         return codes_of_colors(array, colors, name)
     if array.ndim == 2:
@@ -169,13 +183,14 @@ def _look_up(table: np.ndarray, places: np.ndarray) -> np.ndarray:
 class LabelRule:
     """How the mask files of a data set become labels: all that a label depends on besides its file.
 
-    num_classes, label_map, ignore: as `translate` takes them. colors: as `read_mask` takes them.
+    num_classes, label_map, ignore: as `translate` takes them. colors, lossy: as `read_mask` takes them.
     """
 
     num_classes: int
     label_map: Mapping[int, int] | None = None
     ignore: tuple[int, ...] = (IGNORE,)
     colors: Mapping[Color, int] | None = None
+    lossy: bool = False
 
     def decode(self, data: bytes, path: str | Path) -> np.ndarray:
         """Return the label (H, W) uint8, 0..K-1 or 255, of a mask file's bytes; `path` is for messages.
@@ -183,14 +198,19 @@ class LabelRule:
         Raises:
             DataError: as `read_mask` and `translate`.
         """
-        raw = decode_mask(data, self.colors, name=path)
+        raw = decode_mask(data, self.colors, lossy=self.lossy, name=path)
         return translate(raw, self.num_classes, label_map=self.label_map, ignore=self.ignore, path=path)
 
     @cached_property
     def text(self) -> str:
         """A text that differs where the rule does."""
         tables = [None if table is None else sorted(table.items()) for table in (self.label_map, self.colors)]
-        return f"{self.num_classes} {sorted(self.ignore)} {tables}"
+        return f"{self.num_classes} {sorted(self.ignore)} {tables} {self.lossy}"
+
+
+def code_text(code: int) -> str:
+    """Return a raw code as recipes write it."""
+    return "nan" if code == NAN_CODE else str(code)
 
 
 def label_counts(raw: np.ndarray) -> dict[int, int]:
@@ -282,13 +302,15 @@ def _out_of_range_message(
     path: str | Path | None,
 ) -> str:
     counts = label_counts(raw[bad])
-    some = ", ".join(f"{code} ({count} pixels)" for code, count in list(counts.items())[:5])
+    some = ", ".join(f"{code_text(code)} ({count} pixels)" for code, count in list(counts.items())[:5])
     more = f" and {len(counts) - 5} more" if len(counts) > 5 else ""
-    void = " or ".join(str(code) for code in ignore)
+    void = " or ".join(code_text(code) for code in ignore)
     if label_map is not None:
         expected = f"a value of the label map ({', '.join(map(str, sorted(label_map)[:12]))}) or {void} for void"
     else:
         expected = f"0..{num_classes - 1}, or {void} for not labelled"
+    if NAN_CODE in counts and NAN_CODE not in ignore:
+        expected += "; data.ignore=[255, nan] makes NaN mean 'not labelled'"
     text = f"label {some}{more} in a set of {num_classes} classes; expected {expected}"
     if path is not None and Path(path).suffix.lower() in LOSSY_ENDINGS:
         text += "; JPEG smears labels: masks must be lossless"

@@ -79,6 +79,8 @@ def read_chunks(data: bytes) -> Png:
     palettes = [content for kind, content in chunks[:first] if kind == b"PLTE"]
     if color_type == 3 and (len(palettes) != 1 or len(palettes[0]) % 3 or not 3 <= len(palettes[0]) <= 768):
         raise ValueError("its palette is missing or damaged")
+    if color_type in (0, 4) and b"PLTE" in kinds:
+        raise ValueError("a palette in a grey file: header and palette contradict each other")
     transparent = next((content for kind, content in chunks[:first] if kind == b"tRNS"), b"")
     return Png(
         width=width,

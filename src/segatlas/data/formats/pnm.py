@@ -62,6 +62,8 @@ def _plain(text: bytes, kind: int, count: int) -> np.ndarray:
     if kind == 1:
         return np.frombuffer(b"".join(words.split()), np.uint8)[:count] - np.uint8(ord("0"))
     numbers = words.split(maxsplit=count)[:count]
+    if len(numbers) == count and words.endswith(numbers[-1]):
+        raise ValueError("truncated: nothing says that its last value ends")
     if not all(number.isdigit() and len(number) <= 9 for number in numbers):
         raise ValueError("a value is no number")
     return np.array(numbers, np.int64) if numbers else np.zeros(0, np.int64)

@@ -13,13 +13,11 @@ from typing import Literal
 
 import numpy as np
 
+from segatlas.config.schema import NAN_CODE
 from segatlas.data.formats.pixels import plain_type
 from segatlas.errors import DataError
 
 Color = Literal["grey", "palette", "rgb", "cmyk", "bands"]
-
-NAN_CODE = -(2**31)
-"""The code of a pixel that is not a number in a mask of floats; in `data.ignore` it is written nan."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -130,6 +130,8 @@ def _layout(tiff: TiffFile) -> Layout:
     if meaning not in _MEANINGS:
         raise NotReadError(f"its samples mean {getattr(page.photometric, 'name', meaning)}, which is not read")
     count = page.samplesperpixel
+    if min(count, page.imagelength, page.imagewidth) < 1:
+        raise ValueError(f"a page of {page.imagewidth} x {page.imagelength} pixels with {count} samples")
     if len(pages) > 1 and count > 1:
         raise NotReadError(f"{len(pages)} pages of {count} bands each; one image is expected")
     if len(pages) > 1:
