@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import sys
 
-import fuzz_files
 import pytest
+
+import fuzz_files
 
 
 def test_a_few_mutated_files_of_every_format_are_right_or_refused(monkeypatch, capsys):
