@@ -69,8 +69,8 @@ def decode_mask(
     stored = read_stored(data, name, max_pixels)
     if stored.lossy and not lossy:
         raise DataError(
-            "is a mask compressed with loss (JPEG), which changes labels: `segatlas data check --fix NEW_FOLDER` "
-            "writes PNG masks; data.accept=[lossy_mask] takes the values as they are",
+            "is a mask compressed with loss (JPEG or the like), which changes labels: `segatlas data check --fix "
+            "NEW_FOLDER` writes PNG masks; data.accept=[lossy_mask] takes the values as they are",
             name,
         )
     array = codes_of(stored, name) if colors is None else colors_of(stored, name)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from segatlas.data.formats.bmp import is_plain_bmp, read_bmp
 from segatlas.data.formats.guards import NotReadError, check_file, check_pixels, decoding, open_picture
-from segatlas.data.formats.jpeg import is_jpeg, read_jpeg
+from segatlas.data.formats.jpeg import is_jpeg, read_frame, read_jpeg
 from segatlas.data.formats.png import is_png, orientation_of, read_chunks, read_header_chunks, read_png
 from segatlas.data.formats.pnm import is_pnm, pnm_header, read_pnm
 from segatlas.data.formats.simple import FORMATS, is_lossy_webp, read_simple
@@ -44,9 +44,10 @@ def read_stored(data: bytes, name: str | Path, max_pixels: int | None = None) ->
             kind, width, height, *_ = pnm_header(data)
             check_pixels(height, width, 3 if kind in (3, 6) else 1, name, max_pixels)
             return read_pnm(data)
+        frame = read_frame(data) if is_jpeg(data) else None
         with open_picture(data, name, max_pixels) as picture:
-            if is_jpeg(data):
-                return read_jpeg(data)
+            if frame is not None:
+                return read_jpeg(data, frame)
             if is_plain_bmp(data):
                 return read_bmp(data)
             if picture.format not in FORMATS:
