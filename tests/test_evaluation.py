@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -354,3 +355,9 @@ def test_comparison_gives_differences_in_points(root: Path, report: Report) -> N
 def test_an_undefined_number_is_a_dash() -> None:
     assert tables.percent(math.nan) == "–"
     assert tables.percent(0.12345, 2) == "12.35"
+
+
+def test_a_file_name_that_is_no_utf8_is_kept_in_the_report(report: Report, tmp_path: Path) -> None:
+    odd = replace(report, skipped=("caf\udce9.png: broken",))
+    stored = json.loads(odd.to_json(tmp_path / "eval.json").read_text("utf-8"))
+    assert stored["skipped"] == ["caf\udce9.png: broken"]

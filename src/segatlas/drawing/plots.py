@@ -62,6 +62,7 @@ def curves_picture(metrics: str | Path) -> bytes:
             marker = "o" if len(steps) < 40 else ""
             axes.plot(steps, values, label=name, linewidth=1.6, marker=marker, markersize=3)
         _dress(axes, title, xlabel="optimiser step")
+        axes.locator_params(axis="x", integer=True)
         if title == "score":
             axes.set_ylim(0, 1)
             _name_best(axes, series)

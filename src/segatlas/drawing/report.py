@@ -48,7 +48,7 @@ class ReportContent:
 
 def write_report(content: ReportContent, path: str | Path) -> Path:
     """Write the report as one HTML file without any outside reference; it appears only when complete."""
-    return write_bytes(render(content).encode("utf-8"), path)
+    return write_bytes(render(content).encode("utf-8", "replace"), path)
 
 
 def render(content: ReportContent) -> str:

@@ -140,7 +140,7 @@ class Report:
             path = path / REPORT_FILE
         text = json.dumps(self.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
         with whole_file(path) as temporary:
-            temporary.write_text(text + "\n", encoding="utf-8")
+            temporary.write_bytes((text + "\n").encode("utf-8", "backslashreplace"))  # a file name may be no UTF-8
         return path
 
     def to_markdown(self) -> str:
