@@ -67,14 +67,11 @@ def whole_file(
     """
     target = Path(os.path.abspath(path))
     with _named(error, path, target):
-        if target.exists() and not target.is_file() and not target.is_dir():
+        if _is_device(target):
             yield target
             return
-        _make_folder(target.parent)
         with _temporary(target) as temporary:
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-            mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
-            os.close(descriptor)
+            mode = _make_empty(temporary)
             try:
                 yield temporary
                 if stat.S_IMODE(temporary.stat().st_mode) != mode:
@@ -254,6 +251,30 @@ def _machine() -> str:
     except OSError:
         space = ""
     return hashlib.sha256(f"{socket.gethostname()} {space}".encode()).hexdigest()[:6]
+
+
+# ---- files
+def _is_device(path: Path) -> bool:
+    """Tell whether a path is there and neither a file nor a folder."""
+    try:
+        mode = os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+
+
+def _make_empty(path: Path) -> int:
+    """Make a file, and the folders above it where they are missing; return the mode that the umask gives it."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+    try:
+        descriptor = os.open(path, flags, 0o666)
+    except (FileNotFoundError, NotADirectoryError):
+        _make_folder(path.parent)
+        descriptor = os.open(path, flags, 0o666)
+    try:
+        return stat.S_IMODE(os.fstat(descriptor).st_mode)
+    finally:
+        os.close(descriptor)
 
 
 # ---- leftovers

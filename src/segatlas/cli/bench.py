@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from segatlas.cli.common import DebugOption, JsonOption, human, print_json_line
+from segatlas.cli.common import DebugOption, JsonOption, OfflineOption, human, print_json_line
 from segatlas.errors import UsageError
 from segatlas.files import require_writable, whole_file
 
@@ -30,6 +30,7 @@ def bench(
     repeats: Annotated[int, typer.Option(min=1, help="Measured calls of each piece.")] = 10,
     num_classes: Annotated[int, typer.Option(min=1, help="Classes of models made from a name.")] = 19,
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE.json", help="Write the figures there.")] = None,
+    offline: OfflineOption = False,
     json_line: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:

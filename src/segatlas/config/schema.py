@@ -97,9 +97,6 @@ class DataConfig(Section):
     ignore: tuple[MaskCode, ...] = Field(
         (255,), description="raw mask values that mean 'not labelled'; nan in masks of floats"
     )
-    lossy_masks: bool = Field(
-        False, description="take the values of JPEG masks as they are, though compression may have changed labels"
-    )
     channels: int | None = Field(None, ge=1, description="bands of a picture; default: as in train")
     lists: dict[Literal["train", "val", "test"], str] | None = Field(
         None, description="CSV or text file of picture,mask pairs for each split"
@@ -223,7 +220,12 @@ class EvalConfig(Section):
 class LogConfig(Section):
     """What is written while training."""
 
-    every: int = Field(10, ge=1, description="optimiser steps between log lines")
+    every: int | None = Field(
+        None,
+        ge=1,
+        description="optimiser steps between log lines and between points of the loss curve; default: 10, in a run of "
+        "fewer than 100 steps a point each step and ten lines",
+    )
     tensorboard: bool = Field(True, description="write TensorBoard files beside metrics.csv")
     samples: int = Field(4, ge=0, le=100, description="pictures on the sheet drawn at each validation")
 

@@ -37,7 +37,7 @@ def load(
         window_batch: windows per pass of the network; default: as many as keep the device busy.
         max_value: the stored value that is full scale in the pictures (1 for floats of 0..1, 4095 for 12 bits), where
             it is not the one that the model expects.
-        offline: download nothing from the catalogue's addresses.
+        offline: download nothing; so does `SEGATLAS_OFFLINE`, set to anything but 0.
         commercial_ok: refuse weights whose licence is known to forbid commercial use.
 
     Raises:

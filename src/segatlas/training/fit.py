@@ -29,7 +29,7 @@ from segatlas.training.logbook import LOGGER, Logbook, close_log, hold_log, open
 from segatlas.training.machine import Machine, check_images, choose_machine
 from segatlas.training.module import SegmentationModule
 from segatlas.training.plan import Plan
-from segatlas.training.progress import ProgressReporter
+from segatlas.training.progress import Intervals, ProgressReporter
 from segatlas.training.resume import Start, other_data, resumed, stand_at
 from segatlas.training.run import Run, RunFolder, find_run, make_run_folder
 from segatlas.training.run_lock import RunLock
@@ -152,7 +152,8 @@ def _trainer(
     settings = config.train
     world = machine.world
     checkpoints = RunCheckpoints(folder, settings)
-    reporter = ProgressReporter(logbook, every=config.log.every, pictures_per_step=plan.samples_per_step, quiet=quiet)
+    intervals = Intervals.of(config.log.every, plan.steps)
+    reporter = ProgressReporter(logbook, intervals=intervals, pictures_per_step=plan.samples_per_step, quiet=quiet)
     callbacks: list[Any] = [Ema(settings.ema)] if settings.ema else []
     callbacks += [reporter, checkpoints]
     if config.log.samples:

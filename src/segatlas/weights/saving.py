@@ -130,7 +130,7 @@ def load_pretrained(path: str | Path, *, offline: bool = False, commercial_ok: b
     Args:
         path: a run folder, a model folder, a `.ckpt` written by training (its averaged weights where it has them), a
             name of the catalogue, or a hub id `user/name`.
-        offline: download nothing from the catalogue's addresses.
+        offline: download nothing; so does `SEGATLAS_OFFLINE`, set to anything but 0.
         commercial_ok: refuse weights whose licence is known to forbid commercial use.
 
     Raises:
@@ -148,7 +148,7 @@ def find_model(path: str | Path, *, offline: bool = False, commercial_ok: bool =
 
     Args:
         path: a file or folder, a name of the catalogue (`segatlas models list --published`), or a hub id.
-        offline: fetch nothing from the catalogue's addresses.
+        offline: fetch nothing; so does `SEGATLAS_OFFLINE`, set to anything but 0.
         commercial_ok: refuse catalogue weights whose licence forbids commercial use.
 
     Raises:
@@ -173,7 +173,7 @@ def find_model(path: str | Path, *, offline: bool = False, commercial_ok: bool =
     if is_published(str(path)):
         return fetch_published(str(path), offline=offline, commercial_ok=commercial_ok)
     if not os.path.lexists(place) and _HUB_ID.fullmatch(str(path)):
-        return fetch_folder(str(path))
+        return fetch_folder(str(path), offline=offline)
     near = nearest_published(str(path))
     raise WeightsError(f"{path}: no such file or folder" + (f"; published weights like it: {near}" if near else ""))
 
