@@ -124,6 +124,14 @@ def test_a_bad_file_is_reported_the_rest_goes_on_and_the_exit_code_is_1(model, p
     assert "2 failed" in result.stderr
 
 
+def test_images_are_counted_on_one_line(model, pictures, tmp_path):
+    result = segatlas(model, pictures, "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    (line,) = result.stdout.splitlines()
+    assert line.startswith("3 pictures predicted in ")
+    assert line.endswith(f"-> {tmp_path / 'out'}")
+
+
 def test_json_line_is_the_only_line_on_stdout(model, pictures, tmp_path):
     result = segatlas(model, pictures, "--out", tmp_path / "out", "--json")
     assert len(result.stdout.splitlines()) == 1

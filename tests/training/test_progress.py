@@ -49,10 +49,10 @@ def config(tmp_path):
     )
 
 
-def test_a_run_of_eight_steps_has_a_loss_curve_of_eight_points(config, tmp_path):
+def test_a_run_of_eight_steps_has_a_loss_curve_of_eight_points(config, tmp_path, capsys):
     from segatlas.training import train
 
-    train(config, quiet=True)
+    train(config)
     rows = read_metrics(tmp_path / "run" / "metrics.csv")
     steps, losses = _series(rows, lambda name: name == "loss")["loss"]
     assert steps == list(range(1, 9))
@@ -60,6 +60,10 @@ def test_a_run_of_eight_steps_has_a_loss_curve_of_eight_points(config, tmp_path)
     log = (tmp_path / "run" / "log.txt").read_text()
     assert len(re.findall(r"step \d/8  loss", log)) == 8
     assert "best mIoU on val" in log
+    spoken = capsys.readouterr().err
+    assert f"run folder: {tmp_path / 'run'}\n" in spoken  # on one line, however long
+    assert "report:" not in spoken + log  # the command says where it is, once
+    assert not any(line.endswith(" ") for line in spoken.splitlines())
     with (tmp_path / "run" / "metrics.csv").open(newline="") as file:
         assert all(float(row["pictures_per_s"]) > 0 for row in csv.DictReader(file) if row["loss"])
 
