@@ -179,8 +179,8 @@ def test_a_broken_mask_does_not_keep_eval_from_the_other_pictures(segatlas, mode
     result = segatlas("eval", model, "--data", folder, "--split", "val", "--out", tmp_path / "out", "--json")
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["pictures"] == 2
-    result = segatlas("eval", model, "--data", folder, "--split", "train", "--out", tmp_path / "out", "--json")
-    assert result.exit_code == 1
+    result = segatlas("eval", model, "--data", folder, "--split", "train", "--out", tmp_path / "other", "--json")
+    assert result.exit_code == 1, result.output
     assert json.loads(result.stdout)["pictures"] == 3
 
 

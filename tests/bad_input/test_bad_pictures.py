@@ -75,7 +75,7 @@ def test_train_names_a_broken_picture_before_a_run_exists(train, folder, tmp_pat
 
 @pytest.mark.parametrize("workers", [0, 1], ids=["main process", "loader process"])
 def test_train_names_a_broken_picture_that_the_first_look_missed_in_its_own_words(train, tmp_path, workers):
-    root = write_folder(tmp_path / "set", counts={"train": 24, "val": 1}, size=(8, 8))
+    root = write_folder(tmp_path / "set", counts={"train": 40, "val": 1}, size=(32, 48))
     bad = replace(root / "train" / "images" / "001.png", "half_jpeg.jpg")
     result = train(root, f"data.workers={workers}", "train.batch=12", "transforms.crop=[8, 8]")
     assert result.exit_code == 1

@@ -128,7 +128,7 @@ def test_the_message_is_aligned_and_counts_the_problems(tmp_path: Path) -> None:
     assert str(caught.value) == (
         f"config error in {path}\n"
         "  line 1     sed = 1             unknown key - did you mean 'seed'?\n"
-        '  line 2     train.lr = "fast"   expected a number, above 0\n'
+        '  line 2     train.lr = "fast"   expected a number, above 0, at most 100\n'
         "  override   seed = -1           expected a whole number, at least 0, below 4294967296\n"
         "3 problems; nothing was started. Valid keys: segatlas config schema"
     )

@@ -7,6 +7,7 @@ from dataclasses import fields
 from typing import Any, get_args, get_type_hints
 
 import pytest
+import torch
 
 from segatlas.config.messages import SchemaWords
 from segatlas.config.plain import value_problems
@@ -143,6 +144,40 @@ def test_settings_that_no_layer_can_be_made_of_are_refused_by_name(settings):
 def test_a_drop_path_rate_is_a_probability_below_one(rate):
     with pytest.raises(UsageError, match="drop path rate"):
         create_model("segformer_b0", num_classes=2, drop_path=rate)
+
+
+BELOW = {
+    "fcn": {"dilation": 0, "levels": -1},
+    "deeplabv3plus": {"refine_convs": 0},
+    "ocrnet": {"levels": 0},
+    "pointrend": {"train_points": 0, "oversample": 0, "importance": 1.5, "levels": 0},
+    "psanet": {"shrink_factor": 0},
+    "semantic_fpn": {"levels": 0},
+    "upernet": {"levels": -2},
+}
+
+
+@pytest.mark.parametrize("name", BELOW)
+def test_a_count_that_leaves_nothing_is_refused_by_its_field(name):
+    tiny = load_architecture(name).tiny
+    for field, value in BELOW[name].items():
+        with pytest.raises(UsageError, match=f"{field}: got {value}"):
+            create_model(name, **{**tiny, "num_classes": 2, field: value})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_any_number_in_a_field_makes_a_network_that_runs_or_is_refused(name):
+    record = load_architecture(name)
+    hints = get_type_hints(record.config)
+    numbers = [key for key, hint in hints.items() if {int, float} & {hint, *get_args(hint)}]
+    for field in sorted({*numbers} - {"num_classes", "in_channels"}):
+        for value in (0, -1, 0.0, -1.0, 7.0):
+            try:
+                net = create_model(name, **{**record.tiny, "num_classes": 3, field: value})
+            except UsageError:
+                continue
+            assert net.train()(torch.randn(2, 3, 64, 64)).logits.isfinite().all(), (field, value)
 
 
 # ---- texts

@@ -55,7 +55,15 @@ def interrupt_at(monkeypatch: pytest.MonkeyPatch, step: int, times: int = 1) -> 
 
 
 def test_a_run_leaves_everything_the_design_names(recipe):
-    run = train(recipe("train.epochs=1"), quiet=True)
+    run = train(recipe("train.epochs=1", "train.schedule.warmup=100"), quiet=True)
+    log = (run.dir / "log.txt").read_text()
+    for line in (
+        "network: unet, ",
+        "weights at the start: random",
+        "input: mean [0.485, 0.456, 0.406]",
+        "warm-up: 1 steps",
+    ):
+        assert line in log
     for name in (
         "config.yaml",
         "env.json",

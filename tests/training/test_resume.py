@@ -98,7 +98,7 @@ def test_the_comparison_sees_one_changed_number_of_each_kind(half_made, tmp_path
     last = run / "checkpoints" / "last.ckpt"
     content = torch.load(last, weights_only=True)
     content["state_dict"]["net.classifier.bias"][0] += 1e-6
-    content["callbacks"]["ProgressReporter"]["count"] += 1
+    content["callbacks"]["RunCheckpoints"]["waited"] += 1
     torch.save(content, last)
     for name, before, after in (("metrics.csv", "\n1,0,0.01,", "\n1,0,0.02,"), ("log.txt", "loss 1", "loss 9")):
         text = (run / name).read_text()
@@ -106,7 +106,7 @@ def test_the_comparison_sees_one_changed_number_of_each_kind(half_made, tmp_path
         (run / name).write_text(text.replace("\r", "").replace(before, after, 1))
     assert set(resume_campaign.differences(half_made, run)) == {
         "last.ckpt.state_dict.net.classifier.bias",
-        "last.ckpt.callbacks.ProgressReporter.count",
+        "last.ckpt.callbacks.RunCheckpoints.waited",
         "metrics.csv",
         "terminal lines",
     }

@@ -383,13 +383,9 @@ def _write(kind: str, path: Path, result: Segmentation, codes: Callable[[Any], A
 
 @contextmanager
 def _progress(console: Console, total: int, quiet: bool) -> Iterator[Callable[[str], None]]:
-    """Yield what to call after each picture: a progress bar on a terminal, else a plain line each."""
-    if quiet:
+    """Yield what to call after each image: on a terminal one line counts them; elsewhere the last line of all does."""
+    if quiet or not console.is_terminal:
         yield lambda name: None
-        return
-    if not console.is_terminal:
-        count = iter(range(1, total + 1))
-        yield lambda name: console.print(f"{next(count)}/{total} {name}", markup=False)
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

@@ -53,8 +53,12 @@ class RunConfig(Section):
 class InputConfig(Section):
     """Preprocessing and inference mode: written once here, stored in the card, obeyed by every verb."""
 
-    mean: tuple[float, ...] | None = Field(None, description="per channel, of values / max_value; default ImageNet's")
-    std: tuple[float, ...] | None = Field(None, description="per channel, of values / max_value; default ImageNet's")
+    mean: tuple[float, ...] | None = Field(
+        None, description="per channel, of values / max_value; default that of the first weights, else ImageNet's"
+    )
+    std: tuple[float, ...] | None = Field(
+        None, description="per channel, of values / max_value; default that of the first weights, else ImageNet's"
+    )
     max_value: float = Field(255.0, gt=0, description="value that becomes 1.0: 255 for 8-bit, 65535 for 16-bit")
     resize: str | None = Field(None, pattern=RESIZE, description="short:N, long:N or HxW; default: own size")
     mode: Literal["whole", "slide"] = Field("whole", description="predict in one pass or by windows")
@@ -92,9 +96,6 @@ class DataConfig(Section):
     label_colors: dict[str, int] | None = Field(None, description="'r,g,b' in a colour mask -> class index or 255")
     ignore: tuple[MaskCode, ...] = Field(
         (255,), description="raw mask values that mean 'not labelled'; nan in masks of floats"
-    )
-    lossy_masks: bool = Field(
-        False, description="take the values of JPEG masks as they are, though compression may have changed labels"
     )
     channels: int | None = Field(None, ge=1, description="bands of a picture; default: as in train")
     lists: dict[Literal["train", "val", "test"], str] | None = Field(
@@ -136,7 +137,7 @@ class ScheduleConfig(Section):
     name: Literal["poly", "cosine", "step", "plateau", "constant"] = Field(
         "poly", description="how the learning rate falls after the warm-up"
     )
-    warmup: int = Field(0, ge=0, description="optimiser steps of linear warm-up")
+    warmup: int = Field(0, ge=0, description="optimiser steps of linear warm-up; at most a third of the run")
     warmup_ratio: float = Field(1e-3, ge=0, le=1, description="learning rate at the first warm-up step, as a share")
     power: float = Field(0.9, gt=0, le=100, description="poly only")
     min_ratio: float = Field(0.0, ge=0, le=1, description="final learning rate as a share (poly, cosine)")
@@ -219,7 +220,12 @@ class EvalConfig(Section):
 class LogConfig(Section):
     """What is written while training."""
 
-    every: int = Field(10, ge=1, description="optimiser steps between log lines")
+    every: int | None = Field(
+        None,
+        ge=1,
+        description="optimiser steps between log lines and between points of the loss curve; default: 10, in a run of "
+        "fewer than 100 steps a point each step and ten lines",
+    )
     tensorboard: bool = Field(True, description="write TensorBoard files beside metrics.csv")
     samples: int = Field(4, ge=0, le=100, description="pictures on the sheet drawn at each validation")
 

@@ -17,6 +17,7 @@ from segatlas.errors import TrainingError
 from segatlas.structures import PointLogits, SemanticLogits
 from segatlas.training.building import Parts, build_parts
 from segatlas.training.faults import ADVICE, SMALLER, is_out_of_memory, largest_gradient, require_finite
+from segatlas.training.inputs import NetworkFacts
 from segatlas.training.machine import check_images, choose_machine
 from segatlas.training.optim import build_optimizer
 from segatlas.training.plan import Plan
@@ -39,6 +40,7 @@ class DryRun:
     val_pictures: int
     classes: tuple[str, ...]
     parameters: int
+    network: NetworkFacts
     batch_shape: tuple[int, ...]
     label_shape: tuple[int, ...]
     output_shape: tuple[int, ...]
@@ -53,7 +55,7 @@ class DryRun:
         return [
             *self.notices,
             f"data: {self.train_pictures} train, {self.val_pictures} val pictures; {len(self.classes)} classes",
-            f"network: {self.parameters / 1e6:.2f} M parameters",
+            *self.network.lines(),
             f"batch: images {self.batch_shape}, labels {self.label_shape}",
             f"output: logits {self.output_shape}" + "".join(f", {k} {v}" for k, v in self.aux_shapes.items()),
             f"loss {self.loss:.4f}; one step {self.seconds:.2f} s; peak memory {self.memory_mb:.0f} MB",
@@ -89,7 +91,8 @@ def dry_run(config: Config) -> DryRun:
         train_pictures=len(parts.train),
         val_pictures=len(parts.val),
         classes=tuple(parts.train.classes),
-        parameters=sum(p.numel() for p in net.parameters()),
+        parameters=parts.facts.parameters,
+        network=parts.facts,
         batch_shape=tuple(images.shape),
         label_shape=tuple(labels.shape),
         output_shape=tuple(output.logits.shape),

@@ -35,7 +35,6 @@ def finish_run(config: Config, folder: RunFolder, val: SegmentationData) -> Repo
     worst = _worst_sheet(predictor, val, report) if report.data.split == val.split else None
     drawing.write_report(_content(config, folder, report, curves, confusion, worst), folder.report)
     LOGGER.info("best mIoU on %s: %.2f %%", report.data.split, 100 * report.miou)
-    LOGGER.info("report: %s", folder.report)
     return report
 
 

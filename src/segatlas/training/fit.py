@@ -29,11 +29,12 @@ from segatlas.training.logbook import LOGGER, Logbook, close_log, hold_log, open
 from segatlas.training.machine import Machine, check_images, choose_machine
 from segatlas.training.module import SegmentationModule
 from segatlas.training.plan import Plan
-from segatlas.training.progress import ProgressReporter
+from segatlas.training.progress import Intervals, ProgressReporter
 from segatlas.training.resume import Start, other_data, resumed, stand_at
 from segatlas.training.run import Run, RunFolder, find_run, make_run_folder
 from segatlas.training.run_lock import RunLock
 from segatlas.training.samples import SampleSheets
+from segatlas.training.schedule import warmup_steps
 
 for _name in ("lightning.pytorch", "lightning.fabric"):
     logging.getLogger(_name).setLevel(logging.WARNING)  # their notices on hardware and products are not ours
@@ -151,7 +152,8 @@ def _trainer(
     settings = config.train
     world = machine.world
     checkpoints = RunCheckpoints(folder, settings)
-    reporter = ProgressReporter(logbook, every=config.log.every, pictures_per_step=plan.samples_per_step, quiet=quiet)
+    intervals = Intervals.of(config.log.every, plan.steps)
+    reporter = ProgressReporter(logbook, intervals=intervals, pictures_per_step=plan.samples_per_step, quiet=quiet)
     callbacks: list[Any] = [Ema(settings.ema)] if settings.ema else []
     callbacks += [reporter, checkpoints]
     if config.log.samples:
@@ -256,8 +258,12 @@ def _write_head(config: Config, parts: Parts, folder: RunFolder, start: Start) -
         "%s: %d train and %d %s pictures, %d classes",
         config.data.name, len(parts.train), len(parts.val), parts.val.split, len(parts.train.classes),
     )  # fmt: skip
-    parameters = sum(p.numel() for p in parts.net.parameters())
-    LOGGER.info("%s: %.2f M parameters", config.model.name, parameters / 1e6)
+    for line in parts.facts.lines():
+        LOGGER.info("%s", line)
+    warmup = warmup_steps(config.train.schedule, start.plan.steps)
+    if warmup < config.train.schedule.warmup:
+        text = "warm-up: %d steps, a third of the run's %d, in place of train.schedule.warmup = %d"
+        LOGGER.info(text, warmup, start.plan.steps, config.train.schedule.warmup)
     if start.checkpoint is not None:
         LOGGER.info("resuming from %s at step %d of %d", start.checkpoint, start.step, start.plan.steps)
         for line in start.told:

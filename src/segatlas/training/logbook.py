@@ -10,7 +10,7 @@ from logging.handlers import MemoryHandler
 from pathlib import Path
 
 from rich.console import Console
-from rich.logging import RichHandler
+from rich.text import Text
 
 from segatlas.errors import TrainingError
 from segatlas.files import read_text, whole_file
@@ -94,6 +94,16 @@ class LogFile(logging.FileHandler):
             super().close()
 
 
+class TerminalHandler(logging.Handler):
+    """The terminal: a message is one line of any length, so that paths can be copied; warnings say what they are."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print above the bar, where there is one."""
+        warns = record.levelno >= logging.WARNING
+        text = f"warning: {record.getMessage()}" if warns else record.getMessage()
+        terminal().print(Text(text, style="yellow" if warns else ""), soft_wrap=True)
+
+
 def hold_log() -> MemoryHandler:
     """Keep what is said before the run folder exists; hand the result to `open_log`."""
     held = MemoryHandler(capacity=10_000, flushLevel=logging.CRITICAL + 1)
@@ -107,7 +117,7 @@ def open_log(path: Path, held: MemoryHandler, *, console: bool) -> list[logging.
     handlers: list[logging.Handler] = [LogFile(path)]
     handlers[0].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     if console:
-        handlers.append(RichHandler(console=terminal(), show_time=False, show_level=False, show_path=False))
+        handlers.append(TerminalHandler())
     LOGGER.removeHandler(held)
     for handler in handlers:
         LOGGER.addHandler(handler)

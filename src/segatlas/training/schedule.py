@@ -16,11 +16,16 @@ def lr_factor(
     before `step`; default step / total, which is the same where all steps are of one size.
     """
     done = min(step / max(total, 1), 1.0) if fraction is None else fraction
-    factor = _after_warmup(schedule, done, drops)
-    if step < schedule.warmup:
-        ramp = schedule.warmup_ratio + (1 - schedule.warmup_ratio) * step / schedule.warmup
+    factor, warmup = _after_warmup(schedule, done, drops), warmup_steps(schedule, total)
+    if step < warmup:
+        ramp = schedule.warmup_ratio + (1 - schedule.warmup_ratio) * step / warmup
         return factor * ramp
     return factor
+
+
+def warmup_steps(schedule: ScheduleConfig, total: int) -> int:
+    """Return the steps of the warm-up: the recipe's, but at most a third of the run."""
+    return min(schedule.warmup, total // 3)
 
 
 def _after_warmup(schedule: ScheduleConfig, done: float, drops: int) -> float:

@@ -113,7 +113,7 @@ def make_card(
     defaults: dict[str, Any] = {
         "task": entry.tasks[0],
         "inputs": (InputSpec(channels=channels),),
-        "preprocessing": default_preprocessing(channels),
+        "preprocessing": default_preprocessing(channels, *getattr(net, "encoder_statistics", ())),
         "resample": ("bilinear", bool(settings.get("align_corners", False))),
     }
     made = dataclasses.replace(card, **own, **facts) if card is not None else Card(**{**defaults, **own, **facts})

@@ -30,7 +30,7 @@ from segatlas.data.datasets.scan import count_classes, refuse_black_and_white
 from segatlas.data.formats.classes import ClassTable, read_classes
 from segatlas.data.formats.images import read_header
 from segatlas.data.formats.listing import has_images, list_pictures
-from segatlas.data.formats.masks import IGNORE, LabelRule
+from segatlas.data.formats.masks import IGNORE, LOSSY, LabelRule
 from segatlas.data.formats.palettes import voc_palette
 from segatlas.errors import DataError, UsageError
 
@@ -73,7 +73,7 @@ class FolderData(PairedFiles):
             label_map=label_map,
             ignore=cfg.ignore,
             colors=colors,
-            lossy=cfg.lossy_masks,
+            lossy=LOSSY in cfg.accept,
         )
         known = parts.get("train") or next(iter(parts.values()), ())
         if cfg.channels is None:

@@ -10,39 +10,35 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from segatlas.data.doctor.facts import MaskFacts, PictureFacts, fault_of
-from segatlas.data.formats.guards import check_file, decoding, open_picture
-from segatlas.data.formats.images import read_header
+from segatlas.data.formats.guards import check_file
+from segatlas.data.formats.reading import read_shape
 from segatlas.errors import DataError
 
 PIECE = 4096
-_PNG, _JPEG, _TIFF = b"\x89PNG", b"\xff\xd8\xff", (b"II", b"MM")
-_ORIENTATION = 0x0112
 
 
 def head_of_picture(path: Path) -> PictureFacts:
     """Return what the header of an image says (no digest, no values); a fault is part of it, nothing is raised."""
     try:
-        begin = _begin(path)
-        header = read_header(path)
-        return PictureFacts(
-            path=path,
-            size=(header.height, header.width),
-            channels=header.channels,
-            depth=_depth(path, begin),
-            orientation=_orientation(path) if begin.startswith(_JPEG) else 1,
-        )
-    except DataError as error:
+        shape = read_shape(path)
+    except (DataError, OSError) as error:
         return PictureFacts(path=path, fault=fault_of(error, path))
+    return PictureFacts(
+        path=path,
+        size=(shape.height, shape.width),
+        channels=shape.channels,
+        depth=shape.depth,
+        orientation=shape.orientation,
+    )
 
 
 def head_of_mask(path: Path) -> MaskFacts:
     """Return the size that the header of a mask says; a fault is part of it, nothing is raised."""
     try:
-        begin = _begin(path)
-        header = read_header(path)
-        return MaskFacts(path=path, size=(header.height, header.width), is_lossy=begin.startswith(_JPEG))
-    except DataError as error:
+        shape = read_shape(path)
+    except (DataError, OSError) as error:
         return MaskFacts(path=path, fault=fault_of(error, path))
+    return MaskFacts(path=path, size=(shape.height, shape.width), is_lossy=shape.lossy)
 
 
 def equal_files(paths: Iterable[Path], jobs: int) -> dict[Path, bytes]:
@@ -92,34 +88,3 @@ def _digest(path: Path) -> bytes | None:
             return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).digest()
     except OSError:
         return None
-
-
-def _begin(path: Path) -> bytes:
-    try:
-        with check_file(path).open("rb") as stream:
-            return stream.read(512)
-    except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror or error}", path) from error
-
-
-def _depth(path: Path, begin: bytes) -> str:
-    """Return the type that the image will be decoded to, as far as headers tell."""
-    if begin.startswith(_PNG):
-        return "uint16" if begin[24:25] == b"\x10" else "uint8"
-    if begin[:2] in _TIFF:
-        import tifffile
-
-        with decoding(path), tifffile.TiffFile(path) as tiff:
-            dtype = tiff.pages.first.dtype
-            name = "" if dtype is None else dtype.name
-        return {"bool": "uint8", "uint8": "uint8", "uint16": "uint16"}.get(name, "float32")
-    if begin[:2] in (b"P5", b"P6"):
-        words = [word for line in begin.splitlines()[:8] if not line.startswith(b"#") for word in line.split()]
-        return "uint16" if len(words) > 3 and words[3].isdigit() and int(words[3]) > 255 else "uint8"
-    return "uint8"
-
-
-def _orientation(path: Path) -> int:
-    with open_picture(path, path) as picture, decoding(path):
-        value = picture.getexif().get(_ORIENTATION, 1)
-    return int(value) if value in range(1, 9) else 1

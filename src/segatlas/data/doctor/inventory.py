@@ -36,8 +36,7 @@ OTHER_NAMES_OF_SPLITS = {
 class Coding:
     """What masks are declared to hold. None = not declared, to be found out.
 
-    label_map: raw code -> label. colors: RGB -> label. ignore: raw codes that mean "not labelled". lossy: masks
-    compressed with loss are wanted as they are.
+    label_map: raw code -> label. colors: RGB -> label. ignore: raw codes that mean "not labelled".
     """
 
     classes: tuple[str, ...] | None = None
@@ -45,7 +44,6 @@ class Coding:
     label_map: dict[int, int] | None = None
     colors: dict[Color, int] | None = None
     ignore: tuple[int, ...] = (IGNORE,)
-    lossy: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -279,7 +277,6 @@ def _folder_coding(cfg: DataConfig, root: Path) -> tuple[Coding, list[Finding]]:
         label_map=None if colors is not None else cfg.label_map,
         colors=colors,
         ignore=cfg.ignore,
-        lossy=cfg.lossy_masks,
     )
     return coding, findings
 

@@ -151,7 +151,7 @@ def check_damage(survey: Survey, reading: Reading) -> Iterator[Finding]:
         shown = smeared or lossy
         yield Finding(
             kind="lossy_mask",
-            severity="error" if smeared or not survey.inventory.coding.lossy else "warning",
+            severity="error",
             files=tuple(mask.path for mask in shown),
             details=tuple(
                 f"{mask.colors} {'colours' if mask.is_color and not mask.is_grey else 'values'}" for mask in shown
@@ -160,7 +160,7 @@ def check_damage(survey: Survey, reading: Reading) -> Iterator[Finding]:
             if smeared
             else "JPEG changes labels, also where every value is still a class",
             repair=f"export the masks again as PNG, or snap them to the classes: {fix}\nor take the values as they "
-            "are: data.lossy_masks=true",
+            "are: data.accept=[lossy_mask]",
         )
     smoothed = [mask for mask in masks if mask.is_smoothed and not mask.is_lossy]
     if smoothed:

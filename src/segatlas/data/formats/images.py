@@ -104,8 +104,8 @@ def as_image(source: Any, channels: int | None = None, *, name: str | Path = "pi
 
 def read_header(path: str | Path, *, max_pixels: int | None = None) -> Header:
     """Return a picture's upright size and channels without decoding its pixels. Raises DataError as `read_image`."""
-    height, width, channels = read_shape(path, max_pixels)
-    return Header(height=height, width=width, channels=channels)
+    shape = read_shape(path, max_pixels)
+    return Header(height=shape.height, width=shape.width, channels=shape.channels)
 
 
 def image_size(path: str | Path) -> tuple[int, int]:

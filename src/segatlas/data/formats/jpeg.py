@@ -37,7 +37,7 @@ _START, _END, _SCAN, _HUFFMAN, _QUANTISATION = 0xD8, 0xD9, 0xDA, 0xC4, 0xDB
 
 
 @dataclass(kw_only=True)
-class _Frame:
+class Frame:
     """What the markers of a file say. bits: per component, the bit down to which each coefficient is known."""
 
     process: int = 0
@@ -50,10 +50,8 @@ def is_jpeg(begin: bytes) -> bool:
     return begin[:3] == b"\xff\xd8\xff"
 
 
-def read_jpeg(data: bytes) -> Stored:
-    """Decode a JPEG, upright. ValueError for other coding processes and for missing scans."""
-    frame = _read_frame(data)
-    _check_scans(frame)
+def read_jpeg(data: bytes, frame: Frame) -> Stored:
+    """Decode a JPEG whose frame has been read, upright."""
     with Image.open(io.BytesIO(data), formats=["JPEG", "MPO"]) as picture:
         orientation = orientation_of(picture)
         # OpenCV gives Pillow's pixels in two thirds of the time, but fills up what has no end, which Pillow refuses.
@@ -79,9 +77,20 @@ def _decode_color(data: bytes) -> np.ndarray:
     return array
 
 
-def _read_frame(data: bytes) -> _Frame:
+def read_frame(data: bytes) -> Frame:
+    """Return what the markers say. ValueError for other coding processes and for missing scans."""
+    frame = _walk(data)
+    if not frame.process:
+        raise ValueError("it has no frame header")
+    missing = [name for name, known in frame.components.items() if any(known)]
+    if missing:
+        raise ValueError(f"truncated: scans of {len(missing)} of its {len(frame.components)} components are missing")
+    return frame
+
+
+def _walk(data: bytes) -> Frame:
     """Walk the markers up to the end of the first image."""
-    frame, place, in_scan = _Frame(), 2, False
+    frame, place, in_scan = Frame(), 2, False
     while True:
         match = _NEXT_MARKER.search(data, place)
         if match is None:
@@ -106,7 +115,7 @@ def _read_frame(data: bytes) -> _Frame:
         place += length
 
 
-def _read_process(frame: _Frame, marker: int, content: bytes) -> None:
+def _read_process(frame: Frame, marker: int, content: bytes) -> None:
     if marker not in _READ:
         raise NotReadError(
             f"a JPEG of the {_PROCESSES[marker]} process, which is not read; save it as ordinary JPEG or as PNG"
@@ -123,7 +132,7 @@ def _read_process(frame: _Frame, marker: int, content: bytes) -> None:
         raise ValueError("two components of one name")
 
 
-def _read_scan(frame: _Frame, content: bytes) -> None:
+def _read_scan(frame: Frame, content: bytes) -> None:
     if not content or len(content) != 4 + 2 * content[0]:
         raise ValueError("a scan header is damaged")
     first, last, before, low = content[-3], content[-2], content[-1] >> 4, content[-1] & 15
@@ -141,11 +150,3 @@ def _read_scan(frame: _Frame, content: bytes) -> None:
         if any(bit != (before or _UNKNOWN) for bit in known[first : last + 1]):
             raise ValueError("truncated: a scan refines what no scan has given")
         known[first : last + 1] = [low] * (last + 1 - first)
-
-
-def _check_scans(frame: _Frame) -> None:
-    if not frame.process:
-        raise ValueError("it has no frame header")
-    missing = [name for name, known in frame.components.items() if any(known)]
-    if missing:
-        raise ValueError(f"truncated: scans of {len(missing)} of its {len(frame.components)} components are missing")

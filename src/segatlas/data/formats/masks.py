@@ -26,6 +26,8 @@ IGNORE = 255
 
 MAX_CLASSES = 255
 LOSSY_ENDINGS = (".jpg", ".jpeg")
+LOSSY = "lossy_mask"
+"""In `data.accept`: masks that were compressed with loss are taken as they are."""
 
 Color = tuple[int, int, int]
 
@@ -67,8 +69,8 @@ def decode_mask(
     stored = read_stored(data, name, max_pixels)
     if stored.lossy and not lossy:
         raise DataError(
-            "is a mask compressed with loss (JPEG), which changes labels: `segatlas data check --fix NEW_FOLDER` "
-            "writes PNG masks; data.lossy_masks=true takes the values as they are",
+            "is a mask compressed with loss (JPEG or the like), which changes labels: `segatlas data check --fix "
+            "NEW_FOLDER` writes PNG masks; data.accept=[lossy_mask] takes the values as they are",
             name,
         )
     array = codes_of(stored, name) if colors is None else colors_of(stored, name)

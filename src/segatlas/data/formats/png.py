@@ -8,8 +8,11 @@ or animation chunks cannot change the samples, and inflating once costs no more 
 from __future__ import annotations
 
 import io
+import os
 import zlib
 from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -64,7 +67,16 @@ def is_png(begin: bytes) -> bool:
 
 def read_chunks(data: bytes) -> Png:
     """Check chunks, checksums and header of a PNG. ValueError saying what is wrong."""
-    chunks = _chunks(data)
+    return _parsed(_chunks(io.BytesIO(data), len(data), with_pixels=True))
+
+
+def read_header_chunks(path: Path) -> Png:
+    """Check the chunks of a PNG file as `read_chunks` does, without reading its pixels: `pixels` is empty."""
+    with path.open("rb") as stream:
+        return _parsed(_chunks(stream, os.fstat(stream.fileno()).st_size, with_pixels=False))
+
+
+def _parsed(chunks: list[tuple[bytes, bytes]]) -> Png:
     kinds = [kind for kind, _ in chunks]
     if not kinds or kinds[0] != b"IHDR" or len(chunks[0][1]) != 13:
         raise ValueError("the header chunk is missing")
@@ -162,19 +174,26 @@ def _opencv(data: bytes, *, color: bool) -> np.ndarray:
     return array
 
 
-def _chunks(data: bytes) -> list[tuple[bytes, bytes]]:
+def _chunks(stream: BinaryIO, size: int, *, with_pixels: bool) -> list[tuple[bytes, bytes]]:
     """Return (kind, content) of all chunks. A missing end chunk alone is forgiven: no pixel hangs on it."""
-    place, found = len(SIGNATURE), []
-    while not _END.startswith(data[place : place + len(_END)]):
-        end = place + 8 + int.from_bytes(data[place : place + 4], "big")
-        kind = data[place + 4 : place + 8]
-        if end + 4 > len(data):
+    found: list[tuple[bytes, bytes]] = []
+    stream.seek(len(SIGNATURE))
+    while True:
+        head = stream.read(len(_END))
+        if _END.startswith(head):
+            return found
+        length, kind = int.from_bytes(head[:4], "big"), head[4:8]
+        stream.seek(8 - len(head), os.SEEK_CUR)
+        if stream.tell() + length + 4 > size:
             raise ValueError(f"truncated in the chunk {kind!r}")
-        if zlib.crc32(memoryview(data)[place + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
+        if kind == b"IDAT" and not with_pixels:
+            stream.seek(length + 4, os.SEEK_CUR)
+            found.append((kind, b""))
+            continue
+        content = stream.read(length)
+        if zlib.crc32(content, zlib.crc32(kind)) != int.from_bytes(stream.read(4), "big"):
             raise ValueError(f"the checksum of the chunk {kind!r} is wrong")
-        found.append((kind, data[place + 8 : end]))
-        place = end + 4
-    return found
+        found.append((kind, content))
 
 
 def _chunk(kind: bytes, content: bytes) -> bytes:

@@ -33,7 +33,7 @@ def read_simple(picture: Image.Image, data: bytes) -> Stored:
         largest=largest,
         alpha=array.shape[2] in (2, 4),
         palette=palette,
-        lossy=picture.format == "WEBP" and _is_lossy_webp(data),
+        lossy=is_lossy_webp(data),
         orientation=orientation,
     )
 
@@ -65,9 +65,9 @@ def _check_size(picture: Image.Image, data: bytes) -> None:
         raise ValueError("truncated: the end of its run lengths is missing")
 
 
-def _is_lossy_webp(data: bytes) -> bool:
-    """Whether a WebP holds the chunk of lossy pixels."""
-    place = 12
+def is_lossy_webp(data: bytes) -> bool:
+    """Whether a file that begins so is a WebP with a chunk of lossy pixels."""
+    place = 12 if data[:4] == b"RIFF" and data[8:12] == b"WEBP" else len(data)
     while place + 8 <= len(data):
         if data[place : place + 4] == b"VP8 ":
             return True

@@ -70,6 +70,17 @@ class Layout:
         return 3 if self.color in ("palette", "cmyk") else self.bands - self.alpha
 
     @property
+    def lossy(self) -> bool:
+        """Whether samples are not what was once written: JPEG, chroma, and compressions that are not ours."""
+        return self.page.photometric == _YCC or int(self.page.compression) not in CODECS
+
+    @property
+    def depth(self) -> str:
+        """Type of the image's values; integers of 32 bits and more may become float32 or, where small, uint16."""
+        dtype = np.dtype(np.uint8) if self.lossy or self.color == "palette" else sample_type(self.page)
+        return dtype.name if dtype in (np.uint8, np.uint16) else "float32"
+
+    @property
     def size(self) -> tuple[int, int]:
         """Upright height and width."""
         height, width = self.page.imagelength, self.page.imagewidth
@@ -117,7 +128,7 @@ def read_tiff(tiff: TiffFile, layout: Layout, data: bytes) -> Stored:
         alpha=layout.alpha,
         palette=_palette(page) if layout.color == "palette" else None,
         inverted=page.photometric == _MIN_IS_WHITE and layout.color == "grey",
-        lossy=codec not in CODECS,
+        lossy=layout.lossy,
         orientation=layout.orientation,
     )
 
