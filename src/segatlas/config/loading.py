@@ -21,6 +21,7 @@ from segatlas.errors import ConfigError, Problem
 ConfigType = TypeVar("ConfigType", bound=Config)
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 MAX_BASES = 2
+MAX_BYTES = 1_000_000
 OVERRIDE, DICT, DEFAULT, COMMAND = (Place(file=name) for name in ("override", "dict", "default", "command"))
 
 
@@ -101,6 +102,8 @@ def _read_file(path: Path, below: tuple[Path, ...], problems: list[Problem]) -> 
     """Read a file and lay it over its bases. `below` are the files that led here, for cycles and depth."""
     file = _display(path)
     try:
+        if (size := path.stat().st_size) > MAX_BYTES:
+            raise ConfigError(file, [_top(file, f"{size:,} bytes, a recipe has at most {MAX_BYTES:,}")])
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ConfigError(file, [_top(file, "not a text file in UTF-8")]) from error

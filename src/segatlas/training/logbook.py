@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from segatlas.errors import TrainingError
+from segatlas.printable import SafeRecords
+from segatlas.safe_console import SafeConsole
 from segatlas.training.run import RunFolder
 
 COLUMNS = (
@@ -32,7 +34,7 @@ LOGGER = logging.getLogger("segatlas")
 @cache
 def terminal() -> Console:
     """Return the one console of a training: a bar and log lines on two would overwrite each other."""
-    return Console(stderr=True, highlight=False)
+    return SafeConsole(stderr=True, highlight=False)
 
 
 class Logbook:
@@ -108,6 +110,7 @@ def open_log(path: Path, held: MemoryHandler, *, console: bool) -> list[logging.
         handlers.append(RichHandler(console=terminal(), show_time=False, show_level=False, show_path=False))
     LOGGER.removeHandler(held)
     for handler in handlers:
+        handler.addFilter(SafeRecords())
         LOGGER.addHandler(handler)
         for record in held.buffer:
             handler.handle(record)
