@@ -160,7 +160,7 @@ def _print_conversion(done: Conversion) -> None:
     if done.prefix:
         all_pairs["prefix"] = f"{done.prefix} (stands before the network's names in the file)"
     if done.left_out:
-        all_pairs["left out"] = f"{_listed(done.left_out)}, known to be no part of the network"
+        all_pairs["left out"] = f"{_listed(done.left_out)} (on purpose: no part of the network, or a second copy)"
     for key in ("mean", "std", "inference"):
         all_pairs[key] = _card_pairs(card)[key]
     _print_pairs(all_pairs)
@@ -172,8 +172,12 @@ def _print_conversion(done: Conversion) -> None:
 
 
 def _listed(names: Sequence[str]) -> str:
-    more = len(names) - SHOWN_LEFT_OUT
-    return ", ".join(names[:SHOWN_LEFT_OUT]) + (f" and {more} more" if more > 0 else "")
+    """Return names; many that begin alike are told by their beginning and number."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(name.partition(".")[0], []).append(name)
+    texts = [", ".join(g) if len(g) < SHOWN_LEFT_OUT else f"{len(g)} tensors of {key}" for key, g in groups.items()]
+    return ", ".join(texts)
 
 
 def _is_place(name: str) -> bool:

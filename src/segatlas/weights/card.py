@@ -12,7 +12,7 @@ from typing import Any
 
 from segatlas.errors import UsageError, WeightsError
 from segatlas.printable import printable, shortened
-from segatlas.weights.card_checks import faults
+from segatlas.weights.card_checks import MOST_CLASSES, faults
 from segatlas.weights.hostile import told_as_weights_error
 from segatlas.weights.json_text import read_object
 from segatlas.weights.validation import validated
@@ -69,6 +69,10 @@ class InputSpec:
     required: bool = True
 
 
+def _is_long(value: Any) -> bool:
+    return isinstance(value, list | tuple | Mapping) and len(value) > MOST_CLASSES
+
+
 @dataclass(frozen=True, kw_only=True)
 class Card:
     """Facts that travel with weights. `config` holds the fields of the architecture's config dataclass."""
@@ -109,6 +113,8 @@ class Card:
                 f"{where}: card version {shortened(version)}; this SegAtlas reads version {CARD_VERSION} - a newer one "
                 "is needed"
             )
+        if long := [f"{shortened(key)}: {len(value):,} items" for key, value in data.items() if _is_long(value)]:
+            raise WeightsError(f"{where}: not a valid card\n  {', '.join(long)}, at most {MOST_CLASSES:,}")
         try:
             with told_as_weights_error(f"{where}: not a valid card"):
                 card = validated(cls, data)

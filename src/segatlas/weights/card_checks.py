@@ -85,6 +85,8 @@ def _inference_faults(inference: InferenceMode) -> Iterator[str]:
 
 
 def _other_faults(card: Card) -> Iterator[str]:
+    if len(card.architecture) > MOST_NAME:
+        yield f"architecture: a name of {len(card.architecture):,} characters"
     if not card.inputs:
         yield "inputs: empty; the first one is the image"
     if not all(1 <= one.channels <= MOST_WIDTH for one in card.inputs):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from segatlas.errors import SegAtlasError, UsageError, WeightsError
-from segatlas.printable import printable
+from segatlas.printable import printable, shortened
 from segatlas.weights.building import build_empty, make_config
 from segatlas.weights.card import Card, InferenceMode, Preprocessing, default_preprocessing
 from segatlas.weights.class_lists import class_list
@@ -316,7 +316,7 @@ def _of_one_prefix(path: Path, found: list[Found]) -> list[Found]:
     kept = [one for one in found if one.part.prefix == chosen[0]]
     strangers = [name for name in kept[0].part.strangers() if not name.startswith(tuple(others))]
     if strangers:
-        shown = ", ".join(map(printable, strangers[:_SHOWN])) + (", ..." if len(strangers) > _SHOWN else "")
+        shown = ", ".join(map(shortened, strangers[:_SHOWN])) + (", ..." if len(strangers) > _SHOWN else "")
         raise WeightsError(
             f"{printable(path)}: below '{chosen[0]}' are tensors of a {kept[0].recognised.importer.architecture} of "
             f"{kept[0].source.title}, but beside them are {len(strangers)} that may be a part of it: {shown}; save the "
@@ -432,8 +432,10 @@ def _statistics_beside(part: Part, channels: int) -> Preprocessing | None:
 
 def _not_recognised(path: Path, tensors: Mapping[str, Tensor], faults: list[str], arch: str | None) -> str:
     prefixes = Counter(name.partition(".")[0] for name in tensors)
-    seen = ", ".join(f"{printable(prefix)} ({count})" for prefix, count in prefixes.most_common(_SHOWN))
-    first = ", ".join(f"{printable(name)} {'x'.join(map(str, t.shape))}" for name, t in list(tensors.items())[:_SHOWN])
+    seen = ", ".join(f"{shortened(prefix)} ({count})" for prefix, count in prefixes.most_common(_SHOWN))
+    first = ", ".join(
+        f"{shortened(name, 100)} {'x'.join(map(str, t.shape))}" for name, t in list(tensors.items())[:_SHOWN]
+    )
     wanted = f" as '{arch}'" if arch else ""
     lines = [f"{printable(path)}: not recognised{wanted}", *faults]
     lines += [f"  {len(tensors)} tensors, by beginning: {seen}", f"  first: {first}", f"  {_readable()}"]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from segatlas.errors import WeightsError
-from segatlas.printable import printable
+from segatlas.printable import printable, shortened
 
 _SHOWN = 4
 """Names listed of each kind of fault."""
@@ -73,7 +73,7 @@ def _kind(tensor: Tensor) -> str:
 
 def _first(names: list[str]) -> str:
     more = f", and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(map(printable, names[:_SHOWN])) + more
+    return ", ".join(shortened(name, 200) for name in names[:_SHOWN]) + more
 
 
 def _shape(tensor: Tensor) -> str:

@@ -161,7 +161,7 @@ def _named_tensors(path: Path, state: Mapping[Any, Any]) -> dict[str, Tensor]:
     for name, value in state.items():
         if isinstance(value, Unsupported):
             raise WeightsError(
-                f"{printable(path)}: the tensor {printable(name)} is {value.kind}; only dense tensors are read"
+                f"{printable(path)}: the tensor {shortened(name)} is {value.kind}; only dense tensors are read"
             )
     return {name: value for name, value in state.items() if isinstance(value, Tensor) and isinstance(name, str)}
 

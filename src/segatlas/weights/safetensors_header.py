@@ -45,19 +45,19 @@ def _check_places(header: dict[str, Any], size: int) -> None:
         if name == "__metadata__":
             continue
         if not isinstance(entry, dict):
-            raise ValueError(f"{printable(name)}: no entry of a tensor")
+            raise ValueError(f"{shortened(name)}: no entry of a tensor")
         bits, shape, place = _BITS.get(str(entry.get("dtype"))), _sizes(entry, "shape"), _sizes(entry, "data_offsets")
         if bits is None:
-            raise ValueError(f"{printable(name)}: the type {shortened(entry.get('dtype'))} is not known")
+            raise ValueError(f"{shortened(name)}: the type {shortened(entry.get('dtype'))} is not known")
         if shape is None or place is None or len(place) != 2:
-            raise ValueError(f"{printable(name)}: shape or place are no whole numbers")
+            raise ValueError(f"{shortened(name)}: shape or place are no whole numbers")
         if math.prod(shape) * bits != (place[1] - place[0]) * 8:
-            raise ValueError(f"{printable(name)}: {place[1] - place[0]:,} bytes for a tensor of shape {shape}")
+            raise ValueError(f"{shortened(name)}: {place[1] - place[0]:,} bytes for a tensor of shape {shape}")
         places.append((place[0], place[1], name))
     end = 0
     for first, last, name in sorted(places):
         if first != end:
-            raise ValueError(f"{printable(name)}: begins at {first:,}, but what is before it ends at {end:,}")
+            raise ValueError(f"{shortened(name)}: begins at {first:,}, but what is before it ends at {end:,}")
         end = last
     if end != size:
         raise ValueError(f"its tensors end at {end:,}, the file holds {size:,} bytes of them")
