@@ -209,10 +209,10 @@ def test_a_picture_the_predictor_refuses_is_left_out_with_its_name(root: Path, m
 
     true_prepare = predictor.prepare
 
-    def fussy(picture: np.ndarray, *rest: object) -> object:
+    def fussy(picture: np.ndarray, **rest: object) -> object:
         if picture.shape[0] == 40:
             raise DataError("too odd")
-        return true_prepare(picture, *rest)
+        return true_prepare(picture, **rest)
 
     monkeypatch.setattr(predictor, "prepare", fussy)
     report = evaluate(red_channel(), root, skip_bad=True, batch=2, progress=False)

@@ -1,10 +1,12 @@
-"""Where things are kept that can be made or fetched again. Loads no torch."""
+"""Where things are kept that can be made or fetched again, and whether they may be fetched. Loads no torch."""
 
 from __future__ import annotations
 
 import os
 import sys
 from pathlib import Path
+
+OFFLINE_VARIABLE = "SEGATLAS_OFFLINE"
 
 
 def cache_folder(part: str) -> Path:
@@ -22,3 +24,8 @@ def cache_folder(part: str) -> Path:
     else:
         users = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return users / "segatlas" / part
+
+
+def is_offline() -> bool:
+    """Tell whether downloads are off: `SEGATLAS_OFFLINE` is set to anything but 0 (`--offline` sets it)."""
+    return os.environ.get(OFFLINE_VARIABLE, "").strip() not in ("", "0")

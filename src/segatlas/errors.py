@@ -65,7 +65,7 @@ class ConfigError(UsageError):
 
     def _place(self, problem: Problem) -> str:
         if problem.line is None:
-            return problem.file or "override"
+            return problem.file or "recipe"
         if problem.file in (None, self.source):
             return f"line {problem.line}"
         return f"{problem.file}:{problem.line}"

@@ -6,6 +6,7 @@ are checked in torch-free tables; only further keys of `model:` import the one f
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -18,6 +19,7 @@ from segatlas.encoders import ENCODERS, timm_names
 from segatlas.errors import Problem
 from segatlas.models import ARCHITECTURES, load_architecture, lookup
 
+LOGGER = logging.getLogger("segatlas")
 FROM_DATA = {"num_classes": 2, "in_channels": 3}
 """Stand-ins for what the data set decides later, where the recipe leaves it open."""
 
@@ -32,12 +34,21 @@ def check_model(model: Mapping[str, Any]) -> list[Problem]:
         return [Problem(key="model.name", got=show(name), message=unknown("model", name, known))]
     problems = _check_encoder(model.get("encoder"))
     own = {key: value for key, value in model.items() if key not in ModelConfig.model_fields}
-    if set(own) - {"encoder"} or not isinstance(own.get("encoder", ""), str):
+    if set(own) - {"encoder"} or not isinstance(own.get("encoder", ""), str) or (variant and own):
         record = load_architecture(name)
+        _tell_contradictions(name, record.variants[variant] if variant else {}, own)
         fields = {**FROM_DATA, **(record.variants[variant] if variant else {}), **own}
         further = [key for key in ModelConfig.model_fields if key != "name"]
         problems += check_fields(record.config, fields, further=further)
     return problems
+
+
+def _tell_contradictions(name: str, variant: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+    """Warn where the recipe gives a variant other fields than those that make it: it is obeyed, and no longer that."""
+    for key, value in variant.items():
+        if key in own and show(own[key]) != show(value):
+            text = "model.%s = %s: the network is no longer %s, which has %s; leave the key out for that"
+            LOGGER.warning(text, key, show(own[key]), name, show(value))
 
 
 def _check_encoder(name: Any) -> list[Problem]:

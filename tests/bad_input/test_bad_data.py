@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -125,6 +126,11 @@ def test_an_empty_split_is_named_before_a_run_exists(train, folder, tmp_path, sp
         assert "splits with pictures: val" in result.stderr
         assert not (tmp_path / "run").exists()
     else:  # without a val part, a share of train is held out and named
+        assert result.exit_code == 1
+        assert f"{folder / 'val' / 'images'}: split val has no picture" in result.stderr
+        assert not (tmp_path / "run").exists()
+        shutil.rmtree(folder / "val")
+        result = train(folder)
         assert result.exit_code == 0, result.output
         assert "held 1 of 4 out of train" in " ".join(result.stderr.split())
 
@@ -143,13 +149,14 @@ def test_one_single_picture_is_a_clear_error(train, tmp_path):
     assert "split 'val' is empty" in result.stderr
 
 
-def test_validation_masks_without_one_label_stop_the_run_with_its_checkpoint_kept(train, folder, tmp_path):
-    for mask in masks(folder, "val"):
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_masks_of_a_split_without_one_label_are_refused_before_a_run_exists(train, folder, tmp_path, split):
+    for mask in masks(folder, split):
         save_codes(mask, np.full((32, 48), 255))
-    result = train(folder)
+    result = train(folder, "data.classes=[a, b, c]")
     assert result.exit_code == 1
-    assert "miou is undefined: no pixel of the validation masks is labelled" in result.stderr
-    assert (tmp_path / "run" / "checkpoints" / "last.ckpt").is_file()
+    assert f"no pixel of the {len(masks(folder, split))} masks of {split} is labelled" in result.stderr
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_root_of_another_layout_says_what_was_found_and_expected(train, tmp_path):

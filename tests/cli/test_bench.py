@@ -59,10 +59,17 @@ def test_out_holds_machine_settings_load_unit_models_and_rows(tmp_path):
         (["unet", "--size", "512"], "expected HxW"),
         (["unet", "--precision", "fp16"], "expected fp32, bf16"),
         (["unet", "--out", "."], "is a folder"),
+        (["unet", "--out", "a_file/b.json"], "cannot write to the folder a_file"),
         (["unet:width"], "expected FIELD=VALUE"),
+        (["unet:width=4", "unett"], "did you mean 'unet'"),
+        (["unet:width=4", "unet:widht=4"], "widht"),
     ],
 )
-def test_wrong_words_end_with_code_2(words, message):
+def test_wrong_words_end_with_code_2_before_anything_is_measured(words, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a_file").write_text("")
+    for name in ("measure_memory", "time_alternating"):
+        monkeypatch.setattr(measuring, name, lambda *_: pytest.fail("something was measured"))
     result = segatlas(*words)
     assert result.exit_code == 2
     assert message in result.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,9 @@ from click.testing import Result
 from PIL import Image
 from typer.testing import CliRunner
 
-from segatlas.cli.evaluate import evaluate, short_names, split_models
+from segatlas.cli.evaluate import check_compared, evaluate, short_names, split_models
 from segatlas.cli.main import Verbs
-from segatlas.errors import UsageError
+from segatlas.errors import DataError, UsageError
 
 CLASSES = ("sky", "road", "car")
 
@@ -53,26 +54,162 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return folder / "a", folder / "b"
 
 
+def torch_checkpoint(run: Path) -> Path:
+    """Write checkpoints/last.ckpt of a run with the weights of its model, as training does."""
+    import torch
+    from safetensors.torch import load_file
+
+    weights = {f"net.{name}": tensor for name, tensor in load_file(run / "model" / "model.safetensors").items()}
+    content = {"state_dict": weights, "card": json.loads((run / "model" / "card.json").read_text())}
+    torch.save(content, run / "checkpoints" / "last.ckpt")
+    return run / "checkpoints" / "last.ckpt"
+
+
 @pytest.fixture
 def run(tmp_path: Path, models: tuple[Path, Path]) -> Path:
     """A run folder as training leaves it."""
     folder = tmp_path / "net-001"
     folder.mkdir()
-    (folder / "model").symlink_to(models[0])
+    shutil.copytree(models[0], folder / "model")
     data = write_data(tmp_path / "data")
     (folder / "config.yaml").write_text(f"data: {{root: {data}}}\nmodel: {{name: unet, width: 4}}\n")
     return folder
 
 
-def test_a_run_is_scored_on_its_own_data_and_keeps_its_report(run: Path) -> None:
+def test_a_run_is_scored_on_its_own_data_and_keeps_the_report_of_its_training(run: Path) -> None:
+    (run / "eval.json").write_text("of the training")
     result = segatlas(run)
     assert result.exit_code == 0, result.output
-    stored = json.loads((run / "eval.json").read_text())
+    stored = json.loads((run / "evaluations" / "val.json").read_text())
     assert stored["data"]["split"] == "val"
     for name in CLASSES:
         assert name in result.stdout
     assert f"{100 * stored['miou']:.2f} %" in result.stdout
-    assert "TP / (TP + FP + FN)" in result.stdout.replace("\n", " ")
+    assert f"written: {run / 'evaluations' / 'val.json'}" in result.stdout
+    assert (run / "eval.json").read_text() == "of the training"
+
+
+def test_definitions_are_printed_for_explain_and_stored_always(run: Path) -> None:
+    short, long = segatlas(run), segatlas(run, "--explain")
+    sentence = "TP / (TP + FP + FN)"
+    assert sentence not in short.stdout
+    assert sentence in long.stdout.replace("\n", " ")
+    assert sentence in json.loads((run / "evaluations" / "val.json").read_text())["definitions"]["iou"]
+    assert len(short.stdout.splitlines()) < 40
+
+
+def test_each_way_to_evaluate_a_run_has_a_file_of_its_own(run: Path) -> None:
+    data = write_data(run.parent / "more data")
+    ways = {
+        "train": ("--split", "train"),
+        "val-flips-scales-0.75-1": ("--tta", "flips,scales:0.75,1"),
+        "val-window8x16": ("--window", "8x16"),
+        "val-on-more-data": ("--data", data),
+        "val": (),
+        "val-2": ("--batch", "2"),
+        "val-3": ("eval.boundary=false",),
+    }
+    for words in ways.values():
+        assert segatlas(run, "--quiet", *words).exit_code == 0
+    files = {file.stem: json.loads(file.read_text()) for file in (run / "evaluations").iterdir()}
+    assert set(files) == set(ways)
+    assert len({stored["question"] for stored in files.values()}) == len(ways)
+    assert files["val-2"]["settings"]["batch"] == 2
+
+
+def test_the_same_evaluation_again_replaces_its_own_report_and_says_so(run: Path) -> None:
+    assert "in place of" not in segatlas(run, "--window", "8").stdout
+    assert "in place of" in segatlas(run, "--window", "8").stdout
+    assert [file.name for file in (run / "evaluations").iterdir()] == ["val-window8x8.json"]
+
+
+def test_a_checkpoint_or_the_model_of_a_run_is_kept_in_the_run_too(run: Path) -> None:
+    assert segatlas(run / "model", "--quiet").exit_code == 0
+    (run / "checkpoints").mkdir()
+    weights = torch_checkpoint(run)
+    assert segatlas(weights, "--quiet", "--data", run.parent / "data").exit_code == 0
+    assert {file.name for file in (run / "evaluations").iterdir()} == {"val.json", "val-last-on-data.json"}
+
+
+def test_a_model_outside_of_a_run_is_said_to_leave_no_report(run: Path, models: tuple[Path, Path]) -> None:
+    result = segatlas(models[0], "--data", run.parent / "data")
+    assert "not kept" in result.stdout
+    assert "--out" in result.stdout
+
+
+def test_out_takes_no_report_s_place(run: Path, tmp_path: Path) -> None:
+    (run / "eval.json").write_text("of the training")
+    own = segatlas(run, "--out", run, "--quiet")
+    assert (own.exit_code, "belongs to its training" in own.stderr) == (2, True)
+    assert (run / "eval.json").read_text() == "of the training"
+    assert segatlas(run, "--out", tmp_path / "out", "--quiet").exit_code == 0
+    assert segatlas(run, "--out", tmp_path / "out", "--quiet").exit_code == 0
+    other = segatlas(run, "--out", tmp_path / "out", "--split", "train")
+    assert (other.exit_code, "holds another evaluation" in other.stderr) == (2, True)
+    assert json.loads((tmp_path / "out" / "eval.json").read_text())["data"]["split"] == "val"
+
+
+def test_reports_of_several_models_go_into_no_run_folder_below_out(run: Path, models: tuple[Path, Path]) -> None:
+    (run / "eval.json").write_text("of the training")
+    result = segatlas(run, models[0], "--data", run.parent / "data", "--out", run.parent)
+    assert (result.exit_code, "belongs to its training" in result.stderr) == (2, True)
+    assert (run / "eval.json").read_text() == "of the training"
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "message"),
+    [
+        ("missing", 1, "nothing"),
+        ("classes", 1, "have different classes"),
+        ("out", 2, "cannot write"),
+        ("pictures", 1, "--compare needs the same pictures"),
+    ],
+)
+def test_nothing_is_scored_before_all_models_data_and_places_are_found_good(
+    run: Path, models: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str, code: int,
+    message: str,
+) -> None:  # fmt: skip
+    from segatlas.inference import Predictor
+    from segatlas.weights import create_model, save_pretrained
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a picture was predicted")
+
+    monkeypatch.setattr(Predictor, "predict_iter", refuse)
+    words: list[object] = [models[0], models[1], "--data", run.parent / "data", "--compare"]
+    if fault == "missing":
+        words[1] = tmp_path / "nothing"
+    elif fault == "classes":
+        save_pretrained(create_model("unet", num_classes=4, width=4), tmp_path / "four", classes=(*CLASSES, "sign"))
+        words[1] = tmp_path / "four"
+    elif fault == "out":
+        (tmp_path / "file").write_text("")
+        words += ["--out", tmp_path / "file" / "deep"]
+    elif fault == "pictures":
+        other = tmp_path / "other"
+        other.mkdir()
+        (other / "model").symlink_to(models[1])
+        data = write_data(tmp_path / "fewer")
+        for kind in ("images", "masks"):
+            (data / "val" / kind / "val1.png").unlink()
+        (other / "config.yaml").write_text(f"data: {{root: {data}}}\nmodel: {{name: unet, width: 4}}\n")
+        words = [run, other, "--compare"]
+    result = segatlas(*words)
+    assert result.exit_code == code, result.output
+    assert message in result.stderr
+    assert not list(tmp_path.rglob("evaluations"))
+
+
+def test_models_that_could_not_score_the_same_pictures_are_not_compared(models: tuple[Path, Path]) -> None:
+    from types import SimpleNamespace as Some
+
+    first, second = (
+        Some(model=Some(path=path), pictures=[Some(key=key) for key in keys])
+        for path, keys in (("a", "xy"), ("b", "xz"))
+    )
+    check_compared([first, first])
+    with pytest.raises(DataError, match="a could score 2 pictures, b 2"):
+        check_compared([first, second])
 
 
 def test_json_is_one_last_line_on_stdout_and_the_rest_on_stderr(run: Path, tmp_path: Path) -> None:
@@ -114,7 +251,7 @@ def test_a_bad_file_is_reported_and_the_exit_code_is_1(run: Path) -> None:
     assert result.exit_code == 1
     assert "val0.png" in result.stderr
     assert json.loads(result.stdout)["pictures"] == 1
-    assert len(json.loads((run / "eval.json").read_text())["skipped"]) == 1
+    assert len(json.loads((run / "evaluations" / "val.json").read_text())["skipped"]) == 1
 
 
 @pytest.mark.parametrize(
@@ -136,6 +273,7 @@ def test_mistakes_have_a_message_and_a_code_and_write_nothing(
     assert message in result.stderr
     assert "Traceback" not in result.output
     assert not (run / "eval.json").exists()
+    assert not (run / "evaluations").exists()
 
 
 def test_a_model_that_is_not_there_is_named(tmp_path: Path) -> None:

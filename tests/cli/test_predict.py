@@ -42,7 +42,7 @@ def save_picture(path, size=(13, 22), seed=0):
 
 
 def segatlas(*words):
-    return CliRunner().invoke(app, ["predict", *map(str, words), "--device", "cpu"])
+    return CliRunner().invoke(app, ["predict", "--device", "cpu", *map(str, words)])
 
 
 def files(folder):
@@ -196,6 +196,12 @@ def test_a_file_that_is_no_good_picture_is_named_and_leaves_nothing(model, tmp_p
         (["--out", "out"], "which pictures?"),
         (["pictures", "--out", "pictures"], "is the folder of the pictures"),
         (["pictures", "--out", "a_file"], "cannot write to the folder a_file"),
+        (["pictures", "--out", "a_file/deep"], "cannot write to the folder a_file/deep"),
+        (["pictures/a.png", "--out", "taken"], "taken/a_mask.png is a folder"),
+        (["pictures", "--out", "out", "--device", "tpu"], "expected auto, cpu"),
+        (["pictures", "--out", "out", "--precision", "fp8"], "expected fp32 or bf16"),
+        (["pictures", "--out", "out", "--save", "json", "--format", "cityscapes-ids"], "--save json writes none"),
+        (["--input", "pictures/a.png", "--output", "m.png", "--save", "json"], "write the mask alone"),
         (["pictures", "--out", "out", "--save", "masks"], "'masks', expected some of mask,"),
         (["pictures", "--out", "out", "--save", ","], "nothing to write"),
         (["pictures", "--out", "out", "--tta", "mirror"], "'mirror' is not known"),
@@ -216,6 +222,7 @@ def test_wrong_words_end_with_code_2_before_anything_is_written(model, pictures,
     monkeypatch.chdir(pictures.parent)
     (pictures.parent / "empty").mkdir()
     (pictures.parent / "a_file").write_text("")
+    (pictures.parent / "taken" / "a_mask.png").mkdir(parents=True)
     save_picture(pictures.parent / "twin" / "a.png")
     save_picture(pictures / "a_mask.png")
     before = files(pictures.parent)
@@ -223,6 +230,7 @@ def test_wrong_words_end_with_code_2_before_anything_is_written(model, pictures,
     assert result.exit_code == 2, result.output
     assert message in " ".join(result.stderr.split())
     assert files(pictures.parent) == before
+    assert not (pictures.parent / "out").exists()
 
 
 def test_cityscapes_ids_are_written_for_a_model_of_its_19_classes(pictures, tmp_path):

@@ -114,7 +114,7 @@ def test_all_problems_are_told_at_once_with_line_key_value_and_nearest_name(tmp_
         (9, "losses.1.smoth", "1", f"{unknown} 'smooth'?"),
         (10, "losses.2.name", '"fokal"', "unknown name - did you mean 'focal'?"),
         (12, "train.epochs", "3", "both epochs and steps are set - set one of them to null"),
-        (14, "train.lr", "true", "expected a number, above 0"),
+        (14, "train.lr", "true", "expected a number, above 0, at most 100"),
         (15, "lr", "3", "unknown key here - did you mean 'train.lr'?"),
         (None, "train.epoch", "3", f"{unknown} 'epochs'?"),
         (None, "eval.split", '"vall"', "expected one of: train, val, test - did you mean 'val'?"),
@@ -128,7 +128,7 @@ def test_the_message_is_aligned_and_counts_the_problems(tmp_path: Path) -> None:
     assert str(caught.value) == (
         f"config error in {path}\n"
         "  line 1     sed = 1             unknown key - did you mean 'seed'?\n"
-        '  line 2     train.lr = "fast"   expected a number, above 0\n'
+        '  line 2     train.lr = "fast"   expected a number, above 0, at most 100\n'
         "  override   seed = -1           expected a whole number, at least 0, below 4294967296\n"
         "3 problems; nothing was started. Valid keys: segatlas config schema"
     )
@@ -240,7 +240,7 @@ def test_a_missing_file_is_named_with_the_nearest_recipe(tmp_path: Path) -> None
         (b"---\n", "the file is empty"),
         (b"- a\n- b\n", "expected `key: value` lines"),
         (b"just words\n", "expected `key: value` lines"),
-        (b"seed: \xff\xfe\n", "not a text file in UTF-8"),
+        (b"seed: \xff\xfe\n", "is not text in UTF-8 (byte 0xff at offset 6)"),
     ],
 )
 def test_a_file_that_is_no_recipe_is_refused(tmp_path: Path, content: bytes, message: str) -> None:

@@ -6,8 +6,13 @@ import pytest
 
 from segatlas import config
 from segatlas.config import recipes
+from segatlas.config.layers import make_room
+from segatlas.config.schema import ModelConfig
+from segatlas.config.yaml_tree import Place, from_plain
 from segatlas.errors import ConfigError, Problem
+from segatlas.models import ARCHITECTURES
 from segatlas.recipe import Config, check_model
+from segatlas.weights.building import build_empty, make_config
 
 
 def problems_of(source: object, *overrides: str) -> list[Problem]:
@@ -74,3 +79,41 @@ def test_a_variant_brings_its_fields_and_takes_others() -> None:
 def test_config_below_the_models_takes_the_models_keys_as_they_are() -> None:
     cfg = config.Config.load({}, "model.name=anything", "model.depth=3")
     assert cfg.model.architecture_fields() == {"depth": 3}
+
+
+NAMES = [*ARCHITECTURES, *(name for entry in ARCHITECTURES.values() for name in entry.variants)]
+
+
+@pytest.mark.parametrize("base", sorted(recipes()))
+def test_every_network_named_over_a_shipped_recipe_inherits_no_field_of_the_recipe_s_own(base: str) -> None:
+    tree = from_plain(Config.load(base).model_dump(mode="json"), Place(file=base))
+    own = tree.plain()["model"]
+    for name in NAMES:
+        left = make_room(tree, from_plain({"model": {"name": name}}, Place(file="override"))).plain()["model"]
+        if name == own["name"]:
+            assert left == own
+        else:
+            fields = left.keys() - ModelConfig.model_fields.keys()
+            assert fields <= {"aux"}
+            assert left.get("encoder_weights") in (None, "imagenet")
+
+
+@pytest.mark.parametrize("name", ["segformer_b0", "deeplabv3plus_r50", "fcn_hr18", "stdc2", "lraspp"])
+def test_a_network_named_over_unet_folder_has_its_own_parameters(name: str) -> None:
+    model = Config.load("unet_folder", f"model.name={name}").model
+    counts = []
+    for fields in (model.architecture_fields(), {}):
+        net = build_empty(*make_config(name, {"num_classes": 5, **fields}))
+        counts.append(sum(parameter.numel() for parameter in net.parameters()))
+    assert counts[0] == counts[1]
+
+
+def test_a_field_that_contradicts_the_variant_it_is_given_to_is_obeyed_and_told(caplog) -> None:
+    assert Config.load("unet_folder", "model.name=segformer_b0", "model.encoder=mit_b0").model.name == "segformer_b0"
+    assert not caplog.records
+    cfg = Config.load("unet_folder", "model.name=segformer_b0", "model.encoder=resnet34")
+    assert cfg.model.architecture_fields() == {"encoder": "resnet34"}
+    (record,) = caplog.records
+    assert record.getMessage().startswith(
+        'model.encoder = "resnet34": the network is no longer segformer_b0, which has'
+    )

@@ -9,7 +9,7 @@ from segatlas.config.rules import check_rules
 
 GOOD: list[dict[str, Any]] = [
     {},
-    {"train": {"steps": 100, "schedule": {"warmup": 99}}},
+    {"train": {"val_every": 3, "val_epochs": 1}},
     {"train": {"schedule": {"milestones": (0.2, 0.5, 0.9)}}},
     {"train": {"optimizer": {"name": "sgd", "nesterov": True}}},
     {"train": {"precision": "fp16"}},
@@ -27,7 +27,7 @@ GOOD: list[dict[str, Any]] = [
 BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"train": {"steps": 3, "epochs": 3}}, "train.epochs", "both epochs and steps"),
     ({"train": {"steps": None, "epochs": None}}, "train.epochs", "both are null"),
-    ({"train": {"steps": 100, "schedule": {"warmup": 100}}}, "train.schedule.warmup", "100 steps"),
+    ({"train": {"val_every": 3, "val_epochs": 2}}, "train.val_epochs", "both val_every and val_epochs"),
     ({"train": {"schedule": {"milestones": (0.5, 0.2)}}}, "train.schedule.milestones", "ascend"),
     ({"train": {"schedule": {"milestones": (0.5, 0.5)}}}, "train.schedule.milestones", "ascend"),
     ({"train": {"schedule": {"milestones": (0.5, 1.0)}}}, "train.schedule.milestones", "below 1"),
@@ -40,7 +40,9 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ),
     ({"train": {"precision": "fp16", "device": "cpu"}}, "train.precision", "needs a GPU"),
     ({"model": {"input": {"mode": "slide"}}}, "model.input.crop", "mode slide"),
-    ({"model": {"input": {"crop": (8, 8), "stride": (8, 9)}}}, "model.input.stride", "without a prediction"),
+    ({"model": {"input": {"mode": "slide", "crop": (8, 8), "stride": (8, 9)}}}, "model.input.stride", "without"),
+    ({"model": {"input": {"crop": (8, 8)}}}, "model.input.crop", "the mode is whole"),
+    ({"model": {"input": {"stride": (8, 8)}}}, "model.input.stride", "the mode is whole"),
     ({"model": {"input": {"mean": (0, 0), "std": (1, 1, 1)}}}, "model.input.mean", "mean has 2 values, std has 3"),
     ({"model": {"input": {"mean": (0, 0, 0)}}}, "model.input.mean", "together"),
     ({"model": {"input": {"std": (1, 1, 1)}}}, "model.input.std", "together"),

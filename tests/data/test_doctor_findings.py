@@ -44,7 +44,6 @@ def test_a_sound_folder_is_clean(root: Path) -> None:
     [
         (broken.out_of_range, "label_out_of_range"),
         (broken.missing_mask, "missing_mask"),
-        (broken.missing_picture, "missing_picture"),
         (broken.empty_file, "unreadable"),
         (broken.truncated, "unreadable"),
         (broken.text_as_png, "unreadable"),
@@ -62,6 +61,13 @@ def test_a_fault_in_one_file_names_that_file_and_nothing_else(root: Path, breaks
     assert finding.files == (at_fault,)
     assert finding.fault
     assert finding.repair
+
+
+def test_a_mask_without_picture_is_a_warning_for_training_leaves_it_out(root: Path) -> None:
+    mask = broken.missing_picture(root)
+    diagnosis = examine(root)
+    assert diagnosis.ok
+    assert [(finding.kind, finding.files) for finding in diagnosis.warnings] == [("missing_picture", (mask,))]
 
 
 def test_of_two_files_with_one_stem_the_second_is_named(root: Path) -> None:

@@ -23,6 +23,7 @@ from segatlas.data.doctor.convert import to_cityscapes_ids, to_folder
 from segatlas.data.doctor.snapping import snap
 from segatlas.data.formats import read_image, read_mask
 from segatlas.errors import DataError, UsageError
+from segatlas.recipe import Config
 
 
 @pytest.fixture
@@ -216,7 +217,7 @@ def test_an_existing_folder_or_one_inside_the_source_is_refused(root: Path, tmp_
 def test_nothing_is_left_behind_where_nothing_can_be_repaired(root: Path, tmp_path: Path) -> None:
     for path in (root / "train/images").iterdir():
         path.write_bytes(b"")
-    with pytest.raises(DataError, match="no pair of train is left"):
+    with pytest.raises(DataError, match="no pair of train would be left"):
         fixed(root)
     assert [p.name for p in tmp_path.iterdir()] == ["data"]
 
@@ -254,3 +255,77 @@ def test_predictions_become_cityscapes_label_ids(tmp_path: Path) -> None:
     broken.save(tmp_path / "in/b.png", np.array([[19]], np.uint8))
     with pytest.raises(DataError, match=r"b\.png: value 19 is not a train id"):
         to_cityscapes_ids(tmp_path / "in", tmp_path / "other")
+
+
+def test_classes_txt_names_the_colors_and_the_copy_says_in_which_order(tmp_path: Path) -> None:
+    root = broken.write_sound(tmp_path / "data", classes=3)
+    broken.colored(root)
+    (root / "classes.txt").write_text("ground\ntree\ncar\n")
+    out = fixed(root)
+    assert [entry["name"] for entry in json.loads((out / "classes.json").read_text())] == ["ground", "tree", "car"]
+    (note,) = json.loads((out / FIXES_FILE).read_text())["notes"]
+    assert "in their order by R, G, B: ground (0,0,0), tree (30,180,90), car (200,30,60)" in note
+
+
+def test_white_beside_as_many_colors_as_names_is_not_labelled(tmp_path: Path) -> None:
+    root = broken.write_sound(tmp_path / "data", classes=3)
+    broken.colored(root)
+
+    def rimmed(mask: np.ndarray) -> np.ndarray:
+        mask = mask.copy()
+        mask[:4] = 255
+        return mask
+
+    broken.change_masks(root, rimmed)
+    (root / "classes.txt").write_text("ground\ntree\ncar\n")
+    diagnosis = examine(root)
+    assert "white is taken for 'not labelled'" in diagnosis.errors[0].fault
+    assert "'255,255,255': 255" in diagnosis.errors[0].repair
+    out = fixed(root)
+    labels = read_mask(out / "train/masks/002.png")
+    assert (labels[:4] == 255).all()
+    assert set(np.unique(labels[4:])) == {0, 1, 2}
+    assert examine(out).classes == ("ground", "tree", "car")
+
+
+def test_names_that_do_not_match_the_colors_in_number_are_not_used_and_told(tmp_path: Path) -> None:
+    root = broken.write_sound(tmp_path / "data", classes=3)
+    broken.colored(root)
+    (root / "classes.txt").write_text("tree\ncar\n")
+    diagnosis = examine(root)
+    assert "2 classes are named, but the masks show 3 colours" in diagnosis.errors[0].fault
+    words = [word for word in diagnosis.errors[0].repair.splitlines()[0].split('"') if word.startswith("data.")]
+    cured = Config.load({"data": {"root": str(root)}}, *words).data
+    assert examine(cured).ok
+    assert len(create_dataset(cured, "train").classes) == 3
+    (note,) = json.loads((fixed(root) / FIXES_FILE).read_text())["notes"]
+    assert "no name is given to any of them" in note
+
+
+def test_a_color_table_beyond_the_named_classes_is_an_error_of_check_too(tmp_path: Path) -> None:
+    root = broken.write_sound(tmp_path / "data", classes=3)
+    broken.colored(root)
+    (root / "classes.txt").write_text("tree\ncar\n")
+    table = {"0,0,0": 0, "30,180,90": 1, "200,30,60": 2}
+    assert [finding.kind for finding in examine(DataConfig(root=str(root), label_colors=table)).errors] == [
+        "label_out_of_range"
+    ]
+
+
+@pytest.mark.parametrize(
+    "breaks", [broken.without_images, broken.without_train, broken.single_class, broken.without_labels]
+)
+def test_a_repair_is_offered_only_where_fix_writes_it(root: Path, breaks) -> None:
+    (root / "classes.txt").write_text("ground\ndisc\n")
+    breaks(root)
+    diagnosis = examine(root)
+    assert not any(finding.repair.endswith("--fix NEW_FOLDER") for finding in diagnosis.errors)
+    assert not diagnosis.can_be_repaired
+
+
+def test_what_cannot_be_repaired_is_said_in_place_of_the_command(root: Path) -> None:
+    for path in (root / "train/images").iterdir():
+        path.write_bytes(b"")
+    diagnosis = examine(root)
+    assert "by hand, for --fix can write no copy (no pair of train would be left)" in diagnosis.errors[0].repair
+    assert not diagnosis.can_be_repaired

@@ -17,6 +17,7 @@ from fakes.pictures import blocks, picture_of, save_codes
 from fakes.shared import shared_data
 from PIL import Image
 
+from segatlas import files
 from segatlas.config.schema import DataConfig
 from segatlas.config.transforms import PhotometricConfig, TransformsConfig
 from segatlas.data import create_dataset
@@ -326,13 +327,12 @@ def test_a_writer_killed_halfway_leaves_no_entry(tmp_path: Path, monkeypatch: py
 def test_half_written_files_of_killed_processes_are_swept(tmp_path: Path) -> None:
     folder = tmp_path / "store" / "entries" / "a"
     folder.mkdir(parents=True)
-    old, new = folder / f".x{entries.TEMPORARY}", folder / f".y{entries.TEMPORARY}"
-    for path in (old, new):
-        path.write_bytes(b"half")
-    os.utime(old, (LONG_AGO, LONG_AGO))
-    open_store(tmp_path / "store").prepare()
-    assert not old.exists()
-    assert new.exists()
+    with files.whole_file(folder / "x") as new:
+        mine = new.name
+        dead = folder / mine.replace(f"-{os.getpid()}-", f"-{2**22 + 1}-")
+        dead.write_bytes(b"half")
+        open_store(tmp_path / "store").prepare()
+        assert [path.name for path in folder.iterdir()] == [mine]
 
 
 # ---- damage

@@ -164,3 +164,62 @@ def deep_picture(root: Path) -> Path:
     path = root / "train/images/001.png"
     cv2.imwrite(str(path), picture_of(1).astype(np.uint16) * 257)
     return path
+
+
+def other_channels(root: Path) -> Path:
+    import tifffile
+
+    (root / "train/images/001.png").unlink()
+    path = root / "train/images/001.tif"
+    tifffile.imwrite(path, np.zeros((5, *SIZE), np.uint8), photometric="minisblack")
+    return path
+
+
+def single_class(root: Path) -> None:
+    change_masks(root, lambda label: label * 0)
+
+
+def without_train(root: Path) -> None:
+    (root / "train").rename(root / "test")
+
+
+def without_val(root: Path) -> None:
+    """One image in train, and no val: nothing can be held out."""
+    for path in [*root.glob("val/*/*"), *root.glob("train/*/*")]:
+        if path.name != "000.png" or "val" in path.parts:
+            path.unlink()
+    for folder in (root / "val/images", root / "val/masks", root / "val"):
+        folder.rmdir()
+
+
+def without_labels(root: Path, split: str = "train") -> None:
+    change_masks(root, lambda label: np.full_like(label, 255), f"{split}/masks/*.png")
+
+
+def without_images(root: Path) -> None:
+    for path in root.glob("*/*/*.png"):
+        path.unlink()
+
+
+def other_layout(root: Path) -> None:
+    (root / "train").rename(root / "learn")
+    (root / "val").rename(root / "look")
+
+
+def damaged_classes(root: Path) -> Path:
+    path = root / "classes.json"
+    path.write_text('["ground", ')
+    return path
+
+
+def repeated_in_val(root: Path) -> None:
+    """val is train once more, file by file."""
+    for kind in ("images", "masks"):
+        for path in sorted((root / "val" / kind).iterdir()):
+            path.unlink()
+        for path in sorted((root / "train" / kind).iterdir()):
+            (root / "val" / kind / path.name).write_bytes(path.read_bytes())
+
+
+def mixed_black_white(root: Path) -> None:
+    change_masks(root, lambda label: label * 255, "train/masks/00[01].png")

@@ -25,12 +25,12 @@ COLORS_32 = np.array([color.split() for color in COLORS.split(", ")], dtype=np.u
 
 def write_camvid(root: Path, *, layout: str = "index", size: tuple[int, int] = (36, 48)) -> Path:
     """Write layout "index" ({split}, {split}annot), "colour_folders" ({split}, {split}_labels) or "original"."""
-    for split, stems in STEMS.items():
+    for part, (split, stems) in enumerate(STEMS.items()):
         for number, stem in enumerate(stems):
             is_index = layout == "index"
             codes = blocks(number, range(12 if is_index else 32), size)
             images = root / "701_StillsRaw_full" if layout == "original" else root / split
-            save_picture(images / f"{stem}.png", picture_of(codes, number))
+            save_picture(images / f"{stem}.png", picture_of(codes, number + 100 * part))
             if is_index:
                 palette = [tuple(color) for color in COLORS_32[:12].tolist()]
                 save_codes(root / f"{split}annot" / f"{stem}.png", codes, palette)

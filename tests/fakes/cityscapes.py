@@ -18,10 +18,12 @@ EVALUATED = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 3
 
 def write_cityscapes(root: Path, *, train_ids: bool = False, size: tuple[int, int] = (32, 64)) -> Path:
     """Write pictures and labelIds, or labelTrainIds files instead; test has no masks."""
-    for split, stems in STEMS.items():
+    for part, (split, stems) in enumerate(STEMS.items()):
         for number, stem in enumerate(stems):
             label_ids = blocks(number, range(34), size)
-            save_picture(root / "leftImg8bit" / split / f"{stem}_leftImg8bit.png", picture_of(label_ids, number))
+            save_picture(
+                root / "leftImg8bit" / split / f"{stem}_leftImg8bit.png", picture_of(label_ids, number + 100 * part)
+            )
             if split == "test":
                 continue
             mask = root / "gtFine" / split / f"{stem}_gtFine_label{'TrainIds' if train_ids else 'Ids'}.png"

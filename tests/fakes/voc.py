@@ -14,11 +14,11 @@ def write_voc(root: Path, *, size: tuple[int, int] = (40, 50)) -> Path:
     """Write VOCdevkit/VOC2012 below root: JPEG pictures, palette masks with a border of 255, three lists."""
     home = root / "VOCdevkit" / "VOC2012"
     palette = [tuple(color) for color in np.random.default_rng(3).integers(0, 256, (256, 3)).tolist()]
-    for split, stems in STEMS.items():
+    for part, (split, stems) in enumerate(STEMS.items()):
         for number, stem in enumerate(stems):
             codes = blocks(number, range(21), size)
             codes[0, :] = 255
-            save_picture(home / "JPEGImages" / f"{stem}.jpg", picture_of(codes, number))
+            save_picture(home / "JPEGImages" / f"{stem}.jpg", picture_of(codes, number + 100 * part))
             save_codes(home / "SegmentationClass" / f"{stem}.png", codes, palette)
         _write_list(home, split, stems)
     _write_list(home, "trainval", STEMS["train"] + STEMS["val"])

@@ -154,7 +154,36 @@ def test_a_form_that_would_give_other_numbers_is_not_used_and_a_warning_says_so(
     net = prepared(ByHand())
     with caplog.at_level("WARNING", logger="segatlas"):
         assert fast_form(net, 3) is net
-    assert "fast form of Net differs by" in caplog.text
+    assert "fast form of Net is wrong by" in caplog.text
+
+
+class Rounding(nn.Module):
+    """Multiplies the rounding of its convolution by a million."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.bn = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)
+
+    def forward(self, x):
+        y = self.bn(self.conv(x))
+        return torch.sin(1e6 * y)
+
+
+def test_a_form_that_only_rounds_otherwise_is_not_used_and_no_warning_is_given(caplog):
+    net = prepared(Rounding(), torch.float32)
+    with caplog.at_level("INFO", logger="segatlas"):
+        assert fast_form(net, 3) is net
+    assert "fast form of Net rounds otherwise" in caplog.text
+    assert [record.levelname for record in caplog.records] == ["INFO"]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_comparison_runs_in_the_network_s_own_precision_also_inside_an_autocast(precision, caplog):
+    layers = [layer for _ in range(8) for layer in (nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())]
+    net = prepared(nn.Sequential(nn.Conv2d(3, 8, 1), *layers), torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16), caplog.at_level("INFO", logger="segatlas"):
+        assert fast_form(net, 3, precision) is not net
+    assert not caplog.records
 
 
 def test_untouched_tensors_are_shared_and_touched_ones_are_not():

@@ -438,3 +438,13 @@ def test_load_opens_a_model_folder(tmp_path):
     ours = load(tmp_path / "model", device="cpu", tta="flips")
     assert ours.card.classes == CLASSES
     assert ours.predict(picture()).semantic.shape == (13, 22)
+
+
+def test_an_autocast_around_it_changes_no_number():
+    plain, inside = predictor(), predictor()
+    images = torch.randn(1, 3, 40, 56, generator=torch.Generator().manual_seed(0))
+    expected = plain.output(images).logits, plain.scores(images)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got = inside.output(images).logits, inside.scores(images)
+    assert torch.equal(got[0], expected[0])
+    assert torch.equal(got[1], expected[1])

@@ -10,9 +10,9 @@ from segatlas.losses.detail import detail_map
 
 
 def slow_map(labels: np.ndarray) -> np.ndarray:
-    """The map of one picture (H, W), pixel by pixel."""
+    """The map of one image (H, W), pixel by pixel; beyond the edge lies class 0."""
     height, width = labels.shape
-    padded = np.pad(labels.astype(float), 1)
+    padded = np.pad(labels.astype(int), 1)
     mix = np.zeros(labels.shape)
     for scale, share in ((1, 0.6), (2, 0.3), (4, 0.1)):
         rows, columns = -(-height // scale), -(-width // scale)
@@ -20,8 +20,9 @@ def slow_map(labels: np.ndarray) -> np.ndarray:
             for x in range(width):
                 top, left = y * rows // height * scale, x * columns // width * scale
                 window = padded[top : top + 3, left : left + 3]
-                mix[y, x] += share * (9 * window[1, 1] - window.sum() > 0.1)
-    return mix > 0.15
+                centre, labelled = window[1, 1], window[window != 255]
+                mix[y, x] += share * (centre != 255 and (centre - labelled).sum() > 0.1)
+    return (mix > 0.15) & (labels != 255)
 
 
 def random_labels() -> torch.Tensor:
@@ -29,6 +30,7 @@ def random_labels() -> torch.Tensor:
     coarse = torch.randint(0, 4, (2, 1, 4, 5), generator=generator)
     labels = torch.nn.functional.interpolate(coarse.float(), size=(16, 20), mode="nearest")[:, 0].to(torch.uint8)
     labels[0, :3] = 255
+    labels[1, 5:11, 7:15] = 255
     return labels
 
 
@@ -42,6 +44,21 @@ def test_it_marks_the_side_of_the_larger_label():
     labels[..., 8:] = 3
     marked = detail_map(labels)[0, 4].nonzero().flatten().tolist()
     assert min(marked) == 8
+
+
+def test_a_border_to_unlabelled_pixels_is_no_border():
+    labels = torch.ones(1, 16, 20, dtype=torch.uint8)
+    inner = labels.clone()
+    inner[..., 4:12, 5:13] = 255
+    assert torch.equal(detail_map(inner), detail_map(labels) & (inner != 255))
+
+
+def test_an_image_without_labels_does_not_thin_the_dice_of_the_others():
+    labels = random_labels()
+    logits = torch.randn(2, 1, 16, 20, generator=torch.Generator().manual_seed(1))
+    alone = Detail()(logits[1:], labels[1:])
+    labels[0] = 255
+    assert Detail()(logits, labels).item() == pytest.approx(alone.item(), rel=1e-6)
 
 
 @pytest.mark.parametrize("channels", [1, 2])

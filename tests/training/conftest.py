@@ -20,12 +20,12 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def recipe(shapes: Path, tmp_path: Path):
     """Return a maker of small recipes that exercise dropout, EMA, accumulation and augmentation."""
 
-    def make(*overrides: str, name: str = "run") -> Config:
+    def make(*overrides: str, name: str = "run", model: dict[str, object] | None = None) -> Config:
         return Config.load(
             {
                 "seed": 7,
                 "run": {"dir": str(tmp_path / name), "root": str(tmp_path / "runs")},
-                "model": {"name": "unet", "width": 4, "dropout": 0.2},
+                "model": model or {"name": "unet", "width": 4, "dropout": 0.2},
                 "data": {"name": "shapes", "root": str(shapes), "workers": 0},
                 "transforms": {"scale": [0.8, 1.25], "crop": [32, 32], "photometric": {}},
                 "losses": [{"name": "cross_entropy"}, {"name": "dice", "weight": 0.5}],

@@ -110,7 +110,8 @@ def test_the_command_line_runs_whole_networks_dry_and_leaves_nothing_in_the_fold
     assert result.exit_code == 0, result.output
     told = " ".join(result.output.split())
     assert ("goes on with random ones" in told) == (Config.load(name).model.encoder_weights is not None)
-    assert "loss " in told
+    for line in ("network: ", "weights at the start: ", "input: mean [0.485, 0.456, 0.406]", "loss "):
+        assert line in told
     assert list(tmp_path.iterdir()) == []
 
 

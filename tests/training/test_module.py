@@ -5,6 +5,7 @@ import torch
 
 from segatlas.recipe import Config
 from segatlas.training.module import SegmentationModule
+from segatlas.training.plan import Plan
 from segatlas.weights import create_model
 from segatlas.weights.saving import make_card
 
@@ -12,7 +13,9 @@ from segatlas.weights.saving import make_card
 def test_a_validation_sees_weights_that_were_swapped_in_behind_its_back():
     torch.manual_seed(0)
     net = create_model("unet", width=4, num_classes=3).eval()
-    module = SegmentationModule(net, None, make_card(net, classes=("a", "b", "c")), Config.load("unet_shapes"))
+    config = Config.load("unet_shapes")
+    plan = Plan.of(config.train, images=8, world=1)
+    module = SegmentationModule(net, None, make_card(net, classes=("a", "b", "c")), config, plan=plan)
     picture = np.random.default_rng(0).integers(0, 256, (32, 32, 3)).astype(np.uint8)
 
     def labels() -> set[int]:

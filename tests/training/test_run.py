@@ -4,11 +4,22 @@ import pytest
 
 from segatlas.config.schema import Config
 from segatlas.errors import SegAtlasError, UsageError
-from segatlas.training.run import find_run, make_run_folder
+from segatlas.training.run import find_run
+from segatlas.training.run import make_run_folder as make
+from segatlas.training.run_lock import RunLock
 
 
 def config(**run: object) -> Config:
     return Config.model_validate({"run": run})
+
+
+def make_run_folder(config):
+    """Make a run folder; the run ends at once."""
+    lock = RunLock()
+    try:
+        return make(config, lock)
+    finally:
+        lock.release()
 
 
 def test_runs_are_numbered_and_last_points_to_the_newest(tmp_path: Path):

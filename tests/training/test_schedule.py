@@ -3,7 +3,7 @@ import math
 import pytest
 
 from segatlas.config.schema import ScheduleConfig
-from segatlas.training.schedule import Plateau, lr_factor
+from segatlas.training.schedule import Plateau, lr_factor, warmup_steps
 
 
 def factors(schedule: ScheduleConfig, total: int) -> list[float]:
@@ -22,8 +22,15 @@ def test_cosine_starts_at_one_passes_a_half_and_ends_near_min_ratio():
 
 
 def test_warmup_rises_linearly_to_the_schedule():
-    values = factors(ScheduleConfig(name="constant", warmup=4, warmup_ratio=0.2), 8)
-    assert values == pytest.approx([0.2, 0.4, 0.6, 0.8, 1, 1, 1, 1])
+    values = factors(ScheduleConfig(name="constant", warmup=4, warmup_ratio=0.2), 12)
+    assert values == pytest.approx([0.2, 0.4, 0.6, 0.8, *[1] * 8])
+
+
+@pytest.mark.parametrize(("total", "warmup"), [(300, 100), (299, 99), (10, 3), (2, 0)])
+def test_the_warmup_is_at_most_a_third_of_the_run(total, warmup):
+    schedule = ScheduleConfig(name="constant", warmup=100, warmup_ratio=0.0)
+    assert warmup_steps(schedule, total) == warmup
+    assert sum(factor < 1 for factor in factors(schedule, total)) == warmup
 
 
 def test_step_drops_at_its_milestones():

@@ -84,8 +84,10 @@ def test_json_keeps_names_readable(tmp_path):
     assert json.loads(text)["palette"] == [[0, 0, 0], [255, 128, 0]]
 
 
-def test_default_preprocessing_is_imagenets_repeated_over_the_channels():
+def test_default_preprocessing_is_imagenets_and_its_mean_for_channels_that_are_none_of_r_g_b():
     assert default_preprocessing(3) == Preprocessing()
     assert default_preprocessing(1).mean == (pytest.approx((0.485 + 0.456 + 0.406) / 3, abs=1e-3),)
-    assert default_preprocessing(5).mean == (0.485, 0.456, 0.406, 0.485, 0.456)
-    assert default_preprocessing(5).std == (0.229, 0.224, 0.225, 0.229, 0.224)
+    assert default_preprocessing(2).mean == (0.449, 0.449)
+    assert default_preprocessing(5).mean == (0.485, 0.456, 0.406, 0.449, 0.449)
+    assert default_preprocessing(5).std == (0.229, 0.224, 0.225, 0.226, 0.226)
+    assert default_preprocessing(4, (0.5, 0.5, 0.5), (1.0, 1.0, 1.0)) == Preprocessing(mean=(0.5,) * 4, std=(1.0,) * 4)

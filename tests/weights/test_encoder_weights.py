@@ -51,13 +51,18 @@ def test_a_grey_picture_gives_what_its_rgb_copy_gave(published):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 
 
-def test_further_channels_repeat_r_g_b_and_keep_the_response_to_a_uniform_picture(published):
+def test_further_channels_get_the_mean_over_r_g_b(published):
     net = unet(in_channels=5, encoder_weights=str(published))
     theirs, ours = torch.load(published)["conv1.weight"], net.encoder.conv1.weight
-    for channel, source in enumerate([0, 1, 2, 0, 1]):
-        torch.testing.assert_close(ours[:, channel], theirs[:, source] * 3 / 5)
-    six = unet(in_channels=6, encoder_weights=str(published)).encoder.conv1.weight
-    torch.testing.assert_close(six.sum(dim=1), theirs.sum(dim=1))
+    torch.testing.assert_close(ours[:, :3], theirs * 3 / 5)
+    torch.testing.assert_close(ours[:, 3:], theirs.mean(dim=1, keepdim=True).expand(-1, 2, -1, -1) * 3 / 5)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4, 5, 6])
+def test_any_number_of_channels_keeps_the_response_to_an_image_of_equal_channels(published, channels):
+    ours = unet(in_channels=channels, encoder_weights=str(published)).encoder.conv1.weight
+    assert ours.shape[1] == channels
+    torch.testing.assert_close(ours.sum(dim=1), torch.load(published)["conv1.weight"].sum(dim=1))
 
 
 def test_batch_counters_may_be_missing_in_old_files(published):

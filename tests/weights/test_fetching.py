@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from fakes.web import serving
 import segatlas as sa
 from segatlas.cache import cache_folder
 from segatlas.errors import WeightsError
-from segatlas.weights import catalogue, downloading, fetching
+from segatlas.weights import catalogue, converting, downloading, fetching
 from segatlas.weights.building import build_network, make_config
 from segatlas.weights.catalogue import NON_COMMERCIAL, Published
 from segatlas.weights.converting import tensors_of
@@ -88,10 +89,39 @@ def test_offline_says_where_to_put_the_file_and_takes_it_from_there(web, checkpo
     assert web.requests == []
 
 
-def test_the_environment_may_switch_downloads_off(web, monkeypatch):
-    monkeypatch.setenv("SEGATLAS_OFFLINE", "1")
-    with pytest.raises(WeightsError, match="downloads are off"):
+@pytest.mark.parametrize(("value", "off"), [("1", True), ("yes", True), ("2", True), ("0", False), ("", False)])
+def test_the_environment_switches_downloads_off_unless_it_says_0(web, monkeypatch, value, off):
+    monkeypatch.setenv("SEGATLAS_OFFLINE", value)
+    if off:
+        with pytest.raises(WeightsError, match="downloads are off"):
+            sa.load("pspnet-tiny-shapes")
+    else:
+        assert sa.load("pspnet-tiny-shapes").card.classes == CLASSES
+    assert len(web.requests) == (0 if off else 1)
+
+
+def test_several_threads_that_load_one_name_fetch_and_convert_it_once(web, monkeypatch):
+    made, convert = [], converting.convert_file
+    monkeypatch.setattr(converting, "convert_file", lambda *args, **facts: made.append(1) or convert(*args, **facts))
+    with ThreadPoolExecutor(4) as pool:
+        folders = set(pool.map(lambda _: fetching.fetch_published("pspnet-tiny-shapes"), range(4)))
+    assert len(folders) == len(made) == len(web.requests) == 1
+
+
+def test_a_mirrors_password_and_token_reach_neither_log_nor_message_nor_card(web, monkeypatch, caplog):
+    caplog.set_level("DEBUG")
+    address = web.url.replace("://", "://me:s3cret@")
+    monkeypatch.setenv("SEGATLAS_MIRROR", f"{address}/mirror/?token=s3cret")
+    web.faults = [404]
+    with pytest.raises(WeightsError) as caught:
         sa.load("pspnet-tiny-shapes")
+    web.faults = [503]
+    folder = fetching.fetch_published("pspnet-tiny-shapes")
+    assert web.requests[-1][0].startswith("/mirror/some/folder/pspnet_tiny-")
+    assert web.requests[-1][0].endswith(".pth?token=s3cret")
+    shown = str(caught.value) + caplog.text + (folder / "card.json").read_text()
+    assert "***@127.0.0.1" in shown
+    assert "s3cret" not in shown
 
 
 def test_a_failed_download_names_the_address_and_leaves_no_model(web):

@@ -108,7 +108,7 @@ def test_no_card_gives_numbers_that_no_image_has(tmp_path, field, value):
     norm = {"mean": [0.5] * 3, "std": [0.5] * 3, field: given}
     data = {"architecture": "unet", "config": {}, "classes": ["a"], "palette": [[0, 0, 0]], "preprocessing": norm}
     (tmp_path / "card.json").write_text(json.dumps(data))
-    fine = (field == "mean" and value in (0, -1, 1e-300)) or (field == "resize" and value is None)
+    fine = (field == "mean" and value in (0, -1)) or (field == "resize" and value is None)
     if fine:
         assert Card.read(tmp_path).architecture == "unet"
         return
@@ -123,7 +123,7 @@ def test_no_card_gives_numbers_that_no_image_has(tmp_path, field, value):
         ({"classes": [], "palette": []}, "classes: 0 names"),
         ({"classes": ["a"] * 20_000, "palette": [[0, 0, 0]] * 20_000}, "classes: 20,000 items"),
         ({"config": {"width": 10**9}}, "config.width: got 1000000000, expected at most 65,536"),
-        ({"config": {"width": [[10**400]]}}, "config.width.0.0: got a number of 1329 bits"),
+        ({"config": {"width": [[10**400]]}}, r"config\.width\.0\.0"),
         ({"config": {"rates": [1] * 5000}}, "config.rates: 5,000 items"),
         ({"inference": {"mode": "slide", "crop": [0, 64]}}, "inference.crop: got"),
         ({"task": "sorting"}, "task: got sorting"),

@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from segatlas import files
 from segatlas.errors import UsageError, WeightsError
 from segatlas.models import ARCHITECTURES, load_architecture
 from segatlas.palette import default_palette
@@ -131,7 +134,7 @@ def test_saving_again_replaces_weights_and_card_and_keeps_other_files(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["m"]
 
 
-@pytest.mark.parametrize("step", ["save_file", "_swap_in"])
+@pytest.mark.parametrize("step", [(saving, "save_file"), (files, "_swap_in")], ids=["weights", "swap"])
 def test_a_failure_while_writing_leaves_the_earlier_model_untouched(tmp_path, monkeypatch, step):
     folder = tmp_path / "m"
     save_pretrained(tiny(0), folder, classes=CLASSES)
@@ -139,8 +142,8 @@ def test_a_failure_while_writing_leaves_the_earlier_model_untouched(tmp_path, mo
     def full_disk(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(saving, step, full_disk)
-    with pytest.raises(WeightsError, match=r"cannot be written .*No space left"):
+    monkeypatch.setattr(*step, full_disk)
+    with pytest.raises(WeightsError, match=r"m: cannot be written: No space left"):
         save_pretrained(tiny(1), folder, classes=CLASSES)
     assert_same_state(load_pretrained(folder)[0], tiny(0))
     assert [p.name for p in tmp_path.iterdir()] == ["m"]
@@ -152,7 +155,7 @@ def test_a_failure_between_the_two_renames_puts_the_earlier_model_back(tmp_path,
     rename = saving.Path.rename
 
     def fail_for_new(self, target):
-        if ".new-" in self.name:
+        if self.name.startswith(".m.") and self.name.endswith(".tmp"):
             raise OSError(5, "Input/output error")
         return rename(self, target)
 
@@ -166,10 +169,30 @@ def test_a_failure_between_the_two_renames_puts_the_earlier_model_back(tmp_path,
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(WeightsError, match="the model folder cannot be written"):
+    with pytest.raises(WeightsError, match="file: cannot be written: Not a directory"):
         save_pretrained(tiny(), tmp_path / "file", classes=CLASSES)
-    with pytest.raises(WeightsError, match="the model folder cannot be written"):
+    with pytest.raises(WeightsError, match="file/m: cannot be written: Not a directory"):
         save_pretrained(tiny(), tmp_path / "file" / "m", classes=CLASSES)
+
+
+def test_weights_and_card_have_the_umasks_mode(tmp_path):
+    before = os.umask(0o027)
+    try:
+        folder = save_pretrained(tiny(), tmp_path / "m", classes=CLASSES)
+    finally:
+        os.umask(before)
+    assert {f"{entry.name} {entry.stat().st_mode & 0o777:o}" for entry in folder.iterdir()} == {
+        "card.json 640",
+        "model.safetensors 640",
+    }
+
+
+def test_two_threads_that_save_one_folder_both_succeed(tmp_path):
+    nets = [tiny(0), tiny(1)]
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda net: save_pretrained(net, tmp_path / "m", classes=CLASSES), nets * 8))
+    load_pretrained(tmp_path / "m")  # weights and card are of one of the two: the hash fits
+    assert [p.name for p in tmp_path.iterdir()] == ["m"]
 
 
 def test_a_link_keeps_pointing_and_its_folder_is_replaced(tmp_path):

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from segatlas.cli.common import DebugOption, JsonOption, human, print_json_line
+from segatlas.cli.common import DebugOption, JsonOption, OfflineOption, human, print_json_line
 from segatlas.errors import UsageError
+from segatlas.files import require_writable, whole_file
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -30,6 +30,7 @@ def bench(
     repeats: Annotated[int, typer.Option(min=1, help="Measured calls of each piece.")] = 10,
     num_classes: Annotated[int, typer.Option(min=1, help="Classes of models made from a name.")] = 19,
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE.json", help="Write the figures there.")] = None,
+    offline: OfflineOption = False,
     json_line: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
@@ -53,7 +54,7 @@ def bench(
     if out is not None:
         if out.is_dir():
             raise UsageError(f"--out: {out} is a folder, expected a file")
-        out.parent.mkdir(parents=True, exist_ok=True)
+        require_writable(out.parent, error=UsageError)
     console = human(json_line=json_line)
     with console.status("loading") as status:
         report = measure(models, settings, progress=status.update)
@@ -124,12 +125,8 @@ def times_tables(report: Report) -> list[Table]:
 
 def write_json(facts: dict[str, Any], path: Path) -> None:
     """Write the figures; an existing file is replaced in one step."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with whole_file(path) as temporary:
         temporary.write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _plain(text: str) -> Any:

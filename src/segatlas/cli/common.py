@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from segatlas.cache import OFFLINE_VARIABLE
 from segatlas.errors import ConfigError, SegAtlasError, UsageError
 from segatlas.printable import json_line, printable, printable_lines
 
@@ -36,6 +38,15 @@ def reset_debug() -> None:
     _debug.set(False)
 
 
+def set_offline(context: typer.Context, value: bool) -> bool:
+    """Switch downloads off until the command ends, in processes that it starts too."""
+    if value:
+        before = os.environ.get(OFFLINE_VARIABLE, "")
+        os.environ[OFFLINE_VARIABLE] = "1"
+        context.call_on_close(lambda: os.environ.update({OFFLINE_VARIABLE: before}))  # empty means not set
+    return value
+
+
 Words = Annotated[list[str] | None, typer.Argument(metavar="[RECIPE] [KEY=VALUE]...", show_default=False)]
 ConfigFileOption = Annotated[Path | None, typer.Option("--config", help="A recipe file, in place of RECIPE.")]
 DebugOption = Annotated[
@@ -43,7 +54,7 @@ DebugOption = Annotated[
 ]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one machine-readable last line.")]
-OfflineOption = Annotated[bool, typer.Option("--offline", help="Download no published weights.")]
+OfflineOption = Annotated[bool, typer.Option("--offline", callback=set_offline, help="Download no weights.")]
 CommercialOption = Annotated[
     bool, typer.Option("--commercial-ok", help="Refuse weights whose licence forbids commercial use.")
 ]

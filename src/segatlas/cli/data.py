@@ -21,6 +21,7 @@ from segatlas.cli.common import (
     print_json_line,
 )
 from segatlas.errors import DataError, UsageError
+from segatlas.files import read_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -71,7 +72,14 @@ def check(
     if fix is not None and cfg.data.root is not None:
         check_new_folder(fix, Path(cfg.data.root).expanduser())
     with progress_bar("reading") as report:
-        diagnosis = examine(cfg.data, split=split, num_classes=cfg.model.num_classes, jobs=jobs, progress=report)
+        diagnosis = examine(
+            cfg.data,
+            split=split,
+            num_classes=cfg.model.num_classes,
+            max_value=declared_max(cfg),
+            jobs=jobs,
+            progress=report,
+        )
     print_diagnosis(diagnosis, console, None if fix is not None else _fix_command(words, config_file))
     record = diagnosis.to_dict()
     if fix is not None:
@@ -99,8 +107,8 @@ def stats(
 
     from segatlas.data import create_dataset
     from segatlas.data.doctor import available_splits
-    from segatlas.data.formats.atomic import whole_file
     from segatlas.data.statistics import describe
+    from segatlas.files import whole_file
 
     cfg = load_data(words, config_file)
     console = human(json_line=json_line)
@@ -109,7 +117,7 @@ def stats(
     for split in available_splits(cfg.data):
         dataset = create_dataset(cfg.data, split, cfg.seed)
         with progress_bar(f"reading {dataset.split}") as report:
-            described.append(describe(dataset, jobs=jobs, progress=report))
+            described.append(describe(dataset, declared=declared_max(cfg), jobs=jobs, progress=report))
         print_statistics(described[-1], console)
     record["splits"] = {one.split: one.to_dict() for one in described}
     _print_suggestion(described[0], console)
@@ -271,6 +279,11 @@ def load_data(words: Sequence[str] | None, config_file: Path | None = None) -> C
     return load_recipe(words, config_file)
 
 
+def declared_max(cfg: Config) -> float | None:
+    """Return the `model.input.max_value` that somebody has written down, None where it is the default."""
+    return cfg.model.input.max_value if "max_value" in cfg.model.input.model_fields_set else None
+
+
 @contextmanager
 def progress_bar(text: str) -> Iterator[Report]:
     """Yield what to call with (done, in all); a bar on stderr where that is a terminal."""
@@ -305,7 +318,7 @@ def print_diagnosis(diagnosis: Diagnosis, console: Console, fix_command: str | N
         console.print(Text.assemble(verdict, f": {counts} in {_number(pictures, 'picture')}"))
         return
     console.print(Text.assemble(("faulty", "bold red"), f": {counts} in {_number(pictures, 'picture')}"))
-    if fix_command is not None and diagnosis.survey is not None:
+    if fix_command is not None and diagnosis.can_be_repaired:
         console.print(f"A repaired copy in a new folder: {fix_command}", markup=False)
 
 
@@ -338,7 +351,7 @@ def _print_fixed(out: Path, console: Console) -> None:
 
     from segatlas.data.doctor import FIXES_FILE
 
-    content = json.loads((out / FIXES_FILE).read_text(encoding="utf-8"))
+    content = json.loads(read_text(out / FIXES_FILE))
     written = ", ".join(f"{count} {split}" for split, count in content["written"].items())
     changed = sum("done" in entry for entry in content["files"])
     left_out = sum("left_out" in entry for entry in content["files"])
@@ -347,6 +360,8 @@ def _print_fixed(out: Path, console: Console) -> None:
         f"repaired copy: {out}  ({written}; {changed} repaired, {left_out} left out, see {out / FIXES_FILE})",
         markup=False,
     )
+    for note in content["notes"]:
+        console.print(f"note: {note}; change {out / 'classes.json'} if that is not so", markup=False)
     console.print(f"next: segatlas train unet_folder data.root={out}", markup=False)
 
 
@@ -360,7 +375,9 @@ def print_statistics(one: SplitStatistics, console: Console) -> None:
     console.print(f"{one.split}: {_number(one.pictures, 'picture')}", style="bold", markup=False)
     console.print(f"  width   {width[0]} / {width[1]} / {width[2]} (smallest / median / largest)", markup=False)
     console.print(f"  height  {height[0]} / {height[1]} / {height[2]}    commonest: {sizes}", markup=False)
-    console.print(f"  values  {_number(one.channels, 'channel')}, {depths}", markup=False)
+    console.print(f"  values  {_number(one.channels, 'channel')}, {depths}, largest {one.peak:g}", markup=False)
+    if one.doubt:
+        console.print(f"  warning: {one.doubt}", style="yellow", markup=False)
     table = Table("Class", "Share", "", "Pixels", "Pictures", "Weight", box=None, pad_edge=False, padding=(0, 2))
     for column in (1, 3, 4, 5):
         table.columns[column].justify = "right"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,13 +20,15 @@ from segatlas.cli.common import (
 )
 from segatlas.cli.predict import parse_window
 from segatlas.errors import DataError, UsageError
+from segatlas.files import require_writable
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from segatlas.evaluation import Report
+    from segatlas.evaluation import Evaluation, Report
 
 WINDOW_HELP = "Predict by windows of N or HxW pixels; default: as the model's card says."
+OUT_HELP = "Folder for eval.json; default: a file of evaluations/ in the run folder, called after the options."
 TTA_HELP = "Test-time augmentation: flips, vertical, turns, scales:0.75,1,1.25, joined by commas."
 
 
@@ -47,51 +48,55 @@ def evaluate(
     tta: Annotated[str | None, typer.Option(help=TTA_HELP)] = None,
     window: Annotated[str | None, typer.Option(metavar="N|HxW", help=WINDOW_HELP)] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Pictures of one size per pass.")] = None,
+    max_value: Annotated[float | None, typer.Option(help="Value that is full scale in the images.")] = None,
     device: DeviceOption = "auto",
     precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
     boundary: Annotated[bool | None, typer.Option(help="Boundary IoU and boundary F-score.")] = None,
     sizes: Annotated[bool | None, typer.Option(help="Recall of small, medium and large objects.")] = None,
     compare: Annotated[bool, typer.Option("--compare", help="Also show the models side by side.")] = False,
-    out: Annotated[Path | None, typer.Option("--out", help="Folder for eval.json; default: the run folder.")] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Also say what each number means.")] = False,
+    out: Annotated[Path | None, typer.Option("--out", help=OUT_HELP)] = None,
     offline: OfflineOption = False,
     commercial_ok: CommercialOption = False,
     json_line: JsonOption = False,
     quiet: QuietOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Score models on a split of a data set and say what every number means.
+    """Score models on a split of a data set; --explain and the report's file say what every number means.
 
-    Without --data, a run is scored on the data of its own recipe. A picture or mask that cannot be used is reported and
-    left out; the exit code is 1 then.
+    Without --data, a run is scored on the data of its own recipe. All models and data are opened and checked before the
+    first picture is scored. A picture or mask that cannot be used is reported and left out; the exit code is 1 then.
     """
     names, overrides = split_models(models)
     if compare and len(names) < 2:
         raise UsageError("--compare needs two or more models")
-    targets = plan_files(names, out)
+    folders = plan_folders(names, out)
     options: dict[str, Any] = {"tta": tta, "batch": batch, "device": device, "precision": precision}
     options |= {"boundary": boundary, "sizes": sizes, "window": None if window is None else parse_window(window)}
-    options |= {"offline": offline, "commercial_ok": commercial_ok}
+    options |= {"max_value": max_value, "offline": offline, "commercial_ok": commercial_ok}
 
     from segatlas import evaluation
     from segatlas.evaluation import tables
 
     console = human(json_line=json_line)
+    opened = [evaluation.open_evaluation(name, data, split, overrides=overrides, **options) for name in names]
+    if compare:
+        check_comparable(opened)
+    targets = plan_files(opened, folders, in_run=out is None)
     reports: list[Report] = []
-    for name, target in zip(names, targets, strict=True):
-        report = evaluation.evaluate(
-            name, data, split, overrides=overrides, skip_bad=True, progress=not quiet, **options
-        )
-        if compare and reports:
-            check_comparable(reports[0], report)
+    for target in targets:
+        report = opened.pop(0).score(skip_bad=True, progress=not quiet)  # what is done need not stay in memory
         reports.append(report)
-        if target is not None:
-            report.to_json(target)
-        _print_report(report, target, console, quiet)
+        written = _write(report, target)
+        _print_report(report, written, console, quiet)
+    if compare:
+        check_compared(reports)
     if not quiet:
         if compare:
             console.print(tables.compare(reports), "", soft_wrap=False, sep="\n")
-        console.print("what the numbers mean", style="bold")
-        console.print(tables.definitions_table(reports), soft_wrap=False)
+        if explain:
+            console.print("what the numbers mean", style="bold")
+            console.print(tables.definitions_table(reports), soft_wrap=False)
     if json_line:
         records = [json_record(report, target) for report, target in zip(reports, targets, strict=True)]
         print_json_line(records[0] if len(records) == 1 else {"reports": records})
@@ -110,25 +115,38 @@ def split_models(words: Sequence[str]) -> tuple[list[str], list[str]]:
     return models, [word for word in words if word not in models]
 
 
-def plan_files(models: Sequence[str], out: Path | None) -> list[Path | None]:
-    """Return where each model's eval.json goes: below --out, else into the run folder where MODEL is one, else nowhere.
+def plan_folders(models: Sequence[str], out: Path | None) -> list[Path | None]:
+    """Return which folder each model's report belongs to: --out, else the run folder that MODEL lies in, else none.
 
-    Several models get a folder each below --out. Folders are made and tried now, before any work.
+    Several models get a folder each below --out. The folders are tried now, before any work.
 
     Raises:
         UsageError: a folder that cannot be written.
     """
-    from segatlas.evaluation.report import REPORT_FILE
-    from segatlas.evaluation.sources import CONFIG_FILE
+    from segatlas.evaluation.places import run_of
 
-    files: list[Path | None] = []
+    folders: list[Path | None] = []
     for model, name in zip(models, short_names(models), strict=True):
-        folder = Path(model) if (Path(model) / CONFIG_FILE).is_file() else None
-        if out is not None:
-            folder = out if len(models) == 1 else out / name.strip("/").replace("/", "_")
-        files.append(None if folder is None else folder / REPORT_FILE)
+        folder = run_of(model) if out is None else out
+        if out is not None and len(models) > 1:
+            folder = out / name.strip("/").replace("/", "_")
+        folders.append(folder)
         if folder is not None:
-            _try_folder(folder)
+            require_writable(folder, error=UsageError)
+    return folders
+
+
+def plan_files(opened: Sequence[Evaluation], folders: Sequence[Path | None], *, in_run: bool) -> list[Path | None]:
+    """Return the file of each model's report, None where it is not kept.
+
+    Raises:
+        UsageError: the file holds another report, or two models have the same.
+    """
+    from segatlas.evaluation import places
+
+    place = places.place_in_run if in_run else places.place_in_folder
+    files = [None if folder is None else place(folder, one) for one, folder in zip(opened, folders, strict=True)]
+    places.check_different(files)
     return files
 
 
@@ -142,16 +160,34 @@ def short_names(paths: Sequence[str]) -> list[str]:
     return ["/".join(part) for part in parts]
 
 
-def check_comparable(first: Report, other: Report) -> None:
-    """Raise DataError where two reports do not stand side by side: other classes, or other pictures."""
-    if first.scores.classes != other.scores.classes:
-        raise DataError(f"{first.model.path} and {other.model.path} have different classes; --compare needs the same")
-    if [picture.key for picture in first.pictures] != [picture.key for picture in other.pictures]:
-        raise DataError(
-            f"{first.model.path} was scored on {first.data.split} of {first.data.root} "
-            f"({len(first.pictures)} pictures), {other.model.path} on {other.data.split} of {other.data.root} "
-            f"({len(other.pictures)} pictures); --compare needs the same pictures: name them with --data and --split"
-        )
+def check_comparable(opened: Sequence[Evaluation]) -> None:
+    """Raise DataError where models do not stand side by side: other classes, or a split of other pictures."""
+    first = opened[0]
+    keys = [first.dataset.key(index) for index in range(len(first.dataset))]
+    for other in opened[1:]:
+        if first.predictor.card.classes != other.predictor.card.classes:
+            raise DataError(f"{first.path} and {other.path} have different classes; --compare needs the same")
+        if keys != [other.dataset.key(index) for index in range(len(other.dataset))]:
+            raise DataError(
+                f"{first.path} would be scored on {_of(first)}, {other.path} on {_of(other)}; --compare needs the same "
+                "pictures: name them with --data and --split"
+            )
+
+
+def check_compared(reports: Sequence[Report]) -> None:
+    """Raise DataError where pictures could be scored by one model and not by another."""
+    first = reports[0]
+    for other in reports[1:]:
+        if [picture.key for picture in first.pictures] != [picture.key for picture in other.pictures]:
+            raise DataError(
+                f"{first.model.path} could score {len(first.pictures)} pictures, {other.model.path} "
+                f"{len(other.pictures)}, not the same ones: they cannot be compared"
+            )
+
+
+def _of(opened: Evaluation) -> str:
+    data = opened.dataset
+    return f"{data.split} of {opened.plan.data.root} ({len(data)} pictures)"
 
 
 def json_record(report: Report, target: Path | None) -> dict[str, Any]:
@@ -168,7 +204,16 @@ def json_record(report: Report, target: Path | None) -> dict[str, Any]:
     }
 
 
-def _print_report(report: Report, target: Path | None, console: Console, quiet: bool) -> None:
+def _write(report: Report, target: Path | None) -> str:
+    """Write the report and return where to, in words."""
+    if target is None:
+        return "not kept: the model lies in no run folder; --out DIR keeps the report"
+    replaced = target.exists()
+    report.to_json(target)
+    return f"written: {target}" + (" (in place of the same evaluation of before)" if replaced else "")
+
+
+def _print_report(report: Report, written: str, console: Console, quiet: bool) -> None:
     """Print a report; with --quiet only its warnings and the files left out, on stderr."""
     from segatlas.evaluation import tables
 
@@ -178,16 +223,5 @@ def _print_report(report: Report, target: Path | None, console: Console, quiet: 
             errors.print(line)
         return
     console.print(tables.full_report(report), soft_wrap=False)
-    if target is not None:
-        console.print(f"written: {target}", markup=False)
+    console.print(written, markup=False)
     console.print()
-
-
-def _try_folder(folder: Path) -> None:
-    trial = folder / f".segatlas.{os.getpid()}.tmp"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        trial.touch()
-        trial.unlink()
-    except OSError as error:
-        raise UsageError(f"cannot write to the folder {folder}: {error.strerror or error}") from error

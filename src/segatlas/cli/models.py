@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from segatlas.cli.common import DebugOption, JsonOption, human, print_json_line, say
+from segatlas.cli.common import DebugOption, JsonOption, OfflineOption, human, print_json_line, say
 from segatlas.printable import printable
 
 if TYPE_CHECKING:
@@ -87,6 +87,7 @@ def info(
     name: Annotated[
         str, typer.Argument(help="Architecture, variant, run folder, model folder, .ckpt file or published name.")
     ],
+    offline: OfflineOption = False,
     json_line: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
@@ -112,6 +113,7 @@ def convert(
         Path | None, typer.Option("--config", help="The library's own config.py or config.json, read and never run.")
     ] = None,
     to: Annotated[str, typer.Option("--to", help="Write our model for this library, e.g. mmseg.")] = "",
+    offline: OfflineOption = False,
     json_line: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:

@@ -24,6 +24,7 @@ from segatlas.cli.common import (
     print_json_line,
 )
 from segatlas.errors import UsageError
+from segatlas.files import require_writable, sweep_leftovers
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -40,6 +41,8 @@ KINDS = {
     "json": ".json",
 }
 """What --save takes -> the ending of the file it makes."""
+
+DEFAULT_KINDS = "mask,overlay"
 
 FORMATS = ("index", "cityscapes-ids")
 
@@ -64,7 +67,9 @@ def predict(
     model: Annotated[str, typer.Argument(help="Run folder, model folder, checkpoint, published name or hub id.")],
     source: Annotated[list[str] | None, typer.Argument(help="Files, folders (with all below) and globs.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder for the results.")] = None,
-    save: Annotated[str, typer.Option(help=f"What to write, of: {','.join(KINDS)}.")] = "mask,overlay",
+    save: Annotated[
+        str | None, typer.Option(help=f"What to write, of: {','.join(KINDS)}; default: {DEFAULT_KINDS}.")
+    ] = None,
     input_file: Annotated[Path | None, typer.Option("--input", help="One picture, in place of SOURCE.")] = None,
     output_file: Annotated[Path | None, typer.Option("--output", help="Mask file (.png) for --input.")] = None,
     tta: Annotated[
@@ -75,6 +80,10 @@ def predict(
     batch: Annotated[int, typer.Option(min=1, help="Pictures of one size per pass.")] = 1,
     device: DeviceOption = "auto",
     precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
+    max_value: Annotated[
+        float | None,
+        typer.Option(help="Value that is full scale in the images (1, 255, 4095, 65535); default: as the model's."),
+    ] = None,
     mask_format: Annotated[str, typer.Option("--format", help=f"Codes in masks: {' or '.join(FORMATS)}.")] = "index",
     aux: Annotated[list[str] | None, typer.Option(metavar="NAME=PATH", help="A further input of the model.")] = None,
     offline: OfflineOption = False,
@@ -90,17 +99,28 @@ def predict(
     if mask_format not in FORMATS:
         raise UsageError(f"--format: got {mask_format!r}, expected one of {', '.join(FORMATS)}")
     single = _single(source, out, input_file, output_file)
-    jobs = [single] if single else plan_jobs(source or [], _required(out))
-    kinds = ("mask",) if single else parse_kinds(save)
+    if single and save is not None:
+        raise UsageError(f"--save {save}: --input and --output write the mask alone; give SOURCE and --out")
+    not_read: list[Path] = []
+    jobs = [single] if single else plan_jobs(source or [], _required(out), not_read)
+    kinds = ("mask",) if single else parse_kinds(DEFAULT_KINDS if save is None else save)
     targets = {job: _targets(job, kinds, out, output_file) for job in jobs}
     _check_targets(jobs, targets)
     options = {"tta": tta, **_window_options(window, overlap), "offline": offline, "commercial_ok": commercial_ok}
+    options["max_value"] = max_value
+    if "mask" not in kinds and mask_format != "index":
+        raise UsageError(f"--format {mask_format} is about masks; --save {save} writes none")
     predictor = _load(model, device, precision, options)
     codes = _mask_codes(mask_format, predictor)
     if aux:
         raise UsageError(f"--aux {aux[0]}: {model} takes no further input besides the picture")
 
     console, tally, start = human(json_line=json_line), Tally(), time.perf_counter()
+    if not_read and not quiet:
+        endings = ", ".join(sorted({path.suffix or "none" for path in not_read}))
+        console.print(
+            f"not read: {len(not_read)} files with other endings ({endings}), the first is {not_read[0]}", markup=False
+        )
     with _progress(console, len(jobs), quiet) as advance:
         for job, result in _results(predictor, jobs, batch, "confidence" in kinds, tally, console, advance):
             for kind, path in targets[job].items():
@@ -118,16 +138,18 @@ def predict(
         console.print(f"{tally.done} {pictures} predicted{failed} in {seconds:.1f} s -> {place}", markup=False)
     if json_line:
         facts = {"model": model, "out": str(place), "predicted": tally.done, "failed": tally.failed}
+        facts["not_read"] = [str(path) for path in not_read]
         print_json_line({**facts, "seconds": round(seconds, 3), "bf16_agreement": agreement})
     if tally.failed:
         raise typer.Exit(1)
 
 
-def plan_jobs(sources: Sequence[str], out: Path) -> list[Job]:
+def plan_jobs(sources: Sequence[str], out: Path, not_read: list[Path] | None = None) -> list[Job]:
     """Return the pictures that files, folders and globs name, each with the name of its results.
 
     A file's results are called by its stem; below a folder (or the fixed part of a glob) sub-folders are kept. Files
-    that lie in `out` are left out, so that a second call does not take results for pictures.
+    that lie in `out` are left out, so that a second call does not take results for pictures; hidden ones too. Files
+    with an ending that is not read are added to `not_read`.
 
     Raises:
         UsageError: nothing there, no picture among it, or two pictures whose results would have one name.
@@ -136,9 +158,9 @@ def plan_jobs(sources: Sequence[str], out: Path) -> list[Job]:
         raise UsageError("which pictures? give files, folders or globs, or --input FILE --output FILE")
     found: dict[str, Path] = {}
     for source in sources:
-        for path, name in _expand(source, out):
+        for path, name in _expand(source, out, [] if not_read is None else not_read):
             other = found.setdefault(name, path)
-            if other.resolve() != path.resolve():
+            if os.path.realpath(other) != os.path.realpath(path):
                 raise UsageError(
                     f"{other} and {path} would both be written to {out / name}_*; predict them into different folders"
                 )
@@ -213,26 +235,27 @@ def _required(out: Path | None) -> Path:
     return out
 
 
-def _expand(source: str, out: Path) -> list[tuple[Path, str]]:
-    """Return (file, name) of the pictures that one SOURCE stands for."""
-    from segatlas.data.formats.images import IMAGE_ENDINGS
+def _expand(source: str, out: Path, not_read: list[Path]) -> list[tuple[Path, str]]:
+    """Return (file, name) of the images that one SOURCE stands for; adds other files of a folder to `not_read`."""
+    from segatlas.data.formats.listing import IMAGE_ENDINGS, is_hidden, is_image_name, walk_files
 
     path = Path(source)
     if path.is_file():
         return [(path, path.stem)]
     if path.is_dir():
-        root, files = path, [Path(folder) / name for folder, _, names in os.walk(path) for name in names]
+        root, files = path, list(walk_files(path))
         if root.resolve() == out.resolve():
             raise UsageError(f"--out {out} is the folder of the pictures; choose another")
     elif glob.has_magic(source):
-        root, files = _fixed_part(path), [Path(name) for name in glob.glob(source, recursive=True)]
+        root = _fixed_part(path)
+        found = [Path(name) for name in glob.glob(source, recursive=True)]
+        files = [file for file in found if not (file.is_dir() or any(map(is_hidden, file.relative_to(root).parts)))]
     else:
         raise UsageError(f"no such file or folder: {source}")
-    pictures = sorted(
-        file
-        for file in files
-        if file.suffix.lower() in IMAGE_ENDINGS and file.is_file() and out.resolve() not in file.resolve().parents
-    )
+    results = Path(os.path.realpath(out))
+    files = sorted(file for file in files if results not in Path(os.path.realpath(file)).parents)
+    pictures = [file for file in files if is_image_name(file)]
+    not_read += [file for file in files if not is_image_name(file)]
     if not pictures:
         raise UsageError(f"no pictures in {source} (looked for {' '.join(IMAGE_ENDINGS)})")
     return [(file, file.relative_to(root).with_suffix("").as_posix()) for file in pictures]
@@ -256,20 +279,17 @@ def _targets(job: Job, kinds: Sequence[str], out: Path | None, output_file: Path
 
 
 def _check_targets(jobs: Sequence[Job], targets: dict[Job, dict[str, Path]]) -> None:
-    """Make the output folders and try them, before any work. UsageError where one cannot be written."""
-    sources = {job.source.resolve() for job in jobs}
+    """Try the places of all results, before any work. UsageError where one cannot be written."""
+    sources = {Path(os.path.realpath(job.source)) for job in jobs}
     paths = [path for files in targets.values() for path in files.values()]
     for path in paths:
-        if path.resolve() in sources:
+        if Path(os.path.realpath(path)) in sources:
             raise UsageError(f"{path} is one of the pictures and would be overwritten; choose another --out")
+        if path.is_dir():
+            raise UsageError(f"{path} is a folder, where a file is to be written; choose another --out")
     for folder in dict.fromkeys(path.parent for path in paths):
-        trial = folder / f".segatlas.{os.getpid()}.tmp"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            trial.touch()
-            trial.unlink()
-        except OSError as error:
-            raise UsageError(f"cannot write to the folder {folder}: {error.strerror or error}") from error
+        require_writable(folder, error=UsageError)
+        sweep_leftovers(folder)
 
 
 def _window_options(window: str, overlap: float | None) -> dict[str, Any]:
@@ -363,13 +383,9 @@ def _write(kind: str, path: Path, result: Segmentation, codes: Callable[[Any], A
 
 @contextmanager
 def _progress(console: Console, total: int, quiet: bool) -> Iterator[Callable[[str], None]]:
-    """Yield what to call after each picture: a progress bar on a terminal, else a plain line each."""
-    if quiet:
+    """Yield what to call after each image: on a terminal one line counts them; elsewhere the last line of all does."""
+    if quiet or not console.is_terminal:
         yield lambda name: None
-        return
-    if not console.is_terminal:
-        count = iter(range(1, total + 1))
-        yield lambda name: console.print(f"{next(count)}/{total} {name}", markup=False)
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

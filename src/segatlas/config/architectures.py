@@ -20,7 +20,8 @@ from segatlas.errors import Problem, SegAtlasError
 
 def wrap(config_type: type) -> TypeAdapter[Any]:
     """Return a validator of the dataclass that refuses unknown keys. Nested dataclasses are wrapped likewise."""
-    return TypeAdapter(pydantic_dataclass(config_type, frozen=True, kw_only=True, config=ConfigDict(extra="forbid")))
+    strict = ConfigDict(extra="forbid", allow_inf_nan=False)
+    return TypeAdapter(pydantic_dataclass(config_type, frozen=True, kw_only=True, config=strict))
 
 
 def check_fields(

@@ -12,11 +12,15 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from segatlas.config import yaml_tree
-from segatlas.config.messages import SchemaWords, explain, show, unknown
+from segatlas.config.layers import lay_over, make_room
+from segatlas.config.messages import SchemaWords, explain, shorten, show, unknown
+from segatlas.config.plain import value_problems
 from segatlas.config.rules import check_rules
 from segatlas.config.schema import Config, ModelCheck
 from segatlas.config.yaml_tree import Node, Place
-from segatlas.errors import ConfigError, Problem
+from segatlas.errors import ConfigError, DataError, Problem
+from segatlas.files import read_text
+from segatlas.printable import printable
 
 ConfigType = TypeVar("ConfigType", bound=Config)
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
@@ -39,7 +43,7 @@ def load(
 ) -> ConfigType:
     """Read and check a recipe; see `Config.load`."""
     tree, title, problems = _read_source(source)
-    tree = _expand_losses(tree)
+    tree = make_room(_expand_losses(tree), _stated(overrides))
     for word in overrides:
         tree, faults = _override(tree, word)
         tree = _expand_losses(tree)
@@ -104,11 +108,11 @@ def _read_file(path: Path, below: tuple[Path, ...], problems: list[Problem]) -> 
     try:
         if (size := path.stat().st_size) > MAX_BYTES:
             raise ConfigError(file, [_top(file, f"{size:,} bytes, a recipe has at most {MAX_BYTES:,}")])
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ConfigError(file, [_top(file, "not a text file in UTF-8")]) from error
+        text = read_text(path)
     except OSError as error:
         raise ConfigError(file, [_top(file, f"cannot be read: {error.strerror}")]) from error
+    except DataError as error:
+        raise ConfigError(file, [_top(file, str(error).removeprefix(f"{printable(path)}: "))]) from error
     node, faults = yaml_tree.parse(text, file)
     if node is None or node.value is None:
         raise ConfigError(file, [_top(file, "the file is empty, expected `key: value` lines")])
@@ -136,8 +140,16 @@ def _with_bases(node: Node, folder: Path, below: tuple[Path, ...], problems: lis
         if len(below) > MAX_BASES:
             message = f"bases are at most {MAX_BASES} levels deep"
             raise ConfigError(base.place.file, [_at(base.place, "base", name, message)])
-        merged = yaml_tree.merge(merged, _read_file(path, below, problems))
-    return yaml_tree.merge(merged, tree)
+        merged = lay_over(merged, _read_file(path, below, problems))
+    return lay_over(merged, tree)
+
+
+def _stated(words: Sequence[str]) -> Node:
+    """Return what the words say by themselves: one layer, whatever their order. Faulty words are left out."""
+    tree = Node(value={}, place=OVERRIDE)
+    for word in words:
+        tree, _ = _override(tree, word)
+    return tree
 
 
 def _override(tree: Node, word: str) -> tuple[Node, list[Problem]]:
@@ -151,9 +163,9 @@ def _override(tree: Node, word: str) -> tuple[Node, list[Problem]]:
     try:
         value, problems = yaml_tree.parse(text, OVERRIDE.file)
     except ConfigError as error:
-        return tree, [_at(OVERRIDE, key, text, error.problems[0].message)]
+        return tree, [_at(OVERRIDE, key, shorten(text), error.problems[0].message)]
     if value is None or problems:
-        return tree, [_at(OVERRIDE, key, text, "not a value" if value is None else problems[0].message)]
+        return tree, [_at(OVERRIDE, key, shorten(text), "not a value" if value is None else problems[0].message)]
     if path == ["base"]:
         return tree, [_at(OVERRIDE, key, text, "base is set in a file only - name the recipe instead")]
     return _set(tree, path, yaml_tree.from_plain(value.plain(), OVERRIDE), key)
@@ -210,7 +222,8 @@ def _check(
     cfg, problems = _validate(cls, data)
     sound = data
     while cfg is None:  # leave the faulty keys out, so that the rules can look at the rest
-        sound = _without(sound, [problem.key for problem in problems])
+        rest = _without(sound, [problem.key for problem in problems])
+        sound = rest if rest != sound else {}  # the path of a key with a dot in it, as a dict may have, finds nothing
         cfg, more = _validate(cls, sound)
         problems += more
     faulty = {problem.key for problem in problems}
@@ -227,6 +240,9 @@ def _is_shipped(model: Node | None) -> bool:
 
 def _validate(cls: type[ConfigType], data: Any) -> tuple[ConfigType | None, list[Problem]]:
     """Check against the schema, strictly: `true` is no number, "3" is none. As JSON, so that lists become tuples."""
+    problems = value_problems(data)
+    if problems:
+        return None, problems
     try:
         return cls.model_validate_json(json.dumps(data), strict=True), []
     except ValidationError as error:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from segatlas.config.section import Section
 
 
-class Term(BaseModel):
+class Term(Section):
     """What all terms share."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     name: str
-    weight: float = Field(1.0, gt=0, description="factor of this term in the sum")
+    weight: float = Field(1.0, gt=0, le=1e6, description="factor of this term in the sum")
     on: str = Field("logits", pattern=r"^(logits|aux\.\w+)$", description="'logits' or 'aux.NAME'")
     class_weights: tuple[float, ...] | Literal["auto"] | None = Field(
         None, description="one per class, or 'auto': from the training masks (see `segatlas data stats`)"
@@ -39,7 +39,7 @@ class DiceTerm(Term):
     """One minus the Dice coefficient, mean over classes."""
 
     name: Literal["dice"]
-    smooth: float = Field(1.0, ge=0, description="added above and below the fraction")
+    smooth: float = Field(1.0, ge=0, le=1e6, description="added above and below the fraction")
 
 
 class CrossEntropyDiceTerm(Term):
@@ -48,24 +48,24 @@ class CrossEntropyDiceTerm(Term):
     name: Literal["cross_entropy_dice"]
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target spread over all classes")
     dice_share: float = Field(0.5, ge=0, le=1, description="share of Dice in the sum")
-    smooth: float = Field(1.0, ge=0, description="added above and below the fraction")
+    smooth: float = Field(1.0, ge=0, le=1e6, description="added above and below the fraction")
 
 
 class FocalTerm(Term):
     """Cross-entropy with well classified pixels weighted down by (1 - p)^gamma."""
 
     name: Literal["focal"]
-    gamma: float = Field(2.0, ge=0, description="0 is plain cross-entropy")
+    gamma: float = Field(2.0, ge=0, le=100, description="0 is plain cross-entropy")
 
 
 class TverskyTerm(Term):
     """Dice with separate weights of false positives (alpha) and false negatives (beta)."""
 
     name: Literal["tversky"]
-    alpha: float = Field(0.3, ge=0, description="weight of false positives")
-    beta: float = Field(0.7, ge=0, description="weight of false negatives")
-    gamma: float = Field(1.0, gt=0, description="focal exponent on (1 - index)")
-    smooth: float = Field(1.0, ge=0, description="added above and below the fraction")
+    alpha: float = Field(0.3, ge=0, le=1e3, description="weight of false positives")
+    beta: float = Field(0.7, ge=0, le=1e3, description="weight of false negatives")
+    gamma: float = Field(1.0, gt=0, le=100, description="focal exponent on (1 - index)")
+    smooth: float = Field(1.0, ge=0, le=1e6, description="added above and below the fraction")
 
 
 class LovaszTerm(Term):
@@ -79,8 +79,8 @@ class BoundaryTerm(Term):
     """Cross-entropy with pixels near a change of label weighted up."""
 
     name: Literal["boundary"]
-    width: int = Field(3, ge=1, description="pixels on each side of a change")
-    factor: float = Field(5.0, ge=1, description="weight of those pixels; the others have 1")
+    width: int = Field(3, ge=1, le=1000, description="pixels on each side of a change")
+    factor: float = Field(5.0, ge=1, le=1e6, description="weight of those pixels; the others have 1")
 
 
 class DetailTerm(Term):

@@ -49,7 +49,11 @@ def unknown(what: str, name: str, known: Iterable[str]) -> str:
 
 def show(value: Any) -> str:
     """Return a value as it would stand in a recipe, on one short line."""
-    text = json.dumps(value, ensure_ascii=False, default=str)
+    return shorten(json.dumps(value, ensure_ascii=False, default=str))
+
+
+def shorten(text: str) -> str:
+    """Return a text of at most 40 characters; the end of a longer one is left out."""
     return text if len(text) <= 40 else text[:37] + "..."
 
 

@@ -6,7 +6,9 @@ faulty by itself.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from segatlas.config.schema import Config
 from segatlas.errors import Problem
@@ -15,6 +17,12 @@ Fault = tuple[tuple[str, ...], str]
 Rule = Callable[[Config], Iterator[Fault]]
 IGNORE = 255
 MAX_CLASSES = 255
+LARGEST_FACTOR = 100
+"""Of scale jitter, colour changes and blur."""
+LEAST_DEVIATION = 1e-6
+"""Least deviation of values 0..1 that a normalisation divides by."""
+MAX_NAME = 200
+"""Bytes of a run's name: file systems take 255, and a number and temporary names are added."""
 
 
 def check_rules(cfg: Config, faulty: set[str]) -> list[Problem]:
@@ -37,8 +45,14 @@ def _length(cfg: Config) -> Iterator[Fault]:
         yield keys, "both epochs and steps are set - set one of them to null"
     if train.epochs is None and train.steps is None:
         yield keys, "expected epochs or steps; both are null"
-    if train.steps is not None and train.schedule.warmup >= train.steps:
-        yield ("train.schedule.warmup", "train.steps"), f"warm-up must be shorter than the run's {train.steps} steps"
+
+
+def _validations(cfg: Config) -> Iterator[Fault]:
+    if (
+        cfg.train.val_every is not None and cfg.train.val_epochs > 1
+    ):  # 1 is the default, and stands in every config.yaml
+        keys = ("train.val_epochs", "train.val_every")
+        yield keys, "both val_every and val_epochs are set - set val_every to null, or leave val_epochs out"
 
 
 def _schedule(cfg: Config) -> Iterator[Fault]:
@@ -59,23 +73,29 @@ def _optimizer(cfg: Config) -> Iterator[Fault]:
 
 
 def _precision(cfg: Config) -> Iterator[Fault]:
-    if cfg.train.precision == "fp16" and cfg.train.device == "cpu":
-        yield ("train.precision", "train.device"), "fp16 needs a GPU - use bf16 or fp32 on the cpu"
+    precision, device, keys = cfg.train.precision, cfg.train.device, ("train.precision", "train.device")
+    if precision == "fp16" and device == "cpu":
+        yield keys, "fp16 needs a GPU - use bf16 or fp32 on the cpu"
+    if precision != "fp32" and device == "mps":
+        yield keys, f"{precision} training is not possible on mps - use fp32"
 
 
 def _window(cfg: Config) -> Iterator[Fault]:
     inputs = cfg.model.input
     if inputs.mode == "slide" and inputs.crop is None:
         yield ("model.input.crop", "model.input.mode"), "mode slide needs the window's size: crop: [height, width]"
-    if inputs.crop and inputs.stride and any(s > c for s, c in zip(inputs.stride, inputs.crop, strict=True)):
+    elif inputs.mode == "whole" and (inputs.crop or inputs.stride):
+        key = "model.input.crop" if inputs.crop else "model.input.stride"
+        yield (key, "model.input.mode"), "windows are for mode: slide, and the mode is whole"
+    elif inputs.crop and inputs.stride and any(s > c for s, c in zip(inputs.stride, inputs.crop, strict=True)):
         yield ("model.input.stride", "model.input.crop"), "a stride above the crop leaves pixels without a prediction"
 
 
 def _normalisation(cfg: Config) -> Iterator[Fault]:
     mean, std = cfg.model.input.mean, cfg.model.input.std
     keys = ("model.input.mean", "model.input.std")
-    if std is not None and any(value <= 0 for value in std):
-        yield ("model.input.std",), "each must be above 0"
+    if std is not None and any(value < LEAST_DEVIATION for value in std):
+        yield ("model.input.std",), f"each must be at least {LEAST_DEVIATION}: it is divided by"
     if (mean is None) != (std is None):
         yield (keys if std is None else keys[::-1]), "mean and std are given together"
     elif mean is not None and std is not None and len(mean) != len(std):
@@ -142,10 +162,60 @@ def _ranges(cfg: Config) -> Iterator[Fault]:
     if transforms.blur is not None:
         ranges["transforms.blur.sigma"] = transforms.blur.sigma
     for key, bounds in ranges.items():
-        if bounds is not None and not 0 < bounds[0] <= bounds[1]:
-            yield (key,), "expected [low, high] with 0 < low <= high"
+        if bounds is not None and not 0 < bounds[0] <= bounds[1] <= LARGEST_FACTOR:
+            yield (key,), f"expected [low, high] with 0 < low <= high <= {LARGEST_FACTOR}"
+    if transforms.scale is not None and 0 < transforms.scale[0] < 1 / LARGEST_FACTOR:
+        yield ("transforms.scale",), f"a factor below {1 / LARGEST_FACTOR} leaves nothing of an image"
     if transforms.class_balance < 1 and transforms.crop is None:
         yield ("transforms.class_balance", "transforms.crop"), "class_balance redraws the crop, but no crop is set"
+
+
+def _run_name(cfg: Config) -> Iterator[Fault]:
+    name, key = cfg.run.name, ("run.name",)
+    if name is None:
+        return
+    if not name.strip():
+        yield key, "a run's name cannot be empty - leave the key out to name the run after its recipe"
+    elif name in (".", "..") or any(sign in name for sign in "/\\"):
+        yield key, "expected a name, not a path - run.root or run.dir say where the run goes"
+    elif fault := _unprintable(name):
+        yield key, fault
+    elif len(name.encode()) > MAX_NAME:
+        yield key, f"{len(name.encode())} bytes long; a folder's name has room for {MAX_NAME} of them"
+
+
+def _paths(cfg: Config) -> Iterator[Fault]:
+    texts = {
+        "run.dir": cfg.run.dir,
+        "run.root": cfg.run.root,
+        "model.encoder_weights": cfg.model.encoder_weights,
+        "model.start_from": cfg.model.start_from,
+        "data.root": cfg.data.root,
+        "data.store": cfg.data.store,
+        **{f"data.lists.{split}": text for split, text in (cfg.data.lists or {}).items()},
+    }
+    for key, text in texts.items():
+        if text is None:
+            continue
+        if not text.strip():
+            yield (key,), "expected a path, found an empty text - write null where there is none"
+        elif fault := _unprintable(text) or _homeless(text):
+            yield (key,), fault
+
+
+def _unprintable(text: str) -> str:
+    """Return what is wrong with the characters of a text that becomes a file's name, or ""."""
+    if any(unicodedata.category(sign) in ("Cc", "Cs") for sign in text):
+        return "a file's name holds no control characters and no bytes that are not UTF-8"
+    return ""
+
+
+def _homeless(text: str) -> str:
+    try:
+        Path(text).expanduser()
+    except RuntimeError:
+        return "this machine knows no home folder of that user"
+    return ""
 
 
 def _num_classes(cfg: Config) -> int | None:
@@ -156,6 +226,7 @@ def _num_classes(cfg: Config) -> int | None:
 
 RULES: tuple[Rule, ...] = (
     _length,
+    _validations,
     _schedule,
     _optimizer,
     _precision,
@@ -166,4 +237,6 @@ RULES: tuple[Rule, ...] = (
     _labels,
     _losses,
     _ranges,
+    _run_name,
+    _paths,
 )

@@ -5,28 +5,37 @@ This file is the reference. It holds no torch: `segatlas config ...` and errors 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
 
 from segatlas.config.losses import CrossEntropyTerm, LossTerm
-from segatlas.config.transforms import TransformsConfig
+from segatlas.config.section import Section
+from segatlas.config.transforms import RESIZE, Size, TransformsConfig
 from segatlas.errors import Problem
 
-
-class Section(BaseModel):
-    """A frozen group of keys; a key it does not know is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-Positive = Annotated[int, Field(gt=0)]
-Size = tuple[Positive, Positive]
 Byte = Annotated[int, Field(ge=0, le=255)]
 Color = tuple[Byte, Byte, Byte]
 DEFAULT_EPOCHS = 50
+MINUTES_IN_TEN_YEARS = 10 * 366 * 24 * 60
+NAN_CODE = -(2**31)
+"""The raw mask value that stands for "not a number" in masks of floats; recipes write it as nan."""
+
+
+def _mask_code(value: object) -> object:
+    is_nan = value in ("nan", ".nan", "NaN") or (isinstance(value, float) and math.isnan(value))
+    return NAN_CODE if is_nan else value
+
+
+MaskCode = Annotated[
+    int,
+    BeforeValidator(_mask_code),
+    PlainSerializer(lambda code: "nan" if code == NAN_CODE else code),
+    WithJsonSchema({"anyOf": [{"type": "integer"}, {"const": "nan"}]}),
+]
 TTA = r"^(flips|vertical|turns|scales:\d*\.?\d+(,\d*\.?\d+)*)$"
 ModelCheck = Callable[[Mapping[str, Any]], list[Problem]]
 """Looks at the `model:` section and returns its faults; `key` of each starts with "model."."""
@@ -44,21 +53,23 @@ class RunConfig(Section):
 class InputConfig(Section):
     """Preprocessing and inference mode: written once here, stored in the card, obeyed by every verb."""
 
-    mean: tuple[float, ...] | None = Field(None, description="per channel, of values / max_value; default ImageNet's")
-    std: tuple[float, ...] | None = Field(None, description="per channel, of values / max_value; default ImageNet's")
-    max_value: float = Field(255.0, gt=0, description="value that becomes 1.0: 255 for 8-bit, 65535 for 16-bit")
-    resize: str | None = Field(
-        None, pattern=r"^(short:\d+|long:\d+|\d+x\d+)$", description="short:N, long:N or HxW; default: own size"
+    mean: tuple[float, ...] | None = Field(
+        None, description="per channel, of values / max_value; default that of the first weights, else ImageNet's"
     )
+    std: tuple[float, ...] | None = Field(
+        None, description="per channel, of values / max_value; default that of the first weights, else ImageNet's"
+    )
+    max_value: float = Field(255.0, gt=0, description="value that becomes 1.0: 255 for 8-bit, 65535 for 16-bit")
+    resize: str | None = Field(None, pattern=RESIZE, description="short:N, long:N or HxW; default: own size")
     mode: Literal["whole", "slide"] = Field("whole", description="predict in one pass or by windows")
     crop: Size | None = Field(None, description="window (h, w) for mode slide")
     stride: Size | None = Field(None, description="window step (h, w) for mode slide; default 2/3 of crop")
 
 
-class ModelConfig(BaseModel):
+class ModelConfig(Section):
     """The network. Keys beyond these are the architecture's own (`segatlas models info NAME` lists them)."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow")
 
     name: str = Field("unet", description="architecture or variant, see `segatlas models list`")
     encoder_weights: str | None = Field(None, description="null, 'imagenet' or a weights file")
@@ -83,13 +94,18 @@ class DataConfig(Section):
     palette: tuple[Color, ...] | None = Field(None, description="RGB colour of each class")
     label_map: dict[int, int] | None = Field(None, description="raw mask value -> class index, or 255 for void")
     label_colors: dict[str, int] | None = Field(None, description="'r,g,b' in a colour mask -> class index or 255")
-    ignore: tuple[int, ...] = Field((255,), description="raw mask values that mean 'not labelled'")
+    ignore: tuple[MaskCode, ...] = Field(
+        (255,), description="raw mask values that mean 'not labelled'; nan in masks of floats"
+    )
     channels: int | None = Field(None, ge=1, description="bands of a picture; default: as in train")
     lists: dict[Literal["train", "val", "test"], str] | None = Field(
         None, description="CSV or text file of picture,mask pairs for each split"
     )
     val_share: float = Field(0.2, gt=0, lt=1, description="share of train held out where there is no val split")
-    workers: int = Field(1, ge=0, description="loader processes")
+    accept: tuple[Literal["leakage", "smoothed_mask", "mixed_depth"], ...] = Field(
+        (), description="findings of `data check` that are meant so: said as warnings, and training goes on"
+    )
+    workers: int = Field(1, ge=0, le=1024, description="loader processes")
     store: str | None = Field(
         None,
         description="folder in which training keeps decoded pictures and labels, or 'off' to decode each time; "
@@ -104,12 +120,14 @@ class OptimizerConfig(Section):
     """Optimiser and parameter groups."""
 
     name: Literal["adamw", "adam", "sgd"] = Field("adamw", description="the algorithm")
-    weight_decay: float = Field(0.01, ge=0, description="not applied to norms and biases unless decay_norms")
+    weight_decay: float = Field(0.01, ge=0, le=10, description="not applied to norms and biases unless decay_norms")
     decay_norms: bool = Field(False, description="apply weight decay to norm layers and biases too")
     momentum: float = Field(0.9, ge=0, lt=1, description="sgd only")
     nesterov: bool = Field(False, description="sgd only")
     betas: tuple[float, float] = Field((0.9, 0.999), description="adam and adamw only")
-    encoder_lr_factor: float = Field(1.0, gt=0, description="learning rate of the encoder as a share of train.lr")
+    encoder_lr_factor: float = Field(
+        1.0, gt=0, le=1000, description="learning rate of the encoder as a share of train.lr"
+    )
     layer_decay: float = Field(1.0, gt=0, le=1, description="learning-rate factor per encoder stage, from the top down")
 
 
@@ -119,9 +137,9 @@ class ScheduleConfig(Section):
     name: Literal["poly", "cosine", "step", "plateau", "constant"] = Field(
         "poly", description="how the learning rate falls after the warm-up"
     )
-    warmup: int = Field(0, ge=0, description="optimiser steps of linear warm-up")
+    warmup: int = Field(0, ge=0, description="optimiser steps of linear warm-up; at most a third of the run")
     warmup_ratio: float = Field(1e-3, ge=0, le=1, description="learning rate at the first warm-up step, as a share")
-    power: float = Field(0.9, gt=0, description="poly only")
+    power: float = Field(0.9, gt=0, le=100, description="poly only")
     min_ratio: float = Field(0.0, ge=0, le=1, description="final learning rate as a share (poly, cosine)")
     milestones: tuple[float, ...] = Field((0.6, 0.85), description="step only: shares of the run at which lr drops")
     factor: float = Field(0.1, gt=0, lt=1, description="step and plateau: what lr is multiplied by")
@@ -153,7 +171,11 @@ class TrainConfig(Section):
     )
     batch: int = Field(8, ge=1, description="pictures per step and process")
     accumulate: int = Field(1, ge=1, description="batches per optimiser step")
-    lr: float = Field(1e-3, gt=0, description="learning rate after the warm-up")
+    allow_other_batch: bool = Field(
+        False,
+        description="resume with another product of processes, batch and accumulate, to the same total of samples",
+    )
+    lr: float = Field(1e-3, gt=0, le=100, description="learning rate after the warm-up")
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = Field(default_factory=ScheduleConfig)
     precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="mixed precision; fp16 needs a GPU")
@@ -170,10 +192,16 @@ class TrainConfig(Section):
     freeze_encoder: bool = Field(False, description="keep the encoder's weights and statistics as they are")
     gradient_checkpointing: bool = Field(False, description="recompute encoder stages in backward to save memory")
     deterministic: bool = Field(True, description="only deterministic algorithms")
-    devices: int | None = Field(None, ge=1, description="processes or GPUs; default 1, or torchrun's world size")
+    devices: int | None = Field(
+        None, ge=1, le=4096, description="processes or GPUs; default 1, or torchrun's world size"
+    )
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda|mps)$", description="auto, cpu, cuda or mps")
-    threads: int | None = Field(None, ge=1, description="processor threads of torch; default: all visible cores")
-    time_limit: float | None = Field(None, gt=0, description="minutes after which training ends cleanly")
+    threads: int | None = Field(
+        None, ge=1, le=4096, description="processor threads of torch; default: all visible cores"
+    )
+    time_limit: float | None = Field(
+        None, gt=0, le=MINUTES_IN_TEN_YEARS, description="minutes after which training ends cleanly"
+    )
 
 
 class EvalConfig(Section):
@@ -185,16 +213,21 @@ class EvalConfig(Section):
         (), description="'flips', 'vertical', 'turns' or 'scales:0.75,1.25'; test-time augmentation, averaged"
     )
     boundary: bool = Field(True, description="also boundary IoU and boundary F-score")
-    boundary_width: float = Field(0.02, gt=0, description="boundary width as a share of the picture's diagonal")
+    boundary_width: float = Field(0.02, gt=0, le=1, description="boundary width as a share of the picture's diagonal")
     sizes: bool = Field(True, description="also recall of small, medium and large objects")
 
 
 class LogConfig(Section):
     """What is written while training."""
 
-    every: int = Field(10, ge=1, description="optimiser steps between log lines")
+    every: int | None = Field(
+        None,
+        ge=1,
+        description="optimiser steps between log lines and between points of the loss curve; default: 10, in a run of "
+        "fewer than 100 steps a point each step and ten lines",
+    )
     tensorboard: bool = Field(True, description="write TensorBoard files beside metrics.csv")
-    samples: int = Field(4, ge=0, description="pictures on the sheet drawn at each validation")
+    samples: int = Field(4, ge=0, le=100, description="pictures on the sheet drawn at each validation")
 
 
 class Config(Section):

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-Positive = Annotated[int, Field(gt=0)]
+from segatlas.config.section import Section
+
 Share = Annotated[float, Field(ge=0, le=1)]
 Range = tuple[float, float]
+Side = Annotated[int, Field(gt=0, le=32768)]
+Size = tuple[Side, Side]
+RESIZE = r"^((short|long):[1-9]\d{0,4}|[1-9]\d{0,4}x[1-9]\d{0,4})$"
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class PhotometricConfig(_Section):
+class PhotometricConfig(Section):
     """Random brightness, contrast, saturation and hue."""
 
     share: Share = Field(0.8, description="share of samples that get it")
@@ -25,23 +25,21 @@ class PhotometricConfig(_Section):
     hue: float = Field(18.0, ge=0, le=180, description="degrees each way")
 
 
-class BlurConfig(_Section):
+class BlurConfig(Section):
     """Random Gaussian blur."""
 
     share: Share = Field(0.2, description="share of samples that get it")
     sigma: Range = Field((0.1, 1.5), description="radius in pixels, drawn between these")
 
 
-class TransformsConfig(_Section):
+class TransformsConfig(Section):
     """How a training sample is made: resize, scale jitter, rotation, crop, flip, photometric, blur, normalise."""
 
-    resize: str | None = Field(
-        None, pattern=r"^(short:\d+|long:\d+|\d+x\d+)$", description="short:N, long:N or HxW; done before all else"
-    )
+    resize: str | None = Field(None, pattern=RESIZE, description="short:N, long:N or HxW; done before all else")
     scale: Range | None = Field(None, description="scale jitter, drawn log-uniformly between these factors")
     aspect: float = Field(0.0, ge=0, lt=1, description="aspect jitter: log-uniform within 1/(1+a)..1+a")
     rotation: float = Field(0.0, ge=0, le=180, description="degrees each way")
-    crop: tuple[Positive, Positive] | None = Field(None, description="(h, w) of a training sample; default: no crop")
+    crop: Size | None = Field(None, description="(h, w) of a training sample; default: no crop")
     class_balance: Annotated[float, Field(gt=0, le=1)] = Field(
         1.0, description="redraw the crop (up to 10 times) while one class covers more than this share"
     )

@@ -236,7 +236,9 @@ class _Reader:
             if tag == _FLOAT:
                 return float(text)
         except (KeyError, ValueError):  # an explicit tag on something else, as in `!!int abc`
-            pass
+            if text.lstrip("+-").isdigit():  # Python reads whole numbers of at most 4300 digits
+                self.problems.append(self._problem(path, place.line, f"a number of {len(text)} digits is too long"))
+                return 0
         self.problems.append(self._problem(path, place.line, f"recipes use no YAML tags, found {tag!r}"))
         return text
 

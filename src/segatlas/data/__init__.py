@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from segatlas.data.dataset import SegmentationData
 from segatlas.data.datasets import DATASETS, dataset_class, describe_layout
+from segatlas.data.datasets.foreign import recognise
 from segatlas.data.store import Store
 from segatlas.errors import DataError
 
@@ -32,10 +33,17 @@ def create_dataset(cfg: DataConfig, split: str, seed: int = 0, store: Store | No
     kind = dataset_class(cfg.name)
     root = kind.prepare(cfg)
     if not cfg.lists and not kind.fits(root):
-        guess = describe_layout(root)
-        hint = f"looks like a {guess} layout: data.name={guess}" if guess else f"holds {_content(root)}"
-        raise DataError(f"is not laid out as data.name={cfg.name}: expected {kind.layout}; it {hint}", root)
+        raise DataError(f"is not laid out as data.name={cfg.name}: expected {kind.layout}; it {_hint(root)}", root)
     return kind(cfg, split, seed, store)
+
+
+def _hint(root: Path) -> str:
+    guess, foreign = describe_layout(root), recognise(root)
+    if guess is not None:
+        return f"looks like a {guess} layout: data.name={guess}"
+    if foreign is not None:
+        return f"{foreign.text(root)}; {foreign.advice}"
+    return f"holds {_content(root)}"
 
 
 def _content(root: Path) -> str:

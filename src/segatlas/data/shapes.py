@@ -21,8 +21,6 @@ What is written, the folder data set's layout and more:
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +34,7 @@ from segatlas.data.formats.classes import JSON_FILE, write_classes
 from segatlas.data.formats.masks import write_mask
 from segatlas.data.formats.rle import encode_rle
 from segatlas.errors import DataError, UsageError
+from segatlas.files import whole_folder
 
 GROUND = "ground"
 GROUND_SEGMENT = 1
@@ -103,20 +102,13 @@ def make_shapes(
     root = Path(root)
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise DataError("exists and is not empty; nothing was written", root)
-    temporary = root.with_name(f".{root.name}.{os.getpid()}.tmp")
     counts = dict(zip(_SPLITS, (train, val, test), strict=True))
-    try:
+    with whole_folder(root, durable=False) as temporary:
         for split, count in counts.items():
             _write_split(temporary, split, count, size, seed, tuple(classes))
         names = (GROUND, *classes)
         write_classes(temporary / JSON_FILE, names, [COLORS[name] for name in names])
         _write_json(temporary / META_FILE, {"seed": seed, "size": list(size), "classes": list(classes), **counts})
-        root.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(temporary, root)
-    except OSError as error:
-        raise DataError(f"cannot be written: {error.strerror or error}", root) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return root
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from segatlas.data.dataset import SegmentationData
+from segatlas.data.value_range import fitting_max, range_doubt
 from segatlas.errors import DataError
 
 MOST_SIZES = 5
@@ -48,7 +49,8 @@ class SplitStatistics:
 
     heights and widths: (smallest, median, largest) in pixels. sizes: the commonest (H, W) with their counts. mean and
     std: per channel, of values / max_value, over all pixels. class_pixels and class_pictures: per class, pixels and
-    pictures that show it. void: share of pixels that are not labelled. skipped: text of each sample that was unusable.
+    pictures that show it. void: share of pixels that are not labelled. peak: the largest value. doubt: what is doubtful
+    about the range of values, "" where nothing is. skipped: text of each sample that was unusable.
     """
 
     split: str
@@ -65,6 +67,8 @@ class SplitStatistics:
     class_pixels: tuple[int, ...]
     class_pictures: tuple[int, ...]
     void: float
+    peak: float = 0.0
+    doubt: str = ""
     skipped: tuple[str, ...] = ()
 
     @property
@@ -89,6 +93,8 @@ class SplitStatistics:
             "sizes": [{"height": size[0], "width": size[1], "pictures": count} for size, count in self.sizes],
             "channels": self.channels,
             "depths": self.depths,
+            "largest_value": self.peak,
+            "range_warning": self.doubt or None,
             "input": {"mean": list(self.mean), "std": list(self.std), "max_value": self.max_value},
             "classes": [dict(zip(names, row, strict=True)) for row in rows],
             "void_share": self.void,
@@ -100,6 +106,7 @@ class SplitStatistics:
 class _SampleSums:
     size: tuple[int, int]
     depth: str
+    peak: float
     total: np.ndarray
     squares: np.ndarray
     labels: np.ndarray
@@ -109,6 +116,7 @@ def describe(
     dataset: SegmentationData,
     max_value: float | None = None,
     *,
+    declared: float | None = None,
     jobs: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> SplitStatistics:
@@ -116,7 +124,8 @@ def describe(
 
     Args:
         dataset: one split.
-        max_value: the picture value that becomes 1; default 65535 for 16-bit pictures, 1 for float, else 255.
+        max_value: the picture value that becomes 1; default: what fits the values found, see `fitting_max`.
+        declared: the range that a recipe declares, which is compared with what is found; None = that of the type.
         jobs: threads that read; default: the processors, at most 8.
         progress: called with (samples read, samples in all).
 
@@ -135,8 +144,9 @@ def describe(
     if not sums:
         raise DataError(f"no sample of {dataset.split} can be read; the first fault: {skipped[0]}")
     depths = Counter(one.depth for one in sums)
-    if max_value is None:
-        max_value = {"uint8": 255.0, "uint16": 65535.0}.get(depths.most_common(1)[0][0], 1.0)
+    depth = depths.most_common(1)[0][0]
+    peaks = [one.peak for one in sums if one.depth == depth]
+    max_value = fitting_max(depth, max(peaks)) if max_value is None else max_value
     pixels = sum(one.size[0] * one.size[1] for one in sums)
     mean = np.sum([one.total for one in sums], axis=0) / pixels
     variance = np.sum([one.squares for one in sums], axis=0) / pixels - mean**2
@@ -157,6 +167,8 @@ def describe(
         class_pixels=tuple(int(v) for v in labels[:count]),
         class_pictures=tuple(sum(int(one.labels[k] > 0) for one in sums) for k in range(count)),
         void=float(labels[count:].sum() / max(labels.sum(), 1)),
+        peak=max(peaks),
+        doubt=range_doubt(depth, len(peaks), max(peaks), declared) or "",
         skipped=tuple(skipped),
     )
 
@@ -177,8 +189,15 @@ def _sample_sums(dataset: SegmentationData, index: int) -> _SampleSums | DataErr
     labels = np.zeros(256, np.int64)
     if sample.label is not None:
         labels = np.bincount(sample.label.ravel(), minlength=256)
-    height, width = sample.image.shape[:2]
-    return _SampleSums(size=(height, width), depth=sample.image.dtype.name, total=total, squares=squares, labels=labels)
+    image = sample.image
+    return _SampleSums(
+        size=(image.shape[0], image.shape[1]),
+        depth=image.dtype.name,
+        peak=float(image.max()),
+        total=total,
+        squares=squares,
+        labels=labels,
+    )
 
 
 def _spread(values: list[int]) -> tuple[int, int, int]:

@@ -4,7 +4,7 @@ Everything takes and gives plain arrays: pictures are (H, W, 3) uint8 RGB, class
 that is no class (255) means "not labelled". No torch, no files read; matplotlib is imported inside `plots` only.
 """
 
-from segatlas.drawing.files import png_bytes, save_picture
+from segatlas.drawing.files import png_bytes, save_picture, write_bytes
 from segatlas.drawing.legend import overlay
 from segatlas.drawing.maps import boundary_picture, color_mask, confidence_picture, error_picture, viewable
 from segatlas.drawing.plots import bars_picture, confusion_picture, curves_picture, read_metrics
@@ -30,5 +30,6 @@ __all__ = [
     "sheet",
     "side_by_side",
     "viewable",
+    "write_bytes",
     "write_report",
 ]

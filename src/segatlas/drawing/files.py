@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from segatlas.data.formats.atomic import whole_file
+from segatlas.files import whole_file
 
 PNG_LEVEL = 3
 """A third of the time of Pillow's own choice for files of about the same size."""
@@ -38,6 +38,6 @@ def save_picture(picture: np.ndarray, path: str | Path) -> Path:
 
 def write_bytes(content: bytes, path: str | Path) -> Path:
     """Write a file that appears under its name only when it is complete. Raises DataError where it cannot."""
-    with whole_file(path) as temporary:
+    with whole_file(path, durable=False) as temporary:  # drawn from what is kept elsewhere
         temporary.write_bytes(content)
     return Path(path)

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from segatlas.drawing.maps import Color, blend
-from segatlas.drawing.text import INK, MUTED, PAPER, canvas, font, shortened, text_width
+from segatlas.drawing.text import INK, MUTED, PAPER, canvas, font, shortened, tell_missing, text_width
 
 SMALLEST_TEXT, LARGEST_TEXT = 12, 64
 LONGEST_NAME = 22  # in units of the text size
@@ -48,6 +48,7 @@ def overlay(
     entries = legend_entries(class_map, palette, classes)
     if not legend or not entries:
         return tinted
+    tell_missing(classes)
     height, width = class_map.shape
     size = int(np.clip(min(max(width, height) / 50, 2 * min(width, height) / 20), SMALLEST_TEXT, LARGEST_TEXT))
     if height > 1.2 * width:

@@ -8,11 +8,16 @@ from __future__ import annotations
 import csv
 import io
 import math
+import unicodedata
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from segatlas.drawing.text import font_file, one_line, tell_missing
+from segatlas.files import read_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,6 +27,7 @@ if TYPE_CHECKING:
 
 SCORES = ("miou", "iou", "dice", "accuracy", "fscore", "f1", "kappa")
 INK, GRID = "#33383e", "#dfe3e8"
+LONGEST_NAME = 24  # letters of a class name in a plot
 NUMBERS_UP_TO = 25  # classes of a confusion matrix whose cells carry numbers
 
 Row = Mapping[str, float]
@@ -30,10 +36,9 @@ Row = Mapping[str, float]
 def read_metrics(path: str | Path) -> list[dict[str, float]]:
     """Read a run's `metrics.csv`: one dict a line, empty cells left out, cells that are no number left out."""
     rows = []
-    with open(path, newline="", encoding="utf-8") as file:
-        for line in csv.DictReader(file):
-            row = {name: _number(cell) for name, cell in line.items() if name and cell}
-            rows.append({name: value for name, value in row.items() if value is not None})
+    for line in csv.DictReader(read_text(path).splitlines()):
+        row = {name: _number(cell) for name, cell in line.items() if name and cell}
+        rows.append({name: value for name, value in row.items() if value is not None})
     return rows
 
 
@@ -74,14 +79,15 @@ def confusion_picture(matrix: np.ndarray, classes: Sequence[str]) -> bytes:
         matrix: (K, K) counts, rows truth, columns prediction.
         classes: K names; up to 150 stay readable.
     """
+    tell_missing(classes)
     matrix = np.asarray(matrix, np.float64)
     total = matrix.sum(axis=1, keepdims=True)
     share = np.divide(matrix, total, out=np.full_like(matrix, np.nan), where=total > 0)
     count = len(classes)
     numbers = count <= NUMBERS_UP_TO
     cell = 0.42 if numbers else max(0.14, 10 / count)
-    names = [name if len(name) <= 24 else name[:23] + "…" for name in classes]
-    label = 0.085 * max(map(len, names), default=1) + 0.6
+    names = [_short(name) for name in classes]
+    label = 0.085 * max(map(_columns, names), default=1) + 0.6
     side = max(2.6, cell * count)
     figure = _figure(side + label + 0.8, side + label)
     axes = figure.add_subplot()
@@ -90,6 +96,7 @@ def confusion_picture(matrix: np.ndarray, classes: Sequence[str]) -> bytes:
     text = 9 if numbers else max(5.0, min(8.0, cell * 50))
     axes.set_xticks(range(count), names, rotation=90, fontsize=text)
     axes.set_yticks(range(count), names, fontsize=text)
+    _write_names_as_they_are(axes)
     axes.tick_params(length=0, colors=INK)
     axes.set_xlabel("predicted", color=INK)
     axes.set_ylabel("truth (rows sum to 100 %)", color=INK)
@@ -115,6 +122,7 @@ def bars_picture(
     """
     known = [value if value is not None and math.isfinite(value) else None for value in values]
     order = sorted(range(len(classes)), key=lambda index: (known[index] is None, -(known[index] or 0)))
+    tell_missing(classes)
     figure = _figure(7.2, 0.9 + 0.27 * len(classes))
     axes = figure.add_subplot()
     colors = ["#3b7dd8" if palette is None else tuple(part / 255 for part in palette[index]) for index in order]
@@ -126,12 +134,35 @@ def bars_picture(
         value = known[index]
         text = "never occurred" if value is None else f"{100 * value:.1f}"
         axes.text((value or 0) + 0.008, place, text, va="center", fontsize=8, color=INK)
-    axes.set_yticks(places, [classes[index] for index in order], fontsize=8)
+    axes.set_yticks(places, [_short(classes[index]) for index in order], fontsize=8)
+    _write_names_as_they_are(axes)
     axes.set_ylim(len(order) - 0.4, -0.6)
     axes.set_xlim(0, 1.08)
     _dress(axes, "IoU per class", xlabel="IoU")
     axes.grid(visible=False, axis="y")
     return _png(figure)
+
+
+def _short(name: str) -> str:
+    """Return a class name on one line of at most LONGEST_NAME letters."""
+    name = one_line(name)
+    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
+
+
+def _columns(name: str) -> int:
+    """Return the width of a name in Latin letters: East Asian ones are about twice as wide."""
+    return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in name)
+
+
+def _write_names_as_they_are(axes: Axes) -> None:
+    """Give each tick's name a font that has its letters; "$" begins no formula."""
+    from matplotlib.font_manager import FontProperties
+
+    for label in (*axes.get_xticklabels(), *axes.get_yticklabels()):
+        label.set_parse_math(False)
+        file = font_file(label.get_text())
+        if file is not None:
+            label.set_fontproperties(FontProperties(fname=file, size=label.get_fontsize()))
 
 
 def _number(cell: str) -> float | None:
@@ -207,5 +238,7 @@ def _dress(axes: Axes, title: str, xlabel: str) -> None:
 
 def _png(figure: Figure, dpi: int = 130) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi, facecolor="white")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # `font_file` has told
+        figure.savefig(buffer, format="png", dpi=dpi, facecolor="white")
     return buffer.getvalue()

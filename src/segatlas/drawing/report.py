@@ -185,7 +185,7 @@ table { border-collapse:collapse; width:100%; font-variant-numeric:tabular-nums;
 th, td { text-align:left; padding:6px 10px; border-bottom:1px solid var(--line); font-weight:400; }
 thead th { color:var(--muted); font-size:13px; }
 tbody tr:last-child td { border-bottom:0; }
-td.name { white-space:nowrap; }
+td.name { min-width:12ch; max-width:40ch; overflow-wrap:anywhere; }
 td.name i {
   display:inline-block; width:13px; height:13px; margin-right:9px; vertical-align:-2px;
   border:1px solid rgba(128,128,128,.55); border-radius:3px;

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from segatlas.drawing.maps import Color, color_mask, error_picture, viewable
-from segatlas.drawing.text import INK, MUTED, canvas, font, shortened
+from segatlas.drawing.text import INK, MUTED, canvas, font, shortened, tell_missing
 
 Picture = np.ndarray
 
@@ -51,6 +51,7 @@ def sheet(
     """
     if not rows or not any(picture is not None for row in rows for picture in row):
         raise ValueError("a sheet needs at least one picture")
+    tell_missing([*titles, *row_titles])
     text = max(13, cell_width // 22)
     gap = max(6, cell_width // 50)
     columns = max(len(row) for row in rows)

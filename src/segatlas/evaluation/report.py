@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from segatlas.data.formats.atomic import whole_file
+from segatlas.files import whole_file
 from segatlas.metrics import DEFINITIONS, SemanticScores
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ class Report:
 
     confusion: (K, K) int64 pixels, rows truth, columns prediction. pictures: one entry a scored picture, in the set's
     order. worst: the lowest of them, worst first. skipped: what was wrong with files that could not be scored.
+    question: equal for two reports of the same model, data, split and settings.
     """
 
     scores: SemanticScores
@@ -86,6 +87,7 @@ class Report:
     skipped: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     seconds: float
+    question: str = ""
 
     @property
     def miou(self) -> float:
@@ -121,6 +123,7 @@ class Report:
                 "skipped": self.skipped,
                 "warnings": self.warnings,
                 "seconds": round(self.seconds, 3),
+                "question": self.question,
                 "definitions": self.definitions,
             }
         )

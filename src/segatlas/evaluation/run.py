@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +17,81 @@ import numpy as np
 
 from segatlas.config.schema import EvalConfig
 from segatlas.data.dataset import SegmentationData
+from segatlas.data.transforms.color import scale_fault
 from segatlas.errors import DataError
 from segatlas.evaluation.report import DataFacts, EvalSettings, ModelFacts, PictureScore, Report
-from segatlas.evaluation.sources import DataSource, make_plan, open_split
-from segatlas.inference import Predictor, load
+from segatlas.evaluation.sources import DataSource, Plan, make_plan, open_split
+from segatlas.inference import Predictor, load, parse_views
 from segatlas.inference.pictures import PictureLike
 from segatlas.inference.predictor import Precision
 from segatlas.metrics import SemanticMetrics, mean_iou
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Evaluation:
+    """A model and a split that were opened and found to fit; nothing is predicted yet. See `open_evaluation`.
+
+    path: what the caller named, None for a Predictor. wanted: the recipe's `eval:` with what was asked instead. window:
+    the size asked for, None for the card's mode. max_value: the full scale asked for, None for the card's. other_data:
+    the data are not those of the model's own run. question: equal for two evaluations that ask the same of the same
+    model.
+    """
+
+    predictor: Predictor
+    path: str | None
+    plan: Plan
+    dataset: SegmentationData
+    wanted: EvalConfig
+    window: int | tuple[int, int] | None
+    max_value: float | None
+    other_data: bool
+    warnings: tuple[str, ...]
+
+    @property
+    def settings(self) -> EvalSettings:
+        """How it predicts and scores."""
+        return _settings(self.predictor, self.wanted, self.window)
+
+    @property
+    def question(self) -> str:
+        """16 hexadecimal digits of model, data, split and settings."""
+        path = None if self.path is None else str(Path(self.path).resolve() if Path(self.path).exists() else self.path)
+        root = None if self.plan.data.root is None else str(Path(self.plan.data.root).resolve())
+        data = self.plan.data.model_dump(mode="json", exclude={"root", "workers", "store", "store_reserve_gb"})
+        wanted = self.wanted.model_dump(mode="json")
+        asked = [path, root, data, self.plan.seed, wanted, self.window, self.max_value]
+        text = json.dumps([*asked, self.predictor.precision, str(self.predictor.device)], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def score(self, *, progress: bool = True, keep_worst: int = 8, skip_bad: bool = False) -> Report:
+        """Predict every picture and compare it with the truth; arguments and errors as in `evaluate`."""
+        metrics = _new_metrics(self.predictor.card.classes, self.wanted)
+        start = time.perf_counter()
+        watch = _ScaleWatch(self.predictor.card.preprocessing.max_value if self.max_value is None else None)
+        pictures, skipped = _score(
+            self.predictor, self.dataset, metrics, self.wanted.batch, watch, skip_bad=skip_bad, progress=progress
+        )
+        seconds = time.perf_counter() - start
+        if not pictures:
+            raise DataError(f"no picture of split {self.dataset.split!r} could be scored; first fault: {skipped[0]}")
+        return Report(
+            scores=metrics.compute(),
+            confusion=metrics.state()["confusion"],
+            data=DataFacts(
+                name=self.dataset.name,
+                split=self.dataset.split,
+                pictures=len(self.dataset),
+                root=self.plan.data.root or "",
+            ),
+            model=_model_facts(self.predictor, self.path),
+            settings=self.settings,
+            pictures=tuple(pictures),
+            worst=_lowest(pictures, keep_worst),
+            skipped=tuple(skipped),
+            warnings=(*self.warnings, *watch.warnings()),
+            seconds=seconds,
+            question=self.question,
+        )
 
 
 def evaluate(
@@ -32,6 +103,7 @@ def evaluate(
     tta: str | Sequence[str] | None = None,
     window: int | tuple[int, int] | None = None,
     batch: int | None = None,
+    max_value: float | None = None,
     device: str = "auto",
     precision: Precision = "fp32",
     offline: bool = False,
@@ -54,6 +126,7 @@ def evaluate(
         tta: test-time augmentation, as "flips,scales:0.75,1.25". This and the next Nones: as the recipe's `eval:` says.
         window: predict by sliding windows of this size (h, w); default: the mode of the model's card.
         batch: pictures in one pass.
+        max_value: the stored value that is full scale in these pictures, where it is not the one the model expects.
         device: auto, cpu, cuda or mps. This and the next three are used where `model` is a path.
         precision: fp32 or bf16.
         offline: download no published weights.
@@ -72,6 +145,50 @@ def evaluate(
         UsageError, ConfigError: it is not clear which data, or a fault in the recipe or in an argument.
         DataError: the data do not fit the model, a file cannot be used (unless skip_bad), or none can.
     """
+    opened = open_evaluation(
+        model,
+        data,
+        split,
+        overrides=overrides,
+        tta=tta,
+        window=window,
+        batch=batch,
+        max_value=max_value,
+        device=device,
+        precision=precision,
+        offline=offline,
+        commercial_ok=commercial_ok,
+        boundary=boundary,
+        boundary_width=boundary_width,
+        sizes=sizes,
+    )
+    return opened.score(progress=progress, keep_worst=keep_worst, skip_bad=skip_bad)
+
+
+def open_evaluation(
+    model: str | Path | Predictor,
+    data: DataSource | None = None,
+    split: str | None = None,
+    *,
+    overrides: Sequence[str] = (),
+    tta: str | Sequence[str] | None = None,
+    window: int | tuple[int, int] | None = None,
+    batch: int | None = None,
+    max_value: float | None = None,
+    device: str = "auto",
+    precision: Precision = "fp32",
+    offline: bool = False,
+    commercial_ok: bool = False,
+    boundary: bool | None = None,
+    boundary_width: float | None = None,
+    sizes: bool | None = None,
+) -> Evaluation:
+    """Open a model and a split and check that they fit, without predicting anything; arguments as in `evaluate`.
+
+    Raises:
+        UsageError, ConfigError, WeightsError, DataError: as in `evaluate`, but for what single files hold.
+    """
+    parse_views(() if tta is None else tta)  # a mistyped word should not wait for the weights
     path = str(model) if isinstance(model, str | Path) else None
     predictor = _open(model, device=device, precision=precision, offline=offline, commercial_ok=commercial_ok)
     plan = make_plan(path, data, tuple(overrides), predictor.card)
@@ -80,25 +197,37 @@ def evaluate(
     asked["tta"] = (tta,) if isinstance(tta, str) else None if tta is None else tuple(tta)
     wanted = plan.eval.model_copy(update={name: value for name, value in asked.items() if value is not None})
     dataset, warnings = open_split(plan, wanted.split, predictor.card)
-    predictor = _with_options(predictor, wanted.tta, window)
-    metrics = _new_metrics(predictor.card.classes, wanted)
-    start = time.perf_counter()
-    pictures, skipped = _score(predictor, dataset, metrics, wanted.batch, skip_bad=skip_bad, progress=progress)
-    seconds = time.perf_counter() - start
-    if not pictures:
-        raise DataError(f"no picture of split {dataset.split!r} could be scored; first fault: {skipped[0]}")
-    return Report(
-        scores=metrics.compute(),
-        confusion=metrics.state()["confusion"],
-        data=DataFacts(name=dataset.name, split=dataset.split, pictures=len(dataset), root=plan.data.root or ""),
-        model=_model_facts(predictor, path),
-        settings=_settings(predictor, wanted, window),
-        pictures=tuple(pictures),
-        worst=_lowest(pictures, keep_worst),
-        skipped=tuple(skipped),
+    return Evaluation(
+        predictor=_with_options(predictor, wanted.tta, window, max_value),
+        path=path,
+        plan=plan,
+        dataset=dataset,
+        wanted=wanted,
+        window=window,
+        max_value=max_value,
+        other_data=data is not None or any(word.startswith("data.") for word in overrides),
         warnings=tuple(warnings),
-        seconds=seconds,
     )
+
+
+class _ScaleWatch:
+    """Notes the largest value of all pictures, by type: one dark picture says nothing about scale, a whole set does."""
+
+    def __init__(self, max_value: float | None):
+        self.max_value = max_value
+        self._highest: dict[np.dtype[Any], float] = {}
+
+    def look_at(self, image: np.ndarray) -> None:
+        """Take one picture (H, W, C) into account; 8 bits reach their full scale by nature."""
+        known = self._highest.get(image.dtype, 0.0)
+        self._highest[image.dtype] = 255.0 if image.dtype == np.uint8 else max(known, float(image.max()))
+
+    def warnings(self) -> list[str]:
+        """Return what does not fit the model's scale."""
+        if self.max_value is None:
+            return []
+        faults = [scale_fault(dtype, highest, self.max_value) for dtype, highest in self._highest.items()]
+        return [f"images: {fault}; --max-value N says which value is full scale" for fault in faults if fault]
 
 
 def _open(model: str | Path | Predictor, **options: Any) -> Predictor:
@@ -110,6 +239,7 @@ def _score(
     dataset: SegmentationData,
     metrics: SemanticMetrics,
     batch: int,
+    watch: _ScaleWatch,
     *,
     skip_bad: bool,
     progress: bool,
@@ -136,6 +266,7 @@ def _score(
                     skip(error)
                 else:
                     waiting.append((index, sample.label))
+                    watch.look_at(sample.image)
                     yield sample.image
 
         def failed(_: PictureLike, error: Exception) -> None:
@@ -161,10 +292,20 @@ def _lowest(pictures: Sequence[PictureScore], count: int) -> tuple[PictureScore,
     return tuple(sorted(defined, key=lambda picture: picture.miou)[:count])
 
 
-def _with_options(predictor: Predictor, views: Sequence[str], window: int | tuple[int, int] | None) -> Predictor:
+def _with_options(
+    predictor: Predictor, views: Sequence[str], window: int | tuple[int, int] | None, max_value: float | None
+) -> Predictor:
     """Return a predictor of the same network with other options."""
-    device, precision = predictor.device, predictor.precision
-    return Predictor(predictor.model, predictor.card, device=device, precision=precision, tta=views, window=window)
+    return Predictor(
+        predictor.model,
+        predictor.card,
+        device=predictor.device,
+        precision=predictor.precision,
+        tta=views,
+        window=window,
+        max_value=max_value,
+        check_scale=False,
+    )
 
 
 def _model_facts(predictor: Predictor, path: str | None) -> ModelFacts:

@@ -8,6 +8,7 @@ from pathlib import Path
 from segatlas.config.schema import DataConfig, EvalConfig
 from segatlas.data import Store, create_dataset, describe_layout
 from segatlas.data.dataset import SegmentationData
+from segatlas.data.datasets.foreign import recognise
 from segatlas.data.formats.classes import read_classes
 from segatlas.errors import DataError, UsageError
 from segatlas.recipe import Config
@@ -66,7 +67,11 @@ def make_plan(model: str | Path | None, source: DataSource | None, overrides: tu
     elif Path(source).is_dir() and not (Path(source) / CONFIG_FILE).is_file():
         name = describe_layout(source)
         if name is None:
-            raise DataError("is laid out like no known data set; `segatlas data check` tells what is wrong", source)
+            foreign = recognise(source)
+            told = (
+                f"{foreign.text(Path(source))}; {foreign.advice}" if foreign else "is laid out like no known data set"
+            )
+            raise DataError(f"{told}; `segatlas data check` tells what is wrong", source)
         plan = _from_config(Config.load({"data": {"name": name, "root": str(source)}}, *overrides))
     elif Path(source).is_dir():
         plan = _from_config(Config.load(Path(source) / CONFIG_FILE, *overrides))

@@ -21,6 +21,7 @@ def load(
     window: int | tuple[int, int] | None = None,
     overlap: float = DEFAULT_OVERLAP,
     window_batch: int | None = None,
+    max_value: float | None = None,
     offline: bool = False,
     commercial_ok: bool = False,
 ) -> Predictor:
@@ -34,7 +35,9 @@ def load(
         window: predict by windows of N x N or (h, w) pixels instead of the card's mode.
         overlap: share that neighbouring windows have in common.
         window_batch: windows per pass of the network; default: as many as keep the device busy.
-        offline: download nothing from the catalogue's addresses.
+        max_value: the stored value that is full scale in the pictures (1 for floats of 0..1, 4095 for 12 bits), where
+            it is not the one that the model expects.
+        offline: download nothing; so does `SEGATLAS_OFFLINE`, set to anything but 0.
         commercial_ok: refuse weights whose licence is known to forbid commercial use.
 
     Raises:
@@ -51,4 +54,5 @@ def load(
         window=window,
         overlap=overlap,
         window_batch=window_batch,
+        max_value=max_value,
     )

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from segatlas.data.formats.images import as_image
-from segatlas.data.transforms.color import normalise
+from segatlas.data.transforms.color import FAR_ABOVE, normalise, scale_fault
 from segatlas.data.transforms.geometry import resized_size
 from segatlas.data.transforms.warp import resize_image
 from segatlas.drawing.maps import viewable
@@ -95,7 +95,14 @@ class ScaledInputs:
         return resample(resample(source, 2, rows.over(first, last)), 3, columns.over(begin, end))
 
 
-def prepare(picture: PictureLike, card: Card, name: str = "picture") -> Prepared:
+def prepare(
+    picture: PictureLike,
+    card: Card,
+    name: str = "picture",
+    *,
+    max_value: float | None = None,
+    check_scale: bool = True,
+) -> Prepared:
     """Read a picture and bring it into the network's form.
 
     Args:
@@ -103,9 +110,13 @@ def prepare(picture: PictureLike, card: Card, name: str = "picture") -> Prepared
             stored values, RGB order, or a tensor (C, H, W) or (H, W), uint8 or float 0..1.
         card: the model's card.
         name: what messages call a picture that is no file.
+        max_value: the stored value that is full scale in this picture, where it is not the card's; float tensors are
+            0..1 anyway.
+        check_scale: refuse a picture whose values cannot be meant on the card's scale, see `scale_fault`.
 
     Raises:
-        DataError: unreadable, of another number of channels, or far too large after the card's resize.
+        DataError: unreadable, of another number of channels, with NaN or infinite values, on another scale than the
+            card's, or far too large after the card's resize.
     """
     channels = card.inputs[0].channels
     source = source_name(picture)
@@ -113,6 +124,8 @@ def prepare(picture: PictureLike, card: Card, name: str = "picture") -> Prepared
     array = _with_channels(picture, channels, card.preprocessing, name)
     size = (array.shape[0], array.shape[1])
     rules, values = card.preprocessing, array
+    if not isinstance(picture, Tensor) and (check_scale or max_value is not None):
+        values = _on_card_scale(array, rules.max_value, max_value, name)
     if rules.resize is not None:
         target = resized_size(rules.resize, size)
         if target[0] * target[1] > MAX_INPUT_PIXELS:
@@ -127,6 +140,20 @@ def prepare(picture: PictureLike, card: Card, name: str = "picture") -> Prepared
         image=viewable(array),
         source=source,
     )
+
+
+def _on_card_scale(array: np.ndarray, of_card: float, of_picture: float | None, name: str) -> np.ndarray:
+    """Return stored values on the card's scale, in float32 where the picture has a full scale of its own."""
+    highest = float(array.max())
+    if of_picture is None:
+        fault = scale_fault(array.dtype, highest, of_card)
+        if fault:
+            raise DataError(f"{fault}; --max-value N (max_value=N) says which value is full scale in the images", name)
+        return array
+    if highest > FAR_ABOVE * of_picture:
+        raise DataError(f"largest value {highest:g}, far above --max-value {of_picture:g}", name)
+    scaled: np.ndarray = array.astype(np.float32) * np.float32(of_card / of_picture)
+    return scaled
 
 
 def source_name(picture: PictureLike) -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, count
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -18,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from segatlas.errors import DataError, SegAtlasError, TaskError, UsageError
-from segatlas.inference.fast_form import fast_form, weights_state
+from segatlas.inference.current_form import CurrentForm, PlainForm
 from segatlas.inference.pictures import Inputs, PictureLike, Prepared, ScaledInputs, prepare
 from segatlas.inference.sliding import (
     DEFAULT_OVERLAP,
@@ -50,6 +52,9 @@ class Predictor:
 
     Pictures are predicted by a fast form of the network, see `segatlas.inference.fast_form`, made at the first of them
     and again when weights of `model` have changed. `model` itself stays plain, with its published parameters.
+
+    Several threads may predict with one Predictor at the same time, from the first picture on; each gets what it would
+    get alone. Weights must not change meanwhile.
     """
 
     def __init__(
@@ -62,6 +67,8 @@ class Predictor:
         window: int | tuple[int, int] | None = None,
         overlap: float = DEFAULT_OVERLAP,
         window_batch: int | None = None,
+        max_value: float | None = None,
+        check_scale: bool = True,
     ):
         """Move the network to the device and set it to eval mode.
 
@@ -75,6 +82,10 @@ class Predictor:
             window: predict by windows of N x N or (h, w) pixels of the network's input instead of the card's mode.
             overlap: share that neighbouring windows of `window` have in common.
             window_batch: windows per pass of the network; default: as many as keep the device busy.
+            max_value: the stored value that is full scale in the pictures to come (1 for floats of 0..1, 4095 for 12
+                bits), where it is not the one that the card expects.
+            check_scale: refuse pictures whose values cannot be meant on the card's scale. Off for pictures of a data
+                set, which is looked at as a whole.
 
         Raises:
             UsageError: an argument out of range, or a device that is not there.
@@ -89,14 +100,16 @@ class Predictor:
         self.device = resolve_device(device)
         self.precision = resolve_precision(precision, self.device)
         self.model = model.to(self.device).eval()
-        self._fast: nn.Module | None = None
-        self._fast_made_from: object = None
+        self._form = CurrentForm(self.model, card.inputs[0].channels, self.precision)
         self._views = parse_views(tta)
         self._card_windows = card_windows(card.inference)
         self._windows = self._card_windows if window is None else make_windows(window, overlap)
         if window_batch is not None and window_batch < 1:
             raise UsageError(f"window_batch: got {window_batch}, expected 1 or more")
         self._window_batch = window_batch
+        if max_value is not None and not 0 < max_value < math.inf:
+            raise UsageError(f"max_value: got {max_value}, expected a number above 0")
+        self._prepare = partial(prepare, card=card, max_value=max_value, check_scale=check_scale)
 
     @overload
     def predict(self, picture: PictureLike, confidence: bool = False) -> Segmentation: ...
@@ -122,7 +135,7 @@ class Predictor:
         """
         if isinstance(picture, list | tuple):
             return list(self.predict_iter(picture, confidence=confidence))
-        return self._segment([prepare(picture, self.card)], confidence)[0]
+        return self._segment([self._prepare(picture)], confidence)[0]
 
     def predict_iter(
         self,
@@ -145,7 +158,7 @@ class Predictor:
         """
         if batch < 1:
             raise UsageError(f"batch: got {batch}, expected 1 or more")
-        for group in _read_ahead(pictures, self.card, batch, whole=self._windows is None):
+        for group in _read_ahead(pictures, self._prepare, batch, whole=self._windows is None):
             good: list[tuple[PictureLike, Prepared]] = []
             for read in group:
                 if read.prepared is not None:
@@ -174,14 +187,14 @@ class Predictor:
         inputs = images.to(self.device)
         size = (images.shape[-2], images.shape[-1])
         plain = self.with_precision("fp32")
-        plain._fast, plain._fast_made_from = self.model, weights_state(self.model)
+        plain._form = PlainForm(self.model, self.card.inputs[0].channels, "fp32")
         return plain._logits(inputs, size, self._card_windows).to(images.device)
 
     def with_precision(self, precision: str) -> Predictor:
         """Return the same predictor, of the same network, in another precision."""
         other = copy.copy(self)
         other.precision = resolve_precision(precision, self.device)
-        other._fast, other._fast_made_from = None, None
+        other._form = CurrentForm(self.model, self.card.inputs[0].channels, other.precision)
         return other
 
     @torch.inference_mode()
@@ -300,7 +313,7 @@ class Predictor:
 
     def _forward(self, images: Tensor) -> SemanticLogits:
         """Run the fast form of the network; logits come back as float32."""
-        network = self._network()
+        network = self._form.get()
         if self.precision == "bf16":
             images = images.to(torch.bfloat16, memory_format=torch.channels_last)
         elif self.device.type == "cpu" and network is not self.model:
@@ -309,18 +322,11 @@ class Predictor:
             output: SemanticLogits = network(images)
         return output._replace(logits=output.logits.float())
 
-    def _network(self) -> nn.Module:
-        """Return the fast form of the network as it is now."""
-        state = weights_state(self.model)
-        if self._fast is None or self._fast_made_from != state:
-            self._fast = fast_form(self.model, self.card.inputs[0].channels, self.precision)
-            self._fast_made_from = state
-        return self._fast
-
     def _autocast(self) -> AbstractContextManager[object]:
+        """Return the predictor's own precision: that of an autocast around it, as in training, plays no part."""
         if self.precision == "bf16":
             return torch.autocast(self.device.type, dtype=torch.bfloat16)
-        return nullcontext()
+        return torch.autocast(self.device.type, enabled=False)
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
@@ -395,7 +401,9 @@ class _Read:
     error: Exception | None = None
 
 
-def _read_ahead(pictures: Iterable[PictureLike], card: Card, batch: int, *, whole: bool) -> Iterator[list[_Read]]:
+def _read_ahead(
+    pictures: Iterable[PictureLike], prepare: Callable[..., Prepared], batch: int, *, whole: bool
+) -> Iterator[list[_Read]]:
     """Yield groups of `batch` pictures while a thread reads up to two groups ahead; `whole`: and normalises them.
 
     `pictures` is iterated in that thread, so that what a data set does to give its next picture runs ahead, too.
@@ -405,7 +413,7 @@ def _read_ahead(pictures: Iterable[PictureLike], card: Card, batch: int, *, whol
     def read() -> _Read | None:
         for picture in coming:
             try:
-                prepared = prepare(picture, card, f"picture {next(numbers)}")
+                prepared = prepare(picture, name=f"picture {next(numbers)}")
                 if whole:
                     _ = prepared.pixels
                 return _Read(picture=picture, prepared=prepared)

@@ -8,11 +8,14 @@ from torch import Tensor, nn
 class DropPath(nn.Module):
     """While training, drops the whole residual branch of a sample with probability `rate` (Huang et al. 2016).
 
-    Branches that stay are scaled by 1 / (1 - rate), so that the expected value is unchanged.
+    Branches that stay are scaled by 1 / (1 - rate), so that the expected value is unchanged. Raises ValueError where
+    `rate` is no probability below 1.
     """
 
     def __init__(self, rate: float):
         super().__init__()
+        if not 0 <= rate < 1:
+            raise ValueError(f"drop path rate: got {rate}, expected 0 or more and below 1")
         self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:

@@ -12,9 +12,11 @@ from segatlas.structures import IGNORE
 
 
 class ClassPresence(Loss):
-    """Binary cross-entropy on whether each class occurs in the picture's label, mean over pictures and classes.
+    """Binary cross-entropy on whether each class occurs in the image's label, mean over labelled images and classes.
 
-    Zhang et al. 2018, https://arxiv.org/abs/1803.08904, section 3.2. The logits are (N, K), one a class.
+    Zhang et al. 2018, https://arxiv.org/abs/1803.08904, section 3.2. The logits are (N, K), one a class. An image
+    without any labelled pixel says nothing about its classes and does not count; one labelled in part counts, and a
+    class is present where a labelled pixel has it.
 
     Args:
         class_weights: (K,) weights of the mean over classes, or None.
@@ -28,12 +30,14 @@ class ClassPresence(Loss):
             raise UsageError(
                 f"loss class_presence: expected logits (N, K), got {tuple(logits.shape)}; on: aux.presence?"
             )
-        presence = class_presence(labels, logits.shape[1]).to(logits)
         weights = self.weights_for(logits)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        presence = class_presence(labels, logits.shape[1]).to(logits)
+        labelled = (labels != IGNORE).flatten(1).any(1).to(logits)
+        share = logits.new_ones(logits.shape[1]) if weights is None else weights.to(logits)
         each = F.binary_cross_entropy_with_logits(logits, presence, reduction="none")
-        if weights is None:
-            return each.mean()
-        return (each * weights.to(each)).sum() / (weights.sum() * len(logits))
+        total = labelled.sum() * share.sum()
+        return (each * share * labelled.unsqueeze(1)).sum() / total.where(total > 0, torch.ones_like(total))
 
 
 def class_presence(labels: Tensor, num_classes: int) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from segatlas.errors import UsageError
-from segatlas.losses.base import Loss
+from segatlas.losses.base import Loss, mean_over_classes
 from segatlas.ops import raise_logits
 from segatlas.structures import IGNORE
 
@@ -37,7 +37,8 @@ class Detail(Loss):
                 f"loss detail: its head has {logits.shape[1]} channels, expected 1 or 2; is it on aux.detail?"
             )
         size = (labels.shape[-2], labels.shape[-1])
-        raised = raise_logits(logits.float(), size, canvas=canvas, align_corners=align_corners)
+        precise = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        raised = raise_logits(precise, size, canvas=canvas, align_corners=align_corners)
         border = detail_map(labels).to(raised)  # (N, H, W)
         target = torch.stack([1 - border, border], dim=1)[:, -raised.shape[1] :]
         labelled = (labels != IGNORE).to(raised)
@@ -48,23 +49,29 @@ class Detail(Loss):
         border = border * labelled
         overlap = 2 * (probability * border).sum((1, 2)) + 1
         dice = 1 - overlap / (probability.sum((1, 2)) + border.sum((1, 2)) + 1)
-        return cross_entropy + (dice * labelled.amax((1, 2))).mean()
+        return cross_entropy + mean_over_classes(dice, labelled.amax((1, 2)), None)
 
 
 def detail_map(labels: Tensor) -> Tensor:
     """Return where labels change, (N, H, W) bool: on the side of the larger label, wider where the change is coarse.
 
-    A Laplacian of the labels at strides 1, 2 and 4, each cut to yes or no, raised by the nearest value and mixed by
-    fixed shares; the mix is cut again.
+    A Laplacian of the labels at strides 1, 2 and 4, each cut to yes or no, upsampled by the nearest value and mixed by
+    fixed shares; the mix is cut again. Unlabelled pixels change nothing: as neighbours they count as equal, as centres
+    as no border, and they are no border themselves. (The published code reads them as a class 255 instead.)
 
     Args:
         labels: (N, H, W) integer, 0..K-1 or 255.
     """
-    values = labels.float().unsqueeze(1)
-    kernel = values.new_full((1, 1, 3, 3), -1.0)
-    kernel[..., 1, 1] = 8.0
+    labelled = (labels != IGNORE).unsqueeze(1)
+    values = labels.unsqueeze(1).float().masked_fill(~labelled, 0)
+    counted = F.pad(labelled.to(values), (1, 1, 1, 1), value=1.0)  # beyond the edge lies class 0, as published
+    kernel = values.new_ones(1, 1, 3, 3)
     mix = torch.zeros_like(values)
     for scale, share in zip(SCALES, SHARES, strict=True):
-        change = (F.conv2d(values, kernel, stride=scale, padding=1) > THRESHOLD).to(values)
+        # sum over labelled neighbours of (centre - neighbour)
+        own = values[..., ::scale, ::scale] * F.conv2d(counted, kernel, stride=scale)
+        difference = own - F.conv2d(values, kernel, stride=scale, padding=1)
+        change = ((difference > THRESHOLD) & labelled[..., ::scale, ::scale]).to(values)
         mix += share * F.interpolate(change, size=values.shape[-2:], mode="nearest")
-    return mix.squeeze(1) > THRESHOLD + 1e-6  # a change seen at stride 4 alone, share 0.1, does not count: as published
+    # A change seen at stride 4 alone, share 0.1, does not count: as published.
+    return ((mix > THRESHOLD + 1e-6) & labelled).squeeze(1)

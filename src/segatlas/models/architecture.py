@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import nn
 
+from segatlas.errors import UsageError
+
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
@@ -26,3 +28,14 @@ class Architecture:
     build: Callable[[Any], nn.Module]
     variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     tiny: Mapping[str, Any] = field(default_factory=dict)
+
+
+def require_at_least(config: Any, **least: float) -> None:
+    """Raise UsageError naming the fields of a config that lie below their least value, here given by field name."""
+    below = [
+        f"{name}: got {getattr(config, name)}, expected {value} or more"
+        for name, value in least.items()
+        if getattr(config, name) < value
+    ]
+    if below:
+        raise UsageError("; ".join(below))

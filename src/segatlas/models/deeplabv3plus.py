@@ -35,7 +35,7 @@ from segatlas.layers.init import init_weights
 from segatlas.layers.padding import pad_to_multiple
 from segatlas.layers.pooled_fuse import PooledFuse
 from segatlas.layers.separable import SeparableConvBNReLU
-from segatlas.models.architecture import Architecture
+from segatlas.models.architecture import Architecture, require_at_least
 from segatlas.structures import Resample, SemanticLogits
 
 
@@ -86,6 +86,7 @@ class DeepLabV3Plus(nn.Module):
 
     def __init__(self, config: DeepLabV3PlusConfig, encoder: Encoder):
         super().__init__()
+        require_at_least(config, refine_convs=1)
         if 4 not in encoder.strides:
             raise UsageError(
                 f"DeepLabV3+ needs an encoder with a map at stride 4, {config.encoder} has {encoder.strides}"

@@ -30,7 +30,7 @@ from segatlas.layers.conv import ConvBNReLU
 from segatlas.layers.fcn_head import FCNHead
 from segatlas.layers.init import init_weights
 from segatlas.layers.padding import pad_to_multiple
-from segatlas.models.architecture import Architecture
+from segatlas.models.architecture import Architecture, require_at_least
 from segatlas.structures import Resample, SemanticLogits
 
 
@@ -77,6 +77,7 @@ class FCN(nn.Module):
 
     def __init__(self, config: FCNConfig, encoder: Encoder):
         super().__init__()
+        require_at_least(config, levels=1, dilation=1)
         self.levels, self.align_corners = config.levels, config.align_corners
         self.below_raise = config.kernel_size == 1 and not config.concat_input
         self.encoder = encoder

@@ -28,7 +28,7 @@ from segatlas.layers.below_raise import fuse_below_raise
 from segatlas.layers.conv import ConvBNReLU
 from segatlas.layers.init import init_weights
 from segatlas.layers.padding import pad_to_multiple
-from segatlas.models.architecture import Architecture
+from segatlas.models.architecture import Architecture, require_at_least
 from segatlas.ops.attention import attend
 from segatlas.structures import Resample, SemanticLogits
 
@@ -111,6 +111,7 @@ class OCRNet(nn.Module):
 
     def __init__(self, config: OCRNetConfig, encoder: Encoder):
         super().__init__()
+        require_at_least(config, levels=1)
         self.levels, self.align_corners, self.aux = config.levels, config.align_corners, config.aux
         self.encoder = encoder
         width, in_channels = config.channels, sum(encoder.channels[-config.levels :])

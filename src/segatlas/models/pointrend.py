@@ -23,10 +23,11 @@ from torch.nn import functional as F
 
 from segatlas.encoders import create_encoder
 from segatlas.encoders.contract import Encoder
+from segatlas.errors import UsageError
 from segatlas.layers.fpn import FPN, FPNHead
 from segatlas.layers.init import init_weights
 from segatlas.layers.padding import pad_to_multiple
-from segatlas.models.architecture import Architecture
+from segatlas.models.architecture import Architecture, require_at_least
 from segatlas.structures import PointLogits, Resample, SemanticLogits
 
 
@@ -101,6 +102,9 @@ class PointRend(nn.Module):
 
     def __init__(self, config: PointRendConfig, encoder: Encoder):
         super().__init__()
+        require_at_least(config, levels=1, train_points=1, oversample=1, importance=0)
+        if config.importance > 1:
+            raise UsageError(f"importance: got {config.importance}, expected a share of at most 1")
         self.config = config
         self.encoder = encoder
         self.neck = FPN(encoder.channels[-config.levels :], config.neck_channels)

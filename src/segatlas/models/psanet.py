@@ -35,7 +35,7 @@ from segatlas.layers.conv import ConvBNReLU
 from segatlas.layers.fcn_head import FCNHead
 from segatlas.layers.init import init_weights
 from segatlas.layers.padding import pad_to_multiple
-from segatlas.models.architecture import Architecture
+from segatlas.models.architecture import Architecture, require_at_least
 from segatlas.structures import Resample, SemanticLogits
 
 
@@ -187,6 +187,7 @@ class PSANet(nn.Module):
 
     def __init__(self, config: PSANetConfig, encoder: Encoder):
         super().__init__()
+        require_at_least(config, shrink_factor=1)
         if not (config.collect or config.distribute):
             raise UsageError("collect and distribute are both off: a PSANet has at least one of its branches")
         self.align_corners, self.shrink_factor = config.align_corners, config.shrink_factor

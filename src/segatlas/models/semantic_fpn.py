@@ -24,7 +24,7 @@ from segatlas.layers.fcn_head import FCNHead
 from segatlas.layers.fpn import FPN, FPNHead
 from segatlas.layers.init import init_weights
 from segatlas.layers.padding import pad_to_multiple
-from segatlas.models.architecture import Architecture
+from segatlas.models.architecture import Architecture, require_at_least
 from segatlas.structures import Resample, SemanticLogits
 
 
@@ -65,6 +65,7 @@ class SemanticFPN(nn.Module):
 
     def __init__(self, config: SemanticFPNConfig, encoder: Encoder):
         super().__init__()
+        require_at_least(config, levels=1)
         self.levels, self.align_corners = config.levels, config.align_corners
         self.encoder = encoder
         self.neck = FPN(encoder.channels[-config.levels :], config.neck_channels)

@@ -27,7 +27,7 @@ from segatlas.layers.init import init_weights
 from segatlas.layers.padding import pad_to_multiple
 from segatlas.layers.pooled_fuse import PooledFuse
 from segatlas.layers.ppm import PPM
-from segatlas.models.architecture import Architecture
+from segatlas.models.architecture import Architecture, require_at_least
 from segatlas.structures import Resample, SemanticLogits
 
 
@@ -68,6 +68,7 @@ class UPerNet(nn.Module):
 
     def __init__(self, config: UPerNetConfig, encoder: Encoder):
         super().__init__()
+        require_at_least(config, levels=1)
         self.levels, self.align_corners = config.levels, config.align_corners
         self.encoder = encoder
         width, (*finer, last) = config.channels, encoder.channels[-config.levels :]

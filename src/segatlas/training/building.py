@@ -12,13 +12,14 @@ from segatlas.config.schema import Config, InputConfig
 from segatlas.criteria import Criterion
 from segatlas.data import Store, create_dataset
 from segatlas.data.dataset import SegmentationData
-from segatlas.data.doctor import quick_check
 from segatlas.data.statistics import automatic_weights, count_classes
 from segatlas.data.transforms import Pipeline
 from segatlas.errors import ConfigError, DataError, Problem
+from segatlas.training.consulting import consult_doctor, refuse_single_values
+from segatlas.training.inputs import NetworkFacts, choose_preprocessing, encoder_name
 from segatlas.training.logbook import LOGGER
 from segatlas.weights import Card, create_model, start_from
-from segatlas.weights.card import InferenceMode, Preprocessing, default_preprocessing
+from segatlas.weights.card import InferenceMode, Preprocessing
 from segatlas.weights.encoder_weights import imagenet_on_disk, load_encoder_weights
 from segatlas.weights.saving import make_card
 
@@ -33,6 +34,7 @@ class Parts:
     criterion: Criterion
     card: Card
     pipeline: Pipeline
+    facts: NetworkFacts
     notices: tuple[str, ...]
 
 
@@ -52,7 +54,7 @@ def build_parts(config: Config, *, dry: bool = False) -> Parts:
             raise DataError(f"split {dataset.split!r} of {config.data.name} at {config.data.root} holds no picture")
         if dataset.files(0)[1] is None:
             raise DataError(f"split {dataset.split!r} of {config.data.name} at {config.data.root} has no masks")
-        _consult_doctor(dataset, config.data.root)
+    consult_doctor(config, (train, val))
     model = config.model
     num_classes = model.num_classes or len(train.classes)
     if num_classes != len(train.classes):
@@ -82,29 +84,58 @@ def build_parts(config: Config, *, dry: bool = False) -> Parts:
     encoder = net.get_submodule("encoder")
     encoder.requires_grad_(not config.train.freeze_encoder)
     setattr(encoder, "gradient_checkpointing", config.train.gradient_checkpointing)  # noqa: B010
-    preprocessing, inference = preprocessing_of(model.input, channels), inference_of(model.input)
-    if model.start_from:
-        report = start_from(net, model.start_from)
-        preprocessing = report.card.preprocessing if report.card else preprocessing
-        LOGGER.info("start from %s: %d tensors taken over", model.start_from, len(report.loaded))
-        if report.replaced:
-            LOGGER.info("new, because the class count differs: %s", ", ".join(report.replaced))
+    earlier = _start_from(net, model.start_from)
+    preprocessing, statistics = choose_preprocessing(model, net, channels, earlier, config.data.root)
     card = make_card(
         net,
         classes=train.classes,
         palette=train.palette,
         preprocessing=preprocessing,
-        inference=inference,
+        inference=inference_of(model.input),
         source=f"trained by SegAtlas on {config.data.name}",
     )
     pipeline = Pipeline.from_config(
         config.transforms, mean=preprocessing.mean, std=preprocessing.std, max_value=preprocessing.max_value,
         channels=channels,
     )  # fmt: skip
+    refuse_single_values(config, net, train, pipeline)
     return Parts(
         train=train, val=val, net=net, criterion=_criterion(config, train), card=card, pipeline=pipeline,
-        notices=notices,
+        facts=_facts(config, net, preprocessing, statistics, notices), notices=notices,
     )  # fmt: skip
+
+
+def _start_from(net: nn.Module, path: str | None) -> Card | None:
+    """Take over the weights of an earlier model; return its card, where there is one."""
+    if path is None:
+        return None
+    report = start_from(net, path)
+    LOGGER.info("start from %s: %d tensors taken over", path, len(report.loaded))
+    if report.replaced:
+        LOGGER.info("new, because the class count differs: %s", ", ".join(report.replaced))
+    return report.card
+
+
+def _facts(
+    config: Config, net: nn.Module, preprocessing: Preprocessing, statistics: str, notices: tuple[str, ...]
+) -> NetworkFacts:
+    model = config.model
+    weights = "random" if model.encoder_weights is None else f"encoder {model.encoder_weights}, the rest random"
+    if model.encoder_weights == "imagenet":
+        repository, _ = imagenet_on_disk(net)
+        missing = ", which a dry run does not fetch" if notices else ""
+        weights = f"encoder imagenet ({repository}{missing}), the rest random"
+    return NetworkFacts(
+        model=model.name,
+        architecture=str(net.architecture),
+        encoder=encoder_name(net),
+        weights=f"all of {model.start_from}" if model.start_from else weights,
+        parameters=sum(parameter.numel() for parameter in net.parameters()),
+        mean=preprocessing.mean,
+        std=preprocessing.std,
+        max_value=preprocessing.max_value,
+        statistics=statistics,
+    )
 
 
 def _load_encoder(net: nn.Module, source: str | None, *, dry: bool) -> tuple[str, ...]:
@@ -136,32 +167,6 @@ def _require_aux_head(config: Config, net: nn.Module) -> None:
     ]
     if problems:
         raise ConfigError("recipe", problems)
-
-
-def _consult_doctor(dataset: SegmentationData, root: str | None) -> None:
-    """Look at a few files now: a fault found here costs a second, found by the loss it costs an evening."""
-    findings = quick_check(dataset)
-    errors = [finding for finding in findings if finding.severity == "error"]
-    for finding in findings:
-        if finding not in errors:
-            LOGGER.warning("data: %s - %s", finding.fault, finding.repair)
-    if errors:
-        first = errors[0]
-        raise DataError(
-            f"{first.fault}\n  {first.repair}\nEverything that is wrong: segatlas data check {root}",
-            first.files[0] if first.files else None,
-        )
-
-
-def preprocessing_of(given: InputConfig, channels: int) -> Preprocessing:
-    """Return the card's preprocessing: as the recipe says, else the default for that number of channels."""
-    default = default_preprocessing(channels)
-    return Preprocessing(
-        mean=given.mean or default.mean,
-        std=given.std or default.std,
-        max_value=given.max_value,
-        resize=given.resize,
-    )
 
 
 def inference_of(given: InputConfig) -> InferenceMode:

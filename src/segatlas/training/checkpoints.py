@@ -13,10 +13,13 @@ from types import FrameType
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.plugins import TorchCheckpointIO
 
 from segatlas.config.schema import TrainConfig
 from segatlas.errors import TrainingError
+from segatlas.files import whole_file
 from segatlas.training.logbook import LOGGER
 from segatlas.training.module import SegmentationModule
 from segatlas.training.run import RunFolder
@@ -32,6 +35,19 @@ class Interrupted(BaseException):
     def __init__(self, run: Path, saved: bool):
         self.run, self.saved = run, saved
         super().__init__("interrupted")
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """How bytes of a checkpoint reach the disk: beside their place, flushed, then renamed.
+
+    Lightning's own way holds a second copy in memory and writes it to the system's temporary folder first, where a kill
+    leaves all of it.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Write a checkpoint whole or not at all. Raises OSError or, as torch words it, RuntimeError."""
+        with whole_file(path, error=None) as temporary:
+            torch.save(checkpoint, temporary)
 
 
 class RunCheckpoints(Checkpoint):
@@ -54,7 +70,7 @@ class RunCheckpoints(Checkpoint):
         step = trainer.global_step
         if trainer.fit_loop._should_accumulate() or step == self._saved_step:
             return
-        if step >= pl_module.total_steps:
+        if step >= pl_module.plan.steps:
             trainer.should_stop = True  # makes the trainer validate once more, also off the usual rhythm
         validations = int(trainer.val_check_batch or 1)
         if trainer.should_stop or (trainer.fit_loop.total_batch_idx + 1) % validations == 0:
@@ -99,16 +115,12 @@ class RunCheckpoints(Checkpoint):
 
     # ---- how
     def save(self, trainer: pl.Trainer, path: Path) -> None:
-        """Write a checkpoint under a temporary name, then rename it. Raises TrainingError when the disk is full."""
-        temporary = path.with_name(f".{path.name}.tmp")
+        """Write a checkpoint by `WholeCheckpoints`. Raises TrainingError when the disk is full."""
         try:
-            trainer.save_checkpoint(temporary, weights_only=False)
-            if trainer.is_global_zero:
-                os.replace(temporary, path)
+            trainer.save_checkpoint(path, weights_only=False)
         except (OSError, RuntimeError) as error:
             if not _is_disk_error(error):
                 raise
-            temporary.unlink(missing_ok=True)
             raise _cannot_write(path, error) from error
         trainer.strategy.barrier("checkpoint")
 
@@ -119,15 +131,7 @@ class RunCheckpoints(Checkpoint):
             return
         card = replace(module.card, metric={self.config.metric: self.best, "split": "val", "step": trainer.global_step})
         save_model(self.folder.best, card, self.folder.model)
-        temporary = self.folder.last.with_name(".last.ckpt.tmp")
-        temporary.unlink(missing_ok=True)
-        try:
-            _link_or_copy(self.folder.best, temporary)
-            os.replace(temporary, self.folder.last)
-        except OSError as error:
-            raise _cannot_write(self.folder.last, error) from error
-        finally:
-            temporary.unlink(missing_ok=True)
+        put(self.folder.best, self.folder.last)
 
     # ---- interrupts
     def catch_interrupts(self) -> Any:
@@ -159,6 +163,16 @@ class RunCheckpoints(Checkpoint):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up the state of a checkpoint."""
         self.best, self.best_scores, self.waited = state["best"], state["best_scores"], state["waited"]
+
+
+def put(checkpoint: Path, target: Path) -> None:
+    """Make `target` the same checkpoint, whole or not at all. Raises TrainingError when it cannot be written."""
+    try:
+        with whole_file(target, error=None) as temporary:
+            temporary.unlink()
+            _link_or_copy(checkpoint, temporary)
+    except OSError as error:
+        raise _cannot_write(target, error) from error
 
 
 def _link_or_copy(source: Path, target: Path) -> None:

@@ -1,7 +1,8 @@
-"""Loaders for training and validation, resumable in the middle of an epoch."""
+"""Loaders for training and validation."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import lightning.pytorch as pl
@@ -15,21 +16,26 @@ from segatlas.data.stream import SampleStream
 from segatlas.data.transforms import Pipeline, Prepared
 from segatlas.errors import SegAtlasError
 from segatlas.structures import Batch
-from segatlas.training.sampler import ResumableSampler
+from segatlas.training.plan import Plan
+from segatlas.training.sampler import BatchAddresses
 
 
-class Pictures(Dataset[Sample]):
-    """One process's share of a split, as read from disk: every `world`-th picture from `rank` on."""
+class Pictures(Dataset[Sample | None]):
+    """One process's part of a split, as read from disk: every `world`-th image from `rank` on.
+
+    All parts have one length, for the processes must validate together; where the images run out, an item is None.
+    """
 
     def __init__(self, dataset: SegmentationData, rank: int, world: int):
         self.dataset = dataset
         self.indices = range(rank, len(dataset), world)
+        self.length = -(-len(dataset) // world)
 
     def __len__(self) -> int:
-        return len(self.indices)
+        return self.length
 
-    def __getitem__(self, position: int) -> Sample:
-        return self.dataset.load(self.indices[position])
+    def __getitem__(self, position: int) -> Sample | None:
+        return self.dataset.load(self.indices[position]) if position < len(self.indices) else None
 
 
 class Reporting(Dataset[Prepared | SegAtlasError]):
@@ -61,42 +67,76 @@ def collate_or_report(samples: list[Prepared | SegAtlasError]) -> Batch | SegAtl
     return collate(good)
 
 
-def _only(samples: list[Sample]) -> Sample:
+def _only(samples: list[Sample | None]) -> Sample | None:
     return samples[0]
 
 
-class SegmentationDataModule(pl.LightningDataModule):
-    """Train and val loaders. Its state says how many samples of the epoch have been handed out."""
+class BatchStream:
+    """What is left of a run's batches, as one stream that only goes forward.
 
-    def __init__(self, config: Config, train: SegmentationData, val: SegmentationData, pipeline: Pipeline):
+    The trainer asks for an iterator when and as often as it likes, before and after it knows the epoch; each is this
+    stream. So the batch that comes next is the one after the last that was handed out, and loader processes may read
+    ahead, over the ends of epochs too. A plain `DataLoader` would begin anew with each `iter`.
+    """
+
+    def __init__(self, loader: DataLoader[Any]):
+        self.loader = loader
+        self._batches: Iterator[Any] | None = None
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Any]:
+        if self._batches is None:
+            self._batches = iter(self.loader)
+        return self
+
+    def __next__(self) -> Any:
+        if self._batches is None:
+            raise StopIteration
+        return next(self._batches)
+
+    def close(self) -> None:
+        """Let the loader processes go."""
+        self._batches = None
+
+
+class SegmentationDataModule(pl.LightningDataModule):
+    """Train and val loaders. Training begins at batch `start` of the plan."""
+
+    def __init__(
+        self,
+        config: Config,
+        train: SegmentationData,
+        val: SegmentationData,
+        pipeline: Pipeline,
+        *,
+        plan: Plan,
+        start: int = 0,
+    ):
         super().__init__()
         self.config, self.train, self.val, self.pipeline = config, train, val, pipeline
-        self.sampler: ResumableSampler | None = None
-        self._resume: tuple[int, int] | None = None
+        self.plan, self.start = plan, start
+        self._stream: BatchStream | None = None
 
-    def train_dataloader(self) -> DataLoader[Any]:
-        """Return the loader of augmented training batches."""
+    def train_dataloader(self) -> BatchStream:
+        """Return the stream of augmented training batches."""
         assert self.trainer is not None
         config = self.config
-        self.sampler = ResumableSampler(
-            len(self.train),
-            seed=config.seed,
-            rank=self.trainer.global_rank,
-            world=self.trainer.world_size,
-            batch=config.train.batch,
-            accumulate=config.train.accumulate,
-        )
-        if self._resume is not None:
-            self.sampler.resume(*self._resume)
-        return DataLoader(
+        loader: DataLoader[Any] = DataLoader(
             Reporting(SampleStream(self.train, self.pipeline, config.seed)),
-            sampler=self.sampler,
-            batch_size=config.train.batch,
+            batch_sampler=BatchAddresses(self.plan, seed=config.seed, rank=self.trainer.global_rank, start=self.start),
             collate_fn=collate_or_report,
             num_workers=config.data.workers,
-            persistent_workers=config.data.workers > 0,
             pin_memory=self.trainer.strategy.root_device.type == "cuda",
         )
+        self._stream = BatchStream(loader)
+        return self._stream
+
+    def close(self) -> None:
+        """Let the loader processes go."""
+        if self._stream is not None:
+            self._stream.close()
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Return the loader of whole validation pictures."""
@@ -108,16 +148,6 @@ class SegmentationDataModule(pl.LightningDataModule):
         """Move training batches; validation pictures are moved by the Predictor. Raises a fault met by the loader."""
         if isinstance(batch, SegAtlasError):
             raise batch
-        if isinstance(batch, Sample):
+        if batch is None or isinstance(batch, Sample):
             return batch
         return super().transfer_batch_to_device(batch, device, dataloader_idx)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the epoch and how many samples of it this process has been given."""
-        assert self.trainer is not None
-        batches = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
-        return {"epoch": self.trainer.current_epoch, "samples": batches * self.config.train.batch}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on behind those samples."""
-        self._resume = (state["epoch"], state["samples"])

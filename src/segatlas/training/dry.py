@@ -13,22 +13,34 @@ from torch import Tensor
 from segatlas.config.schema import Config
 from segatlas.data.collate import collate
 from segatlas.data.stream import SampleStream
-from segatlas.structures import PointLogits
-from segatlas.training.building import build_parts
+from segatlas.errors import TrainingError
+from segatlas.structures import PointLogits, SemanticLogits
+from segatlas.training.building import Parts, build_parts
+from segatlas.training.faults import ADVICE, SMALLER, is_out_of_memory, largest_gradient, require_finite
+from segatlas.training.inputs import NetworkFacts
+from segatlas.training.machine import check_images, choose_machine
 from segatlas.training.optim import build_optimizer
+from segatlas.training.plan import Plan
+
+AUTOCAST = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+LOOK_AT = (
+    "Look at model.input (mean, std, max_value), the weights in losses, model.start_from and the images themselves "
+    f"(segatlas data check); {ADVICE}"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class DryRun:
     """What one training step looked like. Memory is the process's peak (CPU) or the device's (CUDA), in MB.
 
-    `notices` says where the step differs from a real one.
+    `notices` says what is to be known of the run, and where the step differs from a real one.
     """
 
     train_pictures: int
     val_pictures: int
     classes: tuple[str, ...]
     parameters: int
+    network: NetworkFacts
     batch_shape: tuple[int, ...]
     label_shape: tuple[int, ...]
     output_shape: tuple[int, ...]
@@ -43,7 +55,7 @@ class DryRun:
         return [
             *self.notices,
             f"data: {self.train_pictures} train, {self.val_pictures} val pictures; {len(self.classes)} classes",
-            f"network: {self.parameters / 1e6:.2f} M parameters",
+            *self.network.lines(),
             f"batch: images {self.batch_shape}, labels {self.label_shape}",
             f"output: logits {self.output_shape}" + "".join(f", {k} {v}" for k, v in self.aux_shapes.items()),
             f"loss {self.loss:.4f}; one step {self.seconds:.2f} s; peak memory {self.memory_mb:.0f} MB",
@@ -51,37 +63,60 @@ class DryRun:
 
 
 def dry_run(config: Config) -> DryRun:
-    """Build all parts of a run and take one optimiser step. Raises what training would raise at its start.
+    """Build all parts of a run and take one optimiser step of its first process, on the run's device.
 
-    As in training, a set with fewer pictures than `train.batch` gives one smaller batch.
+    As in training, a set with fewer pictures than `train.batch` gives one smaller batch. Raises what training would
+    raise at its start, and TrainingError where loss or gradient are not finite.
     """
-    parts = build_parts(config, dry=True)
-    device = torch.device("cuda" if torch.cuda.is_available() and config.train.device in ("auto", "cuda") else "cpu")
+    machine, settings = choose_machine(config), config.train
+    parts, device = build_parts(config, dry=True), machine.device
+    plan = Plan.of(settings, len(parts.train), machine.world)
+    notices = (*machine.notices, *check_images(config, plan), *parts.notices)
     net = parts.net.to(device).train()
+    if settings.freeze_encoder:
+        net.get_submodule("encoder").eval()
     stream = SampleStream(parts.train, parts.pipeline, config.seed)
-    batch = collate([stream[(0, index)] for index in range(min(config.train.batch, len(parts.train)))])
+    batch = collate([stream[(0, i)] for i in range(plan.batch)])
     images, labels = batch.images.to(device), batch.labels.to(device)
-    optimizer = build_optimizer(net, config.train.optimizer, config.train.lr)
+    if settings.channels_last:
+        images = images.contiguous(memory_format=torch.channels_last)
     started = time.perf_counter()
-    with torch.autocast(device.type, torch.bfloat16, enabled=config.train.precision != "fp32"):
-        output = net(images)
-    loss, _ = parts.criterion.to(device)(output, labels)
-    loss.backward()
-    optimizer.step()
+    try:
+        output, loss = _one_step(config, parts, images, labels, f"in a dry run on: {', '.join(batch.keys)}")
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise TrainingError(f"out of memory in one step of a dry run: {error}. {SMALLER}") from error
     return DryRun(
         train_pictures=len(parts.train),
         val_pictures=len(parts.val),
         classes=tuple(parts.train.classes),
-        parameters=sum(p.numel() for p in net.parameters()),
+        parameters=parts.facts.parameters,
+        network=parts.facts,
         batch_shape=tuple(images.shape),
         label_shape=tuple(labels.shape),
         output_shape=tuple(output.logits.shape),
         aux_shapes={name: _shape(value) for name, value in output.aux.items()},
-        loss=float(loss.detach()),
+        loss=loss,
         seconds=time.perf_counter() - started,
         memory_mb=_peak_memory(device),
-        notices=parts.notices,
+        notices=notices,
     )
+
+
+def _one_step(config: Config, parts: Parts, images: Tensor, labels: Tensor, where: str) -> tuple[SemanticLogits, float]:
+    """Take one optimiser step; return the network's output and the loss. Raises TrainingError if it is not finite."""
+    settings, net, device = config.train, parts.net, images.device.type
+    optimizer = build_optimizer(net, settings.optimizer, settings.lr)
+    with torch.autocast(device, AUTOCAST[settings.precision], enabled=settings.precision != "fp32"):
+        output = net(images)
+    loss, terms = parts.criterion.to(device)(output, labels)
+    each = "; ".join(f"{name} {float(value):.4g}" for name, value in terms.items())
+    require_finite("loss", float(loss.detach()), where, f"Its terms: {each}. {LOOK_AT}")
+    loss.backward()
+    require_finite("gradient", largest_gradient(net), where, LOOK_AT)
+    optimizer.step()
+    return output, float(loss.detach())
 
 
 def _shape(logits: Tensor | PointLogits) -> tuple[int, ...]:

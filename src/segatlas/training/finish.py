@@ -7,7 +7,6 @@ import json
 from segatlas import drawing
 from segatlas.config import to_yaml
 from segatlas.data.dataset import SegmentationData
-from segatlas.data.formats.atomic import whole_file
 from segatlas.evaluation import Report, evaluate
 from segatlas.inference import Predictor, load
 from segatlas.recipe import Config
@@ -32,12 +31,10 @@ def finish_run(config: Config, folder: RunFolder, val: SegmentationData) -> Repo
     curves = drawing.curves_picture(folder.metrics)
     confusion = drawing.confusion_picture(report.confusion, report.scores.classes)
     for name, picture in (("curves", curves), ("confusion", confusion)):
-        with whole_file(folder.plots / f"{name}.png") as temporary:
-            temporary.write_bytes(picture)
+        drawing.write_bytes(picture, folder.plots / f"{name}.png")
     worst = _worst_sheet(predictor, val, report) if report.data.split == val.split else None
     drawing.write_report(_content(config, folder, report, curves, confusion, worst), folder.report)
     LOGGER.info("best mIoU on %s: %.2f %%", report.data.split, 100 * report.miou)
-    LOGGER.info("report: %s", folder.report)
     return report
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from dataclasses import dataclass
 from datetime import timedelta
 from logging.handlers import MemoryHandler
 from pathlib import Path
@@ -14,25 +13,28 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 import torch.distributed as dist
-from torch import nn
 
 from segatlas.config import to_yaml
-from segatlas.config.schema import TrainConfig
-from segatlas.data.formats.atomic import whole_file
-from segatlas.errors import SegAtlasError, TrainingError, UsageError, WeightsError
+from segatlas.errors import SegAtlasError, TrainingError, UsageError
+from segatlas.files import whole_file
 from segatlas.recipe import Config
 from segatlas.training.building import Parts, build_parts
-from segatlas.training.checkpoints import RunCheckpoints
+from segatlas.training.checkpoints import RunCheckpoints, WholeCheckpoints, put
 from segatlas.training.data_module import SegmentationDataModule
 from segatlas.training.ema import Ema
 from segatlas.training.environment import describe_environment
+from segatlas.training.faults import SMALLER, is_out_of_memory
 from segatlas.training.finish import finish_run
 from segatlas.training.logbook import LOGGER, Logbook, close_log, hold_log, open_log
+from segatlas.training.machine import Machine, check_images, choose_machine
 from segatlas.training.module import SegmentationModule
-from segatlas.training.progress import ProgressReporter
+from segatlas.training.plan import Plan
+from segatlas.training.progress import Intervals, ProgressReporter
+from segatlas.training.resume import Start, other_data, resumed, stand_at
 from segatlas.training.run import Run, RunFolder, find_run, make_run_folder
-from segatlas.training.sampler import samples_per_epoch
+from segatlas.training.run_lock import RunLock
 from segatlas.training.samples import SampleSheets
+from segatlas.training.schedule import warmup_steps
 
 for _name in ("lightning.pytorch", "lightning.fabric"):
     logging.getLogger(_name).setLevel(logging.WARNING)  # their notices on hardware and products are not ours
@@ -61,18 +63,26 @@ def train(
 
     Raises:
         ConfigError, DataError, WeightsError: before anything was written.
+        UsageError: another training is at work in the run folder.
         TrainingError: the loss became NaN, the disk is full, a loader process died; checkpoints are kept.
     """
     if not isinstance(config, Config):
         config = Config.load(config)
     _set_threads(config)
-    launched, held = _join_processes(config), hold_log()
+    held, lock = hold_log(), RunLock()
+    launched = False
     try:
+        machine = choose_machine(config)
+        launched = _join_processes(machine)
         parts = build_parts(config)
-        folder = find_run(resume) if resume else _agree_on_folder(config)
-        checkpoint = _checkpoint_of(resume, folder) if resume else None
-        return _fit(config, parts, folder, checkpoint, held, quiet)
+        plan = Plan.of(config.train, len(parts.train), machine.world)
+        for notice in (*machine.notices, *check_images(config, plan)):
+            LOGGER.warning("%s", notice)
+        folder = _agree_on_folder(config, resume, machine, lock)
+        start = resumed(_checkpoint_of(resume, folder), config, parts, plan, folder) if resume else Start(plan=plan)
+        return _fit(config, machine, parts, folder, start, held, quiet)
     finally:
+        lock.release()
         close_log([held])
         if is_first_process():
             os.environ.pop(RUN_FOLDER_VARIABLE, None)
@@ -81,29 +91,39 @@ def train(
 
 
 def _fit(
-    config: Config, parts: Parts, folder: RunFolder, checkpoint: Path | None, held: MemoryHandler, quiet: bool
+    config: Config,
+    machine: Machine,
+    parts: Parts,
+    folder: RunFolder,
+    start: Start,
+    held: MemoryHandler,
+    quiet: bool,
 ) -> Run:
     first = is_first_process()
+    if first:
+        folder.sweep()
     handlers = open_log(folder.log, held, console=not quiet) if first else []
-    logbook = Logbook(folder, tensorboard=config.log.tensorboard) if first else None
-    module = SegmentationModule(parts.net, parts.criterion, parts.card, config)
-    data = SegmentationDataModule(config, parts.train, parts.val, parts.pipeline)
-    lengths = Lengths.of(config.train, len(parts.train), _world(config))
-    trainer, checkpoints, reporter = _trainer(config, folder, logbook, parts, lengths, quiet or not first)
-    module.total_steps = lengths.steps
+    plan, step, again = start.plan, start.step, start.checkpoint is not None
+    logbook = Logbook(folder, tensorboard=config.log.tensorboard, resumed=again) if first else None
+    module = SegmentationModule(parts.net, parts.criterion, parts.card, config, plan=plan, step=step)
+    data = SegmentationDataModule(
+        config, parts.train, parts.val, parts.pipeline, plan=plan, start=step * plan.accumulate
+    )
+    trainer, checkpoints, reporter = _trainer(config, machine, folder, logbook, parts, plan, quiet or not first)
     give_back = checkpoints.catch_interrupts()
     try:
         if first:
-            _write_head(config, parts, folder, checkpoint)
-        if checkpoint is not None:
-            step = _resume_step(checkpoint, parts.net)
-            if logbook is not None:
-                logbook.rewind(step)
-            if step >= module.total_steps:
-                LOGGER.warning("nothing left to train: %s is at step %d of %d", checkpoint, step, module.total_steps)
-        if checkpoint is None or step < module.total_steps:
+            _write_head(config, parts, folder, start)
+        if start.checkpoint is not None and logbook is not None:
+            logbook.rewind(step)
+            if start.checkpoint.resolve() != folder.last.resolve():  # else a second resume would jump ahead again
+                put(start.checkpoint, folder.last)
+        if start.finished:
+            LOGGER.warning("nothing left to train: %s", start.finished)
+        else:
             _quiet_warnings()
-            trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+            stand_at(trainer, start)
+            trainer.fit(module, datamodule=data, ckpt_path=start.checkpoint, weights_only=True)
         if not first:
             return Run(dir=folder.root, best=folder.model)
         report = finish_run(config, folder, parts.val)
@@ -113,6 +133,7 @@ def _fit(
         raise _explain(error, folder) from error
     finally:
         give_back()
+        data.close()
         reporter.close()
         if logbook is not None:
             logbook.close()
@@ -120,37 +141,41 @@ def _fit(
 
 
 def _trainer(
-    config: Config, folder: RunFolder, logbook: Logbook | None, parts: Parts, lengths: Lengths, quiet: bool
+    config: Config,
+    machine: Machine,
+    folder: RunFolder,
+    logbook: Logbook | None,
+    parts: Parts,
+    plan: Plan,
+    quiet: bool,
 ) -> tuple[pl.Trainer, RunCheckpoints, ProgressReporter]:
     settings = config.train
-    world = _world(config)
+    world = machine.world
     checkpoints = RunCheckpoints(folder, settings)
-    reporter = ProgressReporter(
-        logbook, every=config.log.every, pictures_per_step=settings.batch * settings.accumulate * world, quiet=quiet
-    )
+    intervals = Intervals.of(config.log.every, plan.steps)
+    reporter = ProgressReporter(logbook, intervals=intervals, pictures_per_step=plan.samples_per_step, quiet=quiet)
     callbacks: list[Any] = [Ema(settings.ema)] if settings.ema else []
     callbacks += [reporter, checkpoints]
     if config.log.samples:
         callbacks.insert(0, SampleSheets(folder, parts.val, config.log.samples))
-    accelerator = {"auto": "auto", "cpu": "cpu", "cuda": "gpu", "mps": "mps"}[settings.device]
-    nodes = max(world // int(os.environ.get("LOCAL_WORLD_SIZE", world)), 1)
     trainer = pl.Trainer(
-        accelerator=accelerator,
-        devices=world // nodes,
-        num_nodes=nodes,
+        accelerator=machine.accelerator,
+        devices=world // machine.nodes,
+        num_nodes=machine.nodes,
         strategy="ddp" if world > 1 else "auto",
         precision=PRECISION[settings.precision],  # type: ignore[arg-type]
         max_epochs=-1,
-        max_steps=lengths.steps,
+        max_steps=plan.steps,
         max_time=timedelta(minutes=settings.time_limit) if settings.time_limit else None,
-        accumulate_grad_batches=settings.accumulate,
+        accumulate_grad_batches=plan.accumulate,
         gradient_clip_val=settings.clip,
-        val_check_interval=lengths.batches_between_validations(settings),
+        val_check_interval=plan.steps_between_validations(settings) * plan.accumulate,
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
         deterministic="warn" if settings.deterministic else False,
         callbacks=callbacks,
+        plugins=[WholeCheckpoints()],
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -162,60 +187,51 @@ def _trainer(
     return trainer, checkpoints, reporter
 
 
-@dataclass(frozen=True, kw_only=True)
-class Lengths:
-    """How long a run is, for one process: batches of an epoch, batches of an optimiser step, steps of the run."""
-
-    batches_per_epoch: int
-    batches_per_step: int
-    steps: int
-
-    @classmethod
-    def of(cls, config: TrainConfig, pictures: int, world: int) -> Lengths:
-        """Count for a data set of `pictures` shared by `world` processes."""
-        samples = samples_per_epoch(pictures // world, config.batch, config.accumulate)
-        batches = max(-(-samples // config.batch), 1)
-        per_step = min(config.accumulate, batches)
-        steps = config.steps if config.steps is not None else (config.epochs or 1) * (batches // per_step)
-        return cls(batches_per_epoch=batches, batches_per_step=per_step, steps=steps)
-
-    def batches_between_validations(self, config: TrainConfig) -> int:
-        """Return the distance of validations in batches."""
-        if config.val_every:
-            return config.val_every * self.batches_per_step
-        return config.val_epochs * self.batches_per_epoch
-
-
 # ---- several processes
 def is_first_process() -> bool:
     """Return whether this process is the one that speaks and writes."""
     return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0
 
 
-def _world(config: Config) -> int:
-    return int(os.environ.get("WORLD_SIZE", config.train.devices or 1))
-
-
-def _join_processes(config: Config) -> bool:
+def _join_processes(machine: Machine) -> bool:
     """Under torchrun, open the process group now: all processes must agree on one run folder before they train."""
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2 or "RANK" not in os.environ or dist.is_initialized():
+    if machine.world < 2 or "RANK" not in os.environ or dist.is_initialized():
         return False  # alone, or a process that Lightning started: it is told its run folder
-    on_cuda = config.train.device in ("auto", "cuda") and torch.cuda.is_available()
-    dist.init_process_group("cpu:gloo,cuda:nccl" if on_cuda else "gloo")
+    dist.init_process_group("cpu:gloo,cuda:nccl" if machine.device.type == "cuda" else "gloo")
     return True
 
 
-def _agree_on_folder(config: Config) -> RunFolder:
+def _agree_on_folder(config: Config, resume: str | Path | None, machine: Machine, lock: RunLock) -> RunFolder:
+    """Return the run folder that the first process has made or found, and whose lock it has taken.
+
+    Raises its error in all processes.
+    """
     given = os.environ.get(RUN_FOLDER_VARIABLE)
     if given:
         return RunFolder(root=Path(given))
-    folder: list[Any] = [make_run_folder(config) if is_first_process() else None]
+    found: list[Any] = [_take_folder(config, resume, lock) if is_first_process() else None]
     if dist.is_initialized():
-        dist.broadcast_object_list(folder)
-    elif _world(config) > 1:
-        os.environ[RUN_FOLDER_VARIABLE] = str(folder[0].root)
-    chosen: RunFolder = folder[0]
-    return chosen
+        dist.broadcast_object_list(found)
+    if isinstance(found[0], SegAtlasError):
+        raise found[0]
+    folder: RunFolder = found[0]
+    if machine.world > 1 and not dist.is_initialized():
+        os.environ[RUN_FOLDER_VARIABLE] = str(folder.root)
+    return folder
+
+
+def _take_folder(config: Config, resume: str | Path | None, lock: RunLock) -> RunFolder | SegAtlasError:
+    """Return the folder of a new run, or the one to resume, or why that cannot be."""
+    try:
+        if resume is None:
+            return make_run_folder(config, lock)
+        folder = find_run(resume)
+        lock.take(folder.root)
+    except SegAtlasError as error:
+        return error
+    except OSError as error:
+        return SegAtlasError(f"cannot write the run folder: {error}")
+    return folder
 
 
 # ---- start and end
@@ -224,25 +240,36 @@ def _set_threads(config: Config) -> None:
         torch.set_num_threads(config.train.threads)
 
 
-def _write_head(config: Config, parts: Parts, folder: RunFolder, checkpoint: Path | None) -> None:
+def _write_head(config: Config, parts: Parts, folder: RunFolder, start: Start) -> None:
     import json
 
-    if checkpoint is None:
-        for path, text in (
-            (folder.environment, json.dumps(describe_environment(config, parts), indent=1)),
-            (folder.config, to_yaml(config)),
-        ):
-            with whole_file(path) as temporary:
-                temporary.write_text(text, encoding="utf-8")
+    texts = {}
+    if start.checkpoint is None:
+        for path in (folder.last, folder.best):  # of an earlier run, where run.exist_ok lets this one replace it
+            path.unlink(missing_ok=True)
+        texts = {folder.environment: json.dumps(describe_environment(config, parts), indent=1)}
+    if start.checkpoint is None or start.recipe is not None:
+        texts[folder.config] = to_yaml(start.recipe or config)
+    for path, text in texts.items():
+        with whole_file(path, error=TrainingError) as temporary:
+            temporary.write_text(text, encoding="utf-8")
     LOGGER.info("run folder: %s", folder.root)
     LOGGER.info(
         "%s: %d train and %d %s pictures, %d classes",
         config.data.name, len(parts.train), len(parts.val), parts.val.split, len(parts.train.classes),
     )  # fmt: skip
-    parameters = sum(p.numel() for p in parts.net.parameters())
-    LOGGER.info("%s: %.2f M parameters", config.model.name, parameters / 1e6)
-    if checkpoint is not None:
-        LOGGER.info("resuming from %s", checkpoint)
+    for line in parts.facts.lines():
+        LOGGER.info("%s", line)
+    warmup = warmup_steps(config.train.schedule, start.plan.steps)
+    if warmup < config.train.schedule.warmup:
+        text = "warm-up: %d steps, a third of the run's %d, in place of train.schedule.warmup = %d"
+        LOGGER.info(text, warmup, start.plan.steps, config.train.schedule.warmup)
+    if start.checkpoint is not None:
+        LOGGER.info("resuming from %s at step %d of %d", start.checkpoint, start.step, start.plan.steps)
+        for line in start.told:
+            LOGGER.info("%s", line)
+        for line in other_data(folder, parts):
+            LOGGER.warning("data: %s", line)
 
 
 def _checkpoint_of(resume: str | Path, folder: RunFolder) -> Path:
@@ -252,19 +279,6 @@ def _checkpoint_of(resume: str | Path, folder: RunFolder) -> Path:
     if not folder.last.exists():
         raise UsageError(f"nothing to resume: {folder.root} holds no checkpoint yet")
     return folder.last
-
-
-def _resume_step(checkpoint: Path, net: nn.Module) -> int:
-    """Return the optimiser step of a checkpoint. Raises WeightsError where it is none, or of another network."""
-    from segatlas.weights.fitting import require_fit
-    from segatlas.weights.reading import read_torch
-
-    content = read_torch(checkpoint)
-    if not isinstance(content, dict) or not {"global_step", "state_dict"} <= content.keys():
-        raise WeightsError(f"{checkpoint}: not a checkpoint written by segatlas train")
-    found = {name.removeprefix("net."): tensor for name, tensor in content["state_dict"].items() if name[:4] == "net."}
-    require_fit(net.state_dict(), found, where=str(checkpoint), network=f"the {net.architecture} of the recipe")
-    return int(content["global_step"])
 
 
 def _quiet_warnings() -> None:
@@ -281,8 +295,6 @@ def _explain(error: RuntimeError, folder: RunFolder) -> SegAtlasError:
             f"a loader process was killed by the system, usually for lack of memory; {kept}. "
             "data.workers=0 reads in the main process"
         )
-    if "out of memory" in text:
-        return TrainingError(
-            f"out of memory: {text.splitlines()[0]}; {kept}. A smaller train.batch or transforms.crop helps"
-        )
+    if is_out_of_memory(error):
+        return TrainingError(f"out of memory: {text.splitlines()[0]}; {kept}. {SMALLER}")
     raise error

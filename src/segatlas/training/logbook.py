@@ -10,9 +10,10 @@ from logging.handlers import MemoryHandler
 from pathlib import Path
 
 from rich.console import Console
-from rich.logging import RichHandler
+from rich.text import Text
 
 from segatlas.errors import TrainingError
+from segatlas.files import read_text, whole_file
 from segatlas.printable import SafeRecords
 from segatlas.safe_console import SafeConsole
 from segatlas.training.run import RunFolder
@@ -38,11 +39,14 @@ def terminal() -> Console:
 
 
 class Logbook:
-    """Appends rows to metrics.csv and mirrors numbers to TensorBoard. One per run, on the first process only."""
+    """Appends rows to metrics.csv and mirrors numbers to TensorBoard. One per run, on the first process only.
 
-    def __init__(self, folder: RunFolder, *, tensorboard: bool):
+    `resumed`: the rows that are there belong to this run; else they are an earlier one's, and are replaced.
+    """
+
+    def __init__(self, folder: RunFolder, *, tensorboard: bool, resumed: bool = False):
         self.path = folder.metrics
-        if not self.path.exists():
+        if not resumed or not self.path.exists():
             self._write("w", [list(COLUMNS)])
         self.writer = None
         if tensorboard:
@@ -52,12 +56,10 @@ class Logbook:
 
     def rewind(self, step: int) -> None:
         """Drop rows past `step`: a killed run may have written some that its checkpoint does not hold."""
-        rows = list(csv.reader(self.path.read_text().splitlines()))
-        kept = rows[:1] + [row for row in rows[1:] if int(row[0]) <= step]
-        temporary = self.path.with_suffix(".tmp")
-        with temporary.open("w", newline="") as file:
-            csv.writer(file).writerows(kept)
-        temporary.replace(self.path)
+        head, *rows = csv.reader(read_text(self.path, error=TrainingError).splitlines())
+        whole = [row for row in rows if len(row) == len(COLUMNS) and row[0].isdigit()]  # a kill may cut a row short
+        with whole_file(self.path, error=TrainingError) as temporary, temporary.open("w", newline="") as file:
+            csv.writer(file).writerows([head, *(row for row in whole if int(row[0]) <= step)])
 
     def add(self, step: int, epoch: int, values: dict[str, float], terms: dict[str, float] | None = None) -> None:
         """Write one row; columns without a value stay empty."""
@@ -94,6 +96,16 @@ class LogFile(logging.FileHandler):
             super().close()
 
 
+class TerminalHandler(logging.Handler):
+    """The terminal: a message is one line of any length, so that paths can be copied; warnings say what they are."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print above the bar, where there is one."""
+        warns = record.levelno >= logging.WARNING
+        text = f"warning: {record.getMessage()}" if warns else record.getMessage()
+        terminal().print(Text(text, style="yellow" if warns else ""), soft_wrap=True)
+
+
 def hold_log() -> MemoryHandler:
     """Keep what is said before the run folder exists; hand the result to `open_log`."""
     held = MemoryHandler(capacity=10_000, flushLevel=logging.CRITICAL + 1)
@@ -107,7 +119,7 @@ def open_log(path: Path, held: MemoryHandler, *, console: bool) -> list[logging.
     handlers: list[logging.Handler] = [LogFile(path)]
     handlers[0].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     if console:
-        handlers.append(RichHandler(console=terminal(), show_time=False, show_level=False, show_path=False))
+        handlers.append(TerminalHandler())
     LOGGER.removeHandler(held)
     for handler in handlers:
         handler.addFilter(SafeRecords())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import lightning.pytorch as pl
@@ -12,13 +11,16 @@ from torch import Tensor, nn
 from segatlas.config.schema import Config
 from segatlas.criteria import Criterion
 from segatlas.data.sample import Sample
-from segatlas.errors import TrainingError
 from segatlas.inference import Predictor
 from segatlas.metrics import SemanticMetrics
 from segatlas.structures import Batch
+from segatlas.training.faults import ADVICE, largest_gradient, require_finite
 from segatlas.training.optim import build_optimizer
+from segatlas.training.plan import Plan
 from segatlas.training.schedule import Plateau, lr_factor
 from segatlas.weights import Card
+
+KEPT = f"The last good checkpoint is kept; {ADVICE}"
 
 
 class SegmentationModule(pl.LightningModule):
@@ -27,13 +29,14 @@ class SegmentationModule(pl.LightningModule):
     Validation goes through the same Predictor that `eval` and `predict` use, so that the three cannot disagree.
     """
 
-    def __init__(self, net: nn.Module, criterion: Criterion, card: Card, config: Config):
+    def __init__(self, net: nn.Module, criterion: Criterion, card: Card, config: Config, *, plan: Plan, step: int = 0):
         super().__init__()
         self.net = net
         self.criterion = criterion
         self.card = card
         self.recipe = config
-        self.total_steps = 0
+        self.plan = plan
+        self.next_batch = step * plan.accumulate
         self.plateau = Plateau(config.train.schedule.patience)
         self.last_terms: dict[str, Tensor] = {}
         self.validation_scores: dict[str, float] = {}
@@ -41,31 +44,52 @@ class SegmentationModule(pl.LightningModule):
         self._metrics: SemanticMetrics | None = None
 
     # ---- training
-    def on_train_epoch_start(self) -> None:
-        """Put the network in training mode; a frozen encoder keeps its statistics."""
+    @property
+    def epoch(self) -> int:
+        """The epoch (0-based) of the last optimiser step."""
+        return self.plan.epoch_of(self.global_step)
+
+    def on_train_start(self) -> None:
+        """Put the network in training mode, a frozen encoder keeps its statistics; the recipe's rates and decays hold.
+
+        A checkpoint's optimiser brings its own, and a resume may change them.
+        """
         self.net.train()
         if self.recipe.train.freeze_encoder:
             self.net.get_submodule("encoder").eval()
+        groups = self.trainer.optimizers[0].param_groups
+        for group, wanted in zip(groups, self.configure_optimizers().param_groups, strict=True):
+            group.update({name: value for name, value in wanted.items() if name != "params"})
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        """Return the loss of one batch. Raises TrainingError naming the pictures when it is not finite."""
-        torch.manual_seed(step_seed(self.recipe.seed, self.current_epoch, batch_index, self.global_rank))
+        """Return the loss of one batch. Raises TrainingError naming the images when it is not finite."""
+        epoch, index = self.plan.batch_in_epoch(self.next_batch)
+        self.next_batch += 1
+        torch.manual_seed(step_seed(self.recipe.seed, epoch, index, self.global_rank))
         images = batch.images
         if self.recipe.train.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         output = self.net(images)
         with torch.autocast(images.device.type, enabled=False):
             total, self.last_terms = self.criterion(output, batch.labels)
-        if not math.isfinite(float(total.detach())):
-            raise TrainingError(
-                f"the loss became {float(total.detach())} at step {self.global_step} on: {', '.join(batch.keys)}. "
-                "The last good checkpoint is kept; try a lower train.lr, train.clip=1 or train.precision=fp32"
-            )
+        where = f"at step {self.global_step} on: {', '.join(batch.keys)}"
+        require_finite("loss", float(total.detach()), where, KEPT)
         return total
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Set the learning rate of this step: a function of the step alone, so a resume cannot shift it."""
-        factor = lr_factor(self.recipe.train.schedule, self.global_step, self.total_steps, self.plateau.drops)
+        """Set the learning rate of this step: a function of the step alone, so a resume cannot shift it.
+
+        Raises TrainingError where the gradient is not finite: the step would ruin the weights, and a checkpoint them.
+        """
+        if self.recipe.train.precision != "fp16":  # there, loss scaling leaves such a step out and scales lower
+            require_finite("gradient", largest_gradient(self.net), f"at step {self.global_step}", KEPT)
+        factor = lr_factor(
+            self.recipe.train.schedule,
+            self.global_step,
+            self.plan.steps,
+            self.plateau.drops,
+            fraction=self.plan.fraction(self.global_step),
+        )
         for group in optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
 
@@ -84,7 +108,11 @@ class SegmentationModule(pl.LightningModule):
         """The network with its current weights, as users will meet it."""
         if self._predictor is None:
             self._predictor = Predictor(
-                self.net, self.card, device=str(self.device), precision=self._validation_precision()
+                self.net,
+                self.card,
+                device=str(self.device),
+                precision=self._validation_precision(),
+                check_scale=False,
             )
         return self._predictor
 
@@ -93,8 +121,10 @@ class SegmentationModule(pl.LightningModule):
         self._predictor = None
         self._metrics = SemanticMetrics(self.card.classes, boundary=False, sizes=False)
 
-    def validation_step(self, sample: Sample, index: int) -> None:
-        """Predict one picture at its own size and count."""
+    def validation_step(self, sample: Sample | None, index: int) -> None:
+        """Predict one picture at its own size and count; None where this process has fewer than others."""
+        if sample is None:
+            return
         assert self._metrics is not None
         assert sample.label is not None
         self._metrics.update(self.predictor.predict(sample.image).semantic, sample.label)
@@ -119,13 +149,21 @@ class SegmentationModule(pl.LightningModule):
 
     # ---- checkpoints: plain types only, so that they load with weights_only=True
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what rebuilds the network and what the schedule must remember."""
+        """Add what rebuilds the network, where the run stands and what the schedule must remember.
+
+        The trainer's own counters are left out: a resume sets them from the step, see `training.resume`.
+        """
         checkpoint["card"] = self.card.to_dict()
         checkpoint["plateau"] = self.plateau.state_dict()
+        checkpoint["plan"] = self.plan.to_dict()
+        checkpoint["recipe"] = self.recipe.model_dump(mode="json")
+        checkpoint["epoch"] = self.epoch
+        checkpoint.pop("loops", None)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take up the schedule's memory."""
+        """Take up the schedule's memory; the time that `train.time_limit` gives is counted anew."""
         self.plateau.load_state_dict(checkpoint["plateau"])
+        checkpoint["callbacks"].pop("Timer", None)
 
 
 def step_seed(seed: int, epoch: int, batch_index: int, rank: int) -> int:

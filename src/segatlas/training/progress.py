@@ -3,24 +3,76 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self
 
 import lightning.pytorch as pl
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from segatlas.training.logbook import LOGGER, Logbook, terminal
+from segatlas.training.plan import Plan
+
+EVERY = 10
+"""Steps between lines and between points of the loss curve, where the recipe does not say."""
+
+WIDE = 100
+"""Columns of a terminal whose bar has room for the speed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Intervals:
+    """Optimiser steps between points of the loss curve (rows of metrics.csv), and between lines of the log."""
+
+    point: int
+    line: int
+
+    @classmethod
+    def of(cls, every: int | None, steps: int) -> Self:
+        """Return the recipe's own interval, at most the whole run; without one, a short run has a point each step."""
+        if every is not None:
+            return cls(point=min(every, max(steps, 1)), line=min(every, max(steps, 1)))
+        if steps < 10 * EVERY:
+            return cls(point=1, line=max(1, steps // 10))
+        return cls(point=EVERY, line=EVERY)
+
+
+class _Stretch:
+    """The steps since the last point or line: their mean loss, and images per second."""
+
+    def __init__(self, images_per_step: int):
+        self.images_per_step = images_per_step
+        self.total, self.count = 0.0, 0  # of the losses
+        self.restart_clock(0)
+
+    def restart_clock(self, step: int) -> None:
+        """Count time and images from now and `step` on."""
+        self.since, self.since_step = time.perf_counter(), step
+
+    def add(self, loss: float) -> None:
+        """Count one step's loss."""
+        self.total += loss
+        self.count += 1
+
+    def close(self, step: int) -> dict[str, float]:
+        """Return the numbers of the steps up to `step`, and begin anew."""
+        seconds = max(time.perf_counter() - self.since, 1e-9)
+        rate = (step - self.since_step) * self.images_per_step / seconds
+        values = {"loss": self.total / self.count, "pictures_per_s": rate}
+        self.total, self.count = 0.0, 0
+        self.restart_clock(step)
+        return values
 
 
 class ProgressReporter(pl.Callback):
-    """Counts pictures per second, keeps the mean loss since the last line, and reports every `every` steps."""
+    """Counts images per second; keeps the mean loss since the last point and line, and reports at each of them."""
 
-    def __init__(self, logbook: Logbook | None, *, every: int, pictures_per_step: int, quiet: bool):
-        self.logbook, self.every, self.pictures_per_step = logbook, every, pictures_per_step
+    def __init__(self, logbook: Logbook | None, *, intervals: Intervals, pictures_per_step: int, quiet: bool):
+        self.logbook, self.intervals = logbook, intervals
         self.bar: Progress | None = None
         if not quiet and terminal().is_terminal:
             self.bar = Progress(
                 TextColumn("{task.description}"),
-                BarColumn(),
+                BarColumn(bar_width=20),
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[numbers]}"),
                 TimeRemainingColumn(),
@@ -28,45 +80,52 @@ class ProgressReporter(pl.Callback):
                 transient=True,
             )
         self._task: Any = None
-        self._losses: list[float] = []
-        self._rate = ""
-        self._since, self._since_step, self._reported = time.perf_counter(), 0, -1
+        self._batch_losses: list[float] = []  # of the step that is being accumulated
+        self._speed = ""
+        self._point, self._line = _Stretch(pictures_per_step), _Stretch(pictures_per_step)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Open the bar at the step the run starts from."""
-        self._since, self._since_step = time.perf_counter(), trainer.global_step
+        self._restart_clocks(trainer.global_step)
         if self.bar is not None:
             self.bar.start()
             self._task = self.bar.add_task(
-                "train", total=pl_module.total_steps, completed=trainer.global_step, numbers=""
+                "train", total=pl_module.plan.steps, completed=trainer.global_step, numbers=""
             )
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Collect the loss; every `every` steps write a row and a line."""
-        self._losses.append(float(outputs["loss"]) * trainer.accumulate_grad_batches)
-        step = trainer.global_step
+        """Collect the loss; write a row where a point is due, and say a line where one is."""
+        self._batch_losses.append(float(outputs["loss"]) * trainer.accumulate_grad_batches)
+        step, rate = trainer.global_step, pl_module.learning_rate
         if self.bar is not None:
-            numbers = f"loss {self._losses[-1]:.4f}  lr {pl_module.learning_rate:.2e}  {self._rate}"
-            self.bar.update(
-                self._task, completed=step, description=f"epoch {trainer.current_epoch + 1}", numbers=numbers
-            )
-        if step == self._reported or step % self.every or step == self._since_step:
+            numbers = f"loss {self._batch_losses[-1]:.4f}  lr {rate:.2e}"
+            numbers += f"  {self._speed}" if terminal().width >= WIDE else ""
+            self.bar.update(self._task, completed=step, description=f"epoch {pl_module.epoch + 1}", numbers=numbers)
+        if trainer.fit_loop._should_accumulate():
             return
-        now = time.perf_counter()
-        values = {
-            "loss": sum(self._losses) / len(self._losses),
-            "lr": pl_module.learning_rate,
-            "pictures_per_s": (step - self._since_step) * self.pictures_per_step / max(now - self._since, 1e-9),
-        }
-        terms = {name: float(value) for name, value in pl_module.last_terms.items()}
-        self._losses, self._since, self._since_step, self._reported = [], now, step, step
-        numbers = "loss {loss:.4f}  lr {lr:.2e}  {pictures_per_s:.1f} pictures/s".format(**values)
-        if self.logbook is not None:
-            self.logbook.add(step, trainer.current_epoch, values, terms if len(terms) > 1 else None)
-        self._rate = f"{values['pictures_per_s']:.1f} pictures/s"
+        loss = sum(self._batch_losses) / len(self._batch_losses)
+        self._batch_losses = []
+        for stretch in (self._point, self._line):
+            stretch.add(loss)
+        if step % self.intervals.point == 0:
+            values = {**self._point.close(step), "lr": rate}
+            self._speed = f"{values['pictures_per_s']:.1f} images/s"
+            terms = {name: float(value) for name, value in pl_module.last_terms.items()}
+            if self.logbook is not None:
+                self.logbook.add(step, pl_module.epoch, values, terms if len(terms) > 1 else None)
+        if step % self.intervals.line == 0:
+            self._say(step, pl_module.plan, {**self._line.close(step), "lr": rate})
+
+    def _say(self, step: int, plan: Plan, values: dict[str, float]) -> None:
+        """Say a line; a bar tells the same on a terminal."""
         if self.bar is None:
-            left = (pl_module.total_steps - step) * self.pictures_per_step / max(values["pictures_per_s"], 1e-9)
-            LOGGER.info("step %d/%d  %s  %s left", step, pl_module.total_steps, numbers, _duration(left))
+            numbers = "loss {loss:.4f}  lr {lr:.2e}  {pictures_per_s:.1f} images/s".format(**values)
+            left = (plan.steps - step) * plan.samples_per_step / max(values["pictures_per_s"], 1e-9)
+            LOGGER.info("step %d/%d  %s  %s left", step, plan.steps, numbers, _duration(left))
+
+    def _restart_clocks(self, step: int) -> None:
+        for stretch in (self._point, self._line):
+            stretch.restart_clock(step)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Write the scores of a validation; its time does not count as training time."""
@@ -75,18 +134,27 @@ class ProgressReporter(pl.Callback):
         scores = pl_module.validation_scores
         if self.logbook is not None:
             values = {f"val_{name}": value for name, value in scores.items()}
-            self.logbook.add(trainer.global_step, trainer.current_epoch, values)
+            self.logbook.add(trainer.global_step, pl_module.epoch, values)
         LOGGER.info(
             "step %d  validation: mIoU %.2f %%  pixel accuracy %.2f %%",
             trainer.global_step,
             100 * scores["miou"],
             100 * scores["pixel_accuracy"],
         )
-        self._since, self._since_step = time.perf_counter(), trainer.global_step
+        self._restart_clocks(trainer.global_step)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Take the bar away before the evaluation speaks."""
         self.close()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the losses since the last line: the first line after a resume covers the same steps."""
+        return {"point": [self._point.total, self._point.count], "line": [self._line.total, self._line.count]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up the losses of a checkpoint."""
+        self._point.total, self._point.count = state["point"]
+        self._line.total, self._line.count = state["line"]
 
     def close(self) -> None:
         """Take the bar away."""

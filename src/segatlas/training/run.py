@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,8 @@ from typing import Any
 
 from segatlas.config.schema import Config
 from segatlas.errors import SegAtlasError, UsageError
+from segatlas.files import point_link, sweep_leftovers
+from segatlas.training.run_lock import RunLock
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +74,11 @@ class RunFolder:
         """The report as one HTML file."""
         return self.root / "report.html"
 
+    def sweep(self) -> None:
+        """Remove what killed processes left half-written, and put back a model that one had moved aside."""
+        for folder in (self.root, self.last.parent, self.plots, self.samples):
+            sweep_leftovers(folder)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
@@ -90,40 +96,47 @@ class Run:
         return load(self.best)
 
 
-def make_run_folder(config: Config) -> RunFolder:
-    """Create the folder of a new run: `run.dir`, or the next free `<root>/<task>/<name>-NNN`.
+def make_run_folder(config: Config, lock: RunLock) -> RunFolder:
+    """Create the folder of a new run: `run.dir`, or the next free `<root>/<task>/<name>-NNN`; take its lock.
 
-    Raises UsageError when `run.dir` already holds a run and `run.exist_ok` is off, or the place cannot be written.
+    Raises UsageError when `run.dir` already holds a run and `run.exist_ok` is off, or another training is at work in
+    it; SegAtlasError when the place cannot be written.
     """
     run = config.run
     name = run.name or f"{config.model.name}_{config.data.name}"
     try:
         if run.dir:
-            folder = RunFolder(root=Path(run.dir))
+            folder = RunFolder(root=Path(run.dir).expanduser())
+            folder.root.mkdir(parents=True, exist_ok=True)
+            lock.take(folder.root)
             if folder.config.exists() and not run.exist_ok:
                 raise UsageError(
                     f"{folder.root} already holds a run; choose another run.dir, set run.exist_ok=true to replace it, "
                     f"or continue it with --resume {folder.root}"
                 )
-            folder.root.mkdir(parents=True, exist_ok=True)
         else:
-            folder = RunFolder(root=_next_numbered(Path(run.root) / config.task, name))
+            folder = RunFolder(root=_next_numbered(_parent(run.root, config.task), name))
+            lock.take(folder.root)
         for sub in (folder.last.parent, folder.plots, folder.samples):
             sub.mkdir(exist_ok=True)
     except OSError as error:
         raise SegAtlasError(f"cannot write the run folder: {error}") from error
-    _link_last(folder.root, Path(run.root) / config.task)
+    _link_last(folder.root, _parent(run.root, config.task))
     return folder
 
 
 def find_run(where: str | Path, *, root: str = "runs", task: str = "semantic") -> RunFolder:
     """Return the run folder meant by `last`, a run folder's path or a checkpoint inside one."""
-    path = Path(root) / task / "last" if str(where) == "last" else Path(where)
+    path = _parent(root, task) / "last" if str(where) == "last" else Path(where).expanduser()
     if path.suffix == ".ckpt":
         path = path.resolve().parent.parent
     if not (path / "config.yaml").exists():
         raise UsageError(f"nothing to resume: {path} is not a run folder (it has no config.yaml)")
     return RunFolder(root=path.resolve())
+
+
+def _parent(root: str, task: str) -> Path:
+    return Path(root).expanduser() / task
 
 
 def _next_numbered(parent: Path, name: str) -> Path:
@@ -144,9 +157,6 @@ def _link_last(folder: Path, parent: Path) -> None:
     """Point `<parent>/last` to the newest run. A file system without links simply has none."""
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        temporary = parent / f".last-{os.getpid()}"
-        temporary.unlink(missing_ok=True)
-        temporary.symlink_to(os.path.relpath(folder.resolve(), parent.resolve()))
-        temporary.replace(parent / "last")
+        point_link(parent / "last", folder)
     except OSError:
         return

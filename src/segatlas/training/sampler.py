@@ -1,4 +1,4 @@
-"""The order of training samples: a function of (seed, epoch), and resumable in the middle of an epoch."""
+"""The order of training samples: what batch `number` of a run holds is a pure function of its number."""
 
 from __future__ import annotations
 
@@ -7,46 +7,39 @@ from collections.abc import Iterator
 import numpy as np
 from torch.utils.data import Sampler
 
+from segatlas.training.plan import Plan
 
-class ResumableSampler(Sampler[tuple[int, int]]):
-    """Yields (epoch, index) pairs of this process's share of a seeded permutation.
 
-    `length` stays that of a whole epoch even after `resume`, so that the trainer's batch counter keeps matching.
+class BatchAddresses(Sampler[list[tuple[int, int]]]):
+    """Yields the batches of one process from batch `start` to the end of the run, as lists of (epoch, index) pairs.
+
+    There is no state: each `iter` begins at `start`, and no call (such as a trainer's `set_epoch`) can shift it.
     """
 
-    def __init__(self, size: int, *, seed: int, rank: int = 0, world: int = 1, batch: int = 1, accumulate: int = 1):
-        self.size, self.seed, self.rank, self.world = size, seed, rank, world
-        self.length = samples_per_epoch(size // world, batch, accumulate)
-        self.epoch = 0
-        self._resume_epoch, self._skip = -1, 0
+    def __init__(self, plan: Plan, *, seed: int, rank: int = 0, start: int = 0):
+        self.plan, self.seed, self.rank, self.start = plan, seed, rank, start
+        self._known: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the permutation; the trainer calls it at the start of each epoch."""
-        self.epoch = epoch
+    def addresses(self, number: int) -> list[tuple[int, int]]:
+        """Return what batch `number` of this process holds.
 
-    def resume(self, epoch: int, samples: int) -> None:
-        """Leave out the first `samples` of this process's share when `epoch` is next iterated."""
-        self._resume_epoch, self._skip = epoch, samples
+        The samples of a step are one stretch of the epoch's order, dealt out to the processes in turn: which samples a
+        step sees does not depend on how it is shared between processes and batches.
+        """
+        plan = self.plan
+        step, part = divmod(number, plan.accumulate)
+        epoch, offset = plan.place(step)
+        mine = self._order(epoch)[offset : offset + plan.samples_per_step][self.rank :: plan.world]
+        return [(epoch, int(index)) for index in mine[part * plan.batch : (part + 1) * plan.batch]]
 
     def __len__(self) -> int:
-        return self.length
+        return max(self.plan.batches - self.start, 0)
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.size)
-        mine = order[self.rank :: self.world][: self.length]
-        start = self._skip if self.epoch == self._resume_epoch else 0
-        self._resume_epoch = -1
-        for index in mine[start:]:
-            yield self.epoch, int(index)
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for number in range(self.start, self.plan.batches):
+            yield self.addresses(number)
 
-
-def samples_per_epoch(samples: int, batch: int, accumulate: int = 1) -> int:
-    """Return how many of a process's samples an epoch uses: whole optimiser steps, so that steps and batches agree.
-
-    A smaller last batch or step would also weigh its pictures more. A set too small for one step is used as far as
-    whole batches go; one too small for a batch is used whole.
-    """
-    for unit in (batch * accumulate, batch):
-        if samples >= unit:
-            return samples - samples % unit
-    return samples
+    def _order(self, epoch: int) -> np.ndarray:
+        if self._known[0] != epoch:
+            self._known = (epoch, np.random.default_rng([self.seed, epoch]).permutation(self.plan.images))
+        return self._known[1]

@@ -7,26 +7,34 @@ import math
 from segatlas.config.schema import ScheduleConfig
 
 
-def lr_factor(schedule: ScheduleConfig, step: int, total: int, drops: int = 0) -> float:
+def lr_factor(
+    schedule: ScheduleConfig, step: int, total: int, drops: int = 0, *, fraction: float | None = None
+) -> float:
     """Return what the base learning rate is multiplied by at optimiser step `step` (0-based) of `total`.
 
-    `drops` counts how often a plateau has lowered the rate so far.
+    `drops` counts how often a plateau has lowered the rate so far. `fraction` (0..1) is how much of the run lies
+    before `step`; default step / total, which is the same where all steps are of one size.
     """
-    factor = _after_warmup(schedule, step, total, drops)
-    if step < schedule.warmup:
-        ramp = schedule.warmup_ratio + (1 - schedule.warmup_ratio) * step / schedule.warmup
+    done = min(step / max(total, 1), 1.0) if fraction is None else fraction
+    factor, warmup = _after_warmup(schedule, done, drops), warmup_steps(schedule, total)
+    if step < warmup:
+        ramp = schedule.warmup_ratio + (1 - schedule.warmup_ratio) * step / warmup
         return factor * ramp
     return factor
 
 
-def _after_warmup(schedule: ScheduleConfig, step: int, total: int, drops: int) -> float:
-    share = min(step / max(total, 1), 1.0)
+def warmup_steps(schedule: ScheduleConfig, total: int) -> int:
+    """Return the steps of the warm-up: the recipe's, but at most a third of the run."""
+    return min(schedule.warmup, total // 3)
+
+
+def _after_warmup(schedule: ScheduleConfig, done: float, drops: int) -> float:
     if schedule.name == "poly":
-        return schedule.min_ratio + (1 - schedule.min_ratio) * (1 - share) ** schedule.power
+        return schedule.min_ratio + (1 - schedule.min_ratio) * (1 - done) ** schedule.power
     if schedule.name == "cosine":
-        return schedule.min_ratio + (1 - schedule.min_ratio) * 0.5 * (1 + math.cos(math.pi * share))
+        return schedule.min_ratio + (1 - schedule.min_ratio) * 0.5 * (1 + math.cos(math.pi * done))
     if schedule.name == "step":
-        return schedule.factor ** sum(share >= milestone for milestone in schedule.milestones)
+        return schedule.factor ** sum(done >= milestone for milestone in schedule.milestones)
     if schedule.name == "plateau":
         return schedule.factor**drops
     return 1.0

@@ -74,8 +74,17 @@ def make_config(name: str, fields: Mapping[str, Any]) -> tuple[Architecture, Any
 
 
 def build_network(architecture: Architecture, config: Any) -> nn.Module:
-    """Build the network and mark it with its config and architecture name."""
-    net = architecture.build(config)
+    """Build the network and mark it with its config and architecture name.
+
+    Raises UsageError for settings that are each of their type, but that no layers can be made of.
+    """
+    try:
+        net = architecture.build(config)
+    except (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        text = f"{type(error).__name__}: {error}"
+        raise UsageError(
+            f"model '{architecture.name}' cannot be made with these settings ({text}): {config}"
+        ) from error
     soften_classifiers(net)
     net.config = config
     net.architecture = architecture.name  # type: ignore[assignment]

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from segatlas.errors import UsageError, WeightsError
+from segatlas.files import whole_file
 from segatlas.printable import printable, shortened
 from segatlas.weights.card_checks import MOST_CLASSES, faults
 from segatlas.weights.hostile import told_as_weights_error
@@ -38,16 +37,25 @@ class Preprocessing:
     resize: str | None = None
 
 
-def default_preprocessing(channels: int) -> Preprocessing:
-    """Return ImageNet's normalisation for pictures of any number of channels.
+def default_preprocessing(
+    channels: int, mean: tuple[float, ...] = IMAGENET_MEAN, std: tuple[float, ...] = IMAGENET_STD
+) -> Preprocessing:
+    """Return the normalisation of images of any number of channels where only that of RGB images is known.
 
-    Three: as published. One: the mean over R, G and B. Others: R, G, B repeated in turn, as `create_model` repeats the
-    first convolution of published encoder weights.
+    Three channels, and the first three of more, are R, G and B. Any other channel, one or two alone or those beyond the
+    third, is none of these: it gets the mean over the three, as its weights do, see `load_encoder_weights`.
+
+    Args:
+        channels: of the image.
+        mean: of R, G and B, of values / max_value; ImageNet's by default.
+        std: likewise.
     """
-    if channels == 1:
-        return Preprocessing(mean=(round(sum(IMAGENET_MEAN) / 3, 3),), std=(round(sum(IMAGENET_STD) / 3, 3),))
-    mean, std = (tuple(itertools.islice(itertools.cycle(v), channels)) for v in (IMAGENET_MEAN, IMAGENET_STD))
-    return Preprocessing(mean=mean, std=std)
+    colors = 3 if channels >= 3 else 0
+
+    def stretched(values: tuple[float, ...]) -> tuple[float, ...]:
+        return (*values[:colors], *[round(sum(values) / 3, 3)] * (channels - colors))
+
+    return Preprocessing(mean=stretched(mean), std=stretched(std))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,14 +148,18 @@ class Card:
         path = path / CARD_FILE if path.is_dir() else path
         return cls.from_dict(read_object(path), where=printable(path))
 
+    def to_text(self) -> str:
+        """Return what `card.json` holds."""
+        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
+
     def write(self, path: str | Path) -> Path:
-        """Write to a file, or as `card.json` into a folder; an existing file is replaced in one step."""
+        """Write to a file, or as `card.json` into a folder; an existing file is replaced in one step.
+
+        Raises:
+            WeightsError: it cannot be written.
+        """
         path = Path(path)
         path = path / CARD_FILE if path.is_dir() else path
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            temporary.write_text(json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with whole_file(path, error=WeightsError) as temporary:
+            temporary.write_text(self.to_text(), encoding="utf-8")
         return path

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -15,6 +13,7 @@ import torch
 from torch import Tensor
 
 from segatlas.errors import SegAtlasError, UsageError, WeightsError
+from segatlas.files import sha256, sweep_leftovers, whole_file
 from segatlas.printable import printable, shortened
 from segatlas.weights.building import build_empty, make_config
 from segatlas.weights.card import Card, InferenceMode, Preprocessing, default_preprocessing
@@ -149,7 +148,7 @@ def convert_file(
         told = found.source.facts(found.read.meta, found.settings)
     net = filled(architecture, settings, with_counters(tensors), where=str(path), network=network)
     described, notes = _card_facts(settings, told, part)
-    hashed = _sha256(path)
+    hashed = sha256(path, error=WeightsError)
     folder = save_pretrained(net, out, source=f"{title}: {path.name}, sha256 {hashed}", **{**described, **facts})
     return Conversion(
         folder=folder,
@@ -179,15 +178,12 @@ def export_file(source: str | Path, out: str | Path, *, to: str) -> Export:
     config: Any = net.config
     theirs, read_back = _written(to, card.architecture, config, net.state_dict())
     content = library.content(plain_tensors(theirs), card)
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(content, temporary)
-        os.replace(temporary, out)
-    except OSError as error:
-        raise WeightsError(f"{out}: cannot be written ({error.strerror})") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    sweep_leftovers(out.parent, out.name)
+    with whole_file(out, error=WeightsError) as temporary:
+        try:
+            torch.save(content, temporary)
+        except RuntimeError as error:  # so torch says that a disk is full
+            raise OSError(str(error)) from error
     untold = {name: value for name, value in asdict(config).items() if getattr(read_back, name) != value}
     untold = {name: value for name, value in untold.items() if name not in _TRAINING_ONLY}
     told = ", ".join(f"{name}={value!r}" for name, value in untold.items())
@@ -449,8 +445,3 @@ def _readable() -> str:
         names = sorted({importer.architecture for importer in importers(library)})
         libraries.append(f"{load_source(library).title} ({', '.join(names)})")
     return f"can be read: {'; '.join(libraries)}"
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

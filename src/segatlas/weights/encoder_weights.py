@@ -6,12 +6,14 @@ import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from segatlas.encoders import ENCODERS
 from segatlas.errors import WeightsError
+from segatlas.weights.card import IMAGENET_MEAN, IMAGENET_STD
 from segatlas.weights.fitting import require_fit
 from segatlas.weights.hub import cached_file, fetch_file
 from segatlas.weights.reading import read_state_dict
@@ -44,7 +46,10 @@ IMAGENET: dict[str, str] = {
 }
 """Encoder written here -> hub repository of the ImageNet weights that timm takes by default for that network."""
 
-_GIVE_A_FILE = "give a file instead: encoder_weights=PATH of a .pth or .safetensors file with the published weights"
+_GIVE_A_FILE = (
+    "give a file instead: encoder_weights=PATH of a .pth or .safetensors file with the published weights; "
+    "encoder_weights=null begins with random ones"
+)
 
 _HEADS = ("fc.", "classifier.", "head.", "incre_modules.", "downsamp_modules.", "final_layer.")
 """Names of an image classifier's last layers (HRNet has four): dropped on purpose, a segmentation encoder has none."""
@@ -72,9 +77,12 @@ _FIRST_PARTS = {"conv_dw": (0, 0), "bn1": (0, 1), "conv_pw": (1, None), "bn2": (
 def load_encoder_weights(net: nn.Module, source: str) -> tuple[str, ...]:
     """Load published weights into `net.encoder`, strictly.
 
-    The first convolution of a three-channel file is adapted to the encoder's channels: for one, the sum over R, G and
-    B (a grey picture then gives what its RGB copy gave); for N, R, G, B repeated in turn times 3/N (the response to a
-    picture of equal channels stays as it was).
+    The first convolution of a three-channel file is adapted to the encoder's channels: of N channels the first three
+    are R, G and B, any other (also one or two alone) gets the mean over the three, all times 3/N. The response to an
+    image of equal channels so stays as it was: a grey image gives what its RGB copy gave.
+
+    The network is marked with the statistics that its images want: `net.encoder_statistics`, see
+    `published_statistics`; a card made of it takes them over.
 
     Args:
         net: a network with a named encoder.
@@ -104,8 +112,22 @@ def load_encoder_weights(net: nn.Module, source: str) -> tuple[str, ...]:
     except WeightsError as error:
         raise WeightsError(f"{error}{_stem_advice(name, expected, tensors)}") from None
     encoder.load_state_dict(found, strict=False)
+    net.encoder_statistics = published_statistics(net)  # type: ignore[assignment]
     _log.info("%s: %d tensors loaded into the encoder, dropped: %s", file, len(found), ", ".join(dropped) or "none")
     return dropped
+
+
+def published_statistics(net: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and std of R, G and B, of values / max_value, with which an encoder's published weights were trained.
+
+    Those of the encoders written here, all of `IMAGENET` and the authors' files too, were trained with ImageNet's; of
+    others timm knows. A file does not tell: where it is not a published one, its statistics may be others.
+    """
+    name = getattr(net.config, "encoder", None)
+    if name is None or name in ENCODERS:
+        return IMAGENET_MEAN, IMAGENET_STD
+    published: Mapping[str, Any] = getattr(net.get_submodule("encoder").get_submodule("model"), "pretrained_cfg", {})
+    return tuple(published.get("mean", IMAGENET_MEAN)), tuple(published.get("std", IMAGENET_STD))
 
 
 def imagenet_on_disk(net: nn.Module) -> tuple[str, Path | None]:
@@ -207,8 +229,8 @@ def _adapt_first_convolution(encoder: nn.Module, tensors: dict[str, Tensor]) -> 
     if first is None or key not in tensors or tensors[key].ndim != 4 or tensors[key].shape[1] != 3:
         return
     channels = encoder.get_parameter(key).shape[1]
-    if channels == 1:
-        tensors[key] = tensors[key].sum(dim=1, keepdim=True)
-    elif channels != 3:
-        turns = torch.arange(channels) % 3
-        tensors[key] = tensors[key][:, turns] * (3 / channels)
+    if channels != 3:
+        theirs = tensors[key]
+        colors = theirs if channels > 3 else theirs[:, :0]
+        others = theirs.mean(dim=1, keepdim=True).expand(-1, channels - colors.shape[1], -1, -1)
+        tensors[key] = torch.cat([colors, others], dim=1) * (3 / channels)

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from segatlas.cache import cache_folder
+from segatlas.cache import cache_folder, is_offline
 from segatlas.errors import WeightsError
+from segatlas.files import sha256, sweep_leftovers
 from segatlas.weights.card import CARD_FILE
 from segatlas.weights.catalogue import SOURCE, Published, find_published
-from segatlas.weights.downloading import Report, download, sha256_of
+from segatlas.weights.downloading import Report, download, only_one
 
 LOGGER = logging.getLogger("segatlas")
 
@@ -27,7 +28,7 @@ def fetch_published(name: str, *, offline: bool = False, commercial_ok: bool = F
 
     Args:
         name: name or file of an entry.
-        offline: download nothing; so does the environment variable `SEGATLAS_OFFLINE=1`.
+        offline: download nothing; so does the environment variable `SEGATLAS_OFFLINE`, set to anything but 0.
         commercial_ok: refuse weights whose licence forbids commercial use; so does `SEGATLAS_COMMERCIAL_OK=1`.
 
     Raises:
@@ -41,9 +42,15 @@ def fetch_published(name: str, *, offline: bool = False, commercial_ok: bool = F
         raise WeightsError(f"{entry.name}: refused, commercial use is asked for, but its licence is: {entry.licence}")
     folder = cache_folder("models") / f"{entry.file}-{entry.sha256}"
     if not (folder / CARD_FILE).is_file():
-        file = _file(entry, offline=offline or _is_on("SEGATLAS_OFFLINE"))
-        convert_file(file, folder, arch=entry.architecture, licence=entry.licence, metric=_metric(entry))
-        LOGGER.info("%s: kept in %s", entry.name, folder)
+        by_hand = f"get {entry.url} by other means and put it at {_place(entry)}"
+        if (offline or is_offline()) and not _place(entry).is_file():
+            raise WeightsError(f"{entry.name}: is not in the cache and downloads are off; {by_hand}")
+        with _only_one_makes(folder):
+            if not (folder / CARD_FILE).is_file():  # made by another process meanwhile
+                sweep_leftovers(folder.parent)
+                file = _file(entry, by_hand)
+                convert_file(file, folder, arch=entry.architecture, licence=entry.licence, metric=_metric(entry))
+                LOGGER.info("%s: kept in %s", entry.name, folder)
     LOGGER.info("%s: licence %s; trained on %s, whose terms apply too", entry.name, entry.licence, entry.dataset)
     return folder
 
@@ -51,27 +58,41 @@ def fetch_published(name: str, *, offline: bool = False, commercial_ok: bool = F
 def address(entry: Published) -> str:
     """Return where an entry is fetched from: its published address, or the same path below the mirror."""
     mirror = os.environ.get("SEGATLAS_MIRROR")
-    return f"{mirror.rstrip('/')}/{entry.url.removeprefix(HOST)}" if mirror else entry.url
+    if not mirror:
+        return entry.url
+    base, mark, query = mirror.partition("?")
+    return f"{base.rstrip('/')}/{entry.url.removeprefix(HOST)}{mark}{query}"
 
 
-def _file(entry: Published, *, offline: bool) -> Path:
-    file = cache_folder("downloads") / entry.url.rpartition("/")[2]
+def _place(entry: Published) -> Path:
+    return cache_folder("downloads") / entry.url.rpartition("/")[2]
+
+
+def _file(entry: Published, by_hand: str) -> Path:
+    file = _place(entry)
     if file.is_file():
-        found = sha256_of(file)
+        found = sha256(file, error=WeightsError)
         if not found.startswith(entry.sha256):
             raise WeightsError(
                 f"{file}: its sha256 begins with {found[:8]}, published is {entry.sha256}; the file is incomplete or "
                 "another one: delete it"
             )
         return file
-    by_hand = f"get {entry.url} by other means and put it at {file}"
-    if offline:
-        raise WeightsError(f"{entry.name}: is not in the cache and downloads are off; {by_hand}")
     try:
         with _progress(entry.name) as report:
             return download(address(entry), file, sha256=entry.sha256, report=report)
     except WeightsError as error:
         raise WeightsError(f"{entry.name}: {error}; {by_hand}") from error
+
+
+@contextmanager
+def _only_one_makes(folder: Path) -> Iterator[None]:
+    place = cache_folder("downloads") / f"{folder.name}.model"
+    try:
+        with only_one(place):
+            yield
+    except OSError as error:
+        raise WeightsError(f"{place.parent}: cannot be written ({error.strerror or error})") from error
 
 
 @contextmanager

@@ -2,40 +2,66 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+from segatlas.cache import is_offline
 from segatlas.errors import WeightsError
 from segatlas.weights.card import CARD_FILE, WEIGHTS_FILE
+from segatlas.weights.downloading import redacted
+
+_OFFLINE = "downloads are off (--offline, SEGATLAS_OFFLINE or HF_HUB_OFFLINE)"
 
 
-def fetch_folder(hub_id: str) -> Path:
-    """Return the local copy of a model folder `user/name` of the hub.
+def fetch_folder(hub_id: str, *, offline: bool = False) -> Path:
+    """Return the local copy of a model folder `user/name` of the hub: its card and its safetensors file, nothing else.
+
+    Args:
+        hub_id: user and name.
+        offline: only what is on this disk already; so do `SEGATLAS_OFFLINE` and the hub's own `HF_HUB_OFFLINE`.
 
     Raises:
-        WeightsError: no such repository, or no connection.
+        WeightsError: no such repository, no connection, no model in it, or offline and not there.
     """
     import huggingface_hub
 
+    offline = offline or is_hub_offline()
     try:
-        return Path(huggingface_hub.snapshot_download(hub_id, allow_patterns=[CARD_FILE, WEIGHTS_FILE]))
+        folder = Path(
+            huggingface_hub.snapshot_download(
+                hub_id, allow_patterns=[CARD_FILE, WEIGHTS_FILE], local_files_only=offline
+            )
+        )
     except Exception as error:  # connection, permission and cache faults have no common class across its versions
-        raise WeightsError(
-            f"{hub_id}: no such file or folder here, and as a hub id it cannot be fetched ({_reason(error)})"
-        ) from error
+        reason = _OFFLINE if offline else f"as a hub id it cannot be fetched ({_reason(error)})"
+        raise WeightsError(f"{hub_id}: no such file or folder here, and {reason}") from error
+    for name in (CARD_FILE, WEIGHTS_FILE):
+        if not (folder / name).is_file():
+            why = f", and {_OFFLINE}" if offline else f": the hub's {hub_id} is no model folder of SegAtlas"
+            raise WeightsError(f"{hub_id}: has no {name}{why}")
+    return folder
 
 
-def fetch_file(hub_id: str, name: str) -> Path:
-    """Return the local copy of one file of a hub repository.
+def fetch_file(hub_id: str, name: str, *, offline: bool = False) -> Path:
+    """Return the local copy of one file of a hub repository; `offline` as for `fetch_folder`.
 
     Raises:
-        WeightsError: no such file, or no connection.
+        WeightsError: no such file, no connection, or offline and not there.
     """
     import huggingface_hub
 
+    offline = offline or is_hub_offline()
     try:
-        return Path(huggingface_hub.hf_hub_download(hub_id, name))
+        return Path(huggingface_hub.hf_hub_download(hub_id, name, local_files_only=offline))
     except Exception as error:  # as above
+        if offline:
+            raise WeightsError(f"{hub_id}/{name} is not on this disk, and {_OFFLINE}") from error
         raise WeightsError(f"{hub_id}/{name} cannot be fetched from the hub ({_reason(error)})") from error
+
+
+def is_hub_offline() -> bool:
+    """Tell whether nothing may be fetched from the hub."""
+    return is_offline() or os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
 
 
 def cached_file(hub_id: str, name: str) -> Path | None:
@@ -47,4 +73,5 @@ def cached_file(hub_id: str, name: str) -> Path | None:
 
 
 def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no details'}"
+    said = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {redacted(said[0]) if said else 'no details'}"

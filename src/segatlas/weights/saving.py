@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import os
 import re
-import shutil
-import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +15,7 @@ from torch import Tensor, nn
 
 from segatlas.config.messages import unknown
 from segatlas.errors import UsageError, WeightsError
+from segatlas.files import sha256, whole_file, whole_folder
 from segatlas.models import load_architecture
 from segatlas.models.architecture import Architecture
 from segatlas.palette import default_palette
@@ -77,17 +75,14 @@ def save_pretrained(
     folder = Path(folder)
     tensors = plain_tensors(net.state_dict())
     complete = make_card(net, classes=classes, palette=palette, card=card, **facts)
-    target = folder.resolve()  # behind a link, the folder that it names is replaced, not the link
-    fresh = target.with_name(f".{target.name}.new-{uuid.uuid4().hex[:8]}")
-    try:
-        fresh.mkdir(parents=True)
-        save_file(tensors, fresh / WEIGHTS_FILE, metadata={"format": "pt"})
-        dataclasses.replace(complete, sha256=_sha256(fresh / WEIGHTS_FILE)).write(fresh)
-        _swap_in(fresh, target)
-    except (OSError, SafetensorError) as error:
-        raise WeightsError(f"{folder}: the model folder cannot be written ({error})") from error
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+    with whole_folder(folder, error=WeightsError, replace=True) as fresh:
+        with whole_file(fresh / WEIGHTS_FILE, error=None, durable=False) as file:  # with the umask's mode
+            try:
+                save_file(tensors, file, metadata={"format": "pt"})
+            except SafetensorError as error:
+                raise OSError(str(error)) from error
+        text = dataclasses.replace(complete, sha256=sha256(fresh / WEIGHTS_FILE)).to_text()
+        (fresh / CARD_FILE).write_text(text, encoding="utf-8")
     return folder
 
 
@@ -123,7 +118,7 @@ def make_card(
     defaults: dict[str, Any] = {
         "task": entry.tasks[0],
         "inputs": (InputSpec(channels=channels),),
-        "preprocessing": default_preprocessing(channels),
+        "preprocessing": default_preprocessing(channels, *getattr(net, "encoder_statistics", ())),
         "resample": ("bilinear", bool(settings.get("align_corners", False))),
     }
     made = dataclasses.replace(card, **own, **facts) if card is not None else Card(**{**defaults, **own, **facts})
@@ -140,7 +135,7 @@ def load_pretrained(path: str | Path, *, offline: bool = False, commercial_ok: b
     Args:
         path: a run folder, a model folder, a `.ckpt` written by training (its averaged weights where it has them), a
             name of the catalogue, or a hub id `user/name`.
-        offline: download nothing from the catalogue's addresses.
+        offline: download nothing; so does `SEGATLAS_OFFLINE`, set to anything but 0.
         commercial_ok: refuse weights whose licence is known to forbid commercial use.
 
     Raises:
@@ -160,7 +155,7 @@ def find_model(path: str | Path, *, offline: bool = False, commercial_ok: bool =
 
     Args:
         path: a file or folder, a name of the catalogue (`segatlas models list --published`), or a hub id.
-        offline: fetch nothing from the catalogue's addresses.
+        offline: fetch nothing; so does `SEGATLAS_OFFLINE`, set to anything but 0.
         commercial_ok: refuse catalogue weights whose licence forbids commercial use.
 
     Raises:
@@ -187,7 +182,7 @@ def find_model(path: str | Path, *, offline: bool = False, commercial_ok: bool =
     if is_published(str(path)):
         return fetch_published(str(path), offline=offline, commercial_ok=commercial_ok)
     if not os.path.lexists(place) and _HUB_ID.fullmatch(str(path)):
-        return fetch_folder(str(path))
+        return fetch_folder(str(path), offline=offline)
     near = nearest_published(str(path))
     raise WeightsError(
         f"{printable(path)}: no such file or folder" + (f"; published weights like it: {near}" if near else "")
@@ -203,7 +198,7 @@ def read_folder(folder: Path) -> tuple[Card, dict[str, Tensor]]:
     """Return card and tensors of a model folder, the hash checked."""
     card, file = Card.read(folder), folder / WEIGHTS_FILE
     tensors = read_state_dict(file).tensors
-    if card.sha256 and _sha256(file) != card.sha256:
+    if card.sha256 and sha256(file, error=WeightsError) != card.sha256:
         raise WeightsError(f"{file}: its sha256 differs from the one in {CARD_FILE}; the file was changed or damaged")
     # own memory: loaded networks stay as they are when the file is replaced or cut short
     return card, {name: tensor.clone() for name, tensor in tensors.items()}
@@ -282,29 +277,3 @@ def plain_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         plain[name] = copy.clone() if pointer in seen else copy
         seen.add(pointer)
     return plain
-
-
-def _swap_in(fresh: Path, target: Path) -> None:
-    """Put the folder `fresh` in the place of `target`; files of `target` that `fresh` lacks move over."""
-    if not target.exists():
-        fresh.rename(target)
-        return
-    if not target.is_dir():
-        raise NotADirectoryError(f"{target} is a file")
-    old = target.with_name(f".{target.name}.old-{uuid.uuid4().hex[:8]}")
-    target.rename(old)
-    try:
-        fresh.rename(target)
-    except BaseException:  # Ctrl-C too
-        if not target.exists():
-            old.rename(target)
-        raise
-    for entry in list(old.iterdir()):
-        if entry.name not in (CARD_FILE, WEIGHTS_FILE):
-            entry.rename(target / entry.name)
-    shutil.rmtree(old)
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

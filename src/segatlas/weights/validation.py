@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from segatlas.config.architectures import wrap
 from segatlas.config.messages import SchemaWords, explain
+from segatlas.config.plain import value_problems
 from segatlas.errors import Problem
 from segatlas.printable import printable, shortened
 
@@ -31,11 +32,14 @@ def validated(cls: type[T], data: Mapping[str, Any]) -> T:
     """Build the stdlib dataclass `cls` from `data`, with lists as tuples and nested mappings as nested dataclasses.
 
     Raises:
-        FieldsError: unknown or missing keys, or values of another type.
+        FieldsError: unknown or missing keys, values of another type, or numbers that nothing can hold.
     """
     from pydantic import ValidationError
 
     adapter, plain = wrap(cls), dict(data)
+    problems = value_problems(plain)
+    if problems:
+        raise FieldsError(problems)
     try:
         checked = adapter.validate_python(plain)
     except ValidationError as error:

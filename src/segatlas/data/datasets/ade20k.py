@@ -29,9 +29,11 @@ from pathlib import Path
 import numpy as np
 
 from segatlas.config.schema import DataConfig
-from segatlas.data.datasets.paired import Pair, PairedFiles, empty_split, list_pictures, refuse_other_facts
+from segatlas.data.datasets.paired import Pair, PairedFiles, empty_split, refuse_other_facts
+from segatlas.data.formats.listing import list_pictures
 from segatlas.data.formats.masks import IGNORE, LabelRule, decode_raw
 from segatlas.errors import DataError
+from segatlas.files import read_text
 
 LABELS: tuple[tuple[str, tuple[int, int, int], tuple[int, ...]], ...] = (
     ("wall", (120, 120, 120), (2978,)),
@@ -308,7 +310,7 @@ def _read_object_map(home: Path) -> list[tuple[str, tuple[int, int, int], tuple[
             )
         return None
     objects: list[list[int]] = [[] for _ in LABELS]
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
         words = line.split()
         if not words:
             continue

@@ -26,9 +26,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from segatlas.config.schema import DataConfig
-from segatlas.data.datasets.paired import SPLITS, Pair, PairedFiles, empty_split, list_pictures, refuse_other_facts
+from segatlas.data.datasets.paired import SPLITS, Pair, PairedFiles, empty_split, refuse_other_facts
+from segatlas.data.formats.listing import list_pictures
 from segatlas.data.formats.masks import IGNORE, LabelRule
 from segatlas.errors import DataError
+from segatlas.files import read_text
 
 CLASSES = (
     "Sky",
@@ -182,13 +184,18 @@ def _label_folder(root: Path, split: str) -> Path | None:
 
 def _original_folders(root: Path) -> tuple[Path, Path] | None:
     for images, labels in _ORIGINAL_FOLDERS:
-        if (root / images).is_dir() and (root / labels).is_dir():
+        if (root / images).is_dir() and (root / labels).is_dir() and _has_original_masks(root / labels):
             return root / images, root / labels
     return None
+
+
+def _has_original_masks(labels: Path) -> bool:
+    """Whether a mask there has the authors' ending: many tools write folders that are called images and labels."""
+    return any(Path(key).name.endswith("_L") for key in list_pictures(labels))
 
 
 def _read_list(path: Path) -> set[str] | None:
     """Return the stems of a list (its first word a line, folder and ending left out), or None where there is none."""
     if not path.is_file():
         return None
-    return {Path(line.split()[0]).stem for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()}
+    return {Path(line.split()[0]).stem for line in read_text(path).splitlines() if line.strip()}

@@ -22,6 +22,7 @@ import numpy as np
 
 from segatlas.config.schema import DataConfig
 from segatlas.data.datasets.paired import SPLITS, Pair, PairedFiles, empty_split, refuse_other_facts
+from segatlas.data.formats.listing import is_hidden
 from segatlas.data.formats.masks import IGNORE, LabelRule
 from segatlas.errors import DataError
 
@@ -126,4 +127,5 @@ def _find_pairs(root: Path, split: str) -> list[Pair]:
 
 
 def _pictures(root: Path, split: str) -> list[Path]:
-    return sorted((root / "leftImg8bit" / split).glob(f"*/*{_IMAGE_ENDING}"))
+    found = (root / "leftImg8bit" / split).glob(f"*/*{_IMAGE_ENDING}")
+    return sorted(path for path in found if not (is_hidden(path.name) or is_hidden(path.parent.name)))

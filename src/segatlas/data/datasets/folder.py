@@ -4,7 +4,7 @@ Layouts, `STEM` being equal for a picture and its mask (subfolders allowed), end
 
 1. `ROOT/{train,val[,test]}/{images,masks}/STEM.*`
 2. `ROOT/{images,masks}/{train,val[,test]}/STEM.*`
-3. `ROOT/{images,masks}/STEM.*`: all of it is train
+3. `ROOT/{images,masks}/STEM.*`: all of it is train; in these three, `masks` may be called `labels`
 4. `data.lists={train: FILE, val: FILE}`: a CSV or text file of `picture,mask` pairs for each split, see `lists.py`
 
 Without a val part, a seeded share of train (`data.val_share`) is held out, and named in the log. In test, masks may be
@@ -25,15 +25,19 @@ from pathlib import Path
 from segatlas.config.schema import DataConfig
 from segatlas.data.dataset import Color
 from segatlas.data.datasets.lists import read_pairs
-from segatlas.data.datasets.paired import SPLITS, Pair, PairedFiles, empty_split, list_pictures
+from segatlas.data.datasets.paired import SPLITS, Pair, PairedFiles, empty_split
 from segatlas.data.datasets.scan import count_classes, refuse_black_and_white
 from segatlas.data.formats.classes import ClassTable, read_classes
 from segatlas.data.formats.images import read_header
-from segatlas.data.formats.masks import IGNORE, LabelRule
+from segatlas.data.formats.listing import has_images, list_pictures
+from segatlas.data.formats.masks import IGNORE, LOSSY, LabelRule
 from segatlas.data.formats.palettes import voc_palette
 from segatlas.errors import DataError, UsageError
 
 logger = logging.getLogger(__name__)
+
+MASKS, LABELS = "masks", "labels"
+"""The folder of masks, and what many tools call it; a `labels` folder of text files is none."""
 
 HEADERS_READ = 16
 """Pictures whose headers decide how many channels a set has."""
@@ -64,7 +68,13 @@ class FolderData(PairedFiles):
         if label_map is None and colors is None and IGNORE in cfg.ignore:
             refuse_black_and_white(masks)
         self.classes, self.palette = _find_classes(cfg, root, masks, label_map, colors)
-        self._rule = LabelRule(num_classes=len(self.classes), label_map=label_map, ignore=cfg.ignore, colors=colors)
+        self._rule = LabelRule(
+            num_classes=len(self.classes),
+            label_map=label_map,
+            ignore=cfg.ignore,
+            colors=colors,
+            lossy=LOSSY in cfg.accept,
+        )
         known = parts.get("train") or next(iter(parts.values()), ())
         if cfg.channels is None:
             self.channels = _count_channels(known[:HEADERS_READ])
@@ -91,13 +101,22 @@ class FolderData(PairedFiles):
 def split_folders(root: Path, split: str) -> tuple[Path, Path] | None:
     """Return the folder of pictures and the folder of masks of a split, or None where it has no pictures."""
     for images, masks in (
-        (root / split / "images", root / split / "masks"),
-        (root / "images" / split, root / "masks" / split),
+        (root / split / "images", root / split / MASKS),
+        (root / "images" / split, root / MASKS / split),
     ):
         if images.is_dir():
-            return images, masks
+            return images, _mask_folder(masks, root)
     is_undivided = (root / "images").is_dir() and not any((root / "images" / name).is_dir() for name in SPLITS)
-    return (root / "images", root / "masks") if split == "train" and is_undivided else None
+    return (root / "images", _mask_folder(root / MASKS, root)) if split == "train" and is_undivided else None
+
+
+def _mask_folder(masks: Path, root: Path) -> Path:
+    """Return the folder of masks, or the one called `labels` in its place, if that holds images."""
+    if masks.is_dir():
+        return masks
+    parts = [LABELS if part == MASKS else part for part in masks.relative_to(root).parts]
+    labels = root.joinpath(*parts)
+    return labels if has_images(labels) else masks
 
 
 def find_pairs(root: str | Path, split: str) -> Pairs:

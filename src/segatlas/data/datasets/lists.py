@@ -14,6 +14,7 @@ from pathlib import Path
 from segatlas.data.datasets.paired import Pair
 from segatlas.data.formats.images import IMAGE_ENDINGS
 from segatlas.errors import DataError
+from segatlas.files import read_text
 
 
 def read_pairs(path: Path, root: Path, split: str) -> tuple[Pair, ...]:
@@ -24,10 +25,7 @@ def read_pairs(path: Path, root: Path, split: str) -> tuple[Pair, ...]:
     """
     if not path.is_file():
         raise DataError(f"no such list (data.lists.{split})", path)
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise DataError("is not a text file in UTF-8", path) from error
+    lines = read_text(path).splitlines()
     pairs: dict[str, Pair] = {}
     for number, fields in _rows(lines, path):
         image = _locate(fields[0], path, root, number)

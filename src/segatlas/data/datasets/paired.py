@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import numpy as np
 from segatlas.config.schema import DataConfig
 from segatlas.data.dataset import Color
 from segatlas.data.formats.guards import read_bytes
-from segatlas.data.formats.images import IMAGE_ENDINGS, decode_image
+from segatlas.data.formats.images import decode_image
 from segatlas.data.formats.masks import LabelRule
 from segatlas.data.sample import Sample
 from segatlas.data.store import Store
@@ -124,18 +123,6 @@ def size_message(mask: tuple[int, ...], image: tuple[int, ...], image_path: Path
     if mask == image[::-1]:
         return f"{text}: does the picture carry an EXIF orientation that the mask was drawn without?"
     return text
-
-
-def list_pictures(folder: Path) -> dict[str, list[Path]]:
-    """Return the picture files below a folder by key (relative path without ending), sorted; hidden files left out."""
-    found: dict[str, list[Path]] = {}
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            path = Path(parent, name)
-            if not name.startswith(".") and path.suffix.lower() in IMAGE_ENDINGS:
-                found.setdefault(path.relative_to(folder).with_suffix("").as_posix(), []).append(path)
-    return dict(sorted(found.items()))
 
 
 def refuse_other_facts(cfg: DataConfig, name: str, classes: tuple[str, ...], palette: tuple[Color, ...]) -> None:

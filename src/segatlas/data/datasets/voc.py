@@ -20,10 +20,13 @@ import difflib
 from pathlib import Path
 
 from segatlas.config.schema import DataConfig
+from segatlas.data.datasets.foreign import LABELMAP_FILE, read_labelmap
 from segatlas.data.datasets.paired import Pair, PairedFiles, empty_split, refuse_other_facts
+from segatlas.data.formats.listing import list_pictures
 from segatlas.data.formats.masks import LabelRule
 from segatlas.data.formats.palettes import voc_palette
 from segatlas.errors import DataError
+from segatlas.files import read_text
 
 CLASSES = (
     "background",
@@ -81,8 +84,14 @@ class Voc(PairedFiles):
 def _home(root: Path) -> Path | None:
     for home in (root, root / "VOC2012", root / "VOCdevkit" / "VOC2012"):
         if (home / "JPEGImages").is_dir() and (home / "ImageSets" / "Segmentation").is_dir():
-            return home
+            return None if _has_other_classes(home) else home
     return None
+
+
+def _has_other_classes(home: Path) -> bool:
+    """Whether a tool wrote a set of its own classes in VOC's folders: it then says so in a `labelmap.txt`."""
+    names = {name for name, _ in read_labelmap(home / LABELMAP_FILE)}
+    return not names <= set(CLASSES)
 
 
 def _find_pairs(home: Path, split: str) -> list[Pair]:
@@ -92,19 +101,16 @@ def _find_pairs(home: Path, split: str) -> list[Pair]:
         close = difflib.get_close_matches(split, lists, n=1)
         hint = f", nearest {close[0]}" if close else ""
         raise DataError(f"no list for split {split!r}; lists there: {', '.join(lists) or 'none'}{hint}", path)
-    stems = path.read_text(encoding="utf-8-sig").split()
+    stems = read_text(path).split()
     if not stems:
         raise empty_split(split, home, str(path), [])
-    return [_pair(home, stem, path, needs_mask=split != "test") for stem in stems]
-
-
-def _pair(home: Path, stem: str, listed_in: Path, *, needs_mask: bool) -> Pair:
-    image = home / "JPEGImages" / f"{stem}.jpg"
-    mask = home / "SegmentationClass" / f"{stem}.png"
-    if not image.is_file():
-        raise DataError(f"no such picture, listed in {listed_in}", image)
-    if not mask.is_file():
-        if needs_mask:
-            raise DataError(f"no such mask; its picture {image} is listed in {listed_in}", mask)
-        return Pair(key=stem, image=image, mask=None)
-    return Pair(key=stem, image=image, mask=mask)
+    folder = home / "SegmentationClass"
+    images, masks = list_pictures(home / "JPEGImages"), list_pictures(folder) if folder.is_dir() else {}
+    pairs = []
+    for stem in stems:
+        if stem not in images:
+            raise DataError(f"no such picture, listed in {path}", home / "JPEGImages" / f"{stem}.jpg")
+        if stem not in masks and split != "test":
+            raise DataError(f"no such mask; its picture {images[stem][0]} is listed in {path}", folder / f"{stem}.png")
+        pairs.append(Pair(key=stem, image=images[stem][0], mask=masks[stem][0] if stem in masks else None))
+    return pairs

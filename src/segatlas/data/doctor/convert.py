@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
 from segatlas.config.schema import DataConfig
 from segatlas.data import create_dataset
 from segatlas.data.datasets.cityscapes import to_label_ids
-from segatlas.data.datasets.paired import list_pictures
 from segatlas.data.doctor.examine import available_splits
 from segatlas.data.doctor.repair import check_new_folder
 from segatlas.data.doctor.survey import Progress
 from segatlas.data.formats.classes import JSON_FILE, write_classes
+from segatlas.data.formats.listing import list_pictures
 from segatlas.data.formats.masks import read_mask, write_mask
 from segatlas.errors import DataError
+from segatlas.files import whole_folder
 
 
 def to_folder(cfg: DataConfig, out: str | Path, progress: Progress | None = None) -> dict[str, int]:
@@ -34,9 +34,8 @@ def to_folder(cfg: DataConfig, out: str | Path, progress: Progress | None = None
     out, root = Path(out), Path(cfg.root or ".")
     check_new_folder(out, root)
     splits = {split: create_dataset(cfg, split) for split in available_splits(cfg)}
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     total, done = sum(map(len, splits.values())), 0
-    try:
+    with whole_folder(out, durable=False) as temporary:
         for split, dataset in splits.items():
             for index in range(len(dataset)):
                 key, (image, mask) = dataset.key(index), dataset.files(index)
@@ -51,11 +50,6 @@ def to_folder(cfg: DataConfig, out: str | Path, progress: Progress | None = None
                     progress(done, total)
         first = next(iter(splits.values()))
         write_classes(temporary / JSON_FILE, first.classes, first.palette)
-        os.replace(temporary, out)
-    except OSError as error:
-        raise DataError(f"cannot be written: {error.strerror or error}", out) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return {split: len(dataset) for split, dataset in splits.items()}
 
 
@@ -74,8 +68,7 @@ def to_cityscapes_ids(source: str | Path, out: str | Path, progress: Progress | 
     masks = list_pictures(source)
     if not masks:
         raise DataError("holds no masks", source)
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    try:
+    with whole_folder(out, durable=False) as temporary:
         for number, (key, paths) in enumerate(masks.items(), start=1):
             labels = read_mask(paths[0])
             try:
@@ -84,9 +77,4 @@ def to_cityscapes_ids(source: str | Path, out: str | Path, progress: Progress | 
                 raise DataError(str(error), paths[0]) from error
             if progress:
                 progress(number, len(masks))
-        os.replace(temporary, out)
-    except OSError as error:
-        raise DataError(f"cannot be written: {error.strerror or error}", out) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return len(masks)

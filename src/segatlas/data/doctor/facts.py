@@ -12,10 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from segatlas.data.formats.guards import decoding, open_picture, read_bytes
-from segatlas.data.formats.images import decode_image
-from segatlas.data.formats.masks import read_raw
-from segatlas.data.formats.tiff import is_tiff
+from segatlas.data.formats.guards import read_bytes
+from segatlas.data.formats.reading import read_stored
+from segatlas.data.formats.stored import check_finite, codes_of, colors_of, image_of
 from segatlas.errors import DataError
 
 MOST_COLORS = 512
@@ -32,14 +31,15 @@ interpolation (factors 0.5 to 2) at least 0.20.
 """
 
 FEWEST_BETWEEN = 8
-_ORIENTATION = 0x0112
 _ABOVE_LIMIT = "above the limit"
-_JPEG = b"\xff\xd8\xff"
 
 
 @dataclass(frozen=True, kw_only=True)
 class PictureFacts:
-    """A picture file. fault is "" where it is readable; size is upright (H, W); depth is uint8, uint16 or float32."""
+    """A picture file. fault is "" where it is readable; size is upright (H, W); depth is uint8, uint16 or float32.
+
+    lowest, highest: of the stored values, over all bands.
+    """
 
     path: Path
     fault: str = ""
@@ -47,6 +47,8 @@ class PictureFacts:
     channels: int = 0
     depth: str = ""
     orientation: int = 1
+    lowest: float = 0.0
+    highest: float = 0.0
     digest: bytes = b""
 
 
@@ -85,9 +87,8 @@ def is_too_large(fault: str) -> bool:
 def look_at_picture(path: Path) -> PictureFacts:
     """Read a picture file; a fault is part of the result, nothing is raised."""
     try:
-        data = read_bytes(path)
-        array = decode_image(data, name=path)
-        orientation = _orientation(data, path)
+        stored = read_stored(read_bytes(path), path)
+        array = check_finite(image_of(stored, None, path), path)
     except DataError as error:
         return PictureFacts(path=path, fault=fault_of(error, path))
     return PictureFacts(
@@ -95,7 +96,9 @@ def look_at_picture(path: Path) -> PictureFacts:
         size=(array.shape[0], array.shape[1]),
         channels=array.shape[2],
         depth=array.dtype.name,
-        orientation=orientation,
+        orientation=stored.orientation,
+        lowest=float(array.min()),
+        highest=float(array.max()),
         digest=hashlib.blake2b(np.ascontiguousarray(array).data, digest_size=16).digest()
         + bytes(str(array.shape), "ascii"),
     )
@@ -104,16 +107,15 @@ def look_at_picture(path: Path) -> PictureFacts:
 def look_at_mask(path: Path, *, as_colors: bool = False) -> MaskFacts:
     """Read a mask file; a fault is part of the result, nothing is raised. as_colors: as in `masks.read_raw`."""
     try:
-        raw = read_raw(path, as_colors=as_colors)
-        with path.open("rb") as stream:
-            is_lossy = stream.read(3) == _JPEG
-    except (DataError, OSError) as error:
+        stored = read_stored(read_bytes(path), path)
+        raw = colors_of(stored, path) if as_colors else codes_of(stored, path)
+    except DataError as error:
         return MaskFacts(path=path, fault=fault_of(error, path))
     is_color = raw.ndim == 3
     codes = pack(raw) if is_color else raw
     between, steps = count_between(raw.sum(axis=2, dtype=np.int16) if is_color else raw)
     counts = _count(codes)
-    solid = _count(codes[solid_pixels(raw, JPEG_STEP if is_lossy else 0)])
+    solid = _count(codes[solid_pixels(raw, JPEG_STEP if stored.lossy else 0)])
     return MaskFacts(
         path=path,
         size=(raw.shape[0], raw.shape[1]),
@@ -124,7 +126,7 @@ def look_at_mask(path: Path, *, as_colors: bool = False) -> MaskFacts:
         steps=steps,
         is_color=is_color,
         is_grey=not is_color or bool((raw[..., 0] == raw[..., 1]).all() and (raw[..., 0] == raw[..., 2]).all()),
-        is_lossy=is_lossy,
+        is_lossy=stored.lossy,
     )
 
 
@@ -190,13 +192,3 @@ def _count(codes: np.ndarray) -> dict[int, int]:
         return {int(code): int(counts[code]) for code in np.flatnonzero(counts)}
     values, numbers = np.unique(codes, return_counts=True)
     return dict(zip(values.tolist(), numbers.tolist(), strict=True))
-
-
-def _orientation(data: bytes, path: Path) -> int:
-    """Return the EXIF orientation 1..8. TIFFs that Pillow cannot open count as upright: their reader turns them."""
-    # Without these words a PNG has no EXIF; Pillow would decode it once more to be sure.
-    if is_tiff(data) or (data[:4] == b"\x89PNG" and b"eXIf" not in data and b"Raw profile type" not in data):
-        return 1
-    with open_picture(data, path) as picture, decoding(path):
-        value = picture.getexif().get(_ORIENTATION, 1)
-    return int(value) if value in range(1, 9) else 1

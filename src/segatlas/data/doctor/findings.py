@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from segatlas.config.schema import DataConfig
     from segatlas.data.doctor.reading import Reading
     from segatlas.data.doctor.survey import Survey
 
@@ -16,7 +18,9 @@ KINDS = {
     "layout": "unknown folder layout",
     "list": "list of pairs",
     "classes_file": "damaged file of classes",
+    "no_image": "no image",
     "empty_split": "empty split",
+    "missing_split": "missing split",
     "unreadable": "unreadable file",
     "too_large": "decompression bomb",
     "missing_mask": "picture without mask",
@@ -33,15 +37,20 @@ KINDS = {
     "label_out_of_range": "label out of range",
     "sparse_codes": "codes with gaps",
     "single_class": "only one class",
+    "no_label": "split without a label",
     "leakage": "same picture in two splits",
     "repeated_picture": "same picture twice in a split",
     "mixed_channels": "pictures of different channels",
     "mixed_depth": "pictures of different bit depth",
+    "value_range": "values that do not fill the declared range",
     "class_never_seen": "class never seen",
     "class_not_in_train": "class not in train",
     "unusable": "sample that cannot be used",
 }
 """Every kind of finding -> its title."""
+
+NOT_REPAIRED = frozenset({"layout", "no_image", "missing_split", "list", "classes_file", "single_class", "no_label"})
+"""Kinds of errors that a repaired copy does not take away."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +88,16 @@ class Finding:
         }
 
 
+def accepted(cfg: DataConfig, findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Return the findings, those that `data.accept` names as warnings."""
+    return tuple(
+        replace(finding, severity="warning", repair="accepted by data.accept")
+        if finding.kind in cfg.accept and finding.severity == "error"
+        else finding
+        for finding in findings
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Diagnosis:
     """What `examine` found in a whole data set.
@@ -109,6 +128,12 @@ class Diagnosis:
     def ok(self) -> bool:
         """Whether nothing worse than warnings was found."""
         return not self.errors
+
+    @property
+    def can_be_repaired(self) -> bool:
+        """Whether a repaired copy can be written that takes at least one of the errors away."""
+        possible = self.survey is not None and not self.survey.obstacle
+        return possible and any(finding.kind not in NOT_REPAIRED for finding in self.errors)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""

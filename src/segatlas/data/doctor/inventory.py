@@ -7,7 +7,7 @@ itself, from the facts that those classes publish.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from segatlas.config.schema import DataConfig
@@ -15,12 +15,21 @@ from segatlas.data.dataset import Color
 from segatlas.data.datasets import ade20k, camvid, cityscapes, dataset_class, voc
 from segatlas.data.datasets.folder import Pairs, match_stems, parse_color, split_folders
 from segatlas.data.datasets.lists import read_pairs
-from segatlas.data.datasets.paired import SPLITS, list_pictures
+from segatlas.data.datasets.paired import SPLITS
 from segatlas.data.doctor.findings import Finding
 from segatlas.data.formats.classes import read_classes
-from segatlas.data.formats.images import IMAGE_ENDINGS
+from segatlas.data.formats.guards import IMAGE_ENDINGS
+from segatlas.data.formats.listing import has_images, is_image_name, list_pictures, walk_files
 from segatlas.data.formats.masks import IGNORE
 from segatlas.errors import DataError, UsageError
+from segatlas.files import read_text
+
+OTHER_NAMES_OF_SPLITS = {
+    "train": ("training", "Train", "TRAIN"),
+    "val": ("valid", "validation", "Val", "VAL", "dev"),
+    "test": ("testing", "Test", "TEST"),
+}
+"""Split -> what other tools call its folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +58,17 @@ class Inventory:
     folders: dict[str, tuple[Path, Path]] = field(default_factory=dict)
     """Split -> its folder of pictures and its folder of masks, where it has them."""
 
+    holds_out_val: bool = False
+    """Whether val is held out of train where it has no part of its own."""
+
+    chosen: str | None = None
+    """The only split that was asked for."""
+
+    def has_part(self, split: str) -> bool:
+        """Whether a split has an image, with or without a mask."""
+        part = self.parts.get(split)
+        return part is not None and bool(part.matched or part.pictures_without_mask)
+
 
 def take_inventory(cfg: DataConfig, root: Path, split: str | None = None) -> Inventory:
     """List the files of a data set, of one split or of all.
@@ -64,13 +84,11 @@ def take_inventory(cfg: DataConfig, root: Path, split: str | None = None) -> Inv
         return inventory
     if split not in inventory.parts:
         raise UsageError(f"--split {split}: {root} has {', '.join(inventory.parts) or 'no split'}")
-    return Inventory(
-        root=root,
-        name=inventory.name,
+    return replace(
+        inventory,
         parts={split: inventory.parts[split]},
-        coding=inventory.coding,
-        findings=inventory.findings,
         folders={name: folders for name, folders in inventory.folders.items() if name == split},
+        chosen=split,
     )
 
 
@@ -78,8 +96,16 @@ def _from_folder(cfg: DataConfig, root: Path) -> Inventory:
     folders = {split: found for split in SPLITS if (found := split_folders(root, split)) is not None}
     parts = {split: _match(images, masks, split) for split, (images, masks) in folders.items()}
     coding, findings = _folder_coding(cfg, root)
-    findings += _not_read(folders)
-    return Inventory(root=root, name=cfg.name, parts=parts, coding=coding, findings=tuple(findings), folders=folders)
+    findings += [*_not_read(folders), *_misnamed_splits(root)]
+    return Inventory(
+        root=root,
+        name=cfg.name,
+        parts=parts,
+        coding=coding,
+        findings=tuple(findings),
+        folders=folders,
+        holds_out_val=cfg.name == "folder",
+    )
 
 
 def _from_lists(cfg: DataConfig, root: Path) -> Inventory:
@@ -94,7 +120,7 @@ def _from_lists(cfg: DataConfig, root: Path) -> Inventory:
             fault = str(error).removeprefix(f"{error.path}: ")
             repair = "correct the line: picture,mask, relative to the list's folder or to data.root"
             findings.append(Finding(kind="list", severity="error", files=(path,), fault=fault, repair=repair))
-    return Inventory(root=root, name=cfg.name, parts=parts, coding=coding, findings=tuple(findings))
+    return Inventory(root=root, name=cfg.name, parts=parts, coding=coding, findings=tuple(findings), holds_out_val=True)
 
 
 def _from_camvid(cfg: DataConfig, root: Path) -> Inventory:
@@ -169,7 +195,11 @@ def _from_voc(cfg: DataConfig, root: Path) -> Inventory:
         path = home / "ImageSets" / "Segmentation" / f"{split}.txt"
         if not path.is_file():
             continue
-        stems = path.read_text(encoding="utf-8-sig").split()
+        try:
+            stems = read_text(path).split()
+        except DataError as error:
+            findings.append(_unreadable_list(error, path))
+            continue
         lost = tuple(home / "JPEGImages" / f"{stem}.jpg" for stem in stems if stem not in pictures)
         if lost:
             findings.append(_listed_but_missing(lost, path))
@@ -206,6 +236,11 @@ _LISTERS: dict[str, Callable[[DataConfig, Path], Inventory]] = {
     "ade20k": _from_ade20k,
 }
 """Data sets that are laid out otherwise than a folder of pictures and masks."""
+
+
+def _unreadable_list(error: DataError, path: Path) -> Finding:
+    fault = str(error).removeprefix(f"{path}: ")
+    return Finding(kind="list", severity="error", files=(path,), fault=fault, repair="write it as plain text in UTF-8")
 
 
 def _listed_but_missing(files: tuple[Path, ...], listed_in: Path) -> Finding:
@@ -246,6 +281,22 @@ def _folder_coding(cfg: DataConfig, root: Path) -> tuple[Coding, list[Finding]]:
     return coding, findings
 
 
+def _misnamed_splits(root: Path) -> list[Finding]:
+    """Name folders that are splits under another name, such as valid/: they are not read."""
+    findings = []
+    for split, names in OTHER_NAMES_OF_SPLITS.items():
+        for name in names:
+            folders = (root / name / "images", root / "images" / name)
+            found = next((folder for folder in folders if has_images(folder)), None)
+            if found is not None:
+                fault = f"holds images, but the split is not called {split} and is not read"
+                finding = Finding(
+                    kind="not_read", severity="warning", files=(found,), fault=fault, repair=f"rename {name} to {split}"
+                )
+                findings.append(finding)
+    return findings
+
+
 def _not_read(folders: dict[str, tuple[Path, Path]]) -> list[Finding]:
     """Name what lies among pictures and masks but is not read, such as .gif masks."""
     files = tuple(
@@ -253,8 +304,8 @@ def _not_read(folders: dict[str, tuple[Path, Path]]) -> list[Finding]:
         for pair in folders.values()
         for folder in pair
         if folder.is_dir()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and not path.name.startswith(".") and path.suffix.lower() not in IMAGE_ENDINGS
+        for path in walk_files(folder)
+        if not is_image_name(path)
     )
     if not files:
         return []

@@ -16,6 +16,7 @@ from segatlas.data.formats.palettes import voc_palette
 JPEG_REACH = 24
 """How far JPEG moves a value (or a channel of a colour) in a mask; classes lie farther apart than this."""
 
+WHITE = 0xFFFFFF
 SOLID_SHARE = 0.1
 SMALLEST_SHARE = 0.001
 SMALLEST_JPEG_SHARE = 0.005
@@ -29,7 +30,8 @@ class Reading:
 
     table: code, or packed colour where `by_color`, -> 0..K-1 or 255. white: masks in which 255 is class 1 and not "not
     labelled". found_colors: the colours that are classes, where no table was declared. outliers: codes that a few
-    masks hold and that stand far from all others. real: the codes or packed colours that are no damage.
+    masks hold and that stand far from all others. real: the codes or packed colours that are no damage. notes: what
+    was assumed about class names, a sentence each.
     """
 
     classes: tuple[str, ...]
@@ -40,6 +42,7 @@ class Reading:
     found_colors: tuple[Color, ...] = ()
     outliers: tuple[int, ...] = ()
     real: tuple[int, ...] = ()
+    notes: tuple[str, ...] = ()
     is_declared: bool = False
 
     def table_of(self, path: Path) -> dict[int, int]:
@@ -115,6 +118,7 @@ def _named(
     found_colors: tuple[Color, ...] = (),
     outliers: tuple[int, ...] = (),
     real: tuple[int, ...] = (),
+    notes: tuple[str, ...] = (),
     is_declared: bool = False,
 ) -> Reading:
     count = num_classes or 1 + max((label for label in table.values() if label != IGNORE), default=-1)
@@ -125,12 +129,13 @@ def _named(
     return Reading(
         classes=names,
         palette=palette or voc_palette(len(names)),
-        table=table,
+        table={code: label for code, label in table.items() if label == IGNORE or label < len(names)},
         by_color=by_color,
         white=white,
         found_colors=found_colors,
         outliers=outliers,
         real=real,
+        notes=notes,
         is_declared=is_declared,
     )
 
@@ -142,18 +147,39 @@ def _stored_as_colors(masks: Sequence[MaskFacts]) -> bool:
 
 
 def _read_colors(masks: Sequence[MaskFacts], coding: Coding) -> Reading:
-    """Take the declared palette where it explains all colours, else number the colours found by R, G, B."""
+    """Take the declared palette where it explains all colours, else number the colours found by R, G, B.
+
+    Where classes are named and the masks show one colour more, which is white, white means "not labelled".
+    """
     real = _real_codes(masks, by_color=True)
     declared = [pack_color(color) for color in coding.palette or ()]
+    names = coding.classes or ()
+    void = {WHITE} if len(real) == len(names) + 1 and WHITE in real else set[int]()
     if declared and real <= {*declared, 0}:
         table = ({} if 0 in declared else {0: IGNORE}) | {code: index for index, code in enumerate(declared)}
+        notes: tuple[str, ...] = ()
     elif len(real) <= MAX_CLASSES:
-        table = {code: index for index, code in enumerate(sorted(real))}
+        table = dict.fromkeys(void, IGNORE) | {code: index for index, code in enumerate(sorted(real - void))}
+        notes = _notes_on_names(names, table)
     else:
-        table = {}
+        table, notes = {}, ()
     colors = tuple(unpack(code) for code in table if table[code] != IGNORE)
-    named = coding if coding.classes and len(coding.classes) == len(colors) else Coding()
-    return _named(named, None, table, by_color=True, found_colors=colors, real=tuple(table))
+    named = coding if len(names) == len(colors) else Coding()
+    return _named(named, None, table, by_color=True, found_colors=colors, real=tuple(table), notes=notes)
+
+
+def _notes_on_names(names: Sequence[str], table: dict[int, int]) -> tuple[str, ...]:
+    """Say how class names, which know no colours, were given to the colours found."""
+    classes = [code for code, label in table.items() if label != IGNORE]
+    if not names:
+        return ()
+    if len(names) != len(classes):
+        return (
+            f"{len(names)} classes are named, but the masks show {len(table)} colours: no name is given to any of them",
+        )
+    given = ", ".join(f"{name} ({','.join(map(str, unpack(code)))})" for name, code in zip(names, classes, strict=True))
+    order = f"the names are given to the colours in their order by R, G, B: {given}"
+    return (order, *(["white is taken for 'not labelled'"] if len(table) > len(classes) else []))
 
 
 def _real_codes(masks: Iterable[MaskFacts], *, by_color: bool) -> set[int]:

@@ -7,10 +7,8 @@ what was done to which file. What cannot be repaired is left out, and named ther
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -20,7 +18,8 @@ from segatlas.data.datasets.paired import Pair
 from segatlas.data.doctor.facts import MaskFacts, PictureFacts, pack
 from segatlas.data.doctor.findings import Diagnosis
 from segatlas.data.doctor.reading import Reading
-from segatlas.data.doctor.rules import can_convert, is_turned, most_common, same_pictures
+from segatlas.data.doctor.repairable import Standard, reason_to_leave_out, standard_of
+from segatlas.data.doctor.rules import is_turned
 from segatlas.data.doctor.snapping import snap
 from segatlas.data.doctor.survey import Progress, Survey
 from segatlas.data.formats.classes import JSON_FILE, write_classes
@@ -28,21 +27,9 @@ from segatlas.data.formats.images import read_image
 from segatlas.data.formats.masks import IGNORE, read_raw, write_mask
 from segatlas.data.formats.pixels import fit_channels, upright
 from segatlas.errors import DataError, UsageError
+from segatlas.files import whole_folder
 
 FIXES_FILE = "fixes.json"
-
-
-class LeftOut(Exception):
-    """A pair that is not copied; the text says why."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Standard:
-    """What all pictures are brought to, and pairs that are dropped for being in another split too."""
-
-    channels: int
-    depth: str
-    dropped: dict[tuple[str, str], str]
 
 
 def repair(diagnosis: Diagnosis, out: str | Path, progress: Progress | None = None) -> Path:
@@ -61,22 +48,19 @@ def repair(diagnosis: Diagnosis, out: str | Path, progress: Progress | None = No
     if survey is None or reading is None:
         raise DataError("its files could not be listed, so nothing can be repaired", diagnosis.root)
     check_new_folder(out, diagnosis.root)
-    if len(reading.classes) < 2 or not reading.table:
-        raise DataError("cannot be repaired: its masks do not show two classes", diagnosis.root)
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    try:
-        record, written = _write_pairs(survey, reading, temporary, progress)
-        for split in survey.inventory.parts:
-            if split == "train" and not written[split]:
-                raise DataError("no pair of train is left, so nothing was written", diagnosis.root)
+    standard = standard_of(survey)
+    if standard is None or survey.obstacle:
+        raise DataError(f"cannot be repaired: {survey.obstacle}", diagnosis.root)
+    with whole_folder(out, durable=False) as temporary:
+        record, written = _write_pairs(survey, reading, standard, temporary, progress)
         write_classes(temporary / JSON_FILE, reading.classes, reading.palette)
-        content = {"source": str(diagnosis.root), "written": dict(written), "files": record}
+        content: dict[str, object] = {
+            "source": str(diagnosis.root),
+            "notes": list(reading.notes),
+            "written": dict(written),
+        }
+        content["files"] = record
         (temporary / FIXES_FILE).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        os.replace(temporary, out)
-    except OSError as error:
-        raise DataError(f"cannot be written: {error.strerror or error}", out) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return out
 
 
@@ -89,19 +73,18 @@ def check_new_folder(out: Path, source: Path) -> None:
 
 
 def _write_pairs(
-    survey: Survey, reading: Reading, root: Path, progress: Progress | None
+    survey: Survey, reading: Reading, standard: Standard, root: Path, progress: Progress | None
 ) -> tuple[list[dict[str, object]], Counter[str]]:
-    standard = _standard(survey)
     record: list[dict[str, object]] = []
     written: Counter[str] = Counter()
     pairs = list(survey.pairs())
     for number, (split, pair) in enumerate(pairs, start=1):
         entry: dict[str, object] = {"split": split, "image": str(pair.image), "mask": str(pair.mask or "")}
-        try:
-            done = _write_pair(split, pair, survey, reading, standard, root)
-        except LeftOut as reason:
-            record.append({**entry, "left_out": str(reason)})
+        reason = reason_to_leave_out(split, pair, survey, reading, standard)
+        if reason:
+            record.append({**entry, "left_out": reason})
         else:
+            done = _write_pair(split, pair, survey, reading, standard, root)
             written[split] += 1
             if done:
                 record.append({**entry, "done": done})
@@ -117,18 +100,12 @@ def _write_pairs(
 
 
 def _write_pair(split: str, pair: Pair, survey: Survey, reading: Reading, standard: Standard, root: Path) -> list[str]:
-    """Write one pair and return what was done to it. Raises LeftOut."""
+    """Write one pair, of which nothing speaks against it, and return what was done to it."""
     picture = survey.pictures[pair.image]
-    if picture.fault:
-        raise LeftOut(f"picture: {picture.fault}")
-    if (split, pair.key) in standard.dropped:
-        raise LeftOut(standard.dropped[split, pair.key])
     done: list[str] = []
     label = None
     if pair.mask is not None:
         mask = survey.masks[pair.mask]
-        if mask.fault:
-            raise LeftOut(f"mask: {mask.fault}")
         label, done = _repaired_label(mask, reading, as_colors=survey.inventory.coding.colors is not None)
         label = _fitted(label, picture, mask, done)
     done += _write_picture(picture, root / split / "images" / pair.key, standard)
@@ -140,9 +117,6 @@ def _write_pair(split: str, pair: Pair, survey: Survey, reading: Reading, standa
 
 def _repaired_label(mask: MaskFacts, reading: Reading, *, as_colors: bool) -> tuple[np.ndarray, list[str]]:
     """Return the label (H, W) uint8, 0..K-1 or 255, and what was done to the mask."""
-    counts = reading.codes_of(mask)
-    if counts is None:
-        raise LeftOut("mask: stored as colours, the others as indices" if mask.is_color else "mask: holds indices")
     raw = read_raw(mask.path, as_colors=as_colors)
     codes = pack(raw) if reading.by_color else (raw[..., 0] if raw.ndim == 3 else raw)
     table = reading.table_of(mask.path)
@@ -168,32 +142,25 @@ def _repaired_label(mask: MaskFacts, reading: Reading, *, as_colors: bool) -> tu
 
 
 def _fitted(label: np.ndarray, picture: PictureFacts, mask: MaskFacts, done: list[str]) -> np.ndarray:
-    """Return the label in its picture's upright size; adds to `done`. Raises LeftOut."""
+    """Return the label in its picture's upright size; adds to `done`."""
     if label.shape == picture.size:
         return label
     if is_turned(picture, mask):
         done.append(f"mask turned upright like its picture (EXIF orientation {picture.orientation})")
         return upright(label[..., None], picture.orientation)[..., 0]
     (height, width), (rows, columns) = picture.size, mask.size
-    if abs(rows * width / columns - height) > 1 and abs(columns * height / rows - width) > 1:
-        raise LeftOut(f"mask of {columns} x {rows} pixels for a picture of {width} x {height}: another aspect ratio")
     done.append(f"mask resized from {columns} x {rows} to {width} x {height}, nearest")
     resized: np.ndarray = cv2.resize(label, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
     return resized
 
 
 def _write_picture(picture: PictureFacts, target: Path, standard: Standard) -> list[str]:
-    """Copy a picture, or write it anew where it is turned or of another kind than most. Raises LeftOut."""
-    is_plain = picture.channels == standard.channels or can_convert(picture.channels, standard.channels)
-    if not is_plain:
-        raise LeftOut(f"picture: {picture.channels} channels, most have {standard.channels}")
+    """Copy a picture, or write it anew where it is turned or of another kind than most."""
     target.parent.mkdir(parents=True, exist_ok=True)
     done = []
     if picture.orientation != 1:
         done.append(f"picture turned upright (EXIF orientation {picture.orientation}) and written as PNG")
     if picture.depth != standard.depth:
-        if "float32" in (picture.depth, standard.depth):
-            raise LeftOut(f"picture: {picture.depth}, most are {standard.depth}")
         done.append(f"picture converted from {picture.depth} to {standard.depth}")
     if picture.channels != standard.channels:
         done.append(f"picture converted from {picture.channels} to {standard.channels} channels")
@@ -217,21 +184,3 @@ def _save(target: Path, array: np.ndarray) -> None:
     import tifffile
 
     tifffile.imwrite(target.with_name(f"{target.name}.tif"), array, photometric="minisblack", planarconfig="contig")
-
-
-def _standard(survey: Survey) -> Standard:
-    pictures = [picture for picture in survey.pictures.values() if not picture.fault]
-    if not pictures:
-        raise DataError("has no readable picture", survey.inventory.root)
-    depths = Counter(picture.depth for picture in pictures)
-    dropped = {}
-    for group in same_pictures(survey).values():
-        last_split, last = group[-1]
-        for split, pair in group:
-            if split != last_split:
-                dropped[split, pair.key] = f"the same picture is in {last_split} ({last.image}); kept there"
-    return Standard(
-        channels=most_common(Counter(picture.channels for picture in pictures)),
-        depth=max(depths, key=lambda depth: (depths[depth], depth)),
-        dropped=dropped,
-    )

@@ -11,8 +11,9 @@ from segatlas.data.datasets.paired import Pair
 from segatlas.data.doctor.facts import MaskFacts, PictureFacts, is_too_large, unpack
 from segatlas.data.doctor.findings import Finding, Severity
 from segatlas.data.doctor.reading import Reading
+from segatlas.data.doctor.splits import check_labels, check_range, check_splits
 from segatlas.data.doctor.survey import Survey
-from segatlas.data.formats.masks import IGNORE, MAX_CLASSES
+from segatlas.data.formats.masks import IGNORE, MAX_CLASSES, code_text
 
 Rule = Callable[[Survey, Reading], Iterator[Finding]]
 
@@ -23,6 +24,8 @@ SPLIT_ORDER = ("train", "val", "test")
 
 def fix_command(survey: Survey) -> str:
     """Return what to type for a repaired copy."""
+    if survey.obstacle:
+        return f"by hand, for --fix can write no copy ({survey.obstacle})"
     return f"segatlas data check {shlex.quote(str(survey.inventory.root))} --fix NEW_FOLDER"
 
 
@@ -38,7 +41,7 @@ def check_pairs(survey: Survey, reading: Reading) -> Iterator[Finding]:
     for split, part in survey.inventory.parts.items():
         folders = survey.inventory.folders.get(split)
         images, masks = (folders[0], folders[1]) if folders else (survey.inventory.root, survey.inventory.root)
-        if not (part.matched or part.pictures_without_mask):
+        if not survey.inventory.has_part(split) and any(map(survey.inventory.has_part, survey.inventory.parts)):
             yield Finding(
                 kind="empty_split",
                 severity="error",
@@ -58,9 +61,9 @@ def check_pairs(survey: Survey, reading: Reading) -> Iterator[Finding]:
         if part.masks_without_picture:
             yield Finding(
                 kind="missing_picture",
-                severity="error",
+                severity="warning",
                 files=part.masks_without_picture,
-                fault=f"no file of the same stem in {images}",
+                fault=f"no file of the same stem in {images}; training leaves them out",
                 repair=f"add the pictures (equal stems), or leave the masks out: {fix}",
             )
         if part.duplicates:
@@ -148,15 +151,16 @@ def check_damage(survey: Survey, reading: Reading) -> Iterator[Finding]:
         shown = smeared or lossy
         yield Finding(
             kind="lossy_mask",
-            severity="error" if smeared else "warning",
+            severity="error",
             files=tuple(mask.path for mask in shown),
             details=tuple(
                 f"{mask.colors} {'colours' if mask.is_color and not mask.is_grey else 'values'}" for mask in shown
             ),
             fault="JPEG smears labels: values appear that are no class"
             if smeared
-            else "JPEG smears labels sooner or later",
-            repair=f"export the masks again as PNG, or snap them to the classes: {fix}",
+            else "JPEG changes labels, also where every value is still a class",
+            repair=f"export the masks again as PNG, or snap them to the classes: {fix}\nor take the values as they "
+            "are: data.accept=[lossy_mask]",
         )
     smoothed = [mask for mask in masks if mask.is_smoothed and not mask.is_lossy]
     if smoothed:
@@ -187,8 +191,10 @@ def check_colors(survey: Survey, reading: Reading) -> Iterator[Finding]:
         else:
             colors = [(*unpack(code), label) for code, label in reading.table.items()]
             table = ", ".join(f"'{red},{green},{blue}': {label}" for red, green, blue, label in colors)
-            repair = f'add "data.label_colors={{{table}}}"\nor write index masks: {fix_command(survey)}'
+            names = f' "data.classes=[{", ".join(reading.classes)}]"' if _names_differ(survey, reading) else ""
+            repair = f'add "data.label_colors={{{table}}}"{names}\nor write index masks: {fix_command(survey)}'
             fault = f"{count} colours instead of class indices"
+        fault = "; ".join([fault, *reading.notes])
         yield Finding(
             kind="color_mask",
             severity="error",
@@ -209,6 +215,11 @@ def check_colors(survey: Survey, reading: Reading) -> Iterator[Finding]:
             fault=fault,
             repair=f"export them like the others, or leave the pairs out: {fix_command(survey)}",
         )
+
+
+def _names_differ(survey: Survey, reading: Reading) -> bool:
+    """Whether classes are named, but not those of the reading: the file of names must then be overruled."""
+    return survey.inventory.coding.classes not in (None, reading.classes)
 
 
 def check_codes(survey: Survey, reading: Reading) -> Iterator[Finding]:
@@ -337,14 +348,17 @@ def check_classes(survey: Survey, reading: Reading) -> Iterator[Finding]:
 
 
 RULES: tuple[Rule, ...] = (
+    check_splits,
     check_pairs,
     check_readable,
     check_sizes,
     check_colors,
     check_damage,
     check_codes,
+    check_labels,
     check_leakage,
     check_pictures,
+    check_range,
     check_classes,
 )
 """In the order in which findings are printed, errors before warnings."""
@@ -423,9 +437,9 @@ def _out_of_range(survey: Survey, reading: Reading, bad: dict[Path, dict[int, in
         expected = f"one of the {len(reading.table)} colours of the table"
         repair = f"add the colours to data.label_colors, or make them 'not labelled': {fix_command(survey)}"
     else:
-        texts = [str(code) for code in codes]
+        texts = [code_text(code) for code in codes]
         expected = _expected(reading)
-        void = sorted({*survey.inventory.coding.ignore, *codes})
+        void = f"[{', '.join(code_text(code) for code in sorted({*survey.inventory.coding.ignore, *codes}))}]"
         repair = (
             f'not labelled? add "data.ignore={void}"\nor write 255 there: {fix_command(survey)}\na class? name it in '
             "data.classes"
@@ -448,7 +462,7 @@ def _expected(reading: Reading) -> str:
     void = sorted(code for code, label in reading.table.items() if label == IGNORE)
     contiguous = codes == list(range(len(codes)))
     text = f"0..{codes[-1]}" if contiguous and codes else ", ".join(map(str, codes[:20]))
-    return text + (f", or {' or '.join(map(str, void[:20]))} for not labelled" if void else "")
+    return text + (f", or {' or '.join(map(code_text, void[:20]))} for not labelled" if void else "")
 
 
 def _sparse(reading: Reading, seen: set[int], count: int) -> Iterator[Finding]:
@@ -467,7 +481,7 @@ def _sparse(reading: Reading, seen: set[int], count: int) -> Iterator[Finding]:
 
 def _pixels(codes: dict[int, int], by_color: bool) -> str:
     ordered = sorted(codes.items(), key=lambda item: -item[1])
-    texts = [f"{_color(code) if by_color else code}: {pixels} pixels" for code, pixels in ordered[:3]]
+    texts = [f"{_color(code) if by_color else code_text(code)}: {pixels} pixels" for code, pixels in ordered[:3]]
     return ", ".join(texts) + (f" and {len(ordered) - 3} more" if len(ordered) > 3 else "")
 
 

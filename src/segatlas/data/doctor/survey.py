@@ -23,6 +23,11 @@ class Survey:
     inventory: Inventory
     pictures: dict[Path, PictureFacts]
     masks: dict[Path, MaskFacts]
+    max_value: float | None = None
+    """The image value that the recipe declares to become 1; None = that of the files' type."""
+
+    obstacle: str = ""
+    """Why `repair` can write no copy; "" where it can."""
 
     def pairs(self) -> Iterator[tuple[str, Pair]]:
         """Yield (split, pair) for all pairs, test pictures without mask among them."""
@@ -40,7 +45,13 @@ class Survey:
         return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
 
 
-def take_survey(inventory: Inventory, *, jobs: int | None = None, progress: Progress | None = None) -> Survey:
+def take_survey(
+    inventory: Inventory,
+    *,
+    max_value: float | None = None,
+    jobs: int | None = None,
+    progress: Progress | None = None,
+) -> Survey:
     """Read the pictures and masks of all pairs, each once. jobs: threads; default: the processors, at most 8."""
     as_colors = inventory.coding.colors is not None
     pairs = [pair for part in inventory.parts.values() for pair in part.matched]
@@ -60,4 +71,4 @@ def take_survey(inventory: Inventory, *, jobs: int | None = None, progress: Prog
             seen_m[mask.path] = mask
             if progress:
                 progress(len(seen_p) + len(seen_m), total)
-    return Survey(inventory=inventory, pictures=seen_p, masks=seen_m)
+    return Survey(inventory=inventory, pictures=seen_p, masks=seen_m, max_value=max_value)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from segatlas.data.formats.atomic import whole_file
 from segatlas.data.formats.masks import MAX_CLASSES
 from segatlas.errors import DataError
+from segatlas.files import read_text, whole_file
 
 Color = tuple[int, int, int]
 JSON_FILE, TEXT_FILE = "classes.json", "classes.txt"
@@ -37,7 +37,7 @@ def read_classes(root: str | Path) -> ClassTable | None:
     if json_path.is_file():
         path, table = json_path, _read_json(json_path)
     elif text_path.is_file():
-        lines = text_path.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_text(text_path).splitlines()
         path, table = text_path, ClassTable(names=tuple(line.strip() for line in lines if line.strip()))
     else:
         return None
@@ -60,8 +60,8 @@ def write_classes(path: str | Path, names: Sequence[str], colors: Sequence[Color
 
 def _read_json(path: Path) -> ClassTable:
     try:
-        entries = json.loads(path.read_text(encoding="utf-8-sig"))
-    except ValueError as error:
+        entries = json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
         raise DataError(f"is not JSON ({error})", path) from error
     if not isinstance(entries, list):
         raise DataError(f'expected a list of names or of {{"name", "color"}}, got {type(entries).__name__}', path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import io
 import os
+import stat
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,29 +13,56 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from segatlas.errors import DataError, UsageError
+from segatlas.errors import DataError, SegAtlasError, UsageError
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 MAX_PIXELS = 2**28
 """Largest picture read by default, in pixels (16384 x 16384); bands beyond four count too."""
 
 _LIMIT_VARIABLE = "SEGATLAS_MAX_PIXELS"
+_BYTES_PER_PIXEL = 16  # four bands of float32, uncompressed
+_BYTES_BESIDE_PIXELS = 2**26
 _pillow_limit_lock = threading.Lock()
 
 
+class NotReadError(ValueError):
+    """A file of a kind that is not read: whole as far as anybody knows, so nothing is said about damage."""
+
+
 def check_file(path: str | Path) -> Path:
-    """Return `path` if it is a file with content and a picture's ending; DataError saying what is wrong otherwise."""
+    """Return `path` if it is a file with content, an image's ending and no more bytes than any image needs.
+
+    Raises:
+        DataError: saying what is wrong. Nothing has been read yet.
+    """
     path = Path(path)
-    if path.is_dir():
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        status = None
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror or error}", path) from error
+    if status is not None and stat.S_ISDIR(status.st_mode):
         raise DataError("is a folder, expected a picture file", path)
     if path.suffix.lower() not in IMAGE_ENDINGS:
         raise DataError(
             f"ending {path.suffix or '(none)'} is not read; expected one of {' '.join(IMAGE_ENDINGS)}", path
         )
-    if not path.exists():
+    if status is None:
+        if path.is_symlink():
+            raise DataError(f"is a link to {os.readlink(path)}, which is not there", path)
         raise DataError(f"no such file{_nearest(path)}", path)
-    if path.stat().st_size == 0:
+    if not stat.S_ISREG(status.st_mode):
+        raise DataError("is no regular file (a pipe, socket or device)", path)
+    if status.st_size == 0:
         raise DataError("the file is empty (0 bytes)", path)
+    most = _BYTES_PER_PIXEL * _pixel_limit() + _BYTES_BESIDE_PIXELS
+    if status.st_size > most:
+        raise DataError(
+            f"is {status.st_size / 2**30:.1f} GiB, above the limit of {most / 2**30:.1f} GiB that an image of "
+            f"{_pixel_limit()} pixels needs. If it is real, raise {_LIMIT_VARIABLE}",
+            path,
+        )
     return path
 
 
@@ -45,6 +73,10 @@ def read_bytes(path: str | Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror or error}", path) from error
+    except MemoryError as error:
+        raise DataError(
+            f"is {path.stat().st_size / 2**30:.1f} GiB, more than this machine's memory holds", path
+        ) from error
 
 
 @contextmanager
@@ -52,8 +84,10 @@ def decoding(name: str | Path) -> Iterator[None]:
     """Name the file in whatever a decoder raises: a broken file can make it raise nearly anything."""
     try:
         yield
-    except DataError:
+    except SegAtlasError:
         raise
+    except NotReadError as error:
+        raise DataError(str(error), name) from error
     except Exception as error:
         raise DataError(f"cannot be decoded, is the file truncated or damaged? ({error})", name) from error
 

@@ -2,7 +2,6 @@
 
 Raw codes are what a file stores: palette indices, grey values of 1 to 16 bits, or colours looked up in a table. They
 become 0..K-1 or 255 (not labelled) in `translate` and nowhere else. Nothing is thresholded, resized or smoothed here.
-Masks go through Pillow, because OpenCV turns palette indices into colours.
 """
 
 from __future__ import annotations
@@ -13,51 +12,68 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
-from segatlas.data.formats.atomic import whole_file
-from segatlas.data.formats.guards import decoding, open_picture, read_bytes
-from segatlas.data.formats.tiff import is_tiff, open_tiff, pillow_reads, tiff_array
+from segatlas.config.schema import NAN_CODE
+from segatlas.data.formats.guards import read_bytes
+from segatlas.data.formats.reading import read_stored
+from segatlas.data.formats.stored import codes_of, colors_of
 from segatlas.errors import DataError
+from segatlas.files import whole_file
 
 IGNORE = 255
 """`segatlas.structures.IGNORE`, without its torch."""
 
 MAX_CLASSES = 255
 LOSSY_ENDINGS = (".jpg", ".jpeg")
+LOSSY = "lossy_mask"
+"""In `data.accept`: masks that were compressed with loss are taken as they are."""
 
 Color = tuple[int, int, int]
 
 
 def read_mask(
-    path: str | Path, colors: Mapping[Color, int] | None = None, *, max_pixels: int | None = None
+    path: str | Path,
+    colors: Mapping[Color, int] | None = None,
+    *,
+    lossy: bool = False,
+    max_pixels: int | None = None,
 ) -> np.ndarray:
     """Read the raw codes of a mask.
 
     Args:
-        path: the file. Palette masks give their indices, grey masks their values (1 bit: 0 and 1; 2 and 4 bits: not
-            spread over 0..255). Colour masks whose three channels are equal are read as grey.
+        path: the file. Palette masks give their indices, grey masks their stored numbers, of whatever depth, and NaN as
+            NAN_CODE. Colour masks whose three channels are equal are read as grey.
         colors: RGB colour -> code, for a colour-coded set. Then every mask is read as colours, palette masks too.
+        lossy: take also masks that were compressed with loss (JPEG), whose numbers may have changed.
         max_pixels: refuse larger masks, see `images.read_image`.
 
     Returns:
         (H, W) uint8, uint16 or int32, the smallest of the three that the file's type fits.
 
     Raises:
-        DataError: unreadable file; a colour that is not in the table; a colour mask without a table.
+        DataError: unreadable file; compressed with loss; a colour that is not in the table; a colour mask without one.
     """
-    return decode_mask(read_bytes(path), colors, name=path, max_pixels=max_pixels)
+    return decode_mask(read_bytes(path), colors, lossy=lossy, name=path, max_pixels=max_pixels)
 
 
 def decode_mask(
     data: bytes,
     colors: Mapping[Color, int] | None = None,
     *,
+    lossy: bool = False,
     name: str | Path = "mask",
     max_pixels: int | None = None,
 ) -> np.ndarray:
     """Decode the bytes of a mask file; as `read_mask`, with `name` in messages."""
-    array = decode_raw(data, name, colors is not None, max_pixels)
+    stored = read_stored(data, name, max_pixels)
+    if stored.lossy and not lossy:
+        raise DataError(
+            "is a mask compressed with loss (JPEG), which changes labels: `segatlas data check --fix NEW_FOLDER` "
+            "writes PNG masks; data.accept=[lossy_mask] takes the values as they are",
+            name,
+        )
+    array = codes_of(stored, name) if colors is None else colors_of(stored, name)
     if colors is not None:
         return codes_of_colors(array, colors, name)
     if array.ndim == 2:
@@ -86,8 +102,8 @@ def read_raw(path: str | Path, *, as_colors: bool = False, max_pixels: int | Non
 
 def decode_raw(data: bytes, name: str | Path, as_colors: bool = False, max_pixels: int | None = None) -> np.ndarray:
     """Decode the bytes of a mask file; as `read_raw`, with `name` in messages."""
-    array = _read_array(data, name, as_colors, max_pixels)
-    return _integers(array, name) if array.ndim == 2 else array
+    stored = read_stored(data, name, max_pixels)
+    return colors_of(stored, name) if as_colors else codes_of(stored, name)
 
 
 def codes_of_colors(array: np.ndarray, colors: Mapping[Color, int], path: str | Path | None = None) -> np.ndarray:
@@ -169,13 +185,14 @@ def _look_up(table: np.ndarray, places: np.ndarray) -> np.ndarray:
 class LabelRule:
     """How the mask files of a data set become labels: all that a label depends on besides its file.
 
-    num_classes, label_map, ignore: as `translate` takes them. colors: as `read_mask` takes them.
+    num_classes, label_map, ignore: as `translate` takes them. colors, lossy: as `read_mask` takes them.
     """
 
     num_classes: int
     label_map: Mapping[int, int] | None = None
     ignore: tuple[int, ...] = (IGNORE,)
     colors: Mapping[Color, int] | None = None
+    lossy: bool = False
 
     def decode(self, data: bytes, path: str | Path) -> np.ndarray:
         """Return the label (H, W) uint8, 0..K-1 or 255, of a mask file's bytes; `path` is for messages.
@@ -183,14 +200,19 @@ class LabelRule:
         Raises:
             DataError: as `read_mask` and `translate`.
         """
-        raw = decode_mask(data, self.colors, name=path)
+        raw = decode_mask(data, self.colors, lossy=self.lossy, name=path)
         return translate(raw, self.num_classes, label_map=self.label_map, ignore=self.ignore, path=path)
 
     @cached_property
     def text(self) -> str:
         """A text that differs where the rule does."""
         tables = [None if table is None else sorted(table.items()) for table in (self.label_map, self.colors)]
-        return f"{self.num_classes} {sorted(self.ignore)} {tables}"
+        return f"{self.num_classes} {sorted(self.ignore)} {tables} {self.lossy}"
+
+
+def code_text(code: int) -> str:
+    """Return a raw code as recipes write it."""
+    return "nan" if code == NAN_CODE else str(code)
 
 
 def label_counts(raw: np.ndarray) -> dict[int, int]:
@@ -239,63 +261,8 @@ def write_color_mask(
 
 
 def _save_png(path: str | Path, picture: Image.Image) -> None:
-    with whole_file(path) as temporary:
+    with whole_file(path, durable=False) as temporary:  # one of many, and made again by the same command
         picture.save(temporary, format="PNG", compress_level=1)
-
-
-def _read_array(data: bytes, path: str | Path, as_colors: bool, max_pixels: int | None) -> np.ndarray:
-    """Return (H, W) codes or (H, W, 3) colours, upright."""
-    if is_tiff(data):
-        with open_tiff(data, path, max_pixels) as tiff:
-            if not pillow_reads(tiff):
-                return _bands(tiff_array(tiff, data), as_colors, path)
-    with open_picture(data, path, max_pixels) as picture, decoding(path):
-        picture = ImageOps.exif_transpose(picture)
-        if as_colors:
-            if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
-                raise DataError(
-                    f"is a mask of numbers (mode {picture.mode}), not of colours: no colour table fits", path
-                )
-            # By way of RGBA: Pillow warns when a palette with transparency becomes RGB at once.
-            return np.asarray(picture.convert("RGBA"))[..., :3]
-        if picture.mode == "1":
-            return np.asarray(picture).astype(np.uint8)
-        if picture.mode == "L":
-            spread = _spread(data)
-            return np.asarray(picture) if spread == 1 else np.asarray(picture) // spread
-        if picture.mode in ("P", "I", "F") or picture.mode.startswith("I;16"):
-            return np.asarray(picture)
-        if picture.mode in ("LA", "PA"):
-            return np.asarray(picture)[..., 0]
-        return np.asarray(picture.convert("RGB"))
-
-
-def _bands(array: np.ndarray, as_colors: bool, path: str | Path) -> np.ndarray:
-    if array.shape[2] == 1 and not as_colors:
-        return array[..., 0]
-    if array.shape[2] in (3, 4) and array.dtype == np.uint8:
-        return array[..., :3]
-    kind = "a colour mask" if as_colors else "a mask"
-    raise DataError(f"{array.shape[2]} band(s) of {array.dtype} are not {kind}", path)
-
-
-def _spread(data: bytes) -> int:
-    """Return the factor by which Pillow spreads grey PNG values of 2 and 4 bits over 0..255."""
-    is_grey_png = data[:4] == b"\x89PNG" and data[25] == 0
-    return {2: 85, 4: 17}.get(data[24], 1) if is_grey_png else 1
-
-
-def _integers(array: np.ndarray, path: str | Path) -> np.ndarray:
-    if array.dtype in (np.uint8, np.uint16):
-        return array.astype(array.dtype.newbyteorder("="), copy=False)
-    if array.dtype == np.bool_:
-        return array.astype(np.uint8)
-    if array.dtype.kind == "f" and not (np.isfinite(array).all() and (array == np.rint(array)).all()):
-        raise DataError("holds fractions or non-numbers, which are not class codes", path)
-    low, high = float(array.min()), float(array.max())
-    if low < -(2**31) or high >= 2**31:
-        raise DataError(f"holds values {low:.0f}..{high:.0f}, beyond 32 bits", path)
-    return array.astype(np.int32)
 
 
 def _pack(color: Color) -> int:
@@ -337,13 +304,15 @@ def _out_of_range_message(
     path: str | Path | None,
 ) -> str:
     counts = label_counts(raw[bad])
-    some = ", ".join(f"{code} ({count} pixels)" for code, count in list(counts.items())[:5])
+    some = ", ".join(f"{code_text(code)} ({count} pixels)" for code, count in list(counts.items())[:5])
     more = f" and {len(counts) - 5} more" if len(counts) > 5 else ""
-    void = " or ".join(str(code) for code in ignore)
+    void = " or ".join(code_text(code) for code in ignore)
     if label_map is not None:
         expected = f"a value of the label map ({', '.join(map(str, sorted(label_map)[:12]))}) or {void} for void"
     else:
         expected = f"0..{num_classes - 1}, or {void} for not labelled"
+    if NAN_CODE in counts and NAN_CODE not in ignore:
+        expected += "; data.ignore=[255, nan] makes NaN mean 'not labelled'"
     text = f"label {some}{more} in a set of {num_classes} classes; expected {expected}"
     if path is not None and Path(path).suffix.lower() in LOSSY_ENDINGS:
         text += "; JPEG smears labels: masks must be lossless"

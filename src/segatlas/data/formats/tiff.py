@@ -1,26 +1,90 @@
-"""TIFF beyond what Pillow reads: N bands, 16-bit colour, floats, integers of 32 bits.
+"""TIFF: which page is the image, what its samples mean, and who decodes them.
 
-Letters: H, W picture, C bands. Bands may be samples of one page (interleaved or planar) or N pages of one band.
+Bands are the samples of one page (interleaved or planar) or N pages of one band. Overviews, thumbnails and mask pages
+are passed over. Samples are decoded by `tiff_pixels`; compressions of images (JPEG) by Pillow, with 8 bits; others by
+tifffile where the package imagecodecs is installed.
+
+Letters: H, W image, C bands.
 """
 
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
+from PIL import Image
 
-from segatlas.data.formats.guards import check_pixels, decoding
+from segatlas.data.formats.guards import NotReadError, check_pixels, decoding, open_picture
 from segatlas.data.formats.pixels import upright
+from segatlas.data.formats.stored import Color, Stored
+from segatlas.data.formats.tiff_pixels import CODECS, page_samples, sample_type
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage
 
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_PALETTE, _CMYK, _MIN_IS_BLACK = 3, 5, 1  # photometric interpretations of the TIFF 6.0 standard
+_MIN_IS_WHITE, _MIN_IS_BLACK, _RGB, _PALETTE, _MASK, _CMYK, _YCC = 0, 1, 2, 3, 4, 5, 6
+_MEANINGS = (_MIN_IS_WHITE, _MIN_IS_BLACK, _RGB, _PALETTE, _MASK, _CMYK, _YCC)
+_REDUCED, _MASK_PAGE = 1, 4  # bits of NewSubfileType
+_JPEG = (6, 7)
+_ALPHA = (1, 2)
+_ORIENTATION, _COLORS = 274, 320
+REMEDY = 'pip install "segatlas[geo]"'
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """The image of a TIFF file: its pages, one or one a band, and their number of samples, alpha counted.
+
+    tiled_stack: one directory that stands for a stack of bands stored behind one another (ImageJ, tifffile).
+    """
+
+    pages: tuple[TiffPage, ...]
+    bands: int
+    color: Color
+    alpha: bool
+    is_stack: bool = False
+
+    @property
+    def page(self) -> TiffPage:
+        """The first page, whose tags count for all."""
+        return self.pages[0]
+
+    @property
+    def orientation(self) -> int:
+        """EXIF orientation, 1..8."""
+        tag = self.page.tags.get(_ORIENTATION)
+        value = tag.value if tag is not None else 1
+        return int(value) if isinstance(value, int) and 1 <= value <= 8 else 1
+
+    @property
+    def channels(self) -> int:
+        """Channels of the image without alpha."""
+        return 3 if self.color in ("palette", "cmyk") else self.bands - self.alpha
+
+    @property
+    def lossy(self) -> bool:
+        """Whether samples are not what was once written: JPEG, chroma, and compressions that are not ours."""
+        return self.page.photometric == _YCC or int(self.page.compression) not in CODECS
+
+    @property
+    def depth(self) -> str:
+        """Type of the image's values; integers of 32 bits and more may become float32 or, where small, uint16."""
+        dtype = np.dtype(np.uint8) if self.lossy or self.color == "palette" else sample_type(self.page)
+        return dtype.name if dtype in (np.uint8, np.uint16) else "float32"
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Upright height and width."""
+        height, width = self.page.imagelength, self.page.imagewidth
+        return (width, height) if self.orientation >= 5 else (height, width)
 
 
 def is_tiff(begin: bytes) -> bool:
@@ -29,77 +93,179 @@ def is_tiff(begin: bytes) -> bool:
 
 
 @contextmanager
-def open_tiff(source: bytes | Path, name: str | Path, max_pixels: int | None = None) -> Iterator[TiffFile]:
-    """Open a TIFF, header only, and check its size. Inside the block every fault becomes a DataError with `name`."""
+def open_tiff(
+    source: bytes | Path, name: str | Path, max_pixels: int | None = None
+) -> Iterator[tuple[TiffFile, Layout]]:
+    """Open a TIFF, headers only, and check its size. Inside the block every fault becomes a DataError with `name`."""
     import tifffile
 
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it logs what is wrong and goes on: we judge
     stream = io.BytesIO(source) if isinstance(source, bytes) else source
     with decoding(name), tifffile.TiffFile(stream) as tiff:
-        height, width, bands = tiff_shape(tiff)
-        check_pixels(height, width, bands, name, max_pixels)
-        yield tiff
+        layout = _layout(tiff)
+        height, width = layout.size
+        check_pixels(height, width, layout.bands, name, max_pixels)
+        yield tiff, layout
 
 
-def tiff_shape(tiff: TiffFile) -> tuple[int, int, int]:
-    """Return upright height, upright width and bands (alpha counted) from the header."""
-    page = tiff.pages.first
-    height, width = page.imagelength, page.imagewidth
-    if _orientation(page) >= 5:
-        height, width = width, height
-    return height, width, page.samplesperpixel * len(tiff.series[0].pages)
-
-
-def pillow_reads(tiff: TiffFile) -> bool:
-    """Whether Pillow reads it whole: one page of 8-bit grey, palette or colour, or of one 16-bit or float band."""
-    page = tiff.pages.first
-    if len(tiff.pages) != 1 or page.dtype is None:
-        return False
-    if page.samplesperpixel == 1:
-        return page.dtype.name in ("bool", "uint8", "uint16", "float32")
-    # A fourth sample that is not declared as alpha is a band, which Pillow would drop.
-    declared = page.photometric == _CMYK or bool(page.extrasamples and page.extrasamples[0] != 0)
-    return (
-        page.dtype == np.uint8
-        and page.photometric != _MIN_IS_BLACK
-        and (page.samplesperpixel == 3 or (page.samplesperpixel == 4 and declared))
+def read_tiff(tiff: TiffFile, layout: Layout, data: bytes) -> Stored:
+    """Decode the samples as they are stored, upright; ValueError where that cannot be done exactly."""
+    page, codec = layout.page, int(layout.page.compression)
+    if codec in _JPEG or page.photometric == _YCC:
+        return _by_pillow(tiff, layout, data)
+    dtype = sample_type(page)
+    if layout.is_stack:
+        samples = _stack(tiff, layout, data)
+    elif codec in CODECS:
+        parts = [page_samples(part, data) for part in layout.pages]
+        samples = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
+    else:
+        samples = _by_imagecodecs(layout)
+    return Stored(
+        samples=upright(samples, layout.orientation),
+        color=layout.color,
+        largest=2**page.bitspersample - 1 if dtype.kind == "u" and page.bitspersample <= 16 else 0,
+        alpha=layout.alpha,
+        palette=_palette(page) if layout.color == "palette" else None,
+        inverted=page.photometric == _MIN_IS_WHITE and layout.color == "grey",
+        lossy=layout.lossy,
+        orientation=layout.orientation,
     )
 
 
-def pillow_channels(tiff: TiffFile) -> int:
-    """Return the channels without alpha of a TIFF that Pillow reads."""
-    page = tiff.pages.first
-    return 3 if page.samplesperpixel > 1 or page.photometric == _PALETTE else 1
+def _layout(tiff: TiffFile) -> Layout:
+    """Find the image: the pages of full resolution, neither overviews nor masks."""
+    pages = _full_pages(tiff)
+    page = pages[0]
+    meaning = _MIN_IS_BLACK if page.photometric is None else int(page.photometric)
+    if meaning not in _MEANINGS:
+        raise NotReadError(f"its samples mean {getattr(page.photometric, 'name', meaning)}, which is not read")
+    count = page.samplesperpixel
+    if min(count, page.imagelength, page.imagewidth) < 1:
+        raise ValueError(f"a page of {page.imagewidth} x {page.imagelength} pixels with {count} samples")
+    if len(pages) > 1 and count > 1:
+        raise NotReadError(f"{len(pages)} pages of {count} bands each; one image is expected")
+    if len(pages) > 1:
+        return Layout(pages=tuple(pages), bands=len(pages), color="bands", alpha=False)
+    stack = _stacked(tiff, page)
+    if stack > 1:
+        return Layout(pages=(page,), bands=stack, color="bands", alpha=False, is_stack=True)
+    extra = tuple(int(value) for value in page.extrasamples or ())
+    alpha = bool(extra) and extra[-1] in _ALPHA
+    return Layout(pages=(page,), bands=count, **_meaning(meaning, count, alpha))  # type: ignore[arg-type]
 
 
-def tiff_array(tiff: TiffFile, data: bytes) -> np.ndarray:
-    """Return the first series as an upright (H, W, C) array of its own type; ValueError where that has no meaning."""
-    series, page = tiff.series[0], tiff.pages.first
-    try:
-        array, axes = series.asarray(), series.axes
-    except ValueError as error:
-        if "imagecodecs" not in str(error) or len(tiff.pages) != 1:
-            raise
-        array, axes = _decode_compressed(data), "YXS"
-    bands = [i for i, axis in enumerate(axes) if axis not in "YX" and array.shape[i] > 1]
-    if len(bands) > 1:
-        raise ValueError(f"axes {axes} of shape {array.shape}: more than one axis besides height and width")
-    height, width = array.shape[axes.index("Y")], array.shape[axes.index("X")]
-    order = [axes.index("Y"), axes.index("X"), *bands]
-    rest = [i for i in range(array.ndim) if i not in order]
-    array = array.transpose(order + rest).reshape(height, width, -1)
-    return upright(array.astype(array.dtype.newbyteorder("="), copy=False), _orientation(page))
+def _meaning(photometric: int, count: int, alpha: bool) -> dict[str, object]:
+    colors: dict[int, Color] = {_RGB: "rgb", _YCC: "rgb", _CMYK: "cmyk", _PALETTE: "palette"}
+    color = colors.get(photometric, "grey")
+    own = {"rgb": 3, "cmyk": 4}.get(color, 1)
+    if count == own:
+        return {"color": color, "alpha": False}
+    if count == own + 1 and alpha and color in ("rgb", "grey"):
+        return {"color": color, "alpha": True}
+    return {"color": "bands", "alpha": False}
 
 
-def _decode_compressed(data: bytes) -> np.ndarray:
-    """Decode with OpenCV what tifffile alone cannot (LZW and the like); up to four bands, (H, W, C)."""
-    import cv2
+def _full_pages(tiff: TiffFile) -> list[TiffPage]:
+    main = cast("list[TiffPage]", list(tiff.pages))
+    full = [page for page in main if not page.subfiletype & (_REDUCED | _MASK_PAGE)]
+    if not full:  # the first page may be a thumbnail that carries the image below it
+        below = [cast("TiffPage", sub) for page in main for sub in page.pages or ()]
+        full = [page for page in below if not page.subfiletype & (_REDUCED | _MASK_PAGE)]
+    full = full or main[:1]
+    largest = max(full, key=lambda page: page.imagelength * page.imagewidth)
+    alike = [page for page in full if _kind(page) == _kind(largest)]
+    for page in full:
+        if page in alike:
+            continue
+        # A smaller page of the same proportions is an overview that nobody marked as one.
+        tall, wide = largest.imagelength / page.imagelength, largest.imagewidth / page.imagewidth
+        if page.imagelength >= largest.imagelength or not 0.95 < tall / wide < 1.05:
+            raise NotReadError(f"{len(full)} pages of different kinds; one image is expected")
+    return alike
 
-    array = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION)
-    if array is None:
-        raise ValueError("its compression needs the package imagecodecs")
-    return array[..., None] if array.ndim == 2 else array[..., [2, 1, 0, 3][: array.shape[2]]]
+
+def _kind(page: TiffPage) -> tuple[object, ...]:
+    return (page.imagelength, page.imagewidth, page.samplesperpixel, page.bitspersample, page.sampleformat)
 
 
-def _orientation(page: TiffPage) -> int:
-    tag = page.tags.get("Orientation")
-    return int(tag.value) if tag is not None else 1
+def _stacked(tiff: TiffFile, page: TiffPage) -> int:
+    """Return how many bands lie behind one another below a single directory; 1 in ordinary files."""
+    if not (page.is_shaped or page.is_imagej) or page.compression != 1 or page.samplesperpixel != 1:
+        return 1
+    series = tiff.series[0]
+    rest = [n for n, axis in zip(series.shape, series.axes, strict=True) if axis not in "YX" and n > 1]
+    if len(tiff.pages) > 1 or not rest:
+        return 1
+    if len(rest) > 1 or series.axes[-2:] != "YX":
+        raise NotReadError(f"axes {series.axes} of shape {series.shape}: more than one axis besides height and width")
+    return int(rest[0])
+
+
+def _stack(tiff: TiffFile, layout: Layout, data: bytes) -> np.ndarray:
+    page, dtype = layout.page, sample_type(layout.page)
+    start, count = page.dataoffsets[0], layout.bands * page.imagelength * page.imagewidth
+    if page.bitspersample != 8 * dtype.itemsize or start + count * dtype.itemsize > len(data):
+        raise ValueError("truncated: bands of the stack are missing")
+    values = np.frombuffer(data, dtype.newbyteorder(tiff.byteorder), count, start)
+    values = values.reshape(layout.bands, page.imagelength, page.imagewidth).transpose(1, 2, 0)
+    return np.ascontiguousarray(values, dtype=dtype)
+
+
+def _by_pillow(tiff: TiffFile, layout: Layout, data: bytes) -> Stored:
+    """Decode JPEG pages, and luma with chroma, of 8 bits, which come as grey or RGB."""
+    page = layout.page
+    numbers = [number for number, other in enumerate(tiff.pages) if other is page]
+    if page.bitspersample != 8 or layout.color not in ("grey", "rgb") or not numbers or layout.alpha:
+        raise NotReadError(
+            f"{layout.bands} bands of {page.bitspersample} bits with {_codec_name(page)} compression are not read; "
+            "save it with Deflate or LZW"
+        )
+    with open_picture(data, "page", max_pixels=2**62) as picture:
+        picture.seek(numbers[0])
+        samples = np.array(_plain_mode(picture))
+    samples = samples[..., None] if samples.ndim == 2 else samples
+    if samples.shape != (page.imagelength, page.imagewidth, layout.bands):
+        raise ValueError(f"decoded to the shape {samples.shape}")
+    return Stored(
+        samples=upright(samples, layout.orientation),
+        color=layout.color,
+        largest=255,
+        lossy=True,
+        orientation=layout.orientation,
+    )
+
+
+def _plain_mode(picture: Image.Image) -> Image.Image:
+    picture.load()
+    if picture.mode not in ("L", "RGB", "YCbCr"):
+        raise ValueError(f"samples of the kind {picture.mode} are not read")
+    return picture.convert("RGB") if picture.mode == "YCbCr" else picture
+
+
+def _by_imagecodecs(layout: Layout) -> np.ndarray:
+    if find_spec("imagecodecs") is None:
+        raise NotReadError(
+            f"its compression, {_codec_name(layout.page)}, is not read here: {REMEDY}, or save it with Deflate or LZW"
+        )
+    height, width = layout.page.imagelength, layout.page.imagewidth
+    parts = []
+    for page in layout.pages:
+        array = page.asarray()
+        is_planar = page.planarconfig == 2 and page.samplesperpixel > 1
+        parts.append(np.moveaxis(array, 0, -1) if is_planar else array.reshape(height, width, -1))
+    return np.concatenate(parts, axis=2)
+
+
+def _codec_name(page: TiffPage) -> str:
+    return str(getattr(page.compression, "name", page.compression))
+
+
+def _palette(page: TiffPage) -> np.ndarray:
+    tag = page.tags.get(_COLORS)
+    colors = np.array(tag.value if tag is not None else [], np.uint16)
+    if colors.size != 3 * 2**page.bitspersample:
+        raise ValueError("its palette is missing or damaged")
+    table = np.full((colors.size // 3, 4), 255, np.uint8)
+    table[:, :3] = colors.reshape(3, -1).T >> 8
+    return table

@@ -10,12 +10,12 @@ import mmap
 import os
 import struct
 import zlib
-from contextlib import suppress
 
 import numpy as np
 
+from segatlas.files import whole_file
+
 MAGIC = b"SEGATLAS"
-TEMPORARY = ".tmp"
 _HEADER = struct.Struct("<8s8s4QQQ")  # magic, type, number of axes, three lengths, checksum, of the header itself
 
 
@@ -28,20 +28,12 @@ def write_whole(path: str, *parts: bytes | memoryview) -> None:
 
     Raises OSError; no temporary file is left then.
     """
-    folder, name = os.path.split(path)
-    os.makedirs(folder, exist_ok=True)
-    temporary = os.path.join(folder, f".{name}.{os.getpid()}.{os.urandom(4).hex()}{TEMPORARY}")
-    try:
-        with open(temporary, "xb", buffering=0) as stream:
-            for part in parts:
-                view = memoryview(part)
-                while len(view):  # one call writes 2 GB at most
-                    view = view[stream.write(view) :]
-        os.replace(temporary, path)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(temporary)
-        raise
+    # a power failure may damage an entry: its checksums tell, and it is made anew
+    with whole_file(path, error=None, durable=False) as temporary, open(temporary, "wb", buffering=0) as stream:
+        for part in parts:
+            view = memoryview(part)
+            while len(view):  # one call writes 2 GB at most
+                view = view[stream.write(view) :]
 
 
 def write_entry(path: str, array: np.ndarray) -> None:

@@ -29,7 +29,8 @@ import numpy as np
 
 from segatlas.cache import cache_folder
 from segatlas.data.formats.guards import read_bytes
-from segatlas.data.store.entries import TEMPORARY, DamagedEntryError, open_entry, write_entry, write_whole
+from segatlas.data.store.entries import DamagedEntryError, open_entry, write_entry, write_whole
+from segatlas.files import sweep_leftovers
 
 if TYPE_CHECKING:
     from segatlas.config.schema import DataConfig
@@ -38,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 FOLDER_VARIABLE = "SEGATLAS_STORE"
 OFF = "off"
-RULES = "1"
+RULES = "2"
 """To be raised when a reader gives other pixels for the same file than before: older entries then no longer serve."""
 GIGABYTE = 10**9
 RESERVE_SHARE, RESERVE_MOST = 0.1, 20 * GIGABYTE
@@ -46,7 +47,6 @@ SETTLED_NS = 2 * 10**9
 """A file changed less than this before it was read may change again within one tick of its file system's clock."""
 WORTH_NOTING = 1 << 18
 """Hashing a smaller file once in each process costs less than a file that notes its hash."""
-ABANDONED_SECONDS = 24 * 3600
 
 _TAG_FILE = "CACHEDIR.TAG"
 _TAG = b"Signature: 8a477f597d28d172789f06886806bc55\n# Decoded pictures of SegAtlas: segatlas data store --clear\n"
@@ -124,11 +124,8 @@ class Store:
         """Before a run: say now if nothing can be kept, and remove what killed processes left half-written."""
         if self._has_room(0):
             logger.info("decoded pictures are kept in %s (segatlas data store)", self.folder)
-        oldest = time.time() - ABANDONED_SECONDS
-        for temporary in self.folder.glob(f"*/*/.*{TEMPORARY}"):
-            with suppress(OSError):  # another process was quicker
-                if temporary.stat().st_mtime < oldest:
-                    temporary.unlink()
+        for folder in self.folder.glob("*/*"):
+            sweep_leftovers(folder)
 
     def usage(self) -> Usage:
         """Count what is there."""

@@ -1,0 +1,62 @@
+"""One rule for every value that comes from outside: the arithmetic of networks can hold it, or a file can.
+
+It looks at plain values before any schema does, so that it also covers what no schema describes: the keys of an
+architecture, the options of an encoder, the facts in a card.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from segatlas.config.messages import show
+from segatlas.errors import Problem
+
+LARGEST = 3.4e38
+SMALLEST = 1.18e-38
+"""Bounds of single precision, in which networks, losses and optimisers count; below SMALLEST only 0 is exact."""
+LARGEST_WHOLE = 2**53
+"""Whole numbers up to here survive JSON and float64."""
+
+
+def value_problems(data: Any) -> list[Problem]:
+    """Return a problem for each value in plain data that nothing can hold.
+
+    That is a number which is infinite, NaN or beyond single precision, and a text with half a surrogate pair in it.
+    """
+    found = [(key, value, _fault(value)) for key, value in _leaves(data)]
+    return [Problem(key=key, got=_show(value), message=fault) for key, value, fault in found if fault]
+
+
+def _fault(value: Any) -> str:
+    fault = ""
+    if isinstance(value, float) and not math.isfinite(value):
+        fault = "expected a finite number"
+    elif isinstance(value, float) and value != 0 and not SMALLEST <= abs(value) <= LARGEST:
+        fault = f"expected 0, or a size that single precision holds: {SMALLEST:g} to {LARGEST:g}"
+    elif isinstance(value, int) and abs(value) > LARGEST_WHOLE:
+        fault = "expected a number of at most 2^53 either way"
+    elif isinstance(value, str) and any("\ud800" <= sign <= "\udfff" for sign in value):
+        fault = "holds a character that UTF-8 cannot write"
+    return fault
+
+
+def _show(value: Any) -> str:
+    """Return the value in short; Python prints no whole numbers of thousands of digits, nor half characters."""
+    if isinstance(value, int) and value.bit_length() > 10_000:
+        return "a number of thousands of digits"
+    return show(value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value)
+
+
+def _leaves(data: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (dotted key, value) of every single value in nested mappings and lists."""
+    if isinstance(data, dict):
+        inner = list(data.items())
+    elif isinstance(data, list | tuple):
+        inner = list(enumerate(data))
+    else:
+        yield key, data
+        return
+    for name, item in inner:
+        yield from _leaves(item, f"{key}.{name}" if key else str(name))

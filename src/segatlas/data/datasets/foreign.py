@@ -1,0 +1,333 @@
+"""Recognise by name what annotation tools and other libraries write, and say what can be done with it today.
+
+No annotation format is read here. A folder is recognised by a few names and the first bytes of a few files, so that a
+user is told "this is YOLO, its labels are text" and not "no mask". What holds masks already can be read after a rename
+or with a list, and the advice says exactly how.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from segatlas.data.formats.listing import has_images, is_hidden, is_image_name
+
+MOST_FOLDERS = 60
+MOST_ENTRIES = 400
+HEAD_BYTES = 65536
+LABELMAP_FILE = "labelmap.txt"
+
+IMAGE_FOLDERS = ("images", "image", "imgs", "img", "img_dir", "JPEGImages", "pictures", "imagesTr")
+MASK_FOLDERS = (
+    "masks", "mask", "labels", "label", "ann_dir", "annotations", "annotation", "gt", "ground_truth", "groundtruth",
+    "segmentation", "segmentations", "SegmentationClass", "SegmentationClassPNG", "labelsTr",
+)  # fmt: skip
+
+_YOLO_LINE = re.compile(r"\s*\d+(\s+-?\d*\.?\d+(e-?\d+)?){4,}\s*")
+_BRUSH_FILE = re.compile(r"task-\d+-annotation-\d+.*\.(png|npy)")
+_ROBOFLOW_MASK = "_mask.png"
+
+TO_MASKS = (
+    "SegAtlas reads masks, one image file a picture, and not {what}. {how} Then: ROOT/images/a.jpg and ROOT/masks/a.png"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Foreign:
+    """A layout that is not read as it lies. evidence: the file or folder it was recognised by."""
+
+    name: str
+    evidence: Path
+    advice: str
+
+    def text(self, root: Path) -> str:
+        """Return "is NAME (recognised by FILE)"."""
+        shown = self.evidence.relative_to(root) if self.evidence.is_relative_to(root) else self.evidence
+        return f"is {self.name} (recognised by {shown})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tree:
+    """What a look at a folder saw: files of its first three levels, a few hundred of each folder at most."""
+
+    root: Path
+    files: tuple[Path, ...]
+    folders: tuple[Path, ...]
+
+    def named(self, *names: str) -> Iterator[Path]:
+        """Yield the files with one of these names."""
+        return (path for path in self.files if path.name in names)
+
+    def ending(self, ending: str) -> Iterator[Path]:
+        """Yield the files with this ending."""
+        return (path for path in self.files if path.suffix.lower() == ending)
+
+
+def recognise(root: str | Path) -> Foreign | None:
+    """Return what a folder is laid out as by another tool, or None. Looks at names and at the begin of a few files."""
+    tree = _look(Path(root))
+    return next((found for recogniser in RECOGNISERS if (found := recogniser(tree)) is not None), None)
+
+
+def _look(root: Path) -> Tree:
+    files: list[Path] = []
+    folders: list[Path] = []
+    level = [root]
+    for _ in range(4):
+        below: list[Path] = []
+        for folder in level[:MOST_FOLDERS]:
+            for path in _entries(folder):
+                (below if path.is_dir() else files).append(path)
+        folders += below
+        level = below
+    return Tree(root=root, files=tuple(files), folders=tuple(folders))
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        with os.scandir(folder) as entries:
+            names = sorted(entry.name for entry in islice(entries, MOST_ENTRIES) if not is_hidden(entry.name))
+    except OSError:
+        return []
+    return [folder / name for name in names]
+
+
+# ---- tools that write masks
+def _cvat_masks(tree: Tree) -> Foreign | None:
+    for path in tree.named(LABELMAP_FILE):
+        colors = read_labelmap(path)
+        home = path.parent
+        if not colors or not any((home / name).is_dir() for name in ("SegmentationClass", "SegmentationObject")):
+            continue
+        names = [name for name, _ in colors]
+        table = ", ".join(f"'{r},{g},{b}': {index}" for index, (_, (r, g, b)) in enumerate(colors))
+        images = "JPEGImages" if (home / "JPEGImages").is_dir() else "the folder of the images (the export has none)"
+        advice = (
+            f"its masks are colours and can be read: rename {images} to images and SegmentationClass to masks, and "
+            f'add\ndata.name=folder "data.classes={_listed(names)}" "data.label_colors={{{table}}}"'
+        )
+        return Foreign(name="a CVAT export of masks", evidence=path, advice=advice)
+    return None
+
+
+def _label_studio_brush(tree: Tree) -> Foreign | None:
+    path = next((path for path in tree.files if _BRUSH_FILE.fullmatch(path.name)), None)
+    if path is None:
+        return None
+    how = "This export has a file for each label of a task: merge them into one mask a picture, value = class."
+    return Foreign(
+        name="a Label Studio export of brush labels",
+        evidence=path,
+        advice=TO_MASKS.format(what="one file a label", how=how),
+    )
+
+
+def _roboflow_masks(tree: Tree) -> Foreign | None:
+    for path in tree.named("_classes.csv"):
+        if not any(file.name.endswith(_ROBOFLOW_MASK) for file in tree.files if file.parent == path.parent):
+            continue
+        names = _second_column(path)
+        classes = f'\n"data.classes={_listed(names)}"' if names else ""
+        advice = (
+            "its masks hold class indices and can be read by lists: write a line `picture,mask` for each X.jpg and "
+            f"X{_ROBOFLOW_MASK} into train.csv and val.csv, and add "
+            f'\ndata.name=folder "data.lists={{train: train.csv, val: val.csv}}"{classes}'
+        )
+        return Foreign(name="a Roboflow export of masks", evidence=path, advice=advice)
+    return None
+
+
+def _nnunet(tree: Tree) -> Foreign | None:
+    path = next((path for path in tree.named("dataset.json") if (path.parent / "labelsTr").is_dir()), None)
+    if path is None:
+        return None
+    advice = (
+        "where its files are PNG or TIFF, they can be read: name pictures like their masks (without _0000), and rename "
+        "imagesTr to images and labelsTr to masks; volumes (.nii.gz) are not read"
+    )
+    return Foreign(name="an nnU-Net data set", evidence=path, advice=advice)
+
+
+# ---- tools that write polygons, boxes or text
+def _coco(tree: Tree) -> Foreign | None:
+    for path in tree.ending(".json"):
+        ends = _ends(path)
+        has_lists = '"images"' in ends and ('"annotations"' in ends or '"categories"' in ends)
+        if has_lists and '"file_name"' in ends:
+            how = "Draw the annotations as masks (annToMask of pycocotools does one), or export masks from the tool."
+            return Foreign(
+                name="COCO annotations", evidence=path, advice=TO_MASKS.format(what="annotations in JSON", how=how)
+            )
+    return None
+
+
+def _labelme(tree: Tree) -> Foreign | None:
+    for path in _few(tree.ending(".json")):
+        ends = _ends(path)
+        if '"shapes"' in ends and ('"imagePath"' in ends or '"imageData"' in ends):
+            how = "LabelMe's own script labelme2voc writes masks."
+            return Foreign(name="LabelMe", evidence=path, advice=TO_MASKS.format(what="polygons in JSON", how=how))
+    return None
+
+
+def _label_studio(tree: Tree) -> Foreign | None:
+    for path in _few(tree.ending(".json")):
+        ends = _ends(path)
+        is_list = ends.lstrip().startswith("[")
+        is_full = '"result"' in ends and ('"from_name"' in ends or '"to_name"' in ends)
+        is_short = '"annotation_id"' in ends and ('"annotator"' in ends or '"lead_time"' in ends)
+        if is_list and (is_full or is_short):
+            how = "Export 'Brush labels to PNG' or, of polygons, COCO."
+            return Foreign(
+                name="a Label Studio export", evidence=path, advice=TO_MASKS.format(what="its JSON", how=how)
+            )
+    return None
+
+
+def _supervisely(tree: Tree) -> Foreign | None:
+    for path in tree.named("meta.json"):
+        has_parts = any(folder.name == "ann" and path.parent in folder.parents for folder in tree.folders)
+        if has_parts and '"classes"' in _ends(path):
+            how = "Export masks from Supervisely ('Export as masks')."
+            return Foreign(
+                name="a Supervisely project", evidence=path, advice=TO_MASKS.format(what="its JSON", how=how)
+            )
+    return None
+
+
+def _cvat_xml(tree: Tree) -> Foreign | None:
+    for path in _few(tree.ending(".xml")):
+        head = _head(path)
+        if "<annotations" in head and ("<version>" in head or "<meta>" in head or "<image " in head):
+            how = "Export 'Segmentation mask 1.1' from CVAT."
+            return Foreign(
+                name="CVAT for images", evidence=path, advice=TO_MASKS.format(what="annotations in XML", how=how)
+            )
+    return None
+
+
+def _voc_boxes(tree: Tree) -> Foreign | None:
+    for path in _few(tree.ending(".xml")):
+        head = _head(path)
+        if "<annotation" in head and ("<object>" in head or "<bndbox>" in head or "<filename>" in head):
+            how = "These are boxes: masks have to be drawn."
+            return Foreign(name="Pascal VOC boxes", evidence=path, advice=TO_MASKS.format(what="boxes in XML", how=how))
+    return None
+
+
+def _via(tree: Tree) -> Foreign | None:
+    for path in _few(tree.ending(".json")):
+        ends = _ends(path)
+        if '"_via_' in ends or ('"regions"' in ends and '"shape_attributes"' in ends):
+            how = "Draw the regions as masks."
+            return Foreign(
+                name="a VGG Image Annotator project", evidence=path, advice=TO_MASKS.format(what="its JSON", how=how)
+            )
+    return None
+
+
+def _yolo(tree: Tree) -> Foreign | None:
+    texts = list(_few(path for path in tree.ending(".txt") if path.parent != tree.root))
+    for path in texts:
+        first = next((line for line in _head(path).splitlines() if line.strip()), "")
+        if _YOLO_LINE.fullmatch(first):
+            how = "Draw the polygons as masks; boxes are no masks."
+            return Foreign(name="YOLO", evidence=path, advice=TO_MASKS.format(what="labels in text files", how=how))
+    listing = next((path for path in tree.named("data.yaml", "dataset.yaml") if "names" in _head(path)), None)
+    if listing is not None and any(folder.name == "labels" for folder in tree.folders):
+        how = "Draw the polygons as masks; boxes are no masks."
+        return Foreign(name="YOLO", evidence=listing, advice=TO_MASKS.format(what="labels in text files", how=how))
+    return None
+
+
+# ---- masks under other names
+def _other_names(tree: Tree) -> Foreign | None:
+    """Folders of images and of masks whose names are not ours."""
+    for home in (tree.root, *(folder for folder in tree.folders if folder.parent == tree.root)):
+        images = _folder_with_images(home, IMAGE_FOLDERS)
+        masks = _folder_with_images(home, MASK_FOLDERS)
+        if images is None or masks is None:
+            continue
+        steps = [
+            f"{path.relative_to(tree.root)} to {path.with_name(name).relative_to(tree.root)}"
+            for path, name in ((images, "images"), (masks, "masks"))
+            if path.name != name
+        ]
+        if steps:
+            advice = f"rename {' and '.join(steps)}; a picture and its mask need one name up to the ending"
+            return Foreign(name="a folder of images and masks under other names", evidence=masks, advice=advice)
+    return None
+
+
+RECOGNISERS: tuple[Callable[[Tree], Foreign | None], ...] = (
+    _cvat_masks,
+    _label_studio_brush,
+    _roboflow_masks,
+    _nnunet,
+    _supervisely,
+    _coco,
+    _labelme,
+    _label_studio,
+    _via,
+    _cvat_xml,
+    _voc_boxes,
+    _yolo,
+    _other_names,
+)
+"""The first that says yes counts: the more particular a sign, the earlier."""
+
+
+def read_labelmap(path: Path) -> list[tuple[str, tuple[int, int, int]]]:
+    """Return names and colours of a `labelmap.txt` (lines `name:r,g,b:parts:actions`); [] where it is another file."""
+    found = []
+    for line in _head(path).splitlines():
+        if not line.strip() or line.startswith("#"):
+            continue
+        name, _, rest = line.partition(":")
+        numbers = rest.partition(":")[0].split(",")
+        if len(numbers) != 3 or not all(number.strip().isdigit() and int(number) <= 255 for number in numbers):
+            return []
+        found.append((name.strip(), (int(numbers[0]), int(numbers[1]), int(numbers[2]))))
+    return found
+
+
+def _folder_with_images(home: Path, names: Iterable[str]) -> Path | None:
+    return next((home / name for name in names if has_images(home / name)), None)
+
+
+def _second_column(path: Path) -> list[str]:
+    rows = list(csv.reader(_head(path).splitlines()))[1:]
+    return [row[1].strip() for row in rows if len(row) == 2]
+
+
+def _listed(names: Iterable[str]) -> str:
+    return json.dumps(list(names), ensure_ascii=False).replace('"', "'")
+
+
+def _few(paths: Iterable[Path], count: int = 20) -> Iterator[Path]:
+    return islice((path for path in paths if not is_image_name(path)), count)
+
+
+def _head(path: Path) -> str:
+    return _ends(path, head_only=True)
+
+
+def _ends(path: Path, *, head_only: bool = False) -> str:
+    """Return the begin (and the end) of a text file, as far as it can be read; "" where it cannot."""
+    if not path.is_file():
+        return ""
+    try:
+        with path.open("rb") as stream:
+            begin = stream.read(HEAD_BYTES)
+            size = stream.seek(0, os.SEEK_END)
+            stream.seek(max(size - HEAD_BYTES, len(begin)))
+            end = b"" if head_only else stream.read(HEAD_BYTES)
+    except OSError:
+        return ""
+    return (begin + end).decode("utf-8-sig", errors="replace")

@@ -1,0 +1,116 @@
+"""From the bytes of an image file to its stored samples: the one place where the kind of file is decided.
+
+The content decides, not the ending. Kinds that are not read are refused by name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from segatlas.data.formats.bmp import is_plain_bmp, read_bmp
+from segatlas.data.formats.guards import NotReadError, check_file, check_pixels, decoding, open_picture
+from segatlas.data.formats.jpeg import is_jpeg, read_jpeg
+from segatlas.data.formats.png import is_png, orientation_of, read_chunks, read_header_chunks, read_png
+from segatlas.data.formats.pnm import is_pnm, pnm_header, read_pnm
+from segatlas.data.formats.simple import FORMATS, is_lossy_webp, read_simple
+from segatlas.data.formats.stored import Stored
+from segatlas.data.formats.tiff import is_tiff, open_tiff, read_tiff
+
+_HEAD = 4096
+"""Bytes that hold the header of a PNM file, comments included, and the first chunks of a WebP."""
+
+
+def read_stored(data: bytes, name: str | Path, max_pixels: int | None = None) -> Stored:
+    """Decode the stored samples of an image file, upright.
+
+    Args:
+        data: content of the file.
+        name: what messages call it.
+        max_pixels: refuse larger ones, before anything is allocated; default SEGATLAS_MAX_PIXELS, else MAX_PIXELS.
+
+    Raises:
+        DataError: damaged, incomplete, too large, or of a kind that is not read; it says which.
+    """
+    if is_tiff(data):
+        with open_tiff(data, name, max_pixels) as (tiff, layout):
+            return read_tiff(tiff, layout, data)
+    with decoding(name):
+        if is_png(data):
+            png = read_chunks(data)
+            check_pixels(png.height, png.width, png.samples, name, max_pixels)
+            return read_png(png)
+        if is_pnm(data):
+            kind, width, height, *_ = pnm_header(data)
+            check_pixels(height, width, 3 if kind in (3, 6) else 1, name, max_pixels)
+            return read_pnm(data)
+        with open_picture(data, name, max_pixels) as picture:
+            if is_jpeg(data):
+                return read_jpeg(data)
+            if is_plain_bmp(data):
+                return read_bmp(data)
+            if picture.format not in FORMATS:
+                raise NotReadError(f"is a {picture.format} file, which is not read; save it as PNG or TIFF")
+            return read_simple(picture, data)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """What headers say: upright size in pixels, channels without alpha, EXIF orientation, whether compressed with loss.
+
+    depth: type of the image's values, uint8, uint16 or float32.
+    """
+
+    height: int
+    width: int
+    channels: int
+    depth: str = "uint8"
+    orientation: int = 1
+    lossy: bool = False
+
+
+def read_shape(path: str | Path, max_pixels: int | None = None) -> Shape:
+    """Return what the headers of an image file say; pixels are not read.
+
+    Raises:
+        DataError: as `read_stored`, where the headers tell.
+    """
+    path = check_file(path)
+    with decoding(path):
+        with path.open("rb") as stream:
+            begin = stream.read(_HEAD)
+        if is_tiff(begin):
+            with open_tiff(path, path, max_pixels) as (_, layout):
+                height, width = layout.size
+                return Shape(
+                    height=height,
+                    width=width,
+                    channels=layout.channels,
+                    depth=layout.depth,
+                    orientation=layout.orientation,
+                    lossy=layout.lossy,
+                )
+        if is_png(begin):
+            png = read_header_chunks(path)
+            check_pixels(png.height, png.width, png.samples, path, max_pixels)
+            depth = "uint16" if png.depth == 16 else "uint8"
+            return _turned(png.height, png.width, png.channels, png.orientation, depth=depth)
+        if is_pnm(begin):
+            kind, width, height, largest, _ = pnm_header(begin)
+            channels = 3 if kind in (3, 6) else 1
+            check_pixels(height, width, channels, path, max_pixels)
+            return Shape(height=height, width=width, channels=channels, depth="uint8" if largest < 256 else "uint16")
+        with open_picture(path, path, max_pixels) as picture:
+            if not is_jpeg(begin) and picture.format not in FORMATS:
+                raise NotReadError(f"is a {picture.format} file, which is not read; save it as PNG or TIFF")
+            lossy = is_jpeg(begin) or is_lossy_webp(begin)
+            channels = 1 if picture.mode in ("1", "L", "LA") else 3
+            return _turned(picture.height, picture.width, channels, orientation_of(picture), lossy=lossy)
+
+
+def _turned(
+    height: int, width: int, channels: int, orientation: int, *, depth: str = "uint8", lossy: bool = False
+) -> Shape:
+    if orientation >= 5:
+        height, width = width, height
+    return Shape(height=height, width=width, channels=channels, depth=depth, orientation=orientation, lossy=lossy)

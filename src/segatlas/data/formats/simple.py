@@ -1,0 +1,76 @@
+"""GIF, WebP and compressed BMP through Pillow: the samples as they are stored."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+from segatlas.data.formats.guards import NotReadError
+from segatlas.data.formats.pixels import upright
+from segatlas.data.formats.png import orientation_of
+from segatlas.data.formats.stored import Stored
+
+FORMATS = ("BMP", "DIB", "GIF", "WEBP")
+
+
+def read_simple(picture: Image.Image, data: bytes) -> Stored:
+    """Decode an opened image of one of FORMATS, upright. ValueError where it is animated or not whole."""
+    if getattr(picture, "n_frames", 1) > 1:
+        raise NotReadError(f"an animation of {picture.n_frames} images; save the one that is meant")  # type: ignore[attr-defined]
+    _check_size(picture, data)
+    largest, orientation, palette = _largest(picture, data), orientation_of(picture), None
+    if picture.mode in ("P", "PA"):
+        picture.load()
+        palette = _palette(picture)
+    array = np.array(picture)
+    array = array.astype(np.uint8) if array.dtype == np.bool_ else array
+    array = array[..., None] if array.ndim == 2 else array
+    if picture.mode not in ("1", "L", "P", "LA", "PA", "RGB", "RGBA"):
+        raise NotReadError(f"samples of the kind {picture.mode} are not read")
+    return Stored(
+        samples=upright(array, orientation),
+        color="palette" if palette is not None else "grey" if array.shape[2] <= 2 else "rgb",
+        largest=largest,
+        alpha=array.shape[2] in (2, 4),
+        palette=palette,
+        lossy=is_lossy_webp(data),
+        orientation=orientation,
+    )
+
+
+def _palette(picture: Image.Image) -> np.ndarray:
+    colors = np.array(picture.getpalette("RGB"), np.uint8).reshape(-1, 3)
+    table = np.full((256, 4), 255, np.uint8)
+    table[:, :3] = 0
+    table[: len(colors), :3] = colors
+    transparent = picture.info.get("transparency")
+    if isinstance(transparent, int) and 0 <= transparent < 256:
+        table[transparent, 3] = 0
+    return table
+
+
+def _largest(picture: Image.Image, data: bytes) -> int:
+    if picture.mode == "1":
+        return 1
+    # Two bytes a pixel are 5 or 6 bits a channel, which Pillow spreads over 0..255.
+    is_bmp16 = picture.format == "BMP" and int.from_bytes(data[28:30], "little") == 16
+    return 31 if is_bmp16 else 255
+
+
+def _check_size(picture: Image.Image, data: bytes) -> None:
+    """Look for the ends of a WebP and of a BMP of run lengths: their decoders forgive a missing one."""
+    if picture.format == "WEBP" and len(data) < 8 + int.from_bytes(data[4:8], "little"):
+        raise ValueError("truncated")
+    if picture.format == "BMP" and int.from_bytes(data[30:34], "little") in (1, 2) and b"\0\x01" not in data[-4:]:
+        raise ValueError("truncated: the end of its run lengths is missing")
+
+
+def is_lossy_webp(data: bytes) -> bool:
+    """Whether a file that begins so is a WebP with a chunk of lossy pixels."""
+    place = 12 if data[:4] == b"RIFF" and data[8:12] == b"WEBP" else len(data)
+    while place + 8 <= len(data):
+        if data[place : place + 4] == b"VP8 ":
+            return True
+        size = int.from_bytes(data[place + 4 : place + 8], "little")
+        place += 8 + size + size % 2
+    return False

@@ -1,0 +1,108 @@
+"""Before a run exists: what the doctor says of the data, and whether the network can train on so few images."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from segatlas.config.schema import Config
+from segatlas.data.collate import collate
+from segatlas.data.dataset import SegmentationData
+from segatlas.data.doctor import look_before_training
+from segatlas.data.stream import SampleStream
+from segatlas.data.transforms import Pipeline
+from segatlas.errors import ConfigError, DataError, Problem
+from segatlas.layers.norm import BatchNorm2d
+from segatlas.training.logbook import LOGGER
+
+
+def consult_doctor(config: Config, datasets: Sequence[SegmentationData]) -> None:
+    """Refuse now what `data check` calls an error: found here it costs a second, found by the loss an evening.
+
+    Raises:
+        DataError: the first error, with its file; how many more kinds there are.
+    """
+    look = look_before_training(config.data, datasets, max_value=config.model.input.max_value)
+    for finding in look.findings:
+        if finding.severity == "warning":
+            LOGGER.warning("data: %s%s - %s", f"{finding.files[0]}: " if finding.files else "", finding.fault,
+                           finding.repair)  # fmt: skip
+    if look.errors:
+        first, *others = look.errors
+        more = sorted({finding.title for finding in others} - {first.title})
+        also = f"\nBesides: {', '.join(more)}." if more else ""
+        raise DataError(
+            f"{_with_detail(first.fault, first.details)}\n  {first.repair}{also}\n"
+            f"Everything that is wrong: segatlas data check {config.data.root}",
+            first.files[0] if first.files else None,
+        )
+    LOGGER.info(
+        "data: headers of %d files and %d decoded samples show no error; segatlas data check reads all of them",
+        look.files,
+        look.samples,
+    )
+
+
+def _with_detail(fault: str, details: tuple[str, ...]) -> str:
+    return f"{fault} ({details[0]})" if details and details[0] else fault
+
+
+class _OneValueError(Exception):
+    """Stops a pass through a network at a batch norm that would see one value a channel."""
+
+
+def refuse_single_values(config: Config, net: nn.Module, train: SegmentationData, pipeline: Pipeline) -> None:
+    """Where a batch is one image, send one through the network and refuse batch norms that get one value a channel.
+
+    Such a norm has no variance to train with; torch raises at the first step. `layers.BatchNorm2d` copes with it.
+
+    Raises:
+        ConfigError: naming the layer, and what helps.
+    """
+    world = int(os.environ.get("WORLD_SIZE", config.train.devices or 1))
+    if min(config.train.batch, len(train) // world) > 1:
+        return
+    images = collate([SampleStream(train, pipeline, config.seed)[(0, 0)]]).images
+    layer = _norm_of_one_value(net, images, frozen=config.train.freeze_encoder)
+    if layer:
+        size = f"{images.shape[2]} x {images.shape[3]}"
+        message = (
+            f"one image a step ({len(train)} in train), of which the batch norm {layer} gets one value a channel at a "
+            f"size of {size}: it has no variance. Two images a step, or a larger transforms.crop, are needed"
+        )
+        raise ConfigError("recipe", [Problem(key="train.batch", got=str(config.train.batch), message=message)])
+
+
+def _norm_of_one_value(net: nn.Module, images: torch.Tensor, *, frozen: bool) -> str:
+    """Return the first batch norm that fails in training on `images` (N, C, H, W), or "". The network is restored."""
+    names: dict[nn.Module, str] = {
+        module: name for name, module in net.named_modules() if isinstance(module, _BatchNorm)
+    }
+
+    def look(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        x = inputs[0]
+        if module.training and x.numel() == x.shape[1] and not isinstance(module, BatchNorm2d):
+            raise _OneValueError(names[module])
+
+    buffers = {name: buffer.clone() for name, buffer in net.named_buffers()}
+    handles = [module.register_forward_pre_hook(look) for module in names]
+    was_training = net.training
+    net.train()
+    if frozen:
+        net.get_submodule("encoder").eval()
+    try:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            net(images)
+    except _OneValueError as found:
+        return str(found)
+    finally:
+        for handle in handles:
+            handle.remove()
+        net.train(was_training)
+        for name, buffer in net.named_buffers():
+            buffer.copy_(buffers[name])
+    return ""

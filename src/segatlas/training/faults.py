@@ -1,0 +1,33 @@
+"""What ends training and a dry run alike, in words: a loss or gradient that is not finite, memory that is too small."""
+
+from __future__ import annotations
+
+import math
+
+from torch import nn
+
+from segatlas.errors import TrainingError
+
+ADVICE = "try a lower train.lr, train.clip=1 or train.precision=fp32"
+SMALLER = "A smaller train.batch or transforms.crop helps"
+
+
+def require_finite(what: str, value: float, where: str, advice: str) -> None:
+    """Raise TrainingError where the loss or the gradient (`what`) is infinite or NaN.
+
+    `where` tells the step and the images, `advice` what is kept and what to look at.
+    """
+    if not math.isfinite(value):
+        raise TrainingError(f"the {what} became {value} {where}. {advice}")
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Tell whether the processor's memory, or the device's, did not suffice. Torch says so in several ways."""
+    text = str(error)
+    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
+
+
+def largest_gradient(net: nn.Module) -> float:
+    """Return the largest size of any number in the gradient: infinite or NaN as soon as one of them is."""
+    gradients = [parameter.grad for parameter in net.parameters() if parameter.grad is not None]
+    return float(nn.utils.get_total_norm(gradients, norm_type=math.inf)) if gradients else 0.0

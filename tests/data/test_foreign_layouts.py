@@ -1,0 +1,164 @@
+"""Folders of annotation tools are told by name, and the advice that is printed works."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from fakes import broken
+from fakes.annotation_tools import CVAT_COLORS, TOOLS, cvat_masks, mmseg, nnunet, roboflow_masks, yolo
+from fakes.camvid import write_camvid
+from fakes.folder import write_folder
+from fakes.voc import write_voc
+from typer.testing import CliRunner
+
+from segatlas.cli.main import app
+from segatlas.config.schema import DataConfig
+from segatlas.data import create_dataset, describe_layout
+from segatlas.data.datasets.foreign import recognise
+from segatlas.data.shapes import make_shapes
+from segatlas.errors import DataError
+
+NAMES = ("folder", "camvid", "voc", "cityscapes", "ade20k")
+
+
+def segatlas(*words: object) -> Result:
+    return CliRunner().invoke(app, [*map(str, words)])
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_a_tools_folder_is_called_by_its_name_by_check_and_no_repair_is_offered(tmp_path: Path, tool: str) -> None:
+    write, name = TOOLS[tool]
+    write(tmp_path / "set")
+    result = segatlas("data", "check", tmp_path / "set", "--json")
+    assert result.exit_code == 1
+    record = json.loads(result.stdout)
+    assert record["ok"] is False
+    assert [finding["kind"] for finding in record["findings"]] == ["layout"]
+    assert record["findings"][0]["fault"].startswith(f"is {name} (recognised by ")
+    assert "--fix" not in result.output
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_training_and_evaluation_call_it_by_the_same_name(tmp_path: Path, tool: str) -> None:
+    write, name = TOOLS[tool]
+    write(tmp_path / "set")
+    for kind in NAMES:
+        with pytest.raises(DataError, match=f"is not laid out as data.name={kind}: .* it is {name} "):
+            create_dataset(DataConfig(name=kind, root=str(tmp_path / "set")), "train")
+    result = segatlas("data", "stats", tmp_path / "set")
+    assert result.exit_code == 1
+    assert name in result.stderr
+
+
+@pytest.mark.parametrize("layout", ["split_first", "kind_first", "flat"])
+def test_masks_in_a_folder_called_labels_are_read(tmp_path: Path, layout: str) -> None:
+    root = write_folder(tmp_path / "set", layout=layout)
+    for folder in [path for path in sorted(root.rglob("masks")) if path.is_dir()]:
+        folder.rename(folder.with_name("labels"))
+    assert describe_layout(root) == "folder"
+    data = create_dataset(DataConfig(root=str(root)), "train")
+    assert set(data.load(0).label.ravel()) == {0, 1, 2}
+    assert segatlas("data", "check", root).exit_code == 0
+
+
+def test_a_labels_folder_of_text_beside_masks_changes_nothing(tmp_path: Path) -> None:
+    yolo(tmp_path)
+    write_folder(tmp_path, layout="kind_first")
+    for path in tmp_path.glob("images/*/*.jpg"):
+        path.unlink()
+    assert describe_layout(tmp_path) == "folder"
+    assert segatlas("data", "check", tmp_path).exit_code == 0
+
+
+def test_camvids_own_images_and_labels_are_still_camvid(tmp_path: Path) -> None:
+    write_camvid(tmp_path, layout="original")
+    (tmp_path / "701_StillsRaw_full").rename(tmp_path / "images")
+    (tmp_path / "LabeledApproved_full").rename(tmp_path / "labels")
+    assert describe_layout(tmp_path) == "camvid"
+
+
+def test_our_own_layouts_are_no_foreign_ones(tmp_path: Path) -> None:
+    make_shapes(tmp_path / "shapes", train=2, val=1, test=1, size=(32, 32), seed=0)
+    assert describe_layout(tmp_path / "shapes") == "shapes"  # it has COCO annotations besides
+    write_voc(tmp_path / "voc")
+    (tmp_path / "voc/labelmap.txt").write_text("# label:color_rgb:parts:actions\naeroplane:128,0,0::\n")
+    assert describe_layout(tmp_path / "voc") == "voc"
+    assert recognise(broken.write_sound(tmp_path / "sound")) is None
+
+
+def overrides(text: str) -> list[str]:
+    return list(re.findall(r'"(data\.[^"]*)"', text)) + re.findall(r"(?<!\")\bdata\.name=\w+", text)
+
+
+def test_the_advice_for_a_cvat_export_of_masks_makes_it_clean_with_its_names(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    cvat_masks(root)
+    advice = json.loads(segatlas("data", "check", root, "--json").stdout)["findings"][0]["repair"]
+    assert "rename JPEGImages to images and SegmentationClass to masks" in advice
+    (root / "JPEGImages").rename(root / "images")
+    (root / "SegmentationClass").rename(root / "masks")
+    result = segatlas("data", "check", root, *overrides(advice), "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["classes"] == list(CVAT_COLORS)
+
+
+def test_the_advice_for_a_roboflow_export_of_masks_makes_it_clean_with_its_names(tmp_path: Path) -> None:
+    roboflow_masks(tmp_path)
+    advice = json.loads(segatlas("data", "check", tmp_path, "--json").stdout)["findings"][0]["repair"]
+    for split, folder in (("train", "train"), ("val", "valid")):
+        masks = sorted((tmp_path / folder).glob("*_mask.png"))
+        lines = [f"{folder}/{mask.name.removesuffix('_mask.png')}.jpg,{folder}/{mask.name}" for mask in masks]
+        (tmp_path / f"{split}.csv").write_text("\n".join(lines))
+    result = segatlas("data", "check", tmp_path, *overrides(advice), "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["classes"] == ["background", "car", "tree"]
+
+
+def test_the_advice_for_folders_under_other_names_makes_them_clean(tmp_path: Path) -> None:
+    mmseg(tmp_path / "a")
+    assert "rename img_dir to images and ann_dir to masks" in segatlas("data", "check", tmp_path / "a").stdout
+    (tmp_path / "a/img_dir").rename(tmp_path / "a/images")
+    (tmp_path / "a/ann_dir").rename(tmp_path / "a/masks")
+    assert segatlas("data", "check", tmp_path / "a").exit_code == 0
+    nnunet(tmp_path / "b")
+    assert "without _0000" in segatlas("data", "check", tmp_path / "b").stdout
+    for path in sorted((tmp_path / "b/imagesTr").iterdir()):
+        path.rename(path.with_name(path.name.replace("_0000", "")))
+    (tmp_path / "b/imagesTr").rename(tmp_path / "b/images")
+    (tmp_path / "b/labelsTr").rename(tmp_path / "b/masks")
+    assert segatlas("data", "check", tmp_path / "b").exit_code == 0
+
+
+def test_a_split_under_another_name_is_told(tmp_path: Path) -> None:
+    root = broken.write_sound(tmp_path / "set")
+    (root / "val").rename(root / "valid")
+    result = segatlas("data", "check", root)
+    assert result.exit_code == 0
+    assert "rename valid to val" in result.stdout
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_set_without_one_image_is_an_error_of_every_data_set(tmp_path: Path, name: str) -> None:
+    folders = {
+        "folder": ("images", "masks"),
+        "camvid": ("train", "trainannot"),
+        "voc": ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"),
+        "cityscapes": ("leftImg8bit", "gtFine"),
+        "ade20k": ("images/training", "annotations/training"),
+    }[name]
+    for folder in folders:
+        (tmp_path / "set" / folder).mkdir(parents=True)
+    assert describe_layout(tmp_path / "set") == name
+    result = segatlas("data", "check", tmp_path / "set", "--json")
+    record = json.loads(result.stdout)
+    assert (result.exit_code, record["ok"]) == (1, False)
+    assert [finding["kind"] for finding in record["findings"]] == ["no_image"]
+    assert "--fix" not in result.output
+    assert segatlas("data", "stats", tmp_path / "set").exit_code == 1
+    train = segatlas("train", "unet_folder", f"data.name={name}", f"data.root={tmp_path / 'set'}", "--dry-run")
+    assert train.exit_code == 1
+    assert "unexpected" not in train.stderr

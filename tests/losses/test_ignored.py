@@ -1,0 +1,107 @@
+"""What has no label plays no part: facts that hold for every loss of the table, heads of their own kind included."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from pydantic import TypeAdapter
+from torch import Tensor
+
+from segatlas.config.losses import LossTerm
+from segatlas.losses import LOSSES, build_loss
+from segatlas.structures import PointLogits
+
+SIZE = (12, 16)
+CLASSES = 4
+CASES: list[tuple[str, dict[str, Any]]] = [
+    *((name, {}) for name in LOSSES),
+    ("cross_entropy", {"label_smoothing": 0.2}),
+    ("ohem", {"min_kept": 20}),
+    ("focal", {"gamma": 0.5}),
+    ("tversky", {"gamma": 0.5, "smooth": 0.0}),
+    ("dice", {"smooth": 0.0}),
+    ("lovasz", {"per_image": True}),
+    ("boundary", {"width": 1}),
+]
+WEIGHTED = [(name, fields) for name, fields in CASES if name != "detail"]
+every_loss = pytest.mark.parametrize(("name", "fields"), CASES)
+
+
+class Case:
+    """A loss with logits and labels of three images at one size; the last image has no label."""
+
+    def __init__(self, name: str, fields: dict[str, Any], weights: Tensor | None = None):
+        generator = torch.Generator().manual_seed(4)
+        self.name = name
+        self.loss = build_loss(TypeAdapter(LossTerm).validate_python({"name": name, **fields}), weights)
+        shape = {"class_presence": (CLASSES,), "detail": (2, *SIZE), "point_cross_entropy": (CLASSES, 40)}
+        self.logits = torch.randn(3, *shape.get(name, (CLASSES, *SIZE)), generator=generator, dtype=torch.float64)
+        self.points = torch.rand(3, 40, 2, generator=generator)
+        coarse = torch.randint(0, CLASSES, (3, 6, 8), generator=generator)
+        self.labels = coarse.repeat_interleave(2, 1).repeat_interleave(2, 2).to(torch.uint8)
+        self.labels[torch.rand(3, *SIZE, generator=generator) < 0.3] = 255
+        self.labels[2] = 255
+
+    def __call__(self, images: slice = slice(None), logits: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return value and gradient of the loss over some of the images."""
+        values = (self.logits if logits is None else logits)[images].clone().requires_grad_()
+        given = PointLogits(values, self.points[images]) if self.name == "point_cross_entropy" else values
+        value = self.loss(given, self.labels[images])
+        return value.detach(), torch.autograd.grad(value, values)[0]
+
+
+@every_loss
+@pytest.mark.parametrize("images", [slice(2, 3), slice(None)])
+def test_without_any_label_value_and_gradient_are_zero(name, fields, images):
+    case = Case(name, fields)
+    case.labels[:] = 255
+    value, gradient = case(images)
+    assert value == 0
+    assert not gradient.any()
+
+
+@every_loss
+@pytest.mark.parametrize("weighted", [False, True])
+def test_an_image_without_labels_changes_neither_value_nor_gradient_of_the_others(name, fields, weighted):
+    weights = torch.tensor([0.5, 2.0, 1.5, 3.0]) if weighted and (name, fields) in WEIGHTED else None
+    case = Case(name, fields, weights)
+    (alone, of_alone), (mixed, of_mixed) = case(slice(0, 2)), case()
+    torch.testing.assert_close(mixed, alone, rtol=1e-9, atol=0)
+    torch.testing.assert_close(of_mixed[:2], of_alone, rtol=1e-9, atol=1e-12)
+    assert not of_mixed[2].any()
+    assert alone > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "fields"), [c for c in CASES if c[0] not in ("class_presence", "point_cross_entropy")]
+)
+@pytest.mark.parametrize("size", [3.0, 1e4])
+def test_logits_of_unlabelled_pixels_change_nothing(name, fields, size):
+    case = Case(name, fields)
+    unlabelled = (case.labels == 255).unsqueeze(1).expand_as(case.logits)
+    value, gradient = case()
+    assert not gradient[unlabelled].any()
+    noise = torch.randn(case.logits.shape, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    changed, of_changed = case(logits=case.logits + size * noise * unlabelled)
+    torch.testing.assert_close(changed, value, rtol=1e-9, atol=0)
+    torch.testing.assert_close(of_changed, gradient, rtol=1e-9, atol=1e-12)
+
+
+def test_logits_of_points_on_unlabelled_pixels_change_nothing():
+    case = Case("point_cross_entropy", {})
+    x, y = (case.points * torch.tensor([SIZE[1], SIZE[0]])).long().unbind(2)
+    unlabelled = case.labels.flatten(1).gather(1, y * SIZE[1] + x) == 255
+    value, gradient = case()
+    assert not gradient[unlabelled.unsqueeze(1).expand_as(gradient)].any()
+    changed, _ = case(logits=case.logits + 5 * unlabelled.unsqueeze(1))
+    torch.testing.assert_close(changed, value, rtol=1e-9, atol=0)
+
+
+def test_the_pixels_that_ohem_keeps_are_counted_among_labelled_ones():
+    case = Case("ohem", {"threshold": 1e-9, "min_kept": 25})
+    labelled = case.labels[:2] != 255
+    log_p = case.logits[:2].log_softmax(1).gather(1, case.labels[:2].long().masked_fill(~labelled, 0).unsqueeze(1))
+    expected = -log_p.squeeze(1)[labelled].sort().values[:25].mean()
+    torch.testing.assert_close(case()[0], expected, rtol=1e-9, atol=0)

@@ -1,0 +1,125 @@
+"""Which statistics a run normalises its images with."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from segatlas.recipe import Config
+from segatlas.training.building import build_parts
+from segatlas.training.inputs import choose_preprocessing
+from segatlas.weights import create_model, save_pretrained
+from segatlas.weights.card import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+from segatlas.weights.encoder_weights import IMAGENET, published_statistics
+
+HALF = (0.5, 0.5, 0.5)
+LITE = "model={name: unet, encoder: timm/tf_efficientnet_lite0, decoder_channels: [8, 8]}"
+STATED = "model.input={mean: [0.1, 0.2, 0.3], std: [0.3, 0.2, 0.1]}"
+
+
+@pytest.fixture(autouse=True)
+def _no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: None)
+
+
+def small(recipe, *words: str) -> Config:
+    """Return a recipe for a timm encoder in place of the plain U-Net that `recipe` makes."""
+    made = recipe().model_dump(mode="json")
+    return Config.load({**made, "model": {}}, LITE, *words)
+
+
+def test_imagenet_weights_bring_the_statistics_that_they_were_trained_with(recipe, caplog):
+    parts = build_parts(small(recipe, "model.encoder_weights=imagenet"), dry=True)
+    assert (parts.card.preprocessing.mean, parts.card.preprocessing.std) == (HALF, HALF)
+    assert (parts.pipeline.mean, parts.pipeline.std) == (HALF, HALF)
+    assert parts.facts.lines()[1:] == [
+        "weights at the start: encoder imagenet (timm/tf_efficientnet_lite0.in1k, which a dry run does not fetch), "
+        "the rest random",
+        "input: mean [0.5, 0.5, 0.5], std [0.5, 0.5, 0.5] of values / 255: "
+        "those that the encoder's weights were trained with",
+    ]
+    assert "statistics" not in caplog.text
+
+
+def test_statistics_that_the_recipe_states_count_and_weights_trained_with_others_are_told(recipe, caplog):
+    parts = build_parts(small(recipe, "model.encoder_weights=imagenet", STATED), dry=True)
+    assert parts.card.preprocessing.mean == (0.1, 0.2, 0.3)
+    assert parts.facts.statistics == "the recipe's"
+    (told,) = [record.getMessage() for record in caplog.records if "the recipe states" in record.getMessage()]
+    assert "the recipe states mean [0.1, 0.2, 0.3]" in told
+    assert "trained with mean [0.5, 0.5, 0.5]" in told
+
+
+def test_random_weights_take_imagenets_whatever_the_encoder_is(recipe):
+    parts = build_parts(small(recipe), dry=True)
+    assert parts.card.preprocessing == Preprocessing()
+    assert parts.facts.weights == "random"
+
+
+def test_a_weights_file_is_said_not_to_tell_its_statistics(recipe, tmp_path):
+    file = tmp_path / "lite.pth"
+    encoder = create_model("unet", encoder="timm/tf_efficientnet_lite0", num_classes=2).encoder
+    torch.save({name.removeprefix("model."): tensor for name, tensor in encoder.state_dict().items()}, file)
+    parts = build_parts(small(recipe, f"model.encoder_weights={file}"), dry=True)
+    assert parts.card.preprocessing.mean == HALF
+    assert "published weights of timm/tf_efficientnet_lite0; lite.pth does not tell its own" in parts.facts.statistics
+    net = create_model("unet", encoder="timm/tf_efficientnet_lite0", num_classes=2, encoder_weights=str(file))
+    save_pretrained(net, tmp_path / "saved", classes=("a", "b"))
+    card = json.loads((tmp_path / "saved" / "card.json").read_text())
+    assert card["preprocessing"]["mean"] == list(HALF)
+
+
+def test_a_run_that_starts_from_a_model_takes_its_preprocessing_but_for_what_the_recipe_states(
+    recipe, tmp_path, caplog
+):
+    config = recipe()
+    net = create_model("unet", width=4, num_classes=len(build_parts(config, dry=True).train.classes))
+    earlier = Preprocessing(mean=HALF, std=HALF, max_value=100.0, resize="short:40")
+    save_pretrained(
+        net, tmp_path / "earlier", classes=build_parts(config, dry=True).train.classes, preprocessing=earlier
+    )
+    start = f"model.start_from={tmp_path / 'earlier'}"
+    parts = build_parts(recipe(start), dry=True)
+    assert parts.card.preprocessing == earlier
+    assert parts.facts.weights == f"all of {tmp_path / 'earlier'}"
+    parts = build_parts(recipe(start, STATED), dry=True)
+    assert parts.card.preprocessing == Preprocessing(
+        mean=(0.1, 0.2, 0.3), std=(0.3, 0.2, 0.1), max_value=100.0, resize="short:40"
+    )
+    assert "the weights were trained with mean [0.5, 0.5, 0.5]" in caplog.text
+    torch.save(net.state_dict(), tmp_path / "plain.pth")
+    parts = build_parts(recipe(f"model.start_from={tmp_path / 'plain.pth'}"), dry=True)
+    assert parts.facts.statistics.startswith("ImageNet's; plain.pth does not tell its own")
+
+
+@pytest.mark.parametrize(("channels", "told"), [(1, ""), (2, "each channel gets mean 0.449"), (3, ""), (4, "1 to 3")])
+def test_channels_that_are_none_of_r_g_b_get_neutral_statistics_and_are_told(channels, told, caplog):
+    net = create_model("unet", width=2, num_classes=2, in_channels=channels)
+    model = Config.load({}).model
+    chosen, _ = choose_preprocessing(model, net, channels, None, "my-bands")
+    assert len(chosen.mean) == len(chosen.std) == channels
+    assert told in caplog.text
+    assert ("segatlas data stats my-bands" in caplog.text) == bool(told)
+    if channels == 4:
+        assert (chosen.mean, chosen.std) == ((*IMAGENET_MEAN, 0.449), (*IMAGENET_STD, 0.226))
+
+
+@pytest.mark.parametrize("name", sorted(IMAGENET))
+def test_the_published_weights_of_encoders_written_here_were_trained_with_imagenets_statistics(name):
+    import timm
+
+    published = timm.get_pretrained_cfg(IMAGENET[name].removeprefix("timm/"))
+    assert (tuple(published.mean), tuple(published.std)) == (IMAGENET_MEAN, IMAGENET_STD)
+
+
+def test_every_encoder_of_timm_tells_the_statistics_of_its_weights():
+    import timm
+
+    net = create_model("unet", encoder="timm/mobilenetv3_small_100.lamb_in1k", num_classes=2)
+    published = timm.get_pretrained_cfg("mobilenetv3_small_100.lamb_in1k")
+    assert published_statistics(net) == (tuple(published.mean), tuple(published.std))
+    assert published_statistics(create_model("unet", width=2, num_classes=2)) == (IMAGENET_MEAN, IMAGENET_STD)
