@@ -5,11 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from segatlas.printable import printable, printable_lines
+
 
 class SegAtlasError(Exception):
-    """Base of all errors that are about the user's input or machine, not about a defect of ours."""
+    """Base of all errors that are about the user's input or machine, not about a defect of ours.
+
+    Its text has no control characters but line breaks and tabs; a name that could hold a line break goes through
+    `printable` where the message is made.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str = ""):
+        super().__init__(printable_lines(str(message)))
 
 
 class UsageError(SegAtlasError):
@@ -42,12 +51,12 @@ class ConfigError(UsageError):
 
     def render(self) -> str:
         """Return the message as printed: one aligned line a problem, then what to do."""
-        places = [self._place(problem) for problem in self.problems]
-        wheres = [p.key + (f" = {p.got}" if p.got else "") for p in self.problems]
+        places = [printable(self._place(problem)) for problem in self.problems]
+        wheres = [printable(p.key + (f" = {p.got}" if p.got else "")) for p in self.problems]
         place_width, where_width = max(map(len, places)), max(map(len, wheres))
-        lines = [f"config error in {self.source}"]
+        lines = [f"config error in {printable(self.source)}"]
         for place, where, problem in zip(places, wheres, self.problems, strict=True):
-            lines.append(f"  {place:<{place_width}}   {where:<{where_width}}   {problem.message}")
+            lines.append(f"  {place:<{place_width}}   {where:<{where_width}}   {printable_lines(problem.message)}")
         count = len(self.problems)
         lines.append(
             f"{count} problem{'s' if count > 1 else ''}; nothing was started. Valid keys: segatlas config schema"
@@ -67,7 +76,7 @@ class DataError(SegAtlasError):
 
     def __init__(self, message: str, path: str | Path | None = None):
         self.path = None if path is None else Path(path)
-        super().__init__(f"{path}: {message}" if path is not None else message)
+        super().__init__(f"{printable(path)}: {message}" if path is not None else message)
 
 
 class TaskError(SegAtlasError):

@@ -46,7 +46,7 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"model": {"input": {"mean": (0, 0), "std": (1, 1, 1)}}}, "model.input.mean", "mean has 2 values, std has 3"),
     ({"model": {"input": {"mean": (0, 0, 0)}}}, "model.input.mean", "together"),
     ({"model": {"input": {"std": (1, 1, 1)}}}, "model.input.std", "together"),
-    ({"model": {"input": {"mean": (0, 0), "std": (0, 1)}}}, "model.input.std", "above 0"),
+    ({"model": {"input": {"mean": (0, 0), "std": (0, 1)}}}, "model.input.std", "at least 1e-06"),
     ({"model": {"input": {"mean": (0,), "std": (1,)}, "in_channels": 3}}, "model.input.mean", "3 channels"),
     ({"model": {"in_channels": 4}, "data": {"channels": 3}}, "model.in_channels", "data.channels = 3"),
     ({"model": {"num_classes": 3}, "data": {"classes": ("a", "b")}}, "model.num_classes", "2 classes"),

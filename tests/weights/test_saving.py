@@ -300,7 +300,9 @@ def test_a_hub_id_is_fetched_and_loaded(tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *a, **k: asked.append((a, k)) or str(tmp_path))
     net, _ = load_pretrained("someone/net")
     assert_same_state(net, tiny())
-    assert asked == [(("someone/net",), {"allow_patterns": ["card.json", "model.safetensors"]})]
+    assert asked == [
+        (("someone/net",), {"allow_patterns": ["card.json", "model.safetensors"], "local_files_only": False})
+    ]
 
 
 def test_a_hub_id_without_a_connection_is_a_clear_error(monkeypatch):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import traceback
@@ -16,6 +15,7 @@ import typer
 
 from segatlas.cache import OFFLINE_VARIABLE
 from segatlas.errors import ConfigError, SegAtlasError, UsageError
+from segatlas.printable import json_line, printable, printable_lines
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -77,7 +77,7 @@ def guard() -> Iterator[None]:
     except SegAtlasError as error:
         raise _stop(str(error) if isinstance(error, ConfigError) else f"error: {error}", error.exit_code) from error
     except OSError as error:
-        file = f"{error.filename}: " if error.filename else ""
+        file = f"{printable(error.filename)}: " if error.filename else ""
         raise _stop(f"error: {file}{error.strerror or error}", 1) from error
     except Exception as error:
         text = str(error).partition("Traceback (most recent call last)")[0].strip()  # of a loader process, by torch
@@ -88,20 +88,26 @@ def guard() -> Iterator[None]:
 def _stop(message: str, exit_code: int) -> typer.Exit:
     if _debug.get():
         traceback.print_exc()
-    print(message, file=sys.stderr)
+    print(printable_lines(message), file=sys.stderr)
     return typer.Exit(exit_code)
 
 
 def human(*, json_line: bool = False) -> Console:
     """Return the console for people: stdout, or stderr where `--json` keeps stdout for the machine."""
-    from rich.console import Console
+    from segatlas.safe_console import SafeConsole
 
-    return Console(stderr=json_line, highlight=False, soft_wrap=True)
+    return SafeConsole(stderr=json_line, highlight=False, soft_wrap=True, markup=False)
+
+
+def say(*lines: str) -> None:
+    """Print lines to stdout; of control characters only line breaks and tabs go through."""
+    for line in lines:
+        print(printable_lines(line))
 
 
 def print_json_line(payload: Mapping[str, Any] | Sequence[Any]) -> None:
-    """Print the one machine-readable line of `--json` to stdout. Paths become texts."""
-    print(json.dumps(payload, ensure_ascii=False, default=str), flush=True)
+    """Print the one machine-readable line of `--json` to stdout. Paths become texts, NaN null."""
+    print(json_line(payload), flush=True)
 
 
 def split_words(words: Sequence[str] | None) -> tuple[str | None, list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -12,6 +13,9 @@ from typer.core import TyperGroup
 from segatlas import __version__
 from segatlas.cli import bench, config, data, doctor, evaluate, models, predict, train
 from segatlas.cli.common import guard, reset_debug, set_debug
+from segatlas.printable import SafeRecords
+
+SAFE_RECORDS = SafeRecords()
 
 VERBS: dict[str, Callable[..., Any] | typer.Typer] = {
     "train": train.train,
@@ -67,6 +71,8 @@ def root(
     """
     reset_debug()
     set_debug(debug)
+    if logging.lastResort is not None:  # prints warnings where no handler is set
+        logging.lastResort.addFilter(SAFE_RECORDS)
 
 
 for _name, _verb in VERBS.items():

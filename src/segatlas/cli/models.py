@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from segatlas.cli.common import DebugOption, JsonOption, OfflineOption, human, print_json_line
+from segatlas.cli.common import DebugOption, JsonOption, OfflineOption, human, print_json_line, say
+from segatlas.printable import printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -23,6 +25,7 @@ app = typer.Typer(
 NO_TERMINAL_WIDTH = 160
 SHOWN_CLASSES = 40
 FEW_CLASSES = 5
+SHOWN_LEFT_OUT = 8
 
 
 @app.command("list")
@@ -50,7 +53,7 @@ def list_(
         )
         return
     if not entries:
-        print(f"no model matches '{pattern}'" + (f" and can do '{task}'" if task else ""))
+        say(f"no model matches '{pattern}'" + (f" and can do '{task}'" if task else ""))
         return
     table = _table("Name", "Title", "Tasks", "Paper")
     for name, entry in entries.items():
@@ -68,7 +71,7 @@ def _list_published(pattern: str, *, json_line: bool) -> None:
         print_json_line([asdict(entry) for entry in entries])
         return
     if not entries:
-        print(f"no published weights match '{pattern}'")
+        say(f"no published weights match '{pattern}'")
         return
     table = _table("Name", "Trained on", "mIoU %", "scales, flips", "Licence")
     for entry in entries:
@@ -76,7 +79,7 @@ def _list_published(pattern: str, *, json_line: bool) -> None:
         licence = entry.licence if entry.is_commercial else "non-commercial"
         table.add_row(entry.name, entry.dataset, f"{entry.miou:.2f}", best, licence)
     _show(table)
-    print(f"mIoU on the validation split ({SOURCE}); more: segatlas models info NAME")
+    say(f"mIoU on the validation split ({SOURCE}); more: segatlas models info NAME")
 
 
 @app.command()
@@ -124,9 +127,11 @@ def convert(
         if json_line:
             print_json_line({"kind": "export", "source": str(checkpoint), "to": to, **asdict(written)})
             return
-        print(f"{checkpoint}: {written.tensors} tensors written for {written.title}: {written.file}")
+        say(
+            f"{printable(checkpoint)}: {written.tensors} tensors written for {written.title}: {printable(written.file)}"
+        )
         for note in written.notes:
-            print(f"  {note}")
+            say(f"  {printable(note)}")
         return
     done = convert_file(checkpoint, out, arch=arch, config=config)
     if json_line:
@@ -137,6 +142,8 @@ def convert(
                 "library": done.library,
                 "out": str(done.folder),
                 "settings": done.settings_from,
+                "prefix": done.prefix,
+                "left_out": done.left_out,
                 "notes": done.notes,
                 "card": done.card.to_dict(),
             }
@@ -147,19 +154,32 @@ def convert(
 
 def _print_conversion(done: Conversion) -> None:
     card = done.card
-    print(f"{done.file}: {card.architecture} of {done.title}, {done.tensors} tensors")
+    say(f"{printable(done.file)}: {card.architecture} of {done.title}, {done.tensors} tensors")
     config = ", ".join(f"{key}={value!r}" for key, value in card.config.items())
     classes = f"{len(card.classes)}: {', '.join(card.classes[:FEW_CLASSES])}"
     pairs = {"config": config, "classes": classes + (", ..." if len(card.classes) > FEW_CLASSES else "")}
     all_pairs = {**pairs, "settings": done.settings_from or "none found"}
+    if done.prefix:
+        all_pairs["prefix"] = f"{done.prefix} (stands before the network's names in the file)"
+    if done.left_out:
+        all_pairs["left out"] = f"{_listed(done.left_out)} (on purpose: no part of the network, or a second copy)"
     for key in ("mean", "std", "inference"):
         all_pairs[key] = _card_pairs(card)[key]
     _print_pairs(all_pairs)
     if done.notes:
-        print("taken by default, please check (--config FILE tells):")
+        say("taken by default, please check (--config FILE tells):")
         for note in done.notes:
-            print(f"  {note}")
-    print(f"written: {done.folder}")
+            say(f"  {printable(note)}")
+    say(f"written: {printable(done.folder)}")
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Return names; many that begin alike are told by their beginning and number."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(name.partition(".")[0], []).append(name)
+    texts = [", ".join(g) if len(g) < SHOWN_LEFT_OUT else f"{len(g)} tensors of {key}" for key, g in groups.items()]
+    return ", ".join(texts)
 
 
 def _is_place(name: str) -> bool:
@@ -185,7 +205,7 @@ def _info_architecture(name: str, *, json_line: bool) -> None:
         return
     height, width = MEASURED_SIZE
     variant = f" (variant of {facts.architecture})" if facts.name != facts.architecture else ""
-    print(f"{facts.name}{variant}: {facts.title}")
+    say(f"{facts.name}{variant}: {facts.title}")
     _print_pairs(
         {
             "paper": facts.paper,
@@ -216,7 +236,7 @@ def _info_published(name: str, *, json_line: bool) -> None:
     if json_line:
         print_json_line({"kind": "published", **asdict(entry)})
         return
-    print(f"{entry.name}: weights published by MMSegmentation")
+    say(f"{entry.name}: weights published by MMSegmentation")
     best = "" if entry.miou_ms_flip is None else f", {entry.miou_ms_flip:.2f} % with scales and flips"
     _print_pairs(
         {
@@ -240,14 +260,14 @@ def _info_card(name: str, *, json_line: bool) -> None:
     if json_line:
         print_json_line({"kind": "model", "path": str(place), "card": card.to_dict()})
         return
-    print(f"{place}: {card.architecture}, {len(card.classes)} classes")
+    say(f"{printable(place)}: {card.architecture}, {len(card.classes)} classes")
     _print_pairs(_card_pairs(card))
     table = _table("Index", "Class", "Colour")
     for index, (label, color) in enumerate(zip(card.classes[:SHOWN_CLASSES], card.palette, strict=False)):
-        table.add_row(str(index), label, ",".join(map(str, color)))
+        table.add_row(str(index), printable(label), ",".join(map(str, color)))
     _show(table)
     if len(card.classes) > SHOWN_CLASSES:
-        print(f"... and {len(card.classes) - SHOWN_CLASSES} more classes (--json lists all)")
+        say(f"... and {len(card.classes) - SHOWN_CLASSES} more classes (--json lists all)")
 
 
 def _card_pairs(card: Card) -> dict[str, str]:
@@ -276,13 +296,13 @@ def _print_pairs(pairs: dict[str, str]) -> None:
     """Print a line a pair; on a terminal, longer ones go on below their value, with words left whole."""
     width, console = max(map(len, pairs)), human()
     for key, value in pairs.items():
-        line = f"  {key:<{width}}  {value}"
+        line = f"  {key:<{width}}  {printable(value)}"
         if console.is_terminal:
             indent = " " * (width + 4)
             line = textwrap.fill(
                 line, console.width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
             )
-        print(line)
+        say(line)
 
 
 def _table(*columns: str) -> Table:

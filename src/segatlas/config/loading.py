@@ -20,10 +20,12 @@ from segatlas.config.schema import Config, ModelCheck
 from segatlas.config.yaml_tree import Node, Place
 from segatlas.errors import ConfigError, DataError, Problem
 from segatlas.files import read_text
+from segatlas.printable import printable
 
 ConfigType = TypeVar("ConfigType", bound=Config)
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 MAX_BASES = 2
+MAX_BYTES = 1_000_000
 OVERRIDE, DICT, DEFAULT, COMMAND = (Place(file=name) for name in ("override", "dict", "default", "command"))
 
 
@@ -104,9 +106,13 @@ def _read_file(path: Path, below: tuple[Path, ...], problems: list[Problem]) -> 
     """Read a file and lay it over its bases. `below` are the files that led here, for cycles and depth."""
     file = _display(path)
     try:
+        if (size := path.stat().st_size) > MAX_BYTES:
+            raise ConfigError(file, [_top(file, f"{size:,} bytes, a recipe has at most {MAX_BYTES:,}")])
         text = read_text(path)
+    except OSError as error:
+        raise ConfigError(file, [_top(file, f"cannot be read: {error.strerror}")]) from error
     except DataError as error:
-        raise ConfigError(file, [_top(file, str(error).removeprefix(f"{path}: "))]) from error
+        raise ConfigError(file, [_top(file, str(error).removeprefix(f"{printable(path)}: "))]) from error
     node, faults = yaml_tree.parse(text, file)
     if node is None or node.value is None:
         raise ConfigError(file, [_top(file, "the file is empty, expected `key: value` lines")])

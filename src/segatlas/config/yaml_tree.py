@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
 import yaml
 
 from segatlas.errors import ConfigError, Problem
+from segatlas.printable import printable_lines
 
 MAX_DEPTH = 20
 MAX_NODES = 20_000
+MAX_DIGITS = 100
+_TOO_LARGE = "nested too deeply or too large"
 
 _NULL, _BOOL = "tag:yaml.org,2002:null", "tag:yaml.org,2002:bool"
 _INT, _FLOAT, _TEXT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float", "tag:yaml.org,2002:str"
@@ -95,12 +99,40 @@ class Node:
 
 
 def from_plain(value: Any, place: Place) -> Node:
-    """Build a tree from plain Python values, all at the same place. Tuples become lists, keys become texts."""
+    """Build a tree from plain Python values, all at the same place. Tuples become lists, keys and paths texts.
+
+    Raises:
+        ConfigError: values that no recipe can hold.
+    """
+    return _from_plain(value, place, ())
+
+
+def _from_plain(value: Any, place: Place, path: tuple[str, ...]) -> Node:
+    if len(path) > MAX_DEPTH:
+        raise ConfigError(place.file, [Problem(key=".".join(path[:4]), file=place.file, message=_TOO_LARGE)])
     if isinstance(value, dict):
-        return Node(value={str(key): from_plain(item, place) for key, item in value.items()}, place=place)
+        named = {str(key): item for key, item in value.items()}
+        return Node(value={k: _from_plain(item, place, (*path, k)) for k, item in named.items()}, place=place)
     if isinstance(value, list | tuple):
-        return Node(value=[from_plain(item, place) for item in value], place=place)
+        items = [_from_plain(item, place, (*path, str(i))) for i, item in enumerate(value)]
+        return Node(value=items, place=place)
+    if isinstance(value, PurePath):
+        value = str(value)
+    fault = _text_fault(value) if isinstance(value, str) else _number_fault(value) if isinstance(value, int) else ""
+    if value is not None and not isinstance(value, bool | int | float | str):
+        fault = f"a {type(value).__name__}, expected a number, a text, true, false, null, a list or a group of keys"
+    if fault:
+        raise ConfigError(place.file, [Problem(key=".".join(path) or "(top)", file=place.file, message=fault)])
     return Node(value=value, place=place)
+
+
+def _text_fault(text: str) -> str:
+    """Say what is wrong with a text that no file can hold."""
+    return "half of a character (a lone surrogate)" if any("\ud800" <= char <= "\udfff" for char in text) else ""
+
+
+def _number_fault(number: int) -> str:
+    return f"a whole number of more than {MAX_DIGITS} digits" if number.bit_length() > 3 * MAX_DIGITS else ""
 
 
 def merge(below: Node, above: Node) -> Node:
@@ -123,6 +155,11 @@ def parse(text: str, file: str) -> tuple[Node | None, list[Problem]]:
         root = yaml.compose(text, Loader=_Loader)
     except yaml.YAMLError as error:
         raise ConfigError(file, [_syntax_problem(error, text, file)]) from error
+    except RecursionError:
+        raise ConfigError(file, [Problem(key="(top)", line=1, file=file, message=_TOO_LARGE)]) from None
+    except (ValueError, OverflowError) as error:  # an escape that names no character
+        problem = Problem(key="(syntax)", line=1, file=file, message=f"not valid YAML: {error}")
+        raise ConfigError(file, [problem]) from error
     if root is None:
         return None, []
     reader = _Reader(file)
@@ -131,7 +168,10 @@ def parse(text: str, file: str) -> tuple[Node | None, list[Problem]]:
 
 def write(value: Any) -> str:
     """Write plain Python values as YAML: keys in the given order, lists of single values on one line."""
-    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+    text: str = yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+    if printable_lines(text) != text:  # marks that turn the direction of writing, and the like: as escapes
+        text = yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=False, width=120)
+    return text
 
 
 class _Reader:
@@ -145,7 +185,7 @@ class _Reader:
     def read(self, node: yaml.Node, place: Place, path: tuple[str, ...]) -> Node:
         self.count += 1
         if len(path) > MAX_DEPTH or self.count > MAX_NODES:  # an alias inside its own anchor, or a bomb of them
-            raise ConfigError(self.file, [self._problem(path[:4], place.line, "nested too deeply or too large")])
+            raise ConfigError(self.file, [self._problem(path[:4], place.line, _TOO_LARGE)])
         if isinstance(node, yaml.MappingNode):
             return Node(value=self._mapping(node, path), place=place)
         if isinstance(node, yaml.SequenceNode):
@@ -161,6 +201,9 @@ class _Reader:
                 self.problems.append(self._problem(path, place.line, "a key must be a single word"))
                 continue
             key = key_node.value
+            if fault := _text_fault(key):
+                self.problems.append(self._problem(path, place.line, f"a key holds {fault}"))
+                continue
             if "." in key:
                 message = (
                     f"a key holds no dot; groups are nested: `{key.replace('.', ': {')}: ...{'}' * key.count('.')}`"
@@ -175,6 +218,12 @@ class _Reader:
         return entries
 
     def _scalar(self, tag: str, text: str, place: Place, path: tuple[str, ...]) -> Any:
+        fault = _text_fault(text)
+        if tag in (_INT, _FLOAT) and len(text) > MAX_DIGITS:
+            fault = f"a number of more than {MAX_DIGITS} digits"
+        if fault:
+            self.problems.append(self._problem(path, place.line, fault))
+            return None
         if tag == _TEXT:
             return text
         try:

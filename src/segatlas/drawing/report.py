@@ -6,11 +6,11 @@ import base64
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from html import escape
 from pathlib import Path
 
 from segatlas.drawing.files import write_bytes
 from segatlas.drawing.maps import Color
+from segatlas.printable import html_text as escape
 
 
 @dataclass(frozen=True, kw_only=True)

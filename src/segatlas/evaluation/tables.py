@@ -11,6 +11,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from segatlas.printable import printable
+
 if TYPE_CHECKING:
     from segatlas.evaluation.report import Report
 
@@ -185,8 +187,8 @@ def markdown(report: Report) -> str:
     ]
     lines += [
         "",
-        *(f"- warning: {text}" for text in report.warnings),
-        *(f"- skipped: {text}" for text in report.skipped),
+        *(f"- warning: {printable(text)}" for text in report.warnings),
+        *(f"- skipped: {printable(text)}" for text in report.skipped),
     ]
     lines += ["", "What the numbers mean:", ""]
     lines += [f"- `{name}`: {text}" for name, text in report.definitions.items()]
@@ -245,4 +247,4 @@ def _short_count(number: int) -> str:
 
 
 def _escaped(text: str) -> str:
-    return text.replace("|", "\\|")
+    return printable(text).replace("|", "\\|")

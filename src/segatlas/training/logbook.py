@@ -14,6 +14,8 @@ from rich.text import Text
 
 from segatlas.errors import TrainingError
 from segatlas.files import read_text, whole_file
+from segatlas.printable import SafeRecords
+from segatlas.safe_console import SafeConsole
 from segatlas.training.run import RunFolder
 
 COLUMNS = (
@@ -33,7 +35,7 @@ LOGGER = logging.getLogger("segatlas")
 @cache
 def terminal() -> Console:
     """Return the one console of a training: a bar and log lines on two would overwrite each other."""
-    return Console(stderr=True, highlight=False)
+    return SafeConsole(stderr=True, highlight=False)
 
 
 class Logbook:
@@ -120,6 +122,7 @@ def open_log(path: Path, held: MemoryHandler, *, console: bool) -> list[logging.
         handlers.append(TerminalHandler())
     LOGGER.removeHandler(held)
     for handler in handlers:
+        handler.addFilter(SafeRecords())
         LOGGER.addHandler(handler)
         for record in held.buffer:
             handler.handle(record)

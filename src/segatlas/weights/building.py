@@ -10,12 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from segatlas.errors import UsageError
+from segatlas.errors import UsageError, WeightsError
 from segatlas.models import load_architecture
 from segatlas.models.architecture import Architecture
 from segatlas.weights.encoder_weights import load_encoder_weights
 from segatlas.weights.listing import find_entry
 from segatlas.weights.validation import FieldsError, validated
+
+_CALLS_A_TENSOR, _CALLS = 100, 50_000
+"""Calls of torch's functions that building a network may take: for each of its tensors, and for whatever it is."""
 
 _ALIASES = {"encoder_name": "encoder", "classes": "num_classes"}
 """Argument names of segmentation-models-pytorch -> ours."""
@@ -95,21 +98,34 @@ def soften_classifiers(net: nn.Module) -> None:
             nn.init.normal_(module.weight, std=0.01)
 
 
-def build_empty(architecture: Architecture, config: Any) -> nn.Module:
-    """Build the network with shapes only: all tensors are on the meta device, and nothing is drawn."""
-    with shapes_only():
+def build_empty(architecture: Architecture, config: Any, *, tensors: int | None = None) -> nn.Module:
+    """Build the network with shapes only: all tensors are on the meta device, and nothing is drawn.
+
+    Args:
+        architecture: the record.
+        config: its config dataclass.
+        tensors: how many tensors a file has for it; a config that makes many times as many layers is given up.
+
+    Raises:
+        WeightsError: the config makes many times as many layers.
+    """
+    with shapes_only(calls=None if tensors is None else _CALLS_A_TENSOR * tensors + _CALLS):
         return build_network(architecture, config)
 
 
 @contextmanager
-def shapes_only() -> Iterator[None]:
-    """Make modules built inside it hold shapes only, see `build_empty`."""
-    with torch.device("meta"), _NoDraw():
+def shapes_only(calls: int | None = None) -> Iterator[None]:
+    """Make modules built inside it hold shapes only, see `build_empty`; `calls` of torch's functions at most."""
+    with torch.device("meta"), _NoDraw(calls):
         yield
 
 
 class _NoDraw(TorchFunctionMode):
     """Skips filling tensors with random numbers: on meta tensors that does nothing, but imports torch's compiler."""
+
+    def __init__(self, calls: int | None = None):
+        super().__init__()
+        self._calls = calls
 
     _FILLS = frozenset({Tensor.normal_, Tensor.uniform_, nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_})
 
@@ -117,6 +133,10 @@ class _NoDraw(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        if self._calls is not None:
+            self._calls -= 1
+            if self._calls < 0:
+                raise WeightsError("its config makes a network of many more layers than the file has")
         if func in self._FILLS:
             return args[0] if args else kwargs["tensor"]
         return func(*args, **kwargs)

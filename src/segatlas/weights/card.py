@@ -10,7 +10,11 @@ from typing import Any
 
 from segatlas.errors import UsageError, WeightsError
 from segatlas.files import whole_file
-from segatlas.weights.validation import FieldsError, validated
+from segatlas.printable import printable, shortened
+from segatlas.weights.card_checks import MOST_CLASSES, faults
+from segatlas.weights.hostile import told_as_weights_error
+from segatlas.weights.json_text import read_object
+from segatlas.weights.validation import validated
 
 CARD_FILE = "card.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -73,6 +77,10 @@ class InputSpec:
     required: bool = True
 
 
+def _is_long(value: Any) -> bool:
+    return isinstance(value, list | tuple | Mapping) and len(value) > MOST_CLASSES
+
+
 @dataclass(frozen=True, kw_only=True)
 class Card:
     """Facts that travel with weights. `config` holds the fields of the architecture's config dataclass."""
@@ -108,38 +116,24 @@ class Card:
                 each other; all faults at once.
         """
         version = data.get("version", CARD_VERSION)
-        if version != CARD_VERSION:
+        if version != CARD_VERSION or isinstance(version, bool):
             raise WeightsError(
-                f"{where}: card version {version!r}; this SegAtlas reads version {CARD_VERSION} - a newer one is needed"
+                f"{where}: card version {shortened(version)}; this SegAtlas reads version {CARD_VERSION} - a newer one "
+                "is needed"
             )
+        if long := [f"{shortened(key)}: {len(value):,} items" for key, value in data.items() if _is_long(value)]:
+            raise WeightsError(f"{where}: not a valid card\n  {', '.join(long)}, at most {MOST_CLASSES:,}")
         try:
-            card = validated(cls, data)
+            with told_as_weights_error(f"{where}: not a valid card"):
+                card = validated(cls, data)
             card.check()
-        except (FieldsError, UsageError) as error:
+        except UsageError as error:
             raise WeightsError(f"{where}: not a valid card\n{error}") from None
         return card
 
     def check(self) -> None:
         """Raise UsageError, naming every fault, where facts contradict each other."""
-        count, channels, norm = len(self.classes), self.inputs[0].channels if self.inputs else 0, self.preprocessing
-        colors = [value for color in self.palette for value in color]
-        faults = {
-            "inputs: empty; the first one is the picture": not self.inputs,
-            f"classes: {count} names, but config.num_classes is {self.config.get('num_classes')}": (
-                self.config.get("num_classes", count) != count
-            ),
-            f"palette: {len(self.palette)} colours for {count} classes": len(self.palette) != count,
-            "palette: colours are three values 0..255": not all(0 <= value <= 255 for value in colors),
-            f"preprocessing: {len(norm.mean)} means and {len(norm.std)} deviations for {channels} channels": (
-                not len(norm.mean) == len(norm.std) == channels
-            ),
-            "preprocessing: deviations and max_value are greater than 0": min((*norm.std, norm.max_value)) <= 0,
-            f"inference.mode: {self.inference.mode!r} is neither 'whole' nor 'slide'": (
-                self.inference.mode not in ("whole", "slide")
-            ),
-            "inference.crop: missing for mode 'slide'": self.inference.mode == "slide" and not self.inference.crop,
-        }
-        found = [fault for fault, is_true in faults.items() if is_true]
+        found = faults(self)
         if found:
             raise UsageError("\n".join(f"  {fault}" for fault in found))
 
@@ -152,17 +146,7 @@ class Card:
         """
         path = Path(path)
         path = path / CARD_FILE if path.is_dir() else path
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise WeightsError(f"{path}: no such file") from None
-        except OSError as error:
-            raise WeightsError(f"{path}: cannot be read ({error.strerror})") from error
-        except ValueError as error:  # not UTF-8, or not JSON
-            raise WeightsError(f"{path}: not a JSON file ({error})") from error
-        if not isinstance(data, dict):
-            raise WeightsError(f"{path}: not a card (holds a {type(data).__name__}, expected an object)")
-        return cls.from_dict(data, where=str(path))
+        return cls.from_dict(read_object(path), where=printable(path))
 
     def to_text(self) -> str:
         """Return what `card.json` holds."""

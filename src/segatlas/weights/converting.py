@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,12 @@ from torch import Tensor
 
 from segatlas.errors import SegAtlasError, UsageError, WeightsError
 from segatlas.files import sha256, sweep_leftovers, whole_file
+from segatlas.printable import printable, shortened
 from segatlas.weights.building import build_empty, make_config
-from segatlas.weights.card import Card, InferenceMode, default_preprocessing
+from segatlas.weights.card import Card, InferenceMode, Preprocessing, default_preprocessing
 from segatlas.weights.class_lists import class_list
 from segatlas.weights.fitting import require_fit
+from segatlas.weights.hostile import told_as_weights_error
 from segatlas.weights.importers import SOURCES, importers, load_source
 from segatlas.weights.importers.beside import find_settings, find_weights
 from segatlas.weights.importers.foreign import ForeignWeights
@@ -26,6 +28,7 @@ from segatlas.weights.importers.renames import to_ours, to_theirs
 from segatlas.weights.importers.source import Facts, Source
 from segatlas.weights.importers.stacks import stack_to_ours, stack_to_theirs
 from segatlas.weights.listing import find_entry
+from segatlas.weights.prefixes import Part, averaged, parts
 from segatlas.weights.reading import ReadWeights, read_state_dict
 from segatlas.weights.saving import filled, load_pretrained, plain_tensors, save_pretrained
 
@@ -51,11 +54,13 @@ class Recognised:
 class Found:
     """A file with the one importer that fits it.
 
+    part: the tensors that it fits, below a prefix of the file's names, and what is beside them.
     settings: the library's own configuration, {} where there is none; settings_from says where it was found.
     """
 
     path: Path
     read: ReadWeights
+    part: Part
     source: Source
     recognised: Recognised
     settings: Mapping[str, Any]
@@ -68,7 +73,8 @@ class Conversion:
 
     folder: the model folder. file: the weights file. library: a key of `SOURCES`, whose weights they are; title: what
     people call it. card: as it was written. settings_from: where the library's own configuration was found, "" where
-    it was not. notes: what was taken by default because neither the weights nor any settings tell it.
+    it was not. prefix: what stands before all names of the network in the file. left_out: what is beside it and no part
+    of a network. notes: what was taken by default because neither the weights nor any settings tell it.
     """
 
     folder: Path
@@ -78,6 +84,8 @@ class Conversion:
     card: Card
     settings_from: str
     tensors: int
+    prefix: str
+    left_out: tuple[str, ...]
     notes: tuple[str, ...]
 
 
@@ -120,7 +128,7 @@ def convert(
         return written.file
     done = convert_file(source, out, arch=arch, config=config)
     LOGGER.info("%s: %s of %s", done.file, done.card.architecture, done.title)
-    for note in done.notes:
+    for note in (*done.notes, *(f"left out: {name}" for name in done.left_out)):
         LOGGER.warning("%s: %s", done.file, note)
     return done.folder
 
@@ -131,16 +139,15 @@ def convert_file(
     """Do what `convert` does without `to`, and tell what was found. `facts` are further fields of the card."""
     path = find_weights(Path(source).expanduser())
     found = find_importer(path, arch=arch, config=None if config is None else Path(config).expanduser())
-    importer, title = found.recognised.importer, found.source.title
+    importer, title, part = found.recognised.importer, found.source.title, found.part
     network = f"the {importer.architecture} of {title} that it looks like"
-    try:
+    with told_as_weights_error(f"{printable(path)}: {network} cannot be built"):
         architecture, settings = make_config(importer.architecture, found.recognised.fields)
-        tensors = rename_to_ours(importer, settings, found.read.tensors)
-    except UsageError as error:
-        raise WeightsError(f"{path}: {network} cannot be built\n{error}") from None
-    net = filled(architecture, settings, float32_with_counters(tensors), where=str(path), network=network)
-    told = found.source.facts(found.read.meta, found.settings)
-    described, notes = _card_facts(settings, told)
+        tensors = rename_to_ours(importer, settings, part.inside)
+    with told_as_weights_error(f"{printable(path)}: the settings of {title} ({found.settings_from}) cannot be used"):
+        told = found.source.facts(found.read.meta, found.settings)
+    net = filled(architecture, settings, with_counters(tensors), where=str(path), network=network)
+    described, notes = _card_facts(settings, told, part)
     hashed = sha256(path, error=WeightsError)
     folder = save_pretrained(net, out, source=f"{title}: {path.name}, sha256 {hashed}", **{**described, **facts})
     return Conversion(
@@ -150,7 +157,9 @@ def convert_file(
         title=title,
         card=Card.read(folder),
         settings_from=found.settings_from,
-        tensors=len(found.read.tensors),
+        tensors=len(part.inside),
+        prefix=part.prefix,
+        left_out=(*part.beside, *(f"all of {key}" for key in found.read.others)),
         notes=(*found.recognised.notes, *notes),
     )
 
@@ -228,33 +237,88 @@ def find_importer(path: Path, *, arch: str | None = None, config: Path | None = 
         arch = find_entry(arch)[0].name
         if not importers(architecture=arch):
             raise UsageError(f"no weights of other libraries can be read for '{arch}'; {_readable()}")
-    read, found, faults = read_state_dict(path), [], []
+    read = read_state_dict(path)
+    found: list[Found] = []
+    faults: list[str] = []
+    for part in parts(read.tensors):
+        if not any(one.part.prefix and part.prefix.startswith(one.part.prefix) for one in found):
+            found += _fitting(path, read, part, arch, config, faults)
+        if any(not one.part.prefix for one in found):
+            break
+    if not found:
+        raise WeightsError(_not_recognised(path, read.tensors, list(dict.fromkeys(faults)), arch))
+    if config is not None and not any(one.settings_from for one in found):
+        raise UsageError(f"config: {config} is no configuration of {found[0].source.title}, of which the weights are")
+    found = _of_one_prefix(path, found)
+    if len(found) > 1:
+        names = sorted(f"{one.recognised.importer.architecture} ({one.source.title})" for one in found)
+        raise WeightsError(
+            f"{printable(path)}: several architectures fit: {', '.join(names)}; choose one with --arch (arch=)"
+        )
+    return found[0]
+
+
+def _fitting(
+    path: Path, read: ReadWeights, part: Part, arch: str | None, config: Path | None, faults: list[str]
+) -> list[Found]:
+    """Return what fits the part of a file, of every library; faults that are met are added to `faults`."""
+    found = []
+    inside = replace(read, tensors=part.inside)
     for library in SOURCES:
         source = load_source(library)
         try:
-            if not _may_fit(read.tensors, arch=arch, source=library):
+            if not _may_fit(part.inside, arch=arch, source=library):
                 continue
-            settings = find_settings(source, path, read, config)
-            fitting = recognise(read.tensors, settings.values, arch=arch, source=library)
+            with told_as_weights_error("its settings cannot be used"):
+                settings = find_settings(source, path, inside, config)
+            fitting = recognise(part.inside, settings.values, arch=arch, source=library)
         except SegAtlasError as error:
             faults.append(f"  {source.title}: {error}")
             continue
         for one in fitting:
             noted = Recognised(importer=one.importer, fields=one.fields, notes=(*settings.notes, *one.notes))
-            where = settings.where
+            where, values = settings.where, settings.values
             found.append(
                 Found(
-                    path=path, read=read, source=source, recognised=noted, settings=settings.values, settings_from=where
+                    path=path,
+                    read=read,
+                    part=part,
+                    source=source,
+                    recognised=noted,
+                    settings=values,
+                    settings_from=where,
                 )
             )
-    if not found:
-        raise WeightsError(_not_recognised(path, read.tensors, faults, arch))
-    if config is not None and not any(one.settings_from for one in found):
-        raise UsageError(f"config: {config} is no configuration of {found[0].source.title}, of which the weights are")
-    if len(found) > 1:
-        names = sorted(f"{one.recognised.importer.architecture} ({one.source.title})" for one in found)
-        raise WeightsError(f"{path}: several architectures fit: {', '.join(names)}; choose one with --arch (arch=)")
-    return found[0]
+    return found
+
+
+def _of_one_prefix(path: Path, found: list[Found]) -> list[Found]:
+    """Return what was found below one prefix: the only one, or that of averaged weights beside the others.
+
+    Raises:
+        WeightsError: several networks, or tensors beside the network that may be a part of it.
+    """
+    prefixes = list(dict.fromkeys(one.part.prefix for one in found))
+    chosen = prefixes
+    if len(prefixes) > 1:
+        same = len({frozenset(one.part.inside) for one in found}) == 1
+        chosen = averaged(prefixes) if same else prefixes
+    if len(chosen) != 1:
+        listed = ", ".join(f"'{prefix}'" for prefix in prefixes)
+        raise WeightsError(
+            f"{printable(path)}: holds several networks, below the names {listed}; save one of them alone"
+        )
+    others = [prefix for prefix in prefixes if prefix != chosen[0]]
+    kept = [one for one in found if one.part.prefix == chosen[0]]
+    strangers = [name for name in kept[0].part.strangers() if not name.startswith(tuple(others))]
+    if strangers:
+        shown = ", ".join(map(shortened, strangers[:_SHOWN])) + (", ..." if len(strangers) > _SHOWN else "")
+        raise WeightsError(
+            f"{printable(path)}: below '{chosen[0]}' are tensors of a {kept[0].recognised.importer.architecture} of "
+            f"{kept[0].source.title}, but beside them are {len(strangers)} that may be a part of it: {shown}; save the "
+            "network alone"
+        )
+    return kept
 
 
 def recognise(
@@ -269,7 +333,8 @@ def recognise(
     for importer in importers(source, arch):
         file = ForeignWeights(tensors=tensors, settings=settings)
         try:
-            fields = importer.recognise(file)
+            with told_as_weights_error(f"tensors or settings that no {importer.architecture} has"):
+                fields = importer.recognise(file)
         except SegAtlasError as error:
             faults.append(error)
             continue
@@ -315,23 +380,25 @@ def _begins(name: str, beginnings: tuple[str, ...]) -> bool:
     return any(name == start or name.startswith(f"{start}.") for start in beginnings)
 
 
-def float32_with_counters(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return tensors of half or double precision as float32, and batch norm's counters where a file has none at all.
+def with_counters(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors, and batch norm's counters where a file has none at all.
 
     Files written before torch 0.4.1 have no `num_batches_tracked`; torch itself takes 0 for it, too.
     """
-    whole = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    whole = dict(tensors)
     if not any(name.endswith("num_batches_tracked") for name in whole):
         means = [name for name in whole if name.endswith(".running_mean")]
         whole |= {name.replace("running_mean", "num_batches_tracked"): torch.tensor(0) for name in means}
     return whole
 
 
-def _card_facts(config: Any, facts: Facts) -> tuple[dict[str, Any], list[str]]:
-    """Return the fields of a card, and notes about those taken by default."""
+def _card_facts(config: Any, facts: Facts, part: Part) -> tuple[dict[str, Any], list[str]]:
+    """Return the fields of a card, and notes about those taken by default or from tensors beside the network."""
     listed = class_list(config.num_classes, facts.classes, facts.palette, facts.data_set)
     notes = [listed.note] if listed.note else []
     preprocessing = facts.preprocessing
+    if preprocessing is None and (preprocessing := _statistics_beside(part, config.in_channels)) is not None:
+        notes.append("mean and std are those that lie beside the network in the file, of values 0..1")
     if preprocessing is None or len(preprocessing.mean) != config.in_channels:
         preprocessing = default_preprocessing(config.in_channels)
         notes.append("mean and std are ImageNet's (published default; the weights do not tell)")
@@ -345,12 +412,28 @@ def _card_facts(config: Any, facts: Facts) -> tuple[dict[str, Any], list[str]]:
     return described, notes
 
 
+def _statistics_beside(part: Part, channels: int) -> Preprocessing | None:
+    """Return mean and std of images that lie as tensors beside a network, None where there are none to use."""
+    found: dict[str, tuple[float, ...]] = {}
+    for name, tensor in part.beside.items():
+        kind = name.rpartition(".")[2].removeprefix("pixel_")
+        if kind in ("mean", "std") and tensor.is_floating_point() and tensor.numel() == channels:
+            found[kind] = tuple(round(value, 6) for value in tensor.flatten().tolist())
+    if found.keys() != {"mean", "std"}:
+        return None
+    if max(map(abs, found["mean"])) > 1 or not all(0 < value <= 1 for value in found["std"]):
+        return None  # of another range of values, or no statistics at all
+    return Preprocessing(mean=found["mean"], std=found["std"])
+
+
 def _not_recognised(path: Path, tensors: Mapping[str, Tensor], faults: list[str], arch: str | None) -> str:
     prefixes = Counter(name.partition(".")[0] for name in tensors)
-    seen = ", ".join(f"{prefix} ({count})" for prefix, count in prefixes.most_common(_SHOWN))
-    first = ", ".join(f"{name} {'x'.join(map(str, t.shape))}" for name, t in list(tensors.items())[:_SHOWN])
+    seen = ", ".join(f"{shortened(prefix)} ({count})" for prefix, count in prefixes.most_common(_SHOWN))
+    first = ", ".join(
+        f"{shortened(name, 100)} {'x'.join(map(str, t.shape))}" for name, t in list(tensors.items())[:_SHOWN]
+    )
     wanted = f" as '{arch}'" if arch else ""
-    lines = [f"{path}: not recognised{wanted}", *faults]
+    lines = [f"{printable(path)}: not recognised{wanted}", *faults]
     lines += [f"  {len(tensors)} tensors, by beginning: {seen}", f"  first: {first}", f"  {_readable()}"]
     return "\n".join(lines)
 

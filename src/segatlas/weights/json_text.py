@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from segatlas.errors import WeightsError
+from segatlas.printable import printable, shortened
 
 MOST_BYTES = 1 << 25
 """Bytes of a JSON file at most."""
@@ -26,12 +27,12 @@ def read_object(path: Path) -> dict[str, Any]:
         with path.open("rb") as file:
             data = file.read(MOST_BYTES + 1)
     except FileNotFoundError:
-        raise WeightsError(f"{path}: no such file") from None
+        raise WeightsError(f"{printable(path)}: no such file") from None
     except OSError as error:
-        raise WeightsError(f"{path}: cannot be read ({error.strerror})") from error
+        raise WeightsError(f"{printable(path)}: cannot be read ({error.strerror})") from error
     if len(data) > MOST_BYTES:
-        raise WeightsError(f"{path}: refused, it has more than {MOST_BYTES:,} bytes")
-    return parse_object(data, where=str(path))
+        raise WeightsError(f"{printable(path)}: refused, it has more than {MOST_BYTES:,} bytes")
+    return parse_object(data, where=printable(path))
 
 
 def parse_object(data: bytes, *, where: str) -> dict[str, Any]:
@@ -54,5 +55,5 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(made) < len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
-        raise _TwiceError(f"the key {twice!r} is given twice")
+        raise _TwiceError(f"the key {shortened(twice)!r} is given twice")
     return made

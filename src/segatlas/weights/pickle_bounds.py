@@ -11,7 +11,7 @@ from mmap import mmap
 
 from segatlas.errors import WeightsError
 
-MOST_OBJECTS = 4_000_000
+MOST_OBJECTS = 1_000_000
 """Instructions of one pickle at most, a few dozen bytes of memory each. A checkpoint of a thousand tensors with its
 optimiser has about 150,000."""
 
@@ -61,6 +61,9 @@ def _effect(op: pickletools.OpcodeInfo) -> tuple[bool, int, int]:
 
 
 _EFFECTS = {ord(op.code): _effect(op) for op in pickletools.opcodes}
+_EFFECTS[_MARK] = (False, 0, 0)  # a mark is no object
+_PLAIN = (False, 0, 1)
+"""The effect of most instructions: one object more."""
 
 
 def pickle_end(data: bytes | mmap, start: int = 0) -> int:
@@ -85,7 +88,10 @@ def pickle_end(data: bytes | mmap, start: int = 0) -> int:
         index = _memo_index(data, code, argument, position) if code in _PUTS or code in _GETS else -1
         if index > objects:
             raise WeightsError("damaged (a memo index beyond the number of objects)")
-        tuples.step(code, index)
+        if _EFFECTS[code] == _PLAIN and index < 0:
+            tuples.stack.append(0)
+        else:
+            tuples.step(code, index)
         if code in _INTEGERS or code in _TEXT_INTEGERS:
             size = (position - argument) // (3 if code in _TEXT_INTEGERS else 1)  # a byte is up to three digits
             long_integers += size > _LONG_INTEGER
@@ -100,13 +106,13 @@ class _Tuples:
     """Follows how deeply tuples are nested: the stack and the memo of a pickle, with depths in place of objects."""
 
     def __init__(self) -> None:
-        self._stack: list[int] = []
+        self.stack: list[int] = []
         self._marks: list[int] = []
         self._memo: dict[int, int] = {}
 
     def step(self, code: int, index: int) -> None:
         """Do one instruction; `index` is that of the memo. WeightsError where tuples are nested too deeply."""
-        stack, marks = self._stack, self._marks
+        stack, marks = self.stack, self._marks
         to_mark, takes, leaves = _EFFECTS[code]
         if code == _MARK:
             marks.append(len(stack))

@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from segatlas.errors import WeightsError
+from segatlas.printable import printable, shortened
 from segatlas.weights.prefixes import without_wrappers
 from segatlas.weights.safetensors_header import check_header
 from segatlas.weights.unpickling import Unsupported, read_foreign
@@ -82,7 +83,7 @@ def read_torch(path: Path) -> Any:
         WeightsError: missing or damaged file, or not written by `torch.save`.
     """
     if _kind(path) != "torch":
-        raise WeightsError(f"{path}: a safetensors file; expected one written by torch.save")
+        raise WeightsError(f"{printable(path)}: a safetensors file; expected one written by torch.save")
     return read_foreign(path)
 
 
@@ -90,29 +91,31 @@ def _kind(path: Path) -> str:
     """Tell the format from the first bytes: "safetensors" or "torch"."""
     try:
         if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():
-            raise WeightsError(f"{path}: no regular file (a pipe, socket or device)")
+            raise WeightsError(f"{printable(path)}: no regular file (a pipe, socket or device)")
         with path.open("rb") as file:
             head = file.read(512)
     except FileNotFoundError:
-        raise WeightsError(f"{path}: no such file") from None
+        raise WeightsError(f"{printable(path)}: no such file") from None
     except OSError as error:
-        raise WeightsError(f"{path}: cannot be read ({error.strerror})") from error
+        raise WeightsError(f"{printable(path)}: cannot be read ({error.strerror})") from error
     if not head:
-        raise WeightsError(f"{path}: is empty (0 bytes)")
+        raise WeightsError(f"{printable(path)}: is empty (0 bytes)")
     if head[8:9] == b"{":
         return "safetensors"
     if head.startswith(b"PK\x03\x04"):
         if not zipfile.is_zipfile(path):
-            raise WeightsError(f"{path}: truncated torch file (its table of contents, at the end, is missing)")
+            raise WeightsError(
+                f"{printable(path)}: truncated torch file (its table of contents, at the end, is missing)"
+            )
         return "torch"
     if head.startswith(b"\x80"):
         return "torch"
     if head.startswith(b"version https://git-lfs"):
-        raise WeightsError(f"{path}: a Git LFS pointer, not the weights; fetch the file with: git lfs pull")
+        raise WeightsError(f"{printable(path)}: a Git LFS pointer, not the weights; fetch the file with: git lfs pull")
     if head[257:262] == b"ustar":
-        raise WeightsError(f"{path}: a tar archive, not weights; files of torch before 0.2 are to be saved anew by it")
+        raise WeightsError(f"{printable(path)}: a tar archive, not weights; save it anew by torch")
     kind = "a text file" if _is_text(head) else "neither a safetensors nor a torch file"
-    raise WeightsError(f"{path}: {kind}, not weights (first bytes {head[:12]!r})")
+    raise WeightsError(f"{printable(path)}: {kind}, not weights (first bytes {head[:12]!r})")
 
 
 def _is_text(head: bytes) -> bool:
@@ -129,7 +132,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safe_open(path, framework="pt", device="cpu") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except (SafetensorError, OSError, ValueError, RuntimeError, AttributeError, KeyError, TypeError) as error:
-        raise WeightsError(f"{path}: truncated or damaged safetensors file ({error})") from error
+        raise WeightsError(f"{printable(path)}: truncated or damaged safetensors file ({error})") from error
 
 
 def _split(path: Path, content: Any) -> tuple[dict[str, Tensor], dict[str, Any], list[str]]:
@@ -149,7 +152,7 @@ def _split(path: Path, content: Any) -> tuple[dict[str, Tensor], dict[str, Any],
             break
         content = content[wrapper]
     raise WeightsError(
-        f"{path}: holds no state dict ({_seen(content)}); save one with torch.save(net.state_dict(), FILE)"
+        f"{printable(path)}: holds no state dict ({_seen(content)}); save one with torch.save(net.state_dict(), FILE)"
     )
 
 
@@ -157,7 +160,9 @@ def _named_tensors(path: Path, state: Mapping[Any, Any]) -> dict[str, Tensor]:
     """Return the tensors of a state dict. WeightsError where one is of a kind that no network here has."""
     for name, value in state.items():
         if isinstance(value, Unsupported):
-            raise WeightsError(f"{path}: the tensor {name} is {value.kind}; only dense tensors are read")
+            raise WeightsError(
+                f"{printable(path)}: the tensor {shortened(name)} is {value.kind}; only dense tensors are read"
+            )
     return {name: value for name, value in state.items() if isinstance(value, Tensor) and isinstance(name, str)}
 
 
@@ -169,9 +174,9 @@ def _seen(content: Any) -> str:
         return "an empty dictionary"
     if any(isinstance(value, Tensor) for value in content.values()):
         return "its tensors have numbers as names"
-    inner = [str(key) for key, value in content.items() if _holds_tensors(value, 1)]
+    inner = [key for key, value in content.items() if isinstance(key, str) and _holds_tensors(value, 1)]
     if inner:
-        return f"tensors are below {', '.join(map(repr, inner[:5]))}; save one of these alone"
+        return f"tensors are below {', '.join(shortened(repr(key)) for key in inner[:5])}; save one of these alone"
     return "no tensors in it; pickled modules and other objects are not read"
 
 
@@ -179,7 +184,9 @@ def _require_sizes(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Refuse tensors that share numbers so often that copies of them would need many times the file's size."""
     wanted, most = sum(t.numel() * t.itemsize for t in tensors.values()), _MOST_TIMES * path.stat().st_size
     if wanted > max(most, _ALWAYS):
-        raise WeightsError(f"{path}: refused, its tensors have {wanted:,} bytes, many times as many as the file")
+        raise WeightsError(
+            f"{printable(path)}: refused, its tensors have {wanted:,} bytes, many times as many as the file"
+        )
 
 
 def _holds_tensors(value: Any, depth: int) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from segatlas.errors import WeightsError
+from segatlas.printable import printable, shortened
 from segatlas.weights.json_text import parse_object
 
 MOST_HEADER_BYTES = 1 << 25
@@ -22,15 +23,19 @@ def check_header(path: Path) -> None:
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if length > total - 8:
-            raise WeightsError(f"{path}: truncated or damaged safetensors file (its header has {length:,} bytes)")
+            raise WeightsError(
+                f"{printable(path)}: truncated or damaged safetensors file (its header has {length:,} bytes)"
+            )
         if length > MOST_HEADER_BYTES:
-            raise WeightsError(f"{path}: refused, its header has {length:,} bytes (at most {MOST_HEADER_BYTES:,})")
+            raise WeightsError(
+                f"{printable(path)}: refused, its header has {length:,} bytes (at most {MOST_HEADER_BYTES:,})"
+            )
         text = file.read(length)
-    header = parse_object(text, where=f"{path}: its header")
+    header = parse_object(text, where=f"{printable(path)}: its header")
     try:
         _check_places(header, total - 8 - length)
     except ValueError as error:
-        raise WeightsError(f"{path}: truncated or damaged safetensors file ({error})") from None
+        raise WeightsError(f"{printable(path)}: truncated or damaged safetensors file ({error})") from None
 
 
 def _check_places(header: dict[str, Any], size: int) -> None:
@@ -40,25 +45,27 @@ def _check_places(header: dict[str, Any], size: int) -> None:
         if name == "__metadata__":
             continue
         if not isinstance(entry, dict):
-            raise ValueError(f"{name}: no entry of a tensor")
-        bits, shape, place = _BITS.get(str(entry.get("dtype"))), entry.get("shape"), entry.get("data_offsets")
+            raise ValueError(f"{shortened(name)}: no entry of a tensor")
+        bits, shape, place = _BITS.get(str(entry.get("dtype"))), _sizes(entry, "shape"), _sizes(entry, "data_offsets")
         if bits is None:
-            raise ValueError(f"{name}: the type {entry.get('dtype')!r} is not known")
-        if not _are_sizes(shape) or not _are_sizes(place) or len(place) != 2:
-            raise ValueError(f"{name}: shape or place are no whole numbers")
+            raise ValueError(f"{shortened(name)}: the type {shortened(entry.get('dtype'))} is not known")
+        if shape is None or place is None or len(place) != 2:
+            raise ValueError(f"{shortened(name)}: shape or place are no whole numbers")
         if math.prod(shape) * bits != (place[1] - place[0]) * 8:
-            raise ValueError(f"{name}: {place[1] - place[0]:,} bytes for a tensor of shape {shape}")
+            raise ValueError(f"{shortened(name)}: {place[1] - place[0]:,} bytes for a tensor of shape {shape}")
         places.append((place[0], place[1], name))
     end = 0
     for first, last, name in sorted(places):
         if first != end:
-            raise ValueError(f"{name}: begins at {first:,}, but what is before it ends at {end:,}")
+            raise ValueError(f"{shortened(name)}: begins at {first:,}, but what is before it ends at {end:,}")
         end = last
     if end != size:
         raise ValueError(f"its tensors end at {end:,}, the file holds {size:,} bytes of them")
 
 
-def _are_sizes(values: Any) -> bool:
+def _sizes(entry: dict[str, Any], key: str) -> list[int] | None:
+    """Return a list of whole numbers, None where it is none."""
+    values = entry.get(key)
     if not isinstance(values, list) or len(values) > 32:
-        return False
-    return all(type(value) is int and 0 <= value < 1 << 62 for value in values)
+        return None
+    return values if all(type(value) is int and 0 <= value < 1 << 62 for value in values) else None

@@ -19,21 +19,26 @@ from segatlas.files import sha256, whole_file, whole_folder
 from segatlas.models import load_architecture
 from segatlas.models.architecture import Architecture
 from segatlas.palette import default_palette
+from segatlas.printable import printable
 from segatlas.weights.building import build_empty, build_network
 from segatlas.weights.card import CARD_FILE, WEIGHTS_FILE, Card, InputSpec, default_preprocessing
 from segatlas.weights.catalogue import is_published, nearest_published
 from segatlas.weights.fetching import fetch_published
-from segatlas.weights.fitting import require_fit
+from segatlas.weights.fitting import require_finite, require_fit
+from segatlas.weights.hostile import told_as_weights_error
 from segatlas.weights.hub import fetch_folder
 from segatlas.weights.listing import find_entry
 from segatlas.weights.reading import read_state_dict, read_torch
-from segatlas.weights.validation import FieldsError, validated
+from segatlas.weights.validation import validated
 
 _NETWORK_PREFIX = "net."
 """In a training checkpoint the network's tensors carry this prefix."""
 
 _FROM_NETWORK = ("architecture", "config", "sha256", "version")
 """Fields of a card that are never given by hand."""
+
+_COMPUTED_BYTES = 1 << 28
+"""Bytes that a network's computed buffers may have beside small weights."""
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
@@ -139,7 +144,9 @@ def load_pretrained(path: str | Path, *, offline: bool = False, commercial_ok: b
     place = find_model(path, offline=offline, commercial_ok=commercial_ok)
     card, tensors = read_checkpoint(place) if place.is_file() else read_folder(place)
     if commercial_ok and "non-commercial" in card.licence.lower():
-        raise WeightsError(f"{path}: refused, commercial use is asked for, but its licence is: {card.licence}")
+        raise WeightsError(
+            f"{printable(path)}: refused, commercial use is asked for, but its licence is: {card.licence}"
+        )
     return assemble(card, tensors, where=str(place)), card
 
 
@@ -160,22 +167,26 @@ def find_model(path: str | Path, *, offline: bool = False, commercial_ok: bool =
             if (folder / CARD_FILE).is_file():
                 return folder
         if (place / "config.yaml").is_file():
-            raise WeightsError(f"{place}: this run has no model yet (model/{CARD_FILE} is missing)")
-        raise WeightsError(f"{place}: neither a model folder ({CARD_FILE} + {WEIGHTS_FILE}) nor a run folder")
+            raise WeightsError(f"{printable(place)}: this run has no model yet (model/{CARD_FILE} is missing)")
+        raise WeightsError(
+            f"{printable(place)}: neither a model folder ({CARD_FILE} + {WEIGHTS_FILE}) nor a run folder"
+        )
     if place.is_file():
         if place.suffix == ".ckpt":
             return place
         raise WeightsError(
-            f"{place}: a weights file alone does not say what network it is for; give a run folder, a model folder "
-            f"({CARD_FILE} + {WEIGHTS_FILE}) or a .ckpt written by training; weights of another library become a model "
-            "folder by: segatlas models convert FILE --out FOLDER"
+            f"{printable(place)}: a weights file alone does not say what network it is for; give a run folder, a model "
+            f"folder ({CARD_FILE} + {WEIGHTS_FILE}) or a .ckpt written by training; weights of another library become "
+            "a model folder by: segatlas models convert FILE --out FOLDER"
         )
     if is_published(str(path)):
         return fetch_published(str(path), offline=offline, commercial_ok=commercial_ok)
     if not os.path.lexists(place) and _HUB_ID.fullmatch(str(path)):
         return fetch_folder(str(path), offline=offline)
     near = nearest_published(str(path))
-    raise WeightsError(f"{path}: no such file or folder" + (f"; published weights like it: {near}" if near else ""))
+    raise WeightsError(
+        f"{printable(path)}: no such file or folder" + (f"; published weights like it: {near}" if near else "")
+    )
 
 
 def read_card(place: Path) -> Card:
@@ -214,11 +225,9 @@ def assemble(card: Card, tensors: Mapping[str, Tensor], *, where: str) -> nn.Mod
     Raises:
         WeightsError: unknown architecture, invalid config, or tensors that do not fit.
     """
-    try:
+    with told_as_weights_error(f"{where}: the card's network cannot be built"):
         architecture = load_architecture(find_entry(card.architecture)[0].name)
         config: Any = validated(architecture.config, card.config)
-    except (UsageError, FieldsError) as error:
-        raise WeightsError(f"{where}: the card's network cannot be built\n{error}") from None
     return filled(architecture, config, tensors, where=where, network=f"the {card.architecture} of its card")
 
 
@@ -230,21 +239,32 @@ def filled(
     Args:
         architecture: the record.
         config: its config dataclass.
-        tensors: the state dict; the network keeps them, not copies.
+        tensors: the state dict; the network keeps those that have its precision, and copies of others.
         where: the file, named in errors.
         network: what the network is, named in errors.
 
     Raises:
-        WeightsError: tensors that do not fit.
+        WeightsError: tensors that do not fit, or hold NaN or infinite values.
     """
-    net = build_empty(architecture, config)
+    with told_as_weights_error(f"{where}: {network} cannot be built"):
+        net = build_empty(architecture, config, tensors=len(tensors))
     expected = net.state_dict()
     require_fit(expected, tensors, where=where, network=network)
-    if any(name not in expected for name, _ in net.named_buffers()):
-        # buffers that are computed, not stored: they need a real network
-        net = build_network(architecture, config)
-    net.load_state_dict(dict(tensors), assign=True)
+    require_finite(tensors, where=where)
+    computed = [buffer for name, buffer in net.named_buffers() if name not in expected]
+    if computed:  # they need a real network
+        _require_computable(computed, tensors, where=where, network=network)
+        with told_as_weights_error(f"{where}: {network} cannot be built"):
+            net = build_network(architecture, config)
+    net.load_state_dict({name: tensor.to(expected[name].dtype) for name, tensor in tensors.items()}, assign=True)
     return net.eval()
+
+
+def _require_computable(buffers: Sequence[Tensor], tensors: Mapping[str, Tensor], *, where: str, network: str) -> None:
+    """Raise WeightsError where buffers that are computed, not stored, would be out of proportion to the weights."""
+    needed, stored = (sum(t.numel() * t.itemsize for t in group) for group in (buffers, tensors.values()))
+    if needed > max(_COMPUTED_BYTES, 8 * stored):
+        raise WeightsError(f"{where}: {network} needs tables of {needed:,} bytes beside {stored:,} bytes of weights")
 
 
 def plain_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from segatlas.errors import WeightsError
+from segatlas.printable import printable
 from segatlas.weights.pickle_bounds import MOST_OBJECTS, pickle_end
 from segatlas.weights.torch_zip import Member, members
 
@@ -48,6 +49,9 @@ _DTYPES = {
     "ComplexFloatStorage": torch.complex64,
     "ComplexDoubleStorage": torch.complex128,
     "UntypedStorage": torch.uint8,
+    "QInt8Storage": torch.int8,
+    "QUInt8Storage": torch.uint8,
+    "QInt32Storage": torch.int32,
 }
 
 _NEWER_DTYPES = {
@@ -165,13 +169,13 @@ def read_foreign(path: Path) -> Any:
                 return _read_zip(path, data)
             return _read_legacy(data)
     except WeightsError as error:
-        raise WeightsError(f"{path}: {error}") from None
+        raise WeightsError(f"{printable(path)}: {error}") from None
     except MemoryError:
         raise
     except RecursionError:
-        raise WeightsError(f"{path}: damaged (its data holds itself)") from None
+        raise WeightsError(f"{printable(path)}: damaged (its data holds itself)") from None
     except Exception as error:  # a damaged pickle may raise anything at all
-        raise WeightsError(f"{path}: damaged ({type(error).__name__}: {error})") from error
+        raise WeightsError(f"{printable(path)}: damaged ({type(error).__name__}: {error})") from error
 
 
 class _Unpickler(pickle.Unpickler):
@@ -310,7 +314,7 @@ class _Mapped(_Numbers):
     def __init__(self, path: Path, data: mmap.mmap, archive: Mapping[str, Member], root: str):
         super().__init__()
         self._path, self._data, self._archive, self._root = path, data, archive, root
-        self._file: torch.UntypedStorage | None = None
+        self._file: Any = None  # a storage over the whole file, whose parts keep it mapped
 
     def flat(self, whole: _Storage) -> Tensor:
         name, size = f"{self._root}data/{whole.key}", whole.count * whole.dtype.itemsize
@@ -324,7 +328,7 @@ class _Mapped(_Numbers):
             return _copied(self._data, member.start, size)
         if self._file is None:
             self._file = torch.UntypedStorage.from_file(str(self._path), shared=False, nbytes=len(self._data))
-        return torch.empty(0, dtype=torch.uint8).set_(self._file[member.start : member.start + size])  # type: ignore[call-overload]
+        return torch.empty(0, dtype=torch.uint8).set_(self._file[member.start : member.start + size])
 
 
 class _Following(_Numbers):

@@ -10,6 +10,7 @@ from segatlas.config.architectures import wrap
 from segatlas.config.messages import SchemaWords, explain
 from segatlas.config.plain import value_problems
 from segatlas.errors import Problem
+from segatlas.printable import printable, shortened
 
 T = TypeVar("T")
 
@@ -19,7 +20,12 @@ class FieldsError(ValueError):
 
     def __init__(self, problems: list[Problem]):
         self.problems = problems
-        super().__init__("\n".join(f"  {p.key}{f' = {p.got}' if p.got else ''}: {p.message}" for p in problems))
+        super().__init__("\n".join(map(_line, problems)))
+
+
+def _line(problem: Problem) -> str:
+    got = f" = {problem.got}" if problem.got else ""
+    return f"  {shortened(problem.key, 100)}{printable(got)}: {printable(problem.message)}"
 
 
 def validated(cls: type[T], data: Mapping[str, Any]) -> T:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from segatlas.errors import WeightsError
+from segatlas.printable import printable
 from segatlas.weights.importers.foreign import ForeignWeights
 from segatlas.weights.importers.source import Source
 from segatlas.weights.reading import ReadWeights
@@ -42,7 +43,7 @@ def find_weights(path: Path) -> Path:
     if len(files) == 1:
         return files[0]
     listed = ", ".join(file.name for file in files[:8]) or f"none that ends with {', '.join(_ENDINGS)}"
-    raise WeightsError(f"{path}: a folder; name one weights file (there: {listed})")
+    raise WeightsError(f"{printable(path)}: a folder; name one weights file (there: {listed})")
 
 
 def find_settings(source: Source, path: Path, read: ReadWeights, given: Path | None) -> Settings:
@@ -59,7 +60,7 @@ def find_settings(source: Source, path: Path, read: ReadWeights, given: Path | N
         values = source.read_settings(given)
         fault = source.disagreement(ForeignWeights(tensors=read.tensors, settings=values))
         if fault:
-            raise WeightsError(f"{given}: settings of another model than {path}: {fault}")
+            raise WeightsError(f"{printable(given)}: settings of another model than {path}: {fault}")
         return Settings(values=values, where=str(given))
     inside = source.settings_of(read.meta)
     if inside:

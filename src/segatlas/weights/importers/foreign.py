@@ -12,6 +12,25 @@ from torch import Tensor
 from segatlas.errors import WeightsError
 
 
+class Shape(tuple[int, ...]):
+    """The shape of a tensor of a file; asked for a dimension that it lacks, it says which tensor it is."""
+
+    name: str
+
+    @classmethod
+    def of(cls, name: str, tensor: Tensor) -> Shape:
+        """Return the shape of the tensor `name`."""
+        shape = cls(tensor.shape)
+        shape.name = name
+        return shape
+
+    def __getitem__(self, index: Any) -> Any:
+        try:
+            return super().__getitem__(index)
+        except IndexError:
+            raise WeightsError(f"the tensor {self.name} has {len(self)} dimensions, too few") from None
+
+
 @dataclass(kw_only=True)
 class ForeignWeights:
     """The tensors of a file, and what was found beside them.
@@ -33,7 +52,7 @@ class ForeignWeights:
         """Return the shape of a tensor; WeightsError where it is missing."""
         if name not in self.tensors:
             raise WeightsError(f"the tensor {name} is missing")
-        return tuple(self.tensors[name].shape)
+        return Shape.of(name, self.tensors[name])
 
     def count(self, pattern: str) -> int:
         """Return how many different numbers stand at `{i}` in names that begin with `pattern`, e.g. "layer1.{i}"."""

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from segatlas.errors import WeightsError
 from segatlas.weights.card import Preprocessing
 from segatlas.weights.importers.foreign import ForeignWeights
 from segatlas.weights.importers.source import Facts, Source
+from segatlas.weights.json_text import read_object
 
 _PROCESSOR = "preprocessor_config"
 """Key under which `read_settings` keeps what the file of that name holds."""
@@ -18,26 +17,9 @@ _PROCESSOR = "preprocessor_config"
 
 def read_settings(path: Path) -> dict[str, Any]:
     """Return what config.json holds, and under "preprocessor_config" what preprocessor_config.json beside it holds."""
-    settings = read_json(path)
+    settings = read_object(path)
     processor = path.with_name(f"{_PROCESSOR}.json")
-    return {**settings, _PROCESSOR: read_json(processor)} if processor.is_file() else settings
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Return the object that a JSON file holds.
-
-    Raises:
-        WeightsError: no such file, or no JSON object in it.
-    """
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise WeightsError(f"{path}: cannot be read ({error.strerror})") from error
-    except (ValueError, RecursionError) as error:
-        raise WeightsError(f"{path}: not a JSON file ({error})") from error
-    if not isinstance(data, dict):
-        raise WeightsError(f"{path}: holds a {type(data).__name__}, expected an object")
-    return data
+    return {**settings, _PROCESSOR: read_object(processor)} if processor.is_file() else settings
 
 
 def disagreement(file: ForeignWeights) -> str:

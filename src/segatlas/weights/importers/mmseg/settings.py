@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from segatlas.errors import WeightsError
+from segatlas.printable import printable
 
 _UNKNOWN = object()
 
@@ -56,9 +57,9 @@ def read_settings_file(path: Path, depth: int = _DEPTH) -> dict[str, Any]:
                 inherited = merged(inherited, read_settings_file(place, depth - 1))
         return read_settings(text, inherited) if inherited else own
     except OSError as error:
-        raise WeightsError(f"{path}: cannot be read ({error.strerror})") from error
+        raise WeightsError(f"{printable(path)}: cannot be read ({error.strerror})") from error
     except (SyntaxError, ValueError, RecursionError) as error:
-        raise WeightsError(f"{path}: not a config file of MMSegmentation ({error})") from error
+        raise WeightsError(f"{printable(path)}: not a config file of MMSegmentation ({error})") from error
 
 
 def merged(base: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

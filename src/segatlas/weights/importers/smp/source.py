@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from segatlas.weights.importers.foreign import ForeignWeights
-from segatlas.weights.importers.hf.source import read_json
 from segatlas.weights.importers.source import Source
+from segatlas.weights.json_text import read_object
 
 
 def disagreement(file: ForeignWeights) -> str:
@@ -24,6 +24,6 @@ SOURCE = Source(
     name="smp",
     title="segmentation-models-pytorch",
     settings_names=("config.json",),
-    read_settings=read_json,
+    read_settings=read_object,
     disagreement=disagreement,
 )
