@@ -152,9 +152,9 @@ def compare(reports: Sequence[Report]) -> Group:
     table = _table()
     table.add_column("", overflow="ellipsis", no_wrap=True, max_width=28)
     for number in range(1, len(reports) + 1):
-        table.add_column(f"\\[{number}]", justify="right", no_wrap=True)
+        table.add_column(Text(f"[{number}]"), justify="right", no_wrap=True)
         if number > 1:
-            table.add_column(f"\\[{number}] - \\[1]", justify="right", no_wrap=True)
+            table.add_column(Text(f"[{number}] - [1]"), justify="right", no_wrap=True)
     classes = reports[0].scores.classes
     for index, label in enumerate(classes):
         values = [report.scores.iou[index] for report in reports]
