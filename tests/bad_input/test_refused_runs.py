@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
+import tifffile
 import torch
 from fakes.folder import write_folder
 
@@ -124,7 +126,12 @@ def test_a_split_smaller_than_a_step_trains_in_smaller_steps_and_says_so(train, 
 
 # ---- a dry run whose step is not finite
 def test_a_dry_run_with_a_loss_that_is_not_finite_fails_and_says_where_to_look(train, folder, tmp_path):
-    result = train(folder, "model.input={mean: [3e38, 0, 0], std: [1e-6, 1, 1]}", "--dry-run")
+    for number, path in enumerate(sorted(folder.glob("*/images/*"))):
+        image = np.full((32, 48, 3), -3.4e38, np.float32)  # the fill value of many maps, which nobody masked
+        image[:8] = number
+        tifffile.imwrite(path.with_suffix(".tif"), image, photometric="rgb")
+        path.unlink()
+    result = train(folder, "--dry-run")
     assert result.exit_code == 1
     text = said(result)
     assert "error: the loss became nan in a dry run on: 000, 001" in text

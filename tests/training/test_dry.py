@@ -123,7 +123,7 @@ def test_the_notice_names_the_missing_weights_and_only_a_dry_run_goes_on_without
     (notice,) = build_parts(config, dry=True).notices
     assert notice.startswith("encoder weights: imagenet (timm/mobilenetv2_100.ra_in1k) cannot be fetched here")
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise ConnectionError("no route to host")
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)

@@ -18,6 +18,10 @@ SMALLEST = 1.18e-38
 """Bounds of single precision, in which networks, losses and optimisers count; below SMALLEST only 0 is exact."""
 LARGEST_WHOLE = 2**53
 """Whole numbers up to here survive JSON and float64."""
+SMALLEST_SCALE, LARGEST_SCALE = 1e-6, 1e9
+"""Bounds of what pixels are divided by; the larger one is the bound of what is subtracted, too."""
+NAN_CODE = -(2**31)
+"""The raw mask value that stands for "not a number" in masks of floats; recipes write it as nan."""
 
 
 def value_problems(data: Any) -> list[Problem]:
@@ -37,9 +41,14 @@ def _fault(value: Any) -> str:
         fault = f"expected 0, or a size that single precision holds: {SMALLEST:g} to {LARGEST:g}"
     elif isinstance(value, int) and abs(value) > LARGEST_WHOLE:
         fault = "expected a number of at most 2^53 either way"
-    elif isinstance(value, str) and any("\ud800" <= sign <= "\udfff" for sign in value):
-        fault = "holds a character that UTF-8 cannot write"
+    elif isinstance(value, str):
+        fault = text_fault(value)
     return fault
+
+
+def text_fault(text: str) -> str:
+    """Say what is wrong with a text that no file can hold; "" where nothing is."""
+    return "holds half of a character (a lone surrogate)" if any("\ud800" <= char <= "\udfff" for char in text) else ""
 
 
 def _show(value: Any) -> str:

@@ -10,6 +10,7 @@ import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from segatlas.config.plain import SMALLEST_SCALE
 from segatlas.config.schema import Config
 from segatlas.errors import Problem
 
@@ -19,8 +20,6 @@ IGNORE = 255
 MAX_CLASSES = 255
 LARGEST_FACTOR = 100
 """Of scale jitter, colour changes and blur."""
-LEAST_DEVIATION = 1e-6
-"""Least deviation of values 0..1 that a normalisation divides by."""
 MAX_NAME = 200
 """Bytes of a run's name: file systems take 255, and a number and temporary names are added."""
 
@@ -94,8 +93,8 @@ def _window(cfg: Config) -> Iterator[Fault]:
 def _normalisation(cfg: Config) -> Iterator[Fault]:
     mean, std = cfg.model.input.mean, cfg.model.input.std
     keys = ("model.input.mean", "model.input.std")
-    if std is not None and any(value < LEAST_DEVIATION for value in std):
-        yield ("model.input.std",), f"each must be at least {LEAST_DEVIATION}: it is divided by"
+    if std is not None and any(value < SMALLEST_SCALE for value in std):
+        yield ("model.input.std",), f"each must be at least {SMALLEST_SCALE}: it is divided by"
     if (mean is None) != (std is None):
         yield (keys if std is None else keys[::-1]), "mean and std are given together"
     elif mean is not None and std is not None and len(mean) != len(std):

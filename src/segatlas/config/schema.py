@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
 
 from segatlas.config.losses import CrossEntropyTerm, LossTerm
+from segatlas.config.plain import LARGEST_SCALE, NAN_CODE, SMALLEST_SCALE
 from segatlas.config.section import Section
 from segatlas.config.transforms import RESIZE, Size, TransformsConfig
 from segatlas.errors import Problem
@@ -21,8 +22,6 @@ Byte = Annotated[int, Field(ge=0, le=255)]
 Color = tuple[Byte, Byte, Byte]
 DEFAULT_EPOCHS = 50
 MINUTES_IN_TEN_YEARS = 10 * 366 * 24 * 60
-NAN_CODE = -(2**31)
-"""The raw mask value that stands for "not a number" in masks of floats; recipes write it as nan."""
 
 
 def _mask_code(value: object) -> object:
@@ -53,13 +52,18 @@ class RunConfig(Section):
 class InputConfig(Section):
     """Preprocessing and inference mode: written once here, stored in the card, obeyed by every verb."""
 
-    mean: tuple[float, ...] | None = Field(
+    mean: tuple[Annotated[float, Field(ge=-LARGEST_SCALE, le=LARGEST_SCALE)], ...] | None = Field(
         None, description="per channel, of values / max_value; default that of the first weights, else ImageNet's"
     )
     std: tuple[float, ...] | None = Field(
         None, description="per channel, of values / max_value; default that of the first weights, else ImageNet's"
     )
-    max_value: float = Field(255.0, gt=0, description="value that becomes 1.0: 255 for 8-bit, 65535 for 16-bit")
+    max_value: float = Field(
+        255.0,
+        ge=SMALLEST_SCALE,
+        le=LARGEST_SCALE,
+        description="value that becomes 1.0: 255 for 8-bit, 65535 for 16-bit",
+    )
     resize: str | None = Field(None, pattern=RESIZE, description="short:N, long:N or HxW; default: own size")
     mode: Literal["whole", "slide"] = Field("whole", description="predict in one pass or by windows")
     crop: Size | None = Field(None, description="window (h, w) for mode slide")

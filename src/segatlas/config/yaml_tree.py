@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from segatlas.config.plain import text_fault
 from segatlas.errors import ConfigError, Problem
 from segatlas.printable import printable_lines
 
@@ -118,17 +119,12 @@ def _from_plain(value: Any, place: Place, path: tuple[str, ...]) -> Node:
         return Node(value=items, place=place)
     if isinstance(value, PurePath):
         value = str(value)
-    fault = _text_fault(value) if isinstance(value, str) else _number_fault(value) if isinstance(value, int) else ""
+    fault = _number_fault(value) if isinstance(value, int) else ""
     if value is not None and not isinstance(value, bool | int | float | str):
         fault = f"a {type(value).__name__}, expected a number, a text, true, false, null, a list or a group of keys"
     if fault:
         raise ConfigError(place.file, [Problem(key=".".join(path) or "(top)", file=place.file, message=fault)])
     return Node(value=value, place=place)
-
-
-def _text_fault(text: str) -> str:
-    """Say what is wrong with a text that no file can hold."""
-    return "half of a character (a lone surrogate)" if any("\ud800" <= char <= "\udfff" for char in text) else ""
 
 
 def _number_fault(number: int) -> str:
@@ -201,7 +197,7 @@ class _Reader:
                 self.problems.append(self._problem(path, place.line, "a key must be a single word"))
                 continue
             key = key_node.value
-            if fault := _text_fault(key):
+            if fault := text_fault(key):
                 self.problems.append(self._problem(path, place.line, f"a key holds {fault}"))
                 continue
             if "." in key:
@@ -218,7 +214,7 @@ class _Reader:
         return entries
 
     def _scalar(self, tag: str, text: str, place: Place, path: tuple[str, ...]) -> Any:
-        fault = _text_fault(text)
+        fault = text_fault(text)
         if tag in (_INT, _FLOAT) and len(text) > MAX_DIGITS:
             fault = f"a number of more than {MAX_DIGITS} digits"
         if fault:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from segatlas.config.plain import LARGEST_SCALE, SMALLEST_SCALE
 from segatlas.printable import shortened
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ MOST_WIDTH = 1 << 16
 """The largest whole number in a network's config: channels, sizes, counts of blocks."""
 
 _MOST_ITEMS, _MOST_DEPTH = 1000, 6
-_SMALLEST, _LARGEST = 1e-6, 1e9
 _RESIZE = re.compile(r"(?:short:|long:|(?P<height>\d{1,9})x)(?P<side>\d{1,9})")
 _RESAMPLE = ("bilinear", "nearest")
 _MODES = ("whole", "slide")
@@ -59,13 +59,13 @@ def _preprocessing_faults(norm: Preprocessing, channels: int) -> Iterator[str]:
     if not len(norm.mean) == len(norm.std) == channels:
         yield f"preprocessing: {len(norm.mean)} means and {len(norm.std)} deviations for {channels} channels"
     for index, value in enumerate(norm.mean):
-        if not abs(value) <= _LARGEST:  # NaN is not
-            yield f"preprocessing.mean.{index}: got {value}, expected a finite number up to {_LARGEST:g}"
+        if not abs(value) <= LARGEST_SCALE:  # NaN is not
+            yield f"preprocessing.mean.{index}: got {value}, expected a finite number up to {LARGEST_SCALE:g}"
             break
     deviations = {f"std.{index}": value for index, value in enumerate(norm.std)}
     for name, value in {**deviations, "max_value": norm.max_value}.items():
-        if not _SMALLEST <= value <= _LARGEST:
-            yield f"preprocessing.{name}: got {value}, expected {_SMALLEST:g} to {_LARGEST:g}"
+        if not SMALLEST_SCALE <= value <= LARGEST_SCALE:
+            yield f"preprocessing.{name}: got {value}, expected {SMALLEST_SCALE:g} to {LARGEST_SCALE:g}"
             break
     if norm.resize is not None:
         match = _RESIZE.fullmatch(norm.resize)
@@ -111,7 +111,7 @@ def config_faults(value: Any, key: str = "", depth: int = 0) -> Iterator[str]:
         pairs = value.items() if isinstance(value, Mapping) else enumerate(value)
         for name, item in pairs:
             yield from config_faults(item, f"{key}.{name}" if key else str(name), depth + 1)
-    elif isinstance(value, float) and not (math.isfinite(value) and abs(value) <= _LARGEST):
+    elif isinstance(value, float) and not (math.isfinite(value) and abs(value) <= LARGEST_SCALE):
         yield f"{shortened(key)}: got {value}, expected a finite number"
     elif isinstance(value, int) and not abs(value) <= MOST_WIDTH:
         yield f"{shortened(key)}: got {shortened_number(value)}, expected at most {MOST_WIDTH:,}"

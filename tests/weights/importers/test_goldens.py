@@ -58,7 +58,8 @@ def test_logits_have_the_digest_of_the_librarys_own_network(source, case):
     _, recognised = make_config(found.importer.architecture, found.fields)
     assert plain(recognised) == plain(config)
     ours = rename_to_ours(found.importer, recognised, file)
-    net = filled(architecture, recognised, ours, where=case["key"], network="ours")
+    net = filled(architecture, recognised, ours, where=case["key"], network="ours").double()
+    net.load_state_dict(ours)  # in full precision again
 
     height, width = case["size"]
     with torch.inference_mode():

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from segatlas.config.schema import NAN_CODE
+from segatlas.config.plain import NAN_CODE
 from segatlas.data.formats.guards import read_bytes
 from segatlas.data.formats.reading import read_stored
 from segatlas.data.formats.stored import codes_of, colors_of

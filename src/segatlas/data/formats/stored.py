@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from segatlas.config.schema import NAN_CODE
+from segatlas.config.plain import NAN_CODE
 from segatlas.data.formats.pixels import plain_type
 from segatlas.errors import DataError
 
