@@ -63,6 +63,7 @@ class RunCheckpoints(Checkpoint):
         self.waited = 0
         self._saved_step = -1
         self._interrupts = 0
+        self._caught = False  # signals, by `catch_interrupts`
 
     # ---- when
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -134,10 +135,19 @@ class RunCheckpoints(Checkpoint):
         put(self.folder.best, self.folder.last)
 
     # ---- interrupts
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Take SIGTERM back from the trainer, whose own answer is to end with status 0 and without a checkpoint.
+
+        It does so wherever our stop is still to come: within an accumulated step, before and in a validation.
+        """
+        if self._caught:
+            signal.signal(signal.SIGTERM, self._interrupt)
+
     def catch_interrupts(self) -> Any:
         """Take over SIGINT and SIGTERM; return a function that gives them back."""
         if threading.current_thread() is not threading.main_thread():
             return lambda: None
+        self._caught = True
         previous = {number: signal.signal(number, self._interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
 
         def give_back() -> None:
