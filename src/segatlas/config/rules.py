@@ -19,6 +19,8 @@ IGNORE = 255
 MAX_CLASSES = 255
 LARGEST_FACTOR = 100
 """Of scale jitter, colour changes and blur."""
+LARGEST_WEIGHT = 1e9
+"""Of a class: the sum of the weights of all pixels of a batch must be a number of single precision."""
 LEAST_DEVIATION = 1e-6
 """Least deviation of values 0..1 that a normalisation divides by."""
 MAX_NAME = 200
@@ -151,6 +153,8 @@ def _losses(cfg: Config) -> Iterator[Fault]:
             yield (key, "model.num_classes", "data.classes"), f"{len(weights)} weights for {count} classes"
         if any(weight < 0 for weight in weights) or not any(weights):
             yield (key,), "weights must be at least 0, and not all 0"
+        elif max(weights) > LARGEST_WEIGHT:
+            yield (key,), f"weights must be at most {LARGEST_WEIGHT:g} - only their ratios count"
 
 
 def _ranges(cfg: Config) -> Iterator[Fault]:
