@@ -67,6 +67,7 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ),
     ({"losses": [{"name": "dice", "class_weights": (1, -1)}]}, "losses.0.class_weights", "at least 0"),
     ({"losses": [{"name": "dice", "class_weights": (0, 0)}]}, "losses.0.class_weights", "not all 0"),
+    ({"losses": [{"name": "lovasz", "class_weights": (1e38, 1)}]}, "losses.0.class_weights", "at most 1e+09"),
     ({"transforms": {"scale": (2, 0.5)}}, "transforms.scale", "low <= high"),
     ({"transforms": {"photometric": {"contrast": (0, 1)}}}, "transforms.photometric.contrast", "0 < low"),
     ({"transforms": {"photometric": {"saturation": (3, 1)}}}, "transforms.photometric.saturation", "low <= high"),

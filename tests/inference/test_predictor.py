@@ -448,3 +448,8 @@ def test_an_autocast_around_it_changes_no_number():
         got = inside.output(images).logits, inside.scores(images)
     assert torch.equal(got[0], expected[0])
     assert torch.equal(got[1], expected[1])
+
+
+def test_a_batch_beyond_the_pictures_takes_them_all_at_once_and_reads_no_further():
+    results = list(predictor().predict_iter((picture(seed=seed) for seed in range(3)), batch=2**53))
+    assert len(results) == 3

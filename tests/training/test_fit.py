@@ -129,6 +129,42 @@ def test_ctrl_c_twice_stops_at_once_and_keeps_the_last_checkpoint(recipe, monkey
     assert signal.getsignal(signal.SIGINT) is before
 
 
+@pytest.mark.parametrize(
+    ("hook", "settings", "stands_at"),
+    [
+        ("training_step", ("train.accumulate=2", "train.checkpoint_every=1"), 2),  # within a step
+        ("training_step", ("train.val_every=2",), 2),  # before a validation
+        ("validation_step", ("train.val_every=2",), 2),  # in one
+    ],
+)
+def test_a_terminated_run_stops_behind_its_step_with_a_checkpoint_as_with_ctrl_c(
+    recipe, monkeypatch, hook, settings, stands_at
+):
+    original, asked = getattr(SegmentationModule, hook), []
+
+    def terminated(self, *args):
+        if self.global_step == stands_at - (hook == "training_step") and not asked:
+            asked.append(signal.raise_signal(signal.SIGTERM))
+        return original(self, *args)
+
+    monkeypatch.setattr(SegmentationModule, hook, terminated)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Interrupted) as stop:
+        train(recipe(*settings), quiet=True)
+    assert stop.value.saved
+    assert checkpoint(stop.value.run)["global_step"] == stands_at
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_the_evaluation_after_a_training_is_interrupted_at_once(recipe, monkeypatch):
+    def evaluating(*_, **__):
+        assert signal.getsignal(signal.SIGTERM) is before
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr("segatlas.training.fit.finish_run", evaluating)
+    train(recipe("train.epochs=1"), quiet=True)
+
+
 def test_a_loss_that_is_not_finite_stops_with_the_files_named(recipe, monkeypatch):
     original = SegmentationModule.training_step
 

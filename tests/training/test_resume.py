@@ -54,6 +54,17 @@ def stop_at(patch: pytest.MonkeyPatch, step: int) -> None:
     patch.setattr(SegmentationModule, "training_step", training_step)
 
 
+def time_up_at(patch: pytest.MonkeyPatch, step: int) -> None:
+    """Let `train.time_limit` be over when that optimiser step has been taken."""
+    original = SegmentationModule.on_train_batch_end
+
+    def on_train_batch_end(self, *args):
+        self.trainer.should_stop = self.trainer.should_stop or self.global_step == step
+        return original(self, *args)
+
+    patch.setattr(SegmentationModule, "on_train_batch_end", on_train_batch_end)
+
+
 def step_of(run: Path) -> int:
     return int(torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"])
 
@@ -342,3 +353,21 @@ def test_a_row_of_metrics_that_a_kill_cut_short_is_dropped(resume, half_made, tm
     steps = [row["step"] for row in csv.DictReader((run / "metrics.csv").open()) if row["loss"]]
     assert steps == [str(step) for step in range(1, 11)]
     assert json.loads((run / "env.json").read_text())
+
+
+def test_the_validation_where_the_time_was_up_does_not_change_how_a_resumed_run_ends(recipe, monkeypatch):
+    def no_better(self):
+        self.validation_scores = dict.fromkeys(("miou", "pixel_accuracy", "mean_accuracy"), 0.5)
+
+    monkeypatch.setattr(SegmentationModule, "on_validation_epoch_end", no_better)
+    settings = ("train.epochs=3", "train.val_epochs=2", "train.batch=5", PLATEAU)
+    whole = train(recipe(*settings, name="whole"), quiet=True)
+    with monkeypatch.context() as patch:
+        time_up_at(patch, 3)  # of two steps an epoch: between two validations
+        cut = train(recipe(*settings, name="cut"), quiet=True).dir
+    assert step_of(cut) == 3
+    train(Config.load(cut / "config.yaml"), resume=cut, quiet=True)
+    parts = ("plateau", "callbacks", "optimizer_states", "state_dict")
+    states = [torch.load(run / "checkpoints" / "last.ckpt", weights_only=True) for run in (whole.dir, cut)]
+    one, other = ({part: state[part] for part in parts} for state in states)
+    assert resume_campaign._unequal(one, other, "last.ckpt") == []

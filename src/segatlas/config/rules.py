@@ -20,6 +20,8 @@ IGNORE = 255
 MAX_CLASSES = 255
 LARGEST_FACTOR = 100
 """Of scale jitter, colour changes and blur."""
+LARGEST_WEIGHT = 1e9
+"""Of a class: the sum of the weights of all pixels of a batch must be a number of single precision."""
 MAX_NAME = 200
 """Bytes of a run's name: file systems take 255, and a number and temporary names are added."""
 
@@ -150,6 +152,8 @@ def _losses(cfg: Config) -> Iterator[Fault]:
             yield (key, "model.num_classes", "data.classes"), f"{len(weights)} weights for {count} classes"
         if any(weight < 0 for weight in weights) or not any(weights):
             yield (key,), "weights must be at least 0, and not all 0"
+        elif max(weights) > LARGEST_WEIGHT:
+            yield (key,), f"weights must be at most {LARGEST_WEIGHT:g} - only their ratios count"
 
 
 def _ranges(cfg: Config) -> Iterator[Fault]:

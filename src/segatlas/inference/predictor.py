@@ -423,10 +423,11 @@ def _read_ahead(
 
     reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="segatlas-read")
     try:
-        waiting = deque(reader.submit(read) for _ in range(2 * batch))
+        waiting = deque([reader.submit(read)])
         group: list[_Read] = []
         while (done := waiting.popleft().result()) is not None:
-            waiting.append(reader.submit(read))
+            # Two more for each one read, up to two groups: no more are asked for than there are, whatever `batch`.
+            waiting.extend(reader.submit(read) for _ in range(min(2, 2 * batch - len(waiting))))
             group.append(done)
             if len(group) == batch:
                 yield group

@@ -60,9 +60,10 @@ class RunCheckpoints(Checkpoint):
         self.folder, self.config = folder, config
         self.best = -math.inf
         self.best_scores: dict[str, float] = {}
-        self.waited = 0
+        self.waited, self.reference = 0, -math.inf
         self._saved_step = -1
         self._interrupts = 0
+        self._caught = False  # signals, by `catch_interrupts`
 
     # ---- when
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -72,8 +73,7 @@ class RunCheckpoints(Checkpoint):
             return
         if step >= pl_module.plan.steps:
             trainer.should_stop = True  # makes the trainer validate once more, also off the usual rhythm
-        validations = int(trainer.val_check_batch or 1)
-        if trainer.should_stop or (trainer.fit_loop.total_batch_idx + 1) % validations == 0:
+        if trainer.should_stop or _validation_is_due(trainer):
             return  # a validation follows and saves; a checkpoint before it would lose it on resume
         every = self.config.checkpoint_every
         interrupted = self._interrupted(trainer)
@@ -94,10 +94,11 @@ class RunCheckpoints(Checkpoint):
                 f"{self.config.metric} is undefined: no pixel of the validation masks is labelled, so no checkpoint "
                 f"can be the best; {self.folder.last} is written. Choose another val split (see segatlas data check)"
             )
-        pl_module.plateau.update(value)
+        counts = _validation_is_due(trainer)  # one more, where the time is up, must not change what a resume does
+        if counts:
+            pl_module.plateau.update(value)
+            self._count_waiting(value)
         improved = value > self.best
-        enough = value > self.best + (self.config.early_stopping.min_delta if self.config.early_stopping else 0)
-        self.waited = 0 if enough else self.waited + 1
         if improved:
             self.best, self.best_scores = value, dict(pl_module.validation_scores)
         # last.ckpt comes last: it knows the best score, so a run stopped before that repeats this validation on resume.
@@ -107,11 +108,18 @@ class RunCheckpoints(Checkpoint):
             self.save(trainer, self.folder.last)
         self._saved_step = trainer.global_step
         stopping = self.config.early_stopping
-        if stopping and self.waited >= stopping.patience:
+        if counts and stopping and self.waited >= stopping.patience:
             LOGGER.info("stopping early: %s has not improved for %d validations", self.config.metric, self.waited)
             trainer.should_stop = True
         if self._interrupted(trainer):
             raise Interrupted(self.folder.root, saved=True)
+
+    def _count_waiting(self, value: float) -> None:
+        """Count the validations since the last that was better by enough than all before it."""
+        stopping = self.config.early_stopping
+        enough = value > self.reference + (stopping.min_delta if stopping else 0)
+        self.waited = 0 if enough else self.waited + 1
+        self.reference = max(self.reference, value)
 
     # ---- how
     def save(self, trainer: pl.Trainer, path: Path) -> None:
@@ -134,10 +142,19 @@ class RunCheckpoints(Checkpoint):
         put(self.folder.best, self.folder.last)
 
     # ---- interrupts
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Take SIGTERM back from the trainer, whose own answer is to end with status 0 and without a checkpoint.
+
+        It does so wherever our stop is still to come: within an accumulated step, before and in a validation.
+        """
+        if self._caught:
+            signal.signal(signal.SIGTERM, self._interrupt)
+
     def catch_interrupts(self) -> Any:
         """Take over SIGINT and SIGTERM; return a function that gives them back."""
         if threading.current_thread() is not threading.main_thread():
             return lambda: None
+        self._caught = True
         previous = {number: signal.signal(number, self._interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
 
         def give_back() -> None:
@@ -158,11 +175,19 @@ class RunCheckpoints(Checkpoint):
     # ---- state
     def state_dict(self) -> dict[str, Any]:
         """Return plain numbers for a checkpoint."""
-        return {"best": self.best, "best_scores": self.best_scores, "waited": self.waited}
+        return {
+            "best": self.best, "best_scores": self.best_scores, "waited": self.waited, "reference": self.reference
+        }  # fmt: skip
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up the state of a checkpoint."""
         self.best, self.best_scores, self.waited = state["best"], state["best_scores"], state["waited"]
+        self.reference = state.get("reference", self.best)
+
+
+def _validation_is_due(trainer: pl.Trainer) -> bool:
+    """Return whether the batch just taken ends a stretch between validations; false for one out of turn at a stop."""
+    return (trainer.fit_loop.total_batch_idx + 1) % int(trainer.val_check_batch or 1) == 0
 
 
 def put(checkpoint: Path, target: Path) -> None:

@@ -124,6 +124,7 @@ def _fit(
             _quiet_warnings()
             stand_at(trainer, start)
             trainer.fit(module, datamodule=data, ckpt_path=start.checkpoint, weights_only=True)
+        give_back()  # no step is to come after which the evaluation could stop
         if not first:
             return Run(dir=folder.root, best=folder.model)
         report = finish_run(config, folder, parts.val)
