@@ -84,6 +84,25 @@ def test_commands_print_nasty_names_safely(tmp_path):
     assert not any(line.startswith("error: fake") for line in result.stderr.splitlines())
 
 
+def test_a_line_break_in_a_name_begins_no_line_of_a_command(tmp_path):
+    fake = "x\nFAKE ok"
+    pictures = tmp_path / fake
+    pictures.mkdir()
+    (pictures / f"{fake}.png").write_bytes(b"no picture")
+    (pictures / f"{fake}.txt").write_text("")
+    model = make_model(tmp_path / "net", classes=("sky", fake))
+    for words in (
+        ["predict", str(model), str(pictures), "--out", str(tmp_path / "out")],
+        ["models", "info", fake],
+        ["models", "list", fake],
+        ["models", "list", "--published", fake],
+        ["bench", fake],
+    ):
+        result = CliRunner().invoke(app, words)
+        assert "FAKE ok" in result.output
+        assert not any(line.startswith("FAKE") for line in result.output.splitlines()), words
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

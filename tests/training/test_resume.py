@@ -6,6 +6,7 @@ import csv
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -19,7 +20,10 @@ from segatlas.errors import UsageError
 from segatlas.recipe import Config
 from segatlas.training import Interrupted, train
 from segatlas.training.checkpoints import RunCheckpoints
+from segatlas.training.environment import recorded_environment
+from segatlas.training.logbook import COLUMNS, Logbook
 from segatlas.training.module import SegmentationModule
+from segatlas.training.resume import other_data
 
 EMA = "train.ema={decay: 0.9}"
 DROP_PATH = {"name": "segformer", "encoder": "mit_b0", "decoder_channels": 8, "drop_path": 0.5}
@@ -226,6 +230,20 @@ def test_other_files_of_the_same_number_are_told(resume, tmp_path):
     assert result.exit_code == 0, result.output
     assert "the files of split 'train' are not those that the run began with" in said(run)
     assert "from step 7 on data.root:" in said(run)
+
+
+def test_an_empty_file_of_metrics_gets_its_head_again(tmp_path):
+    (tmp_path / "metrics.csv").write_text("")
+    Logbook(SimpleNamespace(metrics=tmp_path / "metrics.csv"), tensorboard=False, resumed=True).rewind(3)
+    assert (tmp_path / "metrics.csv").read_text().splitlines() == [",".join(COLUMNS)]
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\0", b"[]", b'{"data": 3}'])
+def test_a_damaged_record_of_the_environment_reads_as_none(tmp_path, content):
+    (tmp_path / "env.json").write_bytes(content)
+    recorded = recorded_environment(tmp_path / "env.json")
+    assert recorded in ({}, {"data": 3})
+    assert other_data(SimpleNamespace(environment=tmp_path / "env.json"), None) == []
 
 
 def test_the_same_product_of_other_factors_keeps_steps_and_rates_and_says_so(resume):

@@ -190,6 +190,24 @@ def test_an_address_that_is_none_is_said_without_its_password(tmp_path, monkeypa
     assert "s3" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "HTTP://me:s3cret@127.0.0.1:1/x",
+        "http://me:s3'cret@127.0.0.1:1/x",
+        "http://me:s3 cret@127.0.0.1:1/x",
+        "http://me:s3\ncret@127.0.0.1:1/x",
+        "ftp://me:s3cret@host/x",
+        "me:s3cret@host/x",
+    ],
+)
+def test_a_password_is_hidden_whatever_it_holds_and_whatever_scheme_it_follows(tmp_path, monkeypatch, url):
+    monkeypatch.setattr(downloading, "ATTEMPTS", 1)
+    with pytest.raises(WeightsError, match=r"//\*\*\*@") as caught:
+        download(url, tmp_path / "x.pth", sha256=SHA256[:8])
+    assert "cret" not in str(caught.value)
+
+
 # ---- links, threads, processes
 @pytest.mark.parametrize("link", ["symbolic", "hard", "to nothing"])
 def test_a_part_that_is_a_link_is_not_written_through(tmp_path, link):

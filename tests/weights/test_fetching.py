@@ -131,6 +131,14 @@ def test_a_failed_download_names_the_address_and_leaves_no_model(web):
     assert not cache_folder("models").exists()
 
 
+def test_a_file_larger_than_any_of_the_catalogue_is_refused_before_the_disk_is_full(web, monkeypatch):
+    monkeypatch.setattr(fetching, "MOST_BYTES", 1000)
+    web.faults = ["endless"]
+    with pytest.raises(WeightsError, match="sends more than 1000 bytes"):
+        sa.load("pspnet-tiny-shapes")
+    assert not list(cache_folder("downloads").glob("*.part"))
+
+
 def test_weights_that_forbid_commercial_use_are_refused_when_that_is_asked_for(web, monkeypatch):
     with pytest.raises(WeightsError, match=r"mit-tiny: refused.*non-commercial"):
         sa.load("mit-tiny", commercial_ok=True)

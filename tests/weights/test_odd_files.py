@@ -11,6 +11,7 @@ from safetensors.torch import save
 from segatlas.errors import WeightsError
 from segatlas.weights.fitting import require_finite, require_fit
 from segatlas.weights.reading import read_state_dict
+from segatlas.weights.saving import load_pretrained
 
 ONE = torch.ones(2, 2)
 
@@ -146,3 +147,19 @@ def test_a_config_of_many_more_layers_than_the_file_has_is_given_up():
     card = Card(architecture="upernet", config=config, classes=("a",), palette=((0, 0, 0),))
     with pytest.raises(WeightsError, match=r"cannot be built|does not fit"):
         assemble(card, {"a": ONE}, where="w")
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ({"state_dict": [ONE]}, "its weights are a list"),
+        ({"ema_state_dict": "abc", "state_dict": {"net.a": ONE}}, "its weights are a str"),
+        ({"ema_state_dict": ONE}, "its weights are a Tensor"),
+        ({"state_dict": {1: ONE}}, "not a valid card"),
+        ({"state_dict": {"net.a": ONE.to_sparse()}}, "the tensor net.a is a sparse tensor"),
+    ],
+)
+def test_a_training_checkpoint_whose_weights_are_no_tensors_by_name_is_told(tmp_path, weights, message):
+    torch.save({"card": {}, **weights}, tmp_path / "w.ckpt")
+    with pytest.raises(WeightsError, match=f"w\\.ckpt: .*{message}"):
+        load_pretrained(tmp_path / "w.ckpt")

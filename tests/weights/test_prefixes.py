@@ -62,6 +62,24 @@ def test_a_lightning_checkpoint_of_smp_converts_and_tells_what_it_leaves_out(tmp
     assert "prefix     model." in printed.stdout
 
 
+def test_statistics_of_pixels_beside_a_network_are_taken_to_the_range_of_a_card(tmp_path, state):
+    mean, std = torch.tensor([51.0, 102.0, 204.0]), torch.tensor([51.0, 25.5, 127.5])
+    done, _, card = converted(tmp_path, {**below("model.", state), "pixel_mean": mean, "pixel_std": std})
+    assert card.preprocessing.mean == pytest.approx((0.2, 0.4, 0.8))
+    assert card.preprocessing.std == pytest.approx((0.2, 0.1, 0.5))
+    assert any("beside the network in the file, of values 0..255" in note for note in done.notes)
+
+
+@pytest.mark.parametrize(
+    ("mean", "std"), [([0.1, 0.2], [1.0, 1.0]), ([float("nan")] * 3, [1.0] * 3), ([0.5] * 3, [0.0] * 3)]
+)
+def test_statistics_beside_a_network_that_cannot_be_used_are_told(tmp_path, state, mean, std):
+    content = {**below("model.", state), "mean": torch.tensor(mean), "std": torch.tensor(std)}
+    done, _, card = converted(tmp_path, content)
+    assert card.preprocessing.mean == (0.485, 0.456, 0.406)
+    assert any("beside the network in the file are not used" in note for note in done.notes)
+
+
 def test_tensors_beside_the_network_that_nobody_knows_are_an_error(tmp_path, state):
     with pytest.raises(WeightsError, match=r"below 'model\.'.*beside them are 1 .*: projector\.weight"):
         converted(tmp_path, {**below("model.", state), "projector.weight": torch.ones(3)})

@@ -12,6 +12,7 @@ import typer
 from segatlas.cli.common import DebugOption, JsonOption, OfflineOption, human, print_json_line
 from segatlas.errors import UsageError
 from segatlas.files import require_writable, whole_file
+from segatlas.printable import printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -66,7 +67,7 @@ def bench(
     console.print(models_table(report), *times_tables(report))
     console.print(f"{report.unit}.", *notices(report), report.load.message, sep="\n", markup=False)
     if out is not None:
-        console.print(f"written: {out}", markup=False)
+        console.print(f"written: {printable(out)}", markup=False)
     if json_line:
         print_json_line(facts)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -75,14 +76,21 @@ def guard() -> Iterator[None]:
     except KeyboardInterrupt as error:
         raise _stop("interrupted", INTERRUPTED) from error
     except SegAtlasError as error:
-        raise _stop(str(error) if isinstance(error, ConfigError) else f"error: {error}", error.exit_code) from error
+        message = str(error) if isinstance(error, ConfigError) else _with_indented_lines(f"error: {error}")
+        raise _stop(message, error.exit_code) from error
     except OSError as error:
         file = f"{printable(error.filename)}: " if error.filename else ""
         raise _stop(f"error: {file}{error.strerror or error}", 1) from error
     except Exception as error:
         text = str(error).partition("Traceback (most recent call last)")[0].strip()  # of a loader process, by torch
         message = f"unexpected error: {type(error).__name__}: {text}"
+        message = _with_indented_lines(message)
         raise _stop(f"{message} - rerun with --debug for the trace; please report it", 1) from error
+
+
+def _with_indented_lines(message: str) -> str:
+    """Indent all lines of a message but the first: a line break in a name then fakes no line of ours."""
+    return re.sub(r"\n(?=[^\s])", "\n  ", message)
 
 
 def _stop(message: str, exit_code: int) -> typer.Exit:

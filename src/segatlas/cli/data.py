@@ -22,6 +22,7 @@ from segatlas.cli.common import (
 )
 from segatlas.errors import DataError, UsageError
 from segatlas.files import read_text
+from segatlas.printable import printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -124,7 +125,7 @@ def stats(
     if out is not None:
         with whole_file(out) as temporary:
             temporary.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        console.print(f"written: {out}", markup=False)
+        console.print(f"written: {printable(out)}", markup=False)
     if json_line:
         print_json_line(record)
     if any(one.skipped for one in described):
@@ -166,7 +167,7 @@ def preview(
         save_picture(sheet(rows, titles, names), out)
     except ValueError as error:
         raise UsageError(f"--out: {error}") from error
-    console.print(f"{len(rows)} pictures of {split} -> {out}", markup=False)
+    console.print(f"{len(rows)} pictures of {split} -> {printable(out)}", markup=False)
     if json_line:
         print_json_line({"out": str(out), "pictures": names, "failed": failed})
     if failed:
@@ -192,8 +193,8 @@ def make_shapes(
         raise UsageError(f"--size: got {size!r}, expected HxW such as 128x160")
     shapes.make_shapes(out, train=train, val=val, test=test, size=(int(match[1]), int(match[2])), seed=seed)
     console = human(json_line=json_line)
-    console.print(f"{train} train, {val} val, {test} test pictures of {size} pixels -> {out}", markup=False)
-    console.print(f"next: segatlas train unet_shapes data.root={out}", markup=False)
+    console.print(f"{train} train, {val} val, {test} test pictures of {size} pixels -> {printable(out)}", markup=False)
+    console.print(f"next: segatlas train unet_shapes data.root={printable(out)}", markup=False)
     if json_line:
         print_json_line({"out": str(out), "train": train, "val": val, "test": test, "seed": seed})
 
@@ -225,7 +226,9 @@ def convert(
         cfg = load_data([source, *(words or [])])
         with progress_bar("writing") as report:
             counts = to_folder(cfg.data, out, report)
-    console.print(", ".join(f"{count} {name}" for name, count in counts.items()) + f" -> {out}", markup=False)
+    console.print(
+        ", ".join(f"{count} {name}" for name, count in counts.items()) + f" -> {printable(out)}", markup=False
+    )
     if json_line:
         print_json_line({"out": str(out), "to": to, **counts})
 
@@ -244,7 +247,10 @@ def store(
     kept = Store(folder or default_folder())
     usage = kept.clear() if clear else kept.usage()
     text = f"{usage.entries} arrays, {usage.bytes / 1e9:.2f} GB"
-    console.print(f"removed {text} from {usage.folder}" if clear else f"{usage.folder}: {text}", markup=False)
+    console.print(
+        f"removed {text} from {printable(usage.folder)}" if clear else f"{printable(usage.folder)}: {text}",
+        markup=False,
+    )
     if not clear:
         console.print(f"free on its disk: {usage.free / 1e9:.1f} GB", markup=False)
     if json_line:
@@ -357,12 +363,13 @@ def _print_fixed(out: Path, console: Console) -> None:
     left_out = sum("left_out" in entry for entry in content["files"])
     console.print()
     console.print(
-        f"repaired copy: {out}  ({written}; {changed} repaired, {left_out} left out, see {out / FIXES_FILE})",
+        f"repaired copy: {printable(out)}  "
+        f"({written}; {changed} repaired, {left_out} left out, see {printable(out / FIXES_FILE)})",
         markup=False,
     )
     for note in content["notes"]:
         console.print(f"note: {note}; change {out / 'classes.json'} if that is not so", markup=False)
-    console.print(f"next: segatlas train unet_folder data.root={out}", markup=False)
+    console.print(f"next: segatlas train unet_folder data.root={printable(out)}", markup=False)
 
 
 def print_statistics(one: SplitStatistics, console: Console) -> None:

@@ -21,6 +21,7 @@ from segatlas.cli.common import (
 from segatlas.cli.predict import parse_window
 from segatlas.errors import DataError, UsageError
 from segatlas.files import require_writable
+from segatlas.printable import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -210,7 +211,7 @@ def _write(report: Report, target: Path | None) -> str:
         return "not kept: the model lies in no run folder; --out DIR keeps the report"
     replaced = target.exists()
     report.to_json(target)
-    return f"written: {target}" + (" (in place of the same evaluation of before)" if replaced else "")
+    return f"written: {printable(target)}" + (" (in place of the same evaluation of before)" if replaced else "")
 
 
 def _print_report(report: Report, written: str, console: Console, quiet: bool) -> None:

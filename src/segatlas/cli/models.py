@@ -53,7 +53,7 @@ def list_(
         )
         return
     if not entries:
-        say(f"no model matches '{pattern}'" + (f" and can do '{task}'" if task else ""))
+        say(f"no model matches '{printable(pattern)}'" + (f" and can do '{task}'" if task else ""))
         return
     table = _table("Name", "Title", "Tasks", "Paper")
     for name, entry in entries.items():
@@ -71,7 +71,7 @@ def _list_published(pattern: str, *, json_line: bool) -> None:
         print_json_line([asdict(entry) for entry in entries])
         return
     if not entries:
-        say(f"no published weights match '{pattern}'")
+        say(f"no published weights match '{printable(pattern)}'")
         return
     table = _table("Name", "Trained on", "mIoU %", "scales, flips", "Licence")
     for entry in entries:

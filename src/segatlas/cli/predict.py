@@ -25,6 +25,7 @@ from segatlas.cli.common import (
 )
 from segatlas.errors import UsageError
 from segatlas.files import require_writable, sweep_leftovers
+from segatlas.printable import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -118,9 +119,8 @@ def predict(
     console, tally, start = human(json_line=json_line), Tally(), time.perf_counter()
     if not_read and not quiet:
         endings = ", ".join(sorted({path.suffix or "none" for path in not_read}))
-        console.print(
-            f"not read: {len(not_read)} files with other endings ({endings}), the first is {not_read[0]}", markup=False
-        )
+        first = printable(not_read[0])
+        console.print(f"not read: {len(not_read)} files with other endings ({endings}), the first is {first}")
     with _progress(console, len(jobs), quiet) as advance:
         for job, result in _results(predictor, jobs, batch, "confidence" in kinds, tally, console, advance):
             for kind, path in targets[job].items():
@@ -135,7 +135,7 @@ def predict(
             console.print(f"bf16: {agreement:.2%} of the first picture's pixels have the label of fp32", markup=False)
         pictures = "picture" if tally.done == 1 else "pictures"
         failed = f", {len(tally.failed)} failed" if tally.failed else ""
-        console.print(f"{tally.done} {pictures} predicted{failed} in {seconds:.1f} s -> {place}", markup=False)
+        console.print(f"{tally.done} {pictures} predicted{failed} in {seconds:.1f} s -> {printable(place)}")
     if json_line:
         facts = {"model": model, "out": str(place), "predicted": tally.done, "failed": tally.failed}
         facts["not_read"] = [str(path) for path in not_read]
@@ -346,7 +346,7 @@ def _results(
         message = str(error)
         tally.failed.append({"source": str(picture), "error": message})
         named = message if str(picture) in message else f"{picture}: {message}"
-        console.print(f"failed: {named}", style="red", markup=False)
+        console.print(f"failed: {printable(named)}", style="red", markup=False)
         advance(by_source[str(picture)].name)
 
     for result in predictor.predict_iter(by_source, batch=batch, on_error=on_error, confidence=confidence):

@@ -76,8 +76,8 @@ def facts(report: Report) -> list[tuple[str, list[str]]]:
         machine += f", boundary width {percent(settings.boundary_width)} % of the diagonal"
     speed = len(report.pictures) / report.seconds if report.seconds else math.nan
     return [
-        ("model", [model.path, " · ".join(filter(None, parts))]),
-        ("data", [f"{data.name}, {data.split} split, {scored}", data.root]),
+        ("model", [printable(model.path), " · ".join(filter(None, parts))]),
+        ("data", [f"{data.name}, {data.split} split, {scored}", printable(data.root)]),
         ("how", [f"{window}, {resize}, {tta}", machine]),
         ("time", [f"{report.seconds:.1f} s, {speed:.1f} pictures/s, reading and scoring included"]),
     ]
@@ -96,7 +96,7 @@ def class_table(report: Report) -> Table:
     for index, row in enumerate(rows):
         cells = [Text(percent(row[name]), style=_shade(row[name]) if name == "iou" else "") for name in columns]
         share = f"{percent(row['support'] / total)} %" if total else UNDEFINED
-        table.add_row(Text(row["class"]), *cells, share, end_section=index == len(rows) - 1)
+        table.add_row(Text(printable(row["class"])), *cells, share, end_section=index == len(rows) - 1)
     whole = [summary.get(OF_ALL_CLASSES.get(name, name), math.nan) for name in columns]
     table.add_row("all", *map(percent, whole), _short_count(total), style="bold")
     return table
@@ -122,7 +122,7 @@ def full_report(report: Report) -> Group:
     """Return facts, table of classes, summary, lowest pictures, warnings and skipped files; no definitions."""
     parts: list[RenderableType] = [_facts_table(report), "", class_table(report), "", summary_table(report)]
     if report.worst:
-        worst = [(percent(picture.miou), picture.key) for picture in report.worst[:3]]
+        worst = [(percent(picture.miou), printable(picture.key)) for picture in report.worst[:3]]
         parts += ["", Text("lowest pictures, by their own mean IoU"), _pairs(worst)]
     if lines := complaints(report):
         parts += ["", *lines]
@@ -132,7 +132,7 @@ def full_report(report: Report) -> Group:
 def complaints(report: Report) -> list[Text]:
     """Return the warnings and the files left out, one line each."""
     warnings = [Text(f"warning: {text}", style="yellow") for text in report.warnings]
-    return warnings + [Text(f"skipped: {text}", style="red") for text in report.skipped]
+    return warnings + [Text(f"skipped: {printable(text)}", style="red") for text in report.skipped]
 
 
 def definitions_table(reports: Sequence[Report]) -> Table:
@@ -158,7 +158,7 @@ def compare(reports: Sequence[Report]) -> Group:
     classes = reports[0].scores.classes
     for index, label in enumerate(classes):
         values = [report.scores.iou[index] for report in reports]
-        table.add_row(Text(f"IoU {label}"), *_compared(values), end_section=index == len(classes) - 1)
+        table.add_row(Text(f"IoU {printable(label)}"), *_compared(values), end_section=index == len(classes) - 1)
     summaries = [report.scores.summary() for report in reports]
     for name, title in TITLES.items():
         if all(name in summary for summary in summaries):

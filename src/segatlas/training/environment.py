@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import platform
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +19,15 @@ from segatlas.data.dataset import SegmentationData
 from segatlas.training.building import Parts
 
 PACKAGES = ("segatlas", "torch", "lightning", "numpy", "opencv-python-headless", "pillow", "timm")
+
+
+def recorded_environment(file: Path) -> dict[str, Any]:
+    """Return what `describe_environment` wrote to a run's file; {} where that is missing or damaged."""
+    try:
+        recorded = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return recorded if isinstance(recorded, dict) else {}
 
 
 def describe_environment(config: Config, parts: Parts) -> dict[str, Any]:

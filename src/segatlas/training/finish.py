@@ -10,6 +10,7 @@ from segatlas.data.dataset import SegmentationData
 from segatlas.evaluation import Report, evaluate
 from segatlas.inference import Predictor, load
 from segatlas.recipe import Config
+from segatlas.training.environment import recorded_environment
 from segatlas.training.logbook import LOGGER
 from segatlas.training.run import RunFolder
 
@@ -81,7 +82,7 @@ def _content(
         sheets=[(f"Validation at {path.stem.replace('_', ' ')}", path.read_bytes()) for path in newest],
         worst=[("Pictures with the lowest mIoU", worst)] if worst else [],
         config_yaml=to_yaml(config),
-        environment=json.loads(folder.environment.read_text()),
+        environment=recorded_environment(folder.environment),
         definitions=report.definitions,
         commands=[f"segatlas eval {folder.root} --split {report.data.split}"],
     )
@@ -89,5 +90,5 @@ def _content(
 
 def load_palette(folder: RunFolder) -> list[tuple[int, int, int]]:
     """Return the class colours of the run's model."""
-    card = json.loads((folder.model / "card.json").read_text())
+    card = json.loads((folder.model / "card.json").read_text(encoding="utf-8"))
     return [(r, g, b) for r, g, b in card["palette"]]

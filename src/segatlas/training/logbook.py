@@ -56,7 +56,8 @@ class Logbook:
 
     def rewind(self, step: int) -> None:
         """Drop rows past `step`: a killed run may have written some that its checkpoint does not hold."""
-        head, *rows = csv.reader(read_text(self.path, error=TrainingError).splitlines())
+        kept = list(csv.reader(read_text(self.path, error=TrainingError).splitlines()))
+        head, *rows = kept or [list(COLUMNS)]  # a power failure may leave an empty file
         whole = [row for row in rows if len(row) == len(COLUMNS) and row[0].isdigit()]  # a kill may cut a row short
         with whole_file(self.path, error=TrainingError) as temporary, temporary.open("w", newline="") as file:
             csv.writer(file).writerows([head, *(row for row in whole if int(row[0]) <= step)])

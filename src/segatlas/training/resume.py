@@ -13,7 +13,7 @@ import lightning.pytorch as pl
 from segatlas.config.schema import Config
 from segatlas.errors import UsageError, WeightsError
 from segatlas.training.building import Parts
-from segatlas.training.environment import manifest
+from segatlas.training.environment import manifest, recorded_environment
 from segatlas.training.optim import parameter_groups
 from segatlas.training.plan import Plan
 from segatlas.training.run import RunFolder
@@ -118,9 +118,8 @@ def stand_at(trainer: pl.Trainer, start: Start) -> None:
 
 def other_data(folder: RunFolder, parts: Parts) -> list[str]:
     """Return a sentence for each split whose files differ from those that the run began with."""
-    try:
-        known = json.loads(folder.environment.read_text(encoding="utf-8"))["data"]
-    except (OSError, ValueError, KeyError):
+    known = recorded_environment(folder.environment).get("data")
+    if not isinstance(known, dict):
         return []
     return [
         f"the files of split {part.split!r} are not those that the run began with (other names or sizes): "

@@ -37,6 +37,9 @@ LOGGER = logging.getLogger("segatlas")
 _TRAINING_ONLY = ("dropout", "drop_path")
 """Fields of configs that say nothing about a network in eval mode."""
 
+_MOST_STATISTICS = 100
+"""Numbers in a tensor of means or deviations at most: one a channel."""
+
 _SHOWN = 6
 """Names listed of a file that is not recognised."""
 
@@ -397,8 +400,9 @@ def _card_facts(config: Any, facts: Facts, part: Part) -> tuple[dict[str, Any], 
     listed = class_list(config.num_classes, facts.classes, facts.palette, facts.data_set)
     notes = [listed.note] if listed.note else []
     preprocessing = facts.preprocessing
-    if preprocessing is None and (preprocessing := _statistics_beside(part, config.in_channels)) is not None:
-        notes.append("mean and std are those that lie beside the network in the file, of values 0..1")
+    if preprocessing is None:
+        preprocessing, note = _statistics_beside(part, config.in_channels)
+        notes += [note] if note else []
     if preprocessing is None or len(preprocessing.mean) != config.in_channels:
         preprocessing = default_preprocessing(config.in_channels)
         notes.append("mean and std are ImageNet's (published default; the weights do not tell)")
@@ -412,18 +416,23 @@ def _card_facts(config: Any, facts: Facts, part: Part) -> tuple[dict[str, Any], 
     return described, notes
 
 
-def _statistics_beside(part: Part, channels: int) -> Preprocessing | None:
-    """Return mean and std of images that lie as tensors beside a network, None where there are none to use."""
+def _statistics_beside(part: Part, channels: int) -> tuple[Preprocessing | None, str]:
+    """Return mean and std of images that lie as tensors beside a network, and a note; None where none can be used."""
     found: dict[str, tuple[float, ...]] = {}
     for name, tensor in part.beside.items():
         kind = name.rpartition(".")[2].removeprefix("pixel_")
-        if kind in ("mean", "std") and tensor.is_floating_point() and tensor.numel() == channels:
-            found[kind] = tuple(round(value, 6) for value in tensor.flatten().tolist())
+        if kind in ("mean", "std") and tensor.is_floating_point() and tensor.numel() <= _MOST_STATISTICS:
+            found[kind] = tuple(tensor.flatten().tolist())
     if found.keys() != {"mean", "std"}:
-        return None
-    if max(map(abs, found["mean"])) > 1 or not all(0 < value <= 1 for value in found["std"]):
-        return None  # of another range of values, or no statistics at all
-    return Preprocessing(mean=found["mean"], std=found["std"])
+        return None, ""
+    values = (*found["mean"], *found["std"])
+    largest = next((limit for limit in (1, 255) if all(abs(value) <= limit for value in values)), 0)
+    if not largest or min(found["std"], default=0) <= 0 or any(len(found[kind]) != channels for kind in found):
+        expected = f"{channels} of each, of values 0..1 or 0..255"
+        return None, f"mean and std that lie beside the network in the file are not used (expected {expected})"
+    mean, std = (tuple(round(value / largest, 6) for value in found[kind]) for kind in ("mean", "std"))
+    note = f"mean and std are those that lie beside the network in the file, of values 0..{largest}"
+    return Preprocessing(mean=mean, std=std), note
 
 
 def _not_recognised(path: Path, tensors: Mapping[str, Tensor], faults: list[str], arch: str | None) -> str:

@@ -47,6 +47,7 @@ PAUSE = 1.0
 
 _BLOCK = 1 << 20
 _SCHEMES = ("http", "https")
+_WITH_SCHEME = re.compile(r"\w[\w+.-]*://")
 
 Report = Callable[[int, int | None], None]
 """Called with the bytes that are there and the bytes of the whole file, None where the server does not say."""
@@ -85,12 +86,12 @@ def download(url: str, file: Path, *, sha256: str, most_bytes: int = MOST_BYTES,
             for attempt in range(ATTEMPTS):
                 if attempt:
                     time.sleep(PAUSE * 2 ** (attempt - 1))
-                    LOGGER.warning("%s: %s; attempt %d of %d", redacted(url), fault, attempt + 1, ATTEMPTS)
+                    LOGGER.warning("%s: %s; attempt %d of %d", _shown(url), fault, attempt + 1, ATTEMPTS)
                 try:
                     _fetch(url, part, most_bytes, report)
                 except _GoneError as error:
                     part.unlink(missing_ok=True)
-                    raise WeightsError(f"{redacted(url)}: {error}") from None
+                    raise WeightsError(f"{_shown(url)}: {error}") from None
                 except _BrokenError as error:
                     fault = redacted(str(error))
                     continue
@@ -102,7 +103,7 @@ def download(url: str, file: Path, *, sha256: str, most_bytes: int = MOST_BYTES,
                 fault = f"its sha256 begins with {found[:8]}, published is {sha256}"
     except OSError as error:
         raise WeightsError(f"{file}: cannot be written ({error.strerror or error})") from error
-    raise WeightsError(f"{redacted(url)}: cannot be downloaded after {ATTEMPTS} attempts ({fault})")
+    raise WeightsError(f"{_shown(url)}: cannot be downloaded after {ATTEMPTS} attempts ({fault})")
 
 
 @contextmanager
@@ -125,9 +126,17 @@ def only_one(place: Path) -> Iterator[None]:
 
 
 def redacted(text: str) -> str:
-    """Return text in which no address shows a name, a password or a query: these may be secrets."""
-    text = re.sub(r"(https?://)[^\s'\"]*@", r"\1***@", text)
-    return re.sub(r"(https?://[^\s?'\"]*)\?[^\s'\"]*", r"\1?***", text)
+    """Return text in which no address shows a name, a password or a query: these may be secrets.
+
+    A password may hold blanks, quotation marks and more: all up to the last @ counts as one.
+    """
+    text = re.sub(r"((?:\w[\w+.-]*:)?//).*@", r"\1***@", text, flags=re.DOTALL)
+    return re.sub(r"(https?://[^\s?'\"]*)\?[^\s'\"]*", r"\1?***", text, flags=re.IGNORECASE)
+
+
+def _shown(url: str) -> str:
+    """Return an address as it may be shown; one without a scheme too."""
+    return redacted(url if _WITH_SCHEME.match(url) else f"//{url}")
 
 
 # ---- one attempt

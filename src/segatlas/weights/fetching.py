@@ -20,6 +20,9 @@ LOGGER = logging.getLogger("segatlas")
 HOST = "https://download.openmmlab.com/"
 """Beginning of the published addresses; `SEGATLAS_MIRROR` stands in for it."""
 
+MOST_BYTES = 2 << 30
+"""No file of the catalogue is larger; the largest networks in it have less than half a gigabyte of weights."""
+
 
 def fetch_published(name: str, *, offline: bool = False, commercial_ok: bool = False) -> Path:
     """Return the model folder of a catalogue entry, downloaded and converted when it is first asked for.
@@ -80,7 +83,7 @@ def _file(entry: Published, by_hand: str) -> Path:
         return file
     try:
         with _progress(entry.name) as report:
-            return download(address(entry), file, sha256=entry.sha256, report=report)
+            return download(address(entry), file, sha256=entry.sha256, most_bytes=MOST_BYTES, report=report)
     except WeightsError as error:
         raise WeightsError(f"{entry.name}: {error}; {by_hand}") from error
 

@@ -146,7 +146,7 @@ def _split(path: Path, content: Any) -> tuple[dict[str, Tensor], dict[str, Any],
         wrapper, others = (wrappers[0] if wrappers else None), others + wrappers[1:]
         meta.update(_plain({key: value for key, value in content.items() if key != wrapper}))
         if wrapper is None:
-            tensors = _named_tensors(path, content)
+            tensors = named_tensors(path, content)
             if tensors:
                 return tensors, meta, others
             break
@@ -156,7 +156,7 @@ def _split(path: Path, content: Any) -> tuple[dict[str, Tensor], dict[str, Any],
     )
 
 
-def _named_tensors(path: Path, state: Mapping[Any, Any]) -> dict[str, Tensor]:
+def named_tensors(path: Path, state: Mapping[Any, Any]) -> dict[str, Tensor]:
     """Return the tensors of a state dict. WeightsError where one is of a kind that no network here has."""
     for name, value in state.items():
         if isinstance(value, Unsupported):

@@ -28,8 +28,11 @@ from segatlas.weights.fitting import require_finite, require_fit
 from segatlas.weights.hostile import told_as_weights_error
 from segatlas.weights.hub import fetch_folder
 from segatlas.weights.listing import find_entry
-from segatlas.weights.reading import read_state_dict, read_torch
+from segatlas.weights.reading import named_tensors, read_state_dict, read_torch
 from segatlas.weights.validation import validated
+
+_STATES = ("ema_state_dict", "state_dict")
+"""Where a training checkpoint has the network's tensors; the first one that is not empty is taken."""
 
 _NETWORK_PREFIX = "net."
 """In a training checkpoint the network's tensors carry this prefix."""
@@ -210,11 +213,15 @@ def read_checkpoint(file: Path) -> tuple[Card, dict[str, Tensor]]:
     card = content.get("card") if isinstance(content, Mapping) else None
     if not isinstance(card, Mapping):
         raise WeightsError(f"{file}: holds no card; only checkpoints written by segatlas train can be loaded this way")
-    weights = content.get("ema_state_dict") or content.get("state_dict") or {}
+    states = [content.get(key) for key in _STATES]
+    weights = next((state for state in states if not isinstance(state, Mapping | None) or state), {})
+    if not isinstance(weights, Mapping):
+        kind = type(weights).__name__
+        raise WeightsError(f"{printable(file)}: its weights are a {kind}, expected a dictionary of tensors")
     tensors = {
         name.removeprefix(_NETWORK_PREFIX): tensor.clone()
-        for name, tensor in weights.items()
-        if isinstance(tensor, Tensor) and name.startswith(_NETWORK_PREFIX)
+        for name, tensor in named_tensors(file, weights).items()
+        if name.startswith(_NETWORK_PREFIX)
     }
     return Card.from_dict(card, where=f"{file}: card"), tensors
 

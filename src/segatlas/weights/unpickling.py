@@ -304,7 +304,8 @@ class _Numbers(ABC):
 
 
 def _copied(data: mmap.mmap, start: int, size: int) -> Tensor:
-    held = bytearray(data[start : start + size])
+    with memoryview(data) as whole, whole[start : start + size] as part:  # a slice of the map would be a copy more
+        held = bytearray(part)
     return torch.frombuffer(held, dtype=torch.uint8) if held else torch.empty(0, dtype=torch.uint8)
 
 
