@@ -61,6 +61,9 @@ class Inventory:
     holds_out_val: bool = False
     """Whether val is held out of train where it has no part of its own."""
 
+    channels: int | None = None
+    """The channels that a recipe declares; None = as the data set's class finds them."""
+
     chosen: str | None = None
     """The only split that was asked for."""
 
@@ -79,7 +82,7 @@ def take_inventory(cfg: DataConfig, root: Path, split: str | None = None) -> Inv
     if split is not None and split not in SPLITS:
         raise UsageError(f"--split: got {split!r}, expected one of {', '.join(SPLITS)}")
     lister = _from_lists if cfg.lists else _LISTERS.get(cfg.name, _from_folder)
-    inventory = lister(cfg, root)
+    inventory = replace(lister(cfg, root), channels=cfg.channels)
     if split is None:
         return inventory
     if split not in inventory.parts:
