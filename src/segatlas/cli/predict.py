@@ -117,10 +117,9 @@ def predict(
 
     console, tally, start = human(json_line=json_line), Tally(), time.perf_counter()
     if not_read and not quiet:
+        count = "1 file" if len(not_read) == 1 else f"{len(not_read)} files"
         endings = ", ".join(sorted({path.suffix or "none" for path in not_read}))
-        console.print(
-            f"not read: {len(not_read)} files with other endings ({endings}), the first is {not_read[0]}", markup=False
-        )
+        console.print(f"not read: {count} with other endings ({endings}), the first is {not_read[0]}", markup=False)
     with _progress(console, len(jobs), quiet) as advance:
         for job, result in _results(predictor, jobs, batch, "confidence" in kinds, tally, console, advance):
             for kind, path in targets[job].items():
