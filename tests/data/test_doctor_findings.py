@@ -343,6 +343,13 @@ def test_lists_are_checked_too(root: Path) -> None:
     assert diagnosis.splits == {"train": (1, 1)}
 
 
+def test_a_list_that_is_missing_is_not_asked_to_be_corrected_in_a_line(root: Path) -> None:
+    (root / "val.csv").write_text("val/images/100.png,val/masks/100.png\n")
+    cfg = DataConfig(root=str(root), lists={"train": "nowhere.csv", "val": "val.csv"})
+    (finding,) = (finding for finding in examine(cfg).errors if finding.kind == "list")
+    assert finding.repair == f"put the list into {root}, or correct data.lists"
+
+
 def test_one_split_can_be_looked_at_alone(root: Path) -> None:
     broken.truncated(root)
     assert examine(root, split="val").splits == {"val": (2, 2)}

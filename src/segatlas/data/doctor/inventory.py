@@ -122,6 +122,8 @@ def _from_lists(cfg: DataConfig, root: Path) -> Inventory:
         except DataError as error:
             fault = str(error).removeprefix(f"{error.path}: ")
             repair = "correct the line: picture,mask, relative to the list's folder or to data.root"
+            if not path.exists():
+                repair = f"put the list into {root}, or correct data.lists"
             findings.append(Finding(kind="list", severity="error", files=(path,), fault=fault, repair=repair))
     return Inventory(root=root, name=cfg.name, parts=parts, coding=coding, findings=tuple(findings), holds_out_val=True)
 
