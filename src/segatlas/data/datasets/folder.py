@@ -43,9 +43,6 @@ MASKS, LABELS = "masks", "labels"
 HEADERS_READ = 16
 """Pictures whose headers decide how many channels a set has."""
 
-_told: set[str] = set()
-"""What was said about val parts: a run opens its data again for the evaluation at its end, one line is enough."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Pairs:
@@ -213,10 +210,7 @@ def _choose(parts: dict[str, tuple[Pair, ...]], split: str, cfg: DataConfig, roo
         if split == "val":
             names = ", ".join(sorted(held)[:10]) + (", ..." if len(held) > 10 else "")
             counts = f"{len(held)} of {len(parts['train'])}"
-            line = f"no val part in {root}: held {counts} out of train (seed {seed}): {names}"
-            if line not in _told:
-                _told.add(line)
-                logger.info("%s", line)
+            logger.info("no val part in %s: held %s out of train (seed %d): %s", root, counts, seed, names)
         return tuple(pair for pair in parts["train"] if (pair.key in held) == (split == "val"))
     if not parts.get(split):
         expected = f"{split}/images/ or images/{split}/" if not cfg.lists else f"data.lists.{split}"
