@@ -192,4 +192,4 @@ def test_pictures_of_mixed_channels_name_the_one_that_does_not_fit(train, folder
     tifffile.imwrite(path.with_suffix(".tif"), np.zeros((5, 32, 48), np.uint8), photometric="minisblack")
     result = train(folder)
     assert result.exit_code == 1
-    assert "has 3 channels, expected 5" in result.stderr
+    assert "000.tif: has 5 channels, expected 3" in result.stderr

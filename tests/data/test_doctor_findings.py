@@ -238,6 +238,35 @@ def test_grey_pictures_among_color_ones_are_a_warning(root: Path) -> None:
     assert finding.files == (root / "train/images/001.png",)
 
 
+def make_grey(root: Path, numbers: range) -> None:
+    for number in numbers:
+        broken.save(root / f"train/images/{number:03d}.png", broken.picture_of(number)[..., 0])
+
+
+def test_the_doctor_names_the_channels_that_a_mixed_set_is_read_with(root: Path) -> None:
+    make_grey(root, range(5))
+    (finding,) = examine(root).findings
+    assert create_dataset(DataConfig(name="folder", root=str(root)), "train").channels == 3
+    assert "are read with 3 channels" in finding.fault
+    assert {path.name for path in finding.files} == {f"{number:03d}.png" for number in range(5)}
+    assert finding.details[0] == "1 channel"
+
+
+def test_colour_behind_the_headers_that_are_read_is_told_to_become_grey(tmp_path: Path) -> None:
+    root = broken.write_sound(tmp_path / "data", {"train": 18, "val": 2})
+    make_grey(root, range(16))
+    (finding,) = examine(root).findings
+    assert create_dataset(DataConfig(name="folder", root=str(root)), "train").channels == 1
+    assert "are read with 1 channel;" in finding.fault
+    assert 'say what is meant: "data.channels=3"' in finding.repair
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_recipe_that_says_its_channels_is_not_asked_for_them(channels: int, root: Path) -> None:
+    make_grey(root, range(5))
+    assert not examine(DataConfig(name="folder", root=str(root), channels=channels)).findings
+
+
 def test_a_half_turn_in_exif_cannot_be_judged_and_is_a_warning(root: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 3
@@ -312,6 +341,13 @@ def test_lists_are_checked_too(root: Path) -> None:
     finding = check_only_error(diagnosis, "list")
     assert "999.png" in finding.fault
     assert diagnosis.splits == {"train": (1, 1)}
+
+
+def test_a_list_that_is_missing_is_not_asked_to_be_corrected_in_a_line(root: Path) -> None:
+    (root / "val.csv").write_text("val/images/100.png,val/masks/100.png\n")
+    cfg = DataConfig(root=str(root), lists={"train": "nowhere.csv", "val": "val.csv"})
+    (finding,) = (finding for finding in examine(cfg).errors if finding.kind == "list")
+    assert finding.repair == f"put the list into {root}, or correct data.lists"
 
 
 def test_one_split_can_be_looked_at_alone(root: Path) -> None:

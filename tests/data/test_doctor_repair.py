@@ -329,3 +329,12 @@ def test_what_cannot_be_repaired_is_said_in_place_of_the_command(root: Path) -> 
     diagnosis = examine(root)
     assert "by hand, for --fix can write no copy (no pair of train would be left)" in diagnosis.errors[0].repair
     assert not diagnosis.can_be_repaired
+
+
+def test_a_repaired_copy_of_grey_and_colour_pictures_keeps_the_colours(root: Path) -> None:
+    broken.black_white(root)
+    for number in range(5):
+        broken.save(root / f"train/images/{number:03d}.png", broken.picture_of(number)[..., 0])
+    out = fixed(root)
+    assert np.array_equal(read_image(out / "train/images/005.png"), broken.picture_of(5))
+    assert np.array_equal(read_image(out / "train/images/000.png"), broken.picture_of(0)[..., :1].repeat(3, axis=2))

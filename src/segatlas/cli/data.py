@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="Check, repair, describe, show, make and convert data sets.")
 
 MOST_FILES = 5
-BAR_WIDTH = 18
+BAR_WIDTH = 16
 TARGETS = ("folder", "cityscapes-ids")
 
 DataWords = Annotated[

@@ -118,9 +118,10 @@ def predict(
 
     console, tally, start = human(json_line=json_line), Tally(), time.perf_counter()
     if not_read and not quiet:
+        count = "1 file" if len(not_read) == 1 else f"{len(not_read)} files"
         endings = ", ".join(sorted({path.suffix or "none" for path in not_read}))
         first = printable(not_read[0])
-        console.print(f"not read: {len(not_read)} files with other endings ({endings}), the first is {first}")
+        console.print(f"not read: {count} with other endings ({endings}), the first is {first}")
     with _progress(console, len(jobs), quiet) as advance:
         for job, result in _results(predictor, jobs, batch, "confidence" in kinds, tally, console, advance):
             for kind, path in targets[job].items():

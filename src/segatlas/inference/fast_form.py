@@ -45,6 +45,9 @@ MISTAKE = 1e-6
 
 _PACKING = threading.Lock()
 
+_told: set[str] = set()
+"""Names of networks whose rounding was told: a training makes a fast form at each validation, one line is enough."""
+
 _CONVOLUTIONS = (nn.Conv2d, PointwiseConv2d)
 _NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm, BatchNorm2d)
 _OTHER_MATRIX_LAYERS = (nn.ConvTranspose2d, nn.Linear, TokenLinear)
@@ -97,7 +100,7 @@ def _make(net: nn.Module, trial: Tensor, *, channels_last: bool) -> tuple[nn.Mod
 
 
 def _explain_difference(net: nn.Module, trial: Tensor, difference: float) -> None:
-    """Warn where the fast form is wrong; where it only rounds otherwise, a line of the log says so.
+    """Warn where the fast form is wrong; where it only rounds otherwise, a line of the log says so, once in a process.
 
     Which of the two it is shows in float64, where rounding is a billion times smaller and a mistake stays what it is.
     """
@@ -109,7 +112,9 @@ def _explain_difference(net: nn.Module, trial: Tensor, difference: float) -> Non
             LOGGER.warning(text, name, exact)
             return
     text = "the fast form of %s rounds otherwise, by %.0e of the largest logit; predicting with the plain one"
-    LOGGER.info(text, name, difference)
+    if name not in _told:
+        _told.add(name)
+        LOGGER.info(text, name, difference)
 
 
 def _copy_of(net: nn.Module) -> nn.Module:

@@ -64,6 +64,7 @@ class RunCheckpoints(Checkpoint):
         self._saved_step = -1
         self._interrupts = 0
         self._caught = False  # signals, by `catch_interrupts`
+        self._process = os.getpid()
 
     # ---- when
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -155,6 +156,7 @@ class RunCheckpoints(Checkpoint):
         if threading.current_thread() is not threading.main_thread():
             return lambda: None
         self._caught = True
+        self._process = os.getpid()
         previous = {number: signal.signal(number, self._interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
 
         def give_back() -> None:
@@ -167,6 +169,11 @@ class RunCheckpoints(Checkpoint):
         return trainer.strategy.reduce_boolean_decision(self._interrupts > 0, all=False)
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:  # a loader process got a copy of this: the run itself decides at Ctrl-C
+            if number == signal.SIGTERM:
+                signal.signal(number, signal.SIG_DFL)
+                os.kill(os.getpid(), number)
+            return
         self._interrupts += 1
         if self._interrupts > 1:
             raise Interrupted(self.folder.root, saved=False)

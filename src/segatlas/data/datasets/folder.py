@@ -32,6 +32,7 @@ from segatlas.data.formats.images import read_header
 from segatlas.data.formats.listing import has_images, list_pictures
 from segatlas.data.formats.masks import IGNORE, LOSSY, LabelRule
 from segatlas.data.formats.palettes import voc_palette
+from segatlas.data.formats.pixels import common_channels
 from segatlas.errors import DataError, UsageError
 
 logger = logging.getLogger(__name__)
@@ -194,12 +195,12 @@ def _missing_mask_message(root: Path, split: str, pairs: Pairs) -> str:
 
 
 def _count_channels(pairs: Sequence[Pair]) -> int:
-    """Return the most channels that a picture has. One that cannot be read is reported when it is loaded."""
+    """Return the channels that the pictures are read with. One that cannot be read is reported when it is loaded."""
     found = []
     for pair in pairs:
         with suppress(DataError):
             found.append(read_header(pair.image).channels)
-    return max(found, default=3)
+    return common_channels(found)
 
 
 def _choose(parts: dict[str, tuple[Pair, ...]], split: str, cfg: DataConfig, root: Path, seed: int) -> tuple[Pair, ...]:

@@ -61,6 +61,9 @@ class Inventory:
     holds_out_val: bool = False
     """Whether val is held out of train where it has no part of its own."""
 
+    channels: int | None = None
+    """The channels that a recipe declares; None = as the data set's class finds them."""
+
     chosen: str | None = None
     """The only split that was asked for."""
 
@@ -79,7 +82,7 @@ def take_inventory(cfg: DataConfig, root: Path, split: str | None = None) -> Inv
     if split is not None and split not in SPLITS:
         raise UsageError(f"--split: got {split!r}, expected one of {', '.join(SPLITS)}")
     lister = _from_lists if cfg.lists else _LISTERS.get(cfg.name, _from_folder)
-    inventory = lister(cfg, root)
+    inventory = replace(lister(cfg, root), channels=cfg.channels)
     if split is None:
         return inventory
     if split not in inventory.parts:
@@ -119,6 +122,8 @@ def _from_lists(cfg: DataConfig, root: Path) -> Inventory:
         except DataError as error:
             fault = str(error).removeprefix(f"{error.path}: ")
             repair = "correct the line: picture,mask, relative to the list's folder or to data.root"
+            if not path.exists():
+                repair = f"put the list into {root}, or correct data.lists"
             findings.append(Finding(kind="list", severity="error", files=(path,), fault=fault, repair=repair))
     return Inventory(root=root, name=cfg.name, parts=parts, coding=coding, findings=tuple(findings), holds_out_val=True)
 

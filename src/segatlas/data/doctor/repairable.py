@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from segatlas.data.datasets.paired import Pair
 from segatlas.data.doctor.facts import MaskFacts, PictureFacts
 from segatlas.data.doctor.reading import Reading
-from segatlas.data.doctor.rules import can_convert, is_turned, most_common, same_pictures
+from segatlas.data.doctor.rules import is_turned, same_pictures
 from segatlas.data.doctor.survey import Survey
+from segatlas.data.formats.pixels import can_convert, common_channels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +48,7 @@ def standard_of(survey: Survey) -> Standard | None:
             if split != last_split:
                 dropped[split, pair.key] = f"the same picture is in {last_split} ({last.image}); kept there"
     return Standard(
-        channels=most_common(Counter(picture.channels for picture in pictures)),
+        channels=survey.inventory.channels or common_channels(picture.channels for picture in pictures),
         depth=max(depths, key=lambda depth: (depths[depth], depth)),
         dropped=dropped,
     )
@@ -69,7 +70,7 @@ def reason_to_leave_out(split: str, pair: Pair, survey: Survey, reading: Reading
         (height, width), (rows, columns) = picture.size, mask.size
         return f"mask of {columns} x {rows} pixels for a picture of {width} x {height}: another aspect ratio"
     if not can_convert(picture.channels, standard.channels):
-        return f"picture: {picture.channels} channels, most have {standard.channels}"
+        return f"picture: {picture.channels} channels, the copy has {standard.channels}"
     if picture.depth != standard.depth and "float32" in (picture.depth, standard.depth):
         return f"picture: {picture.depth}, most are {standard.depth}"
     return ""

@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from segatlas.data.datasets.folder import HEADERS_READ
 from segatlas.data.datasets.paired import Pair
 from segatlas.data.doctor.facts import MaskFacts, PictureFacts, is_too_large, unpack
 from segatlas.data.doctor.findings import Finding, Severity
@@ -14,6 +15,7 @@ from segatlas.data.doctor.reading import Reading
 from segatlas.data.doctor.splits import check_labels, check_range, check_splits
 from segatlas.data.doctor.survey import Survey
 from segatlas.data.formats.masks import IGNORE, MAX_CLASSES, code_text
+from segatlas.data.formats.pixels import can_convert, common_channels
 
 Rule = Callable[[Survey, Reading], Iterator[Finding]]
 
@@ -278,22 +280,9 @@ def check_leakage(survey: Survey, reading: Reading) -> Iterator[Finding]:
 
 
 def check_pictures(survey: Survey, reading: Reading) -> Iterator[Finding]:
-    """Find pictures of another number of channels or bit depth than most."""
+    """Find pictures of another number of channels than they are read with, or of another bit depth than most."""
     pictures = sorted((p for p in survey.pictures.values() if not p.fault), key=lambda p: p.path)
-    channels = Counter(picture.channels for picture in pictures)
-    if len(channels) > 1:
-        common = most_common(channels)
-        odd = [picture for picture in pictures if picture.channels != common]
-        fits = all(can_convert(picture.channels, common) for picture in odd)
-        yield Finding(
-            kind="mixed_channels",
-            severity="warning" if fits else "error",
-            files=tuple(picture.path for picture in odd),
-            details=tuple(f"{picture.channels} channels" for picture in odd),
-            fault=f"most pictures have {common} channels"
-            + ("; these are converted when they are read" if fits else ", and these cannot be converted"),
-            repair=f'say what is meant: "data.channels={common}"' if fits else f"leave them out: {fix_command(survey)}",
-        )
+    yield from _other_channels(survey, pictures)
     depths = Counter(picture.depth for picture in pictures)
     if len(depths) > 1:
         usual = max(depths, key=lambda depth: (depths[depth], depth))
@@ -306,6 +295,38 @@ def check_pictures(survey: Survey, reading: Reading) -> Iterator[Finding]:
             fault=f"most pictures are {usual}; one model.input.max_value cannot fit both",
             repair=f"convert them to {usual}: {fix_command(survey)}",
         )
+
+
+def _other_channels(survey: Survey, pictures: Sequence[PictureFacts]) -> Iterator[Finding]:
+    declared = survey.inventory.channels
+    wanted = declared or _channels_read(survey)
+    odd = [picture for picture in pictures if picture.channels != wanted]
+    fits = all(can_convert(picture.channels, wanted) for picture in odd)
+    if not odd or (fits and declared):
+        return
+    best = common_channels(picture.channels for picture in pictures)
+    how = "are converted to that" if fits else "cannot be converted"
+    yield Finding(
+        kind="mixed_channels",
+        severity="warning" if fits else "error",
+        files=tuple(picture.path for picture in odd),
+        details=tuple(_channel_count(picture.channels) for picture in odd),
+        fault=f"pictures are read with {_channel_count(wanted)}; these {how}",
+        repair=f'say what is meant: "data.channels={best}"' if fits else f"leave them out: {fix_command(survey)}",
+    )
+
+
+def _channels_read(survey: Survey) -> int:
+    """Return the channels that a data set is read with where the recipe does not say it, see `FolderData`."""
+    if survey.inventory.name != "folder":
+        return 3
+    parts = [part.matched for part in (survey.inventory.parts.get("train"), *survey.inventory.parts.values()) if part]
+    heads = [survey.pictures[pair.image] for pair in next(filter(None, parts), ())[:HEADERS_READ]]
+    return common_channels(head.channels for head in heads if not head.fault)
+
+
+def _channel_count(channels: int) -> str:
+    return "1 channel" if channels == 1 else f"{channels} channels"
 
 
 def check_classes(survey: Survey, reading: Reading) -> Iterator[Finding]:
@@ -393,16 +414,6 @@ def same_pictures(survey: Survey) -> dict[bytes, list[tuple[str, Pair]]]:
     for group in groups.values():
         group.sort(key=lambda item: SPLIT_ORDER.index(item[0]))
     return {digest: group for digest, group in groups.items() if len(group) > 1}
-
-
-def can_convert(channels: int, wanted: int) -> bool:
-    """Whether `formats.pixels.fit_channels` has a way from one number of channels to another."""
-    return channels == wanted or (channels, wanted) in {(1, 3), (3, 1), (4, 1), (4, 3)}
-
-
-def most_common(counts: Counter[int]) -> int:
-    """Return the most frequent number, of equals the largest."""
-    return max(counts, key=lambda value: (counts[value], value))
 
 
 def _black_white(survey: Survey, reading: Reading, masks: Sequence[MaskFacts], total: int) -> Finding:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +50,22 @@ def fit_channels(array: np.ndarray, channels: int | None, name: str | Path = "pi
     if have == 4 and channels == 3:
         return np.ascontiguousarray(array[..., :3])
     raise DataError(f"has {have} channels, expected {channels}", name)
+
+
+def can_convert(channels: int, wanted: int) -> bool:
+    """Whether `fit_channels` has a way from one number of channels to another."""
+    return channels == wanted or (channels, wanted) in {(1, 3), (3, 1), (4, 1), (4, 3)}
+
+
+def common_channels(found: Iterable[int]) -> int:
+    """Return the channels that images of several numbers are read with; of no image, 3.
+
+    Grey ones among colour ones are repeated, so that no colour is lost; else what most have, of equals the most.
+    """
+    counts = Counter(found)
+    if set(counts) == {1, 3}:
+        return 3
+    return max(counts, key=lambda value: (counts[value], value), default=3)
 
 
 def _luma(array: np.ndarray) -> np.ndarray:
