@@ -63,8 +63,7 @@ class RunCheckpoints(Checkpoint):
         self.waited, self.reference = 0, -math.inf
         self._saved_step = -1
         self._interrupts = 0
-        self._caught = False  # signals, by `catch_interrupts`
-        self._process = os.getpid()
+        self._process: int | None = None  # whose signals `catch_interrupts` has taken over
 
     # ---- when
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -148,14 +147,13 @@ class RunCheckpoints(Checkpoint):
 
         It does so wherever our stop is still to come: within an accumulated step, before and in a validation.
         """
-        if self._caught:
+        if self._process is not None:
             signal.signal(signal.SIGTERM, self._interrupt)
 
     def catch_interrupts(self) -> Any:
         """Take over SIGINT and SIGTERM; return a function that gives them back."""
         if threading.current_thread() is not threading.main_thread():
             return lambda: None
-        self._caught = True
         self._process = os.getpid()
         previous = {number: signal.signal(number, self._interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
 
