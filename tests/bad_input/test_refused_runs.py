@@ -124,6 +124,14 @@ def test_a_split_smaller_than_a_step_trains_in_smaller_steps_and_says_so(train, 
     assert (tmp_path / "run" / "report.html").exists()
 
 
+@BOTH
+def test_a_split_that_the_last_evaluation_needs_is_missed_at_the_start(train, folder, tmp_path, further):
+    result = train(folder, "eval.split=test", *further)
+    assert result.exit_code == 1
+    assert "test" in said(result)
+    assert not (tmp_path / "run").exists()
+
+
 # ---- a dry run whose step is not finite
 def test_a_dry_run_with_a_loss_that_is_not_finite_fails_and_says_where_to_look(train, folder, tmp_path):
     for number, path in enumerate(sorted(folder.glob("*/images/*"))):

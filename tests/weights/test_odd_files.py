@@ -24,7 +24,8 @@ ONE = torch.ones(2, 2)
         ([ONE], "a list where a dictionary of tensors is expected"),
         (ONE, "a Tensor where a dictionary of tensors is expected"),
         ({}, "an empty dictionary"),
-        ({0: ONE}, "its tensors have numbers as names"),
+        ({0: ONE}, "a tensor is called 0, which is not a text"),
+        ({"a": ONE, 3: ONE}, "a tensor is called 3, which is not a text"),
         ({"a": 3}, "no tensors in it"),
         ({"teacher": {"a": ONE}}, "tensors are below 'teacher'"),
         ({"a": ONE.to_sparse()}, "the tensor a is a sparse tensor"),
@@ -155,7 +156,7 @@ def test_a_config_of_many_more_layers_than_the_file_has_is_given_up():
         ({"state_dict": [ONE]}, "its weights are a list"),
         ({"ema_state_dict": "abc", "state_dict": {"net.a": ONE}}, "its weights are a str"),
         ({"ema_state_dict": ONE}, "its weights are a Tensor"),
-        ({"state_dict": {1: ONE}}, "not a valid card"),
+        ({"state_dict": {1: ONE}}, "a tensor is called 1, which is not a text"),
         ({"state_dict": {"net.a": ONE.to_sparse()}}, "the tensor net.a is a sparse tensor"),
     ],
 )

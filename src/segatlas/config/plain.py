@@ -20,6 +20,8 @@ LARGEST_WHOLE = 2**53
 """Whole numbers up to here survive JSON and float64."""
 SMALLEST_SCALE, LARGEST_SCALE = 1e-6, 1e9
 """Bounds of what pixels are divided by; the larger one is the bound of what is subtracted, too."""
+LARGEST_VIEW = 8
+"""Scale of a test-time view at most."""
 NAN_CODE = -(2**31)
 """The raw mask value that stands for "not a number" in masks of floats; recipes write it as nan."""
 

@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from segatlas.config.plain import SMALLEST_SCALE
+from segatlas.config.plain import LARGEST_VIEW, SMALLEST_SCALE
 from segatlas.config.schema import Config
 from segatlas.errors import Problem
 
@@ -227,6 +227,13 @@ def _num_classes(cfg: Config) -> int | None:
     return None if cfg.data.classes is None else len(cfg.data.classes)
 
 
+def _views(cfg: Config) -> Iterator[Fault]:
+    for index, word in enumerate(cfg.eval.tta):
+        scales = [float(text) for text in word.removeprefix("scales:").split(",")] if ":" in word else []
+        if not all(0 < scale <= LARGEST_VIEW for scale in scales):
+            yield (f"eval.tta.{index}",), f"each scale is above 0 and at most {LARGEST_VIEW}"
+
+
 RULES: tuple[Rule, ...] = (
     _length,
     _validations,
@@ -240,6 +247,7 @@ RULES: tuple[Rule, ...] = (
     _labels,
     _losses,
     _ranges,
+    _views,
     _run_name,
     _paths,
 )

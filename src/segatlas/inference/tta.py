@@ -15,6 +15,7 @@ from typing import Protocol
 import torch.nn.functional as F
 from torch import Tensor
 
+from segatlas.config.plain import LARGEST_VIEW
 from segatlas.errors import UsageError
 
 DEFAULT_SCALES = (0.75, 1.0, 1.25)
@@ -155,8 +156,9 @@ def _scale(text: str) -> float:
         value = float(text)
     except ValueError:
         value = 0.0
-    if not 0 < value <= 8:
+    if not 0 < value <= LARGEST_VIEW:
         raise UsageError(
-            f"test-time augmentation: scale {text!r} is not a number above 0 and up to 8, as in scales:0.75,1"
+            f"test-time augmentation: scale {text!r} is not a number above 0 and up to {LARGEST_VIEW}, as in "
+            "scales:0.75,1"
         )
     return value

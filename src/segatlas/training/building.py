@@ -47,9 +47,12 @@ def build_parts(config: Config, *, dry: bool = False) -> Parts:
     store = Store.of(config.data, fill=not dry)
     train = create_dataset(config.data, "train", config.seed, store)
     val = create_dataset(config.data, "val", config.seed, store)
+    splits = {dataset.split: dataset for dataset in (train, val)}
+    if config.eval.split not in splits:  # the evaluation at the end is too late to learn that it is not there
+        splits[config.eval.split] = create_dataset(config.data, config.eval.split, config.seed, store)
     if store is not None:
         store.prepare()
-    for dataset in (train, val):
+    for dataset in splits.values():
         if len(dataset) == 0:
             raise DataError(f"split {dataset.split!r} of {config.data.name} at {config.data.root} holds no picture")
         if dataset.files(0)[1] is None:

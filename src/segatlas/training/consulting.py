@@ -64,7 +64,7 @@ def refuse_single_values(config: Config, net: nn.Module, train: SegmentationData
         ConfigError: naming the layer, and what helps.
     """
     world = int(os.environ.get("WORLD_SIZE", config.train.devices or 1))
-    if min(config.train.batch, len(train) // world) > 1:
+    if min(config.train.batch, len(train) // world) != 1:  # 0: fewer images than processes, told elsewhere
         return
     images = collate([SampleStream(train, pipeline, config.seed)[(0, 0)]]).images
     layer = _norm_of_one_value(net, images, frozen=config.train.freeze_encoder)

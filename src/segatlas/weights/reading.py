@@ -159,11 +159,13 @@ def _split(path: Path, content: Any) -> tuple[dict[str, Tensor], dict[str, Any],
 def named_tensors(path: Path, state: Mapping[Any, Any]) -> dict[str, Tensor]:
     """Return the tensors of a state dict. WeightsError where one is of a kind that no network here has."""
     for name, value in state.items():
+        if isinstance(value, Tensor) and not isinstance(name, str):
+            raise WeightsError(f"{printable(path)}: a tensor is called {shortened(repr(name))}, which is not a text")
         if isinstance(value, Unsupported):
             raise WeightsError(
                 f"{printable(path)}: the tensor {shortened(name)} is {value.kind}; only dense tensors are read"
             )
-    return {name: value for name, value in state.items() if isinstance(value, Tensor) and isinstance(name, str)}
+    return {name: value for name, value in state.items() if isinstance(value, Tensor)}
 
 
 def _seen(content: Any) -> str:
@@ -172,8 +174,6 @@ def _seen(content: Any) -> str:
         return f"a {type(content).__name__} where a dictionary of tensors is expected"
     if not content:
         return "an empty dictionary"
-    if any(isinstance(value, Tensor) for value in content.values()):
-        return "its tensors have numbers as names"
     inner = [key for key, value in content.items() if isinstance(key, str) and _holds_tensors(value, 1)]
     if inner:
         return f"tensors are below {', '.join(shortened(repr(key)) for key in inner[:5])}; save one of these alone"
