@@ -7,12 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from fakes import image_files as files
 from PIL import Image
 
 from segatlas.data.formats import read_header
 from segatlas.data.formats.images import decode_image, read_image
 from segatlas.data.formats.reading import read_shape
+from segatlas.data.formats.tiff_pixels import segments
 from segatlas.errors import DataError
 
 RNG = np.random.default_rng(9)
@@ -136,3 +138,20 @@ def test_a_compression_that_needs_the_extra_is_named_with_it_or_read(tmp_path: P
     tags, strips = files.directory(array, 8, tags={259: (3, [34887])})
     with pytest.raises(DataError, match=r'LERC, is not read here: pip install "segatlas\[geo\]"|cannot be decoded'):
         decode_image(files.tiff((tags, strips)))
+
+
+@pytest.mark.parametrize("factor", [1, 257], ids=["8 bits", "16 bits"])
+def test_the_colours_of_a_palette_count_whether_they_are_stored_with_8_bits_or_16(tmp_path: Path, factor: int):
+    colors = RNG.integers(1, 256, (3, 256)).astype(np.uint16)
+    index = RNG.integers(0, 256, (8, 12)).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", index, photometric="palette", colormap=colors * factor)
+    assert np.array_equal(read_image(tmp_path / "a.tif"), colors.T[index])
+
+
+def test_a_missing_tile_is_told_before_a_decoder_fills_it_up(tmp_path: Path):
+    tifffile.imwrite(tmp_path / "a.tif", RNG.integers(0, 256, (64, 64), np.uint8), tile=(16, 16))
+    with tifffile.TiffFile(tmp_path / "a.tif") as tiff:
+        page = tiff.pages.first
+        page.databytecounts = (0, *page.databytecounts[1:])
+        with pytest.raises(ValueError, match="tile 0 of 16 is missing"):
+            segments(page, (tmp_path / "a.tif").read_bytes())

@@ -46,6 +46,12 @@ def coco_beside_images(root: Path) -> None:
     _text(root / "labels.json", json.dumps({"images": images, "annotations": [], "categories": []}))
 
 
+def coco_untouched(root: Path) -> None:
+    """COCO's files before anybody drew anything."""
+    _images(root / "train")
+    _text(root / "train" / "_annotations.coco.json", json.dumps({"images": [], "annotations": [], "categories": []}))
+
+
 def labelme(root: Path) -> None:
     """One JSON beside each image."""
     for path in _images(root):
@@ -91,6 +97,12 @@ def label_studio(root: Path) -> None:
     result = [{"from_name": "label", "to_name": "image", "type": "polygonlabels", "value": {"points": [[1, 1]]}}]
     tasks = [{"id": 1, "annotations": [{"id": 1, "result": result}], "data": {"image": "/data/upload/000.jpg"}}]
     _text(root / "project-1.json", json.dumps(tasks))
+
+
+def label_studio_untouched(root: Path) -> None:
+    """Label Studio's tasks before anybody worked on them."""
+    _images(root / "images")
+    _text(root / "result.json", json.dumps([{"id": 1, "annotations": [], "data": {"image": "a.jpg"}}]))
 
 
 def label_studio_short(root: Path) -> None:
@@ -187,12 +199,14 @@ TOOLS: dict[str, tuple[Callable[[Path], None], str]] = {
     "coco": (coco, "COCO annotations"),
     "coco_roboflow": (coco_roboflow, "COCO annotations"),
     "coco_beside_images": (coco_beside_images, "COCO annotations"),
+    "coco_untouched": (coco_untouched, "COCO annotations"),
     "labelme": (labelme, "LabelMe"),
     "labelme_apart": (labelme_apart, "LabelMe"),
     "cvat_xml": (cvat_xml, "CVAT for images"),
     "cvat_masks": (cvat_masks, "a CVAT export of masks"),
     "cvat_masks_alone": (cvat_masks_alone, "a CVAT export of masks"),
     "label_studio": (label_studio, "a Label Studio export"),
+    "label_studio_untouched": (label_studio_untouched, "a Label Studio export"),
     "label_studio_short": (label_studio_short, "a Label Studio export"),
     "label_studio_brush": (label_studio_brush, "a Label Studio export of brush labels"),
     "yolo": (yolo, "YOLO"),

@@ -159,7 +159,8 @@ def _coco(tree: Tree) -> Foreign | None:
     for path in tree.ending(".json"):
         ends = _ends(path)
         has_lists = '"images"' in ends and ('"annotations"' in ends or '"categories"' in ends)
-        if has_lists and '"file_name"' in ends:
+        is_named_so = path.name.startswith(("instances_", "panoptic_")) or ".coco." in path.name
+        if has_lists and (is_named_so or '"file_name"' in ends):
             how = "Draw the annotations as masks (annToMask of pycocotools does one), or export masks from the tool."
             return Foreign(
                 name="COCO annotations", evidence=path, advice=TO_MASKS.format(what="annotations in JSON", how=how)
@@ -182,7 +183,8 @@ def _label_studio(tree: Tree) -> Foreign | None:
         is_list = ends.lstrip().startswith("[")
         is_full = '"result"' in ends and ('"from_name"' in ends or '"to_name"' in ends)
         is_short = '"annotation_id"' in ends and ('"annotator"' in ends or '"lead_time"' in ends)
-        if is_list and (is_full or is_short):
+        is_empty = '"annotations"' in ends and '"data"' in ends  # tasks that nobody has worked on
+        if is_list and (is_full or is_short or is_empty):
             how = "Export 'Brush labels to PNG' or, of polygons, COCO."
             return Foreign(
                 name="a Label Studio export", evidence=path, advice=TO_MASKS.format(what="its JSON", how=how)

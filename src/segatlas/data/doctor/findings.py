@@ -132,7 +132,7 @@ class Diagnosis:
     @property
     def can_be_repaired(self) -> bool:
         """Whether a repaired copy can be written that takes at least one of the errors away."""
-        possible = self.survey is not None and not self.survey.obstacle
+        possible = self.survey is not None and self.survey.obstacle == ""
         return possible and any(finding.kind not in NOT_REPAIRED for finding in self.errors)
 
     def to_dict(self) -> dict[str, Any]:

@@ -270,7 +270,7 @@ def _folder_coding(cfg: DataConfig, root: Path) -> tuple[Coding, list[Finding]]:
     except DataError as error:
         files = (error.path or root,)
         fault = str(error).removeprefix(f"{error.path}: ")
-        repair = 'write it as ["background", "object"]; or delete it, then classes are counted'
+        repair = "correct it, and keep a copy: classes.txt has one name a line, classes.json a list of names"
         findings.append(Finding(kind="classes_file", severity="error", files=files, fault=fault, repair=repair))
     names = cfg.classes or (table.names if table else None)
     colors = None

@@ -26,9 +26,12 @@ SPLIT_ORDER = ("train", "val", "test")
 
 def fix_command(survey: Survey) -> str:
     """Return what to type for a repaired copy."""
+    command = f"segatlas data check {shlex.quote(str(survey.inventory.root))}"
+    if survey.obstacle is None:
+        return f"{command} tells whether --fix can"
     if survey.obstacle:
         return f"by hand, for --fix can write no copy ({survey.obstacle})"
-    return f"segatlas data check {shlex.quote(str(survey.inventory.root))} --fix NEW_FOLDER"
+    return f"{command} --fix NEW_FOLDER"
 
 
 def find_all(survey: Survey, reading: Reading) -> tuple[Finding, ...]:

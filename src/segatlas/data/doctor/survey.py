@@ -26,7 +26,7 @@ class Survey:
     max_value: float | None = None
     """The image value that the recipe declares to become 1; None = that of the files' type."""
 
-    obstacle: str = ""
+    obstacle: str | None = None
     """Why `repair` can write no copy; "" where it can."""
 
     def pairs(self) -> Iterator[tuple[str, Pair]]:

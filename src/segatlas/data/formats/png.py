@@ -1,8 +1,8 @@
 """PNG: every chunk and checksum is looked at, the pixel data must be complete, and samples come as they are stored.
 
 Both decoders that we use, OpenCV and Pillow, stay silent where rows are missing, so the pixel data are inflated here
-and counted. The decoders then get a copy that holds nothing but header and rows, not compressed: transparency, gamma
-or animation chunks cannot change the samples, and inflating once costs no more than it did.
+and counted. The decoders then get a copy that holds nothing but header and pixel data: transparency, gamma or animation
+chunks cannot change the samples.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ _END = b"\0\0\0\0IEND\xaeB`\x82"
 _DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
 _SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _COLORS: dict[int, Color] = {0: "grey", 2: "rgb", 3: "palette", 4: "grey", 6: "rgb"}
+_STEP = 2**14
+"""Compressed bytes that are inflated at a time."""
 _PASSES = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
 """Of the seven passes of an interlaced file: first row, first column, step of rows, step of columns."""
 _ORIENTATION = 0x0112
@@ -107,28 +109,33 @@ def _parsed(chunks: list[tuple[bytes, bytes]]) -> Png:
     )
 
 
-def inflated_rows(png: Png) -> bytes:
-    """Return the filtered rows of the pixel data: neither more nor fewer bytes than the header promises.
+def check_rows(png: Png) -> None:
+    """Inflate the pixel data: the filtered rows are neither more nor fewer bytes than the header promises.
+
+    They are counted, not kept: in pieces they stay in the processor's cache.
 
     Raises ValueError otherwise.
     """
     expected = sum(height * (1 + _row_bytes(png, width)) for height, width in _pass_sizes(png) if height * width)
-    inflate = zlib.decompressobj()
+    inflate, pixels, count = zlib.decompressobj(), memoryview(png.pixels), 0
     try:
-        rows = inflate.decompress(png.pixels, expected)
-        more = inflate.decompress(inflate.unconsumed_tail, 1) if inflate.unconsumed_tail else b""
+        for start in range(0, len(pixels), _STEP):
+            # At least one byte is asked for: after the last row this looks at the checksum, and finds what is too much.
+            count += len(inflate.decompress(pixels[start : start + _STEP], expected + 1 - count))
+            if count > expected or inflate.eof:
+                break
     except zlib.error as error:
         raise ValueError(f"its pixel data are damaged: {error}") from error
-    if len(rows) < expected:
-        raise ValueError(f"its pixel data are incomplete: {len(rows)} of {expected} bytes")
-    if more:
+    if count < expected:
+        raise ValueError(f"its pixel data are incomplete: {count} of {expected} bytes")
+    if count > expected:
         raise ValueError(f"it holds more pixel data than its header says ({expected} bytes)")
-    return rows
 
 
 def read_png(png: Png) -> Stored:
     """Decode the samples of a PNG as they are stored, upright. ValueError where the pixel data are not whole."""
-    samples = _decode(png, inflated_rows(png))
+    check_rows(png)
+    samples = _decode(png)
     if samples.shape[:2] != (png.height, png.width):
         raise ValueError(f"decoded to {samples.shape[1]} x {samples.shape[0]} pixels")
     return Stored(
@@ -141,8 +148,8 @@ def read_png(png: Png) -> Stored:
     )
 
 
-def _decode(png: Png, rows: bytes) -> np.ndarray:
-    data = b"".join((SIGNATURE, png.head, _chunk(b"IDAT", zlib.compress(rows, 0)), _END))
+def _decode(png: Png) -> np.ndarray:
+    data = b"".join((SIGNATURE, png.head, _chunk(b"IDAT", png.pixels), _END))
     if png.depth == 16 and png.color_type != 0:  # Pillow would cut it down to 8 bits
         return _decode_deep(data, png)
     if png.color_type == 2:

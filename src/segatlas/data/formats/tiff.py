@@ -24,7 +24,7 @@ from PIL import Image
 from segatlas.data.formats.guards import NotReadError, check_pixels, decoding, open_picture
 from segatlas.data.formats.pixels import upright
 from segatlas.data.formats.stored import Color, Stored
-from segatlas.data.formats.tiff_pixels import CODECS, page_samples, sample_type
+from segatlas.data.formats.tiff_pixels import CODECS, page_samples, sample_type, segments
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage
@@ -120,7 +120,7 @@ def read_tiff(tiff: TiffFile, layout: Layout, data: bytes) -> Stored:
         parts = [page_samples(part, data) for part in layout.pages]
         samples = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
     else:
-        samples = _by_imagecodecs(layout)
+        samples = _by_imagecodecs(layout, data)
     return Stored(
         samples=upright(samples, layout.orientation),
         color=layout.color,
@@ -243,7 +243,7 @@ def _plain_mode(picture: Image.Image) -> Image.Image:
     return picture.convert("RGB") if picture.mode == "YCbCr" else picture
 
 
-def _by_imagecodecs(layout: Layout) -> np.ndarray:
+def _by_imagecodecs(layout: Layout, data: bytes) -> np.ndarray:
     if find_spec("imagecodecs") is None:
         raise NotReadError(
             f"its compression, {_codec_name(layout.page)}, is not read here: {REMEDY}, or save it with Deflate or LZW"
@@ -251,6 +251,7 @@ def _by_imagecodecs(layout: Layout) -> np.ndarray:
     height, width = layout.page.imagelength, layout.page.imagewidth
     parts = []
     for page in layout.pages:
+        segments(page, data)  # the decoder would fill up what is missing
         array = page.asarray()
         is_planar = page.planarconfig == 2 and page.samplesperpixel > 1
         parts.append(np.moveaxis(array, 0, -1) if is_planar else array.reshape(height, width, -1))
@@ -267,5 +268,6 @@ def _palette(page: TiffPage) -> np.ndarray:
     if colors.size != 3 * 2**page.bitspersample:
         raise ValueError("its palette is missing or damaged")
     table = np.full((colors.size // 3, 4), 255, np.uint8)
-    table[:, :3] = colors.reshape(3, -1).T >> 8
+    has_16_bits = colors.max() > 255  # some writers store colours of 8 bits, as libtiff knows
+    table[:, :3] = colors.reshape(3, -1).T >> (8 if has_16_bits else 0)
     return table

@@ -54,14 +54,14 @@ def page_samples(page: TiffPage, data: bytes) -> np.ndarray:
     planes, together = (count, 1) if page.planarconfig == 2 and count > 1 else (1, count)
     width, rows = _segment_size(page)
     across, down = -(-page.imagewidth // width), -(-page.imagelength // rows)
-    segments = _segments(page, data, planes * across * down)
+    stored_parts = segments(page, data)
     row_bytes = -(-width * together * page.bitspersample // 8)
     heights = [rows] * across * down
     if not page.is_tiled:
         heights[-1] = page.imagelength - rows * (down - 1)
     parts = []
     for plane in range(planes):
-        own = segments[plane * across * down : (plane + 1) * across * down]
+        own = stored_parts[plane * across * down : (plane + 1) * across * down]
         stored = _plain_rows(page, own, heights, row_bytes)
         values = _values(page, stored, dtype, width, together)
         if page.is_tiled:
@@ -79,7 +79,11 @@ def _segment_size(page: TiffPage) -> tuple[int, int]:
     return page.imagewidth, min(rows, page.imagelength)
 
 
-def _segments(page: TiffPage, data: bytes, count: int) -> list[bytes]:
+def segments(page: TiffPage, data: bytes) -> list[bytes]:
+    """Return the strips or tiles of a page, compressed as they are. ValueError where one is missing or cut off."""
+    width, rows = _segment_size(page)
+    planes = page.samplesperpixel if page.planarconfig == 2 else 1
+    count = planes * -(-page.imagewidth // width) * -(-page.imagelength // rows)
     kind = "tile" if page.is_tiled else "strip"
     offsets, sizes = page.dataoffsets, page.databytecounts
     if len(offsets) != count or len(sizes) < count:
