@@ -6,6 +6,8 @@ STAMP := $(VENV)/.pins-$(shell sha256sum requirements.txt pyproject.toml 2>/dev/
 DEMO ?= demo
 SHARED := $(or $(SEGATLAS_SHARED),../shared)
 PEERS ?= .peers/bin/python
+JOBS ?= 2
+TESTS = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 TABLE = OMP_WAIT_POLICY=PASSIVE SEGATLAS_SHARED=$(SHARED) PYTHONPATH=src:tools $(PEERS) -m peers
 
 .PHONY: demo test test-all check docs bench env clean pins
@@ -36,10 +38,10 @@ demo: env  ## train, evaluate, predict and report on generated shapes, about a m
 	@echo "picture: $$(ls $(DEMO)/predictions/*_overlay.png | head -1)"
 
 test: env  ## the test suite without slow tests, under 10 minutes on 2 cores
-	$(BIN)/python -m pytest -m "not slow"
+	$(TESTS) -m "not slow"
 
 test-all: env  ## everything
-	$(BIN)/python -m pytest
+	$(TESTS)
 
 check: env  ## lint, format, types, import directions, house rules
 	$(BIN)/ruff check src tests tools
