@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import pytest
+
 from segatlas.data import create_dataset
-from segatlas.training.data_module import Pictures
+from segatlas.training.data_module import BatchStream, Pictures
 
 
 def test_all_processes_validate_equally_often_and_each_image_once(recipe):
@@ -14,3 +16,24 @@ def test_all_processes_validate_equally_often_and_each_image_once(recipe):
         samples = [part[index] for part in parts for index in range(len(part))]
         keys = [sample.key for sample in samples if sample is not None]
         assert sorted(keys) == [data.key(index) for index in range(3)]
+
+
+@pytest.mark.parametrize("fault", [ConnectionResetError(104, "reset"), EOFError(), FileNotFoundError(2, "no socket")])
+def test_a_batch_that_a_killed_loader_process_took_along_is_told_as_its_end(fault):
+    class Loader:
+        def __iter__(self):
+            raise fault
+            yield
+
+    with pytest.raises(RuntimeError, match="DataLoader worker exited unexpectedly"):
+        next(iter(BatchStream(Loader())))
+
+
+def test_a_file_of_the_data_that_is_gone_keeps_its_name():
+    class Loader:
+        def __iter__(self):
+            raise FileNotFoundError(2, "gone", "a.png")
+            yield
+
+    with pytest.raises(FileNotFoundError, match=r"a\.png"):
+        next(iter(BatchStream(Loader())))

@@ -94,7 +94,12 @@ class BatchStream:
     def __next__(self) -> Any:
         if self._batches is None:
             raise StopIteration
-        return next(self._batches)
+        try:
+            return next(self._batches)
+        except (ConnectionError, EOFError, FileNotFoundError) as error:
+            if isinstance(error, FileNotFoundError) and error.filename is not None:
+                raise  # a file of the data; without a name it is the way to a process that is gone
+            raise RuntimeError("DataLoader worker exited unexpectedly, with a batch in its hands") from error
 
     def close(self) -> None:
         """Let the loader processes go."""
