@@ -77,7 +77,8 @@ class Layout:
     @property
     def depth(self) -> str:
         """Type of the image's values; integers of 32 bits and more may become float32 or, where small, uint16."""
-        dtype = np.dtype(np.uint8) if self.lossy or self.color == "palette" else sample_type(self.page)
+        is_8_bit = self.color == "palette" or _is_pillows(self.page)
+        dtype = np.dtype(np.uint8) if is_8_bit else sample_type(self.page)
         return dtype.name if dtype in (np.uint8, np.uint16) else "float32"
 
     @property
@@ -111,7 +112,7 @@ def open_tiff(
 def read_tiff(tiff: TiffFile, layout: Layout, data: bytes) -> Stored:
     """Decode the samples as they are stored, upright; ValueError where that cannot be done exactly."""
     page, codec = layout.page, int(layout.page.compression)
-    if codec in _JPEG or page.photometric == _YCC:
+    if _is_pillows(page):
         return _by_pillow(tiff, layout, data)
     dtype = sample_type(page)
     if layout.is_stack:
@@ -131,6 +132,11 @@ def read_tiff(tiff: TiffFile, layout: Layout, data: bytes) -> Stored:
         lossy=layout.lossy,
         orientation=layout.orientation,
     )
+
+
+def _is_pillows(page: TiffPage) -> bool:
+    """Whether Pillow decodes a page, with 8 bits a sample."""
+    return int(page.compression) in _JPEG or page.photometric == _YCC
 
 
 def _layout(tiff: TiffFile) -> Layout:
