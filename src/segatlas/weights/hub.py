@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from pathlib import Path
+from typing import Any
 
 from segatlas.cache import is_offline
 from segatlas.errors import WeightsError
@@ -42,17 +44,32 @@ def fetch_folder(hub_id: str, *, offline: bool = False) -> Path:
     return folder
 
 
-def fetch_file(hub_id: str, name: str, *, offline: bool = False) -> Path:
-    """Return the local copy of one file of a hub repository; `offline` as for `fetch_folder`.
+def fetch_file(hub_id: str, name: str, *, most_bytes: int | None = None, offline: bool = False) -> Path:
+    """Return the local copy of one file of a hub repository.
+
+    Args:
+        hub_id: user and name.
+        name: of the file in it.
+        most_bytes: a larger file is not fetched, and what came of it is removed. A hub client too old to be told of
+            each block (it takes no `tqdm_class`) fetches it all the same.
+        offline: as for `fetch_folder`.
 
     Raises:
-        WeightsError: no such file, no connection, or offline and not there.
+        WeightsError: no such file, too large, no connection, or offline and not there.
     """
     import huggingface_hub
 
     offline = offline or is_hub_offline()
+    fetch: Any = huggingface_hub.hf_hub_download
+    options: dict[str, Any] = {}
+    if most_bytes is not None and "tqdm_class" in inspect.signature(fetch).parameters:
+        options["tqdm_class"] = _bounded(most_bytes)
     try:
-        return Path(huggingface_hub.hf_hub_download(hub_id, name, local_files_only=offline))
+        return Path(fetch(hub_id, name, local_files_only=offline, **options))
+    except WeightsError as error:
+        raise WeightsError(
+            f"{hub_id}/{name} on the hub {error}; it is not the published file of this network"
+        ) from error
     except Exception as error:  # as above
         if offline:
             raise WeightsError(f"{hub_id}/{name} is not on this disk, and {_OFFLINE}") from error
@@ -70,6 +87,33 @@ def cached_file(hub_id: str, name: str) -> Path | None:
 
     found = huggingface_hub.try_to_load_from_cache(hub_id, name)
     return Path(found) if isinstance(found, str) else None
+
+
+def _bounded(most_bytes: int) -> type:
+    """Return a progress bar of the hub's client that ends the download of what is too large.
+
+    The client makes it with the size that the server announces, before the first byte, and calls it for each block
+    before that is written.
+    """
+    from huggingface_hub.utils import tqdm
+
+    class Bounded(tqdm):
+        def __new__(cls, *args: Any, **options: Any) -> Any:
+            if (options.get("total") or 0) > most_bytes:
+                raise WeightsError(f"announces {options['total']} bytes, at most {most_bytes} are taken")
+            return super().__new__(cls, *args, **options)
+
+        def __init__(self, *args: Any, **options: Any):
+            self._received = options.get("initial") or 0  # tqdm counts nothing where it shows nothing
+            super().__init__(*args, **options)
+
+        def update(self, n: float | None = 1) -> bool | None:
+            self._received += n or 0
+            if self._received > most_bytes:
+                raise WeightsError(f"sends more than {most_bytes} bytes, which is all that is taken")
+            return super().update(n)
+
+    return Bounded
 
 
 def _reason(error: Exception) -> str:
