@@ -10,7 +10,7 @@ from pathlib import Path
 from segatlas.data.datasets.folder import HEADERS_READ
 from segatlas.data.datasets.paired import Pair
 from segatlas.data.doctor.facts import MaskFacts, PictureFacts, is_too_large, unpack
-from segatlas.data.doctor.findings import Finding, Severity
+from segatlas.data.doctor.findings import FIX_OPTION, Finding, Severity
 from segatlas.data.doctor.reading import Reading
 from segatlas.data.doctor.splits import check_labels, check_range, check_splits
 from segatlas.data.doctor.survey import Survey
@@ -25,13 +25,12 @@ SPLIT_ORDER = ("train", "val", "test")
 
 
 def fix_command(survey: Survey) -> str:
-    """Return what to type for a repaired copy."""
-    command = f"segatlas data check {shlex.quote(str(survey.inventory.root))}"
+    """Return what to type for a repaired copy: the whole command, or after a look at all files only its option."""
     if survey.obstacle is None:
-        return f"{command} tells whether --fix can"
+        return f"segatlas data check {shlex.quote(str(survey.inventory.root))} tells whether --fix can"
     if survey.obstacle:
         return f"by hand, for --fix can write no copy ({survey.obstacle})"
-    return f"{command} --fix NEW_FOLDER"
+    return FIX_OPTION
 
 
 def find_all(survey: Survey, reading: Reading) -> tuple[Finding, ...]:
