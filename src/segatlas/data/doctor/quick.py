@@ -40,7 +40,7 @@ from segatlas.data.doctor.rules import (
 from segatlas.data.doctor.samples import spread, usable_samples
 from segatlas.data.doctor.splits import no_label
 from segatlas.data.doctor.survey import Survey
-from segatlas.data.formats.masks import IGNORE
+from segatlas.data.formats.masks import IGNORE, LOSSY
 from segatlas.data.value_range import range_doubt, range_repair
 from segatlas.errors import DataError, UsageError
 
@@ -152,14 +152,14 @@ def _without_label(inventory: Inventory) -> list[Finding]:
     findings = []
     for split, part in inventory.parts.items():
         masks = [pair.mask for pair in part.matched if pair.mask is not None]
-        if masks and void and not any(_has_other(mask, void) for mask in masks):
+        if masks and void and not any(_has_other(mask, void, LOSSY in inventory.accept) for mask in masks):
             findings.append(no_label(split, masks))
     return findings
 
 
-def _has_other(mask: Path, void: frozenset[int]) -> bool:
+def _has_other(mask: Path, void: frozenset[int], lossy: bool) -> bool:
     try:
-        return bool(mask_codes(mask) - void)
+        return bool(mask_codes(mask, lossy=lossy) - void)
     except (DataError, OSError):
         return True  # what is wrong with it is told elsewhere
 
