@@ -70,13 +70,14 @@ def _check_size(picture: Image.Image, data: bytes) -> None:
         raise ValueError("truncated: the end of its run lengths is missing")
 
 
-def is_lossy_webp(stream: BinaryIO) -> bool:
-    """Whether a file is a WebP with a chunk of lossy pixels. Reads the heads of its chunks, wherever they lie."""
-    stream.seek(0)
+def is_lossy_webp(stream: BinaryIO, start: int = 0) -> bool:
+    """Whether a WebP with a chunk of lossy pixels begins at `start`. Reads the heads of its chunks only."""
+    stream.seek(start)
     begin = stream.read(12)
     if begin[:4] != b"RIFF" or begin[8:] != b"WEBP":
         return False
-    while len(head := stream.read(8)) == 8:
+    end = start + 8 + int.from_bytes(begin[4:8], "little")
+    while stream.tell() < end and len(head := stream.read(8)) == 8:
         kind, size = head[:4], int.from_bytes(head[4:], "little")
         if kind == b"VP8 ":
             return True

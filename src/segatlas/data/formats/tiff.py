@@ -16,13 +16,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 import numpy as np
 from PIL import Image
 
 from segatlas.data.formats.guards import NotReadError, check_pixels, decoding, open_picture
 from segatlas.data.formats.pixels import upright
+from segatlas.data.formats.simple import is_lossy_webp
 from segatlas.data.formats.stored import Color, Stored
 from segatlas.data.formats.tiff_pixels import CODECS, page_samples, sample_type, segments
 
@@ -34,6 +35,8 @@ _MIN_IS_WHITE, _MIN_IS_BLACK, _RGB, _PALETTE, _MASK, _CMYK, _YCC = 0, 1, 2, 3, 4
 _MEANINGS = (_MIN_IS_WHITE, _MIN_IS_BLACK, _RGB, _PALETTE, _MASK, _CMYK, _YCC)
 _REDUCED, _MASK_PAGE = 1, 4  # bits of NewSubfileType
 _JPEG = (6, 7)
+_WEBP = (34927, 50001)
+_LOSSLESS = (34926, 34933, 50013)  # Zstandard under its older number, PNG, Deflate of PIXTIFF
 _ALPHA = (1, 2)
 _ORIENTATION, _COLORS = 274, 320
 REMEDY = 'pip install "segatlas[geo]"'
@@ -71,12 +74,12 @@ class Layout:
 
     @property
     def lossy(self) -> bool:
-        """Whether samples are not what was once written: JPEG, chroma, and compressions that are not ours."""
-        return self.page.photometric == _YCC or int(self.page.compression) not in CODECS
+        """Whether samples may not be what was once written: a compression that loses, or may, and chroma."""
+        return self.page.photometric == _YCC or any(map(_is_lossy, self.pages))
 
     @property
     def depth(self) -> str:
-        """Type of the image's values; integers of 32 bits and more may become float32 or, where small, uint16."""
+        """Type of the image's values; integers with a sign or of 32 bits give uint16 where they fit."""
         is_8_bit = self.color == "palette" or _is_pillows(self.page)
         dtype = np.dtype(np.uint8) if is_8_bit else sample_type(self.page)
         return dtype.name if dtype in (np.uint8, np.uint16) else "float32"
@@ -132,6 +135,15 @@ def read_tiff(tiff: TiffFile, layout: Layout, data: bytes) -> Stored:
         lossy=layout.lossy,
         orientation=layout.orientation,
     )
+
+
+def _is_lossy(page: TiffPage) -> bool:
+    """Whether the compression of a page loses, or may: WebP tells; of LERC, JPEG 2000, XL and XR nobody knows."""
+    codec = int(page.compression)
+    if codec in _WEBP:
+        file = cast("BinaryIO", page.parent.filehandle)
+        return any(is_lossy_webp(file, offset) for offset in page.dataoffsets)
+    return codec not in CODECS and codec not in _LOSSLESS
 
 
 def _is_pillows(page: TiffPage) -> bool:
