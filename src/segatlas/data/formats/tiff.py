@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -186,12 +186,16 @@ def _meaning(photometric: int, count: int, alpha: bool) -> dict[str, object]:
 
 def _full_pages(tiff: TiffFile) -> list[TiffPage]:
     main = cast("list[TiffPage]", list(tiff.pages))
-    full = [page for page in main if not page.subfiletype & (_REDUCED | _MASK_PAGE)]
-    if not full:  # the first page may be a thumbnail that carries the image below it
-        below = [cast("TiffPage", sub) for page in main for sub in page.pages or ()]
-        full = [page for page in below if not page.subfiletype & (_REDUCED | _MASK_PAGE)]
-    full = full or main[:1]
-    largest = max(full, key=lambda page: page.imagelength * page.imagewidth)
+    below = _of_full_size(cast("TiffPage", sub) for page in main for sub in page.pages or ())
+    # The first page may be a thumbnail that carries the image below it.
+    full = _of_full_size(main) or below or main[:1]
+    largest = max(full, key=_pixels)
+    hidden = max(below, key=_pixels, default=largest)
+    if _pixels(hidden) > _pixels(largest):
+        raise NotReadError(
+            f"a SubIFD holds an image of {hidden.imagewidth} x {hidden.imagelength} pixels, larger than the page of "
+            f"{largest.imagewidth} x {largest.imagelength} above it; save the one that is meant as a file of its own"
+        )
     alike = [page for page in full if _kind(page) == _kind(largest)]
     for page in full:
         if page in alike:
@@ -201,6 +205,14 @@ def _full_pages(tiff: TiffFile) -> list[TiffPage]:
         if page.imagelength >= largest.imagelength or not 0.95 < tall / wide < 1.05:
             raise NotReadError(f"{len(full)} pages of different kinds; one image is expected")
     return alike
+
+
+def _of_full_size(pages: Iterable[TiffPage]) -> list[TiffPage]:
+    return [page for page in pages if not page.subfiletype & (_REDUCED | _MASK_PAGE)]
+
+
+def _pixels(page: TiffPage) -> int:
+    return int(page.imagelength * page.imagewidth)
 
 
 def _kind(page: TiffPage) -> tuple[object, ...]:
@@ -234,7 +246,11 @@ def _by_pillow(tiff: TiffFile, layout: Layout, data: bytes) -> Stored:
     """Decode JPEG pages, and luma with chroma, of 8 bits, which come as grey or RGB."""
     page = layout.page
     numbers = [number for number, other in enumerate(tiff.pages) if other is page]
-    if page.bitspersample != 8 or layout.color not in ("grey", "rgb") or not numbers or layout.alpha:
+    if not numbers:
+        raise NotReadError(
+            f"its image lies in a SubIFD with {_codec_name(page)} compression, which is not read; save it as a page"
+        )
+    if page.bitspersample != 8 or layout.color not in ("grey", "rgb") or layout.alpha:
         raise NotReadError(
             f"{layout.bands} bands of {page.bitspersample} bits with {_codec_name(page)} compression are not read; "
             "save it with Deflate or LZW"
