@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from segatlas.encoders import ENCODERS
 from segatlas.errors import WeightsError
 from segatlas.weights.card import IMAGENET_MEAN, IMAGENET_STD
+from segatlas.weights.downloading import most_bytes_of
 from segatlas.weights.fitting import require_fit
 from segatlas.weights.hub import cached_file, fetch_file
 from segatlas.weights.reading import read_state_dict
@@ -66,6 +67,9 @@ _INVERTED_PARTS = {
     "bn3": (3, None),
 }
 """timm's names in a MobileNetV2 block -> index of the layer in torchvision's block, and within that layer."""
+
+_WIDEST = 2048
+"""Channels before an image classifier: few published ones have more."""
 
 _WEIGHTS_FILE = "model.safetensors"
 """Name of the weights in timm's repositories."""
@@ -168,9 +172,16 @@ def _download(name: str, encoder: nn.Module) -> Path:
     """Fetch timm's published file for an encoder."""
     repository = _repository(name, encoder)
     try:
-        return fetch_file(repository, _WEIGHTS_FILE)
+        return fetch_file(repository, _WEIGHTS_FILE, most_bytes=_most_bytes(name, encoder))
     except WeightsError as error:
         raise WeightsError(f"encoder_weights = 'imagenet': {error}; {_GIVE_A_FILE}") from error
+
+
+def _most_bytes(name: str, encoder: nn.Module) -> int:
+    """Return how large the published file of an encoder may be, its image classifier included."""
+    published = {} if name in ENCODERS else getattr(encoder.get_submodule("model"), "pretrained_cfg", None) or {}
+    classifier = _WIDEST * (published.get("num_classes") or 1000)
+    return most_bytes_of(sum(tensor.numel() for tensor in encoder.state_dict().values()) + classifier)
 
 
 def _stem_advice(name: str, expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> str:
