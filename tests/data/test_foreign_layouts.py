@@ -133,8 +133,9 @@ def test_our_own_layouts_are_no_foreign_ones(tmp_path: Path) -> None:
     make_shapes(tmp_path / "shapes", train=2, val=1, test=1, size=(32, 32), seed=0)
     assert describe_layout(tmp_path / "shapes") == "shapes"  # it has COCO annotations besides
     write_voc(tmp_path / "voc")
-    (tmp_path / "voc/labelmap.txt").write_text("# label:color_rgb:parts:actions\naeroplane:128,0,0::\n")
-    assert describe_layout(tmp_path / "voc") == "voc"
+    for folder in (tmp_path / "voc", tmp_path / "voc/VOCdevkit/VOC2012"):
+        (folder / "labelmap.txt").write_text("# label:color_rgb:parts:actions\naeroplane:128,0,0::\n")
+        assert describe_layout(tmp_path / "voc") == "voc"
     assert recognise(broken.write_sound(tmp_path / "sound")) is None
 
 
