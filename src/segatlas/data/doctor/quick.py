@@ -38,10 +38,9 @@ from segatlas.data.doctor.rules import (
     check_splits,
 )
 from segatlas.data.doctor.samples import spread, usable_samples
-from segatlas.data.doctor.splits import no_label
+from segatlas.data.doctor.splits import ValueEnds, no_label, range_findings
 from segatlas.data.doctor.survey import Survey
 from segatlas.data.formats.masks import IGNORE
-from segatlas.data.value_range import range_doubt, range_repair
 from segatlas.errors import DataError, UsageError
 
 SAMPLES = 24
@@ -79,15 +78,15 @@ def look_before_training(
         count: samples of each split that are decoded.
     """
     findings: list[Finding] = []
-    peaks: dict[str, list[tuple[float, Path]]] = defaultdict(list)
+    ends: dict[str, list[ValueEnds]] = defaultdict(list)
     looked = 0
     for dataset in datasets:
         found, samples = usable_samples(dataset, count)
         findings += found
         looked += len(samples.labels)
-        for depth, values in samples.peaks.items():
-            peaks[depth] += values
-    findings += _range_findings(peaks, max_value)
+        for depth, values in samples.ends.items():
+            ends[depth] += values
+    findings += _range_findings(ends, max_value)
     inventory = _inventory(cfg)
     files = 0
     if inventory is not None:
@@ -164,16 +163,11 @@ def _has_other(mask: Path, void: frozenset[int]) -> bool:
         return True  # what is wrong with it is told elsewhere
 
 
-def _range_findings(peaks: dict[str, list[tuple[float, Path]]], max_value: float | None) -> list[Finding]:
-    if not peaks:
+def _range_findings(ends: dict[str, list[ValueEnds]], max_value: float | None) -> list[Finding]:
+    if not ends:
         return []
-    depth = max(peaks, key=lambda name: len(peaks[name]))
-    peak, path = max(peaks[depth])
-    doubt = range_doubt(depth, len(peaks[depth]), peak, max_value)
-    if not doubt:
-        return []
-    repair = range_repair(depth, peak)
-    return [Finding(kind="value_range", severity="warning", files=(path,), fault=doubt, repair=repair)]
+    depth = max(ends, key=lambda name: len(ends[name]))
+    return list(range_findings(depth, ends[depth], max_value))
 
 
 def _in_order(cfg: DataConfig, findings: Iterable[Finding]) -> tuple[Finding, ...]:

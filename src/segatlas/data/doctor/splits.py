@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from segatlas.data.doctor.findings import Finding
 from segatlas.data.doctor.reading import Reading
 from segatlas.data.doctor.survey import Survey
 from segatlas.data.formats.masks import IGNORE
-from segatlas.data.value_range import range_doubt, range_repair
+from segatlas.data.value_range import NO_DATA_REPAIR, no_data_doubt, range_doubt, range_repair
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValueEnds:
+    """The smallest and the largest stored value of an image."""
+
+    path: Path
+    lowest: float
+    highest: float
 
 
 def check_splits(survey: Survey, reading: Reading) -> Iterator[Finding]:
@@ -87,14 +97,23 @@ def check_range(survey: Survey, reading: Reading) -> Iterator[Finding]:
     if not depths:
         return
     depth = depths.most_common(1)[0][0]
-    peaks = {picture.path: picture.highest for picture in images if picture.depth == depth}
-    largest = max(peaks, key=lambda path: peaks[path])
-    doubt = range_doubt(depth, len(peaks), peaks[largest], survey.max_value)
-    if doubt:
-        yield Finding(
-            kind="value_range",
-            severity="warning",
-            files=(largest,),
-            fault=doubt,
-            repair=range_repair(depth, peaks[largest]),
-        )
+    ends = [
+        ValueEnds(path=picture.path, lowest=picture.lowest, highest=picture.highest)
+        for picture in images
+        if picture.depth == depth
+    ]
+    yield from range_findings(depth, ends, survey.max_value)
+
+
+def range_findings(depth: str, ends: Sequence[ValueEnds], declared: float | None) -> Iterator[Finding]:
+    """Say what is doubtful about the values of images of one type, see `range_doubt`."""
+    smallest, largest = min(ends, key=lambda one: one.lowest), max(ends, key=lambda one: one.highest)
+    too_large_or_small = range_doubt(depth, len(ends), largest.highest, declared)
+    no_data = no_data_doubt(depth, len(ends), smallest.lowest, declared)
+    doubts = (
+        (too_large_or_small, largest.path, range_repair(depth, largest.highest)),
+        (no_data, smallest.path, NO_DATA_REPAIR),
+    )
+    for fault, path, repair in doubts:
+        if fault:
+            yield Finding(kind="value_range", severity="warning", files=(path,), fault=fault, repair=repair)
