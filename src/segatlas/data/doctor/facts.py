@@ -58,7 +58,7 @@ class MaskFacts:
 
     counts: pixels of each code; of each packed colour (R << 16 | G << 8 | B) where `is_color`. solid: likewise, solid
     pixels only. colors: number of distinct codes or colours. between, steps: pixels, see SMOOTHED_SHARE.
-    is_color: stored with three bands. is_grey: all three are equal, everywhere.
+    is_color: stored with three bands. is_grey: all three are equal, everywhere. is_palette: indices of a palette.
     """
 
     path: Path
@@ -72,6 +72,7 @@ class MaskFacts:
     is_color: bool = False
     is_grey: bool = True
     is_lossy: bool = False
+    is_palette: bool = False
 
     @property
     def is_smoothed(self) -> bool:
@@ -127,6 +128,7 @@ def look_at_mask(path: Path, *, as_colors: bool = False) -> MaskFacts:
         is_color=is_color,
         is_grey=not is_color or bool((raw[..., 0] == raw[..., 1]).all() and (raw[..., 0] == raw[..., 2]).all()),
         is_lossy=stored.lossy,
+        is_palette=stored.color == "palette",
     )
 
 
