@@ -85,11 +85,11 @@ def is_too_large(fault: str) -> bool:
     return _ABOVE_LIMIT in fault
 
 
-def look_at_picture(path: Path) -> PictureFacts:
-    """Read a picture file; a fault is part of the result, nothing is raised."""
+def look_at_picture(path: Path, channels: int | None = None) -> PictureFacts:
+    """Read a picture file; a fault is part of the result, nothing is raised. channels: as in `head_of_picture`."""
     try:
         stored = read_stored(read_bytes(path), path)
-        array = check_finite(image_of(stored, None, path), path)
+        array = check_finite(image_of(stored, channels, path), path)
     except DataError as error:
         return PictureFacts(path=path, fault=fault_of(error, path))
     return PictureFacts(

@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -114,8 +115,9 @@ def _header_survey(inventory: Inventory) -> Survey:
     images = list(dict.fromkeys(pair.image for pair in pairs))
     masks = list(dict.fromkeys(pair.mask for pair in pairs if pair.mask is not None))
     jobs = min(8, os.cpu_count() or 1)
+    head = partial(head_of_picture, channels=inventory.channels)
     with ThreadPoolExecutor(max_workers=jobs) as pool:
-        pictures = {facts.path: facts for facts in pool.map(head_of_picture, images)}
+        pictures = {facts.path: facts for facts in pool.map(head, images)}
         heads = {facts.path: facts for facts in pool.map(head_of_mask, masks)}
     for path, digest in equal_files(images, jobs).items():
         pictures[path] = replace(pictures[path], digest=digest)
