@@ -122,6 +122,16 @@ def test_check_and_train_tell_floats_of_0_to_1_that_would_be_divided_by_255(
     assert warnings_of(record) == []
 
 
+def test_a_split_on_another_scale_than_the_others_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = float_set(tmp_path / "set", 255.0)
+    for path in root.glob("val/images/*.tif"):
+        tifffile.imwrite(path, tifffile.imread(path) / np.float32(255), photometric="rgb")
+    (message,) = messages_of_train(root, caplog)
+    (finding,) = warnings_of(json.loads(segatlas("data", "check", root, "--json").stdout))
+    assert finding["fault"].startswith("split val: the largest value found in 1 images is 1, less than 1/8 of 255")
+    assert finding["fault"] in message
+
+
 def test_values_far_below_0_are_told_as_pixels_without_data(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     root = float_set(tmp_path / "set", 255.0)
     path = next(root.glob("train/images/*.tif"))

@@ -8,7 +8,6 @@ sample is decoded. What `examine` calls an error and this sees is the same findi
 from __future__ import annotations
 
 import os
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -79,15 +78,14 @@ def look_before_training(
         count: samples of each split that are decoded.
     """
     findings: list[Finding] = []
-    ends: dict[str, list[ValueEnds]] = defaultdict(list)
+    ends: dict[str, list[ValueEnds]] = {}
     looked = 0
     for dataset in datasets:
         found, samples = usable_samples(dataset, count)
         findings += found
         looked += len(samples.labels)
-        for depth, values in samples.ends.items():
-            ends[depth] += values
-    findings += _range_findings(ends, max_value)
+        ends[dataset.split] = samples.ends
+    findings += range_findings(ends, max_value)
     inventory = _inventory(cfg)
     files = 0
     if inventory is not None:
@@ -163,13 +161,6 @@ def _has_other(mask: Path, void: frozenset[int]) -> bool:
         return bool(mask_codes(mask) - void)
     except (DataError, OSError):
         return True  # what is wrong with it is told elsewhere
-
-
-def _range_findings(ends: dict[str, list[ValueEnds]], max_value: float | None) -> list[Finding]:
-    if not ends:
-        return []
-    depth = max(ends, key=lambda name: len(ends[name]))
-    return list(range_findings(depth, ends[depth], max_value))
 
 
 def _in_order(cfg: DataConfig, findings: Iterable[Finding]) -> tuple[Finding, ...]:

@@ -19,10 +19,10 @@ AGAIN = "segatlas data check names every such file"
 
 @dataclass(frozen=True, kw_only=True)
 class Samples:
-    """What the samples that could be loaded show. labels: mask -> classes seen. ends: type -> smallest and largest."""
+    """What the samples that could be loaded show. labels: mask -> classes seen. ends: of the values."""
 
     labels: dict[Path, frozenset[int]] = field(default_factory=dict)
-    ends: dict[str, list[ValueEnds]] = field(default_factory=dict)
+    ends: list[ValueEnds] = field(default_factory=list)
 
 
 def spread(total: int, count: int) -> list[int]:
@@ -51,8 +51,8 @@ def usable_samples(dataset: SegmentationData, count: int) -> tuple[list[Finding]
         except Exception as error:  # whatever a file makes a reader raise is a fault of that file
             findings.append(_unusable(error, mask or image))
             continue
-        ends = ValueEnds(path=image, lowest=float(sample.image.min()), highest=float(sample.image.max()))
-        samples.ends.setdefault(sample.image.dtype.name, []).append(ends)
+        low, high = float(sample.image.min()), float(sample.image.max())
+        samples.ends.append(ValueEnds(path=image, depth=sample.image.dtype.name, lowest=low, highest=high))
         if sample.label is None or mask is None:
             continue
         samples.labels[mask] = frozenset(np.unique(sample.label).tolist()) - {IGNORE}

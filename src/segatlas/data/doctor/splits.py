@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from segatlas.data.doctor.findings import Finding
@@ -16,9 +16,10 @@ from segatlas.data.value_range import NO_DATA_REPAIR, no_data_doubt, range_doubt
 
 @dataclass(frozen=True, kw_only=True)
 class ValueEnds:
-    """The smallest and the largest stored value of an image."""
+    """The smallest and the largest stored value of an image, and its type."""
 
     path: Path
+    depth: str
     lowest: float
     highest: float
 
@@ -92,27 +93,47 @@ def no_label(split: str, masks: Sequence[Path]) -> Finding:
 
 def check_range(survey: Survey, reading: Reading) -> Iterator[Finding]:
     """Find images whose values fill a small part of the declared range only, or go beyond it."""
-    images = [picture for picture in survey.pictures.values() if not picture.fault]
-    depths = Counter(picture.depth for picture in images)
-    if not depths:
+    ends: dict[str, list[ValueEnds]] = defaultdict(list)
+    for split, pair in survey.pairs():
+        picture = survey.pictures[pair.image]
+        if not picture.fault:
+            ends[split].append(
+                ValueEnds(path=picture.path, depth=picture.depth, lowest=picture.lowest, highest=picture.highest)
+            )
+    yield from range_findings(ends, survey.max_value)
+
+
+OTHER_SCALE_REPAIR = "the splits together fit; bring all images to one scale"
+
+
+def range_findings(ends: Mapping[str, Sequence[ValueEnds]], declared: float | None) -> Iterator[Finding]:
+    """Say what is doubtful about the values of images of the commonest type: of all splits together, else of one."""
+    together = [one for of_split in ends.values() for one in of_split]
+    if not together:
         return
-    depth = depths.most_common(1)[0][0]
-    ends = [
-        ValueEnds(path=picture.path, lowest=picture.lowest, highest=picture.highest)
-        for picture in images
-        if picture.depth == depth
-    ]
-    yield from range_findings(depth, ends, survey.max_value)
+    depth = Counter(one.depth for one in together).most_common(1)[0][0]
+    found = list(_range_of(depth, together, declared))
+    if not found:
+        for split, of_split in ends.items():
+            found += [
+                replace(finding, fault=f"split {split}: {finding.fault}", repair=OTHER_SCALE_REPAIR)
+                for finding in _range_of(depth, of_split, declared)
+            ]
+    yield from found
 
 
-def range_findings(depth: str, ends: Sequence[ValueEnds], declared: float | None) -> Iterator[Finding]:
-    """Say what is doubtful about the values of images of one type, see `range_doubt`."""
+def _range_of(depth: str, ends: Sequence[ValueEnds], declared: float | None) -> Iterator[Finding]:
+    ends = [one for one in ends if one.depth == depth]
+    if not ends:
+        return
     smallest, largest = min(ends, key=lambda one: one.lowest), max(ends, key=lambda one: one.highest)
-    too_large_or_small = range_doubt(depth, len(ends), largest.highest, declared)
-    no_data = no_data_doubt(depth, len(ends), smallest.lowest, declared)
     doubts = (
-        (too_large_or_small, largest.path, range_repair(depth, largest.highest)),
-        (no_data, smallest.path, NO_DATA_REPAIR),
+        (
+            range_doubt(depth, len(ends), largest.highest, declared),
+            largest.path,
+            range_repair(depth, largest.highest),
+        ),
+        (no_data_doubt(depth, len(ends), smallest.lowest, declared), smallest.path, NO_DATA_REPAIR),
     )
     for fault, path, repair in doubts:
         if fault:
