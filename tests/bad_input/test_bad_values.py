@@ -14,7 +14,7 @@ from fakes.folder import write_folder
 from PIL import Image
 
 import segatlas
-from segatlas.errors import DataError
+from segatlas.errors import DataError, UsageError
 
 RNG = np.random.default_rng(3)
 RGB = RNG.integers(0, 256, (32, 48, 3)).astype(np.uint8)
@@ -88,6 +88,14 @@ def test_full_scale_is_checked_for_arrays_too_and_scales_them_right(model):
             predictor.predict(array)
         own = segatlas.load(str(model), device="cpu", max_value=full)
         assert (own.predict(array).semantic == expected).mean() > 0.999
+    with pytest.raises(UsageError, match=r"max_value: got 1e\+300, expected a number from 1e-06 to 1e\+09"):
+        segatlas.load(str(model), device="cpu", max_value=1e300)
+    without_data = RGB.astype(np.float32)
+    without_data[3, 4] = -3.4e38
+    with pytest.raises(DataError, match=r"smallest value -3.4e\+38 .*'no data'"):
+        predictor.predict(without_data)
+    with pytest.raises(DataError, match=r"smallest value -3.4e\+38"):
+        segatlas.load(str(model), device="cpu", max_value=255.0).predict(without_data)
     with pytest.raises(DataError, match=r"largest value 25\d, far above --max-value 1"):
         segatlas.load(str(model), device="cpu", max_value=1.0).predict(RGB)
     deep = RGB.astype(np.uint16) * 257

@@ -82,6 +82,16 @@ def test_a_label_out_of_range_is_named_with_its_pixels(root: Path) -> None:
     assert finding.details == ("89: 12 pixels",)
 
 
+def test_palette_masks_with_indices_out_of_range_are_told_of_their_colors(root: Path) -> None:
+    (root / "classes.json").write_text('["ground", "disc"]')
+    for path in sorted(root.glob("*/masks/*.png")):
+        mask = Image.fromarray(np.asarray(Image.open(path)) * np.uint8(15))
+        mask.putpalette(bytes(range(256)) * 3)
+        mask.save(path)
+    (finding,) = (finding for finding in examine(root).errors if finding.kind == "label_out_of_range")
+    assert finding.repair.startswith("are the palette's colours the classes? Name them in data.label_colors")
+
+
 def test_declared_classes_decide_what_is_out_of_range(root: Path) -> None:
     (root / "classes.json").write_text('["ground", "disc"]')
     broken.change_masks(root, lambda label: label * 2)

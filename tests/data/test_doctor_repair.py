@@ -338,3 +338,56 @@ def test_a_repaired_copy_of_grey_and_colour_pictures_keeps_the_colours(root: Pat
     out = fixed(root)
     assert np.array_equal(read_image(out / "train/images/005.png"), broken.picture_of(5))
     assert np.array_equal(read_image(out / "train/images/000.png"), broken.picture_of(0)[..., :1].repeat(3, axis=2))
+
+
+def named_colors(root: Path) -> list[dict]:
+    """Write colour masks and a `classes.json` whose order is not that of the colours by R, G, B."""
+    broken.colored(root)
+    ground, red, green = broken.COLORS.tolist()
+    entries = [{"name": "red", "color": red}, {"name": "green", "color": green}, {"name": "ground", "color": ground}]
+    (root / "classes.json").write_text(json.dumps(entries))
+    return entries
+
+
+def renumbered(number: int) -> np.ndarray:
+    """Return the label of a mask in the order of `named_colors`."""
+    return np.array([2, 0, 1], np.uint8)[broken.label_of(number, 3)]
+
+
+def test_colors_of_classes_json_stand_where_white_is_left_over(tmp_path: Path) -> None:
+    root = broken.write_sound(tmp_path / "data", classes=3)
+    entries = named_colors(root)
+
+    def rimmed(mask: np.ndarray) -> np.ndarray:
+        return np.concatenate([np.full_like(mask[:4], 255), mask[4:]])
+
+    broken.change_masks(root, rimmed)
+    diagnosis = examine(root)
+    assert "white is taken for 'not labelled'" in diagnosis.errors[0].fault
+    assert "in their order" not in diagnosis.errors[0].fault
+    out = fixed(root)
+    assert json.loads((out / "classes.json").read_text()) == entries
+    labels = read_mask(out / "train/masks/002.png")
+    assert (labels[:4] == 255).all()
+    assert (labels[4:] == renumbered(2)[4:]).all()
+
+
+def test_colors_of_classes_json_are_found_in_jpeg_masks(tmp_path: Path) -> None:
+    root = broken.write_sound(tmp_path / "data", classes=3)
+    entries = named_colors(root)
+    for path in sorted(root.glob("*/masks/*.png")):
+        broken.save(path.with_suffix(".jpg"), np.asarray(Image.open(path)), quality=90)
+        path.unlink()
+    out = fixed(root)
+    assert json.loads((out / "classes.json").read_text()) == entries
+    assert (read_mask(out / "train/masks/002.png") == renumbered(2)).mean() > 0.95
+
+
+def test_names_with_colors_of_their_own_are_given_to_no_others(tmp_path: Path) -> None:
+    root = broken.write_sound(tmp_path / "data", classes=3)
+    entries = named_colors(root)
+    entries[0]["color"] = [1, 2, 3]
+    (root / "classes.json").write_text(json.dumps(entries))
+    diagnosis = examine(root)
+    assert "none of the declared classes' (200,30,60)" in diagnosis.errors[0].fault
+    assert diagnosis.classes == ("class_0", "class_1", "class_2")

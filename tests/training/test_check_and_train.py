@@ -12,6 +12,7 @@ from click.testing import Result
 from fakes import broken
 from fakes.cityscapes import write_cityscapes
 from fakes.voc import write_voc
+from PIL import Image
 from typer.testing import CliRunner
 
 from segatlas.cli.main import app
@@ -205,3 +206,30 @@ def test_the_look_for_single_values_leaves_network_and_random_numbers_as_they_we
     assert torch.equal(torch.rand(3), expected)
     assert not net.training
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+def with_alpha(root: Path, kind: str) -> None:
+    """Give all images an alpha channel: a channel of its own, or one that a palette holds."""
+    for path in sorted(root.glob("*/images/*.png")):
+        array = np.asarray(Image.open(path).convert("RGB"))
+        if kind == "tif":
+            path.unlink()
+            path = path.with_suffix(".tif")
+        array = np.dstack([array, array[..., 0] // 2 + 64])
+        image = Image.fromarray(array).convert("LA" if kind == "grey" else "RGBA")
+        image.quantize(16).save(path) if kind == "palette" else image.save(path)
+
+
+@pytest.mark.parametrize(("kind", "channels"), [("png", 4), ("tif", 4), ("grey", 2), ("palette", 4)])
+def test_alpha_that_is_asked_for_is_a_channel_for_check_and_train(tmp_path: Path, kind: str, channels: int) -> None:
+    root = broken.write_sound(tmp_path / "set")
+    with_alpha(root, kind)
+    ends = f"mean: {[0.5] * channels}, std: {[0.2] * channels}"
+    words = (f"data.channels={channels}", "model.input={" + ends + "}")
+    checked = segatlas("data", "check", root, *words)
+    assert checked.exit_code == 0, checked.output
+    trained = train(root, *words, "--dry-run")
+    assert trained.exit_code == 0, trained.output
+    assert f"images (2, {channels}, 32, 32)" in trained.output
+    assert segatlas("data", "check", root, *words, "--fix", tmp_path / "copy").exit_code == 0
+    assert segatlas("data", "check", tmp_path / "copy", *words).exit_code == 0

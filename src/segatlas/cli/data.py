@@ -77,7 +77,7 @@ def check(
             cfg.data,
             split=split,
             num_classes=cfg.model.num_classes,
-            max_value=declared_max(cfg),
+            max_value=cfg.model.input.stated_max_value,
             jobs=jobs,
             progress=report,
         )
@@ -118,7 +118,7 @@ def stats(
     for split in available_splits(cfg.data):
         dataset = create_dataset(cfg.data, split, cfg.seed)
         with progress_bar(f"reading {dataset.split}") as report:
-            described.append(describe(dataset, declared=declared_max(cfg), jobs=jobs, progress=report))
+            described.append(describe(dataset, declared=cfg.model.input.stated_max_value, jobs=jobs, progress=report))
         print_statistics(described[-1], console)
     record["splits"] = {one.split: one.to_dict() for one in described}
     _print_suggestion(described[0], console)
@@ -283,11 +283,6 @@ def load_data(words: Sequence[str] | None, config_file: Path | None = None) -> C
         what = "is a file" if Path(first).exists() else "no such folder, and no recipe of that name"
         raise UsageError(f"{first}: {what}{hint}")
     return load_recipe(words, config_file)
-
-
-def declared_max(cfg: Config) -> float | None:
-    """Return the `model.input.max_value` that somebody has written down, None where it is the default."""
-    return cfg.model.input.max_value if "max_value" in cfg.model.input.model_fields_set else None
 
 
 @contextmanager

@@ -69,6 +69,11 @@ class InputConfig(Section):
     crop: Size | None = Field(None, description="window (h, w) for mode slide")
     stride: Size | None = Field(None, description="window step (h, w) for mode slide; default 2/3 of crop")
 
+    @property
+    def stated_max_value(self) -> float | None:
+        """Return the `max_value` that somebody has written down, None where it is the default."""
+        return self.max_value if "max_value" in self.model_fields_set else None
+
 
 class ModelConfig(Section):
     """The network. Keys beyond these are the architecture's own (`segatlas models info NAME` lists them)."""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from segatlas.data.dataset import SegmentationData
-from segatlas.data.value_range import fitting_max, range_doubt
+from segatlas.data.value_range import fitting_max, no_data_doubt, range_doubt
 from segatlas.errors import DataError
 
 MOST_SIZES = 5
@@ -106,6 +106,7 @@ class SplitStatistics:
 class _SampleSums:
     size: tuple[int, int]
     depth: str
+    lowest: float
     peak: float
     total: np.ndarray
     squares: np.ndarray
@@ -125,7 +126,7 @@ def describe(
     Args:
         dataset: one split.
         max_value: the picture value that becomes 1; default: what fits the values found, see `fitting_max`.
-        declared: the range that a recipe declares, which is compared with what is found; None = that of the type.
+        declared: the range that a recipe declares, which is compared with what is found; None = the default.
         jobs: threads that read; default: the processors, at most 8.
         progress: called with (samples read, samples in all).
 
@@ -168,7 +169,9 @@ def describe(
         class_pictures=tuple(sum(int(one.labels[k] > 0) for one in sums) for k in range(count)),
         void=float(labels[count:].sum() / max(labels.sum(), 1)),
         peak=max(peaks),
-        doubt=range_doubt(depth, len(peaks), max(peaks), declared) or "",
+        doubt=range_doubt(depth, len(peaks), max(peaks), declared)
+        or no_data_doubt(depth, len(peaks), min(one.lowest for one in sums if one.depth == depth), declared)
+        or "",
         skipped=tuple(skipped),
     )
 
@@ -193,6 +196,7 @@ def _sample_sums(dataset: SegmentationData, index: int) -> _SampleSums | DataErr
     return _SampleSums(
         size=(image.shape[0], image.shape[1]),
         depth=image.dtype.name,
+        lowest=float(image.min()),
         peak=float(image.max()),
         total=total,
         squares=squares,

@@ -17,7 +17,7 @@ import numpy as np
 
 from segatlas.config.schema import EvalConfig
 from segatlas.data.dataset import SegmentationData
-from segatlas.data.transforms.color import scale_fault
+from segatlas.data.value_range import scale_fault
 from segatlas.errors import DataError
 from segatlas.evaluation.report import DataFacts, EvalSettings, ModelFacts, PictureScore, Report
 from segatlas.evaluation.sources import DataSource, Plan, make_plan, open_split
@@ -211,22 +211,26 @@ def open_evaluation(
 
 
 class _ScaleWatch:
-    """Notes the largest value of all pictures, by type: one dark picture says nothing about scale, a whole set does."""
+    """Notes the ends of the values of all pictures, by type: one dark picture says little about scale, a set does."""
 
     def __init__(self, max_value: float | None):
         self.max_value = max_value
-        self._highest: dict[np.dtype[Any], float] = {}
+        self._ends: dict[str, tuple[float, float]] = {}
 
     def look_at(self, image: np.ndarray) -> None:
         """Take one picture (H, W, C) into account; 8 bits reach their full scale by nature."""
-        known = self._highest.get(image.dtype, 0.0)
-        self._highest[image.dtype] = 255.0 if image.dtype == np.uint8 else max(known, float(image.max()))
+        if image.dtype == np.uint8:
+            low, high = 0.0, 255.0
+        else:
+            low, high = float(image.min()), float(image.max())
+        known = self._ends.get(image.dtype.name, (low, high))
+        self._ends[image.dtype.name] = (min(known[0], low), max(known[1], high))
 
     def warnings(self) -> list[str]:
         """Return what does not fit the model's scale."""
         if self.max_value is None:
             return []
-        faults = [scale_fault(dtype, highest, self.max_value) for dtype, highest in self._highest.items()]
+        faults = [scale_fault(depth, *ends, self.max_value) for depth, ends in self._ends.items()]
         return [f"images: {fault}; --max-value N says which value is full scale" for fault in faults if fault]
 
 

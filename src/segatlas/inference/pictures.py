@@ -14,9 +14,10 @@ from PIL import Image
 from torch import Tensor
 
 from segatlas.data.formats.images import as_image
-from segatlas.data.transforms.color import FAR_ABOVE, normalise, scale_fault
+from segatlas.data.transforms.color import normalise
 from segatlas.data.transforms.geometry import resized_size
 from segatlas.data.transforms.warp import resize_image
+from segatlas.data.value_range import FAR_ABOVE, far_below_zero, scale_fault
 from segatlas.drawing.maps import viewable
 from segatlas.errors import DataError
 from segatlas.ops.raising import resample
@@ -144,14 +145,18 @@ def prepare(
 
 def _on_card_scale(array: np.ndarray, of_card: float, of_picture: float | None, name: str) -> np.ndarray:
     """Return stored values on the card's scale, in float32 where the picture has a full scale of its own."""
-    highest = float(array.max())
+    lowest, highest = float(array.min()), float(array.max())
     if of_picture is None:
-        fault = scale_fault(array.dtype, highest, of_card)
+        fault = scale_fault(array.dtype.name, lowest, highest, of_card)
         if fault:
             raise DataError(f"{fault}; --max-value N (max_value=N) says which value is full scale in the images", name)
         return array
     if highest > FAR_ABOVE * of_picture:
         raise DataError(f"largest value {highest:g}, far above --max-value {of_picture:g}", name)
+    if lowest < far_below_zero(of_picture):
+        raise DataError(
+            f"smallest value {lowest:g}, far below 0; if it means 'no data', write another value there", name
+        )
     scaled: np.ndarray = array.astype(np.float32) * np.float32(of_card / of_picture)
     return scaled
 

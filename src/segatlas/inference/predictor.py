@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from segatlas.config.plain import LARGEST_SCALE, SMALLEST_SCALE
 from segatlas.errors import DataError, SegAtlasError, TaskError, UsageError
 from segatlas.inference.current_form import CurrentForm, PlainForm
 from segatlas.inference.pictures import Inputs, PictureLike, Prepared, ScaledInputs, prepare
@@ -107,8 +107,9 @@ class Predictor:
         if window_batch is not None and window_batch < 1:
             raise UsageError(f"window_batch: got {window_batch}, expected 1 or more")
         self._window_batch = window_batch
-        if max_value is not None and not 0 < max_value < math.inf:
-            raise UsageError(f"max_value: got {max_value}, expected a number above 0")
+        if max_value is not None and not SMALLEST_SCALE <= max_value <= LARGEST_SCALE:
+            expected = f"expected a number from {SMALLEST_SCALE:g} to {LARGEST_SCALE:g}"
+            raise UsageError(f"max_value: got {max_value}, {expected}")
         self._prepare = partial(prepare, card=card, max_value=max_value, check_scale=check_scale)
 
     @overload

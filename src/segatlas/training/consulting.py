@@ -26,7 +26,7 @@ def consult_doctor(config: Config, datasets: Sequence[SegmentationData]) -> None
     Raises:
         DataError: the first error, with its file; how many more kinds there are.
     """
-    look = look_before_training(config.data, datasets, max_value=config.model.input.max_value)
+    look = look_before_training(config.data, datasets, max_value=config.model.input.stated_max_value)
     for finding in look.findings:
         if finding.severity == "warning":
             LOGGER.warning("data: %s%s - %s", f"{finding.files[0]}: " if finding.files else "", finding.fault,

@@ -58,7 +58,7 @@ class MaskFacts:
 
     counts: pixels of each code; of each packed colour (R << 16 | G << 8 | B) where `is_color`. solid: likewise, solid
     pixels only. colors: number of distinct codes or colours. between, steps: pixels, see SMOOTHED_SHARE.
-    is_color: stored with three bands. is_grey: all three are equal, everywhere.
+    is_color: stored with three bands. is_grey: all three are equal, everywhere. is_palette: indices of a palette.
     """
 
     path: Path
@@ -72,6 +72,7 @@ class MaskFacts:
     is_color: bool = False
     is_grey: bool = True
     is_lossy: bool = False
+    is_palette: bool = False
 
     @property
     def is_smoothed(self) -> bool:
@@ -84,11 +85,11 @@ def is_too_large(fault: str) -> bool:
     return _ABOVE_LIMIT in fault
 
 
-def look_at_picture(path: Path) -> PictureFacts:
-    """Read a picture file; a fault is part of the result, nothing is raised."""
+def look_at_picture(path: Path, channels: int | None = None) -> PictureFacts:
+    """Read a picture file; a fault is part of the result, nothing is raised. channels: as in `head_of_picture`."""
     try:
         stored = read_stored(read_bytes(path), path)
-        array = check_finite(image_of(stored, None, path), path)
+        array = check_finite(image_of(stored, channels, path), path)
     except DataError as error:
         return PictureFacts(path=path, fault=fault_of(error, path))
     return PictureFacts(
@@ -127,6 +128,7 @@ def look_at_mask(path: Path, *, as_colors: bool = False) -> MaskFacts:
         is_color=is_color,
         is_grey=not is_color or bool((raw[..., 0] == raw[..., 1]).all() and (raw[..., 0] == raw[..., 2]).all()),
         is_lossy=stored.lossy,
+        is_palette=stored.color == "palette",
     )
 
 

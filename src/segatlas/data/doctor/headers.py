@@ -17,8 +17,11 @@ from segatlas.errors import DataError
 PIECE = 4096
 
 
-def head_of_picture(path: Path) -> PictureFacts:
-    """Return what the header of an image says (no digest, no values); a fault is part of it, nothing is raised."""
+def head_of_picture(path: Path, channels: int | None = None) -> PictureFacts:
+    """Return what the header of an image says (no digest, no values); a fault is part of it, nothing is raised.
+
+    channels: those that a recipe declares; alpha counts where it makes just that many.
+    """
     try:
         shape = read_shape(path)
     except (DataError, OSError) as error:
@@ -26,7 +29,7 @@ def head_of_picture(path: Path) -> PictureFacts:
     return PictureFacts(
         path=path,
         size=(shape.height, shape.width),
-        channels=shape.channels,
+        channels=shape.channels_as(channels),
         depth=shape.depth,
         orientation=shape.orientation,
     )

@@ -8,10 +8,10 @@ sample is decoded. What `examine` calls an error and this sees is the same findi
 from __future__ import annotations
 
 import os
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -38,7 +38,7 @@ from segatlas.data.doctor.rules import (
     check_splits,
 )
 from segatlas.data.doctor.samples import spread, usable_samples
-from segatlas.data.doctor.splits import no_label, range_findings
+from segatlas.data.doctor.splits import ValueEnds, no_label, range_findings
 from segatlas.data.doctor.survey import Survey
 from segatlas.data.formats.masks import IGNORE, LOSSY
 from segatlas.errors import DataError, UsageError
@@ -78,15 +78,14 @@ def look_before_training(
         count: samples of each split that are decoded.
     """
     findings: list[Finding] = []
-    peaks: dict[str, list[tuple[float, Path]]] = defaultdict(list)
+    ends: dict[str, list[ValueEnds]] = {}
     looked = 0
     for dataset in datasets:
         found, samples = usable_samples(dataset, count)
         findings += found
         looked += len(samples.labels)
-        for depth, values in samples.peaks.items():
-            peaks[depth] += values
-    findings += range_findings(peaks, max_value)
+        ends[dataset.split] = samples.ends
+    findings += range_findings(ends, max_value)
     inventory = _inventory(cfg)
     files = 0
     if inventory is not None:
@@ -114,8 +113,9 @@ def _header_survey(inventory: Inventory) -> Survey:
     images = list(dict.fromkeys(pair.image for pair in pairs))
     masks = list(dict.fromkeys(pair.mask for pair in pairs if pair.mask is not None))
     jobs = min(8, os.cpu_count() or 1)
+    head = partial(head_of_picture, channels=inventory.channels)
     with ThreadPoolExecutor(max_workers=jobs) as pool:
-        pictures = {facts.path: facts for facts in pool.map(head_of_picture, images)}
+        pictures = {facts.path: facts for facts in pool.map(head, images)}
         heads = {facts.path: facts for facts in pool.map(head_of_mask, masks)}
     for path, digest in equal_files(images, jobs).items():
         pictures[path] = replace(pictures[path], digest=digest)

@@ -17,6 +17,8 @@ JPEG_REACH = 24
 """How far JPEG moves a value (or a channel of a colour) in a mask; classes lie farther apart than this."""
 
 WHITE = 0xFFFFFF
+WHITE_NOTE = "white is taken for 'not labelled'"
+MOST_COLORS_NAMED = 5
 SOLID_SHARE = 0.1
 SMALLEST_SHARE = 0.001
 SMALLEST_JPEG_SHARE = 0.005
@@ -149,22 +151,31 @@ def _stored_as_colors(masks: Sequence[MaskFacts]) -> bool:
 def _read_colors(masks: Sequence[MaskFacts], coding: Coding) -> Reading:
     """Take the declared palette where it explains all colours, else number the colours found by R, G, B.
 
-    Where classes are named and the masks show one colour more, which is white, white means "not labelled".
+    Where classes are named and the masks show one colour more, which is white, white means "not labelled". Names that
+    have colours of their own are given to no others.
     """
     real = _real_codes(masks, by_color=True)
     declared = [pack_color(color) for color in coding.palette or ()]
     names = coding.classes or ()
+    if declared and any(mask.is_lossy for mask in masks):  # JPEG moves colours a little
+        real = {_declared_near(code, (*declared, 0, WHITE)) for code in real}
+    unexplained = sorted(real - {*declared, 0})
     void = {WHITE} if len(real) == len(names) + 1 and WHITE in real else set[int]()
-    if declared and real <= {*declared, 0}:
-        table = ({} if 0 in declared else {0: IGNORE}) | {code: index for index, code in enumerate(declared)}
-        notes: tuple[str, ...] = ()
+    if declared and unexplained in ([], [WHITE]):
+        table = dict.fromkeys((0, *unexplained), IGNORE) | {code: index for index, code in enumerate(declared)}
+        notes: tuple[str, ...] = (WHITE_NOTE,) if unexplained else ()
+    elif declared and len(real) <= MAX_CLASSES:
+        table = {code: index for index, code in enumerate(sorted(real))}
+        notes = (_note_on_colors(unexplained),)
+        names = ()
     elif len(real) <= MAX_CLASSES:
         table = dict.fromkeys(void, IGNORE) | {code: index for index, code in enumerate(sorted(real - void))}
         notes = _notes_on_names(names, table)
     else:
         table, notes = {}, ()
-    colors = tuple(unpack(code) for code in table if table[code] != IGNORE)
-    named = coding if len(names) == len(colors) else Coding()
+    by_label = sorted((label, code) for code, label in table.items() if label != IGNORE)
+    colors = tuple(unpack(code) for _, code in by_label)
+    named = coding if names and len(names) == len(colors) else Coding()
     return _named(named, None, table, by_color=True, found_colors=colors, real=tuple(table), notes=notes)
 
 
@@ -179,7 +190,22 @@ def _notes_on_names(names: Sequence[str], table: dict[int, int]) -> tuple[str, .
         )
     given = ", ".join(f"{name} ({','.join(map(str, unpack(code)))})" for name, code in zip(names, classes, strict=True))
     order = f"the names are given to the colours in their order by R, G, B: {given}"
-    return (order, *(["white is taken for 'not labelled'"] if len(table) > len(classes) else []))
+    return (order, *([WHITE_NOTE] if len(table) > len(classes) else []))
+
+
+def _note_on_colors(others: Sequence[int]) -> str:
+    some = "; ".join(",".join(map(str, unpack(code))) for code in others[:MOST_COLORS_NAMED])
+    more = f" and {len(others) - MOST_COLORS_NAMED} more" if len(others) > MOST_COLORS_NAMED else ""
+    return (
+        f"the masks show colours that are none of the declared classes' ({some}{more}): no name is given to any; "
+        "correct the colours of classes.json or data.palette"
+    )
+
+
+def _declared_near(code: int, declared: Sequence[int]) -> int:
+    """Return the declared colour that JPEG may have made `code` of; `code` itself where there is none."""
+    nearest = min(declared, key=lambda other: distance(code, other, True))
+    return nearest if distance(code, nearest, True) <= JPEG_REACH else code
 
 
 def _real_codes(masks: Iterable[MaskFacts], *, by_color: bool) -> set[int]:

@@ -25,7 +25,7 @@ from segatlas.data.doctor.survey import Progress, Survey
 from segatlas.data.formats.classes import JSON_FILE, write_classes
 from segatlas.data.formats.images import read_image
 from segatlas.data.formats.masks import IGNORE, read_raw, write_mask
-from segatlas.data.formats.pixels import fit_channels, upright
+from segatlas.data.formats.pixels import upright
 from segatlas.errors import DataError, UsageError
 from segatlas.files import whole_folder
 
@@ -167,7 +167,7 @@ def _write_picture(picture: PictureFacts, target: Path, standard: Standard) -> l
     if not done:
         shutil.copyfile(picture.path, target.with_name(target.name + picture.path.suffix))
         return done
-    array = fit_channels(read_image(picture.path), standard.channels, picture.path)
+    array = read_image(picture.path, standard.channels)
     if picture.depth != standard.depth:
         is_deep = standard.depth == "uint16"
         array = array.astype(np.uint16) * 257 if is_deep else (array // 257).astype(np.uint8)

@@ -466,6 +466,8 @@ def _out_of_range(survey: Survey, reading: Reading, bad: dict[Path, dict[int, in
             if len(codes) <= MAX_CLASSES
             else f"are these masks of classes? Make the codes 'not labelled': {fix_command(survey)}"
         )
+        if any(survey.masks[path].is_palette for path in bad):
+            repair = f"are the palette's colours the classes? Name them in data.label_colors\n{repair}"
     shown = ", ".join(texts[:MOST_CODES_SHOWN]) + (f" and {len(texts) - 5} more" if len(texts) > 5 else "")
     return Finding(
         kind="label_out_of_range",

@@ -10,6 +10,7 @@ import numpy as np
 from segatlas.data.dataset import SegmentationData
 from segatlas.data.doctor.facts import FEWEST_BETWEEN, SMOOTHED_SHARE, count_between, fault_of
 from segatlas.data.doctor.findings import Finding
+from segatlas.data.doctor.splits import ValueEnds
 from segatlas.data.formats.masks import IGNORE
 from segatlas.errors import DataError
 
@@ -18,10 +19,10 @@ AGAIN = "segatlas data check names every such file"
 
 @dataclass(frozen=True, kw_only=True)
 class Samples:
-    """What the samples that could be loaded show. labels: mask -> classes seen. peaks: type -> largest values."""
+    """What the samples that could be loaded show. labels: mask -> classes seen. ends: of the values."""
 
     labels: dict[Path, frozenset[int]] = field(default_factory=dict)
-    peaks: dict[str, list[tuple[float, Path]]] = field(default_factory=dict)
+    ends: list[ValueEnds] = field(default_factory=list)
 
 
 def spread(total: int, count: int) -> list[int]:
@@ -50,8 +51,8 @@ def usable_samples(dataset: SegmentationData, count: int) -> tuple[list[Finding]
         except Exception as error:  # whatever a file makes a reader raise is a fault of that file
             findings.append(_unusable(error, mask or image))
             continue
-        peak = float(sample.image.max())
-        samples.peaks.setdefault(sample.image.dtype.name, []).append((peak, image))
+        low, high = float(sample.image.min()), float(sample.image.max())
+        samples.ends.append(ValueEnds(path=image, depth=sample.image.dtype.name, lowest=low, highest=high))
         if sample.label is None or mask is None:
             continue
         samples.labels[mask] = frozenset(np.unique(sample.label).tolist()) - {IGNORE}

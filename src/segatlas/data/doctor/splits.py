@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from segatlas.data.doctor.findings import Finding
 from segatlas.data.doctor.reading import Reading
 from segatlas.data.doctor.survey import Survey
 from segatlas.data.formats.masks import IGNORE
-from segatlas.data.value_range import range_doubt, range_repair
+from segatlas.data.value_range import NO_DATA_REPAIR, no_data_doubt, range_doubt, range_repair
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValueEnds:
+    """The smallest and the largest stored value of an image, and its type."""
+
+    path: Path
+    depth: str
+    lowest: float
+    highest: float
 
 
 def check_splits(survey: Survey, reading: Reading) -> Iterator[Finding]:
@@ -80,23 +91,48 @@ def no_label(split: str, masks: Sequence[Path]) -> Finding:
 
 def check_range(survey: Survey, reading: Reading) -> Iterator[Finding]:
     """Find images whose values fill a small part of the declared range only, or go beyond it."""
-    peaks: dict[str, list[tuple[float, Path]]] = defaultdict(list)
-    for picture in survey.pictures.values():
+    ends: dict[str, list[ValueEnds]] = defaultdict(list)
+    for split, pair in survey.pairs():
+        picture = survey.pictures[pair.image]
         if not picture.fault:
-            peaks[picture.depth].append((picture.highest, picture.path))
-    yield from range_findings(peaks, survey.max_value)
+            ends[split].append(
+                ValueEnds(path=picture.path, depth=picture.depth, lowest=picture.lowest, highest=picture.highest)
+            )
+    yield from range_findings(ends, survey.max_value)
 
 
-def range_findings(peaks: Mapping[str, Sequence[tuple[float, Path]]], max_value: float | None) -> Iterator[Finding]:
-    """Compare the largest value of images of the most frequent depth with the declared range.
+OTHER_SCALE_REPAIR = "the splits together fit; bring all images to one scale"
 
-    peaks: depth -> the largest value of each image, and its file. max_value: the declared one; None = the type's own.
-    """
-    if not peaks:
+
+def range_findings(ends: Mapping[str, Sequence[ValueEnds]], declared: float | None) -> Iterator[Finding]:
+    """Say what is doubtful about the values of images of the commonest type: of all splits together, else of one."""
+    together = [one for of_split in ends.values() for one in of_split]
+    if not together:
         return
-    depth = max(peaks, key=lambda name: len(peaks[name]))
-    peak, path = max(peaks[depth])
-    doubt = range_doubt(depth, len(peaks[depth]), peak, max_value)
-    if doubt:
-        repair = range_repair(depth, peak)
-        yield Finding(kind="value_range", severity="warning", files=(path,), fault=doubt, repair=repair)
+    depth = Counter(one.depth for one in together).most_common(1)[0][0]
+    found = list(_range_of(depth, together, declared))
+    if not found:
+        for split, of_split in ends.items():
+            found += [
+                replace(finding, fault=f"split {split}: {finding.fault}", repair=OTHER_SCALE_REPAIR)
+                for finding in _range_of(depth, of_split, declared)
+            ]
+    yield from found
+
+
+def _range_of(depth: str, ends: Sequence[ValueEnds], declared: float | None) -> Iterator[Finding]:
+    ends = [one for one in ends if one.depth == depth]
+    if not ends:
+        return
+    smallest, largest = min(ends, key=lambda one: one.lowest), max(ends, key=lambda one: one.highest)
+    doubts = (
+        (
+            range_doubt(depth, len(ends), largest.highest, declared),
+            largest.path,
+            range_repair(depth, largest.highest),
+        ),
+        (no_data_doubt(depth, len(ends), smallest.lowest, declared), smallest.path, NO_DATA_REPAIR),
+    )
+    for fault, path, repair in doubts:
+        if fault:
+            yield Finding(kind="value_range", severity="warning", files=(path,), fault=fault, repair=repair)

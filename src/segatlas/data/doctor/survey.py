@@ -59,7 +59,7 @@ def take_survey(
     masks = list(dict.fromkeys(pair.mask for pair in pairs if pair.mask is not None))
     total = len(pictures) + len(masks)
     with ThreadPoolExecutor(max_workers=jobs or min(8, os.cpu_count() or 1)) as pool:
-        looks_p = pool.map(look_at_picture, pictures)
+        looks_p = pool.map(lambda path: look_at_picture(path, inventory.channels), pictures)
         looks_m = pool.map(lambda path: look_at_mask(path, as_colors=as_colors), masks)
         seen_p: dict[Path, PictureFacts] = {}
         seen_m: dict[Path, MaskFacts] = {}

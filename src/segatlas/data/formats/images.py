@@ -141,7 +141,7 @@ def _check_array(array: np.ndarray, name: str | Path) -> np.ndarray:
     if array.shape[0] in (1, 3, 4) and array.shape[2] > 16:
         raise DataError(f"array of shape {array.shape} looks like (C, H, W); expected (H, W, C)", name)
     if array.dtype.kind == "f":
-        return array.astype(np.float32, copy=False)
+        return plain_type(array)
     if array.dtype not in (np.uint8, np.uint16, np.bool_):
         raise DataError(f"array of type {array.dtype}; expected uint8, uint16, float or bool", name)
     return plain_type(array)

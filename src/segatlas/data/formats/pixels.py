@@ -27,11 +27,12 @@ def plain_type(array: np.ndarray) -> np.ndarray:
     """Return uint8, uint16 or float32 in native byte order, keeping values; truth values become 0 and 255."""
     if array.dtype == np.bool_:
         return array.astype(np.uint8) * np.uint8(255)
-    if array.dtype == np.uint8:
+    if array.dtype in (np.uint8, np.float32):
         return array
     if array.dtype.kind in "iu" and array.min() >= 0 and array.max() <= 65535:
         return array.astype(np.uint16)
-    return array.astype(np.float32)
+    with np.errstate(over="ignore"):  # beyond float32 is infinite, and is told as that
+        return array.astype(np.float32)
 
 
 def fit_channels(array: np.ndarray, channels: int | None, name: str | Path = "picture") -> np.ndarray:

@@ -59,7 +59,8 @@ def read_stored(data: bytes, name: str | Path, max_pixels: int | None = None) ->
 class Shape:
     """What headers say: upright size in pixels, channels without alpha, EXIF orientation, whether compressed with loss.
 
-    depth: type of the image's values, uint8, uint16 or float32.
+    depth: type of the image's values, uint8, uint16 or float32. most_channels: those with alpha, where the file (or its
+    palette) can give it.
     """
 
     height: int
@@ -68,6 +69,11 @@ class Shape:
     depth: str = "uint8"
     orientation: int = 1
     lossy: bool = False
+    most_channels: int = 0
+
+    def channels_as(self, wanted: int | None) -> int:
+        """Return the channels of the image where `wanted` are asked for: with alpha if it is just that many."""
+        return self.most_channels if wanted is not None and wanted == self.most_channels else self.channels
 
 
 def read_shape(path: str | Path, max_pixels: int | None = None) -> Shape:
@@ -93,12 +99,14 @@ def read_shape(path: str | Path, max_pixels: int | None = None) -> Shape:
                     depth=layout.depth,
                     orientation=layout.orientation,
                     lossy=layout.lossy,
+                    most_channels=4 if layout.color == "palette" else layout.channels + layout.alpha,
                 )
         if is_png(begin):
             png = read_header_chunks(path)
             check_pixels(png.height, png.width, png.samples, path, max_pixels)
             depth = "uint16" if png.depth == 16 else "uint8"
-            return _turned(png.height, png.width, png.channels, png.orientation, depth=depth)
+            most = 4 if png.color_type == 3 else png.samples
+            return _turned(png.height, png.width, png.channels, png.orientation, depth=depth, most_channels=most)
         if is_pnm(begin):
             kind, width, height, largest, _ = pnm_header(begin)
             channels = 3 if kind in (3, 6) else 1
@@ -108,12 +116,29 @@ def read_shape(path: str | Path, max_pixels: int | None = None) -> Shape:
             if not is_jpeg(begin) and picture.format not in FORMATS:
                 raise NotReadError(f"is a {picture.format} file, which is not read; save it as PNG or TIFF")
             channels = 1 if picture.mode in ("1", "L", "LA") else 3
-            return _turned(picture.height, picture.width, channels, orientation_of(picture), lossy=is_lossy)
+            most = {"LA": 2, "RGBA": 4, "P": 4, "PA": 4}.get(picture.mode, channels)
+            height, width, orientation = picture.height, picture.width, orientation_of(picture)
+            return _turned(height, width, channels, orientation, lossy=is_lossy, most_channels=most)
 
 
 def _turned(
-    height: int, width: int, channels: int, orientation: int, *, depth: str = "uint8", lossy: bool = False
+    height: int,
+    width: int,
+    channels: int,
+    orientation: int,
+    *,
+    depth: str = "uint8",
+    lossy: bool = False,
+    most_channels: int,
 ) -> Shape:
     if orientation >= 5:
         height, width = width, height
-    return Shape(height=height, width=width, channels=channels, depth=depth, orientation=orientation, lossy=lossy)
+    return Shape(
+        height=height,
+        width=width,
+        channels=channels,
+        depth=depth,
+        orientation=orientation,
+        lossy=lossy,
+        most_channels=most_channels,
+    )

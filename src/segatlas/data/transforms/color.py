@@ -10,12 +10,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import cv2
 import numpy as np
 
 from segatlas.data.transforms.geometry import Size
+from segatlas.data.value_range import full_scale
 
 Range = tuple[float, float]
 LUMA = np.array([0.299, 0.587, 0.114])
@@ -105,45 +105,6 @@ class GaussianBlur:
         return blurred.reshape(image.shape)
 
 
-def full_scale(dtype: np.dtype[Any], max_value: float) -> float:
-    """Return the stored value that becomes 1.0 in a picture of type `dtype` for a model of `max_value`.
-
-    That is `max_value`, but where it is the full scale of the other integer type (255 for uint16, 65535 for uint8) the
-    picture's own full scale is meant: 16-bit pictures fit an 8-bit model, and the other way round.
-    """
-    full = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0}
-    return full.get(dtype, max_value) if max_value in full.values() else max_value
-
-
-FAR_BELOW, FAR_ABOVE = 1 / 8, 8.0
-"""How far the largest value of an image may lie from full scale before it is taken for one of another scale."""
-
-
-def scale_fault(dtype: np.dtype[Any], highest: float, max_value: float) -> str:
-    """Say why an image cannot be meant on the scale of a model, or return "" where it can.
-
-    An image alone shows little: a dark one has low values, too. Told are a float image of 0..1 for a model of larger
-    values, an image of 8 bits for a model of more, 16 bits with low values for a model of 8 (they may be 10 or 12 bits:
-    `full_scale` takes them for 16), and values far above full scale.
-
-    Args:
-        dtype: uint8, uint16 or float32.
-        highest: largest stored value of the image.
-        max_value: the model's, see `full_scale`.
-    """
-    scale = full_scale(dtype, max_value)
-    found = f"largest value {highest:g} in {dtype}; full scale of the model is {scale:g}"
-    if highest <= 0:
-        return ""
-    if dtype.kind == "f" and highest <= 1 and scale >= 128:
-        return f"{found}: are these values 0..1?"
-    if dtype == np.uint8 and scale > 255:
-        return f"{found}: an 8-bit image does not reach it"
-    if dtype == np.uint16 and max_value == 255 and highest < scale * FAR_BELOW:
-        return f"{found} for 16-bit images: are these fewer bits?"
-    return f"{found}, far below" if highest > scale * FAR_ABOVE else ""
-
-
 def normalise(
     image: np.ndarray,
     mean: Sequence[float],
@@ -176,7 +137,7 @@ def normalise(
     if not len(mean) == len(std) == bands:
         raise ValueError(f"normalise: {bands} bands, but {len(mean)} means and {len(std)} standard deviations")
     centre, spread = np.asarray(mean, np.float64), np.asarray(std, np.float64)
-    scale = full_scale(image.dtype, max_value)
+    scale = full_scale(image.dtype.name, max_value)
     if change is None:
         return _standardise(image, centre * scale, spread * scale)
     color = change.matrix(bands)
