@@ -103,6 +103,27 @@ def test_full_scale_is_checked_for_arrays_too_and_scales_them_right(model):
     assert (predictor.predict(np.zeros_like(deep)).semantic == predictor.predict(np.zeros_like(RGB)).semantic).all()
 
 
+def test_masked_arrays_are_refused_where_they_hide_values_and_else_read_as_they_are(model):
+    predictor = segatlas.load(str(model), device="cpu")
+    with pytest.raises(DataError, match=r"masked array with \d+ masked values; array.filled"):
+        predictor.predict(np.ma.masked_greater(RGB.astype(np.float32), 200))
+    whole = np.ma.masked_array(RGB)
+    assert (predictor.predict(whole).semantic == predictor.predict(RGB).semantic).all()
+
+
+def test_16_bit_arrays_are_read_in_either_byte_order(model):
+    predictor = segatlas.load(str(model), device="cpu")
+    deep = RGB.astype(np.uint16) * 257
+    assert (predictor.predict(deep.astype(">u2")).semantic == predictor.predict(deep).semantic).all()
+
+
+@pytest.mark.parametrize("change", [torch.Tensor.to_sparse, lambda tensor: tensor.to("meta")])
+def test_tensors_without_dense_values_are_refused_by_name(model, change):
+    tensor = torch.from_numpy(RGB.astype(np.float32) / 255).permute(2, 0, 1)
+    with pytest.raises(DataError, match="sparse or meta tensor"):
+        segatlas.load(str(model), device="cpu").predict(change(tensor))
+
+
 def test_evaluation_of_images_on_another_scale_says_so(tmp_path, segatlas, model):
     root = write_folder(tmp_path / "set", counts={"val": 2, "train": 2})
     for path in (root / "val" / "images").iterdir():

@@ -182,6 +182,8 @@ def _with_channels(picture: PictureLike, channels: int, rules: Preprocessing, na
 
 def _tensor_array(tensor: Tensor, max_value: float, name: str) -> np.ndarray:
     """Return a tensor (C, H, W) or (H, W), uint8 or float 0..1, as an (H, W, C) array in stored values."""
+    if tensor.layout != torch.strided or tensor.is_meta:
+        raise DataError("a sparse or meta tensor is not a picture; expected a dense tensor", name)
     if tensor.ndim == 2:
         tensor = tensor[None]
     if tensor.ndim != 3:

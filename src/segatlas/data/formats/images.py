@@ -134,6 +134,10 @@ def _pillow_array(picture: Image.Image, channels: int | None) -> np.ndarray:
 
 
 def _check_array(array: np.ndarray, name: str | Path) -> np.ndarray:
+    if isinstance(array, np.ma.MaskedArray) and array.mask.any():
+        count = int(np.count_nonzero(array.mask))
+        raise DataError(f"masked array with {count} masked values; array.filled(VALUE) says what stands there", name)
+    array = np.asarray(array)  # no subclass, whose operations may be others
     if array.ndim == 2:
         array = array[..., None]
     if array.ndim != 3 or 0 in array.shape:
@@ -142,6 +146,6 @@ def _check_array(array: np.ndarray, name: str | Path) -> np.ndarray:
         raise DataError(f"array of shape {array.shape} looks like (C, H, W); expected (H, W, C)", name)
     if array.dtype.kind == "f":
         return plain_type(array)
-    if array.dtype not in (np.uint8, np.uint16, np.bool_):
+    if array.dtype.newbyteorder("=") not in (np.uint8, np.uint16, np.bool_):
         raise DataError(f"array of type {array.dtype}; expected uint8, uint16, float or bool", name)
     return plain_type(array)
