@@ -3,7 +3,8 @@
     python tools/make_catalogue.py FOLDER      FOLDER holds model-index.yml: the package's `.mim` folder
 
 Facts only: names, addresses, hashes (the 8 hex digits in a file's name), metrics. Slips of the index are corrected here
-and nowhere else.
+and nowhere else. The index gives no sizes: how many numbers a file's network has is counted on our own network, built
+with shapes only (the meta device); downloads are bounded by it.
 """
 
 from __future__ import annotations
@@ -12,10 +13,14 @@ import json
 import re
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from segatlas.models import load_architecture
+from segatlas.weights.building import build_empty, make_config
 
 OUT = Path(__file__).resolve().parent.parent / "src/segatlas/weights/catalogue.json"
 COLLECTIONS = {
@@ -69,6 +74,35 @@ DATASETS = {
 }
 """What a config's name holds -> name of the data set; the first that fits."""
 
+ENCODERS = {
+    "HRNetV2p-W18-Small": "hrnet_w18_small",
+    "HRNetV2p-W18": "hrnet_w18",
+    "HRNetV2p-W48": "hrnet_w48",
+    "M-V2-D8": "mobilenet_v2_320",
+    "STDC1": "stdc1",
+    "STDC2": "stdc2",
+}
+"""What the index calls a backbone -> our encoder; the other names follow a rule, see `encoder_of`."""
+
+NUM_CLASSES = {
+    "cityscapes": 19,
+    "ade20k": 150,
+    "voc2012": 21,
+    "coco-stuff164k": 171,
+    "coco-stuff10k": 171,
+    "pascal-context59": 59,
+    "pascal-context": 60,
+    "loveda": 7,
+    "potsdam": 6,
+    "vaihingen": 6,
+    "isaid": 16,
+    "mapillary": 65,
+}
+WIDTHS = {"resnet18": {"channels": 128, "aux_channels": 64}, "mobilenet_v2": {"aux_channels": 256}}
+"""What an encoder's name begins with -> widths of the published heads that are not the usual ones."""
+WITHOUT_AUX = ("segformer", "semantic_fpn")
+"""Architectures that are published without an auxiliary head; so is what stands on an HRNet, but for OCRNet."""
+
 NON_COMMERCIAL = "NVIDIA Source Code License for SegFormer (non-commercial)"
 HOST = "download.openmmlab.com"
 
@@ -111,6 +145,7 @@ def read_collection(folder: Path, name: str) -> Iterator[dict[str, Any]]:
             "config": config,
             "file": re.sub(r"(_\d{8}_\d{6})?-[0-9a-f]{8}\.pth$", "", url.rpartition("/")[2]),
             "dataset": dataset,
+            "numbers": count_numbers(architecture, words[0], words[-1], dataset),
             "url": url,
             "sha256": re.findall(r"-([0-9a-f]{8})\.pth$", url)[0],
             "miou": float(result["Metrics"]["mIoU"]),
@@ -133,6 +168,41 @@ def short_name(architecture: str, words: list[str], dataset: str) -> str:
     if architecture == "fastfcn":
         return f"{FASTFCN_HEADS[words[2]]}-{backbone}-{dataset}"
     return f"{SHORT_ARCHITECTURE.get(architecture, architecture)}-{backbone}-{dataset}"
+
+
+@cache
+def count_numbers(architecture: str, backbone: str, head: str, dataset: str) -> int:
+    """Return how many numbers the tensors of a published network hold, auxiliary heads and statistics included.
+
+    Args:
+        architecture: ours.
+        backbone, head: first and last word of the index for the network.
+        dataset: ours; it says how many classes there are.
+    """
+    encoder = encoder_of(backbone)
+    variants = load_architecture(architecture).variants
+    fields = next((dict(given) for given in variants.values() if given["encoder"] == encoder), {"encoder": encoder})
+    if architecture == "fastfcn":
+        fields = dict(variants[FASTFCN_HEADS[head].replace("-", "_")])
+    fields |= next((widths for start, widths in WIDTHS.items() if encoder.startswith(start)), {})
+    if architecture == "deeplabv3plus" and encoder.startswith("resnet18"):
+        fields["low_channels"] = 12
+    has_aux = architecture == "ocrnet" or not (architecture in WITHOUT_AUX or encoder.startswith("hrnet"))
+    fields |= {"num_classes": NUM_CLASSES[dataset], **({"aux": True} if has_aux else {})}
+    net = build_empty(*make_config(architecture, fields))
+    return sum(tensor.numel() for tensor in net.state_dict().values())
+
+
+def encoder_of(backbone: str) -> str:
+    """Return our name of a backbone of the index: R-50-D8 has three convolutions in its stem, R-50b-D8 one."""
+    if backbone in ENCODERS:
+        return ENCODERS[backbone]
+    kind, size = backbone.split("-")[:2]
+    if kind == "MIT":
+        return f"mit_{size.lower()}"
+    if kind == "S":
+        return f"resnest{size}"
+    return f"resnet{size.removesuffix('b')}" + ("" if size.endswith("b") else "c")
 
 
 if __name__ == "__main__":

@@ -56,7 +56,8 @@ class ConfigError(UsageError):
         place_width, where_width = max(map(len, places)), max(map(len, wheres))
         lines = [f"config error in {printable(self.source)}"]
         for place, where, problem in zip(places, wheres, self.problems, strict=True):
-            lines.append(f"  {place:<{place_width}}   {where:<{where_width}}   {printable_lines(problem.message)}")
+            column = f"{place:<{place_width}}   " if place_width else ""
+            lines.append(f"  {column}{where:<{where_width}}   {printable_lines(problem.message)}")
         count = len(self.problems)
         lines.append(
             f"{count} problem{'s' if count > 1 else ''}; nothing was started. Valid keys: segatlas config schema"
@@ -64,8 +65,9 @@ class ConfigError(UsageError):
         return "\n".join(lines)
 
     def _place(self, problem: Problem) -> str:
+        """Return where a problem stands, "" where the first line has said it."""
         if problem.line is None:
-            return problem.file or "recipe"
+            return problem.file or ("" if self.source == "recipe" else "recipe")
         if problem.file in (None, self.source):
             return f"line {problem.line}"
         return f"{problem.file}:{problem.line}"

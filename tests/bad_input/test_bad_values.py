@@ -152,3 +152,5 @@ def test_jpeg_masks_of_class_indices_are_an_error_until_they_are_asked_for(folde
     trained = train(folder, *keys)
     assert trained.exit_code == 1
     assert "data.accept=[lossy_mask]" in " ".join(trained.output.split())
+    accepted = train(folder, *keys, "data.accept=[lossy_mask]")
+    assert accepted.exit_code == 0, accepted.output

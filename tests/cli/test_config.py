@@ -99,3 +99,19 @@ def test_shipped_recipes_are_listed_with_their_titles() -> None:
     found = json.loads(run("schema", "--recipes", "--json")[1])
     assert [entry["name"] for entry in found] == list(recipes())
     assert all(not entry["title"].startswith("#") and Path(entry["path"]).is_file() for entry in found)
+
+
+def test_another_data_set_over_a_recipe_inherits_none_of_its_classes_and_one_line_says_so(
+    tmp_path: Path, caplog
+) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text("base: unet_shapes\ndata:\n  classes: [a, b]\n  label_map: {0: 0, 1: 1}\n")
+    code, out, _ = run("show", str(path), "data.name=camvid")
+    assert code == 0
+    assert "name: camvid\n  root: data/shapes\n  classes: null\n  palette: null\n  label_map: null\n" in out
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith("data.name is camvid: left out what was written for shapes: classes = [")
+    assert 'kept what was written for shapes: root = "data/shapes"' in line
+    dry = CliRunner().invoke(app, ["train", str(path), "data.name=camvid", "--dry-run"])
+    assert dry.exit_code != 0  # there is no CamVid in data/shapes
+    assert [record.getMessage() for record in caplog.records] == [line, line]

@@ -43,6 +43,16 @@ def test_a_fault_exits_1_and_names_file_fault_and_repair(root: Path) -> None:
     assert result.stdout.splitlines()[-1].endswith(f"segatlas data check {root} --fix NEW_FOLDER")
 
 
+@pytest.mark.parametrize("faults", [(broken.half_size, broken.leaked), (broken.missing_picture,)])
+def test_the_command_for_a_repaired_copy_is_printed_once_with_all_that_was_typed(root: Path, faults) -> None:
+    for fault in faults:
+        fault(root)
+    printed = segatlas("check", root, "data.val_share=0.3").stdout
+    assert printed.count("--fix NEW_FOLDER") == len(faults) + 1
+    assert printed.count("segatlas data check") == 1
+    assert printed.splitlines()[-1].endswith(f"segatlas data check {root} data.val_share=0.3 --fix NEW_FOLDER")
+
+
 def test_many_files_are_grouped_and_json_has_them_all(root: Path) -> None:
     broken.black_white(root)
     result = segatlas("check", root, "--json")

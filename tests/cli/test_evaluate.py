@@ -156,6 +156,59 @@ def test_reports_of_several_models_go_into_no_run_folder_below_out(run: Path, mo
     assert (run / "eval.json").read_text() == "of the training"
 
 
+@pytest.mark.parametrize("part", ["model", "checkpoints", "evaluations", "plots", "model/deeper"])
+def test_out_is_no_part_of_a_run(run: Path, models: tuple[Path, Path], part: str) -> None:
+    result = segatlas(models[0], "--data", run.parent / "data", "--out", run / part)
+    assert (result.exit_code, "is a part of the run folder" in " ".join(result.stderr.split())) == (2, True)
+    assert not list(run.rglob("eval.json"))
+
+
+def test_out_may_be_a_folder_of_plots_beside_some_other_config_file(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("theme: dark\n")
+    assert segatlas(run, "--quiet", "--out", tmp_path / "plots").exit_code == 0
+    assert (tmp_path / "plots" / "eval.json").is_file()
+
+
+def test_two_names_of_one_model_would_be_one_report_and_are_told(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from segatlas.inference import Predictor
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("an image was predicted")
+
+    monkeypatch.setattr(Predictor, "predict_iter", refuse)
+    monkeypatch.chdir(run)
+    same_file = {
+        (str(run), str(run / "model")): run / "evaluations" / "val.json",
+        (str(run / "model"), "model"): run / "evaluations" / "val.json",
+        ("model", "./model", "--out", str(tmp_path / "out")): tmp_path / "out" / "model" / "eval.json",
+    }
+    for words, file in same_file.items():
+        result = segatlas(*words)
+        assert result.exit_code == 2, result.output
+        told = f"two of the models would be written to {file}; evaluate them one by one"
+        assert told in " ".join(result.stderr.split())
+        assert not file.exists()
+
+
+def test_models_of_one_name_have_reports_of_their_own(run: Path, models: tuple[Path, Path], tmp_path: Path) -> None:
+    for parent, model in zip("xy", models, strict=True):
+        shutil.copytree(model, tmp_path / parent / "model")
+    data, out = ("--data", run.parent / "data"), tmp_path / "out"
+    pairs = [(tmp_path / "x/model", tmp_path / "y/model"), (run, run / "checkpoints" / "last.ckpt")]
+    (run / "checkpoints").mkdir()
+    torch_checkpoint(run)
+    assert segatlas(*pairs[0], *data, "--out", out, "--quiet").exit_code == 0
+    stored = {file.parent.name: json.loads(file.read_text()) for file in out.rglob("eval.json")}
+    assert {name: one["model"]["path"] for name, one in stored.items()} == {
+        "x_model": str(tmp_path / "x/model"), "y_model": str(tmp_path / "y/model"),
+    }  # fmt: skip
+    assert stored["x_model"]["miou"] != stored["y_model"]["miou"]
+    assert segatlas(*pairs[1], "--quiet").exit_code == 0
+    assert {file.name for file in (run / "evaluations").iterdir()} == {"val.json", "val-last.json"}
+
+
 @pytest.mark.parametrize(
     ("fault", "code", "message"),
     [

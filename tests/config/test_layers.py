@@ -104,3 +104,47 @@ def test_the_same_name_again_and_parts_that_name_no_network_change_nothing(tmp_p
 def test_imagenet_weights_are_asked_for_whatever_the_encoder_is(tmp_path):
     base = "model: {name: fcn_r50, encoder_weights: imagenet}"
     assert layered(tmp_path, base, "model: {name: fcn_r101}").model.encoder_weights == "imagenet"
+
+
+SHAPES = """
+data:
+  {name: folder, root: some/where, classes: [sky, road], label_map: {0: 0, 7: 1}, ignore: [255, 9], channels: 4,
+   accept: [leakage], workers: 3, val_share: 0.3}
+"""
+
+
+def test_another_data_set_leaves_out_what_lower_layers_wrote_for_the_earlier_one_and_says_so(tmp_path, caplog):
+    for cfg in (
+        layered(tmp_path, SHAPES, "seed: 0", "data.name=voc"),
+        layered(tmp_path, SHAPES, "data: {name: voc}"),
+    ):
+        data = cfg.data
+        assert (data.classes, data.label_map, data.channels, data.ignore, data.accept) == (None, None, None, (255,), ())
+        assert (data.name, data.root, data.workers, data.val_share) == ("voc", "some/where", 3, 0.3)
+    (first, second) = [record.getMessage() for record in caplog.records]
+    assert first == second
+    assert first.startswith('data.name is voc: left out what was written for folder: classes = ["sky", "road"] (')
+    assert '; kept what was written for folder: root = "some/where" (' in first
+    assert "below.yaml:3" in first
+
+
+def test_what_is_stated_with_the_name_of_a_data_set_stays_and_is_not_told(tmp_path, caplog):
+    above = (
+        "data: {name: shapes, root: own, classes: [a, b, c], ignore: [255], channels: 3, accept: [], label_map: null}"
+    )
+    cfg = layered(tmp_path, SHAPES, above)
+    assert (cfg.data.root, cfg.data.classes) == ("own", ("a", "b", "c"))
+    assert not caplog.records
+
+
+def test_the_same_data_set_again_and_a_section_without_a_name_change_nothing(tmp_path, caplog):
+    assert layered(tmp_path, SHAPES, "data: {name: folder}", "data.name=folder").data.classes == ("sky", "road")
+    part = layered(tmp_path, "data: {root: some/where, classes: [a, b]}", "seed: 0", "data.name=folder")
+    assert (part.data.root, part.data.classes) == ("some/where", ("a", "b"))
+    assert not caplog.records
+
+
+def test_a_folder_whose_layout_a_command_guessed_keeps_its_root_without_a_word(caplog):
+    cfg = Config.load({"data": {"name": "camvid", "root": "some/where"}}, "data.name=folder")
+    assert (cfg.data.name, cfg.data.root) == ("folder", "some/where")
+    assert not caplog.records

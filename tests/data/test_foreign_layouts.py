@@ -21,6 +21,8 @@ from segatlas.data import create_dataset, describe_layout
 from segatlas.data.datasets.foreign import recognise
 from segatlas.data.shapes import make_shapes
 from segatlas.errors import DataError
+from segatlas.inference import Predictor
+from segatlas.weights import create_model, save_pretrained
 
 NAMES = ("folder", "camvid", "voc", "cityscapes", "ade20k")
 
@@ -54,6 +56,52 @@ def test_training_and_evaluation_call_it_by_the_same_name(tmp_path: Path, tool: 
     assert name in result.stderr
 
 
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    net = create_model("unet", num_classes=2, width=2)
+    return save_pretrained(net, tmp_path_factory.mktemp("model") / "a", classes=("ground", "disc"))
+
+
+@pytest.fixture
+def unscored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no image be predicted."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("an image was predicted")
+
+    monkeypatch.setattr(Predictor, "predict_iter", refuse)
+
+
+@pytest.mark.usefixtures("unscored")
+@pytest.mark.parametrize("tool", TOOLS)
+def test_eval_names_the_tool_and_neither_scores_nor_writes(tmp_path: Path, model: Path, tool: str) -> None:
+    write, name = TOOLS[tool]
+    write(tmp_path / "set")
+    result = segatlas("eval", model, "--data", tmp_path / "set", "--device", "cpu", "--out", tmp_path / "out")
+    assert result.exit_code == 1, result.output
+    assert f"is {name} (recognised by" in result.stderr
+    assert not list((tmp_path / "out").rglob("*"))
+
+
+@pytest.mark.usefixtures("unscored")
+@pytest.mark.parametrize("tool", ["coco", "labelme", "cvat_masks", "yolo"])
+def test_other_commands_that_read_data_name_the_tool_and_write_nothing(tmp_path: Path, model: Path, tool: str) -> None:
+    write, name = TOOLS[tool]
+    write(tmp_path / "set")
+    before = sorted(tmp_path.rglob("*"))
+    for words in (
+        ("eval", model, f"data.root={tmp_path / 'set'}", "--device", "cpu"),
+        ("train", "unet_folder", f"data.root={tmp_path / 'set'}", "--dry-run"),
+        ("data", "stats", tmp_path / "set", "--out", tmp_path / "stats.json"),
+        ("data", "preview", tmp_path / "set", "--out", tmp_path / "sheet.png"),
+        ("data", "convert", tmp_path / "set", tmp_path / "converted"),
+    ):
+        result = segatlas(*words)
+        assert result.exit_code == 1, result.output
+        assert f"is {name} (recognised by" in result.stderr
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 @pytest.mark.parametrize("layout", ["split_first", "kind_first", "flat"])
 def test_masks_in_a_folder_called_labels_are_read(tmp_path: Path, layout: str) -> None:
     root = write_folder(tmp_path / "set", layout=layout)
@@ -85,8 +133,9 @@ def test_our_own_layouts_are_no_foreign_ones(tmp_path: Path) -> None:
     make_shapes(tmp_path / "shapes", train=2, val=1, test=1, size=(32, 32), seed=0)
     assert describe_layout(tmp_path / "shapes") == "shapes"  # it has COCO annotations besides
     write_voc(tmp_path / "voc")
-    (tmp_path / "voc/labelmap.txt").write_text("# label:color_rgb:parts:actions\naeroplane:128,0,0::\n")
-    assert describe_layout(tmp_path / "voc") == "voc"
+    for folder in (tmp_path / "voc", tmp_path / "voc/VOCdevkit/VOC2012"):
+        (folder / "labelmap.txt").write_text("# label:color_rgb:parts:actions\naeroplane:128,0,0::\n")
+        assert describe_layout(tmp_path / "voc") == "voc"
     assert recognise(broken.write_sound(tmp_path / "sound")) is None
 
 

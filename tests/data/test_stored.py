@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 from fakes import image_files as files
 from PIL import Image
 
-from segatlas.data.formats.images import decode_image
+from segatlas.data.formats.images import decode_image, read_image
 from segatlas.data.formats.masks import decode_mask, decode_raw
+from segatlas.data.formats.reading import read_shape
 from segatlas.errors import DataError
 
 RNG = np.random.default_rng(5)
@@ -173,7 +175,8 @@ def refused() -> Iterator[tuple[str, bytes, str]]:
 
 
 @pytest.mark.parametrize(("data", "message"), [pytest.param(*case[1:], id=case[0]) for case in refused()])
-def test_what_is_no_mask_is_refused_by_name(data: bytes, message: str):
+def test_what_is_no_mask_is_refused_by_name(monkeypatch, data: bytes, message: str):
+    monkeypatch.setattr("segatlas.data.formats.tiff.find_spec", lambda name: None)  # without the geo extra
     with pytest.raises(DataError, match=message) as caught:
         decode_mask(data, name="a.png")
     assert "truncated or damaged" not in str(caught.value)
@@ -241,3 +244,32 @@ def test_colours_of_a_mask_are_those_of_its_palette():
     assert np.array_equal(decode_raw(files.png(values[..., None], 4, 3, palette=table), "a", as_colors=True), expected)
     assert np.array_equal(decode_raw(files.bmp(values, 4, PALETTE[:16]), "a", as_colors=True), expected)
     assert np.array_equal(decode_raw(files.gif(values, PALETTE), "a", as_colors=True), expected)
+
+
+@pytest.mark.parametrize(
+    ("kind", "largest"), [("P1", ""), ("P2", "255\n"), ("P4", ""), ("P5", "255\n"), ("P6", "255\n")]
+)
+@pytest.mark.parametrize("length", [5000, 65000])
+def test_header_and_decoder_agree_on_netpbm_files_with_a_long_comment(tmp_path: Path, kind, largest, length):
+    pixels = {"P1": b"1 0 0 1\n", "P2": b"7 0 0 7\n", "P4": b"\x80\x40", "P5": bytes(4), "P6": bytes(12)}[kind]
+    path = tmp_path / "a.ppm"
+    path.write_bytes(f"{kind}\n#{'x' * length}\n2 2\n{largest}".encode() + pixels)
+    shape = read_shape(path)
+    assert (shape.height, shape.width, shape.channels) == read_image(path).shape
+
+
+@pytest.mark.parametrize("content", [b"P5 #" + b"x" * 70000 + b"\n2 2\n255\n" + bytes(4), b"P2 2 2 " + b" " * 70000])
+def test_header_and_decoder_refuse_a_netpbm_header_of_more_than_65536_bytes(tmp_path: Path, content: bytes):
+    (tmp_path / "a.pgm").write_bytes(content)
+    for read in (read_shape, read_image):
+        with pytest.raises(DataError, match="its header is damaged, or longer than 65536 bytes"):
+            read(tmp_path / "a.pgm")
+
+
+def test_a_number_of_a_netpbm_header_is_never_read_in_part(tmp_path: Path):
+    start = b"P2 2 2 #"
+    content = start + b"x" * (65536 - len(start) - 3) + b"\n25" + b"5\n7 0 0 7\n"
+    (tmp_path / "a.pgm").write_bytes(content)
+    for read in (read_shape, read_image):
+        with pytest.raises(DataError, match="longer than 65536 bytes"):
+            read(tmp_path / "a.pgm")

@@ -155,3 +155,57 @@ def test_a_missing_tile_is_told_before_a_decoder_fills_it_up(tmp_path: Path):
         page.databytecounts = (0, *page.databytecounts[1:])
         with pytest.raises(ValueError, match="tile 0 of 16 is missing"):
             segments(page, (tmp_path / "a.tif").read_bytes())
+
+
+FULL = RNG.integers(0, 256, (40, 64, 3), np.uint8)
+SMALL, OTHER = FULL[::2, ::2].copy(), RNG.integers(0, 256, (40, 64, 3), np.uint8)
+REDUCED = {"subfiletype": 1}
+
+
+def with_sub_images(path: Path, page: tuple[np.ndarray, dict], *below: tuple[np.ndarray, dict]) -> Path:
+    with tifffile.TiffWriter(path) as tiff:
+        tiff.write(page[0], photometric="rgb", metadata=None, subifds=len(below), **page[1])
+        for array, options in below:
+            tiff.write(array, photometric="rgb", metadata=None, **options)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("page", "below"),
+    [
+        pytest.param((FULL, {}), [(SMALL, REDUCED), (SMALL[::2], REDUCED)], id="overviews"),
+        pytest.param((FULL, {}), [(SMALL, {})], id="an overview that nobody marked"),
+        pytest.param((FULL, {}), [(OTHER, {})], id="another image of the same size"),
+        pytest.param((SMALL, REDUCED), [(FULL, {}), (SMALL, REDUCED)], id="a thumbnail above the image"),
+        pytest.param((SMALL, REDUCED), [(FULL, {"compression": "zlib", "tile": (16, 16)})], id="tiles below"),
+    ],
+)
+def test_the_main_image_is_read_whatever_lies_in_sub_directories(tmp_path: Path, page, below):
+    path = with_sub_images(tmp_path / "a.tif", page, *below)
+    assert np.array_equal(read_image(path), FULL)
+    shape = read_shape(path)
+    assert (shape.height, shape.width, shape.channels) == FULL.shape
+
+
+@pytest.mark.parametrize(
+    ("page", "below", "message"),
+    [
+        ((SMALL, {}), [(FULL, {})], "a SubIFD holds an image of 64 x 40 pixels, larger than the page of 32 x 20"),
+        ((SMALL, REDUCED), [(FULL, {}), (OTHER, {})], "2 pages of 3 bands each; one image is expected"),
+    ],
+)
+def test_sub_directories_that_leave_open_which_image_is_meant_are_refused(tmp_path: Path, page, below, message):
+    path = with_sub_images(tmp_path / "a.tif", page, *below)
+    for read in (read_shape, read_image):
+        with pytest.raises(DataError, match=message):
+            read(path)
+
+
+def test_a_jpeg_below_a_thumbnail_is_refused_by_name(tmp_path: Path):
+    path = with_sub_images(tmp_path / "a.tif", (SMALL, REDUCED), (FULL, {}))
+    data = bytearray(path.read_bytes())
+    with tifffile.TiffFile(path) as tiff:
+        tag = tiff.pages.first.pages[0].tags[259]
+    data[tag.valueoffset : tag.valueoffset + 2] = (7).to_bytes(2, "little")
+    with pytest.raises(DataError, match="its image lies in a SubIFD with JPEG compression, which is not read"):
+        decode_image(bytes(data))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from fakes.broken import COLORS, label_of, picture_of, save
@@ -74,21 +74,40 @@ def cvat_xml(root: Path) -> None:
     _text(root / "annotations.xml", f'<?xml version="1.0"?><annotations><version>1.1</version>{image}</annotations>')
 
 
-def cvat_masks(root: Path, *, with_images: bool = True) -> None:
+def cvat_masks(
+    root: Path,
+    *,
+    with_images: bool = True,
+    colors: Mapping[str, tuple[int, int, int]] = CVAT_COLORS,
+    subset: str = "default",
+) -> None:
     """CVAT's segmentation mask 1.1: colours in VOC's folders, and labelmap.txt."""
     if with_images:
         _images(root / "JPEGImages", 6)
     for number in range(6):
         save(root / "SegmentationClass" / f"{number:03d}.png", COLORS[label_of(number, 3)])
         save(root / "SegmentationObject" / f"{number:03d}.png", COLORS[label_of(number, 3)])
-    lines = [f"{name}:{r},{g},{b}::" for name, (r, g, b) in CVAT_COLORS.items()]
+    lines = [f"{name}:{r},{g},{b}::" for name, (r, g, b) in colors.items()]
     _text(root / "labelmap.txt", "\n".join(["# label:color_rgb:parts:actions", *lines]) + "\n")
-    _text(root / "ImageSets/Segmentation/default.txt", "".join(f"{number:03d}\n" for number in range(6)))
+    _text(root / f"ImageSets/Segmentation/{subset}.txt", "".join(f"{number:03d}\n" for number in range(6)))
 
 
 def cvat_masks_alone(root: Path) -> None:
     """The same export without its images."""
     cvat_masks(root, with_images=False)
+
+
+VOC_COLORS = {"background": (0, 0, 0), "car": (128, 128, 128), "person": (192, 128, 128)}
+
+
+def cvat_masks_of_voc(root: Path) -> None:
+    """The same export, of classes that VOC has too, with VOC's colours."""
+    cvat_masks(root, colors=VOC_COLORS)
+
+
+def cvat_masks_of_voc_train(root: Path) -> None:
+    """The same of a CVAT subset called train, so that its list is called as VOC's."""
+    cvat_masks(root, colors=VOC_COLORS, subset="train")
 
 
 def label_studio(root: Path) -> None:
@@ -205,6 +224,8 @@ TOOLS: dict[str, tuple[Callable[[Path], None], str]] = {
     "cvat_xml": (cvat_xml, "CVAT for images"),
     "cvat_masks": (cvat_masks, "a CVAT export of masks"),
     "cvat_masks_alone": (cvat_masks_alone, "a CVAT export of masks"),
+    "cvat_masks_of_voc": (cvat_masks_of_voc, "a CVAT export of masks"),
+    "cvat_masks_of_voc_train": (cvat_masks_of_voc_train, "a CVAT export of masks"),
     "label_studio": (label_studio, "a Label Studio export"),
     "label_studio_untouched": (label_studio_untouched, "a Label Studio export"),
     "label_studio_short": (label_studio_short, "a Label Studio export"),

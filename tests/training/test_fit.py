@@ -6,12 +6,14 @@ import csv
 import errno
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from fakes.folder import write_folder
 
 from segatlas.data.formats.masks import read_mask, write_mask
 from segatlas.data.shapes import make_shapes
@@ -213,6 +215,18 @@ def test_a_killed_loader_process_is_explained(recipe, monkeypatch):
     with pytest.raises(TrainingError, match="a loader process was killed by the system"):
         train(config, quiet=True)
     assert checkpoint(Path(config.run.dir))["global_step"] in (5, 10)  # it reads ahead of the third epoch
+
+
+def test_what_is_said_of_the_data_is_said_once_in_each_run(recipe, tmp_path):
+    root = write_folder(tmp_path / "data")
+    shutil.rmtree(root / "val")
+    (root / "train" / "images" / "000.png").unlink()
+    for name in ("one", "two"):
+        run = train(recipe("data.name=folder", f"data.root={root}", "train.steps=1", name=name), quiet=True)
+        text = (run.dir / "log.txt").read_text()
+        assert text.count("no val part in") == 1
+        assert text.count("have no picture and are left out") == 1
+        assert "best mIoU on val" in text
 
 
 def test_resuming_a_finished_run_says_that_nothing_is_left(recipe):

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from segatlas.encoders import ENCODERS
 from segatlas.recipe import Config
 from segatlas.training.building import build_parts
 from segatlas.training.inputs import choose_preprocessing
 from segatlas.weights import create_model, save_pretrained
 from segatlas.weights.card import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
-from segatlas.weights.encoder_weights import IMAGENET, published_statistics
+from segatlas.weights.encoder_weights import IMAGENET, STATISTICS, published_statistics
 
 HALF = (0.5, 0.5, 0.5)
 LITE = "model={name: unet, encoder: timm/tf_efficientnet_lite0, decoder_channels: [8, 8]}"
@@ -114,6 +116,58 @@ def test_the_published_weights_of_encoders_written_here_were_trained_with_imagen
 
     published = timm.get_pretrained_cfg(IMAGENET[name].removeprefix("timm/"))
     assert (tuple(published.mean), tuple(published.std)) == (IMAGENET_MEAN, IMAGENET_STD)
+
+
+TORCHVISION = {
+    **{f"resnet{depth}": f"ResNet{depth}_Weights" for depth in (18, 34, 50, 101, 152)},
+    "mobilenet_v2": "MobileNet_V2_Weights",
+    "mobilenet_v3_large": "MobileNet_V3_Large_Weights",
+}
+"""Encoder -> torchvision's list of weights that fit it."""
+
+MMSEGMENTATION = {
+    "resnet50c": "configs/_base_/models/pspnet_r50-d8.py",
+    "mit_b0": "configs/_base_/models/segformer_mit-b0.py",
+    "mobilenet_v3_large": "configs/_base_/models/lraspp_m-v3-d8.py",
+}
+"""Encoder -> the config of MMSegmentation that was read: mean 123.675 116.28 103.53, std 58.395 57.12 57.375, RGB."""
+
+AUTHORS = {
+    "mit_b0": "NVlabs/SegFormer: local_configs/_base_/datasets/ade20k_repeat.py",
+    "stdc1": "MichaelFan01/STDC-Seg: cityscapes.py",
+    "resnest50": "zhanghang1989/ResNeSt: resnest/torch/transforms/build.py",
+    "hrnet_w18": "HRNet/HRNet-Image-Classification: tools/valid.py",
+}
+"""Encoder -> the authors' file that was read: mean 0.485 0.456 0.406, std 0.229 0.224 0.225."""
+
+
+def published(encoder: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    return published_statistics(SimpleNamespace(config=SimpleNamespace(encoder=encoder)))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("encoder", TORCHVISION)
+def test_statistics_of_torchvisions_encoders_are_those_of_its_own_transforms(encoder):
+    import torchvision.models
+
+    for weights in getattr(torchvision.models, TORCHVISION[encoder]):
+        transforms = weights.transforms()
+        assert published(encoder) == (tuple(transforms.mean), tuple(transforms.std)), weights
+
+
+@pytest.mark.parametrize("encoder", MMSEGMENTATION)
+def test_statistics_are_those_of_mmsegmentations_configs(encoder):
+    mean, std = published(encoder)
+    assert mean == pytest.approx((123.675 / 255, 116.28 / 255, 103.53 / 255))
+    assert std == pytest.approx((58.395 / 255, 57.12 / 255, 57.375 / 255))
+
+
+@pytest.mark.parametrize("encoder", AUTHORS)
+def test_statistics_are_those_of_the_authors_files(encoder):
+    assert published(encoder) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+def test_every_family_of_encoders_written_here_states_its_statistics():
+    assert {module.rpartition(".")[2] for module in ENCODERS.values()} == set(STATISTICS)
 
 
 def test_every_encoder_of_timm_tells_the_statistics_of_its_weights():

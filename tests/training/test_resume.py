@@ -284,6 +284,18 @@ def test_a_longer_run_follows_the_rates_of_its_new_length_and_keeps_it_for_the_n
     assert step_of(run) == 20
 
 
+@pytest.mark.parametrize("length", ["train.steps=6", "train.epochs=1"])
+def test_a_run_cannot_end_before_the_step_where_it_stands_and_stays_as_it_was(resume, length):
+    result, run = resume(length)
+    key, end = length.partition("=")[0], {"train.steps=6": 6, "train.epochs=1": 5}[length]
+    assert result.exit_code == 2
+    assert f"{key}" in result.output
+    assert f"the run would end at step {end}, but 7 steps are done already: train.steps=7 or more" in result.output
+    assert "learning rate follows" not in said(run)
+    assert Config.load(run / "config.yaml").train.epochs == 2
+    assert step_of(run) == 7
+
+
 def test_another_learning_rate_and_decay_hold_from_the_resume_on_and_are_told(resume):
     result, run = resume("train.lr=1e-4", "train.optimizer.weight_decay=0.5", "--precision", "bf16")
     assert result.exit_code == 0, result.output

@@ -6,7 +6,9 @@ import pytest
 
 from segatlas.errors import UsageError
 from segatlas.models import ARCHITECTURES
+from segatlas.weights.building import build_empty, make_config
 from segatlas.weights.catalogue import find_published, is_published, list_published, published, published_for
+from segatlas.weights.downloading import most_bytes_of
 
 
 def test_names_files_and_addresses_are_unique_and_carry_the_hash():
@@ -75,3 +77,38 @@ def test_weights_belong_to_one_variant_of_their_own_architecture():
             for entry in published_for(variant):
                 assert entry.architecture == architecture.name
                 assert owners.setdefault(entry.name, variant) == variant
+
+
+@pytest.mark.parametrize(
+    ("name", "numbers"),
+    [  # of MMSegmentation 1.2.2's own networks, built from the configs that the entries name
+        ("deeplabv3-s101-ade20k", 91_049_566),
+        ("deeplabv3-r18-cityscapes", 13_997_795),
+        ("deeplabv3plus-r18-isaid", 12_483_953),
+        ("fcn-mobilenetv2-ade20k", 9_854_883),
+        ("fcn-hr48-isaid", 65_942_338),
+        ("dnlnet-r50-ade20k", 50_183_113),
+        ("fastfcn-enc-r50-cityscapes", 55_702_911),
+        ("pspnet-r18-loveda", 12_798_922),
+    ],
+)
+def test_the_numbers_of_an_entry_are_those_of_the_published_network(name, numbers):
+    assert find_published(name).numbers == numbers
+
+
+def test_every_entry_has_a_bound_that_its_float32_file_fits_in_and_that_is_far_below_one_for_all():
+    for entry in published():
+        assert 3_000_000 < entry.numbers < 100_000_000, entry.name
+        assert 4 * 4 * entry.numbers < most_bytes_of(entry.numbers) < 1.6 * 2**30, entry.name
+
+
+def test_the_bound_of_an_entry_holds_our_own_network_too():
+    checked = 0
+    for architecture in ARCHITECTURES.values():
+        variant = next((name for name in architecture.variants if published_for(name)), None)
+        for entry in [entry for entry in published_for(variant or "") if entry.dataset == "cityscapes"]:
+            net = build_empty(*make_config(variant, {"num_classes": 19}))  # without an auxiliary head, where it can be
+            ours = sum(tensor.numel() for tensor in net.state_dict().values())
+            assert ours <= entry.numbers < 1.2 * ours, entry.name
+            checked += 1
+    assert checked == len({entry.architecture for entry in published()})

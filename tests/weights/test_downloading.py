@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
+import re
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 import pytest
@@ -106,6 +107,17 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path):
         fetch(web, tmp_path)
 
 
+@pytest.mark.parametrize("name", ["weights.pth.part", "weights.pth", ".weights.pth.lock"])
+def test_a_folder_in_the_way_is_named_before_anything_is_fetched(tmp_path, name):
+    (tmp_path / "in" / name).mkdir(parents=True)
+    (tmp_path / "in" / name / "mine").write_text("kept")
+    with serving(CONTENT) as web:
+        with pytest.raises(WeightsError, match=rf"/in/{re.escape(name)}: a folder is in the way .* move or delete it"):
+            fetch(web, tmp_path)
+        assert web.requests == []
+    assert (tmp_path / "in" / name / "mine").read_text() == "kept"
+
+
 # ---- servers that mean no good
 @pytest.mark.parametrize("fault", ["drip", "drip headers"])
 def test_a_server_that_drips_is_cut_off_and_what_came_is_kept(tmp_path, monkeypatch, fault):
@@ -134,6 +146,27 @@ def test_a_file_larger_than_any_or_than_the_disk_is_refused_before_a_byte_is_wri
             with pytest.raises(WeightsError, match=word):
                 fetch(web, tmp_path, most_bytes=most)
         assert there(tmp_path / "in") == []
+
+
+def test_a_part_that_is_larger_than_the_bound_is_removed_and_fetched_anew(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/weights.pth.part").write_bytes(bytes(200_001))
+    with serving(CONTENT) as web:
+        assert fetch(web, tmp_path, most_bytes=200_000).read_bytes() == CONTENT
+        assert web.requests == [("/some/weights.pth", None)]
+
+
+def test_a_resumed_download_counts_what_is_there_already(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/weights.pth.part").write_bytes(CONTENT[:90_000])
+    with serving(CONTENT) as web, pytest.raises(WeightsError, match=f"announces {len(CONTENT)} bytes, at most 100000"):
+        fetch(web, tmp_path, most_bytes=100_000)
+    assert there(tmp_path / "in") == []
+
+
+def test_a_file_of_exactly_the_bound_is_taken(tmp_path):
+    with serving(CONTENT) as web:
+        assert fetch(web, tmp_path, most_bytes=len(CONTENT)).read_bytes() == CONTENT
 
 
 def test_a_server_that_goes_on_from_another_byte_begins_anew(tmp_path):

@@ -100,9 +100,12 @@ def test_a_network_without_a_named_encoder_says_so(published):
 
 def test_imagenet_weights_come_from_the_hub_repository_of_that_encoder(published, monkeypatch):
     asked = []
-    monkeypatch.setattr(encoder_weights, "fetch_file", lambda *args: asked.append(args) or published)
-    unet(encoder_weights="imagenet")
-    assert asked == [("timm/resnet18.a1_in1k", "model.safetensors")]
+    monkeypatch.setattr(encoder_weights, "fetch_file", lambda *args, **bound: asked.append((args, bound)) or published)
+    net = unet(encoder_weights="imagenet")
+    ((args, bound),) = asked
+    assert args == ("timm/resnet18.a1_in1k", "model.safetensors")
+    numbers = sum(tensor.numel() for tensor in net.encoder.state_dict().values()) + 512 * 1000 + 1000
+    assert 4 * numbers < bound["most_bytes"] < 20 * 4 * numbers
 
 
 def test_without_a_connection_imagenet_says_how_to_give_a_file(monkeypatch):

@@ -50,6 +50,7 @@ def web(checkpoint, tmp_path, monkeypatch):
         config="pspnet_tiny_config",
         url=f"{fetching.HOST}some/folder/pspnet_tiny-{sha256}.pth",
         sha256=sha256,
+        numbers=len(checkpoint) // 4,
         miou=50.0,
         miou_ms_flip=51.0,
         licence="Apache-2.0",
@@ -131,12 +132,38 @@ def test_a_failed_download_names_the_address_and_leaves_no_model(web):
     assert not cache_folder("models").exists()
 
 
-def test_a_file_larger_than_any_of_the_catalogue_is_refused_before_the_disk_is_full(web, monkeypatch):
-    monkeypatch.setattr(fetching, "MOST_BYTES", 1000)
-    web.faults = ["endless"]
-    with pytest.raises(WeightsError, match="sends more than 1000 bytes"):
+@pytest.mark.parametrize(
+    ("fault", "said"), [("endless", "sends more than {} bytes"), ("huge", "announces 1099511627776 bytes, at most {} ")]
+)
+def test_a_file_larger_than_its_own_network_can_be_is_refused_and_removed(web, monkeypatch, fault, said):
+    monkeypatch.setattr(downloading, "OTHER_BYTES", 1000)
+    address = web.url.replace("://", "://me:s3cret@")
+    monkeypatch.setenv("SEGATLAS_MIRROR", f"{address}/mirror")
+    entry = Published(**{**vars(catalogue.published()[0]), "numbers": 5000})
+    monkeypatch.setattr(catalogue, "published", lambda: (entry,))
+    written = sizes_while_written(monkeypatch)
+    web.faults = [fault]
+    with pytest.raises(WeightsError, match=said.format(16 * 5000 + 1000)) as caught:
         sa.load("pspnet-tiny-shapes")
-    assert not list(cache_folder("downloads").glob("*.part"))
+    assert "***@127.0.0.1" in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+    assert "use another server; get https://download.openmmlab.com/" in str(caught.value)
+    assert max(written, default=0) <= 16 * 5000 + 1000
+    assert bool(written) == (fault == "endless")
+    assert not list(cache_folder("downloads").glob("[!.]*"))
+    assert not cache_folder("models").exists()
+
+
+def sizes_while_written(monkeypatch) -> list[int]:
+    """Return a list that gets the size of the part file whenever a download reports its progress."""
+    written: list[int] = []
+    copy = downloading._copy
+
+    def watched(response, out, watch, done, whole, most_bytes, report):
+        return copy(response, out, watch, done, whole, most_bytes, lambda *_: written.append(out.tell()))
+
+    monkeypatch.setattr(downloading, "_copy", watched)
+    return written
 
 
 def test_weights_that_forbid_commercial_use_are_refused_when_that_is_asked_for(web, monkeypatch):

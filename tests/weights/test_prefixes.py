@@ -85,6 +85,41 @@ def test_tensors_beside_the_network_that_nobody_knows_are_an_error(tmp_path, sta
         converted(tmp_path, {**below("model.", state), "projector.weight": torch.ones(3)})
 
 
+def metrics():
+    """Metrics that trainings of segmentation networks keep, of each way to name their states."""
+    import torchmetrics.segmentation
+
+    return {
+        "jaccard": torchmetrics.JaccardIndex(task="multiclass", num_classes=2),
+        "accuracy": torchmetrics.Accuracy(task="multiclass", num_classes=2),
+        "exact": torchmetrics.ExactMatch(task="multiclass", num_classes=2),
+        "miou": torchmetrics.segmentation.MeanIoU(num_classes=2),
+        "dice": torchmetrics.segmentation.GeneralizedDiceScore(num_classes=2),
+        "mean": torchmetrics.MeanMetric(),
+        "largest": torchmetrics.MaxMetric(),
+        "error": torchmetrics.MeanSquaredError(),
+    }
+
+
+@pytest.mark.parametrize("prefix", ["net.", "model.", ""])
+def test_states_of_metrics_under_any_name_are_left_out_and_told(tmp_path, state, prefix):
+    kept = {}
+    for name, metric in metrics().items():
+        metric.persistent(True)
+        kept |= below(f"val_{name}.", metric.state_dict())
+    content = {**below(prefix, state), **kept, "val_apart.metric.confmat": torch.ones(2, 2)}
+    done, found, _ = converted(tmp_path, {"state_dict": content})
+    assert all(torch.equal(found[name], tensor) for name, tensor in state.items())
+    assert (done.prefix, set(done.left_out)) == (prefix, {*kept, "val_apart.metric.confmat"})
+
+
+def test_names_of_states_beside_other_tensors_may_be_a_part_of_the_network(tmp_path, state):
+    with pytest.raises(WeightsError, match=r"beside them are 2 .*: head\.total, head\.weight"):
+        converted(tmp_path, {**below("net.", state), "head.total": torch.ones(1), "head.weight": torch.ones(1)})
+    with pytest.raises(WeightsError, match=r"beside them are 2 .*: head\.bias, head\.confmat"):
+        converted(tmp_path, {**below("net.", state), "head.bias": torch.ones(1), "head.confmat": torch.ones(1)})
+
+
 def test_averaged_weights_are_taken_before_those_they_are_made_of(tmp_path, state):
     averaged = {name: tensor + 1 if tensor.is_floating_point() else tensor for name, tensor in state.items()}
     content = {**below("model.", state), **below("ema_model.module.", averaged), "n_averaged": torch.tensor(3)}

@@ -321,16 +321,18 @@ def print_diagnosis(diagnosis: Diagnosis, console: Console, fix_command: str | N
     pictures = sum(pictures for pictures, _ in diagnosis.splits.values())
     if errors == 0:
         verdict = Text("clean", "bold green") if warnings == 0 else Text("usable", "bold green")
-        console.print(Text.assemble(verdict, f": {counts} in {_number(pictures, 'picture')}"))
-        return
-    console.print(Text.assemble(("faulty", "bold red"), f": {counts} in {_number(pictures, 'picture')}"))
-    if fix_command is not None and diagnosis.can_be_repaired:
+    else:
+        verdict = Text("faulty", "bold red")
+    console.print(Text.assemble(verdict, f": {counts} in {_number(pictures, 'picture')}"))
+    if fix_command is not None and diagnosis.names_a_repair:
         console.print(f"A repaired copy in a new folder: {fix_command}", markup=False)
 
 
 def _fix_command(words: Sequence[str] | None, config_file: Path | None) -> str:
+    from segatlas.data.doctor.findings import FIX_OPTION
+
     typed = [*(words or ()), *(["--config", str(config_file)] if config_file else [])]
-    return f"segatlas data check {' '.join(map(shlex.quote, typed))} --fix NEW_FOLDER"
+    return f"segatlas data check {' '.join(map(shlex.quote, typed))} {FIX_OPTION}"
 
 
 def _print_finding(finding: Finding, diagnosis: Diagnosis, console: Console) -> None:

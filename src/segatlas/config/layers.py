@@ -3,7 +3,7 @@
 The layers, lowest first: the schema's defaults, bases in their order, the recipe itself, all `key=value` words as one.
 Keys merge one by one, but some belong together, and a lower layer must not speak for what a higher one has replaced:
 
-* keys of `model:` that a lower layer wrote for another network;
+* keys of `model:` that a lower layer wrote for another network, keys of `data:` that it wrote for another data set;
 * keys that exclude each other, such as `train.steps` and `train.epochs`.
 
 What stands in the same layer stays, so contradictions within one are still found by the rules.
@@ -12,6 +12,7 @@ What stands in the same layer stays, so contradictions within one are still foun
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from segatlas.config.messages import show
@@ -20,6 +21,9 @@ from segatlas.config.yaml_tree import Node, merge
 LOGGER = logging.getLogger("segatlas")
 OF_ANY_NETWORK = ("name", "num_classes", "in_channels", "start_from", "input", "aux")
 """Keys of `model:` that say nothing about which network it is. `aux` goes with the recipe's losses, not with it."""
+
+OF_ANY_DATA_SET = ("name", "root", "val_share", "workers", "store", "store_reserve_gb")
+"""Keys of `data:` that do not say what the files mean. `root` says where they lie: it stays, and that is told."""
 
 REPLACED: tuple[tuple[str, Any, tuple[str, ...]], ...] = (
     ("train.steps", None, ("train.epochs",)),
@@ -38,7 +42,7 @@ def lay_over(below: Node, above: Node) -> Node:
 
 
 def make_room(below: Node, above: Node) -> Node:
-    """Return `below` without the keys that `above` replaces. A warning names the keys of another network."""
+    """Return `below` without the keys that `above` replaces. A warning names those of another network or data set."""
     for key, value, others in REPLACED:
         stated = _value(above, key)
         if stated is None or (value is not None and stated != value):
@@ -46,31 +50,44 @@ def make_room(below: Node, above: Node) -> Node:
         for other in others:
             if _value(above, other) is None:
                 below = _without(below, other.split("."))
-    return _without_other_networks(below, above)
+    below = _without_others(below, above, "model", _is_of_any_network)
+    return _without_others(below, above, "data", lambda key, _: key in OF_ANY_DATA_SET, shared="root")
 
 
-def _without_other_networks(below: Node, above: Node) -> Node:
-    """Leave out the keys of `model:` that were written for another network than the one that `above` names.
+def _without_others(
+    below: Node, above: Node, section: str, is_of_any: Callable[[str, Node], bool], shared: str = ""
+) -> Node:
+    """Leave out the keys of a section that were written for another name than the one that `above` gives.
 
-    A layer that names no network wrote its keys for whichever comes: they stay.
+    A layer that gives no name wrote its keys for whichever comes: they stay. The key `shared` stays too, but is told.
     """
-    earlier, name = _value(below, "model.name"), _value(above, "model.name")
-    model, own = below.child("model"), above.child("model")
-    if earlier is None or name is None or earlier == name or model is None:
+    earlier, name = _value(below, f"{section}.name"), _value(above, f"{section}.name")
+    keys, own = below.child(section), above.child(section)
+    if earlier is None or name is None or earlier == name or keys is None or own is None:
         return below
-    foreign = [key for key, node in model.value.items() if not _is_of_any_network(key, node)]
+    foreign = [key for key, node in keys.value.items() if not is_of_any(key, node)]
     for key in foreign:
-        below = _without(below, ["model", key])
-    told = [key for key in foreign if own is not None and own.child(key) is None]
+        below = _without(below, [section, key])
+    left_out = [key for key in foreign if own.child(key) is None and keys.value[key].plain() not in (None, [], {})]
+    kept = [shared] if own.child(shared) is None and _is_in_file(keys.child(shared)) else []
+    told = [
+        f"{done} what was written for {earlier}: {', '.join(_told(key, keys.value[key]) for key in those)}"
+        for done, those in (("left out", left_out), ("kept", kept))
+        if those
+    ]
     if told:
-        keys = ", ".join(_told(key, model.value[key]) for key in told)
-        LOGGER.warning("model.name is %s: left out what was written for %s: %s", name, earlier, keys)
+        LOGGER.warning("%s.name is %s: %s", section, name, "; ".join(told))
     return below
 
 
 def _is_of_any_network(key: str, node: Node) -> bool:
     """Tell whether a key stays; "imagenet" means the weights of whatever encoder it is, but a file is of one."""
     return key in OF_ANY_NETWORK or (key == "encoder_weights" and node.value in (None, "imagenet"))
+
+
+def _is_in_file(node: Node | None) -> bool:
+    """Tell whether somebody wrote a value into a recipe file; a dict may come from a command that guesses."""
+    return node is not None and node.value is not None and node.place.line is not None
 
 
 def _told(key: str, node: Node) -> str:

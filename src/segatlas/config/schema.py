@@ -106,7 +106,7 @@ class DataConfig(Section):
         None, description="CSV or text file of picture,mask pairs for each split"
     )
     val_share: float = Field(0.2, gt=0, lt=1, description="share of train held out where there is no val split")
-    accept: tuple[Literal["leakage", "smoothed_mask", "mixed_depth"], ...] = Field(
+    accept: tuple[Literal["leakage", "lossy_mask", "smoothed_mask", "mixed_depth"], ...] = Field(
         (), description="findings of `data check` that are meant so: said as warnings, and training goes on"
     )
     workers: int = Field(1, ge=0, le=1024, description="loader processes")

@@ -18,8 +18,11 @@ from segatlas.errors import UsageError
 from segatlas.evaluation.report import REPORT_FILE
 from segatlas.evaluation.run import Evaluation
 from segatlas.evaluation.sources import CONFIG_FILE, find_run
+from segatlas.weights.card import CARD_FILE
 
 FOLDER = "evaluations"
+PARTS_OF_A_RUN = ("model", "checkpoints", "plots", "samples", FOLDER)
+"""Folders that training and evaluation write in a run folder."""
 LONGEST_NAME = 100
 
 
@@ -40,9 +43,16 @@ def place_in_folder(folder: Path, evaluation: Evaluation) -> Path:
     """Return `eval.json` of a folder of the user's choice.
 
     Raises:
-        UsageError: it is a run folder, whose own report it is, or holds the report of another evaluation.
+        UsageError: it is a run folder, whose own report it is, lies in a part of one, or holds the report of another
+            evaluation.
     """
     file = folder / REPORT_FILE
+    run = _run_around(folder)
+    if run is not None:
+        raise UsageError(
+            f"--out {folder} is a part of the run folder {run}, which only training and evaluation without --out "
+            f"write; choose another, or leave --out away: evaluations of a run are kept in its {FOLDER}/"
+        )
     if (folder / CONFIG_FILE).is_file():
         raise UsageError(
             f"--out {folder} is a run folder, whose {REPORT_FILE} belongs to its training; choose another, or leave "
@@ -51,6 +61,20 @@ def place_in_folder(folder: Path, evaluation: Evaluation) -> Path:
     if file.is_dir() or (file.exists() and _question(file) != evaluation.question):
         raise UsageError(f"{file} is there and holds another evaluation{_told(file)}; choose another --out")
     return file
+
+
+def _run_around(folder: Path) -> Path | None:
+    """Return the run folder of which a folder is, or lies in, one of `PARTS_OF_A_RUN`."""
+    path = folder.resolve()
+    for part in (path, *path.parents):
+        run = part.parent
+        if part.name in PARTS_OF_A_RUN and (run / CONFIG_FILE).is_file() and _holds_weights(run):
+            return run
+    return None
+
+
+def _holds_weights(folder: Path) -> bool:
+    return (folder / "model" / CARD_FILE).is_file() or (folder / "checkpoints").is_dir()
 
 
 def report_name(run: Path, evaluation: Evaluation) -> str:

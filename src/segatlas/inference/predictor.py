@@ -331,21 +331,27 @@ class Predictor:
 
 def resolve_device(device: str | torch.device) -> torch.device:
     """Return the device meant; "auto" is CUDA, else MPS, else the processor. UsageError where it is not there."""
+    fault = device_fault(device)
+    if fault:
+        raise UsageError(f"device: got {device!r}: {fault}")
     if device == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    return torch.device(device)
+
+
+def device_fault(device: str | torch.device) -> str:
+    """Return in words why a device cannot be used on this machine, "" where it can."""
     try:
-        found = torch.device(device)
+        found = torch.device("cpu" if device == "auto" else device)
     except RuntimeError:
-        raise UsageError(f"device: got {device!r}, expected auto, cpu, cuda, cuda:N or mps") from None
+        found = torch.device("meta")
     if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
-        raise UsageError(f"device: got {device!r}, but torch sees {torch.cuda.device_count()} CUDA devices")
+        return f"torch sees {torch.cuda.device_count()} CUDA devices"
     if found.type == "mps" and not torch.backends.mps.is_available():
-        raise UsageError(f"device: got {device!r}, but this machine has no MPS device")
-    if found.type not in ("cpu", "cuda", "mps"):
-        raise UsageError(f"device: got {device!r}, expected auto, cpu, cuda, cuda:N or mps")
-    return found
+        return "this machine has no MPS device"
+    return "" if found.type in ("cpu", "cuda", "mps") else "expected auto, cpu, cuda, cuda:N or mps"
 
 
 def resolve_precision(precision: str, device: torch.device) -> Precision:

@@ -107,6 +107,23 @@ class TerminalHandler(logging.Handler):
         terminal().print(Text(text, style="yellow" if warns else ""), soft_wrap=True)
 
 
+class DataLinesOnce(logging.Filter):
+    """Lets a line about the data through once: a run opens its data again for the evaluation at its end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether the record is new."""
+        if not record.name.startswith("segatlas.data."):
+            return True
+        text = record.getMessage()
+        new = text not in self.said
+        self.said.add(text)
+        return new
+
+
 def hold_log() -> MemoryHandler:
     """Keep what is said before the run folder exists; hand the result to `open_log`."""
     held = MemoryHandler(capacity=10_000, flushLevel=logging.CRITICAL + 1)
@@ -124,6 +141,7 @@ def open_log(path: Path, held: MemoryHandler, *, console: bool) -> list[logging.
     LOGGER.removeHandler(held)
     for handler in handlers:
         handler.addFilter(SafeRecords())
+        handler.addFilter(DataLinesOnce())
         LOGGER.addHandler(handler)
         for record in held.buffer:
             handler.handle(record)

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 import torch
 
+from segatlas.config.messages import show
 from segatlas.config.schema import Config
-from segatlas.errors import ConfigError, Problem, UsageError
-from segatlas.inference.predictor import processor_has_bf16, resolve_device
+from segatlas.errors import ConfigError, Problem
+from segatlas.inference.predictor import device_fault, processor_has_bf16, resolve_device
 from segatlas.training.plan import Plan
 
 
@@ -46,10 +47,11 @@ def choose_machine(config: Config) -> Machine:
     `train.precision`.
     """
     settings = config.train
-    try:
-        device = resolve_device(settings.device)
-    except UsageError as error:
-        raise ConfigError("recipe", [Problem(key="train.device", message=f"{error} - use auto or cpu")]) from None
+    fault = device_fault(settings.device)
+    if fault:
+        problem = Problem(key="train.device", got=show(settings.device), message=f"{fault} - use auto or cpu")
+        raise ConfigError("recipe", [problem])
+    device = resolve_device(settings.device)
     launched = "WORLD_SIZE" in os.environ
     world = int(os.environ.get("WORLD_SIZE", settings.devices or 1))
     local = int(os.environ.get("LOCAL_WORLD_SIZE", world))

@@ -221,8 +221,14 @@ def _next_plan(
             f"{fresh.factors()} instead of {old.factors()}: steps, their samples and learning rates stay the same, "
             "but not to the last bit what an unchanged run would give"
         )
-    if {"train.steps", "train.epochs"} & changed.keys():
+    lengths = [key for key in ("train.steps", "train.epochs") if key in changed]
+    if lengths:
         length, plan = plan.steps, plan.to_length(config.train)
+        if plan.steps < step:
+            refused.append(
+                f"{', '.join(lengths)}: the run would end at step {plan.steps}, but {step} steps are done already: "
+                f"train.steps={step} or more"
+            )
         told.append(
             f"the run ends at step {plan.steps} instead of {length}; "
             "from here on the learning rate follows the new length"
@@ -260,7 +266,7 @@ def _other_groups(
 
 def _finished(content: dict[str, Any], checkpoint: Path, config: Config, plan: Plan, step: int) -> str:
     if step >= plan.steps:
-        return f"{checkpoint} is at step {step} of {plan.steps}"
+        return f"all {plan.steps} steps are done, see {checkpoint}"
     stopping = config.train.early_stopping
     if stopping and content["callbacks"]["RunCheckpoints"]["waited"] >= stopping.patience:
         return f"the run had stopped early at step {step}; a larger train.early_stopping.patience goes on"

@@ -31,6 +31,7 @@ class Published:
     name: what `segatlas.load` takes: ARCHITECTURE-BACKBONE-DATASET for the best of its kind, else the file's own name.
     file: the file's name without date, hash and ending; also taken.
     sha256: the first 8 hex digits of its hash, as its name carries them.
+    numbers: how many numbers its network's tensors hold: weights and statistics, auxiliary heads too.
     miou, miou_ms_flip: percent on the data set's validation split, one scale; several scales and flips, where stated.
     licence: of the weights. Terms of the data set trained on come besides.
     """
@@ -42,6 +43,7 @@ class Published:
     config: str
     url: str
     sha256: str
+    numbers: int
     miou: float
     miou_ms_flip: float | None
     licence: str

@@ -42,10 +42,15 @@ WINDOW, LEAST_BYTES = 60.0, 64 << 10
 MOST_BYTES = 16 << 30
 """No file is larger: the largest published weights have a few gigabytes."""
 
+BYTES_A_NUMBER, OTHER_BYTES = 4 * 4, 16 << 20
+"""For each number of a network: float32, four times, for a checkpoint that still has its training state (the weights, a
+moving average of them and the two moments of Adam). Beside these: a configuration, class names, the archive's table."""
+
 PAUSE = 1.0
 """Seconds before the second attempt, doubled before each further one."""
 
 _BLOCK = 1 << 20
+_ANOTHER_FILE = "it is another file than the published one: use another server"
 _SCHEMES = ("http", "https")
 _WITH_SCHEME = re.compile(r"\w[\w+.-]*://")
 
@@ -70,16 +75,20 @@ def download(url: str, file: Path, *, sha256: str, most_bytes: int = MOST_BYTES,
         url: http or https; a name and password in it are sent and never shown.
         file: where to; its folder is made.
         sha256: hash of the file, or its first digits.
-        most_bytes: a larger file is refused.
+        most_bytes: a larger file is refused: before its first byte where the server says how large it is, else when
+            one byte more has come. See `most_bytes_of`.
         report: is told the progress.
 
     Raises:
-        WeightsError: not there, no connection after several attempts, too slow, too large, another hash, or the disk
-            is full.
+        WeightsError: not there, no connection after several attempts, too slow, too large, another hash, a folder in
+            the way, or the disk is full.
     """
     part = file.with_name(f"{file.name}.part")
     fault = ""
     try:
+        for place in (file, part, _lock(file)):
+            if place.is_dir() and not place.is_symlink():
+                raise WeightsError(f"{place}: a folder is in the way of the file to download; move or delete it")
         with only_one(file):
             if file.is_file() and sha256_of(file, error=WeightsError).startswith(sha256):
                 return file  # fetched by another process meanwhile
@@ -106,6 +115,15 @@ def download(url: str, file: Path, *, sha256: str, most_bytes: int = MOST_BYTES,
     raise WeightsError(f"{_shown(url)}: cannot be downloaded after {ATTEMPTS} attempts ({fault})")
 
 
+def most_bytes_of(numbers: int) -> int:
+    """Return how large a weights file may be that is published for a network.
+
+    Args:
+        numbers: how many numbers the network's tensors hold.
+    """
+    return BYTES_A_NUMBER * numbers + OTHER_BYTES
+
+
 @contextmanager
 def only_one(place: Path) -> Iterator[None]:
     """Let one process, and one thread of it, at a time work on `place`; the others wait. Raises OSError.
@@ -113,7 +131,7 @@ def only_one(place: Path) -> Iterator[None]:
     The lock is a file beside it, held by the system: it is free again when its process is gone.
     """
     place.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(place.with_name(f".{place.name}.lock"))
+    lock = FileLock(_lock(place))
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -123,6 +141,10 @@ def only_one(place: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _lock(place: Path) -> Path:
+    return place.with_name(f".{place.name}.lock")
 
 
 def redacted(text: str) -> str:
@@ -143,6 +165,9 @@ def _shown(url: str) -> str:
 def _fetch(url: str, part: Path, most_bytes: int, report: Report | None) -> None:
     """Get the rest of a file into `part`."""
     begun = _bytes_in(part)
+    if begun > most_bytes:
+        part.unlink()
+        begun = 0
     with _Watch() as watch, _response(url, begun, watch) as response:
         if response is None:  # all of it is there
             return
@@ -152,8 +177,8 @@ def _fetch(url: str, part: Path, most_bytes: int, report: Report | None) -> None
             part.unlink(missing_ok=True)
             raise _BrokenError("the server goes on from another byte than asked for")
         whole = None if response.length is None else begun + response.length
-        if max(begun, whole or 0) > most_bytes:
-            raise _GoneError(f"announces {whole} bytes, at most {most_bytes} are taken")
+        if whole is not None and whole > most_bytes:
+            raise _GoneError(f"announces {whole} bytes, at most {most_bytes} are taken; {_ANOTHER_FILE}")
         free = shutil.disk_usage(part.parent).free
         if response.length is not None and response.length > free:
             raise WeightsError(f"{part}: no room: {response.length} bytes are missing, {free} are free on this disk")
@@ -224,7 +249,7 @@ def _copy(
         done += len(block)
         watch.count(len(block))
         if done > most_bytes:
-            raise _GoneError(f"sends more than {most_bytes} bytes")
+            raise _GoneError(f"sends more than {most_bytes} bytes, which is all that is taken; {_ANOTHER_FILE}")
         out.write(block)
         if report is not None:
             report(done, whole)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from segatlas.encoders import ENCODERS
 from segatlas.errors import WeightsError
 from segatlas.weights.card import IMAGENET_MEAN, IMAGENET_STD
+from segatlas.weights.downloading import most_bytes_of
 from segatlas.weights.fitting import require_fit
 from segatlas.weights.hub import cached_file, fetch_file
 from segatlas.weights.reading import read_state_dict
@@ -46,6 +47,29 @@ IMAGENET: dict[str, str] = {
 }
 """Encoder written here -> hub repository of the ImageNet weights that timm takes by default for that network."""
 
+_Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+
+STATISTICS: dict[str, _Statistics] = {
+    # torchvision's weights tell it by `ResNet50_Weights.DEFAULT.transforms()`, timm's by pretrained_cfg; of the deep
+    # stem (open-mmlab://resnet50_v1c) MMSegmentation does, configs/_base_/models/pspnet_r50-d8.py. Files in Caffe's
+    # style (resnet50_caffe) have the same names and shapes but want BGR and a std of 1/255: none is named here.
+    "resnet": (IMAGENET_MEAN, IMAGENET_STD),
+    # torchvision: `MobileNet_V2_Weights.DEFAULT.transforms()`; timm: pretrained_cfg.
+    "mobilenet_v2": (IMAGENET_MEAN, IMAGENET_STD),
+    # torchvision: `MobileNet_V3_Large_Weights.DEFAULT.transforms()`; MMSegmentation's lraspp_m-v3-d8.py alike.
+    "mobilenet_v3": (IMAGENET_MEAN, IMAGENET_STD),
+    # NVlabs/SegFormer, local_configs/_base_/datasets/ade20k_repeat.py, trains on from them so; the training on ImageNet
+    # itself is not published. MMSegmentation's configs/_base_/models/segformer_mit-b0.py alike.
+    "mit": (IMAGENET_MEAN, IMAGENET_STD),
+    # MichaelFan01/STDC-Seg, cityscapes.py, trains on from them so; the training on ImageNet itself is not published.
+    "stdc": (IMAGENET_MEAN, IMAGENET_STD),
+    # The authors' resnest/torch/transforms/build.py (zhanghang1989/ResNeSt); timm: pretrained_cfg.
+    "resnest": (IMAGENET_MEAN, IMAGENET_STD),
+    # The authors' tools/valid.py (HRNet/HRNet-Image-Classification); timm: pretrained_cfg.
+    "hrnet": (IMAGENET_MEAN, IMAGENET_STD),
+}
+"""Family of the encoders written here (its file) -> mean and std that its published weights were trained with."""
+
 _GIVE_A_FILE = (
     "give a file instead: encoder_weights=PATH of a .pth or .safetensors file with the published weights; "
     "encoder_weights=null begins with random ones"
@@ -66,6 +90,9 @@ _INVERTED_PARTS = {
     "bn3": (3, None),
 }
 """timm's names in a MobileNetV2 block -> index of the layer in torchvision's block, and within that layer."""
+
+_WIDEST = 2048
+"""Channels before an image classifier: few published ones have more."""
 
 _WEIGHTS_FILE = "model.safetensors"
 """Name of the weights in timm's repositories."""
@@ -117,15 +144,17 @@ def load_encoder_weights(net: nn.Module, source: str) -> tuple[str, ...]:
     return dropped
 
 
-def published_statistics(net: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def published_statistics(net: nn.Module) -> _Statistics:
     """Return mean and std of R, G and B, of values / max_value, with which an encoder's published weights were trained.
 
-    Those of the encoders written here, all of `IMAGENET` and the authors' files too, were trained with ImageNet's; of
-    others timm knows. A file does not tell: where it is not a published one, its statistics may be others.
+    Those of the encoders written here are in `STATISTICS`; of others timm knows. A file does not tell: where it is not
+    a published one, its statistics may be others.
     """
     name = getattr(net.config, "encoder", None)
-    if name is None or name in ENCODERS:
+    if name is None:
         return IMAGENET_MEAN, IMAGENET_STD
+    if name in ENCODERS:
+        return STATISTICS[ENCODERS[name].rpartition(".")[2]]
     published: Mapping[str, Any] = getattr(net.get_submodule("encoder").get_submodule("model"), "pretrained_cfg", {})
     return tuple(published.get("mean", IMAGENET_MEAN)), tuple(published.get("std", IMAGENET_STD))
 
@@ -168,9 +197,16 @@ def _download(name: str, encoder: nn.Module) -> Path:
     """Fetch timm's published file for an encoder."""
     repository = _repository(name, encoder)
     try:
-        return fetch_file(repository, _WEIGHTS_FILE)
+        return fetch_file(repository, _WEIGHTS_FILE, most_bytes=_most_bytes(name, encoder))
     except WeightsError as error:
         raise WeightsError(f"encoder_weights = 'imagenet': {error}; {_GIVE_A_FILE}") from error
+
+
+def _most_bytes(name: str, encoder: nn.Module) -> int:
+    """Return how large the published file of an encoder may be, its image classifier included."""
+    published = {} if name in ENCODERS else getattr(encoder.get_submodule("model"), "pretrained_cfg", None) or {}
+    classifier = _WIDEST * (published.get("num_classes") or 1000)
+    return most_bytes_of(sum(tensor.numel() for tensor in encoder.state_dict().values()) + classifier)
 
 
 def _stem_advice(name: str, expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> str:

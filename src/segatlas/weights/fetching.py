@@ -13,15 +13,12 @@ from segatlas.errors import WeightsError
 from segatlas.files import sha256, sweep_leftovers
 from segatlas.weights.card import CARD_FILE
 from segatlas.weights.catalogue import SOURCE, Published, find_published
-from segatlas.weights.downloading import Report, download, only_one
+from segatlas.weights.downloading import Report, download, most_bytes_of, only_one
 
 LOGGER = logging.getLogger("segatlas")
 
 HOST = "https://download.openmmlab.com/"
 """Beginning of the published addresses; `SEGATLAS_MIRROR` stands in for it."""
-
-MOST_BYTES = 2 << 30
-"""No file of the catalogue is larger; the largest networks in it have less than half a gigabyte of weights."""
 
 
 def fetch_published(name: str, *, offline: bool = False, commercial_ok: bool = False) -> Path:
@@ -83,7 +80,8 @@ def _file(entry: Published, by_hand: str) -> Path:
         return file
     try:
         with _progress(entry.name) as report:
-            return download(address(entry), file, sha256=entry.sha256, most_bytes=MOST_BYTES, report=report)
+            most_bytes = most_bytes_of(entry.numbers)
+            return download(address(entry), file, sha256=entry.sha256, most_bytes=most_bytes, report=report)
     except WeightsError as error:
         raise WeightsError(f"{entry.name}: {error}; {by_hand}") from error
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from pathlib import Path
+from typing import Any
 
 from segatlas.cache import is_offline
 from segatlas.errors import WeightsError
 from segatlas.weights.card import CARD_FILE, WEIGHTS_FILE
-from segatlas.weights.downloading import redacted
+from segatlas.weights.downloading import MOST_BYTES, redacted
 
 _OFFLINE = "downloads are off (--offline, SEGATLAS_OFFLINE or HF_HUB_OFFLINE)"
 
@@ -16,22 +18,24 @@ _OFFLINE = "downloads are off (--offline, SEGATLAS_OFFLINE or HF_HUB_OFFLINE)"
 def fetch_folder(hub_id: str, *, offline: bool = False) -> Path:
     """Return the local copy of a model folder `user/name` of the hub: its card and its safetensors file, nothing else.
 
+    Nobody knows beforehand how large they are: the bound is the one for any file, `downloading.MOST_BYTES`.
+
     Args:
         hub_id: user and name.
         offline: only what is on this disk already; so do `SEGATLAS_OFFLINE` and the hub's own `HF_HUB_OFFLINE`.
 
     Raises:
-        WeightsError: no such repository, no connection, no model in it, or offline and not there.
+        WeightsError: no such repository, too large, no connection, no model in it, or offline and not there.
     """
     import huggingface_hub
 
     offline = offline or is_hub_offline()
+    fetch: Any = huggingface_hub.snapshot_download
+    bound = _bound(fetch, MOST_BYTES)
     try:
-        folder = Path(
-            huggingface_hub.snapshot_download(
-                hub_id, allow_patterns=[CARD_FILE, WEIGHTS_FILE], local_files_only=offline
-            )
-        )
+        folder = Path(fetch(hub_id, allow_patterns=[CARD_FILE, WEIGHTS_FILE], local_files_only=offline, **bound))
+    except WeightsError as error:
+        raise WeightsError(f"{hub_id} on the hub {error}") from error
     except Exception as error:  # connection, permission and cache faults have no common class across its versions
         reason = _OFFLINE if offline else f"as a hub id it cannot be fetched ({_reason(error)})"
         raise WeightsError(f"{hub_id}: no such file or folder here, and {reason}") from error
@@ -42,17 +46,28 @@ def fetch_folder(hub_id: str, *, offline: bool = False) -> Path:
     return folder
 
 
-def fetch_file(hub_id: str, name: str, *, offline: bool = False) -> Path:
-    """Return the local copy of one file of a hub repository; `offline` as for `fetch_folder`.
+def fetch_file(hub_id: str, name: str, *, most_bytes: int = MOST_BYTES, offline: bool = False) -> Path:
+    """Return the local copy of one file of a hub repository.
+
+    Args:
+        hub_id: user and name.
+        name: of the file in it.
+        most_bytes: a larger file is not fetched, and what came of it is removed.
+        offline: as for `fetch_folder`.
 
     Raises:
-        WeightsError: no such file, no connection, or offline and not there.
+        WeightsError: no such file, too large, no connection, or offline and not there.
     """
     import huggingface_hub
 
     offline = offline or is_hub_offline()
+    fetch: Any = huggingface_hub.hf_hub_download
     try:
-        return Path(huggingface_hub.hf_hub_download(hub_id, name, local_files_only=offline))
+        return Path(fetch(hub_id, name, local_files_only=offline, **_bound(fetch, most_bytes)))
+    except WeightsError as error:
+        raise WeightsError(
+            f"{hub_id}/{name} on the hub {error}; it is not the published file of this network"
+        ) from error
     except Exception as error:  # as above
         if offline:
             raise WeightsError(f"{hub_id}/{name} is not on this disk, and {_OFFLINE}") from error
@@ -70,6 +85,38 @@ def cached_file(hub_id: str, name: str) -> Path | None:
 
     found = huggingface_hub.try_to_load_from_cache(hub_id, name)
     return Path(found) if isinstance(found, str) else None
+
+
+def _bound(fetch: Any, most_bytes: int) -> dict[str, Any]:
+    """Return the argument that bounds a function of the hub's client; old clients have none and fetch without bound."""
+    return {"tqdm_class": _bounded(most_bytes)} if "tqdm_class" in inspect.signature(fetch).parameters else {}
+
+
+def _bounded(most_bytes: int) -> type:
+    """Return a progress bar of the hub's client that ends the download of what is too large.
+
+    The client makes it with the size that the server announces, before the first byte, and calls it for each block
+    before that is written.
+    """
+    from huggingface_hub.utils import tqdm
+
+    class Bounded(tqdm):
+        def __new__(cls, *args: Any, **options: Any) -> Any:
+            if (options.get("total") or 0) > most_bytes:
+                raise WeightsError(f"announces {options['total']} bytes, at most {most_bytes} are taken")
+            return super().__new__(cls, *args, **options)
+
+        def __init__(self, *args: Any, **options: Any):
+            self._received = options.get("initial") or 0  # tqdm counts nothing where it shows nothing
+            super().__init__(*args, **options)
+
+        def update(self, n: float | None = 1) -> bool | None:
+            self._received += n or 0
+            if self._received > most_bytes:
+                raise WeightsError(f"sends more than {most_bytes} bytes, which is all that is taken")
+            return super().update(n)
+
+    return Bounded
 
 
 def _reason(error: Exception) -> str:

@@ -8,7 +8,7 @@ what is beside them must be known to be no part of a network.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -31,6 +31,17 @@ _BESIDE = frozenset(
 
 _BESIDE_ENDINGS = ("_loss", "_metric", "_metrics")
 
+_METRIC_STATES = frozenset(
+    {
+        *("confmat", "tp", "fp", "tn", "fn", "correct", "num_batches", "samples"),
+        *("mean_value", "sum_value", "max_value", "min_value", "sum_squared_error", "sum_abs_error"),
+    }
+)
+"""What torchmetrics calls the states of its metrics, which a training may keep under any name; no layer has them."""
+
+_BESIDE_STATES = frozenset({"weight", "score", "value", "total", "thresholds"})
+"""Further states of its metrics, whose names say nothing unless one of the others lies beside them."""
+
 _LEAST = 0.3
 """Fraction of all names that must begin alike for a beginning to be looked at: two copies of a network are found."""
 
@@ -47,7 +58,8 @@ class Part:
 
     def strangers(self) -> list[str]:
         """Return the names beside it that are not known to be no part of a network."""
-        return [name for name in self.beside if not _is_known_beside(name, self.prefix)]
+        known = _metric_states(self.beside)
+        return [name for name in self.beside if name not in known and not _is_known_beside(name, self.prefix)]
 
 
 def without_wrappers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -69,15 +81,13 @@ def without_wrappers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def parts(tensors: Mapping[str, Tensor]) -> Iterable[Part]:
     """Yield what may be a network: all tensors, then those below each common beginning, shorter ones first."""
-    level = [""]
+    level, states = [""], _metric_states(tensors)
     for _ in range(_DEPTH):
         following: list[str] = []
         for prefix in level:
-            inside = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
-            beside = {name: t for name, t in tensors.items() if not name.startswith(prefix)}
-            if not prefix:
-                beside = {name: t for name, t in tensors.items() if _is_known_beside(name, "")}
-                inside = {name: t for name, t in tensors.items() if name not in beside}
+            out = states | {n for n in tensors if not n.startswith(prefix) or (not prefix and _is_known_beside(n, ""))}
+            inside = {name.removeprefix(prefix): t for name, t in tensors.items() if name not in out}
+            beside = {name: t for name, t in tensors.items() if name in out}
             yield Part(prefix=prefix, inside=inside, beside=beside)
             counts = Counter(name.partition(".")[0] for name in inside if "." in name)
             following += [f"{prefix}{n}." for n, count in counts.items() if count >= _LEAST * len(tensors)]
@@ -88,6 +98,19 @@ def averaged(prefixes: Iterable[str]) -> list[str]:
     """Return those prefixes whose words say that the weights below them are averaged over training."""
     words = ("ema", "averaged", "swa")
     return [p for p in prefixes if any(word in part.lower().split("_") for part in p.split(".") for word in words)]
+
+
+def _metric_states(names: Iterable[str]) -> set[str]:
+    """Return the names that are states of a metric: all that lies beside one, under the same name, must be such too."""
+    groups: defaultdict[str, list[str]] = defaultdict(list)
+    for name in names:
+        groups[name.rpartition(".")[0]].append(name)
+    found: set[str] = set()
+    for members in groups.values():
+        last = {name.rpartition(".")[2] for name in members}
+        if last & _METRIC_STATES and last <= _METRIC_STATES | _BESIDE_STATES:
+            found.update(members)
+    return found
 
 
 def _is_known_beside(name: str, prefix: str) -> bool:

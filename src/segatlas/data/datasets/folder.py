@@ -67,14 +67,13 @@ class FolderData(PairedFiles):
         label_map, colors = _tables(cfg)
         masks = [pair.mask for name in SPLITS for pair in parts.get(name, ()) if pair.mask is not None]
         if label_map is None and colors is None and IGNORE in cfg.ignore:
-            refuse_black_and_white(masks)
+            refuse_black_and_white(masks, lossy=LOSSY in cfg.accept)
         self.classes, self.palette = _find_classes(cfg, root, masks, label_map, colors)
         self._rule = LabelRule(
             num_classes=len(self.classes),
             label_map=label_map,
             ignore=cfg.ignore,
             colors=colors,
-            lossy=LOSSY in cfg.accept,
         )
         known = parts.get("train") or next(iter(parts.values()), ())
         if cfg.channels is None:
@@ -249,7 +248,7 @@ def _find_classes(
         if mapped:
             count = 1 + max((index for index in mapped.values() if index != IGNORE), default=0)
         else:
-            count = count_classes(masks, cfg.ignore, root)
+            count = count_classes(masks, cfg.ignore, root, lossy=LOSSY in cfg.accept)
         table = ClassTable(names=tuple(f"class_{index}" for index in range(count)))
     palette = cfg.palette or table.colors or voc_palette(len(table.names))
     if len(palette) != len(table.names):

@@ -52,6 +52,11 @@ class Foreign:
         return f"is {self.name} (recognised by {shown})"
 
 
+def _no_masks(name: str, evidence: Path, what: str, how: str) -> Foreign:
+    """Return a layout without masks. what: that which it has instead. how: a sentence on how to get masks."""
+    return Foreign(name=name, evidence=evidence, advice=TO_MASKS.format(what=what, how=how))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Tree:
     """What a look at a folder saw: files of its first three levels, a few hundred of each folder at most."""
@@ -67,6 +72,22 @@ class Tree:
     def ending(self, ending: str) -> Iterator[Path]:
         """Yield the files with this ending."""
         return (path for path in self.files if path.suffix.lower() == ending)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextFiles:
+    """Recognises a tool by the text of a file with a certain ending. name, what, how: as in `_no_masks`."""
+
+    name: str
+    ending: str
+    fits: Callable[[str], bool]
+    what: str
+    how: str
+
+    def __call__(self, tree: Tree) -> Foreign | None:
+        """Return the layout if one of the first files fits."""
+        path = next((path for path in _few(tree.ending(self.ending)) if self.fits(_ends(path))), None)
+        return None if path is None else _no_masks(self.name, path, self.what, self.how)
 
 
 def recognise(root: str | Path) -> Foreign | None:
@@ -121,11 +142,7 @@ def _label_studio_brush(tree: Tree) -> Foreign | None:
     if path is None:
         return None
     how = "This export has a file for each label of a task: merge them into one mask a picture, value = class."
-    return Foreign(
-        name="a Label Studio export of brush labels",
-        evidence=path,
-        advice=TO_MASKS.format(what="one file a label", how=how),
-    )
+    return _no_masks("a Label Studio export of brush labels", path, "one file a label", how)
 
 
 def _roboflow_masks(tree: Tree) -> Foreign | None:
@@ -157,38 +174,12 @@ def _nnunet(tree: Tree) -> Foreign | None:
 # ---- tools that write polygons, boxes or text
 def _coco(tree: Tree) -> Foreign | None:
     for path in tree.ending(".json"):
-        ends = _ends(path)
-        has_lists = '"images"' in ends and ('"annotations"' in ends or '"categories"' in ends)
+        text = _ends(path)
+        has_lists = '"images"' in text and _has_one(text, '"annotations"', '"categories"')
         is_named_so = path.name.startswith(("instances_", "panoptic_")) or ".coco." in path.name
-        if has_lists and (is_named_so or '"file_name"' in ends):
+        if has_lists and (is_named_so or '"file_name"' in text):
             how = "Draw the annotations as masks (annToMask of pycocotools does one), or export masks from the tool."
-            return Foreign(
-                name="COCO annotations", evidence=path, advice=TO_MASKS.format(what="annotations in JSON", how=how)
-            )
-    return None
-
-
-def _labelme(tree: Tree) -> Foreign | None:
-    for path in _few(tree.ending(".json")):
-        ends = _ends(path)
-        if '"shapes"' in ends and ('"imagePath"' in ends or '"imageData"' in ends):
-            how = "LabelMe's own script labelme2voc writes masks."
-            return Foreign(name="LabelMe", evidence=path, advice=TO_MASKS.format(what="polygons in JSON", how=how))
-    return None
-
-
-def _label_studio(tree: Tree) -> Foreign | None:
-    for path in _few(tree.ending(".json")):
-        ends = _ends(path)
-        is_list = ends.lstrip().startswith("[")
-        is_full = '"result"' in ends and ('"from_name"' in ends or '"to_name"' in ends)
-        is_short = '"annotation_id"' in ends and ('"annotator"' in ends or '"lead_time"' in ends)
-        is_empty = '"annotations"' in ends and '"data"' in ends  # tasks that nobody has worked on
-        if is_list and (is_full or is_short or is_empty):
-            how = "Export 'Brush labels to PNG' or, of polygons, COCO."
-            return Foreign(
-                name="a Label Studio export", evidence=path, advice=TO_MASKS.format(what="its JSON", how=how)
-            )
+            return _no_masks("COCO annotations", path, "annotations in JSON", how)
     return None
 
 
@@ -197,55 +188,40 @@ def _supervisely(tree: Tree) -> Foreign | None:
         has_parts = any(folder.name == "ann" and path.parent in folder.parents for folder in tree.folders)
         if has_parts and '"classes"' in _ends(path):
             how = "Export masks from Supervisely ('Export as masks')."
-            return Foreign(
-                name="a Supervisely project", evidence=path, advice=TO_MASKS.format(what="its JSON", how=how)
-            )
-    return None
-
-
-def _cvat_xml(tree: Tree) -> Foreign | None:
-    for path in _few(tree.ending(".xml")):
-        head = _head(path)
-        if "<annotations" in head and ("<version>" in head or "<meta>" in head or "<image " in head):
-            how = "Export 'Segmentation mask 1.1' from CVAT."
-            return Foreign(
-                name="CVAT for images", evidence=path, advice=TO_MASKS.format(what="annotations in XML", how=how)
-            )
-    return None
-
-
-def _voc_boxes(tree: Tree) -> Foreign | None:
-    for path in _few(tree.ending(".xml")):
-        head = _head(path)
-        if "<annotation" in head and ("<object>" in head or "<bndbox>" in head or "<filename>" in head):
-            how = "These are boxes: masks have to be drawn."
-            return Foreign(name="Pascal VOC boxes", evidence=path, advice=TO_MASKS.format(what="boxes in XML", how=how))
-    return None
-
-
-def _via(tree: Tree) -> Foreign | None:
-    for path in _few(tree.ending(".json")):
-        ends = _ends(path)
-        if '"_via_' in ends or ('"regions"' in ends and '"shape_attributes"' in ends):
-            how = "Draw the regions as masks."
-            return Foreign(
-                name="a VGG Image Annotator project", evidence=path, advice=TO_MASKS.format(what="its JSON", how=how)
-            )
+            return _no_masks("a Supervisely project", path, "its JSON", how)
     return None
 
 
 def _yolo(tree: Tree) -> Foreign | None:
-    texts = list(_few(path for path in tree.ending(".txt") if path.parent != tree.root))
-    for path in texts:
-        first = next((line for line in _head(path).splitlines() if line.strip()), "")
-        if _YOLO_LINE.fullmatch(first):
-            how = "Draw the polygons as masks; boxes are no masks."
-            return Foreign(name="YOLO", evidence=path, advice=TO_MASKS.format(what="labels in text files", how=how))
-    listing = next((path for path in tree.named("data.yaml", "dataset.yaml") if "names" in _head(path)), None)
-    if listing is not None and any(folder.name == "labels" for folder in tree.folders):
-        how = "Draw the polygons as masks; boxes are no masks."
-        return Foreign(name="YOLO", evidence=listing, advice=TO_MASKS.format(what="labels in text files", how=how))
-    return None
+    texts = _few(path for path in tree.ending(".txt") if path.parent != tree.root)
+    path = next((path for path in texts if _YOLO_LINE.fullmatch(_first_line(path))), None)
+    if path is None and any(folder.name == "labels" for folder in tree.folders):
+        path = next((path for path in tree.named("data.yaml", "dataset.yaml") if "names" in _head(path)), None)
+    how = "Draw the polygons as masks; boxes are no masks."
+    return None if path is None else _no_masks("YOLO", path, "labels in text files", how)
+
+
+def _is_labelme(text: str) -> bool:
+    return '"shapes"' in text and _has_one(text, '"imagePath"', '"imageData"')
+
+
+def _is_label_studio(text: str) -> bool:
+    is_full = '"result"' in text and _has_one(text, '"from_name"', '"to_name"')
+    is_short = '"annotation_id"' in text and _has_one(text, '"annotator"', '"lead_time"')
+    is_empty = '"annotations"' in text and '"data"' in text  # tasks that nobody has worked on
+    return text.lstrip().startswith("[") and (is_full or is_short or is_empty)
+
+
+def _is_via(text: str) -> bool:
+    return '"_via_' in text or ('"regions"' in text and '"shape_attributes"' in text)
+
+
+def _is_cvat_xml(text: str) -> bool:
+    return "<annotations" in text and _has_one(text, "<version>", "<meta>", "<image ")
+
+
+def _is_voc_boxes(text: str) -> bool:
+    return "<annotation" in text and _has_one(text, "<object>", "<bndbox>", "<filename>")
 
 
 # ---- masks under other names
@@ -274,11 +250,41 @@ RECOGNISERS: tuple[Callable[[Tree], Foreign | None], ...] = (
     _nnunet,
     _supervisely,
     _coco,
-    _labelme,
-    _label_studio,
-    _via,
-    _cvat_xml,
-    _voc_boxes,
+    TextFiles(
+        name="LabelMe",
+        ending=".json",
+        fits=_is_labelme,
+        what="polygons in JSON",
+        how="LabelMe's own script labelme2voc writes masks.",
+    ),
+    TextFiles(
+        name="a Label Studio export",
+        ending=".json",
+        fits=_is_label_studio,
+        what="its JSON",
+        how="Export 'Brush labels to PNG' or, of polygons, COCO.",
+    ),
+    TextFiles(
+        name="a VGG Image Annotator project",
+        ending=".json",
+        fits=_is_via,
+        what="its JSON",
+        how="Draw the regions as masks.",
+    ),
+    TextFiles(
+        name="CVAT for images",
+        ending=".xml",
+        fits=_is_cvat_xml,
+        what="annotations in XML",
+        how="Export 'Segmentation mask 1.1' from CVAT.",
+    ),
+    TextFiles(
+        name="Pascal VOC boxes",
+        ending=".xml",
+        fits=_is_voc_boxes,
+        what="boxes in XML",
+        how="These are boxes: masks have to be drawn.",
+    ),
     _yolo,
     _other_names,
 )
@@ -314,6 +320,14 @@ def _listed(names: Iterable[str]) -> str:
 
 def _few(paths: Iterable[Path], count: int = 20) -> Iterator[Path]:
     return islice((path for path in paths if not is_image_name(path)), count)
+
+
+def _has_one(text: str, *parts: str) -> bool:
+    return any(part in text for part in parts)
+
+
+def _first_line(path: Path) -> str:
+    return next((line for line in _head(path).splitlines() if line.strip()), "")
 
 
 def _head(path: Path) -> str:

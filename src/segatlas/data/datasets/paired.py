@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from segatlas.config.schema import DataConfig
 from segatlas.data.dataset import Color
 from segatlas.data.formats.guards import read_bytes
 from segatlas.data.formats.images import decode_image
-from segatlas.data.formats.masks import LabelRule
+from segatlas.data.formats.masks import LOSSY, LabelRule
 from segatlas.data.sample import Sample
 from segatlas.data.store import Store
 from segatlas.errors import DataError, UsageError
@@ -55,6 +55,7 @@ class PairedFiles(ABC):
         self.split = split
         self.store = store
         self.channels = cfg.channels or 3
+        self.takes_lossy = LOSSY in cfg.accept
         self.pairs = tuple(self.find(cfg, self.prepare(cfg), seed))
 
     @classmethod
@@ -111,6 +112,8 @@ class PairedFiles(ABC):
     def read_label(self, path: Path) -> np.ndarray:
         """Read a mask as (H, W) uint8, 0..K-1 or 255. DataError as `load`."""
         rule = self.label_rule(path)
+        if self.takes_lossy:
+            rule = replace(rule, lossy=True)
         return self._decoded(path, f"label {rule.text}", lambda data: rule.decode(data, path))
 
     def _decoded(self, path: Path, kind: str, decode: Callable[[bytes], np.ndarray]) -> np.ndarray:

@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 from segatlas.data.formats.masks import IGNORE, LOSSY_ENDINGS, MAX_CLASSES, label_counts, read_mask
@@ -15,27 +15,29 @@ from segatlas.errors import DataError
 logger = logging.getLogger(__name__)
 
 
-def mask_codes(path: Path) -> frozenset[int]:
+def mask_codes(path: Path, *, lossy: bool = False) -> frozenset[int]:
     """Return the raw codes of a mask. Kept in memory while the file does not change; DataError as `read_mask`."""
     stat = path.stat()
-    return _codes(str(path), stat.st_size, stat.st_mtime_ns)
+    return _codes(str(path), stat.st_size, stat.st_mtime_ns, lossy)
 
 
-def count_classes(masks: Sequence[Path], ignore: Sequence[int], root: Path) -> int:
+def count_classes(masks: Sequence[Path], ignore: Sequence[int], root: Path, *, lossy: bool = False) -> int:
     """Return the number of classes that masks show: the largest code that is not in `ignore`, plus one.
 
     Raises:
-        DataError: no masks, JPEG masks, colour masks, more than 255 classes, or fewer than two.
+        DataError: no masks, JPEG masks (unless `lossy`), colour masks, more than 255 classes, or fewer than two.
     """
     if not masks:
         raise DataError("has no masks; class names must be given in data.classes", root)
-    lossy = [path for path in masks if path.suffix.lower() in LOSSY_ENDINGS]
-    if lossy:
-        message = f"is a JPEG mask ({len(lossy)} of {len(masks)} are): JPEG smears labels, so classes cannot be counted"
-        raise DataError(f"{message}; `segatlas data check --fix NEW_FOLDER` writes PNG masks", lossy[0])
+    jpegs = [] if lossy else [path for path in masks if path.suffix.lower() in LOSSY_ENDINGS]
+    if jpegs:
+        message = f"is a JPEG mask ({len(jpegs)} of {len(masks)} are): JPEG smears labels, so classes cannot be counted"
+        raise DataError(f"{message}; `segatlas data check --fix NEW_FOLDER` writes PNG masks", jpegs[0])
     logger.info("counting classes in %d masks of %s (data.classes or classes.txt saves this)", len(masks), root)
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        largest_codes = [max(codes.difference(ignore), default=-1) for codes in pool.map(mask_codes, masks)]
+        largest_codes = [
+            max(codes.difference(ignore), default=-1) for codes in pool.map(partial(mask_codes, lossy=lossy), masks)
+        ]
     largest = max(largest_codes)
     if largest >= MAX_CLASSES:
         known = f"label {largest} would make {largest + 1} classes, at most {MAX_CLASSES} are possible"
@@ -47,7 +49,7 @@ def count_classes(masks: Sequence[Path], ignore: Sequence[int], root: Path) -> i
     return largest + 1
 
 
-def refuse_black_and_white(masks: Sequence[Path]) -> None:
+def refuse_black_and_white(masks: Sequence[Path], *, lossy: bool = False) -> None:
     """Raise DataError where every mask holds only 0 and 255: 255 would be "not labelled", and nothing be learned.
 
     Stops reading at the first mask with another code. A mask that cannot be read is reported when it is loaded.
@@ -55,7 +57,7 @@ def refuse_black_and_white(masks: Sequence[Path]) -> None:
     white = None
     for path in masks:
         try:
-            codes = mask_codes(path)
+            codes = mask_codes(path, lossy=lossy)
         except DataError:
             continue
         if codes - {0, IGNORE}:
@@ -70,5 +72,5 @@ def refuse_black_and_white(masks: Sequence[Path]) -> None:
 
 
 @lru_cache(maxsize=100_000)
-def _codes(path: str, size: int, changed_ns: int) -> frozenset[int]:
-    return frozenset(label_counts(read_mask(path)))
+def _codes(path: str, size: int, changed_ns: int, lossy: bool) -> frozenset[int]:
+    return frozenset(label_counts(read_mask(path, lossy=lossy)))

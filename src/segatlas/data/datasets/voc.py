@@ -17,11 +17,13 @@ Layout, at the root, in `VOC2012/` or in `VOCdevkit/VOC2012/`: `JPEGImages/STEM.
 from __future__ import annotations
 
 import difflib
+from contextlib import suppress
 from pathlib import Path
 
 from segatlas.config.schema import DataConfig
 from segatlas.data.datasets.foreign import LABELMAP_FILE, read_labelmap
-from segatlas.data.datasets.paired import Pair, PairedFiles, empty_split, refuse_other_facts
+from segatlas.data.datasets.paired import SPLITS, Pair, PairedFiles, empty_split, refuse_other_facts
+from segatlas.data.formats.guards import open_picture
 from segatlas.data.formats.listing import list_pictures
 from segatlas.data.formats.masks import LabelRule
 from segatlas.data.formats.palettes import voc_palette
@@ -84,14 +86,28 @@ class Voc(PairedFiles):
 def _home(root: Path) -> Path | None:
     for home in (root, root / "VOC2012", root / "VOCdevkit" / "VOC2012"):
         if (home / "JPEGImages").is_dir() and (home / "ImageSets" / "Segmentation").is_dir():
-            return None if _has_other_classes(home) else home
+            return None if _is_export(home) else home
     return None
 
 
-def _has_other_classes(home: Path) -> bool:
-    """Whether a tool wrote a set of its own classes in VOC's folders: it then says so in a `labelmap.txt`."""
+def _is_export(home: Path) -> bool:
+    """Whether a tool wrote a set of its own in VOC's folders: it then says so in a `labelmap.txt`.
+
+    VOC beside such a file has VOC's classes, its lists, and masks of indices; tools export colours.
+    """
     names = {name for name, _ in read_labelmap(home / LABELMAP_FILE)}
-    return not names <= set(CLASSES)
+    lists = home / "ImageSets" / "Segmentation"
+    has_lists = any((lists / f"{split}.txt").is_file() for split in SPLITS)
+    return bool(names) and not (names <= set(CLASSES) and has_lists and not _has_colors(home / "SegmentationClass"))
+
+
+def _has_colors(folder: Path) -> bool:
+    """Whether the first mask is stored as colours. One that cannot be read is told when it is loaded."""
+    files = next(iter(list_pictures(folder).values()), ()) if folder.is_dir() else ()
+    for path in files[:1]:
+        with suppress(DataError), open_picture(path, path) as picture:
+            return picture.mode in ("RGB", "RGBA")
+    return False
 
 
 def _find_pairs(home: Path, split: str) -> list[Pair]:

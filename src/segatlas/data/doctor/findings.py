@@ -49,6 +49,9 @@ KINDS = {
 }
 """Every kind of finding -> its title."""
 
+FIX_OPTION = "--fix NEW_FOLDER"
+"""What a finding says where a repaired copy takes it away; who prints findings says the whole command, once."""
+
 NOT_REPAIRED = frozenset({"layout", "no_image", "missing_split", "list", "classes_file", "single_class", "no_label"})
 """Kinds of errors that a repaired copy does not take away."""
 
@@ -134,6 +137,11 @@ class Diagnosis:
         """Whether a repaired copy can be written that takes at least one of the errors away."""
         possible = self.survey is not None and self.survey.obstacle == ""
         return possible and any(finding.kind not in NOT_REPAIRED for finding in self.errors)
+
+    @property
+    def names_a_repair(self) -> bool:
+        """Whether a finding, or that errors can be repaired, asks for the command that writes a repaired copy."""
+        return self.can_be_repaired or any(FIX_OPTION in finding.repair for finding in self.findings)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""

@@ -64,6 +64,9 @@ class Inventory:
     channels: int | None = None
     """The channels that a recipe declares; None = as the data set's class finds them."""
 
+    accept: tuple[str, ...] = ()
+    """The kinds of findings that are meant so, `data.accept`."""
+
     chosen: str | None = None
     """The only split that was asked for."""
 
@@ -82,7 +85,7 @@ def take_inventory(cfg: DataConfig, root: Path, split: str | None = None) -> Inv
     if split is not None and split not in SPLITS:
         raise UsageError(f"--split: got {split!r}, expected one of {', '.join(SPLITS)}")
     lister = _from_lists if cfg.lists else _LISTERS.get(cfg.name, _from_folder)
-    inventory = replace(lister(cfg, root), channels=cfg.channels)
+    inventory = replace(lister(cfg, root), channels=cfg.channels, accept=cfg.accept)
     if split is None:
         return inventory
     if split not in inventory.parts:

@@ -38,10 +38,9 @@ from segatlas.data.doctor.rules import (
     check_splits,
 )
 from segatlas.data.doctor.samples import spread, usable_samples
-from segatlas.data.doctor.splits import no_label
+from segatlas.data.doctor.splits import no_label, range_findings
 from segatlas.data.doctor.survey import Survey
-from segatlas.data.formats.masks import IGNORE
-from segatlas.data.value_range import range_doubt, range_repair
+from segatlas.data.formats.masks import IGNORE, LOSSY
 from segatlas.errors import DataError, UsageError
 
 SAMPLES = 24
@@ -87,7 +86,7 @@ def look_before_training(
         looked += len(samples.labels)
         for depth, values in samples.peaks.items():
             peaks[depth] += values
-    findings += _range_findings(peaks, max_value)
+    findings += range_findings(peaks, max_value)
     inventory = _inventory(cfg)
     files = 0
     if inventory is not None:
@@ -152,28 +151,16 @@ def _without_label(inventory: Inventory) -> list[Finding]:
     findings = []
     for split, part in inventory.parts.items():
         masks = [pair.mask for pair in part.matched if pair.mask is not None]
-        if masks and void and not any(_has_other(mask, void) for mask in masks):
+        if masks and void and not any(_has_other(mask, void, LOSSY in inventory.accept) for mask in masks):
             findings.append(no_label(split, masks))
     return findings
 
 
-def _has_other(mask: Path, void: frozenset[int]) -> bool:
+def _has_other(mask: Path, void: frozenset[int], lossy: bool) -> bool:
     try:
-        return bool(mask_codes(mask) - void)
+        return bool(mask_codes(mask, lossy=lossy) - void)
     except (DataError, OSError):
         return True  # what is wrong with it is told elsewhere
-
-
-def _range_findings(peaks: dict[str, list[tuple[float, Path]]], max_value: float | None) -> list[Finding]:
-    if not peaks:
-        return []
-    depth = max(peaks, key=lambda name: len(peaks[name]))
-    peak, path = max(peaks[depth])
-    doubt = range_doubt(depth, len(peaks[depth]), peak, max_value)
-    if not doubt:
-        return []
-    repair = range_repair(depth, peak)
-    return [Finding(kind="value_range", severity="warning", files=(path,), fault=doubt, repair=repair)]
 
 
 def _in_order(cfg: DataConfig, findings: Iterable[Finding]) -> tuple[Finding, ...]:

@@ -10,28 +10,28 @@ from pathlib import Path
 from segatlas.data.datasets.folder import HEADERS_READ
 from segatlas.data.datasets.paired import Pair
 from segatlas.data.doctor.facts import MaskFacts, PictureFacts, is_too_large, unpack
-from segatlas.data.doctor.findings import Finding, Severity
+from segatlas.data.doctor.findings import FIX_OPTION, Finding, Severity
 from segatlas.data.doctor.reading import Reading
 from segatlas.data.doctor.splits import check_labels, check_range, check_splits
 from segatlas.data.doctor.survey import Survey
-from segatlas.data.formats.masks import IGNORE, MAX_CLASSES, code_text
+from segatlas.data.formats.masks import IGNORE, LOSSY, MAX_CLASSES, code_text
 from segatlas.data.formats.pixels import can_convert, common_channels
 
 Rule = Callable[[Survey, Reading], Iterator[Finding]]
 
+SMOOTHED = "smoothed_mask"
 MOST_CODES_SHOWN = 5
 MOST_CLASSES_SHOWN = 12
 SPLIT_ORDER = ("train", "val", "test")
 
 
 def fix_command(survey: Survey) -> str:
-    """Return what to type for a repaired copy."""
-    command = f"segatlas data check {shlex.quote(str(survey.inventory.root))}"
+    """Return what to type for a repaired copy: the whole command, or after a look at all files only its option."""
     if survey.obstacle is None:
-        return f"{command} tells whether --fix can"
+        return f"segatlas data check {shlex.quote(str(survey.inventory.root))} tells whether --fix can"
     if survey.obstacle:
         return f"by hand, for --fix can write no copy ({survey.obstacle})"
-    return f"{command} --fix NEW_FOLDER"
+    return FIX_OPTION
 
 
 def find_all(survey: Survey, reading: Reading) -> tuple[Finding, ...]:
@@ -155,7 +155,7 @@ def check_damage(survey: Survey, reading: Reading) -> Iterator[Finding]:
     if lossy:
         shown = smeared or lossy
         yield Finding(
-            kind="lossy_mask",
+            kind=LOSSY,
             severity="error",
             files=tuple(mask.path for mask in shown),
             details=tuple(
@@ -170,7 +170,7 @@ def check_damage(survey: Survey, reading: Reading) -> Iterator[Finding]:
     smoothed = [mask for mask in masks if mask.is_smoothed and not mask.is_lossy]
     if smoothed:
         yield Finding(
-            kind="smoothed_mask",
+            kind=SMOOTHED,
             severity="error",
             files=tuple(mask.path for mask in smoothed),
             details=tuple(f"{mask.between} pixels between their neighbours, {mask.colors} values" for mask in smoothed),
@@ -232,7 +232,7 @@ def check_codes(survey: Survey, reading: Reading) -> Iterator[Finding]:
     masks = [mask for mask in survey.readable_masks() if reading.codes_of(mask) is not None]
     if reading.white:
         yield _black_white(survey, reading, [mask for mask in masks if mask.path in reading.white], len(masks))
-    bad = {mask.path: reading.bad_codes(mask) for mask in masks if not (mask.is_lossy or mask.is_smoothed)}
+    bad = {mask.path: reading.bad_codes(mask) for mask in masks if not _is_told_as_damage(survey, mask)}
     bad = {path: codes for path, codes in bad.items() if codes}
     if bad and reading.table:
         yield _out_of_range(survey, reading, bad)
@@ -246,6 +246,12 @@ def check_codes(survey: Survey, reading: Reading) -> Iterator[Finding]:
             repair='name the classes: "data.classes=[background, object]", and see that masks show the second one',
         )
     yield from _sparse(reading, seen, len(labelled))
+
+
+def _is_told_as_damage(survey: Survey, mask: MaskFacts) -> bool:
+    """Whether the values of a mask are explained by damage; values that are taken as they are must be labels."""
+    damage = LOSSY if mask.is_lossy else SMOOTHED if mask.is_smoothed else ""
+    return bool(damage) and damage not in survey.inventory.accept
 
 
 def check_leakage(survey: Survey, reading: Reading) -> Iterator[Finding]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from segatlas.data.doctor.findings import Finding
@@ -30,25 +30,23 @@ def check_splits(survey: Survey, reading: Reading) -> Iterator[Finding]:
         return  # one split was asked for, or a list that is named already could not be read
     there = ", ".join(name for name, count in images.items() if count)
     if not images.get("train"):
-        yield Finding(
-            kind="missing_split",
-            severity="error",
-            files=(inventory.root,),
-            fault=f"there is no train split, so nothing can be trained; there is: {there}",
-            repair="add one; or look only at a split that is there: segatlas data check ... --split NAME",
-        )
+        yield _missing_split(inventory.root, "there is no train split, so nothing can be trained", there)
     has_val = bool(images.get("val")) or (
         inventory.holds_out_val and not inventory.has_part("val") and images.get("train", 0) > 1
     )
     if not has_val and images.get("train"):
         more = ", and one image of train is too few to hold one out" if inventory.holds_out_val else ""
-        yield Finding(
-            kind="missing_split",
-            severity="error",
-            files=(inventory.root,),
-            fault=f"there is no val split{more}: training validates on it; there is: {there}",
-            repair="add one; or look only at a split that is there: segatlas data check ... --split NAME",
-        )
+        yield _missing_split(inventory.root, f"there is no val split{more}: training validates on it", there)
+
+
+def _missing_split(root: Path, fault: str, there: str) -> Finding:
+    return Finding(
+        kind="missing_split",
+        severity="error",
+        files=(root,),
+        fault=f"{fault}; there is: {there}",
+        repair="add one; or look only at a split that is there: segatlas data check ... --split NAME",
+    )
 
 
 def check_labels(survey: Survey, reading: Reading) -> Iterator[Finding]:
@@ -82,19 +80,23 @@ def no_label(split: str, masks: Sequence[Path]) -> Finding:
 
 def check_range(survey: Survey, reading: Reading) -> Iterator[Finding]:
     """Find images whose values fill a small part of the declared range only, or go beyond it."""
-    images = [picture for picture in survey.pictures.values() if not picture.fault]
-    depths = Counter(picture.depth for picture in images)
-    if not depths:
+    peaks: dict[str, list[tuple[float, Path]]] = defaultdict(list)
+    for picture in survey.pictures.values():
+        if not picture.fault:
+            peaks[picture.depth].append((picture.highest, picture.path))
+    yield from range_findings(peaks, survey.max_value)
+
+
+def range_findings(peaks: Mapping[str, Sequence[tuple[float, Path]]], max_value: float | None) -> Iterator[Finding]:
+    """Compare the largest value of images of the most frequent depth with the declared range.
+
+    peaks: depth -> the largest value of each image, and its file. max_value: the declared one; None = the type's own.
+    """
+    if not peaks:
         return
-    depth = depths.most_common(1)[0][0]
-    peaks = {picture.path: picture.highest for picture in images if picture.depth == depth}
-    largest = max(peaks, key=lambda path: peaks[path])
-    doubt = range_doubt(depth, len(peaks), peaks[largest], survey.max_value)
+    depth = max(peaks, key=lambda name: len(peaks[name]))
+    peak, path = max(peaks[depth])
+    doubt = range_doubt(depth, len(peaks[depth]), peak, max_value)
     if doubt:
-        yield Finding(
-            kind="value_range",
-            severity="warning",
-            files=(largest,),
-            fault=doubt,
-            repair=range_repair(depth, peaks[largest]),
-        )
+        repair = range_repair(depth, peak)
+        yield Finding(kind="value_range", severity="warning", files=(path,), fault=doubt, repair=repair)

@@ -9,8 +9,12 @@ import numpy as np
 from segatlas.data.formats.stored import Stored
 
 _HEADER = re.compile(rb"P([1-6])((?:\s|#[^\n\r]*[\n\r])+)")
-_NUMBER = re.compile(rb"(?:\s|#[^\n\r]*[\n\r])*(\d{1,9})")
+_NUMBER = re.compile(rb"(?:\s|#[^\n\r]*[\n\r])*(\d{1,9})(?=[\s#])")
 _COMMENT = re.compile(rb"#[^\n\r]*")
+
+
+MOST_HEADER_BYTES = 65536
+"""Of a header, comments included; it lets headers be read without the file."""
 
 
 def is_pnm(begin: bytes) -> bool:
@@ -19,19 +23,25 @@ def is_pnm(begin: bytes) -> bool:
 
 
 def pnm_header(data: bytes) -> tuple[int, int, int, int, int]:
-    """Return (kind 1..6, width, height, largest value, where the pixels begin). ValueError where it is damaged."""
+    """Return (kind 1..6, width, height, largest value, where the pixels begin) of a file or the begin of one.
+
+    Raises:
+        ValueError: it is damaged, or longer than MOST_HEADER_BYTES.
+    """
+    is_longer, data = len(data) >= MOST_HEADER_BYTES, data[:MOST_HEADER_BYTES]
+    damaged = f"its header is damaged{f', or longer than {MOST_HEADER_BYTES} bytes' * is_longer}"
     match = _HEADER.match(data)
     if match is None:
-        raise ValueError("its header is damaged")
+        raise ValueError(damaged)
     kind, place, numbers = int(match[1]), match.end(), []
     for _ in range(2 if kind in (1, 4) else 3):
         number = _NUMBER.match(data, place)
         if number is None:
-            raise ValueError("its header is damaged")
+            raise ValueError(damaged)
         numbers.append(int(number[1]))
         place = number.end()
     if not data[place : place + 1].isspace() and kind > 3:
-        raise ValueError("its header is damaged")
+        raise ValueError(damaged)
     width, height, largest = (*numbers, 1)[:3]
     if not (width and height and 1 <= largest <= 65535):
         raise ValueError(f"a header that PNM does not know: {width} x {height}, largest value {largest}")

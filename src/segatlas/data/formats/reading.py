@@ -12,13 +12,13 @@ from segatlas.data.formats.bmp import is_plain_bmp, read_bmp
 from segatlas.data.formats.guards import NotReadError, check_file, check_pixels, decoding, open_picture
 from segatlas.data.formats.jpeg import is_jpeg, read_frame, read_jpeg
 from segatlas.data.formats.png import is_png, orientation_of, read_chunks, read_header_chunks, read_png
-from segatlas.data.formats.pnm import is_pnm, pnm_header, read_pnm
+from segatlas.data.formats.pnm import MOST_HEADER_BYTES, is_pnm, pnm_header, read_pnm
 from segatlas.data.formats.simple import FORMATS, is_lossy_webp, read_simple
 from segatlas.data.formats.stored import Stored
 from segatlas.data.formats.tiff import is_tiff, open_tiff, read_tiff
 
-_HEAD = 4096
-"""Bytes that hold the header of a PNM file, comments included, and the first chunks of a WebP."""
+_BEGIN = 16
+"""Bytes that tell the kind of a file."""
 
 
 def read_stored(data: bytes, name: str | Path, max_pixels: int | None = None) -> Stored:
@@ -79,7 +79,10 @@ def read_shape(path: str | Path, max_pixels: int | None = None) -> Shape:
     path = check_file(path)
     with decoding(path):
         with path.open("rb") as stream:
-            begin = stream.read(_HEAD)
+            begin = stream.read(_BEGIN)
+            if is_pnm(begin):
+                begin += stream.read(MOST_HEADER_BYTES - _BEGIN)
+            is_lossy = is_jpeg(begin) or is_lossy_webp(stream)
         if is_tiff(begin):
             with open_tiff(path, path, max_pixels) as (_, layout):
                 height, width = layout.size
@@ -104,9 +107,8 @@ def read_shape(path: str | Path, max_pixels: int | None = None) -> Shape:
         with open_picture(path, path, max_pixels) as picture:
             if not is_jpeg(begin) and picture.format not in FORMATS:
                 raise NotReadError(f"is a {picture.format} file, which is not read; save it as PNG or TIFF")
-            lossy = is_jpeg(begin) or is_lossy_webp(begin)
             channels = 1 if picture.mode in ("1", "L", "LA") else 3
-            return _turned(picture.height, picture.width, channels, orientation_of(picture), lossy=lossy)
+            return _turned(picture.height, picture.width, channels, orientation_of(picture), lossy=is_lossy)
 
 
 def _turned(

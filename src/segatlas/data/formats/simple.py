@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import os
+from typing import BinaryIO
+
 import numpy as np
 from PIL import Image
 
@@ -11,6 +15,7 @@ from segatlas.data.formats.png import orientation_of
 from segatlas.data.formats.stored import Stored
 
 FORMATS = ("BMP", "DIB", "GIF", "WEBP")
+_FRAME, _FRAME_HEADER = b"ANMF", 16  # of an animation: chunks of pixels follow its header
 
 
 def read_simple(picture: Image.Image, data: bytes) -> Stored:
@@ -33,7 +38,7 @@ def read_simple(picture: Image.Image, data: bytes) -> Stored:
         largest=largest,
         alpha=array.shape[2] in (2, 4),
         palette=palette,
-        lossy=is_lossy_webp(data),
+        lossy=is_lossy_webp(io.BytesIO(data)),
         orientation=orientation,
     )
 
@@ -65,12 +70,16 @@ def _check_size(picture: Image.Image, data: bytes) -> None:
         raise ValueError("truncated: the end of its run lengths is missing")
 
 
-def is_lossy_webp(data: bytes) -> bool:
-    """Whether a file that begins so is a WebP with a chunk of lossy pixels."""
-    place = 12 if data[:4] == b"RIFF" and data[8:12] == b"WEBP" else len(data)
-    while place + 8 <= len(data):
-        if data[place : place + 4] == b"VP8 ":
+def is_lossy_webp(stream: BinaryIO, start: int = 0) -> bool:
+    """Whether a WebP with a chunk of lossy pixels begins at `start`. Reads the heads of its chunks only."""
+    stream.seek(start)
+    begin = stream.read(12)
+    if begin[:4] != b"RIFF" or begin[8:] != b"WEBP":
+        return False
+    end = start + 8 + int.from_bytes(begin[4:8], "little")
+    while stream.tell() < end and len(head := stream.read(8)) == 8:
+        kind, size = head[:4], int.from_bytes(head[4:], "little")
+        if kind == b"VP8 ":
             return True
-        size = int.from_bytes(data[place + 4 : place + 8], "little")
-        place += 8 + size + size % 2
+        stream.seek(_FRAME_HEADER if kind == _FRAME else size + size % 2, os.SEEK_CUR)
     return False

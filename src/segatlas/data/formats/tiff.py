@@ -11,18 +11,19 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 import numpy as np
 from PIL import Image
 
 from segatlas.data.formats.guards import NotReadError, check_pixels, decoding, open_picture
 from segatlas.data.formats.pixels import upright
+from segatlas.data.formats.simple import is_lossy_webp
 from segatlas.data.formats.stored import Color, Stored
 from segatlas.data.formats.tiff_pixels import CODECS, page_samples, sample_type, segments
 
@@ -34,6 +35,8 @@ _MIN_IS_WHITE, _MIN_IS_BLACK, _RGB, _PALETTE, _MASK, _CMYK, _YCC = 0, 1, 2, 3, 4
 _MEANINGS = (_MIN_IS_WHITE, _MIN_IS_BLACK, _RGB, _PALETTE, _MASK, _CMYK, _YCC)
 _REDUCED, _MASK_PAGE = 1, 4  # bits of NewSubfileType
 _JPEG = (6, 7)
+_WEBP = (34927, 50001)
+_LOSSLESS = (34926, 34933, 50013)  # Zstandard under its older number, PNG, Deflate of PIXTIFF
 _ALPHA = (1, 2)
 _ORIENTATION, _COLORS = 274, 320
 REMEDY = 'pip install "segatlas[geo]"'
@@ -71,12 +74,12 @@ class Layout:
 
     @property
     def lossy(self) -> bool:
-        """Whether samples are not what was once written: JPEG, chroma, and compressions that are not ours."""
-        return self.page.photometric == _YCC or int(self.page.compression) not in CODECS
+        """Whether samples may not be what was once written: a compression that loses, or may, and chroma."""
+        return self.page.photometric == _YCC or any(map(_is_lossy, self.pages))
 
     @property
     def depth(self) -> str:
-        """Type of the image's values; integers of 32 bits and more may become float32 or, where small, uint16."""
+        """Type of the image's values; integers with a sign or of 32 bits give uint16 where they fit."""
         is_8_bit = self.color == "palette" or _is_pillows(self.page)
         dtype = np.dtype(np.uint8) if is_8_bit else sample_type(self.page)
         return dtype.name if dtype in (np.uint8, np.uint16) else "float32"
@@ -134,6 +137,15 @@ def read_tiff(tiff: TiffFile, layout: Layout, data: bytes) -> Stored:
     )
 
 
+def _is_lossy(page: TiffPage) -> bool:
+    """Whether the compression of a page loses, or may: WebP tells; of LERC, JPEG 2000, XL and XR nobody knows."""
+    codec = int(page.compression)
+    if codec in _WEBP:
+        file = cast("BinaryIO", page.parent.filehandle)
+        return any(is_lossy_webp(file, offset) for offset in page.dataoffsets)
+    return codec not in CODECS and codec not in _LOSSLESS
+
+
 def _is_pillows(page: TiffPage) -> bool:
     """Whether Pillow decodes a page, with 8 bits a sample."""
     return int(page.compression) in _JPEG or page.photometric == _YCC
@@ -174,12 +186,16 @@ def _meaning(photometric: int, count: int, alpha: bool) -> dict[str, object]:
 
 def _full_pages(tiff: TiffFile) -> list[TiffPage]:
     main = cast("list[TiffPage]", list(tiff.pages))
-    full = [page for page in main if not page.subfiletype & (_REDUCED | _MASK_PAGE)]
-    if not full:  # the first page may be a thumbnail that carries the image below it
-        below = [cast("TiffPage", sub) for page in main for sub in page.pages or ()]
-        full = [page for page in below if not page.subfiletype & (_REDUCED | _MASK_PAGE)]
-    full = full or main[:1]
-    largest = max(full, key=lambda page: page.imagelength * page.imagewidth)
+    below = _of_full_size(cast("TiffPage", sub) for page in main for sub in page.pages or ())
+    # The first page may be a thumbnail that carries the image below it.
+    full = _of_full_size(main) or below or main[:1]
+    largest = max(full, key=_pixels)
+    hidden = max(below, key=_pixels, default=largest)
+    if _pixels(hidden) > _pixels(largest):
+        raise NotReadError(
+            f"a SubIFD holds an image of {hidden.imagewidth} x {hidden.imagelength} pixels, larger than the page of "
+            f"{largest.imagewidth} x {largest.imagelength} above it; save the one that is meant as a file of its own"
+        )
     alike = [page for page in full if _kind(page) == _kind(largest)]
     for page in full:
         if page in alike:
@@ -189,6 +205,14 @@ def _full_pages(tiff: TiffFile) -> list[TiffPage]:
         if page.imagelength >= largest.imagelength or not 0.95 < tall / wide < 1.05:
             raise NotReadError(f"{len(full)} pages of different kinds; one image is expected")
     return alike
+
+
+def _of_full_size(pages: Iterable[TiffPage]) -> list[TiffPage]:
+    return [page for page in pages if not page.subfiletype & (_REDUCED | _MASK_PAGE)]
+
+
+def _pixels(page: TiffPage) -> int:
+    return int(page.imagelength * page.imagewidth)
 
 
 def _kind(page: TiffPage) -> tuple[object, ...]:
@@ -222,7 +246,11 @@ def _by_pillow(tiff: TiffFile, layout: Layout, data: bytes) -> Stored:
     """Decode JPEG pages, and luma with chroma, of 8 bits, which come as grey or RGB."""
     page = layout.page
     numbers = [number for number, other in enumerate(tiff.pages) if other is page]
-    if page.bitspersample != 8 or layout.color not in ("grey", "rgb") or not numbers or layout.alpha:
+    if not numbers:
+        raise NotReadError(
+            f"its image lies in a SubIFD with {_codec_name(page)} compression, which is not read; save it as a page"
+        )
+    if page.bitspersample != 8 or layout.color not in ("grey", "rgb") or layout.alpha:
         raise NotReadError(
             f"{layout.bands} bands of {page.bitspersample} bits with {_codec_name(page)} compression are not read; "
             "save it with Deflate or LZW"
