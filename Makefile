@@ -6,11 +6,12 @@ STAMP := $(VENV)/.pins-$(shell sha256sum requirements.txt pyproject.toml 2>/dev/
 DEMO ?= demo
 SHARED := $(or $(SEGATLAS_SHARED),../shared)
 PEERS ?= .peers/bin/python
+REFERENCES ?= $(wildcard ../parity_refs)
 JOBS ?= 2
 TESTS = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 TABLE = OMP_WAIT_POLICY=PASSIVE SEGATLAS_SHARED=$(SHARED) PYTHONPATH=src:tools $(PEERS) -m peers
 
-.PHONY: demo test test-all check docs bench env clean pins
+.PHONY: demo test test-all check docs bench shape-proof env clean pins
 
 env: $(STAMP)  ## the pinned environment and this package
 
@@ -49,6 +50,9 @@ check: env  ## lint, format, types, import directions, house rules
 	$(BIN)/mypy
 	PYTHONPATH=src $(BIN)/lint-imports
 	$(BIN)/python tools/house_rules.py
+
+shape-proof: env  ## no number changed: goldens, parity keys (REFERENCES=FOLDER), dry runs, folders of earlier months
+	$(BIN)/python tools/shape_proof.py $(if $(REFERENCES),--references "$(REFERENCES)")
 
 docs: env  ## the documentation site in site/
 	$(BIN)/python tools/generate_docs.py

@@ -1,16 +1,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from fakes.ade20k import write_ade20k
-from fakes.camvid import write_camvid
-from fakes.cityscapes import write_cityscapes
 from fakes.folder import write_folder
-from fakes.shapes import write_shapes
-from fakes.voc import write_voc
+from fakes.small_recipes import SMALL, narrow, network_of, words, write_sets
 from typer.testing import CliRunner
 
 from segatlas.cli.main import app
@@ -21,22 +16,6 @@ from segatlas.recipe import Config
 from segatlas.training import building
 from segatlas.training.building import build_parts
 from segatlas.training.dry import dry_run
-from segatlas.weights.building import make_config
-
-WRITERS = {
-    "ade20k": write_ade20k,
-    "camvid": write_camvid,
-    "cityscapes": write_cityscapes,
-    "folder": write_folder,
-    "shapes": write_shapes,
-    "voc": write_voc,
-}
-SMALL = {
-    **dict.fromkeys(("resnet34", "resnet50", "resnet50c"), "resnet18_w8"),
-    "resnest101": "resnest50",
-    "hrnet_w48": "hrnet_w8_small",
-}
-"""Encoder of a recipe -> the one that takes its place here, to save time."""
 
 WHOLE = ("pspnet_ade20k", "fcn_ade20k_resnest101", "stdc_cityscapes")
 """Recipes run as they are too."""
@@ -45,8 +24,7 @@ WHOLE = ("pspnet_ade20k", "fcn_ade20k_resnest101", "stdc_cityscapes")
 @pytest.fixture(scope="module")
 def roots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A tiny data set of each layout."""
-    home = tmp_path_factory.mktemp("sets")
-    return {name: write(home / name) for name, write in WRITERS.items()}
+    return write_sets(tmp_path_factory.mktemp("sets"))
 
 
 @pytest.fixture(scope="module")
@@ -68,28 +46,12 @@ def no_connection(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def words(name: str, roots: dict[str, Path], *further: str) -> list[str]:
-    """Return a recipe's name and the words that make it small: pictures, crops, one thread."""
-    config = Config.load(name)
-    small = ["transforms.crop=[64,64]", "train.batch=2", "train.device=cpu", "train.threads=1"]
-    if config.transforms.resize:
-        small.append("transforms.resize=short:64")
-    return [name, f"data.root={roots[config.data.name]}", *small, *further]
-
-
-def network_of(name: str) -> Any:
-    """Return the config of a recipe's network."""
-    model = Config.load(name).model
-    return make_config(model.name, {"num_classes": 2, **model.architecture_fields()})[1]
-
-
 @pytest.mark.usefixtures("no_connection")
 @pytest.mark.parametrize("name", sorted(recipes()))
 def test_every_shipped_recipe_takes_a_step_without_a_connection(name, roots, published):
     config, network = Config.load(name), network_of(name)
     has_weights, small = config.model.encoder_weights == "imagenet", SMALL.get(network.encoder)
-    further = [f"model.encoder={small}"] if small else []
-    further += [f"model.{width}=32" for width in ("channels", "jpu_channels") if hasattr(network, width)]
+    further = narrow(name)
     if has_weights and small == "resnet18_w8":
         further.append(f"model.encoder_weights={published}")
     elif has_weights and small == "hrnet_w8_small":  # of that one timm publishes none

@@ -5,26 +5,13 @@ The digests are made by the libraries themselves, see `tools/make_goldens.py`; n
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
-from pathlib import Path
+import copy
 
 import pytest
-import torch
-from fakes.golden import digest, filled_state, golden_input, hollow, names_crc
+from fakes.golden_cases import GOLDENS, golden_differences
 
-from segatlas.ops import raise_logits
 from segatlas.weights.building import build_empty, make_config
-from segatlas.weights.converting import recognise, rename_to_ours, rename_to_theirs
-from segatlas.weights.importers import importers
-from segatlas.weights.saving import filled
 
-FOLDER = Path(__file__).parent / "goldens"
-GOLDENS = {
-    f"{path.stem}-{case['key']}-{case['size'][0]}x{case['size'][1]}": (path.stem, case)
-    for path in sorted(FOLDER.glob("*.json"))
-    for case in json.loads(path.read_text(encoding="utf-8"))
-}
 LARGE = 60e6
 """Parameters above which a case is slow."""
 
@@ -39,43 +26,26 @@ def networks() -> list:
     return cases
 
 
-def plain(config) -> dict:
-    """Return a config as JSON has it: a golden's fields come from there."""
-    return json.loads(json.dumps(asdict(config)))
-
-
 @pytest.mark.parametrize(("source", "case"), networks())
 def test_logits_have_the_digest_of_the_librarys_own_network(source, case):
-    torch.set_num_threads(1)
-    architecture, config = make_config(case["architecture"], case["fields"])
-    state = hollow(build_empty(architecture, config).state_dict())
-    layouts = [rename_to_theirs(importer, config, state) for importer in importers(source, case["architecture"])]
-    theirs = next(layout for layout in layouts if names_crc(layout) == case["names_crc"])
+    assert golden_differences(source, case) == []
 
-    file = filled_state(theirs)
-    [found] = recognise(file, case["settings"])
-    assert (found.importer.source, found.importer.architecture) == (source, case["architecture"])
-    _, recognised = make_config(found.importer.architecture, found.fields)
-    assert plain(recognised) == plain(config)
-    ours = rename_to_ours(found.importer, recognised, file)
-    net = filled(architecture, recognised, ours, where=case["key"], network="ours").double()
-    net.load_state_dict(ours)  # in full precision again
 
-    height, width = case["size"]
-    with torch.inference_mode():
-        out = net(golden_input((1, config.in_channels, height, width)))
-    logits, expected = out.logits, case["logits"]
-    if list(logits.shape) != expected["shape"]:  # a library that raises inside its network
-        mode, align_corners = out.resample
-        logits = raise_logits(
-            logits, (height, width), canvas=out.canvas, crop=(height, width), align_corners=align_corners, mode=mode
-        )
-    got = digest(logits)
-    assert got["shape"] == expected["shape"]
-    tolerance = 1e-6 * expected["absmax"]
-    for fact in ("mean", "std", "absmax"):
-        assert got[fact] == pytest.approx(expected[fact], rel=0, abs=tolerance), fact
-    assert got["at"] == pytest.approx(expected["at"], rel=0, abs=tolerance)
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda case: case.update(names_crc=1), "no importer gives the library's names"),
+        (lambda case: case["logits"].update(mean=case["logits"]["mean"] + 1e-5 * case["logits"]["absmax"]), "mean: "),
+        (lambda case: case["logits"].update(shape=[1, 1, 1, 1]), "expected [1, 1, 1, 1]"),
+        (lambda case: case["logits"].update(at={"999999999": 0.0}), "at 999999999: None"),
+    ],
+)
+def test_the_comparison_names_what_is_not_as_the_library_had_it(change, named):
+    source, case = next((source, case) for source, case in GOLDENS.values() if source == "torchvision")
+    changed = copy.deepcopy(case)
+    change(changed)
+    [told] = golden_differences(source, changed)
+    assert named in told
 
 
 def test_every_library_with_a_reference_has_a_golden():

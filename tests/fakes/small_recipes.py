@@ -1,0 +1,94 @@
+"""Shipped recipes made small enough for a dry run in a moment: tiny data in the recipe's layout, a small encoder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from fakes.ade20k import write_ade20k
+from fakes.camvid import write_camvid
+from fakes.cityscapes import write_cityscapes
+from fakes.folder import write_folder
+from fakes.shapes import write_shapes
+from fakes.voc import write_voc
+
+from segatlas.config import recipes
+from segatlas.models import ARCHITECTURES, lookup
+from segatlas.recipe import Config
+from segatlas.training.dry import DryRun, dry_run
+from segatlas.weights.building import make_config
+
+WRITERS = {
+    "ade20k": write_ade20k,
+    "camvid": write_camvid,
+    "cityscapes": write_cityscapes,
+    "folder": write_folder,
+    "shapes": write_shapes,
+    "voc": write_voc,
+}
+SMALL = {
+    **dict.fromkeys(("resnet34", "resnet50", "resnet50c"), "resnet18_w8"),
+    "resnest101": "resnest50",
+    "hrnet_w48": "hrnet_w8_small",
+}
+"""Encoder of a recipe -> the one that takes its place here, to save time."""
+
+
+def write_sets(home: Path) -> dict[str, Path]:
+    """Write a tiny data set of each layout."""
+    return {name: write(home / name) for name, write in WRITERS.items()}
+
+
+def words(name: str, roots: dict[str, Path], *further: str) -> list[str]:
+    """Return a recipe's name and the words that make it small: pictures, crops, one thread."""
+    config = Config.load(name)
+    small = ["transforms.crop=[64,64]", "train.batch=2", "train.device=cpu", "train.threads=1"]
+    if config.transforms.resize:
+        small.append("transforms.resize=short:64")
+    return [name, f"data.root={roots[config.data.name]}", *small, *further]
+
+
+def network_of(name: str) -> Any:
+    """Return the config of a recipe's network."""
+    model = Config.load(name).model
+    return make_config(model.name, {"num_classes": 2, **model.architecture_fields()})[1]
+
+
+def narrow(name: str) -> list[str]:
+    """Return the words that make a recipe's network small: another encoder, narrow heads."""
+    network = network_of(name)
+    small = SMALL.get(network.encoder)
+    further = [f"model.encoder={small}"] if small else []
+    return further + [f"model.{width}=32" for width in ("channels", "jpu_channels") if hasattr(network, width)]
+
+
+def recipe_of_each_architecture() -> dict[str, str]:
+    """Return architecture -> the first of its shipped recipes."""
+    first: dict[str, str] = {}
+    for name in sorted(recipes()):
+        first.setdefault(lookup(Config.load(name).model.name)[0].name, name)
+    return {architecture: first[architecture] for architecture in ARCHITECTURES if architecture in first}
+
+
+def dry_run_of_each_architecture(home: Path) -> dict[str, dict[str, Any]]:
+    """Take one step with a recipe of each architecture, from random weights; return what it was like by recipe."""
+    roots = write_sets(home)
+    return {name: dry_facts(name, roots) for name in recipe_of_each_architecture().values()}
+
+
+def dry_facts(name: str, roots: dict[str, Path]) -> dict[str, Any]:
+    """Take one step with a recipe from random weights; return what follows from the seed alone, as JSON has it."""
+    run: DryRun = dry_run(
+        Config.load(*words(name, roots, *narrow(name), "model.encoder_weights=null", "data.store=off"))
+    )
+    return {
+        "train": run.train_pictures,
+        "val": run.val_pictures,
+        "classes": list(run.classes),
+        "parameters": run.parameters,
+        "batch": list(run.batch_shape),
+        "labels": list(run.label_shape),
+        "output": list(run.output_shape),
+        "aux": {name: list(shape) for name, shape in run.aux_shapes.items()},
+        "loss": run.loss,
+    }
