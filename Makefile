@@ -36,7 +36,7 @@ demo: env  ## train, evaluate, predict and report on generated shapes, about a m
 	$(BIN)/segatlas predict $(DEMO)/run $(DEMO)/shapes/test/images --out $(DEMO)/predictions --save mask,overlay
 	@echo
 	@echo "report:  $(DEMO)/run/report.html"
-	@echo "picture: $$(ls $(DEMO)/predictions/*_overlay.png | head -1)"
+	@echo "image: $$(ls $(DEMO)/predictions/*_overlay.png | head -1)"
 
 test: env  ## the test suite without slow tests, under 10 minutes on 2 cores
 	$(TESTS) -m "not slow"

@@ -1,4 +1,4 @@
-"""`evaluate` on a network whose prediction is written into the pictures, so that every number is known beforehand."""
+"""`evaluate` on a network whose prediction is written into the images, so that every number is known beforehand."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def red_channel(classes: tuple[str, ...] = CLASSES, **facts: object) -> Predicto
 
 
 def maps(seed: int, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Return (prediction, label) of one picture."""
+    """Return (prediction, label) of one image."""
     generator = np.random.default_rng(seed)
     label = np.kron(generator.integers(0, 3, (size[0] // 4, size[1] // 4)), np.ones((4, 4))).astype(np.uint8)
     prediction = np.where(generator.random(label.shape) < 0.2 * seed, 1, label).astype(np.uint8)
@@ -55,14 +55,14 @@ def maps(seed: int, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
 def write_pair(root: Path, split: str, stem: str, prediction: np.ndarray, label: np.ndarray) -> None:
     for kind in ("images", "masks"):
         (root / split / kind).mkdir(parents=True, exist_ok=True)
-    picture = np.stack([prediction, np.full_like(prediction, 7), np.full_like(prediction, 99)], axis=2)
-    Image.fromarray(picture).save(root / split / "images" / f"{stem}.png")
+    image = np.stack([prediction, np.full_like(prediction, 7), np.full_like(prediction, 99)], axis=2)
+    Image.fromarray(image).save(root / split / "images" / f"{stem}.png")
     Image.fromarray(label).save(root / split / "masks" / f"{stem}.png")
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A folder data set of three val pictures of two sizes, worse from one to the next."""
+    """A folder dataset of three val images of two sizes, worse from one to the next."""
     for seed, size in enumerate([(24, 32), (40, 28), (24, 32)]):
         write_pair(tmp_path / "data", "val", f"p{seed}", *maps(seed, size))
         write_pair(tmp_path / "data", "train", f"t{seed}", *maps(seed, size))
@@ -85,25 +85,25 @@ def test_scores_are_those_of_the_maps_in_the_files(report: Report) -> None:
     assert report.scores == expected().compute()
     assert np.array_equal(report.confusion, expected().state()["confusion"])
     assert 0.5 < report.miou < 1
-    assert (report.data.name, report.data.split, report.data.pictures) == ("folder", "val", 3)
+    assert (report.data.name, report.data.split, report.data.images) == ("folder", "val", 3)
 
 
 @pytest.mark.parametrize("batch", [2, 3, 8])
 def test_batch_size_changes_nothing(root: Path, report: Report, batch: int) -> None:
     other = evaluate(red_channel(), root, batch=batch, progress=False)
     assert other.scores == report.scores
-    assert other.pictures == report.pictures
+    assert other.images == report.images
 
 
-def test_pictures_come_in_order_and_the_worst_first(root: Path, report: Report) -> None:
-    assert [picture.key.split("/")[-1] for picture in report.pictures] == ["p0", "p1", "p2"]
+def test_images_come_in_order_and_the_worst_first(root: Path, report: Report) -> None:
+    assert [image.key.split("/")[-1] for image in report.images] == ["p0", "p1", "p2"]
     alone = [SemanticMetrics(CLASSES) for _ in range(3)]
     for seed, size in enumerate([(24, 32), (40, 28), (24, 32)]):
         alone[seed].update(*maps(seed, size))
-    assert [picture.miou for picture in report.pictures] == [metrics.compute().miou for metrics in alone]
-    assert [Path(picture.file).stem for picture in report.worst] == ["p2", "p1", "p0"]
+    assert [image.miou for image in report.images] == [metrics.compute().miou for metrics in alone]
+    assert [Path(image.file).stem for image in report.worst] == ["p2", "p1", "p0"]
     two = evaluate(red_channel(), root, keep_worst=2, progress=False)
-    assert [Path(picture.file).stem for picture in two.worst] == ["p2", "p1"]
+    assert [Path(image.file).stem for image in two.worst] == ["p2", "p1"]
 
 
 def test_tta_and_window_reach_the_network_and_the_report(root: Path, report: Report) -> None:
@@ -123,7 +123,7 @@ def test_parts_can_be_left_out(root: Path) -> None:
     assert not [name for name in lean.definitions if "boundary" in name or "small" in name]
 
 
-def test_split_and_recipe_decide_which_pictures_and_how(root: Path, tmp_path: Path) -> None:
+def test_split_and_recipe_decide_which_images_and_how(root: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(f"data: {{name: folder, root: {root}}}\neval: {{split: train, boundary: false, tta: [flips]}}\n")
     from_recipe = evaluate(red_channel(), recipe, progress=False)
@@ -144,7 +144,7 @@ def test_every_number_in_the_file_has_its_definition_and_undefined_ones_are_null
     report = evaluate(red_channel(), root, "test", progress=False)
     path = report.to_json(tmp_path / "eval.json")
     stored = json.loads(path.read_text())
-    numbers = {*stored["summary"], *stored["per_class"][0], *stored["pictures"][0]} - {"class", "key", "file"}
+    numbers = {*stored["summary"], *stored["per_class"][0], *stored["images"][0]} - {"class", "key", "file"}
     assert numbers == set(stored["definitions"])
     assert stored["definitions"] == {name: DEFINITIONS[name] for name in stored["definitions"]}
     assert stored["miou"] == 1
@@ -194,8 +194,8 @@ def test_a_bad_file_is_raised_or_reported_and_left_out(root: Path) -> None:
     with pytest.raises(DataError, match=r"p1\.png"):
         evaluate(red_channel(), root, progress=False)
     report = evaluate(red_channel(), root, skip_bad=True, batch=2, progress=False)
-    assert [picture.key.split("/")[-1] for picture in report.pictures] == ["p0"]
-    assert report.data.pictures == 3
+    assert [image.key.split("/")[-1] for image in report.images] == ["p0"]
+    assert report.data.images == 3
     assert len(report.skipped) == 2
     assert "p1.png" in report.skipped[0]
     assert "p2.png" in report.skipped[1]
@@ -205,35 +205,35 @@ def test_a_bad_file_is_raised_or_reported_and_left_out(root: Path) -> None:
     assert report.scores == only.compute()
 
 
-def test_a_picture_the_predictor_refuses_is_left_out_with_its_name(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_the_predictor_refuses_is_left_out_with_its_name(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from segatlas.inference import predictor
 
     true_prepare = predictor.prepare
 
-    def fussy(picture: np.ndarray, **rest: object) -> object:
-        if picture.shape[0] == 40:
+    def fussy(image: np.ndarray, **rest: object) -> object:
+        if image.shape[0] == 40:
             raise DataError("too odd")
-        return true_prepare(picture, **rest)
+        return true_prepare(image, **rest)
 
     monkeypatch.setattr(predictor, "prepare", fussy)
     report = evaluate(red_channel(), root, skip_bad=True, batch=2, progress=False)
-    assert [picture.key.split("/")[-1] for picture in report.pictures] == ["p0", "p2"]
+    assert [image.key.split("/")[-1] for image in report.images] == ["p0", "p2"]
     assert "p1.png: cannot be predicted: too odd" in report.skipped[0]
     with pytest.raises(DataError, match="too odd"):
         evaluate(red_channel(), root, progress=False)
 
 
 def test_nothing_left_to_score_is_an_error(root: Path) -> None:
-    for picture in (root / "val" / "images").iterdir():
-        picture.write_bytes(b"")
-    with pytest.raises(DataError, match="no picture of split 'val' could be scored"):
+    for image in (root / "val" / "images").iterdir():
+        image.write_bytes(b"")
+    with pytest.raises(DataError, match="no image of split 'val' could be scored"):
         evaluate(red_channel(), root, skip_bad=True, progress=False)
 
 
 def test_a_predictor_without_data_is_asked_which(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="say which data"):
         evaluate(red_channel(), progress=False)
-    with pytest.raises(DataError, match="no known data set"):
+    with pytest.raises(DataError, match="no known dataset"):
         evaluate(red_channel(), tmp_path, progress=False)
 
 
@@ -274,7 +274,7 @@ def test_the_run_of_a_model_is_found_from_its_parts(trained: Path) -> None:
 
 
 def test_a_run_folder_may_say_which_data(trained: Path) -> None:
-    assert evaluate(red_channel(), trained, progress=False).data.pictures == 2
+    assert evaluate(red_channel(), trained, progress=False).data.images == 2
 
 
 def printed(renderable: object, width: int = 80) -> str:
@@ -309,13 +309,13 @@ def test_the_table_shows_every_class_in_eighty_columns(report: Report) -> None:
 
 
 def test_the_full_report_names_model_data_and_warnings(root: Path) -> None:
-    (root / "val" / "masks" / "p2.png").write_bytes(b"no picture")
+    (root / "val" / "masks" / "p2.png").write_bytes(b"no image")
     data = DataConfig(root=str(root), classes=("sky", "lane", "car"))
     report = evaluate(red_channel(), data, skip_bad=True, progress=False)
     text = printed(tables.full_report(report), width=200)
     for part in (
         "unet",
-        "folder, val split, 2 pictures, 1 skipped",
+        "folder, val split, 2 images, 1 skipped",
         "warning: class names differ",
         "skipped: ",
         "p2.png",

@@ -86,13 +86,13 @@ def test_commands_print_nasty_names_safely(tmp_path):
 
 def test_a_line_break_in_a_name_begins_no_line_of_a_command(tmp_path):
     fake = "x\nFAKE ok"
-    pictures = tmp_path / fake
-    pictures.mkdir()
-    (pictures / f"{fake}.png").write_bytes(b"no picture")
-    (pictures / f"{fake}.txt").write_text("")
+    images = tmp_path / fake
+    images.mkdir()
+    (images / f"{fake}.png").write_bytes(b"no image")
+    (images / f"{fake}.txt").write_text("")
     model = make_model(tmp_path / "net", classes=("sky", fake))
     for words in (
-        ["predict", str(model), str(pictures), "--out", str(tmp_path / "out")],
+        ["predict", str(model), str(images), "--out", str(tmp_path / "out")],
         ["models", "info", fake],
         ["models", "list", fake],
         ["models", "list", "--published", fake],

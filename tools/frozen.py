@@ -53,7 +53,7 @@ RENAMED: dict[str, dict[str, str]] = {"recipe": {}, "card": {}, "report": {}, "m
 """Old dotted key -> its name today, by kind of file; `*` stands for one part of a key, here and there."""
 ADDED: dict[str, tuple[str, ...]] = {"recipe": (), "card": (), "report": (), "metrics": (), "step": ()}
 """Keys of today that the old files cannot have."""
-UNCOMPARED = {"report": ("seconds", "question", "model.path"), "metrics": ("*.pictures_per_s",)}
+UNCOMPARED = {"report": ("seconds", "question", "model.path"), "metrics": ("*.images_per_s",)}
 """Keys that tell of a moment or a place."""
 
 

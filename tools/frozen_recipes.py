@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from segatlas.config import yaml_tree
-from segatlas.config.losses import LossTerm
+from segatlas.config.losses import AnyLossConfig
 from segatlas.config.section import Section
 from segatlas.recipe import Config
 
@@ -41,7 +41,7 @@ data:
   ignore: [254, nan]
   channels: 3
   lists: {train: a.txt, val: b.csv, test: c.csv}
-  val_share: 0.3
+  val_fraction: 0.3
   accept: [leakage, smoothed_mask, mixed_depth]
   workers: 2
   store: "off"
@@ -62,7 +62,7 @@ losses:
 - {name: cross_entropy, weight: 0.9, on: logits, class_weights: [1, 2, 0.5], label_smoothing: 0.1}
 - {name: ohem, weight: 0.8, class_weights: auto, threshold: 0.6, min_kept: 500}
 - {name: dice, weight: 0.7, smooth: 2}
-- {name: cross_entropy_dice, label_smoothing: 0.05, dice_share: 0.4, smooth: 0.5}
+- {name: cross_entropy_dice, label_smoothing: 0.05, dice_fraction: 0.4, smooth: 0.5}
 - {name: focal, gamma: 1.5}
 - {name: tversky, alpha: 0.4, beta: 0.6, gamma: 1.2, smooth: 0.1}
 - {name: lovasz, per_image: true}
@@ -125,7 +125,7 @@ losses: [cross_entropy, {name: lovasz, weight: 0.5}]
 
 def keys_of_the_schema() -> set[str]:
     """Return every dotted key that a recipe may state; those of losses as `losses.NAME.key`."""
-    terms = get_args(get_args(LossTerm)[0])
+    terms = get_args(get_args(AnyLossConfig)[0])
     keys = {f"losses.{get_args(term.model_fields['name'].annotation)[0]}.{key}" for term in terms for key in own(term)}
     return keys | {key for key in keys_of(Config) if not key.startswith("losses")}
 

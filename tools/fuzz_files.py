@@ -2,7 +2,7 @@
 
 Each case is a file made byte by byte by `tests/fakes/image_files.py` (JPEG and WebP by Pillow), so that its array is
 known, and one mutation of it: truncated, bytes flipped, header fields changed, chunks or strips dropped, sizes mixed,
-another ending, bit depth or coding process changed. The file is then read as `predict`, `data check` and a data set
+another ending, bit depth or coding process changed. The file is then read as `predict`, `data check` and a dataset
 read it, in this process.
 
 What counts as a fault:
@@ -39,10 +39,10 @@ from fakes import image_files as files  # noqa: E402
 
 from segatlas.config.schema import DataConfig  # noqa: E402
 from segatlas.data import create_dataset  # noqa: E402
-from segatlas.data.doctor.facts import look_at_mask, look_at_picture  # noqa: E402
+from segatlas.data.checks.stats import look_at_image, look_at_mask  # noqa: E402
 from segatlas.data.formats import read_header, read_image, read_mask  # noqa: E402
 from segatlas.errors import SegAtlasError  # noqa: E402
-from segatlas.inference.pictures import prepare  # noqa: E402
+from segatlas.inference.images import prepare  # noqa: E402
 from segatlas.weights.card import Card, InputSpec, Preprocessing  # noqa: E402
 
 CLASSES = tuple(f"class_{index}" for index in range(255))
@@ -386,7 +386,7 @@ def read_as_users_do(case: Case, mutant: Mutant, folder: Path) -> dict[str, np.n
     config = DataConfig.model_validate(
         {"root": str(folder), "classes": CLASSES, "channels": channels, "store": "off", "label_map": None}
     )
-    ways: dict[str, Callable[[], np.ndarray]] = {"data set": lambda: _sample(config, case)}
+    ways: dict[str, Callable[[], np.ndarray]] = {"dataset": lambda: _sample(config, case)}
     if mutant.partner is None:
         ways["data check"] = lambda: _looked_at(path, case)
         ways["reader"] = lambda: read_mask(path) if case.is_mask else read_image(path)
@@ -412,7 +412,7 @@ def _sample(config: DataConfig, case: Case) -> np.ndarray:
 
 def _looked_at(path: Path, case: Case) -> np.ndarray:
     """Look as the doctor does; where it finds no fault, give the array, checked against its counts."""
-    facts = look_at_mask(path) if case.is_mask else look_at_picture(path)
+    facts = look_at_mask(path) if case.is_mask else look_at_image(path)
     if facts.fault:
         raise SegAtlasError(facts.fault)
     array = read_mask(path) if case.is_mask else read_image(path)

@@ -117,7 +117,7 @@ def models() -> Iterator[str]:
     yield "# Table of networks"
     yield (
         f"Parameters with {MEASURED_CLASSES} classes; GMACs are multiply-accumulates of convolutions and matrix "
-        f"products for one {height}x{width} picture (1 MAC = 2 FLOPs). `segatlas models info NAME` prints the same for "
+        f"products for one {height}x{width} image (1 MAC = 2 FLOPs). `segatlas models info NAME` prints the same for "
         "one network. The last column is what stands behind `segatlas train`; all recipes: [Shipped "
         "recipes](recipes.md)."
     )
@@ -174,18 +174,18 @@ def published_weights(names: Iterable[str]) -> Iterator[str]:
     network = {entry.name: name for name in names for entry in published_for(name)}
     yield "## Published weights"
     yield (
-        "`segatlas predict NAME PICTURES --out FOLDER` and `sa.load(NAME)` download and convert them, see "
+        "`segatlas predict NAME IMAGES --out FOLDER` and `sa.load(NAME)` download and convert them, see "
         "[Catalogue](../catalogue.md). Here: the best of each backbone on ADE20K (150 classes) and Cityscapes "
-        f"(19 classes); all {len(published())}, for {len({entry.dataset for entry in published()})} data sets, are "
+        f"(19 classes); all {len(published())}, for {len({entry.dataset for entry in published()})} datasets, are "
         "printed by `segatlas models list --published`. Networks in parentheses are forms of that architecture without "
         "a variant's name."
     )
     yield (
-        f"mIoU in percent as published ({SOURCE}), not measured here. ADE20K: the 2000 pictures of val, shorter side "
-        "512 (640 where the crop is), whole pictures. Cityscapes: the 500 pictures of val at 2048x1024, whole; where "
+        f"mIoU in percent as published ({SOURCE}), not measured here. ADE20K: the 2000 images of val, shorter side "
+        "512 (640 where the crop is), whole images. Cityscapes: the 500 images of val at 2048x1024, whole; where "
         "the crop is 769x769 or 1024x1024, by windows of that size. The second number is of the same weights with "
-        "several scales and mirrored pictures. Crop and steps are those of the training. `non-commercial` is the "
-        f"{NON_COMMERCIAL.partition(' (')[0]}. Terms of the data sets come besides the licence."
+        "several scales and mirrored images. Crop and steps are those of the training. `non-commercial` is the "
+        f"{NON_COMMERCIAL.partition(' (')[0]}. Terms of the datasets come besides the licence."
     )
     rows = []
     for entry in published():
@@ -261,14 +261,14 @@ def metrics() -> Iterator[str]:
     yield "# Definitions of metrics"
     yield (
         "TP, FP, FN are the pixels of a class rightly predicted, wrongly predicted and missed, summed over the whole "
-        "set of pictures; unlabelled pixels (255) are left out of everything. Every `eval.json` carries these "
+        "set of images; unlabelled pixels (255) are left out of everything. Every `eval.json` carries these "
         "sentences."
     )
     yield table(("Name", "Definition"), ((code(name), text) for name, text in DEFINITIONS.items()))
 
 
 def findings() -> Iterator[str]:
-    from segatlas.data.doctor import KINDS
+    from segatlas.data.checks import KINDS
 
     yield "# Findings of the doctor"
     yield "What `segatlas data check` looks for. With `--json` each finding carries its kind, files, fault and repair."
@@ -279,21 +279,21 @@ def findings() -> Iterator[str]:
 def commands() -> Iterator[str]:
     import typer
 
-    from segatlas.cli.main import VERBS, root
+    from segatlas.cli.main import COMMANDS, root
 
     yield "# Command line"
-    yield "`segatlas VERB --help` prints the same."
+    yield "`segatlas COMMAND --help` prints the same."
     yield f"## segatlas\n\n{_options(root)}"
-    for name, verb in VERBS.items():
-        if not isinstance(verb, typer.Typer):
-            yield _command(f"segatlas {name}", verb)
+    for name, command in COMMANDS.items():
+        if not isinstance(command, typer.Typer):
+            yield _command(f"segatlas {name}", command)
             continue
         yield f"## segatlas {name}"
-        yield str(verb.info.help)
-        for command in verb.registered_commands:
-            assert command.callback is not None
-            inner = command.name or command.callback.__name__.strip("_").replace("_", "-")
-            yield _command(f"segatlas {name} {inner}", command.callback, level=3)
+        yield str(command.info.help)
+        for part in command.registered_commands:
+            assert part.callback is not None
+            inner = part.name or part.callback.__name__.strip("_").replace("_", "-")
+            yield _command(f"segatlas {name} {inner}", part.callback, level=3)
 
 
 def _command(title: str, function: Callable[..., Any], level: int = 2) -> str:

@@ -72,7 +72,7 @@ DATASETS = {
     "isaid": "isaid",
     "mapillay": "mapillary",
 }
-"""What a config's name holds -> name of the data set; the first that fits."""
+"""What a config's name holds -> name of the dataset; the first that fits."""
 
 ENCODERS = {
     "HRNetV2p-W18-Small": "hrnet_w18_small",
@@ -137,7 +137,7 @@ def read_collection(folder: Path, name: str) -> Iterator[dict[str, Any]]:
         config = Path(model["Config"]).stem
         dataset = next((known for mark, known in DATASETS.items() if mark in config), None)
         if dataset is None:
-            raise SystemExit(f"{config}: its name holds no known data set")
+            raise SystemExit(f"{config}: its name holds no known dataset")
         url = re.sub(r"^https://[^/]+/", f"https://{HOST}/", model["Weights"])
         yield {
             "short": short_name(architecture, words, dataset),

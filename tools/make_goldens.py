@@ -36,7 +36,7 @@ from fakes.golden import digest, filled, golden_input, names_crc  # noqa: E402
 class Case(NamedTuple):
     """One golden.
 
-    key: the library's network. size: of the picture; no multiple of the stride where the library takes any size.
+    key: the library's network. size: of the image; no multiple of the stride where the library takes any size.
     model: settings of MMSegmentation laid over those of the config, as in a config file: makes a network small.
     """
 
@@ -228,7 +228,7 @@ def peer_logits(ref: Any, x: torch.Tensor) -> torch.Tensor:
     if "PointHead" in str(ref.cfg.model.decode_head):
         head = ref.model.decode_head[-1]
         points = head.get_points_test
-        # it makes coordinates in float32 always: exact where the sides of the picture are powers of two
+        # it makes coordinates in float32 always: exact where the sides of the image are powers of two
         head.get_points_test = lambda *args, **fields: [
             part.to(x) if part.is_floating_point() else part for part in points(*args, **fields)
         ]

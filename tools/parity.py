@@ -1,13 +1,13 @@
-"""Parity with other libraries: the same file, the same picture, the same numbers.
+"""Parity with other libraries: the same file, the same image, the same numbers.
 
     python tools/parity.py FOLDER [KEY ...] [--peers /path/to/reference/bin/python]
 
 FOLDER holds what `../shared/parity/ref_models.py KEY --out FOLDER` wrote for each KEY: a library's checkpoint with
-random weights, a picture, and what the library computed from it. Each is converted, and a line is printed:
+random weights, an image, and what the library computed from it. Each is converted, and a line is printed:
 
     logits   largest difference of the network's output, in units of the largest logit
     scores   the same of the full-size scores, at every 8th pixel, in the library's own inference mode
-    labels   pixels of `predict` on the uint8 picture that differ; after the slash those that are no ties
+    labels   pixels of `predict` on the uint8 image that differ; after the slash those that are no ties
     back     the model written for the library again: "names" the same names, shapes and values; with --peers the
              library's difference with that file, loaded strictly
 

@@ -2,11 +2,11 @@
 
 The page is written by hand but for what stands between its two `numbers` comments.
 
-    python tools/results_page.py camvid RUN... --evaluation "test, flips" FILE --time LOG... --pictures FILE...
+    python tools/results_page.py camvid RUN... --evaluation "test, flips" FILE --time LOG... --images FILE...
 
 The last run is the result; a run before it is what it started from.
 
-Photographs and labels of a data set are never copied (licences): the page shows curves, confusion and predicted maps.
+Photographs and labels of a dataset are never copied (licences): the page shows curves, confusion and predicted maps.
 """
 
 from __future__ import annotations
@@ -79,12 +79,12 @@ def main() -> None:
     parser.add_argument("runs", type=Path, nargs="+")
     parser.add_argument("--evaluation", nargs=2, action="append", default=[], metavar=("TITLE", "FILE"))
     parser.add_argument("--time", type=Path, nargs="*", default=[], help="logs that end with /usr/bin/time -v")
-    parser.add_argument("--pictures", type=Path, nargs="*", default=[], help="predicted maps to show")
+    parser.add_argument("--images", type=Path, nargs="*", default=[], help="predicted maps to show")
     arguments = parser.parse_args()
     folder = ROOT / "docs" / "results"
-    pictures = folder / arguments.name
-    shutil.rmtree(pictures, ignore_errors=True)
-    pictures.mkdir(parents=True)
+    images = folder / arguments.name
+    shutil.rmtree(images, ignore_errors=True)
+    images.mkdir(parents=True)
     run = arguments.runs[-1]
     main_report = json.loads((run / "eval.json").read_text())
     environment = json.loads((run / "env.json").read_text())
@@ -93,9 +93,9 @@ def main() -> None:
     plots = {f"curves_{part.name}": part / "plots" / "curves.png" for part in arguments.runs}
     plots["confusion"] = run / "plots" / "confusion.png"
     for name, file in plots.items():
-        shutil.copy(file, pictures / f"{name}.png")
-    for picture in arguments.pictures:
-        shutil.copy(picture, pictures / picture.name)
+        shutil.copy(file, images / f"{name}.png")
+    for image in arguments.images:
+        shutil.copy(image, images / image.name)
     facts = [
         f"parameters {main_report['model']['parameters'] / 1e6:.2f} M",
         f"{environment['cores']} cores, {environment['platform']}, torch {environment['packages']['torch']}",
@@ -113,7 +113,7 @@ def main() -> None:
     lines += ["### Classes, " + main_report["data"]["split"], "", *class_table(main_report), ""]
     for part in arguments.runs:
         lines += [f"### Validation while training: {part.name}", "", *validations(part / "metrics.csv"), ""]
-    shown = [*(f"{name}.png" for name in plots), *(picture.name for picture in arguments.pictures)]
+    shown = [*(f"{name}.png" for name in plots), *(image.name for image in arguments.images)]
     for name in shown:
         lines += [f"![{Path(name).stem}]({arguments.name}/{name})", ""]
     page = folder / f"{arguments.name}.md"

@@ -220,7 +220,7 @@ def _unequal(one: Any, other: Any, where: str) -> list[str]:
 
 def _rows(run: Path) -> list[dict[str, str]]:
     with (run / "metrics.csv").open(newline="") as file:
-        return [{k: v for k, v in row.items() if k != "pictures_per_s"} for row in csv.DictReader(file)]
+        return [{k: v for k, v in row.items() if k != "images_per_s"} for row in csv.DictReader(file)]
 
 
 def _lines(run: Path) -> dict[str, str]:

@@ -74,7 +74,7 @@ class ConfigError(UsageError):
 
 
 class DataError(SegAtlasError):
-    """A picture, mask or data set that cannot be used. `path` names the file at fault."""
+    """An image, mask or dataset that cannot be used. `path` names the file at fault."""
 
     def __init__(self, message: str, path: str | Path | None = None):
         self.path = None if path is None else Path(path)

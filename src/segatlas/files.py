@@ -141,7 +141,7 @@ def require_writable(folder: str | Path, *, error: type[SegAtlasError] = DataErr
     Raises an `error` naming the folder where nothing can be written there.
     """
     there = next(path for path in (Path(folder), *Path(os.path.abspath(folder)).parents) if os.path.lexists(path))
-    trial = _beside(there / "trial", "tmp")
+    trial = _sibling(there / "trial", "tmp")
     try:
         trial.touch()
         trial.unlink()
@@ -225,7 +225,7 @@ def sha256(path: str | Path, *, error: type[SegAtlasError] = DataError) -> str:
 @contextmanager
 def _temporary(target: Path) -> Iterator[Path]:
     """Yield a name for `target` while it is being written, which no other call uses; nothing is made."""
-    name = _beside(target, "tmp")
+    name = _sibling(target, "tmp")
     _in_use.add(name.name)
     try:
         yield name
@@ -233,7 +233,7 @@ def _temporary(target: Path) -> Iterator[Path]:
         _in_use.discard(name.name)
 
 
-def _beside(target: Path, kind: str) -> Path:
+def _sibling(target: Path, kind: str) -> Path:
     return target.with_name(f".{_short(target.name)}.{_machine()}-{os.getpid()}-{os.urandom(4).hex()}.{kind}")
 
 
@@ -339,7 +339,7 @@ def _swap_in(fresh: Path, target: Path) -> None:
                 except OSError as fault:
                     if fault.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                         raise
-                replaced.append(_beside(target, "old"))
+                replaced.append(_sibling(target, "old"))
                 _in_use.add(replaced[-1].name)
                 with suppress(FileNotFoundError):
                     target.rename(replaced[-1])

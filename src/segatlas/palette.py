@@ -42,8 +42,8 @@ def default_palette(count: int) -> tuple[Color, ...]:
 
 def _lab(colors: np.ndarray) -> np.ndarray:
     """Convert (n, 3) sRGB 0..255 to CIE L*a*b* under D65."""
-    share = colors / 255.0
-    linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
+    fraction = colors / 255.0
+    linear = np.where(fraction <= 0.04045, fraction / 12.92, ((fraction + 0.055) / 1.055) ** 2.4)
     to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
     xyz = linear @ to_xyz.T / to_xyz.sum(axis=1)  # relative to white
     root = np.where(xyz > (6 / 29) ** 3, np.cbrt(xyz), xyz / (3 * (6 / 29) ** 2) + 4 / 29)

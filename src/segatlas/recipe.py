@@ -21,7 +21,7 @@ from segatlas.models import ARCHITECTURES, load_architecture, lookup
 
 LOGGER = logging.getLogger("segatlas")
 FROM_DATA = {"num_classes": 2, "in_channels": 3}
-"""Stand-ins for what the data set decides later, where the recipe leaves it open."""
+"""Stand-ins for what the dataset decides later, where the recipe leaves it open."""
 
 
 def check_model(model: Mapping[str, Any]) -> list[Problem]:

@@ -33,7 +33,7 @@ def segatlas() -> Callable[..., Result]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder of 4 + 2 pictures and masks of three classes."""
+    """A folder of 4 + 2 images and masks of three classes."""
     return write_folder(tmp_path / "set", counts={"train": 4, "val": 2})
 
 

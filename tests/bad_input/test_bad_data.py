@@ -1,4 +1,4 @@
-"""Data sets with wrong labels, sizes, counts and layouts through train, eval and --dry-run."""
+"""Datasets with wrong labels, sizes, counts and layouts through train, eval and --dry-run."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from fakes.bad_files import noise
 from fakes.folder import write_folder
+from fakes.images import blocks, save_codes
 from fakes.model import make_model
-from fakes.pictures import blocks, save_codes
 from PIL import Image
 
 
@@ -24,8 +24,8 @@ def test_a_mask_of_another_size_is_named_with_both_sizes(train, folder):
     save_codes(mask, blocks(0, (0, 1, 2), (30, 48)))
     result = train(folder)
     assert result.exit_code == 1
-    picture = folder / "train" / "images" / "001.png"
-    assert f"error: {mask}: mask is 48 x 30 pixels, its picture {picture} is 48 x 32" in result.stderr
+    image = folder / "train" / "images" / "001.png"
+    assert f"error: {mask}: mask is 48 x 30 pixels, its image {image} is 48 x 32" in result.stderr
 
 
 def test_a_mask_of_another_size_is_left_out_by_eval_and_named(segatlas, model, folder, tmp_path):
@@ -34,7 +34,7 @@ def test_a_mask_of_another_size_is_left_out_by_eval_and_named(segatlas, model, f
     result = segatlas("eval", model, "--data", folder, "--out", tmp_path / "out", "--json")
     assert result.exit_code == 1
     record = json.loads(result.stdout)
-    assert record["pictures"] == 1
+    assert record["images"] == 1
     assert record["skipped"][0].startswith(f"{mask}: mask is 48 x 30 pixels")
 
 
@@ -46,7 +46,7 @@ def test_label_89_in_a_two_class_set_is_named_with_its_pixels(train, folder):
     save_codes(masks(folder, "train")[2], label)
     result = train(folder, "data.classes=[no, yes]")
     assert result.exit_code == 1
-    fault = "label 89 (6 pixels) in a set of 2 classes; expected 0..1, or 255 for not labelled"
+    fault = "label 89 (6 pixels) in a set of 2 classes; expected 0..1, or 255 for ignore"
     assert f"error: {masks(folder, 'train')[2]}: {fault}" in result.stderr
 
 
@@ -122,12 +122,12 @@ def test_an_empty_split_is_named_before_a_run_exists(train, folder, tmp_path, sp
     result = train(folder)
     if split == "train":
         assert result.exit_code == 1
-        assert "split 'train' is empty: expected pictures in train/images/" in result.stderr
-        assert "splits with pictures: val" in result.stderr
+        assert "split 'train' is empty: expected images in train/images/" in result.stderr
+        assert "splits with images: val" in result.stderr
         assert not (tmp_path / "run").exists()
-    else:  # without a val part, a share of train is held out and named
+    else:  # without a val part, a fraction of train is held out and named
         assert result.exit_code == 1
-        assert f"{folder / 'val' / 'images'}: split val has no picture" in result.stderr
+        assert f"{folder / 'val' / 'images'}: split val has no image" in result.stderr
         assert not (tmp_path / "run").exists()
         shutil.rmtree(folder / "val")
         result = train(folder)
@@ -142,7 +142,7 @@ def test_an_empty_split_in_eval_writes_no_report(segatlas, model, folder, tmp_pa
     assert not list((tmp_path / "out").rglob("*.*"))
 
 
-def test_one_single_picture_is_a_clear_error(train, tmp_path):
+def test_one_single_image_is_a_clear_error(train, tmp_path):
     root = write_folder(tmp_path / "set", counts={"train": 1})
     result = train(root)
     assert result.exit_code == 1
@@ -160,11 +160,11 @@ def test_masks_of_a_split_without_one_label_are_refused_before_a_run_exists(trai
 
 
 def test_a_root_of_another_layout_says_what_was_found_and_expected(train, tmp_path):
-    (tmp_path / "set" / "pictures").mkdir(parents=True)
+    (tmp_path / "set" / "images").mkdir(parents=True)
     result = train(tmp_path / "set")
     assert result.exit_code == 1
     assert "is not laid out as data.name=folder: expected train/images/ and train/masks/" in result.stderr
-    assert "it holds pictures/" in result.stderr
+    assert "it holds images/" in result.stderr
 
 
 def test_a_missing_root_names_the_nearest_folder(train, folder):
@@ -173,18 +173,18 @@ def test_a_missing_root_names_the_nearest_folder(train, folder):
     assert "data.root is missing; the nearest name there is set" in result.stderr
 
 
-def test_a_broken_mask_does_not_keep_eval_from_the_other_pictures(segatlas, model, folder, tmp_path):
+def test_a_broken_mask_does_not_keep_eval_from_the_other_images(segatlas, model, folder, tmp_path):
     for path in (masks(folder, "train")[0], folder / "train" / "images" / "000.png"):
         path.write_bytes(b"")
     result = segatlas("eval", model, "--data", folder, "--split", "val", "--out", tmp_path / "out", "--json")
     assert result.exit_code == 0, result.output
-    assert json.loads(result.stdout)["pictures"] == 2
+    assert json.loads(result.stdout)["images"] == 2
     result = segatlas("eval", model, "--data", folder, "--split", "train", "--out", tmp_path / "other", "--json")
     assert result.exit_code == 1, result.output
-    assert json.loads(result.stdout)["pictures"] == 3
+    assert json.loads(result.stdout)["images"] == 3
 
 
-def test_pictures_of_mixed_channels_name_the_one_that_does_not_fit(train, folder):
+def test_images_of_mixed_channels_name_the_one_that_does_not_fit(train, folder):
     import tifffile
 
     path = folder / "train" / "images" / "000.png"

@@ -34,11 +34,11 @@ def empty_folder(tmp_path, monkeypatch):
         ("- 1\n", ["expected `key: value` lines"]),
     ],
 )
-@pytest.mark.parametrize("verb", [("train",), ("config", "check")], ids=["train", "config check"])
-def test_a_fault_in_a_recipe_is_named_with_its_line(segatlas, tmp_path, verb, text, messages):
+@pytest.mark.parametrize("command", [("train",), ("config", "check")], ids=["train", "config check"])
+def test_a_fault_in_a_recipe_is_named_with_its_line(segatlas, tmp_path, command, text, messages):
     path = tmp_path / "recipe.yaml"
     path.write_text(text)
-    result = segatlas(*verb, path)
+    result = segatlas(*command, path)
     assert result.exit_code == 2
     for message in messages:
         assert message in result.output, result.output
@@ -69,7 +69,7 @@ def test_binary_text_and_folders_are_no_recipes(segatlas, tmp_path):
         (["train", "unet_shape"], 2, "did you mean 'unet_shapes'?"),
         (["trian"], 2, "Did you mean 'train'?"),
         (["train"], 2, "which recipe? For example: segatlas train unet_folder data.root=DIR"),
-        (["train", "unet_folder"], 2, "data.root is not set; the folder data set needs a folder with train/images/"),
+        (["train", "unet_folder"], 2, "data.root is not set; the folder dataset needs a folder with train/images/"),
         (["train", "unet_folder", "unet_shapes"], 2, "expected KEY=VALUE, got 'unet_shapes'"),
         (["train", "unet_folder", "train.epochs"], 2, "expected KEY=VALUE, got 'train.epochs'"),
         (["train", "unet_folder", "train.epochs="], 2, "no value"),
@@ -80,7 +80,7 @@ def test_binary_text_and_folders_are_no_recipes(segatlas, tmp_path):
         (["train", "unet_folder", "--devices", "0"], 2, "train.devices"),
         (["predict"], 2, "Missing argument 'model'"),
         (["predict", "nowhere"], 2, "give --out DIR"),
-        (["predict", "nowhere", "--out", "out"], 2, "which pictures?"),
+        (["predict", "nowhere", "--out", "out"], 2, "which images?"),
         (["eval"], 2, "Missing argument"),
         (["eval", "nowhere"], 1, "nowhere: no such file or folder"),
         (["models", "info", "unett"], 2, "unet"),

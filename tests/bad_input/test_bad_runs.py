@@ -86,8 +86,8 @@ def test_ctrl_c_twice_stops_at_once_exits_130_and_keeps_the_last_checkpoint(trai
     assert leftovers(tmp_path / "run") == []
 
 
-@pytest.mark.parametrize("verb", ["predict", "eval"])
-def test_ctrl_c_in_other_verbs_exits_130(segatlas, model, folder, tmp_path, monkeypatch, verb):
+@pytest.mark.parametrize("command", ["predict", "eval"])
+def test_ctrl_c_in_other_commands_exits_130(segatlas, model, folder, tmp_path, monkeypatch, command):
     from segatlas.inference import Predictor
 
     def interrupted(self, *args):
@@ -95,8 +95,8 @@ def test_ctrl_c_in_other_verbs_exits_130(segatlas, model, folder, tmp_path, monk
 
     monkeypatch.setattr(Predictor, "_forward", interrupted)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job has it ignored
-    words = [folder / "val" / "images"] if verb == "predict" else ["--data", folder]
-    result = segatlas(verb, model, *words, "--out", tmp_path / "out")
+    words = [folder / "val" / "images"] if command == "predict" else ["--data", folder]
+    result = segatlas(command, model, *words, "--out", tmp_path / "out")
     signal.signal(signal.SIGINT, before)
     assert result.exit_code == 130
     assert "interrupted" in result.stderr
@@ -284,10 +284,10 @@ def test_a_full_disk_under_the_log_files_is_one_message(train, folder, tmp_path)
 def test_a_full_disk_under_predictions_names_the_file_and_leaves_only_whole_ones(
     segatlas, model, tmp_path, monkeypatch, save
 ):
-    pictures, out = tmp_path / "in", tmp_path / "out"
-    pictures.mkdir()
+    images, out = tmp_path / "in", tmp_path / "out"
+    images.mkdir()
     for name in "abc":
-        Image.fromarray(noise()).save(pictures / f"{name}.png")
+        Image.fromarray(noise()).save(images / f"{name}.png")
     replaced, original = [], os.replace
 
     def replace(source, target):
@@ -297,7 +297,7 @@ def test_a_full_disk_under_predictions_names_the_file_and_leaves_only_whole_ones
         original(source, target)
 
     monkeypatch.setattr(os, "replace", replace)
-    result = segatlas("predict", model, pictures, "--out", out, "--save", save)
+    result = segatlas("predict", model, images, "--out", out, "--save", save)
     assert result.exit_code == 1
     assert f"error: {replaced[1]}: cannot be written: No space left on device" in result.stderr
     assert [path.name for path in out.iterdir()] == [replaced[0].name]

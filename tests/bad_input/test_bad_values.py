@@ -36,7 +36,7 @@ def test_pixels_that_are_no_numbers_are_refused_by_predict(tmp_path, segatlas, m
     path = tiff(tmp_path / "a.tif", with_nan(value))
     result = segatlas("predict", model, path, "--out", tmp_path / "out")
     assert result.exit_code == 1
-    assert f"a.tif: 2 of 1536 pixels are {kind}, the first at row 3, column 7, band 0" in result.output
+    assert f"a.tif: 2 of 1536 pixels are {kind}, the first at row 3, column 7, channel 0" in result.output
     assert not list((tmp_path / "out").glob("*"))
 
 

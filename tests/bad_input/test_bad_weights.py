@@ -15,7 +15,7 @@ from PIL import Image
 
 @pytest.fixture
 def predict(segatlas, tmp_path):
-    """Predict one picture with a model; the output folder must stay without a file."""
+    """Predict one image with a model; the output folder must stay without a file."""
     Image.fromarray(noise()).save(tmp_path / "a.png")
 
     def run(model: Path):

@@ -76,12 +76,12 @@ def test_bf16_on_a_processor_without_its_instructions_is_said(train, folder, mon
 @pytest.mark.parametrize(
     "words", [("--precision", "fp16"), ("--device", "cuda:7"), ("--device", "mps"), ("--device", "x")]
 )
-@pytest.mark.parametrize("verb", ["predict", "eval"])
-def test_other_verbs_refuse_what_they_cannot_run_on(segatlas, model, folder, tmp_path, monkeypatch, verb, words):
+@pytest.mark.parametrize("command", ["predict", "eval"])
+def test_other_commands_refuse_what_they_cannot_run_on(segatlas, model, folder, tmp_path, monkeypatch, command, words):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    source = [folder / "val" / "images", "--out", tmp_path / "out"] if verb == "predict" else ["--data", folder]
-    result = segatlas(verb, model, *source, *words)
+    source = [folder / "val" / "images", "--out", tmp_path / "out"] if command == "predict" else ["--data", folder]
+    result = segatlas(command, model, *source, *words)
     assert result.exit_code == 2
     assert repr(words[1]) in result.stderr
 

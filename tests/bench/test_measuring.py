@@ -3,7 +3,7 @@ from dataclasses import asdict
 import pytest
 import torch
 
-from segatlas.bench import Settings, measure, measuring
+from segatlas.bench import BenchSettings, measure, measuring
 from segatlas.bench.measuring import make_rows
 from segatlas.bench.subjects import count_flops, load_subject
 from segatlas.bench.timing import Spread, Timing
@@ -28,7 +28,7 @@ def test_ratios_are_medians_against_the_first_row_of_the_same_piece():
 def test_every_model_is_measured_in_every_precision_and_piece(monkeypatch):
     asked = []
     monkeypatch.setattr(measuring, "measure_memory", lambda *words: asked.append(words[:3]) or 1.5)
-    settings = Settings(size=(16, 24), precisions=("fp32", "bf16"), repeats=1, warmups=0, num_classes=3, threads=1)
+    settings = BenchSettings(size=(16, 24), precisions=("fp32", "bf16"), repeats=1, warmups=0, num_classes=3, threads=1)
     threads, told = torch.get_num_threads(), []
     report = measure(["unet:width=4", "unet:width=2"], settings, progress=told.append)
 
@@ -48,4 +48,4 @@ def test_every_model_is_measured_in_every_precision_and_piece(monkeypatch):
 
 def test_no_model_is_a_usage_error():
     with pytest.raises(UsageError, match="which models"):
-        measure([], Settings())
+        measure([], BenchSettings())

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from segatlas.bench.settings import Settings
+from segatlas.bench.settings import BenchSettings
 from segatlas.bench.subjects import (
     bf16_agreement,
     count_flops,
@@ -13,12 +13,12 @@ from segatlas.bench.subjects import (
     make_calls,
     network_input,
     parse_fields,
-    seeded_picture,
+    seeded_image,
 )
 from segatlas.errors import UsageError, WeightsError
 from segatlas.weights import save_pretrained
 
-SMALL = Settings(size=(17, 30), num_classes=5)
+SMALL = BenchSettings(size=(17, 30), num_classes=5)
 
 
 class Attention(nn.Module):
@@ -100,7 +100,7 @@ def test_wrong_models_are_refused_with_a_reason(model, error, message):
 
 def test_the_forward_call_gives_the_network_s_own_logits():
     subject = load_subject("unet:width=4", SMALL)
-    settings = Settings(size=(17, 30), batch=2)
+    settings = BenchSettings(size=(17, 30), batch=2)
     calls = make_calls(subject, "fp32", settings)
     with torch.no_grad():
         expected = subject.net(network_input(subject.card, settings)).logits
@@ -110,15 +110,15 @@ def test_the_forward_call_gives_the_network_s_own_logits():
 
 def test_the_predict_call_gives_the_map_of_the_largest_logit():
     subject = load_subject("unet:width=4", SMALL)
-    picture = seeded_picture(subject.card, SMALL)
+    image = seeded_image(subject.card, SMALL)
     mean, std = np.array(subject.card.preprocessing.mean), np.array(subject.card.preprocessing.std)
-    images = torch.from_numpy((picture / 255 - mean) / std).float().permute(2, 0, 1)[None]
+    images = torch.from_numpy((image / 255 - mean) / std).float().permute(2, 0, 1)[None]
     with torch.no_grad():
         logits = subject.net(images).logits[0, :, :17, :30]
     result = make_calls(subject, "fp32", SMALL)["predict"]()
     agree = result.semantic == logits.argmax(0).numpy()
     assert agree.mean() > 0.999
-    assert len(make_calls(subject, "fp32", Settings(size=(17, 30), batch=3))["predict"]()) == 3
+    assert len(make_calls(subject, "fp32", BenchSettings(size=(17, 30), batch=3))["predict"]()) == 3
 
 
 def test_bf16_is_run_in_mixed_precision_and_its_labels_are_counted_against_fp32():

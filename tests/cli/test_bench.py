@@ -23,7 +23,7 @@ def test_tables_show_each_model_and_the_load(tmp_path):
     assert result.exit_code == 0, result.output
     for words in (
         "forward: network input to logits",
-        "predict: uint8 picture",
+        "predict: uint8 image",
         "GMACs",
         "1 MAC",
         "load per core",

@@ -29,8 +29,8 @@ def root(tmp_path: Path) -> Path:
 def test_a_sound_folder_exits_0_and_says_clean(root: Path) -> None:
     result = segatlas("check", root)
     assert result.exit_code == 0, result.output
-    assert result.stdout.splitlines()[-1] == "clean: 0 errors, 0 warnings in 8 pictures"
-    assert "train       6 pictures      6 masks" in result.stdout
+    assert result.stdout.splitlines()[-1] == "clean: 0 errors, 0 warnings in 8 images"
+    assert "train       6 images      6 masks" in result.stdout
 
 
 def test_a_fault_exits_1_and_names_file_fault_and_repair(root: Path) -> None:
@@ -39,18 +39,18 @@ def test_a_fault_exits_1_and_names_file_fault_and_repair(root: Path) -> None:
     assert result.exit_code == 1
     assert "ERROR  label out of range  1 file" in result.stdout
     assert "train/masks/002.png   89: 12 pixels" in result.stdout
-    assert "label 89 in a set of 2 classes; expected 0..1, or 255 for not labelled" in result.stdout
+    assert "label 89 in a set of 2 classes; expected 0..1, or 255 for ignore" in result.stdout
     assert result.stdout.splitlines()[-1].endswith(f"segatlas data check {root} --fix NEW_FOLDER")
 
 
-@pytest.mark.parametrize("faults", [(broken.half_size, broken.leaked), (broken.missing_picture,)])
+@pytest.mark.parametrize("faults", [(broken.half_size, broken.leaked), (broken.missing_image,)])
 def test_the_command_for_a_repaired_copy_is_printed_once_with_all_that_was_typed(root: Path, faults) -> None:
     for fault in faults:
         fault(root)
-    printed = segatlas("check", root, "data.val_share=0.3").stdout
+    printed = segatlas("check", root, "data.val_fraction=0.3").stdout
     assert printed.count("--fix NEW_FOLDER") == len(faults) + 1
     assert printed.count("segatlas data check") == 1
-    assert printed.splitlines()[-1].endswith(f"segatlas data check {root} data.val_share=0.3 --fix NEW_FOLDER")
+    assert printed.splitlines()[-1].endswith(f"segatlas data check {root} data.val_fraction=0.3 --fix NEW_FOLDER")
 
 
 def test_many_files_are_grouped_and_json_has_them_all(root: Path) -> None:
@@ -89,7 +89,7 @@ def test_warnings_alone_exit_0(root: Path) -> None:
     result = segatlas("check", root)
     assert result.exit_code == 0
     assert "WARNING  class never seen" in result.stdout
-    assert result.stdout.splitlines()[-1] == "usable: 0 errors, 1 warning in 8 pictures"
+    assert result.stdout.splitlines()[-1] == "usable: 0 errors, 1 warning in 8 images"
 
 
 def test_fix_writes_a_copy_that_is_clean(root: Path, tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_fix_refuses_a_full_folder_before_it_reads(root: Path, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ((), "which data set?"),
+        ((), "which dataset?"),
         (("nowhere",), "nowhere: no such folder, and no recipe of that name"),
         (("unet_camvit",), "nearest recipe: unet_camvid"),
         (("{root}", "--split", "dev"), "--split: got 'dev'"),
@@ -144,7 +144,7 @@ def test_stats_prints_a_table_and_writes_json(root: Path, tmp_path: Path) -> Non
     record = json.loads(out.read_text())
     assert record == json.loads(result.stdout)
     train = record["splits"]["train"]
-    assert train["pictures"] == 6
+    assert train["images"] == 6
     label = np.stack([broken.label_of(number) for number in range(6)])
     assert [row["pixels"] for row in train["classes"]] == [(label == 0).sum(), (label == 1).sum()]
     table = segatlas("stats", root).stdout
@@ -162,7 +162,7 @@ def test_preview_draws_a_sheet_with_three_or_four_columns(root: Path, tmp_path: 
     assert segatlas("preview", root, "--count", 2, "--out", tmp_path / "a.png").exit_code == 0
     result = segatlas("preview", root, "--count", 2, "--out", tmp_path / "b.png", "--augmented", "--json")
     assert result.exit_code == 0, result.output
-    assert json.loads(result.stdout)["pictures"] == ["000", "005"]
+    assert json.loads(result.stdout)["images"] == ["000", "005"]
     narrow, wide = Image.open(tmp_path / "a.png"), Image.open(tmp_path / "b.png")
     assert 1.25 < wide.width / narrow.width < 1.4
     assert len(np.unique(np.asarray(narrow))) > 50
@@ -177,7 +177,7 @@ def test_preview_names_a_bad_file_and_goes_on(root: Path, tmp_path: Path) -> Non
     assert (tmp_path / "a.png").is_file()
 
 
-def test_preview_refuses_an_ending_that_is_no_picture(root: Path, tmp_path: Path) -> None:
+def test_preview_refuses_an_ending_that_is_no_image(root: Path, tmp_path: Path) -> None:
     result = segatlas("preview", root, "--out", tmp_path / "a.doc")
     assert result.exit_code == 2
     assert ".doc" in result.stderr
@@ -216,7 +216,7 @@ def test_convert_turns_predictions_into_cityscapes_ids(tmp_path: Path) -> None:
 def test_store_shows_what_is_kept_and_clears_it(tmp_path: Path) -> None:
     folder, source = tmp_path / "store", tmp_path / "a.png"
     source.write_bytes(b"content")
-    Store(folder, reserve=0).array(source, "picture", lambda content: np.zeros((10, 20, 3), np.uint8))
+    Store(folder, reserve=0).array(source, "image", lambda content: np.zeros((10, 20, 3), np.uint8))
     result = segatlas("store", "--folder", folder, "--json")
     assert result.exit_code == 0, result.output
     shown = json.loads(result.stdout)

@@ -16,7 +16,7 @@ from segatlas.cli import doctor
 from segatlas.cli.main import app
 
 
-def test_the_doctor_exits_0_and_prints_versions_devices_and_extras() -> None:
+def test_data_check_exits_0_and_prints_versions_devices_and_extras() -> None:
     result = CliRunner().invoke(app, ["doctor"])
     assert result.exit_code == 0
     for word in (
@@ -53,7 +53,7 @@ def test_a_missing_extra_is_shown_with_the_line_that_installs_it(
     assert "extra good       installed" in text
 
 
-def test_without_torch_the_doctor_still_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_torch_data_check_still_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor.util, "find_spec", lambda name: None)
     assert doctor.devices() == ["none: torch is not installed"]
 

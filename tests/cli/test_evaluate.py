@@ -14,14 +14,14 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from segatlas.cli.evaluate import check_compared, evaluate, short_names, split_models
-from segatlas.cli.main import Verbs
+from segatlas.cli.main import CommandGroup
 from segatlas.errors import DataError, UsageError
 
 CLASSES = ("sky", "road", "car")
 
 
 def segatlas(*words: object) -> Result:
-    app = typer.Typer(cls=Verbs)
+    app = typer.Typer(cls=CommandGroup)
     app.callback()(lambda: None)
     app.command("eval")(evaluate)
     return CliRunner().invoke(app, ["eval", *map(str, words), "--device", "cpu"])
@@ -33,8 +33,8 @@ def write_data(root: Path) -> Path:
             (root / split / kind).mkdir(parents=True, exist_ok=True)
         for seed in range(2):
             generator = np.random.default_rng(seed)
-            picture = generator.integers(0, 256, (16, 16, 3)).astype(np.uint8)
-            Image.fromarray(picture).save(root / split / "images" / f"{split}{seed}.png")
+            image = generator.integers(0, 256, (16, 16, 3)).astype(np.uint8)
+            Image.fromarray(image).save(root / split / "images" / f"{split}{seed}.png")
             label = generator.choice([0, 1, 2, 255], (16, 16)).astype(np.uint8)
             Image.fromarray(label).save(root / split / "masks" / f"{split}{seed}.png")
     return root
@@ -215,7 +215,7 @@ def test_models_of_one_name_have_reports_of_their_own(run: Path, models: tuple[P
         ("missing", 1, "nothing"),
         ("classes", 1, "have different classes"),
         ("out", 2, "cannot write"),
-        ("pictures", 1, "--compare needs the same pictures"),
+        ("images", 1, "--compare needs the same images"),
     ],
 )
 def test_nothing_is_scored_before_all_models_data_and_places_are_found_good(
@@ -226,7 +226,7 @@ def test_nothing_is_scored_before_all_models_data_and_places_are_found_good(
     from segatlas.weights import create_model, save_pretrained
 
     def refuse(*_: object, **__: object) -> None:
-        raise AssertionError("a picture was predicted")
+        raise AssertionError("an image was predicted")
 
     monkeypatch.setattr(Predictor, "predict_iter", refuse)
     words: list[object] = [models[0], models[1], "--data", run.parent / "data", "--compare"]
@@ -238,7 +238,7 @@ def test_nothing_is_scored_before_all_models_data_and_places_are_found_good(
     elif fault == "out":
         (tmp_path / "file").write_text("")
         words += ["--out", tmp_path / "file" / "deep"]
-    elif fault == "pictures":
+    elif fault == "images":
         other = tmp_path / "other"
         other.mkdir()
         (other / "model").symlink_to(models[1])
@@ -253,15 +253,14 @@ def test_nothing_is_scored_before_all_models_data_and_places_are_found_good(
     assert not list(tmp_path.rglob("evaluations"))
 
 
-def test_models_that_could_not_score_the_same_pictures_are_not_compared(models: tuple[Path, Path]) -> None:
+def test_models_that_could_not_score_the_same_images_are_not_compared(models: tuple[Path, Path]) -> None:
     from types import SimpleNamespace as Some
 
     first, second = (
-        Some(model=Some(path=path), pictures=[Some(key=key) for key in keys])
-        for path, keys in (("a", "xy"), ("b", "xz"))
+        Some(model=Some(path=path), images=[Some(key=key) for key in keys]) for path, keys in (("a", "xy"), ("b", "xz"))
     )
     check_compared([first, first])
-    with pytest.raises(DataError, match="a could score 2 pictures, b 2"):
+    with pytest.raises(DataError, match="a could score 2 images, b 2"):
         check_compared([first, second])
 
 
@@ -280,7 +279,7 @@ def test_json_is_one_last_line_on_stdout_and_the_rest_on_stderr(run: Path, tmp_p
     assert not (run / "eval.json").exists()
 
 
-def test_two_models_are_compared_on_the_same_pictures(run: Path, models: tuple[Path, Path], tmp_path: Path) -> None:
+def test_two_models_are_compared_on_the_same_images(run: Path, models: tuple[Path, Path], tmp_path: Path) -> None:
     result = segatlas(*models, "--data", run.parent / "data", "--compare", "--out", tmp_path / "out", "--json")
     assert result.exit_code == 0, result.output
     first, second = json.loads(result.stdout.splitlines()[-1])["reports"]
@@ -303,7 +302,7 @@ def test_a_bad_file_is_reported_and_the_exit_code_is_1(run: Path) -> None:
     result = segatlas(run, "--quiet", "--json")
     assert result.exit_code == 1
     assert "val0.png" in result.stderr
-    assert json.loads(result.stdout)["pictures"] == 1
+    assert json.loads(result.stdout)["images"] == 1
     assert len(json.loads((run / "evaluations" / "val.json").read_text())["skipped"]) == 1
 
 

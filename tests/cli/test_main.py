@@ -43,14 +43,14 @@ def run(*words: str) -> tuple[int, str, str]:
     return result.exit_code, result.stdout, result.stderr
 
 
-def test_help_lists_the_verbs_of_the_table_in_its_order() -> None:
+def test_help_lists_the_commands_of_the_table_in_its_order() -> None:
     code, out, _ = run("--help")
     assert code == 0
-    places = [out.index(f"│ {verb} ") for verb in main.VERBS]
+    places = [out.index(f"│ {command} ") for command in main.COMMANDS]
     assert places == sorted(places)
 
 
-def test_a_misspelled_verb_or_option_is_a_usage_error_with_the_nearest() -> None:
+def test_a_misspelled_command_or_option_is_a_usage_error_with_the_nearest() -> None:
     code, _, err = run("doctr")
     assert code == 2
     assert "Did you mean 'doctor'?" in err
@@ -64,7 +64,7 @@ def test_the_version_is_printed() -> None:
 
 
 def app_raising(error: BaseException) -> typer.Typer:
-    app = typer.Typer(cls=main.Verbs)
+    app = typer.Typer(cls=main.Command)
     app.callback()(main.root)
 
     @app.command("fail")
@@ -96,13 +96,13 @@ def app_raising(error: BaseException) -> typer.Typer:
 def test_an_error_ends_in_one_message_and_its_exit_code(
     error: BaseException, code: int, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(main, "VERBS", {"fail": None})
+    monkeypatch.setattr(main, "COMMANDS", {"fail": None})
     result = CliRunner().invoke(app_raising(error), ["fail"])
     assert (result.exit_code, result.stdout, result.stderr) == (code, "", message)
 
 
 @pytest.mark.parametrize("words", [["--debug", "fail"], ["fail", "--debug"]])
-def test_debug_before_or_after_the_verb_shows_the_trace_of_that_command_only(words: list[str]) -> None:
+def test_debug_before_or_after_the_command_shows_the_trace_of_that_command_only(words: list[str]) -> None:
     app = app_raising(UsageError("wrong word"))
     assert "Traceback" in CliRunner().invoke(app, words).stderr
     assert "Traceback" not in CliRunner().invoke(app, ["fail"]).stderr

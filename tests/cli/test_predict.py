@@ -28,14 +28,14 @@ def model(tmp_path_factory):
 
 
 @pytest.fixture
-def pictures(tmp_path):
-    folder = tmp_path / "pictures"
+def images(tmp_path):
+    folder = tmp_path / "images"
     for index, name in enumerate(["a.png", "b.jpg", "deep/a.png"]):
-        save_picture(folder / name, seed=index)
+        save_image(folder / name, seed=index)
     return folder
 
 
-def save_picture(path, size=(13, 22), seed=0):
+def save_image(path, size=(13, 22), seed=0):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.random.default_rng(seed).integers(0, 256, (*size, 3)).astype(np.uint8)).save(path)
     return path
@@ -59,12 +59,12 @@ def expected_mask(model, path, **options):
     return load(model, device="cpu", **options).predict(path).semantic
 
 
-def test_every_kind_of_result_is_written_in_the_picture_s_size(model, pictures, tmp_path):
+def test_every_kind_of_result_is_written_in_the_image_s_size(model, images, tmp_path):
     out = tmp_path / "out"
-    result = segatlas(model, pictures / "a.png", "--out", out, "--save", ",".join(KINDS))
+    result = segatlas(model, images / "a.png", "--out", out, "--save", ",".join(KINDS))
     assert result.exit_code == 0, result.output
     assert files(out) == sorted(f"a{ending}" for ending in KINDS.values())
-    labels = expected_mask(model, pictures / "a.png")
+    labels = expected_mask(model, images / "a.png")
     assert np.array_equal(mask(out / "a_mask.png"), labels)
     assert np.array_equal(mask(out / "a_color.png"), np.array(PALETTE, np.uint8)[labels])
     for name in ("a_boundary.png", "a_confidence.png"):
@@ -72,104 +72,104 @@ def test_every_kind_of_result_is_written_in_the_picture_s_size(model, pictures, 
     assert mask(out / "a_overlay.png").shape[0] > 13
 
 
-def test_masks_are_index_pngs_with_the_card_s_palette(model, pictures, tmp_path):
-    segatlas(model, pictures / "a.png", "--out", tmp_path / "out", "--save", "mask")
-    picture = Image.open(tmp_path / "out" / "a_mask.png")
-    assert picture.mode == "P"
-    assert tuple(picture.getpalette()[3:6]) == PALETTE[1]
+def test_masks_are_index_pngs_with_the_card_s_palette(model, images, tmp_path):
+    segatlas(model, images / "a.png", "--out", tmp_path / "out", "--save", "mask")
+    image = Image.open(tmp_path / "out" / "a_mask.png")
+    assert image.mode == "P"
+    assert tuple(image.getpalette()[3:6]) == PALETTE[1]
 
 
-def test_json_lists_pixels_and_shares_that_sum_to_the_picture(model, pictures, tmp_path):
-    segatlas(model, pictures / "a.png", "--out", tmp_path / "out", "--save", "json,confidence")
+def test_json_lists_pixels_and_fractions_that_sum_to_the_image(model, images, tmp_path):
+    segatlas(model, images / "a.png", "--out", tmp_path / "out", "--save", "json,confidence")
     record = json.loads((tmp_path / "out" / "a.json").read_text())
     assert record["size"] == {"height": 13, "width": 22}
     assert record["model"] == model
-    assert record["source"] == str(pictures / "a.png")
+    assert record["source"] == str(images / "a.png")
     assert sum(entry["pixels"] for entry in record["classes"]) == 13 * 22
-    assert sum(entry["share"] for entry in record["classes"]) == pytest.approx(1, abs=1e-5)
+    assert sum(entry["fraction"] for entry in record["classes"]) == pytest.approx(1, abs=1e-5)
     assert {entry["name"] for entry in record["classes"]} <= set(CLASSES)
     assert 1 / 3 <= record["mean_confidence"] <= 1
 
 
-def test_a_folder_is_read_with_all_below_and_keeps_its_sub_folders(model, pictures, tmp_path):
-    (pictures / "notes.txt").write_text("no picture")
-    result = segatlas(model, pictures, "--out", tmp_path / "out", "--save", "mask")
+def test_a_folder_is_read_with_all_below_and_keeps_its_sub_folders(model, images, tmp_path):
+    (images / "notes.txt").write_text("no image")
+    result = segatlas(model, images, "--out", tmp_path / "out", "--save", "mask")
     assert result.exit_code == 0, result.output
     assert files(tmp_path / "out") == ["a_mask.png", "b_mask.png", "deep/a_mask.png"]
-    assert "3 pictures predicted" in result.output
+    assert "3 images predicted" in result.output
 
 
-def test_globs_and_files_may_be_mixed(model, pictures, tmp_path):
-    result = segatlas(model, pictures / "**" / "a.*", pictures / "b.jpg", "--out", tmp_path / "out", "--save", "mask")
+def test_globs_and_files_may_be_mixed(model, images, tmp_path):
+    result = segatlas(model, images / "**" / "a.*", images / "b.jpg", "--out", tmp_path / "out", "--save", "mask")
     assert result.exit_code == 0, result.output
     assert files(tmp_path / "out") == ["a_mask.png", "b_mask.png", "deep/a_mask.png"]
 
 
-def test_results_of_an_earlier_call_below_the_pictures_are_not_taken_for_pictures(model, pictures):
+def test_results_of_an_earlier_call_below_the_images_are_not_taken_for_images(model, images):
     for _ in range(2):
-        result = segatlas(model, pictures, "--out", pictures / "out", "--save", "mask")
-        assert "3 pictures predicted" in result.output
+        result = segatlas(model, images, "--out", images / "out", "--save", "mask")
+        assert "3 images predicted" in result.output
 
 
-def test_a_bad_file_is_reported_the_rest_goes_on_and_the_exit_code_is_1(model, pictures, tmp_path):
-    (pictures / "b.jpg").write_bytes(b"")
-    (pictures / "text.png").write_text("no picture")
-    result = segatlas(model, pictures, "--out", tmp_path / "out", "--save", "mask", "--json", "--batch", "2")
+def test_a_bad_file_is_reported_the_rest_goes_on_and_the_exit_code_is_1(model, images, tmp_path):
+    (images / "b.jpg").write_bytes(b"")
+    (images / "text.png").write_text("no image")
+    result = segatlas(model, images, "--out", tmp_path / "out", "--save", "mask", "--json", "--batch", "2")
     assert result.exit_code == 1
     assert files(tmp_path / "out") == ["a_mask.png", "deep/a_mask.png"]
     last = json.loads(result.stdout.splitlines()[-1])
     assert last["predicted"] == 2
-    assert sorted(fault["source"] for fault in last["failed"]) == [str(pictures / "b.jpg"), str(pictures / "text.png")]
+    assert sorted(fault["source"] for fault in last["failed"]) == [str(images / "b.jpg"), str(images / "text.png")]
     assert "b.jpg" in result.stderr
     assert "2 failed" in result.stderr
 
 
-def test_images_are_counted_on_one_line(model, pictures, tmp_path):
-    result = segatlas(model, pictures, "--out", tmp_path / "out")
+def test_images_are_counted_on_one_line(model, images, tmp_path):
+    result = segatlas(model, images, "--out", tmp_path / "out")
     assert result.exit_code == 0, result.output
     (line,) = result.stdout.splitlines()
-    assert line.startswith("3 pictures predicted in ")
+    assert line.startswith("3 images predicted in ")
     assert line.endswith(f"-> {tmp_path / 'out'}")
 
 
-def test_json_line_is_the_only_line_on_stdout(model, pictures, tmp_path):
-    result = segatlas(model, pictures, "--out", tmp_path / "out", "--json")
+def test_json_line_is_the_only_line_on_stdout(model, images, tmp_path):
+    result = segatlas(model, images, "--out", tmp_path / "out", "--json")
     assert len(result.stdout.splitlines()) == 1
     assert json.loads(result.stdout)["failed"] == []
 
 
-def test_bf16_tells_how_many_labels_are_those_of_fp32(model, pictures, tmp_path, monkeypatch):
-    (pictures / "a.png").write_bytes(b"")  # the first good picture is taken
+def test_bf16_tells_how_many_labels_are_those_of_fp32(model, images, tmp_path, monkeypatch):
+    (images / "a.png").write_bytes(b"")  # the first good image is taken
     options = ("--out", tmp_path / "out", "--save", "mask", "--precision", "bf16")
     monkeypatch.setattr(predictor, "processor_has_bf16", lambda: True)
-    result = segatlas(model, pictures, *options, "--json")
+    result = segatlas(model, images, *options, "--json")
     assert 0.9 < json.loads(result.stdout)["bf16_agreement"] <= 1
-    assert "of the first picture's pixels have the label of fp32" in result.stderr
+    assert "of the first image's pixels have the label of fp32" in result.stderr
     monkeypatch.setattr(predictor, "processor_has_bf16", lambda: False)
-    result = segatlas(model, pictures, *options, "--json")
+    result = segatlas(model, images, *options, "--json")
     assert json.loads(result.stdout)["bf16_agreement"] is None
 
 
-def test_one_picture_goes_to_exactly_the_file_named(model, pictures, tmp_path):
+def test_one_image_goes_to_exactly_the_file_named(model, images, tmp_path):
     target = tmp_path / "new" / "result.png"
-    result = segatlas(model, "--input", pictures / "a.png", "--output", target, "--quiet")
+    result = segatlas(model, "--input", images / "a.png", "--output", target, "--quiet")
     assert result.exit_code == 0, result.output
     assert result.output == ""
     assert files(tmp_path / "new") == ["result.png"]
-    assert np.array_equal(mask(target), expected_mask(model, pictures / "a.png"))
+    assert np.array_equal(mask(target), expected_mask(model, images / "a.png"))
 
 
-def test_tta_and_windows_reach_the_predictor(model, pictures, tmp_path):
+def test_tta_and_windows_reach_the_predictor(model, images, tmp_path):
     words = ["--tta", "flips,scales:0.5,1", "--window", "8x12", "--overlap", "0.5", "--save", "mask"]
-    result = segatlas(model, pictures / "a.png", "--out", tmp_path / "out", *words)
+    result = segatlas(model, images / "a.png", "--out", tmp_path / "out", *words)
     assert result.exit_code == 0, result.output
-    wanted = expected_mask(model, pictures / "a.png", tta="flips,scales:0.5,1", window=(8, 12), overlap=0.5)
+    wanted = expected_mask(model, images / "a.png", tta="flips,scales:0.5,1", window=(8, 12), overlap=0.5)
     assert np.array_equal(mask(tmp_path / "out" / "a_mask.png"), wanted)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 4000), (3000, 2)])
 def test_one_pixel_and_extreme_ratios_give_every_kind_of_result(model, tmp_path, size):
-    path = save_picture(tmp_path / "odd.png", size=size)
+    path = save_image(tmp_path / "odd.png", size=size)
     result = segatlas(model, path, "--out", tmp_path / "out", "--save", ",".join(KINDS))
     assert result.exit_code == 0, result.output
     assert mask(tmp_path / "out" / "odd_mask.png").shape == size
@@ -185,7 +185,7 @@ def bomb():
 @pytest.mark.parametrize(
     "content", [b"", b"text", bomb(), b"\xff\xd8\xff\xe0 cut"], ids=["empty", "text", "bomb", "cut"]
 )
-def test_a_file_that_is_no_good_picture_is_named_and_leaves_nothing(model, tmp_path, content):
+def test_a_file_that_is_no_good_image_is_named_and_leaves_nothing(model, tmp_path, content):
     path = tmp_path / "bad.png"
     path.write_bytes(content)
     result = segatlas(model, path, "--out", tmp_path / "out")
@@ -198,71 +198,71 @@ def test_a_file_that_is_no_good_picture_is_named_and_leaves_nothing(model, tmp_p
     ("words", "message"),
     [
         (["nowhere.png", "--out", "out"], "no such file or folder: nowhere.png"),
-        (["empty", "--out", "out"], "no pictures in empty"),
-        (["pictures/*.tif", "--out", "out"], "no pictures in pictures/*.tif"),
-        (["pictures"], "give --out DIR"),
-        (["--out", "out"], "which pictures?"),
-        (["pictures", "--out", "pictures"], "is the folder of the pictures"),
-        (["pictures", "--out", "a_file"], "cannot write to the folder a_file"),
-        (["pictures", "--out", "a_file/deep"], "cannot write to the folder a_file/deep"),
-        (["pictures/a.png", "--out", "taken"], "taken/a_mask.png is a folder"),
-        (["pictures", "--out", "out", "--device", "tpu"], "expected auto, cpu"),
-        (["pictures", "--out", "out", "--precision", "fp8"], "expected fp32 or bf16"),
-        (["pictures", "--out", "out", "--save", "json", "--format", "cityscapes-ids"], "--save json writes none"),
-        (["--input", "pictures/a.png", "--output", "m.png", "--save", "json"], "write the mask alone"),
-        (["pictures", "--out", "out", "--save", "masks"], "'masks', expected some of mask,"),
-        (["pictures", "--out", "out", "--save", ","], "nothing to write"),
-        (["pictures", "--out", "out", "--tta", "mirror"], "'mirror' is not known"),
-        (["pictures", "--out", "out", "--window", "big"], "'big', expected pixels"),
-        (["pictures", "--out", "out", "--overlap", "0.5"], "--overlap needs --window"),
-        (["pictures", "--out", "out", "--format", "coco"], "'coco', expected one of index"),
-        (["pictures", "--out", "out", "--format", "cityscapes-ids"], "needs a model of the 19 Cityscapes classes"),
-        (["pictures", "--out", "out", "--aux", "prior=x.png"], "takes no further input"),
-        (["pictures/a.png", "twin/a.png", "--out", "out"], "would both be written to out/a_*"),
-        (["pictures/a.png", "pictures/a_mask.png", "--out", "pictures"], "would be overwritten"),
-        (["pictures", "--out", "out", "--input", "pictures/a.png", "--output", "m.png"], "give either SOURCE"),
-        (["--input", "pictures/a.png"], "belong together"),
-        (["--input", "pictures/a.png", "--output", "m.jpg"], "does not end in .png"),
+        (["empty", "--out", "out"], "no images in empty"),
+        (["images/*.tif", "--out", "out"], "no images in images/*.tif"),
+        (["images"], "give --out DIR"),
+        (["--out", "out"], "which images?"),
+        (["images", "--out", "images"], "is the folder of the images"),
+        (["images", "--out", "a_file"], "cannot write to the folder a_file"),
+        (["images", "--out", "a_file/deep"], "cannot write to the folder a_file/deep"),
+        (["images/a.png", "--out", "taken"], "taken/a_mask.png is a folder"),
+        (["images", "--out", "out", "--device", "tpu"], "expected auto, cpu"),
+        (["images", "--out", "out", "--precision", "fp8"], "expected fp32 or bf16"),
+        (["images", "--out", "out", "--save", "json", "--format", "cityscapes-ids"], "--save json writes none"),
+        (["--input", "images/a.png", "--output", "m.png", "--save", "json"], "write the mask alone"),
+        (["images", "--out", "out", "--save", "masks"], "'masks', expected some of mask,"),
+        (["images", "--out", "out", "--save", ","], "nothing to write"),
+        (["images", "--out", "out", "--tta", "mirror"], "'mirror' is not known"),
+        (["images", "--out", "out", "--window", "big"], "'big', expected pixels"),
+        (["images", "--out", "out", "--overlap", "0.5"], "--overlap needs --window"),
+        (["images", "--out", "out", "--format", "coco"], "'coco', expected one of index"),
+        (["images", "--out", "out", "--format", "cityscapes-ids"], "needs a model of the 19 Cityscapes classes"),
+        (["images", "--out", "out", "--aux", "prior=x.png"], "takes no further input"),
+        (["images/a.png", "twin/a.png", "--out", "out"], "would both be written to out/a_*"),
+        (["images/a.png", "images/a_mask.png", "--out", "images"], "would be overwritten"),
+        (["images", "--out", "out", "--input", "images/a.png", "--output", "m.png"], "give either SOURCE"),
+        (["--input", "images/a.png"], "belong together"),
+        (["--input", "images/a.png", "--output", "m.jpg"], "does not end in .png"),
         (["--input", "nowhere.png", "--output", "m.png"], "no such file: nowhere.png"),
     ],
 )
-def test_wrong_words_end_with_code_2_before_anything_is_written(model, pictures, monkeypatch, words, message):
-    monkeypatch.chdir(pictures.parent)
-    (pictures.parent / "empty").mkdir()
-    (pictures.parent / "a_file").write_text("")
-    (pictures.parent / "taken" / "a_mask.png").mkdir(parents=True)
-    save_picture(pictures.parent / "twin" / "a.png")
-    save_picture(pictures / "a_mask.png")
-    before = files(pictures.parent)
+def test_wrong_words_end_with_code_2_before_anything_is_written(model, images, monkeypatch, words, message):
+    monkeypatch.chdir(images.parent)
+    (images.parent / "empty").mkdir()
+    (images.parent / "a_file").write_text("")
+    (images.parent / "taken" / "a_mask.png").mkdir(parents=True)
+    save_image(images.parent / "twin" / "a.png")
+    save_image(images / "a_mask.png")
+    before = files(images.parent)
     result = segatlas(model, *words)
     assert result.exit_code == 2, result.output
     assert message in " ".join(result.stderr.split())
-    assert files(pictures.parent) == before
-    assert not (pictures.parent / "out").exists()
+    assert files(images.parent) == before
+    assert not (images.parent / "out").exists()
 
 
-def test_cityscapes_ids_are_written_for_a_model_of_its_19_classes(pictures, tmp_path):
+def test_cityscapes_ids_are_written_for_a_model_of_its_19_classes(images, tmp_path):
     from segatlas.data.datasets import cityscapes
     from segatlas.weights import create_model, save_pretrained
 
     folder = tmp_path / "city"
     save_pretrained(create_model("unet", num_classes=19, width=4), folder, classes=cityscapes.CLASSES)
     words = ["--out", tmp_path / "out", "--save", "mask", "--format", "cityscapes-ids"]
-    result = segatlas(folder, pictures / "a.png", *words)
+    result = segatlas(folder, images / "a.png", *words)
     assert result.exit_code == 0, result.output
-    labels = expected_mask(folder, pictures / "a.png")
+    labels = expected_mask(folder, images / "a.png")
     assert np.array_equal(mask(tmp_path / "out" / "a_mask.png"), cityscapes.to_label_ids(labels))
 
 
-def test_a_picture_named_twice_is_predicted_once(pictures, tmp_path):
-    jobs = plan_jobs([str(pictures / "a.png"), str(pictures / "a.png"), str(pictures)], tmp_path / "out")
+def test_an_image_named_twice_is_predicted_once(images, tmp_path):
+    jobs = plan_jobs([str(images / "a.png"), str(images / "a.png"), str(images)], tmp_path / "out")
     assert [job.name for job in jobs] == ["a", "b", "deep/a"]
 
 
-def test_pictures_that_differ_in_their_ending_only_are_refused(pictures, tmp_path):
-    save_picture(pictures / "a.jpg")
+def test_images_that_differ_in_their_ending_only_are_refused(images, tmp_path):
+    save_image(images / "a.jpg")
     with pytest.raises(UsageError, match=r"a\.jpg and .*a\.png would both be written"):
-        plan_jobs([str(pictures)], tmp_path / "out")
+        plan_jobs([str(images)], tmp_path / "out")
 
 
 def test_a_window_is_one_number_or_height_x_width():

@@ -109,7 +109,7 @@ def test_imagenet_weights_are_asked_for_whatever_the_encoder_is(tmp_path):
 SHAPES = """
 data:
   {name: folder, root: some/where, classes: [sky, road], label_map: {0: 0, 7: 1}, ignore: [255, 9], channels: 4,
-   accept: [leakage], workers: 3, val_share: 0.3}
+   accept: [leakage], workers: 3, val_fraction: 0.3}
 """
 
 
@@ -120,7 +120,7 @@ def test_another_data_set_leaves_out_what_lower_layers_wrote_for_the_earlier_one
     ):
         data = cfg.data
         assert (data.classes, data.label_map, data.channels, data.ignore, data.accept) == (None, None, None, (255,), ())
-        assert (data.name, data.root, data.workers, data.val_share) == ("voc", "some/where", 3, 0.3)
+        assert (data.name, data.root, data.workers, data.val_fraction) == ("voc", "some/where", 3, 0.3)
     (first, second) = [record.getMessage() for record in caplog.records]
     assert first == second
     assert first.startswith('data.name is voc: left out what was written for folder: classes = ["sky", "road"] (')

@@ -3,14 +3,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from fakes.ade20k import OBJECTS, OTHER_OBJECT, STEMS, write_ade20k
-from fakes.pictures import blocks
+from fakes.images import blocks
 from fakes.shared import shared_data
 from PIL import Image
 
 from segatlas.config.schema import DataConfig
 from segatlas.data import create_dataset, describe_layout
+from segatlas.data.checks import examine
 from segatlas.data.datasets import ade20k
-from segatlas.data.doctor import examine
 from segatlas.errors import DataError, UsageError
 
 
@@ -74,11 +74,11 @@ def test_a_missing_mask_and_an_empty_split_are_named(tmp_path):
     with pytest.raises(DataError, match=r"ADE_train_00000002\.jpg: has no mask .*annotations/training/ADE_train_0"):
         open_ade20k(tmp_path)
     (tmp_path / "images/training").rename(tmp_path / "gone")
-    with pytest.raises(DataError, match=r"split 'test' is empty.*splits with pictures: val"):
+    with pytest.raises(DataError, match=r"split 'test' is empty.*splits with images: val"):
         open_ade20k(tmp_path, "test")
 
 
-def test_the_doctor_names_a_code_above_150(tmp_path):
+def test_data_check_names_a_code_above_150(tmp_path):
     write_ade20k(tmp_path)
     assert {finding.kind for finding in examine(tmp_path).errors} <= {"leakage"}
     mask = tmp_path / "annotations/training/ADE_train_00000001.png"
@@ -86,13 +86,13 @@ def test_the_doctor_names_a_code_above_150(tmp_path):
     assert any(mask in finding.files for finding in examine(tmp_path).errors)
 
 
-def test_the_doctor_sends_the_full_tree_to_be_converted(tmp_path):
+def test_data_check_sends_the_full_tree_to_be_converted(tmp_path):
     write_ade20k(tmp_path, full=True)
     with pytest.raises(UsageError, match="segatlas data convert"):
         examine(tmp_path)
 
 
-def test_real_pictures_of_the_challenge_tree_load():
+def test_real_images_of_the_challenge_tree_load():
     data = open_ade20k(shared_data("samples/ade20k"), "val")
     assert len(data) == 3
     for index in range(3):

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 from fakes.camvid import COLORS_32, STEMS, write_camvid
-from fakes.pictures import blocks
+from fakes.images import blocks
 from fakes.shared import shared_data
 
 from segatlas.config.schema import DataConfig
@@ -65,7 +65,7 @@ def test_foreign_names_need_lists(tmp_path):
         open_camvid(tmp_path)
 
 
-def test_picture_without_mask_is_an_error(tmp_path):
+def test_image_without_mask_is_an_error(tmp_path):
     write_camvid(tmp_path)
     (tmp_path / "trainannot" / "0006R0_f00930.png").unlink()
     with pytest.raises(DataError, match=r"0006R0_f00930\.png: has no mask .*trainannot"):
@@ -73,7 +73,7 @@ def test_picture_without_mask_is_an_error(tmp_path):
 
 
 def test_code_that_camvid_lacks_is_an_error(tmp_path):
-    from fakes.pictures import save_codes
+    from fakes.images import save_codes
 
     write_camvid(tmp_path)
     save_codes(tmp_path / "trainannot" / "0001TP_006690.png", np.full((36, 48), 12))

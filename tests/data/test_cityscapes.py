@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from fakes.cityscapes import EVALUATED, to_train_ids, write_cityscapes
-from fakes.pictures import blocks
+from fakes.images import blocks
 from fakes.shared import shared_data
 
 from segatlas.config.schema import DataConfig

@@ -5,13 +5,13 @@ import torch
 
 from segatlas.data.collate import collate
 from segatlas.data.sample import Source
-from segatlas.data.transforms import Prepared
+from segatlas.data.transforms import PreparedSample
 
 
-def prepared(height: int, width: int, value: int, **fields: object) -> Prepared:
+def prepared(height: int, width: int, value: int, **fields: object) -> PreparedSample:
     image = np.arange(height * width * 3, dtype=np.float32).reshape(height, width, 3) + value
     label = np.full((height, width), value, np.uint8)
-    return Prepared(**{"image": image, "label": label, "key": f"k{value}", **fields})
+    return PreparedSample(**{"image": image, "label": label, "key": f"k{value}", **fields})
 
 
 def test_equal_sizes_are_stacked_channels_last() -> None:
@@ -44,15 +44,15 @@ def test_labels_may_have_another_size_than_images() -> None:
 
 def test_sources_are_stacked_by_kind() -> None:
     sources = {
-        "bands": Source(array=np.full((2, 3, 5), 7, np.uint16)),
+        "channels": Source(array=np.full((2, 3, 5), 7, np.uint16)),
         "prior": Source(array=np.full((2, 3), 4, np.uint8), kind="label"),
     }
     wider = {
-        "bands": Source(array=np.full((2, 4, 5), 8, np.uint16)),
+        "channels": Source(array=np.full((2, 4, 5), 8, np.uint16)),
         "prior": Source(array=np.full((2, 4), 5, np.uint8), kind="label"),
     }
     batch = collate([prepared(2, 3, 0, sources=sources), prepared(2, 4, 0, sources=wider)])
-    assert batch.sources["bands"].shape == (2, 5, 2, 4)
-    assert batch.sources["bands"].dtype == torch.float32
-    assert batch.sources["bands"][:, 0, 0].tolist() == [[7, 7, 7, 0], [8, 8, 8, 8]]
+    assert batch.sources["channels"].shape == (2, 5, 2, 4)
+    assert batch.sources["channels"].dtype == torch.float32
+    assert batch.sources["channels"][:, 0, 0].tolist() == [[7, 7, 7, 0], [8, 8, 8, 8]]
     assert batch.sources["prior"][:, 0].tolist() == [[4, 4, 4, 255], [5, 5, 5, 5]]

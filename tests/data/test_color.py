@@ -10,8 +10,8 @@ from segatlas.data.transforms.color import ColorChange, GaussianBlur, Photometri
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def random_image(bands: int = 3, dtype: str = "uint8", high: int = 256) -> np.ndarray:
-    return np.random.default_rng(0).integers(0, high, (13, 17, bands)).astype(dtype)
+def random_image(channels: int = 3, dtype: str = "uint8", high: int = 256) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, high, (13, 17, channels)).astype(dtype)
 
 
 def slow_normalise(values: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
@@ -19,10 +19,13 @@ def slow_normalise(values: np.ndarray, mean: tuple[float, ...], std: tuple[float
 
 
 @pytest.mark.parametrize(("dtype", "max_value"), [("uint8", 255.0), ("uint16", 65535.0), ("float32", 1000.0)])
-@pytest.mark.parametrize("bands", [1, 3, 5])
-def test_normalise_is_value_over_max_minus_mean_over_std(dtype: str, max_value: float, bands: int) -> None:
-    image = random_image(bands, dtype)
-    mean, std = tuple(0.1 * band for band in range(bands)), tuple(0.2 + 0.1 * band for band in range(bands))
+@pytest.mark.parametrize("channels", [1, 3, 5])
+def test_normalise_is_value_over_max_minus_mean_over_std(dtype: str, max_value: float, channels: int) -> None:
+    image = random_image(channels, dtype)
+    mean, std = (
+        tuple(0.1 * channel for channel in range(channels)),
+        tuple(0.2 + 0.1 * channel for channel in range(channels)),
+    )
     out = normalise(image, mean, std, max_value)
     assert out.dtype == np.float32
     assert out.flags.c_contiguous
@@ -42,7 +45,7 @@ def test_normalise_without_change_does_not_clip() -> None:
 
 
 def test_normalise_refuses_a_wrong_number_of_means() -> None:
-    with pytest.raises(ValueError, match="4 bands, but 3 means"):
+    with pytest.raises(ValueError, match="4 channels, but 3 means"):
         normalise(random_image(4), MEAN, STD, 255.0)
 
 
@@ -61,7 +64,7 @@ def test_a_change_equals_its_steps_one_after_another_clipped_then_normalised() -
     np.testing.assert_allclose(normalise(image, MEAN, STD, 255.0, change), expected, atol=1e-5)
 
 
-def test_a_change_of_other_band_counts_is_brightness_and_contrast_per_band() -> None:
+def test_a_change_of_other_channel_counts_is_brightness_and_contrast_per_band() -> None:
     image = random_image(5)
     mean, std = (0.1, 0.2, 0.3, 0.4, 0.5), (0.2, 0.3, 0.4, 0.5, 0.6)
     change = ColorChange(brightness=-0.1, contrast=1.4, saturation=0.2, hue=90)
@@ -93,7 +96,7 @@ def test_saturation_zero_gives_grey() -> None:
 
 def test_photometric_draws_its_share_and_stays_in_its_ranges() -> None:
     draws = np.random.default_rng(0)
-    photometric = Photometric(share=0.3, brightness=0.2, contrast=(0.5, 1.5), saturation=(0.8, 1.1), hue=9)
+    photometric = Photometric(probability=0.3, brightness=0.2, contrast=(0.5, 1.5), saturation=(0.8, 1.1), hue=9)
     changes = [photometric.draw(draws, (1, 1)) for _ in range(1000)]
     drawn = [change for change in changes if change is not None]
     assert abs(len(drawn) / 1000 - 0.3) < 0.05
@@ -108,19 +111,19 @@ def test_photometric_draws_its_share_and_stays_in_its_ranges() -> None:
         assert high - 0.1 * (high - low) < values.max() <= high
 
 
-def test_blur_draws_its_share() -> None:
-    draws, blur = np.random.default_rng(0), GaussianBlur(share=0.2, sigma=(0.5, 1.0))
+def test_blur_draws_its_fraction() -> None:
+    draws, blur = np.random.default_rng(0), GaussianBlur(probability=0.2, sigma=(0.5, 1.0))
     sigmas = [blur.draw(draws, (1, 1)) for _ in range(1000)]
     assert abs(np.mean([sigma is not None for sigma in sigmas]) - 0.2) < 0.05
     assert all(0.5 <= sigma <= 1.0 for sigma in sigmas if sigma is not None)
 
 
-@pytest.mark.parametrize("bands", [1, 3, 6])
-def test_blur_spreads_a_point_as_a_gaussian(bands: int) -> None:
-    image = np.zeros((21, 21, bands), np.float32)
+@pytest.mark.parametrize("channels", [1, 3, 6])
+def test_blur_spreads_a_point_as_a_gaussian(channels: int) -> None:
+    image = np.zeros((21, 21, channels), np.float32)
     image[10, 10] = 1
     out = GaussianBlur.apply(image, 1.2)
     y, x = np.mgrid[-10:11, -10:11]
     expected = np.exp(-(x**2 + y**2) / (2 * 1.2**2))
     assert out.shape == image.shape
-    np.testing.assert_allclose(out, (expected / expected.sum())[..., None].repeat(bands, 2), atol=2e-3)
+    np.testing.assert_allclose(out, (expected / expected.sum())[..., None].repeat(channels, 2), atol=2e-3)

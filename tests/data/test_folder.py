@@ -6,7 +6,7 @@ import logging
 import numpy as np
 import pytest
 from fakes.folder import write_folder
-from fakes.pictures import blocks, picture_of, save_codes, save_picture
+from fakes.images import blocks, image_of, save_codes, save_image
 from fakes.shared import shared_data
 from PIL import Image
 
@@ -27,7 +27,7 @@ def keys_of(data):
 
 
 @pytest.mark.parametrize("layout", ["split_first", "kind_first"])
-def test_both_layouts_give_pictures_and_labels(tmp_path, layout):
+def test_both_layouts_give_images_and_labels(tmp_path, layout):
     write_folder(tmp_path, layout=layout)
     data = open_folder(tmp_path)
     assert isinstance(data, SegmentationData)
@@ -36,7 +36,7 @@ def test_both_layouts_give_pictures_and_labels(tmp_path, layout):
     sample = data.load(3)
     raw = blocks(3, (0, 1, 2), (32, 48))
     assert np.array_equal(sample.label, raw)
-    assert np.array_equal(sample.image, picture_of(raw, 3))
+    assert np.array_equal(sample.image, image_of(raw, 3))
     assert (sample.key, sample.index) == ("003", 3)
     assert data.files(3)[0].name == data.files(3)[1].name == "003.png"
 
@@ -126,7 +126,7 @@ def test_colour_masks_are_read_by_the_recipes_table(tmp_path):
         open_folder(tmp_path, label_colors=colors, label_map={0: 0})
 
 
-def test_without_val_a_seeded_share_of_train_is_held_out_and_logged(tmp_path, caplog):
+def test_without_val_a_seeded_fraction_of_train_is_held_out_and_logged(tmp_path, caplog):
     write_folder(tmp_path, counts={"train": 10})
     with caplog.at_level(logging.INFO):
         val = open_folder(tmp_path, "val", seed=3)
@@ -155,7 +155,7 @@ def test_folder_without_splits_is_all_train(tmp_path):
 def test_subfolders_become_part_of_the_key_and_hidden_files_are_left_out(tmp_path):
     write_folder(tmp_path)
     raw = blocks(0, (0, 1, 2), (32, 48))
-    save_picture(tmp_path / "train" / "images" / "rome" / "000.jpg", picture_of(raw, 0))
+    save_image(tmp_path / "train" / "images" / "rome" / "000.jpg", image_of(raw, 0))
     save_codes(tmp_path / "train" / "masks" / "rome" / "000.png", raw)
     (tmp_path / "train" / "images" / "._000.png").write_bytes(b"x")
     (tmp_path / "train" / "images" / "notes.txt").write_text("x")
@@ -163,14 +163,14 @@ def test_subfolders_become_part_of_the_key_and_hidden_files_are_left_out(tmp_pat
 
 
 @pytest.mark.parametrize(("channels", "shape"), [(None, (32, 48, 1)), (3, (32, 48, 3))])
-def test_channels_follow_the_pictures_unless_given(tmp_path, channels, shape):
+def test_channels_follow_the_images_unless_given(tmp_path, channels, shape):
     write_folder(tmp_path, channels=1)
     data = open_folder(tmp_path, channels=channels)
     assert data.channels == shape[2]
     assert data.load(0).image.shape == shape
 
 
-def test_one_grey_picture_does_not_make_a_colour_set_grey(tmp_path):
+def test_one_grey_image_does_not_make_a_colour_set_grey(tmp_path):
     write_folder(tmp_path)
     Image.fromarray(np.zeros((32, 48), np.uint8)).save(tmp_path / "train" / "images" / "000.png")
     data = open_folder(tmp_path)
@@ -181,7 +181,7 @@ def test_one_grey_picture_does_not_make_a_colour_set_grey(tmp_path):
 def test_mask_of_another_size_is_an_error(tmp_path):
     write_folder(tmp_path)
     save_codes(tmp_path / "train" / "masks" / "001.png", blocks(0, (0, 1, 2), (16, 24)))
-    with pytest.raises(DataError, match=r"masks/001\.png: mask is 24 x 16 pixels, its picture .*001\.png is 48 x 32"):
+    with pytest.raises(DataError, match=r"masks/001\.png: mask is 24 x 16 pixels, its image .*001\.png is 48 x 32"):
         open_folder(tmp_path).load(1)
 
 
@@ -195,7 +195,7 @@ def test_mask_drawn_without_the_exif_turn_gets_a_hint(tmp_path):
         open_folder(tmp_path).load(1)
 
 
-def test_picture_without_mask_is_an_error_that_names_both(tmp_path):
+def test_image_without_mask_is_an_error_that_names_both(tmp_path):
     write_folder(tmp_path)
     masks = tmp_path / "train" / "masks"
     (masks / "002.png").rename(masks / "002_mask.png")
@@ -205,11 +205,11 @@ def test_picture_without_mask_is_an_error_that_names_both(tmp_path):
         open_folder(tmp_path)
 
 
-def test_mask_without_picture_is_left_out_with_a_warning(tmp_path, caplog):
+def test_mask_without_image_is_left_out_with_a_warning(tmp_path, caplog):
     write_folder(tmp_path)
     (tmp_path / "train" / "images" / "002.png").unlink()
     assert len(open_folder(tmp_path)) == 5
-    assert "1 mask(s) of train have no picture" in caplog.text
+    assert "1 mask(s) of train have no image" in caplog.text
 
 
 def test_same_stem_twice_is_an_error(tmp_path):
@@ -227,8 +227,8 @@ def test_find_pairs_tells_faults_without_raising(tmp_path):
     Image.open(images / "003.png").save(images / "003.bmp")
     pairs = find_pairs(tmp_path, "train")
     assert [pair.key for pair in pairs.matched] == ["000", "003", "004", "005"]
-    assert pairs.pictures_without_mask == (images / "001.png",)
-    assert pairs.masks_without_picture == (masks / "002.png",)
+    assert pairs.images_without_mask == (images / "001.png",)
+    assert pairs.masks_without_image == (masks / "002.png",)
     assert pairs.duplicates == (images / "003.png",)
     assert find_pairs(tmp_path, "test").matched == ()
 
@@ -244,7 +244,7 @@ def test_masks_may_be_missing_in_test_only(tmp_path):
 
 def test_empty_split_is_an_error_that_names_the_others(tmp_path):
     write_folder(tmp_path)
-    with pytest.raises(DataError, match=r"split 'test' is empty: expected pictures in test/images/.*: train, val"):
+    with pytest.raises(DataError, match=r"split 'test' is empty: expected images in test/images/.*: train, val"):
         open_folder(tmp_path, "test")
 
 
@@ -259,8 +259,8 @@ def test_root_that_is_missing_names_the_nearest(tmp_path):
 
 
 def test_folder_of_another_layout_says_what_it_holds(tmp_path):
-    (tmp_path / "pictures").mkdir()
-    with pytest.raises(DataError, match=r"is not laid out as data\.name=folder: .*it holds pictures/"):
+    (tmp_path / "images").mkdir()
+    with pytest.raises(DataError, match=r"is not laid out as data\.name=folder: .*it holds images/"):
         open_folder(tmp_path)
 
 

@@ -20,7 +20,7 @@ from segatlas.data.transforms.geometry import (
     ScaleJitter,
     Turns,
     identity,
-    largest_class_share,
+    largest_class_fraction,
     on_source_pixels,
     resized_size,
     rotated,
@@ -33,13 +33,13 @@ from segatlas.errors import UsageError
 SIZE = (23, 31)
 
 
-def random_image(seed: int = 0, size: tuple[int, int] = SIZE, bands: int = 3, dtype: str = "uint8") -> np.ndarray:
-    values = np.random.default_rng(seed).integers(0, 256, (*size, bands))
+def random_image(seed: int = 0, size: tuple[int, int] = SIZE, channels: int = 3, dtype: str = "uint8") -> np.ndarray:
+    values = np.random.default_rng(seed).integers(0, 256, (*size, channels))
     return values.astype(dtype)
 
 
-def smooth_image(size: tuple[int, int], bands: int = 3) -> np.ndarray:
-    noise = np.random.default_rng(0).integers(0, 256, (*size, bands)).astype(np.uint8)
+def smooth_image(size: tuple[int, int], channels: int = 3) -> np.ndarray:
+    noise = np.random.default_rng(0).integers(0, 256, (*size, channels)).astype(np.uint8)
     return cv2.GaussianBlur(noise, (0, 0), 1.5).reshape(noise.shape)
 
 
@@ -89,19 +89,19 @@ def slow_bilinear(image: np.ndarray, placement: Placement) -> np.ndarray:
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
-@pytest.mark.parametrize("bands", [1, 3, 6])
-def test_identity_gives_the_source_in_new_memory(dtype: str, bands: int) -> None:
-    image = random_image(bands=bands, dtype=dtype)
+@pytest.mark.parametrize("channels", [1, 3, 6])
+def test_identity_gives_the_source_in_new_memory(dtype: str, channels: int) -> None:
+    image = random_image(channels=channels, dtype=dtype)
     out = warp_image(image, identity(SIZE))
     np.testing.assert_array_equal(out, image)
     assert out.dtype == image.dtype
     assert not np.shares_memory(out, image)
 
 
-@pytest.mark.parametrize("bands", [1, 3, 6])
-def test_flips_are_bit_exact(bands: int) -> None:
-    image, label, draws = random_image(bands=bands), random_label(), np.random.default_rng(0)
-    across, down = Flip(share=1).draw(draws, SIZE), FlipVertical(share=1).draw(draws, SIZE)
+@pytest.mark.parametrize("channels", [1, 3, 6])
+def test_flips_are_bit_exact(channels: int) -> None:
+    image, label, draws = random_image(channels=channels), random_label(), np.random.default_rng(0)
+    across, down = Flip(fraction=1).draw(draws, SIZE), FlipVertical(probability=1).draw(draws, SIZE)
     for placement, rows, columns in ((across, 1, -1), (down, -1, 1), (across.then(down), -1, -1)):
         np.testing.assert_array_equal(warp_image(image, placement), image[::rows, ::columns])
         np.testing.assert_array_equal(warp_label(label, placement), label[::rows, ::columns])
@@ -127,7 +127,7 @@ def test_whole_pixel_crops_are_bit_exact_and_padded(top: int, left: int, size: t
     np.testing.assert_array_equal(warp_label(label, placement), slow_crop(label, top, left, size, 255))
 
 
-def test_places_outside_the_picture_repeat_its_edge_until_they_are_filled() -> None:
+def test_places_outside_the_image_repeat_its_edge_until_they_are_filled() -> None:
     image = random_image()
     out = warp_image(image, crop_at(-2, -3, (30, 40)))
     np.testing.assert_array_equal(out, np.pad(image, ((2, 5), (3, 6), (0, 0)), mode="edge"))
@@ -135,7 +135,7 @@ def test_places_outside_the_picture_repeat_its_edge_until_they_are_filled() -> N
 
 def test_flip_turn_crop_flip_in_one_warp_equals_the_steps_one_after_another() -> None:
     image, label = random_image(), random_label()
-    flip, flip_vertical = Flip(share=1), FlipVertical(share=1)
+    flip, flip_vertical = Flip(fraction=1), FlipVertical(probability=1)
     draws = np.random.default_rng(0)
     placement = identity(SIZE).then(flip.draw(draws, SIZE)).then(turned(SIZE, 1)).then(crop_at(-3, 4, (20, 18)))
     placement = placement.then(flip_vertical.draw(draws, (20, 18)))
@@ -156,14 +156,14 @@ def test_resize_agrees_with_opencv_up_to_rounding(size: tuple[int, int]) -> None
     np.testing.assert_array_equal(resize_image(image, size), expected)
 
 
-@pytest.mark.parametrize("bands", [1, 6])
-def test_resize_of_other_band_counts_works_band_by_band(bands: int) -> None:
-    image = smooth_image((40, 60), bands)
+@pytest.mark.parametrize("channels", [1, 6])
+def test_resize_of_other_channel_counts_works_channel_by_band(channels: int) -> None:
+    image = smooth_image((40, 60), channels)
     out = resize_image(image, (50, 66))
-    assert out.shape == (50, 66, bands)
-    for band in range(bands):
-        np.testing.assert_array_equal(out[..., band], cv2.resize(image[..., band], (66, 50)))
-    assert resize_image(image, (10, 11)).shape == (10, 11, bands)
+    assert out.shape == (50, 66, channels)
+    for channel in range(channels):
+        np.testing.assert_array_equal(out[..., channel], cv2.resize(image[..., channel], (66, 50)))
+    assert resize_image(image, (10, 11)).shape == (10, 11, channels)
 
 
 def test_label_scaled_by_two_repeats_each_value() -> None:
@@ -185,7 +185,7 @@ def test_one_warp_of_a_drawn_chain_equals_the_slow_loops(seed: int) -> None:
     geometry = Geometry(
         before=(ScaleJitter(low=0.6, high=2), AspectJitter(amount=0.3), Rotation(degrees=40), Turns()),
         crop=Crop(size=(25, 28)),
-        after=(Flip(share=0.5),),
+        after=(Flip(probability=0.5),),
     )
     placement = geometry.draw(np.random.default_rng(seed), SIZE, label)
     assert placement.size == (25, 28)
@@ -215,13 +215,13 @@ def test_a_window_of_whole_source_pixels_equals_the_slow_loops_up_to_its_rim(sca
     for top, left in ((0, 0), (3, 7), (5, 10)):
         placement = on_source_pixels(resize_by(scale, (60, 80)), crop_at(top, left, size), (60, 80))
         if flips:
-            placement = placement.then(Flip(share=1).draw(np.random.default_rng(0), size))
-            placement = placement.then(FlipVertical(share=1).draw(np.random.default_rng(0), size))
+            placement = placement.then(Flip(probability=1).draw(np.random.default_rng(0), size))
+            placement = placement.then(FlipVertical(probability=1).draw(np.random.default_rng(0), size))
         assert np.abs(warp_image(image, placement) - slow_bilinear(image, placement)).max() <= 2
         np.testing.assert_array_equal(warp_label(label, placement), slow_nearest(label, placement))
 
 
-def test_a_small_picture_in_a_large_crop_is_resized_whole_and_padded() -> None:
+def test_a_small_image_in_a_large_crop_is_resized_whole_and_padded() -> None:
     image = smooth_image((40, 60))
     placement = on_source_pixels(resize_by(0.7, (40, 60)), crop_at(-3, -5, (50, 55)), (40, 60))
     out = warp_image(image, placement)
@@ -234,7 +234,7 @@ def test_a_small_picture_in_a_large_crop_is_resized_whole_and_padded() -> None:
 
 
 @pytest.mark.parametrize("scale", [0.55, 1.0, 1.47, 2.6])
-def test_a_crop_of_a_resized_picture_moves_by_half_a_source_pixel_at_most(scale: float) -> None:
+def test_a_crop_of_a_resized_image_moves_by_half_a_source_pixel_at_most(scale: float) -> None:
     crop, draws = Crop(size=(20, 24)), np.random.default_rng(0)
     before = resize_by(scale, (90, 110))
     for _ in range(50):
@@ -250,13 +250,13 @@ def test_a_crop_of_a_resized_picture_moves_by_half_a_source_pixel_at_most(scale:
         assert ends[1].max() <= 90
 
 
-def test_a_crop_without_resize_and_one_of_a_turned_picture_do_not_move() -> None:
+def test_a_crop_without_resize_and_one_of_a_turned_image_do_not_move() -> None:
     for before in (identity((50, 60)), turned((50, 60), 1), rotated((50, 60), 0.3)):
         crop = crop_at(7, 9, (20, 22))
         np.testing.assert_array_equal(on_source_pixels(before, crop, (50, 60)).matrix, before.then(crop).matrix)
 
 
-def test_crops_of_enlarged_pictures_need_no_whole_warp(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_crops_of_enlarged_images_need_no_whole_warp(monkeypatch: pytest.MonkeyPatch) -> None:
     areas, original = [], cv2.warpAffine
 
     def warp(source: np.ndarray, matrix: np.ndarray, size: tuple[int, int], **options: object) -> np.ndarray:
@@ -384,12 +384,12 @@ def test_turns_reach_all_four_directions() -> None:
     assert shapes == {(1, 2), (2, 1)}
 
 
-def test_largest_class_share_is_that_of_the_labelled_pixels() -> None:
+def test_largest_class_fraction_is_that_of_the_labelled_pixels() -> None:
     label = np.full((20, 40), 255, np.uint8)
     label[:, :8] = 3
     label[:15, 8:12] = 1
-    assert largest_class_share(label, identity((20, 40))) == pytest.approx(160 / 220)
-    assert largest_class_share(label, crop_at(0, 20, (5, 5))) == 1.0
+    assert largest_class_fraction(label, identity((20, 40))) == pytest.approx(160 / 220)
+    assert largest_class_fraction(label, crop_at(0, 20, (5, 5))) == 1.0
 
 
 def test_class_balance_avoids_crops_of_one_class() -> None:
@@ -399,7 +399,7 @@ def test_class_balance_avoids_crops_of_one_class() -> None:
     for limit in (1.0, 0.9):
         crop = Crop(size=(24, 24), class_balance=limit)
         shares = [
-            largest_class_share(label, crop.draw_balanced(np.random.default_rng(seed), identity((64, 64)), label))
+            largest_class_fraction(label, crop.draw_balanced(np.random.default_rng(seed), identity((64, 64)), label))
             for seed in range(60)
         ]
         wins[limit] = np.mean(np.array(shares) <= 0.9)
@@ -444,10 +444,10 @@ def test_the_steps_of_a_recipe_come_in_the_order_it_states() -> None:
             Turns(),
         ),
         crop=Crop(size=(16, 18), class_balance=0.75),
-        after=(Flip(share=0.3), FlipVertical(share=0.4)),
+        after=(Flip(fraction=0.3), FlipVertical(probability=0.4)),
     )
 
 
 def test_a_recipe_without_transforms_but_flip_draws_only_flips() -> None:
-    assert geometry_of(TransformsConfig()) == Geometry(after=(Flip(share=0.5),))
+    assert geometry_of(TransformsConfig()) == Geometry(after=(Flip(probability=0.5),))
     assert geometry_of(TransformsConfig(flip=0)) == Geometry()

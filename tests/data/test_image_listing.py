@@ -1,4 +1,4 @@
-"""Predict, datasets and the doctor agree on which files of a folder are images."""
+"""Predict, datasets and `data check` agree on which files of a folder are images."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from segatlas.cli.main import app
 from segatlas.cli.predict import plan_jobs
 from segatlas.config.schema import DataConfig
 from segatlas.data import create_dataset
-from segatlas.data.doctor import examine
+from segatlas.data.checks import examine
 from segatlas.data.formats import read_image
-from segatlas.data.formats.listing import list_pictures, walk_files
+from segatlas.data.formats.listing import list_images, walk_files
 from segatlas.errors import DataError, UsageError
 
 SPARSE = 40 * 2**30
@@ -45,7 +45,7 @@ def litter(folder: Path) -> None:
     for name in ("._000.png", ".DS_Store", "Thumbs.db", "desktop.ini"):
         (folder / name).write_bytes(b"\0\5\26\7 not an image")
     for name in ("__MACOSX", ".ipynb_checkpoints", ".git", "@eaDir"):
-        broken.save(folder / name / "000.png", broken.picture_of(50))
+        broken.save(folder / name / "000.png", broken.image_of(50))
 
 
 def names(jobs: list) -> list[str]:
@@ -54,7 +54,7 @@ def names(jobs: list) -> list[str]:
 
 def test_hidden_files_and_system_folders_are_skipped_by_all(root: Path, tmp_path: Path) -> None:
     images = root / "train" / "images"
-    before = list(list_pictures(images))
+    before = list(list_images(images))
     litter(images)
     litter(root / "train" / "masks")
     data = create_dataset(DataConfig(root=str(root)), "train")
@@ -108,7 +108,7 @@ HOSTILE = {
     "broken_link": "is a link to",
     "link_to_itself": "cannot be read: Too many levels of symbolic links",
     "pipe": "is no regular file",
-    "folder": "is a folder, expected a picture file",
+    "folder": "is a folder, expected an image file",
     "empty": "the file is empty",
 }
 
@@ -136,7 +136,7 @@ def test_what_is_no_image_is_named_and_the_rest_goes_on(root: Path, tmp_path: Pa
 def test_a_link_to_a_folder_above_ends(tmp_path: Path) -> None:
     broken.save(tmp_path / "a/b/1.png", np.zeros((4, 4), np.uint8))
     (tmp_path / "a/b/up").symlink_to(tmp_path / "a")
-    assert list(list_pictures(tmp_path)) == ["a/b/1"]
+    assert list(list_images(tmp_path)) == ["a/b/1"]
 
 
 def test_links_to_files_and_folders_are_followed(tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_links_to_files_and_folders_are_followed(tmp_path: Path) -> None:
     (tmp_path / "near").mkdir()
     (tmp_path / "near/folder").symlink_to(tmp_path / "far")
     (tmp_path / "near/2.png").symlink_to(tmp_path / "far/1.png")
-    assert list(list_pictures(tmp_path / "near")) == ["2", "folder/1"]
+    assert list(list_images(tmp_path / "near")) == ["2", "folder/1"]
 
 
 def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,7 +158,7 @@ def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path, monkeypatch: py
 
 def test_a_folder_without_images_is_an_error_of_predict(tmp_path: Path) -> None:
     litter(tmp_path)
-    with pytest.raises(UsageError, match="no pictures in"):
+    with pytest.raises(UsageError, match="no images in"):
         plan_jobs([str(tmp_path)], tmp_path / "out")
 
 

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 import tifffile
-from fakes.pictures import raw_png
+from fakes.images import raw_png
 from fakes.shared import shared_data
 from PIL import Image, ImageOps
 
@@ -34,8 +34,8 @@ def test_lossless_rgb_comes_back_exactly(tmp_path, ending):
 
 @pytest.mark.parametrize("ending", [".png", ".jpg", ".tif", ".webp"])
 def test_what_is_read_can_be_written_to(tmp_path, ending):
-    for name, picture in (("grey", GREY), ("rgb", RGB)):
-        array = read_image(save(tmp_path / f"{name}{ending}", picture))
+    for name, image in (("grey", GREY), ("rgb", RGB)):
+        array = read_image(save(tmp_path / f"{name}{ending}", image))
         assert array.flags.writeable
         assert array.flags.c_contiguous
 
@@ -48,17 +48,17 @@ def test_lossless_webp_comes_back_exactly(tmp_path):
 @pytest.mark.parametrize("progressive", [False, True])
 @pytest.mark.parametrize("size", [(1, 1), (17, 33), (64, 48)])
 def test_jpeg_has_pillows_pixels(tmp_path, size, subsampling, progressive):
-    picture = RNG.integers(0, 256, (*size, 3), np.uint8)
-    path = save(tmp_path / "a.jpg", picture, subsampling=subsampling, progressive=progressive)
+    image = RNG.integers(0, 256, (*size, 3), np.uint8)
+    path = save(tmp_path / "a.jpg", image, subsampling=subsampling, progressive=progressive)
     assert np.array_equal(read_image(path), np.asarray(Image.open(path)))
 
 
 @pytest.mark.parametrize("options", [{}, {"optimize": True}, {"compress_level": 0}, {"dpi": (72, 72)}])
 def test_rgb_png_has_pillows_pixels(options):
-    picture = Image.fromarray(np.random.default_rng(1).integers(0, 256, (60, 90, 3), np.uint8))
+    image = Image.fromarray(np.random.default_rng(1).integers(0, 256, (60, 90, 3), np.uint8))
     stream = io.BytesIO()
-    picture.save(stream, "PNG", **options)
-    assert np.array_equal(decode_image(stream.getvalue()), np.array(picture))
+    image.save(stream, "PNG", **options)
+    assert np.array_equal(decode_image(stream.getvalue()), np.array(image))
 
 
 @pytest.mark.parametrize("place", [0.05, 0.3, 0.5, 0.8])
@@ -78,10 +78,10 @@ def test_a_png_with_an_altered_byte_is_an_error_or_has_pillows_pixels(place, cap
 
 
 def test_a_png_without_its_last_bytes_is_read_as_pillow_reads_it():
-    picture = Image.fromarray(np.random.default_rng(1).integers(0, 256, (60, 90, 3), np.uint8))
+    image = Image.fromarray(np.random.default_rng(1).integers(0, 256, (60, 90, 3), np.uint8))
     stream = io.BytesIO()
-    picture.save(stream, "PNG")
-    assert np.array_equal(decode_image(stream.getvalue()[:-12]), np.array(picture))
+    image.save(stream, "PNG")
+    assert np.array_equal(decode_image(stream.getvalue()[:-12]), np.array(image))
 
 
 def test_real_jpeg_has_pillows_pixels():
@@ -134,7 +134,7 @@ def test_colour_to_grey_is_pillows_luma(tmp_path):
     assert np.array_equal(read_image(path, 1)[..., 0], np.asarray(Image.fromarray(RGB).convert("L")))
 
 
-def test_one_bit_picture_becomes_0_and_255(tmp_path):
+def test_one_bit_image_becomes_0_and_255(tmp_path):
     path = tmp_path / "a.png"
     Image.fromarray(GREY > 128).save(path)
     assert np.array_equal(read_image(path)[..., 0], np.where(GREY > 128, 255, 0))
@@ -188,30 +188,30 @@ def test_16_bit_png_with_alpha_drops_it_unless_asked_for():
 
 @pytest.mark.parametrize("layout", ["contig", "separate", "pages"])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
-def test_tiff_bands_become_channels(tmp_path, layout, dtype):
-    bands = RNG.integers(0, 200, (6, 7, 5)).astype(dtype)
+def test_tiff_channels_become_channels(tmp_path, layout, dtype):
+    channels = RNG.integers(0, 200, (6, 7, 5)).astype(dtype)
     path = tmp_path / "a.tif"
     if layout == "contig":
-        tifffile.imwrite(path, bands.transpose(1, 2, 0), photometric="minisblack", planarconfig="contig")
+        tifffile.imwrite(path, channels.transpose(1, 2, 0), photometric="minisblack", planarconfig="contig")
     elif layout == "separate":
-        tifffile.imwrite(path, bands, photometric="minisblack", planarconfig="separate")
+        tifffile.imwrite(path, channels, photometric="minisblack", planarconfig="separate")
     else:
-        tifffile.imwrite(path, bands, photometric="minisblack")
+        tifffile.imwrite(path, channels, photometric="minisblack")
     array = read_image(path)
     assert array.dtype == dtype
-    assert np.array_equal(array, bands.transpose(1, 2, 0))
+    assert np.array_equal(array, channels.transpose(1, 2, 0))
     assert read_header(path).channels == 6
     assert read_image(path, 6).shape == (7, 5, 6)
     with pytest.raises(DataError, match=r"a\.tif: has 6 channels, expected 3"):
         read_image(path, 3)
 
 
-def test_fourth_band_of_a_tiff_is_kept_but_declared_alpha_is_dropped(tmp_path):
-    bands = np.dstack([RGB, GREY])
-    tifffile.imwrite(tmp_path / "bands.tif", bands, photometric="rgb", extrasamples=["unspecified"])
-    tifffile.imwrite(tmp_path / "alpha.tif", bands, photometric="rgb", extrasamples=["unassalpha"])
-    assert np.array_equal(read_image(tmp_path / "bands.tif"), bands)
-    assert np.array_equal(read_image(tmp_path / "bands.tif", 3), RGB)
+def test_fourth_channel_of_a_tiff_is_kept_but_declared_alpha_is_dropped(tmp_path):
+    channels = np.dstack([RGB, GREY])
+    tifffile.imwrite(tmp_path / "channels.tif", channels, photometric="rgb", extrasamples=["unspecified"])
+    tifffile.imwrite(tmp_path / "alpha.tif", channels, photometric="rgb", extrasamples=["unassalpha"])
+    assert np.array_equal(read_image(tmp_path / "channels.tif"), channels)
+    assert np.array_equal(read_image(tmp_path / "channels.tif", 3), RGB)
     assert np.array_equal(read_image(tmp_path / "alpha.tif"), RGB)
 
 
@@ -228,7 +228,7 @@ def test_wide_numbers_become_float32(tmp_path):
     assert read_image(tmp_path / "b.tif")[0, 0, 0] == 70000.0
 
 
-def test_pixel_and_long_strip_are_pictures(tmp_path):
+def test_pixel_and_long_strip_are_images(tmp_path):
     assert read_image(save(tmp_path / "a.png", RGB[:1, :1])).shape == (1, 1, 3)
     assert read_image(save(tmp_path / "b.png", np.zeros((1, 20000, 3), np.uint8))).shape == (1, 20000, 3)
 
@@ -237,7 +237,7 @@ def test_pixel_and_long_strip_are_pictures(tmp_path):
     ("name", "content", "message"),
     [
         ("a.png", b"", r"empty \(0 bytes\)"),
-        ("a.png", b"hello, I am text", r"is not a picture.*begins with b'hello"),
+        ("a.png", b"hello, I am text", r"is not an image.*begins with b'hello"),
         ("a.gif", b"GIF89a", r"ending \.gif is not read; expected one of \.png"),
         ("a", b"x", r"ending \(none\) is not read"),
         ("a.tif", b"II*\0\x08\0\0\0", "cannot be decoded"),
@@ -278,7 +278,7 @@ def test_missing_file_names_the_nearest(tmp_path):
         read_image(tmp_path / "stret.png")
 
 
-def test_folder_is_no_picture(tmp_path):
+def test_folder_is_no_image(tmp_path):
     with pytest.raises(DataError, match="is a folder"):
         read_image(tmp_path)
 
@@ -286,7 +286,7 @@ def test_folder_is_no_picture(tmp_path):
 @pytest.mark.parametrize("read", [read_image, image_size])
 def test_decompression_bomb_is_refused_from_its_header(tmp_path, read):
     (tmp_path / "bomb.png").write_bytes(raw_png([b"\0" * 10], 60000, 8, 0, height=60000))
-    with pytest.raises(DataError, match=r"is 60000 x 60000 pixels with 1 band\(s\), above the limit of 268435456"):
+    with pytest.raises(DataError, match=r"is 60000 x 60000 pixels with 1 channel\(s\), above the limit of 268435456"):
         read(tmp_path / "bomb.png")
 
 
@@ -336,10 +336,10 @@ def test_as_image_takes_path_bytes_pillow_and_arrays(tmp_path):
         (np.zeros((0, 5, 3), np.uint8), r"shape \(0, 5, 3\)"),
         (np.zeros(5, np.uint8), r"shape \(5,\)"),
         (np.zeros((4, 4), np.int64), "type int64"),
-        (17, "a int is not a picture"),
+        (17, "a int is not an image"),
         (np.zeros((4, 4, 2), np.uint8), "has 2 channels, expected 3"),
     ],
 )
-def test_what_is_no_picture_is_refused(source, message):
+def test_what_is_no_image_is_refused(source, message):
     with pytest.raises(DataError, match=message):
         as_image(source, 3)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from fakes.pictures import raw_png, save_codes
+from fakes.images import raw_png, save_codes
 from fakes.shared import shared_data
 from PIL import Image
 
@@ -23,8 +23,8 @@ TABLE = {(0, 0, 0): 0, (128, 0, 0): 1, (0, 200, 7): 255}
 
 def color_mask(path: Path, codes: np.ndarray, table: dict) -> Path:
     colors = {code: color for color, code in table.items()}
-    picture = np.array([[colors[int(code)] for code in row] for row in codes], np.uint8)
-    Image.fromarray(picture).save(path)
+    image = np.array([[colors[int(code)] for code in row] for row in codes], np.uint8)
+    Image.fromarray(image).save(path)
     return path
 
 
@@ -38,9 +38,9 @@ def test_palette_indices_are_kept(tmp_path):
 
 
 def test_palette_of_four_bits_is_kept(tmp_path):
-    picture = Image.fromarray((CODES % 12).astype(np.uint8))
-    picture.putpalette([value for i in range(12) for value in (20 * i, 0, 9)])
-    picture.save(tmp_path / "a.png", bits=4)
+    image = Image.fromarray((CODES % 12).astype(np.uint8))
+    image.putpalette([value for i in range(12) for value in (20 * i, 0, 9)])
+    image.save(tmp_path / "a.png", bits=4)
     assert np.array_equal(read_mask(tmp_path / "a.png"), CODES % 12)
 
 
@@ -114,10 +114,10 @@ def test_large_codes_of_a_colour_table_are_kept(tmp_path):
 
 
 def test_unknown_colour_is_named_with_count_and_place(tmp_path):
-    picture = np.zeros((4, 5, 3), np.uint8)
-    picture[1, 3] = picture[2, 0] = (127, 0, 0)
-    picture[3, 4] = (9, 9, 9)
-    Image.fromarray(picture).save(tmp_path / "a.png")
+    image = np.zeros((4, 5, 3), np.uint8)
+    image[1, 3] = image[2, 0] = (127, 0, 0)
+    image[3, 4] = (9, 9, 9)
+    Image.fromarray(image).save(tmp_path / "a.png")
     message = (
         r"a\.png: colour \(127, 0, 0\) is not in the table of 3 colours: 2 pixel\(s\), first at row 1, column 3; "
         r"the nearest in the table is \(128, 0, 0\); 1 further unknown"
@@ -138,9 +138,9 @@ def test_fractions_are_no_codes(tmp_path):
         read_mask(tmp_path / "a.tif")
 
 
-def test_many_bands_are_no_mask(tmp_path):
+def test_many_channels_are_no_mask(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", np.zeros((3, 3, 6), np.uint8), photometric="minisblack", planarconfig="contig")
-    with pytest.raises(DataError, match=r"6 band\(s\) of uint8 are not a mask"):
+    with pytest.raises(DataError, match=r"6 channel\(s\) of uint8 are not a mask"):
         read_mask(tmp_path / "a.tif")
 
 
@@ -181,7 +181,7 @@ def test_translate_agrees_with_a_slow_loop(dtype):
     assert labels.tolist() == slow
 
 
-def test_without_a_map_codes_are_indices_and_255_is_not_labelled():
+def test_without_a_map_codes_are_indices_and_255_is_ignored():
     raw = np.array([[0, 1, 2, 255]], np.uint8)
     assert translate(raw, 3).tolist() == [[0, 1, 2, 255]]
 
@@ -236,9 +236,9 @@ def test_label_counts_agree_with_a_loop():
 def test_written_mask_comes_back_with_its_palette(tmp_path):
     codes = np.array([[0, 1], [2, 255]], np.uint8)
     write_mask(tmp_path / "new" / "a.png", codes, palette=[(1, 2, 3), (4, 5, 6), (7, 8, 9)])
-    with Image.open(tmp_path / "new" / "a.png") as picture:
-        assert picture.mode == "P"
-        assert np.asarray(picture.convert("RGB"))[1, 0].tolist() == [7, 8, 9]
+    with Image.open(tmp_path / "new" / "a.png") as image:
+        assert image.mode == "P"
+        assert np.asarray(image.convert("RGB"))[1, 0].tolist() == [7, 8, 9]
     assert np.array_equal(read_mask(tmp_path / "new" / "a.png"), codes)
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.png"]
 

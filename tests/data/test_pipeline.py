@@ -15,16 +15,16 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SIZE = (24, 32)
 
 
-def sample(bands: int = 3, dtype: str = "uint8", **fields: object) -> Sample:
+def sample(channels: int = 3, dtype: str = "uint8", **fields: object) -> Sample:
     draws = np.random.default_rng(0)
-    image = draws.integers(20, 256, (*SIZE, bands)).astype(dtype)
+    image = draws.integers(20, 256, (*SIZE, channels)).astype(dtype)
     label = draws.integers(0, 5, SIZE).astype(np.uint8)
     return Sample(**{"image": image, "label": label, "key": "a/b", **fields})
 
 
-def pipeline(bands: int = 3, **transforms: object) -> Pipeline:
-    mean, std = (MEAN, STD) if bands == 3 else ((0.5,) * bands, (0.2,) * bands)
-    return Pipeline.from_config(TransformsConfig(**transforms), mean, std, 255.0, bands)
+def pipeline(channels: int = 3, **transforms: object) -> Pipeline:
+    mean, std = (MEAN, STD) if channels == 3 else ((0.5,) * channels, (0.2,) * channels)
+    return Pipeline.from_config(TransformsConfig(**transforms), mean, std, 255.0, channels)
 
 
 EVERYTHING = {
@@ -37,7 +37,7 @@ EVERYTHING = {
     "flip_vertical": 0.5,
     "turns": True,
     "photometric": PhotometricConfig(),
-    "blur": BlurConfig(share=0.5),
+    "blur": BlurConfig(fraction=0.5),
 }
 
 
@@ -60,10 +60,10 @@ def test_flip_mirrors_image_and_label_together() -> None:
     np.testing.assert_array_equal(out.label, data.label[:, ::-1])
 
 
-@pytest.mark.parametrize(("bands", "dtype"), [(3, "uint8"), (1, "uint8"), (6, "uint16"), (4, "float32")])
-def test_everything_at_once_gives_a_contiguous_float_crop(bands: int, dtype: str) -> None:
-    out = pipeline(bands, **EVERYTHING)(sample(bands, dtype), np.random.default_rng(3))
-    assert out.image.shape == (20, 28, bands)
+@pytest.mark.parametrize(("channels", "dtype"), [(3, "uint8"), (1, "uint8"), (6, "uint16"), (4, "float32")])
+def test_everything_at_once_gives_a_contiguous_float_crop(channels: int, dtype: str) -> None:
+    out = pipeline(channels, **EVERYTHING)(sample(channels, dtype), np.random.default_rng(3))
+    assert out.image.shape == (20, 28, channels)
     assert out.image.dtype == np.float32
     assert out.image.flags.c_contiguous
     assert out.label.shape == (20, 28)
@@ -79,7 +79,7 @@ def test_the_same_generator_gives_the_same_sample_and_another_one_does_not() -> 
     assert not np.array_equal(first.image, other.image)
 
 
-@pytest.mark.parametrize("extra", [{}, {"photometric": PhotometricConfig(share=1), "blur": BlurConfig(share=1)}])
+@pytest.mark.parametrize("extra", [{}, {"photometric": PhotometricConfig(fraction=1), "blur": BlurConfig(fraction=1)}])
 @pytest.mark.parametrize("rotation", [0.0, 30.0])
 def test_padding_is_exactly_zero_where_the_label_is_255(extra: dict[str, object], rotation: float) -> None:
     run = pipeline(crop=(40, 40), rotation=rotation, **extra)
@@ -102,8 +102,8 @@ def test_the_samples_own_arrays_are_not_touched() -> None:
     np.testing.assert_array_equal(data.label, label)
 
 
-def test_photometric_is_applied_to_its_share_of_samples() -> None:
-    run, data = pipeline(flip=0, photometric=PhotometricConfig(share=0.5)), sample()
+def test_photometric_is_applied_to_its_fraction_of_samples() -> None:
+    run, data = pipeline(flip=0, photometric=PhotometricConfig(fraction=0.5)), sample()
     plain = normalise(data.image, MEAN, STD, 255.0)
     changed = [not np.array_equal(run(data, np.random.default_rng(seed)).image, plain) for seed in range(40)]
     assert 8 < sum(changed) < 32
@@ -111,7 +111,7 @@ def test_photometric_is_applied_to_its_share_of_samples() -> None:
 
 def test_blur_is_that_of_opencv_on_stored_values() -> None:
     data = sample()
-    out = pipeline(flip=0, blur=BlurConfig(share=1, sigma=(0.9, 0.9)))(data, np.random.default_rng(0))
+    out = pipeline(flip=0, blur=BlurConfig(fraction=1, sigma=(0.9, 0.9)))(data, np.random.default_rng(0))
     blurred = cv2.GaussianBlur(data.image, (0, 0), 0.9, borderType=cv2.BORDER_REPLICATE)
     np.testing.assert_array_equal(out.image, normalise(blurred, MEAN, STD, 255.0))
 
@@ -170,7 +170,7 @@ def test_arrays_that_do_not_fit_are_an_error_that_names_the_sample(fields: dict[
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 500), (3, 2)])
-def test_tiny_and_thin_pictures_go_through(size: tuple[int, int]) -> None:
+def test_tiny_and_thin_images_go_through(size: tuple[int, int]) -> None:
     data = sample(image=np.full((*size, 3), 9, np.uint8), label=np.ones(size, np.uint8))
     for seed in range(4):
         out = pipeline(**EVERYTHING)(data, np.random.default_rng(seed))

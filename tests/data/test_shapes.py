@@ -120,8 +120,8 @@ def test_scenes_show_every_class_holes_thin_parts_and_small_objects():
     areas = [np.bincount(scene.instances.ravel())[np.unique(scene.instances[scene.instances > 0])] for scene in scenes]
     assert sum((area < 150).sum() for area in areas) > 20
     assert sum((area > 800).sum() for area in areas) > 20
-    ground_share = np.mean([(scene.classes == 0).mean() for scene in scenes])
-    assert 0.6 < ground_share < 0.92
+    ground_fraction = np.mean([(scene.classes == 0).mean() for scene in scenes])
+    assert 0.6 < ground_fraction < 0.92
 
 
 def test_colour_alone_does_not_tell_the_classes_apart():
@@ -159,6 +159,6 @@ def test_chosen_classes_and_size_are_kept_and_wrong_ones_refused(tmp_path):
 
 
 def test_masks_carry_the_palette(root):
-    with Image.open(root / "train/masks/0000.png") as picture:
-        assert picture.mode == "P"
-        assert picture.getpalette()[3:6] == [230, 75, 60]
+    with Image.open(root / "train/masks/0000.png") as image:
+        assert image.mode == "P"
+        assert image.getpalette()[3:6] == [230, 75, 60]

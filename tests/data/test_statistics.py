@@ -34,16 +34,16 @@ def test_numbers_equal_those_of_one_big_array(root: Path) -> None:
     assert one.mean == pytest.approx(images.mean(axis=(0, 1, 2)))
     assert one.std == pytest.approx(images.std(axis=(0, 1, 2)))
     assert one.class_pixels == tuple((labels == k).sum() for k in range(4))
-    assert one.class_pictures == (3, 3, 3, 0)
-    assert one.void == (labels == 255).mean() == 4 / 40 / 3
-    assert sum(one.class_shares) == pytest.approx(1)
+    assert one.class_images == (3, 3, 3, 0)
+    assert one.ignored == (labels == 255).mean() == 4 / 40 / 3
+    assert sum(one.class_fractions) == pytest.approx(1)
     assert one.heights == (40, 40, 40)
     assert one.widths == (48, 48, 48)
     assert one.sizes == (((40, 48), 3),)
     assert (count_classes(dataset) == one.class_pixels).all()
 
 
-def test_pictures_of_other_sizes_weigh_by_their_pixels(root: Path) -> None:
+def test_images_of_other_sizes_weigh_by_their_pixels(root: Path) -> None:
     broken.save(root / "train/images/001.png", np.full((10, 20, 3), 255, np.uint8))
     broken.save(root / "train/masks/001.png", np.ones((10, 20), np.uint8))
     dataset = create_dataset(DataConfig(root=str(root)), "train")
@@ -67,7 +67,7 @@ def test_16_bit_values_are_shares_of_65535(root: Path) -> None:
 def test_a_bad_file_is_skipped_and_named(root: Path) -> None:
     path = broken.truncated(root)
     one = describe(create_dataset(DataConfig(root=str(root), channels=3), "train"))
-    assert one.pictures == 2
+    assert one.images == 2
     assert len(one.skipped) == 1
     assert str(path) in one.skipped[0]
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from fakes.cityscapes import write_cityscapes
 from fakes.folder import write_folder
-from fakes.pictures import blocks, picture_of, save_codes
+from fakes.images import blocks, image_of, save_codes
 from fakes.shared import shared_data
 from PIL import Image
 
@@ -44,9 +44,9 @@ class Decoder:
         return read_image(self.path) if self.result is None else self.result
 
 
-def picture(path: Path, seed: int = 0) -> Path:
+def image(path: Path, seed: int = 0) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(picture_of(blocks(seed, range(5), SIZE), seed)).save(path)
+    Image.fromarray(image_of(blocks(seed, range(5), SIZE), seed)).save(path)
     os.utime(path, (LONG_AGO, LONG_AGO))
     return path
 
@@ -86,13 +86,13 @@ FORMATS: dict[str, tuple[str, Callable[[Path, np.ndarray], None]]] = {
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_a_kept_picture_has_the_pixels_of_the_decoded_one(tmp_path: Path, name: str) -> None:
+def test_a_kept_image_has_the_pixels_of_the_decoded_one(tmp_path: Path, name: str) -> None:
     ending, save = FORMATS[name]
-    path = tmp_path / f"picture{ending}"
-    save(path, picture_of(blocks(3, range(5), SIZE), 3))
+    path = tmp_path / f"image{ending}"
+    save(path, image_of(blocks(3, range(5), SIZE), 3))
     expected = read_image(path)
     for _ in range(2):
-        found = open_store(tmp_path / "store").array(path, "picture", lambda content: read_image(path))
+        found = open_store(tmp_path / "store").array(path, "image", lambda content: read_image(path))
         assert found.dtype == expected.dtype
         np.testing.assert_array_equal(found, expected)
         assert not found.flags.writeable
@@ -114,7 +114,7 @@ def test_a_kept_label_equals_the_decoded_one(tmp_path: Path, depth: str) -> None
         np.testing.assert_array_equal(label, 4 - codes)
 
 
-def test_real_street_pictures_come_back_bit_by_bit(tmp_path: Path) -> None:
+def test_real_street_images_come_back_bit_by_bit(tmp_path: Path) -> None:
     cfg = DataConfig(name="cityscapes", root=str(shared_data("samples/cityscapes")))
     plain, fills, reads = (
         create_dataset(cfg, "train", store=store)
@@ -126,10 +126,10 @@ def test_real_street_pictures_come_back_bit_by_bit(tmp_path: Path) -> None:
         np.testing.assert_array_equal(data.load(0).label, expected.label)
 
 
-def test_a_window_of_a_kept_picture_is_a_slice_of_the_whole(tmp_path: Path) -> None:
-    path = picture(tmp_path / "a.png")
-    open_store(tmp_path / "store").array(path, "picture", Decoder(path))
-    found = open_store(tmp_path / "store").array(path, "picture", Decoder(path))
+def test_a_window_of_a_kept_image_is_a_slice_of_the_whole(tmp_path: Path) -> None:
+    path = image(tmp_path / "a.png")
+    open_store(tmp_path / "store").array(path, "image", Decoder(path))
+    found = open_store(tmp_path / "store").array(path, "image", Decoder(path))
     np.testing.assert_array_equal(found[7:19, 3:30], read_image(path)[7:19, 3:30])
     assert np.shares_memory(found[7:19, 3:30], found)
 
@@ -149,40 +149,40 @@ def test_samples_are_the_same_with_and_without_a_store(tmp_path: Path) -> None:
 
 # ---- built once, for what was asked
 def test_a_file_is_decoded_once_by_all_that_share_a_folder(tmp_path: Path) -> None:
-    path = picture(tmp_path / "a.png")
+    path = image(tmp_path / "a.png")
     decode = Decoder(path)
     for _ in range(3):
         store = open_store(tmp_path / "store")
-        store.array(path, "picture", decode)
-        store.array(path, "picture", decode)
+        store.array(path, "image", decode)
+        store.array(path, "image", decode)
     assert decode.calls == 1
 
 
 def test_an_unchanged_file_is_served_without_being_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settle(monkeypatch)
-    path = picture(tmp_path / "a.png")
-    expected = open_store(tmp_path / "store").array(path, "picture", Decoder(path))
+    path = image(tmp_path / "a.png")
+    expected = open_store(tmp_path / "store").array(path, "image", Decoder(path))
     monkeypatch.delattr(store_module, "read_bytes")
-    np.testing.assert_array_equal(open_store(tmp_path / "store").array(path, "picture", Decoder(path)), expected)
+    np.testing.assert_array_equal(open_store(tmp_path / "store").array(path, "image", Decoder(path)), expected)
 
 
 def test_a_small_file_is_read_once_in_each_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store_module, "SETTLED_NS", 0)
-    path = picture(tmp_path / "a.png")
+    path = image(tmp_path / "a.png")
     store = open_store(tmp_path / "store")
-    expected = store.array(path, "picture", Decoder(path))
+    expected = store.array(path, "image", Decoder(path))
     assert not list((tmp_path / "store" / "sources").glob("*/*"))
     monkeypatch.delattr(store_module, "read_bytes")
-    np.testing.assert_array_equal(store.array(path, "picture", Decoder(path)), expected)
+    np.testing.assert_array_equal(store.array(path, "image", Decoder(path)), expected)
 
 
 def test_a_copied_data_set_is_recognised_by_content(tmp_path: Path) -> None:
-    path = picture(tmp_path / "a.png")
-    open_store(tmp_path / "store").array(path, "picture", Decoder(path))
+    path = image(tmp_path / "a.png")
+    open_store(tmp_path / "store").array(path, "image", Decoder(path))
     copy = tmp_path / "elsewhere.png"
     shutil.copyfile(path, copy)
     decode = Decoder(copy)
-    np.testing.assert_array_equal(open_store(tmp_path / "store").array(copy, "picture", decode), read_image(path))
+    np.testing.assert_array_equal(open_store(tmp_path / "store").array(copy, "image", decode), read_image(path))
     assert decode.calls == 0
 
 
@@ -190,14 +190,14 @@ def test_a_copied_data_set_is_recognised_by_content(tmp_path: Path) -> None:
 def test_a_changed_file_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, same_size_and_time: bool) -> None:
     settle(monkeypatch)
     path = tmp_path / "a.bmp"  # of one size whatever it shows
-    picture(path, 1)
+    image(path, 1)
     store = open_store(tmp_path / "store")
-    before = store.array(path, "picture", Decoder(path)).copy()
-    picture(path, 2)
+    before = store.array(path, "image", Decoder(path)).copy()
+    image(path, 2)
     if not same_size_and_time:
         os.utime(path)
     for reader in (store, open_store(tmp_path / "store")):
-        found = reader.array(path, "picture", Decoder(path))
+        found = reader.array(path, "image", Decoder(path))
         np.testing.assert_array_equal(found, read_image(path))
         assert not np.array_equal(found, before)
 
@@ -205,8 +205,8 @@ def test_a_changed_file_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_a_file_written_a_moment_ago_is_hashed_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settle(monkeypatch)
     monkeypatch.setattr(store_module, "SETTLED_NS", 3600 * 10**9)
-    path = picture(tmp_path / "a.png")
-    open_store(tmp_path / "store").array(path, "picture", Decoder(path))
+    path = image(tmp_path / "a.png")
+    open_store(tmp_path / "store").array(path, "image", Decoder(path))
     assert kept(tmp_path / "store")
     assert not list((tmp_path / "store" / "sources").glob("*/*"))
 
@@ -259,23 +259,23 @@ def test_what_the_decoder_raises_is_passed_on_and_nothing_is_kept(tmp_path: Path
     for _ in range(2):
         with pytest.raises(DataError, match="label 99"):
             create_dataset(cfg, "train", store=open_store(tmp_path / "store")).load(0)
-    assert len(kept(tmp_path / "store")) == 1  # the picture
+    assert len(kept(tmp_path / "store")) == 1  # the image
 
 
 def test_a_missing_file_is_the_same_error_as_without_a_store(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file"):
-        open_store(tmp_path / "store").array(tmp_path / "none.png", "picture", Decoder(tmp_path))
+        open_store(tmp_path / "store").array(tmp_path / "none.png", "image", Decoder(tmp_path))
 
 
 # ---- several at once
 def build(folder: str, path: str, barrier: object, results: object) -> None:
     barrier.wait()
-    found = open_store(Path(folder)).array(Path(path), "picture", Decoder(Path(path)))
+    found = open_store(Path(folder)).array(Path(path), "image", Decoder(Path(path)))
     results.put(int(found.sum()))
 
 
 def test_two_processes_that_build_one_entry_both_get_it(tmp_path: Path) -> None:
-    path = picture(tmp_path / "a.png")
+    path = image(tmp_path / "a.png")
     context = multiprocessing.get_context("fork" if sys.platform != "win32" else "spawn")
     barrier, results = context.Barrier(2), context.Queue()
     workers = [
@@ -291,12 +291,12 @@ def test_two_processes_that_build_one_entry_both_get_it(tmp_path: Path) -> None:
 
 
 def test_threads_that_build_the_same_entries_all_get_them(tmp_path: Path) -> None:
-    paths = [picture(tmp_path / f"{seed}.png", seed) for seed in range(4)]
+    paths = [image(tmp_path / f"{seed}.png", seed) for seed in range(4)]
     store, wrong = open_store(tmp_path / "store"), []
 
     def work() -> None:
         for path in paths * 3:
-            if not np.array_equal(store.array(path, "picture", Decoder(path)), read_image(path)):
+            if not np.array_equal(store.array(path, "image", Decoder(path)), read_image(path)):
                 wrong.append(path)
 
     threads = [threading.Thread(target=work) for _ in range(4)]
@@ -309,7 +309,7 @@ def test_threads_that_build_the_same_entries_all_get_them(tmp_path: Path) -> Non
 
 
 def test_a_writer_killed_halfway_leaves_no_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = picture(tmp_path / "a.png")
+    path = image(tmp_path / "a.png")
 
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
@@ -317,11 +317,9 @@ def test_a_writer_killed_halfway_leaves_no_entry(tmp_path: Path, monkeypatch: py
     with monkeypatch.context() as patch:
         patch.setattr(entries.os, "replace", killed)
         with pytest.raises(KeyboardInterrupt):
-            open_store(tmp_path / "store").array(path, "picture", Decoder(path))
+            open_store(tmp_path / "store").array(path, "image", Decoder(path))
     assert kept(tmp_path / "store") == []
-    np.testing.assert_array_equal(
-        open_store(tmp_path / "store").array(path, "picture", Decoder(path)), read_image(path)
-    )
+    np.testing.assert_array_equal(open_store(tmp_path / "store").array(path, "image", Decoder(path)), read_image(path))
 
 
 def test_half_written_files_of_killed_processes_are_swept(tmp_path: Path) -> None:
@@ -368,8 +366,8 @@ def other_shape(content: bytearray) -> None:
     "damage", [cut, cut_to_header, empty, flip_a_bit, flip_the_last_byte, zero_a_page, other_shape]
 )
 def test_a_damaged_entry_is_decoded_anew_and_replaced(tmp_path: Path, damage: Callable[[bytearray], None]) -> None:
-    path = picture(tmp_path / "a.png")
-    open_store(tmp_path / "store").array(path, "picture", Decoder(path))
+    path = image(tmp_path / "a.png")
+    open_store(tmp_path / "store").array(path, "image", Decoder(path))
     (entry,) = kept(tmp_path / "store")
     sound = entry.read_bytes()
     content = bytearray(sound)
@@ -377,19 +375,19 @@ def test_a_damaged_entry_is_decoded_anew_and_replaced(tmp_path: Path, damage: Ca
     assert content != sound
     entry.write_bytes(content)
     decode = Decoder(path)
-    np.testing.assert_array_equal(open_store(tmp_path / "store").array(path, "picture", decode), read_image(path))
+    np.testing.assert_array_equal(open_store(tmp_path / "store").array(path, "image", decode), read_image(path))
     assert decode.calls == 1
     assert entry.read_bytes() == sound
 
 
 def test_a_checksum_is_compared_once_by_each_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = picture(tmp_path / "a.png")
-    open_store(tmp_path / "store").array(path, "picture", Decoder(path))
+    path = image(tmp_path / "a.png")
+    open_store(tmp_path / "store").array(path, "image", Decoder(path))
     calls, original = [], entries._checksum
     monkeypatch.setattr(entries, "_checksum", lambda values: calls.append(1) or original(values))
     store = open_store(tmp_path / "store")
     for _ in range(3):
-        store.array(path, "picture", Decoder(path))
+        store.array(path, "image", Decoder(path))
     assert len(calls) == 1
 
 
@@ -405,11 +403,11 @@ def test_an_entry_keeps_shape_type_and_values(tmp_path: Path, shape: tuple[int, 
 
 # ---- where nothing can be kept
 def assert_decodes_with_one_notice(folder: Path, source: Path, caplog: pytest.LogCaptureFixture, reason: str) -> None:
-    paths = [picture(source / f"{seed}.png", seed) for seed in range(3)]
+    paths = [image(source / f"{seed}.png", seed) for seed in range(3)]
     store = Store(folder)
     with caplog.at_level(logging.WARNING):
         for path in paths:
-            np.testing.assert_array_equal(store.array(path, "picture", Decoder(path)), read_image(path))
+            np.testing.assert_array_equal(store.array(path, "image", Decoder(path)), read_image(path))
     notices = [record.getMessage() for record in caplog.records]
     assert len(notices) == 1
     assert reason in notices[0]
@@ -425,21 +423,21 @@ def test_a_short_disk_means_decoding_with_one_notice(
 
 
 def test_the_reserve_is_a_tenth_of_the_disk_and_at_most_20_gb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = picture(tmp_path / "a.png")
+    path = image(tmp_path / "a.png")
     for free, total, fits in ((21, 1000, True), (19, 1000, False), (11, 100, True), (9, 100, False)):
         monkeypatch.setattr(store_module, "free_space", lambda _, f=free, t=total: (f * 10**9, t * 10**9))
         folder = tmp_path / f"{free} of {total}"
-        Store(folder).array(path, "picture", Decoder(path))
+        Store(folder).array(path, "image", Decoder(path))
         assert bool(kept(folder)) == fits
 
 
 def test_space_that_comes_free_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store, path = Store(tmp_path / "store", reserve=100), picture(tmp_path / "a.png")
+    store, path = Store(tmp_path / "store", reserve=100), image(tmp_path / "a.png")
     free = iter([0, 10**9, 10**9])
     monkeypatch.setattr(store_module, "free_space", lambda folder: (next(free), 10**12))
-    store.array(path, "picture", Decoder(path))
+    store.array(path, "image", Decoder(path))
     assert not kept(tmp_path / "store")
-    store.array(path, "picture", Decoder(path))
+    store.array(path, "image", Decoder(path))
     assert kept(tmp_path / "store")
 
 
@@ -464,21 +462,21 @@ def test_a_disk_that_fills_up_in_a_write_leaves_nothing_behind(
 
 def test_a_store_that_only_serves_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settle(monkeypatch)
-    path = picture(tmp_path / "a.png")
-    open_store(tmp_path / "store", fill=False).array(path, "picture", Decoder(path))
+    path = image(tmp_path / "a.png")
+    open_store(tmp_path / "store", fill=False).array(path, "image", Decoder(path))
     assert not (tmp_path / "store").exists()
-    open_store(tmp_path / "store").array(path, "picture", Decoder(path))
+    open_store(tmp_path / "store").array(path, "image", Decoder(path))
     decode = Decoder(path)
-    open_store(tmp_path / "store", fill=False).array(path, "picture", decode)
+    open_store(tmp_path / "store", fill=False).array(path, "image", decode)
     assert decode.calls == 0
 
 
 # ---- upkeep and choice of the folder
 def test_clear_removes_what_is_kept_and_nothing_else(tmp_path: Path) -> None:
-    folder, path = tmp_path / "store", picture(tmp_path / "a.png")
+    folder, path = tmp_path / "store", image(tmp_path / "a.png")
     store = open_store(folder)
-    expected = store.array(path, "picture", Decoder(path))
-    mapped = open_store(folder).array(path, "picture", Decoder(path))
+    expected = store.array(path, "image", Decoder(path))
+    mapped = open_store(folder).array(path, "image", Decoder(path))
     (folder / "notes.txt").write_text("mine")
     usage = open_store(folder).usage()
     assert usage.entries == 1
@@ -487,7 +485,7 @@ def test_clear_removes_what_is_kept_and_nothing_else(tmp_path: Path) -> None:
     assert kept(folder) == []
     assert (folder / "notes.txt").exists()
     np.testing.assert_array_equal(mapped, expected)
-    np.testing.assert_array_equal(store.array(path, "picture", Decoder(path)), expected)
+    np.testing.assert_array_equal(store.array(path, "image", Decoder(path)), expected)
     assert len(kept(folder)) == 1
 
 

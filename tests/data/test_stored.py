@@ -153,8 +153,8 @@ def refused() -> Iterator[tuple[str, bytes, str]]:
     color = RNG.integers(0, 65536, (*SIZE, 4)).astype(np.uint16)
     byte = color.astype(np.uint8)
     yield "16-bit colours", files.png(color[..., :3], 16, 2), "a colour mask of uint16 channels"
-    yield "four inks", _tiff(byte, 8, photometric=5), r"4 band\(s\) of uint8 of four inks are not a mask"
-    yield "two bands", _tiff(byte[..., :2], 8, extra_samples=[0]), r"2 band\(s\) of uint8 are not a mask"
+    yield "four inks", _tiff(byte, 8, photometric=5), r"4 channel\(s\) of uint8 of four inks are not a mask"
+    yield "two channels", _tiff(byte[..., :2], 8, extra_samples=[0]), r"2 channel\(s\) of uint8 are not a mask"
     yield "complex", _tiff(np.zeros(SIZE, np.complex64), 64, sample_format=6), "complex numbers, which are no image"
     yield "five bits a channel", files.tiff(files.directory(byte[..., :3] >> 3, 5, photometric=2)), "values to 31"
     yield "Lab", _tiff(byte[..., :3], 8, photometric=8), "its samples mean CIELAB, which is not read"

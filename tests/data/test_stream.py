@@ -13,13 +13,13 @@ from segatlas.config.transforms import PhotometricConfig, TransformsConfig
 from segatlas.data.collate import collate
 from segatlas.data.sample import Sample
 from segatlas.data.stream import SampleStream, sample_generator
-from segatlas.data.transforms import EvalPipeline, Pipeline, Prepared
+from segatlas.data.transforms import EvalPipeline, Pipeline, PreparedSample
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Memory:
-    """A data set of six small samples."""
+    """A dataset of six small samples."""
 
     name, split, classes, palette, channels = "memory", "train", ("a", "b"), ((0, 0, 0), (1, 1, 1)), 3
 
@@ -50,7 +50,7 @@ def stream(seed: int = 0) -> SampleStream:
     return SampleStream(Memory(), Pipeline.from_config(transforms, MEAN, STD, 255.0, 3), seed)
 
 
-def same(first: Prepared, second: Prepared) -> bool:
+def same(first: PreparedSample, second: PreparedSample) -> bool:
     images = np.array_equal(first.image, second.image)
     return images and np.array_equal(first.label, second.label) and first.key == second.key
 

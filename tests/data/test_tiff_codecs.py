@@ -40,26 +40,26 @@ CODECS: dict[str, tuple[tuple[type, ...], dict[str, Any], bool]] = {
 
 def cases() -> list[Any]:
     return [
-        pytest.param(codec, dtype, bands, id=f"{codec} {dtype.__name__} {bands}")
+        pytest.param(codec, dtype, channels, id=f"{codec} {dtype.__name__} {channels}")
         for codec, (dtypes, _, _) in CODECS.items()
         for dtype in dtypes
-        for bands in ((3,) if codec == "webp" else (1, 3))
+        for channels in ((3,) if codec == "webp" else (1, 3))
     ]
 
 
 @NEEDS_EXTRA
-@pytest.mark.parametrize(("codec", "dtype", "bands"), cases())
+@pytest.mark.parametrize(("codec", "dtype", "channels"), cases())
 @pytest.mark.parametrize("tile", [None, (16, 16)], ids=["strips", "tiles"])
-def test_header_and_decoder_agree_on_compressions_of_the_geo_extra(tmp_path: Path, codec, dtype, bands, tile):
-    array = np.repeat(RNG.integers(0, 200, (33, 40, 1)).astype(dtype), bands, axis=2)
+def test_header_and_decoder_agree_on_compressions_of_the_geo_extra(tmp_path: Path, codec, dtype, channels, tile):
+    array = np.repeat(RNG.integers(0, 200, (33, 40, 1)).astype(dtype), channels, axis=2)
     path, (_, options, is_lossless) = tmp_path / "a.tif", CODECS[codec]
-    meaning = "rgb" if bands == 3 else "minisblack"
-    samples = array if bands == 3 else array[..., 0]
+    meaning = "rgb" if channels == 3 else "minisblack"
+    samples = array if channels == 3 else array[..., 0]
     tifffile.imwrite(path, samples, compression=codec, compressionargs=options, photometric=meaning, tile=tile)
     shape, found = read_shape(path), read_image(path)
     assert np.array_equal(found, array)
-    assert (shape.depth, shape.channels, shape.lossy) == (found.dtype.name, bands, not is_lossless)
-    if dtype == np.float32 and bands == 3:
+    assert (shape.depth, shape.channels, shape.lossy) == (found.dtype.name, channels, not is_lossless)
+    if dtype == np.float32 and channels == 3:
         return
     assert np.array_equal(read_mask(path, lossy=not is_lossless), array[..., 0])
     if not is_lossless:
@@ -67,10 +67,10 @@ def test_header_and_decoder_agree_on_compressions_of_the_geo_extra(tmp_path: Pat
             read_mask(path)
 
 
-def one_page(codec: int, bits: int, parts: list[bytes] | None = None, bands: int = 1) -> bytes:
+def one_page(codec: int, bits: int, parts: list[bytes] | None = None, channels: int = 1) -> bytes:
     dtype = np.uint8 if bits == 8 else np.uint16 if bits == 16 else np.float32
-    samples = np.zeros((6, 9, bands), dtype)
-    kind, meaning = (3 if bits == 32 else 1), (2 if bands == 3 else 1)
+    samples = np.zeros((6, 9, channels), dtype)
+    kind, meaning = (3 if bits == 32 else 1), (2 if channels == 3 else 1)
     options: dict[str, Any] = {"sample_format": kind, "photometric": meaning, "tags": {259: (3, [codec])}}
     tags, strips = files.directory(samples, bits, **options)
     return files.tiff((tags, parts or strips))
@@ -91,7 +91,7 @@ def test_the_parts_of_a_tiff_with_webp_tell_whether_one_of_them_has_lost_somethi
         stream = io.BytesIO()
         Image.fromarray(RNG.integers(0, 256, (3, 9, 3), np.uint8)).save(stream, "WEBP", lossless=is_exact)
         parts.append(stream.getvalue())
-    (tmp_path / "a.tif").write_bytes(one_page(WEBP, 8, parts, bands=3))
+    (tmp_path / "a.tif").write_bytes(one_page(WEBP, 8, parts, channels=3))
     assert read_shape(tmp_path / "a.tif").lossy is not lossless
 
 

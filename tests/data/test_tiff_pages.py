@@ -1,4 +1,4 @@
-"""Which page of a TIFF is the image, compressions with many bands, and coding processes of JPEG."""
+"""Which page of a TIFF is the image, compressions with many channels, and encoding processes of JPEG."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from segatlas.errors import DataError
 RNG = np.random.default_rng(9)
 
 
-def samples(size: tuple[int, int], bands: int, dtype: type = np.uint16) -> np.ndarray:
-    return RNG.integers(0, np.iinfo(dtype).max, (*size, bands)).astype(dtype)
+def samples(size: tuple[int, int], channels: int, dtype: type = np.uint16) -> np.ndarray:
+    return RNG.integers(0, np.iinfo(dtype).max, (*size, channels)).astype(dtype)
 
 
-@pytest.mark.parametrize("bands", [2, 3, 4, 5, 7])
+@pytest.mark.parametrize("channels", [2, 3, 4, 5, 7])
 @pytest.mark.parametrize("planar", [False, True])
 @pytest.mark.parametrize("predictor", [1, 2])
-def test_16_bit_lzw_bands_without_a_meaning_stay_bands(tmp_path, bands, planar, predictor):
-    array = samples((21, 19), bands)
+def test_16_bit_lzw_channels_without_a_meaning_stay_bands(tmp_path, channels, planar, predictor):
+    array = samples((21, 19), channels)
     page = files.directory(
-        array, 16, planar=planar, predictor=predictor, compression=files.LZW, extra_samples=[0] * (bands - 1)
+        array, 16, planar=planar, predictor=predictor, compression=files.LZW, extra_samples=[0] * (channels - 1)
     )
     path = tmp_path / "a.tif"
     path.write_bytes(files.tiff(page))
     assert np.array_equal(read_image(path), array)
-    assert read_header(path).channels == bands
+    assert read_header(path).channels == channels
 
 
 @pytest.mark.parametrize("codec", [files.NONE, files.LZW, files.DEFLATE])
@@ -56,15 +56,15 @@ def test_overviews_thumbnails_and_mask_pages_are_passed_over(codec, marked, big)
     assert np.array_equal(decode_image(files.tiff(*pages[1:3], pages[0], big=big)), full)
 
 
-def test_pages_of_one_band_are_bands_and_other_pages_are_refused():
-    bands = samples((9, 11), 3)
-    pages = [files.directory(bands[..., i : i + 1], 16) for i in range(3)]
-    assert np.array_equal(decode_image(files.tiff(*pages)), bands)
+def test_pages_of_one_channel_are_channels_and_other_pages_are_refused():
+    channels = samples((9, 11), 3)
+    pages = [files.directory(channels[..., i : i + 1], 16) for i in range(3)]
+    assert np.array_equal(decode_image(files.tiff(*pages)), channels)
     other = files.directory(samples((9, 30), 1), 16)
     with pytest.raises(DataError, match="pages of different kinds; one image is expected"):
         decode_image(files.tiff(*pages, other))
     color = files.directory(samples((9, 11), 3, np.uint8), 8, photometric=2)
-    with pytest.raises(DataError, match="2 pages of 3 bands each; one image is expected"):
+    with pytest.raises(DataError, match="2 pages of 3 channels each; one image is expected"):
         decode_image(files.tiff(color, color))
 
 
@@ -90,12 +90,12 @@ def test_header_and_decoder_agree_on_size_channels_depth_and_orientation(tmp_pat
 def test_orientation_behind_the_pixels_of_a_png_counts_for_header_and_decoder(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
-    for color_type, bands in ((0, 1), (2, 3)):
-        array = samples((8, 14), bands, np.uint8)
+    for color_type, channels in ((0, 1), (2, 3)):
+        array = samples((8, 14), channels, np.uint8)
         data = files.png(array, 8, color_type, after=files.chunk(b"eXIf", exif.tobytes()[6:]))
         path = tmp_path / "a.png"
         path.write_bytes(data)
-        assert read_image(path).shape == (14, 8, bands)
+        assert read_image(path).shape == (14, 8, channels)
         header = read_header(path)
         assert (header.height, header.width) == (14, 8)
 
@@ -121,7 +121,7 @@ def test_jpeg_of_12_bits_and_scans_of_another_process_are_refused():
     data[place + 4] = 12
     with pytest.raises(DataError, match="a JPEG of 12 bits a channel is not read"):
         decode_image(bytes(data))
-    with pytest.raises(DataError, match="a scan header that its coding process does not know"):
+    with pytest.raises(DataError, match="a scan header that its encoding process does not know"):
         decode_image(jpeg().replace(b"\xff\xc0", b"\xff\xc2", 1))
 
 
@@ -191,7 +191,7 @@ def test_the_main_image_is_read_whatever_lies_in_sub_directories(tmp_path: Path,
     ("page", "below", "message"),
     [
         ((SMALL, {}), [(FULL, {})], "a SubIFD holds an image of 64 x 40 pixels, larger than the page of 32 x 20"),
-        ((SMALL, REDUCED), [(FULL, {}), (OTHER, {})], "2 pages of 3 bands each; one image is expected"),
+        ((SMALL, REDUCED), [(FULL, {}), (OTHER, {})], "2 pages of 3 channels each; one image is expected"),
     ],
 )
 def test_sub_directories_that_leave_open_which_image_is_meant_are_refused(tmp_path: Path, page, below, message):

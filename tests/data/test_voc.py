@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from fakes.pictures import blocks
+from fakes.images import blocks
 from fakes.shared import shared_data
 from fakes.voc import STEMS, write_voc
 from PIL import Image
@@ -45,7 +45,7 @@ def test_missing_files_are_named_with_their_list(tmp_path):
     with pytest.raises(DataError, match=r"2007_000039\.png: no such mask.*train\.txt"):
         open_voc(tmp_path)
     (home / "JPEGImages/2007_000032.jpg").unlink()
-    with pytest.raises(DataError, match=r"2007_000032\.jpg: no such picture, listed in .*train\.txt"):
+    with pytest.raises(DataError, match=r"2007_000032\.jpg: no such image, listed in .*train\.txt"):
         open_voc(tmp_path)
     (home / "ImageSets/Segmentation/train.txt").write_text("\n")
     with pytest.raises(DataError, match="split 'train' is empty"):
@@ -58,7 +58,7 @@ def test_palette_is_the_official_one_in_real_masks():
     assert [tuple(color) for color in stored[:21].tolist()] == list(voc.PALETTE)
 
 
-def test_real_pictures_load_with_border_as_255():
+def test_real_images_load_with_border_as_255():
     data = open_voc(shared_data("samples/voc"), "val")
     for index in range(len(data)):
         sample = data.load(index)

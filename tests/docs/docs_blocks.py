@@ -193,8 +193,8 @@ def small_words(words: list[str]) -> list[str]:
     """Return a command's words, with what makes it quick."""
     if words[0] == "train" and "--resume" not in words:
         return ["train", *small_train(words[1:])]
-    for verb, extra in EXTRA.items():
-        if words[: len(verb.split())] == verb.split() and "--help" not in words:
+    for command, extra in EXTRA.items():
+        if words[: len(command.split())] == command.split() and "--help" not in words:
             return [*words, *extra]
     return words
 

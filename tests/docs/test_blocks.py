@@ -47,12 +47,12 @@ def downloads(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with data/shapes, data/camvid, a folder data set my-data, pictures, and a finished run."""
+    """A folder with data/shapes, data/camvid, a folder dataset my-data, images, and a finished run."""
     from segatlas.training import train
 
     root = tmp_path_factory.mktemp("docs")
     torch.set_num_threads(1)
-    write_pictures(root)
+    write_images(root)
     make_shapes(root / "data" / "shapes", train=8, val=4, test=4, size=(32, 48))
     write_camvid(root / "data" / "camvid")
     with pytest.MonkeyPatch.context() as patch:
@@ -61,7 +61,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def write_pictures(root: Path) -> None:
+def write_images(root: Path) -> None:
     """Make my-data (three classes), photos that are predicted, and a checkpoint of another library."""
     write_checkpoint(root / "segformer.b0.512x512.ade.160k.pth", foreign_state("nvlabs", small_network("nvlabs")))
     write_folder(root / "my-data")
@@ -78,7 +78,7 @@ def test_the_blocks_of_a_page_run(
     blocks = find_blocks(page)
     if any(block.language in ("bash", "console", "python") for block in blocks):
         if str(page.relative_to(ROOT)) in BARE:
-            write_pictures(tmp_path)
+            write_images(tmp_path)
         else:
             shutil.copytree(prepared, tmp_path, dirs_exist_ok=True, symlinks=True)
     monkeypatch.chdir(tmp_path)

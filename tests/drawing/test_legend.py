@@ -9,13 +9,13 @@ PALETTE = ((10, 20, 30), (200, 0, 0), (0, 200, 0))
 CLASSES = ("ground", "house", "tree")
 
 
-def test_legend_lists_the_classes_that_occur_largest_first_and_void_last():
+def test_legend_lists_the_classes_that_occur_largest_first_and_ignored_last():
     label = np.array([[1] * 6 + [0] * 2 + [255] * 2], np.uint8)
     entries = legend_entries(label, PALETTE, CLASSES)
-    assert [(e.name, e.share) for e in entries] == [
+    assert [(e.name, e.fraction) for e in entries] == [
         ("house", "60.0 %"),
         ("ground", "20.0 %"),
-        ("not labelled", "20.0 %"),
+        ("ignore", "20.0 %"),
     ]
     assert entries[0].color == (200, 0, 0)
 
@@ -27,14 +27,14 @@ def test_a_class_of_one_pixel_is_not_called_zero_percent():
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 4000), (3000, 2), (64, 48), (300, 500), (500, 300)])
-def test_overlay_keeps_the_picture_at_the_top_left_in_its_own_size(size):
+def test_overlay_keeps_the_image_at_the_top_left_in_its_own_size(size):
     generator = np.random.default_rng(0)
     image = generator.integers(0, 256, (*size, 3)).astype(np.uint8)
     label = generator.integers(0, 3, size).astype(np.uint8)
-    picture = overlay(image, label, PALETTE, CLASSES)
-    assert picture.dtype == np.uint8
-    assert picture.size > image.size
-    assert np.array_equal(picture[: size[0], : size[1]], blend(image, label, PALETTE))
+    drawn = overlay(image, label, PALETTE, CLASSES)
+    assert drawn.dtype == np.uint8
+    assert drawn.size > image.size
+    assert np.array_equal(drawn[: size[0], : size[1]], blend(image, label, PALETTE))
 
 
 def test_legend_shows_the_colour_of_each_class_that_occurs():
@@ -46,7 +46,7 @@ def test_legend_shows_the_colour_of_each_class_that_occurs():
         assert (strip == color).all(axis=2).any() == occurs
 
 
-def test_overlay_without_legend_has_the_size_of_the_picture():
+def test_overlay_without_legend_has_the_size_of_the_image():
     image = np.zeros((20, 30, 3), np.uint8)
     assert overlay(image, np.zeros((20, 30), np.uint8), PALETTE, CLASSES, legend=False).shape == (20, 30, 3)
 
@@ -55,5 +55,5 @@ def test_legend_of_150_classes_with_long_names_is_drawn():
     label = np.arange(150, dtype=np.uint8).reshape(10, 15).repeat(20, 0).repeat(20, 1)
     palette = [(i, 255 - i, 128) for i in range(150)]
     names = [f"a class with a rather long name, number {i}" for i in range(150)]
-    picture = overlay(np.zeros((200, 300, 3), np.uint8), label, palette, names)
-    assert picture.shape[0] > 200
+    image = overlay(np.zeros((200, 300, 3), np.uint8), label, palette, names)
+    assert image.shape[0] > 200

@@ -4,7 +4,7 @@ import sys
 import numpy as np
 from PIL import Image
 
-from segatlas.drawing.plots import bars_picture, confusion_picture, curves_picture, read_metrics
+from segatlas.drawing.plots import bars_image, confusion_image, curves_image, read_metrics
 
 
 def opened(png):
@@ -25,36 +25,36 @@ def metrics_file(path, columns, lines):
 def test_curves_get_one_panel_for_each_kind_of_column(tmp_path):
     losses = metrics_file(tmp_path / "a.csv", "step,loss", [f"{step},{1 / step}" for step in range(1, 9)])
     lines = [f"{step},1,0.1,0.5,9.0,{0.1 * step},ce=0.3" for step in range(1, 9)]
-    all_kinds = metrics_file(tmp_path / "b.csv", "step,epoch,lr,loss,pictures_per_s,val_miou,terms", lines)
-    one, three = opened(curves_picture(losses)), opened(curves_picture(all_kinds))
+    all_kinds = metrics_file(tmp_path / "b.csv", "step,epoch,lr,loss,images_per_s,val_miou,terms", lines)
+    one, three = opened(curves_image(losses)), opened(curves_image(all_kinds))
     assert one.shape[0] == three.shape[0]
     assert three.shape[1] > 2.5 * one.shape[1]
 
 
-def test_curves_of_an_empty_run_are_an_empty_picture_not_an_error(tmp_path):
-    assert opened(curves_picture(metrics_file(tmp_path / "a.csv", "step,loss", []))).min() > 200
+def test_curves_of_an_empty_run_are_an_empty_image_not_an_error(tmp_path):
+    assert opened(curves_image(metrics_file(tmp_path / "a.csv", "step,loss", []))).min() > 200
 
 
-def test_confusion_picture_colours_rows_by_their_share_not_by_their_count():
-    same_shares = opened(confusion_picture(np.array([[900, 100], [1, 9]]), ["a", "b"]))
-    scaled = opened(confusion_picture(np.array([[9, 1], [100, 900]]), ["a", "b"]))
-    assert np.array_equal(same_shares, scaled)
+def test_confusion_image_colours_rows_by_their_fraction_not_by_their_count():
+    same_fractions = opened(confusion_image(np.array([[900, 100], [1, 9]]), ["a", "b"]))
+    scaled = opened(confusion_image(np.array([[9, 1], [100, 900]]), ["a", "b"]))
+    assert np.array_equal(same_fractions, scaled)
 
 
-def test_confusion_picture_takes_150_classes_and_a_class_that_never_occurred():
+def test_confusion_image_takes_150_classes_and_a_class_that_never_occurred():
     matrix = np.eye(150)
     matrix[3] = 0
-    assert min(opened(confusion_picture(matrix, [f"class {i}" for i in range(150)])).shape[:2]) > 1500
+    assert min(opened(confusion_image(matrix, [f"class {i}" for i in range(150)])).shape[:2]) > 1500
 
 
 def test_bars_are_drawn_in_the_colour_of_their_class():
-    picture = opened(
-        bars_picture(["a", "b", "c"], [0.5, None, float("nan")], [(200, 10, 10), (10, 200, 10), (10, 10, 200)])
+    image = opened(
+        bars_image(["a", "b", "c"], [0.5, None, float("nan")], [(200, 10, 10), (10, 200, 10), (10, 10, 200)])
     )
-    assert (picture == (200, 10, 10)).all(axis=2).sum() > 1000
-    assert (picture == (10, 200, 10)).all(axis=2).sum() == 0
+    assert (image == (200, 10, 10)).all(axis=2).sum() > 1000
+    assert (image == (10, 200, 10)).all(axis=2).sum() == 0
 
 
 def test_plots_need_no_pyplot(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
-    assert opened(confusion_picture(np.eye(2), ["a", "b"])).size > 0
+    assert opened(confusion_image(np.eye(2), ["a", "b"])).size > 0

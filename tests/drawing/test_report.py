@@ -54,9 +54,9 @@ def full_content():
 def test_report_is_one_file_that_asks_for_nothing_outside(tmp_path):
     path = write_report(full_content(), tmp_path / "report.html")
     page = parsed(path)
-    pictures = [attrs["src"] for tag, attrs in page.seen if tag == "img"]
-    assert len(pictures) == 4
-    assert all(source.startswith("data:image/png;base64,") for source in pictures)
+    images = [attrs["src"] for tag, attrs in page.seen if tag == "img"]
+    assert len(images) == 4
+    assert all(source.startswith("data:image/png;base64,") for source in images)
     text = path.read_text(encoding="utf-8")
     assert not re.search(r"https?://|@import|url\(|<script|<link", text)
     assert list(tmp_path.iterdir()) == [path]

@@ -94,8 +94,8 @@ def test_names_of_other_scripts_are_drawn_in_overlays_sheets_and_plots(fonts):
         return (
             drawing.overlay(image, label, palette, names).tobytes(),
             drawing.sheet([(image,)], ["道路"], ["路"]).tobytes(),
-            drawing.confusion_picture(np.eye(2), names),
-            drawing.bars_picture(names, [0.2, 0.4], palette),
+            drawing.confusion_image(np.eye(2), names),
+            drawing.bars_image(names, [0.2, 0.4], palette),
         )
 
     boxes = draw()
@@ -112,7 +112,7 @@ def test_characters_that_no_font_has_are_said_once_with_what_to_install(fonts, c
     with caplog.at_level(logging.WARNING, "segatlas"):
         for _ in range(2):
             drawing.overlay(np.zeros((10, 10, 3), np.uint8), label, [(0, 0, 0)] * 5, names)
-            drawing.confusion_picture(np.eye(5), names)
+            drawing.confusion_image(np.eye(5), names)
     (message,) = caplog.messages
     assert all(letter in message for letter in "道路建物ถน")
     assert "fonts-noto-cjk" in message
@@ -139,12 +139,12 @@ def test_what_is_no_character_to_print_stands_as_one_box_and_breaks_nothing():
     label = np.zeros((8, 8), np.uint8)
     assert drawing.overlay(image, label, [(9, 9, 9)], [name]).shape[2] == 3
     assert drawing.sheet([(image,)], [name], [name]).any()
-    assert drawing.confusion_picture(np.ones((1, 1)), [name])
-    assert drawing.bars_picture([name], [0.5])
+    assert drawing.confusion_image(np.ones((1, 1)), [name])
+    assert drawing.bars_image([name], [0.5])
 
 
 def test_a_name_of_a_million_letters_is_cut():
     cut = shortened("wörd " * 200_000, 14, 100)
     assert cut.endswith("...")
     assert text_width(cut, 14) <= 100
-    assert drawing.bars_picture(["x" * 10_000], [0.5])
+    assert drawing.bars_image(["x" * 10_000], [0.5])

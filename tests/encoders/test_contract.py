@@ -39,7 +39,7 @@ def test_stages_hold_every_parameter_once_in_depth_order(name):
 
 @pytest.mark.parametrize("name", ONE_OF_EACH)
 @pytest.mark.parametrize("in_channels", [1, 5])
-def test_a_picture_may_have_any_number_of_channels(name, in_channels):
+def test_an_image_may_have_any_number_of_channels(name, in_channels):
     features = create_encoder(name, in_channels=in_channels).eval()(torch.randn(1, in_channels, 33, 47))
     assert all(f.isfinite().all() for f in features)
 

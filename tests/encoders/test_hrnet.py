@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from segatlas.encoders import create_encoder
-from segatlas.encoders.hrnet import raise_to
+from segatlas.encoders.hrnet import upsample_to
 
 PUBLISHED_MILLIONS = {"hrnet_w18_small": 3.86, "hrnet_w18": 9.56, "hrnet_w48": 65.33}
 """Of MMSegmentation's backbones."""
@@ -20,7 +20,7 @@ def test_parameter_counts_are_the_published_ones(name):
     assert millions == pytest.approx(PUBLISHED_MILLIONS[name], abs=0.005)
 
 
-def test_it_is_timms_network_under_the_same_names_but_for_bilinear_raises():
+def test_it_is_timms_network_under_the_same_names_but_for_bilinear_upsampling():
     timm = pytest.importorskip("timm")
     theirs = timm.create_model("hrnet_w18_small_v2").eval()
     for module in theirs.modules():
@@ -49,9 +49,9 @@ def test_the_maps_of_any_size_are_rounded_up(size):
     assert [tuple(x.shape[-2:]) for x in maps] == [tuple(-(-n // s) for n in size) for s in encoder.strides]
 
 
-def test_a_coarse_map_is_raised_by_its_whole_factor_before_it_is_cut_to_size():
+def test_a_coarse_map_is_upsampled_by_its_whole_factor_before_it_is_cut_to_size():
     x = torch.randn(1, 2, 3, 4, generator=torch.Generator().manual_seed(0))
     whole = F.interpolate(x, size=(12, 16), mode="bilinear")
-    assert torch.equal(raise_to(x, 4, (12, 16)), whole)
-    assert torch.equal(raise_to(x, 4, (10, 13)), F.interpolate(whole, size=(10, 13), mode="bilinear"))
-    assert raise_to(x, 1, (3, 4)) is x
+    assert torch.equal(upsample_to(x, 4, (12, 16)), whole)
+    assert torch.equal(upsample_to(x, 4, (10, 13)), F.interpolate(whole, size=(10, 13), mode="bilinear"))
+    assert upsample_to(x, 1, (3, 4)) is x

@@ -38,7 +38,7 @@ def test_parameter_names_are_those_of_the_authors():
 
 
 def token_form(state, x):
-    """MiT-B0 with tokens as (L, D) lists of one picture, attention written out."""
+    """MiT-B0 with tokens as (L, D) lists of one image, attention written out."""
 
     def norm(name, t, eps):
         return F.layer_norm(t, t.shape[-1:], state[f"{name}.weight"], state[f"{name}.bias"], eps)

@@ -67,12 +67,12 @@ def test_mobilenet_v2_takes_torchvisions_weights_key_by_key_and_gives_its_featur
 
 
 @pytest.mark.parametrize(
-    ("name", "multiple"),
+    ("name", "size_divisibility"),
     [("timm/resnet18", 1), ("convnext_atto", 1), ("swin_tiny_patch4_window7_224", 32), ("vit_tiny_patch16_224", 16)],
 )
-def test_a_timm_backbone_says_what_maps_it_gives(name, multiple):
+def test_a_timm_backbone_says_what_maps_it_gives(name, size_divisibility):
     encoder = create_encoder(name, in_channels=4).eval()
-    assert encoder.multiple == multiple
+    assert encoder.size_divisibility == size_divisibility
     with torch.no_grad():
         features = encoder(torch.randn(1, 4, 64, 96))
     assert [tuple(f.shape[1:]) for f in features] == [

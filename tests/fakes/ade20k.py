@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from fakes.pictures import blocks, picture_of, save_codes, save_picture
+from fakes.images import blocks, image_of, save_codes, save_image
 from PIL import Image
 
 STEMS = {
@@ -19,18 +19,18 @@ OTHER_OBJECT = 7
 
 
 def write_ade20k(root: Path, *, full: bool = False, size: tuple[int, int] = (40, 50)) -> Path:
-    """Write the challenge tree (codes 0..150), or the full one (colours; pictures below folders of scenes)."""
+    """Write the challenge tree (codes 0..150), or the full one (colours; images below folders of scenes)."""
     for part, (split, stems) in enumerate(STEMS.items()):
         for number, stem in enumerate(stems):
             if full:
                 folder = root / "images" / split / "a" / "abbey"
                 objects = blocks(number, (*OBJECTS.values(), 774, OTHER_OBJECT), size)
-                save_picture(folder / f"{stem}.jpg", picture_of(objects, number + 100 * part))
+                save_image(folder / f"{stem}.jpg", image_of(objects, number + 100 * part))
                 Image.fromarray(colors_of(objects)).save(folder / f"{stem}_seg.png")
                 Image.fromarray(colors_of(objects)).save(folder / f"{stem}_parts_1.png")
             else:
                 codes = blocks(number, range(151), size)
-                save_picture(root / "images" / split / f"{stem}.jpg", picture_of(codes, number + 100 * part))
+                save_image(root / "images" / split / f"{stem}.jpg", image_of(codes, number + 100 * part))
                 save_codes(root / "annotations" / split / f"{stem}.png", codes)
     return root
 

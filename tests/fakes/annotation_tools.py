@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from fakes.broken import COLORS, label_of, picture_of, save
+from fakes.broken import COLORS, image_of, label_of, save
 
 CVAT_COLORS = {"background": (0, 0, 0), "car": (200, 30, 60), "tree": (30, 180, 90)}
 
@@ -14,7 +14,7 @@ CVAT_COLORS = {"background": (0, 0, 0), "car": (200, 30, 60), "tree": (30, 180, 
 def _images(folder: Path, count: int = 3, ending: str = ".jpg") -> list[Path]:
     paths = [folder / f"{number:03d}{ending}" for number in range(count)]
     for number, path in enumerate(paths):
-        save(path, picture_of(number))
+        save(path, image_of(number))
     return paths
 
 
@@ -40,7 +40,7 @@ def coco_roboflow(root: Path) -> None:
         _text(root / split / "_annotations.coco.json", json.dumps(content))
 
 
-def coco_beside_images(root: Path) -> None:
+def coco_next_to_images(root: Path) -> None:
     """The form in which FiftyOne and CVAT write it: images/ and one JSON."""
     images = [{"id": i, "file_name": p.name} for i, p in enumerate(_images(root / "images"))]
     _text(root / "labels.json", json.dumps({"images": images, "annotations": [], "categories": []}))
@@ -193,7 +193,7 @@ def roboflow_masks(root: Path) -> None:
     for split in ("train", "valid"):
         for number, path in enumerate(_images(root / split, 3 if split == "train" else 2)):
             offset = 0 if split == "train" else 50
-            save(path, picture_of(number + offset))
+            save(path, image_of(number + offset))
             save(path.with_name(f"{path.stem}_mask.png"), label_of(number, 3))
         _text(root / split / "_classes.csv", "Pixel Value, Class\n0, background\n1, car\n2, tree\n")
 
@@ -201,7 +201,7 @@ def roboflow_masks(root: Path) -> None:
 def nnunet(root: Path) -> None:
     """imagesTr/, labelsTr/ and dataset.json."""
     for number in range(3):
-        save(root / "imagesTr" / f"case_{number:03d}_0000.png", picture_of(number))
+        save(root / "imagesTr" / f"case_{number:03d}_0000.png", image_of(number))
         save(root / "labelsTr" / f"case_{number:03d}.png", label_of(number))
     _text(root / "dataset.json", json.dumps({"labels": {"background": 0, "car": 1}, "file_ending": ".png"}))
 
@@ -210,14 +210,14 @@ def mmseg(root: Path) -> None:
     """MMSegmentation's folders of an own set: img_dir/{split}, ann_dir/{split}."""
     for part, split in enumerate(("train", "val")):
         for number in range(3):
-            save(root / "img_dir" / split / f"{number}.png", picture_of(number + 50 * part))
+            save(root / "img_dir" / split / f"{number}.png", image_of(number + 50 * part))
             save(root / "ann_dir" / split / f"{number}.png", label_of(number))
 
 
 TOOLS: dict[str, tuple[Callable[[Path], None], str]] = {
     "coco": (coco, "COCO annotations"),
     "coco_roboflow": (coco_roboflow, "COCO annotations"),
-    "coco_beside_images": (coco_beside_images, "COCO annotations"),
+    "coco_next_to_images": (coco_next_to_images, "COCO annotations"),
     "coco_untouched": (coco_untouched, "COCO annotations"),
     "labelme": (labelme, "LabelMe"),
     "labelme_apart": (labelme_apart, "LabelMe"),
@@ -238,7 +238,7 @@ TOOLS: dict[str, tuple[Callable[[Path], None], str]] = {
     "supervisely": (supervisely, "a Supervisely project"),
     "via": (via, "a VGG Image Annotator project"),
     "roboflow_masks": (roboflow_masks, "a Roboflow export of masks"),
-    "nnunet": (nnunet, "an nnU-Net data set"),
+    "nnunet": (nnunet, "an nnU-Net dataset"),
     "mmseg": (mmseg, "a folder of images and masks under other names"),
 }
 """Name of the layout -> its writer, and what it must be called."""

@@ -1,4 +1,4 @@
-"""Files that are no good pictures, one of each kind, and weights files that would run code."""
+"""Files that are no good images, one of each kind, and weights files that would run code."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from fakes.pictures import raw_png
+from fakes.images import raw_png
 from PIL import Image
 
 
 def noise(size: tuple[int, int] = (32, 48), seed: int = 0) -> np.ndarray:
-    """Return an (H, W, 3) uint8 picture that no format can compress to a few bytes."""
+    """Return an (H, W, 3) uint8 image that no format can compress to a few bytes."""
     return np.random.default_rng(seed).integers(0, 256, (*size, 3)).astype(np.uint8)
 
 
@@ -34,24 +34,24 @@ def bomb() -> bytes:
     return raw_png([b"\0" * 4], 60000, 8, 2, height=60000)
 
 
-BAD_PICTURES: dict[str, tuple[Callable[[], bytes], str]] = {
+BAD_IMAGES: dict[str, tuple[Callable[[], bytes], str]] = {
     "half_jpeg.jpg": (lambda: cut("JPEG"), "truncated"),
     "half_png.png": (lambda: cut("PNG"), "truncated"),
     "half_tiff.tif": (lambda: cut("TIFF"), "truncated"),
     "half_webp.webp": (lambda: cut("WEBP"), "truncated"),
     "empty.png": (lambda: b"", "0 bytes"),
-    "text.png": (lambda: b"once upon a time", "is not a picture"),
+    "text.png": (lambda: b"once upon a time", "is not an image"),
     "bomb.png": (bomb, "60000 x 60000 pixels"),
 }
 """File name -> (its content, a word of the fault that must be told)."""
 
 
-def write_bad_pictures(folder: Path) -> dict[str, str]:
+def write_bad_images(folder: Path) -> dict[str, str]:
     """Write every kind; return name -> word of its fault."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, (content, _) in BAD_PICTURES.items():
+    for name, (content, _) in BAD_IMAGES.items():
         (folder / name).write_bytes(content())
-    return {name: word for name, (_, word) in BAD_PICTURES.items()}
+    return {name: word for name, (_, word) in BAD_IMAGES.items()}
 
 
 class Attack:

@@ -1,4 +1,4 @@
-"""A small sound folder data set of two classes, and one function for each way to break it."""
+"""A small sound folder dataset of two classes, and one function for each way to break it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from fakes.pictures import raw_png
+from fakes.images import raw_png
 from PIL import Image
 
 SIZE = (40, 48)
@@ -24,8 +24,8 @@ def label_of(number: int, classes: int = 2, size: tuple[int, int] = SIZE) -> np.
     return label
 
 
-def picture_of(number: int, size: tuple[int, int] = SIZE) -> np.ndarray:
-    """Return an (H, W, 3) uint8 picture, another one for every number."""
+def image_of(number: int, size: tuple[int, int] = SIZE) -> np.ndarray:
+    """Return an (H, W, 3) uint8 image, another one for every number."""
     return np.random.default_rng(number).integers(0, 256, (*size, 3)).astype(np.uint8)
 
 
@@ -34,13 +34,13 @@ def write_sound(root: Path, counts: dict[str, int] | None = None, classes: int =
     for part, (split, count) in enumerate((counts or {"train": 6, "val": 2}).items()):
         for index in range(count):
             number = 100 * part + index
-            save(root / split / "images" / f"{number:03d}.png", picture_of(number))
+            save(root / split / "images" / f"{number:03d}.png", image_of(number))
             save(root / split / "masks" / f"{number:03d}.png", label_of(number, classes))
     return root
 
 
 def save(path: Path, array: np.ndarray, **options: object) -> None:
-    """Write an array as a picture file of any ending."""
+    """Write an array as an image file of any ending."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(array).save(path, **options)
 
@@ -91,7 +91,7 @@ def missing_mask(root: Path) -> Path:
     return root / "train/images/001.png"
 
 
-def missing_picture(root: Path) -> Path:
+def missing_image(root: Path) -> Path:
     (root / "train/images/001.png").unlink()
     return root / "train/masks/001.png"
 
@@ -110,7 +110,7 @@ def truncated(root: Path) -> Path:
 
 def text_as_png(root: Path) -> Path:
     path = root / "val/masks/100.png"
-    path.write_text("this is no picture")
+    path.write_text("this is no image")
     return path
 
 
@@ -133,24 +133,24 @@ def other_ratio(root: Path) -> Path:
 
 
 def exif_turned(root: Path) -> Path:
-    """A picture that a camera stored on its side, with a mask drawn on the stored pixels."""
+    """An image that a camera stored on its side, with a mask drawn on the stored pixels."""
     path = root / "train/images/001.png"
     path.unlink()
     exif = Image.Exif()
     exif[0x0112] = 6
     path = path.with_suffix(".jpg")
-    save(path, picture_of(1), exif=exif, quality=95)
+    save(path, image_of(1), exif=exif, quality=95)
     return path
 
 
 def leaked(root: Path) -> tuple[Path, Path]:
-    save(root / "val/images/100.png", picture_of(3))
+    save(root / "val/images/100.png", image_of(3))
     return root / "train/images/003.png", root / "val/images/100.png"
 
 
 def duplicate_stem(root: Path) -> Path:
     path = root / "train/images/001.bmp"
-    save(path, picture_of(77))
+    save(path, image_of(77))
     return path
 
 
@@ -160,9 +160,9 @@ def empty_split(root: Path) -> Path:
     return root / "test/images"
 
 
-def deep_picture(root: Path) -> Path:
+def deep_image(root: Path) -> Path:
     path = root / "train/images/001.png"
-    cv2.imwrite(str(path), picture_of(1).astype(np.uint16) * 257)
+    cv2.imwrite(str(path), image_of(1).astype(np.uint16) * 257)
     return path
 
 

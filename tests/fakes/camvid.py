@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from fakes.pictures import blocks, picture_of, save_codes, save_picture
+from fakes.images import blocks, image_of, save_codes, save_image
 from PIL import Image
 
 STEMS = {
@@ -30,7 +30,7 @@ def write_camvid(root: Path, *, layout: str = "index", size: tuple[int, int] = (
             is_index = layout == "index"
             codes = blocks(number, range(12 if is_index else 32), size)
             images = root / "701_StillsRaw_full" if layout == "original" else root / split
-            save_picture(images / f"{stem}.png", picture_of(codes, number + 100 * part))
+            save_image(images / f"{stem}.png", image_of(codes, number + 100 * part))
             if is_index:
                 palette = [tuple(color) for color in COLORS_32[:12].tolist()]
                 save_codes(root / f"{split}annot" / f"{stem}.png", codes, palette)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from fakes.pictures import blocks, picture_of, save_codes, save_picture
+from fakes.images import blocks, image_of, save_codes, save_image
 
 STEMS = {
     "train": ("aachen/aachen_000000_000019", "bremen/bremen_000001_000019", "aachen/aachen_000001_000019"),
@@ -17,12 +17,12 @@ EVALUATED = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 3
 
 
 def write_cityscapes(root: Path, *, train_ids: bool = False, size: tuple[int, int] = (32, 64)) -> Path:
-    """Write pictures and labelIds, or labelTrainIds files instead; test has no masks."""
+    """Write images and labelIds, or labelTrainIds files instead; test has no masks."""
     for part, (split, stems) in enumerate(STEMS.items()):
         for number, stem in enumerate(stems):
             label_ids = blocks(number, range(34), size)
-            save_picture(
-                root / "leftImg8bit" / split / f"{stem}_leftImg8bit.png", picture_of(label_ids, number + 100 * part)
+            save_image(
+                root / "leftImg8bit" / split / f"{stem}_leftImg8bit.png", image_of(label_ids, number + 100 * part)
             )
             if split == "test":
                 continue

@@ -1,11 +1,11 @@
-"""A tiny folder of pictures and masks in any of its layouts."""
+"""A tiny folder of images and masks in any of its layouts."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from fakes.pictures import blocks, picture_of, save_codes, save_picture
+from fakes.images import blocks, image_of, save_codes, save_image
 
 COUNTS = {"train": 6, "val": 2}
 
@@ -28,8 +28,8 @@ def write_folder(
         for index in range(count):
             number = index + 100 * list(counts).index(split)
             raw = blocks(number, codes, size)
-            save_picture(
-                _folder(root, layout, split, "images") / f"{number:03d}{ending}", picture_of(raw, number, channels)
+            save_image(
+                _folder(root, layout, split, "images") / f"{number:03d}{ending}", image_of(raw, number, channels)
             )
             save_codes(_folder(root, layout, split, "masks") / f"{number:03d}.png", raw)
     return root

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from fakes.golden import digest, filled_state, golden_input, hollow, names_crc
 
-from segatlas.ops import raise_logits
+from segatlas.ops import upsample_logits
 from segatlas.weights.building import build_empty, make_config
 from segatlas.weights.converting import recognise, rename_to_ours, rename_to_theirs
 from segatlas.weights.importers import importers
@@ -54,7 +54,7 @@ def golden_differences(source: str, case: dict[str, Any]) -> list[str]:
     logits, expected = out.logits, case["logits"]
     if list(logits.shape) != expected["shape"]:  # a library that raises inside its network
         mode, align_corners = out.resample
-        logits = raise_logits(
+        logits = upsample_logits(
             logits, (height, width), canvas=out.canvas, crop=(height, width), align_corners=align_corners, mode=mode
         )
     differing = [] if plain(fields) == plain(config) else ["other fields of the config were read from the file"]

@@ -11,7 +11,7 @@ CLASSES = 4
 
 
 def example(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
-    """Return logits (2, 4, 4, 5) at stride 4 of CANVAS and labels (2, 13, 18) with unlabelled pixels and no class 3."""
+    """Return logits (2, 4, 4, 5) at stride 4 of CANVAS and labels (2, 13, 18) with ignored pixels and no class 3."""
     generator = np.random.default_rng(3)
     logits = torch.tensor(generator.normal(0, 2, (2, CLASSES, 4, 5))).to(dtype).requires_grad_()
     labels = generator.integers(0, 3, (2, 5, 6)).repeat(3, 1).repeat(3, 2)[:, :13, :18].astype(np.uint8)
@@ -26,24 +26,24 @@ def pixels(
     values = logits.detach().double().numpy()
     rows, columns = labels.shape[1:]
     probabilities, truth = [], []
-    for picture, label in zip(values, labels.numpy(), strict=True):
+    for image, label in zip(values, labels.numpy(), strict=True):
         for y in range(rows):
             for x in range(columns):
                 if label[y, x] != 255:
-                    score = np.exp(_sample(picture, y, x, canvas, align_corners))
+                    score = np.exp(_sample(image, y, x, canvas, align_corners))
                     probabilities.append(score / score.sum())
                     truth.append(int(label[y, x]))
     return np.array(probabilities).reshape(-1, values.shape[1]), np.array(truth, dtype=int)
 
 
-def _sample(picture: np.ndarray, y: int, x: int, canvas: tuple[int, int], align_corners: bool) -> np.ndarray:
-    """Return the bilinear value (K,) of a picture (K, h, w) at pixel (y, x) of the canvas."""
+def _sample(image: np.ndarray, y: int, x: int, canvas: tuple[int, int], align_corners: bool) -> np.ndarray:
+    """Return the bilinear value (K,) of an image (K, h, w) at pixel (y, x) of the canvas."""
     (top, bottom, down), (left, right, across) = (
         _corners(place, size, samples, align_corners)
-        for place, size, samples in zip((y, x), canvas, picture.shape[1:], strict=True)
+        for place, size, samples in zip((y, x), canvas, image.shape[1:], strict=True)
     )
-    upper = (1 - across) * picture[:, top, left] + across * picture[:, top, right]
-    lower = (1 - across) * picture[:, bottom, left] + across * picture[:, bottom, right]
+    upper = (1 - across) * image[:, top, left] + across * image[:, top, right]
+    lower = (1 - across) * image[:, bottom, left] + across * image[:, bottom, right]
     return (1 - down) * upper + down * lower
 
 

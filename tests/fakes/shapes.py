@@ -1,4 +1,4 @@
-"""A tiny generated set: the real writer with few and small pictures."""
+"""A tiny generated set: the real writer with few and small images."""
 
 from __future__ import annotations
 

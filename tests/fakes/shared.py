@@ -1,4 +1,4 @@
-"""Where the real pictures lie that some tests look at: beside the repository, or where SEGATLAS_SHARED says."""
+"""Where the real images lie that some tests look at: beside the repository, or where SEGATLAS_SHARED says."""
 
 from __future__ import annotations
 

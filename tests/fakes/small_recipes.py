@@ -35,12 +35,12 @@ SMALL = {
 
 
 def write_sets(home: Path) -> dict[str, Path]:
-    """Write a tiny data set of each layout."""
+    """Write a tiny dataset of each layout."""
     return {name: write(home / name) for name, write in WRITERS.items()}
 
 
 def words(name: str, roots: dict[str, Path], *further: str) -> list[str]:
-    """Return a recipe's name and the words that make it small: pictures, crops, one thread."""
+    """Return a recipe's name and the words that make it small: images, crops, one thread."""
     config = Config.load(name)
     small = ["transforms.crop=[64,64]", "train.batch=2", "train.device=cpu", "train.threads=1"]
     if config.transforms.resize:
@@ -82,8 +82,8 @@ def dry_facts(name: str, roots: dict[str, Path]) -> dict[str, Any]:
         Config.load(*words(name, roots, *narrow(name), "model.encoder_weights=null", "data.store=off"))
     )
     return {
-        "train": run.train_pictures,
-        "val": run.val_pictures,
+        "train": run.train_images,
+        "val": run.val_images,
         "classes": list(run.classes),
         "parameters": run.parameters,
         "batch": list(run.batch_shape),

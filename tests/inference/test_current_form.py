@@ -1,4 +1,4 @@
-"""One Predictor and many threads: each gets what it would get alone, bit for bit, from the first picture on."""
+"""One Predictor and many threads: each gets what it would get alone, bit for bit, from the first image on."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def image(seed: int = 0, size=(40, 56)) -> np.ndarray:
 
 
 def at_once(*jobs):
-    """Run jobs in threads that start together; return their results in order, or raise the first error."""
+    """Run jobs in threads that start together; return their results in order, or upsample the first error."""
     barrier, results = threading.Barrier(len(jobs)), [None] * len(jobs)
 
     def run(place, job):

@@ -200,7 +200,7 @@ def mixed(net: nn.Module, x: torch.Tensor) -> torch.Tensor:
         return net(x).logits
 
 
-def test_in_bf16_the_classifier_stays_float32_and_pictures_of_any_size_are_close():
+def test_in_bf16_the_classifier_stays_float32_and_images_of_any_size_are_close():
     body = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 8, 3, groups=2))
     net = prepared(body, torch.float32)
     low = fast_form(net, 3, "bf16")

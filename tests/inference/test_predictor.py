@@ -69,7 +69,7 @@ def predictor(net=None, card=None, **options):
     return Predictor(net or make_net(), card or make_card(), device="cpu", **options)
 
 
-def picture(height=13, width=22, seed=0):
+def make_image(height=13, width=22, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3)).astype(np.uint8)
 
 
@@ -78,20 +78,20 @@ def normalised(image):
 
 
 def slow_logits(net, images, size=None):
-    """Raise to the padded canvas, cut the padding, raise to the size asked for: one step after the other."""
+    """Raise to the padded canvas, cut the padding, upsample to the size asked for: one step after the other."""
     with torch.no_grad():
         output = net.eval()(images)
     height, width = images.shape[-2:]
-    raised = F.interpolate(output.logits, output.canvas, mode="bilinear", align_corners=net.align_corners)
-    raised = raised[..., :height, :width]
-    return raised if size is None else F.interpolate(raised, size, mode="bilinear", align_corners=False)
+    upsampled = F.interpolate(output.logits, output.canvas, mode="bilinear", align_corners=net.align_corners)
+    upsampled = upsampled[..., :height, :width]
+    return upsampled if size is None else F.interpolate(upsampled, size, mode="bilinear", align_corners=False)
 
 
 @pytest.mark.parametrize("align_corners", [False, True])
 @pytest.mark.parametrize("size", [(13, 22), (16, 16), (1, 1), (1, 400), (300, 2)])
-def test_scores_and_classes_are_those_of_the_plain_raise(size, align_corners):
+def test_scores_and_classes_are_those_of_the_plain_upsampling(size, align_corners):
     net = make_net(align_corners=align_corners)
-    image = picture(*size)
+    image = make_image(*size)
     wanted = slow_logits(net, normalised(image))
     ours = predictor(net)
     assert torch.allclose(ours.scores(normalised(image)), wanted, atol=1e-5)
@@ -103,12 +103,12 @@ def test_scores_and_classes_are_those_of_the_plain_raise(size, align_corners):
     assert np.allclose(result.confidence, wanted[0].softmax(0).amax(0), atol=1e-5)
 
 
-def test_result_carries_classes_picture_and_file(tmp_path):
+def test_result_carries_classes_image_and_file(tmp_path):
     path = tmp_path / "a.png"
-    Image.fromarray(picture()).save(path)
+    Image.fromarray(make_image()).save(path)
     result = predictor().predict(path)
     assert (result.classes, result.palette, result.source) == (CLASSES, PALETTE, str(path))
-    assert np.array_equal(result.image, picture())
+    assert np.array_equal(result.image, make_image())
     assert result.confidence is None
     with pytest.raises(TaskError, match="semantic"):
         _ = result.panoptic
@@ -117,29 +117,29 @@ def test_result_carries_classes_picture_and_file(tmp_path):
 def test_network_is_in_eval_mode_so_that_two_calls_agree():
     ours = predictor()
     assert not ours.model.training
-    assert np.array_equal(ours.predict(picture()).semantic, ours.predict(picture()).semantic)
+    assert np.array_equal(ours.predict(make_image()).semantic, ours.predict(make_image()).semantic)
 
 
-def test_a_resized_input_still_gives_a_map_in_the_picture_s_size():
+def test_a_resized_input_still_gives_a_map_in_the_image_s_size():
     net = make_net()
-    result = predictor(net, make_card(resize="26x44")).predict(picture())
+    result = predictor(net, make_card(resize="26x44")).predict(make_image())
     assert net.batches[-1][2:] == (26, 44)
     assert result.semantic.shape == (13, 22)
 
 
 def test_a_list_gives_a_list_and_an_empty_list_an_empty_one():
     ours = predictor()
-    images = [picture(seed=seed) for seed in range(3)]
+    images = [make_image(seed=seed) for seed in range(3)]
     results = ours.predict(images)
     assert [r.semantic.tolist() for r in results] == [ours.predict(image).semantic.tolist() for image in images]
     assert ours.predict([]) == []
 
 
-def test_batches_hold_pictures_of_one_size_and_results_keep_their_order():
+def test_batches_hold_images_of_one_size_and_results_keep_their_order():
     net = make_net()
     ours = predictor(net)
     sizes = [(8, 8), (8, 16), (8, 8), (8, 8), (8, 16)]
-    images = [picture(*size, seed=seed) for seed, size in enumerate(sizes)]
+    images = [make_image(*size, seed=seed) for seed, size in enumerate(sizes)]
     alone = [ours.predict(image).semantic for image in images]
     net.batches.clear()
     together = list(ours.predict_iter(images, batch=4))
@@ -152,8 +152,8 @@ def test_batches_hold_pictures_of_one_size_and_results_keep_their_order():
 def test_a_bad_file_is_reported_and_the_rest_goes_on_in_order(tmp_path, batch):
     files = [tmp_path / f"{index}.png" for index in range(5)]
     for index, path in enumerate(files):
-        Image.fromarray(picture(seed=index)).save(path)
-    files[1].write_text("no picture")
+        Image.fromarray(make_image(seed=index)).save(path)
+    files[1].write_text("no image")
     files[3].unlink()
     seen = []
     ours = predictor()
@@ -164,13 +164,13 @@ def test_a_bad_file_is_reported_and_the_rest_goes_on_in_order(tmp_path, batch):
         list(ours.predict_iter(files, batch=batch))
 
 
-def test_pictures_are_read_in_another_thread_and_only_a_little_ahead():
+def test_images_are_read_in_another_thread_and_only_a_little_ahead():
     taken = []
 
     def source():
         for seed in range(50):
             taken.append(seed)
-            yield picture(seed=seed)
+            yield make_image(seed=seed)
 
     results = predictor().predict_iter(source(), batch=2)
     next(results)
@@ -179,15 +179,15 @@ def test_pictures_are_read_in_another_thread_and_only_a_little_ahead():
     assert not any(thread.name.startswith("segatlas-read") and thread.is_alive() for thread in settled_threads())
 
 
-def test_an_error_of_the_source_itself_is_raised_and_not_reported_as_a_bad_picture():
+def test_an_error_of_the_source_itself_is_raised_and_not_reported_as_a_bad_image():
     def source():
-        yield picture()
-        raise KeyError("the data set is broken")
+        yield make_image()
+        raise KeyError("the dataset is broken")
 
     seen = []
     results = predictor().predict_iter(source(), on_error=lambda *fault: seen.append(fault))
     assert next(results).semantic.shape == (13, 22)
-    with pytest.raises(KeyError, match="data set is broken"):
+    with pytest.raises(KeyError, match="dataset is broken"):
         next(results)
     assert seen == []
 
@@ -202,7 +202,7 @@ def settled_threads():
 @pytest.mark.parametrize("tta", ["flips", "vertical", "turns", "flips,turns", "scales:0.5,1,1.5,flips"])
 def test_tta_is_the_mean_of_softmax_over_the_views(tta):
     net = make_net()
-    image = picture(20, 28)
+    image = make_image(20, 28)
     total = 0
     for view in parse_views(tta):
         seen = view.apply(normalised(image))
@@ -211,15 +211,15 @@ def test_tta_is_the_mean_of_softmax_over_the_views(tta):
     wanted = (total / len(parse_views(tta)))[0]
     result = predictor(net, tta=tta).predict(image, confidence=True)
     same = (torch.from_numpy(result.semantic).long() == wanted.argmax(0)).float().mean()
-    # For scaled views the raise goes to the picture in one step, the slow version takes two.
+    # For scaled views the upsampling goes to the image in one step, the slow version takes two.
     scaled = "scales" in tta
     assert same > (0.9 if scaled else 0.999)
     assert np.abs(result.confidence - wanted.amax(0).numpy()).mean() < (0.02 if scaled else 1e-5)
 
 
-def test_tta_makes_the_result_of_a_mirrored_picture_the_mirrored_result():
+def test_tta_makes_the_result_of_a_mirrored_image_the_mirrored_result():
     ours = predictor(tta="flips,turns")
-    image = picture(16, 24)
+    image = make_image(16, 24)
     straight = ours.predict(image).semantic
     for mirrored, back in [(image[:, ::-1], lambda m: m[:, ::-1]), (np.rot90(image), lambda m: np.rot90(m, -1))]:
         again = back(ours.predict(np.ascontiguousarray(mirrored)).semantic)
@@ -238,7 +238,7 @@ def window_mean(net, images, crop, stride):
 
 
 def test_a_card_in_slide_mode_averages_logits_of_its_windows():
-    net, image = make_net(), picture(30, 41)
+    net, image = make_net(), make_image(30, 41)
     wanted = window_mean(net, normalised(image), (16, 16), (8, 11))
     ours = predictor(net, make_card(inference=InferenceMode(mode="slide", crop=(16, 16), stride=(8, 11))))
     assert torch.allclose(ours.scores(normalised(image)), wanted, atol=1e-5)
@@ -246,23 +246,23 @@ def test_a_card_in_slide_mode_averages_logits_of_its_windows():
 
 
 def test_window_changes_predict_but_not_scores():
-    net, image = make_net(), picture(30, 41)
+    net, image = make_net(), make_image(30, 41)
     ours = predictor(net, window=(12, 20), overlap=0.5)
     wanted = window_mean(net, normalised(image), (12, 20), (6, 10))
     assert (torch.from_numpy(ours.predict(image).semantic).long() == wanted[0].argmax(0)).float().mean() > 0.999
     assert torch.allclose(ours.scores(normalised(image)), slow_logits(net, normalised(image)), atol=1e-5)
 
 
-def test_windows_with_a_resize_and_with_tta_keep_the_picture_s_size():
-    assert predictor(card=make_card(resize="26x44"), window=12).predict(picture()).semantic.shape == (13, 22)
-    result = predictor(window=8, tta="turns").predict(picture(), confidence=True)
+def test_windows_with_a_resize_and_with_tta_keep_the_image_s_size():
+    assert predictor(card=make_card(resize="26x44"), window=12).predict(make_image()).semantic.shape == (13, 22)
+    result = predictor(window=8, tta="turns").predict(make_image(), confidence=True)
     assert result.semantic.shape == result.confidence.shape == (13, 22)
 
 
 @pytest.mark.parametrize("tta", ["flips,turns", "scales:0.5,1.5,flips"])
 @pytest.mark.parametrize("resize", [None, "39x50"])
 def test_windows_and_views_together_are_the_mean_over_views_of_the_mean_over_windows(tta, resize):
-    net, image = make_net(), picture(30, 41)
+    net, image = make_net(), make_image(30, 41)
     inputs = normalised(image if resize is None else cv2.resize(image, (50, 39)))
     total = 0
     for view in parse_views(tta):
@@ -285,20 +285,20 @@ def test_views_of_a_network_at_full_size_give_the_same_as_when_they_are_all_held
     net, kept = Full(), []
     module = "segatlas.inference.predictor.mean_of_views"
     monkeypatch.setattr(module, lambda *args, held: kept.append(held) or mean_of_views(*args, held=held))
-    result = predictor(net, tta="flips").predict(picture(), confidence=True)
-    images = normalised(picture())
+    result = predictor(net, tta="flips").predict(make_image(), confidence=True)
+    images = normalised(make_image())
     with torch.no_grad():
         views = [net.eval()(images).logits.softmax(1), net(images.flip(-1)).logits.flip(-1).softmax(1)]
     wanted = (views[0] + views[1])[0] / 2
     assert kept == [False]
     assert (torch.from_numpy(result.semantic).long() == wanted.argmax(0)).float().mean() > 0.999
     assert np.allclose(result.confidence, wanted.amax(0), atol=1e-5)
-    predictor(tta="flips").predict(picture())
+    predictor(tta="flips").predict(make_image())
     assert kept == [False, True]
 
 
 def test_window_batch_sets_the_windows_of_a_pass_and_changes_no_label():
-    net, image = make_net(), picture(16, 40)
+    net, image = make_net(), make_image(16, 40)
     wanted = predictor(net, window=8, overlap=0.0, window_batch=1).predict(image).semantic
     net.batches.clear()
     result = predictor(net, window=8, overlap=0.0, window_batch=3).predict(image).semantic
@@ -306,20 +306,20 @@ def test_window_batch_sets_the_windows_of_a_pass_and_changes_no_label():
     assert sorted({shape[0] for shape in net.batches} - {1}) == [2, 3]
 
 
-def test_a_picture_predicted_by_windows_is_never_normalised_whole(monkeypatch):
+def test_an_image_predicted_by_windows_is_never_normalised_whole(monkeypatch):
     sizes = []
-    module = "segatlas.inference.pictures.normalise"
+    module = "segatlas.inference.images.normalise"
     monkeypatch.setattr(module, lambda image, *rest: sizes.append(image.shape[:2]) or normalise(image, *rest))
     ours = predictor(window=12)
-    ours.predict(picture(40, 50))
-    list(ours.predict_iter([picture(40, 50)]))
-    predictor(window=12, tta="scales:0.5,1").predict(picture(40, 50))
+    ours.predict(make_image(40, 50))
+    list(ours.predict_iter([make_image(40, 50)]))
+    predictor(window=12, tta="scales:0.5,1").predict(make_image(40, 50))
     assert len(sizes) > 20
     assert max(height * width for height, width in sizes) <= 26 * 26
 
 
 def test_bf16_runs_close_to_fp32_and_scores_stay_exact():
-    images = normalised(picture(16, 16))
+    images = normalised(make_image(16, 16))
     exact, mixed = predictor(), predictor(precision="bf16")
     low, full = mixed.output(images).logits, exact.output(images).logits
     assert low.dtype == torch.float32
@@ -337,22 +337,24 @@ def test_bf16_falls_back_with_a_notice_where_the_device_has_none(monkeypatch, ca
 
 @pytest.mark.parametrize("flags", [{}, {"avx512_f": True, "avx512_bf16": False}])
 def test_bf16_falls_back_with_a_notice_where_the_processor_has_no_instructions_for_it(monkeypatch, caplog, flags):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"architecture": "x86_64", **flags}, raising=False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"architecture": "x86_64", **flags}, upsampling=False)
     with caplog.at_level("WARNING", logger="segatlas"):
         ours = predictor(precision="bf16")
     assert ours.precision == "fp32"
     assert "this processor has no instructions for it" in caplog.text
-    assert torch.equal(ours.output(normalised(picture())).logits, predictor().output(normalised(picture())).logits)
+    assert torch.equal(
+        ours.output(normalised(make_image())).logits, predictor().output(normalised(make_image())).logits
+    )
 
 
 @pytest.mark.parametrize("flag", ["avx512_bf16", "amx_bf16", "bf16"])
 def test_any_of_the_known_instructions_is_enough_for_bf16(monkeypatch, flag):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {flag: True}, raising=False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {flag: True}, upsampling=False)
     assert resolve_precision("bf16", torch.device("cpu")) == "bf16"
 
 
 def test_a_torch_that_does_not_tell_leaves_the_flags_of_the_system(monkeypatch, tmp_path):
-    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    monkeypatch.delattr(torch.cpu, "get_capabilities", upsampling=False)
     for flags, expected in [("fpu avx512f avx512_bf16", True), ("fpu avx512f", False)]:
         (tmp_path / "cpuinfo").write_text(f"processor: 0\nflags\t\t: {flags}\n")
         assert processor_has_bf16(tmp_path / "cpuinfo") is expected
@@ -363,13 +365,13 @@ def test_the_network_keeps_its_published_parameters_and_the_fast_form_follows_th
     body = nn.Sequential(nn.Conv2d(3, 3, 3, padding=1, bias=False), nn.BatchNorm2d(3), nn.ReLU())
     net = make_net()
     net.conv = nn.Sequential(body, net.conv)
-    names, image = list(net.state_dict()), picture()
+    names, image = list(net.state_dict()), make_image()
     ours = predictor(net)
 
     def agrees():
         images = normalised(image)
-        raised = slow_logits(net, images, (13, 22))
-        return (torch.from_numpy(ours.predict(image).semantic).long() == raised[0].argmax(0)).float().mean() > 0.999
+        upsampled = slow_logits(net, images, (13, 22))
+        return (torch.from_numpy(ours.predict(image).semantic).long() == upsampled[0].argmax(0)).float().mean() > 0.999
 
     assert agrees()
     assert list(ours.model.state_dict()) == names
@@ -382,21 +384,21 @@ def test_the_network_keeps_its_published_parameters_and_the_fast_form_follows_th
     assert agrees()
 
 
-def test_five_band_models_take_five_band_arrays_and_nothing_else():
+def test_five_channel_models_take_five_channel_arrays_and_nothing_else():
     ours = predictor(make_net(channels=5), make_card(channels=5))
     image = np.random.default_rng(0).integers(0, 256, (9, 9, 5)).astype(np.uint8)
     assert ours.predict(image).image.shape == (9, 9, 3)
-    with pytest.raises(DataError, match="the model expects 5 channels, the picture has 3"):
-        ours.predict(picture())
+    with pytest.raises(DataError, match="the model expects 5 channels, the image has 3"):
+        ours.predict(make_image())
 
 
-def test_running_out_of_memory_names_the_picture_and_the_way_out(tmp_path):
+def test_running_out_of_memory_names_the_image_and_the_way_out(tmp_path):
     class Greedy(Net):
         def forward(self, x):
             raise torch.OutOfMemoryError("CUDA out of memory")
 
     path = tmp_path / "large.png"
-    Image.fromarray(picture()).save(path)
+    Image.fromarray(make_image()).save(path)
     ours = predictor(Greedy())
     with pytest.raises(DataError, match=r"large\.png: not enough memory .* window"):
         ours.predict(path)
@@ -421,7 +423,7 @@ def test_wrong_options_are_named(options, message):
         Predictor(make_net(), make_card(), **{"device": "cpu", **options})
 
 
-def test_models_that_need_more_than_a_picture_are_refused():
+def test_models_that_need_more_than_an_image_are_refused():
     with pytest.raises(TaskError, match="prior"):
         predictor(card=make_card(inputs=(InputSpec(), InputSpec(name="prior", kind="label", channels=1))))
     with pytest.raises(TaskError, match="panoptic"):
@@ -437,7 +439,7 @@ def test_load_opens_a_model_folder(tmp_path):
     save_pretrained(net, tmp_path / "model", classes=CLASSES)
     ours = load(tmp_path / "model", device="cpu", tta="flips")
     assert ours.card.classes == CLASSES
-    assert ours.predict(picture()).semantic.shape == (13, 22)
+    assert ours.predict(make_image()).semantic.shape == (13, 22)
 
 
 def test_an_autocast_around_it_changes_no_number():
@@ -450,6 +452,6 @@ def test_an_autocast_around_it_changes_no_number():
     assert torch.equal(got[1], expected[1])
 
 
-def test_a_batch_beyond_the_pictures_takes_them_all_at_once_and_reads_no_further():
-    results = list(predictor().predict_iter((picture(seed=seed) for seed in range(3)), batch=2**53))
+def test_a_batch_beyond_the_images_takes_them_all_at_once_and_reads_no_further():
+    results = list(predictor().predict_iter((make_image(seed=seed) for seed in range(3)), batch=2**53))
     assert len(results) == 3

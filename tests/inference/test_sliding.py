@@ -14,14 +14,14 @@ from segatlas.inference.sliding import (
     slide_class_map,
 )
 from segatlas.inference.tta import View
-from segatlas.ops import raise_logits
+from segatlas.ops import upsample_logits
 from segatlas.structures import Resample, SemanticLogits
 from segatlas.weights.card import InferenceMode
 
 POSES = [View(turns=turns, flip=flip) for turns in range(4) for flip in (False, True)]
 
 
-class Pictures:
+class Images:
     """A batch at hand, with a note of what was asked for."""
 
     def __init__(self, count, height, width, seed=0):
@@ -53,8 +53,8 @@ class Network:
     def full(self, windows):
         """Logits of windows at the windows' size, step by step."""
         logits, canvas, (mode, align_corners), _ = self(windows)
-        raised = F.interpolate(logits, canvas, mode=mode, align_corners=align_corners)
-        return raised[..., : windows.shape[-2], : windows.shape[-1]]
+        upsampled = F.interpolate(logits, canvas, mode=mode, align_corners=align_corners)
+        return upsampled[..., : windows.shape[-2], : windows.shape[-1]]
 
 
 def slow_mean(images, network, crop, stride, size=None):
@@ -73,7 +73,7 @@ def slow_mean(images, network, crop, stride, size=None):
     return mean if size is None else F.interpolate(mean, size, mode="bilinear", align_corners=False)
 
 
-# picture, window, step: every pixel of the stride, multiples of it, one window, one row, no overlap
+# image, window, step: every pixel of the stride, multiples of it, one window, one row, no overlap
 CASES = [
     ((20, 30), (8, 8), (5, 5)),
     ((24, 32), (16, 16), (8, 8)),
@@ -87,20 +87,20 @@ CASES = [
 
 @pytest.mark.parametrize(("size", "crop", "stride"), CASES)
 def test_slide_is_the_mean_over_all_windows_that_cover_a_pixel(size, crop, stride):
-    pictures, network = Pictures(2, *size), Network()
-    result = slide(pictures.images, Windows(crop=crop, stride=stride), network.full)
-    assert torch.allclose(result, slow_mean(pictures.images, network, crop, stride), atol=1e-6)
+    images, network = Images(2, *size), Network()
+    result = slide(images.images, Windows(crop=crop, stride=stride), network.full)
+    assert torch.allclose(result, slow_mean(images.images, network, crop, stride), atol=1e-6)
 
 
 @pytest.mark.parametrize("align_corners", [False, True])
 @pytest.mark.parametrize("network_stride", [1, 4])
 @pytest.mark.parametrize(("size", "crop", "stride"), CASES)
 def test_class_map_by_windows_is_the_argmax_of_the_mean(size, crop, stride, network_stride, align_corners):
-    pictures, network = Pictures(2, *size, seed=1), Network(network_stride, align_corners=align_corners)
+    images, network = Images(2, *size, seed=1), Network(network_stride, align_corners=align_corners)
     windows = Windows(crop=crop, stride=stride)
-    probabilities = slow_mean(pictures.images, network, crop, stride).softmax(1)
-    labels, none = slide_class_map(pictures, windows, network, size)
-    again, confidence = slide_class_map(pictures, windows, network, size, confidence=True)
+    probabilities = slow_mean(images.images, network, crop, stride).softmax(1)
+    labels, none = slide_class_map(images, windows, network, size)
+    again, confidence = slide_class_map(images, windows, network, size, confidence=True)
     assert none is None
     assert labels.dtype == again.dtype == torch.uint8
     assert torch.equal(labels.long(), probabilities.argmax(1))
@@ -109,31 +109,29 @@ def test_class_map_by_windows_is_the_argmax_of_the_mean(size, crop, stride, netw
 
 
 @pytest.mark.parametrize("size", [(13, 50), (40, 60), (61, 17)])
-def test_a_result_of_another_size_is_the_mean_raised_once_more(size):
-    pictures, network = Pictures(1, 26, 35), Network()
-    labels, confidence = slide_class_map(
-        pictures, Windows(crop=(16, 12), stride=(8, 8)), network, size, confidence=True
-    )
-    wanted = slow_mean(pictures.images, network, (16, 12), (8, 8), size)
+def test_a_result_of_another_size_is_the_mean_upsampled_once_more(size):
+    images, network = Images(1, 26, 35), Network()
+    labels, confidence = slide_class_map(images, Windows(crop=(16, 12), stride=(8, 8)), network, size, confidence=True)
+    wanted = slow_mean(images.images, network, (16, 12), (8, 8), size)
     assert torch.equal(labels.long(), wanted.argmax(1))
     assert torch.allclose(confidence, wanted.softmax(1).amax(1), atol=1e-5)
-    assert torch.equal(slide_class_map(pictures, Windows(crop=(16, 12), stride=(8, 8)), network, size)[0], labels)
+    assert torch.equal(slide_class_map(images, Windows(crop=(16, 12), stride=(8, 8)), network, size)[0], labels)
 
 
 def test_more_than_255_classes_give_int32():
-    pictures, network = Pictures(1, 12, 12), Network(classes=300)
-    labels, _ = slide_class_map(pictures, Windows(crop=(8, 8), stride=(4, 4)), network, (12, 12))
+    images, network = Images(1, 12, 12), Network(classes=300)
+    labels, _ = slide_class_map(images, Windows(crop=(8, 8), stride=(4, 4)), network, (12, 12))
     assert labels.dtype == torch.int32
-    assert torch.equal(labels.long(), slow_mean(pictures.images, network, (8, 8), (4, 4)).argmax(1))
+    assert torch.equal(labels.long(), slow_mean(images.images, network, (8, 8), (4, 4)).argmax(1))
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3, 100])
 def test_windows_of_a_row_share_a_pass_and_the_result_stays_the_same(batch):
-    pictures, network = Pictures(2, 16, 40), Network()
+    images, network = Images(2, 16, 40), Network()
     windows = Windows(crop=(8, 8), stride=(8, 8))
-    wanted = slow_mean(pictures.images, network, (8, 8), (8, 8)).argmax(1)
+    wanted = slow_mean(images.images, network, (8, 8), (8, 8)).argmax(1)
     network.batches.clear()
-    labels, _ = slide_class_map(pictures, windows, network, (16, 40), batch=batch)
+    labels, _ = slide_class_map(images, windows, network, (16, 40), batch=batch)
     assert torch.equal(labels.long(), wanted)
     assert [shape[0] // 2 for shape in network.batches] == 2 * ([batch] * (5 // batch) + [5 % batch] * (5 % batch > 0))
 
@@ -142,52 +140,52 @@ def test_windows_of_a_row_share_a_pass_and_the_result_stays_the_same(batch):
 def test_by_default_a_pass_has_as_many_windows_as_suit_the_processor(monkeypatch, limit, passes):
     monkeypatch.setattr("segatlas.inference.sliding.BATCH_PIXELS", limit)
     network = Network()
-    slide_class_map(Pictures(2, 8, 40), Windows(crop=(8, 8), stride=(8, 8)), network, (8, 40))
+    slide_class_map(Images(2, 8, 40), Windows(crop=(8, 8), stride=(8, 8)), network, (8, 40))
     assert len(network.batches) == passes
 
 
 @pytest.mark.parametrize("view", POSES)
 def test_rows_of_a_turned_view_are_those_of_its_logits_turned_back(view):
-    network, images = Network(), Pictures(2, 11, 18).images
+    network, images = Network(), Images(2, 11, 18).images
     seen = view.apply(images)
     covered = (seen.shape[-2], seen.shape[-1])
     for size in ((11, 18), (23, 30)):
         output = network(seen)
         tile = Tile(output=output, size=size, covered=covered, view=view)
-        wanted = view.undo(raise_logits(output.logits, view.sees(size), canvas=output.canvas, crop=covered))
+        wanted = view.undo(upsample_logits(output.logits, view.sees(size), canvas=output.canvas, crop=covered))
         rows = torch.cat([tile.rows(first, min(first + 4, size[0])) for first in range(0, size[0], 4)], 2)
         assert torch.allclose(rows, wanted, atol=1e-5)
 
 
 @pytest.mark.parametrize("view", POSES)
-def test_windows_of_a_turned_view_lie_where_they_would_on_the_turned_picture(view):
-    pictures, network = Pictures(1, 23, 30), Network()
+def test_windows_of_a_turned_view_lie_where_they_would_on_the_turned_image(view):
+    images, network = Images(1, 23, 30), Network()
     windows = Windows(crop=(12, 8), stride=(7, 5))
-    seen = view.apply(pictures.images)
+    seen = view.apply(images.images)
     wanted = view.undo(slow_mean(seen, network, windows.crop, windows.stride))
-    rows = WindowRows(pictures, windows, network, (23, 30), view=view)
+    rows = WindowRows(images, windows, network, (23, 30), view=view)
     assert torch.allclose(torch.cat([rows.rows(y, min(y + 6, 23)) for y in range(0, 23, 6)], 2), wanted, atol=1e-5)
 
 
 @pytest.mark.parametrize("confidence", [False, True])
 def test_no_array_is_near_the_size_of_the_full_logits(confidence):
-    pictures, network = Pictures(1, 384, 768), Network(classes=24)
-    with Largest(pictures.images) as watch:
+    images, network = Images(1, 384, 768), Network(classes=24)
+    with Largest(images.images) as watch:
         slide_class_map(
-            pictures, Windows(crop=(64, 64), stride=(48, 48)), network, (384, 768), confidence=confidence, batch=1
+            images, Windows(crop=(64, 64), stride=(48, 48)), network, (384, 768), confidence=confidence, batch=1
         )
     assert watch.bytes <= 4 * 384 * 768  # the mean logits would be 24 times that
 
 
 def test_no_more_than_the_windows_that_reach_the_current_rows_are_held():
-    pictures = Pictures(1, 104, 10)
-    rows = WindowRows(pictures, Windows(crop=(16, 10), stride=(8, 10)), Network(), (104, 10))
+    images = Images(1, 104, 10)
+    rows = WindowRows(images, Windows(crop=(16, 10), stride=(8, 10)), Network(), (104, 10))
     held = []
     for first in range(0, 104, 2):
         rows.rows(first, first + 2)
         held.append(len(rows.tiles))
     assert max(held) == 2
-    assert len(pictures.asked) == 12
+    assert len(images.asked) == 12
 
 
 def test_windows_that_would_leave_gaps_are_refused():

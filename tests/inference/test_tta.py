@@ -44,7 +44,7 @@ def test_all_poses_of_turns_and_flips_look_different():
     assert len({tuple(view.apply(tile).flatten().tolist()) for view in parse_views("turns,flips")}) == 8
 
 
-def test_vertical_adds_the_picture_upside_down():
+def test_vertical_adds_the_image_upside_down():
     images = torch.rand(1, 3, 4, 5)
     seen = [view.apply(images) for view in parse_views("vertical")]
     assert any(torch.equal(view, images.flip(-2)) for view in seen)
@@ -89,6 +89,6 @@ class Whole:
 @pytest.mark.parametrize("step", [1, 3, 100])
 def test_mean_of_views_is_that_of_their_softmax_held_or_not(held, step):
     logits = torch.randn(3, 2, 4, 7, 5, generator=torch.Generator().manual_seed(0))
-    bands = list(mean_of_views((Whole(one) for one in logits), 3, 7, step, held=held))
-    assert max(band.shape[2] for band in bands) <= step
-    torch.testing.assert_close(torch.cat(bands, 2), logits.softmax(2).mean(0))
+    chunks = list(mean_of_views((Whole(one) for one in logits), 3, 7, step, held=held))
+    assert max(chunk.shape[2] for chunk in chunks) <= step
+    torch.testing.assert_close(torch.cat(chunks, 2), logits.softmax(2).mean(0))

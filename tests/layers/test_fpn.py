@@ -33,7 +33,7 @@ def test_each_level_of_the_pyramid_is_its_projection_plus_the_coarser_result_by_
 
 
 @pytest.mark.parametrize("align_corners", [False, True])
-def test_the_head_raises_each_level_by_two_after_each_convolution_and_sums(align_corners):
+def test_the_head_upsamples_each_level_by_two_after_each_convolution_and_sums(align_corners):
     head = FPNHead(4, 6, strides=(4, 8, 16, 32), align_corners=align_corners).eval()
     pyramid = maps(4, 4, 4, 4)
     assert [len(level) for level in head.levels] == [1, 1, 2, 3]
@@ -50,7 +50,7 @@ def test_the_head_raises_each_level_by_two_after_each_convolution_and_sums(align
     torch.testing.assert_close(head(pyramid), expected)
 
 
-def test_levels_of_one_stride_have_one_convolution_and_no_raise():
+def test_levels_of_one_stride_have_one_convolution_and_no_upsampling():
     head = FPNHead(4, 6, strides=(8, 8, 16), align_corners=False).eval()
     assert [len(level) for level in head.levels] == [1, 1, 1]
     x = torch.randn(1, 4, 5, 6, generator=torch.Generator().manual_seed(0))

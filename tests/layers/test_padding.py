@@ -11,6 +11,6 @@ def test_zeros_are_added_right_and_bottom_up_to_the_multiple():
     assert out.tolist() == [[[[1, 2, 3, 0], [4, 5, 6, 0], [0, 0, 0, 0], [0, 0, 0, 0]]]]
 
 
-def test_a_picture_that_fits_is_returned_itself():
+def test_an_image_that_fits_is_returned_itself():
     x = torch.ones(1, 1, 8, 4)
     assert pad_to_multiple(x, 4) is x

@@ -8,7 +8,7 @@ from segatlas.layers.ppm import PPM
 
 
 @pytest.mark.parametrize("align_corners", [False, True])
-def test_it_is_pool_project_raise_concatenate_convolve(align_corners):
+def test_it_is_pool_project_upsample_concatenate_convolve(align_corners):
     torch.manual_seed(0)
     ppm = PPM(3, 4, scales=(1, 2, 5), align_corners=align_corners).eval()
     x = torch.randn(2, 3, 11, 7)

@@ -8,10 +8,10 @@ from segatlas.losses import CrossEntropy, CrossEntropyDice, Dice
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
-def test_it_mixes_cross_entropy_and_dice_by_the_share(share):
+def test_it_mixes_cross_entropy_and_dice_by_the_fraction(share):
     logits, labels = example()
     weights = torch.tensor([0.5, 2.0, 1.5, 3.0])
-    loss = CrossEntropyDice(label_smoothing=0.1, dice_share=share, smooth=2.0, class_weights=weights)
+    loss = CrossEntropyDice(label_smoothing=0.1, dice_fraction=share, smooth=2.0, class_weights=weights)
     first = CrossEntropy(label_smoothing=0.1, class_weights=weights)(logits, labels, CANVAS)
     second = Dice(smooth=2.0, class_weights=weights)(logits, labels, CANVAS)
     expected = (1 - share) * first.item() + share * second.item()

@@ -78,7 +78,7 @@ def test_the_loss_is_cross_entropy_plus_dice_over_labelled_pixels(channels):
     assert Detail()(logits, labels).item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_coarse_logits_are_raised_and_get_a_gradient():
+def test_coarse_logits_are_upsampled_and_get_a_gradient():
     logits = torch.randn(2, 1, 4, 5, generator=torch.Generator().manual_seed(1), requires_grad=True)
     Detail()(logits, random_labels(), canvas=(16, 20), align_corners=True).backward()
     assert logits.grad is not None

@@ -9,7 +9,7 @@ import torch
 from pydantic import TypeAdapter
 from torch import Tensor
 
-from segatlas.config.losses import LossTerm
+from segatlas.config.losses import AnyLossConfig
 from segatlas.losses import LOSSES, build_loss
 from segatlas.structures import PointLogits
 
@@ -35,7 +35,7 @@ class Case:
     def __init__(self, name: str, fields: dict[str, Any], weights: Tensor | None = None):
         generator = torch.Generator().manual_seed(4)
         self.name = name
-        self.loss = build_loss(TypeAdapter(LossTerm).validate_python({"name": name, **fields}), weights)
+        self.loss = build_loss(TypeAdapter(AnyLossConfig).validate_python({"name": name, **fields}), weights)
         shape = {"class_presence": (CLASSES,), "detail": (2, *SIZE), "point_cross_entropy": (CLASSES, 40)}
         self.logits = torch.randn(3, *shape.get(name, (CLASSES, *SIZE)), generator=generator, dtype=torch.float64)
         self.points = torch.rand(3, 40, 2, generator=generator)
@@ -80,11 +80,11 @@ def test_an_image_without_labels_changes_neither_value_nor_gradient_of_the_other
 @pytest.mark.parametrize("size", [3.0, 1e4])
 def test_logits_of_unlabelled_pixels_change_nothing(name, fields, size):
     case = Case(name, fields)
-    unlabelled = (case.labels == 255).unsqueeze(1).expand_as(case.logits)
+    ignored = (case.labels == 255).unsqueeze(1).expand_as(case.logits)
     value, gradient = case()
-    assert not gradient[unlabelled].any()
+    assert not gradient[ignored].any()
     noise = torch.randn(case.logits.shape, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
-    changed, of_changed = case(logits=case.logits + size * noise * unlabelled)
+    changed, of_changed = case(logits=case.logits + size * noise * ignored)
     torch.testing.assert_close(changed, value, rtol=1e-9, atol=0)
     torch.testing.assert_close(of_changed, gradient, rtol=1e-9, atol=1e-12)
 
@@ -92,10 +92,10 @@ def test_logits_of_unlabelled_pixels_change_nothing(name, fields, size):
 def test_logits_of_points_on_unlabelled_pixels_change_nothing():
     case = Case("point_cross_entropy", {})
     x, y = (case.points * torch.tensor([SIZE[1], SIZE[0]])).long().unbind(2)
-    unlabelled = case.labels.flatten(1).gather(1, y * SIZE[1] + x) == 255
+    ignored = case.labels.flatten(1).gather(1, y * SIZE[1] + x) == 255
     value, gradient = case()
-    assert not gradient[unlabelled.unsqueeze(1).expand_as(gradient)].any()
-    changed, _ = case(logits=case.logits + 5 * unlabelled.unsqueeze(1))
+    assert not gradient[ignored.unsqueeze(1).expand_as(gradient)].any()
+    changed, _ = case(logits=case.logits + 5 * ignored.unsqueeze(1))
     torch.testing.assert_close(changed, value, rtol=1e-9, atol=0)
 
 

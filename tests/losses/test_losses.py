@@ -8,12 +8,12 @@ import pytest
 import torch
 from fakes.logits import CANVAS, example
 
-from segatlas.config.losses import LossTerm, Term
+from segatlas.config.losses import AnyLossConfig, LossConfig
 from segatlas.errors import UsageError
 from segatlas.losses import LOSSES, build_loss
 
-ALL_TERMS: dict[str, type[Term]] = {
-    t.model_fields["name"].annotation.__args__[0]: t for t in get_args(get_args(LossTerm)[0])
+ALL_TERMS: dict[str, type[LossConfig]] = {
+    t.model_fields["name"].annotation.__args__[0]: t for t in get_args(get_args(AnyLossConfig)[0])
 }
 OF_A_HEAD = {
     "class_presence",
@@ -28,7 +28,7 @@ OTHER_VALUES: dict[str, Any] = {
     "threshold": 0.2,
     "min_kept": 10**6,
     "smooth": 20.0,
-    "dice_share": 0.9,
+    "dice_fraction": 0.9,
     "gamma": 3.0,
     "alpha": 0.9,
     "beta": 0.1,
@@ -37,13 +37,13 @@ OTHER_VALUES: dict[str, Any] = {
     "factor": 2.0,
 }
 SMALL: dict[str, dict[str, Any]] = {"ohem": {"min_kept": 1}, "boundary": {"width": 1}}
-"""Values for pictures so small that the defaults would take in all pixels."""
+"""Values for images so small that the defaults would take in all pixels."""
 
 MAPS = [name for name in TERMS if name != "point_cross_entropy"]
 """Losses on a map of logits; the other one has its own tests."""
 
 OWN_FIELDS = [
-    (name, field) for name, term in TERMS.items() for field in term.model_fields if field not in Term.model_fields
+    (name, field) for name, term in TERMS.items() for field in term.model_fields if field not in LossConfig.model_fields
 ]
 
 

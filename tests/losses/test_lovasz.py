@@ -41,7 +41,7 @@ def test_it_equals_the_extension_by_its_definition(weights):
     assert loss(logits, labels, CANVAS).item() == pytest.approx(slow(*pixels(logits, labels), weights), rel=1e-5)
 
 
-def test_per_image_is_the_mean_over_pictures_with_labels():
+def test_per_image_is_the_mean_over_images_with_labels():
     logits, labels = example()
     logits, labels = torch.cat([logits, logits[:1]]), torch.cat([labels, torch.full_like(labels[:1], 255)])
     singles = [slow(*pixels(logits[i : i + 1], labels[i : i + 1]), (1.0,) * 4) for i in range(2)]

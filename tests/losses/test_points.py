@@ -7,7 +7,7 @@ import pytest
 import torch
 from fakes.logits import CANVAS, example
 
-from segatlas.config.losses import PointCrossEntropyTerm
+from segatlas.config.losses import PointCrossEntropyConfig
 from segatlas.errors import UsageError
 from segatlas.losses import PointCrossEntropy, build_loss
 from segatlas.losses.points import labels_at
@@ -15,7 +15,7 @@ from segatlas.structures import PointLogits
 
 
 def points_and_labels() -> tuple[PointLogits, torch.Tensor]:
-    """Logits of 4 classes at 40 points of each picture; labels cover a part of the canvas only."""
+    """Logits of 4 classes at 40 points of each image; labels cover a part of the canvas only."""
     _, labels = example()
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(2, 4, 40, generator=generator, dtype=torch.float64).requires_grad_()
@@ -71,7 +71,7 @@ def test_half_precision_logits_are_computed_in_float32():
 def test_a_wrong_number_of_class_weights_is_named():
     given, labels = points_and_labels()
     with pytest.raises(UsageError, match="class_weights has 3 numbers, but the network has 4 classes"):
-        build_loss(PointCrossEntropyTerm(name="point_cross_entropy"), torch.ones(3))(given, labels, CANVAS)
+        build_loss(PointCrossEntropyConfig(name="point_cross_entropy"), torch.ones(3))(given, labels, CANVAS)
 
 
 def test_a_point_has_the_label_of_the_pixel_that_it_lies_in():

@@ -12,7 +12,7 @@ def test_every_number_has_a_definition_and_every_definition_a_number() -> None:
     metrics.update(np.zeros((4, 4), np.uint8), np.zeros((4, 4), np.uint8))
     scores = metrics.compute()
     names = set(scores.summary()) | set(scores.per_class()[0]) - {"class"}
-    assert names | {"picture_miou"} == set(DEFINITIONS)
+    assert names | {"image_miou"} == set(DEFINITIONS)
 
 
 def test_definitions_are_single_sentences() -> None:

@@ -162,7 +162,7 @@ def test_merged_states_equal_one_pass() -> None:
         parts[seed % 2].update(*pair)
     parts[0].merge(parts[1].state())
     assert parts[0].compute() == whole.compute()
-    assert parts[0].compute().pictures == 4
+    assert parts[0].compute().images == 4
 
 
 def test_merging_counts_of_other_classes_is_refused() -> None:
@@ -170,16 +170,16 @@ def test_merging_counts_of_other_classes_is_refused() -> None:
         SemanticMetrics(names(3)).merge(SemanticMetrics(names(2)).state())
 
 
-def test_scores_do_not_change_when_later_pictures_come_in() -> None:
+def test_scores_do_not_change_when_later_images_come_in() -> None:
     metrics = SemanticMetrics(names(5))
     metrics.update(*random_pair(0))
     state, scores = metrics.state(), metrics.compute()
     metrics.update(*random_pair(1))
     assert state["confusion"].sum() < metrics.state()["confusion"].sum()
-    assert scores.pictures == 1
+    assert scores.images == 1
 
 
-def test_update_returns_the_confusion_of_that_picture_alone() -> None:
+def test_update_returns_the_confusion_of_that_image_alone() -> None:
     metrics = SemanticMetrics(names(5))
     first, second = metrics.update(*random_pair(0)), metrics.update(*random_pair(1))
     assert np.array_equal(first + second, metrics.state()["confusion"])
@@ -209,12 +209,12 @@ def test_maps_that_do_not_fit_are_errors(prediction: np.ndarray, label: np.ndarr
     metrics = SemanticMetrics(names(3))
     with pytest.raises(DataError, match=message):
         metrics.update(prediction.astype(np.int64), label.astype(np.int64))
-    assert metrics.compute().pictures == 0
+    assert metrics.compute().images == 0
 
 
 def test_nothing_counted_gives_undefined_numbers_not_zeros() -> None:
     scores = SemanticMetrics(names(2)).compute()
-    assert scores.pictures == 0
+    assert scores.images == 0
     assert all(math.isnan(value) for value in (scores.miou, scores.pixel_accuracy, scores.kappa))
     assert scores == SemanticMetrics(names(2)).compute()
 
@@ -222,5 +222,5 @@ def test_nothing_counted_gives_undefined_numbers_not_zeros() -> None:
 def test_kappa_survives_more_pixels_than_int64_can_square() -> None:
     metrics = SemanticMetrics(names(2), boundary=False, sizes=False)
     big = 4_000_000_000
-    metrics.merge({"confusion": np.array([[big, 0], [0, big]]), "pictures": np.array([1])})
+    metrics.merge({"confusion": np.array([[big, 0], [0, big]]), "images": np.array([1])})
     assert metrics.compute().kappa == pytest.approx(1)

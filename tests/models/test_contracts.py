@@ -75,7 +75,7 @@ def shapes_at_strides(canvas: tuple[int, int]) -> list[tuple[int, int]]:
 
 @each_case
 @pytest.mark.parametrize("size", [(1, 1), (33, 47), (65, 129)])
-def test_any_picture_size_gives_logits_over_a_canvas_that_holds_the_picture(case, size):
+def test_any_image_size_gives_logits_over_a_canvas_that_holds_the_image(case, size):
     net = make(case).eval()
     with torch.no_grad():
         out = net(torch.randn(1, 3, *size))
@@ -112,13 +112,13 @@ def test_training_gives_the_auxiliary_logits_that_the_config_asks_for(case):
 
 
 @each_case
-def test_one_picture_trains(case):
+def test_one_image_trains(case):
     out = make(case).train()(torch.randn(1, 3, 65, 129))
     assert out.logits.isfinite().all()
 
 
 @each_case
-def test_eval_is_deterministic_and_a_picture_does_not_depend_on_its_batch(case):
+def test_eval_is_deterministic_and_an_image_does_not_depend_on_its_batch(case):
     net, x = make(case).eval(), torch.randn(2, 3, 33, 47)
     with torch.no_grad():
         both = net(x).logits

@@ -14,7 +14,7 @@ def test_parameters_are_those_of_the_published_network():
     assert sum(parameter.numel() for parameter in net.parameters()) == pytest.approx(3.22e6, abs=5e3)
 
 
-def test_logits_are_the_sum_of_a_fine_map_and_a_raised_deep_map_classified():
+def test_logits_are_the_sum_of_a_fine_map_and_an_upsampled_deep_map_classified():
     torch.manual_seed(0)
     fields = {"num_classes": 5, "encoder": "resnet18_w8", "output_stride": 16, "channels": 8}
     net = build_network(*make_config("lraspp", fields)).eval()
@@ -23,6 +23,6 @@ def test_logits_are_the_sum_of_a_fine_map_and_a_raised_deep_map_classified():
         features = net.encoder(x)
         fine, deep = features[-3], features[-1]
         weighted = net.conv(deep) * net.gate(deep.mean((2, 3), keepdim=True)).sigmoid()
-        raised = F.interpolate(weighted, size=fine.shape[-2:], mode="bilinear", align_corners=False)
-        expected = net.classifier.low(fine) + net.classifier.high(raised)
+        upsampled = F.interpolate(weighted, size=fine.shape[-2:], mode="bilinear", align_corners=False)
+        expected = net.classifier.low(fine) + net.classifier.high(upsampled)
         assert torch.allclose(net(x).logits, expected, atol=1e-5)

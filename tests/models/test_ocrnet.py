@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from segatlas.models.ocrnet import ARCHITECTURE, OCRNetConfig, build, side_by_side
+from segatlas.models.ocrnet import ARCHITECTURE, OCRNetConfig, build, concatenated
 
 TINY = {"num_classes": 5, **ARCHITECTURE.tiny}
 DILATED = {**TINY, "encoder": "resnet18_w8", "output_stride": 8, "levels": 1}
@@ -28,7 +28,7 @@ def test_the_numbers_are_those_of_loops_over_regions_and_pixels():
     with torch.no_grad():
         features = net.encoder(x)
         coarse = net.region_logits(features)
-        wide = net.bottleneck(side_by_side(features, align_corners=False))
+        wide = net.bottleneck(concatenated(features, align_corners=False))
         expected = torch.empty_like(wide)
         for n in range(2):
             pixels, logits = wide[n].flatten(1), coarse[n].flatten(1)
@@ -43,12 +43,12 @@ def test_the_numbers_are_those_of_loops_over_regions_and_pixels():
         torch.testing.assert_close(net.decode(features), expected)
 
 
-def test_the_coarse_logits_below_the_raise_equal_those_of_the_maps_side_by_side():
+def test_the_coarse_logits_before_the_upsampling_equal_those_of_the_concatenated_maps():
     net = build(OCRNetConfig(**TINY)).eval().double()
     with torch.no_grad():
         features = net.encoder(torch.randn(1, 3, 65, 97).double())
         head = net.region_head
-        literal = head.classifier(head.conv(side_by_side(features, align_corners=False)))
+        literal = head.classifier(head.conv(concatenated(features, align_corners=False)))
         torch.testing.assert_close(net.region_logits(features), literal)
 
 
@@ -73,7 +73,7 @@ def test_the_regions_logits_are_given_while_training_unless_switched_off():
     assert silent(x).aux == {}
 
 
-def test_the_attention_is_over_classes_so_that_a_shuffle_of_the_picture_shuffles_the_context():
+def test_the_attention_is_over_classes_so_that_a_shuffle_of_the_image_shuffles_the_context():
     net = build(OCRNetConfig(**TINY)).eval()
     x, regions = torch.randn(1, 16, 4, 6), torch.randn(1, 16, 5, 1)
     order = torch.randperm(24)

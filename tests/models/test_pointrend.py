@@ -27,7 +27,7 @@ def test_it_has_the_published_number_of_parameters_for_150_classes():
 
 @pytest.mark.parametrize("align_corners", [False, True])
 @pytest.mark.parametrize("size", [(32, 48), (33, 47)])
-def test_prediction_replaces_the_least_certain_pixels_of_each_raise_one_by_one(align_corners, size):
+def test_prediction_replaces_the_least_certain_pixels_of_each_upsampling_one_by_one(align_corners, size):
     net = tiny(align_corners=align_corners).eval().double()
     with torch.no_grad():
         pyramid = net.pyramid(net.encoder(torch.randn(1, 3, *size).double()))
@@ -52,7 +52,7 @@ def test_prediction_replaces_the_least_certain_pixels_of_each_raise_one_by_one(a
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_prediction_leaves_at_the_pictures_size_and_training_at_stride_4():
+def test_prediction_leaves_at_the_images_size_and_training_at_stride_4():
     net, x = tiny(), torch.randn(2, 3, 65, 97)
     with torch.no_grad():
         assert net.eval()(x).logits.shape == (2, 5, 65, 97)

@@ -18,13 +18,13 @@ def test_variants_have_the_published_number_of_parameters_for_150_classes(size):
     assert millions == pytest.approx(PUBLISHED_MILLIONS[size], abs=0.005)
 
 
-def raise_concatenate_fuse(decoder: MLPDecoder, features: list[torch.Tensor]) -> torch.Tensor:
+def upsample_concatenate_fuse(decoder: MLPDecoder, features: list[torch.Tensor]) -> torch.Tensor:
     """The decoder as the paper draws it."""
-    raised = []
+    upsampled = []
     for x, projection in zip(features, decoder.projections, strict=True):
         tokens = projection(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-        raised.append(F.interpolate(tokens, size=features[0].shape[-2:], mode="bilinear", align_corners=False))
-    return F.relu(decoder.fuse.bn(decoder.fuse.conv(torch.cat(raised[::-1], dim=1))))
+        upsampled.append(F.interpolate(tokens, size=features[0].shape[-2:], mode="bilinear", align_corners=False))
+    return F.relu(decoder.fuse.bn(decoder.fuse.conv(torch.cat(upsampled[::-1], dim=1))))
 
 
 def relative(got: torch.Tensor, expected: torch.Tensor) -> float:
@@ -32,7 +32,7 @@ def relative(got: torch.Tensor, expected: torch.Tensor) -> float:
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_fusing_below_the_raise_equals_the_literal_decoder_with_its_gradients(training):
+def test_fusing_before_the_upsampling_equals_the_literal_decoder_with_its_gradients(training):
     torch.manual_seed(0)
     decoder = MLPDecoder((4, 6, 8, 10), 12).train(training)
     for parameter in decoder.parameters():
@@ -41,7 +41,7 @@ def test_fusing_below_the_raise_equals_the_literal_decoder_with_its_gradients(tr
     features = [torch.randn(2, c, *s, requires_grad=True) for c, s in zip((4, 6, 8, 10), sizes, strict=True)]
     wrt = [*features, *decoder.parameters()]
 
-    expected = raise_concatenate_fuse(decoder, features)
+    expected = upsample_concatenate_fuse(decoder, features)
     got = decoder(features)
     assert relative(got, expected) <= 1e-5
 
@@ -67,7 +67,7 @@ def test_the_decoder_s_inference_form_equals_the_literal_decoder():
     sizes = [(17, 23), (9, 12), (5, 6), (3, 3)]
     features = [torch.randn(2, c, *s, dtype=torch.float64) for c, s in zip((4, 6, 8, 10), sizes, strict=True)]
     with torch.no_grad():
-        assert relative(decoder.inference_form()(features), raise_concatenate_fuse(decoder, features)) <= 1e-12
+        assert relative(decoder.inference_form()(features), upsample_concatenate_fuse(decoder, features)) <= 1e-12
 
 
 def test_a_resnet_gives_its_four_coarsest_maps():

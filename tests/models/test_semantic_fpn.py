@@ -20,7 +20,7 @@ def test_logits_leave_at_stride_4():
     assert out.canvas == (65, 97)
 
 
-def test_a_dilated_encoder_needs_fewer_raises():
+def test_a_dilated_encoder_needs_fewer_upsamplings():
     net = build(SemanticFPNConfig(num_classes=3, output_stride=8, **ARCHITECTURE.tiny)).eval()
     assert net.head.steps == [0, 1, 1, 1]
     with torch.no_grad():

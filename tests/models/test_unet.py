@@ -76,7 +76,7 @@ def test_padding_of_the_plain_network_is_zeros_right_and_bottom_and_named_in_the
 
 
 @pytest.mark.parametrize(("encoder", "steps", "half"), [("resnet18", 5, None), ("mit_b0", 5, (30, 45))])
-def test_the_encoder_form_raises_to_the_size_of_each_map_of_an_odd_picture_and_pads_nothing(encoder, steps, half):
+def test_the_encoder_form_upsamples_to_the_size_of_each_map_of_an_odd_image_and_pads_nothing(encoder, steps, half):
     torch.manual_seed(0)
     net = build(UNetConfig(num_classes=2, encoder=encoder, decoder_channels=(4,) * steps)).eval()
     sizes = []

@@ -16,7 +16,7 @@ def test_it_has_the_published_number_of_parameters_for_150_classes(aux, millions
 
 @pytest.mark.parametrize("align_corners", [False, True])
 @pytest.mark.parametrize("training", [False, True])
-def test_the_decoder_equals_the_one_that_raises_and_concatenates_with_its_gradients(align_corners, training):
+def test_the_decoder_equals_the_one_that_upsamples_and_concatenates_with_its_gradients(align_corners, training):
     torch.manual_seed(0)
     fields = {**ARCHITECTURE.tiny, "pool_scales": (1, 3)}
     net = build(UPerNetConfig(num_classes=3, align_corners=align_corners, **fields)).train(training)

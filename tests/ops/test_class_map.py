@@ -12,7 +12,7 @@ from segatlas.errors import UsageError
 from segatlas.ops.class_map import _dense
 from segatlas.ops.lattice import Lattice
 
-# logits (h, w) -> picture (H, W): integer and odd factors, larger and smaller, single samples, long runs, same size.
+# logits (h, w) -> image (H, W): integer and odd factors, larger and smaller, single samples, long runs, same size.
 SIZES = [
     ((8, 9), (32, 36)),
     ((7, 5), (23, 31)),
@@ -65,7 +65,7 @@ def test_a_cut_out_view_gives_the_same_map_as_its_copy():
     assert torch.equal(ops.class_map(logits, (50, 70)), ops.class_map(logits.contiguous(), (50, 70)))
 
 
-def test_bands_of_copied_logits_join_without_a_seam(monkeypatch):
+def test_chunks_of_copied_logits_join_without_a_seam(monkeypatch):
     # the package name `ops.class_map` is the function; the module is reached by import_module
     monkeypatch.setattr(import_module("segatlas.ops.class_map"), "copied_samples", lambda classes: 1)
     logits = noise((1, 4, 19, 11)).to(memory_format=torch.channels_last)
@@ -143,8 +143,8 @@ def test_crop_and_resize_are_composed_to_one_map(align_corners):
         for x in range(size[1]):
             expected[y, x] = point(logits[0], (y, x), size, canvas, crop, align_corners).argmax()
     assert torch.equal(result[0].long(), expected)
-    raised = ops.raise_logits(logits, size, canvas=canvas, crop=crop, align_corners=align_corners)
-    assert torch.equal(raised.argmax(1)[0], expected)
+    upsampled = ops.upsample_logits(logits, size, canvas=canvas, crop=crop, align_corners=align_corners)
+    assert torch.equal(upsampled.argmax(1)[0], expected)
 
 
 def point(planes, pixel, size, canvas, crop, align_corners):
@@ -163,7 +163,7 @@ def point(planes, pixel, size, canvas, crop, align_corners):
     return sum(planes[:, y, x] * wy * wx for y, wy in taps[0] for x, wx in taps[1])
 
 
-def test_crop_default_is_the_whole_canvas_when_the_picture_is_larger():
+def test_crop_default_is_the_whole_canvas_when_the_image_is_larger():
     logits = noise((1, 5, 8, 8))
     assert torch.equal(ops.class_map(logits, (64, 48), canvas=(32, 32)).long(), slow(logits, (64, 48)))
 

@@ -43,7 +43,7 @@ def test_runs_of_an_enlargement_are_plain_slices(samples, size):
 
 
 def test_no_padding_is_mixed_into_the_last_pixel_of_a_crop():
-    # canvas 16 covered by 4 samples; the picture is the first 10 pixels, stretched to 40
+    # canvas 16 covered by 4 samples; the image is the first 10 pixels, stretched to 40
     axis = make_axis(4, 40, canvas=16, crop=10)
     last = axis.low[-1] + axis.weight[-1]
     assert last == pytest.approx((9 + 0.5) * 4 / 16 - 0.5)

@@ -7,7 +7,7 @@ import torch
 from torch.nn.functional import interpolate
 
 from segatlas.ops.sampling import make_axis
-from segatlas.ops.summed_map import Raise, _joint, summed_class_map
+from segatlas.ops.summed_map import Upsampling, _joint, summed_class_map
 
 WINDOW = 32
 # where two windows begin in rows and columns, and the stride of their logits
@@ -31,7 +31,7 @@ def part(logits, start, align_corners, common):
         make_axis(logits.shape[-1], WINDOW, align_corners=align_corners).part(a - b, c - b)
         for b, (a, c) in zip(start, common, strict=True)
     )
-    return Raise(logits=logits, rows=rows, columns=columns)
+    return Upsampling(logits=logits, rows=rows, columns=columns)
 
 
 @pytest.mark.parametrize("align_corners", [False, True])
@@ -50,10 +50,10 @@ def test_map_is_the_argmax_of_the_added_up_full_size_windows(case, align_corners
     assert torch.equal(out.long(), total.argmax(1))
 
 
-def test_one_raise_is_the_plain_class_map_and_bands_join_without_a_seam(monkeypatch):
+def test_one_upsampling_is_the_plain_class_map_and_chunks_join_without_a_seam(monkeypatch):
     # the package holds functions of such names; the module is reached by import_module
     monkeypatch.setattr(import_module("segatlas.ops.summed_map"), "copied_samples", lambda classes: 1)
-    monkeypatch.setattr(import_module("segatlas.ops.summed_map"), "BAND_BYTES", 1)
+    monkeypatch.setattr(import_module("segatlas.ops.summed_map"), "CHUNK_BYTES", 1)
     for align_corners in (False, True):
         logits = windows(4)[0]
         full = interpolate(logits, (WINDOW, WINDOW), mode="bilinear", align_corners=align_corners)

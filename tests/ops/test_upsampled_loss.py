@@ -34,7 +34,7 @@ def make(low, size, dtype=torch.float64, count=2):
     return logits, labels
 
 
-def raised(logits, labels, canvas=None, align_corners=False):
+def upsampled(logits, labels, canvas=None, align_corners=False):
     size = canvas or labels.shape[1:]
     full = interpolate(logits, tuple(size), mode="bilinear", align_corners=align_corners)
     return full[..., : labels.shape[1], : labels.shape[2]]
@@ -60,7 +60,7 @@ def test_cross_entropy_equals_torch_at_full_size(low, size, canvas, align_corner
     logits, labels = make(low, size)
     assert_same(
         lambda x: upsampled_cross_entropy(x, labels, canvas=canvas, align_corners=align_corners),
-        lambda x: cross_entropy(raised(x, labels, canvas, align_corners), labels, ignore_index=255),
+        lambda x: cross_entropy(upsampled(x, labels, canvas, align_corners), labels, ignore_index=255),
         logits,
     )
 
@@ -72,7 +72,9 @@ def test_class_weights_and_smoothing_equal_torch(smoothing, weighted):
     weight = torch.tensor([0.3, 2.0, 1.0, 0.0, 5.0], dtype=torch.float64) if weighted else None
     assert_same(
         lambda x: upsampled_cross_entropy(x, labels, weight=weight, label_smoothing=smoothing),
-        lambda x: cross_entropy(raised(x, labels), labels, weight=weight, label_smoothing=smoothing, ignore_index=255),
+        lambda x: cross_entropy(
+            upsampled(x, labels), labels, weight=weight, label_smoothing=smoothing, ignore_index=255
+        ),
         logits,
     )
 
@@ -81,7 +83,7 @@ def test_float32_is_as_close_as_promised():
     logits, labels = make((16, 24), (64, 96), torch.float32)
     assert_same(
         lambda x: upsampled_cross_entropy(x, labels),
-        lambda x: cross_entropy(raised(x, labels), labels, ignore_index=255),
+        lambda x: cross_entropy(upsampled(x, labels), labels, ignore_index=255),
         logits,
         value=1e-6,
         gradient=1e-5,
@@ -153,9 +155,9 @@ def test_memory_layout_of_the_logits_does_not_matter(layout):
 
 
 @pytest.mark.parametrize("elements", [1, 300, 1 << 18])
-def test_band_size_does_not_matter(monkeypatch, elements):
+def test_chunk_size_does_not_matter(monkeypatch, elements):
     logits, labels = make((7, 5), (23, 31))
-    expected = value_and_gradient(lambda x: cross_entropy(raised(x, labels), labels, ignore_index=255), logits)
+    expected = value_and_gradient(lambda x: cross_entropy(upsampled(x, labels), labels, ignore_index=255), logits)
     monkeypatch.setattr("segatlas.ops.lattice.step_elements", lambda alone: elements)
     torch.testing.assert_close(value_and_gradient(lambda x: upsampled_cross_entropy(x, labels), logits), expected)
 
@@ -166,7 +168,7 @@ def test_logits_of_any_magnitude_are_safe():
     logits = logits * 400
     assert_same(
         lambda x: upsampled_cross_entropy(x, labels),
-        lambda x: cross_entropy(raised(x, labels), labels, ignore_index=255),
+        lambda x: cross_entropy(upsampled(x, labels), labels, ignore_index=255),
         logits,
         value=1e-6,
         gradient=1e-5,
@@ -179,7 +181,7 @@ def test_pixel_weights_enter_sum_and_divisor():
     weight = torch.tensor([0.3, 2.0, 1.0, 0.5, 5.0], dtype=torch.float64)
 
     def slow(x):
-        each = cross_entropy(raised(x, labels), labels, weight=weight, ignore_index=255, reduction="none")
+        each = cross_entropy(upsampled(x, labels), labels, weight=weight, ignore_index=255, reduction="none")
         labelled = labels != 255
         factor = weight[labels.masked_fill(~labelled, 0)] * labelled
         return (each * share).sum() / (share * factor).sum()
@@ -207,7 +209,7 @@ def test_log_likelihood_equals_the_full_size_one(low, size, canvas):
     factor = torch.rand(labels.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
     def slow(x):
-        each = -cross_entropy(raised(x, labels, canvas), labels, ignore_index=255, reduction="none")
+        each = -cross_entropy(upsampled(x, labels, canvas), labels, ignore_index=255, reduction="none")
         return (each * factor).sum()
 
     assert_same(lambda x: (upsampled_log_likelihood(x, labels, canvas=canvas) * factor).sum(), slow, logits)
@@ -223,7 +225,7 @@ def test_overlap_equals_sums_over_the_full_size_probabilities(low, size, canvas)
     a, b = torch.rand(2, CLASSES, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
     def slow_sums(x):
-        probability = raised(x, labels, canvas).softmax(1) * labelled.unsqueeze(1)
+        probability = upsampled(x, labels, canvas).softmax(1) * labelled.unsqueeze(1)
         return (probability * truth).sum((0, 2, 3)), probability.sum((0, 2, 3))
 
     def combine(intersection, predicted):
@@ -239,7 +241,7 @@ def test_overlap_equals_sums_over_the_full_size_probabilities(low, size, canvas)
 
 def slow_ohem(logits, labels, threshold, min_kept, weight=None):
     """Sort all probabilities, keep the hard ones, take torch's weighted mean over them."""
-    full = raised(logits, labels)
+    full = upsampled(logits, labels)
     labelled = labels != 255
     probability = full.softmax(1).gather(1, labels.masked_fill(~labelled, 0).unsqueeze(1)).squeeze(1)
     ranked = sorted(probability[labelled].tolist())

@@ -24,15 +24,15 @@ OURS = child.OURS
 
 @pytest.fixture(autouse=True)
 def without_shared_material(monkeypatch: pytest.MonkeyPatch, tmp_path):
-    """Seeded pictures everywhere: the tests say the same with and without the shared folder."""
+    """Seeded images everywhere: the tests say the same with and without the shared folder."""
     from peers import material
 
     monkeypatch.setenv("SEGATLAS_SHARED", str(tmp_path / "none"))
     material.street_labels.cache_clear()
-    material.street_picture.cache_clear()
+    material.street_image.cache_clear()
     yield
     material.street_labels.cache_clear()
-    material.street_picture.cache_clear()
+    material.street_image.cache_clear()
 
 
 def make_row(**changes) -> Row:
@@ -181,7 +181,7 @@ def test_windows_are_known_by_where_they_lie():
 
     given = make_windows(True)
     lefts = list(given.logits)
-    windows = torch.cat([given.picture[..., left : left + given.crop] for left in lefts])
+    windows = torch.cat([given.image[..., left : left + given.crop] for left in lefts])
     assert torch.equal(logits_of(given, windows), torch.cat([given.logits[left] for left in lefts]))
 
 

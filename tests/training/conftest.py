@@ -10,7 +10,7 @@ from segatlas.recipe import Config
 
 @pytest.fixture(scope="session")
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small generated data set, made once."""
+    """A small generated dataset, made once."""
     root = tmp_path_factory.mktemp("data") / "shapes"
     make_shapes(root, train=10, val=3, test=2, size=(32, 48), seed=1)
     return root

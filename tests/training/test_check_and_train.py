@@ -18,8 +18,8 @@ from typer.testing import CliRunner
 from segatlas.cli.main import app
 from segatlas.config.schema import DataConfig
 from segatlas.data import create_dataset
-from segatlas.data.doctor import KINDS, examine, look_before_training
-from segatlas.data.doctor.headers import equal_files
+from segatlas.data.checks import KINDS, examine, look_before_training
+from segatlas.data.checks.headers import equal_files
 
 SETTINGS = (
     "data.workers=0",
@@ -30,11 +30,11 @@ SETTINGS = (
     "log={every: 1, tensorboard: false, samples: 1}",
 )
 WARNINGS_ONLY = {
-    "missing_picture",
+    "missing_image",
     "not_read",
     "exif_unclear",
     "sparse_codes",
-    "repeated_picture",
+    "repeated_image",
     "value_range",
     "class_never_seen",
     "class_not_in_train",
@@ -65,7 +65,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     "no_label": (broken.without_labels, (NAMED,)),
     "leakage": (broken.repeated_in_val, ()),
     "mixed_channels": (broken.other_channels, (NAMED,)),
-    "mixed_depth": (broken.deep_picture, ()),
+    "mixed_depth": (broken.deep_image, ()),
 }
 """Kind of finding -> what breaks a sound set that way, and further words."""
 
@@ -123,7 +123,7 @@ def test_a_sound_set_trains_and_says_how_much_was_looked_at(root: Path) -> None:
     assert "headers of 16 files and 8 decoded samples show no error" in " ".join(result.stderr.split())
 
 
-@pytest.mark.parametrize("breaks", [broken.missing_picture, lambda root: broken.leaked(root)])
+@pytest.mark.parametrize("breaks", [broken.missing_image, lambda root: broken.leaked(root)])
 def test_what_is_a_warning_to_check_or_accepted_by_name_trains(root: Path, breaks) -> None:
     breaks(root)
     word = "data.accept=[leakage]"
@@ -136,7 +136,7 @@ def test_faults_beyond_the_sample_are_found_by_headers_and_bytes(root: Path) -> 
     cfg = DataConfig(root=str(root), classes=("ground", "disc"))
     parts = [create_dataset(cfg, split) for split in ("train", "val")]
     assert look_before_training(cfg, parts, count=2).findings == ()
-    for breaks in (broken.leaked, broken.deep_picture, broken.half_size, broken.bomb):
+    for breaks in (broken.leaked, broken.deep_image, broken.half_size, broken.bomb):
         broken.write_sound(root)
         breaks(root)
         errors = {finding.kind: finding.files for finding in look_before_training(cfg, parts, count=2).errors}

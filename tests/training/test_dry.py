@@ -23,7 +23,7 @@ WHOLE = ("pspnet_ade20k", "fcn_ade20k_resnest101", "stdc_cityscapes")
 
 @pytest.fixture(scope="module")
 def roots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A tiny data set of each layout."""
+    """A tiny dataset of each layout."""
     return write_sets(tmp_path_factory.mktemp("sets"))
 
 
@@ -111,7 +111,7 @@ def test_a_set_smaller_than_a_batch_gives_one_smaller_batch_as_in_training(roots
     further = (f"data.root={one}", "data.name=folder", "model.encoder=resnet18_w8", "model.encoder_weights=null")
     for name in ("unet_folder", "pspnet_cityscapes"):  # pyramid pooling: one value a channel in its batch norm
         run = dry_run(Config.load(*words(name, roots, *further)))
-        assert (run.train_pictures, run.batch_shape) == (1, (1, 3, 64, 64))
+        assert (run.train_images, run.batch_shape) == (1, (1, 3, 64, 64))
 
 
 def test_the_folder_of_a_run_may_be_given_beside_any_recipe():

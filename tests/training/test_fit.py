@@ -1,4 +1,4 @@
-"""Whole trainings on a generated data set: what a run leaves behind, how it resumes, how it stops."""
+"""Whole trainings on a generated dataset: what a run leaves behind, how it resumes, how it stops."""
 
 from __future__ import annotations
 
@@ -225,7 +225,7 @@ def test_what_is_said_of_the_data_is_said_once_in_each_run(recipe, tmp_path):
         run = train(recipe("data.name=folder", f"data.root={root}", "train.steps=1", name=name), quiet=True)
         text = (run.dir / "log.txt").read_text()
         assert text.count("no val part in") == 1
-        assert text.count("have no picture and are left out") == 1
+        assert text.count("have no image and are left out") == 1
         assert "best mIoU on val" in text
 
 

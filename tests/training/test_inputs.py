@@ -102,10 +102,10 @@ def test_a_run_that_starts_from_a_model_takes_its_preprocessing_but_for_what_the
 def test_channels_that_are_none_of_r_g_b_get_neutral_statistics_and_are_told(channels, told, caplog):
     net = create_model("unet", width=2, num_classes=2, in_channels=channels)
     model = Config.load({}).model
-    chosen, _ = choose_preprocessing(model, net, channels, None, "my-bands")
+    chosen, _ = choose_preprocessing(model, net, channels, None, "my-channels")
     assert len(chosen.mean) == len(chosen.std) == channels
     assert told in caplog.text
-    assert ("segatlas data stats my-bands" in caplog.text) == bool(told)
+    assert ("segatlas data stats my-channels" in caplog.text) == bool(told)
     if channels == 4:
         assert (chosen.mean, chosen.std) == ((*IMAGENET_MEAN, 0.449), (*IMAGENET_STD, 0.226))
 

@@ -16,11 +16,11 @@ def test_a_validation_sees_weights_that_were_swapped_in_behind_its_back():
     config = Config.load("unet_shapes")
     plan = Plan.of(config.train, images=8, world=1)
     module = SegmentationModule(net, None, make_card(net, classes=("a", "b", "c")), config, plan=plan)
-    picture = np.random.default_rng(0).integers(0, 256, (32, 32, 3)).astype(np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (32, 32, 3)).astype(np.uint8)
 
     def labels() -> set[int]:
         module.on_validation_epoch_start()
-        return set(np.unique(module.predictor.predict(picture).semantic))
+        return set(np.unique(module.predictor.predict(image).semantic))
 
     net.classifier.bias.data.copy_(torch.tensor([0.0, 0.0, 1e-3]))
     assert len(labels()) > 1

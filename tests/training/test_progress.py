@@ -65,14 +65,14 @@ def test_a_run_of_eight_steps_has_a_loss_curve_of_eight_points(config, tmp_path,
     assert "report:" not in spoken + log  # the command says where it is, once
     assert not any(line.endswith(" ") for line in spoken.splitlines())
     with (tmp_path / "run" / "metrics.csv").open(newline="") as file:
-        assert all(float(row["pictures_per_s"]) > 0 for row in csv.DictReader(file) if row["loss"])
+        assert all(float(row["images_per_s"]) > 0 for row in csv.DictReader(file) if row["loss"])
 
 
 def reporter(rows, **state):
     made = ProgressReporter(
         Some(add=lambda step, epoch, values, terms: rows.append((step, values["loss"]))),
         intervals=Intervals(point=2, line=4),
-        pictures_per_step=1,
+        images_per_step=1,
         quiet=True,
     )
     if state:

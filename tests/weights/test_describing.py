@@ -51,7 +51,7 @@ def test_the_docstring_of_every_config_explains_every_field(name):
 
 def test_meanings_may_go_on_in_deeper_lines():
     @dataclasses.dataclass
-    class Settings:
+    class FoundSettings:
         """Settings.
 
         width: channels,
@@ -65,4 +65,4 @@ def test_meanings_may_go_on_in_deeper_lines():
         width: int
         depth: int
 
-    assert field_meanings(Settings) == {"width": "channels, of all layers.", "depth": "layers."}
+    assert field_meanings(FoundSettings) == {"width": "channels, of all layers.", "depth": "layers."}

@@ -42,7 +42,7 @@ def test_create_model_takes_the_file(published):
     assert torch.equal(net.encoder.conv1.weight, torch.load(published)["conv1.weight"])
 
 
-def test_a_grey_picture_gives_what_its_rgb_copy_gave(published):
+def test_a_grey_image_gives_what_its_rgb_copy_gave(published):
     grey, rgb = unet(in_channels=1, encoder_weights=str(published)), unet(encoder_weights=str(published))
     x = torch.randn(2, 1, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():

@@ -155,8 +155,8 @@ def test_tensors_of_a_zip_file_are_mapped_instead_of_read(tmp_path):
 
 @pytest.mark.parametrize("wrapper", ["state_dict", "model_state_dict", "model"])
 def test_the_usual_wrappers_are_opened_and_what_lies_beside_is_meta(tmp_path, wrapper):
-    beside = {"epoch": 4, "names": ["a", "b"], "optimizer": {"lr": 0.1, "momentum": torch.ones(3)}}
-    torch.save({wrapper: tensors(), **beside}, tmp_path / "w.pth")
+    others = {"epoch": 4, "names": ["a", "b"], "optimizer": {"lr": 0.1, "momentum": torch.ones(3)}}
+    torch.save({wrapper: tensors(), **others}, tmp_path / "w.pth")
     read = read_state_dict(tmp_path / "w.pth")
     assert_same(read.tensors, tensors())
     assert read.meta == {"epoch": 4, "names": ["a", "b"], "optimizer": {"lr": 0.1}}

@@ -87,7 +87,7 @@ def run(rows: Sequence[Row], rounds: int, *, with_scaling: bool, say: Say) -> di
         "machine": asdict(describe_machine(SEED)) | {"command": "make bench"},
         "versions": versions(),
         "load": loads.judge(),
-        "real_pictures": is_real(),
+        "real_images": is_real(),
         "rounds": rounds,
         "seconds": round(time.monotonic() - start),
         "rows": measured,

@@ -15,20 +15,20 @@ import numpy as np
 import torch
 
 from peers.foreign import mmseg
-from peers.material import camvid_folder, cityscapes_folder, decode, region_labels, street_picture
+from peers.material import camvid_folder, cityscapes_folder, decode, region_labels, street_image
 from peers.rows import SEED, Call, Equality, Peer, Row, Target
 
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 SCALE = (0.5, 2.0)
 MOST_OF_ONE = 0.75
-"""A crop is drawn again, up to ten times, while one class covers more than this share."""
+"""A crop is drawn again, up to ten times, while one class covers more than this fraction."""
 TRIES = 10
 CITY_SAMPLES, CAMVID_SAMPLES = 2, 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """name: of the data set. size: (width, height) of its pictures. crop: (height, width)."""
+    """name: of the dataset. size: (width, height) of its images. crop: (height, width)."""
 
     name: Literal["cityscapes", "camvid"]
     size: tuple[int, int]
@@ -41,7 +41,7 @@ CAMVID = Recipe(name="camvid", size=(480, 360), crop=(288, 384))
 
 @dataclass(frozen=True, kw_only=True)
 class Files:
-    """root: of a data set whose train split is `pairs` of (picture, label) files."""
+    """root: of a dataset whose train split is `pairs` of (image, label) files."""
 
     recipe: Recipe
     root: Path
@@ -54,23 +54,23 @@ def _folder() -> tempfile.TemporaryDirectory[str]:
 
 
 def make_files(recipe: Recipe, small: bool) -> Files:
-    """Lay out a few pictures as the data set does: links to real ones where there are any, else written ones."""
+    """Lay out a few images as the dataset does: links to real ones where there are any, else written ones."""
     root = Path(_folder().name) / recipe.name
     places = list(city_places(root) if recipe is CITYSCAPES else camvid_places(root))
     sources = list(city_sources() if recipe is CITYSCAPES else camvid_sources())
     pairs = []
-    for index, (picture, label) in enumerate(places):
-        for place in (picture, label):
+    for index, (image, label) in enumerate(places):
+        for place in (image, label):
             place.parent.mkdir(parents=True, exist_ok=True)
             place.unlink(missing_ok=True)
         if sources:
-            for place, source in zip((picture, label), sources[index % len(sources)], strict=True):
+            for place, source in zip((image, label), sources[index % len(sources)], strict=True):
                 place.symlink_to(source)
         else:
             width, height = recipe.size
-            cv2.imwrite(str(picture), np.roll(street_picture()[:height, :width, ::-1], index * 7, axis=1))
+            cv2.imwrite(str(image), np.roll(street_image()[:height, :width, ::-1], index * 7, axis=1))
             cv2.imwrite(str(label), np.roll(region_labels(height, width) % 11, index * 7, axis=1))
-        pairs.append((picture, label))
+        pairs.append((image, label))
     return Files(recipe=recipe, root=root, pairs=tuple(pairs))
 
 
@@ -89,18 +89,18 @@ def city_sources() -> Iterator[tuple[Path, Path]]:
     folder = cityscapes_folder()
     if folder is None:
         return
-    for picture in sorted((folder / "leftImg8bit").glob("*/*/*.png")):
-        split, city = picture.parent.parent.name, picture.parent.name
-        stem = picture.name.removesuffix("_leftImg8bit.png")
-        yield picture, folder / "gtFine" / split / city / f"{stem}_gtFine_labelTrainIds.png"
+    for image in sorted((folder / "leftImg8bit").glob("*/*/*.png")):
+        split, city = image.parent.parent.name, image.parent.name
+        stem = image.name.removesuffix("_leftImg8bit.png")
+        yield image, folder / "gtFine" / split / city / f"{stem}_gtFine_labelTrainIds.png"
 
 
 def camvid_sources() -> Iterator[tuple[Path, Path]]:
     folder = camvid_folder()
     if folder is None:
         return
-    for picture in sorted((folder / "train").glob("*.png"))[:CAMVID_SAMPLES]:
-        yield picture, folder / "trainannot" / picture.name
+    for image in sorted((folder / "train").glob("*.png"))[:CAMVID_SAMPLES]:
+        yield image, folder / "trainannot" / image.name
 
 
 def epochs(given: Files) -> Iterator[list[tuple[int, int]]]:
@@ -128,14 +128,14 @@ def our_pipeline(given: Files) -> Any:
     from segatlas.data.transforms import Pipeline
 
     asked = TransformsConfig(
-        scale=SCALE, crop=given.recipe.crop, class_balance=MOST_OF_ONE, photometric=PhotometricConfig(share=1.0)
+        scale=SCALE, crop=given.recipe.crop, class_balance=MOST_OF_ONE, photometric=PhotometricConfig(probability=1.0)
     )
     mean, std = (tuple(value / 255 for value in values) for values in (MEAN, STD))
     return Pipeline.from_config(asked, mean=mean, std=std, max_value=255.0, channels=3)
 
 
 def cold(given: Files) -> Call:
-    """Every call is a first epoch: its store is empty, so each picture is decoded and kept."""
+    """Every call is a first epoch: its store is empty, so each image is decoded and kept."""
     rounds = epochs(given)
 
     def call() -> list[np.ndarray]:
@@ -146,7 +146,7 @@ def cold(given: Files) -> Call:
 
 
 def warm(given: Files) -> Call:
-    """Every call is a later epoch: pictures come from the store."""
+    """Every call is a later epoch: images come from the store."""
     stream = our_stream(given, Path(_folder().name) / "store")
     rounds = epochs(given)
     for address in next(rounds):
@@ -174,9 +174,9 @@ def mmseg_own(given: Files) -> Call:
     np.random.seed(SEED)
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
 
-    def sample(picture: Path, label: Path) -> torch.Tensor:
+    def sample(image: Path, label: Path) -> torch.Tensor:
         found = steps(
-            {"img_path": str(picture), "seg_map_path": str(label), "reduce_zero_label": False, "seg_fields": []}
+            {"img_path": str(image), "seg_map_path": str(label), "reduce_zero_label": False, "seg_fields": []}
         )
         # What its data preprocessor does to a batch: to RGB, to float, normalise.
         return (found["inputs"][[2, 1, 0]].float() - mean) / std
@@ -188,8 +188,8 @@ def mmseg_steps(given: Files) -> Call:
     random = np.random.default_rng(SEED)
     mean, std = np.asarray(MEAN, np.float32), np.asarray(STD, np.float32)
 
-    def sample(picture: Path, label: Path) -> np.ndarray:
-        image, truth = decode(picture, cv2.IMREAD_COLOR), decode(label, cv2.IMREAD_UNCHANGED)
+    def sample(path: Path, label: Path) -> np.ndarray:
+        image, truth = decode(path, cv2.IMREAD_COLOR), decode(label, cv2.IMREAD_UNCHANGED)
         factor = random.uniform(*SCALE)
         size = (round(given.recipe.size[0] * factor), round(given.recipe.size[1] * factor))
         image = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
@@ -248,17 +248,17 @@ def distort(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
 
 
 def same_pixels(given: Files, own: object, other: object) -> Equality:
-    """Compare what our data set gives, by way of the store, with a plain decode of the files, value by value."""
+    """Compare what our dataset gives, by way of the store, with a plain decode of the files, value by value."""
     dataset = our_stream(given, Path(_folder().name) / "store").dataset
-    for index, (picture, label) in enumerate(given.pairs):
+    for index, (image, label) in enumerate(given.pairs):
         sample = dataset.load(index)
         truth = decode(label, cv2.IMREAD_UNCHANGED)
         truth = np.where(truth < len(dataset.classes), truth, 255)
-        if not np.array_equal(sample.image, decode(picture, cv2.IMREAD_COLOR)[..., ::-1]) or not np.array_equal(
+        if not np.array_equal(sample.image, decode(image, cv2.IMREAD_COLOR)[..., ::-1]) or not np.array_equal(
             sample.label, truth
         ):
-            return Equality(holds=False, text=f"{picture.name} differs from a plain decode")
-    return Equality(holds=True, text=f"{len(given.pairs)} pictures and labels decoded alike, every value")
+            return Equality(holds=False, text=f"{image.name} differs from a plain decode")
+    return Equality(holds=True, text=f"{len(given.pairs)} images and labels decoded alike, every value")
 
 
 def make_row(recipe: Recipe, *, is_warm: bool, time: float) -> Row:

@@ -49,17 +49,17 @@ def both_ways(given: Supervised, loss_of: LossOf) -> tuple[Tensor, Tensor]:
     return loss.detach(), gradient
 
 
-def raised(given: Supervised) -> Tensor:
+def upsampled(given: Supervised) -> Tensor:
     return F.interpolate(given.logits, given.labels.shape[-2:], mode="bilinear", align_corners=False)
 
 
 def eager_cross_entropy(given: Supervised) -> Tensor:
-    return F.cross_entropy(raised(given), given.labels, ignore_index=IGNORE)
+    return F.cross_entropy(upsampled(given), given.labels, ignore_index=IGNORE)
 
 
 def eager_ohem(given: Supervised) -> Tensor:
     """Keep the labelled pixels whose class is improbable, and at least the hardest MIN_KEPT; mean over them."""
-    logits = raised(given)
+    logits = upsampled(given)
     with torch.no_grad():
         labelled = given.labels != IGNORE
         index = given.labels.masked_fill(~labelled, 0)[:, None]
@@ -76,7 +76,7 @@ def eager_dice(given: Supervised) -> Tensor:
     classes = given.logits.shape[1]
     labelled = given.labels != IGNORE
     truth = F.one_hot(given.labels.masked_fill(~labelled, 0), classes).permute(0, 3, 1, 2) * labelled[:, None]
-    probability = raised(given).softmax(1) * labelled[:, None]
+    probability = upsampled(given).softmax(1) * labelled[:, None]
     shared, predicted, there = ((x).sum((0, 2, 3)) for x in (probability * truth, probability, truth))
     dice = (2 * shared + 1) / (predicted + there + 1)
     return 1 - dice[there > 0].mean()

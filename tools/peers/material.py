@@ -1,4 +1,4 @@
-"""What the rows work on: real pictures and labels where there are any, seeded ones otherwise."""
+"""What the rows work on: real images and labels where there are any, seeded ones otherwise."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ SPREAD = 7
 
 
 def cityscapes_folder() -> Path | None:
-    """Return a folder in Cityscapes' layout with real pictures, None where there is none."""
+    """Return a folder in Cityscapes' layout with real images, None where there is none."""
     shared = shared_folder()
     folder = shared / "data" / "samples" / "cityscapes" if shared else None
     return folder if folder and (folder / "leftImg8bit" / "train").is_dir() else None
 
 
 def camvid_folder() -> Path | None:
-    """Return a folder in SegNet's layout of CamVid with real pictures, None where there is none."""
+    """Return a folder in SegNet's layout of CamVid with real images, None where there is none."""
     shared = shared_folder()
     folder = shared / "data" / "camvid" if shared else None
     return folder if folder and (folder / "trainannot").is_dir() else None
 
 
 def is_real() -> bool:
-    """Whether labels and pictures of 2048 x 1024 are real ones."""
+    """Whether labels and images of 2048 x 1024 are real ones."""
     return cityscapes_folder() is not None
 
 
@@ -69,8 +69,8 @@ def region_labels(height: int, width: int) -> np.ndarray:
 
 
 @cache
-def street_picture() -> np.ndarray:
-    """Return a picture (1024, 2048, 3) uint8 RGB: a real street where there is one, else seeded texture."""
+def street_image() -> np.ndarray:
+    """Return an image (1024, 2048, 3) uint8 RGB: a real street where there is one, else seeded texture."""
     folder = cityscapes_folder()
     if folder is None:
         random = np.random.default_rng(SEED)
@@ -93,7 +93,7 @@ def decode(file: Path, flag: int) -> np.ndarray:
 def network_batch(side: int) -> Tensor:
     """Return (1, 3, side, side) float: the middle of the street, normalised by ImageNet's statistics."""
     top, left = (HEIGHT - side) // 2, (WIDTH - side) // 2
-    values = torch.from_numpy(street_picture()[top : top + side, left : left + side].copy()).permute(2, 0, 1).float()
+    values = torch.from_numpy(street_image()[top : top + side, left : left + side].copy()).permute(2, 0, 1).float()
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     return ((values / 255 - mean[:, None, None]) / std[:, None, None])[None].contiguous()
 
@@ -116,7 +116,7 @@ def spread_labels(labels: np.ndarray, classes: int) -> np.ndarray:
 def label_like_logits(labels: np.ndarray, classes: int) -> Tensor:
     """Return (1, classes, H/4, W/4) logits whose best class mostly follows a label map (H, W).
 
-    They are the logarithm of each class's blurred share of a cell, plus slow and fine noise.
+    They are the logarithm of each class's blurred fraction of a cell, plus slow and fine noise.
     """
     generator = torch.Generator().manual_seed(SEED)
     height, width = labels.shape[0] // STRIDE, labels.shape[1] // STRIDE

@@ -29,18 +29,18 @@ HEADS = [1, 2, 5, 8]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Picture:
+class Image:
     """image: (1, 3, h, w) normalised. labels: (1, h, w) int64, 0..18 or 255."""
 
     image: Tensor
     labels: Tensor
 
 
-def make_picture(small: bool) -> Picture:
+def make_image(small: bool) -> Image:
     side = SMALL_SIDE if small else SIDE
     top, left = (HEIGHT - side) // 2, (WIDTH - side) // 2
     labels = torch.from_numpy(street_labels()[top : top + side, left : left + side].copy()).long()
-    return Picture(image=network_batch(side), labels=labels[None])
+    return Image(image=network_batch(side), labels=labels[None])
 
 
 @torch.no_grad()
@@ -148,13 +148,13 @@ def our_logits(net: nn.Module, image: Tensor) -> Tensor:
     return logits
 
 
-def predicting(make: Callable[[], nn.Module], precision: str, given: Picture, *, full_size: bool = False) -> Call:
-    """Return our inference as users get it: the Predictor's, to logits at the network's stride, or raised as well.
+def predicting(make: Callable[[], nn.Module], precision: str, given: Image, *, full_size: bool = False) -> Call:
+    """Return our inference as users get it: the Predictor's, to logits at the network's stride, or upsampled as well.
 
     precision: "fp32", "bf16", or "plain": fp32 by the network itself, whose rounding is the peer's.
     """
     from segatlas.inference import Predictor
-    from segatlas.ops import raise_logits
+    from segatlas.ops import upsample_logits
     from segatlas.weights.saving import make_card
 
     net = make()
@@ -168,7 +168,7 @@ def predicting(make: Callable[[], nn.Module], precision: str, given: Picture, *,
         if not full_size:
             return output.logits
         mode, align_corners = output.resample
-        return raise_logits(output.logits, size, canvas=output.canvas, align_corners=align_corners, mode=mode)
+        return upsample_logits(output.logits, size, canvas=output.canvas, align_corners=align_corners, mode=mode)
 
     return call
 
@@ -176,12 +176,12 @@ def predicting(make: Callable[[], nn.Module], precision: str, given: Picture, *,
 Logits = Callable[[nn.Module, Tensor], Tensor]
 
 
-def inference(make: Callable[[], nn.Module], logits: Logits, given: Picture) -> Call:
+def inference(make: Callable[[], nn.Module], logits: Logits, given: Image) -> Call:
     net = make().eval()
     return torch.inference_mode()(lambda: logits(net, given.image))
 
 
-def training(make: Callable[[], nn.Module], logits: Logits, given: Picture, *, own: bool) -> Call:
+def training(make: Callable[[], nn.Module], logits: Logits, given: Image, *, own: bool) -> Call:
     """Return a step without the optimiser: forward, loss at full size, backward."""
     net = make()
 
@@ -203,8 +203,8 @@ def full_size_loss(logits: Tensor, labels: Tensor, *, own: bool) -> Tensor:
         from segatlas.ops import upsampled_cross_entropy
 
         return upsampled_cross_entropy(logits, labels)
-    raised = F.interpolate(logits, labels.shape[-2:], mode="bilinear", align_corners=False)
-    return F.cross_entropy(raised, labels, ignore_index=255)
+    upsampled = F.interpolate(logits, labels.shape[-2:], mode="bilinear", align_corners=False)
+    return F.cross_entropy(upsampled, labels, ignore_index=255)
 
 
 def apart(own: Tensor, other: Tensor) -> float:
@@ -212,7 +212,7 @@ def apart(own: Tensor, other: Tensor) -> float:
     return float((own - other).abs().max() / other.abs().max())
 
 
-def same_logits(given: Picture, own: Tensor, other: Tensor) -> Equality:
+def same_logits(given: Image, own: Tensor, other: Tensor) -> Equality:
     difference = apart(own, other)
     labels = int((own.argmax(1) != other.argmax(1)).sum())
     return Equality(holds=difference <= CLOSE, text=f"relative difference {difference:.0e}, {labels} labels differ")
@@ -222,7 +222,7 @@ def same_step(
     ours: Callable[[], nn.Module],
     theirs: Callable[[], nn.Module],
     logits: Logits,
-    given: Picture,
+    given: Image,
     own: Mapping[str, Tensor],
     other: Mapping[str, Tensor],
 ) -> Equality:
@@ -231,7 +231,7 @@ def same_step(
     In fp32 a peer's gradient of the first layer may lie 1e-3 from the exact one by rounding alone.
     """
     apart_in_fp32 = apart(own["logits"], other["logits"])
-    small = make_picture(True)
+    small = make_image(True)
     small = replace(small, image=small.image.double())
     exact = [
         training(partial(in_float64, make), of, small, own=is_own)()["gradient"]
@@ -266,7 +266,7 @@ def segformer_row(size: str, name: str, *, train: bool) -> Row:
         group="segformer",
         part=f"SegFormer-{size.upper()}" + (", training step, fp32" if train else ", fp32"),
         inputs=f"1 x 3 x {SIDE} x {SIDE} to logits" + (", loss, backward" if train else ""),
-        material=make_picture,
+        material=make_image,
         ours=partial(training, own, our_logits, own=True) if train else partial(predicting, own, "fp32"),
         peers={f"{name} eager": Peer(make=partial(side, partial(make, size), logits), target=Target(time=time))},
         equal=partial(same_step, own, partial(make, size), logits) if train else same_logits,
@@ -304,7 +304,7 @@ def imported(peer: nn.Module) -> nn.Module:
 class Pairing:
     """A network of ours and the peer's whose weights it takes.
 
-    time: as in `Target`, for bf16 against fp32. full_size: the peer raises its logits to the picture's size, so we do.
+    time: as in `Target`, for bf16 against fp32. full_size: the peer raises its logits to the image's size, so we do.
     """
 
     title: str
@@ -314,11 +314,11 @@ class Pairing:
     time: float
     full_size: bool = False
 
-    def predicting(self, precision: str, given: Picture) -> Call:
+    def predicting(self, precision: str, given: Image) -> Call:
         """Return our side's call."""
         return predicting(partial(imported_from, self.theirs), precision, given, full_size=self.full_size)
 
-    def opposing(self, given: Picture) -> Call:
+    def opposing(self, given: Image) -> Call:
         """Return the peer's call: eager fp32."""
         return inference(self.theirs, self.logits, given)
 
@@ -349,7 +349,7 @@ PAIRINGS: dict[str, Pairing] = {
 }
 
 
-def bf16(pairing: Pairing, given: Picture) -> Call:
+def bf16(pairing: Pairing, given: Image) -> Call:
     """Return our call in bf16; NotHereError where the weights do not give the peer's logits in fp32."""
     difference = apart(pairing.predicting("plain", given)(), pairing.opposing(given)())
     if difference > CLOSE:
@@ -357,7 +357,7 @@ def bf16(pairing: Pairing, given: Picture) -> Call:
     return pairing.predicting("bf16", given)
 
 
-def agreement(given: Picture, own: Tensor, other: Tensor) -> Equality:
+def agreement(given: Image, own: Tensor, other: Tensor) -> Equality:
     size = given.image.shape[-2:]
     labels = [F.interpolate(x.float(), size, mode="bilinear", align_corners=False).argmax(1) for x in (own, other)]
     share = float((labels[0] == labels[1]).float().mean())
@@ -372,7 +372,7 @@ def bf16_row(name: str, pairing: Pairing) -> Row:
         group="bf16",
         part=f"{pairing.title}, --precision bf16 against fp32",
         inputs=f"1 x 3 x {SIDE} x {SIDE} to logits",
-        material=make_picture,
+        material=make_image,
         ours=partial(bf16, pairing),
         peers={
             f"{pairing.peer} eager fp32": Peer(make=pairing.opposing, target=Target(time=pairing.time)),
@@ -389,7 +389,7 @@ MOST_AT_ONE = 1.25
 """Processor time at one thread over that at two, at most: the trap costs twofold and more."""
 
 
-def at_threads(count: int, make: Callable[[Picture], Call], given: Picture) -> Call:
+def at_threads(count: int, make: Callable[[Image], Call], given: Image) -> Call:
     """Return a call that sets the number of threads itself."""
     call = make(given)
 
@@ -407,7 +407,7 @@ def trap_row(name: str, pairing: Pairing) -> Row:
         group="one_thread",
         part=f"{pairing.title}, fp32 at one thread (slow path of 1x1 convolutions)",
         inputs=f"1 x 3 x {SIDE} x {SIDE} to logits",
-        material=make_picture,
+        material=make_image,
         ours=partial(at_threads, 1, own),
         peers={
             "segatlas at 2 threads": Peer(make=partial(at_threads, 2, own), target=Target(time=1 / MOST_AT_ONE)),

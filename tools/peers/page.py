@@ -76,7 +76,7 @@ def missed(figures: dict[str, Any]) -> list[str]:
 def facts(figures: dict[str, Any]) -> Iterator[str]:
     machine, load = figures["machine"], figures["load"]
     names = ", ".join(f"{name} {number}" for name, number in figures["versions"].items())
-    inputs = "real street scenes" if figures["real_pictures"] else "seeded pictures: no real ones were at hand"
+    inputs = "real street scenes" if figures["real_images"] else "seeded images: no real ones were at hand"
     yield f"- {machine['processor']}, {machine['cores']} cores, {machine['system']}, Python {machine['python']}"
     yield f"- {names}"
     yield f"- segatlas {machine['segatlas']}, date {machine['date']}, seed {machine['seed']}, inputs: {inputs}"

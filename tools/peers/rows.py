@@ -10,7 +10,7 @@ Call = Callable[[], Any]
 Clock = Literal["process", "children"]
 
 SEED = 0
-"""Of every random weight, picture and label."""
+"""Of every random weight, image and label."""
 
 
 class NotHereError(Exception):

@@ -1,4 +1,4 @@
-"""How time and memory grow with the size of the picture, the number of classes and the number of windows.
+"""How time and memory grow with the size of the image, the number of classes and the number of windows.
 
 Run as a script it prints one JSON object: lists of records, one table each. Every record comes from a fresh process: a
 tiny call first, which loads libraries, then one call whose peak of resident memory is read, then a few for the time.
@@ -18,7 +18,7 @@ from statistics import median
 from typing import Any
 
 SIDES = {0.25: 512, 1: 1024, 4: 2048, 16: 4096, 64: 8192}
-"""Megapixels (of 2 ** 20) and the side of a square picture."""
+"""Megapixels (of 2 ** 20) and the side of a square image."""
 
 CLASSES = (2, 19, 150, 1000)
 STRIDE = 4
@@ -46,7 +46,7 @@ def tables() -> dict[str, list[dict[str, Any]]]:
     windows = [predict_request(16, 19, window) for window in (2048, 1024, 256)]
     return {
         "class_map_from_logits_at_stride_4": maps,
-        "predict_by_picture_size": predictions,
+        "predict_by_image_size": predictions,
         "predict_by_classes": classes,
         "predict_by_windows": windows,
     }
@@ -140,7 +140,7 @@ def blocks(side: int, step: int) -> Iterator[tuple[int, int]]:
 
 
 def make_predict_call(request: dict[str, Any]) -> Callable[[], object]:
-    """Return predict on a picture of noise, held as an array."""
+    """Return predict on an image of noise, held as an array."""
     import numpy as np
     import torch
 
@@ -157,9 +157,9 @@ def make_predict_call(request: dict[str, Any]) -> Callable[[], object]:
         preprocessing=Preprocessing(mean=(0.5,) * 3, std=(0.25,) * 3),
     )
     torch.manual_seed(0)
-    picture = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
     predictor = Predictor(small_net(classes), card, device="cpu", window=request["window"])
-    return lambda: predictor.predict(picture)
+    return lambda: predictor.predict(image)
 
 
 def small_net(classes: int) -> Any:

@@ -15,7 +15,7 @@ import cv2
 import torch
 
 from peers.foreign import ROOT, loader_folder, mmseg, peer_module
-from peers.material import street_picture
+from peers.material import street_image
 from peers.networks import CLASSES, create, hf_segformer, smp_network
 from peers.rows import Call, Equality, NotHereError, Peer, Row, Target
 
@@ -29,13 +29,13 @@ SHIMS = f"import sys; sys.path.insert(0, {str(loader_folder())!r}); import ref_s
 
 @dataclass(frozen=True, kw_only=True)
 class Folder:
-    """Where models and the picture lie."""
+    """Where models and the image lie."""
 
     path: Path
 
     @property
-    def picture(self) -> Path:
-        return self.path / "picture.png"
+    def image(self) -> Path:
+        return self.path / "image.png"
 
 
 @cache
@@ -45,7 +45,7 @@ def _folder() -> tempfile.TemporaryDirectory[str]:
 
 def make_folder(small: bool) -> Folder:
     folder = Folder(path=Path(_folder().name))
-    cv2.imwrite(str(folder.picture), street_picture()[:SIDE, :SIDE, ::-1])
+    cv2.imwrite(str(folder.image), street_image()[:SIDE, :SIDE, ::-1])
     return folder
 
 
@@ -82,17 +82,17 @@ def nothing_heavy(given: Folder, own: str, other: str) -> Equality:
     return Equality(holds=own == "[]", text=f"loads no {heavy}" if own == "[]" else f"loads {own}")
 
 
-# To a first mask: each package loads SegFormer-B0 in its own format, the usual way, and predicts one picture.
+# To a first mask: each package loads SegFormer-B0 in its own format, the usual way, and predicts one image.
 
 OURS_MASK = (
     "import sys, segatlas as sa; p = sa.load(sys.argv[1] + '/ours')"
-    "; assert p.predict(sys.argv[1] + '/picture.png').semantic.shape == (512, 512)" + LOADED
+    "; assert p.predict(sys.argv[1] + '/image.png').semantic.shape == (512, 512)" + LOADED
 )
 SMP_MASK = """
 import sys, numpy, torch, segmentation_models_pytorch as smp
 from PIL import Image
 net = smp.from_pretrained(sys.argv[1] + "/smp").eval()
-image = numpy.asarray(Image.open(sys.argv[1] + "/picture.png").convert("RGB"))
+image = numpy.asarray(Image.open(sys.argv[1] + "/image.png").convert("RGB"))
 mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 values = smp.encoders.preprocess_input(image, mean=mean, std=std, input_range=[0, 1])
 with torch.inference_mode():
@@ -105,7 +105,7 @@ from PIL import Image
 from transformers import SegformerForSemanticSegmentation, SegformerImageProcessor
 net = SegformerForSemanticSegmentation.from_pretrained(sys.argv[1] + "/transformers").eval()
 processor = SegformerImageProcessor()
-inputs = processor(images=Image.open(sys.argv[1] + "/picture.png").convert("RGB"), return_tensors="pt")
+inputs = processor(images=Image.open(sys.argv[1] + "/image.png").convert("RGB"), return_tensors="pt")
 with torch.inference_mode():
     mask = processor.post_process_semantic_segmentation(net(**inputs), target_sizes=[(512, 512)])[0]
 assert mask.shape == (512, 512)
@@ -118,7 +118,7 @@ from mmengine.model import revert_sync_batchnorm
 from mmseg.apis import inference_model, init_model
 config = os.path.join(os.path.dirname(mmseg.__file__), ".mim", "configs", {MM_CONFIG!r})
 net = revert_sync_batchnorm(init_model(config, sys.argv[1] + "/mmseg.pth", device="cpu"))
-mask = inference_model(net, sys.argv[1] + "/picture.png").pred_sem_seg.data
+mask = inference_model(net, sys.argv[1] + "/image.png").pred_sem_seg.data
 assert mask.shape == (1, 512, 512)
 """
 )
@@ -205,7 +205,7 @@ ROWS = (
         key="start_first_mask",
         group="start",
         part="from nothing to a first mask, SegFormer-B0",
-        inputs=f"a fresh interpreter, a picture of {SIDE} x {SIDE}",
+        inputs=f"a fresh interpreter, an image of {SIDE} x {SIDE}",
         material=make_folder,
         ours=our_mask,
         peers={name: Peer(make=make) for name, make in MASKS.items()},

@@ -15,7 +15,7 @@ from peers.material import HEIGHT, STRIDE, WIDTH, label_like_logits, noise_logit
 from peers.rows import Call, Equality, Peer, Row, Target
 
 MOST_DIFFERENT = 1e-6
-"""Share of pixels that may differ, and then only by ties."""
+"""Fraction of pixels that may differ, and then only by ties."""
 TIE = 1e-5
 """Two logits closer than this, relative to the largest, are a tie within rounding."""
 
@@ -44,12 +44,12 @@ def ours(given: Logits) -> Call:
     return lambda: class_map(given.logits, given.size)
 
 
-def raised(given: Logits) -> Tensor:
+def upsampled(given: Logits) -> Tensor:
     return F.interpolate(given.logits, given.size, mode="bilinear", align_corners=False)
 
 
 def plain(given: Logits) -> Call:
-    return torch.inference_mode()(lambda: raised(given).argmax(1))
+    return torch.inference_mode()(lambda: upsampled(given).argmax(1))
 
 
 def hugging_face(given: Logits) -> Call:
@@ -67,7 +67,7 @@ def same_but_ties(given: Logits, own: Tensor, other: Tensor) -> Equality:
     if count == 0:
         return Equality(holds=True, text=text)
     batch, row, column = differs.nonzero(as_tuple=True)
-    values = raised(given)[batch, :, row, column]
+    values = upsampled(given)[batch, :, row, column]
     chosen = values.gather(1, own[differs].long()[:, None])[:, 0]
     gap = float(((values.amax(1) - chosen) / values.abs().amax(1)).max())
     holds = count <= MOST_DIFFERENT * total and gap <= TIE

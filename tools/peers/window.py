@@ -1,4 +1,4 @@
-"""Large pictures by windows: joining the windows' logits to one class map, without the network."""
+"""Large images by windows: joining the windows' logits to one class map, without the network."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from peers.rows import SEED, Call, Equality, Peer, Row, Target
 CROP, STEP = 1024, 768
 SMALL = 32
 MARK = 0.001
-"""A picture's first channel holds the column times this, so that a window tells where it lies."""
+"""An image's first channel holds the column times this, so that a window tells where it lies."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Windows:
-    """logits: (1, K, h, w) of each window by its left border. picture: (1, 3, H, W). crop, step: pixels."""
+    """logits: (1, K, h, w) of each window by its left border. image: (1, 3, H, W). crop, step: pixels."""
 
     logits: dict[int, Tensor]
-    picture: Tensor
+    image: Tensor
     crop: int
     step: int
 
@@ -38,9 +38,9 @@ def make_windows(small: bool) -> Windows:
     for left in (0, step, width - crop):
         part = whole[..., left // STRIDE : (left + crop) // STRIDE]
         logits[left] = part + 0.3 * torch.randn(part.shape, generator=generator)
-    picture = torch.zeros(1, 3, height, width)
-    picture[:, 0] = MARK * torch.arange(width)
-    return Windows(logits=logits, picture=picture, crop=crop, step=step)
+    image = torch.zeros(1, 3, height, width)
+    image[:, 0] = MARK * torch.arange(width)
+    return Windows(logits=logits, image=image, crop=crop, step=step)
 
 
 def logits_of(given: Windows, windows: Tensor) -> Tensor:
@@ -50,7 +50,7 @@ def logits_of(given: Windows, windows: Tensor) -> Tensor:
 
 
 class Said(nn.Module):
-    """A network of ours that gives the windows' logits as they are, and zeros for any other picture."""
+    """A network of ours that gives the windows' logits as they are, and zeros for any other image."""
 
     def __init__(self, given: Windows):
         super().__init__()
@@ -67,7 +67,7 @@ class Said(nn.Module):
 
 
 def ours(given: Windows) -> Call:
-    """Return the Predictor's own way from a picture to its class map; normalising windows is in its time."""
+    """Return the Predictor's own way from an image to its class map; normalising windows is in its time."""
     from segatlas.inference import Predictor
     from segatlas.weights import create_model
     from segatlas.weights.card import Preprocessing
@@ -80,26 +80,26 @@ def ours(given: Windows) -> Call:
     )
     overlap = 1 - given.step / given.crop
     predictor = Predictor(Said(given), card, device="cpu", window=given.crop, overlap=overlap)
-    predictor.output(torch.zeros(1, 3, SMALL, SMALL))  # makes what a Predictor makes at its first picture
-    picture = given.picture[0].permute(1, 2, 0).contiguous().numpy()
-    return lambda: torch.from_numpy(predictor.predict(picture).semantic).unsqueeze(0)
+    predictor.output(torch.zeros(1, 3, SMALL, SMALL))  # makes what a Predictor makes at its first image
+    image = given.image[0].permute(1, 2, 0).contiguous().numpy()
+    return lambda: torch.from_numpy(predictor.predict(image).semantic).unsqueeze(0)
 
 
 def mmseg_own(given: Windows) -> Call:
     """Call mmseg's own slide inference and post-processing with a network that gives the windows' logits."""
     segmentors = mmseg("mmseg.models.segmentors")
     sample = mmseg("mmseg.structures").SegDataSample
-    size = tuple(given.picture.shape[-2:])
+    size = tuple(given.image.shape[-2:])
     stand_in = SimpleNamespace(
         test_cfg=SimpleNamespace(stride=(given.step, given.step), crop_size=(given.crop, given.crop)),
         out_channels=CLASSES,
         align_corners=False,
-        encode_decode=lambda window, metas: raised(given, window),
+        encode_decode=lambda window, metas: upsampled(given, window),
     )
 
     def call() -> Tensor:
         metas = [{"ori_shape": size, "img_shape": size, "pad_shape": size, "padding_size": [0] * 4}]
-        logits = segmentors.EncoderDecoder.slide_inference(stand_in, given.picture, metas)
+        logits = segmentors.EncoderDecoder.slide_inference(stand_in, given.image, metas)
         results = segmentors.BaseSegmentor.postprocess_result(stand_in, logits, [sample(metainfo=metas[0])])
         labels: Tensor = results[0].pred_sem_seg.data
         return labels
@@ -107,7 +107,7 @@ def mmseg_own(given: Windows) -> Call:
     return torch.inference_mode()(call)
 
 
-def raised(given: Windows, window: Tensor) -> Tensor:
+def upsampled(given: Windows, window: Tensor) -> Tensor:
     return F.interpolate(logits_of(given, window), window.shape[-2:], mode="bilinear", align_corners=False)
 
 
@@ -115,12 +115,12 @@ def mmseg_steps(given: Windows) -> Call:
     """Do what mmseg does: add each window padded to the whole, divide by the count, resize, take the best."""
 
     def call() -> Tensor:
-        height, width = given.picture.shape[-2:]
+        height, width = given.image.shape[-2:]
         total = torch.zeros(1, CLASSES, height, width)
         count = torch.zeros(1, 1, height, width)
         for left in given.logits:
             right = width - left - given.crop
-            total = total + F.pad(raised(given, given.picture[..., left : left + given.crop]), (left, right))
+            total = total + F.pad(upsampled(given, given.image[..., left : left + given.crop]), (left, right))
             count[..., left : left + given.crop] += 1
         mean = total / count
         return F.interpolate(mean, (height, width), mode="bilinear", align_corners=False).argmax(1)

@@ -1,17 +1,17 @@
 """Measures models: time, processor time, memory, parameters, FLOPs; and the state of the machine beside them."""
 
-from segatlas.bench.machine import Load, Machine
-from segatlas.bench.measuring import ModelFacts, Report, Row, measure
-from segatlas.bench.settings import Settings
+from segatlas.bench.machine import Load, MachineState
+from segatlas.bench.measuring import BenchReport, BenchRow, MeasuredModel, measure
+from segatlas.bench.settings import BenchSettings
 from segatlas.bench.timing import Spread, Timing, time_alternating
 
 __all__ = [
+    "BenchReport",
+    "BenchRow",
+    "BenchSettings",
     "Load",
-    "Machine",
-    "ModelFacts",
-    "Report",
-    "Row",
-    "Settings",
+    "MachineState",
+    "MeasuredModel",
     "Spread",
     "Timing",
     "measure",

@@ -22,7 +22,7 @@ _LOAD_SECONDS = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Machine:
+class MachineState:
     """Facts of the machine and the run. cores: those this process may use. omp_wait_policy: None when not set."""
 
     processor: str
@@ -97,11 +97,11 @@ def visible_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def describe_machine(seed: int) -> Machine:
+def describe_machine(seed: int) -> MachineState:
     """Return the facts of this machine and run."""
     from segatlas import __version__
 
-    return Machine(
+    return MachineState(
         processor=_processor(),
         cores=visible_cores(),
         threads=torch.get_num_threads(),

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import torch
 
-from segatlas.bench.machine import Load, LoadWatch, Machine, describe_machine
+from segatlas.bench.machine import Load, LoadWatch, MachineState, describe_machine
 from segatlas.bench.memory import measure_memory
-from segatlas.bench.settings import PIECES, Settings
+from segatlas.bench.settings import PIECES, BenchSettings
 from segatlas.bench.subjects import (
     FLOPS_UNIT,
     Subject,
@@ -27,10 +27,12 @@ from segatlas.inference.predictor import Precision
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelFacts:
-    """What a model costs on any machine. input: (C, h, w) of the network's input; flops and macs: see `Report.unit`.
+class MeasuredModel:
+    """What a model costs on any machine.
 
-    bf16_agreement: share of the picture's pixels with the same label in bf16 as in fp32; None where bf16 is not asked
+    input: (C, h, w) of the network's input. flops, macs: see `BenchReport.unit`.
+
+    bf16_agreement: fraction of the image's pixels with the same label in bf16 as in fp32; None where bf16 is not asked
     for.
     """
 
@@ -44,10 +46,10 @@ class ModelFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class BenchRow:
     """One piece of one model in one precision.
 
-    timing: per call, which is a batch of pictures. peak_memory_mib: beyond the loaded model, None where not known.
+    timing: per call, which is a batch of images. peak_memory_mib: beyond the loaded model, None where not known.
     ratio_wall, ratio_cpu: this median over that of the same piece in the first row; 0.5 = half the time.
     """
 
@@ -61,20 +63,20 @@ class Row:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
+class BenchReport:
     """A finished benchmark."""
 
-    machine: Machine
-    settings: Settings
+    machine: MachineState
+    settings: BenchSettings
     load: Load
     unit: str
-    models: tuple[ModelFacts, ...]
-    rows: tuple[Row, ...]
+    models: tuple[MeasuredModel, ...]
+    rows: tuple[BenchRow, ...]
 
 
 def measure(
-    models: Sequence[str], settings: Settings, progress: Callable[[str], None] = lambda message: None
-) -> Report:
+    models: Sequence[str], settings: BenchSettings, progress: Callable[[str], None] = lambda message: None
+) -> BenchReport:
     """Measure models against each other.
 
     A model may be named twice: the ratio between the two shows what noise alone makes. For steady figures set
@@ -106,7 +108,7 @@ def measure(
         made = [make_calls(subject, precision, settings) for subject in subjects for precision in settings.precisions]
         calls = [pieces[piece] for pieces in made for piece in PIECES]
         timings = time_alternating(calls, repeats=settings.repeats, warmups=settings.warmups)
-        return Report(
+        return BenchReport(
             machine=describe_machine(settings.seed),
             settings=settings,
             load=watch.finish(),
@@ -116,11 +118,11 @@ def measure(
         )
 
 
-def describe(model: str, subject: Subject, settings: Settings) -> ModelFacts:
-    """Count parameters and arithmetic of a model for one picture of the settings' size."""
+def describe(model: str, subject: Subject, settings: BenchSettings) -> MeasuredModel:
+    """Count parameters and arithmetic of a model for one image of the settings' size."""
     _, channels, height, width = network_input(subject.card, settings).shape
     flops = count_flops(subject.net, (1, channels, height, width))
-    return ModelFacts(
+    return MeasuredModel(
         model=model,
         origin=subject.origin,
         input=(channels, height, width),
@@ -133,14 +135,14 @@ def describe(model: str, subject: Subject, settings: Settings) -> ModelFacts:
 
 def make_rows(
     keys: Sequence[tuple[str, Precision, str]], timings: Sequence[Timing], memories: Sequence[float | None]
-) -> tuple[Row, ...]:
+) -> tuple[BenchRow, ...]:
     """Join keys (model, precision, piece) with their figures; ratios are against the first row of the same piece."""
     first: dict[str, Timing] = {}
     rows = []
     for (model, precision, piece), timing, memory in zip(keys, timings, memories, strict=True):
         base = first.setdefault(piece, timing)
         rows.append(
-            Row(
+            BenchRow(
                 model=model,
                 precision=precision,
                 piece=piece,

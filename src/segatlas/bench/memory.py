@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from segatlas.bench.settings import Settings
+from segatlas.bench.settings import BenchSettings
 from segatlas.errors import SegAtlasError
 from segatlas.inference.predictor import Precision
 
@@ -25,7 +25,7 @@ _CHILD = "from segatlas.bench.memory import child; child()"
 _WARM_UP = (64, 64)
 
 
-def measure_memory(model: str, precision: Precision, piece: str, settings: Settings) -> float | None:
+def measure_memory(model: str, precision: Precision, piece: str, settings: BenchSettings) -> float | None:
     """Return the peak memory of one call in MiB beyond the loaded model; None where the system does not tell.
 
     Raises:
@@ -57,7 +57,7 @@ def child() -> None:
 
     request = json.load(sys.stdin)
     values = request["settings"]
-    settings = Settings(**{**values, "size": tuple(values["size"]), "precisions": tuple(values["precisions"])})
+    settings = BenchSettings(**{**values, "size": tuple(values["size"]), "precisions": tuple(values["precisions"])})
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     subject = load_subject(request["model"], settings)

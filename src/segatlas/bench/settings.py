@@ -8,16 +8,16 @@ from segatlas.errors import UsageError
 from segatlas.inference.predictor import Precision
 
 PIECES = ("forward", "predict")
-"""forward: the normalised batch to logits. predict: uint8 picture to class map, preprocessing included."""
+"""forward: the normalised batch to logits. predict: uint8 image to class map, preprocessing included."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
-    """Settings of a benchmark.
+class BenchSettings:
+    """BenchSettings of a benchmark.
 
-    size: (H, W) pixels of the picture. batch: pictures a call. threads: of torch; None = torch's own choice.
+    size: (H, W) pixels of the image. batch: images a call. threads: of torch; None = torch's own choice.
     precisions: each model is measured in each of them. repeats: measured calls, warmups: calls before, per piece.
-    num_classes: classes of models made from a name. seed: of the random weights and of the picture.
+    num_classes: classes of models made from a name. seed: of the random weights and of the image.
     """
 
     size: tuple[int, int] = (512, 512)

@@ -15,10 +15,10 @@ import yaml
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from segatlas.bench.settings import Settings
+from segatlas.bench.settings import BenchSettings
 from segatlas.errors import UsageError
 from segatlas.inference import Predictor
-from segatlas.inference.pictures import prepare, stack
+from segatlas.inference.images import prepare, stack
 from segatlas.inference.predictor import Precision
 from segatlas.models import lookup
 from segatlas.weights import create_model, load_pretrained
@@ -26,7 +26,7 @@ from segatlas.weights.card import Card
 from segatlas.weights.saving import make_card
 
 FLOPS_UNIT = (
-    "FLOPs and MACs of one picture: multiplications and additions of convolutions, matrix products and attention; "
+    "FLOPs and MACs of one image: multiplications and additions of convolutions, matrix products and attention; "
     "1 MAC = 1 multiplication and 1 addition = 2 FLOPs; norms, activations and resizing are not counted"
 )
 
@@ -40,7 +40,7 @@ class Subject:
     origin: str
 
 
-def load_subject(model: str, settings: Settings) -> Subject:
+def load_subject(model: str, settings: BenchSettings) -> Subject:
     """Make or read the network that a word of the command line names.
 
     Args:
@@ -81,28 +81,28 @@ def parse_fields(text: str, model: str) -> dict[str, Any]:
     return fields
 
 
-def seeded_picture(card: Card, settings: Settings) -> np.ndarray:
-    """Return an (H, W, C) uint8 picture of noise: C is the model's, the rest from the settings."""
+def seeded_image(card: Card, settings: BenchSettings) -> np.ndarray:
+    """Return an (H, W, C) uint8 image of noise: C is the model's, the rest from the settings."""
     shape = (*settings.size, card.inputs[0].channels)
     return np.random.default_rng(settings.seed).integers(0, 256, shape, dtype=np.uint8)
 
 
-def network_input(card: Card, settings: Settings) -> Tensor:
-    """Return the batch (N, C, h, w) that `Predictor.predict` would give the network for the seeded picture."""
-    prepared = prepare(seeded_picture(card, settings), card)
+def network_input(card: Card, settings: BenchSettings) -> Tensor:
+    """Return the batch (N, C, h, w) that `Predictor.predict` would give the network for the seeded image."""
+    prepared = prepare(seeded_image(card, settings), card)
     return stack([prepared] * settings.batch, torch.device("cpu"))
 
 
-def make_calls(subject: Subject, precision: Precision, settings: Settings) -> dict[str, Callable[[], object]]:
+def make_calls(subject: Subject, precision: Precision, settings: BenchSettings) -> dict[str, Callable[[], object]]:
     """Return the call of each piece (`settings.PIECES`), ready to be timed."""
     predictor = Predictor(subject.net, subject.card, device="cpu", precision=precision)
-    picture = seeded_picture(subject.card, settings)
+    image = seeded_image(subject.card, settings)
     images = network_input(subject.card, settings)
 
     def predict() -> object:
         if settings.batch == 1:
-            return predictor.predict(picture)
-        return list(predictor.predict_iter([picture] * settings.batch, batch=settings.batch))
+            return predictor.predict(image)
+        return list(predictor.predict_iter([image] * settings.batch, batch=settings.batch))
 
     return {"forward": lambda: forward(predictor, images), "predict": predict}
 
@@ -112,11 +112,11 @@ def forward(predictor: Predictor, images: Tensor) -> Tensor:
     return predictor.output(images).logits
 
 
-def bf16_agreement(subject: Subject, settings: Settings) -> float:
-    """Return the share of pixels of the seeded picture that have the same label in bf16 as in fp32."""
-    picture = seeded_picture(subject.card, settings)
+def bf16_agreement(subject: Subject, settings: BenchSettings) -> float:
+    """Return the fraction of pixels of the seeded image that have the same label in bf16 as in fp32."""
+    image = seeded_image(subject.card, settings)
     exact, rounded = (
-        Predictor(subject.net, subject.card, device="cpu", precision=precision).predict(picture).semantic
+        Predictor(subject.net, subject.card, device="cpu", precision=precision).predict(image).semantic
         for precision in ("fp32", "bf16")
     )
     return float((exact == rounded).mean())

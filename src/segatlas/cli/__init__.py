@@ -1,1 +1,1 @@
-"""The command line. One file a verb; what is heavy is imported inside the verb's function."""
+"""The command line. One file a command; what is heavy is imported inside the command's function."""

@@ -17,15 +17,15 @@ from segatlas.printable import printable
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from segatlas.bench import Report
+    from segatlas.bench import BenchReport
 
 MODEL = "NAME or NAME:FIELD=VALUE,... (random weights), run folder or model folder."
 
 
 def bench(
     models: Annotated[list[str], typer.Argument(metavar="MODEL...", help=MODEL, show_default=False)],
-    size: Annotated[str, typer.Option(metavar="HxW", help="Size of the picture.")] = "512x512",
-    batch: Annotated[int, typer.Option(min=1, help="Pictures a call.")] = 1,
+    size: Annotated[str, typer.Option(metavar="HxW", help="Size of the image.")] = "512x512",
+    batch: Annotated[int, typer.Option(min=1, help="Images a call.")] = 1,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of torch; default: its own choice.")] = None,
     precision: Annotated[str, typer.Option(help="fp32, bf16 or fp32,bf16.")] = "fp32",
     repeats: Annotated[int, typer.Option(min=1, help="Measured calls of each piece.")] = 10,
@@ -37,14 +37,14 @@ def bench(
 ) -> None:
     """Measure models on this machine's processor: time, processor time, peak memory, parameters, FLOPs.
 
-    `forward` is the network alone, to logits; `predict` the whole way from a uint8 picture to its class map. They
+    `forward` is the network alone, to logits; `predict` the whole way from a uint8 image to its class map. They
     take turns; ratios are against the first row. Set OMP_WAIT_POLICY=PASSIVE before for steady processor times.
     Example: segatlas bench unet:encoder=resnet34 segformer_b0 --size 512x1024 --precision fp32,bf16
     """
-    from segatlas.bench import Settings, measure
+    from segatlas.bench import BenchSettings, measure
     from segatlas.bench.settings import parse_precisions, parse_size
 
-    settings = Settings(
+    settings = BenchSettings(
         size=parse_size(size),
         batch=batch,
         threads=threads,
@@ -72,7 +72,7 @@ def bench(
         print_json_line(facts)
 
 
-def models_table(report: Report) -> Table:
+def models_table(report: BenchReport) -> Table:
     """Return what the models cost on any machine."""
     table = _table("model", "input", "parameters", "GFLOPs", "GMACs")
     for facts in report.models:
@@ -86,10 +86,10 @@ def models_table(report: Report) -> Table:
     return table
 
 
-def notices(report: Report) -> list[str]:
+def notices(report: BenchReport) -> list[str]:
     """Return what should be known with the figures: labels that bf16 changes, and a path that only torch takes."""
     lines = [
-        f"{facts.model}: {facts.bf16_agreement:.2%} of the picture's pixels have the same label in bf16 as in fp32."
+        f"{facts.model}: {facts.bf16_agreement:.2%} of the image's pixels have the same label in bf16 as in fp32."
         for facts in report.models
         if facts.bf16_agreement is not None
     ]
@@ -101,10 +101,10 @@ def notices(report: Report) -> list[str]:
     return lines
 
 
-def times_tables(report: Report) -> list[Table]:
+def times_tables(report: BenchReport) -> list[Table]:
     """Return one table a piece: times a call in milliseconds, ratios against the first row, memory in MiB."""
-    titles = {"forward": "forward: network input to logits", "predict": "predict: uint8 picture to class map"}
-    call = "1 picture" if report.settings.batch == 1 else f"{report.settings.batch} pictures"
+    titles = {"forward": "forward: network input to logits", "predict": "predict: uint8 image to class map"}
+    call = "1 image" if report.settings.batch == 1 else f"{report.settings.batch} images"
     tables = {
         piece: _table("model", "prec", "median", "p95", "min", "cpu", "ratio", "cpu ratio", "peak MiB")
         for piece in titles

@@ -1,4 +1,4 @@
-"""What all verbs share: common options, errors without a stack trace, one JSON line, recipes with overrides."""
+"""What all commands share: common options, errors without a stack trace, one JSON line, recipes with overrides."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _debug: ContextVar[bool] = ContextVar("debug", default=False)
 
 
 def set_debug(value: bool) -> bool:
-    """Remember that `--debug` was given, before the verb or after it."""
+    """Remember that `--debug` was given, before the command or after it."""
     if value:
         _debug.set(True)
     return value
@@ -64,7 +64,7 @@ QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings
 
 @contextmanager
 def guard() -> Iterator[None]:
-    """Turn errors into a message on stderr and an exit code. All verbs run inside it.
+    """Turn errors into a message on stderr and an exit code. All commands run inside it.
 
     Exit codes: the error's own (1 run failed, 2 usage or config, 3 missing extra), 130 interrupted. `--debug` shows the
     stack trace besides.

@@ -1,4 +1,4 @@
-"""`segatlas data`: check, repair, describe, show, make and convert data sets; the decoded store."""
+"""`segatlas data`: check, repair, describe, show, make and convert datasets; the decoded store."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
     import numpy as np
     from rich.console import Console
 
+    from segatlas.data.checks import CheckReport, Finding
     from segatlas.data.dataset import SegmentationData
-    from segatlas.data.doctor import Diagnosis, Finding
     from segatlas.data.statistics import SplitStatistics
     from segatlas.recipe import Config
 
-app = typer.Typer(no_args_is_help=True, help="Check, repair, describe, show, make and convert data sets.")
+app = typer.Typer(no_args_is_help=True, help="Check, repair, describe, show, make and convert datasets.")
 
 MOST_FILES = 5
 BAR_WIDTH = 16
@@ -59,12 +59,12 @@ def check(
     json_line: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Look into every picture and mask, name what is wrong and how to repair it. Exits 1 where there is an error.
+    """Look into every image and mask, name what is wrong and how to repair it. Exits 1 where there is an error.
 
     --fix writes a repaired copy to a new folder; the data itself is never changed.
     """
-    from segatlas.data.doctor import examine, repair
-    from segatlas.data.doctor.repair import check_new_folder
+    from segatlas.data.checks import examine, repair
+    from segatlas.data.checks.repair import check_new_folder
 
     if fix is not None and split is not None:
         raise UsageError("--fix writes all splits; leave --split out")
@@ -73,7 +73,7 @@ def check(
     if fix is not None and cfg.data.root is not None:
         check_new_folder(fix, Path(cfg.data.root).expanduser())
     with progress_bar("reading") as report:
-        diagnosis = examine(
+        found = examine(
             cfg.data,
             split=split,
             num_classes=cfg.model.num_classes,
@@ -81,16 +81,16 @@ def check(
             jobs=jobs,
             progress=report,
         )
-    print_diagnosis(diagnosis, console, None if fix is not None else _fix_command(words, config_file))
-    record = diagnosis.to_dict()
+    print_diagnosis(found, console, None if fix is not None else _fix_command(words, config_file))
+    record = found.to_dict()
     if fix is not None:
         with progress_bar("writing") as report:
-            repair(diagnosis, fix, report)
+            repair(found, fix, report)
         record["fixed"] = str(fix)
         _print_fixed(fix, console)
     if json_line:
         print_json_line(record)
-    if not diagnosis.ok:
+    if not found.ok:
         raise typer.Exit(1)
 
 
@@ -103,11 +103,11 @@ def stats(
     json_line: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Count sizes, values, class pixels and pictures of every split, and suggest class weights and normalisation."""
+    """Count sizes, values, class pixels and images of every split, and suggest class weights and normalisation."""
     import json
 
     from segatlas.data import create_dataset
-    from segatlas.data.doctor import available_splits
+    from segatlas.data.checks import available_splits
     from segatlas.data.statistics import describe
     from segatlas.files import whole_file
 
@@ -136,8 +136,8 @@ def stats(
 def preview(
     words: DataWords = None,
     config_file: ConfigFileOption = None,
-    count: Annotated[int, typer.Option(min=1, help="Pictures on the sheet, evenly spread over the split.")] = 8,
-    out: Annotated[Path, typer.Option("--out", help="The picture to write.")] = Path("preview.png"),
+    count: Annotated[int, typer.Option(min=1, help="Images on the sheet, evenly spread over the split.")] = 8,
+    out: Annotated[Path, typer.Option("--out", help="The image to write.")] = Path("preview.png"),
     split: Annotated[str, typer.Option(help="train, val or test.")] = "train",
     augmented: Annotated[bool, typer.Option("--augmented", help="Also show what training makes of them.")] = False,
     json_line: JsonOption = False,
@@ -147,7 +147,7 @@ def preview(
     import numpy as np
 
     from segatlas.data import create_dataset
-    from segatlas.drawing import save_picture, sheet
+    from segatlas.drawing import save_image, sheet
 
     cfg = load_data(words, config_file)
     dataset = create_dataset(cfg.data, split, cfg.seed)
@@ -161,15 +161,15 @@ def preview(
             failed.append(str(error))
             console.print(f"left out: {error}", markup=False)
     if not rows:
-        raise DataError(f"no picture of {split} can be drawn; run segatlas data check", cfg.data.root)
+        raise DataError(f"no image of {split} can be drawn; run segatlas data check", cfg.data.root)
     titles = ["image", "mask", "overlay", *(["training sample"] if augmented else [])]
     try:
-        save_picture(sheet(rows, titles, names), out)
+        save_image(sheet(rows, titles, names), out)
     except ValueError as error:
         raise UsageError(f"--out: {error}") from error
-    console.print(f"{len(rows)} pictures of {split} -> {printable(out)}", markup=False)
+    console.print(f"{len(rows)} images of {split} -> {printable(out)}", markup=False)
     if json_line:
-        print_json_line({"out": str(out), "pictures": names, "failed": failed})
+        print_json_line({"out": str(out), "images": names, "failed": failed})
     if failed:
         raise typer.Exit(1)
 
@@ -177,15 +177,15 @@ def preview(
 @app.command("make-shapes")
 def make_shapes(
     out: Annotated[Path, typer.Argument(help="The folder to make.")],
-    train: Annotated[int, typer.Option(min=1, help="Pictures in train.")] = 64,
-    val: Annotated[int, typer.Option(min=0, help="Pictures in val.")] = 16,
-    test: Annotated[int, typer.Option(min=0, help="Pictures in test.")] = 16,
-    size: Annotated[str, typer.Option(metavar="HxW", help="Size of every picture.")] = "128x160",
+    train: Annotated[int, typer.Option(min=1, help="Images in train.")] = 64,
+    val: Annotated[int, typer.Option(min=0, help="Images in val.")] = 16,
+    test: Annotated[int, typer.Option(min=0, help="Images in test.")] = 16,
+    size: Annotated[str, typer.Option(metavar="HxW", help="Size of every image.")] = "128x160",
     seed: Annotated[int, typer.Option(min=0, help="What all scenes follow from.")] = 0,
     json_line: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Draw a data set of textured shapes with labels for all three tasks; the same seed gives the same pictures."""
+    """Draw a dataset of textured shapes with labels for all three tasks; the same seed gives the same images."""
     from segatlas.data import shapes
 
     match = re.fullmatch(r"(\d+)x(\d+)", size)
@@ -193,7 +193,7 @@ def make_shapes(
         raise UsageError(f"--size: got {size!r}, expected HxW such as 128x160")
     shapes.make_shapes(out, train=train, val=val, test=test, size=(int(match[1]), int(match[2])), seed=seed)
     console = human(json_line=json_line)
-    console.print(f"{train} train, {val} val, {test} test pictures of {size} pixels -> {printable(out)}", markup=False)
+    console.print(f"{train} train, {val} val, {test} test images of {size} pixels -> {printable(out)}", markup=False)
     console.print(f"next: segatlas train unet_shapes data.root={printable(out)}", markup=False)
     if json_line:
         print_json_line({"out": str(out), "train": train, "val": val, "test": test, "seed": seed})
@@ -208,11 +208,11 @@ def convert(
     json_line: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Write any readable data set as a plain folder of pictures and index masks with classes.json.
+    """Write any readable dataset as a plain folder of images and index masks with classes.json.
 
     --to cityscapes-ids turns predicted masks (19 train ids) into label ids, as the Cityscapes server wants them.
     """
-    from segatlas.data.doctor.convert import to_cityscapes_ids, to_folder
+    from segatlas.data.checks.convert import to_cityscapes_ids, to_folder
 
     if to not in TARGETS:
         raise UsageError(f"--to: got {to!r}, expected {' or '.join(TARGETS)}")
@@ -240,7 +240,7 @@ def store(
     json_line: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Show what the decoded store holds: the pictures and labels that training keeps decoded on disk."""
+    """Show what the decoded store holds: the images and labels that training keeps decoded on disk."""
     from segatlas.data.store import Store, default_folder
 
     console = human(json_line=json_line)
@@ -266,12 +266,12 @@ def load_data(words: Sequence[str] | None, config_file: Path | None = None) -> C
         ConfigError: the recipe is faulty.
     """
     from segatlas.config import recipes
-    from segatlas.data.doctor import data_config
+    from segatlas.data.checks import data_config
     from segatlas.recipe import Config
 
     words = list(words or ())
     if not words and config_file is None:
-        raise UsageError("which data set? give its folder or a recipe")
+        raise UsageError("which dataset? give its folder or a recipe")
     first = words[0] if words else ""
     if Path(first).expanduser().is_dir() and first and config_file is None:
         data = data_config(Path(first).expanduser())
@@ -297,40 +297,40 @@ def progress_bar(text: str) -> Iterator[Report]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def print_diagnosis(diagnosis: Diagnosis, console: Console, fix_command: str | None) -> None:
+def print_diagnosis(found: CheckReport, console: Console, fix_command: str | None) -> None:
     """Print what was looked at, each finding with its files and repair, and what to do next."""
     from rich.text import Text
 
-    console.print(Text.assemble(("data check ", "bold"), str(diagnosis.root), f"  (data.name={diagnosis.name})"))
-    for split, (pictures, masks) in diagnosis.splits.items():
-        console.print(f"  {split:<6} {pictures:>6} pictures {masks:>6} masks", markup=False)
-    if diagnosis.classes:
-        shown = ", ".join(diagnosis.classes[:12]) + (", ..." if len(diagnosis.classes) > 12 else "")
-        console.print(f"  {len(diagnosis.classes)} classes: {shown}", markup=False)
-    for finding in diagnosis.findings:
+    console.print(Text.assemble(("data check ", "bold"), str(found.root), f"  (data.name={found.name})"))
+    for split, (images, masks) in found.splits.items():
+        console.print(f"  {split:<6} {images:>6} images {masks:>6} masks", markup=False)
+    if found.classes:
+        shown = ", ".join(found.classes[:12]) + (", ..." if len(found.classes) > 12 else "")
+        console.print(f"  {len(found.classes)} classes: {shown}", markup=False)
+    for finding in found.findings:
         console.print()
-        _print_finding(finding, diagnosis, console)
+        _print_finding(finding, found, console)
     console.print()
-    errors, warnings = len(diagnosis.errors), len(diagnosis.warnings)
+    errors, warnings = len(found.errors), len(found.warnings)
     counts = f"{_number(errors, 'error')}, {_number(warnings, 'warning')}"
-    pictures = sum(pictures for pictures, _ in diagnosis.splits.values())
+    images = sum(images for images, _ in found.splits.values())
     if errors == 0:
         verdict = Text("clean", "bold green") if warnings == 0 else Text("usable", "bold green")
     else:
         verdict = Text("faulty", "bold red")
-    console.print(Text.assemble(verdict, f": {counts} in {_number(pictures, 'picture')}"))
-    if fix_command is not None and diagnosis.names_a_repair:
+    console.print(Text.assemble(verdict, f": {counts} in {_number(images, 'image')}"))
+    if fix_command is not None and found.names_a_repair:
         console.print(f"A repaired copy in a new folder: {fix_command}", markup=False)
 
 
 def _fix_command(words: Sequence[str] | None, config_file: Path | None) -> str:
-    from segatlas.data.doctor.findings import FIX_OPTION
+    from segatlas.data.checks.findings import FIX_OPTION
 
     typed = [*(words or ()), *(["--config", str(config_file)] if config_file else [])]
     return f"segatlas data check {' '.join(map(shlex.quote, typed))} {FIX_OPTION}"
 
 
-def _print_finding(finding: Finding, diagnosis: Diagnosis, console: Console) -> None:
+def _print_finding(finding: Finding, found: CheckReport, console: Console) -> None:
     from rich.text import Text
 
     style = "bold red" if finding.severity == "error" else "bold yellow"
@@ -339,7 +339,7 @@ def _print_finding(finding: Finding, diagnosis: Diagnosis, console: Console) -> 
     console.print(Text.assemble(("  fault   ", "dim"), finding.fault))
     details = finding.details or ("",) * len(finding.files)
     for path, detail in list(zip(finding.files, details, strict=True))[:MOST_FILES]:
-        root = diagnosis.root
+        root = found.root
         shown = path.relative_to(root) if path != root and path.is_relative_to(root) else path
         console.print(Text.assemble("            ", (str(shown), "cyan"), f"   {detail}" if detail else ""))
     if len(finding.files) > MOST_FILES:
@@ -352,7 +352,7 @@ def _print_finding(finding: Finding, diagnosis: Diagnosis, console: Console) -> 
 def _print_fixed(out: Path, console: Console) -> None:
     import json
 
-    from segatlas.data.doctor import FIXES_FILE
+    from segatlas.data.checks import FIXES_FILE
 
     content = json.loads(read_text(out / FIXES_FILE))
     written = ", ".join(f"{count} {split}" for split, count in content["written"].items())
@@ -370,28 +370,28 @@ def _print_fixed(out: Path, console: Console) -> None:
 
 
 def print_statistics(one: SplitStatistics, console: Console) -> None:
-    """Print the numbers of one split: pictures in two lines, classes in a table with bars."""
+    """Print the numbers of one split: images in two lines, classes in a table with bars."""
     from rich.table import Table
 
     height, width = one.heights, one.widths
     sizes = ", ".join(f"{w} x {h} ({count})" for (h, w), count in one.sizes)
     depths = ", ".join(f"{depth} ({count})" for depth, count in one.depths.items())
-    console.print(f"{one.split}: {_number(one.pictures, 'picture')}", style="bold", markup=False)
+    console.print(f"{one.split}: {_number(one.images, 'image')}", style="bold", markup=False)
     console.print(f"  width   {width[0]} / {width[1]} / {width[2]} (smallest / median / largest)", markup=False)
     console.print(f"  height  {height[0]} / {height[1]} / {height[2]}    commonest: {sizes}", markup=False)
     console.print(f"  values  {_number(one.channels, 'channel')}, {depths}, largest {one.peak:g}", markup=False)
     if one.doubt:
         console.print(f"  warning: {one.doubt}", style="yellow", markup=False)
-    table = Table("Class", "Share", "", "Pixels", "Pictures", "Weight", box=None, pad_edge=False, padding=(0, 2))
+    table = Table("Class", "Fraction", "", "Pixels", "Images", "Weight", box=None, pad_edge=False, padding=(0, 2))
     for column in (1, 3, 4, 5):
         table.columns[column].justify = "right"
-    largest = max(one.class_shares, default=0) or 1
-    rows = zip(one.classes, one.class_shares, one.class_pixels, one.class_pictures, one.weights, strict=True)
-    for name, share, pixels, pictures, weight in rows:
-        bar = "█" * round(BAR_WIDTH * share / largest) or ("▏" if pixels else "")
-        seen = str(pictures) if pictures else "never"
-        table.add_row(name, f"{100 * share:.2f} %", bar, f"{pixels:,}", seen, f"{weight:.3f}")
-    table.add_row("not labelled", f"{100 * one.void:.2f} %", style="dim")
+    largest = max(one.class_fractions, default=0) or 1
+    rows = zip(one.classes, one.class_fractions, one.class_pixels, one.class_images, one.weights, strict=True)
+    for name, fraction, pixels, images, weight in rows:
+        bar = "█" * round(BAR_WIDTH * fraction / largest) or ("▏" if pixels else "")
+        seen = str(images) if images else "never"
+        table.add_row(name, f"{100 * fraction:.2f} %", bar, f"{pixels:,}", seen, f"{weight:.3f}")
+    table.add_row("ignore", f"{100 * one.ignored:.2f} %", style="dim")
     console.print(table, soft_wrap=False)
     for text in one.skipped[:MOST_FILES]:
         console.print(f"  skipped: {text}", style="red", markup=False)
@@ -405,7 +405,7 @@ def _print_suggestion(train: SplitStatistics, console: Console) -> None:
     console.print(f"from {train.split}, for a network that starts from random weights:", style="bold")
     console.print(f'  "model.input={{mean: [{mean}], std: [{std}], max_value: {train.max_value:g}}}"', markup=False)
     console.print("class weights of the table above: losses with class_weights: auto", markup=False)
-    console.print("shares are of labelled pixels, 'not labelled' of all pixels", style="dim")
+    console.print("fractions are of labelled pixels, 'ignore' of all pixels", style="dim")
 
 
 def preview_row(dataset: SegmentationData, index: int, augment: Config | None) -> list[np.ndarray]:
@@ -421,8 +421,8 @@ def preview_row(dataset: SegmentationData, index: int, augment: Config | None) -
     if augment is not None:
         from segatlas.data.transforms import Pipeline
 
-        bands, limit = sample.image.shape[2], augment.model.input.max_value
-        pipeline = Pipeline.from_config(augment.transforms, (0.0,) * bands, (1.0,) * bands, limit, bands)
+        channels, limit = sample.image.shape[2], augment.model.input.max_value
+        pipeline = Pipeline.from_config(augment.transforms, (0.0,) * channels, (1.0,) * channels, limit, channels)
         prepared = pipeline(sample, np.random.default_rng([augment.seed, 0, index]))
         changed = viewable(np.clip(prepared.image * 255 + 0.5, 0, 255).astype(np.uint8))
         row.append(overlay(changed, prepared.label, dataset.palette, dataset.classes, alpha=0.35, legend=False))

@@ -1,4 +1,4 @@
-"""`segatlas eval`: score models on a data set, one report a model, every number defined."""
+"""`segatlas eval`: score models on a dataset, one report a model, every number defined."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def evaluate(
     split: Annotated[str | None, typer.Option(help="train, val or test; default: the recipe's eval.split.")] = None,
     tta: Annotated[str | None, typer.Option(help=TTA_HELP)] = None,
     window: Annotated[str | None, typer.Option(metavar="N|HxW", help=WINDOW_HELP)] = None,
-    batch: Annotated[int | None, typer.Option(min=1, help="Pictures of one size per pass.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Images of one size per pass.")] = None,
     max_value: Annotated[float | None, typer.Option(help="Value that is full scale in the images.")] = None,
     device: DeviceOption = "auto",
     precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
@@ -63,10 +63,10 @@ def evaluate(
     quiet: QuietOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Score models on a split of a data set; --explain and the report's file say what every number means.
+    """Score models on a split of a dataset; --explain and the report's file say what every number means.
 
     Without --data, a run is scored on the data of its own recipe. All models and data are opened and checked before the
-    first picture is scored. A picture or mask that cannot be used is reported and left out; the exit code is 1 then.
+    first image is scored. An image or mask that cannot be used is reported and left out; the exit code is 1 then.
     """
     names, overrides = split_models(models)
     if compare and len(names) < 2:
@@ -162,7 +162,7 @@ def short_names(paths: Sequence[str]) -> list[str]:
 
 
 def check_comparable(opened: Sequence[Evaluation]) -> None:
-    """Raise DataError where models do not stand side by side: other classes, or a split of other pictures."""
+    """Raise DataError where models do not stand side by side: other classes, or a split of other images."""
     first = opened[0]
     keys = [first.dataset.key(index) for index in range(len(first.dataset))]
     for other in opened[1:]:
@@ -171,24 +171,24 @@ def check_comparable(opened: Sequence[Evaluation]) -> None:
         if keys != [other.dataset.key(index) for index in range(len(other.dataset))]:
             raise DataError(
                 f"{first.path} would be scored on {_of(first)}, {other.path} on {_of(other)}; --compare needs the same "
-                "pictures: name them with --data and --split"
+                "images: name them with --data and --split"
             )
 
 
 def check_compared(reports: Sequence[Report]) -> None:
-    """Raise DataError where pictures could be scored by one model and not by another."""
+    """Raise DataError where images could be scored by one model and not by another."""
     first = reports[0]
     for other in reports[1:]:
-        if [picture.key for picture in first.pictures] != [picture.key for picture in other.pictures]:
+        if [image.key for image in first.images] != [image.key for image in other.images]:
             raise DataError(
-                f"{first.model.path} could score {len(first.pictures)} pictures, {other.model.path} "
-                f"{len(other.pictures)}, not the same ones: they cannot be compared"
+                f"{first.model.path} could score {len(first.images)} images, {other.model.path} "
+                f"{len(other.images)}, not the same ones: they cannot be compared"
             )
 
 
 def _of(opened: Evaluation) -> str:
     data = opened.dataset
-    return f"{data.split} of {opened.plan.data.root} ({len(data)} pictures)"
+    return f"{data.split} of {opened.plan.data.root} ({len(data)} images)"
 
 
 def json_record(report: Report, target: Path | None) -> dict[str, Any]:

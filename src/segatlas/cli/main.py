@@ -1,4 +1,4 @@
-"""`segatlas VERB`: the table of verbs."""
+"""`segatlas COMMAND`: the table of commands."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from segatlas.printable import SafeRecords
 
 SAFE_RECORDS = SafeRecords()
 
-VERBS: dict[str, Callable[..., Any] | typer.Typer] = {
+COMMANDS: dict[str, Callable[..., Any] | typer.Typer] = {
     "train": train.train,
     "eval": evaluate.evaluate,
     "predict": predict.predict,
@@ -27,25 +27,25 @@ VERBS: dict[str, Callable[..., Any] | typer.Typer] = {
     "bench": bench.bench,
     "doctor": doctor.doctor,
 }
-"""Verb -> the function that does it, or a group of commands. One file a verb; one line here makes it known."""
+"""Command -> the function that does it, or a group of commands. One file a command; one line here makes it known."""
 
 
-class Verbs(TyperGroup):
-    """The group of all verbs: whatever one of them raises ends in a message and an exit code."""
+class CommandGroup(TyperGroup):
+    """The group of all commands: whatever one of them raises ends in a message and an exit code."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """Return the verbs in the table's order."""
-        return list(VERBS)
+        """Return the commands in the table's order."""
+        return list(COMMANDS)
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the verb named on the command line."""
+        """Run the command named on the command line."""
         with guard():
             return super().invoke(ctx)
 
 
 app = typer.Typer(
     name="segatlas",
-    cls=Verbs,
+    cls=CommandGroup,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -75,11 +75,11 @@ def root(
         logging.lastResort.addFilter(SAFE_RECORDS)
 
 
-for _name, _verb in VERBS.items():
-    if isinstance(_verb, typer.Typer):
-        app.add_typer(_verb, name=_name)
+for _name, _command in COMMANDS.items():
+    if isinstance(_command, typer.Typer):
+        app.add_typer(_command, name=_name)
     else:
-        app.command(_name)(_verb)
+        app.command(_name)(_command)
 
 
 def main() -> None:

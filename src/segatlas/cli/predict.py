@@ -1,4 +1,4 @@
-"""`segatlas predict`: pictures in; masks, overlays, boundaries, confidence maps and areas out."""
+"""`segatlas predict`: images in; masks, overlays, boundaries, confidence maps and areas out."""
 
 from __future__ import annotations
 
@@ -50,15 +50,15 @@ FORMATS = ("index", "cityscapes-ids")
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One picture: its file, and the name of its results below the output folder, without ending."""
+    """One image: its file, and the name of its results below the output folder, without ending."""
 
     source: Path
     name: str
 
 
 @dataclass
-class Tally:
-    """What became of the pictures."""
+class Summary:
+    """What became of the images."""
 
     done: int = 0
     failed: list[dict[str, str]] = field(default_factory=list)
@@ -71,14 +71,16 @@ def predict(
     save: Annotated[
         str | None, typer.Option(help=f"What to write, of: {','.join(KINDS)}; default: {DEFAULT_KINDS}.")
     ] = None,
-    input_file: Annotated[Path | None, typer.Option("--input", help="One picture, in place of SOURCE.")] = None,
+    input_file: Annotated[Path | None, typer.Option("--input", help="One image, in place of SOURCE.")] = None,
     output_file: Annotated[Path | None, typer.Option("--output", help="Mask file (.png) for --input.")] = None,
     tta: Annotated[
         str, typer.Option(help="Test-time augmentation: flips, vertical, turns, scales:0.75,1,1.25, joined by commas.")
     ] = "",
     window: Annotated[str, typer.Option(help="Predict by windows of N or HxW pixels.")] = "",
-    overlap: Annotated[float | None, typer.Option(help="Share that neighbouring windows overlap; default 1/3.")] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Pictures of one size per pass.")] = 1,
+    overlap: Annotated[
+        float | None, typer.Option(help="Fraction that neighbouring windows overlap; default 1/3.")
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Images of one size per pass.")] = 1,
     device: DeviceOption = "auto",
     precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
     max_value: Annotated[
@@ -93,7 +95,7 @@ def predict(
     quiet: QuietOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Segment pictures with a trained model; results have each picture's own size.
+    """Segment images with a trained model; results have each image's own size.
 
     A file that cannot be read is reported and the rest goes on; the exit code is 1 then.
     """
@@ -114,49 +116,49 @@ def predict(
     predictor = _load(model, device, precision, options)
     codes = _mask_codes(mask_format, predictor)
     if aux:
-        raise UsageError(f"--aux {aux[0]}: {model} takes no further input besides the picture")
+        raise UsageError(f"--aux {aux[0]}: {model} takes no further input besides the image")
 
-    console, tally, start = human(json_line=json_line), Tally(), time.perf_counter()
+    console, summary, start = human(json_line=json_line), Summary(), time.perf_counter()
     if not_read and not quiet:
         count = "1 file" if len(not_read) == 1 else f"{len(not_read)} files"
         endings = ", ".join(sorted({path.suffix or "none" for path in not_read}))
         first = printable(not_read[0])
         console.print(f"not read: {count} with other endings ({endings}), the first is {first}")
     with _progress(console, len(jobs), quiet) as advance:
-        for job, result in _results(predictor, jobs, batch, "confidence" in kinds, tally, console, advance):
+        for job, result in _results(predictor, jobs, batch, "confidence" in kinds, summary, console, advance):
             for kind, path in targets[job].items():
                 _write(kind, path, result, codes, model)
-            tally.done += 1
+            summary.done += 1
             advance(job.name)
     seconds = time.perf_counter() - start
     place = output_file if single else out
-    agreement = _bf16_agreement(predictor, jobs) if precision == "bf16" and tally.done and not quiet else None
+    agreement = _bf16_agreement(predictor, jobs) if precision == "bf16" and summary.done and not quiet else None
     if not quiet:
         if agreement is not None:
-            console.print(f"bf16: {agreement:.2%} of the first picture's pixels have the label of fp32", markup=False)
-        pictures = "picture" if tally.done == 1 else "pictures"
-        failed = f", {len(tally.failed)} failed" if tally.failed else ""
-        console.print(f"{tally.done} {pictures} predicted{failed} in {seconds:.1f} s -> {printable(place)}")
+            console.print(f"bf16: {agreement:.2%} of the first image's pixels have the label of fp32", markup=False)
+        images = "image" if summary.done == 1 else "images"
+        failed = f", {len(summary.failed)} failed" if summary.failed else ""
+        console.print(f"{summary.done} {images} predicted{failed} in {seconds:.1f} s -> {printable(place)}")
     if json_line:
-        facts = {"model": model, "out": str(place), "predicted": tally.done, "failed": tally.failed}
+        facts = {"model": model, "out": str(place), "predicted": summary.done, "failed": summary.failed}
         facts["not_read"] = [str(path) for path in not_read]
         print_json_line({**facts, "seconds": round(seconds, 3), "bf16_agreement": agreement})
-    if tally.failed:
+    if summary.failed:
         raise typer.Exit(1)
 
 
 def plan_jobs(sources: Sequence[str], out: Path, not_read: list[Path] | None = None) -> list[Job]:
-    """Return the pictures that files, folders and globs name, each with the name of its results.
+    """Return the images that files, folders and globs name, each with the name of its results.
 
     A file's results are called by its stem; below a folder (or the fixed part of a glob) sub-folders are kept. Files
-    that lie in `out` are left out, so that a second call does not take results for pictures; hidden ones too. Files
+    that lie in `out` are left out, so that a second call does not take results for images; hidden ones too. Files
     with an ending that is not read are added to `not_read`.
 
     Raises:
-        UsageError: nothing there, no picture among it, or two pictures whose results would have one name.
+        UsageError: nothing there, no image among it, or two images whose results would have one name.
     """
     if not sources:
-        raise UsageError("which pictures? give files, folders or globs, or --input FILE --output FILE")
+        raise UsageError("which images? give files, folders or globs, or --input FILE --output FILE")
     found: dict[str, Path] = {}
     for source in sources:
         for path, name in _expand(source, out, [] if not_read is None else not_read):
@@ -188,7 +190,7 @@ def parse_window(text: str) -> int | tuple[int, int]:
 
 
 def areas_record(result: Segmentation, model: str) -> dict[str, Any]:
-    """Return what STEM.json holds: size, and pixels and share of each class that occurs, in order of index."""
+    """Return what STEM.json holds: size, and pixels and fraction of each class that occurs, in order of index."""
     import numpy as np
 
     index, pixels = np.unique(result.semantic, return_counts=True)
@@ -198,7 +200,7 @@ def areas_record(result: Segmentation, model: str) -> dict[str, Any]:
             "name": result.classes[int(i)],
             "color": list(result.palette[int(i)]),
             "pixels": int(n),
-            "share": round(int(n) / result.semantic.size, 6),
+            "fraction": round(int(n) / result.semantic.size, 6),
         }
         for i, n in zip(index, pixels, strict=True)
     ]
@@ -246,7 +248,7 @@ def _expand(source: str, out: Path, not_read: list[Path]) -> list[tuple[Path, st
     if path.is_dir():
         root, files = path, list(walk_files(path))
         if root.resolve() == out.resolve():
-            raise UsageError(f"--out {out} is the folder of the pictures; choose another")
+            raise UsageError(f"--out {out} is the folder of the images; choose another")
     elif glob.has_magic(source):
         root = _fixed_part(path)
         found = [Path(name) for name in glob.glob(source, recursive=True)]
@@ -255,11 +257,11 @@ def _expand(source: str, out: Path, not_read: list[Path]) -> list[tuple[Path, st
         raise UsageError(f"no such file or folder: {source}")
     results = Path(os.path.realpath(out))
     files = sorted(file for file in files if results not in Path(os.path.realpath(file)).parents)
-    pictures = [file for file in files if is_image_name(file)]
+    images = [file for file in files if is_image_name(file)]
     not_read += [file for file in files if not is_image_name(file)]
-    if not pictures:
-        raise UsageError(f"no pictures in {source} (looked for {' '.join(IMAGE_ENDINGS)})")
-    return [(file, file.relative_to(root).with_suffix("").as_posix()) for file in pictures]
+    if not images:
+        raise UsageError(f"no images in {source} (looked for {' '.join(IMAGE_ENDINGS)})")
+    return [(file, file.relative_to(root).with_suffix("").as_posix()) for file in images]
 
 
 def _fixed_part(pattern: Path) -> Path:
@@ -273,7 +275,7 @@ def _fixed_part(pattern: Path) -> Path:
 
 
 def _targets(job: Job, kinds: Sequence[str], out: Path | None, output_file: Path | None) -> dict[str, Path]:
-    """Return kind -> file of one picture's results."""
+    """Return kind -> file of one image's results."""
     if output_file is not None:
         return {"mask": output_file}
     return {kind: _required(out) / f"{job.name}{KINDS[kind]}" for kind in kinds}
@@ -285,7 +287,7 @@ def _check_targets(jobs: Sequence[Job], targets: dict[Job, dict[str, Path]]) -> 
     paths = [path for files in targets.values() for path in files.values()]
     for path in paths:
         if Path(os.path.realpath(path)) in sources:
-            raise UsageError(f"{path} is one of the pictures and would be overwritten; choose another --out")
+            raise UsageError(f"{path} is one of the images and would be overwritten; choose another --out")
         if path.is_dir():
             raise UsageError(f"{path} is a folder, where a file is to be written; choose another --out")
     for folder in dict.fromkeys(path.parent for path in paths):
@@ -308,11 +310,11 @@ def _load(model: str, device: str, precision: str, options: dict[str, Any]) -> P
 
 
 def _bf16_agreement(predictor: Predictor, jobs: Sequence[Job]) -> float | None:
-    """Return the share of pixels of the first good picture that have fp32's label; None where bf16 was not used."""
+    """Return the fraction of pixels of the first good image that have fp32's label; None where bf16 was not used."""
     if predictor.precision != "bf16":
         return None
     exact = predictor.with_precision("fp32")
-    for rounded in predictor.predict_iter((job.source for job in jobs), on_error=lambda picture, error: None):
+    for rounded in predictor.predict_iter((job.source for job in jobs), on_error=lambda image, error: None):
         return float((rounded.semantic == exact.predict(rounded.source).semantic).mean())
     return None
 
@@ -336,19 +338,19 @@ def _results(
     jobs: Sequence[Job],
     batch: int,
     confidence: bool,
-    tally: Tally,
+    summary: Summary,
     console: Console,
     advance: Callable[[str], None],
 ) -> Iterator[tuple[Job, Segmentation]]:
-    """Yield each good picture's result; note and print the others."""
+    """Yield each good image's result; note and print the others."""
     by_source = {str(job.source): job for job in jobs}
 
-    def on_error(picture: Any, error: Exception) -> None:
+    def on_error(image: Any, error: Exception) -> None:
         message = str(error)
-        tally.failed.append({"source": str(picture), "error": message})
-        named = message if str(picture) in message else f"{picture}: {message}"
+        summary.failed.append({"source": str(image), "error": message})
+        named = message if str(image) in message else f"{image}: {message}"
         console.print(f"failed: {printable(named)}", style="red", markup=False)
-        advance(by_source[str(picture)].name)
+        advance(by_source[str(image)].name)
 
     for result in predictor.predict_iter(by_source, batch=batch, on_error=on_error, confidence=confidence):
         yield by_source[result.source], result
@@ -363,7 +365,7 @@ def _write(kind: str, path: Path, result: Segmentation, codes: Callable[[Any], A
     from segatlas.drawing.files import write_bytes
 
     labels, palette, image = result.semantic, result.palette, result.image
-    assert image is not None, "a Predictor keeps the picture"
+    assert image is not None, "a Predictor keeps the image"
     if kind == "mask":
         if codes is None:
             write_mask(path, labels, palette)
@@ -373,13 +375,13 @@ def _write(kind: str, path: Path, result: Segmentation, codes: Callable[[Any], A
         text = json.dumps(areas_record(result, model), indent=2, ensure_ascii=False)
         write_bytes(f"{text}\n".encode(), path)
     elif kind == "color":
-        drawing.save_picture(drawing.color_mask(labels, palette), path)
+        drawing.save_image(drawing.color_mask(labels, palette), path)
     elif kind == "overlay":
-        drawing.save_picture(drawing.overlay(image, labels, palette, result.classes), path)
+        drawing.save_image(drawing.overlay(image, labels, palette, result.classes), path)
     elif kind == "boundary":
-        drawing.save_picture(drawing.boundary_picture(image, labels), path)
+        drawing.save_image(drawing.boundary_image(image, labels), path)
     elif kind == "confidence" and result.confidence is not None:
-        drawing.save_picture(drawing.confidence_picture(result.confidence), path)
+        drawing.save_image(drawing.confidence_image(result.confidence), path)
 
 
 @contextmanager

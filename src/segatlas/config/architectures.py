@@ -31,7 +31,7 @@ def check_fields(
 
     Args:
         config_type: the architecture's config dataclass.
-        fields: plain values as they stand in a recipe. Fields that the data set decides must be filled in.
+        fields: plain values as they stand in a recipe. Fields that the dataset decides must be filled in.
         section: the group of the recipe that the fields stand in; the problems' keys begin with it.
         further: keys that may stand in the same section besides, for naming the nearest one.
     """

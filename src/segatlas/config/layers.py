@@ -3,7 +3,7 @@
 The layers, lowest first: the schema's defaults, bases in their order, the recipe itself, all `key=value` words as one.
 Keys merge one by one, but some belong together, and a lower layer must not speak for what a higher one has replaced:
 
-* keys of `model:` that a lower layer wrote for another network, keys of `data:` that it wrote for another data set;
+* keys of `model:` that a lower layer wrote for another network, keys of `data:` that it wrote for another dataset;
 * keys that exclude each other, such as `train.steps` and `train.epochs`.
 
 What stands in the same layer stays, so contradictions within one are still found by the rules.
@@ -22,7 +22,7 @@ LOGGER = logging.getLogger("segatlas")
 OF_ANY_NETWORK = ("name", "num_classes", "in_channels", "start_from", "input", "aux")
 """Keys of `model:` that say nothing about which network it is. `aux` goes with the recipe's losses, not with it."""
 
-OF_ANY_DATA_SET = ("name", "root", "val_share", "workers", "store", "store_reserve_gb")
+OF_ANY_DATA_SET = ("name", "root", "val_fraction", "workers", "store", "store_reserve_gb")
 """Keys of `data:` that do not say what the files mean. `root` says where they lie: it stays, and that is told."""
 
 REPLACED: tuple[tuple[str, Any, tuple[str, ...]], ...] = (
@@ -42,7 +42,7 @@ def lay_over(below: Node, above: Node) -> Node:
 
 
 def make_room(below: Node, above: Node) -> Node:
-    """Return `below` without the keys that `above` replaces. A warning names those of another network or data set."""
+    """Return `below` without the keys that `above` replaces. A warning names those of another network or dataset."""
     for key, value, others in REPLACED:
         stated = _value(above, key)
         if stated is None or (value is not None and stated != value):

@@ -9,7 +9,7 @@ from pydantic import Field
 from segatlas.config.section import Section
 
 
-class Term(Section):
+class LossConfig(Section):
     """What all terms share."""
 
     name: str
@@ -20,14 +20,14 @@ class Term(Section):
     )
 
 
-class CrossEntropyTerm(Term):
+class CrossEntropyConfig(LossConfig):
     """Cross-entropy over labelled pixels."""
 
     name: Literal["cross_entropy"]
-    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target spread over all classes")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="fraction of the target spread over all classes")
 
 
-class OhemTerm(Term):
+class OhemConfig(LossConfig):
     """Cross-entropy over hard pixels only: those whose true class scores below `threshold`, but at least `min_kept`."""
 
     name: Literal["ohem"]
@@ -35,30 +35,30 @@ class OhemTerm(Term):
     min_kept: int = Field(100_000, ge=1, description="pixels per batch kept at least")
 
 
-class DiceTerm(Term):
+class DiceConfig(LossConfig):
     """One minus the Dice coefficient, mean over classes."""
 
     name: Literal["dice"]
     smooth: float = Field(1.0, ge=0, le=1e6, description="added above and below the fraction")
 
 
-class CrossEntropyDiceTerm(Term):
+class CrossEntropyDiceConfig(LossConfig):
     """Cross-entropy plus Dice."""
 
     name: Literal["cross_entropy_dice"]
-    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target spread over all classes")
-    dice_share: float = Field(0.5, ge=0, le=1, description="share of Dice in the sum")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="fraction of the target spread over all classes")
+    dice_fraction: float = Field(0.5, ge=0, le=1, description="fraction of Dice in the sum")
     smooth: float = Field(1.0, ge=0, le=1e6, description="added above and below the fraction")
 
 
-class FocalTerm(Term):
+class FocalConfig(LossConfig):
     """Cross-entropy with well classified pixels weighted down by (1 - p)^gamma."""
 
     name: Literal["focal"]
     gamma: float = Field(2.0, ge=0, le=100, description="0 is plain cross-entropy")
 
 
-class TverskyTerm(Term):
+class TverskyConfig(LossConfig):
     """Dice with separate weights of false positives (alpha) and false negatives (beta)."""
 
     name: Literal["tversky"]
@@ -68,14 +68,14 @@ class TverskyTerm(Term):
     smooth: float = Field(1.0, ge=0, le=1e6, description="added above and below the fraction")
 
 
-class LovaszTerm(Term):
+class LovaszConfig(LossConfig):
     """Lovász-Softmax: a smooth surrogate of the mean IoU."""
 
     name: Literal["lovasz"]
-    per_image: bool = Field(False, description="mean over pictures, in place of one set of pixels a batch")
+    per_image: bool = Field(False, description="mean over images, in place of one set of pixels a batch")
 
 
-class BoundaryTerm(Term):
+class BoundaryConfig(LossConfig):
     """Cross-entropy with pixels near a change of label weighted up."""
 
     name: Literal["boundary"]
@@ -83,37 +83,37 @@ class BoundaryTerm(Term):
     factor: float = Field(5.0, ge=1, le=1e6, description="weight of those pixels; the others have 1")
 
 
-class DetailTerm(Term):
+class DetailConfig(LossConfig):
     """Borders between labels, for the detail head of STDC: binary cross-entropy plus Dice."""
 
     name: Literal["detail"]
     on: str = Field("aux.detail", pattern=r"^aux\.\w+$", description="the head that draws borders")
 
 
-class ClassPresenceTerm(Term):
-    """Which classes a picture shows, for the presence head of context encoding: binary cross-entropy."""
+class ClassPresenceConfig(LossConfig):
+    """Which classes an image shows, for the presence head of context encoding: binary cross-entropy."""
 
     name: Literal["class_presence"]
     on: str = Field("aux.presence", pattern=r"^aux\.\w+$", description="the head that tells which classes occur")
 
 
-class PointCrossEntropyTerm(Term):
+class PointCrossEntropyConfig(LossConfig):
     """Cross-entropy at the points that a PointRend chose while training; on: aux.points."""
 
     name: Literal["point_cross_entropy"]
 
 
-LossTerm = Annotated[
-    CrossEntropyTerm
-    | OhemTerm
-    | DiceTerm
-    | CrossEntropyDiceTerm
-    | FocalTerm
-    | TverskyTerm
-    | LovaszTerm
-    | BoundaryTerm
-    | DetailTerm
-    | ClassPresenceTerm
-    | PointCrossEntropyTerm,
+AnyLossConfig = Annotated[
+    CrossEntropyConfig
+    | OhemConfig
+    | DiceConfig
+    | CrossEntropyDiceConfig
+    | FocalConfig
+    | TverskyConfig
+    | LovaszConfig
+    | BoundaryConfig
+    | DetailConfig
+    | ClassPresenceConfig
+    | PointCrossEntropyConfig,
     Field(discriminator="name"),
 ]

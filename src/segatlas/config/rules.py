@@ -60,8 +60,8 @@ def _schedule(cfg: Config) -> Iterator[Fault]:
     milestones, key = cfg.train.schedule.milestones, ("train.schedule.milestones",)
     if list(milestones) != sorted(set(milestones)):
         yield key, "milestones must ascend"
-    if any(not 0 < share < 1 for share in milestones):
-        yield key, "milestones are shares of the run, each above 0 and below 1"
+    if any(not 0 < fraction < 1 for fraction in milestones):
+        yield key, "milestones are fractions of the run, each above 0 and below 1"
 
 
 def _optimizer(cfg: Config) -> Iterator[Fault]:
@@ -106,9 +106,9 @@ def _normalisation(cfg: Config) -> Iterator[Fault]:
 
 
 def _channels(cfg: Config) -> Iterator[Fault]:
-    network, pictures = cfg.model.in_channels, cfg.data.channels
-    if network is not None and pictures is not None and network != pictures:
-        yield ("model.in_channels", "data.channels"), f"{network} channels, but data.channels = {pictures}"
+    network, images = cfg.model.in_channels, cfg.data.channels
+    if network is not None and images is not None and network != images:
+        yield ("model.in_channels", "data.channels"), f"{network} channels, but data.channels = {images}"
 
 
 def _classes(cfg: Config) -> Iterator[Fault]:
@@ -133,7 +133,7 @@ def _labels(cfg: Config) -> Iterator[Fault]:
         for raw, index in (table or {}).items():
             if index != IGNORE and not 0 <= index < top:
                 keys = (f"data.{section}.{raw}", "data.classes", "model.num_classes")
-                yield keys, f"expected a class index 0..{top - 1}, or {IGNORE} for void"
+                yield keys, f"expected a class index 0..{top - 1}, or {IGNORE} for ignore"
     for color in data.label_colors or {}:
         parts = color.split(",")
         if len(parts) != 3 or not all(part.strip().isdigit() and int(part) <= 255 for part in parts):

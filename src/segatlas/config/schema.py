@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
 
-from segatlas.config.losses import CrossEntropyTerm, LossTerm
+from segatlas.config.losses import AnyLossConfig, CrossEntropyConfig
 from segatlas.config.plain import LARGEST_SCALE, NAN_CODE, SMALLEST_SCALE
 from segatlas.config.section import Section
 from segatlas.config.transforms import RESIZE, Size, TransformsConfig
@@ -50,7 +50,7 @@ class RunConfig(Section):
 
 
 class InputConfig(Section):
-    """Preprocessing and inference mode: written once here, stored in the card, obeyed by every verb."""
+    """Preprocessing and inference mode: written once here, stored in the card, obeyed by every command."""
 
     mean: tuple[Annotated[float, Field(ge=-LARGEST_SCALE, le=LARGEST_SCALE)], ...] | None = Field(
         None, description="per channel, of values / max_value; default that of the first weights, else ImageNet's"
@@ -82,8 +82,8 @@ class ModelConfig(Section):
 
     name: str = Field("unet", description="architecture or variant, see `segatlas models list`")
     encoder_weights: str | None = Field(None, description="null, 'imagenet' or a weights file")
-    num_classes: int | None = Field(None, ge=2, description="default: the data set's number of classes")
-    in_channels: int | None = Field(None, ge=1, description="default: the data set's number of channels")
+    num_classes: int | None = Field(None, ge=2, description="default: the dataset's number of classes")
+    in_channels: int | None = Field(None, ge=1, description="default: the dataset's number of channels")
     start_from: str | None = Field(None, description="run, model folder or file to fine-tune from")
     input: InputConfig = Field(default_factory=InputConfig)
 
@@ -93,31 +93,31 @@ class ModelConfig(Section):
 
 
 class DataConfig(Section):
-    """The data set and how it is read."""
+    """The dataset and how it is read."""
 
     name: Literal["folder", "shapes", "camvid", "cityscapes", "voc", "ade20k"] = Field(
         "folder", description="layout of the data"
     )
-    root: str | None = Field(None, description="folder that holds the data set")
+    root: str | None = Field(None, description="folder that holds the dataset")
     classes: tuple[str, ...] | None = Field(None, description="class names by index; default: found in the data")
     palette: tuple[Color, ...] | None = Field(None, description="RGB colour of each class")
-    label_map: dict[int, int] | None = Field(None, description="raw mask value -> class index, or 255 for void")
+    label_map: dict[int, int] | None = Field(None, description="raw mask value -> class index, or 255 for ignore")
     label_colors: dict[str, int] | None = Field(None, description="'r,g,b' in a colour mask -> class index or 255")
     ignore: tuple[MaskCode, ...] = Field(
-        (255,), description="raw mask values that mean 'not labelled'; nan in masks of floats"
+        (255,), description="raw mask values that mean 'ignore'; nan in masks of floats"
     )
-    channels: int | None = Field(None, ge=1, description="bands of a picture; default: as in train")
+    channels: int | None = Field(None, ge=1, description="channels of an image; default: as in train")
     lists: dict[Literal["train", "val", "test"], str] | None = Field(
-        None, description="CSV or text file of picture,mask pairs for each split"
+        None, description="CSV or text file of image,mask pairs for each split"
     )
-    val_share: float = Field(0.2, gt=0, lt=1, description="share of train held out where there is no val split")
+    val_fraction: float = Field(0.2, gt=0, lt=1, description="fraction of train held out where there is no val split")
     accept: tuple[Literal["leakage", "lossy_mask", "smoothed_mask", "mixed_depth"], ...] = Field(
         (), description="findings of `data check` that are meant so: said as warnings, and training goes on"
     )
     workers: int = Field(1, ge=0, le=1024, description="loader processes")
     store: str | None = Field(
         None,
-        description="folder in which training keeps decoded pictures and labels, or 'off' to decode each time; "
+        description="folder in which training keeps decoded images and labels, or 'off' to decode each time; "
         "default: SEGATLAS_STORE, else the user's cache folder",
     )
     store_reserve_gb: float | None = Field(
@@ -135,7 +135,7 @@ class OptimizerConfig(Section):
     nesterov: bool = Field(False, description="sgd only")
     betas: tuple[float, float] = Field((0.9, 0.999), description="adam and adamw only")
     encoder_lr_factor: float = Field(
-        1.0, gt=0, le=1000, description="learning rate of the encoder as a share of train.lr"
+        1.0, gt=0, le=1000, description="learning rate of the encoder as a fraction of train.lr"
     )
     layer_decay: float = Field(1.0, gt=0, le=1, description="learning-rate factor per encoder stage, from the top down")
 
@@ -147,10 +147,10 @@ class ScheduleConfig(Section):
         "poly", description="how the learning rate falls after the warm-up"
     )
     warmup: int = Field(0, ge=0, description="optimiser steps of linear warm-up; at most a third of the run")
-    warmup_ratio: float = Field(1e-3, ge=0, le=1, description="learning rate at the first warm-up step, as a share")
+    warmup_ratio: float = Field(1e-3, ge=0, le=1, description="learning rate at the first warm-up step, as a fraction")
     power: float = Field(0.9, gt=0, le=100, description="poly only")
-    min_ratio: float = Field(0.0, ge=0, le=1, description="final learning rate as a share (poly, cosine)")
-    milestones: tuple[float, ...] = Field((0.6, 0.85), description="step only: shares of the run at which lr drops")
+    min_ratio: float = Field(0.0, ge=0, le=1, description="final learning rate as a fraction (poly, cosine)")
+    milestones: tuple[float, ...] = Field((0.6, 0.85), description="step only: fractions of the run at which lr drops")
     factor: float = Field(0.1, gt=0, lt=1, description="step and plateau: what lr is multiplied by")
     patience: int = Field(5, ge=1, description="plateau: validations without improvement before lr drops")
 
@@ -158,7 +158,7 @@ class ScheduleConfig(Section):
 class EmaConfig(Section):
     """Exponential moving average of the weights; validation and the model folder then use it."""
 
-    decay: float = Field(0.999, gt=0, lt=1, description="share of the average kept at each optimiser step")
+    decay: float = Field(0.999, gt=0, lt=1, description="fraction of the average kept at each optimiser step")
     warmup: bool = Field(True, description="use min(decay, (1 + step) / (10 + step))")
 
 
@@ -178,7 +178,7 @@ class TrainConfig(Section):
         ge=1,
         description=f"length in passes over train; excludes steps; default {DEFAULT_EPOCHS} where steps is not set",
     )
-    batch: int = Field(8, ge=1, description="pictures per step and process")
+    batch: int = Field(8, ge=1, description="images per step and process")
     accumulate: int = Field(1, ge=1, description="batches per optimiser step")
     allow_other_batch: bool = Field(
         False,
@@ -217,12 +217,12 @@ class EvalConfig(Section):
     """Evaluation at the end of a run and by `segatlas eval`."""
 
     split: Literal["train", "val", "test"] = Field("val", description="split that is evaluated")
-    batch: int = Field(1, ge=1, description="pictures of one size predicted together")
+    batch: int = Field(1, ge=1, description="images of one size predicted together")
     tta: tuple[Annotated[str, Field(pattern=TTA)], ...] = Field(
         (), description="'flips', 'vertical', 'turns' or 'scales:0.75,1.25'; test-time augmentation, averaged"
     )
     boundary: bool = Field(True, description="also boundary IoU and boundary F-score")
-    boundary_width: float = Field(0.02, gt=0, le=1, description="boundary width as a share of the picture's diagonal")
+    boundary_width: float = Field(0.02, gt=0, le=1, description="boundary width as a fraction of the image's diagonal")
     sizes: bool = Field(True, description="also recall of small, medium and large objects")
 
 
@@ -236,7 +236,7 @@ class LogConfig(Section):
         "fewer than 100 steps a point each step and ten lines",
     )
     tensorboard: bool = Field(True, description="write TensorBoard files beside metrics.csv")
-    samples: int = Field(4, ge=0, le=100, description="pictures on the sheet drawn at each validation")
+    samples: int = Field(4, ge=0, le=100, description="images on the sheet drawn at each validation")
 
 
 class Config(Section):
@@ -248,8 +248,8 @@ class Config(Section):
     model: ModelConfig = Field(default_factory=ModelConfig)
     data: DataConfig = Field(default_factory=DataConfig)
     transforms: TransformsConfig = Field(default_factory=TransformsConfig)
-    losses: tuple[LossTerm, ...] = Field(
-        default_factory=lambda: (CrossEntropyTerm(name="cross_entropy"),),
+    losses: tuple[AnyLossConfig, ...] = Field(
+        default_factory=lambda: (CrossEntropyConfig(name="cross_entropy"),),
         description="their weighted sum is minimised; a name alone stands for that loss with its defaults; "
         "default [cross_entropy]",
     )

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from segatlas.config.section import Section
 
-Share = Annotated[float, Field(ge=0, le=1)]
+Probability = Annotated[float, Field(ge=0, le=1)]
 Range = tuple[float, float]
 Side = Annotated[int, Field(gt=0, le=32768)]
 Size = tuple[Side, Side]
@@ -18,17 +18,17 @@ RESIZE = r"^((short|long):[1-9]\d{0,4}|[1-9]\d{0,4}x[1-9]\d{0,4})$"
 class PhotometricConfig(Section):
     """Random brightness, contrast, saturation and hue."""
 
-    share: Share = Field(0.8, description="share of samples that get it")
-    brightness: Annotated[float, Field(ge=0, lt=1)] = Field(0.125, description="shift, as a share of max_value")
+    probability: Probability = Field(0.8, description="fraction of samples that get it")
+    brightness: Annotated[float, Field(ge=0, lt=1)] = Field(0.125, description="shift, as a fraction of max_value")
     contrast: Range = Field((0.5, 1.5), description="factor, drawn between these")
-    saturation: Range = Field((0.5, 1.5), description="factor, drawn between these; pictures of 3 channels only")
+    saturation: Range = Field((0.5, 1.5), description="factor, drawn between these; images of 3 channels only")
     hue: float = Field(18.0, ge=0, le=180, description="degrees each way")
 
 
 class BlurConfig(Section):
     """Random Gaussian blur."""
 
-    share: Share = Field(0.2, description="share of samples that get it")
+    probability: Probability = Field(0.2, description="fraction of samples that get it")
     sigma: Range = Field((0.1, 1.5), description="radius in pixels, drawn between these")
 
 
@@ -41,10 +41,10 @@ class TransformsConfig(Section):
     rotation: float = Field(0.0, ge=0, le=180, description="degrees each way")
     crop: Size | None = Field(None, description="(h, w) of a training sample; default: no crop")
     class_balance: Annotated[float, Field(gt=0, le=1)] = Field(
-        1.0, description="redraw the crop (up to 10 times) while one class covers more than this share"
+        1.0, description="redraw the crop (up to 10 times) while one class covers more than this fraction"
     )
-    flip: Share = Field(0.5, description="share of samples flipped left-right")
-    flip_vertical: Share = Field(0.0, description="share of samples flipped upside down")
-    turns: bool = Field(False, description="random quarter turns, for pictures without an up")
+    flip: Probability = Field(0.5, description="fraction of samples flipped left-right")
+    flip_vertical: Probability = Field(0.0, description="fraction of samples flipped upside down")
+    turns: bool = Field(False, description="random quarter turns, for images without an up")
     photometric: PhotometricConfig | None = None
     blur: BlurConfig | None = None

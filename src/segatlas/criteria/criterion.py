@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from segatlas.config.losses import LossTerm, PointCrossEntropyTerm
+from segatlas.config.losses import AnyLossConfig, PointCrossEntropyConfig
 from segatlas.errors import UsageError
 from segatlas.losses import build_loss
 from segatlas.structures import PointLogits, SemanticLogits
@@ -24,7 +24,7 @@ class Criterion(nn.Module):
         UsageError: there is no term, or a term asks for automatic class weights and none are given.
     """
 
-    def __init__(self, terms: Sequence[LossTerm], automatic_weights: Tensor | None = None):
+    def __init__(self, terms: Sequence[AnyLossConfig], automatic_weights: Tensor | None = None):
         super().__init__()
         if not terms:
             raise UsageError("expected at least one loss, for example cross_entropy")
@@ -54,7 +54,7 @@ class Criterion(nn.Module):
         return torch.stack(weighted).sum(), named
 
 
-def _class_weights(term: LossTerm, automatic_weights: Tensor | None) -> Tensor | None:
+def _class_weights(term: AnyLossConfig, automatic_weights: Tensor | None) -> Tensor | None:
     if term.class_weights == "auto":
         if automatic_weights is None:
             raise UsageError(f"loss {term.name}: class_weights is 'auto', but no automatic weights were given")
@@ -62,9 +62,9 @@ def _class_weights(term: LossTerm, automatic_weights: Tensor | None) -> Tensor |
     return None if term.class_weights is None else torch.tensor(term.class_weights)
 
 
-def _target(output: SemanticLogits, term: LossTerm) -> Tensor | PointLogits:
+def _target(output: SemanticLogits, term: AnyLossConfig) -> Tensor | PointLogits:
     target = output.logits if term.on == "logits" else _auxiliary(output, term.on)
-    if isinstance(target, PointLogits) != isinstance(term, PointCrossEntropyTerm):
+    if isinstance(target, PointLogits) != isinstance(term, PointCrossEntropyConfig):
         what = "logits at points" if isinstance(target, PointLogits) else "a map of logits"
         raise UsageError(f"loss {term.name} is on {term.on!r}, which is {what}; point_cross_entropy is for points only")
     return target
@@ -79,7 +79,7 @@ def _auxiliary(output: SemanticLogits, on: str) -> Tensor | PointLogits:
     return output.aux[name]
 
 
-def _unique_names(terms: Sequence[LossTerm]) -> tuple[str, ...]:
+def _unique_names(terms: Sequence[AnyLossConfig]) -> tuple[str, ...]:
     plain = [term.name if term.on == "logits" else f"{term.on}.{term.name}" for term in terms]
     earlier = [plain[:index].count(name) for index, name in enumerate(plain)]
     return tuple(f"{name}_{count + 1}" if count else name for name, count in zip(plain, earlier, strict=True))

@@ -1,4 +1,4 @@
-"""Data sets, their file formats, and what is done to samples on the way to a network."""
+"""Datasets, their file formats, and what is done to samples on the way to a network."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ __all__ = ["DATASETS", "Store", "create_dataset", "describe_layout"]
 
 
 def create_dataset(cfg: DataConfig, split: str, seed: int = 0, store: Store | None = None) -> SegmentationData:
-    """Open one split of the data set that a recipe names.
+    """Open one split of the dataset that a recipe names.
 
     Args:
         cfg: the recipe's `data` section.
         split: train, val or test; VOC takes the name of any of its lists.
-        seed: decides which pictures are held out of train where a folder has no val part.
-        store: where decoded pictures and labels are kept; `Store.of(cfg)` is the one that the recipe asks for.
+        seed: decides which images are held out of train where a folder has no val part.
+        store: where decoded images and labels are kept; `Store.of(cfg)` is the one that the recipe asks for.
 
     Raises:
         DataError: the root is missing or laid out otherwise, the split is empty, or its files do not match.

@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-from segatlas.data.transforms import Prepared
+from segatlas.data.transforms import PreparedSample
 from segatlas.structures import IGNORE, Batch
 
 
-def collate(samples: Sequence[Prepared]) -> Batch:
+def collate(samples: Sequence[PreparedSample]) -> Batch:
     """Return one batch; samples of different sizes are padded right and bottom to the largest.
 
     Args:
-        samples: at least one; all with the same bands and the same sources.
+        samples: at least one; all with the same channels and the same sources.
 
     Returns:
         images (N, C, H, W) float32, channels last in memory, padded with 0; labels (N, H', W') uint8, padded with 255

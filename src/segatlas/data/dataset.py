@@ -1,4 +1,4 @@
-"""What every data set offers. A data set reads files and translates labels once; it does not augment."""
+"""What every dataset offers. A dataset reads files and translates labels once; it does not augment."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ Color = tuple[int, int, int]
 
 @runtime_checkable
 class SegmentationData(Protocol):
-    """One split of a data set.
+    """One split of a dataset.
 
-    classes and palette have K entries; `channels` is the number of bands of the pictures; pairs() names the files.
+    classes and palette have K entries; `channels` is the number of channels of the images; pairs() names the files.
     """
 
     name: str
@@ -30,7 +30,7 @@ class SegmentationData(Protocol):
         ...
 
     def files(self, index: int) -> tuple[Path, Path | None]:
-        """Return the picture's file and the mask's file (None without truth)."""
+        """Return the image's file and the mask's file (None without truth)."""
         ...
 
     def load(self, index: int) -> Sample:

@@ -1,4 +1,4 @@
-"""A sample: one picture with its label and further sources, as it comes from a data set and goes through transforms."""
+"""A sample: one image with its label and further sources, as it comes from a dataset and goes through transforms."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SourceKind = Literal["image", "label"]
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A further array of a sample that lies on the same pixels (reference picture, prior mask, extra bands).
+    """A further array of a sample that lies on the same pixels (reference image, prior mask, extra channels).
 
     kind "image" is warped with interpolation, "label" takes the nearest value and is padded with 255.
     """
@@ -23,10 +23,10 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """One picture with its truth.
+    """One image with its truth.
 
     image: (H, W, C) uint8, uint16 or float32, RGB order where C is 3.
-    label: (H, W) uint8, 0..K-1, 255 = not labelled; None where there is no truth.
+    label: (H, W) uint8, 0..K-1, 255 = ignore; None where there is no truth.
     key: unique name within the split (relative path without ending).
     """
 

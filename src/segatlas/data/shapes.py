@@ -1,12 +1,12 @@
-"""The generated data set `shapes`: textured objects on textured ground, labels for all three tasks from one seed.
+"""The generated dataset `shapes`: textured objects on textured ground, labels for all three tasks from one seed.
 
 A scene shows 4 to 8 objects that may hide one another: discs, squares and triangles, rings with a hole, thin bars and
 crosses, a third of them small. Texture and hue lean towards the class but overlap widely, so that colour alone does
 not tell the classes apart. Light falls off across the scene, objects cast soft shadows, and the sensor adds noise.
 
-Letters: H, W picture; u, v an object's own axes in pixels; r its radius. A scene depends on (seed, split, index) only.
+Letters: H, W image; u, v an object's own axes in pixels; r its radius. A scene depends on (seed, split, index) only.
 
-What is written, the folder data set's layout and more:
+What is written, the folder dataset's layout and more:
 
     ROOT/classes.json                          names and colours, index 0 is the ground
     ROOT/shapes.json                           seed, size and counts that it was made with
@@ -76,14 +76,14 @@ def make_shapes(
     seed: int = 0,
     classes: Sequence[str] = SHAPES,
 ) -> Path:
-    """Write the data set; `root` appears when all of it is there.
+    """Write the dataset; `root` appears when all of it is there.
 
     Args:
         root: folder to make; must be missing or empty.
-        train: pictures in train; likewise val and test.
-        val: pictures in val.
-        test: pictures in test.
-        size: (H, W) of every picture, at least 32 each way.
+        train: images in train; likewise val and test.
+        val: images in val.
+        test: images in test.
+        size: (H, W) of every image, at least 32 each way.
         seed: what all scenes follow from.
         classes: kinds of objects, some of SHAPES; class indices follow this order, from 1.
 
@@ -155,7 +155,7 @@ def _place(
         alpha = np.clip(0.5 - _DISTANCES[name](u, v, radius), 0, 1)
         inside = alpha > 0.5
         area = int(inside.sum())
-        # Enough of it in the picture, and little of what is there hidden.
+        # Enough of it in the image, and little of what is there hidden.
         if area >= 0.5 * radius**2 * _AREAS[name] and (inside & taken).sum() <= 0.15 * area:
             return alpha, u, v, float(radius)
     return None
@@ -170,9 +170,9 @@ def _triangle(u: np.ndarray, v: np.ndarray, r: float) -> np.ndarray:
     return np.maximum(slanted, -v) - r / 2
 
 
-def _thin(share: float, r: float) -> float:
-    """Half the width of a thin part: a share of the radius, never below what one pixel can show."""
-    return max(share * r, 1.2)
+def _thin(fraction: float, r: float) -> float:
+    """Half the width of a thin part: a fraction of the radius, never below what one pixel can show."""
+    return max(fraction * r, 1.2)
 
 
 # Signed distance in pixels to the outline, negative inside.
@@ -253,7 +253,7 @@ def _shadow(alpha: np.ndarray, light: float, radius: float) -> np.ndarray:
 
 
 def _expose(rng: np.random.Generator, canvas: np.ndarray, light: float) -> np.ndarray:
-    """Return the picture (H, W, 3) uint8 that a camera takes: light falling off, some blur, noise."""
+    """Return the image (H, W, 3) uint8 that a camera takes: light falling off, some blur, noise."""
     height, width = canvas.shape[:2]
     y, x = np.mgrid[-0.5 : 0.5 : height * 1j, -0.5 : 0.5 : width * 1j]
     slope = 1 + rng.uniform(0.1, 0.5) * (x * np.cos(light) + y * np.sin(light))

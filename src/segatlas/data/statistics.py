@@ -1,4 +1,4 @@
-"""What a split holds: pixel counts of the classes and what follows from them, sizes and values of the pictures."""
+"""What a split holds: pixel counts of the classes and what follows from them, sizes and values of the images."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def count_classes(dataset: SegmentationData) -> np.ndarray:
 def automatic_weights(counts: np.ndarray) -> np.ndarray:
     """Return one loss weight a class, mean 1 over the classes that occur.
 
-    1 / ln(1.1 + share): rare classes weigh up to about ten times a class that fills the picture (the form of ENet,
+    1 / ln(1.1 + fraction): rare classes weigh up to about ten times a class that fills the image (the form of ENet,
     Paszke et al. 2016, with a gentler constant). A class without a pixel gets 1.
     """
-    share = counts / max(counts.sum(), 1)
-    weights = 1.0 / np.log(1.1 + share)
+    fraction = counts / max(counts.sum(), 1)
+    weights = 1.0 / np.log(1.1 + fraction)
     seen = counts > 0
     if seen.any():
         weights = weights / weights[seen].mean()
@@ -48,13 +48,13 @@ class SplitStatistics:
     """Numbers about one split. Letters: K classes, C channels.
 
     heights and widths: (smallest, median, largest) in pixels. sizes: the commonest (H, W) with their counts. mean and
-    std: per channel, of values / max_value, over all pixels. class_pixels and class_pictures: per class, pixels and
-    pictures that show it. void: share of pixels that are not labelled. peak: the largest value. doubt: what is doubtful
-    about the range of values, "" where nothing is. skipped: text of each sample that was unusable.
+    std: per channel, of values / max_value, over all pixels. class_pixels and class_images: per class, pixels and
+    images that show it. ignored: fraction of pixels with the label 255. peak: the largest value. doubt: what is
+    doubtful about the range of values, "" where nothing is. skipped: text of each sample that was unusable.
     """
 
     split: str
-    pictures: int
+    images: int
     heights: tuple[int, int, int]
     widths: tuple[int, int, int]
     sizes: tuple[tuple[tuple[int, int], int], ...]
@@ -65,15 +65,15 @@ class SplitStatistics:
     std: tuple[float, ...]
     classes: tuple[str, ...]
     class_pixels: tuple[int, ...]
-    class_pictures: tuple[int, ...]
-    void: float
+    class_images: tuple[int, ...]
+    ignored: float
     peak: float = 0.0
     doubt: str = ""
     skipped: tuple[str, ...] = ()
 
     @property
-    def class_shares(self) -> tuple[float, ...]:
-        """Share of the labelled pixels, per class."""
+    def class_fractions(self) -> tuple[float, ...]:
+        """Fraction of the labelled pixels, per class."""
         total = max(sum(self.class_pixels), 1)
         return tuple(pixels / total for pixels in self.class_pixels)
 
@@ -84,20 +84,20 @@ class SplitStatistics:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
-        rows = zip(self.classes, self.class_pixels, self.class_shares, self.class_pictures, self.weights, strict=True)
-        names = ("class", "pixels", "share", "pictures", "weight")
+        rows = zip(self.classes, self.class_pixels, self.class_fractions, self.class_images, self.weights, strict=True)
+        names = ("class", "pixels", "fraction", "images", "weight")
         return {
-            "pictures": self.pictures,
+            "images": self.images,
             "heights": dict(zip(("min", "median", "max"), self.heights, strict=True)),
             "widths": dict(zip(("min", "median", "max"), self.widths, strict=True)),
-            "sizes": [{"height": size[0], "width": size[1], "pictures": count} for size, count in self.sizes],
+            "sizes": [{"height": size[0], "width": size[1], "images": count} for size, count in self.sizes],
             "channels": self.channels,
             "depths": self.depths,
             "largest_value": self.peak,
             "range_warning": self.doubt or None,
             "input": {"mean": list(self.mean), "std": list(self.std), "max_value": self.max_value},
             "classes": [dict(zip(names, row, strict=True)) for row in rows],
-            "void_share": self.void,
+            "ignored_fraction": self.ignored,
             "skipped": list(self.skipped),
         }
 
@@ -125,7 +125,7 @@ def describe(
 
     Args:
         dataset: one split.
-        max_value: the picture value that becomes 1; default: what fits the values found, see `fitting_max`.
+        max_value: the image value that becomes 1; default: what fits the values found, see `fitting_max`.
         declared: the range that a recipe declares, which is compared with what is found; None = the default.
         jobs: threads that read; default: the processors, at most 8.
         progress: called with (samples read, samples in all).
@@ -155,7 +155,7 @@ def describe(
     count = len(dataset.classes)
     return SplitStatistics(
         split=dataset.split,
-        pictures=len(sums),
+        images=len(sums),
         heights=_spread([one.size[0] for one in sums]),
         widths=_spread([one.size[1] for one in sums]),
         sizes=tuple(Counter(one.size for one in sums).most_common(MOST_SIZES)),
@@ -166,8 +166,8 @@ def describe(
         std=tuple(float(v) for v in np.sqrt(np.maximum(variance, 0)) / max_value),
         classes=tuple(dataset.classes),
         class_pixels=tuple(int(v) for v in labels[:count]),
-        class_pictures=tuple(sum(int(one.labels[k] > 0) for one in sums) for k in range(count)),
-        void=float(labels[count:].sum() / max(labels.sum(), 1)),
+        class_images=tuple(sum(int(one.labels[k] > 0) for one in sums) for k in range(count)),
+        ignored=float(labels[count:].sum() / max(labels.sum(), 1)),
         peak=max(peaks),
         doubt=range_doubt(depth, len(peaks), max(peaks), declared)
         or no_data_doubt(depth, len(peaks), min(one.lowest for one in sums if one.depth == depth), declared)

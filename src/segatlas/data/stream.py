@@ -10,13 +10,13 @@ from torch.utils.data import Dataset
 
 from segatlas.data.dataset import SegmentationData
 from segatlas.data.sample import Sample
-from segatlas.data.transforms import Prepared
+from segatlas.data.transforms import PreparedSample
 
 
 class SamplePipeline(Protocol):
     """What turns a sample into arrays for the network: `Pipeline` or `EvalPipeline`."""
 
-    def __call__(self, sample: Sample, generator: np.random.Generator) -> Prepared:
+    def __call__(self, sample: Sample, generator: np.random.Generator) -> PreparedSample:
         """Prepare `sample` with random numbers from `generator`."""
         ...
 
@@ -26,8 +26,8 @@ def sample_generator(seed: int, epoch: int, index: int) -> np.random.Generator:
     return np.random.default_rng([seed, epoch, index])
 
 
-class SampleStream(Dataset[Prepared]):
-    """A map-style data set for `torch.utils.data.DataLoader`, addressed by (epoch, index).
+class SampleStream(Dataset[PreparedSample]):
+    """A map-style dataset for `torch.utils.data.DataLoader`, addressed by (epoch, index).
 
     What comes out depends on (seed, epoch, index) only: not on the number of workers, the order, or what was loaded
     before. The sampler of the loader must yield (epoch, index) pairs.
@@ -41,7 +41,7 @@ class SampleStream(Dataset[Prepared]):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, address: tuple[int, int]) -> Prepared:
+    def __getitem__(self, address: tuple[int, int]) -> PreparedSample:
         """Load, draw and apply.
 
         Args:

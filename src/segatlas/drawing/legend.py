@@ -1,4 +1,4 @@
-"""The overlay: the picture tinted with class colours, and a legend of the classes that occur in it."""
+"""The overlay: the image tinted with class colours, and a legend of the classes that occur in it."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ LONGEST_NAME = 22  # in units of the text size
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class LegendEntry:
     """One line of a legend."""
 
     name: str
     color: Color
-    share: str
+    fraction: str
 
 
 def overlay(
@@ -32,17 +32,17 @@ def overlay(
     alpha: float = 0.5,
     legend: bool = True,
 ) -> np.ndarray:
-    """Return the picture tinted with class colours, with a legend strip below it (beside it where it is upright).
+    """Return the image tinted with class colours, with a legend strip below it (beside it where it is upright).
 
-    The picture keeps its own pixels' size and lies at the top left; paper is added where the legend needs more room.
+    The image keeps its own pixels' size and lies at the top left; paper is added where the legend needs more room.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         class_map: (H, W) integers.
         palette: K RGB colours.
         classes: K names.
-        alpha: share of the class colour, 0..1.
-        legend: add the strip with colour boxes, class names and shares of the picture's area.
+        alpha: fraction of the class colour, 0..1.
+        legend: add the strip with colour boxes, class names and fractions of the image's area.
     """
     tinted = blend(image, class_map, palette, alpha)
     entries = legend_entries(class_map, palette, classes)
@@ -56,29 +56,29 @@ def overlay(
         rows = max(1, height // _line(size) - 1)
         if len(entries) > rows:
             strip = _strip(entries, size, columns=-(-len(entries) // rows))
-        return _joined(tinted, strip, beside=True)
+        return _joined(tinted, strip, to_the_right=True)
     columns = max(1, (width - 2 * _margin(size)) // _column(entries, size))
-    return _joined(tinted, _strip(entries, size, columns=min(columns, len(entries))), beside=False)
+    return _joined(tinted, _strip(entries, size, columns=min(columns, len(entries))), to_the_right=False)
 
 
-def legend_entries(class_map: np.ndarray, palette: Sequence[Color], classes: Sequence[str]) -> list[Entry]:
-    """Return one entry for each class that occurs, largest first, then "not labelled" where there is some."""
+def legend_entries(class_map: np.ndarray, palette: Sequence[Color], classes: Sequence[str]) -> list[LegendEntry]:
+    """Return one entry for each class that occurs, largest first, then "ignore" where there is some."""
     values, counts = np.unique(class_map, return_counts=True)
     order = sorted(zip(values.tolist(), counts.tolist(), strict=True), key=lambda pair: -pair[1])
     entries = [
-        Entry(name=classes[value], color=tuple(palette[value]), share=percent(count / class_map.size))
+        LegendEntry(name=classes[value], color=tuple(palette[value]), fraction=percent(count / class_map.size))
         for value, count in order
         if value < len(classes)
     ]
-    void = sum(count for value, count in order if value >= len(classes))
-    if void:
-        entries.append(Entry(name="not labelled", color=PAPER, share=percent(void / class_map.size)))
+    ignored = sum(count for value, count in order if value >= len(classes))
+    if ignored:
+        entries.append(LegendEntry(name="ignore", color=PAPER, fraction=percent(ignored / class_map.size)))
     return entries
 
 
-def percent(share: float) -> str:
-    """Return a share 0..1 as text: "12.3 %", or "< 0.1 %"."""
-    return "< 0.1 %" if 0 < share < 0.001 else f"{100 * share:.1f} %"
+def percent(fraction: float) -> str:
+    """Return a fraction 0..1 as text: "12.3 %", or "< 0.1 %"."""
+    return "< 0.1 %" if 0 < fraction < 0.001 else f"{100 * fraction:.1f} %"
 
 
 def _line(size: int) -> int:
@@ -89,14 +89,14 @@ def _margin(size: int) -> int:
     return round(0.8 * size)
 
 
-def _column(entries: Sequence[Entry], size: int) -> int:
-    """Width of one legend column: box, name, share and the gap to the next column."""
+def _column(entries: Sequence[LegendEntry], size: int) -> int:
+    """Width of one legend column: box, name, fraction and the gap to the next column."""
     names = max(min(text_width(e.name, size), LONGEST_NAME * size) for e in entries)
-    shares = max(text_width(e.share, size) for e in entries)
-    return round(1.6 * size) + names + size + shares + round(1.8 * size)
+    fractions = max(text_width(e.fraction, size) for e in entries)
+    return round(1.6 * size) + names + size + fractions + round(1.8 * size)
 
 
-def _strip(entries: Sequence[Entry], size: int, columns: int) -> Image.Image:
+def _strip(entries: Sequence[LegendEntry], size: int, columns: int) -> Image.Image:
     """Draw the legend in `columns` columns, filled from the top down."""
     rows = -(-len(entries) // columns)
     column, line, margin, box = _column(entries, size), _line(size), _margin(size), size
@@ -109,18 +109,18 @@ def _strip(entries: Sequence[Entry], size: int, columns: int) -> Image.Image:
         pen.rectangle((left, middle - box / 2, left + box, middle + box / 2), fill=entry.color, outline=MUTED)
         name = shortened(entry.name, size, LONGEST_NAME * size)
         pen.text((left + 1.6 * size, middle), name, fill=INK, font=font(size, name), anchor="lm")
-        pen.text((right, middle), entry.share, fill=MUTED, font=font(size), anchor="rm")
+        pen.text((right, middle), entry.fraction, fill=MUTED, font=font(size), anchor="rm")
     return paper
 
 
-def _joined(picture: np.ndarray, strip: Image.Image, beside: bool) -> np.ndarray:
-    height, width = picture.shape[:2]
-    if beside:
+def _joined(image: np.ndarray, strip: Image.Image, to_the_right: bool) -> np.ndarray:
+    height, width = image.shape[:2]
+    if to_the_right:
         paper, _ = canvas(width + strip.width, max(height, strip.height))
         corner = (width, 0)
     else:
         paper, _ = canvas(max(width, strip.width), height + strip.height)
         corner = (0, height)
-    paper.paste(Image.fromarray(picture), (0, 0))
+    paper.paste(Image.fromarray(image), (0, 0))
     paper.paste(strip, corner)
     return np.asarray(paper)

@@ -1,4 +1,4 @@
-"""A class map, its confidence or its errors as one picture of the same size."""
+"""A class map, its confidence or its errors as one image of the same size."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 Color = tuple[int, int, int]
 
-VOID: Color = (0, 0, 0)
+IGNORE_COLOR: Color = (0, 0, 0)
 RIGHT: Color = (72, 72, 72)
 WRONG: Color = (235, 64, 52)
 LINE: Color = (255, 235, 59)
@@ -17,14 +17,14 @@ LINE_EDGE: Color = (20, 20, 20)
 
 
 def viewable(image: np.ndarray) -> np.ndarray:
-    """Return any (H, W, C) picture as (H, W, 3) uint8 to look at: its first three bands, or the first one as grey.
+    """Return any (H, W, C) image as (H, W, 3) uint8 to look at: its first three channels, or the first one as grey.
 
-    8 bits are shown as they are; other types are stretched from the 1st to the 99th percentile of the picture.
+    8 bits are shown as they are; other types are stretched from the 1st to the 99th percentile of the image.
     """
-    bands = image[..., :3] if image.shape[2] >= 3 else np.repeat(image[..., :1], 3, axis=2)
-    if bands.dtype == np.uint8:
-        return np.ascontiguousarray(bands)
-    values = bands.astype(np.float32)
+    channels = image[..., :3] if image.shape[2] >= 3 else np.repeat(image[..., :1], 3, axis=2)
+    if channels.dtype == np.uint8:
+        return np.ascontiguousarray(channels)
+    values = channels.astype(np.float32)
     finite = np.isfinite(values)
     low, high = np.percentile(values[finite], (1, 99)) if finite.any() else (0.0, 0.0)
     span = high - low if high > low else 1.0
@@ -42,8 +42,8 @@ def color_mask(class_map: np.ndarray, palette: Sequence[Color]) -> np.ndarray:
     highest = int(class_map.max(initial=0))
     table = np.zeros((max(highest + 1, len(palette)), 3), np.uint8)
     table[: len(palette)] = np.asarray(palette, np.uint8).reshape(-1, 3)
-    picture: np.ndarray = table[class_map]
-    return picture
+    image: np.ndarray = table[class_map]
+    return image
 
 
 def boundaries(class_map: np.ndarray) -> np.ndarray:
@@ -54,10 +54,10 @@ def boundaries(class_map: np.ndarray) -> np.ndarray:
     return edge
 
 
-def boundary_picture(image: np.ndarray, class_map: np.ndarray, color: Color = LINE) -> np.ndarray:
-    """Return the picture with a line, edged in black, along every change of class.
+def boundary_image(image: np.ndarray, class_map: np.ndarray, color: Color = LINE) -> np.ndarray:
+    """Return the image with a line, edged in black, along every change of class.
 
-    The line's width follows the picture's size, so that it stays visible when a large picture is shown small.
+    The line's width follows the image's size, so that it stays visible when a large image is shown small.
 
     Args:
         image: (H, W, 3) uint8 RGB.
@@ -67,13 +67,13 @@ def boundary_picture(image: np.ndarray, class_map: np.ndarray, color: Color = LI
     width = max(1, round(max(image.shape[:2]) / 900))
     line = _grow(boundaries(class_map), width)
     halo = _grow(line, width + 2) & ~line
-    picture = image.copy()
-    picture[halo] = (picture[halo] * 0.35 + np.asarray(LINE_EDGE) * 0.65).astype(np.uint8)
-    picture[line] = color
-    return picture
+    drawn = image.copy()
+    drawn[halo] = (drawn[halo] * 0.35 + np.asarray(LINE_EDGE) * 0.65).astype(np.uint8)
+    drawn[line] = color
+    return drawn
 
 
-def confidence_picture(confidence: np.ndarray) -> np.ndarray:
+def confidence_image(confidence: np.ndarray) -> np.ndarray:
     """Return (H, W, 3) uint8: 0 dark blue, through green, to 1 yellow (viridis, on the fixed scale 0..1).
 
     Args:
@@ -82,37 +82,37 @@ def confidence_picture(confidence: np.ndarray) -> np.ndarray:
     known = np.isfinite(confidence)
     level = np.clip(np.nan_to_num(confidence) * 255.0 + 0.5, 0, 255).astype(np.uint8)
     heat: np.ndarray = cv2.cvtColor(cv2.applyColorMap(level, cv2.COLORMAP_VIRIDIS), cv2.COLOR_BGR2RGB)
-    heat[~known] = VOID
+    heat[~known] = IGNORE_COLOR
     return heat
 
 
-def error_picture(class_map: np.ndarray, label: np.ndarray, ignore: int = 255) -> np.ndarray:
-    """Return (H, W, 3) uint8: right pixels dim grey, wrong ones red, unlabelled ones black.
+def error_image(class_map: np.ndarray, label: np.ndarray, ignore: int = 255) -> np.ndarray:
+    """Return (H, W, 3) uint8: right pixels dim grey, wrong ones red, ignored ones black.
 
     Args:
         class_map: (H, W) predicted classes.
         label: (H, W) true classes, `ignore` where there is no truth.
         ignore: the label value that is not judged.
     """
-    picture = np.empty((*label.shape, 3), np.uint8)
-    picture[:] = RIGHT
-    picture[class_map != label] = WRONG
-    picture[label == ignore] = VOID
-    return picture
+    image = np.empty((*label.shape, 3), np.uint8)
+    image[:] = RIGHT
+    image[class_map != label] = WRONG
+    image[label == ignore] = IGNORE_COLOR
+    return image
 
 
 def blend(image: np.ndarray, class_map: np.ndarray, palette: Sequence[Color], alpha: float = 0.5) -> np.ndarray:
-    """Return the picture tinted with class colours; pixels that are no class stay as they are.
+    """Return the image tinted with class colours; pixels that are no class stay as they are.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         class_map: (H, W) integers.
         palette: K RGB colours.
-        alpha: share of the class colour, 0..1.
+        alpha: fraction of the class colour, 0..1.
     """
     tinted = cv2.addWeighted(image, 1 - alpha, color_mask(class_map, palette), alpha, 0)
-    unlabelled = class_map >= len(palette)
-    tinted[unlabelled] = image[unlabelled]
+    ignored = class_map >= len(palette)
+    tinted[ignored] = image[ignored]
     return tinted
 
 

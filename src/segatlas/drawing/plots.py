@@ -42,7 +42,7 @@ def read_metrics(path: str | Path) -> list[dict[str, float]]:
     return rows
 
 
-def curves_picture(metrics: str | Path) -> bytes:
+def curves_image(metrics: str | Path) -> bytes:
     """Draw a run's `metrics.csv`: losses, scores and learning rates over the optimiser steps.
 
     A column is a loss where its name holds "loss", a score (0..1) where its name ends in one of SCORES, a learning rate
@@ -73,7 +73,7 @@ def curves_picture(metrics: str | Path) -> bytes:
     return _png(figure)
 
 
-def confusion_picture(matrix: np.ndarray, classes: Sequence[str]) -> bytes:
+def confusion_image(matrix: np.ndarray, classes: Sequence[str]) -> bytes:
     """Draw a confusion matrix, each row divided by its sum: what the pixels of a true class were taken for.
 
     Args:
@@ -83,7 +83,7 @@ def confusion_picture(matrix: np.ndarray, classes: Sequence[str]) -> bytes:
     tell_missing(classes)
     matrix = np.asarray(matrix, np.float64)
     total = matrix.sum(axis=1, keepdims=True)
-    share = np.divide(matrix, total, out=np.full_like(matrix, np.nan), where=total > 0)
+    fraction = np.divide(matrix, total, out=np.full_like(matrix, np.nan), where=total > 0)
     count = len(classes)
     numbers = count <= NUMBERS_UP_TO
     cell = 0.42 if numbers else max(0.14, 10 / count)
@@ -93,7 +93,7 @@ def confusion_picture(matrix: np.ndarray, classes: Sequence[str]) -> bytes:
     figure = _figure(side + label + 0.8, side + label)
     axes = figure.add_subplot()
     axes.set_facecolor("#f1f3f5")
-    picture = axes.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="equal")
+    image = axes.imshow(fraction, cmap="Blues", vmin=0, vmax=1, aspect="equal")
     text = 9 if numbers else max(5.0, min(8.0, cell * 50))
     axes.set_xticks(range(count), names, rotation=90, fontsize=text)
     axes.set_yticks(range(count), names, fontsize=text)
@@ -104,16 +104,14 @@ def confusion_picture(matrix: np.ndarray, classes: Sequence[str]) -> bytes:
     for spine in axes.spines.values():
         spine.set_visible(False)
     if numbers:
-        _write_cells(axes, share)
-    bar = figure.colorbar(picture, ax=axes, fraction=0.03, pad=0.02)
+        _write_cells(axes, fraction)
+    bar = figure.colorbar(image, ax=axes, fraction=0.03, pad=0.02)
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=8, colors=INK)
     return _png(figure, dpi=110)
 
 
-def bars_picture(
-    classes: Sequence[str], values: Sequence[float | None], palette: Sequence[Color] | None = None
-) -> bytes:
+def bars_image(classes: Sequence[str], values: Sequence[float | None], palette: Sequence[Color] | None = None) -> bytes:
     """Draw one bar a class in its own colour, best on top; a class that never occurred (None or NaN) comes last, empty.
 
     Args:
@@ -211,8 +209,8 @@ def _name_best(axes: Axes, series: Mapping[str, tuple[list[float], list[float]]]
     )
 
 
-def _write_cells(axes: Axes, share: np.ndarray) -> None:
-    for (row, column), value in np.ndenumerate(share):
+def _write_cells(axes: Axes, fraction: np.ndarray) -> None:
+    for (row, column), value in np.ndenumerate(fraction):
         if np.isfinite(value) and value >= 0.005:
             color = "white" if value > 0.55 else INK
             axes.text(column, row, f"{100 * value:.0f}", ha="center", va="center", fontsize=8, color=color)

@@ -1,4 +1,4 @@
-"""The report: one HTML file that opens offline, with pictures inside, in light and dark."""
+"""The report: one HTML file that opens offline, with images inside, in light and dark."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def render(content: ReportContent) -> str:
         _section("Classes", _class_table(content.per_class)),
         _section("Confusion", _figure(content.confusion, "confusion matrix")),
         _section("Samples", _figures(content.sheets)),
-        _section("Worst pictures", _figures(content.worst)),
+        _section("Worst images", _figures(content.worst)),
         _section("What the numbers mean", _definitions(content.definitions)),
         _section("Repeat it", _code("\n".join(content.commands))),
         _folded("Recipe", _code(content.config_yaml)),
@@ -95,8 +95,8 @@ def _figure(png: bytes | None, title: str, caption: str = "") -> str:
     return f'<figure><img alt="{escape(title)}" src="data:image/png;base64,{data}">{note}</figure>'
 
 
-def _figures(pictures: Sequence[tuple[str, bytes]]) -> str:
-    return "".join(_figure(png, title, caption=title) for title, png in pictures)
+def _figures(images: Sequence[tuple[str, bytes]]) -> str:
+    return "".join(_figure(png, title, caption=title) for title, png in images)
 
 
 def _class_table(rows: Sequence[ClassRow]) -> str:

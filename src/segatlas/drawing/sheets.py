@@ -1,4 +1,4 @@
-"""Several pictures on one sheet of paper: the validation sheet (image | truth | prediction | error) and comparisons."""
+"""Several images on one sheet of paper: the validation sheet (image | truth | prediction | error) and comparisons."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from segatlas.drawing.maps import Color, color_mask, error_picture, viewable
+from segatlas.drawing.maps import Color, color_mask, error_image, viewable
 from segatlas.drawing.text import INK, MUTED, canvas, font, shortened, tell_missing
 
-Picture = np.ndarray
+Pixels = np.ndarray
 
 SAMPLE_TITLES = ("image", "truth", "prediction", "error")
 
 
 def sample_row(
-    image: Picture, label: np.ndarray, prediction: np.ndarray, palette: Sequence[Color], ignore: int = 255
-) -> tuple[Picture, Picture, Picture, Picture]:
+    image: Pixels, label: np.ndarray, prediction: np.ndarray, palette: Sequence[Color], ignore: int = 255
+) -> tuple[Pixels, Pixels, Pixels, Pixels]:
     """Return one row of a validation sheet: image, truth, prediction and error (see SAMPLE_TITLES).
 
     Args:
@@ -30,27 +30,27 @@ def sample_row(
     """
     truth = color_mask(label, palette)
     truth[label == ignore] = 0
-    return viewable(image), truth, color_mask(prediction, palette), error_picture(prediction, label, ignore)
+    return viewable(image), truth, color_mask(prediction, palette), error_image(prediction, label, ignore)
 
 
 def sheet(
-    rows: Sequence[Sequence[Picture | None]],
+    rows: Sequence[Sequence[Pixels | None]],
     titles: Sequence[str] = (),
     row_titles: Sequence[str] = (),
     cell_width: int = 360,
-) -> Picture:
-    """Return a grid of pictures on white paper, one title over each column and under each row.
+) -> Pixels:
+    """Return a grid of images on white paper, one title over each column and under each row.
 
-    Each picture is scaled to fit its cell with its ratio kept; None leaves a cell empty.
+    Each image is scaled to fit its cell with its ratio kept; None leaves a cell empty.
 
     Args:
-        rows: pictures, each (H, W, 3) uint8 RGB; rows may differ in the pictures' sizes.
+        rows: images, each (H, W, 3) uint8 RGB; rows may differ in the images' sizes.
         titles: one for each column, or none.
         row_titles: one for each row (a file name, a score), or none.
         cell_width: width of a column in pixels.
     """
-    if not rows or not any(picture is not None for row in rows for picture in row):
-        raise ValueError("a sheet needs at least one picture")
+    if not rows or not any(image is not None for row in rows for image in row):
+        raise ValueError("a sheet needs at least one image")
     tell_missing([*titles, *row_titles])
     text = max(13, cell_width // 22)
     gap = max(6, cell_width // 50)
@@ -66,9 +66,9 @@ def sheet(
         pen.text((centre, header / 2), name, fill=INK, font=font(text, name), anchor="mm")
     top = header
     for number, (row, height) in enumerate(zip(rows, heights, strict=True)):
-        for column, picture in enumerate(row):
-            if picture is not None:
-                _place(paper, picture, gap + column * (cell_width + gap), top, cell_width, height)
+        for column, image in enumerate(row):
+            if image is not None:
+                _place(paper, image, gap + column * (cell_width + gap), top, cell_width, height)
         if number < len(row_titles):
             middle = top + height + caption / 2
             name = shortened(row_titles[number], text - 2, width - 2 * gap)
@@ -77,20 +77,20 @@ def sheet(
     return np.asarray(paper)
 
 
-def side_by_side(pictures: Sequence[Picture], titles: Sequence[str] = (), cell_width: int = 480) -> Picture:
-    """Return pictures next to each other with a title over each."""
-    return sheet([pictures], titles, cell_width=cell_width)
+def side_by_side(images: Sequence[Pixels], titles: Sequence[str] = (), cell_width: int = 480) -> Pixels:
+    """Return images next to each other with a title over each."""
+    return sheet([images], titles, cell_width=cell_width)
 
 
-def _row_height(row: Sequence[Picture | None], cell_width: int) -> int:
-    """Height that the row's tallest picture needs, at most twice the width of a cell."""
+def _row_height(row: Sequence[Pixels | None], cell_width: int) -> int:
+    """Height that the row's tallest image needs, at most twice the width of a cell."""
     wanted = [cell_width * p.shape[0] / p.shape[1] for p in row if p is not None]
     return round(min(max(wanted, default=1), 2 * cell_width)) or 1
 
 
-def _place(paper: Image.Image, picture: Picture, left: int, top: int, width: int, height: int) -> None:
-    factor = min(width / picture.shape[1], height / picture.shape[0])
-    size = (max(1, round(picture.shape[1] * factor)), max(1, round(picture.shape[0] * factor)))
+def _place(paper: Image.Image, image: Pixels, left: int, top: int, width: int, height: int) -> None:
+    factor = min(width / image.shape[1], height / image.shape[0])
+    size = (max(1, round(image.shape[1] * factor)), max(1, round(image.shape[0] * factor)))
     method = cv2.INTER_AREA if factor < 1 else cv2.INTER_NEAREST
-    scaled = cv2.resize(picture, size, interpolation=method)
+    scaled = cv2.resize(image, size, interpolation=method)
     paper.paste(Image.fromarray(scaled), (left + (width - size[0]) // 2, top + (height - size[1]) // 2))

@@ -65,7 +65,7 @@ def create_encoder(name: str, *, in_channels: int = 3, output_stride: int | None
 
     Args:
         name: one of `ENCODERS`; otherwise a timm backbone, as `timm/NAME` or plainly NAME.
-        in_channels: channels of the picture.
+        in_channels: channels of the image.
         output_stride: stride of the last map, for encoders that can dilate in place of striding; None = its own.
         fields: further settings of that encoder family, e.g. `multi_grid` of a ResNet.
 

@@ -16,23 +16,23 @@ Maps = TypeVar("Maps", Tensor, list[Tensor])
 
 
 class Encoder(nn.Module, ABC):
-    """Turns a picture into feature maps, finest first.
+    """Turns an image into feature maps, finest first.
 
     channels[i] and strides[i] describe the i-th map of `forward`; map i is (N, channels[i], ceil(H/s), ceil(W/s)) or
-    the encoder's own rounding for an H x W picture. Encoders never read files: `segatlas.weights` loads weights.
+    the encoder's own rounding for an H x W image. Encoders never read files: `segatlas.weights` loads weights.
 
-    Height and width of a picture must be multiples of `multiple`; decoders pad to it.
+    Height and width of an image must be multiples of `size_divisibility`; decoders pad to it.
     With `gradient_checkpointing` set, training keeps only the maps between stages and recomputes the rest in backward.
     """
 
     channels: tuple[int, ...]
     strides: tuple[int, ...]
-    multiple: int = 1
+    size_divisibility: int = 1
     gradient_checkpointing: bool = False
 
     @abstractmethod
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Map a picture (N, C, H, W) to feature maps, finest first."""
+        """Map an image (N, C, H, W) to feature maps, finest first."""
 
     @abstractmethod
     def stages(self) -> list[list[nn.Module]]:

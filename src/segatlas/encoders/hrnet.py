@@ -3,16 +3,16 @@
 Papers: Sun et al. 2019, "High-Resolution Representations for Labeling Pixels and Regions",
 https://arxiv.org/abs/1904.04514; Wang et al. 2020, https://arxiv.org/abs/1908.07919.
 
-Idea: instead of shrinking the picture and raising it again, branches at strides 4, 8, 16 and 32 run side by side, each
+Idea: instead of shrinking the image and upsampling it again, branches at strides 4, 8, 16 and 32 run in parallel, each
 stage with one more, and after every few blocks each branch receives the sum of all the others.
 
-Letters: N batch, C picture channels, H W picture, W channels of the finest branch (doubled in each coarser one).
+Letters: N batch, C image channels, H W image, W channels of the finest branch (doubled in each coarser one).
 
 Forms: `hrnet_w18`, `hrnet_w48` and so on by W; `hrnet_w18_small` has half the blocks and fewer modules (it is what the
 authors call HRNet-W18-Small-v2). Parameter names are the authors' own, which timm and MMSegmentation have too.
 
 How ours differs: nothing in the numbers, which are MMSegmentation's. Where a map's size is not a multiple of 32, a
-coarser branch is raised by its whole factor and then resampled to the size of the finer one, as there.
+coarser branch is upsampled by its whole factor and then resampled to the size of the finer one, as there.
 """
 
 from __future__ import annotations
@@ -54,13 +54,13 @@ class ExchangeModule(nn.Module):
         for target, connections in enumerate(self.fuse_layers.children()):
             size = (maps[target].shape[-2], maps[target].shape[-1])
             parts = [connect(x) for connect, x in zip(connections.children(), maps, strict=True)]
-            parts = [raise_to(x, 2 ** max(source - target, 0), size) for source, x in enumerate(parts)]
+            parts = [upsample_to(x, 2 ** max(source - target, 0), size) for source, x in enumerate(parts)]
             fused.append(F.relu(sum_of(parts), inplace=True))
         return fused
 
 
 def connection(widths: tuple[int, ...], source: int, target: int) -> nn.Module:
-    """Return what brings a branch's channels to another's, and its size down to it; up is left to `raise_to`."""
+    """Return what brings a branch's channels to another's, and its size down to it; up is left to `upsample_to`."""
     if source == target:
         return nn.Identity()
     if source > target:
@@ -72,7 +72,7 @@ def connection(widths: tuple[int, ...], source: int, target: int) -> nn.Module:
     return nn.Sequential(*halvings, conv_bn(widths[source], widths[target], stride=2))
 
 
-def raise_to(x: Tensor, factor: int, size: tuple[int, int]) -> Tensor:
+def upsample_to(x: Tensor, factor: int, size: tuple[int, int]) -> Tensor:
     """Raise (N, C, h, w) by a whole factor, then to (N, C, *size) where that is not yet its size."""
     if factor > 1:
         x = F.interpolate(x, size=(x.shape[-2] * factor, x.shape[-1] * factor), mode="bilinear", align_corners=False)
@@ -110,7 +110,7 @@ class HRNet(Encoder):
         width: channels of the finest branch.
         depth: residual blocks in a branch of a module, and bottlenecks of the first layer.
         modules: modules of stages 2, 3 and 4.
-        in_channels: channels of the picture.
+        in_channels: channels of the image.
     """
 
     strides = (4, 8, 16, 32)
@@ -132,12 +132,12 @@ class HRNet(Encoder):
         init_weights(self)
 
     def stem(self, x: Tensor) -> Tensor:
-        """Map a picture (N, C, H, W) to (N, 64, H/4, W/4)."""
+        """Map an image (N, C, H, W) to (N, 64, H/4, W/4)."""
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)
         return F.relu(self.bn2(self.conv2(x)), inplace=True)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Map a picture (N, C, H, W) to four maps of W, 2W, 4W and 8W channels."""
+        """Map an image (N, C, H, W) to four maps of W, 2W, 4W and 8W channels."""
         x = self.run_stage(self.stem, x)
         maps = [self.run_stage(self.layer1, x)]  # stride 4
         for stage in (2, 3, 4):  # strides 4, 8; then 16; then 32

@@ -5,9 +5,9 @@ https://arxiv.org/abs/2105.15203.
 
 Idea: a pyramid of transformer stages. Patches overlap, so borders stay smooth; keys and values are taken on a coarser
 grid, so attention over fine maps is affordable; a 3x3 depthwise convolution in the feed-forward part tells where each
-token stands, so there is no positional encoding and any picture size works.
+token stands, so there is no positional encoding and any image size works.
 
-Letters: N batch, C picture channels, H W picture, h w map of a stage, D its channels, M attention heads, r its
+Letters: N batch, C image channels, H W image, h w map of a stage, D its channels, M attention heads, r its
 reduction (keys and values on an h/r x w/r grid).
 
 How ours differs: maps stay channels-last, (N, h, w, D), through a whole stage. Tokens, depthwise convolution and
@@ -155,7 +155,7 @@ class MixTransformer(Encoder):
 
     Args:
         size: widths and depths.
-        in_channels: channels of the picture.
+        in_channels: channels of the image.
         drop_path: stochastic depth of the last block; it rises linearly from 0 at the first.
         norm_eps: epsilon of the norms in blocks and after stages.
         embedding_norm_eps: epsilon of the norms after patch embeddings and reductions.
@@ -187,7 +187,7 @@ class MixTransformer(Encoder):
         init_weights(self)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Map a picture (N, C, H, W) to four maps (N, D, h, w), channels-last in memory."""
+        """Map an image (N, C, H, W) to four maps (N, D, h, w), channels-last in memory."""
         x = x.contiguous(memory_format=torch.channels_last)
         features = []
         for stage in self.stages():

@@ -5,7 +5,7 @@ Paper: Sandler et al. 2018, "MobileNetV2: Inverted Residuals and Linear Bottlene
 Idea: keep the map between blocks thin, widen it inside a block where only cheap depthwise convolutions work on it, and
 put no activation on the thin map.
 
-Letters: N batch, C picture channels, H W picture.
+Letters: N batch, C image channels, H W image.
 
 Forms: `mobilenet_v2` ends with the 1x1 convolution to 1280 channels, `mobilenet_v2_320` before it, as MMSegmentation's
 does. Parameter names are those of torchvision (`features.0` to `features.18`).
@@ -72,7 +72,7 @@ class MobileNetV2(Encoder):
     """MobileNetV2 without its classifier: five maps of 16, 24, 32, 96 and 1280 (or 320) channels.
 
     Args:
-        in_channels: channels of the picture.
+        in_channels: channels of the image.
         last_convolution: end with the 1x1 convolution to 1280 channels, else with the map of 320.
         output_stride: stride of the last map; below 32 the last one (16) or two (8) strides become dilation.
         dilate_every_block: where that is so, all blocks dilate (as segmentation-models-pytorch has it), not only the
@@ -117,7 +117,7 @@ class MobileNetV2(Encoder):
         init_weights(self)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Map a picture (N, C, H, W) to five maps at strides 2, 4, 8, 16, 32 (or less, see `strides`)."""
+        """Map an image (N, C, H, W) to five maps at strides 2, 4, 8, 16, 32 (or less, see `strides`)."""
         maps = []
         for start, end in pairwise((0, *self.ends)):
             x = self.run_stage(self.features[start:end], x)

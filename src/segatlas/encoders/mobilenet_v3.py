@@ -5,7 +5,7 @@ Paper: Howard et al. 2019, "Searching for MobileNetV3", https://arxiv.org/abs/19
 Idea: MobileNetV2's block, a network search for widths and kernels, attention over channels in some blocks, and a cheap
 piecewise form of the swish activation in the deep ones.
 
-Letters: N batch, C picture channels, H W picture.
+Letters: N batch, C image channels, H W image.
 
 Parameter names are those of torchvision. The maps given out are torchvision's too: after the first block of each
 stage, and after the last convolution.
@@ -84,7 +84,7 @@ def conv_norm(
 
 
 class SqueezeExcitation(nn.Module):
-    """Weight each channel by what the whole picture shows (Hu et al. 2018, https://arxiv.org/abs/1709.01507)."""
+    """Weight each channel by what the whole image shows (Hu et al. 2018, https://arxiv.org/abs/1709.01507)."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -151,7 +151,7 @@ class MobileNetV3(Encoder):
         init_weights(self)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Map a picture (N, C, H, W) to five maps at strides 2, 4, 8, 16 and 32 (or 16)."""
+        """Map an image (N, C, H, W) to five maps at strides 2, 4, 8, 16 and 32 (or 16)."""
         maps = []
         for start, end in pairwise((0, *ENDS)):
             x = self.run_stage(self.features[start:end], x)

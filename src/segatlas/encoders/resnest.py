@@ -1,10 +1,10 @@
-"""ResNeSt: a ResNet whose 3x3 convolution makes two maps and lets the picture choose between them, channel by channel.
+"""ResNeSt: a ResNet whose 3x3 convolution makes two maps and lets the image choose between them, channel by channel.
 
 Paper: Zhang et al. 2020, "ResNeSt: Split-Attention Networks", https://arxiv.org/abs/2004.08955.
 
 Idea: attention over feature groups inside each block: cheap, and every later layer profits.
 
-Letters: N batch, C picture channels, H W picture, R splits (the radix, 2).
+Letters: N batch, C image channels, H W image, R splits (the radix, 2).
 
 The rest is a ResNet of form d: deep stem, averaging shortcuts. Where a block strides it averages, before its last
 convolution. Parameter names are timm's and MMSegmentation's. Where layers dilate in place of striding, blocks do not

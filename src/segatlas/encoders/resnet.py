@@ -5,7 +5,7 @@ forms are from He et al. 2019, "Bag of Tricks", https://arxiv.org/abs/1812.01187
 
 Idea: each block adds a correction to its input, so that very deep networks still train.
 
-Letters: N batch, C picture channels, H W picture.
+Letters: N batch, C image channels, H W image.
 
 Forms: `resnet50` has one 7x7 convolution as stem; `resnet50c` three 3x3 ones; `resnet50d` those, and shortcuts that
 average before they stride. `resnet18_w32` has half the channels everywhere (32 to 256), for little data and slow
@@ -100,7 +100,7 @@ class ResNet(Encoder):
     Args:
         block: the residual block.
         depths: blocks in each of the four layers.
-        in_channels: channels of the picture.
+        in_channels: channels of the image.
         deep_stem: three 3x3 convolutions instead of one 7x7.
         average_shortcut: where a shortcut strides, average 2x2 pixels first instead of dropping three of four.
         width: channels of the first layer, doubled at each further layer.
@@ -166,12 +166,12 @@ class ResNet(Encoder):
         init_weights(self)
 
     def stem(self, x: Tensor) -> Tensor:
-        """Map a picture (N, C, H, W) to (N, width, H/2, W/2)."""
+        """Map an image (N, C, H, W) to (N, width, H/2, W/2)."""
         out: Tensor = self.relu(self.bn1(self.conv1(x)))
         return out
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Map a picture (N, C, H, W) to five maps: after the stem, and after each layer."""
+        """Map an image (N, C, H, W) to five maps: after the stem, and after each layer."""
         x = self.run_stage(self.stem, x)
         features = [x]  # stride 2
         x = self.maxpool(x)

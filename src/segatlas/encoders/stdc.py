@@ -2,10 +2,10 @@
 
 Paper: Fan et al. 2021, "Rethinking BiSeNet For Real-time Semantic Segmentation", https://arxiv.org/abs/2104.13188.
 
-Idea: a block puts the outputs of all its convolutions side by side, each narrower than the one before: many scales of
+Idea: a block concatenates the outputs of all its convolutions, each narrower than the one before: many scales of
 view for the price of one.
 
-Letters: N batch, C picture channels, H W picture.
+Letters: N batch, C image channels, H W image.
 
 `stdc1` (813 MFLOPs at 224) has two blocks at each of strides 8, 16, 32, `stdc2` (1446 MFLOPs) four, five and three.
 """
@@ -39,7 +39,7 @@ class Downsample(nn.Module):
 
 
 class STDCBlock(nn.Module):
-    """Four convolutions of 1/2, 1/4, 1/8, 1/8 of the channels in a row; their outputs side by side.
+    """Four convolutions of 1/2, 1/4, 1/8, 1/8 of the channels in a row; their outputs concatenated.
 
     With stride 2 the first output is averaged for the concatenation, and goes on through `downsample`.
     """
@@ -85,7 +85,7 @@ class STDC(Encoder):
         init_weights(self)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Map a picture (N, C, H, W) to five maps."""
+        """Map an image (N, C, H, W) to five maps."""
         maps = []
         for stage in self.blocks:
             x = self.run_stage(stage, x)

@@ -1,7 +1,7 @@
 """Any backbone of timm (pytorch-image-models) that gives feature maps, behind our encoder contract.
 
-Parameter names are timm's below `model.`. Where timm fixes the picture size of a network (ViT, Swin), it is asked for
-the form that takes any size, and `multiple` says what height and width must be a multiple of.
+Parameter names are timm's below `model.`. Where timm fixes the image size of a network (ViT, Swin), it is asked for
+the form that takes any size, and `size_divisibility` says what height and width must be a multiple of.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ class TimmEncoder(Encoder):
     timm's own is used, which counts a batch twice in the statistics of batch norm.
     """
 
-    def __init__(self, model: nn.Module, *, multiple: int):
+    def __init__(self, model: nn.Module, *, size_divisibility: int):
         super().__init__()
         self.model = model
-        self.multiple = multiple
+        self.size_divisibility = size_divisibility
         info: Any = model.feature_info
         self.channels = tuple(info.channels())
         self.strides = tuple(info.reduction())
         self.channels_last = str(getattr(model, "output_fmt", "NCHW")).endswith("NHWC")
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Map a picture (N, C, H, W) to feature maps, finest first."""
+        """Map an image (N, C, H, W) to feature maps, finest first."""
         features = self._staged(x) if isinstance(self.model, FeatureListNet) else self._whole(x)
         return [f.permute(0, 3, 1, 2) for f in features] if self.channels_last else features
 
@@ -93,4 +93,4 @@ def build(
         given = ", ".join(f"{key}={value}" for key, value in settings.items())
         message = f"timm backbone '{name}' gives no feature maps with {given or 'its defaults'}: {error}"
         raise UsageError(message) from error
-    return TimmEncoder(model, multiple=max(model.feature_info.reduction()) if fixed_size else 1)
+    return TimmEncoder(model, size_divisibility=max(model.feature_info.reduction()) if fixed_size else 1)

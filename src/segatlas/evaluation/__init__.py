@@ -1,4 +1,4 @@
-"""From a model and a data set to a report."""
+"""From a model and a dataset to a report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report of one evaluation: every number, what it means, on which pictures and with which settings it was got."""
+"""The report of one evaluation: every number, what it means, on which images and with which settings it was got."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ REPORT_VERSION = 1
 
 @dataclass(frozen=True, kw_only=True)
 class DataFacts:
-    """Which pictures were scored. `pictures` counts the split's files, bad ones included."""
+    """Which images were scored. `images` counts the split's files, bad ones included."""
 
     name: str
     split: str
-    pictures: int
+    images: int
     root: str
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelFacts:
+class ScoredModel:
     """Which network predicted. `path` is what the caller named; `parameters` is their number."""
 
     path: str
@@ -46,8 +46,8 @@ class ModelFacts:
 class EvalSettings:
     """How it predicted and scored.
 
-    window: size of the sliding windows (h, w), None = the whole picture in one pass. boundary_width: share of the
-    picture's diagonal. resize: what the card does to a picture before the network.
+    window: size of the sliding windows (h, w), None = the whole image in one pass. boundary_width: fraction of the
+    image's diagonal. resize: what the card does to an image before the network.
     """
 
     tta: tuple[str, ...]
@@ -60,8 +60,8 @@ class EvalSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PictureScore:
-    """One picture's own miou, NaN where nothing in it is labelled."""
+class ImageScore:
+    """One image's own miou, NaN where nothing in it is labelled."""
 
     key: str
     file: str
@@ -72,7 +72,7 @@ class PictureScore:
 class Report:
     """Result of `evaluate`.
 
-    confusion: (K, K) int64 pixels, rows truth, columns prediction. pictures: one entry a scored picture, in the set's
+    confusion: (K, K) int64 pixels, rows truth, columns prediction. images: one entry a scored image, in the set's
     order. worst: the lowest of them, worst first. skipped: what was wrong with files that could not be scored.
     question: equal for two reports of the same model, data, split and settings.
     """
@@ -80,10 +80,10 @@ class Report:
     scores: SemanticScores
     confusion: np.ndarray = field(repr=False)
     data: DataFacts
-    model: ModelFacts
+    model: ScoredModel
     settings: EvalSettings
-    pictures: tuple[PictureScore, ...] = field(repr=False)
-    worst: tuple[PictureScore, ...]
+    images: tuple[ImageScore, ...] = field(repr=False)
+    worst: tuple[ImageScore, ...]
     skipped: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     seconds: float
@@ -96,13 +96,13 @@ class Report:
 
     @property
     def per_class(self) -> list[dict[str, Any]]:
-        """One row a class: its name under "class", then its numbers by name (shares 0..1, NaN = undefined)."""
+        """One row a class: its name under "class", then its numbers by name (fractions 0..1, NaN = undefined)."""
         return self.scores.per_class()
 
     @property
     def definitions(self) -> dict[str, str]:
         """What each number of this report means."""
-        named = {*self.scores.summary(), *self.per_class[0], "picture_miou"}
+        named = {*self.scores.summary(), *self.per_class[0], "image_miou"}
         return {name: text for name, text in DEFINITIONS.items() if name in named}
 
     def to_dict(self) -> dict[str, Any]:
@@ -118,8 +118,8 @@ class Report:
                 "data": asdict(self.data),
                 "model": asdict(self.model),
                 "settings": asdict(self.settings),
-                "worst": [_picture_row(picture) for picture in self.worst],
-                "pictures": [_picture_row(picture) for picture in self.pictures],
+                "worst": [_image_row(image) for image in self.worst],
+                "images": [_image_row(image) for image in self.images],
                 "skipped": self.skipped,
                 "warnings": self.warnings,
                 "seconds": round(self.seconds, 3),
@@ -156,8 +156,8 @@ class Report:
         return class_table(self)
 
 
-def _picture_row(picture: PictureScore) -> dict[str, Any]:
-    return {"key": picture.key, "picture_miou": picture.miou, "file": picture.file}
+def _image_row(image: ImageScore) -> dict[str, Any]:
+    return {"key": image.key, "image_miou": image.miou, "file": image.file}
 
 
 def _plain(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Score a model on a split of a data set."""
+"""Score a model on a split of a dataset."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from segatlas.config.schema import EvalConfig
 from segatlas.data.dataset import SegmentationData
 from segatlas.data.value_range import scale_fault
 from segatlas.errors import DataError
-from segatlas.evaluation.report import DataFacts, EvalSettings, ModelFacts, PictureScore, Report
-from segatlas.evaluation.sources import DataSource, Plan, make_plan, open_split
+from segatlas.evaluation.report import DataFacts, EvalSettings, ImageScore, Report, ScoredModel
+from segatlas.evaluation.sources import DataSource, EvaluationPlan, make_plan, open_split
 from segatlas.inference import Predictor, load, parse_views
-from segatlas.inference.pictures import PictureLike
+from segatlas.inference.images import ImageLike
 from segatlas.inference.predictor import Precision
 from segatlas.metrics import SemanticMetrics, mean_iou
 
@@ -39,7 +39,7 @@ class Evaluation:
 
     predictor: Predictor
     path: str | None
-    plan: Plan
+    plan: EvaluationPlan
     dataset: SegmentationData
     wanted: EvalConfig
     window: int | tuple[int, int] | None
@@ -64,29 +64,29 @@ class Evaluation:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def score(self, *, progress: bool = True, keep_worst: int = 8, skip_bad: bool = False) -> Report:
-        """Predict every picture and compare it with the truth; arguments and errors as in `evaluate`."""
+        """Predict every image and compare it with the truth; arguments and errors as in `evaluate`."""
         metrics = _new_metrics(self.predictor.card.classes, self.wanted)
         start = time.perf_counter()
         watch = _ScaleWatch(self.predictor.card.preprocessing.max_value if self.max_value is None else None)
-        pictures, skipped = _score(
+        images, skipped = _score(
             self.predictor, self.dataset, metrics, self.wanted.batch, watch, skip_bad=skip_bad, progress=progress
         )
         seconds = time.perf_counter() - start
-        if not pictures:
-            raise DataError(f"no picture of split {self.dataset.split!r} could be scored; first fault: {skipped[0]}")
+        if not images:
+            raise DataError(f"no image of split {self.dataset.split!r} could be scored; first fault: {skipped[0]}")
         return Report(
             scores=metrics.compute(),
             confusion=metrics.state()["confusion"],
             data=DataFacts(
                 name=self.dataset.name,
                 split=self.dataset.split,
-                pictures=len(self.dataset),
+                images=len(self.dataset),
                 root=self.plan.data.root or "",
             ),
             model=_model_facts(self.predictor, self.path),
             settings=self.settings,
-            pictures=tuple(pictures),
-            worst=_lowest(pictures, keep_worst),
+            images=tuple(images),
+            worst=_lowest(images, keep_worst),
             skipped=tuple(skipped),
             warnings=(*self.warnings, *watch.warnings()),
             seconds=seconds,
@@ -115,27 +115,27 @@ def evaluate(
     keep_worst: int = 8,
     skip_bad: bool = False,
 ) -> Report:
-    """Predict every picture of a split and compare it with the truth, in the pictures' own size.
+    """Predict every image of a split and compare it with the truth, in the images' own size.
 
     Args:
         model: a run folder, model folder, checkpoint, published name (whatever `load` takes), or a Predictor (whose own
             tta and window are put aside for the ones given here). Of a run, the best weights.
-        data: a DataConfig, a Config, a recipe's path, or the root of a folder data set; default: the run's own recipe.
+        data: a DataConfig, a Config, a recipe's path, or the root of a folder dataset; default: the run's own recipe.
         split: train, val or test; default: the recipe's `eval.split`, else val.
         overrides: "key=value" words for the recipe.
         tta: test-time augmentation, as "flips,scales:0.75,1.25". This and the next Nones: as the recipe's `eval:` says.
         window: predict by sliding windows of this size (h, w); default: the mode of the model's card.
-        batch: pictures in one pass.
-        max_value: the stored value that is full scale in these pictures, where it is not the one the model expects.
+        batch: images in one pass.
+        max_value: the stored value that is full scale in these images, where it is not the one the model expects.
         device: auto, cpu, cuda or mps. This and the next three are used where `model` is a path.
         precision: fp32 or bf16.
         offline: download no published weights.
         commercial_ok: refuse weights whose licence is known to forbid commercial use.
         boundary: also boundary IoU and boundary F-score.
-        boundary_width: width of the boundary as a share of the picture's diagonal.
+        boundary_width: width of the boundary as a fraction of the image's diagonal.
         sizes: also recall of small, medium and large objects.
         progress: show a bar on stderr.
-        keep_worst: how many of the lowest pictures the report names.
+        keep_worst: how many of the lowest images the report names.
         skip_bad: report and leave out files that cannot be used, instead of raising at the first.
 
     Returns:
@@ -211,14 +211,14 @@ def open_evaluation(
 
 
 class _ScaleWatch:
-    """Notes the ends of the values of all pictures, by type: one dark picture says little about scale, a set does."""
+    """Notes the ends of the values of all images, by type: one dark image says little about scale, a set does."""
 
     def __init__(self, max_value: float | None):
         self.max_value = max_value
         self._ends: dict[str, tuple[float, float]] = {}
 
     def look_at(self, image: np.ndarray) -> None:
-        """Take one picture (H, W, C) into account; 8 bits reach their full scale by nature."""
+        """Take one image (H, W, C) into account; 8 bits reach their full scale by nature."""
         if image.dtype == np.uint8:
             low, high = 0.0, 255.0
         else:
@@ -247,11 +247,11 @@ def _score(
     *,
     skip_bad: bool,
     progress: bool,
-) -> tuple[list[PictureScore], list[str]]:
-    """Predict and count every picture. Returns each picture's own score, and the faults of those left out."""
+) -> tuple[list[ImageScore], list[str]]:
+    """Predict and count every image. Returns each image's own score, and the faults of those left out."""
     skipped: list[str] = []
-    waiting: deque[tuple[int, np.ndarray]] = deque()  # truths of the pictures that the predictor has taken in
-    pictures: list[PictureScore] = []
+    waiting: deque[tuple[int, np.ndarray]] = deque()  # truths of the images that the predictor has taken in
+    scores: list[ImageScore] = []
     with _progress_bar(len(dataset), progress) as advance:
 
         def skip(error: Exception) -> None:
@@ -273,7 +273,7 @@ def _score(
                     watch.look_at(sample.image)
                     yield sample.image
 
-        def failed(_: PictureLike, error: Exception) -> None:
+        def failed(_: ImageLike, error: Exception) -> None:
             index, _label = waiting.popleft()
             skip(DataError(f"cannot be predicted: {error}", dataset.files(index)[0]))
 
@@ -281,19 +281,19 @@ def _score(
             index, label = waiting.popleft()
             matrix = metrics.update(result.semantic, label)
             file = str(dataset.files(index)[0])
-            pictures.append(PictureScore(key=dataset.key(index), file=file, miou=mean_iou(matrix)))
+            scores.append(ImageScore(key=dataset.key(index), file=file, miou=mean_iou(matrix)))
             advance()
-    return pictures, skipped
+    return scores, skipped
 
 
 def _new_metrics(classes: Sequence[str], wanted: EvalConfig) -> SemanticMetrics:
     return SemanticMetrics(classes, boundary=wanted.boundary, boundary_width=wanted.boundary_width, sizes=wanted.sizes)
 
 
-def _lowest(pictures: Sequence[PictureScore], count: int) -> tuple[PictureScore, ...]:
-    """Return the pictures with the lowest miou, lowest first; those without labelled pixels are not among them."""
-    defined = [picture for picture in pictures if not math.isnan(picture.miou)]
-    return tuple(sorted(defined, key=lambda picture: picture.miou)[:count])
+def _lowest(images: Sequence[ImageScore], count: int) -> tuple[ImageScore, ...]:
+    """Return the images with the lowest miou, lowest first; those without labelled pixels are not among them."""
+    defined = [image for image in images if not math.isnan(image.miou)]
+    return tuple(sorted(defined, key=lambda image: image.miou)[:count])
 
 
 def _with_options(
@@ -312,9 +312,9 @@ def _with_options(
     )
 
 
-def _model_facts(predictor: Predictor, path: str | None) -> ModelFacts:
+def _model_facts(predictor: Predictor, path: str | None) -> ScoredModel:
     card = predictor.card
-    return ModelFacts(
+    return ScoredModel(
         path=path or "(a Predictor)",
         architecture=card.architecture,
         encoder=str(card.config.get("encoder") or ""),
@@ -341,7 +341,7 @@ def _settings(predictor: Predictor, wanted: EvalConfig, window: int | tuple[int,
 
 @contextmanager
 def _progress_bar(total: int, shown: bool) -> Iterator[Callable[[], None]]:
-    """Yield what to call after each picture. The bar is drawn on stderr, and on a terminal only."""
+    """Yield what to call after each image. The bar is drawn on stderr, and on a terminal only."""
     if not shown:
         yield lambda: None
         return

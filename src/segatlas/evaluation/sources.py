@@ -1,4 +1,4 @@
-"""From what the caller names (a run, a recipe, a folder) to the data set that is scored; does it fit the model?"""
+"""From what the caller names (a run, a recipe, a folder) to the dataset that is scored; does it fit the model?"""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ DataSource = DataConfig | Config | str | Path
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What to score, and how the recipe says it is done. `seed` decides which pictures a held-out split has."""
+class EvaluationPlan:
+    """What to score, and how the recipe says it is done. `seed` decides which images a held-out split has."""
 
     data: DataConfig
     eval: EvalConfig
@@ -37,14 +37,16 @@ def find_run(model: str | Path) -> Path | None:
     return path if (path / CONFIG_FILE).is_file() else None
 
 
-def make_plan(model: str | Path | None, source: DataSource | None, overrides: tuple[str, ...], card: Card) -> Plan:
-    """Work out the data set.
+def make_plan(
+    model: str | Path | None, source: DataSource | None, overrides: tuple[str, ...], card: Card
+) -> EvaluationPlan:
+    """Work out the dataset.
 
     Args:
         model: path of the model; its run's recipe is used where `source` is None.
-        source: a DataConfig, a Config, a recipe, a run folder, or the root of a data set whose layout is then guessed.
+        source: a DataConfig, a Config, a recipe, a run folder, or the root of a dataset whose layout is then guessed.
         overrides: "key=value" words for the recipe.
-        card: of the model; a folder data set without class names takes the model's.
+        card: of the model; a folder dataset without class names takes the model's.
 
     Raises:
         UsageError: nothing says which data, or overrides came with finished settings.
@@ -53,7 +55,7 @@ def make_plan(model: str | Path | None, source: DataSource | None, overrides: tu
     if isinstance(source, DataConfig | Config):
         if overrides:
             raise UsageError(f"{overrides[0]}: overrides need a recipe's path, not a finished {type(source).__name__}")
-        plan = _from_config(source) if isinstance(source, Config) else Plan(data=source, eval=EvalConfig())
+        plan = _from_config(source) if isinstance(source, Config) else EvaluationPlan(data=source, eval=EvalConfig())
     elif source is None:
         run = find_run(model) if model is not None else None
         if run is not None:
@@ -68,9 +70,7 @@ def make_plan(model: str | Path | None, source: DataSource | None, overrides: tu
         name = describe_layout(source)
         if name is None:
             foreign = recognise(source)
-            told = (
-                f"{foreign.text(Path(source))}; {foreign.advice}" if foreign else "is laid out like no known data set"
-            )
+            told = f"{foreign.text(Path(source))}; {foreign.advice}" if foreign else "is laid out like no known dataset"
             raise DataError(f"{told}; `segatlas data check` tells what is wrong", source)
         plan = _from_config(Config.load({"data": {"name": name, "root": str(source)}}, *overrides))
     elif Path(source).is_dir():
@@ -80,14 +80,14 @@ def make_plan(model: str | Path | None, source: DataSource | None, overrides: tu
     return _with_model_classes(plan, card)
 
 
-def open_split(plan: Plan, split: str, card: Card) -> tuple[SegmentationData, list[str]]:
+def open_split(plan: EvaluationPlan, split: str, card: Card) -> tuple[SegmentationData, list[str]]:
     """Open the split and compare its classes and channels with the model's.
 
     Returns:
-        The data set, and warnings for differences that do not stop.
+        The dataset, and warnings for differences that do not stop.
 
     Raises:
-        DataError: another number of classes or channels, or a split without pictures.
+        DataError: another number of classes or channels, or a split without images.
     """
     data = create_dataset(plan.data, split, plan.seed, Store.of(plan.data, fill=False))
     if len(data.classes) != len(card.classes):
@@ -99,10 +99,10 @@ def open_split(plan: Plan, split: str, card: Card) -> tuple[SegmentationData, li
     channels = card.inputs[0].channels
     if data.channels != channels and not {data.channels, channels} <= {1, 3}:
         raise DataError(
-            f"{data.name} has pictures of {data.channels} channels, the model takes {channels}", plan.data.root
+            f"{data.name} has images of {data.channels} channels, the model takes {channels}", plan.data.root
         )
     if len(data) == 0:
-        raise DataError(f"split {split!r} of {data.name} holds no picture", plan.data.root)
+        raise DataError(f"split {split!r} of {data.name} holds no image", plan.data.root)
     pairs = zip(data.classes, card.classes, strict=True)
     others = [
         f"{i}: {ours!r} in the data, {theirs!r} in the model"
@@ -116,17 +116,17 @@ def open_split(plan: Plan, split: str, card: Card) -> tuple[SegmentationData, li
     return data, warnings
 
 
-def _from_config(cfg: Config) -> Plan:
-    return Plan(data=cfg.data, eval=cfg.eval, seed=cfg.seed)
+def _from_config(cfg: Config) -> EvaluationPlan:
+    return EvaluationPlan(data=cfg.data, eval=cfg.eval, seed=cfg.seed)
 
 
-def _with_model_classes(plan: Plan, card: Card) -> Plan:
-    """Give a folder data set without class names those of the model: the labels of one split may lack classes."""
+def _with_model_classes(plan: EvaluationPlan, card: Card) -> EvaluationPlan:
+    """Give a folder dataset without class names those of the model: the labels of one split may lack classes."""
     data = plan.data
     if data.name != "folder" or data.classes is not None or (data.root and read_classes(data.root) is not None):
         return plan
     named = data.model_copy(update={"classes": card.classes, "palette": data.palette or card.palette})
-    return Plan(data=named, eval=plan.eval, seed=plan.seed)
+    return EvaluationPlan(data=named, eval=plan.eval, seed=plan.seed)
 
 
 def _some(names: tuple[str, ...]) -> str:

@@ -59,7 +59,7 @@ UNDEFINED = "–"
 
 
 def percent(value: float, digits: int = 1) -> str:
-    """Return a share 0..1 in percent, or a dash where it is undefined."""
+    """Return a fraction 0..1 in percent, or a dash where it is undefined."""
     return UNDEFINED if math.isnan(value) else f"{100 * value:.{digits}f}"
 
 
@@ -67,19 +67,19 @@ def facts(report: Report) -> list[tuple[str, list[str]]]:
     """Return what was scored on what and how: labels with their lines."""
     model, data, settings = report.model, report.data, report.settings
     parts = (model.architecture, model.encoder, f"{model.parameters / 1e6:.2f} M parameters")
-    scored = f"{len(report.pictures)} pictures" + (f", {len(report.skipped)} skipped" if report.skipped else "")
-    window = "windows of {} x {}".format(*settings.window) if settings.window else "whole pictures"
+    scored = f"{len(report.images)} images" + (f", {len(report.skipped)} skipped" if report.skipped else "")
+    window = "windows of {} x {}".format(*settings.window) if settings.window else "whole images"
     resize = f"resized to {settings.resize}" if settings.resize else "own size"
     tta = "test-time augmentation: " + ", ".join(settings.tta) if settings.tta else "no test-time augmentation"
     machine = f"{settings.precision} on {settings.device}, batch {settings.batch}"
     if report.scores.boundary_iou is not None:
         machine += f", boundary width {percent(settings.boundary_width)} % of the diagonal"
-    speed = len(report.pictures) / report.seconds if report.seconds else math.nan
+    speed = len(report.images) / report.seconds if report.seconds else math.nan
     return [
         ("model", [printable(model.path), " · ".join(filter(None, parts))]),
         ("data", [f"{data.name}, {data.split} split, {scored}", printable(data.root)]),
         ("how", [f"{window}, {resize}, {tta}", machine]),
-        ("time", [f"{report.seconds:.1f} s, {speed:.1f} pictures/s, reading and scoring included"]),
+        ("time", [f"{report.seconds:.1f} s, {speed:.1f} images/s, reading and scoring included"]),
     ]
 
 
@@ -95,8 +95,8 @@ def class_table(report: Report) -> Table:
     total = sum(row["support"] for row in rows)
     for index, row in enumerate(rows):
         cells = [Text(percent(row[name]), style=_shade(row[name]) if name == "iou" else "") for name in columns]
-        share = f"{percent(row['support'] / total)} %" if total else UNDEFINED
-        table.add_row(Text(printable(row["class"])), *cells, share, end_section=index == len(rows) - 1)
+        fraction = f"{percent(row['support'] / total)} %" if total else UNDEFINED
+        table.add_row(Text(printable(row["class"])), *cells, fraction, end_section=index == len(rows) - 1)
     whole = [summary.get(OF_ALL_CLASSES.get(name, name), math.nan) for name in columns]
     table.add_row("all", *map(percent, whole), _short_count(total), style="bold")
     return table
@@ -119,11 +119,11 @@ def summary_table(report: Report) -> Table:
 
 
 def full_report(report: Report) -> Group:
-    """Return facts, table of classes, summary, lowest pictures, warnings and skipped files; no definitions."""
+    """Return facts, table of classes, summary, lowest images, warnings and skipped files; no definitions."""
     parts: list[RenderableType] = [_facts_table(report), "", class_table(report), "", summary_table(report)]
     if report.worst:
-        worst = [(percent(picture.miou), printable(picture.key)) for picture in report.worst[:3]]
-        parts += ["", Text("lowest pictures, by their own mean IoU"), _pairs(worst)]
+        worst = [(percent(image.miou), printable(image.key)) for image in report.worst[:3]]
+        parts += ["", Text("lowest images, by their own mean IoU"), _pairs(worst)]
     if lines := complaints(report):
         parts += ["", *lines]
     return Group(*parts)

@@ -33,9 +33,9 @@ def load(
         precision: "fp32" or "bf16".
         tta: test-time augmentation, see `parse_views`.
         window: predict by windows of N x N or (h, w) pixels instead of the card's mode.
-        overlap: share that neighbouring windows have in common.
+        overlap: fraction that neighbouring windows have in common.
         window_batch: windows per pass of the network; default: as many as keep the device busy.
-        max_value: the stored value that is full scale in the pictures (1 for floats of 0..1, 4095 for 12 bits), where
+        max_value: the stored value that is full scale in the images (1 for floats of 0..1, 4095 for 12 bits), where
             it is not the one that the model expects.
         offline: download nothing; so does `SEGATLAS_OFFLINE`, set to anything but 0.
         commercial_ok: refuse weights whose licence is known to forbid commercial use.

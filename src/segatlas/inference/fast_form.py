@@ -8,9 +8,9 @@ What changes, in a copy that shares every untouched tensor with the network:
 * for bf16, the weights of convolutions and fully connected layers are stored in it, but not the classifier's, so that
   logits are float32.
 
-Which norm follows which convolution is not guessed from names: one pass over a small picture is watched, and a pair is
+Which norm follows which convolution is not guessed from names: one pass over a small image is watched, and a pair is
 joined only where the convolution's result went into that norm and nowhere else. Then the fast form has to give the
-network's numbers for that picture; where it does not, it is not used. Both passes run in the network's own precision
+network's numbers for that image; where it does not, it is not used. Both passes run in the network's own precision
 whatever the autocast around them (training validates inside one): in bf16 two orders of the same sums differ by 1e-2.
 """
 
@@ -59,7 +59,7 @@ def fast_form(net: nn.Module, in_channels: int, precision: str = "fp32") -> nn.M
 
     Args:
         net: a network in eval mode that gives SemanticLogits.
-        in_channels: channels of its picture.
+        in_channels: channels of its image.
         precision: "bf16" stores weights in bfloat16; call the result under autocast.
 
     Returns:
@@ -85,7 +85,7 @@ def _make(net: nn.Module, trial: Tensor, *, channels_last: bool) -> tuple[nn.Mod
     channels_last: lay weights out so; on a processor they always are.
     """
     with torch.autocast(trial.device.type, enabled=False):
-        watch = _Watch(_copy_of(net))  # the network itself may be predicting in another thread
+        watch = _ModuleWatch(_copy_of(net))  # the network itself may be predicting in another thread
         expected = watch.run(trial)
         fast = _copy_of(net)
         for conv, norm in watch.pairs():
@@ -146,7 +146,7 @@ def norm_as_affine(norm: BatchNorm) -> tuple[Tensor, Tensor]:
     return scale, shift if norm.bias is None else shift + norm.bias
 
 
-class _Watch(TorchFunctionMode):
+class _ModuleWatch(TorchFunctionMode):
     """Watches one pass: which module's result goes into which function."""
 
     def __init__(self, net: nn.Module):

@@ -1,4 +1,4 @@
-"""The Predictor: pictures in, segmentations in the pictures' own size out."""
+"""The Predictor: images in, segmentations in the images' own size out."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from segatlas.config.plain import LARGEST_SCALE, SMALLEST_SCALE
 from segatlas.errors import DataError, SegAtlasError, TaskError, UsageError
 from segatlas.inference.current_form import CurrentForm, PlainForm
-from segatlas.inference.pictures import Inputs, PictureLike, Prepared, ScaledInputs, prepare
+from segatlas.inference.images import ImageLike, Inputs, PreparedImage, ScaledInputs, prepare
 from segatlas.inference.sliding import (
     DEFAULT_OVERLAP,
     Tile,
@@ -33,27 +33,27 @@ from segatlas.inference.sliding import (
     slide_class_map,
 )
 from segatlas.inference.tta import View, mean_of_views, parse_views
-from segatlas.ops import class_map, class_map_with_confidence, raise_logits
-from segatlas.ops.summed_map import band_rows, best_of
+from segatlas.ops import class_map, class_map_with_confidence, upsample_logits
+from segatlas.ops.summed_map import best_of, chunk_rows
 from segatlas.structures import Segmentation, SemanticLogits
 from segatlas.weights.card import Card
 
 Precision = Literal["fp32", "bf16"]
 LOGGER = logging.getLogger("segatlas")
 
-OnError = Callable[[PictureLike, Exception], None]
+OnError = Callable[[ImageLike, Exception], None]
 
 
 class Predictor:
-    """A network with its card, ready to segment pictures.
+    """A network with its card, ready to segment images.
 
-    Everything about the input (resize, mean, std, largest value, channels, whole picture or windows) comes from the
+    Everything about the input (resize, mean, std, largest value, channels, whole image or windows) comes from the
     card. `model` is the network in eval mode, `card` its card, `device` where it runs.
 
-    Pictures are predicted by a fast form of the network, see `segatlas.inference.fast_form`, made at the first of them
+    Images are predicted by a fast form of the network, see `segatlas.inference.fast_form`, made at the first of them
     and again when weights of `model` have changed. `model` itself stays plain, with its published parameters.
 
-    Several threads may predict with one Predictor at the same time, from the first picture on; each gets what it would
+    Several threads may predict with one Predictor at the same time, from the first image on; each gets what it would
     get alone. Weights must not change meanwhile.
     """
 
@@ -80,11 +80,11 @@ class Predictor:
                 for it, a warning says so and fp32 is used.
             tta: test-time augmentation, see `parse_views`.
             window: predict by windows of N x N or (h, w) pixels of the network's input instead of the card's mode.
-            overlap: share that neighbouring windows of `window` have in common.
+            overlap: fraction that neighbouring windows of `window` have in common.
             window_batch: windows per pass of the network; default: as many as keep the device busy.
-            max_value: the stored value that is full scale in the pictures to come (1 for floats of 0..1, 4095 for 12
+            max_value: the stored value that is full scale in the images to come (1 for floats of 0..1, 4095 for 12
                 bits), where it is not the one that the card expects.
-            check_scale: refuse pictures whose values cannot be meant on the card's scale. Off for pictures of a data
+            check_scale: refuse images whose values cannot be meant on the card's scale. Off for images of a data
                 set, which is looked at as a whole.
 
         Raises:
@@ -95,7 +95,7 @@ class Predictor:
             raise TaskError(f"the model's task is {card.task}; this version predicts semantic maps")
         needed = [spec.name for spec in card.inputs[1:] if spec.required]
         if needed:
-            raise TaskError(f"the model needs further inputs besides the picture: {', '.join(needed)}")
+            raise TaskError(f"the model needs further inputs besides the image: {', '.join(needed)}")
         self.card = card
         self.device = resolve_device(device)
         self.precision = resolve_precision(precision, self.device)
@@ -113,70 +113,70 @@ class Predictor:
         self._prepare = partial(prepare, card=card, max_value=max_value, check_scale=check_scale)
 
     @overload
-    def predict(self, picture: PictureLike, confidence: bool = False) -> Segmentation: ...
+    def predict(self, image: ImageLike, confidence: bool = False) -> Segmentation: ...
 
     @overload
-    def predict(self, picture: list[Any] | tuple[Any, ...], confidence: bool = False) -> list[Segmentation]: ...
+    def predict(self, image: list[Any] | tuple[Any, ...], confidence: bool = False) -> list[Segmentation]: ...
 
     def predict(
-        self, picture: PictureLike | list[Any] | tuple[Any, ...], confidence: bool = False
+        self, image: ImageLike | list[Any] | tuple[Any, ...], confidence: bool = False
     ) -> Segmentation | list[Segmentation]:
-        """Segment one picture, or each of a list.
+        """Segment one image, or each of a list.
 
         Args:
-            picture: file (str or Path), PIL picture, array (H, W, 3) uint8 RGB (also (H, W), N channels, uint16, or
+            image: file (str or Path), PIL image, array (H, W, 3) uint8 RGB (also (H, W), N channels, uint16, or
                 float in stored values), tensor (C, H, W) uint8 or float 0..1, or a list of these.
             confidence: also give the probability of the chosen class, (H, W) float32.
 
         Returns:
-            One Segmentation in the picture's own size for each picture, a list for a list.
+            One Segmentation in the image's own size for each image, a list for a list.
 
         Raises:
-            DataError: a picture that cannot be read or does not fit the model; it names the file.
+            DataError: an image that cannot be read or does not fit the model; it names the file.
         """
-        if isinstance(picture, list | tuple):
-            return list(self.predict_iter(picture, confidence=confidence))
-        return self._segment([self._prepare(picture)], confidence)[0]
+        if isinstance(image, list | tuple):
+            return list(self.predict_iter(image, confidence=confidence))
+        return self._segment([self._prepare(image)], confidence)[0]
 
     def predict_iter(
         self,
-        pictures: Iterable[PictureLike],
+        images: Iterable[ImageLike],
         batch: int = 1,
         on_error: OnError | None = None,
         confidence: bool = False,
     ) -> Iterator[Segmentation]:
-        """Segment many pictures in order, reading the next ones in a thread meanwhile.
+        """Segment many images in order, reading the next ones in a thread meanwhile.
 
         Args:
-            pictures: as for `predict`; taken one by one in the reading thread, so it may be endless.
-            batch: pictures per pass of the network; only pictures of one size share a pass.
-            on_error: called with the picture and its error (DataError, OSError) in place of a result; the rest goes on.
+            images: as for `predict`; taken one by one in the reading thread, so it may be endless.
+            batch: images per pass of the network; only images of one size share a pass.
+            on_error: called with the image and its error (DataError, OSError) in place of a result; the rest goes on.
                 Without it the first error is raised.
             confidence: as for `predict`.
 
         Yields:
-            One Segmentation for each good picture, in order.
+            One Segmentation for each good image, in order.
         """
         if batch < 1:
             raise UsageError(f"batch: got {batch}, expected 1 or more")
-        for group in _read_ahead(pictures, self._prepare, batch, whole=self._windows is None):
-            good: list[tuple[PictureLike, Prepared]] = []
+        for group in _read_ahead(images, self._prepare, batch, whole=self._windows is None):
+            good: list[tuple[ImageLike, PreparedImage]] = []
             for read in group:
                 if read.prepared is not None:
-                    good.append((read.picture, read.prepared))
+                    good.append((read.image, read.prepared))
                     continue
                 # What came before it in this group is given out first, so that order is kept.
                 yield from self._guarded(good, confidence, on_error)
                 good = []
                 assert read.error is not None
-                _report(read.picture, read.error, on_error)
+                _report(read.image, read.error, on_error)
             yield from self._guarded(good, confidence, on_error)
 
     @torch.inference_mode()
     def scores(self, images: Tensor) -> Tensor:
-        """Return logits at the input's size for a normalised batch, raised exactly as the published model does.
+        """Return logits at the input's size for a normalised batch, upsampled exactly as the published model does.
 
-        The card's own inference mode is used (whole pictures, or windows of its crop and stride); `tta` and `window`
+        The card's own inference mode is used (whole images, or windows of its crop and stride); `tta` and `window`
         play no part. This is the slow path, for inspection: it holds every logit and runs the plain network in fp32.
 
         Args:
@@ -208,56 +208,56 @@ class Predictor:
         return self._forward(images)
 
     def _guarded(
-        self, pictures: Sequence[tuple[PictureLike, Prepared]], confidence: bool, on_error: OnError | None
+        self, images: Sequence[tuple[ImageLike, PreparedImage]], confidence: bool, on_error: OnError | None
     ) -> Iterator[Segmentation]:
-        """Segment a group; where memory does not suffice, each picture of it is reported."""
-        if not pictures:
+        """Segment a group; where memory does not suffice, each image of it is reported."""
+        if not images:
             return
         try:
-            yield from self._segment([prepared for _, prepared in pictures], confidence)
+            yield from self._segment([prepared for _, prepared in images], confidence)
         except DataError as error:
-            for picture, _ in pictures:
-                _report(picture, error, on_error)
+            for image, _ in images:
+                _report(image, error, on_error)
 
     @torch.inference_mode()
-    def _segment(self, pictures: Sequence[Prepared], confidence: bool) -> list[Segmentation]:
-        """Segment pictures, those of one input size and one own size together; results in the order given."""
+    def _segment(self, images: Sequence[PreparedImage], confidence: bool) -> list[Segmentation]:
+        """Segment images, those of one input size and one own size together; results in the order given."""
         groups: dict[tuple[object, ...], list[int]] = {}
-        for index, picture in enumerate(pictures):
-            groups.setdefault((picture.input_size, picture.size), []).append(index)
+        for index, image in enumerate(images):
+            groups.setdefault((image.input_size, image.size), []).append(index)
         results: dict[int, Segmentation] = {}
         for indices in groups.values():
-            chosen = [pictures[index] for index in indices]
+            chosen = [images[index] for index in indices]
             maps, sure = self._maps_or_advice(chosen, confidence)
             for place, index in enumerate(indices):
                 results[index] = self._result(
-                    pictures[index], maps[place].cpu().numpy(), None if sure is None else sure[place].cpu().numpy()
+                    images[index], maps[place].cpu().numpy(), None if sure is None else sure[place].cpu().numpy()
                 )
-        return [results[index] for index in range(len(pictures))]
+        return [results[index] for index in range(len(images))]
 
-    def _result(self, picture: Prepared, class_map: np.ndarray, confidence: np.ndarray | None) -> Segmentation:
+    def _result(self, prepared: PreparedImage, class_map: np.ndarray, confidence: np.ndarray | None) -> Segmentation:
         return Segmentation(
-            size=picture.size,
+            size=prepared.size,
             classes=self.card.classes,
             palette=self.card.palette,
             class_map=class_map,
             confidence=confidence,
-            source=picture.source,
-            image=picture.image,
+            source=prepared.source,
+            image=prepared.view,
         )
 
-    def _maps_or_advice(self, pictures: Sequence[Prepared], confidence: bool) -> tuple[Tensor, Tensor | None]:
-        inputs = Inputs(pictures, self.device)
+    def _maps_or_advice(self, images: Sequence[PreparedImage], confidence: bool) -> tuple[Tensor, Tensor | None]:
+        inputs = Inputs(images, self.device)
         try:
-            return self._maps(inputs, pictures[0].size, confidence)
+            return self._maps(inputs, images[0].size, confidence)
         except (torch.OutOfMemoryError, RuntimeError) as error:
             if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
                 raise
             height, width = inputs.size
             raise DataError(
-                f"not enough memory for {len(pictures)} picture(s) of {height}x{width}; use a window (window=1024), "
+                f"not enough memory for {len(images)} image(s) of {height}x{width}; use a window (window=1024), "
                 "a smaller batch or fewer scales",
-                pictures[0].source or None,
+                images[0].source or None,
             ) from error
 
     def _maps(self, inputs: Inputs, size: tuple[int, int], confidence: bool) -> tuple[Tensor, Tensor | None]:
@@ -284,8 +284,8 @@ class Predictor:
         logits, held = first.sample(), True
         if isinstance(first, Tile):
             held = len(self._views) * logits[0, 0].numel() <= size[0] * size[1]
-        bands = mean_of_views(chain([first], views), len(self._views), size[0], band_rows(logits, size[1]), held=held)
-        best = [(best_of(band).cpu(), band.amax(dim=1).cpu() if confidence else None) for band in bands]
+        chunks = mean_of_views(chain([first], views), len(self._views), size[0], chunk_rows(logits, size[1]), held=held)
+        best = [(best_of(chunk).cpu(), chunk.amax(dim=1).cpu() if confidence else None) for chunk in chunks]
         labels = torch.cat([classes for classes, _ in best], dim=1)
         return labels, torch.cat([sure for _, sure in best if sure is not None], dim=1) if confidence else None
 
@@ -299,18 +299,18 @@ class Predictor:
         return WindowRows(pixels, self._windows, self._forward, size, view=view, batch=self._window_batch)
 
     def _logits(self, images: Tensor, size: tuple[int, int], windows: Windows | None) -> Tensor:
-        """Return logits (N, K, H, W) float32 raised to `size`, the plain way."""
+        """Return logits (N, K, H, W) float32 upsampled to `size`, the plain way."""
         if windows is None:
             output = self._forward(images)
         else:
             logits = slide(images, windows, self._window_logits)
             output = SemanticLogits(logits, canvas=(images.shape[-2], images.shape[-1]))
-        return _raised(output, (images.shape[-2], images.shape[-1]), size)
+        return _upsampled(output, (images.shape[-2], images.shape[-1]), size)
 
     def _window_logits(self, images: Tensor) -> Tensor:
         """Return one window's logits at the window's size."""
         size = (images.shape[-2], images.shape[-1])
-        return _raised(self._forward(images), size, size)
+        return _upsampled(self._forward(images), size, size)
 
     def _forward(self, images: Tensor) -> SemanticLogits:
         """Run the fast form of the network; logits come back as float32."""
@@ -387,45 +387,47 @@ def processor_has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     return not known.isdisjoint(words)
 
 
-def _raised(output: SemanticLogits, covered: tuple[int, int], size: tuple[int, int]) -> Tensor:
-    """Raise logits from their stride to `size`; `covered` is the part of the canvas that is picture, not padding."""
+def _upsampled(output: SemanticLogits, covered: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """Upsample logits from their stride to `size`; `covered` is the part of the canvas that is image, not padding."""
     mode, align_corners = output.resample
-    return raise_logits(output.logits, size, canvas=output.canvas, crop=covered, align_corners=align_corners, mode=mode)
+    return upsample_logits(
+        output.logits, size, canvas=output.canvas, crop=covered, align_corners=align_corners, mode=mode
+    )
 
 
-def _report(picture: PictureLike, error: Exception, on_error: OnError | None) -> None:
+def _report(image: ImageLike, error: Exception, on_error: OnError | None) -> None:
     if on_error is None:
         raise error
-    on_error(picture, error)
+    on_error(image, error)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Read:
-    """One picture as the reading thread leaves it: prepared, or with its error."""
+    """One image as the reading thread leaves it: prepared, or with its error."""
 
-    picture: PictureLike
-    prepared: Prepared | None = None
+    image: ImageLike
+    prepared: PreparedImage | None = None
     error: Exception | None = None
 
 
 def _read_ahead(
-    pictures: Iterable[PictureLike], prepare: Callable[..., Prepared], batch: int, *, whole: bool
+    images: Iterable[ImageLike], prepare: Callable[..., PreparedImage], batch: int, *, whole: bool
 ) -> Iterator[list[_Read]]:
-    """Yield groups of `batch` pictures while a thread reads up to two groups ahead; `whole`: and normalises them.
+    """Yield groups of `batch` images while a thread reads up to two groups ahead; `whole`: and normalises them.
 
-    `pictures` is iterated in that thread, so that what a data set does to give its next picture runs ahead, too.
+    `images` is iterated in that thread, so that what a dataset does to give its next image runs ahead, too.
     """
-    coming, numbers = iter(pictures), count(1)
+    coming, numbers = iter(images), count(1)
 
     def read() -> _Read | None:
-        for picture in coming:
+        for image in coming:
             try:
-                prepared = prepare(picture, name=f"picture {next(numbers)}")
+                prepared = prepare(image, name=f"image {next(numbers)}")
                 if whole:
                     _ = prepared.pixels
-                return _Read(picture=picture, prepared=prepared)
+                return _Read(image=image, prepared=prepared)
             except (SegAtlasError, OSError) as error:
-                return _Read(picture=picture, error=error)
+                return _Read(image=image, error=error)
         return None
 
     reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="segatlas-read")

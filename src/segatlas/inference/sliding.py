@@ -1,6 +1,6 @@
-"""Large pictures by overlapping windows.
+"""Large images by overlapping windows.
 
-Every window's logits are raised to the window's size; a pixel's logits are the mean over the windows that cover it.
+Every window's logits are upsampled to the window's size; a pixel's logits are the mean over the windows that cover it.
 `slide` does this as it is said, and holds everything. Everything else keeps logits at the network's own stride, and
 only while they are needed. Labels in the input's size are made region by region, as soon as the last window over a
 region has run; of a window that is done, only the rows that the next row of windows overlaps are kept. `WindowRows`
@@ -21,9 +21,9 @@ from torch import Tensor
 from segatlas.errors import UsageError
 from segatlas.inference.tta import UPRIGHT, View
 from segatlas.ops import window_starts
-from segatlas.ops.raising import raise_rows, resample
 from segatlas.ops.sampling import Axis, make_axis
-from segatlas.ops.summed_map import Raise, band_rows, labels_of, summed_class_map
+from segatlas.ops.summed_map import Upsampling, chunk_rows, labels_of, summed_class_map
+from segatlas.ops.upsampling import resample, upsample_rows
 from segatlas.structures import SemanticLogits
 from segatlas.weights.card import InferenceMode
 
@@ -40,7 +40,7 @@ Network = Callable[[Tensor], SemanticLogits]
 
 
 class Pixels(Protocol):
-    """A normalised batch of which windows can be had; see `pictures.Inputs`."""
+    """A normalised batch of which windows can be had; see `images.Inputs`."""
 
     size: tuple[int, int]
 
@@ -83,7 +83,7 @@ def make_windows(window: int | tuple[int, int], overlap: float = DEFAULT_OVERLAP
 
 
 def card_windows(mode: InferenceMode) -> Windows | None:
-    """Return the windows that a card asks for, None for whole pictures."""
+    """Return the windows that a card asks for, None for whole images."""
     if mode.mode == "whole" or mode.crop is None:
         return None
     return Windows(crop=mode.crop, stride=mode.stride) if mode.stride else make_windows(mode.crop)
@@ -129,7 +129,7 @@ def slide_class_map(
         inputs: the normalised batch.
         windows: as in `slide`.
         network: maps windows (M, C, h, w) to their logits at its own stride.
-        size: (H, W) of the result; where it is not the inputs', the mean is raised once more, to it.
+        size: (H, W) of the result; where it is not the inputs', the mean is upsampled once more, to it.
         confidence: also return the probability of the chosen class.
         batch: windows per pass of the network; default: see BATCH_PIXELS.
 
@@ -140,7 +140,7 @@ def slide_class_map(
         return _maps_by_regions(inputs, windows, network, confidence=confidence, batch=batch)
     parts = [
         labels_of(logits, confidence=confidence)
-        for logits in WindowRows(inputs, windows, network, size, batch=batch).bands()
+        for logits in WindowRows(inputs, windows, network, size, batch=batch).chunks()
     ]
     maps, sure = zip(*parts, strict=True)
     return torch.cat(maps, dim=1), torch.cat(sure, dim=1) if confidence else None
@@ -148,10 +148,10 @@ def slide_class_map(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Tile:
-    """Network output for a part of the upright picture, seen under a view's turns and flip.
+    """Network output for a part of the upright image, seen under a view's turns and flip.
 
-    size: (height, width) pixels that the output is raised to, upright. covered: (h, w) pixels of the network's input,
-    as the view saw it; the output's canvas may be larger. top, left: where the part begins.
+    size: (height, width) pixels that the output is upsampled to, upright. covered: (h, w) pixels of the network's
+    input, as the view saw it; the output's canvas may be larger. top, left: where the part begins.
     """
 
     output: SemanticLogits
@@ -162,7 +162,7 @@ class Tile:
     left: int = 0
 
     def rows(self, first: int, last: int) -> Tensor:
-        """Return raised logits (N, K, last - first, width) of rows of the part, upright."""
+        """Return upsampled logits (N, K, last - first, width) of rows of the part, upright."""
         swapped, reversed_rows, reversed_columns = self.view.pose()
         logits, canvas, covered = self.output.logits, self.output.canvas, self.covered
         if swapped:
@@ -171,10 +171,10 @@ class Tile:
         if reversed_rows:
             first, last = self.size[0] - last, self.size[0] - first
         mode, align_corners = self.output.resample
-        raised = raise_rows(
+        upsampled = upsample_rows(
             logits, self.size, first, last, canvas=canvas, crop=covered, align_corners=align_corners, mode=mode
         )
-        return raised.flip([dim for dim, turned in ((-2, reversed_rows), (-1, reversed_columns)) if turned])
+        return upsampled.flip([dim for dim, turned in ((-2, reversed_rows), (-1, reversed_columns)) if turned])
 
     def sample(self) -> Tensor:
         """Return logits as the network gave them: their shape tells classes and stride."""
@@ -228,9 +228,9 @@ class WindowRows:
         self.advance(0, 1)
         return self.tiles[0].output.logits
 
-    def bands(self) -> Iterator[Tensor]:
+    def chunks(self) -> Iterator[Tensor]:
         """Yield all rows, (N, K, rows, W) at a time, few enough to be small."""
-        step = band_rows(self.sample(), self.size[1])
+        step = chunk_rows(self.sample(), self.size[1])
         for first in range(0, self.size[0], step):
             yield self.rows(first, min(first + step, self.size[0]))
 
@@ -241,8 +241,8 @@ class WindowRows:
         axis = make_axis(self.inputs.size[0], self.size[0]).part(first, last)
         top, bottom = axis.reach()
         mean = self._mean(top, bottom)
-        raised = resample(mean, 2, axis.over(top, bottom).to(mean.device))
-        return resample(raised, 3, make_axis(self.inputs.size[1], self.size[1], device=mean.device))
+        upsampled = resample(mean, 2, axis.over(top, bottom).to(mean.device))
+        return resample(upsampled, 3, make_axis(self.inputs.size[1], self.size[1], device=mean.device))
 
     def advance(self, first: int, last: int) -> None:
         """Forget windows above input row `first`, and run those that reach above row `last`."""
@@ -301,8 +301,8 @@ class _Part:
     def covers(self, top: int, left: int) -> bool:
         return self.top <= top < self.bottom and self.left <= left < self.right
 
-    def over(self, top: int, bottom: int, left: int, right: int) -> Raise:
-        return Raise(
+    def over(self, top: int, bottom: int, left: int, right: int) -> Upsampling:
+        return Upsampling(
             logits=self.logits,
             rows=self.rows.part(top - self.top, bottom - self.top),
             columns=self.columns.part(left - self.left, right - self.left),
@@ -328,8 +328,8 @@ def _maps_by_regions(
                 sure = torch.empty(count, height, width) if confidence else None
             for region in _regions(parts, top, bottom, done, right):
                 area = (..., slice(*region[:2]), slice(*region[2:]))
-                raises = [part.over(*region) for part in parts if part.covers(region[0], region[2])]
-                summed_class_map(raises, result[area], None if sure is None else sure[area])
+                upsamplings = [part.over(*region) for part in parts if part.covers(region[0], region[2])]
+                summed_class_map(upsamplings, result[area], None if sure is None else sure[area])
             done = right
             parts = [part for part in parts if part.right > done or part.bottom > bottom]
             parts = [part.below(bottom) if part.right <= done and part.top < bottom else part for part in parts]
@@ -375,7 +375,7 @@ def _run_row(
 
 
 def _upright_grid(size: tuple[int, int], windows: Windows, view: View) -> tuple[list[int], list[int], tuple[int, int]]:
-    """Return where windows over the view of a picture of `size` begin upright, rows and columns, and their size."""
+    """Return where windows over the view of an image of `size` begin upright, rows and columns, and their size."""
     swapped, *reversed_axes = view.pose()
     starts: list[list[int]] = []
     sides = []

@@ -1,9 +1,9 @@
-"""Test-time augmentation: the same picture seen several ways, and the mean of the class probabilities.
+"""Test-time augmentation: the same image seen several ways, and the mean of the class probabilities.
 
-A view is a resize followed by quarter turns and a left-right flip of the network's input. Each view's logits are raised
-to the picture's own size (as published: one bilinear raise), turned back, and put through softmax; the mean over the
-views decides. This is done a band of rows at a time, from logits at the network's stride: those of all views where that
-is less than the full-size sum, (K, H, W), which is kept otherwise.
+A view is a resize followed by quarter turns and a left-right flip of the network's input. Each view's logits are
+upsampled to the image's own size (as published: one bilinear upsampling), turned back, and put through softmax; the
+mean over the views decides. This is done a chunk of rows at a time, from logits at the network's stride: those of all
+views where that is less than the full-size sum, (K, H, W), which is kept otherwise.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ HELP = "flips, vertical, turns, scales or scales:0.75,1,1.25"
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """One way to see a picture: resized by `scale`, then quarter turns counter-clockwise, then a left-right flip."""
+    """One way to see an image: resized by `scale`, then quarter turns counter-clockwise, then a left-right flip."""
 
     scale: float = 1.0
     turns: int = 0
@@ -73,14 +73,14 @@ class Rows(Protocol):
 
 
 def mean_of_views(views: Iterable[Rows], count: int, height: int, step: int, *, held: bool) -> Iterator[Tensor]:
-    """Yield the mean of the views' softmax, (N, K, rows, W) for bands of `step` rows from the top down.
+    """Yield the mean of the views' softmax, (N, K, rows, W) for chunks of `step` rows from the top down.
 
     Args:
         views: logits of each view, all at one size; made when taken.
         count: number of views.
         height: rows in all.
-        step: rows of a band.
-        held: keep all views and make each band at once, else the sum over them at full size and one view at a time.
+        step: rows of a chunk.
+        held: keep all views and make each chunk at once, else the sum over them at full size and one view at a time.
     """
     cuts = [(first, min(first + step, height)) for first in range(0, height, step)]
     if held:
@@ -96,14 +96,14 @@ def mean_of_views(views: Iterable[Rows], count: int, height: int, step: int, *, 
                 total.append(probabilities)
             else:
                 total[place] += probabilities
-    yield from (band / count for band in total)
+    yield from (chunk / count for chunk in total)
 
 
 def parse_views(words: str | Sequence[str]) -> tuple[View, ...]:
     """Return the views that words such as "flips,scales:0.75,1.25" stand for; () for none.
 
     flips adds the left-right mirror, vertical the top-bottom one, turns the four quarter turns, scales the listed
-    multiples of the input (exactly those: list 1 to keep the picture itself); several words multiply.
+    multiples of the input (exactly those: list 1 to keep the image itself); several words multiply.
 
     Raises:
         UsageError: a word that is not known, or a scale that is not a number above 0.

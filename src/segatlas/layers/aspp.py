@@ -17,7 +17,7 @@ from segatlas.layers.pooled_fuse import PooledFuse
 
 
 class ASPP(nn.Module):
-    """Convolutions of several dilations on the same map, and its average, side by side through one convolution.
+    """Convolutions of several dilations on the same map, and its average, concatenated through one convolution.
 
     Args:
         branches: the convolutions: (N, C, h, w) -> (N, D_i, h, w) each.

@@ -13,8 +13,8 @@ from segatlas.layers.conv import ConvBNReLU
 class FPN(nn.Module):
     """Feature pyramid network (Lin et al. 2017, https://arxiv.org/abs/1612.03144).
 
-    Each map is projected to the same width, and the next coarser result is added to it, raised to its size by nearest
-    neighbour. A 3x3 convolution follows on every level. No norms, no ReLU.
+    Each map is projected to the same width, and the next coarser result is added to it, upsampled to its size by
+    nearest neighbour. A 3x3 convolution follows on every level. No norms, no ReLU.
 
     Args:
         in_channels: channels of each map, finest first.
@@ -37,13 +37,13 @@ class FPN(nn.Module):
 class FPNHead(nn.Module):
     """Brings every level to the finest one's size, step by step, and sums (Kirillov et al. 2019, section 3).
 
-    A level is raised by two after each of its 3x3 convolutions; it has as many as steps are needed, at least one.
+    A level is upsampled by two after each of its 3x3 convolutions; it has as many as steps are needed, at least one.
 
     Args:
         in_channels: of every level.
         channels: of the result.
         strides: of each level, finest first; a power of two apart.
-        align_corners: how maps are raised.
+        align_corners: how maps are upsampled.
     """
 
     def __init__(self, in_channels: int, channels: int, *, strides: Sequence[int], align_corners: bool):
@@ -63,9 +63,9 @@ class FPNHead(nn.Module):
             for conv in convs.children():
                 x = conv(x)
                 if steps:
-                    x = self._raise(x, (2 * x.shape[-2], 2 * x.shape[-1]))
-            total = total + self._raise(x, (total.shape[-2], total.shape[-1]))
+                    x = self._upsample(x, (2 * x.shape[-2], 2 * x.shape[-1]))
+            total = total + self._upsample(x, (total.shape[-2], total.shape[-1]))
         return total
 
-    def _raise(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+    def _upsample(self, x: Tensor, size: tuple[int, int]) -> Tensor:
         return F.interpolate(x, size=size, mode="bilinear", align_corners=self.align_corners)

@@ -2,7 +2,7 @@
 
 Two slow paths of torch on processors, with the same numbers as the quick one (measured in docs/architecture.md):
 fp32 matrix products go to MKL, which on AMD processors takes twice the time of oneDNN; and at one thread 1x1
-convolutions of fewer than 16 pictures leave oneDNN for im2col and MKL. Neither happens to a convolution that dilates,
+convolutions of fewer than 16 images leave oneDNN for im2col and MKL. Neither happens to a convolution that dilates,
 and dilation means nothing to a kernel of one pixel.
 """
 
@@ -22,7 +22,7 @@ FEW_TOKENS = 64
 class TokenLinear(nn.Linear):
     """`nn.Linear` with the same parameters, run as a 1x1 convolution where that is quicker.
 
-    Tokens with their channels side by side are a channels-last map, so nothing is copied, forward or backward.
+    Tokens with their channels adjacent in memory are a channels-last map, so nothing is copied, forward or backward.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -57,7 +57,7 @@ def _is_quicker_by_onednn(x: Tensor) -> bool:
 
 
 def torch_takes_slow_path() -> bool:
-    """Tell whether torch, at its present threads, sends plain 1x1 convolutions of one picture to its slow path."""
+    """Tell whether torch, at its present threads, sends plain 1x1 convolutions of one image to its slow path."""
     layer, x = nn.Conv2d(16, 16, 1), torch.empty(1, 16, 64, 64)
     backend = torch._C._select_conv_backend(x, layer.weight, layer.bias, [1, 1], [0, 0], [1, 1], False, [0, 0], 1, None)
     return "Slow" in str(backend)

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 
 class BatchNorm2d(nn.BatchNorm2d):
-    """Batch norm that also trains on one value a channel: one picture pooled to one pixel, which has no variance.
+    """Batch norm that also trains on one value a channel: one image pooled to one pixel, which has no variance.
 
     Such a batch is normalised with the running statistics, and does not change them.
     """

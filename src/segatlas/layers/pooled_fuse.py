@@ -1,4 +1,4 @@
-"""One convolution over a map and over small maps of the same scene (pooled ones) raised beside it."""
+"""One convolution over a map and over small maps of the same scene (pooled ones) upsampled beside it."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segatlas.layers.below_raise import convolve_below_raise, raise_taps, taps_as_channels
+from segatlas.layers.before_upsampling import convolve_before_upsampling, taps_as_channels, upsample_taps
 from segatlas.layers.conv import ConvBNReLU
 
 
 class PooledFuse(ConvBNReLU):
-    """Raise the small maps to the large one's size, put all side by side, convolve; batch norm, ReLU.
+    """Upsample the small maps to the large one's size, concatenate all, convolve; batch norm, ReLU.
 
-    The small maps are never raised: their part of the convolution is computed below the raise, which for pyramid
-    pooling saves half of it. Parameters are those of the plain convolution.
+    The small maps are never upsampled: their part of the convolution is computed before the upsampling, which for
+    pyramid pooling saves half of it. Parameters are those of the plain convolution.
 
     Args:
         in_channels: of the large map.
         pooled_channels: of each small map, in order.
         out_channels: of the result.
         kernel_size: of the convolution.
-        align_corners: of the raise.
+        align_corners: of the upsampling.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class PooledFuse(ConvBNReLU):
         own, *kernels = self.conv.weight.split(self.slices, dim=1)
         size = (x.shape[-2], x.shape[-1])
         out = F.conv2d(x, own, padding=own.shape[-1] // 2)
-        out = out + convolve_below_raise(pooled, kernels, size, align_corners=self.align_corners)
+        out = out + convolve_before_upsampling(pooled, kernels, size, align_corners=self.align_corners)
         result: Tensor = self.relu(self.bn(out))
         return result
 
@@ -70,7 +70,7 @@ class FoldedPooledFuse(nn.Module):
         """As `PooledFuse`."""
         products = [conv(y) for conv, y in zip(self.pooled, pooled, strict=True)]
         size = (x.shape[-2], x.shape[-1])
-        small = raise_taps(products, self.kernel_size, size, align_corners=self.align_corners)
+        small = upsample_taps(products, self.kernel_size, size, align_corners=self.align_corners)
         return F.relu(self.conv(x) + small, inplace=True)
 
 

@@ -21,7 +21,7 @@ class PPM(nn.Module):
         in_channels: of the map.
         channels: of each pooled map, and of the result.
         scales: cells per side of each grid.
-        align_corners: how the pooled maps are raised.
+        align_corners: how the pooled maps are upsampled.
     """
 
     def __init__(

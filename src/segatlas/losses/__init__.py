@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from segatlas.config.losses import LossTerm, Term
+from segatlas.config.losses import AnyLossConfig, LossConfig
 from segatlas.losses.base import Loss
 from segatlas.losses.boundary import Boundary
 from segatlas.losses.class_presence import ClassPresence
@@ -33,14 +33,14 @@ LOSSES: dict[str, type[Loss]] = {
 """The class of each term name."""
 
 
-def build_loss(term: LossTerm, class_weights: Tensor | None = None) -> Loss:
+def build_loss(term: AnyLossConfig, class_weights: Tensor | None = None) -> Loss:
     """Return the loss of a recipe's term.
 
     Args:
         term: its own fields go to the class; `weight`, `on` and `class_weights` are for whoever adds terms up.
         class_weights: (K,) or None; what `term.class_weights` stands for.
     """
-    own = [field for field in type(term).model_fields if field not in Term.model_fields]
+    own = [field for field in type(term).model_fields if field not in LossConfig.model_fields]
     return LOSSES[term.name](class_weights=class_weights, **{field: getattr(term, field) for field in own})
 
 

@@ -17,7 +17,7 @@ class Loss(nn.Module):
     - labels: (N, H, W) uint8 or int64, 0..K-1 or 255 where a pixel has no label; such pixels count nowhere.
     - canvas: (H', W') pixels that the logits cover, H <= H' and W <= W'; the labels are its top left part. By default
       (H, W).
-    - align_corners: how the logits are raised to the canvas, as in `torch.nn.functional.interpolate`.
+    - align_corners: how the logits are upsampled to the canvas, as in `torch.nn.functional.interpolate`.
 
     The result is float32 (float64 for float64 logits); without any labelled pixel it is 0 with zero gradient.
     UsageError if shapes do not fit together, a label is out of range, or there is not one class weight per class.
@@ -41,8 +41,8 @@ class Loss(nn.Module):
 
 def mean_over_classes(values: Tensor, present: Tensor, weights: Tensor | None) -> Tensor:
     """Return the (weighted) mean of values (K,) over the classes of the mask present (K,); 0 if there is none."""
-    share = present.to(values.dtype)
+    weight = present.to(values.dtype)
     if weights is not None:
-        share = share * weights.to(values)
-    total = share.sum()
-    return (values * share).sum() / total.where(total > 0, torch.ones_like(total))
+        weight = weight * weights.to(values)
+    total = weight.sum()
+    return (values * weight).sum() / total.where(total > 0, torch.ones_like(total))

@@ -1,4 +1,4 @@
-"""Tell which classes a picture shows: the semantic encoding loss of EncNet."""
+"""Tell which classes an image shows: the semantic encoding loss of EncNet."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class ClassPresence(Loss):
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         presence = class_presence(labels, logits.shape[1]).to(logits)
         labelled = (labels != IGNORE).flatten(1).any(1).to(logits)
-        share = logits.new_ones(logits.shape[1]) if weights is None else weights.to(logits)
+        weight = logits.new_ones(logits.shape[1]) if weights is None else weights.to(logits)
         each = F.binary_cross_entropy_with_logits(logits, presence, reduction="none")
-        total = labelled.sum() * share.sum()
-        return (each * share * labelled.unsqueeze(1)).sum() / total.where(total > 0, torch.ones_like(total))
+        total = labelled.sum() * weight.sum()
+        return (each * weight * labelled.unsqueeze(1)).sum() / total.where(total > 0, torch.ones_like(total))
 
 
 def class_presence(labels: Tensor, num_classes: int) -> Tensor:

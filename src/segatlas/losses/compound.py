@@ -10,11 +10,11 @@ from segatlas.losses.overlap import Dice
 
 
 class CrossEntropyDice(Loss):
-    """(1 - dice_share) * CrossEntropy + dice_share * Dice.
+    """(1 - dice_fraction) * CrossEntropy + dice_fraction * Dice.
 
     Args:
         label_smoothing: of the cross-entropy.
-        dice_share: share of Dice in the sum, 0..1.
+        dice_fraction: fraction of Dice in the sum, 0..1.
         smooth: of Dice.
         class_weights: (K,) for both parts, or None.
     """
@@ -23,14 +23,14 @@ class CrossEntropyDice(Loss):
         self,
         *,
         label_smoothing: float = 0.0,
-        dice_share: float = 0.5,
+        dice_fraction: float = 0.5,
         smooth: float = 1.0,
         class_weights: Tensor | None = None,
     ):
         super().__init__()
         self.cross_entropy = CrossEntropy(label_smoothing=label_smoothing, class_weights=class_weights)
         self.dice = Dice(smooth=smooth, class_weights=class_weights)
-        self.dice_share = dice_share
+        self.dice_fraction = dice_fraction
 
     def forward(
         self, logits: Tensor, labels: Tensor, canvas: tuple[int, int] | None = None, align_corners: bool = False
@@ -38,4 +38,4 @@ class CrossEntropyDice(Loss):
         """See `Loss`."""
         cross_entropy = self.cross_entropy(logits, labels, canvas, align_corners)
         dice = self.dice(logits, labels, canvas, align_corners)
-        return (1 - self.dice_share) * cross_entropy + self.dice_share * dice
+        return (1 - self.dice_fraction) * cross_entropy + self.dice_fraction * dice

@@ -12,7 +12,7 @@ class CrossEntropy(Loss):
     """Mean cross-entropy, as torch's: with class weights the sum is divided by the weights of the labelled pixels.
 
     Args:
-        label_smoothing: share of the target spread evenly over all classes, 0..1.
+        label_smoothing: fraction of the target spread evenly over all classes, 0..1.
         class_weights: (K,) or None.
     """
 

@@ -8,11 +8,11 @@ from torch.nn import functional as F
 
 from segatlas.errors import UsageError
 from segatlas.losses.base import Loss, mean_over_classes
-from segatlas.ops import raise_logits
+from segatlas.ops import upsample_logits
 from segatlas.structures import IGNORE
 
 SCALES = (1, 2, 4)
-SHARES = (0.6, 0.3, 0.1)
+MIX_WEIGHTS = (0.6, 0.3, 0.1)
 THRESHOLD = 0.1
 
 
@@ -38,14 +38,14 @@ class Detail(Loss):
             )
         size = (labels.shape[-2], labels.shape[-1])
         precise = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        raised = raise_logits(precise, size, canvas=canvas, align_corners=align_corners)
-        border = detail_map(labels).to(raised)  # (N, H, W)
-        target = torch.stack([1 - border, border], dim=1)[:, -raised.shape[1] :]
-        labelled = (labels != IGNORE).to(raised)
-        count = labelled.sum().clamp(min=1) * raised.shape[1]
-        each = F.binary_cross_entropy_with_logits(raised, target, reduction="none")
+        upsampled = upsample_logits(precise, size, canvas=canvas, align_corners=align_corners)
+        border = detail_map(labels).to(upsampled)  # (N, H, W)
+        target = torch.stack([1 - border, border], dim=1)[:, -upsampled.shape[1] :]
+        labelled = (labels != IGNORE).to(upsampled)
+        count = labelled.sum().clamp(min=1) * upsampled.shape[1]
+        each = F.binary_cross_entropy_with_logits(upsampled, target, reduction="none")
         cross_entropy = (each * labelled.unsqueeze(1)).sum() / count
-        probability = raised[:, -1].sigmoid() * labelled
+        probability = upsampled[:, -1].sigmoid() * labelled
         border = border * labelled
         overlap = 2 * (probability * border).sum((1, 2)) + 1
         dice = 1 - overlap / (probability.sum((1, 2)) + border.sum((1, 2)) + 1)
@@ -56,7 +56,7 @@ def detail_map(labels: Tensor) -> Tensor:
     """Return where labels change, (N, H, W) bool: on the side of the larger label, wider where the change is coarse.
 
     A Laplacian of the labels at strides 1, 2 and 4, each cut to yes or no, upsampled by the nearest value and mixed by
-    fixed shares; the mix is cut again. Unlabelled pixels change nothing: as neighbours they count as equal, as centres
+    fixed weights; the mix is cut again. Ignored pixels change nothing: as neighbours they count as equal, as centres
     as no border, and they are no border themselves. (The published code reads them as a class 255 instead.)
 
     Args:
@@ -67,11 +67,11 @@ def detail_map(labels: Tensor) -> Tensor:
     counted = F.pad(labelled.to(values), (1, 1, 1, 1), value=1.0)  # beyond the edge lies class 0, as published
     kernel = values.new_ones(1, 1, 3, 3)
     mix = torch.zeros_like(values)
-    for scale, share in zip(SCALES, SHARES, strict=True):
+    for scale, weight in zip(SCALES, MIX_WEIGHTS, strict=True):
         # sum over labelled neighbours of (centre - neighbour)
         own = values[..., ::scale, ::scale] * F.conv2d(counted, kernel, stride=scale)
         difference = own - F.conv2d(values, kernel, stride=scale, padding=1)
         change = ((difference > THRESHOLD) & labelled[..., ::scale, ::scale]).to(values)
-        mix += share * F.interpolate(change, size=values.shape[-2:], mode="nearest")
-    # A change seen at stride 4 alone, share 0.1, does not count: as published.
+        mix += weight * F.interpolate(change, size=values.shape[-2:], mode="nearest")
+    # A change seen at stride 4 alone, weight 0.1, does not count: as published.
     return ((mix > THRESHOLD + 1e-6) & labelled).squeeze(1)

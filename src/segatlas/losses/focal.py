@@ -35,9 +35,9 @@ class Focal(Loss):
         weights = self.weights_for(logits)
         log_p = upsampled_log_likelihood(logits, labels, canvas=canvas, align_corners=align_corners)
         labelled = labels != IGNORE
-        share = labelled.to(log_p.dtype)
+        weight = labelled.to(log_p.dtype)
         if weights is not None:
-            share = share * weights.to(log_p)[labels.long().masked_fill(~labelled, 0)]
+            weight = weight * weights.to(log_p)[labels.long().masked_fill(~labelled, 0)]
         missing = (-torch.expm1(log_p)).clamp(min=TINY)  # 1 - p, exact near p = 1
-        total = share.sum()
-        return -(share * missing**self.gamma * log_p).sum() / total.where(total > 0, torch.ones_like(total))
+        total = weight.sum()
+        return -(weight * missing**self.gamma * log_p).sum() / total.where(total > 0, torch.ones_like(total))

@@ -14,7 +14,7 @@ class Lovasz(Loss):
     """Lovász-Softmax (Berman et al. 2018, https://arxiv.org/abs/1705.08790), mean over the classes in the labels.
 
     Args:
-        per_image: mean over the pictures that have labels, in place of one set of pixels a batch.
+        per_image: mean over the images that have labels, in place of one set of pixels a batch.
         class_weights: (K,) weights of the mean over classes, or None.
     """
 

@@ -38,7 +38,7 @@ def labels_at(
     """Return the labels (N, P) int64 of the pixels that points (N, P, 2) lie in.
 
     Args:
-        points: x and y as shares of the canvas' width and height, 0..1.
+        points: x and y as fractions of the canvas' width and height, 0..1.
         labels: (N, H, W) uint8 or int64, 0..K-1 or 255; the top left part of the canvas.
         canvas: (H', W') pixels; by default (H, W). Points on the rest of it get 255.
         align_corners: 0 and 1 are the centres of the outermost pixels, not their outer edges.

@@ -1,6 +1,6 @@
-"""Semantic metrics: sums of pixel counts while pictures come in, numbers at the end.
+"""Semantic metrics: sums of pixel counts while images come in, numbers at the end.
 
-Everything is a function of int64 counts that add up, so memory does not grow with the set, the order of the pictures
+Everything is a function of int64 counts that add up, so memory does not grow with the set, the order of the images
 does not matter, and the counts of several processes may be summed. What each number means: `metrics.definitions`.
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 from torch import Tensor
 
 from segatlas.errors import DataError
-from segatlas.metrics.boundaries import band_counts, band_width, contour_counts
+from segatlas.metrics.boundaries import boundary_counts, boundary_reach, contour_counts
 from segatlas.metrics.object_sizes import SIZES, size_counts
 from segatlas.ops import confusion
 from segatlas.structures import IGNORE
@@ -26,14 +26,14 @@ Array = np.ndarray | Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class SemanticScores:
-    """All numbers of one evaluation, as shares 0..1. NaN = undefined. Tuples hold one value a class.
+    """All numbers of one evaluation, as fractions 0..1. NaN = undefined. Tuples hold one value a class.
 
     `boundary_iou`, `boundary_f` and `size_counts` are None where they were not asked for. `size_counts` is
     (K, 3, 3): class x (small, medium, large) x (objects, their pixels, those of them predicted right).
     """
 
     classes: tuple[str, ...]
-    pictures: int
+    images: int
     iou: PerClass
     dice: PerClass
     precision: PerClass
@@ -60,7 +60,7 @@ class SemanticScores:
             numbers["mean_boundary_f"] = _mean(self.boundary_f)
         if self.size_counts is not None:
             numbers |= _size_row(np.sum(self.size_counts, axis=0))
-        return numbers | {"pictures": self.pictures}
+        return numbers | {"images": self.images}
 
     def per_class(self) -> list[dict[str, Any]]:
         """Return one row a class: its name under "class", then its numbers by name."""
@@ -79,13 +79,13 @@ class SemanticScores:
 
 
 class SemanticMetrics:
-    """Takes one picture at a time; `compute` may be asked at any moment.
+    """Takes one image at a time; `compute` may be asked at any moment.
 
     Args:
         classes: names of the K classes, at most 255.
-        ignore: label value that means not labelled; such pixels are left out of everything.
+        ignore: label value that means ignore; such pixels are left out of everything.
         boundary: also boundary IoU and boundary F-score.
-        boundary_width: width of the boundary band as a share of the picture's diagonal.
+        boundary_width: width of the boundary region as a fraction of the image's diagonal.
         sizes: also recall of small, medium and large objects.
     """
 
@@ -103,22 +103,22 @@ class SemanticMetrics:
         self.ignore = ignore
         self.boundary_width = boundary_width
         count = len(self.classes)
-        shapes: dict[str, tuple[int, ...]] = {"confusion": (count, count), "pictures": (1,)}
+        shapes: dict[str, tuple[int, ...]] = {"confusion": (count, count), "images": (1,)}
         if boundary:
-            shapes |= {"band": (count, 3), "contour": (count, 4)}
+            shapes |= {"boundary": (count, 3), "contour": (count, 4)}
         if sizes:
             shapes["sizes"] = (count, len(SIZES), 3)
         self._state = {name: np.zeros(shape, np.int64) for name, shape in shapes.items()}
 
     def update(self, prediction: Array, label: Array) -> np.ndarray:
-        """Count one picture.
+        """Count one image.
 
         Args:
             prediction: (H, W) integers 0..K-1; any value where the label is `ignore`.
             label: (H, W) integers 0..K-1 or `ignore`.
 
         Returns:
-            (K, K) int64, this picture's own confusion matrix: rows truth, columns prediction.
+            (K, K) int64, this image's own confusion matrix: rows truth, columns prediction.
 
         Raises:
             DataError: the two differ in size, or a value names no class.
@@ -129,19 +129,19 @@ class SemanticMetrics:
             )
         count = len(self.classes)
         label = _as_uint8(label, count, "label", self.ignore)
-        # What is predicted on unlabelled pixels must not count anywhere, so it becomes unlabelled too.
+        # What is predicted on ignored pixels must not count anywhere, so it is ignored too.
         prediction = np.where(label == self.ignore, self.ignore, _as_numpy(prediction))
         prediction = _as_uint8(prediction, count, "prediction", self.ignore)
-        picture = np.asarray(confusion(prediction, label, count, self.ignore))
-        self._state["confusion"] += picture
-        self._state["pictures"] += 1
-        if "band" in self._state:
-            width = band_width(label.shape, self.boundary_width)
-            self._state["band"] += band_counts(prediction, label, count, width, self.ignore)
+        image = np.asarray(confusion(prediction, label, count, self.ignore))
+        self._state["confusion"] += image
+        self._state["images"] += 1
+        if "boundary" in self._state:
+            width = boundary_reach(label.shape, self.boundary_width)
+            self._state["boundary"] += boundary_counts(prediction, label, count, width, self.ignore)
             self._state["contour"] += contour_counts(prediction, label, count, width, self.ignore)
         if "sizes" in self._state:
             self._state["sizes"] += size_counts(prediction, label, count)
-        return picture
+        return image
 
     def state(self) -> dict[str, np.ndarray]:
         """Return a copy of the counts, int64 arrays by name; those of several processes may be added up."""
@@ -155,7 +155,7 @@ class SemanticMetrics:
             array += state[name]
 
     def compute(self) -> SemanticScores:
-        """Return all numbers for the pictures counted so far."""
+        """Return all numbers for the images counted so far."""
         matrix = self._state["confusion"]
         right, truth, predicted = np.diag(matrix), matrix.sum(1), matrix.sum(0)
         total = int(matrix.sum())
@@ -166,13 +166,13 @@ class SemanticMetrics:
         # float64 before the product: int64 would overflow from about 3 billion pixels on.
         expected = float(_ratio((truth.astype(np.float64) * predicted).sum(), float(total) ** 2))
         extra: dict[str, Any] = {}
-        if "band" in self._state:
+        if "boundary" in self._state:
             extra = {"boundary_iou": self._boundary_iou(), "boundary_f": self._boundary_f()}
         if "sizes" in self._state:
             extra["size_counts"] = tuple(tuple(map(tuple, rows)) for rows in self._state["sizes"].tolist())
         return SemanticScores(
             classes=self.classes,
-            pictures=int(self._state["pictures"][0]),
+            images=int(self._state["images"][0]),
             iou=_floats(iou),
             dice=_floats(dice),
             precision=_floats(_ratio(right, predicted)),
@@ -190,7 +190,7 @@ class SemanticMetrics:
         )
 
     def _boundary_iou(self) -> PerClass:
-        both, truth, predicted = self._state["band"].T
+        both, truth, predicted = self._state["boundary"].T
         return _floats(_ratio(both, truth + predicted - both))
 
     def _boundary_f(self) -> PerClass:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Entry:
+class ArchitectureEntry:
     """What is known of an architecture without importing its file.
 
     module is the dotted name of the file; tasks are "semantic", "instance", "panoptic"; variants are published names.
@@ -28,8 +28,8 @@ class Entry:
     variants: tuple[str, ...] = ()
 
 
-def _semantic(name: str, title: str, paper: str, *variants: str) -> Entry:
-    return Entry(name, f"segatlas.models.{name}", title, ("semantic",), paper, variants)
+def _semantic(name: str, title: str, paper: str, *variants: str) -> ArchitectureEntry:
+    return ArchitectureEntry(name, f"segatlas.models.{name}", title, ("semantic",), paper, variants)
 
 
 def _three(name: str) -> tuple[str, ...]:
@@ -40,7 +40,7 @@ def _hrnets(name: str) -> tuple[str, ...]:
     return tuple(f"{name}_{encoder}" for encoder in ("hr18_small", "hr18", "hr48"))
 
 
-ARCHITECTURES: dict[str, Entry] = {
+ARCHITECTURES: dict[str, ArchitectureEntry] = {
     entry.name: entry
     for entry in (
         _semantic("unet", "U-Net", "https://arxiv.org/abs/1505.04597"),
@@ -87,7 +87,7 @@ ARCHITECTURES: dict[str, Entry] = {
 }
 
 
-def lookup(name: str) -> tuple[Entry, str | None]:
+def lookup(name: str) -> tuple[ArchitectureEntry, str | None]:
     """Find an architecture by its own name or by the name of one of its variants.
 
     Returns:

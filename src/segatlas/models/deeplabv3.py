@@ -6,11 +6,11 @@ https://arxiv.org/abs/1706.05587.
 Idea: convolutions of several dilations on the encoder's last map, and its average, see context at several scales
 without losing resolution (ASPP).
 
-Letters: N batch, C picture channels, K classes, H W picture, h w encoder's last map, E its channels, D decoder width.
+Letters: N batch, C image channels, K classes, H W image, h w encoder's last map, E its channels, D decoder width.
 
 How ours differs: nothing in the numbers. The default is MMSegmentation's form, which fuses the branches by a 3x3
 convolution; torchvision and segmentation-models-pytorch do by 1x1 and add a 3x3 one (`fuse_kernel_size=1, convs=1`).
-The pooled branch is constant over the picture; its part of the fusing convolution is computed on one pixel.
+The pooled branch is constant over the image; its part of the fusing convolution is computed on one pixel.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ class DeepLabV3Config:
     """Settings of a DeepLabV3.
 
     num_classes: classes, K.
-    in_channels: channels of the picture, C.
+    in_channels: channels of the image, C.
     encoder: name of an encoder.
     output_stride: stride of the encoder's last map; None = the encoder's own.
     encoder_options: further settings of the encoder.
     channels: decoder width, D.
     rates: dilations of the ASPP's 3x3 convolutions; the paper's are these at stride 8, half of them at stride 16.
     fuse_kernel_size: of the convolution that fuses the ASPP's branches.
-    aspp_dropout: share of values dropped after it while training.
+    aspp_dropout: fraction of values dropped after it while training.
     convs: 3x3 convolutions after the ASPP.
-    dropout: share of channels dropped before the classifier while training.
-    align_corners: how logits are raised.
+    dropout: fraction of channels dropped before the classifier while training.
+    align_corners: how logits are upsampled.
     aux: also train an FCN head, named "fcn", on one of the encoder's maps.
     aux_level: which, counted from the last: 2 is the last but one.
     aux_channels: its width; None = a quarter of its input's channels.
@@ -100,8 +100,8 @@ class DeepLabV3(nn.Module):
         return x
 
     def forward(self, x: Tensor) -> SemanticLogits:
-        """Map a normalised picture (N, C, H, W) to logits (N, K, h, w)."""
-        x = pad_to_multiple(x, self.encoder.multiple)
+        """Map a normalised image (N, C, H, W) to logits (N, K, h, w)."""
+        x = pad_to_multiple(x, self.encoder.size_divisibility)
         features = self.encoder(x)
         logits = self.classifier(self.dropout(self.decode(features)))
         aux = {}

@@ -4,16 +4,16 @@ Paper: Chen et al. 2018, "Encoder-Decoder with Atrous Separable Convolution for 
 https://arxiv.org/abs/1802.02611.
 
 Idea: convolutions of several dilations on the encoder's last map see context at several scales (ASPP); their result is
-raised to stride 4 and refined together with the encoder's map there, which knows where edges are. All 3x3 convolutions
-of the decoder are separable.
+upsampled to stride 4 and refined together with the encoder's map there, which knows where edges are. All 3x3
+convolutions of the decoder are separable.
 
-Letters: N batch, C picture channels, K classes, H W picture, h w encoder's last map, E its channels, D decoder width,
+Letters: N batch, C image channels, K classes, H W image, h w encoder's last map, E its channels, D decoder width,
 L channels of the reduced early map.
 
 How ours differs: nothing in the numbers. The default is MMSegmentation's form: batch norm and ReLU after each depthwise
 convolution too, branches fused by a plain 3x3 convolution, two separable convolutions at stride 4. That of
 segmentation-models-pytorch, which is nearer to the paper, is a matter of settings (variant `deeplabv3plus_r34_smp`).
-The pooled branch of ASPP is constant over the picture; its part of the fusing convolution is computed on one pixel.
+The pooled branch of ASPP is constant over the image; its part of the fusing convolution is computed on one pixel.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class DeepLabV3PlusConfig:
     """Settings of a DeepLabV3+.
 
     num_classes: classes, K.
-    in_channels: channels of the picture, C.
+    in_channels: channels of the image, C.
     encoder: name of an encoder.
     output_stride: stride of the encoder's last map; None = the encoder's own.
     encoder_options: further settings of the encoder.
@@ -52,12 +52,12 @@ class DeepLabV3PlusConfig:
     rates: dilations of the ASPP's 3x3 convolutions; the paper's are these at stride 8, half of them at stride 16.
     fuse_kernel_size: of the convolution that fuses the ASPP's branches.
     fuse_convs: separable convolutions after it.
-    aspp_dropout: share of values dropped after the ASPP while training.
+    aspp_dropout: fraction of values dropped after the ASPP while training.
     low_channels: channels of the early map after its 1x1 convolution, L.
     refine_convs: separable convolutions over early map and ASPP together.
     depthwise_norm: batch norm and ReLU also between the depthwise and pointwise halves of a separable convolution.
-    dropout: share of channels dropped before the classifier while training.
-    align_corners: how maps and logits are raised.
+    dropout: fraction of channels dropped before the classifier while training.
+    align_corners: how maps and logits are upsampled.
     aux: also train an FCN head, named "fcn", on the encoder's last map but one.
     aux_channels: its width; None = a quarter of its input's channels.
     """
@@ -116,8 +116,8 @@ class DeepLabV3Plus(nn.Module):
         return refined
 
     def forward(self, x: Tensor) -> SemanticLogits:
-        """Map a normalised picture (N, C, H, W) to logits (N, K, H/4, W/4)."""
-        x = pad_to_multiple(x, self.encoder.multiple)
+        """Map a normalised image (N, C, H, W) to logits (N, K, H/4, W/4)."""
+        x = pad_to_multiple(x, self.encoder.size_divisibility)
         features = self.encoder(x)
         logits = self.classifier(self.dropout(self.decode(features)))
         aux = {"fcn": self.aux_head(features[-2])} if self.aux_head is not None and self.training else {}

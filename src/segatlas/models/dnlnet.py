@@ -4,13 +4,13 @@ Paper: Yin et al. 2020, "Disentangled Non-Local Neural Networks", https://arxiv.
 
 Idea: the weight that a non-local block gives a pair of pixels has two parts mixed up: how alike the two are, and how
 salient the seen one is whoever looks. Here each part has its own softmax: likeness of whitened features (their mean
-over the picture taken off), and one map of saliency.
+over the image taken off), and one map of saliency.
 
-Letters: N batch, C picture channels, K classes, H W picture, h w map before the classifier, E channels of the encoder's
+Letters: N batch, C image channels, K classes, H W image, h w map before the classifier, E channels of the encoder's
 last map, D decoder width, R width inside the block (D / reduction).
 
 How ours differs: nothing in the numbers. The likeness goes through fused attention, so that the matrix of all pairs of
-pixels, (h w)^2 numbers, is never built; the salient part is the same for every pixel, and is one vector a picture. The
+pixels, (h w)^2 numbers, is never built; the salient part is the same for every pixel, and is one vector an image. The
 form around the block, and the scale of the likeness (by sqrt(R) and a temperature), are MMSegmentation's.
 """
 
@@ -39,7 +39,7 @@ class DNLNetConfig:
     """Settings of a disentangled non-local network.
 
     num_classes: classes, K.
-    in_channels: channels of the picture, C.
+    in_channels: channels of the image, C.
     encoder: name of an encoder.
     output_stride: stride of the encoder's last map; None = the encoder's own.
     encoder_options: further settings of the encoder.
@@ -47,8 +47,8 @@ class DNLNetConfig:
     reduction: how many times narrower the block is inside, D / R.
     use_scale: divide the likeness by sqrt(R) before its softmax.
     temperature: divide the likeness by this too.
-    dropout: share of channels dropped before the classifier while training.
-    align_corners: how logits are raised.
+    dropout: fraction of channels dropped before the classifier while training.
+    align_corners: how logits are upsampled.
     aux: also train an FCN head, named "fcn", on the encoder's last map but one.
     aux_channels: its width; None = a quarter of its input's channels.
     """
@@ -69,7 +69,7 @@ class DNLNetConfig:
 
 
 class DisentangledNonLocalBlock(nn.Module):
-    """Adds to each pixel what it finds in pixels like it, and what is salient in the picture (Figure 2 of the paper).
+    """Adds to each pixel what it finds in pixels like it, and what is salient in the image (Figure 2 of the paper).
 
     Args:
         channels: of the map, D.
@@ -102,7 +102,7 @@ class DisentangledNonLocalBlock(nn.Module):
 
 
 def whiten(x: Tensor) -> Tensor:
-    """Take off a map's mean over the picture: (N, C', h, w) to the same shape."""
+    """Take off a map's mean over the image: (N, C', h, w) to the same shape."""
     return x - x.mean(dim=(2, 3), keepdim=True)
 
 
@@ -138,8 +138,8 @@ class DNLNet(nn.Module):
         return out
 
     def forward(self, x: Tensor) -> SemanticLogits:
-        """Map a normalised picture (N, C, H, W) to logits (N, K, h, w)."""
-        x = pad_to_multiple(x, self.encoder.multiple)
+        """Map a normalised image (N, C, H, W) to logits (N, K, h, w)."""
+        x = pad_to_multiple(x, self.encoder.size_divisibility)
         features = self.encoder(x)
         logits = self.classifier(self.dropout(self.decode(features)))
         aux = {"fcn": self.aux_head(features[-2])} if self.aux_head is not None and self.training else {}

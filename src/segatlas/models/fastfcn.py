@@ -6,10 +6,10 @@ https://arxiv.org/abs/1903.11816. Heads: pyramid pooling (Zhao et al. 2017, http
 https://arxiv.org/abs/1803.08904).
 
 Idea: dilation makes an encoder slow. Joint pyramid upsampling (JPU) makes the fine map that dilation would have given
-from the three last maps of an encoder that strides: raised to the same size, side by side, through separable
+from the three last maps of an encoder that strides: upsampled to the same size, concatenated, through separable
 convolutions of four dilations.
 
-Letters: N batch, C picture channels, K classes, H W picture, h w map at stride 8, J JPU width, D head width, M code
+Letters: N batch, C image channels, K classes, H W image, h w map at stride 8, J JPU width, D head width, M code
 words, P pixels of the map.
 
 How ours differs: nothing in the numbers. Context encoding never builds the P x M x D differences between pixels and
@@ -52,7 +52,7 @@ class FastFCNConfig:
     """Settings of a FastFCN.
 
     num_classes: classes, K.
-    in_channels: channels of the picture, C.
+    in_channels: channels of the image, C.
     encoder: name of an encoder, of which the three last maps are used.
     output_stride: stride of the encoder's last map; None = the encoder's own.
     encoder_options: further settings of the encoder.
@@ -62,10 +62,10 @@ class FastFCNConfig:
     pool_scales: cells per side of each grid of pyramid pooling.
     rates: dilations of the ASPP's 3x3 convolutions.
     codes: code words of context encoding, M.
-    dropout: share of channels dropped before the classifier while training.
-    align_corners: how maps and logits are raised.
+    dropout: fraction of channels dropped before the classifier while training.
+    align_corners: how maps and logits are upsampled.
     aux: also train an FCN head, named "fcn", on the encoder's last map but one. (Context encoding always trains which
-        classes a picture shows, named "presence".)
+        classes an image shows, named "presence".)
     aux_channels: its width; None = a quarter of its input's channels.
     """
 
@@ -118,13 +118,13 @@ class JPU(nn.Module):
         """Map maps (N, E_i, h_i, w_i), finest first, to (N, 4J, h, w)."""
         finest, *coarser = (conv(x) for conv, x in zip(self.convs, maps, strict=True))
         size, align = finest.shape[-2:], self.align_corners
-        raised = [F.interpolate(x, size=size, mode="bilinear", align_corners=align) for x in coarser]
-        x = torch.cat([finest, *raised], dim=1)  # (N, 3J, h, w)
+        upsampled = [F.interpolate(x, size=size, mode="bilinear", align_corners=align) for x in coarser]
+        x = torch.cat([finest, *upsampled], dim=1)  # (N, 3J, h, w)
         return torch.cat([branch(x) for branch in self.branches], dim=1)
 
 
 class ContextEncoding(nn.Module):
-    """Describe a picture by how its pixels lie around code words, and weight its channels by that description.
+    """Describe an image by how its pixels lie around code words, and weight its channels by that description.
 
     Parameters: `codewords` (M, D), `scale` (M): how sharply a pixel belongs to a word.
     """
@@ -140,12 +140,12 @@ class ContextEncoding(nn.Module):
         self.gate = nn.Linear(channels, channels)
 
     def describe(self, x: Tensor) -> Tensor:
-        """Map (N, D, h, w) to the picture's description (N, D)."""
+        """Map (N, D, h, w) to the image's description (N, D)."""
         pixels = self.project(x).flatten(2).transpose(1, 2)  # (N, P, D)
         words = self.codewords
         distance = pixels.square().sum(2, keepdim=True) - 2 * pixels @ words.T + words.square().sum(1)  # (N, P, M)
-        share = (self.scale * distance).softmax(dim=2)
-        residual = share.transpose(1, 2) @ pixels - share.sum(1).unsqueeze(2) * words  # (N, M, D)
+        assignment = (self.scale * distance).softmax(dim=2)
+        residual = assignment.transpose(1, 2) @ pixels - assignment.sum(1).unsqueeze(2) * words  # (N, M, D)
         return F.relu(self.norm(residual)).mean(dim=1)
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -190,8 +190,8 @@ class FastFCN(nn.Module):
         return out
 
     def forward(self, x: Tensor) -> SemanticLogits:
-        """Map a normalised picture (N, C, H, W) to logits (N, K, h, w)."""
-        x = pad_to_multiple(x, self.encoder.multiple)
+        """Map a normalised image (N, C, H, W) to logits (N, K, h, w)."""
+        x = pad_to_multiple(x, self.encoder.size_divisibility)
         features = self.encoder(x)
         aux = {"fcn": self.aux_head(features[-2])} if self.aux_head is not None and self.training else {}
         if self.presence is not None and self.training:

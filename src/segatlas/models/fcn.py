@@ -3,15 +3,15 @@
 Paper: Long et al. 2015, "Fully Convolutional Networks for Semantic Segmentation", https://arxiv.org/abs/1411.4038.
 
 Idea: a classification network whose last layers are convolutions gives a map of scores instead of one label, for
-pictures of any size. A few convolutions and a 1x1 classifier on the encoder's last map are the whole decoder.
+images of any size. A few convolutions and a 1x1 classifier on the encoder's last map are the whole decoder.
 
-Letters: N batch, C picture channels, K classes, H W picture, h w map before the classifier, E channels of the
-encoder's last maps side by side, D decoder width.
+Letters: N batch, C image channels, K classes, H W image, h w map before the classifier, E channels of the
+encoder's last maps concatenated, D decoder width.
 
 How ours differs: nothing in the numbers. The form is MMSegmentation's (encoder at stride 8, two 3x3 convolutions, their
-result and the encoder's map side by side through a third), of which torchvision's (`convs=1, concat_input=False`) and
+result and the encoder's map concatenated through a third), of which torchvision's (`convs=1, concat_input=False`) and
 the head of HRNet (`levels=4`, 1x1 convolutions; Sun et al. 2019, https://arxiv.org/abs/1904.04514) are settings. A 1x1
-convolution of several raised maps is computed below the raise. The paper's own VGG form is not here.
+convolution of several upsampled maps is computed before the upsampling. The paper's own VGG form is not here.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from segatlas.encoders import create_encoder
 from segatlas.encoders.contract import Encoder
-from segatlas.layers.below_raise import fuse_below_raise
+from segatlas.layers.before_upsampling import fuse_before_upsampling
 from segatlas.layers.conv import ConvBNReLU
 from segatlas.layers.fcn_head import FCNHead
 from segatlas.layers.init import init_weights
@@ -39,18 +39,18 @@ class FCNConfig:
     """Settings of an FCN.
 
     num_classes: classes, K.
-    in_channels: channels of the picture, C.
+    in_channels: channels of the image, C.
     encoder: name of an encoder.
     output_stride: stride of the encoder's last map; None = the encoder's own.
     encoder_options: further settings of the encoder.
-    levels: how many of the encoder's last maps are raised to the finest of them and put side by side.
+    levels: how many of the encoder's last maps are upsampled to the finest of them and concatenated.
     channels: decoder width, D.
     convs: convolutions of the decoder.
     kernel_size: of these convolutions.
     dilation: of these convolutions, and of the auxiliary head's.
-    concat_input: put the encoder's map and their result side by side through one more convolution.
-    dropout: share of channels dropped before the classifier while training.
-    align_corners: how maps and logits are raised.
+    concat_input: concatenate the encoder's map and their result through one more convolution.
+    dropout: fraction of channels dropped before the classifier while training.
+    align_corners: how maps and logits are upsampled.
     aux: also train an FCN head, named "fcn", on the encoder's last map but one.
     aux_channels: its width; None = a quarter of its input's channels.
     """
@@ -79,7 +79,7 @@ class FCN(nn.Module):
         super().__init__()
         require_at_least(config, levels=1, dilation=1)
         self.levels, self.align_corners = config.levels, config.align_corners
-        self.below_raise = config.kernel_size == 1 and not config.concat_input
+        self.before_upsampling = config.kernel_size == 1 and not config.concat_input
         self.encoder = encoder
         width, in_channels = config.channels, sum(encoder.channels[-config.levels :])
         inputs = (in_channels, *(width,) * (config.convs - 1))
@@ -102,25 +102,25 @@ class FCN(nn.Module):
         """Map the encoder's maps to the map before the classifier: (N, D, h, w)."""
         maps = features[-self.levels :]
         first, *others = self.convs
-        if self.below_raise:
-            x = self.first_below_raise(maps)
+        if self.before_upsampling:
+            x = self.first_before_upsampling(maps)
         else:
-            wide = side_by_side(maps, align_corners=self.align_corners)  # (N, E, h, w)
+            wide = concatenated(maps, align_corners=self.align_corners)  # (N, E, h, w)
             x = first(wide)
         for conv in others:
             x = conv(x)
         return x if self.fuse is None else self.fuse(torch.cat([wide, x], dim=1))
 
-    def first_below_raise(self, maps: list[Tensor]) -> Tensor:
-        """Apply the first block, of 1x1, to the maps side by side without building that map."""
+    def first_before_upsampling(self, maps: list[Tensor]) -> Tensor:
+        """Apply the first block, of 1x1, to the maps concatenated without building that map."""
         block = self.convs[0]
         kernels = block.get_parameter("conv.weight").flatten(1).split([x.shape[1] for x in maps], dim=1)
-        x = fuse_below_raise(maps, kernels, align_corners=self.align_corners)
+        x = fuse_before_upsampling(maps, kernels, align_corners=self.align_corners)
         return F.relu(block.get_submodule("bn")(x), inplace=True)
 
     def forward(self, x: Tensor) -> SemanticLogits:
-        """Map a normalised picture (N, C, H, W) to logits (N, K, h, w)."""
-        x = pad_to_multiple(x, self.encoder.multiple)
+        """Map a normalised image (N, C, H, W) to logits (N, K, h, w)."""
+        x = pad_to_multiple(x, self.encoder.size_divisibility)
         features = self.encoder(x)
         logits = self.classifier(self.dropout(self.decode(features)))
         aux = {"fcn": self.aux_head(features[-2])} if self.aux_head is not None and self.training else {}
@@ -128,12 +128,12 @@ class FCN(nn.Module):
         return SemanticLogits(logits, canvas, Resample(align_corners=self.align_corners), aux)
 
 
-def side_by_side(maps: list[Tensor], *, align_corners: bool) -> Tensor:
+def concatenated(maps: list[Tensor], *, align_corners: bool) -> Tensor:
     """Raise maps (N, C_i, h_i, w_i) to the size of the first and return them as one of all their channels."""
     finest, *coarser = maps
     size = finest.shape[-2:]
-    raised = [F.interpolate(x, size=size, mode="bilinear", align_corners=align_corners) for x in coarser]
-    return torch.cat([finest, *raised], dim=1) if raised else finest
+    upsampled = [F.interpolate(x, size=size, mode="bilinear", align_corners=align_corners) for x in coarser]
+    return torch.cat([finest, *upsampled], dim=1) if upsampled else finest
 
 
 def build(config: FCNConfig) -> FCN:

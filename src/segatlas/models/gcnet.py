@@ -3,10 +3,10 @@
 Paper: Cao et al. 2019, "GCNet: Non-local Networks Meet Squeeze-Excitation Networks and Beyond",
 https://arxiv.org/abs/1904.11492.
 
-Idea: in a trained non-local network every pixel looks at the same places. So look once for the whole picture: one
+Idea: in a trained non-local network every pixel looks at the same places. So look once for the whole image: one
 softmax over pixels pools the map to a vector, a small bottleneck transforms it, and every pixel is given the result.
 
-Letters: N batch, C picture channels, K classes, H W picture, h w map before the classifier, E channels of the encoder's
+Letters: N batch, C image channels, K classes, H W image, h w map before the classifier, E channels of the encoder's
 last map, D decoder width, R width of the bottleneck (D ratio).
 
 How ours differs: nothing in the numbers. The form around the block is MMSegmentation's (encoder at stride 8).
@@ -36,16 +36,16 @@ class GCNetConfig:
     """Settings of a global context network.
 
     num_classes: classes, K.
-    in_channels: channels of the picture, C.
+    in_channels: channels of the image, C.
     encoder: name of an encoder.
     output_stride: stride of the encoder's last map; None = the encoder's own.
     encoder_options: further settings of the encoder.
     channels: decoder width, D.
-    ratio: width of the bottleneck as a share of the decoder's, R / D.
+    ratio: width of the bottleneck as a fraction of the decoder's, R / D.
     channel_add: add the context to every pixel.
     channel_mul: multiply every pixel by the sigmoid of the context (first, where both are on).
-    dropout: share of channels dropped before the classifier while training.
-    align_corners: how logits are raised.
+    dropout: fraction of channels dropped before the classifier while training.
+    align_corners: how logits are upsampled.
     aux: also train an FCN head, named "fcn", on the encoder's last map but one.
     aux_channels: its width; None = a quarter of its input's channels.
     """
@@ -132,8 +132,8 @@ class GCNet(nn.Module):
         return out
 
     def forward(self, x: Tensor) -> SemanticLogits:
-        """Map a normalised picture (N, C, H, W) to logits (N, K, h, w)."""
-        x = pad_to_multiple(x, self.encoder.multiple)
+        """Map a normalised image (N, C, H, W) to logits (N, K, h, w)."""
+        x = pad_to_multiple(x, self.encoder.size_divisibility)
         features = self.encoder(x)
         logits = self.classifier(self.dropout(self.decode(features)))
         aux = {"fcn": self.aux_head(features[-2])} if self.aux_head is not None and self.training else {}

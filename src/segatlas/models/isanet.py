@@ -7,7 +7,7 @@ Idea: cut the map into P x Q equal tiles. First each pixel attends to the pixels
 away), then to the pixels of its own tile (near by). After both steps every pixel has heard of every other, at a small
 part of the cost of full attention.
 
-Letters: N batch, C picture channels, K classes, H W picture, h w map before the classifier, E channels of the encoder's
+Letters: N batch, C image channels, K classes, H W image, h w map before the classifier, E channels of the encoder's
 last map, D decoder width, R width of queries and keys, P Q tiles down and across, p q pixels of a tile.
 
 How ours differs: nothing in the numbers. Attention is fused and keeps no matrix of pairs. As in MMSegmentation, whose
@@ -40,15 +40,15 @@ class ISANetConfig:
     """Settings of an ISANet.
 
     num_classes: classes, K.
-    in_channels: channels of the picture, C.
+    in_channels: channels of the image, C.
     encoder: name of an encoder.
     output_stride: stride of the encoder's last map; None = the encoder's own.
     encoder_options: further settings of the encoder.
     channels: decoder width, D.
     attention_channels: width of queries and keys, R.
     tile: height and width of a tile in pixels of the map, (p, q).
-    dropout: share of channels dropped before the classifier while training.
-    align_corners: how logits are raised.
+    dropout: fraction of channels dropped before the classifier while training.
+    align_corners: how logits are upsampled.
     aux: also train an FCN head, named "fcn", on the encoder's last map but one.
     aux_channels: its width; None = a quarter of its input's channels.
     """
@@ -146,8 +146,8 @@ class ISANet(nn.Module):
         return out
 
     def forward(self, x: Tensor) -> SemanticLogits:
-        """Map a normalised picture (N, C, H, W) to logits (N, K, h, w)."""
-        x = pad_to_multiple(x, self.encoder.multiple)
+        """Map a normalised image (N, C, H, W) to logits (N, K, h, w)."""
+        x = pad_to_multiple(x, self.encoder.size_divisibility)
         features = self.encoder(x)
         logits = self.classifier(self.dropout(self.decode(features)))
         aux = {"fcn": self.aux_head(features[-2])} if self.aux_head is not None and self.training else {}

@@ -1,14 +1,14 @@
-"""LR-ASPP: the smallest decoder that still looks at the whole picture, for MobileNetV3.
+"""LR-ASPP: the smallest decoder that still looks at the whole image, for MobileNetV3.
 
 Paper: Howard et al. 2019, "Searching for MobileNetV3", section 6.4, https://arxiv.org/abs/1905.02244.
 
-Idea: of the ASPP only the 1x1 branch is left, its channels weighted by the pooled picture; detail comes from one finer
+Idea: of the ASPP only the 1x1 branch is left, its channels weighted by the pooled image; detail comes from one finer
 map, classified on its own, and the two scores are added.
 
-Letters: N batch, C picture channels, K classes, H W picture, h w encoder's map at stride 8, D decoder width.
+Letters: N batch, C image channels, K classes, H W image, h w encoder's map at stride 8, D decoder width.
 
-How ours differs: nothing in the numbers. torchvision raises D channels and classifies then; here the deep map is
-classified at its own size and K channels are raised: a 1x1 convolution and a bilinear raise commute.
+How ours differs: nothing in the numbers. torchvision upsamples D channels and classifies then; here the deep map is
+classified at its own size and K channels are upsampled: a 1x1 convolution and a bilinear upsampling commute.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ class LRASPPConfig:
     """Settings of an LR-ASPP.
 
     num_classes: classes, K.
-    in_channels: channels of the picture, C.
+    in_channels: channels of the image, C.
     encoder: name of an encoder.
     output_stride: stride of the encoder's last map; None = the encoder's own.
     encoder_options: further settings of the encoder.
     low_level: which of the encoder's maps gives the detail, counted from the last: 3 is two before the last.
     channels: decoder width, D.
-    dropout: share of channels dropped before the classifier of the deep map while training.
+    dropout: fraction of channels dropped before the classifier of the deep map while training.
     """
 
     num_classes: int
@@ -67,7 +67,7 @@ class TwoClassifiers(nn.Module):
 
 
 class LRASPP(nn.Module):
-    """Encoder, a 1x1 convolution weighted by the pooled picture, two classifiers: logits at the fine map's stride."""
+    """Encoder, a 1x1 convolution weighted by the pooled image, two classifiers: logits at the fine map's stride."""
 
     def __init__(self, config: LRASPPConfig, encoder: Encoder):
         super().__init__()
@@ -88,8 +88,8 @@ class LRASPP(nn.Module):
         return out
 
     def forward(self, x: Tensor) -> SemanticLogits:
-        """Map a normalised picture (N, C, H, W) to logits (N, K, h, w)."""
-        x = pad_to_multiple(x, self.encoder.multiple)
+        """Map a normalised image (N, C, H, W) to logits (N, K, h, w)."""
+        x = pad_to_multiple(x, self.encoder.size_divisibility)
         features = self.encoder(x)
         logits = self.classifier(features[-self.low_level], self.dropout(self.decode(features)))
         return SemanticLogits(logits, canvas=(x.shape[-2], x.shape[-1]))

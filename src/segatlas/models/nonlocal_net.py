@@ -5,7 +5,7 @@ Paper: Wang et al. 2018, "Non-local Neural Networks", https://arxiv.org/abs/1711
 Idea: between two convolutions, each pixel is added a mean of all pixels' values, weighted by likeness:
 y_i = sum_j f(x_i, x_j) g(x_j) / C(x). The paper compares pairs of pixels in four ways f (section 3.2); all are here.
 
-Letters: N batch, C picture channels, K classes, H W picture, h w map before the classifier, E channels of the encoder's
+Letters: N batch, C image channels, K classes, H W image, h w map before the classifier, E channels of the encoder's
 last map, D decoder width, R width inside the block (D / reduction).
 
 How ours differs: nothing in the numbers. The matrix of all pairs of pixels, (h w)^2 numbers, is never built: the two
@@ -39,7 +39,7 @@ class NonLocalNetConfig:
     """Settings of a non-local network.
 
     num_classes: classes, K.
-    in_channels: channels of the picture, C.
+    in_channels: channels of the image, C.
     encoder: name of an encoder.
     output_stride: stride of the encoder's last map; None = the encoder's own.
     encoder_options: further settings of the encoder.
@@ -47,8 +47,8 @@ class NonLocalNetConfig:
     reduction: how many times narrower the block is inside, D / R.
     mode: how two pixels are compared, the paper's f.
     use_scale: divide the products by sqrt(R) before the softmax; of "embedded_gaussian" only.
-    dropout: share of channels dropped before the classifier while training.
-    align_corners: how logits are raised.
+    dropout: fraction of channels dropped before the classifier while training.
+    align_corners: how logits are upsampled.
     aux: also train an FCN head, named "fcn", on the encoder's last map but one.
     aux_channels: its width; None = a quarter of its input's channels.
     """
@@ -83,7 +83,7 @@ class SoftmaxMean(nn.Module):
 class DotProductMean(nn.Module):
     """f = query_i . key_j, divided by the number of pixels.
 
-    Without a softmax, (query key) value = query (key value): one R x R matrix for the picture.
+    Without a softmax, (query key) value = query (key value): one R x R matrix for the image.
     """
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -181,8 +181,8 @@ class NonLocalNet(nn.Module):
         return out
 
     def forward(self, x: Tensor) -> SemanticLogits:
-        """Map a normalised picture (N, C, H, W) to logits (N, K, h, w)."""
-        x = pad_to_multiple(x, self.encoder.multiple)
+        """Map a normalised image (N, C, H, W) to logits (N, K, h, w)."""
+        x = pad_to_multiple(x, self.encoder.size_divisibility)
         features = self.encoder(x)
         logits = self.classifier(self.dropout(self.decode(features)))
         aux = {"fcn": self.aux_head(features[-2])} if self.aux_head is not None and self.training else {}

@@ -2,15 +2,15 @@
 
 Paper: Yuan et al. 2020, "Object-Contextual Representations for Semantic Segmentation", https://arxiv.org/abs/1909.11065.
 
-Idea: a first, coarse map of class scores says where in the picture each class probably is. The mean feature of each
-such soft region describes the class as it looks in this picture, and every pixel takes from these descriptions what
+Idea: a first, coarse map of class scores says where in the image each class probably is. The mean feature of each
+such soft region describes the class as it looks in this image, and every pixel takes from these descriptions what
 suits it, by attention.
 
-Letters: N batch, C picture channels, K classes, H W picture, h w map before the classifier, E channels of the encoder's
-last maps side by side, D decoder width.
+Letters: N batch, C image channels, K classes, H W image, h w map before the classifier, E channels of the encoder's
+last maps concatenated, D decoder width.
 
 How ours differs: nothing in the numbers, which are MMSegmentation's. On several maps (HRNet) the coarse scores, which
-come from 1x1 convolutions, are computed below the raise; the attention over regions goes through `ops.attend`.
+come from 1x1 convolutions, are computed before the upsampling; the attention over regions goes through `ops.attend`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from segatlas.encoders import create_encoder
 from segatlas.encoders.contract import Encoder
-from segatlas.layers.below_raise import fuse_below_raise
+from segatlas.layers.before_upsampling import fuse_before_upsampling
 from segatlas.layers.conv import ConvBNReLU
 from segatlas.layers.init import init_weights
 from segatlas.layers.padding import pad_to_multiple
@@ -38,16 +38,16 @@ class OCRNetConfig:
     """Settings of an OCRNet.
 
     num_classes: classes, K.
-    in_channels: channels of the picture, C.
+    in_channels: channels of the image, C.
     encoder: name of an encoder.
     output_stride: stride of the encoder's last map; None = the encoder's own.
     encoder_options: further settings of the encoder.
-    levels: how many of the encoder's last maps are raised to the finest of them and put side by side. With one, the
+    levels: how many of the encoder's last maps are upsampled to the finest of them and concatenated. With one, the
         soft regions come from the map before it, through a 3x3 convolution; with more, from the same maps, by 1x1.
     channels: decoder width, D.
     key_channels: width of the attention.
-    dropout: share of channels dropped before both classifiers while training.
-    align_corners: how maps and logits are raised.
+    dropout: fraction of channels dropped before both classifiers while training.
+    align_corners: how maps and logits are upsampled.
     aux: while training, give the coarse logits of the soft regions too, named "regions", for a loss of their own.
     aux_channels: width before them; None = the channels of their input.
     """
@@ -67,7 +67,7 @@ class OCRNetConfig:
 
 
 class RegionHead(nn.Module):
-    """Convolution and 1x1 classifier: the coarse logits whose softmax over the picture are the soft regions."""
+    """Convolution and 1x1 classifier: the coarse logits whose softmax over the image are the soft regions."""
 
     def __init__(self, in_channels: int, channels: int, num_classes: int, *, kernel_size: int, dropout: float):
         super().__init__()
@@ -77,14 +77,14 @@ class RegionHead(nn.Module):
 
     def forward(self, maps: list[Tensor], *, align_corners: bool) -> Tensor:
         """Map maps (N, C_i, h_i, w_i), finest first, to logits (N, K, h, w)."""
-        x = self.conv(maps[0]) if len(maps) == 1 else self.below_raise(maps, align_corners=align_corners)
+        x = self.conv(maps[0]) if len(maps) == 1 else self.before_upsampling(maps, align_corners=align_corners)
         logits: Tensor = self.classifier(self.dropout(x))
         return logits
 
-    def below_raise(self, maps: list[Tensor], *, align_corners: bool) -> Tensor:
-        """Apply the 1x1 convolution to the maps side by side without building that map."""
+    def before_upsampling(self, maps: list[Tensor], *, align_corners: bool) -> Tensor:
+        """Apply the 1x1 convolution to the maps concatenated without building that map."""
         kernels = self.conv.conv.weight.flatten(1).split([x.shape[1] for x in maps], dim=1)
-        x = fuse_below_raise(maps, kernels, align_corners=align_corners)
+        x = fuse_before_upsampling(maps, kernels, align_corners=align_corners)
         return F.relu(self.conv.bn(x), inplace=True)
 
 
@@ -148,16 +148,16 @@ class OCRNet(nn.Module):
 
     def decode_with(self, features: list[Tensor], region_logits: Tensor) -> Tensor:
         """Map the encoder's maps and coarse logits (N, K, h, w) to the map before the classifier."""
-        x = self.bottleneck(side_by_side(features[-self.levels :], align_corners=self.align_corners))  # (N, D, h, w)
-        shares = region_logits.flatten(2).softmax(dim=2)  # (N, K, h w): what share each pixel has in a region
-        regions = x.flatten(2) @ shares.transpose(1, 2)  # (N, D, K)
+        x = self.bottleneck(concatenated(features[-self.levels :], align_corners=self.align_corners))  # (N, D, h, w)
+        probabilities = region_logits.flatten(2).softmax(dim=2)  # (N, K, h w): how much of it each pixel is in a region
+        regions = x.flatten(2) @ probabilities.transpose(1, 2)  # (N, D, K)
         context = self.attention(x, regions.unsqueeze(3))
         out: Tensor = self.fuse(torch.cat([context, x], dim=1))
         return out
 
     def forward(self, x: Tensor) -> SemanticLogits:
-        """Map a normalised picture (N, C, H, W) to logits (N, K, h, w)."""
-        x = pad_to_multiple(x, self.encoder.multiple)
+        """Map a normalised image (N, C, H, W) to logits (N, K, h, w)."""
+        x = pad_to_multiple(x, self.encoder.size_divisibility)
         features = self.encoder(x)
         region_logits = self.region_logits(features)
         logits = self.classifier(self.dropout(self.decode_with(features, region_logits)))
@@ -166,12 +166,12 @@ class OCRNet(nn.Module):
         return SemanticLogits(logits, canvas, Resample(align_corners=self.align_corners), aux)
 
 
-def side_by_side(maps: list[Tensor], *, align_corners: bool) -> Tensor:
+def concatenated(maps: list[Tensor], *, align_corners: bool) -> Tensor:
     """Raise maps (N, C_i, h_i, w_i) to the size of the first and return them as one of all their channels."""
     finest, *coarser = maps
     size = finest.shape[-2:]
-    raised = [F.interpolate(x, size=size, mode="bilinear", align_corners=align_corners) for x in coarser]
-    return torch.cat([finest, *raised], dim=1) if raised else finest
+    upsampled = [F.interpolate(x, size=size, mode="bilinear", align_corners=align_corners) for x in coarser]
+    return torch.cat([finest, *upsampled], dim=1) if upsampled else finest
 
 
 def build(config: OCRNetConfig) -> OCRNet:

@@ -2,14 +2,14 @@
 
 Paper: Kirillov et al. 2020, "PointRend: Image Segmentation as Rendering", https://arxiv.org/abs/1912.08193.
 
-Idea: most pixels are easy. A coarse map of logits is raised step by step, and at each step only the least certain
+Idea: most pixels are easy. A coarse map of logits is upsampled step by step, and at each step only the least certain
 pixels are computed anew, each by a small network that reads fine features and coarse logits at that very point.
 
-Letters: N batch, C picture channels, K classes, H W picture, h w coarse logits, P points, F pyramid width, D width of
+Letters: N batch, C image channels, K classes, H W image, h w coarse logits, P points, F pyramid width, D width of
 the coarse decoder.
 
 How ours differs: nothing in the numbers, which are MMSegmentation's (a Semantic FPN as coarse part). The logits of the
-last step leave at the picture's own size. Fine-tuning to another class count keeps encoder, pyramid and coarse decoder.
+last step leave at the image's own size. Fine-tuning to another class count keeps encoder, pyramid and coarse decoder.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class PointRendConfig:
     """Settings of a PointRend.
 
     num_classes: classes, K.
-    in_channels: channels of the picture, C.
+    in_channels: channels of the image, C.
     encoder: name of an encoder.
     output_stride: stride of the encoder's last map; None = the encoder's own.
     encoder_options: further settings of the encoder.
@@ -45,13 +45,13 @@ class PointRendConfig:
     channels: width of the coarse decoder, D.
     point_channels: width of the point head.
     point_layers: its layers before the classifier.
-    dropout: share of channels dropped before both classifiers while training.
-    align_corners: how maps and logits are raised, and where points lie in them.
+    dropout: fraction of channels dropped before both classifiers while training.
+    align_corners: how maps and logits are upsampled, and where points lie in them.
     aux: while training, give the logits of points, named "points", for a loss of their own.
-    train_points: points of a picture while training, P.
+    train_points: points of an image while training, P.
     oversample: how many times as many are drawn, of which the least certain are kept.
-    importance: share of the points that are kept for being uncertain; the others are drawn anywhere.
-    subdivisions: steps of raising by two in prediction.
+    importance: fraction of the points that are kept for being uncertain; the others are drawn anywhere.
+    subdivisions: steps of upsampling by two in prediction.
     subdivision_points: points computed anew at each step.
     """
 
@@ -98,13 +98,13 @@ class PointHead(nn.Module):
 
 
 class PointRend(nn.Module):
-    """Encoder, pyramid, coarse logits; points while training, refined logits at the picture's size in prediction."""
+    """Encoder, pyramid, coarse logits; points while training, refined logits at the image's size in prediction."""
 
     def __init__(self, config: PointRendConfig, encoder: Encoder):
         super().__init__()
         require_at_least(config, levels=1, train_points=1, oversample=1, importance=0)
         if config.importance > 1:
-            raise UsageError(f"importance: got {config.importance}, expected a share of at most 1")
+            raise UsageError(f"importance: got {config.importance}, expected a fraction of at most 1")
         self.config = config
         self.encoder = encoder
         self.neck = FPN(encoder.channels[-config.levels :], config.neck_channels)
@@ -141,8 +141,8 @@ class PointRend(nn.Module):
         return maps
 
     def forward(self, x: Tensor) -> SemanticLogits:
-        """Map a normalised picture (N, C, H, W) to coarse logits (N, K, h, w); in eval mode to refined (N, K, H, W)."""
-        x = pad_to_multiple(x, self.encoder.multiple)
+        """Map a normalised image (N, C, H, W) to coarse logits (N, K, h, w); in eval mode to refined (N, K, H, W)."""
+        x = pad_to_multiple(x, self.encoder.size_divisibility)
         canvas = (x.shape[-2], x.shape[-1])
         pyramid = self.pyramid(self.encoder(x))
         logits = self.classifier(self.dropout(self.head(pyramid)))
@@ -175,7 +175,7 @@ class PointRend(nn.Module):
     def refine(self, fine: Tensor, coarse: Tensor, canvas: tuple[int, int]) -> Tensor:
         """Raise coarse logits (N, K, h, w) to the canvas by steps of two, computing uncertain pixels anew.
 
-        Uncertain pixels of a step are those of its raised logits; their own logits replace the raised ones.
+        Uncertain pixels of a step are those of its upsampled logits; their own logits replace the upsampled ones.
         """
         align, logits = self.config.align_corners, coarse
         for _ in range(self.config.subdivisions):

@@ -7,14 +7,14 @@ Idea: each pixel predicts, from its own features, a mask of weights around itsel
 M x M' centred on it. In one branch a pixel *collects* from the others with its own mask; in the other it is given
 what others *distribute* to it with theirs.
 
-Letters: N batch, C picture channels, K classes, H W picture, h w map before the classifier, E channels of the encoder's
+Letters: N batch, C image channels, K classes, H W image, h w map before the classifier, E channels of the encoder's
 last map, D decoder width, a b the map inside the branches (h w shrunk), M M' the window.
 
 How ours differs: nothing in the numbers. In the published form every pixel predicts all M M' weights, which are then
 laid out as a matrix of all pairs of pixels: two tensors of (a b) M M' and (a b)^2 numbers, by nature. Here it goes by
 rows of pixels: only weights that fall on the map are computed, and the largest tensor has 2 a b^2 numbers for a
-picture; backward computes a row again. Pairs further apart than the window have the logit 0, as published (they do
-take part in the softmax). MMSegmentation's `compact` form, which takes pictures of one size only, is not here.
+image; backward computes a row again. Pairs further apart than the window have the logit 0, as published (they do
+take part in the softmax). MMSegmentation's `compact` form, which takes images of one size only, is not here.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class PSANetConfig:
     """Settings of a PSANet.
 
     num_classes: classes, K.
-    in_channels: channels of the picture, C.
+    in_channels: channels of the image, C.
     encoder: name of an encoder.
     output_stride: stride of the encoder's last map; None = the encoder's own.
     encoder_options: further settings of the encoder.
@@ -55,8 +55,8 @@ class PSANetConfig:
     shrink_factor: how many times smaller the map inside the branches is.
     softmax: weights go through a softmax over the map.
     normalization_factor: divisor of a branch's result; None = M M'.
-    dropout: share of channels dropped before the classifier while training.
-    align_corners: how logits are raised.
+    dropout: fraction of channels dropped before the classifier while training.
+    align_corners: how logits are upsampled.
     aux: also train an FCN head, named "fcn", on the encoder's last map but one.
     aux_channels: its width; None = a quarter of its input's channels.
     """
@@ -223,14 +223,14 @@ class PSANet(nn.Module):
         size, align_corners = self.shrunk((height, width))
         branches = [part for part in (self.collect, self.distribute) if part is not None]
         x = torch.cat([part(last, size, align_corners=align_corners) for part in branches], dim=1)
-        # The published 1x1 convolution has a padding of 1: the map gets a rim, and is raised with it.
+        # The published 1x1 convolution has a padding of 1: the map gets a rim, and is upsampled with it.
         x = self.project(F.pad(x, (1, 1, 1, 1)))  # (N, E, a + 2, b + 2)
         x = F.interpolate(x, size=(height, width), mode="bilinear", align_corners=align_corners)
         out: Tensor = self.fuse(torch.cat([last, x], dim=1))
         return out
 
     def shrunk(self, size: tuple[int, int]) -> tuple[tuple[int, int], bool]:
-        """Return the size (a, b) inside the branches for a map of (h, w), and how maps are raised and lowered.
+        """Return the size (a, b) inside the branches for a map of (h, w), and how maps are upsampled and lowered.
 
         As published, sides that both leave a remainder are rounded up with corners aligned, else rounded down without.
         """
@@ -242,8 +242,8 @@ class PSANet(nn.Module):
         return (max(size[0] // factor, 1), max(size[1] // factor, 1)), False
 
     def forward(self, x: Tensor) -> SemanticLogits:
-        """Map a normalised picture (N, C, H, W) to logits (N, K, h, w)."""
-        x = pad_to_multiple(x, self.encoder.multiple)
+        """Map a normalised image (N, C, H, W) to logits (N, K, h, w)."""
+        x = pad_to_multiple(x, self.encoder.size_divisibility)
         features = self.encoder(x)
         logits = self.classifier(self.dropout(self.decode(features)))
         aux = {"fcn": self.aux_head(features[-2])} if self.aux_head is not None and self.training else {}

@@ -5,11 +5,11 @@ Paper: Zhao et al. 2017, "Pyramid Scene Parsing Network", https://arxiv.org/abs/
 Idea: what a pixel shows depends on the scene around it. So averages of the encoder's last map over grids of 1x1, 2x2,
 3x3 and 6x6 cells are put beside that map before it is classified.
 
-Letters: N batch, C picture channels, K classes, H W picture, h w encoder's last map, E its channels, D decoder width.
+Letters: N batch, C image channels, K classes, H W image, h w encoder's last map, E its channels, D decoder width.
 
 How ours differs: nothing in the numbers. The form is MMSegmentation's (each pooled map has D channels, whatever their
-number; encoder at stride 8). The pooled maps are never raised: their half of the fusing convolution is computed on the
-cells, which saves a fifth of all the network's multiplications.
+number; encoder at stride 8). The pooled maps are never upsampled: their half of the fusing convolution is computed on
+the cells, which saves a fifth of all the network's multiplications.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ class PSPNetConfig:
     """Settings of a PSPNet.
 
     num_classes: classes, K.
-    in_channels: channels of the picture, C.
+    in_channels: channels of the image, C.
     encoder: name of an encoder.
     output_stride: stride of the encoder's last map; None = the encoder's own.
     encoder_options: further settings of the encoder.
     channels: decoder width, D.
     pool_scales: cells per side of each grid that is averaged over.
-    dropout: share of channels dropped before the classifier while training.
-    align_corners: how maps and logits are raised.
+    dropout: fraction of channels dropped before the classifier while training.
+    align_corners: how maps and logits are upsampled.
     aux: also train an FCN head, named "fcn", on the encoder's last map but one.
     aux_channels: its width; None = a quarter of its input's channels.
     """
@@ -83,8 +83,8 @@ class PSPNet(nn.Module):
         return pooled_and_fused
 
     def forward(self, x: Tensor) -> SemanticLogits:
-        """Map a normalised picture (N, C, H, W) to logits (N, K, h, w)."""
-        x = pad_to_multiple(x, self.encoder.multiple)
+        """Map a normalised image (N, C, H, W) to logits (N, K, h, w)."""
+        x = pad_to_multiple(x, self.encoder.size_divisibility)
         features = self.encoder(x)
         logits = self.classifier(self.dropout(self.decode(features)))
         aux = {"fcn": self.aux_head(features[-2])} if self.aux_head is not None and self.training else {}

@@ -4,17 +4,17 @@ Paper: Xie et al. 2021, "SegFormer: Simple and Efficient Design for Semantic Seg
 https://arxiv.org/abs/2105.15203.
 
 Idea: a transformer encoder already sees far at every scale, so the decoder may be trivial: project the four maps to the
-same width, raise them to stride 4, put them side by side, fuse with a 1x1 convolution, classify.
+same width, upsample them to stride 4, concatenate them, fuse with a 1x1 convolution, classify.
 
-Letters: N batch, C picture channels, K classes, H W picture, h w map at stride 4, D decoder width, E_i channels of
+Letters: N batch, C image channels, K classes, H W image, h w map at stride 4, D decoder width, E_i channels of
 map i.
 
-How ours differs: nothing in the numbers, much in the order. A 1x1 convolution of a raised map equals the raised 1x1
-convolution, since the weights of a pixel in bilinear interpolation sum to one. So projection P_i and the slice W_i
-of the fuse convolution that meets it become one matrix W_i P_i, applied at the map's own size; the results are raised
-and summed. The map of 4D channels at stride 4 is never built. Parameters keep their published shapes.
+How ours differs: nothing in the numbers, much in the order. A 1x1 convolution of an upsampled map equals the upsampled
+1x1 convolution, since the weights of a pixel in bilinear interpolation sum to one. So projection P_i and the slice W_i
+of the fuse convolution that meets it become one matrix W_i P_i, applied at the map's own size; the results are
+upsampled and summed. The map of 4D channels at stride 4 is never built. Parameters keep their published shapes.
 `projection_norm=True` is MMSegmentation's decoder, whose projections have batch norm and ReLU: there only the fuse
-convolution can be applied below the raise.
+convolution can be applied before the upsampling.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from torch.nn import functional as F
 
 from segatlas.encoders import create_encoder
 from segatlas.encoders.contract import Encoder
-from segatlas.layers.below_raise import fuse_below_raise
+from segatlas.layers.before_upsampling import fuse_before_upsampling
 from segatlas.layers.conv import ConvBNReLU
 from segatlas.layers.fcn_head import FCNHead
 from segatlas.layers.init import init_weights
@@ -43,12 +43,12 @@ class SegFormerConfig:
     """Settings of a SegFormer.
 
     num_classes: classes, K.
-    in_channels: channels of the picture, C.
+    in_channels: channels of the image, C.
     encoder: name of an encoder, of which the four coarsest maps are used.
     encoder_options: further settings of the encoder.
     decoder_channels: decoder width, D: 256 in B0 and B1, 768 from B2 on.
     projection_norm: projections have batch norm and ReLU in place of a bias (MMSegmentation's form).
-    dropout: share of channels dropped before the classifier while training.
+    dropout: fraction of channels dropped before the classifier while training.
     drop_path: stochastic depth of the encoder's last block; None = the encoder's own (0.1 in a Mix Transformer).
     aux: also train an FCN head, named "fcn", on the encoder's last map but one.
     """
@@ -65,7 +65,7 @@ class SegFormerConfig:
 
 
 class Fuse(nn.Module):
-    """The fuse convolution with its norm. `conv` sees the projected maps side by side, coarsest first."""
+    """The fuse convolution with its norm. `conv` sees the projected maps concatenated, coarsest first."""
 
     def __init__(self, width: int, levels: int):
         super().__init__()
@@ -74,7 +74,7 @@ class Fuse(nn.Module):
 
 
 class MLPDecoder(nn.Module):
-    """Project each map, raise to the finest, fuse; computed below the raise (see the top of this file).
+    """Project each map, upsample to the finest, fuse; computed before the upsampling (see the top of this file).
 
     Parameters: `projections.{i}` (D, E_i) with bias for map i, finest first; `fuse.conv` (D, 4D, 1, 1); `fuse.bn`.
     """
@@ -146,7 +146,7 @@ class NormedDecoder(nn.Module):
         """Map feature maps (N, E_i, h_i, w_i), finest first, to (N, D, h, w)."""
         projected = [project(x) for project, x in zip(self.projections, features, strict=True)]
         slices = self.fuse.conv.weight.flatten(1).chunk(len(features), dim=1)[::-1]  # (D, D) each, finest first
-        fused = fuse_below_raise(projected, slices, align_corners=False)
+        fused = fuse_before_upsampling(projected, slices, align_corners=False)
         return F.relu(self.fuse.bn(fused), inplace=True)
 
 
@@ -171,8 +171,8 @@ class SegFormer(nn.Module):
         return out
 
     def forward(self, x: Tensor) -> SemanticLogits:
-        """Map a normalised picture (N, C, H, W) to logits (N, K, H/4, W/4)."""
-        x = pad_to_multiple(x, self.encoder.multiple)
+        """Map a normalised image (N, C, H, W) to logits (N, K, H/4, W/4)."""
+        x = pad_to_multiple(x, self.encoder.size_divisibility)
         features = self.encoder(x)
         logits = self.classifier(self.dropout(self.decode(features)))
         aux = {"fcn": self.aux_head(features[-2])} if self.aux_head is not None and self.training else {}

@@ -3,9 +3,9 @@
 Paper: Kirillov et al. 2019, "Panoptic Feature Pyramid Networks", https://arxiv.org/abs/1901.02446.
 
 Idea: a feature pyramid gives every level of the encoder the meaning of the coarser ones. Each level is brought to the
-finest one's size by a few convolutions and raises, and their sum is classified.
+finest one's size by a few convolutions and upsamplings, and their sum is classified.
 
-Letters: N batch, C picture channels, K classes, H W picture, h w map before the classifier, P pyramid width, D decoder
+Letters: N batch, C image channels, K classes, H W image, h w map before the classifier, P pyramid width, D decoder
 width.
 
 How ours differs: nothing in the numbers, which are MMSegmentation's (batch norm in place of the paper's group norm).
@@ -33,15 +33,15 @@ class SemanticFPNConfig:
     """Settings of a Semantic FPN.
 
     num_classes: classes, K.
-    in_channels: channels of the picture, C.
+    in_channels: channels of the image, C.
     encoder: name of an encoder.
     output_stride: stride of the encoder's last map; None = the encoder's own.
     encoder_options: further settings of the encoder.
     levels: how many of the encoder's last maps the pyramid takes.
     neck_channels: pyramid width, P.
     channels: decoder width, D.
-    dropout: share of channels dropped before the classifier while training.
-    align_corners: how maps and logits are raised.
+    dropout: fraction of channels dropped before the classifier while training.
+    align_corners: how maps and logits are upsampled.
     aux: also train an FCN head, named "fcn", on the encoder's last map but one.
     aux_channels: its width; None = a quarter of its input's channels.
     """
@@ -90,8 +90,8 @@ class SemanticFPN(nn.Module):
         return out
 
     def forward(self, x: Tensor) -> SemanticLogits:
-        """Map a normalised picture (N, C, H, W) to logits (N, K, h, w)."""
-        x = pad_to_multiple(x, self.encoder.multiple)
+        """Map a normalised image (N, C, H, W) to logits (N, K, h, w)."""
+        x = pad_to_multiple(x, self.encoder.size_divisibility)
         features = self.encoder(x)
         logits = self.classifier(self.dropout(self.decode(features)))
         aux = {"fcn": self.aux_head(features[-2])} if self.aux_head is not None and self.training else {}

@@ -6,7 +6,7 @@ Idea: context comes down from the deep maps through attention (as in BiSeNet); d
 which a head of its own teaches, in training only, to draw the borders between labels. So the spatial path of BiSeNet
 is not needed.
 
-Letters: N batch, C picture channels, K classes, H W picture; E8, E16, E32 channels of the encoder's maps at strides 8,
+Letters: N batch, C image channels, K classes, H W image; E8, E16, E32 channels of the encoder's maps at strides 8,
 16, 32.
 
 How ours differs: nothing in the numbers. The detail head has one channel, as the authors' has; MMSegmentation's has two
@@ -37,14 +37,14 @@ class STDCConfig:
     """Settings of an STDC-Seg.
 
     num_classes: classes, K.
-    in_channels: channels of the picture, C.
+    in_channels: channels of the image, C.
     encoder: name of an encoder, of which the maps at strides 8, 16 and 32 are used.
     context_channels: width of the context path.
     channels: width of the fused map and of the decoder.
     aux_channels: width of the auxiliary heads.
     detail_channels: channels of the detail head: 1, or 2 in MMSegmentation's weights.
-    dropout: share of channels dropped before the classifier while training.
-    align_corners: how logits are raised.
+    dropout: fraction of channels dropped before the classifier while training.
+    align_corners: how logits are upsampled.
     aux: also train heads on the context path, named "stride8" and "stride16", and the detail head, named "detail".
     """
 
@@ -61,7 +61,7 @@ class STDCConfig:
 
 
 class AttentionRefinement(nn.Module):
-    """A 3x3 convolution whose channels are weighted by what the whole picture shows."""
+    """A 3x3 convolution whose channels are weighted by what the whole image shows."""
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__()
@@ -76,7 +76,7 @@ class AttentionRefinement(nn.Module):
 
 
 class FeatureFusion(nn.Module):
-    """Detail and context side by side through a 1x1 convolution, its channels weighted, and added to itself."""
+    """Detail and context concatenated through a 1x1 convolution, its channels weighted, and added to itself."""
 
     def __init__(self, in_channels: int, channels: int):
         super().__init__()
@@ -150,8 +150,8 @@ class STDCSeg(nn.Module):
         return self.fuse(maps, self.context(maps)[1])
 
     def forward(self, x: Tensor) -> SemanticLogits:
-        """Map a normalised picture (N, C, H, W) to logits (N, K, H/8, W/8)."""
-        x = pad_to_multiple(x, self.encoder.multiple)
+        """Map a normalised image (N, C, H, W) to logits (N, K, H/8, W/8)."""
+        x = pad_to_multiple(x, self.encoder.size_divisibility)
         maps = self.encoder(x)[-3:]
         at16, at8 = self.context(maps)
         logits = self.classifier(self.dropout(self.fuse(maps, at8)))

@@ -6,14 +6,14 @@ https://arxiv.org/abs/1505.04597.
 Idea: deep maps know what, fine maps know where. Each step of the decoder doubles the size, puts the encoder's map of
 that size beside its own, and lets two 3x3 convolutions combine them.
 
-Letters: N batch, C picture channels, K classes, H W picture (padded to the canvas), h w any map.
+Letters: N batch, C image channels, K classes, H W image (padded to the canvas), h w any map.
 
 How ours differs: the plain network (`encoder=None`, class `PlainUNet`) pads its convolutions and has batch norm, as all
 later versions have; the paper's has neither and crops. With an encoder (class `UNet`) the decoder has the form made
 common by segmentation-models-pytorch: nearest-neighbour doubling, 256-128-64-32-16 channels, a 3x3 classifier.
 
-Any picture size: the plain network pads right and bottom with zeros to a multiple of its largest stride, and says so in
-`canvas`; with an encoder each step raises to the size of the encoder's map, so that nothing is padded.
+Any image size: the plain network pads right and bottom with zeros to a multiple of its largest stride, and says so in
+`canvas`; with an encoder each step upsamples to the size of the encoder's map, so that nothing is padded.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ class UNetConfig:
     """Settings of a U-Net.
 
     num_classes: classes, K.
-    in_channels: channels of the picture, C.
+    in_channels: channels of the image, C.
     encoder: name of an encoder; None = the plain network of the paper.
     width: channels of the plain network's first level, doubled at each further level; unused with an encoder.
     decoder_channels: channels after each step, deepest first; unused without an encoder. Fewer entries than steps stop
         early and leave the logits at a coarser stride: (256, 128, 64) on a ResNet gives stride 4.
-    dropout: share of channels dropped before the classifier while training.
+    dropout: fraction of channels dropped before the classifier while training.
     aux: also train an FCN head, named "fcn", on the encoder's last map but one.
     """
 
@@ -77,7 +77,7 @@ class PlainEncoder(Encoder):
         self.pool = nn.MaxPool2d(kernel_size=2)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Map a picture (N, C, H, W) to maps at strides 1, 2, 4, 8, 16."""
+        """Map an image (N, C, H, W) to maps at strides 1, 2, 4, 8, 16."""
         features = [self.run_stage(self.levels[0], x)]
         for level in list(self.levels)[1:]:
             features.append(self.run_stage(level, self.pool(features[-1])))
@@ -102,8 +102,8 @@ class PlainStep(nn.Module):
         return out
 
 
-class Step(nn.Module):
-    """One step of the decoder behind a named encoder: raise by nearest neighbour, skip (if any), two convolutions."""
+class UpStep(nn.Module):
+    """One step of the decoder behind a named encoder: nearest upsampling, skip (if any), two convolutions."""
 
     def __init__(self, in_channels: int, skip_channels: int, out_channels: int):
         super().__init__()
@@ -141,7 +141,7 @@ class PlainUNet(nn.Module):
         return x
 
     def forward(self, x: Tensor) -> SemanticLogits:
-        """Map a normalised picture (N, C, H, W) to logits (N, K, H, W)."""
+        """Map a normalised image (N, C, H, W) to logits (N, K, H, W)."""
         x = pad_to_multiple(x, self.encoder.strides[-1])
         features = self.encoder(x)
         logits = self.classifier(self.dropout(self.decode(features)))
@@ -159,7 +159,7 @@ class UNet(nn.Module):
         in_channels = encoder.channels[-1]
         self.step_strides = tuple(stride for stride, _ in plan)
         for (_, skip_channels), out_channels in zip(plan, config.decoder_channels, strict=True):
-            self.decoder.append(Step(in_channels, skip_channels, out_channels))
+            self.decoder.append(UpStep(in_channels, skip_channels, out_channels))
             in_channels = out_channels
         self.dropout = nn.Dropout2d(config.dropout)
         self.classifier = nn.Conv2d(in_channels, config.num_classes, kernel_size=3, padding=1)
@@ -168,14 +168,14 @@ class UNet(nn.Module):
             if part is not None:
                 init_weights(part)
 
-    def decode(self, features: list[Tensor], picture: tuple[int, int] | None = None) -> Tensor:
+    def decode(self, features: list[Tensor], image: tuple[int, int] | None = None) -> Tensor:
         """Map the encoder's maps to the map before the classifier: (N, decoder_channels[-1], H/s, W/s).
 
-        picture is (H, W), from which steps finer than the encoder's maps take their size; None = from the finest map.
+        image is (H, W), from which steps finer than the encoder's maps take their size; None = from the finest map.
         """
         x, skips = features[-1], features[-2::-1]
         finest, scale = features[0], self.encoder.strides[0]
-        height, width = picture or (scale * finest.shape[-2], scale * finest.shape[-1])
+        height, width = image or (scale * finest.shape[-2], scale * finest.shape[-1])
         for index, (step, stride) in enumerate(zip(self.decoder, self.step_strides, strict=True)):
             skip = skips[index] if index < len(skips) else None
             free = (max(height // stride, 1), max(width // stride, 1))
@@ -184,8 +184,8 @@ class UNet(nn.Module):
         return x
 
     def forward(self, x: Tensor) -> SemanticLogits:
-        """Map a normalised picture (N, C, H, W) to logits (N, K, H/s, W/s)."""
-        x = pad_to_multiple(x, self.encoder.multiple)
+        """Map a normalised image (N, C, H, W) to logits (N, K, H/s, W/s)."""
+        x = pad_to_multiple(x, self.encoder.size_divisibility)
         features = self.encoder(x)
         logits = self.classifier(self.dropout(self.decode(features, canvas_of(x))))
         return SemanticLogits(logits, canvas=canvas_of(x), aux=auxiliary(self, features))
@@ -208,7 +208,7 @@ def decoder_plan(encoder: Encoder, steps: int) -> list[tuple[int, int]]:
 
 
 def canvas_of(x: Tensor) -> tuple[int, int]:
-    """Return the size of the padded picture that the logits cover."""
+    """Return the size of the padded image that the logits cover."""
     return (x.shape[-2], x.shape[-1])
 
 

@@ -2,13 +2,13 @@
 
 Paper: Xiao et al. 2018, "Unified Perceptual Parsing for Scene Understanding", https://arxiv.org/abs/1807.10221.
 
-Idea: a feature pyramid whose coarsest level has pyramid pooling before it, so that meaning of the whole picture flows
-down to the finest map. All levels, side by side, are fused by one 3x3 convolution.
+Idea: a feature pyramid whose coarsest level has pyramid pooling before it, so that meaning of the whole image flows
+down to the finest map. All levels, concatenated, are fused by one 3x3 convolution.
 
-Letters: N batch, C picture channels, K classes, H W picture, h w map before the classifier, D decoder width.
+Letters: N batch, C image channels, K classes, H W image, h w map before the classifier, D decoder width.
 
 How ours differs: nothing in the numbers, which are MMSegmentation's: the scene-parsing part of the paper, with the
-ResNet's own stride of 32. The fusing convolution is computed below the raise of the coarser levels.
+ResNet's own stride of 32. The fusing convolution is computed before the upsampling of the coarser levels.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ class UPerNetConfig:
     """Settings of a UPerNet.
 
     num_classes: classes, K.
-    in_channels: channels of the picture, C.
+    in_channels: channels of the image, C.
     encoder: name of an encoder.
     output_stride: stride of the encoder's last map; None = the encoder's own.
     encoder_options: further settings of the encoder.
     levels: how many of the encoder's last maps the pyramid takes.
     channels: decoder width, D.
     pool_scales: cells along each side of each pooled map.
-    dropout: share of channels dropped before the classifier while training.
-    align_corners: how maps and logits are raised.
+    dropout: fraction of channels dropped before the classifier while training.
+    align_corners: how maps and logits are upsampled.
     aux: also train an FCN head, named "fcn", on the encoder's last map but one.
     aux_channels: its width; None = a quarter of its input's channels.
     """
@@ -91,16 +91,16 @@ class UPerNet(nn.Module):
         maps.append(self.ppm(last))  # (N, D, h_i, w_i) each
         for i in range(len(maps) - 1, 0, -1):
             size = maps[i - 1].shape[-2:]
-            raised = F.interpolate(maps[i], size=size, mode="bilinear", align_corners=self.align_corners)
-            maps[i - 1] = maps[i - 1] + raised
+            upsampled = F.interpolate(maps[i], size=size, mode="bilinear", align_corners=self.align_corners)
+            maps[i - 1] = maps[i - 1] + upsampled
         *finer, last = maps
         finest, *others = [*(layer(x) for layer, x in zip(self.output, finer, strict=True)), last]
         out: Tensor = self.fuse(finest, others)
         return out
 
     def forward(self, x: Tensor) -> SemanticLogits:
-        """Map a normalised picture (N, C, H, W) to logits (N, K, h, w)."""
-        x = pad_to_multiple(x, self.encoder.multiple)
+        """Map a normalised image (N, C, H, W) to logits (N, K, h, w)."""
+        x = pad_to_multiple(x, self.encoder.size_divisibility)
         features = self.encoder(x)
         logits = self.classifier(self.dropout(self.decode(features)))
         aux = {"fcn": self.aux_head(features[-2])} if self.aux_head is not None and self.training else {}

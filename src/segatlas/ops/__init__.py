@@ -5,7 +5,6 @@ from __future__ import annotations
 from segatlas.ops.attention import attend
 from segatlas.ops.class_map import class_map, class_map_with_confidence
 from segatlas.ops.confusion import confusion
-from segatlas.ops.raising import raise_logits
 from segatlas.ops.upsampled_loss import (
     upsampled_cross_entropy,
     upsampled_log_likelihood,
@@ -13,6 +12,7 @@ from segatlas.ops.upsampled_loss import (
     upsampled_overlap,
 )
 from segatlas.ops.upsampled_lovasz import upsampled_lovasz
+from segatlas.ops.upsampling import upsample_logits
 from segatlas.ops.windows import window_starts
 
 __all__ = [
@@ -20,7 +20,7 @@ __all__ = [
     "class_map",
     "class_map_with_confidence",
     "confusion",
-    "raise_logits",
+    "upsample_logits",
     "upsampled_cross_entropy",
     "upsampled_log_likelihood",
     "upsampled_lovasz",

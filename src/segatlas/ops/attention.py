@@ -63,5 +63,5 @@ def _block(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
 
 
 def _tokens(x: Tensor) -> Tensor:
-    """Lay a map (N, C, h, w) out as (N, 1, h w, C); the fused kernel needs a token's channels side by side."""
+    """Lay a map (N, C, h, w) out as (N, 1, h w, C); the fused kernel needs a token's channels adjacent in memory."""
     return x.flatten(2).transpose(1, 2).unsqueeze(1).contiguous()

@@ -44,16 +44,16 @@ def class_map(
 ) -> Tensor:
     """Return the best class of every pixel.
 
-    The logits are raised to the canvas, cut to the unpadded `crop` (top left part of the canvas), and that is resized
-    to `size`. The last two steps are one affine map together with the first: one interpolation, not two.
+    The logits are upsampled to the canvas, cut to the unpadded `crop` (top left part of the canvas), and that is
+    resized to `size`. The last two steps are one affine map together with the first: one interpolation, not two.
 
     Args:
         logits: (N, K, h, w) float; half precision is computed in float32.
-        size: (H, W) of the result: the original picture's size.
+        size: (H, W) of the result: the original image's size.
         canvas: (H', W') pixels that the logits cover; default `size`.
         align_corners: as in `torch.nn.functional.interpolate`.
-        crop: (rows, columns) of the canvas that are picture, not padding; default `size` where it fits on the canvas,
-            else the whole canvas. Give it when the picture was resized before the network.
+        crop: (rows, columns) of the canvas that are image, not padding; default `size` where it fits on the canvas,
+            else the whole canvas. Give it when the image was resized before the network.
         mode: "bilinear" or "nearest".
 
     Returns:
@@ -68,9 +68,9 @@ def class_map(
     if logits.device.type != "cpu":
         return _dense(logits, lattice, dtype)
     result = torch.empty((len(logits), *size), dtype=dtype)
-    for picture, target in zip(logits, result, strict=True):
-        for rows in _parts(lattice.rows, _copied_runs(picture)):
-            fill_lazily(picture, rows, lattice.columns, target)
+    for image, target in zip(logits, result, strict=True):
+        for rows in _parts(lattice.rows, _copied_runs(image)):
+            fill_lazily(image, rows, lattice.columns, target)
     return result
 
 
@@ -91,12 +91,12 @@ def class_map_with_confidence(
     best = class_map(logits, size, canvas=canvas, align_corners=align_corners, crop=crop, mode=mode)
     lattice = Lattice.of(logits, size, canvas=canvas, align_corners=align_corners, crop=crop, mode=mode)
     confidence = lattice.new_map(torch.float32)
-    for band in lattice.bands():
-        share = band.new(logits, torch.float32)
-        for slot, values in band.values(logits):
+    for chunk in lattice.chunks():
+        probability = chunk.new(logits, torch.float32)
+        for slot, values in chunk.values(logits):
             values.sub_(values.amax(1, keepdim=True))
-            share[slot] = values.exp2_().sum(1).reciprocal_()
-        band.write(confidence, share)
+            probability[slot] = values.exp2_().sum(1).reciprocal_()
+        chunk.write(confidence, probability)
     return best, confidence
 
 
@@ -106,20 +106,20 @@ def _check(logits: Tensor) -> None:
 
 
 def _dense(logits: Tensor, lattice: Lattice, dtype: torch.dtype) -> Tensor:
-    """Return the class map by interpolating everything, in bands: the form for devices that dislike scattered work."""
+    """Return the class map by interpolating everything, in chunks: the form for devices that dislike scattered work."""
     result = lattice.new_map(dtype)
-    for band in lattice.bands():
-        best = band.new(logits, dtype)
-        for slot, values in band.values(logits):
+    for chunk in lattice.chunks():
+        best = chunk.new(logits, dtype)
+        for slot, values in chunk.values(logits):
             best[slot] = values.argmax(1)
-        band.write(result, best)
+        chunk.write(result, best)
     return result
 
 
-def _copied_runs(picture: Tensor) -> int | None:
+def _copied_runs(image: Tensor) -> int | None:
     """Return how many runs of rows to copy at once; None where the planes can be read in place."""
-    classes, _, width = picture.shape
-    if picture.dtype in (torch.float32, torch.float64) and picture[0].is_contiguous():
+    classes, _, width = image.shape
+    if image.dtype in (torch.float32, torch.float64) and image[0].is_contiguous():
         return None
     return max(2, copied_samples(classes) // width)
 
@@ -153,10 +153,10 @@ def _part(rows: Runs, start: int, stop: int) -> Runs:
     )
 
 
-def fill_lazily(picture: Tensor, rows: Runs, columns: Runs, target: Tensor) -> None:
-    """Fill the rows of target (H, W) that belong to the given runs, from picture (K, h, w)."""
+def fill_lazily(image: Tensor, rows: Runs, columns: Runs, target: Tensor) -> None:
+    """Fill the rows of target (H, W) that belong to the given runs, from image (K, h, w)."""
     lowest, highest = int(rows.first.min()), int(rows.second.max())
-    block = picture[:, lowest : highest + 1].to(torch.promote_types(picture.dtype, torch.float32))
+    block = image[:, lowest : highest + 1].to(torch.promote_types(image.dtype, torch.float32))
     block = block if block[0].is_contiguous() else block.contiguous()
     width = block.shape[2]
     planes = block.view(len(block), -1)

@@ -14,8 +14,8 @@ from torch import Tensor
 from segatlas.errors import UsageError
 from segatlas.structures import IGNORE
 
-RUNS_SHARE = 0.25
-"""Share of changes from which counting every pixel is quicker."""
+RUNS_FRACTION = 0.25
+"""Fraction of changes from which counting every pixel is quicker."""
 
 PIECE = 1 << 17
 """Pixels looked at in one go: memory that stays mapped is several times quicker than new memory."""
@@ -94,7 +94,7 @@ def _starts_of_runs(label: np.ndarray, prediction: np.ndarray) -> np.ndarray | N
         here |= there
         found.append(np.flatnonzero(here) + first)
         count += len(found[-1])
-        if count > RUNS_SHARE * label.size:
+        if count > RUNS_FRACTION * label.size:
             return None
     return np.concatenate(found)
 

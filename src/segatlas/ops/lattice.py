@@ -1,12 +1,12 @@
-"""A raise cut into bands and slots: small dense pieces of the full-size values, and their adjoint.
+"""An upsampling cut into chunks and slots: small dense pieces of the full-size values, and their adjoint.
 
-The output pixels are grouped in runs on both axes (`ops.sampling`). A *band* is some pictures and some runs of rows.
-For slot (r, c) of a band, the values of the r-th row and c-th column of all its runs are one dense (n, K, Gy, Gx)
+The output pixels are grouped in runs on both axes (`ops.sampling`). A *chunk* is some images and some runs of rows.
+For slot (r, c) of a chunk, the values of the r-th row and c-th column of all its runs are one dense (n, K, Gy, Gx)
 array, made by two weighted sums of neighbouring samples. Losses reduce such an array at once and hand its gradient
-back; the sums over slots are the exact adjoint of the raise. Every pixel belongs to exactly one slot of one band.
+back; the sums over slots are the exact adjoint of the upsampling. Every pixel belongs to exactly one slot of one chunk.
 
 Slots past the end of a short run are fillers: they repeat the run's last pixel, and its value. Whoever sums over slots
-leaves them out (`Band.fillers`).
+leaves them out (`Chunk.fillers`).
 
 Letters: N batch, K classes, (h, w) logits, (H, W) pixels, Gy Gx runs, Sy Sx slots of a run.
 """
@@ -33,7 +33,7 @@ GPU_ELEMENTS = 1 << 26
 
 
 class Lattice:
-    """The raise of (N, K, h, w) logits to (H, W) pixels, ready to be walked band by band."""
+    """The upsampling of (N, K, h, w) logits to (H, W) pixels, ready to be walked chunk by chunk."""
 
     def __init__(self, shape: torch.Size, rows: Runs, columns: Runs, device: torch.device):
         self.shape = shape
@@ -53,7 +53,7 @@ class Lattice:
         crop: tuple[int, int] | None = None,
         mode: str = "bilinear",
     ) -> Lattice:
-        """Build the lattice of logits (N, K, h, w) raised to size; arguments as in `ops.class_map`."""
+        """Build the lattice of logits (N, K, h, w) upsampled to size; arguments as in `ops.class_map`."""
         dtype = torch.promote_types(logits.dtype, torch.float32)
         rows, columns = (
             make_runs(
@@ -72,15 +72,15 @@ class Lattice:
         )
         return cls(logits.shape, rows, columns, logits.device)
 
-    def bands(self) -> Iterator[Band]:
-        """Yield bands of about as many values in each slot as suits the device."""
+    def chunks(self) -> Iterator[Chunk]:
+        """Yield chunks of about as many values in each slot as suits the device."""
         count, classes = self.shape[:2]
         elements = step_elements(CPU_ELEMENTS) if self.device.type == "cpu" else GPU_ELEMENTS
         runs = max(1, elements // (classes * len(self.columns)))
-        pictures = max(1, runs // len(self.rows))
-        for first in range(0, count, pictures):
+        images = max(1, runs // len(self.rows))
+        for first in range(0, count, images):
             for start in range(0, len(self.rows), runs):
-                yield Band(self, slice(first, first + pictures), slice(start, start + runs))
+                yield Chunk(self, slice(first, first + images), slice(start, start + runs))
 
     def new_map(self, dtype: torch.dtype) -> Tensor:
         """Return an empty full-size map (N, H, W)."""
@@ -88,23 +88,23 @@ class Lattice:
 
 
 Slot = tuple[int, int]
-"""(r, c): row and column within the runs, index into the first two dimensions of `Band.read`."""
+"""(r, c): row and column within the runs, index into the first two dimensions of `Chunk.read`."""
 
 
-class Band:
-    """Some pictures and some runs of rows of a lattice."""
+class Chunk:
+    """Some images and some runs of rows of a lattice."""
 
-    def __init__(self, lattice: Lattice, pictures: slice, runs: slice):
+    def __init__(self, lattice: Lattice, images: slice, runs: slice):
         self.lattice = lattice
-        self.pictures = pictures
+        self.images = images
         self.runs = runs
         self._rows = _Pair(lattice.rows, runs, dim=2)
         self._columns = _Pair(lattice.columns, slice(None), dim=3)
 
     def read(self, full: Tensor) -> Tensor:
-        """Return the band's part of a full-size map (N, H, W), arranged by slot: (Sy, Sx, n, Gy, Gx)."""
+        """Return the chunk's part of a full-size map (N, H, W), arranged by slot: (Sy, Sx, n, Gy, Gx)."""
         rows, columns = self.lattice.rows.pixel[:, self.runs], self.lattice.columns.pixel
-        part = full[self.pictures].index_select(1, rows.flatten()).index_select(2, columns.flatten())
+        part = full[self.images].index_select(1, rows.flatten()).index_select(2, columns.flatten())
         return part.view(-1, *rows.shape, *columns.shape).permute(1, 3, 0, 2, 4).contiguous()
 
     def write(self, full: Tensor, values: Tensor) -> None:
@@ -114,10 +114,10 @@ class Band:
         if self.lattice.has_fillers:
             part = part[:, ~rows.filler[:, self.runs].T.flatten()][..., ~columns.filler.T.flatten()]
         first = int(rows.pixel[0, self.runs.start])
-        full[self.pictures, first : first + part.shape[1]] = part
+        full[self.images, first : first + part.shape[1]] = part
 
     def fillers(self) -> Tensor | None:
-        """Return which slots of the band only repeat a pixel, (Sy, Sx, 1, Gy, Gx) bool; None where there are none."""
+        """Return which slots of the chunk only repeat a pixel, (Sy, Sx, 1, Gy, Gx) bool; None where there are none."""
         if not self.lattice.has_fillers:
             return None
         return self.lattice.rows.filler[:, None, None, self.runs, None] | self.lattice.columns.filler[:, None, None]
@@ -125,13 +125,13 @@ class Band:
     def new(self, logits: Tensor, dtype: torch.dtype) -> Tensor:
         """Return an empty (Sy, Sx, n, Gy, Gx) array for one value a pixel."""
         rows, columns = self.lattice.rows.pixel[:, self.runs], self.lattice.columns.pixel
-        count = len(logits[self.pictures])
+        count = len(logits[self.images])
         return logits.new_empty(len(rows), len(columns), count, rows.shape[1], columns.shape[1], dtype=dtype)
 
     def values(self, logits: Tensor, *, level: bool = False) -> Iterator[tuple[Slot, Tensor]]:
         """Yield ((r, c), values (n, K, Gy, Gx)) of every slot; values is one buffer, overwritten by the next slot.
 
-        Values are raised logits times log2(e): their softmax is made with `exp2`, which torch computes three times
+        Values are upsampled logits times log2(e): their softmax is made with `exp2`, which torch computes three times
         faster than `exp` on the CPU and does not hand over to other threads for small arrays.
 
         level: subtract from every sample its largest logit first. Softmax does not see it, and all values are <= 0.
@@ -139,7 +139,7 @@ class Band:
         return self._walk(logits, level=level)
 
     def backward(self, logits: Tensor, gradient: Tensor, *, level: bool = False) -> Iterator[tuple[Slot, Tensor]]:
-        """Like `values`; the caller overwrites them with the gradient to raised logits before the next slot.
+        """Like `values`; the caller overwrites them with the gradient to upsampled logits before the next slot.
 
         The adjoint is added to gradient (N, K, h, w).
         """
@@ -156,7 +156,7 @@ class Band:
         assert down is not None
         block = values.new_zeros(*values.shape[:2], self._rows.extent, columns.samples + 2)
         self._rows.give_back(block, *down)
-        self._fold(block, gradient[self.pictures])
+        self._fold(block, gradient[self.images])
 
     def _walk(self, logits: Tensor, *, level: bool) -> Iterator[tuple[Slot, Tensor]]:
         rows, columns = self.lattice.rows, self.lattice.columns
@@ -176,10 +176,10 @@ class Band:
                 yield (r, c), values
 
     def _block(self, logits: Tensor, level: bool) -> Tensor:
-        """Return the samples under the band in the dtype of the weights, (n, K, rows, w + 2), edges repeated."""
+        """Return the samples under the chunk in the dtype of the weights, (n, K, rows, w + 2), edges repeated."""
         first, last = self._rows.first, self._rows.first + self._rows.extent - 1
         samples = self.lattice.rows.samples
-        inner = logits[self.pictures, :, max(first - 1, 0) : min(last, samples)]
+        inner = logits[self.images, :, max(first - 1, 0) : min(last, samples)]
         inner = inner.to(self.lattice.rows.weight.dtype) * LOG2_E
         if level:
             inner.sub_(inner.amax(1, keepdim=True))
@@ -189,7 +189,7 @@ class Band:
         return torch.cat([*above, inner, *below], 2)
 
     def _fold(self, block: Tensor, gradient: Tensor) -> None:
-        """Add the gradient of the padded samples of a band to gradient (n, K, h, w)."""
+        """Add the gradient of the padded samples of a chunk to gradient (n, K, h, w)."""
         first, last = self._rows.first, self._rows.first + self._rows.extent - 1
         samples = self.lattice.rows.samples
         block[..., 1] += block[..., 0]

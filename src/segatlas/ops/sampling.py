@@ -1,8 +1,8 @@
 """Where every output pixel lies between the samples of a low-resolution map, one axis at a time.
 
-A raise from (h, w) logits to an (H, W) picture is separable. On each axis a pixel lies between two neighbouring
-samples, `low` and `low + 1`, with weight `w` for the second one. Neighbouring pixels between the same two samples
-form a *run*: up to `S` pixels, where S is the (rounded up) factor of the raise. All fast paths of `ops` work run by
+An upsampling from (h, w) logits to an (H, W) image is separable. On each axis a pixel lies between two neighbouring
+samples, `low` and `low + 1`, with weight `w` for the second one. Neighbouring pixels between the same two samples form
+a *run*: up to `S` pixels, where S is the (rounded up) factor of the upsampling. All fast paths of `ops` work run by
 run, because the two samples of a run are fetched once and because slot s of all runs is one long vector, whatever the
 factor.
 
@@ -26,7 +26,7 @@ MODES = ("bilinear", "nearest")
 
 @dataclass(frozen=True, kw_only=True)
 class Axis:
-    """One axis of a raise.
+    """One axis of an upsampling.
 
     low: (size,) int64, first of the two samples of each output pixel, 0..n-1. The second is min(low + 1, n - 1).
     weight: (size,) weight of the second sample, 0..1.
@@ -118,7 +118,7 @@ def make_axis(
         samples: n, samples on this axis.
         size: output pixels.
         canvas: pixels that the samples cover; default `size`.
-        crop: leading pixels of the canvas that are picture, not padding; they are stretched to `size`. Default: `size`
+        crop: leading pixels of the canvas that are image, not padding; they are stretched to `size`. Default: `size`
             where it fits on the canvas, else the whole canvas.
         align_corners: whether the centres of the corner samples are the centres of the corner pixels.
         mode: "bilinear" or "nearest".
@@ -183,7 +183,7 @@ def _source(pixel: Tensor, samples: int, size: int, canvas: int, crop: int, alig
         step = (samples - 1) / (canvas - 1) if canvas > 1 else 0.0
         return pixel * _scalar(stretch * step, 1, pixel.dtype)
     source = _scalar(samples * crop, canvas * size, pixel.dtype) * (pixel + 0.5) - 0.5
-    if crop < canvas:  # the last pixel centre of the picture, so that no padding is mixed in
+    if crop < canvas:  # the last pixel centre of the image, so that no padding is mixed in
         last = _scalar(samples, canvas, pixel.dtype) * (crop - 0.5) - 0.5
         source = torch.where(source > last, last, source)
     return source

@@ -1,8 +1,8 @@
-"""The class map of a sum of several raises, such as overlapping windows make, without the full-size sum.
+"""The class map of a sum of several upsamplings, such as overlapping windows make, without the full-size sum.
 
-Where the raises share one lattice (their samples lie at the same pixels, as with windows that begin at multiples of the
-network's stride), the sum of the raises is the raise of summed samples, and the map is made lazily as `class_map` makes
-it. Elsewhere the raises are added up, a few rows at a time.
+Where the upsamplings share one lattice (their samples lie at the same pixels, as with windows that begin at multiples
+of the network's stride), the sum of the upsamplings is the upsampling of summed samples, and the map is made lazily as
+`class_map` makes it. Elsewhere the upsamplings are added up, a few rows at a time.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ import torch
 from torch import Tensor
 
 from segatlas.ops.class_map import copied_samples, fill_lazily
-from segatlas.ops.raising import resample
 from segatlas.ops.running_best import best_class
 from segatlas.ops.sampling import Axis, make_runs
+from segatlas.ops.upsampling import resample
 
-BAND_BYTES = 2 << 20
-"""Size of a band of full-size values on the CPU."""
+CHUNK_BYTES = 2 << 20
+"""Size of a chunk of full-size values on the CPU."""
 
-DEVICE_BAND_BYTES = 256 << 20
+DEVICE_CHUNK_BYTES = 256 << 20
 """The same on other devices, where starting an operation costs more than memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Raise:
+class Upsampling:
     """Logits (N, K, h, w) and where the pixels wanted, (rows, columns) of them, lie between their samples."""
 
     logits: Tensor
@@ -35,22 +35,22 @@ class Raise:
 
 
 @torch.no_grad()
-def summed_class_map(raises: Sequence[Raise], out: Tensor, confidence: Tensor | None = None) -> None:
-    """Write the best class of the sum of the raises to out (N, rows, columns), uint8 or int32; the first one on ties.
+def summed_class_map(upsamplings: Sequence[Upsampling], out: Tensor, confidence: Tensor | None = None) -> None:
+    """Write the best class of the sum to out (N, rows, columns), uint8 or int32; the first one on ties.
 
-    The raises have one batch size, one number of classes, and as many pixels as `out`. In confidence (N, rows, columns)
-    float32, if given, the best class's softmax probability of the mean is written.
+    The upsamplings have one batch size, one number of classes, and as many pixels as `out`. In confidence (N, rows,
+    columns) float32, if given, the best class's softmax probability of the mean is written.
     """
-    rows, columns = _joint([one.rows for one in raises]), _joint([one.columns for one in raises])
-    if rows is None or columns is None or confidence is not None or raises[0].logits.device.type != "cpu":
-        _write_dense(raises, out, confidence)
+    rows, columns = _joint([one.rows for one in upsamplings]), _joint([one.columns for one in upsamplings])
+    if rows is None or columns is None or confidence is not None or upsamplings[0].logits.device.type != "cpu":
+        _write_dense(upsamplings, out, confidence)
     else:
-        _write_lazily(raises, rows, columns, out)
+        _write_lazily(upsamplings, rows, columns, out)
 
 
-def band_rows(logits: Tensor, width: int) -> int:
+def chunk_rows(logits: Tensor, width: int) -> int:
     """Return how many full-size rows of `width` pixels to handle at once for logits (N, K, ...)."""
-    size = BAND_BYTES if logits.device.type == "cpu" else DEVICE_BAND_BYTES
+    size = CHUNK_BYTES if logits.device.type == "cpu" else DEVICE_CHUNK_BYTES
     return max(1, size // (logits.shape[0] * logits.shape[1] * width * 4))
 
 
@@ -70,8 +70,8 @@ def _joint(axes: Sequence[Axis]) -> Axis | None:
     return Axis(samples=axes[0].samples + 2, low=padded, weight=weight, before=torch.zeros_like(known))
 
 
-def _write_lazily(raises: Sequence[Raise], rows: Axis, columns: Axis, out: Tensor) -> None:
-    count, classes = raises[0].logits.shape[:2]
+def _write_lazily(upsamplings: Sequence[Upsampling], rows: Axis, columns: Axis, out: Tensor) -> None:
+    count, classes = upsamplings[0].logits.shape[:2]
     left, right = columns.reach()
     column_runs = make_runs(columns.over(left, right))
     top, bottom = rows.reach()
@@ -84,7 +84,7 @@ def _write_lazily(raises: Sequence[Raise], rows: Axis, columns: Axis, out: Tenso
         target = torch.empty(len(part), len(columns), dtype=out.dtype)
         for n in range(count):
             block = torch.zeros(classes, bottom - top, right - left, dtype=rows.weight.dtype)
-            for one in raises:
+            for one in upsamplings:
                 row, column = int(one.rows.padded[start]), int(one.columns.padded[0])
                 block += _padded_block(one.logits[n], row, bottom - top, column, right - left)
             fill_lazily(block, row_runs, column_runs, target)
@@ -102,15 +102,15 @@ def _padded_block(planes: Tensor, top: int, height: int, left: int, width: int) 
     return planes
 
 
-def _write_dense(raises: Sequence[Raise], out: Tensor, confidence: Tensor | None) -> None:
-    step = band_rows(raises[0].logits, out.shape[2])
+def _write_dense(upsamplings: Sequence[Upsampling], out: Tensor, confidence: Tensor | None) -> None:
+    step = chunk_rows(upsamplings[0].logits, out.shape[2])
     for start in range(0, out.shape[1], step):
         total: Tensor | None = None
-        for one in raises:
-            raised = resample(resample(one.logits, 2, one.rows.part(start, start + step)), 3, one.columns)
-            total = raised if total is None else total.add_(raised)
+        for one in upsamplings:
+            upsampled = resample(resample(one.logits, 2, one.rows.part(start, start + step)), 3, one.columns)
+            total = upsampled if total is None else total.add_(upsampled)
         assert total is not None
-        best, sure = labels_of(total.div_(len(raises)), confidence=confidence is not None)
+        best, sure = labels_of(total.div_(len(upsamplings)), confidence=confidence is not None)
         out[:, start : start + step] = best
         if confidence is not None and sure is not None:
             confidence[:, start : start + step] = sure

@@ -1,7 +1,7 @@
 """Losses at full size from low-resolution logits, without building the full-size logits or their gradient.
 
-Everything walks the raise band by band and slot by slot (`ops.lattice`), so the extra memory is a few small buffers
-and, where a second pass is needed, one float per pixel. Three building blocks:
+Everything walks the upsampling chunk by chunk and slot by slot (`ops.lattice`), so the extra memory is a few small
+buffers and, where a second pass is needed, one float per pixel. Three building blocks:
 
 - `upsampled_cross_entropy`: loss and gradient in one pass, the gradient being made while the values are at hand;
 - `upsampled_log_likelihood`: log-probability of the true class of every pixel, (N, H, W), differentiable by a second
@@ -24,7 +24,7 @@ from torch.autograd.function import once_differentiable
 
 from segatlas.errors import UsageError
 from segatlas.ops.labels import check_labels, count_labels, size_of
-from segatlas.ops.lattice import Band, Lattice
+from segatlas.ops.lattice import Chunk, Lattice
 from segatlas.ops.selection import kth_smallest
 from segatlas.structures import IGNORE
 
@@ -45,7 +45,7 @@ def upsampled_cross_entropy(
     ignore_index: int = IGNORE,
     pixel_weight: Tensor | None = None,
 ) -> Tensor:
-    """Return the mean cross-entropy over labelled pixels of logits raised bilinearly to the canvas.
+    """Return the mean cross-entropy over labelled pixels of logits upsampled bilinearly to the canvas.
 
     Equal to `interpolate` followed by torch's `cross_entropy(..., reduction="mean")`, its weighted mean included: the
     sum is divided by the sum of the weights of the labelled pixels. Without any labelled pixel the loss is 0 with
@@ -57,7 +57,7 @@ def upsampled_cross_entropy(
         canvas: (H', W') pixels that the logits cover; default (H, W).
         align_corners: as in `torch.nn.functional.interpolate`.
         weight: (K,) weight of each class.
-        label_smoothing: share of the target spread evenly over all classes, 0..1.
+        label_smoothing: fraction of the target spread evenly over all classes, 0..1.
         ignore_index: label of pixels without truth.
         pixel_weight: (N, H, W) further factor of each pixel, in the sum and in the divisor.
 
@@ -161,16 +161,16 @@ def upsampled_overlap(
 
 
 class _Targets:
-    """Labels of a band, by slot.
+    """Labels of a chunk, by slot.
 
     index: (Sy, Sx, n, 1, Gy, Gx) int64, 0 where there is no label; labelled: the same shape, 1.0 or 0.0 (also for
     fillers).
     """
 
-    def __init__(self, band: Band, labels: Tensor, ignore_index: int, dtype: torch.dtype):
-        labels = band.read(labels).unsqueeze(3)
+    def __init__(self, chunk: Chunk, labels: Tensor, ignore_index: int, dtype: torch.dtype):
+        labels = chunk.read(labels).unsqueeze(3)
         labelled = labels != ignore_index
-        fillers = band.fillers()
+        fillers = chunk.fillers()
         if fillers is not None:
             labelled.masked_fill_(fillers.unsqueeze(3), False)
         self.index = (labels * labelled).long()
@@ -237,11 +237,11 @@ class _Terms:
         )
         self.spread = (spread * (smoothing / classes)).view(-1, 1, 1)
 
-    def pixels(self, band: Band, targets: _Targets) -> tuple[Tensor, Tensor]:
+    def pixels(self, chunk: Chunk, targets: _Targets) -> tuple[Tensor, Tensor]:
         """Return (Sy, Sx, n, 1, Gy, Gx): each pixel's weight without and with that of its class; 0 without label."""
         own = targets.labelled
         if self.pixel_weight is not None:
-            own = own * band.read(self.pixel_weight).unsqueeze(3)
+            own = own * chunk.read(self.pixel_weight).unsqueeze(3)
         return own, own if self.class_weight is None else own * self.class_weight[targets.index]
 
 
@@ -256,14 +256,14 @@ def _walk_cross_entropy(
     loss = torch.zeros((), dtype=torch.float64, device=logits.device)
     total, smallest = torch.zeros_like(loss), torch.ones_like(loss)
     gradient = _zeros(logits, terms.lattice) if needs_gradient else None
-    for band in terms.lattice.bands():
-        targets = _Targets(band, terms.labels, terms.ignore_index, terms.dtype)
-        own, weighted = terms.pixels(band, targets)
+    for chunk in terms.lattice.chunks():
+        targets = _Targets(chunk, terms.labels, terms.ignore_index, terms.dtype)
+        own, weighted = terms.pixels(chunk, targets)
         sharp = weighted * (1 - terms.smoothing) if terms.smoothing else weighted
         scale = sharp + own * terms.spread.sum() if terms.smoothing else sharp
         minus = -sharp
         true, denominator = torch.empty_like(own), torch.empty_like(own)
-        walk = band.values(logits, level=level) if gradient is None else band.backward(logits, gradient, level=level)
+        walk = chunk.values(logits, level=level) if gradient is None else chunk.backward(logits, gradient, level=level)
         for slot, values in walk:
             if not level:
                 values.sub_(values.amax(1, keepdim=True))
@@ -291,14 +291,14 @@ class _LogLikelihood(torch.autograd.Function):
         ctx.lattice, ctx.ignore_index = lattice, ignore_index
         result = lattice.new_map(lattice.rows.weight.dtype)
         with torch.autocast(logits.device.type, enabled=False):
-            for band in lattice.bands():
-                targets = _Targets(band, labels, ignore_index, result.dtype)
+            for chunk in lattice.chunks():
+                targets = _Targets(chunk, labels, ignore_index, result.dtype)
                 true, denominator = torch.empty_like(targets.labelled), torch.empty_like(targets.labelled)
-                for slot, values in band.values(logits, level=True):
+                for slot, values in chunk.values(logits, level=True):
                     values.sub_(values.amax(1, keepdim=True))
                     torch.gather(values, 1, targets.index[slot], out=true[slot])
                     torch.sum(values.exp2_(), 1, keepdim=True, out=denominator[slot])
-                band.write(result, true.mul_(LN_2).sub_(denominator.log_()).mul_(targets.labelled).squeeze(3))
+                chunk.write(result, true.mul_(LN_2).sub_(denominator.log_()).mul_(targets.labelled).squeeze(3))
         return result
 
     @staticmethod
@@ -308,10 +308,10 @@ class _LogLikelihood(torch.autograd.Function):
         lattice = ctx.lattice
         gradient = _zeros(logits, lattice)
         with torch.autocast(logits.device.type, enabled=False):
-            for band in lattice.bands():
-                targets = _Targets(band, labels, ctx.ignore_index, gradient.dtype)
-                pixel = band.read(upstream).unsqueeze(3) * targets.labelled
-                for slot, values in band.backward(logits, gradient, level=True):
+            for chunk in lattice.chunks():
+                targets = _Targets(chunk, labels, ctx.ignore_index, gradient.dtype)
+                pixel = chunk.read(upstream).unsqueeze(3) * targets.labelled
+                for slot, values in chunk.backward(logits, gradient, level=True):
                     to_softmax(values, -pixel[slot])
                     values.scatter_add_(1, targets.index[slot], pixel[slot])
         return gradient.to(logits.dtype), None, None, None
@@ -327,10 +327,10 @@ class _Overlap(torch.autograd.Function):
         intersection = torch.zeros(logits.shape[1], dtype=torch.float64, device=logits.device)
         predicted = torch.zeros_like(intersection)
         with torch.autocast(logits.device.type, enabled=False):
-            for band in lattice.bands():
-                targets = _Targets(band, labels, ignore_index, lattice.rows.weight.dtype)
+            for chunk in lattice.chunks():
+                targets = _Targets(chunk, labels, ignore_index, lattice.rows.weight.dtype)
                 true = torch.empty_like(targets.labelled)
-                for slot, values in band.values(logits, level=True):
+                for slot, values in chunk.values(logits, level=True):
                     to_softmax(values, targets.labelled[slot])
                     predicted += values.sum((0, 2, 3))
                     torch.gather(values, 1, targets.index[slot], out=true[slot])
@@ -345,10 +345,10 @@ class _Overlap(torch.autograd.Function):
         lattice = ctx.lattice
         gradient = _zeros(logits, lattice)
         with torch.autocast(logits.device.type, enabled=False):
-            for band in lattice.bands():
-                targets = _Targets(band, labels, ctx.ignore_index, gradient.dtype)
+            for chunk in lattice.chunks():
+                targets = _Targets(chunk, labels, ctx.ignore_index, gradient.dtype)
                 bonus = to_intersection[targets.index]
-                for slot, values in band.backward(logits, gradient, level=True):
+                for slot, values in chunk.backward(logits, gradient, level=True):
                     to_softmax(values, targets.labelled[slot])
                     # d/dv_k = p_k (q_k - sum_j p_j q_j) with q_k = to_predicted_k + [k is true] to_intersection_k
                     gain = values.gather(1, targets.index[slot]) * bonus[slot]

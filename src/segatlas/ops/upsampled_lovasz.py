@@ -1,9 +1,9 @@
 """Lovász-Softmax from low-resolution logits: a sort per class, and never more than a few numbers per pixel.
 
-A first walk over the raise finds the softmax denominator of every pixel. With it, the probability of one class is made
-from that class's logits alone. Class by class the errors are sorted and their slopes found; what a class sends back
-through the softmax splits into a part of its own, which goes down to low resolution at once, and one sum per pixel that
-all classes share, which a last walk turns into the rest of the gradient. Value and gradient are made together.
+A first walk over the upsampling finds the softmax denominator of every pixel. With it, the probability of one class is
+made from that class's logits alone. Class by class the errors are sorted and their slopes found; what a class sends
+back through the softmax splits into a part of its own, which goes down to low resolution at once, and one sum per pixel
+that all classes share, which a last walk turns into the rest of the gradient. Value and gradient are made together.
 
 Letters: N batch, K classes, (h, w) logits, (H, W) labels, M = N * H * W pixels.
 """
@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from segatlas.ops.labels import PIECE, check_labels, count_labels, size_of
-from segatlas.ops.lattice import Band, Lattice
+from segatlas.ops.lattice import Chunk, Lattice
 from segatlas.ops.upsampled_loss import scaled, to_softmax
 from segatlas.structures import IGNORE
 
@@ -54,20 +54,20 @@ def upsampled_lovasz(
     """
     check_labels(logits, labels, canvas, ignore_index)
     counts = count_labels(labels, logits.shape[1], ignore_index)
-    share = (counts > 0).to(torch.promote_types(logits.dtype, torch.float32))
+    fraction = (counts > 0).to(torch.promote_types(logits.dtype, torch.float32))
     if weight is not None:
-        share *= weight.to(share)
-    total = share.sum()
-    share /= total.where(total > 0, 1)
+        fraction *= weight.to(fraction)
+    total = fraction.sum()
+    fraction /= total.where(total > 0, 1)
     lattice = Lattice.of(logits, size_of(labels), canvas=canvas, align_corners=align_corners)
-    return _Lovasz.apply(logits, labels, lattice, share.tolist(), counts.tolist(), ignore_index)
+    return _Lovasz.apply(logits, labels, lattice, fraction.tolist(), counts.tolist(), ignore_index)
 
 
 def jaccard_steps(truth: Tensor, count: int, hits: int | Tensor = 0, seen: int = 0) -> Tensor:
     """Return by how much the Jaccard loss 1 - I / U grows when each pixel in turn becomes wrong, (m,) float64.
 
     A wrong pixel of the class takes one from I: the step is 1 / U. Any other wrong pixel adds one to U: the step is
-    I / (U - 1) - I / U. Whole numbers throughout, so that the small steps of large pictures keep all their digits.
+    I / (U - 1) - I / U. Whole numbers throughout, so that the small steps of large images keep all their digits.
 
     Args:
         truth: (m,) bool, which of these pixels are of the class, in the order in which they become wrong.
@@ -81,7 +81,7 @@ def jaccard_steps(truth: Tensor, count: int, hits: int | Tensor = 0, seen: int =
 
 
 class _Lovasz(torch.autograd.Function):
-    """Loss and gradient together. share: K weights that add up to one, 0 for absent classes; counts: K pixel counts."""
+    """Loss and gradient together. fraction: K weights of sum 1, 0 for absent classes; counts: K pixel counts."""
 
     @staticmethod
     def forward(
@@ -89,14 +89,14 @@ class _Lovasz(torch.autograd.Function):
         logits: Tensor,
         labels: Tensor,
         lattice: Lattice,
-        share: list[float],
+        fraction: list[float],
         counts: list[int],
         ignore_index: int,
     ) -> Tensor:
         dtype = lattice.rows.weight.dtype
         gradient = torch.zeros(logits.shape, dtype=dtype, device=logits.device) if ctx.needs_input_grad[0] else None
         with torch.autocast(logits.device.type, enabled=False):
-            loss = _walk_classes(logits, labels, lattice, share, counts, ignore_index, gradient)
+            loss = _walk_classes(logits, labels, lattice, fraction, counts, ignore_index, gradient)
         if gradient is not None:
             ctx.save_for_backward(gradient.to(logits.dtype))
         return loss.to(dtype)
@@ -112,7 +112,7 @@ def _walk_classes(
     logits: Tensor,
     labels: Tensor,
     lattice: Lattice,
-    share: list[float],
+    fraction: list[float],
     counts: list[int],
     ignore_index: int,
     gradient: Tensor | None,
@@ -126,19 +126,19 @@ def _walk_classes(
     flow = torch.empty_like(log_total)  # of the class at hand: probability p, then p * dloss/dp
     keys = torch.empty(labels.numel(), dtype=torch.int64, device=labels.device)
     loss = torch.zeros((), dtype=torch.float64, device=logits.device)
-    for k, weight in enumerate(share):
+    for k, weight in enumerate(fraction):
         if weight == 0:
             continue
         channel = logits[:, k : k + 1] - largest
-        for band in plane.bands():
-            values = band.new(logits, flow.dtype)
-            for slot, raised in band.values(channel):
-                values[slot] = raised[:, 0]
-            band.write(flow, values)
+        for chunk in plane.chunks():
+            values = chunk.new(logits, flow.dtype)
+            for slot, upsampled in chunk.values(channel):
+                values[slot] = upsampled[:, 0]
+            chunk.write(flow, values)
         flow.sub_(log_total).exp2_()
         _sort_by_error(keys, flow, labels, k, ignore_index)
-        unlabelled = len(keys) - sum(counts)
-        loss += weight * _apply_slopes(keys[unlabelled:], flow, labels, k, counts[k], weight)
+        ignored = len(keys) - sum(counts)
+        loss += weight * _apply_slopes(keys[ignored:], flow, labels, k, counts[k], weight)
         if gradient is not None:
             flow.masked_fill_(labels == ignore_index, 0)
             common += flow
@@ -146,28 +146,28 @@ def _walk_classes(
     del flow, keys
     if gradient is not None:
         # dloss/dv_k = p_k * dloss/dp_k - p_k * common
-        for band in lattice.bands():
-            factor = _read_sparing(band, common).neg_().unsqueeze(3)
-            for slot, values in band.backward(logits, gradient, level=True):
+        for chunk in lattice.chunks():
+            factor = _read_sparing(chunk, common).neg_().unsqueeze(3)
+            for slot, values in chunk.backward(logits, gradient, level=True):
                 to_softmax(values, factor[slot])
     return loss
 
 
 def _log_total(logits: Tensor, lattice: Lattice) -> Tensor:
-    """Return log2 of the sum over classes of e ** (raised logit - raised largest logit), (N, H, W)."""
+    """Return log2 of the sum over classes of e ** (upsampled logit - upsampled largest logit), (N, H, W)."""
     result = lattice.new_map(lattice.rows.weight.dtype)
-    for band in lattice.bands():
-        top = band.new(logits, result.dtype)
+    for chunk in lattice.chunks():
+        top = chunk.new(logits, result.dtype)
         total = torch.empty_like(top)
-        for slot, values in band.values(logits, level=True):
+        for slot, values in chunk.values(logits, level=True):
             torch.amax(values, 1, out=top[slot])
             torch.sum(values.sub_(top[slot].unsqueeze(1)).exp2_(), 1, out=total[slot])
-        band.write(result, total.log2_().add_(top))
+        chunk.write(result, total.log2_().add_(top))
     return result
 
 
 def _sort_by_error(keys: Tensor, probability: Tensor, labels: Tensor, k: int, ignore_index: int) -> None:
-    """Fill keys (M,) with error and place of every pixel, the smallest error first; unlabelled pixels lead, as -1.
+    """Fill keys (M,) with error and place of every pixel, the smallest error first; ignored pixels lead, as -1.
 
     One sort of whole numbers, in place: several times quicker than asking for an order, and nothing beside it.
     """
@@ -203,15 +203,15 @@ def _apply_slopes(keys: Tensor, flow: Tensor, labels: Tensor, k: int, count: int
 
 
 def _lower(flow: Tensor, plane: Lattice, channel: Tensor, gradient: Tensor) -> None:
-    """Add the adjoint of the raise of flow (N, H, W) to gradient (N, 1, h, w)."""
-    for band in plane.bands():
-        back = _read_sparing(band, flow)
-        for slot, values in band.backward(channel, gradient):
+    """Add the adjoint of the upsampling of flow (N, H, W) to gradient (N, 1, h, w)."""
+    for chunk in plane.chunks():
+        back = _read_sparing(chunk, flow)
+        for slot, values in chunk.backward(channel, gradient):
             values[:, 0] = back[slot]
 
 
-def _read_sparing(band: Band, full: Tensor) -> Tensor:
-    """Return `band.read`, with 0 for fillers."""
-    values = band.read(full)
-    fillers = band.fillers()
+def _read_sparing(chunk: Chunk, full: Tensor) -> Tensor:
+    """Return `chunk.read`, with 0 for fillers."""
+    values = chunk.read(full)
+    fillers = chunk.fillers()
     return values if fillers is None else values.masked_fill_(fillers, 0)

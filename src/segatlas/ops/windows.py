@@ -1,4 +1,4 @@
-"""Where overlapping windows lie on a picture."""
+"""Where overlapping windows lie on an image."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from segatlas.data.dataset import SegmentationData
 from segatlas.data.statistics import automatic_weights, count_classes
 from segatlas.data.transforms import Pipeline
 from segatlas.errors import ConfigError, DataError, Problem
-from segatlas.training.consulting import consult_doctor, refuse_single_values
+from segatlas.training.consulting import check_data, refuse_single_values
 from segatlas.training.inputs import NetworkFacts, choose_preprocessing, encoder_name
 from segatlas.training.logbook import LOGGER
 from segatlas.weights import Card, create_model, start_from
@@ -25,7 +25,7 @@ from segatlas.weights.saving import make_card
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parts:
+class TrainingComponents:
     """All that a run is made of. `notices` says where a dry run differs from a real one."""
 
     train: SegmentationData
@@ -38,8 +38,8 @@ class Parts:
     notices: tuple[str, ...]
 
 
-def build_parts(config: Config, *, dry: bool = False) -> Parts:
-    """Build data sets, network, criterion and card. Every fault of the user is raised here, before a run exists.
+def build_parts(config: Config, *, dry: bool = False) -> TrainingComponents:
+    """Build datasets, network, criterion and card. Every fault of the user is raised here, before a run exists.
 
     `dry`: for a dry run, which leaves nothing behind: the decoded store is only read, and encoder weights that would
     have to be downloaded stay random, with a notice.
@@ -54,10 +54,10 @@ def build_parts(config: Config, *, dry: bool = False) -> Parts:
         store.prepare()
     for dataset in splits.values():
         if len(dataset) == 0:
-            raise DataError(f"split {dataset.split!r} of {config.data.name} at {config.data.root} holds no picture")
+            raise DataError(f"split {dataset.split!r} of {config.data.name} at {config.data.root} holds no image")
         if dataset.files(0)[1] is None:
             raise DataError(f"split {dataset.split!r} of {config.data.name} at {config.data.root} has no masks")
-    consult_doctor(config, (train, val))
+    check_data(config, (train, val))
     model = config.model
     num_classes = model.num_classes or len(train.classes)
     if num_classes != len(train.classes):
@@ -67,13 +67,13 @@ def build_parts(config: Config, *, dry: bool = False) -> Parts:
                 Problem(
                     key="model.num_classes",
                     got=str(num_classes),
-                    message=f"the data set has {len(train.classes)} classes: {', '.join(train.classes[:20])}",
+                    message=f"the dataset has {len(train.classes)} classes: {', '.join(train.classes[:20])}",
                 )
             ],
         )
     channels = model.in_channels or train.channels
     if channels != train.channels:
-        message = f"the pictures of {config.data.root} have {train.channels} channels"
+        message = f"the images of {config.data.root} have {train.channels} channels"
         raise ConfigError("recipe", [Problem(key="model.in_channels", got=str(channels), message=message)])
     torch.manual_seed(config.seed)
     net = create_model(
@@ -102,7 +102,7 @@ def build_parts(config: Config, *, dry: bool = False) -> Parts:
         channels=channels,
     )  # fmt: skip
     refuse_single_values(config, net, train, pipeline)
-    return Parts(
+    return TrainingComponents(
         train=train, val=val, net=net, criterion=_criterion(config, train), card=card, pipeline=pipeline,
         facts=_facts(config, net, preprocessing, statistics, notices), notices=notices,
     )  # fmt: skip

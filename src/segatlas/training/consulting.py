@@ -1,4 +1,4 @@
-"""Before a run exists: what the doctor says of the data, and whether the network can train on so few images."""
+"""Before a run exists: what `data check` says of the data, and whether the network can train on so few images."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from segatlas.config.schema import Config
+from segatlas.data.checks import look_before_training
 from segatlas.data.collate import collate
 from segatlas.data.dataset import SegmentationData
-from segatlas.data.doctor import look_before_training
 from segatlas.data.stream import SampleStream
 from segatlas.data.transforms import Pipeline
 from segatlas.errors import ConfigError, DataError, Problem
@@ -20,7 +20,7 @@ from segatlas.layers.norm import BatchNorm2d
 from segatlas.training.logbook import LOGGER
 
 
-def consult_doctor(config: Config, datasets: Sequence[SegmentationData]) -> None:
+def check_data(config: Config, datasets: Sequence[SegmentationData]) -> None:
     """Refuse now what `data check` calls an error: found here it costs a second, found by the loss an evening.
 
     Raises:

@@ -13,14 +13,14 @@ from segatlas.data.collate import collate
 from segatlas.data.dataset import SegmentationData
 from segatlas.data.sample import Sample
 from segatlas.data.stream import SampleStream
-from segatlas.data.transforms import Pipeline, Prepared
+from segatlas.data.transforms import Pipeline, PreparedSample
 from segatlas.errors import SegAtlasError
 from segatlas.structures import Batch
 from segatlas.training.plan import Plan
 from segatlas.training.sampler import BatchAddresses
 
 
-class Pictures(Dataset[Sample | None]):
+class Images(Dataset[Sample | None]):
     """One process's part of a split, as read from disk: every `world`-th image from `rank` on.
 
     All parts have one length, for the processes must validate together; where the images run out, an item is None.
@@ -38,7 +38,7 @@ class Pictures(Dataset[Sample | None]):
         return self.dataset.load(self.indices[position]) if position < len(self.indices) else None
 
 
-class Reporting(Dataset[Prepared | SegAtlasError]):
+class Reporting(Dataset[PreparedSample | SegAtlasError]):
     """Gives a fault of the user's data out in place of the sample.
 
     Raised in a loader process, it would reach the main process as a text with a stack trace.
@@ -50,14 +50,14 @@ class Reporting(Dataset[Prepared | SegAtlasError]):
     def __len__(self) -> int:
         return len(self.stream)
 
-    def __getitem__(self, address: tuple[int, int]) -> Prepared | SegAtlasError:
+    def __getitem__(self, address: tuple[int, int]) -> PreparedSample | SegAtlasError:
         try:
             return self.stream[address]
         except SegAtlasError as error:
             return error
 
 
-def collate_or_report(samples: list[Prepared | SegAtlasError]) -> Batch | SegAtlasError:
+def collate_or_report(samples: list[PreparedSample | SegAtlasError]) -> Batch | SegAtlasError:
     """Return the batch, or the first fault among its samples."""
     good = []
     for sample in samples:
@@ -144,13 +144,13 @@ class SegmentationDataModule(pl.LightningDataModule):
             self._stream.close()
 
     def val_dataloader(self) -> DataLoader[Any]:
-        """Return the loader of whole validation pictures."""
+        """Return the loader of whole validation images."""
         assert self.trainer is not None
-        share = Pictures(self.val, self.trainer.global_rank, self.trainer.world_size)
-        return DataLoader(share, batch_size=1, collate_fn=_only, num_workers=0)
+        part = Images(self.val, self.trainer.global_rank, self.trainer.world_size)
+        return DataLoader(part, batch_size=1, collate_fn=_only, num_workers=0)
 
     def transfer_batch_to_device(self, batch: Any, device: Any, dataloader_idx: int) -> Any:
-        """Move training batches; validation pictures are moved by the Predictor. Raises a fault met by the loader."""
+        """Move training batches; validation images are moved by the Predictor. Raises a fault met by the loader."""
         if isinstance(batch, SegAtlasError):
             raise batch
         if batch is None or isinstance(batch, Sample):

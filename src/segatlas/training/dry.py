@@ -15,7 +15,7 @@ from segatlas.data.collate import collate
 from segatlas.data.stream import SampleStream
 from segatlas.errors import TrainingError
 from segatlas.structures import PointLogits, SemanticLogits
-from segatlas.training.building import Parts, build_parts
+from segatlas.training.building import TrainingComponents, build_parts
 from segatlas.training.faults import ADVICE, SMALLER, is_out_of_memory, largest_gradient, require_finite
 from segatlas.training.inputs import NetworkFacts
 from segatlas.training.machine import check_images, choose_machine
@@ -36,8 +36,8 @@ class DryRun:
     `notices` says what is to be known of the run, and where the step differs from a real one.
     """
 
-    train_pictures: int
-    val_pictures: int
+    train_images: int
+    val_images: int
     classes: tuple[str, ...]
     parameters: int
     network: NetworkFacts
@@ -54,7 +54,7 @@ class DryRun:
         """Return the facts as printed."""
         return [
             *self.notices,
-            f"data: {self.train_pictures} train, {self.val_pictures} val pictures; {len(self.classes)} classes",
+            f"data: {self.train_images} train, {self.val_images} val images; {len(self.classes)} classes",
             *self.network.lines(),
             f"batch: images {self.batch_shape}, labels {self.label_shape}",
             f"output: logits {self.output_shape}" + "".join(f", {k} {v}" for k, v in self.aux_shapes.items()),
@@ -65,7 +65,7 @@ class DryRun:
 def dry_run(config: Config) -> DryRun:
     """Build all parts of a run and take one optimiser step of its first process, on the run's device.
 
-    As in training, a set with fewer pictures than `train.batch` gives one smaller batch. Raises what training would
+    As in training, a set with fewer images than `train.batch` gives one smaller batch. Raises what training would
     raise at its start, and TrainingError where loss or gradient are not finite.
     """
     machine, settings = choose_machine(config), config.train
@@ -88,8 +88,8 @@ def dry_run(config: Config) -> DryRun:
             raise
         raise TrainingError(f"out of memory in one step of a dry run: {error}. {SMALLER}") from error
     return DryRun(
-        train_pictures=len(parts.train),
-        val_pictures=len(parts.val),
+        train_images=len(parts.train),
+        val_images=len(parts.val),
         classes=tuple(parts.train.classes),
         parameters=parts.facts.parameters,
         network=parts.facts,
@@ -104,7 +104,9 @@ def dry_run(config: Config) -> DryRun:
     )
 
 
-def _one_step(config: Config, parts: Parts, images: Tensor, labels: Tensor, where: str) -> tuple[SemanticLogits, float]:
+def _one_step(
+    config: Config, parts: TrainingComponents, images: Tensor, labels: Tensor, where: str
+) -> tuple[SemanticLogits, float]:
     """Take one optimiser step; return the network's output and the loss. Raises TrainingError if it is not finite."""
     settings, net, device = config.train, parts.net, images.device.type
     optimizer = build_optimizer(net, settings.optimizer, settings.lr)

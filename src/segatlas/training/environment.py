@@ -16,7 +16,7 @@ import torch
 
 from segatlas.config.schema import Config
 from segatlas.data.dataset import SegmentationData
-from segatlas.training.building import Parts
+from segatlas.training.building import TrainingComponents
 
 PACKAGES = ("segatlas", "torch", "lightning", "numpy", "opencv-python-headless", "pillow", "timm")
 
@@ -30,7 +30,7 @@ def recorded_environment(file: Path) -> dict[str, Any]:
     return recorded if isinstance(recorded, dict) else {}
 
 
-def describe_environment(config: Config, parts: Parts) -> dict[str, Any]:
+def describe_environment(config: Config, parts: TrainingComponents) -> dict[str, Any]:
     """Return versions, machine, command, seed, git state and a hash of the data's file list, as plain types."""
     return {
         "command": sys.argv,
@@ -48,13 +48,13 @@ def describe_environment(config: Config, parts: Parts) -> dict[str, Any]:
 
 
 def manifest(dataset: SegmentationData) -> dict[str, Any]:
-    """Return the number of pictures and a hash over every file's name and size."""
+    """Return the number of images and a hash over every file's name and size."""
     digest = hashlib.sha256()
     for index in range(len(dataset)):
         for path in dataset.files(index):
             if path is not None:
                 digest.update(f"{path.name}:{path.stat().st_size}\n".encode())
-    return {"pictures": len(dataset), "sha256_of_names_and_sizes": digest.hexdigest()}
+    return {"images": len(dataset), "sha256_of_names_and_sizes": digest.hexdigest()}
 
 
 def _version(name: str) -> str | None:

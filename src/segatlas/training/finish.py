@@ -29,10 +29,10 @@ def finish_run(config: Config, folder: RunFolder, val: SegmentationData) -> Repo
     predictor = load(folder.model, device=config.train.device)
     report = evaluate(folder.root, config, device=config.train.device, progress=False)
     report.to_json(folder.evaluation)
-    curves = drawing.curves_picture(folder.metrics)
-    confusion = drawing.confusion_picture(report.confusion, report.scores.classes)
-    for name, picture in (("curves", curves), ("confusion", confusion)):
-        drawing.write_bytes(picture, folder.plots / f"{name}.png")
+    curves = drawing.curves_image(folder.metrics)
+    confusion = drawing.confusion_image(report.confusion, report.scores.classes)
+    for name, image in (("curves", curves), ("confusion", confusion)):
+        drawing.write_bytes(image, folder.plots / f"{name}.png")
     worst = _worst_sheet(predictor, val, report) if report.data.split == val.split else None
     drawing.write_report(_content(config, folder, report, curves, confusion, worst), folder.report)
     LOGGER.info("best mIoU on %s: %.2f %%", report.data.split, 100 * report.miou)
@@ -40,15 +40,15 @@ def finish_run(config: Config, folder: RunFolder, val: SegmentationData) -> Repo
 
 
 def _worst_sheet(predictor: Predictor, val: SegmentationData, report: Report) -> bytes | None:
-    """Draw the pictures with the lowest mIoU, worst first."""
+    """Draw the images with the lowest mIoU, worst first."""
     by_key = {val.key(index): index for index in range(len(val))}
     rows, titles = [], []
-    for picture in report.worst[:WORST]:
-        sample = val.load(by_key[picture.key])
+    for image in report.worst[:WORST]:
+        sample = val.load(by_key[image.key])
         assert sample.label is not None
         prediction = predictor.predict(sample.image)
         rows.append(drawing.sample_row(sample.image, sample.label, prediction.semantic, val.palette))
-        titles.append(f"{picture.key}: mIoU {100 * picture.miou:.1f} %")
+        titles.append(f"{image.key}: mIoU {100 * image.miou:.1f} %")
     if not rows:
         return None
     return drawing.png_bytes(drawing.sheet(rows, drawing.SAMPLE_TITLES, titles))
@@ -70,7 +70,7 @@ def _content(
     newest = sorted(folder.samples.glob("*.png"))[-1:]
     return drawing.ReportContent(
         title=folder.root.name,
-        subtitle=f"{config.model.name} on {config.data.name}, {report.data.pictures} pictures of {report.data.split}",
+        subtitle=f"{config.model.name} on {config.data.name}, {report.data.images} images of {report.data.split}",
         headline=[
             ("mIoU", f"{100 * report.miou:.2f} %"),
             ("pixel accuracy", f"{100 * report.scores.pixel_accuracy:.2f} %"),
@@ -80,7 +80,7 @@ def _content(
         confusion=confusion,
         per_class=rows,
         sheets=[(f"Validation at {path.stem.replace('_', ' ')}", path.read_bytes()) for path in newest],
-        worst=[("Pictures with the lowest mIoU", worst)] if worst else [],
+        worst=[("Images with the lowest mIoU", worst)] if worst else [],
         config_yaml=to_yaml(config),
         environment=recorded_environment(folder.environment),
         definitions=report.definitions,

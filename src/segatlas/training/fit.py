@@ -18,7 +18,7 @@ from segatlas.config import to_yaml
 from segatlas.errors import SegAtlasError, TrainingError, UsageError
 from segatlas.files import whole_file
 from segatlas.recipe import Config
-from segatlas.training.building import Parts, build_parts
+from segatlas.training.building import TrainingComponents, build_parts
 from segatlas.training.checkpoints import RunCheckpoints, WholeCheckpoints, put
 from segatlas.training.data_module import SegmentationDataModule
 from segatlas.training.ema import Ema
@@ -93,7 +93,7 @@ def train(
 def _fit(
     config: Config,
     machine: Machine,
-    parts: Parts,
+    parts: TrainingComponents,
     folder: RunFolder,
     start: Start,
     held: MemoryHandler,
@@ -146,7 +146,7 @@ def _trainer(
     machine: Machine,
     folder: RunFolder,
     logbook: Logbook | None,
-    parts: Parts,
+    parts: TrainingComponents,
     plan: Plan,
     quiet: bool,
 ) -> tuple[pl.Trainer, RunCheckpoints, ProgressReporter]:
@@ -154,7 +154,7 @@ def _trainer(
     world = machine.world
     checkpoints = RunCheckpoints(folder, settings)
     intervals = Intervals.of(config.log.every, plan.steps)
-    reporter = ProgressReporter(logbook, intervals=intervals, pictures_per_step=plan.samples_per_step, quiet=quiet)
+    reporter = ProgressReporter(logbook, intervals=intervals, images_per_step=plan.samples_per_step, quiet=quiet)
     callbacks: list[Any] = [Ema(settings.ema)] if settings.ema else []
     callbacks += [reporter, checkpoints]
     if config.log.samples:
@@ -241,7 +241,7 @@ def _set_threads(config: Config) -> None:
         torch.set_num_threads(config.train.threads)
 
 
-def _write_head(config: Config, parts: Parts, folder: RunFolder, start: Start) -> None:
+def _write_head(config: Config, parts: TrainingComponents, folder: RunFolder, start: Start) -> None:
     import json
 
     texts = {}
@@ -256,7 +256,7 @@ def _write_head(config: Config, parts: Parts, folder: RunFolder, start: Start) -
             temporary.write_text(text, encoding="utf-8")
     LOGGER.info("run folder: %s", folder.root)
     LOGGER.info(
-        "%s: %d train and %d %s pictures, %d classes",
+        "%s: %d train and %d %s images, %d classes",
         config.data.name, len(parts.train), len(parts.val), parts.val.split, len(parts.train.classes),
     )  # fmt: skip
     for line in parts.facts.lines():

@@ -70,7 +70,7 @@ def choose_preprocessing(
         net: the network that it makes.
         channels: channels of the images.
         card: that of `model.start_from`, where it has one.
-        root: folder of the data set, for advice.
+        root: folder of the dataset, for advice.
     """
     known, given = _known(model, net, channels, card), model.input
     if given.mean is None or given.std is None:

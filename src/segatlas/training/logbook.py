@@ -23,7 +23,7 @@ COLUMNS = (
     "epoch",
     "lr",
     "loss",
-    "pictures_per_s",
+    "images_per_s",
     "val_miou",
     "val_pixel_accuracy",
     "val_mean_accuracy",

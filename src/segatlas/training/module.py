@@ -122,7 +122,7 @@ class SegmentationModule(pl.LightningModule):
         self._metrics = SemanticMetrics(self.card.classes, boundary=False, sizes=False)
 
     def validation_step(self, sample: Sample | None, index: int) -> None:
-        """Predict one picture at its own size and count; None where this process has fewer than others."""
+        """Predict one image at its own size and count; None where this process has fewer than others."""
         if sample is None:
             return
         assert self._metrics is not None

@@ -57,7 +57,7 @@ class _Stretch:
         """Return the numbers of the steps up to `step`, and begin anew."""
         seconds = max(time.perf_counter() - self.since, 1e-9)
         rate = (step - self.since_step) * self.images_per_step / seconds
-        values = {"loss": self.total / self.count, "pictures_per_s": rate}
+        values = {"loss": self.total / self.count, "images_per_s": rate}
         self.total, self.count = 0.0, 0
         self.restart_clock(step)
         return values
@@ -66,7 +66,7 @@ class _Stretch:
 class ProgressReporter(pl.Callback):
     """Counts images per second; keeps the mean loss since the last point and line, and reports at each of them."""
 
-    def __init__(self, logbook: Logbook | None, *, intervals: Intervals, pictures_per_step: int, quiet: bool):
+    def __init__(self, logbook: Logbook | None, *, intervals: Intervals, images_per_step: int, quiet: bool):
         self.logbook, self.intervals = logbook, intervals
         self.bar: Progress | None = None
         if not quiet and terminal().is_terminal:
@@ -82,7 +82,7 @@ class ProgressReporter(pl.Callback):
         self._task: Any = None
         self._batch_losses: list[float] = []  # of the step that is being accumulated
         self._speed = ""
-        self._point, self._line = _Stretch(pictures_per_step), _Stretch(pictures_per_step)
+        self._point, self._line = _Stretch(images_per_step), _Stretch(images_per_step)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Open the bar at the step the run starts from."""
@@ -109,7 +109,7 @@ class ProgressReporter(pl.Callback):
             stretch.add(loss)
         if step % self.intervals.point == 0:
             values = {**self._point.close(step), "lr": rate}
-            self._speed = f"{values['pictures_per_s']:.1f} images/s"
+            self._speed = f"{values['images_per_s']:.1f} images/s"
             terms = {name: float(value) for name, value in pl_module.last_terms.items()}
             if self.logbook is not None:
                 self.logbook.add(step, pl_module.epoch, values, terms if len(terms) > 1 else None)
@@ -119,8 +119,8 @@ class ProgressReporter(pl.Callback):
     def _say(self, step: int, plan: Plan, values: dict[str, float]) -> None:
         """Say a line; a bar tells the same on a terminal."""
         if self.bar is None:
-            numbers = "loss {loss:.4f}  lr {lr:.2e}  {pictures_per_s:.1f} images/s".format(**values)
-            left = (plan.steps - step) * plan.samples_per_step / max(values["pictures_per_s"], 1e-9)
+            numbers = "loss {loss:.4f}  lr {lr:.2e}  {images_per_s:.1f} images/s".format(**values)
+            left = (plan.steps - step) * plan.samples_per_step / max(values["images_per_s"], 1e-9)
             LOGGER.info("step %d/%d  %s  %s left", step, plan.steps, numbers, _duration(left))
 
     def _restart_clocks(self, step: int) -> None:

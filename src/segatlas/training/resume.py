@@ -12,7 +12,7 @@ import lightning.pytorch as pl
 
 from segatlas.config.schema import Config
 from segatlas.errors import UsageError, WeightsError
-from segatlas.training.building import Parts
+from segatlas.training.building import TrainingComponents
 from segatlas.training.environment import manifest, recorded_environment
 from segatlas.training.optim import parameter_groups
 from segatlas.training.plan import Plan
@@ -61,7 +61,7 @@ class Start:
     finished: str = ""
 
 
-def resumed(checkpoint: Path, config: Config, parts: Parts, fresh: Plan, folder: RunFolder) -> Start:
+def resumed(checkpoint: Path, config: Config, parts: TrainingComponents, fresh: Plan, folder: RunFolder) -> Start:
     """Return where a run goes on from `checkpoint` with the settings of `config`.
 
     Args:
@@ -116,7 +116,7 @@ def stand_at(trainer: pl.Trainer, start: Start) -> None:
     loop.automatic_optimization.optim_progress.optimizer.step.total.increment_by(start.step)
 
 
-def other_data(folder: RunFolder, parts: Parts) -> list[str]:
+def other_data(folder: RunFolder, parts: TrainingComponents) -> list[str]:
     """Return a sentence for each split whose files differ from those that the run began with."""
     known = recorded_environment(folder.environment).get("data")
     if not isinstance(known, dict):
@@ -244,7 +244,7 @@ def _to_write(config: Config, recipe: Mapping[str, Any]) -> Config:
 
 
 # ---- checkpoint
-def _require_network(content: dict[str, Any], checkpoint: Path, parts: Parts) -> None:
+def _require_network(content: dict[str, Any], checkpoint: Path, parts: TrainingComponents) -> None:
     from segatlas.weights.fitting import require_fit
 
     net = parts.net
@@ -253,7 +253,7 @@ def _require_network(content: dict[str, Any], checkpoint: Path, parts: Parts) ->
 
 
 def _other_groups(
-    content: dict[str, Any], config: Config, parts: Parts, changed: dict[str, tuple[Any, Any]]
+    content: dict[str, Any], config: Config, parts: TrainingComponents, changed: dict[str, tuple[Any, Any]]
 ) -> list[str]:
     """Refuse settings that sort the parameters into other groups: the optimiser's state goes by their order."""
     groups = parameter_groups(parts.net, config.train.optimizer, config.train.lr)

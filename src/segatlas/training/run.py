@@ -61,12 +61,12 @@ class RunFolder:
 
     @property
     def plots(self) -> Path:
-        """Curves and confusion pictures."""
+        """Curves and confusion images."""
         return self.root / "plots"
 
     @property
     def samples(self) -> Path:
-        """Picture sheets, one a validation."""
+        """Image sheets, one a validation."""
         return self.root / "samples"
 
     @property

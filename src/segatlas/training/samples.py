@@ -1,4 +1,4 @@
-"""A picture sheet at each validation: image | truth | prediction | error, for a fixed choice of pictures."""
+"""An image sheet at each validation: image | truth | prediction | error, for a fixed choice of images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from segatlas.training.run import RunFolder
 
 
 class SampleSheets(pl.Callback):
-    """Draws evenly spread validation pictures after each validation epoch, with the weights that were validated."""
+    """Draws evenly spread validation images after each validation epoch, with the weights that were validated."""
 
     def __init__(self, folder: RunFolder, val: SegmentationData, count: int):
         self.folder, self.val = folder, val
@@ -30,4 +30,4 @@ class SampleSheets(pl.Callback):
             prediction = pl_module.predictor.predict(sample.image)
             rows.append(drawing.sample_row(sample.image, sample.label, prediction.semantic, self.val.palette))
         path = self.folder.samples / f"step_{trainer.global_step:06d}.png"
-        drawing.save_picture(drawing.sheet(rows, drawing.SAMPLE_TITLES), path)
+        drawing.save_image(drawing.sheet(rows, drawing.SAMPLE_TITLES), path)

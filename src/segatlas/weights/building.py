@@ -39,7 +39,7 @@ def create_model(
         encoder_weights: None, "imagenet" (downloads timm's published weights of that encoder) or a weights file. The
             first convolution is adapted to `in_channels`, see `load_encoder_weights`.
         num_classes: classes, K.
-        in_channels: channels of the picture, C.
+        in_channels: channels of the image, C.
         fields: further fields of the architecture's config, e.g. `encoder="resnet34"`; `segatlas models info NAME`
             lists them. `encoder_name` and `classes` are accepted for `encoder` and `num_classes`.
 

@@ -26,9 +26,9 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
-    """From stored picture values to network input: (value / max_value - mean) / std per channel.
+    """From stored image values to network input: (value / max_value - mean) / std per channel.
 
-    resize: None = the picture's own size; "HxW" fixed; "short:N" = short side N, ratio kept; "long:N" likewise.
+    resize: None = the image's own size; "HxW" fixed; "short:N" = short side N, ratio kept; "long:N" likewise.
     """
 
     mean: tuple[float, ...] = IMAGENET_MEAN
@@ -60,7 +60,7 @@ def default_preprocessing(
 
 @dataclass(frozen=True, kw_only=True)
 class InferenceMode:
-    """How a picture is predicted: "whole" in one pass, "slide" by windows of `crop` every `stride` pixels (h, w)."""
+    """How an image is predicted: "whole" in one pass, "slide" by windows of `crop` every `stride` pixels (h, w)."""
 
     mode: str = "whole"
     crop: tuple[int, int] | None = None
@@ -69,7 +69,7 @@ class InferenceMode:
 
 @dataclass(frozen=True, kw_only=True)
 class InputSpec:
-    """One input of the network: the picture itself, or a further source."""
+    """One input of the network: the image itself, or a further source."""
 
     name: str = "image"
     kind: str = "image"

@@ -32,8 +32,8 @@ class Published:
     file: the file's name without date, hash and ending; also taken.
     sha256: the first 8 hex digits of its hash, as its name carries them.
     numbers: how many numbers its network's tensors hold: weights and statistics, auxiliary heads too.
-    miou, miou_ms_flip: percent on the data set's validation split, one scale; several scales and flips, where stated.
-    licence: of the weights. Terms of the data set trained on come besides.
+    miou, miou_ms_flip: percent on the dataset's validation split, one scale; several scales and flips, where stated.
+    licence: of the weights. Terms of the dataset trained on come besides.
     """
 
     name: str
@@ -77,7 +77,7 @@ def nearest_published(name: str) -> str:
 
 
 def published_for(variant: str) -> list[Published]:
-    """Return the weights that a variant (`pspnet_r50`) is the network of, the best of each data set.
+    """Return the weights that a variant (`pspnet_r50`) is the network of, the best of each dataset.
 
     A variant's name is that of the weights with other dashes, and with the parts of `WRITTEN`: `pspnet-r50-ade20k`.
     """

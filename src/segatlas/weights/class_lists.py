@@ -1,4 +1,4 @@
-"""Class names and colours for weights that bring none: those of the data set that they were trained on."""
+"""Class names and colours for weights that bring none: those of the dataset that they were trained on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from segatlas.data.datasets import DATASETS, dataset_class
 from segatlas.palette import Color, default_palette
 
 BY_COUNT = {150: "ade20k", 19: "cityscapes", 21: "voc"}
-"""Number of classes -> the data set that published weights with this number are trained on."""
+"""Number of classes -> the dataset that published weights with this number are trained on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ class ClassList:
 def class_list(count: int, classes: Sequence[str], palette: Sequence[Color], data_set: str) -> ClassList:
     """Return names and colours for `count` classes.
 
-    Those given are taken where their number agrees, else those of the data set named, else those of the well-known data
+    Those given are taken where their number agrees, else those of the dataset named, else those of the well-known data
     set with this number of classes, else "class 0", "class 1", ...
 
     Args:
@@ -50,7 +50,7 @@ def class_list(count: int, classes: Sequence[str], palette: Sequence[Color], dat
 
 
 def _published(data_set: str, count: int) -> tuple[tuple[str, ...], tuple[Color, ...]] | None:
-    """Return names and colours of a data set of ours, None where there is none or it has another number."""
+    """Return names and colours of a dataset of ours, None where there is none or it has another number."""
     if data_set not in DATASETS:
         return None
     kind = dataset_class(data_set)

@@ -21,11 +21,11 @@ from segatlas.weights.class_lists import class_list
 from segatlas.weights.fitting import require_fit
 from segatlas.weights.hostile import told_as_weights_error
 from segatlas.weights.importers import SOURCES, importers, load_source
-from segatlas.weights.importers.beside import find_settings, find_weights
 from segatlas.weights.importers.foreign import ForeignWeights
 from segatlas.weights.importers.importer import Importer
 from segatlas.weights.importers.renames import to_ours, to_theirs
-from segatlas.weights.importers.source import Facts, Source
+from segatlas.weights.importers.sidecar import find_settings, find_weights
+from segatlas.weights.importers.source import Facts, Library
 from segatlas.weights.importers.stacks import stack_to_ours, stack_to_theirs
 from segatlas.weights.listing import find_entry
 from segatlas.weights.prefixes import Part, averaged, parts
@@ -54,7 +54,7 @@ class Recognised:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class Match:
     """A file with the one importer that fits it.
 
     part: the tensors that it fits, below a prefix of the file's names, and what is beside them.
@@ -64,7 +64,7 @@ class Found:
     path: Path
     read: ReadWeights
     part: Part
-    source: Source
+    source: Library
     recognised: Recognised
     settings: Mapping[str, Any]
     settings_from: str
@@ -113,7 +113,7 @@ def convert(
         out: the folder to write; with `to`: the file.
         arch: our name of the architecture, where several fit the file; None = recognise it.
         config: the library's own configuration, for what weights cannot tell (a config.py of MMSegmentation, a
-            config.json of Hugging Face); None = what the file itself holds, else a file beside it that agrees with the
+            config.json of Hugging Face); None = what the file itself holds, else a sidecar file that agrees with the
             weights, else the published defaults. Each default taken is logged.
         to: a library ("mmseg", ...): convert in the other direction.
 
@@ -162,7 +162,7 @@ def convert_file(
         settings_from=found.settings_from,
         tensors=len(part.inside),
         prefix=part.prefix,
-        left_out=(*part.beside, *(f"all of {key}" for key in found.read.others)),
+        left_out=(*part.extras, *(f"all of {key}" for key in found.read.others)),
         notes=(*found.recognised.notes, *notes),
     )
 
@@ -229,7 +229,7 @@ def _written(
     raise WeightsError(f"{title} has no such {architecture}: {'; '.join(dict.fromkeys(faults))}")
 
 
-def find_importer(path: Path, *, arch: str | None = None, config: Path | None = None) -> Found:
+def find_importer(path: Path, *, arch: str | None = None, config: Path | None = None) -> Match:
     """Read a weights file and find the importer that fits it.
 
     Raises:
@@ -241,7 +241,7 @@ def find_importer(path: Path, *, arch: str | None = None, config: Path | None = 
         if not importers(architecture=arch):
             raise UsageError(f"no weights of other libraries can be read for '{arch}'; {_readable()}")
     read = read_state_dict(path)
-    found: list[Found] = []
+    found: list[Match] = []
     faults: list[str] = []
     for part in parts(read.tensors):
         if not any(one.part.prefix and part.prefix.startswith(one.part.prefix) for one in found):
@@ -263,7 +263,7 @@ def find_importer(path: Path, *, arch: str | None = None, config: Path | None = 
 
 def _fitting(
     path: Path, read: ReadWeights, part: Part, arch: str | None, config: Path | None, faults: list[str]
-) -> list[Found]:
+) -> list[Match]:
     """Return what fits the part of a file, of every library; faults that are met are added to `faults`."""
     found = []
     inside = replace(read, tensors=part.inside)
@@ -282,7 +282,7 @@ def _fitting(
             noted = Recognised(importer=one.importer, fields=one.fields, notes=(*settings.notes, *one.notes))
             where, values = settings.where, settings.values
             found.append(
-                Found(
+                Match(
                     path=path,
                     read=read,
                     part=part,
@@ -295,7 +295,7 @@ def _fitting(
     return found
 
 
-def _of_one_prefix(path: Path, found: list[Found]) -> list[Found]:
+def _of_one_prefix(path: Path, found: list[Match]) -> list[Match]:
     """Return what was found below one prefix: the only one, or that of averaged weights beside the others.
 
     Raises:
@@ -401,7 +401,7 @@ def _card_facts(config: Any, facts: Facts, part: Part) -> tuple[dict[str, Any], 
     notes = [listed.note] if listed.note else []
     preprocessing = facts.preprocessing
     if preprocessing is None:
-        preprocessing, note = _statistics_beside(part, config.in_channels)
+        preprocessing, note = _statistics_in_file(part, config.in_channels)
         notes += [note] if note else []
     if preprocessing is None or len(preprocessing.mean) != config.in_channels:
         preprocessing = default_preprocessing(config.in_channels)
@@ -416,10 +416,10 @@ def _card_facts(config: Any, facts: Facts, part: Part) -> tuple[dict[str, Any], 
     return described, notes
 
 
-def _statistics_beside(part: Part, channels: int) -> tuple[Preprocessing | None, str]:
+def _statistics_in_file(part: Part, channels: int) -> tuple[Preprocessing | None, str]:
     """Return mean and std of images that lie as tensors beside a network, and a note; None where none can be used."""
     found: dict[str, tuple[float, ...]] = {}
-    for name, tensor in part.beside.items():
+    for name, tensor in part.extras.items():
         kind = name.rpartition(".")[2].removeprefix("pixel_")
         if kind in ("mean", "std") and tensor.is_floating_point() and tensor.numel() <= _MOST_STATISTICS:
             found[kind] = tuple(tensor.flatten().tolist())

@@ -33,7 +33,7 @@ class ModelFacts:
     """An architecture, or one of its variants.
 
     parameters: count, for `MEASURED_CLASSES` classes.
-    macs: multiply-accumulates of one picture of `MEASURED_SIZE` pixels, of convolutions and matrix products. One is two
+    macs: multiply-accumulates of one image of `MEASURED_SIZE` pixels, of convolutions and matrix products. One is two
         FLOPs.
     """
 
@@ -56,10 +56,10 @@ def describe(name: str) -> ModelFacts:
     """
     architecture, config = make_config(name, {"num_classes": MEASURED_CLASSES})
     net = build_empty(architecture, config).eval()
-    picture = torch.empty(1, config.in_channels, *MEASURED_SIZE, device="meta")
+    image = torch.empty(1, config.in_channels, *MEASURED_SIZE, device="meta")
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:
-        net(picture)
+        net(image)
     meanings = field_meanings(architecture.config)
     fields = tuple(
         FieldFacts(

@@ -128,7 +128,7 @@ def most_bytes_of(numbers: int) -> int:
 def only_one(place: Path) -> Iterator[None]:
     """Let one process, and one thread of it, at a time work on `place`; the others wait. Raises OSError.
 
-    The lock is a file beside it, held by the system: it is free again when its process is gone.
+    The lock is a sidecar file, held by the system: it is free again when its process is gone.
     """
     place.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(_lock(place))
@@ -168,7 +168,7 @@ def _fetch(url: str, part: Path, most_bytes: int, report: Report | None) -> None
     if begun > most_bytes:
         part.unlink()
         begun = 0
-    with _Watch() as watch, _response(url, begun, watch) as response:
+    with _StallWatch() as watch, _response(url, begun, watch) as response:
         if response is None:  # all of it is there
             return
         if response.status != http.HTTPStatus.PARTIAL_CONTENT:
@@ -191,7 +191,7 @@ def _fetch(url: str, part: Path, most_bytes: int, report: Report | None) -> None
 
 
 @contextmanager
-def _response(url: str, begun: int, watch: _Watch) -> Iterator[http.client.HTTPResponse | None]:
+def _response(url: str, begun: int, watch: _StallWatch) -> Iterator[http.client.HTTPResponse | None]:
     """Ask for a file from byte `begun` on; None where the server has nothing beyond."""
     try:
         response = _opener(watch).open(_request(url, begun), timeout=TIMEOUT)
@@ -232,7 +232,7 @@ def _request(url: str, begun: int) -> urllib.request.Request:
 def _copy(
     response: http.client.HTTPResponse,
     out: BinaryIO,
-    watch: _Watch,
+    watch: _StallWatch,
     done: int,
     whole: int | None,
     most_bytes: int,
@@ -279,7 +279,7 @@ def _opened(part: Path, begun: int) -> BinaryIO:
 
 
 # ---- the connection
-class _Watch:
+class _StallWatch:
     """Cuts off a connection that brings fewer than LEAST_BYTES in WINDOW seconds, from its first header on.
 
     A timeout for each byte does not do: a server that sends a byte now and then never meets it.
@@ -291,7 +291,7 @@ class _Watch:
         self._socket: socket.socket | None = None
         self._done = threading.Event()
 
-    def __enter__(self) -> _Watch:
+    def __enter__(self) -> _StallWatch:
         threading.Thread(target=self._run, name="segatlas-download", daemon=True).start()
         return self
 
@@ -317,7 +317,7 @@ class _Watch:
 
 
 class _Connection(http.client.HTTPConnection):
-    def __init__(self, *args: Any, watch: _Watch, **options: Any):
+    def __init__(self, *args: Any, watch: _StallWatch, **options: Any):
         super().__init__(*args, **options)
         self._watch = watch
 
@@ -327,7 +327,7 @@ class _Connection(http.client.HTTPConnection):
 
 
 class _SecureConnection(http.client.HTTPSConnection):
-    def __init__(self, *args: Any, watch: _Watch, **options: Any):
+    def __init__(self, *args: Any, watch: _StallWatch, **options: Any):
         super().__init__(*args, **options)
         self._watch = watch
 
@@ -337,7 +337,7 @@ class _SecureConnection(http.client.HTTPSConnection):
 
 
 class _Http(urllib.request.HTTPHandler):
-    def __init__(self, watch: _Watch):
+    def __init__(self, watch: _StallWatch):
         super().__init__()
         self._watch = watch
 
@@ -346,7 +346,7 @@ class _Http(urllib.request.HTTPHandler):
 
 
 class _Https(urllib.request.HTTPSHandler):
-    def __init__(self, watch: _Watch):
+    def __init__(self, watch: _StallWatch):
         super().__init__()
         self._watch = watch
 
@@ -369,7 +369,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def _opener(watch: _Watch) -> urllib.request.OpenerDirector:
+def _opener(watch: _StallWatch) -> urllib.request.OpenerDirector:
     """Return what opens http and https and nothing else, neither files nor ftp."""
     opener = urllib.request.OpenerDirector()
     for handler in (

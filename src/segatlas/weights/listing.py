@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 
 from segatlas.config.messages import unknown
 from segatlas.errors import UsageError
-from segatlas.models import ARCHITECTURES, Entry, lookup
+from segatlas.models import ARCHITECTURES, ArchitectureEntry, lookup
 
 
 def list_models(pattern: str = "*", task: str | None = None) -> list[str]:
@@ -21,7 +21,7 @@ def list_models(pattern: str = "*", task: str | None = None) -> list[str]:
     return sorted(name for name in names if fnmatchcase(name.lower(), pattern.lower()))
 
 
-def find_entry(name: str) -> tuple[Entry, str | None]:
+def find_entry(name: str) -> tuple[ArchitectureEntry, str | None]:
     """Return the table's entry of an architecture or variant, and the variant's name where it is one.
 
     Raises:

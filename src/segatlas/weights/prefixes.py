@@ -20,7 +20,7 @@ _INSERTED = frozenset({"_orig_mod", "_forward_module", "_fsdp_wrapped_module", "
 _OUTER = ("module", "model", "net", "network")
 """What a program calls the network that it holds; removed where all names begin so."""
 
-_BESIDE = frozenset(
+_EXTRAS = frozenset(
     {
         *("mean", "std", "pixel_mean", "pixel_std", "data_preprocessor", "normalize"),
         *("loss", "losses", "loss_fn", "loss_func", "loss_function", "criterion", "criteria"),
@@ -29,7 +29,7 @@ _BESIDE = frozenset(
 )
 """What is known to be no part of a network: statistics of images, losses, metrics, counters of averaging."""
 
-_BESIDE_ENDINGS = ("_loss", "_metric", "_metrics")
+_EXTRA_ENDINGS = ("_loss", "_metric", "_metrics")
 
 _METRIC_STATES = frozenset(
     {
@@ -54,12 +54,12 @@ class Part:
 
     prefix: str
     inside: dict[str, Tensor]
-    beside: dict[str, Tensor]
+    extras: dict[str, Tensor]
 
     def strangers(self) -> list[str]:
         """Return the names beside it that are not known to be no part of a network."""
-        known = _metric_states(self.beside)
-        return [name for name in self.beside if name not in known and not _is_known_beside(name, self.prefix)]
+        known = _metric_states(self.extras)
+        return [name for name in self.extras if name not in known and not _is_known_extra(name, self.prefix)]
 
 
 def without_wrappers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -85,10 +85,10 @@ def parts(tensors: Mapping[str, Tensor]) -> Iterable[Part]:
     for _ in range(_DEPTH):
         following: list[str] = []
         for prefix in level:
-            out = states | {n for n in tensors if not n.startswith(prefix) or (not prefix and _is_known_beside(n, ""))}
+            out = states | {n for n in tensors if not n.startswith(prefix) or (not prefix and _is_known_extra(n, ""))}
             inside = {name.removeprefix(prefix): t for name, t in tensors.items() if name not in out}
-            beside = {name: t for name, t in tensors.items() if name in out}
-            yield Part(prefix=prefix, inside=inside, beside=beside)
+            extras = {name: t for name, t in tensors.items() if name in out}
+            yield Part(prefix=prefix, inside=inside, extras=extras)
             counts = Counter(name.partition(".")[0] for name in inside if "." in name)
             following += [f"{prefix}{n}." for n, count in counts.items() if count >= _LEAST * len(tensors)]
         level = following
@@ -113,9 +113,9 @@ def _metric_states(names: Iterable[str]) -> set[str]:
     return found
 
 
-def _is_known_beside(name: str, prefix: str) -> bool:
+def _is_known_extra(name: str, prefix: str) -> bool:
     """Tell whether a name, taken below what it has in common with `prefix`, is known to be no part of a network."""
     own, outer = name.split("."), prefix.split(".")
     while len(own) > 1 and outer and own[0] == outer[0]:
         own, outer = own[1:], outer[1:]
-    return own[0] in _BESIDE or own[0].endswith(_BESIDE_ENDINGS)
+    return own[0] in _EXTRAS or own[0].endswith(_EXTRA_ENDINGS)

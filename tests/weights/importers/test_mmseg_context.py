@@ -71,7 +71,7 @@ def test_a_mask_that_is_not_square_must_be_told_by_a_config():
 @pytest.mark.parametrize(
     ("architecture", "head", "message"),
     [
-        ("psanet", {"compact": True}, "pictures of one size only"),
+        ("psanet", {"compact": True}, "images of one size only"),
         ("dnlnet", {"mode": "dot_product"}, "compares by 'dot_product'"),
     ],
 )

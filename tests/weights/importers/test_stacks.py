@@ -8,7 +8,7 @@ ONE = Stack(theirs={"layers.{i}.qkv_weight": 1}, ours={"blocks.{i}.q.weight": 1,
 TWO = Stack(theirs={"layers.{i}.key": 1, "layers.{i}.value": 1}, ours={"blocks.{i}.kv": 1})
 
 
-def test_one_tensor_is_cut_by_shares_and_put_together_again():
+def test_one_tensor_is_cut_by_ratios_and_put_together_again():
     whole = torch.arange(12.0).reshape(6, 2)
     ours, others = stack_to_ours({"layers.4.qkv_weight": whole, "norm": whole}, [ONE])
     assert torch.equal(ours["blocks.4.q.weight"], whole[:2])

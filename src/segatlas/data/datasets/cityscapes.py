@@ -5,8 +5,8 @@
 | paper    | Cordts et al., "The Cityscapes Dataset for Semantic Urban Scene Understanding", CVPR 2016             |
 | classes  | 19 evaluated (train ids) of 34 labelled (label ids) and the licence plate (-1)                        |
 | codes    | `*_labelIds.png`: 0..33, 255 = -1; `*_labelTrainIds.png`: 0..18, 255; not evaluated becomes 255       |
-| pictures | 2048 x 1024 PNG                                                                                       |
-| splits   | train 2975, val 500, test 1525 (the labels of test are not public: all void)                          |
+| images   | 2048 x 1024 PNG                                                                                       |
+| splits   | train 2975, val 500, test 1525 (the labels of test are not public: all ignore)                          |
 | source   | www.cityscapes-dataset.com, packages leftImg8bit and gtFine                                           |
 | terms    | research, teaching and publications only, no redistribution                                           |
 
@@ -93,7 +93,7 @@ class Cityscapes(PairedFiles):
         refuse_other_facts(cfg, self.name, CLASSES, PALETTE)
         pairs = _find_pairs(root, self.split)
         if not pairs:
-            found = [name for name in SPLITS if any(_pictures(root, name))]
+            found = [name for name in SPLITS if any(_images(root, name))]
             raise empty_split(self.split, root, f"leftImg8bit/{self.split}/CITY/*{_IMAGE_ENDING}", found)
         return pairs
 
@@ -115,7 +115,7 @@ def to_label_ids(labels: np.ndarray) -> np.ndarray:
 
 def _find_pairs(root: Path, split: str) -> list[Pair]:
     pairs = []
-    for image in _pictures(root, split):
+    for image in _images(root, split):
         key = f"{image.parent.name}/{image.name.removesuffix(_IMAGE_ENDING)}"
         stem = root / "gtFine" / split / f"{key}_gtFine"
         candidates = (Path(f"{stem}_labelIds.png"), Path(f"{stem}_labelTrainIds.png"))
@@ -126,6 +126,6 @@ def _find_pairs(root: Path, split: str) -> list[Pair]:
     return pairs
 
 
-def _pictures(root: Path, split: str) -> list[Path]:
+def _images(root: Path, split: str) -> list[Path]:
     found = (root / "leftImg8bit" / split).glob(f"*/*{_IMAGE_ENDING}")
     return sorted(path for path in found if not (is_hidden(path.name) or is_hidden(path.parent.name)))

@@ -1,14 +1,15 @@
-"""Any folder of pictures and masks.
+"""Any folder of images and masks.
 
-Layouts, `STEM` being equal for a picture and its mask (subfolders allowed), endings free:
+Layouts, `STEM` being equal for an image and its mask (subfolders allowed), endings free:
 
 1. `ROOT/{train,val[,test]}/{images,masks}/STEM.*`
 2. `ROOT/{images,masks}/{train,val[,test]}/STEM.*`
 3. `ROOT/{images,masks}/STEM.*`: all of it is train; in these three, `masks` may be called `labels`
-4. `data.lists={train: FILE, val: FILE}`: a CSV or text file of `picture,mask` pairs for each split, see `lists.py`
+4. `data.lists={train: FILE, val: FILE}`: a CSV or text file of `image,mask` pairs for each split, see `lists.py`
 
-Without a val part, a seeded share of train (`data.val_share`) is held out, and named in the log. In test, masks may be
-missing. Class names come from `data.classes`, else `ROOT/classes.json` or `ROOT/classes.txt`, else they are counted in
+Without a val part, a seeded fraction of train (`data.val_fraction`) is held out, and named in the log. In test, masks
+may be missing. Class names come from `data.classes`, else `ROOT/classes.json` or `ROOT/classes.txt`, else they are
+counted in
 the masks of all splits: `class_0` up to the largest label found.
 """
 
@@ -29,7 +30,7 @@ from segatlas.data.datasets.paired import SPLITS, Pair, PairedFiles, empty_split
 from segatlas.data.datasets.scan import count_classes, refuse_black_and_white
 from segatlas.data.formats.classes import ClassTable, read_classes
 from segatlas.data.formats.images import read_header
-from segatlas.data.formats.listing import has_images, list_pictures
+from segatlas.data.formats.listing import has_images, list_images
 from segatlas.data.formats.masks import IGNORE, LOSSY, LabelRule
 from segatlas.data.formats.palettes import voc_palette
 from segatlas.data.formats.pixels import common_channels
@@ -41,22 +42,22 @@ MASKS, LABELS = "masks", "labels"
 """The folder of masks, and what many tools call it; a `labels` folder of text files is none."""
 
 HEADERS_READ = 16
-"""Pictures whose headers decide how many channels a set has."""
+"""Images whose headers decide how many channels a set has."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pairs:
-    """What lies in the folders of a split, faults included. In split test a picture without mask is no fault."""
+    """What lies in the folders of a split, faults included. In split test an image without mask is no fault."""
 
     matched: tuple[Pair, ...] = ()
-    pictures_without_mask: tuple[Path, ...] = ()
-    masks_without_picture: tuple[Path, ...] = ()
+    images_without_mask: tuple[Path, ...] = ()
+    masks_without_image: tuple[Path, ...] = ()
     duplicates: tuple[Path, ...] = ()
     """Files with the stem of another file in the same folder; they are in no pair."""
 
 
 class FolderData(PairedFiles):
-    """One split of a folder of pictures and masks, in any of the four layouts (see the head of this file)."""
+    """One split of a folder of images and masks, in any of the four layouts (see the head of this file)."""
 
     name = "folder"
     layout = "train/images/ and train/masks/, or images/train/ and masks/train/, or images/ and masks/"
@@ -89,17 +90,17 @@ class FolderData(PairedFiles):
 
     @classmethod
     def fits(cls, root: Path) -> bool:
-        """Whether a folder has a split with a folder of pictures and one of masks."""
+        """Whether a folder has a split with a folder of images and one of masks."""
         parts = [split_folders(root, split) for split in SPLITS]
         return any(folders is not None and folders[1].is_dir() for folders in parts)
 
     def label_rule(self, path: Path) -> LabelRule:
-        """Return the rule that the recipe gives: a label map or a colour table, and what is not labelled."""
+        """Return the rule that the recipe gives: a label map or a colour table, and what is ignored."""
         return self._rule
 
 
 def split_folders(root: Path, split: str) -> tuple[Path, Path] | None:
-    """Return the folder of pictures and the folder of masks of a split, or None where it has no pictures."""
+    """Return the folder of images and the folder of masks of a split, or None where it has no images."""
     for images, masks in (
         (root / split / "images", root / split / MASKS),
         (root / "images" / split, root / MASKS / split),
@@ -120,18 +121,18 @@ def _mask_folder(masks: Path, root: Path) -> Path:
 
 
 def find_pairs(root: str | Path, split: str) -> Pairs:
-    """Match pictures and masks of a split by stem. Reads no file and raises nothing: faults are in the result."""
+    """Match images and masks of a split by stem. Reads no file and raises nothing: faults are in the result."""
     folders = split_folders(Path(root), split)
     if folders is None:
         return Pairs()
-    masks = list_pictures(folders[1]) if folders[1].is_dir() else {}
-    return match_stems(list_pictures(folders[0]), masks, needs_mask=split != "test")
+    masks = list_images(folders[1]) if folders[1].is_dir() else {}
+    return match_stems(list_images(folders[0]), masks, needs_mask=split != "test")
 
 
 def match_stems(
     images: Mapping[str, Sequence[Path]], masks: Mapping[str, Sequence[Path]], *, needs_mask: bool = True
 ) -> Pairs:
-    """Match pictures and masks that have one key; where one key has several files, the first of them counts."""
+    """Match images and masks that have one key; where one key has several files, the first of them counts."""
     matched = [
         Pair(key=key, image=paths[0], mask=masks[key][0] if key in masks else None)
         for key, paths in images.items()
@@ -139,19 +140,19 @@ def match_stems(
     ]
     return Pairs(
         matched=tuple(matched),
-        pictures_without_mask=tuple(images[key][0] for key in images if needs_mask and key not in masks),
-        masks_without_picture=tuple(masks[key][0] for key in masks if key not in images),
+        images_without_mask=tuple(images[key][0] for key in images if needs_mask and key not in masks),
+        masks_without_image=tuple(masks[key][0] for key in masks if key not in images),
         duplicates=tuple(path for found in (images, masks) for paths in found.values() for path in paths[1:]),
     )
 
 
-def hold_out(keys: Sequence[str], share: float, seed: int) -> set[str]:
-    """Return the keys held out of train: the `share` whose hash with the seed is lowest, at least one, never all.
+def hold_out(keys: Sequence[str], fraction: float, seed: int) -> set[str]:
+    """Return the keys held out of train: the `fraction` whose hash with the seed is lowest, at least one, never all.
 
     The order of the keys and other keys' names do not matter, so that a set may grow without reshuffling.
     """
     ranked = sorted(keys, key=lambda key: hashlib.sha256(f"{seed}:{key}".encode()).digest())
-    count = min(max(1, round(share * len(ranked))), len(ranked) - 1)
+    count = min(max(1, round(fraction * len(ranked))), len(ranked) - 1)
     return set(ranked[:count])
 
 
@@ -172,29 +173,29 @@ def _whole_pairs(root: Path, split: str) -> tuple[Pair, ...]:
     pairs = find_pairs(root, split)
     if pairs.duplicates:
         raise DataError("has the stem of another file beside it; keep one of them", pairs.duplicates[0])
-    if pairs.pictures_without_mask:
-        raise DataError(_missing_mask_message(root, split, pairs), pairs.pictures_without_mask[0])
-    if pairs.masks_without_picture:
-        count, first = len(pairs.masks_without_picture), pairs.masks_without_picture[0]
-        logger.warning("%d mask(s) of %s have no picture and are left out, the first is %s", count, split, first)
+    if pairs.images_without_mask:
+        raise DataError(_missing_mask_message(root, split, pairs), pairs.images_without_mask[0])
+    if pairs.masks_without_image:
+        count, first = len(pairs.masks_without_image), pairs.masks_without_image[0]
+        logger.warning("%d mask(s) of %s have no image and are left out, the first is %s", count, split, first)
     return pairs.matched
 
 
 def _missing_mask_message(root: Path, split: str, pairs: Pairs) -> str:
     folders = split_folders(root, split)
-    assert folders is not None  # the pictures were found there
-    path, count = pairs.pictures_without_mask[0], len(pairs.pictures_without_mask)
+    assert folders is not None  # the images were found there
+    path, count = pairs.images_without_mask[0], len(pairs.images_without_mask)
     if not folders[1].is_dir():
         return f"has no mask: there is no folder {folders[1]}"
-    loose = {mask.stem: mask for mask in pairs.masks_without_picture}
+    loose = {mask.stem: mask for mask in pairs.masks_without_image}
     close = difflib.get_close_matches(path.stem, loose, n=1, cutoff=0.5)
     hint = f"; the nearest mask is {loose[close[0]]}, but stems must be equal" if close else ""
     total = count + len(pairs.matched)
-    return f"has no mask in {folders[1]} ({count} of {total} pictures of {split} have none){hint}"
+    return f"has no mask in {folders[1]} ({count} of {total} images of {split} have none){hint}"
 
 
 def _count_channels(pairs: Sequence[Pair]) -> int:
-    """Return the channels that the pictures are read with. One that cannot be read is reported when it is loaded."""
+    """Return the channels that the images are read with. One that cannot be read is reported when it is loaded."""
     found = []
     for pair in pairs:
         with suppress(DataError):
@@ -205,7 +206,7 @@ def _count_channels(pairs: Sequence[Pair]) -> int:
 def _choose(parts: dict[str, tuple[Pair, ...]], split: str, cfg: DataConfig, root: Path, seed: int) -> tuple[Pair, ...]:
     """Return the pairs of a split, val held out of train where it has no part of its own."""
     if split in ("train", "val") and "val" not in parts and len(parts.get("train", ())) > 1:
-        held = hold_out([pair.key for pair in parts["train"]], cfg.val_share, seed)
+        held = hold_out([pair.key for pair in parts["train"]], cfg.val_fraction, seed)
         if split == "val":
             names = ", ".join(sorted(held)[:10]) + (", ..." if len(held) > 10 else "")
             counts = f"{len(held)} of {len(parts['train'])}"

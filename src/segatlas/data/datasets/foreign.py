@@ -34,7 +34,7 @@ _BRUSH_FILE = re.compile(r"task-\d+-annotation-\d+.*\.(png|npy)")
 _ROBOFLOW_MASK = "_mask.png"
 
 TO_MASKS = (
-    "SegAtlas reads masks, one image file a picture, and not {what}. {how} Then: ROOT/images/a.jpg and ROOT/masks/a.png"
+    "SegAtlas reads masks, one image file an image, and not {what}. {how} Then: ROOT/images/a.jpg and ROOT/masks/a.png"
 )
 
 
@@ -141,7 +141,7 @@ def _label_studio_brush(tree: Tree) -> Foreign | None:
     path = next((path for path in tree.files if _BRUSH_FILE.fullmatch(path.name)), None)
     if path is None:
         return None
-    how = "This export has a file for each label of a task: merge them into one mask a picture, value = class."
+    how = "This export has a file for each label of a task: merge them into one mask an image, value = class."
     return _no_masks("a Label Studio export of brush labels", path, "one file a label", how)
 
 
@@ -152,7 +152,7 @@ def _roboflow_masks(tree: Tree) -> Foreign | None:
         names = _second_column(path)
         classes = f'\n"data.classes={_listed(names)}"' if names else ""
         advice = (
-            "its masks hold class indices and can be read by lists: write a line `picture,mask` for each X.jpg and "
+            "its masks hold class indices and can be read by lists: write a line `image,mask` for each X.jpg and "
             f"X{_ROBOFLOW_MASK} into train.csv and val.csv, and add "
             f'\ndata.name=folder "data.lists={{train: train.csv, val: val.csv}}"{classes}'
         )
@@ -165,10 +165,10 @@ def _nnunet(tree: Tree) -> Foreign | None:
     if path is None:
         return None
     advice = (
-        "where its files are PNG or TIFF, they can be read: name pictures like their masks (without _0000), and rename "
+        "where its files are PNG or TIFF, they can be read: name images like their masks (without _0000), and rename "
         "imagesTr to images and labelsTr to masks; volumes (.nii.gz) are not read"
     )
-    return Foreign(name="an nnU-Net data set", evidence=path, advice=advice)
+    return Foreign(name="an nnU-Net dataset", evidence=path, advice=advice)
 
 
 # ---- tools that write polygons, boxes or text
@@ -238,7 +238,7 @@ def _other_names(tree: Tree) -> Foreign | None:
             if path.name != name
         ]
         if steps:
-            advice = f"rename {' and '.join(steps)}; a picture and its mask need one name up to the ending"
+            advice = f"rename {' and '.join(steps)}; an image and its mask need one name up to the ending"
             return Foreign(name="a folder of images and masks under other names", evidence=masks, advice=advice)
     return None
 

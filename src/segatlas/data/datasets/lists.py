@@ -1,7 +1,7 @@
-"""Lists of pairs: one line a sample, `picture,mask`, in a CSV or text file.
+"""Lists of pairs: one line a sample, `image,mask`, in a CSV or text file.
 
 Fields are separated by a comma, semicolon or tab, else by white space. Paths are relative to the list's folder, else
-to the data set's root. A first line without a picture's ending is a header. Lines that begin with `#` and empty lines
+to the dataset's root. A first line without an image's ending is a header. Lines that begin with `#` and empty lines
 are skipped. In split test the mask may be left out.
 """
 
@@ -21,7 +21,7 @@ def read_pairs(path: Path, root: Path, split: str) -> tuple[Pair, ...]:
     """Read the pairs of a split from a list, in the list's order.
 
     Raises:
-        DataError: naming the list and the line: a missing file, a missing mask outside test, a picture listed twice.
+        DataError: naming the list and the line: a missing file, a missing mask outside test, an image listed twice.
     """
     if not path.is_file():
         raise DataError(f"no such list (data.lists.{split})", path)
@@ -31,7 +31,7 @@ def read_pairs(path: Path, root: Path, split: str) -> tuple[Pair, ...]:
         image = _locate(fields[0], path, root, number)
         mask = _locate(fields[1], path, root, number) if len(fields) == 2 and fields[1] else None
         if mask is None and split != "test":
-            raise DataError(f"line {number}: {fields[0]} has no mask; expected 'picture,mask'", path)
+            raise DataError(f"line {number}: {fields[0]} has no mask; expected 'image,mask'", path)
         key = _key(image, root)
         if key in pairs:
             raise DataError(f"line {number}: {fields[0]} is listed twice", path)
@@ -51,7 +51,7 @@ def _rows(lines: list[str], path: Path) -> list[tuple[int, list[str]]]:
         if is_header and number == 1:
             continue
         if len(fields) > 2:
-            raise DataError(f"line {number}: {len(fields)} fields; expected 'picture,mask'", path)
+            raise DataError(f"line {number}: {len(fields)} fields; expected 'image,mask'", path)
         rows.append((number, fields))
     return rows
 
@@ -64,7 +64,7 @@ def _locate(name: str, path: Path, root: Path, number: int) -> Path:
 
 
 def _key(image: Path, root: Path) -> str:
-    """Return the path below the root without ending; of a picture elsewhere, the whole path."""
+    """Return the path below the root without ending; of an image elsewhere, the whole path."""
     whole = Path(os.path.abspath(image)).with_suffix("")
     base = Path(os.path.abspath(root))
     return (whole.relative_to(base) if whole.is_relative_to(base) else whole.relative_to(whole.anchor)).as_posix()

@@ -1,4 +1,4 @@
-"""What all data sets made of picture files and mask files share."""
+"""What all datasets made of image files and mask files share."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """A picture and its mask (None without truth). key: unique within the split, relative path without ending."""
+    """An image and its mask (None without truth). key: unique within the split, relative path without ending."""
 
     key: str
     image: Path
@@ -32,21 +32,21 @@ class Pair:
 
 
 class PairedFiles(ABC):
-    """One split of a data set whose samples are pairs of files; implements `SegmentationData`.
+    """One split of a dataset whose samples are pairs of files; implements `SegmentationData`.
 
-    A data set is a subclass that says how to find the pairs of a split and how to translate one mask.
+    A dataset is a subclass that says how to find the pairs of a split and how to translate one mask.
 
     Args:
         cfg: the recipe's `data` section.
         split: which split.
-        seed: decides which pictures are held out of train where a folder has no val part.
-        store: where decoded pictures and labels are kept; None decodes each time. The samples are the same; with a
+        seed: decides which images are held out of train where a folder has no val part.
+        store: where decoded images and labels are kept; None decodes each time. The samples are the same; with a
             store their arrays are read-only.
     """
 
     name: str
     layout: str
-    """What a root of this data set holds, in one line, for messages."""
+    """What a root of this dataset holds, in one line, for messages."""
 
     classes: tuple[str, ...]
     palette: tuple[Color, ...]
@@ -62,7 +62,7 @@ class PairedFiles(ABC):
     def prepare(cls, cfg: DataConfig) -> Path:
         """Return the root folder; UsageError when none is set, DataError when it is missing or no folder."""
         if cfg.root is None:
-            raise UsageError(f"data.root is not set; the {cls.name} data set needs a folder with {cls.layout}")
+            raise UsageError(f"data.root is not set; the {cls.name} dataset needs a folder with {cls.layout}")
         root = Path(cfg.root).expanduser()
         if not root.exists():
             raise DataError(f"data.root is missing{_nearest(root)}", root)
@@ -73,7 +73,7 @@ class PairedFiles(ABC):
     @classmethod
     @abstractmethod
     def fits(cls, root: Path) -> bool:
-        """Whether a folder is laid out as this data set is."""
+        """Whether a folder is laid out as this dataset is."""
 
     @abstractmethod
     def find(self, cfg: DataConfig, root: Path, seed: int) -> Sequence[Pair]:
@@ -91,18 +91,18 @@ class PairedFiles(ABC):
         return self.pairs[index].key
 
     def files(self, index: int) -> tuple[Path, Path | None]:
-        """Return the picture's file and the mask's file (None without truth)."""
+        """Return the image's file and the mask's file (None without truth)."""
         return self.pairs[index].image, self.pairs[index].mask
 
     def load(self, index: int) -> Sample:
         """Read one sample.
 
         Raises:
-            DataError: a file cannot be read, a label is out of range, or picture and mask differ in size.
+            DataError: a file cannot be read, a label is out of range, or image and mask differ in size.
         """
         pair = self.pairs[index]
         image = self._decoded(
-            pair.image, f"picture {self.channels}", lambda data: decode_image(data, self.channels, name=pair.image)
+            pair.image, f"image {self.channels}", lambda data: decode_image(data, self.channels, name=pair.image)
         )
         label = None if pair.mask is None else self.read_label(pair.mask)
         if label is not None and label.shape != image.shape[:2]:
@@ -121,15 +121,15 @@ class PairedFiles(ABC):
 
 
 def size_message(mask: tuple[int, ...], image: tuple[int, ...], image_path: Path) -> str:
-    """Return the text for a mask (h, w) that does not cover its picture (h, w)."""
-    text = f"mask is {mask[1]} x {mask[0]} pixels, its picture {image_path} is {image[1]} x {image[0]}"
+    """Return the text for a mask (h, w) that does not cover its image (h, w)."""
+    text = f"mask is {mask[1]} x {mask[0]} pixels, its image {image_path} is {image[1]} x {image[0]}"
     if mask == image[::-1]:
-        return f"{text}: does the picture carry an EXIF orientation that the mask was drawn without?"
+        return f"{text}: does the image carry an EXIF orientation that the mask was drawn without?"
     return text
 
 
 def refuse_other_facts(cfg: DataConfig, name: str, classes: tuple[str, ...], palette: tuple[Color, ...]) -> None:
-    """Raise UsageError where a recipe sets what a published data set fixes."""
+    """Raise UsageError where a recipe sets what a published dataset fixes."""
     set_keys = {
         "classes": cfg.classes not in (None, classes),
         "palette": cfg.palette not in (None, palette),
@@ -143,9 +143,9 @@ def refuse_other_facts(cfg: DataConfig, name: str, classes: tuple[str, ...], pal
 
 
 def empty_split(split: str, root: Path, expected: str, found: Sequence[str]) -> DataError:
-    """Return the error for a split without pictures."""
-    there = f"splits with pictures: {', '.join(found)}" if found else "no split has pictures"
-    return DataError(f"split {split!r} is empty: expected pictures in {expected}; {there}", root)
+    """Return the error for a split without images."""
+    there = f"splits with images: {', '.join(found)}" if found else "no split has images"
+    return DataError(f"split {split!r} is empty: expected images in {expected}; {there}", root)
 
 
 def _nearest(root: Path) -> str:

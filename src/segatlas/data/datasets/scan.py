@@ -50,7 +50,7 @@ def count_classes(masks: Sequence[Path], ignore: Sequence[int], root: Path, *, l
 
 
 def refuse_black_and_white(masks: Sequence[Path], *, lossy: bool = False) -> None:
-    """Raise DataError where every mask holds only 0 and 255: 255 would be "not labelled", and nothing be learned.
+    """Raise DataError where every mask holds only 0 and 255: 255 would be "ignore", and nothing be learned.
 
     Stops reading at the first mask with another code. A mask that cannot be read is reported when it is loaded.
     """
@@ -65,7 +65,7 @@ def refuse_black_and_white(masks: Sequence[Path], *, lossy: bool = False) -> Non
         white = path if IGNORE in codes and white is None else white
     if white is not None:
         raise DataError(
-            f"all {len(masks)} masks hold only 0 and 255, but 255 means 'not labelled'. If 255 is the object, add "
+            f"all {len(masks)} masks hold only 0 and 255, but 255 means 'ignore'. If 255 is the object, add "
             '"data.label_map={0: 0, 255: 1}"',
             white,
         )

@@ -1,10 +1,10 @@
-"""The generated data set `shapes`, see `segatlas.data.shapes` for what it shows and how it lies on disk.
+"""The generated dataset `shapes`, see `segatlas.data.shapes` for what it shows and how it lies on disk.
 
 | fact     | value                                                                                             |
 |----------|---------------------------------------------------------------------------------------------------|
 | classes  | 7: ground, disc, square, triangle, ring, bar, cross (as `classes.json` in the root says)          |
 | codes    | class index; every pixel is labelled                                                              |
-| pictures | 128 x 160 PNG by default                                                                          |
+| images   | 128 x 160 PNG by default                                                                          |
 | splits   | train 64, val 16, test 16 by default                                                              |
 | source   | made here; a missing root is made on first use, `segatlas data make-shapes` makes others          |
 | terms    | none                                                                                              |
@@ -26,7 +26,7 @@ DEFAULT_ROOT = "data/shapes"
 
 
 class Shapes(PairedFiles):
-    """One split of `shapes`. Where the root is missing or empty, the data set is made there first."""
+    """One split of `shapes`. Where the root is missing or empty, the dataset is made there first."""
 
     name = "shapes"
     layout = f"{META_FILE}, classes.json, train/images/ and train/masks/, as `segatlas data make-shapes` writes them"

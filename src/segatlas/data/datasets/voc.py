@@ -4,8 +4,8 @@
 |----------|-------------------------------------------------------------------------------------------------------|
 | paper    | Everingham et al., "The PASCAL Visual Object Classes Challenge: A Retrospective", IJCV 2015           |
 | classes  | 21, background is class 0                                                                             |
-| codes    | palette PNG, index = class, 255 = border and difficult objects (not labelled)                         |
-| pictures | JPEG, longest side 500                                                                                |
+| codes    | palette PNG, index = class, 255 = border and difficult objects (ignore)                         |
+| images   | JPEG, longest side 500                                                                                |
 | splits   | train 1464, val 1449, trainval 2913 (test labels are not public)                                      |
 | source   | host.robots.ox.ac.uk/pascal/VOC/voc2012, VOCtrainval                                                  |
 | terms    | Flickr's terms of use, research                                                                       |
@@ -23,8 +23,8 @@ from pathlib import Path
 from segatlas.config.schema import DataConfig
 from segatlas.data.datasets.foreign import LABELMAP_FILE, read_labelmap
 from segatlas.data.datasets.paired import SPLITS, Pair, PairedFiles, empty_split, refuse_other_facts
-from segatlas.data.formats.guards import open_picture
-from segatlas.data.formats.listing import list_pictures
+from segatlas.data.formats.guards import open_image
+from segatlas.data.formats.listing import list_images
 from segatlas.data.formats.masks import LabelRule
 from segatlas.data.formats.palettes import voc_palette
 from segatlas.errors import DataError
@@ -79,7 +79,7 @@ class Voc(PairedFiles):
         return _find_pairs(home, self.split)
 
     def label_rule(self, path: Path) -> LabelRule:
-        """Return the rule: an index is a class, 255 is not labelled."""
+        """Return the rule: an index is a class, 255 is ignore."""
         return _RULE
 
 
@@ -103,10 +103,10 @@ def _is_export(home: Path) -> bool:
 
 def _has_colors(folder: Path) -> bool:
     """Whether the first mask is stored as colours. One that cannot be read is told when it is loaded."""
-    files = next(iter(list_pictures(folder).values()), ()) if folder.is_dir() else ()
+    files = next(iter(list_images(folder).values()), ()) if folder.is_dir() else ()
     for path in files[:1]:
-        with suppress(DataError), open_picture(path, path) as picture:
-            return picture.mode in ("RGB", "RGBA")
+        with suppress(DataError), open_image(path, path) as image:
+            return image.mode in ("RGB", "RGBA")
     return False
 
 
@@ -121,12 +121,12 @@ def _find_pairs(home: Path, split: str) -> list[Pair]:
     if not stems:
         raise empty_split(split, home, str(path), [])
     folder = home / "SegmentationClass"
-    images, masks = list_pictures(home / "JPEGImages"), list_pictures(folder) if folder.is_dir() else {}
+    images, masks = list_images(home / "JPEGImages"), list_images(folder) if folder.is_dir() else {}
     pairs = []
     for stem in stems:
         if stem not in images:
-            raise DataError(f"no such picture, listed in {path}", home / "JPEGImages" / f"{stem}.jpg")
+            raise DataError(f"no such image, listed in {path}", home / "JPEGImages" / f"{stem}.jpg")
         if stem not in masks and split != "test":
-            raise DataError(f"no such mask; its picture {images[stem][0]} is listed in {path}", folder / f"{stem}.png")
+            raise DataError(f"no such mask; its image {images[stem][0]} is listed in {path}", folder / f"{stem}.png")
         pairs.append(Pair(key=stem, image=images[stem][0], mask=masks[stem][0] if stem in masks else None))
     return pairs

@@ -1,4 +1,4 @@
-"""One reader per file format, shared by all data sets: pictures, masks, run-length codes."""
+"""One reader per file format, shared by all datasets: images, masks, run-length codes."""
 
 from __future__ import annotations
 

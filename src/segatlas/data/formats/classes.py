@@ -1,4 +1,4 @@
-"""The file `classes.json` or `classes.txt` in a data set's root: names, and colours if any, by class index."""
+"""The file `classes.json` or `classes.txt` in a dataset's root: names, and colours if any, by class index."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ClassTable:
 
 
 def read_classes(root: str | Path) -> ClassTable | None:
-    """Read the class table of a data set, or return None where it has none.
+    """Read the class table of a dataset, or return None where it has none.
 
     `classes.json` is a list of names, or of {"name": ..., "color": [r, g, b]}; `classes.txt` has one name a line.
 

@@ -17,11 +17,11 @@ from segatlas.errors import DataError, SegAtlasError, UsageError
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 MAX_PIXELS = 2**28
-"""Largest picture read by default, in pixels (16384 x 16384); bands beyond four count too."""
+"""Largest image read by default, in pixels (16384 x 16384); channels beyond four count too."""
 
 _LIMIT_VARIABLE = "SEGATLAS_MAX_PIXELS"
-_BYTES_PER_PIXEL = 16  # four bands of float32, uncompressed
-_BYTES_BESIDE_PIXELS = 2**26
+_BYTES_PER_PIXEL = 16  # four channels of float32, uncompressed
+_BYTES_OTHER_THAN_PIXELS = 2**26
 _pillow_limit_lock = threading.Lock()
 
 
@@ -43,7 +43,7 @@ def check_file(path: str | Path) -> Path:
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror or error}", path) from error
     if status is not None and stat.S_ISDIR(status.st_mode):
-        raise DataError("is a folder, expected a picture file", path)
+        raise DataError("is a folder, expected an image file", path)
     if path.suffix.lower() not in IMAGE_ENDINGS:
         raise DataError(
             f"ending {path.suffix or '(none)'} is not read; expected one of {' '.join(IMAGE_ENDINGS)}", path
@@ -56,7 +56,7 @@ def check_file(path: str | Path) -> Path:
         raise DataError("is no regular file (a pipe, socket or device)", path)
     if status.st_size == 0:
         raise DataError("the file is empty (0 bytes)", path)
-    most = _BYTES_PER_PIXEL * _pixel_limit() + _BYTES_BESIDE_PIXELS
+    most = _BYTES_PER_PIXEL * _pixel_limit() + _BYTES_OTHER_THAN_PIXELS
     if status.st_size > most:
         raise DataError(
             f"is {status.st_size / 2**30:.1f} GiB, above the limit of {most / 2**30:.1f} GiB that an image of "
@@ -67,7 +67,7 @@ def check_file(path: str | Path) -> Path:
 
 
 def read_bytes(path: str | Path) -> bytes:
-    """Return the content of a picture file; DataError when there is none."""
+    """Return the content of an image file; DataError when there is none."""
     path = check_file(path)
     try:
         return path.read_bytes()
@@ -92,37 +92,35 @@ def decoding(name: str | Path) -> Iterator[None]:
         raise DataError(f"cannot be decoded, is the file truncated or damaged? ({error})", name) from error
 
 
-def open_picture(data: bytes | Path, name: str | Path, max_pixels: int | None = None) -> Image.Image:
-    """Open a picture with Pillow, header only, and check its size; DataError if it is no picture or too large."""
+def open_image(data: bytes | Path, name: str | Path, max_pixels: int | None = None) -> Image.Image:
+    """Open an image with Pillow, header only, and check its size; DataError if it is no image or too large."""
     try:
         # Pillow's own limit is one global number with a warning below it: ours is per call.
         with _pillow_limit_lock:
             saved, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
             try:
-                picture = Image.open(io.BytesIO(data) if isinstance(data, bytes) else data)
+                image = Image.open(io.BytesIO(data) if isinstance(data, bytes) else data)
             finally:
                 Image.MAX_IMAGE_PIXELS = saved
     except UnidentifiedImageError as error:
-        raise DataError(
-            f"is not a picture, or its header is damaged (it begins with {_begin(data)!r})", name
-        ) from error
+        raise DataError(f"is not an image, or its header is damaged (it begins with {_begin(data)!r})", name) from error
     except Exception as error:
         raise DataError(f"cannot be opened, is the file truncated or damaged? ({error})", name) from error
-    width, height = picture.size
+    width, height = image.size
     try:
-        check_pixels(height, width, len(picture.getbands()), name, max_pixels)
+        check_pixels(height, width, len(image.getbands()), name, max_pixels)
     except DataError:
-        picture.close()
+        image.close()
         raise
-    return picture
+    return image
 
 
-def check_pixels(height: int, width: int, bands: int, name: str | Path, max_pixels: int | None = None) -> None:
-    """Raise DataError where a picture is larger than allowed; nothing has been allocated for it yet."""
+def check_pixels(height: int, width: int, channels: int, name: str | Path, max_pixels: int | None = None) -> None:
+    """Raise DataError where an image is larger than allowed; nothing has been allocated for it yet."""
     limit = max_pixels if max_pixels is not None else _pixel_limit()
-    if height * width * max(bands, 4) > 4 * limit:
+    if height * width * max(channels, 4) > 4 * limit:
         raise DataError(
-            f"is {width} x {height} pixels with {bands} band(s), above the limit of {limit} pixels: a damaged file, or "
+            f"is {width} x {height} pixels with {channels} channel(s), above the limit of {limit} pixels: damaged, or "
             f"one made to exhaust memory. If it is real, raise {_LIMIT_VARIABLE}",
             name,
         )

@@ -1,17 +1,17 @@
-"""Read pictures of any common kind into one form: (H, W, C) arrays of uint8, uint16 or float32, RGB order.
+"""Read images of any common kind into one form: (H, W, C) arrays of uint8, uint16 or float32, RGB order.
 
-What is done to every picture:
+What is done to every image:
 
 - the EXIF orientation is applied, so that the array is upright;
-- grey pictures have one channel, palette and CMYK pictures become RGB; grey and colours of fewer than 8 bits are
-  spread over 0..255 (1-bit pictures become 0 / 255), and grey whose 0 is white is turned round;
-- alpha is not a band: it is dropped, unless exactly the channels with alpha are asked for (4 for RGBA, 2 for grey
+- grey images have one channel, palette and CMYK images become RGB; grey and colours of fewer than 8 bits are
+  spread over 0..255 (1-bit images become 0 / 255), and grey whose 0 is white is turned round;
+- alpha is not a channel: it is dropped, unless exactly the channels with alpha are asked for (4 for RGBA, 2 for grey
   with alpha);
 - 8 bits stay uint8, 16 bits stay uint16, everything else becomes float32;
-- the bands of a TIFF (one page with N samples, or N pages of one band) are the channels;
+- the channels of a TIFF (one page with N samples, or N pages of one channel) are the channels;
 - NaN and infinite values are refused.
 
-A picture that cannot be read raises DataError naming the file and the fault. Its size is known before its pixels are
+An image that cannot be read raises DataError naming the file and the fault. Its size is known before its pixels are
 allocated: more than `MAX_PIXELS` are refused (environment variable SEGATLAS_MAX_PIXELS or `max_pixels=` raise that).
 """
 
@@ -44,7 +44,7 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
-    """What a picture says about itself before decoding: upright size in pixels, and channels without alpha."""
+    """What an image says about itself before decoding: upright size in pixels, and channels without alpha."""
 
     height: int
     width: int
@@ -52,39 +52,39 @@ class Header:
 
 
 def read_image(path: str | Path, channels: int | None = None, *, max_pixels: int | None = None) -> np.ndarray:
-    """Read a picture file.
+    """Read an image file.
 
     Args:
         path: the file; its ending must be one of IMAGE_ENDINGS, its content decides how it is read.
-        channels: bands wanted, see `fit_channels`; default: those of the file, without alpha.
-        max_pixels: refuse larger pictures; default SEGATLAS_MAX_PIXELS, else MAX_PIXELS.
+        channels: channels wanted, see `fit_channels`; default: those of the file, without alpha.
+        max_pixels: refuse larger images; default SEGATLAS_MAX_PIXELS, else MAX_PIXELS.
 
     Returns:
         (H, W, C) uint8, uint16 or float32, upright, RGB order.
 
     Raises:
-        DataError: missing, empty, truncated, not a picture, too large, of another number of channels, or with NaN or
+        DataError: missing, empty, truncated, not an image, too large, of another number of channels, or with NaN or
             infinite values.
     """
     return decode_image(read_bytes(path), channels, name=path, max_pixels=max_pixels)
 
 
 def decode_image(
-    data: bytes, channels: int | None = None, *, name: str | Path = "picture", max_pixels: int | None = None
+    data: bytes, channels: int | None = None, *, name: str | Path = "image", max_pixels: int | None = None
 ) -> np.ndarray:
-    """Decode the bytes of a picture file; as `read_image`, with `name` in messages."""
+    """Decode the bytes of an image file; as `read_image`, with `name` in messages."""
     array = image_of(read_stored(data, name, max_pixels), channels, name)
     return fit_channels(check_finite(array, name), channels, name)
 
 
-def as_image(source: Any, channels: int | None = None, *, name: str | Path = "picture") -> np.ndarray:
+def as_image(source: Any, channels: int | None = None, *, name: str | Path = "image") -> np.ndarray:
     """Turn what a caller may hold into (H, W, C).
 
     Args:
-        source: str or Path of a file, bytes of a file, PIL picture, or array (H, W) or (H, W, C) of uint8, uint16,
+        source: str or Path of a file, bytes of a file, PIL image, or array (H, W) or (H, W, C) of uint8, uint16,
             float or bool, RGB order.
-        channels: bands wanted, see `fit_channels`.
-        name: what messages call the picture, where it is not a file.
+        channels: channels wanted, see `fit_channels`.
+        name: what messages call the image, where it is not a file.
 
     Raises:
         DataError: as `read_image`; also an empty array, or one of another shape or type.
@@ -99,38 +99,38 @@ def as_image(source: Any, channels: int | None = None, *, name: str | Path = "pi
         return fit_channels(check_finite(array, name), channels, name)
     if isinstance(source, np.ndarray):
         return fit_channels(check_finite(_check_array(source, name), name), channels, name)
-    raise DataError(f"a {type(source).__name__} is not a picture; expected a path, bytes, PIL picture or array", name)
+    raise DataError(f"a {type(source).__name__} is not an image; expected a path, bytes, PIL image or array", name)
 
 
 def read_header(path: str | Path, *, max_pixels: int | None = None) -> Header:
-    """Return a picture's upright size and channels without decoding its pixels. Raises DataError as `read_image`."""
+    """Return an image's upright size and channels without decoding its pixels. Raises DataError as `read_image`."""
     shape = read_shape(path, max_pixels)
     return Header(height=shape.height, width=shape.width, channels=shape.channels)
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
-    """Return a picture's upright (height, width) from its header."""
+    """Return an image's upright (height, width) from its header."""
     header = read_header(path)
     return header.height, header.width
 
 
-def _pillow_array(picture: Image.Image, channels: int | None) -> np.ndarray:
-    """Return a Pillow picture as an upright (H, W, C) array of its own; alpha only if `channels` asks for it."""
-    picture = ImageOps.exif_transpose(picture)
-    mode = picture.mode
+def _pillow_array(image: Image.Image, channels: int | None) -> np.ndarray:
+    """Return a Pillow image as an upright (H, W, C) array of its own; alpha only if `channels` asks for it."""
+    image = ImageOps.exif_transpose(image)
+    mode = image.mode
     if mode == "1":
-        return np.array(picture.convert("L"))[..., None]
+        return np.array(image.convert("L"))[..., None]
     if mode in ("L", "I", "F") or mode.startswith("I;16"):
-        return plain_type(np.array(picture))[..., None]
+        return plain_type(np.array(image))[..., None]
     if mode in ("LA", "La"):
-        array = np.array(picture.convert("LA"))
+        array = np.array(image.convert("LA"))
         return array if channels == 2 else np.ascontiguousarray(array[..., :1])
     if mode == "RGB":
-        return np.array(picture)
+        return np.array(image)
     if mode in ("RGBA", "RGBa", "P", "PA"):
-        array = np.array(picture.convert("RGBA"))
+        array = np.array(image.convert("RGBA"))
         return array if channels == 4 else np.ascontiguousarray(array[..., :3])
-    return np.array(picture.convert("RGB"))
+    return np.array(image.convert("RGB"))
 
 
 def _check_array(array: np.ndarray, name: str | Path) -> np.ndarray:
@@ -141,7 +141,7 @@ def _check_array(array: np.ndarray, name: str | Path) -> np.ndarray:
     if array.ndim == 2:
         array = array[..., None]
     if array.ndim != 3 or 0 in array.shape:
-        raise DataError(f"array of shape {array.shape} is not a picture; expected (H, W) or (H, W, C)", name)
+        raise DataError(f"array of shape {array.shape} is not an image; expected (H, W) or (H, W, C)", name)
     if array.shape[0] in (1, 3, 4) and array.shape[2] > 16:
         raise DataError(f"array of shape {array.shape} looks like (C, H, W); expected (H, W, C)", name)
     if array.dtype.kind == "f":

@@ -52,12 +52,12 @@ def is_jpeg(begin: bytes) -> bool:
 
 def read_jpeg(data: bytes, frame: Frame) -> Stored:
     """Decode a JPEG whose frame has been read, upright."""
-    with Image.open(io.BytesIO(data), formats=["JPEG", "MPO"]) as picture:
-        orientation = orientation_of(picture)
+    with Image.open(io.BytesIO(data), formats=["JPEG", "MPO"]) as image:
+        orientation = orientation_of(image)
         # OpenCV gives Pillow's pixels in two thirds of the time, but fills up what has no end, which Pillow refuses.
-        is_plain = picture.mode == "RGB" and frame.has_end
-        samples = _decode_color(data) if is_plain else np.array(picture)
-        inks = picture.mode == "CMYK"
+        is_plain = image.mode == "RGB" and frame.has_end
+        samples = _decode_color(data) if is_plain else np.array(image)
+        inks = image.mode == "CMYK"
     samples = samples[..., None] if samples.ndim == 2 else samples
     return Stored(
         samples=upright(samples, orientation),

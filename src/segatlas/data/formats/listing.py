@@ -1,4 +1,4 @@
-"""Which files of a folder are images: one answer for `predict`, for datasets and for the doctor.
+"""Which files of a folder are images: one answer for `predict`, for datasets and for `data check`.
 
 Hidden entries and what systems leave behind (`._a.png`, `__MACOSX`, `.ipynb_checkpoints`, `Thumbs.db`) are skipped.
 Everything else is either an image by its ending, whatever it turns out to be when it is read, or a file that the
@@ -40,7 +40,7 @@ def walk_files(folder: Path) -> Iterator[Path]:
     yield from _walk(folder, frozenset())
 
 
-def list_pictures(folder: Path) -> dict[str, list[Path]]:
+def list_images(folder: Path) -> dict[str, list[Path]]:
     """Return the image files below a folder by key (relative path without ending), sorted; hidden ones left out."""
     found: dict[str, list[Path]] = {}
     for path in walk_files(folder):

@@ -1,7 +1,7 @@
 """The one reader of masks, the one translator of their codes, and writers.
 
 Raw codes are what a file stores: palette indices, grey values of 1 to 16 bits, or colours looked up in a table. They
-become 0..K-1 or 255 (not labelled) in `translate` and nowhere else. Nothing is thresholded, resized or smoothed here.
+become 0..K-1 or 255 (ignore) in `translate` and nowhere else. Nothing is thresholded, resized or smoothed here.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def decode_mask(
 
 
 def read_raw(path: str | Path, *, as_colors: bool = False, max_pixels: int | None = None) -> np.ndarray:
-    """Read a mask as it is stored, whatever that means: what `read_mask` and the doctor look at.
+    """Read a mask as it is stored, whatever that means: what `read_mask` and `data check` look at.
 
     Args:
         path: the file.
@@ -143,17 +143,17 @@ def translate(
         num_classes: K, at most 255.
         label_map: raw code -> class index, or 255. Where given, every code must be in it or in `ignore`; where not,
             codes are class indices already. The map wins over `ignore`.
-        ignore: raw codes that mean "not labelled".
+        ignore: raw codes that mean "ignore".
         path: the mask file, for messages.
 
     Returns:
-        (H, W) uint8: 0..K-1, or 255 = not labelled.
+        (H, W) uint8: 0..K-1, or 255 = ignore.
 
     Raises:
         DataError: naming the file, each code out of range and how many pixels hold it.
     """
     if not 1 <= num_classes <= MAX_CLASSES:
-        raise DataError(f"{num_classes} classes; a data set has at least 1 and at most {MAX_CLASSES}", path)
+        raise DataError(f"{num_classes} classes; a dataset has at least 1 and at most {MAX_CLASSES}", path)
     classes = dict(label_map) if label_map is not None else {i: i for i in range(num_classes)}
     targets = dict.fromkeys(ignore, IGNORE) | classes
     outside = {code: target for code, target in targets.items() if target != IGNORE and not 0 <= target < num_classes}
@@ -183,7 +183,7 @@ def _look_up(table: np.ndarray, places: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, kw_only=True)
 class LabelRule:
-    """How the mask files of a data set become labels: all that a label depends on besides its file.
+    """How the mask files of a dataset become labels: all that a label depends on besides its file.
 
     num_classes, label_map, ignore: as `translate` takes them. colors, lossy: as `read_mask` takes them.
     """
@@ -238,14 +238,14 @@ def write_mask(path: str | Path, array: np.ndarray, palette: Sequence[Color] | N
     if array.ndim != 2 or array.dtype.kind not in "ui" or array.size == 0 or array.min() < 0 or array.max() > 65535:
         raise DataError(f"mask of shape {array.shape} and type {array.dtype}: expected (H, W) integers 0..65535", path)
     if array.max() > 255:
-        picture = Image.fromarray(array.astype(np.uint16))
+        image = Image.fromarray(array.astype(np.uint16))
     else:
-        picture = Image.fromarray(np.ascontiguousarray(array, dtype=np.uint8))
+        image = Image.fromarray(np.ascontiguousarray(array, dtype=np.uint8))
         if palette is not None:
             # All 256 entries: with fewer, Pillow saves fewer bits and would spoil 255.
             flat = [value for color in palette for value in color]
-            picture.putpalette(flat + [0] * (768 - len(flat)))
-    _save_png(path, picture)
+            image.putpalette(flat + [0] * (768 - len(flat)))
+    _save_png(path, image)
 
 
 def write_color_mask(
@@ -260,9 +260,9 @@ def write_color_mask(
     _save_png(path, Image.fromarray(table[labels]))
 
 
-def _save_png(path: str | Path, picture: Image.Image) -> None:
+def _save_png(path: str | Path, image: Image.Image) -> None:
     with whole_file(path, durable=False) as temporary:  # one of many, and made again by the same command
-        picture.save(temporary, format="PNG", compress_level=1)
+        image.save(temporary, format="PNG", compress_level=1)
 
 
 def _pack(color: Color) -> int:
@@ -306,13 +306,13 @@ def _out_of_range_message(
     counts = label_counts(raw[bad])
     some = ", ".join(f"{code_text(code)} ({count} pixels)" for code, count in list(counts.items())[:5])
     more = f" and {len(counts) - 5} more" if len(counts) > 5 else ""
-    void = " or ".join(code_text(code) for code in ignore)
+    ignored = " or ".join(code_text(code) for code in ignore)
     if label_map is not None:
-        expected = f"a value of the label map ({', '.join(map(str, sorted(label_map)[:12]))}) or {void} for void"
+        expected = f"a value of the label map ({', '.join(map(str, sorted(label_map)[:12]))}) or {ignored} for ignore"
     else:
-        expected = f"0..{num_classes - 1}, or {void} for not labelled"
+        expected = f"0..{num_classes - 1}, or {ignored} for ignore"
     if NAN_CODE in counts and NAN_CODE not in ignore:
-        expected += "; data.ignore=[255, nan] makes NaN mean 'not labelled'"
+        expected += "; data.ignore=[255, nan] makes NaN mean 'ignore'"
     text = f"label {some}{more} in a set of {num_classes} classes; expected {expected}"
     if path is not None and Path(path).suffix.lower() in LOSSY_ENDINGS:
         text += "; JPEG smears labels: masks must be lossless"

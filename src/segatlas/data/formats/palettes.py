@@ -1,4 +1,4 @@
-"""Colours for classes where a data set brings none."""
+"""Colours for classes where a dataset brings none."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def plain_type(array: np.ndarray) -> np.ndarray:
         return array.astype(np.float32)
 
 
-def fit_channels(array: np.ndarray, channels: int | None, name: str | Path = "picture") -> np.ndarray:
+def fit_channels(array: np.ndarray, channels: int | None, name: str | Path = "image") -> np.ndarray:
     """Return `array` (H, W, C) with `channels` channels, where that has one plain meaning.
 
     One channel is repeated to three; three become one by luma (ITU-R 601); of four, the first three are taken where
@@ -73,6 +73,6 @@ def _luma(array: np.ndarray) -> np.ndarray:
     red, green, blue = (array[..., i : i + 1] for i in range(3))
     if array.dtype.kind == "f":
         return (0.299 * red + 0.587 * green + 0.114 * blue).astype(array.dtype)
-    # Pillow's integers, so that grey pictures agree with `convert("L")`.
+    # Pillow's integers, so that grey images agree with `convert("L")`.
     total = red.astype(np.uint32) * 19595 + green.astype(np.uint32) * 38470 + blue.astype(np.uint32) * 7471
     return ((total + 0x8000) >> 16).astype(array.dtype)

@@ -154,8 +154,8 @@ def _decode(png: Png) -> np.ndarray:
         return _decode_deep(data, png)
     if png.color_type == 2:
         return _opencv(data, color=True)
-    with Image.open(io.BytesIO(data), formats=["PNG"]) as picture:
-        array = np.array(picture)
+    with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+        array = np.array(image)
     if array.dtype == np.bool_:
         array = array.astype(np.uint8)
     if png.color_type == 0 and png.depth in (2, 4):  # Pillow spreads them over 0..255
@@ -237,11 +237,11 @@ def _orientation(chunks: list[tuple[bytes, bytes]]) -> int:
         return 1
     pixel = _chunk(b"IHDR", bytes((0, 0, 0, 1, 0, 0, 0, 1, 8, 0, 0, 0, 0)))
     parts = (SIGNATURE, pixel, *(_chunk(*fact) for fact in facts), _chunk(b"IDAT", zlib.compress(b"\0\0")), _END)
-    with Image.open(io.BytesIO(b"".join(parts)), formats=["PNG"]) as picture:
-        return orientation_of(picture)
+    with Image.open(io.BytesIO(b"".join(parts)), formats=["PNG"]) as image:
+        return orientation_of(image)
 
 
-def orientation_of(picture: Image.Image) -> int:
+def orientation_of(image: Image.Image) -> int:
     """Return the EXIF orientation of an opened image, 1..8; 1 where it says none that exists."""
-    value = picture.getexif().get(_ORIENTATION, 1)
+    value = image.getexif().get(_ORIENTATION, 1)
     return value if isinstance(value, int) and 1 <= value <= 8 else 1

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segatlas.data.formats.bmp import is_plain_bmp, read_bmp
-from segatlas.data.formats.guards import NotReadError, check_file, check_pixels, decoding, open_picture
+from segatlas.data.formats.guards import NotReadError, check_file, check_pixels, decoding, open_image
 from segatlas.data.formats.jpeg import is_jpeg, read_frame, read_jpeg
 from segatlas.data.formats.png import is_png, orientation_of, read_chunks, read_header_chunks, read_png
 from segatlas.data.formats.pnm import MOST_HEADER_BYTES, is_pnm, pnm_header, read_pnm
@@ -45,18 +45,18 @@ def read_stored(data: bytes, name: str | Path, max_pixels: int | None = None) ->
             check_pixels(height, width, 3 if kind in (3, 6) else 1, name, max_pixels)
             return read_pnm(data)
         frame = read_frame(data) if is_jpeg(data) else None
-        with open_picture(data, name, max_pixels) as picture:
+        with open_image(data, name, max_pixels) as image:
             if frame is not None:
                 return read_jpeg(data, frame)
             if is_plain_bmp(data):
                 return read_bmp(data)
-            if picture.format not in FORMATS:
-                raise NotReadError(f"is a {picture.format} file, which is not read; save it as PNG or TIFF")
-            return read_simple(picture, data)
+            if image.format not in FORMATS:
+                raise NotReadError(f"is a {image.format} file, which is not read; save it as PNG or TIFF")
+            return read_simple(image, data)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shape:
+class ImageHeader:
     """What headers say: upright size in pixels, channels without alpha, EXIF orientation, whether compressed with loss.
 
     depth: type of the image's values, uint8, uint16 or float32. most_channels: those with alpha, where the file (or its
@@ -76,7 +76,7 @@ class Shape:
         return self.most_channels if wanted is not None and wanted == self.most_channels else self.channels
 
 
-def read_shape(path: str | Path, max_pixels: int | None = None) -> Shape:
+def read_shape(path: str | Path, max_pixels: int | None = None) -> ImageHeader:
     """Return what the headers of an image file say; pixels are not read.
 
     Raises:
@@ -92,7 +92,7 @@ def read_shape(path: str | Path, max_pixels: int | None = None) -> Shape:
         if is_tiff(begin):
             with open_tiff(path, path, max_pixels) as (_, layout):
                 height, width = layout.size
-                return Shape(
+                return ImageHeader(
                     height=height,
                     width=width,
                     channels=layout.channels,
@@ -111,13 +111,15 @@ def read_shape(path: str | Path, max_pixels: int | None = None) -> Shape:
             kind, width, height, largest, _ = pnm_header(begin)
             channels = 3 if kind in (3, 6) else 1
             check_pixels(height, width, channels, path, max_pixels)
-            return Shape(height=height, width=width, channels=channels, depth="uint8" if largest < 256 else "uint16")
-        with open_picture(path, path, max_pixels) as picture:
-            if not is_jpeg(begin) and picture.format not in FORMATS:
-                raise NotReadError(f"is a {picture.format} file, which is not read; save it as PNG or TIFF")
-            channels = 1 if picture.mode in ("1", "L", "LA") else 3
-            most = {"LA": 2, "RGBA": 4, "P": 4, "PA": 4}.get(picture.mode, channels)
-            height, width, orientation = picture.height, picture.width, orientation_of(picture)
+            return ImageHeader(
+                height=height, width=width, channels=channels, depth="uint8" if largest < 256 else "uint16"
+            )
+        with open_image(path, path, max_pixels) as image:
+            if not is_jpeg(begin) and image.format not in FORMATS:
+                raise NotReadError(f"is a {image.format} file, which is not read; save it as PNG or TIFF")
+            channels = 1 if image.mode in ("1", "L", "LA") else 3
+            most = {"LA": 2, "RGBA": 4, "P": 4, "PA": 4}.get(image.mode, channels)
+            height, width, orientation = image.height, image.width, orientation_of(image)
             return _turned(height, width, channels, orientation, lossy=is_lossy, most_channels=most)
 
 
@@ -130,10 +132,10 @@ def _turned(
     depth: str = "uint8",
     lossy: bool = False,
     most_channels: int,
-) -> Shape:
+) -> ImageHeader:
     if orientation >= 5:
         height, width = width, height
-    return Shape(
+    return ImageHeader(
         height=height,
         width=width,
         channels=channels,

@@ -17,7 +17,7 @@ from segatlas.config.plain import NAN_CODE
 from segatlas.data.formats.pixels import plain_type
 from segatlas.errors import DataError
 
-Color = Literal["grey", "palette", "rgb", "cmyk", "bands"]
+Color = Literal["grey", "palette", "rgb", "cmyk", "channels"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -25,8 +25,8 @@ class Stored:
     """The samples of an image file, upright.
 
     samples: (H, W, C) as stored, in native byte order; alpha, where there is one, is the last channel. color: how the
-    file says that they are meant; "bands" are channels without a meaning. largest: full scale of a sample, such as 15
-    for 4 bits; 0 where there is none. palette: (N, 4) uint8 RGBA of the indices. inverted: grey whose 0 is white.
+    file says that they are meant; "channels" are channels without a meaning. largest: full scale of a sample, such as
+    15 for 4 bits; 0 where there is none. palette: (N, 4) uint8 RGBA of the indices. inverted: grey whose 0 is white.
     lossy: compressed with loss, so that the samples are not what was once written. orientation: 1..8, by which the
     samples have been turned.
     """
@@ -60,7 +60,7 @@ def image_of(stored: Stored, channels: int | None, name: str | Path) -> np.ndarr
         samples = samples.dtype.type(stored.largest) - samples
     if stored.alpha and channels != samples.shape[2]:
         samples = np.ascontiguousarray(samples[..., :-1])
-    if stored.color != "bands" and samples.dtype == np.uint8:
+    if stored.color != "channels" and samples.dtype == np.uint8:
         samples = _spread(samples, stored.largest)
     return np.require(plain_type(samples), requirements=["C", "W"])
 
@@ -91,7 +91,7 @@ def colors_of(stored: Stored, name: str | Path) -> np.ndarray:
     """Return the colours of a mask file, (H, W, 3) uint8: palette and grey masks give the colours that they show.
 
     Raises:
-        DataError: numbers of more than 8 bits, or bands that are no colours.
+        DataError: numbers of more than 8 bits, or channels that are no colours.
     """
     samples = stored.samples[..., :-1] if stored.alpha else stored.samples
     if stored.color == "palette":
@@ -111,12 +111,12 @@ def check_finite(array: np.ndarray, name: str | Path) -> np.ndarray:
     bad = ~np.isfinite(array)
     if not bad.any():
         return array
-    row, column, band = (int(i) for i in np.argwhere(bad)[0])
+    row, column, channel = (int(i) for i in np.argwhere(bad)[0])
     count, nans = int(bad.any(axis=2).sum()), int(np.isnan(array).sum())
     kind = "NaN" if nans == int(bad.sum()) else "infinite" if nans == 0 else "NaN or infinite"
     raise DataError(
-        f"{count} of {bad.shape[0] * bad.shape[1]} pixels are {kind}, the first at row {row}, column {column}, band "
-        f"{band}; an image needs numbers: write a value of your choice there (and mark the pixels 255 in the mask)",
+        f"{count} of {bad.shape[0] * bad.shape[1]} pixels are {kind}, the first at row {row}, column {column}, channel "
+        f"{channel}; an image needs numbers: write a value of your choice there (and mark the pixels 255 in the mask)",
         name,
     )
 
@@ -150,10 +150,10 @@ def _whole_numbers(array: np.ndarray, name: str | Path) -> np.ndarray:
 
 
 def _refuse_unless_colors(stored: Stored, samples: np.ndarray, kind: str, name: str | Path) -> None:
-    is_color = samples.dtype.kind == "u" and stored.color in ("rgb", "bands") and samples.shape[2] in (3, 4)
-    if not is_color or (stored.color == "bands" and samples.dtype != np.uint8):
+    is_color = samples.dtype.kind == "u" and stored.color in ("rgb", "channels") and samples.shape[2] in (3, 4)
+    if not is_color or (stored.color == "channels" and samples.dtype != np.uint8):
         means = {"cmyk": " of four inks", "grey": " of grey"}.get(stored.color, "")
-        raise DataError(f"{samples.shape[2]} band(s) of {samples.dtype}{means} are not {kind}", name)
+        raise DataError(f"{samples.shape[2]} channel(s) of {samples.dtype}{means} are not {kind}", name)
     if stored.largest not in (255, 65535):
         raise DataError(f"colours with values to {stored.largest} are not {kind}; save it with 8 bits", name)
 

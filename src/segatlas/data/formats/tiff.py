@@ -1,10 +1,10 @@
 """TIFF: which page is the image, what its samples mean, and who decodes them.
 
-Bands are the samples of one page (interleaved or planar) or N pages of one band. Overviews, thumbnails and mask pages
-are passed over. Samples are decoded by `tiff_pixels`; compressions of images (JPEG) by Pillow, with 8 bits; others by
-tifffile where the package imagecodecs is installed.
+Channels are the samples of one page (interleaved or planar) or N pages of one channel. Overviews, thumbnails and mask
+pages are passed over. Samples are decoded by `tiff_pixels`; compressions of images (JPEG) by Pillow, with 8 bits;
+others by tifffile where the package imagecodecs is installed.
 
-Letters: H, W image, C bands.
+Letters: H, W image, C channels.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 import numpy as np
 from PIL import Image
 
-from segatlas.data.formats.guards import NotReadError, check_pixels, decoding, open_picture
+from segatlas.data.formats.guards import NotReadError, check_pixels, decoding, open_image
 from segatlas.data.formats.pixels import upright
 from segatlas.data.formats.simple import is_lossy_webp
 from segatlas.data.formats.stored import Color, Stored
@@ -44,13 +44,13 @@ REMEDY = 'pip install "segatlas[geo]"'
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """The image of a TIFF file: its pages, one or one a band, and their number of samples, alpha counted.
+    """The image of a TIFF file: its pages, one or one a channel, and their number of samples, alpha counted.
 
-    tiled_stack: one directory that stands for a stack of bands stored behind one another (ImageJ, tifffile).
+    tiled_stack: one directory that stands for a stack of channels stored behind one another (ImageJ, tifffile).
     """
 
     pages: tuple[TiffPage, ...]
-    bands: int
+    samples: int
     color: Color
     alpha: bool
     is_stack: bool = False
@@ -70,7 +70,7 @@ class Layout:
     @property
     def channels(self) -> int:
         """Channels of the image without alpha."""
-        return 3 if self.color in ("palette", "cmyk") else self.bands - self.alpha
+        return 3 if self.color in ("palette", "cmyk") else self.samples - self.alpha
 
     @property
     def lossy(self) -> bool:
@@ -108,7 +108,7 @@ def open_tiff(
     with decoding(name), tifffile.TiffFile(stream) as tiff:
         layout = _layout(tiff)
         height, width = layout.size
-        check_pixels(height, width, layout.bands, name, max_pixels)
+        check_pixels(height, width, layout.samples, name, max_pixels)
         yield tiff, layout
 
 
@@ -162,15 +162,15 @@ def _layout(tiff: TiffFile) -> Layout:
     if min(count, page.imagelength, page.imagewidth) < 1:
         raise ValueError(f"a page of {page.imagewidth} x {page.imagelength} pixels with {count} samples")
     if len(pages) > 1 and count > 1:
-        raise NotReadError(f"{len(pages)} pages of {count} bands each; one image is expected")
+        raise NotReadError(f"{len(pages)} pages of {count} channels each; one image is expected")
     if len(pages) > 1:
-        return Layout(pages=tuple(pages), bands=len(pages), color="bands", alpha=False)
+        return Layout(pages=tuple(pages), samples=len(pages), color="channels", alpha=False)
     stack = _stacked(tiff, page)
     if stack > 1:
-        return Layout(pages=(page,), bands=stack, color="bands", alpha=False, is_stack=True)
+        return Layout(pages=(page,), samples=stack, color="channels", alpha=False, is_stack=True)
     extra = tuple(int(value) for value in page.extrasamples or ())
     alpha = bool(extra) and extra[-1] in _ALPHA
-    return Layout(pages=(page,), bands=count, **_meaning(meaning, count, alpha))  # type: ignore[arg-type]
+    return Layout(pages=(page,), samples=count, **_meaning(meaning, count, alpha))  # type: ignore[arg-type]
 
 
 def _meaning(photometric: int, count: int, alpha: bool) -> dict[str, object]:
@@ -181,7 +181,7 @@ def _meaning(photometric: int, count: int, alpha: bool) -> dict[str, object]:
         return {"color": color, "alpha": False}
     if count == own + 1 and alpha and color in ("rgb", "grey"):
         return {"color": color, "alpha": True}
-    return {"color": "bands", "alpha": False}
+    return {"color": "channels", "alpha": False}
 
 
 def _full_pages(tiff: TiffFile) -> list[TiffPage]:
@@ -220,7 +220,7 @@ def _kind(page: TiffPage) -> tuple[object, ...]:
 
 
 def _stacked(tiff: TiffFile, page: TiffPage) -> int:
-    """Return how many bands lie behind one another below a single directory; 1 in ordinary files."""
+    """Return how many channels lie behind one another below a single directory; 1 in ordinary files."""
     if not (page.is_shaped or page.is_imagej) or page.compression != 1 or page.samplesperpixel != 1:
         return 1
     series = tiff.series[0]
@@ -234,11 +234,11 @@ def _stacked(tiff: TiffFile, page: TiffPage) -> int:
 
 def _stack(tiff: TiffFile, layout: Layout, data: bytes) -> np.ndarray:
     page, dtype = layout.page, sample_type(layout.page)
-    start, count = page.dataoffsets[0], layout.bands * page.imagelength * page.imagewidth
+    start, count = page.dataoffsets[0], layout.samples * page.imagelength * page.imagewidth
     if page.bitspersample != 8 * dtype.itemsize or start + count * dtype.itemsize > len(data):
-        raise ValueError("truncated: bands of the stack are missing")
+        raise ValueError("truncated: channels of the stack are missing")
     values = np.frombuffer(data, dtype.newbyteorder(tiff.byteorder), count, start)
-    values = values.reshape(layout.bands, page.imagelength, page.imagewidth).transpose(1, 2, 0)
+    values = values.reshape(layout.samples, page.imagelength, page.imagewidth).transpose(1, 2, 0)
     return np.ascontiguousarray(values, dtype=dtype)
 
 
@@ -252,14 +252,14 @@ def _by_pillow(tiff: TiffFile, layout: Layout, data: bytes) -> Stored:
         )
     if page.bitspersample != 8 or layout.color not in ("grey", "rgb") or layout.alpha:
         raise NotReadError(
-            f"{layout.bands} bands of {page.bitspersample} bits with {_codec_name(page)} compression are not read; "
+            f"{layout.samples} channels of {page.bitspersample} bits, {_codec_name(page)} compression are not read; "
             "save it with Deflate or LZW"
         )
-    with open_picture(data, "page", max_pixels=2**62) as picture:
-        picture.seek(numbers[0])
-        samples = np.array(_plain_mode(picture))
+    with open_image(data, "page", max_pixels=2**62) as image:
+        image.seek(numbers[0])
+        samples = np.array(_plain_mode(image))
     samples = samples[..., None] if samples.ndim == 2 else samples
-    if samples.shape != (page.imagelength, page.imagewidth, layout.bands):
+    if samples.shape != (page.imagelength, page.imagewidth, layout.samples):
         raise ValueError(f"decoded to the shape {samples.shape}")
     return Stored(
         samples=upright(samples, layout.orientation),
@@ -270,11 +270,11 @@ def _by_pillow(tiff: TiffFile, layout: Layout, data: bytes) -> Stored:
     )
 
 
-def _plain_mode(picture: Image.Image) -> Image.Image:
-    picture.load()
-    if picture.mode not in ("L", "RGB", "YCbCr"):
-        raise ValueError(f"samples of the kind {picture.mode} are not read")
-    return picture.convert("RGB") if picture.mode == "YCbCr" else picture
+def _plain_mode(image: Image.Image) -> Image.Image:
+    image.load()
+    if image.mode not in ("L", "RGB", "YCbCr"):
+        raise ValueError(f"samples of the kind {image.mode} are not read")
+    return image.convert("RGB") if image.mode == "YCbCr" else image
 
 
 def _by_imagecodecs(layout: Layout, data: bytes) -> np.ndarray:

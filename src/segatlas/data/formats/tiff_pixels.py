@@ -1,7 +1,7 @@
 """The samples of one TIFF page as they are stored: strips and tiles, 1 to 64 bits, predictors, planes.
 
 Every strip or tile must be there and whole. Compressed bytes are undone by zlib or by Pillow's libtiff, which is handed
-a small TIFF of plain bytes around them: it then knows nothing of bands, bit depths and predictors, and cannot
+a small TIFF of plain bytes around them: it then knows nothing of channels, bit depths and predictors, and cannot
 misunderstand them.
 
 Letters: H, W image, S samples of a pixel, n rows of strips or tiles below one another.
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from segatlas.data.formats.guards import NotReadError, open_picture
+from segatlas.data.formats.guards import NotReadError, open_image
 
 if TYPE_CHECKING:
     from tifffile import TiffPage
@@ -36,7 +36,7 @@ def sample_type(page: TiffPage) -> np.dtype[np.generic]:
     """Return the type that holds a sample. ValueError for complex numbers, and depths that nobody reads."""
     bits, kind = page.bitspersample, _KINDS.get(int(page.sampleformat))
     if kind is None:
-        raise NotReadError("its samples are complex numbers, which are no image; save magnitude or parts as bands")
+        raise NotReadError("its samples are complex numbers, which are no image; save magnitude or parts as channels")
     if not isinstance(bits, int):
         raise NotReadError("its samples have different numbers of bits")
     if bits in _SIZES[kind]:
@@ -112,8 +112,8 @@ def _plain_rows(page: TiffPage, segments: list[bytes], heights: list[int], row_b
         return _reversed_bits(stored) if page.fillorder == 2 else stored
     width = _segment_size(page)[0] if codec in FAX else row_bytes
     file = _plain_tiff(page, segments, heights, width)
-    with open_picture(file, "its compressed data", max_pixels=2**62) as picture:
-        stored = np.array(picture)
+    with open_image(file, "its compressed data", max_pixels=2**62) as image:
+        stored = np.array(image)
     return np.packbits(stored, axis=1) if codec in FAX else stored
 
 

@@ -1,4 +1,4 @@
-"""Decoded pictures and labels, kept on disk so that each file is decoded once."""
+"""Decoded images and labels, kept on disk so that each file is decoded once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The decoded store: each picture and label file is decoded once, by whichever process meets it first.
+"""The decoded store: each image and label file is decoded once, by whichever process meets it first.
 
     STORE/CACHEDIR.TAG             marks the folder as a cache, for backup programs and for `clear`
     STORE/sources/a/PATH_HASH      size and times of a large source file, and the hash of its content
@@ -42,14 +42,14 @@ OFF = "off"
 RULES = "2"
 """To be raised when a reader gives other pixels for the same file than before: older entries then no longer serve."""
 GIGABYTE = 10**9
-RESERVE_SHARE, RESERVE_MOST = 0.1, 20 * GIGABYTE
+RESERVE_FRACTION, RESERVE_MOST = 0.1, 20 * GIGABYTE
 SETTLED_NS = 2 * 10**9
 """A file changed less than this before it was read may change again within one tick of its file system's clock."""
 WORTH_NOTING = 1 << 18
 """Hashing a smaller file once in each process costs less than a file that notes its hash."""
 
 _TAG_FILE = "CACHEDIR.TAG"
-_TAG = b"Signature: 8a477f597d28d172789f06886806bc55\n# Decoded pictures of SegAtlas: segatlas data store --clear\n"
+_TAG = b"Signature: 8a477f597d28d172789f06886806bc55\n# Decoded images of SegAtlas: segatlas data store --clear\n"
 _ENTRIES, _SOURCES = "entries", "sources"
 
 
@@ -123,7 +123,7 @@ class Store:
     def prepare(self) -> None:
         """Before a run: say now if nothing can be kept, and remove what killed processes left half-written."""
         if self._has_room(0):
-            logger.info("decoded pictures are kept in %s (segatlas data store)", self.folder)
+            logger.info("decoded images are kept in %s (segatlas data store)", self.folder)
         for folder in self.folder.glob("*/*"):
             sweep_leftovers(folder)
 
@@ -165,7 +165,7 @@ class Store:
         if not self.fill or self._given_up:
             return False
         free, total = free_space(self.folder)
-        reserve = min(int(total * RESERVE_SHARE), RESERVE_MOST) if self._reserve is None else self._reserve
+        reserve = min(int(total * RESERVE_FRACTION), RESERVE_MOST) if self._reserve is None else self._reserve
         if free - size < reserve:
             self._notice(
                 f"{free / GIGABYTE:.1f} GB are free there, {reserve / GIGABYTE:.1f} are left alone "
@@ -216,10 +216,10 @@ class Store:
         return os.path.join(self._root, _SOURCES, name[:1], name)
 
     def _notice(self, why: str) -> None:
-        """Say once why pictures are decoded each time; of several loader processes, one says it."""
+        """Say once why images are decoded each time; of several loader processes, one says it."""
         if not self._noticed and _speaks_for_the_run():
             logger.warning(
-                "the decoded store %s takes no more: %s; pictures not in it are decoded each time, which gives the "
+                "the decoded store %s takes no more: %s; images not in it are decoded each time, which gives the "
                 "same samples in more time",
                 self.folder,
                 why,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from segatlas.data.transforms.color import ColorChange, GaussianBlur, Photometric, normalise
 from segatlas.data.transforms.geometry import Geometry, Placement, resized_size
-from segatlas.data.transforms.pipeline import EvalPipeline, Pipeline, Prepared
+from segatlas.data.transforms.pipeline import EvalPipeline, Pipeline, PreparedSample
 from segatlas.data.transforms.warp import fill_outside, resize_image, warp_image, warp_label
 
 __all__ = [
@@ -18,7 +18,7 @@ __all__ = [
     "Photometric",
     "Pipeline",
     "Placement",
-    "Prepared",
+    "PreparedSample",
     "fill_outside",
     "normalise",
     "resize_image",

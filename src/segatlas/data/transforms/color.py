@@ -30,8 +30,8 @@ class ColorChange:
 
     brightness: added to every value.
     contrast: factor on every value, as a longer or shorter exposure; black stays black.
-    saturation: factor on the distance from the pixel's grey value; three bands only.
-    hue: degrees by which the colour turns about the grey axis; three bands only.
+    saturation: factor on the distance from the pixel's grey value; three channels only.
+    hue: degrees by which the colour turns about the grey axis; three channels only.
     """
 
     brightness: float = 0.0
@@ -39,10 +39,10 @@ class ColorChange:
     saturation: float = 1.0
     hue: float = 0.0
 
-    def matrix(self, bands: int) -> np.ndarray:
-        """Return the (bands, bands + 1) float64 matrix that takes (values, 1) to the changed values."""
-        mix = np.eye(bands)
-        if bands == 3:
+    def matrix(self, channels: int) -> np.ndarray:
+        """Return the (channels, channels + 1) float64 matrix that takes (values, 1) to the changed values."""
+        mix = np.eye(channels)
+        if channels == 3:
             mix = _hue_matrix(self.hue) @ _saturation_matrix(self.saturation)
         mix = mix * self.contrast
         return np.concatenate([mix, mix.sum(axis=1, keepdims=True) * self.brightness], axis=1)
@@ -61,13 +61,13 @@ def _hue_matrix(degrees: float) -> np.ndarray:
 
 @dataclass(frozen=True, kw_only=True)
 class Photometric:
-    """Random colour change in `share` of the samples.
+    """Random colour change in `probability` of the samples.
 
-    brightness: largest shift each way, as a share of max_value. contrast, saturation: ranges of the factors.
+    brightness: largest shift each way, as a fraction of max_value. contrast, saturation: ranges of the factors.
     hue: largest turn each way in degrees.
     """
 
-    share: float
+    probability: float
     brightness: float
     contrast: Range
     saturation: Range
@@ -75,7 +75,7 @@ class Photometric:
 
     def draw(self, generator: np.random.Generator, size: Size) -> ColorChange | None:
         """Draw a change, or None for a sample that keeps its colours. `size` does not matter here."""
-        if generator.random() >= self.share:
+        if generator.random() >= self.probability:
             return None
         return ColorChange(
             brightness=generator.uniform(-self.brightness, self.brightness),
@@ -87,14 +87,14 @@ class Photometric:
 
 @dataclass(frozen=True, kw_only=True)
 class GaussianBlur:
-    """Gaussian blur in `share` of the samples; sigma in pixels of the final sample, drawn uniformly."""
+    """Gaussian blur in `probability` of the samples; sigma in pixels of the final sample, drawn uniformly."""
 
-    share: float
+    probability: float
     sigma: Range
 
     def draw(self, generator: np.random.Generator, size: Size) -> float | None:
         """Draw a sigma, or None for a sample that stays sharp. `size` does not matter here."""
-        if generator.random() >= self.share:
+        if generator.random() >= self.probability:
             return None
         return generator.uniform(*self.sigma)
 
@@ -112,45 +112,45 @@ def normalise(
     max_value: float,
     change: ColorChange | None = None,
 ) -> np.ndarray:
-    """Return (value / max_value - mean) / std per band, after an optional colour change.
+    """Return (value / max_value - mean) / std per channel, after an optional colour change.
 
     Training, evaluation and prediction all come through here, and so `full_scale` decides for all of them what 16-bit
-    pictures are to an 8-bit model. A colour change can lead out of the range of the stored
-    values; its result is clipped to 0..max_value, before normalisation. (As normalisation is increasing band by band,
-    the clip is done after it, at the normalised 0 and max_value.) Without a change nothing is clipped: stored values
-    below 0 or above max_value keep their place.
+    images are to an 8-bit model. A colour change can lead out of the range of the stored values; its result is clipped
+    to 0..max_value, before normalisation. (As normalisation is increasing channel by channel, the clip is done after
+    it, at the normalised 0 and max_value.) Without a change nothing is clipped: stored values below 0 or above
+    max_value keep their place.
 
     Args:
         image: (H, W, C) uint8, uint16 or float32.
         mean: C means of values / max_value.
         std: C standard deviations of values / max_value.
         max_value: stored value that becomes 1.0, see `full_scale`.
-        change: colour change to apply first; saturation and hue act on three bands only.
+        change: colour change to apply first; saturation and hue act on three channels only.
 
     Returns:
         A new contiguous (H, W, C) float32 array.
 
     Raises:
-        ValueError: mean or std do not have one entry a band.
+        ValueError: mean or std do not have one entry a channel.
     """
-    bands = image.shape[2]
-    if not len(mean) == len(std) == bands:
-        raise ValueError(f"normalise: {bands} bands, but {len(mean)} means and {len(std)} standard deviations")
+    channels = image.shape[2]
+    if not len(mean) == len(std) == channels:
+        raise ValueError(f"normalise: {channels} channels, but {len(mean)} means and {len(std)} standard deviations")
     centre, spread = np.asarray(mean, np.float64), np.asarray(std, np.float64)
     scale = full_scale(image.dtype.name, max_value)
     if change is None:
         return _standardise(image, centre * scale, spread * scale)
-    color = change.matrix(bands)
-    color[:, :bands] /= scale
-    color[:, bands] -= centre
+    color = change.matrix(channels)
+    color[:, :channels] /= scale
+    color[:, channels] -= centre
     color /= spread[:, None]
     return _transform(image, color.astype(np.float32), (-centre / spread, (1 - centre) / spread))
 
 
 def _standardise(image: np.ndarray, centre: np.ndarray, spread: np.ndarray) -> np.ndarray:
-    """Return (value - centre) / spread per band in float32, in this order of operations.
+    """Return (value - centre) / spread per channel in float32, in this order of operations.
 
-    MMSegmentation's own order: networks that magnify rounding then see the very same picture.
+    MMSegmentation's own order: networks that magnify rounding then see the very same image.
     """
     centre, spread = centre.astype(np.float32), spread.astype(np.float32)
     if image.dtype == np.uint8:
@@ -163,18 +163,18 @@ def _standardise(image: np.ndarray, centre: np.ndarray, spread: np.ndarray) -> n
 
 
 def _transform(image: np.ndarray, matrix: np.ndarray, clip: tuple[np.ndarray, np.ndarray] | None) -> np.ndarray:
-    """Apply a (C, C + 1) matrix to each pixel and clip band by band, a few rows at a time."""
-    height, width, bands = image.shape
+    """Apply a (C, C + 1) matrix to each pixel and clip channel by channel, a few rows at a time."""
+    height, width, channels = image.shape
     out = np.empty(image.shape, np.float32)
-    linear = matrix[:, :bands]
+    linear = matrix[:, :channels]
     mixes = bool(np.any(linear - np.diag(np.diag(linear))))
-    gain, shift = tuple(np.diag(linear).tolist()), tuple(matrix[:, bands].tolist())
+    gain, shift = tuple(np.diag(linear).tolist()), tuple(matrix[:, channels].tolist())
     limits = None if clip is None else tuple(_row(tuple(values.tolist()), width) for values in clip)
-    rows = min(height, max(1, PIECE // (width * bands)))
-    floats = np.empty((rows if mixes else 0, width, bands), np.float32)  # one for all pieces: new memory is slow
+    rows = min(height, max(1, PIECE // (width * channels)))
+    floats = np.empty((rows if mixes else 0, width, channels), np.float32)  # one for all pieces: new memory is slow
     for top in range(0, height, rows):
         source, target = image[top : top + rows], out[top : top + rows]
-        flat = target.reshape(len(source), width * bands)
+        flat = target.reshape(len(source), width * channels)
         if mixes:
             np.copyto(floats[: len(source)], source)
             cv2.transform(floats[: len(source)], matrix, dst=target)
@@ -189,5 +189,5 @@ def _transform(image: np.ndarray, matrix: np.ndarray, clip: tuple[np.ndarray, np
 
 @lru_cache(maxsize=64)
 def _row(values: tuple[float, ...], width: int) -> np.ndarray:
-    """Repeat per-band values along one row of pixels: long rows are what NumPy is quick at. Not to be written to."""
+    """Repeat per-channel values along one row of pixels: long rows are what NumPy is quick at. Not to be written to."""
     return np.tile(np.array(values, np.float32), width)

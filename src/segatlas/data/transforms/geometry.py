@@ -1,10 +1,10 @@
 """Where the pixels of a training sample come from: geometric records that compose to one affine.
 
-Every record is a frozen dataclass with `draw(generator, size) -> Placement`, size = (height, width) of the picture so
-far. A Placement says which point of the old picture each point of the new one shows. Placements compose, so that a
+Every record is a frozen dataclass with `draw(generator, size) -> Placement`, size = (height, width) of the image so
+far. A Placement says which point of the old image each point of the new one shows. Placements compose, so that a
 whole chain (resize, jitter, rotate, crop, flip) costs one warp (`segatlas.data.transforms.warp`).
 
-Points are (x, y) on the continuous picture: pixel i covers [i, i + 1), its centre is i + 0.5, a picture of width W
+Points are (x, y) on the continuous image: pixel i covers [i, i + 1), its centre is i + 0.5, an image of width W
 covers [0, W). In these coordinates a resize is a pure scaling and a flip is x -> W - x, so that flips, quarter turns
 and whole-pixel crops stay exact integers in floating point.
 """
@@ -26,17 +26,17 @@ LATTICE = 48
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Placement:
-    """A new picture as a view of an old one.
+    """A new image as a view of an old one.
 
-    matrix: (3, 3) float64, takes a homogeneous point (x, y, 1) of the new picture to the point of the old one.
-    size: (height, width) of the new picture.
+    matrix: (3, 3) float64, takes a homogeneous point (x, y, 1) of the new image to the point of the old one.
+    size: (height, width) of the new image.
     """
 
     matrix: np.ndarray
     size: Size
 
     def then(self, step: Placement) -> Placement:
-        """Return this placement followed by `step`, which was drawn for a picture of this size."""
+        """Return this placement followed by `step`, which was drawn for an image of this size."""
         return Placement(matrix=self.matrix @ step.matrix, size=step.size)
 
 
@@ -46,11 +46,11 @@ def identity(size: Size) -> Placement:
 
 
 def resized_size(target: str, size: Size) -> Size:
-    """Return the (height, width) that `target` asks of a picture of `size`.
+    """Return the (height, width) that `target` asks of an image of `size`.
 
     Args:
         target: "HxW" exactly; "short:N" or "long:N" makes the shorter or longer side N and keeps the ratio.
-        size: (height, width) of the picture.
+        size: (height, width) of the image.
 
     Raises:
         UsageError: `target` has none of these forms.
@@ -77,7 +77,7 @@ class Step(Protocol):
     """What every geometric record offers."""
 
     def draw(self, generator: np.random.Generator, size: Size) -> Placement:
-        """Draw the placement for a picture of `size` (height, width)."""
+        """Draw the placement for an image of `size` (height, width)."""
         ...
 
 
@@ -88,7 +88,7 @@ class Resize:
     target: str
 
     def draw(self, generator: np.random.Generator, size: Size) -> Placement:
-        """Return the resize of a picture of `size`."""
+        """Return the resize of an image of `size`."""
         return _resize(size, resized_size(self.target, size))
 
 
@@ -125,13 +125,13 @@ class Rotation:
     degrees: float
 
     def draw(self, generator: np.random.Generator, size: Size) -> Placement:
-        """Draw an angle; a positive one turns the picture counter-clockwise."""
+        """Draw an angle; a positive one turns the image counter-clockwise."""
         angle = math.radians(generator.uniform(-self.degrees, self.degrees))
         return rotated(size, angle)
 
 
 def rotated(size: Size, angle: float) -> Placement:
-    """Return the rotation of a picture by `angle` radians counter-clockwise about its centre, size kept."""
+    """Return the rotation of an image by `angle` radians counter-clockwise about its centre, size kept."""
     cos, sin = math.cos(angle), math.sin(angle)
     x, y = size[1] / 2, size[0] / 2
     matrix = np.array([[cos, -sin, x - cos * x + sin * y], [sin, cos, y - sin * x - cos * y], [0.0, 0.0, 1.0]])
@@ -148,7 +148,7 @@ class Turns:
 
 
 def turned(size: Size, quarters: int) -> Placement:
-    """Return a picture of `size` turned by `quarters` quarter turns counter-clockwise, exactly as `np.rot90` does."""
+    """Return an image of `size` turned by `quarters` quarter turns counter-clockwise, exactly as `np.rot90` does."""
     placement = identity(size)
     for _ in range(quarters % 4):
         height, width = placement.size
@@ -159,26 +159,26 @@ def turned(size: Size, quarters: int) -> Placement:
 
 @dataclass(frozen=True, kw_only=True)
 class Flip:
-    """Mirror left-right in `share` of the samples."""
+    """Mirror left-right in `probability` of the samples."""
 
-    share: float = 0.5
+    probability: float = 0.5
 
     def draw(self, generator: np.random.Generator, size: Size) -> Placement:
         """Draw whether to mirror."""
-        if generator.random() >= self.share:
+        if generator.random() >= self.probability:
             return identity(size)
         return Placement(matrix=np.array([[-1.0, 0.0, size[1]], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]), size=size)
 
 
 @dataclass(frozen=True, kw_only=True)
 class FlipVertical:
-    """Mirror upside down in `share` of the samples."""
+    """Mirror upside down in `probability` of the samples."""
 
-    share: float = 0.5
+    probability: float = 0.5
 
     def draw(self, generator: np.random.Generator, size: Size) -> Placement:
         """Draw whether to mirror."""
-        if generator.random() >= self.share:
+        if generator.random() >= self.probability:
             return identity(size)
         return Placement(matrix=np.array([[1.0, 0.0, 0.0], [0.0, -1.0, size[0]], [0.0, 0.0, 1.0]]), size=size)
 
@@ -187,32 +187,32 @@ class FlipVertical:
 class Crop:
     """Cut `size` (height, width) at a whole-pixel place, each as likely.
 
-    A picture smaller than the crop lies whole at a random place in it, and the rest is padding. With `class_balance`
+    An image smaller than the crop lies whole at a random place in it, and the rest is padding. With `class_balance`
     below 1, the place is drawn again (up to 10 times, then the last is kept) while one class covers more than that
-    share of the labelled pixels in it.
+    fraction of the labelled pixels in it.
     """
 
     size: Size
     class_balance: float = 1.0
 
     def draw(self, generator: np.random.Generator, size: Size) -> Placement:
-        """Draw a place in a picture of `size`."""
+        """Draw a place in an image of `size`."""
         top, left = (self._offset(generator, have, want) for have, want in zip(size, self.size, strict=True))
         return Placement(matrix=np.array([[1.0, 0.0, left], [0.0, 1.0, top], [0.0, 0.0, 1.0]]), size=self.size)
 
     def draw_balanced(self, generator: np.random.Generator, before: Placement, label: np.ndarray | None) -> Placement:
-        """Draw a place in the picture that `before` makes of a sample, and see to `class_balance`.
+        """Draw a place in the image that `before` makes of a sample, and see to `class_balance`.
 
         Args:
             generator: the sample's random numbers.
             before: all steps before the crop.
-            label: (H, W) uint8 label of the sample before any step, 255 = not labelled; None draws once.
+            label: (H, W) uint8 label of the sample before any step, 255 = ignore; None draws once.
         """
         crop = self.draw(generator, before.size)
         if label is None or self.class_balance >= 1:
             return crop
         for _ in range(CROP_DRAWS):
-            if largest_class_share(label, before.then(crop)) <= self.class_balance:
+            if largest_class_fraction(label, before.then(crop)) <= self.class_balance:
                 break
             crop = self.draw(generator, before.size)
         return crop
@@ -226,7 +226,7 @@ class Crop:
 def on_source_pixels(before: Placement, crop: Placement, source_size: Size) -> Placement:
     """Return `before` followed by a crop; where `before` only resizes, the crop's sides lie on source pixels.
 
-    Each side of the crop that lies within the picture moves by at most half a source pixel, so that the sample is a
+    Each side of the crop that lies within the image moves by at most half a source pixel, so that the sample is a
     plain resize of a window of whole pixels, which costs a third of a warp. A crop without resize does not move.
     """
     matrix = before.matrix
@@ -244,10 +244,10 @@ def on_source_pixels(before: Placement, crop: Placement, source_size: Size) -> P
     return Placement(matrix=snapped, size=crop.size)
 
 
-def largest_class_share(label: np.ndarray, placement: Placement) -> float:
-    """Return the share of the labelled pixels that the commonest class has in the picture that `placement` makes.
+def largest_class_fraction(label: np.ndarray, placement: Placement) -> float:
+    """Return the fraction of the labelled pixels that the commonest class has in the image that `placement` makes.
 
-    It looks at a lattice of at most 48 x 48 pixels of the new picture, not at all of them. Returns 1.0 where no pixel
+    It looks at a lattice of at most 48 x 48 pixels of the new image, not at all of them. Returns 1.0 where no pixel
     is labelled.
     """
     height, width = placement.size
@@ -273,9 +273,9 @@ class Geometry:
     after: tuple[Step, ...] = field(default=())
 
     def draw(self, generator: np.random.Generator, size: Size, label: np.ndarray | None = None) -> Placement:
-        """Draw every step for a picture of `size` (height, width) and compose them to one placement.
+        """Draw every step for an image of `size` (height, width) and compose them to one placement.
 
-        `label`, the (H, W) label of the picture, is needed only for a crop with a class-balance limit.
+        `label`, the (H, W) label of the image, is needed only for a crop with a class-balance limit.
         """
         placement = identity(size)
         for step in self.before:

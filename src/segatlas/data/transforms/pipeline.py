@@ -34,7 +34,7 @@ IGNORE = 255
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Prepared:
+class PreparedSample:
     """A sample ready to be collated.
 
     image: (H, W, C) float32, contiguous, normalised; padding is exactly 0.
@@ -54,7 +54,7 @@ class Pipeline:
     """Training: geometry (one warp), blur, colour and normalisation (one matrix), padding.
 
     The blur comes before the colour change, which commutes with it up to rounding, because it is cheaper on stored
-    values. mean, std: per band, of values / max_value.
+    values. mean, std: per channel, of values / max_value.
     """
 
     geometry: Geometry
@@ -76,9 +76,9 @@ class Pipeline:
         """Build the pipeline that a recipe's `transforms:` asks for.
 
         Raises:
-            UsageError: mean or std do not have one entry for each of the `channels` bands.
+            UsageError: mean or std do not have one entry for each of the `channels` channels.
         """
-        _check_bands(mean, std, channels)
+        _check_channels(mean, std, channels)
         return cls(
             geometry=geometry_of(transforms),
             photometric=Photometric(**dict(transforms.photometric)) if transforms.photometric else None,
@@ -88,13 +88,13 @@ class Pipeline:
             max_value=max_value,
         )
 
-    def __call__(self, sample: Sample, generator: np.random.Generator) -> Prepared:
+    def __call__(self, sample: Sample, generator: np.random.Generator) -> PreparedSample:
         """Draw all random values for `sample` from `generator` and apply them.
 
         A sample without truth gets a label of 255 throughout.
 
         Raises:
-            DataError: the picture's bands, or the size of its label or a source, do not fit.
+            DataError: the image's channels, or the size of its label or a source, do not fit.
         """
         check_sample(sample, len(self.mean))
         size = _size(sample.image)
@@ -112,14 +112,14 @@ class Pipeline:
         else:
             label = warp_label(sample.label, placement, IGNORE)
         sources = {name: _warp_source(source, placement) for name, source in sample.sources.items()}
-        return Prepared(image=image, label=label, key=sample.key, sources=sources)
+        return PreparedSample(image=image, label=label, key=sample.key, sources=sources)
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvalPipeline:
     """Evaluation: resize as the card says, normalise; the label keeps its stored size.
 
-    resize: None = the picture's own size, or "short:N", "long:N", "HxW".
+    resize: None = the image's own size, or "short:N", "long:N", "HxW".
     """
 
     mean: tuple[float, ...]
@@ -127,11 +127,11 @@ class EvalPipeline:
     max_value: float = 255.0
     resize: str | None = None
 
-    def __call__(self, sample: Sample, generator: np.random.Generator | None = None) -> Prepared:
+    def __call__(self, sample: Sample, generator: np.random.Generator | None = None) -> PreparedSample:
         """Prepare `sample`; nothing is drawn, `generator` is there so that both pipelines are called alike.
 
         Raises:
-            DataError: the picture's bands, or the size of its label or a source, do not fit.
+            DataError: the image's channels, or the size of its label or a source, do not fit.
         """
         check_sample(sample, len(self.mean))
         size = _size(sample.image)
@@ -140,7 +140,7 @@ class EvalPipeline:
         label = np.full(size, IGNORE, np.uint8) if sample.label is None else np.array(sample.label)
         placement = Resize(target=f"{target[0]}x{target[1]}").draw(np.random.default_rng(0), size)
         sources = {name: _warp_source(source, placement) for name, source in sample.sources.items()}
-        return Prepared(image=image, label=label, key=sample.key, sources=sources)
+        return PreparedSample(image=image, label=label, key=sample.key, sources=sources)
 
 
 def geometry_of(transforms: TransformsConfig) -> Geometry:
@@ -164,29 +164,29 @@ def geometry_of(transforms: TransformsConfig) -> Geometry:
         crop = Crop(size=transforms.crop, class_balance=transforms.class_balance)
     after: list[Step] = []
     if transforms.flip > 0:
-        after.append(Flip(share=transforms.flip))
+        after.append(Flip(probability=transforms.flip))
     if transforms.flip_vertical > 0:
-        after.append(FlipVertical(share=transforms.flip_vertical))
+        after.append(FlipVertical(probability=transforms.flip_vertical))
     return Geometry(before=tuple(before), crop=crop, after=tuple(after))
 
 
-def check_sample(sample: Sample, bands: int) -> None:
-    """Raise DataError unless the picture has `bands` bands and its label and sources lie on the same pixels."""
+def check_sample(sample: Sample, channels: int) -> None:
+    """Raise DataError unless the image has `channels` channels and its label and sources lie on the same pixels."""
     size = _size(sample.image)
-    if sample.image.ndim != 3 or sample.image.shape[2] != bands:
-        raise DataError(f"picture of shape {sample.image.shape}, expected (height, width, {bands})", sample.key)
+    if sample.image.ndim != 3 or sample.image.shape[2] != channels:
+        raise DataError(f"image of shape {sample.image.shape}, expected (height, width, {channels})", sample.key)
     if sample.label is not None and sample.label.shape != size:
-        raise DataError(f"label of shape {sample.label.shape} for a picture of {size}", sample.key)
+        raise DataError(f"label of shape {sample.label.shape} for an image of {size}", sample.key)
     for name, source in sample.sources.items():
         if _size(source.array) != size:
-            raise DataError(f"source {name} of shape {source.array.shape} for a picture of {size}", sample.key)
+            raise DataError(f"source {name} of shape {source.array.shape} for an image of {size}", sample.key)
 
 
-def _check_bands(mean: tuple[float, ...], std: tuple[float, ...], channels: int) -> None:
+def _check_channels(mean: tuple[float, ...], std: tuple[float, ...], channels: int) -> None:
     for name, values in (("mean", mean), ("std", std)):
         if len(values) != channels:
             raise UsageError(
-                f"model.input.{name}: got {len(values)} values, expected {channels}, one for each band of the pictures"
+                f"model.input.{name}: got {len(values)} values, expected {channels}, one for each channel of the images"
             )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from segatlas.data.transforms.geometry import Placement, Size
 
-CV_BANDS = 4
+CV_CHANNELS = 4
 """OpenCV warps at most this many channels at once."""
 TILE = 8192
 """Side of the largest piece warped at once: keeps the source window of each below OpenCV's limit of 32767 pixels."""
@@ -27,11 +27,11 @@ SWAP = np.array([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
 
 
 def warp_image(image: np.ndarray, placement: Placement) -> np.ndarray:
-    """Return the picture that `placement` makes of `image`, bilinear.
+    """Return the image that `placement` makes of `image`, bilinear.
 
     Args:
         image: (H, W, C) uint8, uint16 or float32, any C.
-        placement: drawn for a picture of (H, W).
+        placement: drawn for an image of (H, W).
 
     Returns:
         A new contiguous (h, w, C) array of the same type. Places outside the source repeat its nearest edge; pad them
@@ -42,18 +42,18 @@ def warp_image(image: np.ndarray, placement: Placement) -> np.ndarray:
     if cut is not None:
         return cut
     height, width = placement.size
-    bands = image.shape[2]
-    if height <= TILE and width <= TILE and bands <= CV_BANDS:
+    channels = image.shape[2]
+    if height <= TILE and width <= TILE and channels <= CV_CHANNELS:
         return _warp_tile(image, placement)
-    out = np.empty((height, width, bands), image.dtype)
+    out = np.empty((height, width, channels), image.dtype)
     for top in range(0, height, TILE):
         for left in range(0, width, TILE):
             size = (min(TILE, height - top), min(TILE, width - left))
             shift = np.array([[1.0, 0.0, left], [0.0, 1.0, top], [0.0, 0.0, 1.0]])
             tile = placement.then(Placement(matrix=shift, size=size))
-            for band in range(0, bands, CV_BANDS):
-                piece = _warp_tile(image[..., band : band + CV_BANDS], tile)
-                out[top : top + size[0], left : left + size[1], band : band + CV_BANDS] = piece
+            for channel in range(0, channels, CV_CHANNELS):
+                piece = _warp_tile(image[..., channel : channel + CV_CHANNELS], tile)
+                out[top : top + size[0], left : left + size[1], channel : channel + CV_CHANNELS] = piece
     return out
 
 
@@ -62,7 +62,7 @@ def warp_label(label: np.ndarray, placement: Placement, padding: int = 255) -> n
 
     Args:
         label: (H, W) of any integer type.
-        placement: drawn for a picture of (H, W).
+        placement: drawn for an image of (H, W).
         padding: value outside the source.
 
     Returns:
@@ -89,7 +89,7 @@ def warp_label(label: np.ndarray, placement: Placement, padding: int = 255) -> n
 
 
 def fill_outside(array: np.ndarray, placement: Placement, source_size: Size, value: float) -> None:
-    """Set `value`, in place, wherever the pixels of a warped `array` (h, w, ...) lie outside the source picture.
+    """Set `value`, in place, wherever the pixels of a warped `array` (h, w, ...) lie outside the source image.
 
     Args:
         array: what `warp_image` or `warp_label` gave, or anything made from it of the same (h, w).
@@ -115,7 +115,7 @@ def fill_outside(array: np.ndarray, placement: Placement, source_size: Size, val
 
 
 def resize_image(image: np.ndarray, size: Size) -> np.ndarray:
-    """Resize a whole picture, as evaluation and prediction do.
+    """Resize a whole image, as evaluation and prediction do.
 
     It is OpenCV's bilinear resize; shrinking a side to less than half averages blocks first, as in training.
 
@@ -123,16 +123,16 @@ def resize_image(image: np.ndarray, size: Size) -> np.ndarray:
         image: (H, W, C) uint8, uint16 or float32, any C.
         size: (height, width) wanted.
     """
-    height, width, bands = image.shape
+    height, width, channels = image.shape
     if (height, width) == size:
         return image
     if size[0] * 2 < height or size[1] * 2 < width:
         return warp_image(image, Placement(matrix=np.diag([width / size[1], height / size[0], 1.0]), size=size))
-    out = np.empty((*size, bands), image.dtype)
-    for band in range(0, bands, CV_BANDS):
-        part = np.ascontiguousarray(image[..., band : band + CV_BANDS])
+    out = np.empty((*size, channels), image.dtype)
+    for channel in range(0, channels, CV_CHANNELS):
+        part = np.ascontiguousarray(image[..., channel : channel + CV_CHANNELS])
         resized = cv2.resize(part, size[::-1], interpolation=cv2.INTER_LINEAR)
-        out[..., band : band + CV_BANDS] = resized.reshape(*size, -1)
+        out[..., channel : channel + CV_CHANNELS] = resized.reshape(*size, -1)
     return out
 
 
@@ -191,7 +191,7 @@ def _outside(column: np.ndarray, row: np.ndarray, source_size: Size) -> np.ndarr
 
 
 def _bounds(placement: Placement) -> tuple[np.ndarray, np.ndarray]:
-    """Return the least and the largest (x, y) of the source that the new picture reaches."""
+    """Return the least and the largest (x, y) of the source that the new image reaches."""
     height, width = placement.size
     corners = np.array([[0.0, width, 0.0, width], [0.0, 0.0, height, height], [1.0, 1.0, 1.0, 1.0]])
     points = placement.matrix[:2] @ corners
@@ -204,7 +204,7 @@ def _covers(placement: Placement, source_size: Size) -> bool:
 
 
 def _cut(image: np.ndarray, placement: Placement) -> np.ndarray | None:
-    """Return a crop or flip by slicing, or None where the placement is not one of whole pixels of the picture."""
+    """Return a crop or flip by slicing, or None where the placement is not one of whole pixels of the image."""
     matrix = placement.matrix
     whole = np.array_equal(np.abs(matrix[:2, :2]), np.eye(2)) and np.array_equal(matrix[:2, 2], np.rint(matrix[:2, 2]))
     if not whole:
@@ -229,7 +229,7 @@ def _span(placement: Placement, axis: int, first: int, stop: int) -> slice:
 
 
 def _warp_tile(image: np.ndarray, placement: Placement) -> np.ndarray:
-    """Warp one tile of at most four bands."""
+    """Warp one tile of at most four channels."""
     resized = _resize_window(image, placement)
     return _warp_affine(image, placement) if resized is None else resized
 

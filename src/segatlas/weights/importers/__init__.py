@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from segatlas.weights.importers.importer import Importer
-    from segatlas.weights.importers.source import Source
+    from segatlas.weights.importers.source import Library
 
 SOURCES: dict[str, tuple[str, ...]] = {
     "mmseg": (
@@ -52,14 +52,14 @@ def importers(source: str | None = None, architecture: str | None = None) -> lis
     return [record for record in records if architecture in (None, record.architecture)]
 
 
-def load_source(library: str) -> Source:
+def load_source(library: str) -> Library:
     """Return what is known of a library as a whole: the record `SOURCE` in the `source.py` of its folder.
 
     A folder without that file is a library whose files hold tensors and nothing else.
     """
     if find_spec(f"{__name__}.{library}.source") is None:
-        from segatlas.weights.importers.source import Source
+        from segatlas.weights.importers.source import Library
 
-        return Source(name=library, title=library)
-    record: Source = import_module(f"{__name__}.{library}.source").SOURCE
+        return Library(name=library, title=library)
+    record: Library = import_module(f"{__name__}.{library}.source").SOURCE
     return record

@@ -12,13 +12,13 @@ from torch import Tensor
 from segatlas.errors import WeightsError
 
 
-class Shape(tuple[int, ...]):
+class TensorShape(tuple[int, ...]):
     """The shape of a tensor of a file; asked for a dimension that it lacks, it says which tensor it is."""
 
     name: str
 
     @classmethod
-    def of(cls, name: str, tensor: Tensor) -> Shape:
+    def of(cls, name: str, tensor: Tensor) -> TensorShape:
         """Return the shape of the tensor `name`."""
         shape = cls(tensor.shape)
         shape.name = name
@@ -52,7 +52,7 @@ class ForeignWeights:
         """Return the shape of a tensor; WeightsError where it is missing."""
         if name not in self.tensors:
             raise WeightsError(f"the tensor {name} is missing")
-        return Shape.of(name, self.tensors[name])
+        return TensorShape.of(name, self.tensors[name])
 
     def count(self, pattern: str) -> int:
         """Return how many different numbers stand at `{i}` in names that begin with `pattern`, e.g. "layer1.{i}"."""

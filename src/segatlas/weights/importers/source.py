@@ -44,7 +44,7 @@ def _tensors_only(tensors: Mapping[str, Tensor], card: Card) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class Library:
     """One library.
 
     name: a key of `SOURCES`. title: what people call it.

@@ -16,7 +16,7 @@ from segatlas.weights.importers.renames import rename
 
 @dataclass(frozen=True, kw_only=True)
 class Stack:
-    """The same rows on both sides, cut differently: beginnings of names (as in `Renames`) -> share of the rows.
+    """The same rows on both sides, cut differently: beginnings of names (as in `Renames`) -> ratio of the rows.
 
     `Stack(theirs={"attn.in_proj_weight": 1}, ours={"attn.q.weight": 1, "attn.kv.weight": 2})` reads their matrix as
     ours of one third and ours of two thirds of its rows.
@@ -57,7 +57,7 @@ def _restack(
             continue
         done.update(sources)
         unit = len(whole) // sum(targets.values())
-        stacked.update(zip(targets, whole.split([share * unit for share in targets.values()]), strict=True))
+        stacked.update(zip(targets, whole.split([ratio * unit for ratio in targets.values()]), strict=True))
     return stacked, others
 
 
@@ -69,6 +69,6 @@ def _names(
         for beginning in before:
             sources = [rename(name, [(beginning, other)]) for other in before]
             if sources[0] is not None:
-                targets = {rename(name, [(beginning, other)]): share for other, share in after.items()}
-                return [str(source) for source in sources], {str(target): share for target, share in targets.items()}
+                targets = {rename(name, [(beginning, other)]): ratio for other, ratio in after.items()}
+                return [str(source) for source in sources], {str(target): ratio for target, ratio in targets.items()}
     return [], {}

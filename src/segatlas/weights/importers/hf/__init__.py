@@ -1,1 +1,1 @@
-"""Networks of Hugging Face's transformers: tensors in a file, settings in a config.json beside it."""
+"""Networks of Hugging Face's transformers: tensors in a file, settings in a sidecar config.json."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from segatlas.weights.card import Preprocessing
 from segatlas.weights.importers.foreign import ForeignWeights
-from segatlas.weights.importers.source import Facts, Source
+from segatlas.weights.importers.source import Facts, Library
 from segatlas.weights.json_text import read_object
 
 _PROCESSOR = "preprocessor_config"
@@ -16,7 +16,7 @@ _PROCESSOR = "preprocessor_config"
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """Return what config.json holds, and under "preprocessor_config" what preprocessor_config.json beside it holds."""
+    """Return what config.json holds, and under "preprocessor_config" what preprocessor_sidecar config.json holds."""
     settings = read_object(path)
     processor = path.with_name(f"{_PROCESSOR}.json")
     return {**settings, _PROCESSOR: read_object(processor)} if processor.is_file() else settings
@@ -66,7 +66,7 @@ def _preprocessing(rules: Any) -> Preprocessing | None:
     )
 
 
-SOURCE = Source(
+SOURCE = Library(
     name="hf",
     title="Hugging Face",
     settings_names=("config.json",),

@@ -1,4 +1,4 @@
-"""FCN of MMSegmentation: `FCNHead` as decode head, on one map or on several put side by side (HRNet)."""
+"""FCN of MMSegmentation: `FCNHead` as decode head, on one map or on several concatenated (HRNet)."""
 
 from __future__ import annotations
 

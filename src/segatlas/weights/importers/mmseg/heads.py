@@ -24,15 +24,15 @@ def head_fields(file: ForeignWeights) -> Mapping[str, Any]:
     aux = file.has("auxiliary_head.conv_seg")
     return {
         "num_classes": file.shape("decode_head.conv_seg.weight")[0],
-        "in_channels": picture_channels(file),
+        "in_channels": image_channels(file),
         "align_corners": file.setting("model.decode_head.align_corners", False),
         "aux": aux,
         "aux_channels": file.shape("auxiliary_head.convs.0.conv.weight")[0] if aux else None,
     }
 
 
-def picture_channels(file: ForeignWeights) -> int:
-    """Return the channels of the picture: the input of the backbone's first convolution."""
+def image_channels(file: ForeignWeights) -> int:
+    """Return the channels of the image: the input of the backbone's first convolution."""
     named = (f"backbone.{name}.weight" for name in _FIRST)
     kernels = (name for name, tensor in file.tensors.items() if name.startswith("backbone.") and tensor.ndim == 4)
     return file.shape(next(name for name in chain(named, kernels) if name in file.tensors))[1]

@@ -9,7 +9,7 @@ from segatlas.models.ocrnet import OCRNetConfig
 from segatlas.weights.importers.foreign import ForeignWeights
 from segatlas.weights.importers.importer import Importer
 from segatlas.weights.importers.mmseg.backbones import encoder_fields, encoder_renames, levels_used
-from segatlas.weights.importers.mmseg.heads import picture_channels
+from segatlas.weights.importers.mmseg.heads import image_channels
 from segatlas.weights.importers.renames import Renames
 
 _ATTENTION = "decode_head.1.object_context_block"
@@ -30,7 +30,7 @@ def recognise(file: ForeignWeights) -> Mapping[str, Any] | None:
     return {
         **encoder,
         "num_classes": file.shape("decode_head.1.conv_seg.weight")[0],
-        "in_channels": picture_channels(file),
+        "in_channels": image_channels(file),
         "levels": levels,
         "channels": width,
         "key_channels": file.shape(f"{_ATTENTION}.value_project.conv.weight")[0],

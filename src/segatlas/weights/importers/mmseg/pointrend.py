@@ -9,7 +9,7 @@ from segatlas.models.pointrend import PointRendConfig
 from segatlas.weights.importers.foreign import ForeignWeights
 from segatlas.weights.importers.importer import Importer
 from segatlas.weights.importers.mmseg.backbones import encoder_fields, encoder_renames
-from segatlas.weights.importers.mmseg.heads import picture_channels
+from segatlas.weights.importers.mmseg.heads import image_channels
 from segatlas.weights.importers.mmseg.pyramid import is_pyramid, pyramid_fields, pyramid_renames
 from segatlas.weights.importers.renames import Renames
 
@@ -31,7 +31,7 @@ def recognise(file: ForeignWeights) -> Mapping[str, Any] | None:
         **pyramid_fields(file, "decode_head.0"),
         **{name: value for name, value in stated.items() if value is not None},
         "num_classes": file.shape("decode_head.0.conv_seg.weight")[0],
-        "in_channels": picture_channels(file),
+        "in_channels": image_channels(file),
         "point_channels": file.shape("decode_head.1.fcs.0.conv.weight")[0],
         "point_layers": file.count("decode_head.1.fcs.{i}"),
         "align_corners": file.setting("model.decode_head.1.align_corners", False),

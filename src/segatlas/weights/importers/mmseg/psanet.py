@@ -27,7 +27,7 @@ def recognise(file: ForeignWeights) -> Mapping[str, Any] | None:
     if encoder is None:
         return None
     if file.stated("model.decode_head.compact"):
-        raise WeightsError("a PSAHead with compact=True takes pictures of one size only; this form cannot be read")
+        raise WeightsError("a PSAHead with compact=True takes images of one size only; this form cannot be read")
     both = parts > _HEAD
     kind = "bi-direction" if both else file.setting("model.decode_head.psa_type", "collect")
     return {

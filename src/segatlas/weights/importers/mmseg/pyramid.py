@@ -23,6 +23,6 @@ def pyramid_fields(file: ForeignWeights, head: str) -> Mapping[str, Any]:
 
 
 def pyramid_renames(head: str) -> Renames:
-    """Return the table of both. In theirs, every second entry of a level is a raise, which has no parameters."""
+    """Return the table of both. In theirs, every second entry of a level is an upsampling, which has no parameters."""
     convs = [(f"{head}.scale_heads.{{i}}.{2 * k}", f"head.levels.{{i}}.{k}") for k in range(3)]
     return [*_NECK, *convs]

@@ -17,7 +17,7 @@ from segatlas.models.segformer import LEVELS, SegFormerConfig
 from segatlas.weights.importers.foreign import ForeignWeights
 from segatlas.weights.importers.importer import Change, Importer
 from segatlas.weights.importers.mit import STAGES, mit_name, require_published
-from segatlas.weights.importers.mmseg.heads import CLASSIFIER, picture_channels
+from segatlas.weights.importers.mmseg.heads import CLASSIFIER, image_channels
 from segatlas.weights.importers.renames import Renames
 from segatlas.weights.importers.stacks import Stack
 
@@ -37,7 +37,7 @@ def recognise(file: ForeignWeights) -> Mapping[str, Any] | None:
     eps = (file.stated("model.backbone.norm_cfg") or {}).get("eps", 1e-6)
     return {
         "num_classes": classes,
-        "in_channels": picture_channels(file),
+        "in_channels": image_channels(file),
         "encoder": encoder,
         "encoder_options": {"norm_eps": eps, "embedding_norm_eps": eps},
         "decoder_channels": width,

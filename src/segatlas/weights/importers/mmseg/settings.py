@@ -1,4 +1,4 @@
-"""MMSegmentation's own configuration, read as data: from a checkpoint's `meta`, or from a config file beside it.
+"""MMSegmentation's own configuration, read as data: from a checkpoint's `meta`, or from a sidecar config file.
 
 Nothing is executed: of the Python text only assignments of literals, of names assigned before and of `dict(...)` calls
 are read. A config file may build on others (`_base_`); those are read where they exist.

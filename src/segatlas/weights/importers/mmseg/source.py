@@ -11,14 +11,14 @@ from segatlas.errors import WeightsError
 from segatlas.weights.card import Card, InferenceMode, Preprocessing
 from segatlas.weights.importers.foreign import ForeignWeights
 from segatlas.weights.importers.mmseg.settings import read_settings, read_settings_file
-from segatlas.weights.importers.source import Facts, Source
+from segatlas.weights.importers.source import Facts, Library
 
 _DATA_SETS = {
     "ADE20KDataset": "ade20k",
     "CityscapesDataset": "cityscapes",
     "PascalVOCDataset": "voc",
 }
-"""Their name of a data set -> ours."""
+"""Their name of a dataset -> ours."""
 
 _CLASSIFIERS = ("conv_seg", "fc_seg")
 """What the classifiers of their heads are called: class counts are compared with settings there."""
@@ -118,7 +118,7 @@ def _preprocessing(file: ForeignWeights) -> Preprocessing | None:
         if not isinstance(norm, Mapping) or not norm.get("mean") or not norm.get("std"):
             continue
         if not norm.get("bgr_to_rgb", norm.get("to_rgb", True)) and len(norm["mean"]) == 3:
-            raise WeightsError("the network takes pictures in BGR order (bgr_to_rgb=False); only RGB is supported")
+            raise WeightsError("the network takes images in BGR order (bgr_to_rgb=False); only RGB is supported")
         mean, std = (tuple(round(float(value) / 255, 8) for value in norm[key]) for key in ("mean", "std"))
         return Preprocessing(mean=mean, std=std)
     return None
@@ -150,7 +150,7 @@ def _pair(value: Any) -> tuple[int, int]:
     return int(height), int(width)
 
 
-SOURCE = Source(
+SOURCE = Library(
     name="mmseg",
     title="MMSegmentation",
     settings_of=settings_of,

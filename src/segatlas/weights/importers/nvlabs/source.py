@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from segatlas.weights.importers.mmseg import source as mmseg
 from segatlas.weights.importers.mmseg.settings import read_settings_file
-from segatlas.weights.importers.source import Source
+from segatlas.weights.importers.source import Library
 
-SOURCE = Source(
+SOURCE = Library(
     name="nvlabs",
     title="the authors' SegFormer",
     settings_of=mmseg.settings_of,

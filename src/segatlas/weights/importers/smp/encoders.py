@@ -63,7 +63,7 @@ def encoder_name(file: ForeignWeights) -> str | None:
 
 
 def first_convolution(encoder: str) -> str:
-    """Return their name of the convolution that takes the picture."""
+    """Return their name of the convolution that takes the image."""
     if encoder == "mobilenet_v2":
         return "encoder.features.0.0.weight"
     return "encoder.patch_embed1.proj.weight" if encoder.startswith("mit_") else "encoder.conv1.weight"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from segatlas.weights.importers.foreign import ForeignWeights
-from segatlas.weights.importers.source import Source
+from segatlas.weights.importers.source import Library
 from segatlas.weights.json_text import read_object
 
 
@@ -20,7 +20,7 @@ def disagreement(file: ForeignWeights) -> str:
     return ""
 
 
-SOURCE = Source(
+SOURCE = Library(
     name="smp",
     title="segmentation-models-pytorch",
     settings_names=("config.json",),

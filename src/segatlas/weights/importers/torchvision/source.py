@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from segatlas.weights.importers.source import Source
+from segatlas.weights.importers.source import Library
 
-SOURCE = Source(name="torchvision", title="torchvision")
+SOURCE = Library(name="torchvision", title="torchvision")

@@ -1,0 +1,80 @@
+"""Write any readable dataset as a plain folder, and predictions of Cityscapes as the test server wants them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from segatlas.config.schema import DataConfig
+from segatlas.data import create_dataset
+from segatlas.data.checks.examine import available_splits
+from segatlas.data.checks.repair import check_new_folder
+from segatlas.data.checks.scan import Progress
+from segatlas.data.datasets.cityscapes import to_label_ids
+from segatlas.data.formats.classes import JSON_FILE, write_classes
+from segatlas.data.formats.listing import list_images
+from segatlas.data.formats.masks import read_mask, write_mask
+from segatlas.errors import DataError
+from segatlas.files import whole_folder
+
+
+def to_folder(cfg: DataConfig, out: str | Path, progress: Progress | None = None) -> dict[str, int]:
+    """Write a dataset as `OUT/{split}/{images,masks}/KEY.*` with index masks and `classes.json`.
+
+    Images are copied as they are; masks hold 0..K-1, and 255 for ignore. A set without a val part gets the
+    part that is held out of train. `out` appears when all of it is there.
+
+    Returns:
+        The number of images in each split.
+
+    Raises:
+        DataError: no split, a file that cannot be read, or `out` cannot be written.
+        UsageError: `out` is not empty, or lies in the dataset itself.
+    """
+    out, root = Path(out), Path(cfg.root or ".")
+    check_new_folder(out, root)
+    splits = {split: create_dataset(cfg, split) for split in available_splits(cfg)}
+    total, done = sum(map(len, splits.values())), 0
+    with whole_folder(out, durable=False) as temporary:
+        for split, dataset in splits.items():
+            for index in range(len(dataset)):
+                key, (image, mask) = dataset.key(index), dataset.files(index)
+                target = temporary / split / "images" / key
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(image, target.with_name(target.name + image.suffix))
+                label = dataset.load(index).label if mask is not None else None
+                if label is not None:
+                    write_mask(temporary / split / "masks" / f"{key}.png", label, dataset.palette)
+                done += 1
+                if progress:
+                    progress(done, total)
+        first = next(iter(splits.values()))
+        write_classes(temporary / JSON_FILE, first.classes, first.palette)
+    return {split: len(dataset) for split, dataset in splits.items()}
+
+
+def to_cityscapes_ids(source: str | Path, out: str | Path, progress: Progress | None = None) -> int:
+    """Turn a folder of predictions (train ids 0..18, 255) into label ids under the same names, as PNG.
+
+    Returns:
+        The number of files written. `out` appears when all of it is there.
+
+    Raises:
+        DataError: no mask there, a value that is no train id, or `out` cannot be written.
+        UsageError: `out` is not empty, or lies in the source.
+    """
+    source, out = Path(source), Path(out)
+    check_new_folder(out, source)
+    masks = list_images(source)
+    if not masks:
+        raise DataError("holds no masks", source)
+    with whole_folder(out, durable=False) as temporary:
+        for number, (key, paths) in enumerate(masks.items(), start=1):
+            labels = read_mask(paths[0])
+            try:
+                write_mask(temporary / f"{key}.png", to_label_ids(labels))
+            except DataError as error:
+                raise DataError(str(error), paths[0]) from error
+            if progress:
+                progress(number, len(masks))
+    return len(masks)

@@ -1,0 +1,167 @@
+"""What is looked at before a training: everything that costs little, by the rules of the whole examination.
+
+All files are listed, all headers read, files of equal bytes found; of each split that is trained or validated on, a
+sample is decoded. What `examine` calls an error and this sees is the same finding, so that training refuses what
+`data check` refuses; a fault in a file outside the sample is met when the file is loaded.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain
+from pathlib import Path
+
+from segatlas.config.schema import DataConfig
+from segatlas.data.checks.file_listing import FileListing, list_dataset_files
+from segatlas.data.checks.findings import Finding, accepted
+from segatlas.data.checks.headers import equal_files, head_of_image, head_of_mask
+from segatlas.data.checks.reading import Reading, read_codes
+from segatlas.data.checks.rules import (
+    check_codes,
+    check_colors,
+    check_damage,
+    check_images,
+    check_leakage,
+    check_pairs,
+    check_readable,
+    check_sizes,
+    check_splits,
+)
+from segatlas.data.checks.samples import spread, usable_samples
+from segatlas.data.checks.scan import ScanResult
+from segatlas.data.checks.splits import ValueEnds, no_label, range_findings
+from segatlas.data.checks.stats import ImageStats, look_at_mask
+from segatlas.data.dataset import SegmentationData
+from segatlas.data.datasets import dataset_class
+from segatlas.data.datasets.folder import Pairs
+from segatlas.data.datasets.paired import Pair
+from segatlas.data.datasets.scan import mask_codes
+from segatlas.data.formats.masks import IGNORE, LOSSY
+from segatlas.errors import DataError, UsageError
+
+SAMPLES = 24
+"""Samples of a split that are decoded: more than `value_range.FEWEST_IMAGES`."""
+
+_EMPTY = Reading(classes=(), palette=(), table={})
+_LISTING_RULES = (check_splits, check_pairs, check_readable, check_sizes, check_leakage, check_images)
+_SAMPLE_RULES = (check_colors, check_damage, check_codes)
+_ONLY_IN_ALL_MASKS = ("single_class", "sparse_codes")
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuickLook:
+    """What was found, errors first, and how much was looked at: files by their headers, samples decoded."""
+
+    findings: tuple[Finding, ...]
+    files: int
+    samples: int
+
+    @property
+    def errors(self) -> tuple[Finding, ...]:
+        """The findings that stop a training."""
+        return tuple(finding for finding in self.findings if finding.severity == "error")
+
+
+def look_before_training(
+    cfg: DataConfig, datasets: Sequence[SegmentationData], *, max_value: float | None = None, count: int = SAMPLES
+) -> QuickLook:
+    """Look at a dataset before it is trained on. Raises nothing that a file is to blame for.
+
+    Args:
+        cfg: the recipe's `data` section.
+        datasets: the splits to be used, as `create_dataset` opened them.
+        max_value: the image value that becomes 1.
+        count: samples of each split that are decoded.
+    """
+    findings: list[Finding] = []
+    ends: dict[str, list[ValueEnds]] = {}
+    looked = 0
+    for dataset in datasets:
+        found, samples = usable_samples(dataset, count)
+        findings += found
+        looked += len(samples.labels)
+        ends[dataset.split] = samples.ends
+    findings += range_findings(ends, max_value)
+    listing = _inventory(cfg)
+    files = 0
+    if listing is not None:
+        scan = _scan_headers(listing)
+        files = len(scan.images) + len(scan.masks)
+        told = {path for finding in findings if finding.severity == "error" for path in finding.files}
+        listed = list(chain(listing.findings, *(rule(scan, _EMPTY) for rule in _LISTING_RULES)))
+        findings += [finding for finding in listed if not (finding.files and told.issuperset(finding.files))]
+        findings += _sample_findings(listing, datasets, count)
+        findings += _without_label(listing)
+    return QuickLook(findings=_in_order(cfg, findings), files=files, samples=looked)
+
+
+def _inventory(cfg: DataConfig) -> FileListing | None:
+    """List all files; None where `data check` has no listing of a layout that training reads (the full ADE20K)."""
+    root = dataset_class(cfg.name).prepare(cfg)
+    try:
+        return list_dataset_files(cfg, root)
+    except UsageError:
+        return None
+
+
+def _scan_headers(listing: FileListing) -> ScanResult:
+    pairs = [pair for part in listing.parts.values() for pair in part.matched]
+    images = list(dict.fromkeys(pair.image for pair in pairs))
+    masks = list(dict.fromkeys(pair.mask for pair in pairs if pair.mask is not None))
+    jobs = min(8, os.cpu_count() or 1)
+    head = partial(head_of_image, channels=listing.channels)
+    with ThreadPoolExecutor(max_workers=jobs) as pool:
+        stats = {facts.path: facts for facts in pool.map(head, images)}
+        heads = {facts.path: facts for facts in pool.map(head_of_mask, masks)}
+    for path, digest in equal_files(images, jobs).items():
+        stats[path] = replace(stats[path], digest=digest)
+    return ScanResult(listing=listing, images=stats, masks=heads)
+
+
+def _sample_findings(listing: FileListing, datasets: Sequence[SegmentationData], count: int) -> list[Finding]:
+    """Apply the rules about masks to a sample of each split."""
+    parts: dict[str, Pairs] = {}
+    for dataset in datasets:
+        pairs = [Pair(key=dataset.key(i), image=image, mask=mask)
+                 for i in spread(len(dataset), count) for image, mask in [dataset.files(i)]]  # fmt: skip
+        parts[dataset.split] = Pairs(matched=tuple(pairs))
+    paths = [pair.mask for part in parts.values() for pair in part.matched if pair.mask is not None]
+    as_colors = listing.encoding.colors is not None
+    masks = {path: look_at_mask(path, as_colors=as_colors) for path in dict.fromkeys(paths)}
+    images = {pair.image: ImageStats(path=pair.image) for part in parts.values() for pair in part.matched}
+    scan = ScanResult(listing=replace(listing, parts=parts), images=images, masks=masks)
+    classes = {len(dataset.classes) for dataset in datasets}
+    reading = read_codes(scan.readable_masks(), listing.encoding, classes.pop() if len(classes) == 1 else None)
+    found = chain.from_iterable(rule(scan, reading) for rule in _SAMPLE_RULES)
+    return [finding for finding in found if finding.kind not in _ONLY_IN_ALL_MASKS]
+
+
+def _without_label(listing: FileListing) -> list[Finding]:
+    """Find splits without a labelled pixel. Reads until the first one is found: as a rule one mask a split."""
+    encoding = listing.encoding
+    if encoding.colors is not None:
+        ignored = frozenset[int]()
+    else:
+        ignored = frozenset(encoding.ignore) - frozenset(encoding.label_map or ())
+        ignored |= {code for code, label in (encoding.label_map or {}).items() if label == IGNORE}
+    findings = []
+    for split, part in listing.parts.items():
+        masks = [pair.mask for pair in part.matched if pair.mask is not None]
+        if masks and ignored and not any(_has_other(mask, ignored, LOSSY in listing.accept) for mask in masks):
+            findings.append(no_label(split, masks))
+    return findings
+
+
+def _has_other(mask: Path, ignored: frozenset[int], lossy: bool) -> bool:
+    try:
+        return bool(mask_codes(mask, lossy=lossy) - ignored)
+    except (DataError, OSError):
+        return True  # what is wrong with it is told elsewhere
+
+
+def _in_order(cfg: DataConfig, findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    return tuple(sorted(accepted(cfg, findings), key=lambda finding: finding.severity != "error"))

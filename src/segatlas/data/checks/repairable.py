@@ -1,0 +1,83 @@
+"""What a repaired copy would hold and what has to be left out of it, known before anything is written."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from segatlas.data.checks.reading import Reading
+from segatlas.data.checks.rules import is_turned, same_images
+from segatlas.data.checks.scan import ScanResult
+from segatlas.data.checks.stats import ImageStats, MaskStats
+from segatlas.data.datasets.paired import Pair
+from segatlas.data.formats.pixels import can_convert, common_channels
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standard:
+    """What all images are brought to, and pairs that are dropped for being in another split too."""
+
+    channels: int
+    depth: str
+    dropped: dict[tuple[str, str], str]
+
+
+def obstacle_to_repair(scan: ScanResult, reading: Reading) -> str:
+    """Return why no repaired copy can be written, or "" where it can."""
+    standard = standard_of(scan)
+    if standard is None:
+        return "no image is readable"
+    if len(reading.classes) < 2 or not reading.table:
+        return "the masks do not show two classes"
+    pairs = [pair for split, pair in scan.pairs() if split == "train"]
+    if not any(not reason_to_leave_out("train", pair, scan, reading, standard) for pair in pairs):
+        return "no pair of train would be left"
+    return ""
+
+
+def standard_of(scan: ScanResult) -> Standard | None:
+    """Return what most readable images are; None where there is none."""
+    images = [image for image in scan.images.values() if not image.fault]
+    if not images:
+        return None
+    depths = Counter(image.depth for image in images)
+    dropped = {}
+    for group in same_images(scan).values():
+        last_split, last = group[-1]
+        for split, pair in group:
+            if split != last_split:
+                dropped[split, pair.key] = f"the same image is in {last_split} ({last.image}); kept there"
+    return Standard(
+        channels=scan.listing.channels or common_channels(image.channels for image in images),
+        depth=max(depths, key=lambda depth: (depths[depth], depth)),
+        dropped=dropped,
+    )
+
+
+def reason_to_leave_out(split: str, pair: Pair, scan: ScanResult, reading: Reading, standard: Standard) -> str:
+    """Return why a pair cannot be part of the copy, or "" where it can."""
+    image = scan.images[pair.image]
+    mask = scan.masks[pair.mask] if pair.mask is not None else None
+    if image.fault:
+        return f"image: {image.fault}"
+    if (split, pair.key) in standard.dropped:
+        return standard.dropped[split, pair.key]
+    if mask is not None and mask.fault:
+        return f"mask: {mask.fault}"
+    if mask is not None and reading.codes_of(mask) is None:
+        return "mask: stored as colours, the others as indices" if mask.is_color else "mask: holds indices"
+    if mask is not None and _has_another_shape(image, mask):
+        (height, width), (rows, columns) = image.size, mask.size
+        return f"mask of {columns} x {rows} pixels for an image of {width} x {height}: another aspect ratio"
+    if not can_convert(image.channels, standard.channels):
+        return f"image: {image.channels} channels, the copy has {standard.channels}"
+    if image.depth != standard.depth and "float32" in (image.depth, standard.depth):
+        return f"image: {image.depth}, most are {standard.depth}"
+    return ""
+
+
+def _has_another_shape(image: ImageStats, mask: MaskStats) -> bool:
+    if image.size == mask.size or is_turned(image, mask):
+        return False
+    (height, width), (rows, columns) = image.size, mask.size
+    return abs(rows * width / columns - height) > 1 and abs(columns * height / rows - width) > 1

@@ -1,0 +1,74 @@
+"""Look at all files of an listing, each once, in several threads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from segatlas.data.checks.file_listing import FileListing
+from segatlas.data.checks.stats import ImageStats, MaskStats, look_at_image, look_at_mask
+from segatlas.data.datasets.paired import Pair
+
+Progress = Callable[[int, int], None]
+"""Called with (files read, files in all)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScanResult:
+    """An listing and what the files of its pairs show."""
+
+    listing: FileListing
+    images: dict[Path, ImageStats]
+    masks: dict[Path, MaskStats]
+    max_value: float | None = None
+    """The image value that the recipe declares to become 1; None = that of the files' type."""
+
+    obstacle: str | None = None
+    """Why `repair` can write no copy; "" where it can."""
+
+    def pairs(self) -> Iterator[tuple[str, Pair]]:
+        """Yield (split, pair) for all pairs, test images without mask among them."""
+        for split, part in self.listing.parts.items():
+            for pair in part.matched:
+                yield split, pair
+
+    def readable_masks(self) -> list[MaskStats]:
+        """Return the masks without a fault, by path."""
+        return [facts for _, facts in sorted(self.masks.items()) if not facts.fault]
+
+    def shown(self, path: Path) -> str:
+        """Return a path below the root as short as messages want it."""
+        root = self.listing.root
+        return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
+
+
+def scan_files(
+    listing: FileListing,
+    *,
+    max_value: float | None = None,
+    jobs: int | None = None,
+    progress: Progress | None = None,
+) -> ScanResult:
+    """Read the images and masks of all pairs, each once. jobs: threads; default: the processors, at most 8."""
+    as_colors = listing.encoding.colors is not None
+    pairs = [pair for part in listing.parts.values() for pair in part.matched]
+    images = list(dict.fromkeys(pair.image for pair in pairs))
+    masks = list(dict.fromkeys(pair.mask for pair in pairs if pair.mask is not None))
+    total = len(images) + len(masks)
+    with ThreadPoolExecutor(max_workers=jobs or min(8, os.cpu_count() or 1)) as pool:
+        looks_p = pool.map(lambda path: look_at_image(path, listing.channels), images)
+        looks_m = pool.map(lambda path: look_at_mask(path, as_colors=as_colors), masks)
+        seen_p: dict[Path, ImageStats] = {}
+        seen_m: dict[Path, MaskStats] = {}
+        for image in looks_p:
+            seen_p[image.path] = image
+            if progress:
+                progress(len(seen_p), total)
+        for mask in looks_m:
+            seen_m[mask.path] = mask
+            if progress:
+                progress(len(seen_p) + len(seen_m), total)
+    return ScanResult(listing=listing, images=seen_p, masks=seen_m, max_value=max_value)

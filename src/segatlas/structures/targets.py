@@ -1,0 +1,47 @@
+"""Truths by type. A dataset gives one type; a task says which one it trains with."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+IGNORE = 255
+"""The label value that means "ignore": never predicted, never scored, no loss."""
+
+Array = np.ndarray | Tensor
+
+
+class SemanticTarget(NamedTuple):
+    """A class for each pixel. labels: (H, W) uint8, 0..K-1 or 255."""
+
+    labels: Array
+
+
+class SegmentsTarget(NamedTuple):
+    """One segment for each pixel.
+
+    ids: (H, W) int32, row of the tables below; -1 = ignore.
+    classes: (S,) int64, class of each segment. things: (S,) bool, an object that is counted, not stuff. crowd: (S,)
+        bool, several objects that were not told apart: nothing is learned or scored there.
+    """
+
+    ids: Array
+    classes: Array
+    things: Array
+    crowd: Array
+
+
+class InstancesTarget(NamedTuple):
+    """Objects that may overlap, have holes and several parts.
+
+    masks: (M, H, W) bool. classes: (M,) int64, 0..K-1. crowd: (M,) bool, several objects that were not told apart.
+    """
+
+    masks: Array
+    classes: Array
+    crowd: Array
+
+
+Target = SemanticTarget | SegmentsTarget | InstancesTarget

@@ -1,0 +1,16 @@
+"""Semantic segmentation: a class for each pixel."""
+
+from segatlas.tasks.task import Task
+
+TASK = Task(
+    name="semantic",
+    title="semantic segmentation",
+    target="SemanticTarget",
+    outputs=("SemanticLogits",),
+    metrics=("confusion", "boundary", "object_size"),
+    validation=("confusion",),
+    monitored=("miou", "pixel_accuracy", "mean_accuracy"),
+    result=("semantic",),
+    writers=("mask", "overlay", "boundary", "confidence", "json"),
+    sheet="segatlas.drawing.sheets:sample_row",
+)
