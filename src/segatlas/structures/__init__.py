@@ -4,9 +4,16 @@ Letters: N batch, K classes, H W image, h w network output, C input channels.
 """
 
 from segatlas.structures.inputs import Batch, Inputs, image_of
-from segatlas.structures.outputs import CentersAndOffsets, PointLogits, Resample, SemanticLogits
-from segatlas.structures.results import Instance, Panoptic, Segment
-from segatlas.structures.segmentation import Segmentation
+from segatlas.structures.outputs import (
+    CentersAndOffsets,
+    Output,
+    PointLogits,
+    Resample,
+    SemanticLogits,
+    maps_of,
+    with_maps,
+)
+from segatlas.structures.results import Instance, Panoptic, Result, Segment
 from segatlas.structures.targets import IGNORE, InstancesTarget, SegmentsTarget, SemanticTarget, Target
 
 __all__ = [
@@ -16,14 +23,17 @@ __all__ = [
     "Inputs",
     "Instance",
     "InstancesTarget",
+    "Output",
     "Panoptic",
     "PointLogits",
     "Resample",
+    "Result",
     "Segment",
-    "Segmentation",
     "SegmentsTarget",
     "SemanticLogits",
     "SemanticTarget",
     "Target",
     "image_of",
+    "maps_of",
+    "with_maps",
 ]
