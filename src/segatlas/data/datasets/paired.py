@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from segatlas.data.formats.masks import LOSSY, LabelRule
 from segatlas.data.sample import Sample
 from segatlas.data.store import Store
 from segatlas.errors import DataError, UsageError
+from segatlas.structures import SemanticTarget, SourceKind
 
 SPLITS = ("train", "val", "test")
 
@@ -42,17 +43,32 @@ class PairedFiles(ABC):
         seed: decides which images are held out of train where a folder has no val part.
         store: where decoded images and labels are kept; None decodes each time. The samples are the same; with a
             store their arrays are read-only.
+        target: which of `targets` the samples carry.
     """
 
     name: str
     layout: str
     """What a root of this dataset holds, in one line, for messages."""
 
+    targets: tuple[str, ...] = ("SemanticTarget",)
+    """Names of the types of truth that it can give, the plainest first."""
+
+    sources: Mapping[str, SourceKind] = {}
+    """Further inputs that its samples carry besides the image, by name."""
+
     classes: tuple[str, ...]
     palette: tuple[Color, ...]
 
-    def __init__(self, cfg: DataConfig, split: str, seed: int = 0, store: Store | None = None):
+    def __init__(
+        self,
+        cfg: DataConfig,
+        split: str,
+        seed: int = 0,
+        store: Store | None = None,
+        target: str = "SemanticTarget",
+    ):
         self.split = split
+        self.target = target
         self.store = store
         self.channels = cfg.channels or 3
         self.takes_lossy = LOSSY in cfg.accept
@@ -107,7 +123,8 @@ class PairedFiles(ABC):
         label = None if pair.mask is None else self.read_label(pair.mask)
         if label is not None and label.shape != image.shape[:2]:
             raise DataError(size_message(label.shape, image.shape[:2], pair.image), pair.mask)
-        return Sample(image=image, label=label, key=pair.key, index=index)
+        target = None if label is None else SemanticTarget(label)
+        return Sample(image=image, target=target, key=pair.key, index=index)
 
     def read_label(self, path: Path) -> np.ndarray:
         """Read a mask as (H, W) uint8, 0..K-1 or 255. DataError as `load`."""
