@@ -1,9 +1,9 @@
 """The types that travel between rooms: a network's inputs, the truths, a network's outputs, what a user gets.
 
-Letters: N batch, K classes, H W image, h w network output, C input channels.
+They load no torch. Letters: N batch, K classes, H W image, h w network output, C input channels.
 """
 
-from segatlas.structures.inputs import Batch, Inputs, image_of
+from segatlas.structures.inputs import Batch, Inputs, InputSpec, SourceKind, image_of, source_of
 from segatlas.structures.outputs import (
     CentersAndOffsets,
     Output,
@@ -20,6 +20,7 @@ __all__ = [
     "IGNORE",
     "Batch",
     "CentersAndOffsets",
+    "InputSpec",
     "Inputs",
     "Instance",
     "InstancesTarget",
@@ -32,8 +33,10 @@ __all__ = [
     "SegmentsTarget",
     "SemanticLogits",
     "SemanticTarget",
+    "SourceKind",
     "Target",
     "image_of",
     "maps_of",
+    "source_of",
     "with_maps",
 ]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Resample(NamedTuple):
@@ -67,6 +68,8 @@ OutputType = TypeVar("OutputType", bound=Output)
 
 def maps_of(output: Output) -> dict[str, Tensor]:
     """Return an output's own maps by name, those that results are made of; auxiliary ones are not among them."""
+    from torch import Tensor
+
     return {name: value for name, value in output._asdict().items() if isinstance(value, Tensor)}
 
 

@@ -100,7 +100,7 @@ def build_parts(config: Config, *, dry: bool = False) -> TrainingComponents:
     )
     pipeline = Pipeline.from_config(
         config.transforms, mean=preprocessing.mean, std=preprocessing.std, max_value=preprocessing.max_value,
-        channels=channels,
+        channels=channels, sources=card.inputs[1:],
     )  # fmt: skip
     refuse_single_values(config, net, train, pipeline)
     return TrainingComponents(

@@ -65,12 +65,12 @@ class SegmentationModule(pl.LightningModule):
         epoch, index = self.plan.batch_in_epoch(self.next_batch)
         self.next_batch += 1
         torch.manual_seed(step_seed(self.recipe.seed, epoch, index, self.global_rank))
-        images = batch.images
+        inputs = batch.inputs
         if self.recipe.train.channels_last:
-            images = images.contiguous(memory_format=torch.channels_last)
-        output = self.net(images)
-        with torch.autocast(images.device.type, enabled=False):
-            total, self.last_terms = self.criterion(output, batch.labels)
+            inputs = inputs.changed(channels_last)
+        output = self.net(inputs)
+        with torch.autocast(inputs.image.device.type, enabled=False):
+            total, self.last_terms = self.criterion(output, batch.targets)
         where = f"at step {self.global_step} on: {', '.join(batch.keys)}"
         require_finite("loss", float(total.detach()), where, KEPT)
         return total
@@ -163,6 +163,11 @@ class SegmentationModule(pl.LightningModule):
         """Take up the schedule's memory; the time that `train.time_limit` gives is counted anew."""
         self.plateau.load_state_dict(checkpoint["plateau"])
         checkpoint["callbacks"].pop("Timer", None)
+
+
+def channels_last(images: Tensor) -> Tensor:
+    """Return maps (N, C, H, W) written pixel by pixel, which convolutions are faster on; others stay as they are."""
+    return images.contiguous(memory_format=torch.channels_last) if images.ndim == 4 else images
 
 
 def step_seed(seed: int, epoch: int, batch_index: int, rank: int) -> int:
