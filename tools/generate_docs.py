@@ -83,7 +83,7 @@ def losses() -> Iterator[str]:
     yield "# Losses"
     yield (
         "A line of `losses:` in a recipe is one of these; the weighted sum is minimised. "
-        "Unlabelled pixels (255) play no part."
+        "Ignored pixels (255) play no part."
     )
     for title, rows in reference()[1:]:
         name, _, meaning = title.removeprefix("Loss ").partition(": ")
@@ -261,7 +261,7 @@ def metrics() -> Iterator[str]:
     yield "# Definitions of metrics"
     yield (
         "TP, FP, FN are the pixels of a class rightly predicted, wrongly predicted and missed, summed over the whole "
-        "set of images; unlabelled pixels (255) are left out of everything. Every `eval.json` carries these "
+        "set of images; ignored pixels (255) are left out of everything. Every `eval.json` carries these "
         "sentences."
     )
     yield table(("Name", "Definition"), ((code(name), text) for name, text in DEFINITIONS.items()))
@@ -270,7 +270,7 @@ def metrics() -> Iterator[str]:
 def findings() -> Iterator[str]:
     from segatlas.data.checks import KINDS
 
-    yield "# Findings of the doctor"
+    yield "# Findings of `data check`"
     yield "What `segatlas data check` looks for. With `--json` each finding carries its kind, files, fault and repair."
     yield table(("Kind", "Meaning"), ((code(kind), title) for kind, title in KINDS.items()))
 

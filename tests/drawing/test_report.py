@@ -5,7 +5,7 @@ import numpy as np
 
 from segatlas.drawing import ClassRow, ReportContent, png_bytes, write_report
 
-VOID_TAGS = {"meta", "img", "link", "br"}
+EMPTY_TAGS = {"meta", "img", "link", "br"}
 
 
 class Balanced(HTMLParser):
@@ -15,7 +15,7 @@ class Balanced(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.seen.append((tag, dict(attrs)))
-        if tag not in VOID_TAGS:
+        if tag not in EMPTY_TAGS:
             self.open.append(tag)
 
     def handle_endtag(self, tag):

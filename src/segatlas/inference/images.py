@@ -61,7 +61,7 @@ class PreparedImage:
         return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
 
 
-class Inputs:
+class ImageBatch:
     """Images of one input size as a batch that is normalised, and brought to the device, window by window."""
 
     def __init__(self, images: Sequence[PreparedImage], device: torch.device):
@@ -81,7 +81,7 @@ class Inputs:
 class ScaledInputs:
     """The same resized bilinearly by a factor, as `View` resizes whole images; made window by window, too."""
 
-    def __init__(self, inputs: Inputs, scale: float):
+    def __init__(self, inputs: ImageBatch, scale: float):
         self.inputs = inputs
         self.size = (max(1, round(inputs.size[0] * scale)), max(1, round(inputs.size[1] * scale)))
         self._axes = [

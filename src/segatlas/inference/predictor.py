@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from segatlas.config.plain import LARGEST_SCALE, SMALLEST_SCALE
 from segatlas.errors import DataError, SegAtlasError, TaskError, UsageError
 from segatlas.inference.current_form import CurrentForm, PlainForm
-from segatlas.inference.images import ImageLike, Inputs, PreparedImage, ScaledInputs, prepare
+from segatlas.inference.images import ImageBatch, ImageLike, PreparedImage, ScaledInputs, prepare
 from segatlas.inference.segmentation import Segmentation
 from segatlas.inference.sliding import (
     DEFAULT_OVERLAP,
@@ -252,7 +252,7 @@ class Predictor:
         )
 
     def _results_or_advice(self, images: Sequence[PreparedImage], confidence: bool) -> list[Result]:
-        inputs = Inputs(images, self.device)
+        inputs = ImageBatch(images, self.device)
         try:
             return self._results(inputs, images[0].size, confidence)
         except (torch.OutOfMemoryError, RuntimeError) as error:
@@ -265,7 +265,7 @@ class Predictor:
                 images[0].source or None,
             ) from error
 
-    def _results(self, inputs: Inputs, size: tuple[int, int], confidence: bool) -> list[Result]:
+    def _results(self, inputs: ImageBatch, size: tuple[int, int], confidence: bool) -> list[Result]:
         """Return the results at `size` for a batch of network inputs."""
         if self._views:
             return semantic_results(*self._maps_of_views(inputs, size, confidence))
@@ -275,7 +275,9 @@ class Predictor:
             return semantic_results(*maps)
         return self._postprocess(self._forward(inputs.whole()), size, crop=inputs.size, confidence=confidence)
 
-    def _maps_of_views(self, inputs: Inputs, size: tuple[int, int], confidence: bool) -> tuple[Tensor, Tensor | None]:
+    def _maps_of_views(
+        self, inputs: ImageBatch, size: tuple[int, int], confidence: bool
+    ) -> tuple[Tensor, Tensor | None]:
         """Return class maps (N, H, W) and confidences at `size` of the mean of the views' probabilities."""
         views = (self._view_rows(inputs, view, size) for view in self._views)
         first = next(views)
@@ -287,7 +289,7 @@ class Predictor:
         labels = torch.cat([classes for classes, _ in best], dim=1)
         return labels, torch.cat([sure for _, sure in best if sure is not None], dim=1) if confidence else None
 
-    def _view_rows(self, inputs: Inputs, view: View, size: tuple[int, int]) -> Tile | WindowRows:
+    def _view_rows(self, inputs: ImageBatch, view: View, size: tuple[int, int]) -> Tile | WindowRows:
         """Return a view's logits, to be taken row by row at `size`."""
         if self._windows is None:
             seen = view.apply(inputs.whole())

@@ -40,7 +40,7 @@ Network = Callable[[Tensor], SemanticLogits]
 
 
 class Pixels(Protocol):
-    """A normalised batch of which windows can be had; see `images.Inputs`."""
+    """A normalised batch of which windows can be had; see `images.ImageBatch`."""
 
     size: tuple[int, int]
 
