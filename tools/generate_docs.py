@@ -70,6 +70,20 @@ def recipe_keys() -> Iterator[str]:
             ("Key", "Expects", "Default", "Meaning"),
             ((code(row.key), row.expects, code(row.default), row.meaning) for row in chosen),
         )
+        if group == "data":
+            yield from _own_keys_of_datasets()
+
+
+def _own_keys_of_datasets() -> Iterator[str]:
+    from segatlas.data.datasets import DATASETS, dataset_class
+    from segatlas.recipe import dataset_keys
+
+    for title, rows in dataset_keys():
+        yield f"### {title}"
+        cells = ((code(row.key), row.expects, code(row.default), row.meaning) for row in rows)
+        yield table(("Key", "Expects", "Default", "Meaning"), cells)
+    none = [code(name) for name in DATASETS if not dataset_class(name).options.model_fields]
+    yield f"These have no keys of their own: {', '.join(none)}."
 
 
 def _group(key: str) -> str:

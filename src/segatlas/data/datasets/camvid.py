@@ -28,7 +28,7 @@ from pathlib import Path
 
 from segatlas.config.schema import DataConfig
 from segatlas.data.datasets.listing import SPLITS, Fault, LabelEncoding, Listing, Part, fault_of_list, match_stems
-from segatlas.data.datasets.paired import PairedFiles, refuse_other_facts
+from segatlas.data.datasets.paired import PairedFiles
 from segatlas.data.formats.listing import list_images
 from segatlas.data.formats.masks import IGNORE, LabelRule
 from segatlas.errors import DataError
@@ -126,7 +126,6 @@ class CamVid(PairedFiles):
     @classmethod
     def listing(cls, cfg: DataConfig, root: Path, splits: Sequence[str] = SPLITS) -> Listing:
         """List the splits, each from the first layout that it has."""
-        refuse_other_facts(cfg, cls.name, CLASSES, PALETTE)
         folders = {split: (root / split, labels) for split in SPLITS if (labels := _label_folder(root, split))}
         folders = {split: pair for split, pair in folders.items() if pair[0].is_dir()}
         if not folders:

@@ -23,7 +23,7 @@ import numpy as np
 
 from segatlas.config.schema import DataConfig
 from segatlas.data.datasets.listing import SPLITS, Fault, LabelEncoding, Listing, Part, match_stems
-from segatlas.data.datasets.paired import PairedFiles, refuse_other_facts
+from segatlas.data.datasets.paired import PairedFiles
 from segatlas.data.formats.listing import list_images
 from segatlas.data.formats.masks import IGNORE, LabelRule
 from segatlas.errors import DataError
@@ -94,7 +94,6 @@ class Cityscapes(PairedFiles):
     @classmethod
     def listing(cls, cfg: DataConfig, root: Path, splits: Sequence[str] = SPLITS) -> Listing:
         """List the splits; in test a mask may be missing. Label ids are read before train ids."""
-        refuse_other_facts(cfg, cls.name, CLASSES, PALETTE)
         folders = {split: (root / "leftImg8bit" / split, root / "gtFine" / split) for split in splits}
         folders = {split: pair for split, pair in folders.items() if pair[0].is_dir()}
         has_label_ids = any((root / "gtFine").rglob(f"*{_MASK_ENDINGS[0]}.png"))
