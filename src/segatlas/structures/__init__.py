@@ -4,9 +4,16 @@ They load no torch. Letters: N batch, K classes, H W image, h w network output, 
 """
 
 from segatlas.structures.inputs import Batch, Inputs, InputSpec, SourceKind, image_of, source_of
-from segatlas.structures.outputs import CentersAndOffsets, PointLogits, Resample, SemanticLogits
-from segatlas.structures.results import Instance, Panoptic, Segment
-from segatlas.structures.segmentation import Segmentation
+from segatlas.structures.outputs import (
+    CentersAndOffsets,
+    Output,
+    PointLogits,
+    Resample,
+    SemanticLogits,
+    maps_of,
+    with_maps,
+)
+from segatlas.structures.results import Instance, Panoptic, Result, Segment
 from segatlas.structures.targets import IGNORE, InstancesTarget, SegmentsTarget, SemanticTarget, Target
 
 __all__ = [
@@ -17,16 +24,19 @@ __all__ = [
     "Inputs",
     "Instance",
     "InstancesTarget",
+    "Output",
     "Panoptic",
     "PointLogits",
     "Resample",
+    "Result",
     "Segment",
-    "Segmentation",
     "SegmentsTarget",
     "SemanticLogits",
     "SemanticTarget",
     "SourceKind",
     "Target",
     "image_of",
+    "maps_of",
     "source_of",
+    "with_maps",
 ]

@@ -6,7 +6,6 @@ TASK = Task(
     name="semantic",
     title="semantic segmentation",
     target="SemanticTarget",
-    outputs=("SemanticLogits",),
     metrics=("confusion", "boundary", "object_size"),
     validation=("confusion",),
     monitored=("miou", "pixel_accuracy", "mean_accuracy"),

@@ -10,8 +10,8 @@ class Task:
     """All that a task decides; everything else asks this record instead of comparing names.
 
     name: as in `task:` of a recipe. title: for people. target: name of the type of truth that datasets must give, of
-    `segatlas.structures`. outputs: names of the output types of `segatlas.structures` that can be turned into its
-    result. metrics: names in `segatlas.metrics.METRICS` that an evaluation counts, in the order of the report.
+    `segatlas.structures`. metrics: names in `segatlas.metrics.METRICS` that an evaluation counts, in the order of the
+    report.
     validation: those of them that are counted while training. monitored: scores that `train.metric` may name, the
     first is the default; all are higher for better. result: what a `Segmentation` of this task can give.
     writers: kinds of `--save` that make sense, the first is the default. sheet: function "module:name" that draws one
@@ -21,7 +21,6 @@ class Task:
     name: str
     title: str
     target: str
-    outputs: tuple[str, ...]
     metrics: tuple[str, ...]
     validation: tuple[str, ...]
     monitored: tuple[str, ...]

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from segatlas.config.schema import Config
-from segatlas.criteria import Criterion
 from segatlas.data.sample import Sample
 from segatlas.inference import Predictor
 from segatlas.metrics import SemanticMetrics
@@ -29,7 +28,7 @@ class SegmentationModule(pl.LightningModule):
     Validation goes through the same Predictor that `eval` and `predict` use, so that the three cannot disagree.
     """
 
-    def __init__(self, net: nn.Module, criterion: Criterion, card: Card, config: Config, *, plan: Plan, step: int = 0):
+    def __init__(self, net: nn.Module, criterion: nn.Module, card: Card, config: Config, *, plan: Plan, step: int = 0):
         super().__init__()
         self.net = net
         self.criterion = criterion

@@ -1,0 +1,15 @@
+"""Instance segmentation: a mask, a class and a score for each object."""
+
+from segatlas.tasks.task import Task
+
+TASK = Task(
+    name="instance",
+    title="instance segmentation",
+    target="SegmentsTarget",
+    metrics=("instance_f1",),
+    validation=("instance_f1",),
+    monitored=("instance_f1",),
+    result=("instances",),
+    writers=("instances", "overlay", "json"),
+    sheet="segatlas.drawing.sheets:instance_row",
+)
