@@ -57,11 +57,11 @@ def main() -> int:
 
 # ---- recipes
 def recipe_keys() -> Iterator[str]:
-    from segatlas.config.reference import reference
+    from segatlas.recipe import common_keys
 
     yield "# Keys of a recipe"
     yield "What `segatlas config schema` prints. For editors, as a JSON Schema: `segatlas config schema --json`."
-    _, rows = reference()[0]
+    _, rows = common_keys()
     groups = dict.fromkeys(_group(row.key) for row in rows)
     for group in groups:
         yield f"## {group}"

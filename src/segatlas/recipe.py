@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
 from segatlas import config
 from segatlas.config.architectures import check_fields
 from segatlas.config.messages import show, unknown
-from segatlas.config.reference import KeyRow, rows_of
+from segatlas.config.reference import KeyRow, reference, rows_of
 from segatlas.config.schema import DataCheck, DataConfig, ModelCheck, ModelConfig
 from segatlas.config.section import Section
 from segatlas.data.datasets import DATASETS, dataset_class
@@ -71,6 +72,13 @@ def _check_encoder(name: Any) -> list[Problem]:
     if name.removeprefix("timm/").split(".")[0] in others:
         return []
     return [Problem(key="model.encoder", got=show(name), message=unknown("encoder", name, [*ENCODERS, *others]))]
+
+
+def common_keys() -> tuple[str, list[KeyRow]]:
+    """Return title and rows of the keys that all recipes have."""
+    title, rows = reference()[0]
+    names = f"one of: {', '.join(DATASETS)}"
+    return title, [replace(row, expects=names) if row.key == "data.name" else row for row in rows]
 
 
 def dataset_keys() -> list[tuple[str, list[KeyRow]]]:

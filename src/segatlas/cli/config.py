@@ -91,15 +91,14 @@ def summary(cfg: Config) -> str:
 
 def _print_schema() -> None:
     from segatlas.config.reference import reference
-    from segatlas.recipe import dataset_keys
+    from segatlas.recipe import common_keys, dataset_keys
 
     console = human()
     if not console.is_terminal:
         console.width = NO_TERMINAL_WIDTH
     from rich.table import Table
 
-    keys, *losses = reference()
-    for title, rows in (keys, *dataset_keys(), *losses):
+    for title, rows in (common_keys(), *dataset_keys(), *reference()[1:]):
         table = Table("Key", "Expects", "Default", "Meaning", title=title, title_justify="left", title_style="bold")
         table.columns[0].no_wrap = True
         for row in rows:

@@ -92,7 +92,7 @@ class DataConfig(Section):
 
     model_config = ConfigDict(extra="allow")
 
-    name: str = Field("folder", description="layout of the data: a dataset's name, see docs/datasets.md")
+    name: str = Field("folder", description="which dataset, by its layout")
     root: str | None = Field(None, description="folder that holds the dataset")
     channels: int | None = Field(None, ge=1, description="channels of an image; default: as in train")
     accept: tuple[Literal["leakage", "lossy_mask", "smoothed_mask", "mixed_depth"], ...] = Field(

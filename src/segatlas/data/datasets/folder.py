@@ -118,7 +118,7 @@ class FolderData(PairedFiles):
         masks = [item.target for name in SPLITS for item in parts.get(name, ()) if item.target is not None]
         if label_map is None and colors is None and IGNORE in options.ignore:
             refuse_black_and_white(masks, lossy=LOSSY in cfg.accept)
-        self.classes, self.palette = _find_classes(options, cfg.accept, root, masks, label_map, colors)
+        self.classes, self.palette, self.unread = _find_classes(options, cfg.accept, root, masks, label_map, colors)
         self._rule = LabelRule(
             num_classes=len(self.classes),
             label_map=label_map,
@@ -286,20 +286,21 @@ def _find_classes(
     masks: Sequence[Path],
     label_map: dict[int, int] | None,
     colors: dict[Color, int] | None,
-) -> tuple[tuple[str, ...], tuple[Color, ...]]:
-    """Return names and colours by class index."""
+) -> tuple[tuple[str, ...], tuple[Color, ...], tuple[DataError, ...]]:
+    """Return names and colours by class index, and what could not be read where the classes are counted."""
+    unread: tuple[DataError, ...] = ()
     table = ClassTable(names=options.classes) if options.classes else read_classes(root)
     if table is None:
         mapped = label_map or colors
         if mapped:
             count = 1 + max((index for index in mapped.values() if index != IGNORE), default=0)
         else:
-            count = count_classes(masks, options.ignore, root, lossy=LOSSY in accept)
+            count, unread = count_classes(masks, options.ignore, root, lossy=LOSSY in accept)
         table = ClassTable(names=tuple(f"class_{index}" for index in range(count)))
     palette = options.palette or table.colors or voc_palette(len(table.names))
     if len(palette) != len(table.names):
         raise UsageError(f"data.palette has {len(palette)} colours for {len(table.names)} classes")
-    return table.names, palette
+    return table.names, palette, unread
 
 
 def _declared(options: FolderOptions, root: Path) -> tuple[LabelEncoding, list[Fault]]:

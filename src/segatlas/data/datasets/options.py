@@ -47,7 +47,10 @@ def _read(record: type[Section], own: Mapping[str, Any]) -> Section:
 
 def _foreign(name: str, key: str, value: Any) -> list[Problem]:
     """Say what is wrong with a key that the dataset does not have."""
-    record = dataset_class(name).options
+    kind = dataset_class(name)
+    fixed = getattr(kind, key, None)  # class names and colours of a published dataset may be stated, truly
+    if fixed is not None and json.dumps(value, default=str) == json.dumps(fixed, default=str):
+        return []
     owners = [other for other in DATASETS if key in dataset_class(other).options.model_fields]
     for owner in owners:
         default = dataset_class(owner).options.model_fields[key].default
@@ -56,6 +59,6 @@ def _foreign(name: str, key: str, value: Any) -> list[Problem]:
     if owners:
         message = f"an option of data.name={' or '.join(owners)}; data.name={name} has none such - remove it"
     else:
-        here = [*DataConfig.model_fields, *record.model_fields]
+        here = [*DataConfig.model_fields, *kind.options.model_fields]
         message = misplaced(key, here, SchemaWords(Config.model_json_schema()))
     return [Problem(key=f"data.{key}", got=show(value), message=message)]

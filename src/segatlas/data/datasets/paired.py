@@ -47,8 +47,14 @@ class PairedFiles(ABC):
     sources: Mapping[str, SourceKind] = {}
     """Further inputs that its samples carry besides the image, by name."""
 
+    things: tuple[bool, ...] | None = None
+    """By class: whether it is a thing (objects that can be counted) and not stuff; None = the dataset does not say."""
+
     options: type[Section] = Section
     """The record of the keys that only this dataset has in a recipe's `data:`."""
+
+    unread: tuple[DataError, ...] = ()
+    """Masks that could not be read when the classes were counted: each is told again when it is loaded."""
 
     classes: tuple[str, ...]
     palette: tuple[Color, ...]

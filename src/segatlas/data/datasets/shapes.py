@@ -3,6 +3,7 @@
 | fact     | value                                                                                             |
 |----------|---------------------------------------------------------------------------------------------------|
 | classes  | 7: ground, disc, square, triangle, ring, bar, cross (as `classes.json` in the root says)          |
+| things   | all but ground                                                                                    |
 | codes    | class index; every pixel is labelled                                                              |
 | images   | 128 x 160 PNG by default                                                                          |
 | splits   | train 64, val 16, test 16 by default                                                              |
@@ -89,6 +90,7 @@ class Shapes(PairedFiles):
             encoding.classes or (),
             encoding.palette or (),
         )  # the listing has an error otherwise
+        self.things = tuple(index > 0 for index in range(len(self.classes)))
         self._rule = LabelRule(num_classes=len(self.classes))
         return items
 

@@ -4,6 +4,7 @@
 |----------|-------------------------------------------------------------------------------------------------------|
 | paper    | Everingham et al., "The PASCAL Visual Object Classes Challenge: A Retrospective", IJCV 2015           |
 | classes  | 21, background is class 0                                                                             |
+| things   | all but background (SegmentationObject/ has an object for each)                                       |
 | codes    | palette PNG, index = class, 255 = border and difficult objects (ignore)                         |
 | images   | JPEG, longest side 500                                                                                |
 | splits   | train 1464, val 1449, trainval 2913 (test labels are not public)                                      |
@@ -66,6 +67,7 @@ CLASSES = (
     "tvmonitor",
 )
 PALETTE = voc_palette(len(CLASSES))
+THINGS = tuple(name != "background" for name in CLASSES)
 _RULE = LabelRule(num_classes=len(CLASSES))
 Files = Mapping[str, Sequence[Path]]
 
@@ -77,6 +79,7 @@ class Voc(PairedFiles):
     layout = "JPEGImages/, SegmentationClass/ and ImageSets/Segmentation/ (at the root or in VOCdevkit/VOC2012/)"
     classes = CLASSES
     palette = PALETTE
+    things = THINGS
 
     @classmethod
     def fits(cls, root: Path) -> bool:
