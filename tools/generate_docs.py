@@ -57,11 +57,11 @@ def main() -> int:
 
 # ---- recipes
 def recipe_keys() -> Iterator[str]:
-    from segatlas.config.reference import reference
+    from segatlas.recipe import common_keys
 
     yield "# Keys of a recipe"
     yield "What `segatlas config schema` prints. For editors, as a JSON Schema: `segatlas config schema --json`."
-    _, rows = reference()[0]
+    _, rows = common_keys()
     groups = dict.fromkeys(_group(row.key) for row in rows)
     for group in groups:
         yield f"## {group}"
@@ -70,6 +70,20 @@ def recipe_keys() -> Iterator[str]:
             ("Key", "Expects", "Default", "Meaning"),
             ((code(row.key), row.expects, code(row.default), row.meaning) for row in chosen),
         )
+        if group == "data":
+            yield from _own_keys_of_datasets()
+
+
+def _own_keys_of_datasets() -> Iterator[str]:
+    from segatlas.data.datasets import DATASETS, dataset_class
+    from segatlas.recipe import dataset_keys
+
+    for title, rows in dataset_keys():
+        yield f"### {title}"
+        cells = ((code(row.key), row.expects, code(row.default), row.meaning) for row in rows)
+        yield table(("Key", "Expects", "Default", "Meaning"), cells)
+    none = [code(name) for name in DATASETS if not dataset_class(name).options.model_fields]
+    yield f"These have no keys of their own: {', '.join(none)}."
 
 
 def _group(key: str) -> str:
