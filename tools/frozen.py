@@ -49,12 +49,29 @@ CLOSE_PIXELS = 1e-3
 
 MISSING = "no such key"
 
-RENAMED: dict[str, dict[str, str]] = {"recipe": {}, "card": {}, "report": {}, "metrics": {}, "step": {}}
+RENAMED: dict[str, dict[str, str]] = {
+    "recipe": {
+        "data.val_share": "data.val_fraction",
+        "losses.*.dice_share": "losses.*.dice_fraction",
+        "transforms.blur.share": "transforms.blur.probability",
+        "transforms.photometric.share": "transforms.photometric.probability",
+    },
+    "card": {},
+    "report": {
+        "data.pictures": "data.images",
+        "pictures.*.picture_miou": "images.*.image_miou",
+        "pictures": "images",
+        "summary.pictures": "summary.images",
+        "worst.*.picture_miou": "worst.*.image_miou",
+    },
+    "metrics": {"*.pictures_per_s": "*.images_per_s"},
+    "step": {},
+}
 """Old dotted key -> its name today, by kind of file; `*` stands for one part of a key, here and there."""
 ADDED: dict[str, tuple[str, ...]] = {"recipe": (), "card": (), "report": (), "metrics": (), "step": ()}
 """Keys of today that the old files cannot have."""
-UNCOMPARED = {"report": ("seconds", "question", "model.path"), "metrics": ("*.images_per_s",)}
-"""Keys that tell of a moment or a place."""
+UNCOMPARED = {"report": ("seconds", "question", "model.path", "definitions"), "metrics": ("*.images_per_s",)}
+"""Keys that tell of a moment or a place, and texts that say in words what a number is."""
 
 
 @dataclass(frozen=True, kw_only=True)

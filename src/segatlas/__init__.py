@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from segatlas import errors, ops
     from segatlas.evaluation import evaluate
-    from segatlas.inference import Predictor, load
+    from segatlas.inference import Predictor, Segmentation, load
     from segatlas.recipe import Config
-    from segatlas.structures import Segmentation, SemanticLogits
+    from segatlas.structures import SemanticLogits
     from segatlas.training import train
     from segatlas.weights import convert, create_model, list_models, save_pretrained
 
@@ -22,7 +22,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "Config": "segatlas.recipe:Config",
     "Predictor": "segatlas.inference:Predictor",
-    "Segmentation": "segatlas.structures:Segmentation",
+    "Segmentation": "segatlas.inference:Segmentation",
     "SemanticLogits": "segatlas.structures:SemanticLogits",
     "convert": "segatlas.weights:convert",
     "create_model": "segatlas.weights:create_model",

@@ -14,6 +14,7 @@ from fakes.bad_files import noise
 from PIL import Image
 
 from segatlas import files
+from segatlas.structures import Inputs
 from segatlas.training.module import SegmentationModule
 
 TWO_EPOCHS = "train.epochs=2"
@@ -108,7 +109,7 @@ def test_a_loss_of_nan_ends_with_exit_1_the_files_named_and_the_good_checkpoint_
     segatlas, train, folder, tmp_path, monkeypatch
 ):
     with monkeypatch.context() as patch:
-        at_step(patch, 3, lambda batch: batch._replace(images=batch.images * float("nan")))
+        at_step(patch, 3, lambda batch: batch._replace(inputs=Inputs(batch.inputs.image * float("nan"))))
         result = train(folder, TWO_EPOCHS)
     assert result.exit_code == 1
     text = " ".join(result.stderr.split())

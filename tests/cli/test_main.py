@@ -64,7 +64,7 @@ def test_the_version_is_printed() -> None:
 
 
 def app_raising(error: BaseException) -> typer.Typer:
-    app = typer.Typer(cls=main.Command)
+    app = typer.Typer(cls=main.CommandGroup)
     app.callback()(main.root)
 
     @app.command("fail")

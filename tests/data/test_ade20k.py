@@ -9,9 +9,10 @@ from PIL import Image
 
 from segatlas.config.schema import DataConfig
 from segatlas.data import create_dataset, describe_layout
-from segatlas.data.checks import examine
+from segatlas.data.checks import examine, repair
 from segatlas.data.datasets import ade20k
-from segatlas.errors import DataError, UsageError
+from segatlas.data.formats.masks import read_mask
+from segatlas.errors import DataError
 
 
 def open_ade20k(root, split="train"):
@@ -65,7 +66,7 @@ def test_a_wrong_line_of_object_numbers_is_named(tmp_path, line, fault):
     write_ade20k(tmp_path, full=True)
     (tmp_path / "mapFromADE.txt").write_text(f"1 2978\n{line}\n")
     with pytest.raises(DataError, match=rf"mapFromADE\.txt: line 2: .*{fault}"):
-        open_ade20k(tmp_path).load(0)
+        open_ade20k(tmp_path)
 
 
 def test_a_missing_mask_and_an_empty_split_are_named(tmp_path):
@@ -86,10 +87,31 @@ def test_data_check_names_a_code_above_150(tmp_path):
     assert any(mask in finding.files for finding in examine(tmp_path).errors)
 
 
-def test_data_check_sends_the_full_tree_to_be_converted(tmp_path):
+def test_data_check_reads_the_full_tree_and_its_repaired_copy_holds_the_150_classes(tmp_path):
+    root = write_ade20k(tmp_path / "full", full=True)
+    found = examine(root)
+    assert found.splits == {"train": (3, 3), "val": (2, 2)}
+    assert {finding.kind for finding in found.errors} <= {"leakage"}
+    assert found.reading.label_counts(found.scan.readable_masks()[0]).keys() <= {0, 1, 2, 14, 149, 255}
+    copy = repair(found, tmp_path / "copy")
+    data = open_ade20k(root)
+    masks = {mask.stem: read_mask(mask) for mask in (copy / "train" / "masks").rglob("*.png")}
+    for index in range(len(data)):
+        assert np.array_equal(masks[data.key(index).rsplit("/", 1)[-1]], data.load(index).label)
+
+
+def test_a_missing_mask_of_the_full_tree_and_the_release_of_2021_are_errors_for_check_and_training(tmp_path):
     write_ade20k(tmp_path, full=True)
-    with pytest.raises(UsageError, match="segatlas data convert"):
-        examine(tmp_path)
+    lost = next((tmp_path / "images/training").rglob("*_seg.png"))
+    lost.unlink()
+    assert "missing_mask" in {finding.kind for finding in examine(tmp_path).errors}
+    with pytest.raises(DataError, match=r"has no mask .*_seg\.png"):
+        open_ade20k(tmp_path)
+    (tmp_path / "index_ade20k.pkl").write_bytes(b"")
+    finding = next(finding for finding in examine(tmp_path).errors if finding.kind == "classes_file")
+    assert "mapFromADE.txt" in finding.repair
+    with pytest.raises(DataError, match=r"needs mapFromADE\.txt"):
+        open_ade20k(tmp_path, "val")
 
 
 def test_real_images_of_the_challenge_tree_load():

@@ -4,55 +4,82 @@ import numpy as np
 import torch
 
 from segatlas.data.collate import collate
-from segatlas.data.sample import Source
 from segatlas.data.transforms import PreparedSample
+from segatlas.structures import InstancesTarget, SegmentsTarget, SemanticTarget
 
 
 def prepared(height: int, width: int, value: int, **fields: object) -> PreparedSample:
     image = np.arange(height * width * 3, dtype=np.float32).reshape(height, width, 3) + value
     label = np.full((height, width), value, np.uint8)
-    return PreparedSample(**{"image": image, "label": label, "key": f"k{value}", **fields})
+    return PreparedSample(**{"image": image, "target": SemanticTarget(label), "key": f"k{value}", **fields})
 
 
 def test_equal_sizes_are_stacked_channels_last() -> None:
     samples = [prepared(4, 6, 1), prepared(4, 6, 2)]
     batch = collate(samples)
-    assert batch.images.shape == (2, 3, 4, 6)
-    assert batch.images.dtype == torch.float32
-    assert batch.images.is_contiguous(memory_format=torch.channels_last)
-    assert batch.labels.dtype == torch.uint8
-    assert batch.keys == ["k1", "k2"]
+    assert batch.inputs.image.shape == (2, 3, 4, 6)
+    assert batch.inputs.image.dtype == torch.float32
+    assert batch.inputs.image.is_contiguous(memory_format=torch.channels_last)
+    assert batch.targets.dtype == torch.uint8
+    assert batch.keys == ("k1", "k2")
     for row, sample in enumerate(samples):
-        np.testing.assert_array_equal(batch.images[row].numpy(), sample.image.transpose(2, 0, 1))
-        np.testing.assert_array_equal(batch.labels[row].numpy(), sample.label)
+        np.testing.assert_array_equal(batch.inputs.image[row].numpy(), sample.image.transpose(2, 0, 1))
+        np.testing.assert_array_equal(batch.targets[row].numpy(), sample.label)
 
 
 def test_smaller_samples_are_padded_right_and_bottom() -> None:
     batch = collate([prepared(4, 3, 1), prepared(2, 6, 2)])
-    assert batch.images.shape == (2, 3, 4, 6)
-    assert batch.labels.tolist() == [[[1] * 3 + [255] * 3] * 4, [[2] * 6] * 2 + [[255] * 6] * 2]
-    assert (batch.images[0, :, :, 3:] == 0).all()
-    assert (batch.images[1, :, 2:] == 0).all()
-    np.testing.assert_array_equal(batch.images[1, :, :2].numpy(), prepared(2, 6, 2).image.transpose(2, 0, 1))
+    assert batch.inputs.image.shape == (2, 3, 4, 6)
+    assert batch.targets.tolist() == [[[1] * 3 + [255] * 3] * 4, [[2] * 6] * 2 + [[255] * 6] * 2]
+    assert (batch.inputs.image[0, :, :, 3:] == 0).all()
+    assert (batch.inputs.image[1, :, 2:] == 0).all()
+    np.testing.assert_array_equal(batch.inputs.image[1, :, :2].numpy(), prepared(2, 6, 2).image.transpose(2, 0, 1))
 
 
 def test_labels_may_have_another_size_than_images() -> None:
-    batch = collate([prepared(4, 6, 1, label=np.zeros((8, 12), np.uint8))])
-    assert batch.images.shape[2:] == (4, 6)
-    assert batch.labels.shape == (1, 8, 12)
+    batch = collate([prepared(4, 6, 1, target=SemanticTarget(np.zeros((8, 12), np.uint8)))])
+    assert batch.inputs.image.shape[2:] == (4, 6)
+    assert batch.targets.shape == (1, 8, 12)
 
 
-def test_sources_are_stacked_by_kind() -> None:
-    sources = {
-        "channels": Source(array=np.full((2, 3, 5), 7, np.uint16)),
-        "prior": Source(array=np.full((2, 3), 4, np.uint8), kind="label"),
-    }
-    wider = {
-        "channels": Source(array=np.full((2, 4, 5), 8, np.uint16)),
-        "prior": Source(array=np.full((2, 4), 5, np.uint8), kind="label"),
-    }
-    batch = collate([prepared(2, 3, 0, sources=sources), prepared(2, 4, 0, sources=wider)])
-    assert batch.sources["channels"].shape == (2, 5, 2, 4)
-    assert batch.sources["channels"].dtype == torch.float32
-    assert batch.sources["channels"][:, 0, 0].tolist() == [[7, 7, 7, 0], [8, 8, 8, 8]]
-    assert batch.sources["prior"][:, 0].tolist() == [[4, 4, 4, 255], [5, 5, 5, 5]]
+def test_the_sizes_before_padding_are_kept() -> None:
+    assert collate([prepared(4, 3, 1), prepared(2, 6, 2)]).sizes == ((4, 3), (2, 6))
+
+
+def test_sources_are_stacked_by_their_axes_with_flags_of_which_are_there() -> None:
+    sources = {"heights": np.full((2, 3, 5), 7, np.float32), "prior": np.full((2, 3), 4, np.uint8)}
+    wider = {"heights": np.full((2, 4, 5), 8, np.float32), "prior": np.full((2, 4), 5, np.uint8)}
+    batch = collate(
+        [
+            prepared(2, 3, 0, sources=sources, present={"heights": True}),
+            prepared(2, 4, 0, sources=wider, present={"heights": False}),
+        ]
+    )
+    assert batch.inputs.sources["heights"].shape == (2, 5, 2, 4)
+    assert batch.inputs.sources["heights"].dtype == torch.float32
+    assert batch.inputs.sources["heights"][:, 0, 0].tolist() == [[7, 7, 7, 0], [8, 8, 8, 8]]
+    assert batch.inputs.sources["prior"][:, 0].tolist() == [[4, 4, 4, 255], [5, 5, 5, 5]]
+    assert {name: flags.tolist() for name, flags in batch.inputs.present.items()} == {"heights": [True, False]}
+
+
+def test_instances_are_one_target_a_sample_padded_to_the_batch() -> None:
+    def objects(height: int, width: int, count: int) -> InstancesTarget:
+        return InstancesTarget(np.ones((count, height, width), bool), np.arange(count), np.zeros(count, bool))
+
+    batch = collate([prepared(4, 3, 1, target=objects(4, 3, 2)), prepared(2, 6, 2, target=objects(2, 6, 0))])
+    first, second = batch.targets
+    assert first.masks.shape == (2, 4, 6)
+    assert first.masks.sum().item() == 2 * 4 * 3
+    assert first.classes.tolist() == [0, 1]
+    assert second.masks.shape == (0, 4, 6)
+
+
+def test_segments_are_padded_with_no_segment() -> None:
+    tables = (np.array([3]), np.array([True]), np.array([False]))
+    small = SegmentsTarget(np.zeros((2, 2), np.int32), *tables)
+    batch = collate(
+        [prepared(2, 2, 1, target=small), prepared(3, 2, 2, target=small._replace(ids=np.ones((3, 2), "i4")))]
+    )
+    assert batch.targets[0].ids.tolist() == [[0, 0], [0, 0], [-1, -1]]
+    assert batch.targets[0].ids.dtype == torch.int32
+    assert batch.targets[1].classes.tolist() == [3]

@@ -14,7 +14,7 @@ from segatlas.config.schema import DataConfig
 from segatlas.data import create_dataset, describe_layout
 from segatlas.data.dataset import SegmentationData
 from segatlas.data.datasets import DATASETS, dataset_class
-from segatlas.data.datasets.folder import find_pairs, hold_out
+from segatlas.data.datasets.folder import find_part, hold_out
 from segatlas.errors import DataError, UsageError
 
 
@@ -219,18 +219,18 @@ def test_same_stem_twice_is_an_error(tmp_path):
         open_folder(tmp_path)
 
 
-def test_find_pairs_tells_faults_without_raising(tmp_path):
+def test_find_part_tells_faults_without_raising(tmp_path):
     write_folder(tmp_path)
     images, masks = tmp_path / "train" / "images", tmp_path / "train" / "masks"
     (masks / "001.png").unlink()
     (images / "002.png").unlink()
     Image.open(images / "003.png").save(images / "003.bmp")
-    pairs = find_pairs(tmp_path, "train")
-    assert [pair.key for pair in pairs.matched] == ["000", "003", "004", "005"]
-    assert pairs.images_without_mask == (images / "001.png",)
-    assert pairs.masks_without_image == (masks / "002.png",)
-    assert pairs.duplicates == (images / "003.png",)
-    assert find_pairs(tmp_path, "test").matched == ()
+    part = find_part(tmp_path, "train")
+    assert [item.key for item in part.items] == ["000", "003", "004", "005"]
+    assert part.images_without_mask == (images / "001.png",)
+    assert part.masks_without_image == (masks / "002.png",)
+    assert part.duplicates == (images / "003.png",)
+    assert find_part(tmp_path, "test").items == ()
 
 
 def test_masks_may_be_missing_in_test_only(tmp_path):

@@ -101,7 +101,7 @@ def test_identity_gives_the_source_in_new_memory(dtype: str, channels: int) -> N
 @pytest.mark.parametrize("channels", [1, 3, 6])
 def test_flips_are_bit_exact(channels: int) -> None:
     image, label, draws = random_image(channels=channels), random_label(), np.random.default_rng(0)
-    across, down = Flip(fraction=1).draw(draws, SIZE), FlipVertical(probability=1).draw(draws, SIZE)
+    across, down = Flip(probability=1).draw(draws, SIZE), FlipVertical(probability=1).draw(draws, SIZE)
     for placement, rows, columns in ((across, 1, -1), (down, -1, 1), (across.then(down), -1, -1)):
         np.testing.assert_array_equal(warp_image(image, placement), image[::rows, ::columns])
         np.testing.assert_array_equal(warp_label(label, placement), label[::rows, ::columns])
@@ -135,7 +135,7 @@ def test_places_outside_the_image_repeat_its_edge_until_they_are_filled() -> Non
 
 def test_flip_turn_crop_flip_in_one_warp_equals_the_steps_one_after_another() -> None:
     image, label = random_image(), random_label()
-    flip, flip_vertical = Flip(fraction=1), FlipVertical(probability=1)
+    flip, flip_vertical = Flip(probability=1), FlipVertical(probability=1)
     draws = np.random.default_rng(0)
     placement = identity(SIZE).then(flip.draw(draws, SIZE)).then(turned(SIZE, 1)).then(crop_at(-3, 4, (20, 18)))
     placement = placement.then(flip_vertical.draw(draws, (20, 18)))
@@ -444,7 +444,7 @@ def test_the_steps_of_a_recipe_come_in_the_order_it_states() -> None:
             Turns(),
         ),
         crop=Crop(size=(16, 18), class_balance=0.75),
-        after=(Flip(fraction=0.3), FlipVertical(probability=0.4)),
+        after=(Flip(probability=0.3), FlipVertical(probability=0.4)),
     )
 
 

@@ -7,9 +7,8 @@ import pytest
 from segatlas.config.transforms import BlurConfig, PhotometricConfig, TransformsConfig
 from segatlas.data.sample import Sample, Source
 from segatlas.data.transforms import EvalPipeline, Pipeline, normalise
-from segatlas.data.transforms import pipeline as pipeline_module
 from segatlas.errors import DataError, UsageError
-from segatlas.structures import IGNORE
+from segatlas.structures import InputSpec, InstancesTarget, SegmentsTarget, SemanticTarget
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SIZE = (24, 32)
@@ -19,12 +18,17 @@ def sample(channels: int = 3, dtype: str = "uint8", **fields: object) -> Sample:
     draws = np.random.default_rng(0)
     image = draws.integers(20, 256, (*SIZE, channels)).astype(dtype)
     label = draws.integers(0, 5, SIZE).astype(np.uint8)
-    return Sample(**{"image": image, "label": label, "key": "a/b", **fields})
+    return Sample(**{"image": image, "target": SemanticTarget(label), "key": "a/b", **fields})
 
 
-def pipeline(channels: int = 3, **transforms: object) -> Pipeline:
+BEFORE = InputSpec(name="before")
+PRIOR = InputSpec(name="prior", kind="label", channels=1)
+HEIGHTS = InputSpec(name="heights", kind="values", channels=1)
+
+
+def pipeline(channels: int = 3, sources: tuple[InputSpec, ...] = (), **transforms: object) -> Pipeline:
     mean, std = (MEAN, STD) if channels == 3 else ((0.5,) * channels, (0.2,) * channels)
-    return Pipeline.from_config(TransformsConfig(**transforms), mean, std, 255.0, channels)
+    return Pipeline.from_config(TransformsConfig(**transforms), mean, std, 255.0, channels, sources)
 
 
 EVERYTHING = {
@@ -37,12 +41,8 @@ EVERYTHING = {
     "flip_vertical": 0.5,
     "turns": True,
     "photometric": PhotometricConfig(),
-    "blur": BlurConfig(fraction=0.5),
+    "blur": BlurConfig(probability=0.5),
 }
-
-
-def test_the_ignore_value_is_that_of_structures() -> None:
-    assert pipeline_module.IGNORE == IGNORE
 
 
 def test_no_transforms_is_normalise_alone() -> None:
@@ -79,7 +79,9 @@ def test_the_same_generator_gives_the_same_sample_and_another_one_does_not() -> 
     assert not np.array_equal(first.image, other.image)
 
 
-@pytest.mark.parametrize("extra", [{}, {"photometric": PhotometricConfig(fraction=1), "blur": BlurConfig(fraction=1)}])
+@pytest.mark.parametrize(
+    "extra", [{}, {"photometric": PhotometricConfig(probability=1), "blur": BlurConfig(probability=1)}]
+)
 @pytest.mark.parametrize("rotation", [0.0, 30.0])
 def test_padding_is_exactly_zero_where_the_label_is_255(extra: dict[str, object], rotation: float) -> None:
     run = pipeline(crop=(40, 40), rotation=rotation, **extra)
@@ -103,7 +105,7 @@ def test_the_samples_own_arrays_are_not_touched() -> None:
 
 
 def test_photometric_is_applied_to_its_fraction_of_samples() -> None:
-    run, data = pipeline(flip=0, photometric=PhotometricConfig(fraction=0.5)), sample()
+    run, data = pipeline(flip=0, photometric=PhotometricConfig(probability=0.5)), sample()
     plain = normalise(data.image, MEAN, STD, 255.0)
     changed = [not np.array_equal(run(data, np.random.default_rng(seed)).image, plain) for seed in range(40)]
     assert 8 < sum(changed) < 32
@@ -111,36 +113,95 @@ def test_photometric_is_applied_to_its_fraction_of_samples() -> None:
 
 def test_blur_is_that_of_opencv_on_stored_values() -> None:
     data = sample()
-    out = pipeline(flip=0, blur=BlurConfig(fraction=1, sigma=(0.9, 0.9)))(data, np.random.default_rng(0))
+    out = pipeline(flip=0, blur=BlurConfig(probability=1, sigma=(0.9, 0.9)))(data, np.random.default_rng(0))
     blurred = cv2.GaussianBlur(data.image, (0, 0), 0.9, borderType=cv2.BORDER_REPLICATE)
     np.testing.assert_array_equal(out.image, normalise(blurred, MEAN, STD, 255.0))
 
 
-def test_sources_go_through_the_geometry_of_the_image() -> None:
-    image, label = sample().image, sample().label
-    sources = {"before": Source(array=image), "prior": Source(array=label, kind="label")}
-    run = Pipeline.from_config(
-        TransformsConfig(**EVERYTHING | {"photometric": None, "blur": None}), MEAN, STD, 255.0, 3
-    )
-    out = run(sample(sources=sources), np.random.default_rng(4))
-    np.testing.assert_array_equal(out.sources["prior"].array, out.label)
-    before = normalise(out.sources["before"].array, MEAN, STD, 255.0)
-    inside = out.label != 255
-    np.testing.assert_array_equal(before[inside], out.image[inside])
-    assert (out.sources["before"].array[~inside] == 0).all()
+@pytest.mark.parametrize("seed", range(4))
+def test_sources_go_through_geometry_and_colour_of_the_image(seed: int) -> None:
+    data = sample()
+    sources = {"before": Source(array=data.image), "prior": Source(array=data.label, kind="label")}
+    run = pipeline(sources=(BEFORE, PRIOR), **EVERYTHING)
+    out = run(sample(sources=sources), np.random.default_rng(seed))
+    np.testing.assert_array_equal(out.sources["prior"], out.label)
+    np.testing.assert_array_equal(out.sources["before"], out.image)
+    assert out.present == {}
+    alone = pipeline(**EVERYTHING)(data, np.random.default_rng(seed))
+    np.testing.assert_array_equal(out.image, alone.image)
+
+
+def test_values_reach_the_network_as_stored() -> None:
+    heights = np.arange(SIZE[0] * SIZE[1], dtype=np.uint16).reshape(SIZE)
+    run = pipeline(sources=(HEIGHTS,), flip=1, photometric=PhotometricConfig())
+    out = run(sample(sources={"heights": Source(array=heights, kind="values")}), np.random.default_rng(0))
+    assert out.sources["heights"].dtype == np.float32
+    np.testing.assert_array_equal(out.sources["heights"], heights[:, ::-1, None])
+
+
+def test_sources_that_the_network_does_not_take_never_reach_it() -> None:
+    data = sample(sources={"before": Source(array=sample().image)})
+    assert pipeline()(data, np.random.default_rng(0)).sources == {}
+
+
+@pytest.mark.parametrize(("kind", "padding"), [("values", 0), ("label", 255)])
+def test_an_optional_source_that_is_missing_is_padding_and_said_to_be_missing(kind: str, padding: int) -> None:
+    spec = InputSpec(name="further", kind=kind, channels=1, required=False)
+    run = pipeline(sources=(spec,), crop=(8, 8))
+    there = sample(sources={"further": Source(array=np.ones(SIZE, np.uint8), kind=kind)})
+    assert run(there, np.random.default_rng(0)).present == {"further": True}
+    out = run(sample(), np.random.default_rng(0))
+    assert out.present == {"further": False}
+    assert (out.sources["further"] == padding).all()
+    assert out.sources["further"].shape[:2] == (8, 8)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_truths_of_every_type_move_as_labels_do(seed: int) -> None:
+    labels = sample().label
+    things, none = np.ones(5, bool), np.zeros(5, bool)
+    segments = SegmentsTarget(labels.astype(np.int32), np.arange(5), things, none)
+    objects = InstancesTarget(labels == np.arange(5)[:, None, None], np.arange(5), none)
+    runs = [
+        pipeline(**EVERYTHING | {"class_balance": 1.0})(sample(target=target), np.random.default_rng(seed))
+        for target in (SemanticTarget(labels), segments, objects)
+    ]
+    moved, ids, masks = runs[0].label, runs[1].target.ids, runs[2].target.masks
+    np.testing.assert_array_equal(ids, np.where(moved == 255, -1, moved.astype(int)))
+    assert ids.dtype == np.int32
+    np.testing.assert_array_equal(masks, moved == runs[2].target.classes[:, None, None])
+    np.testing.assert_array_equal(runs[2].image, runs[0].image)
+
+
+def test_instances_that_vanish_are_dropped_with_their_rows() -> None:
+    masks = np.zeros((3, *SIZE), bool)
+    masks[0, :4, :4] = masks[2, :, 20:] = True
+    data = sample(target=InstancesTarget(masks, np.array([5, 6, 7]), np.array([False, False, True])))
+    target = pipeline(resize="12x16", flip=1)(data, np.random.default_rng(0)).target
+    assert target.classes.tolist() == [5, 7]
+    assert target.crowd.tolist() == [False, True]
+    np.testing.assert_array_equal(target.masks[0], np.pad(np.ones((2, 2), bool), ((0, 10), (14, 0))))
+
+
+def test_a_truth_of_another_type_has_no_label() -> None:
+    objects = InstancesTarget(np.ones((1, *SIZE), bool), np.array([0]), np.array([False]))
+    data = sample(target=objects)
+    assert data.label is None
+    with pytest.raises(TypeError, match="InstancesTarget"):
+        _ = pipeline()(data, np.random.default_rng(0)).label
 
 
 def test_a_sample_without_truth_gets_a_label_of_255() -> None:
-    assert (pipeline(crop=(8, 8))(sample(label=None), np.random.default_rng(0)).label == np.full((8, 8), 255)).all()
-    assert (EvalPipeline(mean=MEAN, std=STD)(sample(label=None)).label == np.full(SIZE, 255)).all()
+    assert (pipeline(crop=(8, 8))(sample(target=None), np.random.default_rng(0)).label == np.full((8, 8), 255)).all()
+    assert (EvalPipeline(mean=MEAN, std=STD)(sample(target=None)).label == np.full(SIZE, 255)).all()
 
 
 def test_evaluation_resizes_the_image_and_leaves_the_label() -> None:
     data = sample(sources={"prior": Source(array=sample().label, kind="label")})
-    out = EvalPipeline(mean=MEAN, std=STD, resize="short:48")(data)
+    out = EvalPipeline(mean=MEAN, std=STD, resize="short:48", sources=(PRIOR,))(data)
     np.testing.assert_array_equal(out.image, normalise(cv2.resize(data.image, (64, 48)), MEAN, STD, 255.0))
     np.testing.assert_array_equal(out.label, data.label)
-    np.testing.assert_array_equal(out.sources["prior"].array, data.label.repeat(2, axis=0).repeat(2, axis=1))
+    np.testing.assert_array_equal(out.sources["prior"], data.label.repeat(2, axis=0).repeat(2, axis=1))
 
 
 def test_evaluation_without_resize_is_normalise_alone() -> None:
@@ -159,19 +220,24 @@ def test_a_wrong_number_of_means_is_named_with_its_key() -> None:
     [
         {"image": np.zeros((*SIZE, 4), np.uint8)},
         {"image": np.zeros(SIZE, np.uint8)},
-        {"label": np.zeros((5, 5), np.uint8)},
+        {"target": SemanticTarget(np.zeros((5, 5), np.uint8))},
         {"sources": {"prior": Source(array=np.zeros((5, 5), np.uint8), kind="label")}},
+        {"sources": {"prior": Source(array=np.zeros((*SIZE, 3), np.uint8), kind="image")}},
+        {"sources": {"prior": Source(array=np.zeros((*SIZE, 3), np.uint8), kind="label")}},
+        {"sources": {}},
     ],
 )
 def test_arrays_that_do_not_fit_are_an_error_that_names_the_sample(fields: dict[str, object]) -> None:
-    for run in (pipeline(), EvalPipeline(mean=MEAN, std=STD)):
+    prior = {"prior": Source(array=sample().label, kind="label")}
+    for run in (pipeline(sources=(PRIOR,)), EvalPipeline(mean=MEAN, std=STD, sources=(PRIOR,))):
+        run(sample(sources=prior), np.random.default_rng(0))
         with pytest.raises(DataError, match="a/b"):
-            run(sample(**fields), np.random.default_rng(0))
+            run(sample(**{"sources": prior} | fields), np.random.default_rng(0))
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 500), (3, 2)])
 def test_tiny_and_thin_images_go_through(size: tuple[int, int]) -> None:
-    data = sample(image=np.full((*size, 3), 9, np.uint8), label=np.ones(size, np.uint8))
+    data = sample(image=np.full((*size, 3), 9, np.uint8), target=SemanticTarget(np.ones(size, np.uint8)))
     for seed in range(4):
         out = pipeline(**EVERYTHING)(data, np.random.default_rng(seed))
         assert out.image.shape == (20, 28, 3)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -14,6 +15,7 @@ from segatlas.data.collate import collate
 from segatlas.data.sample import Sample
 from segatlas.data.stream import SampleStream, sample_generator
 from segatlas.data.transforms import EvalPipeline, Pipeline, PreparedSample
+from segatlas.structures import SemanticTarget
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -22,6 +24,7 @@ class Memory:
     """A dataset of six small samples."""
 
     name, split, classes, palette, channels = "memory", "train", ("a", "b"), ((0, 0, 0), (1, 1, 1)), 3
+    sources: ClassVar = {}
 
     def __len__(self) -> int:
         return 6
@@ -35,7 +38,8 @@ class Memory:
     def load(self, index: int) -> Sample:
         draws = np.random.default_rng(index)
         image = draws.integers(0, 256, (20, 24, 3)).astype(np.uint8)
-        return Sample(image=image, label=draws.integers(0, 2, (20, 24)).astype(np.uint8), key=str(index), index=index)
+        labels = draws.integers(0, 2, (20, 24)).astype(np.uint8)
+        return Sample(image=image, target=SemanticTarget(labels), key=str(index), index=index)
 
 
 @pytest.fixture(autouse=True)
@@ -82,10 +86,10 @@ def test_worker_count_does_not_change_the_batches() -> None:
         for workers in (0, 2)
     )
     for alone, shared in zip(without, with_two, strict=True):
-        assert torch.equal(alone.images, shared.images)
-        assert shared.images.is_contiguous(memory_format=torch.channels_last)
-        assert shared.images.is_shared()
-        assert torch.equal(alone.labels, shared.labels)
+        assert torch.equal(alone.inputs.image, shared.inputs.image)
+        assert shared.inputs.image.is_contiguous(memory_format=torch.channels_last)
+        assert shared.inputs.image.is_shared()
+        assert torch.equal(alone.targets, shared.targets)
         assert alone.keys == shared.keys
 
 

@@ -121,7 +121,7 @@ def test_jpeg_of_12_bits_and_scans_of_another_process_are_refused():
     data[place + 4] = 12
     with pytest.raises(DataError, match="a JPEG of 12 bits a channel is not read"):
         decode_image(bytes(data))
-    with pytest.raises(DataError, match="a scan header that its encoding process does not know"):
+    with pytest.raises(DataError, match="a scan header that its coding process does not know"):
         decode_image(jpeg().replace(b"\xff\xc0", b"\xff\xc2", 1))
 
 

@@ -43,7 +43,7 @@ def test_every_kind_of_input_gives_the_same_pixels(tmp_path):
         prepared = prepare(image, card())
         assert prepared.size == (6, 9)
         assert torch.allclose(prepared.pixels, expected(RGB), atol=1e-6)
-        assert np.array_equal(prepared.image, RGB) or torch.is_tensor(image)
+        assert np.array_equal(prepared.view, RGB) or torch.is_tensor(image)
 
 
 @pytest.mark.parametrize("name", ["a.tif", "a.webp", "a.bmp"])
@@ -80,7 +80,7 @@ def test_16_bit_images_fit_8_bit_models_and_the_other_way_round(tmp_path):
     assert torch.allclose(prepare(path, card()).pixels, grey, atol=1e-6)
     assert torch.allclose(prepare(path, card(max_value=65535.0)).pixels, grey, atol=1e-6)
     assert torch.allclose(prepare(RGB, card(max_value=65535.0)).pixels, expected(RGB), atol=1e-6)
-    assert prepare(path, card()).image.dtype == np.uint8
+    assert prepare(path, card()).view.dtype == np.uint8
 
 
 def test_values_of_other_scales_are_left_to_the_card():
@@ -99,7 +99,7 @@ def test_the_resize_of_the_card_applies_to_the_input_only(rule, shape):
     prepared = prepare(RGB, card(resize=rule))
     assert tuple(prepared.pixels.shape[1:]) == shape
     assert prepared.size == (6, 9)
-    assert prepared.image.shape == (6, 9, 3)
+    assert prepared.view.shape == (6, 9, 3)
 
 
 def test_wrong_number_of_channels_names_both_numbers_and_the_file(tmp_path):

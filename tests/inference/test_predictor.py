@@ -337,7 +337,7 @@ def test_bf16_falls_back_with_a_notice_where_the_device_has_none(monkeypatch, ca
 
 @pytest.mark.parametrize("flags", [{}, {"avx512_f": True, "avx512_bf16": False}])
 def test_bf16_falls_back_with_a_notice_where_the_processor_has_no_instructions_for_it(monkeypatch, caplog, flags):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"architecture": "x86_64", **flags}, upsampling=False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"architecture": "x86_64", **flags}, raising=False)
     with caplog.at_level("WARNING", logger="segatlas"):
         ours = predictor(precision="bf16")
     assert ours.precision == "fp32"
@@ -349,12 +349,12 @@ def test_bf16_falls_back_with_a_notice_where_the_processor_has_no_instructions_f
 
 @pytest.mark.parametrize("flag", ["avx512_bf16", "amx_bf16", "bf16"])
 def test_any_of_the_known_instructions_is_enough_for_bf16(monkeypatch, flag):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {flag: True}, upsampling=False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {flag: True}, raising=False)
     assert resolve_precision("bf16", torch.device("cpu")) == "bf16"
 
 
 def test_a_torch_that_does_not_tell_leaves_the_flags_of_the_system(monkeypatch, tmp_path):
-    monkeypatch.delattr(torch.cpu, "get_capabilities", upsampling=False)
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
     for flags, expected in [("fpu avx512f avx512_bf16", True), ("fpu avx512f", False)]:
         (tmp_path / "cpuinfo").write_text(f"processor: 0\nflags\t\t: {flags}\n")
         assert processor_has_bf16(tmp_path / "cpuinfo") is expected

@@ -8,7 +8,7 @@ import sys
 import pytest
 from fakes.results import semantic_metrics, semantic_pair
 
-from segatlas.metrics import METRICS, create, load_metric, monitored, monitoring
+from segatlas.metrics import METRICS, Number, create, load_metric, monitored, monitoring
 from segatlas.tasks import TASKS
 
 
@@ -64,6 +64,15 @@ def test_what_was_left_out_is_none_and_what_no_metric_gives_is_an_error() -> Non
     assert "mean_boundary_iou" not in scores.definitions
     with pytest.raises(AttributeError, match="no number 'iuo'; there are: miou"):
         _ = scores.iuo
+
+
+def test_numbers_are_written_by_their_format_and_undefined_ones_as_a_dash() -> None:
+    fraction, plain = Number(name="a", definition="A."), Number(name="b", definition="B.", format="plain")
+    objects = Number(name="c", definition="C.", format="count", unit="object")
+    assert [fraction.text(0.12345), fraction.text(0.12345, 1, unit=False)] == ["12.35 %", "12.3"]
+    assert [plain.text(0.12345), plain.text(0.12345, 1)] == ["0.1235", "0.123"]
+    assert [objects.text(1), objects.text(2), objects.text(2, unit=False)] == ["1 object", "2 objects", "2"]
+    assert [number.text(float("nan")) for number in (fraction, plain, objects)] == ["–"] * 3
 
 
 def test_options_reach_the_metric_that_takes_them() -> None:

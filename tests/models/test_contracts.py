@@ -13,7 +13,7 @@ from safetensors.torch import load, save
 from segatlas.inference.fast_form import fast_form
 from segatlas.models import ARCHITECTURES, load_architecture
 from segatlas.models.deeplabv3plus import SMP as DEEPLABV3PLUS_SMP
-from segatlas.structures import PointLogits, SemanticLogits
+from segatlas.structures import Inputs, PointLogits, SemanticLogits
 
 K = 5
 # Besides each architecture's own tiny variant: forms whose graphs differ: (architecture, fields).
@@ -164,6 +164,17 @@ def test_saved_weights_give_the_same_numbers_in_another_network(case):
     other.load_state_dict(load(save(net.state_dict())), strict=True)
     with torch.no_grad():
         assert torch.equal(net.eval()(x).logits, other.eval()(x).logits)
+
+
+@each_case
+def test_inputs_give_what_the_image_alone_gives(case):
+    net, x = make(case).eval(), torch.randn(1, 3, 33, 47)
+    program = torch.export.export(net, (Inputs(x),)).module() if case in ("unet", "segformer", "pointrend") else net
+    with torch.no_grad():
+        alone, given, exported = net(x), net(Inputs(x)), program(Inputs(x))
+    assert torch.equal(given.logits, alone.logits)
+    assert given.canvas == alone.canvas
+    assert relative(exported.logits, alone.logits) <= 1e-5
 
 
 @each_case

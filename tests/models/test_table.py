@@ -15,7 +15,7 @@ from segatlas.models import ARCHITECTURES, load_architecture, lookup
 def test_a_line_of_the_table_says_what_the_record_in_the_file_says(name):
     entry, record = ARCHITECTURES[name], load_architecture(name)
     assert (entry.name, entry.title, entry.tasks, entry.paper) == (name, record.title, record.tasks, record.paper)
-    assert record.name == name
+    assert (record.name, record.output.__name__) == (name, entry.output)
     assert entry.variants == tuple(record.variants)
 
 

@@ -60,7 +60,7 @@ def test_a_card_a_recipe_or_a_network_that_differs_is_named_with_its_key(changed
     rewrite(file, '"val_share": 0.3', '"val_share": 0.4')
     [(name, detail)] = states(changed, "recipes", tmp_path)
     assert name == "recipes/every_key_a.yaml"
-    assert detail.endswith("data.val_share: 0.4 -> 0.3")
+    assert detail.endswith("data.val_fraction: 0.4 -> 0.3")
     rewrite(changed / "expected" / "cards.json", '"smp.json":', '"smp.json":1')
     assert [name for name, _ in states(changed, "cards", tmp_path)] == ["network of smp.json"]
 

@@ -20,6 +20,7 @@ from segatlas.data.shapes import make_shapes
 from segatlas.errors import ConfigError, SegAtlasError, TrainingError
 from segatlas.evaluation import evaluate
 from segatlas.recipe import Config
+from segatlas.structures import Inputs
 from segatlas.training import Interrupted, dry_run, train
 from segatlas.training.module import SegmentationModule
 
@@ -172,7 +173,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_files_named(recipe, monkeypatc
 
     def training_step(self, batch, batch_index):
         if self.global_step == 7:
-            batch = batch._replace(images=batch.images * float("nan"))
+            batch = batch._replace(inputs=Inputs(batch.inputs.image * float("nan")))
         return original(self, batch, batch_index)
 
     monkeypatch.setattr(SegmentationModule, "training_step", training_step)

@@ -21,6 +21,7 @@ from segatlas.inference import Predictor
 from segatlas.inference.images import prepare, stack
 from segatlas.inference.predictor import Precision
 from segatlas.models import lookup
+from segatlas.structures import Output
 from segatlas.weights import create_model, load_pretrained
 from segatlas.weights.card import Card
 from segatlas.weights.saving import make_card
@@ -107,9 +108,9 @@ def make_calls(subject: Subject, precision: Precision, settings: BenchSettings) 
     return {"forward": lambda: forward(predictor, images), "predict": predict}
 
 
-def forward(predictor: Predictor, images: Tensor) -> Tensor:
-    """Return logits at the network's stride, in the predictor's precision."""
-    return predictor.output(images).logits
+def forward(predictor: Predictor, images: Tensor) -> Output:
+    """Return the network's output at its own stride, in the predictor's precision."""
+    return predictor.output(images)
 
 
 def bf16_agreement(subject: Subject, settings: BenchSettings) -> float:

@@ -30,8 +30,7 @@ from segatlas.printable import printable
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from segatlas.inference import Predictor
-    from segatlas.structures import Segmentation
+    from segatlas.inference import Predictor, Segmentation
 
 KINDS = {
     "mask": "_mask.png",

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from segatlas.config import yaml_tree
 from segatlas.config.layers import lay_over, make_room
 from segatlas.config.messages import SchemaWords, explain, shorten, show, unknown
+from segatlas.config.old_keys import tell_old_keys, todays_keys, todays_path
 from segatlas.config.plain import value_problems
 from segatlas.config.rules import check_rules
 from segatlas.config.schema import Config, ModelCheck
@@ -43,7 +44,9 @@ def load(
 ) -> ConfigType:
     """Read and check a recipe; see `Config.load`."""
     tree, title, problems = _read_source(source)
-    tree = make_room(_expand_losses(tree), _stated(overrides))
+    stated = _stated(overrides)
+    problems += tell_old_keys(stated)
+    tree = make_room(_expand_losses(tree), todays_keys(stated))
     for word in overrides:
         tree, faults = _override(tree, word)
         tree = _expand_losses(tree)
@@ -124,7 +127,9 @@ def _read_file(path: Path, below: tuple[Path, ...], problems: list[Problem]) -> 
 
 def _with_bases(node: Node, folder: Path, below: tuple[Path, ...], problems: list[Problem]) -> Node:
     base = node.value.get("base")
-    tree = Node(value={key: child for key, child in node.value.items() if key != "base"}, place=node.place)
+    problems += tell_old_keys(node)
+    named = todays_keys(node).value
+    tree = Node(value={key: child for key, child in named.items() if key != "base"}, place=node.place)
     if base is None:
         return tree
     names = base.plain() if isinstance(base.value, list) else [base.value]
@@ -148,12 +153,12 @@ def _stated(words: Sequence[str]) -> Node:
     """Return what the words say by themselves: one layer, whatever their order. Faulty words are left out."""
     tree = Node(value={}, place=OVERRIDE)
     for word in words:
-        tree, _ = _override(tree, word)
+        tree, _ = _override(tree, word, as_written=True)
     return tree
 
 
-def _override(tree: Node, word: str) -> tuple[Node, list[Problem]]:
-    """Lay one "a.b=value" word over the tree."""
+def _override(tree: Node, word: str, *, as_written: bool = False) -> tuple[Node, list[Problem]]:
+    """Lay one "a.b=value" word over the tree, under the keys of today if not `as_written`."""
     key, equals, text = word.partition("=")
     path = key.strip().split(".")
     if not equals or not all(path):
@@ -168,7 +173,11 @@ def _override(tree: Node, word: str) -> tuple[Node, list[Problem]]:
         return tree, [_at(OVERRIDE, key, shorten(text), "not a value" if value is None else problems[0].message)]
     if path == ["base"]:
         return tree, [_at(OVERRIDE, key, text, "base is set in a file only - name the recipe instead")]
-    return _set(tree, path, yaml_tree.from_plain(value.plain(), OVERRIDE), key)
+    said = yaml_tree.from_plain(value.plain(), OVERRIDE)
+    if as_written:
+        return _set(tree, path, said, key)
+    now = todays_path(path)
+    return _set(tree, [*now], todays_keys(said, now), key)
 
 
 def _set(tree: Node, path: list[str], value: Node, key: str) -> tuple[Node, list[Problem]]:
@@ -226,6 +235,7 @@ def _check(
         sound = rest if rest != sound else {}  # the path of a key with a dot in it, as a dict may have, finds nothing
         cfg, more = _validate(cls, sound)
         problems += more
+    cfg = cfg.settled()
     faulty = {problem.key for problem in problems}
     problems += check_rules(cfg, faulty)
     if check_model is not None and not faulty & {"model", "model.name"} and not _is_shipped(tree.child("model")):

@@ -1,7 +1,39 @@
-"""Criteria: what a training minimises, from typed network outputs and labels."""
+"""Criteria: what a training minimises, one file for each type of output. The table holds no torch.
+
+A file offers `build(terms, automatic_weights) -> nn.Module`; the module takes (output, targets) and returns the total,
+a scalar, and the value of each term by name.
+"""
 
 from __future__ import annotations
 
-from segatlas.criteria.criterion import Criterion
+from collections.abc import Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-__all__ = ["Criterion"]
+from segatlas.config.losses import AnyLossConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+CRITERIA: dict[str, str] = {
+    "SemanticLogits": "segatlas.criteria.semantic_logits",
+}
+"""Name of an output type of `segatlas.structures` -> the file of its criterion."""
+
+
+def build(output: str, terms: Sequence[AnyLossConfig], automatic_weights: Tensor | None = None) -> nn.Module:
+    """Return the criterion of networks that give this type of output.
+
+    Args:
+        output: the type's name, a key of CRITERIA.
+        terms: the recipe's `losses`.
+        automatic_weights: (K,) class weights for terms with `class_weights: auto`.
+
+    Raises:
+        UsageError: the terms do not suit.
+    """
+    criterion: nn.Module = import_module(CRITERIA[output]).build(terms, automatic_weights)
+    return criterion
+
+
+__all__ = ["CRITERIA", "build"]

@@ -9,7 +9,7 @@ from segatlas.data.dataset import SegmentationData
 from segatlas.data.datasets import DATASETS, dataset_class, describe_layout
 from segatlas.data.datasets.foreign import recognise
 from segatlas.data.store import Store
-from segatlas.errors import DataError
+from segatlas.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from segatlas.config.schema import DataConfig
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 __all__ = ["DATASETS", "Store", "create_dataset", "describe_layout"]
 
 
-def create_dataset(cfg: DataConfig, split: str, seed: int = 0, store: Store | None = None) -> SegmentationData:
+def create_dataset(
+    cfg: DataConfig, split: str, seed: int = 0, store: Store | None = None, target: str = "SemanticTarget"
+) -> SegmentationData:
     """Open one split of the dataset that a recipe names.
 
     Args:
@@ -25,16 +27,19 @@ def create_dataset(cfg: DataConfig, split: str, seed: int = 0, store: Store | No
         split: train, val or test; VOC takes the name of any of its lists.
         seed: decides which images are held out of train where a folder has no val part.
         store: where decoded images and labels are kept; `Store.of(cfg)` is the one that the recipe asks for.
+        target: which truth its samples carry, by the name of its type in `segatlas.structures`.
 
     Raises:
         DataError: the root is missing or laid out otherwise, the split is empty, or its files do not match.
-        UsageError: keys of the section that are missing or contradict one another.
+        UsageError: keys of the section that are missing or contradict one another, or a truth that it does not give.
     """
     kind = dataset_class(cfg.name)
+    if target not in kind.targets:
+        raise UsageError(f"data.name={cfg.name} gives {', '.join(kind.targets)}, not the {target} that is asked for")
     root = kind.prepare(cfg)
     if not cfg.lists and not kind.fits(root):
         raise DataError(f"is not laid out as data.name={cfg.name}: expected {kind.layout}; it {_hint(root)}", root)
-    return kind(cfg, split, seed, store)
+    return kind(cfg, split, seed, store, target)
 
 
 def _hint(root: Path) -> str:

@@ -11,30 +11,59 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from segatlas.data.transforms import PreparedSample
-from segatlas.structures import IGNORE, Batch
+from segatlas.data.transforms.targets import NO_SEGMENT, size_of_target
+from segatlas.structures import IGNORE, Batch, Inputs, InstancesTarget, SegmentsTarget, SemanticTarget, Target
+from segatlas.structures.targets import Array
 
 
 def collate(samples: Sequence[PreparedSample]) -> Batch:
     """Return one batch; samples of different sizes are padded right and bottom to the largest.
 
-    Args:
-        samples: at least one; all with the same channels and the same sources.
+    Images are padded with 0 and truths with "ignore". Truths may be larger than images: those of evaluation with a
+    resize keep their stored size.
 
-    Returns:
-        images (N, C, H, W) float32, channels last in memory, padded with 0; labels (N, H', W') uint8, padded with 255
-        (H', W' differ from H, W only in evaluation with a resize); sources of image kind as float32 (N, C, H, W) in
-        stored values, of label kind as (N, H, W).
+    Args:
+        samples: at least one; all with the same channels, the same sources and one type of truth.
     """
+    first = samples[0]
     sources: dict[str, Tensor] = {}
-    for name, first in samples[0].sources.items():
-        arrays = [sample.sources[name].array for sample in samples]
-        sources[name] = _labels(arrays) if first.kind == "label" else _images(arrays)
+    for name, array in first.sources.items():
+        arrays = [sample.sources[name] for sample in samples]
+        sources[name] = _labels(arrays) if array.ndim == 2 else _images(arrays)
+    present = {name: torch.tensor([sample.present[name] for sample in samples]) for name in first.present}
     return Batch(
-        images=_images([sample.image for sample in samples]),
-        labels=_labels([sample.label for sample in samples]),
-        keys=[sample.key for sample in samples],
-        sources=sources,
+        inputs=Inputs(_images([sample.image for sample in samples]), sources, present),
+        targets=_targets([sample.target for sample in samples]),
+        sizes=tuple((sample.image.shape[0], sample.image.shape[1]) for sample in samples),
+        keys=tuple(sample.key for sample in samples),
     )
+
+
+def _targets(targets: list[Target]) -> Tensor | tuple[Target, ...]:
+    """Return what `Batch.targets` says: labels as one tensor, targets of other types padded to one size."""
+    if isinstance(targets[0], SemanticTarget):
+        return _labels([np.asarray(target.labels) for target in targets if isinstance(target, SemanticTarget)])
+    sizes = [size_of_target(target) for target in targets]
+    size = (max(height for height, _ in sizes), max(width for _, width in sizes))
+    return tuple(_padded(target, size) for target in targets)
+
+
+def _padded(target: Target, size: tuple[int, int]) -> Target:
+    """Return a truth as tensors, its maps padded right and bottom."""
+
+    def grown(maps: Array, padding: int) -> Tensor:
+        array = np.asarray(maps)
+        out = _new_tensor((*array.shape[:-2], *size), _dtype(array))
+        out.fill_(padding)
+        out.numpy()[..., : array.shape[-2], : array.shape[-1]] = array
+        return out
+
+    if isinstance(target, SemanticTarget):
+        return SemanticTarget(grown(target.labels, IGNORE))
+    tables = tuple(torch.as_tensor(table) for table in target[1:])
+    if isinstance(target, SegmentsTarget):
+        return SegmentsTarget(grown(target.ids, NO_SEGMENT), *tables)
+    return InstancesTarget(grown(target.masks, 0), *tables)
 
 
 def _images(arrays: list[np.ndarray]) -> Tensor:
@@ -43,7 +72,11 @@ def _images(arrays: list[np.ndarray]) -> Tensor:
 
 
 def _labels(arrays: list[np.ndarray]) -> Tensor:
-    return _stack(arrays, torch.from_numpy(np.empty(0, arrays[0].dtype)).dtype, IGNORE)
+    return _stack(arrays, _dtype(arrays[0]), IGNORE)
+
+
+def _dtype(array: np.ndarray) -> torch.dtype:
+    return torch.from_numpy(np.empty(0, array.dtype)).dtype
 
 
 def _stack(arrays: list[np.ndarray], dtype: torch.dtype, padding: int) -> Tensor:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from segatlas.data.sample import Sample
+from segatlas.structures import SourceKind
 
 Color = tuple[int, int, int]
 
@@ -14,7 +16,8 @@ Color = tuple[int, int, int]
 class SegmentationData(Protocol):
     """One split of a dataset.
 
-    classes and palette have K entries; `channels` is the number of channels of the images; pairs() names the files.
+    classes and palette have K entries; `channels` is the number of channels of the images; `sources` names what samples
+    carry besides the image.
     """
 
     name: str
@@ -22,6 +25,11 @@ class SegmentationData(Protocol):
     classes: tuple[str, ...]
     palette: tuple[Color, ...]
     channels: int
+
+    @property
+    def sources(self) -> Mapping[str, SourceKind]:
+        """Names and kinds of further inputs that samples carry besides the image."""
+        ...
 
     def __len__(self) -> int: ...
 

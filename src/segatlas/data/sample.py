@@ -1,20 +1,21 @@
-"""A sample: one image with its label and further sources, as it comes from a dataset and goes through transforms."""
+"""A sample: one image with its truth and further sources, as it comes from a dataset and goes through transforms."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 
-SourceKind = Literal["image", "label"]
+from segatlas.structures import SemanticTarget, SourceKind, Target
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A further array of a sample that lies on the same pixels (reference image, prior mask, extra channels).
+    """A further array of a sample that lies on the same pixels: an image of another date, heights, a prior mask.
 
-    kind "image" is warped with interpolation, "label" takes the nearest value and is padded with 255.
+    array: (H, W, C) as the image for kind "image", (H, W) or (H, W, C') for "values", (H, W) uint8 for "label"; what
+    the kinds mean stands at `segatlas.structures.InputSpec`.
     """
 
     array: np.ndarray
@@ -26,12 +27,18 @@ class Sample:
     """One image with its truth.
 
     image: (H, W, C) uint8, uint16 or float32, RGB order where C is 3.
-    label: (H, W) uint8, 0..K-1, 255 = ignore; None where there is no truth.
+    target: the truth, of one of the types of `segatlas.structures.targets`; None where there is none.
     key: unique name within the split (relative path without ending).
+    sources: further arrays on the same pixels, by name.
     """
 
     image: np.ndarray
-    label: np.ndarray | None
+    target: Target | None
     key: str
     index: int = 0
-    sources: dict[str, Source] = field(default_factory=dict)
+    sources: Mapping[str, Source] = field(default_factory=dict)
+
+    @property
+    def label(self) -> np.ndarray | None:
+        """(H, W) uint8, 0..K-1, 255 = ignore, where the truth is a `SemanticTarget`; else None."""
+        return np.asarray(self.target.labels) if isinstance(self.target, SemanticTarget) else None

@@ -25,7 +25,7 @@ from segatlas.inference import Predictor, load, parse_views
 from segatlas.inference.images import ImageLike
 from segatlas.inference.predictor import Precision
 from segatlas.metrics import MetricSet, Scores, create, load_metric
-from segatlas.structures import SemanticTarget
+from segatlas.structures import Target
 from segatlas.tasks import TASKS, Task
 
 
@@ -52,7 +52,7 @@ class Evaluation:
     @property
     def task(self) -> Task:
         """The record of the model's task."""
-        return TASKS[getattr(self.predictor.card, "task")]  # noqa: B009
+        return TASKS[self.predictor.card.task]
 
     @property
     def settings(self) -> EvalSettings:
@@ -257,7 +257,7 @@ def _score(
 ) -> tuple[list[ImageScore], list[str]]:
     """Predict and count every image. Returns each image's own score, and the faults of those left out."""
     skipped: list[str] = []
-    waiting: deque[tuple[int, np.ndarray]] = deque()  # truths of the images that the predictor has taken in
+    waiting: deque[tuple[int, Target]] = deque()  # truths of the images that the predictor has taken in
     scores: list[ImageScore] = []
     with _progress_bar(len(dataset), progress) as advance:
 
@@ -271,22 +271,22 @@ def _score(
             for index in range(len(dataset)):
                 try:
                     sample = dataset.load(index)
-                    if sample.label is None:
+                    if sample.target is None:
                         raise DataError("has no mask, so there is nothing to compare with", dataset.files(index)[0])
                 except DataError as error:
                     skip(error)
                 else:
-                    waiting.append((index, sample.label))
+                    waiting.append((index, sample.target))
                     watch.look_at(sample.image)
                     yield sample.image
 
         def failed(_: ImageLike, error: Exception) -> None:
-            index, _label = waiting.popleft()
+            index = waiting.popleft()[0]
             skip(DataError(f"cannot be predicted: {error}", dataset.files(index)[0]))
 
         for result in predictor.predict_iter(images(), batch=batch, on_error=failed):
-            index, label = waiting.popleft()
-            score = metrics.update(result, SemanticTarget(label))
+            index, target = waiting.popleft()
+            score = metrics.update(result, target)
             scores.append(ImageScore(key=dataset.key(index), file=str(dataset.files(index)[0]), score=score))
             advance()
     return scores, skipped

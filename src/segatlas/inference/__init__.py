@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from segatlas.inference.predictor import Predictor
+from segatlas.inference.segmentation import Segmentation
 from segatlas.inference.sliding import DEFAULT_OVERLAP
 from segatlas.inference.tta import View, parse_views
 from segatlas.weights import load_pretrained
 
-__all__ = ["Predictor", "View", "load", "parse_views"]
+__all__ = ["Predictor", "Segmentation", "View", "load", "parse_views"]
 
 
 def load(

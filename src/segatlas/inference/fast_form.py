@@ -31,7 +31,7 @@ from torch.utils._pytree import tree_leaves
 
 from segatlas.layers.linear import PointwiseConv2d, TokenLinear
 from segatlas.layers.norm import BatchNorm2d
-from segatlas.structures import SemanticLogits
+from segatlas.structures import Output, maps_of
 
 LOGGER = logging.getLogger("segatlas")
 TRIAL_SIZE = (64, 64)
@@ -58,7 +58,7 @@ def fast_form(net: nn.Module, in_channels: int, precision: str = "fp32") -> nn.M
     """Return a copy of a network made for prediction; the network itself stays as it is.
 
     Args:
-        net: a network in eval mode that gives SemanticLogits.
+        net: a network in eval mode with an output of `segatlas.structures`.
         in_channels: channels of its image.
         precision: "bf16" stores weights in bfloat16; call the result under autocast.
 
@@ -80,7 +80,9 @@ def fast_form(net: nn.Module, in_channels: int, precision: str = "fp32") -> nn.M
 
 
 def _make(net: nn.Module, trial: Tensor, *, channels_last: bool) -> tuple[nn.Module, set[nn.Module], float]:
-    """Return the fast form, its modules that ran as such, and by how much of the largest logit it differs on `trial`.
+    """Return the fast form, its modules that ran as such, and by how much it differs on `trial`.
+
+    The difference is relative to the largest value of the map, such as the logits, that differs most.
 
     channels_last: lay weights out so; on a processor they always are.
     """
@@ -96,7 +98,8 @@ def _make(net: nn.Module, trial: Tensor, *, channels_last: bool) -> tuple[nn.Mod
         if trial.device.type == "cpu" or channels_last:
             _lay_weights_channels_last(fast)
         got, used = _run(fast, trial)
-    return fast, used, float((got - expected).abs().max() / expected.abs().max().clamp(min=1e-12))
+    relative = [(got[name] - x).abs().max() / x.abs().max().clamp(min=1e-12) for name, x in expected.items()]
+    return fast, used, float(torch.stack(relative).max())  # NaN where one is
 
 
 def _explain_difference(net: nn.Module, trial: Tensor, difference: float) -> None:
@@ -158,8 +161,8 @@ class _ModuleWatch(TorchFunctionMode):
         self.calls: Counter[str] = Counter()  # name of a module -> times it ran
         self.alive: list[Tensor] = []  # results, kept so that no later tensor gets the id of one
 
-    def run(self, images: Tensor) -> Tensor:
-        """Return the logits of the network, watched."""
+    def run(self, images: Tensor) -> dict[str, Tensor]:
+        """Return the maps that the network gives, watched."""
         handles = []
         for name, module in self.net.named_modules():
             if _is_plain_convolution(module):
@@ -168,12 +171,12 @@ class _ModuleWatch(TorchFunctionMode):
                 handles.append(module.register_forward_pre_hook(self._norm_runs(name)))
         try:
             with self:
-                output: SemanticLogits = self.net(images)
+                output: Output = self.net(images)
         finally:
             for handle in handles:
                 handle.remove()
         self._note_uses(tuple(output))
-        return output.logits
+        return maps_of(output)
 
     def pairs(self) -> list[tuple[str, str]]:
         """Return the names (convolution, norm) that may be joined."""
@@ -258,12 +261,12 @@ def _lay_weights_channels_last(root: nn.Module) -> None:
             module.weight = nn.Parameter(weight, requires_grad=False)
 
 
-def _run(net: nn.Module, images: Tensor) -> tuple[Tensor, set[nn.Module]]:
-    """Return the logits, and the modules that ran as such: of others the network takes only the weights."""
+def _run(net: nn.Module, images: Tensor) -> tuple[dict[str, Tensor], set[nn.Module]]:
+    """Return the maps that the network gives, and the modules that ran: of others it takes only the weights."""
     used: set[nn.Module] = set()
     handles = [module.register_forward_pre_hook(lambda module, _: used.add(module)) for module in net.modules()]
     try:
-        return net(images).logits, used
+        return maps_of(net(images)), used
     finally:
         for handle in handles:
             handle.remove()

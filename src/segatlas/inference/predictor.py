@@ -14,7 +14,6 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any, Literal, overload
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -22,6 +21,7 @@ from segatlas.config.plain import LARGEST_SCALE, SMALLEST_SCALE
 from segatlas.errors import DataError, SegAtlasError, TaskError, UsageError
 from segatlas.inference.current_form import CurrentForm, PlainForm
 from segatlas.inference.images import ImageLike, Inputs, PreparedImage, ScaledInputs, prepare
+from segatlas.inference.segmentation import Segmentation
 from segatlas.inference.sliding import (
     DEFAULT_OVERLAP,
     Tile,
@@ -33,10 +33,13 @@ from segatlas.inference.sliding import (
     slide_class_map,
 )
 from segatlas.inference.tta import View, mean_of_views, parse_views
-from segatlas.ops import class_map, class_map_with_confidence, upsample_logits
+from segatlas.ops import upsample_logits
 from segatlas.ops.summed_map import best_of, chunk_rows
-from segatlas.structures import Segmentation, SemanticLogits
+from segatlas.postprocess import find
+from segatlas.postprocess.semantic_logits import semantic_results
+from segatlas.structures import Output, Result, SemanticLogits, with_maps
 from segatlas.weights.card import Card
+from segatlas.weights.listing import find_entry
 
 Precision = Literal["fp32", "bf16"]
 LOGGER = logging.getLogger("segatlas")
@@ -73,7 +76,7 @@ class Predictor:
         """Move the network to the device and set it to eval mode.
 
         Args:
-            model: a network with typed output (SemanticLogits).
+            model: a network of the card's architecture.
             card: its card.
             device: "auto" (CUDA, else MPS, else processor), "cpu", "cuda", "cuda:1", "mps".
             precision: "bf16" runs the network in mixed precision; where the device or processor has no instructions
@@ -89,13 +92,14 @@ class Predictor:
 
         Raises:
             UsageError: an argument out of range, or a device that is not there.
-            TaskError: the card's task, or an input it requires, is not one this version can run.
+            TaskError: no result of the card's task can be made of the network's output, or not with windows or
+                test-time augmentation; or an input that it requires is not one this version can run.
         """
-        if card.task != "semantic":
-            raise TaskError(f"the model's task is {card.task}; this version predicts semantic maps")
         needed = [spec.name for spec in card.inputs[1:] if spec.required]
         if needed:
             raise TaskError(f"the model needs further inputs besides the image: {', '.join(needed)}")
+        output = find_entry(card.architecture)[0].output
+        self._postprocess = find(output, card.task)
         self.card = card
         self.device = resolve_device(device)
         self.precision = resolve_precision(precision, self.device)
@@ -104,6 +108,10 @@ class Predictor:
         self._views = parse_views(tta)
         self._card_windows = card_windows(card.inference)
         self._windows = self._card_windows if window is None else make_windows(window, overlap)
+        if output != SemanticLogits.__name__ and (self._views or self._windows is not None):
+            raise TaskError(
+                f"windows and test-time augmentation are for class maps; {card.architecture} gives {output}"
+            )
         if window_batch is not None and window_batch < 1:
             raise UsageError(f"window_batch: got {window_batch}, expected 1 or more")
         self._window_batch = window_batch
@@ -199,8 +207,8 @@ class Predictor:
         return other
 
     @torch.inference_mode()
-    def output(self, images: Tensor) -> SemanticLogits:
-        """Return the network's output at its own stride, in the predictor's precision; logits are float32.
+    def output(self, images: Tensor) -> Output:
+        """Return the network's output at its own stride, in the predictor's precision; its maps are float32.
 
         Args:
             images: (N, C, H, W) float on the predictor's device, normalised as the card says.
@@ -228,28 +236,25 @@ class Predictor:
         results: dict[int, Segmentation] = {}
         for indices in groups.values():
             chosen = [images[index] for index in indices]
-            maps, sure = self._maps_or_advice(chosen, confidence)
-            for place, index in enumerate(indices):
-                results[index] = self._result(
-                    images[index], maps[place].cpu().numpy(), None if sure is None else sure[place].cpu().numpy()
-                )
+            for index, result in zip(indices, self._results_or_advice(chosen, confidence), strict=True):
+                results[index] = self._named(result, images[index])
         return [results[index] for index in range(len(images))]
 
-    def _result(self, prepared: PreparedImage, class_map: np.ndarray, confidence: np.ndarray | None) -> Segmentation:
+    def _named(self, result: Result, prepared: PreparedImage) -> Segmentation:
+        """Return a result as users hold it."""
         return Segmentation(
+            **vars(result),
             size=prepared.size,
             classes=self.card.classes,
             palette=self.card.palette,
-            class_map=class_map,
-            confidence=confidence,
             source=prepared.source,
             image=prepared.view,
         )
 
-    def _maps_or_advice(self, images: Sequence[PreparedImage], confidence: bool) -> tuple[Tensor, Tensor | None]:
+    def _results_or_advice(self, images: Sequence[PreparedImage], confidence: bool) -> list[Result]:
         inputs = Inputs(images, self.device)
         try:
-            return self._maps(inputs, images[0].size, confidence)
+            return self._results(inputs, images[0].size, confidence)
         except (torch.OutOfMemoryError, RuntimeError) as error:
             if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
                 raise
@@ -260,22 +265,15 @@ class Predictor:
                 images[0].source or None,
             ) from error
 
-    def _maps(self, inputs: Inputs, size: tuple[int, int], confidence: bool) -> tuple[Tensor, Tensor | None]:
-        """Return class maps (N, H, W) and confidences at `size` for a batch of network inputs."""
+    def _results(self, inputs: Inputs, size: tuple[int, int], confidence: bool) -> list[Result]:
+        """Return the results at `size` for a batch of network inputs."""
         if self._views:
-            return self._maps_of_views(inputs, size, confidence)
+            return semantic_results(*self._maps_of_views(inputs, size, confidence))
         if self._windows is not None:
-            return slide_class_map(
-                inputs, self._windows, self._forward, size, confidence=confidence, batch=self._window_batch
-            )
-        output = self._forward(inputs.whole())
-        mode, align = output.resample
-        if confidence:
-            return class_map_with_confidence(
-                output.logits, size, canvas=output.canvas, crop=inputs.size, align_corners=align, mode=mode
-            )
-        labels = class_map(output.logits, size, canvas=output.canvas, crop=inputs.size, align_corners=align, mode=mode)
-        return labels, None
+            batch = self._window_batch
+            maps = slide_class_map(inputs, self._windows, self._logits_of, size, confidence=confidence, batch=batch)
+            return semantic_results(*maps)
+        return self._postprocess(self._forward(inputs.whole()), size, crop=inputs.size, confidence=confidence)
 
     def _maps_of_views(self, inputs: Inputs, size: tuple[int, int], confidence: bool) -> tuple[Tensor, Tensor | None]:
         """Return class maps (N, H, W) and confidences at `size` of the mean of the views' probabilities."""
@@ -294,14 +292,14 @@ class Predictor:
         if self._windows is None:
             seen = view.apply(inputs.whole())
             covered = (seen.shape[-2], seen.shape[-1])
-            return Tile(output=self._forward(seen)._replace(aux={}), size=size, covered=covered, view=view)
+            return Tile(output=self._logits_of(seen)._replace(aux={}), size=size, covered=covered, view=view)
         pixels = inputs if view.scale == 1.0 else ScaledInputs(inputs, view.scale)
-        return WindowRows(pixels, self._windows, self._forward, size, view=view, batch=self._window_batch)
+        return WindowRows(pixels, self._windows, self._logits_of, size, view=view, batch=self._window_batch)
 
     def _logits(self, images: Tensor, size: tuple[int, int], windows: Windows | None) -> Tensor:
         """Return logits (N, K, H, W) float32 upsampled to `size`, the plain way."""
         if windows is None:
-            output = self._forward(images)
+            output = self._logits_of(images)
         else:
             logits = slide(images, windows, self._window_logits)
             output = SemanticLogits(logits, canvas=(images.shape[-2], images.shape[-1]))
@@ -310,18 +308,25 @@ class Predictor:
     def _window_logits(self, images: Tensor) -> Tensor:
         """Return one window's logits at the window's size."""
         size = (images.shape[-2], images.shape[-1])
-        return _upsampled(self._forward(images), size, size)
+        return _upsampled(self._logits_of(images), size, size)
 
-    def _forward(self, images: Tensor) -> SemanticLogits:
-        """Run the fast form of the network; logits come back as float32."""
+    def _logits_of(self, images: Tensor) -> SemanticLogits:
+        """Run the fast form of a network of class maps. TaskError where it gives something else."""
+        output = self._forward(images)
+        if not isinstance(output, SemanticLogits):
+            raise TaskError(f"{self.card.architecture} gives {type(output).__name__}, no class scores for each pixel")
+        return output
+
+    def _forward(self, images: Tensor) -> Output:
+        """Run the fast form of the network; its maps come back as float32."""
         network = self._form.get()
         if self.precision == "bf16":
             images = images.to(torch.bfloat16, memory_format=torch.channels_last)
         elif self.device.type == "cpu" and network is not self.model:
             images = images.contiguous(memory_format=torch.channels_last)  # the plain network keeps its order of sums
         with self._autocast():
-            output: SemanticLogits = network(images)
-        return output._replace(logits=output.logits.float())
+            output: Output = network(images)
+        return with_maps(output, Tensor.float)
 
     def _autocast(self) -> AbstractContextManager[object]:
         """Return the predictor's own precision: that of an autocast around it, as in training, plays no part."""

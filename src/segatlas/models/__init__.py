@@ -17,19 +17,21 @@ if TYPE_CHECKING:
 class ArchitectureEntry:
     """What is known of an architecture without importing its file.
 
-    module is the dotted name of the file; tasks are "semantic", "instance", "panoptic"; variants are published names.
+    module is the dotted name of the file; tasks are names of `segatlas.tasks.TASKS`, the first is the default; output
+    is the name of a type of `segatlas.structures`; variants are published names.
     """
 
     name: str
     module: str
     title: str
     tasks: tuple[str, ...]
+    output: str
     paper: str
     variants: tuple[str, ...] = ()
 
 
 def _semantic(name: str, title: str, paper: str, *variants: str) -> ArchitectureEntry:
-    return ArchitectureEntry(name, f"segatlas.models.{name}", title, ("semantic",), paper, variants)
+    return ArchitectureEntry(name, f"segatlas.models.{name}", title, ("semantic",), "SemanticLogits", paper, variants)
 
 
 def _three(name: str) -> tuple[str, ...]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import nn
 
 from segatlas.errors import UsageError
+from segatlas.structures import InputSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,7 +17,8 @@ class Architecture:
     """One architecture.
 
     build takes the config dataclass and returns the network. `variants` maps a published name to the config fields that
-    make it; `tiny` are the fields of a variant small enough for tests (the contracts run over it).
+    make it; `tiny` are the fields of a variant small enough for tests (the contracts run over it). `needs` are the
+    sources that it takes besides the image; a dataset's others never reach it.
     """
 
     name: str
@@ -28,6 +30,12 @@ class Architecture:
     build: Callable[[Any], nn.Module]
     variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     tiny: Mapping[str, Any] = field(default_factory=dict)
+    needs: tuple[InputSpec, ...] = ()
+
+    def inputs(self, in_channels: int) -> tuple[InputSpec, ...]:
+        """Return all that a network for images of so many channels takes, the image first."""
+        image = InputSpec(channels=in_channels)
+        return (image, *(replace(n, channels=in_channels) if n.kind == "image" else n for n in self.needs))
 
 
 def require_at_least(config: Any, **least: float) -> None:

@@ -29,7 +29,7 @@ from segatlas.layers.init import init_weights
 from segatlas.layers.padding import pad_to_multiple
 from segatlas.layers.pooled_fuse import PooledFuse
 from segatlas.models.architecture import Architecture
-from segatlas.structures import Resample, SemanticLogits
+from segatlas.structures import Inputs, Resample, SemanticLogits, image_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,9 +99,9 @@ class DeepLabV3(nn.Module):
         x: Tensor = self.convs(self.aspp_dropout(self.aspp(features[-1])))
         return x
 
-    def forward(self, x: Tensor) -> SemanticLogits:
+    def forward(self, inputs: Tensor | Inputs) -> SemanticLogits:
         """Map a normalised image (N, C, H, W) to logits (N, K, h, w)."""
-        x = pad_to_multiple(x, self.encoder.size_divisibility)
+        x = pad_to_multiple(image_of(inputs), self.encoder.size_divisibility)
         features = self.encoder(x)
         logits = self.classifier(self.dropout(self.decode(features)))
         aux = {}

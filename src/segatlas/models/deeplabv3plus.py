@@ -36,7 +36,7 @@ from segatlas.layers.padding import pad_to_multiple
 from segatlas.layers.pooled_fuse import PooledFuse
 from segatlas.layers.separable import SeparableConvBNReLU
 from segatlas.models.architecture import Architecture, require_at_least
-from segatlas.structures import Resample, SemanticLogits
+from segatlas.structures import Inputs, Resample, SemanticLogits, image_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,9 +115,9 @@ class DeepLabV3Plus(nn.Module):
         refined: Tensor = self.refine(torch.cat([x, low], dim=1))
         return refined
 
-    def forward(self, x: Tensor) -> SemanticLogits:
+    def forward(self, inputs: Tensor | Inputs) -> SemanticLogits:
         """Map a normalised image (N, C, H, W) to logits (N, K, H/4, W/4)."""
-        x = pad_to_multiple(x, self.encoder.size_divisibility)
+        x = pad_to_multiple(image_of(inputs), self.encoder.size_divisibility)
         features = self.encoder(x)
         logits = self.classifier(self.dropout(self.decode(features)))
         aux = {"fcn": self.aux_head(features[-2])} if self.aux_head is not None and self.training else {}

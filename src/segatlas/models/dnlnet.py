@@ -31,7 +31,7 @@ from segatlas.layers.norm import BatchNorm2d
 from segatlas.layers.padding import pad_to_multiple
 from segatlas.models.architecture import Architecture
 from segatlas.ops import attend
-from segatlas.structures import Resample, SemanticLogits
+from segatlas.structures import Inputs, Resample, SemanticLogits, image_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,9 +137,9 @@ class DNLNet(nn.Module):
         out: Tensor = self.fuse(torch.cat([last, x], dim=1))
         return out
 
-    def forward(self, x: Tensor) -> SemanticLogits:
+    def forward(self, inputs: Tensor | Inputs) -> SemanticLogits:
         """Map a normalised image (N, C, H, W) to logits (N, K, h, w)."""
-        x = pad_to_multiple(x, self.encoder.size_divisibility)
+        x = pad_to_multiple(image_of(inputs), self.encoder.size_divisibility)
         features = self.encoder(x)
         logits = self.classifier(self.dropout(self.decode(features)))
         aux = {"fcn": self.aux_head(features[-2])} if self.aux_head is not None and self.training else {}

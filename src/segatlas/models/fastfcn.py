@@ -37,7 +37,7 @@ from segatlas.layers.padding import pad_to_multiple
 from segatlas.layers.pooled_fuse import PooledFuse
 from segatlas.layers.ppm import PPM
 from segatlas.models.architecture import Architecture
-from segatlas.structures import Resample, SemanticLogits
+from segatlas.structures import Inputs, Resample, SemanticLogits, image_of
 
 LEVELS = 3
 DILATIONS = (1, 2, 4, 8)
@@ -189,9 +189,9 @@ class FastFCN(nn.Module):
         out: Tensor = self.head(self.jpu(features[-LEVELS:]))
         return out
 
-    def forward(self, x: Tensor) -> SemanticLogits:
+    def forward(self, inputs: Tensor | Inputs) -> SemanticLogits:
         """Map a normalised image (N, C, H, W) to logits (N, K, h, w)."""
-        x = pad_to_multiple(x, self.encoder.size_divisibility)
+        x = pad_to_multiple(image_of(inputs), self.encoder.size_divisibility)
         features = self.encoder(x)
         aux = {"fcn": self.aux_head(features[-2])} if self.aux_head is not None and self.training else {}
         if self.presence is not None and self.training:

@@ -25,7 +25,7 @@ from segatlas.layers.conv import ConvBNReLU
 from segatlas.layers.init import init_weights
 from segatlas.layers.padding import pad_to_multiple
 from segatlas.models.architecture import Architecture
-from segatlas.structures import SemanticLogits
+from segatlas.structures import Inputs, SemanticLogits, image_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,9 +87,9 @@ class LRASPP(nn.Module):
         out: Tensor = self.conv(x) * weights
         return out
 
-    def forward(self, x: Tensor) -> SemanticLogits:
+    def forward(self, inputs: Tensor | Inputs) -> SemanticLogits:
         """Map a normalised image (N, C, H, W) to logits (N, K, h, w)."""
-        x = pad_to_multiple(x, self.encoder.size_divisibility)
+        x = pad_to_multiple(image_of(inputs), self.encoder.size_divisibility)
         features = self.encoder(x)
         logits = self.classifier(features[-self.low_level], self.dropout(self.decode(features)))
         return SemanticLogits(logits, canvas=(x.shape[-2], x.shape[-1]))

@@ -30,7 +30,7 @@ from segatlas.layers.init import init_weights
 from segatlas.layers.padding import pad_to_multiple
 from segatlas.models.architecture import Architecture, require_at_least
 from segatlas.ops.attention import attend
-from segatlas.structures import Resample, SemanticLogits
+from segatlas.structures import Inputs, Resample, SemanticLogits, image_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,9 +155,9 @@ class OCRNet(nn.Module):
         out: Tensor = self.fuse(torch.cat([context, x], dim=1))
         return out
 
-    def forward(self, x: Tensor) -> SemanticLogits:
+    def forward(self, inputs: Tensor | Inputs) -> SemanticLogits:
         """Map a normalised image (N, C, H, W) to logits (N, K, h, w)."""
-        x = pad_to_multiple(x, self.encoder.size_divisibility)
+        x = pad_to_multiple(image_of(inputs), self.encoder.size_divisibility)
         features = self.encoder(x)
         region_logits = self.region_logits(features)
         logits = self.classifier(self.dropout(self.decode_with(features, region_logits)))

@@ -28,7 +28,7 @@ from segatlas.layers.fpn import FPN, FPNHead
 from segatlas.layers.init import init_weights
 from segatlas.layers.padding import pad_to_multiple
 from segatlas.models.architecture import Architecture, require_at_least
-from segatlas.structures import PointLogits, Resample, SemanticLogits
+from segatlas.structures import Inputs, PointLogits, Resample, SemanticLogits, image_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,9 +140,9 @@ class PointRend(nn.Module):
         maps: list[Tensor] = self.neck(features[-self.config.levels :])
         return maps
 
-    def forward(self, x: Tensor) -> SemanticLogits:
+    def forward(self, inputs: Tensor | Inputs) -> SemanticLogits:
         """Map a normalised image (N, C, H, W) to coarse logits (N, K, h, w); in eval mode to refined (N, K, H, W)."""
-        x = pad_to_multiple(x, self.encoder.size_divisibility)
+        x = pad_to_multiple(image_of(inputs), self.encoder.size_divisibility)
         canvas = (x.shape[-2], x.shape[-1])
         pyramid = self.pyramid(self.encoder(x))
         logits = self.classifier(self.dropout(self.head(pyramid)))

@@ -33,7 +33,7 @@ from segatlas.layers.fcn_head import FCNHead
 from segatlas.layers.init import init_weights
 from segatlas.layers.padding import pad_to_multiple
 from segatlas.models.architecture import Architecture
-from segatlas.structures import SemanticLogits
+from segatlas.structures import Inputs, SemanticLogits, image_of
 
 LEVELS = 4
 
@@ -170,9 +170,9 @@ class SegFormer(nn.Module):
         out: Tensor = self.decoder(features[-LEVELS:])
         return out
 
-    def forward(self, x: Tensor) -> SemanticLogits:
+    def forward(self, inputs: Tensor | Inputs) -> SemanticLogits:
         """Map a normalised image (N, C, H, W) to logits (N, K, H/4, W/4)."""
-        x = pad_to_multiple(x, self.encoder.size_divisibility)
+        x = pad_to_multiple(image_of(inputs), self.encoder.size_divisibility)
         features = self.encoder(x)
         logits = self.classifier(self.dropout(self.decode(features)))
         aux = {"fcn": self.aux_head(features[-2])} if self.aux_head is not None and self.training else {}

@@ -29,7 +29,7 @@ from segatlas.layers.init import init_weights
 from segatlas.layers.norm import BatchNorm2d
 from segatlas.layers.padding import pad_to_multiple
 from segatlas.models.architecture import Architecture
-from segatlas.structures import Resample, SemanticLogits
+from segatlas.structures import Inputs, Resample, SemanticLogits, image_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,16 +149,16 @@ class STDCSeg(nn.Module):
         maps = features[-3:]
         return self.fuse(maps, self.context(maps)[1])
 
-    def forward(self, x: Tensor) -> SemanticLogits:
+    def forward(self, inputs: Tensor | Inputs) -> SemanticLogits:
         """Map a normalised image (N, C, H, W) to logits (N, K, H/8, W/8)."""
-        x = pad_to_multiple(x, self.encoder.size_divisibility)
+        x = pad_to_multiple(image_of(inputs), self.encoder.size_divisibility)
         maps = self.encoder(x)[-3:]
         at16, at8 = self.context(maps)
         logits = self.classifier(self.dropout(self.fuse(maps, at8)))
         aux = {}
         if self.aux_heads and self.training:
-            inputs = {"stride8": at8, "stride16": at16, "detail": maps[0]}
-            aux = {name: self.aux_heads[name](inputs[name]) for name in inputs}
+            taken = {"stride8": at8, "stride16": at16, "detail": maps[0]}
+            aux = {name: self.aux_heads[name](taken[name]) for name in taken}
         return SemanticLogits(logits, (x.shape[-2], x.shape[-1]), Resample(align_corners=self.align_corners), aux)
 
 

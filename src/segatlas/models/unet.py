@@ -32,7 +32,7 @@ from segatlas.layers.fcn_head import FCNHead
 from segatlas.layers.init import init_weights
 from segatlas.layers.padding import pad_to_multiple
 from segatlas.models.architecture import Architecture
-from segatlas.structures import SemanticLogits
+from segatlas.structures import Inputs, SemanticLogits, image_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,9 +140,9 @@ class PlainUNet(nn.Module):
             x = step(x, skip)
         return x
 
-    def forward(self, x: Tensor) -> SemanticLogits:
+    def forward(self, inputs: Tensor | Inputs) -> SemanticLogits:
         """Map a normalised image (N, C, H, W) to logits (N, K, H, W)."""
-        x = pad_to_multiple(x, self.encoder.strides[-1])
+        x = pad_to_multiple(image_of(inputs), self.encoder.strides[-1])
         features = self.encoder(x)
         logits = self.classifier(self.dropout(self.decode(features)))
         return SemanticLogits(logits, canvas=canvas_of(x), aux=auxiliary(self, features))
@@ -183,9 +183,9 @@ class UNet(nn.Module):
             x = step(x, skip, size)
         return x
 
-    def forward(self, x: Tensor) -> SemanticLogits:
+    def forward(self, inputs: Tensor | Inputs) -> SemanticLogits:
         """Map a normalised image (N, C, H, W) to logits (N, K, H/s, W/s)."""
-        x = pad_to_multiple(x, self.encoder.size_divisibility)
+        x = pad_to_multiple(image_of(inputs), self.encoder.size_divisibility)
         features = self.encoder(x)
         logits = self.classifier(self.dropout(self.decode(features, canvas_of(x))))
         return SemanticLogits(logits, canvas=canvas_of(x), aux=auxiliary(self, features))

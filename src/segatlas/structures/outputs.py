@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Resample(NamedTuple):
@@ -59,3 +60,21 @@ class CentersAndOffsets(NamedTuple):
     canvas: tuple[int, int]
     resample: Resample = Resample()
     aux: Mapping[str, Tensor] = {}
+
+
+Output = SemanticLogits | CentersAndOffsets
+OutputType = TypeVar("OutputType", bound=Output)
+
+
+def maps_of(output: Output) -> dict[str, Tensor]:
+    """Return an output's own maps by name, those that results are made of; auxiliary ones are not among them."""
+    from torch import Tensor
+
+    return {name: value for name, value in output._asdict().items() if isinstance(value, Tensor)}
+
+
+def with_maps(output: OutputType, change: Callable[[Tensor], Tensor]) -> OutputType:
+    """Return the output with each of its own maps changed."""
+    changed: dict[str, Any] = {name: change(value) for name, value in maps_of(output).items()}
+    replaced: OutputType = output._replace(**changed)  # type: ignore[assignment]
+    return replaced

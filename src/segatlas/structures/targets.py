@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 IGNORE = 255
 """The label value that means "ignore": never predicted, never scored, no loss."""
 
-Array = np.ndarray | Tensor
+Array: TypeAlias = "np.ndarray | Tensor"
 
 
 class SemanticTarget(NamedTuple):

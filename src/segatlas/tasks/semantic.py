@@ -6,7 +6,6 @@ TASK = Task(
     name="semantic",
     title="semantic segmentation",
     target="SemanticTarget",
-    outputs=("SemanticLogits",),
     metrics=("confusion", "boundary", "object_size"),
     result=("semantic",),
     writers=("mask", "overlay", "boundary", "confidence", "json"),

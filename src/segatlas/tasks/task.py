@@ -10,10 +10,9 @@ class Task:
     """All that a task decides; everything else asks this record instead of comparing names.
 
     name: as in `task:` of a recipe. title: for people. target: name of the type of truth that datasets must give, of
-    `segatlas.structures`. outputs: names of the output types of `segatlas.structures` that can be turned into its
-    result. metrics: names of files of `segatlas.metrics` that an evaluation counts, in the order of the report; the
-    first number of theirs that may be monitored ranks models, the first metric's score of an image ranks images.
-    result: what a `Segmentation` of this task can give.
+    `segatlas.structures`. metrics: names of files of `segatlas.metrics` that an evaluation counts, in the order of the
+    report; the first number of theirs that may be monitored ranks models, the first metric's score of an image ranks
+    images. result: what a `Segmentation` of this task can give.
     writers: kinds of `--save` that make sense, the first is the default. sheet: function "module:name" that draws one
     row of image, truth, prediction, error. sections: functions "module:name" that make the parts of a report.
     """
@@ -21,7 +20,6 @@ class Task:
     name: str
     title: str
     target: str
-    outputs: tuple[str, ...]
     metrics: tuple[str, ...]
     result: tuple[str, ...]
     writers: tuple[str, ...]

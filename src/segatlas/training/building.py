@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from segatlas import criteria
 from segatlas.config.schema import Config, InputConfig
-from segatlas.criteria import Criterion
 from segatlas.data import Store, create_dataset
 from segatlas.data.dataset import SegmentationData
 from segatlas.data.statistics import automatic_weights, count_classes
@@ -21,6 +21,7 @@ from segatlas.training.logbook import LOGGER
 from segatlas.weights import Card, create_model, start_from
 from segatlas.weights.card import InferenceMode, Preprocessing
 from segatlas.weights.encoder_weights import imagenet_on_disk, load_encoder_weights
+from segatlas.weights.listing import find_entry
 from segatlas.weights.saving import make_card
 
 
@@ -31,7 +32,7 @@ class TrainingComponents:
     train: SegmentationData
     val: SegmentationData
     net: nn.Module
-    criterion: Criterion
+    criterion: nn.Module
     card: Card
     pipeline: Pipeline
     facts: NetworkFacts
@@ -99,7 +100,7 @@ def build_parts(config: Config, *, dry: bool = False) -> TrainingComponents:
     )
     pipeline = Pipeline.from_config(
         config.transforms, mean=preprocessing.mean, std=preprocessing.std, max_value=preprocessing.max_value,
-        channels=channels,
+        channels=channels, sources=card.inputs[1:],
     )  # fmt: skip
     refuse_single_values(config, net, train, pipeline)
     return TrainingComponents(
@@ -180,11 +181,11 @@ def inference_of(given: InputConfig) -> InferenceMode:
     return InferenceMode(mode="slide", crop=given.crop, stride=stride)
 
 
-def _criterion(config: Config, train: SegmentationData) -> Criterion:
+def _criterion(config: Config, train: SegmentationData) -> nn.Module:
     automatic: torch.Tensor | None = None
     if any(term.class_weights == "auto" for term in config.losses):
         weights = automatic_weights(count_classes(train))
         automatic = torch.tensor(np.asarray(weights), dtype=torch.float32)
         named = ", ".join(f"{name} {weight:.2f}" for name, weight in zip(train.classes, weights, strict=True))
         LOGGER.info("automatic class weights: %s", named)
-    return Criterion(config.losses, automatic_weights=automatic)
+    return criteria.build(find_entry(config.model.name)[0].output, config.losses, automatic)

@@ -17,6 +17,7 @@ from segatlas.data.stream import SampleStream
 from segatlas.data.transforms import Pipeline
 from segatlas.errors import ConfigError, DataError, Problem
 from segatlas.layers.norm import BatchNorm2d
+from segatlas.structures import Inputs
 from segatlas.training.logbook import LOGGER
 
 
@@ -66,10 +67,10 @@ def refuse_single_values(config: Config, net: nn.Module, train: SegmentationData
     world = int(os.environ.get("WORLD_SIZE", config.train.devices or 1))
     if min(config.train.batch, len(train) // world) != 1:  # 0: fewer images than processes, told elsewhere
         return
-    images = collate([SampleStream(train, pipeline, config.seed)[(0, 0)]]).images
-    layer = _norm_of_one_value(net, images, frozen=config.train.freeze_encoder)
+    inputs = collate([SampleStream(train, pipeline, config.seed)[(0, 0)]]).inputs
+    layer = _norm_of_one_value(net, inputs, frozen=config.train.freeze_encoder)
     if layer:
-        size = f"{images.shape[2]} x {images.shape[3]}"
+        size = f"{inputs.image.shape[2]} x {inputs.image.shape[3]}"
         message = (
             f"one image a step ({len(train)} in train), of which the batch norm {layer} gets one value a channel at a "
             f"size of {size}: it has no variance. Two images a step, or a larger transforms.crop, are needed"
@@ -77,8 +78,8 @@ def refuse_single_values(config: Config, net: nn.Module, train: SegmentationData
         raise ConfigError("recipe", [Problem(key="train.batch", got=str(config.train.batch), message=message)])
 
 
-def _norm_of_one_value(net: nn.Module, images: torch.Tensor, *, frozen: bool) -> str:
-    """Return the first batch norm that fails in training on `images` (N, C, H, W), or "". The network is restored."""
+def _norm_of_one_value(net: nn.Module, given: Inputs, *, frozen: bool) -> str:
+    """Return the first batch norm that fails in training on what it is given, or "". The network is restored."""
     names: dict[nn.Module, str] = {
         module: name for name, module in net.named_modules() if isinstance(module, _BatchNorm)
     }
@@ -96,7 +97,7 @@ def _norm_of_one_value(net: nn.Module, images: torch.Tensor, *, frozen: bool) ->
         net.get_submodule("encoder").eval()
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad():
-            net(images)
+            net(given)
     except _OneValueError as found:
         return str(found)
     finally:

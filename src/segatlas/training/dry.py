@@ -6,19 +6,22 @@ import resource
 import sys
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
 
 from segatlas.config.schema import Config
 from segatlas.data.collate import collate
 from segatlas.data.stream import SampleStream
 from segatlas.errors import TrainingError
-from segatlas.structures import PointLogits, SemanticLogits
+from segatlas.structures import Inputs, PointLogits, SemanticLogits
 from segatlas.training.building import TrainingComponents, build_parts
 from segatlas.training.faults import ADVICE, SMALLER, is_out_of_memory, largest_gradient, require_finite
 from segatlas.training.inputs import NetworkFacts
 from segatlas.training.machine import check_images, choose_machine
+from segatlas.training.module import channels_last
 from segatlas.training.optim import build_optimizer
 from segatlas.training.plan import Plan
 
@@ -77,12 +80,12 @@ def dry_run(config: Config) -> DryRun:
         net.get_submodule("encoder").eval()
     stream = SampleStream(parts.train, parts.pipeline, config.seed)
     batch = collate([stream[(0, i)] for i in range(plan.batch)])
-    images, labels = batch.images.to(device), batch.labels.to(device)
+    inputs, targets = batch.inputs.to(device), move_data_to_device(batch.targets, device)
     if settings.channels_last:
-        images = images.contiguous(memory_format=torch.channels_last)
+        inputs = inputs.changed(channels_last)
     started = time.perf_counter()
     try:
-        output, loss = _one_step(config, parts, images, labels, f"in a dry run on: {', '.join(batch.keys)}")
+        output, loss = _one_step(config, parts, inputs, targets, f"in a dry run on: {', '.join(batch.keys)}")
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
@@ -93,8 +96,8 @@ def dry_run(config: Config) -> DryRun:
         classes=tuple(parts.train.classes),
         parameters=parts.facts.parameters,
         network=parts.facts,
-        batch_shape=tuple(images.shape),
-        label_shape=tuple(labels.shape),
+        batch_shape=tuple(inputs.image.shape),
+        label_shape=tuple(targets.shape),
         output_shape=tuple(output.logits.shape),
         aux_shapes={name: _shape(value) for name, value in output.aux.items()},
         loss=loss,
@@ -105,14 +108,14 @@ def dry_run(config: Config) -> DryRun:
 
 
 def _one_step(
-    config: Config, parts: TrainingComponents, images: Tensor, labels: Tensor, where: str
+    config: Config, parts: TrainingComponents, inputs: Inputs, targets: Any, where: str
 ) -> tuple[SemanticLogits, float]:
     """Take one optimiser step; return the network's output and the loss. Raises TrainingError if it is not finite."""
-    settings, net, device = config.train, parts.net, images.device.type
+    settings, net, device = config.train, parts.net, inputs.image.device.type
     optimizer = build_optimizer(net, settings.optimizer, settings.lr)
     with torch.autocast(device, AUTOCAST[settings.precision], enabled=settings.precision != "fp32"):
-        output = net(images)
-    loss, terms = parts.criterion.to(device)(output, labels)
+        output = net(inputs)
+    loss, terms = parts.criterion.to(device)(output, targets)
     each = "; ".join(f"{name} {float(value):.4g}" for name, value in terms.items())
     require_finite("loss", float(loss.detach()), where, f"Its terms: {each}. {LOOK_AT}")
     loss.backward()

@@ -12,6 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from segatlas.config.old_keys import OLD_COLUMNS
 from segatlas.errors import TrainingError
 from segatlas.files import read_text, whole_file
 from segatlas.printable import SafeRecords
@@ -58,6 +59,7 @@ class Logbook:
         """Drop rows past `step`: a killed run may have written some that its checkpoint does not hold."""
         kept = list(csv.reader(read_text(self.path, error=TrainingError).splitlines()))
         head, *rows = kept or [list(COLUMNS)]  # a power failure may leave an empty file
+        head = [OLD_COLUMNS.get(name, name) for name in head]  # of a run that an earlier version began
         whole = [row for row in rows if len(row) == len(COLUMNS) and row[0].isdigit()]  # a kill may cut a row short
         with whole_file(self.path, error=TrainingError) as temporary, temporary.open("w", newline="") as file:
             csv.writer(file).writerows([head, *(row for row in whole if int(row[0]) <= step)])

@@ -9,11 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from segatlas.config.schema import Config
-from segatlas.criteria import Criterion
 from segatlas.data.sample import Sample
 from segatlas.inference import Predictor
 from segatlas.metrics import MetricSet, create, monitoring
-from segatlas.structures import Batch, SemanticTarget
+from segatlas.structures import Batch
 from segatlas.tasks import TASKS
 from segatlas.training.faults import ADVICE, largest_gradient, require_finite
 from segatlas.training.optim import build_optimizer
@@ -30,7 +29,7 @@ class SegmentationModule(pl.LightningModule):
     Validation goes through the same Predictor that `eval` and `predict` use, so that the three cannot disagree.
     """
 
-    def __init__(self, net: nn.Module, criterion: Criterion, card: Card, config: Config, *, plan: Plan, step: int = 0):
+    def __init__(self, net: nn.Module, criterion: nn.Module, card: Card, config: Config, *, plan: Plan, step: int = 0):
         super().__init__()
         self.net = net
         self.criterion = criterion
@@ -67,12 +66,12 @@ class SegmentationModule(pl.LightningModule):
         epoch, index = self.plan.batch_in_epoch(self.next_batch)
         self.next_batch += 1
         torch.manual_seed(step_seed(self.recipe.seed, epoch, index, self.global_rank))
-        images = batch.images
+        inputs = batch.inputs
         if self.recipe.train.channels_last:
-            images = images.contiguous(memory_format=torch.channels_last)
-        output = self.net(images)
-        with torch.autocast(images.device.type, enabled=False):
-            total, self.last_terms = self.criterion(output, batch.labels)
+            inputs = inputs.changed(channels_last)
+        output = self.net(inputs)
+        with torch.autocast(inputs.image.device.type, enabled=False):
+            total, self.last_terms = self.criterion(output, batch.targets)
         where = f"at step {self.global_step} on: {', '.join(batch.keys)}"
         require_finite("loss", float(total.detach()), where, KEPT)
         return total
@@ -127,22 +126,23 @@ class SegmentationModule(pl.LightningModule):
         if sample is None:
             return
         assert self._metrics is not None
-        assert sample.label is not None
-        self._metrics.update(self.predictor.predict(sample.image), SemanticTarget(sample.label))
+        assert sample.target is not None
+        self._metrics.update(self.predictor.predict(sample.image), sample.target)
 
     def on_validation_epoch_end(self) -> None:
         """Add up what all processes counted."""
         assert self._metrics is not None
         if self.trainer.world_size > 1:
-            state = {k: torch.from_numpy(v).to(self.device) for k, v in self._metrics.state().items()}
-            summed = {k: self.trainer.strategy.reduce(v, reduce_op="sum") for k, v in state.items()}
+            states: list[Any] = [None] * self.trainer.world_size
+            torch.distributed.all_gather_object(states, self._metrics.state())
             self._metrics = self._new_metrics()
-            self._metrics.merge({k: v.cpu().numpy() for k, v in summed.items()})
+            for state in states:
+                self._metrics.merge(state)
         scores = self._metrics.compute()
         self.validation_scores = {number.name: scores.whole[number.name] for number in scores.monitored}
 
     def _new_metrics(self) -> MetricSet:
-        return create(monitoring(TASKS[getattr(self.card, "task")].metrics), self.card.classes)  # noqa: B009
+        return create(monitoring(TASKS[self.card.task].metrics), self.card.classes)
 
     def _validation_precision(self) -> str:
         return "fp32" if self.recipe.train.precision == "fp32" else "bf16"
@@ -164,6 +164,11 @@ class SegmentationModule(pl.LightningModule):
         """Take up the schedule's memory; the time that `train.time_limit` gives is counted anew."""
         self.plateau.load_state_dict(checkpoint["plateau"])
         checkpoint["callbacks"].pop("Timer", None)
+
+
+def channels_last(images: Tensor) -> Tensor:
+    """Return maps (N, C, H, W) written pixel by pixel, which convolutions are faster on; others stay as they are."""
+    return images.contiguous(memory_format=torch.channels_last) if images.ndim == 4 else images
 
 
 def step_seed(seed: int, epoch: int, batch_index: int, rank: int) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 
+from segatlas.config.old_keys import OLD_FACTS, todays_recipe
 from segatlas.config.schema import Config
 from segatlas.errors import UsageError, WeightsError
 from segatlas.training.building import TrainingComponents
@@ -125,8 +126,13 @@ def other_data(folder: RunFolder, parts: TrainingComponents) -> list[str]:
         f"the files of split {part.split!r} are not those that the run began with (other names or sizes): "
         "from here on it goes on with these, and earlier validations may not compare"
         for part in (parts.train, parts.val)
-        if part.split in known and known[part.split] != manifest(part)
+        if part.split in known and _facts_today(known[part.split]) != manifest(part)
     ]
+
+
+def _facts_today(facts: Any) -> Any:
+    """Return a split's entry of an env.json, which an earlier version may have written, with the keys of today."""
+    return {OLD_FACTS.get(key, key): value for key, value in facts.items()} if isinstance(facts, dict) else facts
 
 
 def _read(checkpoint: Path) -> tuple[dict[str, Any], Plan]:
@@ -147,9 +153,10 @@ def _read(checkpoint: Path) -> tuple[dict[str, Any], Plan]:
             len(group["params"])
         int(content["global_step"]), int(content["callbacks"]["RunCheckpoints"]["waited"])
         dict(content["recipe"]["run"]), content["state_dict"].keys()
+        recipe = todays_recipe(content["recipe"])
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise WeightsError(f"{checkpoint}: a damaged checkpoint: {type(error).__name__} at {error}") from error
-    return content, plan
+    return {**content, "recipe": recipe}, plan
 
 
 # ---- settings

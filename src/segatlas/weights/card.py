@@ -11,6 +11,7 @@ from typing import Any
 from segatlas.errors import UsageError, WeightsError
 from segatlas.files import whole_file
 from segatlas.printable import printable, shortened
+from segatlas.structures import InputSpec
 from segatlas.weights.card_checks import MOST_CLASSES, faults
 from segatlas.weights.hostile import told_as_weights_error
 from segatlas.weights.json_text import read_object
@@ -65,16 +66,6 @@ class InferenceMode:
     mode: str = "whole"
     crop: tuple[int, int] | None = None
     stride: tuple[int, int] | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class InputSpec:
-    """One input of the network: the image itself, or a further source."""
-
-    name: str = "image"
-    kind: str = "image"
-    channels: int = 3
-    required: bool = True
 
 
 def _is_long(value: Any) -> bool:

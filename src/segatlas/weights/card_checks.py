@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from segatlas.config.plain import LARGEST_SCALE, SMALLEST_SCALE
 from segatlas.printable import shortened
+from segatlas.tasks import TASKS
 
 if TYPE_CHECKING:
     from segatlas.weights.card import Card, InferenceMode, Preprocessing
@@ -27,7 +28,6 @@ _MOST_ITEMS, _MOST_DEPTH = 1000, 6
 _RESIZE = re.compile(r"(?:short:|long:|(?P<height>\d{1,9})x)(?P<side>\d{1,9})")
 _RESAMPLE = ("bilinear", "nearest")
 _MODES = ("whole", "slide")
-_TASKS = ("semantic", "instance", "panoptic")
 
 
 def faults(card: Card) -> list[str]:
@@ -93,8 +93,8 @@ def _other_faults(card: Card) -> Iterator[str]:
         yield f"inputs: channels are 1 to {MOST_WIDTH:,}"
     if card.resample[0] not in _RESAMPLE:
         yield f"resample: got {shortened(card.resample[0])}, expected one of: {', '.join(_RESAMPLE)}"
-    if card.task not in _TASKS:
-        yield f"task: got {shortened(card.task)}, expected one of: {', '.join(_TASKS)}"
+    if card.task not in TASKS:
+        yield f"task: got {shortened(card.task)}, expected one of: {', '.join(TASKS)}"
 
 
 def config_faults(value: Any, key: str = "", depth: int = 0) -> Iterator[str]:

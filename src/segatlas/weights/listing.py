@@ -14,7 +14,7 @@ def list_models(pattern: str = "*", task: str | None = None) -> list[str]:
 
     Args:
         pattern: shell pattern (`*`, `?`, `[abc]`) that the whole name must match; letter case does not matter.
-        task: keep those that can do this task: "semantic", "instance" or "panoptic".
+        task: keep those that can do this task, a name of `segatlas.tasks.TASKS`.
     """
     entries = [entry for entry in ARCHITECTURES.values() if task is None or task in entry.tasks]
     names = {name for entry in entries for name in (entry.name, *entry.variants)}

@@ -21,7 +21,7 @@ from segatlas.models.architecture import Architecture
 from segatlas.palette import default_palette
 from segatlas.printable import printable
 from segatlas.weights.building import build_empty, build_network
-from segatlas.weights.card import CARD_FILE, WEIGHTS_FILE, Card, InputSpec, default_preprocessing
+from segatlas.weights.card import CARD_FILE, WEIGHTS_FILE, Card, default_preprocessing
 from segatlas.weights.catalogue import is_published, nearest_published
 from segatlas.weights.fetching import fetch_published
 from segatlas.weights.fitting import require_finite, require_fit
@@ -120,7 +120,7 @@ def make_card(
     }
     defaults: dict[str, Any] = {
         "task": entry.tasks[0],
-        "inputs": (InputSpec(channels=channels),),
+        "inputs": load_architecture(name).inputs(channels),
         "preprocessing": default_preprocessing(channels, *getattr(net, "encoder_statistics", ())),
         "resample": ("bilinear", bool(settings.get("align_corners", False))),
     }

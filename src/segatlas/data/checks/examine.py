@@ -15,7 +15,7 @@ from segatlas.data.checks.scan import Progress, scan_files
 from segatlas.data.datasets import dataset_class, describe_layout
 from segatlas.data.datasets.folder import split_folders
 from segatlas.data.datasets.foreign import recognise
-from segatlas.data.datasets.paired import SPLITS
+from segatlas.data.datasets.listing import SPLITS
 from segatlas.errors import UsageError
 
 FOLDER_LAYOUT = "ROOT/{train,val[,test]}/{images,masks}/STEM.* or ROOT/{images,masks}[/{train,val[,test]}]/STEM.*"
@@ -60,8 +60,8 @@ def examine(
         name=cfg.name,
         splits={
             name: (
-                len(part.matched) + len(part.images_without_mask),
-                sum(pair.mask is not None for pair in part.matched) + len(part.masks_without_image),
+                len(part.items) + len(part.images_without_mask),
+                sum(item.target is not None for item in part.items) + len(part.masks_without_image),
             )
             for name, part in parts.items()
         },
@@ -84,9 +84,10 @@ def available_splits(cfg: DataConfig) -> tuple[str, ...]:
     Raises DataError or UsageError where there is no root; ("train",) where the root has nothing, so that opening it
     says what is missing.
     """
-    parts = list_dataset_files(cfg, dataset_class(cfg.name).prepare(cfg)).parts
-    found = [split for split in SPLITS if split in parts and parts[split].matched]
-    if cfg.name == "folder" and "val" not in found and "train" in found and len(parts["train"].matched) > 1:
+    listing = list_dataset_files(cfg, dataset_class(cfg.name).prepare(cfg))
+    parts = listing.parts
+    found = [split for split in SPLITS if split in parts and parts[split].items]
+    if listing.holds_out_val and "val" not in found and "train" in found and len(parts["train"].items) > 1:
         found.insert(1, "val")
     return tuple(found) or ("train",)
 

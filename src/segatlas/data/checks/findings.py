@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from segatlas.config.schema import DataConfig
     from segatlas.data.checks.reading import Reading
     from segatlas.data.checks.scan import ScanResult
+    from segatlas.data.datasets.listing import Listing
 
 Severity = Literal["error", "warning"]
 
@@ -89,6 +90,14 @@ class Finding:
             "files": [str(path) for path in self.files],
             "details": list(self.details),
         }
+
+
+def findings_of(listing: Listing) -> tuple[Finding, ...]:
+    """Return the faults of a listing as a whole."""
+    return tuple(
+        Finding(kind=one.kind, severity=one.severity, files=one.files, fault=one.fault, repair=one.repair)
+        for one in listing.faults
+    )
 
 
 def accepted(cfg: DataConfig, findings: Iterable[Finding]) -> tuple[Finding, ...]:

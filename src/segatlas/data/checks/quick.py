@@ -16,8 +16,8 @@ from itertools import chain
 from pathlib import Path
 
 from segatlas.config.schema import DataConfig
-from segatlas.data.checks.file_listing import FileListing, list_dataset_files
-from segatlas.data.checks.findings import Finding, accepted
+from segatlas.data.checks.file_listing import list_dataset_files
+from segatlas.data.checks.findings import Finding, accepted, findings_of
 from segatlas.data.checks.headers import equal_files, head_of_image, head_of_mask
 from segatlas.data.checks.reading import Reading, read_codes
 from segatlas.data.checks.rules import (
@@ -37,11 +37,10 @@ from segatlas.data.checks.splits import ValueEnds, no_label, range_findings
 from segatlas.data.checks.stats import ImageStats, look_at_mask
 from segatlas.data.dataset import SegmentationData
 from segatlas.data.datasets import dataset_class
-from segatlas.data.datasets.folder import Pairs
-from segatlas.data.datasets.paired import Pair
+from segatlas.data.datasets.listing import Item, Listing, Part
 from segatlas.data.datasets.scan import mask_codes
 from segatlas.data.formats.masks import IGNORE, LOSSY
-from segatlas.errors import DataError, UsageError
+from segatlas.errors import DataError
 
 SAMPLES = 24
 """Samples of a split that are decoded: more than `value_range.FEWEST_IMAGES`."""
@@ -86,32 +85,21 @@ def look_before_training(
         looked += len(samples.labels)
         ends[dataset.split] = samples.ends
     findings += range_findings(ends, max_value)
-    listing = _inventory(cfg)
-    files = 0
-    if listing is not None:
-        scan = _scan_headers(listing)
-        files = len(scan.images) + len(scan.masks)
-        told = {path for finding in findings if finding.severity == "error" for path in finding.files}
-        listed = list(chain(listing.findings, *(rule(scan, _EMPTY) for rule in _LISTING_RULES)))
-        findings += [finding for finding in listed if not (finding.files and told.issuperset(finding.files))]
-        findings += _sample_findings(listing, datasets, count)
-        findings += _without_label(listing)
+    listing = list_dataset_files(cfg, dataset_class(cfg.name).prepare(cfg))
+    scan = _scan_headers(listing)
+    told = {path for finding in findings if finding.severity == "error" for path in finding.files}
+    listed = list(chain(findings_of(listing), *(rule(scan, _EMPTY) for rule in _LISTING_RULES)))
+    findings += [finding for finding in listed if not (finding.files and told.issuperset(finding.files))]
+    findings += _sample_findings(listing, datasets, count)
+    findings += _without_label(listing)
+    files = len(scan.images) + len(scan.masks)
     return QuickLook(findings=_in_order(cfg, findings), files=files, samples=looked)
 
 
-def _inventory(cfg: DataConfig) -> FileListing | None:
-    """List all files; None where `data check` has no listing of a layout that training reads (the full ADE20K)."""
-    root = dataset_class(cfg.name).prepare(cfg)
-    try:
-        return list_dataset_files(cfg, root)
-    except UsageError:
-        return None
-
-
-def _scan_headers(listing: FileListing) -> ScanResult:
-    pairs = [pair for part in listing.parts.values() for pair in part.matched]
-    images = list(dict.fromkeys(pair.image for pair in pairs))
-    masks = list(dict.fromkeys(pair.mask for pair in pairs if pair.mask is not None))
+def _scan_headers(listing: Listing) -> ScanResult:
+    items = [item for part in listing.parts.values() for item in part.items]
+    images = list(dict.fromkeys(item.image for item in items))
+    masks = list(dict.fromkeys(item.target for item in items if item.target is not None))
     jobs = min(8, os.cpu_count() or 1)
     head = partial(head_of_image, channels=listing.channels)
     with ThreadPoolExecutor(max_workers=jobs) as pool:
@@ -122,17 +110,16 @@ def _scan_headers(listing: FileListing) -> ScanResult:
     return ScanResult(listing=listing, images=stats, masks=heads)
 
 
-def _sample_findings(listing: FileListing, datasets: Sequence[SegmentationData], count: int) -> list[Finding]:
+def _sample_findings(listing: Listing, datasets: Sequence[SegmentationData], count: int) -> list[Finding]:
     """Apply the rules about masks to a sample of each split."""
-    parts: dict[str, Pairs] = {}
+    parts: dict[str, Part] = {}
     for dataset in datasets:
-        pairs = [Pair(key=dataset.key(i), image=image, mask=mask)
+        items = [Item(key=dataset.key(i), image=image, target=mask)
                  for i in spread(len(dataset), count) for image, mask in [dataset.files(i)]]  # fmt: skip
-        parts[dataset.split] = Pairs(matched=tuple(pairs))
-    paths = [pair.mask for part in parts.values() for pair in part.matched if pair.mask is not None]
-    as_colors = listing.encoding.colors is not None
-    masks = {path: look_at_mask(path, as_colors=as_colors) for path in dict.fromkeys(paths)}
-    images = {pair.image: ImageStats(path=pair.image) for part in parts.values() for pair in part.matched}
+        parts[dataset.split] = Part(items=tuple(items))
+    paths = [item.target for part in parts.values() for item in part.items if item.target is not None]
+    masks = {path: look_at_mask(path, listing.encoding) for path in dict.fromkeys(paths)}
+    images = {item.image: ImageStats(path=item.image) for part in parts.values() for item in part.items}
     scan = ScanResult(listing=replace(listing, parts=parts), images=images, masks=masks)
     classes = {len(dataset.classes) for dataset in datasets}
     reading = read_codes(scan.readable_masks(), listing.encoding, classes.pop() if len(classes) == 1 else None)
@@ -140,17 +127,17 @@ def _sample_findings(listing: FileListing, datasets: Sequence[SegmentationData],
     return [finding for finding in found if finding.kind not in _ONLY_IN_ALL_MASKS]
 
 
-def _without_label(listing: FileListing) -> list[Finding]:
+def _without_label(listing: Listing) -> list[Finding]:
     """Find splits without a labelled pixel. Reads until the first one is found: as a rule one mask a split."""
     encoding = listing.encoding
-    if encoding.colors is not None:
+    if encoding.colors is not None or encoding.rule is not None:
         ignored = frozenset[int]()
     else:
         ignored = frozenset(encoding.ignore) - frozenset(encoding.label_map or ())
         ignored |= {code for code, label in (encoding.label_map or {}).items() if label == IGNORE}
     findings = []
     for split, part in listing.parts.items():
-        masks = [pair.mask for pair in part.matched if pair.mask is not None]
+        masks = [item.target for item in part.items if item.target is not None]
         if masks and ignored and not any(_has_other(mask, ignored, LOSSY in listing.accept) for mask in masks):
             findings.append(no_label(split, masks))
     return findings

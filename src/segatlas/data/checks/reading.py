@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from segatlas.data.checks.file_listing import LabelEncoding
 from segatlas.data.checks.stats import MaskStats, pack_color, unpack
 from segatlas.data.dataset import Color
+from segatlas.data.datasets.listing import LabelEncoding
 from segatlas.data.formats.masks import IGNORE, MAX_CLASSES
 from segatlas.data.formats.palettes import voc_palette
 
@@ -88,7 +88,7 @@ def read_codes(masks: Sequence[MaskStats], encoding: LabelEncoding, num_classes:
     codes = [mask for mask in masks if mask.is_grey]
     real = _real_codes(codes, by_color=False)
     if encoding.label_map is not None:
-        table = dict.fromkeys(encoding.ignore, IGNORE) | encoding.label_map
+        table = dict.fromkeys(encoding.ignore, IGNORE) | dict(encoding.label_map)
         return _named(encoding, num_classes, table, is_declared=True, real=tuple(table))
     white = _white_masks(codes, real) if IGNORE in encoding.ignore else frozenset()
     if white:

@@ -21,8 +21,9 @@ from segatlas.data.checks.rules import is_turned
 from segatlas.data.checks.scan import Progress, ScanResult
 from segatlas.data.checks.snapping import snap
 from segatlas.data.checks.stats import ImageStats, MaskStats, pack
-from segatlas.data.datasets.paired import Pair
+from segatlas.data.datasets.listing import Item, LabelEncoding
 from segatlas.data.formats.classes import JSON_FILE, write_classes
+from segatlas.data.formats.guards import read_bytes
 from segatlas.data.formats.images import read_image
 from segatlas.data.formats.masks import IGNORE, read_raw, write_mask
 from segatlas.data.formats.pixels import upright
@@ -77,14 +78,14 @@ def _write_pairs(
 ) -> tuple[list[dict[str, object]], Counter[str]]:
     record: list[dict[str, object]] = []
     written: Counter[str] = Counter()
-    pairs = list(scan.pairs())
-    for number, (split, pair) in enumerate(pairs, start=1):
-        entry: dict[str, object] = {"split": split, "image": str(pair.image), "mask": str(pair.mask or "")}
-        reason = reason_to_leave_out(split, pair, scan, reading, standard)
+    pairs = list(scan.items())
+    for number, (split, item) in enumerate(pairs, start=1):
+        entry: dict[str, object] = {"split": split, "image": str(item.image), "mask": str(item.target or "")}
+        reason = reason_to_leave_out(split, item, scan, reading, standard)
         if reason:
             record.append({**entry, "left_out": reason})
         else:
-            done = _write_pair(split, pair, scan, reading, standard, root)
+            done = _write_pair(split, item, scan, reading, standard, root)
             written[split] += 1
             if done:
                 record.append({**entry, "done": done})
@@ -100,26 +101,28 @@ def _write_pairs(
 
 
 def _write_pair(
-    split: str, pair: Pair, scan: ScanResult, reading: Reading, standard: Standard, root: Path
+    split: str, item: Item, scan: ScanResult, reading: Reading, standard: Standard, root: Path
 ) -> list[str]:
-    """Write one pair, of which nothing speaks against it, and return what was done to it."""
-    image = scan.images[pair.image]
+    """Write one item, of which nothing speaks against it, and return what was done to it."""
+    image = scan.images[item.image]
     done: list[str] = []
     label = None
-    if pair.mask is not None:
-        mask = scan.masks[pair.mask]
-        label, done = _repaired_label(mask, reading, as_colors=scan.listing.encoding.colors is not None)
+    if item.target is not None:
+        mask = scan.masks[item.target]
+        label, done = _repaired_label(mask, reading, scan.listing.encoding)
         label = _fitted(label, image, mask, done)
-    done += _write_image(image, root / split / "images" / pair.key, standard)
+    done += _write_image(image, root / split / "images" / item.key, standard)
     if label is not None:
-        target = root / split / "masks" / pair.key
+        target = root / split / "masks" / item.key
         write_mask(target.with_name(f"{target.name}.png"), label, reading.palette)
     return done
 
 
-def _repaired_label(mask: MaskStats, reading: Reading, *, as_colors: bool) -> tuple[np.ndarray, list[str]]:
+def _repaired_label(mask: MaskStats, reading: Reading, encoding: LabelEncoding) -> tuple[np.ndarray, list[str]]:
     """Return the label (H, W) uint8, 0..K-1 or 255, and what was done to the mask."""
-    raw = read_raw(mask.path, as_colors=as_colors)
+    if encoding.rule is not None:
+        return encoding.rule.decode(read_bytes(mask.path), mask.path), ["colours became class indices"]
+    raw = read_raw(mask.path, as_colors=encoding.colors is not None)
     codes = pack(raw) if reading.by_color else (raw[..., 0] if raw.ndim == 3 else raw)
     table = reading.table_of(mask.path)
     done = []

@@ -9,7 +9,7 @@ from segatlas.data.checks.reading import Reading
 from segatlas.data.checks.rules import is_turned, same_images
 from segatlas.data.checks.scan import ScanResult
 from segatlas.data.checks.stats import ImageStats, MaskStats
-from segatlas.data.datasets.paired import Pair
+from segatlas.data.datasets.listing import Item
 from segatlas.data.formats.pixels import can_convert, common_channels
 
 
@@ -29,8 +29,8 @@ def obstacle_to_repair(scan: ScanResult, reading: Reading) -> str:
         return "no image is readable"
     if len(reading.classes) < 2 or not reading.table:
         return "the masks do not show two classes"
-    pairs = [pair for split, pair in scan.pairs() if split == "train"]
-    if not any(not reason_to_leave_out("train", pair, scan, reading, standard) for pair in pairs):
+    pairs = [item for split, item in scan.items() if split == "train"]
+    if not any(not reason_to_leave_out("train", item, scan, reading, standard) for item in pairs):
         return "no pair of train would be left"
     return ""
 
@@ -44,9 +44,9 @@ def standard_of(scan: ScanResult) -> Standard | None:
     dropped = {}
     for group in same_images(scan).values():
         last_split, last = group[-1]
-        for split, pair in group:
+        for split, item in group:
             if split != last_split:
-                dropped[split, pair.key] = f"the same image is in {last_split} ({last.image}); kept there"
+                dropped[split, item.key] = f"the same image is in {last_split} ({last.image}); kept there"
     return Standard(
         channels=scan.listing.channels or common_channels(image.channels for image in images),
         depth=max(depths, key=lambda depth: (depths[depth], depth)),
@@ -54,14 +54,14 @@ def standard_of(scan: ScanResult) -> Standard | None:
     )
 
 
-def reason_to_leave_out(split: str, pair: Pair, scan: ScanResult, reading: Reading, standard: Standard) -> str:
+def reason_to_leave_out(split: str, item: Item, scan: ScanResult, reading: Reading, standard: Standard) -> str:
     """Return why a pair cannot be part of the copy, or "" where it can."""
-    image = scan.images[pair.image]
-    mask = scan.masks[pair.mask] if pair.mask is not None else None
+    image = scan.images[item.image]
+    mask = scan.masks[item.target] if item.target is not None else None
     if image.fault:
         return f"image: {image.fault}"
-    if (split, pair.key) in standard.dropped:
-        return standard.dropped[split, pair.key]
+    if (split, item.key) in standard.dropped:
+        return standard.dropped[split, item.key]
     if mask is not None and mask.fault:
         return f"mask: {mask.fault}"
     if mask is not None and reading.codes_of(mask) is None:

@@ -7,13 +7,13 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from segatlas.data.checks.findings import FIX_OPTION, Finding, Severity
+from segatlas.data.checks.findings import FIX_OPTION, Finding, Severity, findings_of
 from segatlas.data.checks.reading import Reading
 from segatlas.data.checks.scan import ScanResult
 from segatlas.data.checks.splits import check_labels, check_range, check_splits
 from segatlas.data.checks.stats import ImageStats, MaskStats, is_too_large, unpack
 from segatlas.data.datasets.folder import HEADERS_READ
-from segatlas.data.datasets.paired import Pair
+from segatlas.data.datasets.listing import Item
 from segatlas.data.formats.masks import IGNORE, LOSSY, MAX_CLASSES, code_text
 from segatlas.data.formats.pixels import can_convert, common_channels
 
@@ -36,7 +36,7 @@ def fix_command(scan: ScanResult) -> str:
 
 def find_all(scan: ScanResult, reading: Reading) -> tuple[Finding, ...]:
     """Return all findings, errors first."""
-    found = [*scan.listing.findings, *(finding for rule in RULES for finding in rule(scan, reading))]
+    found = [*findings_of(scan.listing), *(finding for rule in RULES for finding in rule(scan, reading))]
     return tuple(sorted(found, key=lambda finding: finding.severity != "error"))
 
 
@@ -110,15 +110,15 @@ def check_readable(scan: ScanResult, reading: Reading) -> Iterator[Finding]:
 def check_sizes(scan: ScanResult, reading: Reading) -> Iterator[Finding]:
     """Find masks that do not cover their image."""
     turned, unclear, other = [], [], []
-    for pair, image, mask in readable_pairs(scan):
+    for item, image, mask in readable_pairs(scan):
         if image.size == mask.size:
             if image.orientation in (2, 3, 4) or (image.orientation > 1 and mask.size[0] == mask.size[1]):
-                unclear.append((pair.image, f"EXIF orientation {image.orientation}"))
+                unclear.append((item.image, f"EXIF orientation {image.orientation}"))
         elif is_turned(image, mask):
             text = f"mask {_size(mask.size)}, upright image {_size(image.size)}"
-            turned.append((pair.image, f"EXIF orientation {image.orientation}: {text}"))
-        elif pair.mask is not None:
-            other.append((pair.mask, f"mask {_size(mask.size)}, image {_size(image.size)}"))
+            turned.append((item.image, f"EXIF orientation {image.orientation}: {text}"))
+        elif item.target is not None:
+            other.append((item.target, f"mask {_size(mask.size)}, image {_size(image.size)}"))
     fix = fix_command(scan)
     repairs: dict[str, tuple[list[tuple[Path, str]], Severity, str, str]] = {
         "exif_turn": (
@@ -183,7 +183,7 @@ def check_colors(scan: ScanResult, reading: Reading) -> Iterator[Finding]:
     """Find colour masks without a colour table, and sets that mix colours and indices."""
     masks = scan.readable_masks()
     colored = [mask for mask in masks if mask.is_color and not mask.is_grey]
-    if scan.listing.encoding.colors is not None:
+    if scan.listing.encoding.colors is not None or scan.listing.encoding.rule is not None:
         return
     if reading.by_color:
         count = len(reading.found_colors)
@@ -259,13 +259,13 @@ def check_leakage(scan: ScanResult, reading: Reading) -> Iterator[Finding]:
     across, within = [], []
     for group in same_images(scan).values():
         splits = [split for split, _ in group]
-        names = [f"{split}: {scan.shown(pair.image)}" for split, pair in group]
-        for number, (split, pair) in enumerate(group):
+        names = [f"{split}: {scan.shown(item.image)}" for split, item in group]
+        for number, (split, item) in enumerate(group):
             others = [name for i, name in enumerate(names) if splits[i] != split]
             if others:
-                across.append((pair.image, "also in " + ", ".join(others)))
+                across.append((item.image, "also in " + ", ".join(others)))
             elif number > 0:
-                within.append((pair.image, f"same as {names[0]}"))
+                within.append((item.image, f"same as {names[0]}"))
     if across:
         files, details = zip(*across, strict=True)
         yield Finding(
@@ -329,8 +329,8 @@ def _channels_read(scan: ScanResult) -> int:
     """Return the channels that a dataset is read with where the recipe does not say it, see `FolderData`."""
     if scan.listing.name != "folder":
         return 3
-    parts = [part.matched for part in (scan.listing.parts.get("train"), *scan.listing.parts.values()) if part]
-    heads = [scan.images[pair.image] for pair in next(filter(None, parts), ())[:HEADERS_READ]]
+    parts = [part.items for part in (scan.listing.parts.get("train"), *scan.listing.parts.values()) if part]
+    heads = [scan.images[item.image] for item in next(filter(None, parts), ())[:HEADERS_READ]]
     return common_channels(head.channels for head in heads if not head.fault)
 
 
@@ -341,8 +341,8 @@ def _channel_count(channels: int) -> str:
 def check_classes(scan: ScanResult, reading: Reading) -> Iterator[Finding]:
     """Find classes without a pixel: nowhere, or in a split, or in val or test but not in train."""
     per_split: dict[str, set[int]] = defaultdict(set)
-    for split, pair in scan.pairs():
-        facts = scan.masks.get(pair.mask) if pair.mask is not None else None
+    for split, item in scan.items():
+        facts = scan.masks.get(item.target) if item.target is not None else None
         if facts is not None and not facts.fault:
             per_split[split].update(reading.label_counts(facts))
     names = dict(enumerate(reading.classes))
@@ -394,13 +394,13 @@ RULES: tuple[Rule, ...] = (
 """In the order in which findings are printed, errors before warnings."""
 
 
-def readable_pairs(scan: ScanResult) -> Iterator[tuple[Pair, ImageStats, MaskStats]]:
+def readable_pairs(scan: ScanResult) -> Iterator[tuple[Item, ImageStats, MaskStats]]:
     """Yield the pairs whose two files could be decoded."""
-    for _, pair in scan.pairs():
-        if pair.mask is not None:
-            image, mask = scan.images[pair.image], scan.masks[pair.mask]
+    for _, item in scan.items():
+        if item.target is not None:
+            image, mask = scan.images[item.image], scan.masks[item.target]
             if not image.fault and not mask.fault:
-                yield pair, image, mask
+                yield item, image, mask
 
 
 def is_turned(image: ImageStats, mask: MaskStats) -> bool:
@@ -413,13 +413,13 @@ def is_smeared(mask: MaskStats, reading: Reading) -> bool:
     return reading.codes_of(mask) is None or mask.colors > len(mask.counts) or bool(reading.bad_codes(mask))
 
 
-def same_images(scan: ScanResult) -> dict[bytes, list[tuple[str, Pair]]]:
-    """Return groups of two or more (split, pair) whose images have equal pixels, in the order train, val, test."""
-    groups: dict[bytes, list[tuple[str, Pair]]] = defaultdict(list)
-    for split, pair in scan.pairs():
-        digest = scan.images[pair.image].digest
+def same_images(scan: ScanResult) -> dict[bytes, list[tuple[str, Item]]]:
+    """Return groups of two or more (split, item) whose images have equal pixels, in the order train, val, test."""
+    groups: dict[bytes, list[tuple[str, Item]]] = defaultdict(list)
+    for split, item in scan.items():
+        digest = scan.images[item.image].digest
         if digest:
-            groups[digest].append((split, pair))
+            groups[digest].append((split, item))
     for group in groups.values():
         group.sort(key=lambda item: SPLIT_ORDER.index(item[0]))
     return {digest: group for digest, group in groups.items() if len(group) > 1}

@@ -8,9 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from segatlas.data.checks.file_listing import FileListing
 from segatlas.data.checks.stats import ImageStats, MaskStats, look_at_image, look_at_mask
-from segatlas.data.datasets.paired import Pair
+from segatlas.data.datasets.listing import Item, Listing
 
 Progress = Callable[[int, int], None]
 """Called with (files read, files in all)."""
@@ -20,7 +19,7 @@ Progress = Callable[[int, int], None]
 class ScanResult:
     """An listing and what the files of its pairs show."""
 
-    listing: FileListing
+    listing: Listing
     images: dict[Path, ImageStats]
     masks: dict[Path, MaskStats]
     max_value: float | None = None
@@ -29,11 +28,11 @@ class ScanResult:
     obstacle: str | None = None
     """Why `repair` can write no copy; "" where it can."""
 
-    def pairs(self) -> Iterator[tuple[str, Pair]]:
-        """Yield (split, pair) for all pairs, test images without mask among them."""
+    def items(self) -> Iterator[tuple[str, Item]]:
+        """Yield (split, item) for all items, test images without mask among them."""
         for split, part in self.listing.parts.items():
-            for pair in part.matched:
-                yield split, pair
+            for item in part.items:
+                yield split, item
 
     def readable_masks(self) -> list[MaskStats]:
         """Return the masks without a fault, by path."""
@@ -46,21 +45,20 @@ class ScanResult:
 
 
 def scan_files(
-    listing: FileListing,
+    listing: Listing,
     *,
     max_value: float | None = None,
     jobs: int | None = None,
     progress: Progress | None = None,
 ) -> ScanResult:
     """Read the images and masks of all pairs, each once. jobs: threads; default: the processors, at most 8."""
-    as_colors = listing.encoding.colors is not None
-    pairs = [pair for part in listing.parts.values() for pair in part.matched]
-    images = list(dict.fromkeys(pair.image for pair in pairs))
-    masks = list(dict.fromkeys(pair.mask for pair in pairs if pair.mask is not None))
+    items = [item for part in listing.parts.values() for item in part.items]
+    images = list(dict.fromkeys(item.image for item in items))
+    masks = list(dict.fromkeys(item.target for item in items if item.target is not None))
     total = len(images) + len(masks)
     with ThreadPoolExecutor(max_workers=jobs or min(8, os.cpu_count() or 1)) as pool:
         looks_p = pool.map(lambda path: look_at_image(path, listing.channels), images)
-        looks_m = pool.map(lambda path: look_at_mask(path, as_colors=as_colors), masks)
+        looks_m = pool.map(lambda path: look_at_mask(path, listing.encoding), masks)
         seen_p: dict[Path, ImageStats] = {}
         seen_m: dict[Path, MaskStats] = {}
         for image in looks_p:

@@ -27,7 +27,7 @@ class ValueEnds:
 def check_splits(scan: ScanResult, reading: Reading) -> Iterator[Finding]:
     """Find a set without any image, and the lack of a split that training cannot do without."""
     listing = scan.listing
-    images = {name: len(part.matched) + len(part.images_without_mask) for name, part in listing.parts.items()}
+    images = {name: len(part.items) + len(part.images_without_mask) for name, part in listing.parts.items()}
     if not sum(images.values()):
         yield Finding(
             kind="no_image",
@@ -37,7 +37,7 @@ def check_splits(scan: ScanResult, reading: Reading) -> Iterator[Finding]:
             repair="look at the layout of the dataset in the documentation, or name its files in data.lists",
         )
         return
-    if listing.chosen is not None or any(finding.kind == "list" for finding in listing.findings):
+    if listing.chosen is not None or any(fault.kind == "list" for fault in listing.faults):
         return  # one split was asked for, or a list that is named already could not be read
     there = ", ".join(name for name, count in images.items() if count)
     if not images.get("train"):
@@ -65,8 +65,8 @@ def check_labels(scan: ScanResult, reading: Reading) -> Iterator[Finding]:
     codes: dict[str, set[int]] = defaultdict(set)
     files: dict[str, list[Path]] = defaultdict(list)
     unknown = set()
-    for split, pair in scan.pairs():
-        mask = scan.masks.get(pair.mask) if pair.mask is not None else None
+    for split, item in scan.items():
+        mask = scan.masks.get(item.target) if item.target is not None else None
         if mask is None or mask.fault:
             continue
         if reading.codes_of(mask) is None or reading.bad_codes(mask) or mask.path in reading.white:
@@ -92,8 +92,8 @@ def no_label(split: str, masks: Sequence[Path]) -> Finding:
 def check_range(scan: ScanResult, reading: Reading) -> Iterator[Finding]:
     """Find images whose values fill a small part of the declared range only, or go beyond it."""
     ends: dict[str, list[ValueEnds]] = defaultdict(list)
-    for split, pair in scan.pairs():
-        image = scan.images[pair.image]
+    for split, item in scan.items():
+        image = scan.images[item.image]
         if not image.fault:
             ends[split].append(
                 ValueEnds(path=image.path, depth=image.depth, lowest=image.lowest, highest=image.highest)

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
+from segatlas.data.datasets.listing import LabelEncoding
 from segatlas.data.formats.guards import read_bytes
 from segatlas.data.formats.reading import read_stored
-from segatlas.data.formats.stored import check_finite, codes_of, colors_of, image_of
+from segatlas.data.formats.stored import Stored, check_finite, codes_of, colors_of, image_of
 from segatlas.errors import DataError
 
 MOST_COLORS = 512
@@ -106,11 +107,12 @@ def look_at_image(path: Path, channels: int | None = None) -> ImageStats:
     )
 
 
-def look_at_mask(path: Path, *, as_colors: bool = False) -> MaskStats:
-    """Read a mask file; a fault is part of the result, nothing is raised. as_colors: as in `masks.read_raw`."""
+def look_at_mask(path: Path, encoding: LabelEncoding) -> MaskStats:
+    """Read a mask file; a fault is part of the result, nothing is raised."""
     try:
-        stored = read_stored(read_bytes(path), path)
-        raw = colors_of(stored, path) if as_colors else codes_of(stored, path)
+        data = read_bytes(path)
+        stored = read_stored(data, path)
+        raw = _raw(stored, data, path, encoding)
     except DataError as error:
         return MaskStats(path=path, fault=fault_of(error, path))
     is_color = raw.ndim == 3
@@ -131,6 +133,13 @@ def look_at_mask(path: Path, *, as_colors: bool = False) -> MaskStats:
         is_lossy=stored.lossy,
         is_palette=stored.color == "palette",
     )
+
+
+def _raw(stored: Stored, data: bytes, path: Path, encoding: LabelEncoding) -> np.ndarray:
+    """Return codes (H, W), or colours (H, W, 3), or labels where the encoding has a rule that makes them."""
+    if encoding.rule is not None:
+        return encoding.rule.decode(data, path)
+    return colors_of(stored, path) if encoding.colors is not None else codes_of(stored, path)
 
 
 def pack(colors: np.ndarray) -> np.ndarray:

@@ -22,20 +22,31 @@ Layouts, at the root or in the folder of the archive's name in it:
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from segatlas.config.schema import DataConfig
-from segatlas.data.datasets.paired import Pair, PairedFiles, empty_split, refuse_other_facts
+from segatlas.data.datasets.listing import (
+    SPLITS,
+    LabelEncoding,
+    Listing,
+    Part,
+    fault_of_list,
+    match_folders,
+    match_stems,
+)
+from segatlas.data.datasets.paired import PairedFiles, refuse_other_facts
 from segatlas.data.formats.listing import list_images
 from segatlas.data.formats.masks import IGNORE, LabelRule, decode_raw
 from segatlas.errors import DataError
 from segatlas.files import read_text
 
-LABELS: tuple[tuple[str, tuple[int, int, int], tuple[int, ...]], ...] = (
+Labels = Sequence[tuple[str, tuple[int, int, int], tuple[int, ...]]]
+LABELS: Labels = (
     ("wall", (120, 120, 120), (2978,)),
     ("building", (180, 120, 120), (312,)),
     ("sky", (6, 230, 230), (2420,)),
@@ -238,31 +249,33 @@ class ADE20K(PairedFiles):
         """Whether a folder, or an archive's folder in it, holds one of the two layouts."""
         return find_home(root) is not None
 
-    def find(self, cfg: DataConfig, root: Path, seed: int) -> list[Pair]:
-        """Return the pairs of the split; in test a mask may be missing."""
-        refuse_other_facts(cfg, self.name, CLASSES, PALETTE)
-        home = find_home(root)
-        if home is None:
-            raise DataError(f"is not laid out as ADE20K; expected {self.layout}", root)
-        self.home, self.is_full = home, not (home / "annotations").is_dir()
-        pairs = _find_pairs(home, self.split, is_full=self.is_full)
-        if not pairs:
-            found = [name for name in FOLDERS if _find_pairs(home, name, is_full=self.is_full)]
-            expected = f"images/{FOLDERS.get(self.split, self.split)}/"
-            raise empty_split(self.split, home, expected, found)
-        return pairs
+    @classmethod
+    def listing(cls, cfg: DataConfig, root: Path, splits: Sequence[str] = SPLITS) -> Listing:
+        """List the splits from the layout that is there; in test a mask may be missing."""
+        refuse_other_facts(cfg, cls.name, CLASSES, PALETTE)
+        home = find_home(root) or root
+        if not (home / "annotations").is_dir():
+            return _list_full(cls.name, root, home, splits)
+        folders = {split: _challenge_folders(home, split) for split in splits if split in FOLDERS}
+        folders = {split: pair for split, pair in folders.items() if pair[0].is_dir()}
+        return Listing(
+            root=root,
+            name=cls.name,
+            parts={split: match_folders(*pair, split) for split, pair in folders.items()},
+            encoding=LabelEncoding(classes=CLASSES, palette=PALETTE, label_map=CLASS_OF_CODE, ignore=()),
+            folders=folders,
+        )
+
+    @classmethod
+    def expected(cls, root: Path, split: str) -> str:
+        """Return where the images of a split are expected; DataError where there is no such split."""
+        if split not in FOLDERS:
+            raise DataError(f"has no split {split!r}; its splits are {', '.join(FOLDERS)}", find_home(root) or root)
+        return f"images/{FOLDERS[split]}/"
 
     def label_rule(self, path: Path) -> LabelRule:
         """Return the rule of colours that name objects, or of class codes, as the layout has them."""
-        return self.object_rule if self.is_full else _CODE_RULE
-
-    @cached_property
-    def object_rule(self) -> ObjectRule:
-        """The rule of the full tree, from its own list of object numbers where it has one."""
-        table = np.full(OBJECTS, IGNORE, np.uint8)
-        for index, (_, _, objects) in enumerate(_read_object_map(self.home) or LABELS):
-            table[list(objects)] = index
-        return ObjectRule(num_classes=len(CLASSES), class_of_object=table)
+        return self.listed.encoding.rule or _CODE_RULE
 
 
 def find_home(root: Path) -> Path | None:
@@ -278,25 +291,54 @@ def find_home(root: Path) -> Path | None:
     return None
 
 
-def _find_pairs(home: Path, split: str, *, is_full: bool) -> list[Pair]:
-    folder = FOLDERS.get(split)
-    if folder is None:
-        raise DataError(f"has no split {split!r}; its splits are {', '.join(FOLDERS)}", home)
-    images = home / "images" / folder
-    masks = list_images(images if is_full else home / "annotations" / folder)
-    pairs = []
-    for key, paths in list_images(images).items():
-        if is_full and paths[0].suffix.lower() == ".png":
-            continue  # the annotation, or one of its parts
-        mask = masks.get(key + _FULL_ENDING if is_full else key)
-        if mask is None and split != "test":
-            where = f"{key}{_FULL_ENDING}.png" if is_full else home / "annotations" / folder / f"{key}.png"
-            raise DataError(f"has no mask {where}", paths[0])
-        pairs.append(Pair(key=key, image=paths[0], mask=mask[0] if mask else None))
-    return pairs
+def _challenge_folders(home: Path, split: str) -> tuple[Path, Path]:
+    return home / "images" / FOLDERS[split], home / "annotations" / FOLDERS[split]
 
 
-def _read_object_map(home: Path) -> list[tuple[str, tuple[int, int, int], tuple[int, ...]]] | None:
+def _list_full(name: str, root: Path, home: Path, splits: Sequence[str]) -> Listing:
+    """List the full annotation: STEM.jpg with STEM_seg.png beside it; parts of objects are further PNG files."""
+    fault, labels = None, LABELS
+    try:
+        labels = _read_object_map(home) or LABELS
+    except DataError as error:
+        fault = error
+    parts = {}
+    for split in splits:
+        folder = home / "images" / FOLDERS.get(split, split)
+        if split in FOLDERS and folder.is_dir():
+            part = _match_full(folder, split)
+            parts[split] = part if fault is None else replace(part, error=fault)
+    repair = f"put the release's own {_OBJECT_MAP} there: lines 'class object'"
+    return Listing(
+        root=root,
+        name=name,
+        parts=parts,
+        encoding=LabelEncoding(classes=CLASSES, palette=PALETTE, rule=_object_rule(labels)),
+        folders={split: (home / "images" / FOLDERS[split],) * 2 for split in parts},
+        faults=() if fault is None else (fault_of_list(fault, repair, kind="classes_file", root=root),),
+    )
+
+
+def _match_full(folder: Path, split: str) -> Part:
+    files = list_images(folder)
+    images = {key: [path for path in paths if path.suffix.lower() != ".png"] for key, paths in files.items()}
+    masks = {key.removesuffix(_FULL_ENDING): paths for key, paths in files.items() if key.endswith(_FULL_ENDING)}
+    return match_stems(
+        {key: paths for key, paths in images.items() if paths},
+        masks,
+        needs_mask=split != "test",
+        expected=lambda key: f"{key}{_FULL_ENDING}.png",
+    )
+
+
+def _object_rule(labels: Labels) -> ObjectRule:
+    table = np.full(OBJECTS, IGNORE, np.uint8)
+    for index, (_, _, objects) in enumerate(labels):
+        table[list(objects)] = index
+    return ObjectRule(num_classes=len(CLASSES), class_of_object=table)
+
+
+def _read_object_map(home: Path) -> Labels | None:
     """Return `LABELS` with the object numbers of the dataset's own list, or None where it has none.
 
     Raises:

@@ -22,11 +22,13 @@ Layouts read, in this order:
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from segatlas.config.schema import DataConfig
-from segatlas.data.datasets.paired import SPLITS, Pair, PairedFiles, empty_split, refuse_other_facts
+from segatlas.data.datasets.listing import SPLITS, Fault, LabelEncoding, Listing, Part, fault_of_list, match_stems
+from segatlas.data.datasets.paired import PairedFiles, refuse_other_facts
 from segatlas.data.formats.listing import list_images
 from segatlas.data.formats.masks import IGNORE, LabelRule
 from segatlas.errors import DataError
@@ -97,10 +99,13 @@ COLORS_32 = {
 }
 """RGB colour -> (the authors' class name, index of the group or 255)."""
 
-_COLOR_RULE = LabelRule(num_classes=len(CLASSES), colors={color: index for color, (_, index) in COLORS_32.items()})
-_INDEX_RULE = LabelRule(
-    num_classes=len(CLASSES), label_map={index: index for index in range(len(CLASSES))} | {VOID_CODE: IGNORE}
-)
+_LABEL_OF_COLOR = {color: index for color, (_, index) in COLORS_32.items()}
+_LABEL_OF_CODE = {index: index for index in range(len(CLASSES))} | {VOID_CODE: IGNORE}
+_COLOR_RULE = LabelRule(num_classes=len(CLASSES), colors=_LABEL_OF_COLOR)
+_INDEX_RULE = LabelRule(num_classes=len(CLASSES), label_map=_LABEL_OF_CODE)
+_COLOR_ENCODING = LabelEncoding(classes=CLASSES, palette=PALETTE, colors=_LABEL_OF_COLOR)
+_INDEX_ENCODING = LabelEncoding(classes=CLASSES, palette=PALETTE, label_map=_LABEL_OF_CODE, ignore=())
+_ORIGINAL_ENDING = "_L"
 _ORIGINAL_FOLDERS = (("701_StillsRaw_full", "LabeledApproved_full"), ("images", "labels"))
 
 
@@ -118,18 +123,32 @@ class CamVid(PairedFiles):
         by_split = any((root / split).is_dir() and _label_folder(root, split) for split in SPLITS)
         return by_split or _original_folders(root) is not None
 
-    def find(self, cfg: DataConfig, root: Path, seed: int) -> list[Pair]:
-        """Return the pairs of the split, from the first layout that is there."""
-        refuse_other_facts(cfg, self.name, CLASSES, PALETTE)
-        pairs, self.is_colored = _find_pairs(root, self.split)
-        if not pairs:
-            found = [name for name in SPLITS if _find_pairs(root, name)[0]]
-            raise empty_split(self.split, root, f"{self.split}/ or the original folders", found)
-        return pairs
+    @classmethod
+    def listing(cls, cfg: DataConfig, root: Path, splits: Sequence[str] = SPLITS) -> Listing:
+        """List the splits, each from the first layout that it has."""
+        refuse_other_facts(cfg, cls.name, CLASSES, PALETTE)
+        folders = {split: (root / split, labels) for split in SPLITS if (labels := _label_folder(root, split))}
+        folders = {split: pair for split, pair in folders.items() if pair[0].is_dir()}
+        if not folders:
+            return _list_original(cls.name, root, splits)
+        is_colored = not any(labels.name.endswith("annot") for _, labels in folders.values())
+        folders = {split: pair for split, pair in folders.items() if split in splits}
+        return Listing(
+            root=root,
+            name=cls.name,
+            parts={split: _match(*pair) for split, pair in folders.items()},
+            encoding=_COLOR_ENCODING if is_colored else _INDEX_ENCODING,
+            folders=folders,
+        )
+
+    @classmethod
+    def expected(cls, root: Path, split: str) -> str:
+        """Return where the images of a split are expected."""
+        return f"{split}/ or the original folders"
 
     def label_rule(self, path: Path) -> LabelRule:
         """Return the rule of colour masks or of index masks, as the layout has them."""
-        return _COLOR_RULE if self.is_colored else _INDEX_RULE
+        return _INDEX_RULE if path.parent.name.endswith("annot") else _COLOR_RULE
 
 
 def official_split(stem: str) -> str:
@@ -145,36 +164,52 @@ def official_split(stem: str) -> str:
     return "val" if drive == "0016E5" and 7959 <= frame <= 8159 else "train"
 
 
-def _find_pairs(root: Path, split: str) -> tuple[list[Pair], bool]:
-    """Return the pairs of a split and whether their masks are colours."""
-    labels = _label_folder(root, split)
-    if (root / split).is_dir() and labels is not None:
-        is_colored = labels.name.endswith("_labels")
-        ending = "_L" if is_colored else ""
-        return _match(root / split, labels, ending, lambda stem: True), is_colored
-    folders = _original_folders(root)
-    if folders is None:
-        return [], False
+def _match(images: Path, labels: Path) -> Part:
+    is_index = labels.name.endswith("annot")
+    return match_stems(
+        list_images(images),
+        list_images(labels) if is_index else _original_masks(labels),
+        expected=lambda key: labels / f"{key}{'' if is_index else _ORIGINAL_ENDING}.png",
+    )
+
+
+def _list_original(name: str, root: Path, splits: Sequence[str]) -> Listing:
+    """List the authors' own folders, divided by lists or by drive and frame number."""
+    found = _original_folders(root)
+    listing = Listing(root=root, name=name, parts={}, encoding=_COLOR_ENCODING)
+    if found is None:
+        return listing
+    images, labels = list_images(found[0]), _original_masks(found[1])
+    parts, faults = {}, dict[str, Fault]()
+    for split in splits:
+        error = None
+        try:
+            stems = _stems_of(root, split, images)
+        except DataError as problem:
+            error, stems = problem, set[str]()
+        if error is None and (lost := sorted(stems - set(images))):
+            error = DataError(f"lists {lost[0]}, which is not in {found[0]}", root / f"{split}.txt")
+        part = match_stems(
+            {stem: images[stem] for stem in images if stem in stems},
+            {stem: masks for stem, masks in labels.items() if stem in stems},
+            expected=lambda key: found[1] / f"{key}{_ORIGINAL_ENDING}.png",
+        )
+        if error is not None:
+            faults[str(error)] = fault_of_list(error, f"correct the name or the list; {name} has 701 images", root=root)
+        parts[split] = part if error is None else replace(part, error=error)
+    return replace(
+        listing, parts={split: part for split, part in parts.items() if part != Part()}, faults=tuple(faults.values())
+    )
+
+
+def _stems_of(root: Path, split: str, stems: Iterable[str]) -> set[str]:
     listed = _read_list(root / f"{split}.txt")
-    if listed is None:
-        return _match(*folders, "_L", lambda stem: official_split(stem) == split), True
-    pairs = _match(*folders, "_L", lambda stem: stem in listed)
-    missing = sorted(listed - {pair.key for pair in pairs})
-    if missing:
-        raise DataError(f"lists {missing[0]}, which is not in {folders[0]}", root / f"{split}.txt")
-    return pairs, True
+    return {stem for stem in stems if official_split(stem) == split} if listed is None else listed
 
 
-def _match(images: Path, labels: Path, ending: str, wanted: Callable[[str], bool]) -> list[Pair]:
-    masks = list_images(labels)
-    pairs = []
-    for stem, paths in list_images(images).items():
-        if not wanted(stem):
-            continue
-        if stem + ending not in masks:
-            raise DataError(f"has no mask {labels / (stem + ending)}.png", paths[0])
-        pairs.append(Pair(key=stem, image=paths[0], mask=masks[stem + ending][0]))
-    return pairs
+def _original_masks(folder: Path) -> dict[str, list[Path]]:
+    ending = _ORIGINAL_ENDING
+    return {key.removesuffix(ending): paths for key, paths in list_images(folder).items() if key.endswith(ending)}
 
 
 def _label_folder(root: Path, split: str) -> Path | None:
@@ -191,7 +226,7 @@ def _original_folders(root: Path) -> tuple[Path, Path] | None:
 
 def _has_original_masks(labels: Path) -> bool:
     """Whether a mask there has the authors' ending: many tools write folders that are called images and labels."""
-    return any(Path(key).name.endswith("_L") for key in list_images(labels))
+    return any(key.endswith(_ORIGINAL_ENDING) for key in list_images(labels))
 
 
 def _read_list(path: Path) -> set[str] | None:

@@ -16,13 +16,15 @@ there is no `_labelIds` file, `_labelTrainIds` is read. For the test server, `to
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from segatlas.config.schema import DataConfig
-from segatlas.data.datasets.paired import SPLITS, Pair, PairedFiles, empty_split, refuse_other_facts
-from segatlas.data.formats.listing import is_hidden
+from segatlas.data.datasets.listing import SPLITS, Fault, LabelEncoding, Listing, Part, match_stems
+from segatlas.data.datasets.paired import PairedFiles, refuse_other_facts
+from segatlas.data.formats.listing import list_images
 from segatlas.data.formats.masks import IGNORE, LabelRule
 from segatlas.errors import DataError
 
@@ -72,7 +74,8 @@ LABEL_ID_OF_TRAIN_ID = {train_id: label_id for label_id, _, train_id, _ in _EVAL
 
 _LABEL_ID_RULE = LabelRule(num_classes=len(CLASSES), label_map=TRAIN_ID_OF_LABEL_ID)
 _TRAIN_ID_RULE = LabelRule(num_classes=len(CLASSES))
-_IMAGE_ENDING = "_leftImg8bit.png"
+_IMAGE_STEM = "_leftImg8bit"
+_MASK_ENDINGS = ("_gtFine_labelIds", "_gtFine_labelTrainIds")
 
 
 class Cityscapes(PairedFiles):
@@ -88,14 +91,28 @@ class Cityscapes(PairedFiles):
         """Whether a folder has Cityscapes' two trees."""
         return (root / "leftImg8bit").is_dir() and (root / "gtFine").is_dir()
 
-    def find(self, cfg: DataConfig, root: Path, seed: int) -> list[Pair]:
-        """Return the pairs of the split; in test a mask may be missing."""
-        refuse_other_facts(cfg, self.name, CLASSES, PALETTE)
-        pairs = _find_pairs(root, self.split)
-        if not pairs:
-            found = [name for name in SPLITS if any(_images(root, name))]
-            raise empty_split(self.split, root, f"leftImg8bit/{self.split}/CITY/*{_IMAGE_ENDING}", found)
-        return pairs
+    @classmethod
+    def listing(cls, cfg: DataConfig, root: Path, splits: Sequence[str] = SPLITS) -> Listing:
+        """List the splits; in test a mask may be missing. Label ids are read before train ids."""
+        refuse_other_facts(cfg, cls.name, CLASSES, PALETTE)
+        folders = {split: (root / "leftImg8bit" / split, root / "gtFine" / split) for split in splits}
+        folders = {split: pair for split, pair in folders.items() if pair[0].is_dir()}
+        has_label_ids = any((root / "gtFine").rglob(f"*{_MASK_ENDINGS[0]}.png"))
+        return Listing(
+            root=root,
+            name=cls.name,
+            parts={split: _match(images, masks, split) for split, (images, masks) in folders.items()},
+            folders=folders,
+            faults=_other_images(folders),
+            encoding=LabelEncoding(
+                classes=CLASSES, palette=PALETTE, label_map=TRAIN_ID_OF_LABEL_ID if has_label_ids else None
+            ),
+        )
+
+    @classmethod
+    def expected(cls, root: Path, split: str) -> str:
+        """Return where the images of a split are expected."""
+        return f"leftImg8bit/{split}/CITY/*{_IMAGE_STEM}.png"
 
     def label_rule(self, path: Path) -> LabelRule:
         """Return the rule of label ids or of train ids, as the file's name says."""
@@ -113,19 +130,36 @@ def to_label_ids(labels: np.ndarray) -> np.ndarray:
     return table[labels]
 
 
-def _find_pairs(root: Path, split: str) -> list[Pair]:
-    pairs = []
-    for image in _images(root, split):
-        key = f"{image.parent.name}/{image.name.removesuffix(_IMAGE_ENDING)}"
-        stem = root / "gtFine" / split / f"{key}_gtFine"
-        candidates = (Path(f"{stem}_labelIds.png"), Path(f"{stem}_labelTrainIds.png"))
-        mask = next((path for path in candidates if path.is_file()), None)
-        if mask is None and split != "test":
-            raise DataError(f"has no mask {candidates[0]}", image)
-        pairs.append(Pair(key=key, image=image, mask=mask))
-    return pairs
+def _match(images: Path, masks: Path, split: str) -> Part:
+    files = {
+        key.removesuffix(_IMAGE_STEM): paths for key, paths in _list_png(images).items() if key.endswith(_IMAGE_STEM)
+    }
+    found = _list_png(masks)
+    labels: dict[str, list[Path]] = {}
+    for ending in reversed(_MASK_ENDINGS):  # the first one is laid over the others
+        labels |= {key.removesuffix(ending): paths for key, paths in found.items() if key.endswith(ending)}
+    return match_stems(
+        files,
+        labels,
+        needs_mask=split != "test",
+        expected=lambda key: masks / f"{key}{_MASK_ENDINGS[0]}.png",
+    )
 
 
-def _images(root: Path, split: str) -> list[Path]:
-    found = (root / "leftImg8bit" / split).glob(f"*/*{_IMAGE_ENDING}")
-    return sorted(path for path in found if not (is_hidden(path.name) or is_hidden(path.parent.name)))
+def _other_images(folders: Mapping[str, tuple[Path, Path]]) -> tuple[Fault, ...]:
+    """Name the images that are not called as Cityscapes' images are."""
+    files = []
+    for images, _ in folders.values():
+        known = {path for paths in _list_png(images).values() for path in paths if path.stem.endswith(_IMAGE_STEM)}
+        files += [path for paths in list_images(images).values() for path in paths if path not in known]
+    if not files:
+        return ()
+    fault = f"are not read: images are CITY/NAME{_IMAGE_STEM}.png"
+    return (Fault(kind="not_read", severity="warning", files=tuple(files), fault=fault, repair="rename or move them"),)
+
+
+def _list_png(folder: Path) -> dict[str, list[Path]]:
+    """Return the PNG files in the folders of cities, by key."""
+    listed = list_images(folder).items()
+    found = {key: [path for path in paths if path.suffix == ".png"] for key, paths in listed if key.count("/") == 1}
+    return {key: paths for key, paths in found.items() if paths}

@@ -20,17 +20,29 @@ import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from segatlas.config.schema import DataConfig
 from segatlas.data.dataset import Color
-from segatlas.data.datasets.lists import read_pairs
-from segatlas.data.datasets.paired import SPLITS, Pair, PairedFiles, empty_split
+from segatlas.data.datasets.listing import (
+    SPLITS,
+    Fault,
+    Item,
+    LabelEncoding,
+    Listing,
+    Part,
+    fault_of_list,
+    match_folders,
+)
+from segatlas.data.datasets.lists import read_items
+from segatlas.data.datasets.paired import PairedFiles, empty_split
 from segatlas.data.datasets.scan import count_classes, refuse_black_and_white
 from segatlas.data.formats.classes import ClassTable, read_classes
+from segatlas.data.formats.guards import IMAGE_ENDINGS
 from segatlas.data.formats.images import read_header
-from segatlas.data.formats.listing import has_images, list_images
+from segatlas.data.formats.listing import has_images, is_image_name, walk_files
 from segatlas.data.formats.masks import IGNORE, LOSSY, LabelRule
 from segatlas.data.formats.palettes import voc_palette
 from segatlas.data.formats.pixels import common_channels
@@ -45,15 +57,12 @@ HEADERS_READ = 16
 """Images whose headers decide how many channels a set has."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Pairs:
-    """What lies in the folders of a split, faults included. In split test an image without mask is no fault."""
-
-    matched: tuple[Pair, ...] = ()
-    images_without_mask: tuple[Path, ...] = ()
-    masks_without_image: tuple[Path, ...] = ()
-    duplicates: tuple[Path, ...] = ()
-    """Files with the stem of another file in the same folder; they are in no pair."""
+OTHER_NAMES_OF_SPLITS = {
+    "train": ("training", "Train", "TRAIN"),
+    "val": ("valid", "validation", "Val", "VAL", "dev"),
+    "test": ("testing", "Test", "TEST"),
+}
+"""Split -> what other tools call its folder."""
 
 
 class FolderData(PairedFiles):
@@ -62,11 +71,29 @@ class FolderData(PairedFiles):
     name = "folder"
     layout = "train/images/ and train/masks/, or images/train/ and masks/train/, or images/ and masks/"
 
-    def find(self, cfg: DataConfig, root: Path, seed: int) -> tuple[Pair, ...]:
-        """Return the pairs of the split; classes and channels are the same for all splits of a root."""
-        parts = _all_pairs(cfg, root)
+    @classmethod
+    def listing(cls, cfg: DataConfig, root: Path, splits: Sequence[str] = SPLITS) -> Listing:
+        """List all splits, whichever are asked for: classes are counted in the masks of all of them."""
+        encoding, faults = _declared(cfg, root)
+        listing = Listing(root=root, name=cls.name, parts={}, encoding=encoding, holds_out_val=True)
+        if cfg.lists:
+            parts, more = _listed_parts(cfg.lists, root)
+            return replace(listing, parts=parts, faults=(*faults, *more))
+        folders = {split: found for split in SPLITS if (found := split_folders(root, split)) is not None}
+        return replace(
+            listing,
+            parts={split: find_part(root, split) for split in folders},
+            faults=(*faults, *_not_read(folders), *_misnamed_splits(root)),
+            folders=folders,
+        )
+
+    def open(self, cfg: DataConfig, root: Path, seed: int) -> Sequence[Item]:
+        """Return the items of the split; classes and channels are the same for all splits of a root."""
+        self.listed = self.listing(cfg, root)
+        sound = {split: _sound(split, part) for split, part in self.listed.parts.items()}
+        parts = {split: items for split, items in sound.items() if items or cfg.lists}
         label_map, colors = _tables(cfg)
-        masks = [pair.mask for name in SPLITS for pair in parts.get(name, ()) if pair.mask is not None]
+        masks = [item.target for name in SPLITS for item in parts.get(name, ()) if item.target is not None]
         if label_map is None and colors is None and IGNORE in cfg.ignore:
             refuse_black_and_white(masks, lossy=LOSSY in cfg.accept)
         self.classes, self.palette = _find_classes(cfg, root, masks, label_map, colors)
@@ -120,30 +147,15 @@ def _mask_folder(masks: Path, root: Path) -> Path:
     return labels if has_images(labels) else masks
 
 
-def find_pairs(root: str | Path, split: str) -> Pairs:
+def find_part(root: str | Path, split: str) -> Part:
     """Match images and masks of a split by stem. Reads no file and raises nothing: faults are in the result."""
     folders = split_folders(Path(root), split)
     if folders is None:
-        return Pairs()
-    masks = list_images(folders[1]) if folders[1].is_dir() else {}
-    return match_stems(list_images(folders[0]), masks, needs_mask=split != "test")
-
-
-def match_stems(
-    images: Mapping[str, Sequence[Path]], masks: Mapping[str, Sequence[Path]], *, needs_mask: bool = True
-) -> Pairs:
-    """Match images and masks that have one key; where one key has several files, the first of them counts."""
-    matched = [
-        Pair(key=key, image=paths[0], mask=masks[key][0] if key in masks else None)
-        for key, paths in images.items()
-        if key in masks or not needs_mask
-    ]
-    return Pairs(
-        matched=tuple(matched),
-        images_without_mask=tuple(images[key][0] for key in images if needs_mask and key not in masks),
-        masks_without_image=tuple(masks[key][0] for key in masks if key not in images),
-        duplicates=tuple(path for found in (images, masks) for paths in found.values() for path in paths[1:]),
-    )
+        return Part()
+    part = match_folders(*folders, split)
+    if part.images_without_mask and not part.duplicates:
+        part = replace(part, error=DataError(_missing_mask_text(folders[1], split, part), part.images_without_mask[0]))
+    return part
 
 
 def hold_out(keys: Sequence[str], fraction: float, seed: int) -> set[str]:
@@ -156,65 +168,67 @@ def hold_out(keys: Sequence[str], fraction: float, seed: int) -> set[str]:
     return set(ranked[:count])
 
 
-def _all_pairs(cfg: DataConfig, root: Path) -> dict[str, tuple[Pair, ...]]:
-    """Return the pairs of every split that has any; DataError at the first fault."""
-    if cfg.lists:
-        return {split: read_pairs(_list_path(root, name), root, split) for split, name in cfg.lists.items()}
-    parts = {split: _whole_pairs(root, split) for split in SPLITS}
-    return {split: pairs for split, pairs in parts.items() if pairs}
+def _listed_parts(
+    lists: Mapping[Literal["train", "val", "test"], str], root: Path
+) -> tuple[dict[str, Part], list[Fault]]:
+    parts: dict[str, Part] = {}
+    faults = []
+    for split, name in lists.items():
+        path = Path(name).expanduser()
+        path = root / path if (root / path).is_file() or not path.is_file() else path
+        try:
+            parts[split] = Part(items=read_items(path, root, split))
+        except DataError as error:
+            repair = "correct the line: image,mask, relative to the list's folder or to data.root"
+            if not path.exists():
+                repair = f"put the list into {root}, or correct data.lists"
+            faults.append(fault_of_list(error, repair))
+            parts[split] = Part(error=error)
+    return parts, faults
 
 
-def _list_path(root: Path, name: str) -> Path:
-    path = Path(name).expanduser()
-    return root / path if (root / path).is_file() or not path.is_file() else path
-
-
-def _whole_pairs(root: Path, split: str) -> tuple[Pair, ...]:
-    pairs = find_pairs(root, split)
-    if pairs.duplicates:
-        raise DataError("has the stem of another file beside it; keep one of them", pairs.duplicates[0])
-    if pairs.images_without_mask:
-        raise DataError(_missing_mask_message(root, split, pairs), pairs.images_without_mask[0])
-    if pairs.masks_without_image:
-        count, first = len(pairs.masks_without_image), pairs.masks_without_image[0]
+def _sound(split: str, part: Part) -> tuple[Item, ...]:
+    """Return the items of a part; DataError at its first fault."""
+    if part.error is not None:
+        raise part.error
+    if part.masks_without_image:
+        count, first = len(part.masks_without_image), part.masks_without_image[0]
         logger.warning("%d mask(s) of %s have no image and are left out, the first is %s", count, split, first)
-    return pairs.matched
+    return part.items
 
 
-def _missing_mask_message(root: Path, split: str, pairs: Pairs) -> str:
-    folders = split_folders(root, split)
-    assert folders is not None  # the images were found there
-    path, count = pairs.images_without_mask[0], len(pairs.images_without_mask)
-    if not folders[1].is_dir():
-        return f"has no mask: there is no folder {folders[1]}"
-    loose = {mask.stem: mask for mask in pairs.masks_without_image}
+def _missing_mask_text(masks: Path, split: str, part: Part) -> str:
+    path, count = part.images_without_mask[0], len(part.images_without_mask)
+    if not masks.is_dir():
+        return f"has no mask: there is no folder {masks}"
+    loose = {mask.stem: mask for mask in part.masks_without_image}
     close = difflib.get_close_matches(path.stem, loose, n=1, cutoff=0.5)
     hint = f"; the nearest mask is {loose[close[0]]}, but stems must be equal" if close else ""
-    total = count + len(pairs.matched)
-    return f"has no mask in {folders[1]} ({count} of {total} images of {split} have none){hint}"
+    total = count + len(part.items)
+    return f"has no mask in {masks} ({count} of {total} images of {split} have none){hint}"
 
 
-def _count_channels(pairs: Sequence[Pair]) -> int:
+def _count_channels(items: Sequence[Item]) -> int:
     """Return the channels that the images are read with. One that cannot be read is reported when it is loaded."""
     found = []
-    for pair in pairs:
+    for item in items:
         with suppress(DataError):
-            found.append(read_header(pair.image).channels)
+            found.append(read_header(item.image).channels)
     return common_channels(found)
 
 
-def _choose(parts: dict[str, tuple[Pair, ...]], split: str, cfg: DataConfig, root: Path, seed: int) -> tuple[Pair, ...]:
-    """Return the pairs of a split, val held out of train where it has no part of its own."""
+def _choose(parts: dict[str, tuple[Item, ...]], split: str, cfg: DataConfig, root: Path, seed: int) -> tuple[Item, ...]:
+    """Return the items of a split, val held out of train where it has no part of its own."""
     if split in ("train", "val") and "val" not in parts and len(parts.get("train", ())) > 1:
-        held = hold_out([pair.key for pair in parts["train"]], cfg.val_fraction, seed)
+        held = hold_out([item.key for item in parts["train"]], cfg.val_fraction, seed)
         if split == "val":
             names = ", ".join(sorted(held)[:10]) + (", ..." if len(held) > 10 else "")
             counts = f"{len(held)} of {len(parts['train'])}"
             logger.info("no val part in %s: held %s out of train (seed %d): %s", root, counts, seed, names)
-        return tuple(pair for pair in parts["train"] if (pair.key in held) == (split == "val"))
+        return tuple(item for item in parts["train"] if (item.key in held) == (split == "val"))
     if not parts.get(split):
         expected = f"{split}/images/ or images/{split}/" if not cfg.lists else f"data.lists.{split}"
-        raise empty_split(split, root, expected, [name for name, pairs in parts.items() if pairs])
+        raise empty_split(split, root, expected, [name for name, items in parts.items() if items])
     return parts[split]
 
 
@@ -255,3 +269,57 @@ def _find_classes(
     if len(palette) != len(table.names):
         raise UsageError(f"data.palette has {len(palette)} colours for {len(table.names)} classes")
     return table.names, palette
+
+
+def _declared(cfg: DataConfig, root: Path) -> tuple[LabelEncoding, list[Fault]]:
+    """Return what the recipe and the file of classes declare, and the fault of that file."""
+    table, faults = None, []
+    try:
+        table = read_classes(root)
+    except DataError as error:
+        repair = "correct it, and keep a copy: classes.txt has one name a line, classes.json a list of names"
+        faults.append(fault_of_list(error, repair, kind="classes_file", root=root))
+    colors = None
+    if cfg.label_colors is not None:
+        colors = {parse_color(text): index for text, index in cfg.label_colors.items()}
+    encoding = LabelEncoding(
+        classes=cfg.classes or (table.names if table else None),
+        palette=cfg.palette or (table.colors if table else None),
+        label_map=None if colors is not None else cfg.label_map,
+        colors=colors,
+        ignore=cfg.ignore,
+    )
+    return encoding, faults
+
+
+def _misnamed_splits(root: Path) -> list[Fault]:
+    """Name folders that are splits under another name, such as valid/: they are not read."""
+    faults = []
+    for split, names in OTHER_NAMES_OF_SPLITS.items():
+        for name in names:
+            folders = (root / name / "images", root / "images" / name)
+            found = next((folder for folder in folders if has_images(folder)), None)
+            if found is not None:
+                fault = f"holds images, but the split is not called {split} and is not read"
+                found_fault = Fault(
+                    kind="not_read", severity="warning", files=(found,), fault=fault, repair=f"rename {name} to {split}"
+                )
+                faults.append(found_fault)
+    return faults
+
+
+def _not_read(folders: dict[str, tuple[Path, Path]]) -> list[Fault]:
+    """Name what lies among images and masks but is not read, such as .gif masks."""
+    files = tuple(
+        path
+        for pair in folders.values()
+        for folder in pair
+        if folder.is_dir()
+        for path in walk_files(folder)
+        if not is_image_name(path)
+    )
+    if not files:
+        return []
+    fault = f"their endings are not read (read: {' '.join(IMAGE_ENDINGS)})"
+    repair = "save them as PNG, or move them elsewhere"
+    return [Fault(kind="not_read", severity="warning", files=files, fault=fault, repair=repair)]

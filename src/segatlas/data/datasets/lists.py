@@ -11,14 +11,14 @@ import csv
 import os
 from pathlib import Path
 
-from segatlas.data.datasets.paired import Pair
+from segatlas.data.datasets.listing import Item
 from segatlas.data.formats.images import IMAGE_ENDINGS
 from segatlas.errors import DataError
 from segatlas.files import read_text
 
 
-def read_pairs(path: Path, root: Path, split: str) -> tuple[Pair, ...]:
-    """Read the pairs of a split from a list, in the list's order.
+def read_items(path: Path, root: Path, split: str) -> tuple[Item, ...]:
+    """Read the items of a split from a list, in the list's order.
 
     Raises:
         DataError: naming the list and the line: a missing file, a missing mask outside test, an image listed twice.
@@ -26,17 +26,17 @@ def read_pairs(path: Path, root: Path, split: str) -> tuple[Pair, ...]:
     if not path.is_file():
         raise DataError(f"no such list (data.lists.{split})", path)
     lines = read_text(path).splitlines()
-    pairs: dict[str, Pair] = {}
+    items: dict[str, Item] = {}
     for number, fields in _rows(lines, path):
         image = _locate(fields[0], path, root, number)
         mask = _locate(fields[1], path, root, number) if len(fields) == 2 and fields[1] else None
         if mask is None and split != "test":
             raise DataError(f"line {number}: {fields[0]} has no mask; expected 'image,mask'", path)
         key = _key(image, root)
-        if key in pairs:
+        if key in items:
             raise DataError(f"line {number}: {fields[0]} is listed twice", path)
-        pairs[key] = Pair(key=key, image=image, mask=mask)
-    return tuple(pairs.values())
+        items[key] = Item(key=key, image=image, target=mask)
+    return tuple(items.values())
 
 
 def _rows(lines: list[str], path: Path) -> list[tuple[int, list[str]]]:

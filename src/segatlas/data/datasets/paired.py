@@ -4,37 +4,28 @@ from __future__ import annotations
 
 import difflib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from segatlas.config.schema import DataConfig
 from segatlas.data.dataset import Color
+from segatlas.data.datasets.listing import SPLITS, Item, Listing, Part
 from segatlas.data.formats.guards import read_bytes
 from segatlas.data.formats.images import decode_image
 from segatlas.data.formats.masks import LOSSY, LabelRule
 from segatlas.data.sample import Sample
 from segatlas.data.store import Store
 from segatlas.errors import DataError, UsageError
-
-SPLITS = ("train", "val", "test")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pair:
-    """An image and its mask (None without truth). key: unique within the split, relative path without ending."""
-
-    key: str
-    image: Path
-    mask: Path | None
+from segatlas.structures import SemanticTarget, SourceKind
 
 
 class PairedFiles(ABC):
-    """One split of a dataset whose samples are pairs of files; implements `SegmentationData`.
+    """One split of a dataset whose samples are files; implements `SegmentationData`.
 
-    A dataset is a subclass that says how to find the pairs of a split and how to translate one mask.
+    A dataset is a subclass that lists its files and says how to translate one mask.
 
     Args:
         cfg: the recipe's `data` section.
@@ -42,21 +33,36 @@ class PairedFiles(ABC):
         seed: decides which images are held out of train where a folder has no val part.
         store: where decoded images and labels are kept; None decodes each time. The samples are the same; with a
             store their arrays are read-only.
+        target: which of `targets` the samples carry.
     """
 
     name: str
     layout: str
     """What a root of this dataset holds, in one line, for messages."""
 
+    targets: tuple[str, ...] = ("SemanticTarget",)
+    """Names of the types of truth that it can give, the plainest first."""
+
+    sources: Mapping[str, SourceKind] = {}
+    """Further inputs that its samples carry besides the image, by name."""
+
     classes: tuple[str, ...]
     palette: tuple[Color, ...]
 
-    def __init__(self, cfg: DataConfig, split: str, seed: int = 0, store: Store | None = None):
+    def __init__(
+        self,
+        cfg: DataConfig,
+        split: str,
+        seed: int = 0,
+        store: Store | None = None,
+        target: str = "SemanticTarget",
+    ):
         self.split = split
+        self.target = target
         self.store = store
         self.channels = cfg.channels or 3
         self.takes_lossy = LOSSY in cfg.accept
-        self.pairs = tuple(self.find(cfg, self.prepare(cfg), seed))
+        self.items = tuple(self.open(cfg, self.prepare(cfg), seed))
 
     @classmethod
     def prepare(cls, cfg: DataConfig) -> Path:
@@ -75,24 +81,45 @@ class PairedFiles(ABC):
     def fits(cls, root: Path) -> bool:
         """Whether a folder is laid out as this dataset is."""
 
+    @classmethod
     @abstractmethod
-    def find(self, cfg: DataConfig, root: Path, seed: int) -> Sequence[Pair]:
-        """Return the pairs of `self.split`, at least one; DataError otherwise."""
+    def listing(cls, cfg: DataConfig, root: Path, splits: Sequence[str] = SPLITS) -> Listing:
+        """List the files of the splits that are there. Raises nothing about them: faults are part of the listing."""
+
+    @classmethod
+    def expected(cls, root: Path, split: str) -> str:
+        """Return where the images of a split are expected, for the message about an empty one."""
+        return f"{split}/"
+
+    def open(self, cfg: DataConfig, root: Path, seed: int) -> Sequence[Item]:
+        """Return the items of `self.split`, at least one.
+
+        Raises:
+            DataError: the first fault of the split, or there is no item.
+        """
+        self.listed = self.listing(cfg, root, (self.split,))
+        part = self.listed.parts.get(self.split, Part())
+        if part.error is not None:
+            raise part.error
+        if not part.items:
+            parts = self.listing(cfg, root).parts
+            raise empty_split(self.split, root, self.expected(root, self.split), [n for n in parts if parts[n].items])
+        return part.items
 
     @abstractmethod
     def label_rule(self, path: Path) -> LabelRule:
         """Return how a mask file becomes a label; the decoded store keeps labels by this rule."""
 
     def __len__(self) -> int:
-        return len(self.pairs)
+        return len(self.items)
 
     def key(self, index: int) -> str:
         """Return the unique name of a sample (relative path without ending)."""
-        return self.pairs[index].key
+        return self.items[index].key
 
     def files(self, index: int) -> tuple[Path, Path | None]:
         """Return the image's file and the mask's file (None without truth)."""
-        return self.pairs[index].image, self.pairs[index].mask
+        return self.items[index].image, self.items[index].target
 
     def load(self, index: int) -> Sample:
         """Read one sample.
@@ -100,14 +127,15 @@ class PairedFiles(ABC):
         Raises:
             DataError: a file cannot be read, a label is out of range, or image and mask differ in size.
         """
-        pair = self.pairs[index]
+        item = self.items[index]
         image = self._decoded(
-            pair.image, f"image {self.channels}", lambda data: decode_image(data, self.channels, name=pair.image)
+            item.image, f"image {self.channels}", lambda data: decode_image(data, self.channels, name=item.image)
         )
-        label = None if pair.mask is None else self.read_label(pair.mask)
+        label = None if item.target is None else self.read_label(item.target)
         if label is not None and label.shape != image.shape[:2]:
-            raise DataError(size_message(label.shape, image.shape[:2], pair.image), pair.mask)
-        return Sample(image=image, label=label, key=pair.key, index=index)
+            raise DataError(size_message(label.shape, image.shape[:2], item.image), item.target)
+        target = None if label is None else SemanticTarget(label)
+        return Sample(image=image, target=target, key=item.key, index=index)
 
     def read_label(self, path: Path) -> np.ndarray:
         """Read a mask as (H, W) uint8, 0..K-1 or 255. DataError as `load`."""

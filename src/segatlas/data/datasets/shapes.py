@@ -12,11 +12,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from segatlas.config.schema import DataConfig
-from segatlas.data.datasets.folder import find_pairs
-from segatlas.data.datasets.paired import SPLITS, Pair, PairedFiles, empty_split, refuse_other_facts
+from segatlas.data.datasets.folder import find_part, split_folders
+from segatlas.data.datasets.listing import SPLITS, Item, LabelEncoding, Listing, fault_of_list
+from segatlas.data.datasets.paired import PairedFiles, refuse_other_facts
 from segatlas.data.formats.classes import read_classes
 from segatlas.data.formats.masks import LabelRule
 from segatlas.data.shapes import META_FILE, make_shapes
@@ -49,19 +52,47 @@ class Shapes(PairedFiles):
         """Whether a folder was written by `make_shapes`."""
         return (root / META_FILE).is_file()
 
-    def find(self, cfg: DataConfig, root: Path, seed: int) -> tuple[Pair, ...]:
-        """Return the pairs of the split; classes and colours come from `classes.json`."""
-        table = read_classes(root)
-        if table is None or table.colors is None:
-            raise DataError("has no classes.json with colours", root)
-        refuse_other_facts(cfg, self.name, table.names, table.colors)
-        self.classes, self.palette = table.names, table.colors
+    @classmethod
+    def listing(cls, cfg: DataConfig, root: Path, splits: Sequence[str] = SPLITS) -> Listing:
+        """List the splits; classes and colours come from `classes.json`."""
+        table, error = None, None
+        try:
+            table = read_classes(root)
+        except DataError as problem:
+            error = problem
+        if error is None and (table is None or table.colors is None):
+            error = DataError("has no classes.json with colours", root)
+        if table is not None and table.colors is not None:
+            refuse_other_facts(cfg, cls.name, table.names, table.colors)
+        folders = {split: found for split in splits if (found := split_folders(root, split)) is not None}
+        parts = {split: find_part(root, split) for split in folders}
+        repair = "make the dataset anew: segatlas data make-shapes NEW_FOLDER"
+        return Listing(
+            root=root,
+            name=cls.name,
+            parts=parts if error is None else {split: replace(part, error=error) for split, part in parts.items()},
+            encoding=LabelEncoding(
+                classes=None if table is None else table.names, palette=None if table is None else table.colors
+            ),
+            faults=() if error is None else (fault_of_list(error, repair, kind="classes_file"),),
+            folders=folders,
+        )
+
+    @classmethod
+    def expected(cls, root: Path, split: str) -> str:
+        """Return where the images of a split are expected."""
+        return f"{split}/images/"
+
+    def open(self, cfg: DataConfig, root: Path, seed: int) -> Sequence[Item]:
+        """Return the items of the split; classes and colours come from `classes.json`."""
+        items = super().open(cfg, root, seed)
+        encoding = self.listed.encoding
+        self.classes, self.palette = (
+            encoding.classes or (),
+            encoding.palette or (),
+        )  # the listing has an error otherwise
         self._rule = LabelRule(num_classes=len(self.classes))
-        pairs = find_pairs(root, self.split).matched
-        if not pairs:
-            found = [name for name in SPLITS if find_pairs(root, name).matched]
-            raise empty_split(self.split, root, f"{self.split}/images/", found)
-        return pairs
+        return items
 
     def label_rule(self, path: Path) -> LabelRule:
         """Return the rule: a code is a class."""

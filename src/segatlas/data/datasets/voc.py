@@ -17,12 +17,24 @@ Layout, at the root, in `VOC2012/` or in `VOCdevkit/VOC2012/`: `JPEGImages/STEM.
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from segatlas.config.schema import DataConfig
 from segatlas.data.datasets.foreign import LABELMAP_FILE, read_labelmap
-from segatlas.data.datasets.paired import SPLITS, Pair, PairedFiles, empty_split, refuse_other_facts
+from segatlas.data.datasets.listing import (
+    SPLITS,
+    Fault,
+    LabelEncoding,
+    Listing,
+    Part,
+    fault_of_list,
+    listed_but_missing,
+    match_stems,
+)
+from segatlas.data.datasets.paired import PairedFiles, refuse_other_facts
 from segatlas.data.formats.guards import open_image
 from segatlas.data.formats.listing import list_images
 from segatlas.data.formats.masks import LabelRule
@@ -55,6 +67,7 @@ CLASSES = (
 )
 PALETTE = voc_palette(len(CLASSES))
 _RULE = LabelRule(num_classes=len(CLASSES))
+Files = Mapping[str, Sequence[Path]]
 
 
 class Voc(PairedFiles):
@@ -70,13 +83,31 @@ class Voc(PairedFiles):
         """Whether a folder, or VOCdevkit/VOC2012 in it, has VOC's three folders."""
         return _home(root) is not None
 
-    def find(self, cfg: DataConfig, root: Path, seed: int) -> list[Pair]:
-        """Return the pairs that the split's list names; in test a mask may be missing."""
-        refuse_other_facts(cfg, self.name, CLASSES, PALETTE)
-        home = _home(root)
-        if home is None:
-            raise DataError(f"is not laid out as PASCAL VOC; expected {self.layout}", root)
-        return _find_pairs(home, self.split)
+    @classmethod
+    def listing(cls, cfg: DataConfig, root: Path, splits: Sequence[str] = SPLITS) -> Listing:
+        """List the images that the lists of the splits name; in test a mask may be missing."""
+        refuse_other_facts(cfg, cls.name, CLASSES, PALETTE)
+        home = _home(root) or root
+        images, masks = list_images(home / "JPEGImages"), list_images(home / "SegmentationClass")
+        parts, faults = {}, []
+        for split in splits:
+            path = home / "ImageSets" / "Segmentation" / f"{split}.txt"
+            if path.is_file():
+                parts[split], fault = _match(home, path, images, masks, needs_mask=split != "test")
+                faults += [fault] if fault else []
+        encoding = LabelEncoding(classes=CLASSES, palette=PALETTE)
+        return Listing(root=root, name=cls.name, parts=parts, encoding=encoding, faults=tuple(faults))
+
+    @classmethod
+    def expected(cls, root: Path, split: str) -> str:
+        """Return the list of a split; DataError where there is no such list."""
+        path = (_home(root) or root) / "ImageSets" / "Segmentation" / f"{split}.txt"
+        if not path.is_file():
+            lists = sorted(entry.stem for entry in path.parent.glob("*.txt"))
+            close = difflib.get_close_matches(split, lists, n=1)
+            hint = f", nearest {close[0]}" if close else ""
+            raise DataError(f"no list for split {split!r}; lists there: {', '.join(lists) or 'none'}{hint}", path)
+        return str(path)
 
     def label_rule(self, path: Path) -> LabelRule:
         """Return the rule: an index is a class, 255 is ignore."""
@@ -110,23 +141,23 @@ def _has_colors(folder: Path) -> bool:
     return False
 
 
-def _find_pairs(home: Path, split: str) -> list[Pair]:
-    path = home / "ImageSets" / "Segmentation" / f"{split}.txt"
-    if not path.is_file():
-        lists = sorted(entry.stem for entry in path.parent.glob("*.txt"))
-        close = difflib.get_close_matches(split, lists, n=1)
-        hint = f", nearest {close[0]}" if close else ""
-        raise DataError(f"no list for split {split!r}; lists there: {', '.join(lists) or 'none'}{hint}", path)
-    stems = read_text(path).split()
-    if not stems:
-        raise empty_split(split, home, str(path), [])
-    folder = home / "SegmentationClass"
-    images, masks = list_images(home / "JPEGImages"), list_images(folder) if folder.is_dir() else {}
-    pairs = []
-    for stem in stems:
-        if stem not in images:
-            raise DataError(f"no such image, listed in {path}", home / "JPEGImages" / f"{stem}.jpg")
-        if stem not in masks and split != "test":
-            raise DataError(f"no such mask; its image {images[stem][0]} is listed in {path}", folder / f"{stem}.png")
-        pairs.append(Pair(key=stem, image=images[stem][0], mask=masks[stem][0] if stem in masks else None))
-    return pairs
+def _match(home: Path, listed_in: Path, images: Files, masks: Files, *, needs_mask: bool) -> tuple[Part, Fault | None]:
+    """Return what a list names, and the fault of the list: it cannot be read, or names images that are not there."""
+    try:
+        stems = read_text(listed_in).split()
+    except DataError as error:
+        return Part(error=error), fault_of_list(error, "write it as plain text in UTF-8")
+    lost = [home / "JPEGImages" / f"{stem}.jpg" for stem in stems if stem not in images]
+    part = match_stems(
+        {stem: images[stem] for stem in stems if stem in images},
+        {stem: masks[stem] for stem in stems if stem in masks and stem in images},
+        needs_mask=needs_mask,
+    )
+    if lost:
+        missing = DataError(f"no such image, listed in {listed_in}", lost[0])
+        return replace(part, error=missing), listed_but_missing(lost, listed_in)
+    if part.images_without_mask and not part.duplicates:
+        image = part.images_without_mask[0]
+        text = f"no such mask; its image {image} is listed in {listed_in}"
+        return replace(part, error=DataError(text, home / "SegmentationClass" / f"{image.stem}.png")), None
+    return part, None

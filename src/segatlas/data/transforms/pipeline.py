@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from segatlas.data.sample import Sample, Source
+from segatlas.data.sample import Sample
 from segatlas.data.transforms.color import GaussianBlur, Photometric, normalise
 from segatlas.data.transforms.geometry import (
     AspectJitter,
@@ -23,14 +24,13 @@ from segatlas.data.transforms.geometry import (
     Turns,
     resized_size,
 )
+from segatlas.data.transforms.targets import size_of_target, warp_target
 from segatlas.data.transforms.warp import fill_outside, resize_image, warp_image, warp_label
 from segatlas.errors import DataError, UsageError
+from segatlas.structures import IGNORE, InputSpec, SemanticTarget, Target
 
 if TYPE_CHECKING:
     from segatlas.config.transforms import TransformsConfig
-
-IGNORE = 255
-"""`segatlas.structures.IGNORE`, repeated so that transforms load no torch; a test compares the two."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -38,15 +38,25 @@ class PreparedSample:
     """A sample ready to be collated.
 
     image: (H, W, C) float32, contiguous, normalised; padding is exactly 0.
-    label: (h, w) uint8, 0..K-1 or 255; the image's size in training, the stored size in evaluation; padding is 255.
+    target: the truth, of the image's size in training, of the stored size in evaluation; padding is "ignore". A sample
+        without truth has labels of 255 throughout.
     key: the sample's name.
-    sources: further arrays in the image's size, in stored values; image kind is padded with 0, label kind with 255.
+    sources: those that the pipeline was asked for, in the image's size: (H, W, C) float32, or (H, W) uint8 codes.
+    present: by name, for sources that may be missing.
     """
 
     image: np.ndarray
-    label: np.ndarray
+    target: Target
     key: str
-    sources: dict[str, Source] = field(default_factory=dict)
+    sources: Mapping[str, np.ndarray] = field(default_factory=dict)
+    present: Mapping[str, bool] = field(default_factory=dict)
+
+    @property
+    def label(self) -> np.ndarray:
+        """(H, W) uint8, 0..K-1 or 255. TypeError where the truth is of another type."""
+        if not isinstance(self.target, SemanticTarget):
+            raise TypeError(f"the truth is a {type(self.target).__name__}, it has no labels")
+        return np.asarray(self.target.labels)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +64,8 @@ class Pipeline:
     """Training: geometry (one warp), blur, colour and normalisation (one matrix), padding.
 
     The blur comes before the colour change, which commutes with it up to rounding, because it is cheaper on stored
-    values. mean, std: per channel, of values / max_value.
+    values. mean, std: per channel, of values / max_value. sources: what the network takes besides the image; others of
+    a sample are left out. All move by one placement, and sources of kind "image" change colour as the image does.
     """
 
     geometry: Geometry
@@ -63,6 +74,7 @@ class Pipeline:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     max_value: float = 255.0
+    sources: tuple[InputSpec, ...] = ()
 
     @classmethod
     def from_config(
@@ -72,6 +84,7 @@ class Pipeline:
         std: tuple[float, ...],
         max_value: float,
         channels: int,
+        sources: tuple[InputSpec, ...] = (),
     ) -> Pipeline:
         """Build the pipeline that a recipe's `transforms:` asks for.
 
@@ -86,33 +99,36 @@ class Pipeline:
             mean=tuple(mean),
             std=tuple(std),
             max_value=max_value,
+            sources=sources,
         )
 
     def __call__(self, sample: Sample, generator: np.random.Generator) -> PreparedSample:
         """Draw all random values for `sample` from `generator` and apply them.
 
-        A sample without truth gets a label of 255 throughout.
-
         Raises:
-            DataError: the image's channels, or the size of its label or a source, do not fit.
+            DataError: the image's channels, or the size of its truth or a source, do not fit; a source is missing.
         """
-        check_sample(sample, len(self.mean))
+        check_sample(sample, len(self.mean), self.sources)
         size = _size(sample.image)
         placement = self.geometry.draw(generator, size, sample.label)
         sigma = self.blur.draw(generator, placement.size) if self.blur else None
         change = self.photometric.draw(generator, placement.size) if self.photometric else None
 
-        image = warp_image(sample.image, placement)
-        if sigma is not None:
-            image = GaussianBlur.apply(image, sigma)
-        image = normalise(image, self.mean, self.std, self.max_value, change)
-        fill_outside(image, placement, size, 0)
-        if sample.label is None:
-            label = np.full(placement.size, IGNORE, np.uint8)
-        else:
-            label = warp_label(sample.label, placement, IGNORE)
-        sources = {name: _warp_source(source, placement) for name, source in sample.sources.items()}
-        return PreparedSample(image=image, label=label, key=sample.key, sources=sources)
+        def prepared(image: np.ndarray) -> np.ndarray:
+            image = warp_image(image, placement)
+            if sigma is not None:
+                image = GaussianBlur.apply(image, sigma)
+            image = normalise(image, self.mean, self.std, self.max_value, change)
+            fill_outside(image, placement, size, 0)
+            return image
+
+        return PreparedSample(
+            image=prepared(sample.image),
+            target=_empty(placement.size) if sample.target is None else warp_target(sample.target, placement),
+            key=sample.key,
+            sources=_sources(sample, self.sources, placement, prepared),
+            present=_present(sample, self.sources),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,21 +142,29 @@ class EvalPipeline:
     std: tuple[float, ...]
     max_value: float = 255.0
     resize: str | None = None
+    sources: tuple[InputSpec, ...] = ()
 
     def __call__(self, sample: Sample, generator: np.random.Generator | None = None) -> PreparedSample:
         """Prepare `sample`; nothing is drawn, `generator` is there so that both pipelines are called alike.
 
         Raises:
-            DataError: the image's channels, or the size of its label or a source, do not fit.
+            DataError: the image's channels, or the size of its truth or a source, do not fit; a source is missing.
         """
-        check_sample(sample, len(self.mean))
+        check_sample(sample, len(self.mean), self.sources)
         size = _size(sample.image)
         target = size if self.resize is None else resized_size(self.resize, size)
-        image = normalise(resize_image(sample.image, target), self.mean, self.std, self.max_value)
-        label = np.full(size, IGNORE, np.uint8) if sample.label is None else np.array(sample.label)
         placement = Resize(target=f"{target[0]}x{target[1]}").draw(np.random.default_rng(0), size)
-        sources = {name: _warp_source(source, placement) for name, source in sample.sources.items()}
-        return PreparedSample(image=image, label=label, key=sample.key, sources=sources)
+
+        def prepared(image: np.ndarray) -> np.ndarray:
+            return normalise(resize_image(image, target), self.mean, self.std, self.max_value)
+
+        return PreparedSample(
+            image=prepared(sample.image),
+            target=_empty(size) if sample.target is None else _copied(sample.target),
+            key=sample.key,
+            sources=_sources(sample, self.sources, placement, prepared),
+            present=_present(sample, self.sources),
+        )
 
 
 def geometry_of(transforms: TransformsConfig) -> Geometry:
@@ -170,16 +194,30 @@ def geometry_of(transforms: TransformsConfig) -> Geometry:
     return Geometry(before=tuple(before), crop=crop, after=tuple(after))
 
 
-def check_sample(sample: Sample, channels: int) -> None:
-    """Raise DataError unless the image has `channels` channels and its label and sources lie on the same pixels."""
+def check_sample(sample: Sample, channels: int, sources: Sequence[InputSpec] = ()) -> None:
+    """Raise DataError unless image, truth and the sources asked for are there and lie on the same pixels.
+
+    Args:
+        sample: as a dataset gave it.
+        channels: that the image must have.
+        sources: those that the network takes.
+    """
     size = _size(sample.image)
     if sample.image.ndim != 3 or sample.image.shape[2] != channels:
         raise DataError(f"image of shape {sample.image.shape}, expected (height, width, {channels})", sample.key)
-    if sample.label is not None and sample.label.shape != size:
-        raise DataError(f"label of shape {sample.label.shape} for an image of {size}", sample.key)
-    for name, source in sample.sources.items():
-        if _size(source.array) != size:
-            raise DataError(f"source {name} of shape {source.array.shape} for an image of {size}", sample.key)
+    if sample.target is not None and size_of_target(sample.target) != size:
+        raise DataError(f"truth of {size_of_target(sample.target)} for an image of {size}", sample.key)
+    for spec in sources:
+        source = sample.sources.get(spec.name)
+        if source is None:
+            if spec.required:
+                raise DataError(f"has no source {spec.name!r}, which the network needs", sample.key)
+            continue
+        if source.kind != spec.kind:
+            raise DataError(f"source {spec.name} is of kind {source.kind}, the network takes {spec.kind}", sample.key)
+        shape = (*size, spec.channels)
+        if source.array.shape != shape and (source.array.ndim != 2 or (*source.array.shape, 1) != shape):
+            raise DataError(f"source {spec.name} of shape {source.array.shape}, expected {shape}", sample.key)
 
 
 def _check_channels(mean: tuple[float, ...], std: tuple[float, ...], channels: int) -> None:
@@ -194,9 +232,42 @@ def _size(array: np.ndarray) -> tuple[int, int]:
     return array.shape[0], array.shape[1]
 
 
-def _warp_source(source: Source, placement: Placement) -> Source:
-    if source.kind == "label":
-        return replace(source, array=warp_label(source.array, placement, IGNORE))
-    array = warp_image(np.atleast_3d(source.array), placement)
-    fill_outside(array, placement, _size(source.array), 0)
-    return replace(source, array=array)
+def _empty(size: tuple[int, int]) -> SemanticTarget:
+    return SemanticTarget(np.full(size, IGNORE, np.uint8))
+
+
+def _copied(target: Target) -> Target:
+    return type(target)(*(np.array(array) for array in target))
+
+
+def _present(sample: Sample, sources: Sequence[InputSpec]) -> dict[str, bool]:
+    return {spec.name: spec.name in sample.sources for spec in sources if not spec.required}
+
+
+def _sources(
+    sample: Sample,
+    sources: Sequence[InputSpec],
+    placement: Placement,
+    as_image: Callable[[np.ndarray], np.ndarray],
+) -> dict[str, np.ndarray]:
+    """Return the sources that the network takes, in the size of `placement`; padding stands for what is missing."""
+    found: dict[str, np.ndarray] = {}
+    for spec in sources:
+        source = sample.sources.get(spec.name)
+        if spec.kind == "label":
+            empty = np.full(placement.size, IGNORE, np.uint8)
+            found[spec.name] = empty if source is None else warp_label(_flat(source.array), placement, IGNORE)
+        elif source is None:
+            found[spec.name] = np.zeros((*placement.size, spec.channels), np.float32)
+        elif spec.kind == "image":
+            found[spec.name] = as_image(source.array)
+        else:
+            values = np.atleast_3d(source.array)
+            moved = warp_image(values, placement)
+            fill_outside(moved, placement, _size(values), 0)
+            found[spec.name] = moved.astype(np.float32, copy=False)
+    return found
+
+
+def _flat(codes: np.ndarray) -> np.ndarray:
+    return codes.reshape(_size(codes))

@@ -54,6 +54,11 @@ class Criterion(nn.Module):
         return torch.stack(weighted).sum(), named
 
 
+def build(terms: Sequence[AnyLossConfig], automatic_weights: Tensor | None = None) -> Criterion:
+    """Return the criterion of a recipe's `losses`."""
+    return Criterion(terms, automatic_weights)
+
+
 def _class_weights(term: AnyLossConfig, automatic_weights: Tensor | None) -> Tensor | None:
     if term.class_weights == "auto":
         if automatic_weights is None:

@@ -5,7 +5,7 @@ import torch
 from fakes.logits import CANVAS, example
 
 from segatlas.config.losses import CrossEntropyConfig, DiceConfig, PointCrossEntropyConfig
-from segatlas.criteria import Criterion
+from segatlas.criteria.semantic_logits import Criterion
 from segatlas.errors import UsageError
 from segatlas.losses import CrossEntropy, Dice, PointCrossEntropy
 from segatlas.structures import PointLogits, Resample, SemanticLogits

@@ -1,0 +1,55 @@
+"""From a network's output to results in the image's own size: one file for each type of output, a function a task.
+
+The table holds no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Protocol
+
+from segatlas.errors import TaskError
+
+if TYPE_CHECKING:
+    from segatlas.structures import Result
+
+POSTPROCESS: dict[tuple[str, str], str] = {
+    ("SemanticLogits", "semantic"): "segatlas.postprocess.semantic_logits:semantic",
+}
+"""(name of an output type of `segatlas.structures`, task) -> "module:function", a `Postprocess`."""
+
+
+class Postprocess(Protocol):
+    """What the functions of the table are."""
+
+    def __call__(
+        self, output: Any, size: tuple[int, int], *, crop: tuple[int, int], confidence: bool = False
+    ) -> list[Result]:
+        """Return a result for each image of a batch.
+
+        Args:
+            output: a network's output in eval mode, float32, for N images of one size.
+            size: (H, W) of the results.
+            crop: (H', W') of the canvas that is image: the top left part; the rest is padding.
+            confidence: also give what the task calls confidence.
+        """
+        ...
+
+
+def find(output: str, task: str) -> Postprocess:
+    """Return the function that turns outputs of a type into results of a task.
+
+    Raises:
+        TaskError: there is none.
+    """
+    place = POSTPROCESS.get((output, task))
+    if place is None:
+        able = [known for given, known in POSTPROCESS if given == output]
+        can = f"it can give: {', '.join(able)}" if able else "nothing can be made of it"
+        raise TaskError(f"a network that gives {output} has no results for task {task}; {can}")
+    module, _, name = place.partition(":")
+    function: Postprocess = getattr(import_module(module), name)
+    return function
+
+
+__all__ = ["POSTPROCESS", "Postprocess", "find"]

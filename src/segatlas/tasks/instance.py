@@ -1,0 +1,13 @@
+"""Instance segmentation: a mask, a class and a score for each object."""
+
+from segatlas.tasks.task import Task
+
+TASK = Task(
+    name="instance",
+    title="instance segmentation",
+    target="SegmentsTarget",
+    metrics=(),
+    result=("instances",),
+    writers=("instances", "overlay", "json"),
+    sheet="segatlas.drawing.sheets:instance_row",
+)

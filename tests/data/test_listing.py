@@ -1,0 +1,78 @@
+"""Every dataset has one listing, which training and `data check` both read."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+from fakes.ade20k import write_ade20k
+from fakes.camvid import write_camvid
+from fakes.cityscapes import write_cityscapes
+from fakes.folder import write_folder
+from fakes.shapes import write_shapes
+from fakes.voc import write_voc
+
+from segatlas.config.schema import DataConfig
+from segatlas.data import DATASETS, create_dataset, describe_layout
+from segatlas.data.checks import examine
+from segatlas.data.datasets import dataset_class
+from segatlas.errors import DataError
+
+WRITERS = {
+    "shapes": write_shapes,
+    "cityscapes": write_cityscapes,
+    "ade20k": write_ade20k,
+    "ade20k, full": partial(write_ade20k, full=True),
+    "voc": write_voc,
+    "camvid": write_camvid,
+    "camvid, original": partial(write_camvid, layout="original"),
+    "folder": write_folder,
+}
+"""Dataset, and which of its layouts -> the writer of a tiny one."""
+
+
+def test_every_dataset_of_the_table_is_listed_here():
+    assert {name.split(",")[0] for name in WRITERS} == set(DATASETS)
+
+
+@pytest.mark.parametrize("layout", WRITERS)
+def test_the_images_that_training_opens_are_those_that_data_check_reads(tmp_path, layout):
+    WRITERS[layout](tmp_path)
+    name = layout.split(",")[0]
+    assert describe_layout(tmp_path) == name
+    cfg = DataConfig(name=name, root=str(tmp_path))
+    listing = dataset_class(name).listing(cfg, tmp_path)
+    assert not [fault for fault in listing.faults if fault.severity == "error"]
+    opened = [create_dataset(cfg, split) for split in ("train", "val")]
+    keys = sorted(data.key(index) for data in opened for index in range(len(data)))
+    parts = [listing.parts[split] for split in ("train", "val") if split in listing.parts]
+    assert keys == sorted(item.key for part in parts for item in part.items)
+    assert sum(images for split, (images, _) in examine(tmp_path).splits.items() if split != "test") == len(keys) > 0
+
+
+@pytest.mark.parametrize("layout", WRITERS)
+def test_a_missing_mask_stops_training_and_is_an_error_of_data_check(tmp_path, layout):
+    WRITERS[layout](tmp_path)
+    name = layout.split(",")[0]
+    cfg = DataConfig(name=name, root=str(tmp_path))
+    image, mask = create_dataset(cfg, "train").files(0)
+    mask.unlink()
+    with pytest.raises(DataError) as caught:
+        create_dataset(cfg, "train")
+    assert "mask" in str(caught.value)
+    assert image.stem in str(caught.value)
+    finding = next(finding for finding in examine(cfg).errors if finding.kind == "missing_mask")
+    assert finding.files == (image,)
+
+
+@pytest.mark.parametrize("layout", WRITERS)
+def test_no_image_at_all_is_an_error_and_never_clean(tmp_path, layout):
+    WRITERS[layout](tmp_path)
+    name = layout.split(",")[0]
+    cfg = DataConfig(name=name, root=str(tmp_path))
+    for split in dataset_class(name).listing(cfg, tmp_path).parts.values():
+        for item in split.items:
+            item.image.unlink()
+    assert not examine(cfg).ok
+    with pytest.raises(DataError):
+        create_dataset(cfg, "train")

@@ -1,0 +1,73 @@
+"""Results as plain data: what they give, what they refuse, equality and pickling."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from segatlas.errors import TaskError
+from segatlas.structures import Instance, Panoptic, Result, Segment
+
+MASK = np.zeros((4, 6), bool)
+MASK[1:3, 2:6] = True
+OBJECT = Instance(mask=MASK, class_index=1, score=0.75)
+SEGMENTS = Panoptic(
+    ids=MASK.astype(np.int32), segments=(Segment(id=1, class_index=1, is_thing=True, score=0.75, area=8),)
+)
+WHOLE = Result(
+    class_map=MASK.astype(np.uint8),
+    confidence=np.full((4, 6), np.nan, np.float32),
+    objects=(OBJECT,),
+    segments=SEGMENTS,
+)
+
+
+def test_an_instance_knows_its_box_and_area():
+    assert (OBJECT.box, OBJECT.area) == ((1, 2, 3, 6), 8)
+    empty = Instance(mask=np.zeros((4, 6), bool), class_index=0, score=0.5)
+    assert (empty.box, empty.area) == ((0, 0, 0, 0), 0)
+
+
+def test_a_result_gives_what_it_holds():
+    assert WHOLE.semantic is WHOLE.class_map
+    assert WHOLE.instances == (OBJECT,)
+    assert WHOLE.panoptic is SEGMENTS
+    assert WHOLE.given == ("semantic", "instances", "panoptic")
+
+
+@pytest.mark.parametrize("name", ["semantic", "instances", "panoptic"])
+def test_asking_for_what_a_result_does_not_hold_names_what_it_holds(name):
+    field = {"semantic": "class_map", "instances": "objects", "panoptic": "segments"}[name]
+    others = [other for other in WHOLE.given if other != name]
+    with pytest.raises(TaskError, match=f"gives no .*; it can give: {', '.join(others)}$"):
+        getattr(replace(WHOLE, **{field: None}), name)
+    with pytest.raises(TaskError, match="it can give: nothing"):
+        getattr(Result(), name)
+
+
+def test_results_are_equal_when_all_that_they_hold_is():
+    copy = pickle.loads(pickle.dumps(WHOLE))
+    assert copy == WHOLE
+    assert copy.objects is not WHOLE.objects
+    assert Result() == Result()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"class_map": np.zeros((4, 6), np.uint8)},
+        {"class_map": MASK.astype(np.int32)},
+        {"class_map": None},
+        {"confidence": np.zeros((4, 6), np.float32)},
+        {"objects": ()},
+        {"objects": (replace(OBJECT, score=0.5),)},
+        {"objects": (replace(OBJECT, mask=~MASK),)},
+        {"segments": Panoptic(ids=MASK.astype(np.int32), segments=())},
+    ],
+)
+def test_results_that_hold_something_else_are_not_equal(change):
+    assert replace(WHOLE, **change) != WHOLE
+    assert WHOLE != "a result"
