@@ -270,15 +270,25 @@ def encoders() -> Iterator[str]:
 
 
 def metrics() -> Iterator[str]:
-    from segatlas.metrics import DEFINITIONS
+    from segatlas.metrics import METRICS, load_metric
+    from segatlas.metrics.scores import IMAGES
 
     yield "# Definitions of metrics"
     yield (
         "TP, FP, FN are the pixels of a class rightly predicted, wrongly predicted and missed, summed over the whole "
-        "set of images; unlabelled pixels (255) are left out of everything. Every `eval.json` carries these "
-        "sentences."
+        "set of images; ignored pixels (255) are left out of everything. Every `eval.json` carries these sentences. "
+        "Numbers that `train.metric` may name are marked with a star; the first is the default."
     )
-    yield table(("Name", "Definition"), ((code(name), text) for name, text in DEFINITIONS.items()))
+    for name in METRICS:
+        record = load_metric(name)
+        yield f"## {record.title[:1].upper()}{record.title[1:]}"
+        if record.switch:
+            yield f"Counted unless `eval.{record.switch}` is false."
+        numbers = [*record.numbers, *([record.image] if record.image else [])]
+        stars = {number.name: " \\*" if number.monitored else "" for number in numbers}
+        yield table(("Name", "Definition"), ((code(n.name) + stars[n.name], n.definition) for n in numbers))
+    yield "## Always"
+    yield table(("Name", "Definition"), [(code(IMAGES.name), IMAGES.definition)])
 
 
 def findings() -> Iterator[str]:

@@ -103,6 +103,18 @@ def _losses_of_network(cfg: config.Config) -> Iterator[Fault]:
             yield (f"losses.{index}.name", "model.name"), message
 
 
+def _monitored(task: str) -> list[str]:
+    """Return the numbers that `train.metric` may name; imports the files of the task's metrics, which hold no torch."""
+    from segatlas.metrics import monitored
+
+    return list(monitored(TASKS[task].metrics))
+
+
+def _number_of_task(cfg: config.Config) -> Iterator[Fault]:
+    if cfg.task in TASKS and (known := _monitored(cfg.task)) and cfg.train.metric not in known:
+        yield ("train.metric", "task"), f"expected a score of task {cfg.task}: {', '.join(known)}"
+
+
 def common_keys() -> tuple[str, list[KeyRow]]:
     """Return title and rows of the keys that all recipes have."""
     title, rows = reference()[0]
@@ -142,18 +154,20 @@ def json_schema() -> dict[str, Any]:
 class Config(config.Config):
     """A whole recipe, checked to the last key of its network. See `segatlas.config.Config` for the keys."""
 
-    further_rules: ClassVar[tuple[Rule, ...]] = (_task_of_network, _losses_of_network)
+    further_rules: ClassVar[tuple[Rule, ...]] = (_task_of_network, _number_of_task, _losses_of_network)
 
     def settled(self) -> Self:
-        """Return the recipe with what it leaves open and the network decides: `task` and `losses`, then the rest."""
+        """Return the recipe with what it leaves open: its network decides task and losses, the task `train.metric`."""
         entry = _entry(self)
         found: dict[str, Any] = {}
         if entry is not None and "task" not in self.model_fields_set:
             found["task"] = entry.tasks[0]
         if entry is not None and "losses" not in self.model_fields_set:
             found["losses"] = tuple(term(name=name) for name, term in [*losses_for(entry.output).items()][:1])
-        cfg = self.model_copy(update=found)
-        return super(Config, cfg).settled()
+        task = found.get("task", self.task)
+        if "metric" not in self.train.model_fields_set and task in TASKS and (known := _monitored(task)):
+            found["train"] = self.train.model_copy(update={"metric": known[0]})
+        return self.model_copy(update=found)
 
     @classmethod
     def load(
