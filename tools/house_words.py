@@ -64,7 +64,7 @@ CLASS_NAMES = {
     "MaskFacts": "MaskStats",
     "Parts": "TrainingComponents",
     "Survey": "ScanResult",
-    "Tally": "Summary",
+    "Tally": "PredictionSummary",
     "Term": "LossConfig",
 }
 

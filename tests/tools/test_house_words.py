@@ -28,7 +28,7 @@ from house_words import EXCEPTIONS, repeated_classes, word_breaches
         ("x = 1  # the data doctor", "data check"),
         ("x = encoder.multiple", "size_divisibility"),
         ("class LossTerm: ...", "LossConfig"),
-        ("class Tally: ...", "Summary"),
+        ("class Tally: ...", "PredictionSummary"),
     ],
 )
 def test_a_word_that_has_another_one_here_is_found_with_its_line(line, today):

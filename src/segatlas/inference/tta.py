@@ -64,7 +64,7 @@ class View:
 UPRIGHT = View()
 
 
-class Rows(Protocol):
+class RowSource(Protocol):
     """Logits at the result's size, given out from the top down."""
 
     def rows(self, first: int, last: int) -> Tensor:
@@ -72,7 +72,7 @@ class Rows(Protocol):
         ...
 
 
-def mean_of_views(views: Iterable[Rows], count: int, height: int, step: int, *, held: bool) -> Iterator[Tensor]:
+def mean_of_views(views: Iterable[RowSource], count: int, height: int, step: int, *, held: bool) -> Iterator[Tensor]:
     """Yield the mean of the views' softmax, (N, K, rows, W) for chunks of `step` rows from the top down.
 
     Args:

@@ -1,4 +1,4 @@
-"""Boundary boundaries and contours against loops over every pixel, and against erosion as Cheng et al. publish it."""
+"""Boundaries and contours against loops over every pixel, and against erosion as Cheng et al. publish it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from segatlas.metrics.boundaries import (
+from segatlas.metrics.boundary import (
     boundary_counts,
     boundary_reach,
     boundary_region,
