@@ -81,6 +81,17 @@ def _task_of_network(cfg: config.Config) -> Iterator[Fault]:
     yield ("task", "model.name"), f"{cfg.model.name} is for {', '.join(entry.tasks)}; {others}"
 
 
+def _metric_of_task(cfg: config.Config) -> Iterator[Fault]:
+    scores = scores_of(cfg.task) if cfg.task in TASKS else {cfg.train.metric: ""}
+    if cfg.train.metric not in scores:
+        yield ("train.metric", "task"), f"expected a score of task {cfg.task}: {', '.join(scores)}"
+
+
+def scores_of(task: str) -> Mapping[str, str]:
+    """Return the scores of a task that training may watch: name -> how it is called. The first ranks models."""
+    return TASKS[task].monitored
+
+
 def _losses_of_network(cfg: config.Config) -> Iterator[Fault]:
     entry = _entry(cfg)
     for index, term in enumerate(cfg.losses):
@@ -93,18 +104,20 @@ def _losses_of_network(cfg: config.Config) -> Iterator[Fault]:
 class Config(config.Config):
     """A whole recipe, checked to the last key of its network. See `segatlas.config.Config` for the keys."""
 
-    further_rules: ClassVar[tuple[Rule, ...]] = (_task_of_network, _losses_of_network)
+    further_rules: ClassVar[tuple[Rule, ...]] = (_task_of_network, _metric_of_task, _losses_of_network)
 
     def settled(self) -> Self:
-        """Return the recipe with what it leaves open and the network decides: `task` and `losses`, then the rest."""
+        """Return the recipe with what it leaves open and network and task decide: `task`, `losses`, `train.metric`."""
         entry = _entry(self)
         found: dict[str, Any] = {}
         if entry is not None and "task" not in self.model_fields_set:
             found["task"] = entry.tasks[0]
         if entry is not None and "losses" not in self.model_fields_set:
             found["losses"] = tuple(term(name=name) for name, term in [*losses_for(entry.output).items()][:1])
-        cfg = self.model_copy(update=found)
-        return super(Config, cfg).settled()
+        task = found.get("task", self.task)
+        if task in TASKS and "metric" not in self.train.model_fields_set:
+            found["train"] = self.train.model_copy(update={"metric": next(iter(scores_of(task)))})
+        return self.model_copy(update=found)
 
     @classmethod
     def load(

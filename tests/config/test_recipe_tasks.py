@@ -38,7 +38,7 @@ def test_a_network_for_objects_decides_task_and_score(network_for_objects: str, 
     monkeypatch.setattr("segatlas.recipe.losses_for", lambda output: {"cross_entropy": CrossEntropyConfig})
     monkeypatch.setattr(Config, "further_rules", ())
     cfg = Config.load({"model": {"name": network_for_objects}})
-    assert (cfg.task, cfg.train.metric) == ("instance", TASKS["instance"].monitored[0])
+    assert (cfg.task, cfg.train.metric) == ("instance", next(iter(TASKS["instance"].monitored)))
 
 
 def test_a_task_that_the_network_is_not_for_is_told_with_its_line(tmp_path: Path, network_for_objects: str):

@@ -44,11 +44,6 @@ def _overlap(a: str, b: str) -> bool:
 def _task(cfg: Config) -> Iterator[Fault]:
     if cfg.task not in TASKS:
         yield ("task",), unknown("task", cfg.task, TASKS)
-        return
-    monitored = TASKS[cfg.task].monitored
-    if cfg.train.metric not in monitored:
-        expected = f"expected a score of task {cfg.task}: {', '.join(monitored)}"
-        yield ("train.metric", "task"), expected
 
 
 def _length(cfg: Config) -> Iterator[Fault]:

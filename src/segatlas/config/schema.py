@@ -45,10 +45,6 @@ Rule = Callable[[Any], Iterator[tuple[tuple[str, ...], str]]]
 """Looks at a whole recipe and yields (keys, message) of its faults, see `segatlas.config.rules`."""
 
 
-def _monitored() -> str:
-    return "; ".join(f"{task.name}: {', '.join(task.monitored)}" for task in TASKS.values())
-
-
 class RunConfig(Section):
     """Where a run leaves its files: `<root>/<task>/<name>-001/`, or exactly `dir` when that is given."""
 
@@ -205,8 +201,7 @@ class TrainConfig(Section):
     val_epochs: int = Field(1, ge=1, description="epochs between validations, where val_every is not set")
     checkpoint_every: int | None = Field(None, ge=1, description="optimiser steps between writes of last.ckpt")
     metric: str = Field(
-        TASKS[FIRST_TASK].monitored[0],
-        description=f"score on val that decides which checkpoint is best; {_monitored()}",
+        "miou", description="score on val that decides which checkpoint is best; default: the first of the task's"
     )
     freeze_encoder: bool = Field(False, description="keep the encoder's weights and statistics as they are")
     gradient_checkpointing: bool = Field(False, description="recompute encoder stages in backward to save memory")
@@ -292,8 +287,5 @@ class Config(Section):
         return load(cls, source, overrides, check_model)
 
     def settled(self) -> Self:
-        """Return the recipe with what it leaves open and its task decides: `train.metric`."""
-        if "metric" in self.train.model_fields_set or self.task not in TASKS:
-            return self
-        train = self.train.model_copy(update={"metric": TASKS[self.task].monitored[0]})
-        return self.model_copy(update={"train": train})
+        """Return the recipe with what it leaves open; `segatlas.recipe.Config` knows what network and task decide."""
+        return self

@@ -8,8 +8,8 @@ TASK = Task(
     target="SemanticTarget",
     metrics=("confusion", "boundary", "object_size"),
     validation=("confusion",),
-    monitored=("miou", "pixel_accuracy", "mean_accuracy"),
+    monitored={"miou": "mIoU", "pixel_accuracy": "pixel accuracy", "mean_accuracy": "mean accuracy"},
     result=("semantic",),
     writers=("mask", "overlay", "boundary", "confidence", "json"),
-    sheet="segatlas.drawing.sheets:sample_row",
+    sheet="segatlas.drawing.sheets:semantic_row",
 )

@@ -10,9 +10,11 @@ from segatlas.data.dataset import SegmentationData
 from segatlas.evaluation import Report, evaluate
 from segatlas.inference import Predictor, load
 from segatlas.recipe import Config
+from segatlas.tasks import TASKS
 from segatlas.training.environment import recorded_environment
 from segatlas.training.logbook import LOGGER
 from segatlas.training.run import RunFolder
+from segatlas.training.samples import sheet_row
 
 WORST = 4
 SCORES_SHOWN = ("iou", "precision", "recall", "boundary_iou")
@@ -44,10 +46,7 @@ def _worst_sheet(predictor: Predictor, val: SegmentationData, report: Report) ->
     by_key = {val.key(index): index for index in range(len(val))}
     rows, titles = [], []
     for image in report.worst[:WORST]:
-        sample = val.load(by_key[image.key])
-        assert sample.label is not None
-        prediction = predictor.predict(sample.image)
-        rows.append(drawing.sample_row(sample.image, sample.label, prediction.semantic, val.palette))
+        rows.append(sheet_row(TASKS[predictor.card.task], predictor, val, by_key[image.key]))
         titles.append(f"{image.key}: mIoU {100 * image.miou:.1f} %")
     if not rows:
         return None

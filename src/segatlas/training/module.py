@@ -12,6 +12,7 @@ from segatlas.config.schema import Config
 from segatlas.data.sample import Sample
 from segatlas.inference import Predictor
 from segatlas.metrics import SemanticMetrics
+from segatlas.recipe import scores_of
 from segatlas.structures import Batch
 from segatlas.training.faults import ADVICE, largest_gradient, require_finite
 from segatlas.training.optim import build_optimizer
@@ -136,12 +137,8 @@ class SegmentationModule(pl.LightningModule):
             summed = {k: self.trainer.strategy.reduce(v, reduce_op="sum") for k, v in state.items()}
             self._metrics = SemanticMetrics(self.card.classes, boundary=False, sizes=False)
             self._metrics.merge({k: v.cpu().numpy() for k, v in summed.items()})
-        scores = self._metrics.compute()
-        self.validation_scores = {
-            "miou": scores.miou,
-            "pixel_accuracy": scores.pixel_accuracy,
-            "mean_accuracy": scores.mean_accuracy,
-        }
+        found = self._metrics.compute().summary()
+        self.validation_scores = {name: found[name] for name in scores_of(self.recipe.task)}
 
     def _validation_precision(self) -> str:
         return "fp32" if self.recipe.train.precision == "fp32" else "bf16"
