@@ -95,7 +95,7 @@ class ModelConfig(Section):
 class DataConfig(Section):
     """The dataset and how it is read."""
 
-    name: Literal["folder", "shapes", "camvid", "cityscapes", "voc", "ade20k"] = Field(
+    name: Literal["folder", "pairs", "shapes", "camvid", "cityscapes", "voc", "ade20k"] = Field(
         "folder", description="layout of the data"
     )
     root: str | None = Field(None, description="folder that holds the dataset")

@@ -22,7 +22,7 @@ from segatlas.errors import DataError
 from segatlas.evaluation.report import DataFacts, EvalSettings, ImageScore, Report, ScoredModel
 from segatlas.evaluation.sources import DataSource, EvaluationPlan, make_plan, open_split
 from segatlas.inference import Predictor, load, parse_views
-from segatlas.inference.images import ImageLike
+from segatlas.inference.images import GivenImage, with_sources
 from segatlas.inference.predictor import Precision
 from segatlas.metrics import SemanticMetrics, mean_iou
 
@@ -260,7 +260,7 @@ def _score(
             skipped.append(str(error))
             advance()
 
-        def images() -> Iterator[np.ndarray]:
+        def images() -> Iterator[GivenImage]:
             for index in range(len(dataset)):
                 try:
                     sample = dataset.load(index)
@@ -271,9 +271,9 @@ def _score(
                 else:
                     waiting.append((index, sample.label))
                     watch.look_at(sample.image)
-                    yield sample.image
+                    yield with_sources(sample, predictor.card)
 
-        def failed(_: ImageLike, error: Exception) -> None:
+        def failed(_: GivenImage, error: Exception) -> None:
             index, _label = waiting.popleft()
             skip(DataError(f"cannot be predicted: {error}", dataset.files(index)[0]))
 

@@ -9,6 +9,7 @@ from segatlas.config import to_yaml
 from segatlas.data.dataset import SegmentationData
 from segatlas.evaluation import Report, evaluate
 from segatlas.inference import Predictor, load
+from segatlas.inference.images import with_sources
 from segatlas.recipe import Config
 from segatlas.training.environment import recorded_environment
 from segatlas.training.logbook import LOGGER
@@ -46,7 +47,7 @@ def _worst_sheet(predictor: Predictor, val: SegmentationData, report: Report) ->
     for image in report.worst[:WORST]:
         sample = val.load(by_key[image.key])
         assert sample.label is not None
-        prediction = predictor.predict(sample.image)
+        prediction = predictor.predict(with_sources(sample, predictor.card))
         rows.append(drawing.sample_row(sample.image, sample.label, prediction.semantic, val.palette))
         titles.append(f"{image.key}: mIoU {100 * image.miou:.1f} %")
     if not rows:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from segatlas.config.schema import Config
 from segatlas.data.sample import Sample
 from segatlas.inference import Predictor
+from segatlas.inference.images import with_sources
 from segatlas.metrics import SemanticMetrics
 from segatlas.structures import Batch
 from segatlas.training.faults import ADVICE, largest_gradient, require_finite
@@ -126,7 +127,7 @@ class SegmentationModule(pl.LightningModule):
             return
         assert self._metrics is not None
         assert sample.label is not None
-        self._metrics.update(self.predictor.predict(sample.image).semantic, sample.label)
+        self._metrics.update(self.predictor.predict(with_sources(sample, self.card)).semantic, sample.label)
 
     def on_validation_epoch_end(self) -> None:
         """Add up what all processes counted."""

@@ -9,6 +9,7 @@ import numpy as np
 
 from segatlas import drawing
 from segatlas.data.dataset import SegmentationData
+from segatlas.inference.images import with_sources
 from segatlas.training.run import RunFolder
 
 
@@ -27,7 +28,7 @@ class SampleSheets(pl.Callback):
         for index in self.indices:
             sample = self.val.load(index)
             assert sample.label is not None
-            prediction = pl_module.predictor.predict(sample.image)
+            prediction = pl_module.predictor.predict(with_sources(sample, pl_module.card))
             rows.append(drawing.sample_row(sample.image, sample.label, prediction.semantic, self.val.palette))
         path = self.folder.samples / f"step_{trainer.global_step:06d}.png"
         drawing.save_image(drawing.sheet(rows, drawing.SAMPLE_TITLES), path)
