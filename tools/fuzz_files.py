@@ -40,6 +40,7 @@ from fakes import image_files as files  # noqa: E402
 from segatlas.config.schema import DataConfig  # noqa: E402
 from segatlas.data import create_dataset  # noqa: E402
 from segatlas.data.checks.stats import look_at_image, look_at_mask  # noqa: E402
+from segatlas.data.datasets.listing import LabelEncoding  # noqa: E402
 from segatlas.data.formats import read_header, read_image, read_mask  # noqa: E402
 from segatlas.errors import SegAtlasError  # noqa: E402
 from segatlas.inference.images import prepare  # noqa: E402
@@ -412,7 +413,7 @@ def _sample(config: DataConfig, case: Case) -> np.ndarray:
 
 def _looked_at(path: Path, case: Case) -> np.ndarray:
     """Look as the doctor does; where it finds no fault, give the array, checked against its counts."""
-    facts = look_at_mask(path) if case.is_mask else look_at_image(path)
+    facts = look_at_mask(path, LabelEncoding()) if case.is_mask else look_at_image(path)
     if facts.fault:
         raise SegAtlasError(facts.fault)
     array = read_mask(path) if case.is_mask else read_image(path)

@@ -7,17 +7,20 @@ are checked in torch-free tables; only further keys of `model:` import the one f
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from segatlas import config
 from segatlas.config.architectures import check_fields
+from segatlas.config.losses import losses_for
 from segatlas.config.messages import show, unknown
-from segatlas.config.schema import ModelCheck, ModelConfig
+from segatlas.config.rules import Fault
+from segatlas.config.schema import ModelCheck, ModelConfig, Rule
 from segatlas.encoders import ENCODERS, timm_names
 from segatlas.errors import Problem
-from segatlas.models import ARCHITECTURES, load_architecture, lookup
+from segatlas.models import ARCHITECTURES, ArchitectureEntry, load_architecture, lookup
+from segatlas.tasks import TASKS
 
 LOGGER = logging.getLogger("segatlas")
 FROM_DATA = {"num_classes": 2, "in_channels": 3}
@@ -61,8 +64,47 @@ def _check_encoder(name: Any) -> list[Problem]:
     return [Problem(key="model.encoder", got=show(name), message=unknown("encoder", name, [*ENCODERS, *others]))]
 
 
+def _entry(cfg: config.Config) -> ArchitectureEntry | None:
+    """Return the network's line of the table; None where there is no such network, which is told elsewhere."""
+    try:
+        return lookup(cfg.model.name)[0]
+    except KeyError:
+        return None
+
+
+def _task_of_network(cfg: config.Config) -> Iterator[Fault]:
+    entry = _entry(cfg)
+    if entry is None or cfg.task not in TASKS or cfg.task in entry.tasks:
+        return
+    able = [name for name, other in ARCHITECTURES.items() if cfg.task in other.tasks]
+    others = f"networks for {cfg.task}: {', '.join(able)}" if able else f"no network is for {cfg.task} yet"
+    yield ("task", "model.name"), f"{cfg.model.name} is for {', '.join(entry.tasks)}; {others}"
+
+
+def _losses_of_network(cfg: config.Config) -> Iterator[Fault]:
+    entry = _entry(cfg)
+    for index, term in enumerate(cfg.losses):
+        if entry is not None and term.output != entry.output:
+            expected = ", ".join(losses_for(entry.output)) or "nothing; it cannot be trained"
+            message = f"a loss on {term.output}, and {cfg.model.name} gives {entry.output} - expected {expected}"
+            yield (f"losses.{index}.name", "model.name"), message
+
+
 class Config(config.Config):
     """A whole recipe, checked to the last key of its network. See `segatlas.config.Config` for the keys."""
+
+    further_rules: ClassVar[tuple[Rule, ...]] = (_task_of_network, _losses_of_network)
+
+    def settled(self) -> Self:
+        """Return the recipe with what it leaves open and the network decides: `task` and `losses`, then the rest."""
+        entry = _entry(self)
+        found: dict[str, Any] = {}
+        if entry is not None and "task" not in self.model_fields_set:
+            found["task"] = entry.tasks[0]
+        if entry is not None and "losses" not in self.model_fields_set:
+            found["losses"] = tuple(term(name=name) for name, term in [*losses_for(entry.output).items()][:1])
+        cfg = self.model_copy(update=found)
+        return super(Config, cfg).settled()
 
     @classmethod
     def load(

@@ -54,3 +54,13 @@ def test_resume_finds_last_a_folder_or_a_checkpoint(tmp_path: Path):
 def test_resuming_what_is_not_a_run_is_a_clear_error(tmp_path: Path):
     with pytest.raises(UsageError, match="not a run folder"):
         find_run(tmp_path)
+
+
+def test_the_last_run_is_the_newest_of_any_task(tmp_path: Path):
+    first = make_run_folder(config(root=str(tmp_path), name="net"))
+    other = Config.model_validate({"run": {"root": str(tmp_path), "name": "net"}, "task": "instance"})
+    second = make_run_folder(other)
+    second.config.write_text("seed: 0\n")
+    assert second.root.parent == tmp_path / "instance"
+    assert second.root != first.root
+    assert find_run("last", root=str(tmp_path)).root == second.root.resolve()

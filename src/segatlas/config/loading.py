@@ -235,6 +235,7 @@ def _check(
         sound = rest if rest != sound else {}  # the path of a key with a dot in it, as a dict may have, finds nothing
         cfg, more = _validate(cls, sound)
         problems += more
+    cfg = cfg.settled()
     faulty = {problem.key for problem in problems}
     problems += check_rules(cfg, faulty)
     if check_model is not None and not faulty & {"model", "model.name"} and not _is_shipped(tree.child("model")):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field
 
@@ -10,8 +10,9 @@ from segatlas.config.section import Section
 
 
 class LossConfig(Section):
-    """What all terms share."""
+    """What all terms share. output: name of the output type of `segatlas.structures` that the loss is for."""
 
+    output: ClassVar[str] = "SemanticLogits"
     name: str
     weight: float = Field(1.0, gt=0, le=1e6, description="factor of this term in the sum")
     on: str = Field("logits", pattern=r"^(logits|aux\.\w+)$", description="'logits' or 'aux.NAME'")
@@ -117,3 +118,9 @@ AnyLossConfig = Annotated[
     | PointCrossEntropyConfig,
     Field(discriminator="name"),
 ]
+
+
+def losses_for(output: str) -> dict[str, type[LossConfig]]:
+    """Return name -> term of the losses for an output type of `segatlas.structures`; the first is the default."""
+    members: tuple[type[LossConfig], ...] = get_args(get_args(AnyLossConfig)[0])
+    return {get_args(one.model_fields["name"].annotation)[0]: one for one in members if one.output == output}

@@ -7,15 +7,16 @@ faulty by itself.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
+from segatlas.config.messages import unknown
 from segatlas.config.plain import LARGEST_VIEW, SMALLEST_SCALE
-from segatlas.config.schema import Config
+from segatlas.config.schema import Config, Rule
 from segatlas.errors import Problem
+from segatlas.tasks import TASKS
 
 Fault = tuple[tuple[str, ...], str]
-Rule = Callable[[Config], Iterator[Fault]]
 IGNORE = 255
 MAX_CLASSES = 255
 LARGEST_FACTOR = 100
@@ -29,7 +30,7 @@ MAX_NAME = 200
 def check_rules(cfg: Config, faulty: set[str]) -> list[Problem]:
     """Return the problems between keys. `faulty` holds the keys that already have a problem of their own."""
     problems = []
-    for rule in RULES:
+    for rule in (*RULES, *cfg.further_rules):
         for keys, message in rule(cfg):
             if not any(_overlap(key, bad) for key in keys for bad in faulty):
                 problems.append(Problem(key=keys[0], message=message))
@@ -38,6 +39,16 @@ def check_rules(cfg: Config, faulty: set[str]) -> list[Problem]:
 
 def _overlap(a: str, b: str) -> bool:
     return f"{a}.".startswith(f"{b}.") or f"{b}.".startswith(f"{a}.")
+
+
+def _task(cfg: Config) -> Iterator[Fault]:
+    if cfg.task not in TASKS:
+        yield ("task",), unknown("task", cfg.task, TASKS)
+        return
+    monitored = TASKS[cfg.task].monitored
+    if cfg.train.metric not in monitored:
+        expected = f"expected a score of task {cfg.task}: {', '.join(monitored)}"
+        yield ("train.metric", "task"), expected
 
 
 def _length(cfg: Config) -> Iterator[Fault]:
@@ -235,6 +246,7 @@ def _views(cfg: Config) -> Iterator[Fault]:
 
 
 RULES: tuple[Rule, ...] = (
+    _task,
     _length,
     _validations,
     _schedule,

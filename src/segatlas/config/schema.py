@@ -6,9 +6,9 @@ This file is the reference. It holds no torch: `segatlas config ...` and errors 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
 
@@ -17,6 +17,7 @@ from segatlas.config.plain import LARGEST_SCALE, NAN_CODE, SMALLEST_SCALE
 from segatlas.config.section import Section
 from segatlas.config.transforms import RESIZE, Size, TransformsConfig
 from segatlas.errors import Problem
+from segatlas.tasks import TASKS
 
 Byte = Annotated[int, Field(ge=0, le=255)]
 Color = tuple[Byte, Byte, Byte]
@@ -36,8 +37,16 @@ MaskCode = Annotated[
     WithJsonSchema({"anyOf": [{"type": "integer"}, {"const": "nan"}]}),
 ]
 TTA = r"^(flips|vertical|turns|scales:\d*\.?\d+(,\d*\.?\d+)*)$"
+FIRST_TASK = next(iter(TASKS))
 ModelCheck = Callable[[Mapping[str, Any]], list[Problem]]
 """Looks at the `model:` section and returns its faults; `key` of each starts with "model."."""
+
+Rule = Callable[[Any], Iterator[tuple[tuple[str, ...], str]]]
+"""Looks at a whole recipe and yields (keys, message) of its faults, see `segatlas.config.rules`."""
+
+
+def _monitored() -> str:
+    return "; ".join(f"{task.name}: {', '.join(task.monitored)}" for task in TASKS.values())
 
 
 class RunConfig(Section):
@@ -195,8 +204,9 @@ class TrainConfig(Section):
     val_every: int | None = Field(None, ge=1, description="optimiser steps between validations; default: each epoch")
     val_epochs: int = Field(1, ge=1, description="epochs between validations, where val_every is not set")
     checkpoint_every: int | None = Field(None, ge=1, description="optimiser steps between writes of last.ckpt")
-    metric: Literal["miou", "pixel_accuracy", "mean_accuracy"] = Field(
-        "miou", description="score on val that decides which checkpoint is best"
+    metric: str = Field(
+        TASKS[FIRST_TASK].monitored[0],
+        description=f"score on val that decides which checkpoint is best; {_monitored()}",
     )
     freeze_encoder: bool = Field(False, description="keep the encoder's weights and statistics as they are")
     gradient_checkpointing: bool = Field(False, description="recompute encoder stages in backward to save memory")
@@ -242,8 +252,13 @@ class LogConfig(Section):
 class Config(Section):
     """A whole recipe. A YAML file may besides hold `base:`, the recipe (or list of them) that it is laid over."""
 
+    further_rules: ClassVar[tuple[Rule, ...]] = ()
+    """What `segatlas.recipe.Config` checks besides: it knows the networks."""
+
     seed: int = Field(0, ge=0, lt=2**32, description="every random draw of the run follows from it")
-    task: Literal["semantic"] = Field("semantic", description="what the network is trained to give")
+    task: str = Field(
+        FIRST_TASK, description=f"what the network is trained to give: {', '.join(TASKS)}; default: the network's first"
+    )
     run: RunConfig = Field(default_factory=RunConfig)
     model: ModelConfig = Field(default_factory=ModelConfig)
     data: DataConfig = Field(default_factory=DataConfig)
@@ -251,7 +266,7 @@ class Config(Section):
     losses: tuple[AnyLossConfig, ...] = Field(
         default_factory=lambda: (CrossEntropyConfig(name="cross_entropy"),),
         description="their weighted sum is minimised; a name alone stands for that loss with its defaults; "
-        "default [cross_entropy]",
+        "default [cross_entropy], or what suits the network's output",
     )
     train: TrainConfig = Field(default_factory=TrainConfig)
     eval: EvalConfig = Field(default_factory=EvalConfig)
@@ -275,3 +290,10 @@ class Config(Section):
         from segatlas.config.loading import load
 
         return load(cls, source, overrides, check_model)
+
+    def settled(self) -> Self:
+        """Return the recipe with what it leaves open and its task decides: `train.metric`."""
+        if "metric" in self.train.model_fields_set or self.task not in TASKS:
+            return self
+        train = self.train.model_copy(update={"metric": TASKS[self.task].monitored[0]})
+        return self.model_copy(update={"train": train})

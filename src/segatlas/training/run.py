@@ -10,6 +10,7 @@ from typing import Any
 from segatlas.config.schema import Config
 from segatlas.errors import SegAtlasError, UsageError
 from segatlas.files import point_link, sweep_leftovers
+from segatlas.tasks import TASKS
 from segatlas.training.run_lock import RunLock
 
 
@@ -125,9 +126,9 @@ def make_run_folder(config: Config, lock: RunLock) -> RunFolder:
     return folder
 
 
-def find_run(where: str | Path, *, root: str = "runs", task: str = "semantic") -> RunFolder:
-    """Return the run folder meant by `last`, a run folder's path or a checkpoint inside one."""
-    path = _parent(root, task) / "last" if str(where) == "last" else Path(where).expanduser()
+def find_run(where: str | Path, *, root: str = "runs") -> RunFolder:
+    """Return the run folder meant by `last` (the newest of any task), a run folder's path or a checkpoint inside."""
+    path = _newest(root) if str(where) == "last" else Path(where).expanduser()
     if path.suffix == ".ckpt":
         path = path.resolve().parent.parent
     if not (path / "config.yaml").exists():
@@ -137,6 +138,12 @@ def find_run(where: str | Path, *, root: str = "runs", task: str = "semantic") -
 
 def _parent(root: str, task: str) -> Path:
     return Path(root).expanduser() / task
+
+
+def _newest(root: str) -> Path:
+    """Return the `last` link that was set last; where no task has one, that of the first task."""
+    links = [_parent(root, task) / "last" for task in TASKS]
+    return max(links, key=lambda link: link.lstat().st_mtime_ns if link.is_symlink() else 0)
 
 
 def _next_numbered(parent: Path, name: str) -> Path:

@@ -1,0 +1,78 @@
+"""`task:`, `train.metric` and `losses` against the network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from segatlas.config.losses import losses_for
+from segatlas.errors import ConfigError, Problem
+from segatlas.models import ARCHITECTURES, ArchitectureEntry
+from segatlas.recipe import Config
+from segatlas.tasks import TASKS
+from segatlas.weights import list_models
+
+
+@pytest.fixture
+def network_for_objects(monkeypatch: pytest.MonkeyPatch) -> str:
+    entry = ArchitectureEntry("boxer", "nowhere", "Boxer", ("instance",), "CentersAndOffsets", "")
+    monkeypatch.setitem(ARCHITECTURES, "boxer", entry)
+    return "boxer"
+
+
+def problems_of(path: Path, text: str) -> list[Problem]:
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        Config.load(path)
+    return caught.value.problems
+
+
+def test_a_recipe_that_states_nothing_is_for_the_first_task_and_score_of_its_network():
+    cfg = Config.load({"model": {"name": "unet"}})
+    assert (cfg.task, cfg.train.metric) == ("semantic", "miou")
+    assert [term.name for term in cfg.losses] == ["cross_entropy"]
+
+
+def test_a_network_for_objects_decides_task_and_score(network_for_objects: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Config, "further_rules", ())
+    cfg = Config.load({"model": {"name": network_for_objects}})
+    assert (cfg.task, cfg.train.metric) == ("instance", TASKS["instance"].monitored[0])
+
+
+def test_a_task_that_the_network_is_not_for_is_told_with_its_line(tmp_path: Path, network_for_objects: str):
+    found = problems_of(tmp_path / "a.yaml", f"model:\n  name: {network_for_objects}\ntask: semantic\n")
+    told = next(problem for problem in found if problem.key == "task")
+    assert (told.line, told.got) == (3, "semantic")
+    assert told.message.startswith("boxer is for instance; networks for semantic: unet, ")
+
+
+def test_a_loss_for_another_output_is_told_with_its_line(tmp_path: Path, network_for_objects: str):
+    found = problems_of(tmp_path / "a.yaml", f"model:\n  name: {network_for_objects}\nlosses:\n- dice\n")
+    told = next(problem for problem in found if problem.key.startswith("losses"))
+    assert (told.key, told.line) == ("losses.0.name", 4)
+    assert told.message.startswith("a loss on SemanticLogits, and boxer gives CentersAndOffsets - expected ")
+
+
+def test_a_task_without_any_network_is_told_so(tmp_path: Path):
+    assert list_models(task="panoptic") == []
+    (told,) = problems_of(tmp_path / "a.yaml", "model:\n  name: unet\ntask: panoptic\n")
+    assert (told.key, told.line) == ("task", 3)
+    assert told.message == "unet is for semantic; no network is for panoptic yet"
+
+
+def test_an_unknown_task_is_told_with_the_nearest_one(tmp_path: Path):
+    (told,) = problems_of(tmp_path / "a.yaml", "task: semantics\n")
+    assert (told.key, told.line) == ("task", 1)
+    assert "did you mean 'semantic'" in told.message
+
+
+def test_a_score_of_another_task_is_told_with_its_line(tmp_path: Path):
+    (told,) = problems_of(tmp_path / "a.yaml", "train:\n  metric: instance_f1\n")
+    assert (told.key, told.line, told.got) == ("train.metric", 2, "instance_f1")
+    assert told.message == "expected a score of task semantic: miou, pixel_accuracy, mean_accuracy"
+
+
+def test_the_losses_for_an_output_begin_with_its_default():
+    assert next(iter(losses_for("SemanticLogits"))) == "cross_entropy"
+    assert losses_for("PointLogits") == {}
