@@ -8,10 +8,12 @@ from pathlib import Path
 from segatlas.config.schema import DataConfig, EvalConfig
 from segatlas.data import Store, create_dataset, describe_layout
 from segatlas.data.dataset import SegmentationData, sources_fault
+from segatlas.data.datasets import dataset_class
 from segatlas.data.datasets.foreign import recognise
 from segatlas.data.formats.classes import read_classes
 from segatlas.errors import DataError, UsageError
 from segatlas.recipe import Config
+from segatlas.tasks import TASKS
 from segatlas.weights.card import Card
 
 CONFIG_FILE = "config.yaml"
@@ -90,7 +92,7 @@ def open_split(plan: EvaluationPlan, split: str, card: Card) -> tuple[Segmentati
         DataError: another number of classes or channels, without a source that the model needs, or a split without
             images.
     """
-    data = create_dataset(plan.data, split, plan.seed, Store.of(plan.data, fill=False))
+    data = create_dataset(plan.data, split, plan.seed, Store.of(plan.data, fill=False), TASKS[card.task].target)
     if len(data.classes) != len(card.classes):
         raise DataError(
             f"{data.name} has {len(data.classes)} classes ({_some(data.classes)}), the model {len(card.classes)} "
@@ -127,9 +129,10 @@ def _from_config(cfg: Config) -> EvaluationPlan:
 def _with_model_classes(plan: EvaluationPlan, card: Card) -> EvaluationPlan:
     """Give a folder dataset without class names those of the model: the labels of one split may lack classes."""
     data = plan.data
-    if data.name != "folder" or data.classes is not None or (data.root and read_classes(data.root) is not None):
+    takes_names = "classes" in dataset_class(data.name).options.model_fields
+    if not takes_names or data.own("classes") is not None or (data.root and read_classes(data.root) is not None):
         return plan
-    named = data.model_copy(update={"classes": card.classes, "palette": data.palette or card.palette})
+    named = data.with_own(classes=card.classes, palette=data.own("palette") or card.palette)
     return EvaluationPlan(data=named, eval=plan.eval, seed=plan.seed)
 
 

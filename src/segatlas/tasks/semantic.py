@@ -7,9 +7,7 @@ TASK = Task(
     title="semantic segmentation",
     target="SemanticTarget",
     metrics=("confusion", "boundary", "object_size"),
-    validation=("confusion",),
-    monitored=("miou", "pixel_accuracy", "mean_accuracy"),
     result=("semantic",),
     writers=("mask", "overlay", "boundary", "confidence", "json"),
-    sheet="segatlas.drawing.sheets:sample_row",
+    sheet="segatlas.drawing.sheets:semantic_row",
 )

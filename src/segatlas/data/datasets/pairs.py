@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from segatlas.config.schema import DataConfig
-from segatlas.data.datasets.folder import FolderData, split_folders
+from segatlas.data.datasets.folder import FolderData, FolderOptions, split_folders
 from segatlas.data.datasets.listing import SPLITS, Fault, Listing, Part
 from segatlas.data.formats.listing import list_images
 from segatlas.errors import DataError, UsageError
@@ -38,7 +38,7 @@ class Pairs(FolderData):
     @classmethod
     def listing(cls, cfg: DataConfig, root: Path, splits: Sequence[str] = SPLITS) -> Listing:
         """List all splits as `folder` does, each item with its image of the earlier date."""
-        if cfg.lists:
+        if cfg.options(FolderOptions).lists:
             raise UsageError("data.lists: not with data.name=pairs, whose files are matched by stem; remove it")
         listed = super().listing(cfg, root, splits)
         parts, faults = {}, list(listed.faults)
