@@ -67,7 +67,7 @@ class Job:
 
 
 @dataclass
-class Summary:
+class PredictionSummary:
     """What became of the images."""
 
     done: int = 0
@@ -130,7 +130,7 @@ def predict(
     codes = _mask_codes(mask_format, predictor)
     _check_aux(jobs, predictor, model)
 
-    console, summary, start = human(json_line=json_line), Summary(), time.perf_counter()
+    console, summary, start = human(json_line=json_line), PredictionSummary(), time.perf_counter()
     if not_read and not quiet:
         console.print(_told_not_read(not_read))
     with _progress(console, len(jobs), quiet) as advance:
@@ -397,7 +397,7 @@ def _results(
     jobs: Sequence[Job],
     batch: int,
     confidence: bool,
-    summary: Summary,
+    summary: PredictionSummary,
     console: Console,
     advance: Callable[[str], None],
 ) -> Iterator[tuple[Job, Segmentation]]:
