@@ -118,8 +118,7 @@ def predict(
     if single and save is not None:
         raise UsageError(f"--save {save}: --input and --output write the mask alone; give SOURCE and --out")
     not_read: list[Path] = []
-    jobs = [single] if single else plan_jobs(source or [], _required(out), not_read)
-    jobs = add_aux(jobs, aux or [])
+    jobs = add_aux([single] if single else plan_jobs(source or [], _required(out), not_read), aux or [])
     kinds = ("mask",) if single else parse_kinds(DEFAULT_KINDS if save is None else save)
     targets = {job: _targets(job, kinds, out, output_file) for job in jobs}
     _check_targets(jobs, targets)
