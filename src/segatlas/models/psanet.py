@@ -230,7 +230,7 @@ class PSANet(nn.Module):
         return out
 
     def shrunk(self, size: tuple[int, int]) -> tuple[tuple[int, int], bool]:
-        """Return the size (a, b) inside the branches for a map of (h, w), and how maps are upsampled and lowered.
+        """Return the size (a, b) inside the branches for a map of (h, w), and how maps are upsampled and downsampled.
 
         As published, sides that both leave a remainder are rounded up with corners aligned, else rounded down without.
         """
