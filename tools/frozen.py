@@ -70,6 +70,18 @@ RENAMED: dict[str, dict[str, str]] = {
 """Old dotted key -> its name today, by kind of file; `*` stands for one part of a key, here and there."""
 ADDED: dict[str, tuple[str, ...]] = {"recipe": (), "card": (), "report": (), "metrics": (), "step": ()}
 """Keys of today that the old files cannot have."""
+DROPPED: dict[str, dict[str, Any]] = {
+    "recipe": {
+        "data.classes": None,
+        "data.palette": None,
+        "data.label_map": None,
+        "data.label_colors": None,
+        "data.ignore.0": 255,
+        "data.lists": None,
+        "data.val_fraction": 0.2,
+    }
+}
+"""Old keys that are no longer written where they said nothing -> what stood there: options of another dataset."""
 UNCOMPARED = {"report": ("seconds", "question", "model.path", "definitions"), "metrics": ("*.images_per_s",)}
 """Keys that tell of a moment or a place, and texts that say in words what a number is."""
 
@@ -172,6 +184,8 @@ def compare_trees(name: str, kind: str, got: Any, want: Any, limit: float | None
     now = {key: value for key, value in flat(got).items() if not _any_of(key, ADDED[kind] + UNCOMPARED.get(kind, ()))}
     old = {_renamed(key, kind): value for key, value in flat(want).items()}
     old = {key: value for key, value in old.items() if not _any_of(key, UNCOMPARED.get(kind, ()))}
+    dropped = DROPPED.get(kind, {})
+    old = {key: value for key, value in old.items() if key in now or dropped.get(key, MISSING) != value}
     if not want or not old:
         return Outcome(name=name, state="differs", detail="nothing to compare")
     unlike = [key for key in [*old, *(now.keys() - old.keys())] if key not in now or key not in old]

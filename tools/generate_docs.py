@@ -57,11 +57,11 @@ def main() -> int:
 
 # ---- recipes
 def recipe_keys() -> Iterator[str]:
-    from segatlas.config.reference import reference
+    from segatlas.recipe import common_keys
 
     yield "# Keys of a recipe"
     yield "What `segatlas config schema` prints. For editors, as a JSON Schema: `segatlas config schema --json`."
-    _, rows = reference()[0]
+    _, rows = common_keys()
     groups = dict.fromkeys(_group(row.key) for row in rows)
     for group in groups:
         yield f"## {group}"
@@ -70,6 +70,20 @@ def recipe_keys() -> Iterator[str]:
             ("Key", "Expects", "Default", "Meaning"),
             ((code(row.key), row.expects, code(row.default), row.meaning) for row in chosen),
         )
+        if group == "data":
+            yield from _own_keys_of_datasets()
+
+
+def _own_keys_of_datasets() -> Iterator[str]:
+    from segatlas.data.datasets import DATASETS, dataset_class
+    from segatlas.recipe import dataset_keys
+
+    for title, rows in dataset_keys():
+        yield f"### {title}"
+        cells = ((code(row.key), row.expects, code(row.default), row.meaning) for row in rows)
+        yield table(("Key", "Expects", "Default", "Meaning"), cells)
+    none = [code(name) for name in DATASETS if not dataset_class(name).options.model_fields]
+    yield f"These have no keys of their own: {', '.join(none)}."
 
 
 def _group(key: str) -> str:
@@ -256,15 +270,25 @@ def encoders() -> Iterator[str]:
 
 
 def metrics() -> Iterator[str]:
-    from segatlas.metrics import DEFINITIONS
+    from segatlas.metrics import METRICS, load_metric
+    from segatlas.metrics.scores import IMAGES
 
     yield "# Definitions of metrics"
     yield (
         "TP, FP, FN are the pixels of a class rightly predicted, wrongly predicted and missed, summed over the whole "
-        "set of images; unlabelled pixels (255) are left out of everything. Every `eval.json` carries these "
-        "sentences."
+        "set of images; ignored pixels (255) are left out of everything. Every `eval.json` carries these sentences. "
+        "Numbers that `train.metric` may name are marked with a star; the first is the default."
     )
-    yield table(("Name", "Definition"), ((code(name), text) for name, text in DEFINITIONS.items()))
+    for name in METRICS:
+        record = load_metric(name)
+        yield f"## {record.title[:1].upper()}{record.title[1:]}"
+        if record.switch:
+            yield f"Counted unless `eval.{record.switch}` is false."
+        numbers = [*record.numbers, *([record.image] if record.image else [])]
+        stars = {number.name: " \\*" if number.monitored else "" for number in numbers}
+        yield table(("Name", "Definition"), ((code(n.name) + stars[n.name], n.definition) for n in numbers))
+    yield "## Always"
+    yield table(("Name", "Definition"), [(code(IMAGES.name), IMAGES.definition)])
 
 
 def findings() -> Iterator[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -15,8 +16,12 @@ from segatlas import config
 from segatlas.config.architectures import check_fields
 from segatlas.config.losses import losses_for
 from segatlas.config.messages import show, unknown
+from segatlas.config.reference import KeyRow, reference, rows_of
 from segatlas.config.rules import Fault
-from segatlas.config.schema import ModelCheck, ModelConfig, Rule
+from segatlas.config.schema import DataCheck, DataConfig, ModelCheck, ModelConfig, Rule
+from segatlas.config.section import Section
+from segatlas.data.datasets import DATASETS, dataset_class
+from segatlas.data.datasets.options import check_options
 from segatlas.encoders import ENCODERS, timm_names
 from segatlas.errors import Problem
 from segatlas.models import ARCHITECTURES, ArchitectureEntry, load_architecture, lookup
@@ -44,6 +49,14 @@ def check_model(model: Mapping[str, Any]) -> list[Problem]:
         further = [key for key in ModelConfig.model_fields if key != "name"]
         problems += check_fields(record.config, fields, further=further)
     return problems
+
+
+def check_data(data: Mapping[str, Any]) -> tuple[Section | None, list[Problem]]:
+    """Return the own keys of a recipe's dataset as their record, and the problems of its name and of those keys."""
+    name = data.get("name", DataConfig.model_fields["name"].default)
+    if name not in DATASETS:
+        return None, [Problem(key="data.name", got=show(name), message=unknown("dataset", name, DATASETS))]
+    return check_options(name, {key: value for key, value in data.items() if key not in DataConfig.model_fields})
 
 
 def _tell_contradictions(name: str, variant: Mapping[str, Any], own: Mapping[str, Any]) -> None:
@@ -90,25 +103,79 @@ def _losses_of_network(cfg: config.Config) -> Iterator[Fault]:
             yield (f"losses.{index}.name", "model.name"), message
 
 
+def _monitored(task: str) -> list[str]:
+    """Return the numbers that `train.metric` may name; imports the files of the task's metrics, which hold no torch."""
+    from segatlas.metrics import monitored
+
+    return list(monitored(TASKS[task].metrics))
+
+
+def _number_of_task(cfg: config.Config) -> Iterator[Fault]:
+    if cfg.task in TASKS and (known := _monitored(cfg.task)) and cfg.train.metric not in known:
+        yield ("train.metric", "task"), f"expected a score of task {cfg.task}: {', '.join(known)}"
+
+
+def common_keys() -> tuple[str, list[KeyRow]]:
+    """Return title and rows of the keys that all recipes have."""
+    title, rows = reference()[0]
+    names = f"one of: {', '.join(DATASETS)}"
+    return title, [replace(row, expects=names) if row.key == "data.name" else row for row in rows]
+
+
+def dataset_keys() -> list[tuple[str, list[KeyRow]]]:
+    """Return (title, rows) of the own keys of each dataset that has any."""
+    tables = [(name, rows_of(dataset_class(name).options, "data")) for name in DATASETS]
+    return [(f"Keys of `data` that only data.name={name} has", rows) for name, rows in tables if rows]
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema of a recipe file with the keys of every dataset, each allowed for those that have it."""
+    schema = config.json_schema()
+    data = schema["$defs"]["DataConfig"]
+    records = {name: dataset_class(name).options.model_json_schema() for name in DATASETS}
+    own = {name: record.get("properties", {}) for name, record in records.items()}
+    common = set(data["properties"])
+    for record in records.values():
+        data["properties"] |= record.get("properties", {})
+        schema["$defs"] |= record.get("$defs", {})
+    data["properties"]["name"] |= {"enum": list(DATASETS)}
+    data["additionalProperties"] = False
+    default = DataConfig.model_fields["name"].default
+    data["allOf"] = [
+        {
+            "if": {"properties": {"name": {"const": name}}, "required": [] if name == default else ["name"]},
+            "then": {"propertyNames": {"enum": sorted({*common, *keys})}},
+        }
+        for name, keys in own.items()
+    ]
+    return schema
+
+
 class Config(config.Config):
     """A whole recipe, checked to the last key of its network. See `segatlas.config.Config` for the keys."""
 
-    further_rules: ClassVar[tuple[Rule, ...]] = (_task_of_network, _losses_of_network)
+    further_rules: ClassVar[tuple[Rule, ...]] = (_task_of_network, _number_of_task, _losses_of_network)
 
     def settled(self) -> Self:
-        """Return the recipe with what it leaves open and the network decides: `task` and `losses`, then the rest."""
+        """Return the recipe with what it leaves open: its network decides task and losses, the task `train.metric`."""
         entry = _entry(self)
         found: dict[str, Any] = {}
         if entry is not None and "task" not in self.model_fields_set:
             found["task"] = entry.tasks[0]
         if entry is not None and "losses" not in self.model_fields_set:
             found["losses"] = tuple(term(name=name) for name, term in [*losses_for(entry.output).items()][:1])
-        cfg = self.model_copy(update=found)
-        return super(Config, cfg).settled()
+        task = found.get("task", self.task)
+        if "metric" not in self.train.model_fields_set and task in TASKS and (known := _monitored(task)):
+            found["train"] = self.train.model_copy(update={"metric": known[0]})
+        return self.model_copy(update=found)
 
     @classmethod
     def load(
-        cls, source: str | Path | Mapping[str, Any], *overrides: str, check_model: ModelCheck | None = check_model
+        cls,
+        source: str | Path | Mapping[str, Any],
+        *overrides: str,
+        check_model: ModelCheck | None = check_model,
+        check_data: DataCheck | None = check_data,
     ) -> Self:
         """Read and check a recipe.
 
@@ -116,8 +183,9 @@ class Config(config.Config):
             source: a shipped recipe's name, a YAML file's path, or a dict.
             overrides: "a.b=value" words, laid over the recipe in order; the value is YAML.
             check_model: checks the keys of `model:` that belong to the architecture.
+            check_data: checks the name of the dataset and the keys of `data:` that belong to it.
 
         Raises:
             ConfigError: with all problems at once, each with file, line, key, value found and value expected.
         """
-        return super().load(source, *overrides, check_model=check_model)
+        return super().load(source, *overrides, check_model=check_model, check_data=check_data)

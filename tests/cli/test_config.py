@@ -39,7 +39,7 @@ def test_show_as_json_is_the_recipe_on_one_line() -> None:
 
 def test_check_prints_ok_and_three_lines() -> None:
     own = ("train.steps=40", "train.epochs=null", "train.lr=0.01", "train.batch=4", "model.encoder=resnet34")
-    code, out, _ = run("check", "unet_shapes", *own, "data.classes=[a, b]")
+    code, out, _ = run("check", "unet_shapes", *own, "model.num_classes=2")
     assert code == 0
     assert out.splitlines() == [
         "ok: unet_shapes",
@@ -105,13 +105,16 @@ def test_another_data_set_over_a_recipe_inherits_none_of_its_classes_and_one_lin
     tmp_path: Path, caplog
 ) -> None:
     path = tmp_path / "own.yaml"
-    path.write_text("base: unet_shapes\ndata:\n  classes: [a, b]\n  label_map: {0: 0, 1: 1}\n")
+    path.write_text(
+        "base: unet_folder\ndata:\n  name: folder\n  root: some/where\n  classes: [a, b]\n  label_map: {0: 0, 1: 1}\n"
+    )
     code, out, _ = run("show", str(path), "data.name=camvid")
     assert code == 0
-    assert "name: camvid\n  root: data/shapes\n  classes: null\n  palette: null\n  label_map: null\n" in out
+    assert "name: camvid\n  root: some/where\n  channels: null\n  accept: []\n" in out
+    assert "label_map" not in out
     (line,) = [record.getMessage() for record in caplog.records]
-    assert line.startswith("data.name is camvid: left out what was written for shapes: classes = [")
-    assert 'kept what was written for shapes: root = "data/shapes"' in line
+    assert line.startswith("data.name is camvid: left out what was written for folder: classes = [")
+    assert 'kept what was written for folder: root = "some/where"' in line
     dry = CliRunner().invoke(app, ["train", str(path), "data.name=camvid", "--dry-run"])
-    assert dry.exit_code != 0  # there is no CamVid in data/shapes
+    assert dry.exit_code != 0  # there is no CamVid in some/where
     assert [record.getMessage() for record in caplog.records] == [line, line]

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from segatlas.config import Config
 from segatlas.errors import ConfigError
+from segatlas.recipe import Config
 
 
 def layered(tmp_path: Path, below: str, above: str = "seed: 0", *words: str) -> Config:
@@ -119,8 +119,8 @@ def test_another_data_set_leaves_out_what_lower_layers_wrote_for_the_earlier_one
         layered(tmp_path, SHAPES, "data: {name: voc}"),
     ):
         data = cfg.data
-        assert (data.classes, data.label_map, data.channels, data.ignore, data.accept) == (None, None, None, (255,), ())
-        assert (data.name, data.root, data.workers, data.val_fraction) == ("voc", "some/where", 3, 0.3)
+        assert (data.own_fields(), data.channels, data.accept) == ({}, None, ())
+        assert (data.name, data.root, data.workers) == ("voc", "some/where", 3)
     (first, second) = [record.getMessage() for record in caplog.records]
     assert first == second
     assert first.startswith('data.name is voc: left out what was written for folder: classes = ["sky", "road"] (')
@@ -129,10 +129,11 @@ def test_another_data_set_leaves_out_what_lower_layers_wrote_for_the_earlier_one
 
 
 def test_what_is_stated_with_the_name_of_a_data_set_stays_and_is_not_told(tmp_path, caplog):
+    below = "data: {name: shapes, root: some/where, channels: 4, accept: [leakage], workers: 3}"
     above = (
-        "data: {name: shapes, root: own, classes: [a, b, c], ignore: [255], channels: 3, accept: [], label_map: null}"
+        "data: {name: folder, root: own, classes: [a, b, c], ignore: [255], channels: 3, accept: [], label_map: null}"
     )
-    cfg = layered(tmp_path, SHAPES, above)
+    cfg = layered(tmp_path, below, above)
     assert (cfg.data.root, cfg.data.classes) == ("own", ("a", "b", "c"))
     assert not caplog.records
 

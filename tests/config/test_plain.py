@@ -13,6 +13,7 @@ from segatlas.config.messages import SchemaWords
 from segatlas.config.plain import value_problems
 from segatlas.config.schema import Config as Schema
 from segatlas.config.schema import TrainConfig
+from segatlas.data.datasets.folder import FolderOptions
 from segatlas.errors import ConfigError, UsageError, WeightsError
 from segatlas.models import ARCHITECTURES, load_architecture
 from segatlas.recipe import Config
@@ -44,7 +45,8 @@ def takes_number(node: Any) -> tuple[bool, ...] | None:
 
 def number_keys() -> Iterator[tuple[str, tuple[bool, ...]]]:
     """Yield every key of the schema that takes numbers, and how they are nested in it."""
-    for key, node in WORDS.leaves():
+    own = SchemaWords(FolderOptions.model_json_schema()).leaves()
+    for key, node in (*WORDS.leaves(), *((f"data.{key}", node) for key, node in own)):
         if key == "losses":
             for name, reference in WORDS.resolve(node["items"])["discriminator"]["mapping"].items():
                 for own, inner in WORDS.leaves({"$ref": reference}):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -36,14 +37,16 @@ def test_a_recipe_that_states_nothing_is_for_the_first_task_and_score_of_its_net
 
 def test_a_network_for_objects_decides_task_and_score(network_for_objects: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(Config, "further_rules", ())
+    monkeypatch.setattr("segatlas.config.rules.RULES", ())
+    monkeypatch.setitem(TASKS, "instance", replace(TASKS["instance"], metrics=("object_size", "confusion")))
     cfg = Config.load({"model": {"name": network_for_objects}})
-    assert (cfg.task, cfg.train.metric) == ("instance", TASKS["instance"].monitored[0])
+    assert (cfg.task, cfg.train.metric) == ("instance", "miou")
 
 
 def test_a_task_that_the_network_is_not_for_is_told_with_its_line(tmp_path: Path, network_for_objects: str):
     found = problems_of(tmp_path / "a.yaml", f"model:\n  name: {network_for_objects}\ntask: semantic\n")
     told = next(problem for problem in found if problem.key == "task")
-    assert (told.line, told.got) == (3, "semantic")
+    assert (told.line, told.got) == (3, '"semantic"')
     assert told.message.startswith("boxer is for instance; networks for semantic: unet, ")
 
 

@@ -13,6 +13,7 @@ from fakes import broken
 from fakes.ade20k import write_ade20k
 from fakes.camvid import write_camvid
 from fakes.cityscapes import write_cityscapes
+from fakes.folder import write_folder
 from fakes.voc import write_voc
 from PIL import Image
 
@@ -22,6 +23,8 @@ from segatlas.data.checks import FIXES_FILE, examine, repair
 from segatlas.data.checks.convert import to_cityscapes_ids, to_folder
 from segatlas.data.checks.snapping import snap
 from segatlas.data.formats import read_image, read_mask
+from segatlas.data.formats.classes import read_classes
+from segatlas.data.formats.masks import write_mask
 from segatlas.errors import DataError, UsageError
 from segatlas.recipe import Config
 
@@ -391,3 +394,26 @@ def test_names_with_colors_of_their_own_are_given_to_no_others(tmp_path: Path) -
     found = examine(root)
     assert "none of the declared classes' (200,30,60)" in found.errors[0].fault
     assert found.classes == ("class_0", "class_1", "class_2")
+
+
+def test_a_palette_with_indices_beyond_the_classes_is_not_copied_without_them(tmp_path):
+    root = write_folder(tmp_path / "data", codes=(0, 1, 2))
+    (root / "classes.txt").write_text("a\nb\n")
+    for path in root.rglob("masks/*.png"):
+        write_mask(path, read_mask(path).astype(np.uint8), ((0, 0, 0), (200, 0, 0), (0, 200, 0)))
+    found = examine(root)
+    assert "label_out_of_range" in {finding.kind for finding in found.errors}
+    assert not found.can_be_repaired
+    with pytest.raises(DataError, match=r"name the palette's colours in data\.label_colors"):
+        repair(found, tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()
+
+
+def test_a_copy_of_stated_colours_keeps_them_in_its_file_of_classes(tmp_path):
+    root = write_folder(tmp_path / "data", codes=(0, 1))
+    for path in root.rglob("masks/*.png"):
+        colors = np.array([[10, 20, 30], [200, 30, 60]], np.uint8)[read_mask(path).astype(int)]
+        Image.fromarray(colors).save(path)
+    cfg = DataConfig(name="folder", root=str(root), label_colors={"200,30,60": 1, "10,20,30": 0, "1,1,1": 1})
+    copy = repair(examine(cfg), tmp_path / "copy")
+    assert read_classes(copy).colors == ((10, 20, 30), (200, 30, 60))

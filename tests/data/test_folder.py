@@ -12,10 +12,13 @@ from PIL import Image
 
 from segatlas.config.schema import DataConfig
 from segatlas.data import create_dataset, describe_layout
+from segatlas.data.checks import look_before_training
 from segatlas.data.dataset import SegmentationData
 from segatlas.data.datasets import DATASETS, dataset_class
 from segatlas.data.datasets.folder import find_part, hold_out
+from segatlas.data.statistics import describe
 from segatlas.errors import DataError, UsageError
+from segatlas.recipe import json_schema
 
 
 def open_folder(root, split="train", seed=0, **keys):
@@ -329,7 +332,7 @@ def test_missing_list_is_named(tmp_path):
 
 
 def test_every_name_in_the_table_is_a_choice_of_the_recipe_and_says_its_own_name():
-    choices = DataConfig.model_json_schema()["properties"]["name"]["enum"]
+    choices = json_schema()["$defs"]["DataConfig"]["properties"]["name"]["enum"]
     assert set(DATASETS) == set(choices)
     for name in DATASETS:
         assert dataset_class(name).name == name
@@ -345,3 +348,19 @@ def test_layouts_are_recognised(tmp_path):
 def test_real_jpeg_masks_are_refused_with_the_repair():
     with pytest.raises(DataError, match=r"is a JPEG mask \(5 of 5 are\).*segatlas data check --fix"):
         open_folder(shared_data("samples/kvasir/Kvasir-SEG"))
+
+
+def test_one_unreadable_mask_is_named_by_stats_and_stops_no_other_and_training_refuses_it(tmp_path):
+    root = write_folder(tmp_path / "data", codes=(0, 1, 2))
+    damaged = sorted((root / "train" / "masks").iterdir())[0]
+    damaged.write_bytes(damaged.read_bytes()[:60])
+    data = create_dataset(DataConfig(name="folder", root=str(root)), "train")
+    assert len(data.classes) == 3
+    assert [error.path for error in data.unread] == [damaged]
+    assert [damaged.name in text for text in describe(data).skipped] == [True]
+    look = look_before_training(DataConfig(name="folder", root=str(root)), [data], count=1)
+    assert damaged in {path for finding in look.errors for path in finding.files}
+    for path in root.rglob("masks/*.png"):
+        path.write_bytes(path.read_bytes()[:60])
+    with pytest.raises(DataError):
+        create_dataset(DataConfig(name="folder", root=str(root)), "train")

@@ -23,7 +23,7 @@ def test_legend_lists_the_classes_that_occur_largest_first_and_ignored_last():
 def test_a_class_of_one_pixel_is_not_called_zero_percent():
     label = np.zeros((100, 100), np.uint8)
     label[0, 0] = 2
-    assert legend_entries(label, PALETTE, CLASSES)[1].share == "< 0.1 %"
+    assert legend_entries(label, PALETTE, CLASSES)[1].fraction == "< 0.1 %"
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 4000), (3000, 2), (64, 48), (300, 500), (500, 300)])

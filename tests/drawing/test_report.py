@@ -1,9 +1,12 @@
+import math
 import re
 from html.parser import HTMLParser
 
 import numpy as np
 
-from segatlas.drawing import ClassRow, ReportContent, png_bytes, write_report
+from segatlas.drawing import ReportContent, png_bytes, write_report
+from segatlas.metrics import Matrix, Number
+from segatlas.metrics.sections import ClassTable, Figures, Line, Ranking, Summary
 
 VOID_TAGS = {"meta", "img", "link", "br"}
 
@@ -32,18 +35,28 @@ def parsed(path):
 PNG = png_bytes(np.zeros((2, 3, 3), np.uint8))
 
 
+IOU = Number(name="iou", heading="IoU", title="mean IoU", definition="What it means.")
+DICE = Number(name="dice", heading="Dice", definition="What it means.")
+PIXELS = Number(name="pixels", heading="pixels", format="count", definition="What it means.")
+
+
 def full_content():
+    rows = [
+        {"class": "road <b>", "iou": 0.5, "dice": math.nan, "pixels": 1200},
+        {"class": "sky", "iou": math.nan, "dice": 1.0, "pixels": 0},
+    ]
     return ReportContent(
         title="run <1> & more",
         headline=[("mIoU", "71.3 %")],
-        curves=PNG,
-        confusion=PNG,
-        per_class=[
-            ClassRow(name="road <b>", color=(1, 2, 3), scores={"IoU": 0.5, "Dice": None}),
-            ClassRow(name="sky", color=(4, 5, 6), scores={"IoU": float("nan"), "Dice": 1.0}),
+        sections=[
+            Figures(title="Training curves", entries=[("", PNG)]),
+            ClassTable(columns=(IOU, DICE, PIXELS), rows=rows, last_line={"iou": 0.5, "pixels": 1200}),
+            Summary(lines=(Line(number=IOU, value=0.713, note="2 classes", is_headline=True),)),
+            Matrix(name="confusion", title="Confusion", names=("road <b>", "sky"), values=np.eye(2, dtype=np.int64)),
+            Ranking(title="lowest images", number=IOU, entries=[(0.123, "a<b>.jpg")]),
+            Figures(title="Samples", entries=[("step 10", PNG), ("a.jpg", PNG)]),
         ],
-        sheets=[("step 10", PNG)],
-        worst=[("a.jpg", PNG)],
+        colors=[(1, 2, 3), (4, 5, 6)],
         config_yaml="seed: 0\nname: <x>",
         environment={"torch": "2"},
         definitions={"mIoU": "mean over classes"},
@@ -66,8 +79,10 @@ def test_report_escapes_names_and_prints_every_number(tmp_path):
     text = write_report(full_content(), tmp_path / "report.html").read_text(encoding="utf-8")
     assert "run &lt;1&gt; &amp; more" in text
     assert "road &lt;b&gt;" in text
-    assert "71.3 %" in text
+    assert "71.30 %, 2 classes" in text
     assert ">50.0<" in text
+    assert '<td class="note">1,200</td>' in text
+    assert "<th>a&lt;b&gt;.jpg</th><td>12.3 %</td>" in text
     assert text.count("–") == 2
 
 
@@ -77,5 +92,5 @@ def test_report_of_nothing_but_a_title_has_no_empty_sections(tmp_path):
 
 
 def test_a_file_name_that_is_no_utf8_does_not_stop_the_report(tmp_path):
-    content = ReportContent(title="caf\udce9", worst=[("\udce9.png", b"png")])
+    content = ReportContent(title="caf\udce9", sections=[Figures(title="Worst", entries=[("\udce9.png", b"png")])])
     assert "caf\\udce9" in write_report(content, tmp_path / "report.html").read_text("utf-8")

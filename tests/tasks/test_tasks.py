@@ -15,10 +15,3 @@ def test_a_task_names_a_target_and_parts_of_a_result():
         assert hasattr(structures, task.target)
         assert set(task.result) <= {"semantic", "instances", "panoptic"}
         assert task.result
-
-
-def test_what_a_task_counts_in_training_is_part_of_what_it_counts_at_the_end():
-    for task in TASKS.values():
-        assert set(task.validation) <= set(task.metrics)
-        assert task.validation
-        assert task.monitored

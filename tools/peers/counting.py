@@ -6,6 +6,7 @@ import tempfile
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -156,12 +157,14 @@ def same_counts(given: Pairs, own: list[Counts], other: list[Counts]) -> Equalit
 
 def our_files(given: Pairs) -> Call:
     from segatlas.data.formats.masks import read_mask
-    from segatlas.metrics import SemanticMetrics
+    from segatlas.metrics import create
+    from segatlas.structures import SemanticTarget
 
     def call() -> float:
-        metrics = SemanticMetrics([f"class {index}" for index in range(CLASSES)], boundary=False, sizes=False)
+        metrics = create(["confusion"], [f"class {index}" for index in range(CLASSES)])
         for label, guess in given.files:
-            metrics.update(read_mask(guess), read_mask(label))
+            result = SimpleNamespace(semantic=read_mask(guess))
+            metrics.update(result, SemanticTarget(read_mask(label)))
         return metrics.compute().miou
 
     return call

@@ -4,6 +4,7 @@ from segatlas.bench.machine import Load, MachineState
 from segatlas.bench.measuring import BenchReport, BenchRow, MeasuredModel, measure
 from segatlas.bench.settings import BenchSettings
 from segatlas.bench.timing import Spread, Timing, time_alternating
+from segatlas.renamed import old_names
 
 __all__ = [
     "BenchReport",
@@ -17,3 +18,5 @@ __all__ = [
     "measure",
     "time_alternating",
 ]
+
+__getattr__ = old_names("segatlas.bench")

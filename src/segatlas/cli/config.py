@@ -60,11 +60,12 @@ def schema(
 ) -> None:
     """Print every key of a recipe with what it expects, its default and its meaning; with --json the JSON Schema."""
     from segatlas import config
+    from segatlas.recipe import json_schema
 
     if recipes:
         _list_recipes(config.recipes(), json_line=json_line)
     elif json_line:
-        print_json_line(config.json_schema())
+        print_json_line(json_schema())
     else:
         _print_schema()
 
@@ -73,7 +74,7 @@ def summary(cfg: Config) -> str:
     """Return three lines that say what a recipe trains, on what, and how."""
     model, data, train = cfg.model, cfg.data, cfg.train
     encoder = model.architecture_fields().get("encoder")
-    classes = model.num_classes or (len(data.classes) if data.classes else None)
+    classes = model.num_classes or (len(data.own("classes")) if data.own("classes") else None)
     network = [model.name, *([f"encoder {encoder}"] if encoder else [])]
     network.append(f"{classes} classes" if classes else "classes from the data")
     length = f"{train.steps} steps" if train.steps else f"{train.epochs} epochs"
@@ -90,13 +91,14 @@ def summary(cfg: Config) -> str:
 
 def _print_schema() -> None:
     from segatlas.config.reference import reference
+    from segatlas.recipe import common_keys, dataset_keys
 
     console = human()
     if not console.is_terminal:
         console.width = NO_TERMINAL_WIDTH
     from rich.table import Table
 
-    for title, rows in reference():
+    for title, rows in (common_keys(), *dataset_keys(), *reference()[1:]):
         table = Table("Key", "Expects", "Default", "Meaning", title=title, title_justify="left", title_style="bold")
         table.columns[0].no_wrap = True
         for row in rows:

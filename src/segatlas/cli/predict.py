@@ -119,10 +119,7 @@ def predict(
 
     console, summary, start = human(json_line=json_line), Summary(), time.perf_counter()
     if not_read and not quiet:
-        count = "1 file" if len(not_read) == 1 else f"{len(not_read)} files"
-        endings = ", ".join(sorted({path.suffix or "none" for path in not_read}))
-        first = printable(not_read[0])
-        console.print(f"not read: {count} with other endings ({endings}), the first is {first}")
+        console.print(_told_not_read(not_read))
     with _progress(console, len(jobs), quiet) as advance:
         for job, result in _results(predictor, jobs, batch, "confidence" in kinds, summary, console, advance):
             for kind, path in targets[job].items():
@@ -144,6 +141,12 @@ def predict(
         print_json_line({**facts, "seconds": round(seconds, 3), "bf16_agreement": agreement})
     if summary.failed:
         raise typer.Exit(1)
+
+
+def _told_not_read(files: Sequence[Path]) -> str:
+    count = "1 file" if len(files) == 1 else f"{len(files)} files"
+    endings = ", ".join(sorted({path.suffix or "none" for path in files}))
+    return f"not read: {count} with other endings ({endings}), the first is {printable(files[0])}"
 
 
 def plan_jobs(sources: Sequence[str], out: Path, not_read: list[Path] | None = None) -> list[Job]:

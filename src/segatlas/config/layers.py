@@ -22,7 +22,7 @@ LOGGER = logging.getLogger("segatlas")
 OF_ANY_NETWORK = ("name", "num_classes", "in_channels", "start_from", "input", "aux")
 """Keys of `model:` that say nothing about which network it is. `aux` goes with the recipe's losses, not with it."""
 
-OF_ANY_DATA_SET = ("name", "root", "val_fraction", "workers", "store", "store_reserve_gb")
+OF_ANY_DATA_SET = ("name", "root", "workers", "store", "store_reserve_gb")
 """Keys of `data:` that do not say what the files mean. `root` says where they lie: it stays, and that is told."""
 
 REPLACED: tuple[tuple[str, Any, tuple[str, ...]], ...] = (

@@ -17,7 +17,7 @@ from segatlas.config.messages import SchemaWords, explain, shorten, show, unknow
 from segatlas.config.old_keys import tell_old_keys, todays_keys, todays_path
 from segatlas.config.plain import value_problems
 from segatlas.config.rules import check_rules
-from segatlas.config.schema import Config, ModelCheck
+from segatlas.config.schema import Config, DataCheck, ModelCheck
 from segatlas.config.yaml_tree import Node, Place
 from segatlas.errors import ConfigError, DataError, Problem
 from segatlas.files import read_text
@@ -41,6 +41,7 @@ def load(
     source: str | Path | Mapping[str, Any],
     overrides: Sequence[str] = (),
     check_model: ModelCheck | None = None,
+    check_data: DataCheck | None = None,
 ) -> ConfigType:
     """Read and check a recipe; see `Config.load`."""
     tree, title, problems = _read_source(source)
@@ -52,7 +53,7 @@ def load(
         tree = _expand_losses(tree)
         problems += faults
     tree = _name_run(tree, source)
-    cfg, faults = _check(cls, tree, check_model)
+    cfg, faults = _check(cls, tree, check_model, check_data)
     problems += [_locate(problem, tree) for problem in faults]
     if problems or cfg is None:
         raise ConfigError(title, _in_order(problems))
@@ -224,7 +225,7 @@ def _name_run(tree: Node, source: str | Path | Mapping[str, Any]) -> Node:
 
 
 def _check(
-    cls: type[ConfigType], tree: Node, check_model: ModelCheck | None
+    cls: type[ConfigType], tree: Node, check_model: ModelCheck | None, check_data: DataCheck | None
 ) -> tuple[ConfigType | None, list[Problem]]:
     """Check every key by itself, then the rules between keys on what is sound, then the architecture's own keys."""
     data = tree.plain()
@@ -235,6 +236,10 @@ def _check(
         sound = rest if rest != sound else {}  # the path of a key with a dot in it, as a dict may have, finds nothing
         cfg, more = _validate(cls, sound)
         problems += more
+    if check_data is not None and not {problem.key for problem in problems} & {"data", "data.name"}:
+        options, more = check_data(sound.get("data", {}))
+        problems += more
+        cfg = cfg if options is None else cfg.model_copy(update={"data": cfg.data.checked(options)})
     cfg = cfg.settled()
     faulty = {problem.key for problem in problems}
     problems += check_rules(cfg, faulty)

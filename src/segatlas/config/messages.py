@@ -212,7 +212,12 @@ def _explain_tag(path: tuple[str, ...], data: Any, words: SchemaWords) -> tuple[
 
 
 def _unknown_key(path: tuple[str, ...], data: Any, words: SchemaWords) -> str:
-    name, here = path[-1], words.keys(path[:-1], data)
+    return misplaced(path[-1], words.keys(path[:-1], data), words)
+
+
+def misplaced(name: str, here: Iterable[str], words: SchemaWords) -> str:
+    """Say what an unknown key may mean: one of those that may stand `here`, or one that belongs elsewhere."""
+    here = list(here)
     if nearest(name, here) is None:
         elsewhere = [key for key, _ in words.leaves() if key.rsplit(".", 1)[-1] == name]
         if elsewhere:

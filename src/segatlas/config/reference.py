@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from segatlas.config.messages import Schema, SchemaWords, show
 from segatlas.config.schema import Config
+from segatlas.config.section import Section
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +35,12 @@ def reference() -> list[tuple[str, list[KeyRow]]]:
         own = [row for row in rows if row.key not in shared]
         tables.append((f"Loss {name}: {_first_line(term)}", own))
     return tables
+
+
+def rows_of(record: type[Section], section: str) -> list[KeyRow]:
+    """Return the rows of a record whose keys stand in a section of a recipe."""
+    words = SchemaWords(record.model_json_schema())
+    return [_row(f"{section}.{key}", node, words) for key, node in words.leaves()]
 
 
 def _row(key: str, node: Schema, words: SchemaWords) -> KeyRow:

@@ -44,11 +44,6 @@ def _overlap(a: str, b: str) -> bool:
 def _task(cfg: Config) -> Iterator[Fault]:
     if cfg.task not in TASKS:
         yield ("task",), unknown("task", cfg.task, TASKS)
-        return
-    monitored = TASKS[cfg.task].monitored
-    if cfg.train.metric not in monitored:
-        expected = f"expected a score of task {cfg.task}: {', '.join(monitored)}"
-        yield ("train.metric", "task"), expected
 
 
 def _length(cfg: Config) -> Iterator[Fault]:
@@ -123,7 +118,7 @@ def _channels(cfg: Config) -> Iterator[Fault]:
 
 
 def _classes(cfg: Config) -> Iterator[Fault]:
-    classes, palette, count = cfg.data.classes, cfg.data.palette, cfg.model.num_classes
+    classes, palette, count = cfg.data.own("classes"), cfg.data.own("palette"), cfg.model.num_classes
     if classes is not None:
         if len(classes) > MAX_CLASSES:
             yield ("data.classes",), f"{len(classes)} classes; at most {MAX_CLASSES} are possible"
@@ -140,12 +135,12 @@ def _classes(cfg: Config) -> Iterator[Fault]:
 def _labels(cfg: Config) -> Iterator[Fault]:
     data, count = cfg.data, _num_classes(cfg)
     top = MAX_CLASSES if count is None else count
-    for section, table in (("label_map", data.label_map), ("label_colors", data.label_colors)):
+    for section, table in (("label_map", data.own("label_map")), ("label_colors", data.own("label_colors"))):
         for raw, index in (table or {}).items():
             if index != IGNORE and not 0 <= index < top:
                 keys = (f"data.{section}.{raw}", "data.classes", "model.num_classes")
                 yield keys, f"expected a class index 0..{top - 1}, or {IGNORE} for ignore"
-    for color in data.label_colors or {}:
+    for color in data.own("label_colors") or {}:
         parts = color.split(",")
         if len(parts) != 3 or not all(part.strip().isdigit() and int(part) <= 255 for part in parts):
             yield (f"data.label_colors.{color}",), "expected as key a colour 'r,g,b', each 0..255"
@@ -206,7 +201,7 @@ def _paths(cfg: Config) -> Iterator[Fault]:
         "model.start_from": cfg.model.start_from,
         "data.root": cfg.data.root,
         "data.store": cfg.data.store,
-        **{f"data.lists.{split}": text for split, text in (cfg.data.lists or {}).items()},
+        **{f"data.lists.{split}": text for split, text in (cfg.data.own("lists") or {}).items()},
     }
     for key, text in texts.items():
         if text is None:
@@ -235,7 +230,8 @@ def _homeless(text: str) -> str:
 def _num_classes(cfg: Config) -> int | None:
     if cfg.model.num_classes is not None:
         return cfg.model.num_classes
-    return None if cfg.data.classes is None else len(cfg.data.classes)
+    classes = cfg.data.own("classes")
+    return None if classes is None else len(classes)
 
 
 def _views(cfg: Config) -> Iterator[Fault]:

@@ -5,48 +5,39 @@ This file is the reference. It holds no torch: `segatlas config ...` and errors 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeVar
 
-from pydantic import BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
+from pydantic import (
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 
 from segatlas.config.losses import AnyLossConfig, CrossEntropyConfig
-from segatlas.config.plain import LARGEST_SCALE, NAN_CODE, SMALLEST_SCALE
+from segatlas.config.plain import LARGEST_SCALE, SMALLEST_SCALE
 from segatlas.config.section import Section
 from segatlas.config.transforms import RESIZE, Size, TransformsConfig
 from segatlas.errors import Problem
 from segatlas.tasks import TASKS
 
-Byte = Annotated[int, Field(ge=0, le=255)]
-Color = tuple[Byte, Byte, Byte]
 DEFAULT_EPOCHS = 50
 MINUTES_IN_TEN_YEARS = 10 * 366 * 24 * 60
-
-
-def _mask_code(value: object) -> object:
-    is_nan = value in ("nan", ".nan", "NaN") or (isinstance(value, float) and math.isnan(value))
-    return NAN_CODE if is_nan else value
-
-
-MaskCode = Annotated[
-    int,
-    BeforeValidator(_mask_code),
-    PlainSerializer(lambda code: "nan" if code == NAN_CODE else code),
-    WithJsonSchema({"anyOf": [{"type": "integer"}, {"const": "nan"}]}),
-]
 TTA = r"^(flips|vertical|turns|scales:\d*\.?\d+(,\d*\.?\d+)*)$"
 FIRST_TASK = next(iter(TASKS))
+OptionsType = TypeVar("OptionsType", bound=Section)
 ModelCheck = Callable[[Mapping[str, Any]], list[Problem]]
 """Looks at the `model:` section and returns its faults; `key` of each starts with "model."."""
+DataCheck = Callable[[Mapping[str, Any]], tuple[Section | None, list[Problem]]]
+"""Looks at the `data:` section; returns its dataset's own keys as their record, faulty ones at their defaults, and the
+faults. None where there is no such dataset."""
 
 Rule = Callable[[Any], Iterator[tuple[tuple[str, ...], str]]]
 """Looks at a whole recipe and yields (keys, message) of its faults, see `segatlas.config.rules`."""
-
-
-def _monitored() -> str:
-    return "; ".join(f"{task.name}: {', '.join(task.monitored)}" for task in TASKS.values())
 
 
 class RunConfig(Section):
@@ -102,24 +93,13 @@ class ModelConfig(Section):
 
 
 class DataConfig(Section):
-    """The dataset and how it is read."""
+    """The dataset and how it is read. Keys beyond these are the dataset's own (`segatlas config schema` lists them)."""
 
-    name: Literal["folder", "shapes", "camvid", "cityscapes", "voc", "ade20k"] = Field(
-        "folder", description="layout of the data"
-    )
+    model_config = ConfigDict(extra="allow")
+
+    name: str = Field("folder", description="which dataset, by its layout")
     root: str | None = Field(None, description="folder that holds the dataset")
-    classes: tuple[str, ...] | None = Field(None, description="class names by index; default: found in the data")
-    palette: tuple[Color, ...] | None = Field(None, description="RGB colour of each class")
-    label_map: dict[int, int] | None = Field(None, description="raw mask value -> class index, or 255 for ignore")
-    label_colors: dict[str, int] | None = Field(None, description="'r,g,b' in a colour mask -> class index or 255")
-    ignore: tuple[MaskCode, ...] = Field(
-        (255,), description="raw mask values that mean 'ignore'; nan in masks of floats"
-    )
     channels: int | None = Field(None, ge=1, description="channels of an image; default: as in train")
-    lists: dict[Literal["train", "val", "test"], str] | None = Field(
-        None, description="CSV or text file of image,mask pairs for each split"
-    )
-    val_fraction: float = Field(0.2, gt=0, lt=1, description="fraction of train held out where there is no val split")
     accept: tuple[Literal["leakage", "lossy_mask", "smoothed_mask", "mixed_depth"], ...] = Field(
         (), description="findings of `data check` that are meant so: said as warnings, and training goes on"
     )
@@ -132,6 +112,44 @@ class DataConfig(Section):
     store_reserve_gb: float | None = Field(
         None, ge=0, description="GB of that disk left free; default: a tenth of the disk, at most 20"
     )
+
+    _options: Section | None = PrivateAttr(None)
+    """The dataset's own keys as its typed record, where they have been checked; they are then no longer extra."""
+
+    def own(self, key: str) -> Any:
+        """Return the value of one of the dataset's own keys, None where it has no such key or it is not set."""
+        return (self.model_extra or {}).get(key) if self._options is None else getattr(self._options, key, None)
+
+    def own_fields(self) -> dict[str, Any]:
+        """Return the dataset's own keys; all of them where they have been checked."""
+        return dict(self.model_extra or {}) if self._options is None else self._options.model_dump()
+
+    def checked(self, options: Section) -> Self:
+        """Return the section with its own keys as their typed record."""
+        copy = type(self)(**{key: getattr(self, key) for key in self.model_fields_set & set(type(self).model_fields)})
+        copy._options = options
+        return copy
+
+    def with_own(self, **fields: Any) -> Self:
+        """Return the section with other values of the dataset's own keys, to be checked when they are used."""
+        stated = {key: getattr(self, key) for key in self.model_fields_set & set(type(self).model_fields)}
+        return type(self)(**stated, **{**self.own_fields(), **fields})
+
+    def options(self, record: type[OptionsType]) -> OptionsType:
+        """Return the dataset's own keys as its record; pydantic's ValidationError where they are no such keys."""
+        return self._options if isinstance(self._options, record) else record.model_validate(self.own_fields())
+
+    @model_serializer(mode="wrap")
+    def _with_options(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+        own = {} if self._options is None else self._options.model_dump(mode=info.mode)
+        return {**handler(self), **own}
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """Give the dataset's own keys as attributes, as the section's other keys are."""
+            options = None if name.startswith("_") else self._options
+            return getattr(options, name) if options is not None else super().__getattr__(name)
 
 
 class OptimizerConfig(Section):
@@ -205,8 +223,9 @@ class TrainConfig(Section):
     val_epochs: int = Field(1, ge=1, description="epochs between validations, where val_every is not set")
     checkpoint_every: int | None = Field(None, ge=1, description="optimiser steps between writes of last.ckpt")
     metric: str = Field(
-        TASKS[FIRST_TASK].monitored[0],
-        description=f"score on val that decides which checkpoint is best; {_monitored()}",
+        "",
+        description="number on val that decides which checkpoint is best: one that `segatlas.metrics` may monitor for "
+        "the task, default the first of them (semantic: miou)",
     )
     freeze_encoder: bool = Field(False, description="keep the encoder's weights and statistics as they are")
     gradient_checkpointing: bool = Field(False, description="recompute encoder stages in backward to save memory")
@@ -274,7 +293,11 @@ class Config(Section):
 
     @classmethod
     def load(
-        cls, source: str | Path | Mapping[str, Any], *overrides: str, check_model: ModelCheck | None = None
+        cls,
+        source: str | Path | Mapping[str, Any],
+        *overrides: str,
+        check_model: ModelCheck | None = None,
+        check_data: DataCheck | None = None,
     ) -> Self:
         """Read and check a recipe.
 
@@ -283,17 +306,15 @@ class Config(Section):
             overrides: "a.b=value" words, laid over the recipe in order; the value is YAML.
             check_model: checks the keys of `model:` that belong to the architecture. `segatlas.recipe.Config` brings
                 the one that knows all architectures; without it those keys are taken as they are.
+            check_data: likewise for the keys of `data:` that belong to the dataset, and for its name.
 
         Raises:
             ConfigError: with all problems at once, each with file, line, key, value found and value expected.
         """
         from segatlas.config.loading import load
 
-        return load(cls, source, overrides, check_model)
+        return load(cls, source, overrides, check_model, check_data)
 
     def settled(self) -> Self:
-        """Return the recipe with what it leaves open and its task decides: `train.metric`."""
-        if "metric" in self.train.model_fields_set or self.task not in TASKS:
-            return self
-        train = self.train.model_copy(update={"metric": TASKS[self.task].monitored[0]})
-        return self.model_copy(update={"train": train})
+        """Return the recipe with what it leaves open filled in; `segatlas.recipe.Config` knows what."""
+        return self

@@ -36,8 +36,9 @@ def create_dataset(
     kind = dataset_class(cfg.name)
     if target not in kind.targets:
         raise UsageError(f"data.name={cfg.name} gives {', '.join(kind.targets)}, not the {target} that is asked for")
+    cfg = kind.check_options(cfg)
     root = kind.prepare(cfg)
-    if not cfg.lists and not kind.fits(root):
+    if not kind.reads(cfg, root):
         raise DataError(f"is not laid out as data.name={cfg.name}: expected {kind.layout}; it {_hint(root)}", root)
     return kind(cfg, split, seed, store, target)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from segatlas.data.sample import Sample
+from segatlas.errors import DataError
 from segatlas.structures import SourceKind
 
 Color = tuple[int, int, int]
@@ -16,15 +17,18 @@ Color = tuple[int, int, int]
 class SegmentationData(Protocol):
     """One split of a dataset.
 
-    classes and palette have K entries; `channels` is the number of channels of the images; `sources` names what samples
-    carry besides the image.
+    classes and palette have K entries; `things` says of each class whether it is a thing (objects that can be counted)
+    and not stuff, None where the dataset does not say; `channels` is the number of channels of the images; `sources`
+    names what samples carry besides the image; `unread` are faults of masks that were met while counting classes.
     """
 
     name: str
     split: str
     classes: tuple[str, ...]
     palette: tuple[Color, ...]
+    things: tuple[bool, ...] | None
     channels: int
+    unread: tuple[DataError, ...]
 
     @property
     def sources(self) -> Mapping[str, SourceKind]:

@@ -8,12 +8,12 @@ from segatlas.drawing.files import png_bytes, save_image, write_bytes
 from segatlas.drawing.legend import overlay
 from segatlas.drawing.maps import boundary_image, color_mask, confidence_image, error_image, viewable
 from segatlas.drawing.plots import bars_image, confusion_image, curves_image, read_metrics
-from segatlas.drawing.report import ClassRow, ReportContent, write_report
+from segatlas.drawing.report import ReportContent, write_report
 from segatlas.drawing.sheets import SAMPLE_TITLES, sample_row, sheet, side_by_side
+from segatlas.renamed import old_names
 
 __all__ = [
     "SAMPLE_TITLES",
-    "ClassRow",
     "ReportContent",
     "bars_image",
     "boundary_image",
@@ -33,3 +33,5 @@ __all__ = [
     "write_bytes",
     "write_report",
 ]
+
+__getattr__ = old_names("segatlas.drawing")

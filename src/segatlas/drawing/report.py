@@ -10,36 +10,26 @@ from pathlib import Path
 
 from segatlas.drawing.files import write_bytes
 from segatlas.drawing.maps import Color
+from segatlas.drawing.plots import confusion_image
+from segatlas.metrics.metric import UNDEFINED, Number
+from segatlas.metrics.sections import ClassTable, Figures, Matrix, Ranking, Section, Summary
 from segatlas.printable import html_text as escape
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClassRow:
-    """One line of the table of classes. scores: name -> 0..1, None or NaN where the class has no such score."""
-
-    name: str
-    color: Color
-    scores: Mapping[str, float | None]
-    note: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReportContent:
     """What a report shows; every part but the title may be missing.
 
-    headline: (name, value) pairs in large print. curves, confusion: PNG bytes. sheets, worst: (title, PNG bytes).
-    config_yaml: the resolved recipe. environment: versions and machine. definitions: metric name -> what it means.
-    commands: lines that repeat this result.
+    headline: (name, value) pairs in large print. sections: the parts of the report, in order. colors: of the classes.
+    config_yaml: the resolved recipe. environment: versions and machine. definitions: name of a number -> what it
+    means. commands: lines that repeat this result.
     """
 
     title: str
     subtitle: str = ""
     headline: Sequence[tuple[str, str]] = ()
-    curves: bytes | None = None
-    confusion: bytes | None = None
-    per_class: Sequence[ClassRow] = ()
-    sheets: Sequence[tuple[str, bytes]] = ()
-    worst: Sequence[tuple[str, bytes]] = ()
+    sections: Sequence[Section] = ()
+    colors: Sequence[Color] = ()
     config_yaml: str = ""
     environment: Mapping[str, object] = field(default_factory=dict)
     definitions: Mapping[str, str] = field(default_factory=dict)
@@ -56,11 +46,7 @@ def render(content: ReportContent) -> str:
     parts = [
         _header(content),
         _headline(content.headline),
-        _section("Training curves", _figure(content.curves, "training curves")),
-        _section("Classes", _class_table(content.per_class)),
-        _section("Confusion", _figure(content.confusion, "confusion matrix")),
-        _section("Samples", _figures(content.sheets)),
-        _section("Worst images", _figures(content.worst)),
+        *(_section(section.title, _shown(section, content)) for section in content.sections),
         _section("What the numbers mean", _definitions(content.definitions)),
         _section("Repeat it", _code("\n".join(content.commands))),
         _folded("Recipe", _code(content.config_yaml)),
@@ -87,41 +73,54 @@ def _folded(title: str, inner: str) -> str:
     return f"<details><summary>{escape(title)}</summary>{inner}</details>" if inner else ""
 
 
-def _figure(png: bytes | None, title: str, caption: str = "") -> str:
-    if png is None:
-        return ""
+def _shown(section: Section, content: ReportContent) -> str:
+    match section:
+        case ClassTable():
+            return _class_table(section, content.colors)
+        case Summary():
+            return _pairs(
+                {line.number.title: _noted(line.number.text(line.value), line.note) for line in section.lines}
+            )
+        case Ranking():
+            return _pairs({key: section.number.text(value, 1) for value, key in section.entries})
+        case Matrix():
+            return _figure(confusion_image(section.values, section.names), section.title)
+        case Figures():
+            return "".join(_figure(png, caption or section.title, caption) for caption, png in section.entries)
+
+
+def _noted(text: str, note: str) -> str:
+    return f"{text}, {note}" if note else text
+
+
+def _figure(png: bytes, title: str, caption: str = "") -> str:
     data = base64.b64encode(png).decode("ascii")
     note = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
     return f'<figure><img alt="{escape(title)}" src="data:image/png;base64,{data}">{note}</figure>'
 
 
-def _figures(images: Sequence[tuple[str, bytes]]) -> str:
-    return "".join(_figure(png, title, caption=title) for title, png in images)
-
-
-def _class_table(rows: Sequence[ClassRow]) -> str:
-    if not rows:
-        return ""
-    columns = list(dict.fromkeys(name for row in rows for name in row.scores))
-    head = "".join(f'<th class="score">{escape(name)}</th>' for name in columns)
-    notes = any(row.note for row in rows)
+def _class_table(section: ClassTable, colors: Sequence[Color]) -> str:
+    head = "".join(f'<th class="score">{escape(number.heading)}</th>' for number in (*section.scores, *section.counts))
     lines = []
-    for row in rows:
-        cells = "".join(_score_cell(row.scores.get(name)) for name in columns)
-        note = f'<td class="note">{escape(row.note)}</td>' if notes else ""
-        color = "rgb({},{},{})".format(*row.color)
-        name = f'<td class="name"><i style="background:{color}"></i>{escape(row.name)}</td>'
-        lines.append(f"<tr>{name}{cells}{note}</tr>")
-    head = f"<tr><th>class</th>{head}{'<th></th>' if notes else ''}</tr>"
+    marks: Sequence[Color | None] = colors or [None] * len(section.rows)
+    for row, color in zip(section.rows, marks, strict=True):
+        cells = "".join(_score_cell(number, row[number.name]) for number in section.scores)
+        cells += "".join(f'<td class="note">{row[number.name]:,}</td>' for number in section.counts)
+        sign = '<i style="background:rgb({},{},{})"></i>'.format(*color) if color else ""
+        lines.append(f'<tr><td class="name">{sign}{escape(row["class"])}</td>{cells}</tr>')
     return (
-        f'<div class="wide"><table class="classes"><thead>{head}</thead><tbody>{"".join(lines)}</tbody></table></div>'
+        f'<div class="wide"><table class="classes"><thead><tr><th>class</th>{head}</tr></thead>'
+        f"<tbody>{''.join(lines)}</tbody></table></div>"
     )
 
 
-def _score_cell(value: float | None) -> str:
-    if value is None or not math.isfinite(value):
-        return '<td class="score missing">–</td>'
-    return f'<td class="score"><span class="bar" style="--v:{min(max(value, 0), 1):.4f}">{100 * value:.1f}</span></td>'
+def _score_cell(number: Number, value: float) -> str:
+    if not math.isfinite(value):
+        return f'<td class="score missing">{UNDEFINED}</td>'
+    text = escape(number.text(value, 1, unit=False))
+    if number.format != "percent":
+        return f'<td class="score">{text}</td>'
+    return f'<td class="score"><span class="bar" style="--v:{min(max(value, 0), 1):.4f}">{text}</span></td>'
 
 
 def _definitions(definitions: Mapping[str, str]) -> str:
@@ -190,8 +189,8 @@ td.name i {
   display:inline-block; width:13px; height:13px; margin-right:9px; vertical-align:-2px;
   border:1px solid rgba(128,128,128,.55); border-radius:3px;
 }
-.score { text-align:right; min-width:96px; }
-.missing, .note { color:var(--muted); }
+.score { text-align:right; min-width:72px; }
+.missing, .note { color:var(--muted); } td.note { text-align:right; white-space:nowrap; }
 .bar {
   display:block; padding:1px 7px; border-radius:4px;
   background:linear-gradient(to right, var(--bar) calc(100% * var(--v)), transparent 0);

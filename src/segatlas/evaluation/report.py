@@ -1,9 +1,14 @@
-"""The report of one evaluation: every number, what it means, on which images and with which settings it was got."""
+"""The report of one evaluation: facts (what was scored how) and sections (numbers, and what else the metrics made).
+
+Pages show each kind of section in their own way and know no number by name: `tables` for the terminal and Markdown,
+`drawing.report` for HTML.
+"""
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from segatlas.files import whole_file
-from segatlas.metrics import DEFINITIONS, SemanticScores
+from segatlas.metrics import Scores
+from segatlas.metrics.sections import ClassTable, Matrix, Ranking, Section
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -46,8 +52,8 @@ class ScoredModel:
 class EvalSettings:
     """How it predicted and scored.
 
-    window: size of the sliding windows (h, w), None = the whole image in one pass. boundary_width: fraction of the
-    image's diagonal. resize: what the card does to an image before the network.
+    window: size of the sliding windows (h, w), None = the whole image in one pass. resize: what the card does to an
+    image before the network. options: of the metrics, by their key in the recipe's `eval:`.
     """
 
     tta: tuple[str, ...]
@@ -56,29 +62,33 @@ class EvalSettings:
     batch: int
     device: str
     precision: str
-    boundary_width: float
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageScore:
-    """One image's own miou, NaN where nothing in it is labelled."""
+    """One image's own score, by the task's first metric; NaN where it is undefined."""
 
     key: str
     file: str
-    miou: float
+    score: float
+
+    @property
+    def miou(self) -> float:
+        """The score of a semantic task."""
+        return self.score
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Report:
     """Result of `evaluate`.
 
-    confusion: (K, K) int64 pixels, rows truth, columns prediction. images: one entry a scored image, in the set's
-    order. worst: the lowest of them, worst first. skipped: what was wrong with files that could not be scored.
-    question: equal for two reports of the same model, data, split and settings.
+    images: one entry a scored image, in the set's order. worst: those with the worst scores of their own, worst first.
+    skipped: what was wrong with files that could not be scored. question: equal for two reports of the same model,
+    data, split and settings.
     """
 
-    scores: SemanticScores
-    confusion: np.ndarray = field(repr=False)
+    scores: Scores
     data: DataFacts
     model: ScoredModel
     settings: EvalSettings
@@ -92,7 +102,17 @@ class Report:
     @property
     def miou(self) -> float:
         """Mean IoU, 0..1, over the classes that occur in truth or prediction."""
-        return self.scores.miou
+        return float(self.scores.miou)
+
+    @property
+    def score(self) -> float:
+        """The number that ranks models, `scores.headline`."""
+        return float(self.scores.whole[self.scores.headline.name])
+
+    @property
+    def confusion(self) -> np.ndarray:
+        """(K, K) int64 pixels, rows truth, columns prediction."""
+        return next(matrix.values for matrix in self.scores.matrices if matrix.name == "confusion")
 
     @property
     def per_class(self) -> list[dict[str, Any]]:
@@ -102,24 +122,34 @@ class Report:
     @property
     def definitions(self) -> dict[str, str]:
         """What each number of this report means."""
-        named = {*self.scores.summary(), *self.per_class[0], "image_miou"}
-        return {name: text for name, text in DEFINITIONS.items() if name in named}
+        return self.scores.definitions
+
+    @property
+    def sections(self) -> tuple[Section, ...]:
+        """Every part of this report but the facts, in order."""
+        number = self.scores.image
+        if number is None or not self.worst:
+            return self.scores.sections
+        entries = [(image.score, image.key) for image in self.worst]
+        which = "lowest" if number.higher_is_better else "highest"
+        title = f"{which} images, by their own {number.title or number.short}"
+        return (*self.scores.sections, Ranking(title=title, number=number, entries=entries))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types only; undefined numbers are None."""
         plain: dict[str, Any] = _plain(
             {
                 "version": REPORT_VERSION,
-                "miou": self.miou,
+                self.scores.headline.name: self.score,
                 "summary": self.scores.summary(),
                 "per_class": self.per_class,
                 "classes": self.scores.classes,
-                "confusion": self.confusion.tolist(),
+                **{part.name: part.values.tolist() for part in self.sections if isinstance(part, Matrix)},
                 "data": asdict(self.data),
                 "model": asdict(self.model),
-                "settings": asdict(self.settings),
-                "worst": [_image_row(image) for image in self.worst],
-                "images": [_image_row(image) for image in self.images],
+                "settings": _without_group(asdict(self.settings), "options"),
+                "worst": [self._image_row(image) for image in self.worst],
+                "images": [self._image_row(image) for image in self.images],
                 "skipped": self.skipped,
                 "warnings": self.warnings,
                 "seconds": round(self.seconds, 3),
@@ -128,6 +158,10 @@ class Report:
             }
         )
         return plain
+
+    def _image_row(self, image: ImageScore) -> dict[str, Any]:
+        own = {self.scores.image.name: image.score} if self.scores.image else {}
+        return {"key": image.key, **own, "file": image.file}
 
     def to_json(self, path: str | Path) -> Path:
         """Write the report (NaN as null); a folder gets `eval.json`. The file appears only when it is complete.
@@ -153,11 +187,13 @@ class Report:
         """Return the table of classes for `rich.print`."""
         from segatlas.evaluation.tables import class_table
 
-        return class_table(self)
+        return class_table(next(section for section in self.sections if isinstance(section, ClassTable)))
 
 
-def _image_row(image: ImageScore) -> dict[str, Any]:
-    return {"key": image.key, "image_miou": image.miou, "file": image.file}
+def _without_group(facts: dict[str, Any], group: str) -> dict[str, Any]:
+    """Put the keys of a group in its place."""
+    inner = facts.pop(group)
+    return facts | inner
 
 
 def _plain(value: Any) -> Any:

@@ -24,7 +24,9 @@ from segatlas.evaluation.sources import DataSource, EvaluationPlan, make_plan, o
 from segatlas.inference import Predictor, load, parse_views
 from segatlas.inference.images import ImageLike
 from segatlas.inference.predictor import Precision
-from segatlas.metrics import SemanticMetrics, mean_iou
+from segatlas.metrics import MetricSet, Scores, create, load_metric
+from segatlas.structures import Target
+from segatlas.tasks import TASKS, Task
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -48,9 +50,14 @@ class Evaluation:
     warnings: tuple[str, ...]
 
     @property
+    def task(self) -> Task:
+        """The record of the model's task."""
+        return TASKS[self.predictor.card.task]
+
+    @property
     def settings(self) -> EvalSettings:
         """How it predicts and scores."""
-        return _settings(self.predictor, self.wanted, self.window)
+        return _settings(self.predictor, self.task, self.wanted, self.window)
 
     @property
     def question(self) -> str:
@@ -65,7 +72,7 @@ class Evaluation:
 
     def score(self, *, progress: bool = True, keep_worst: int = 8, skip_bad: bool = False) -> Report:
         """Predict every image and compare it with the truth; arguments and errors as in `evaluate`."""
-        metrics = _new_metrics(self.predictor.card.classes, self.wanted)
+        metrics = create(self.task.metrics, self.predictor.card.classes, self.wanted.model_dump())
         start = time.perf_counter()
         watch = _ScaleWatch(self.predictor.card.preprocessing.max_value if self.max_value is None else None)
         images, skipped = _score(
@@ -74,9 +81,9 @@ class Evaluation:
         seconds = time.perf_counter() - start
         if not images:
             raise DataError(f"no image of split {self.dataset.split!r} could be scored; first fault: {skipped[0]}")
+        scores = metrics.compute()
         return Report(
-            scores=metrics.compute(),
-            confusion=metrics.state()["confusion"],
+            scores=scores,
             data=DataFacts(
                 name=self.dataset.name,
                 split=self.dataset.split,
@@ -86,7 +93,7 @@ class Evaluation:
             model=_model_facts(self.predictor, self.path),
             settings=self.settings,
             images=tuple(images),
-            worst=_lowest(images, keep_worst),
+            worst=_worst(images, scores, keep_worst),
             skipped=tuple(skipped),
             warnings=(*self.warnings, *watch.warnings()),
             seconds=seconds,
@@ -241,7 +248,7 @@ def _open(model: str | Path | Predictor, **options: Any) -> Predictor:
 def _score(
     predictor: Predictor,
     dataset: SegmentationData,
-    metrics: SemanticMetrics,
+    metrics: MetricSet,
     batch: int,
     watch: _ScaleWatch,
     *,
@@ -250,7 +257,7 @@ def _score(
 ) -> tuple[list[ImageScore], list[str]]:
     """Predict and count every image. Returns each image's own score, and the faults of those left out."""
     skipped: list[str] = []
-    waiting: deque[tuple[int, np.ndarray]] = deque()  # truths of the images that the predictor has taken in
+    waiting: deque[tuple[int, Target]] = deque()  # truths of the images that the predictor has taken in
     scores: list[ImageScore] = []
     with _progress_bar(len(dataset), progress) as advance:
 
@@ -264,36 +271,32 @@ def _score(
             for index in range(len(dataset)):
                 try:
                     sample = dataset.load(index)
-                    if sample.label is None:
+                    if sample.target is None:
                         raise DataError("has no mask, so there is nothing to compare with", dataset.files(index)[0])
                 except DataError as error:
                     skip(error)
                 else:
-                    waiting.append((index, sample.label))
+                    waiting.append((index, sample.target))
                     watch.look_at(sample.image)
                     yield sample.image
 
         def failed(_: ImageLike, error: Exception) -> None:
-            index, _label = waiting.popleft()
+            index = waiting.popleft()[0]
             skip(DataError(f"cannot be predicted: {error}", dataset.files(index)[0]))
 
         for result in predictor.predict_iter(images(), batch=batch, on_error=failed):
-            index, label = waiting.popleft()
-            matrix = metrics.update(result.semantic, label)
-            file = str(dataset.files(index)[0])
-            scores.append(ImageScore(key=dataset.key(index), file=file, miou=mean_iou(matrix)))
+            index, target = waiting.popleft()
+            score = metrics.update(result, target)
+            scores.append(ImageScore(key=dataset.key(index), file=str(dataset.files(index)[0]), score=score))
             advance()
     return scores, skipped
 
 
-def _new_metrics(classes: Sequence[str], wanted: EvalConfig) -> SemanticMetrics:
-    return SemanticMetrics(classes, boundary=wanted.boundary, boundary_width=wanted.boundary_width, sizes=wanted.sizes)
-
-
-def _lowest(images: Sequence[ImageScore], count: int) -> tuple[ImageScore, ...]:
-    """Return the images with the lowest miou, lowest first; those without labelled pixels are not among them."""
-    defined = [image for image in images if not math.isnan(image.miou)]
-    return tuple(sorted(defined, key=lambda image: image.miou)[:count])
+def _worst(images: Sequence[ImageScore], scores: Scores, count: int) -> tuple[ImageScore, ...]:
+    """Return the images with the worst scores of their own, worst first; undefined ones are not among them."""
+    defined = [image for image in images if not math.isnan(image.score)]
+    sign = 1 if scores.image is None or scores.image.higher_is_better else -1
+    return tuple(sorted(defined, key=lambda image: sign * image.score)[:count])
 
 
 def _with_options(
@@ -324,8 +327,11 @@ def _model_facts(predictor: Predictor, path: str | None) -> ScoredModel:
     )
 
 
-def _settings(predictor: Predictor, wanted: EvalConfig, window: int | tuple[int, int] | None) -> EvalSettings:
+def _settings(
+    predictor: Predictor, task: Task, wanted: EvalConfig, window: int | tuple[int, int] | None
+) -> EvalSettings:
     mode = predictor.card.inference
+    options = [key for name in task.metrics for key in load_metric(name).options]
     if window is None:
         window = mode.crop if mode.mode == "slide" else None
     return EvalSettings(
@@ -335,7 +341,7 @@ def _settings(predictor: Predictor, wanted: EvalConfig, window: int | tuple[int,
         batch=wanted.batch,
         device=str(predictor.device),
         precision=predictor.precision,
-        boundary_width=wanted.boundary_width,
+        options={key: getattr(wanted, key) for key in options},
     )
 
 

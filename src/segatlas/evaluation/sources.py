@@ -8,6 +8,7 @@ from pathlib import Path
 from segatlas.config.schema import DataConfig, EvalConfig
 from segatlas.data import Store, create_dataset, describe_layout
 from segatlas.data.dataset import SegmentationData
+from segatlas.data.datasets import dataset_class
 from segatlas.data.datasets.foreign import recognise
 from segatlas.data.formats.classes import read_classes
 from segatlas.errors import DataError, UsageError
@@ -123,9 +124,10 @@ def _from_config(cfg: Config) -> EvaluationPlan:
 def _with_model_classes(plan: EvaluationPlan, card: Card) -> EvaluationPlan:
     """Give a folder dataset without class names those of the model: the labels of one split may lack classes."""
     data = plan.data
-    if data.name != "folder" or data.classes is not None or (data.root and read_classes(data.root) is not None):
+    takes_names = "classes" in dataset_class(data.name).options.model_fields
+    if not takes_names or data.own("classes") is not None or (data.root and read_classes(data.root) is not None):
         return plan
-    named = data.model_copy(update={"classes": card.classes, "palette": data.palette or card.palette})
+    named = data.with_own(classes=card.classes, palette=data.own("palette") or card.palette)
     return EvaluationPlan(data=named, eval=plan.eval, seed=plan.seed)
 
 

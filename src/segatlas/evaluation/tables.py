@@ -11,56 +11,12 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from segatlas.metrics.metric import UNDEFINED, Number
+from segatlas.metrics.sections import ClassTable, Ranking, Summary
 from segatlas.printable import printable
 
 if TYPE_CHECKING:
     from segatlas.evaluation.report import Report
-
-HEADINGS = {
-    "iou": "IoU",
-    "dice": "Dice",
-    "precision": "Prec.",
-    "recall": "Recall",
-    "boundary_iou": "B-IoU",
-    "boundary_f": "B-F",
-    "recall_small": "small",
-    "recall_medium": "medium",
-    "recall_large": "large",
-}
-"""Number -> heading of its column in the table of classes, in order."""
-
-TITLES = {
-    "miou": "mean IoU",
-    "miou_ground_truth_only": "mean IoU, ground truth only",
-    "mean_dice": "mean Dice",
-    "pixel_accuracy": "pixel accuracy",
-    "mean_accuracy": "mean accuracy",
-    "frequency_weighted_iou": "frequency-weighted IoU",
-    "kappa": "Cohen's kappa",
-    "mean_boundary_iou": "mean boundary IoU",
-    "mean_boundary_f": "mean boundary F-score",
-    "recall_small": "recall, small objects",
-    "recall_medium": "recall, medium objects",
-    "recall_large": "recall, large objects",
-}
-"""Number -> its line in the summary, in order."""
-
-OF_ALL_CLASSES = {
-    "iou": "miou",
-    "dice": "mean_dice",
-    "precision": "",
-    "recall": "mean_accuracy",
-    "boundary_iou": "mean_boundary_iou",
-    "boundary_f": "mean_boundary_f",
-}
-"""Column -> the number of its last line; precision has no mean of its own, recall by size keeps its name."""
-
-UNDEFINED = "–"
-
-
-def percent(value: float, digits: int = 1) -> str:
-    """Return a fraction 0..1 in percent, or a dash where it is undefined."""
-    return UNDEFINED if math.isnan(value) else f"{100 * value:.{digits}f}"
 
 
 def facts(report: Report) -> list[tuple[str, list[str]]]:
@@ -72,8 +28,7 @@ def facts(report: Report) -> list[tuple[str, list[str]]]:
     resize = f"resized to {settings.resize}" if settings.resize else "own size"
     tta = "test-time augmentation: " + ", ".join(settings.tta) if settings.tta else "no test-time augmentation"
     machine = f"{settings.precision} on {settings.device}, batch {settings.batch}"
-    if report.scores.boundary_iou is not None:
-        machine += f", boundary width {percent(settings.boundary_width)} % of the diagonal"
+    machine = ", ".join([machine, *report.scores.settings])
     speed = len(report.images) / report.seconds if report.seconds else math.nan
     return [
         ("model", [printable(model.path), " · ".join(filter(None, parts))]),
@@ -83,47 +38,57 @@ def facts(report: Report) -> list[tuple[str, list[str]]]:
     ]
 
 
-def class_table(report: Report) -> Table:
+def class_table(section: ClassTable) -> Table:
     """Return the table of classes, in percent, with a last line for the whole set."""
-    rows, summary = report.per_class, report.scores.summary()
-    columns = [name for name in HEADINGS if name in rows[0]]
     table = _table()
     table.add_column("class", overflow="ellipsis", no_wrap=True, max_width=20)
-    for name in columns:
-        table.add_column(HEADINGS[name], justify="right", no_wrap=True)
-    table.add_column("pixels", justify="right", no_wrap=True, style="dim")
-    total = sum(row["support"] for row in rows)
-    for index, row in enumerate(rows):
-        cells = [Text(percent(row[name]), style=_shade(row[name]) if name == "iou" else "") for name in columns]
-        fraction = f"{percent(row['support'] / total)} %" if total else UNDEFINED
-        table.add_row(Text(printable(row["class"])), *cells, fraction, end_section=index == len(rows) - 1)
-    whole = [summary.get(OF_ALL_CLASSES.get(name, name), math.nan) for name in columns]
-    table.add_row("all", *map(percent, whole), _short_count(total), style="bold")
+    for number in section.scores:
+        table.add_column(number.heading, justify="right", no_wrap=True)
+    for number in section.counts:
+        table.add_column(number.heading, justify="right", no_wrap=True, style="dim")
+    for index, row in enumerate(section.rows):
+        cells = [
+            Text(_cell(number, row[number.name]), style="" if column else _shade(number, row[number.name]))
+            for column, number in enumerate(section.scores)
+        ]
+        fractions = [_fraction(row[number.name], section.last_line[number.name]) for number in section.counts]
+        last = index == len(section.rows) - 1
+        table.add_row(Text(printable(row["class"])), *cells, *fractions, end_section=last)
+    means = [_cell(number, section.last_line.get(number.name, math.nan)) for number in section.scores]
+    totals = [_short_count(section.last_line[number.name]) for number in section.counts]
+    table.add_row("all", *means, *totals, style="bold")
     return table
 
 
-def summary_table(report: Report) -> Table:
-    """Return the numbers about the whole set, in percent (kappa as it is)."""
-    summary = report.scores.summary()
+def summary_table(section: Summary) -> Table:
+    """Return the numbers about the whole set."""
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column()
     table.add_column(justify="right")
     table.add_column(style="dim")
-    for name, title in TITLES.items():
-        if name in summary:
-            style = "bold" if name == "miou" else ""
-            objects = summary.get(name.replace("recall_", "objects_")) if name.startswith("recall_") else None
-            note = "" if objects is None else f"{objects} object{'' if objects == 1 else 's'}"
-            table.add_row(Text(title, style=style), Text(_whole_number(name, summary[name]), style=style), note)
+    for line in section.lines:
+        style = "bold" if line.is_headline else ""
+        value = Text(line.number.text(line.value), style=style)
+        table.add_row(Text(line.number.title, style=style), value, line.note)
     return table
 
 
+def ranking_lines(section: Ranking) -> Group:
+    """Return the first of the worst images."""
+    lines = [(section.number.text(value, 1, unit=False), printable(key)) for value, key in section.entries[:3]]
+    return Group(Text(section.title), _pairs(lines))
+
+
 def full_report(report: Report) -> Group:
-    """Return facts, table of classes, summary, lowest images, warnings and skipped files; no definitions."""
-    parts: list[RenderableType] = [_facts_table(report), "", class_table(report), "", summary_table(report)]
-    if report.worst:
-        worst = [(percent(image.miou), printable(image.key)) for image in report.worst[:3]]
-        parts += ["", Text("lowest images, by their own mean IoU"), _pairs(worst)]
+    """Return facts, sections, warnings and skipped files; no definitions."""
+    parts: list[RenderableType] = [_facts_table(report)]
+    for section in report.sections:
+        if isinstance(section, ClassTable):
+            parts += ["", class_table(section)]
+        elif isinstance(section, Summary):
+            parts += ["", summary_table(section)]
+        elif isinstance(section, Ranking):
+            parts += ["", ranking_lines(section)]
     if lines := complaints(report):
         parts += ["", *lines]
     return Group(*parts)
@@ -140,51 +105,49 @@ def definitions_table(reports: Sequence[Report]) -> Table:
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)
     table.add_column(style="dim")
+    headings = {number.name: number.heading for report in reports for number in report.scores.numbers.values()}
     merged = {name: text for report in reports for name, text in report.definitions.items()}
     for name, text in merged.items():
-        heading = HEADINGS.get(name, name)
+        heading = headings.get(name, "")
         table.add_row(name if heading.lower() in name else f"{name} ({heading})", text)
     return table
 
 
 def compare(reports: Sequence[Report]) -> Group:
-    """Return several models side by side: IoU by class, then the whole set, and differences to the first model."""
+    """Return models side by side: the first column by class, the whole set, and differences to the first model."""
     table = _table()
     table.add_column("", overflow="ellipsis", no_wrap=True, max_width=28)
     for number in range(1, len(reports) + 1):
         table.add_column(Text(f"[{number}]"), justify="right", no_wrap=True)
         if number > 1:
             table.add_column(Text(f"[{number}] - [1]"), justify="right", no_wrap=True)
+    first = next(section for section in reports[0].sections if isinstance(section, ClassTable)).scores[0]
     classes = reports[0].scores.classes
     for index, label in enumerate(classes):
-        values = [report.scores.iou[index] for report in reports]
-        table.add_row(Text(f"IoU {printable(label)}"), *_compared(values), end_section=index == len(classes) - 1)
-    summaries = [report.scores.summary() for report in reports]
-    for name, title in TITLES.items():
-        if all(name in summary for summary in summaries):
-            cells = _compared([summary[name] for summary in summaries])
-            table.add_row(title, *cells, style="bold" if name == "miou" else "")
+        cells = _compared(first, [report.scores.columns[first.name][index] for report in reports])
+        table.add_row(Text(f"{first.heading} {printable(label)}"), *cells, end_section=index == len(classes) - 1)
+    summary = next(section for section in reports[0].sections if isinstance(section, Summary))
+    for line in summary.lines:
+        if all(line.number.name in report.scores.whole for report in reports):
+            cells = _compared(line.number, [report.scores.whole[line.number.name] for report in reports])
+            table.add_row(line.number.title, *cells, style="bold" if line.is_headline else "")
     legend = [(f"[{number}]", report.model.path) for number, report in enumerate(reports, 1)]
-    note = Text("percent; differences in points", style="dim")
+    plain = [line.number.title for line in summary.lines if line.number.format == "plain"]
+    note = Text("; ".join(["percent", "differences in points", *(f"{title} as it is" for title in plain)]), style="dim")
     return Group(_pairs(legend), "", table, "", note)
 
 
 def markdown(report: Report) -> str:
-    """Return the report as Markdown: facts, table of classes, summary, definitions."""
-    rows, summary = report.per_class, report.scores.summary()
-    columns = [name for name in HEADINGS if name in rows[0]]
-    lines = [f"# Evaluation: {percent(report.miou, 2)} % mean IoU", ""]
+    """Return the report as Markdown: facts, tables, definitions."""
+    headline = report.scores.headline
+    lines = [f"# Evaluation: {headline.text(report.score)} {headline.title}", ""]
     lines += [f"- {label}: {', '.join(filter(None, texts))}" for label, texts in facts(report)]
-    lines += ["", f"| class | {' | '.join(HEADINGS[name] for name in columns)} | pixels |"]
-    lines += ["|---|" + "---:|" * (len(columns) + 1)]
-    lines += [
-        f"| {_escaped(row['class'])} | {' | '.join(percent(row[name]) for name in columns)} | {row['support']} |"
-        for row in rows
-    ]
-    lines += ["", "| whole set | |", "|---|---:|"]
-    lines += [
-        f"| {title} | {_whole_number(name, summary[name])} |" for name, title in TITLES.items() if name in summary
-    ]
+    for section in report.sections:
+        if isinstance(section, ClassTable):
+            lines += ["", *_markdown_classes(section)]
+        elif isinstance(section, Summary):
+            lines += ["", "| whole set | |", "|---|---:|"]
+            lines += [f"| {line.number.title} | {line.number.text(line.value)} |" for line in section.lines]
     lines += [
         "",
         *(f"- warning: {printable(text)}" for text in report.warnings),
@@ -193,6 +156,14 @@ def markdown(report: Report) -> str:
     lines += ["", "What the numbers mean:", ""]
     lines += [f"- `{name}`: {text}" for name, text in report.definitions.items()]
     return "\n".join(lines) + "\n"
+
+
+def _markdown_classes(section: ClassTable) -> list[str]:
+    columns = (*section.scores, *section.counts)
+    head = [f"| class | {' | '.join(number.heading for number in columns)} |", "|---|" + "---:|" * len(columns)]
+    rows = [[_cell(number, row[number.name]) for number in columns] for row in section.rows]
+    names = [_escaped(row["class"]) for row in section.rows]
+    return head + [f"| {name} | {' | '.join(cells)} |" for name, cells in zip(names, rows, strict=True)]
 
 
 def _table() -> Table:
@@ -212,38 +183,41 @@ def _facts_table(report: Report) -> Table:
     return _pairs([(label, "\n".join(filter(None, texts))) for label, texts in facts(report)])
 
 
-def _compared(values: Sequence[float]) -> list[Text]:
+def _compared(number: Number, values: Sequence[float]) -> list[Text]:
     """Return the cells of one line: the first value, then each other value with its difference in points."""
-    cells = [Text(percent(values[0], 2))]
+    cells = [Text(number.text(values[0], unit=False))]
+    scale, digits = (100, 2) if number.format == "percent" else (1, 4)
     for value in values[1:]:
         difference = value - values[0]
-        rounded = 0.0 if math.isnan(difference) else round(100 * difference, 2)
-        style = "green" if rounded > 0 else "red" if rounded < 0 else "dim"
-        cells += [
-            Text(percent(value, 2)),
-            Text(UNDEFINED if math.isnan(difference) else f"{rounded:+.2f}", style=style),
-        ]
+        rounded = 0.0 if math.isnan(difference) else round(scale * difference, digits)
+        better = rounded if number.higher_is_better else -rounded
+        style = "green" if better > 0 else "red" if better < 0 else "dim"
+        told = UNDEFINED if math.isnan(difference) else f"{rounded:+.{digits}f}"
+        cells += [Text(number.text(value, unit=False)), Text(told, style=style)]
     return cells
 
 
-def _whole_number(name: str, value: float) -> str:
-    if name == "kappa":
-        return UNDEFINED if math.isnan(value) else f"{value:.4f}"
-    return percent(value, 2) + ("" if math.isnan(value) else " %")
+def _cell(number: Number, value: float) -> str:
+    return number.text(value, 1, unit=False)
 
 
-def _shade(iou: float) -> str:
-    """Return the colour of an IoU in the table: what needs attention is red or yellow."""
-    if math.isnan(iou):
-        return "dim"
-    return "bold red" if iou < 0.3 else "bold yellow" if iou < 0.6 else "bold green"
+def _fraction(count: float, total: float) -> str:
+    return f"{100 * count / total:.1f} %" if total else UNDEFINED
 
 
-def _short_count(number: int) -> str:
+def _shade(number: Number, value: float) -> str:
+    """Return the colour of a fraction in the table: what needs attention is red or yellow."""
+    if math.isnan(value) or number.format != "percent":
+        return "dim" if math.isnan(value) else ""
+    good = value if number.higher_is_better else 1 - value
+    return "bold red" if good < 0.3 else "bold yellow" if good < 0.6 else "bold green"
+
+
+def _short_count(number: float) -> str:
     for limit, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if number >= limit:
             return f"{number / limit:.1f} {letter}"
-    return str(number)
+    return f"{number:.0f}"
 
 
 def _escaped(text: str) -> str:

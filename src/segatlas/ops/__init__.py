@@ -14,6 +14,7 @@ from segatlas.ops.upsampled_loss import (
 from segatlas.ops.upsampled_lovasz import upsampled_lovasz
 from segatlas.ops.upsampling import upsample_logits
 from segatlas.ops.windows import window_starts
+from segatlas.renamed import old_names
 
 __all__ = [
     "attend",
@@ -28,3 +29,5 @@ __all__ = [
     "upsampled_overlap",
     "window_starts",
 ]
+
+__getattr__ = old_names("segatlas.ops")

@@ -10,10 +10,9 @@ class Task:
     """All that a task decides; everything else asks this record instead of comparing names.
 
     name: as in `task:` of a recipe. title: for people. target: name of the type of truth that datasets must give, of
-    `segatlas.structures`. metrics: names in `segatlas.metrics.METRICS` that an evaluation counts, in the order of the
-    report.
-    validation: those of them that are counted while training. monitored: scores that `train.metric` may name, the
-    first is the default; all are higher for better. result: what a `Segmentation` of this task can give.
+    `segatlas.structures`. metrics: names of files of `segatlas.metrics` that an evaluation counts, in the order of the
+    report; the first number of theirs that may be monitored ranks models, the first metric's score of an image ranks
+    images. result: what a `Segmentation` of this task can give.
     writers: kinds of `--save` that make sense, the first is the default. sheet: function "module:name" that draws one
     row of image, truth, prediction, error. sections: functions "module:name" that make the parts of a report.
     """
@@ -22,8 +21,6 @@ class Task:
     title: str
     target: str
     metrics: tuple[str, ...]
-    validation: tuple[str, ...]
-    monitored: tuple[str, ...]
     result: tuple[str, ...]
     writers: tuple[str, ...]
     sheet: str

@@ -9,13 +9,13 @@ from segatlas.config import to_yaml
 from segatlas.data.dataset import SegmentationData
 from segatlas.evaluation import Report, evaluate
 from segatlas.inference import Predictor, load
+from segatlas.metrics.sections import Figures, Matrix, Ranking, Section
 from segatlas.recipe import Config
 from segatlas.training.environment import recorded_environment
 from segatlas.training.logbook import LOGGER
 from segatlas.training.run import RunFolder
 
 WORST = 4
-SCORES_SHOWN = ("iou", "precision", "recall", "boundary_iou")
 
 
 def finish_run(config: Config, folder: RunFolder, val: SegmentationData) -> Report | None:
@@ -30,57 +30,65 @@ def finish_run(config: Config, folder: RunFolder, val: SegmentationData) -> Repo
     report = evaluate(folder.root, config, device=config.train.device, progress=False)
     report.to_json(folder.evaluation)
     curves = drawing.curves_image(folder.metrics)
-    confusion = drawing.confusion_image(report.confusion, report.scores.classes)
-    for name, image in (("curves", curves), ("confusion", confusion)):
-        drawing.write_bytes(image, folder.plots / f"{name}.png")
-    worst = _worst_sheet(predictor, val, report) if report.data.split == val.split else None
-    drawing.write_report(_content(config, folder, report, curves, confusion, worst), folder.report)
-    LOGGER.info("best mIoU on %s: %.2f %%", report.data.split, 100 * report.miou)
+    drawing.write_bytes(curves, folder.plots / "curves.png")
+    sections: list[Section] = [Figures(title="Training curves", entries=[("", curves)])]
+    for section in report.sections:
+        if isinstance(section, Matrix):
+            image = drawing.confusion_image(section.values, section.names)
+            drawing.write_bytes(image, folder.plots / f"{section.name}.png")
+            sections.append(Figures(title=section.title, entries=[("", image)]))
+        elif not isinstance(section, Ranking):
+            sections.append(section)
+    sections += _sheets(predictor, val, folder, report)
+    drawing.write_report(_content(config, folder, report, sections), folder.report)
+    headline = report.scores.headline
+    LOGGER.info("best %s on %s: %s", headline.short, report.data.split, headline.text(report.score))
     return report
 
 
-def _worst_sheet(predictor: Predictor, val: SegmentationData, report: Report) -> bytes | None:
-    """Draw the images with the lowest mIoU, worst first."""
+def _sheets(predictor: Predictor, val: SegmentationData, folder: RunFolder, report: Report) -> list[Section]:
+    """Return the newest validation sheet, and the worst images: drawn where val was scored, else by name."""
+    newest = [(f"Validation at {path.stem.replace('_', ' ')}", path) for path in sorted(folder.samples.glob("*.png"))]
+    found: list[Section] = [Figures(title="Samples", entries=[(text, path.read_bytes()) for text, path in newest[-1:]])]
+    for ranking in report.sections:
+        if not isinstance(ranking, Ranking):
+            continue
+        if report.data.split != val.split:
+            found.append(ranking)
+        else:
+            worst = _worst_sheet(predictor, val, ranking)
+            found.append(Figures(title="Worst images", entries=[(_capitalised(ranking.title), worst)]))
+    return found
+
+
+def _worst_sheet(predictor: Predictor, val: SegmentationData, ranking: Ranking) -> bytes:
+    """Draw the worst images, the worst first."""
     by_key = {val.key(index): index for index in range(len(val))}
     rows, titles = [], []
-    for image in report.worst[:WORST]:
-        sample = val.load(by_key[image.key])
+    for value, key in ranking.entries[:WORST]:
+        sample = val.load(by_key[key])
         assert sample.label is not None
         prediction = predictor.predict(sample.image)
         rows.append(drawing.sample_row(sample.image, sample.label, prediction.semantic, val.palette))
-        titles.append(f"{image.key}: mIoU {100 * image.miou:.1f} %")
-    if not rows:
-        return None
+        titles.append(f"{key}: {ranking.number.short} {ranking.number.text(value, 1)}")
     return drawing.png_bytes(drawing.sheet(rows, drawing.SAMPLE_TITLES, titles))
 
 
-def _content(
-    config: Config, folder: RunFolder, report: Report, curves: bytes, confusion: bytes, worst: bytes | None
-) -> drawing.ReportContent:
-    colors = load_palette(folder)
-    rows = [
-        drawing.ClassRow(
-            name=row["class"],
-            color=color,
-            scores={name: row[name] for name in SCORES_SHOWN if name in row},
-            note=f"{row['support']:,} pixels",
-        )
-        for row, color in zip(report.per_class, colors, strict=True)
-    ]
-    newest = sorted(folder.samples.glob("*.png"))[-1:]
+def _capitalised(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _content(config: Config, folder: RunFolder, report: Report, sections: list[Section]) -> drawing.ReportContent:
+    shown = report.scores.monitored[:2]
     return drawing.ReportContent(
         title=folder.root.name,
         subtitle=f"{config.model.name} on {config.data.name}, {report.data.images} images of {report.data.split}",
         headline=[
-            ("mIoU", f"{100 * report.miou:.2f} %"),
-            ("pixel accuracy", f"{100 * report.scores.pixel_accuracy:.2f} %"),
+            *((number.short, number.text(report.scores.whole[number.name])) for number in shown),
             ("parameters", f"{report.model.parameters / 1e6:.2f} M"),
         ],
-        curves=curves,
-        confusion=confusion,
-        per_class=rows,
-        sheets=[(f"Validation at {path.stem.replace('_', ' ')}", path.read_bytes()) for path in newest],
-        worst=[("Images with the lowest mIoU", worst)] if worst else [],
+        sections=sections,
+        colors=load_palette(folder),
         config_yaml=to_yaml(config),
         environment=recorded_environment(folder.environment),
         definitions=report.definitions,

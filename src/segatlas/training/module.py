@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from segatlas.config.schema import Config
 from segatlas.data.sample import Sample
 from segatlas.inference import Predictor
-from segatlas.metrics import SemanticMetrics
+from segatlas.metrics import MetricSet, create, monitoring
 from segatlas.structures import Batch
+from segatlas.tasks import TASKS
 from segatlas.training.faults import ADVICE, largest_gradient, require_finite
 from segatlas.training.optim import build_optimizer
 from segatlas.training.plan import Plan
@@ -40,7 +41,7 @@ class SegmentationModule(pl.LightningModule):
         self.last_terms: dict[str, Tensor] = {}
         self.validation_scores: dict[str, float] = {}
         self._predictor: Predictor | None = None
-        self._metrics: SemanticMetrics | None = None
+        self._metrics: MetricSet | None = None
 
     # ---- training
     @property
@@ -118,30 +119,30 @@ class SegmentationModule(pl.LightningModule):
     def on_validation_epoch_start(self) -> None:
         """Start counting anew, with a predictor made anew: averaged weights are swapped in where it cannot see it."""
         self._predictor = None
-        self._metrics = SemanticMetrics(self.card.classes, boundary=False, sizes=False)
+        self._metrics = self._new_metrics()
 
     def validation_step(self, sample: Sample | None, index: int) -> None:
         """Predict one image at its own size and count; None where this process has fewer than others."""
         if sample is None:
             return
         assert self._metrics is not None
-        assert sample.label is not None
-        self._metrics.update(self.predictor.predict(sample.image).semantic, sample.label)
+        assert sample.target is not None
+        self._metrics.update(self.predictor.predict(sample.image), sample.target)
 
     def on_validation_epoch_end(self) -> None:
         """Add up what all processes counted."""
         assert self._metrics is not None
         if self.trainer.world_size > 1:
-            state = {k: torch.from_numpy(v).to(self.device) for k, v in self._metrics.state().items()}
-            summed = {k: self.trainer.strategy.reduce(v, reduce_op="sum") for k, v in state.items()}
-            self._metrics = SemanticMetrics(self.card.classes, boundary=False, sizes=False)
-            self._metrics.merge({k: v.cpu().numpy() for k, v in summed.items()})
+            states: list[Any] = [None] * self.trainer.world_size
+            torch.distributed.all_gather_object(states, self._metrics.state())
+            self._metrics = self._new_metrics()
+            for state in states:
+                self._metrics.merge(state)
         scores = self._metrics.compute()
-        self.validation_scores = {
-            "miou": scores.miou,
-            "pixel_accuracy": scores.pixel_accuracy,
-            "mean_accuracy": scores.mean_accuracy,
-        }
+        self.validation_scores = {number.name: scores.whole[number.name] for number in scores.monitored}
+
+    def _new_metrics(self) -> MetricSet:
+        return create(monitoring(TASKS[self.card.task].metrics), self.card.classes)
 
     def _validation_precision(self) -> str:
         return "fp32" if self.recipe.train.precision == "fp32" else "bf16"

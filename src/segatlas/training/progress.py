@@ -9,6 +9,8 @@ from typing import Any, Self
 import lightning.pytorch as pl
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from segatlas.metrics import monitored
+from segatlas.tasks import TASKS
 from segatlas.training.logbook import LOGGER, Logbook, terminal
 from segatlas.training.plan import Plan
 
@@ -135,12 +137,9 @@ class ProgressReporter(pl.Callback):
         if self.logbook is not None:
             values = {f"val_{name}": value for name, value in scores.items()}
             self.logbook.add(trainer.global_step, pl_module.epoch, values)
-        LOGGER.info(
-            "step %d  validation: mIoU %.2f %%  pixel accuracy %.2f %%",
-            trainer.global_step,
-            100 * scores["miou"],
-            100 * scores["pixel_accuracy"],
-        )
+        numbers = monitored(TASKS[pl_module.recipe.task].metrics).values()
+        told = "  ".join(f"{number.short} {number.text(scores[number.name])}" for number in [*numbers][:2])
+        LOGGER.info("step %d  validation: %s", trainer.global_step, told)
         self._restart_clocks(trainer.global_step)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:

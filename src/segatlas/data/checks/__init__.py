@@ -12,6 +12,7 @@ from segatlas.data.checks.findings import KINDS, CheckReport, Finding
 from segatlas.data.checks.quick import QuickLook, look_before_training
 from segatlas.data.checks.repair import FIXES_FILE, repair
 from segatlas.data.checks.samples import quick_check
+from segatlas.renamed import old_names
 
 __all__ = [
     "FIXES_FILE",
@@ -26,3 +27,5 @@ __all__ = [
     "quick_check",
     "repair",
 ]
+
+__getattr__ = old_names("segatlas.data.checks")

@@ -47,8 +47,9 @@ def examine(
         UsageError: no such folder or split, or keys that contradict one another.
     """
     cfg = source if isinstance(source, DataConfig) else data_config(source)
+    cfg = dataset_class(cfg.name).check_options(cfg)
     root = _root(cfg)
-    fault = None if cfg.lists else _layout_finding(cfg, root)
+    fault = _layout_finding(cfg, root)
     if fault is not None:
         return CheckReport(root=root, name=cfg.name, splits={}, classes=(), findings=(fault,))
     scan = scan_files(list_dataset_files(cfg, root, split), max_value=max_value, jobs=jobs, progress=progress)
@@ -93,8 +94,8 @@ def available_splits(cfg: DataConfig) -> tuple[str, ...]:
 
 
 def _root(cfg: DataConfig) -> Path:
-    if cfg.root is None and cfg.lists:
-        return Path(next(iter(cfg.lists.values()))).expanduser().parent
+    if cfg.root is None and cfg.own("lists"):
+        return dataset_class(cfg.name).prepare(cfg)
     if cfg.root is None:
         raise UsageError("which dataset? give its folder, or a recipe that sets data.root")
     root = Path(cfg.root).expanduser()
@@ -105,7 +106,7 @@ def _root(cfg: DataConfig) -> Path:
 
 def _layout_finding(cfg: DataConfig, root: Path) -> Finding | None:
     kind = dataset_class(cfg.name)
-    if kind.fits(root):
+    if kind.reads(cfg, root):
         return None
     guess = describe_layout(root)
     foreign = recognise(root) if guess is None else None

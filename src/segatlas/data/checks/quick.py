@@ -31,7 +31,7 @@ from segatlas.data.checks.rules import (
     check_sizes,
     check_splits,
 )
-from segatlas.data.checks.samples import spread, usable_samples
+from segatlas.data.checks.samples import spread, unusable, usable_samples
 from segatlas.data.checks.scan import ScanResult
 from segatlas.data.checks.splits import ValueEnds, no_label, range_findings
 from segatlas.data.checks.stats import ImageStats, look_at_mask
@@ -82,6 +82,7 @@ def look_before_training(
     for dataset in datasets:
         found, samples = usable_samples(dataset, count)
         findings += found
+        findings += [unusable(error, error.path) for error in dataset.unread if error.path is not None]
         looked += len(samples.labels)
         ends[dataset.split] = samples.ends
     findings += range_findings(ends, max_value)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from segatlas.data.checks.stats import MaskStats, pack_color, unpack
@@ -82,6 +82,7 @@ def read_codes(masks: Sequence[MaskStats], encoding: LabelEncoding, num_classes:
     """
     if encoding.colors is not None:
         table = {pack_color(color): label for color, label in encoding.colors.items()}
+        encoding = replace(encoding, palette=encoding.palette or _stated_colors(encoding.colors))
         return _named(encoding, num_classes, table, by_color=True, is_declared=True, real=tuple(table))
     if _stored_as_colors(masks):
         return _read_colors([mask for mask in masks if mask.is_color], encoding)
@@ -101,6 +102,12 @@ def read_codes(masks: Sequence[MaskStats], encoding: LabelEncoding, num_classes:
     table = {index: index for index in range(count)} | dict.fromkeys(encoding.ignore, IGNORE)
     inside = tuple(sorted(real & set(table)))
     return _named(encoding, count, table, outliers=outliers, real=inside, is_declared=declared is not None)
+
+
+def _stated_colors(colors: Mapping[Color, int]) -> tuple[Color, ...] | None:
+    """Return the colour of each class, the first where it has several; None where a class has none."""
+    first = {label: color for color, label in reversed(list(colors.items())) if label != IGNORE}
+    return tuple(first[label] for label in range(len(first))) if set(first) == set(range(len(first))) else None
 
 
 def grey_codes(facts: MaskStats, counts: dict[int, int]) -> dict[int, int] | None:

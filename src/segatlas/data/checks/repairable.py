@@ -29,6 +29,9 @@ def obstacle_to_repair(scan: ScanResult, reading: Reading) -> str:
         return "no image is readable"
     if len(reading.classes) < 2 or not reading.table:
         return "the masks do not show two classes"
+    if any(mask.is_palette and reading.bad_codes(mask) for mask in scan.readable_masks()):
+        return "masks with a palette hold indices of no class, which a copy would lose: name the palette's colours in \
+data.label_colors"
     pairs = [item for split, item in scan.items() if split == "train"]
     if not any(not reason_to_leave_out("train", item, scan, reading, standard) for item in pairs):
         return "no pair of train would be left"

@@ -49,7 +49,7 @@ def usable_samples(dataset: SegmentationData, count: int) -> tuple[list[Finding]
         try:
             sample = dataset.load(index)
         except Exception as error:  # whatever a file makes a reader raise is a fault of that file
-            findings.append(_unusable(error, mask or image))
+            findings.append(unusable(error, mask or image))
             continue
         low, high = float(sample.image.min()), float(sample.image.max())
         samples.ends.append(ValueEnds(path=image, depth=sample.image.dtype.name, lowest=low, highest=high))
@@ -73,7 +73,8 @@ def usable_samples(dataset: SegmentationData, count: int) -> tuple[list[Finding]
     return findings, samples
 
 
-def _unusable(error: Exception, path: Path) -> Finding:
+def unusable(error: Exception, path: Path) -> Finding:
+    """Return the finding about a file with which a sample cannot be used."""
     if isinstance(error, DataError):
         path = error.path or path
         fault = fault_of(error, path)

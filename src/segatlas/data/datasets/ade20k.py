@@ -4,6 +4,7 @@
 |----------|-------------------------------------------------------------------------------------------------------|
 | paper    | Zhou et al., "Scene Parsing through ADE20K Dataset", CVPR 2017                                         |
 | classes  | 150 of the about 3000 of the full annotation, background is none of them                              |
+| things   | the 100 classes of the instance track of the Places Challenge 2017                                    |
 | codes    | challenge tree: 1..150, 0 = other; full tree: colours, see below; other becomes 255                   |
 | images   | JPEG, in the challenge tree reduced to a short side of at least 512                                   |
 | splits   | train 20210, val 2000 (folders training, validation; test labels are not public)                      |
@@ -39,7 +40,7 @@ from segatlas.data.datasets.listing import (
     match_folders,
     match_stems,
 )
-from segatlas.data.datasets.paired import PairedFiles, refuse_other_facts
+from segatlas.data.datasets.paired import PairedFiles
 from segatlas.data.formats.listing import list_images
 from segatlas.data.formats.masks import IGNORE, LabelRule, decode_raw
 from segatlas.errors import DataError
@@ -202,6 +203,13 @@ LABELS: Labels = (
 
 CLASSES = tuple(name for name, _, _ in LABELS)
 PALETTE = tuple(color for _, color, _ in LABELS)
+STUFF = frozenset({
+    0, 1, 2, 3, 4, 5, 6, 9, 11, 13, 16, 17, 21, 25, 26, 28, 29, 34, 40, 46, 48, 51, 52, 54, 59, 60, 61, 63, 68, 77, 79,
+    84, 91, 94, 96, 99, 100, 101, 105, 106, 109, 113, 114, 117, 122, 128, 131, 140, 141, 145,
+})  # fmt: skip
+"""Classes that are no things: all but the 100 of the instance track of the Places Challenge 2017."""
+
+THINGS = tuple(index not in STUFF for index in range(len(CLASSES)))
 CLASS_OF_CODE = {0: IGNORE} | {code: code - 1 for code in range(1, len(CLASSES) + 1)}
 """Code in a mask of the challenge tree -> class."""
 
@@ -243,6 +251,7 @@ class ADE20K(PairedFiles):
     layout = "images/{training,validation}/ and annotations/{training,validation}/, or STEM_seg.png beside STEM.jpg"
     classes = CLASSES
     palette = PALETTE
+    things = THINGS
 
     @classmethod
     def fits(cls, root: Path) -> bool:
@@ -252,7 +261,6 @@ class ADE20K(PairedFiles):
     @classmethod
     def listing(cls, cfg: DataConfig, root: Path, splits: Sequence[str] = SPLITS) -> Listing:
         """List the splits from the layout that is there; in test a mask may be missing."""
-        refuse_other_facts(cfg, cls.name, CLASSES, PALETTE)
         home = find_home(root) or root
         if not (home / "annotations").is_dir():
             return _list_full(cls.name, root, home, splits)

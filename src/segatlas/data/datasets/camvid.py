@@ -4,6 +4,7 @@
 |----------|--------------------------------------------------------------------------------------------------------|
 | paper    | Brostow, Fauqueur, Cipolla, "Semantic object classes in video", Pattern Recognition Letters 2009       |
 | classes  | 11, grouped from the 32 of the authors as in Badrinarayanan, Kendall, Cipolla, SegNet, PAMI 2017       |
+| things   | Car, Pedestrian, Bicyclist: the authors' moving objects                                                |
 | codes    | index layout: 0..10, 11 = void; colour layout: the authors' 32 colours; ignored: ignore, 255              |
 | images   | 960 x 720 (original), or 480 x 360 (SegNet's copy)                                                     |
 | splits   | train 367, val 101, test 233 (SegNet's); val is one drive that train shows too, test mostly a new one  |
@@ -28,7 +29,7 @@ from pathlib import Path
 
 from segatlas.config.schema import DataConfig
 from segatlas.data.datasets.listing import SPLITS, Fault, LabelEncoding, Listing, Part, fault_of_list, match_stems
-from segatlas.data.datasets.paired import PairedFiles, refuse_other_facts
+from segatlas.data.datasets.paired import PairedFiles
 from segatlas.data.formats.listing import list_images
 from segatlas.data.formats.masks import IGNORE, LabelRule
 from segatlas.errors import DataError
@@ -60,6 +61,9 @@ PALETTE = (
     (64, 64, 0),
     (0, 128, 192),
 )
+THINGS = tuple(name in ("Car", "Pedestrian", "Bicyclist") for name in CLASSES)
+"""The groups of the authors' "moving objects"; nothing in the data counts them."""
+
 VOID_CODE = 11
 
 _SKY, _BUILDING, _POLE, _ROAD, _PAVEMENT, _TREE, _SIGN, _FENCE, _CAR, _PEDESTRIAN, _BICYCLIST = range(11)
@@ -116,6 +120,7 @@ class CamVid(PairedFiles):
     layout = "train/ and trainannot/, train/ and train_labels/, or 701_StillsRaw_full/ and LabeledApproved_full/"
     classes = CLASSES
     palette = PALETTE
+    things = THINGS
 
     @classmethod
     def fits(cls, root: Path) -> bool:
@@ -126,7 +131,6 @@ class CamVid(PairedFiles):
     @classmethod
     def listing(cls, cfg: DataConfig, root: Path, splits: Sequence[str] = SPLITS) -> Listing:
         """List the splits, each from the first layout that it has."""
-        refuse_other_facts(cfg, cls.name, CLASSES, PALETTE)
         folders = {split: (root / split, labels) for split in SPLITS if (labels := _label_folder(root, split))}
         folders = {split: pair for split, pair in folders.items() if pair[0].is_dir()}
         if not folders:

@@ -4,6 +4,7 @@
 |----------|-------------------------------------------------------------------------------------------------------|
 | paper    | Cordts et al., "The Cityscapes Dataset for Semantic Urban Scene Understanding", CVPR 2016             |
 | classes  | 19 evaluated (train ids) of 34 labelled (label ids) and the licence plate (-1)                        |
+| things   | person, rider, car, truck, bus, train, motorcycle, bicycle                                            |
 | codes    | `*_labelIds.png`: 0..33, 255 = -1; `*_labelTrainIds.png`: 0..18, 255; not evaluated becomes 255       |
 | images   | 2048 x 1024 PNG                                                                                       |
 | splits   | train 2975, val 500, test 1525 (the labels of test are not public: all ignore)                          |
@@ -23,7 +24,7 @@ import numpy as np
 
 from segatlas.config.schema import DataConfig
 from segatlas.data.datasets.listing import SPLITS, Fault, LabelEncoding, Listing, Part, match_stems
-from segatlas.data.datasets.paired import PairedFiles, refuse_other_facts
+from segatlas.data.datasets.paired import PairedFiles
 from segatlas.data.formats.listing import list_images
 from segatlas.data.formats.masks import IGNORE, LabelRule
 from segatlas.errors import DataError
@@ -69,6 +70,9 @@ LABELS: tuple[tuple[str, int, tuple[int, int, int]], ...] = (
 _EVALUATED = tuple((label_id, *label) for label_id, label in enumerate(LABELS) if label[1] != IGNORE)
 CLASSES = tuple(name for _, name, _, _ in _EVALUATED)
 PALETTE = tuple(color for _, _, _, color in _EVALUATED)
+THINGS = tuple(11 <= train_id <= 18 for _, _, train_id, _ in _EVALUATED)
+"""person to bicycle: the eight classes whose objects the authors count (`hasInstances` of their label table)."""
+
 TRAIN_ID_OF_LABEL_ID = {label_id: train_id for label_id, (_, train_id, _) in enumerate(LABELS)} | {255: IGNORE}
 LABEL_ID_OF_TRAIN_ID = {train_id: label_id for label_id, _, train_id, _ in _EVALUATED}
 
@@ -85,6 +89,7 @@ class Cityscapes(PairedFiles):
     layout = "leftImg8bit/{train,val}/CITY/ and gtFine/{train,val}/CITY/"
     classes = CLASSES
     palette = PALETTE
+    things = THINGS
 
     @classmethod
     def fits(cls, root: Path) -> bool:
@@ -94,7 +99,6 @@ class Cityscapes(PairedFiles):
     @classmethod
     def listing(cls, cfg: DataConfig, root: Path, splits: Sequence[str] = SPLITS) -> Listing:
         """List the splits; in test a mask may be missing. Label ids are read before train ids."""
-        refuse_other_facts(cfg, cls.name, CLASSES, PALETTE)
         folders = {split: (root / "leftImg8bit" / split, root / "gtFine" / split) for split in splits}
         folders = {split: pair for split, pair in folders.items() if pair[0].is_dir()}
         has_label_ids = any((root / "gtFine").rglob(f"*{_MASK_ENDINGS[0]}.png"))

@@ -24,8 +24,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from pydantic import Field
+
+from segatlas.config.mask_values import Color, MaskCode
 from segatlas.config.schema import DataConfig
-from segatlas.data.dataset import Color
+from segatlas.config.section import Section
 from segatlas.data.datasets.listing import (
     SPLITS,
     Fault,
@@ -65,19 +68,37 @@ OTHER_NAMES_OF_SPLITS = {
 """Split -> what other tools call its folder."""
 
 
+class FolderOptions(Section):
+    """What the masks of a folder hold, and which files make a split."""
+
+    classes: tuple[str, ...] | None = Field(None, description="class names by index; default: found in the data")
+    palette: tuple[Color, ...] | None = Field(None, description="RGB colour of each class")
+    label_map: dict[int, int] | None = Field(None, description="raw mask value -> class index, or 255 for ignore")
+    label_colors: dict[str, int] | None = Field(None, description="'r,g,b' in a colour mask -> class index or 255")
+    ignore: tuple[MaskCode, ...] = Field(
+        (255,), description="raw mask values that mean 'ignore'; nan in masks of floats"
+    )
+    lists: dict[Literal["train", "val", "test"], str] | None = Field(
+        None, description="CSV or text file of image,mask pairs for each split"
+    )
+    val_fraction: float = Field(0.2, gt=0, lt=1, description="fraction of train held out where there is no val split")
+
+
 class FolderData(PairedFiles):
     """One split of a folder of images and masks, in any of the four layouts (see the head of this file)."""
 
     name = "folder"
+    options = FolderOptions
     layout = "train/images/ and train/masks/, or images/train/ and masks/train/, or images/ and masks/"
 
     @classmethod
     def listing(cls, cfg: DataConfig, root: Path, splits: Sequence[str] = SPLITS) -> Listing:
         """List all splits, whichever are asked for: classes are counted in the masks of all of them."""
-        encoding, faults = _declared(cfg, root)
+        options = cfg.options(FolderOptions)
+        encoding, faults = _declared(options, root)
         listing = Listing(root=root, name=cls.name, parts={}, encoding=encoding, holds_out_val=True)
-        if cfg.lists:
-            parts, more = _listed_parts(cfg.lists, root)
+        if options.lists:
+            parts, more = _listed_parts(options.lists, root)
             return replace(listing, parts=parts, faults=(*faults, *more))
         folders = {split: found for split in SPLITS if (found := split_folders(root, split)) is not None}
         return replace(
@@ -89,31 +110,38 @@ class FolderData(PairedFiles):
 
     def open(self, cfg: DataConfig, root: Path, seed: int) -> Sequence[Item]:
         """Return the items of the split; classes and channels are the same for all splits of a root."""
+        options = cfg.options(FolderOptions)
         self.listed = self.listing(cfg, root)
         sound = {split: _sound(split, part) for split, part in self.listed.parts.items()}
-        parts = {split: items for split, items in sound.items() if items or cfg.lists}
-        label_map, colors = _tables(cfg)
+        parts = {split: items for split, items in sound.items() if items or options.lists}
+        label_map, colors = _tables(options)
         masks = [item.target for name in SPLITS for item in parts.get(name, ()) if item.target is not None]
-        if label_map is None and colors is None and IGNORE in cfg.ignore:
+        if label_map is None and colors is None and IGNORE in options.ignore:
             refuse_black_and_white(masks, lossy=LOSSY in cfg.accept)
-        self.classes, self.palette = _find_classes(cfg, root, masks, label_map, colors)
+        self.classes, self.palette, self.unread = _find_classes(options, cfg.accept, root, masks, label_map, colors)
         self._rule = LabelRule(
             num_classes=len(self.classes),
             label_map=label_map,
-            ignore=cfg.ignore,
+            ignore=options.ignore,
             colors=colors,
         )
         known = parts.get("train") or next(iter(parts.values()), ())
         if cfg.channels is None:
             self.channels = _count_channels(known[:HEADERS_READ])
-        return _choose(parts, self.split, cfg, root, seed)
+        return _choose(parts, self.split, options, root, seed)
 
     @classmethod
     def prepare(cls, cfg: DataConfig) -> Path:
         """Return the root; where lists are given it may be left out, and is then the folder of the first list."""
-        if cfg.root is None and cfg.lists:
-            return Path(next(iter(cfg.lists.values()))).expanduser().parent
+        lists = cfg.own("lists")
+        if cfg.root is None and lists:
+            return Path(next(iter(lists.values()))).expanduser().parent
         return super().prepare(cfg)
+
+    @classmethod
+    def reads(cls, cfg: DataConfig, root: Path) -> bool:
+        """Whether files are listed, or the root is laid out as this dataset is."""
+        return bool(cfg.own("lists")) or cls.fits(root)
 
     @classmethod
     def fits(cls, root: Path) -> bool:
@@ -217,28 +245,30 @@ def _count_channels(items: Sequence[Item]) -> int:
     return common_channels(found)
 
 
-def _choose(parts: dict[str, tuple[Item, ...]], split: str, cfg: DataConfig, root: Path, seed: int) -> tuple[Item, ...]:
+def _choose(
+    parts: dict[str, tuple[Item, ...]], split: str, options: FolderOptions, root: Path, seed: int
+) -> tuple[Item, ...]:
     """Return the items of a split, val held out of train where it has no part of its own."""
     if split in ("train", "val") and "val" not in parts and len(parts.get("train", ())) > 1:
-        held = hold_out([item.key for item in parts["train"]], cfg.val_fraction, seed)
+        held = hold_out([item.key for item in parts["train"]], options.val_fraction, seed)
         if split == "val":
             names = ", ".join(sorted(held)[:10]) + (", ..." if len(held) > 10 else "")
             counts = f"{len(held)} of {len(parts['train'])}"
             logger.info("no val part in %s: held %s out of train (seed %d): %s", root, counts, seed, names)
         return tuple(item for item in parts["train"] if (item.key in held) == (split == "val"))
     if not parts.get(split):
-        expected = f"{split}/images/ or images/{split}/" if not cfg.lists else f"data.lists.{split}"
+        expected = f"{split}/images/ or images/{split}/" if not options.lists else f"data.lists.{split}"
         raise empty_split(split, root, expected, [name for name, items in parts.items() if items])
     return parts[split]
 
 
-def _tables(cfg: DataConfig) -> tuple[dict[int, int] | None, dict[Color, int] | None]:
+def _tables(options: FolderOptions) -> tuple[dict[int, int] | None, dict[Color, int] | None]:
     """Return the label map and the colour table of a recipe, checked."""
-    if cfg.label_colors is None:
-        return cfg.label_map, None
-    if cfg.label_map is not None:
+    if options.label_colors is None:
+        return options.label_map, None
+    if options.label_map is not None:
         raise UsageError("data.label_map and data.label_colors are both set; colours already name class indices")
-    return None, {parse_color(text): index for text, index in cfg.label_colors.items()}
+    return None, {parse_color(text): index for text, index in options.label_colors.items()}
 
 
 def parse_color(text: str) -> Color:
@@ -250,28 +280,30 @@ def parse_color(text: str) -> Color:
 
 
 def _find_classes(
-    cfg: DataConfig,
+    options: FolderOptions,
+    accept: Sequence[str],
     root: Path,
     masks: Sequence[Path],
     label_map: dict[int, int] | None,
     colors: dict[Color, int] | None,
-) -> tuple[tuple[str, ...], tuple[Color, ...]]:
-    """Return names and colours by class index."""
-    table = ClassTable(names=cfg.classes) if cfg.classes else read_classes(root)
+) -> tuple[tuple[str, ...], tuple[Color, ...], tuple[DataError, ...]]:
+    """Return names and colours by class index, and what could not be read where the classes are counted."""
+    unread: tuple[DataError, ...] = ()
+    table = ClassTable(names=options.classes) if options.classes else read_classes(root)
     if table is None:
         mapped = label_map or colors
         if mapped:
             count = 1 + max((index for index in mapped.values() if index != IGNORE), default=0)
         else:
-            count = count_classes(masks, cfg.ignore, root, lossy=LOSSY in cfg.accept)
+            count, unread = count_classes(masks, options.ignore, root, lossy=LOSSY in accept)
         table = ClassTable(names=tuple(f"class_{index}" for index in range(count)))
-    palette = cfg.palette or table.colors or voc_palette(len(table.names))
+    palette = options.palette or table.colors or voc_palette(len(table.names))
     if len(palette) != len(table.names):
         raise UsageError(f"data.palette has {len(palette)} colours for {len(table.names)} classes")
-    return table.names, palette
+    return table.names, palette, unread
 
 
-def _declared(cfg: DataConfig, root: Path) -> tuple[LabelEncoding, list[Fault]]:
+def _declared(options: FolderOptions, root: Path) -> tuple[LabelEncoding, list[Fault]]:
     """Return what the recipe and the file of classes declare, and the fault of that file."""
     table, faults = None, []
     try:
@@ -280,14 +312,14 @@ def _declared(cfg: DataConfig, root: Path) -> tuple[LabelEncoding, list[Fault]]:
         repair = "correct it, and keep a copy: classes.txt has one name a line, classes.json a list of names"
         faults.append(fault_of_list(error, repair, kind="classes_file", root=root))
     colors = None
-    if cfg.label_colors is not None:
-        colors = {parse_color(text): index for text, index in cfg.label_colors.items()}
+    if options.label_colors is not None:
+        colors = {parse_color(text): index for text, index in options.label_colors.items()}
     encoding = LabelEncoding(
-        classes=cfg.classes or (table.names if table else None),
-        palette=cfg.palette or (table.colors if table else None),
-        label_map=None if colors is not None else cfg.label_map,
+        classes=options.classes or (table.names if table else None),
+        palette=options.palette or (table.colors if table else None),
+        label_map=None if colors is not None else options.label_map,
         colors=colors,
-        ignore=cfg.ignore,
+        ignore=options.ignore,
     )
     return encoding, faults
 

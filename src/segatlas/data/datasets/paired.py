@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from segatlas.config.schema import DataConfig
+from segatlas.config.section import Section
 from segatlas.data.dataset import Color
 from segatlas.data.datasets.listing import SPLITS, Item, Listing, Part
 from segatlas.data.formats.guards import read_bytes
@@ -18,7 +19,7 @@ from segatlas.data.formats.images import decode_image
 from segatlas.data.formats.masks import LOSSY, LabelRule
 from segatlas.data.sample import Sample
 from segatlas.data.store import Store
-from segatlas.errors import DataError, UsageError
+from segatlas.errors import ConfigError, DataError, UsageError
 from segatlas.structures import SemanticTarget, SourceKind
 
 
@@ -46,6 +47,15 @@ class PairedFiles(ABC):
     sources: Mapping[str, SourceKind] = {}
     """Further inputs that its samples carry besides the image, by name."""
 
+    things: tuple[bool, ...] | None = None
+    """By class: whether it is a thing (objects that can be counted) and not stuff; None = the dataset does not say."""
+
+    options: type[Section] = Section
+    """The record of the keys that only this dataset has in a recipe's `data:`."""
+
+    unread: tuple[DataError, ...] = ()
+    """Masks that could not be read when the classes were counted: each is told again when it is loaded."""
+
     classes: tuple[str, ...]
     palette: tuple[Color, ...]
 
@@ -65,6 +75,16 @@ class PairedFiles(ABC):
         self.items = tuple(self.open(cfg, self.prepare(cfg), seed))
 
     @classmethod
+    def check_options(cls, cfg: DataConfig) -> DataConfig:
+        """Return the section with its own keys as `options`. ConfigError where they are keys of another dataset."""
+        from segatlas.data.datasets.options import check_options
+
+        options, problems = check_options(cls.name, cfg.own_fields())
+        if problems:
+            raise ConfigError(f"data.name={cls.name}", problems)
+        return cfg.checked(options)
+
+    @classmethod
     def prepare(cls, cfg: DataConfig) -> Path:
         """Return the root folder; UsageError when none is set, DataError when it is missing or no folder."""
         if cfg.root is None:
@@ -75,6 +95,11 @@ class PairedFiles(ABC):
         if not root.is_dir():
             raise DataError("data.root is a file, expected a folder", root)
         return root
+
+    @classmethod
+    def reads(cls, cfg: DataConfig, root: Path) -> bool:
+        """Whether the files are where this dataset has them."""
+        return cls.fits(root)
 
     @classmethod
     @abstractmethod
@@ -154,20 +179,6 @@ def size_message(mask: tuple[int, ...], image: tuple[int, ...], image_path: Path
     if mask == image[::-1]:
         return f"{text}: does the image carry an EXIF orientation that the mask was drawn without?"
     return text
-
-
-def refuse_other_facts(cfg: DataConfig, name: str, classes: tuple[str, ...], palette: tuple[Color, ...]) -> None:
-    """Raise UsageError where a recipe sets what a published dataset fixes."""
-    set_keys = {
-        "classes": cfg.classes not in (None, classes),
-        "palette": cfg.palette not in (None, palette),
-        "label_map": cfg.label_map is not None,
-        "label_colors": cfg.label_colors is not None,
-        "lists": cfg.lists is not None,
-    }
-    wrong = [f"data.{key}" for key, is_set in set_keys.items() if is_set]
-    if wrong:
-        raise UsageError(f"{', '.join(wrong)}: fixed by data.name={name}; remove it, or use data.name=folder")
 
 
 def empty_split(split: str, root: Path, expected: str, found: Sequence[str]) -> DataError:

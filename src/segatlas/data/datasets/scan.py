@@ -21,11 +21,16 @@ def mask_codes(path: Path, *, lossy: bool = False) -> frozenset[int]:
     return _codes(str(path), stat.st_size, stat.st_mtime_ns, lossy)
 
 
-def count_classes(masks: Sequence[Path], ignore: Sequence[int], root: Path, *, lossy: bool = False) -> int:
-    """Return the number of classes that masks show: the largest code that is not in `ignore`, plus one.
+def count_classes(
+    masks: Sequence[Path], ignore: Sequence[int], root: Path, *, lossy: bool = False
+) -> tuple[int, tuple[DataError, ...]]:
+    """Return the number of classes that masks show, and what was met where one could not be read.
+
+    The number is the largest code that is not in `ignore`, plus one.
 
     Raises:
-        DataError: no masks, JPEG masks (unless `lossy`), colour masks, more than 255 classes, or fewer than two.
+        DataError: no masks, none that can be read, JPEG masks (unless `lossy`), colour masks only, more than 255
+            classes, or fewer than two.
     """
     if not masks:
         raise DataError("has no masks; class names must be given in data.classes", root)
@@ -35,9 +40,13 @@ def count_classes(masks: Sequence[Path], ignore: Sequence[int], root: Path, *, l
         raise DataError(f"{message}; `segatlas data check --fix NEW_FOLDER` writes PNG masks", jpegs[0])
     logger.info("counting classes in %d masks of %s (data.classes or classes.txt saves this)", len(masks), root)
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        largest_codes = [
-            max(codes.difference(ignore), default=-1) for codes in pool.map(partial(mask_codes, lossy=lossy), masks)
-        ]
+        read = list(pool.map(partial(_codes_or_error, lossy=lossy), masks))
+    errors = tuple(codes for codes in read if isinstance(codes, DataError))
+    largest_codes = [
+        -1 if isinstance(codes, DataError) else max(codes.difference(ignore), default=-1) for codes in read
+    ]
+    if len(errors) == len(read):
+        raise errors[0]
     largest = max(largest_codes)
     if largest >= MAX_CLASSES:
         known = f"label {largest} would make {largest + 1} classes, at most {MAX_CLASSES} are possible"
@@ -46,7 +55,7 @@ def count_classes(masks: Sequence[Path], ignore: Sequence[int], root: Path, *, l
     if largest < 1:
         found = "only class 0" if largest == 0 else "no label"
         raise DataError(f"the {len(masks)} masks show {found}; at least two classes are needed (data.classes)", root)
-    return largest + 1
+    return largest + 1, errors
 
 
 def refuse_black_and_white(masks: Sequence[Path], *, lossy: bool = False) -> None:
@@ -69,6 +78,13 @@ def refuse_black_and_white(masks: Sequence[Path], *, lossy: bool = False) -> Non
             '"data.label_map={0: 0, 255: 1}"',
             white,
         )
+
+
+def _codes_or_error(path: Path, *, lossy: bool) -> frozenset[int] | DataError:
+    try:
+        return mask_codes(path, lossy=lossy)
+    except DataError as error:
+        return error
 
 
 @lru_cache(maxsize=100_000)

@@ -3,6 +3,7 @@
 | fact     | value                                                                                             |
 |----------|---------------------------------------------------------------------------------------------------|
 | classes  | 7: ground, disc, square, triangle, ring, bar, cross (as `classes.json` in the root says)          |
+| things   | all but ground                                                                                    |
 | codes    | class index; every pixel is labelled                                                              |
 | images   | 128 x 160 PNG by default                                                                          |
 | splits   | train 64, val 16, test 16 by default                                                              |
@@ -19,7 +20,7 @@ from pathlib import Path
 from segatlas.config.schema import DataConfig
 from segatlas.data.datasets.folder import find_part, split_folders
 from segatlas.data.datasets.listing import SPLITS, Item, LabelEncoding, Listing, fault_of_list
-from segatlas.data.datasets.paired import PairedFiles, refuse_other_facts
+from segatlas.data.datasets.paired import PairedFiles
 from segatlas.data.formats.classes import read_classes
 from segatlas.data.formats.masks import LabelRule
 from segatlas.data.shapes import META_FILE, make_shapes
@@ -62,8 +63,6 @@ class Shapes(PairedFiles):
             error = problem
         if error is None and (table is None or table.colors is None):
             error = DataError("has no classes.json with colours", root)
-        if table is not None and table.colors is not None:
-            refuse_other_facts(cfg, cls.name, table.names, table.colors)
         folders = {split: found for split in splits if (found := split_folders(root, split)) is not None}
         parts = {split: find_part(root, split) for split in folders}
         repair = "make the dataset anew: segatlas data make-shapes NEW_FOLDER"
@@ -91,6 +90,7 @@ class Shapes(PairedFiles):
             encoding.classes or (),
             encoding.palette or (),
         )  # the listing has an error otherwise
+        self.things = tuple(index > 0 for index in range(len(self.classes)))
         self._rule = LabelRule(num_classes=len(self.classes))
         return items
 

@@ -4,6 +4,7 @@
 |----------|-------------------------------------------------------------------------------------------------------|
 | paper    | Everingham et al., "The PASCAL Visual Object Classes Challenge: A Retrospective", IJCV 2015           |
 | classes  | 21, background is class 0                                                                             |
+| things   | all but background (SegmentationObject/ has an object for each)                                       |
 | codes    | palette PNG, index = class, 255 = border and difficult objects (ignore)                         |
 | images   | JPEG, longest side 500                                                                                |
 | splits   | train 1464, val 1449, trainval 2913 (test labels are not public)                                      |
@@ -34,7 +35,7 @@ from segatlas.data.datasets.listing import (
     listed_but_missing,
     match_stems,
 )
-from segatlas.data.datasets.paired import PairedFiles, refuse_other_facts
+from segatlas.data.datasets.paired import PairedFiles
 from segatlas.data.formats.guards import open_image
 from segatlas.data.formats.listing import list_images
 from segatlas.data.formats.masks import LabelRule
@@ -66,6 +67,7 @@ CLASSES = (
     "tvmonitor",
 )
 PALETTE = voc_palette(len(CLASSES))
+THINGS = tuple(name != "background" for name in CLASSES)
 _RULE = LabelRule(num_classes=len(CLASSES))
 Files = Mapping[str, Sequence[Path]]
 
@@ -77,6 +79,7 @@ class Voc(PairedFiles):
     layout = "JPEGImages/, SegmentationClass/ and ImageSets/Segmentation/ (at the root or in VOCdevkit/VOC2012/)"
     classes = CLASSES
     palette = PALETTE
+    things = THINGS
 
     @classmethod
     def fits(cls, root: Path) -> bool:
@@ -86,7 +89,6 @@ class Voc(PairedFiles):
     @classmethod
     def listing(cls, cfg: DataConfig, root: Path, splits: Sequence[str] = SPLITS) -> Listing:
         """List the images that the lists of the splits name; in test a mask may be missing."""
-        refuse_other_facts(cfg, cls.name, CLASSES, PALETTE)
         home = _home(root) or root
         images, masks = list_images(home / "JPEGImages"), list_images(home / "SegmentationClass")
         parts, faults = {}, []

@@ -9,6 +9,7 @@ from segatlas.data.transforms.color import ColorChange, GaussianBlur, Photometri
 from segatlas.data.transforms.geometry import Geometry, Placement, resized_size
 from segatlas.data.transforms.pipeline import EvalPipeline, Pipeline, PreparedSample
 from segatlas.data.transforms.warp import fill_outside, resize_image, warp_image, warp_label
+from segatlas.renamed import old_names
 
 __all__ = [
     "ColorChange",
@@ -26,3 +27,5 @@ __all__ = [
     "warp_image",
     "warp_label",
 ]
+
+__getattr__ = old_names("segatlas.data.transforms")

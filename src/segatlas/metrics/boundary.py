@@ -1,4 +1,4 @@
-"""Boundary regions and contours of a class map.
+"""Boundary IoU and boundary F-score: how well the borders of classes are met.
 
 Boundary IoU: Cheng et al., "Boundary IoU: Improving Object-Centric Image Segmentation Evaluation", CVPR 2021.
 Boundary F-score: contour matching as in Csurka et al., "What is a good evaluation measure for semantic segmentation?",
@@ -11,9 +11,19 @@ within reach differs from its own, and cv2's dilate and erode give both. Letters
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
+
+from segatlas.metrics.label_maps import label_maps
+from segatlas.metrics.metric import Metric, Number, Prediction, Rows
+from segatlas.metrics.ratios import floats, mean, ratio
+from segatlas.metrics.sums import Sums
+
+if TYPE_CHECKING:
+    from segatlas.structures import SemanticTarget
 
 Map = np.ndarray
 """(H, W) uint8: 0..K-1, or `ignore`."""
@@ -86,3 +96,74 @@ def contour_counts(prediction: Map, label: Map, num_classes: int, reach: int, ig
         counts[index, 1] = np.count_nonzero(true & cv2.dilate(predicted, kernel))
         counts[index, 3] = np.count_nonzero(predicted & cv2.dilate(true, kernel))
     return counts
+
+
+class Boundary(Sums):
+    """Counts pixels of boundary regions and of contours. boundary_width: a fraction of the image's diagonal."""
+
+    def __init__(self, classes: Sequence[str], boundary_width: float = 0.02):
+        super().__init__(regions=(len(classes), 3), contours=(len(classes), 4))
+        self.boundary_width = boundary_width
+
+    def update(self, result: Prediction, target: SemanticTarget) -> float:
+        """Count one image; it has no score of its own."""
+        count = len(self.counts["regions"])
+        prediction, label = label_maps(result, target, count)
+        width = boundary_reach(label.shape, self.boundary_width)
+        self.counts["regions"] += boundary_counts(prediction, label, count, width)
+        self.counts["contours"] += contour_counts(prediction, label, count, width)
+        return math.nan
+
+    def compute(self) -> Rows:
+        """Return the numbers of `METRIC`."""
+        both, truth, predicted = self.counts["regions"].T
+        boundary_iou = floats(ratio(both, truth + predicted - both))
+        true, true_matched, predicted, predicted_matched = self.counts["contours"].T
+        # nan_to_num: with contours on one side only, nothing matches and the score is 0.
+        precision, recall = np.nan_to_num(ratio(predicted_matched, predicted)), np.nan_to_num(ratio(true_matched, true))
+        score = np.nan_to_num(ratio(2 * precision * recall, precision + recall))
+        boundary_f = floats(np.where(true + predicted > 0, score, math.nan))
+        return Rows(
+            per_class={"boundary_iou": boundary_iou, "boundary_f": boundary_f},
+            whole={"mean_boundary_iou": mean(boundary_iou), "mean_boundary_f": mean(boundary_f)},
+            setting=f"boundary width {100 * self.boundary_width:.1f} % of the diagonal",
+        )
+
+
+METRIC = Metric(
+    name="boundary",
+    title="boundaries between classes",
+    accumulator=Boundary,
+    switch="boundary",
+    options=("boundary_width",),
+    numbers=(
+        Number(
+            name="boundary_iou",
+            heading="B-IoU",
+            last_line="mean_boundary_iou",
+            definition="Per class the IoU of the two boundary regions, both summed over the set (Cheng, CVPR 2021): "
+            "the region of a mask is its pixels that have a labelled pixel of another class, or the outside of the "
+            "image, at most d pixels away (chessboard distance), d = boundary_width x image diagonal, rounded, at "
+            "least 1.",
+        ),
+        Number(
+            name="boundary_f",
+            heading="B-F",
+            last_line="mean_boundary_f",
+            definition="Per class 2 P R / (P + R) of contour pixels (those with a labelled 8-neighbour of another "
+            "class; the image's frame is no contour): P = fraction of predicted contour pixels with a true contour "
+            "pixel of the class at most d pixels away (d as in boundary_iou), R the other way round, both summed over "
+            "the set; 0 where only one side has contours, undefined where none has.",
+        ),
+        Number(
+            name="mean_boundary_iou",
+            title="mean boundary IoU",
+            definition="Mean of boundary_iou over the classes where it is defined.",
+        ),
+        Number(
+            name="mean_boundary_f",
+            title="mean boundary F-score",
+            definition="Mean of boundary_f over the classes where it is defined.",
+        ),
+    ),
+)

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from segatlas.metrics.boundaries import (
+from segatlas.metrics.boundary import (
     boundary_counts,
     boundary_reach,
     boundary_region,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from segatlas.metrics.object_sizes import size_counts
+from segatlas.metrics.object_size import size_counts
 
 
 def flood_fill(mask: np.ndarray) -> list[list[tuple[int, int]]]:

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fakes.results import semantic_metrics, semantic_pair
 
 from segatlas.errors import DataError
-from segatlas.metrics import SemanticMetrics, mean_iou
+from segatlas.metrics import create
 
 VOID = 255
 CITYSCAPES_EVALUATED = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
@@ -44,14 +45,14 @@ def test_numbers_equal_torchmetrics() -> None:
         "mean_accuracy": classification.MulticlassAccuracy(average="macro", **arguments),
         "kappa": classification.MulticlassCohenKappa(**arguments),
     }
-    metrics = SemanticMetrics(names(5))
+    metrics = semantic_metrics(names(5))
     for seed in range(3):
         prediction, label = random_pair(seed)
-        metrics.update(prediction, label)
+        metrics.update(*semantic_pair(prediction, label))
         for oracle in oracles.values():
             oracle.update(torch.from_numpy(prediction).long()[None], torch.from_numpy(label).long()[None])
     scores = metrics.compute()
-    assert np.array_equal(metrics.state()["confusion"], oracles.pop("confusion").compute().numpy())
+    assert np.array_equal(metrics.state()["confusion.matrix"], oracles.pop("confusion").compute().numpy())
     for name, oracle in oracles.items():
         assert np.allclose(getattr(scores, name), oracle.compute().numpy(), atol=1e-6), name
     assert scores.miou == pytest.approx(np.mean(scores.iou))
@@ -74,8 +75,8 @@ def check_against_cityscapes(truth_ids: np.ndarray, seed: int) -> None:
     noise = generator.choice(CITYSCAPES_EVALUATED, truth_ids.shape)
     keep = (generator.random(truth_ids.shape) < 0.7) & np.isin(truth_ids, CITYSCAPES_EVALUATED)
     prediction_ids = np.where(keep, truth_ids, noise)
-    metrics = SemanticMetrics(names(19), boundary=False, sizes=False)
-    metrics.update(to_train[prediction_ids], to_train[truth_ids])
+    metrics = create(["confusion"], names(19))
+    metrics.update(*semantic_pair(to_train[prediction_ids], to_train[truth_ids]))
     scores = metrics.compute()
     official = [cityscapes_iou(prediction_ids, truth_ids, label) for label in CITYSCAPES_EVALUATED]
     assert np.allclose(scores.iou, official, equal_nan=True)
@@ -100,8 +101,8 @@ def test_two_classes_give_the_numbers_worked_out_by_hand() -> None:
     # Truth: 6 pixels of a, 4 of b. Predicted right: 5 of a, 2 of b.
     label = np.array([[0, 0, 0, 0, 0], [0, 1, 1, 1, 1]], np.uint8)
     prediction = np.array([[0, 0, 0, 0, 0], [1, 1, 1, 0, 0]], np.uint8)
-    metrics = SemanticMetrics(["a", "b"])
-    metrics.update(prediction, label)
+    metrics = semantic_metrics(["a", "b"])
+    metrics.update(*semantic_pair(prediction, label))
     scores = metrics.compute()
     assert scores.iou == pytest.approx((5 / 8, 2 / 5))
     assert scores.dice == pytest.approx((10 / 13, 4 / 7))
@@ -119,8 +120,8 @@ def test_two_classes_give_the_numbers_worked_out_by_hand() -> None:
 
 
 def test_a_class_that_never_occurs_is_in_no_mean() -> None:
-    metrics = SemanticMetrics(names(3))
-    metrics.update(np.zeros((4, 4), np.uint8), np.zeros((4, 4), np.uint8))
+    metrics = semantic_metrics(names(3))
+    metrics.update(*semantic_pair(np.zeros((4, 4), np.uint8), np.zeros((4, 4), np.uint8)))
     scores = metrics.compute()
     assert scores.miou == scores.mean_dice == scores.mean_accuracy == 1
     assert all(math.isnan(value) for value in (*scores.iou[1:], *scores.recall[1:], scores.boundary_iou[1]))
@@ -133,8 +134,8 @@ def test_a_class_only_predicted_lowers_miou_but_not_the_ground_truth_mean() -> N
     label = np.zeros((2, 5), np.uint8)
     prediction = label.copy()
     prediction[0, 0] = 1
-    metrics = SemanticMetrics(names(2))
-    metrics.update(prediction, label)
+    metrics = semantic_metrics(names(2))
+    metrics.update(*semantic_pair(prediction, label))
     scores = metrics.compute()
     assert scores.miou == pytest.approx(0.9 / 2)
     assert scores.miou_ground_truth_only == pytest.approx(0.9)
@@ -146,8 +147,8 @@ def test_predictions_on_unlabelled_pixels_change_no_number() -> None:
     other = np.where(label == VOID, 4, prediction).astype(np.uint8)
     counted = []
     for variant in (prediction, other, torch.from_numpy(other)):
-        metrics = SemanticMetrics(names(5))
-        metrics.update(variant, label)
+        metrics = semantic_metrics(names(5))
+        metrics.update(*semantic_pair(variant, label))
         counted.append(metrics.state())
     for name in counted[0]:
         assert np.array_equal(counted[0][name], counted[1][name]), name
@@ -155,11 +156,11 @@ def test_predictions_on_unlabelled_pixels_change_no_number() -> None:
 
 
 def test_merged_states_equal_one_pass() -> None:
-    whole, parts = SemanticMetrics(names(5)), [SemanticMetrics(names(5)) for _ in range(2)]
+    whole, parts = semantic_metrics(names(5)), [semantic_metrics(names(5)) for _ in range(2)]
     for seed in range(4):
         pair = random_pair(seed)
-        whole.update(*pair)
-        parts[seed % 2].update(*pair)
+        whole.update(*semantic_pair(*pair))
+        parts[seed % 2].update(*semantic_pair(*pair))
     parts[0].merge(parts[1].state())
     assert parts[0].compute() == whole.compute()
     assert parts[0].compute().images == 4
@@ -167,31 +168,33 @@ def test_merged_states_equal_one_pass() -> None:
 
 def test_merging_counts_of_other_classes_is_refused() -> None:
     with pytest.raises(ValueError, match="same shapes"):
-        SemanticMetrics(names(3)).merge(SemanticMetrics(names(2)).state())
+        semantic_metrics(names(3)).merge(semantic_metrics(names(2)).state())
 
 
 def test_scores_do_not_change_when_later_images_come_in() -> None:
-    metrics = SemanticMetrics(names(5))
-    metrics.update(*random_pair(0))
+    metrics = semantic_metrics(names(5))
+    metrics.update(*semantic_pair(*random_pair(0)))
     state, scores = metrics.state(), metrics.compute()
-    metrics.update(*random_pair(1))
-    assert state["confusion"].sum() < metrics.state()["confusion"].sum()
+    metrics.update(*semantic_pair(*random_pair(1)))
+    assert state["confusion.matrix"].sum() < metrics.state()["confusion.matrix"].sum()
     assert scores.images == 1
 
 
-def test_update_returns_the_confusion_of_that_image_alone() -> None:
-    metrics = SemanticMetrics(names(5))
-    first, second = metrics.update(*random_pair(0)), metrics.update(*random_pair(1))
-    assert np.array_equal(first + second, metrics.state()["confusion"])
-    alone = SemanticMetrics(names(5))
-    alone.update(*random_pair(1))
-    assert mean_iou(second) == alone.compute().miou
+def test_update_returns_the_miou_of_that_image_alone() -> None:
+    metrics, alone = semantic_metrics(names(5)), semantic_metrics(names(5))
+    metrics.update(*semantic_pair(*random_pair(0)))
+    score = metrics.update(*semantic_pair(*random_pair(1)))
+    alone.update(*semantic_pair(*random_pair(1)))
+    assert score == alone.compute().miou != metrics.compute().miou
+    empty = np.full((2, 2), VOID, np.uint8)
+    assert math.isnan(metrics.update(*semantic_pair(empty, empty)))
 
 
 def test_rows_are_truth_and_columns_prediction() -> None:
-    metrics = SemanticMetrics(names(2))
-    matrix = metrics.update(np.ones((1, 3), np.uint8), np.zeros((1, 3), np.uint8))
-    assert matrix.tolist() == [[0, 3], [0, 0]]
+    metrics = semantic_metrics(names(2))
+    metrics.update(*semantic_pair(np.ones((1, 3), np.uint8), np.zeros((1, 3), np.uint8)))
+    (matrix,) = metrics.compute().matrices
+    assert (matrix.name, matrix.values.tolist()) == ("confusion", [[0, 3], [0, 0]])
 
 
 @pytest.mark.parametrize(
@@ -206,21 +209,21 @@ def test_rows_are_truth_and_columns_prediction() -> None:
     ],
 )
 def test_maps_that_do_not_fit_are_errors(prediction: np.ndarray, label: np.ndarray, message: str) -> None:
-    metrics = SemanticMetrics(names(3))
+    metrics = semantic_metrics(names(3))
     with pytest.raises(DataError, match=message):
-        metrics.update(prediction.astype(np.int64), label.astype(np.int64))
+        metrics.update(*semantic_pair(prediction.astype(np.int64), label.astype(np.int64)))
     assert metrics.compute().images == 0
 
 
 def test_nothing_counted_gives_undefined_numbers_not_zeros() -> None:
-    scores = SemanticMetrics(names(2)).compute()
+    scores = semantic_metrics(names(2)).compute()
     assert scores.images == 0
     assert all(math.isnan(value) for value in (scores.miou, scores.pixel_accuracy, scores.kappa))
-    assert scores == SemanticMetrics(names(2)).compute()
+    assert scores == semantic_metrics(names(2)).compute()
 
 
 def test_kappa_survives_more_pixels_than_int64_can_square() -> None:
-    metrics = SemanticMetrics(names(2), boundary=False, sizes=False)
+    metrics = create(["confusion"], names(2))
     big = 4_000_000_000
-    metrics.merge({"confusion": np.array([[big, 0], [0, big]]), "images": np.array([1])})
+    metrics.merge({"confusion.matrix": np.array([[big, 0], [0, big]]), "images": np.array([1])})
     assert metrics.compute().kappa == pytest.approx(1)

@@ -1,0 +1,42 @@
+"""The two label maps that semantic metrics compare, checked: values that name no class are an error, never wrapped."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from segatlas.config.rules import IGNORE, MAX_CLASSES
+from segatlas.errors import DataError
+from segatlas.metrics.metric import Prediction
+
+if TYPE_CHECKING:
+    from segatlas.structures import SemanticTarget
+
+
+def label_maps(result: Prediction, target: SemanticTarget, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return prediction and label, (H, W) uint8 of values 0..K-1 or 255; both are 255 where the label is.
+
+    Raises:
+        DataError: the two differ in size, or a value names no class.
+    """
+    if num_classes > MAX_CLASSES:
+        raise ValueError(f"{num_classes} classes; at most {MAX_CLASSES} can be told from {IGNORE}, which is ignored")
+    prediction, label = _as_numpy(result.semantic), _as_numpy(target.labels)
+    if prediction.shape != label.shape or prediction.ndim != 2:
+        raise DataError(f"prediction {prediction.shape} and label {label.shape} must be (H, W) of one size")
+    label = _as_uint8(label, num_classes, "label")
+    # What is predicted on ignored pixels must not count anywhere, so it is ignored too.
+    return _as_uint8(np.where(label == IGNORE, IGNORE, prediction), num_classes, "prediction"), label
+
+
+def _as_numpy(array: Any) -> np.ndarray:
+    """Return an array; a tensor is known by its method, because torch may not be loaded."""
+    return np.asarray(array.detach().cpu() if hasattr(array, "detach") else array)
+
+
+def _as_uint8(numbers: np.ndarray, num_classes: int, what: str) -> np.ndarray:
+    wrong = (numbers != IGNORE) & ((numbers < 0) | (numbers >= num_classes))
+    if wrong.any():
+        raise DataError(f"{what} holds value {numbers[wrong].flat[0]}; expected 0..{num_classes - 1} or {IGNORE}")
+    return np.ascontiguousarray(numbers, dtype=np.uint8)

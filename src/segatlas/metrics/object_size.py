@@ -1,0 +1,104 @@
+"""Recall by the size of the objects in the truth, with COCO's bounds: small < 32 x 32 <= medium < 96 x 96 <= large."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from segatlas.metrics.label_maps import label_maps
+from segatlas.metrics.metric import Metric, Number, Prediction, Rows
+from segatlas.metrics.ratios import floats, ratio
+from segatlas.metrics.sums import Sums
+
+if TYPE_CHECKING:
+    from segatlas.structures import SemanticTarget
+
+SIZES = ("small", "medium", "large")
+BOUNDS = (32 * 32, 96 * 96)
+"""Smallest number of pixels of a medium and of a large object."""
+
+
+def size_counts(prediction: np.ndarray, label: np.ndarray, num_classes: int) -> np.ndarray:
+    """Count objects and their pixels by size.
+
+    An object is an 8-connected region of one class in the truth (touching objects of one class count as one: a semantic
+    label cannot tell them apart). Its size is its number of pixels in the label's own resolution.
+
+    Args:
+        prediction: (H, W) uint8.
+        label: (H, W) uint8, 0..K-1; higher values are left out.
+        num_classes: K.
+
+    Returns:
+        (K, 3, 3) int64: class x (small, medium, large) x (objects, their pixels, those of them predicted right).
+    """
+    counts = np.zeros((num_classes, len(SIZES), 3), np.int64)
+    for index in np.flatnonzero(np.bincount(label.ravel(), minlength=num_classes)[:num_classes]):
+        mask = (label == index).astype(np.uint8)
+        x, y, width, height = cv2.boundingRect(mask)
+        window = np.s_[y : y + height, x : x + width]
+        total, objects, stats, _ = cv2.connectedComponentsWithStats(mask[window], connectivity=8)
+        right = np.bincount(objects[prediction[window] == index], minlength=total)[1:]
+        pixels = stats[1:, cv2.CC_STAT_AREA]
+        bucket = np.digitize(pixels, BOUNDS)
+        for column, amount in enumerate((np.ones_like(pixels), pixels, right)):
+            np.add.at(counts[index, :, column], bucket, amount)
+    return counts
+
+
+class ObjectSize(Sums):
+    """Counts objects of the truth and their pixels by size."""
+
+    def __init__(self, classes: Sequence[str]):
+        super().__init__(sizes=(len(classes), len(SIZES), 3))
+
+    def update(self, result: Prediction, target: SemanticTarget) -> float:
+        """Count one image; it has no score of its own."""
+        count = len(self.counts["sizes"])
+        self.counts["sizes"] += size_counts(*label_maps(result, target, count), count)
+        return math.nan
+
+    def compute(self) -> Rows:
+        """Return the numbers of `METRIC`: each of a class, and of all classes together."""
+        per_class, whole = _by_size(self.counts["sizes"]), _by_size(self.counts["sizes"].sum(0, keepdims=True))
+        return Rows(per_class=per_class, whole={name: values[0] for name, values in whole.items()})
+
+
+def _by_size(counts: np.ndarray) -> dict[str, tuple[float, ...]]:
+    """Return recall and number of objects by size from (K, 3, 3) counts, each a tuple of K values."""
+    recall = ratio(counts[..., 2], counts[..., 1])
+    columns = {f"recall_{size}": floats(recall[:, index]) for index, size in enumerate(SIZES)}
+    return columns | {f"objects_{size}": tuple(counts[:, index, 0].tolist()) for index, size in enumerate(SIZES)}
+
+
+def _recall(size: str, definition: str) -> Number:
+    name = f"recall_{size}"
+    title, counted = f"recall, {size} objects", f"objects_{size}"
+    return Number(name=name, heading=size, title=title, last_line=name, counted=counted, definition=definition)
+
+
+def _objects(size: str) -> Number:
+    definition = f"Number of {size} objects in the truth (bounds as in recall_{size})."
+    return Number(name=f"objects_{size}", format="count", unit="object", definition=definition)
+
+
+METRIC = Metric(
+    name="object_size",
+    title="recall by the size of objects",
+    accumulator=ObjectSize,
+    switch="sizes",
+    numbers=(
+        _recall(
+            "small",
+            "Fraction of the pixels of small objects (8-connected regions of one class in the truth, under 32 x 32 = "
+            "1024 pixels) that were predicted right; of one class, or of all classes together.",
+        ),
+        _recall("medium", "As recall_small, for objects of 1024 to 9215 pixels (under 96 x 96)."),
+        _recall("large", "As recall_small, for objects of 9216 pixels or more."),
+        *(_objects(size) for size in SIZES),
+    ),
+)

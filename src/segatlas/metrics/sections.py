@@ -1,0 +1,83 @@
+"""The parts of a report, as data: metrics, the task or the report itself make them, and each page shows every kind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from segatlas.metrics.metric import Number
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassTable:
+    """Numbers of each class. columns: in order. rows: a class's name under "class", then its numbers by name.
+
+    last_line: number -> its value of the whole set, for the columns that have one.
+    """
+
+    title: str = "Classes"
+    columns: tuple[Number, ...]
+    rows: Sequence[Mapping[str, Any]]
+    last_line: Mapping[str, float]
+
+    @property
+    def scores(self) -> tuple[Number, ...]:
+        """The columns that are no counts."""
+        return tuple(number for number in self.columns if number.format != "count")
+
+    @property
+    def counts(self) -> tuple[Number, ...]:
+        """The columns of counts; each is shown as a fraction of its sum."""
+        return tuple(number for number in self.columns if number.format == "count")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One number of the whole set. note: what it was got from. is_headline: it is the one that ranks models."""
+
+    number: Number
+    value: float
+    note: str = ""
+    is_headline: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """Numbers of the whole set."""
+
+    title: str = "Whole set"
+    lines: tuple[Line, ...]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Matrix:
+    """Counts of pairs. name: key in eval.json. values: (K, K) int64. names: of its rows and columns."""
+
+    name: str
+    title: str
+    names: tuple[str, ...]
+    values: np.ndarray = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranking:
+    """The worst images, by the number that each has alone. entries: (value, key), the worst first."""
+
+    title: str
+    number: Number
+    entries: Sequence[tuple[float, str]]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Figures:
+    """Drawn images. entries: (caption, PNG bytes)."""
+
+    title: str
+    entries: Sequence[tuple[str, bytes]] = field(repr=False)
+
+
+Section = ClassTable | Summary | Matrix | Ranking | Figures

@@ -1,0 +1,46 @@
+"""Public Python names of earlier versions: they still work, with a warning that says the name of today."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any
+
+RENAMED: dict[str, dict[str, str]] = {
+    "segatlas.bench": {
+        "Machine": "MachineState",
+        "ModelFacts": "MeasuredModel",
+        "Report": "BenchReport",
+        "Row": "BenchRow",
+        "Settings": "BenchSettings",
+    },
+    "segatlas.data.checks": {"Diagnosis": "CheckReport"},
+    "segatlas.data.transforms": {"Prepared": "PreparedSample"},
+    "segatlas.drawing": {
+        "bars_picture": "bars_image",
+        "boundary_picture": "boundary_image",
+        "confidence_picture": "confidence_image",
+        "confusion_picture": "confusion_image",
+        "curves_picture": "curves_image",
+        "error_picture": "error_image",
+        "save_picture": "save_image",
+    },
+    "segatlas.ops": {"raise_logits": "upsample_logits"},
+}
+"""Package -> its old public names, each with the name of today."""
+
+
+def old_names(package: str, names: Mapping[str, str] | None = None) -> Callable[[str], Any]:
+    """Return the `__getattr__` of a package whose public names changed; the warning points at the line of the user."""
+    table = RENAMED[package] if names is None else names
+
+    def find(name: str) -> Any:
+        if name not in table:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        message = f"{package}.{name} is called {package}.{table[name]} now"
+        warnings.warn(message, DeprecationWarning, stacklevel=2)
+        return getattr(sys.modules.get(package) or import_module(package), table[name])
+
+    return find
