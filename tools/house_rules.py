@@ -10,6 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+TASK_NAMES = {"semantic", "instance", "panoptic"}
+TASK_ROOMS = {"tasks", "criteria", "postprocess", "output"}
+"""Where the name of a task may decide something; elsewhere the task's record is asked."""
+SCORE_NAMES, SCORE_FREE_ROOMS = {"miou"}, {"training", "inference"}
 MOST_LINES, MOST_FUNCTION_LINES = 600, 80
 LOOSE_ENDS = re.compile(r"\b(TODO|FIXME|XXX)\b|raise NotImplementedError\b|assert True\b")
 # Package index hosts must not be named in the tree: built from pieces so that this file passes its own rule.
@@ -54,6 +58,27 @@ def python_breaches(path: Path, text: str) -> Iterator[tuple[int, str]]:
                 yield node.lineno, f"test {node.name} checks nothing"
         if not in_tests and runs_text(node):
             yield node.lineno, "eval or exec runs text"
+    yield from task_breaches(room_of(path), text)
+
+
+def room_of(path: Path) -> str:
+    """Return the room of the package that a file is in, "" for a file elsewhere."""
+    parts = path.relative_to(ROOT).parts
+    return parts[2].removesuffix(".py") if parts[:2] == ("src", "segatlas") else ""
+
+
+def task_breaches(room: str, text: str) -> Iterator[tuple[int, str]]:
+    """Yield where a room compares with a task's name, or names a task's score, in place of asking the task."""
+    for node in ast.walk(ast.parse(text)) if room else ():
+        if room not in TASK_ROOMS and isinstance(node, ast.Compare | ast.MatchValue) and texts_in(node) & TASK_NAMES:
+            yield node.lineno, "compares with the name of a task; ask its record in segatlas.tasks"
+        if room in SCORE_FREE_ROOMS and isinstance(node, ast.Constant) and node.value in SCORE_NAMES:
+            yield node.lineno, f"names the score {node.value}; ask the task for its scores"
+
+
+def texts_in(node: ast.AST) -> set[str]:
+    """Return the texts that stand anywhere in a node."""
+    return {one.value for one in ast.walk(node) if isinstance(one, ast.Constant) and isinstance(one.value, str)}
 
 
 def runs_text(node: ast.AST) -> bool:

@@ -24,6 +24,7 @@ from segatlas.data.datasets import DATASETS, dataset_class
 from segatlas.data.datasets.options import check_options
 from segatlas.encoders import ENCODERS, timm_names
 from segatlas.errors import Problem
+from segatlas.metrics import Number, monitored
 from segatlas.models import ARCHITECTURES, ArchitectureEntry, load_architecture, lookup
 from segatlas.tasks import TASKS
 
@@ -94,6 +95,20 @@ def _task_of_network(cfg: config.Config) -> Iterator[Fault]:
     yield ("task", "model.name"), f"{cfg.model.name} is for {', '.join(entry.tasks)}; {others}"
 
 
+def _metric_of_task(cfg: config.Config) -> Iterator[Fault]:
+    scores = scores_of(cfg.task) if cfg.task in TASKS else {cfg.train.metric: ""}
+    if cfg.train.metric not in scores:
+        yield ("train.metric", "task"), f"expected a score of task {cfg.task}: {', '.join(scores)}"
+
+
+def scores_of(task: str) -> Mapping[str, Number]:
+    """Return the scores of a task that training may watch, the first ranks models.
+
+    The files of the task's metrics are imported for it; they hold no torch.
+    """
+    return monitored(TASKS[task].metrics)
+
+
 def _losses_of_network(cfg: config.Config) -> Iterator[Fault]:
     entry = _entry(cfg)
     for index, term in enumerate(cfg.losses):
@@ -101,18 +116,6 @@ def _losses_of_network(cfg: config.Config) -> Iterator[Fault]:
             expected = ", ".join(losses_for(entry.output)) or "nothing; it cannot be trained"
             message = f"a loss on {term.output}, and {cfg.model.name} gives {entry.output} - expected {expected}"
             yield (f"losses.{index}.name", "model.name"), message
-
-
-def _monitored(task: str) -> list[str]:
-    """Return the numbers that `train.metric` may name; imports the files of the task's metrics, which hold no torch."""
-    from segatlas.metrics import monitored
-
-    return list(monitored(TASKS[task].metrics))
-
-
-def _number_of_task(cfg: config.Config) -> Iterator[Fault]:
-    if cfg.task in TASKS and (known := _monitored(cfg.task)) and cfg.train.metric not in known:
-        yield ("train.metric", "task"), f"expected a score of task {cfg.task}: {', '.join(known)}"
 
 
 def common_keys() -> tuple[str, list[KeyRow]]:
@@ -154,7 +157,7 @@ def json_schema() -> dict[str, Any]:
 class Config(config.Config):
     """A whole recipe, checked to the last key of its network. See `segatlas.config.Config` for the keys."""
 
-    further_rules: ClassVar[tuple[Rule, ...]] = (_task_of_network, _number_of_task, _losses_of_network)
+    further_rules: ClassVar[tuple[Rule, ...]] = (_task_of_network, _metric_of_task, _losses_of_network)
 
     def settled(self) -> Self:
         """Return the recipe with what it leaves open: its network decides task and losses, the task `train.metric`."""
@@ -165,8 +168,8 @@ class Config(config.Config):
         if entry is not None and "losses" not in self.model_fields_set:
             found["losses"] = tuple(term(name=name) for name, term in [*losses_for(entry.output).items()][:1])
         task = found.get("task", self.task)
-        if "metric" not in self.train.model_fields_set and task in TASKS and (known := _monitored(task)):
-            found["train"] = self.train.model_copy(update={"metric": known[0]})
+        if "metric" not in self.train.model_fields_set and task in TASKS and (scores := scores_of(task)):
+            found["train"] = self.train.model_copy(update={"metric": next(iter(scores))})
         return self.model_copy(update=found)
 
     @classmethod

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from segatlas.config.losses import losses_for
+from segatlas.config.losses import CrossEntropyConfig, losses_for
 from segatlas.errors import ConfigError, Problem
 from segatlas.models import ARCHITECTURES, ArchitectureEntry
 from segatlas.recipe import Config
@@ -36,6 +36,7 @@ def test_a_recipe_that_states_nothing_is_for_the_first_task_and_score_of_its_net
 
 
 def test_a_network_for_objects_decides_task_and_score(network_for_objects: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("segatlas.recipe.losses_for", lambda output: {"cross_entropy": CrossEntropyConfig})
     monkeypatch.setattr(Config, "further_rules", ())
     monkeypatch.setattr("segatlas.config.rules.RULES", ())
     monkeypatch.setitem(TASKS, "instance", replace(TASKS["instance"], metrics=("object_size", "confusion")))
@@ -72,7 +73,7 @@ def test_an_unknown_task_is_told_with_the_nearest_one(tmp_path: Path):
 
 def test_a_score_of_another_task_is_told_with_its_line(tmp_path: Path):
     (told,) = problems_of(tmp_path / "a.yaml", "train:\n  metric: instance_f1\n")
-    assert (told.key, told.line, told.got) == ("train.metric", 2, "instance_f1")
+    assert (told.key, told.line, told.got) == ("train.metric", 2, '"instance_f1"')
     assert told.message == "expected a score of task semantic: miou, pixel_accuracy, mean_accuracy"
 
 

@@ -13,7 +13,7 @@ from safetensors.torch import load, save
 from segatlas.inference.fast_form import fast_form
 from segatlas.models import ARCHITECTURES, load_architecture
 from segatlas.models.deeplabv3plus import SMP as DEEPLABV3PLUS_SMP
-from segatlas.structures import Inputs, PointLogits, SemanticLogits
+from segatlas.structures import Inputs, PointLogits, SemanticLogits, maps_of
 
 K = 5
 # Besides each architecture's own tiny variant: forms whose graphs differ: (architecture, fields).
@@ -52,6 +52,9 @@ REFINED: set[str] = {
     "pointrend",
 }
 each_case = pytest.mark.parametrize("case", CASES)
+each_semantic_case = pytest.mark.parametrize(
+    "case", [case for case, (name, _) in CASES.items() if ARCHITECTURES[name].output == "SemanticLogits"]
+)
 
 
 @pytest.fixture(autouse=True)
@@ -73,7 +76,7 @@ def shapes_at_strides(canvas: tuple[int, int]) -> list[tuple[int, int]]:
     return [(-(-canvas[0] // stride), -(-canvas[1] // stride)) for stride in STRIDES]
 
 
-@each_case
+@each_semantic_case
 @pytest.mark.parametrize("size", [(1, 1), (33, 47), (65, 129)])
 def test_any_image_size_gives_logits_over_a_canvas_that_holds_the_image(case, size):
     net = make(case).eval()
@@ -95,14 +98,14 @@ def test_every_parameter_gets_a_finite_gradient_and_every_weight_a_nonzero_one(c
             torch.nn.init.normal_(parameter, std=0.1)
     out = net(torch.randn(2, 3, 65, 129))
     auxiliary = [x.logits if isinstance(x, PointLogits) else x for x in out.aux.values()]
-    sum(x.square().mean() for x in (out.logits, *auxiliary)).backward()
+    sum(x.square().mean() for x in (*maps_of(out).values(), *auxiliary)).backward()
     for name, parameter in net.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
         assert parameter.ndim == 1 or parameter.grad.any(), name
 
 
-@each_case
+@each_semantic_case
 def test_training_gives_the_auxiliary_logits_that_the_config_asks_for(case):
     out = make(case).train()(torch.randn(2, 3, 65, 129))
     if "aux" in CASES[case][1]:
@@ -114,27 +117,27 @@ def test_training_gives_the_auxiliary_logits_that_the_config_asks_for(case):
 @each_case
 def test_one_image_trains(case):
     out = make(case).train()(torch.randn(1, 3, 65, 129))
-    assert out.logits.isfinite().all()
+    assert all(x.isfinite().all() for x in maps_of(out).values())
 
 
 @each_case
 def test_eval_is_deterministic_and_an_image_does_not_depend_on_its_batch(case):
     net, x = make(case).eval(), torch.randn(2, 3, 33, 47)
     with torch.no_grad():
-        both = net(x).logits
-        assert torch.equal(both, net(x).logits)
-        alone = torch.cat([net(x[:1]).logits, net(x[1:]).logits])
-    assert relative(alone, both) <= 1e-5
+        both, again, first, second = (maps_of(net(part)) for part in (x, x, x[:1], x[1:]))
+    for name, found in both.items():
+        assert torch.equal(found, again[name])
+        assert relative(torch.cat([first[name], second[name]]), found) <= 1e-5
 
 
 @each_case
 def test_bf16_autocast_is_finite(case):
     net = make(case).eval()
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
-        assert net(torch.randn(1, 3, 33, 47)).logits.isfinite().all()
+        assert all(x.isfinite().all() for x in maps_of(net(torch.randn(1, 3, 33, 47))).values())
 
 
-@each_case
+@each_semantic_case
 def test_the_fast_form_gives_the_same_numbers_in_fp32_and_finite_ones_in_bf16(case):
     net, x = make(case).eval(), torch.randn(1, 3, 65, 129)
     for module in net.modules():
@@ -163,7 +166,8 @@ def test_saved_weights_give_the_same_numbers_in_another_network(case):
     net, other, x = make(case), make(case), torch.randn(1, 3, 33, 47)
     other.load_state_dict(load(save(net.state_dict())), strict=True)
     with torch.no_grad():
-        assert torch.equal(net.eval()(x).logits, other.eval()(x).logits)
+        ours, theirs = maps_of(net.eval()(x)), maps_of(other.eval()(x))
+    assert all(torch.equal(found, theirs[name]) for name, found in ours.items())
 
 
 @each_case
@@ -183,12 +187,14 @@ def test_the_exported_program_equals_the_network(case):
     program = torch.export.export(net, (x,)).module()
     with torch.no_grad():
         ours, exported = net(x), program(x)
-    assert relative(exported.logits, ours.logits) <= 1e-5
+    assert isinstance(ours, load_architecture(CASES[case][0]).output)
+    for name, found in maps_of(ours).items():
+        assert relative(maps_of(exported)[name], found) <= 1e-5
     assert tuple(exported.canvas) == tuple(ours.canvas)
     assert tuple(exported.resample) == tuple(ours.resample)
 
 
-@each_case
+@each_semantic_case
 @pytest.mark.parametrize(("in_channels", "num_classes"), [(1, 2), (5, 19)])
 def test_any_number_of_channels_and_classes(case, in_channels, num_classes):
     net = make(case, in_channels=in_channels, num_classes=num_classes).eval()
@@ -196,7 +202,14 @@ def test_any_number_of_channels_and_classes(case, in_channels, num_classes):
         assert net(torch.randn(1, in_channels, 33, 47)).logits.shape[1] == num_classes
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if CASES[case][0] not in REFINED])
+@pytest.mark.parametrize(
+    "case",
+    [
+        case
+        for case, (name, _) in CASES.items()
+        if name not in REFINED and ARCHITECTURES[name].output == "SemanticLogits"
+    ],
+)
 def test_encoder_decode_and_classifier_make_the_logits(case):
     net, x = make(case).eval(), torch.randn(1, 3, 64, 96)
     with torch.no_grad():

@@ -71,6 +71,7 @@ def test_a_run_of_eight_steps_has_a_loss_curve_of_eight_points(config, tmp_path,
 def reporter(rows, **state):
     made = ProgressReporter(
         Some(add=lambda step, epoch, values, terms: rows.append((step, values["loss"]))),
+        scores={},
         intervals=Intervals(point=2, line=4),
         images_per_step=1,
         quiet=True,

@@ -21,7 +21,7 @@ from segatlas.recipe import Config
 from segatlas.training import Interrupted, train
 from segatlas.training.checkpoints import RunCheckpoints
 from segatlas.training.environment import recorded_environment
-from segatlas.training.logbook import COLUMNS, Logbook
+from segatlas.training.logbook import Logbook, columns
 from segatlas.training.module import SegmentationModule
 from segatlas.training.resume import other_data
 
@@ -234,8 +234,10 @@ def test_other_files_of_the_same_number_are_told(resume, tmp_path):
 
 def test_an_empty_file_of_metrics_gets_its_head_again(tmp_path):
     (tmp_path / "metrics.csv").write_text("")
-    Logbook(SimpleNamespace(metrics=tmp_path / "metrics.csv"), tensorboard=False, resumed=True).rewind(3)
-    assert (tmp_path / "metrics.csv").read_text().splitlines() == [",".join(COLUMNS)]
+    Logbook(SimpleNamespace(metrics=tmp_path / "metrics.csv"), scores=["miou"], tensorboard=False, resumed=True).rewind(
+        3
+    )
+    assert (tmp_path / "metrics.csv").read_text().splitlines() == [",".join(columns(["miou"]))]
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\0", b"[]", b'{"data": 3}'])

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 from PIL import Image
 
-from segatlas.drawing.maps import Color, color_mask, error_image, viewable
+from segatlas.drawing.maps import LINE, Color, boundaries, color_mask, error_image, viewable
 from segatlas.drawing.text import INK, MUTED, canvas, font, shortened, tell_missing
 
+if TYPE_CHECKING:
+    from segatlas.structures import Result, SegmentsTarget, SemanticTarget
+
 Pixels = np.ndarray
+
+NO_OBJECT, IGNORED = -1, -2
+"""In a map of objects' classes: a pixel of no object, one that is not judged."""
 
 SAMPLE_TITLES = ("image", "truth", "prediction", "error")
 
@@ -31,6 +38,44 @@ def sample_row(
     truth = color_mask(label, palette)
     truth[label == ignore] = 0
     return viewable(image), truth, color_mask(prediction, palette), error_image(prediction, label, ignore)
+
+
+def semantic_row(
+    image: Pixels, target: SemanticTarget, result: Result, palette: Sequence[Color]
+) -> tuple[Pixels, Pixels, Pixels, Pixels]:
+    """Return `sample_row` of a truth and a result: the row of the task "semantic"."""
+    return sample_row(image, np.asarray(target.labels), result.semantic, palette)
+
+
+def instance_row(
+    image: Pixels, target: SegmentsTarget, result: Result, palette: Sequence[Color]
+) -> tuple[Pixels, Pixels, Pixels, Pixels]:
+    """Return the row of the task "instance": each object in its class's colour, with a line between objects.
+
+    An error is a pixel whose class, or none, differs; crowds and what is ignored are not judged.
+    """
+    ids, classes = np.asarray(target.ids), np.asarray(target.classes)
+    judged = np.asarray(target.things) & ~np.asarray(target.crowd)
+    truth_ids = np.where((ids >= 0) & judged[np.maximum(ids, 0)] if judged.size else np.zeros(ids.shape, bool), ids, -1)
+    found_ids = np.full(ids.shape, -1, np.int32)
+    for index, one in reversed([*enumerate(result.instances)]):  # the surest on top
+        found_ids[one.mask] = index
+    found_classes = np.array([one.class_index for one in result.instances], np.int64)
+    truth, found = _classes_of(truth_ids, classes), _classes_of(found_ids, found_classes)
+    ignored = (ids < 0) | (np.asarray(target.crowd)[np.maximum(ids, 0)] if judged.size else False)
+    error = error_image(found, np.where(ignored, IGNORED, truth), IGNORED)
+    return viewable(image), _objects(truth_ids, truth, palette), _objects(found_ids, found, palette), error
+
+
+def _classes_of(ids: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """Return (H, W) the class of each pixel's object, NO_OBJECT where it has none."""
+    return np.where(ids >= 0, classes[np.maximum(ids, 0)], NO_OBJECT) if classes.size else np.full(ids.shape, NO_OBJECT)
+
+
+def _objects(ids: np.ndarray, classes: np.ndarray, palette: Sequence[Color]) -> Pixels:
+    drawn = color_mask(np.where(classes == NO_OBJECT, len(palette), classes), palette)
+    drawn[boundaries(ids)] = LINE
+    return drawn
 
 
 def sheet(

@@ -13,6 +13,7 @@ from segatlas.data.datasets.foreign import recognise
 from segatlas.data.formats.classes import read_classes
 from segatlas.errors import DataError, UsageError
 from segatlas.recipe import Config
+from segatlas.tasks import TASKS
 from segatlas.weights.card import Card
 
 CONFIG_FILE = "config.yaml"
@@ -90,7 +91,7 @@ def open_split(plan: EvaluationPlan, split: str, card: Card) -> tuple[Segmentati
     Raises:
         DataError: another number of classes or channels, or a split without images.
     """
-    data = create_dataset(plan.data, split, plan.seed, Store.of(plan.data, fill=False))
+    data = create_dataset(plan.data, split, plan.seed, Store.of(plan.data, fill=False), TASKS[card.task].target)
     if len(data.classes) != len(card.classes):
         raise DataError(
             f"{data.name} has {len(data.classes)} classes ({_some(data.classes)}), the model {len(card.classes)} "

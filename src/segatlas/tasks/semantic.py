@@ -9,5 +9,5 @@ TASK = Task(
     metrics=("confusion", "boundary", "object_size"),
     result=("semantic",),
     writers=("mask", "overlay", "boundary", "confidence", "json"),
-    sheet="segatlas.drawing.sheets:sample_row",
+    sheet="segatlas.drawing.sheets:semantic_row",
 )

@@ -12,9 +12,9 @@ class Task:
     name: as in `task:` of a recipe. title: for people. target: name of the type of truth that datasets must give, of
     `segatlas.structures`. metrics: names of files of `segatlas.metrics` that an evaluation counts, in the order of the
     report; the first number of theirs that may be monitored ranks models, the first metric's score of an image ranks
-    images. result: what a `Segmentation` of this task can give.
-    writers: kinds of `--save` that make sense, the first is the default. sheet: function "module:name" that draws one
-    row of image, truth, prediction, error. sections: functions "module:name" that make the parts of a report.
+    images. result: what a `Segmentation` of this task can give. writers: kinds of `--save` that make sense, the first
+    is the default. sheet: function "module:name" that takes (image, target, result, palette) and draws one row: image,
+    truth, prediction, error.
     """
 
     name: str
@@ -24,4 +24,3 @@ class Task:
     result: tuple[str, ...]
     writers: tuple[str, ...]
     sheet: str
-    sections: tuple[str, ...] = ()

@@ -15,6 +15,7 @@ from segatlas.data.dataset import SegmentationData
 from segatlas.data.statistics import automatic_weights, count_classes
 from segatlas.data.transforms import Pipeline
 from segatlas.errors import ConfigError, DataError, Problem
+from segatlas.tasks import TASKS
 from segatlas.training.consulting import check_data, refuse_single_values
 from segatlas.training.inputs import NetworkFacts, choose_preprocessing, encoder_name
 from segatlas.training.logbook import LOGGER
@@ -46,11 +47,12 @@ def build_parts(config: Config, *, dry: bool = False) -> TrainingComponents:
     have to be downloaded stay random, with a notice.
     """
     store = Store.of(config.data, fill=not dry)
-    train = create_dataset(config.data, "train", config.seed, store)
-    val = create_dataset(config.data, "val", config.seed, store)
+    target = TASKS[config.task].target
+    train = create_dataset(config.data, "train", config.seed, store, target)
+    val = create_dataset(config.data, "val", config.seed, store, target)
     splits = {dataset.split: dataset for dataset in (train, val)}
     if config.eval.split not in splits:  # the evaluation at the end is too late to learn that it is not there
-        splits[config.eval.split] = create_dataset(config.data, config.eval.split, config.seed, store)
+        splits[config.eval.split] = create_dataset(config.data, config.eval.split, config.seed, store, target)
     if store is not None:
         store.prepare()
     for dataset in splits.values():
@@ -96,6 +98,7 @@ def build_parts(config: Config, *, dry: bool = False) -> TrainingComponents:
         palette=train.palette,
         preprocessing=preprocessing,
         inference=inference_of(model.input),
+        task=config.task,
         source=f"trained by SegAtlas on {config.data.name}",
     )
     pipeline = Pipeline.from_config(

@@ -91,8 +91,9 @@ class RunCheckpoints(Checkpoint):
         if math.isnan(value):
             self.save(trainer, self.folder.last)
             raise TrainingError(
-                f"{self.config.metric} is undefined: no pixel of the validation masks is labelled, so no checkpoint "
-                f"can be the best; {self.folder.last} is written. Choose another val split (see segatlas data check)"
+                f"{self.config.metric} is undefined: nothing in the truth of the validation images is labelled, so no "
+                f"checkpoint can be the best; {self.folder.last} is written. Choose another val split (see segatlas "
+                "data check)"
             )
         counts = _validation_is_due(trainer)  # one more, where the time is up, must not change what a resume does
         if counts:

@@ -16,7 +16,7 @@ from segatlas.config.schema import Config
 from segatlas.data.collate import collate
 from segatlas.data.stream import SampleStream
 from segatlas.errors import TrainingError
-from segatlas.structures import Inputs, PointLogits, SemanticLogits
+from segatlas.structures import Inputs, Output, PointLogits, maps_of
 from segatlas.training.building import TrainingComponents, build_parts
 from segatlas.training.faults import ADVICE, SMALLER, is_out_of_memory, largest_gradient, require_finite
 from segatlas.training.inputs import NetworkFacts
@@ -36,7 +36,8 @@ LOOK_AT = (
 class DryRun:
     """What one training step looked like. Memory is the process's peak (CPU) or the device's (CUDA), in MB.
 
-    `notices` says what is to be known of the run, and where the step differs from a real one.
+    `output_name` and `output_shape` are of the output's first map, `aux_shapes` of all others. `notices` says what is
+    to be known of the run, and where the step differs from a real one.
     """
 
     train_images: int
@@ -46,6 +47,7 @@ class DryRun:
     network: NetworkFacts
     batch_shape: tuple[int, ...]
     label_shape: tuple[int, ...]
+    output_name: str
     output_shape: tuple[int, ...]
     aux_shapes: dict[str, tuple[int, ...]]
     loss: float
@@ -60,7 +62,8 @@ class DryRun:
             f"data: {self.train_images} train, {self.val_images} val images; {len(self.classes)} classes",
             *self.network.lines(),
             f"batch: images {self.batch_shape}, labels {self.label_shape}",
-            f"output: logits {self.output_shape}" + "".join(f", {k} {v}" for k, v in self.aux_shapes.items()),
+            f"output: {self.output_name} {self.output_shape}"
+            + "".join(f", {k} {v}" for k, v in self.aux_shapes.items()),
             f"loss {self.loss:.4f}; one step {self.seconds:.2f} s; peak memory {self.memory_mb:.0f} MB",
         ]
 
@@ -90,6 +93,8 @@ def dry_run(config: Config) -> DryRun:
         if not is_out_of_memory(error):
             raise
         raise TrainingError(f"out of memory in one step of a dry run: {error}. {SMALLER}") from error
+    maps = {name: tuple(value.shape) for name, value in maps_of(output).items()}
+    first = next(iter(maps))
     return DryRun(
         train_images=len(parts.train),
         val_images=len(parts.val),
@@ -97,9 +102,10 @@ def dry_run(config: Config) -> DryRun:
         parameters=parts.facts.parameters,
         network=parts.facts,
         batch_shape=tuple(inputs.image.shape),
-        label_shape=tuple(targets.shape),
-        output_shape=tuple(output.logits.shape),
-        aux_shapes={name: _shape(value) for name, value in output.aux.items()},
+        label_shape=_target_shape(targets),
+        output_name=first,
+        output_shape=maps.pop(first),
+        aux_shapes={**maps, **{name: _shape(value) for name, value in output.aux.items()}},
         loss=loss,
         seconds=time.perf_counter() - started,
         memory_mb=_peak_memory(device),
@@ -109,7 +115,7 @@ def dry_run(config: Config) -> DryRun:
 
 def _one_step(
     config: Config, parts: TrainingComponents, inputs: Inputs, targets: Any, where: str
-) -> tuple[SemanticLogits, float]:
+) -> tuple[Output, float]:
     """Take one optimiser step; return the network's output and the loss. Raises TrainingError if it is not finite."""
     settings, net, device = config.train, parts.net, inputs.image.device.type
     optimizer = build_optimizer(net, settings.optimizer, settings.lr)
@@ -122,6 +128,11 @@ def _one_step(
     require_finite("gradient", largest_gradient(net), where, LOOK_AT)
     optimizer.step()
     return output, float(loss.detach())
+
+
+def _target_shape(targets: Any) -> tuple[int, ...]:
+    """Return the shape of labels (N, H, W), or that of the first map of N targets of another type behind N."""
+    return tuple(targets.shape if isinstance(targets, Tensor) else (len(targets), *targets[0][0].shape))
 
 
 def _shape(logits: Tensor | PointLogits) -> tuple[int, ...]:

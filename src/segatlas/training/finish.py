@@ -11,9 +11,11 @@ from segatlas.evaluation import Report, evaluate
 from segatlas.inference import Predictor, load
 from segatlas.metrics.sections import Figures, Matrix, Ranking, Section
 from segatlas.recipe import Config
+from segatlas.tasks import TASKS
 from segatlas.training.environment import recorded_environment
 from segatlas.training.logbook import LOGGER
 from segatlas.training.run import RunFolder
+from segatlas.training.samples import sheet_row
 
 WORST = 4
 
@@ -66,10 +68,7 @@ def _worst_sheet(predictor: Predictor, val: SegmentationData, ranking: Ranking) 
     by_key = {val.key(index): index for index in range(len(val))}
     rows, titles = [], []
     for value, key in ranking.entries[:WORST]:
-        sample = val.load(by_key[key])
-        assert sample.label is not None
-        prediction = predictor.predict(sample.image)
-        rows.append(drawing.sample_row(sample.image, sample.label, prediction.semantic, val.palette))
+        rows.append(sheet_row(TASKS[predictor.card.task], predictor, val, by_key[key]))
         titles.append(f"{key}: {ranking.number.short} {ranking.number.text(value, 1)}")
     return drawing.png_bytes(drawing.sheet(rows, drawing.SAMPLE_TITLES, titles))
 

@@ -17,7 +17,8 @@ import torch.distributed as dist
 from segatlas.config import to_yaml
 from segatlas.errors import SegAtlasError, TrainingError, UsageError
 from segatlas.files import whole_file
-from segatlas.recipe import Config
+from segatlas.recipe import Config, scores_of
+from segatlas.tasks import TASKS
 from segatlas.training.building import TrainingComponents, build_parts
 from segatlas.training.checkpoints import RunCheckpoints, WholeCheckpoints, put
 from segatlas.training.data_module import SegmentationDataModule
@@ -104,7 +105,8 @@ def _fit(
         folder.sweep()
     handlers = open_log(folder.log, held, console=not quiet) if first else []
     plan, step, again = start.plan, start.step, start.checkpoint is not None
-    logbook = Logbook(folder, tensorboard=config.log.tensorboard, resumed=again) if first else None
+    scores = scores_of(config.task)
+    logbook = Logbook(folder, scores=scores, tensorboard=config.log.tensorboard, resumed=again) if first else None
     module = SegmentationModule(parts.net, parts.criterion, parts.card, config, plan=plan, step=step)
     data = SegmentationDataModule(
         config, parts.train, parts.val, parts.pipeline, plan=plan, start=step * plan.accumulate
@@ -128,7 +130,8 @@ def _fit(
         if not first:
             return Run(dir=folder.root, best=folder.model)
         report = finish_run(config, folder, parts.val)
-        metrics = {"miou": report.miou} if report is not None else {}
+        ranked = next(iter(scores))
+        metrics = {ranked: report.scores.summary()[ranked]} if report is not None else {}
         return Run(dir=folder.root, best=folder.model, metrics=metrics | checkpoints.best_scores, report=report)
     except RuntimeError as error:
         raise _explain(error, folder) from error
@@ -154,11 +157,17 @@ def _trainer(
     world = machine.world
     checkpoints = RunCheckpoints(folder, settings)
     intervals = Intervals.of(config.log.every, plan.steps)
-    reporter = ProgressReporter(logbook, intervals=intervals, images_per_step=plan.samples_per_step, quiet=quiet)
+    reporter = ProgressReporter(
+        logbook,
+        scores=scores_of(config.task),
+        intervals=intervals,
+        images_per_step=plan.samples_per_step,
+        quiet=quiet,
+    )
     callbacks: list[Any] = [Ema(settings.ema)] if settings.ema else []
     callbacks += [reporter, checkpoints]
     if config.log.samples:
-        callbacks.insert(0, SampleSheets(folder, parts.val, config.log.samples))
+        callbacks.insert(0, SampleSheets(folder, parts.val, config.log.samples, TASKS[config.task]))
     trainer = pl.Trainer(
         accelerator=machine.accelerator,
         devices=world // machine.nodes,

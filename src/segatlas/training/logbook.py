@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+from collections.abc import Iterable
 from contextlib import suppress
 from functools import cache
 from logging.handlers import MemoryHandler
@@ -19,17 +20,6 @@ from segatlas.printable import SafeRecords
 from segatlas.safe_console import SafeConsole
 from segatlas.training.run import RunFolder
 
-COLUMNS = (
-    "step",
-    "epoch",
-    "lr",
-    "loss",
-    "images_per_s",
-    "val_miou",
-    "val_pixel_accuracy",
-    "val_mean_accuracy",
-    "terms",
-)
 LOGGER = logging.getLogger("segatlas")
 
 
@@ -39,16 +29,23 @@ def terminal() -> Console:
     return SafeConsole(stderr=True, highlight=False)
 
 
+def columns(scores: Iterable[str]) -> tuple[str, ...]:
+    """Return the columns of metrics.csv for a task with these scores."""
+    return ("step", "epoch", "lr", "loss", "images_per_s", *(f"val_{name}" for name in scores), "terms")
+
+
 class Logbook:
     """Appends rows to metrics.csv and mirrors numbers to TensorBoard. One per run, on the first process only.
 
+    `scores`: names of the scores of a validation; each has a column.
     `resumed`: the rows that are there belong to this run; else they are an earlier one's, and are replaced.
     """
 
-    def __init__(self, folder: RunFolder, *, tensorboard: bool, resumed: bool = False):
+    def __init__(self, folder: RunFolder, *, scores: Iterable[str], tensorboard: bool, resumed: bool = False):
         self.path = folder.metrics
+        self.columns = columns(scores)
         if not resumed or not self.path.exists():
-            self._write("w", [list(COLUMNS)])
+            self._write("w", [list(self.columns)])
         self.writer = None
         if tensorboard:
             from torch.utils.tensorboard import SummaryWriter
@@ -58,16 +55,18 @@ class Logbook:
     def rewind(self, step: int) -> None:
         """Drop rows past `step`: a killed run may have written some that its checkpoint does not hold."""
         kept = list(csv.reader(read_text(self.path, error=TrainingError).splitlines()))
-        head, *rows = kept or [list(COLUMNS)]  # a power failure may leave an empty file
+        head, *rows = kept or [list(self.columns)]  # a power failure may leave an empty file
         head = [OLD_COLUMNS.get(name, name) for name in head]  # of a run that an earlier version began
-        whole = [row for row in rows if len(row) == len(COLUMNS) and row[0].isdigit()]  # a kill may cut a row short
+        whole = [
+            row for row in rows if len(row) == len(self.columns) and row[0].isdigit()
+        ]  # a kill may cut a row short
         with whole_file(self.path, error=TrainingError) as temporary, temporary.open("w", newline="") as file:
             csv.writer(file).writerows([head, *(row for row in whole if int(row[0]) <= step)])
 
     def add(self, step: int, epoch: int, values: dict[str, float], terms: dict[str, float] | None = None) -> None:
         """Write one row; columns without a value stay empty."""
         row: list[object] = [step, epoch]
-        row += [f"{values[name]:.6g}" if name in values else "" for name in COLUMNS[2:-1]]
+        row += [f"{values[name]:.6g}" if name in values else "" for name in self.columns[2:-1]]
         row.append(" ".join(f"{name}={value:.6g}" for name, value in (terms or {}).items()))
         self._write("a", [row])
         if self.writer is not None:

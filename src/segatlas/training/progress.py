@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
 import lightning.pytorch as pl
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from segatlas.metrics import monitored
-from segatlas.tasks import TASKS
+from segatlas.metrics import Number
 from segatlas.training.logbook import LOGGER, Logbook, terminal
 from segatlas.training.plan import Plan
 
 EVERY = 10
 """Steps between lines and between points of the loss curve, where the recipe does not say."""
+
+SCORES_SAID = 2
+"""Scores of a validation on its line of the log: the first ones of the task."""
 
 WIDE = 100
 """Columns of a terminal whose bar has room for the speed."""
@@ -66,10 +69,22 @@ class _Stretch:
 
 
 class ProgressReporter(pl.Callback):
-    """Counts images per second; keeps the mean loss since the last point and line, and reports at each of them."""
+    """Counts images per second; keeps the mean loss since the last point and line, and reports at each of them.
 
-    def __init__(self, logbook: Logbook | None, *, intervals: Intervals, images_per_step: int, quiet: bool):
+    `scores`: names of the scores of a validation -> their records.
+    """
+
+    def __init__(
+        self,
+        logbook: Logbook | None,
+        *,
+        scores: Mapping[str, Number],
+        intervals: Intervals,
+        images_per_step: int,
+        quiet: bool,
+    ):
         self.logbook, self.intervals = logbook, intervals
+        self.said = dict([*scores.items()][:SCORES_SAID])
         self.bar: Progress | None = None
         if not quiet and terminal().is_terminal:
             self.bar = Progress(
@@ -137,8 +152,7 @@ class ProgressReporter(pl.Callback):
         if self.logbook is not None:
             values = {f"val_{name}": value for name, value in scores.items()}
             self.logbook.add(trainer.global_step, pl_module.epoch, values)
-        numbers = monitored(TASKS[pl_module.recipe.task].metrics).values()
-        told = "  ".join(f"{number.short} {number.text(scores[number.name])}" for number in [*numbers][:2])
+        told = "  ".join(f"{number.short} {number.text(scores[name])}" for name, number in self.said.items())
         LOGGER.info("step %d  validation: %s", trainer.global_step, told)
         self._restart_clocks(trainer.global_step)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from importlib import import_module
 from typing import Any
 
 import lightning.pytorch as pl
@@ -9,25 +11,33 @@ import numpy as np
 
 from segatlas import drawing
 from segatlas.data.dataset import SegmentationData
+from segatlas.inference import Predictor
+from segatlas.tasks import Task
 from segatlas.training.run import RunFolder
 
 
 class SampleSheets(pl.Callback):
     """Draws evenly spread validation images after each validation epoch, with the weights that were validated."""
 
-    def __init__(self, folder: RunFolder, val: SegmentationData, count: int):
-        self.folder, self.val = folder, val
+    def __init__(self, folder: RunFolder, val: SegmentationData, count: int, task: Task):
+        self.folder, self.val, self.task = folder, val, task
         self.indices = np.unique(np.linspace(0, len(val) - 1, count).round().astype(int)).tolist()
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Write samples/step_NNNNNN.png. Runs before the averaged weights are swapped back."""
         if not trainer.is_global_zero or trainer.sanity_checking:
             return
-        rows = []
-        for index in self.indices:
-            sample = self.val.load(index)
-            assert sample.label is not None
-            prediction = pl_module.predictor.predict(sample.image)
-            rows.append(drawing.sample_row(sample.image, sample.label, prediction.semantic, self.val.palette))
+        rows = [sheet_row(self.task, pl_module.predictor, self.val, index) for index in self.indices]
         path = self.folder.samples / f"step_{trainer.global_step:06d}.png"
         drawing.save_image(drawing.sheet(rows, drawing.SAMPLE_TITLES), path)
+
+
+def sheet_row(task: Task, predictor: Predictor, dataset: SegmentationData, index: int) -> Sequence[np.ndarray]:
+    """Predict one image of a dataset and return the task's row of a sheet: see `drawing.SAMPLE_TITLES`."""
+    module, _, name = task.sheet.partition(":")
+    sample = dataset.load(index)
+    result = predictor.predict(sample.image)
+    row: Sequence[np.ndarray] = getattr(import_module(module), name)(
+        sample.image, sample.target, result, dataset.palette
+    )
+    return row
