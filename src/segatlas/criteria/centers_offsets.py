@@ -26,7 +26,7 @@ HARD, NEAR = 2.0, 4.0
 class Maps(NamedTuple):
     """What an image's output should be.
 
-    centers: (K, h, w), 1 at a centre, falling to 0 around it. offsets: (2, h, w) pixels of the canvas, where `inside`.
+    centers: (1, h, w), 1 at a centre, falling to 0 around it. offsets: (2, h, w) pixels of the canvas, where `inside`.
     foreground: (K, h, w) 0 or 1. inside: (h, w) bool, an object is here. judged: (h, w) bool, no crowd is here.
     """
 
@@ -65,7 +65,7 @@ class Criterion(nn.Module):
             centers=output.centers.float(), offsets=output.offsets.float(), foreground=output.foreground.float()
         )
         size = (output.centers.shape[-2], output.centers.shape[-1])
-        classes = output.centers.shape[1]
+        classes = output.foreground.shape[1]
         maps = [maps_of_target(target, classes, size, output.canvas, output.centers.device) for target in targets]
         wanted = Maps(*(torch.stack(parts) for parts in zip(*maps, strict=True)))
         cell = output.canvas[0] / size[0]
@@ -113,7 +113,7 @@ def maps_of_target(
     seen = masks[:, rows[down].long()][:, :, columns[right].long()]
     cells[:, : seen.shape[1], : seen.shape[2]] = seen
     maps = Maps(
-        centers=torch.zeros((classes, *size), device=device),
+        centers=torch.zeros((1, *size), device=device),
         offsets=torch.zeros((2, *size), device=device),
         foreground=torch.zeros((classes, *size), device=device),
         inside=torch.zeros(size, dtype=torch.bool, device=device),
@@ -139,7 +139,7 @@ def _draw(maps: Maps, mask: Tensor, cells: Tensor, kind: int, rows: Tensor, colu
     x = torch.exp(-(((columns - center[1]) / column_cell) ** 2) / (2 * SPREAD**2))
     peak = y[:, None] * x
     peak.view(-1)[peak.argmax()] = 1.0
-    maps.centers[kind] = torch.maximum(maps.centers[kind], peak)
+    torch.maximum(maps.centers[0], peak, out=maps.centers[0])
     maps.foreground[:, cells] = 0
     maps.foreground[kind, cells] = 1
     maps.offsets[0, cells] = (center[0] - rows)[:, None].expand(cells.shape)[cells]
@@ -148,7 +148,7 @@ def _draw(maps: Maps, mask: Tensor, cells: Tensor, kind: int, rows: Tensor, colu
 
 
 def center_loss(logits: Tensor, wanted: Maps) -> Tensor:
-    """Return the focal loss of the heat maps (N, K, h, w), divided by the number of centres."""
+    """Return the focal loss of the heat maps (N, 1, h, w), divided by the number of centres."""
     is_center = wanted.centers == 1
     p = logits.sigmoid()
     hit = (1 - p) ** HARD * F.logsigmoid(logits) * is_center

@@ -103,6 +103,12 @@ class Head(nn.Module):
         self.first = ConvBNReLU(channels, channels)
         self.last = nn.Conv2d(channels, out_channels, kernel_size=1)
 
+    def begin_with(self, value: float) -> None:
+        """Answer `value` everywhere until training changes it."""
+        nn.init.zeros_(self.last.weight)
+        assert self.last.bias is not None
+        nn.init.constant_(self.last.bias, value)
+
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, channels, h, w) to (N, out_channels, h, w)."""
         out: Tensor = self.last(self.first(x))
@@ -119,10 +125,11 @@ class CenterNet(nn.Module):
         self.decoder = nn.ModuleList(Residual(a + b, b) for a, b in pairwise(deepest_first))
         self.dropout = nn.Dropout2d(config.dropout)
         self.classifier = nn.Conv2d(config.width, config.num_classes, kernel_size=1)  # foreground
-        self.centers = Head(config.width, config.num_classes)
+        self.centers = Head(config.width, 1)
         self.offsets = Head(config.width, 2)
         init_weights(self)
-        nn.init.constant_(self.centers.last.bias, math.log(RARE / (1 - RARE)))
+        self.centers.begin_with(math.log(RARE / (1 - RARE)))
+        self.offsets.begin_with(0.0)  # every pixel is its own centre
 
     def decode(self, features: list[Tensor]) -> Tensor:
         """Map the encoder's maps to the map before the heads: (N, w, H/2, W/2)."""
@@ -133,7 +140,7 @@ class CenterNet(nn.Module):
         return x
 
     def forward(self, inputs: Tensor | Inputs) -> CentersAndOffsets:
-        """Map a normalised image (N, C, H, W) to the three maps, K + 2 + K channels, at stride 2."""
+        """Map a normalised image (N, C, H, W) to the three maps, 1 + 2 + K channels, at stride 2."""
         x = pad_to_multiple(image_of(inputs), self.encoder.size_divisibility)
         canvas = (x.shape[-2], x.shape[-1])
         x = self.dropout(self.decode(self.encoder(x)))  # (N, w, H/2, W/2)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from segatlas.ops import upsample_logits
 from segatlas.structures import CentersAndOffsets, Instance, Result
 
-LEAST_CENTER = 0.2
+LEAST_CENTER = 0.1
 """A peak of the heat map counts as a centre from this probability on."""
 
 MOST_OBJECTS = 200
@@ -42,9 +42,9 @@ def instance(
 
 
 def _peaks(heat: Tensor, cell: tuple[float, float], crop: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Return places (M, 2) in pixels of the canvas and probabilities (M,) of the peaks of a heat map (K, h, w)."""
-    best = heat.amax(dim=0)
-    is_peak = (best >= LEAST_CENTER) & (best == F.max_pool2d(best[None], 5, stride=1, padding=2)[0])
+    """Return places (M, 2) in pixels of the canvas and probabilities (M,) of the peaks of a heat map (1, h, w)."""
+    best = heat[0]
+    is_peak = (best >= LEAST_CENTER) & (best == F.max_pool2d(heat, 5, stride=1, padding=2)[0])
     places = is_peak.nonzero()
     scores = best[is_peak]
     order = scores.argsort(descending=True, stable=True)[:MOST_OBJECTS]
