@@ -23,7 +23,7 @@ def sample(channels: int = 3, dtype: str = "uint8", **fields: object) -> Sample:
 
 BEFORE = InputSpec(name="before")
 PRIOR = InputSpec(name="prior", kind="label", channels=1)
-HEIGHTS = InputSpec(name="heights", kind="values", channels=1)
+HEIGHTS = InputSpec(name="heights", kind="map", channels=1)
 
 
 def pipeline(channels: int = 3, sources: tuple[InputSpec, ...] = (), **transforms: object) -> Pipeline:
@@ -134,7 +134,7 @@ def test_sources_go_through_geometry_and_colour_of_the_image(seed: int) -> None:
 def test_values_reach_the_network_as_stored() -> None:
     heights = np.arange(SIZE[0] * SIZE[1], dtype=np.uint16).reshape(SIZE)
     run = pipeline(sources=(HEIGHTS,), flip=1, photometric=PhotometricConfig())
-    out = run(sample(sources={"heights": Source(array=heights, kind="values")}), np.random.default_rng(0))
+    out = run(sample(sources={"heights": Source(array=heights, kind="map")}), np.random.default_rng(0))
     assert out.sources["heights"].dtype == np.float32
     np.testing.assert_array_equal(out.sources["heights"], heights[:, ::-1, None])
 
@@ -144,7 +144,7 @@ def test_sources_that_the_network_does_not_take_never_reach_it() -> None:
     assert pipeline()(data, np.random.default_rng(0)).sources == {}
 
 
-@pytest.mark.parametrize(("kind", "padding"), [("values", 0), ("label", 255)])
+@pytest.mark.parametrize(("kind", "padding"), [("map", 0), ("label", 255)])
 def test_an_optional_source_that_is_missing_is_padding_and_said_to_be_missing(kind: str, padding: int) -> None:
     spec = InputSpec(name="further", kind=kind, channels=1, required=False)
     run = pipeline(sources=(spec,), crop=(8, 8))

@@ -9,6 +9,7 @@ import torch
 from segatlas.encoders import create_encoder
 from segatlas.encoders.resnest import SplitAttention
 from segatlas.inference.fast_form import fast_form
+from segatlas.structures import InputSpec
 from segatlas.weights.building import build_network, make_config
 
 
@@ -51,4 +52,4 @@ def test_at_stride_8_the_last_layers_dilate_and_do_not_average():
 
 def test_in_fp32_its_predictions_keep_the_published_order_of_operations():
     net = build_network(*make_config("fcn", {"num_classes": 3, "encoder": "resnest50", "channels": 8})).eval()
-    assert fast_form(net, 3) is net
+    assert fast_form(net, (InputSpec(),)) is net

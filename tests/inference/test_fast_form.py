@@ -11,7 +11,9 @@ from torch.nn import functional as F
 
 from segatlas.inference import fast_form as room
 from segatlas.inference.fast_form import fast_form, weights_state
-from segatlas.structures import SemanticLogits
+from segatlas.structures import InputSpec, SemanticLogits
+
+IMAGE = (InputSpec(),)
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +52,7 @@ def norms(net: nn.Module) -> int:
 def check(body: nn.Module, norms_left: int) -> None:
     net, x = prepared(body), torch.randn(2, 3, 17, 23, dtype=torch.float64)
     before = copy.deepcopy(net.state_dict())
-    fast = fast_form(net, 3)
+    fast = fast_form(net, IMAGE)
     assert fast is not net
     assert norms(fast) == norms_left
     with torch.no_grad():
@@ -153,7 +155,7 @@ class ByHand(nn.Module):
 def test_a_form_that_would_give_other_numbers_is_not_used_and_a_warning_says_so(caplog):
     net = prepared(ByHand())
     with caplog.at_level("WARNING", logger="segatlas"):
-        assert fast_form(net, 3) is net
+        assert fast_form(net, IMAGE) is net
     assert "fast form of Net is wrong by" in caplog.text
 
 
@@ -173,8 +175,8 @@ def test_a_form_that_only_rounds_otherwise_is_not_used_and_one_line_tells_it(cap
     net = prepared(Rounding(), torch.float32)
     monkeypatch.setattr(room, "_told", set())
     with caplog.at_level("INFO", logger="segatlas"):
-        assert fast_form(net, 3) is net
-        assert fast_form(net, 3) is net  # as at the next validation: not said again
+        assert fast_form(net, IMAGE) is net
+        assert fast_form(net, IMAGE) is net  # as at the next validation: not said again
     assert "fast form of Net rounds otherwise" in caplog.text
     assert [record.levelname for record in caplog.records] == ["INFO"]
 
@@ -184,13 +186,13 @@ def test_the_comparison_runs_in_the_network_s_own_precision_also_inside_an_autoc
     layers = [layer for _ in range(8) for layer in (nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())]
     net = prepared(nn.Sequential(nn.Conv2d(3, 8, 1), *layers), torch.float32)
     with torch.autocast("cpu", dtype=torch.bfloat16), caplog.at_level("INFO", logger="segatlas"):
-        assert fast_form(net, 3, precision) is not net
+        assert fast_form(net, IMAGE, precision) is not net
     assert not caplog.records
 
 
 def test_untouched_tensors_are_shared_and_touched_ones_are_not():
     net = prepared(nn.Sequential(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8)), torch.float32)
-    fast = fast_form(net, 3)
+    fast = fast_form(net, IMAGE)
     assert fast.classifier.weight.data_ptr() == net.classifier.weight.data_ptr()
     assert fast.body[0].weight.data_ptr() != net.body[0].weight.data_ptr()
 
@@ -203,7 +205,7 @@ def mixed(net: nn.Module, x: torch.Tensor) -> torch.Tensor:
 def test_in_bf16_the_classifier_stays_float32_and_images_of_any_size_are_close():
     body = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 8, 3, groups=2))
     net = prepared(body, torch.float32)
-    low = fast_form(net, 3, "bf16")
+    low = fast_form(net, IMAGE, "bf16")
     for size in [(20, 31), (64, 64), (9, 200)]:
         x = torch.randn(2, 3, *size)
         with torch.inference_mode():
@@ -220,9 +222,9 @@ def test_in_bf16_the_classifier_stays_float32_and_images_of_any_size_are_close()
 
 def test_bf16_runs_the_same_where_torch_offers_no_packing(monkeypatch):
     net, x = prepared(nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)), torch.float32), torch.randn(1, 3, 40, 40)
-    packed = fast_form(net, 3, "bf16")
+    packed = fast_form(net, IMAGE, "bf16")
     monkeypatch.setattr(room.PackedConv2d, "takes", staticmethod(lambda conv: False))
-    plain = fast_form(net, 3, "bf16")
+    plain = fast_form(net, IMAGE, "bf16")
     assert isinstance(packed.body[0], room.PackedConv2d)
     assert type(plain.body[0]) is nn.Conv2d
     torch.testing.assert_close(mixed(packed, x), mixed(plain, x), rtol=0.02, atol=0.02)

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from segatlas.errors import DataError
-from segatlas.inference.images import Inputs, ScaledInputs, prepare
+from segatlas.inference.images import ImageBatch, ScaledInputs, prepare
 from segatlas.inference.tta import View
 from segatlas.weights.card import Card, InputSpec, Preprocessing
 
@@ -141,7 +141,7 @@ def test_a_truncated_file_is_named(tmp_path):
 def test_a_window_of_a_batch_is_that_part_of_its_pixels_and_makes_no_more():
     rules = card(mean=(0.1, 0.2, 0.3), std=(0.5, 0.25, 2.0))
     images = [prepare(RGB, rules), prepare(RGB[::-1].copy(), rules)]
-    inputs = Inputs(images, torch.device("cpu"))
+    inputs = ImageBatch(images, torch.device("cpu"))
     part = inputs.part(1, 2, 4, 5)
     assert all("pixels" not in vars(image) for image in images)
     assert inputs.size == (6, 9)
@@ -150,7 +150,7 @@ def test_a_window_of_a_batch_is_that_part_of_its_pixels_and_makes_no_more():
 
 @pytest.mark.parametrize("scale", [0.3, 0.75, 1.0, 1.7, 4.0])
 def test_windows_of_a_scaled_batch_are_those_of_the_resized_whole(scale):
-    inputs = Inputs([prepare(RGB, card())], torch.device("cpu"))
+    inputs = ImageBatch([prepare(RGB, card())], torch.device("cpu"))
     scaled = ScaledInputs(inputs, scale)
     wanted = View(scale=scale).apply(inputs.whole())
     height, width = scaled.size

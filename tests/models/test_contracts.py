@@ -13,7 +13,7 @@ from safetensors.torch import load, save
 from segatlas.inference.fast_form import fast_form
 from segatlas.models import ARCHITECTURES, load_architecture
 from segatlas.models.deeplabv3plus import SMP as DEEPLABV3PLUS_SMP
-from segatlas.structures import Inputs, PointLogits, SemanticLogits, maps_of
+from segatlas.structures import Inputs, InputSpec, PointLogits, SemanticLogits, changed, maps_of, noise_inputs
 
 K = 5
 # Besides each architecture's own tiny variant: forms whose graphs differ: (architecture, fields).
@@ -39,6 +39,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         f"nonlocal_net-{mode}": ("nonlocal_net", {"encoder": "resnet18_w8", "channels": 8, "mode": mode})
         for mode in ("gaussian", "dot_product", "concatenation")
     },
+    "fc_siam-conc": ("fc_siam", {"width": 4, "fusion": "both"}),
+    "fc_siam-early": ("fc_siam", {"width": 4, "fusion": "early"}),
     "gcnet-mul": ("gcnet", {"encoder": "resnet18_w8", "channels": 8, "channel_mul": True}),
     "psanet-collect": (
         "psanet",
@@ -48,6 +50,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 STRIDES = (1, 2, 4, 8, 16, 32)
 # Architectures whose logits are more than classifier(decode(features)); each says in its own test what they are.
 REFINED: set[str] = {
+    "fc_siam",
     "lraspp",
     "pointrend",
 }
@@ -68,6 +71,21 @@ def make(case: str, **fields: Any) -> torch.nn.Module:
     return architecture.build(architecture.config(**{"num_classes": K, **own, **fields}))
 
 
+def takes(case: str, channels: int = 3) -> tuple[InputSpec, ...]:
+    return load_architecture(CASES[case][0]).inputs(channels)
+
+
+def noise(case: str, count: int, *size: int, channels: int = 3) -> torch.Tensor | Inputs:
+    """Return an image of noise, with the sources that the network needs."""
+    image = torch.randn(count, channels, *size)
+    further = noise_inputs(takes(case, channels), size, count=count, seed=1)
+    return further._replace(image=image).given()
+
+
+def part(inputs: torch.Tensor | Inputs, *samples: int) -> torch.Tensor | Inputs:
+    return changed(inputs, lambda maps: maps[list(samples)])
+
+
 def relative(got: torch.Tensor, expected: torch.Tensor) -> float:
     return float((got - expected).abs().max() / expected.abs().max())
 
@@ -81,7 +99,7 @@ def shapes_at_strides(canvas: tuple[int, int]) -> list[tuple[int, int]]:
 def test_any_image_size_gives_logits_over_a_canvas_that_holds_the_image(case, size):
     net = make(case).eval()
     with torch.no_grad():
-        out = net(torch.randn(1, 3, *size))
+        out = net(noise(case, 1, *size))
     assert isinstance(out, SemanticLogits)
     assert all(0 <= c - s < 32 for c, s in zip(out.canvas, size, strict=True))
     assert out.logits.shape[:2] == (1, K)
@@ -96,7 +114,7 @@ def test_every_parameter_gets_a_finite_gradient_and_every_weight_a_nonzero_one(c
     for parameter in net.parameters():
         if not parameter.any():  # what begins at zero, so that its block begins as nothing, stops gradients there
             torch.nn.init.normal_(parameter, std=0.1)
-    out = net(torch.randn(2, 3, 65, 129))
+    out = net(noise(case, 2, 65, 129))
     auxiliary = [x.logits if isinstance(x, PointLogits) else x for x in out.aux.values()]
     sum(x.square().mean() for x in (*maps_of(out).values(), *auxiliary)).backward()
     for name, parameter in net.named_parameters():
@@ -107,7 +125,7 @@ def test_every_parameter_gets_a_finite_gradient_and_every_weight_a_nonzero_one(c
 
 @each_semantic_case
 def test_training_gives_the_auxiliary_logits_that_the_config_asks_for(case):
-    out = make(case).train()(torch.randn(2, 3, 65, 129))
+    out = make(case).train()(noise(case, 2, 65, 129))
     if "aux" in CASES[case][1]:
         assert bool(out.aux) == CASES[case][1]["aux"]
     if "fcn" in out.aux:
@@ -116,15 +134,15 @@ def test_training_gives_the_auxiliary_logits_that_the_config_asks_for(case):
 
 @each_case
 def test_one_image_trains(case):
-    out = make(case).train()(torch.randn(1, 3, 65, 129))
+    out = make(case).train()(noise(case, 1, 65, 129))
     assert all(x.isfinite().all() for x in maps_of(out).values())
 
 
 @each_case
 def test_eval_is_deterministic_and_an_image_does_not_depend_on_its_batch(case):
-    net, x = make(case).eval(), torch.randn(2, 3, 33, 47)
+    net, x = make(case).eval(), noise(case, 2, 33, 47)
     with torch.no_grad():
-        both, again, first, second = (maps_of(net(part)) for part in (x, x, x[:1], x[1:]))
+        both, again, first, second = (maps_of(net(given)) for given in (x, x, part(x, 0), part(x, 1)))
     for name, found in both.items():
         assert torch.equal(found, again[name])
         assert relative(torch.cat([first[name], second[name]]), found) <= 1e-5
@@ -134,17 +152,17 @@ def test_eval_is_deterministic_and_an_image_does_not_depend_on_its_batch(case):
 def test_bf16_autocast_is_finite(case):
     net = make(case).eval()
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
-        assert all(x.isfinite().all() for x in maps_of(net(torch.randn(1, 3, 33, 47))).values())
+        assert all(x.isfinite().all() for x in maps_of(net(noise(case, 1, 33, 47))).values())
 
 
 @each_semantic_case
 def test_the_fast_form_gives_the_same_numbers_in_fp32_and_finite_ones_in_bf16(case):
-    net, x = make(case).eval(), torch.randn(1, 3, 65, 129)
+    net, x = make(case).eval(), noise(case, 1, 65, 129)
     for module in net.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_mean.normal_(std=0.1)
             module.running_var.uniform_(0.8, 1.25)
-    fast, low = fast_form(net, 3), fast_form(net, 3, "bf16")
+    fast, low = fast_form(net, takes(case)), fast_form(net, takes(case), "bf16")
     keeps_order = any(getattr(module, "keeps_order", False) for module in net.modules())
     assert (fast is net) == keeps_order
     assert low is not net
@@ -152,9 +170,9 @@ def test_the_fast_form_gives_the_same_numbers_in_fp32_and_finite_ones_in_bf16(ca
         plain, quick = net(x).logits, fast(x).logits
         with torch.autocast("cpu", dtype=torch.bfloat16):
             rounded = low(x).logits
-        exact = net.double()
-        truth = exact(x.double()).logits
-        assert relative(fast_form(exact, 3)(x.double()).logits, truth) <= 1e-10
+        exact, doubled = net.double(), changed(x, torch.Tensor.double)
+        truth = exact(doubled).logits
+        assert relative(fast_form(exact, takes(case))(doubled).logits, truth) <= 1e-10
     # In float32 it may round as much as 1e-5, or, in a network that magnifies rounding, twice as much as the plain one.
     assert relative(quick.double(), truth) <= max(1e-5, 2 * relative(plain.double(), truth))
     assert rounded.isfinite().all()
@@ -163,7 +181,7 @@ def test_the_fast_form_gives_the_same_numbers_in_fp32_and_finite_ones_in_bf16(ca
 
 @each_case
 def test_saved_weights_give_the_same_numbers_in_another_network(case):
-    net, other, x = make(case), make(case), torch.randn(1, 3, 33, 47)
+    net, other, x = make(case), make(case), noise(case, 1, 33, 47)
     other.load_state_dict(load(save(net.state_dict())), strict=True)
     with torch.no_grad():
         ours, theirs = maps_of(net.eval()(x)), maps_of(other.eval()(x))
@@ -172,10 +190,13 @@ def test_saved_weights_give_the_same_numbers_in_another_network(case):
 
 @each_case
 def test_inputs_give_what_the_image_alone_gives(case):
-    net, x = make(case).eval(), torch.randn(1, 3, 33, 47)
-    program = torch.export.export(net, (Inputs(x),)).module() if case in ("unet", "segformer", "pointrend") else net
+    net, x = make(case).eval(), noise(case, 1, 33, 47)
+    whole = x if isinstance(x, Inputs) else Inputs(x)
+    program = (
+        torch.export.export(net, (whole,)).module() if case in ("unet", "segformer", "pointrend", "fc_siam") else net
+    )
     with torch.no_grad():
-        alone, given, exported = net(x), net(Inputs(x)), program(Inputs(x))
+        alone, given, exported = net(x), net(whole), program(whole)
     assert torch.equal(given.logits, alone.logits)
     assert given.canvas == alone.canvas
     assert relative(exported.logits, alone.logits) <= 1e-5
@@ -183,7 +204,7 @@ def test_inputs_give_what_the_image_alone_gives(case):
 
 @each_case
 def test_the_exported_program_equals_the_network(case):
-    net, x = make(case).eval(), torch.randn(1, 3, 33, 47)
+    net, x = make(case).eval(), noise(case, 1, 33, 47)
     program = torch.export.export(net, (x,)).module()
     with torch.no_grad():
         ours, exported = net(x), program(x)
@@ -199,7 +220,7 @@ def test_the_exported_program_equals_the_network(case):
 def test_any_number_of_channels_and_classes(case, in_channels, num_classes):
     net = make(case, in_channels=in_channels, num_classes=num_classes).eval()
     with torch.no_grad():
-        assert net(torch.randn(1, in_channels, 33, 47)).logits.shape[1] == num_classes
+        assert net(noise(case, 1, 33, 47, channels=in_channels)).logits.shape[1] == num_classes
 
 
 @pytest.mark.parametrize(
@@ -211,7 +232,7 @@ def test_any_number_of_channels_and_classes(case, in_channels, num_classes):
     ],
 )
 def test_encoder_decode_and_classifier_make_the_logits(case):
-    net, x = make(case).eval(), torch.randn(1, 3, 64, 96)
+    net, x = make(case).eval(), noise(case, 1, 64, 96)
     with torch.no_grad():
         features = net.encoder(x)
         logits = net.classifier(net.decode(features))

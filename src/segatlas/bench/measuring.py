@@ -24,6 +24,7 @@ from segatlas.bench.subjects import (
 from segatlas.bench.timing import Timing, time_alternating
 from segatlas.errors import UsageError
 from segatlas.inference.predictor import Precision
+from segatlas.structures import changed, image_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,8 +121,9 @@ def measure(
 
 def describe(model: str, subject: Subject, settings: BenchSettings) -> MeasuredModel:
     """Count parameters and arithmetic of a model for one image of the settings' size."""
-    _, channels, height, width = network_input(subject.card, settings).shape
-    flops = count_flops(subject.net, (1, channels, height, width))
+    one = changed(network_input(subject.card, settings), lambda maps: maps[:1])
+    _, channels, height, width = image_of(one).shape
+    flops = count_flops(subject.net, one)
     return MeasuredModel(
         model=model,
         origin=subject.origin,

@@ -54,6 +54,7 @@ def child() -> None:
 
     from segatlas.bench.subjects import forward, load_subject, make_calls
     from segatlas.inference import Predictor
+    from segatlas.structures import noise_inputs
 
     request = json.load(sys.stdin)
     values = request["settings"]
@@ -63,7 +64,7 @@ def child() -> None:
     subject = load_subject(request["model"], settings)
     call = make_calls(subject, request["precision"], settings)[request["piece"]]
     # A tiny first pass loads libraries and touches all weights, which belong to the loaded model, not to the call.
-    warm_up = torch.zeros(1, subject.card.inputs[0].channels, *_WARM_UP)
+    warm_up = noise_inputs(subject.card.inputs, _WARM_UP).given()
     forward(Predictor(subject.net, subject.card, device="cpu", precision=request["precision"]), warm_up)
     grown = peak_growth(call)
     print(json.dumps(None if grown is None else round(grown / MIB, 1)))

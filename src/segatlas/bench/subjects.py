@@ -18,10 +18,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from segatlas.bench.settings import BenchSettings
 from segatlas.errors import UsageError
 from segatlas.inference import Predictor
-from segatlas.inference.images import prepare, stack
+from segatlas.inference.images import GivenImage, ImageBatch, WithSources, prepare
 from segatlas.inference.predictor import Precision
 from segatlas.models import lookup
-from segatlas.structures import Output
+from segatlas.structures import Inputs, Output
 from segatlas.weights import create_model, load_pretrained
 from segatlas.weights.card import Card
 from segatlas.weights.saving import make_card
@@ -82,16 +82,25 @@ def parse_fields(text: str, model: str) -> dict[str, Any]:
     return fields
 
 
-def seeded_image(card: Card, settings: BenchSettings) -> np.ndarray:
-    """Return an (H, W, C) uint8 image of noise: C is the model's, the rest from the settings."""
-    shape = (*settings.size, card.inputs[0].channels)
-    return np.random.default_rng(settings.seed).integers(0, 256, shape, dtype=np.uint8)
+def seeded_image(card: Card, settings: BenchSettings) -> GivenImage:
+    """Return an (H, W, C) uint8 image of noise: C is the model's, the rest from the settings; its sources likewise."""
+    generator = np.random.default_rng(settings.seed)
+    image, *further = (
+        generator.integers(0, 256, (*settings.size, spec.channels), dtype=np.uint8) for spec in card.inputs
+    )
+    if not further:
+        return image
+    flat = {
+        spec.name: array[..., 0] if spec.kind == "label" else array
+        for spec, array in zip(card.inputs[1:], further, strict=True)
+    }
+    return WithSources(image=image, sources=flat)
 
 
-def network_input(card: Card, settings: BenchSettings) -> Tensor:
-    """Return the batch (N, C, h, w) that `Predictor.predict` would give the network for the seeded image."""
+def network_input(card: Card, settings: BenchSettings) -> Tensor | Inputs:
+    """Return the batch (N, C, h, w), and sources, that `Predictor.predict` gives the network for the seeded image."""
     prepared = prepare(seeded_image(card, settings), card)
-    return stack([prepared] * settings.batch, torch.device("cpu"))
+    return ImageBatch([prepared] * settings.batch, torch.device("cpu")).whole()
 
 
 def make_calls(subject: Subject, precision: Precision, settings: BenchSettings) -> dict[str, Callable[[], object]]:
@@ -108,7 +117,7 @@ def make_calls(subject: Subject, precision: Precision, settings: BenchSettings) 
     return {"forward": lambda: forward(predictor, images), "predict": predict}
 
 
-def forward(predictor: Predictor, images: Tensor) -> Output:
+def forward(predictor: Predictor, images: Tensor | Inputs) -> Output:
     """Return the network's output at its own stride, in the predictor's precision."""
     return predictor.output(images)
 
@@ -123,11 +132,11 @@ def bf16_agreement(subject: Subject, settings: BenchSettings) -> float:
     return float((exact == rounded).mean())
 
 
-def count_flops(net: nn.Module, shape: tuple[int, ...]) -> int:
-    """Return the FLOPs of one pass over a batch of `shape`; see FLOPS_UNIT. Only shapes are followed."""
+def count_flops(net: nn.Module, inputs: Tensor | Inputs) -> int:
+    """Return the FLOPs of one pass over a batch; see FLOPS_UNIT. Only shapes are followed."""
     shell = copy.deepcopy(net).to("meta")
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        shell(torch.empty(shape, device="meta"))
+        shell(inputs.to("meta"))
     return int(counter.get_total_flops())
 
 

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from segatlas.inference import Predictor, Segmentation
+    from segatlas.inference.images import GivenImage
 
 KINDS = {
     "mask": "_mask.png",
@@ -49,10 +50,20 @@ FORMATS = ("index", "cityscapes-ids")
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One image: its file, and the name of its results below the output folder, without ending."""
+    """One image: its file, and the name of its results below the output folder, without ending.
+
+    aux: names and files of the model's further inputs.
+    """
 
     source: Path
     name: str
+    aux: tuple[tuple[str, Path], ...] = ()
+
+    def given(self) -> GivenImage:
+        """Return what a Predictor takes."""
+        from segatlas.inference.images import WithSources
+
+        return WithSources(image=self.source, sources=dict(self.aux)) if self.aux else str(self.source)
 
 
 @dataclass
@@ -87,7 +98,10 @@ def predict(
         typer.Option(help="Value that is full scale in the images (1, 255, 4095, 65535); default: as the model's."),
     ] = None,
     mask_format: Annotated[str, typer.Option("--format", help=f"Codes in masks: {' or '.join(FORMATS)}.")] = "index",
-    aux: Annotated[list[str] | None, typer.Option(metavar="NAME=PATH", help="A further input of the model.")] = None,
+    aux: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=PATH", help="A further input of the model: a file, or a folder of files by stem."),
+    ] = None,
     offline: OfflineOption = False,
     commercial_ok: CommercialOption = False,
     json_line: JsonOption = False,
@@ -105,6 +119,7 @@ def predict(
         raise UsageError(f"--save {save}: --input and --output write the mask alone; give SOURCE and --out")
     not_read: list[Path] = []
     jobs = [single] if single else plan_jobs(source or [], _required(out), not_read)
+    jobs = add_aux(jobs, aux or [])
     kinds = ("mask",) if single else parse_kinds(DEFAULT_KINDS if save is None else save)
     targets = {job: _targets(job, kinds, out, output_file) for job in jobs}
     _check_targets(jobs, targets)
@@ -114,8 +129,7 @@ def predict(
         raise UsageError(f"--format {mask_format} is about masks; --save {save} writes none")
     predictor = _load(model, device, precision, options)
     codes = _mask_codes(mask_format, predictor)
-    if aux:
-        raise UsageError(f"--aux {aux[0]}: {model} takes no further input besides the image")
+    _check_aux(jobs, predictor, model)
 
     console, summary, start = human(json_line=json_line), Summary(), time.perf_counter()
     if not_read and not quiet:
@@ -170,6 +184,49 @@ def plan_jobs(sources: Sequence[str], out: Path, not_read: list[Path] | None = N
                     f"{other} and {path} would both be written to {out / name}_*; predict them into different folders"
                 )
     return [Job(source=path, name=name) for name, path in found.items()]
+
+
+def add_aux(jobs: Sequence[Job], words: Sequence[str]) -> list[Job]:
+    """Return the jobs with the further inputs that --aux names: NAME=FILE for one image, NAME=FOLDER for any number.
+
+    In a folder, a file belongs to the image whose results have its name without ending.
+
+    Raises:
+        UsageError: not NAME=PATH, a name twice, nothing there, or an image without its file.
+    """
+    from segatlas.data.formats.listing import list_images
+
+    found: dict[str, dict[str, Path]] = {}
+    for word in words:
+        name, sign, text = word.partition("=")
+        if not (name and sign and text):
+            raise UsageError(f"--aux: got {word!r}, expected NAME=PATH, such as before=before.png")
+        if name in found:
+            raise UsageError(f"--aux: {name} is given twice")
+        path = Path(text)
+        if path.is_dir():
+            found[name] = {key: files[0] for key, files in list_images(path).items()}
+            lost = [job for job in jobs if job.name not in found[name]]
+            if lost:
+                count = f" ({len(lost)} of {len(jobs)} images have none)" if len(jobs) > 1 else ""
+                raise UsageError(f"--aux {word}: no file {lost[0].name}.* for {lost[0].source}{count}")
+        elif not path.is_file():
+            raise UsageError(f"--aux {word}: no such file or folder")
+        elif len(jobs) != 1:
+            raise UsageError(f"--aux {word}: one file for {len(jobs)} images; give a folder with a file for each")
+        else:
+            found[name] = {jobs[0].name: path}
+    return [replace(job, aux=tuple((name, files[job.name]) for name, files in found.items())) for job in jobs]
+
+
+def _check_aux(jobs: Sequence[Job], predictor: Predictor, model: str) -> None:
+    """Raise UsageError where --aux gives the model less or other than it takes."""
+    from segatlas.inference.images import check_names
+
+    try:
+        check_names([name for name, _ in jobs[0].aux], predictor.card.inputs[1:], model)
+    except UsageError as error:
+        raise UsageError(f"--aux: {error}") from None
 
 
 def parse_kinds(text: str) -> tuple[str, ...]:
@@ -231,7 +288,7 @@ def _single(
         raise UsageError(f"--output: {output_file} does not end in .png; masks are written without loss, as PNG")
     if not input_file.is_file():
         raise UsageError(f"--input: no such file: {input_file}")
-    return Job(source=input_file, name=output_file.stem)
+    return Job(source=input_file, name=input_file.stem)
 
 
 def _required(out: Path | None) -> Path:
@@ -316,8 +373,9 @@ def _bf16_agreement(predictor: Predictor, jobs: Sequence[Job]) -> float | None:
     if predictor.precision != "bf16":
         return None
     exact = predictor.with_precision("fp32")
-    for rounded in predictor.predict_iter((job.source for job in jobs), on_error=lambda image, error: None):
-        return float((rounded.semantic == exact.predict(rounded.source).semantic).mean())
+    for rounded in predictor.predict_iter((job.given() for job in jobs), on_error=lambda image, error: None):
+        job = next(job for job in jobs if str(job.source) == rounded.source)
+        return float((rounded.semantic == exact.predict(job.given()).semantic).mean())
     return None
 
 
@@ -346,15 +404,17 @@ def _results(
 ) -> Iterator[tuple[Job, Segmentation]]:
     """Yield each good image's result; note and print the others."""
     by_source = {str(job.source): job for job in jobs}
+    images = (job.given() for job in by_source.values())
 
-    def on_error(image: Any, error: Exception) -> None:
+    def on_error(given: Any, error: Exception) -> None:
+        image = given if isinstance(given, str) else given.image
         message = str(error)
         summary.failed.append({"source": str(image), "error": message})
         named = message if str(image) in message else f"{image}: {message}"
         console.print(f"failed: {printable(named)}", style="red", markup=False)
         advance(by_source[str(image)].name)
 
-    for result in predictor.predict_iter(by_source, batch=batch, on_error=on_error, confidence=confidence):
+    for result in predictor.predict_iter(images, batch=batch, on_error=on_error, confidence=confidence):
         yield by_source[result.source], result
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from segatlas.data.sample import Sample
 from segatlas.errors import DataError
-from segatlas.structures import SourceKind
+from segatlas.structures import InputSpec, SourceKind
 
 Color = tuple[int, int, int]
 
@@ -48,3 +48,18 @@ class SegmentationData(Protocol):
     def load(self, index: int) -> Sample:
         """Read one sample. Raises DataError naming the file when it cannot be read or its label is out of range."""
         ...
+
+
+def sources_fault(taken: Sequence[InputSpec], data: SegmentationData) -> str:
+    """Return in words which source a network needs that a dataset does not give, "" where there is none.
+
+    Args:
+        taken: what the network takes besides the image; one that is not required may be missing.
+        data: the dataset.
+    """
+    gives = ", ".join(f"{name} ({kind})" for name, kind in data.sources.items()) or "none"
+    for spec in taken:
+        kind = data.sources.get(spec.name)
+        if kind != spec.kind and (kind is not None or spec.required):
+            return f"the network takes the source {spec.name!r} ({spec.kind}); {data.name} gives: {gives}"
+    return ""

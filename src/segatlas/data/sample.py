@@ -14,7 +14,7 @@ from segatlas.structures import SemanticTarget, SourceKind, Target
 class Source:
     """A further array of a sample that lies on the same pixels: an image of another date, heights, a prior mask.
 
-    array: (H, W, C) as the image for kind "image", (H, W) or (H, W, C') for "values", (H, W) uint8 for "label"; what
+    array: (H, W, C) as the image for kind "image", (H, W) or (H, W, C') for "map", (H, W) uint8 for "label"; what
     the kinds mean stands at `segatlas.structures.InputSpec`.
     """
 

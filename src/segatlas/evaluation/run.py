@@ -22,7 +22,7 @@ from segatlas.errors import DataError
 from segatlas.evaluation.report import DataFacts, EvalSettings, ImageScore, Report, ScoredModel
 from segatlas.evaluation.sources import DataSource, EvaluationPlan, make_plan, open_split
 from segatlas.inference import Predictor, load, parse_views
-from segatlas.inference.images import ImageLike
+from segatlas.inference.images import GivenImage, with_sources
 from segatlas.inference.predictor import Precision
 from segatlas.metrics import MetricSet, Scores, create, load_metric
 from segatlas.structures import Target
@@ -267,7 +267,7 @@ def _score(
             skipped.append(str(error))
             advance()
 
-        def images() -> Iterator[np.ndarray]:
+        def images() -> Iterator[GivenImage]:
             for index in range(len(dataset)):
                 try:
                     sample = dataset.load(index)
@@ -278,9 +278,9 @@ def _score(
                 else:
                     waiting.append((index, sample.target))
                     watch.look_at(sample.image)
-                    yield sample.image
+                    yield with_sources(sample, predictor.card)
 
-        def failed(_: ImageLike, error: Exception) -> None:
+        def failed(_: GivenImage, error: Exception) -> None:
             index = waiting.popleft()[0]
             skip(DataError(f"cannot be predicted: {error}", dataset.files(index)[0]))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from segatlas.config.schema import DataConfig, EvalConfig
 from segatlas.data import Store, create_dataset, describe_layout
-from segatlas.data.dataset import SegmentationData
+from segatlas.data.dataset import SegmentationData, sources_fault
 from segatlas.data.datasets import dataset_class
 from segatlas.data.datasets.foreign import recognise
 from segatlas.data.formats.classes import read_classes
@@ -89,7 +89,8 @@ def open_split(plan: EvaluationPlan, split: str, card: Card) -> tuple[Segmentati
         The dataset, and warnings for differences that do not stop.
 
     Raises:
-        DataError: another number of classes or channels, or a split without images.
+        DataError: another number of classes or channels, without a source that the model needs, or a split without
+            images.
     """
     data = create_dataset(plan.data, split, plan.seed, Store.of(plan.data, fill=False), TASKS[card.task].target)
     if len(data.classes) != len(card.classes):
@@ -103,6 +104,9 @@ def open_split(plan: EvaluationPlan, split: str, card: Card) -> tuple[Segmentati
         raise DataError(
             f"{data.name} has images of {data.channels} channels, the model takes {channels}", plan.data.root
         )
+    fault = sources_fault(card.inputs[1:], data)
+    if fault:
+        raise DataError(fault, plan.data.root)
     if len(data) == 0:
         raise DataError(f"split {split!r} of {data.name} holds no image", plan.data.root)
     pairs = zip(data.classes, card.classes, strict=True)

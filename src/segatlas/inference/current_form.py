@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 
 from torch import nn
 
 from segatlas.inference.fast_form import fast_form, weights_state
+from segatlas.structures import InputSpec
 
 
 class CurrentForm:
@@ -16,9 +18,9 @@ class CurrentForm:
     predicts.
     """
 
-    def __init__(self, net: nn.Module, in_channels: int, precision: str):
+    def __init__(self, net: nn.Module, inputs: Sequence[InputSpec], precision: str):
         self.net = net
-        self.in_channels = in_channels
+        self.inputs = tuple(inputs)
         self.precision = precision
         self._lock = threading.Lock()
         self._made: tuple[object, nn.Module] | None = None  # the weights' state, and the form made from it
@@ -31,7 +33,7 @@ class CurrentForm:
             with self._lock:
                 made = self._made
                 if made is None or made[0] != state:
-                    made = self._made = (state, fast_form(self.net, self.in_channels, self.precision))
+                    made = self._made = (state, fast_form(self.net, self.inputs, self.precision))
         return made[1]
 
     def __getstate__(self) -> dict[str, object]:

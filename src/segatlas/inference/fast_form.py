@@ -20,7 +20,7 @@ import copy
 import logging
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeGuard
 
 import torch
@@ -31,7 +31,7 @@ from torch.utils._pytree import tree_leaves
 
 from segatlas.layers.linear import PointwiseConv2d, TokenLinear
 from segatlas.layers.norm import BatchNorm2d
-from segatlas.structures import Output, maps_of
+from segatlas.structures import Inputs, InputSpec, Output, changed, image_of, maps_of, noise_inputs
 
 LOGGER = logging.getLogger("segatlas")
 TRIAL_SIZE = (64, 64)
@@ -54,12 +54,12 @@ _OTHER_MATRIX_LAYERS = (nn.ConvTranspose2d, nn.Linear, TokenLinear)
 
 
 @torch.inference_mode()
-def fast_form(net: nn.Module, in_channels: int, precision: str = "fp32") -> nn.Module:
+def fast_form(net: nn.Module, inputs: Sequence[InputSpec], precision: str = "fp32") -> nn.Module:
     """Return a copy of a network made for prediction; the network itself stays as it is.
 
     Args:
         net: a network in eval mode with an output of `segatlas.structures`.
-        in_channels: channels of its image.
+        inputs: what it takes, the image first.
         precision: "bf16" stores weights in bfloat16; call the result under autocast.
 
     Returns:
@@ -68,8 +68,8 @@ def fast_form(net: nn.Module, in_channels: int, precision: str = "fp32") -> nn.M
     if precision == "fp32" and any(getattr(module, "keeps_order", False) for module in net.modules()):
         return net
     first = next(net.parameters(), torch.empty(0))
-    trial = torch.randn(1, in_channels, *TRIAL_SIZE, generator=torch.Generator().manual_seed(0))
-    trial = trial.to(first.device, first.dtype)
+    noise = noise_inputs(inputs, TRIAL_SIZE).to(first.device).given()
+    trial = changed(noise, lambda x: x.to(first.dtype) if x.is_floating_point() else x)
     fast, used, difference = _make(net, trial, channels_last=precision == "bf16")
     if not difference <= TOLERANCES[precision]:
         _explain_difference(net, trial, difference)
@@ -79,37 +79,39 @@ def fast_form(net: nn.Module, in_channels: int, precision: str = "fp32") -> nn.M
     return fast
 
 
-def _make(net: nn.Module, trial: Tensor, *, channels_last: bool) -> tuple[nn.Module, set[nn.Module], float]:
+def _make(net: nn.Module, trial: Tensor | Inputs, *, channels_last: bool) -> tuple[nn.Module, set[nn.Module], float]:
     """Return the fast form, its modules that ran as such, and by how much it differs on `trial`.
 
     The difference is relative to the largest value of the map, such as the logits, that differs most.
 
     channels_last: lay weights out so; on a processor they always are.
     """
-    with torch.autocast(trial.device.type, enabled=False):
+    device = image_of(trial).device.type
+    with torch.autocast(device, enabled=False):
         watch = _ModuleWatch(_copy_of(net))  # the network itself may be predicting in another thread
         expected = watch.run(trial)
         fast = _copy_of(net)
         for conv, norm in watch.pairs():
             fold(fast, conv, norm)
         _replace_offered(fast)
-        if trial.device.type == "cpu":
+        if device == "cpu":
             _suit_processor(fast)
-        if trial.device.type == "cpu" or channels_last:
+        if device == "cpu" or channels_last:
             _lay_weights_channels_last(fast)
         got, used = _run(fast, trial)
     relative = [(got[name] - x).abs().max() / x.abs().max().clamp(min=1e-12) for name, x in expected.items()]
     return fast, used, float(torch.stack(relative).max())  # NaN where one is
 
 
-def _explain_difference(net: nn.Module, trial: Tensor, difference: float) -> None:
+def _explain_difference(net: nn.Module, trial: Tensor | Inputs, difference: float) -> None:
     """Warn where the fast form is wrong; where it only rounds otherwise, a line of the log says so, once in a process.
 
     Which of the two it is shows in float64, where rounding is a billion times smaller and a mistake stays what it is.
     """
     name = type(net).__name__
-    if trial.device.type != "mps":  # which has no float64
-        _, _, exact = _make(copy.deepcopy(net).double(), trial.double(), channels_last=False)
+    if image_of(trial).device.type != "mps":  # which has no float64
+        exactly = changed(trial, lambda x: x.double() if x.is_floating_point() else x)
+        _, _, exact = _make(copy.deepcopy(net).double(), exactly, channels_last=False)
         if exact > MISTAKE:
             text = "the fast form of %s is wrong by %.0e of the largest logit; predicting with the plain one"
             LOGGER.warning(text, name, exact)
@@ -161,7 +163,7 @@ class _ModuleWatch(TorchFunctionMode):
         self.calls: Counter[str] = Counter()  # name of a module -> times it ran
         self.alive: list[Tensor] = []  # results, kept so that no later tensor gets the id of one
 
-    def run(self, images: Tensor) -> dict[str, Tensor]:
+    def run(self, inputs: Tensor | Inputs) -> dict[str, Tensor]:
         """Return the maps that the network gives, watched."""
         handles = []
         for name, module in self.net.named_modules():
@@ -171,7 +173,7 @@ class _ModuleWatch(TorchFunctionMode):
                 handles.append(module.register_forward_pre_hook(self._norm_runs(name)))
         try:
             with self:
-                output: Output = self.net(images)
+                output: Output = self.net(inputs)
         finally:
             for handle in handles:
                 handle.remove()
@@ -261,12 +263,12 @@ def _lay_weights_channels_last(root: nn.Module) -> None:
             module.weight = nn.Parameter(weight, requires_grad=False)
 
 
-def _run(net: nn.Module, images: Tensor) -> tuple[dict[str, Tensor], set[nn.Module]]:
+def _run(net: nn.Module, inputs: Tensor | Inputs) -> tuple[dict[str, Tensor], set[nn.Module]]:
     """Return the maps that the network gives, and the modules that ran: of others it takes only the weights."""
     used: set[nn.Module] = set()
     handles = [module.register_forward_pre_hook(lambda module, _: used.add(module)) for module in net.modules()]
     try:
-        return maps_of(net(images)), used
+        return maps_of(net(inputs)), used
     finally:
         for handle in handles:
             handle.remove()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TypeAlias
@@ -14,14 +14,18 @@ from PIL import Image
 from torch import Tensor
 
 from segatlas.data.formats.images import as_image
+from segatlas.data.formats.masks import decode_raw, read_raw
+from segatlas.data.sample import Sample
 from segatlas.data.transforms.color import normalise
-from segatlas.data.transforms.geometry import resized_size
-from segatlas.data.transforms.warp import resize_image
+from segatlas.data.transforms.geometry import Resize, resized_size
+from segatlas.data.transforms.warp import resize_image, warp_label
 from segatlas.data.value_range import FAR_ABOVE, far_below_zero, scale_fault
 from segatlas.drawing.maps import viewable
-from segatlas.errors import DataError
+from segatlas.errors import DataError, UsageError
+from segatlas.inference.tta import nearest_places
 from segatlas.ops.sampling import make_axis
 from segatlas.ops.upsampling import resample
+from segatlas.structures import IGNORE, Inputs, InputSpec, changed
 from segatlas.weights.card import Card, Preprocessing
 
 ImageLike: TypeAlias = str | Path | bytes | Image.Image | np.ndarray | Tensor
@@ -30,19 +34,26 @@ MAX_INPUT_PIXELS = 2**28
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class PreparedImage:
-    """One image ready for the network.
+class WithSources:
+    """An image with the further inputs of a model, by the names of its card; each what an image may be."""
 
-    values: (h, w, C) in stored values, resized as the card says; normalised where and when they are looked at.
-    rules: the card's preprocessing. size: (H, W) of the image itself. view: (H, W, 3) uint8 RGB form of it for
-    drawing. source: file name, or "".
+    image: ImageLike
+    sources: Mapping[str, ImageLike]
+
+
+GivenImage: TypeAlias = ImageLike | WithSources
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PreparedArray:
+    """An array ready for the network; normalised where and when it is looked at.
+
+    values: (h, w, C), or (h, w) codes, as stored, resized as the card says. rules: the card's preprocessing, None where
+    values reach the network as they are.
     """
 
     values: np.ndarray
-    rules: Preprocessing
-    size: tuple[int, int]
-    view: np.ndarray
-    source: str
+    rules: Preprocessing | None
 
     @property
     def input_size(self) -> tuple[int, int]:
@@ -51,17 +62,40 @@ class PreparedImage:
 
     @cached_property
     def pixels(self) -> Tensor:
-        """(C, h, w) float32, normalised; made once."""
+        """(C, h, w) float32, or (h, w) uint8 codes; made once."""
         return self.part(0, 0, *self.input_size)
 
     def part(self, top: int, left: int, height: int, width: int) -> Tensor:
         """Return a window of `pixels`, made without the rest."""
         values = self.values[top : top + height, left : left + width]
-        pixels = normalise(values, self.rules.mean, self.rules.std, self.rules.max_value)
-        return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+        if values.ndim == 2:
+            return torch.from_numpy(np.ascontiguousarray(values))
+        if self.rules is not None:
+            values = normalise(values, self.rules.mean, self.rules.std, self.rules.max_value)
+        return torch.from_numpy(np.ascontiguousarray(values.transpose(2, 0, 1), dtype=np.float32))
 
 
-class Inputs:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PreparedImage(PreparedArray):
+    """One image ready for the network.
+
+    size: (H, W) of the image itself. view: (H, W, 3) uint8 RGB form of it for drawing. source: file name, or "".
+    sources: the model's further inputs on the same pixels. present: which of those that it can do without are there.
+    """
+
+    size: tuple[int, int]
+    view: np.ndarray
+    source: str
+    sources: Mapping[str, PreparedArray] = field(default_factory=dict)
+    present: Mapping[str, bool] = field(default_factory=dict)
+
+    def make_pixels(self) -> None:
+        """Normalise image and sources now."""
+        for array in (self, *self.sources.values()):
+            _ = array.pixels
+
+
+class ImageBatch:
     """Images of one input size as a batch that is normalised, and brought to the device, window by window."""
 
     def __init__(self, images: Sequence[PreparedImage], device: torch.device):
@@ -69,35 +103,59 @@ class Inputs:
         self.device = device
         self.size = images[0].input_size
 
-    def whole(self) -> Tensor:
-        """Return the batch (N, C, h, w)."""
-        return stack(self.images, self.device)
+    def whole(self) -> Tensor | Inputs:
+        """Return the batch of (h, w), the image alone where there is nothing else; of a single one, not a copy."""
+        sources = {
+            name: _stacked([image.sources[name].pixels for image in self.images]) for name in self.images[0].sources
+        }
+        return self._inputs(_stacked([image.pixels for image in self.images]), sources)
 
-    def part(self, top: int, left: int, height: int, width: int) -> Tensor:
-        """Return a window of the batch, (N, C, height, width)."""
-        return torch.stack([image.part(top, left, height, width) for image in self.images]).to(self.device)
+    def part(self, top: int, left: int, height: int, width: int) -> Tensor | Inputs:
+        """Return a window of the batch, (height, width)."""
+        window = (top, left, height, width)
+        sources = {
+            name: torch.stack([image.sources[name].part(*window) for image in self.images])
+            for name in self.images[0].sources
+        }
+        return self._inputs(torch.stack([image.part(*window) for image in self.images]), sources)
+
+    def _inputs(self, image: Tensor, sources: dict[str, Tensor]) -> Tensor | Inputs:
+        flags = self.images[0].present
+        present = {name: torch.tensor([image.present[name] for image in self.images]) for name in flags}
+        return Inputs(image, sources, present).to(self.device).given()
 
 
 class ScaledInputs:
-    """The same resized bilinearly by a factor, as `View` resizes whole images; made window by window, too."""
+    """The same resized by a factor, as `View` resizes whole images; made window by window, too."""
 
-    def __init__(self, inputs: Inputs, scale: float):
+    def __init__(self, inputs: ImageBatch, scale: float):
         self.inputs = inputs
         self.size = (max(1, round(inputs.size[0] * scale)), max(1, round(inputs.size[1] * scale)))
         self._axes = [
             make_axis(before, after, device=inputs.device) for before, after in zip(inputs.size, self.size, strict=True)
         ]
 
-    def part(self, top: int, left: int, height: int, width: int) -> Tensor:
-        """Return a window of the batch, (N, C, height, width)."""
+    def part(self, top: int, left: int, height: int, width: int) -> Tensor | Inputs:
+        """Return a window of the batch, (height, width)."""
         rows, columns = self._axes[0].part(top, top + height), self._axes[1].part(left, left + width)
         (first, last), (begin, end) = rows.reach(), columns.reach()
-        source = self.inputs.part(first, begin, last - first, end - begin)
-        return resample(resample(source, 2, rows.over(first, last)), 3, columns.over(begin, end))
+
+        def resized(tensor: Tensor) -> Tensor:
+            if tensor.is_floating_point():
+                return resample(resample(tensor, 2, rows.over(first, last)), 3, columns.over(begin, end))
+            spans = ((self.inputs.size[0], self.size[0], first), (self.inputs.size[1], self.size[1], begin))
+            for axis, ((before, after, offset), start, count) in enumerate(
+                zip(spans, (top, left), (height, width), strict=True), start=1
+            ):
+                places = nearest_places(before, after, start, start + count, tensor.device) - offset
+                tensor = tensor.index_select(axis, places.clamp_(0, tensor.shape[axis] - 1))
+            return tensor
+
+        return changed(self.inputs.part(first, begin, last - first, end - begin), resized)
 
 
 def prepare(
-    image: ImageLike,
+    image: GivenImage,
     card: Card,
     name: str = "image",
     *,
@@ -108,7 +166,8 @@ def prepare(
 
     Args:
         image: a file (str, Path), its bytes, a PIL image, an array (H, W) or (H, W, C) of uint8, uint16 or float in
-            stored values, RGB order, or a tensor (C, H, W) or (H, W), uint8 or float 0..1.
+            stored values, RGB order, or a tensor (C, H, W) or (H, W), uint8 or float 0..1; `WithSources` for a model
+            that takes more.
         card: the model's card.
         name: what messages call an image that is no file.
         max_value: the stored value that is full scale in this image, where it is not the card's; float tensors are
@@ -117,30 +176,143 @@ def prepare(
 
     Raises:
         DataError: unreadable, of another number of channels, with NaN or infinite values, on another scale than the
-            card's, or far too large after the card's resize.
+            card's, or far too large after the card's resize; a source that does not lie on the image's pixels.
+        UsageError: a source that the model does not take, or one that it needs and is not given.
     """
-    channels = card.inputs[0].channels
-    source = source_name(image)
-    name = source or name
-    array = _with_channels(image, channels, card.preprocessing, name)
+    given: Mapping[str, ImageLike] = image.sources if isinstance(image, WithSources) else {}
+    image = image.image if isinstance(image, WithSources) else image
+    further = card.inputs[1:]
+    name = source_name(image) or name
+    check_names(tuple(given), further, name)
+    scale = (max_value, check_scale)
+    array, values = _as_stored(image, card.inputs[0].channels, card.preprocessing, name, *scale)
     size = (array.shape[0], array.shape[1])
-    rules, values = card.preprocessing, array
-    if not isinstance(image, Tensor) and (check_scale or max_value is not None):
-        values = _on_card_scale(array, rules.max_value, max_value, name)
-    if rules.resize is not None:
-        target = resized_size(rules.resize, size)
-        if target[0] * target[1] > MAX_INPUT_PIXELS:
-            raise DataError(
-                f"{size[0]}x{size[1]} resized to {rules.resize!r} would be {target[0]}x{target[1]} pixels", name
-            )
-        values = resize_image(values, target)
+    target = _input_size(card.preprocessing, size, name)
+    sources = {
+        spec.name: prepare_source(given.get(spec.name), spec, card.preprocessing, size, target, name, *scale)
+        for spec in further
+    }
     return PreparedImage(
-        values=values,
-        rules=rules,
+        values=resize_image(values, target),
+        rules=card.preprocessing,
         size=size,
         view=viewable(array),
-        source=source,
+        source=source_name(image),
+        sources=sources,
+        present={spec.name: spec.name in given for spec in further if not spec.required},
     )
+
+
+def _as_stored(
+    image: ImageLike, channels: int, rules: Preprocessing, name: str, max_value: float | None, check_scale: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return an image (H, W, C) as stored, and the same on the card's scale."""
+    array = _with_channels(image, channels, rules, name)
+    if isinstance(image, Tensor) or not (check_scale or max_value is not None):
+        return array, array
+    return array, _on_card_scale(array, rules.max_value, max_value, name)
+
+
+def _input_size(rules: Preprocessing, size: tuple[int, int], name: str) -> tuple[int, int]:
+    """Return the (height, width) that the card makes of an image of `size`."""
+    if rules.resize is None:
+        return size
+    target = resized_size(rules.resize, size)
+    if target[0] * target[1] > MAX_INPUT_PIXELS:
+        raise DataError(
+            f"{size[0]}x{size[1]} resized to {rules.resize!r} would be {target[0]}x{target[1]} pixels", name
+        )
+    return target
+
+
+def check_names(given: Sequence[str], taken: Sequence[InputSpec], name: str = "image") -> None:
+    """Raise UsageError, naming all that the model takes, where a source is not one of them or a needed one is missing.
+
+    Args:
+        given: names of the sources that are there.
+        taken: what the model takes besides the image.
+        name: of the image, for messages.
+    """
+    lost = [spec.name for spec in taken if spec.required and spec.name not in given]
+    unknown = [one for one in given if one not in [spec.name for spec in taken]]
+    if not lost and not unknown:
+        return
+    takes = ", ".join(_described(spec) for spec in taken) if taken else "nothing"
+    fault = f"no source {lost[0]!r} is given" if lost else f"a source {unknown[0]!r} is given"
+    raise UsageError(f"{name}: {fault}; besides the image the model takes {takes}")
+
+
+def _described(spec: InputSpec) -> str:
+    form = {"image": "an image", "map": "a map of numbers", "label": "codes"}[spec.kind]
+    channels = "" if spec.kind == "label" else f" of {spec.channels} channel{'s' if spec.channels > 1 else ''}"
+    return f"{spec.name} ({form}{channels}{'' if spec.required else ', optional'})"
+
+
+def prepare_source(
+    given: ImageLike | None,
+    spec: InputSpec,
+    rules: Preprocessing,
+    size: tuple[int, int],
+    target: tuple[int, int],
+    name: str,
+    max_value: float | None,
+    check_scale: bool,
+) -> PreparedArray:
+    """Read a source of an image; where it is missing, padding stands in its place.
+
+    Args:
+        given: what `prepare` takes as an image.
+        spec: what the model takes.
+        rules: the card's preprocessing.
+        size: (H, W) of the image.
+        target: (h, w) that it is resized to.
+        name: of the image, for messages.
+        max_value: as of `prepare`.
+        check_scale: as of `prepare`.
+
+    Raises:
+        DataError: as `prepare`; or it has another size than the image.
+    """
+    if given is None:
+        empty = np.full(target, IGNORE, np.uint8) if spec.kind == "label" else np.zeros((*target, spec.channels), "f4")
+        return PreparedArray(values=empty, rules=None)
+    own = source_name(given) or f"{name}, source {spec.name}"
+    if spec.kind == "label":
+        values = _codes(given, own)
+    elif spec.kind == "image":
+        _, values = _as_stored(given, spec.channels, rules, own, max_value, check_scale)
+    else:
+        values = _with_channels(given, spec.channels, rules, own)
+    found = (values.shape[0], values.shape[1])
+    if found != size:
+        raise DataError(
+            f"source {spec.name} is {found[1]} x {found[0]} pixels, the image {name} is {size[1]} x {size[0]}", own
+        )
+    if spec.kind == "label":
+        placement = Resize(target=f"{target[0]}x{target[1]}").draw(np.random.default_rng(0), size)
+        return PreparedArray(values=warp_label(values, placement, IGNORE), rules=None)
+    return PreparedArray(values=resize_image(values, target), rules=rules if spec.kind == "image" else None)
+
+
+def _codes(given: ImageLike, name: str) -> np.ndarray:
+    """Return codes (H, W) uint8 of a mask file, its bytes, a PIL image, an array or a tensor."""
+    if isinstance(given, str | Path):
+        codes = read_raw(given)
+    elif isinstance(given, bytes):
+        codes = decode_raw(given, name)
+    else:
+        codes = given.detach().cpu().numpy() if isinstance(given, Tensor) else np.asarray(given)
+    if codes.ndim != 2 or codes.dtype.kind not in "biu" or (codes.size and not 0 <= codes.min() <= codes.max() <= 255):
+        raise DataError(f"{codes.dtype} of shape {codes.shape}; expected codes 0..255 of shape (height, width)", name)
+    return codes.astype(np.uint8)
+
+
+def with_sources(sample: Sample, card: Card) -> GivenImage:
+    """Return what `prepare` takes of a sample: its image, and those of its sources that the model takes."""
+    names = [spec.name for spec in card.inputs[1:] if spec.name in sample.sources]
+    if not names:
+        return sample.image
+    return WithSources(image=sample.image, sources={name: sample.sources[name].array for name in names})
 
 
 def _on_card_scale(array: np.ndarray, of_card: float, of_image: float | None, name: str) -> np.ndarray:
@@ -200,7 +372,6 @@ def _tensor_array(tensor: Tensor, max_value: float, name: str) -> np.ndarray:
     return array.float().numpy() * np.float32(max_value)
 
 
-def stack(images: Sequence[PreparedImage], device: torch.device) -> Tensor:
-    """Return images of one input size as a batch (N, C, h, w) on `device`; the pixels of a single one, not a copy."""
-    pixels = [image.pixels for image in images]
-    return (pixels[0].unsqueeze(0) if len(pixels) == 1 else torch.stack(pixels)).to(device)
+def _stacked(pixels: Sequence[Tensor]) -> Tensor:
+    """Return a batch of one size; of a single one a view, not a copy."""
+    return pixels[0].unsqueeze(0) if len(pixels) == 1 else torch.stack(list(pixels))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -20,7 +20,15 @@ from torch import Tensor, nn
 from segatlas.config.plain import LARGEST_SCALE, SMALLEST_SCALE
 from segatlas.errors import DataError, SegAtlasError, TaskError, UsageError
 from segatlas.inference.current_form import CurrentForm, PlainForm
-from segatlas.inference.images import ImageLike, Inputs, PreparedImage, ScaledInputs, prepare
+from segatlas.inference.images import (
+    GivenImage,
+    ImageBatch,
+    ImageLike,
+    PreparedImage,
+    ScaledInputs,
+    WithSources,
+    prepare,
+)
 from segatlas.inference.segmentation import Segmentation
 from segatlas.inference.sliding import (
     DEFAULT_OVERLAP,
@@ -37,14 +45,14 @@ from segatlas.ops import upsample_logits
 from segatlas.ops.summed_map import best_of, chunk_rows
 from segatlas.postprocess import find
 from segatlas.postprocess.semantic_logits import semantic_results
-from segatlas.structures import Output, Result, SemanticLogits, with_maps
+from segatlas.structures import Inputs, Output, Result, SemanticLogits, changed, image_of, with_maps
 from segatlas.weights.card import Card
 from segatlas.weights.listing import find_entry
 
 Precision = Literal["fp32", "bf16"]
 LOGGER = logging.getLogger("segatlas")
 
-OnError = Callable[[ImageLike, Exception], None]
+OnError = Callable[[GivenImage, Exception], None]
 
 
 class Predictor:
@@ -93,18 +101,15 @@ class Predictor:
         Raises:
             UsageError: an argument out of range, or a device that is not there.
             TaskError: no result of the card's task can be made of the network's output, or not with windows or
-                test-time augmentation; or an input that it requires is not one this version can run.
+                test-time augmentation.
         """
-        needed = [spec.name for spec in card.inputs[1:] if spec.required]
-        if needed:
-            raise TaskError(f"the model needs further inputs besides the image: {', '.join(needed)}")
         output = find_entry(card.architecture)[0].output
         self._postprocess = find(output, card.task)
         self.card = card
         self.device = resolve_device(device)
         self.precision = resolve_precision(precision, self.device)
         self.model = model.to(self.device).eval()
-        self._form = CurrentForm(self.model, card.inputs[0].channels, self.precision)
+        self._form = CurrentForm(self.model, card.inputs, self.precision)
         self._views = parse_views(tta)
         self._card_windows = card_windows(card.inference)
         self._windows = self._card_windows if window is None else make_windows(window, overlap)
@@ -121,13 +126,20 @@ class Predictor:
         self._prepare = partial(prepare, card=card, max_value=max_value, check_scale=check_scale)
 
     @overload
-    def predict(self, image: ImageLike, confidence: bool = False) -> Segmentation: ...
+    def predict(
+        self, image: GivenImage, confidence: bool = False, sources: Mapping[str, ImageLike] | None = None
+    ) -> Segmentation: ...
 
     @overload
-    def predict(self, image: list[Any] | tuple[Any, ...], confidence: bool = False) -> list[Segmentation]: ...
+    def predict(
+        self, image: list[Any] | tuple[Any, ...], confidence: bool = False, sources: Mapping[str, Any] | None = None
+    ) -> list[Segmentation]: ...
 
     def predict(
-        self, image: ImageLike | list[Any] | tuple[Any, ...], confidence: bool = False
+        self,
+        image: GivenImage | list[Any] | tuple[Any, ...],
+        confidence: bool = False,
+        sources: Mapping[str, Any] | None = None,
     ) -> Segmentation | list[Segmentation]:
         """Segment one image, or each of a list.
 
@@ -135,20 +147,26 @@ class Predictor:
             image: file (str or Path), PIL image, array (H, W, 3) uint8 RGB (also (H, W), N channels, uint16, or
                 float in stored values), tensor (C, H, W) uint8 or float 0..1, or a list of these.
             confidence: also give the probability of the chosen class, (H, W) float32.
+            sources: further inputs of the model by the names of its card, on the same pixels, each what an image may
+                be; for a list of images, a list of as many.
 
         Returns:
             One Segmentation in the image's own size for each image, a list for a list.
 
         Raises:
             DataError: an image that cannot be read or does not fit the model; it names the file.
+            UsageError: a source that the model needs is not given, or one that it does not take is.
         """
         if isinstance(image, list | tuple):
-            return list(self.predict_iter(image, confidence=confidence))
+            given = image if sources is None else _zipped(image, sources)
+            return list(self.predict_iter(given, confidence=confidence))
+        if sources is not None:
+            image = WithSources(image=image.image if isinstance(image, WithSources) else image, sources=sources)
         return self._segment([self._prepare(image)], confidence)[0]
 
     def predict_iter(
         self,
-        images: Iterable[ImageLike],
+        images: Iterable[GivenImage],
         batch: int = 1,
         on_error: OnError | None = None,
         confidence: bool = False,
@@ -156,7 +174,7 @@ class Predictor:
         """Segment many images in order, reading the next ones in a thread meanwhile.
 
         Args:
-            images: as for `predict`; taken one by one in the reading thread, so it may be endless.
+            images: as for `predict`, or `WithSources`; taken one by one in the reading thread, so it may be endless.
             batch: images per pass of the network; only images of one size share a pass.
             on_error: called with the image and its error (DataError, OSError) in place of a result; the rest goes on.
                 Without it the first error is raised.
@@ -168,7 +186,7 @@ class Predictor:
         if batch < 1:
             raise UsageError(f"batch: got {batch}, expected 1 or more")
         for group in _read_ahead(images, self._prepare, batch, whole=self._windows is None):
-            good: list[tuple[ImageLike, PreparedImage]] = []
+            good: list[tuple[GivenImage, PreparedImage]] = []
             for read in group:
                 if read.prepared is not None:
                     good.append((read.image, read.prepared))
@@ -181,42 +199,41 @@ class Predictor:
             yield from self._guarded(good, confidence, on_error)
 
     @torch.inference_mode()
-    def scores(self, images: Tensor) -> Tensor:
+    def scores(self, inputs: Tensor | Inputs) -> Tensor:
         """Return logits at the input's size for a normalised batch, upsampled exactly as the published model does.
 
         The card's own inference mode is used (whole images, or windows of its crop and stride); `tta` and `window`
         play no part. This is the slow path, for inspection: it holds every logit and runs the plain network in fp32.
 
         Args:
-            images: (N, C, H, W) float, normalised as the card says.
+            inputs: image (N, C, H, W) float, normalised as the card says, or with the sources that the model takes.
 
         Returns:
-            (N, K, H, W) float32 on the device of `images`.
+            (N, K, H, W) float32 on the device of `inputs`.
         """
-        inputs = images.to(self.device)
-        size = (images.shape[-2], images.shape[-1])
         plain = self.with_precision("fp32")
-        plain._form = PlainForm(self.model, self.card.inputs[0].channels, "fp32")
-        return plain._logits(inputs, size, self._card_windows).to(images.device)
+        plain._form = PlainForm(self.model, self.card.inputs, "fp32")
+        return plain._logits(inputs.to(self.device), _size(inputs), self._card_windows).to(image_of(inputs).device)
 
     def with_precision(self, precision: str) -> Predictor:
         """Return the same predictor, of the same network, in another precision."""
         other = copy.copy(self)
         other.precision = resolve_precision(precision, self.device)
-        other._form = CurrentForm(self.model, self.card.inputs[0].channels, other.precision)
+        other._form = CurrentForm(self.model, self.card.inputs, other.precision)
         return other
 
     @torch.inference_mode()
-    def output(self, images: Tensor) -> Output:
+    def output(self, inputs: Tensor | Inputs) -> Output:
         """Return the network's output at its own stride, in the predictor's precision; its maps are float32.
 
         Args:
-            images: (N, C, H, W) float on the predictor's device, normalised as the card says.
+            inputs: image (N, C, H, W) float on the predictor's device, normalised as the card says, or with the
+                sources that the model takes.
         """
-        return self._forward(images)
+        return self._forward(inputs)
 
     def _guarded(
-        self, images: Sequence[tuple[ImageLike, PreparedImage]], confidence: bool, on_error: OnError | None
+        self, images: Sequence[tuple[GivenImage, PreparedImage]], confidence: bool, on_error: OnError | None
     ) -> Iterator[Segmentation]:
         """Segment a group; where memory does not suffice, each image of it is reported."""
         if not images:
@@ -252,7 +269,7 @@ class Predictor:
         )
 
     def _results_or_advice(self, images: Sequence[PreparedImage], confidence: bool) -> list[Result]:
-        inputs = Inputs(images, self.device)
+        inputs = ImageBatch(images, self.device)
         try:
             return self._results(inputs, images[0].size, confidence)
         except (torch.OutOfMemoryError, RuntimeError) as error:
@@ -265,7 +282,7 @@ class Predictor:
                 images[0].source or None,
             ) from error
 
-    def _results(self, inputs: Inputs, size: tuple[int, int], confidence: bool) -> list[Result]:
+    def _results(self, inputs: ImageBatch, size: tuple[int, int], confidence: bool) -> list[Result]:
         """Return the results at `size` for a batch of network inputs."""
         if self._views:
             return semantic_results(*self._maps_of_views(inputs, size, confidence))
@@ -275,7 +292,9 @@ class Predictor:
             return semantic_results(*maps)
         return self._postprocess(self._forward(inputs.whole()), size, crop=inputs.size, confidence=confidence)
 
-    def _maps_of_views(self, inputs: Inputs, size: tuple[int, int], confidence: bool) -> tuple[Tensor, Tensor | None]:
+    def _maps_of_views(
+        self, inputs: ImageBatch, size: tuple[int, int], confidence: bool
+    ) -> tuple[Tensor, Tensor | None]:
         """Return class maps (N, H, W) and confidences at `size` of the mean of the views' probabilities."""
         views = (self._view_rows(inputs, view, size) for view in self._views)
         first = next(views)
@@ -287,45 +306,43 @@ class Predictor:
         labels = torch.cat([classes for classes, _ in best], dim=1)
         return labels, torch.cat([sure for _, sure in best if sure is not None], dim=1) if confidence else None
 
-    def _view_rows(self, inputs: Inputs, view: View, size: tuple[int, int]) -> Tile | WindowRows:
+    def _view_rows(self, inputs: ImageBatch, view: View, size: tuple[int, int]) -> Tile | WindowRows:
         """Return a view's logits, to be taken row by row at `size`."""
         if self._windows is None:
-            seen = view.apply(inputs.whole())
-            covered = (seen.shape[-2], seen.shape[-1])
-            return Tile(output=self._logits_of(seen)._replace(aux={}), size=size, covered=covered, view=view)
+            seen = view.seen(inputs.whole())
+            return Tile(output=self._logits_of(seen)._replace(aux={}), size=size, covered=_size(seen), view=view)
         pixels = inputs if view.scale == 1.0 else ScaledInputs(inputs, view.scale)
         return WindowRows(pixels, self._windows, self._logits_of, size, view=view, batch=self._window_batch)
 
-    def _logits(self, images: Tensor, size: tuple[int, int], windows: Windows | None) -> Tensor:
+    def _logits(self, inputs: Tensor | Inputs, size: tuple[int, int], windows: Windows | None) -> Tensor:
         """Return logits (N, K, H, W) float32 upsampled to `size`, the plain way."""
+        covered = _size(inputs)
         if windows is None:
-            output = self._logits_of(images)
+            output = self._logits_of(inputs)
         else:
-            logits = slide(images, windows, self._window_logits)
-            output = SemanticLogits(logits, canvas=(images.shape[-2], images.shape[-1]))
-        return _upsampled(output, (images.shape[-2], images.shape[-1]), size)
+            output = SemanticLogits(slide(inputs, windows, self._window_logits), canvas=covered)
+        return _upsampled(output, covered, size)
 
-    def _window_logits(self, images: Tensor) -> Tensor:
+    def _window_logits(self, inputs: Tensor | Inputs) -> Tensor:
         """Return one window's logits at the window's size."""
-        size = (images.shape[-2], images.shape[-1])
-        return _upsampled(self._logits_of(images), size, size)
+        return _upsampled(self._logits_of(inputs), _size(inputs), _size(inputs))
 
-    def _logits_of(self, images: Tensor) -> SemanticLogits:
+    def _logits_of(self, inputs: Tensor | Inputs) -> SemanticLogits:
         """Run the fast form of a network of class maps. TaskError where it gives something else."""
-        output = self._forward(images)
+        output = self._forward(inputs)
         if not isinstance(output, SemanticLogits):
             raise TaskError(f"{self.card.architecture} gives {type(output).__name__}, no class scores for each pixel")
         return output
 
-    def _forward(self, images: Tensor) -> Output:
+    def _forward(self, inputs: Tensor | Inputs) -> Output:
         """Run the fast form of the network; its maps come back as float32."""
         network = self._form.get()
         if self.precision == "bf16":
-            images = images.to(torch.bfloat16, memory_format=torch.channels_last)
+            inputs = changed(inputs, _as_bf16)
         elif self.device.type == "cpu" and network is not self.model:
-            images = images.contiguous(memory_format=torch.channels_last)  # the plain network keeps its order of sums
+            inputs = changed(inputs, _channels_last)  # the plain network keeps its order of sums
         with self._autocast():
-            output: Output = network(images)
+            output: Output = network(inputs)
         return with_maps(output, Tensor.float)
 
     def _autocast(self) -> AbstractContextManager[object]:
@@ -392,6 +409,31 @@ def processor_has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     return not known.isdisjoint(words)
 
 
+def _size(inputs: Tensor | Inputs) -> tuple[int, int]:
+    image = image_of(inputs)
+    return image.shape[-2], image.shape[-1]
+
+
+def _channels_last(maps: Tensor) -> Tensor:
+    return maps.contiguous(memory_format=torch.channels_last) if maps.ndim == 4 else maps
+
+
+def _as_bf16(maps: Tensor) -> Tensor:
+    return maps.to(torch.bfloat16, memory_format=torch.channels_last) if maps.ndim == 4 else maps
+
+
+def _zipped(images: Sequence[ImageLike], sources: Mapping[str, Any]) -> list[WithSources]:
+    """Return each image of a list with its own sources. UsageError where there are not as many."""
+    for name, given in sources.items():
+        if not isinstance(given, list | tuple) or len(given) != len(images):
+            found = f"{len(given)}" if isinstance(given, list | tuple) else type(given).__name__
+            raise UsageError(f"sources[{name!r}]: got {found}, expected a list of {len(images)}, one for each image")
+    return [
+        WithSources(image=image, sources={name: given[index] for name, given in sources.items()})
+        for index, image in enumerate(images)
+    ]
+
+
 def _upsampled(output: SemanticLogits, covered: tuple[int, int], size: tuple[int, int]) -> Tensor:
     """Upsample logits from their stride to `size`; `covered` is the part of the canvas that is image, not padding."""
     mode, align_corners = output.resample
@@ -400,7 +442,7 @@ def _upsampled(output: SemanticLogits, covered: tuple[int, int], size: tuple[int
     )
 
 
-def _report(image: ImageLike, error: Exception, on_error: OnError | None) -> None:
+def _report(image: GivenImage, error: Exception, on_error: OnError | None) -> None:
     if on_error is None:
         raise error
     on_error(image, error)
@@ -410,13 +452,13 @@ def _report(image: ImageLike, error: Exception, on_error: OnError | None) -> Non
 class _Read:
     """One image as the reading thread leaves it: prepared, or with its error."""
 
-    image: ImageLike
+    image: GivenImage
     prepared: PreparedImage | None = None
     error: Exception | None = None
 
 
 def _read_ahead(
-    images: Iterable[ImageLike], prepare: Callable[..., PreparedImage], batch: int, *, whole: bool
+    images: Iterable[GivenImage], prepare: Callable[..., PreparedImage], batch: int, *, whole: bool
 ) -> Iterator[list[_Read]]:
     """Yield groups of `batch` images while a thread reads up to two groups ahead; `whole`: and normalises them.
 
@@ -429,7 +471,7 @@ def _read_ahead(
             try:
                 prepared = prepare(image, name=f"image {next(numbers)}")
                 if whole:
-                    _ = prepared.pixels
+                    prepared.make_pixels()
                 return _Read(image=image, prepared=prepared)
             except (SegAtlasError, OSError) as error:
                 return _Read(image=image, error=error)

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -24,7 +25,7 @@ from segatlas.ops import window_starts
 from segatlas.ops.sampling import Axis, make_axis
 from segatlas.ops.summed_map import Upsampling, chunk_rows, labels_of, summed_class_map
 from segatlas.ops.upsampling import resample, upsample_rows
-from segatlas.structures import SemanticLogits
+from segatlas.structures import Inputs, SemanticLogits, changed, image_of, joined
 from segatlas.weights.card import InferenceMode
 
 DEFAULT_OVERLAP = 1 / 3
@@ -35,17 +36,17 @@ BATCH_PIXELS = 1 << 18
 DEVICE_BATCH_PIXELS = 1 << 22
 """Pixels of windows per pass elsewhere: four windows of 1024x1024."""
 
-Scorer = Callable[[Tensor], Tensor]
-Network = Callable[[Tensor], SemanticLogits]
+Scorer = Callable[[Tensor | Inputs], Tensor]
+Network = Callable[[Tensor | Inputs], SemanticLogits]
 
 
 class Pixels(Protocol):
-    """A normalised batch of which windows can be had; see `images.Inputs`."""
+    """A normalised batch of which windows can be had; see `images.ImageBatch`."""
 
     size: tuple[int, int]
 
-    def part(self, top: int, left: int, height: int, width: int) -> Tensor:
-        """Return a window, (N, C, height, width)."""
+    def part(self, top: int, left: int, height: int, width: int) -> Tensor | Inputs:
+        """Return a window of image and sources, (height, width)."""
         ...
 
 
@@ -89,29 +90,34 @@ def card_windows(mode: InferenceMode) -> Windows | None:
     return Windows(crop=mode.crop, stride=mode.stride) if mode.stride else make_windows(mode.crop)
 
 
-def slide(images: Tensor, windows: Windows, score: Scorer) -> Tensor:
+def slide(inputs: Tensor | Inputs, windows: Windows, score: Scorer) -> Tensor:
     """Return the mean of the windows' logits at every pixel of the batch, the plain way.
 
     Args:
-        images: (N, C, H, W).
+        inputs: image (N, C, H, W), and sources.
         windows: size and step; the last window of a row or column is moved back to end at the edge.
-        score: maps a window (N, C, h, w) to logits (N, K, h, w).
+        score: maps a window (h, w) of them to logits (N, K, h, w).
 
     Returns:
         (N, K, H, W) float32.
     """
-    height, width = images.shape[-2:]
+    height, width = image_of(inputs).shape[-2:]
     high, wide = min(windows.crop[0], height), min(windows.crop[1], width)
-    hits = torch.zeros(height, width, device=images.device)
+    hits = torch.zeros(height, width, device=image_of(inputs).device)
     total: Tensor | None = None
     for top in window_starts(height, windows.crop[0], windows.stride[0]):
         for left in window_starts(width, windows.crop[1], windows.stride[1]):
-            logits = score(images[..., top : top + high, left : left + wide]).float()
+            area = (..., slice(top, top + high), slice(left, left + wide))
+            logits = score(changed(inputs, partial(_part, area=area))).float()
             total = logits.new_zeros(*logits.shape[:2], height, width) if total is None else total
-            total[..., top : top + high, left : left + wide] += logits
-            hits[top : top + high, left : left + wide] += 1
+            total[area] += logits
+            hits[area] += 1
     assert total is not None
     return total.div_(hits)
+
+
+def _part(maps: Tensor, area: tuple[Any, ...]) -> Tensor:
+    return maps[area]
 
 
 def slide_class_map(
@@ -128,7 +134,7 @@ def slide_class_map(
     Args:
         inputs: the normalised batch.
         windows: as in `slide`.
-        network: maps windows (M, C, h, w) to their logits at its own stride.
+        network: maps windows (h, w), M of them at once, to their logits at its own stride.
         size: (H, W) of the result; where it is not the inputs', the mean is upsampled once more, to it.
         confidence: also return the probability of the chosen class.
         batch: windows per pass of the network; default: see BATCH_PIXELS.
@@ -361,14 +367,15 @@ def _run_row(
     pose = view.pose_only()
     done = 0
     while done < len(lefts):
-        seen = [pose.apply(inputs.part(top, lefts[done], *side))]
+        seen = [pose.seen(inputs.part(top, lefts[done], *side))]
+        image = image_of(seen[0])
         if batch is None:
-            limit = BATCH_PIXELS if seen[0].device.type == "cpu" else DEVICE_BATCH_PIXELS
-            batch = max(1, limit // (len(seen[0]) * side[0] * side[1]))
-        seen += [pose.apply(inputs.part(top, left, *side)) for left in lefts[done + 1 : done + batch]]
-        output = network(torch.cat(seen) if len(seen) > 1 else seen[0])._replace(aux={})
-        covered = (seen[0].shape[-2], seen[0].shape[-1])
-        for left, logits in zip(lefts[done : done + batch], output.logits.split(len(seen[0])), strict=True):
+            limit = BATCH_PIXELS if image.device.type == "cpu" else DEVICE_BATCH_PIXELS
+            batch = max(1, limit // (len(image) * side[0] * side[1]))
+        seen += [pose.seen(inputs.part(top, left, *side)) for left in lefts[done + 1 : done + batch]]
+        output = network(joined(seen))._replace(aux={})
+        covered = (image.shape[-2], image.shape[-1])
+        for left, logits in zip(lefts[done : done + batch], output.logits.split(len(image)), strict=True):
             own = output._replace(logits=logits)
             yield Tile(output=own, size=side, covered=covered, view=view, top=top, left=left)
         done += batch

@@ -12,11 +12,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from segatlas.config.plain import LARGEST_VIEW
 from segatlas.errors import UsageError
+from segatlas.structures import Inputs, changed
 
 DEFAULT_SCALES = (0.75, 1.0, 1.25)
 HELP = "flips, vertical, turns, scales or scales:0.75,1,1.25"
@@ -31,12 +33,24 @@ class View:
     flip: bool = False
 
     def apply(self, images: Tensor) -> Tensor:
-        """Return a batch (N, C, H, W) as this view sees it; (N, C, W', H') after an odd number of turns."""
+        """Return a batch (N, C, H, W) as this view sees it; (N, C, W', H') after an odd number of turns.
+
+        Codes, (N, H, W) of whole numbers, take the nearest value where they are resized.
+        """
         if self.scale != 1.0:
-            size = [max(1, round(side * self.scale)) for side in images.shape[-2:]]
-            images = F.interpolate(images, size=size, mode="bilinear", align_corners=False)
+            height, width = (max(1, round(side * self.scale)) for side in images.shape[-2:])
+            if images.is_floating_point():
+                images = F.interpolate(images, size=(height, width), mode="bilinear", align_corners=False)
+            else:
+                for axis, length in ((-2, height), (-1, width)):
+                    places = nearest_places(images.shape[axis], length, 0, length, images.device)
+                    images = images.index_select(axis, places)
         images = images.rot90(self.turns, (-2, -1))
         return images.flip(-1) if self.flip else images
+
+    def seen(self, inputs: Tensor | Inputs) -> Tensor | Inputs:
+        """Return image and sources as this view sees them."""
+        return changed(inputs, self.apply)
 
     def undo(self, maps: Tensor) -> Tensor:
         """Return maps (N, K, H, W) of this view flipped and turned back; their scale is left alone."""
@@ -62,6 +76,12 @@ class View:
 
 
 UPRIGHT = View()
+
+
+def nearest_places(before: int, after: int, first: int, stop: int, device: torch.device) -> Tensor:
+    """Return which of `before` places lies under the centres of the new places first..stop - 1 of `after`."""
+    centres = torch.arange(first, stop, device=device, dtype=torch.float64) + 0.5
+    return (centres * (before / after)).long().clamp_(max=before - 1)
 
 
 class Rows(Protocol):

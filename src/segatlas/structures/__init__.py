@@ -3,7 +3,17 @@
 They load no torch. Letters: N batch, K classes, H W image, h w network output, C input channels.
 """
 
-from segatlas.structures.inputs import Batch, Inputs, InputSpec, SourceKind, image_of, source_of
+from segatlas.structures.inputs import (
+    Batch,
+    Inputs,
+    InputSpec,
+    SourceKind,
+    changed,
+    image_of,
+    joined,
+    noise_inputs,
+    source_of,
+)
 from segatlas.structures.outputs import (
     CentersAndOffsets,
     Output,
@@ -35,8 +45,11 @@ __all__ = [
     "SemanticTarget",
     "SourceKind",
     "Target",
+    "changed",
     "image_of",
+    "joined",
     "maps_of",
+    "noise_inputs",
     "source_of",
     "with_maps",
 ]

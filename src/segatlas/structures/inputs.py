@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
     from segatlas.structures.targets import Target
 
-SourceKind: TypeAlias = Literal["image", "values", "label"]
+SourceKind: TypeAlias = Literal["image", "map", "label"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class InputSpec:
     """One input of a network: the image itself, or a further source on the same pixels.
 
-    kind: "image" has the image's form and channels, and is normalised as the image is. "values" are numbers with a
+    kind: "image" has the image's form and channels, and is normalised as the image is. "map": numbers with a
         meaning of their own, such as heights: they reach the network as stored, float32. Both are interpolated where
         they are resized, and padded with 0. "label" are codes (H, W) uint8: nearest value, padded with 255.
     channels: of kind "image" the image's; 1 of kind "label".
@@ -52,6 +52,10 @@ class Inputs(NamedTuple):
         """Return image and sources as `change` makes them, each alone; the flags stay."""
         return Inputs(change(self.image), {name: change(source) for name, source in self.sources.items()}, self.present)
 
+    def given(self) -> Tensor | Inputs:
+        """Return the image alone where there are no sources: then a network that takes a tensor serves, too."""
+        return self if self.sources else self.image
+
     def to(self, device: torch.device | str) -> Inputs:
         """Return all of it on a device."""
         moved = self.changed(lambda tensor: tensor.to(device))
@@ -63,11 +67,60 @@ def image_of(inputs: Tensor | Inputs) -> Tensor:
     return inputs.image if isinstance(inputs, Inputs) else inputs
 
 
+def changed(inputs: Tensor | Inputs, change: Callable[[Tensor], Tensor]) -> Tensor | Inputs:
+    """Return what a network was given with image and sources as `change` makes them, each alone."""
+    return inputs.changed(change) if isinstance(inputs, Inputs) else change(inputs)
+
+
+def joined(parts: Sequence[Tensor | Inputs]) -> Tensor | Inputs:
+    """Return several batches of one size as one; a single one as it is."""
+    import torch
+
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    if not isinstance(first, Inputs):
+        return torch.cat([image_of(part) for part in parts])
+    inputs = [part for part in parts if isinstance(part, Inputs)]
+    return Inputs(
+        torch.cat([part.image for part in inputs]),
+        {name: torch.cat([part.sources[name] for part in inputs]) for name in first.sources},
+        {name: torch.cat([part.present[name] for part in inputs]) for name in first.present},
+    )
+
+
 def source_of(inputs: Tensor | Inputs, name: str) -> Tensor:
     """Return a source that the network cannot do without. UsageError where it was not given."""
     if isinstance(inputs, Inputs) and name in inputs.sources:
         return inputs.sources[name]
     raise UsageError(f"the network needs the source {name!r} besides the image: Inputs(image, {{{name!r}: tensor}})")
+
+
+def noise_inputs(
+    specs: Sequence[InputSpec], size: tuple[int, int], *, count: int = 1, seed: int = 0, device: str = "cpu"
+) -> Inputs:
+    """Return what a network could be given: normal noise, codes of 0, every source present.
+
+    Args:
+        specs: what it takes, the image first.
+        size: (height, width).
+        count: samples.
+        seed: of the noise.
+        device: where the tensors lie; "meta" for shapes alone.
+    """
+    import torch
+
+    generator = None if device == "meta" else torch.Generator().manual_seed(seed)
+
+    def made(spec: InputSpec) -> Tensor:
+        if spec.kind == "label":
+            return torch.zeros(count, *size, dtype=torch.uint8, device=device)
+        return torch.randn(count, spec.channels, *size, generator=generator, device=device)
+
+    image, *further = map(made, specs)
+    sources = {spec.name: tensor for spec, tensor in zip(specs[1:], further, strict=True)}
+    present = {spec.name: torch.ones(count, dtype=torch.bool, device=device) for spec in specs if not spec.required}
+    return Inputs(image, sources, present)
 
 
 class Batch(NamedTuple):

@@ -11,7 +11,7 @@ from torch import nn
 from segatlas import criteria
 from segatlas.config.schema import Config, InputConfig
 from segatlas.data import Store, create_dataset
-from segatlas.data.dataset import SegmentationData
+from segatlas.data.dataset import SegmentationData, sources_fault
 from segatlas.data.statistics import automatic_weights, count_classes
 from segatlas.data.transforms import Pipeline
 from segatlas.errors import ConfigError, DataError, Problem
@@ -101,6 +101,9 @@ def build_parts(config: Config, *, dry: bool = False) -> TrainingComponents:
         task=config.task,
         source=f"trained by SegAtlas on {config.data.name}",
     )
+    fault = sources_fault(card.inputs[1:], train)
+    if fault:
+        raise ConfigError("recipe", [Problem(key="data.name", got=train.name, message=fault)])
     pipeline = Pipeline.from_config(
         config.transforms, mean=preprocessing.mean, std=preprocessing.std, max_value=preprocessing.max_value,
         channels=channels, sources=card.inputs[1:],

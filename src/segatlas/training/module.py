@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from segatlas.config.schema import Config
 from segatlas.data.sample import Sample
 from segatlas.inference import Predictor
+from segatlas.inference.images import with_sources
 from segatlas.metrics import MetricSet, create, monitoring
 from segatlas.structures import Batch
 from segatlas.tasks import TASKS
@@ -127,7 +128,7 @@ class SegmentationModule(pl.LightningModule):
             return
         assert self._metrics is not None
         assert sample.target is not None
-        self._metrics.update(self.predictor.predict(sample.image), sample.target)
+        self._metrics.update(self.predictor.predict(with_sources(sample, self.card)), sample.target)
 
     def on_validation_epoch_end(self) -> None:
         """Add up what all processes counted."""

@@ -12,6 +12,7 @@ import numpy as np
 from segatlas import drawing
 from segatlas.data.dataset import SegmentationData
 from segatlas.inference import Predictor
+from segatlas.inference.images import with_sources
 from segatlas.tasks import Task
 from segatlas.training.run import RunFolder
 
@@ -36,7 +37,7 @@ def sheet_row(task: Task, predictor: Predictor, dataset: SegmentationData, index
     """Predict one image of a dataset and return the task's row of a sheet: see `drawing.SAMPLE_TITLES`."""
     module, _, name = task.sheet.partition(":")
     sample = dataset.load(index)
-    result = predictor.predict(sample.image)
+    result = predictor.predict(with_sources(sample, predictor.card))
     row: Sequence[np.ndarray] = getattr(import_module(module), name)(
         sample.image, sample.target, result, dataset.palette
     )

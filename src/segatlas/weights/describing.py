@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from segatlas.structures import noise_inputs
 from segatlas.weights.building import build_empty, make_config
 
 MEASURED_CLASSES = 19
@@ -56,10 +57,10 @@ def describe(name: str) -> ModelFacts:
     """
     architecture, config = make_config(name, {"num_classes": MEASURED_CLASSES})
     net = build_empty(architecture, config).eval()
-    image = torch.empty(1, config.in_channels, *MEASURED_SIZE, device="meta")
+    inputs = noise_inputs(architecture.inputs(config.in_channels), MEASURED_SIZE, device="meta").given()
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:
-        net(image)
+        net(inputs)
     meanings = field_meanings(architecture.config)
     fields = tuple(
         FieldFacts(

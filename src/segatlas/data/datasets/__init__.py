@@ -15,6 +15,7 @@ DATASETS = {
     "ade20k": "segatlas.data.datasets.ade20k:ADE20K",
     "voc": "segatlas.data.datasets.voc:Voc",
     "camvid": "segatlas.data.datasets.camvid:CamVid",
+    "pairs": "segatlas.data.datasets.pairs:Pairs",
     "folder": "segatlas.data.datasets.folder:FolderData",
 }
 """Name in `data.name` -> module:class, the most particular layout first."""

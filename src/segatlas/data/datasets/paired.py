@@ -16,8 +16,8 @@ from segatlas.data.dataset import Color
 from segatlas.data.datasets.listing import SPLITS, Item, Listing, Part
 from segatlas.data.formats.guards import read_bytes
 from segatlas.data.formats.images import decode_image
-from segatlas.data.formats.masks import LOSSY, LabelRule
-from segatlas.data.sample import Sample
+from segatlas.data.formats.masks import LOSSY, LabelRule, decode_raw
+from segatlas.data.sample import Sample, Source
 from segatlas.data.store import Store
 from segatlas.errors import ConfigError, DataError, UsageError
 from segatlas.structures import SemanticTarget, SourceKind
@@ -160,7 +160,21 @@ class PairedFiles(ABC):
         if label is not None and label.shape != image.shape[:2]:
             raise DataError(size_message(label.shape, image.shape[:2], item.image), item.target)
         target = None if label is None else SemanticTarget(label)
-        return Sample(image=image, target=target, key=item.key, index=index)
+        sources = {name: self._source(path, self.sources[name]) for name, path in item.sources.items()}
+        for name, source in sources.items():
+            if source.array.shape[:2] != image.shape[:2]:
+                (height, width), found = image.shape[:2], source.array.shape
+                text = f"{name} is {found[1]} x {found[0]} pixels, its image {item.image} is {width} x {height}"
+                raise DataError(text, item.sources[name])
+        return Sample(image=image, target=target, key=item.key, index=index, sources=sources)
+
+    def _source(self, path: Path, kind: SourceKind) -> Source:
+        """Read a further input, as `segatlas.data.sample.Source` says of its kind."""
+        if kind == "label":
+            return Source(array=self._decoded(path, "codes", lambda data: decode_raw(data, path)), kind=kind)
+        channels = self.channels if kind == "image" else None
+        array = self._decoded(path, f"image {channels}", lambda data: decode_image(data, channels, name=path))
+        return Source(array=array, kind=kind)
 
     def read_label(self, path: Path) -> np.ndarray:
         """Read a mask as (H, W) uint8, 0..K-1 or 255. DataError as `load`."""
