@@ -119,8 +119,7 @@ def predict(
     options["max_value"] = max_value
     if wanted and "mask" not in wanted and mask_format != "index":
         raise UsageError(f"--format {mask_format} is about masks; --save {save} writes none")
-    usual = {kind for name in MODULES for kind in kinds_of(name, None)}
-    _check_targets(jobs, _all_targets(jobs, wanted or sorted(usual), out, output_file))  # before weights are loaded
+    _check_targets(jobs, _all_targets(jobs, wanted or _usual(), out, output_file))  # before weights are loaded
     predictor = _load(model, device, precision, options)
     task = predictor.card.task
     kinds = kinds_of(task, wanted)[:1] if single else kinds_of(task, wanted)
@@ -142,17 +141,26 @@ def predict(
     place = output_file if single else out
     agreement = _bf16_agreement(predictor, jobs) if precision == "bf16" and summary.done and not quiet else None
     if not quiet:
-        if agreement is not None:
-            console.print(f"bf16: {agreement:.2%} of the first image's pixels have the label of fp32", markup=False)
-        images = "image" if summary.done == 1 else "images"
-        failed = f", {len(summary.failed)} failed" if summary.failed else ""
-        console.print(f"{summary.done} {images} predicted{failed} in {seconds:.1f} s -> {printable(place)}")
+        _tell_done(console, summary, agreement, f"in {seconds:.1f} s -> {printable(place)}")
     if json_line:
         facts = {"model": model, "out": str(place), "predicted": summary.done, "failed": summary.failed}
         facts["not_read"] = [str(path) for path in not_read]
         print_json_line({**facts, "seconds": round(seconds, 3), "bf16_agreement": agreement})
     if summary.failed:
         raise typer.Exit(1)
+
+
+def _usual() -> list[str]:
+    """Return the kinds that are written for some task where --save is not given."""
+    return sorted({kind for name in MODULES for kind in kinds_of(name, None)})
+
+
+def _tell_done(console: Console, summary: Summary, agreement: float | None, where: str) -> None:
+    if agreement is not None:
+        console.print(f"bf16: {agreement:.2%} of the first image's pixels have the label of fp32", markup=False)
+    images = "image" if summary.done == 1 else "images"
+    failed = f", {len(summary.failed)} failed" if summary.failed else ""
+    console.print(f"{summary.done} {images} predicted{failed} {where}")
 
 
 def _told_not_read(files: Sequence[Path]) -> str:
@@ -348,7 +356,7 @@ def _bf16_agreement(predictor: Predictor, jobs: Sequence[Job]) -> float | None:
         return None
     exact = predictor.with_precision("fp32")
     for rounded in predictor.predict_iter((job.given() for job in jobs), on_error=lambda image, error: None):
-        if "semantic" not in rounded.given:
+        if rounded.class_map is None:
             return None
         job = next(job for job in jobs if str(job.source) == rounded.source)
         return float((rounded.semantic == exact.predict(job.given()).semantic).mean())

@@ -99,12 +99,13 @@ def _count(predicted: Sequence[np.ndarray], true: np.ndarray, crowd: np.ndarray)
         ious[index] = both / np.maximum(areas + np.count_nonzero(mask) - both, 1)
     pairs = match_objects(ious)
     matched = {index for index, _ in pairs}
+    crowded: np.ndarray = np.any(crowd, axis=0)
     on_crowd = [
-        index not in matched and len(crowd) > 0 and 2 * np.count_nonzero(crowd.any(0)[mask]) > np.count_nonzero(mask)
+        index not in matched and 2 * np.count_nonzero(mask & crowded) > np.count_nonzero(mask)
         for index, mask in enumerate(predicted)
     ]
-    total = sum(round(SCALE * ious[pair]) for pair in pairs)
-    return len(pairs), len(predicted) - len(pairs) - sum(on_crowd), len(true) - len(pairs), total
+    total = sum(round(SCALE * float(ious[pair])) for pair in pairs)
+    return len(pairs), len(predicted) - len(pairs) - sum(map(bool, on_crowd)), len(true) - len(pairs), total
 
 
 def _scores(counts: np.ndarray) -> dict[str, tuple[float, ...]]:
