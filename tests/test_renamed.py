@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 
 import pytest
 
+from segatlas.encoders import create_encoder
+from segatlas.evaluation.report import DataFacts
+from segatlas.metrics import create
 from segatlas.renamed import RENAMED
 
 PAIRS = [(package, old, new) for package, names in RENAMED.items() for old, new in names.items()]
@@ -24,3 +28,30 @@ def test_an_old_name_gives_what_the_new_one_does_and_a_warning_at_the_line_that_
 def test_a_name_that_never_was_is_an_attribute_error(package):
     with pytest.raises(AttributeError, match="no_such_name"):
         _ = import_module(package).no_such_name
+
+
+def test_the_old_module_of_data_checks_gives_its_names_with_a_warning():
+    from segatlas.data import checks
+
+    sys.modules.pop("segatlas.data.doctor", None)
+    with pytest.warns(DeprecationWarning, match="data.doctor is called segatlas.data.checks now"):
+        doctor = import_module("segatlas.data.doctor")
+    assert doctor.examine is checks.examine
+    with pytest.warns(DeprecationWarning, match="is called segatlas.data.checks.CheckReport now"):
+        assert doctor.Diagnosis is checks.CheckReport
+
+
+@pytest.mark.parametrize(
+    ("made", "old", "new"),
+    [
+        (DataFacts(name="shapes", split="val", images=3, root="."), "pictures", "images"),
+        (create(("confusion",), ("a", "b"), {}).compute(), "pictures", "images"),
+        (create_encoder("resnet18"), "multiple", "size_divisibility"),
+    ],
+    ids=lambda value: type(value).__name__ if not isinstance(value, str) else value,
+)
+def test_an_old_attribute_gives_what_the_new_one_does_and_a_warning(made, old, new):
+    with pytest.warns(DeprecationWarning, match=f"{old} is called {new} now") as told:
+        found = getattr(made, old)
+    assert found == getattr(made, new)
+    assert [warning.filename for warning in told] == [__file__]

@@ -412,7 +412,7 @@ def _sample(config: DataConfig, case: Case) -> np.ndarray:
 
 
 def _looked_at(path: Path, case: Case) -> np.ndarray:
-    """Look as the doctor does; where it finds no fault, give the array, checked against its counts."""
+    """Look as `data check` does; where it finds no fault, give the array, checked against its counts."""
     facts = look_at_mask(path, LabelEncoding()) if case.is_mask else look_at_image(path)
     if facts.fault:
         raise SegAtlasError(facts.fault)

@@ -97,7 +97,7 @@ def losses() -> Iterator[str]:
     yield "# Losses"
     yield (
         "A line of `losses:` in a recipe is one of these; the weighted sum is minimised. "
-        "Unlabelled pixels (255) play no part."
+        "Ignored pixels (255) play no part."
     )
     for title, rows in reference()[1:]:
         name, _, meaning = title.removeprefix("Loss ").partition(": ")
@@ -294,7 +294,7 @@ def metrics() -> Iterator[str]:
 def findings() -> Iterator[str]:
     from segatlas.data.checks import KINDS
 
-    yield "# Findings of the doctor"
+    yield "# Findings of `data check`"
     yield "What `segatlas data check` looks for. With `--json` each finding carries its kind, files, fault and repair."
     yield table(("Kind", "Meaning"), ((code(kind), title) for kind, title in KINDS.items()))
 

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from house_words import repeated_classes, word_breaches
+
 ROOT = Path(__file__).resolve().parent.parent
 TASK_NAMES = {"semantic", "instance", "panoptic"}
 TASK_ROOMS = {"tasks", "criteria", "postprocess", "output"}
@@ -25,7 +27,7 @@ def tracked_files() -> list[Path]:
     listed = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    return [ROOT / line for line in listed.stdout.splitlines() if (ROOT / line).is_file()]
+    return [ROOT / line for line in dict.fromkeys(listed.stdout.splitlines()) if (ROOT / line).is_file()]
 
 
 def breaches(path: Path) -> Iterator[tuple[int, str]]:
@@ -39,6 +41,7 @@ def breaches(path: Path) -> Iterator[tuple[int, str]]:
             yield number, "names a package index host"
         if path.suffix == ".py" and path != Path(__file__).resolve() and LOOSE_ENDS.search(line):
             yield number, "loose end"
+    yield from word_breaches(path.relative_to(ROOT).as_posix(), text)
     if path.suffix == ".py":
         yield from python_breaches(path, text)
 
@@ -99,7 +102,10 @@ def checks_something(test: ast.AST) -> bool:
 
 
 def main() -> int:
-    found = [f"{path.relative_to(ROOT)}:{line}: {rule}" for path in tracked_files() for line, rule in breaches(path)]
+    files = tracked_files()
+    found = [f"{path.relative_to(ROOT)}:{line}: {rule}" for path in files for line, rule in breaches(path)]
+    sources = ((str(path.relative_to(ROOT)), path.read_text("utf-8")) for path in files if path.suffix == ".py")
+    found += [f"{name}:{line}: {rule}" for name, line, rule in repeated_classes(sources)]
     print("\n".join(found) if found else "house rules: ok")
     return 1 if found else 0
 

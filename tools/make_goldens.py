@@ -221,7 +221,7 @@ def saved_and_loaded(model: Any) -> tuple[torch.nn.Module, dict[str, torch.Tenso
 
 
 def peer_logits(ref: Any, x: torch.Tensor) -> torch.Tensor:
-    """Return the network's logits before any resize, or at full size where the library raises inside."""
+    """Return the network's logits before any resize, or at full size where the library upsamples inside."""
     if not hasattr(ref, "cfg"):
         out = ref.logits(x)
         return out["out"] if isinstance(out, dict) else out

@@ -16,6 +16,20 @@ RENAMED: dict[str, dict[str, str]] = {
         "Row": "BenchRow",
         "Settings": "BenchSettings",
     },
+    "segatlas.config.losses": {
+        "Term": "LossConfig",
+        "CrossEntropyTerm": "CrossEntropyConfig",
+        "OhemTerm": "OhemConfig",
+        "DiceTerm": "DiceConfig",
+        "CrossEntropyDiceTerm": "CrossEntropyDiceConfig",
+        "FocalTerm": "FocalConfig",
+        "TverskyTerm": "TverskyConfig",
+        "LovaszTerm": "LovaszConfig",
+        "BoundaryTerm": "BoundaryConfig",
+        "DetailTerm": "DetailConfig",
+        "ClassPresenceTerm": "ClassPresenceConfig",
+        "PointCrossEntropyTerm": "PointCrossEntropyConfig",
+    },
     "segatlas.data.checks": {"Diagnosis": "CheckReport"},
     "segatlas.data.transforms": {"Prepared": "PreparedSample"},
     "segatlas.drawing": {
@@ -44,3 +58,14 @@ def old_names(package: str, names: Mapping[str, str] | None = None) -> Callable[
         return getattr(sys.modules.get(package) or import_module(package), table[name])
 
     return find
+
+
+def old_attribute(old: str, new: str) -> property:
+    """Return a property of a class that gives the attribute `new` under its name of earlier versions."""
+
+    def read(self: object) -> Any:
+        message = f"{type(self).__name__}.{old} is called {new} now"
+        warnings.warn(message, DeprecationWarning, stacklevel=2)
+        return getattr(self, new)
+
+    return property(read, doc=f"The name of `{new}` in earlier versions.")

@@ -63,7 +63,7 @@ def test_the_version_is_printed() -> None:
     assert run("--version") == (0, f"{segatlas.__version__}\n", "")
 
 
-def app_raising(error: BaseException) -> typer.Typer:
+def app_that_fails(error: BaseException) -> typer.Typer:
     app = typer.Typer(cls=main.CommandGroup)
     app.callback()(main.root)
 
@@ -97,13 +97,13 @@ def test_an_error_ends_in_one_message_and_its_exit_code(
     error: BaseException, code: int, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(main, "COMMANDS", {"fail": None})
-    result = CliRunner().invoke(app_raising(error), ["fail"])
+    result = CliRunner().invoke(app_that_fails(error), ["fail"])
     assert (result.exit_code, result.stdout, result.stderr) == (code, "", message)
 
 
 @pytest.mark.parametrize("words", [["--debug", "fail"], ["fail", "--debug"]])
 def test_debug_before_or_after_the_command_shows_the_trace_of_that_command_only(words: list[str]) -> None:
-    app = app_raising(UsageError("wrong word"))
+    app = app_that_fails(UsageError("wrong word"))
     assert "Traceback" in CliRunner().invoke(app, words).stderr
     assert "Traceback" not in CliRunner().invoke(app, ["fail"]).stderr
 

@@ -16,7 +16,7 @@ class Inner(BaseModel):
 
 class Outer(BaseModel):
     count: Annotated[int, Field(ge=1, le=9)] = 1
-    share: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    factor: Annotated[float, Field(gt=0, lt=1)] = 0.5
     flag: bool = False
     word: str = ""
     mode: Literal["whole", "slide"] = "whole"
@@ -35,7 +35,7 @@ WORDS = SchemaWords(Outer.model_json_schema())
     ("key", "expected"),
     [
         ("count", "a whole number, at least 1, at most 9"),
-        ("share", "a number, above 0, below 1"),
+        ("factor", "a number, above 0, below 1"),
         ("flag", "true or false"),
         ("word", "text"),
         ("mode", "one of: whole, slide"),

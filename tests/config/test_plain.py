@@ -7,7 +7,6 @@ from dataclasses import fields
 from typing import Any, get_args, get_type_hints
 
 import pytest
-import torch
 
 from segatlas.config.messages import SchemaWords
 from segatlas.config.plain import value_problems
@@ -17,6 +16,7 @@ from segatlas.data.datasets.folder import FolderOptions
 from segatlas.errors import ConfigError, UsageError, WeightsError
 from segatlas.models import ARCHITECTURES, load_architecture
 from segatlas.recipe import Config
+from segatlas.structures import noise_inputs
 from segatlas.weights import create_model
 from segatlas.weights.card import Card
 from segatlas.weights.validation import FieldsError, validated
@@ -179,7 +179,8 @@ def test_any_number_in_a_field_makes_a_network_that_runs_or_is_refused(name):
                 net = create_model(name, **{**record.tiny, "num_classes": 3, field: value})
             except UsageError:
                 continue
-            assert net.train()(torch.randn(2, 3, 64, 64)).logits.isfinite().all(), (field, value)
+            given = noise_inputs(record.inputs(3), (64, 64), count=2).given()
+            assert net.train()(given).logits.isfinite().all(), (field, value)
 
 
 # ---- texts

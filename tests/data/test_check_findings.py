@@ -116,13 +116,13 @@ def test_a_set_that_mixes_0_1_and_0_255_names_the_minority(root: Path) -> None:
     assert "in 2 of 8 masks" in finding.fault
 
 
-def test_void_at_borders_is_no_black_and_white_mask(root: Path) -> None:
-    def with_void(label: np.ndarray) -> np.ndarray:
+def test_ignored_borders_are_no_black_and_white_mask(root: Path) -> None:
+    def with_ignored_border(label: np.ndarray) -> np.ndarray:
         label = label.copy()
         label[:5] = 255
         return label
 
-    broken.change_masks(root, with_void)
+    broken.change_masks(root, with_ignored_border)
     assert examine(root).findings == ()
 
 

@@ -64,7 +64,7 @@ def test_a_change_equals_its_steps_one_after_another_clipped_then_normalised() -
     np.testing.assert_allclose(normalise(image, MEAN, STD, 255.0, change), expected, atol=1e-5)
 
 
-def test_a_change_of_other_channel_counts_is_brightness_and_contrast_per_band() -> None:
+def test_a_change_of_other_channel_counts_is_brightness_and_contrast_per_channel() -> None:
     image = random_image(5)
     mean, std = (0.1, 0.2, 0.3, 0.4, 0.5), (0.2, 0.3, 0.4, 0.5, 0.6)
     change = ColorChange(brightness=-0.1, contrast=1.4, saturation=0.2, hue=90)

@@ -157,7 +157,7 @@ def test_resize_agrees_with_opencv_up_to_rounding(size: tuple[int, int]) -> None
 
 
 @pytest.mark.parametrize("channels", [1, 6])
-def test_resize_of_other_channel_counts_works_channel_by_band(channels: int) -> None:
+def test_resize_of_other_channel_counts_works_channel_by_channel(channels: int) -> None:
     image = smooth_image((40, 60), channels)
     out = resize_image(image, (50, 66))
     assert out.shape == (50, 66, channels)
@@ -398,11 +398,11 @@ def test_class_balance_avoids_crops_of_one_class() -> None:
     wins = {}
     for limit in (1.0, 0.9):
         crop = Crop(size=(24, 24), class_balance=limit)
-        shares = [
+        fractions = [
             largest_class_fraction(label, crop.draw_balanced(np.random.default_rng(seed), identity((64, 64)), label))
             for seed in range(60)
         ]
-        wins[limit] = np.mean(np.array(shares) <= 0.9)
+        wins[limit] = np.mean(np.array(fractions) <= 0.9)
     assert wins[1.0] < 0.5
     assert wins[0.9] > 0.9
 

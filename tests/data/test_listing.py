@@ -9,6 +9,7 @@ from fakes.ade20k import write_ade20k
 from fakes.camvid import write_camvid
 from fakes.cityscapes import write_cityscapes
 from fakes.folder import write_folder
+from fakes.pairs import write_pairs
 from fakes.shapes import write_shapes
 from fakes.voc import write_voc
 
@@ -26,6 +27,7 @@ WRITERS = {
     "voc": write_voc,
     "camvid": write_camvid,
     "camvid, original": partial(write_camvid, layout="original"),
+    "pairs": write_pairs,
     "folder": write_folder,
 }
 """Dataset, and which of its layouts -> the writer of a tiny one."""

@@ -27,7 +27,7 @@ def samples(size: tuple[int, int], channels: int, dtype: type = np.uint16) -> np
 @pytest.mark.parametrize("channels", [2, 3, 4, 5, 7])
 @pytest.mark.parametrize("planar", [False, True])
 @pytest.mark.parametrize("predictor", [1, 2])
-def test_16_bit_lzw_channels_without_a_meaning_stay_bands(tmp_path, channels, planar, predictor):
+def test_16_bit_lzw_channels_without_a_meaning_stay_as_they_are(tmp_path, channels, planar, predictor):
     array = samples((21, 19), channels)
     page = files.directory(
         array, 16, planar=planar, predictor=predictor, compression=files.LZW, extra_samples=[0] * (channels - 1)

@@ -18,11 +18,13 @@ from docs_blocks import ROOT, Block, find_blocks, find_commands, parse_command, 
 from fakes.camvid import write_camvid
 from fakes.folder import write_folder
 from fakes.foreign import foreign_state, small_network, write_checkpoint
+from fakes.images import save_image
 from fakes.model import make_model
 
 from segatlas.cache import cache_folder
 from segatlas.data.shapes import make_shapes
 from segatlas.recipe import Config
+from segatlas.weights import create_model, save_pretrained
 from segatlas.weights.catalogue import find_published
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -65,10 +67,20 @@ def write_images(root: Path) -> None:
     """Make my-data (three classes), photos that are predicted, and a checkpoint of another library."""
     write_checkpoint(root / "segformer.b0.512x512.ade.160k.pth", foreign_state("nvlabs", small_network("nvlabs")))
     write_folder(root / "my-data")
+    write_two_dates(root)
     generator = np.random.default_rng(0)
     (root / "photos").mkdir()
     for path in (root / "street.jpg", root / "photos" / "one.jpg", root / "photos" / "two.jpg"):
         cv2.imwrite(str(path), generator.integers(0, 256, (32, 48, 3), dtype=np.uint8))
+
+
+def write_two_dates(root: Path) -> None:
+    """Make a model of two dates, images of both, and the same in folders."""
+    net = create_model("fc_siam", num_classes=2, width=4)
+    save_pretrained(net, root / "pairs-model", classes=["unchanged", "changed"])
+    for name in ("after", "before"):
+        for file in (root / f"{name}.png", root / name / "one.png", root / name / "two.png"):
+            save_image(file, np.random.default_rng(len(name)).integers(0, 256, (32, 48, 3)).astype(np.uint8))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -8,7 +8,7 @@ from segatlas.drawing import ReportContent, png_bytes, write_report
 from segatlas.metrics import Matrix, Number
 from segatlas.metrics.sections import ClassTable, Figures, Line, Ranking, Summary
 
-VOID_TAGS = {"meta", "img", "link", "br"}
+EMPTY_TAGS = {"meta", "img", "link", "br"}
 
 
 class Balanced(HTMLParser):
@@ -18,7 +18,7 @@ class Balanced(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.seen.append((tag, dict(attrs)))
-        if tag not in VOID_TAGS:
+        if tag not in EMPTY_TAGS:
             self.open.append(tag)
 
     def handle_endtag(self, tag):

@@ -39,8 +39,8 @@ def test_split_attention_is_a_softmax_over_two_maps():
         both = block.bn0(block.conv(x)).relu()
         first, second = both[:, :8], both[:, 8:]
         scores = block.fc2(block.bn1(block.fc1((first + second).mean((2, 3), keepdim=True))).relu())
-        share = scores[:, :8].exp() / (scores[:, :8].exp() + scores[:, 8:].exp())
-        assert torch.allclose(block(x), share * first + (1 - share) * second, atol=1e-5)
+        fraction = scores[:, :8].exp() / (scores[:, :8].exp() + scores[:, 8:].exp())
+        assert torch.allclose(block(x), fraction * first + (1 - fraction) * second, atol=1e-5)
 
 
 def test_at_stride_8_the_last_layers_dilate_and_do_not_average():

@@ -52,7 +52,7 @@ def golden_differences(source: str, case: dict[str, Any]) -> list[str]:
     with torch.inference_mode():
         out = net(golden_input((1, config.in_channels, height, width)))
     logits, expected = out.logits, case["logits"]
-    if list(logits.shape) != expected["shape"]:  # a library that raises inside its network
+    if list(logits.shape) != expected["shape"]:  # a library that upsamples inside its network
         mode, align_corners = out.resample
         logits = upsample_logits(
             logits, (height, width), canvas=out.canvas, crop=(height, width), align_corners=align_corners, mode=mode

@@ -78,7 +78,7 @@ def normalised(image):
 
 
 def slow_logits(net, images, size=None):
-    """Raise to the padded canvas, cut the padding, upsample to the size asked for: one step after the other."""
+    """Upsample to the padded canvas, cut the padding, upsample to the size asked for: one step after the other."""
     with torch.no_grad():
         output = net.eval()(images)
     height, width = images.shape[-2:]

@@ -58,7 +58,7 @@ class Network:
 
 
 def slow_mean(images, network, crop, stride, size=None):
-    """Every window on its own; the last of a row or column ends at the edge; a second raise where sizes differ."""
+    """Every window on its own; the last of a row or column ends at the edge; upsampled again where sizes differ."""
     height, width = images.shape[-2:]
     sums, hits = 0, torch.zeros(height, width)
     tops = sorted({max(0, min(top, height - crop[0])) for top in range(0, height, stride[0])})

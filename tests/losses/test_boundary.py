@@ -32,7 +32,7 @@ def test_a_straight_change_has_width_pixels_on_each_side():
     assert near_boundary(labels, 3)[0, 0].nonzero().flatten().tolist() == [7, 8, 9, 10, 11, 12]
 
 
-def test_a_border_to_unlabelled_pixels_is_no_boundary():
+def test_a_border_to_ignored_pixels_is_no_boundary():
     labels = torch.zeros(1, 8, 20, dtype=torch.uint8)
     labels[..., 10:] = 255
     assert not near_boundary(labels, 3).any()

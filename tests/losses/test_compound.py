@@ -7,12 +7,12 @@ from fakes.logits import CANVAS, example
 from segatlas.losses import CrossEntropy, CrossEntropyDice, Dice
 
 
-@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
-def test_it_mixes_cross_entropy_and_dice_by_the_fraction(share):
+@pytest.mark.parametrize("fraction", [0.0, 0.3, 1.0])
+def test_it_mixes_cross_entropy_and_dice_by_the_fraction(fraction):
     logits, labels = example()
     weights = torch.tensor([0.5, 2.0, 1.5, 3.0])
-    loss = CrossEntropyDice(label_smoothing=0.1, dice_fraction=share, smooth=2.0, class_weights=weights)
+    loss = CrossEntropyDice(label_smoothing=0.1, dice_fraction=fraction, smooth=2.0, class_weights=weights)
     first = CrossEntropy(label_smoothing=0.1, class_weights=weights)(logits, labels, CANVAS)
     second = Dice(smooth=2.0, class_weights=weights)(logits, labels, CANVAS)
-    expected = (1 - share) * first.item() + share * second.item()
+    expected = (1 - fraction) * first.item() + fraction * second.item()
     assert loss(logits, labels, CANVAS).item() == pytest.approx(expected, rel=1e-6)

@@ -14,14 +14,14 @@ def slow_map(labels: np.ndarray) -> np.ndarray:
     height, width = labels.shape
     padded = np.pad(labels.astype(int), 1)
     mix = np.zeros(labels.shape)
-    for scale, share in ((1, 0.6), (2, 0.3), (4, 0.1)):
+    for scale, fraction in ((1, 0.6), (2, 0.3), (4, 0.1)):
         rows, columns = -(-height // scale), -(-width // scale)
         for y in range(height):
             for x in range(width):
                 top, left = y * rows // height * scale, x * columns // width * scale
                 window = padded[top : top + 3, left : left + 3]
                 centre, labelled = window[1, 1], window[window != 255]
-                mix[y, x] += share * (centre != 255 and (centre - labelled).sum() > 0.1)
+                mix[y, x] += fraction * (centre != 255 and (centre - labelled).sum() > 0.1)
     return (mix > 0.15) & (labels != 255)
 
 
@@ -46,7 +46,7 @@ def test_it_marks_the_side_of_the_larger_label():
     assert min(marked) == 8
 
 
-def test_a_border_to_unlabelled_pixels_is_no_border():
+def test_a_border_to_ignored_pixels_is_no_border():
     labels = torch.ones(1, 16, 20, dtype=torch.uint8)
     inner = labels.clone()
     inner[..., 4:12, 5:13] = 255

@@ -78,7 +78,7 @@ def test_an_image_without_labels_changes_neither_value_nor_gradient_of_the_other
     ("name", "fields"), [c for c in CASES if c[0] not in ("class_presence", "point_cross_entropy")]
 )
 @pytest.mark.parametrize("size", [3.0, 1e4])
-def test_logits_of_unlabelled_pixels_change_nothing(name, fields, size):
+def test_logits_of_ignored_pixels_change_nothing(name, fields, size):
     case = Case(name, fields)
     ignored = (case.labels == 255).unsqueeze(1).expand_as(case.logits)
     value, gradient = case()
@@ -89,7 +89,7 @@ def test_logits_of_unlabelled_pixels_change_nothing(name, fields, size):
     torch.testing.assert_close(of_changed, gradient, rtol=1e-9, atol=1e-12)
 
 
-def test_logits_of_points_on_unlabelled_pixels_change_nothing():
+def test_logits_of_points_on_ignored_pixels_change_nothing():
     case = Case("point_cross_entropy", {})
     x, y = (case.points * torch.tensor([SIZE[1], SIZE[0]])).long().unbind(2)
     ignored = case.labels.flatten(1).gather(1, y * SIZE[1] + x) == 255

@@ -79,7 +79,7 @@ def test_a_wrong_number_of_class_weights_is_named(name):
 
 
 @pytest.mark.parametrize("name", MAPS)
-def test_logits_that_reach_only_unlabelled_pixels_change_nothing(name):
+def test_logits_that_reach_only_ignored_pixels_change_nothing(name):
     logits, labels = example()
     labels[0, :, 8:] = 255  # samples from column 3 on lie at pixel 13.5 and reach down to 9.5
     loss = build(name)

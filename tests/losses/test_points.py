@@ -23,7 +23,7 @@ def points_and_labels() -> tuple[PointLogits, torch.Tensor]:
 
 
 def slow(given: PointLogits, labels: torch.Tensor, weights: list[float]) -> float:
-    total = share = 0.0
+    total = divisor = 0.0
     rows, columns = CANVAS
     for n, (logits, points) in enumerate(zip(given.logits.detach().numpy(), given.points.tolist(), strict=True)):
         for p, (x, y) in enumerate(points):
@@ -32,8 +32,8 @@ def slow(given: PointLogits, labels: torch.Tensor, weights: list[float]) -> floa
                 label = int(labels[n, row, column])
                 scores = logits[:, p]
                 total += weights[label] * (np.log(np.exp(scores).sum()) - scores[label])
-                share += weights[label]
-    return total / share
+                divisor += weights[label]
+    return total / divisor
 
 
 @pytest.mark.parametrize("weights", [None, [0.5, 2.0, 1.5, 3.0]])

@@ -1,4 +1,4 @@
-"""Boundary boundaries and contours against loops over every pixel, and against erosion as Cheng et al. publish it."""
+"""Boundaries and contours against loops over every pixel, and against erosion as Cheng et al. publish it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from segatlas.metrics.boundary import (
     near_another_class,
 )
 
-VOID = 255
+IGNORE = 255
 
 
 def random_map(seed: int, size: tuple[int, int] = (13, 17), classes: int = 4, ignore: float = 0.2) -> np.ndarray:
@@ -22,7 +22,7 @@ def random_map(seed: int, size: tuple[int, int] = (13, 17), classes: int = 4, ig
     generator = np.random.default_rng(seed)
     small = generator.integers(0, classes, ((size[0] + 3) // 4, (size[1] + 3) // 4)).astype(np.uint8)
     labels = np.kron(small, np.ones((4, 4), np.uint8))[: size[0], : size[1]].copy()
-    labels[generator.random(size) < ignore / 4] = VOID
+    labels[generator.random(size) < ignore / 4] = IGNORE
     return labels
 
 
@@ -32,8 +32,8 @@ def slow_near(labels: np.ndarray, reach: int) -> np.ndarray:
     for y in range(height):
         for x in range(width):
             window = labels[max(0, y - reach) : y + reach + 1, max(0, x - reach) : x + reach + 1]
-            others = (window != labels[y, x]) & (window != VOID)
-            near[y, x] = labels[y, x] != VOID and others.any()
+            others = (window != labels[y, x]) & (window != IGNORE)
+            near[y, x] = labels[y, x] != IGNORE and others.any()
     return near
 
 
@@ -41,7 +41,7 @@ def slow_boundary(labels: np.ndarray, width: int) -> np.ndarray:
     near = slow_near(labels, width)
     for y, x in np.ndindex(*labels.shape):
         to_frame = min(y, x, labels.shape[0] - 1 - y, labels.shape[1] - 1 - x) + 1
-        near[y, x] |= labels[y, x] != VOID and to_frame <= width
+        near[y, x] |= labels[y, x] != IGNORE and to_frame <= width
     return near
 
 
@@ -81,7 +81,7 @@ def test_without_ignore_the_boundary_is_mask_minus_eroded_mask(width: int) -> No
 @pytest.mark.parametrize("seed", range(4))
 def test_contour_matches_equal_a_loop_over_all_pairs_of_pixels(seed: int) -> None:
     label, prediction = random_map(seed), random_map(seed + 100, ignore=0)
-    prediction[label == VOID] = VOID
+    prediction[label == IGNORE] = IGNORE
     for reach in (1, 3):
         slow = slow_contour_counts(prediction, label, 4, reach)
         assert np.array_equal(contour_counts(prediction, label, 4, reach), slow)
@@ -93,7 +93,7 @@ def test_a_square_has_the_boundary_one_counts_by_hand() -> None:
     prediction = np.zeros((12, 12), np.uint8)
     prediction[3:9, 4:10] = 1  # the same square, one pixel to the right
     counts = boundary_counts(prediction, label, 2, width=1)
-    # A 6 x 6 square has a ring of 20 pixels; two rings shifted by one share 5 + 5 pixels, at top and bottom.
+    # A 6 x 6 square has a ring of 20 pixels; two rings shifted by one have 5 + 5 pixels, at top and bottom.
     assert counts[1].tolist() == [10, 20, 20]
     # Ground: 44 pixels at the frame and the ring of 28 around the square, the frame and most of both rings shared.
     assert counts[0, 1:].tolist() == [44 + 28, 44 + 28]
@@ -101,7 +101,7 @@ def test_a_square_has_the_boundary_one_counts_by_hand() -> None:
 
 def test_a_border_against_ignore_is_no_boundary() -> None:
     label = np.zeros((20, 20), np.uint8)
-    label[:, 10:] = VOID
+    label[:, 10:] = IGNORE
     assert not near_another_class(label, 3).any()
     assert not boundary_region(label, 3)[3:-3].any(axis=0)[3:].any()
 
@@ -113,5 +113,5 @@ def test_width_is_a_fraction_of_the_diagonal_and_at_least_one() -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (2, 2)])
-def test_images_smaller_than_the_boundary_are_all_band(size: tuple[int, int]) -> None:
+def test_images_smaller_than_the_boundary_are_all_boundary(size: tuple[int, int]) -> None:
     assert boundary_region(np.zeros(size, np.uint8), 5).all()

@@ -14,16 +14,16 @@ from fakes.results import semantic_metrics, semantic_pair
 from segatlas.errors import DataError
 from segatlas.metrics import create
 
-VOID = 255
+IGNORE = 255
 CITYSCAPES_EVALUATED = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 """Label ids that Cityscapes scores, in the order of the train ids 0..18."""
 
 
 def random_pair(seed: int, size: tuple[int, int] = (24, 31), classes: int = 5) -> tuple[np.ndarray, np.ndarray]:
     generator = np.random.default_rng(seed)
-    label = generator.choice([*range(classes), VOID], size).astype(np.uint8)
+    label = generator.choice([*range(classes), IGNORE], size).astype(np.uint8)
     noise = generator.integers(0, classes, size)
-    prediction = np.where((generator.random(size) < 0.6) & (label != VOID), label, noise).astype(np.uint8)
+    prediction = np.where((generator.random(size) < 0.6) & (label != IGNORE), label, noise).astype(np.uint8)
     return prediction, label
 
 
@@ -34,7 +34,7 @@ def names(count: int) -> list[str]:
 def test_numbers_equal_torchmetrics() -> None:
     from torchmetrics import classification
 
-    arguments = {"num_classes": 5, "ignore_index": VOID}
+    arguments = {"num_classes": 5, "ignore_index": IGNORE}
     oracles = {
         "confusion": classification.MulticlassConfusionMatrix(**arguments),
         "iou": classification.MulticlassJaccardIndex(average="none", **arguments),
@@ -69,7 +69,7 @@ def cityscapes_iou(prediction_ids: np.ndarray, truth_ids: np.ndarray, label: int
 
 
 def check_against_cityscapes(truth_ids: np.ndarray, seed: int) -> None:
-    to_train = np.full(256, VOID, np.uint8)
+    to_train = np.full(256, IGNORE, np.uint8)
     to_train[list(CITYSCAPES_EVALUATED)] = np.arange(19)
     generator = np.random.default_rng(seed)
     noise = generator.choice(CITYSCAPES_EVALUATED, truth_ids.shape)
@@ -142,9 +142,9 @@ def test_a_class_only_predicted_lowers_miou_but_not_the_ground_truth_mean() -> N
     assert scores.boundary_f == (0.0, 0.0)
 
 
-def test_predictions_on_unlabelled_pixels_change_no_number() -> None:
+def test_predictions_on_ignored_pixels_change_no_number() -> None:
     prediction, label = random_pair(0)
-    other = np.where(label == VOID, 4, prediction).astype(np.uint8)
+    other = np.where(label == IGNORE, 4, prediction).astype(np.uint8)
     counted = []
     for variant in (prediction, other, torch.from_numpy(other)):
         metrics = semantic_metrics(names(5))
@@ -186,7 +186,7 @@ def test_update_returns_the_miou_of_that_image_alone() -> None:
     score = metrics.update(*semantic_pair(*random_pair(1)))
     alone.update(*semantic_pair(*random_pair(1)))
     assert score == alone.compute().miou != metrics.compute().miou
-    empty = np.full((2, 2), VOID, np.uint8)
+    empty = np.full((2, 2), IGNORE, np.uint8)
     assert math.isnan(metrics.update(*semantic_pair(empty, empty)))
 
 

@@ -58,6 +58,6 @@ def test_regions_that_touch_at_a_corner_are_one_object() -> None:
     assert size_counts(label, label, 2)[1, 0].tolist() == [1, 32, 32]
 
 
-def test_an_unlabelled_image_has_no_objects() -> None:
+def test_an_image_of_ignored_pixels_has_no_objects() -> None:
     ignore = np.full((5, 5), 255, np.uint8)
     assert not size_counts(ignore, ignore, 3).any()

@@ -21,8 +21,8 @@ def test_every_pixel_gets_the_transformed_mean_weighted_by_the_mask(add, multipl
     x = torch.randn(2, 8, 4, 5, dtype=torch.float64)
     for sample, got in zip(x, block(x).detach(), strict=True):
         pixels = [sample[:, row, column] for row in range(4) for column in range(5)]
-        shares = [torch.exp(block.mask.weight.flatten() @ pixel + block.mask.bias).item() for pixel in pixels]
-        context = sum(share / sum(shares) * pixel for share, pixel in zip(shares, pixels, strict=True))
+        weights = [torch.exp(block.mask.weight.flatten() @ pixel + block.mask.bias).item() for pixel in pixels]
+        context = sum(weight / sum(weights) * pixel for weight, pixel in zip(weights, pixels, strict=True))
         context = context[None, :, None, None]
         expected = sample
         if multiply:

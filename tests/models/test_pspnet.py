@@ -19,7 +19,7 @@ def test_pool_scales_are_settings():
     assert net(torch.randn(1, 3, 33, 47)).logits.shape == (1, 3, 5, 6)
 
 
-def test_align_corners_is_how_pooled_maps_and_logits_are_raised():
+def test_align_corners_is_how_pooled_maps_and_logits_are_upsampled():
     torch.manual_seed(0)
     fields = {"num_classes": 3, **ARCHITECTURE.tiny}
     nets = [build(PSPNetConfig(**fields, align_corners=flag)).eval() for flag in (False, True)]

@@ -69,7 +69,7 @@ def test_more_than_256_classes_are_counted():
     assert np.array_equal(confusion(prediction, label, 300, ignore=-1), expected)
 
 
-def test_what_is_predicted_at_unlabelled_pixels_does_not_matter():
+def test_what_is_predicted_at_ignored_pixels_does_not_matter():
     prediction, label = maps("runs")
     expected = confusion(prediction, label, 7)
     prediction[label == 255] = 200

@@ -177,16 +177,16 @@ def test_logits_of_any_magnitude_are_safe():
 
 def test_pixel_weights_enter_sum_and_divisor():
     logits, labels = make((7, 5), (23, 31))
-    share = torch.rand(labels.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    pixel_weight = torch.rand(labels.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     weight = torch.tensor([0.3, 2.0, 1.0, 0.5, 5.0], dtype=torch.float64)
 
     def slow(x):
         each = cross_entropy(upsampled(x, labels), labels, weight=weight, ignore_index=255, reduction="none")
         labelled = labels != 255
         factor = weight[labels.masked_fill(~labelled, 0)] * labelled
-        return (each * share).sum() / (share * factor).sum()
+        return (each * pixel_weight).sum() / (pixel_weight * factor).sum()
 
-    assert_same(lambda x: upsampled_cross_entropy(x, labels, weight=weight, pixel_weight=share), slow, logits)
+    assert_same(lambda x: upsampled_cross_entropy(x, labels, weight=weight, pixel_weight=pixel_weight), slow, logits)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
@@ -265,7 +265,7 @@ def test_ohem_equals_the_slow_version(threshold, min_kept, weighted):
     )
 
 
-def test_unlabelled_pixels_do_not_matter():
+def test_ignored_pixels_do_not_matter():
     # At stride 1 each sample belongs to one pixel, so logits under 255 can be changed alone.
     logits, labels = make((6, 4), (6, 4))
     changed = torch.where((labels == 255).unsqueeze(1), logits + torch.arange(CLASSES).view(-1, 1, 1) * 7, logits)

@@ -403,3 +403,20 @@ def test_the_validation_where_the_time_was_up_does_not_change_how_a_resumed_run_
     states = [torch.load(run / "checkpoints" / "last.ckpt", weights_only=True) for run in (whole.dir, cut)]
     one, other = ({part: state[part] for part in parts} for state in states)
     assert resume_campaign._unequal(one, other, "last.ckpt") == []
+
+
+def test_a_run_that_an_earlier_version_began_gets_the_columns_of_today_and_its_files_count_as_the_same(
+    resume, half_made, tmp_path
+):
+    run = tmp_path / "run"
+    shutil.copytree(half_made, run)
+    metrics, environment = run / "metrics.csv", run / "env.json"
+    header = metrics.read_text().splitlines()[0]
+    assert "images_per_s" in header
+    assert '"images":' in environment.read_text()
+    metrics.write_text(metrics.read_text().replace("images_per_s", "pictures_per_s", 1))
+    environment.write_text(environment.read_text().replace('"images":', '"pictures":'))
+    result, _ = resume(run=run)
+    assert result.exit_code == 0, result.output
+    assert metrics.read_text().splitlines()[0] == header
+    assert "are not those that the run began with" not in said(run)

@@ -34,9 +34,9 @@ def test_the_order_depends_on_seed_and_epoch_only():
 
 
 def test_processes_share_an_epoch_without_overlap():
-    shares = [joined(batches(11, rank=rank, world=2, batch=1, epochs=1)) for rank in range(2)]
-    assert len(shares[0]) == len(shares[1]) == 5
-    assert not set(shares[0]) & set(shares[1])
+    ranks = [joined(batches(11, rank=rank, world=2, batch=1, epochs=1)) for rank in range(2)]
+    assert len(ranks[0]) == len(ranks[1]) == 5
+    assert not set(ranks[0]) & set(ranks[1])
 
 
 def test_an_incomplete_last_batch_is_dropped_unless_it_is_the_only_one():
@@ -65,10 +65,10 @@ def test_asking_for_an_iterator_again_begins_at_the_same_batch():
 
 def test_a_step_sees_the_same_samples_however_its_size_is_made_up():
     def steps(world, batch, accumulate):
-        shares = [batches(27, rank=r, world=world, batch=batch, accumulate=accumulate) for r in range(world)]
+        ranks = [batches(27, rank=r, world=world, batch=batch, accumulate=accumulate) for r in range(world)]
         return [
-            sorted(chain.from_iterable(joined(share[s : s + accumulate]) for share in shares))
-            for s in range(0, len(shares[0]), accumulate)
+            sorted(chain.from_iterable(joined(rank[s : s + accumulate]) for rank in ranks))
+            for s in range(0, len(ranks[0]), accumulate)
         ]
 
     expected = steps(1, 8, 1)

@@ -189,23 +189,23 @@ def test_data_that_holds_itself_is_an_error_and_not_an_endless_loop(tmp_path):
 
 
 @FORMATS
-@pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.95])
+@pytest.mark.parametrize("fraction", [0.02, 0.3, 0.6, 0.95])
 @pytest.mark.parametrize("foreign", [False, True])
-def test_a_truncated_file_is_named_and_called_damaged(tmp_path, zip_format, share, foreign):
+def test_a_truncated_file_is_named_and_called_damaged(tmp_path, zip_format, fraction, foreign):
     file = tmp_path / "cut.pth"
     save({"a": torch.ones(500), "b": WithState() if foreign else 1, "c": torch.ones(500)}, file, zip_format)
     data = file.read_bytes()
-    file.write_bytes(data[: int(len(data) * share)])
+    file.write_bytes(data[: int(len(data) * fraction)])
     with pytest.raises(WeightsError, match=r"cut\.pth.*(truncated|damaged)"):
         read_state_dict(file)
 
 
-@pytest.mark.parametrize("share", [0.3, 0.9])
-def test_truncated_safetensors_are_named(tmp_path, share):
+@pytest.mark.parametrize("fraction", [0.3, 0.9])
+def test_truncated_safetensors_are_named(tmp_path, fraction):
     file = tmp_path / "cut.safetensors"
     save_file({"a": torch.ones(500)}, file)
     data = file.read_bytes()
-    file.write_bytes(data[: int(len(data) * share)])
+    file.write_bytes(data[: int(len(data) * fraction)])
     with pytest.raises(WeightsError, match=r"cut\.safetensors.*truncated or damaged"):
         read_state_dict(file)
 

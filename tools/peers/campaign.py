@@ -141,11 +141,11 @@ def lines_of(row: Row, found: dict[str, Any], memory: dict[str, float | None]) -
         for threads, timing in found["sides"].get(name, {}).items():
             target = row.peers[name].target
             ratios = {clock: timing[clock]["median"] / own[threads][clock]["median"] for clock in ("cpu_ms", "wall_ms")}
-            share = memory_share(memory, name)
+            ratio = memory_ratio(memory, name)
             equality = found["equal"].get(name)
             holds = equality is None or equality["holds"]
             enough = target.time is None or ratios["cpu_ms"] >= target.time
-            small = target.memory is None or (share is not None and share <= target.memory)
+            small = target.memory is None or (ratio is not None and ratio <= target.memory)
             asked = target != Target() or not holds
             lines.append(
                 {
@@ -155,7 +155,7 @@ def lines_of(row: Row, found: dict[str, Any], memory: dict[str, float | None]) -
                     "target_memory": target.memory,
                     "ratio_cpu": ratios["cpu_ms"],
                     "ratio_wall": ratios["wall_ms"],
-                    "memory_share": share,
+                    "memory_ratio": ratio,
                     "equality": equality,
                     "met": (holds and enough and small) if asked else None,
                 }
@@ -176,7 +176,7 @@ def limit_line(row: Row, threads: str, timing: dict[str, Any], found: dict[str, 
     }
 
 
-def memory_share(memory: dict[str, float | None], peer: str) -> float | None:
+def memory_ratio(memory: dict[str, float | None], peer: str) -> float | None:
     """Return our extra memory over a peer's; None where either is unknown or the peer needs none."""
     own, other = memory.get(OURS), memory.get(peer)
     return own / other if own is not None and other else None

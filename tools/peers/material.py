@@ -52,7 +52,7 @@ def street_labels() -> np.ndarray:
 
 
 def region_labels(height: int, width: int) -> np.ndarray:
-    """Return a seeded label map: regions around random points, and an unlabelled strip along the bottom."""
+    """Return a seeded label map: regions around random points, and an ignored strip along the bottom."""
     random = np.random.default_rng(SEED)
     points = random.random((80, 2)) * (height, width)
     classes = random.integers(0, CLASSES, len(points), dtype=np.uint8)
@@ -121,14 +121,14 @@ def label_like_logits(labels: np.ndarray, classes: int) -> Tensor:
     generator = torch.Generator().manual_seed(SEED)
     height, width = labels.shape[0] // STRIDE, labels.shape[1] // STRIDE
     values = torch.from_numpy(labels)
-    share = torch.zeros(1, classes, height, width)
+    cover = torch.zeros(1, classes, height, width)
     for index in values.unique().tolist():
         if index < classes:
-            share[:, index] = F.avg_pool2d((values == index).float()[None], STRIDE)
-    share = F.avg_pool2d(share, 3, stride=1, padding=1)
+            cover[:, index] = F.avg_pool2d((values == index).float()[None], STRIDE)
+    cover = F.avg_pool2d(cover, 3, stride=1, padding=1)
     slow = torch.randn(1, classes, max(1, height // 8), max(1, width // 8), generator=generator)
     fine = torch.randn(1, classes, height, width, generator=generator)
-    logits = (share + 1e-3).log() + 0.05 * fine
+    logits = (cover + 1e-3).log() + 0.05 * fine
     logits += 0.5 * F.interpolate(slow, (height, width), mode="bilinear", align_corners=False)
     return logits.contiguous()
 

@@ -304,7 +304,7 @@ def imported(peer: nn.Module) -> nn.Module:
 class Pairing:
     """A network of ours and the peer's whose weights it takes.
 
-    time: as in `Target`, for bf16 against fp32. full_size: the peer raises its logits to the image's size, so we do.
+    time: as in `Target`, for bf16 against fp32. full_size: the peer upsamples its logits to the image's size, so we do.
     """
 
     title: str
@@ -360,9 +360,9 @@ def bf16(pairing: Pairing, given: Image) -> Call:
 def agreement(given: Image, own: Tensor, other: Tensor) -> Equality:
     size = given.image.shape[-2:]
     labels = [F.interpolate(x.float(), size, mode="bilinear", align_corners=False).argmax(1) for x in (own, other)]
-    share = float((labels[0] == labels[1]).float().mean())
+    fraction = float((labels[0] == labels[1]).float().mean())
     finite = bool(own.isfinite().all())
-    text = f"{100 * share:.2f} % of labels agree (random weights), fp32 logits within {CLOSE:.0e}"
+    text = f"{100 * fraction:.2f} % of labels agree (random weights), fp32 logits within {CLOSE:.0e}"
     return Equality(holds=finite, text=text)
 
 

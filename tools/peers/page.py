@@ -127,12 +127,12 @@ def line_cells(row: dict[str, Any], line: dict[str, Any]) -> list[str]:
     equality = line["equality"]
     same = NONE if equality is None else equality["text"] if equality["holds"] else f"**fails**: {equality['text']}"
     memory = [row["memory_mib"].get(side) for side in (OURS, line["against"])]
-    amounts = NONE if None in memory or not memory[1] else f"{memory[0]:.1f} / {memory[1]:.1f} = {share(memory)}"
+    amounts = NONE if None in memory or not memory[1] else f"{memory[0]:.1f} / {memory[1]:.1f} = {ratio(memory)}"
     ratios = [f"{line[name]:.2f}" for name in ("ratio_cpu", "ratio_wall")]
     return [line["against"], str(line["threads"]), target(line), *ratios, milliseconds, amounts, same, met, "", ""]
 
 
-def share(memory: Sequence[float]) -> str:
+def ratio(memory: Sequence[float]) -> str:
     return f"1/{memory[1] / memory[0]:.0f}" if 0 < memory[0] < memory[1] else f"{memory[0] / memory[1]:.2f}"
 
 

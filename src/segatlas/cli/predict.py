@@ -61,7 +61,7 @@ class Job:
 
 
 @dataclass
-class Summary:
+class PredictionSummary:
     """What became of the images."""
 
     done: int = 0
@@ -128,7 +128,7 @@ def predict(
     written = WriterOptions(model=model, codes=_mask_codes(mask_format, predictor))
     _check_aux(jobs, predictor, model)
 
-    console, summary, start = human(json_line=json_line), Summary(), time.perf_counter()
+    console, summary, start = human(json_line=json_line), PredictionSummary(), time.perf_counter()
     if not_read and not quiet:
         console.print(_told_not_read(not_read))
     with _progress(console, len(jobs), quiet) as advance:
@@ -137,8 +137,7 @@ def predict(
                 write(task, kind, result, path, written)
             summary.done += 1
             advance(job.name)
-    seconds = time.perf_counter() - start
-    place = output_file if single else out
+    seconds, place = time.perf_counter() - start, output_file if single else out
     agreement = _bf16_agreement(predictor, jobs) if precision == "bf16" and summary.done and not quiet else None
     if not quiet:
         _tell_done(console, summary, agreement, f"in {seconds:.1f} s -> {printable(place)}")
@@ -155,7 +154,7 @@ def _usual() -> list[str]:
     return sorted({kind for name in MODULES for kind in kinds_of(name, None)})
 
 
-def _tell_done(console: Console, summary: Summary, agreement: float | None, where: str) -> None:
+def _tell_done(console: Console, summary: PredictionSummary, agreement: float | None, where: str) -> None:
     if agreement is not None:
         console.print(f"bf16: {agreement:.2%} of the first image's pixels have the label of fp32", markup=False)
     images = "image" if summary.done == 1 else "images"
@@ -382,7 +381,7 @@ def _results(
     jobs: Sequence[Job],
     batch: int,
     confidence: bool,
-    summary: Summary,
+    summary: PredictionSummary,
     console: Console,
     advance: Callable[[str], None],
 ) -> Iterator[tuple[Job, Segmentation]]:

@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal, get_args
 from pydantic import Field
 
 from segatlas.config.section import Section
+from segatlas.renamed import old_names
 
 
 class LossConfig(Section):
@@ -135,3 +136,6 @@ def losses_for(output: str) -> dict[str, type[LossConfig]]:
     """Return name -> term of the losses for an output type of `segatlas.structures`; the first is the default."""
     members: tuple[type[LossConfig], ...] = get_args(get_args(AnyLossConfig)[0])
     return {get_args(one.model_fields["name"].annotation)[0]: one for one in members if one.output == output}
+
+
+__getattr__ = old_names("segatlas.config.losses")

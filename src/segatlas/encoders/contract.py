@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from segatlas.renamed import old_attribute
+
 Maps = TypeVar("Maps", Tensor, list[Tensor])
 """What a stage maps to its like: one map, or those of several branches."""
 
@@ -29,6 +31,8 @@ class Encoder(nn.Module, ABC):
     strides: tuple[int, ...]
     size_divisibility: int = 1
     gradient_checkpointing: bool = False
+
+    multiple = old_attribute("multiple", "size_divisibility")
 
     @abstractmethod
     def forward(self, x: Tensor) -> list[Tensor]:

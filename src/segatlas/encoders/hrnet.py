@@ -73,7 +73,7 @@ def connection(widths: tuple[int, ...], source: int, target: int) -> nn.Module:
 
 
 def upsample_to(x: Tensor, factor: int, size: tuple[int, int]) -> Tensor:
-    """Raise (N, C, h, w) by a whole factor, then to (N, C, *size) where that is not yet its size."""
+    """Upsample (N, C, h, w) by a whole factor, then to (N, C, *size) where that is not yet its size."""
     if factor > 1:
         x = F.interpolate(x, size=(x.shape[-2] * factor, x.shape[-1] * factor), mode="bilinear", align_corners=False)
     return x if x.shape[-2:] == size else F.interpolate(x, size=size, mode="bilinear", align_corners=False)

@@ -18,6 +18,7 @@ import numpy as np
 from segatlas.files import whole_file
 from segatlas.metrics import Scores
 from segatlas.metrics.sections import ClassTable, Matrix, Ranking, Section
+from segatlas.renamed import old_attribute
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -34,6 +35,8 @@ class DataFacts:
     split: str
     images: int
     root: str
+
+    pictures = old_attribute("pictures", "images")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +101,8 @@ class Report:
     warnings: tuple[str, ...] = ()
     seconds: float
     question: str = ""
+
+    pictures = old_attribute("pictures", "images")
 
     @property
     def miou(self) -> float:

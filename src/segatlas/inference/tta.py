@@ -84,7 +84,7 @@ def nearest_places(before: int, after: int, first: int, stop: int, device: torch
     return (centres * (before / after)).long().clamp_(max=before - 1)
 
 
-class Rows(Protocol):
+class RowSource(Protocol):
     """Logits at the result's size, given out from the top down."""
 
     def rows(self, first: int, last: int) -> Tensor:
@@ -92,7 +92,7 @@ class Rows(Protocol):
         ...
 
 
-def mean_of_views(views: Iterable[Rows], count: int, height: int, step: int, *, held: bool) -> Iterator[Tensor]:
+def mean_of_views(views: Iterable[RowSource], count: int, height: int, step: int, *, held: bool) -> Iterator[Tensor]:
     """Yield the mean of the views' softmax, (N, K, rows, W) for chunks of `step` rows from the top down.
 
     Args:

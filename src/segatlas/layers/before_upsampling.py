@@ -85,7 +85,7 @@ def upsample_taps(
 def upsample_and_shift(
     length: int, upsampled: int, kernel_size: int, *, align_corners: bool, device: torch.device | None = None
 ) -> Tensor:
-    """Return the matrix (k length, raised) that raises a line of pixels bilinearly and shifts it by each kernel tap.
+    """Return the matrix (k length, upsampled) of a bilinear upsampling of a line, shifted by each kernel tap.
 
     Row (tap, pixel) and column j hold the weight of that pixel in place j + tap - (k - 1) / 2 of the upsampled line;
     places beyond its ends are zero, as a convolution pads.

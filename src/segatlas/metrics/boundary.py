@@ -98,7 +98,7 @@ def contour_counts(prediction: Map, label: Map, num_classes: int, reach: int, ig
     return counts
 
 
-class Boundary(Sums):
+class BoundaryQuality(Sums):
     """Counts pixels of boundary regions and of contours. boundary_width: a fraction of the image's diagonal."""
 
     def __init__(self, classes: Sequence[str], boundary_width: float = 0.02):
@@ -133,7 +133,7 @@ class Boundary(Sums):
 METRIC = Metric(
     name="boundary",
     title="boundaries between classes",
-    accumulator=Boundary,
+    accumulator=BoundaryQuality,
     switch="boundary",
     options=("boundary_width",),
     numbers=(

@@ -8,6 +8,7 @@ from typing import Any
 
 from segatlas.metrics.metric import Metric, Number
 from segatlas.metrics.sections import ClassTable, Line, Matrix, Summary
+from segatlas.renamed import old_attribute
 
 IMAGES = Number(name="images", definition="Number of images counted.", format="count")
 
@@ -29,6 +30,8 @@ class Scores:
     whole: Mapping[str, float]
     matrices: tuple[Matrix, ...] = field(default=(), compare=False)
     settings: tuple[str, ...] = ()
+
+    pictures = old_attribute("pictures", "images")
 
     def __getattr__(self, name: str) -> Any:
         """Return a number of the whole set, else a tuple of one value a class, else None where it was left out."""

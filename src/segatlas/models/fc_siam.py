@@ -95,7 +95,7 @@ class SiamEncoder(Encoder):
         return [[level] for level in self.levels]
 
 
-class Step(nn.Module):
+class SkipStep(nn.Module):
     """One step of the decoder: a transposed convolution doubles the map, then what the encoder says, convolutions."""
 
     def __init__(self, channels: int, skip_channels: int, convolutions: int, out_channels: int, dropout: float):
@@ -124,11 +124,11 @@ class FCSiam(nn.Module):
         self.pool = nn.MaxPool2d(kernel_size=2)
         channels = self.encoder.channels
         self.decoder = nn.ModuleList(
-            Step(channels[level], channels[level] * (2 if both else 1), count, channels[level - 1], config.dropout)
+            SkipStep(channels[level], channels[level] * (2 if both else 1), count, channels[level - 1], config.dropout)
             for level, count in ((3, 3), (2, 3), (1, 2))
         )
         last = channels[0]
-        self.decoder.append(Step(last, last * (2 if both else 1), 1, last, config.dropout))
+        self.decoder.append(SkipStep(last, last * (2 if both else 1), 1, last, config.dropout))
         self.classifier = nn.Conv2d(last, config.num_classes, kernel_size=3, padding=1)
         init_weights(self)
 

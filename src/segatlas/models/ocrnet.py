@@ -167,7 +167,7 @@ class OCRNet(nn.Module):
 
 
 def concatenated(maps: list[Tensor], *, align_corners: bool) -> Tensor:
-    """Raise maps (N, C_i, h_i, w_i) to the size of the first and return them as one of all their channels."""
+    """Upsample maps (N, C_i, h_i, w_i) to the size of the first and return them as one of all their channels."""
     finest, *coarser = maps
     size = finest.shape[-2:]
     upsampled = [F.interpolate(x, size=size, mode="bilinear", align_corners=align_corners) for x in coarser]

@@ -173,7 +173,7 @@ class PointRend(nn.Module):
         return torch.cat([kept, anywhere], dim=1)
 
     def refine(self, fine: Tensor, coarse: Tensor, canvas: tuple[int, int]) -> Tensor:
-        """Raise coarse logits (N, K, h, w) to the canvas by steps of two, computing uncertain pixels anew.
+        """Upsample coarse logits (N, K, h, w) to the canvas by steps of two, computing uncertain pixels anew.
 
         Uncertain pixels of a step are those of its upsampled logits; their own logits replace the upsampled ones.
         """

@@ -113,7 +113,7 @@ class FoldedDecoder(nn.Module):
             level = nn.Conv2d(weight.shape[1], weight.shape[0], kernel_size=1).to(weight)
             level.load_state_dict({"weight": (fuse @ weight)[:, :, None, None], "bias": fuse @ bias})
             self.levels.append(level)
-        # Raising leaves constants as they are, so that each part may be added at any level.
+        # Upsampling leaves constants as they are, so that each part may be added at any level.
         self.levels[0].get_parameter("bias").data += norm.bias - norm.running_mean * scale
 
     def forward(self, features: list[Tensor]) -> Tensor:

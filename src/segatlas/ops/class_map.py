@@ -22,7 +22,7 @@ from segatlas.ops.running_best import ELEMENTS, RunningBest, best_class
 from segatlas.ops.sampling import Runs
 from segatlas.ops.steps import step_elements
 
-BAND_CELLS = 1 << 14
+CHUNK_CELLS = 1 << 14
 """Cells handled at once: what is noted of each (whether its corners agree, and where it is) stays small beside the
 result."""
 
@@ -162,7 +162,7 @@ def fill_lazily(image: Tensor, rows: Runs, columns: Runs, target: Tensor) -> Non
     planes = block.view(len(block), -1)
     best = best_class(planes, target.dtype).view(-1, width)
 
-    for part in _parts(rows, max(1, BAND_CELLS // len(columns))):
+    for part in _parts(rows, max(1, CHUNK_CELLS // len(columns))):
         _finish(planes, best, part, part.first - lowest, part.second - lowest, columns, target)
 
 

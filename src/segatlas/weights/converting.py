@@ -28,7 +28,7 @@ from segatlas.weights.importers.sidecar import find_settings, find_weights
 from segatlas.weights.importers.source import Facts, Library
 from segatlas.weights.importers.stacks import stack_to_ours, stack_to_theirs
 from segatlas.weights.listing import find_entry
-from segatlas.weights.prefixes import Part, averaged, parts
+from segatlas.weights.prefixes import PrefixedTensors, averaged, parts
 from segatlas.weights.reading import ReadWeights, read_state_dict
 from segatlas.weights.saving import filled, load_pretrained, plain_tensors, save_pretrained
 
@@ -63,7 +63,7 @@ class Match:
 
     path: Path
     read: ReadWeights
-    part: Part
+    part: PrefixedTensors
     source: Library
     recognised: Recognised
     settings: Mapping[str, Any]
@@ -262,7 +262,7 @@ def find_importer(path: Path, *, arch: str | None = None, config: Path | None = 
 
 
 def _fitting(
-    path: Path, read: ReadWeights, part: Part, arch: str | None, config: Path | None, faults: list[str]
+    path: Path, read: ReadWeights, part: PrefixedTensors, arch: str | None, config: Path | None, faults: list[str]
 ) -> list[Match]:
     """Return what fits the part of a file, of every library; faults that are met are added to `faults`."""
     found = []
@@ -395,7 +395,7 @@ def with_counters(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return whole
 
 
-def _card_facts(config: Any, facts: Facts, part: Part) -> tuple[dict[str, Any], list[str]]:
+def _card_facts(config: Any, facts: Facts, part: PrefixedTensors) -> tuple[dict[str, Any], list[str]]:
     """Return the fields of a card, and notes about those taken by default or from tensors beside the network."""
     listed = class_list(config.num_classes, facts.classes, facts.palette, facts.data_set)
     notes = [listed.note] if listed.note else []
@@ -416,7 +416,7 @@ def _card_facts(config: Any, facts: Facts, part: Part) -> tuple[dict[str, Any], 
     return described, notes
 
 
-def _statistics_in_file(part: Part, channels: int) -> tuple[Preprocessing | None, str]:
+def _statistics_in_file(part: PrefixedTensors, channels: int) -> tuple[Preprocessing | None, str]:
     """Return mean and std of images that lie as tensors beside a network, and a note; None where none can be used."""
     found: dict[str, tuple[float, ...]] = {}
     for name, tensor in part.extras.items():

@@ -39,7 +39,7 @@ _METRIC_STATES = frozenset(
 )
 """What torchmetrics calls the states of its metrics, which a training may keep under any name; no layer has them."""
 
-_BESIDE_STATES = frozenset({"weight", "score", "value", "total", "thresholds"})
+_MINOR_STATES = frozenset({"weight", "score", "value", "total", "thresholds"})
 """Further states of its metrics, whose names say nothing unless one of the others lies beside them."""
 
 _LEAST = 0.3
@@ -49,7 +49,7 @@ _DEPTH = 6
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class PrefixedTensors:
     """The tensors of a file whose names begin with `prefix`, under names without it, and all others."""
 
     prefix: str
@@ -79,7 +79,7 @@ def without_wrappers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return plain
 
 
-def parts(tensors: Mapping[str, Tensor]) -> Iterable[Part]:
+def parts(tensors: Mapping[str, Tensor]) -> Iterable[PrefixedTensors]:
     """Yield what may be a network: all tensors, then those below each common beginning, shorter ones first."""
     level, states = [""], _metric_states(tensors)
     for _ in range(_DEPTH):
@@ -88,7 +88,7 @@ def parts(tensors: Mapping[str, Tensor]) -> Iterable[Part]:
             out = states | {n for n in tensors if not n.startswith(prefix) or (not prefix and _is_known_extra(n, ""))}
             inside = {name.removeprefix(prefix): t for name, t in tensors.items() if name not in out}
             extras = {name: t for name, t in tensors.items() if name in out}
-            yield Part(prefix=prefix, inside=inside, extras=extras)
+            yield PrefixedTensors(prefix=prefix, inside=inside, extras=extras)
             counts = Counter(name.partition(".")[0] for name in inside if "." in name)
             following += [f"{prefix}{n}." for n, count in counts.items() if count >= _LEAST * len(tensors)]
         level = following
@@ -108,7 +108,7 @@ def _metric_states(names: Iterable[str]) -> set[str]:
     found: set[str] = set()
     for members in groups.values():
         last = {name.rpartition(".")[2] for name in members}
-        if last & _METRIC_STATES and last <= _METRIC_STATES | _BESIDE_STATES:
+        if last & _METRIC_STATES and last <= _METRIC_STATES | _MINOR_STATES:
             found.update(members)
     return found
 

@@ -1,6 +1,6 @@
-"""The dataset doctor: finds what is wrong with images and masks, says how to repair it, and writes a repaired copy.
+"""`data check`: finds what is wrong with images and masks, says how to repair it, and writes a repaired copy.
 
-Order of reading: `findings` (what is said), `listing` (which files there are), `facts` and `scan` (what each
+Order of reading: `findings` (what is said), `file_listing` (which files there are), `stats` and `scan` (what each
 shows), `reading` (what the codes of all masks together mean), `rules` and `splits` (the faults), `examine` (all of it),
 `repair`. `quick` applies the same rules to listings, `headers` and `samples` before a training.
 """

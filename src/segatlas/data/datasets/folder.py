@@ -42,7 +42,7 @@ from segatlas.data.datasets.listing import (
 from segatlas.data.datasets.lists import read_items
 from segatlas.data.datasets.paired import PairedFiles, empty_split
 from segatlas.data.datasets.scan import count_classes, refuse_black_and_white
-from segatlas.data.formats.classes import ClassTable, read_classes
+from segatlas.data.formats.classes import ClassNames, read_classes
 from segatlas.data.formats.guards import IMAGE_ENDINGS
 from segatlas.data.formats.images import read_header
 from segatlas.data.formats.listing import has_images, is_image_name, walk_files
@@ -289,14 +289,14 @@ def _find_classes(
 ) -> tuple[tuple[str, ...], tuple[Color, ...], tuple[DataError, ...]]:
     """Return names and colours by class index, and what could not be read where the classes are counted."""
     unread: tuple[DataError, ...] = ()
-    table = ClassTable(names=options.classes) if options.classes else read_classes(root)
+    table = ClassNames(names=options.classes) if options.classes else read_classes(root)
     if table is None:
         mapped = label_map or colors
         if mapped:
             count = 1 + max((index for index in mapped.values() if index != IGNORE), default=0)
         else:
             count, unread = count_classes(masks, options.ignore, root, lossy=LOSSY in accept)
-        table = ClassTable(names=tuple(f"class_{index}" for index in range(count)))
+        table = ClassNames(names=tuple(f"class_{index}" for index in range(count)))
     palette = options.palette or table.colors or voc_palette(len(table.names))
     if len(palette) != len(table.names):
         raise UsageError(f"data.palette has {len(palette)} colours for {len(table.names)} classes")

@@ -17,14 +17,14 @@ JSON_FILE, TEXT_FILE = "classes.json", "classes.txt"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassTable:
+class ClassNames:
     """Class names by index, and the RGB colour of each (None where the file gives none)."""
 
     names: tuple[str, ...]
     colors: tuple[Color, ...] | None = None
 
 
-def read_classes(root: str | Path) -> ClassTable | None:
+def read_classes(root: str | Path) -> ClassNames | None:
     """Read the class table of a dataset, or return None where it has none.
 
     `classes.json` is a list of names, or of {"name": ..., "color": [r, g, b]}; `classes.txt` has one name a line.
@@ -38,7 +38,7 @@ def read_classes(root: str | Path) -> ClassTable | None:
         path, table = json_path, _read_json(json_path)
     elif text_path.is_file():
         lines = read_text(text_path).splitlines()
-        path, table = text_path, ClassTable(names=tuple(line.strip() for line in lines if line.strip()))
+        path, table = text_path, ClassNames(names=tuple(line.strip() for line in lines if line.strip()))
     else:
         return None
     if not table.names:
@@ -58,7 +58,7 @@ def write_classes(path: str | Path, names: Sequence[str], colors: Sequence[Color
         temporary.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
 
 
-def _read_json(path: Path) -> ClassTable:
+def _read_json(path: Path) -> ClassNames:
     try:
         entries = json.loads(read_text(path))
     except (ValueError, RecursionError) as error:
@@ -66,12 +66,12 @@ def _read_json(path: Path) -> ClassTable:
     if not isinstance(entries, list):
         raise DataError(f'expected a list of names or of {{"name", "color"}}, got {type(entries).__name__}', path)
     if all(isinstance(entry, str) for entry in entries):
-        return ClassTable(names=tuple(entries))
+        return ClassNames(names=tuple(entries))
     pairs = [_read_entry(entry, index, path) for index, entry in enumerate(entries)]
     colors = [color for _, color in pairs if color is not None]
     if colors and len(colors) < len(pairs):
         raise DataError(f"{len(colors)} of {len(pairs)} classes have a colour; give all or none", path)
-    return ClassTable(names=tuple(name for name, _ in pairs), colors=tuple(colors) or None)
+    return ClassNames(names=tuple(name for name, _ in pairs), colors=tuple(colors) or None)
 
 
 def _read_entry(entry: Any, index: int, path: Path) -> tuple[str, Color | None]:

@@ -1,4 +1,6 @@
-"""Where the pixels of a training sample come from: geometric records that compose to one affine.
+"""Where the pixels of a training sample come from: geometric records that compose to one placement.
+
+A placement is an affine, or a dense grid where a step bends the image.
 
 Every record is a frozen dataclass with `draw(generator, size) -> Placement`, size = (height, width) of the image so
 far. A Placement says which point of the old image each point of the new one shows. Placements compose, so that a
@@ -30,14 +32,58 @@ class Placement:
 
     matrix: (3, 3) float64, takes a homogeneous point (x, y, 1) of the new image to the point of the old one.
     size: (height, width) of the new image.
+    grid: (h, w, 2) float64, the point (x, y) of the old image that each pixel centre of the new one shows, where that
+        is not what the matrix says. The matrix is then the affine that the grid bends: it tells the scale, and what
+        lies beyond the grid, whose bend goes on there as it is at the edge.
     """
 
     matrix: np.ndarray
     size: Size
+    grid: np.ndarray | None = None
 
     def then(self, step: Placement) -> Placement:
         """Return this placement followed by `step`, which was drawn for an image of this size."""
-        return Placement(matrix=self.matrix @ step.matrix, size=step.size)
+        matrix = self.matrix @ step.matrix
+        if self.grid is None and step.grid is None:
+            return Placement(matrix=matrix, size=step.size)
+        x, y = np.moveaxis(step.points(), -1, 0)
+        return Placement(matrix=matrix, size=step.size, grid=np.stack(self.shown(x, y), axis=-1))
+
+    def points(self) -> np.ndarray:
+        """Return the point (x, y) of the old image that each pixel centre of the new one shows, (h, w, 2)."""
+        if self.grid is not None:
+            return self.grid
+        x, y = self._centres()
+        return np.stack(np.broadcast_arrays(*self._affine(x, y)), axis=-1)
+
+    def shown(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return x and y of the points of the old image that points of the new one show; x and y broadcast."""
+        along, down = self._affine(x, y)
+        if self.grid is None:
+            return along, down
+        centres = self._affine(*self._centres())
+        bends = [self.grid[..., axis] - centres[axis] for axis in (0, 1)]
+        return along + _between(bends[0], x, y), down + _between(bends[1], x, y)
+
+    def _affine(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        (a, b, c), (d, e, f) = self.matrix[:2]
+        return a * x + (b * y + c), d * x + (e * y + f)
+
+    def _centres(self) -> tuple[np.ndarray, np.ndarray]:
+        return np.arange(self.size[1]) + 0.5, (np.arange(self.size[0]) + 0.5)[:, None]
+
+
+def _between(values: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Interpolate (h, w) values of pixel centres bilinearly at points; beyond the outermost centres, as at those."""
+    height, width = values.shape
+    column, row = np.clip(x - 0.5, 0, width - 1), np.clip(y - 0.5, 0, height - 1)
+    left, top = np.floor(column).astype(np.intp), np.floor(row).astype(np.intp)
+    right, bottom = np.minimum(left + 1, width - 1), np.minimum(top + 1, height - 1)
+    column, row = column - left, row - top
+    upper = values[top, left] * (1 - column) + values[top, right] * column
+    lower = values[bottom, left] * (1 - column) + values[bottom, right] * column
+    mixed: np.ndarray = upper * (1 - row) + lower * row
+    return mixed
 
 
 def identity(size: Size) -> Placement:
@@ -230,7 +276,7 @@ def on_source_pixels(before: Placement, crop: Placement, source_size: Size) -> P
     plain resize of a window of whole pixels, which costs a third of a warp. A crop without resize does not move.
     """
     matrix = before.matrix
-    if not np.array_equal(matrix, np.diag(np.diag(matrix))) or matrix.min() < 0:
+    if before.grid is not None or not np.array_equal(matrix, np.diag(np.diag(matrix))) or matrix.min() < 0:
         return before.then(crop)
     snapped = np.eye(3)
     for axis in (0, 1):
@@ -252,11 +298,9 @@ def largest_class_fraction(label: np.ndarray, placement: Placement) -> float:
     """
     height, width = placement.size
     rows, columns = min(LATTICE, height), min(LATTICE, width)
-    y = (np.arange(rows) + 0.5) * (height / rows)
+    y = ((np.arange(rows) + 0.5) * (height / rows))[:, None]
     x = (np.arange(columns) + 0.5) * (width / columns)
-    matrix = placement.matrix
-    source_x = matrix[0, 0] * x + (matrix[0, 1] * y + matrix[0, 2])[:, None]
-    source_y = matrix[1, 0] * x + (matrix[1, 1] * y + matrix[1, 2])[:, None]
+    source_x, source_y = placement.shown(x, y)
     inside = (source_x >= 0) & (source_x < label.shape[1]) & (source_y >= 0) & (source_y < label.shape[0])
     values = label[source_y[inside].astype(np.intp), source_x[inside].astype(np.intp)]
     counts = np.bincount(values, minlength=256)[:255]

@@ -142,7 +142,7 @@ def _unturned(array: np.ndarray, placement: Placement) -> tuple[np.ndarray, Plac
 
 
 def _is_turned(placement: Placement) -> bool:
-    return bool(placement.matrix[0, 0] == 0 and placement.matrix[1, 1] == 0)
+    return placement.grid is None and bool(placement.matrix[0, 0] == 0 and placement.matrix[1, 1] == 0)
 
 
 def _swapped(placement: Placement) -> Placement:
@@ -150,7 +150,7 @@ def _swapped(placement: Placement) -> Placement:
 
 
 def _is_axis_aligned(placement: Placement) -> bool:
-    return bool(placement.matrix[0, 1] == 0 and placement.matrix[1, 0] == 0)
+    return placement.grid is None and bool(placement.matrix[0, 1] == 0 and placement.matrix[1, 0] == 0)
 
 
 def _axis_points(placement: Placement, axis: int) -> np.ndarray:
@@ -175,6 +175,9 @@ def _source_pixels(placement: Placement) -> tuple[np.ndarray, np.ndarray]:
 
     Fixed-point numbers with 20 binary places: adding whole numbers and shifting is several times quicker than floor.
     """
+    if placement.grid is not None:
+        column, row = np.moveaxis(np.rint(placement.grid * FIXED).astype(np.int64) >> FIXED_BITS, -1, 0)
+        return column, row
     height, width = placement.size
     x, y = np.arange(width) + 0.5, np.arange(height) + 0.5
     column, row = (
@@ -192,6 +195,8 @@ def _outside(column: np.ndarray, row: np.ndarray, source_size: Size) -> np.ndarr
 
 def _bounds(placement: Placement) -> tuple[np.ndarray, np.ndarray]:
     """Return the least and the largest (x, y) of the source that the new image reaches."""
+    if placement.grid is not None:
+        return placement.grid.min(axis=(0, 1)), placement.grid.max(axis=(0, 1))
     height, width = placement.size
     corners = np.array([[0.0, width, 0.0, width], [0.0, 0.0, height, height], [1.0, 1.0, 1.0, 1.0]])
     points = placement.matrix[:2] @ corners
@@ -199,12 +204,16 @@ def _bounds(placement: Placement) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _covers(placement: Placement, source_size: Size) -> bool:
+    if placement.grid is not None:
+        return False  # its points are looked at one by one
     low, high = _bounds(placement)
     return bool(low.min() >= 0 and high[0] <= source_size[1] and high[1] <= source_size[0])
 
 
 def _cut(image: np.ndarray, placement: Placement) -> np.ndarray | None:
     """Return a crop or flip by slicing, or None where the placement is not one of whole pixels of the image."""
+    if placement.grid is not None:
+        return None
     matrix = placement.matrix
     whole = np.array_equal(np.abs(matrix[:2, :2]), np.eye(2)) and np.array_equal(matrix[:2, 2], np.rint(matrix[:2, 2]))
     if not whole:
@@ -298,6 +307,11 @@ def _warp_affine(image: np.ndarray, placement: Placement) -> np.ndarray:
     if block.max() > 1:
         window = _shrink(window, (int(block[1]), int(block[0])))
     to_window = np.array([[1 / block[0], 0, -start[0] / block[0]], [0, 1 / block[1], -start[1] / block[1]], [0, 0, 1]])
+    if placement.grid is not None:
+        along, down = (placement.grid[..., axis] * to_window[axis, axis] + to_window[axis, 2] - 0.5 for axis in (0, 1))
+        maps = along.astype(np.float32), down.astype(np.float32)
+        warped = cv2.remap(window, *maps, interpolation=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        return warped.reshape(*placement.size, -1)
     centred = to_window @ matrix
     centred[:2, 2] += centred[:2, :2].sum(axis=1) * 0.5 - 0.5
     warped = cv2.warpAffine(
