@@ -37,7 +37,7 @@ class Maps(NamedTuple):
     judged: Tensor
 
 
-class Criterion(nn.Module):
+class CentersCriterion(nn.Module):
     """Sum of the terms of a recipe; each is `center_weight * focal + offset_weight * L1 + foreground_weight * BCE`.
 
     Focal loss on centres is divided by the number of objects of the batch, L1 (in cells of the output) is the mean over
@@ -86,9 +86,9 @@ class Criterion(nn.Module):
         return torch.as_tensor(total), {name: value.detach() for name, value in parts.items()}
 
 
-def build(terms: Sequence[LossConfig], automatic_weights: Tensor | None = None) -> Criterion:
+def build(terms: Sequence[LossConfig], automatic_weights: Tensor | None = None) -> CentersCriterion:
     """Return the criterion of a recipe's `losses`; automatic class weights play no part."""
-    return Criterion(terms)
+    return CentersCriterion(terms)
 
 
 def maps_of_target(
