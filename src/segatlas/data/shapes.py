@@ -26,7 +26,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from PIL import Image
 
@@ -190,6 +189,8 @@ _AREAS = {"disc": 3.1, "square": 2.9, "triangle": 2.0, "ring": 2.5, "bar": 0.77,
 
 def _noise(rng: np.random.Generator, size: tuple[int, int], cells: Sequence[int]) -> np.ndarray:
     """Return smooth noise (H, W), mean 0 and about -1..1: random grids of some cells across, coarse ones louder."""
+    import cv2  # here: listing records and reading recipes does without
+
     total = np.zeros(size, np.float32)
     for cell in cells:
         grid = rng.uniform(-1, 1, (cell + 2, cell + 2)).astype(np.float32)
@@ -246,6 +247,8 @@ def _rgb(hue: float, saturation: float, value: float) -> np.ndarray:
 
 def _shadow(alpha: np.ndarray, light: float, radius: float) -> np.ndarray:
     """Return how dark an object's shadow is at each pixel, 0..1, cast away from the light."""
+    import cv2  # here: listing records and reading recipes does without
+
     reach = 0.25 * radius
     move = np.array([[1, 0, -reach * np.cos(light)], [0, 1, -reach * np.sin(light)]], np.float32)
     moved = cv2.warpAffine(alpha.astype(np.float32), move, alpha.shape[::-1])
@@ -254,6 +257,8 @@ def _shadow(alpha: np.ndarray, light: float, radius: float) -> np.ndarray:
 
 def _expose(rng: np.random.Generator, canvas: np.ndarray, light: float) -> np.ndarray:
     """Return the image (H, W, 3) uint8 that a camera takes: light falling off, some blur, noise."""
+    import cv2  # here: listing records and reading recipes does without
+
     height, width = canvas.shape[:2]
     y, x = np.mgrid[-0.5 : 0.5 : height * 1j, -0.5 : 0.5 : width * 1j]
     slope = 1 + rng.uniform(0.1, 0.5) * (x * np.cos(light) + y * np.sin(light))

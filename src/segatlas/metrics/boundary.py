@@ -14,7 +14,6 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 
 from segatlas.metrics.label_maps import label_maps
@@ -36,6 +35,8 @@ def boundary_reach(size: tuple[int, int], fraction: float) -> int:
 
 def near_another_class(labels: Map, reach: int, ignore: int = 255) -> np.ndarray:
     """Return (H, W) bool: labelled pixels with a labelled pixel of another class at most `reach` away (chessboard)."""
+    import cv2  # here: listing records and reading recipes does without
+
     is_ignored = labels == ignore
     kernel = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
     # Ignored pixels must never win: their value is the lowest value for the maximum and the highest one for the
@@ -85,6 +86,8 @@ def contour_counts(prediction: Map, label: Map, num_classes: int, reach: int, ig
         (K, 4) int64: true contour pixels, those of them with a predicted one near, predicted contour pixels, those of
         them with a true one near.
     """
+    import cv2  # here: listing records and reading recipes does without
+
     true_contour = np.where(near_another_class(label, 1, ignore), label, ignore)
     predicted_contour = np.where(near_another_class(prediction, 1, ignore), prediction, ignore)
     counts = np.zeros((num_classes, 4), np.int64)

@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 
 from segatlas.metrics.label_maps import label_maps
@@ -36,6 +35,8 @@ def size_counts(prediction: np.ndarray, label: np.ndarray, num_classes: int) -> 
     Returns:
         (K, 3, 3) int64: class x (small, medium, large) x (objects, their pixels, those of them predicted right).
     """
+    import cv2  # here: listing records and reading recipes does without
+
     counts = np.zeros((num_classes, len(SIZES), 3), np.int64)
     for index in np.flatnonzero(np.bincount(label.ravel(), minlength=num_classes)[:num_classes]):
         mask = (label == index).astype(np.uint8)
