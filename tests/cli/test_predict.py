@@ -8,10 +8,13 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from segatlas.cli.main import app
-from segatlas.cli.predict import KINDS, parse_window, plan_jobs
+from segatlas.cli.predict import parse_window, plan_jobs
 from segatlas.errors import UsageError
 from segatlas.inference import predictor
+from segatlas.output import ENDINGS
+from segatlas.tasks import TASKS
 
+KINDS = TASKS["semantic"].writers
 CLASSES, PALETTE = ("sky", "road", "car"), ((0, 0, 200), (90, 90, 90), (200, 0, 0))
 
 
@@ -63,7 +66,7 @@ def test_every_kind_of_result_is_written_in_the_image_s_size(model, images, tmp_
     out = tmp_path / "out"
     result = segatlas(model, images / "a.png", "--out", out, "--save", ",".join(KINDS))
     assert result.exit_code == 0, result.output
-    assert files(out) == sorted(f"a{ending}" for ending in KINDS.values())
+    assert files(out) == sorted(f"a{ending}" for ending in (ENDINGS[kind] for kind in KINDS))
     labels = expected_mask(model, images / "a.png")
     assert np.array_equal(mask(out / "a_mask.png"), labels)
     assert np.array_equal(mask(out / "a_color.png"), np.array(PALETTE, np.uint8)[labels])

@@ -193,12 +193,12 @@ def _of(opened: Evaluation) -> str:
 
 def json_record(report: Report, target: Path | None) -> dict[str, Any]:
     """Return what `--json` prints of one model: the whole set's numbers, where the rest is, what was left out."""
-    whole = report.to_dict()
+    whole, column = report.to_dict(), next(iter(report.scores.columns))  # semantic: iou
     return {
         "model": report.model.path,
         "split": report.data.split,
         **whole["summary"],
-        "iou": {row["class"]: row["iou"] for row in whole["per_class"]},
+        column: {row["class"]: row[column] for row in whole["per_class"]},
         "skipped": whole["skipped"],
         "warnings": whole["warnings"],
         "report": None if target is None else str(target),

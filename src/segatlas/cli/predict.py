@@ -25,6 +25,7 @@ from segatlas.cli.common import (
 )
 from segatlas.errors import UsageError
 from segatlas.files import require_writable, sweep_leftovers
+from segatlas.output import ENDINGS, MODULES, WriterOptions, kinds_of, write
 from segatlas.printable import printable
 
 if TYPE_CHECKING:
@@ -33,19 +34,12 @@ if TYPE_CHECKING:
     from segatlas.inference import Predictor, Segmentation
     from segatlas.inference.images import GivenImage
 
-KINDS = {
-    "mask": "_mask.png",
-    "color": "_color.png",
-    "overlay": "_overlay.png",
-    "boundary": "_boundary.png",
-    "confidence": "_confidence.png",
-    "json": ".json",
-}
-"""What --save takes -> the ending of the file it makes."""
-
-DEFAULT_KINDS = "mask,overlay"
-
 FORMATS = ("index", "cityscapes-ids")
+
+
+def _defaults() -> str:
+    """Return what is written where --save is not given, for the help."""
+    return "; ".join(f"{','.join(kinds_of(name, None))} ({name})" for name in MODULES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +73,7 @@ def predict(
     source: Annotated[list[str] | None, typer.Argument(help="Files, folders (with all below) and globs.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder for the results.")] = None,
     save: Annotated[
-        str | None, typer.Option(help=f"What to write, of: {','.join(KINDS)}; default: {DEFAULT_KINDS}.")
+        str | None, typer.Option(help=f"What to write, of: {','.join(ENDINGS)}; default: {_defaults()}.")
     ] = None,
     input_file: Annotated[Path | None, typer.Option("--input", help="One image, in place of SOURCE.")] = None,
     output_file: Annotated[Path | None, typer.Option("--output", help="Mask file (.png) for --input.")] = None,
@@ -118,16 +112,20 @@ def predict(
     if single and save is not None:
         raise UsageError(f"--save {save}: --input and --output write the mask alone; give SOURCE and --out")
     not_read: list[Path] = []
-    jobs = add_aux([single] if single else plan_jobs(source or [], _required(out), not_read), aux or [])
-    kinds = ("mask",) if single else parse_kinds(DEFAULT_KINDS if save is None else save)
-    targets = {job: _targets(job, kinds, out, output_file) for job in jobs}
-    _check_targets(jobs, targets)
+    jobs = [single] if single else plan_jobs(source or [], _required(out), not_read)
+    jobs = add_aux(jobs, aux or [])
+    wanted = None if save is None else parse_kinds(save)
     options = {"tta": tta, **_window_options(window, overlap), "offline": offline, "commercial_ok": commercial_ok}
     options["max_value"] = max_value
-    if "mask" not in kinds and mask_format != "index":
+    if wanted and "mask" not in wanted and mask_format != "index":
         raise UsageError(f"--format {mask_format} is about masks; --save {save} writes none")
+    _check_targets(jobs, _all_targets(jobs, wanted or _usual(), out, output_file))  # before weights are loaded
     predictor = _load(model, device, precision, options)
-    codes = _mask_codes(mask_format, predictor)
+    task = predictor.card.task
+    kinds = kinds_of(task, wanted)[:1] if single else kinds_of(task, wanted)
+    targets = _all_targets(jobs, kinds, out, output_file)
+    _check_targets(jobs, targets)
+    written = WriterOptions(model=model, codes=_mask_codes(mask_format, predictor))
     _check_aux(jobs, predictor, model)
 
     console, summary, start = human(json_line=json_line), PredictionSummary(), time.perf_counter()
@@ -136,23 +134,32 @@ def predict(
     with _progress(console, len(jobs), quiet) as advance:
         for job, result in _results(predictor, jobs, batch, "confidence" in kinds, summary, console, advance):
             for kind, path in targets[job].items():
-                _write(kind, path, result, codes, model)
+                write(task, kind, result, path, written)
             summary.done += 1
             advance(job.name)
     seconds, place = time.perf_counter() - start, output_file if single else out
     agreement = _bf16_agreement(predictor, jobs) if precision == "bf16" and summary.done and not quiet else None
-    if agreement is not None:
-        console.print(f"bf16: {agreement:.2%} of the first image's pixels have the label of fp32", markup=False)
     if not quiet:
-        failed = f", {len(summary.failed)} failed" if summary.failed else ""
-        done = f"{summary.done} image{'' if summary.done == 1 else 's'} predicted"
-        console.print(f"{done}{failed} in {seconds:.1f} s -> {printable(place)}")
+        _tell_done(console, summary, agreement, f"in {seconds:.1f} s -> {printable(place)}")
     if json_line:
         facts = {"model": model, "out": str(place), "predicted": summary.done, "failed": summary.failed}
         facts["not_read"] = [str(path) for path in not_read]
         print_json_line({**facts, "seconds": round(seconds, 3), "bf16_agreement": agreement})
     if summary.failed:
         raise typer.Exit(1)
+
+
+def _usual() -> list[str]:
+    """Return the kinds that are written for some task where --save is not given."""
+    return sorted({kind for name in MODULES for kind in kinds_of(name, None)})
+
+
+def _tell_done(console: Console, summary: PredictionSummary, agreement: float | None, where: str) -> None:
+    if agreement is not None:
+        console.print(f"bf16: {agreement:.2%} of the first image's pixels have the label of fp32", markup=False)
+    images = "image" if summary.done == 1 else "images"
+    failed = f", {len(summary.failed)} failed" if summary.failed else ""
+    console.print(f"{summary.done} {images} predicted{failed} {where}")
 
 
 def _told_not_read(files: Sequence[Path]) -> str:
@@ -231,10 +238,10 @@ def parse_kinds(text: str) -> tuple[str, ...]:
     """Return the kinds of --save. UsageError for an unknown one, or none."""
     kinds = tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
     for kind in kinds:
-        if kind not in KINDS:
-            raise UsageError(f"--save: got {kind!r}, expected some of {','.join(KINDS)}")
+        if kind not in ENDINGS:
+            raise UsageError(f"--save: got {kind!r}, expected some of {','.join(ENDINGS)}")
     if not kinds:
-        raise UsageError(f"--save: nothing to write; expected some of {','.join(KINDS)}")
+        raise UsageError(f"--save: nothing to write; expected some of {','.join(ENDINGS)}")
     return kinds
 
 
@@ -244,32 +251,6 @@ def parse_window(text: str) -> int | tuple[int, int]:
     if len(sides) > 2 or not all(side.isdigit() and int(side) > 0 for side in sides):
         raise UsageError(f"--window: got {text!r}, expected pixels as N or HxW, such as 512 or 512x1024")
     return int(sides[0]) if len(sides) == 1 else (int(sides[0]), int(sides[1]))
-
-
-def areas_record(result: Segmentation, model: str) -> dict[str, Any]:
-    """Return what STEM.json holds: size, and pixels and fraction of each class that occurs, in order of index."""
-    import numpy as np
-
-    index, pixels = np.unique(result.semantic, return_counts=True)
-    classes = [
-        {
-            "index": int(i),
-            "name": result.classes[int(i)],
-            "color": list(result.palette[int(i)]),
-            "pixels": int(n),
-            "fraction": round(int(n) / result.semantic.size, 6),
-        }
-        for i, n in zip(index, pixels, strict=True)
-    ]
-    record: dict[str, Any] = {
-        "source": result.source,
-        "model": model,
-        "size": {"height": result.size[0], "width": result.size[1]},
-        "classes": classes,
-    }
-    if result.confidence is not None:
-        record["mean_confidence"] = round(float(result.confidence.mean()), 6)
-    return record
 
 
 def _single(
@@ -331,11 +312,13 @@ def _fixed_part(pattern: Path) -> Path:
     return Path(*parts)
 
 
-def _targets(job: Job, kinds: Sequence[str], out: Path | None, output_file: Path | None) -> dict[str, Path]:
-    """Return kind -> file of one image's results."""
+def _all_targets(
+    jobs: Sequence[Job], kinds: Sequence[str], out: Path | None, output_file: Path | None
+) -> dict[Job, dict[str, Path]]:
+    """Return kind -> file of each image's results."""
     if output_file is not None:
-        return {"mask": output_file}
-    return {kind: _required(out) / f"{job.name}{KINDS[kind]}" for kind in kinds}
+        return {job: dict.fromkeys(kinds, output_file) for job in jobs}
+    return {job: {kind: _required(out) / f"{job.name}{ENDINGS[kind]}" for kind in kinds} for job in jobs}
 
 
 def _check_targets(jobs: Sequence[Job], targets: dict[Job, dict[str, Path]]) -> None:
@@ -372,6 +355,8 @@ def _bf16_agreement(predictor: Predictor, jobs: Sequence[Job]) -> float | None:
         return None
     exact = predictor.with_precision("fp32")
     for rounded in predictor.predict_iter((job.given() for job in jobs), on_error=lambda image, error: None):
+        if rounded.class_map is None:
+            return None
         job = next(job for job in jobs if str(job.source) == rounded.source)
         return float((rounded.semantic == exact.predict(job.given()).semantic).mean())
     return None
@@ -414,34 +399,6 @@ def _results(
 
     for result in predictor.predict_iter(images, batch=batch, on_error=on_error, confidence=confidence):
         yield by_source[result.source], result
-
-
-def _write(kind: str, path: Path, result: Segmentation, codes: Callable[[Any], Any] | None, model: str) -> None:
-    """Write one result file; it appears under its name only when complete."""
-    import json
-
-    from segatlas import drawing
-    from segatlas.data.formats.masks import write_mask
-    from segatlas.drawing.files import write_bytes
-
-    labels, palette, image = result.semantic, result.palette, result.image
-    assert image is not None, "a Predictor keeps the image"
-    if kind == "mask":
-        if codes is None:
-            write_mask(path, labels, palette)
-        else:
-            write_mask(path, codes(labels))
-    elif kind == "json":
-        text = json.dumps(areas_record(result, model), indent=2, ensure_ascii=False)
-        write_bytes(f"{text}\n".encode(), path)
-    elif kind == "color":
-        drawing.save_image(drawing.color_mask(labels, palette), path)
-    elif kind == "overlay":
-        drawing.save_image(drawing.overlay(image, labels, palette, result.classes), path)
-    elif kind == "boundary":
-        drawing.save_image(drawing.boundary_image(image, labels), path)
-    elif kind == "confidence" and result.confidence is not None:
-        drawing.save_image(drawing.confidence_image(result.confidence), path)
 
 
 @contextmanager

@@ -105,6 +105,16 @@ class PointCrossEntropyConfig(LossConfig):
     name: Literal["point_cross_entropy"]
 
 
+class CentersOffsetsConfig(LossConfig):
+    """Objects by their centres: focal loss on centres, L1 on offsets, binary cross-entropy on the foreground."""
+
+    output: ClassVar[str] = "CentersAndOffsets"
+    name: Literal["centers_offsets"]
+    center_weight: float = Field(1.0, ge=0, le=1e6, description="factor of the focal loss on centres")
+    offset_weight: float = Field(0.1, ge=0, le=1e6, description="factor of L1 on offsets, in cells of the output")
+    foreground_weight: float = Field(10.0, ge=0, le=1e6, description="factor of binary cross-entropy on the foreground")
+
+
 AnyLossConfig = Annotated[
     CrossEntropyConfig
     | OhemConfig
@@ -116,7 +126,8 @@ AnyLossConfig = Annotated[
     | BoundaryConfig
     | DetailConfig
     | ClassPresenceConfig
-    | PointCrossEntropyConfig,
+    | PointCrossEntropyConfig
+    | CentersOffsetsConfig,
     Field(discriminator="name"),
 ]
 

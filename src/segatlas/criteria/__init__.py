@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 CRITERIA: dict[str, str] = {
     "SemanticLogits": "segatlas.criteria.semantic_logits",
+    "CentersAndOffsets": "segatlas.criteria.centers_offsets",
 }
 """Name of an output type of `segatlas.structures` -> the file of its criterion."""
 

@@ -9,7 +9,7 @@ from segatlas.drawing.legend import overlay
 from segatlas.drawing.maps import boundary_image, color_mask, confidence_image, error_image, viewable
 from segatlas.drawing.plots import bars_image, confusion_image, curves_image, read_metrics
 from segatlas.drawing.report import ReportContent, write_report
-from segatlas.drawing.sheets import SAMPLE_TITLES, sample_row, sheet, side_by_side
+from segatlas.drawing.sheets import SAMPLE_TITLES, object_overlay, sample_row, sheet, side_by_side
 from segatlas.renamed import old_names
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "confusion_image",
     "curves_image",
     "error_image",
+    "object_overlay",
     "overlay",
     "png_bytes",
     "read_metrics",

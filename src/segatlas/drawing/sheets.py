@@ -13,7 +13,7 @@ from segatlas.drawing.maps import LINE, Color, boundaries, color_mask, error_ima
 from segatlas.drawing.text import INK, MUTED, canvas, font, shortened, tell_missing
 
 if TYPE_CHECKING:
-    from segatlas.structures import Result, SegmentsTarget, SemanticTarget
+    from segatlas.structures import Instance, InstancesTarget, Result, SemanticTarget
 
 Pixels = np.ndarray
 
@@ -48,23 +48,43 @@ def semantic_row(
 
 
 def instance_row(
-    image: Pixels, target: SegmentsTarget, result: Result, palette: Sequence[Color]
+    image: Pixels, target: InstancesTarget, result: Result, palette: Sequence[Color]
 ) -> tuple[Pixels, Pixels, Pixels, Pixels]:
     """Return the row of the task "instance": each object in its class's colour, with a line between objects.
 
-    An error is a pixel whose class, or none, differs; crowds and what is ignored are not judged.
+    An error is a pixel whose class, or none, differs; crowds are not judged.
     """
-    ids, classes = np.asarray(target.ids), np.asarray(target.classes)
-    judged = np.asarray(target.things) & ~np.asarray(target.crowd)
-    truth_ids = np.where((ids >= 0) & judged[np.maximum(ids, 0)] if judged.size else np.zeros(ids.shape, bool), ids, -1)
-    found_ids = np.full(ids.shape, -1, np.int32)
-    for index, one in reversed([*enumerate(result.instances)]):  # the surest on top
-        found_ids[one.mask] = index
+    masks, classes, crowd = (np.asarray(part) for part in target)
+    size = masks.shape[1:]
+    truth_ids = np.full(size, -1, np.int32)
+    for index in np.argsort(-masks.sum(axis=(1, 2)), kind="stable").tolist():  # the smallest on top
+        if not crowd[index]:
+            truth_ids[masks[index]] = index
+    found_ids = _ids_of(result.instances, (size[0], size[1]))
     found_classes = np.array([one.class_index for one in result.instances], np.int64)
     truth, found = _classes_of(truth_ids, classes), _classes_of(found_ids, found_classes)
-    ignored = (ids < 0) | (np.asarray(target.crowd)[np.maximum(ids, 0)] if judged.size else False)
+    ignored = masks[crowd.astype(bool)].any(axis=0)
     error = error_image(found, np.where(ignored, IGNORED, truth), IGNORED)
     return viewable(image), _objects(truth_ids, truth, palette), _objects(found_ids, found, palette), error
+
+
+def object_overlay(image: Pixels, objects: Sequence[Instance], palette: Sequence[Color]) -> Pixels:
+    """Return the image (H, W, 3) with each object tinted in its class's colour, and a line between objects."""
+    ids = _ids_of(objects, (image.shape[0], image.shape[1]))
+    classes = _classes_of(ids, np.array([one.class_index for one in objects], np.int64))
+    drawn, inside = _objects(ids, classes, palette), ids >= 0
+    tinted = image.copy()
+    tinted[inside] = (image[inside].astype(np.uint16) + drawn[inside]) // 2
+    tinted[boundaries(ids)] = LINE
+    return tinted
+
+
+def _ids_of(objects: Sequence[Instance], size: tuple[int, int]) -> np.ndarray:
+    """Return (H, W) the index of each pixel's object, the surest on top; -1 = none."""
+    ids = np.full(size, -1, np.int32)
+    for index, one in reversed([*enumerate(objects)]):
+        ids[one.mask] = index
+    return ids
 
 
 def _classes_of(ids: np.ndarray, classes: np.ndarray) -> np.ndarray:

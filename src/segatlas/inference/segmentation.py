@@ -39,9 +39,13 @@ class Segmentation(Result):
     def overlay(self) -> np.ndarray:
         """Return the image tinted with class colours, and a legend beside it: (H', W', 3) uint8.
 
+        A result that has objects and no class map: each object tinted, lines between objects, no legend.
+
         Raises:
             TaskError: the image itself was not kept.
         """
         if self.image is None:
             raise TaskError("this result does not hold its image; overlays are drawn by segatlas.drawing.overlay")
+        if self.class_map is None and self.objects is not None:
+            return drawing.object_overlay(self.image, self.objects, self.palette)
         return drawing.overlay(self.image, self.semantic, self.palette, self.classes)

@@ -86,6 +86,14 @@ ARCHITECTURES: dict[str, ArchitectureEntry] = {
             "psanet_r50",
             "psanet_r101",
         ),
+        ArchitectureEntry(
+            "center",
+            "segatlas.models.center",
+            "Center network",
+            ("instance",),
+            "CentersAndOffsets",
+            "https://arxiv.org/abs/1904.07850",
+        ),
     )
 }
 

@@ -46,7 +46,7 @@ class SemanticLogits(NamedTuple):
 class CentersAndOffsets(NamedTuple):
     """Output of a network that finds objects by their centres.
 
-    centers: (N, K, h, w) float, logits of "the centre of an object of class k is here".
+    centers: (N, 1, h, w) float, logits of "the centre of an object is here".
     offsets: (N, 2, h, w) float, from each pixel to the centre of its object: rows down, columns right, in pixels of the
         canvas.
     foreground: (N, K, h, w) float, logits of "this pixel belongs to an object of class k".

@@ -5,8 +5,8 @@ from segatlas.tasks.task import Task
 TASK = Task(
     name="instance",
     title="instance segmentation",
-    target="SegmentsTarget",
-    metrics=(),
+    target="InstancesTarget",
+    metrics=("instance_f1",),
     result=("instances",),
     writers=("instances", "overlay", "json"),
     sheet="segatlas.drawing.sheets:instance_row",

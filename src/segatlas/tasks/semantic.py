@@ -8,6 +8,6 @@ TASK = Task(
     target="SemanticTarget",
     metrics=("confusion", "boundary", "object_size"),
     result=("semantic",),
-    writers=("mask", "overlay", "boundary", "confidence", "json"),
+    writers=("mask", "overlay", "color", "boundary", "confidence", "json"),
     sheet="segatlas.drawing.sheets:semantic_row",
 )

@@ -20,7 +20,7 @@ from segatlas.data.formats.masks import LOSSY, LabelRule, decode_raw
 from segatlas.data.sample import Sample, Source
 from segatlas.data.store import Store
 from segatlas.errors import ConfigError, DataError, UsageError
-from segatlas.structures import SemanticTarget, SourceKind
+from segatlas.structures import SemanticTarget, SourceKind, Target
 
 
 class PairedFiles(ABC):
@@ -156,10 +156,9 @@ class PairedFiles(ABC):
         image = self._decoded(
             item.image, f"image {self.channels}", lambda data: decode_image(data, self.channels, name=item.image)
         )
-        label = None if item.target is None else self.read_label(item.target)
-        if label is not None and label.shape != image.shape[:2]:
-            raise DataError(size_message(label.shape, image.shape[:2], item.image), item.target)
-        target = None if label is None else SemanticTarget(label)
+        target = None if item.target is None else self.read_target(item.target)
+        if target is not None and np.shape(target[0])[-2:] != image.shape[:2]:
+            raise DataError(size_message(np.shape(target[0])[-2:], image.shape[:2], item.image), item.target)
         sources = {name: self._source(path, self.sources[name]) for name, path in item.sources.items()}
         for name, source in sources.items():
             if source.array.shape[:2] != image.shape[:2]:
@@ -175,6 +174,10 @@ class PairedFiles(ABC):
         channels = self.channels if kind == "image" else None
         array = self._decoded(path, f"image {channels}", lambda data: decode_image(data, channels, name=path))
         return Source(array=array, kind=kind)
+
+    def read_target(self, path: Path) -> Target:
+        """Read the truth of the type `self.target` that belongs to a mask file. DataError as `load`."""
+        return SemanticTarget(self.read_label(path))
 
     def read_label(self, path: Path) -> np.ndarray:
         """Read a mask as (H, W) uint8, 0..K-1 or 255. DataError as `load`."""

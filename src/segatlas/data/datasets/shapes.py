@@ -17,22 +17,29 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from segatlas.config.schema import DataConfig
 from segatlas.data.datasets.folder import find_part, split_folders
 from segatlas.data.datasets.listing import SPLITS, Item, LabelEncoding, Listing, fault_of_list
 from segatlas.data.datasets.paired import PairedFiles
 from segatlas.data.formats.classes import read_classes
-from segatlas.data.formats.masks import LabelRule
+from segatlas.data.formats.masks import LabelRule, decode_raw
 from segatlas.data.shapes import META_FILE, make_shapes
 from segatlas.errors import DataError
+from segatlas.structures import InstancesTarget, Target
 
 DEFAULT_ROOT = "data/shapes"
+
+OBJECTS_PER_CLASS = 1000
+"""A pixel of the n-th object of a class holds class * 1000 + n in `instances/`."""
 
 
 class Shapes(PairedFiles):
     """One split of `shapes`. Where the root is missing or empty, the dataset is made there first."""
 
     name = "shapes"
+    targets = ("SemanticTarget", "InstancesTarget")
     layout = f"{META_FILE}, classes.json, train/images/ and train/masks/, as `segatlas data make-shapes` writes them"
 
     @classmethod
@@ -93,6 +100,25 @@ class Shapes(PairedFiles):
         self.things = tuple(index > 0 for index in range(len(self.classes)))
         self._rule = LabelRule(num_classes=len(self.classes))
         return items
+
+    def read_target(self, path: Path) -> Target:
+        """Return the classes of a mask file, or the objects of the file of its name in `instances/`.
+
+        Raises:
+            DataError: there is no such file, or a value is no class * 1000 + n.
+        """
+        if self.target == "SemanticTarget":
+            return super().read_target(path)
+        file = path.parents[1] / "instances" / path.name
+        ids = self._decoded(file, "codes", lambda data: decode_raw(data, file))
+        values = np.unique(ids)
+        values = values[values > 0]
+        kinds = values.astype(np.int64) // OBJECTS_PER_CLASS
+        wrong = values[(kinds < 1) | (kinds >= len(self.classes))]
+        if wrong.size:
+            top = len(self.classes) - 1
+            raise DataError(f"holds {wrong[0]}; expected 0, or class * {OBJECTS_PER_CLASS} + n of class 1..{top}", file)
+        return InstancesTarget(ids == values[:, None, None], kinds, np.zeros(len(values), bool))
 
     def label_rule(self, path: Path) -> LabelRule:
         """Return the rule: a code is a class."""

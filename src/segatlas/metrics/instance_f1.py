@@ -1,0 +1,185 @@
+"""Objects found and missed: each true object is matched to at most one predicted object of its class.
+
+Matching goes through the predictions of an image by falling score; each takes the free true object with the highest IoU
+of their masks, if that is at least 0.5. TP, FP, FN are matched predictions, other predictions, and true objects that
+nothing matched. Predictions that lie mostly on a crowd of their class count nowhere.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from segatlas.errors import DataError
+from segatlas.metrics.metric import Metric, Number, Prediction, Rows
+from segatlas.metrics.ratios import floats, mean, number, ratio
+from segatlas.metrics.sums import Sums
+
+if TYPE_CHECKING:
+    from segatlas.structures import InstancesTarget
+
+LEAST_IOU = 0.5
+SCALE = 1 << 20
+"""IoUs are added up as whole numbers of this part of one, so that the order of images and processes cannot matter."""
+
+TP, FP, FN, IOU = range(4)
+
+
+def match_objects(ious: np.ndarray) -> list[tuple[int, int]]:
+    """Return (prediction, truth) pairs from IoUs (P, T), predictions by falling score, each in one pair at most."""
+    free, pairs = np.ones(ious.shape[1], bool), []
+    for index, row in enumerate(ious):
+        candidates = np.where(free, row, -1.0)
+        if candidates.size and candidates.max() >= LEAST_IOU:
+            best = int(candidates.argmax())
+            free[best] = False
+            pairs.append((index, best))
+    return pairs
+
+
+class InstanceF1(Sums):
+    """Counts matched, superfluous and missed objects of each class, and the IoUs of matched ones."""
+
+    def __init__(self, classes: Sequence[str]):
+        super().__init__(counts=(len(classes), 4))
+
+    def update(self, result: Prediction, target: InstancesTarget) -> float:
+        """Count one image; returns its own F1 over all classes, NaN where there is no object at all.
+
+        Raises:
+            DataError: masks differ in size, or a class is out of range.
+        """
+        masks, kinds, crowd = (np.asarray(part) for part in target)
+        objects = sorted(result.instances, key=lambda one: -one.score)
+        found = [one.class_index for one in objects]
+        count = len(self.counts["counts"])
+        for what, values in (("prediction", found), ("truth", kinds.tolist())):
+            wrong = [value for value in values if not 0 <= value < count]
+            if wrong:
+                raise DataError(f"an object of the {what} has class {wrong[0]}; expected 0..{count - 1}")
+        for one in objects:
+            if one.mask.shape != masks.shape[1:]:
+                raise DataError(f"a predicted mask is {one.mask.shape}, the true ones are {masks.shape[1:]}")
+        counts = np.zeros_like(self.counts["counts"])
+        for kind in {*found, *kinds[~crowd.astype(bool)].tolist()}:
+            predicted = [one.mask for one in objects if one.class_index == kind]
+            of_kind = kinds == kind
+            counts[kind] = _count(predicted, masks[of_kind & ~crowd.astype(bool)], masks[of_kind & crowd.astype(bool)])
+        self.counts["counts"] += counts
+        total = counts.sum(0)
+        return number(ratio(2 * total[TP], 2 * total[TP] + total[FP] + total[FN]))
+
+    def compute(self) -> Rows:
+        """Return the numbers of `METRIC`."""
+        counts = self.counts["counts"]
+        columns, whole = _scores(counts), _scores(counts.sum(0, keepdims=True))
+        names = {"instance_f1": "f1", "instance_precision": "precision", "instance_recall": "recall"}
+        numbers = {name: whole[short][0] for name, short in names.items()}
+        numbers |= {"matched_iou": whole["matched"][0], "mean_instance_f1": mean(columns["f1"])}
+        return Rows(
+            per_class={
+                **{name: columns[short] for name, short in names.items()},
+                "matched_iou": columns["matched"],
+                "objects": tuple((counts[:, TP] + counts[:, FN]).tolist()),
+                "objects_predicted": tuple((counts[:, TP] + counts[:, FP]).tolist()),
+            },
+            whole=numbers,
+        )
+
+
+def _count(predicted: Sequence[np.ndarray], true: np.ndarray, crowd: np.ndarray) -> tuple[int, int, int, int]:
+    """Return TP, FP, FN and the sum of matched IoUs of one class in one image."""
+    areas = true.sum((1, 2))
+    ious = np.zeros((len(predicted), len(true)))
+    for index, mask in enumerate(predicted):
+        both = true[:, mask].sum(1)
+        ious[index] = both / np.maximum(areas + np.count_nonzero(mask) - both, 1)
+    pairs = match_objects(ious)
+    matched = {index for index, _ in pairs}
+    crowded: np.ndarray = np.any(crowd, axis=0)
+    on_crowd = [
+        index not in matched and 2 * np.count_nonzero(mask & crowded) > np.count_nonzero(mask)
+        for index, mask in enumerate(predicted)
+    ]
+    total = sum(round(SCALE * float(ious[pair])) for pair in pairs)
+    return len(pairs), len(predicted) - len(pairs) - sum(map(bool, on_crowd)), len(true) - len(pairs), total
+
+
+def _scores(counts: np.ndarray) -> dict[str, tuple[float, ...]]:
+    """Return the ratios of (K, 4) counts, each a tuple of K values."""
+    tp, fp, fn, total = counts.T
+    return {
+        "f1": floats(ratio(2 * tp, 2 * tp + fp + fn)),
+        "precision": floats(ratio(tp, tp + fp)),
+        "recall": floats(ratio(tp, tp + fn)),
+        "matched": floats(np.where(tp > 0, ratio(total, tp) / SCALE, math.nan)),
+    }
+
+
+METRIC = Metric(
+    name="instance_f1",
+    title="objects matched at an IoU of 0.5",
+    accumulator=InstanceF1,
+    image=Number(
+        name="image_f1",
+        label="F1",
+        title="F1 of objects",
+        definition="The instance_f1 of one image alone; it ranks images and is never averaged into instance_f1; "
+        "undefined where there are neither true nor predicted objects.",
+    ),
+    numbers=(
+        Number(
+            name="instance_f1",
+            heading="F1",
+            title="F1 of objects",
+            label="F1",
+            last_line="instance_f1",
+            monitored=True,
+            definition="2 TP / (2 TP + FP + FN) of objects of a class over the whole set, or of all classes together: "
+            "predictions, by falling score within an image, are matched one to one to true objects of their class with "
+            "a mask IoU of at least 0.5; undefined where there are neither.",
+        ),
+        Number(
+            name="instance_precision",
+            heading="Prec.",
+            title="precision of objects",
+            last_line="instance_precision",
+            definition="TP / (TP + FP) of objects, matched as for instance_f1; undefined where none is predicted.",
+        ),
+        Number(
+            name="instance_recall",
+            heading="Recall",
+            title="recall of objects",
+            last_line="instance_recall",
+            monitored=True,
+            definition="TP / (TP + FN) of objects, matched as for instance_f1; undefined where the truth has none.",
+        ),
+        Number(
+            name="matched_iou",
+            heading="IoU",
+            title="IoU of matched objects",
+            last_line="matched_iou",
+            definition="Mean IoU of the masks of matched objects, as for instance_f1; undefined where none is matched.",
+        ),
+        Number(
+            name="mean_instance_f1",
+            title="mean F1 over classes",
+            monitored=True,
+            definition="Mean of instance_f1 over the classes where it is defined.",
+        ),
+        Number(
+            name="objects",
+            heading="objects",
+            format="count",
+            definition="True objects of the class in the whole set, crowds left out.",
+        ),
+        Number(
+            name="objects_predicted",
+            format="count",
+            definition="Predicted objects of the class in the whole set.",
+        ),
+    ),
+)

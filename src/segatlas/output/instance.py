@@ -1,0 +1,79 @@
+"""Files of instance results: a map of objects, an image to look at, a list."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from segatlas import drawing
+from segatlas.drawing.files import write_bytes
+from segatlas.errors import DataError
+from segatlas.files import whole_file
+from segatlas.inference import Segmentation
+from segatlas.output import WriterOptions
+
+OF_CLASS = 1000
+"""A pixel of the n-th object of class k, both counted from 1 and from 0, holds k * 1000 + n; 0 = no object."""
+
+MOST_CLASSES = 65
+
+
+def write_instances(result: Segmentation, path: Path, options: WriterOptions) -> None:
+    """Write a PNG of 16 bits, class * 1000 + n for objects and 0 elsewhere, as `shapes` and Cityscapes number them.
+
+    Where objects overlap, the surer one is on top; of one class, the surest object is number 1.
+
+    Raises:
+        DataError: a class index or a number of objects that 16 bits do not hold.
+    """
+    with whole_file(path) as temporary:
+        Image.fromarray(instance_map(result)).save(temporary, format="PNG")
+
+
+def instance_map(result: Segmentation) -> np.ndarray:
+    """Return (H, W) uint16, see `write_instances`."""
+    drawn, counts = np.zeros(result.size, np.uint16), [0] * len(result.classes)
+    numbers = []
+    for one in result.instances:
+        counts[one.class_index] += 1
+        numbers.append(one.class_index * OF_CLASS + counts[one.class_index])
+        if one.class_index >= MOST_CLASSES or counts[one.class_index] >= OF_CLASS:
+            raise DataError(
+                f"object {counts[one.class_index]} of class {one.class_index}: a map of 16 bits holds classes below "
+                f"{MOST_CLASSES} and {OF_CLASS - 1} objects of each; save json instead",
+                result.source or None,
+            )
+    for one, number in reversed([*zip(result.instances, numbers, strict=True)]):
+        drawn[one.mask] = number
+    return drawn
+
+
+def write_overlay(result: Segmentation, path: Path, options: WriterOptions) -> None:
+    """Write the image with each object tinted in its class's colour and outlined."""
+    drawing.save_image(result.overlay(), path)
+
+
+def write_json(result: Segmentation, path: Path, options: WriterOptions) -> None:
+    """Write `objects_record`."""
+    text = json.dumps(objects_record(result, options.model), indent=2, ensure_ascii=False)
+    write_bytes(f"{text}\n".encode(), path)
+
+
+def objects_record(result: Segmentation, model: str) -> dict[str, Any]:
+    """Return what STEM.json holds: size, and each object by falling score; box: top, left, bottom, right in pixels."""
+    objects = [
+        {
+            "index": one.class_index,
+            "name": result.classes[one.class_index],
+            "score": round(one.score, 6),
+            "box": list(one.box),
+            "pixels": one.area,
+        }
+        for one in result.instances
+    ]
+    height, width = result.size
+    return {"source": result.source, "model": model, "size": {"height": height, "width": width}, "objects": objects}
