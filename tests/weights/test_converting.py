@@ -129,7 +129,7 @@ def test_a_config_of_another_model_beside_the_file_is_not_used_and_given_it_is_a
     config.write_text(CFG.replace(*changed))
     done = convert_file(file, tmp_path / "out")
     assert done.card.inference.mode == "whole"
-    assert any("config.py beside it was not used" in note and fault in note for note in done.notes)
+    assert any("config.py (sidecar file) was not used" in note and fault in note for note in done.notes)
     with pytest.raises(WeightsError, match=fault):
         convert_file(file, tmp_path / "other", config=config)
     assert not (tmp_path / "other").exists()
