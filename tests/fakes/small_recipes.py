@@ -9,6 +9,7 @@ from fakes.ade20k import write_ade20k
 from fakes.camvid import write_camvid
 from fakes.cityscapes import write_cityscapes
 from fakes.folder import write_folder
+from fakes.pairs import write_pairs
 from fakes.shapes import write_shapes
 from fakes.voc import write_voc
 
@@ -23,6 +24,7 @@ WRITERS = {
     "camvid": write_camvid,
     "cityscapes": write_cityscapes,
     "folder": write_folder,
+    "pairs": write_pairs,
     "shapes": write_shapes,
     "voc": write_voc,
 }
@@ -57,7 +59,7 @@ def network_of(name: str) -> Any:
 def narrow(name: str) -> list[str]:
     """Return the words that make a recipe's network small: another encoder, narrow heads."""
     network = network_of(name)
-    small = SMALL.get(network.encoder)
+    small = SMALL.get(getattr(network, "encoder", None))
     further = [f"model.encoder={small}"] if small else []
     return further + [f"model.{width}=32" for width in ("channels", "jpu_channels") if hasattr(network, width)]
 
