@@ -96,8 +96,8 @@ def _task_of_network(cfg: config.Config) -> Iterator[Fault]:
 
 
 def _metric_of_task(cfg: config.Config) -> Iterator[Fault]:
-    scores = scores_of(cfg.task) if cfg.task in TASKS else {cfg.train.metric: ""}
-    if cfg.train.metric not in scores:
+    scores = scores_of(cfg.task) if cfg.task in TASKS else {}
+    if scores and cfg.train.metric not in scores:
         yield ("train.metric", "task"), f"expected a score of task {cfg.task}: {', '.join(scores)}"
 
 

@@ -191,8 +191,8 @@ def to_tiff(root: Path, channels: int) -> None:
     """Replace the images of a folder set by TIFFs of that many channels."""
     for path in sorted(root.rglob("images/*.png")):
         image = np.asarray(Image.open(path))
-        channels = np.stack([np.roll(image[..., i % 3], i // 3, axis=0) for i in range(channels)])
-        tifffile.imwrite(path.with_suffix(".tif"), channels, photometric="minisblack", planarconfig="separate")
+        stack = np.stack([np.roll(image[..., i % 3], i // 3, axis=0) for i in range(channels)])
+        tifffile.imwrite(path.with_suffix(".tif"), stack, photometric="minisblack", planarconfig="separate")
         path.unlink()
 
 

@@ -33,7 +33,7 @@ def only(source: object, *overrides: str) -> Problem:
 def test_an_empty_recipe_is_the_defaults() -> None:
     cfg = Config.load({})
     assert cfg.data.own_fields() == FolderOptions().model_dump()
-    assert cfg.model_copy(update={"data": DataConfig()}) == Config()
+    assert cfg.model_copy(update={"data": DataConfig()}) == Config().settled()
 
 
 def test_fifty_epochs_are_the_default_where_neither_length_is_set() -> None:
@@ -152,7 +152,7 @@ def test_only_a_whole_number_is_a_whole_number(value: str) -> None:
         (
             {"losses": [{"weight": 2}]},
             "losses.0.name",
-            "this key is required, one of: boundary, class_presence, cross_entropy",
+            "this key is required, one of: boundary, centers_offsets, class_presence, cross_entropy",
         ),
         ({"losses": [3]}, "losses.0", "a name or a group of keys with `name`, one of: boundary"),
         ({"losses": [{"name": "dice", "class_weights": ["x"]}]}, "losses.0.class_weights.0", "expected a number"),

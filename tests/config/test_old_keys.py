@@ -11,6 +11,7 @@ import pytest
 from segatlas.config import Config
 from segatlas.config.old_keys import OLD_KEYS
 from segatlas.errors import ConfigError
+from segatlas.recipe import Config as CheckedConfig
 
 LOSSES = "losses: [{name: cross_entropy}, {name: cross_entropy_dice}]\n"
 PATHS = [
@@ -101,7 +102,7 @@ def test_old_and_new_key_together_in_one_layer_are_an_error_with_both_places(tmp
         text.split(":")[0].strip(" -"): n for n, text in enumerate(file.read_text().splitlines(), 1) if "0." in text
     }
     with pytest.raises(ConfigError) as caught:
-        Config.load(file)
+        CheckedConfig.load(file)
     problem = caught.value.problems[0]
     name = new.rsplit(".", 1)[-1]
     assert len(caught.value.problems) == 1
@@ -129,7 +130,7 @@ def test_a_higher_layer_wins_whichever_name_it_uses(tmp_path, old, new):
 def test_a_fault_in_the_value_of_an_old_key_is_told_with_its_line(tmp_path):
     file = write(tmp_path / "old.yaml", {"seed": 1, "data": {"val_share": 7}})
     with pytest.raises(ConfigError) as caught:
-        Config.load(file)
+        CheckedConfig.load(file)
     problem = caught.value.problems[0]
     assert (problem.key, problem.file, problem.line, problem.got) == ("data.val_fraction", str(file), 3, "7")
 

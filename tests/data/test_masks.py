@@ -194,8 +194,8 @@ def test_map_wins_over_ignore():
 def test_label_out_of_range_is_named_with_its_count(dtype):
     raw = np.array([[0, 1, 89], [89, 255, 90]], dtype)
     message = (
-        r"street\.png: label 89 \(2 pixels\), 90 \(1 pixels\) in a set of 2 classes; expected 0\.\.1, or 255 for not "
-        r"labelled; run `segatlas data check`"
+        r"street\.png: label 89 \(2 pixels\), 90 \(1 pixels\) in a set of 2 classes; expected 0\.\.1, or 255 for "
+        r"ignore; run `segatlas data check`"
     )
     with pytest.raises(DataError, match=message):
         translate(raw, 2, path="street.png")

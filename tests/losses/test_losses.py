@@ -13,7 +13,9 @@ from segatlas.errors import UsageError
 from segatlas.losses import LOSSES, build_loss
 
 ALL_TERMS: dict[str, type[LossConfig]] = {
-    t.model_fields["name"].annotation.__args__[0]: t for t in get_args(get_args(AnyLossConfig)[0])
+    t.model_fields["name"].annotation.__args__[0]: t
+    for t in get_args(get_args(AnyLossConfig)[0])
+    if t.output == "SemanticLogits"  # those of other outputs are part of their criterion, see tests/criteria
 }
 OF_A_HEAD = {
     "class_presence",
