@@ -46,8 +46,9 @@ def run(shapes, tmp_path_factory):
 
 def test_training_watches_f1_and_eval_gives_a_table_of_it(run):
     assert "instance_f1" in (run / "metrics.csv").read_text().splitlines()[0]
-    line = call("eval", run, "--json").stdout.splitlines()[-1]
-    assert "instance_f1" in json.loads(line)
+    line = json.loads(call("eval", run, "--json").stdout.splitlines()[-1])
+    assert isinstance(line["instance_f1"], float)
+    assert next(iter(line["per_class_instance_f1"])) == "ground"
     assert "F1" in call("eval", run).output
 
 

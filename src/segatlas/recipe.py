@@ -32,6 +32,9 @@ LOGGER = logging.getLogger("segatlas")
 FROM_DATA = {"num_classes": 2, "in_channels": 3}
 """Stand-ins for what the dataset decides later, where the recipe leaves it open."""
 
+CLASS_MAPS = "SemanticLogits"
+"""The output that windows, test-time augmentation and class weights are for."""
+
 
 def check_model(model: Mapping[str, Any]) -> list[Problem]:
     """Return the problems of a recipe's `model:` section that the schema cannot see."""
@@ -116,6 +119,19 @@ def _losses_of_network(cfg: config.Config) -> Iterator[Fault]:
             expected = ", ".join(losses_for(entry.output)) or "nothing; it cannot be trained"
             message = f"a loss on {term.output}, and {cfg.model.name} gives {entry.output} - expected {expected}"
             yield (f"losses.{index}.name", "model.name"), message
+        elif term.output != CLASS_MAPS and term.class_weights is not None:
+            yield (f"losses.{index}.class_weights",), f"{term.name} takes none; remove it"
+
+
+def _parts_of_output(cfg: config.Config) -> Iterator[Fault]:
+    entry = _entry(cfg)
+    if entry is None or entry.output == CLASS_MAPS:
+        return
+    message = f"for class maps, and {cfg.model.name} gives {entry.output}"
+    if cfg.model.input.mode == "slide":
+        yield ("model.input.mode", "model.name"), f"windows are {message} - expected whole"
+    if cfg.eval.tta:
+        yield ("eval.tta", "model.name"), f"test-time augmentation is {message} - remove it"
 
 
 def common_keys() -> tuple[str, list[KeyRow]]:
@@ -157,7 +173,12 @@ def json_schema() -> dict[str, Any]:
 class Config(config.Config):
     """A whole recipe, checked to the last key of its network. See `segatlas.config.Config` for the keys."""
 
-    further_rules: ClassVar[tuple[Rule, ...]] = (_task_of_network, _metric_of_task, _losses_of_network)
+    further_rules: ClassVar[tuple[Rule, ...]] = (
+        _task_of_network,
+        _metric_of_task,
+        _losses_of_network,
+        _parts_of_output,
+    )
 
     def settled(self) -> Self:
         """Return the recipe with what it leaves open: its network decides task and losses, the task `train.metric`."""

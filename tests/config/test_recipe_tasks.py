@@ -77,6 +77,21 @@ def test_a_score_of_another_task_is_told_with_its_line(tmp_path: Path):
     assert told.message == "expected a score of task semantic: miou, pixel_accuracy, mean_accuracy"
 
 
+@pytest.mark.parametrize(
+    ("words", "keys"),
+    [
+        (["eval.tta=[flips]"], ["eval.tta"]),
+        (["model.input.mode=slide", "model.input.crop=[64, 64]"], ["model.input.mode"]),
+        (["losses=[{name: centers_offsets, class_weights: auto}]"], ["losses.0.class_weights"]),
+        (["task=panoptic"], ["task"]),
+    ],
+)
+def test_what_is_for_class_maps_alone_is_told_before_a_network_of_objects_trains(words: list[str], keys: list[str]):
+    with pytest.raises(ConfigError) as caught:
+        Config.load("center_shapes", *words)
+    assert [problem.key for problem in caught.value.problems] == keys
+
+
 def test_the_losses_for_an_output_begin_with_its_default():
     assert next(iter(losses_for("SemanticLogits"))) == "cross_entropy"
     assert losses_for("PointLogits") == {}

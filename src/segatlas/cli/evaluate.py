@@ -198,7 +198,9 @@ def json_record(report: Report, target: Path | None) -> dict[str, Any]:
         "model": report.model.path,
         "split": report.data.split,
         **whole["summary"],
-        column: {row["class"]: row[column] for row in whole["per_class"]},
+        f"per_class_{column}" if column in whole["summary"] else column: {
+            row["class"]: row[column] for row in whole["per_class"]
+        },
         "skipped": whole["skipped"],
         "warnings": whole["warnings"],
         "report": None if target is None else str(target),
