@@ -14,7 +14,7 @@ from segatlas.data.datasets.cityscapes import to_label_ids
 from segatlas.data.formats.classes import JSON_FILE, write_classes
 from segatlas.data.formats.listing import list_images
 from segatlas.data.formats.masks import read_mask, write_mask
-from segatlas.errors import DataError
+from segatlas.errors import DataError, UsageError
 from segatlas.files import whole_folder
 
 
@@ -29,11 +29,14 @@ def to_folder(cfg: DataConfig, out: str | Path, progress: Progress | None = None
 
     Raises:
         DataError: no split, a file that cannot be read, or `out` cannot be written.
-        UsageError: `out` is not empty, or lies in the dataset itself.
+        UsageError: `out` is not empty, or lies in the dataset itself; the dataset has further inputs.
     """
     out, root = Path(out), Path(cfg.root or ".")
     check_new_folder(out, root)
     splits = {split: create_dataset(cfg, split) for split in available_splits(cfg)}
+    further = ", ".join(name for dataset in list(splits.values())[:1] for name in dataset.sources)
+    if further:
+        raise UsageError(f"data.name={cfg.name} has further inputs ({further}), which a folder of images would lose")
     total, done = sum(map(len, splits.values())), 0
     with whole_folder(out, durable=False) as temporary:
         for split, dataset in splits.items():

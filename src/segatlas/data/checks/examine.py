@@ -121,8 +121,8 @@ def _layout_finding(cfg: DataConfig, root: Path) -> Finding | None:
     elif below:
         repair = f"did you mean the folder in it: segatlas data check {below[0]}"
     else:
-        layout = FOLDER_LAYOUT if cfg.name == "folder" else kind.layout
-        repair = f"lay it out as {layout}; or list pairs in data.lists={{train: FILE.csv}}"
+        lists = "; or list pairs in data.lists={train: FILE.csv}"
+        repair = f"lay it out as {FOLDER_LAYOUT + lists if cfg.name == 'folder' else kind.layout}"
     return Finding(kind="layout", severity="error", files=(root,), fault=fault, repair=repair)
 
 

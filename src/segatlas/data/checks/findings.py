@@ -29,6 +29,7 @@ KINDS = {
     "duplicate_stem": "duplicate stem",
     "not_read": "files of a kind that is not read",
     "size_mismatch": "mask of another size",
+    "source_mismatch": "further input of another size",
     "exif_turn": "image turned by EXIF, mask not",
     "exif_unclear": "image turned by EXIF, mask unclear",
     "lossy_mask": "JPEG mask",

@@ -24,6 +24,9 @@ class Standard:
 
 def obstacle_to_repair(scan: ScanResult, reading: Reading) -> str:
     """Return why no repaired copy can be written, or "" where it can."""
+    further = sorted({name for _, item in scan.items() for name in item.sources})
+    if further:
+        return f"a copy holds images and masks alone, not: {', '.join(further)}"
     standard = standard_of(scan)
     if standard is None:
         return "no image is readable"

@@ -10,6 +10,7 @@ from pathlib import Path
 from segatlas.data.checks.findings import FIX_OPTION, Finding, Severity, findings_of
 from segatlas.data.checks.reading import Reading
 from segatlas.data.checks.scan import ScanResult
+from segatlas.data.checks.sources import check_sources
 from segatlas.data.checks.splits import check_labels, check_range, check_splits
 from segatlas.data.checks.stats import ImageStats, MaskStats, is_too_large, unpack
 from segatlas.data.datasets.folder import HEADERS_READ
@@ -83,7 +84,7 @@ def check_pairs(scan: ScanResult, reading: Reading) -> Iterator[Finding]:
 
 def check_readable(scan: ScanResult, reading: Reading) -> Iterator[Finding]:
     """Find files that cannot be decoded."""
-    facts: list[ImageStats | MaskStats] = [*scan.images.values(), *scan.masks.values()]
+    facts: list[ImageStats | MaskStats] = [*scan.images.values(), *scan.masks.values(), *scan.sources.values()]
     broken = sorted((f for f in facts if f.fault), key=lambda f: f.path)
     bombs = [f for f in broken if is_too_large(f.fault)]
     damaged = [f for f in broken if not is_too_large(f.fault)]
@@ -382,6 +383,7 @@ RULES: tuple[Rule, ...] = (
     check_pairs,
     check_readable,
     check_sizes,
+    check_sources,
     check_colors,
     check_damage,
     check_codes,

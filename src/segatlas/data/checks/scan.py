@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from segatlas.data.checks.stats import ImageStats, MaskStats, look_at_image, look_at_mask
+from segatlas.data.datasets import dataset_class
 from segatlas.data.datasets.listing import Item, Listing
 
 Progress = Callable[[int, int], None]
@@ -24,6 +25,9 @@ class ScanResult:
     masks: dict[Path, MaskStats]
     max_value: float | None = None
     """The image value that the recipe declares to become 1; None = that of the files' type."""
+
+    sources: dict[Path, ImageStats] = field(default_factory=dict)
+    """Of further inputs that are images."""
 
     obstacle: str | None = None
     """Why `repair` can write no copy; "" where it can."""
@@ -51,14 +55,17 @@ def scan_files(
     jobs: int | None = None,
     progress: Progress | None = None,
 ) -> ScanResult:
-    """Read the images and masks of all pairs, each once. jobs: threads; default: the processors, at most 8."""
+    """Read images, masks and further images, each file once. jobs: threads; default: the processors, at most 8."""
     items = [item for part in listing.parts.values() for item in part.items]
     images = list(dict.fromkeys(item.image for item in items))
     masks = list(dict.fromkeys(item.target for item in items if item.target is not None))
+    kinds = dataset_class(listing.name).sources
+    further = {path for item in items for name, path in item.sources.items() if kinds.get(name) == "image"}
     total = len(images) + len(masks)
     with ThreadPoolExecutor(max_workers=jobs or min(8, os.cpu_count() or 1)) as pool:
         looks_p = pool.map(lambda path: look_at_image(path, listing.channels), images)
         looks_m = pool.map(lambda path: look_at_mask(path, listing.encoding), masks)
+        looks_s = pool.map(lambda path: look_at_image(path, listing.channels), sorted(further))
         seen_p: dict[Path, ImageStats] = {}
         seen_m: dict[Path, MaskStats] = {}
         for image in looks_p:
@@ -69,4 +76,5 @@ def scan_files(
             seen_m[mask.path] = mask
             if progress:
                 progress(len(seen_p) + len(seen_m), total)
-    return ScanResult(listing=listing, images=seen_p, masks=seen_m, max_value=max_value)
+        sources = {source.path: source for source in looks_s}
+    return ScanResult(listing=listing, images=seen_p, masks=seen_m, max_value=max_value, sources=sources)
