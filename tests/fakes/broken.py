@@ -223,3 +223,17 @@ def repeated_in_val(root: Path) -> None:
 
 def mixed_black_white(root: Path) -> None:
     change_masks(root, lambda label: label * 255, "train/masks/00[01].png")
+
+
+def half_size_before(root: Path) -> Path:
+    """Give each image one of an earlier date; that of the first training image has half its size."""
+    for images in root.glob("*/images"):
+        for path in images.iterdir():
+            target = images.parent / "before" / path.name
+            target.parent.mkdir(exist_ok=True)
+            target.write_bytes(path.read_bytes())
+    path = min((root / "train" / "before").iterdir())
+    with Image.open(path) as image:
+        half = image.resize((image.width // 2, image.height // 2))
+    half.save(path)
+    return path

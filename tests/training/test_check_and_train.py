@@ -66,6 +66,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     "leakage": (broken.repeated_in_val, ()),
     "mixed_channels": (broken.other_channels, (NAMED,)),
     "mixed_depth": (broken.deep_image, ()),
+    "source_mismatch": (broken.half_size_before, ("data.name=pairs", NAMED)),
 }
 """Kind of finding -> what breaks a sound set that way, and further words."""
 
