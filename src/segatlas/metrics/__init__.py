@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib import import_module
-from importlib.util import find_spec
 from typing import Any
 
 from segatlas.metrics.metric import Accumulator, Metric, Number, Prediction, Rows
@@ -36,13 +35,8 @@ __all__ = [
     "monitoring",
 ]
 
-METRICS: dict[str, str] = {
-    name: f"{__name__}.{name}"
-    for task in TASKS.values()
-    for name in task.metrics
-    if find_spec(f"{__name__}.{name}") is not None
-}
-"""Name -> module, of every metric that some task counts; a planned task may name some that are not written yet."""
+METRICS: dict[str, str] = {name: f"{__name__}.{name}" for task in TASKS.values() for name in task.metrics}
+"""Name -> module, of every metric that some task counts."""
 
 
 def load_metric(name: str) -> Metric:

@@ -10,16 +10,15 @@ import numpy as np
 from PIL import Image
 
 from segatlas import drawing
+from segatlas.data.datasets.shapes import OBJECTS_PER_CLASS
 from segatlas.drawing.files import write_bytes
 from segatlas.errors import DataError
 from segatlas.files import whole_file
 from segatlas.inference import Segmentation
 from segatlas.output import WriterOptions
 
-OF_CLASS = 1000
-"""A pixel of the n-th object of class k, both counted from 1 and from 0, holds k * 1000 + n; 0 = no object."""
-
 MOST_CLASSES = 65
+"""Below it, class * 1000 + n fits into 16 bits for every n up to 999."""
 
 
 def write_instances(result: Segmentation, path: Path, options: WriterOptions) -> None:
@@ -30,7 +29,7 @@ def write_instances(result: Segmentation, path: Path, options: WriterOptions) ->
     Raises:
         DataError: a class index or a number of objects that 16 bits do not hold.
     """
-    with whole_file(path) as temporary:
+    with whole_file(path, durable=False) as temporary:  # one of many, and made again by the same command
         Image.fromarray(instance_map(result)).save(temporary, format="PNG")
 
 
@@ -40,11 +39,11 @@ def instance_map(result: Segmentation) -> np.ndarray:
     numbers = []
     for one in result.instances:
         counts[one.class_index] += 1
-        numbers.append(one.class_index * OF_CLASS + counts[one.class_index])
-        if one.class_index >= MOST_CLASSES or counts[one.class_index] >= OF_CLASS:
+        numbers.append(one.class_index * OBJECTS_PER_CLASS + counts[one.class_index])
+        if one.class_index >= MOST_CLASSES or counts[one.class_index] >= OBJECTS_PER_CLASS:
             raise DataError(
                 f"object {counts[one.class_index]} of class {one.class_index}: a map of 16 bits holds classes below "
-                f"{MOST_CLASSES} and {OF_CLASS - 1} objects of each; save json instead",
+                f"{MOST_CLASSES} and {OBJECTS_PER_CLASS - 1} objects of each; save json instead",
                 result.source or None,
             )
     for one, number in reversed([*zip(result.instances, numbers, strict=True)]):
