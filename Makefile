@@ -28,7 +28,7 @@ $(STAMP):
 	fi
 	@rm -f $(VENV)/.pins-* && touch $@
 
-demo: env  ## train, evaluate, predict and report on generated shapes, about a minute
+demo: env  ## train, evaluate, predict and report on generated shapes, one to two minutes
 	@rm -rf $(DEMO) && mkdir -p $(DEMO)
 	$(BIN)/segatlas data make-shapes $(DEMO)/shapes --train 128
 	$(BIN)/segatlas train unet_shapes data.root=$(DEMO)/shapes run.dir=$(DEMO)/run
