@@ -7,8 +7,10 @@ dataclass drops unknown keys without a word.
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -28,14 +30,19 @@ def wrap(config_type: type) -> TypeAdapter[Any]:
 
 
 def read_fields(
-    config_type: type[T], fields: Mapping[str, Any], *, strict: bool = False
+    config_type: type[T],
+    fields: Mapping[str, Any],
+    *,
+    strict: bool = False,
+    ready: Mapping[str, Any] = MappingProxyType({}),
 ) -> tuple[T | None, list[Problem]]:
     """Make a frozen dataclass from outside values: every key known, every value of its type, all faults at once.
 
     Args:
         config_type: a stdlib dataclass. Lists become tuples, nested mappings nested dataclasses.
-        fields: plain values; an instance serves for a nested dataclass.
+        fields: plain values.
         strict: take no text for a number, nor a number for true or false, as in a recipe.
+        ready: values of further fields, which have defaults; they are taken as they are.
 
     Returns:
         An instance of exactly this class, None where there are problems; these, with the fields as their keys, "" for
@@ -46,14 +53,15 @@ def read_fields(
         return None, problems
     adapter = wrap(config_type)
     try:
-        checked = adapter.validate_python({key: _tupled(value) for key, value in data.items()}, strict=strict)
+        # strictly as JSON, so that lists become tuples
+        checked = adapter.validate_json(json.dumps(data), strict=True) if strict else adapter.validate_python(data)
+        # pydantic returns an instance of a subclass that it made; callers get exactly the class they named
+        values = {field.name: getattr(checked, field.name) for field in dataclasses.fields(config_type)}  # type: ignore[arg-type]
+        return config_type(**(values | dict(ready))), []
     except ValidationError as error:
         return None, explain(error.errors(include_url=False), data, SchemaWords(adapter.json_schema()))
     except SegAtlasError as error:
         return None, [Problem(key="", message=str(error))]
-    # pydantic returns an instance of a subclass that it made; callers get exactly the class they named
-    values = {field.name: getattr(checked, field.name) for field in dataclasses.fields(config_type)}  # type: ignore[arg-type]
-    return config_type(**values), []
 
 
 def in_section(problem: Problem, section: str, known: Iterable[str], what: str = "key") -> Problem:
@@ -71,10 +79,3 @@ def in_section(problem: Problem, section: str, known: Iterable[str], what: str =
     stranger = "." not in problem.key and problem.key not in known
     message = unknown(what, problem.key, known) if stranger else problem.message
     return replace(problem, key=f"{section}.{problem.key}", message=message)
-
-
-def _tupled(value: Any) -> Any:
-    """Return plain values with tuples for lists: nothing else is a tuple where types are taken strictly."""
-    if isinstance(value, list | tuple):
-        return tuple(_tupled(item) for item in value)
-    return {key: _tupled(item) for key, item in value.items()} if isinstance(value, dict) else value

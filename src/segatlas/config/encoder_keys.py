@@ -75,6 +75,12 @@ def nested_fields(fields: Mapping[str, Any]) -> tuple[dict[str, Any], list[Probl
     return {key: value for key, value in fields.items() if key not in ours} | nested_value(node).plain(), problems
 
 
+def encoder_name(fields: Mapping[str, Any]) -> str:
+    """Return the name of the encoder among a network's fields, in either spelling; "" where there is none."""
+    group = nested_fields(fields)[0].get(ENCODER)
+    return str(group.get(NAME) or "") if isinstance(group, Mapping) else ""
+
+
 def _flat_values(node: Node) -> Iterator[tuple[str, str, Node]]:
     """Yield (key as written, key of the encoder's group, value) of what is spelt flat.
 

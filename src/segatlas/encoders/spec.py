@@ -120,7 +120,7 @@ def read_encoder(fields: Any, *, strict: bool = False) -> tuple[EncoderSpec | No
     """
     if not isinstance(fields, Mapping):
         return None, [Problem(key="", got=show(fields), message="expected an encoder's name or a group of its keys")]
-    name = fields.get("name")
+    name: Any = fields.get("name")
     if problem := name_problem(name):
         return None, [replace(problem, key="name")]
     family = family_of(name)

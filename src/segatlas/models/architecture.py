@@ -42,6 +42,11 @@ class Architecture:
         image = InputSpec(channels=in_channels)
         return (image, *(replace(n, channels=in_channels) if n.kind == "image" else n for n in self.needs))
 
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Return the names of the config's fields."""
+        return tuple(field.name for field in dataclasses.fields(self.config))
+
     def read_config(
         self, fields: Mapping[str, Any], *, variant: str | None = None, strict: bool = False
     ) -> tuple[Any, list[Problem]]:
@@ -59,20 +64,20 @@ class Architecture:
             The config, None where there are problems; these, with the fields as their keys.
         """
         merged: dict[str, Any] = {}
-        encoder, problems = _default_encoder(self.config), list[Problem]()
+        ready: dict[str, Any] = {}
+        problems: list[Problem] = []
+        encoder = _default_encoder(self.config)
         for layer in (self.variants[variant] if variant else {}, fields):
             nested, faults = nested_fields({key: _plain(value) for key, value in layer.items()})
             problems += faults
             if ENCODER in nested:
                 encoder = _laid_over(encoder, nested[ENCODER])
             merged |= nested
-        if ENCODER in self.config.__dataclass_fields__ and encoder is not None:
-            spec, faults = read_encoder(encoder, strict=strict)
+        if ENCODER in self.fields and encoder is not None:
+            merged.pop(ENCODER, None)
+            ready[ENCODER], faults = read_encoder(encoder, strict=strict)
             problems += [replace(p, key=f"{ENCODER}.{p.key}" if p.key else ENCODER) for p in faults]
-            merged[ENCODER] = spec
-            if spec is None:
-                del merged[ENCODER]
-        config, faults = read_fields(self.config, merged, strict=strict)
+        config, faults = read_fields(self.config, merged, strict=strict, ready={} if problems else ready)
         problems += faults
         return (None if problems else config), problems
 
@@ -82,6 +87,14 @@ def plain_fields(config: Any) -> dict[str, Any]:
     return asdict(config) | {
         key: value.fields() for key, value in vars(config).items() if isinstance(value, EncoderSpec)
     }
+
+
+def flat_fields(config: Any) -> dict[str, Any]:
+    """Return the fields of a config by dotted key, those of the encoder as `encoder.name` and so on."""
+    plain = plain_fields(config)
+    encoder = plain.pop(ENCODER, None)
+    own = {f"{ENCODER}.{key}": value for key, value in encoder.items()} if encoder else {ENCODER: encoder}
+    return own | plain
 
 
 def _plain(value: Any) -> Any:
