@@ -7,7 +7,7 @@ from importlib import import_module
 
 import pytest
 
-from segatlas.encoders import create_encoder
+from segatlas.encoders.spec import create_encoder
 from segatlas.evaluation.report import DataFacts
 from segatlas.metrics import create
 from segatlas.renamed import RENAMED
