@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Self
 
 from segatlas import config
 from segatlas.config.architectures import in_section
-from segatlas.config.encoder_keys import ENCODER, nested_fields
+from segatlas.config.encoder_keys import ENCODER, HOST, nested_fields
 from segatlas.config.losses import losses_for
 from segatlas.config.messages import show, unknown
 from segatlas.config.reference import KeyRow, reference, rows_of
@@ -24,10 +24,11 @@ from segatlas.config.section import Section
 from segatlas.data.dataset import sources_fault
 from segatlas.data.datasets import DATASETS, dataset_class
 from segatlas.data.datasets.options import check_options
-from segatlas.encoders.spec import EncoderSpec, create_encoder
+from segatlas.encoders.spec import create_encoder
 from segatlas.errors import Problem, UsageError
 from segatlas.metrics import Number, monitored
 from segatlas.models import ARCHITECTURES, ArchitectureEntry, load_architecture, lookup
+from segatlas.models.host import encoder_of
 from segatlas.tasks import TASKS
 
 LOGGER = logging.getLogger("segatlas")
@@ -47,30 +48,36 @@ def check_model(model: Mapping[str, Any]) -> list[Problem]:
         known = [*ARCHITECTURES, *(name for entry in ARCHITECTURES.values() for name in entry.variants)]
         return [Problem(key="model.name", got=show(name), message=unknown("model", name, known))]
     own = {key: value for key, value in model.items() if key not in ModelConfig.model_fields}
-    if not own:
+    if not own and lookup(name)[0].needs.host is None:
         return []
     record = load_architecture(name)
     if variant:
         _tell_contradictions(name, record.variants[variant], own)
     made, problems = record.read_config({**FROM_DATA, **own}, variant=variant, strict=True)
-    if made is not None and not problems and len(own.get(ENCODER) or ()) > 1:
-        problems = _encoder_cannot_be_made(made.encoder, made.in_channels)
+    if made is not None and not problems:
+        problems = _encoder_cannot_be_made(made, own)
     known = [*(key for key in ModelConfig.model_fields if key != "name"), *record.fields]
     return [in_section(problem, "model", known) for problem in problems]
 
 
-def _encoder_cannot_be_made(spec: EncoderSpec, in_channels: int) -> list[Problem]:
+def _encoder_cannot_be_made(made: Any, own: Mapping[str, Any]) -> list[Problem]:
     """Return why an encoder of sound settings cannot be made all the same, as where timm's network has no such stride.
 
-    It is made of shapes only.
+    It is made of shapes only, where the recipe's keys `own` say more of it than its name.
     """
+    key, group = ENCODER, own
+    while isinstance(host := group.get(HOST), Mapping):
+        key, group = f"{HOST}.{key}", host
+    spec = encoder_of(made)
+    if spec is None or len(group.get(ENCODER) or ()) <= 1:
+        return []
     from segatlas.build.network import shapes_only  # loads torch, as the network's file has done before
 
     try:
         with shapes_only():
-            create_encoder(spec, in_channels=in_channels)
+            create_encoder(spec, in_channels=made.in_channels)
     except UsageError as error:
-        return [Problem(key=ENCODER, message=str(error))]
+        return [Problem(key=key, message=str(error))]
     return []
 
 
@@ -108,6 +115,28 @@ def _entry(cfg: config.Config) -> ArchitectureEntry | None:
         return None
 
 
+def _hosts(cfg: config.Config) -> Iterator[ArchitectureEntry]:
+    """Yield the lines of the table of the networks inside a wrapper, the outermost first, as far as they are known."""
+    host = cfg.model.architecture_fields().get(HOST)
+    while isinstance(host, Mapping) and isinstance(name := host.get("name"), str):
+        try:
+            yield lookup(name)[0]
+        except KeyError:
+            return
+        host = host.get(HOST)
+
+
+def _frozen_host(cfg: config.Config) -> Iterator[Fault]:
+    entry = _entry(cfg)
+    if entry is None or not cfg.train.freeze_host:
+        return
+    if entry.needs.host is None:
+        yield ("train.freeze_host", "model.name"), f"{entry.name} wraps no other network that could be frozen"
+    elif cfg.model.start_from is None:
+        message = "the host's weights stay as they are, and they are random - set model.start_from to a trained network"
+        yield ("train.freeze_host", "model.start_from"), message
+
+
 def _task_of_network(cfg: config.Config) -> Iterator[Fault]:
     entry = _entry(cfg)
     if entry is None or cfg.task not in TASKS or cfg.task in entry.tasks:
@@ -136,9 +165,10 @@ def _sources_of_data(cfg: config.Config) -> Iterator[Fault]:
     entry, dataset = _entry(cfg), cfg.data.name
     if entry is None or dataset not in DATASETS:
         return
-    fault = sources_fault(entry.needs.inputs, dataset, dataset_class(dataset).sources)
+    needed = [spec for network in (entry, *_hosts(cfg)) for spec in network.needs.inputs]
+    fault = sources_fault(needed, dataset, dataset_class(dataset).sources)
     if fault:
-        able = [name for name in DATASETS if not sources_fault(entry.needs.inputs, name, dataset_class(name).sources)]
+        able = [name for name in DATASETS if not sources_fault(needed, name, dataset_class(name).sources)]
         yield _written(cfg), f"{fault}; datasets with it: {', '.join(able) or 'none yet'}"
 
 
@@ -225,6 +255,7 @@ class Config(config.Config):
 
     further_rules: ClassVar[tuple[Rule, ...]] = (
         _task_of_network,
+        _frozen_host,
         _truth_of_data,
         _sources_of_data,
         _metric_of_task,

@@ -18,6 +18,7 @@ from segatlas.errors import UsageError, WeightsError
 from segatlas.files import sha256, whole_file, whole_folder
 from segatlas.models import load_architecture
 from segatlas.models.architecture import plain_fields
+from segatlas.models.host import innermost
 from segatlas.models.listing import find_entry
 from segatlas.palette import default_palette
 from segatlas.printable import printable
@@ -106,9 +107,9 @@ def make_card(
     }
     defaults: dict[str, Any] = {
         "task": entry.tasks[0],
-        "inputs": load_architecture(name).inputs(channels),
+        "inputs": load_architecture(name).inputs(config),
         "preprocessing": default_preprocessing(channels, *getattr(net, "encoder_statistics", ())),
-        "resample": ("bilinear", bool(settings.get("align_corners", False))),
+        "resample": ("bilinear", bool(getattr(innermost(config), "align_corners", False))),
     }
     made = dataclasses.replace(card, **own, **facts) if card is not None else Card(**{**defaults, **own, **facts})
     try:

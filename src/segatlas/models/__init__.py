@@ -100,6 +100,15 @@ ARCHITECTURES: dict[str, ArchitectureEntry] = {
             "psanet_r101",
         ),
         ArchitectureEntry(
+            "temperature",
+            "segatlas.models.temperature",
+            "Temperature scaling",
+            ("semantic",),
+            "SemanticLogits",
+            "https://arxiv.org/abs/1706.04599",
+            needs=Needs(host=("SemanticLogits",)),
+        ),
+        ArchitectureEntry(
             "center",
             "segatlas.models.center",
             "Center network",

@@ -9,11 +9,13 @@ from typing import Any
 
 from torch import nn
 
-from segatlas.config.architectures import read_fields
-from segatlas.config.encoder_keys import ENCODER, nested_fields
+from segatlas.config.architectures import in_section, read_fields
+from segatlas.config.encoder_keys import ENCODER, HOST, nested_fields
 from segatlas.encoders import family_file
 from segatlas.encoders.spec import EncoderSpec, read_encoder
 from segatlas.errors import Problem, UsageError
+from segatlas.models import ARCHITECTURES, load_architecture, lookup
+from segatlas.models.host import SHARED, HostSpec, hosts_of, read_host
 from segatlas.models.needs import Needs
 from segatlas.structures import InputSpec
 
@@ -22,8 +24,9 @@ from segatlas.structures import InputSpec
 class Architecture:
     """One architecture.
 
-    build takes the config dataclass and returns the network. `variants` maps a published name to the config fields that
-    make it; `tiny` are the fields of a variant small enough for tests (the contracts run over it).
+    build takes the config dataclass and returns the network; of a wrapper it takes the finished host too. `variants`
+    maps a published name to the config fields that make it; `tiny` are the fields of a variant small enough for tests
+    (the contracts run over it).
     """
 
     name: str
@@ -32,16 +35,18 @@ class Architecture:
     tasks: tuple[str, ...]
     output: type
     config: type
-    build: Callable[[Any], nn.Module]
+    build: Callable[..., nn.Module]
     variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     tiny: Mapping[str, Any] = field(default_factory=dict)
     needs: Needs = field(default_factory=Needs)
 
-    def inputs(self, in_channels: int) -> tuple[InputSpec, ...]:
-        """Return all that a network for images of so many channels takes, the image first."""
-        image = InputSpec(channels=in_channels)
-        sources = self.needs.inputs
-        return (image, *(replace(spec, channels=in_channels) if spec.kind == "image" else spec for spec in sources))
+    def inputs(self, config: Any) -> tuple[InputSpec, ...]:
+        """Return all that a network of this config takes, the image first, what its hosts take last."""
+        needs = [self.needs, *(ARCHITECTURES[host.name].needs for host in hosts_of(config))]
+        sources = {spec.name: spec for need in needs for spec in need.inputs}.values()
+        channels = config.in_channels
+        image = InputSpec(channels=channels)
+        return (image, *(replace(spec, channels=channels) if spec.kind == "image" else spec for spec in sources))
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -49,7 +54,12 @@ class Architecture:
         return tuple(field.name for field in dataclasses.fields(self.config))
 
     def read_config(
-        self, fields: Mapping[str, Any], *, variant: str | None = None, strict: bool = False
+        self,
+        fields: Mapping[str, Any],
+        *,
+        variant: str | None = None,
+        strict: bool = False,
+        wrappers: tuple[str, ...] = (),
     ) -> tuple[Any, list[Problem]]:
         """Make the config from plain fields; those of a variant and the class's defaults lie below them.
 
@@ -60,6 +70,7 @@ class Architecture:
             fields: as they stand in a recipe, a card or the arguments of `create_model`.
             variant: one of `variants`.
             strict: as of `segatlas.config.architectures.read_fields`.
+            wrappers: the architectures that the network is to stand in, the outermost first.
 
         Returns:
             The config, None where there are problems; these, with the fields as their keys.
@@ -78,16 +89,36 @@ class Architecture:
             merged.pop(ENCODER, None)
             ready[ENCODER], faults = read_encoder(encoder, strict=strict)
             problems += [replace(p, key=f"{ENCODER}.{p.key}" if p.key else ENCODER) for p in faults]
+        if HOST in merged or self.needs.host is not None:
+            ready[HOST], faults = self._read_host(merged.pop(HOST, None), merged, (*wrappers, self.name), strict=strict)
+            problems += [replace(p, key=f"{HOST}.{p.key}" if p.key else HOST) for p in faults]
         config, faults = read_fields(self.config, merged, strict=strict, ready={} if problems else ready)
         problems += faults
         return (None if problems else config), problems
 
+    def _read_host(
+        self, given: Any, fields: Mapping[str, Any], wrappers: tuple[str, ...], *, strict: bool
+    ) -> tuple[HostSpec | None, list[Problem]]:
+        """Make the spec of the network inside this one, whose own fields are `fields`."""
+        if self.needs.host is None:
+            able = ", ".join(name for name, entry in ARCHITECTURES.items() if entry.needs.host is not None)
+            return None, [Problem(key="", message=f"{self.name} wraps no other network; those that do: {able}")]
+        shared = {key: fields[key] for key in SHARED if key in fields}
+
+        def read(name: str, own: Mapping[str, Any]) -> tuple[Any, list[Problem]]:
+            record, variant = load_architecture(name), lookup(name)[1]
+            made, faults = record.read_config({**shared, **own}, variant=variant, strict=strict, wrappers=wrappers)
+            known = ["name", *(key for key in record.fields if key not in SHARED)]
+            shown = [in_section(fault, "", known) for fault in faults]
+            return made, [replace(problem, key=problem.key.removeprefix(".")) for problem in shown]
+
+        return read_host(given, wrappers, self.needs.host, read)
+
 
 def plain_fields(config: Any) -> dict[str, Any]:
-    """Return the fields of a config as they stand in a recipe: plain values, the encoder nested."""
-    return asdict(config) | {
-        key: value.fields() for key, value in vars(config).items() if isinstance(value, EncoderSpec)
-    }
+    """Return the fields of a config as they stand in a recipe: plain values, encoder and host nested."""
+    nested = {key: value for key, value in vars(config).items() if isinstance(value, EncoderSpec | HostSpec)}
+    return asdict(config) | {key: _plain(value) for key, value in nested.items()}
 
 
 def flat_fields(config: Any) -> dict[str, Any]:
@@ -99,6 +130,10 @@ def flat_fields(config: Any) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
+    """Return an encoder or a host as the group of keys in a recipe, any other value as it is."""
+    if isinstance(value, HostSpec):
+        fields = plain_fields(value.config)
+        return {"name": value.name, **{key: field for key, field in fields.items() if key not in SHARED}}
     return value.fields() if isinstance(value, EncoderSpec) else value
 
 
