@@ -207,15 +207,14 @@ def _info_architecture(name: str, *, json_line: bool) -> None:
     height, width = MEASURED_SIZE
     variant = f" (variant of {facts.architecture})" if facts.name != facts.architecture else ""
     size = f"{facts.parameters / 1e6:.2f} M with {MEASURED_CLASSES} classes"
-    beside = "" if facts.host is None else "the host's and "
     say(f"{facts.name}{variant}: {facts.title}")
     _print_pairs(
         {
             "paper": facts.paper,
             "tasks": ", ".join(facts.tasks),
             **({} if facts.host is None else {"host": f"a network that gives {' or '.join(facts.host)}"}),
-            "parameters": size if facts.host is None else f"{facts.parameters:,} besides the host's",
-            "cost": f"{beside}{facts.macs / 1e9:.2f} GMACs at {height}x{width} (convolutions, products; 1 MAC = 2 FLOPs)",
+            "parameters": size if facts.host is None else f"{facts.parameters:,}, without the host's",
+            "cost": f"{facts.macs / 1e9:.2f} GMACs at {height}x{width} (convolutions, products; 1 MAC = 2 FLOPs)",
             "variants": ", ".join(facts.variants) or "none",
             "weights": ", ".join(entry.name for entry in published_for(name))
             or "none of this name; all: segatlas models list --published",

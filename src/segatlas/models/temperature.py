@@ -8,7 +8,7 @@ learned with cross-entropy while the network itself stays as it is. The labels s
 Letters: N batch, C image channels, K classes, H W image, h w the host's logits, T temperature.
 
 How ours differs: T = exp(log_temperature), so that it is above 0 whatever training does. It is 1 at the start, and the
-logits are then the host's, bit by bit. The authors learn T on the validation set: take images that the host has not seen.
+logits are then the host's, bit by bit. The authors learn T on the validation set: on images that the host has not seen.
 """
 
 from __future__ import annotations
