@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from segatlas.renamed import OldModules
+from segatlas.version import __version__
 
 if TYPE_CHECKING:
     from segatlas import errors, ops
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from segatlas.recipe import Config
     from segatlas.structures import SemanticLogits
     from segatlas.training import train
-
-__version__ = "0.1.0"
 
 _PUBLIC = {
     "Config": "segatlas.recipe:Config",

@@ -21,7 +21,7 @@ from segatlas.config.rules import Fault
 from segatlas.config.schema import DataCheck, DataConfig, ModelCheck, ModelConfig, Rule
 from segatlas.config.section import Section
 from segatlas.data.datasets import DATASETS, dataset_class
-from segatlas.data.datasets.options import check_options
+from segatlas.data.options import check_options
 from segatlas.encoders import ENCODERS, timm_names
 from segatlas.errors import Problem
 from segatlas.metrics import Number, monitored

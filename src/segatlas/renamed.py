@@ -133,6 +133,11 @@ RENAMED: dict[str, dict[str, str]] = {
         "start_from": "segatlas.build.starting.start_from",
     },
     "segatlas.weights.converting": {"convert": "segatlas.hub.converting.convert"},
+    "segatlas.weights.card": {
+        "IMAGENET_MEAN": "segatlas.checkpoint.preprocessing.IMAGENET_MEAN",
+        "IMAGENET_STD": "segatlas.checkpoint.preprocessing.IMAGENET_STD",
+        "default_preprocessing": "segatlas.checkpoint.preprocessing.default_preprocessing",
+    },
     "segatlas.weights.importers.beside": {"Settings": "FoundSettings"},
     "segatlas.weights.saving": {
         "assemble": "segatlas.build.assembling.assemble",
@@ -153,6 +158,7 @@ GONE: dict[str, dict[str, str]] = {
         "the same: update(Result(class_map=prediction), SemanticTarget(labels))",
         "mean_iou": "a set that counted one matrix has it: Scores.miou of create(['confusion'], classes)",
     },
+    "segatlas.checkpoint.card_checks": {"faults": "Card.check() raises a UsageError that names them all"},
 }
 """Module -> names that have no counterpart, each with what does its work now."""
 

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from segatlas.checkpoint.card import Card, InferenceMode, InputSpec, Preprocessing, default_preprocessing
+from segatlas.checkpoint.card import Card, InputSpec
+from segatlas.checkpoint.preprocessing import InferenceMode, Preprocessing, default_preprocessing
 from segatlas.errors import WeightsError
 
 CARD = Card(

@@ -13,8 +13,9 @@ from torch import nn
 from segatlas import files
 from segatlas.build.network import create_model
 from segatlas.checkpoint import model_folder
-from segatlas.checkpoint.card import Card, InferenceMode, Preprocessing
+from segatlas.checkpoint.card import Card
 from segatlas.checkpoint.model_folder import make_card, plain_tensors, save_pretrained
+from segatlas.checkpoint.preprocessing import InferenceMode, Preprocessing
 from segatlas.errors import UsageError, WeightsError
 from segatlas.hub.loading import find_model, load_pretrained
 from segatlas.models import ARCHITECTURES, load_architecture

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
-from segatlas.checkpoint.card import Card, InferenceMode, InputSpec, Preprocessing
+from segatlas.checkpoint.card import Card, InputSpec
+from segatlas.checkpoint.preprocessing import InferenceMode, Preprocessing
 from segatlas.data.transforms.color import normalise
 from segatlas.errors import DataError, TaskError, UsageError
 from segatlas.inference import Predictor, parse_views

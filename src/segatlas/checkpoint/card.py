@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from segatlas.checkpoint.card_checks import MOST_CLASSES, faults
+from segatlas.checkpoint.card_checks import MOST_CLASSES, class_faults, config_faults, other_faults, usage_faults
 from segatlas.checkpoint.hostile import told_as_weights_error
 from segatlas.checkpoint.json_text import read_object
+from segatlas.checkpoint.preprocessing import InferenceMode, Preprocessing
 from segatlas.checkpoint.validation import validated
 from segatlas.errors import UsageError, WeightsError
 from segatlas.files import whole_file
@@ -20,52 +21,6 @@ from segatlas.structures import InputSpec
 CARD_FILE = "card.json"
 WEIGHTS_FILE = "model.safetensors"
 CARD_VERSION = 1
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Preprocessing:
-    """From stored image values to network input: (value / max_value - mean) / std per channel.
-
-    resize: None = the image's own size; "HxW" fixed; "short:N" = short side N, ratio kept; "long:N" likewise.
-    """
-
-    mean: tuple[float, ...] = IMAGENET_MEAN
-    std: tuple[float, ...] = IMAGENET_STD
-    max_value: float = 255.0
-    resize: str | None = None
-
-
-def default_preprocessing(
-    channels: int, mean: tuple[float, ...] = IMAGENET_MEAN, std: tuple[float, ...] = IMAGENET_STD
-) -> Preprocessing:
-    """Return the normalisation of images of any number of channels where only that of RGB images is known.
-
-    Three channels, and the first three of more, are R, G and B. Any other channel, one or two alone or those beyond the
-    third, is none of these: it gets the mean over the three, as its weights do, see `load_encoder_weights`.
-
-    Args:
-        channels: of the image.
-        mean: of R, G and B, of values / max_value; ImageNet's by default.
-        std: likewise.
-    """
-    colors = 3 if channels >= 3 else 0
-
-    def stretched(values: tuple[float, ...]) -> tuple[float, ...]:
-        return (*values[:colors], *[round(sum(values) / 3, 3)] * (channels - colors))
-
-    return Preprocessing(mean=stretched(mean), std=stretched(std))
-
-
-@dataclass(frozen=True, kw_only=True)
-class InferenceMode:
-    """How an image is predicted: "whole" in one pass, "slide" by windows of `crop` every `stride` pixels (h, w)."""
-
-    mode: str = "whole"
-    crop: tuple[int, int] | None = None
-    stride: tuple[int, int] | None = None
 
 
 def _is_long(value: Any) -> bool:
@@ -124,7 +79,12 @@ class Card:
 
     def check(self) -> None:
         """Raise UsageError, naming every fault, where facts contradict each other."""
-        found = faults(self)
+        found = [
+            *class_faults(self.classes, self.palette, self.config.get("num_classes")),
+            *usage_faults(self.inputs, self.preprocessing, self.inference),
+            *other_faults(self.architecture, self.task, self.resample[0]),
+            *(f"config.{fault}" for fault in config_faults(self.config)),
+        ]
         if found:
             raise UsageError("\n".join(f"  {fault}" for fault in found))
 

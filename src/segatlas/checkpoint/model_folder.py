@@ -11,7 +11,8 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from segatlas.checkpoint.card import CARD_FILE, WEIGHTS_FILE, Card, default_preprocessing
+from segatlas.checkpoint.card import CARD_FILE, WEIGHTS_FILE, Card
+from segatlas.checkpoint.preprocessing import default_preprocessing
 from segatlas.checkpoint.reading import named_tensors, read_state_dict, read_torch
 from segatlas.config.messages import unknown
 from segatlas.errors import UsageError, WeightsError

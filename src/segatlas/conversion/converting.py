@@ -13,11 +13,12 @@ from torch import Tensor
 
 from segatlas.build.assembling import assemble, filled
 from segatlas.build.network import build_empty, make_config
-from segatlas.checkpoint.card import Card, InferenceMode, Preprocessing, default_preprocessing
+from segatlas.checkpoint.card import Card
 from segatlas.checkpoint.fitting import require_fit
 from segatlas.checkpoint.hostile import told_as_weights_error
 from segatlas.checkpoint.model_folder import plain_tensors, read_model, save_pretrained
 from segatlas.checkpoint.prefixes import PrefixedTensors, averaged, parts
+from segatlas.checkpoint.preprocessing import InferenceMode, Preprocessing, default_preprocessing
 from segatlas.checkpoint.reading import ReadWeights, read_state_dict
 from segatlas.conversion.class_lists import class_list
 from segatlas.conversion.importers import SOURCES, importers, load_source

@@ -12,8 +12,9 @@ from segatlas import criteria
 from segatlas.build.encoder_weights import imagenet_on_disk, load_encoder_weights
 from segatlas.build.network import create_model
 from segatlas.build.starting import start_from
-from segatlas.checkpoint.card import Card, InferenceMode, Preprocessing
+from segatlas.checkpoint.card import Card
 from segatlas.checkpoint.model_folder import make_card
+from segatlas.checkpoint.preprocessing import InferenceMode, Preprocessing
 from segatlas.config.schema import Config, InputConfig
 from segatlas.data import Store, create_dataset
 from segatlas.data.dataset import SegmentationData, sources_fault
