@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from segatlas.errors import WeightsError
+from segatlas.errors import UsageError, WeightsError
 from segatlas.weights.building import create_model
 from segatlas.weights.card import Preprocessing
 from segatlas.weights.saving import make_card, save_pretrained
@@ -65,7 +65,7 @@ def test_a_checkpoint_and_a_bare_file_serve_too(tmp_path):
 
 def test_another_architecture_is_refused(earlier):
     net = create_model("segformer_b0", num_classes=3, decoder_channels=8)
-    with pytest.raises(WeightsError, match="holds a unet, but the network is a segformer"):
+    with pytest.raises(UsageError, match="holds a unet, but the network is a segformer"):
         start_from(net, earlier)
 
 

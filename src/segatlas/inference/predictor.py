@@ -99,9 +99,9 @@ class Predictor:
                 set, which is looked at as a whole.
 
         Raises:
-            UsageError: an argument out of range, or a device that is not there.
-            TaskError: no result of the card's task can be made of the network's output, or not with windows or
-                test-time augmentation.
+            UsageError: an argument out of range, a device that is not there, or windows or test-time augmentation for
+                a network of another output than class maps.
+            TaskError: no result of the card's task can be made of the network's output.
         """
         output = find_entry(card.architecture)[0].output
         self._postprocess = find(output, card.task)
@@ -114,8 +114,9 @@ class Predictor:
         self._card_windows = card_windows(card.inference)
         self._windows = self._card_windows if window is None else make_windows(window, overlap)
         if output != SemanticLogits.__name__ and (self._views or self._windows is not None):
-            raise TaskError(
-                f"windows and test-time augmentation are for class maps; {card.architecture} gives {output}"
+            asked = "tta" if self._views else "window" if window is not None else "windows by its card"
+            raise UsageError(
+                f"{asked}: windows and test-time augmentation are for class maps; {card.architecture} gives {output}"
             )
         if window_batch is not None and window_batch < 1:
             raise UsageError(f"window_batch: got {window_batch}, expected 1 or more")

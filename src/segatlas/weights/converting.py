@@ -16,7 +16,7 @@ from segatlas.errors import SegAtlasError, UsageError, WeightsError
 from segatlas.files import sha256, sweep_leftovers, whole_file
 from segatlas.printable import printable, shortened
 from segatlas.weights.building import build_empty, make_config
-from segatlas.weights.card import Card, InferenceMode, Preprocessing, default_preprocessing
+from segatlas.weights.card import CARD_FILE, WEIGHTS_FILE, Card, InferenceMode, Preprocessing, default_preprocessing
 from segatlas.weights.class_lists import class_list
 from segatlas.weights.fitting import require_fit
 from segatlas.weights.hostile import told_as_weights_error
@@ -141,6 +141,8 @@ def convert_file(
 ) -> Conversion:
     """Do what `convert` does without `to`, and tell what was found. `facts` are further fields of the card."""
     path = find_weights(Path(source).expanduser())
+    if path.name == WEIGHTS_FILE and path.with_name(CARD_FILE).is_file():
+        raise UsageError(f"{printable(path.parent)}: is a model of SegAtlas already; load it as it is (--to converts it)")
     found = find_importer(path, arch=arch, config=None if config is None else Path(config).expanduser())
     importer, title, part = found.recognised.importer, found.source.title, found.part
     network = f"the {importer.architecture} of {title} that it looks like"

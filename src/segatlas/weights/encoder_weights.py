@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from segatlas.encoders import ENCODERS
-from segatlas.errors import WeightsError
+from segatlas.errors import UsageError, WeightsError
 from segatlas.weights.card import IMAGENET_MEAN, IMAGENET_STD
 from segatlas.weights.downloading import most_bytes_of
 from segatlas.weights.fitting import require_fit
@@ -121,7 +121,8 @@ def load_encoder_weights(net: nn.Module, source: str) -> tuple[str, ...]:
         itself leaves out where only feature maps are asked for. They are logged too.
 
     Raises:
-        WeightsError: no named encoder, nothing published, no connection, or weights that do not fit.
+        UsageError: the network has no named encoder, or nothing is published for it.
+        WeightsError: no connection, or weights that do not fit.
     """
     name, encoder = _named_encoder(net, source)
     file = _download(name, encoder) if source == "imagenet" else Path(source).expanduser()
@@ -174,9 +175,9 @@ def imagenet_on_disk(net: nn.Module) -> tuple[str, Path | None]:
 def _named_encoder(net: nn.Module, source: str) -> tuple[str, nn.Module]:
     name = getattr(net.config, "encoder", None)
     if name is None:
-        raise WeightsError(
-            f"encoder_weights = {source!r}: this {net.architecture} has no named encoder to load them into; "
-            "give one, e.g. encoder='resnet34'"
+        raise UsageError(
+            f"this {net.architecture} has no named encoder to load encoder_weights={source!r} into; give one where the "
+            "network takes it, e.g. encoder='resnet34', else encoder_weights=null"
         )
     return name, net.get_submodule("encoder")
 
@@ -189,7 +190,7 @@ def _repository(name: str, encoder: nn.Module) -> str:
         published = getattr(encoder.get_submodule("model"), "pretrained_cfg", None) or {}
         repository = published.get("hf_hub_id")
     if repository is None:
-        raise WeightsError(f"encoder_weights = 'imagenet': timm publishes none for {name}; {_GIVE_A_FILE}")
+        raise UsageError(f"of encoder_weights='imagenet' timm publishes none for {name}; {_GIVE_A_FILE}")
     return str(repository)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from segatlas.errors import WeightsError
+from segatlas.errors import UsageError, WeightsError
 from segatlas.models import load_architecture
 from segatlas.weights.building import build_empty
 from segatlas.weights.card import Card
@@ -42,11 +42,12 @@ def start_from(net: nn.Module, path: str | Path) -> StartReport:
         path: a run folder, a model folder, a `.ckpt` of training, a hub id, or a weights file with our names in it.
 
     Raises:
-        WeightsError: nothing usable there, another architecture, or tensors that do not fit.
+        UsageError: a model of another architecture.
+        WeightsError: nothing usable there, or tensors that do not fit.
     """
     card, tensors, where = _read(path)
     if card is not None and card.architecture != net.architecture:
-        raise WeightsError(f"{where}: holds a {card.architecture}, but the network is a {net.architecture}")
+        raise UsageError(f"{where}: holds a {card.architecture}, but the network is a {net.architecture}")
     expected = net.state_dict()
     differing = [name for name, tensor in expected.items() if name in tensors and tensor.shape != tensors[name].shape]
     replaced = _of_another_class_count(net, differing, tensors) if differing else []
