@@ -76,9 +76,7 @@ def json_schema() -> dict[str, Any]:
     return schema
 
 
-def _whole_tree(
-    source: str | Path | Mapping[str, Any], overrides: Sequence[str]
-) -> tuple[Node, str, list[Problem]]:
+def _whole_tree(source: str | Path | Mapping[str, Any], overrides: Sequence[str]) -> tuple[Node, str, list[Problem]]:
     """Return the tree with its bases and the overrides merged, the name to print, and the problems so far."""
     tree, title, problems = _read_source(source)
     stated = _stated(overrides)
