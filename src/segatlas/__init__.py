@@ -8,6 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from segatlas.renamed import OldModules
+
 if TYPE_CHECKING:
     from segatlas import errors, ops
     from segatlas.build.network import create_model
@@ -55,6 +57,9 @@ __all__ = [
     "save_pretrained",
     "train",
 ]
+
+
+OldModules.install()
 
 
 def __getattr__(name: str) -> Any:

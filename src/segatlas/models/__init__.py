@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from segatlas.renamed import old_names
+
 if TYPE_CHECKING:
     from segatlas.models.architecture import Architecture
 
@@ -124,3 +126,6 @@ def load_architecture(name: str) -> Architecture:
     entry, _ = lookup(name)
     record: Architecture = import_module(entry.module).ARCHITECTURE
     return record
+
+
+__getattr__ = old_names("segatlas.models")
