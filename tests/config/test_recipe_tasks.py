@@ -9,8 +9,7 @@ import pytest
 
 from segatlas.config.losses import CrossEntropyConfig, losses_for
 from segatlas.errors import ConfigError, Problem
-from segatlas.models import ARCHITECTURES, ArchitectureEntry
-from segatlas.models.listing import list_models
+from segatlas.models import ARCHITECTURES, ArchitectureEntry, list_models
 from segatlas.recipe import Config
 from segatlas.tasks import TASKS
 

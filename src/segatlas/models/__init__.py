@@ -6,9 +6,12 @@ One line here and one file beside it make an architecture; a test compares this 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from segatlas.config.messages import unknown
+from segatlas.errors import UsageError
 from segatlas.renamed import old_names
 
 if TYPE_CHECKING:
@@ -129,3 +132,27 @@ def load_architecture(name: str) -> Architecture:
 
 
 __getattr__ = old_names("segatlas.models")
+
+
+def list_models(pattern: str = "*", task: str | None = None) -> list[str]:
+    """Return the sorted names of architectures and variants.
+
+    Args:
+        pattern: shell pattern (`*`, `?`, `[abc]`) that the whole name must match; letter case does not matter.
+        task: keep those that can do this task, a name of `segatlas.tasks.TASKS`.
+    """
+    entries = [entry for entry in ARCHITECTURES.values() if task is None or task in entry.tasks]
+    names = {name for entry in entries for name in (entry.name, *entry.variants)}
+    return sorted(name for name in names if fnmatchcase(name.lower(), pattern.lower()))
+
+
+def find_entry(name: str) -> tuple[ArchitectureEntry, str | None]:
+    """Return the table's entry of an architecture or variant, and the variant's name where it is one.
+
+    Raises:
+        UsageError: unknown name, with the nearest one.
+    """
+    try:
+        return lookup(name)
+    except KeyError:
+        raise UsageError(f"'{name}': {unknown('model', name, list_models())} (all: segatlas models list)") from None
