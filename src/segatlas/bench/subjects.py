@@ -19,7 +19,7 @@ from segatlas.bench.settings import BenchSettings
 from segatlas.errors import UsageError
 from segatlas.inference import Predictor
 from segatlas.inference.images import GivenImage, ImageBatch, WithSources, prepare
-from segatlas.inference.predictor import Precision
+from segatlas.inference.runner import Precision
 from segatlas.models import lookup
 from segatlas.structures import Inputs, Output
 from segatlas.weights import create_model, load_pretrained
