@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from segatlas.checkpoint.card import Card
 from segatlas.config.schema import EvalConfig
 from segatlas.data.dataset import SegmentationData
 from segatlas.data.sample import Sample
@@ -27,7 +28,6 @@ from segatlas.inference.runner import Precision
 from segatlas.metrics import MetricSet, Scores, create, load_metric
 from segatlas.structures import Target
 from segatlas.tasks import TASKS, Task
-from segatlas.weights.card import Card
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from typing import Any, overload
@@ -11,6 +11,7 @@ from typing import Any, overload
 import torch
 from torch import Tensor, nn
 
+from segatlas.checkpoint.card import Card
 from segatlas.config.plain import LARGEST_SCALE, SMALLEST_SCALE
 from segatlas.errors import UsageError
 from segatlas.inference.images import (
@@ -29,7 +30,6 @@ from segatlas.inference.segmenter import Segmenter, scores
 from segatlas.inference.sliding import DEFAULT_OVERLAP, card_windows, make_windows
 from segatlas.inference.tta import parse_views
 from segatlas.structures import Inputs, Output, image_of
-from segatlas.weights.card import Card
 
 OnError = Callable[[GivenImage, Exception], None]
 
@@ -136,7 +136,7 @@ class Predictor:
 
     def predict_stream(
         self, items: Iterable[tuple[Key, GivenImage | Exception]], batch: int = 1, confidence: bool = False
-    ) -> Iterator[tuple[Key, Segmentation | Exception]]:
+    ) -> Generator[tuple[Key, Segmentation | Exception], None, None]:
         """Segment many images in order, reading the next ones in a thread meanwhile.
 
         Args:

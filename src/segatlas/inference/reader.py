@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future
 from itertools import islice
 from queue import SimpleQueue
@@ -50,7 +50,7 @@ def read_item(
     return key, prepared
 
 
-def read_ahead(items: Iterable[Item], make: Callable[[Item], Made], ahead: int) -> Iterator[Made]:
+def read_ahead(items: Iterable[Item], make: Callable[[Item], Made], ahead: int) -> Generator[Made, None, None]:
     """Yield `make(item)` for each item, in order, while a thread takes and makes up to `ahead` further ones.
 
     `items` may be endless. What it or `make` raises is raised here, after all that came before. Closing this iterator

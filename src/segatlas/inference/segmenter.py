@@ -8,19 +8,19 @@ from itertools import chain
 import torch
 from torch import Tensor
 
+from segatlas.checkpoint.card import Card
 from segatlas.errors import DataError, TaskError, UsageError
 from segatlas.inference.images import ImageBatch, PreparedImage, ScaledInputs
 from segatlas.inference.runner import Runner
 from segatlas.inference.segmentation import Segmentation
 from segatlas.inference.sliding import Tile, WindowRows, Windows, card_windows, slide, slide_class_map
 from segatlas.inference.tta import View, mean_of_views
+from segatlas.models.listing import find_entry
 from segatlas.ops import upsample_logits
 from segatlas.ops.summed_map import best_of, chunk_rows
 from segatlas.postprocess import find
 from segatlas.postprocess.semantic_logits import semantic_results
 from segatlas.structures import Inputs, Result, SemanticLogits, image_of
-from segatlas.weights.card import Card
-from segatlas.weights.listing import find_entry
 
 
 class Segmenter:
