@@ -5,14 +5,16 @@ One line here and one file beside it make an architecture; a test compares this 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 from segatlas.config.messages import unknown
 from segatlas.errors import UsageError
+from segatlas.models.needs import Needs
 from segatlas.renamed import old_names
+from segatlas.structures import InputSpec
 
 if TYPE_CHECKING:
     from segatlas.models.architecture import Architecture
@@ -23,7 +25,7 @@ class ArchitectureEntry:
     """What is known of an architecture without importing its file.
 
     module is the dotted name of the file; tasks are names of `segatlas.tasks.TASKS`, the first is the default; output
-    is the name of a type of `segatlas.structures`; variants are published names.
+    is the name of a type of `segatlas.structures`; variants are published names; needs is that of the record.
     """
 
     name: str
@@ -33,6 +35,7 @@ class ArchitectureEntry:
     output: str
     paper: str
     variants: tuple[str, ...] = ()
+    needs: Needs = field(default_factory=Needs)
 
 
 def _semantic(name: str, title: str, paper: str, *variants: str) -> ArchitectureEntry:
@@ -83,7 +86,16 @@ ARCHITECTURES: dict[str, ArchitectureEntry] = {
         _semantic("dnlnet", "DNLNet", "https://arxiv.org/abs/2006.06668", "dnl_r50", "dnl_r101"),
         _semantic("gcnet", "GCNet", "https://arxiv.org/abs/1904.11492", "gcnet_r50", "gcnet_r101"),
         _semantic("isanet", "ISANet", "https://arxiv.org/abs/1907.12273", "isanet_r50", "isanet_r101"),
-        _semantic("fc_siam", "FC-Siam", "https://arxiv.org/abs/1810.08462", "fc_siam_diff", "fc_siam_conc", "fc_ef"),
+        ArchitectureEntry(
+            "fc_siam",
+            "segatlas.models.fc_siam",
+            "FC-Siam",
+            ("semantic",),
+            "SemanticLogits",
+            "https://arxiv.org/abs/1810.08462",
+            ("fc_siam_diff", "fc_siam_conc", "fc_ef"),
+            needs=Needs(inputs=(InputSpec(name="before", kind="image"),)),
+        ),
         _semantic(
             "psanet",
             "PSANet",
@@ -98,6 +110,7 @@ ARCHITECTURES: dict[str, ArchitectureEntry] = {
             ("instance",),
             "CentersAndOffsets",
             "https://arxiv.org/abs/1904.07850",
+            needs=Needs(targets=("InstancesTarget",)),
         ),
     )
 }

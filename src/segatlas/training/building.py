@@ -103,7 +103,7 @@ def build_parts(config: Config, *, dry: bool = False) -> TrainingComponents:
         task=config.task,
         source=f"trained by SegAtlas on {config.data.name}",
     )
-    fault = sources_fault(card.inputs[1:], train)
+    fault = sources_fault(card.inputs[1:], train.name, train.sources)
     if fault:
         raise ConfigError("recipe", [Problem(key="data.name", got=train.name, message=fault)])
     pipeline = Pipeline.from_config(
