@@ -23,7 +23,7 @@ class EncoderBase(nn.Module, ABC):
 
     Height and width of an image must be multiples of `size_divisibility`; decoders pad to it.
     With `gradient_checkpointing` set, training keeps only what is between stages and recomputes the rest in backward.
-    Encoders never read files: `segatlas.weights` loads weights.
+    Encoders never read files: `segatlas.build` loads weights.
     """
 
     size_divisibility: int = 1
