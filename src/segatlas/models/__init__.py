@@ -78,6 +78,12 @@ ARCHITECTURES: dict[str, ArchitectureEntry] = {
         _semantic("dnlnet", "DNLNet", "https://arxiv.org/abs/2006.06668", "dnl_r50", "dnl_r101"),
         _semantic("gcnet", "GCNet", "https://arxiv.org/abs/1904.11492", "gcnet_r50", "gcnet_r101"),
         _semantic("isanet", "ISANet", "https://arxiv.org/abs/1907.12273", "isanet_r50", "isanet_r101"),
+        _semantic(
+            "linear",
+            "Linear",
+            "https://arxiv.org/abs/2304.07193",
+            *(f"linear_dinov2_{size}" for size in ("small", "base", "large", "giant")),
+        ),
         _semantic("fc_siam", "FC-Siam", "https://arxiv.org/abs/1810.08462", "fc_siam_diff", "fc_siam_conc", "fc_ef"),
         _semantic(
             "psanet",
