@@ -86,6 +86,12 @@ ARCHITECTURES: dict[str, ArchitectureEntry] = {
         _semantic("dnlnet", "DNLNet", "https://arxiv.org/abs/2006.06668", "dnl_r50", "dnl_r101"),
         _semantic("gcnet", "GCNet", "https://arxiv.org/abs/1904.11492", "gcnet_r50", "gcnet_r101"),
         _semantic("isanet", "ISANet", "https://arxiv.org/abs/1907.12273", "isanet_r50", "isanet_r101"),
+        _semantic(
+            "linear",
+            "Linear",
+            "https://arxiv.org/abs/2304.07193",
+            *(f"linear_dinov2_{size}" for size in ("small", "base", "large", "giant")),
+        ),
         ArchitectureEntry(
             "fc_siam",
             "segatlas.models.fc_siam",
@@ -144,9 +150,6 @@ def load_architecture(name: str) -> Architecture:
     return record
 
 
-__getattr__ = old_names("segatlas.models")
-
-
 def list_models(pattern: str = "*", task: str | None = None) -> list[str]:
     """Return the sorted names of architectures and variants.
 
@@ -169,3 +172,6 @@ def find_entry(name: str) -> tuple[ArchitectureEntry, str | None]:
         return lookup(name)
     except KeyError:
         raise UsageError(f"'{name}': {unknown('model', name, list_models())} (all: segatlas models list)") from None
+
+
+__getattr__ = old_names("segatlas.models")
