@@ -12,66 +12,40 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
-from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
-MOVED: dict[str, tuple[str, ...]] = {
-    "segatlas.criteria.criterion": ("segatlas.criteria.semantic_logits",),
-    "segatlas.data.doctor": ("segatlas.data.checks",),
-    "segatlas.data.doctor.facts": ("segatlas.data.checks.stats",),
-    "segatlas.data.doctor.inventory": ("segatlas.data.checks.file_listing",),
-    "segatlas.data.doctor.survey": ("segatlas.data.checks.scan",),
-    "segatlas.data.formats.atomic": ("segatlas.files",),
-    "segatlas.inference.pictures": ("segatlas.inference.images",),
-    "segatlas.layers.below_raise": ("segatlas.layers.before_upsampling",),
-    "segatlas.metrics.boundaries": ("segatlas.metrics.boundary",),
-    "segatlas.metrics.definitions": ("segatlas.metrics",),
-    "segatlas.metrics.object_sizes": ("segatlas.metrics.object_size",),
-    "segatlas.metrics.semantic": ("segatlas.metrics",),
-    "segatlas.ops.raising": ("segatlas.ops.upsampling",),
-    "segatlas.weights": (
-        "segatlas.models.listing",
-        "segatlas.checkpoint.card",
-        "segatlas.build.network",
-        "segatlas.build.starting",
-        "segatlas.checkpoint.model_folder",
-        "segatlas.checkpoint.reading",
-        "segatlas.hub.converting",
-        "segatlas.hub.loading",
-    ),
-    "segatlas.weights.building": ("segatlas.build.network",),
-    "segatlas.weights.card": ("segatlas.checkpoint.card",),
-    "segatlas.weights.card_checks": ("segatlas.checkpoint.card_checks",),
-    "segatlas.weights.catalogue": ("segatlas.hub.catalogue",),
-    "segatlas.weights.class_lists": ("segatlas.conversion.class_lists",),
-    "segatlas.weights.converting": ("segatlas.conversion.converting", "segatlas.hub.converting"),
-    "segatlas.weights.describing": ("segatlas.build.describing",),
-    "segatlas.weights.downloading": ("segatlas.downloads.http",),
-    "segatlas.weights.encoder_weights": ("segatlas.build.encoder_weights",),
-    "segatlas.weights.fetching": ("segatlas.hub.fetching",),
-    "segatlas.weights.fitting": ("segatlas.checkpoint.fitting",),
-    "segatlas.weights.hostile": ("segatlas.checkpoint.hostile",),
-    "segatlas.weights.hub": ("segatlas.downloads.hugging_face",),
-    "segatlas.weights.importers": ("segatlas.conversion.importers",),
-    "segatlas.weights.importers.beside": ("segatlas.conversion.importers.sidecar",),
-    "segatlas.weights.json_text": ("segatlas.checkpoint.json_text",),
-    "segatlas.weights.listing": ("segatlas.models.listing",),
-    "segatlas.weights.pickle_bounds": ("segatlas.checkpoint.pickle_bounds",),
-    "segatlas.weights.prefixes": ("segatlas.checkpoint.prefixes",),
-    "segatlas.weights.reading": ("segatlas.checkpoint.reading",),
-    "segatlas.weights.safetensors_header": ("segatlas.checkpoint.safetensors_header",),
-    "segatlas.weights.saving": (
-        "segatlas.checkpoint.model_folder",
-        "segatlas.build.assembling",
-        "segatlas.hub.loading",
-    ),
-    "segatlas.weights.starting": ("segatlas.build.starting",),
-    "segatlas.weights.torch_zip": ("segatlas.checkpoint.torch_zip",),
-    "segatlas.weights.unpickling": ("segatlas.checkpoint.unpickling",),
-    "segatlas.weights.validation": ("segatlas.checkpoint.validation",),
+MOVED: dict[str, str] = {
+    "segatlas.criteria.criterion": "segatlas.criteria.semantic_logits",
+    "segatlas.data.doctor": "segatlas.data.checks",
+    "segatlas.data.doctor.facts": "segatlas.data.checks.stats",
+    "segatlas.data.doctor.inventory": "segatlas.data.checks.file_listing",
+    "segatlas.data.doctor.survey": "segatlas.data.checks.scan",
+    "segatlas.data.formats.atomic": "segatlas.files",
+    "segatlas.inference.pictures": "segatlas.inference.images",
+    "segatlas.layers.below_raise": "segatlas.layers.before_upsampling",
+    "segatlas.metrics.boundaries": "segatlas.metrics.boundary",
+    "segatlas.metrics.definitions": "segatlas.metrics",
+    "segatlas.metrics.object_sizes": "segatlas.metrics.object_size",
+    "segatlas.metrics.semantic": "segatlas.metrics",
+    "segatlas.ops.raising": "segatlas.ops.upsampling",
+    "segatlas.weights": "segatlas.checkpoint",
+    "segatlas.weights.building": "segatlas.build.network",
+    "segatlas.weights.catalogue": "segatlas.hub.catalogue",
+    "segatlas.weights.class_lists": "segatlas.conversion.class_lists",
+    "segatlas.weights.converting": "segatlas.conversion.converting",
+    "segatlas.weights.describing": "segatlas.build.describing",
+    "segatlas.weights.downloading": "segatlas.downloads.http",
+    "segatlas.weights.encoder_weights": "segatlas.build.encoder_weights",
+    "segatlas.weights.fetching": "segatlas.hub.fetching",
+    "segatlas.weights.hub": "segatlas.downloads.hugging_face",
+    "segatlas.weights.importers": "segatlas.conversion.importers",
+    "segatlas.weights.importers.beside": "segatlas.conversion.importers.sidecar",
+    "segatlas.weights.listing": "segatlas.models",
+    "segatlas.weights.saving": "segatlas.checkpoint.model_folder",
+    "segatlas.weights.starting": "segatlas.build.starting",
 }
-"""Module of earlier versions -> where its names are today. Files of a folder with one place moved along."""
+"""Module of earlier versions -> the one of today. What lies in a folder moves with it unless it has a line."""
 
 RENAMED: dict[str, dict[str, str]] = {
     "segatlas.bench": {
@@ -148,7 +122,24 @@ RENAMED: dict[str, dict[str, str]] = {
     "segatlas.ops": {"raise_logits": "upsample_logits"},
     "segatlas.ops.raising": {"raise_logits": "upsample_logits", "raise_rows": "upsample_rows"},
     "segatlas.structures": {"Segmentation": "segatlas.inference.Segmentation"},
+    "segatlas.weights": {
+        "Card": "segatlas.checkpoint.card.Card",
+        "convert": "segatlas.hub.converting.convert",
+        "create_model": "segatlas.build.network.create_model",
+        "list_models": "segatlas.models.list_models",
+        "load_pretrained": "segatlas.hub.loading.load_pretrained",
+        "read_state_dict": "segatlas.checkpoint.reading.read_state_dict",
+        "save_pretrained": "segatlas.checkpoint.model_folder.save_pretrained",
+        "start_from": "segatlas.build.starting.start_from",
+    },
+    "segatlas.weights.converting": {"convert": "segatlas.hub.converting.convert"},
     "segatlas.weights.importers.beside": {"Settings": "FoundSettings"},
+    "segatlas.weights.saving": {
+        "assemble": "segatlas.build.assembling.assemble",
+        "filled": "segatlas.build.assembling.filled",
+        "find_model": "segatlas.hub.loading.find_model",
+        "load_pretrained": "segatlas.hub.loading.load_pretrained",
+    },
 }
 """Module -> its old public names, each with the name of today; one with dots is the name in another module."""
 
@@ -166,39 +157,34 @@ GONE: dict[str, dict[str, str]] = {
 """Module -> names that have no counterpart, each with what does its work now."""
 
 
-def old_names(module: str, homes: Sequence[str] = ()) -> Callable[[str], Any]:
+def old_names(module: str, home: str = "") -> Callable[[str], Any]:
     """Return the `__getattr__` of a module whose public names changed; the warning points at the line of the user.
 
     A name of `GONE` is an ImportError: an AttributeError would lose its message in `from module import name`.
 
     Args:
         module: the dotted name that users write.
-        homes: the modules of today where that one moved; names that did not change are looked up there.
+        home: the module of today where that one moved; names that did not change are looked up there.
     """
-    places = homes or (module,)
-    names = {
-        old: new if "." in new else f"{home}.{new}" for home in places for old, new in RENAMED.get(home, {}).items()
-    }
-    names |= {old: new if "." in new else f"{places[0]}.{new}" for old, new in RENAMED.get(module, {}).items()}
-    gone = {name: advice for place in (*places, module) for name, advice in GONE.get(place, {}).items()}
+    lies = home or module
+    names = RENAMED.get(lies, {}) | RENAMED.get(module, {})
+    gone = GONE.get(lies, {}) | GONE.get(module, {})
 
     def find(name: str) -> Any:
         if name in gone:
             raise ImportError(f"{module}.{name} is gone: {gone[name]}", name=module)
-        full = names.get(name) or next((f"{home}.{name}" for home in homes if _holds(home, name)), "")
-        if not full and (inside := sys.modules.get(f"{module}.{name}")):
-            return inside
-        if not full:
-            raise AttributeError(f"module {module!r} has no attribute {name!r}")
-        warnings.warn(f"{module}.{name} is called {full} now", DeprecationWarning, stacklevel=2)
-        place, _, new = full.rpartition(".")
-        return getattr(import_module(place), new)
+        if name in names:
+            full = names[name] if "." in names[name] else f"{lies}.{names[name]}"
+            warnings.warn(f"{module}.{name} is called {full} now", DeprecationWarning, stacklevel=2)
+            place, _, new = full.rpartition(".")
+            return getattr(import_module(place), new)
+        if home and hasattr(today := import_module(home), name):
+            return getattr(today, name)
+        if f"{module}.{name}" in sys.modules:
+            return sys.modules[f"{module}.{name}"]
+        raise AttributeError(f"module {module!r} has no attribute {name!r}")
 
     return find
-
-
-def _holds(module: str, name: str) -> bool:
-    return not name.startswith("__") and hasattr(import_module(module), name)
 
 
 def old_attribute(old: str, new: str) -> property:
@@ -213,7 +199,7 @@ def old_attribute(old: str, new: str) -> property:
 
 
 class _OldModule(ModuleType):
-    """Keeps no module that is imported from inside: it would hide a name, as `checks.examine` the function."""
+    """Keeps no module that is imported from inside: `doctor.examine` would hide the function of that name."""
 
     def __setattr__(self, name: str, value: object) -> None:
         if not isinstance(value, ModuleType):
@@ -221,21 +207,24 @@ class _OldModule(ModuleType):
 
 
 class OldModules(MetaPathFinder, Loader):
-    """Finds the modules of `MOVED`. Each holds nothing of its own and gives the objects of the modules of today."""
+    """Finds the modules of `MOVED`. Each holds nothing of its own and gives the objects of the module of today."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """Return a spec for a module that moved, else None."""
-        return ModuleSpec(fullname, self, is_package=True) if places_of_today(fullname) else None
+        return ModuleSpec(fullname, self, is_package=True) if place_of_today(fullname) else None
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         """Make the old module."""
         return _OldModule(spec.name)
 
     def exec_module(self, module: ModuleType) -> None:
-        """Let the old module look its names up."""
-        vars(module)["__getattr__"] = old_names(module.__name__, places_of_today(module.__name__))
+        """Fill the old module."""
+        home = place_of_today(module.__name__)
+        import_module(home)
+        warnings.warn(f"{module.__name__} is called {home} now", DeprecationWarning, stacklevel=2)
+        vars(module)["__getattr__"] = old_names(module.__name__, home)
 
     @classmethod
     def install(cls) -> None:
@@ -244,11 +233,11 @@ class OldModules(MetaPathFinder, Loader):
             sys.meta_path.insert(0, cls())
 
 
-def places_of_today(module: str) -> tuple[str, ...]:
-    """Return where the names of a module of an earlier version are now, () where it did not move."""
-    if module in MOVED:
-        return MOVED[module]
-    folder, _, name = module.rpartition(".")
-    above = places_of_today(folder) if folder else ()
-    inside = f"{above[0]}.{name}" if len(above) == 1 else ""
-    return (inside,) if inside and find_spec(inside) else ()
+def place_of_today(module: str) -> str:
+    """Return where a module of an earlier version lies now, "" where it did not move."""
+    end = len(module)
+    while end > 0:
+        if module[:end] in MOVED:
+            return MOVED[module[:end]] + module[end:]
+        end = module.rfind(".", 0, end)
+    return ""

@@ -104,7 +104,7 @@ def open_split(plan: EvaluationPlan, split: str, card: Card) -> tuple[Segmentati
     channels = card.inputs[0].channels
     if data.channels != channels and not {data.channels, channels} <= {1, 3}:
         raise UsageError(f"{place}: {data.name} has images of {data.channels} channels, the model takes {channels}")
-    fault = sources_fault(card.inputs[1:], data)
+    fault = sources_fault(card.inputs[1:], data.name, data.sources)
     if fault:
         raise UsageError(f"{place}: {fault}")
     if len(data) == 0:
