@@ -13,7 +13,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from segatlas.build.network import build_empty, make_config
-from segatlas.encoders.spec import EncoderSpec, family_of
+from segatlas.encoders.spec import EncoderSpec
 from segatlas.structures import noise_inputs
 
 MEASURED_CLASSES = 19
@@ -92,7 +92,7 @@ def _field_facts(config: Any) -> Iterator[FieldFacts]:
 
 def encoder_facts(spec: EncoderSpec) -> Iterator[FieldFacts]:
     """Yield the facts of what may stand beside an encoder's name, as `encoder.KEY`."""
-    strides = family_of(spec.name).output_strides
+    strides = spec.family.output_strides
     known = "its own only" if strides == () else ", ".join(map(str, strides or ())) or "where timm's network has others"
     meaning = f"stride of the last map: {known}; None = the encoder's own."
     stride = spec.output_stride

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from segatlas.renamed import old_names
+
 _RESNET = "segatlas.encoders.resnet"
 _RESNEST = "segatlas.encoders.resnest"
 _MOBILENET_V2 = "segatlas.encoders.mobilenet_v2"
@@ -51,11 +53,10 @@ ENCODERS: dict[str, str] = {
 
 OTHERS = "segatlas.encoders.timm_adapter"
 """The module for any other name."""
+TOKENS = "segatlas.encoders.timm_tokens"
+"""The module for every encoder of tokens."""
 
-
-def family_file(name: str) -> str:
-    """Return the module of the family that an encoder's name belongs to; what is not in the table is timm's."""
-    return ENCODERS.get(name, OTHERS)
+__getattr__ = old_names(__name__)
 
 
 def timm_has(name: str) -> bool:
