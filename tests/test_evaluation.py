@@ -250,7 +250,7 @@ def test_a_predictor_without_data_is_asked_which(tmp_path: Path) -> None:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder as training leaves it, with random weights."""
     from segatlas.build.network import create_model
-    from segatlas.checkpoint.model_folder import save_pretrained
+    from segatlas.build.saving import save_pretrained
 
     run = tmp_path_factory.mktemp("runs") / "net-001"
     for seed in range(2):

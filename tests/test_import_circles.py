@@ -30,8 +30,8 @@ def graph(root: Path) -> dict[str, set[str]]:
     """Return module -> modules that it imports.
 
     A package stands for its `__init__.py`, not for what is in it; but one that imports by name (`import_module`, for a
-    table of names) reaches every file in its folder. Names in other files, such as the record of a task that says who
-    draws it, are data: whoever asks for them stands above both.
+    table of names) reaches every file in its folder. So does a text that names a file of the same room. Names of other
+    rooms are data, as in the record of a task that says who draws it: whoever asks for them stands above both.
     """
     files = modules(root)
     found: dict[str, set[str]] = {name: set() for name in files}
@@ -42,7 +42,15 @@ def graph(root: Path) -> dict[str, set[str]]:
             found[name].update([place for place in places if place in files][:1])
         if is_package and "import_module(" in text:
             found[name].update(other for other in files if other.startswith(f"{name}."))
+        found[name].update(names_of_its_room(text, name) & files.keys())
     return {name: targets - {name} for name, targets in found.items()}
+
+
+def names_of_its_room(text: str, name: str) -> set[str]:
+    """Return the texts "segatlas.room.file" or "segatlas.room.file:name" in a file of that room."""
+    room = ".".join(name.split(".")[:2])
+    texts = (node.value for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Constant))
+    return {one.partition(":")[0] for one in texts if isinstance(one, str) and one.startswith(f"{room}.")}
 
 
 def circles(edges: Mapping[str, set[str]]) -> list[list[str]]:

@@ -14,7 +14,7 @@ from segatlas.version import __version__
 if TYPE_CHECKING:
     from segatlas import errors, ops
     from segatlas.build.network import create_model
-    from segatlas.checkpoint.model_folder import save_pretrained
+    from segatlas.build.saving import save_pretrained
     from segatlas.evaluation import evaluate
     from segatlas.hub.converting import convert
     from segatlas.inference import Predictor, Segmentation, load
@@ -35,7 +35,7 @@ _PUBLIC = {
     "list_models": "segatlas.models:list_models",
     "load": "segatlas.inference:load",
     "ops": "segatlas.ops",
-    "save_pretrained": "segatlas.checkpoint.model_folder:save_pretrained",
+    "save_pretrained": "segatlas.build.saving:save_pretrained",
     "train": "segatlas.training:train",
 }
 """Public name -> "module:attribute", or the module itself."""

@@ -130,7 +130,7 @@ RENAMED: dict[str, dict[str, str]] = {
         "list_models": "segatlas.models.list_models",
         "load_pretrained": "segatlas.hub.loading.load_pretrained",
         "read_state_dict": "segatlas.checkpoint.reading.read_state_dict",
-        "save_pretrained": "segatlas.checkpoint.model_folder.save_pretrained",
+        "save_pretrained": "segatlas.build.saving.save_pretrained",
         "start_from": "segatlas.build.starting.start_from",
     },
     "segatlas.weights.converting": {"convert": "segatlas.hub.converting.convert"},
@@ -144,6 +144,8 @@ RENAMED: dict[str, dict[str, str]] = {
         "assemble": "segatlas.build.assembling.assemble",
         "filled": "segatlas.build.assembling.filled",
         "find_model": "segatlas.hub.loading.find_model",
+        "make_card": "segatlas.build.saving.make_card",
+        "save_pretrained": "segatlas.build.saving.save_pretrained",
         "load_pretrained": "segatlas.hub.loading.load_pretrained",
     },
 }

@@ -8,8 +8,8 @@ import torch
 from fakes.foreign import SMALL, foreign_state, small_network, write_checkpoint
 
 import segatlas as sa
+from segatlas.build.saving import save_pretrained
 from segatlas.checkpoint.card import Card
-from segatlas.checkpoint.model_folder import save_pretrained
 from segatlas.checkpoint.preprocessing import InferenceMode
 from segatlas.checkpoint.reading import read_state_dict
 from segatlas.conversion import converting

@@ -14,7 +14,7 @@ import huggingface_hub
 import pytest
 
 from segatlas.build.network import create_model
-from segatlas.checkpoint.model_folder import save_pretrained
+from segatlas.build.saving import save_pretrained
 from segatlas.downloads import hugging_face as hub_module
 from segatlas.downloads.hugging_face import fetch_file, fetch_folder
 from segatlas.errors import WeightsError

@@ -431,7 +431,7 @@ def test_tasks_that_the_output_is_not_made_for_are_refused():
 
 def test_load_opens_a_model_folder(tmp_path):
     from segatlas.build.network import create_model
-    from segatlas.checkpoint.model_folder import save_pretrained
+    from segatlas.build.saving import save_pretrained
     from segatlas.inference import load
 
     torch.manual_seed(0)

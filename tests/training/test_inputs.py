@@ -10,7 +10,7 @@ import torch
 
 from segatlas.build.encoder_weights import IMAGENET, STATISTICS, published_statistics
 from segatlas.build.network import create_model
-from segatlas.checkpoint.model_folder import save_pretrained
+from segatlas.build.saving import save_pretrained
 from segatlas.checkpoint.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from segatlas.encoders import ENCODERS
 from segatlas.recipe import Config

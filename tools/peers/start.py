@@ -125,7 +125,7 @@ assert mask.shape == (1, 512, 512)
 
 
 def our_mask(given: Folder) -> Call:
-    from segatlas.checkpoint.model_folder import save_pretrained
+    from segatlas.build.saving import save_pretrained
 
     save_pretrained(create("segformer_b0"), given.path / "ours", classes=[f"class {index}" for index in range(CLASSES)])
     return starting(OURS_MASK, given)

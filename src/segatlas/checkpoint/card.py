@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from segatlas.checkpoint.card_checks import MOST_CLASSES, class_faults, config_faults, other_faults, usage_faults
+from segatlas.checkpoint.card_checks import MOST_CLASSES, class_faults, config_faults, name_faults, usage_faults
 from segatlas.checkpoint.hostile import told_as_weights_error
 from segatlas.checkpoint.json_text import read_object
 from segatlas.checkpoint.preprocessing import InferenceMode, Preprocessing
@@ -22,6 +22,9 @@ from segatlas.structures import InputSpec
 CARD_FILE = "card.json"
 WEIGHTS_FILE = "model.safetensors"
 CARD_VERSION = 1
+
+_NEVER_READ = ("resample", "postprocess", "surgery")
+"""Keys that cards had until 2026-11: nothing ever acted on them."""
 
 
 def _with_nested_encoder(data: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -51,9 +54,6 @@ class Card:
     inputs: tuple[InputSpec, ...] = (InputSpec(),)
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     inference: InferenceMode = field(default_factory=InferenceMode)
-    resample: tuple[str, bool] = ("bilinear", False)
-    postprocess: dict[str, Any] = field(default_factory=dict)
-    surgery: tuple[dict[str, Any], ...] = ()
     source: str = ""
     sha256: str = ""
     licence: str = ""
@@ -83,7 +83,8 @@ class Card:
             raise WeightsError(f"{where}: not a valid card\n  {', '.join(long)}, at most {MOST_CLASSES:,}")
         try:
             with told_as_weights_error(f"{where}: not a valid card"):
-                card = validated(cls, _with_nested_encoder(data))
+                kept = {key: value for key, value in data.items() if key not in _NEVER_READ}
+                card = validated(cls, _with_nested_encoder(kept))
             card.check()
         except UsageError as error:
             raise WeightsError(f"{where}: not a valid card\n{error}") from None
@@ -94,7 +95,7 @@ class Card:
         found = [
             *class_faults(self.classes, self.palette, self.config.get("num_classes")),
             *usage_faults(self.inputs, self.preprocessing, self.inference),
-            *other_faults(self.architecture, self.task, self.resample[0]),
+            *name_faults(self.architecture, self.task),
             *(f"config.{fault}" for fault in config_faults(self.config)),
         ]
         if found:

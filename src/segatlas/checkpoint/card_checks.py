@@ -25,7 +25,6 @@ MOST_WIDTH = 1 << 16
 
 _MOST_ITEMS, _MOST_DEPTH = 1000, 6
 _RESIZE = re.compile(r"(?:short:|long:|(?P<height>\d{1,9})x)(?P<side>\d{1,9})")
-_RESAMPLE = ("bilinear", "nearest")
 _MODES = ("whole", "slide")
 
 
@@ -54,12 +53,10 @@ def usage_faults(inputs: Sequence[InputSpec], norm: Preprocessing, inference: In
         yield f"inputs: channels are 1 to {MOST_WIDTH:,}"
 
 
-def other_faults(architecture: str, task: str, resample: str) -> Iterator[str]:
-    """Yield in words what is wrong with names that a card states."""
+def name_faults(architecture: str, task: str) -> Iterator[str]:
+    """Yield in words what is wrong with the names that a card states."""
     if len(architecture) > MOST_NAME:
         yield f"architecture: a name of {len(architecture):,} characters"
-    if resample not in _RESAMPLE:
-        yield f"resample: got {shortened(resample)}, expected one of: {', '.join(_RESAMPLE)}"
     if task not in TASKS:
         yield f"task: got {shortened(task)}, expected one of: {', '.join(TASKS)}"
 

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from segatlas.build.assembling import assemble, filled
 from segatlas.build.network import build_empty, make_config
+from segatlas.build.saving import make_card
 from segatlas.checkpoint.card import CARD_FILE, WEIGHTS_FILE, Card
 from segatlas.checkpoint.fitting import require_fit
 from segatlas.checkpoint.hostile import told_as_weights_error
-from segatlas.checkpoint.model_folder import plain_tensors, read_model, save_pretrained
+from segatlas.checkpoint.model_folder import plain_tensors, read_model, write_model
 from segatlas.checkpoint.prefixes import PrefixedTensors, averaged, parts
 from segatlas.checkpoint.preprocessing import InferenceMode, Preprocessing, default_preprocessing
 from segatlas.checkpoint.reading import ReadWeights, read_state_dict
@@ -137,13 +138,15 @@ def convert_file(
     net = filled(architecture, settings, with_counters(tensors), where=str(path), network=network)
     described, notes = _card_facts(settings, told, part)
     hashed = sha256(path, error=WeightsError)
-    folder = save_pretrained(net, out, source=f"{title}: {path.name}, sha256 {hashed}", **{**described, **facts})
+    card = make_card(net, source=f"{title}: {path.name}, sha256 {hashed}", **{**described, **facts})
+    folder = Path(out)
+    card = write_model(folder, card, net.state_dict())
     return Conversion(
         folder=folder,
         file=path,
         library=found.source.name,
         title=title,
-        card=Card.read(folder),
+        card=card,
         settings_from=found.settings_from,
         tensors=len(part.inside),
         prefix=part.prefix,

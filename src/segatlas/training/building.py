@@ -13,9 +13,9 @@ from torch import nn
 from segatlas import criteria
 from segatlas.build.encoder_weights import imagenet_on_disk, load_encoder_weights
 from segatlas.build.network import create_model
+from segatlas.build.saving import make_card
 from segatlas.build.starting import start_from
 from segatlas.checkpoint.card import Card
-from segatlas.checkpoint.model_folder import make_card
 from segatlas.checkpoint.preprocessing import InferenceMode, Preprocessing
 from segatlas.config.schema import Config, InputConfig
 from segatlas.data import Store, create_dataset
