@@ -46,8 +46,9 @@ from segatlas.checkpoint.card import (  # noqa: E402
 )
 from segatlas.cli.main import app  # noqa: E402
 from segatlas.config.loading import RECIPES  # noqa: E402
-from segatlas.conversion.converting import convert_file, rename_to_theirs  # noqa: E402
+from segatlas.conversion.converting import convert_file  # noqa: E402
 from segatlas.conversion.importers import importers  # noqa: E402
+from segatlas.conversion.renaming import rename_to_theirs  # noqa: E402
 from segatlas.data.shapes import make_shapes  # noqa: E402
 from segatlas.models import ARCHITECTURES, load_architecture  # noqa: E402
 from segatlas.models.architecture import plain_fields  # noqa: E402

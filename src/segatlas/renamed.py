@@ -133,7 +133,16 @@ RENAMED: dict[str, dict[str, str]] = {
         "save_pretrained": "segatlas.build.saving.save_pretrained",
         "start_from": "segatlas.build.starting.start_from",
     },
-    "segatlas.weights.converting": {"convert": "segatlas.hub.converting.convert"},
+    "segatlas.weights.converting": {
+        "Match": "segatlas.conversion.recognition.Match",
+        "Recognised": "segatlas.conversion.recognition.Recognised",
+        "convert": "segatlas.hub.converting.convert",
+        "find_importer": "segatlas.conversion.recognition.find_importer",
+        "recognise": "segatlas.conversion.recognition.recognise",
+        "rename_to_ours": "segatlas.conversion.renaming.rename_to_ours",
+        "rename_to_theirs": "segatlas.conversion.renaming.rename_to_theirs",
+        "with_counters": "segatlas.conversion.renaming.with_counters",
+    },
     "segatlas.weights.card": {
         "IMAGENET_MEAN": "segatlas.checkpoint.preprocessing.IMAGENET_MEAN",
         "IMAGENET_STD": "segatlas.checkpoint.preprocessing.IMAGENET_STD",
