@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parent.parent / "src"
 
@@ -15,15 +17,23 @@ def modules(root: Path) -> dict[str, Path]:
     return {".".join(parts[:-1] if parts[-1] == "__init__" else parts): path for path, parts in files.items()}
 
 
-def imports(text: str, package: str) -> Iterator[str]:
+def imports(nodes: Iterable[ast.AST], package: str) -> Iterator[str]:
     """Yield what a file of a package imports: at its top, inside functions, under TYPE_CHECKING."""
-    for node in ast.walk(ast.parse(text)):
+    for node in nodes:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             outer = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
             base = ".".join([*outer, *([node.module] if node.module else [])])
             yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def names_of_its_room(nodes: Iterable[ast.AST], name: str) -> Iterator[str]:
+    """Yield the files that texts "segatlas.room.file" or "segatlas.room.file:name" name in a file of that room."""
+    room = ".".join(name.split(".")[:2])
+    for node in nodes:
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.startswith(f"{room}."):
+            yield node.value.partition(":")[0]
 
 
 def graph(root: Path) -> dict[str, set[str]]:
@@ -34,23 +44,18 @@ def graph(root: Path) -> dict[str, set[str]]:
     rooms are data, as in the record of a task that says who draws it: whoever asks for them stands above both.
     """
     files = modules(root)
-    found: dict[str, set[str]] = {name: set() for name in files}
+    found: dict[str, set[str]] = {}
     for name, path in files.items():
         text, is_package = path.read_text(encoding="utf-8"), path.name == "__init__.py"
-        for target in imports(text, name if is_package else name.rpartition(".")[0]):
+        nodes = list(ast.walk(ast.parse(text)))
+        reached = {target for target in names_of_its_room(nodes, name) if target in files}
+        for target in imports(nodes, name if is_package else name.rpartition(".")[0]):
             places = (target, target.rpartition(".")[0])  # `from a.b import c`: the file c, or a name in the file a.b
-            found[name].update([place for place in places if place in files][:1])
+            reached.update([place for place in places if place in files][:1])
         if is_package and "import_module(" in text:
-            found[name].update(other for other in files if other.startswith(f"{name}."))
-        found[name].update(names_of_its_room(text, name) & files.keys())
-    return {name: targets - {name} for name, targets in found.items()}
-
-
-def names_of_its_room(text: str, name: str) -> set[str]:
-    """Return the texts "segatlas.room.file" or "segatlas.room.file:name" in a file of that room."""
-    room = ".".join(name.split(".")[:2])
-    texts = (node.value for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Constant))
-    return {one.partition(":")[0] for one in texts if isinstance(one, str) and one.startswith(f"{room}.")}
+            reached.update(other for other in files if other.startswith(f"{name}."))
+        found[name] = reached - {name}
+    return found
 
 
 def circles(edges: Mapping[str, set[str]]) -> list[list[str]]:
@@ -92,3 +97,56 @@ def _way(edges: Mapping[str, set[str]], start: str) -> list[str]:
 def test_no_file_of_the_package_reaches_itself_by_imports():
     found = circles(graph(ROOT))
     assert not found, "circles:\n" + "\n".join(" -> ".join(way) for way in found)
+
+
+@pytest.mark.parametrize(
+    ("files", "circle"),
+    [
+        ({"a": "from pkg.b import x", "b": "from pkg import a"}, ["pkg.a", "pkg.b", "pkg.a"]),
+        ({"a": "def f():\n    from pkg.b import x", "b": "import pkg.a"}, ["pkg.a", "pkg.b", "pkg.a"]),
+        (
+            {"a": "if TYPE_CHECKING:\n    from pkg.b import B", "b": "from pkg.c import C", "c": "from .a import A"},
+            ["pkg.a", "pkg.b", "pkg.c", "pkg.a"],
+        ),
+        (
+            {"room/__init__": "import_module(f'{__name__}.{name}')", "room/one": "from pkg.room import TABLE"},
+            ["pkg.room", "pkg.room.one", "pkg.room"],
+        ),
+        (
+            {"room/table": "T = {'one': 'pkg.room.one:One'}", "room/one": "from pkg.room.table import T"},
+            ["pkg.room.one", "pkg.room.table", "pkg.room.one"],
+        ),
+    ],
+    ids=[
+        "at the top",
+        "inside a function",
+        "under TYPE_CHECKING",
+        "a package that imports by name",
+        "a table of names",
+    ],
+)
+def test_a_circle_is_found_and_told_wherever_its_imports_stand(tmp_path, files, circle):
+    plant(tmp_path, files)
+    assert circles(graph(tmp_path)) == [circle]
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"a": "from pkg.b import x", "b": "from pkg.c import y", "c": "import os"},
+        {"room/__init__": "from pkg.room.one import One", "room/one": "from pkg.room.two import Two", "room/two": ""},
+        {"room/table": "T = {'one': 'pkg.other.one:One'}", "other/one": "from pkg.room.table import T"},
+    ],
+    ids=["a chain", "files of a package", "names of another room"],
+)
+def test_imports_that_only_point_down_are_no_circle(tmp_path, files):
+    plant(tmp_path, files)
+    assert circles(graph(tmp_path)) == []
+
+
+def plant(root: Path, files: Mapping[str, str]) -> None:
+    """Write a package `pkg` of these files."""
+    for name, text in {"__init__": "", **files}.items():
+        path = root / "pkg" / f"{name}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)

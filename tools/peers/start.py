@@ -66,7 +66,7 @@ def starting(text: str, given: Folder) -> Call:
 
 LOADED = f"; print([name for name in {HEAVY!r} if name in sys.modules])"
 OUR_IMPORT = (
-    "import sys, torch, segatlas, segatlas.inference, segatlas.checkpoint.model_folder, segatlas.models.segformer, "
+    "import sys, torch, segatlas, segatlas.inference, segatlas.hub.loading, segatlas.models.segformer, "
     "segatlas.encoders.mit" + LOADED
 )
 IMPORTS: dict[str, tuple[str, float | None]] = {

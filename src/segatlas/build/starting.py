@@ -69,7 +69,10 @@ def _read(path: str | Path) -> tuple[Card | None, dict[str, Tensor], str]:
         return None, read_state_dict(file).tensors, str(file)
     place = local_model(path)
     if place is None:
-        raise WeightsError(f"{printable(path)}: no such file or folder")
+        raise WeightsError(
+            f"{printable(path)}: no such file or folder; what is published under a name is fetched by "
+            "segatlas.hub.loading.find_weights(NAME)"
+        )
     card, tensors = read_model(place)
     return card, tensors, str(place)
 
