@@ -41,7 +41,7 @@ def start_from(net: nn.Module, path: str | Path) -> StartReport:
     Args:
         net: a network of `create_model`, changed in place.
         path: a run folder, a model folder, a `.ckpt` of training, or a weights file with our names in it; what
-            a name means says `hub.loading.find_weights`.
+            a name means says `hub.loading.find_start`.
 
     Raises:
         UsageError: a model of another architecture.
@@ -71,7 +71,7 @@ def _read(path: str | Path) -> tuple[Card | None, dict[str, Tensor], str]:
     if place is None:
         raise WeightsError(
             f"{printable(path)}: no such file or folder; what is published under a name is fetched by "
-            "segatlas.hub.loading.find_weights(NAME)"
+            "segatlas.hub.loading.find_start(NAME)"
         )
     card, tensors = read_model(place)
     return card, tensors, str(place)

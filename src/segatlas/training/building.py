@@ -23,7 +23,7 @@ from segatlas.data.dataset import SegmentationData, sources_fault
 from segatlas.data.statistics import automatic_weights, count_classes
 from segatlas.data.transforms import Pipeline
 from segatlas.errors import ConfigError, DataError, Problem, UsageError
-from segatlas.hub.loading import find_weights
+from segatlas.hub.loading import find_start
 from segatlas.models import find_entry
 from segatlas.tasks import TASKS
 from segatlas.training.consulting import check_data, refuse_single_values
@@ -135,7 +135,7 @@ def _start_from(net: nn.Module, path: str | None) -> Card | None:
     """Take over the weights of an earlier model; return its card, where there is one."""
     if path is None:
         return None
-    report = start_from(net, find_weights(path))
+    report = start_from(net, find_start(path))
     LOGGER.info("start from %s: %d tensors taken over", path, len(report.loaded))
     if report.replaced:
         LOGGER.info("new, because the class count differs: %s", ", ".join(report.replaced))
