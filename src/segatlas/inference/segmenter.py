@@ -15,7 +15,7 @@ from segatlas.inference.runner import Runner
 from segatlas.inference.segmentation import Segmentation
 from segatlas.inference.sliding import Tile, WindowRows, Windows, card_windows, slide, slide_class_map
 from segatlas.inference.tta import View, mean_of_views
-from segatlas.models.listing import find_entry
+from segatlas.models import find_entry
 from segatlas.ops import upsample_logits
 from segatlas.ops.summed_map import best_of, chunk_rows
 from segatlas.postprocess import find
