@@ -232,6 +232,21 @@ def test_an_image_the_predictor_refuses_is_left_out_with_its_name(root: Path, mo
         evaluate(red_channel(), root, progress=False)
 
 
+def test_further_images_on_another_scale_are_told_by_their_name() -> None:
+    from segatlas.data.sample import Sample, Source
+    from segatlas.evaluation.run import _ScaleWatch
+    from segatlas.structures import InputSpec
+
+    specs = (InputSpec(), InputSpec(name="before"), InputSpec(name="far", kind="map"))
+    watch, image = _ScaleWatch(255.0), np.full((4, 4, 3), 200, np.uint8)
+    deep = Source(array=image.astype(np.uint16))
+    sources = {"before": deep, "far": Source(array=image / 255, kind="map"), "not taken": deep}
+    card = replace(red_channel().card, inputs=specs)
+    watch.look_at(Sample(image=image, target=None, key="a", sources=sources), card)
+    (warning,) = watch.warnings()
+    assert warning.startswith("source before: largest value 200 in uint16")
+
+
 def test_nothing_left_to_score_is_an_error(root: Path) -> None:
     for image in (root / "val" / "images").iterdir():
         image.write_bytes(b"")
