@@ -271,8 +271,8 @@ def encoders() -> Iterator[str]:
     yield table(("Name", "Channels", "Strides", "Parameters", "imagenet"), rows)
     yield "## Options of encoders"
     yield (
-        "In a recipe they stand beside the encoder's name, `encoder: {name: resnet50, output_stride: 8, multi_grid: [1, "
-        "2, 4]}`; in Python, `create_model(..., encoder={...})` likewise."
+        "In a recipe they stand beside the encoder's name, `encoder: {name: resnet50, output_stride: 8}`; in Python, "
+        "`create_model(..., encoder={...})` likewise."
     )
     first = {family: name for name, family in reversed(ENCODERS.items())}
     specs = [EncoderSpec(name=name) for name in reversed(first.values())]

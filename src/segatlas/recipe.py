@@ -38,25 +38,24 @@ CLASS_MAPS = "SemanticLogits"
 """The output that windows, test-time augmentation and class weights are for."""
 
 
-_OF_NETWORK = "null"
 ENCODER_KEYS = (
     KeyRow(
         key="model.encoder",
         expects="a name, or a group of keys",
-        default=_OF_NETWORK,
+        default="",
         meaning="encoder of the network; default: the network's. A name alone leaves the other keys as they are",
     ),
-    KeyRow(key="model.encoder.name", expects="text", default=_OF_NETWORK, meaning="one of ours, or a timm backbone"),
+    KeyRow(key="model.encoder.name", expects="text", default="", meaning="one of ours, or a timm backbone"),
     KeyRow(
         key="model.encoder.output_stride",
         expects="a whole number, or null",
-        default=_OF_NETWORK,
+        default="",
         meaning="stride of the last map, where that encoder can dilate; null: its own. Also: model.output_stride",
     ),
     KeyRow(
         key="model.encoder.OPTION",
         expects="a value",
-        default=_OF_NETWORK,
+        default="",
         meaning="options of that encoder's family, see `segatlas models info NETWORK`. Also: model.encoder_options",
     ),
 )
