@@ -91,7 +91,7 @@ ARCHITECTURE = Architecture(
     config=LinearConfig,
     build=build,
     variants={
-        f"linear_dinov2_{size[0]}": {"encoder": f"vit_{size}_patch14_dinov2"}
+        f"linear_dinov2_{size}": {"encoder": f"vit_{size}_patch14_dinov2"}
         for size in ("small", "base", "large", "giant")
     },
     tiny={"encoder": "test_vit", "encoder_options": {"depth": 2}, "blocks": 2, "dropout": 0.1},
