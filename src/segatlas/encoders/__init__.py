@@ -85,7 +85,7 @@ def create_encoder(name: str, *, in_channels: int = 3, output_stride: int | None
 
 
 def create_token_encoder(name: str, *, in_channels: int = 3, **fields: Any) -> TokenEncoder:
-    """Make an encoder of tokens with random weights: a plain vision transformer of timm, as `timm/NAME` or plainly NAME.
+    """Make an encoder of tokens with random weights: a plain vision transformer of timm.
 
     Raises:
         UsageError: no such encoder, one that gives maps only, or a field that it does not have.
