@@ -150,9 +150,6 @@ def load_architecture(name: str) -> Architecture:
     return record
 
 
-__getattr__ = old_names("segatlas.models")
-
-
 def list_models(pattern: str = "*", task: str | None = None) -> list[str]:
     """Return the sorted names of architectures and variants.
 
@@ -175,3 +172,6 @@ def find_entry(name: str) -> tuple[ArchitectureEntry, str | None]:
         return lookup(name)
     except KeyError:
         raise UsageError(f"'{name}': {unknown('model', name, list_models())} (all: segatlas models list)") from None
+
+
+__getattr__ = old_names("segatlas.models")
