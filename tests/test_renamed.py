@@ -85,6 +85,14 @@ def test_a_module_that_never_was_is_told_by_its_place_of_today():
         import_module("segatlas.data.doctor.nothing")
 
 
+@pytest.mark.filterwarnings("ignore:.* is called .* now:DeprecationWarning")
+def test_a_function_is_not_hidden_by_the_old_module_of_its_name():
+    module = import_module("segatlas.data.doctor.examine")
+    doctor = import_module("segatlas.data.doctor")
+    assert doctor.examine is module.examine
+    assert import_module("segatlas.weights").card.Card is import_module("segatlas.weights.card").Card
+
+
 def test_what_is_advised_instead_of_the_class_of_semantic_metrics_counts_the_same():
     counted = create(TASKS["semantic"].metrics, ("a", "b"))
     counted.update(Result(class_map=np.array([[0, 1]], np.uint8)), SemanticTarget(np.array([[0, 0]], np.uint8)))

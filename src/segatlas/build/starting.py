@@ -12,7 +12,7 @@ from segatlas.checkpoint.card import Card
 from segatlas.checkpoint.fitting import require_fit
 from segatlas.checkpoint.model_folder import local_model, read_model
 from segatlas.checkpoint.reading import read_state_dict
-from segatlas.errors import WeightsError
+from segatlas.errors import UsageError, WeightsError
 from segatlas.models import load_architecture
 from segatlas.models.architecture import flat_fields
 from segatlas.printable import printable
@@ -44,11 +44,12 @@ def start_from(net: nn.Module, path: str | Path) -> StartReport:
             a name means says `hub.loading.find_weights`.
 
     Raises:
-        WeightsError: nothing usable there, another architecture, or tensors that do not fit.
+        UsageError: a model of another architecture.
+        WeightsError: nothing usable there, or tensors that do not fit.
     """
     card, tensors, where = _read(path)
     if card is not None and card.architecture != net.architecture:
-        raise WeightsError(f"{where}: holds a {card.architecture}, but the network is a {net.architecture}")
+        raise UsageError(f"{where}: holds a {card.architecture}, but the network is a {net.architecture}")
     expected = net.state_dict()
     differing = [name for name, tensor in expected.items() if name in tensors and tensor.shape != tensors[name].shape]
     replaced = _of_another_class_count(net, differing, tensors) if differing else []

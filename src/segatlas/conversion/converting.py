@@ -13,7 +13,7 @@ from torch import Tensor
 
 from segatlas.build.assembling import assemble, filled
 from segatlas.build.network import build_empty, make_config
-from segatlas.checkpoint.card import Card, InferenceMode, Preprocessing, default_preprocessing
+from segatlas.checkpoint.card import CARD_FILE, WEIGHTS_FILE, Card, InferenceMode, Preprocessing, default_preprocessing
 from segatlas.checkpoint.fitting import require_fit
 from segatlas.checkpoint.hostile import told_as_weights_error
 from segatlas.checkpoint.model_folder import plain_tensors, read_model, save_pretrained
@@ -118,9 +118,13 @@ def convert_file(
 
     Raises:
         WeightsError: not readable, not recognised, several architectures fit, or tensors that do not fit.
-        UsageError: unknown architecture.
+        UsageError: unknown architecture, or a model of ours.
     """
     path = find_weights(Path(source).expanduser())
+    if path.name == WEIGHTS_FILE and path.with_name(CARD_FILE).is_file():
+        raise UsageError(
+            f"{printable(path.parent)}: is a model of SegAtlas already; load it as it is (--to converts it)"
+        )
     found = find_importer(path, arch=arch, config=None if config is None else Path(config).expanduser())
     importer, title, part = found.recognised.importer, found.source.title, found.part
     network = f"the {importer.architecture} of {title} that it looks like"
