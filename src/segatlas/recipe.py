@@ -39,6 +39,30 @@ CLASS_MAPS = "SemanticLogits"
 """The output that windows, test-time augmentation and class weights are for."""
 
 
+ENCODER_KEYS = (
+    KeyRow(
+        key="model.encoder",
+        expects="a name, or a group of keys",
+        default="",
+        meaning="encoder of the network; default: the network's. A name alone leaves the other keys as they are",
+    ),
+    KeyRow(key="model.encoder.name", expects="text", default="", meaning="one of ours, or a timm backbone"),
+    KeyRow(
+        key="model.encoder.output_stride",
+        expects="a whole number, or null",
+        default="",
+        meaning="stride of the last map, where that encoder can dilate; null: its own. Also: model.output_stride",
+    ),
+    KeyRow(
+        key="model.encoder.OPTION",
+        expects="a value",
+        default="",
+        meaning="options of that encoder's family, see `segatlas models info NETWORK`. Also: model.encoder_options",
+    ),
+)
+"""What stands in `model:` for every network on an encoder. Its options are in the encoders' files, which load torch."""
+
+
 def check_model(model: Mapping[str, Any]) -> list[Problem]:
     """Return the problems of a recipe's `model:` section that the schema cannot see."""
     name = model.get("name", ModelConfig.model_fields["name"].default)
@@ -191,7 +215,9 @@ def common_keys() -> tuple[str, list[KeyRow]]:
     """Return title and rows of the keys that all recipes have."""
     title, rows = reference()[0]
     names = f"one of: {', '.join(DATASETS)}"
-    return title, [replace(row, expects=names) if row.key == "data.name" else row for row in rows]
+    rows = [replace(row, expects=names) if row.key == "data.name" else row for row in rows]
+    place = [row.key for row in rows].index("model.name") + 1
+    return title, [*rows[:place], *ENCODER_KEYS, *rows[place:]]
 
 
 def dataset_keys() -> list[tuple[str, list[KeyRow]]]:
@@ -212,6 +238,11 @@ def json_schema() -> dict[str, Any]:
         schema["$defs"] |= record.get("$defs", {})
     data["properties"]["name"] |= {"enum": list(DATASETS)}
     data["additionalProperties"] = False
+    group = {"name": {"type": "string"}, "output_stride": {"type": ["integer", "null"]}}
+    schema["$defs"]["ModelConfig"]["properties"]["encoder"] = {
+        "anyOf": [{"type": ["string", "null"]}, {"type": "object", "properties": group}],
+        "description": ENCODER_KEYS[0].meaning,
+    }
     default = DataConfig.model_fields["name"].default
     data["allOf"] = [
         {

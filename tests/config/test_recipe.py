@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -106,7 +107,41 @@ def test_a_plain_transformer_gives_maps_to_networks_that_take_its_stride_and_tok
     assert check_model({"name": "fcn", "encoder": {"name": "test_vit", "output_stride": None}}) == []
 
 
-def test_an_encoder_that_is_no_name_is_left_to_the_architecture() -> None:
+def test_faults_of_an_encoder_are_told_with_all_others_at_the_line_where_each_was_written(tmp_path: Path) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text(
+        "model:\n  name: deeplabv3\n  encoder: resnet50\n  encoder_options:\n    multi_gird: [1, 2, 4]\n"
+        "  output_stride: 7\n  dropuot: 3\ntrain: {epochs: x}\n"
+    )
+    with pytest.raises(ConfigError) as told:
+        Config.load(file)
+    assert [(p.line, p.key, p.got) for p in told.value.problems] == [
+        (5, "model.encoder.multi_gird", "[1, 2, 4]"),
+        (6, "model.encoder.output_stride", "7"),
+        (7, "model.dropuot", "3"),
+        (8, "train.epochs", '"x"'),
+    ]
+
+
+def test_a_stride_that_only_the_network_gives_is_judged_with_the_encoder_that_the_recipe_names() -> None:
+    (problem,) = problems_of({"model": {"name": "deeplabv3", "encoder": "mit_b0"}})
+    assert (problem.key, problem.message) == ("model.encoder.output_stride", "mit_b0 has its own only, expected null")
+
+
+@pytest.mark.parametrize(
+    ("encoder", "message"),
+    [
+        ({"name": "resnet50", "multi_grid": [1, 2]}, "multi_grid has 2 entries, but the last layer has 3 blocks"),
+        ({"name": "timm/convmixer_768_32", "output_stride": 8}, "gives no feature maps with output_stride=8"),
+    ],
+)
+def test_an_encoder_that_cannot_be_made_is_told_when_the_recipe_is_read(encoder: dict[str, Any], message: str) -> None:
+    (problem,) = problems_of({"model": {"name": "deeplabv3", "encoder": encoder}})
+    assert problem.key == "model.encoder"
+    assert message in problem.message
+
+
+def test_an_encoder_that_is_no_name_is_refused() -> None:
     (problem,) = problems_of({}, "model.encoder=5")
     assert (problem.key, problem.message) == ("model.encoder", "expected an encoder's name or a group of its keys")
 

@@ -316,7 +316,7 @@ def test_what_the_file_cannot_tell_is_noted(tmp_path, caplog):
     options = {"norm_eps": 1e-6, "embedding_norm_eps": 1e-5}
     model = save_pretrained(small_network("mmseg", encoder_options=options), tmp_path / "m", classes=["a", "b", "c"])
     sa.convert(model, tmp_path / "out.pth", to="mmseg")
-    assert "see to it in the configuration of MMSegmentation: encoder.norm_eps=1e-06" in caplog.text
+    assert "see to it in the configuration of MMSegmentation: encoder.embedding_norm_eps=1e-05" in caplog.text
 
 
 def test_recognition_touches_no_values():

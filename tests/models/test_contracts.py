@@ -73,7 +73,9 @@ def _one_seed():
 def make(case: str, **fields: Any) -> torch.nn.Module:
     name, own = CASES[case]
     architecture = load_architecture(name)
-    return architecture.build(architecture.config(**{"num_classes": K, **own, **fields}))
+    config, problems = architecture.read_config({"num_classes": K, **own, **fields})
+    assert problems == []
+    return architecture.build(config)
 
 
 def takes(case: str, channels: int = 3) -> tuple[InputSpec, ...]:

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from segatlas.config import yaml_tree
 from segatlas.config.layers import lay_over, make_room
 from segatlas.config.messages import SchemaWords, explain, shorten, show, unknown
-from segatlas.config.old_keys import tell_old_keys, todays_keys, todays_path
+from segatlas.config.old_keys import grouped, tell_old_keys, todays_keys, todays_path
 from segatlas.config.plain import value_problems
 from segatlas.config.rules import check_rules
 from segatlas.config.schema import Config, DataCheck, ModelCheck
@@ -188,7 +188,7 @@ def _override(tree: Node, word: str, *, as_written: bool = False) -> tuple[Node,
         return tree, [_at(OVERRIDE, key, text, "base is set in a file only - name the recipe instead")]
     said = yaml_tree.from_plain(value.plain(), OVERRIDE)
     if as_written:
-        return _set(tree, path, said, key)
+        return _set(tree, path, grouped(said, path), key)
     now = todays_path(path)
     return _set(tree, [*now], todays_keys(said, now), key)
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from segatlas.build.network import make_config
 from segatlas.conversion.converting import recognise, rename_to_ours, rename_to_theirs
 from segatlas.conversion.importers import importers
 from segatlas.models import load_architecture
@@ -39,8 +40,7 @@ THEIRS = {
 
 def meta_network(case: str) -> tuple[Any, torch.nn.Module]:
     name, fields = CASES[case]
-    architecture = load_architecture(name)
-    config = architecture.config(num_classes=6, **fields)
+    architecture, config = make_config(name, {"num_classes": 6, **fields})
     with torch.device("meta"):
         return config, architecture.build(config)
 
