@@ -24,6 +24,7 @@ from segatlas.config.section import Section
 from segatlas.data.dataset import sources_fault
 from segatlas.data.datasets import DATASETS, dataset_class
 from segatlas.data.options import check_options
+from segatlas.encoders import ENCODERS
 from segatlas.encoders.spec import EncoderSpec
 from segatlas.errors import Problem, UsageError
 from segatlas.metrics import Number, monitored
@@ -77,7 +78,7 @@ def check_model(model: Mapping[str, Any]) -> list[Problem]:
     if variant:
         _tell_contradictions(name, record.variants[variant], own)
     made, problems = record.read_config({**FROM_DATA, **own}, variant=variant, strict=True)
-    if made is not None and not problems and len(own.get(ENCODER) or ()) > 1:
+    if made is not None and not problems and own.get(ENCODER) is not None:
         problems = _encoder_cannot_be_made(made.encoder, made.in_channels)
     known = [*(key for key in ModelConfig.model_fields if key != "name"), *record.fields]
     return [in_section(problem, "model", known) for problem in problems]
@@ -86,8 +87,10 @@ def check_model(model: Mapping[str, Any]) -> list[Problem]:
 def _encoder_cannot_be_made(spec: EncoderSpec, in_channels: int) -> list[Problem]:
     """Return why an encoder of sound settings cannot be made all the same, as where timm's network has no such stride.
 
-    It is made of shapes only.
+    It is made of shapes only, unless it is one of ours with the settings that it has by itself.
     """
+    if spec.name in ENCODERS and spec == type(spec)(name=spec.name):
+        return []
     from segatlas.build.network import shapes_only  # loads torch, as the network's file has done before
 
     try:

@@ -24,7 +24,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segatlas.encoders.contract import Encoder
+from segatlas.encoders.contract import PyramidEncoder
 from segatlas.encoders.family import EncoderFamily, EncoderSettings
 from segatlas.encoders.resnet import BasicBlock, Bottleneck, residual_layer
 from segatlas.layers.init import init_weights
@@ -104,7 +104,7 @@ class Transition(nn.ModuleList):
         return [layer(x) for layer, x in zip(self, [*maps, maps[-1]], strict=True)]
 
 
-class HRNet(Encoder):
+class HRNet(PyramidEncoder):
     """An HRNet without its classifier: four maps, at strides 4, 8, 16 and 32.
 
     Args:

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segatlas.encoders.contract import Encoder
+from segatlas.encoders.contract import PyramidEncoder
 from segatlas.encoders.family import EncoderFamily, EncoderSettings
 from segatlas.layers.drop_path import DropPath
 from segatlas.layers.init import init_weights
@@ -151,7 +151,7 @@ class Block(nn.Module):
         return out
 
 
-class MixTransformer(Encoder):
+class MixTransformer(PyramidEncoder):
     """Four stages at strides 4, 8, 16, 32; stage i is `patch_embed{i}`, `block{i}` (a list) and `norm{i}`.
 
     Args:

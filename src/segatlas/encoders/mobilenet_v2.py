@@ -18,7 +18,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from segatlas.encoders.contract import Encoder
+from segatlas.encoders.contract import PyramidEncoder
 from segatlas.encoders.family import EncoderFamily, EncoderSettings
 from segatlas.layers.init import init_weights
 
@@ -80,7 +80,7 @@ class MobileNetV2Options:
     dilate_every_block: bool = False
 
 
-class MobileNetV2(Encoder):
+class MobileNetV2(PyramidEncoder):
     """MobileNetV2 without its classifier: five maps of 16, 24, 32, 96 and 1280 (or 320) channels.
 
     Args:

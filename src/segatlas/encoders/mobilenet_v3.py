@@ -19,7 +19,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segatlas.encoders.contract import Encoder
+from segatlas.encoders.contract import PyramidEncoder
 from segatlas.encoders.family import EncoderFamily, EncoderSettings
 from segatlas.layers.init import init_weights
 
@@ -130,7 +130,7 @@ class InvertedResidual(nn.Module):
         return out
 
 
-class MobileNetV3(Encoder):
+class MobileNetV3(PyramidEncoder):
     """MobileNetV3-Large without its classifier: five maps of 16, 24, 40, 80 and 960 channels.
 
     Args:

@@ -20,7 +20,7 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor, nn
 
-from segatlas.encoders.contract import Encoder
+from segatlas.encoders.contract import PyramidEncoder
 from segatlas.encoders.family import EncoderFamily, EncoderSettings
 from segatlas.errors import UsageError
 from segatlas.layers.init import init_weights
@@ -112,7 +112,7 @@ class ResNetOptions:
     basic_conv2_dilated: bool = True
 
 
-class ResNet(Encoder):
+class ResNet(PyramidEncoder):
     """A ResNet without its classifier.
 
     Args:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from segatlas.config.architectures import in_section, read_fields
 from segatlas.config.messages import show, unknown
-from segatlas.encoders import ENCODERS, OTHERS, TOKENS, timm_has, timm_names
+from segatlas.encoders import ENCODERS, OTHERS, TOKENS, timm_has, timm_names, timm_tags
 from segatlas.encoders.family import EncoderFamily, EncoderSettings
 from segatlas.errors import Problem, UsageError
 
@@ -85,8 +85,11 @@ class EncoderSpec(EncoderSettings):
     @staticmethod
     def name_problem(name: str) -> str:
         """Say what is wrong with a name; "" where nothing is. timm is asked only for what is not in the table."""
-        known = name in ENCODERS or timm_has(name)
-        return "" if known else unknown("encoder", name, [*ENCODERS, *timm_names()])
+        if name in ENCODERS or timm_has(name):
+            return ""
+        if "." in name and (tags := timm_tags(name)):
+            return f"no such weights: expected no tag, or one of {', '.join(tags)}"
+        return unknown("encoder", name, [*ENCODERS, *timm_names()])
 
     @property
     def family(self) -> EncoderFamily:
@@ -113,7 +116,8 @@ class TokenEncoderSpec(EncoderSpec):
         """Say what is wrong with a name; "" where nothing is."""
         problem = EncoderSpec.name_problem(name)
         gives_tokens = not problem and name not in ENCODERS and import_module(TOKENS).is_plain(name)
-        return problem or ("" if gives_tokens else "gives no tokens: expected a plain vision transformer of timm")
+        wanted = "expected a plain vision transformer of timm, such as vit_small_patch14_dinov2"
+        return problem or ("" if gives_tokens else f"gives feature maps, no tokens: {wanted}")
 
 
 def create_encoder(encoder: EncoderSpec | str, *, in_channels: int = 3, **fields: Any) -> PyramidEncoder:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from segatlas.encoders.contract import Encoder
+from segatlas.encoders.contract import PyramidEncoder
 from segatlas.encoders.family import EncoderFamily, EncoderSettings
 from segatlas.layers.conv import ConvBNReLU
 from segatlas.layers.init import init_weights
@@ -72,7 +72,7 @@ class STDCBlock(nn.Module):
         return torch.cat(outputs, dim=1)
 
 
-class STDC(Encoder):
+class STDC(PyramidEncoder):
     """STDC without its classifier: five maps at strides 2, 4, 8, 16, 32."""
 
     def __init__(self, blocks: tuple[int, int, int], *, in_channels: int = 3):
