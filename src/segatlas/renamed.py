@@ -8,6 +8,11 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
+_LOSSES = (
+    *("Boundary", "CentersOffsets", "ClassPresence", "CrossEntropy", "CrossEntropyDice", "Detail", "Dice", "Focal"),
+    *("Lovasz", "Ohem", "PointCrossEntropy", "Tversky"),
+)
+
 RENAMED: dict[str, dict[str, str]] = {
     "segatlas.bench": {
         "Machine": "MachineState",
@@ -18,17 +23,7 @@ RENAMED: dict[str, dict[str, str]] = {
     },
     "segatlas.config.losses": {
         "Term": "LossConfig",
-        "CrossEntropyTerm": "CrossEntropyConfig",
-        "OhemTerm": "OhemConfig",
-        "DiceTerm": "DiceConfig",
-        "CrossEntropyDiceTerm": "CrossEntropyDiceConfig",
-        "FocalTerm": "FocalConfig",
-        "TverskyTerm": "TverskyConfig",
-        "LovaszTerm": "LovaszConfig",
-        "BoundaryTerm": "BoundaryConfig",
-        "DetailTerm": "DetailConfig",
-        "ClassPresenceTerm": "ClassPresenceConfig",
-        "PointCrossEntropyTerm": "PointCrossEntropyConfig",
+        **{f"{name}{kind}": f"segatlas.losses.{name}" for name in _LOSSES for kind in ("Term", "Config")},
     },
     "segatlas.data.checks": {"Diagnosis": "CheckReport"},
     "segatlas.data.transforms": {"Prepared": "PreparedSample"},
@@ -43,7 +38,7 @@ RENAMED: dict[str, dict[str, str]] = {
     },
     "segatlas.ops": {"raise_logits": "upsample_logits"},
 }
-"""Package -> its old public names, each with the name of today."""
+"""Package -> its old public names, each with the name of today: in the package, or with dots and in another."""
 
 
 def old_names(package: str, names: Mapping[str, str] | None = None) -> Callable[[str], Any]:
@@ -53,9 +48,10 @@ def old_names(package: str, names: Mapping[str, str] | None = None) -> Callable[
     def find(name: str) -> Any:
         if name not in table:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        message = f"{package}.{name} is called {package}.{table[name]} now"
-        warnings.warn(message, DeprecationWarning, stacklevel=2)
-        return getattr(sys.modules.get(package) or import_module(package), table[name])
+        home, _, new = table[name].rpartition(".")
+        home = home or package
+        warnings.warn(f"{package}.{name} is called {home}.{new} now", DeprecationWarning, stacklevel=2)
+        return getattr(sys.modules.get(home) or import_module(home), new)
 
     return find
 

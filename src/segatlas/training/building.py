@@ -9,12 +9,13 @@ import torch
 from torch import nn
 
 from segatlas import criteria
-from segatlas.config.schema import Config, InputConfig
+from segatlas.config.schema import InputConfig
 from segatlas.data import Store, create_dataset
 from segatlas.data.dataset import SegmentationData, sources_fault
 from segatlas.data.statistics import automatic_weights, count_classes
 from segatlas.data.transforms import Pipeline
 from segatlas.errors import ConfigError, DataError, Problem
+from segatlas.recipe import Config
 from segatlas.tasks import TASKS
 from segatlas.training.consulting import check_data, refuse_single_values
 from segatlas.training.inputs import NetworkFacts, choose_preprocessing, encoder_name
