@@ -43,6 +43,41 @@ def test_the_old_module_of_data_checks_gives_its_names_with_a_warning():
 
 
 @pytest.mark.parametrize(
+    ("old", "name", "home"),
+    [
+        ("weights", "Card", "checkpoint.card"),
+        ("weights", "create_model", "build.network"),
+        ("weights", "load_pretrained", "hub.loading"),
+        ("weights", "convert", "hub.converting"),
+        ("weights.saving", "load_pretrained", "hub.loading"),
+        ("weights.saving", "save_pretrained", "checkpoint.model_folder"),
+        ("weights.reading", "read_state_dict", "checkpoint.reading"),
+        ("weights.importers", "SOURCES", "conversion.importers"),
+        ("weights.importers.importer", "Importer", "conversion.importers.importer"),
+    ],
+)
+def test_the_one_room_of_weights_of_earlier_versions_gives_its_names_with_a_warning(old, name, home):
+    module = import_module(f"segatlas.{old}")
+    with pytest.warns(DeprecationWarning, match=rf"segatlas.{old}.{name} is segatlas.{home}.{name} now") as told:
+        found = getattr(module, name)
+    assert found is getattr(import_module(f"segatlas.{home}"), name)
+    assert [warning.filename for warning in told] == [__file__]
+
+
+def test_every_file_of_the_old_room_of_weights_is_found_under_its_name_of_today():
+    import segatlas.weights as weights
+
+    for old, homes in weights._MOVED.items():
+        assert import_module(f"segatlas.weights.{old}") is sys.modules[f"segatlas.weights.{old}"]
+        for home in homes:
+            assert import_module(f"segatlas.{home}")
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = weights.no_such_name
+    with pytest.raises(ModuleNotFoundError):
+        import_module("segatlas.weights.no_such_file")
+
+
+@pytest.mark.parametrize(
     ("made", "old", "new"),
     [
         (DataFacts(name="shapes", split="val", images=3, root="."), "pictures", "images"),

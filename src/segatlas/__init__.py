@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from segatlas import errors, ops
+    from segatlas.build.network import create_model
+    from segatlas.checkpoint.model_folder import save_pretrained
     from segatlas.evaluation import evaluate
+    from segatlas.hub.converting import convert
     from segatlas.inference import Predictor, Segmentation, load
+    from segatlas.models.listing import list_models
     from segatlas.recipe import Config
     from segatlas.structures import SemanticLogits
     from segatlas.training import train
-    from segatlas.weights import convert, create_model, list_models, save_pretrained
 
 __version__ = "0.1.0"
 
@@ -24,14 +27,14 @@ _PUBLIC = {
     "Predictor": "segatlas.inference:Predictor",
     "Segmentation": "segatlas.inference:Segmentation",
     "SemanticLogits": "segatlas.structures:SemanticLogits",
-    "convert": "segatlas.weights:convert",
-    "create_model": "segatlas.weights:create_model",
+    "convert": "segatlas.hub.converting:convert",
+    "create_model": "segatlas.build.network:create_model",
     "errors": "segatlas.errors",
     "evaluate": "segatlas.evaluation:evaluate",
-    "list_models": "segatlas.weights:list_models",
+    "list_models": "segatlas.models.listing:list_models",
     "load": "segatlas.inference:load",
     "ops": "segatlas.ops",
-    "save_pretrained": "segatlas.weights:save_pretrained",
+    "save_pretrained": "segatlas.checkpoint.model_folder:save_pretrained",
     "train": "segatlas.training:train",
 }
 """Public name -> "module:attribute", or the module itself."""

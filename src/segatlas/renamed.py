@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 _LOSSES = (
@@ -65,3 +66,26 @@ def old_attribute(old: str, new: str) -> property:
         return getattr(self, new)
 
     return property(read, doc=f"The name of `{new}` in earlier versions.")
+
+
+def moved_names(old: str, homes: Sequence[str]) -> Callable[[str], Any]:
+    """Return the `__getattr__` of a module `old` of earlier versions, whose names are in the modules `homes` today."""
+
+    def find(name: str) -> Any:
+        for home in () if name.startswith("__") else homes:
+            try:
+                found = getattr(import_module(home), name)
+            except AttributeError:
+                continue
+            warnings.warn(f"{old}.{name} is {home}.{name} now", DeprecationWarning, stacklevel=2)
+            return found
+        raise AttributeError(f"module {old!r} has no attribute {name!r}")
+
+    return find
+
+
+def moved_module(old: str, homes: Sequence[str]) -> ModuleType:
+    """Return a module in the place of `old` of earlier versions, see `moved_names`."""
+    module = ModuleType(old, f"The name of {', '.join(homes)} in earlier versions.")
+    module.__dict__["__getattr__"] = moved_names(old, homes)
+    return module

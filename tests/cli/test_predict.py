@@ -22,7 +22,8 @@ CLASSES, PALETTE = ("sky", "road", "car"), ((0, 0, 200), (90, 90, 90), (200, 0, 
 def model(tmp_path_factory):
     import torch
 
-    from segatlas.weights import create_model, save_pretrained
+    from segatlas.build.network import create_model
+    from segatlas.checkpoint.model_folder import save_pretrained
 
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("model") / "net"
@@ -253,8 +254,9 @@ def test_wrong_words_end_with_code_2_before_anything_is_written(model, images, m
 
 
 def test_cityscapes_ids_are_written_for_a_model_of_its_19_classes(images, tmp_path):
+    from segatlas.build.network import create_model
+    from segatlas.checkpoint.model_folder import save_pretrained
     from segatlas.data.datasets import cityscapes
-    from segatlas.weights import create_model, save_pretrained
 
     folder = tmp_path / "city"
     save_pretrained(create_model("unet", num_classes=19, width=4), folder, classes=cityscapes.CLASSES)

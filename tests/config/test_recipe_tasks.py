@@ -10,9 +10,9 @@ import pytest
 from segatlas.errors import ConfigError, Problem
 from segatlas.losses import CrossEntropy, losses_for
 from segatlas.models import ARCHITECTURES, ArchitectureEntry
+from segatlas.models.listing import list_models
 from segatlas.recipe import Config
 from segatlas.tasks import TASKS
-from segatlas.weights import list_models
 
 
 @pytest.fixture

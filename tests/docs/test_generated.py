@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from segatlas.models import lookup
+from segatlas.models.listing import list_models
 from segatlas.recipe import Config
-from segatlas.weights import list_models
 
 ROOT = Path(__file__).resolve().parents[2]
 

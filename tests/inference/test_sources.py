@@ -8,12 +8,12 @@ import torch
 from PIL import Image
 from torch import nn
 
+from segatlas.checkpoint.card import Card, Preprocessing
 from segatlas.errors import DataError, UsageError
 from segatlas.inference import Predictor
 from segatlas.inference.images import WithSources, prepare
 from segatlas.inference.tta import View
 from segatlas.structures import Inputs, InputSpec, SemanticLogits
-from segatlas.weights.card import Card, Preprocessing
 
 BEFORE = InputSpec(name="before", kind="image")
 HEIGHTS = InputSpec(name="heights", kind="map", channels=1)

@@ -21,7 +21,7 @@ class Encoder(nn.Module, ABC):
     """Turns an image into feature maps, finest first.
 
     channels[i] and strides[i] describe the i-th map of `forward`; map i is (N, channels[i], ceil(H/s), ceil(W/s)) or
-    the encoder's own rounding for an H x W image. Encoders never read files: `segatlas.weights` loads weights.
+    the encoder's own rounding for an H x W image. Encoders never read files: `segatlas.build` loads weights.
 
     Height and width of an image must be multiples of `size_divisibility`; decoders pad to it.
     With `gradient_checkpointing` set, training keeps only the maps between stages and recomputes the rest in backward.

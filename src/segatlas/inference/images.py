@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from segatlas.checkpoint.card import Card, Preprocessing
 from segatlas.data.formats.images import as_image
 from segatlas.data.formats.masks import decode_raw, read_raw
 from segatlas.data.sample import Sample
@@ -26,7 +27,6 @@ from segatlas.inference.tta import nearest_places
 from segatlas.ops.sampling import make_axis
 from segatlas.ops.upsampling import resample
 from segatlas.structures import IGNORE, Inputs, InputSpec, changed
-from segatlas.weights.card import Card, Preprocessing
 
 ImageLike: TypeAlias = str | Path | bytes | Image.Image | np.ndarray | Tensor
 

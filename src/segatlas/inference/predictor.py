@@ -17,6 +17,7 @@ from typing import Any, Literal, overload
 import torch
 from torch import Tensor, nn
 
+from segatlas.checkpoint.card import Card
 from segatlas.config.plain import LARGEST_SCALE, SMALLEST_SCALE
 from segatlas.errors import DataError, SegAtlasError, TaskError, UsageError
 from segatlas.inference.current_form import CurrentForm, PlainForm
@@ -41,13 +42,12 @@ from segatlas.inference.sliding import (
     slide_class_map,
 )
 from segatlas.inference.tta import View, mean_of_views, parse_views
+from segatlas.models.listing import find_entry
 from segatlas.ops import upsample_logits
 from segatlas.ops.summed_map import best_of, chunk_rows
 from segatlas.postprocess import find
 from segatlas.postprocess.semantic_logits import semantic_results
 from segatlas.structures import Inputs, Output, Result, SemanticLogits, changed, image_of, with_maps
-from segatlas.weights.card import Card
-from segatlas.weights.listing import find_entry
 
 Precision = Literal["fp32", "bf16"]
 LOGGER = logging.getLogger("segatlas")
