@@ -8,6 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from segatlas.renamed import OldModules
+
 if TYPE_CHECKING:
     from segatlas import errors, ops
     from segatlas.build.network import create_model
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
     from segatlas.evaluation import evaluate
     from segatlas.hub.converting import convert
     from segatlas.inference import Predictor, Segmentation, load
-    from segatlas.models.listing import list_models
+    from segatlas.models import list_models
     from segatlas.recipe import Config
     from segatlas.structures import SemanticLogits
     from segatlas.training import train
@@ -31,7 +33,7 @@ _PUBLIC = {
     "create_model": "segatlas.build.network:create_model",
     "errors": "segatlas.errors",
     "evaluate": "segatlas.evaluation:evaluate",
-    "list_models": "segatlas.models.listing:list_models",
+    "list_models": "segatlas.models:list_models",
     "load": "segatlas.inference:load",
     "ops": "segatlas.ops",
     "save_pretrained": "segatlas.checkpoint.model_folder:save_pretrained",
@@ -55,6 +57,9 @@ __all__ = [
     "save_pretrained",
     "train",
 ]
+
+
+OldModules.install()
 
 
 def __getattr__(name: str) -> Any:

@@ -178,7 +178,7 @@ def test_two_names_of_one_model_would_be_one_report_and_are_told(
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("an image was predicted")
 
-    monkeypatch.setattr(Predictor, "predict_iter", refuse)
+    monkeypatch.setattr(Predictor, "predict_stream", refuse)
     monkeypatch.chdir(run)
     same_file = {
         (str(run), str(run / "model")): run / "evaluations" / "val.json",
@@ -230,7 +230,7 @@ def test_nothing_is_scored_before_all_models_data_and_places_are_found_good(
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("an image was predicted")
 
-    monkeypatch.setattr(Predictor, "predict_iter", refuse)
+    monkeypatch.setattr(Predictor, "predict_stream", refuse)
     words: list[object] = [models[0], models[1], "--data", run.parent / "data", "--compare"]
     if fault == "missing":
         words[1] = tmp_path / "nothing"

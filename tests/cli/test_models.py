@@ -13,7 +13,7 @@ from segatlas.build.network import create_model
 from segatlas.checkpoint.model_folder import save_pretrained
 from segatlas.cli.main import app
 from segatlas.cli.models import _table
-from segatlas.models.listing import list_models
+from segatlas.models import list_models
 
 
 def run(*words: str):

@@ -70,7 +70,7 @@ def unscored(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("an image was predicted")
 
-    monkeypatch.setattr(Predictor, "predict_iter", refuse)
+    monkeypatch.setattr(Predictor, "predict_stream", refuse)
 
 
 @pytest.mark.usefixtures("unscored")

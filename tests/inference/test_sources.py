@@ -126,7 +126,11 @@ def test_an_optional_source_that_is_missing_reaches_the_network_as_not_present()
     [
         ((BEFORE,), None, r"no source 'before' is given; besides the image the model takes before \(an image of 3 ch"),
         ((BEFORE,), {"befor": OTHER}, "no source 'before' is given"),
-        ((BEFORE,), {"before": OTHER, "after": OTHER}, "a source 'after' is given; besides the image the model takes"),
+        (
+            (BEFORE,),
+            {"before": OTHER, "after": OTHER},
+            "a source 'after' is given, which the model does not take; besides the image the model takes",
+        ),
         ((), {"before": OTHER}, "besides the image the model takes nothing"),
         ((OPTIONAL, HEIGHTS), {}, r"'heights' .*before \(an image of 3 channels, optional\), heights \(a map of num"),
     ],

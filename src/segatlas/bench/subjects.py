@@ -23,7 +23,7 @@ from segatlas.errors import UsageError
 from segatlas.hub.loading import load_pretrained
 from segatlas.inference import Predictor
 from segatlas.inference.images import GivenImage, ImageBatch, WithSources, prepare
-from segatlas.inference.predictor import Precision
+from segatlas.inference.runner import Precision
 from segatlas.models import lookup
 from segatlas.structures import Inputs, Output
 

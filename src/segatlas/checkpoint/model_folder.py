@@ -16,8 +16,7 @@ from segatlas.checkpoint.reading import named_tensors, read_state_dict, read_tor
 from segatlas.config.messages import unknown
 from segatlas.errors import UsageError, WeightsError
 from segatlas.files import sha256, whole_file, whole_folder
-from segatlas.models import load_architecture
-from segatlas.models.listing import find_entry
+from segatlas.models import find_entry, load_architecture
 from segatlas.palette import default_palette
 from segatlas.printable import printable
 

@@ -40,8 +40,7 @@ def list_(
     if published:
         _list_published(pattern, json_line=json_line)
         return
-    from segatlas.models import lookup
-    from segatlas.models.listing import list_models
+    from segatlas.models import list_models, lookup
 
     entries = {name: lookup(name)[0] for name in list_models(pattern, task)}
     if json_line:
@@ -185,7 +184,7 @@ def _listed(names: Sequence[str]) -> str:
 
 def _is_place(name: str) -> bool:
     """Tell whether `name` means files: a path or hub id, or a file or folder that no network is called like."""
-    from segatlas.models.listing import list_models
+    from segatlas.models import list_models
 
     return name not in list_models() and ("/" in name or Path(name).exists())
 
@@ -193,7 +192,7 @@ def _is_place(name: str) -> bool:
 def _info_architecture(name: str, *, json_line: bool) -> None:
     from dataclasses import asdict
 
-    from segatlas.models.listing import find_entry
+    from segatlas.models import find_entry
 
     find_entry(name)  # an unknown name is answered before anything heavy is imported
     from segatlas.build.describing import MEASURED_CLASSES, MEASURED_SIZE, describe

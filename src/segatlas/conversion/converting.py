@@ -29,7 +29,7 @@ from segatlas.conversion.importers.source import Facts, Library
 from segatlas.conversion.importers.stacks import stack_to_ours, stack_to_theirs
 from segatlas.errors import SegAtlasError, UsageError, WeightsError
 from segatlas.files import sha256, sweep_leftovers, whole_file
-from segatlas.models.listing import find_entry
+from segatlas.models import find_entry
 from segatlas.printable import printable, shortened
 
 _TRAINING_ONLY = ("dropout", "drop_path")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from segatlas.errors import UsageError
 from segatlas.losses import Loss, losses_for
+from segatlas.renamed import old_names
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -43,3 +44,5 @@ def build(output: str, terms: Sequence[Loss], automatic_weights: Tensor | None =
 
 
 __all__ = ["CRITERIA", "build"]
+
+__getattr__ = old_names("segatlas.criteria")

@@ -104,7 +104,7 @@ def open_split(plan: EvaluationPlan, split: str, card: Card) -> tuple[Segmentati
         raise DataError(
             f"{data.name} has images of {data.channels} channels, the model takes {channels}", plan.data.root
         )
-    fault = sources_fault(card.inputs[1:], data)
+    fault = sources_fault(card.inputs[1:], data.name, data.sources)
     if fault:
         raise DataError(fault, plan.data.root)
     if len(data) == 0:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Union
 from pydantic import Field
 
 from segatlas.losses.loss import Loss
+from segatlas.renamed import old_names
 
 NAMES = (
     "cross_entropy",
@@ -47,7 +48,9 @@ def __getattr__(name: str) -> Any:
     for loss in LOSSES.values():
         if loss.__name__ == name:
             return loss
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return _old_name(name)
 
+
+_old_name = old_names("segatlas.losses")
 
 __all__ = ["LOSSES", "AnyLoss", "Loss", "losses_for"]

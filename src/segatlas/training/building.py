@@ -21,7 +21,7 @@ from segatlas.data.statistics import automatic_weights, count_classes
 from segatlas.data.transforms import Pipeline
 from segatlas.errors import ConfigError, DataError, Problem
 from segatlas.hub.loading import find_weights
-from segatlas.models.listing import find_entry
+from segatlas.models import find_entry
 from segatlas.recipe import Config
 from segatlas.tasks import TASKS
 from segatlas.training.consulting import check_data, refuse_single_values
@@ -104,7 +104,7 @@ def build_parts(config: Config, *, dry: bool = False) -> TrainingComponents:
         task=config.task,
         source=f"trained by SegAtlas on {config.data.name}",
     )
-    fault = sources_fault(card.inputs[1:], train)
+    fault = sources_fault(card.inputs[1:], train.name, train.sources)
     if fault:
         raise ConfigError("recipe", [Problem(key="data.name", got=train.name, message=fault)])
     pipeline = Pipeline.from_config(
