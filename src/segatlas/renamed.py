@@ -113,6 +113,7 @@ RENAMED: dict[str, dict[str, str]] = {
         "error_picture": "error_image",
         "save_picture": "save_image",
     },
+    "segatlas.encoders": {"create_encoder": "segatlas.encoders.spec.create_encoder"},
     "segatlas.inference.pictures": {"Inputs": "ImageBatch", "PictureLike": "ImageLike", "Prepared": "PreparedImage"},
     "segatlas.layers.below_raise": {
         "convolve_below_raise": "convolve_before_upsampling",
@@ -156,6 +157,9 @@ GONE: dict[str, dict[str, str]] = {
     "segatlas.drawing": {
         "ClassRow": "the tables of a report are its sections: ReportContent(sections=report.sections, colors=...)",
     },
+    "segatlas.encoders": {
+        "nearest_encoders": "EncoderSpec.of(name) of segatlas.encoders.spec names the nearest of a name that is none",
+    },
     "segatlas.losses": {
         "build_loss": "a term of a recipe is its loss: term(logits, labels, canvas, align_corners, class_weights)",
     },
@@ -190,8 +194,10 @@ def old_names(module: str, home: str = "") -> Callable[[str], Any]:
             warnings.warn(f"{module}.{name} is called {full} now", DeprecationWarning, stacklevel=2)
             place, _, new = full.rpartition(".")
             return getattr(import_module(place), new)
-        if home:
-            return getattr(import_module(home), name)
+        if home and hasattr(today := import_module(home), name):
+            return getattr(today, name)
+        if f"{module}.{name}" in sys.modules:
+            return sys.modules[f"{module}.{name}"]
         raise AttributeError(f"module {module!r} has no attribute {name!r}")
 
     return find
@@ -208,6 +214,14 @@ def old_attribute(old: str, new: str) -> property:
     return property(read, doc=f"The name of `{new}` in earlier versions.")
 
 
+class _OldModule(ModuleType):
+    """Keeps no module that is imported from inside: `doctor.examine` would hide the function of that name."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not isinstance(value, ModuleType):
+            super().__setattr__(name, value)
+
+
 class OldModules(MetaPathFinder, Loader):
     """Finds the modules of `MOVED`. Each holds nothing of its own and gives the objects of the module of today."""
 
@@ -216,6 +230,10 @@ class OldModules(MetaPathFinder, Loader):
     ) -> ModuleSpec | None:
         """Return a spec for a module that moved, else None."""
         return ModuleSpec(fullname, self, is_package=True) if place_of_today(fullname) else None
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        """Make the old module."""
+        return _OldModule(spec.name)
 
     def exec_module(self, module: ModuleType) -> None:
         """Fill the old module."""

@@ -8,8 +8,8 @@ from segatlas.build import encoder_weights
 from segatlas.build.encoder_weights import IMAGENET, imagenet_on_disk, load_encoder_weights
 from segatlas.build.network import create_model
 from segatlas.downloads.hugging_face import fetch_file
-from segatlas.encoders import create_encoder
-from segatlas.errors import WeightsError
+from segatlas.encoders.spec import create_encoder
+from segatlas.errors import UsageError, WeightsError
 
 TINY_DECODER = (8, 8, 8, 4, 4)
 REPOSITORY = ("timm/resnet18.a1_in1k", "model.safetensors")
@@ -94,7 +94,7 @@ def test_weights_of_another_encoder_are_refused(published):
 
 
 def test_a_network_without_a_named_encoder_says_so(published):
-    with pytest.raises(WeightsError, match="has no named encoder"):
+    with pytest.raises(UsageError, match="has no named encoder"):
         create_model("unet", num_classes=2, width=4, encoder_weights=str(published))
 
 
@@ -122,7 +122,7 @@ def test_without_a_connection_imagenet_says_how_to_give_a_file(monkeypatch):
 
 
 def test_an_encoder_without_published_weights_says_how_to_give_a_file():
-    with pytest.raises(WeightsError, match="timm publishes none for mit_b0; give a file"):
+    with pytest.raises(UsageError, match="timm publishes none for mit_b0; give a file"):
         create_model("segformer_b0", num_classes=2, encoder_weights="imagenet")
 
 

@@ -44,20 +44,19 @@ def load(
     check_data: DataCheck | None = None,
 ) -> ConfigType:
     """Read and check a recipe; see `Config.load`."""
-    tree, title, problems = _read_source(source)
-    stated = _stated(overrides)
-    problems += tell_old_keys(stated)
-    tree = make_room(_expand_losses(tree), todays_keys(stated))
-    for word in overrides:
-        tree, faults = _override(tree, word)
-        tree = _expand_losses(tree)
-        problems += faults
-    tree = _name_run(tree, source)
+    tree, title, problems = _whole_tree(source, overrides)
     cfg, faults = _check(cls, tree, check_model, check_data)
     problems += [_locate(problem, tree) for problem in faults]
     if problems or cfg is None:
         raise ConfigError(title, _in_order(problems))
     return cfg
+
+
+def located(error: ConfigError, source: str | Path | Mapping[str, Any], overrides: Sequence[str]) -> ConfigError:
+    """Return an error that arose after its recipe was read, with the places of the keys: file and line, or override."""
+    tree, title, _ = _whole_tree(source, overrides)
+    problems = [problem if problem.file else _locate(problem, tree) for problem in error.problems]
+    return ConfigError(title, _in_order(problems))
 
 
 def to_yaml(cfg: Config) -> str:
@@ -75,6 +74,19 @@ def json_schema(recipe: type[Config]) -> dict[str, Any]:
     names = sorted(losses["items"]["discriminator"]["mapping"])
     losses["items"] = {"anyOf": [{"enum": names}, losses["items"]]}
     return schema
+
+
+def _whole_tree(source: str | Path | Mapping[str, Any], overrides: Sequence[str]) -> tuple[Node, str, list[Problem]]:
+    """Return the tree with its bases and the overrides merged, the name to print, and the problems so far."""
+    tree, title, problems = _read_source(source)
+    stated = _stated(overrides)
+    problems += tell_old_keys(stated)
+    tree = make_room(_expand_losses(tree), todays_keys(stated))
+    for word in overrides:
+        tree, faults = _override(tree, word)
+        tree = _expand_losses(tree)
+        problems += faults
+    return _name_run(tree, source), title, problems
 
 
 def _read_source(source: str | Path | Mapping[str, Any]) -> tuple[Node, str, list[Problem]]:
@@ -286,6 +298,8 @@ def _locate(problem: Problem, tree: Node) -> Problem:
             found = False
             break
         node, place = inner, inner.place
+    if problem.key == "model.encoder.name" and tree.value["model"].value["encoder"].place == place:
+        problem = replace(problem, key="model.encoder")  # as it was written: by its name alone
     got = problem.got or (show(node.plain()) if found and not isinstance(node.value, dict) else "")
     if not found and node is tree:
         place = DEFAULT

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from segatlas.build.assembling import assemble, filled
 from segatlas.build.network import build_empty, make_config
-from segatlas.checkpoint.card import Card, InferenceMode, Preprocessing, default_preprocessing
+from segatlas.checkpoint.card import CARD_FILE, WEIGHTS_FILE, Card, InferenceMode, Preprocessing, default_preprocessing
 from segatlas.checkpoint.fitting import require_fit
 from segatlas.checkpoint.hostile import told_as_weights_error
 from segatlas.checkpoint.model_folder import plain_tensors, read_model, save_pretrained
@@ -30,6 +30,7 @@ from segatlas.conversion.importers.stacks import stack_to_ours, stack_to_theirs
 from segatlas.errors import SegAtlasError, UsageError, WeightsError
 from segatlas.files import sha256, sweep_leftovers, whole_file
 from segatlas.models import find_entry
+from segatlas.models.architecture import flat_fields
 from segatlas.printable import printable, shortened
 
 _TRAINING_ONLY = ("dropout", "drop_path")
@@ -117,9 +118,13 @@ def convert_file(
 
     Raises:
         WeightsError: not readable, not recognised, several architectures fit, or tensors that do not fit.
-        UsageError: unknown architecture.
+        UsageError: unknown architecture, or a model of ours.
     """
     path = find_weights(Path(source).expanduser())
+    if path.name == WEIGHTS_FILE and path.with_name(CARD_FILE).is_file():
+        raise UsageError(
+            f"{printable(path.parent)}: is a model of SegAtlas already; load it as it is (--to converts it)"
+        )
     found = find_importer(path, arch=arch, config=None if config is None else Path(config).expanduser())
     importer, title, part = found.recognised.importer, found.source.title, found.part
     network = f"the {importer.architecture} of {title} that it looks like"
@@ -172,8 +177,8 @@ def export_file(place: Path, out: str | Path, *, to: str) -> Export:
             torch.save(content, temporary)
         except RuntimeError as error:  # so torch says that a disk is full
             raise OSError(str(error)) from error
-    untold = {name: value for name, value in asdict(config).items() if getattr(read_back, name) != value}
-    untold = {name: value for name, value in untold.items() if name not in _TRAINING_ONLY}
+    untold = {name: value for name, value in flat_fields(config).items() if flat_fields(read_back)[name] != value}
+    untold = {name: value for name, value in untold.items() if name.rpartition(".")[2] not in _TRAINING_ONLY}
     told = ", ".join(f"{name}={value!r}" for name, value in untold.items())
     notes = (f"the file cannot tell, see to it in the configuration of {library.title}: {told}",) if told else ()
     return Export(file=out, title=library.title, tensors=len(theirs), notes=notes)

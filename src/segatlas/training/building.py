@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +21,7 @@ from segatlas.data import Store, create_dataset
 from segatlas.data.dataset import SegmentationData, sources_fault
 from segatlas.data.statistics import automatic_weights, count_classes
 from segatlas.data.transforms import Pipeline
-from segatlas.errors import ConfigError, DataError, Problem
+from segatlas.errors import ConfigError, DataError, Problem, UsageError
 from segatlas.hub.loading import find_weights
 from segatlas.models import find_entry
 from segatlas.recipe import Config
@@ -88,12 +90,14 @@ def build_parts(config: Config, *, dry: bool = False) -> TrainingComponents:
         in_channels=channels,
         **model.architecture_fields(),
     )
-    notices = _load_encoder(net, model.encoder_weights, dry=dry)
+    with _told_with_key("model.encoder_weights", model.encoder_weights):
+        notices = _load_encoder(net, model.encoder_weights, dry=dry)
     _require_aux_head(config, net)
     encoder = net.get_submodule("encoder")
     encoder.requires_grad_(not config.train.freeze_encoder)
     setattr(encoder, "gradient_checkpointing", config.train.gradient_checkpointing)  # noqa: B010
-    earlier = _start_from(net, model.start_from)
+    with _told_with_key("model.start_from", model.start_from):
+        earlier = _start_from(net, model.start_from)
     preprocessing, statistics = choose_preprocessing(model, net, channels, earlier, config.data.root)
     card = make_card(
         net,
@@ -116,6 +120,15 @@ def build_parts(config: Config, *, dry: bool = False) -> TrainingComponents:
         train=train, val=val, net=net, criterion=_criterion(config, train), card=card, pipeline=pipeline,
         facts=_facts(config, net, preprocessing, statistics, notices), notices=notices,
     )  # fmt: skip
+
+
+@contextmanager
+def _told_with_key(key: str, got: str | None) -> Iterator[None]:
+    """Say of which key of the recipe a value was that the network cannot take."""
+    try:
+        yield
+    except UsageError as error:
+        raise ConfigError("recipe", [Problem(key=key, got=str(got), message=str(error))]) from None
 
 
 def _start_from(net: nn.Module, path: str | None) -> Card | None:
