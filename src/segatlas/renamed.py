@@ -15,8 +15,15 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
+_LOSSES = (
+    *("Boundary", "CentersOffsets", "ClassPresence", "CrossEntropy", "CrossEntropyDice", "Detail", "Dice", "Focal"),
+    *("Lovasz", "Ohem", "PointCrossEntropy", "Tversky"),
+)
+
 MOVED: dict[str, str] = {
-    "segatlas.criteria.criterion": "segatlas.criteria.semantic_logits",
+    "segatlas.criteria.centers_offsets": "segatlas.losses.centers_offsets",
+    "segatlas.criteria.criterion": "segatlas.criteria.weighted_sum",
+    "segatlas.criteria.semantic_logits": "segatlas.criteria.weighted_sum",
     "segatlas.data.doctor": "segatlas.data.checks",
     "segatlas.data.doctor.facts": "segatlas.data.checks.stats",
     "segatlas.data.doctor.inventory": "segatlas.data.checks.file_listing",
@@ -24,6 +31,10 @@ MOVED: dict[str, str] = {
     "segatlas.data.formats.atomic": "segatlas.files",
     "segatlas.inference.pictures": "segatlas.inference.images",
     "segatlas.layers.below_raise": "segatlas.layers.before_upsampling",
+    "segatlas.losses.base": "segatlas.losses.loss",
+    "segatlas.losses.compound": "segatlas.losses.cross_entropy_dice",
+    "segatlas.losses.overlap": "segatlas.losses.dice",
+    "segatlas.losses.points": "segatlas.losses.point_cross_entropy",
     "segatlas.metrics.boundaries": "segatlas.metrics.boundary",
     "segatlas.metrics.definitions": "segatlas.metrics",
     "segatlas.metrics.object_sizes": "segatlas.metrics.object_size",
@@ -57,20 +68,17 @@ RENAMED: dict[str, dict[str, str]] = {
     },
     "segatlas.config.losses": {
         "Term": "LossConfig",
-        "LossTerm": "AnyLossConfig",
-        "CrossEntropyTerm": "CrossEntropyConfig",
-        "OhemTerm": "OhemConfig",
-        "DiceTerm": "DiceConfig",
-        "CrossEntropyDiceTerm": "CrossEntropyDiceConfig",
-        "FocalTerm": "FocalConfig",
-        "TverskyTerm": "TverskyConfig",
-        "LovaszTerm": "LovaszConfig",
-        "BoundaryTerm": "BoundaryConfig",
-        "DetailTerm": "DetailConfig",
-        "ClassPresenceTerm": "ClassPresenceConfig",
-        "PointCrossEntropyTerm": "PointCrossEntropyConfig",
+        "LossTerm": "segatlas.losses.AnyLoss",
+        "AnyLossConfig": "segatlas.losses.AnyLoss",
+        "losses_for": "segatlas.losses.losses_for",
+        **{f"{name}{kind}": f"segatlas.losses.{name}" for name in _LOSSES for kind in ("Term", "Config")},
     },
-    "segatlas.criteria": {"Criterion": "segatlas.criteria.semantic_logits.Criterion"},
+    "segatlas.criteria": {"Criterion": "segatlas.criteria.weighted_sum.Criterion"},
+    "segatlas.criteria.centers_offsets": {
+        "CentersCriterion": "segatlas.criteria.weighted_sum.Criterion",
+        "Maps": "segatlas.ops.center_maps.CenterMaps",
+        "maps_of_target": "segatlas.ops.center_maps.maps_of_target",
+    },
     "segatlas.data.checks": {"Diagnosis": "CheckReport"},
     "segatlas.data.doctor.examine": {"quick_check": "segatlas.data.checks.quick_check"},
     "segatlas.data.doctor.facts": {
@@ -113,6 +121,7 @@ RENAMED: dict[str, dict[str, str]] = {
         "raise_and_shift": "upsample_and_shift",
         "raise_taps": "upsample_taps",
     },
+    "segatlas.losses.overlap": {"Tversky": "segatlas.losses.tversky.Tversky"},
     "segatlas.metrics": {"SemanticScores": "Scores"},
     "segatlas.metrics.boundaries": {
         "band": "boundary_region",
@@ -166,6 +175,9 @@ GONE: dict[str, dict[str, str]] = {
     },
     "segatlas.encoders": {
         "nearest_encoders": "EncoderSpec.of(name) of segatlas.encoders.spec names the nearest of a name that is none",
+    },
+    "segatlas.losses": {
+        "build_loss": "a term of a recipe is its loss: term(logits, labels, canvas, align_corners, class_weights)",
     },
     "segatlas.metrics": {
         "DEFINITIONS": "each number has its own: Scores.definitions, or load_metric(name).numbers",

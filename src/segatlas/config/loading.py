@@ -79,9 +79,9 @@ def to_yaml(cfg: schema.Config) -> str:
     return yaml_tree.write(cfg.model_dump(mode="json"))
 
 
-def json_schema() -> dict[str, Any]:
+def json_schema(recipe: type[Config]) -> dict[str, Any]:
     """Return the JSON Schema of a recipe file, for editors: with `base:`, and with losses given by name alone."""
-    schema = Config.model_json_schema()
+    schema = recipe.model_json_schema()
     texts = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
     base = {**texts, "description": "recipe (or list of them) that this one is laid over: a path or a shipped name"}
     schema["properties"] = {"base": base, **schema["properties"]}

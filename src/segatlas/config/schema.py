@@ -17,7 +17,7 @@ from pydantic import (
     model_serializer,
 )
 
-from segatlas.config.losses import AnyLossConfig, CrossEntropyConfig
+from segatlas.config.losses import LossConfig
 from segatlas.config.plain import LARGEST_SCALE, SMALLEST_SCALE
 from segatlas.config.section import Section
 from segatlas.config.transforms import RESIZE, Size, TransformsConfig
@@ -271,7 +271,7 @@ class Config(Section):
     """The keys of a whole recipe; `segatlas.config.Config` reads one."""
 
     further_rules: ClassVar[tuple[Rule, ...]] = ()
-    """What `segatlas.recipe.Config` checks besides: it knows the networks."""
+    """What `segatlas.recipe.Config` checks besides: it knows the networks, and the keys of each loss."""
 
     seed: int = Field(0, ge=0, lt=2**32, description="every random draw of the run follows from it")
     task: str = Field(
@@ -281,8 +281,8 @@ class Config(Section):
     model: ModelConfig = Field(default_factory=ModelConfig)
     data: DataConfig = Field(default_factory=DataConfig)
     transforms: TransformsConfig = Field(default_factory=TransformsConfig)
-    losses: tuple[AnyLossConfig, ...] = Field(
-        default_factory=lambda: (CrossEntropyConfig(name="cross_entropy"),),
+    losses: tuple[LossConfig, ...] = Field(
+        default_factory=lambda: (LossConfig(name="cross_entropy"),),
         description="their weighted sum is minimised; a name alone stands for that loss with its defaults; "
         "default [cross_entropy], or what suits the network's output",
     )

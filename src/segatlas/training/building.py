@@ -17,7 +17,7 @@ from segatlas.build.saving import make_card
 from segatlas.build.starting import start_from
 from segatlas.checkpoint.card import Card
 from segatlas.checkpoint.preprocessing import InferenceMode, Preprocessing
-from segatlas.config.schema import Config, InputConfig
+from segatlas.config.schema import InputConfig
 from segatlas.data import Store, create_dataset
 from segatlas.data.dataset import SegmentationData, sources_fault
 from segatlas.data.statistics import automatic_weights, count_classes
@@ -25,6 +25,7 @@ from segatlas.data.transforms import Pipeline
 from segatlas.errors import ConfigError, DataError, Problem, UsageError
 from segatlas.hub.loading import find_start
 from segatlas.models import find_entry
+from segatlas.recipe import Config
 from segatlas.tasks import TASKS
 from segatlas.training.consulting import check_data, refuse_single_values
 from segatlas.training.inputs import NetworkFacts, choose_preprocessing, encoder_name
