@@ -11,7 +11,7 @@ import pytest
 
 from segatlas.data.checks import CheckReport
 from segatlas.data.transforms import GaussianBlur
-from segatlas.encoders import create_encoder
+from segatlas.encoders.spec import create_encoder
 from segatlas.evaluation.report import DataFacts
 from segatlas.losses import CrossEntropyDice
 from segatlas.metrics import create

@@ -251,7 +251,8 @@ def encoders() -> Iterator[str]:
     import torch
 
     from segatlas.build.encoder_weights import IMAGENET
-    from segatlas.encoders import ENCODERS, create_encoder
+    from segatlas.encoders import ENCODERS
+    from segatlas.encoders.spec import create_encoder
 
     yield "# Table of encoders"
     yield (

@@ -8,7 +8,6 @@ and one thread, the runs through the command line. What is in it: its README.md,
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 import os
@@ -51,6 +50,7 @@ from segatlas.conversion.converting import convert_file, rename_to_theirs  # noq
 from segatlas.conversion.importers import importers  # noqa: E402
 from segatlas.data.shapes import make_shapes  # noqa: E402
 from segatlas.models import ARCHITECTURES, load_architecture  # noqa: E402
+from segatlas.models.architecture import plain_fields  # noqa: E402
 from segatlas.recipe import Config  # noqa: E402
 from segatlas.training.checkpoints import RunCheckpoints  # noqa: E402
 from segatlas.training.module import SegmentationModule  # noqa: E402
@@ -228,8 +228,8 @@ def write_recipes(root: Path) -> None:
     networks = {}
     for name in ARCHITECTURES:
         record = load_architecture(name)
-        config = record.config(**{"num_classes": 5, **record.tiny})
-        model = {"name": name, **json.loads(json.dumps(dataclasses.asdict(config)))}
+        _, config = make_config(name, {"num_classes": 5, **record.tiny})
+        model = {"name": name, **json.loads(json.dumps(plain_fields(config)))}
         lines = [f"# {record.title}, the smallest, with every field of its config", "model:"]
         lines += [f"  {key}: {json.dumps(value)}" for key, value in model.items()]
         file = folder / "networks" / f"{name}.yaml"

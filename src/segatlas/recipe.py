@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from segatlas import config
-from segatlas.config.architectures import check_fields
+from segatlas.config.architectures import in_section
+from segatlas.config.encoder_keys import ENCODER, nested_fields
 from segatlas.config.losses import losses_for
 from segatlas.config.messages import show, unknown
 from segatlas.config.reference import KeyRow, reference, rows_of
@@ -23,8 +24,8 @@ from segatlas.config.section import Section
 from segatlas.data.dataset import sources_fault
 from segatlas.data.datasets import DATASETS, dataset_class
 from segatlas.data.datasets.options import check_options
-from segatlas.encoders import ENCODERS, timm_names
-from segatlas.errors import Problem
+from segatlas.encoders.spec import EncoderSpec
+from segatlas.errors import Problem, UsageError
 from segatlas.metrics import Number, monitored
 from segatlas.models import ARCHITECTURES, ArchitectureEntry, load_architecture, lookup
 from segatlas.tasks import TASKS
@@ -45,15 +46,32 @@ def check_model(model: Mapping[str, Any]) -> list[Problem]:
     except KeyError:
         known = [*ARCHITECTURES, *(name for entry in ARCHITECTURES.values() for name in entry.variants)]
         return [Problem(key="model.name", got=show(name), message=unknown("model", name, known))]
-    problems = _check_encoder(model.get("encoder"))
     own = {key: value for key, value in model.items() if key not in ModelConfig.model_fields}
-    if set(own) - {"encoder"} or not isinstance(own.get("encoder", ""), str) or (variant and own):
-        record = load_architecture(name)
-        _tell_contradictions(name, record.variants[variant] if variant else {}, own)
-        fields = {**FROM_DATA, **(record.variants[variant] if variant else {}), **own}
-        further = [key for key in ModelConfig.model_fields if key != "name"]
-        problems += check_fields(record.config, fields, further=further)
-    return problems
+    if not own:
+        return []
+    record = load_architecture(name)
+    if variant:
+        _tell_contradictions(name, record.variants[variant], own)
+    made, problems = record.read_config({**FROM_DATA, **own}, variant=variant, strict=True)
+    if made is not None and not problems and len(own.get(ENCODER) or ()) > 1:
+        problems = _encoder_cannot_be_made(made.encoder, made.in_channels)
+    known = [*(key for key in ModelConfig.model_fields if key != "name"), *record.fields]
+    return [in_section(problem, "model", known) for problem in problems]
+
+
+def _encoder_cannot_be_made(spec: EncoderSpec, in_channels: int) -> list[Problem]:
+    """Return why an encoder of sound settings cannot be made all the same, as where timm's network has no such stride.
+
+    It is made of shapes only.
+    """
+    from segatlas.build.network import shapes_only  # loads torch, as the network's file has done before
+
+    try:
+        with shapes_only():
+            spec.family.build(spec, in_channels)
+    except UsageError as error:
+        return [Problem(key=ENCODER, message=str(error))]
+    return []
 
 
 def check_data(data: Mapping[str, Any]) -> tuple[Section | None, list[Problem]]:
@@ -66,20 +84,20 @@ def check_data(data: Mapping[str, Any]) -> tuple[Section | None, list[Problem]]:
 
 def _tell_contradictions(name: str, variant: Mapping[str, Any], own: Mapping[str, Any]) -> None:
     """Warn where the recipe gives a variant other fields than those that make it: it is obeyed, and no longer that."""
-    for key, value in variant.items():
-        if key in own and show(own[key]) != show(value):
+    theirs, ours = (dict(_dotted(nested_fields(fields)[0])) for fields in (variant, own))
+    for key, value in theirs.items():
+        if key in ours and show(ours[key]) != show(value):
             text = "model.%s = %s: the network is no longer %s, which has %s; leave the key out for that"
-            LOGGER.warning(text, key, show(own[key]), name, show(value))
+            LOGGER.warning(text, key, show(ours[key]), name, show(value))
 
 
-def _check_encoder(name: Any) -> list[Problem]:
-    """Check an encoder's name; what is no text at all is left to the architecture's own config."""
-    if not isinstance(name, str) or name in ENCODERS:
-        return []
-    others = timm_names()
-    if name.removeprefix("timm/").split(".")[0] in others:
-        return []
-    return [Problem(key="model.encoder", got=show(name), message=unknown("encoder", name, [*ENCODERS, *others]))]
+def _dotted(fields: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield (key, value) of a network's fields, those of its encoder as `encoder.KEY`."""
+    for key, value in fields.items():
+        inner = value.items() if key == ENCODER and isinstance(value, Mapping) else ()
+        yield from ((f"{key}.{option}", item) for option, item in inner)
+        if not inner:
+            yield key, value
 
 
 def _entry(cfg: config.Config) -> ArchitectureEntry | None:

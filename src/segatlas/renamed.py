@@ -105,6 +105,7 @@ RENAMED: dict[str, dict[str, str]] = {
         "error_picture": "error_image",
         "save_picture": "save_image",
     },
+    "segatlas.encoders": {"create_encoder": "segatlas.encoders.spec.create_encoder"},
     "segatlas.inference.pictures": {"Inputs": "ImageBatch", "PictureLike": "ImageLike", "Prepared": "PreparedImage"},
     "segatlas.layers.below_raise": {
         "convolve_below_raise": "convolve_before_upsampling",
@@ -146,6 +147,9 @@ RENAMED: dict[str, dict[str, str]] = {
 GONE: dict[str, dict[str, str]] = {
     "segatlas.drawing": {
         "ClassRow": "the tables of a report are its sections: ReportContent(sections=report.sections, colors=...)",
+    },
+    "segatlas.encoders": {
+        "nearest_encoders": "EncoderSpec.of(name) of segatlas.encoders.spec names the nearest of a name that is none",
     },
     "segatlas.metrics": {
         "DEFINITIONS": "each number has its own: Scores.definitions, or load_metric(name).numbers",

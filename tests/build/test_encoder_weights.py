@@ -8,7 +8,7 @@ from segatlas.build import encoder_weights
 from segatlas.build.encoder_weights import IMAGENET, imagenet_on_disk, load_encoder_weights
 from segatlas.build.network import create_model
 from segatlas.downloads.hugging_face import fetch_file
-from segatlas.encoders import create_encoder
+from segatlas.encoders.spec import create_encoder
 from segatlas.errors import UsageError, WeightsError
 
 TINY_DECODER = (8, 8, 8, 4, 4)

@@ -123,9 +123,9 @@ def test_an_architecture_takes_only_finite_numbers(name):
 
 
 def test_encoder_options_take_only_finite_numbers():
-    with pytest.raises(ConfigError, match=r"model\.encoder_options\.norm_eps"):
+    with pytest.raises(ConfigError, match=r"model\.encoder\.norm_eps"):
         Config.load({"model": {"name": "segformer_b0", "encoder_options": {"norm_eps": INF}}})
-    with pytest.raises(UsageError, match=r"encoder_options\.norm_eps"):
+    with pytest.raises(UsageError, match=r"encoder\.norm_eps"):
         create_model("segformer_b0", num_classes=3, encoder_options={"norm_eps": INF})
 
 

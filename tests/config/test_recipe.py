@@ -63,12 +63,12 @@ def test_an_unknown_encoder_names_the_nearest() -> None:
 
 @pytest.mark.parametrize("encoder", ["resnet50", "mit_b2", "timm/convnext_tiny", "convnext_tiny", "resnet50.a1_in1k"])
 def test_own_encoders_and_all_of_timm_are_known(encoder: str) -> None:
-    assert check_model({"name": "unet", "encoder": encoder}) == []
+    assert check_model({"name": "unet", "encoder": {"name": encoder}}) == []
 
 
 def test_an_encoder_that_is_no_name_is_left_to_the_architecture() -> None:
     (problem,) = problems_of({}, "model.encoder=5")
-    assert (problem.key, problem.message) == ("model.encoder", "expected text")
+    assert (problem.key, problem.message) == ("model.encoder", "expected an encoder's name or a group of its keys")
 
 
 def test_a_variant_brings_its_fields_and_takes_others() -> None:
@@ -112,8 +112,8 @@ def test_a_field_that_contradicts_the_variant_it_is_given_to_is_obeyed_and_told(
     assert Config.load("unet_folder", "model.name=segformer_b0", "model.encoder=mit_b0").model.name == "segformer_b0"
     assert not caplog.records
     cfg = Config.load("unet_folder", "model.name=segformer_b0", "model.encoder=resnet34")
-    assert cfg.model.architecture_fields() == {"encoder": "resnet34"}
+    assert cfg.model.architecture_fields() == {"encoder": {"name": "resnet34"}}
     (record,) = caplog.records
     assert record.getMessage().startswith(
-        'model.encoder = "resnet34": the network is no longer segformer_b0, which has'
+        'model.encoder.name = "resnet34": the network is no longer segformer_b0, which has'
     )

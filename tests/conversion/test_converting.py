@@ -60,7 +60,7 @@ def test_the_card_of_a_1x_checkpoint_holds_classes_colours_normalisation_and_win
     assert card.preprocessing.std == (0.2, 0.1, 1.0)
     assert card.preprocessing.max_value == 255
     assert card.inference == InferenceMode(mode="slide", crop=(64, 96), stride=(48, 72))
-    assert card.config["encoder_options"] == {"norm_eps": 1e-4, "embedding_norm_eps": 1e-4}
+    assert {card.config["encoder"][key] for key in ("norm_eps", "embedding_norm_eps")} == {1e-4}
     assert card.source.startswith("MMSegmentation: new.pth, sha256 ")
     assert card.licence == ""
 
@@ -316,7 +316,7 @@ def test_what_the_file_cannot_tell_is_noted(tmp_path, caplog):
     options = {"norm_eps": 1e-6, "embedding_norm_eps": 1e-5}
     model = save_pretrained(small_network("mmseg", encoder_options=options), tmp_path / "m", classes=["a", "b", "c"])
     sa.convert(model, tmp_path / "out.pth", to="mmseg")
-    assert "see to it in the configuration of MMSegmentation: encoder_options={'norm_eps': 1e-06" in caplog.text
+    assert "see to it in the configuration of MMSegmentation: encoder.norm_eps=1e-06" in caplog.text
 
 
 def test_recognition_touches_no_values():

@@ -7,7 +7,7 @@ import timm
 import torch
 import torchvision
 
-from segatlas.encoders import create_encoder
+from segatlas.encoders.spec import create_encoder
 from segatlas.errors import UsageError
 
 OURS_AND_TIMMS = [

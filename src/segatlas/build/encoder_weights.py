@@ -17,6 +17,7 @@ from segatlas.checkpoint.reading import read_state_dict
 from segatlas.downloads.http import most_bytes_of
 from segatlas.downloads.hugging_face import cached_file, fetch_file
 from segatlas.encoders import ENCODERS
+from segatlas.encoders.spec import EncoderSpec
 from segatlas.errors import UsageError, WeightsError
 
 _log = logging.getLogger(__name__)
@@ -151,9 +152,10 @@ def published_statistics(net: nn.Module) -> _Statistics:
     Those of the encoders written here are in `STATISTICS`; of others timm knows. A file does not tell: where it is not
     a published one, its statistics may be others.
     """
-    name = getattr(net.config, "encoder", None)
-    if name is None:
+    spec: EncoderSpec | None = getattr(net.config, "encoder", None)
+    if spec is None:
         return IMAGENET_MEAN, IMAGENET_STD
+    name = spec.name
     if name in ENCODERS:
         return STATISTICS[ENCODERS[name].rpartition(".")[2]]
     published: Mapping[str, Any] = getattr(net.get_submodule("encoder").get_submodule("model"), "pretrained_cfg", {})
@@ -173,13 +175,13 @@ def imagenet_on_disk(net: nn.Module) -> tuple[str, Path | None]:
 
 
 def _named_encoder(net: nn.Module, source: str) -> tuple[str, nn.Module]:
-    name = getattr(net.config, "encoder", None)
-    if name is None:
+    spec: EncoderSpec | None = getattr(net.config, "encoder", None)
+    if spec is None:
         raise UsageError(
             f"this {net.architecture} has no named encoder to load encoder_weights={source!r} into; give one where the "
             "network takes it, e.g. encoder='resnet34', else encoder_weights=null"
         )
-    return name, net.get_submodule("encoder")
+    return spec.name, net.get_submodule("encoder")
 
 
 def _repository(name: str, encoder: nn.Module) -> str:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -15,6 +14,7 @@ from segatlas.checkpoint.model_folder import local_model, read_model
 from segatlas.checkpoint.reading import read_state_dict
 from segatlas.errors import UsageError, WeightsError
 from segatlas.models import load_architecture
+from segatlas.models.architecture import flat_fields
 from segatlas.printable import printable
 
 
@@ -95,11 +95,13 @@ def _differences(net: nn.Module, card: Card | None) -> str:
     """Name the config fields in which file and network differ: most often the reason why tensors do not fit."""
     if card is None:
         return ""
-    ours = json.loads(json.dumps(asdict(net.config)))  # type: ignore[call-overload]
-    theirs = card.config
+    config, problems = load_architecture(str(net.architecture)).read_config(card.config)
+    if problems:
+        return ""
+    theirs = flat_fields(config)
     differing = [
         f"{name} = {theirs.get(name)!r} in the file, {value!r} here"
-        for name, value in ours.items()
+        for name, value in flat_fields(net.config).items()
         if name != "num_classes" and theirs.get(name) != value
     ]
     return f"\n  config differs: {'; '.join(differing)}" if differing else ""

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from segatlas.checkpoint.card_checks import MOST_CLASSES, faults
 from segatlas.checkpoint.hostile import told_as_weights_error
 from segatlas.checkpoint.json_text import read_object
-from segatlas.checkpoint.validation import validated
+from segatlas.checkpoint.validation import FieldsError, validated
+from segatlas.config.encoder_keys import nested_fields
 from segatlas.errors import UsageError, WeightsError
 from segatlas.files import whole_file
 from segatlas.printable import printable, shortened
@@ -68,6 +69,17 @@ class InferenceMode:
     stride: tuple[int, int] | None = None
 
 
+def _with_nested_encoder(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a card's data with the encoder of its network in the nested spelling; FieldsError where it is two."""
+    config = data.get("config")
+    if not isinstance(config, Mapping):
+        return data
+    nested, problems = nested_fields(config)
+    if problems:
+        raise FieldsError([replace(problem, key=f"config.{problem.key}") for problem in problems])
+    return {**data, "config": nested}
+
+
 def _is_long(value: Any) -> bool:
     return isinstance(value, list | tuple | Mapping) and len(value) > MOST_CLASSES
 
@@ -116,7 +128,7 @@ class Card:
             raise WeightsError(f"{where}: not a valid card\n  {', '.join(long)}, at most {MOST_CLASSES:,}")
         try:
             with told_as_weights_error(f"{where}: not a valid card"):
-                card = validated(cls, data)
+                card = validated(cls, _with_nested_encoder(data))
             card.check()
         except UsageError as error:
             raise WeightsError(f"{where}: not a valid card\n{error}") from None

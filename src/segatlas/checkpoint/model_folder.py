@@ -17,6 +17,7 @@ from segatlas.config.messages import unknown
 from segatlas.errors import UsageError, WeightsError
 from segatlas.files import sha256, whole_file, whole_folder
 from segatlas.models import find_entry, load_architecture
+from segatlas.models.architecture import plain_fields
 from segatlas.palette import default_palette
 from segatlas.printable import printable
 
@@ -94,7 +95,7 @@ def make_card(
         if fact not in known:
             raise UsageError(f"'{fact}': {unknown('fact of a card', fact, known)}")
     entry, _ = find_entry(name)
-    settings = dataclasses.asdict(config)  # type: ignore[arg-type]
+    settings = plain_fields(config)
     channels = settings["in_channels"]
     own: dict[str, Any] = {
         "architecture": name,

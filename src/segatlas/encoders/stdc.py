@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from segatlas.encoders.contract import Encoder
+from segatlas.encoders.spec import EncoderFamily, EncoderSpec
 from segatlas.layers.conv import ConvBNReLU
 from segatlas.layers.init import init_weights
 
@@ -102,6 +103,9 @@ def strided(in_channels: int, out_channels: int) -> ConvBNReLU:
     return ConvBNReLU(in_channels, out_channels, stride=2)
 
 
-def build(name: str, *, in_channels: int = 3) -> STDC:
+def build(spec: EncoderSpec, in_channels: int) -> STDC:
     """Make `stdc1` or `stdc2`."""
-    return STDC(BLOCKS[name], in_channels=in_channels)
+    return STDC(BLOCKS[spec.name], in_channels=in_channels)
+
+
+FAMILY = EncoderFamily(build=build)

@@ -18,15 +18,15 @@ The pooled branch of ASPP is constant over the image; its part of the fusing con
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segatlas.encoders import create_encoder
 from segatlas.encoders.contract import Encoder
+from segatlas.encoders.spec import EncoderSpec, create_encoder
 from segatlas.errors import UsageError
 from segatlas.layers.aspp import ASPP
 from segatlas.layers.conv import ConvBNReLU
@@ -45,9 +45,7 @@ class DeepLabV3PlusConfig:
 
     num_classes: classes, K.
     in_channels: channels of the image, C.
-    encoder: name of an encoder.
-    output_stride: stride of the encoder's last map; None = the encoder's own.
-    encoder_options: further settings of the encoder.
+    encoder: an encoder, its output stride and options.
     channels: decoder width, D.
     rates: dilations of the ASPP's 3x3 convolutions; the paper's are these at stride 8, half of them at stride 16.
     fuse_kernel_size: of the convolution that fuses the ASPP's branches.
@@ -64,9 +62,7 @@ class DeepLabV3PlusConfig:
 
     num_classes: int
     in_channels: int = 3
-    encoder: str = "resnet50c"
-    output_stride: int | None = 8
-    encoder_options: dict[str, Any] = field(default_factory=dict)
+    encoder: EncoderSpec = EncoderSpec(name="resnet50c", output_stride=8)
     channels: int = 512
     rates: tuple[int, ...] = (12, 24, 36)
     fuse_kernel_size: int = 3
@@ -151,12 +147,7 @@ def build(config: DeepLabV3PlusConfig) -> DeepLabV3Plus:
     """Make the network."""
     return DeepLabV3Plus(
         config,
-        create_encoder(
-            config.encoder,
-            in_channels=config.in_channels,
-            output_stride=config.output_stride,
-            **config.encoder_options,
-        ),
+        create_encoder(config.encoder, in_channels=config.in_channels),
     )
 
 

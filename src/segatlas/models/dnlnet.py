@@ -16,14 +16,13 @@ form around the block, and the scale of the likeness (by sqrt(R) and a temperatu
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from segatlas.encoders import create_encoder
 from segatlas.encoders.contract import Encoder
+from segatlas.encoders.spec import EncoderSpec, create_encoder
 from segatlas.layers.conv import ConvBNReLU
 from segatlas.layers.fcn_head import FCNHead
 from segatlas.layers.init import init_weights
@@ -40,9 +39,7 @@ class DNLNetConfig:
 
     num_classes: classes, K.
     in_channels: channels of the image, C.
-    encoder: name of an encoder.
-    output_stride: stride of the encoder's last map; None = the encoder's own.
-    encoder_options: further settings of the encoder.
+    encoder: an encoder, its output stride and options.
     channels: decoder width, D.
     reduction: how many times narrower the block is inside, D / R.
     use_scale: divide the likeness by sqrt(R) before its softmax.
@@ -55,9 +52,7 @@ class DNLNetConfig:
 
     num_classes: int
     in_channels: int = 3
-    encoder: str = "resnet50c"
-    output_stride: int | None = 8
-    encoder_options: dict[str, Any] = field(default_factory=dict)
+    encoder: EncoderSpec = EncoderSpec(name="resnet50c", output_stride=8)
     channels: int = 512
     reduction: int = 2
     use_scale: bool = True
@@ -151,12 +146,7 @@ def build(config: DNLNetConfig) -> DNLNet:
     """Make the network."""
     return DNLNet(
         config,
-        create_encoder(
-            config.encoder,
-            in_channels=config.in_channels,
-            output_stride=config.output_stride,
-            **config.encoder_options,
-        ),
+        create_encoder(config.encoder, in_channels=config.in_channels),
     )
 
 

@@ -19,15 +19,15 @@ code words: their squared lengths are |x|^2 - 2 x c + |c|^2, and their weighted 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segatlas.encoders import create_encoder
 from segatlas.encoders.contract import Encoder
+from segatlas.encoders.spec import EncoderSpec, create_encoder
 from segatlas.layers.aspp import ASPP
 from segatlas.layers.conv import ConvBNReLU
 from segatlas.layers.fcn_head import FCNHead
@@ -53,9 +53,7 @@ class FastFCNConfig:
 
     num_classes: classes, K.
     in_channels: channels of the image, C.
-    encoder: name of an encoder, of which the three last maps are used.
-    output_stride: stride of the encoder's last map; None = the encoder's own.
-    encoder_options: further settings of the encoder.
+    encoder: an encoder, its output stride and options, of which the three last maps are used.
     head: what looks at the JPU's map: "psp" pyramid pooling, "aspp", or "enc" context encoding.
     jpu_channels: width of the JPU, J.
     channels: width of the head, D.
@@ -71,9 +69,7 @@ class FastFCNConfig:
 
     num_classes: int
     in_channels: int = 3
-    encoder: str = "resnet50c"
-    output_stride: int | None = None
-    encoder_options: dict[str, Any] = field(default_factory=dict)
+    encoder: EncoderSpec = EncoderSpec(name="resnet50c")
     head: Literal["psp", "aspp", "enc"] = "psp"
     jpu_channels: int = 512
     channels: int = 512
@@ -233,9 +229,7 @@ HEADS: dict[str, Callable[[FastFCNConfig, int], nn.Module]] = {
 
 def build(config: FastFCNConfig) -> FastFCN:
     """Make the network."""
-    encoder = create_encoder(
-        config.encoder, in_channels=config.in_channels, output_stride=config.output_stride, **config.encoder_options
-    )
+    encoder = create_encoder(config.encoder, in_channels=config.in_channels)
     head = HEADS[config.head](config, len(DILATIONS) * config.jpu_channels)
     return FastFCN(config, encoder, head)
 

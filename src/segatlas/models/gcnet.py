@@ -14,14 +14,13 @@ How ours differs: nothing in the numbers. The form around the block is MMSegment
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from segatlas.encoders import create_encoder
 from segatlas.encoders.contract import Encoder
+from segatlas.encoders.spec import EncoderSpec, create_encoder
 from segatlas.errors import UsageError
 from segatlas.layers.conv import ConvBNReLU
 from segatlas.layers.fcn_head import FCNHead
@@ -37,9 +36,7 @@ class GCNetConfig:
 
     num_classes: classes, K.
     in_channels: channels of the image, C.
-    encoder: name of an encoder.
-    output_stride: stride of the encoder's last map; None = the encoder's own.
-    encoder_options: further settings of the encoder.
+    encoder: an encoder, its output stride and options.
     channels: decoder width, D.
     ratio: width of the bottleneck as a fraction of the decoder's, R / D.
     channel_add: add the context to every pixel.
@@ -52,9 +49,7 @@ class GCNetConfig:
 
     num_classes: int
     in_channels: int = 3
-    encoder: str = "resnet50c"
-    output_stride: int | None = 8
-    encoder_options: dict[str, Any] = field(default_factory=dict)
+    encoder: EncoderSpec = EncoderSpec(name="resnet50c", output_stride=8)
     channels: int = 512
     ratio: float = 0.25
     channel_add: bool = True
@@ -145,12 +140,7 @@ def build(config: GCNetConfig) -> GCNet:
     """Make the network."""
     return GCNet(
         config,
-        create_encoder(
-            config.encoder,
-            in_channels=config.in_channels,
-            output_stride=config.output_stride,
-            **config.encoder_options,
-        ),
+        create_encoder(config.encoder, in_channels=config.in_channels),
     )
 
 

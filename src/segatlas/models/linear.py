@@ -14,14 +14,13 @@ Batch norm is torch's; training on several devices makes it a synchronised one, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from segatlas.encoders import create_token_encoder
 from segatlas.encoders.contract import TokenEncoder, Tokens
+from segatlas.encoders.spec import TokenEncoderSpec, create_token_encoder
 from segatlas.layers.init import init_weights
 from segatlas.layers.padding import pad_to_multiple
 from segatlas.models.architecture import Architecture, require_at_least
@@ -34,16 +33,14 @@ class LinearConfig:
 
     num_classes: classes, K.
     in_channels: channels of the image, C.
-    encoder: name of a plain vision transformer.
-    encoder_options: further settings of the encoder.
+    encoder: a plain vision transformer, and its options.
     blocks: how many of the encoder's last blocks give their tokens, B: 1 is the paper's "lin.", 4 its "+ms".
     dropout: fraction of channels dropped before the classifier while training.
     """
 
     num_classes: int
     in_channels: int = 3
-    encoder: str = "vit_small_patch14_dinov2"
-    encoder_options: dict[str, Any] = field(default_factory=dict)
+    encoder: TokenEncoderSpec = TokenEncoderSpec(name="vit_small_patch14_dinov2")
     blocks: int = 1
     dropout: float = 0.0
 
@@ -77,9 +74,7 @@ class Linear(nn.Module):
 
 def build(config: LinearConfig) -> Linear:
     """Make the network."""
-    return Linear(
-        config, create_token_encoder(config.encoder, in_channels=config.in_channels, **config.encoder_options)
-    )
+    return Linear(config, create_token_encoder(config.encoder, in_channels=config.in_channels))
 
 
 ARCHITECTURE = Architecture(

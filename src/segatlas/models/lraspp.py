@@ -13,14 +13,13 @@ classified at its own size and K channels are upsampled: a 1x1 convolution and a
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segatlas.encoders import create_encoder
 from segatlas.encoders.contract import Encoder
+from segatlas.encoders.spec import EncoderSpec, create_encoder
 from segatlas.layers.conv import ConvBNReLU
 from segatlas.layers.init import init_weights
 from segatlas.layers.padding import pad_to_multiple
@@ -34,9 +33,7 @@ class LRASPPConfig:
 
     num_classes: classes, K.
     in_channels: channels of the image, C.
-    encoder: name of an encoder.
-    output_stride: stride of the encoder's last map; None = the encoder's own.
-    encoder_options: further settings of the encoder.
+    encoder: an encoder, its output stride and options.
     low_level: which of the encoder's maps gives the detail, counted from the last: 3 is two before the last.
     channels: decoder width, D.
     dropout: fraction of channels dropped before the classifier of the deep map while training.
@@ -44,9 +41,7 @@ class LRASPPConfig:
 
     num_classes: int
     in_channels: int = 3
-    encoder: str = "mobilenet_v3_large"
-    output_stride: int | None = 16
-    encoder_options: dict[str, Any] = field(default_factory=dict)
+    encoder: EncoderSpec = EncoderSpec(name="mobilenet_v3_large", output_stride=16)
     low_level: int = 3
     channels: int = 128
     dropout: float = 0.0
@@ -99,12 +94,7 @@ def build(config: LRASPPConfig) -> LRASPP:
     """Make the network."""
     return LRASPP(
         config,
-        create_encoder(
-            config.encoder,
-            in_channels=config.in_channels,
-            output_stride=config.output_stride,
-            **config.encoder_options,
-        ),
+        create_encoder(config.encoder, in_channels=config.in_channels),
     )
 
 

@@ -15,15 +15,15 @@ a sum of two numbers, is summed up in sorted order. The form around the block is
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segatlas.encoders import create_encoder
 from segatlas.encoders.contract import Encoder
+from segatlas.encoders.spec import EncoderSpec, create_encoder
 from segatlas.layers.conv import ConvBNReLU
 from segatlas.layers.fcn_head import FCNHead
 from segatlas.layers.init import init_weights
@@ -40,9 +40,7 @@ class NonLocalNetConfig:
 
     num_classes: classes, K.
     in_channels: channels of the image, C.
-    encoder: name of an encoder.
-    output_stride: stride of the encoder's last map; None = the encoder's own.
-    encoder_options: further settings of the encoder.
+    encoder: an encoder, its output stride and options.
     channels: decoder width, D.
     reduction: how many times narrower the block is inside, D / R.
     mode: how two pixels are compared, the paper's f.
@@ -55,9 +53,7 @@ class NonLocalNetConfig:
 
     num_classes: int
     in_channels: int = 3
-    encoder: str = "resnet50c"
-    output_stride: int | None = 8
-    encoder_options: dict[str, Any] = field(default_factory=dict)
+    encoder: EncoderSpec = EncoderSpec(name="resnet50c", output_stride=8)
     channels: int = 512
     reduction: int = 2
     mode: Literal["embedded_gaussian", "gaussian", "dot_product", "concatenation"] = "embedded_gaussian"
@@ -192,9 +188,7 @@ class NonLocalNet(nn.Module):
 
 def build(config: NonLocalNetConfig) -> NonLocalNet:
     """Make the network."""
-    encoder = create_encoder(
-        config.encoder, in_channels=config.in_channels, output_stride=config.output_stride, **config.encoder_options
-    )
+    encoder = create_encoder(config.encoder, in_channels=config.in_channels)
     width, inner = config.channels, max(config.channels // config.reduction, 1)
     means = {
         "embedded_gaussian": SoftmaxMean(inner**-0.5 if config.use_scale else 1.0),

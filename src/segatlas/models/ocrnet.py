@@ -15,15 +15,14 @@ come from 1x1 convolutions, are computed before the upsampling; the attention ov
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segatlas.encoders import create_encoder
 from segatlas.encoders.contract import Encoder
+from segatlas.encoders.spec import EncoderSpec, create_encoder
 from segatlas.layers.before_upsampling import fuse_before_upsampling
 from segatlas.layers.conv import ConvBNReLU
 from segatlas.layers.init import init_weights
@@ -39,9 +38,7 @@ class OCRNetConfig:
 
     num_classes: classes, K.
     in_channels: channels of the image, C.
-    encoder: name of an encoder.
-    output_stride: stride of the encoder's last map; None = the encoder's own.
-    encoder_options: further settings of the encoder.
+    encoder: an encoder, its output stride and options.
     levels: how many of the encoder's last maps are upsampled to the finest of them and concatenated. With one, the
         soft regions come from the map before it, through a 3x3 convolution; with more, from the same maps, by 1x1.
     channels: decoder width, D.
@@ -54,9 +51,7 @@ class OCRNetConfig:
 
     num_classes: int
     in_channels: int = 3
-    encoder: str = "hrnet_w18"
-    output_stride: int | None = None
-    encoder_options: dict[str, Any] = field(default_factory=dict)
+    encoder: EncoderSpec = EncoderSpec(name="hrnet_w18")
     levels: int = 4
     channels: int = 512
     key_channels: int = 256
@@ -178,12 +173,7 @@ def build(config: OCRNetConfig) -> OCRNet:
     """Make the network."""
     return OCRNet(
         config,
-        create_encoder(
-            config.encoder,
-            in_channels=config.in_channels,
-            output_stride=config.output_stride,
-            **config.encoder_options,
-        ),
+        create_encoder(config.encoder, in_channels=config.in_channels),
     )
 
 

@@ -14,15 +14,14 @@ last step leave at the image's own size. Fine-tuning to another class count keep
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segatlas.encoders import create_encoder
 from segatlas.encoders.contract import Encoder
+from segatlas.encoders.spec import EncoderSpec, create_encoder
 from segatlas.errors import UsageError
 from segatlas.layers.fpn import FPN, FPNHead
 from segatlas.layers.init import init_weights
@@ -37,9 +36,7 @@ class PointRendConfig:
 
     num_classes: classes, K.
     in_channels: channels of the image, C.
-    encoder: name of an encoder.
-    output_stride: stride of the encoder's last map; None = the encoder's own.
-    encoder_options: further settings of the encoder.
+    encoder: an encoder, its output stride and options.
     levels: how many of the encoder's last maps the pyramid takes; the points read its finest one.
     neck_channels: pyramid width, F.
     channels: width of the coarse decoder, D.
@@ -57,9 +54,7 @@ class PointRendConfig:
 
     num_classes: int
     in_channels: int = 3
-    encoder: str = "resnet50c"
-    output_stride: int | None = None
-    encoder_options: dict[str, Any] = field(default_factory=dict)
+    encoder: EncoderSpec = EncoderSpec(name="resnet50c")
     levels: int = 4
     neck_channels: int = 256
     channels: int = 128
@@ -214,12 +209,7 @@ def build(config: PointRendConfig) -> PointRend:
     """Make the network."""
     return PointRend(
         config,
-        create_encoder(
-            config.encoder,
-            in_channels=config.in_channels,
-            output_stride=config.output_stride,
-            **config.encoder_options,
-        ),
+        create_encoder(config.encoder, in_channels=config.in_channels),
     )
 
 

@@ -20,16 +20,15 @@ take part in the softmax). MMSegmentation's `compact` form, which takes images o
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from segatlas.encoders import create_encoder
 from segatlas.encoders.contract import Encoder
+from segatlas.encoders.spec import EncoderSpec, create_encoder
 from segatlas.errors import UsageError
 from segatlas.layers.conv import ConvBNReLU
 from segatlas.layers.fcn_head import FCNHead
@@ -45,9 +44,7 @@ class PSANetConfig:
 
     num_classes: classes, K.
     in_channels: channels of the image, C.
-    encoder: name of an encoder.
-    output_stride: stride of the encoder's last map; None = the encoder's own.
-    encoder_options: further settings of the encoder.
+    encoder: an encoder, its output stride and options.
     channels: decoder width, D.
     mask_size: the window, (M, M'), in pixels of the shrunk map. Twice that map less one lets all pixels see each other.
     collect: have the branch in which pixels collect.
@@ -63,9 +60,7 @@ class PSANetConfig:
 
     num_classes: int
     in_channels: int = 3
-    encoder: str = "resnet50c"
-    output_stride: int | None = 8
-    encoder_options: dict[str, Any] = field(default_factory=dict)
+    encoder: EncoderSpec = EncoderSpec(name="resnet50c", output_stride=8)
     channels: int = 512
     mask_size: tuple[int, int] = (97, 97)
     collect: bool = True
@@ -255,12 +250,7 @@ def build(config: PSANetConfig) -> PSANet:
     """Make the network."""
     return PSANet(
         config,
-        create_encoder(
-            config.encoder,
-            in_channels=config.in_channels,
-            output_stride=config.output_stride,
-            **config.encoder_options,
-        ),
+        create_encoder(config.encoder, in_channels=config.in_channels),
     )
 
 

@@ -14,13 +14,12 @@ the cells, which saves a fifth of all the network's multiplications.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from segatlas.encoders import create_encoder
 from segatlas.encoders.contract import Encoder
+from segatlas.encoders.spec import EncoderSpec, create_encoder
 from segatlas.layers.fcn_head import FCNHead
 from segatlas.layers.init import init_weights
 from segatlas.layers.padding import pad_to_multiple
@@ -35,9 +34,7 @@ class PSPNetConfig:
 
     num_classes: classes, K.
     in_channels: channels of the image, C.
-    encoder: name of an encoder.
-    output_stride: stride of the encoder's last map; None = the encoder's own.
-    encoder_options: further settings of the encoder.
+    encoder: an encoder, its output stride and options.
     channels: decoder width, D.
     pool_scales: cells per side of each grid that is averaged over.
     dropout: fraction of channels dropped before the classifier while training.
@@ -48,9 +45,7 @@ class PSPNetConfig:
 
     num_classes: int
     in_channels: int = 3
-    encoder: str = "resnet50c"
-    output_stride: int | None = 8
-    encoder_options: dict[str, Any] = field(default_factory=dict)
+    encoder: EncoderSpec = EncoderSpec(name="resnet50c", output_stride=8)
     channels: int = 512
     pool_scales: tuple[int, ...] = (1, 2, 3, 6)
     dropout: float = 0.1
@@ -96,12 +91,7 @@ def build(config: PSPNetConfig) -> PSPNet:
     """Make the network."""
     return PSPNet(
         config,
-        create_encoder(
-            config.encoder,
-            in_channels=config.in_channels,
-            output_stride=config.output_stride,
-            **config.encoder_options,
-        ),
+        create_encoder(config.encoder, in_channels=config.in_channels),
     )
 
 

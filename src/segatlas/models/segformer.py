@@ -19,14 +19,13 @@ convolution can be applied before the upsampling.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segatlas.encoders import create_encoder
 from segatlas.encoders.contract import Encoder
+from segatlas.encoders.spec import EncoderSpec, create_encoder
 from segatlas.layers.before_upsampling import fuse_before_upsampling
 from segatlas.layers.conv import ConvBNReLU
 from segatlas.layers.fcn_head import FCNHead
@@ -44,23 +43,19 @@ class SegFormerConfig:
 
     num_classes: classes, K.
     in_channels: channels of the image, C.
-    encoder: name of an encoder, of which the four coarsest maps are used.
-    encoder_options: further settings of the encoder.
+    encoder: an encoder, its output stride and options, of which the four coarsest maps are used.
     decoder_channels: decoder width, D: 256 in B0 and B1, 768 from B2 on.
     projection_norm: projections have batch norm and ReLU in place of a bias (MMSegmentation's form).
     dropout: fraction of channels dropped before the classifier while training.
-    drop_path: stochastic depth of the encoder's last block; None = the encoder's own (0.1 in a Mix Transformer).
     aux: also train an FCN head, named "fcn", on the encoder's last map but one.
     """
 
     num_classes: int
     in_channels: int = 3
-    encoder: str = "mit_b0"
-    encoder_options: dict[str, Any] = field(default_factory=dict)
+    encoder: EncoderSpec = EncoderSpec(name="mit_b0")
     decoder_channels: int = 256
     projection_norm: bool = False
     dropout: float = 0.1
-    drop_path: float | None = None
     aux: bool = False
 
 
@@ -181,10 +176,7 @@ class SegFormer(nn.Module):
 
 def build(config: SegFormerConfig) -> SegFormer:
     """Make the network."""
-    own: dict[str, Any] = {} if config.drop_path is None else {"drop_path": config.drop_path}
-    return SegFormer(
-        config, create_encoder(config.encoder, in_channels=config.in_channels, **config.encoder_options, **own)
-    )
+    return SegFormer(config, create_encoder(config.encoder, in_channels=config.in_channels))
 
 
 ARCHITECTURE = Architecture(

@@ -13,13 +13,12 @@ How ours differs: nothing in the numbers, which are MMSegmentation's (batch norm
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from segatlas.encoders import create_encoder
 from segatlas.encoders.contract import Encoder
+from segatlas.encoders.spec import EncoderSpec, create_encoder
 from segatlas.layers.fcn_head import FCNHead
 from segatlas.layers.fpn import FPN, FPNHead
 from segatlas.layers.init import init_weights
@@ -34,9 +33,7 @@ class SemanticFPNConfig:
 
     num_classes: classes, K.
     in_channels: channels of the image, C.
-    encoder: name of an encoder.
-    output_stride: stride of the encoder's last map; None = the encoder's own.
-    encoder_options: further settings of the encoder.
+    encoder: an encoder, its output stride and options.
     levels: how many of the encoder's last maps the pyramid takes.
     neck_channels: pyramid width, P.
     channels: decoder width, D.
@@ -48,9 +45,7 @@ class SemanticFPNConfig:
 
     num_classes: int
     in_channels: int = 3
-    encoder: str = "resnet50c"
-    output_stride: int | None = None
-    encoder_options: dict[str, Any] = field(default_factory=dict)
+    encoder: EncoderSpec = EncoderSpec(name="resnet50c")
     levels: int = 4
     neck_channels: int = 256
     channels: int = 128
@@ -103,12 +98,7 @@ def build(config: SemanticFPNConfig) -> SemanticFPN:
     """Make the network."""
     return SemanticFPN(
         config,
-        create_encoder(
-            config.encoder,
-            in_channels=config.in_channels,
-            output_stride=config.output_stride,
-            **config.encoder_options,
-        ),
+        create_encoder(config.encoder, in_channels=config.in_channels),
     )
 
 

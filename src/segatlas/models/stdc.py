@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segatlas.encoders import create_encoder
 from segatlas.encoders.contract import Encoder
+from segatlas.encoders.spec import EncoderSpec, create_encoder
 from segatlas.layers.conv import ConvBNReLU
 from segatlas.layers.fcn_head import FCNHead
 from segatlas.layers.init import init_weights
@@ -38,7 +38,7 @@ class STDCConfig:
 
     num_classes: classes, K.
     in_channels: channels of the image, C.
-    encoder: name of an encoder, of which the maps at strides 8, 16 and 32 are used.
+    encoder: an encoder, its output stride and options, of which the maps at strides 8, 16 and 32 are used.
     context_channels: width of the context path.
     channels: width of the fused map and of the decoder.
     aux_channels: width of the auxiliary heads.
@@ -50,7 +50,7 @@ class STDCConfig:
 
     num_classes: int
     in_channels: int = 3
-    encoder: str = "stdc1"
+    encoder: EncoderSpec = EncoderSpec(name="stdc1")
     context_channels: int = 128
     channels: int = 256
     aux_channels: int = 64

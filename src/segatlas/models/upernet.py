@@ -13,14 +13,13 @@ ResNet's own stride of 32. The fusing convolution is computed before the upsampl
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segatlas.encoders import create_encoder
 from segatlas.encoders.contract import Encoder
+from segatlas.encoders.spec import EncoderSpec, create_encoder
 from segatlas.layers.conv import ConvBNReLU
 from segatlas.layers.fcn_head import FCNHead
 from segatlas.layers.init import init_weights
@@ -37,9 +36,7 @@ class UPerNetConfig:
 
     num_classes: classes, K.
     in_channels: channels of the image, C.
-    encoder: name of an encoder.
-    output_stride: stride of the encoder's last map; None = the encoder's own.
-    encoder_options: further settings of the encoder.
+    encoder: an encoder, its output stride and options.
     levels: how many of the encoder's last maps the pyramid takes.
     channels: decoder width, D.
     pool_scales: cells along each side of each pooled map.
@@ -51,9 +48,7 @@ class UPerNetConfig:
 
     num_classes: int
     in_channels: int = 3
-    encoder: str = "resnet50c"
-    output_stride: int | None = None
-    encoder_options: dict[str, Any] = field(default_factory=dict)
+    encoder: EncoderSpec = EncoderSpec(name="resnet50c")
     levels: int = 4
     channels: int = 512
     pool_scales: tuple[int, ...] = (1, 2, 3, 6)
@@ -112,12 +107,7 @@ def build(config: UPerNetConfig) -> UPerNet:
     """Make the network."""
     return UPerNet(
         config,
-        create_encoder(
-            config.encoder,
-            in_channels=config.in_channels,
-            output_stride=config.output_stride,
-            **config.encoder_options,
-        ),
+        create_encoder(config.encoder, in_channels=config.in_channels),
     )
 
 

@@ -133,8 +133,8 @@ def _same(one: Preprocessing, other: Preprocessing) -> bool:
 
 def encoder_name(net: nn.Module) -> str | None:
     """Return the name of a network's encoder, or None."""
-    name = getattr(net.config, "encoder", None)
-    return None if name is None else str(name)
+    spec = getattr(net.config, "encoder", None)
+    return None if spec is None else str(spec)
 
 
 def _numbers(values: tuple[float, ...]) -> str:

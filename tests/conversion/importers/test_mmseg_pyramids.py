@@ -53,9 +53,12 @@ def test_written_as_theirs_a_network_is_recognised_as_itself_and_comes_back(case
     assert THEIRS.get(case, next(iter(theirs))) in theirs
     (found,) = recognise(theirs, SETTINGS if "pools" in case else {})
     assert found.importer is importer
-    told = {name: value for name, value in found.fields.items() if name not in ("encoder_options", "dropout")}
-    assumed = {"output_stride": {"fcn": None, "ocrnet": config.output_stride}.get(importer.architecture, 32)}
-    assert told == {name: getattr(config, name) for name in told} | assumed
+    assumed = {"fcn": None, "ocrnet": config.encoder.output_stride}.get(importer.architecture, 32)
+    assert (found.fields["encoder"], found.fields["output_stride"]) == (config.encoder.name, assumed)
+    told = {
+        name: value for name, value in found.fields.items() if not name.startswith(("encoder", "output", "dropout"))
+    }
+    assert told == {name: getattr(config, name) for name in told}
     ours = rename_to_ours(importer, config, theirs)
     assert {name: x.shape for name, x in ours.items()} == {name: x.shape for name, x in net.state_dict().items()}
     assert list(ours) == list(net.state_dict())
