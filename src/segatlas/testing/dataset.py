@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+from unittest import mock
 
 import numpy as np
 
@@ -36,6 +39,12 @@ class DatasetCase:
     def data(self) -> SegmentationData:
         """The split, opened once."""
         return self.opening()
+
+    @cached_property
+    def again(self) -> SegmentationData:
+        """The split, opened once more, from a disk that lists files the other way round."""
+        with folders_reversed():
+            return self.opening()
 
     @cached_property
     def indices(self) -> tuple[int, ...]:
@@ -118,14 +127,14 @@ def unique_keys(case: DatasetCase) -> Iterator[str]:
 
 def same_samples(case: DatasetCase) -> Iterator[str]:
     """Opened again it has the same samples."""
-    first, again = _keys(case.data), _keys(case.opening())
+    first, again = _keys(case.data), _keys(case.again)
     if differing := set(first) ^ set(again):
         yield f"{len(first)} samples, then {len(again)}; {min(differing)!r} is in one of them only"
 
 
 def same_order(case: DatasetCase) -> Iterator[str]:
-    """Opened again its samples come in the same order, which the order of files on disk does not decide."""
-    first, again = _keys(case.data), _keys(case.opening())
+    """Opened again its samples come in the same order, in whichever order the disk lists its files."""
+    first, again = _keys(case.data), _keys(case.again)
     if first != again:
         index = next(index for index, (a, b) in enumerate(zip(first, again, strict=True)) if a != b)
         yield f"sample {index} is {first[index]!r}, then {again[index]!r}"
@@ -246,6 +255,35 @@ def pickles(case: DatasetCase) -> Iterator[str]:
     index = case.indices[0]
     if not _same(there.load(index), case.data.load(index)):
         yield f"{case.data.key(index)} differs"
+
+
+@contextmanager
+def folders_reversed() -> Iterator[None]:
+    """List the files of each folder the other way round: their order is that of the disk, and means nothing."""
+    listdir, scandir = os.listdir, os.scandir
+
+    class Reversed:
+        def __init__(self, path: Any = "."):
+            with scandir(path) as found:
+                self.entries = iter([*found][::-1])
+
+        def __iter__(self) -> Iterator[Any]:
+            return self.entries
+
+        def __next__(self) -> Any:
+            return next(self.entries)
+
+        def __enter__(self) -> Self:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            self.close()
+
+        def close(self) -> None:
+            self.entries = iter(())
+
+    with mock.patch("os.listdir", lambda path=".": listdir(path)[::-1]), mock.patch("os.scandir", Reversed):
+        yield
 
 
 def _keys(data: SegmentationData) -> list[str]:

@@ -287,7 +287,7 @@ RULES = (
     Rule(check=computes_again, needs=("counts",)),
     Rule(check=order, needs=("counts",)),
     Rule(check=merged, needs=("order",)),
-    Rule(check=state_copied, needs=("counts",)),
-    Rule(check=ignored, needs=("counts",)),
-    Rule(check=misfits, needs=("counts",)),
+    Rule(check=state_copied, needs=("computes_again",)),
+    Rule(check=ignored, needs=("order",)),
+    Rule(check=misfits, needs=("computes_again",)),
 )

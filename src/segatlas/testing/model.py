@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from segatlas.errors import ConfigError
 from segatlas.inference.fast_form import fast_form
 from segatlas.models.architecture import Architecture
 from segatlas.postprocess import find
@@ -23,7 +24,8 @@ from segatlas.tasks import TASKS
 from segatlas.testing.rules import Rule, require, seeded
 
 K = 5
-SIZE, ODD_SIZES = (64, 96), ((33, 47), (65, 129), (1, 1))
+SIZE, TRAINING_SIZE = (64, 96), (64, 128)
+ODD_SIZES = ((33, 47), (65, 129), (1, 1))
 MOST_PADDING = 32
 LARGEST_STRIDE = 64
 SAME = 1e-5
@@ -40,7 +42,10 @@ class ModelCase:
 
     def config(self, **fields: Any) -> Any:
         """Make the config of K classes, with some fields changed."""
-        return self.architecture.config(**{"num_classes": K, **self.fields, **fields})
+        config, problems = self.architecture.read_config({"num_classes": K, **self.fields, **fields})
+        if problems:
+            raise ConfigError(self.architecture.name, problems)
+        return config
 
     def make(self, seed: int = 0, **fields: Any) -> nn.Module:
         """Build the network in eval mode."""
@@ -283,7 +288,7 @@ def aux_names(case: ModelCase) -> Iterator[str]:
     """Auxiliary outputs while training are those that it lists: "fcn" of `aux_head`, or its `aux_names`."""
     net = case.make().train()
     listed = tuple(getattr(net, "aux_names", ("fcn",) if getattr(net, "aux_head", None) is not None else ()))
-    found = tuple(net(case.noise(count=2)).aux)
+    found = tuple(net(case.noise(TRAINING_SIZE, count=2)).aux)
     if sorted(found) != sorted(listed):
         yield f"lists {', '.join(listed) or 'none'}, gives {', '.join(found) or 'none'}"
 
@@ -294,7 +299,7 @@ def gradients(case: ModelCase) -> Iterator[str]:
     for parameter in net.parameters():
         if not parameter.any():  # what begins at zero, so that its block begins as nothing, stops gradients there
             nn.init.normal_(parameter, std=0.1)
-    output = net(case.noise(ODD_SIZES[1], count=2))
+    output = net(case.noise(TRAINING_SIZE, count=2))
     auxiliary = [values.logits if isinstance(values, PointLogits) else values for values in output.aux.values()]
     torch.stack([values.square().mean() for values in (*maps_of(output).values(), *auxiliary)]).sum().backward()
     for name, parameter in net.named_parameters():
@@ -311,7 +316,7 @@ def gradients(case: ModelCase) -> Iterator[str]:
 def one_image_trains(case: ModelCase) -> Iterator[str]:
     """A batch of one image trains."""
     net = case.make().train()
-    for name, values in maps_of(net(case.noise(ODD_SIZES[1]))).items():
+    for name, values in maps_of(net(case.noise(TRAINING_SIZE))).items():
         if not values.isfinite().all():
             yield f"{name} has values that are not finite"
 
