@@ -14,6 +14,7 @@ from PIL import Image
 from rich.console import Console
 from torch import nn
 
+from segatlas.checkpoint.card import Card, InferenceMode, Preprocessing
 from segatlas.config.schema import DataConfig
 from segatlas.errors import DataError, UsageError
 from segatlas.evaluation import Report, evaluate, tables
@@ -22,8 +23,6 @@ from segatlas.inference import Predictor
 from segatlas.metrics import MetricSet, load_metric
 from segatlas.structures import SemanticLogits
 from segatlas.tasks import TASKS
-from segatlas.weights import Card
-from segatlas.weights.card import InferenceMode, Preprocessing
 
 CLASSES = ("sky", "road", "car")
 PALETTE = ((0, 0, 200), (90, 90, 90), (200, 0, 0))
@@ -248,7 +247,8 @@ def test_a_predictor_without_data_is_asked_which(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder as training leaves it, with random weights."""
-    from segatlas.weights import create_model, save_pretrained
+    from segatlas.build.network import create_model
+    from segatlas.checkpoint.model_folder import save_pretrained
 
     run = tmp_path_factory.mktemp("runs") / "net-001"
     for seed in range(2):

@@ -28,13 +28,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 from typer.testing import CliRunner
 
+from segatlas.build.network import build_empty, build_network, make_config
+from segatlas.checkpoint.card import Card
 from segatlas.cli.main import app
 from segatlas.config import recipes
 from segatlas.evaluation import evaluate
 from segatlas.inference import load
 from segatlas.recipe import Config
-from segatlas.weights import Card
-from segatlas.weights.building import build_empty, build_network, make_config
 
 FROZEN = Path(__file__).resolve().parent.parent / "tests" / "frozen"
 CLOSE = 1e-5

@@ -37,6 +37,7 @@ sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
 
 from fakes import image_files as files  # noqa: E402
 
+from segatlas.checkpoint.card import Card, InputSpec, Preprocessing  # noqa: E402
 from segatlas.config.schema import DataConfig  # noqa: E402
 from segatlas.data import create_dataset  # noqa: E402
 from segatlas.data.checks.stats import look_at_image, look_at_mask  # noqa: E402
@@ -44,7 +45,6 @@ from segatlas.data.datasets.listing import LabelEncoding  # noqa: E402
 from segatlas.data.formats import read_header, read_image, read_mask  # noqa: E402
 from segatlas.errors import SegAtlasError  # noqa: E402
 from segatlas.inference.images import prepare  # noqa: E402
-from segatlas.weights.card import Card, InputSpec, Preprocessing  # noqa: E402
 
 CLASSES = tuple(f"class_{index}" for index in range(255))
 PALETTE = [(i, 255 - i, 7 * i % 256) for i in range(256)]

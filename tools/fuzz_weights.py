@@ -37,11 +37,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 import torch
 from safetensors.torch import save
 
+from segatlas.build.network import create_model
+from segatlas.checkpoint.model_folder import read_card, save_pretrained
+from segatlas.checkpoint.reading import read_state_dict
+from segatlas.conversion.converting import convert_file, tensors_of
 from segatlas.errors import SegAtlasError
-from segatlas.weights import create_model, save_pretrained
-from segatlas.weights.converting import convert_file, tensors_of
-from segatlas.weights.reading import read_state_dict
-from segatlas.weights.saving import find_model, load_pretrained, read_card
+from segatlas.hub.loading import find_model, load_pretrained
 
 MEMORY = 1 << 30
 """Bytes that one file may take above what the process has when it begins."""

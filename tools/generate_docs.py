@@ -122,8 +122,8 @@ def recipes() -> Iterator[str]:
 
 # ---- networks
 def models() -> Iterator[str]:
+    from segatlas.build.describing import MEASURED_CLASSES, MEASURED_SIZE, describe
     from segatlas.models import ARCHITECTURES
-    from segatlas.weights.describing import MEASURED_CLASSES, MEASURED_SIZE, describe
 
     height, width = MEASURED_SIZE
     names = [name for entry in ARCHITECTURES.values() for name in (entry.name, *entry.variants)]
@@ -183,7 +183,7 @@ def networks_of_recipes() -> dict[str, str]:
 
 def published_weights(names: Iterable[str]) -> Iterator[str]:
     """Yield the table of weights that load by name: for ADE20K and Cityscapes the best of each backbone."""
-    from segatlas.weights.catalogue import NON_COMMERCIAL, SOURCE, published, published_for
+    from segatlas.hub.catalogue import NON_COMMERCIAL, SOURCE, published, published_for
 
     network = {entry.name: name for name in names for entry in published_for(name)}
     yield "## Published weights"
@@ -234,8 +234,8 @@ def torchvision_weights() -> Iterator[str]:
 
 
 def readable_files() -> Iterator[str]:
+    from segatlas.conversion.importers import importers, load_source
     from segatlas.models import ARCHITECTURES
-    from segatlas.weights.importers import importers, load_source
 
     yield "## Files of other libraries"
     yield "Whose weights `segatlas models convert` reads and writes, see [Weights of other libraries](../importing.md)."
@@ -250,8 +250,8 @@ def readable_files() -> Iterator[str]:
 def encoders() -> Iterator[str]:
     import torch
 
+    from segatlas.build.encoder_weights import IMAGENET
     from segatlas.encoders import ENCODERS, create_encoder
-    from segatlas.weights.encoder_weights import IMAGENET
 
     yield "# Table of encoders"
     yield (

@@ -1,4 +1,4 @@
-"""Write src/segatlas/weights/catalogue.json from MMSegmentation's own model index.
+"""Write src/segatlas/hub/catalogue.json from MMSegmentation's own model index.
 
     python tools/make_catalogue.py FOLDER      FOLDER holds model-index.yml: the package's `.mim` folder
 
@@ -19,10 +19,10 @@ from typing import Any
 
 import yaml
 
+from segatlas.build.network import build_empty, make_config
 from segatlas.models import load_architecture
-from segatlas.weights.building import build_empty, make_config
 
-OUT = Path(__file__).resolve().parent.parent / "src/segatlas/weights/catalogue.json"
+OUT = Path(__file__).resolve().parent.parent / "src/segatlas/hub/catalogue.json"
 COLLECTIONS = {
     "fcn": "fcn",
     "pspnet": "pspnet",

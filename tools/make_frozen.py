@@ -33,18 +33,27 @@ from typer.testing import CliRunner  # noqa: E402
 import frozen  # noqa: E402
 import frozen_recipes  # noqa: E402
 import segatlas  # noqa: E402
+from segatlas.build.network import (  # noqa: E402
+    build_empty,
+    create_model,
+    make_config,
+)
+from segatlas.checkpoint.card import (  # noqa: E402
+    Card,
+    InferenceMode,
+    InputSpec,
+    Preprocessing,
+)
+from segatlas.checkpoint.model_folder import save_pretrained  # noqa: E402
 from segatlas.cli.main import app  # noqa: E402
 from segatlas.config.loading import RECIPES  # noqa: E402
+from segatlas.conversion.converting import convert_file, rename_to_theirs  # noqa: E402
+from segatlas.conversion.importers import importers  # noqa: E402
 from segatlas.data.shapes import make_shapes  # noqa: E402
 from segatlas.models import ARCHITECTURES, load_architecture  # noqa: E402
 from segatlas.recipe import Config  # noqa: E402
 from segatlas.training.checkpoints import RunCheckpoints  # noqa: E402
 from segatlas.training.module import SegmentationModule  # noqa: E402
-from segatlas.weights import Card, create_model, save_pretrained  # noqa: E402
-from segatlas.weights.building import build_empty, make_config  # noqa: E402
-from segatlas.weights.card import InferenceMode, InputSpec, Preprocessing  # noqa: E402
-from segatlas.weights.converting import convert_file, rename_to_theirs  # noqa: E402
-from segatlas.weights.importers import importers  # noqa: E402
 
 SEED = 7
 STOP_AT = 3

@@ -5,8 +5,8 @@
 Run it in the project's environment. For every case of CASES that has no golden yet (or for those named, anew) it starts
 this file in the reference environment. There the library's network is built, filled by the rule of
 `tests/fakes/golden.py` under its own names and run in float64; names, settings and a digest of the logits come back.
-Here the importer's config fields are read from them, and all goes to `tests/weights/importers/goldens/SOURCE.json`,
-which `tests/weights/importers/test_goldens.py` compares with ours.
+Here the importer's config fields are read from them, and all goes to `tests/conversion/importers/goldens/SOURCE.json`,
+which `tests/conversion/importers/test_goldens.py` compares with ours.
 
 KEY names a network as `../shared/parity/ref_models.py` does (SEGATLAS_SHARED: where that folder is), e.g.
 `mm:fcn/fcn_r18-d8_4xb2-80k_cityscapes-512x1024` or `smp.Unet@resnet18`; "hf4." is "hf." under the names that its files
@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
-GOLDENS = ROOT / "tests" / "weights" / "importers" / "goldens"
+GOLDENS = ROOT / "tests" / "conversion" / "importers" / "goldens"
 SHARED = Path(os.environ.get("SEGATLAS_SHARED", ROOT.parent / "shared"))
 sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
 
@@ -143,7 +143,7 @@ def make_golden(case: Case, peers: str) -> str:
 
 def recognised(tensors: dict[str, torch.Tensor], settings: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """Return the source, and architecture, fields and settings of a case."""
-    from segatlas.weights.converting import recognise
+    from segatlas.conversion.converting import recognise
 
     found = recognise(tensors, settings)
     if len(found) != 1:
@@ -155,7 +155,7 @@ def recognised(tensors: dict[str, torch.Tensor], settings: dict[str, Any]) -> tu
 def own_settings(peer: dict[str, Any]) -> dict[str, Any]:
     """Return the settings that an importer would read, without what it never looks at."""
     if "text" in peer:
-        from segatlas.weights.importers.mmseg.settings import read_settings
+        from segatlas.conversion.importers.mmseg.settings import read_settings
 
         return {"model": pruned(read_settings(peer["text"])["model"])}
     return {key: value for key, value in peer.get("json", {}).items() if key not in ("id2label", "label2id")}

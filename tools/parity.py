@@ -36,8 +36,8 @@ import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 import segatlas as sa  # noqa: E402
-from segatlas.weights.converting import convert_file, export_file  # noqa: E402
-from segatlas.weights.reading import read_state_dict  # noqa: E402
+from segatlas.checkpoint.reading import read_state_dict  # noqa: E402
+from segatlas.conversion.converting import convert_file, export_file  # noqa: E402
 
 LIMIT = 1e-4
 TIE = 1e-3

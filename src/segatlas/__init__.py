@@ -8,14 +8,19 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from segatlas.renamed import OldModules
+
 if TYPE_CHECKING:
     from segatlas import errors, ops
+    from segatlas.build.network import create_model
+    from segatlas.checkpoint.model_folder import save_pretrained
     from segatlas.evaluation import evaluate
+    from segatlas.hub.converting import convert
     from segatlas.inference import Predictor, Segmentation, load
+    from segatlas.models import list_models
     from segatlas.recipe import Config
     from segatlas.structures import SemanticLogits
     from segatlas.training import train
-    from segatlas.weights import convert, create_model, list_models, save_pretrained
 
 __version__ = "0.1.0"
 
@@ -24,14 +29,14 @@ _PUBLIC = {
     "Predictor": "segatlas.inference:Predictor",
     "Segmentation": "segatlas.inference:Segmentation",
     "SemanticLogits": "segatlas.structures:SemanticLogits",
-    "convert": "segatlas.weights:convert",
-    "create_model": "segatlas.weights:create_model",
+    "convert": "segatlas.hub.converting:convert",
+    "create_model": "segatlas.build.network:create_model",
     "errors": "segatlas.errors",
     "evaluate": "segatlas.evaluation:evaluate",
-    "list_models": "segatlas.weights:list_models",
+    "list_models": "segatlas.models:list_models",
     "load": "segatlas.inference:load",
     "ops": "segatlas.ops",
-    "save_pretrained": "segatlas.weights:save_pretrained",
+    "save_pretrained": "segatlas.checkpoint.model_folder:save_pretrained",
     "train": "segatlas.training:train",
 }
 """Public name -> "module:attribute", or the module itself."""
@@ -52,6 +57,9 @@ __all__ = [
     "save_pretrained",
     "train",
 ]
+
+
+OldModules.install()
 
 
 def __getattr__(name: str) -> Any:

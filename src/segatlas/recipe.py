@@ -20,6 +20,7 @@ from segatlas.config.reference import KeyRow, reference, rows_of
 from segatlas.config.rules import Fault
 from segatlas.config.schema import DataCheck, DataConfig, ModelCheck, ModelConfig, Rule
 from segatlas.config.section import Section
+from segatlas.data.dataset import sources_fault
 from segatlas.data.datasets import DATASETS, dataset_class
 from segatlas.data.datasets.options import check_options
 from segatlas.encoders import ENCODERS, timm_names
@@ -96,6 +97,37 @@ def _task_of_network(cfg: config.Config) -> Iterator[Fault]:
     able = [name for name, other in ARCHITECTURES.items() if cfg.task in other.tasks]
     others = f"networks for {cfg.task}: {', '.join(able)}" if able else f"no network is for {cfg.task} yet"
     yield ("task", "model.name"), f"{cfg.model.name} is for {', '.join(entry.tasks)}; {others}"
+
+
+def _truth_of_data(cfg: config.Config) -> Iterator[Fault]:
+    entry, dataset, task = _entry(cfg), cfg.data.name, TASKS.get(cfg.task)
+    if entry is None or task is None or task.name not in entry.tasks or dataset not in DATASETS:
+        return
+    gives, reads = dataset_class(dataset).targets, entry.needs.targets
+    if task.target not in reads:
+        yield ("task", "model.name"), f"its truth is {task.target}, and {entry.name} trains on {', '.join(reads)}"
+    elif task.target not in gives:
+        able = ", ".join(name for name in DATASETS if task.target in dataset_class(name).targets) or "none yet"
+        message = (
+            f"{dataset} gives {', '.join(gives)}, and task {task.name} needs {task.target}; datasets with it: {able}"
+        )
+        yield (*_written(cfg), "task"), message
+
+
+def _sources_of_data(cfg: config.Config) -> Iterator[Fault]:
+    entry, dataset = _entry(cfg), cfg.data.name
+    if entry is None or dataset not in DATASETS:
+        return
+    fault = sources_fault(entry.needs.inputs, dataset, dataset_class(dataset).sources)
+    if fault:
+        able = [name for name in DATASETS if not sources_fault(entry.needs.inputs, name, dataset_class(name).sources)]
+        yield _written(cfg), f"{fault}; datasets with it: {', '.join(able) or 'none yet'}"
+
+
+def _written(cfg: config.Config) -> tuple[str, str]:
+    """Return the keys of dataset and network, first the one that the recipe states: its line is told."""
+    keys = ("data.name", "model.name")
+    return keys if "name" in cfg.data.model_fields_set or "name" not in cfg.model.model_fields_set else keys[::-1]
 
 
 def _metric_of_task(cfg: config.Config) -> Iterator[Fault]:
@@ -175,6 +207,8 @@ class Config(config.Config):
 
     further_rules: ClassVar[tuple[Rule, ...]] = (
         _task_of_network,
+        _truth_of_data,
+        _sources_of_data,
         _metric_of_task,
         _losses_of_network,
         _parts_of_output,

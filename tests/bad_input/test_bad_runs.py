@@ -89,12 +89,12 @@ def test_ctrl_c_twice_stops_at_once_exits_130_and_keeps_the_last_checkpoint(trai
 
 @pytest.mark.parametrize("command", ["predict", "eval"])
 def test_ctrl_c_in_other_commands_exits_130(segatlas, model, folder, tmp_path, monkeypatch, command):
-    from segatlas.inference import Predictor
+    from segatlas.inference.runner import Runner
 
     def interrupted(self, *args):
         signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(Predictor, "_forward", interrupted)
+    monkeypatch.setattr(Runner, "output", interrupted)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job has it ignored
     words = [folder / "val" / "images"] if command == "predict" else ["--data", folder]
     result = segatlas(command, model, *words, "--out", tmp_path / "out")
@@ -215,12 +215,12 @@ def test_a_full_disk_under_a_checkpoint_keeps_the_earlier_one(train, folder, tmp
 def test_a_full_disk_under_the_model_folder_keeps_the_earlier_model_and_a_resume_mends_it(
     segatlas, train, folder, tmp_path, monkeypatch, place
 ):
+    from segatlas.checkpoint import model_folder
     from segatlas.training.module import SegmentationModule
-    from segatlas.weights import saving
 
     run, calls = tmp_path / "run", []
     name = {"weights": "save_file", "card": "sha256"}[place]
-    original = getattr(saving, name)
+    original = getattr(model_folder, name)
 
     def fails_the_second_time(*args, **kwargs):
         calls.append(name)
@@ -236,7 +236,7 @@ def test_a_full_disk_under_the_model_folder_keeps_the_earlier_model_and_a_resume
 
     monkeypatch.setattr(SegmentationModule, "on_validation_epoch_end", on_validation_epoch_end)
     with monkeypatch.context() as patch:
-        patch.setattr(saving, name, fails_the_second_time)
+        patch.setattr(model_folder, name, fails_the_second_time)
         if place == "card":  # reading a model checks the hash too: only writing is under test here
             patch.setattr("segatlas.training.fit.finish_run", lambda *args: None)
         result = train(folder, TWO_EPOCHS)

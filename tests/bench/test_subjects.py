@@ -15,8 +15,8 @@ from segatlas.bench.subjects import (
     parse_fields,
     seeded_image,
 )
+from segatlas.checkpoint.model_folder import save_pretrained
 from segatlas.errors import UsageError, WeightsError
-from segatlas.weights import save_pretrained
 
 SMALL = BenchSettings(size=(17, 30), num_classes=5)
 

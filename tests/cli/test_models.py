@@ -9,9 +9,11 @@ from fakes.foreign import foreign_state, small_network, write_checkpoint
 from rich.console import Console
 from typer.testing import CliRunner
 
+from segatlas.build.network import create_model
+from segatlas.checkpoint.model_folder import save_pretrained
 from segatlas.cli.main import app
 from segatlas.cli.models import _table
-from segatlas.weights import create_model, list_models, save_pretrained
+from segatlas.models import list_models
 
 
 def run(*words: str):

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from segatlas.cli.main import app
 from segatlas.cli.predict import parse_window, plan_jobs
 from segatlas.errors import UsageError
-from segatlas.inference import predictor
+from segatlas.inference import runner
 from segatlas.output import ENDINGS
 from segatlas.tasks import TASKS
 
@@ -22,7 +22,8 @@ CLASSES, PALETTE = ("sky", "road", "car"), ((0, 0, 200), (90, 90, 90), (200, 0, 
 def model(tmp_path_factory):
     import torch
 
-    from segatlas.weights import create_model, save_pretrained
+    from segatlas.build.network import create_model
+    from segatlas.checkpoint.model_folder import save_pretrained
 
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("model") / "net"
@@ -144,11 +145,11 @@ def test_json_line_is_the_only_line_on_stdout(model, images, tmp_path):
 def test_bf16_tells_how_many_labels_are_those_of_fp32(model, images, tmp_path, monkeypatch):
     (images / "a.png").write_bytes(b"")  # the first good image is taken
     options = ("--out", tmp_path / "out", "--save", "mask", "--precision", "bf16")
-    monkeypatch.setattr(predictor, "processor_has_bf16", lambda: True)
+    monkeypatch.setattr(runner, "processor_has_bf16", lambda: True)
     result = segatlas(model, images, *options, "--json")
     assert 0.9 < json.loads(result.stdout)["bf16_agreement"] <= 1
     assert "of the first image's pixels have the label of fp32" in result.stderr
-    monkeypatch.setattr(predictor, "processor_has_bf16", lambda: False)
+    monkeypatch.setattr(runner, "processor_has_bf16", lambda: False)
     result = segatlas(model, images, *options, "--json")
     assert json.loads(result.stdout)["bf16_agreement"] is None
 
@@ -253,8 +254,9 @@ def test_wrong_words_end_with_code_2_before_anything_is_written(model, images, m
 
 
 def test_cityscapes_ids_are_written_for_a_model_of_its_19_classes(images, tmp_path):
+    from segatlas.build.network import create_model
+    from segatlas.checkpoint.model_folder import save_pretrained
     from segatlas.data.datasets import cityscapes
-    from segatlas.weights import create_model, save_pretrained
 
     folder = tmp_path / "city"
     save_pretrained(create_model("unet", num_classes=19, width=4), folder, classes=cityscapes.CLASSES)

@@ -8,6 +8,9 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 
+from segatlas.build.network import create_model
+from segatlas.checkpoint.card import Card
+from segatlas.checkpoint.validation import FieldsError, validated
 from segatlas.config.messages import SchemaWords
 from segatlas.config.plain import value_problems
 from segatlas.config.schema import Config as Schema
@@ -17,9 +20,6 @@ from segatlas.errors import ConfigError, UsageError, WeightsError
 from segatlas.models import ARCHITECTURES, load_architecture
 from segatlas.recipe import Config
 from segatlas.structures import maps_of, noise_inputs
-from segatlas.weights import create_model
-from segatlas.weights.card import Card
-from segatlas.weights.validation import FieldsError, validated
 
 INF = float("inf")
 ODD = (INF, -INF, float("nan"), 1e-300, -1e300)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from segatlas import config
+from segatlas.build.network import build_empty, make_config
 from segatlas.config import recipes
 from segatlas.config.layers import make_room
 from segatlas.config.schema import ModelConfig
@@ -12,7 +13,6 @@ from segatlas.config.yaml_tree import Place, from_plain
 from segatlas.errors import ConfigError, Problem
 from segatlas.models import ARCHITECTURES
 from segatlas.recipe import Config, check_model
-from segatlas.weights.building import build_empty, make_config
 
 
 def problems_of(source: object, *overrides: str) -> list[Problem]:

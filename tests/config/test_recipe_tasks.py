@@ -9,15 +9,16 @@ import pytest
 
 from segatlas.config.losses import CrossEntropyConfig, losses_for
 from segatlas.errors import ConfigError, Problem
-from segatlas.models import ARCHITECTURES, ArchitectureEntry
+from segatlas.models import ARCHITECTURES, ArchitectureEntry, list_models
+from segatlas.models.needs import Needs
 from segatlas.recipe import Config
 from segatlas.tasks import TASKS
-from segatlas.weights import list_models
 
 
 @pytest.fixture
 def network_for_objects(monkeypatch: pytest.MonkeyPatch) -> str:
-    entry = ArchitectureEntry("boxer", "nowhere", "Boxer", ("instance",), "CentersAndOffsets", "")
+    needs = Needs(targets=("InstancesTarget",))
+    entry = ArchitectureEntry("boxer", "nowhere", "Boxer", ("instance",), "CentersAndOffsets", "", needs=needs)
     monkeypatch.setitem(ARCHITECTURES, "boxer", entry)
     return "boxer"
 
@@ -90,6 +91,37 @@ def test_what_is_for_class_maps_alone_is_told_before_a_network_of_objects_trains
     with pytest.raises(ConfigError) as caught:
         Config.load("center_shapes", *words)
     assert [problem.key for problem in caught.value.problems] == keys
+
+
+def test_a_dataset_without_the_truth_of_the_task_is_told_with_its_line_and_all_else(tmp_path: Path):
+    found = problems_of(tmp_path / "a.yaml", "base: center_shapes\ndata:\n  name: folder\ntrain:\n  batch: 0\n")
+    assert [(problem.key, problem.line, problem.got) for problem in found] == [
+        ("data.name", 3, '"folder"'),
+        ("train.batch", 5, "0"),
+    ]
+    message = "folder gives SemanticTarget, and task instance needs InstancesTarget; datasets with it: shapes"
+    assert found[0].message == message
+
+
+def test_a_word_that_names_a_dataset_without_the_truth_of_the_task_is_told():
+    with pytest.raises(ConfigError) as caught:
+        Config.load("center_shapes", "data.name=folder")
+    assert [(problem.key, problem.file) for problem in caught.value.problems] == [("data.name", "override")]
+
+
+def test_a_source_that_the_dataset_does_not_give_is_told_with_the_line_of_what_the_recipe_states(tmp_path: Path):
+    message = "the network takes the source 'before' (image); folder gives: none; datasets with it: pairs"
+    found = problems_of(tmp_path / "a.yaml", "model:\n  name: fc_ef\n")
+    assert [(problem.key, problem.line, problem.message) for problem in found] == [("model.name", 2, message)]
+    found = problems_of(tmp_path / "a.yaml", "model:\n  name: fc_siam\ndata:\n  root: a\n  name: folder\n")
+    assert [(problem.key, problem.line, problem.message) for problem in found] == [("data.name", 5, message)]
+
+
+def test_a_network_that_is_not_trained_on_the_truth_of_its_task_is_told(monkeypatch: pytest.MonkeyPatch):
+    entry = replace(ARCHITECTURES["center"], needs=Needs())
+    monkeypatch.setitem(ARCHITECTURES, "center", entry)
+    with pytest.raises(ConfigError, match="its truth is InstancesTarget, and center trains on SemanticTarget"):
+        Config.load("center_shapes")
 
 
 def test_the_losses_for_an_output_begin_with_its_default():

@@ -15,6 +15,8 @@ from fakes.folder import write_folder
 from fakes.voc import write_voc
 from typer.testing import CliRunner
 
+from segatlas.build.network import create_model
+from segatlas.checkpoint.model_folder import save_pretrained
 from segatlas.cli.main import app
 from segatlas.config.schema import DataConfig
 from segatlas.data import create_dataset, describe_layout
@@ -22,7 +24,6 @@ from segatlas.data.datasets.foreign import recognise
 from segatlas.data.shapes import make_shapes
 from segatlas.errors import DataError
 from segatlas.inference import Predictor
-from segatlas.weights import create_model, save_pretrained
 
 NAMES = ("folder", "camvid", "voc", "cityscapes", "ade20k")
 
@@ -69,7 +70,7 @@ def unscored(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("an image was predicted")
 
-    monkeypatch.setattr(Predictor, "predict_iter", refuse)
+    monkeypatch.setattr(Predictor, "predict_stream", refuse)
 
 
 @pytest.mark.usefixtures("unscored")

@@ -21,11 +21,12 @@ from fakes.foreign import foreign_state, small_network, write_checkpoint
 from fakes.images import save_image
 from fakes.model import make_model
 
+from segatlas.build.network import create_model
 from segatlas.cache import cache_folder
+from segatlas.checkpoint.model_folder import save_pretrained
 from segatlas.data.shapes import make_shapes
+from segatlas.hub.catalogue import find_published
 from segatlas.recipe import Config
-from segatlas.weights import create_model, save_pretrained
-from segatlas.weights.catalogue import find_published
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BARE = ("README.md", "docs/get-started.md")

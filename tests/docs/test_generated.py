@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from segatlas.models import lookup
+from segatlas.models import list_models, lookup
 from segatlas.recipe import Config
-from segatlas.weights import list_models
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -6,11 +6,11 @@ import pytest
 import timm
 import torch
 
+from segatlas.build.network import build_network, make_config
 from segatlas.encoders import create_encoder
 from segatlas.encoders.resnest import SplitAttention
 from segatlas.inference.fast_form import fast_form
 from segatlas.structures import InputSpec
-from segatlas.weights.building import build_network, make_config
 
 
 def test_without_dilation_the_numbers_are_timms():

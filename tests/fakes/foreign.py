@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from segatlas.weights import create_model
-from segatlas.weights.converting import tensors_of
+from segatlas.build.network import create_model
+from segatlas.conversion.converting import tensors_of
 
 SMALL: dict[str, tuple[str, dict[str, Any]]] = {
     "mmseg": (

@@ -1,4 +1,4 @@
-"""The golden cases of `tests/weights/importers/goldens`, and how one is compared with our network."""
+"""The golden cases of `tests/conversion/importers/goldens`, and how one is compared with our network."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from fakes.golden import digest, filled_state, golden_input, hollow, names_crc
 
+from segatlas.build.assembling import filled
+from segatlas.build.network import build_empty, make_config
+from segatlas.conversion.converting import recognise, rename_to_ours, rename_to_theirs
+from segatlas.conversion.importers import importers
 from segatlas.ops import upsample_logits
-from segatlas.weights.building import build_empty, make_config
-from segatlas.weights.converting import recognise, rename_to_ours, rename_to_theirs
-from segatlas.weights.importers import importers
-from segatlas.weights.saving import filled
 
-FOLDER = Path(__file__).resolve().parent.parent / "weights" / "importers" / "goldens"
+FOLDER = Path(__file__).resolve().parent.parent / "conversion" / "importers" / "goldens"
 GOLDENS: dict[str, tuple[str, dict[str, Any]]] = {
     f"{path.stem}-{case['key']}-{case['size'][0]}x{case['size'][1]}": (path.stem, case)
     for path in sorted(FOLDER.glob("*.json"))

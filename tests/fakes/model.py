@@ -6,7 +6,8 @@ from pathlib import Path
 
 import torch
 
-from segatlas.weights import create_model, save_pretrained
+from segatlas.build.network import create_model
+from segatlas.checkpoint.model_folder import save_pretrained
 
 CLASSES = ("sky", "road", "car")
 

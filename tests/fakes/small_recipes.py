@@ -13,11 +13,11 @@ from fakes.pairs import write_pairs
 from fakes.shapes import write_shapes
 from fakes.voc import write_voc
 
+from segatlas.build.network import make_config
 from segatlas.config import recipes
 from segatlas.models import ARCHITECTURES, lookup
 from segatlas.recipe import Config
 from segatlas.training.dry import DryRun, dry_run
-from segatlas.weights.building import make_config
 
 WRITERS = {
     "ade20k": write_ade20k,

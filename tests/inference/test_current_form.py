@@ -13,11 +13,11 @@ import pytest
 import torch
 from torch import nn
 
+from segatlas.build.network import create_model
+from segatlas.checkpoint.model_folder import make_card
 from segatlas.inference import Predictor
 from segatlas.inference import current_form as room
 from segatlas.inference.fast_form import PackedConv2d
-from segatlas.weights import create_model
-from segatlas.weights.saving import make_card
 
 CLASSES = ("sky", "road", "car")
 THREADS = 8

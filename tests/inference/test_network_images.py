@@ -5,10 +5,10 @@ import pytest
 import torch
 from PIL import Image
 
+from segatlas.checkpoint.card import Card, InputSpec, Preprocessing
 from segatlas.errors import DataError
 from segatlas.inference.images import ImageBatch, ScaledInputs, prepare
 from segatlas.inference.tta import View
-from segatlas.weights.card import Card, InputSpec, Preprocessing
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 9, 3)).astype(np.uint8)
 

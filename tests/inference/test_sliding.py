@@ -3,6 +3,7 @@ import torch
 import torch.nn.functional as F
 from fakes.largest import Largest
 
+from segatlas.checkpoint.card import InferenceMode
 from segatlas.errors import UsageError
 from segatlas.inference.sliding import (
     Tile,
@@ -16,7 +17,6 @@ from segatlas.inference.sliding import (
 from segatlas.inference.tta import View
 from segatlas.ops import upsample_logits
 from segatlas.structures import Resample, SemanticLogits
-from segatlas.weights.card import InferenceMode
 
 POSES = [View(turns=turns, flip=flip) for turns in range(4) for flip in (False, True)]
 

@@ -8,12 +8,12 @@ import torch
 from PIL import Image
 from torch import nn
 
+from segatlas.checkpoint.card import Card, Preprocessing
 from segatlas.errors import DataError, UsageError
 from segatlas.inference import Predictor
 from segatlas.inference.images import WithSources, prepare
 from segatlas.inference.tta import View
 from segatlas.structures import Inputs, InputSpec, SemanticLogits
-from segatlas.weights.card import Card, Preprocessing
 
 BEFORE = InputSpec(name="before", kind="image")
 HEIGHTS = InputSpec(name="heights", kind="map", channels=1)
@@ -126,7 +126,11 @@ def test_an_optional_source_that_is_missing_reaches_the_network_as_not_present()
     [
         ((BEFORE,), None, r"no source 'before' is given; besides the image the model takes before \(an image of 3 ch"),
         ((BEFORE,), {"befor": OTHER}, "no source 'before' is given"),
-        ((BEFORE,), {"before": OTHER, "after": OTHER}, "a source 'after' is given; besides the image the model takes"),
+        (
+            (BEFORE,),
+            {"before": OTHER, "after": OTHER},
+            "a source 'after' is given, which the model does not take; besides the image the model takes",
+        ),
         ((), {"before": OTHER}, "besides the image the model takes nothing"),
         ((OPTIONAL, HEIGHTS), {}, r"'heights' .*before \(an image of 3 channels, optional\), heights \(a map of num"),
     ],

@@ -11,11 +11,12 @@ from PIL import Image
 from rich.console import Console
 
 from segatlas import metrics
+from segatlas.build.network import create_model
+from segatlas.checkpoint.model_folder import save_pretrained
 from segatlas.drawing import ReportContent, write_report
 from segatlas.evaluation import evaluate, tables
 from segatlas.recipe import Config
 from segatlas.tasks import TASKS
-from segatlas.weights import create_model, save_pretrained
 
 FILE = """
 from segatlas.metrics import Metric, Number, Rows, Sums

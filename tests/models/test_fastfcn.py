@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from segatlas.build.network import build_empty, make_config
 from segatlas.models.fastfcn import ContextEncoding
-from segatlas.weights.building import build_empty, make_config
 
 HEADS = ("psp", "aspp", "enc")
 

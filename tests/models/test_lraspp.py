@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from segatlas.weights.building import build_empty, build_network, make_config
+from segatlas.build.network import build_empty, build_network, make_config
 
 
 def test_parameters_are_those_of_the_published_network():

@@ -9,6 +9,7 @@ import pytest
 
 from segatlas import encoders
 from segatlas.models import ARCHITECTURES, load_architecture, lookup
+from segatlas.tasks import TASKS
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -16,7 +17,13 @@ def test_a_line_of_the_table_says_what_the_record_in_the_file_says(name):
     entry, record = ARCHITECTURES[name], load_architecture(name)
     assert (entry.name, entry.title, entry.tasks, entry.paper) == (name, record.title, record.tasks, record.paper)
     assert (record.name, record.output.__name__) == (name, entry.output)
-    assert entry.variants == tuple(record.variants)
+    assert (entry.variants, entry.needs) == (tuple(record.variants), record.needs)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_a_network_is_trained_on_the_truth_of_each_of_its_tasks(name):
+    entry = ARCHITECTURES[name]
+    assert {TASKS[task].target for task in entry.tasks} <= set(entry.needs.targets)
 
 
 def test_names_of_architectures_and_variants_do_not_clash():

@@ -8,13 +8,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from segatlas.build.encoder_weights import IMAGENET, STATISTICS, published_statistics
+from segatlas.build.network import create_model
+from segatlas.checkpoint.card import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+from segatlas.checkpoint.model_folder import save_pretrained
 from segatlas.encoders import ENCODERS
 from segatlas.recipe import Config
 from segatlas.training.building import build_parts
 from segatlas.training.inputs import choose_preprocessing
-from segatlas.weights import create_model, save_pretrained
-from segatlas.weights.card import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
-from segatlas.weights.encoder_weights import IMAGENET, STATISTICS, published_statistics
 
 HALF = (0.5, 0.5, 0.5)
 LITE = "model={name: unet, encoder: timm/tf_efficientnet_lite0, decoder_channels: [8, 8]}"

@@ -3,11 +3,11 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from segatlas.build.network import create_model
+from segatlas.checkpoint.model_folder import make_card
 from segatlas.recipe import Config
 from segatlas.training.module import SegmentationModule
 from segatlas.training.plan import Plan
-from segatlas.weights import create_model
-from segatlas.weights.saving import make_card
 
 
 def test_a_validation_sees_weights_that_were_swapped_in_behind_its_back():

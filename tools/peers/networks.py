@@ -123,8 +123,8 @@ def smp_network(kind: str, encoder: str) -> nn.Module:
 
 def create(name: str, **fields: Any) -> nn.Module:
     """Make our network; NotHereError where this version of segatlas has none of that name."""
+    from segatlas.build.network import create_model
     from segatlas.errors import SegAtlasError
-    from segatlas.weights import create_model
 
     torch.manual_seed(SEED)
     try:
@@ -153,9 +153,9 @@ def predicting(make: Callable[[], nn.Module], precision: str, given: Image, *, f
 
     precision: "fp32", "bf16", or "plain": fp32 by the network itself, whose rounding is the peer's.
     """
+    from segatlas.checkpoint.model_folder import make_card
     from segatlas.inference import Predictor
     from segatlas.ops import upsample_logits
-    from segatlas.weights.saving import make_card
 
     net = make()
     card = make_card(net, classes=[f"class {index}" for index in range(CLASSES)])
@@ -284,8 +284,8 @@ def imported_from(make: Callable[[], nn.Module]) -> nn.Module:
 def imported(peer: nn.Module) -> nn.Module:
     """Return our network with a peer's weights, by our own importer; NotHereError where there is none."""
     import segatlas
+    from segatlas.hub.loading import load_pretrained
     from segatlas.layers.drop_path import DropPath
-    from segatlas.weights import load_pretrained
 
     if not hasattr(segatlas, "convert"):
         raise NotHereError("this version of segatlas cannot convert the peer's weights")

@@ -144,8 +144,8 @@ def make_predict_call(request: dict[str, Any]) -> Callable[[], object]:
     import numpy as np
     import torch
 
+    from segatlas.checkpoint.card import Card, InputSpec, Preprocessing
     from segatlas.inference import Predictor
-    from segatlas.weights.card import Card, InputSpec, Preprocessing
 
     side, classes = request["side"], request["classes"]
     card = Card(

@@ -68,10 +68,10 @@ class Said(nn.Module):
 
 def ours(given: Windows) -> Call:
     """Return the Predictor's own way from an image to its class map; normalising windows is in its time."""
+    from segatlas.build.network import create_model
+    from segatlas.checkpoint.card import Preprocessing
+    from segatlas.checkpoint.model_folder import make_card
     from segatlas.inference import Predictor
-    from segatlas.weights import create_model
-    from segatlas.weights.card import Preprocessing
-    from segatlas.weights.saving import make_card
 
     card = make_card(
         create_model("unet", num_classes=CLASSES, width=4),

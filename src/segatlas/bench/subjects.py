@@ -16,15 +16,16 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from segatlas.bench.settings import BenchSettings
+from segatlas.build.network import create_model
+from segatlas.checkpoint.card import Card
+from segatlas.checkpoint.model_folder import make_card
 from segatlas.errors import UsageError
+from segatlas.hub.loading import load_pretrained
 from segatlas.inference import Predictor
 from segatlas.inference.images import GivenImage, ImageBatch, WithSources, prepare
-from segatlas.inference.predictor import Precision
+from segatlas.inference.runner import Precision
 from segatlas.models import lookup
 from segatlas.structures import Inputs, Output
-from segatlas.weights import create_model, load_pretrained
-from segatlas.weights.card import Card
-from segatlas.weights.saving import make_card
 
 FLOPS_UNIT = (
     "FLOPs and MACs of one image: multiplications and additions of convolutions, matrix products and attention; "

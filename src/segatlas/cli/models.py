@@ -15,9 +15,9 @@ from segatlas.printable import printable
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from segatlas.weights.card import Card
-    from segatlas.weights.converting import Conversion
-    from segatlas.weights.describing import ModelFacts
+    from segatlas.build.describing import ModelFacts
+    from segatlas.checkpoint.card import Card
+    from segatlas.conversion.converting import Conversion
 
 app = typer.Typer(
     no_args_is_help=True, help="List the networks, explain one of them or a trained model, convert weights."
@@ -40,8 +40,7 @@ def list_(
     if published:
         _list_published(pattern, json_line=json_line)
         return
-    from segatlas.models import lookup
-    from segatlas.weights.listing import list_models
+    from segatlas.models import list_models, lookup
 
     entries = {name: lookup(name)[0] for name in list_models(pattern, task)}
     if json_line:
@@ -64,7 +63,7 @@ def list_(
 def _list_published(pattern: str, *, json_line: bool) -> None:
     from dataclasses import asdict
 
-    from segatlas.weights.catalogue import SOURCE, list_published
+    from segatlas.hub.catalogue import SOURCE, list_published
 
     entries = list_published(pattern)
     if json_line:
@@ -92,7 +91,7 @@ def info(
     debug: DebugOption = False,
 ) -> None:
     """Explain an architecture (fields, size, cost) or a trained model (its card)."""
-    from segatlas.weights.catalogue import is_published
+    from segatlas.hub.catalogue import is_published
 
     if is_published(name):
         _info_published(name, json_line=json_line)
@@ -120,10 +119,11 @@ def convert(
     """Convert weights of another library to a model folder; with --to, a model of ours to theirs."""
     from dataclasses import asdict
 
-    from segatlas.weights.converting import convert_file, export_file
+    from segatlas.conversion.converting import convert_file, export_file
+    from segatlas.hub.loading import find_model
 
     if to:
-        written = export_file(checkpoint, out, to=to)
+        written = export_file(find_model(checkpoint), out, to=to)
         if json_line:
             print_json_line({"kind": "export", "source": str(checkpoint), "to": to, **asdict(written)})
             return
@@ -184,7 +184,7 @@ def _listed(names: Sequence[str]) -> str:
 
 def _is_place(name: str) -> bool:
     """Tell whether `name` means files: a path or hub id, or a file or folder that no network is called like."""
-    from segatlas.weights.listing import list_models
+    from segatlas.models import list_models
 
     return name not in list_models() and ("/" in name or Path(name).exists())
 
@@ -192,11 +192,11 @@ def _is_place(name: str) -> bool:
 def _info_architecture(name: str, *, json_line: bool) -> None:
     from dataclasses import asdict
 
-    from segatlas.weights.listing import find_entry
+    from segatlas.models import find_entry
 
     find_entry(name)  # an unknown name is answered before anything heavy is imported
-    from segatlas.weights.catalogue import published_for
-    from segatlas.weights.describing import MEASURED_CLASSES, MEASURED_SIZE, describe
+    from segatlas.build.describing import MEASURED_CLASSES, MEASURED_SIZE, describe
+    from segatlas.hub.catalogue import published_for
 
     facts = describe(name)
     if json_line:
@@ -230,7 +230,7 @@ def _field_table(facts: ModelFacts) -> Table:
 def _info_published(name: str, *, json_line: bool) -> None:
     from dataclasses import asdict
 
-    from segatlas.weights.catalogue import SOURCE, find_published
+    from segatlas.hub.catalogue import SOURCE, find_published
 
     entry = find_published(name)
     if json_line:
@@ -253,7 +253,8 @@ def _info_published(name: str, *, json_line: bool) -> None:
 
 
 def _info_card(name: str, *, json_line: bool) -> None:
-    from segatlas.weights.saving import find_model, read_card
+    from segatlas.checkpoint.model_folder import read_card
+    from segatlas.hub.loading import find_model
 
     place = find_model(name)
     card = read_card(place)

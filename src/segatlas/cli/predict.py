@@ -354,10 +354,11 @@ def _bf16_agreement(predictor: Predictor, jobs: Sequence[Job]) -> float | None:
     if predictor.precision != "bf16":
         return None
     exact = predictor.with_precision("fp32")
-    for rounded in predictor.predict_iter((job.given() for job in jobs), on_error=lambda image, error: None):
+    for job, rounded in predictor.predict_stream((job, job.given()) for job in jobs):
+        if isinstance(rounded, Exception):
+            continue
         if rounded.class_map is None:
             return None
-        job = next(job for job in jobs if str(job.source) == rounded.source)
         return float((rounded.semantic == exact.predict(job.given()).semantic).mean())
     return None
 
@@ -386,19 +387,20 @@ def _results(
     advance: Callable[[str], None],
 ) -> Iterator[tuple[Job, Segmentation]]:
     """Yield each good image's result; note and print the others."""
-    by_source = {str(job.source): job for job in jobs}
-    images = (job.given() for job in by_source.values())
+    items = ((job, job.given()) for job in jobs)
+    for job, result in predictor.predict_stream(items, batch=batch, confidence=confidence):
+        if not isinstance(result, Exception):
+            yield job, result
+            continue
+        summary.failed.append({"source": str(job.source), "error": str(result)})
+        console.print(f"failed: {printable(_told(job, result))}", style="red", markup=False)
+        advance(job.name)
 
-    def on_error(given: Any, error: Exception) -> None:
-        image = given if isinstance(given, str) else given.image
-        message = str(error)
-        summary.failed.append({"source": str(image), "error": message})
-        named = message if str(image) in message else f"{image}: {message}"
-        console.print(f"failed: {printable(named)}", style="red", markup=False)
-        advance(by_source[str(image)].name)
 
-    for result in predictor.predict_iter(images, batch=batch, on_error=on_error, confidence=confidence):
-        yield by_source[result.source], result
+def _told(job: Job, error: Exception) -> str:
+    """Return the message of an error with the one file at fault in front."""
+    names_file = getattr(error, "path", None) is not None or str(job.source) in str(error)
+    return str(error) if names_file else f"{job.source}: {error}"
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from segatlas.config.losses import AnyLossConfig
+from segatlas.renamed import old_names
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -38,3 +39,5 @@ def build(output: str, terms: Sequence[AnyLossConfig], automatic_weights: Tensor
 
 
 __all__ = ["CRITERIA", "build"]
+
+__getattr__ = old_names("segatlas.criteria")

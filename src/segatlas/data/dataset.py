@@ -58,16 +58,17 @@ class SegmentationData(Protocol):
         ...
 
 
-def sources_fault(taken: Sequence[InputSpec], data: SegmentationData) -> str:
+def sources_fault(taken: Sequence[InputSpec], name: str, given: Mapping[str, SourceKind]) -> str:
     """Return in words which source a network needs that a dataset does not give, "" where there is none.
 
     Args:
         taken: what the network takes besides the image; one that is not required may be missing.
-        data: the dataset.
+        name: of the dataset.
+        given: the sources that it gives.
     """
-    gives = ", ".join(f"{name} ({kind})" for name, kind in data.sources.items()) or "none"
+    gives = ", ".join(f"{source} ({kind})" for source, kind in given.items()) or "none"
     for spec in taken:
-        kind = data.sources.get(spec.name)
+        kind = given.get(spec.name)
         if kind != spec.kind and (kind is not None or spec.required):
-            return f"the network takes the source {spec.name!r} ({spec.kind}); {data.name} gives: {gives}"
+            return f"the network takes the source {spec.name!r} ({spec.kind}); {name} gives: {gives}"
     return ""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from segatlas.errors import UsageError
 
 if TYPE_CHECKING:
-    from segatlas.encoders.contract import Encoder
+    from segatlas.encoders.contract import Encoder, TokenEncoder
 
 _RESNET = "segatlas.encoders.resnet"
 _RESNEST = "segatlas.encoders.resnest"
@@ -81,6 +81,20 @@ def create_encoder(name: str, *, in_channels: int = 3, output_stride: int | None
             advice = "; set output_stride to null for the encoder's own" if field == "output_stride" else ""
             raise UsageError(f"encoder '{name}' has no field '{field}'; it has: {', '.join(known) or 'none'}{advice}")
     encoder: Encoder = build(name.removeprefix("timm/"), in_channels=in_channels, **fields)
+    return encoder
+
+
+def create_token_encoder(name: str, *, in_channels: int = 3, **fields: Any) -> TokenEncoder:
+    """Make an encoder of tokens with random weights: a plain ViT of timm, as `timm/NAME` or plainly NAME.
+
+    Raises:
+        UsageError: no such encoder, one that gives maps only, or a field that it does not have.
+    """
+    from segatlas.encoders.timm_tokens import build, is_plain
+
+    if name in ENCODERS or not is_plain(name):
+        raise UsageError(f"encoder '{name}' gives no tokens")
+    encoder: TokenEncoder = build(name.removeprefix("timm/"), in_channels=in_channels, **fields)
     return encoder
 
 

@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from itertools import chain, count
 from pathlib import Path
 
+from segatlas.checkpoint.card import CARD_FILE
 from segatlas.errors import UsageError
 from segatlas.evaluation.report import REPORT_FILE
 from segatlas.evaluation.run import Evaluation
 from segatlas.evaluation.sources import CONFIG_FILE, find_run
-from segatlas.weights.card import CARD_FILE
 
 FOLDER = "evaluations"
 PARTS_OF_A_RUN = ("model", "checkpoints", "plots", "samples", FOLDER)

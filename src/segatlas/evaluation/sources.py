@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from segatlas.checkpoint.card import Card
 from segatlas.config.schema import DataConfig, EvalConfig
 from segatlas.data import Store, create_dataset, describe_layout
 from segatlas.data.dataset import SegmentationData, sources_fault
@@ -14,7 +15,6 @@ from segatlas.data.formats.classes import read_classes
 from segatlas.errors import DataError, UsageError
 from segatlas.recipe import Config
 from segatlas.tasks import TASKS
-from segatlas.weights.card import Card
 
 CONFIG_FILE = "config.yaml"
 DataSource = DataConfig | Config | str | Path
@@ -104,7 +104,7 @@ def open_split(plan: EvaluationPlan, split: str, card: Card) -> tuple[Segmentati
         raise DataError(
             f"{data.name} has images of {data.channels} channels, the model takes {channels}", plan.data.root
         )
-    fault = sources_fault(card.inputs[1:], data)
+    fault = sources_fault(card.inputs[1:], data.name, data.sources)
     if fault:
         raise DataError(fault, plan.data.root)
     if len(data) == 0:

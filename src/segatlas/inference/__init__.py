@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from segatlas.hub.loading import load_pretrained
 from segatlas.inference.predictor import Predictor
 from segatlas.inference.segmentation import Segmentation
 from segatlas.inference.sliding import DEFAULT_OVERLAP
 from segatlas.inference.tta import View, parse_views
-from segatlas.weights import load_pretrained
 
 __all__ = ["Predictor", "Segmentation", "View", "load", "parse_views"]
 

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from segatlas.checkpoint.card import InferenceMode
 from segatlas.errors import UsageError
 from segatlas.inference.tta import UPRIGHT, View
 from segatlas.ops import window_starts
@@ -26,7 +27,6 @@ from segatlas.ops.sampling import Axis, make_axis
 from segatlas.ops.summed_map import Upsampling, chunk_rows, labels_of, summed_class_map
 from segatlas.ops.upsampling import resample, upsample_rows
 from segatlas.structures import Inputs, SemanticLogits, changed, image_of, joined
-from segatlas.weights.card import InferenceMode
 
 DEFAULT_OVERLAP = 1 / 3
 

@@ -7,6 +7,7 @@ from torch import Tensor
 from segatlas.losses.base import Loss
 from segatlas.losses.cross_entropy import CrossEntropy
 from segatlas.losses.overlap import Dice
+from segatlas.renamed import old_attribute
 
 
 class CrossEntropyDice(Loss):
@@ -18,6 +19,8 @@ class CrossEntropyDice(Loss):
         smooth: of Dice.
         class_weights: (K,) for both parts, or None.
     """
+
+    dice_share = old_attribute("dice_share", "dice_fraction")
 
     def __init__(
         self,

@@ -16,6 +16,7 @@ from segatlas.metrics.metric_set import MetricSet
 from segatlas.metrics.scores import Scores
 from segatlas.metrics.sections import Matrix
 from segatlas.metrics.sums import Sums
+from segatlas.renamed import old_names
 from segatlas.tasks import TASKS
 
 __all__ = [
@@ -71,3 +72,6 @@ def monitored(names: Sequence[str]) -> dict[str, Number]:
 def monitoring(names: Sequence[str]) -> tuple[str, ...]:
     """Return those of these metrics that training counts at each validation: they give a number to monitor."""
     return tuple(name for name in names if monitored([name]))
+
+
+__getattr__ = old_names("segatlas.metrics")

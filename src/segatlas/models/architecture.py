@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from segatlas.errors import UsageError
+from segatlas.models.needs import Needs
 from segatlas.structures import InputSpec
 
 
@@ -17,8 +18,7 @@ class Architecture:
     """One architecture.
 
     build takes the config dataclass and returns the network. `variants` maps a published name to the config fields that
-    make it; `tiny` are the fields of a variant small enough for tests (the contracts run over it). `needs` are the
-    sources that it takes besides the image; a dataset's others never reach it.
+    make it; `tiny` are the fields of a variant small enough for tests (the contracts run over it).
     """
 
     name: str
@@ -30,12 +30,13 @@ class Architecture:
     build: Callable[[Any], nn.Module]
     variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     tiny: Mapping[str, Any] = field(default_factory=dict)
-    needs: tuple[InputSpec, ...] = ()
+    needs: Needs = field(default_factory=Needs)
 
     def inputs(self, in_channels: int) -> tuple[InputSpec, ...]:
         """Return all that a network for images of so many channels takes, the image first."""
         image = InputSpec(channels=in_channels)
-        return (image, *(replace(n, channels=in_channels) if n.kind == "image" else n for n in self.needs))
+        sources = self.needs.inputs
+        return (image, *(replace(spec, channels=in_channels) if spec.kind == "image" else spec for spec in sources))
 
 
 def require_at_least(config: Any, **least: float) -> None:

@@ -28,6 +28,7 @@ from segatlas.layers.conv import ConvBNReLU
 from segatlas.layers.init import init_weights
 from segatlas.layers.padding import pad_to_multiple
 from segatlas.models.architecture import Architecture, require_at_least
+from segatlas.models.needs import Needs
 from segatlas.structures import CentersAndOffsets, Inputs, image_of
 
 RARE = 0.01
@@ -161,5 +162,6 @@ ARCHITECTURE = Architecture(
     output=CentersAndOffsets,
     config=CenterConfig,
     build=CenterNet,
+    needs=Needs(targets=("InstancesTarget",)),
     tiny={"width": 4, "levels": 3},
 )

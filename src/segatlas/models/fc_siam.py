@@ -30,6 +30,7 @@ from segatlas.encoders.contract import Encoder
 from segatlas.layers.conv import ConvBNReLU
 from segatlas.layers.init import init_weights
 from segatlas.models.architecture import Architecture, require_at_least
+from segatlas.models.needs import Needs
 from segatlas.structures import Inputs, InputSpec, SemanticLogits, image_of, source_of
 
 BEFORE = "before"
@@ -183,5 +184,5 @@ ARCHITECTURE = Architecture(
         "fc_ef": {"fusion": "early"},
     },
     tiny={"width": 4},
-    needs=(InputSpec(name=BEFORE, kind="image"),),
+    needs=Needs(inputs=(InputSpec(name=BEFORE, kind="image"),)),
 )

@@ -9,21 +9,23 @@ import torch
 from torch import nn
 
 from segatlas import criteria
+from segatlas.build.encoder_weights import imagenet_on_disk, load_encoder_weights
+from segatlas.build.network import create_model
+from segatlas.build.starting import start_from
+from segatlas.checkpoint.card import Card, InferenceMode, Preprocessing
+from segatlas.checkpoint.model_folder import make_card
 from segatlas.config.schema import Config, InputConfig
 from segatlas.data import Store, create_dataset
 from segatlas.data.dataset import SegmentationData, sources_fault
 from segatlas.data.statistics import automatic_weights, count_classes
 from segatlas.data.transforms import Pipeline
 from segatlas.errors import ConfigError, DataError, Problem
+from segatlas.hub.loading import find_weights
+from segatlas.models import find_entry
 from segatlas.tasks import TASKS
 from segatlas.training.consulting import check_data, refuse_single_values
 from segatlas.training.inputs import NetworkFacts, choose_preprocessing, encoder_name
 from segatlas.training.logbook import LOGGER
-from segatlas.weights import Card, create_model, start_from
-from segatlas.weights.card import InferenceMode, Preprocessing
-from segatlas.weights.encoder_weights import imagenet_on_disk, load_encoder_weights
-from segatlas.weights.listing import find_entry
-from segatlas.weights.saving import make_card
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +103,7 @@ def build_parts(config: Config, *, dry: bool = False) -> TrainingComponents:
         task=config.task,
         source=f"trained by SegAtlas on {config.data.name}",
     )
-    fault = sources_fault(card.inputs[1:], train)
+    fault = sources_fault(card.inputs[1:], train.name, train.sources)
     if fault:
         raise ConfigError("recipe", [Problem(key="data.name", got=train.name, message=fault)])
     pipeline = Pipeline.from_config(
@@ -119,7 +121,7 @@ def _start_from(net: nn.Module, path: str | None) -> Card | None:
     """Take over the weights of an earlier model; return its card, where there is one."""
     if path is None:
         return None
-    report = start_from(net, path)
+    report = start_from(net, find_weights(path))
     LOGGER.info("start from %s: %d tensors taken over", path, len(report.loaded))
     if report.replaced:
         LOGGER.info("new, because the class count differs: %s", ", ".join(report.replaced))

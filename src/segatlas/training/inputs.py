@@ -11,11 +11,10 @@ from pathlib import Path
 
 from torch import nn
 
+from segatlas.build.encoder_weights import published_statistics
+from segatlas.checkpoint.card import Card, Preprocessing, default_preprocessing
 from segatlas.config.schema import InputConfig, ModelConfig
 from segatlas.training.logbook import LOGGER
-from segatlas.weights import Card
-from segatlas.weights.card import Preprocessing, default_preprocessing
-from segatlas.weights.encoder_weights import published_statistics
 
 CLOSE = 2e-3
 """Statistics that differ by less are the same ones, rounded."""

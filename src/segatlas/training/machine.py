@@ -13,7 +13,7 @@ import torch
 from segatlas.config.messages import show
 from segatlas.config.schema import Config
 from segatlas.errors import ConfigError, Problem
-from segatlas.inference.predictor import device_fault, processor_has_bf16, resolve_device
+from segatlas.inference.runner import device_fault, processor_has_bf16, resolve_device
 from segatlas.training.plan import Plan
 
 

@@ -8,6 +8,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
+from segatlas.checkpoint.card import Card
 from segatlas.config.schema import Config
 from segatlas.data.sample import Sample
 from segatlas.inference import Predictor
@@ -19,7 +20,6 @@ from segatlas.training.faults import ADVICE, largest_gradient, require_finite
 from segatlas.training.optim import build_optimizer
 from segatlas.training.plan import Plan
 from segatlas.training.schedule import Plateau, lr_factor
-from segatlas.weights import Card
 
 KEPT = f"The last good checkpoint is kept; {ADVICE}"
 

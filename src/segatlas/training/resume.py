@@ -137,7 +137,7 @@ def _facts_today(facts: Any) -> Any:
 
 def _read(checkpoint: Path) -> tuple[dict[str, Any], Plan]:
     """Return a checkpoint's content, with every part that is looked at here, and its plan."""
-    from segatlas.weights.reading import read_torch
+    from segatlas.checkpoint.reading import read_torch
 
     content = read_torch(checkpoint)
     if not isinstance(content, dict) or not {"global_step", "state_dict"} <= content.keys():
@@ -252,7 +252,7 @@ def _to_write(config: Config, recipe: Mapping[str, Any]) -> Config:
 
 # ---- checkpoint
 def _require_network(content: dict[str, Any], checkpoint: Path, parts: TrainingComponents) -> None:
-    from segatlas.weights.fitting import require_fit
+    from segatlas.checkpoint.fitting import require_fit
 
     net = parts.net
     found = {name.removeprefix("net."): tensor for name, tensor in content["state_dict"].items() if name[:4] == "net."}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from segatlas.weights import Card, load_pretrained, save_pretrained
+from segatlas.checkpoint.card import Card
+from segatlas.checkpoint.model_folder import save_pretrained
+from segatlas.hub.loading import load_pretrained
 
 
 def save_model(checkpoint: Path, card: Card, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""What `data check` says: findings, and the found that gathers them."""
+"""What `data check` says: findings, and the report that gathers them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+from segatlas.renamed import old_attribute
 
 if TYPE_CHECKING:
     from segatlas.config.schema import DataConfig
@@ -133,6 +135,8 @@ class CheckReport:
     further: dict[str, dict[str, int]] = field(default_factory=dict)
     scan: ScanResult | None = field(default=None, repr=False, compare=False)
     reading: Reading | None = field(default=None, repr=False, compare=False)
+
+    survey = old_attribute("survey", "scan")
 
     @property
     def errors(self) -> tuple[Finding, ...]:

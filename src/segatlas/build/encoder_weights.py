@@ -1,0 +1,272 @@
+"""Published weights for the encoder of a network: from timm's repositories on the hub, or from a file."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from segatlas.checkpoint.card import IMAGENET_MEAN, IMAGENET_STD
+from segatlas.checkpoint.fitting import require_fit
+from segatlas.checkpoint.reading import read_state_dict
+from segatlas.downloads.http import most_bytes_of
+from segatlas.downloads.hugging_face import cached_file, fetch_file
+from segatlas.encoders import ENCODERS
+from segatlas.errors import WeightsError
+
+_log = logging.getLogger(__name__)
+
+IMAGENET: dict[str, str] = {
+    "resnet18": "timm/resnet18.a1_in1k",
+    "resnet34": "timm/resnet34.a1_in1k",
+    "resnet50": "timm/resnet50.a1_in1k",
+    "resnet101": "timm/resnet101.a1h_in1k",
+    "resnet152": "timm/resnet152.a1h_in1k",
+    "resnet50c": "timm/resnet50c.gluon_in1k",
+    "resnet101c": "timm/resnet101c.gluon_in1k",
+    "resnet18d": "timm/resnet18d.ra2_in1k",
+    "resnet34d": "timm/resnet34d.ra2_in1k",
+    "resnet50d": "timm/resnet50d.ra2_in1k",
+    "resnet101d": "timm/resnet101d.ra2_in1k",
+    "resnest50": "timm/resnest50d.in1k",
+    "resnest101": "timm/resnest101e.in1k",
+    "resnest200": "timm/resnest200e.in1k",
+    "mobilenet_v2": "timm/mobilenetv2_100.ra_in1k",
+    "hrnet_w18_small": "timm/hrnet_w18_small_v2.gluon_in1k",
+    "hrnet_w18": "timm/hrnet_w18.ms_aug_in1k",
+    "hrnet_w32": "timm/hrnet_w32.ms_in1k",
+    "hrnet_w40": "timm/hrnet_w40.ms_in1k",
+    "hrnet_w48": "timm/hrnet_w48.ms_in1k",
+    "hrnet_w64": "timm/hrnet_w64.ms_in1k",
+    "mobilenet_v2_320": "timm/mobilenetv2_100.ra_in1k",
+}
+"""Encoder written here -> hub repository of the ImageNet weights that timm takes by default for that network."""
+
+_Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+
+STATISTICS: dict[str, _Statistics] = {
+    # torchvision's weights tell it by `ResNet50_Weights.DEFAULT.transforms()`, timm's by pretrained_cfg; of the deep
+    # stem (open-mmlab://resnet50_v1c) MMSegmentation does, configs/_base_/models/pspnet_r50-d8.py. Files in Caffe's
+    # style (resnet50_caffe) have the same names and shapes but want BGR and a std of 1/255: none is named here.
+    "resnet": (IMAGENET_MEAN, IMAGENET_STD),
+    # torchvision: `MobileNet_V2_Weights.DEFAULT.transforms()`; timm: pretrained_cfg.
+    "mobilenet_v2": (IMAGENET_MEAN, IMAGENET_STD),
+    # torchvision: `MobileNet_V3_Large_Weights.DEFAULT.transforms()`; MMSegmentation's lraspp_m-v3-d8.py alike.
+    "mobilenet_v3": (IMAGENET_MEAN, IMAGENET_STD),
+    # NVlabs/SegFormer, local_configs/_base_/datasets/ade20k_repeat.py, trains on from them so; the training on ImageNet
+    # itself is not published. MMSegmentation's configs/_base_/models/segformer_mit-b0.py alike.
+    "mit": (IMAGENET_MEAN, IMAGENET_STD),
+    # MichaelFan01/STDC-Seg, cityscapes.py, trains on from them so; the training on ImageNet itself is not published.
+    "stdc": (IMAGENET_MEAN, IMAGENET_STD),
+    # The authors' resnest/torch/transforms/build.py (zhanghang1989/ResNeSt); timm: pretrained_cfg.
+    "resnest": (IMAGENET_MEAN, IMAGENET_STD),
+    # The authors' tools/valid.py (HRNet/HRNet-Image-Classification); timm: pretrained_cfg.
+    "hrnet": (IMAGENET_MEAN, IMAGENET_STD),
+}
+"""Family of the encoders written here (its file) -> mean and std that its published weights were trained with."""
+
+_GIVE_A_FILE = (
+    "give a file instead: encoder_weights=PATH of a .pth or .safetensors file with the published weights; "
+    "encoder_weights=null begins with random ones"
+)
+
+_HEADS = ("fc.", "classifier.", "head.", "incre_modules.", "downsamp_modules.", "final_layer.")
+"""Names of an image classifier's last layers (HRNet has four): dropped on purpose, a segmentation encoder has none."""
+
+_LAST_CONVOLUTION = "features.18."
+"""MobileNetV2's convolution to 1280 channels: dropped on purpose where the encoder ends before it."""
+
+_INVERTED_PARTS = {
+    "conv_pw": (0, 0),
+    "bn1": (0, 1),
+    "conv_dw": (1, 0),
+    "bn2": (1, 1),
+    "conv_pwl": (2, None),
+    "bn3": (3, None),
+}
+"""timm's names in a MobileNetV2 block -> index of the layer in torchvision's block, and within that layer."""
+
+_WIDEST = 2048
+"""Channels before an image classifier: few published ones have more."""
+
+_WEIGHTS_FILE = "model.safetensors"
+"""Name of the weights in timm's repositories."""
+
+_FIRST_PARTS = {"conv_dw": (0, 0), "bn1": (0, 1), "conv_pw": (1, None), "bn2": (2, None)}
+"""The same in the first block, which does not widen."""
+
+
+def load_encoder_weights(net: nn.Module, source: str) -> tuple[str, ...]:
+    """Load published weights into `net.encoder`, strictly.
+
+    The first convolution of a three-channel file is adapted to the encoder's channels: of N channels the first three
+    are R, G and B, any other (also one or two alone) gets the mean over the three, all times 3/N. The response to an
+    image of equal channels so stays as it was: a grey image gives what its RGB copy gave.
+
+    The network is marked with the statistics that its images want: `net.encoder_statistics`, see
+    `published_statistics`; a card made of it takes them over.
+
+    Args:
+        net: a network with a named encoder.
+        source: "imagenet" or a weights file with the published names: torchvision's or timm's (ResNet, MobileNetV2),
+            the authors' (Mix Transformer, HRNet), timm's (any other).
+
+    Returns:
+        Names in the file that were dropped on purpose: the image classifier, and for timm backbones whatever timm
+        itself leaves out where only feature maps are asked for. They are logged too.
+
+    Raises:
+        WeightsError: no named encoder, nothing published, no connection, or weights that do not fit.
+    """
+    name, encoder = _named_encoder(net, source)
+    file = _download(name, encoder) if source == "imagenet" else Path(source).expanduser()
+    tensors = read_state_dict(file).tensors
+    expected = dict(encoder.state_dict())
+    found = _renamed(name, expected, tensors)
+    used = {id(tensor) for tensor in found.values()}
+    dropped = tuple(key for key, tensor in tensors.items() if id(tensor) not in used)
+    counters = [key for key in expected if key.endswith("num_batches_tracked") and key not in found]
+    for key in counters:  # files older than torch 0.4.1 lack them; they matter to no result
+        del expected[key]
+    _adapt_first_convolution(encoder, found)
+    try:
+        require_fit(expected, found, where=str(file), network=f"the encoder {name}")
+    except WeightsError as error:
+        raise WeightsError(f"{error}{_stem_advice(name, expected, tensors)}") from None
+    encoder.load_state_dict(found, strict=False)
+    net.encoder_statistics = published_statistics(net)  # type: ignore[assignment]
+    _log.info("%s: %d tensors loaded into the encoder, dropped: %s", file, len(found), ", ".join(dropped) or "none")
+    return dropped
+
+
+def published_statistics(net: nn.Module) -> _Statistics:
+    """Return mean and std of R, G and B, of values / max_value, with which an encoder's published weights were trained.
+
+    Those of the encoders written here are in `STATISTICS`; of others timm knows. A file does not tell: where it is not
+    a published one, its statistics may be others.
+    """
+    name = getattr(net.config, "encoder", None)
+    if name is None:
+        return IMAGENET_MEAN, IMAGENET_STD
+    if name in ENCODERS:
+        return STATISTICS[ENCODERS[name].rpartition(".")[2]]
+    published: Mapping[str, Any] = getattr(net.get_submodule("encoder").get_submodule("model"), "pretrained_cfg", {})
+    return tuple(published.get("mean", IMAGENET_MEAN)), tuple(published.get("std", IMAGENET_STD))
+
+
+def imagenet_on_disk(net: nn.Module) -> tuple[str, Path | None]:
+    """Tell which hub repository `load_encoder_weights(net, "imagenet")` takes, and its file where that is on this disk.
+
+    Nothing is downloaded.
+
+    Raises:
+        WeightsError: no named encoder, or nothing published.
+    """
+    repository = _repository(*_named_encoder(net, "imagenet"))
+    return repository, cached_file(repository, _WEIGHTS_FILE)
+
+
+def _named_encoder(net: nn.Module, source: str) -> tuple[str, nn.Module]:
+    name = getattr(net.config, "encoder", None)
+    if name is None:
+        raise WeightsError(
+            f"encoder_weights = {source!r}: this {net.architecture} has no named encoder to load them into; "
+            "give one, e.g. encoder='resnet34'"
+        )
+    return name, net.get_submodule("encoder")
+
+
+def _repository(name: str, encoder: nn.Module) -> str:
+    """Return the hub repository of timm's published file for an encoder."""
+    if name in ENCODERS:
+        repository = IMAGENET.get(name)
+    else:
+        published = getattr(encoder.get_submodule("model"), "pretrained_cfg", None) or {}
+        repository = published.get("hf_hub_id")
+    if repository is None:
+        raise WeightsError(f"encoder_weights = 'imagenet': timm publishes none for {name}; {_GIVE_A_FILE}")
+    return str(repository)
+
+
+def _download(name: str, encoder: nn.Module) -> Path:
+    """Fetch timm's published file for an encoder."""
+    repository = _repository(name, encoder)
+    try:
+        return fetch_file(repository, _WEIGHTS_FILE, most_bytes=_most_bytes(name, encoder))
+    except WeightsError as error:
+        raise WeightsError(f"encoder_weights = 'imagenet': {error}; {_GIVE_A_FILE}") from error
+
+
+def _most_bytes(name: str, encoder: nn.Module) -> int:
+    """Return how large the published file of an encoder may be, its image classifier included."""
+    published = {} if name in ENCODERS else getattr(encoder.get_submodule("model"), "pretrained_cfg", None) or {}
+    classifier = _WIDEST * (published.get("num_classes") or 1000)
+    return most_bytes_of(sum(tensor.numel() for tensor in encoder.state_dict().values()) + classifier)
+
+
+def _stem_advice(name: str, expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> str:
+    """Name the ResNet that has the file's first layers, where these are what differs: the usual reason for a misfit."""
+    depth = re.fullmatch(r"(resnet\d+)[cd]?", name)
+    stem = {"conv1.weight": "", "conv1.0.weight": "c"}
+    ours, theirs = (next((key for key in stem if key in names), None) for names in (expected, tensors))
+    if depth is None or theirs is None or ours == theirs:
+        return ""
+    kind = "one 7x7 convolution, as torchvision's files do" if theirs == "conv1.weight" else "three 3x3 convolutions"
+    return f"\n  the file begins with {kind}: set model.encoder={depth[1]}{stem[theirs]}"
+
+
+def _renamed(name: str, expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Give the file's tensors the encoder's names; the classifier is left out."""
+    if name not in ENCODERS:
+        pairs = {key: next((k for k in _timm_names(key) if k in tensors), None) for key in expected}
+        return {key: tensors[theirs] for key, theirs in pairs.items() if theirs is not None}
+    kept = {key: tensor for key, tensor in tensors.items() if not key.startswith(_HEADS)}
+    if ENCODERS[name] == ENCODERS["mobilenet_v2"]:
+        if "conv_stem.weight" in kept:
+            kept = {_mobilenet_name(key): tensor for key, tensor in kept.items()}
+        if name == "mobilenet_v2_320":
+            kept = {key: tensor for key, tensor in kept.items() if not key.startswith(_LAST_CONVOLUTION)}
+    return kept
+
+
+def _timm_names(ours: str) -> tuple[str, ...]:
+    """Return what a tensor of our timm encoder may be called in timm's file.
+
+    Ours has `model.` before it, some timm wrappers have a second one, others write `stages_0` for `stages.0`.
+    """
+    name = ours.removeprefix("model.")
+    return name, name.removeprefix("model."), re.sub(r"^([a-z]+)_(\d+)\.", r"\1.\2.", name)
+
+
+def _mobilenet_name(theirs: str) -> str:
+    """Translate timm's name of a MobileNetV2 tensor to torchvision's, which is ours; unknown names stay."""
+    outer = {"conv_stem": "features.0.0", "bn1": "features.0.1", "conv_head": "features.18.0", "bn2": "features.18.1"}
+    module, _, leaf = theirs.rpartition(".")
+    if module in outer:
+        return f"{outer[module]}.{leaf}"
+    match = re.fullmatch(r"blocks\.(\d+)\.(\d+)\.(\w+)", module)
+    if match is None:
+        return theirs
+    group, index, part = int(match[1]), int(match[2]), match[3]
+    block = 1 + sum((1, 2, 3, 4, 3, 3, 1)[:group]) + index
+    layer, within = (_FIRST_PARTS if group == 0 else _INVERTED_PARTS)[part]
+    return f"features.{block}.conv.{layer}{'' if within is None else f'.{within}'}.{leaf}"
+
+
+def _adapt_first_convolution(encoder: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Make the first convolution of a three-channel file fit the encoder's channels, in place."""
+    first = next((name for name, module in encoder.named_modules() if isinstance(module, nn.Conv2d)), None)
+    key = f"{first}.weight"
+    if first is None or key not in tensors or tensors[key].ndim != 4 or tensors[key].shape[1] != 3:
+        return
+    channels = encoder.get_parameter(key).shape[1]
+    if channels != 3:
+        theirs = tensors[key]
+        colors = theirs if channels > 3 else theirs[:, :0]
+        others = theirs.mean(dim=1, keepdim=True).expand(-1, channels - colors.shape[1], -1, -1)
+        tensors[key] = torch.cat([colors, others], dim=1) * (3 / channels)

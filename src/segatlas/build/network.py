@@ -1,0 +1,152 @@
+"""Make a network from the name of an architecture or variant and the fields of its config."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from segatlas.build.encoder_weights import load_encoder_weights
+from segatlas.checkpoint.validation import FieldsError, validated
+from segatlas.errors import UsageError, WeightsError
+from segatlas.models import find_entry, load_architecture
+from segatlas.models.architecture import Architecture
+
+_CALLS_A_TENSOR, _CALLS = 100, 50_000
+"""Calls of torch's functions that building a network may take: for each of its tensors, and for whatever it is."""
+
+_ALIASES = {"encoder_name": "encoder", "classes": "num_classes"}
+"""Argument names of segmentation-models-pytorch -> ours."""
+
+
+def create_model(
+    name: str,
+    *,
+    encoder_weights: str | None = None,
+    num_classes: int | None = None,
+    in_channels: int = 3,
+    **fields: Any,
+) -> nn.Module:
+    """Make a network with random weights, its encoder's optionally loaded.
+
+    Args:
+        name: architecture or variant, see `list_models`.
+        encoder_weights: None, "imagenet" (downloads timm's published weights of that encoder) or a weights file. The
+            first convolution is adapted to `in_channels`, see `load_encoder_weights`.
+        num_classes: classes, K.
+        in_channels: channels of the image, C.
+        fields: further fields of the architecture's config, e.g. `encoder="resnet34"`; `segatlas models info NAME`
+            lists them. `encoder_name` and `classes` are accepted for `encoder` and `num_classes`.
+
+    Returns:
+        The network, in training mode, with `.config` (the architecture's dataclass) and `.architecture` (its name).
+
+    Raises:
+        UsageError: unknown name, or fields that the architecture does not take; every fault named at once.
+        WeightsError: encoder weights that cannot be had or do not fit.
+    """
+    given = {"in_channels": in_channels, **_without_aliases(fields, num_classes)}
+    architecture, config = make_config(name, given)
+    net = build_network(architecture, config)
+    if encoder_weights is not None:
+        load_encoder_weights(net, encoder_weights)
+    return net
+
+
+def make_config(name: str, fields: Mapping[str, Any]) -> tuple[Architecture, Any]:
+    """Return the architecture's record and its config made of the variant's fields and, above them, `fields`.
+
+    Raises:
+        UsageError: as `create_model`.
+    """
+    entry, variant = find_entry(name)
+    architecture = load_architecture(entry.name)
+    merged = {**(architecture.variants[variant] if variant else {}), **fields}
+    try:
+        return architecture, validated(architecture.config, merged)
+    except FieldsError as error:
+        raise UsageError(f"model '{name}' cannot be made\n{error}\n  all fields: segatlas models info {name}") from None
+
+
+def build_network(architecture: Architecture, config: Any) -> nn.Module:
+    """Build the network and mark it with its config and architecture name.
+
+    Raises UsageError for settings that are each of their type, but that no layers can be made of.
+    """
+    try:
+        net = architecture.build(config)
+    except (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        text = f"{type(error).__name__}: {error}"
+        raise UsageError(
+            f"model '{architecture.name}' cannot be made with these settings ({text}): {config}"
+        ) from error
+    soften_classifiers(net)
+    net.config = config
+    net.architecture = architecture.name  # type: ignore[assignment]
+    return net
+
+
+def soften_classifiers(net: nn.Module) -> None:
+    """Let every classifier start with weights of deviation 0.01: all classes about equally likely, a loss of ln K."""
+    for name, module in net.named_modules():
+        if name.rpartition(".")[2] == "classifier" and isinstance(module, nn.Conv2d):
+            nn.init.normal_(module.weight, std=0.01)
+
+
+def build_empty(architecture: Architecture, config: Any, *, tensors: int | None = None) -> nn.Module:
+    """Build the network with shapes only: all tensors are on the meta device, and nothing is drawn.
+
+    Args:
+        architecture: the record.
+        config: its config dataclass.
+        tensors: how many tensors a file has for it; a config that makes many times as many layers is given up.
+
+    Raises:
+        WeightsError: the config makes many times as many layers.
+    """
+    with shapes_only(calls=None if tensors is None else _CALLS_A_TENSOR * tensors + _CALLS):
+        return build_network(architecture, config)
+
+
+@contextmanager
+def shapes_only(calls: int | None = None) -> Iterator[None]:
+    """Make modules built inside it hold shapes only, see `build_empty`; `calls` of torch's functions at most."""
+    with torch.device("meta"), _NoDraw(calls):
+        yield
+
+
+class _NoDraw(TorchFunctionMode):
+    """Skips filling tensors with random numbers: on meta tensors that does nothing, but imports torch's compiler."""
+
+    def __init__(self, calls: int | None = None):
+        super().__init__()
+        self._calls = calls
+
+    _FILLS = frozenset({Tensor.normal_, Tensor.uniform_, nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_})
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if self._calls is not None:
+            self._calls -= 1
+            if self._calls < 0:
+                raise WeightsError("its config makes a network of many more layers than the file has")
+        if func in self._FILLS:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
+def _without_aliases(fields: Mapping[str, Any], num_classes: int | None) -> dict[str, Any]:
+    ours = dict(fields) if num_classes is None else {"num_classes": num_classes, **fields}
+    for alias, name in _ALIASES.items():
+        if alias in ours:
+            value = ours.pop(alias)
+            if name in ours and ours[name] != value:
+                raise UsageError(f"{alias}={value!r} contradicts {name}={ours[name]!r}; they mean the same, give one")
+            ours[name] = value
+    return ours

@@ -1,0 +1,104 @@
+"""Fine-tuning: begin with the weights of an earlier model, all but the classifier of another class count."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from segatlas.build.network import build_empty
+from segatlas.checkpoint.card import Card
+from segatlas.checkpoint.fitting import require_fit
+from segatlas.checkpoint.model_folder import local_model, read_model
+from segatlas.checkpoint.reading import read_state_dict
+from segatlas.errors import WeightsError
+from segatlas.models import load_architecture
+from segatlas.printable import printable
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartReport:
+    """What `start_from` did.
+
+    loaded: names of the tensors taken over.
+    replaced: names of the tensors that stay new (classifiers, mostly), because the class count differs.
+    card: the card of the earlier model, whose preprocessing training takes over; None for a file without one.
+    """
+
+    loaded: tuple[str, ...]
+    replaced: tuple[str, ...]
+    card: Card | None
+
+
+def start_from(net: nn.Module, path: str | Path) -> StartReport:
+    """Copy the weights of an earlier model into `net`, strictly.
+
+    Only tensors whose shape follows from the class count may differ, and only in that: classifiers, auxiliary ones
+    too, and PointRend's layers over coarse logits. They stay as they are in `net` and are named in the report.
+
+    Args:
+        net: a network of `create_model`, changed in place.
+        path: a run folder, a model folder, a `.ckpt` of training, or a weights file with our names in it; what
+            a name means says `hub.loading.find_weights`.
+
+    Raises:
+        WeightsError: nothing usable there, another architecture, or tensors that do not fit.
+    """
+    card, tensors, where = _read(path)
+    if card is not None and card.architecture != net.architecture:
+        raise WeightsError(f"{where}: holds a {card.architecture}, but the network is a {net.architecture}")
+    expected = net.state_dict()
+    differing = [name for name, tensor in expected.items() if name in tensors and tensor.shape != tensors[name].shape]
+    replaced = _of_another_class_count(net, differing, tensors) if differing else []
+    kept = {name: tensor for name, tensor in expected.items() if name not in replaced}
+    taken = {name: tensor for name, tensor in tensors.items() if name not in replaced}
+    try:
+        require_fit(kept, taken, where=where, network=f"the {net.architecture}")
+    except WeightsError as error:
+        raise WeightsError(f"{error}{_differences(net, card)}") from None
+    net.load_state_dict(taken, strict=False)
+    return StartReport(loaded=tuple(taken), replaced=tuple(replaced), card=card)
+
+
+def _read(path: str | Path) -> tuple[Card | None, dict[str, Tensor], str]:
+    file = Path(path).expanduser()
+    if file.is_file() and file.suffix != ".ckpt":
+        return None, read_state_dict(file).tensors, str(file)
+    place = local_model(path)
+    if place is None:
+        raise WeightsError(f"{printable(path)}: no such file or folder")
+    card, tensors = read_model(place)
+    return card, tensors, str(place)
+
+
+def _of_another_class_count(net: nn.Module, names: list[str], tensors: dict[str, Tensor]) -> list[str]:
+    """Return those of `names` whose shape in the file differs only along axes that follow from the class count.
+
+    Which axes those are is seen from the same network with one class more.
+    """
+    config = replace(net.config, num_classes=net.config.num_classes + 1)  # type: ignore[type-var, union-attr, operator]
+    larger = build_empty(load_architecture(str(net.architecture)), config).state_dict()
+    ours = net.state_dict()
+    return [name for name in names if _differs_only_in_classes(ours[name], larger[name], tensors[name])]
+
+
+def _differs_only_in_classes(ours: Tensor, larger: Tensor, found: Tensor) -> bool:
+    if ours.ndim != found.ndim:
+        return False
+    return all(a == c or a != b for a, b, c in zip(ours.shape, larger.shape, found.shape, strict=True))
+
+
+def _differences(net: nn.Module, card: Card | None) -> str:
+    """Name the config fields in which file and network differ: most often the reason why tensors do not fit."""
+    if card is None:
+        return ""
+    ours = json.loads(json.dumps(asdict(net.config)))  # type: ignore[call-overload]
+    theirs = card.config
+    differing = [
+        f"{name} = {theirs.get(name)!r} in the file, {value!r} here"
+        for name, value in ours.items()
+        if name != "num_classes" and theirs.get(name) != value
+    ]
+    return f"\n  config differs: {'; '.join(differing)}" if differing else ""

@@ -1,0 +1,1 @@
+"""Weights that other libraries wrote, read as ours and written back."""

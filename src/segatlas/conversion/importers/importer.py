@@ -1,0 +1,42 @@
+"""The record that every importer file ends with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from segatlas.conversion.importers.foreign import ForeignWeights
+from segatlas.conversion.importers.renames import Renames
+from segatlas.conversion.importers.stacks import Stack
+
+Change = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Importer:
+    """How one library's weights of one architecture become ours, and back.
+
+    source: the library, a key of `SOURCES`.
+    architecture: our name of it. A library may have several layouts of one architecture, each with its own importer;
+        the first in the table is the one that is written.
+    recognise: returns the fields of the architecture's config where the file is of this architecture, else None. Looks
+        at names, shapes and settings only.
+    renames: the table for a network of that config (the dataclass).
+    changes: our tensor name -> (to ours, to theirs), where values are laid out differently and not only called
+        differently; given the config.
+    stacks: tensors that one side keeps in one and the other in several; they need no line in `renames`.
+    dropped: beginnings of their names that are left out on purpose.
+    constants: tensors among them that the library itself needs to find in a file; given the config.
+    """
+
+    source: str
+    architecture: str
+    recognise: Callable[[ForeignWeights], Mapping[str, Any] | None]
+    renames: Callable[[Any], Renames]
+    changes: Callable[[Any], Mapping[str, tuple[Change, Change]]] = field(default=lambda config: {})
+    stacks: Callable[[Any], Sequence[Stack]] = field(default=lambda config: ())
+    dropped: tuple[str, ...] = ()
+    constants: Callable[[Any], Mapping[str, Tensor]] = field(default=lambda config: {})

@@ -1,0 +1,67 @@
+"""Backbones of MMSegmentation: which encoder of ours a checkpoint has, and what its tensors are called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from segatlas.build.network import shapes_only
+from segatlas.conversion.importers.foreign import ForeignWeights
+from segatlas.conversion.importers.renames import Renames
+from segatlas.encoders import ENCODERS, create_encoder
+from segatlas.errors import WeightsError
+
+_FAMILIES = ("resnest", "resnet", "mobilenet_v2", "hrnet")
+"""Files beside this one that end with a record `BACKBONE`; names of fingerprints that do not overlap."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backbone:
+    """One family of backbones.
+
+    module: our encoder file, as in `segatlas.encoders.ENCODERS`.
+    recognise: returns the config fields `encoder`, `output_stride` and `encoder_options` that all architectures on a
+        named encoder have, or None where the file has another backbone. Its second argument is the output stride to
+        assume where settings do not tell.
+    renames: the table for an encoder name.
+    """
+
+    module: str
+    recognise: Callable[[ForeignWeights, int], Mapping[str, Any] | None]
+    renames: Callable[[str], Renames]
+
+
+def _backbones() -> list[Backbone]:
+    return [import_module(f"segatlas.conversion.importers.mmseg.{family}").BACKBONE for family in _FAMILIES]
+
+
+def encoder_fields(file: ForeignWeights, output_stride: int) -> Mapping[str, Any] | None:
+    """Return the config fields of the encoder, or None where no family knows the backbone."""
+    found = (backbone.recognise(file, output_stride) for backbone in _backbones())
+    return next((fields for fields in found if fields is not None), None)
+
+
+def levels_used(fields: Mapping[str, Any], width: int) -> int:
+    """Return how many of the encoder's last maps have `width` channels together: the input of a head on several maps.
+
+    Raises:
+        WeightsError: no number of them has.
+    """
+    options = {} if fields["output_stride"] is None else {"output_stride": fields["output_stride"]}
+    with shapes_only():
+        channels = create_encoder(fields["encoder"], **options, **fields["encoder_options"]).channels
+    for levels in range(1, len(channels) + 1):
+        if sum(channels[-levels:]) == width:
+            return levels
+    raise WeightsError(f"a head takes {width} channels, but {fields['encoder']} gives maps of {channels}")
+
+
+def encoder_renames(encoder: str) -> Renames:
+    """Return the table of an encoder of ours. WeightsError where MMSegmentation has no such backbone."""
+    module = ENCODERS.get(encoder)
+    found = next((backbone for backbone in _backbones() if backbone.module == module), None)
+    if found is None:
+        raise WeightsError(f"MMSegmentation has no backbone '{encoder}'")
+    return found.renames(encoder)

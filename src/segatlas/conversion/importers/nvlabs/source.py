@@ -1,0 +1,18 @@
+"""The authors' SegFormer repository as a whole: checkpoints are those of MMSegmentation 0.x around other networks."""
+
+from __future__ import annotations
+
+from segatlas.conversion.importers.mmseg import source as mmseg
+from segatlas.conversion.importers.mmseg.settings import read_settings_file
+from segatlas.conversion.importers.source import Library
+
+SOURCE = Library(
+    name="nvlabs",
+    title="the authors' SegFormer",
+    settings_of=mmseg.settings_of,
+    settings_names=mmseg.SOURCE.settings_names,
+    read_settings=read_settings_file,
+    disagreement=mmseg.disagreement,
+    facts=mmseg.facts,
+    content=mmseg.content,
+)

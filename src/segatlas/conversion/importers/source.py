@@ -1,0 +1,66 @@
+"""What is known of a library as a whole: where its files keep settings, and what a card takes from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from segatlas.checkpoint.card import Card, InferenceMode, Preprocessing
+from segatlas.conversion.importers.foreign import ForeignWeights
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What a library's files tell about the use of a network. "" and None where they do not.
+
+    classes, palette: by index. data_set: a key of `segatlas.data.DATASETS`, or a name that is no key of it.
+    """
+
+    classes: tuple[str, ...] = ()
+    palette: tuple[tuple[int, int, int], ...] = ()
+    data_set: str = ""
+    preprocessing: Preprocessing | None = None
+    inference: InferenceMode | None = None
+
+
+def _nothing(*_: Any) -> dict[str, Any]:
+    return {}
+
+
+def _no_facts(*_: Any) -> Facts:
+    return Facts()
+
+
+def _agrees(*_: Any) -> str:
+    return ""
+
+
+def _tensors_only(tensors: Mapping[str, Tensor], card: Card) -> dict[str, Any]:
+    return dict(tensors)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Library:
+    """One library.
+
+    name: a key of `SOURCES`. title: what people call it.
+    settings_of: reads its configuration from the plain data beside the tensors in a file, {} where it is not there.
+    settings_names: names of configuration files that may lie beside a weights file; `{stem}` is that file's.
+    read_settings: reads such a file. WeightsError where it is none.
+    disagreement: says in words where settings cannot belong to the tensors, "" where they agree.
+    facts: what settings and the data in the file tell about the use, given (meta, settings).
+    content: what is saved when a network is written for this library, given its tensors and the card.
+    """
+
+    name: str
+    title: str
+    settings_of: Callable[[Mapping[str, Any]], dict[str, Any]] = _nothing
+    settings_names: tuple[str, ...] = ()
+    read_settings: Callable[[Path], dict[str, Any]] = _nothing
+    disagreement: Callable[[ForeignWeights], str] = _agrees
+    facts: Callable[[Mapping[str, Any], Mapping[str, Any]], Facts] = _no_facts
+    content: Callable[[Mapping[str, Tensor], Card], dict[str, Any]] = _tensors_only

@@ -1,0 +1,1 @@
+"""Files from elsewhere, as they are: over http, and from the Hugging Face hub."""

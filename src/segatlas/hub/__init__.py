@@ -1,0 +1,1 @@
+"""What a name means: the catalogue of published weights, fetching, resolving, loading."""

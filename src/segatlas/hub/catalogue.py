@@ -1,0 +1,101 @@
+"""The catalogue of published weights: what they are called, where they lie, what they reach. Loads no torch.
+
+The data (`catalogue.json`) are made by `tools/make_catalogue.py` from MMSegmentation's own model index.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from functools import cache
+from importlib.resources import files
+
+from segatlas.config.messages import unknown
+from segatlas.errors import UsageError
+
+SOURCE = "MMSegmentation 1.2.2 model index"
+NON_COMMERCIAL = "NVIDIA Source Code License for SegFormer (non-commercial)"
+
+WRITTEN = {"hr18_small": "hr18s", "mobilenet_v2": "mobilenetv2", "dnl_": "dnlnet_"}
+"""Part of a variant's name -> how the catalogue writes it."""
+FASTFCN_BACKBONE = "r50"
+"""Variants of FastFCN are named by their head alone; all are published on this one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """One published weights file.
+
+    name: what `segatlas.load` takes: ARCHITECTURE-BACKBONE-DATASET for the best of its kind, else the file's own name.
+    file: the file's name without date, hash and ending; also taken.
+    sha256: the first 8 hex digits of its hash, as its name carries them.
+    numbers: how many numbers its network's tensors hold: weights and statistics, auxiliary heads too.
+    miou, miou_ms_flip: percent on the dataset's validation split, one scale; several scales and flips, where stated.
+    licence: of the weights. Terms of the dataset trained on come besides.
+    """
+
+    name: str
+    file: str
+    architecture: str
+    dataset: str
+    config: str
+    url: str
+    sha256: str
+    numbers: int
+    miou: float
+    miou_ms_flip: float | None
+    licence: str
+
+    @property
+    def is_commercial(self) -> bool:
+        """Whether the licence of the weights allows commercial use."""
+        return "non-commercial" not in self.licence
+
+
+@cache
+def published() -> tuple[Published, ...]:
+    """Return all entries, sorted by architecture and file."""
+    rows = json.loads(files("segatlas.hub").joinpath("catalogue.json").read_text(encoding="utf-8"))
+    return tuple(Published(**row) for row in rows)
+
+
+def list_published(pattern: str = "*") -> list[Published]:
+    """Return the entries whose name matches a shell pattern; letter case does not matter."""
+    return [entry for entry in published() if fnmatchcase(entry.name.lower(), pattern.lower())]
+
+
+def is_published(name: str) -> bool:
+    """Tell whether `name` is an entry's name or file."""
+    return any(name in (entry.name, entry.file) for entry in published())
+
+
+def nearest_published(name: str) -> str:
+    """Return up to three names that look like `name`, joined by commas, or ""."""
+    return ", ".join(get_close_matches(name, [entry.name for entry in published()], n=3, cutoff=0.75))
+
+
+def published_for(variant: str) -> list[Published]:
+    """Return the weights that a variant (`pspnet_r50`) is the network of, the best of each dataset.
+
+    A variant's name is that of the weights with other dashes, and with the parts of `WRITTEN`: `pspnet-r50-ade20k`.
+    """
+    stem = variant
+    for ours, theirs in WRITTEN.items():
+        stem = stem.replace(ours, theirs)
+    stem = stem.replace("_", "-") + (f"-{FASTFCN_BACKBONE}" if stem.startswith("fastfcn_") else "")
+    return [entry for entry in published() if entry.name == f"{stem}-{entry.dataset}"]
+
+
+def find_published(name: str) -> Published:
+    """Return the entry of a name or file.
+
+    Raises:
+        UsageError: there is none, with the nearest names.
+    """
+    for entry in published():
+        if name in (entry.name, entry.file):
+            return entry
+    names = [entry.name for entry in published()]
+    raise UsageError(f"'{name}': {unknown('published model', name, names)} (all: segatlas models list --published)")

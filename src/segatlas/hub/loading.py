@@ -1,0 +1,71 @@
+"""What a path or a name means: a model on this disk, in the catalogue or on the hub; and loading it."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from torch import nn
+
+from segatlas.build.assembling import assemble
+from segatlas.checkpoint.card import CARD_FILE, WEIGHTS_FILE, Card
+from segatlas.checkpoint.model_folder import local_model, read_model
+from segatlas.downloads.hugging_face import fetch_folder
+from segatlas.errors import WeightsError
+from segatlas.hub.catalogue import is_published, nearest_published
+from segatlas.hub.fetching import fetch_published
+from segatlas.printable import printable
+
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+
+
+def load_pretrained(path: str | Path, *, offline: bool = False, commercial_ok: bool = False) -> tuple[nn.Module, Card]:
+    """Load a network with its card, on the CPU in eval mode.
+
+    Args:
+        path: a run folder, a model folder, a `.ckpt` written by training (its averaged weights where it has them), a
+            name of the catalogue, or a hub id `user/name`.
+        offline: download nothing; so does `SEGATLAS_OFFLINE`, set to anything but 0.
+        commercial_ok: refuse weights whose licence is known to forbid commercial use.
+
+    Raises:
+        WeightsError: nothing usable there, weights that do not fit the card's network, or a hash that differs.
+    """
+    place = find_model(path, offline=offline, commercial_ok=commercial_ok)
+    card, tensors = read_model(place)
+    if commercial_ok and "non-commercial" in card.licence.lower():
+        raise WeightsError(
+            f"{printable(path)}: refused, commercial use is asked for, but its licence is: {card.licence}"
+        )
+    return assemble(card, tensors, where=str(place)), card
+
+
+def find_model(path: str | Path, *, offline: bool = False, commercial_ok: bool = False) -> Path:
+    """Return the model folder or `.ckpt` file that `path` means: itself, a run's `model/`, or something fetched.
+
+    Args:
+        path: a file or folder, a name of the catalogue (`segatlas models list --published`), or a hub id.
+        offline: fetch nothing; so does `SEGATLAS_OFFLINE`, set to anything but 0.
+        commercial_ok: refuse catalogue weights whose licence forbids commercial use.
+
+    Raises:
+        WeightsError: no such file, folder or name; a folder without a model; or it cannot be fetched.
+    """
+    place = local_model(path)
+    if place is not None:
+        return place
+    if is_published(str(path)):
+        return fetch_published(str(path), offline=offline, commercial_ok=commercial_ok)
+    if not os.path.lexists(Path(path).expanduser()) and _HUB_ID.fullmatch(str(path)):
+        return fetch_folder(str(path), (CARD_FILE, WEIGHTS_FILE), offline=offline)
+    near = nearest_published(str(path))
+    raise WeightsError(
+        f"{printable(path)}: no such file or folder" + (f"; published weights like it: {near}" if near else "")
+    )
+
+
+def find_weights(path: str | Path) -> Path:
+    """Return what `find_model` does, or `path` itself where it is a weights file without a card."""
+    file = Path(path).expanduser()
+    return file if file.is_file() else find_model(path)

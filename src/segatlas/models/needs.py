@@ -1,0 +1,19 @@
+"""What a network needs from others. Holds no torch: the table of architectures says it, and so does each record."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from segatlas.structures import InputSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Needs:
+    """What a network needs besides an image.
+
+    inputs: sources that it takes besides the image; a dataset's others never reach it.
+    targets: names of the types of truth that its training reads, of `segatlas.structures`: that of each of its tasks.
+    """
+
+    inputs: tuple[InputSpec, ...] = ()
+    targets: tuple[str, ...] = ("SemanticTarget",)

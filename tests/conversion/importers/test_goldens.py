@@ -1,0 +1,52 @@
+"""Networks of other libraries, filled by a rule of names and shapes, give the same logits when imported.
+
+The digests are made by the libraries themselves, see `tools/make_goldens.py`; no library is needed here.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+from fakes.golden_cases import GOLDENS, golden_differences
+
+from segatlas.build.network import build_empty, make_config
+
+LARGE = 60e6
+"""Parameters above which a case is slow."""
+
+
+def networks() -> list:
+    """Each case with our network on the meta device; large ones are marked."""
+    cases = []
+    for name, (source, case) in GOLDENS.items():
+        architecture, config = make_config(case["architecture"], case["fields"])
+        large = sum(p.numel() for p in build_empty(architecture, config).parameters()) > LARGE
+        cases.append(pytest.param(source, case, id=name, marks=[pytest.mark.slow] if large else []))
+    return cases
+
+
+@pytest.mark.parametrize(("source", "case"), networks())
+def test_logits_have_the_digest_of_the_librarys_own_network(source, case):
+    assert golden_differences(source, case) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda case: case.update(names_crc=1), "no importer gives the library's names"),
+        (lambda case: case["logits"].update(mean=case["logits"]["mean"] + 1e-5 * case["logits"]["absmax"]), "mean: "),
+        (lambda case: case["logits"].update(shape=[1, 1, 1, 1]), "expected [1, 1, 1, 1]"),
+        (lambda case: case["logits"].update(at={"999999999": 0.0}), "at 999999999: None"),
+    ],
+)
+def test_the_comparison_names_what_is_not_as_the_library_had_it(change, named):
+    source, case = next((source, case) for source, case in GOLDENS.values() if source == "torchvision")
+    changed = copy.deepcopy(case)
+    change(changed)
+    [told] = golden_differences(source, changed)
+    assert named in told
+
+
+def test_every_library_with_a_reference_has_a_golden():
+    assert {source for source, _ in GOLDENS.values()} >= {"mmseg", "torchvision", "hf", "smp"}

@@ -1,0 +1,146 @@
+"""What every importer promises, checked by names and shapes on tensors without memory."""
+
+from __future__ import annotations
+
+import json
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from fakes.golden import hollow
+
+from segatlas.build.network import build_empty, make_config
+from segatlas.conversion.converting import recognise, rename_to_ours, rename_to_theirs
+from segatlas.conversion.importers import SOURCES, importers, load_source
+from segatlas.conversion.importers.foreign import ForeignWeights
+from segatlas.conversion.importers.importer import Importer
+from segatlas.models import ARCHITECTURES
+from segatlas.models.deeplabv3plus import SMP
+
+GOLDENS = {
+    path.stem: json.loads(path.read_text(encoding="utf-8"))
+    for path in sorted((Path(__file__).parent / "goldens").glob("*.json"))
+}
+HEADS = (("psp", True), ("aspp", False), ("enc", True))
+TORCHVISION = {"channels": 256, "fuse_kernel_size": 1, "convs": 1}
+VARIANTS: dict[tuple[str, str], tuple[dict[str, Any], ...]] = {
+    ("mmseg", "fcn"): (
+        {"aux": True},
+        {"encoder": "resnet18d", "concat_input": False, "convs": 1, "channels": 32},
+        {"encoder": "resnet101", "output_stride": 16},
+    ),
+    ("mmseg", "segformer"): tuple({"encoder": name, "projection_norm": True} for name in ("mit_b0", "mit_b3")),
+    ("mmseg", "fastfcn"): tuple({"head": head, "output_stride": 32, "aux": aux} for head, aux in HEADS),
+    ("mmseg", "stdc"): ({}, {"encoder": "stdc2", "aux": True}, {"aux": True, "detail_channels": 2}),
+    ("torchvision", "deeplabv3"): (
+        {**TORCHVISION, "encoder": "resnet101", "aux": True},
+        {**TORCHVISION, "encoder": "mobilenet_v3_large", "output_stride": 16, "aux": True, "aux_level": 3},
+    ),
+    ("torchvision", "lraspp"): ({}, {"num_classes": 7, "in_channels": 4}),
+    ("torchvision", "fcn"): (
+        {"encoder": "resnet50", "convs": 1, "concat_input": False, "aux": True},
+        {"encoder": "resnet101", "convs": 1, "concat_input": False},
+    ),
+    ("nvlabs", "segformer"): tuple({"encoder": f"mit_b{size}"} for size in range(6)),
+    ("hf", "segformer"): ({}, {"encoder": "mit_b2", "decoder_channels": 768}),
+    ("hf", "segformer_before_5"): ({}, {"encoder": "mit_b5", "decoder_channels": 768}),
+    ("smp", "deeplabv3plus"): (
+        {**SMP, "encoder": "resnet34"},
+        {**SMP, "encoder": "mobilenet_v2", "encoder_options": {"dilate_every_block": True}},
+    ),
+    ("smp", "unet"): tuple({"encoder": name} for name in ("resnet18", "resnet101", "mobilenet_v2", "mit_b1")),
+}
+"""(library, file) -> fields of configs to try; an importer that is not here is tried with `USUAL`. The configs of its
+goldens come besides."""
+
+USUAL: tuple[dict[str, Any], ...] = ({}, {"num_classes": 7, "in_channels": 4, "aux": True})
+
+
+def cases() -> list:
+    """Return every importer with every config to try."""
+    found = []
+    for source, names in SOURCES.items():
+        for name in names:
+            importer = import_module(f"segatlas.conversion.importers.{source}.{name}").IMPORTER
+            own = [case for case in GOLDENS.get(source, []) if case["architecture"] == importer.architecture]
+            tried = [*VARIANTS.get((source, name), USUAL), *(dict(case["fields"]) for case in own)]
+            for index, fields in enumerate(tried):
+                found.append(pytest.param(importer, {"num_classes": 5, **fields}, id=f"{source}-{name}-{index}"))
+    return found
+
+
+each_case = pytest.mark.parametrize(("importer", "fields"), cases())
+
+
+def network(importer: Importer, fields: dict[str, Any]) -> tuple[Any, dict[str, torch.Tensor]]:
+    """Return the config and our state dict, of tensors without memory."""
+    architecture, config = make_config(importer.architecture, fields)
+    return config, hollow(build_empty(architecture, config).state_dict())
+
+
+def shapes(state: dict[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in state.items()}
+
+
+@each_case
+def test_names_and_shapes_come_back_from_both_sides(importer, fields):
+    config, ours = network(importer, fields)
+    theirs = rename_to_theirs(importer, config, ours)
+    assert shapes(rename_to_ours(importer, config, theirs)) == shapes(ours)
+    again = rename_to_theirs(importer, config, rename_to_ours(importer, config, theirs))
+    assert shapes(again) == shapes(theirs)
+
+
+@each_case
+def test_a_file_is_recognised_by_its_own_importer_alone_and_gives_the_network_back(importer, fields):
+    config, ours = network(importer, fields)
+    found = recognise(rename_to_theirs(importer, config, ours), {})
+    assert [one.importer for one in found] == [importer]
+    _, expected = network(importer, dict(found[0].fields))
+    assert shapes(expected) == shapes(ours)
+
+
+@each_case
+def test_the_order_of_the_tensors_in_a_file_does_not_matter(importer, fields):
+    config, ours = network(importer, fields)
+    theirs = rename_to_theirs(importer, config, ours)
+    ordered = {name: theirs[name] for name in sorted(theirs)}
+    assert importer.recognise(ForeignWeights(tensors=ordered)) == importer.recognise(ForeignWeights(tensors=theirs))
+
+
+def lays_out_differently(importer: Importer, fields: dict[str, Any]) -> bool:
+    _, config = make_config(importer.architecture, fields)
+    return bool(importer.changes(config) or importer.stacks(config))
+
+
+@pytest.mark.parametrize(("importer", "fields"), [case for case in cases() if lays_out_differently(*case.values)])
+def test_values_that_are_laid_out_differently_come_back(importer, fields):
+    config, ours = network(importer, fields)
+    special = {name for name in importer.changes(config) if name in ours}
+    for stack in importer.stacks(config):
+        special |= {name for name in ours if any(name.startswith(part.partition("{i}")[0]) for part in stack.ours)}
+    numbered = {
+        name: torch.arange(tensor.numel()).reshape(tensor.shape) if name in special else tensor
+        for name, tensor in ours.items()
+    }
+    back = rename_to_ours(importer, config, rename_to_theirs(importer, config, numbered))
+    for name in special:
+        assert torch.equal(back[name], numbered[name]), name
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_the_table_agrees_with_the_records(source):
+    assert load_source(source).name == source
+    records = importers(source)
+    assert len(records) == len(SOURCES[source])
+    for importer, name in zip(records, SOURCES[source], strict=True):
+        assert importer.source == source
+        assert importer.architecture in ARCHITECTURES
+        assert name == importer.architecture or name.startswith(f"{importer.architecture}_")
+
+
+def test_importers_can_be_asked_for_by_library_and_architecture():
+    assert {importer.source for importer in importers(architecture="segformer")} >= {"mmseg", "nvlabs", "hf"}
+    assert importers("mmseg", "no_such_network") == []
