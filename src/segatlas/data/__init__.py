@@ -10,7 +10,7 @@ from segatlas.data.datasets import DATASETS, dataset_class, describe_layout
 from segatlas.data.datasets.foreign import recognise
 from segatlas.data.options import checked
 from segatlas.data.store import Store
-from segatlas.errors import DataError, UsageError
+from segatlas.errors import DataError
 
 if TYPE_CHECKING:
     from segatlas.config.schema import DataConfig
@@ -35,8 +35,7 @@ def create_dataset(
         UsageError: keys of the section that are missing or contradict one another, or a truth that it does not give.
     """
     kind = dataset_class(cfg.name)
-    if target not in kind.targets:
-        raise UsageError(f"data.name={cfg.name} gives {', '.join(kind.targets)}, not the {target} that is asked for")
+    kind.require_target(target)
     cfg = checked(cfg)
     root = kind.prepare(cfg)
     if not kind.reads(cfg, root):

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from segatlas import drawing
-from segatlas.data.datasets.shapes import OBJECTS_PER_CLASS
+from segatlas.data.formats.instances import OBJECTS_PER_CLASS
 from segatlas.drawing.files import write_bytes
 from segatlas.errors import DataError
 from segatlas.files import whole_file

@@ -66,7 +66,7 @@ def build_parts(config: Config, *, dry: bool = False) -> TrainingComponents:
             raise DataError(f"split {dataset.split!r} of {config.data.name} at {config.data.root} holds no image")
         if dataset.files(0)[1] is None:
             raise DataError(f"split {dataset.split!r} of {config.data.name} at {config.data.root} has no masks")
-    check_data(config, (train, val))
+    check_data(config, tuple(splits.values()))
     model = config.model
     num_classes = model.num_classes or len(train.classes)
     if num_classes != len(train.classes):
