@@ -99,15 +99,18 @@ class Architecture:
 
 @dataclass(frozen=True, kw_only=True)
 class HostSpec:
-    """A network as the host of a wrapper: its architecture, and an instance of that one's config dataclass."""
+    """A network as the host of a wrapper: its `Architecture`, and an instance of that one's config dataclass.
 
-    architecture: Architecture = field(repr=False)
+    Both are Any, so that a wrapper's config has a JSON Schema, of which errors are explained.
+    """
+
+    architecture: Any = field(repr=False)
     config: Any
 
     @property
     def name(self) -> str:
         """Return the name of its architecture."""
-        return self.architecture.name
+        return str(self.architecture.name)
 
 
 def hosts_of(config: Any) -> Iterator[HostSpec]:
