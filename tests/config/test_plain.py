@@ -179,7 +179,7 @@ def test_any_number_in_a_field_makes_a_network_that_runs_or_is_refused(name):
                 net = create_model(name, **{**record.tiny, "num_classes": 3, field: value})
             except UsageError:
                 continue
-            given = noise_inputs(record.inputs(3), (64, 64), count=2).given()
+            given = noise_inputs(record.inputs(net.config), (64, 64), count=2).given()
             assert all(x.isfinite().all() for x in maps_of(net.train()(given)).values()), (field, value)
 
 

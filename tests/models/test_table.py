@@ -50,7 +50,8 @@ def test_every_variant_sets_fields_of_the_config(name):
         assert problems == []
         made = flat_fields(config)
         told = {**fields, **{f"encoder.{key}": value for key, value in fields.get("encoder_options", {}).items()}}
-        told = {NESTED.get(key, key): value for key, value in told.items() if key != "encoder_options"}
+        told |= {f"host.{key}": value for key, value in fields.get("host", {}).items()}
+        told = {NESTED.get(key, key): value for key, value in told.items() if key not in ("encoder_options", "host")}
         assert {name: made[name] for name in told} == told
 
 

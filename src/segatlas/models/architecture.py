@@ -122,11 +122,13 @@ def plain_fields(config: Any) -> dict[str, Any]:
 
 
 def flat_fields(config: Any) -> dict[str, Any]:
-    """Return the fields of a config by dotted key, those of the encoder as `encoder.name` and so on."""
+    """Return the fields of a config by dotted key, those of encoder and host as `encoder.name` and so on."""
     plain = plain_fields(config)
     encoder = plain.pop(ENCODER, None)
     own = {f"{ENCODER}.{key}": value for key, value in encoder.items()} if encoder else {ENCODER: encoder}
-    return own | plain
+    host = plain.pop(HOST, None)
+    inside = {"name": host["name"], **flat_fields(config.host.config)} if host else {}
+    return own | plain | {f"{HOST}.{key}": value for key, value in inside.items()}
 
 
 def _plain(value: Any) -> Any:
