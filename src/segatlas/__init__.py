@@ -8,19 +8,20 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from segatlas.renamed import OldModules
+from segatlas.version import __version__
+
 if TYPE_CHECKING:
     from segatlas import errors, ops
     from segatlas.build.network import create_model
-    from segatlas.checkpoint.model_folder import save_pretrained
+    from segatlas.build.saving import save_pretrained
     from segatlas.evaluation import evaluate
     from segatlas.hub.converting import convert
     from segatlas.inference import Predictor, Segmentation, load
-    from segatlas.models.listing import list_models
+    from segatlas.models import list_models
     from segatlas.recipe import Config
     from segatlas.structures import SemanticLogits
     from segatlas.training import train
-
-__version__ = "0.1.0"
 
 _PUBLIC = {
     "Config": "segatlas.recipe:Config",
@@ -31,10 +32,10 @@ _PUBLIC = {
     "create_model": "segatlas.build.network:create_model",
     "errors": "segatlas.errors",
     "evaluate": "segatlas.evaluation:evaluate",
-    "list_models": "segatlas.models.listing:list_models",
+    "list_models": "segatlas.models:list_models",
     "load": "segatlas.inference:load",
     "ops": "segatlas.ops",
-    "save_pretrained": "segatlas.checkpoint.model_folder:save_pretrained",
+    "save_pretrained": "segatlas.build.saving:save_pretrained",
     "train": "segatlas.training:train",
 }
 """Public name -> "module:attribute", or the module itself."""
@@ -55,6 +56,9 @@ __all__ = [
     "save_pretrained",
     "train",
 ]
+
+
+OldModules.install()
 
 
 def __getattr__(name: str) -> Any:

@@ -89,12 +89,12 @@ def test_ctrl_c_twice_stops_at_once_exits_130_and_keeps_the_last_checkpoint(trai
 
 @pytest.mark.parametrize("command", ["predict", "eval"])
 def test_ctrl_c_in_other_commands_exits_130(segatlas, model, folder, tmp_path, monkeypatch, command):
-    from segatlas.inference import Predictor
+    from segatlas.inference.runner import Runner
 
     def interrupted(self, *args):
         signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(Predictor, "_forward", interrupted)
+    monkeypatch.setattr(Runner, "output", interrupted)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job has it ignored
     words = [folder / "val" / "images"] if command == "predict" else ["--data", folder]
     result = segatlas(command, model, *words, "--out", tmp_path / "out")

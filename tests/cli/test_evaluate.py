@@ -46,7 +46,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     import torch
 
     from segatlas.build.network import create_model
-    from segatlas.checkpoint.model_folder import save_pretrained
+    from segatlas.build.saving import save_pretrained
 
     folder = tmp_path_factory.mktemp("models")
     for seed, name in enumerate("ab"):
@@ -178,7 +178,7 @@ def test_two_names_of_one_model_would_be_one_report_and_are_told(
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("an image was predicted")
 
-    monkeypatch.setattr(Predictor, "predict_iter", refuse)
+    monkeypatch.setattr(Predictor, "predict_stream", refuse)
     monkeypatch.chdir(run)
     same_file = {
         (str(run), str(run / "model")): run / "evaluations" / "val.json",
@@ -224,13 +224,13 @@ def test_nothing_is_scored_before_all_models_data_and_places_are_found_good(
     message: str,
 ) -> None:  # fmt: skip
     from segatlas.build.network import create_model
-    from segatlas.checkpoint.model_folder import save_pretrained
+    from segatlas.build.saving import save_pretrained
     from segatlas.inference import Predictor
 
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("an image was predicted")
 
-    monkeypatch.setattr(Predictor, "predict_iter", refuse)
+    monkeypatch.setattr(Predictor, "predict_stream", refuse)
     words: list[object] = [models[0], models[1], "--data", run.parent / "data", "--compare"]
     if fault == "missing":
         words[1] = tmp_path / "nothing"

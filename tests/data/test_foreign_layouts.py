@@ -16,7 +16,7 @@ from fakes.voc import write_voc
 from typer.testing import CliRunner
 
 from segatlas.build.network import create_model
-from segatlas.checkpoint.model_folder import save_pretrained
+from segatlas.build.saving import save_pretrained
 from segatlas.cli.main import app
 from segatlas.config.schema import DataConfig
 from segatlas.data import create_dataset, describe_layout
@@ -70,7 +70,7 @@ def unscored(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("an image was predicted")
 
-    monkeypatch.setattr(Predictor, "predict_iter", refuse)
+    monkeypatch.setattr(Predictor, "predict_stream", refuse)
 
 
 @pytest.mark.usefixtures("unscored")

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from segatlas.models import lookup
-from segatlas.models.listing import list_models
+from segatlas.models import list_models, lookup
 from segatlas.recipe import Config
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,11 +8,12 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
-from segatlas.checkpoint.card import Card, InferenceMode, InputSpec, Preprocessing
+from segatlas.checkpoint.card import Card, InputSpec
+from segatlas.checkpoint.preprocessing import InferenceMode, Preprocessing
 from segatlas.data.transforms.color import normalise
 from segatlas.errors import DataError, TaskError, UsageError
 from segatlas.inference import Predictor, parse_views
-from segatlas.inference.predictor import processor_has_bf16, resolve_precision
+from segatlas.inference.runner import processor_has_bf16, resolve_precision
 from segatlas.inference.tta import mean_of_views
 from segatlas.structures import Resample, SemanticLogits
 
@@ -283,7 +284,7 @@ def test_views_of_a_network_at_full_size_give_the_same_as_when_they_are_all_held
 
     torch.manual_seed(0)
     net, kept = Full(), []
-    module = "segatlas.inference.predictor.mean_of_views"
+    module = "segatlas.inference.segmenter.mean_of_views"
     monkeypatch.setattr(module, lambda *args, held: kept.append(held) or mean_of_views(*args, held=held))
     result = predictor(net, tta="flips").predict(make_image(), confidence=True)
     images = normalised(make_image())
@@ -430,7 +431,7 @@ def test_tasks_that_the_output_is_not_made_for_are_refused():
 
 def test_load_opens_a_model_folder(tmp_path):
     from segatlas.build.network import create_model
-    from segatlas.checkpoint.model_folder import save_pretrained
+    from segatlas.build.saving import save_pretrained
     from segatlas.inference import load
 
     torch.manual_seed(0)

@@ -6,15 +6,14 @@ import sys
 from pathlib import Path
 
 import segatlas
-from segatlas.models import ARCHITECTURES
-from segatlas.models.listing import list_models
+from segatlas.models import ARCHITECTURES, list_models
 
 IMPORTS = """
 import sys
 import segatlas.palette
 from segatlas.checkpoint.card import Card
 from segatlas.hub.catalogue import published
-from segatlas.models.listing import list_models
+from segatlas.models import list_models
 list_models(), published()
 print("torch" in sys.modules)
 

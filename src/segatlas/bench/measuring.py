@@ -23,7 +23,7 @@ from segatlas.bench.subjects import (
 )
 from segatlas.bench.timing import Timing, time_alternating
 from segatlas.errors import UsageError
-from segatlas.inference.predictor import Precision
+from segatlas.inference.runner import Precision
 from segatlas.structures import changed, image_of
 
 

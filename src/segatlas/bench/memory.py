@@ -18,7 +18,7 @@ from pathlib import Path
 
 from segatlas.bench.settings import BenchSettings
 from segatlas.errors import SegAtlasError
-from segatlas.inference.predictor import Precision
+from segatlas.inference.runner import Precision
 
 MIB = 2**20
 _CHILD = "from segatlas.bench.memory import child; child()"

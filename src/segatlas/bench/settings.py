@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from segatlas.errors import UsageError
-from segatlas.inference.predictor import Precision
+from segatlas.inference.runner import Precision
 
 PIECES = ("forward", "predict")
 """forward: the normalised batch to logits. predict: uint8 image to class map, preprocessing included."""

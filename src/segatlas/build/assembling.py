@@ -13,9 +13,8 @@ from segatlas.checkpoint.fitting import require_finite, require_fit
 from segatlas.checkpoint.hostile import told_as_weights_error
 from segatlas.checkpoint.validation import FieldsError
 from segatlas.errors import WeightsError
-from segatlas.models import load_architecture
+from segatlas.models import find_entry, load_architecture
 from segatlas.models.architecture import Architecture
-from segatlas.models.listing import find_entry
 
 _COMPUTED_BYTES = 1 << 28
 """Bytes that a network's computed buffers may have beside small weights."""

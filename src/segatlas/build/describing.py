@@ -15,9 +15,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from segatlas.build.network import build_empty, make_config
 from segatlas.config.encoder_keys import HOST
-from segatlas.encoders.spec import EncoderSpec, family_of
+from segatlas.encoders.spec import EncoderSpec
+from segatlas.models import find_entry
 from segatlas.models.host import HostSpec, host_in
-from segatlas.models.listing import find_entry
 from segatlas.structures import Inputs, noise_inputs
 
 MEASURED_CLASSES = 19
@@ -107,12 +107,13 @@ def _field_facts(config: Any) -> Iterator[FieldFacts]:
         else:
             needed = _is_required(field)
             shown = None if needed else value
-            yield FieldFacts(name=field.name, type=str(field.type), required=needed, default=shown, meaning=meaning)
+            kind = str(field.type).replace(EncoderSpec.__name__, "encoder")
+            yield FieldFacts(name=field.name, type=kind, required=needed, default=shown, meaning=meaning)
 
 
 def encoder_facts(spec: EncoderSpec) -> Iterator[FieldFacts]:
     """Yield the facts of what may stand beside an encoder's name, as `encoder.KEY`."""
-    strides = family_of(spec.name).output_strides
+    strides = spec.family.output_strides
     known = "its own only" if strides == () else ", ".join(map(str, strides or ())) or "where timm's network has others"
     meaning = f"stride of the last map: {known}; None = the encoder's own."
     stride = spec.output_stride

@@ -14,10 +14,9 @@ from segatlas.build.encoder_weights import load_encoder_weights
 from segatlas.checkpoint.validation import FieldsError
 from segatlas.config.encoder_keys import HOST
 from segatlas.errors import UsageError, WeightsError
-from segatlas.models import load_architecture
+from segatlas.models import find_entry, load_architecture
 from segatlas.models.architecture import Architecture
 from segatlas.models.host import SHARED, HostSpec
-from segatlas.models.listing import find_entry
 
 _CALLS_A_TENSOR, _CALLS = 100, 50_000
 """Calls of torch's functions that building a network may take: for each of its tensors, and for whatever it is."""

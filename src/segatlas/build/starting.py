@@ -14,7 +14,7 @@ from segatlas.checkpoint.fitting import require_fit
 from segatlas.checkpoint.model_folder import local_model, read_model
 from segatlas.checkpoint.reading import read_state_dict
 from segatlas.config.encoder_keys import HOST
-from segatlas.errors import WeightsError
+from segatlas.errors import UsageError, WeightsError
 from segatlas.models import load_architecture
 from segatlas.models.architecture import flat_fields
 from segatlas.models.host import host_in, with_classes
@@ -45,15 +45,16 @@ def start_from(net: nn.Module, path: str | Path) -> StartReport:
     Args:
         net: a network of `create_model`, changed in place.
         path: a run folder, a model folder, a `.ckpt` of training, or a weights file with our names in it; what
-            a name means says `hub.loading.find_weights`.
+            a name means says `hub.loading.find_start`.
 
     Raises:
-        WeightsError: nothing usable there, another architecture, or tensors that do not fit.
+        UsageError: a model of another architecture.
+        WeightsError: nothing usable there, or tensors that do not fit.
     """
     card, tensors, where = _read(path)
     part, place = _part_for(net, card, tensors)
     if card is not None and card.architecture != part.architecture:
-        raise WeightsError(f"{where}: holds a {card.architecture}, but the network is a {_named(net)}")
+        raise UsageError(f"{where}: holds a {card.architecture}, but the network is a {_named(net)}")
     loaded, replaced = _load(part, card, tensors, where)
     return StartReport(
         loaded=tuple(place + name for name in loaded), replaced=tuple(place + name for name in replaced), card=card
@@ -99,7 +100,10 @@ def _read(path: str | Path) -> tuple[Card | None, dict[str, Tensor], str]:
         return None, read_state_dict(file).tensors, str(file)
     place = local_model(path)
     if place is None:
-        raise WeightsError(f"{printable(path)}: no such file or folder")
+        raise WeightsError(
+            f"{printable(path)}: no such file or folder; what is published under a name is fetched by "
+            "segatlas.hub.loading.find_start(NAME)"
+        )
     card, tensors = read_model(place)
     return card, tensors, str(place)
 

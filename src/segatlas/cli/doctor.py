@@ -11,8 +11,8 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import Any
 
-from segatlas import __version__
 from segatlas.cli.common import DebugOption, JsonOption, human, print_json_line
+from segatlas.version import __version__
 
 LIBRARIES = (
     "torch",
@@ -121,7 +121,7 @@ def devices() -> list[str]:
         return ["none: torch is not installed"]
     import torch
 
-    from segatlas.inference.predictor import processor_has_bf16
+    from segatlas.inference.runner import processor_has_bf16
     from segatlas.layers.linear import torch_takes_slow_path
 
     bf16 = "bf16" if processor_has_bf16() else "no bf16"

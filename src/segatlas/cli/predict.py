@@ -25,12 +25,14 @@ from segatlas.cli.common import (
 )
 from segatlas.errors import UsageError
 from segatlas.files import require_writable, sweep_leftovers
-from segatlas.output import ENDINGS, MODULES, WriterOptions, kinds_of, write
+from segatlas.output import ENDINGS, MODULES, kinds_of, write
+from segatlas.output.options import WriterOptions
 from segatlas.printable import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from segatlas.checkpoint.card import Card
     from segatlas.inference import Predictor, Segmentation
     from segatlas.inference.images import GivenImage
 
@@ -125,7 +127,7 @@ def predict(
     kinds = kinds_of(task, wanted)[:1] if single else kinds_of(task, wanted)
     targets = _all_targets(jobs, kinds, out, output_file)
     _check_targets(jobs, targets)
-    written = WriterOptions(model=model, codes=_mask_codes(mask_format, predictor))
+    written = WriterOptions(model=model, codes=_mask_codes(mask_format, predictor.card, kinds))
     _check_aux(jobs, predictor, model)
 
     console, summary, start = human(json_line=json_line), PredictionSummary(), time.perf_counter()
@@ -354,24 +356,30 @@ def _bf16_agreement(predictor: Predictor, jobs: Sequence[Job]) -> float | None:
     if predictor.precision != "bf16":
         return None
     exact = predictor.with_precision("fp32")
-    for rounded in predictor.predict_iter((job.given() for job in jobs), on_error=lambda image, error: None):
+    for job, rounded in predictor.predict_stream((job, job.given()) for job in jobs):
+        if isinstance(rounded, Exception):
+            continue
         if rounded.class_map is None:
             return None
-        job = next(job for job in jobs if str(job.source) == rounded.source)
         return float((rounded.semantic == exact.predict(job.given()).semantic).mean())
     return None
 
 
-def _mask_codes(mask_format: str, predictor: Predictor) -> Callable[[Any], Any] | None:
+def _mask_codes(mask_format: str, card: Card, kinds: Sequence[str]) -> Callable[[Any], Any] | None:
     """Return what turns class indices into the codes of --format, None for the indices themselves."""
     if mask_format == "index":
         return None
     from segatlas.data.datasets import cityscapes
 
-    if tuple(predictor.card.classes) != tuple(cityscapes.CLASSES):
+    if "mask" not in kinds:
+        raise UsageError(
+            f"--format {mask_format} is about masks of classes; the model's task is {card.task}, which is written as "
+            f"{','.join(kinds)}"
+        )
+    if tuple(card.classes) != tuple(cityscapes.CLASSES):
         raise UsageError(
             f"--format {mask_format} needs a model of the {len(cityscapes.CLASSES)} Cityscapes classes; this one has "
-            f"{len(predictor.card.classes)}: {', '.join(predictor.card.classes[:8])}"
+            f"{len(card.classes)}: {', '.join(card.classes[:8])}"
         )
     return cityscapes.to_label_ids
 
@@ -386,19 +394,20 @@ def _results(
     advance: Callable[[str], None],
 ) -> Iterator[tuple[Job, Segmentation]]:
     """Yield each good image's result; note and print the others."""
-    by_source = {str(job.source): job for job in jobs}
-    images = (job.given() for job in by_source.values())
+    items = ((job, job.given()) for job in jobs)
+    for job, result in predictor.predict_stream(items, batch=batch, confidence=confidence):
+        if not isinstance(result, Exception):
+            yield job, result
+            continue
+        summary.failed.append({"source": str(job.source), "error": str(result)})
+        console.print(f"failed: {printable(_told(job, result))}", style="red", markup=False)
+        advance(job.name)
 
-    def on_error(given: Any, error: Exception) -> None:
-        image = given if isinstance(given, str) else given.image
-        message = str(error)
-        summary.failed.append({"source": str(image), "error": message})
-        named = message if str(image) in message else f"{image}: {message}"
-        console.print(f"failed: {printable(named)}", style="red", markup=False)
-        advance(by_source[str(image)].name)
 
-    for result in predictor.predict_iter(images, batch=batch, on_error=on_error, confidence=confidence):
-        yield by_source[result.source], result
+def _told(job: Job, error: Exception) -> str:
+    """Return the message of an error with the one file at fault in front."""
+    names_file = getattr(error, "path", None) is not None or str(job.source) in str(error)
+    return str(error) if names_file else f"{job.source}: {error}"
 
 
 @contextmanager

@@ -69,7 +69,7 @@ def in_section(problem: Problem, section: str, known: Iterable[str], what: str =
 
     Args:
         problem: its key is a field of the group, or "" for the group itself.
-        section: dotted key of the group.
+        section: dotted key of the group; "" where its keys are told by themselves.
         known: keys that may stand there, for naming the one nearest to an unknown key.
         what: what an unknown key is called.
     """
@@ -78,4 +78,4 @@ def in_section(problem: Problem, section: str, known: Iterable[str], what: str =
         return replace(problem, key=section)
     stranger = "." not in problem.key and problem.key not in known
     message = unknown(what, problem.key, known) if stranger else problem.message
-    return replace(problem, key=f"{section}.{problem.key}", message=message)
+    return replace(problem, key=f"{section}.{problem.key}" if section else problem.key, message=message)

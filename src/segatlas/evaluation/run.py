@@ -6,7 +6,6 @@ import hashlib
 import json
 import math
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,16 +14,18 @@ from typing import Any
 
 import numpy as np
 
+from segatlas.checkpoint.card import Card
 from segatlas.config.encoder_keys import encoder_name
 from segatlas.config.schema import EvalConfig
 from segatlas.data.dataset import SegmentationData
+from segatlas.data.sample import Sample
 from segatlas.data.value_range import scale_fault
 from segatlas.errors import DataError
 from segatlas.evaluation.report import DataFacts, EvalSettings, ImageScore, Report, ScoredModel
 from segatlas.evaluation.sources import DataSource, EvaluationPlan, make_plan, open_split
 from segatlas.inference import Predictor, load, parse_views
 from segatlas.inference.images import GivenImage, with_sources
-from segatlas.inference.predictor import Precision
+from segatlas.inference.runner import Precision
 from segatlas.metrics import MetricSet, Scores, create, load_metric
 from segatlas.structures import Target
 from segatlas.tasks import TASKS, Task
@@ -219,27 +220,38 @@ def open_evaluation(
 
 
 class _ScaleWatch:
-    """Notes the ends of the values of all images, by type: one dark image says little about scale, a set does."""
+    """Notes the ends of the values of all images, by type: one dark image says little about scale, a set does.
+
+    Images that the model takes as further inputs are noted each under its name.
+    """
 
     def __init__(self, max_value: float | None):
         self.max_value = max_value
-        self._ends: dict[str, tuple[float, float]] = {}
+        self._ends: dict[tuple[str, str], tuple[float, float]] = {}
 
-    def look_at(self, image: np.ndarray) -> None:
-        """Take one image (H, W, C) into account; 8 bits reach their full scale by nature."""
+    def look_at(self, sample: Sample, card: Card) -> None:
+        """Take one sample into account."""
+        self._note("images", sample.image)
+        for spec in card.inputs[1:]:
+            if spec.kind == "image" and spec.name in sample.sources:
+                self._note(f"source {spec.name}", sample.sources[spec.name].array)
+
+    def _note(self, name: str, image: np.ndarray) -> None:
+        """Note the ends of (H, W, C); 8 bits reach their full scale by nature."""
         if image.dtype == np.uint8:
             low, high = 0.0, 255.0
         else:
             low, high = float(image.min()), float(image.max())
-        known = self._ends.get(image.dtype.name, (low, high))
-        self._ends[image.dtype.name] = (min(known[0], low), max(known[1], high))
+        known = self._ends.get((name, image.dtype.name), (low, high))
+        self._ends[name, image.dtype.name] = (min(known[0], low), max(known[1], high))
 
     def warnings(self) -> list[str]:
         """Return what does not fit the model's scale."""
         if self.max_value is None:
             return []
-        faults = [scale_fault(depth, *ends, self.max_value) for depth, ends in self._ends.items()]
-        return [f"images: {fault}; --max-value N says which value is full scale" for fault in faults if fault]
+        faults = {key: scale_fault(key[1], *ends, self.max_value) for key, ends in self._ends.items()}
+        advice = "--max-value N says which value is full scale"
+        return [f"{name}: {fault}; {advice}" for (name, _), fault in faults.items() if fault]
 
 
 def _open(model: str | Path | Predictor, **options: Any) -> Predictor:
@@ -258,39 +270,38 @@ def _score(
 ) -> tuple[list[ImageScore], list[str]]:
     """Predict and count every image. Returns each image's own score, and the faults of those left out."""
     skipped: list[str] = []
-    waiting: deque[tuple[int, Target]] = deque()  # truths of the images that the predictor has taken in
     scores: list[ImageScore] = []
+    items = _items(dataset, predictor.card, watch)
     with _progress_bar(len(dataset), progress) as advance:
-
-        def skip(error: Exception) -> None:
-            if not skip_bad:
-                raise error
-            skipped.append(str(error))
-            advance()
-
-        def images() -> Iterator[GivenImage]:
-            for index in range(len(dataset)):
-                try:
-                    sample = dataset.load(index)
-                    if sample.target is None:
-                        raise DataError("has no mask, so there is nothing to compare with", dataset.files(index)[0])
-                except DataError as error:
-                    skip(error)
-                else:
-                    waiting.append((index, sample.target))
-                    watch.look_at(sample.image)
-                    yield with_sources(sample, predictor.card)
-
-        def failed(_: GivenImage, error: Exception) -> None:
-            index = waiting.popleft()[0]
-            skip(DataError(f"cannot be predicted: {error}", dataset.files(index)[0]))
-
-        for result in predictor.predict_iter(images(), batch=batch, on_error=failed):
-            index, target = waiting.popleft()
-            score = metrics.update(result, target)
-            scores.append(ImageScore(key=dataset.key(index), file=str(dataset.files(index)[0]), score=score))
+        for (index, target), result in predictor.predict_stream(items, batch=batch):
+            file = dataset.files(index)[0]
+            if isinstance(result, Exception):
+                fault = result if target is None else DataError(f"cannot be predicted: {result}", file)
+                if not skip_bad:
+                    raise fault
+                skipped.append(str(fault))
+            else:
+                assert target is not None
+                score = metrics.update(result, target)
+                scores.append(ImageScore(key=dataset.key(index), file=str(file), score=score))
             advance()
     return scores, skipped
+
+
+def _items(
+    dataset: SegmentationData, card: Card, watch: _ScaleWatch
+) -> Iterator[tuple[tuple[int, Target | None], GivenImage | DataError]]:
+    """Yield each image under its number and truth; under no truth what is wrong with the sample itself."""
+    for index in range(len(dataset)):
+        try:
+            sample = dataset.load(index)
+            if sample.target is None:
+                raise DataError("has no mask, so there is nothing to compare with", dataset.files(index)[0])
+        except DataError as error:
+            yield (index, None), error
+        else:
+            watch.look_at(sample, card)
+            yield (index, sample.target), with_sources(sample, card)
 
 
 def _worst(images: Sequence[ImageScore], scores: Scores, count: int) -> tuple[ImageScore, ...]:

@@ -6,14 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from segatlas.checkpoint.card import Card, Preprocessing
+from segatlas.checkpoint.card import Card
+from segatlas.checkpoint.preprocessing import Preprocessing
 from segatlas.data.formats.images import as_image
 from segatlas.data.formats.masks import decode_raw, read_raw
 from segatlas.data.sample import Sample
@@ -26,7 +27,7 @@ from segatlas.errors import DataError, UsageError
 from segatlas.inference.tta import nearest_places
 from segatlas.ops.sampling import make_axis
 from segatlas.ops.upsampling import resample
-from segatlas.structures import IGNORE, Inputs, InputSpec, changed
+from segatlas.structures import IGNORE, Inputs, InputSpec, changed, image_of
 
 ImageLike: TypeAlias = str | Path | bytes | Image.Image | np.ndarray | Tensor
 
@@ -35,10 +36,24 @@ MAX_INPUT_PIXELS = 2**28
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class WithSources:
-    """An image with the further inputs of a model, by the names of its card; each what an image may be."""
+    """An image with the further inputs of a model, by the names of its card; each what an image may be.
+
+    None stands for a source that is not there.
+    """
 
     image: ImageLike
-    sources: Mapping[str, ImageLike]
+    sources: Mapping[str, ImageLike | None]
+
+    def __post_init__(self) -> None:
+        """Refuse sources without names."""
+        check_mapping(self.sources)
+
+
+def check_mapping(sources: object) -> None:
+    """Raise UsageError unless sources are named."""
+    if not isinstance(sources, Mapping):
+        found = type(sources).__name__
+        raise UsageError(f"sources: got {found}, expected names with what belongs to them, as {{'before': image}}")
 
 
 GivenImage: TypeAlias = ImageLike | WithSources
@@ -179,8 +194,10 @@ def prepare(
             card's, or far too large after the card's resize; a source that does not lie on the image's pixels.
         UsageError: a source that the model does not take, or one that it needs and is not given.
     """
-    given: Mapping[str, ImageLike] = image.sources if isinstance(image, WithSources) else {}
-    image = image.image if isinstance(image, WithSources) else image
+    given: dict[str, ImageLike] = {}
+    if isinstance(image, WithSources):
+        given = {key: source for key, source in image.sources.items() if source is not None}
+        image = image.image
     further = card.inputs[1:]
     name = source_name(image) or name
     check_names(tuple(given), further, name)
@@ -233,13 +250,35 @@ def check_names(given: Sequence[str], taken: Sequence[InputSpec], name: str = "i
         taken: what the model takes besides the image.
         name: of the image, for messages.
     """
-    lost = [spec.name for spec in taken if spec.required and spec.name not in given]
-    unknown = [one for one in given if one not in [spec.name for spec in taken]]
+    lost = [repr(spec.name) for spec in taken if spec.required and spec.name not in given]
+    unknown = [repr(one) for one in given if one not in [spec.name for spec in taken]]
     if not lost and not unknown:
         return
     takes = ", ".join(_described(spec) for spec in taken) if taken else "nothing"
-    fault = f"no source {lost[0]!r} is given" if lost else f"a source {unknown[0]!r} is given"
-    raise UsageError(f"{name}: {fault}; besides the image the model takes {takes}")
+    faults = [f"no source {', '.join(lost)} is given"] if lost else []
+    faults += [f"a source {', '.join(unknown)} is given, which the model does not take"] if unknown else []
+    raise UsageError(f"{name}: {', but '.join(faults)}; besides the image the model takes {takes}")
+
+
+def check_inputs(inputs: Tensor | Inputs, taken: Sequence[InputSpec]) -> None:
+    """Raise UsageError unless a normalised batch has the form of a model's inputs.
+
+    Args:
+        inputs: what the network is to be given.
+        taken: what the card lists, the image first.
+    """
+    image, sources = image_of(inputs), inputs.sources if isinstance(inputs, Inputs) else {}
+    check_names(tuple(sources), taken[1:], "inputs")
+    for spec in taken:
+        tensor = image if spec is taken[0] else sources.get(spec.name)
+        if tensor is None:
+            continue
+        size = (image.shape[0], *image.shape[-2:]) if image.ndim == 4 else ("N", "H", "W")
+        expected = size if spec.kind == "label" else (size[0], spec.channels, *size[1:])
+        floating = spec.kind != "label"
+        if tuple(tensor.shape) != expected or tensor.is_floating_point() != floating:
+            form = f"{'normalised floats' if floating else 'codes'} ({', '.join(map(str, expected))})"
+            raise UsageError(f"{spec.name}: {tensor.dtype} of shape {tuple(tensor.shape)}; expected {form}")
 
 
 def _described(spec: InputSpec) -> str:
@@ -282,7 +321,7 @@ def prepare_source(
     elif spec.kind == "image":
         _, values = _as_stored(given, spec.channels, rules, own, max_value, check_scale)
     else:
-        values = _with_channels(given, spec.channels, rules, own)
+        values = _numbers(given, spec.channels, own)
     found = (values.shape[0], values.shape[1])
     if found != size:
         raise DataError(
@@ -307,6 +346,27 @@ def _codes(given: ImageLike, name: str) -> np.ndarray:
     return codes.astype(np.uint8)
 
 
+def _numbers(given: ImageLike, channels: int, name: str) -> np.ndarray:
+    """Return a map of numbers (H, W, channels) as stored; of other channels it has no meaning."""
+    array = as_image(_channels_last(given, name).float().numpy() if isinstance(given, Tensor) else given, name=name)
+    if array.shape[2] != channels:
+        raise DataError(f"a map of {array.shape[2]} channels, the model expects {channels}", name)
+    return array
+
+
+def with_own_sources(images: Sequence[ImageLike], sources: Mapping[str, Any]) -> list[WithSources]:
+    """Return each image of a list with its own sources. UsageError where there are not as many."""
+    check_mapping(sources)
+    for name, given in sources.items():
+        if not isinstance(given, list | tuple) or len(given) != len(images):
+            found = f"{len(given)}" if isinstance(given, list | tuple) else type(given).__name__
+            raise UsageError(f"sources[{name!r}]: got {found}, expected a list of {len(images)}, one for each image")
+    return [
+        WithSources(image=image, sources={name: given[index] for name, given in sources.items()})
+        for index, image in enumerate(images)
+    ]
+
+
 def with_sources(sample: Sample, card: Card) -> GivenImage:
     """Return what `prepare` takes of a sample: its image, and those of its sources that the model takes."""
     names = [spec.name for spec in card.inputs[1:] if spec.name in sample.sources]
@@ -323,6 +383,8 @@ def _on_card_scale(array: np.ndarray, of_card: float, of_image: float | None, na
         if fault:
             raise DataError(f"{fault}; --max-value N (max_value=N) says which value is full scale in the images", name)
         return array
+    if array.dtype == np.uint8 and of_image > 255 and highest > 0:
+        raise DataError(f"an 8-bit image does not reach --max-value {of_image:g}", name)
     if highest > FAR_ABOVE * of_image:
         raise DataError(f"largest value {highest:g}, far above --max-value {of_image:g}", name)
     if lowest < far_below_zero(of_image):
@@ -354,13 +416,7 @@ def _with_channels(image: ImageLike, channels: int, rules: Preprocessing, name: 
 
 def _tensor_array(tensor: Tensor, max_value: float, name: str) -> np.ndarray:
     """Return a tensor (C, H, W) or (H, W), uint8 or float 0..1, as an (H, W, C) array in stored values."""
-    if tensor.layout != torch.strided or tensor.is_meta:
-        raise DataError("a sparse or meta tensor is not an image; expected a dense tensor", name)
-    if tensor.ndim == 2:
-        tensor = tensor[None]
-    if tensor.ndim != 3:
-        raise DataError(f"tensor of shape {tuple(tensor.shape)}; expected (C, H, W) or (H, W)", name)
-    array = tensor.detach().cpu().permute(1, 2, 0).contiguous()
+    array = _channels_last(tensor, name)
     if array.dtype == torch.uint8:
         return array.numpy()
     if not array.is_floating_point():
@@ -370,6 +426,17 @@ def _tensor_array(tensor: Tensor, max_value: float, name: str) -> np.ndarray:
             f"float tensor with values {array.min():.3g}..{array.max():.3g}; expected 0..1 (not normalised)", name
         )
     return array.float().numpy() * np.float32(max_value)
+
+
+def _channels_last(tensor: Tensor, name: str) -> Tensor:
+    """Return a tensor (C, H, W) or (H, W) as (H, W, C) in memory."""
+    if tensor.layout != torch.strided or tensor.is_meta:
+        raise DataError("a sparse or meta tensor is not an image; expected a dense tensor", name)
+    if tensor.ndim == 2:
+        tensor = tensor[None]
+    if tensor.ndim != 3:
+        raise DataError(f"tensor of shape {tuple(tensor.shape)}; expected (C, H, W) or (H, W)", name)
+    return tensor.detach().cpu().permute(1, 2, 0).contiguous()
 
 
 def _stacked(pixels: Sequence[Tensor]) -> Tensor:

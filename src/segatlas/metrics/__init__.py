@@ -11,11 +11,13 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
-from segatlas.metrics.metric import Accumulator, Metric, Number, Prediction, Rows
+from segatlas.metrics.metric import Accumulator, Metric, Prediction, Rows
 from segatlas.metrics.metric_set import MetricSet
+from segatlas.metrics.number import Number
 from segatlas.metrics.scores import Scores
 from segatlas.metrics.sections import Matrix
 from segatlas.metrics.sums import Sums
+from segatlas.renamed import old_names
 from segatlas.tasks import TASKS
 
 __all__ = [
@@ -71,3 +73,6 @@ def monitored(names: Sequence[str]) -> dict[str, Number]:
 def monitoring(names: Sequence[str]) -> tuple[str, ...]:
     """Return those of these metrics that training counts at each validation: they give a number to monitor."""
     return tuple(name for name in names if monitored([name]))
+
+
+__getattr__ = old_names("segatlas.metrics")

@@ -6,10 +6,14 @@ One line here and one file beside it make an architecture; a test compares this 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from segatlas.config.messages import unknown
+from segatlas.errors import UsageError
 from segatlas.models.needs import Needs
+from segatlas.renamed import old_names
 from segatlas.structures import InputSpec
 
 if TYPE_CHECKING:
@@ -82,6 +86,12 @@ ARCHITECTURES: dict[str, ArchitectureEntry] = {
         _semantic("dnlnet", "DNLNet", "https://arxiv.org/abs/2006.06668", "dnl_r50", "dnl_r101"),
         _semantic("gcnet", "GCNet", "https://arxiv.org/abs/1904.11492", "gcnet_r50", "gcnet_r101"),
         _semantic("isanet", "ISANet", "https://arxiv.org/abs/1907.12273", "isanet_r50", "isanet_r101"),
+        _semantic(
+            "linear",
+            "Linear",
+            "https://arxiv.org/abs/2304.07193",
+            *(f"linear_dinov2_{size}" for size in ("small", "base", "large", "giant")),
+        ),
         ArchitectureEntry(
             "fc_siam",
             "segatlas.models.fc_siam",
@@ -147,3 +157,30 @@ def load_architecture(name: str) -> Architecture:
     entry, _ = lookup(name)
     record: Architecture = import_module(entry.module).ARCHITECTURE
     return record
+
+
+def list_models(pattern: str = "*", task: str | None = None) -> list[str]:
+    """Return the sorted names of architectures and variants.
+
+    Args:
+        pattern: shell pattern (`*`, `?`, `[abc]`) that the whole name must match; letter case does not matter.
+        task: keep those that can do this task, a name of `segatlas.tasks.TASKS`.
+    """
+    entries = [entry for entry in ARCHITECTURES.values() if task is None or task in entry.tasks]
+    names = {name for entry in entries for name in (entry.name, *entry.variants)}
+    return sorted(name for name in names if fnmatchcase(name.lower(), pattern.lower()))
+
+
+def find_entry(name: str) -> tuple[ArchitectureEntry, str | None]:
+    """Return the table's entry of an architecture or variant, and the variant's name where it is one.
+
+    Raises:
+        UsageError: unknown name, with the nearest one.
+    """
+    try:
+        return lookup(name)
+    except KeyError:
+        raise UsageError(f"'{name}': {unknown('model', name, list_models())} (all: segatlas models list)") from None
+
+
+__getattr__ = old_names("segatlas.models")

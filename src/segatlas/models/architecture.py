@@ -11,8 +11,7 @@ from torch import nn
 
 from segatlas.config.architectures import in_section, read_fields
 from segatlas.config.encoder_keys import ENCODER, HOST, nested_fields
-from segatlas.encoders import family_file
-from segatlas.encoders.spec import EncoderSpec, read_encoder
+from segatlas.encoders.spec import EncoderSpec
 from segatlas.errors import Problem, UsageError
 from segatlas.models import ARCHITECTURES, load_architecture, lookup
 from segatlas.models.host import SHARED, HostSpec, hosts_of, read_host
@@ -78,16 +77,18 @@ class Architecture:
         merged: dict[str, Any] = {}
         ready: dict[str, Any] = {}
         problems: list[Problem] = []
-        encoder = _default_encoder(self.config)
+        default = {f.name: f.default for f in dataclasses.fields(self.config)}.get(ENCODER)
+        kind = type(default) if isinstance(default, EncoderSpec) else EncoderSpec
+        encoder = _plain(default) if isinstance(default, EncoderSpec) else None
         for layer in (self.variants[variant] if variant else {}, fields):
             nested, faults = nested_fields({key: _plain(value) for key, value in layer.items()})
             problems += faults
             if ENCODER in nested:
-                encoder = _laid_over(encoder, nested[ENCODER])
+                encoder = _laid_over(encoder, nested[ENCODER], kind)
             merged |= nested
         if ENCODER in self.fields and encoder is not None:
             merged.pop(ENCODER, None)
-            ready[ENCODER], faults = read_encoder(encoder, strict=strict)
+            ready[ENCODER], faults = kind.read(encoder, strict=strict)
             problems += [replace(p, key=f"{ENCODER}.{p.key}" if p.key else ENCODER) for p in faults]
         if HOST in merged or self.needs.host is not None:
             ready[HOST], faults = self._read_host(merged.pop(HOST, None), merged, (*wrappers, self.name), strict=strict)
@@ -139,18 +140,12 @@ def _plain(value: Any) -> Any:
     return value.fields() if isinstance(value, EncoderSpec) else value
 
 
-def _default_encoder(config_type: type) -> Any:
-    """Return the keys of the encoder that a config has by default, None where it has none."""
-    found = {f.name: f.default for f in dataclasses.fields(config_type)}.get(ENCODER)
-    return _plain(found) if isinstance(found, EncoderSpec) else None
-
-
-def _laid_over(below: Any, above: Any) -> Any:
+def _laid_over(below: Any, above: Any, kind: type[EncoderSpec]) -> Any:
     """Return an encoder's keys over those below; options of another family than that of its name leave."""
     if not (isinstance(below, Mapping) and isinstance(above, Mapping)):
         return above
     name = above.get("name", below.get("name"))
-    if isinstance(name, str) and family_file(name) != family_file(below.get("name", name)):
+    if isinstance(name, str) and kind.family_file(name) != kind.family_file(below.get("name", name)):
         below = {"output_stride": below.get("output_stride")}
     return {**below, **above}
 

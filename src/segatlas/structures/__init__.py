@@ -3,6 +3,7 @@
 They load no torch. Letters: N batch, K classes, H W image, h w network output, C input channels.
 """
 
+from segatlas.renamed import old_names
 from segatlas.structures.inputs import (
     Batch,
     Inputs,
@@ -53,3 +54,5 @@ __all__ = [
     "source_of",
     "with_maps",
 ]
+
+__getattr__ = old_names("segatlas.structures")

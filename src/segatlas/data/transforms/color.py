@@ -16,6 +16,7 @@ import numpy as np
 
 from segatlas.data.transforms.geometry import Size
 from segatlas.data.value_range import full_scale
+from segatlas.renamed import old_attribute
 
 Range = tuple[float, float]
 LUMA = np.array([0.299, 0.587, 0.114])
@@ -73,6 +74,8 @@ class Photometric:
     saturation: Range
     hue: float
 
+    share = old_attribute("share", "probability")
+
     def draw(self, generator: np.random.Generator, size: Size) -> ColorChange | None:
         """Draw a change, or None for a sample that keeps its colours. `size` does not matter here."""
         if generator.random() >= self.probability:
@@ -91,6 +94,8 @@ class GaussianBlur:
 
     probability: float
     sigma: Range
+
+    share = old_attribute("share", "probability")
 
     def draw(self, generator: np.random.Generator, size: Size) -> float | None:
         """Draw a sigma, or None for a sample that stays sharp. `size` does not matter here."""
