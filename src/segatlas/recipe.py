@@ -29,8 +29,9 @@ from segatlas.encoders import ENCODERS
 from segatlas.errors import Problem, UsageError
 from segatlas.losses import LOSSES, AnyLoss, losses_for
 from segatlas.metrics import Number, monitored
-from segatlas.models import ARCHITECTURES, ArchitectureEntry, load_architecture, lookup
+from segatlas.models import ARCHITECTURES, ArchitectureEntry, lookup
 from segatlas.models.host import encoder_of
+from segatlas.models.reading import load_architecture, read_config
 from segatlas.tasks import TASKS
 
 LOGGER = logging.getLogger("segatlas")
@@ -79,7 +80,7 @@ def check_model(model: Mapping[str, Any]) -> list[Problem]:
     record = load_architecture(name)
     if variant:
         _tell_contradictions(name, record.variants[variant], own)
-    made, problems = record.read_config({**FROM_DATA, **own}, variant=variant, strict=True)
+    made, problems = read_config(record, {**FROM_DATA, **own}, variant=variant, strict=True)
     if made is not None and not problems:
         problems = _encoder_cannot_be_made(made, own)
     known = [*(key for key in ModelConfig.model_fields if key != "name"), *record.fields]

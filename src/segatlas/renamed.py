@@ -128,7 +128,10 @@ RENAMED: dict[str, dict[str, str]] = {
         "band_counts": "boundary_counts",
         "band_width": "boundary_reach",
     },
-    "segatlas.models": {"Entry": "ArchitectureEntry"},
+    "segatlas.models": {
+        "Entry": "ArchitectureEntry",
+        "load_architecture": "segatlas.models.reading.load_architecture",
+    },
     "segatlas.ops": {"raise_logits": "upsample_logits"},
     "segatlas.ops.raising": {"raise_logits": "upsample_logits", "raise_rows": "upsample_rows"},
     "segatlas.structures": {"Segmentation": "segatlas.inference.Segmentation"},

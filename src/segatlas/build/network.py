@@ -14,9 +14,10 @@ from segatlas.build.encoder_weights import load_encoder_weights
 from segatlas.checkpoint.validation import FieldsError
 from segatlas.config.encoder_keys import HOST
 from segatlas.errors import UsageError, WeightsError
-from segatlas.models import find_entry, load_architecture
+from segatlas.models import find_entry
 from segatlas.models.architecture import Architecture
 from segatlas.models.host import SHARED, HostSpec
+from segatlas.models.reading import load_architecture, read_config
 
 _CALLS_A_TENSOR, _CALLS = 100, 50_000
 """Calls of torch's functions that building a network may take: for each of its tensors, and for whatever it is."""
@@ -77,7 +78,7 @@ def make_config(name: str, fields: Mapping[str, Any]) -> tuple[Architecture, Any
     """
     entry, variant = find_entry(name)
     architecture = load_architecture(entry.name)
-    config, problems = architecture.read_config(fields, variant=variant)
+    config, problems = read_config(architecture, fields, variant=variant)
     if problems:
         faults = FieldsError(problems)
         raise UsageError(f"model '{name}' cannot be made\n{faults}\n  all fields: segatlas models info {name}")
@@ -172,7 +173,7 @@ def _facts_of_host(host: nn.Module, given: Mapping[str, Any]) -> dict[str, Any]:
         raise UsageError(f"num_classes={given['num_classes']}: the host has {config.num_classes}")
     if given["in_channels"] not in (config.in_channels, DEFAULT_CHANNELS):
         raise UsageError(f"in_channels={given['in_channels']}: the host takes {config.in_channels}")
-    return {**shared, HOST: HostSpec(name=name, config=config)}
+    return {**shared, HOST: HostSpec(name=name, config=config, needs=find_entry(name)[0].needs)}
 
 
 def _without_aliases(fields: Mapping[str, Any], num_classes: int | None) -> dict[str, Any]:

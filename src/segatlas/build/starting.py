@@ -15,9 +15,9 @@ from segatlas.checkpoint.model_folder import local_model, read_model
 from segatlas.checkpoint.reading import read_state_dict
 from segatlas.config.encoder_keys import HOST
 from segatlas.errors import UsageError, WeightsError
-from segatlas.models import load_architecture
 from segatlas.models.architecture import flat_fields
 from segatlas.models.host import host_in, with_classes
+from segatlas.models.reading import load_architecture, read_config
 from segatlas.printable import printable
 
 
@@ -130,7 +130,7 @@ def _differences(net: nn.Module, card: Card | None) -> str:
     """Name the config fields in which file and network differ: most often the reason why tensors do not fit."""
     if card is None:
         return ""
-    config, problems = load_architecture(str(net.architecture)).read_config(card.config)
+    config, problems = read_config(load_architecture(str(net.architecture)), card.config)
     if problems:
         return ""
     theirs = flat_fields(config)
