@@ -99,6 +99,7 @@ RENAMED: dict[str, dict[str, str]] = {
         "SOLID_SHARE": "SOLID_FRACTION",
     },
     "segatlas.data.doctor.rules": {
+        "is_turned": "segatlas.data.checks.pairing.is_turned",
         "check_pictures": "check_images",
         "same_pictures": "same_images",
     },
