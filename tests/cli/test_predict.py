@@ -23,7 +23,7 @@ def model(tmp_path_factory):
     import torch
 
     from segatlas.build.network import create_model
-    from segatlas.checkpoint.model_folder import save_pretrained
+    from segatlas.build.saving import save_pretrained
 
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("model") / "net"
@@ -255,7 +255,7 @@ def test_wrong_words_end_with_code_2_before_anything_is_written(model, images, m
 
 def test_cityscapes_ids_are_written_for_a_model_of_its_19_classes(images, tmp_path):
     from segatlas.build.network import create_model
-    from segatlas.checkpoint.model_folder import save_pretrained
+    from segatlas.build.saving import save_pretrained
     from segatlas.data.datasets import cityscapes
 
     folder = tmp_path / "city"

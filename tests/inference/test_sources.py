@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from segatlas.checkpoint.card import Card, Preprocessing
+from segatlas.checkpoint.card import Card
+from segatlas.checkpoint.preprocessing import Preprocessing
 from segatlas.errors import DataError, UsageError
 from segatlas.inference import Predictor
 from segatlas.inference.images import WithSources, prepare

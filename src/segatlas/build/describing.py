@@ -87,7 +87,8 @@ def _field_facts(config: Any) -> Iterator[FieldFacts]:
         else:
             needed = _is_required(field)
             shown = None if needed else value
-            yield FieldFacts(name=field.name, type=str(field.type), required=needed, default=shown, meaning=meaning)
+            kind = str(field.type).replace(EncoderSpec.__name__, "encoder")
+            yield FieldFacts(name=field.name, type=kind, required=needed, default=shown, meaning=meaning)
 
 
 def encoder_facts(spec: EncoderSpec) -> Iterator[FieldFacts]:

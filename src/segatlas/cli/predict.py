@@ -25,7 +25,8 @@ from segatlas.cli.common import (
 )
 from segatlas.errors import UsageError
 from segatlas.files import require_writable, sweep_leftovers
-from segatlas.output import ENDINGS, MODULES, WriterOptions, kinds_of, write
+from segatlas.output import ENDINGS, MODULES, kinds_of, write
+from segatlas.output.options import WriterOptions
 from segatlas.printable import printable
 
 if TYPE_CHECKING:

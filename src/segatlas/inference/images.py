@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from segatlas.checkpoint.card import Card, Preprocessing
+from segatlas.checkpoint.card import Card
+from segatlas.checkpoint.preprocessing import Preprocessing
 from segatlas.data.formats.images import as_image
 from segatlas.data.formats.masks import decode_raw, read_raw
 from segatlas.data.sample import Sample

@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from segatlas.conversion.converting import recognise, rename_to_ours, rename_to_theirs
+from segatlas.build.network import make_config
 from segatlas.conversion.importers import importers
+from segatlas.conversion.recognition import recognise
+from segatlas.conversion.renaming import rename_to_ours, rename_to_theirs
 from segatlas.models import load_architecture
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -39,8 +41,7 @@ THEIRS = {
 
 def meta_network(case: str) -> tuple[Any, torch.nn.Module]:
     name, fields = CASES[case]
-    architecture = load_architecture(name)
-    config = architecture.config(num_classes=6, **fields)
+    architecture, config = make_config(name, {"num_classes": 6, **fields})
     with torch.device("meta"):
         return config, architecture.build(config)
 
