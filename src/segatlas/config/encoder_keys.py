@@ -75,6 +75,15 @@ def nested_fields(fields: Mapping[str, Any]) -> tuple[dict[str, Any], list[Probl
     return {key: value for key, value in fields.items() if key not in ours} | nested_value(node).plain(), problems
 
 
+def dotted_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a network's fields, in either spelling, by dotted key: those of its encoder as `encoder.KEY`."""
+    nested = nested_fields(fields)[0]
+    group = nested.pop(ENCODER, None)
+    if isinstance(group, Mapping):
+        return {f"{ENCODER}.{key}": value for key, value in group.items()} | nested
+    return ({ENCODER: group} if ENCODER in fields else {}) | nested
+
+
 def encoder_name(fields: Mapping[str, Any]) -> str:
     """Return the name of the encoder among a network's fields, in either spelling; "" where there is none."""
     group = nested_fields(fields)[0].get(ENCODER)

@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from segatlas.config.architectures import read_fields
-from segatlas.config.encoder_keys import ENCODER, nested_fields
+from segatlas.config.encoder_keys import ENCODER, dotted_fields, nested_fields
 from segatlas.encoders.spec import EncoderSpec
 from segatlas.errors import Problem, UsageError
 from segatlas.models.needs import Needs
@@ -93,10 +93,7 @@ def plain_fields(config: Any) -> dict[str, Any]:
 
 def flat_fields(config: Any) -> dict[str, Any]:
     """Return the fields of a config by dotted key, those of the encoder as `encoder.name` and so on."""
-    plain = plain_fields(config)
-    encoder = plain.pop(ENCODER, None)
-    own = {f"{ENCODER}.{key}": value for key, value in encoder.items()} if encoder else {ENCODER: encoder}
-    return own | plain
+    return dotted_fields(plain_fields(config))
 
 
 def _plain(value: Any) -> Any:
