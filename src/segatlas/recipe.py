@@ -16,7 +16,7 @@ from pydantic import Field
 
 from segatlas import config
 from segatlas.config.architectures import in_section
-from segatlas.config.encoder_keys import ENCODER, HOST, nested_fields
+from segatlas.config.encoder_keys import ENCODER, HOST, dotted_fields
 from segatlas.config.messages import show, unknown
 from segatlas.config.reference import KeyRow, reference, rows_of
 from segatlas.config.rules import Fault
@@ -118,20 +118,11 @@ def check_data(data: Mapping[str, Any]) -> tuple[Section | None, list[Problem]]:
 
 def _tell_contradictions(name: str, variant: Mapping[str, Any], own: Mapping[str, Any]) -> None:
     """Warn where the recipe gives a variant other fields than those that make it: it is obeyed, and no longer that."""
-    theirs, ours = (dict(_dotted(nested_fields(fields)[0])) for fields in (variant, own))
+    theirs, ours = dotted_fields(variant), dotted_fields(own)
     for key, value in theirs.items():
         if key in ours and show(ours[key]) != show(value):
             text = "model.%s = %s: the network is no longer %s, which has %s; leave the key out for that"
             LOGGER.warning(text, key, show(ours[key]), name, show(value))
-
-
-def _dotted(fields: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield (key, value) of a network's fields, those of its encoder as `encoder.KEY`."""
-    for key, value in fields.items():
-        inner = value.items() if key == ENCODER and isinstance(value, Mapping) else ()
-        yield from ((f"{key}.{option}", item) for option, item in inner)
-        if not inner:
-            yield key, value
 
 
 def _entry(cfg: config.Config) -> ArchitectureEntry | None:

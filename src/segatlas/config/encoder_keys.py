@@ -82,6 +82,16 @@ def nested_fields(fields: Mapping[str, Any]) -> tuple[dict[str, Any], list[Probl
     return {key: value for key, value in fields.items() if key not in ours} | nested_value(node).plain(), problems
 
 
+def dotted_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a network's fields, in either spelling, by dotted key: `encoder.KEY`, and of a wrapper `host.KEY`."""
+    dotted: dict[str, Any] = {}
+    for key, value in nested_fields(fields)[0].items():
+        group = dotted_fields(value) if key == HOST and isinstance(value, Mapping) else value
+        inside = isinstance(group, Mapping) and key in (ENCODER, HOST)
+        dotted |= {f"{key}.{inner}": item for inner, item in group.items()} if inside else {key: value}
+    return dotted
+
+
 def encoder_name(fields: Mapping[str, Any]) -> str:
     """Return the name of the encoder among a network's fields, in either spelling; "" where there is none.
 

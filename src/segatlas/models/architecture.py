@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from segatlas.config.encoder_keys import ENCODER, HOST
+from segatlas.config.encoder_keys import dotted_fields
 from segatlas.encoders.spec import EncoderSpec
 from segatlas.errors import UsageError
 from segatlas.models.host import SHARED, HostSpec, hosts_of
@@ -59,12 +59,7 @@ def plain_fields(config: Any) -> dict[str, Any]:
 
 def flat_fields(config: Any) -> dict[str, Any]:
     """Return the fields of a config by dotted key, those of encoder and host as `encoder.name` and so on."""
-    plain = plain_fields(config)
-    encoder = plain.pop(ENCODER, None)
-    own = {f"{ENCODER}.{key}": value for key, value in encoder.items()} if encoder else {ENCODER: encoder}
-    host = plain.pop(HOST, None)
-    inside = {"name": host["name"], **flat_fields(config.host.config)} if host else {}
-    return own | plain | {f"{HOST}.{key}": value for key, value in inside.items()}
+    return dotted_fields(plain_fields(config))
 
 
 def plain_value(value: Any) -> Any:
