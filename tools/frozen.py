@@ -90,8 +90,12 @@ DROPPED: dict[str, dict[str, Any]] = {
     }
 }
 """Old keys that are no longer written where they said nothing -> what stood there: options of another dataset."""
-UNCOMPARED = {"report": ("seconds", "question", "model.path", "definitions"), "metrics": ("*.images_per_s",)}
-"""Keys that tell of a moment or a place, and texts that say in words what a number is."""
+UNCOMPARED = {
+    "report": ("seconds", "question", "model.path", "definitions"),
+    "metrics": ("*.images_per_s",),
+    "card": ("resample", "postprocess", "surgery"),
+}
+"""Keys that tell of a moment or a place, texts that say in words what a number is, and keys that nothing ever read."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -92,14 +92,14 @@ def _group(key: str) -> str:
 
 
 def losses() -> Iterator[str]:
-    from segatlas.config.reference import reference
+    from segatlas.recipe import loss_keys
 
     yield "# Losses"
     yield (
         "A line of `losses:` in a recipe is one of these; the weighted sum is minimised. "
         "Ignored pixels (255) play no part."
     )
-    for title, rows in reference()[1:]:
+    for title, rows in loss_keys():
         name, _, meaning = title.removeprefix("Loss ").partition(": ")
         yield f"## {name}" if title.startswith("Loss ") else "## Keys of every loss"
         if meaning:

@@ -12,10 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+from pydantic import Field
+
 from segatlas import config
 from segatlas.config.architectures import in_section
 from segatlas.config.encoder_keys import ENCODER, nested_fields
-from segatlas.config.losses import losses_for
 from segatlas.config.messages import show, unknown
 from segatlas.config.reference import KeyRow, reference, rows_of
 from segatlas.config.rules import Fault
@@ -23,10 +24,11 @@ from segatlas.config.schema import DataCheck, DataConfig, ModelCheck, ModelConfi
 from segatlas.config.section import Section
 from segatlas.data.dataset import sources_fault
 from segatlas.data.datasets import DATASETS, dataset_class
-from segatlas.data.datasets.options import check_options
+from segatlas.data.options import check_options
 from segatlas.encoders import ENCODERS
 from segatlas.encoders.spec import EncoderSpec
 from segatlas.errors import Problem, UsageError
+from segatlas.losses import LOSSES, AnyLoss, losses_for
 from segatlas.metrics import Number, monitored
 from segatlas.models import ARCHITECTURES, ArchitectureEntry, load_architecture, lookup
 from segatlas.tasks import TASKS
@@ -189,14 +191,14 @@ def scores_of(task: str) -> Mapping[str, Number]:
     return monitored(TASKS[task].metrics)
 
 
-def _losses_of_network(cfg: config.Config) -> Iterator[Fault]:
+def _losses_of_network(cfg: Config) -> Iterator[Fault]:
     entry = _entry(cfg)
     for index, term in enumerate(cfg.losses):
         if entry is not None and term.output != entry.output:
             expected = ", ".join(losses_for(entry.output)) or "nothing; it cannot be trained"
             message = f"a loss on {term.output}, and {cfg.model.name} gives {entry.output} - expected {expected}"
             yield (f"losses.{index}.name", "model.name"), message
-        elif term.output != CLASS_MAPS and term.class_weights is not None:
+        elif not term.weighted and term.class_weights is not None:
             yield (f"losses.{index}.class_weights",), f"{term.name} takes none; remove it"
 
 
@@ -213,7 +215,7 @@ def _parts_of_output(cfg: config.Config) -> Iterator[Fault]:
 
 def common_keys() -> tuple[str, list[KeyRow]]:
     """Return title and rows of the keys that all recipes have."""
-    title, rows = reference()[0]
+    title, rows = reference(Config)[0]
     names = f"one of: {', '.join(DATASETS)}"
     rows = [replace(row, expects=names) if row.key == "data.name" else row for row in rows]
     place = [row.key for row in rows].index("model.name") + 1
@@ -226,9 +228,14 @@ def dataset_keys() -> list[tuple[str, list[KeyRow]]]:
     return [(f"Keys of `data` that only data.name={name} has", rows) for name, rows in tables if rows]
 
 
+def loss_keys() -> list[tuple[str, list[KeyRow]]]:
+    """Return (title, rows) of the keys of all losses, then of each loss."""
+    return reference(Config)[1:]
+
+
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema of a recipe file with the keys of every dataset, each allowed for those that have it."""
-    schema = config.json_schema()
+    schema = config.json_schema(Config)
     data = schema["$defs"]["DataConfig"]
     records = {name: dataset_class(name).options.model_json_schema() for name in DATASETS}
     own = {name: record.get("properties", {}) for name, record in records.items()}
@@ -255,7 +262,12 @@ def json_schema() -> dict[str, Any]:
 
 
 class Config(config.Config):
-    """A whole recipe, checked to the last key of its network. See `segatlas.config.Config` for the keys."""
+    """A whole recipe, checked to the last key of its network and losses. See `segatlas.config.Config` for the keys."""
+
+    losses: tuple[AnyLoss, ...] = Field(
+        default_factory=lambda: (LOSSES["cross_entropy"](),),
+        description=config.Config.model_fields["losses"].description,
+    )
 
     further_rules: ClassVar[tuple[Rule, ...]] = (
         _task_of_network,
@@ -273,7 +285,7 @@ class Config(config.Config):
         if entry is not None and "task" not in self.model_fields_set:
             found["task"] = entry.tasks[0]
         if entry is not None and "losses" not in self.model_fields_set:
-            found["losses"] = tuple(term(name=name) for name, term in [*losses_for(entry.output).items()][:1])
+            found["losses"] = tuple(loss() for loss in [*losses_for(entry.output).values()][:1])
         task = found.get("task", self.task)
         if "metric" not in self.train.model_fields_set and task in TASKS and (scores := scores_of(task)):
             found["train"] = self.train.model_copy(update={"metric": next(iter(scores))})

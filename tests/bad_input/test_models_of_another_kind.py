@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from segatlas.build.network import create_model
-from segatlas.checkpoint.model_folder import save_pretrained
+from segatlas.build.saving import save_pretrained
 from segatlas.cli.main import app
 from segatlas.models import load_architecture
 

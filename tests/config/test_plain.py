@@ -13,7 +13,6 @@ from segatlas.checkpoint.card import Card
 from segatlas.checkpoint.validation import FieldsError, validated
 from segatlas.config.messages import SchemaWords
 from segatlas.config.plain import value_problems
-from segatlas.config.schema import Config as Schema
 from segatlas.config.schema import TrainConfig
 from segatlas.data.datasets.folder import FolderOptions
 from segatlas.errors import ConfigError, UsageError, WeightsError
@@ -23,7 +22,7 @@ from segatlas.structures import maps_of, noise_inputs
 
 INF = float("inf")
 ODD = (INF, -INF, float("nan"), 1e-300, -1e300)
-WORDS = SchemaWords(Schema.model_json_schema())
+WORDS = SchemaWords(Config.model_json_schema())
 
 
 def takes_number(node: Any) -> tuple[bool, ...] | None:

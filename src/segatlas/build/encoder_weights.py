@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from segatlas.checkpoint.card import IMAGENET_MEAN, IMAGENET_STD
 from segatlas.checkpoint.fitting import require_fit
+from segatlas.checkpoint.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from segatlas.checkpoint.reading import read_state_dict
 from segatlas.downloads.http import most_bytes_of
 from segatlas.downloads.hugging_face import cached_file, fetch_file

@@ -41,7 +41,7 @@ def start_from(net: nn.Module, path: str | Path) -> StartReport:
     Args:
         net: a network of `create_model`, changed in place.
         path: a run folder, a model folder, a `.ckpt` of training, or a weights file with our names in it; what
-            a name means says `hub.loading.find_weights`.
+            a name means says `hub.loading.find_start`.
 
     Raises:
         UsageError: a model of another architecture.
@@ -69,7 +69,10 @@ def _read(path: str | Path) -> tuple[Card | None, dict[str, Tensor], str]:
         return None, read_state_dict(file).tensors, str(file)
     place = local_model(path)
     if place is None:
-        raise WeightsError(f"{printable(path)}: no such file or folder")
+        raise WeightsError(
+            f"{printable(path)}: no such file or folder; what is published under a name is fetched by "
+            "segatlas.hub.loading.find_start(NAME)"
+        )
     card, tensors = read_model(place)
     return card, tensors, str(place)
 

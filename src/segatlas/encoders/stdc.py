@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from segatlas.encoders.contract import PyramidEncoder
-from segatlas.encoders.spec import EncoderFamily, EncoderSpec
+from segatlas.encoders.family import EncoderFamily, EncoderSettings
 from segatlas.layers.conv import ConvBNReLU
 from segatlas.layers.init import init_weights
 
@@ -103,7 +103,7 @@ def strided(in_channels: int, out_channels: int) -> ConvBNReLU:
     return ConvBNReLU(in_channels, out_channels, stride=2)
 
 
-def build(spec: EncoderSpec, in_channels: int) -> STDC:
+def build(spec: EncoderSettings, in_channels: int) -> STDC:
     """Make `stdc1` or `stdc2`."""
     return STDC(BLOCKS[spec.name], in_channels=in_channels)
 

@@ -14,7 +14,7 @@ from timm.models import FeatureListNet
 from torch import Tensor, nn
 
 from segatlas.encoders.contract import PyramidEncoder
-from segatlas.encoders.spec import EncoderFamily, EncoderSpec
+from segatlas.encoders.family import EncoderFamily, EncoderSettings
 from segatlas.encoders.timm_tokens import is_plain
 from segatlas.errors import UsageError
 
@@ -81,7 +81,7 @@ class TimmOptions:
     drop_path: float | None = None
 
 
-def build(spec: EncoderSpec, in_channels: int) -> TimmEncoder:
+def build(spec: EncoderSettings, in_channels: int) -> TimmEncoder:
     """Make a timm backbone with random weights.
 
     Raises:

@@ -9,7 +9,6 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from segatlas.config.schema import Config
 from segatlas.data.checks import look_before_training
 from segatlas.data.collate import collate
 from segatlas.data.dataset import SegmentationData
@@ -17,7 +16,9 @@ from segatlas.data.stream import SampleStream
 from segatlas.data.transforms import Pipeline
 from segatlas.errors import ConfigError, DataError, Problem
 from segatlas.layers.norm import BatchNorm2d
+from segatlas.recipe import Config
 from segatlas.structures import Inputs
+from segatlas.tasks import TASKS
 from segatlas.training.logbook import LOGGER
 
 
@@ -27,7 +28,9 @@ def check_data(config: Config, datasets: Sequence[SegmentationData]) -> None:
     Raises:
         DataError: the first error, with its file; how many more kinds there are.
     """
-    look = look_before_training(config.data, datasets, max_value=config.model.input.stated_max_value)
+    look = look_before_training(
+        config.data, datasets, target=TASKS[config.task].target, max_value=config.model.input.stated_max_value
+    )
     for finding in look.findings:
         if finding.severity == "warning":
             LOGGER.warning("data: %s%s - %s", f"{finding.files[0]}: " if finding.files else "", finding.fault,

@@ -12,7 +12,8 @@ from pathlib import Path
 from torch import nn
 
 from segatlas.build.encoder_weights import published_statistics
-from segatlas.checkpoint.card import Card, Preprocessing, default_preprocessing
+from segatlas.checkpoint.card import Card
+from segatlas.checkpoint.preprocessing import Preprocessing, default_preprocessing
 from segatlas.config.schema import InputConfig, ModelConfig
 from segatlas.training.logbook import LOGGER
 
