@@ -114,6 +114,7 @@ RENAMED: dict[str, dict[str, str]] = {
         "error_picture": "error_image",
         "save_picture": "save_image",
     },
+    "segatlas.encoders.contract": {"Encoder": "PyramidEncoder"},
     "segatlas.encoders": {"create_encoder": "segatlas.encoders.spec.create_encoder"},
     "segatlas.inference.pictures": {"Inputs": "ImageBatch", "PictureLike": "ImageLike", "Prepared": "PreparedImage"},
     "segatlas.layers.below_raise": {
