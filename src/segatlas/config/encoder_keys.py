@@ -124,9 +124,9 @@ _NOWHERE = Place(file="")
 
 
 def _noded(value: Any) -> Node:
-    """Return plain values as a tree; leaves are what they are."""
+    """Return plain values as a tree; leaves are what they are, tuples among them."""
     if isinstance(value, Mapping):
         return Node(value={str(key): _noded(item) for key, item in value.items()}, place=_NOWHERE)
-    if isinstance(value, list | tuple):
+    if isinstance(value, list):
         return Node(value=[_noded(item) for item in value], place=_NOWHERE)
     return Node(value=value, place=_NOWHERE)
