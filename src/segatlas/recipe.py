@@ -15,9 +15,8 @@ from typing import Any, ClassVar, Self
 from pydantic import Field
 
 from segatlas import config
-from segatlas.build.hosts import read_config
 from segatlas.config.architectures import in_section
-from segatlas.config.encoder_keys import ENCODER, HOST, nested_fields
+from segatlas.config.encoder_keys import ENCODER, HOST, dotted_fields
 from segatlas.config.messages import show, unknown
 from segatlas.config.reference import KeyRow, reference, rows_of
 from segatlas.config.rules import Fault
@@ -30,8 +29,9 @@ from segatlas.encoders import ENCODERS
 from segatlas.errors import Problem, UsageError
 from segatlas.losses import LOSSES, AnyLoss, losses_for
 from segatlas.metrics import Number, monitored
-from segatlas.models import ARCHITECTURES, ArchitectureEntry, load_architecture, lookup
+from segatlas.models import ARCHITECTURES, ArchitectureEntry, lookup
 from segatlas.models.host import encoder_of
+from segatlas.models.reading import load_architecture, read_config
 from segatlas.tasks import TASKS
 
 LOGGER = logging.getLogger("segatlas")
@@ -90,14 +90,13 @@ def check_model(model: Mapping[str, Any]) -> list[Problem]:
 def _encoder_cannot_be_made(made: Any, own: Mapping[str, Any]) -> list[Problem]:
     """Return why an encoder of sound settings cannot be made all the same, as where timm's network has no such stride.
 
-    It is made of shapes only, where the recipe's keys `own` name it and it is not one of ours with the settings that it
-    has by itself.
+    It is made of shapes only, unless it is one of ours with the settings that it has by itself.
     """
     key, group = ENCODER, own
     while isinstance(host := group.get(HOST), Mapping):
         key, group = f"{HOST}.{key}", host
     spec = encoder_of(made)
-    if spec is None or group.get(ENCODER) is None or (spec.name in ENCODERS and spec == type(spec)(name=spec.name)):
+    if spec is None or (spec.name in ENCODERS and spec == type(spec)(name=spec.name)):
         return []
     from segatlas.build.network import shapes_only  # loads torch, as the network's file has done before
 
@@ -119,20 +118,11 @@ def check_data(data: Mapping[str, Any]) -> tuple[Section | None, list[Problem]]:
 
 def _tell_contradictions(name: str, variant: Mapping[str, Any], own: Mapping[str, Any]) -> None:
     """Warn where the recipe gives a variant other fields than those that make it: it is obeyed, and no longer that."""
-    theirs, ours = (dict(_dotted(nested_fields(fields)[0])) for fields in (variant, own))
+    theirs, ours = dotted_fields(variant), dotted_fields(own)
     for key, value in theirs.items():
         if key in ours and show(ours[key]) != show(value):
             text = "model.%s = %s: the network is no longer %s, which has %s; leave the key out for that"
             LOGGER.warning(text, key, show(ours[key]), name, show(value))
-
-
-def _dotted(fields: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield (key, value) of a network's fields, those of its encoder as `encoder.KEY`."""
-    for key, value in fields.items():
-        inner = value.items() if key == ENCODER and isinstance(value, Mapping) else ()
-        yield from ((f"{key}.{option}", item) for option, item in inner)
-        if not inner:
-            yield key, value
 
 
 def _entry(cfg: config.Config) -> ArchitectureEntry | None:

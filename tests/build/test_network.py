@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from segatlas.build.hosts import read_config
 from segatlas.build.network import build_empty, build_network, create_model, make_config
 from segatlas.encoders.spec import EncoderSpec
 from segatlas.errors import UsageError
-from segatlas.models import ARCHITECTURES, load_architecture
+from segatlas.models import ARCHITECTURES
+from segatlas.models.reading import load_architecture, read_config
 from segatlas.models.unet import UNetConfig
 
 TINY_DECODER = (8, 8, 8, 4, 4)

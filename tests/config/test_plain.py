@@ -16,7 +16,8 @@ from segatlas.config.plain import value_problems
 from segatlas.config.schema import TrainConfig
 from segatlas.data.datasets.folder import FolderOptions
 from segatlas.errors import ConfigError, UsageError, WeightsError
-from segatlas.models import ARCHITECTURES, load_architecture
+from segatlas.models import ARCHITECTURES
+from segatlas.models.reading import load_architecture
 from segatlas.recipe import Config
 from segatlas.structures import maps_of, noise_inputs
 

@@ -12,9 +12,10 @@ from safetensors.torch import load, save
 
 from segatlas.build.network import build_network, make_config
 from segatlas.inference.fast_form import fast_form
-from segatlas.models import ARCHITECTURES, load_architecture
+from segatlas.models import ARCHITECTURES
 from segatlas.models.architecture import Architecture
 from segatlas.models.deeplabv3plus import SMP as DEEPLABV3PLUS_SMP
+from segatlas.models.reading import load_architecture
 from segatlas.structures import Inputs, InputSpec, PointLogits, SemanticLogits, changed, maps_of, noise_inputs
 
 K = 5

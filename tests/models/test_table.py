@@ -8,9 +8,9 @@ import sys
 import pytest
 
 from segatlas import encoders
-from segatlas.build.hosts import read_config
-from segatlas.models import ARCHITECTURES, load_architecture, lookup
+from segatlas.models import ARCHITECTURES, lookup
 from segatlas.models.architecture import flat_fields
+from segatlas.models.reading import load_architecture, read_config
 from segatlas.tasks import TASKS
 
 

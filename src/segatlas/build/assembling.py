@@ -7,15 +7,15 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from segatlas.build.hosts import read_config
 from segatlas.build.network import build_empty, build_network
 from segatlas.checkpoint.card import Card
 from segatlas.checkpoint.fitting import require_finite, require_fit
 from segatlas.checkpoint.hostile import told_as_weights_error
 from segatlas.checkpoint.validation import FieldsError
 from segatlas.errors import WeightsError
-from segatlas.models import find_entry, load_architecture
+from segatlas.models import find_entry
 from segatlas.models.architecture import Architecture
+from segatlas.models.reading import load_architecture, read_config
 
 _COMPUTED_BYTES = 1 << 28
 """Bytes that a network's computed buffers may have beside small weights."""

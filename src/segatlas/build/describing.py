@@ -17,8 +17,7 @@ from segatlas.build.network import build_empty, make_config
 from segatlas.config.encoder_keys import HOST
 from segatlas.encoders.spec import EncoderSpec
 from segatlas.models import find_entry
-from segatlas.models.architecture import HostSpec
-from segatlas.models.host import host_in
+from segatlas.models.host import HostSpec, host_in
 from segatlas.structures import Inputs, noise_inputs
 
 MEASURED_CLASSES = 19

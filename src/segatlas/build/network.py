@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from segatlas.build.encoder_weights import load_encoder_weights
-from segatlas.build.hosts import read_config
 from segatlas.checkpoint.validation import FieldsError
 from segatlas.config.encoder_keys import HOST
 from segatlas.errors import UsageError, WeightsError
-from segatlas.models import find_entry, load_architecture
-from segatlas.models.architecture import SHARED, Architecture, HostSpec
+from segatlas.models import find_entry
+from segatlas.models.architecture import Architecture
+from segatlas.models.host import SHARED, HostSpec
+from segatlas.models.reading import load_architecture, read_config
 
 _CALLS_A_TENSOR, _CALLS = 100, 50_000
 """Calls of torch's functions that building a network may take: for each of its tensors, and for whatever it is."""
@@ -93,7 +94,7 @@ def build_network(architecture: Architecture, config: Any, host: nn.Module | Non
     Raises UsageError for settings that are each of their type, but that no layers can be made of.
     """
     if architecture.needs.host is not None and host is None:
-        host = build_network(config.host.architecture, config.host.config)
+        host = build_network(load_architecture(config.host.name), config.host.config)
     try:
         net = architecture.build(config) if host is None else architecture.build(config, host)
     except (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError) as error:
@@ -172,7 +173,7 @@ def _facts_of_host(host: nn.Module, given: Mapping[str, Any]) -> dict[str, Any]:
         raise UsageError(f"num_classes={given['num_classes']}: the host has {config.num_classes}")
     if given["in_channels"] not in (config.in_channels, DEFAULT_CHANNELS):
         raise UsageError(f"in_channels={given['in_channels']}: the host takes {config.in_channels}")
-    return {**shared, HOST: HostSpec(architecture=load_architecture(name), config=config)}
+    return {**shared, HOST: HostSpec(name=name, config=config, needs=find_entry(name)[0].needs)}
 
 
 def _without_aliases(fields: Mapping[str, Any], num_classes: int | None) -> dict[str, Any]:

@@ -14,8 +14,9 @@ from segatlas.checkpoint.model_folder import write_model
 from segatlas.checkpoint.preprocessing import default_preprocessing
 from segatlas.config.messages import unknown
 from segatlas.errors import UsageError
-from segatlas.models import find_entry, load_architecture
+from segatlas.models import find_entry
 from segatlas.models.architecture import plain_fields
+from segatlas.models.reading import load_architecture
 from segatlas.palette import default_palette
 
 _FROM_NETWORK = ("architecture", "config", "sha256", "version")

@@ -8,7 +8,6 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from segatlas.build.hosts import read_config
 from segatlas.build.network import build_empty
 from segatlas.checkpoint.card import Card
 from segatlas.checkpoint.fitting import require_fit
@@ -16,9 +15,9 @@ from segatlas.checkpoint.model_folder import local_model, read_model
 from segatlas.checkpoint.reading import read_state_dict
 from segatlas.config.encoder_keys import HOST
 from segatlas.errors import UsageError, WeightsError
-from segatlas.models import load_architecture
 from segatlas.models.architecture import flat_fields
 from segatlas.models.host import host_in, with_classes
+from segatlas.models.reading import load_architecture, read_config
 from segatlas.printable import printable
 
 

@@ -275,10 +275,12 @@ def _info_card(name: str, *, json_line: bool) -> None:
 
 def _config_words(card: Card) -> str:
     """Return a config on one line: `encoder` is the encoder's name, `encoder.KEY` what else is set of it."""
-    encoder = card.config.get("encoder") or {}
-    told = {f"encoder.{key}": value for key, value in encoder.items() if key != "name" and value is not None}
-    fields = card.config | ({"encoder": encoder["name"], **told} if encoder else {})
-    return ", ".join(f"{key}={value!r}" for key, value in fields.items())
+    from segatlas.config.encoder_keys import dotted_fields
+
+    fields = dotted_fields(card.config)
+    unset = [key for key, value in fields.items() if key.startswith("encoder.") and value is None]
+    told = {key.removesuffix(".name"): value for key, value in fields.items() if key not in unset}
+    return ", ".join(f"{key}={value!r}" for key, value in told.items())
 
 
 def _card_pairs(card: Card) -> dict[str, str]:

@@ -82,6 +82,16 @@ def nested_fields(fields: Mapping[str, Any]) -> tuple[dict[str, Any], list[Probl
     return {key: value for key, value in fields.items() if key not in ours} | nested_value(node).plain(), problems
 
 
+def dotted_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a network's fields, in either spelling, by dotted key: `encoder.KEY`, and of a wrapper `host.KEY`."""
+    dotted: dict[str, Any] = {}
+    for key, value in nested_fields(fields)[0].items():
+        group = dotted_fields(value) if key == HOST and isinstance(value, Mapping) else value
+        inside = isinstance(group, Mapping) and key in (ENCODER, HOST)
+        dotted |= {f"{key}.{inner}": item for inner, item in group.items()} if inside else {key: value}
+    return dotted
+
+
 def encoder_name(fields: Mapping[str, Any]) -> str:
     """Return the name of the encoder among a network's fields, in either spelling; "" where there is none.
 
@@ -114,9 +124,9 @@ _NOWHERE = Place(file="")
 
 
 def _noded(value: Any) -> Node:
-    """Return plain values as a tree; leaves are what they are."""
+    """Return plain values as a tree; leaves are what they are, tuples among them."""
     if isinstance(value, Mapping):
         return Node(value={str(key): _noded(item) for key, item in value.items()}, place=_NOWHERE)
-    if isinstance(value, list | tuple):
+    if isinstance(value, list):
         return Node(value=[_noded(item) for item in value], place=_NOWHERE)
     return Node(value=value, place=_NOWHERE)

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from torch import nn
 
-from segatlas.config.architectures import read_fields
-from segatlas.config.encoder_keys import ENCODER, HOST, nested_fields
+from segatlas.config.encoder_keys import dotted_fields
 from segatlas.encoders.spec import EncoderSpec
-from segatlas.errors import Problem, UsageError
+from segatlas.errors import UsageError
+from segatlas.models.host import SHARED, HostSpec, hosts_of
 from segatlas.models.needs import Needs
 from segatlas.structures import InputSpec
-
-SHARED = ("num_classes", "in_channels")
-"""Fields that a host has from its wrapper."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +39,7 @@ class Architecture:
 
     def inputs(self, config: Any) -> tuple[InputSpec, ...]:
         """Return all that a network of this config takes, the image first, what its hosts take last."""
-        needs = [self.needs, *(host.architecture.needs for host in hosts_of(config))]
+        needs = [self.needs, *(host.needs for host in hosts_of(config))]
         sources = {spec.name: spec for need in needs for spec in need.inputs}.values()
         channels = config.in_channels
         image = InputSpec(channels=channels)
@@ -53,106 +50,24 @@ class Architecture:
         """Return the names of the config's fields."""
         return tuple(field.name for field in dataclasses.fields(self.config))
 
-    def read_config(
-        self,
-        fields: Mapping[str, Any],
-        *,
-        variant: str | None = None,
-        strict: bool = False,
-        host: HostSpec | None = None,
-    ) -> tuple[Any, list[Problem]]:
-        """Make the config from plain fields; those of a variant and the class's defaults lie below them.
-
-        The encoder may be spelt flat or nested; what lies above lays its keys over those below, and options of another
-        family than its own leave. An `EncoderSpec` serves too.
-
-        Args:
-            fields: as they stand in a recipe, a card or the arguments of `create_model`.
-            variant: one of `variants`.
-            strict: as of `segatlas.config.architectures.read_fields`.
-            host: of a wrapper, the network inside; `segatlas.build.hosts.read_config` makes it of plain fields.
-
-        Returns:
-            The config, None where there are problems; these, with the fields as their keys.
-        """
-        merged: dict[str, Any] = {}
-        ready: dict[str, Any] = {} if host is None else {HOST: host}
-        problems: list[Problem] = []
-        default = {f.name: f.default for f in dataclasses.fields(self.config)}.get(ENCODER)
-        kind = type(default) if isinstance(default, EncoderSpec) else EncoderSpec
-        encoder = _plain(default) if isinstance(default, EncoderSpec) else None
-        for layer in (self.variants[variant] if variant else {}, fields):
-            nested, faults = nested_fields({key: _plain(value) for key, value in layer.items()})
-            problems += faults
-            if ENCODER in nested:
-                encoder = _laid_over(encoder, nested[ENCODER], kind)
-            merged |= nested
-        if ENCODER in self.fields and encoder is not None:
-            merged.pop(ENCODER, None)
-            ready[ENCODER], faults = kind.read(encoder, strict=strict)
-            problems += [replace(p, key=f"{ENCODER}.{p.key}" if p.key else ENCODER) for p in faults]
-        merged = {key: value for key, value in merged.items() if key not in ready}
-        config, faults = read_fields(self.config, merged, strict=strict, ready={} if problems else ready)
-        problems += faults
-        return (None if problems else config), problems
-
-
-@dataclass(frozen=True, kw_only=True)
-class HostSpec:
-    """A network as the host of a wrapper: its `Architecture`, and an instance of that one's config dataclass.
-
-    Both are Any, so that a wrapper's config has a JSON Schema, of which errors are explained.
-    """
-
-    architecture: Any = field(repr=False)
-    config: Any
-
-    @property
-    def name(self) -> str:
-        """Return the name of its architecture."""
-        return str(self.architecture.name)
-
-
-def hosts_of(config: Any) -> Iterator[HostSpec]:
-    """Yield the hosts that a config names, the outermost first."""
-    while isinstance(host := getattr(config, HOST, None), HostSpec):
-        yield host
-        config = host.config
-
 
 def plain_fields(config: Any) -> dict[str, Any]:
     """Return the fields of a config as they stand in a recipe: plain values, encoder and host nested."""
-    own = replace(config, host=None) if any(hosts_of(config)) else config
     nested = {key: value for key, value in vars(config).items() if isinstance(value, EncoderSpec | HostSpec)}
-    return asdict(own) | {key: _plain(value) for key, value in nested.items()}
+    return asdict(config) | {key: plain_value(value) for key, value in nested.items()}
 
 
 def flat_fields(config: Any) -> dict[str, Any]:
     """Return the fields of a config by dotted key, those of encoder and host as `encoder.name` and so on."""
-    plain = plain_fields(config)
-    encoder = plain.pop(ENCODER, None)
-    own = {f"{ENCODER}.{key}": value for key, value in encoder.items()} if encoder else {ENCODER: encoder}
-    host = plain.pop(HOST, None)
-    inside = {"name": host["name"], **flat_fields(config.host.config)} if host else {}
-    return own | plain | {f"{HOST}.{key}": value for key, value in inside.items()}
+    return dotted_fields(plain_fields(config))
 
 
-def _plain(value: Any) -> Any:
+def plain_value(value: Any) -> Any:
     """Return an encoder or a host as the group of keys in a recipe, any other value as it is."""
     if isinstance(value, HostSpec):
         fields = plain_fields(value.config)
         return {"name": value.name, **{key: field for key, field in fields.items() if key not in SHARED}}
     return value.fields() if isinstance(value, EncoderSpec) else value
-
-
-def _laid_over(below: Any, above: Any, kind: type[EncoderSpec]) -> Any:
-    """Return an encoder's keys over those below; options of another family than that of its name leave."""
-    if not (isinstance(below, Mapping) and isinstance(above, Mapping)):
-        return above
-    name = above.get("name", below.get("name"))
-    if isinstance(name, str) and kind.family_file(name) != kind.family_file(below.get("name", name)):
-        below = {"output_stride": below.get("output_stride")}
-    return {**below, **above}
 
 
 def require_at_least(config: Any, **least: float) -> None:

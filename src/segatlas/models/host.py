@@ -1,16 +1,36 @@
-"""What networks around another one, their host, have in common: the frame, and looks into config and network."""
+"""What wrappers, networks around another one, their host, have in common: the host in their config, and the frame."""
 
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
 
 from segatlas.config.encoder_keys import HOST
 from segatlas.encoders.spec import EncoderSpec
-from segatlas.models.architecture import HostSpec, hosts_of
+from segatlas.models.needs import Needs
+
+SHARED = ("num_classes", "in_channels")
+"""Fields that a host has from its wrapper."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostSpec:
+    """A network as the host of another.
+
+    name: its architecture. config: an instance of that architecture's config dataclass. needs: of its record.
+    """
+
+    name: str
+    config: Any
+    needs: Needs
+
+    def __str__(self) -> str:
+        """Return the name."""
+        return self.name
 
 
 class HostedNetwork(nn.Module):
@@ -44,6 +64,13 @@ def aux_names_of(net: nn.Module) -> tuple[str, ...]:
     plain = ("fcn",) if getattr(net, "aux_head", None) is not None else ()
     names: tuple[str, ...] = getattr(net, "aux_names", plain)
     return names
+
+
+def hosts_of(config: Any) -> Iterator[HostSpec]:
+    """Yield the hosts that a config names, the outermost first."""
+    while isinstance(host := getattr(config, HOST, None), HostSpec):
+        yield host
+        config = host.config
 
 
 def innermost(config: Any) -> Any:

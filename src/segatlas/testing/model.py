@@ -15,12 +15,12 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from segatlas.build.hosts import read_config
 from segatlas.build.network import build_network
 from segatlas.errors import ConfigError
 from segatlas.inference.fast_form import fast_form
 from segatlas.models.architecture import Architecture
 from segatlas.models.host import aux_names_of
+from segatlas.models.reading import read_config
 from segatlas.postprocess import find
 from segatlas.structures import Inputs, InputSpec, Output, PointLogits, changed, maps_of, noise_inputs
 from segatlas.tasks import TASKS
@@ -102,9 +102,8 @@ def check_model(
         BrokenRules: naming every rule that does not hold.
         UsageError: no such rule.
     """
-    case = ModelCase(
-        architecture, architecture.tiny if fields is None else fields, build or partial(build_network, architecture)
-    )
+    made = build or partial(build_network, architecture)
+    case = ModelCase(architecture, architecture.tiny if fields is None else fields, made)
     require(architecture.name, RULES, case, only=only, skip=skip, slow=slow)
 
 
