@@ -23,8 +23,8 @@ class Number:
     """One number of a metric: of each class, of the whole set, or both under one name.
 
     name: its key in eval.json. definition: what it means, in one sentence.
-    heading: of its column in the table of classes, "" = it has none; columns of counts stand last, as fractions of
-        their sum.
+    heading: of its column in the table of classes, "" = it has none; columns of counts stand last.
+    of_sum: of a count, whether the terminal shows it as a fraction of its sum over the classes.
     title: of its line about the whole set, "" = it has none. label: short name for headlines and logs, default title.
     format: percent, of a fraction 0..1; plain, as it is; count, a whole number.
     last_line: the number of the whole set on the last line of its column, "" = there is none.
@@ -41,6 +41,7 @@ class Number:
     monitored: bool = False
     last_line: str = ""
     counted: str = ""
+    of_sum: bool = False
     unit: str = ""
 
     @property
@@ -125,7 +126,8 @@ class Metric:
 
     numbers: in the order of tables. image: the score of one image alone that `update` returns, None = it has none; the
     images of a report are ranked by that of the task's first metric. switch: the key of `eval:` that leaves it out,
-    "" = it is always counted. options: keys of `eval:` that its class takes as keywords.
+    "" = it is always counted. options: keys of `eval:` that its class takes as keywords. of_objects: it counts objects,
+    so tables leave out classes that have none, such as stuff.
     """
 
     name: str
@@ -135,3 +137,4 @@ class Metric:
     image: Number | None = None
     switch: str = ""
     options: tuple[str, ...] = ()
+    of_objects: bool = False
