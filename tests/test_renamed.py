@@ -11,7 +11,7 @@ import pytest
 
 from segatlas.data.checks import CheckReport
 from segatlas.data.transforms import GaussianBlur
-from segatlas.encoders import create_encoder
+from segatlas.encoders.spec import create_encoder
 from segatlas.evaluation.report import DataFacts
 from segatlas.losses import CrossEntropyDice
 from segatlas.metrics import create
@@ -83,6 +83,14 @@ def test_an_old_module_holds_the_objects_of_the_new_one_and_says_so_where_it_is_
 def test_a_module_that_never_was_is_told_by_its_place_of_today():
     with pytest.raises(ModuleNotFoundError, match=r"segatlas\.data\.checks\.nothing"):
         import_module("segatlas.data.doctor.nothing")
+
+
+@pytest.mark.filterwarnings("ignore:.* is called .* now:DeprecationWarning")
+def test_a_function_is_not_hidden_by_the_old_module_of_its_name():
+    module = import_module("segatlas.data.doctor.examine")
+    doctor = import_module("segatlas.data.doctor")
+    assert doctor.examine is module.examine
+    assert import_module("segatlas.weights").card.Card is import_module("segatlas.weights.card").Card
 
 
 def test_what_is_advised_instead_of_the_class_of_semantic_metrics_counts_the_same():

@@ -18,7 +18,7 @@ import platform
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,10 @@ from segatlas.build.network import build_empty, build_network, make_config
 from segatlas.checkpoint.card import Card
 from segatlas.cli.main import app
 from segatlas.config import recipes
+from segatlas.config.encoder_keys import nested_fields
 from segatlas.evaluation import evaluate
 from segatlas.inference import load
+from segatlas.models.architecture import plain_fields
 from segatlas.recipe import Config
 
 FROZEN = Path(__file__).resolve().parent.parent / "tests" / "frozen"
@@ -68,8 +70,14 @@ RENAMED: dict[str, dict[str, str]] = {
     "step": {},
 }
 """Old dotted key -> its name today, by kind of file; `*` stands for one part of a key, here and there."""
-ADDED: dict[str, tuple[str, ...]] = {"recipe": (), "card": (), "report": (), "metrics": (), "step": ()}
-"""Keys of today that the old files cannot have."""
+ADDED: dict[str, tuple[str, ...]] = {
+    "recipe": ("model.encoder.*",),
+    "card": ("config.encoder.*",),
+    "report": (),
+    "metrics": (),
+    "step": (),
+}
+"""Keys of today that old files may lack: options of an encoder were written only where they had been given."""
 DROPPED: dict[str, dict[str, Any]] = {
     "recipe": {
         "data.classes": None,
@@ -82,8 +90,12 @@ DROPPED: dict[str, dict[str, Any]] = {
     }
 }
 """Old keys that are no longer written where they said nothing -> what stood there: options of another dataset."""
-UNCOMPARED = {"report": ("seconds", "question", "model.path", "definitions"), "metrics": ("*.images_per_s",)}
-"""Keys that tell of a moment or a place, and texts that say in words what a number is."""
+UNCOMPARED = {
+    "report": ("seconds", "question", "model.path", "definitions"),
+    "metrics": ("*.images_per_s",),
+    "card": ("resample", "postprocess", "surgery"),
+}
+"""Keys that tell of a moment or a place, texts that say in words what a number is, and keys that nothing ever read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,8 +193,9 @@ def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
 
 def compare_trees(name: str, kind: str, got: Any, want: Any, limit: float | None = None) -> Outcome:
     """Compare plain data key by key, old keys under the names of today; `limit`: of floats, None = equal."""
-    now = {key: value for key, value in flat(got).items() if not _any_of(key, ADDED[kind] + UNCOMPARED.get(kind, ()))}
-    old = {_renamed(key, kind): value for key, value in flat(want).items()}
+    old = {_renamed(key, kind): value for key, value in flat(_nested(want, kind)).items()}
+    now = {key: value for key, value in flat(got).items() if not _any_of(key, UNCOMPARED.get(kind, ()))}
+    now = {key: value for key, value in now.items() if key in old or not _any_of(key, ADDED[kind])}
     old = {key: value for key, value in old.items() if not _any_of(key, UNCOMPARED.get(kind, ()))}
     dropped = DROPPED.get(kind, {})
     old = {key: value for key, value in old.items() if key in now or dropped.get(key, MISSING) != value}
@@ -195,6 +208,14 @@ def compare_trees(name: str, kind: str, got: Any, want: Any, limit: float | None
     near = limit is not None and all(_near(now.get(key), old.get(key), limit) for key in unlike)
     shown = "; ".join(f"{key}: {old.get(key, MISSING)!r} -> {now.get(key, MISSING)!r}" for key in unlike[:3])
     return Outcome(name=name, state="close" if near else "differs", detail=f"{len(unlike)} of {len(old)} keys: {shown}")
+
+
+def _nested(tree: Any, kind: str) -> Any:
+    """Return an old tree with the encoder of its network, where it has one, spelt as today."""
+    key = {"recipe": "model", "card": "config"}.get(kind)
+    if key is None or not isinstance(tree, Mapping) or not isinstance(tree.get(key), Mapping):
+        return tree
+    return {**tree, key: nested_fields(tree[key])[0]}
 
 
 def _same(got: Any, want: Any) -> bool:
@@ -321,7 +342,7 @@ def network_digest(name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
     torch.manual_seed(0)
     with torch.inference_mode():
         output = net(golden_input((1, config.in_channels, 64, 96)))
-    facts = json.loads(json.dumps(asdict(config))) | {"names_crc": names_crc(net.state_dict())}
+    facts = json.loads(json.dumps(plain_fields(config))) | {"names_crc": names_crc(net.state_dict())}
     return facts | {"canvas": list(output.canvas), "resample": list(output.resample), "logits": digest(output.logits)}
 
 

@@ -12,9 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+from pydantic import Field
+
 from segatlas import config
-from segatlas.config.architectures import check_fields
-from segatlas.config.losses import losses_for
+from segatlas.config.architectures import in_section
+from segatlas.config.encoder_keys import ENCODER, nested_fields
 from segatlas.config.messages import show, unknown
 from segatlas.config.reference import KeyRow, reference, rows_of
 from segatlas.config.rules import Fault
@@ -22,9 +24,11 @@ from segatlas.config.schema import DataCheck, DataConfig, ModelCheck, ModelConfi
 from segatlas.config.section import Section
 from segatlas.data.dataset import sources_fault
 from segatlas.data.datasets import DATASETS, dataset_class
-from segatlas.data.datasets.options import check_options
-from segatlas.encoders import ENCODERS, timm_names
-from segatlas.errors import Problem
+from segatlas.data.options import check_options
+from segatlas.encoders import ENCODERS
+from segatlas.encoders.spec import EncoderSpec
+from segatlas.errors import Problem, UsageError
+from segatlas.losses import LOSSES, AnyLoss, losses_for
 from segatlas.metrics import Number, monitored
 from segatlas.models import ARCHITECTURES, ArchitectureEntry, load_architecture, lookup
 from segatlas.tasks import TASKS
@@ -37,6 +41,30 @@ CLASS_MAPS = "SemanticLogits"
 """The output that windows, test-time augmentation and class weights are for."""
 
 
+ENCODER_KEYS = (
+    KeyRow(
+        key="model.encoder",
+        expects="a name, or a group of keys",
+        default="",
+        meaning="encoder of the network; default: the network's. A name alone leaves the other keys as they are",
+    ),
+    KeyRow(key="model.encoder.name", expects="text", default="", meaning="one of ours, or a timm backbone"),
+    KeyRow(
+        key="model.encoder.output_stride",
+        expects="a whole number, or null",
+        default="",
+        meaning="stride of the last map, where that encoder can dilate; null: its own. Also: model.output_stride",
+    ),
+    KeyRow(
+        key="model.encoder.OPTION",
+        expects="a value",
+        default="",
+        meaning="options of that encoder's family, see `segatlas models info NETWORK`. Also: model.encoder_options",
+    ),
+)
+"""What stands in `model:` for every network on an encoder. Its options are in the encoders' files, which load torch."""
+
+
 def check_model(model: Mapping[str, Any]) -> list[Problem]:
     """Return the problems of a recipe's `model:` section that the schema cannot see."""
     name = model.get("name", ModelConfig.model_fields["name"].default)
@@ -45,15 +73,34 @@ def check_model(model: Mapping[str, Any]) -> list[Problem]:
     except KeyError:
         known = [*ARCHITECTURES, *(name for entry in ARCHITECTURES.values() for name in entry.variants)]
         return [Problem(key="model.name", got=show(name), message=unknown("model", name, known))]
-    problems = _check_encoder(model.get("encoder"))
     own = {key: value for key, value in model.items() if key not in ModelConfig.model_fields}
-    if set(own) - {"encoder"} or not isinstance(own.get("encoder", ""), str) or (variant and own):
-        record = load_architecture(name)
-        _tell_contradictions(name, record.variants[variant] if variant else {}, own)
-        fields = {**FROM_DATA, **(record.variants[variant] if variant else {}), **own}
-        further = [key for key in ModelConfig.model_fields if key != "name"]
-        problems += check_fields(record.config, fields, further=further)
-    return problems
+    if not own:
+        return []
+    record = load_architecture(name)
+    if variant:
+        _tell_contradictions(name, record.variants[variant], own)
+    made, problems = record.read_config({**FROM_DATA, **own}, variant=variant, strict=True)
+    if made is not None and not problems and own.get(ENCODER) is not None:
+        problems = _encoder_cannot_be_made(made.encoder, made.in_channels)
+    known = [*(key for key in ModelConfig.model_fields if key != "name"), *record.fields]
+    return [in_section(problem, "model", known) for problem in problems]
+
+
+def _encoder_cannot_be_made(spec: EncoderSpec, in_channels: int) -> list[Problem]:
+    """Return why an encoder of sound settings cannot be made all the same, as where timm's network has no such stride.
+
+    It is made of shapes only, unless it is one of ours with the settings that it has by itself.
+    """
+    if spec.name in ENCODERS and spec == type(spec)(name=spec.name):
+        return []
+    from segatlas.build.network import shapes_only  # loads torch, as the network's file has done before
+
+    try:
+        with shapes_only():
+            spec.family.build(spec, in_channels)
+    except UsageError as error:
+        return [Problem(key=ENCODER, message=str(error))]
+    return []
 
 
 def check_data(data: Mapping[str, Any]) -> tuple[Section | None, list[Problem]]:
@@ -66,20 +113,20 @@ def check_data(data: Mapping[str, Any]) -> tuple[Section | None, list[Problem]]:
 
 def _tell_contradictions(name: str, variant: Mapping[str, Any], own: Mapping[str, Any]) -> None:
     """Warn where the recipe gives a variant other fields than those that make it: it is obeyed, and no longer that."""
-    for key, value in variant.items():
-        if key in own and show(own[key]) != show(value):
+    theirs, ours = (dict(_dotted(nested_fields(fields)[0])) for fields in (variant, own))
+    for key, value in theirs.items():
+        if key in ours and show(ours[key]) != show(value):
             text = "model.%s = %s: the network is no longer %s, which has %s; leave the key out for that"
-            LOGGER.warning(text, key, show(own[key]), name, show(value))
+            LOGGER.warning(text, key, show(ours[key]), name, show(value))
 
 
-def _check_encoder(name: Any) -> list[Problem]:
-    """Check an encoder's name; what is no text at all is left to the architecture's own config."""
-    if not isinstance(name, str) or name in ENCODERS:
-        return []
-    others = timm_names()
-    if name.removeprefix("timm/").split(".")[0] in others:
-        return []
-    return [Problem(key="model.encoder", got=show(name), message=unknown("encoder", name, [*ENCODERS, *others]))]
+def _dotted(fields: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield (key, value) of a network's fields, those of its encoder as `encoder.KEY`."""
+    for key, value in fields.items():
+        inner = value.items() if key == ENCODER and isinstance(value, Mapping) else ()
+        yield from ((f"{key}.{option}", item) for option, item in inner)
+        if not inner:
+            yield key, value
 
 
 def _entry(cfg: config.Config) -> ArchitectureEntry | None:
@@ -144,14 +191,14 @@ def scores_of(task: str) -> Mapping[str, Number]:
     return monitored(TASKS[task].metrics)
 
 
-def _losses_of_network(cfg: config.Config) -> Iterator[Fault]:
+def _losses_of_network(cfg: Config) -> Iterator[Fault]:
     entry = _entry(cfg)
     for index, term in enumerate(cfg.losses):
         if entry is not None and term.output != entry.output:
             expected = ", ".join(losses_for(entry.output)) or "nothing; it cannot be trained"
             message = f"a loss on {term.output}, and {cfg.model.name} gives {entry.output} - expected {expected}"
             yield (f"losses.{index}.name", "model.name"), message
-        elif term.output != CLASS_MAPS and term.class_weights is not None:
+        elif not term.weighted and term.class_weights is not None:
             yield (f"losses.{index}.class_weights",), f"{term.name} takes none; remove it"
 
 
@@ -168,9 +215,11 @@ def _parts_of_output(cfg: config.Config) -> Iterator[Fault]:
 
 def common_keys() -> tuple[str, list[KeyRow]]:
     """Return title and rows of the keys that all recipes have."""
-    title, rows = reference()[0]
+    title, rows = reference(Config)[0]
     names = f"one of: {', '.join(DATASETS)}"
-    return title, [replace(row, expects=names) if row.key == "data.name" else row for row in rows]
+    rows = [replace(row, expects=names) if row.key == "data.name" else row for row in rows]
+    place = [row.key for row in rows].index("model.name") + 1
+    return title, [*rows[:place], *ENCODER_KEYS, *rows[place:]]
 
 
 def dataset_keys() -> list[tuple[str, list[KeyRow]]]:
@@ -179,9 +228,14 @@ def dataset_keys() -> list[tuple[str, list[KeyRow]]]:
     return [(f"Keys of `data` that only data.name={name} has", rows) for name, rows in tables if rows]
 
 
+def loss_keys() -> list[tuple[str, list[KeyRow]]]:
+    """Return (title, rows) of the keys of all losses, then of each loss."""
+    return reference(Config)[1:]
+
+
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema of a recipe file with the keys of every dataset, each allowed for those that have it."""
-    schema = config.json_schema()
+    schema = config.json_schema(Config)
     data = schema["$defs"]["DataConfig"]
     records = {name: dataset_class(name).options.model_json_schema() for name in DATASETS}
     own = {name: record.get("properties", {}) for name, record in records.items()}
@@ -191,6 +245,11 @@ def json_schema() -> dict[str, Any]:
         schema["$defs"] |= record.get("$defs", {})
     data["properties"]["name"] |= {"enum": list(DATASETS)}
     data["additionalProperties"] = False
+    group = {"name": {"type": "string"}, "output_stride": {"type": ["integer", "null"]}}
+    schema["$defs"]["ModelConfig"]["properties"]["encoder"] = {
+        "anyOf": [{"type": ["string", "null"]}, {"type": "object", "properties": group}],
+        "description": ENCODER_KEYS[0].meaning,
+    }
     default = DataConfig.model_fields["name"].default
     data["allOf"] = [
         {
@@ -203,7 +262,12 @@ def json_schema() -> dict[str, Any]:
 
 
 class Config(config.Config):
-    """A whole recipe, checked to the last key of its network. See `segatlas.config.Config` for the keys."""
+    """A whole recipe, checked to the last key of its network and losses. See `segatlas.config.Config` for the keys."""
+
+    losses: tuple[AnyLoss, ...] = Field(
+        default_factory=lambda: (LOSSES["cross_entropy"](),),
+        description=config.Config.model_fields["losses"].description,
+    )
 
     further_rules: ClassVar[tuple[Rule, ...]] = (
         _task_of_network,
@@ -221,7 +285,7 @@ class Config(config.Config):
         if entry is not None and "task" not in self.model_fields_set:
             found["task"] = entry.tasks[0]
         if entry is not None and "losses" not in self.model_fields_set:
-            found["losses"] = tuple(term(name=name) for name, term in [*losses_for(entry.output).items()][:1])
+            found["losses"] = tuple(loss() for loss in [*losses_for(entry.output).values()][:1])
         task = found.get("task", self.task)
         if "metric" not in self.train.model_fields_set and task in TASKS and (scores := scores_of(task)):
             found["train"] = self.train.model_copy(update={"metric": next(iter(scores))})

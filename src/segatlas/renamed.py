@@ -15,8 +15,15 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
+_LOSSES = (
+    *("Boundary", "CentersOffsets", "ClassPresence", "CrossEntropy", "CrossEntropyDice", "Detail", "Dice", "Focal"),
+    *("Lovasz", "Ohem", "PointCrossEntropy", "Tversky"),
+)
+
 MOVED: dict[str, str] = {
-    "segatlas.criteria.criterion": "segatlas.criteria.semantic_logits",
+    "segatlas.criteria.centers_offsets": "segatlas.losses.centers_offsets",
+    "segatlas.criteria.criterion": "segatlas.criteria.weighted_sum",
+    "segatlas.criteria.semantic_logits": "segatlas.criteria.weighted_sum",
     "segatlas.data.doctor": "segatlas.data.checks",
     "segatlas.data.doctor.facts": "segatlas.data.checks.stats",
     "segatlas.data.doctor.inventory": "segatlas.data.checks.file_listing",
@@ -24,6 +31,10 @@ MOVED: dict[str, str] = {
     "segatlas.data.formats.atomic": "segatlas.files",
     "segatlas.inference.pictures": "segatlas.inference.images",
     "segatlas.layers.below_raise": "segatlas.layers.before_upsampling",
+    "segatlas.losses.base": "segatlas.losses.loss",
+    "segatlas.losses.compound": "segatlas.losses.cross_entropy_dice",
+    "segatlas.losses.overlap": "segatlas.losses.dice",
+    "segatlas.losses.points": "segatlas.losses.point_cross_entropy",
     "segatlas.metrics.boundaries": "segatlas.metrics.boundary",
     "segatlas.metrics.definitions": "segatlas.metrics",
     "segatlas.metrics.object_sizes": "segatlas.metrics.object_size",
@@ -57,20 +68,17 @@ RENAMED: dict[str, dict[str, str]] = {
     },
     "segatlas.config.losses": {
         "Term": "LossConfig",
-        "LossTerm": "AnyLossConfig",
-        "CrossEntropyTerm": "CrossEntropyConfig",
-        "OhemTerm": "OhemConfig",
-        "DiceTerm": "DiceConfig",
-        "CrossEntropyDiceTerm": "CrossEntropyDiceConfig",
-        "FocalTerm": "FocalConfig",
-        "TverskyTerm": "TverskyConfig",
-        "LovaszTerm": "LovaszConfig",
-        "BoundaryTerm": "BoundaryConfig",
-        "DetailTerm": "DetailConfig",
-        "ClassPresenceTerm": "ClassPresenceConfig",
-        "PointCrossEntropyTerm": "PointCrossEntropyConfig",
+        "LossTerm": "segatlas.losses.AnyLoss",
+        "AnyLossConfig": "segatlas.losses.AnyLoss",
+        "losses_for": "segatlas.losses.losses_for",
+        **{f"{name}{kind}": f"segatlas.losses.{name}" for name in _LOSSES for kind in ("Term", "Config")},
     },
-    "segatlas.criteria": {"Criterion": "segatlas.criteria.semantic_logits.Criterion"},
+    "segatlas.criteria": {"Criterion": "segatlas.criteria.weighted_sum.Criterion"},
+    "segatlas.criteria.centers_offsets": {
+        "CentersCriterion": "segatlas.criteria.weighted_sum.Criterion",
+        "Maps": "segatlas.ops.center_maps.CenterMaps",
+        "maps_of_target": "segatlas.ops.center_maps.maps_of_target",
+    },
     "segatlas.data.checks": {"Diagnosis": "CheckReport"},
     "segatlas.data.doctor.examine": {"quick_check": "segatlas.data.checks.quick_check"},
     "segatlas.data.doctor.facts": {
@@ -92,6 +100,8 @@ RENAMED: dict[str, dict[str, str]] = {
     },
     "segatlas.data.doctor.rules": {
         "check_pictures": "check_images",
+        "is_turned": "segatlas.data.checks.pairing.is_turned",
+        "readable_pairs": "segatlas.data.checks.pairing.readable_pairs",
         "same_pictures": "same_images",
     },
     "segatlas.data.doctor.survey": {"Survey": "ScanResult", "take_survey": "scan_files"},
@@ -105,6 +115,7 @@ RENAMED: dict[str, dict[str, str]] = {
         "error_picture": "error_image",
         "save_picture": "save_image",
     },
+    "segatlas.encoders": {"create_encoder": "segatlas.encoders.spec.create_encoder"},
     "segatlas.inference.pictures": {"Inputs": "ImageBatch", "PictureLike": "ImageLike", "Prepared": "PreparedImage"},
     "segatlas.layers.below_raise": {
         "convolve_below_raise": "convolve_before_upsampling",
@@ -112,6 +123,7 @@ RENAMED: dict[str, dict[str, str]] = {
         "raise_and_shift": "upsample_and_shift",
         "raise_taps": "upsample_taps",
     },
+    "segatlas.losses.overlap": {"Tversky": "segatlas.losses.tversky.Tversky"},
     "segatlas.metrics": {"SemanticScores": "Scores"},
     "segatlas.metrics.boundaries": {
         "band": "boundary_region",
@@ -129,15 +141,31 @@ RENAMED: dict[str, dict[str, str]] = {
         "list_models": "segatlas.models.list_models",
         "load_pretrained": "segatlas.hub.loading.load_pretrained",
         "read_state_dict": "segatlas.checkpoint.reading.read_state_dict",
-        "save_pretrained": "segatlas.checkpoint.model_folder.save_pretrained",
+        "save_pretrained": "segatlas.build.saving.save_pretrained",
         "start_from": "segatlas.build.starting.start_from",
     },
-    "segatlas.weights.converting": {"convert": "segatlas.hub.converting.convert"},
+    "segatlas.weights.converting": {
+        "Match": "segatlas.conversion.recognition.Match",
+        "Recognised": "segatlas.conversion.recognition.Recognised",
+        "convert": "segatlas.hub.converting.convert",
+        "find_importer": "segatlas.conversion.recognition.find_importer",
+        "recognise": "segatlas.conversion.recognition.recognise",
+        "rename_to_ours": "segatlas.conversion.renaming.rename_to_ours",
+        "rename_to_theirs": "segatlas.conversion.renaming.rename_to_theirs",
+        "with_counters": "segatlas.conversion.renaming.with_counters",
+    },
+    "segatlas.weights.card": {
+        "IMAGENET_MEAN": "segatlas.checkpoint.preprocessing.IMAGENET_MEAN",
+        "IMAGENET_STD": "segatlas.checkpoint.preprocessing.IMAGENET_STD",
+        "default_preprocessing": "segatlas.checkpoint.preprocessing.default_preprocessing",
+    },
     "segatlas.weights.importers.beside": {"Settings": "FoundSettings"},
     "segatlas.weights.saving": {
         "assemble": "segatlas.build.assembling.assemble",
         "filled": "segatlas.build.assembling.filled",
         "find_model": "segatlas.hub.loading.find_model",
+        "make_card": "segatlas.build.saving.make_card",
+        "save_pretrained": "segatlas.build.saving.save_pretrained",
         "load_pretrained": "segatlas.hub.loading.load_pretrained",
     },
 }
@@ -147,12 +175,19 @@ GONE: dict[str, dict[str, str]] = {
     "segatlas.drawing": {
         "ClassRow": "the tables of a report are its sections: ReportContent(sections=report.sections, colors=...)",
     },
+    "segatlas.encoders": {
+        "nearest_encoders": "EncoderSpec.of(name) of segatlas.encoders.spec names the nearest of a name that is none",
+    },
+    "segatlas.losses": {
+        "build_loss": "a term of a recipe is its loss: term(logits, labels, canvas, align_corners, class_weights)",
+    },
     "segatlas.metrics": {
         "DEFINITIONS": "each number has its own: Scores.definitions, or load_metric(name).numbers",
         "SemanticMetrics": "create(TASKS['semantic'].metrics, classes) of segatlas.metrics and segatlas.tasks counts "
         "the same: update(Result(class_map=prediction), SemanticTarget(labels))",
         "mean_iou": "a set that counted one matrix has it: Scores.miou of create(['confusion'], classes)",
     },
+    "segatlas.checkpoint.card_checks": {"faults": "Card.check() raises a UsageError that names them all"},
 }
 """Module -> names that have no counterpart, each with what does its work now."""
 
@@ -178,8 +213,10 @@ def old_names(module: str, home: str = "") -> Callable[[str], Any]:
             warnings.warn(f"{module}.{name} is called {full} now", DeprecationWarning, stacklevel=2)
             place, _, new = full.rpartition(".")
             return getattr(import_module(place), new)
-        if home:
-            return getattr(import_module(home), name)
+        if home and hasattr(today := import_module(home), name):
+            return getattr(today, name)
+        if f"{module}.{name}" in sys.modules:
+            return sys.modules[f"{module}.{name}"]
         raise AttributeError(f"module {module!r} has no attribute {name!r}")
 
     return find
@@ -196,6 +233,14 @@ def old_attribute(old: str, new: str) -> property:
     return property(read, doc=f"The name of `{new}` in earlier versions.")
 
 
+class _OldModule(ModuleType):
+    """Keeps no module that is imported from inside: `doctor.examine` would hide the function of that name."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not isinstance(value, ModuleType):
+            super().__setattr__(name, value)
+
+
 class OldModules(MetaPathFinder, Loader):
     """Finds the modules of `MOVED`. Each holds nothing of its own and gives the objects of the module of today."""
 
@@ -204,6 +249,10 @@ class OldModules(MetaPathFinder, Loader):
     ) -> ModuleSpec | None:
         """Return a spec for a module that moved, else None."""
         return ModuleSpec(fullname, self, is_package=True) if place_of_today(fullname) else None
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        """Make the old module."""
+        return _OldModule(spec.name)
 
     def exec_module(self, module: ModuleType) -> None:
         """Fill the old module."""

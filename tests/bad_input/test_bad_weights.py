@@ -113,14 +113,15 @@ def test_a_changed_model_file_is_refused_by_its_hash(predict, model, tmp_path):
 
 def test_weights_of_another_architecture_are_refused_with_both_names(start, predict, tmp_path):
     from segatlas.build.network import create_model
-    from segatlas.checkpoint.model_folder import save_pretrained
+    from segatlas.build.saving import save_pretrained
 
     other = tmp_path / "other"
     fields = {"encoder": "mit_b0"}
     save_pretrained(create_model("segformer", num_classes=3, **fields), other, classes=("a", "b", "c"))
     result = start(other)
-    assert result.exit_code == 1
-    assert f"error: {other}: holds a segformer, but the network is a unet" in result.stderr
+    assert result.exit_code == 2
+    assert f"{other}: holds a segformer, but the network is a unet" in result.stderr
+    assert "override   model.start_from" in result.stderr
 
 
 def test_a_card_of_another_architecture_than_its_weights_names_the_tensors(predict, model, tmp_path):

@@ -5,10 +5,10 @@ import torch
 from torch import nn
 
 from segatlas.build.network import create_model
+from segatlas.build.saving import make_card, save_pretrained
 from segatlas.build.starting import start_from
-from segatlas.checkpoint.card import Preprocessing
-from segatlas.checkpoint.model_folder import make_card, save_pretrained
-from segatlas.errors import WeightsError
+from segatlas.checkpoint.preprocessing import Preprocessing
+from segatlas.errors import UsageError, WeightsError
 
 CLASSES = ("a", "b", "c")
 HALF = Preprocessing(mean=(0.5,) * 3, std=(0.5,) * 3)
@@ -65,7 +65,7 @@ def test_a_checkpoint_and_a_bare_file_serve_too(tmp_path):
 
 def test_another_architecture_is_refused(earlier):
     net = create_model("segformer_b0", num_classes=3, decoder_channels=8)
-    with pytest.raises(WeightsError, match="holds a unet, but the network is a segformer"):
+    with pytest.raises(UsageError, match="holds a unet, but the network is a segformer"):
         start_from(net, earlier)
 
 

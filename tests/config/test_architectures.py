@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from segatlas.config.architectures import check_fields, wrap
+from segatlas.config.architectures import in_section, read_fields
 from segatlas.errors import UsageError
 
 
@@ -29,14 +29,16 @@ class NetConfig:
 
 
 def check(**fields: object) -> list[tuple[str, str, str]]:
-    problems = check_fields(NetConfig, {"num_classes": 2, **fields}, further=["num_classes", "input"])
+    known = [*NetConfig.__dataclass_fields__, "input"]
+    _, faults = read_fields(NetConfig, {"num_classes": 2, **fields}, strict=True)
+    problems = [in_section(fault, "model", known) for fault in faults]
     return [(p.key, p.got, p.message) for p in problems]
 
 
 def test_sound_fields_have_no_problem_and_lists_are_tuples() -> None:
     assert check(channels=[1, 2], encoder="resnet18", dropout=1, host={"depth": 2}) == []
-    made = wrap(NetConfig).validate_python({"num_classes": 2, "channels": [1, 2], "host": {"depth": 2}})
-    assert isinstance(made, NetConfig)
+    made, problems = read_fields(NetConfig, {"num_classes": 2, "channels": [1, 2], "host": {"depth": 2}})
+    assert (type(made), problems) == (NetConfig, [])
     assert (made.channels, made.host.depth) == ((1, 2), 2)
 
 
@@ -57,7 +59,7 @@ def test_an_unknown_key_of_a_nested_group_is_found() -> None:
 
 
 def test_a_missing_field_is_named() -> None:
-    assert [p.key for p in check_fields(NetConfig, {})] == ["model.num_classes"]
+    assert [p.key for p in read_fields(NetConfig, {}, strict=True)[1]] == ["num_classes"]
 
 
 @pytest.mark.parametrize("dropout", [0.125, 0.25])

@@ -87,9 +87,9 @@ def test_another_network_leaves_out_what_lower_layers_wrote_for_the_earlier_one_
 
 def test_what_is_stated_with_the_name_or_above_it_stays(tmp_path, caplog):
     cfg = layered(tmp_path, UNET, "model: {name: fcn, encoder: resnet50}", "model.channels=64")
-    assert cfg.model.architecture_fields() == {"aux": True, "encoder": "resnet50", "channels": 64}
+    assert cfg.model.architecture_fields() == {"aux": True, "encoder": {"name": "resnet50"}, "channels": 64}
     for words in (("model.encoder=mit_b1", "model.name=segformer"), ("model.name=segformer", "model.encoder=mit_b1")):
-        assert layered(tmp_path, UNET, "seed: 0", *words).model.architecture_fields()["encoder"] == "mit_b1"
+        assert layered(tmp_path, UNET, "seed: 0", *words).model.architecture_fields()["encoder"] == {"name": "mit_b1"}
     assert "encoder = " not in caplog.text
 
 
@@ -97,7 +97,7 @@ def test_the_same_name_again_and_parts_that_name_no_network_change_nothing(tmp_p
     cfg = layered(tmp_path, UNET, "model: {name: unet}", "model.name=unet")
     assert cfg.model.architecture_fields()["decoder_channels"] == [64, 32]
     part = layered(tmp_path, "model: {encoder: resnet50, channels: 64}", "model: {name: fcn}")
-    assert part.model.architecture_fields() == {"encoder": "resnet50", "channels": 64}
+    assert part.model.architecture_fields() == {"encoder": {"name": "resnet50"}, "channels": 64}
     assert not caplog.records
 
 

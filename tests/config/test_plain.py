@@ -13,7 +13,6 @@ from segatlas.checkpoint.card import Card
 from segatlas.checkpoint.validation import FieldsError, validated
 from segatlas.config.messages import SchemaWords
 from segatlas.config.plain import value_problems
-from segatlas.config.schema import Config as Schema
 from segatlas.config.schema import TrainConfig
 from segatlas.data.datasets.folder import FolderOptions
 from segatlas.errors import ConfigError, UsageError, WeightsError
@@ -23,7 +22,7 @@ from segatlas.structures import maps_of, noise_inputs
 
 INF = float("inf")
 ODD = (INF, -INF, float("nan"), 1e-300, -1e300)
-WORDS = SchemaWords(Schema.model_json_schema())
+WORDS = SchemaWords(Config.model_json_schema())
 
 
 def takes_number(node: Any) -> tuple[bool, ...] | None:
@@ -123,9 +122,9 @@ def test_an_architecture_takes_only_finite_numbers(name):
 
 
 def test_encoder_options_take_only_finite_numbers():
-    with pytest.raises(ConfigError, match=r"model\.encoder_options\.norm_eps"):
+    with pytest.raises(ConfigError, match=r"model\.encoder\.norm_eps"):
         Config.load({"model": {"name": "segformer_b0", "encoder_options": {"norm_eps": INF}}})
-    with pytest.raises(UsageError, match=r"encoder_options\.norm_eps"):
+    with pytest.raises(UsageError, match=r"encoder\.norm_eps"):
         create_model("segformer_b0", num_classes=3, encoder_options={"norm_eps": INF})
 
 

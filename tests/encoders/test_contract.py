@@ -3,7 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from segatlas.encoders import ENCODERS, create_encoder
+from segatlas.encoders import ENCODERS
+from segatlas.encoders.contract import PyramidEncoder
+from segatlas.encoders.spec import create_encoder
 from segatlas.errors import UsageError
 
 FAMILIES = [
@@ -84,12 +86,38 @@ def test_gradient_checkpointing_keeps_fewer_numbers_for_backward(name):
 
 
 def test_an_unknown_field_is_refused_by_name():
-    with pytest.raises(UsageError, match="'mit_b0' has no field 'output_stride'; it has: drop_path"):
+    with pytest.raises(UsageError, match="output_stride = 8: mit_b0 has its own only, expected null"):
         create_encoder("mit_b0", output_stride=8)
-    with pytest.raises(UsageError, match="'mobilenet_v2' has no field 'x'; it has: output_stride, dilate_every_block"):
+    with pytest.raises(UsageError, match=r"x = 1: unknown option of mobilenet_v2; known here: .*dilate_every_block"):
         create_encoder("mobilenet_v2", x=1)
 
 
 def test_an_unknown_encoder_is_refused_with_the_nearest_names():
-    with pytest.raises(UsageError, match=r"unknown encoder 'resnet19'.*nearest: resnet18"):
+    with pytest.raises(UsageError, match=r"(?s)encoder 'resnet19'.*unknown encoder - did you mean 'resnet\d+'"):
         create_encoder("resnet19")
+
+
+class Twice(PyramidEncoder):
+    """An encoder with an output besides its maps."""
+
+    channels, strides, extras = (3,), (1,), ("mean",)
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        return self.outputs(x)[0]
+
+    def outputs(self, x: torch.Tensor) -> tuple[list[torch.Tensor], dict[str, torch.Tensor]]:
+        return [2 * x], {"mean": x.mean(dim=(2, 3))}
+
+    def stages(self) -> list[list[torch.nn.Module]]:
+        return []
+
+
+def test_further_outputs_come_by_name_and_most_encoders_have_none():
+    x = torch.randn(2, 3, 32, 32)
+    encoder = Twice()
+    maps, extras = encoder.outputs(x)
+    assert tuple(extras) == encoder.extras
+    assert torch.equal(maps[0], encoder(x)[0])
+    plain = create_encoder("resnet18_w8").eval()
+    maps, extras = plain.outputs(x)
+    assert (len(maps), extras, plain.extras) == (len(plain.channels), {}, ())

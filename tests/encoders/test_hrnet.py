@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from segatlas.encoders import create_encoder
 from segatlas.encoders.hrnet import upsample_to
+from segatlas.encoders.spec import create_encoder
 
 PUBLISHED_MILLIONS = {"hrnet_w18_small": 3.86, "hrnet_w18": 9.56, "hrnet_w48": 65.33}
 """Of MMSegmentation's backbones."""

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from segatlas.encoders import create_encoder
+from segatlas.encoders.spec import create_encoder
 
 COUNTS = {"mit_b0": 3_319_392, "mit_b1": 13_151_424, "mit_b2": 24_196_288, "mit_b3": 44_072_128, "mit_b5": 81_443_008}
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from segatlas.encoders import create_encoder
+from segatlas.encoders.spec import create_encoder
 from segatlas.errors import UsageError
 
 

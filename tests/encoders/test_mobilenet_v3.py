@@ -6,7 +6,7 @@ import pytest
 import torch
 import torchvision
 
-from segatlas.encoders import create_encoder
+from segatlas.encoders.spec import create_encoder
 
 
 @pytest.mark.parametrize(("output_stride", "dilated"), [(32, False), (16, True)])

@@ -7,8 +7,8 @@ import timm
 import torch
 
 from segatlas.build.network import build_network, make_config
-from segatlas.encoders import create_encoder
 from segatlas.encoders.resnest import SplitAttention
+from segatlas.encoders.spec import create_encoder
 from segatlas.inference.fast_form import fast_form
 from segatlas.structures import InputSpec
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from segatlas.encoders import create_encoder
+from segatlas.encoders.spec import create_encoder
 from segatlas.errors import UsageError
 
 BACKBONE_PARAMETERS = {"resnet18": 11_176_512, "resnet34": 21_284_672, "resnet50": 23_508_032, "resnet101": 42_500_160}

@@ -9,7 +9,8 @@ import timm
 import torch
 
 from segatlas.build.network import shapes_only
-from segatlas.encoders.timm_tokens import MODULES, TimmTokenEncoder, build, is_plain
+from segatlas.encoders.spec import create_token_encoder
+from segatlas.encoders.timm_tokens import MODULES, TimmTokenEncoder, is_plain
 from segatlas.errors import UsageError
 
 # Name -> prefix tokens: a class token, registers, a distilled token, or none.
@@ -39,7 +40,7 @@ def randomise(model: torch.nn.Module) -> torch.nn.Module:
 def pair(name: str, depth: int = 2) -> tuple[torch.nn.Module, TimmTokenEncoder]:
     """Return timm's own network and our encoder, with the same weights."""
     theirs = randomise(timm.create_model(name, depth=depth, dynamic_img_size=True))
-    ours = build(name, depth=depth).eval()
+    ours = create_token_encoder(name, depth=depth).eval()
     own = {f"model.{key}": tensor for key, tensor in theirs.state_dict().items()}
     ours.load_state_dict({key: own[key] for key in ours.state_dict()}, strict=True)
     return theirs, ours
@@ -72,7 +73,7 @@ def test_tokens_equal_what_get_intermediate_layers_gives_as_in_dinov2():
 
 
 def test_blocks_come_in_the_order_asked_for_and_none_after_the_last_of_them_is_run():
-    encoder = randomise(build("test_vit", depth=3))
+    encoder = randomise(create_token_encoder("test_vit", depth=3))
     run = []
     for index, block in enumerate(encoder.blocks):
         block.register_forward_hook(lambda *_, index=index: run.append(index))
@@ -88,7 +89,7 @@ def test_blocks_come_in_the_order_asked_for_and_none_after_the_last_of_them_is_r
 
 
 def test_a_map_holds_the_patches_row_by_row():
-    encoder = build("test_vit", depth=1).eval()
+    encoder = create_token_encoder("test_vit", depth=1).eval()
     with torch.no_grad():
         tokens = encoder(torch.randn(2, 3, 32, 48))
     for row in range(2):
@@ -99,7 +100,7 @@ def test_a_map_holds_the_patches_row_by_row():
 @each_plain
 def test_stages_are_the_patch_embedding_and_each_block_and_hold_all_but_tokens_and_positions(name):
     with shapes_only():
-        encoder = build(name, depth=3)
+        encoder = create_token_encoder(name, depth=3)
     stages = encoder.stages()
     staged = [id(p) for stage in stages for module in stage for p in module.parameters()]
     loose = {key for key, p in encoder.named_parameters() if id(p) not in staged}
@@ -112,7 +113,7 @@ def test_stages_are_the_patch_embedding_and_each_block_and_hold_all_but_tokens_a
 
 @each_plain
 def test_every_parameter_gets_a_gradient_through_the_patches_of_the_last_block(name):
-    encoder = randomise(build(name, depth=2)).train()
+    encoder = randomise(create_token_encoder(name, depth=2)).train()
     size = 2 * encoder.patch_size
     encoder(torch.randn(1, 3, size, size)).maps()[0].square().mean().backward()
     assert [key for key, p in encoder.named_parameters() if p.grad is None or not p.grad.any()] == []
@@ -120,7 +121,7 @@ def test_every_parameter_gets_a_gradient_through_the_patches_of_the_last_block(n
 
 def step(name: str, *, checkpointing: bool) -> tuple[dict[str, torch.Tensor], int]:
     """Return gradients of a step with stochastic depth, and how many bytes it keeps for them."""
-    encoder = randomise(build(name, depth=3, drop_path=0.5)).train()
+    encoder = randomise(create_token_encoder(name, depth=3, drop_path=0.5)).train()
     encoder.gradient_checkpointing = checkpointing
     kept: dict[int, int] = {}
 
@@ -147,7 +148,7 @@ def test_gradient_checkpointing_changes_no_gradient_and_keeps_fewer_numbers(name
 
 
 def test_evaluation_after_training_with_checkpointing_runs_without_it():
-    encoder = build("test_vit", depth=1).train()
+    encoder = create_token_encoder("test_vit", depth=1).train()
     encoder.gradient_checkpointing = True
     encoder(torch.randn(1, 3, 16, 16))
     encoder.eval()(torch.randn(1, 3, 16, 16))
@@ -177,7 +178,7 @@ def test_the_modules_of_timm_that_are_taken_hold_transformers_of_one_stride(modu
     names = [name for name in timm.list_models(module=module) if "sapiens2" not in name]
     for name in names[:: max(len(names) // 6, 1)]:
         with shapes_only():
-            encoder = build(name, depth=1)
+            encoder = create_token_encoder(name, depth=1)
         assert (len(encoder.blocks), encoder.size_divisibility) == (1, encoder.patch_size)
         assert 8 <= encoder.patch_size <= 32
 
@@ -187,6 +188,6 @@ def test_settings_that_timm_cannot_take_are_refused_by_name():
         pytest.raises(UsageError, match="timm cannot make 'vit_base_patch16_sapiens2' with depth=2"),
         torch.device("meta"),
     ):
-        build("vit_base_patch16_sapiens2", depth=2)
-    with pytest.raises(UsageError, match=r"timm cannot make 'test_vit\.no_such_tag'.*Invalid pretrained tag"):
-        build("test_vit.no_such_tag")
+        create_token_encoder("vit_base_patch16_sapiens2", depth=2)
+    with pytest.raises(UsageError, match=r"no such weights: expected no tag, or one of test_vit\.r160_in1k"):
+        create_token_encoder("test_vit.no_such_tag")

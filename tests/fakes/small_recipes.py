@@ -59,7 +59,7 @@ def network_of(name: str) -> Any:
 def narrow(name: str) -> list[str]:
     """Return the words that make a recipe's network small: another encoder, narrow heads."""
     network = network_of(name)
-    small = SMALL.get(getattr(network, "encoder", None))
+    small = SMALL.get(str(getattr(network, "encoder", None)))
     further = [f"model.encoder={small}"] if small else []
     return further + [f"model.{width}=32" for width in ("channels", "jpu_channels") if hasattr(network, width)]
 

@@ -41,16 +41,21 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     },
     "fc_siam-conc": ("fc_siam", {"width": 4, "fusion": "both"}),
     "fc_siam-early": ("fc_siam", {"width": 4, "fusion": "early"}),
+    "linear-patch14": (
+        "linear",
+        {"encoder": "eva02_tiny_patch14_224", "encoder_options": {"depth": 1}},
+    ),
     "gcnet-mul": ("gcnet", {"encoder": "resnet18_w8", "channels": 8, "channel_mul": True}),
     "psanet-collect": (
         "psanet",
         {"encoder": "resnet18_w8", "channels": 8, "mask_size": (4, 5), "distribute": False, "softmax": False},
     ),
 }
-STRIDES = (1, 2, 4, 8, 16, 32)
+STRIDES = (1, 2, 4, 8, 14, 16, 32)
 # Architectures whose logits are more than classifier(decode(features)); each says in its own test what they are.
 REFINED: set[str] = {
     "fc_siam",
+    "linear",
     "lraspp",
     "pointrend",
 }
@@ -68,7 +73,9 @@ def _one_seed():
 def make(case: str, **fields: Any) -> torch.nn.Module:
     name, own = CASES[case]
     architecture = load_architecture(name)
-    return architecture.build(architecture.config(**{"num_classes": K, **own, **fields}))
+    config, problems = architecture.read_config({"num_classes": K, **own, **fields})
+    assert problems == []
+    return architecture.build(config)
 
 
 def takes(case: str, channels: int = 3) -> tuple[InputSpec, ...]:

@@ -3,12 +3,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from segatlas.models.deeplabv3 import ARCHITECTURE, DeepLabV3Config, build
+from segatlas.build.network import create_model
+from segatlas.models.deeplabv3 import ARCHITECTURE
 
 
 def millions(**fields) -> float:
     with torch.device("meta"):
-        net = build(DeepLabV3Config(**fields))
+        net = create_model("deeplabv3", **fields)
     return sum(p.numel() for p in net.parameters()) / 1e6
 
 
@@ -22,6 +23,6 @@ def test_torchvisions_form_has_the_number_of_parameters_of_torchvisions_network(
 
 
 def test_the_rates_are_dilations_and_the_first_branch_is_1x1():
-    net = build(DeepLabV3Config(num_classes=3, **{**ARCHITECTURE.tiny, "rates": (2, 5)}))
+    net = create_model("deeplabv3", num_classes=3, **{**ARCHITECTURE.tiny, "rates": (2, 5)})
     convs = [branch.conv for branch in net.aspp.branches]
     assert [(conv.kernel_size[0], conv.dilation[0]) for conv in convs] == [(1, 1), (3, 2), (3, 5)]

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from segatlas.build.network import create_model
 from segatlas.errors import UsageError
-from segatlas.models.deeplabv3plus import ARCHITECTURE, SMP, DeepLabV3PlusConfig, build
+from segatlas.models.deeplabv3plus import ARCHITECTURE, SMP
 
 MILLIONS = {
     "deeplabv3plus_r50": (43.69, True),
@@ -19,19 +20,19 @@ def test_variants_have_the_published_number_of_parameters_for_150_classes(varian
     expected, aux = MILLIONS[variant]
     fields = dict(ARCHITECTURE.variants[variant]) | ({"aux_channels": 256} if aux else {})
     with torch.device("meta"):
-        net = build(DeepLabV3PlusConfig(num_classes=150, aux=aux, **fields))
+        net = create_model("deeplabv3plus", num_classes=150, aux=aux, **fields)
     assert sum(p.numel() for p in net.parameters()) / 1e6 == pytest.approx(expected, abs=0.005)
 
 
 @pytest.mark.parametrize("output_stride", [8, 16, 32])
 def test_logits_are_at_stride_4_whatever_the_encoders_stride(output_stride):
-    net = build(DeepLabV3PlusConfig(num_classes=3, **ARCHITECTURE.tiny, output_stride=output_stride)).eval()
+    net = create_model("deeplabv3plus", num_classes=3, **ARCHITECTURE.tiny, output_stride=output_stride).eval()
     assert net(torch.randn(1, 3, 64, 97)).logits.shape == (1, 3, 16, 25)
 
 
 def test_the_decoder_is_the_papers_figure():
     torch.manual_seed(0)
-    net = build(DeepLabV3PlusConfig(num_classes=3, **ARCHITECTURE.tiny)).eval()
+    net = create_model("deeplabv3plus", num_classes=3, **ARCHITECTURE.tiny).eval()
     x = torch.randn(2, 3, 65, 97)
     with torch.no_grad():
         features = net.encoder(x)
@@ -46,11 +47,11 @@ def test_the_decoder_is_the_papers_figure():
 
 def test_an_encoder_without_a_map_at_stride_4_is_refused():
     with pytest.raises(UsageError, match="map at stride 4"):
-        build(DeepLabV3PlusConfig(num_classes=3, encoder="timm/vit_tiny_patch16_224", output_stride=None))
+        create_model("deeplabv3plus", num_classes=3, encoder="timm/vit_tiny_patch16_224", output_stride=None)
 
 
 def test_segmentation_models_pytorchs_form_has_one_norm_in_a_separable_convolution():
-    net = build(DeepLabV3PlusConfig(num_classes=3, **{**SMP, "encoder": "resnet18_w8", "channels": 8}))
+    net = create_model("deeplabv3plus", num_classes=3, **{**SMP, "encoder": "resnet18_w8", "channels": 8})
     assert [len(net.fuse_convs), len(net.refine)] == [1, 1]
     assert net.refine[0].depthwise_bn is None
     assert net.aspp.fuse.conv.kernel_size == (1, 1)

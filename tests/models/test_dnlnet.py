@@ -6,12 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from segatlas.models.dnlnet import ARCHITECTURE, DNLNetConfig, build
+from segatlas.build.network import create_model
+from segatlas.models.dnlnet import ARCHITECTURE
 
 
 def block_of(**fields):
     torch.manual_seed(0)
-    block = build(DNLNetConfig(num_classes=3, encoder="resnet18_w8", channels=8, **fields)).block.double().eval()
+    block = create_model("dnlnet", num_classes=3, encoder="resnet18_w8", channels=8, **fields).block.double().eval()
     for parameter in block.parameters():
         nn.init.normal_(parameter, std=0.5)
     return block
@@ -43,7 +44,7 @@ def test_the_block_equals_the_matrix_of_all_pairs_with_its_gradients(fields, sca
 
 
 def test_a_new_block_is_the_identity():
-    net = build(DNLNetConfig(num_classes=3, encoder="resnet18_w8", channels=8)).eval()
+    net = create_model("dnlnet", num_classes=3, encoder="resnet18_w8", channels=8).eval()
     x = torch.randn(1, 8, 5, 7)
     with torch.no_grad():
         assert torch.equal(net.block(x), x)
@@ -51,5 +52,5 @@ def test_a_new_block_is_the_identity():
 
 def test_the_published_network_has_its_number_of_parameters():
     with torch.device("meta"):
-        net = build(DNLNetConfig(num_classes=150, aux=True, **ARCHITECTURE.variants["dnl_r50"]))
+        net = create_model("dnlnet", num_classes=150, aux=True, **ARCHITECTURE.variants["dnl_r50"])
     assert sum(p.numel() for p in net.parameters()) / 1e6 == pytest.approx(50.13, abs=0.005)

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from segatlas.build.network import create_model
 from segatlas.errors import UsageError
-from segatlas.models.gcnet import ARCHITECTURE, GCNetConfig, GlobalContextBlock, build
+from segatlas.models.gcnet import ARCHITECTURE, GlobalContextBlock
 
 WAYS = [(True, False), (False, True), (True, True)]
 
@@ -39,10 +40,10 @@ def test_a_new_block_that_adds_is_the_identity():
 
 def test_a_context_that_goes_nowhere_is_refused():
     with pytest.raises(UsageError, match="channel_add and channel_mul are both off"):
-        build(GCNetConfig(num_classes=2, encoder="resnet18_w8", channel_add=False))
+        create_model("gcnet", num_classes=2, encoder="resnet18_w8", channel_add=False)
 
 
 def test_the_published_network_has_its_number_of_parameters():
     with torch.device("meta"):
-        net = build(GCNetConfig(num_classes=150, aux=True, **ARCHITECTURE.variants["gcnet_r50"]))
+        net = create_model("gcnet", num_classes=150, aux=True, **ARCHITECTURE.variants["gcnet_r50"])
     assert sum(p.numel() for p in net.parameters()) / 1e6 == pytest.approx(49.73, abs=0.005)

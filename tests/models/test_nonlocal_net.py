@@ -8,17 +8,17 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from segatlas.models.nonlocal_net import ARCHITECTURE, NonLocalNetConfig, build
+from segatlas.build.network import create_model
+from segatlas.models.nonlocal_net import ARCHITECTURE
 
 MODES = ("embedded_gaussian", "gaussian", "dot_product", "concatenation")
 
 
 def block_of(mode, *, width=8, reduction=2, **fields):
     torch.manual_seed(0)
-    config = NonLocalNetConfig(
-        num_classes=3, encoder="resnet18_w8", channels=width, mode=mode, reduction=reduction, **fields
-    )
-    block = build(config).block.double().eval()
+    fields |= {"mode": mode, "reduction": reduction}
+    net = create_model("nonlocal_net", num_classes=3, encoder="resnet18_w8", channels=width, **fields)
+    block = net.block.double().eval()
     for parameter in block.parameters():
         nn.init.normal_(parameter, std=0.7)
     nn.init.uniform_(block.bn.running_var, 0.5, 2)
@@ -85,7 +85,7 @@ def test_no_tensor_of_all_pairs_of_pixels_is_made(mode):
 
 
 def test_a_new_block_is_the_identity():
-    net = build(NonLocalNetConfig(num_classes=3, encoder="resnet18_w8", channels=8)).eval()
+    net = create_model("nonlocal_net", num_classes=3, encoder="resnet18_w8", channels=8).eval()
     x = torch.randn(1, 8, 5, 7)
     with torch.no_grad():
         assert torch.equal(net.block(x), x)
@@ -93,6 +93,6 @@ def test_a_new_block_is_the_identity():
 
 def test_the_published_network_has_its_number_of_parameters():
     with torch.device("meta"):
-        net = build(NonLocalNetConfig(num_classes=150, aux=True, **ARCHITECTURE.variants["nonlocal_r50"]))
+        net = create_model("nonlocal_net", num_classes=150, aux=True, **ARCHITECTURE.variants["nonlocal_r50"])
     assert sum(p.numel() for p in net.parameters()) == 50_124_684
     assert net.encoder.strides[-1] == 8

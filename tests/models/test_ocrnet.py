@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from segatlas.models.ocrnet import ARCHITECTURE, OCRNetConfig, build, concatenated
+from segatlas.build.network import create_model
+from segatlas.models.ocrnet import ARCHITECTURE, concatenated
 
 TINY = {"num_classes": 5, **ARCHITECTURE.tiny}
 DILATED = {**TINY, "encoder": "resnet18_w8", "output_stride": 8, "levels": 1}
@@ -18,12 +19,12 @@ def _one_seed():
 @pytest.mark.parametrize(("variant", "millions"), [("ocrnet_hr18", 12.18), ("ocrnet_hr48", 70.53)])
 def test_variants_have_the_published_number_of_parameters_for_150_classes(variant, millions):
     with torch.device("meta"):
-        net = build(OCRNetConfig(num_classes=150, **ARCHITECTURE.variants[variant]))
+        net = create_model("ocrnet", num_classes=150, **ARCHITECTURE.variants[variant])
     assert sum(p.numel() for p in net.parameters()) / 1e6 == pytest.approx(millions, abs=0.005)
 
 
 def test_the_numbers_are_those_of_loops_over_regions_and_pixels():
-    net = build(OCRNetConfig(**TINY)).eval().double()
+    net = create_model("ocrnet", **TINY).eval().double()
     x = torch.randn(2, 3, 33, 47).double()
     with torch.no_grad():
         features = net.encoder(x)
@@ -44,7 +45,7 @@ def test_the_numbers_are_those_of_loops_over_regions_and_pixels():
 
 
 def test_the_coarse_logits_before_the_upsampling_equal_those_of_the_concatenated_maps():
-    net = build(OCRNetConfig(**TINY)).eval().double()
+    net = create_model("ocrnet", **TINY).eval().double()
     with torch.no_grad():
         features = net.encoder(torch.randn(1, 3, 65, 97).double())
         head = net.region_head
@@ -53,7 +54,7 @@ def test_the_coarse_logits_before_the_upsampling_equal_those_of_the_concatenated
 
 
 def test_on_one_map_the_regions_come_from_the_map_before_it_by_a_3x3_convolution():
-    net = build(OCRNetConfig(**DILATED)).eval()
+    net = create_model("ocrnet", **DILATED).eval()
     assert net.region_head.conv.conv.kernel_size == (3, 3)
     with torch.no_grad():
         features = net.encoder(torch.randn(1, 3, 33, 33))
@@ -65,16 +66,16 @@ def test_on_one_map_the_regions_come_from_the_map_before_it_by_a_3x3_convolution
 
 def test_the_regions_logits_are_given_while_training_unless_switched_off():
     x = torch.randn(2, 3, 33, 47)
-    out = build(OCRNetConfig(**TINY)).train()(x)
+    out = create_model("ocrnet", **TINY).train()(x)
     assert list(out.aux) == ["regions"]
     assert out.aux["regions"].shape == out.logits.shape
-    silent = build(OCRNetConfig(**{**TINY, "aux": False})).train()
+    silent = create_model("ocrnet", **{**TINY, "aux": False}).train()
     assert silent.aux_names == ()
     assert silent(x).aux == {}
 
 
 def test_the_attention_is_over_classes_so_that_a_shuffle_of_the_image_shuffles_the_context():
-    net = build(OCRNetConfig(**TINY)).eval()
+    net = create_model("ocrnet", **TINY).eval()
     x, regions = torch.randn(1, 16, 4, 6), torch.randn(1, 16, 5, 1)
     order = torch.randperm(24)
     with torch.no_grad():

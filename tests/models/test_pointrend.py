@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from segatlas.models.pointrend import ARCHITECTURE, PointRendConfig, build, pixel_centres, sample, uncertainty
+from segatlas.build.network import create_model
+from segatlas.models.pointrend import ARCHITECTURE, pixel_centres, sample, uncertainty
 
 
 @pytest.fixture(autouse=True)
@@ -13,7 +14,7 @@ def _one_seed():
 
 
 def tiny(**fields):
-    net = build(PointRendConfig(**{"num_classes": 5, **ARCHITECTURE.tiny, **fields}))
+    net = create_model("pointrend", **{"num_classes": 5, **ARCHITECTURE.tiny, **fields})
     for parameter in net.point_head.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     return net
@@ -21,7 +22,7 @@ def tiny(**fields):
 
 def test_it_has_the_published_number_of_parameters_for_150_classes():
     with torch.device("meta"):
-        net = build(PointRendConfig(num_classes=150))
+        net = create_model("pointrend", num_classes=150)
     assert sum(p.numel() for p in net.parameters()) / 1e6 == pytest.approx(28.89, abs=0.005)
 
 

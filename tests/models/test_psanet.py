@@ -9,8 +9,9 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from segatlas.build.network import create_model
 from segatlas.errors import UsageError
-from segatlas.models.psanet import ARCHITECTURE, PointwiseAttention, PSANetConfig, build, collected, distributed
+from segatlas.models.psanet import ARCHITECTURE, PointwiseAttention, collected, distributed
 
 BRANCHES = {"collect": collected, "distribute": distributed}
 
@@ -110,7 +111,7 @@ def test_no_tensor_of_all_pairs_of_pixels_is_made(kind, training):
 
 
 def test_sides_that_both_leave_a_remainder_are_rounded_up_else_down():
-    net = build(PSANetConfig(num_classes=2, encoder="resnet18_w8", channels=8, mask_size=(3, 3)))
+    net = create_model("psanet", num_classes=2, encoder="resnet18_w8", channels=8, mask_size=(3, 3))
     assert net.shrunk((97, 97)) == ((49, 49), True)
     assert net.shrunk((64, 128)) == ((32, 64), False)
     assert net.shrunk((17, 20)) == ((8, 10), False)
@@ -119,10 +120,12 @@ def test_sides_that_both_leave_a_remainder_are_rounded_up_else_down():
 
 def test_a_network_without_branches_is_refused():
     with pytest.raises(UsageError, match="collect and distribute are both off"):
-        build(PSANetConfig(num_classes=2, encoder="resnet18_w8", collect=False, distribute=False))
+        create_model("psanet", num_classes=2, encoder="resnet18_w8", collect=False, distribute=False)
 
 
 def test_the_published_network_has_its_number_of_parameters():
     with torch.device("meta"):
-        net = build(PSANetConfig(num_classes=150, aux=True, mask_size=(66, 66), **ARCHITECTURE.variants["psanet_r50"]))
+        net = create_model(
+            "psanet", num_classes=150, aux=True, mask_size=(66, 66), **ARCHITECTURE.variants["psanet_r50"]
+        )
     assert sum(p.numel() for p in net.parameters()) / 1e6 == pytest.approx(54.07, abs=0.005)

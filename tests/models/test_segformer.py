@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from segatlas.build.network import create_model
 from segatlas.errors import UsageError
-from segatlas.models.segformer import ARCHITECTURE, MLPDecoder, SegFormerConfig, build
+from segatlas.models.segformer import ARCHITECTURE, MLPDecoder
 
 PUBLISHED_MILLIONS = {"b0": 3.75, "b1": 13.72, "b2": 27.46, "b3": 47.34, "b4": 64.11, "b5": 84.71}
 
@@ -13,7 +14,7 @@ PUBLISHED_MILLIONS = {"b0": 3.75, "b1": 13.72, "b2": 27.46, "b3": 47.34, "b4": 6
 @pytest.mark.parametrize("size", PUBLISHED_MILLIONS)
 def test_variants_have_the_published_number_of_parameters_for_150_classes(size):
     with torch.device("meta"):
-        net = build(SegFormerConfig(num_classes=150, **ARCHITECTURE.variants[f"segformer_{size}"]))
+        net = create_model("segformer", num_classes=150, **ARCHITECTURE.variants[f"segformer_{size}"])
     millions = sum(p.numel() for p in net.parameters()) / 1e6
     assert millions == pytest.approx(PUBLISHED_MILLIONS[size], abs=0.005)
 
@@ -71,15 +72,15 @@ def test_the_decoder_s_inference_form_equals_the_literal_decoder():
 
 
 def test_a_resnet_gives_its_four_coarsest_maps():
-    net = build(SegFormerConfig(num_classes=2, encoder="resnet18", decoder_channels=8))
+    net = create_model("segformer", num_classes=2, encoder="resnet18", decoder_channels=8)
     assert [p.in_features for p in net.decoder.projections] == [64, 128, 256, 512]
 
 
 def test_drop_path_reaches_the_encoder_and_defaults_to_the_encoders_own():
     def last_rate(**fields):
-        return build(SegFormerConfig(num_classes=2, decoder_channels=8, **fields)).encoder.block4[-1].drop_path.rate
+        return create_model("segformer", num_classes=2, decoder_channels=8, **fields).encoder.block4[-1].drop_path.rate
 
     assert last_rate() == pytest.approx(0.1)
     assert last_rate(drop_path=0.3) == pytest.approx(0.3)
-    with pytest.raises(UsageError, match="'resnet18' has no field 'drop_path'"):
-        build(SegFormerConfig(num_classes=2, encoder="resnet18", drop_path=0.3))
+    with pytest.raises(UsageError, match=r"encoder\.drop_path = 0\.3: unknown option of resnet18"):
+        create_model("segformer", num_classes=2, encoder="resnet18", drop_path=0.3)

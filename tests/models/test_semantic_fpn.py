@@ -3,17 +3,18 @@ from __future__ import annotations
 import pytest
 import torch
 
-from segatlas.models.semantic_fpn import ARCHITECTURE, SemanticFPNConfig, build
+from segatlas.build.network import create_model
+from segatlas.models.semantic_fpn import ARCHITECTURE
 
 
 def test_it_has_the_published_number_of_parameters_for_150_classes():
     with torch.device("meta"):
-        net = build(SemanticFPNConfig(num_classes=150))
+        net = create_model("semantic_fpn", num_classes=150)
     assert sum(p.numel() for p in net.parameters()) / 1e6 == pytest.approx(28.51, abs=0.005)
 
 
 def test_logits_leave_at_stride_4():
-    net = build(SemanticFPNConfig(num_classes=3, **ARCHITECTURE.tiny)).eval()
+    net = create_model("semantic_fpn", num_classes=3, **ARCHITECTURE.tiny).eval()
     with torch.no_grad():
         out = net(torch.randn(1, 3, 65, 97))
     assert out.logits.shape == (1, 3, 17, 25)
@@ -21,7 +22,7 @@ def test_logits_leave_at_stride_4():
 
 
 def test_a_dilated_encoder_needs_fewer_upsamplings():
-    net = build(SemanticFPNConfig(num_classes=3, output_stride=8, **ARCHITECTURE.tiny)).eval()
+    net = create_model("semantic_fpn", num_classes=3, output_stride=8, **ARCHITECTURE.tiny).eval()
     assert net.head.steps == [0, 1, 1, 1]
     with torch.no_grad():
         assert net(torch.randn(1, 3, 65, 97)).logits.shape == (1, 3, 17, 25)

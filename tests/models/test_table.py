@@ -9,6 +9,7 @@ import pytest
 
 from segatlas import encoders
 from segatlas.models import ARCHITECTURES, load_architecture, lookup
+from segatlas.models.architecture import flat_fields
 from segatlas.tasks import TASKS
 
 
@@ -38,11 +39,19 @@ def test_lookup_finds_architectures_and_variants_and_nothing_else():
         lookup("segformer_b9")
 
 
+NESTED = {"encoder": "encoder.name", "output_stride": "encoder.output_stride"}
+
+
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_every_variant_sets_fields_of_the_config(name):
     record = load_architecture(name)
     for fields in (record.tiny, *record.variants.values()):
-        assert {name: getattr(record.config(num_classes=2, **fields), name) for name in fields} == dict(fields)
+        config, problems = record.read_config({"num_classes": 2, **fields}, strict=True)
+        assert problems == []
+        made = flat_fields(config)
+        told = {**fields, **{f"encoder.{key}": value for key, value in fields.get("encoder_options", {}).items()}}
+        told = {NESTED.get(key, key): value for key, value in told.items() if key != "encoder_options"}
+        assert {name: made[name] for name in told} == told
 
 
 def test_the_tables_load_no_torch():

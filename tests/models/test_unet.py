@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from segatlas.build.network import create_model
 from segatlas.errors import UsageError
-from segatlas.models.unet import UNetConfig, build
 
 
 def parameters(**fields) -> int:
     with torch.device("meta"):
-        return sum(p.numel() for p in build(UNetConfig(**fields)).parameters())
+        return sum(p.numel() for p in create_model("unet", **fields).parameters())
 
 
 def test_the_plain_network_has_the_published_31_million_parameters():
@@ -35,7 +35,7 @@ def two_convs(state, name, x):
 
 def test_the_plain_network_is_the_figure_of_the_paper():
     torch.manual_seed(0)
-    net = build(UNetConfig(num_classes=3, width=2)).eval()
+    net = create_model("unet", num_classes=3, width=2).eval()
     state, x = net.state_dict(), torch.randn(1, 3, 32, 48)
     down = [two_convs(state, "encoder.levels.0", x)]
     for level in range(1, 5):
@@ -51,7 +51,7 @@ def test_the_plain_network_is_the_figure_of_the_paper():
 
 def test_the_encoder_form_doubles_by_nearest_neighbour_and_takes_a_skip_where_the_encoder_has_a_map():
     torch.manual_seed(0)
-    net = build(UNetConfig(num_classes=3, encoder="mit_b0", decoder_channels=(8, 8, 8, 4, 4))).eval()
+    net = create_model("unet", num_classes=3, encoder="mit_b0", decoder_channels=(8, 8, 8, 4, 4)).eval()
     state, x = net.state_dict(), torch.randn(1, 3, 64, 96)
     *skips, y = net.encoder(x)
     for step in range(5):
@@ -65,7 +65,7 @@ def test_the_encoder_form_doubles_by_nearest_neighbour_and_takes_a_skip_where_th
 
 def test_padding_of_the_plain_network_is_zeros_right_and_bottom_and_named_in_the_canvas():
     torch.manual_seed(0)
-    net = build(UNetConfig(num_classes=2, width=2)).eval()
+    net = create_model("unet", num_classes=2, width=2).eval()
     multiple = net.encoder.strides[-1]
     x = torch.randn(1, 3, 2 * multiple - 5, 3 * multiple - 1)
     canvas = torch.zeros(1, 3, 2 * multiple, 3 * multiple)
@@ -78,7 +78,7 @@ def test_padding_of_the_plain_network_is_zeros_right_and_bottom_and_named_in_the
 @pytest.mark.parametrize(("encoder", "steps", "half"), [("resnet18", 5, None), ("mit_b0", 5, (30, 45))])
 def test_the_encoder_form_upsamples_to_the_size_of_each_map_of_an_odd_image_and_pads_nothing(encoder, steps, half):
     torch.manual_seed(0)
-    net = build(UNetConfig(num_classes=2, encoder=encoder, decoder_channels=(4,) * steps)).eval()
+    net = create_model("unet", num_classes=2, encoder=encoder, decoder_channels=(4,) * steps).eval()
     sizes = []
     for step in net.decoder:
         step.register_forward_hook(lambda module, args, out: sizes.append(tuple(out.shape[-2:])))
@@ -91,19 +91,19 @@ def test_the_encoder_form_upsamples_to_the_size_of_each_map_of_an_odd_image_and_
 
 @pytest.mark.parametrize(("steps", "stride"), [(1, 16), (2, 8), (3, 4), (4, 2), (5, 1)])
 def test_fewer_decoder_steps_leave_the_logits_at_a_coarser_stride(steps, stride):
-    net = build(UNetConfig(num_classes=2, encoder="resnet18", decoder_channels=(4,) * steps)).eval()
+    net = create_model("unet", num_classes=2, encoder="resnet18", decoder_channels=(4,) * steps).eval()
     assert net(torch.randn(1, 3, 64, 64)).logits.shape[-1] == 64 // stride
 
 
 @pytest.mark.parametrize("steps", [0, 6])
 def test_a_decoder_of_no_steps_or_too_many_is_refused(steps):
     with pytest.raises(UsageError, match=rf"decoder_channels has {steps} entries.*1 to 5"):
-        build(UNetConfig(num_classes=2, encoder="resnet18", decoder_channels=(4,) * steps))
+        create_model("unet", num_classes=2, encoder="resnet18", decoder_channels=(4,) * steps)
 
 
 def test_dropout_acts_in_training_only():
     torch.manual_seed(0)
-    net = build(UNetConfig(num_classes=2, width=4, dropout=0.5))
+    net = create_model("unet", num_classes=2, width=4, dropout=0.5)
     x = torch.randn(2, 3, 32, 32)
     net.train()
     assert not torch.equal(net(x).logits, net(x).logits)

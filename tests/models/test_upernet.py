@@ -4,13 +4,14 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from segatlas.models.upernet import ARCHITECTURE, UPerNetConfig, build
+from segatlas.build.network import create_model
+from segatlas.models.upernet import ARCHITECTURE
 
 
 @pytest.mark.parametrize(("aux", "millions"), [(True, 66.52), (False, 64.12)])
 def test_it_has_the_published_number_of_parameters_for_150_classes(aux, millions):
     with torch.device("meta"):
-        net = build(UPerNetConfig(num_classes=150, aux=aux))
+        net = create_model("upernet", num_classes=150, aux=aux)
     assert sum(p.numel() for p in net.parameters()) / 1e6 == pytest.approx(millions, abs=0.005)
 
 
@@ -19,7 +20,7 @@ def test_it_has_the_published_number_of_parameters_for_150_classes(aux, millions
 def test_the_decoder_equals_the_one_that_upsamples_and_concatenates_with_its_gradients(align_corners, training):
     torch.manual_seed(0)
     fields = {**ARCHITECTURE.tiny, "pool_scales": (1, 3)}
-    net = build(UPerNetConfig(num_classes=3, align_corners=align_corners, **fields)).train(training)
+    net = create_model("upernet", num_classes=3, align_corners=align_corners, **fields).train(training)
     sizes = ((17, 23), (9, 12), (5, 6), (3, 3))
     features = [torch.randn(2, c, *s, requires_grad=True) for c, s in zip((8, 16, 32, 64), sizes, strict=True)]
 
@@ -48,6 +49,6 @@ def test_the_decoder_equals_the_one_that_upsamples_and_concatenates_with_its_gra
 
 @pytest.mark.parametrize("encoder", ["resnet18_w8", "hrnet_w8_small", "mit_b0"])
 def test_any_encoder_of_four_levels_will_do(encoder):
-    net = build(UPerNetConfig(num_classes=3, encoder=encoder, channels=8)).eval()
+    net = create_model("upernet", num_classes=3, encoder=encoder, channels=8).eval()
     with torch.no_grad():
         assert net(torch.randn(1, 3, 33, 47)).logits.shape == (1, 3, 9, 12)

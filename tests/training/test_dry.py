@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from segatlas.cli.main import app
 from segatlas.config import recipes
-from segatlas.encoders import create_encoder
+from segatlas.encoders.spec import create_encoder
 from segatlas.errors import WeightsError
 from segatlas.recipe import Config
 from segatlas.training import building
@@ -50,7 +50,7 @@ def no_connection(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", sorted(recipes()))
 def test_every_shipped_recipe_takes_a_step_without_a_connection(name, roots, published):
     config, network = Config.load(name), network_of(name)
-    has_weights, small = config.model.encoder_weights == "imagenet", SMALL.get(getattr(network, "encoder", None))
+    has_weights, small = config.model.encoder_weights == "imagenet", SMALL.get(str(getattr(network, "encoder", None)))
     further = narrow(name)
     if has_weights and small == "resnet18_w8":
         further.append(f"model.encoder_weights={published}")

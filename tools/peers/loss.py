@@ -95,7 +95,7 @@ def our_ohem(given: Supervised) -> Tensor:
 
 
 def our_dice(given: Supervised) -> Tensor:
-    from segatlas.losses.overlap import Dice
+    from segatlas.losses.dice import Dice
 
     loss: Tensor = Dice()(given.logits, given.labels)
     return loss

@@ -11,7 +11,7 @@ from segatlas.build.network import build_empty, build_network
 from segatlas.checkpoint.card import Card
 from segatlas.checkpoint.fitting import require_finite, require_fit
 from segatlas.checkpoint.hostile import told_as_weights_error
-from segatlas.checkpoint.validation import validated
+from segatlas.checkpoint.validation import FieldsError
 from segatlas.errors import WeightsError
 from segatlas.models import find_entry, load_architecture
 from segatlas.models.architecture import Architecture
@@ -28,7 +28,9 @@ def assemble(card: Card, tensors: Mapping[str, Tensor], *, where: str) -> nn.Mod
     """
     with told_as_weights_error(f"{where}: the card's network cannot be built"):
         architecture = load_architecture(find_entry(card.architecture)[0].name)
-        config: Any = validated(architecture.config, card.config)
+        config, problems = architecture.read_config(card.config)
+        if problems:
+            raise FieldsError(problems)
     return filled(architecture, config, tensors, where=where, network=f"the {card.architecture} of its card")
 
 

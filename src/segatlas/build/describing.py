@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from segatlas.build.network import build_empty, make_config
+from segatlas.encoders.spec import EncoderSpec
 from segatlas.structures import noise_inputs
 
 MEASURED_CLASSES = 19
@@ -61,28 +63,50 @@ def describe(name: str) -> ModelFacts:
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:
         net(inputs)
-    meanings = field_meanings(architecture.config)
-    fields = tuple(
-        FieldFacts(
-            name=field.name,
-            type=str(field.type),
-            required=_is_required(field),
-            default=None if _is_required(field) else getattr(config, field.name),
-            meaning=meanings.get(field.name, ""),
-        )
-        for field in dataclasses.fields(architecture.config)
-    )
     return ModelFacts(
         name=name,
         architecture=architecture.name,
         title=architecture.title,
         paper=architecture.paper,
         tasks=architecture.tasks,
-        fields=fields,
+        fields=tuple(_field_facts(config)),
         variants=tuple(architecture.variants),
         parameters=sum(parameter.numel() for parameter in net.parameters()),
         macs=counter.get_total_flops() // 2,
     )
+
+
+def _field_facts(config: Any) -> Iterator[FieldFacts]:
+    """Yield the facts of a config's fields; those of its encoder, with the options of that family, behind its name."""
+    meanings = field_meanings(type(config))
+    for field in dataclasses.fields(config):
+        value, meaning = getattr(config, field.name), meanings.get(field.name, "")
+        if isinstance(value, EncoderSpec):
+            yield FieldFacts(name=field.name, type="encoder", required=False, default=value.name, meaning=meaning)
+            yield from encoder_facts(value)
+        else:
+            needed = _is_required(field)
+            shown = None if needed else value
+            kind = str(field.type).replace(EncoderSpec.__name__, "encoder")
+            yield FieldFacts(name=field.name, type=kind, required=needed, default=shown, meaning=meaning)
+
+
+def encoder_facts(spec: EncoderSpec) -> Iterator[FieldFacts]:
+    """Yield the facts of what may stand beside an encoder's name, as `encoder.KEY`."""
+    strides = spec.family.output_strides
+    known = "its own only" if strides == () else ", ".join(map(str, strides or ())) or "where timm's network has others"
+    meaning = f"stride of the last map: {known}; None = the encoder's own."
+    stride = spec.output_stride
+    yield FieldFacts(name="encoder.output_stride", type="int | None", required=False, default=stride, meaning=meaning)
+    meanings = field_meanings(type(spec.options))
+    for field in dataclasses.fields(spec.options):
+        yield FieldFacts(
+            name=f"encoder.{field.name}",
+            type=str(field.type),
+            required=False,
+            default=getattr(spec.options, field.name),
+            meaning=meanings.get(field.name, ""),
+        )
 
 
 def _is_required(field: dataclasses.Field[Any]) -> bool:
@@ -90,11 +114,15 @@ def _is_required(field: dataclasses.Field[Any]) -> bool:
 
 
 def field_meanings(config: type) -> dict[str, str]:
-    """Return field -> meaning, from the lines `name: meaning` of a config's docstring; deeper lines continue one."""
+    """Return field -> meaning, from the lines `name: meaning` of docstrings; deeper lines continue one.
+
+    Those of the classes that a config is made from come first, and its own take their place.
+    """
     names = {field.name for field in dataclasses.fields(config)}
     meanings: dict[str, str] = {}
+    documented = [base.__doc__ or "" for base in reversed(config.__mro__) if dataclasses.is_dataclass(base)]
     current, depth = "", 0
-    for line in inspect.cleandoc(config.__doc__ or "").splitlines():
+    for line in "\n\n".join(map(inspect.cleandoc, documented)).splitlines():
         indent = len(line) - len(line.lstrip())
         match = re.match(r"\s*(\w+): (.+)", line)
         if match and match[1] in names:

@@ -11,13 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from segatlas.checkpoint.card import IMAGENET_MEAN, IMAGENET_STD
 from segatlas.checkpoint.fitting import require_fit
+from segatlas.checkpoint.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from segatlas.checkpoint.reading import read_state_dict
 from segatlas.downloads.http import most_bytes_of
 from segatlas.downloads.hugging_face import cached_file, fetch_file
 from segatlas.encoders import ENCODERS
-from segatlas.errors import WeightsError
+from segatlas.encoders.spec import EncoderSpec
+from segatlas.errors import UsageError, WeightsError
 
 _log = logging.getLogger(__name__)
 
@@ -121,7 +122,8 @@ def load_encoder_weights(net: nn.Module, source: str) -> tuple[str, ...]:
         itself leaves out where only feature maps are asked for. They are logged too.
 
     Raises:
-        WeightsError: no named encoder, nothing published, no connection, or weights that do not fit.
+        UsageError: the network has no named encoder, or nothing is published for it.
+        WeightsError: no connection, or weights that do not fit.
     """
     name, encoder = _named_encoder(net, source)
     file = _download(name, encoder) if source == "imagenet" else Path(source).expanduser()
@@ -150,9 +152,10 @@ def published_statistics(net: nn.Module) -> _Statistics:
     Those of the encoders written here are in `STATISTICS`; of others timm knows. A file does not tell: where it is not
     a published one, its statistics may be others.
     """
-    name = getattr(net.config, "encoder", None)
-    if name is None:
+    spec: EncoderSpec | None = getattr(net.config, "encoder", None)
+    if spec is None:
         return IMAGENET_MEAN, IMAGENET_STD
+    name = spec.name
     if name in ENCODERS:
         return STATISTICS[ENCODERS[name].rpartition(".")[2]]
     published: Mapping[str, Any] = getattr(net.get_submodule("encoder").get_submodule("model"), "pretrained_cfg", {})
@@ -172,13 +175,13 @@ def imagenet_on_disk(net: nn.Module) -> tuple[str, Path | None]:
 
 
 def _named_encoder(net: nn.Module, source: str) -> tuple[str, nn.Module]:
-    name = getattr(net.config, "encoder", None)
-    if name is None:
-        raise WeightsError(
-            f"encoder_weights = {source!r}: this {net.architecture} has no named encoder to load them into; "
-            "give one, e.g. encoder='resnet34'"
+    spec: EncoderSpec | None = getattr(net.config, "encoder", None)
+    if spec is None:
+        raise UsageError(
+            f"this {net.architecture} has no named encoder to load encoder_weights={source!r} into; give one where the "
+            "network takes it, e.g. encoder='resnet34', else encoder_weights=null"
         )
-    return name, net.get_submodule("encoder")
+    return spec.name, net.get_submodule("encoder")
 
 
 def _repository(name: str, encoder: nn.Module) -> str:
@@ -189,7 +192,7 @@ def _repository(name: str, encoder: nn.Module) -> str:
         published = getattr(encoder.get_submodule("model"), "pretrained_cfg", None) or {}
         repository = published.get("hf_hub_id")
     if repository is None:
-        raise WeightsError(f"encoder_weights = 'imagenet': timm publishes none for {name}; {_GIVE_A_FILE}")
+        raise UsageError(f"of encoder_weights='imagenet' timm publishes none for {name}; {_GIVE_A_FILE}")
     return str(repository)
 
 

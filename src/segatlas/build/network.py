@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from segatlas.build.encoder_weights import load_encoder_weights
-from segatlas.checkpoint.validation import FieldsError, validated
+from segatlas.checkpoint.validation import FieldsError
 from segatlas.errors import UsageError, WeightsError
 from segatlas.models import find_entry, load_architecture
 from segatlas.models.architecture import Architecture
@@ -39,8 +39,9 @@ def create_model(
             first convolution is adapted to `in_channels`, see `load_encoder_weights`.
         num_classes: classes, K.
         in_channels: channels of the image, C.
-        fields: further fields of the architecture's config, e.g. `encoder="resnet34"`; `segatlas models info NAME`
-            lists them. `encoder_name` and `classes` are accepted for `encoder` and `num_classes`.
+        fields: further fields of the architecture's config, e.g. `encoder="resnet34", output_stride=8` or
+            `encoder={"name": "resnet34", "output_stride": 8}`; `segatlas models info NAME` lists them. `encoder_name`
+            and `classes` are accepted for `encoder` and `num_classes`.
 
     Returns:
         The network, in training mode, with `.config` (the architecture's dataclass) and `.architecture` (its name).
@@ -65,11 +66,11 @@ def make_config(name: str, fields: Mapping[str, Any]) -> tuple[Architecture, Any
     """
     entry, variant = find_entry(name)
     architecture = load_architecture(entry.name)
-    merged = {**(architecture.variants[variant] if variant else {}), **fields}
-    try:
-        return architecture, validated(architecture.config, merged)
-    except FieldsError as error:
-        raise UsageError(f"model '{name}' cannot be made\n{error}\n  all fields: segatlas models info {name}") from None
+    config, problems = architecture.read_config(fields, variant=variant)
+    if problems:
+        faults = FieldsError(problems)
+        raise UsageError(f"model '{name}' cannot be made\n{faults}\n  all fields: segatlas models info {name}")
+    return architecture, config
 
 
 def build_network(architecture: Architecture, config: Any) -> nn.Module:

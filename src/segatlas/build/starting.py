@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -13,8 +12,9 @@ from segatlas.checkpoint.card import Card
 from segatlas.checkpoint.fitting import require_fit
 from segatlas.checkpoint.model_folder import local_model, read_model
 from segatlas.checkpoint.reading import read_state_dict
-from segatlas.errors import WeightsError
+from segatlas.errors import UsageError, WeightsError
 from segatlas.models import load_architecture
+from segatlas.models.architecture import flat_fields
 from segatlas.printable import printable
 
 
@@ -41,14 +41,15 @@ def start_from(net: nn.Module, path: str | Path) -> StartReport:
     Args:
         net: a network of `create_model`, changed in place.
         path: a run folder, a model folder, a `.ckpt` of training, or a weights file with our names in it; what
-            a name means says `hub.loading.find_weights`.
+            a name means says `hub.loading.find_start`.
 
     Raises:
-        WeightsError: nothing usable there, another architecture, or tensors that do not fit.
+        UsageError: a model of another architecture.
+        WeightsError: nothing usable there, or tensors that do not fit.
     """
     card, tensors, where = _read(path)
     if card is not None and card.architecture != net.architecture:
-        raise WeightsError(f"{where}: holds a {card.architecture}, but the network is a {net.architecture}")
+        raise UsageError(f"{where}: holds a {card.architecture}, but the network is a {net.architecture}")
     expected = net.state_dict()
     differing = [name for name, tensor in expected.items() if name in tensors and tensor.shape != tensors[name].shape]
     replaced = _of_another_class_count(net, differing, tensors) if differing else []
@@ -68,7 +69,10 @@ def _read(path: str | Path) -> tuple[Card | None, dict[str, Tensor], str]:
         return None, read_state_dict(file).tensors, str(file)
     place = local_model(path)
     if place is None:
-        raise WeightsError(f"{printable(path)}: no such file or folder")
+        raise WeightsError(
+            f"{printable(path)}: no such file or folder; what is published under a name is fetched by "
+            "segatlas.hub.loading.find_start(NAME)"
+        )
     card, tensors = read_model(place)
     return card, tensors, str(place)
 
@@ -94,11 +98,13 @@ def _differences(net: nn.Module, card: Card | None) -> str:
     """Name the config fields in which file and network differ: most often the reason why tensors do not fit."""
     if card is None:
         return ""
-    ours = json.loads(json.dumps(asdict(net.config)))  # type: ignore[call-overload]
-    theirs = card.config
+    config, problems = load_architecture(str(net.architecture)).read_config(card.config)
+    if problems:
+        return ""
+    theirs = flat_fields(config)
     differing = [
         f"{name} = {theirs.get(name)!r} in the file, {value!r} here"
-        for name, value in ours.items()
+        for name, value in flat_fields(net.config).items()
         if name != "num_classes" and theirs.get(name) != value
     ]
     return f"\n  config differs: {'; '.join(differing)}" if differing else ""

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from segatlas.config.architectures import wrap
-from segatlas.config.messages import SchemaWords, explain
-from segatlas.config.plain import value_problems
+from segatlas.config.architectures import read_fields
 from segatlas.errors import Problem
 from segatlas.printable import printable, shortened
 
@@ -25,7 +22,8 @@ class FieldsError(ValueError):
 
 def _line(problem: Problem) -> str:
     got = f" = {problem.got}" if problem.got else ""
-    return f"  {shortened(problem.key, 100)}{printable(got)}: {printable(problem.message)}"
+    key = f"{shortened(problem.key, 100)}{printable(got)}: " if problem.key else ""
+    return f"  {key}{printable(problem.message)}"
 
 
 def validated(cls: type[T], data: Mapping[str, Any]) -> T:
@@ -34,16 +32,7 @@ def validated(cls: type[T], data: Mapping[str, Any]) -> T:
     Raises:
         FieldsError: unknown or missing keys, values of another type, or numbers that nothing can hold.
     """
-    from pydantic import ValidationError
-
-    adapter, plain = wrap(cls), dict(data)
-    problems = value_problems(plain)
-    if problems:
+    made, problems = read_fields(cls, data)
+    if made is None:
         raise FieldsError(problems)
-    try:
-        checked = adapter.validate_python(plain)
-    except ValidationError as error:
-        words = SchemaWords(adapter.json_schema())
-        raise FieldsError(explain(error.errors(include_url=False), plain, words)) from None
-    # pydantic returns an instance of a subclass that it made; callers get exactly the class they named
-    return cls(**{field.name: getattr(checked, field.name) for field in dataclasses.fields(cls)})  # type: ignore[arg-type]
+    return made

@@ -147,3 +147,15 @@ def load_recipe(words: Sequence[str] | None, config_file: Path | None = None) ->
     if recipe is not None and config_file is not None:
         raise UsageError(f"give RECIPE or --config FILE, not both (got '{recipe}' and '{config_file}')")
     return Config.load(config_file or recipe or {}, *overrides)
+
+
+@contextmanager
+def telling_lines(words: Sequence[str], config_file: Path | None = None) -> Iterator[None]:
+    """Tell file and line of a key whose fault showed only after the recipe was read; arguments as `load_recipe`."""
+    try:
+        yield
+    except ConfigError as error:
+        from segatlas.config.loading import located
+
+        recipe, overrides = split_words(words)
+        raise located(error, config_file or recipe or {}, overrides) from None

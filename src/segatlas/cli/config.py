@@ -72,8 +72,10 @@ def schema(
 
 def summary(cfg: Config) -> str:
     """Return three lines that say what a recipe trains, on what, and how."""
+    from segatlas.config.encoder_keys import encoder_name
+
     model, data, train = cfg.model, cfg.data, cfg.train
-    encoder = model.architecture_fields().get("encoder")
+    encoder = encoder_name(model.architecture_fields())
     classes = model.num_classes or (len(data.own("classes")) if data.own("classes") else None)
     network = [model.name, *([f"encoder {encoder}"] if encoder else [])]
     network.append(f"{classes} classes" if classes else "classes from the data")
@@ -90,15 +92,14 @@ def summary(cfg: Config) -> str:
 
 
 def _print_schema() -> None:
-    from segatlas.config.reference import reference
-    from segatlas.recipe import common_keys, dataset_keys
+    from segatlas.recipe import common_keys, dataset_keys, loss_keys
 
     console = human()
     if not console.is_terminal:
         console.width = NO_TERMINAL_WIDTH
     from rich.table import Table
 
-    for title, rows in (common_keys(), *dataset_keys(), *reference()[1:]):
+    for title, rows in (common_keys(), *dataset_keys(), *loss_keys()):
         table = Table("Key", "Expects", "Default", "Meaning", title=title, title_justify="left", title_style="bold")
         table.columns[0].no_wrap = True
         for row in rows:

@@ -161,7 +161,7 @@ def convert(
 def _print_conversion(done: Conversion) -> None:
     card = done.card
     say(f"{printable(done.file)}: {card.architecture} of {done.title}, {done.tensors} tensors")
-    config = ", ".join(f"{key}={value!r}" for key, value in card.config.items())
+    config = _config_words(card)
     classes = f"{len(card.classes)}: {', '.join(card.classes[:FEW_CLASSES])}"
     pairs = {"config": config, "classes": classes + (", ..." if len(card.classes) > FEW_CLASSES else "")}
     all_pairs = {**pairs, "settings": done.settings_from or "none found"}
@@ -277,12 +277,20 @@ def _info_card(name: str, *, json_line: bool) -> None:
         say(f"... and {len(card.classes) - SHOWN_CLASSES} more classes (--json lists all)")
 
 
+def _config_words(card: Card) -> str:
+    """Return a config on one line: `encoder` is the encoder's name, `encoder.KEY` what else is set of it."""
+    encoder = card.config.get("encoder") or {}
+    told = {f"encoder.{key}": value for key, value in encoder.items() if key != "name" and value is not None}
+    fields = card.config | ({"encoder": encoder["name"], **told} if encoder else {})
+    return ", ".join(f"{key}={value!r}" for key, value in fields.items())
+
+
 def _card_pairs(card: Card) -> dict[str, str]:
     norm, mode = card.preprocessing, card.inference
     windows = f" by windows of {mode.crop}, every {mode.stride or '2/3 of that'} pixels" if mode.crop else ""
     return {
         "task": card.task,
-        "config": ", ".join(f"{key}={value!r}" for key, value in card.config.items()),
+        "config": _config_words(card),
         "input": ", ".join(f"{spec.name} of {spec.channels} channels" for spec in card.inputs),
         "preprocessing": f"resize {norm.resize or 'none'}, then (value / {norm.max_value:g} - mean) / std",
         "mean": ", ".join(f"{value:g}" for value in norm.mean),

@@ -18,6 +18,7 @@ from segatlas.cli.common import (
     human,
     load_recipe,
     print_json_line,
+    telling_lines,
 )
 from segatlas.errors import UsageError
 
@@ -56,7 +57,8 @@ def train(
 
         from segatlas.training import dry_run as run_one_batch
 
-        facts = run_one_batch(cfg)
+        with telling_lines(words, config):
+            facts = run_one_batch(cfg)
         console.print("\n".join(facts.lines()))
         if json_line:
             print_json_line(asdict(facts))
@@ -66,7 +68,8 @@ def train(
     from segatlas.training.fit import is_first_process
 
     try:
-        run = run_training(cfg, resume=resume, quiet=quiet)
+        with telling_lines(words, config):
+            run = run_training(cfg, resume=resume, quiet=quiet)
     except Interrupted as stop:
         how = "a checkpoint was written" if stop.saved else "stopped at once"
         typer.echo(f"interrupted: {how}; continue with: segatlas train --resume {stop.run}", err=True)

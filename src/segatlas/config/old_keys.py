@@ -2,18 +2,24 @@
 
 Each layer of a recipe (a file, one of its bases, a dict, the `key=value` words) is brought to today's names by itself,
 before layers meet: a higher layer's old key overrides a lower layer's new one. A log line says which keys were old.
+The flat spelling of a network's encoder is no old one, but is brought to the nested one at the same time.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from segatlas.config.encoder_keys import contradictions, nested_path, nested_value
 from segatlas.config.yaml_tree import Node, Place, from_plain
 from segatlas.errors import Problem
 
 LOGGER = logging.getLogger("segatlas")
+
+MODEL = ("model",)
+"""Where the keys of a network stand."""
 
 OLD_KEYS = {
     "data.val_share": "val_fraction",
@@ -32,7 +38,8 @@ OLD_FACTS = {"pictures": "images"}
 
 def todays_path(path: Sequence[str]) -> tuple[str, ...]:
     """Return the parts of a dotted key, each under its name of today."""
-    return tuple(_todays_name(path[:count], part) for count, part in enumerate(path))
+    names = tuple(_todays_name(path[:count], part) for count, part in enumerate(path))
+    return (*MODEL, *nested_path(names[1:])) if names[:1] == MODEL else names
 
 
 def todays_keys(node: Node, path: tuple[str, ...] = ()) -> Node:
@@ -40,14 +47,19 @@ def todays_keys(node: Node, path: tuple[str, ...] = ()) -> Node:
     if isinstance(node.value, list):
         items = [todays_keys(item, (*path, str(number))) for number, item in enumerate(node.value)]
         return Node(value=items, place=node.place)
-    if not isinstance(node.value, dict):
-        return node
-    group: dict[str, Node] = {}
-    for key, child in node.value.items():
-        name = _todays_name(path, key)
-        if name == key or name not in node.value:
-            group[name] = todays_keys(child, (*path, name))
-    return Node(value=group, place=node.place)
+    if isinstance(node.value, dict):
+        group: dict[str, Node] = {}
+        for key, child in node.value.items():
+            name = _todays_name(path, key)
+            if name == key or name not in node.value:
+                group[name] = todays_keys(child, (*path, name))
+        node = Node(value=group, place=node.place)
+    return nested_value(node, path[1:]) if path[:1] == MODEL else node
+
+
+def grouped(node: Node, path: Sequence[str]) -> Node:
+    """Return what a word sets at `path`; an encoder's name alone as the group that further words may add to."""
+    return nested_value(node, path[1:]) if tuple(path[:1]) == MODEL and len(path) > 1 else node
 
 
 def todays_recipe(recipe: Mapping[str, Any]) -> dict[str, Any]:
@@ -59,9 +71,12 @@ def todays_recipe(recipe: Mapping[str, Any]) -> dict[str, Any]:
 def tell_old_keys(layer: Node) -> list[Problem]:
     """Say in one log line which keys of a layer have another name today.
 
-    Returns a problem for each that stands there under both names.
+    Returns a problem for each that stands there under both names, and for what the two spellings of an encoder
+    contradict each other in.
     """
-    told, problems = [], []
+    model = layer.child("model")
+    told: list[str] = []
+    problems = [replace(p, key=f"model.{p.key}") for p in ([] if model is None else contradictions(model))]
     for path, place, both in _old_keys(layer, ()):
         old, new = ".".join(path), _todays_name(path[:-1], path[-1])
         if both is None:

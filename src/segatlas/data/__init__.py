@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from segatlas.data.dataset import SegmentationData
 from segatlas.data.datasets import DATASETS, dataset_class, describe_layout
 from segatlas.data.datasets.foreign import recognise
+from segatlas.data.options import checked
 from segatlas.data.store import Store
 from segatlas.errors import DataError
 
@@ -35,7 +36,7 @@ def create_dataset(
     """
     kind = dataset_class(cfg.name)
     kind.require_target(target)
-    cfg = kind.check_options(cfg)
+    cfg = checked(cfg)
     root = kind.prepare(cfg)
     if not kind.reads(cfg, root):
         raise DataError(f"is not laid out as data.name={cfg.name}: expected {kind.layout}; it {_hint(root)}", root)

@@ -1,16 +1,8 @@
-"""Encoders by name. The table holds no torch; `create_encoder` imports the one file that it needs."""
+"""Encoders by name: the table, which holds no torch. `spec.create_encoder` imports the one file that it needs."""
 
 from __future__ import annotations
 
-import difflib
-import inspect
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
-from segatlas.errors import UsageError
-
-if TYPE_CHECKING:
-    from segatlas.encoders.contract import Encoder, TokenEncoder
+from segatlas.renamed import old_names
 
 _RESNET = "segatlas.encoders.resnet"
 _RESNEST = "segatlas.encoders.resnest"
@@ -57,45 +49,28 @@ ENCODERS: dict[str, str] = {
     "hrnet_w48": _HRNET,
     "hrnet_w64": _HRNET,
 }
-"""Name of each encoder written here -> the module whose `build(name, ...)` makes it."""
+"""Name of each encoder written here -> the module whose record `FAMILY` makes it."""
+
+OTHERS = "segatlas.encoders.timm_adapter"
+"""The module for any other name."""
+TOKENS = "segatlas.encoders.timm_tokens"
+"""The module for every encoder of tokens."""
+
+__getattr__ = old_names(__name__)
 
 
-def create_encoder(name: str, *, in_channels: int = 3, output_stride: int | None = None, **fields: Any) -> Encoder:
-    """Make an encoder with random weights.
-
-    Args:
-        name: one of `ENCODERS`; otherwise a timm backbone, as `timm/NAME` or plainly NAME.
-        in_channels: channels of the image.
-        output_stride: stride of the last map, for encoders that can dilate in place of striding; None = its own.
-        fields: further settings of that encoder family, e.g. `multi_grid` of a ResNet.
-
-    Raises:
-        UsageError: no such encoder, or a field that this encoder does not have.
-    """
-    if output_stride is not None:
-        fields["output_stride"] = output_stride
-    build = import_module(ENCODERS.get(name, "segatlas.encoders.timm_adapter")).build
-    known = [field for field in inspect.signature(build).parameters if field not in ("name", "in_channels")]
-    for field in fields:
-        if field not in known:
-            advice = "; set output_stride to null for the encoder's own" if field == "output_stride" else ""
-            raise UsageError(f"encoder '{name}' has no field '{field}'; it has: {', '.join(known) or 'none'}{advice}")
-    encoder: Encoder = build(name.removeprefix("timm/"), in_channels=in_channels, **fields)
-    return encoder
+def timm_has(name: str) -> bool:
+    """Tell whether timm has a backbone of that name; `timm/` may stand before it, one of its tags behind it."""
+    name = name.removeprefix("timm/")
+    return name in (timm_tags(name) if "." in name else timm_names())
 
 
-def create_token_encoder(name: str, *, in_channels: int = 3, **fields: Any) -> TokenEncoder:
-    """Make an encoder of tokens with random weights: a plain ViT of timm, as `timm/NAME` or plainly NAME.
+def timm_tags(name: str) -> list[str]:
+    """Return the names of one of timm's backbones with each tag it has; a tag names published weights."""
+    import timm
 
-    Raises:
-        UsageError: no such encoder, one that gives maps only, or a field that it does not have.
-    """
-    from segatlas.encoders.timm_tokens import build, is_plain
-
-    if name in ENCODERS or not is_plain(name):
-        raise UsageError(f"encoder '{name}' gives no tokens")
-    encoder: TokenEncoder = build(name.removeprefix("timm/"), in_channels=in_channels, **fields)
-    return encoder
+    names: list[str] = timm.list_models(f"{name.removeprefix('timm/').split('.')[0]}.*", include_tags=True)
+    return names
 
 
 def timm_names() -> list[str]:
@@ -104,8 +79,3 @@ def timm_names() -> list[str]:
 
     names: list[str] = timm.list_models()
     return names
-
-
-def nearest_encoders(name: str, further: list[str]) -> list[str]:
-    """Return up to three known names (own, then `further`) that look like `name`."""
-    return difflib.get_close_matches(name, list(dict.fromkeys([*ENCODERS, *further])), n=3, cutoff=0.6)

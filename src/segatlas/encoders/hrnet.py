@@ -24,7 +24,8 @@ from typing import NamedTuple
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segatlas.encoders.contract import Encoder
+from segatlas.encoders.contract import PyramidEncoder
+from segatlas.encoders.family import EncoderFamily, EncoderSettings
 from segatlas.encoders.resnet import BasicBlock, Bottleneck, residual_layer
 from segatlas.layers.init import init_weights
 
@@ -103,7 +104,7 @@ class Transition(nn.ModuleList):
         return [layer(x) for layer, x in zip(self, [*maps, maps[-1]], strict=True)]
 
 
-class HRNet(Encoder):
+class HRNet(PyramidEncoder):
     """An HRNet without its classifier: four maps, at strides 4, 8, 16 and 32.
 
     Args:
@@ -178,9 +179,12 @@ class Form(NamedTuple):
 FULL, SMALL = Form(4, (1, 4, 3)), Form(2, (1, 3, 2))
 
 
-def build(name: str, *, in_channels: int = 3) -> HRNet:
+def build(spec: EncoderSettings, in_channels: int) -> HRNet:
     """Make an HRNet by name: hrnet_w18, hrnet_w18_small, ..."""
-    match = re.fullmatch(r"hrnet_w(\d+)(_small)?", name)
-    assert match, name
+    match = re.fullmatch(r"hrnet_w(\d+)(_small)?", spec.name)
+    assert match, spec.name
     form = SMALL if match[2] else FULL
     return HRNet(int(match[1]), depth=form.depth, modules=form.modules, in_channels=in_channels)
+
+
+FAMILY = EncoderFamily(build=build)

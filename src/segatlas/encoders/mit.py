@@ -18,14 +18,15 @@ epsilon for all (1e-6 in MMSegmentation, 1e-5 in Hugging Face's), hence `norm_ep
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segatlas.encoders.contract import Encoder
+from segatlas.encoders.contract import PyramidEncoder
+from segatlas.encoders.family import EncoderFamily, EncoderSettings
 from segatlas.layers.drop_path import DropPath
 from segatlas.layers.init import init_weights
 from segatlas.layers.linear import TokenLinear
@@ -150,7 +151,7 @@ class Block(nn.Module):
         return out
 
 
-class MixTransformer(Encoder):
+class MixTransformer(PyramidEncoder):
     """Four stages at strides 4, 8, 16, 32; stage i is `patch_embed{i}`, `block{i}` (a list) and `norm{i}`.
 
     Args:
@@ -214,19 +215,23 @@ def run_stage_of_blocks(stage: list[nn.Module], x: Tensor) -> Tensor:
     return x.permute(0, 3, 1, 2)
 
 
-def build(
-    name: str,
-    *,
-    in_channels: int = 3,
-    drop_path: float = 0.1,
-    norm_eps: float = 1e-6,
-    embedding_norm_eps: float = 1e-5,
-) -> MixTransformer:
+@dataclass(frozen=True, kw_only=True)
+class MixTransformerOptions:
+    """Options of a Mix Transformer.
+
+    drop_path: stochastic depth of the last block while training; earlier blocks have less, the first none.
+    norm_eps: epsilon of the norms in and after the blocks.
+    embedding_norm_eps: epsilon of the norms of patch embeddings and of the reduced keys and values.
+    """
+
+    drop_path: float = 0.1
+    norm_eps: float = 1e-6
+    embedding_norm_eps: float = 1e-5
+
+
+def build(spec: EncoderSettings, in_channels: int) -> MixTransformer:
     """Make a Mix Transformer by name, mit_b0 to mit_b5."""
-    return MixTransformer(
-        SIZES[name],
-        in_channels=in_channels,
-        drop_path=drop_path,
-        norm_eps=norm_eps,
-        embedding_norm_eps=embedding_norm_eps,
-    )
+    return MixTransformer(SIZES[spec.name], in_channels=in_channels, **asdict(spec.options))
+
+
+FAMILY = EncoderFamily(options=MixTransformerOptions, build=build)

@@ -13,12 +13,13 @@ does. Parameter names are those of torchvision (`features.0` to `features.18`).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import pairwise
 
 from torch import Tensor, nn
 
-from segatlas.encoders.contract import Encoder
-from segatlas.errors import UsageError
+from segatlas.encoders.contract import PyramidEncoder
+from segatlas.encoders.family import EncoderFamily, EncoderSettings
 from segatlas.layers.init import init_weights
 
 # One row per group of blocks: widening, output channels, blocks, stride of the first block (table 2 of the paper).
@@ -68,15 +69,25 @@ class InvertedResidual(nn.Module):
         return out
 
 
-class MobileNetV2(Encoder):
+@dataclass(frozen=True, kw_only=True)
+class MobileNetV2Options:
+    """Options of a MobileNetV2.
+
+    dilate_every_block: where strides become dilation, all blocks dilate (as segmentation-models-pytorch has it), not
+        only the first block of each group (as MMSegmentation has it).
+    """
+
+    dilate_every_block: bool = False
+
+
+class MobileNetV2(PyramidEncoder):
     """MobileNetV2 without its classifier: five maps of 16, 24, 32, 96 and 1280 (or 320) channels.
 
     Args:
         in_channels: channels of the image.
         last_convolution: end with the 1x1 convolution to 1280 channels, else with the map of 320.
-        output_stride: stride of the last map; below 32 the last one (16) or two (8) strides become dilation.
-        dilate_every_block: where that is so, all blocks dilate (as segmentation-models-pytorch has it), not only the
-            first block of each group (as MMSegmentation has it).
+        output_stride: 8, 16 or 32; below 32 the last one (16) or two (8) strides become dilation.
+        dilate_every_block: see `MobileNetV2Options`.
     """
 
     def __init__(
@@ -88,8 +99,6 @@ class MobileNetV2(Encoder):
         dilate_every_block: bool = False,
     ):
         super().__init__()
-        if output_stride not in (8, 16, 32):
-            raise UsageError(f"output_stride = {output_stride}: a MobileNetV2 can have 8, 16 or 32")
         self.channels = (16, 24, 32, 96, 1280 if last_convolution else 320)
         self.strides = (2, 4, 8, min(16, output_stride), output_stride)
         layers: list[nn.Module] = [conv_bn_relu6(in_channels, 32, kernel_size=3, stride=2)]
@@ -129,11 +138,15 @@ class MobileNetV2(Encoder):
         return [list(self.features[start:end]) for start, end in pairwise((0, *self.ends))]
 
 
-def build(name: str, *, in_channels: int = 3, output_stride: int = 32, dilate_every_block: bool = False) -> MobileNetV2:
+def build(spec: EncoderSettings, in_channels: int) -> MobileNetV2:
     """Make a MobileNetV2 by name: mobilenet_v2, mobilenet_v2_320 (without the convolution to 1280 channels)."""
+    options: MobileNetV2Options = spec.options
     return MobileNetV2(
         in_channels=in_channels,
-        last_convolution=name == "mobilenet_v2",
-        output_stride=output_stride,
-        dilate_every_block=dilate_every_block,
+        last_convolution=spec.name == "mobilenet_v2",
+        output_stride=spec.output_stride or 32,
+        dilate_every_block=options.dilate_every_block,
     )
+
+
+FAMILY = EncoderFamily(options=MobileNetV2Options, output_strides=(8, 16, 32), build=build)

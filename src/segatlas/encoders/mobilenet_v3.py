@@ -19,8 +19,8 @@ from typing import NamedTuple
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segatlas.encoders.contract import Encoder
-from segatlas.errors import UsageError
+from segatlas.encoders.contract import PyramidEncoder
+from segatlas.encoders.family import EncoderFamily, EncoderSettings
 from segatlas.layers.init import init_weights
 
 NORM_EPS = 1e-3
@@ -130,13 +130,16 @@ class InvertedResidual(nn.Module):
         return out
 
 
-class MobileNetV3(Encoder):
-    """MobileNetV3-Large without its classifier: five maps of 16, 24, 40, 80 and 960 channels."""
+class MobileNetV3(PyramidEncoder):
+    """MobileNetV3-Large without its classifier: five maps of 16, 24, 40, 80 and 960 channels.
+
+    Args:
+        in_channels: channels of the image.
+        output_stride: 16 or 32; with 16 the last stride becomes dilation.
+    """
 
     def __init__(self, *, in_channels: int = 3, output_stride: int = 32):
         super().__init__()
-        if output_stride not in (16, 32):
-            raise UsageError(f"output_stride = {output_stride}: a MobileNetV3 can have 16 or 32")
         self.channels = (16, 24, 40, 80, LAST)
         self.strides = (2, 4, 8, 16, output_stride)
         layers: list[nn.Module] = [conv_norm(in_channels, STEM, 3, stride=2, activation=nn.Hardswish)]
@@ -169,6 +172,9 @@ def nearest_multiple_of_8(channels: int) -> int:
     return rounded + 8 if rounded < 0.9 * channels else rounded
 
 
-def build(name: str, *, in_channels: int = 3, output_stride: int = 32) -> MobileNetV3:
+def build(spec: EncoderSettings, in_channels: int) -> MobileNetV3:
     """Make a MobileNetV3-Large (the only one here)."""
-    return MobileNetV3(in_channels=in_channels, output_stride=output_stride)
+    return MobileNetV3(in_channels=in_channels, output_stride=spec.output_stride or 32)
+
+
+FAMILY = EncoderFamily(output_strides=(16, 32), build=build)

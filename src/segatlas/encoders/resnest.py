@@ -13,10 +13,13 @@ average (MMSegmentation's form; timm's averages there too).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segatlas.encoders.resnet import ResNet
+from segatlas.encoders.family import EncoderFamily, EncoderSettings
+from segatlas.encoders.resnet import DILATIONS, ResNet
 from segatlas.layers.norm import BatchNorm2d
 
 RADIX = 2
@@ -89,26 +92,37 @@ class SplitBottleneck(nn.Module):
         return out
 
 
-def build(
-    name: str,
-    *,
-    in_channels: int = 3,
-    output_stride: int = 32,
-    dilations: tuple[int, int, int, int] | None = None,
-    multi_grid: tuple[int, ...] | None = None,
-    contract_dilation: bool = True,
-    stem_width: int | None = None,
-) -> ResNet:
-    """Make resnest50, resnest101, resnest152 or resnest200; `stem_width` None is the published one."""
+@dataclass(frozen=True, kw_only=True)
+class ResNeStOptions:
+    """Options of a ResNeSt.
+
+    dilations: of each layer; None = doubled wherever a layer dilates instead of striding, else 1.
+    multi_grid: dilation of each block of the last layer; None = the same for all.
+    contract_dilation: the first block of a layer that dilates has half its dilation: that of the layer before.
+    stem_width: channels of the stem; None = the published ones.
+    """
+
+    dilations: tuple[int, int, int, int] | None = None
+    multi_grid: tuple[int, ...] | None = None
+    contract_dilation: bool = True
+    stem_width: int | None = None
+
+
+def build(spec: EncoderSettings, in_channels: int) -> ResNet:
+    """Make resnest50, resnest101, resnest152 or resnest200."""
+    options: ResNeStOptions = spec.options
     return ResNet(
         SplitBottleneck,
-        DEPTHS[name],
+        DEPTHS[spec.name],
         in_channels=in_channels,
         deep_stem=True,
         average_shortcut=True,
-        stem_width=stem_width or STEM_WIDTHS.get(name, 128),
-        output_stride=output_stride,
-        dilations=dilations,
-        multi_grid=multi_grid,
-        contract_dilation=contract_dilation,
+        stem_width=options.stem_width or STEM_WIDTHS.get(spec.name, 128),
+        output_stride=spec.output_stride or 32,
+        dilations=options.dilations,
+        multi_grid=options.multi_grid,
+        contract_dilation=options.contract_dilation,
     )
+
+
+FAMILY = EncoderFamily(options=ResNeStOptions, output_strides=tuple(sorted(DILATIONS)), build=build)

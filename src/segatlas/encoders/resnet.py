@@ -15,11 +15,13 @@ timm's for the deep stem (`conv1.0` to `conv1.6`, then `bn1`).
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from typing import NamedTuple, Protocol
 
 from torch import Tensor, nn
 
-from segatlas.encoders.contract import Encoder
+from segatlas.encoders.contract import PyramidEncoder
+from segatlas.encoders.family import EncoderFamily, EncoderSettings
 from segatlas.errors import UsageError
 from segatlas.layers.init import init_weights
 
@@ -94,7 +96,23 @@ class Block(Protocol):
         ...
 
 
-class ResNet(Encoder):
+@dataclass(frozen=True, kw_only=True)
+class ResNetOptions:
+    """Options of a ResNet.
+
+    dilations: of each layer; None = doubled wherever a layer dilates instead of striding, else 1.
+    multi_grid: dilation of each block of the last layer (Chen et al. 2017, section 3.1); None = the same for all.
+    contract_dilation: the first block of a layer that dilates has half its dilation: that of the layer before.
+    basic_conv2_dilated: both convolutions of a basic block dilate, not only the first.
+    """
+
+    dilations: tuple[int, int, int, int] | None = None
+    multi_grid: tuple[int, ...] | None = None
+    contract_dilation: bool = True
+    basic_conv2_dilated: bool = True
+
+
+class ResNet(PyramidEncoder):
     """A ResNet without its classifier.
 
     Args:
@@ -105,11 +123,8 @@ class ResNet(Encoder):
         average_shortcut: where a shortcut strides, average 2x2 pixels first instead of dropping three of four.
         width: channels of the first layer, doubled at each further layer.
         stem_width: channels of the stem; None = those of the first layer.
-        output_stride: stride of the last map; below 32 the last one (16) or two (8) layers dilate instead of striding.
-        dilations: of each layer; None = doubled wherever a layer dilates instead of striding, else 1.
-        multi_grid: dilation of each block of the last layer (Chen et al. 2017, section 3.1); None = the same for all.
-        contract_dilation: the first block of a layer that dilates has half its dilation: that of the layer before.
-        basic_conv2_dilated: both convolutions of a basic block dilate, not only the first.
+        output_stride: 8, 16 or 32; below 32 the last one (16) or two (8) layers dilate instead of striding.
+        dilations, multi_grid, contract_dilation, basic_conv2_dilated: see `ResNetOptions`.
     """
 
     def __init__(
@@ -129,8 +144,6 @@ class ResNet(Encoder):
         basic_conv2_dilated: bool = True,
     ):
         super().__init__()
-        if output_stride not in DILATIONS:
-            raise UsageError(f"output_stride = {output_stride}: a ResNet can have 8, 16 or 32")
         stem = stem_width or width
         self.conv1 = (
             deep_stem_convolutions(in_channels, stem)
@@ -253,18 +266,9 @@ DEPTHS: dict[str, Depth] = {
 }
 
 
-def build(
-    name: str,
-    *,
-    in_channels: int = 3,
-    output_stride: int = 32,
-    dilations: tuple[int, int, int, int] | None = None,
-    multi_grid: tuple[int, ...] | None = None,
-    contract_dilation: bool = True,
-    basic_conv2_dilated: bool = True,
-) -> ResNet:
+def build(spec: EncoderSettings, in_channels: int) -> ResNet:
     """Make a ResNet by name: resnet50, resnet50c (deep stem), resnet50d (averaging shortcuts), resnet18_w32."""
-    family, _, width = name.partition("_w")
+    family, _, width = spec.name.partition("_w")
     block, depths = DEPTHS[family.rstrip("cd")]
     return ResNet(
         block,
@@ -273,9 +277,9 @@ def build(
         deep_stem=family.endswith(("c", "d")),
         average_shortcut=family.endswith("d"),
         width=int(width or 64),
-        output_stride=output_stride,
-        dilations=dilations,
-        multi_grid=multi_grid,
-        contract_dilation=contract_dilation,
-        basic_conv2_dilated=basic_conv2_dilated,
+        output_stride=spec.output_stride or 32,
+        **asdict(spec.options),
     )
+
+
+FAMILY = EncoderFamily(options=ResNetOptions, output_strides=tuple(sorted(DILATIONS)), build=build)

@@ -6,18 +6,20 @@ the form that takes any size, and `size_divisibility` says what height and width
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import timm
 from timm.models import FeatureListNet
 from torch import Tensor, nn
 
-from segatlas.encoders import nearest_encoders
-from segatlas.encoders.contract import Encoder
+from segatlas.encoders.contract import PyramidEncoder
+from segatlas.encoders.family import EncoderFamily, EncoderSettings
+from segatlas.encoders.timm_tokens import is_plain
 from segatlas.errors import UsageError
 
 
-class TimmEncoder(Encoder):
+class TimmEncoder(PyramidEncoder):
     """A timm network made with `features_only=True`.
 
     Gradient checkpointing works between the maps where timm gives a list of layers (ResNet, ConvNeXt, Swin); otherwise
@@ -69,19 +71,24 @@ class TimmEncoder(Encoder):
         return features
 
 
-def build(
-    name: str, *, in_channels: int = 3, output_stride: int | None = None, drop_path: float | None = None
-) -> TimmEncoder:
+@dataclass(frozen=True, kw_only=True)
+class TimmOptions:
+    """Options of a timm backbone.
+
+    drop_path: stochastic depth of the last block while training, where the network has it; None = timm's default.
+    """
+
+    drop_path: float | None = None
+
+
+def build(spec: EncoderSettings, in_channels: int) -> TimmEncoder:
     """Make a timm backbone with random weights.
 
     Raises:
-        UsageError: timm has no such network, or it gives no feature maps, or not with these settings.
+        UsageError: it gives no feature maps, or not with these settings.
     """
-    if not timm.is_model(name):
-        nearest = nearest_encoders(name, timm.list_models())
-        hint = f"; nearest: {', '.join(nearest)}" if nearest else ""
-        raise UsageError(f"unknown encoder '{name}': neither SegAtlas nor timm {timm.__version__} has it{hint}")
-    asked = {"output_stride": output_stride, "drop_path_rate": drop_path}
+    name, options = spec.name.removeprefix("timm/"), spec.options
+    asked = {"output_stride": spec.output_stride, "drop_path_rate": options.drop_path}
     settings: dict[str, Any] = {key: value for key, value in asked.items() if value is not None}
     published = timm.get_pretrained_cfg(name)
     fixed_size = published is not None and published.fixed_input_size
@@ -94,3 +101,16 @@ def build(
         message = f"timm backbone '{name}' gives no feature maps with {given or 'its defaults'}: {error}"
         raise UsageError(message) from error
     return TimmEncoder(model, size_divisibility=max(model.feature_info.reduction()) if fixed_size else 1)
+
+
+class TimmFamily(EncoderFamily):
+    """timm's backbones: whether one can have another output stride, building it tells, but no plain transformer can."""
+
+    def stride_problem(self, name: str, stride: Any) -> str:
+        """Say what is wrong with an output stride of the encoder `name`; "" where nothing is."""
+        if stride is not None and is_plain(name):
+            return f"{name} has its own only, expected null"
+        return super().stride_problem(name, stride)
+
+
+FAMILY = TimmFamily(options=TimmOptions, output_strides=None, build=build)

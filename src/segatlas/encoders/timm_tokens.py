@@ -9,12 +9,14 @@ antialiasing.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import timm
 from torch import Tensor, nn
 
 from segatlas.encoders.contract import TokenEncoder, Tokens
+from segatlas.encoders.family import EncoderFamily, EncoderSettings
 from segatlas.errors import UsageError
 
 MODULES = ("vision_transformer", "deit", "eva")
@@ -75,21 +77,26 @@ class TimmTokenEncoder(TokenEncoder):
         return [before, *blocks, [*last, self.model.norm]]
 
 
-def build(
-    name: str, *, in_channels: int = 3, depth: int | None = None, drop_path: float | None = None
-) -> TimmTokenEncoder:
-    """Make a plain vision transformer with random weights.
+@dataclass(frozen=True, kw_only=True)
+class TokenOptions:
+    """Options of a plain vision transformer.
 
-    Args:
-        name: timm's, with or without a tag.
-        in_channels: channels of the image.
-        depth: how many of its blocks are made, from the first; None = all.
-        drop_path: stochastic depth of the last block; it rises linearly from 0 at the first. None = 0.
+    depth: how many of its blocks are made, from the first; None = all.
+    drop_path: stochastic depth of the last block while training; it rises linearly from 0 at the first. None = 0.
+    """
+
+    depth: int | None = None
+    drop_path: float | None = None
+
+
+def build(spec: EncoderSettings, in_channels: int) -> TimmTokenEncoder:
+    """Make a plain vision transformer with random weights; its name is timm's, with or without a tag.
 
     Raises:
         UsageError: timm cannot make it with these settings.
     """
-    asked = {"depth": depth, "drop_path_rate": drop_path}
+    name, options = spec.name.removeprefix("timm/"), spec.options
+    asked = {"depth": options.depth, "drop_path_rate": options.drop_path}
     settings: dict[str, Any] = {key: value for key, value in asked.items() if value is not None}
     try:
         model = timm.create_model(
@@ -99,3 +106,6 @@ def build(
         given = ", ".join(f"{key}={value}" for key, value in settings.items())
         raise UsageError(f"timm cannot make '{name}' with {given or 'its defaults'}: {error}") from error
     return TimmTokenEncoder(model)
+
+
+FAMILY = EncoderFamily(options=TokenOptions, build=build)

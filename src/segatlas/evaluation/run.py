@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from segatlas.checkpoint.card import Card
+from segatlas.config.encoder_keys import encoder_name
 from segatlas.config.schema import EvalConfig
 from segatlas.data.dataset import SegmentationData
 from segatlas.data.sample import Sample
@@ -331,7 +332,7 @@ def _model_facts(predictor: Predictor, path: str | None) -> ScoredModel:
     return ScoredModel(
         path=path or "(a Predictor)",
         architecture=card.architecture,
-        encoder=str(card.config.get("encoder") or ""),
+        encoder=encoder_name(card.config),
         parameters=sum(parameter.numel() for parameter in predictor.model.parameters()),
         source=card.source,
         licence=card.licence,

@@ -15,6 +15,7 @@ from segatlas.data.datasets import dataset_class
 from segatlas.data.datasets.foreign import recognise
 from segatlas.data.formats.classes import read_classes
 from segatlas.errors import DataError, UsageError
+from segatlas.printable import printable
 from segatlas.recipe import Config
 from segatlas.tasks import TASKS
 
@@ -107,24 +108,23 @@ def open_split(plan: EvaluationPlan, split: str, card: Card) -> tuple[Segmentati
         The dataset, and warnings for differences that do not stop.
 
     Raises:
-        DataError: another number of classes or channels, without a source that the model needs, or a split without
-            images.
+        UsageError: another number of classes or channels than the model's, or without a source that it needs.
+        DataError: a split without images.
     """
     data = create_dataset(plan.data, split, plan.seed, Store.of(plan.data, fill=False), TASKS[card.task].target)
+    place = printable(plan.data.root)
     if len(data.classes) != len(card.classes):
-        raise DataError(
-            f"{data.name} has {len(data.classes)} classes ({_some(data.classes)}), the model {len(card.classes)} "
-            f"({_some(card.classes)}); data.classes and data.label_map bring the labels to the model's classes",
-            plan.data.root,
+        raise UsageError(
+            f"{place}: {data.name} has {len(data.classes)} classes ({_some(data.classes)}), the model "
+            f"{len(card.classes)} ({_some(card.classes)}); data.classes and data.label_map bring the labels to the "
+            "model's classes"
         )
     channels = card.inputs[0].channels
     if data.channels != channels and not {data.channels, channels} <= {1, 3}:
-        raise DataError(
-            f"{data.name} has images of {data.channels} channels, the model takes {channels}", plan.data.root
-        )
+        raise UsageError(f"{place}: {data.name} has images of {data.channels} channels, the model takes {channels}")
     fault = sources_fault(card.inputs[1:], data.name, data.sources)
     if fault:
-        raise DataError(fault, plan.data.root)
+        raise UsageError(f"{place}: {fault}")
     if len(data) == 0:
         raise DataError(f"split {split!r} of {data.name} holds no image", plan.data.root)
     pairs = zip(data.classes, card.classes, strict=True)

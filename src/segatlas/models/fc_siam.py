@@ -165,11 +165,6 @@ def grown(x: Tensor) -> Tensor:
     return F.pad(x, (0, right, 0, bottom)) if bottom or right else x
 
 
-def build(config: FCSiamConfig) -> FCSiam:
-    """Make the network."""
-    return FCSiam(config)
-
-
 ARCHITECTURE = Architecture(
     name="fc_siam",
     title="FC-Siam",
@@ -177,7 +172,7 @@ ARCHITECTURE = Architecture(
     tasks=("semantic",),
     output=SemanticLogits,
     config=FCSiamConfig,
-    build=build,
+    build=FCSiam,
     variants={
         "fc_siam_diff": {"fusion": "difference"},
         "fc_siam_conc": {"fusion": "both"},

@@ -13,14 +13,12 @@ classified at its own size and K channels are upsampled: a 1x1 convolution and a
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segatlas.encoders import create_encoder
-from segatlas.encoders.contract import Encoder
+from segatlas.encoders.spec import EncoderSpec, create_encoder
 from segatlas.layers.conv import ConvBNReLU
 from segatlas.layers.init import init_weights
 from segatlas.layers.padding import pad_to_multiple
@@ -34,9 +32,7 @@ class LRASPPConfig:
 
     num_classes: classes, K.
     in_channels: channels of the image, C.
-    encoder: name of an encoder.
-    output_stride: stride of the encoder's last map; None = the encoder's own.
-    encoder_options: further settings of the encoder.
+    encoder: an encoder, its output stride and options.
     low_level: which of the encoder's maps gives the detail, counted from the last: 3 is two before the last.
     channels: decoder width, D.
     dropout: fraction of channels dropped before the classifier of the deep map while training.
@@ -44,9 +40,7 @@ class LRASPPConfig:
 
     num_classes: int
     in_channels: int = 3
-    encoder: str = "mobilenet_v3_large"
-    output_stride: int | None = 16
-    encoder_options: dict[str, Any] = field(default_factory=dict)
+    encoder: EncoderSpec = EncoderSpec(name="mobilenet_v3_large", output_stride=16)
     low_level: int = 3
     channels: int = 128
     dropout: float = 0.0
@@ -69,14 +63,14 @@ class TwoClassifiers(nn.Module):
 class LRASPP(nn.Module):
     """Encoder, a 1x1 convolution weighted by the pooled image, two classifiers: logits at the fine map's stride."""
 
-    def __init__(self, config: LRASPPConfig, encoder: Encoder):
+    def __init__(self, config: LRASPPConfig):
         super().__init__()
+        self.encoder = create_encoder(config.encoder, in_channels=config.in_channels)
         self.low_level = config.low_level
-        self.encoder = encoder
-        self.conv = ConvBNReLU(encoder.channels[-1], config.channels, 1)
-        self.gate = nn.Conv2d(encoder.channels[-1], config.channels, kernel_size=1, bias=False)
+        self.conv = ConvBNReLU(self.encoder.channels[-1], config.channels, 1)
+        self.gate = nn.Conv2d(self.encoder.channels[-1], config.channels, kernel_size=1, bias=False)
         self.dropout = nn.Dropout2d(config.dropout)
-        self.classifier = TwoClassifiers(encoder.channels[-config.low_level], config.channels, config.num_classes)
+        self.classifier = TwoClassifiers(self.encoder.channels[-config.low_level], config.channels, config.num_classes)
         for part in (self.conv, self.gate, self.classifier):
             init_weights(part)
 
@@ -95,19 +89,6 @@ class LRASPP(nn.Module):
         return SemanticLogits(logits, canvas=(x.shape[-2], x.shape[-1]))
 
 
-def build(config: LRASPPConfig) -> LRASPP:
-    """Make the network."""
-    return LRASPP(
-        config,
-        create_encoder(
-            config.encoder,
-            in_channels=config.in_channels,
-            output_stride=config.output_stride,
-            **config.encoder_options,
-        ),
-    )
-
-
 ARCHITECTURE = Architecture(
     name="lraspp",
     title="LR-ASPP",
@@ -115,7 +96,7 @@ ARCHITECTURE = Architecture(
     tasks=("semantic",),
     output=SemanticLogits,
     config=LRASPPConfig,
-    build=build,
+    build=LRASPP,
     variants={"lraspp_mobilenet_v3_large": {"encoder": "mobilenet_v3_large"}},
     tiny={"encoder": "resnet18_w8", "channels": 8},
 )

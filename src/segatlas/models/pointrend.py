@@ -14,15 +14,13 @@ last step leave at the image's own size. Fine-tuning to another class count keep
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segatlas.encoders import create_encoder
-from segatlas.encoders.contract import Encoder
+from segatlas.encoders.spec import EncoderSpec, create_encoder
 from segatlas.errors import UsageError
 from segatlas.layers.fpn import FPN, FPNHead
 from segatlas.layers.init import init_weights
@@ -37,9 +35,7 @@ class PointRendConfig:
 
     num_classes: classes, K.
     in_channels: channels of the image, C.
-    encoder: name of an encoder.
-    output_stride: stride of the encoder's last map; None = the encoder's own.
-    encoder_options: further settings of the encoder.
+    encoder: an encoder, its output stride and options.
     levels: how many of the encoder's last maps the pyramid takes; the points read its finest one.
     neck_channels: pyramid width, F.
     channels: width of the coarse decoder, D.
@@ -57,9 +53,7 @@ class PointRendConfig:
 
     num_classes: int
     in_channels: int = 3
-    encoder: str = "resnet50c"
-    output_stride: int | None = None
-    encoder_options: dict[str, Any] = field(default_factory=dict)
+    encoder: EncoderSpec = EncoderSpec(name="resnet50c")
     levels: int = 4
     neck_channels: int = 256
     channels: int = 128
@@ -100,18 +94,18 @@ class PointHead(nn.Module):
 class PointRend(nn.Module):
     """Encoder, pyramid, coarse logits; points while training, refined logits at the image's size in prediction."""
 
-    def __init__(self, config: PointRendConfig, encoder: Encoder):
+    def __init__(self, config: PointRendConfig):
         super().__init__()
+        self.encoder = create_encoder(config.encoder, in_channels=config.in_channels)
         require_at_least(config, levels=1, train_points=1, oversample=1, importance=0)
         if config.importance > 1:
             raise UsageError(f"importance: got {config.importance}, expected a fraction of at most 1")
         self.config = config
-        self.encoder = encoder
-        self.neck = FPN(encoder.channels[-config.levels :], config.neck_channels)
+        self.neck = FPN(self.encoder.channels[-config.levels :], config.neck_channels)
         self.head = FPNHead(
             config.neck_channels,
             config.channels,
-            strides=encoder.strides[-config.levels :],
+            strides=self.encoder.strides[-config.levels :],
             align_corners=config.align_corners,
         )
         self.dropout = nn.Dropout2d(config.dropout)
@@ -210,19 +204,6 @@ def sample(x: Tensor, points: Tensor, *, align_corners: bool) -> Tensor:
     return F.grid_sample(x.to(precise), grid, mode="bilinear", align_corners=align_corners).squeeze(3)
 
 
-def build(config: PointRendConfig) -> PointRend:
-    """Make the network."""
-    return PointRend(
-        config,
-        create_encoder(
-            config.encoder,
-            in_channels=config.in_channels,
-            output_stride=config.output_stride,
-            **config.encoder_options,
-        ),
-    )
-
-
 ARCHITECTURE = Architecture(
     name="pointrend",
     title="PointRend",
@@ -230,7 +211,7 @@ ARCHITECTURE = Architecture(
     tasks=("semantic",),
     output=SemanticLogits,
     config=PointRendConfig,
-    build=build,
+    build=PointRend,
     variants={"pointrend_r50": {"encoder": "resnet50c"}, "pointrend_r101": {"encoder": "resnet101c"}},
     tiny={
         "encoder": "resnet18_w8",

@@ -21,8 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segatlas.encoders import create_encoder
-from segatlas.encoders.contract import Encoder
+from segatlas.encoders.spec import EncoderSpec, create_encoder
 from segatlas.layers.conv import ConvBNReLU
 from segatlas.layers.fcn_head import FCNHead
 from segatlas.layers.init import init_weights
@@ -38,7 +37,7 @@ class STDCConfig:
 
     num_classes: classes, K.
     in_channels: channels of the image, C.
-    encoder: name of an encoder, of which the maps at strides 8, 16 and 32 are used.
+    encoder: an encoder, its output stride and options, of which the maps at strides 8, 16 and 32 are used.
     context_channels: width of the context path.
     channels: width of the fused map and of the decoder.
     aux_channels: width of the auxiliary heads.
@@ -50,7 +49,7 @@ class STDCConfig:
 
     num_classes: int
     in_channels: int = 3
-    encoder: str = "stdc1"
+    encoder: EncoderSpec = EncoderSpec(name="stdc1")
     context_channels: int = 128
     channels: int = 256
     aux_channels: int = 64
@@ -115,11 +114,11 @@ class ContextPath(nn.Module):
 class STDCSeg(nn.Module):
     """Encoder, context path, fusion with detail, a 3x3 convolution, 1x1 classifier: logits at stride 8."""
 
-    def __init__(self, config: STDCConfig, encoder: Encoder):
+    def __init__(self, config: STDCConfig):
         super().__init__()
+        self.encoder = create_encoder(config.encoder, in_channels=config.in_channels)
         self.align_corners = config.align_corners
-        self.encoder = encoder
-        channels8, channels16, channels32 = encoder.channels[-3:]
+        channels8, channels16, channels32 = self.encoder.channels[-3:]
         width, aux = config.context_channels, config.aux_channels
         self.context = ContextPath(channels16, channels32, width)
         self.fusion = FeatureFusion(channels8 + width, config.channels)
@@ -162,11 +161,6 @@ class STDCSeg(nn.Module):
         return SemanticLogits(logits, (x.shape[-2], x.shape[-1]), Resample(align_corners=self.align_corners), aux)
 
 
-def build(config: STDCConfig) -> STDCSeg:
-    """Make the network."""
-    return STDCSeg(config, create_encoder(config.encoder, in_channels=config.in_channels))
-
-
 ARCHITECTURE = Architecture(
     name="stdc",
     title="STDC-Seg",
@@ -174,7 +168,7 @@ ARCHITECTURE = Architecture(
     tasks=("semantic",),
     output=SemanticLogits,
     config=STDCConfig,
-    build=build,
+    build=STDCSeg,
     variants={"stdc1": {"encoder": "stdc1"}, "stdc2": {"encoder": "stdc2"}},
     tiny={"encoder": "resnet18_w8", "context_channels": 8, "channels": 8, "aux_channels": 4, "aux": True},
 )

@@ -24,8 +24,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segatlas.encoders import create_encoder
 from segatlas.encoders.contract import Encoder
+from segatlas.encoders.spec import EncoderSpec, create_encoder
 from segatlas.errors import UsageError
 from segatlas.layers.conv import ConvBNReLU
 from segatlas.layers.fcn_head import FCNHead
@@ -41,7 +41,7 @@ class UNetConfig:
 
     num_classes: classes, K.
     in_channels: channels of the image, C.
-    encoder: name of an encoder; None = the plain network of the paper.
+    encoder: an encoder, its output stride and options; None = the plain network of the paper.
     width: channels of the plain network's first level, doubled at each further level; unused with an encoder.
     decoder_channels: channels after each step, deepest first; unused without an encoder. Fewer entries than steps stop
         early and leave the logits at a coarser stride: (256, 128, 64) on a ResNet gives stride 4.
@@ -51,7 +51,7 @@ class UNetConfig:
 
     num_classes: int
     in_channels: int = 3
-    encoder: str | None = None
+    encoder: EncoderSpec | None = None
     width: int = 64
     decoder_channels: tuple[int, ...] = (256, 128, 64, 32, 16)
     dropout: float = 0.0

@@ -9,7 +9,6 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from segatlas.config.schema import Config
 from segatlas.data.checks import look_before_training
 from segatlas.data.collate import collate
 from segatlas.data.dataset import SegmentationData
@@ -17,6 +16,7 @@ from segatlas.data.stream import SampleStream
 from segatlas.data.transforms import Pipeline
 from segatlas.errors import ConfigError, DataError, Problem
 from segatlas.layers.norm import BatchNorm2d
+from segatlas.recipe import Config
 from segatlas.structures import Inputs
 from segatlas.tasks import TASKS
 from segatlas.training.logbook import LOGGER

@@ -12,10 +12,10 @@ import torch
 from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
 
-from segatlas.config.schema import Config
 from segatlas.data.collate import collate
 from segatlas.data.stream import SampleStream
 from segatlas.errors import TrainingError
+from segatlas.recipe import Config
 from segatlas.structures import Inputs, Output, PointLogits, maps_of
 from segatlas.tasks import TASKS
 from segatlas.training.building import TrainingComponents, build_parts

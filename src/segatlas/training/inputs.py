@@ -12,7 +12,8 @@ from pathlib import Path
 from torch import nn
 
 from segatlas.build.encoder_weights import published_statistics
-from segatlas.checkpoint.card import Card, Preprocessing, default_preprocessing
+from segatlas.checkpoint.card import Card
+from segatlas.checkpoint.preprocessing import Preprocessing, default_preprocessing
 from segatlas.config.schema import InputConfig, ModelConfig
 from segatlas.recipe import Config
 from segatlas.training.logbook import LOGGER
@@ -164,8 +165,8 @@ def _same(one: Preprocessing, other: Preprocessing) -> bool:
 
 def encoder_name(net: nn.Module) -> str | None:
     """Return the name of a network's encoder, or None."""
-    name = getattr(net.config, "encoder", None)
-    return None if name is None else str(name)
+    spec = getattr(net.config, "encoder", None)
+    return None if spec is None else str(spec)
 
 
 def _numbers(values: tuple[float, ...]) -> str:

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from segatlas.checkpoint.card import Card
-from segatlas.config.schema import Config
 from segatlas.data.sample import Sample
 from segatlas.inference import Predictor
 from segatlas.inference.images import with_sources
 from segatlas.metrics import MetricSet, create, monitoring
+from segatlas.recipe import Config
 from segatlas.structures import Batch
 from segatlas.tasks import TASKS
 from segatlas.training.faults import ADVICE, largest_gradient, require_finite

@@ -10,10 +10,11 @@ from typing import Any
 
 import lightning.pytorch as pl
 
-from segatlas.checkpoint.card import Card, Preprocessing
+from segatlas.checkpoint.card import Card
+from segatlas.checkpoint.preprocessing import Preprocessing
 from segatlas.config.old_keys import OLD_FACTS, todays_recipe
-from segatlas.config.schema import Config
 from segatlas.errors import UsageError, WeightsError
+from segatlas.recipe import Config
 from segatlas.training.building import TrainingComponents
 from segatlas.training.environment import manifest, recorded_environment
 from segatlas.training.optim import parameter_groups

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from segatlas.build.network import build_empty, make_config
-from segatlas.conversion.converting import recognise, rename_to_ours, rename_to_theirs
 from segatlas.conversion.importers import importers
+from segatlas.conversion.recognition import recognise
+from segatlas.conversion.renaming import rename_to_ours, rename_to_theirs
 from segatlas.errors import WeightsError
 
 FORMS = {
@@ -47,7 +48,7 @@ def test_every_form_is_recognised_with_its_fields_and_renamed_both_ways(form):
     [found] = recognise(theirs, {"model": {"decode_head": head}})
     assert found.importer.architecture == architecture
     _, recognised = make_config(architecture, found.fields)
-    options = {"encoder_options": recognised.encoder_options, "aux_channels": recognised.aux_channels}
+    options = {"encoder": recognised.encoder, "aux_channels": recognised.aux_channels}
     assert recognised == type(config)(**{**vars(config), **options})
     assert list(rename_to_ours(found.importer, recognised, theirs)) == list(ours)
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from segatlas.conversion.importers.foreign import ForeignWeights
 from segatlas.conversion.importers.mmseg.mobilenet_v2 import recognise, renames
 from segatlas.conversion.importers.renames import to_ours, to_theirs
-from segatlas.encoders import create_encoder
+from segatlas.encoders.spec import create_encoder
 from segatlas.errors import WeightsError
 
 

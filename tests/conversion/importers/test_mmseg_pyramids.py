@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from segatlas.conversion.converting import recognise, rename_to_ours, rename_to_theirs
+from segatlas.build.network import make_config
 from segatlas.conversion.importers import importers
+from segatlas.conversion.recognition import recognise
+from segatlas.conversion.renaming import rename_to_ours, rename_to_theirs
 from segatlas.models import load_architecture
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -39,8 +41,7 @@ THEIRS = {
 
 def meta_network(case: str) -> tuple[Any, torch.nn.Module]:
     name, fields = CASES[case]
-    architecture = load_architecture(name)
-    config = architecture.config(num_classes=6, **fields)
+    architecture, config = make_config(name, {"num_classes": 6, **fields})
     with torch.device("meta"):
         return config, architecture.build(config)
 
@@ -53,9 +54,12 @@ def test_written_as_theirs_a_network_is_recognised_as_itself_and_comes_back(case
     assert THEIRS.get(case, next(iter(theirs))) in theirs
     (found,) = recognise(theirs, SETTINGS if "pools" in case else {})
     assert found.importer is importer
-    told = {name: value for name, value in found.fields.items() if name not in ("encoder_options", "dropout")}
-    assumed = {"output_stride": {"fcn": None, "ocrnet": config.output_stride}.get(importer.architecture, 32)}
-    assert told == {name: getattr(config, name) for name in told} | assumed
+    assumed = {"fcn": None, "ocrnet": config.encoder.output_stride}.get(importer.architecture, 32)
+    assert (found.fields["encoder"], found.fields["output_stride"]) == (config.encoder.name, assumed)
+    told = {
+        name: value for name, value in found.fields.items() if not name.startswith(("encoder", "output", "dropout"))
+    }
+    assert told == {name: getattr(config, name) for name in told}
     ours = rename_to_ours(importer, config, theirs)
     assert {name: x.shape for name, x in ours.items()} == {name: x.shape for name, x in net.state_dict().items()}
     assert list(ours) == list(net.state_dict())

@@ -9,7 +9,7 @@ import torch
 
 from segatlas.conversion.importers.foreign import ForeignWeights
 from segatlas.conversion.importers.mmseg.resnet import recognise
-from segatlas.encoders import create_encoder
+from segatlas.encoders.spec import create_encoder
 from segatlas.errors import WeightsError
 
 

@@ -61,6 +61,6 @@ def require_published(file: ForeignWeights, heads: str, reductions: str, ratio: 
 
 def require_authors_form(config: SegFormerConfig, library: str) -> None:
     """Raise WeightsError where a SegFormer is none that `library` has: a Mix Transformer and linear projections."""
-    if config.encoder not in SIZES or config.projection_norm:
-        norm = "with batch norm in its projections" if config.projection_norm else f"on '{config.encoder}'"
+    if config.encoder.name not in SIZES or config.projection_norm:
+        norm = "with batch norm in its projections" if config.projection_norm else f"on '{config.encoder.name}'"
         raise WeightsError(f"{library} has no SegFormer {norm}")

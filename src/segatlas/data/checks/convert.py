@@ -17,6 +17,7 @@ from segatlas.data.datasets.cityscapes import to_label_ids
 from segatlas.data.formats.classes import JSON_FILE, write_classes
 from segatlas.data.formats.listing import list_images
 from segatlas.data.formats.masks import read_mask, write_mask
+from segatlas.data.options import checked
 from segatlas.errors import DataError, UsageError
 from segatlas.files import whole_folder
 
@@ -46,8 +47,8 @@ def to_folder(
     out, root = Path(out), Path(cfg.root or ".")
     check_new_folder(out, root)
     splits = {split: create_dataset(cfg, split) for split in available_splits(cfg)}
-    checked = dataset_class(cfg.name).check_options(cfg)
-    lost = lost_in_copy(list_dataset_files(checked, dataset_class(cfg.name).prepare(checked), target=target))
+    known = checked(cfg)
+    lost = lost_in_copy(list_dataset_files(known, dataset_class(cfg.name).prepare(known), target=target))
     if lost:
         raise UsageError(f"data.name={cfg.name}: {lost}")
     total, done = sum(map(len, splits.values())), 0

@@ -16,6 +16,7 @@ from segatlas.data.datasets import dataset_class, describe_layout
 from segatlas.data.datasets.folder import split_folders
 from segatlas.data.datasets.foreign import recognise
 from segatlas.data.datasets.listing import SPLITS, Part
+from segatlas.data.options import checked
 from segatlas.errors import UsageError
 
 FOLDER_LAYOUT = "ROOT/{train,val[,test]}/{images,masks}/STEM.* or ROOT/{images,masks}[/{train,val[,test]}]/STEM.*"
@@ -49,7 +50,7 @@ def examine(
         UsageError: no such folder or split, keys that contradict one another, or a truth that the dataset lacks.
     """
     cfg = source if isinstance(source, DataConfig) else data_config(source)
-    cfg = dataset_class(cfg.name).check_options(cfg)
+    cfg = checked(cfg)
     root = _root(cfg)
     fault = _layout_finding(cfg, root)
     if fault is not None:

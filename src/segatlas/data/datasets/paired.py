@@ -20,7 +20,7 @@ from segatlas.data.formats.masks import LOSSY, LabelRule, decode_raw
 from segatlas.data.formats.reading import read_stored
 from segatlas.data.sample import Sample, Source
 from segatlas.data.store import Store
-from segatlas.errors import ConfigError, DataError, UsageError
+from segatlas.errors import DataError, UsageError
 from segatlas.structures import SemanticTarget, SourceKind, Target
 
 
@@ -74,16 +74,6 @@ class PairedFiles(ABC):
         self.channels = cfg.channels or 3
         self.takes_lossy = LOSSY in cfg.accept
         self.items = tuple(self.open(cfg, self.prepare(cfg), seed))
-
-    @classmethod
-    def check_options(cls, cfg: DataConfig) -> DataConfig:
-        """Return the section with its own keys as `options`. ConfigError where they are keys of another dataset."""
-        from segatlas.data.datasets.options import check_options
-
-        options, problems = check_options(cls.name, cfg.own_fields())
-        if problems:
-            raise ConfigError(f"data.name={cls.name}", problems)
-        return cfg.checked(options)
 
     @classmethod
     def require_target(cls, target: str) -> None:

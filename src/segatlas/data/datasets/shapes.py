@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from segatlas.config.schema import DataConfig
-from segatlas.data.datasets.folder import sibling_folder, find_part, split_folders
+from segatlas.data.datasets.folder import find_part, sibling_folder, split_folders
 from segatlas.data.datasets.listing import SPLITS, Item, LabelEncoding, Listing, fault_of_list, with_companions
 from segatlas.data.datasets.paired import PairedFiles
 from segatlas.data.formats.classes import read_classes

@@ -10,7 +10,8 @@ from typing import Any
 from segatlas.build.network import shapes_only
 from segatlas.conversion.importers.foreign import ForeignWeights
 from segatlas.conversion.importers.renames import Renames
-from segatlas.encoders import ENCODERS, create_encoder
+from segatlas.encoders import ENCODERS
+from segatlas.encoders.spec import create_encoder
 from segatlas.errors import WeightsError
 
 _FAMILIES = ("resnest", "resnet", "mobilenet_v2", "hrnet")
@@ -49,9 +50,9 @@ def levels_used(fields: Mapping[str, Any], width: int) -> int:
     Raises:
         WeightsError: no number of them has.
     """
-    options = {} if fields["output_stride"] is None else {"output_stride": fields["output_stride"]}
     with shapes_only():
-        channels = create_encoder(fields["encoder"], **options, **fields["encoder_options"]).channels
+        encoder = create_encoder(fields["encoder"], output_stride=fields["output_stride"], **fields["encoder_options"])
+    channels = encoder.channels
     for levels in range(1, len(channels) + 1):
         if sum(channels[-levels:]) == width:
             return levels

@@ -27,7 +27,7 @@ def recognise(file: ForeignWeights) -> Mapping[str, Any] | None:
 
 def renames(config: DeepLabV3Config) -> Renames:
     """See `Importer`."""
-    return [*encoder_renames(config.encoder), *ASPP, *CLASSIFIER, *FCN_AUX]
+    return [*encoder_renames(config.encoder.name), *ASPP, *CLASSIFIER, *FCN_AUX]
 
 
 def changes(config: DeepLabV3Config) -> Mapping[str, tuple[Change, Change]]:

@@ -34,7 +34,7 @@ def recognise(file: ForeignWeights) -> Mapping[str, Any] | None:
 def renames(config: DeepLabV3PlusConfig) -> Renames:
     """See `Importer`."""
     return [
-        *encoder_renames(config.encoder),
+        *encoder_renames(config.encoder.name),
         ("decode_head.aspp_modules.0", "aspp.branches.0"),
         *separable_parts("decode_head.aspp_modules.{i}", "aspp.branches.{i}"),
         *ASPP,

@@ -65,7 +65,7 @@ def renames(config: FastFCNConfig) -> Renames:
         ],
     }
     return [
-        *encoder_renames(config.encoder),
+        *encoder_renames(config.encoder.name),
         ("neck.conv_layers.{i}.0", "jpu.convs.{i}"),
         ("neck.dilation_layers.{i}.0.depthwise_conv.conv", "jpu.branches.{i}.depthwise"),
         ("neck.dilation_layers.{i}.0.depthwise_conv.bn", "jpu.branches.{i}.depthwise_bn"),

@@ -51,7 +51,7 @@ def _dilation(file: ForeignWeights) -> int:
 def renames(config: FCNConfig) -> Renames:
     """See `Importer`."""
     return [
-        *encoder_renames(config.encoder),
+        *encoder_renames(config.encoder.name),
         ("decode_head.convs.{i}", "convs.{i}"),
         ("decode_head.conv_cat", "fuse"),
         *CLASSIFIER,

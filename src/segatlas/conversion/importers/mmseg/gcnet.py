@@ -39,7 +39,7 @@ def recognise(file: ForeignWeights) -> Mapping[str, Any] | None:
 def renames(config: GCNetConfig) -> Renames:
     """See `Importer`."""
     return [
-        *encoder_renames(config.encoder),
+        *encoder_renames(config.encoder.name),
         ("decode_head.convs.0", "before"),
         ("decode_head.convs.1", "after"),
         ("decode_head.conv_cat", "fuse"),

@@ -41,7 +41,7 @@ def renames(config: ISANetConfig) -> Renames:
             relations.append((f"decode_head.{theirs}.{part}_project", f"attention.{ours}.{part}"))
         relations.append((f"decode_head.{theirs}.output_project", f"attention.{ours}.out"))
     return [
-        *encoder_renames(config.encoder),
+        *encoder_renames(config.encoder.name),
         ("decode_head.in_conv", "before"),
         *relations,
         ("decode_head.out_conv", "fuse"),

@@ -46,7 +46,7 @@ def _comparison(file: ForeignWeights) -> Mapping[str, Any]:
 def renames(config: NonLocalNetConfig) -> Renames:
     """See `Importer`."""
     return [
-        *encoder_renames(config.encoder),
+        *encoder_renames(config.encoder.name),
         ("decode_head.convs.0", "before"),
         ("decode_head.convs.1", "after"),
         ("decode_head.conv_cat", "fuse"),

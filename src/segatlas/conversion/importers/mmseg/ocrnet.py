@@ -43,7 +43,7 @@ def recognise(file: ForeignWeights) -> Mapping[str, Any] | None:
 def renames(config: OCRNetConfig) -> Renames:
     """See `Importer`."""
     return [
-        *encoder_renames(config.encoder),
+        *encoder_renames(config.encoder.name),
         ("decode_head.0.convs.0", "region_head.conv"),
         ("decode_head.0.conv_seg", "region_head.classifier"),
         (f"{_ATTENTION}.query_project", "attention.query"),

@@ -41,7 +41,7 @@ def recognise(file: ForeignWeights) -> Mapping[str, Any] | None:
 def renames(config: PointRendConfig) -> Renames:
     """See `Importer`."""
     return [
-        *encoder_renames(config.encoder),
+        *encoder_renames(config.encoder.name),
         *pyramid_renames("decode_head.0"),
         ("decode_head.0.conv_seg", "classifier"),
         ("decode_head.1.fcs.{i}.conv", "point_head.layers.{i}"),

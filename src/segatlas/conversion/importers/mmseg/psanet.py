@@ -74,7 +74,7 @@ def renames(config: PSANetConfig) -> Renames:
             (f"decode_head.attention{suffix}.1", f"{ours}.mask"),
         ]
     return [
-        *encoder_renames(config.encoder),
+        *encoder_renames(config.encoder.name),
         *table,
         ("decode_head.proj", "project"),
         ("decode_head.bottleneck", "fuse"),

@@ -84,9 +84,9 @@ def stacks(config: SegFormerConfig) -> Sequence[Stack]:
 
 def changes(config: SegFormerConfig) -> Mapping[str, tuple[Change, Change]]:
     """See `Importer`: linear layers are 1x1 convolutions, and the fuse convolution sees its maps in another order."""
-    if config.encoder not in SIZES:
-        raise WeightsError(f"MMSegmentation has no SegFormer on '{config.encoder}'")
-    depths = SIZES[config.encoder].depths
+    if config.encoder.name not in SIZES:
+        raise WeightsError(f"MMSegmentation has no SegFormer on '{config.encoder.name}'")
+    depths = SIZES[config.encoder.name].depths
     linear = {
         f"encoder.block{stage}.{index}.mlp.{layer}.weight": (squeezed, as_convolution)
         for stage, depth in zip(STAGES, depths, strict=True)

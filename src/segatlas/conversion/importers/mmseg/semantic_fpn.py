@@ -26,7 +26,7 @@ def recognise(file: ForeignWeights) -> Mapping[str, Any] | None:
 
 def renames(config: SemanticFPNConfig) -> Renames:
     """See `Importer`."""
-    return [*encoder_renames(config.encoder), *pyramid_renames("decode_head"), *CLASSIFIER, *FCN_AUX]
+    return [*encoder_renames(config.encoder.name), *pyramid_renames("decode_head"), *CLASSIFIER, *FCN_AUX]
 
 
 IMPORTER = Importer(source="mmseg", architecture="semantic_fpn", recognise=recognise, renames=renames)

@@ -35,7 +35,7 @@ def recognise(file: ForeignWeights) -> Mapping[str, Any] | None:
 def renames(config: UPerNetConfig) -> Renames:
     """See `Importer`."""
     return [
-        *encoder_renames(config.encoder),
+        *encoder_renames(config.encoder.name),
         ("decode_head.psp_modules.{i}.1", "ppm.pools.{i}"),
         ("decode_head.bottleneck", "ppm.fuse"),
         ("decode_head.lateral_convs.{i}", "lateral.{i}"),

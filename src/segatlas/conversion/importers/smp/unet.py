@@ -40,7 +40,7 @@ def renames(config: UNetConfig) -> Renames:
     """See `Importer`."""
     parts = (("0", "conv"), ("1", "bn"))
     return [
-        *encoder_renames(config.encoder),
+        *encoder_renames(config.encoder.name if config.encoder else None),
         *(
             (f"decoder.blocks.{{i}}.{conv}.{theirs}", f"decoder.{{i}}.{conv}.{ours}")
             for conv in ("conv1", "conv2")

@@ -37,7 +37,7 @@ def renames(config: DeepLabV3Config) -> Renames:
     """See `Importer`."""
     pooled = f"classifier.0.convs.{BRANCHES}"
     return [
-        *encoder_renames(config.encoder),
+        *encoder_renames(config.encoder.name),
         (f"{pooled}.1", "aspp.pool.conv"),
         (f"{pooled}.2", "aspp.pool.bn"),
         ("classifier.0.convs.{i}.0", "aspp.branches.{i}.conv"),

@@ -33,7 +33,7 @@ def recognise(file: ForeignWeights) -> Mapping[str, Any] | None:
 def renames(config: FCNConfig) -> Renames:
     """See `Importer`."""
     return [
-        *encoder_renames(config.encoder),
+        *encoder_renames(config.encoder.name),
         ("classifier.0", "convs.0.conv"),
         ("classifier.1", "convs.0.bn"),
         ("classifier.4", "classifier"),

@@ -27,7 +27,7 @@ def recognise(file: ForeignWeights) -> Mapping[str, Any] | None:
 def renames(config: LRASPPConfig) -> Renames:
     """See `Importer`."""
     return [
-        *encoder_renames(config.encoder),
+        *encoder_renames(config.encoder.name),
         ("classifier.cbr.0", "conv.conv"),
         ("classifier.cbr.1", "conv.bn"),
         ("classifier.scale.1", "gate"),

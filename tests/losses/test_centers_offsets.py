@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from segatlas import criteria
-from segatlas.config.losses import CentersOffsetsConfig, CrossEntropyConfig
-from segatlas.criteria.centers_offsets import maps_of_target
 from segatlas.errors import UsageError
+from segatlas.losses import CentersOffsets, CrossEntropy
+from segatlas.ops.center_maps import maps_of_target
 from segatlas.structures import CentersAndOffsets, InstancesTarget
 
 CPU = torch.device("cpu")
@@ -30,7 +30,7 @@ def output(seed=0):
 
 @pytest.fixture
 def criterion():
-    return criteria.build("CentersAndOffsets", [CentersOffsetsConfig(name="centers_offsets")])
+    return criteria.build("CentersAndOffsets", [CentersOffsets()])
 
 
 def test_every_pixel_of_an_object_points_at_its_centre():
@@ -78,7 +78,7 @@ def test_an_image_without_objects_teaches_that_there_are_none(criterion):
 
 def test_a_loss_of_class_maps_is_refused_by_name():
     with pytest.raises(UsageError, match="got cross_entropy; this network trains with centers_offsets"):
-        criteria.build("CentersAndOffsets", [CrossEntropyConfig(name="cross_entropy")])
+        criteria.build("CentersAndOffsets", [CrossEntropy()])
 
 
 def test_a_class_that_the_network_does_not_have_is_told(criterion):

@@ -1,16 +1,16 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from fakes.logits import CANVAS, example
 
-from segatlas.config.losses import PointCrossEntropyConfig
 from segatlas.errors import UsageError
-from segatlas.losses import PointCrossEntropy, build_loss
-from segatlas.losses.points import labels_at
+from segatlas.losses import PointCrossEntropy
+from segatlas.losses.point_cross_entropy import labels_at
 from segatlas.structures import PointLogits
 
 
@@ -39,7 +39,7 @@ def slow(given: PointLogits, labels: torch.Tensor, weights: list[float]) -> floa
 @pytest.mark.parametrize("weights", [None, [0.5, 2.0, 1.5, 3.0]])
 def test_it_is_the_mean_over_points_on_labelled_pixels(weights):
     given, labels = points_and_labels()
-    loss = PointCrossEntropy(class_weights=None if weights is None else torch.tensor(weights))
+    loss = partial(PointCrossEntropy(), class_weights=None if weights is None else torch.tensor(weights))
     expected = slow(given, labels, weights or [1.0] * 4)
     assert loss(given, labels, CANVAS).item() == pytest.approx(expected, rel=1e-6)
     assert loss(given, labels.long(), CANVAS).item() == pytest.approx(expected, rel=1e-6)
@@ -47,7 +47,7 @@ def test_it_is_the_mean_over_points_on_labelled_pixels(weights):
 
 def test_gradients_are_those_of_finite_differences():
     given, labels = points_and_labels()
-    loss = PointCrossEntropy(class_weights=torch.tensor([0.5, 2.0, 1.5, 3.0]))
+    loss = partial(PointCrossEntropy(), class_weights=torch.tensor([0.5, 2.0, 1.5, 3.0]))
     assert torch.autograd.gradcheck(lambda x: loss(PointLogits(x, given.points), labels, CANVAS), given.logits)
 
 
@@ -71,7 +71,7 @@ def test_half_precision_logits_are_computed_in_float32():
 def test_a_wrong_number_of_class_weights_is_named():
     given, labels = points_and_labels()
     with pytest.raises(UsageError, match="class_weights has 3 numbers, but the network has 4 classes"):
-        build_loss(PointCrossEntropyConfig(name="point_cross_entropy"), torch.ones(3))(given, labels, CANVAS)
+        PointCrossEntropy()(given, labels, CANVAS, class_weights=torch.ones(3))
 
 
 def test_a_point_has_the_label_of_the_pixel_that_it_lies_in():
