@@ -10,7 +10,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import Field
 
@@ -33,6 +33,9 @@ from segatlas.models import ARCHITECTURES, ArchitectureEntry, lookup
 from segatlas.models.host import encoder_of
 from segatlas.models.reading import load_architecture, read_config
 from segatlas.tasks import TASKS
+
+if TYPE_CHECKING:
+    from torch import nn
 
 LOGGER = logging.getLogger("segatlas")
 FROM_DATA = {"num_classes": 2, "in_channels": 3}
@@ -106,6 +109,20 @@ def _encoder_cannot_be_made(made: Any, own: Mapping[str, Any]) -> list[Problem]:
     except UsageError as error:
         return [Problem(key=key, message=str(error))]
     return []
+
+
+def aux_problems(cfg: config.Config, net: nn.Module) -> list[Problem]:
+    """Return a problem for each loss on auxiliary logits that the network does not give while it trains."""
+    from segatlas.layers.hosted import aux_names_of  # loads torch, as the network has done
+
+    names = () if cfg.train.freeze_host else aux_names_of(net)  # in eval mode there are none
+    given = ", ".join(f"aux.{name}" for name in names)
+    message = f"the network has: {given}" if names else "the network has no auxiliary head; set model.aux=true"
+    return [
+        Problem(key=f"losses.{index}.on", got=show(term.on), message=message)
+        for index, term in enumerate(cfg.losses)
+        if term.on != "logits" and term.on.removeprefix("aux.") not in names
+    ]
 
 
 def check_data(data: Mapping[str, Any]) -> tuple[Section | None, list[Problem]]:
@@ -310,6 +327,17 @@ class Config(config.Config):
         if "metric" not in self.train.model_fields_set and task in TASKS and (scores := scores_of(task)):
             found["train"] = self.train.model_copy(update={"metric": next(iter(scores))})
         return self.model_copy(update=found)
+
+    def problems_of_network(self) -> list[Problem]:
+        """Return a problem for each loss on auxiliary logits that the network does not give; it is made of shapes."""
+        entry = _entry(self)
+        if entry is None or all(term.on == "logits" for term in self.losses):
+            return []
+        from segatlas.build.network import build_empty  # loads torch, as the network's file does
+
+        record, variant = load_architecture(entry.name), lookup(self.model.name)[1]
+        made, faults = read_config(record, {**FROM_DATA, **self.model.architecture_fields()}, variant=variant)
+        return [] if faults else aux_problems(self, build_empty(record, made))
 
     @classmethod
     def load(

@@ -124,6 +124,29 @@ def test_a_network_that_is_not_trained_on_the_truth_of_its_task_is_told(monkeypa
         Config.load("center_shapes")
 
 
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("{name: unet, width: 4}", "the network has no auxiliary head; set model.aux=true"),
+        ("{name: unet, width: 4, aux: true}", "the network has: aux.fcn"),
+        ("{name: temperature, host: {name: unet, width: 4, aux: true}}", "the network has: aux.fcn"),
+    ],
+)
+def test_a_loss_on_auxiliary_logits_that_the_network_does_not_give_is_told_with_its_line(
+    tmp_path: Path, model: str, message: str
+):
+    losses = "losses:\n- cross_entropy\n- name: cross_entropy\n  on: aux.points\n"
+    found = problems_of(tmp_path / "a.yaml", f"model: {model}\n{losses}train:\n  batch: 0\n")
+    assert [(problem.key, problem.line) for problem in found] == [("losses.1.on", 5), ("train.batch", 7)]
+    assert found[0].message == message
+
+
+def test_a_shipped_recipe_whose_network_loses_its_auxiliary_head_is_told():
+    with pytest.raises(ConfigError) as caught:
+        Config.load("fcn_cityscapes", "model.aux=false")
+    assert [problem.key for problem in caught.value.problems] == ["losses.1.on"]
+
+
 def test_the_losses_for_an_output_begin_with_its_default():
     assert next(iter(losses_for("SemanticLogits"))) == "cross_entropy"
     assert losses_for("PointLogits") == {}

@@ -57,6 +57,6 @@ def test_every_variant_sets_fields_of_the_config(name):
 
 
 def test_the_tables_load_no_torch():
-    code = f"import sys, {encoders.__name__}, segatlas.models; sys.exit('torch' in sys.modules)"
+    code = f"import sys, {encoders.__name__}, segatlas.models, segatlas.recipe; sys.exit('torch' in sys.modules)"
     paths = {"PYTHONPATH": ":".join(p for p in sys.path if p)}
     assert subprocess.run([sys.executable, "-c", code], env=paths, check=False).returncode == 0

@@ -2,9 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from segatlas.config.schema import ModelConfig
 from segatlas.errors import ConfigError
-from segatlas.training.building import build_parts
 from segatlas.training.dry import dry_run
 
 UNET = {"name": "unet", "width": 4}
@@ -24,14 +22,13 @@ def test_a_loss_on_auxiliary_logits_that_the_network_does_not_give_is_refused_wi
     recipe, model, on, has
 ):
     losses = f"losses=[cross_entropy, {{name: cross_entropy, on: {on}}}]"
-    config = recipe(losses).model_copy(update={"model": ModelConfig(**model)})
     with pytest.raises(ConfigError) as caught:
-        build_parts(config)
-    assert [(p.key, p.got, p.message) for p in caught.value.problems] == [("losses.1.on", on, has)]
+        recipe(losses, model=model)
+    assert [(p.key, p.got, p.message) for p in caught.value.problems] == [("losses.1.on", f'"{on}"', has)]
 
 
 def test_a_dry_run_trains_a_network_on_points_and_tells_how_many(recipe):
     losses = "losses=[cross_entropy, {name: point_cross_entropy, on: aux.points}]"
-    run = dry_run(recipe(losses).model_copy(update={"model": ModelConfig(**POINTREND)}))
+    run = dry_run(recipe(losses, model=POINTREND))
     assert run.aux_shapes == {"points": (2, len(run.classes), 24)}
     assert run.loss > 0

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from segatlas.build.network import build_network
 from segatlas.errors import ConfigError
 from segatlas.inference.fast_form import fast_form
+from segatlas.layers.hosted import aux_names_of
 from segatlas.models.architecture import Architecture
-from segatlas.models.host import aux_names_of
 from segatlas.models.reading import read_config
 from segatlas.postprocess import find
 from segatlas.structures import Inputs, InputSpec, Output, PointLogits, changed, maps_of, noise_inputs

@@ -25,8 +25,7 @@ from segatlas.data.transforms import Pipeline
 from segatlas.errors import ConfigError, DataError, Problem, UsageError
 from segatlas.hub.loading import find_start
 from segatlas.models import find_entry
-from segatlas.models.host import aux_names_of
-from segatlas.recipe import Config
+from segatlas.recipe import Config, aux_problems
 from segatlas.tasks import TASKS
 from segatlas.training.consulting import check_data, refuse_single_values
 from segatlas.training.freezing import freeze
@@ -95,7 +94,8 @@ def build_parts(config: Config, *, dry: bool = False) -> TrainingComponents:
     )
     with _told_with_key("model.encoder_weights", model.encoder_weights):
         notices = _load_encoder(net, model.encoder_weights, dry=dry)
-    _require_aux_head(config, net)
+    if problems := aux_problems(config, net):
+        raise ConfigError("recipe", problems)
     freeze(net, config.train)
     setattr(net.get_submodule("encoder"), "gradient_checkpointing", config.train.gradient_checkpointing)  # noqa: B010
     with _told_with_key("model.start_from", model.start_from):
@@ -196,20 +196,6 @@ def _load_encoder(net: nn.Module, source: str | None, *, dry: bool) -> tuple[str
     if source is not None:
         load_encoder_weights(net, source)
     return ()
-
-
-def _require_aux_head(config: Config, net: nn.Module) -> None:
-    """Refuse a loss on auxiliary logits that the network does not give, before a run folder exists."""
-    names = () if config.train.freeze_host else aux_names_of(net)  # in eval mode there are none
-    given = ", ".join(f"aux.{name}" for name in names)
-    message = f"the network has: {given}" if names else "the network has no auxiliary head; set model.aux=true"
-    problems = [
-        Problem(key=f"losses.{index}.on", got=term.on, message=message)
-        for index, term in enumerate(config.losses)
-        if term.on != "logits" and term.on.removeprefix("aux.") not in names
-    ]
-    if problems:
-        raise ConfigError("recipe", problems)
 
 
 def inference_of(given: InputConfig) -> InferenceMode:
