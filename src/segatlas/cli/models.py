@@ -205,12 +205,14 @@ def _info_architecture(name: str, *, json_line: bool) -> None:
         return
     height, width = MEASURED_SIZE
     variant = f" (variant of {facts.architecture})" if facts.name != facts.architecture else ""
+    size = f"{facts.parameters / 1e6:.2f} M with {MEASURED_CLASSES} classes"
     say(f"{facts.name}{variant}: {facts.title}")
     _print_pairs(
         {
             "paper": facts.paper,
             "tasks": ", ".join(facts.tasks),
-            "parameters": f"{facts.parameters / 1e6:.2f} M with {MEASURED_CLASSES} classes",
+            **({} if facts.host is None else {"host": f"a network that gives {' or '.join(facts.host)}"}),
+            "parameters": size if facts.host is None else f"{facts.parameters:,}, without the host's",
             "cost": f"{facts.macs / 1e9:.2f} GMACs at {height}x{width} (convolutions, products; 1 MAC = 2 FLOPs)",
             "variants": ", ".join(facts.variants) or "none",
             "weights": ", ".join(entry.name for entry in published_for(name))
