@@ -13,6 +13,7 @@ from segatlas.build.network import create_model
 from segatlas.build.saving import save_pretrained
 from segatlas.checkpoint.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from segatlas.encoders import ENCODERS
+from segatlas.encoders.spec import EncoderSpec
 from segatlas.recipe import Config
 from segatlas.training.building import build_parts
 from segatlas.training.inputs import choose_preprocessing
@@ -143,7 +144,7 @@ AUTHORS = {
 
 
 def published(encoder: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    return published_statistics(SimpleNamespace(config=SimpleNamespace(encoder=encoder)))  # type: ignore[arg-type]
+    return published_statistics(SimpleNamespace(config=SimpleNamespace(encoder=EncoderSpec(name=encoder))))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("encoder", TORCHVISION)
