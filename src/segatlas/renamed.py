@@ -100,6 +100,8 @@ RENAMED: dict[str, dict[str, str]] = {
     },
     "segatlas.data.doctor.rules": {
         "check_pictures": "check_images",
+        "is_turned": "segatlas.data.checks.pairing.is_turned",
+        "readable_pairs": "segatlas.data.checks.pairing.readable_pairs",
         "same_pictures": "same_images",
     },
     "segatlas.data.doctor.survey": {"Survey": "ScanResult", "take_survey": "scan_files"},
@@ -113,6 +115,7 @@ RENAMED: dict[str, dict[str, str]] = {
         "error_picture": "error_image",
         "save_picture": "save_image",
     },
+    "segatlas.encoders.contract": {"Encoder": "PyramidEncoder"},
     "segatlas.encoders": {"create_encoder": "segatlas.encoders.spec.create_encoder"},
     "segatlas.inference.pictures": {"Inputs": "ImageBatch", "PictureLike": "ImageLike", "Prepared": "PreparedImage"},
     "segatlas.layers.below_raise": {
@@ -128,7 +131,10 @@ RENAMED: dict[str, dict[str, str]] = {
         "band_counts": "boundary_counts",
         "band_width": "boundary_reach",
     },
-    "segatlas.models": {"Entry": "ArchitectureEntry"},
+    "segatlas.models": {
+        "Entry": "ArchitectureEntry",
+        "load_architecture": "segatlas.models.reading.load_architecture",
+    },
     "segatlas.ops": {"raise_logits": "upsample_logits"},
     "segatlas.ops.raising": {"raise_logits": "upsample_logits", "raise_rows": "upsample_rows"},
     "segatlas.structures": {"Segmentation": "segatlas.inference.Segmentation"},

@@ -173,3 +173,11 @@ def test_data_check_reads_the_same_listing(place, tmp_path):
     code, text = run("data", "check", root)
     assert code == 1
     assert "no image of the earlier date" in text
+
+
+def test_a_dry_run_says_the_shapes_of_both_dates(place, tmp_path):
+    code, text = run(
+        "train", "fc_siam_pairs", f"data.root={place / 'data'}", f"run.dir={tmp_path / 'run'}", *SHORT, "--dry-run"
+    )
+    assert code == 0, text
+    assert "batch: images (3, 3, 32, 48), before (3, 3, 32, 48), labels (3, 32, 48)" in text
