@@ -138,6 +138,8 @@ def models() -> Iterator[str]:
     rows = []
     for name, fact in facts.items():
         size, cost = f"{fact.parameters / 1e6:.2f} M", f"{fact.macs / 1e9:.2f}"
+        if fact.host is not None:
+            size, cost = f"host + {fact.parameters:,}", f"host + {cost}"
         paper = f"[{fact.title}]({fact.paper})"
         rows.append((code(name), paper, ", ".join(fact.tasks), size, cost, code(" ".join(train_words(name)))))
     yield table(("Name", "Paper", "Tasks", "Parameters", "GMACs", "Train"), rows)

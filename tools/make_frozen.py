@@ -50,8 +50,9 @@ from segatlas.conversion.converting import convert_file  # noqa: E402
 from segatlas.conversion.importers import importers  # noqa: E402
 from segatlas.conversion.renaming import rename_to_theirs  # noqa: E402
 from segatlas.data.shapes import make_shapes  # noqa: E402
-from segatlas.models import ARCHITECTURES, load_architecture  # noqa: E402
+from segatlas.models import ARCHITECTURES  # noqa: E402
 from segatlas.models.architecture import plain_fields  # noqa: E402
+from segatlas.models.reading import load_architecture  # noqa: E402
 from segatlas.recipe import Config  # noqa: E402
 from segatlas.training.checkpoints import RunCheckpoints  # noqa: E402
 from segatlas.training.module import SegmentationModule  # noqa: E402

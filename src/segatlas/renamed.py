@@ -99,6 +99,7 @@ RENAMED: dict[str, dict[str, str]] = {
         "SOLID_SHARE": "SOLID_FRACTION",
     },
     "segatlas.data.doctor.rules": {
+        "is_turned": "segatlas.data.checks.pairing.is_turned",
         "check_pictures": "check_images",
         "same_pictures": "same_images",
     },
@@ -129,7 +130,10 @@ RENAMED: dict[str, dict[str, str]] = {
         "band_counts": "boundary_counts",
         "band_width": "boundary_reach",
     },
-    "segatlas.models": {"Entry": "ArchitectureEntry"},
+    "segatlas.models": {
+        "Entry": "ArchitectureEntry",
+        "load_architecture": "segatlas.models.reading.load_architecture",
+    },
     "segatlas.ops": {"raise_logits": "upsample_logits"},
     "segatlas.ops.raising": {"raise_logits": "upsample_logits", "raise_rows": "upsample_rows"},
     "segatlas.structures": {"Segmentation": "segatlas.inference.Segmentation"},

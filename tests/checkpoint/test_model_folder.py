@@ -19,7 +19,8 @@ from segatlas.checkpoint.model_folder import plain_tensors
 from segatlas.checkpoint.preprocessing import InferenceMode, Preprocessing
 from segatlas.errors import UsageError, WeightsError
 from segatlas.hub.loading import find_model, load_pretrained
-from segatlas.models import ARCHITECTURES, load_architecture
+from segatlas.models import ARCHITECTURES
+from segatlas.models.reading import load_architecture
 from segatlas.palette import default_palette
 from segatlas.structures import maps_of, noise_inputs
 

@@ -73,7 +73,7 @@ def test_encoders_of_tokens_are_plain_transformers_only():
     spec = TokenEncoderSpec.of("timm/test_vit", depth=2)
     assert spec.fields() == {"name": "timm/test_vit", "output_stride": None, "depth": 2, "drop_path": None}
     for name in ("resnet18", "timm/resnet10t"):
-        assert "gives no tokens" in faults({"name": name}, TokenEncoderSpec)[0][1]
+        assert "gives feature maps, no tokens" in faults({"name": name}, TokenEncoderSpec)[0][1]
     assert faults({"name": "test_vit", "output_stride": 8}, TokenEncoderSpec)[0][0] == "output_stride"
 
 

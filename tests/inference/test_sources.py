@@ -177,6 +177,14 @@ def test_sources_of_a_list_that_are_no_names_are_told():
         WithSources(image=IMAGE, sources="before.png")
 
 
+def test_what_a_network_takes_is_told_from_what_is_predicted():
+    inputs = Inputs(torch.rand(3, 24, 40), {"before": torch.rand(3, 24, 40)})
+    with pytest.raises(UsageError, match=r"Inputs are normalised and for Predictor\.output; WithSources holds images"):
+        make(BEFORE).predict(inputs)
+    ((key, fault),) = make(BEFORE).predict_stream([("a", inputs)])
+    assert (key, type(fault)) == ("a", UsageError)
+
+
 def test_none_stands_for_a_source_that_is_not_there():
     assert make(OPTIONAL).predict(IMAGE, sources={"before": None}).semantic.all()
     assert SEEN[-1].present["before"].tolist() == [False]

@@ -7,9 +7,10 @@ import torch
 from torch import nn
 
 from segatlas.encoders.spec import EncoderSpec
-from segatlas.models import ARCHITECTURES, load_architecture
+from segatlas.models import ARCHITECTURES
 from segatlas.models.architecture import flat_fields, plain_fields
-from segatlas.models.dense import DenseConfig, DenseNetwork
+from segatlas.models.dense import DenseNetwork, HeadConfig
+from segatlas.models.reading import load_architecture, read_config
 
 TINY = {"num_classes": 3, "encoder": EncoderSpec(name="resnet18_w8", output_stride=16)}
 
@@ -17,7 +18,7 @@ TINY = {"num_classes": 3, "encoder": EncoderSpec(name="resnet18_w8", output_stri
 class Plain(DenseNetwork):
     """The smallest that there is: a convolution of the last map."""
 
-    def __init__(self, config: DenseConfig):
+    def __init__(self, config: HeadConfig):
         super().__init__(config)
         self.conv = nn.Conv2d(self.encoder.channels[-1], config.channels, 1)
         self.add_classifier(config, config.channels, self.conv)
@@ -40,7 +41,7 @@ class Named(Plain):
 
 
 def test_a_network_that_writes_decode_alone_trains_and_predicts():
-    net = Plain(DenseConfig(**TINY, channels=8, aux=True, align_corners=True, dropout=0.5))
+    net = Plain(HeadConfig(**TINY, channels=8, aux=True, align_corners=True, dropout=0.5))
     x = torch.randn(2, 3, 33, 49)
     out = net.train()(x)
     assert (out.logits.shape, out.canvas, out.aux["fcn"].shape) == ((2, 3, 3, 4), (33, 49), (2, 3, 3, 4))
@@ -52,7 +53,7 @@ def test_a_network_that_writes_decode_alone_trains_and_predicts():
 
 def test_classify_and_aux_may_be_its_own():
     torch.manual_seed(0)
-    config = DenseConfig(**TINY, channels=8)
+    config = HeadConfig(**TINY, channels=8)
     named, plain = Named(config), Plain(config)
     plain.load_state_dict(named.state_dict())
     x = torch.randn(2, 3, 32, 32)
@@ -64,9 +65,9 @@ def test_classify_and_aux_may_be_its_own():
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_a_config_is_read_back_from_its_own_plain_fields(name):
     record = load_architecture(name)
-    config, problems = record.read_config({"num_classes": 3, **record.tiny})
+    config, problems = read_config(record, {"num_classes": 3, **record.tiny})
     assert problems == []
-    assert record.read_config(plain_fields(config), strict=True) == (config, [])
+    assert read_config(record, plain_fields(config), strict=True) == (config, [])
     assert all(not isinstance(value, dict) for value in flat_fields(config).values())
 
 
@@ -74,7 +75,7 @@ def test_fields_lie_over_a_variant_and_a_variant_over_the_defaults():
     record = load_architecture("deeplabv3plus")
 
     def encoder(**fields):
-        config, problems = record.read_config({"num_classes": 2, **fields}, variant="deeplabv3plus_r34_smp")
+        config, problems = read_config(record, {"num_classes": 2, **fields}, variant="deeplabv3plus_r34_smp")
         assert problems == []
         return config.encoder
 
@@ -90,6 +91,6 @@ def test_fields_lie_over_a_variant_and_a_variant_over_the_defaults():
 
 def test_all_faults_of_a_network_are_told_at_once_with_their_keys():
     fields = {"encoder": {"name": "resnet50", "multi_gird": 1}, "output_stride": 7, "dropuot": 0, "rates": "x"}
-    config, problems = load_architecture("deeplabv3").read_config({"num_classes": 2, **fields}, strict=True)
+    config, problems = read_config(load_architecture("deeplabv3"), {"num_classes": 2, **fields}, strict=True)
     assert config is None
     assert [p.key for p in problems] == ["encoder.output_stride", "encoder.multi_gird", "rates", "dropuot"]

@@ -14,8 +14,9 @@ from segatlas.checkpoint.model_folder import write_model
 from segatlas.checkpoint.preprocessing import default_preprocessing
 from segatlas.config.messages import unknown
 from segatlas.errors import UsageError
-from segatlas.models import find_entry, load_architecture
+from segatlas.models import find_entry
 from segatlas.models.architecture import plain_fields
+from segatlas.models.reading import load_architecture
 from segatlas.palette import default_palette
 
 _FROM_NETWORK = ("architecture", "config", "sha256", "version")
@@ -87,7 +88,7 @@ def make_card(
     }
     defaults: dict[str, Any] = {
         "task": entry.tasks[0],
-        "inputs": load_architecture(name).inputs(channels),
+        "inputs": load_architecture(name).inputs(config),
         "preprocessing": default_preprocessing(channels, *getattr(net, "encoder_statistics", ())),
     }
     made = dataclasses.replace(card, **own, **facts) if card is not None else Card(**{**defaults, **own, **facts})

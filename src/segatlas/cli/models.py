@@ -205,12 +205,14 @@ def _info_architecture(name: str, *, json_line: bool) -> None:
         return
     height, width = MEASURED_SIZE
     variant = f" (variant of {facts.architecture})" if facts.name != facts.architecture else ""
+    size = f"{facts.parameters / 1e6:.2f} M with {MEASURED_CLASSES} classes"
     say(f"{facts.name}{variant}: {facts.title}")
     _print_pairs(
         {
             "paper": facts.paper,
             "tasks": ", ".join(facts.tasks),
-            "parameters": f"{facts.parameters / 1e6:.2f} M with {MEASURED_CLASSES} classes",
+            **({} if facts.host is None else {"host": f"a network that gives {' or '.join(facts.host)}"}),
+            "parameters": size if facts.host is None else f"{facts.parameters:,}, without the host's",
             "cost": f"{facts.macs / 1e9:.2f} GMACs at {height}x{width} (convolutions, products; 1 MAC = 2 FLOPs)",
             "variants": ", ".join(facts.variants) or "none",
             "weights": ", ".join(entry.name for entry in published_for(name))
@@ -273,10 +275,12 @@ def _info_card(name: str, *, json_line: bool) -> None:
 
 def _config_words(card: Card) -> str:
     """Return a config on one line: `encoder` is the encoder's name, `encoder.KEY` what else is set of it."""
-    encoder = card.config.get("encoder") or {}
-    told = {f"encoder.{key}": value for key, value in encoder.items() if key != "name" and value is not None}
-    fields = card.config | ({"encoder": encoder["name"], **told} if encoder else {})
-    return ", ".join(f"{key}={value!r}" for key, value in fields.items())
+    from segatlas.config.encoder_keys import dotted_fields
+
+    fields = dotted_fields(card.config)
+    unset = [key for key, value in fields.items() if key.startswith("encoder.") and value is None]
+    told = {key.removesuffix(".name"): value for key, value in fields.items() if key not in unset}
+    return ", ".join(f"{key}={value!r}" for key, value in told.items())
 
 
 def _card_pairs(card: Card) -> dict[str, str]:

@@ -227,6 +227,7 @@ class TrainConfig(Section):
         "the task, default the first of them (semantic: miou)",
     )
     freeze_encoder: bool = Field(False, description="keep the encoder's weights and statistics as they are")
+    freeze_host: bool = Field(False, description="the same of the network inside a wrapper, its `model.host`")
     gradient_checkpointing: bool = Field(False, description="recompute encoder stages in backward to save memory")
     deterministic: bool = Field(True, description="only deterministic algorithms")
     devices: int | None = Field(

@@ -198,6 +198,10 @@ def prepare(
     if isinstance(image, WithSources):
         given = {key: source for key, source in image.sources.items() if source is not None}
         image = image.image
+    if isinstance(image, Inputs):
+        raise UsageError(
+            f"{name}: Inputs are normalised and for Predictor.output; WithSources holds images as they are"
+        )
     further = card.inputs[1:]
     name = source_name(image) or name
     check_names(tuple(given), further, name)

@@ -23,13 +23,13 @@ from segatlas.layers.aspp import ASPP
 from segatlas.layers.conv import ConvBNReLU
 from segatlas.layers.pooled_fuse import PooledFuse
 from segatlas.models.architecture import Architecture
-from segatlas.models.dense import DenseConfig, DenseNetwork
+from segatlas.models.dense import DenseNetwork, HeadConfig
 from segatlas.structures import SemanticLogits
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeepLabV3Config(DenseConfig):
-    """Settings of a DeepLabV3, besides those of `DenseConfig`.
+class DeepLabV3Config(HeadConfig):
+    """Settings of a DeepLabV3, besides those of `HeadConfig`.
 
     rates: dilations of the ASPP's 3x3 convolutions; the paper's are these at stride 8, half of them at stride 16.
     fuse_kernel_size: of the convolution that fuses the ASPP's branches.

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
 
 from torch import Tensor, nn
 
@@ -23,50 +22,34 @@ from segatlas.structures import Inputs, Resample, SemanticLogits, image_of
 
 @dataclass(frozen=True, kw_only=True)
 class DenseConfig:
-    """Settings that dense networks share.
+    """Settings that all dense networks have.
 
     num_classes: classes, K.
     in_channels: channels of the image, C.
     encoder: an encoder, its output stride and options.
-    channels: decoder width, D.
     dropout: fraction of channels dropped before the classifier while training.
-    align_corners: how maps and logits are upsampled.
     aux: also train an FCN head, named "fcn", on the encoder's last map but one.
-    aux_channels: its width; None = a quarter of its input's channels.
     """
 
     num_classes: int
     in_channels: int = 3
     encoder: EncoderSpec = EncoderSpec(name="resnet50c", output_stride=8)
-    channels: int = 512
     dropout: float = 0.1
-    align_corners: bool = False
     aux: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadConfig(DenseConfig):
+    """Settings that most of them have, besides those of `DenseConfig`.
+
+    channels: decoder width, D.
+    align_corners: how maps and logits are upsampled.
+    aux_channels: width of the auxiliary head; None = a quarter of its input's channels.
+    """
+
+    channels: int = 512
+    align_corners: bool = False
     aux_channels: int | None = None
-
-
-class Settings(Protocol):
-    """What the frame reads of a config; `align_corners` and `aux_channels` where there are such fields."""
-
-    @property
-    def num_classes(self) -> int:
-        """Classes, K."""
-
-    @property
-    def in_channels(self) -> int:
-        """Channels of the image, C."""
-
-    @property
-    def encoder(self) -> EncoderSpec:
-        """The encoder."""
-
-    @property
-    def dropout(self) -> float:
-        """Fraction of channels dropped."""
-
-    @property
-    def aux(self) -> bool:
-        """Whether there is an auxiliary head."""
 
 
 class DenseNetwork(nn.Module, ABC):
@@ -80,12 +63,12 @@ class DenseNetwork(nn.Module, ABC):
     aux_dilation = 1
     """Dilation of its convolution."""
 
-    def __init__(self, config: Settings):
+    def __init__(self, config: DenseConfig):
         super().__init__()
-        self.align_corners = bool(getattr(config, "align_corners", False))
+        self.align_corners = isinstance(config, HeadConfig) and config.align_corners
         self.encoder = create_encoder(config.encoder, in_channels=config.in_channels)
 
-    def add_classifier(self, config: Settings, channels: int, *decoder: nn.Module | None) -> None:
+    def add_classifier(self, config: DenseConfig, channels: int, *decoder: nn.Module | None) -> None:
         """Make dropout, classifier and auxiliary head, and set the starting weights of all that is not the encoder's.
 
         Args:
@@ -122,6 +105,7 @@ class DenseNetwork(nn.Module, ABC):
         canvas = (x.shape[-2], x.shape[-1])
         return SemanticLogits(logits, canvas, Resample(align_corners=self.align_corners), aux)
 
-    def _auxiliary_head(self, config: Settings) -> FCNHead:
-        in_channels, width = self.encoder.channels[-self.aux_level], getattr(config, "aux_channels", None)
+    def _auxiliary_head(self, config: DenseConfig) -> FCNHead:
+        in_channels = self.encoder.channels[-self.aux_level]
+        width = config.aux_channels if isinstance(config, HeadConfig) else None
         return FCNHead(in_channels, config.num_classes, channels=width, dilation=self.aux_dilation)

@@ -25,14 +25,14 @@ from segatlas.layers.conv import ConvBNReLU
 from segatlas.layers.init import init_weights
 from segatlas.layers.norm import BatchNorm2d
 from segatlas.models.architecture import Architecture
-from segatlas.models.dense import DenseConfig, DenseNetwork
+from segatlas.models.dense import DenseNetwork, HeadConfig
 from segatlas.ops import attend
 from segatlas.structures import SemanticLogits
 
 
 @dataclass(frozen=True, kw_only=True)
-class DNLNetConfig(DenseConfig):
-    """Settings of a disentangled non-local network, besides those of `DenseConfig`.
+class DNLNetConfig(HeadConfig):
+    """Settings of a disentangled non-local network, besides those of `HeadConfig`.
 
     reduction: how many times narrower the block is inside, D / R.
     use_scale: divide the likeness by sqrt(R) before its softmax.

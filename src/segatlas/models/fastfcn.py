@@ -36,7 +36,7 @@ from segatlas.layers.padding import pad_to_multiple
 from segatlas.layers.pooled_fuse import PooledFuse
 from segatlas.layers.ppm import PPM
 from segatlas.models.architecture import Architecture
-from segatlas.models.dense import DenseConfig
+from segatlas.models.dense import HeadConfig
 from segatlas.structures import Inputs, Resample, SemanticLogits, image_of
 
 LEVELS = 3
@@ -48,8 +48,8 @@ PUBLISHED_ENCODER = {"encoder": "resnet50c", "encoder_options": {"dilations": PU
 
 
 @dataclass(frozen=True, kw_only=True)
-class FastFCNConfig(DenseConfig):
-    """Settings of a FastFCN, besides those of `DenseConfig`.
+class FastFCNConfig(HeadConfig):
+    """Settings of a FastFCN, besides those of `HeadConfig`.
 
     encoder: an encoder, its output stride and options, of which the three last maps are used.
     head: what looks at the JPU's map: "psp" pyramid pooling, "aspp", or "enc" context encoding.

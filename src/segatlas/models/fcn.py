@@ -25,13 +25,13 @@ from torch.nn import functional as F
 from segatlas.layers.before_upsampling import fuse_before_upsampling
 from segatlas.layers.conv import ConvBNReLU
 from segatlas.models.architecture import Architecture, require_at_least
-from segatlas.models.dense import DenseConfig, DenseNetwork
+from segatlas.models.dense import DenseNetwork, HeadConfig
 from segatlas.structures import SemanticLogits
 
 
 @dataclass(frozen=True, kw_only=True)
-class FCNConfig(DenseConfig):
-    """Settings of an FCN, besides those of `DenseConfig`.
+class FCNConfig(HeadConfig):
+    """Settings of an FCN, besides those of `HeadConfig`.
 
     levels: how many of the encoder's last maps are upsampled to the finest of them and concatenated.
     convs: convolutions of the decoder.

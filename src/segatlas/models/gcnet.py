@@ -23,13 +23,13 @@ from segatlas.errors import UsageError
 from segatlas.layers.conv import ConvBNReLU
 from segatlas.layers.init import init_weights
 from segatlas.models.architecture import Architecture
-from segatlas.models.dense import DenseConfig, DenseNetwork
+from segatlas.models.dense import DenseNetwork, HeadConfig
 from segatlas.structures import SemanticLogits
 
 
 @dataclass(frozen=True, kw_only=True)
-class GCNetConfig(DenseConfig):
-    """Settings of a global context network, besides those of `DenseConfig`.
+class GCNetConfig(HeadConfig):
+    """Settings of a global context network, besides those of `HeadConfig`.
 
     ratio: width of the bottleneck as a fraction of the decoder's, R / D.
     channel_add: add the context to every pixel.

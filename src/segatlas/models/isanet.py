@@ -25,14 +25,14 @@ from torch.nn import functional as F
 
 from segatlas.layers.conv import ConvBNReLU
 from segatlas.models.architecture import Architecture
-from segatlas.models.dense import DenseConfig, DenseNetwork
+from segatlas.models.dense import DenseNetwork, HeadConfig
 from segatlas.ops import attend
 from segatlas.structures import SemanticLogits
 
 
 @dataclass(frozen=True, kw_only=True)
-class ISANetConfig(DenseConfig):
-    """Settings of an ISANet, besides those of `DenseConfig`.
+class ISANetConfig(HeadConfig):
+    """Settings of an ISANet, besides those of `HeadConfig`.
 
     attention_channels: width of queries and keys, R.
     tile: height and width of a tile in pixels of the map, (p, q).

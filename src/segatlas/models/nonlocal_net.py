@@ -26,14 +26,14 @@ from segatlas.layers.conv import ConvBNReLU
 from segatlas.layers.init import init_weights
 from segatlas.layers.norm import BatchNorm2d
 from segatlas.models.architecture import Architecture
-from segatlas.models.dense import DenseConfig, DenseNetwork
+from segatlas.models.dense import DenseNetwork, HeadConfig
 from segatlas.ops import attend
 from segatlas.structures import SemanticLogits
 
 
 @dataclass(frozen=True, kw_only=True)
-class NonLocalNetConfig(DenseConfig):
-    """Settings of a non-local network, besides those of `DenseConfig`.
+class NonLocalNetConfig(HeadConfig):
+    """Settings of a non-local network, besides those of `HeadConfig`.
 
     reduction: how many times narrower the block is inside, D / R.
     mode: how two pixels are compared, the paper's f.

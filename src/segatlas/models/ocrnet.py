@@ -27,14 +27,14 @@ from segatlas.layers.conv import ConvBNReLU
 from segatlas.layers.init import init_weights
 from segatlas.layers.padding import pad_to_multiple
 from segatlas.models.architecture import Architecture, require_at_least
-from segatlas.models.dense import DenseConfig
+from segatlas.models.dense import HeadConfig
 from segatlas.ops.attention import attend
 from segatlas.structures import Inputs, Resample, SemanticLogits, image_of
 
 
 @dataclass(frozen=True, kw_only=True)
-class OCRNetConfig(DenseConfig):
-    """Settings of an OCRNet, besides those of `DenseConfig`.
+class OCRNetConfig(HeadConfig):
+    """Settings of an OCRNet, besides those of `HeadConfig`.
 
     levels: how many of the encoder's last maps are upsampled to the finest of them and concatenated. With one, the
         soft regions come from the map before it, through a 3x3 convolution; with more, from the same maps, by 1x1.

@@ -26,16 +26,14 @@ from segatlas.layers.fpn import FPN, FPNHead
 from segatlas.layers.init import init_weights
 from segatlas.layers.padding import pad_to_multiple
 from segatlas.models.architecture import Architecture, require_at_least
+from segatlas.models.dense import DenseConfig
 from segatlas.structures import Inputs, PointLogits, Resample, SemanticLogits, image_of
 
 
 @dataclass(frozen=True, kw_only=True)
-class PointRendConfig:
-    """Settings of a PointRend.
+class PointRendConfig(DenseConfig):
+    """Settings of a PointRend, besides those of `DenseConfig`.
 
-    num_classes: classes, K.
-    in_channels: channels of the image, C.
-    encoder: an encoder, its output stride and options.
     levels: how many of the encoder's last maps the pyramid takes; the points read its finest one.
     neck_channels: pyramid width, F.
     channels: width of the coarse decoder, D.
@@ -51,8 +49,6 @@ class PointRendConfig:
     subdivision_points: points computed anew at each step.
     """
 
-    num_classes: int
-    in_channels: int = 3
     encoder: EncoderSpec = EncoderSpec(name="resnet50c")
     levels: int = 4
     neck_channels: int = 256

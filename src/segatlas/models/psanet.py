@@ -30,13 +30,13 @@ from torch.utils.checkpoint import checkpoint
 from segatlas.errors import UsageError
 from segatlas.layers.conv import ConvBNReLU
 from segatlas.models.architecture import Architecture, require_at_least
-from segatlas.models.dense import DenseConfig, DenseNetwork
+from segatlas.models.dense import DenseNetwork, HeadConfig
 from segatlas.structures import SemanticLogits
 
 
 @dataclass(frozen=True, kw_only=True)
-class PSANetConfig(DenseConfig):
-    """Settings of a PSANet, besides those of `DenseConfig`.
+class PSANetConfig(HeadConfig):
+    """Settings of a PSANet, besides those of `HeadConfig`.
 
     mask_size: the window, (M, M'), in pixels of the shrunk map. Twice that map less one lets all pixels see each other.
     collect: have the branch in which pixels collect.

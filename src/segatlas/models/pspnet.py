@@ -20,13 +20,13 @@ from torch import Tensor
 
 from segatlas.layers.ppm import PPM
 from segatlas.models.architecture import Architecture
-from segatlas.models.dense import DenseConfig, DenseNetwork
+from segatlas.models.dense import DenseNetwork, HeadConfig
 from segatlas.structures import SemanticLogits
 
 
 @dataclass(frozen=True, kw_only=True)
-class PSPNetConfig(DenseConfig):
-    """Settings of a PSPNet, besides those of `DenseConfig`.
+class PSPNetConfig(HeadConfig):
+    """Settings of a PSPNet, besides those of `HeadConfig`.
 
     pool_scales: cells per side of each grid that is averaged over.
     """

@@ -28,32 +28,24 @@ from segatlas.encoders.spec import EncoderSpec
 from segatlas.layers.before_upsampling import fuse_before_upsampling
 from segatlas.layers.conv import ConvBNReLU
 from segatlas.models.architecture import Architecture
-from segatlas.models.dense import DenseNetwork
+from segatlas.models.dense import DenseConfig, DenseNetwork
 from segatlas.structures import SemanticLogits
 
 LEVELS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class SegFormerConfig:
-    """Settings of a SegFormer.
+class SegFormerConfig(DenseConfig):
+    """Settings of a SegFormer, besides those of `DenseConfig`.
 
-    num_classes: classes, K.
-    in_channels: channels of the image, C.
     encoder: an encoder, its output stride and options, of which the four coarsest maps are used.
     decoder_channels: decoder width, D: 256 in B0 and B1, 768 from B2 on.
     projection_norm: projections have batch norm and ReLU in place of a bias (MMSegmentation's form).
-    dropout: fraction of channels dropped before the classifier while training.
-    aux: also train an FCN head, named "fcn", on the encoder's last map but one.
     """
 
-    num_classes: int
-    in_channels: int = 3
     encoder: EncoderSpec = EncoderSpec(name="mit_b0")
     decoder_channels: int = 256
     projection_norm: bool = False
-    dropout: float = 0.1
-    aux: bool = False
 
 
 class Fuse(nn.Module):

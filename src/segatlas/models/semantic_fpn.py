@@ -20,13 +20,13 @@ from torch import Tensor
 from segatlas.encoders.spec import EncoderSpec
 from segatlas.layers.fpn import FPN, FPNHead
 from segatlas.models.architecture import Architecture, require_at_least
-from segatlas.models.dense import DenseConfig, DenseNetwork
+from segatlas.models.dense import DenseNetwork, HeadConfig
 from segatlas.structures import SemanticLogits
 
 
 @dataclass(frozen=True, kw_only=True)
-class SemanticFPNConfig(DenseConfig):
-    """Settings of a Semantic FPN, besides those of `DenseConfig`.
+class SemanticFPNConfig(HeadConfig):
+    """Settings of a Semantic FPN, besides those of `HeadConfig`.
 
     levels: how many of the encoder's last maps the pyramid takes.
     neck_channels: pyramid width, P.

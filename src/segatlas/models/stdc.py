@@ -28,35 +28,29 @@ from segatlas.layers.init import init_weights
 from segatlas.layers.norm import BatchNorm2d
 from segatlas.layers.padding import pad_to_multiple
 from segatlas.models.architecture import Architecture
+from segatlas.models.dense import DenseConfig
 from segatlas.structures import Inputs, Resample, SemanticLogits, image_of
 
 
 @dataclass(frozen=True, kw_only=True)
-class STDCConfig:
-    """Settings of an STDC-Seg.
+class STDCConfig(DenseConfig):
+    """Settings of an STDC-Seg, besides those of `DenseConfig`.
 
-    num_classes: classes, K.
-    in_channels: channels of the image, C.
     encoder: an encoder, its output stride and options, of which the maps at strides 8, 16 and 32 are used.
     context_channels: width of the context path.
     channels: width of the fused map and of the decoder.
     aux_channels: width of the auxiliary heads.
     detail_channels: channels of the detail head: 1, or 2 in MMSegmentation's weights.
-    dropout: fraction of channels dropped before the classifier while training.
     align_corners: how logits are upsampled.
     aux: also train heads on the context path, named "stride8" and "stride16", and the detail head, named "detail".
     """
 
-    num_classes: int
-    in_channels: int = 3
     encoder: EncoderSpec = EncoderSpec(name="stdc1")
     context_channels: int = 128
     channels: int = 256
     aux_channels: int = 64
     detail_channels: int = 1
-    dropout: float = 0.1
     align_corners: bool = True
-    aux: bool = False
 
 
 class AttentionRefinement(nn.Module):

@@ -23,13 +23,13 @@ from segatlas.layers.conv import ConvBNReLU
 from segatlas.layers.pooled_fuse import PooledFuse
 from segatlas.layers.ppm import PPM
 from segatlas.models.architecture import Architecture, require_at_least
-from segatlas.models.dense import DenseConfig, DenseNetwork
+from segatlas.models.dense import DenseNetwork, HeadConfig
 from segatlas.structures import SemanticLogits
 
 
 @dataclass(frozen=True, kw_only=True)
-class UPerNetConfig(DenseConfig):
-    """Settings of a UPerNet, besides those of `DenseConfig`.
+class UPerNetConfig(HeadConfig):
+    """Settings of a UPerNet, besides those of `HeadConfig`.
 
     levels: how many of the encoder's last maps the pyramid takes.
     pool_scales: cells along each side of each pooled map.

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from segatlas.errors import ConfigError
 from segatlas.inference.fast_form import fast_form
 from segatlas.models.architecture import Architecture
+from segatlas.models.reading import read_config
 from segatlas.postprocess import find
 from segatlas.structures import Inputs, InputSpec, Output, PointLogits, changed, maps_of, noise_inputs
 from segatlas.tasks import TASKS
@@ -42,7 +43,7 @@ class ModelCase:
 
     def config(self, **fields: Any) -> Any:
         """Make the config of K classes, with some fields changed."""
-        config, problems = self.architecture.read_config({"num_classes": K, **self.fields, **fields})
+        config, problems = read_config(self.architecture, {"num_classes": K, **self.fields, **fields})
         if problems:
             raise ConfigError(self.architecture.name, problems)
         return config

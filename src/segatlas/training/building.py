@@ -28,6 +28,7 @@ from segatlas.models import find_entry
 from segatlas.recipe import Config
 from segatlas.tasks import TASKS
 from segatlas.training.consulting import check_data, refuse_single_values
+from segatlas.training.freezing import freeze
 from segatlas.training.inputs import NetworkFacts, choose_preprocessing, encoder_name
 from segatlas.training.logbook import LOGGER
 
@@ -94,9 +95,8 @@ def build_parts(config: Config, *, dry: bool = False) -> TrainingComponents:
     with _told_with_key("model.encoder_weights", model.encoder_weights):
         notices = _load_encoder(net, model.encoder_weights, dry=dry)
     _require_aux_head(config, net)
-    encoder = net.get_submodule("encoder")
-    encoder.requires_grad_(not config.train.freeze_encoder)
-    setattr(encoder, "gradient_checkpointing", config.train.gradient_checkpointing)  # noqa: B010
+    freeze(net, config.train)
+    setattr(net.get_submodule("encoder"), "gradient_checkpointing", config.train.gradient_checkpointing)  # noqa: B010
     with _told_with_key("model.start_from", model.start_from):
         earlier = _start_from(net, model.start_from)
     preprocessing, statistics = choose_preprocessing(model, net, channels, earlier, config.data.root)

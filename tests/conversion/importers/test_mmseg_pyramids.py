@@ -11,7 +11,7 @@ from segatlas.build.network import make_config
 from segatlas.conversion.importers import importers
 from segatlas.conversion.recognition import recognise
 from segatlas.conversion.renaming import rename_to_ours, rename_to_theirs
-from segatlas.models import load_architecture
+from segatlas.models.reading import load_architecture
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     **{f"fcn {name}": ("fcn", load_architecture("fcn").variants[f"fcn_{name}"]) for name in ("hr18_small", "hr48")},

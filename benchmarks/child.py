@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from peers.rows import Call, NotHereError, Row
-from peers.table import find_row
+from benchmarks.rows import Call, NotHereError, Row
+from benchmarks.table import find_row
 from segatlas.bench.memory import MIB, peak_growth
 from segatlas.bench.timing import time_alternating
 

@@ -14,10 +14,10 @@ from pathlib import Path
 import cv2
 import torch
 
-from peers.foreign import ROOT, loader_folder, mmseg, peer_module
-from peers.material import street_image
-from peers.networks import CLASSES, create, hf_segformer, smp_network
-from peers.rows import Call, Equality, NotHereError, Peer, Row, Target
+from benchmarks.foreign import ROOT, loader_folder, mmseg, peer_module
+from benchmarks.material import street_image
+from benchmarks.networks import CLASSES, create, hf_segformer, smp_network
+from benchmarks.rows import Call, Equality, NotHereError, Peer, Row, Target
 
 SIDE = 512
 MM_CONFIG = "segformer/segformer_mit-b0_8xb2-160k_ade20k-512x512.py"

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from peers.foreign import mmseg, peer_module, transformers
-from peers.material import CLASSES, HEIGHT, WIDTH, network_batch, street_labels
-from peers.rows import SEED, Call, Equality, NotHereError, Peer, Row, Target
+from benchmarks.foreign import mmseg, peer_module, transformers
+from benchmarks.material import CLASSES, HEIGHT, WIDTH, network_batch, street_labels
+from benchmarks.rows import SEED, Call, Equality, NotHereError, Peer, Row, Target
 
 SIDE, SMALL_SIDE = 512, 64
 CLOSE = 1e-5

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from peers.rows import SEED, Call, Equality, NotHereError, Peer, Row, Target
+from benchmarks.rows import SEED, Call, Equality, NotHereError, Peer, Row, Target
 
 CHANNELS, SIDE = 256, 64
 CLOSE = 1e-5

@@ -16,10 +16,10 @@ from typing import Any
 
 import torch
 
-from peers.child import OURS, children_seconds
-from peers.foreign import PACKAGES, ROOT
-from peers.material import is_real
-from peers.rows import SEED, Row, Target
+from benchmarks.child import OURS, children_seconds
+from benchmarks.foreign import PACKAGES, ROOT
+from benchmarks.material import is_real
+from benchmarks.rows import SEED, Row, Target
 from segatlas.bench.machine import BUSY, describe_machine, judge_load, load_per_core, visible_cores
 
 FADE_SECONDS = 60.0
@@ -184,13 +184,13 @@ def memory_ratio(memory: dict[str, float | None], peer: str) -> float | None:
 
 def ask_child(request: dict[str, Any]) -> tuple[Any, str | None]:
     """Let a child process measure; return its answer and None, or None and the reason why there is none."""
-    printed, reason = ask(["-m", "peers.child"], json.dumps(request))
+    printed, reason = ask(["-m", "benchmarks.child"], json.dumps(request))
     return (None, reason) if printed is None else (json.loads(printed.splitlines()[-1]), None)
 
 
 def ask(words: Sequence[str], text: str) -> tuple[str | None, str | None]:
     """Run this interpreter with words and text as input; return what it prints and None, or None and a reason."""
-    paths = [str(ROOT / "src"), str(ROOT / "tools"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    paths = [str(ROOT / "src"), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     try:
         done = subprocess.run(
             [sys.executable, *words],

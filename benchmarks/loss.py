@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from peers.material import STRIDE, label_like_logits, spread_labels, street_labels
-from peers.rows import Call, Equality, Peer, Row, Target
+from benchmarks.material import STRIDE, label_like_logits, spread_labels, street_labels
+from benchmarks.rows import Call, Equality, Peer, Row, Target
 
 IGNORE = 255
 THRESHOLD, MIN_KEPT = 0.7, 100_000

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from peers.foreign import mmseg
-from peers.material import CLASSES, HEIGHT, STRIDE, WIDTH, label_like_logits, street_labels
-from peers.rows import SEED, Call, Equality, Peer, Row, Target
+from benchmarks.foreign import mmseg
+from benchmarks.material import CLASSES, HEIGHT, STRIDE, WIDTH, label_like_logits, street_labels
+from benchmarks.rows import SEED, Call, Equality, Peer, Row, Target
 
 CROP, STEP = 1024, 768
 SMALL = 32

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from peers.foreign import shared_folder
-from peers.rows import SEED, NotHereError
+from benchmarks.foreign import shared_folder
+from benchmarks.rows import SEED, NotHereError
 
 HEIGHT, WIDTH = 1024, 2048
 CLASSES = 19

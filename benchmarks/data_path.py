@@ -14,9 +14,9 @@ import cv2
 import numpy as np
 import torch
 
-from peers.foreign import mmseg
-from peers.material import camvid_folder, cityscapes_folder, decode, region_labels, street_image
-from peers.rows import SEED, Call, Equality, Peer, Row, Target
+from benchmarks.foreign import mmseg
+from benchmarks.material import camvid_folder, cityscapes_folder, decode, region_labels, street_image
+from benchmarks.rows import SEED, Call, Equality, Peer, Row, Target
 
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 SCALE = (0.5, 2.0)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from peers import attention, counting, data_path, loss, networks, start, tail, window
-from peers.rows import Row
+from benchmarks import attention, counting, data_path, loss, networks, start, tail, window
+from benchmarks.rows import Row
 
 ROWS: tuple[Row, ...] = (
     *tail.ROWS,

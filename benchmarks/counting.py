@@ -13,9 +13,9 @@ import cv2
 import numpy as np
 import torch
 
-from peers.foreign import mmseg, peer_module
-from peers.material import CLASSES, prediction_of, region_labels, street_labels
-from peers.rows import Call, Equality, Peer, Row, Target
+from benchmarks.foreign import mmseg, peer_module
+from benchmarks.material import CLASSES, prediction_of, region_labels, street_labels
+from benchmarks.rows import Call, Equality, Peer, Row, Target
 
 IGNORE = 255
 Counts = tuple[np.ndarray, np.ndarray, np.ndarray]

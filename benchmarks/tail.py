@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from peers.foreign import transformers
-from peers.material import HEIGHT, STRIDE, WIDTH, label_like_logits, noise_logits, spread_labels, street_labels
-from peers.rows import Call, Equality, Peer, Row, Target
+from benchmarks.foreign import transformers
+from benchmarks.material import HEIGHT, STRIDE, WIDTH, label_like_logits, noise_logits, spread_labels, street_labels
+from benchmarks.rows import Call, Equality, Peer, Row, Target
 
 MOST_DIFFERENT = 1e-6
 """Fraction of pixels that may differ, and then only by ties."""

@@ -2,7 +2,7 @@
 
 The page is written by hand but for what stands between its two `numbers` comments. Loads neither torch nor any peer.
 
-    python tools/peers/page.py
+    python benchmarks/page.py
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import Any
 
 import yaml
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 FIGURES, PAGE = ROOT / "docs" / "performance.json", ROOT / "docs" / "performance.md"
 EXPLANATIONS = Path(__file__).with_name("explanations.yaml")
-BEGIN, END = "<!-- numbers: written by tools/peers/page.py -->", "<!-- end of numbers -->"
+BEGIN, END = "<!-- numbers: written by benchmarks/page.py -->", "<!-- end of numbers -->"
 
 OURS = "segatlas"
 TITLES = {

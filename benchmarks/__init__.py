@@ -2,7 +2,7 @@
 
 Run by the interpreter of an environment that holds the peers (`make bench`), with this source tree on its path:
 
-    PYTHONPATH=src:tools PEERS/bin/python -m peers --out docs/performance.json
+    PYTHONPATH=src PEERS/bin/python -m benchmarks --out docs/performance.json
 
 A row (`rows.Row`) is one piece of work done by us and by some peers. `table` lists all rows, `child` measures one of
 them in a process of its own, `campaign` runs the chosen rows and writes the figures, `page` makes the documentation

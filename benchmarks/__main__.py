@@ -1,16 +1,16 @@
-"""Measure the table and write its figures: `python -m peers --out docs/performance.json`."""
+"""Measure the table and write its figures: `python -m benchmarks --out docs/performance.json`."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 
-from peers.campaign import run, wait_for_quiet
-from peers.page import missing, tables
-from peers.table import GROUPS, ROWS
+from benchmarks.campaign import run, wait_for_quiet
+from benchmarks.page import missing, tables
+from benchmarks.table import GROUPS, ROWS
+from segatlas.files import whole_file
 
 ROUNDS = 5
 SCALING = "scaling"
@@ -32,9 +32,8 @@ def main() -> int:
     if arguments.rounds >= ROUNDS:
         wait_for_quiet(say)
     report = run(rows, arguments.rounds, with_scaling=not wanted or SCALING in wanted, say=say)
-    temporary = arguments.out.with_name(f".{arguments.out.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(temporary, arguments.out)
+    with whole_file(arguments.out) as temporary:
+        temporary.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     print("\n".join([*tables(report), *missing(report)]))
     say(report["load"]["message"])
     say(f"written: {arguments.out}")

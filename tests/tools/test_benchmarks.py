@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from peers import campaign, child, rows
-from peers.campaign import Loads, lines_of
-from peers.loss import LOSSES, Supervised, both_ways, same_loss
-from peers.page import TITLES
-from peers.rows import Peer, Row, Target
-from peers.table import GROUPS, ROWS, find_row
-from peers.tail import Logits, same_but_ties
-from peers.window import make_windows
+from benchmarks import campaign, child, rows
+from benchmarks.campaign import Loads, lines_of
+from benchmarks.loss import LOSSES, Supervised, both_ways, same_loss
+from benchmarks.page import TITLES
+from benchmarks.rows import Peer, Row, Target
+from benchmarks.table import GROUPS, ROWS, find_row
+from benchmarks.tail import Logits, same_but_ties
+from benchmarks.window import make_windows
 
 OURS = child.OURS
 
@@ -25,7 +25,7 @@ OURS = child.OURS
 @pytest.fixture(autouse=True)
 def without_shared_material(monkeypatch: pytest.MonkeyPatch, tmp_path):
     """Seeded images everywhere: the tests say the same with and without the shared folder."""
-    from peers import material
+    from benchmarks import material
 
     monkeypatch.setenv("SEGATLAS_SHARED", str(tmp_path / "none"))
     material.street_labels.cache_clear()
@@ -177,7 +177,7 @@ def test_a_loss_or_gradient_that_is_off_is_seen():
 
 
 def test_windows_are_known_by_where_they_lie():
-    from peers.window import logits_of
+    from benchmarks.window import logits_of
 
     given = make_windows(True)
     lefts = list(given.logits)
@@ -192,7 +192,7 @@ def test_the_size_of_a_result_counts_all_tensors_and_arrays_in_it():
 
 @pytest.mark.slow
 def test_an_unknown_group_is_refused_with_the_known_ones(tmp_path):
-    words = [sys.executable, "-m", "peers", "--only", "coffee", "--out", str(tmp_path / "x.json")]
+    words = [sys.executable, "-m", "benchmarks", "--only", "coffee", "--out", str(tmp_path / "x.json")]
     done = subprocess.run(words, capture_output=True, text=True, env={"PYTHONPATH": ":".join(sys.path)})
     assert done.returncode == 2
     assert "coffee: neither a group nor a row; groups: tail, loss" in done.stderr
