@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from segatlas.data.checks import look_before_training
 from segatlas.data.collate import collate
@@ -19,6 +18,8 @@ from segatlas.layers.norm import BatchNorm2d
 from segatlas.recipe import Config
 from segatlas.structures import Inputs
 from segatlas.training.logbook import LOGGER
+
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 def check_data(config: Config, datasets: Sequence[SegmentationData]) -> None:
@@ -81,7 +82,7 @@ def refuse_single_values(config: Config, net: nn.Module, train: SegmentationData
 def _norm_of_one_value(net: nn.Module, given: Inputs, *, frozen: bool) -> str:
     """Return the first batch norm that fails in training on what it is given, or "". The network is restored."""
     names: dict[nn.Module, str] = {
-        module: name for name, module in net.named_modules() if isinstance(module, _BatchNorm)
+        module: name for name, module in net.named_modules() if isinstance(module, BATCH_NORMS)
     }
 
     def look(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
