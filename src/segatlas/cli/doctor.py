@@ -28,17 +28,7 @@ LIBRARIES = (
     "matplotlib",
     "tensorboard",
 )
-EXTRAS = {
-    "log": ("wandb", "mlflow"),
-    "export": ("onnx", "onnxscript", "onnxruntime"),
-    "openvino": ("openvino", "nncf"),
-    "serve": ("fastapi", "uvicorn", "python-multipart"),
-    "ray": ("ray",),
-    "tune": ("optuna",),
-    "prune": ("torch-pruning",),
-    "medical": ("nibabel",),
-    "geo": ("rasterio", "tifffile", "zarr"),
-}
+EXTRAS = {"geo": ("imagecodecs",)}
 """Extra -> the packages that it brings."""
 GIB = 2**30
 
