@@ -153,7 +153,7 @@ def predicting(make: Callable[[], nn.Module], precision: str, given: Image, *, f
 
     precision: "fp32", "bf16", or "plain": fp32 by the network itself, whose rounding is the peer's.
     """
-    from segatlas.checkpoint.model_folder import make_card
+    from segatlas.build.saving import make_card
     from segatlas.inference import Predictor
     from segatlas.ops import upsample_logits
 

@@ -144,7 +144,8 @@ def make_predict_call(request: dict[str, Any]) -> Callable[[], object]:
     import numpy as np
     import torch
 
-    from segatlas.checkpoint.card import Card, InputSpec, Preprocessing
+    from segatlas.checkpoint.card import Card, InputSpec
+    from segatlas.checkpoint.preprocessing import Preprocessing
     from segatlas.inference import Predictor
 
     side, classes = request["side"], request["classes"]

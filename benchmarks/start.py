@@ -66,7 +66,7 @@ def starting(text: str, given: Folder) -> Call:
 
 LOADED = f"; print([name for name in {HEAVY!r} if name in sys.modules])"
 OUR_IMPORT = (
-    "import sys, torch, segatlas, segatlas.inference, segatlas.checkpoint.model_folder, segatlas.models.segformer, "
+    "import sys, torch, segatlas, segatlas.inference, segatlas.hub.loading, segatlas.models.segformer, "
     "segatlas.encoders.mit" + LOADED
 )
 IMPORTS: dict[str, tuple[str, float | None]] = {
@@ -125,7 +125,7 @@ assert mask.shape == (1, 512, 512)
 
 
 def our_mask(given: Folder) -> Call:
-    from segatlas.checkpoint.model_folder import save_pretrained
+    from segatlas.build.saving import save_pretrained
 
     save_pretrained(create("segformer_b0"), given.path / "ours", classes=[f"class {index}" for index in range(CLASSES)])
     return starting(OURS_MASK, given)

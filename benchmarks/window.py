@@ -69,8 +69,8 @@ class Said(nn.Module):
 def ours(given: Windows) -> Call:
     """Return the Predictor's own way from an image to its class map; normalising windows is in its time."""
     from segatlas.build.network import create_model
-    from segatlas.checkpoint.card import Preprocessing
-    from segatlas.checkpoint.model_folder import make_card
+    from segatlas.build.saving import make_card
+    from segatlas.checkpoint.preprocessing import Preprocessing
     from segatlas.inference import Predictor
 
     card = make_card(

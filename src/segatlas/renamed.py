@@ -99,6 +99,7 @@ RENAMED: dict[str, dict[str, str]] = {
         "SOLID_SHARE": "SOLID_FRACTION",
     },
     "segatlas.data.doctor.rules": {
+        "is_turned": "segatlas.data.checks.pairing.is_turned",
         "check_pictures": "check_images",
         "same_pictures": "same_images",
     },
@@ -113,6 +114,7 @@ RENAMED: dict[str, dict[str, str]] = {
         "error_picture": "error_image",
         "save_picture": "save_image",
     },
+    "segatlas.encoders.contract": {"Encoder": "PyramidEncoder"},
     "segatlas.encoders": {"create_encoder": "segatlas.encoders.spec.create_encoder"},
     "segatlas.inference.pictures": {"Inputs": "ImageBatch", "PictureLike": "ImageLike", "Prepared": "PreparedImage"},
     "segatlas.layers.below_raise": {
@@ -128,7 +130,10 @@ RENAMED: dict[str, dict[str, str]] = {
         "band_counts": "boundary_counts",
         "band_width": "boundary_reach",
     },
-    "segatlas.models": {"Entry": "ArchitectureEntry"},
+    "segatlas.models": {
+        "Entry": "ArchitectureEntry",
+        "load_architecture": "segatlas.models.reading.load_architecture",
+    },
     "segatlas.ops": {"raise_logits": "upsample_logits"},
     "segatlas.ops.raising": {"raise_logits": "upsample_logits", "raise_rows": "upsample_rows"},
     "segatlas.structures": {"Segmentation": "segatlas.inference.Segmentation"},
@@ -139,15 +144,31 @@ RENAMED: dict[str, dict[str, str]] = {
         "list_models": "segatlas.models.list_models",
         "load_pretrained": "segatlas.hub.loading.load_pretrained",
         "read_state_dict": "segatlas.checkpoint.reading.read_state_dict",
-        "save_pretrained": "segatlas.checkpoint.model_folder.save_pretrained",
+        "save_pretrained": "segatlas.build.saving.save_pretrained",
         "start_from": "segatlas.build.starting.start_from",
     },
-    "segatlas.weights.converting": {"convert": "segatlas.hub.converting.convert"},
+    "segatlas.weights.converting": {
+        "Match": "segatlas.conversion.recognition.Match",
+        "Recognised": "segatlas.conversion.recognition.Recognised",
+        "convert": "segatlas.hub.converting.convert",
+        "find_importer": "segatlas.conversion.recognition.find_importer",
+        "recognise": "segatlas.conversion.recognition.recognise",
+        "rename_to_ours": "segatlas.conversion.renaming.rename_to_ours",
+        "rename_to_theirs": "segatlas.conversion.renaming.rename_to_theirs",
+        "with_counters": "segatlas.conversion.renaming.with_counters",
+    },
+    "segatlas.weights.card": {
+        "IMAGENET_MEAN": "segatlas.checkpoint.preprocessing.IMAGENET_MEAN",
+        "IMAGENET_STD": "segatlas.checkpoint.preprocessing.IMAGENET_STD",
+        "default_preprocessing": "segatlas.checkpoint.preprocessing.default_preprocessing",
+    },
     "segatlas.weights.importers.beside": {"Settings": "FoundSettings"},
     "segatlas.weights.saving": {
         "assemble": "segatlas.build.assembling.assemble",
         "filled": "segatlas.build.assembling.filled",
         "find_model": "segatlas.hub.loading.find_model",
+        "make_card": "segatlas.build.saving.make_card",
+        "save_pretrained": "segatlas.build.saving.save_pretrained",
         "load_pretrained": "segatlas.hub.loading.load_pretrained",
     },
 }
@@ -169,6 +190,7 @@ GONE: dict[str, dict[str, str]] = {
         "the same: update(Result(class_map=prediction), SemanticTarget(labels))",
         "mean_iou": "a set that counted one matrix has it: Scores.miou of create(['confusion'], classes)",
     },
+    "segatlas.checkpoint.card_checks": {"faults": "Card.check() raises a UsageError that names them all"},
 }
 """Module -> names that have no counterpart, each with what does its work now."""
 

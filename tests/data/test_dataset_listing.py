@@ -18,6 +18,7 @@ from segatlas.data import DATASETS, create_dataset, describe_layout
 from segatlas.data.checks import examine
 from segatlas.data.datasets import dataset_class
 from segatlas.errors import DataError
+from segatlas.testing import check_dataset
 
 WRITERS = {
     "shapes": write_shapes,
@@ -35,6 +36,15 @@ WRITERS = {
 
 def test_every_dataset_of_the_table_is_listed_here():
     assert {name.split(",")[0] for name in WRITERS} == set(DATASETS)
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+@pytest.mark.parametrize("layout", WRITERS)
+def test_a_dataset_keeps_the_rules_of_all(tmp_path, layout, split):
+    WRITERS[layout](tmp_path)
+    kind = dataset_class(layout.split(",")[0])
+    for target in kind.targets:
+        check_dataset(kind, tmp_path, split=split, target=target)
 
 
 @pytest.mark.parametrize("layout", WRITERS)

@@ -10,9 +10,12 @@ from pydantic import ConfigDict, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
 from safetensors.torch import load, save
 
+from segatlas.build.network import build_network, make_config
 from segatlas.inference.fast_form import fast_form
-from segatlas.models import ARCHITECTURES, load_architecture
+from segatlas.models import ARCHITECTURES
+from segatlas.models.architecture import Architecture
 from segatlas.models.deeplabv3plus import SMP as DEEPLABV3PLUS_SMP
+from segatlas.models.reading import load_architecture
 from segatlas.structures import Inputs, InputSpec, PointLogits, SemanticLogits, changed, maps_of, noise_inputs
 
 K = 5
@@ -41,18 +44,25 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     },
     "fc_siam-conc": ("fc_siam", {"width": 4, "fusion": "both"}),
     "fc_siam-early": ("fc_siam", {"width": 4, "fusion": "early"}),
+    "temperature-fc_siam": ("temperature", {"host": {"name": "fc_siam", "width": 4}}),
+    "linear-patch14": (
+        "linear",
+        {"encoder": "eva02_tiny_patch14_224", "encoder_options": {"depth": 1}},
+    ),
     "gcnet-mul": ("gcnet", {"encoder": "resnet18_w8", "channels": 8, "channel_mul": True}),
     "psanet-collect": (
         "psanet",
         {"encoder": "resnet18_w8", "channels": 8, "mask_size": (4, 5), "distribute": False, "softmax": False},
     ),
 }
-STRIDES = (1, 2, 4, 8, 16, 32)
+STRIDES = (1, 2, 4, 8, 14, 16, 32)
 # Architectures whose logits are more than classifier(decode(features)); each says in its own test what they are.
 REFINED: set[str] = {
     "fc_siam",
+    "linear",
     "lraspp",
     "pointrend",
+    "temperature",
 }
 each_case = pytest.mark.parametrize("case", CASES)
 each_semantic_case = pytest.mark.parametrize(
@@ -65,14 +75,18 @@ def _one_seed():
     torch.manual_seed(0)
 
 
-def make(case: str, **fields: Any) -> torch.nn.Module:
+def config_of(case: str, **fields: Any) -> tuple[Architecture, Any]:
     name, own = CASES[case]
-    architecture = load_architecture(name)
-    return architecture.build(architecture.config(**{"num_classes": K, **own, **fields}))
+    return make_config(name, {"num_classes": K, **own, **fields})
+
+
+def make(case: str, **fields: Any) -> torch.nn.Module:
+    return build_network(*config_of(case, **fields))
 
 
 def takes(case: str, channels: int = 3) -> tuple[InputSpec, ...]:
-    return load_architecture(CASES[case][0]).inputs(channels)
+    architecture, config = config_of(case, in_channels=channels)
+    return architecture.inputs(config)
 
 
 def noise(case: str, count: int, *size: int, channels: int = 3) -> torch.Tensor | Inputs:

@@ -13,7 +13,7 @@ from segatlas.config.messages import SchemaWords, explain, misplaced, show
 from segatlas.config.schema import Config, DataConfig
 from segatlas.config.section import Section
 from segatlas.data.datasets import DATASETS, dataset_class
-from segatlas.errors import Problem
+from segatlas.errors import ConfigError, Problem
 
 
 def check_options(name: str, own: Mapping[str, Any]) -> tuple[Section, list[Problem]]:
@@ -38,6 +38,14 @@ def check_options(name: str, own: Mapping[str, Any]) -> tuple[Section, list[Prob
     faulty = {problem.key.split(".")[0] for problem in faults}
     problems += [replace(problem, key=f"data.{problem.key}") for problem in faults]
     return _read(record, {key: value for key, value in known.items() if key not in faulty}), problems
+
+
+def checked(cfg: DataConfig) -> DataConfig:
+    """Return the section with its dataset's own keys as `options`. ConfigError where they are keys of another one."""
+    options, problems = check_options(cfg.name, cfg.own_fields())
+    if problems:
+        raise ConfigError(f"data.name={cfg.name}", problems)
+    return cfg.checked(options)
 
 
 def _read(record: type[Section], own: Mapping[str, Any]) -> Section:
