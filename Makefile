@@ -9,7 +9,7 @@ PEERS ?= .peers/bin/python
 REFERENCES ?= $(wildcard ../parity_refs)
 JOBS ?= 2
 TESTS = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
-TABLE = OMP_WAIT_POLICY=PASSIVE SEGATLAS_SHARED=$(SHARED) PYTHONPATH=src:tools $(PEERS) -m peers
+TABLE = OMP_WAIT_POLICY=PASSIVE SEGATLAS_SHARED=$(SHARED) PYTHONPATH=src $(PEERS) -m benchmarks
 
 .PHONY: demo test test-all check docs bench shape-proof env clean pins
 
@@ -45,8 +45,8 @@ test-all: env  ## everything
 	$(TESTS)
 
 check: env  ## lint, format, types, import directions, house rules
-	$(BIN)/ruff check src tests tools
-	$(BIN)/ruff format --check src tests tools
+	$(BIN)/ruff check src tests tools benchmarks
+	$(BIN)/ruff format --check src tests tools benchmarks
 	$(BIN)/mypy
 	PYTHONPATH=src $(BIN)/lint-imports
 	$(BIN)/python tools/house_rules.py
@@ -72,7 +72,7 @@ bench: env  ## shipped networks on this machine, then the table against the peer
 ifeq ($(ONLY)$(ROUNDS),)
 	$(BIN)/segatlas bench unet segformer_b0 --size 512x512
 	$(TABLE) --out docs/performance.json
-	$(BIN)/python tools/peers/page.py
+	$(BIN)/python benchmarks/page.py
 else
 	$(TABLE) --only "$(ONLY)" $(if $(ROUNDS),--rounds $(ROUNDS)) --out bench.json
 endif

@@ -52,6 +52,25 @@ def test_training_watches_f1_and_eval_gives_a_table_of_it(run):
     assert "F1" in call("eval", run).output
 
 
+@pytest.mark.parametrize("option", [("--tta", "flips"), ("--window", "32")])
+def test_windows_and_test_time_augmentation_are_wrong_usage_of_predict_and_eval(run, shapes, tmp_path, option):
+    for line in (["predict", run, shapes / "val" / "images"], ["eval", run]):
+        result = CliRunner().invoke(app, [str(word) for word in [*line, "--out", tmp_path / "out", *option]])
+        assert result.exit_code == 2, result.output
+        told = "windows and test-time augmentation are for class maps; center gives CentersAndOffsets"
+        assert f"{option[0][2:]}: {told}" in " ".join(result.stderr.split())
+        assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+
+
+def test_codes_of_class_masks_are_refused_for_the_task_not_for_class_names(run, shapes, tmp_path):
+    words = ["predict", str(run), str(shapes / "val" / "images"), "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(app, [*words, "--format", "cityscapes-ids"])
+    assert result.exit_code == 2
+    told = "--format cityscapes-ids is about masks of classes; the model's task is instance, which is written as "
+    assert told + "instances,overlay" in " ".join(result.stderr.split())
+    assert "Cityscapes classes" not in result.stderr
+
+
 def test_predict_writes_a_map_of_objects_that_agrees_with_its_list(run, shapes, tmp_path):
     call("predict", run, shapes / "val" / "images", "--out", tmp_path, "--save", "instances,overlay,json")
     files = sorted(tmp_path.glob("*_instances.png"))

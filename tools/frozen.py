@@ -90,8 +90,12 @@ DROPPED: dict[str, dict[str, Any]] = {
     }
 }
 """Old keys that are no longer written where they said nothing -> what stood there: options of another dataset."""
-UNCOMPARED = {"report": ("seconds", "question", "model.path", "definitions"), "metrics": ("*.images_per_s",)}
-"""Keys that tell of a moment or a place, and texts that say in words what a number is."""
+UNCOMPARED = {
+    "report": ("seconds", "question", "model.path", "definitions"),
+    "metrics": ("*.images_per_s",),
+    "card": ("resample", "postprocess", "surgery"),
+}
+"""Keys that tell of a moment or a place, texts that say in words what a number is, and keys that nothing ever read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,7 +193,7 @@ def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
 
 def compare_trees(name: str, kind: str, got: Any, want: Any, limit: float | None = None) -> Outcome:
     """Compare plain data key by key, old keys under the names of today; `limit`: of floats, None = equal."""
-    old = {_renamed(key, kind): value for key, value in flat(_nested(want)).items()}
+    old = {_renamed(key, kind): value for key, value in flat(_nested(want, kind)).items()}
     now = {key: value for key, value in flat(got).items() if not _any_of(key, UNCOMPARED.get(kind, ()))}
     now = {key: value for key, value in now.items() if key in old or not _any_of(key, ADDED[kind])}
     old = {key: value for key, value in old.items() if not _any_of(key, UNCOMPARED.get(kind, ()))}
@@ -206,12 +210,12 @@ def compare_trees(name: str, kind: str, got: Any, want: Any, limit: float | None
     return Outcome(name=name, state="close" if near else "differs", detail=f"{len(unlike)} of {len(old)} keys: {shown}")
 
 
-def _nested(tree: Any) -> Any:
-    """Return an old recipe's or card's tree with the encoder of its network spelt as today."""
-    if not isinstance(tree, Mapping):
+def _nested(tree: Any, kind: str) -> Any:
+    """Return an old tree with the encoder of its network, where it has one, spelt as today."""
+    key = {"recipe": "model", "card": "config"}.get(kind)
+    if key is None or not isinstance(tree, Mapping) or not isinstance(tree.get(key), Mapping):
         return tree
-    fields = {key: tree[key] for key in ("model", "config") if isinstance(tree.get(key), Mapping)}
-    return {**tree, **{key: nested_fields(value)[0] for key, value in fields.items()}}
+    return {**tree, key: nested_fields(tree[key])[0]}
 
 
 def _same(got: Any, want: Any) -> bool:

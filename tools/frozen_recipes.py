@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, get_args
 
 from segatlas.config import yaml_tree
-from segatlas.config.losses import AnyLossConfig
 from segatlas.config.section import Section
+from segatlas.losses import LOSSES
 from segatlas.recipe import Config
 
 EVERY_KEY = {
@@ -125,16 +125,14 @@ losses: [cross_entropy, {name: lovasz, weight: 0.5}]
 
 def keys_of_the_schema() -> set[str]:
     """Return every dotted key that a recipe may state; those of losses as `losses.NAME.key`."""
-    terms = get_args(get_args(AnyLossConfig)[0])
-    keys = {f"losses.{get_args(term.model_fields['name'].annotation)[0]}.{key}" for term in terms for key in own(term)}
+    keys = {f"losses.{name}.{key}" for name, loss in LOSSES.items() for key in own(name, loss)}
     return keys | {key for key in keys_of(Config) if not key.startswith("losses")}
 
 
-def own(term: type[Section]) -> list[str]:
+def own(name: str, loss: type[Section]) -> list[str]:
     """Return a loss' keys that are its own: what all losses share is stated by cross_entropy alone."""
     shared = ("weight", "on", "class_weights")
-    name = get_args(term.model_fields["name"].annotation)[0]
-    return [key for key in term.model_fields if key not in shared or name == "cross_entropy"]
+    return [key for key in loss.model_fields if key not in shared or name == "cross_entropy"]
 
 
 def keys_of(section: type[Section], prefix: str = "") -> set[str]:

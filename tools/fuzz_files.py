@@ -37,7 +37,8 @@ sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
 
 from fakes import image_files as files  # noqa: E402
 
-from segatlas.checkpoint.card import Card, InputSpec, Preprocessing  # noqa: E402
+from segatlas.checkpoint.card import Card, InputSpec  # noqa: E402
+from segatlas.checkpoint.preprocessing import Preprocessing  # noqa: E402
 from segatlas.config.schema import DataConfig  # noqa: E402
 from segatlas.data import create_dataset  # noqa: E402
 from segatlas.data.checks.stats import look_at_image, look_at_mask  # noqa: E402

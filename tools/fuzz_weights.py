@@ -38,7 +38,8 @@ import torch
 from safetensors.torch import save
 
 from segatlas.build.network import create_model
-from segatlas.checkpoint.model_folder import read_card, save_pretrained
+from segatlas.build.saving import save_pretrained
+from segatlas.checkpoint.model_folder import read_card
 from segatlas.checkpoint.reading import read_state_dict
 from segatlas.conversion.converting import convert_file, tensors_of
 from segatlas.errors import SegAtlasError

@@ -13,7 +13,7 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from functools import cache
 from itertools import takewhile
@@ -92,14 +92,14 @@ def _group(key: str) -> str:
 
 
 def losses() -> Iterator[str]:
-    from segatlas.config.reference import reference
+    from segatlas.recipe import loss_keys
 
     yield "# Losses"
     yield (
         "A line of `losses:` in a recipe is one of these; the weighted sum is minimised. "
         "Ignored pixels (255) play no part."
     )
-    for title, rows in reference()[1:]:
+    for title, rows in loss_keys():
         name, _, meaning = title.removeprefix("Loss ").partition(": ")
         yield f"## {name}" if title.startswith("Loss ") else "## Keys of every loss"
         if meaning:
@@ -138,6 +138,8 @@ def models() -> Iterator[str]:
     rows = []
     for name, fact in facts.items():
         size, cost = f"{fact.parameters / 1e6:.2f} M", f"{fact.macs / 1e9:.2f}"
+        if fact.host is not None:
+            size, cost = f"host + {fact.parameters:,}", f"host + {cost}"
         paper = f"[{fact.title}]({fact.paper})"
         rows.append((code(name), paper, ", ".join(fact.tasks), size, cost, code(" ".join(train_words(name)))))
     yield table(("Name", "Paper", "Tasks", "Parameters", "GMACs", "Train"), rows)
@@ -250,9 +252,10 @@ def readable_files() -> Iterator[str]:
 def encoders() -> Iterator[str]:
     import torch
 
+    from segatlas.build.describing import encoder_facts
     from segatlas.build.encoder_weights import IMAGENET
     from segatlas.encoders import ENCODERS
-    from segatlas.encoders.spec import create_encoder
+    from segatlas.encoders.spec import EncoderSpec, TokenEncoderSpec, create_encoder
 
     yield "# Table of encoders"
     yield (
@@ -268,6 +271,23 @@ def encoders() -> Iterator[str]:
         channels, strides = (", ".join(map(str, values)) for values in (encoder.channels, encoder.strides))
         rows.append((code(name), channels, strides, f"{count / 1e6:.2f} M", "yes" if name in IMAGENET else "no"))
     yield table(("Name", "Channels", "Strides", "Parameters", "imagenet"), rows)
+    yield "## Options of encoders"
+    yield (
+        "In a recipe they stand beside the encoder's name, `encoder: {name: resnet50, output_stride: 8}`; in Python, "
+        "`create_model(..., encoder={...})` likewise."
+    )
+    first = {family: name for name, family in reversed(ENCODERS.items())}
+    specs = [EncoderSpec(name=name) for name in reversed(first.values())]
+    for spec in [*specs, EncoderSpec(name="timm/resnet10t"), TokenEncoderSpec(name="timm/test_vit")]:
+        yield f"### {_family_title(spec, ENCODERS)}"
+        facts = [(code(f.name), code(f.type), code(repr(f.default)), f.meaning) for f in encoder_facts(spec)]
+        yield table(("Key", "Type", "Default", "Meaning"), facts)
+
+
+def _family_title(spec: Any, encoders: Mapping[str, str]) -> str:
+    names = [name for name, family in encoders.items() if family == spec.family_file(spec.name)]
+    kind = "backbones of timm that give feature maps" if type(spec).__name__ == "EncoderSpec" else "encoders of tokens"
+    return ", ".join(names) or kind
 
 
 def metrics() -> Iterator[str]:

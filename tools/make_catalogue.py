@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 
 from segatlas.build.network import build_empty, make_config
-from segatlas.models import load_architecture
+from segatlas.models.reading import load_architecture
 
 OUT = Path(__file__).resolve().parent.parent / "src/segatlas/hub/catalogue.json"
 COLLECTIONS = {

@@ -37,20 +37,22 @@ from segatlas.build.network import (  # noqa: E402
     create_model,
     make_config,
 )
+from segatlas.build.saving import save_pretrained  # noqa: E402
 from segatlas.checkpoint.card import (  # noqa: E402
     Card,
     InferenceMode,
     InputSpec,
     Preprocessing,
 )
-from segatlas.checkpoint.model_folder import save_pretrained  # noqa: E402
 from segatlas.cli.main import app  # noqa: E402
 from segatlas.config.loading import RECIPES  # noqa: E402
-from segatlas.conversion.converting import convert_file, rename_to_theirs  # noqa: E402
+from segatlas.conversion.converting import convert_file  # noqa: E402
 from segatlas.conversion.importers import importers  # noqa: E402
+from segatlas.conversion.renaming import rename_to_theirs  # noqa: E402
 from segatlas.data.shapes import make_shapes  # noqa: E402
-from segatlas.models import ARCHITECTURES, load_architecture  # noqa: E402
+from segatlas.models import ARCHITECTURES  # noqa: E402
 from segatlas.models.architecture import plain_fields  # noqa: E402
+from segatlas.models.reading import load_architecture  # noqa: E402
 from segatlas.recipe import Config  # noqa: E402
 from segatlas.training.checkpoints import RunCheckpoints  # noqa: E402
 from segatlas.training.module import SegmentationModule  # noqa: E402
@@ -270,9 +272,6 @@ FULL: dict[str, Any] = {
         mean=(0.1, 0.2, 0.3, 0.4), std=(0.5, 0.6, 0.7, 0.8), max_value=4095, resize="short:64"
     ),
     "inference": InferenceMode(mode="slide", crop=(64, 64), stride=(48, 32)),
-    "resample": ("nearest", False),
-    "postprocess": {"threshold": 0.5},
-    "surgery": ({"module": "encoder.down1", "kept": [0, 2]},),
     "source": "https://example.org/weights.pth",
     "licence": "CC BY-NC 4.0 (non-commercial)",
     "metric": {"name": "mIoU", "value": 78.5, "data": "Cityscapes val"},

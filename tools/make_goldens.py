@@ -143,7 +143,7 @@ def make_golden(case: Case, peers: str) -> str:
 
 def recognised(tensors: dict[str, torch.Tensor], settings: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """Return the source, and architecture, fields and settings of a case."""
-    from segatlas.conversion.converting import recognise
+    from segatlas.conversion.recognition import recognise
 
     found = recognise(tensors, settings)
     if len(found) != 1:

@@ -7,7 +7,8 @@ that what is done around a network is a large part. A process loads the model fo
 them with one `predict_iter`, as a user would, and tells its time and its largest resident memory.
 
 With --against (the `src` folder of another checkout) each round has a process of either side. They take turns of a few
-files, A B B A, so that what slows the machine for a while slows both; ratios are this one's median over the other's.
+files, A B B A, so that what slows the machine for a while slows both. Ratios are medians of this one's turns over the
+other's turns beside them: below 1 is less time, less memory.
 """
 
 from __future__ import annotations
@@ -32,6 +33,9 @@ WARM_UPS = 8
 TURN = 20
 """Files that a process predicts before it is the other one's turn."""
 
+Turn = dict[str, float]
+"""wall_s, processor_s; of a process's last turn also peak_mib."""
+
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -42,14 +46,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures there")
     args = parser.parse_args(arguments)
     sides = {"this": ROOT / "src"} | ({"other": args.against.resolve()} if args.against else {})
-    rounds: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
+    rounds: list[dict[str, list[Turn]]] = []
     with tempfile.TemporaryDirectory() as folder:
         write_images(Path(folder) / "images", args.files)
-        write_model(sides["this"], folder)
+        write_model(folder)
         for number in range(args.rounds):
-            for side, figures in one_round(sides, folder, args.batch).items():
-                rounds[side].append(figures)
-                print(f"round {number + 1}, {side}: {figures}", file=sys.stderr, flush=True)
+            rounds.append(one_round(sides, folder, args.batch))
+            print(f"round {number + 1}: {summary(rounds[-1:], args.files)}", file=sys.stderr, flush=True)
     found = summary(rounds, args.files)
     print(json.dumps(found, indent=1))
     if args.json:
@@ -72,91 +75,89 @@ def write_images(folder: Path, count: int) -> None:
         image.save(folder / f"{number:04d}.{'png' if number % 2 else 'jpg'}")
 
 
-def one_round(sides: dict[str, Path], folder: str, batch: int) -> dict[str, dict[str, float]]:
-    """Return the figures of each side, each from a process of its own; the two take turns."""
-    found: dict[str, dict[str, float]] = {}
+def one_round(sides: dict[str, Path], folder: str, batch: int) -> dict[str, list[Turn]]:
+    """Return the turns of each side, each in a process of its own."""
+    turns: dict[str, list[Turn]] = {side: [] for side in sides}
     with ExitStack() as stack:
         started = {side: stack.enter_context(start(source, folder, str(batch))) for side, source in sides.items()}
         order = list(started)
         for process in started.values():
-            answer(process)  # ready
-        while len(found) < len(started):
+            answer(process)  # is ready
+        while not all(of_side and "peak_mib" in of_side[-1] for of_side in turns.values()):
             for side in order:
                 process = started[side]
                 assert process.stdin is not None
-                print(TURN, file=process.stdin, flush=True)
-                if figures := answer(process):
-                    found[side] = figures
+                print("go on", file=process.stdin, flush=True)
+                turns[side].append(answer(process))
             order.reverse()
-    return found
+    return turns
 
 
 def start(source: Path, *words: str) -> subprocess.Popen[str]:
     """Start this script on the package in `source`, with one thread of torch."""
     settings = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": str(source)}
     command = [sys.executable, str(Path(__file__).resolve()), "child", *words]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    return subprocess.Popen(command, text=True, env={**os.environ, **settings}, **pipes)
+    return subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, **settings}
+    )
 
 
-def answer(process: subprocess.Popen[str]) -> dict[str, float]:
-    """Return what a process says next, {} while it has files left."""
+def answer(process: subprocess.Popen[str]) -> Turn:
+    """Return what a process says next."""
     assert process.stdout is not None
-    said: dict[str, float] = json.loads(process.stdout.readline())
+    said: Turn = json.loads(process.stdout.readline())
     return said
 
 
-def write_model(source: Path, folder: str) -> None:
-    with start(source, folder, "model") as process:
-        answer(process)
+def child(folder: str, batch: str) -> None:
+    """Predict all images, some at each line read; print what each turn took, with the last one the peak of memory."""
+    import segatlas as sa
+
+    files = sorted(Path(folder, "images").iterdir())
+    predictor = sa.load(f"{folder}/model", device="cpu")
+    for _ in predictor.predict_iter(files[:WARM_UPS], batch=int(batch)):
+        pass
+    results = predictor.predict_iter(files, batch=int(batch))
+    print("{}", flush=True)
+    for first in range(0, len(files), TURN):
+        sys.stdin.readline()
+        wall, processor = time.perf_counter(), time.process_time()
+        for _ in files[first : first + TURN]:
+            next(results)
+        turn = {"wall_s": time.perf_counter() - wall, "processor_s": time.process_time() - processor}
+        if first + TURN >= len(files):
+            turn["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(json.dumps({name: round(value, 4) for name, value in turn.items()}), flush=True)
 
 
-def child(folder: str, word: str) -> None:
-    """Make the model folder (`word` is "model"), or predict all images in passes of `word`, some at each line read."""
+def write_model(folder: str) -> None:
     import torch
 
     import segatlas as sa
 
-    if word == "model":
-        torch.manual_seed(0)
-        net = sa.create_model("unet", num_classes=5, width=4)
-        sa.save_pretrained(net, f"{folder}/model", classes=[f"class {index}" for index in range(5)])
-        return print("{}")
-    files = sorted(Path(folder, "images").iterdir())
-    predictor = sa.load(f"{folder}/model", device="cpu")
-    for _ in predictor.predict_iter(files[:WARM_UPS], batch=int(word)):
-        pass
-    results, took = predictor.predict_iter(files, batch=int(word)), {"wall_s": 0.0, "processor_s": 0.0}
-    done = 0
-    print("{}", flush=True)
-    for line in sys.stdin:
-        wall, processor = time.perf_counter(), time.process_time()
-        for _ in range(min(int(line), len(files) - done)):
-            next(results)
-            done += 1
-        took["wall_s"] += time.perf_counter() - wall
-        took["processor_s"] += time.process_time() - processor
-        if done < len(files):
-            print("{}", flush=True)
-            continue
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(json.dumps({name: round(value, 3) for name, value in {**took, "peak_mib": peak}.items()}), flush=True)
-        return None
-    return None
+    torch.manual_seed(0)
+    net = sa.create_model("unet", num_classes=5, width=4)
+    sa.save_pretrained(net, f"{folder}/model", classes=[f"class {index}" for index in range(5)])
 
 
-def summary(rounds: dict[str, list[dict[str, float]]], files: int) -> dict[str, Any]:
-    """Return the medians of each side, and this one's over the other's."""
-    found: dict[str, Any] = {side: medians(figures, files) for side, figures in rounds.items()}
+def summary(rounds: Sequence[dict[str, list[Turn]]], files: int) -> dict[str, Any]:
+    """Return the figures of each side, medians of all rounds, and ratios: medians of turn by turn, this over other."""
+    found: dict[str, Any] = {}
+    for side in rounds[0]:
+        wall, processor = (
+            median(sum(turn[name] for turn in one[side]) for one in rounds) for name in ("wall_s", "processor_s")
+        )
+        found[side] = {
+            "images_per_second": round(files / wall, 1),
+            "images_per_processor_second": round(files / processor, 1),
+            "peak_mib": round(median(one[side][-1]["peak_mib"] for one in rounds), 1),
+        }
     if "other" in found:
-        found["ratio"] = {name: round(value / found["other"][name], 3) for name, value in found["this"].items()}
-    return found
-
-
-def medians(rounds: Sequence[dict[str, float]], files: int) -> dict[str, float]:
-    found = {name: round(median(figures[name] for figures in rounds), 3) for name in rounds[0]}
-    found["images_per_second"] = round(files / found["wall_s"], 1)
-    found["images_per_processor_second"] = round(files / found["processor_s"], 1)
+        pairs = [pair for one in rounds for pair in zip(one["this"], one["other"], strict=True)]
+        found["ratio"] = {
+            name: round(median(this[name] / other[name] for this, other in pairs if name in this), 3)
+            for name in ("wall_s", "processor_s", "peak_mib")
+        }
     return found
 
 

@@ -9,11 +9,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from segatlas.renamed import OldModules
+from segatlas.version import __version__
 
 if TYPE_CHECKING:
     from segatlas import errors, ops
     from segatlas.build.network import create_model
-    from segatlas.checkpoint.model_folder import save_pretrained
+    from segatlas.build.saving import save_pretrained
     from segatlas.evaluation import evaluate
     from segatlas.hub.converting import convert
     from segatlas.inference import Predictor, Segmentation, load
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from segatlas.recipe import Config
     from segatlas.structures import SemanticLogits
     from segatlas.training import train
-
-__version__ = "0.1.0"
 
 _PUBLIC = {
     "Config": "segatlas.recipe:Config",
@@ -36,7 +35,7 @@ _PUBLIC = {
     "list_models": "segatlas.models:list_models",
     "load": "segatlas.inference:load",
     "ops": "segatlas.ops",
-    "save_pretrained": "segatlas.checkpoint.model_folder:save_pretrained",
+    "save_pretrained": "segatlas.build.saving:save_pretrained",
     "train": "segatlas.training:train",
 }
 """Public name -> "module:attribute", or the module itself."""

@@ -12,10 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+from pydantic import Field
+
 from segatlas import config
 from segatlas.config.architectures import in_section
-from segatlas.config.encoder_keys import ENCODER, nested_fields
-from segatlas.config.losses import losses_for
+from segatlas.config.encoder_keys import ENCODER, HOST, dotted_fields
 from segatlas.config.messages import show, unknown
 from segatlas.config.reference import KeyRow, reference, rows_of
 from segatlas.config.rules import Fault
@@ -23,11 +24,14 @@ from segatlas.config.schema import DataCheck, DataConfig, ModelCheck, ModelConfi
 from segatlas.config.section import Section
 from segatlas.data.dataset import sources_fault
 from segatlas.data.datasets import DATASETS, dataset_class
-from segatlas.data.datasets.options import check_options
-from segatlas.encoders.spec import EncoderSpec
+from segatlas.data.options import check_options
+from segatlas.encoders import ENCODERS
 from segatlas.errors import Problem, UsageError
+from segatlas.losses import LOSSES, AnyLoss, losses_for
 from segatlas.metrics import Number, monitored
-from segatlas.models import ARCHITECTURES, ArchitectureEntry, load_architecture, lookup
+from segatlas.models import ARCHITECTURES, ArchitectureEntry, lookup
+from segatlas.models.host import encoder_of
+from segatlas.models.reading import load_architecture, read_config
 from segatlas.tasks import TASKS
 
 LOGGER = logging.getLogger("segatlas")
@@ -36,6 +40,30 @@ FROM_DATA = {"num_classes": 2, "in_channels": 3}
 
 CLASS_MAPS = "SemanticLogits"
 """The output that windows, test-time augmentation and class weights are for."""
+
+
+ENCODER_KEYS = (
+    KeyRow(
+        key="model.encoder",
+        expects="a name, or a group of keys",
+        default="",
+        meaning="encoder of the network; default: the network's. A name alone leaves the other keys as they are",
+    ),
+    KeyRow(key="model.encoder.name", expects="text", default="", meaning="one of ours, or a timm backbone"),
+    KeyRow(
+        key="model.encoder.output_stride",
+        expects="a whole number, or null",
+        default="",
+        meaning="stride of the last map, where that encoder can dilate; null: its own. Also: model.output_stride",
+    ),
+    KeyRow(
+        key="model.encoder.OPTION",
+        expects="a value",
+        default="",
+        meaning="options of that encoder's family, see `segatlas models info NETWORK`. Also: model.encoder_options",
+    ),
+)
+"""What stands in `model:` for every network on an encoder. Its options are in the encoders' files, which load torch."""
 
 
 def check_model(model: Mapping[str, Any]) -> list[Problem]:
@@ -47,30 +75,36 @@ def check_model(model: Mapping[str, Any]) -> list[Problem]:
         known = [*ARCHITECTURES, *(name for entry in ARCHITECTURES.values() for name in entry.variants)]
         return [Problem(key="model.name", got=show(name), message=unknown("model", name, known))]
     own = {key: value for key, value in model.items() if key not in ModelConfig.model_fields}
-    if not own:
+    if not own and lookup(name)[0].needs.host is None:
         return []
     record = load_architecture(name)
     if variant:
         _tell_contradictions(name, record.variants[variant], own)
-    made, problems = record.read_config({**FROM_DATA, **own}, variant=variant, strict=True)
-    if made is not None and not problems and len(own.get(ENCODER) or ()) > 1:
-        problems = _encoder_cannot_be_made(made.encoder, made.in_channels)
+    made, problems = read_config(record, {**FROM_DATA, **own}, variant=variant, strict=True)
+    if made is not None and not problems:
+        problems = _encoder_cannot_be_made(made, own)
     known = [*(key for key in ModelConfig.model_fields if key != "name"), *record.fields]
     return [in_section(problem, "model", known) for problem in problems]
 
 
-def _encoder_cannot_be_made(spec: EncoderSpec, in_channels: int) -> list[Problem]:
+def _encoder_cannot_be_made(made: Any, own: Mapping[str, Any]) -> list[Problem]:
     """Return why an encoder of sound settings cannot be made all the same, as where timm's network has no such stride.
 
-    It is made of shapes only.
+    It is made of shapes only, unless it is one of ours with the settings that it has by itself.
     """
+    key, group = ENCODER, own
+    while isinstance(host := group.get(HOST), Mapping):
+        key, group = f"{HOST}.{key}", host
+    spec = encoder_of(made)
+    if spec is None or (spec.name in ENCODERS and spec == type(spec)(name=spec.name)):
+        return []
     from segatlas.build.network import shapes_only  # loads torch, as the network's file has done before
 
     try:
         with shapes_only():
-            spec.family.build(spec, in_channels)
+            spec.family.build(spec, made.in_channels)
     except UsageError as error:
-        return [Problem(key=ENCODER, message=str(error))]
+        return [Problem(key=key, message=str(error))]
     return []
 
 
@@ -84,20 +118,11 @@ def check_data(data: Mapping[str, Any]) -> tuple[Section | None, list[Problem]]:
 
 def _tell_contradictions(name: str, variant: Mapping[str, Any], own: Mapping[str, Any]) -> None:
     """Warn where the recipe gives a variant other fields than those that make it: it is obeyed, and no longer that."""
-    theirs, ours = (dict(_dotted(nested_fields(fields)[0])) for fields in (variant, own))
+    theirs, ours = dotted_fields(variant), dotted_fields(own)
     for key, value in theirs.items():
         if key in ours and show(ours[key]) != show(value):
             text = "model.%s = %s: the network is no longer %s, which has %s; leave the key out for that"
             LOGGER.warning(text, key, show(ours[key]), name, show(value))
-
-
-def _dotted(fields: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield (key, value) of a network's fields, those of its encoder as `encoder.KEY`."""
-    for key, value in fields.items():
-        inner = value.items() if key == ENCODER and isinstance(value, Mapping) else ()
-        yield from ((f"{key}.{option}", item) for option, item in inner)
-        if not inner:
-            yield key, value
 
 
 def _entry(cfg: config.Config) -> ArchitectureEntry | None:
@@ -106,6 +131,28 @@ def _entry(cfg: config.Config) -> ArchitectureEntry | None:
         return lookup(cfg.model.name)[0]
     except KeyError:
         return None
+
+
+def _hosts(cfg: config.Config) -> Iterator[ArchitectureEntry]:
+    """Yield the lines of the table of the networks inside a wrapper, the outermost first, as far as they are known."""
+    host = cfg.model.architecture_fields().get(HOST)
+    while isinstance(host, Mapping) and isinstance(name := host.get("name"), str):
+        try:
+            yield lookup(name)[0]
+        except KeyError:
+            return
+        host = host.get(HOST)
+
+
+def _frozen_host(cfg: config.Config) -> Iterator[Fault]:
+    entry = _entry(cfg)
+    if entry is None or not cfg.train.freeze_host:
+        return
+    if entry.needs.host is None:
+        yield ("train.freeze_host", "model.name"), f"{entry.name} wraps no other network that could be frozen"
+    elif cfg.model.start_from is None:
+        message = "the host's weights stay as they are, and they are random - set model.start_from to a trained network"
+        yield ("train.freeze_host", "model.start_from"), message
 
 
 def _task_of_network(cfg: config.Config) -> Iterator[Fault]:
@@ -136,9 +183,10 @@ def _sources_of_data(cfg: config.Config) -> Iterator[Fault]:
     entry, dataset = _entry(cfg), cfg.data.name
     if entry is None or dataset not in DATASETS:
         return
-    fault = sources_fault(entry.needs.inputs, dataset, dataset_class(dataset).sources)
+    needed = [spec for network in (entry, *_hosts(cfg)) for spec in network.needs.inputs]
+    fault = sources_fault(needed, dataset, dataset_class(dataset).sources)
     if fault:
-        able = [name for name in DATASETS if not sources_fault(entry.needs.inputs, name, dataset_class(name).sources)]
+        able = [name for name in DATASETS if not sources_fault(needed, name, dataset_class(name).sources)]
         yield _written(cfg), f"{fault}; datasets with it: {', '.join(able) or 'none yet'}"
 
 
@@ -162,14 +210,14 @@ def scores_of(task: str) -> Mapping[str, Number]:
     return monitored(TASKS[task].metrics)
 
 
-def _losses_of_network(cfg: config.Config) -> Iterator[Fault]:
+def _losses_of_network(cfg: Config) -> Iterator[Fault]:
     entry = _entry(cfg)
     for index, term in enumerate(cfg.losses):
         if entry is not None and term.output != entry.output:
             expected = ", ".join(losses_for(entry.output)) or "nothing; it cannot be trained"
             message = f"a loss on {term.output}, and {cfg.model.name} gives {entry.output} - expected {expected}"
             yield (f"losses.{index}.name", "model.name"), message
-        elif term.output != CLASS_MAPS and term.class_weights is not None:
+        elif not term.weighted and term.class_weights is not None:
             yield (f"losses.{index}.class_weights",), f"{term.name} takes none; remove it"
 
 
@@ -186,9 +234,11 @@ def _parts_of_output(cfg: config.Config) -> Iterator[Fault]:
 
 def common_keys() -> tuple[str, list[KeyRow]]:
     """Return title and rows of the keys that all recipes have."""
-    title, rows = reference()[0]
+    title, rows = reference(Config)[0]
     names = f"one of: {', '.join(DATASETS)}"
-    return title, [replace(row, expects=names) if row.key == "data.name" else row for row in rows]
+    rows = [replace(row, expects=names) if row.key == "data.name" else row for row in rows]
+    place = [row.key for row in rows].index("model.name") + 1
+    return title, [*rows[:place], *ENCODER_KEYS, *rows[place:]]
 
 
 def dataset_keys() -> list[tuple[str, list[KeyRow]]]:
@@ -197,9 +247,14 @@ def dataset_keys() -> list[tuple[str, list[KeyRow]]]:
     return [(f"Keys of `data` that only data.name={name} has", rows) for name, rows in tables if rows]
 
 
+def loss_keys() -> list[tuple[str, list[KeyRow]]]:
+    """Return (title, rows) of the keys of all losses, then of each loss."""
+    return reference(Config)[1:]
+
+
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema of a recipe file with the keys of every dataset, each allowed for those that have it."""
-    schema = config.json_schema()
+    schema = config.json_schema(Config)
     data = schema["$defs"]["DataConfig"]
     records = {name: dataset_class(name).options.model_json_schema() for name in DATASETS}
     own = {name: record.get("properties", {}) for name, record in records.items()}
@@ -209,6 +264,11 @@ def json_schema() -> dict[str, Any]:
         schema["$defs"] |= record.get("$defs", {})
     data["properties"]["name"] |= {"enum": list(DATASETS)}
     data["additionalProperties"] = False
+    group = {"name": {"type": "string"}, "output_stride": {"type": ["integer", "null"]}}
+    schema["$defs"]["ModelConfig"]["properties"]["encoder"] = {
+        "anyOf": [{"type": ["string", "null"]}, {"type": "object", "properties": group}],
+        "description": ENCODER_KEYS[0].meaning,
+    }
     default = DataConfig.model_fields["name"].default
     data["allOf"] = [
         {
@@ -221,10 +281,16 @@ def json_schema() -> dict[str, Any]:
 
 
 class Config(config.Config):
-    """A whole recipe, checked to the last key of its network. See `segatlas.config.Config` for the keys."""
+    """A whole recipe, checked to the last key of its network and losses. See `segatlas.config.Config` for the keys."""
+
+    losses: tuple[AnyLoss, ...] = Field(
+        default_factory=lambda: (LOSSES["cross_entropy"](),),
+        description=config.Config.model_fields["losses"].description,
+    )
 
     further_rules: ClassVar[tuple[Rule, ...]] = (
         _task_of_network,
+        _frozen_host,
         _truth_of_data,
         _sources_of_data,
         _metric_of_task,
@@ -239,7 +305,7 @@ class Config(config.Config):
         if entry is not None and "task" not in self.model_fields_set:
             found["task"] = entry.tasks[0]
         if entry is not None and "losses" not in self.model_fields_set:
-            found["losses"] = tuple(term(name=name) for name, term in [*losses_for(entry.output).items()][:1])
+            found["losses"] = tuple(loss() for loss in [*losses_for(entry.output).values()][:1])
         task = found.get("task", self.task)
         if "metric" not in self.train.model_fields_set and task in TASKS and (scores := scores_of(task)):
             found["train"] = self.train.model_copy(update={"metric": next(iter(scores))})

@@ -15,8 +15,15 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
+_LOSSES = (
+    *("Boundary", "CentersOffsets", "ClassPresence", "CrossEntropy", "CrossEntropyDice", "Detail", "Dice", "Focal"),
+    *("Lovasz", "Ohem", "PointCrossEntropy", "Tversky"),
+)
+
 MOVED: dict[str, str] = {
-    "segatlas.criteria.criterion": "segatlas.criteria.semantic_logits",
+    "segatlas.criteria.centers_offsets": "segatlas.losses.centers_offsets",
+    "segatlas.criteria.criterion": "segatlas.criteria.weighted_sum",
+    "segatlas.criteria.semantic_logits": "segatlas.criteria.weighted_sum",
     "segatlas.data.doctor": "segatlas.data.checks",
     "segatlas.data.doctor.facts": "segatlas.data.checks.stats",
     "segatlas.data.doctor.inventory": "segatlas.data.checks.file_listing",
@@ -24,6 +31,10 @@ MOVED: dict[str, str] = {
     "segatlas.data.formats.atomic": "segatlas.files",
     "segatlas.inference.pictures": "segatlas.inference.images",
     "segatlas.layers.below_raise": "segatlas.layers.before_upsampling",
+    "segatlas.losses.base": "segatlas.losses.loss",
+    "segatlas.losses.compound": "segatlas.losses.cross_entropy_dice",
+    "segatlas.losses.overlap": "segatlas.losses.dice",
+    "segatlas.losses.points": "segatlas.losses.point_cross_entropy",
     "segatlas.metrics.boundaries": "segatlas.metrics.boundary",
     "segatlas.metrics.definitions": "segatlas.metrics",
     "segatlas.metrics.object_sizes": "segatlas.metrics.object_size",
@@ -57,20 +68,17 @@ RENAMED: dict[str, dict[str, str]] = {
     },
     "segatlas.config.losses": {
         "Term": "LossConfig",
-        "LossTerm": "AnyLossConfig",
-        "CrossEntropyTerm": "CrossEntropyConfig",
-        "OhemTerm": "OhemConfig",
-        "DiceTerm": "DiceConfig",
-        "CrossEntropyDiceTerm": "CrossEntropyDiceConfig",
-        "FocalTerm": "FocalConfig",
-        "TverskyTerm": "TverskyConfig",
-        "LovaszTerm": "LovaszConfig",
-        "BoundaryTerm": "BoundaryConfig",
-        "DetailTerm": "DetailConfig",
-        "ClassPresenceTerm": "ClassPresenceConfig",
-        "PointCrossEntropyTerm": "PointCrossEntropyConfig",
+        "LossTerm": "segatlas.losses.AnyLoss",
+        "AnyLossConfig": "segatlas.losses.AnyLoss",
+        "losses_for": "segatlas.losses.losses_for",
+        **{f"{name}{kind}": f"segatlas.losses.{name}" for name in _LOSSES for kind in ("Term", "Config")},
     },
-    "segatlas.criteria": {"Criterion": "segatlas.criteria.semantic_logits.Criterion"},
+    "segatlas.criteria": {"Criterion": "segatlas.criteria.weighted_sum.Criterion"},
+    "segatlas.criteria.centers_offsets": {
+        "CentersCriterion": "segatlas.criteria.weighted_sum.Criterion",
+        "Maps": "segatlas.ops.center_maps.CenterMaps",
+        "maps_of_target": "segatlas.ops.center_maps.maps_of_target",
+    },
     "segatlas.data.checks": {"Diagnosis": "CheckReport"},
     "segatlas.data.doctor.examine": {"quick_check": "segatlas.data.checks.quick_check"},
     "segatlas.data.doctor.facts": {
@@ -91,6 +99,7 @@ RENAMED: dict[str, dict[str, str]] = {
         "SOLID_SHARE": "SOLID_FRACTION",
     },
     "segatlas.data.doctor.rules": {
+        "is_turned": "segatlas.data.checks.pairing.is_turned",
         "check_pictures": "check_images",
         "same_pictures": "same_images",
     },
@@ -105,6 +114,7 @@ RENAMED: dict[str, dict[str, str]] = {
         "error_picture": "error_image",
         "save_picture": "save_image",
     },
+    "segatlas.encoders.contract": {"Encoder": "PyramidEncoder"},
     "segatlas.encoders": {"create_encoder": "segatlas.encoders.spec.create_encoder"},
     "segatlas.inference.pictures": {"Inputs": "ImageBatch", "PictureLike": "ImageLike", "Prepared": "PreparedImage"},
     "segatlas.layers.below_raise": {
@@ -113,13 +123,17 @@ RENAMED: dict[str, dict[str, str]] = {
         "raise_and_shift": "upsample_and_shift",
         "raise_taps": "upsample_taps",
     },
+    "segatlas.losses.overlap": {"Tversky": "segatlas.losses.tversky.Tversky"},
     "segatlas.metrics": {"SemanticScores": "Scores"},
     "segatlas.metrics.boundaries": {
         "band": "boundary_region",
         "band_counts": "boundary_counts",
         "band_width": "boundary_reach",
     },
-    "segatlas.models": {"Entry": "ArchitectureEntry"},
+    "segatlas.models": {
+        "Entry": "ArchitectureEntry",
+        "load_architecture": "segatlas.models.reading.load_architecture",
+    },
     "segatlas.ops": {"raise_logits": "upsample_logits"},
     "segatlas.ops.raising": {"raise_logits": "upsample_logits", "raise_rows": "upsample_rows"},
     "segatlas.structures": {"Segmentation": "segatlas.inference.Segmentation"},
@@ -130,15 +144,31 @@ RENAMED: dict[str, dict[str, str]] = {
         "list_models": "segatlas.models.list_models",
         "load_pretrained": "segatlas.hub.loading.load_pretrained",
         "read_state_dict": "segatlas.checkpoint.reading.read_state_dict",
-        "save_pretrained": "segatlas.checkpoint.model_folder.save_pretrained",
+        "save_pretrained": "segatlas.build.saving.save_pretrained",
         "start_from": "segatlas.build.starting.start_from",
     },
-    "segatlas.weights.converting": {"convert": "segatlas.hub.converting.convert"},
+    "segatlas.weights.converting": {
+        "Match": "segatlas.conversion.recognition.Match",
+        "Recognised": "segatlas.conversion.recognition.Recognised",
+        "convert": "segatlas.hub.converting.convert",
+        "find_importer": "segatlas.conversion.recognition.find_importer",
+        "recognise": "segatlas.conversion.recognition.recognise",
+        "rename_to_ours": "segatlas.conversion.renaming.rename_to_ours",
+        "rename_to_theirs": "segatlas.conversion.renaming.rename_to_theirs",
+        "with_counters": "segatlas.conversion.renaming.with_counters",
+    },
+    "segatlas.weights.card": {
+        "IMAGENET_MEAN": "segatlas.checkpoint.preprocessing.IMAGENET_MEAN",
+        "IMAGENET_STD": "segatlas.checkpoint.preprocessing.IMAGENET_STD",
+        "default_preprocessing": "segatlas.checkpoint.preprocessing.default_preprocessing",
+    },
     "segatlas.weights.importers.beside": {"Settings": "FoundSettings"},
     "segatlas.weights.saving": {
         "assemble": "segatlas.build.assembling.assemble",
         "filled": "segatlas.build.assembling.filled",
         "find_model": "segatlas.hub.loading.find_model",
+        "make_card": "segatlas.build.saving.make_card",
+        "save_pretrained": "segatlas.build.saving.save_pretrained",
         "load_pretrained": "segatlas.hub.loading.load_pretrained",
     },
 }
@@ -151,12 +181,16 @@ GONE: dict[str, dict[str, str]] = {
     "segatlas.encoders": {
         "nearest_encoders": "EncoderSpec.of(name) of segatlas.encoders.spec names the nearest of a name that is none",
     },
+    "segatlas.losses": {
+        "build_loss": "a term of a recipe is its loss: term(logits, labels, canvas, align_corners, class_weights)",
+    },
     "segatlas.metrics": {
         "DEFINITIONS": "each number has its own: Scores.definitions, or load_metric(name).numbers",
         "SemanticMetrics": "create(TASKS['semantic'].metrics, classes) of segatlas.metrics and segatlas.tasks counts "
         "the same: update(Result(class_map=prediction), SemanticTarget(labels))",
         "mean_iou": "a set that counted one matrix has it: Scores.miou of create(['confusion'], classes)",
     },
+    "segatlas.checkpoint.card_checks": {"faults": "Card.check() raises a UsageError that names them all"},
 }
 """Module -> names that have no counterpart, each with what does its work now."""
 

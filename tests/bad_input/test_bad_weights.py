@@ -113,7 +113,7 @@ def test_a_changed_model_file_is_refused_by_its_hash(predict, model, tmp_path):
 
 def test_weights_of_another_architecture_are_refused_with_both_names(start, predict, tmp_path):
     from segatlas.build.network import create_model
-    from segatlas.checkpoint.model_folder import save_pretrained
+    from segatlas.build.saving import save_pretrained
 
     other = tmp_path / "other"
     fields = {"encoder": "mit_b0"}

@@ -6,9 +6,9 @@ import pytest
 from typer.testing import CliRunner
 
 from segatlas.build.network import create_model
-from segatlas.checkpoint.model_folder import save_pretrained
+from segatlas.build.saving import save_pretrained
 from segatlas.cli.main import app
-from segatlas.models import load_architecture
+from segatlas.models.reading import load_architecture
 
 CLASSES = ("ground", "line", "dot")
 

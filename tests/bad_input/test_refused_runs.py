@@ -166,7 +166,7 @@ def test_a_gradient_that_is_not_finite_ends_training_and_dry_run_before_it_reach
     assert "error: the gradient became" in said(result)
     assert not (tmp_path / "run" / "checkpoints" / "last.ckpt").exists()
 
-    from segatlas.criteria.semantic_logits import Criterion
+    from segatlas.criteria.weighted_sum import Criterion
 
     def forward(self, output, labels):
         loss = output.logits.mean()
@@ -180,7 +180,7 @@ def test_a_gradient_that_is_not_finite_ends_training_and_dry_run_before_it_reach
 
 @BOTH
 def test_memory_that_does_not_suffice_is_told_with_advice(train, folder, monkeypatch, further):
-    from segatlas.criteria.semantic_logits import Criterion
+    from segatlas.criteria.weighted_sum import Criterion
 
     def forward(self, output, labels):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4608000000 bytes.")

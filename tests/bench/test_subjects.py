@@ -15,7 +15,7 @@ from segatlas.bench.subjects import (
     parse_fields,
     seeded_image,
 )
-from segatlas.checkpoint.model_folder import save_pretrained
+from segatlas.build.saving import save_pretrained
 from segatlas.errors import UsageError, WeightsError
 
 SMALL = BenchSettings(size=(17, 30), num_classes=5)

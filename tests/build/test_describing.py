@@ -9,7 +9,8 @@ from torch import nn
 from segatlas.build.describing import describe, field_meanings
 from segatlas.build.network import create_model
 from segatlas.errors import UsageError
-from segatlas.models import ARCHITECTURES, load_architecture
+from segatlas.models import ARCHITECTURES
+from segatlas.models.reading import load_architecture
 
 
 def test_size_and_cost_of_the_plain_unet_equal_a_count_layer_by_layer():

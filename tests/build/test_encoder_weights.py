@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from segatlas.build import encoder_weights
@@ -209,3 +210,39 @@ def test_what_is_on_this_disk_is_found_without_asking_the_hub(published, monkeyp
     assert imagenet_on_disk(unet()) == ("timm/resnet18.a1_in1k", published)
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: None)
     assert imagenet_on_disk(unet()) == ("timm/resnet18.a1_in1k", None)
+
+
+@pytest.mark.parametrize("encoder", ["vit_small_patch14_dinov2", "vit_xsmall_patch16_clip_224"])
+def test_a_plain_transformer_under_a_linear_head_takes_timms_published_file_and_gives_timms_own_tokens(
+    tmp_path, monkeypatch, encoder
+):
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(0)
+    whole = timm.create_model(encoder, depth=2, dynamic_img_size=True, num_classes=7).eval()
+    save_file(whole.state_dict(), tmp_path / "model.safetensors")
+    asked = []
+    monkeypatch.setattr(encoder_weights, "fetch_file", lambda *args, **_: asked.append(args) or tmp_path / args[1])
+    own = {"encoder": encoder, "encoder_options": {"depth": 2}, "encoder_weights": "imagenet"}
+    net = create_model("linear", num_classes=2, **own).eval()
+    assert asked == [(timm.get_pretrained_cfg(encoder).hf_hub_id, "model.safetensors")]
+    assert asked[0][0].startswith(f"timm/{encoder}.")
+    assert net.encoder_statistics == (whole.pretrained_cfg["mean"], whole.pretrained_cfg["std"])
+    x = torch.randn(1, 3, 4 * net.encoder.patch_size, 6 * net.encoder.patch_size)
+    with torch.no_grad():
+        found = net.encoder(x, at=(-2, -1))
+        expected = whole.get_intermediate_layers(x, 2, norm=True, return_prefix_tokens=True)
+    assert all(torch.equal(a, b) for a, (b, _) in zip(found.patches, expected, strict=True))
+    assert all(torch.equal(a, b) for a, (_, b) in zip(found.prefix, expected, strict=True))
+
+
+def test_of_a_plain_transformers_file_the_blocks_that_are_not_made_are_dropped_by_name(tmp_path):
+    timm = pytest.importorskip("timm")
+    whole = timm.create_model("test_vit3")
+    save_file(whole.state_dict(), tmp_path / "w.safetensors")
+    net = create_model("linear", num_classes=2, encoder="test_vit3", encoder_options={"depth": 2}, in_channels=4)
+    dropped = load_encoder_weights(net, str(tmp_path / "w.safetensors"))
+    left = {name.split(".")[1] for name in dropped if name.startswith("blocks.")}
+    assert left == {str(index) for index in range(2, len(whole.blocks))}
+    assert {name.partition(".")[0] for name in dropped} <= {"blocks", "head", "fc_norm", "attn_pool"}
+    assert torch.equal(net.encoder.model.pos_embed, whole.pos_embed)
+    assert net.encoder.model.patch_embed.proj.weight.shape[1] == 4

@@ -7,7 +7,8 @@ from torch import nn
 from segatlas.build.network import build_empty, build_network, create_model, make_config
 from segatlas.encoders.spec import EncoderSpec
 from segatlas.errors import UsageError
-from segatlas.models import ARCHITECTURES, load_architecture
+from segatlas.models import ARCHITECTURES
+from segatlas.models.reading import load_architecture, read_config
 from segatlas.models.unet import UNetConfig
 
 TINY_DECODER = (8, 8, 8, 4, 4)
@@ -19,7 +20,7 @@ def test_every_architecture_is_made_and_knows_its_name_and_config(name):
     net = create_model(name, num_classes=3, **record.tiny)
     assert net.architecture == name
     assert type(net.config) is record.config
-    assert (net.config, []) == record.read_config({"num_classes": 3, "in_channels": 3, **record.tiny})
+    assert (net.config, []) == read_config(record, {"num_classes": 3, "in_channels": 3, **record.tiny})
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from segatlas.build.network import create_model
+from segatlas.build.saving import make_card, save_pretrained
 from segatlas.build.starting import start_from
-from segatlas.checkpoint.card import Preprocessing
-from segatlas.checkpoint.model_folder import make_card, save_pretrained
+from segatlas.checkpoint.preprocessing import Preprocessing
 from segatlas.errors import UsageError, WeightsError
 
 CLASSES = ("a", "b", "c")

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from segatlas.checkpoint.card import Card, InferenceMode, InputSpec, Preprocessing, default_preprocessing
+from segatlas.checkpoint.card import Card, InputSpec
+from segatlas.checkpoint.preprocessing import InferenceMode, Preprocessing, default_preprocessing
 from segatlas.errors import WeightsError
 
 CARD = Card(
@@ -15,7 +16,6 @@ CARD = Card(
     inputs=(InputSpec(channels=1),),
     preprocessing=Preprocessing(mean=(0.5,), std=(0.25,), max_value=65535.0, resize="short:512"),
     inference=InferenceMode(mode="slide", crop=(64, 64), stride=(32, 32)),
-    resample=("bilinear", True),
     metric={"miou": 0.5},
 )
 
@@ -25,6 +25,12 @@ def test_a_card_comes_back_equal_from_json(tmp_path):
     assert Card.read(tmp_path) == CARD
     assert Card.read(tmp_path / "card.json") == CARD
     assert [p.name for p in tmp_path.iterdir()] == ["card.json"]
+
+
+def test_keys_of_older_cards_that_nothing_ever_read_are_left_out():
+    old = {"resample": ["nearest", False], "postprocess": {"threshold": 0.5}, "surgery": [{"module": "encoder"}]}
+    assert Card.from_dict({**CARD.to_dict(), **old}) == CARD
+    assert not set(old) & set(CARD.to_dict())
 
 
 def test_a_newer_version_is_refused_before_anything_else():

@@ -12,12 +12,15 @@ from torch import nn
 
 from segatlas import files
 from segatlas.build.network import create_model
+from segatlas.build.saving import make_card, save_pretrained
 from segatlas.checkpoint import model_folder
-from segatlas.checkpoint.card import Card, InferenceMode, Preprocessing
-from segatlas.checkpoint.model_folder import make_card, plain_tensors, save_pretrained
+from segatlas.checkpoint.card import Card
+from segatlas.checkpoint.model_folder import plain_tensors
+from segatlas.checkpoint.preprocessing import InferenceMode, Preprocessing
 from segatlas.errors import UsageError, WeightsError
 from segatlas.hub.loading import find_model, load_pretrained
-from segatlas.models import ARCHITECTURES, load_architecture
+from segatlas.models import ARCHITECTURES
+from segatlas.models.reading import load_architecture
 from segatlas.palette import default_palette
 from segatlas.structures import maps_of, noise_inputs
 
@@ -102,7 +105,6 @@ def test_the_card_holds_the_facts_that_were_given_and_defaults_for_the_rest(tmp_
     assert card.inputs[0].channels == 1
     assert card.preprocessing == Preprocessing(mean=(0.449,), std=(0.226,))
     assert card.config["width"] == 4
-    assert card.resample == ("bilinear", False)
 
 
 def test_facts_of_a_given_card_are_taken_over(tmp_path):

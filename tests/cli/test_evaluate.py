@@ -46,7 +46,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     import torch
 
     from segatlas.build.network import create_model
-    from segatlas.checkpoint.model_folder import save_pretrained
+    from segatlas.build.saving import save_pretrained
 
     folder = tmp_path_factory.mktemp("models")
     for seed, name in enumerate("ab"):
@@ -224,7 +224,7 @@ def test_nothing_is_scored_before_all_models_data_and_places_are_found_good(
     message: str,
 ) -> None:  # fmt: skip
     from segatlas.build.network import create_model
-    from segatlas.checkpoint.model_folder import save_pretrained
+    from segatlas.build.saving import save_pretrained
     from segatlas.inference import Predictor
 
     def refuse(*_: object, **__: object) -> None:

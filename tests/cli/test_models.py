@@ -10,7 +10,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from segatlas.build.network import create_model
-from segatlas.checkpoint.model_folder import save_pretrained
+from segatlas.build.saving import save_pretrained
 from segatlas.cli.main import app
 from segatlas.cli.models import _table
 from segatlas.models import list_models

@@ -23,7 +23,7 @@ def model(tmp_path_factory):
     import torch
 
     from segatlas.build.network import create_model
-    from segatlas.checkpoint.model_folder import save_pretrained
+    from segatlas.build.saving import save_pretrained
 
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("model") / "net"
@@ -223,7 +223,7 @@ def test_a_file_that_is_no_good_image_is_named_and_leaves_nothing(model, tmp_pat
         (["images", "--out", "out", "--format", "cityscapes-ids"], "needs a model of the 19 Cityscapes classes"),
         (
             ["images", "--out", "out", "--aux", "prior=images"],
-            "a source 'prior' is given; besides the image the model takes nothing",
+            "a source 'prior' is given, which the model does not take; besides the image the model takes nothing",
         ),
         (["images", "--out", "out", "--aux", "prior=x.png"], "no such file or folder"),
         (["images", "--out", "out", "--aux", "prior"], "'prior', expected NAME=PATH"),
@@ -255,7 +255,7 @@ def test_wrong_words_end_with_code_2_before_anything_is_written(model, images, m
 
 def test_cityscapes_ids_are_written_for_a_model_of_its_19_classes(images, tmp_path):
     from segatlas.build.network import create_model
-    from segatlas.checkpoint.model_folder import save_pretrained
+    from segatlas.build.saving import save_pretrained
     from segatlas.data.datasets import cityscapes
 
     folder = tmp_path / "city"
@@ -270,6 +270,17 @@ def test_cityscapes_ids_are_written_for_a_model_of_its_19_classes(images, tmp_pa
 def test_an_image_named_twice_is_predicted_once(images, tmp_path):
     jobs = plan_jobs([str(images / "a.png"), str(images / "a.png"), str(images)], tmp_path / "out")
     assert [job.name for job in jobs] == ["a", "b", "deep/a"]
+
+
+def test_one_file_named_in_two_places_of_the_output_is_written_to_both(model, images, tmp_path):
+    result = segatlas(model, images, images / "deep", "--out", tmp_path / "out", "--save", "mask")
+    assert result.exit_code == 2
+    save_image(images / "deep" / "c.png")
+    (images / "deep" / "a.png").unlink()
+    result = segatlas(model, images, images / "deep", "--out", tmp_path / "out", "--save", "mask", "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["predicted"] == 4
+    assert files(tmp_path / "out") == ["a_mask.png", "b_mask.png", "c_mask.png", "deep/c_mask.png"]
 
 
 def test_images_that_differ_in_their_ending_only_are_refused(images, tmp_path):

@@ -92,7 +92,12 @@ def test_predict_takes_a_file_for_one_image_and_a_folder_for_many(place, tmp_pat
     ("words", "code", "message"),
     [
         ((), 2, "no source 'before' is given; besides the image the model takes before (an image of 3 channels)"),
-        (("--aux", "after={before}"), 2, "no source 'before' is given"),
+        (
+            ("--aux", "befor={before}"),
+            2,
+            "no source 'before' is given, but a source 'befor' is given, which the model does not take; besides the "
+            "image the model takes before (an image of 3 channels)",
+        ),
         (("--aux", "before={before}", "--aux", "more={before}"), 2, "a source 'more' is given"),
         (("--aux", "before={before}/100.png"), 2, "one file for 2 images"),
         (("--aux", "before={small}"), 1, "source before is 9 x 8 pixels, the image"),
@@ -114,6 +119,27 @@ def test_a_wrong_count_name_size_or_kind_is_told(place, tmp_path, words, code, m
     assert (got, message in text) == (code, True), text
 
 
+@pytest.mark.parametrize("fault", ["text", "empty", "deep", "far"])
+def test_an_aux_file_that_cannot_be_used_is_told_with_one_path(place, tmp_path, fault):
+    content = {"text": b"no image", "empty": b""}.get(fault)
+    file = tmp_path / "before.png"
+    if content is not None:
+        file.write_bytes(content)
+    else:
+        file = tmp_path / "before.tif"
+        values = np.full((32, 48), 1000, np.uint16) if fault == "deep" else np.ones((32, 48), np.float32)
+        Image.fromarray(values).save(file)
+    later = place / "data/val/images/100.png"
+    words = ("predict", place / "run", later, "--aux", f"before={file}", "--out", tmp_path / "o", "--json")
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    assert result.exit_code == 1
+    (failed,) = json.loads(result.stdout)["failed"]
+    assert failed["source"] == str(later)
+    assert failed["error"].startswith(f"{file}: ")
+    assert result.stderr.startswith(f"failed: {file}: ")
+    assert str(later) not in result.stderr
+
+
 def test_a_recipe_whose_dataset_lacks_the_source_is_told_before_the_run(place):
     config = Config.load("fc_siam_pairs", "data.name=folder", f"data.root={place / 'data'}", *SHORT)
     with pytest.raises(ConfigError, match=r"data\.name = folder .*takes the source 'before' \(image\)"):
@@ -133,6 +159,8 @@ def test_a_network_of_one_image_gets_none_of_the_sources(place):
 def test_the_plain_network_says_what_it_needs(place):
     predictor = sa.load(place / "run", device="cpu")
     with pytest.raises(UsageError, match="needs the source 'before'"):
+        predictor.model(torch.zeros(1, 3, 32, 48))
+    with pytest.raises(UsageError, match="no source 'before' is given"):
         predictor.scores(torch.zeros(1, 3, 32, 48))
     with pytest.raises(UsageError, match="no source 'before' is given"):
         predictor.predict(place / "data/val/images/100.png")

@@ -13,17 +13,17 @@ from segatlas.checkpoint.card import Card
 from segatlas.checkpoint.validation import FieldsError, validated
 from segatlas.config.messages import SchemaWords
 from segatlas.config.plain import value_problems
-from segatlas.config.schema import Config as Schema
 from segatlas.config.schema import TrainConfig
 from segatlas.data.datasets.folder import FolderOptions
 from segatlas.errors import ConfigError, UsageError, WeightsError
-from segatlas.models import ARCHITECTURES, load_architecture
+from segatlas.models import ARCHITECTURES
+from segatlas.models.reading import load_architecture
 from segatlas.recipe import Config
 from segatlas.structures import maps_of, noise_inputs
 
 INF = float("inf")
 ODD = (INF, -INF, float("nan"), 1e-300, -1e300)
-WORDS = SchemaWords(Schema.model_json_schema())
+WORDS = SchemaWords(Config.model_json_schema())
 
 
 def takes_number(node: Any) -> tuple[bool, ...] | None:
@@ -179,7 +179,7 @@ def test_any_number_in_a_field_makes_a_network_that_runs_or_is_refused(name):
                 net = create_model(name, **{**record.tiny, "num_classes": 3, field: value})
             except UsageError:
                 continue
-            given = noise_inputs(record.inputs(3), (64, 64), count=2).given()
+            given = noise_inputs(record.inputs(net.config), (64, 64), count=2).given()
             assert all(x.isfinite().all() for x in maps_of(net.train()(given)).values()), (field, value)
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,7 +67,81 @@ def test_own_encoders_and_all_of_timm_are_known(encoder: str) -> None:
     assert check_model({"name": "unet", "encoder": {"name": encoder}}) == []
 
 
-def test_an_encoder_that_is_no_name_is_left_to_the_architecture() -> None:
+PLAIN = "vit_small_patch14_dinov2"
+NO_TOKENS = f"gives feature maps, no tokens: expected a plain vision transformer of timm, such as {PLAIN}"
+TAGS = "no such weights: expected no tag, or one of test_vit.r160_in1k"
+
+
+@pytest.mark.parametrize(
+    ("network", "encoder", "key", "message"),
+    [
+        ("linear", "resnet50", "model.encoder", NO_TOKENS),
+        ("linear", "swin_tiny_patch4_window7_224", "model.encoder", NO_TOKENS),
+        ("linear", "vit_smal_patch14_dinov2", "model.encoder", f"unknown encoder - did you mean '{PLAIN}'?"),
+        ("linear", "test_vit.no_such_tag", "model.encoder", TAGS),
+        ("unet", "test_vit.no_such_tag", "model.encoder", TAGS),
+        ("fcn", "test_vit", "model.encoder.output_stride", "test_vit has its own only, expected null"),
+    ],
+)
+def test_an_encoder_that_a_network_cannot_take_is_told_with_its_line(tmp_path, network, encoder, key, message) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(f"seed: x\nmodel:\n  name: {network}\n  encoder: {encoder}\n")
+    (_, problem) = problems_of(path)
+    assert (problem.line, problem.key, problem.message) == (4, key, message)
+
+
+def test_options_of_a_plain_transformer_are_checked_by_name() -> None:
+    problems = problems_of({}, "model.name=linear", "model.encoder={name: test_vit, dpth: 3, drop_path: high}")
+    assert [(p.key, p.message) for p in problems] == [
+        ("model.encoder.drop_path", "expected a number"),
+        ("model.encoder.dpth", "unknown option of test_vit - did you mean 'depth'?"),
+    ]
+    message = "timm cannot make 'vit_base_patch16_sapiens2' with depth=2: "
+    (problem,) = problems_of({}, "model.name=linear", "model.encoder={name: vit_base_patch16_sapiens2, depth: 2}")
+    assert problem.message.startswith(message)
+
+
+@pytest.mark.parametrize("network", ["unet", "segformer", "upernet", "linear"])
+def test_a_plain_transformer_gives_maps_to_networks_that_take_its_stride_and_tokens_to_linear(network) -> None:
+    assert check_model({"name": network, "encoder": "test_vit"}) == []
+    assert check_model({"name": "fcn", "encoder": {"name": "test_vit", "output_stride": None}}) == []
+
+
+def test_faults_of_an_encoder_are_told_with_all_others_at_the_line_where_each_was_written(tmp_path: Path) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text(
+        "model:\n  name: deeplabv3\n  encoder: resnet50\n  encoder_options:\n    multi_gird: [1, 2, 4]\n"
+        "  output_stride: 7\n  dropuot: 3\ntrain: {epochs: x}\n"
+    )
+    with pytest.raises(ConfigError) as told:
+        Config.load(file)
+    assert [(p.line, p.key, p.got) for p in told.value.problems] == [
+        (5, "model.encoder.multi_gird", "[1, 2, 4]"),
+        (6, "model.encoder.output_stride", "7"),
+        (7, "model.dropuot", "3"),
+        (8, "train.epochs", '"x"'),
+    ]
+
+
+def test_a_stride_that_only_the_network_gives_is_judged_with_the_encoder_that_the_recipe_names() -> None:
+    (problem,) = problems_of({"model": {"name": "deeplabv3", "encoder": "mit_b0"}})
+    assert (problem.key, problem.message) == ("model.encoder.output_stride", "mit_b0 has its own only, expected null")
+
+
+@pytest.mark.parametrize(
+    ("encoder", "message"),
+    [
+        ({"name": "resnet50", "multi_grid": [1, 2]}, "multi_grid has 2 entries, but the last layer has 3 blocks"),
+        ({"name": "timm/convmixer_768_32", "output_stride": 8}, "gives no feature maps with output_stride=8"),
+    ],
+)
+def test_an_encoder_that_cannot_be_made_is_told_when_the_recipe_is_read(encoder: dict[str, Any], message: str) -> None:
+    (problem,) = problems_of({"model": {"name": "deeplabv3", "encoder": encoder}})
+    assert problem.key == "model.encoder"
+    assert message in problem.message
+
+
+def test_an_encoder_that_is_no_name_is_refused() -> None:
     (problem,) = problems_of({}, "model.encoder=5")
     assert (problem.key, problem.message) == ("model.encoder", "expected an encoder's name or a group of its keys")
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from segatlas.config.losses import CrossEntropyConfig, losses_for
 from segatlas.errors import ConfigError, Problem
+from segatlas.losses import CrossEntropy, losses_for
 from segatlas.models import ARCHITECTURES, ArchitectureEntry, list_models
 from segatlas.models.needs import Needs
 from segatlas.recipe import Config
@@ -37,7 +37,7 @@ def test_a_recipe_that_states_nothing_is_for_the_first_task_and_score_of_its_net
 
 
 def test_a_network_for_objects_decides_task_and_score(network_for_objects: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("segatlas.recipe.losses_for", lambda output: {"cross_entropy": CrossEntropyConfig})
+    monkeypatch.setattr("segatlas.recipe.losses_for", lambda output: {"cross_entropy": CrossEntropy})
     monkeypatch.setattr(Config, "further_rules", ())
     monkeypatch.setattr("segatlas.config.rules.RULES", ())
     monkeypatch.setitem(TASKS, "instance", replace(TASKS["instance"], metrics=("object_size", "confusion")))

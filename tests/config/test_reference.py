@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-from segatlas.config import Config
 from segatlas.config.reference import reference
+from segatlas.recipe import Config
 
 
 def test_every_key_has_an_expectation_and_a_meaning() -> None:
-    rows = [row for _, rows in reference() for row in rows]
+    rows = [row for _, rows in reference(Config) for row in rows]
     assert len(rows) > 80
     assert [row.key for row in rows if not row.meaning or "another kind" in row.expects] == []
 
@@ -14,7 +14,7 @@ def test_every_default_is_the_one_that_a_recipe_gets() -> None:
     import json
 
     dump = Config().model_dump(mode="json")
-    (_, rows), *_ = reference()
+    (_, rows), *_ = reference(Config)
     shown = 0
     for row in rows:
         value: object = dump
@@ -29,6 +29,6 @@ def test_every_default_is_the_one_that_a_recipe_gets() -> None:
 
 
 def test_each_loss_has_its_own_table() -> None:
-    titles = [title.split(":")[0] for title, _ in reference()]
+    titles = [title.split(":")[0] for title, _ in reference(Config)]
     assert titles[2:] == [f"Loss {name}" for name in sorted(t.removeprefix("Loss ") for t in titles[2:])]
     assert {"Loss dice", "Loss ohem", "Loss boundary"} <= set(titles)

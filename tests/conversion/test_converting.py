@@ -8,11 +8,13 @@ import torch
 from fakes.foreign import SMALL, foreign_state, small_network, write_checkpoint
 
 import segatlas as sa
-from segatlas.checkpoint.card import Card, InferenceMode
-from segatlas.checkpoint.model_folder import save_pretrained
+from segatlas.build.saving import save_pretrained
+from segatlas.checkpoint.card import Card
+from segatlas.checkpoint.preprocessing import InferenceMode
 from segatlas.checkpoint.reading import read_state_dict
-from segatlas.conversion import converting
-from segatlas.conversion.converting import convert_file, recognise
+from segatlas.conversion import recognition
+from segatlas.conversion.converting import convert_file
+from segatlas.conversion.recognition import recognise
 from segatlas.data.datasets import dataset_class
 from segatlas.errors import UsageError, WeightsError
 from segatlas.hub.loading import load_pretrained
@@ -195,7 +197,7 @@ def test_a_file_that_is_not_recognised_is_described_with_what_can_be_read(tmp_pa
 
 def test_several_architectures_that_fit_are_listed_and_arch_chooses(tmp_path, monkeypatch):
     file, _ = checkpoint(tmp_path / "net.pth", "nvlabs")
-    every, [own] = converting.importers, converting.importers("nvlabs", "segformer")
+    every, [own] = recognition.importers, recognition.importers("nvlabs", "segformer")
 
     class Twin:
         architecture, source, recognise = "fcn", "nvlabs", staticmethod(own.recognise)
@@ -204,7 +206,7 @@ def test_several_architectures_that_fit_are_listed_and_arch_chooses(tmp_path, mo
         twin = [Twin()] if source in (None, "nvlabs") and architecture in (None, "fcn") else []
         return [*every(source, architecture), *twin]
 
-    monkeypatch.setattr(converting, "importers", two)
+    monkeypatch.setattr(recognition, "importers", two)
     with pytest.raises(WeightsError, match=r"several architectures fit: fcn .*, segformer .*--arch"):
         sa.convert(file, tmp_path / "out")
     assert Card.read(sa.convert(file, tmp_path / "out", arch="segformer_b0")).architecture == "segformer"
@@ -214,7 +216,7 @@ def test_an_unknown_architecture_or_one_without_importers_is_a_usage_error(tmp_p
     file, _ = checkpoint(tmp_path / "net.pth")
     with pytest.raises(UsageError, match="did you mean 'segformer'"):
         sa.convert(file, tmp_path / "out", arch="segfromer")
-    monkeypatch.setattr(converting, "importers", lambda *_, **__: [])
+    monkeypatch.setattr(recognition, "importers", lambda *_, **__: [])
     with pytest.raises(UsageError, match="no weights of other libraries can be read for 'unet'"):
         sa.convert(file, tmp_path / "out", arch="unet")
 
@@ -228,7 +230,7 @@ def test_settings_that_the_network_cannot_have_are_an_error_that_names_them(tmp_
 def test_what_only_settings_tell_is_read_from_them(tmp_path, monkeypatch):
     """As the mask of a PSANet that is not square: the fingerprint fits, the rest needs settings."""
     file, _ = checkpoint(tmp_path / "net.pth")
-    [own] = converting.importers("mmseg", "segformer")
+    [own] = recognition.importers("mmseg", "segformer")
 
     def recognise(file):
         fields = own.recognise(file)
@@ -239,7 +241,7 @@ def test_what_only_settings_tell_is_read_from_them(tmp_path, monkeypatch):
     def one(source=None, architecture=None):
         return [dataclasses.replace(own, recognise=recognise)] if source == "mmseg" else []
 
-    monkeypatch.setattr(converting, "importers", one)
+    monkeypatch.setattr(recognition, "importers", one)
     with pytest.raises(WeightsError, match="MMSegmentation: must be told by a config"):
         convert_file(file, tmp_path / "out")
     (tmp_path / "config.py").write_text(CFG)
@@ -316,7 +318,7 @@ def test_what_the_file_cannot_tell_is_noted(tmp_path, caplog):
     options = {"norm_eps": 1e-6, "embedding_norm_eps": 1e-5}
     model = save_pretrained(small_network("mmseg", encoder_options=options), tmp_path / "m", classes=["a", "b", "c"])
     sa.convert(model, tmp_path / "out.pth", to="mmseg")
-    assert "see to it in the configuration of MMSegmentation: encoder.norm_eps=1e-06" in caplog.text
+    assert "see to it in the configuration of MMSegmentation: encoder.embedding_norm_eps=1e-05" in caplog.text
 
 
 def test_recognition_touches_no_values():

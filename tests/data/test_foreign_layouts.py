@@ -16,7 +16,7 @@ from fakes.voc import write_voc
 from typer.testing import CliRunner
 
 from segatlas.build.network import create_model
-from segatlas.checkpoint.model_folder import save_pretrained
+from segatlas.build.saving import save_pretrained
 from segatlas.cli.main import app
 from segatlas.config.schema import DataConfig
 from segatlas.data import create_dataset, describe_layout

@@ -27,8 +27,8 @@ from typer.testing import CliRunner
 
 import segatlas
 from segatlas.cli.main import app
+from segatlas.config import Config as Schema
 from segatlas.config import recipes
-from segatlas.config.schema import Config as Schema
 from segatlas.recipe import Config
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -22,8 +22,8 @@ from fakes.images import save_image
 from fakes.model import make_model
 
 from segatlas.build.network import create_model
+from segatlas.build.saving import save_pretrained
 from segatlas.cache import cache_folder
-from segatlas.checkpoint.model_folder import save_pretrained
 from segatlas.data.shapes import make_shapes
 from segatlas.hub.catalogue import find_published
 from segatlas.recipe import Config

@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import json
 
-from peers.page import FIGURES, PAGE, filled, missed, read_explanations
-from peers.table import ROWS
+from benchmarks.page import FIGURES, PAGE, filled, missed, read_explanations
+from benchmarks.table import ROWS
 
 KEYS = {row.key for row in ROWS}
 
@@ -17,7 +17,7 @@ def figures() -> dict:
 
 def test_the_page_equals_one_made_from_the_figures():
     page = PAGE.read_text(encoding="utf-8")
-    assert filled(page, figures(), read_explanations()) == page, "run: python tools/peers/page.py"
+    assert filled(page, figures(), read_explanations()) == page, "run: python benchmarks/page.py"
 
 
 def test_every_missed_target_names_its_reason():

@@ -14,11 +14,13 @@ import huggingface_hub
 import pytest
 
 from segatlas.build.network import create_model
-from segatlas.checkpoint.model_folder import save_pretrained
+from segatlas.build.saving import save_pretrained
+from segatlas.build.starting import start_from
 from segatlas.downloads import hugging_face as hub_module
 from segatlas.downloads.hugging_face import fetch_file, fetch_folder
 from segatlas.errors import WeightsError
-from segatlas.hub.loading import find_weights, load_pretrained
+from segatlas.hub.loading import find_start, load_pretrained
+from segatlas.training import building
 
 WEIGHTS = "model.safetensors"
 
@@ -74,7 +76,7 @@ def test_offline_asks_no_hub_and_says_which_switch_it_was(hub, monkeypatch, vari
     monkeypatch.setenv(variable, value)
     hub.connected = False
     said = r"downloads are off \(--offline, SEGATLAS_OFFLINE or HF_HUB_OFFLINE\)"
-    for fetch in (load_pretrained, find_weights, partial(fetch_folder, names=("card.json",))):
+    for fetch in (load_pretrained, find_start, partial(fetch_folder, names=("card.json",))):
         with pytest.raises(WeightsError, match=said):
             fetch("user/net")
     said = r"encoder_weights = 'imagenet': .* is not on this disk, and downloads are off .*give a file instead"
@@ -83,6 +85,15 @@ def test_offline_asks_no_hub_and_says_which_switch_it_was(hub, monkeypatch, vari
     hub.cached = True
     assert load_pretrained("user/net")[1].classes == ("sky", "road")
     assert fetch_file("user/net", "card.json").is_file()
+
+
+def test_a_recipes_start_from_may_be_a_hub_id_and_start_from_itself_says_who_fetches_it(hub):
+    net = create_model("unet", num_classes=2, width=4)
+    card = building._start_from(net, "user/net")
+    assert card is not None
+    assert card.classes == ("sky", "road")
+    with pytest.raises(WeightsError, match=r"user/net: no such file or folder; .* fetched by .*find_start"):
+        start_from(net, "user/net")
 
 
 def test_offline_of_one_call_holds_for_hub_ids_too(hub):

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from segatlas.encoders import ENCODERS
+from segatlas.encoders.contract import PyramidEncoder
 from segatlas.encoders.spec import create_encoder
 from segatlas.errors import UsageError
 
@@ -94,3 +95,29 @@ def test_an_unknown_field_is_refused_by_name():
 def test_an_unknown_encoder_is_refused_with_the_nearest_names():
     with pytest.raises(UsageError, match=r"(?s)encoder 'resnet19'.*unknown encoder - did you mean 'resnet\d+'"):
         create_encoder("resnet19")
+
+
+class Twice(PyramidEncoder):
+    """An encoder with an output besides its maps."""
+
+    channels, strides, extras = (3,), (1,), ("mean",)
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        return self.outputs(x)[0]
+
+    def outputs(self, x: torch.Tensor) -> tuple[list[torch.Tensor], dict[str, torch.Tensor]]:
+        return [2 * x], {"mean": x.mean(dim=(2, 3))}
+
+    def stages(self) -> list[list[torch.nn.Module]]:
+        return []
+
+
+def test_further_outputs_come_by_name_and_most_encoders_have_none():
+    x = torch.randn(2, 3, 32, 32)
+    encoder = Twice()
+    maps, extras = encoder.outputs(x)
+    assert tuple(extras) == encoder.extras
+    assert torch.equal(maps[0], encoder(x)[0])
+    plain = create_encoder("resnet18_w8").eval()
+    maps, extras = plain.outputs(x)
+    assert (len(maps), extras, plain.extras) == (len(plain.channels), {}, ())

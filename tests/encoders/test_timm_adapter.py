@@ -93,5 +93,7 @@ def test_layers_run_one_by_one_give_timms_own_features():
 
 def test_output_stride_reaches_timm_and_a_network_without_it_is_refused():
     assert create_encoder("timm/resnet10t", output_stride=8).strides == (2, 4, 8, 8, 8)
-    with pytest.raises(UsageError, match="'vit_tiny_patch16_224' gives no feature maps with output_stride=8"):
+    with pytest.raises(UsageError, match="output_stride = 8: vit_tiny_patch16_224 has its own only, expected null"):
         create_encoder("vit_tiny_patch16_224", output_stride=8)
+    with pytest.raises(UsageError, match="'convmixer_768_32' gives no feature maps with output_stride=8"):
+        create_encoder("convmixer_768_32", output_stride=8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import cv2
 import numpy as np
 from fakes.images import raw_png
 from PIL import Image
+
+from segatlas.data.shapes import make_shapes
 
 SIZE = (40, 48)
 COLORS = np.array([(0, 0, 0), (200, 30, 60), (30, 180, 90)], np.uint8)
@@ -154,10 +157,11 @@ def duplicate_stem(root: Path) -> Path:
     return path
 
 
-def empty_split(root: Path) -> Path:
-    (root / "test/images").mkdir(parents=True)
-    (root / "test/masks").mkdir(parents=True)
-    return root / "test/images"
+def empty_split(root: Path, split: str = "test") -> Path:
+    for folder in ("images", "masks"):
+        shutil.rmtree(root / split / folder, ignore_errors=True)
+        (root / split / folder).mkdir(parents=True)
+    return root / split / "images"
 
 
 def deep_image(root: Path) -> Path:
@@ -237,3 +241,29 @@ def half_size_before(root: Path) -> Path:
         half = image.resize((image.width // 2, image.height // 2))
     half.save(path)
     return path
+
+
+def shapes_instead(root: Path) -> Path:
+    """Put a generated set with maps of objects in the place of a set."""
+    shutil.rmtree(root)
+    return make_shapes(root, train=3, val=2, test=1, size=(48, 64))
+
+
+def missing_objects(root: Path) -> Path:
+    """A generated set in which an image of train has no map of objects."""
+    (shapes_instead(root) / "train/instances/0001.png").unlink()
+    return root / "train/images/0001.png"
+
+
+def unknown_object(root: Path) -> Path:
+    """A generated set in which a map of objects holds a number of no class."""
+    save(shapes_instead(root) / "train/instances/0001.png", np.full((48, 64), 300, np.uint16))
+    return root / "train/instances/0001.png"
+
+
+def without_objects(root: Path, split: str = "val") -> list[Path]:
+    """A generated set in which no map of a split shows an object."""
+    files = sorted((shapes_instead(root) / split / "instances").iterdir())
+    for path in files:
+        save(path, np.zeros((48, 64), np.uint16))
+    return files

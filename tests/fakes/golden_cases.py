@@ -12,8 +12,9 @@ from fakes.golden import digest, filled_state, golden_input, hollow, names_crc
 
 from segatlas.build.assembling import filled
 from segatlas.build.network import build_empty, make_config
-from segatlas.conversion.converting import recognise, rename_to_ours, rename_to_theirs
 from segatlas.conversion.importers import importers
+from segatlas.conversion.recognition import recognise
+from segatlas.conversion.renaming import rename_to_ours, rename_to_theirs
 from segatlas.ops import upsample_logits
 
 FOLDER = Path(__file__).resolve().parent.parent / "conversion" / "importers" / "goldens"

@@ -36,6 +36,12 @@ def pixels(
     return np.array(probabilities).reshape(-1, values.shape[1]), np.array(truth, dtype=int)
 
 
+def overlap(logits: Tensor, labels: Tensor, k: int) -> tuple[float, float, float]:
+    """Return soft true positives, false positives and false negatives of a class."""
+    p, truth = pixels(logits, labels)
+    return p[truth == k, k].sum(), p[truth != k, k].sum(), (1 - p[truth == k, k]).sum()
+
+
 def _sample(image: np.ndarray, y: int, x: int, canvas: tuple[int, int], align_corners: bool) -> np.ndarray:
     """Return the bilinear value (K,) of an image (K, h, w) at pixel (y, x) of the canvas."""
     (top, bottom, down), (left, right, across) = (

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from segatlas.build.network import create_model
-from segatlas.checkpoint.model_folder import save_pretrained
+from segatlas.build.saving import save_pretrained
 
 CLASSES = ("sky", "road", "car")
 

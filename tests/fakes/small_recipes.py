@@ -47,6 +47,8 @@ def words(name: str, roots: dict[str, Path], *further: str) -> list[str]:
     small = ["transforms.crop=[64,64]", "train.batch=2", "train.device=cpu", "train.threads=1"]
     if config.transforms.resize:
         small.append("transforms.resize=short:64")
+    if config.model.start_from:  # a trained network that is not there
+        small += ["model.start_from=null", "train.freeze_host=false"]
     return [name, f"data.root={roots[config.data.name]}", *small, *further]
 
 

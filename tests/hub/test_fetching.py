@@ -13,7 +13,6 @@ from fakes.web import serving
 import segatlas as sa
 from segatlas.build.network import build_network, make_config
 from segatlas.cache import cache_folder
-from segatlas.conversion import converting
 from segatlas.conversion.converting import tensors_of
 from segatlas.downloads import http
 from segatlas.errors import WeightsError
@@ -104,8 +103,8 @@ def test_the_environment_switches_downloads_off_unless_it_says_0(web, monkeypatc
 
 
 def test_several_threads_that_load_one_name_fetch_and_convert_it_once(web, monkeypatch):
-    made, convert = [], converting.convert_file
-    monkeypatch.setattr(converting, "convert_file", lambda *args, **facts: made.append(1) or convert(*args, **facts))
+    made, convert = [], fetching.convert_file
+    monkeypatch.setattr(fetching, "convert_file", lambda *args, **facts: made.append(1) or convert(*args, **facts))
     with ThreadPoolExecutor(4) as pool:
         folders = set(pool.map(lambda _: fetching.fetch_published("pspnet-tiny-shapes"), range(4)))
     assert len(folders) == len(made) == len(web.requests) == 1

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from segatlas.build.network import create_model
-from segatlas.checkpoint.model_folder import make_card
+from segatlas.build.saving import make_card
 from segatlas.inference import Predictor
 from segatlas.inference import current_form as room
 from segatlas.inference.fast_form import PackedConv2d

@@ -5,7 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from segatlas.checkpoint.card import Card, InputSpec, Preprocessing
+from segatlas.checkpoint.card import Card, InputSpec
+from segatlas.checkpoint.preprocessing import Preprocessing
 from segatlas.errors import DataError
 from segatlas.inference.images import ImageBatch, ScaledInputs, prepare
 from segatlas.inference.tta import View

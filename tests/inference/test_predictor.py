@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
-from segatlas.checkpoint.card import Card, InferenceMode, InputSpec, Preprocessing
+from segatlas.checkpoint.card import Card, InputSpec
+from segatlas.checkpoint.preprocessing import InferenceMode, Preprocessing
 from segatlas.data.transforms.color import normalise
 from segatlas.errors import DataError, TaskError, UsageError
 from segatlas.inference import Predictor, parse_views
@@ -430,7 +431,7 @@ def test_tasks_that_the_output_is_not_made_for_are_refused():
 
 def test_load_opens_a_model_folder(tmp_path):
     from segatlas.build.network import create_model
-    from segatlas.checkpoint.model_folder import save_pretrained
+    from segatlas.build.saving import save_pretrained
     from segatlas.inference import load
 
     torch.manual_seed(0)

@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 from fakes.largest import Largest
 
-from segatlas.checkpoint.card import InferenceMode
+from segatlas.checkpoint.preprocessing import InferenceMode
 from segatlas.errors import UsageError
 from segatlas.inference.sliding import (
     Tile,

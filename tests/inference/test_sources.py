@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from segatlas.checkpoint.card import Card, Preprocessing
+from segatlas.checkpoint.card import Card
+from segatlas.checkpoint.preprocessing import Preprocessing
 from segatlas.errors import DataError, UsageError
 from segatlas.inference import Predictor
 from segatlas.inference.images import WithSources, prepare
@@ -125,7 +126,16 @@ def test_an_optional_source_that_is_missing_reaches_the_network_as_not_present()
     ("specs", "sources", "message"),
     [
         ((BEFORE,), None, r"no source 'before' is given; besides the image the model takes before \(an image of 3 ch"),
-        ((BEFORE,), {"befor": OTHER}, "no source 'before' is given"),
+        (
+            (BEFORE,),
+            {"befor": OTHER},
+            "no source 'before' is given, but a source 'befor' is given, which the model does not take; besides the "
+            r"image the model takes before \(an image of 3 channels\)",
+        ),
+        ((BEFORE, HEIGHTS), {"befor": OTHER, "height": OTHER}, "'before', 'heights' is .* source 'befor', 'height' is"),
+        ((BEFORE,), {"before": None}, "no source 'before' is given"),
+        ((BEFORE,), 5, r"sources: got int, expected names with what belongs to them, as \{'before': image\}"),
+        ((BEFORE,), [OTHER], "sources: got list, expected names"),
         (
             (BEFORE,),
             {"before": OTHER, "after": OTHER},
@@ -145,6 +155,12 @@ def test_sources_that_are_missing_or_not_taken_are_told_with_what_the_model_take
     [
         (BEFORE, OTHER[:-1], "source before is 40 x 23 pixels, the image image is 40 x 24"),
         (BEFORE, np.zeros((24, 40, 5), np.uint8), "expects 3 channels, the image has 5"),
+        (BEFORE, 5, "a int is not an image"),
+        (BEFORE, OTHER.astype(np.uint16), "source before: largest value .* are these fewer bits"),
+        (BEFORE, OTHER / 255, r"source before: largest value .*: are these values 0\.\.1"),
+        (HEIGHTS, OTHER, "source heights: a map of 3 channels, the model expects 1"),
+        (HEIGHTS, torch.zeros(3, 24, 40), "source heights: a map of 3 channels, the model expects 1"),
+        (HEIGHTS, np.full((24, 40), np.nan), "source heights: .*NaN"),
         (PRIOR, OTHER, r"expected codes 0\.\.255 of shape \(height, width\)"),
         (PRIOR, np.full((24, 40), 300), r"expected codes 0\.\.255"),
     ],
@@ -152,6 +168,107 @@ def test_sources_that_are_missing_or_not_taken_are_told_with_what_the_model_take
 def test_a_source_of_another_size_or_kind_is_told(spec, source, message):
     with pytest.raises(DataError, match=message):
         make(spec).predict(IMAGE, sources={spec.name: source})
+
+
+def test_sources_of_a_list_that_are_no_names_are_told():
+    with pytest.raises(UsageError, match="sources: got int, expected names"):
+        make(BEFORE).predict([IMAGE, OTHER], sources=5)
+    with pytest.raises(UsageError, match="sources: got str, expected names"):
+        WithSources(image=IMAGE, sources="before.png")
+
+
+def test_what_a_network_takes_is_told_from_what_is_predicted():
+    inputs = Inputs(torch.rand(3, 24, 40), {"before": torch.rand(3, 24, 40)})
+    with pytest.raises(UsageError, match=r"Inputs are normalised and for Predictor\.output; WithSources holds images"):
+        make(BEFORE).predict(inputs)
+    ((key, fault),) = make(BEFORE).predict_stream([("a", inputs)])
+    assert (key, type(fault)) == ("a", UsageError)
+
+
+def test_none_stands_for_a_source_that_is_not_there():
+    assert make(OPTIONAL).predict(IMAGE, sources={"before": None}).semantic.all()
+    assert SEEN[-1].present["before"].tolist() == [False]
+
+
+def test_eight_bits_among_more_are_refused_in_sources_as_in_images():
+    deep = IMAGE.astype(np.uint16) * 16
+    ours = make(BEFORE, options={"max_value": 4095})
+    assert ours.predict(deep, sources={"before": deep}).semantic.all()
+    with pytest.raises(DataError, match="source before: an 8-bit image does not reach --max-value 4095"):
+        ours.predict(deep, sources={"before": IMAGE})
+    with pytest.raises(DataError, match="image: an 8-bit image does not reach --max-value 4095"):
+        ours.predict(IMAGE, sources={"before": deep})
+
+
+def test_sixteen_bits_beside_an_image_of_eight_are_brought_to_its_scale():
+    assert make(BEFORE).predict(IMAGE, sources={"before": IMAGE.astype(np.uint16) * 257}).semantic.all()
+
+
+def test_a_grey_source_is_taken_for_colour_as_an_image_is():
+    image = grey_image()
+    assert make(BEFORE).predict(image, sources={"before": image[..., 0]}).semantic.all()
+
+
+def test_arrays_tensors_images_of_pillow_bytes_and_files_serve_as_sources_in_a_stream(tmp_path):
+    image = grey_image()
+    Image.fromarray(image).save(tmp_path / "a.png")
+    Image.fromarray(image[..., 0]).save(tmp_path / "grey.png")
+    tensor = torch.from_numpy(image).permute(2, 0, 1)
+    given = {
+        "files": (tmp_path / "a.png", tmp_path / "grey.png"),
+        "bytes": ((tmp_path / "a.png").read_bytes(), (tmp_path / "grey.png").read_bytes()),
+        "pillow": (Image.fromarray(image), Image.fromarray(image[..., 0])),
+        "arrays": (image, image[..., 0]),
+        "tensors": (tensor, tensor[0]),
+    }
+    ours = make(BEFORE, HEIGHTS, PRIOR)
+    items = (
+        (name, WithSources(image=a, sources={"before": a, "heights": grey, "prior": grey}))
+        for name, (a, grey) in given.items()
+    )
+    found = {name: bool(result.semantic.all()) for name, result in ours.predict_stream(items, batch=2)}
+    assert found == dict.fromkeys(given, True)
+
+
+@pytest.mark.parametrize("heights", [torch.tensor([[-7.5, 0.5], [300.0, 1.0]]), torch.tensor([[9, 0], [255, 1]])])
+def test_a_map_held_as_a_tensor_arrives_as_stored(heights):
+    given = WithSources(image=IMAGE[:2, :2], sources={"heights": heights})
+    prepared = prepare(given, make(HEIGHTS).card)
+    assert torch.equal(prepared.sources["heights"].pixels, heights[None].float())
+
+
+def test_a_stream_goes_on_after_an_image_whose_sources_are_wrong():
+    items = [("a", WithSources(image=IMAGE, sources={})), ("b", WithSources(image=IMAGE, sources={"before": IMAGE}))]
+    (_, fault), (_, good) = make(BEFORE).predict_stream(items, batch=2)
+    assert isinstance(fault, UsageError)
+    assert "image 1: no source 'before' is given" in str(fault)
+    assert good.semantic.all()
+
+
+X = torch.rand(2, 3, 8, 12)
+CODES = torch.zeros(2, 8, 12, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        (X, "inputs: no source 'before', 'prior' is given"),
+        (X[0], "inputs: no source"),
+        (Inputs(X, {"before": X, "prior": CODES, "more": X}), "a source 'more' is given, which the model does not"),
+        (Inputs(X[0], {"before": X, "prior": CODES}), r"image: torch.float32 of shape \(3, 8, 12\); expected norm"),
+        (Inputs(X[:, :2], {"before": X, "prior": CODES}), r"image: .* expected normalised floats \(2, 3, 8, 12\)"),
+        (Inputs((X * 255).byte(), {"before": X, "prior": CODES}), "image: torch.uint8 of shape"),
+        (Inputs(X, {"before": X[:1], "prior": CODES}), r"before: .* expected normalised floats \(2, 3, 8, 12\)"),
+        (Inputs(X, {"before": X[:, :1], "prior": CODES}), "before: torch.float32 of shape"),
+        (Inputs(X, {"before": X, "prior": X}), r"prior: .* expected codes \(2, 8, 12\)"),
+        (Inputs(X, {"before": X, "prior": CODES[..., :9]}), "prior: torch.uint8 of shape"),
+    ],
+)
+def test_output_and_scores_refuse_inputs_of_another_form_than_the_card_s(inputs, message):
+    ours = make(BEFORE, PRIOR)
+    for call in (ours.output, ours.scores):
+        with pytest.raises(UsageError, match=message):
+            call(inputs)
 
 
 def test_a_list_of_images_needs_as_many_of_each_source():

@@ -46,5 +46,5 @@ def test_it_is_the_mean_with_heavier_boundaries(weights):
     assert 0 < near.sum() < near.size
     weight = np.where(near, 4.0, 1.0) * np.array(weights)[truth]
     expected = -(weight * np.log(p[range(len(p)), truth])).sum() / weight.sum()
-    loss = Boundary(width=1, factor=4.0, class_weights=torch.tensor(weights))
-    assert loss(logits, labels, CANVAS).item() == pytest.approx(expected, rel=1e-5)
+    loss = Boundary(width=1, factor=4.0)(logits, labels, CANVAS, class_weights=torch.tensor(weights))
+    assert loss.item() == pytest.approx(expected, rel=1e-5)

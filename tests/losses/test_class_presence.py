@@ -24,8 +24,8 @@ def test_it_is_the_binary_cross_entropy_of_each_class(weights):
         for value, yes, weight in zip(row, present, weights or (1, 1, 1), strict=True):
             total -= weight * math.log(1 / (1 + math.exp(-value if yes else value)))
     expected = total / (2 * sum(weights or (1, 1, 1)))
-    loss = ClassPresence(class_weights=None if weights is None else torch.tensor(weights))
-    assert loss(logits, labels).item() == pytest.approx(expected, rel=1e-5)
+    given = None if weights is None else torch.tensor(weights)
+    assert ClassPresence()(logits, labels, class_weights=given).item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_map_of_logits_is_refused():

@@ -17,8 +17,9 @@ def test_it_equals_the_weighted_mean_written_out(align_corners, weights, smoothi
     weight = np.ones(4) if weights is None else np.array(weights)
     target = np.eye(4)[truth] * (1 - smoothing) + smoothing / 4
     expected = -(target * weight * np.log(p)).sum() / weight[truth].sum()
-    loss = CrossEntropy(label_smoothing=smoothing, class_weights=None if weights is None else torch.tensor(weights))
-    assert loss(logits, labels, CANVAS, align_corners).item() == pytest.approx(expected, rel=1e-5)
+    given = None if weights is None else torch.tensor(weights)
+    loss = CrossEntropy(label_smoothing=smoothing)(logits, labels, CANVAS, align_corners, given)
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_canvas_is_the_labels_by_default():

@@ -94,7 +94,7 @@ def test_without_labels_it_is_zero():
 
 
 def test_a_head_of_classes_and_class_weights_are_refused():
-    with pytest.raises(UsageError, match=r"has 5 channels.*aux\.detail"):
+    with pytest.raises(UsageError, match=r"gives a tensor \(1, 5, 4, 4\); it takes a map of 1 or 2 channels"):
         Detail()(torch.zeros(1, 5, 4, 4), torch.zeros(1, 8, 8, dtype=torch.uint8))
     with pytest.raises(UsageError, match="class_weights"):
-        Detail(class_weights=torch.ones(2))
+        Detail()(torch.zeros(1, 2, 4, 4), torch.zeros(1, 8, 8, dtype=torch.uint8), class_weights=torch.ones(2))

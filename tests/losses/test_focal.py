@@ -15,15 +15,14 @@ def test_it_is_the_weighted_mean_of_the_damped_cross_entropy(gamma, weights):
     p, truth = pixels(logits, labels)
     true, weight = p[range(len(p)), truth], np.array(weights)[truth]
     expected = -(weight * (1 - true) ** gamma * np.log(true)).sum() / weight.sum()
-    loss = Focal(gamma=gamma, class_weights=torch.tensor(weights))
-    assert loss(logits, labels, CANVAS).item() == pytest.approx(expected, rel=1e-5)
+    loss = Focal(gamma=gamma)(logits, labels, CANVAS, class_weights=torch.tensor(weights))
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_with_gamma_zero_it_is_cross_entropy():
     logits, labels = example()
     weights = torch.tensor([0.5, 2.0, 1.5, 3.0])
-    losses = Focal(gamma=0.0, class_weights=weights), CrossEntropy(class_weights=weights)
-    values = [loss(logits, labels, CANVAS) for loss in losses]
+    values = [loss(logits, labels, CANVAS, class_weights=weights) for loss in (Focal(gamma=0.0), CrossEntropy())]
     torch.testing.assert_close(*values)
     torch.testing.assert_close(*(torch.autograd.grad(value, logits)[0] for value in values))
 

@@ -1,31 +1,41 @@
-"""What has no label plays no part: facts that hold for every loss of the table, heads of their own kind included."""
+"""What has no label plays no part: facts that hold for every loss of class maps, heads of their own kind included."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
-from pydantic import TypeAdapter
 from torch import Tensor
 
-from segatlas.config.losses import AnyLossConfig
-from segatlas.losses import LOSSES, build_loss
+from segatlas.config.losses import LossConfig
+from segatlas.losses import LOSSES, Loss, losses_for
 from segatlas.structures import PointLogits
 
 SIZE = (12, 16)
 CLASSES = 4
-CASES: list[tuple[str, dict[str, Any]]] = [
-    *((name, {}) for name in LOSSES),
-    ("cross_entropy", {"label_smoothing": 0.2}),
-    ("ohem", {"min_kept": 20}),
-    ("focal", {"gamma": 0.5}),
-    ("tversky", {"gamma": 0.5, "smooth": 0.0}),
-    ("dice", {"smooth": 0.0}),
-    ("lovasz", {"per_image": True}),
-    ("boundary", {"width": 1}),
-]
-WEIGHTED = [(name, fields) for name, fields in CASES if name != "detail"]
+
+
+def keys(loss: type[Loss]) -> Iterator[dict[str, Any]]:
+    """Yield keys of a loss: none, those for small images, and each number at its least value or below one."""
+    yield {}
+    if loss.tiny:
+        yield dict(loss.tiny)
+    for key in loss.model_fields:
+        default = loss.model_fields[key].default
+        if key in LossConfig.model_fields:
+            continue
+        values = (not default,) if isinstance(default, bool) else (0, 1) if isinstance(default, int) else (0.0, 0.5)
+        for value in values:
+            try:
+                loss(**{key: value})
+            except ValueError:
+                continue
+            yield {key: value}
+
+
+CASES = [(name, fields) for name, loss in losses_for("SemanticLogits").items() for fields in keys(loss)]
 every_loss = pytest.mark.parametrize(("name", "fields"), CASES)
 
 
@@ -34,21 +44,19 @@ class Case:
 
     def __init__(self, name: str, fields: dict[str, Any], weights: Tensor | None = None):
         generator = torch.Generator().manual_seed(4)
-        self.name = name
-        self.loss = build_loss(TypeAdapter(AnyLossConfig).validate_python({"name": name, **fields}), weights)
-        shape = {"class_presence": (CLASSES,), "detail": (2, *SIZE), "point_cross_entropy": (CLASSES, 40)}
-        self.logits = torch.randn(3, *shape.get(name, (CLASSES, *SIZE)), generator=generator, dtype=torch.float64)
-        self.points = torch.rand(3, 40, 2, generator=generator)
+        self.loss, self.weights = LOSSES[name](**fields), weights
         coarse = torch.randint(0, CLASSES, (3, 6, 8), generator=generator)
         self.labels = coarse.repeat_interleave(2, 1).repeat_interleave(2, 2).to(torch.uint8)
         self.labels[torch.rand(3, *SIZE, generator=generator) < 0.3] = 255
         self.labels[2] = 255
+        given = self.loss.example(self.labels, CLASSES, generator)
+        self.logits, self.points = given if isinstance(given, PointLogits) else (given, None)
 
     def __call__(self, images: slice = slice(None), logits: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return value and gradient of the loss over some of the images."""
         values = (self.logits if logits is None else logits)[images].clone().requires_grad_()
-        given = PointLogits(values, self.points[images]) if self.name == "point_cross_entropy" else values
-        value = self.loss(given, self.labels[images])
+        given = values if self.points is None else PointLogits(values, self.points[images])
+        value = self.loss(given, self.labels[images], class_weights=self.weights)
         return value.detach(), torch.autograd.grad(value, values)[0]
 
 
@@ -65,7 +73,7 @@ def test_without_any_label_value_and_gradient_are_zero(name, fields, images):
 @every_loss
 @pytest.mark.parametrize("weighted", [False, True])
 def test_an_image_without_labels_changes_neither_value_nor_gradient_of_the_others(name, fields, weighted):
-    weights = torch.tensor([0.5, 2.0, 1.5, 3.0]) if weighted and (name, fields) in WEIGHTED else None
+    weights = torch.tensor([0.5, 2.0, 1.5, 3.0]) if weighted and LOSSES[name].weighted else None
     case = Case(name, fields, weights)
     (alone, of_alone), (mixed, of_mixed) = case(slice(0, 2)), case()
     torch.testing.assert_close(mixed, alone, rtol=1e-9, atol=0)
@@ -74,9 +82,7 @@ def test_an_image_without_labels_changes_neither_value_nor_gradient_of_the_other
     assert alone > 0
 
 
-@pytest.mark.parametrize(
-    ("name", "fields"), [c for c in CASES if c[0] not in ("class_presence", "point_cross_entropy")]
-)
+@pytest.mark.parametrize(("name", "fields"), [case for case in CASES if Case(*case).logits.ndim == 4])
 @pytest.mark.parametrize("size", [3.0, 1e4])
 def test_logits_of_ignored_pixels_change_nothing(name, fields, size):
     case = Case(name, fields)

@@ -1,83 +1,149 @@
-"""Facts that hold for every loss."""
+"""Facts that hold for every loss; what it takes, and which keys suit small images, a loss says itself."""
 
 from __future__ import annotations
 
-from typing import Any, get_args
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from fakes.logits import CANVAS, example
+from fakes.logits import CANVAS, CLASSES, example
 
-from segatlas.config.losses import AnyLossConfig, LossConfig
-from segatlas.errors import UsageError
-from segatlas.losses import LOSSES, build_loss
+import segatlas
+from segatlas.config.losses import LossConfig
+from segatlas.errors import ConfigError, UsageError
+from segatlas.losses import LOSSES, Loss, losses_for
+from segatlas.recipe import Config
+from segatlas.structures import CentersAndOffsets, PointLogits
 
-ALL_TERMS: dict[str, type[LossConfig]] = {
-    t.model_fields["name"].annotation.__args__[0]: t
-    for t in get_args(get_args(AnyLossConfig)[0])
-    if t.output == "SemanticLogits"  # those of other outputs are part of their criterion, see tests/criteria
-}
-OF_A_HEAD = {
-    "class_presence",
-    "detail",
-}
-"""Terms for one kind of auxiliary head, whose output is no logits of classes; each is tested in its own file."""
+SRC = Path(segatlas.__file__).parent.parent
+SEMANTIC = losses_for("SemanticLogits")
+MAPS = [name for name, loss in SEMANTIC.items() if loss.fits is Loss.fits]
+"""Losses on a map of logits."""
+LIGHT = """
+import sys
+import segatlas.losses
+from segatlas.errors import ConfigError
+from segatlas.recipe import Config
 
-TERMS = {name: term for name, term in ALL_TERMS.items() if name not in OF_A_HEAD}
-
-OTHER_VALUES: dict[str, Any] = {
-    "label_smoothing": 0.3,
-    "threshold": 0.2,
-    "min_kept": 10**6,
-    "smooth": 20.0,
-    "dice_fraction": 0.9,
-    "gamma": 3.0,
-    "alpha": 0.9,
-    "beta": 0.1,
-    "per_image": True,
-    "width": 2,
-    "factor": 2.0,
-}
-SMALL: dict[str, dict[str, Any]] = {"ohem": {"min_kept": 1}, "boundary": {"width": 1}}
-"""Values for images so small that the defaults would take in all pixels."""
-
-MAPS = [name for name in TERMS if name != "point_cross_entropy"]
-"""Losses on a map of logits; the other one has its own tests."""
-
-OWN_FIELDS = [
-    (name, field) for name, term in TERMS.items() for field in term.model_fields if field not in LossConfig.model_fields
-]
+stated = {"losses": [{"name": name, "weight": 0.5} for name in segatlas.losses.LOSSES], "train": {"lrr": 1}}
+for recipe in ({"train": {"lrr": 1}}, stated, {"losses": [{"name": "dice", "smoth": 1}]}):
+    try:
+        Config.load(recipe)
+    except ConfigError:
+        continue
+    raise SystemExit("no error")
+assert not {"torch", "timm", "cv2"} & set(sys.modules), set(sys.modules)
+"""
 
 
-def build(name: str, class_weights: torch.Tensor | None = None, **fields: Any) -> torch.nn.Module:
-    fields = SMALL.get(name, {}) | fields
-    return build_loss(TERMS[name](name=name, **fields), class_weights)
+def own_keys(loss: type[Loss]) -> list[str]:
+    return [key for key in loss.model_fields if key not in LossConfig.model_fields]
 
 
-def test_every_term_of_a_recipe_has_a_class_and_every_class_a_term():
-    assert LOSSES.keys() == ALL_TERMS.keys()
+def other_value(loss: type[Loss], key: str) -> Any:
+    """Return another value of a loss's key than its default, within its bounds."""
+    default = loss.model_fields[key].default
+    if isinstance(default, bool):
+        return not default
+    larger = default * 10 if isinstance(default, int) else default * 3 + 0.3
+    try:
+        loss(**{key: larger})
+    except ValueError:
+        return default / 3
+    return larger
 
 
-@pytest.mark.parametrize(("name", "field"), OWN_FIELDS)
-def test_every_field_of_a_term_changes_the_loss(name, field):
+OWN_KEYS = [(name, key) for name in MAPS for key in own_keys(LOSSES[name])]
+
+
+def given(loss: Loss, labels: torch.Tensor) -> Any:
+    return loss.example(labels, CLASSES, torch.Generator().manual_seed(0))
+
+
+def test_a_loss_is_called_as_its_file_and_its_keys_have_a_meaning():
+    for name, loss in LOSSES.items():
+        assert loss.__module__ == f"segatlas.losses.{name}"
+        assert loss().name == name
+        assert all(loss.model_fields[key].description for key in own_keys(loss))
+        assert getattr(segatlas.losses, loss.__name__) is loss
+
+
+def test_neither_the_losses_nor_a_recipe_with_each_of_them_load_torch():
+    done = subprocess.run(
+        [sys.executable, "-c", LIGHT], env={"PYTHONPATH": str(SRC)}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_nothing_else_has_the_name_of_a_loss():
+    with pytest.raises(AttributeError, match="no attribute 'Dicee'"):
+        _ = segatlas.losses.Dicee
+
+
+@pytest.mark.parametrize("name", SEMANTIC)
+def test_a_loss_takes_its_own_example_and_refuses_what_others_take(name):
+    loss, labels = LOSSES[name](), example()[1]
+    assert loss.fits(given(loss, labels))
+    assert loss(given(loss, labels), labels).item() > 0
+    strangers = (
+        PointLogits(torch.zeros(2, 4, 6), torch.zeros(2, 6, 2)),
+        torch.zeros(2, 4),
+        torch.zeros(2, 5, 4, 4),
+        None,
+    )
+    refused = [stranger for stranger in strangers if not loss.fits(stranger)]
+    assert len(refused) >= 3
+    for stranger in refused:
+        with pytest.raises(UsageError, match=rf"loss {name} is on '{loss.on}', which gives .*; it takes ") as caught:
+            loss(stranger, labels)
+        assert loss.takes in str(caught.value)
+
+
+def test_the_loss_of_centres_takes_its_own_example_and_no_logits():
+    loss = LOSSES["centers_offsets"]()
+    assert isinstance(given(loss, example()[1]), CentersAndOffsets)
+    assert not any(loss.fits(given(LOSSES[name](), example()[1])) for name in SEMANTIC)
+
+
+@pytest.mark.parametrize("name", [name for name, loss in LOSSES.items() if not loss.weighted])
+def test_class_weights_without_a_meaning_are_refused_by_the_recipe_and_by_the_loss(name):
+    model = {"name": "center"} if name == "centers_offsets" else {}
+    with pytest.raises(ConfigError, match=rf"losses\.0\.class_weights.*{name} takes none"):
+        Config.load({"model": model, "losses": [{"name": name, "class_weights": [1, 2]}]})
+    loss = LOSSES[name]()
+    with pytest.raises(UsageError, match="class_weights has no meaning"):
+        loss(given(loss, example()[1]), None, class_weights=torch.ones(4))
+
+
+@pytest.mark.parametrize(("name", "key"), OWN_KEYS)
+def test_every_key_of_a_loss_changes_it(name, key):
     logits, labels = example()
-    plain, changed = build(name), build(name, **{field: OTHER_VALUES[field]})
+    kind = LOSSES[name]
+    plain, changed = kind(**kind.tiny), kind(**{**kind.tiny, key: other_value(kind, key)})
     assert plain(logits, labels, CANVAS).item() != pytest.approx(changed(logits, labels, CANVAS).item(), rel=1e-3)
+
+
+def build(name: str) -> Loss:
+    return LOSSES[name](**LOSSES[name].tiny)
 
 
 @pytest.mark.parametrize("name", MAPS)
 def test_class_weights_change_the_loss_and_equal_ones_do_not(name):
     logits, labels = example()
-    plain = build(name)(logits, labels, CANVAS).item()
-    assert build(name, torch.full((4,), 2.0))(logits, labels, CANVAS).item() == pytest.approx(plain, rel=1e-5)
-    uneven = build(name, torch.tensor([0.1, 1.0, 3.0, 1.0]))(logits, labels, CANVAS).item()
-    assert uneven != pytest.approx(plain, rel=1e-3)
+    loss = build(name)
+    plain = loss(logits, labels, CANVAS).item()
+    equal, uneven = torch.full((4,), 2.0), torch.tensor([0.1, 1.0, 3.0, 1.0])
+    assert loss(logits, labels, CANVAS, class_weights=equal).item() == pytest.approx(plain, rel=1e-5)
+    assert loss(logits, labels, CANVAS, class_weights=uneven).item() != pytest.approx(plain, rel=1e-3)
 
 
 @pytest.mark.parametrize("name", MAPS)
 def test_a_wrong_number_of_class_weights_is_named(name):
     with pytest.raises(UsageError, match="class_weights has 3 numbers, but the network has 4 classes"):
-        build(name, torch.ones(3))(*example(), CANVAS)
+        build(name)(*example(), CANVAS, class_weights=torch.ones(3))
 
 
 @pytest.mark.parametrize("name", MAPS)
@@ -126,10 +192,5 @@ def test_half_precision_logits_are_computed_in_float32(name):
 def test_gradients_are_those_of_finite_differences(name, align_corners):
     logits, labels = example(torch.float64)
     logits = logits.detach()[:, :, :3, :3].clone().requires_grad_()
-    loss = build(name, torch.tensor([0.5, 2.0, 1.5, 3.0]))
-    assert torch.autograd.gradcheck(lambda x: loss(x, labels[:, :7, :9], (9, 10), align_corners), logits)
-
-
-@pytest.mark.parametrize("name", MAPS)
-def test_class_weights_are_not_saved(name):
-    assert not build(name, torch.ones(4)).state_dict()
+    loss, weights = build(name), torch.tensor([0.5, 2.0, 1.5, 3.0])
+    assert torch.autograd.gradcheck(lambda x: loss(x, labels[:, :7, :9], (9, 10), align_corners, weights), logits)

@@ -37,8 +37,8 @@ def slow(p: np.ndarray, truth: np.ndarray, weights: tuple[float, ...]) -> float:
 @pytest.mark.parametrize("weights", [(1.0, 1.0, 1.0, 1.0), (0.5, 2.0, 1.5, 3.0)])
 def test_it_equals_the_extension_by_its_definition(weights):
     logits, labels = example()
-    loss = Lovasz(class_weights=torch.tensor(weights))
-    assert loss(logits, labels, CANVAS).item() == pytest.approx(slow(*pixels(logits, labels), weights), rel=1e-5)
+    loss = Lovasz()(logits, labels, CANVAS, class_weights=torch.tensor(weights))
+    assert loss.item() == pytest.approx(slow(*pixels(logits, labels), weights), rel=1e-5)
 
 
 def test_per_image_is_the_mean_over_images_with_labels():

@@ -18,6 +18,6 @@ def test_it_is_the_mean_over_pixels_below_the_threshold_or_among_the_hardest(thr
     kept = sorted(set(hardest) | set(np.flatnonzero(true < threshold)))
     weight = np.array(weights)[truth[kept]]
     expected = -(weight * np.log(true[kept])).sum() / weight.sum()
-    loss = Ohem(threshold=threshold, min_kept=min_kept, class_weights=torch.tensor(weights))
-    assert loss(logits, labels, CANVAS).item() == pytest.approx(expected, rel=1e-5)
+    loss = Ohem(threshold=threshold, min_kept=min_kept)(logits, labels, CANVAS, class_weights=torch.tensor(weights))
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
     assert (len(kept) < len(p)) == (min_kept < len(p))

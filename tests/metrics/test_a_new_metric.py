@@ -12,7 +12,7 @@ from rich.console import Console
 
 from segatlas import metrics
 from segatlas.build.network import create_model
-from segatlas.checkpoint.model_folder import save_pretrained
+from segatlas.build.saving import save_pretrained
 from segatlas.drawing import ReportContent, write_report
 from segatlas.evaluation import evaluate, tables
 from segatlas.recipe import Config

@@ -9,9 +9,12 @@ import torch
 from pydantic import ConfigDict, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
 
+from segatlas.build.network import build_network, make_config
 from segatlas.inference.fast_form import fast_form
-from segatlas.models import ARCHITECTURES, load_architecture
+from segatlas.models import ARCHITECTURES
+from segatlas.models.architecture import Architecture
 from segatlas.models.deeplabv3plus import SMP as DEEPLABV3PLUS_SMP
+from segatlas.models.reading import load_architecture
 from segatlas.structures import Inputs, InputSpec, maps_of, noise_inputs
 from segatlas.testing import check_model
 
@@ -41,6 +44,11 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     },
     "fc_siam-conc": ("fc_siam", {"width": 4, "fusion": "both"}),
     "fc_siam-early": ("fc_siam", {"width": 4, "fusion": "early"}),
+    "temperature-fc_siam": ("temperature", {"host": {"name": "fc_siam", "width": 4}}),
+    "linear-patch14": (
+        "linear",
+        {"encoder": "eva02_tiny_patch14_224", "encoder_options": {"depth": 1}},
+    ),
     "gcnet-mul": ("gcnet", {"encoder": "resnet18_w8", "channels": 8, "channel_mul": True}),
     "psanet-collect": (
         "psanet",
@@ -50,8 +58,10 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 # Architectures whose logits are more than classifier(decode(features)); each says in its own test what they are.
 REFINED: set[str] = {
     "fc_siam",
+    "linear",
     "lraspp",
     "pointrend",
+    "temperature",
 }
 each_case = pytest.mark.parametrize("case", CASES)
 each_semantic_case = pytest.mark.parametrize(
@@ -64,16 +74,18 @@ def _one_seed():
     torch.manual_seed(0)
 
 
-def make(case: str, **fields: Any) -> torch.nn.Module:
+def config_of(case: str, **fields: Any) -> tuple[Architecture, Any]:
     name, own = CASES[case]
-    architecture = load_architecture(name)
-    config, problems = architecture.read_config({"num_classes": K, **own, **fields})
-    assert problems == []
-    return architecture.build(config)
+    return make_config(name, {"num_classes": K, **own, **fields})
+
+
+def make(case: str, **fields: Any) -> torch.nn.Module:
+    return build_network(*config_of(case, **fields))
 
 
 def takes(case: str, channels: int = 3) -> tuple[InputSpec, ...]:
-    return load_architecture(CASES[case][0]).inputs(channels)
+    architecture, config = config_of(case, in_channels=channels)
+    return architecture.inputs(config)
 
 
 def noise(case: str, count: int, *size: int, channels: int = 3) -> torch.Tensor | Inputs:

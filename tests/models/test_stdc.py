@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from segatlas.build.network import build_empty, make_config
-from segatlas.models import load_architecture
+from segatlas.models.reading import load_architecture
 
 
 @pytest.mark.parametrize(("name", "trained", "used"), [("stdc1", 8.57e6, 8.28e6), ("stdc2", 12.60e6, 12.31e6)])

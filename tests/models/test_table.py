@@ -8,8 +8,9 @@ import sys
 import pytest
 
 from segatlas import encoders
-from segatlas.models import ARCHITECTURES, load_architecture, lookup
+from segatlas.models import ARCHITECTURES, lookup
 from segatlas.models.architecture import flat_fields
+from segatlas.models.reading import load_architecture, read_config
 from segatlas.tasks import TASKS
 
 
@@ -46,11 +47,12 @@ NESTED = {"encoder": "encoder.name", "output_stride": "encoder.output_stride"}
 def test_every_variant_sets_fields_of_the_config(name):
     record = load_architecture(name)
     for fields in (record.tiny, *record.variants.values()):
-        config, problems = record.read_config({"num_classes": 2, **fields}, strict=True)
+        config, problems = read_config(record, {"num_classes": 2, **fields}, strict=True)
         assert problems == []
         made = flat_fields(config)
         told = {**fields, **{f"encoder.{key}": value for key, value in fields.get("encoder_options", {}).items()}}
-        told = {NESTED.get(key, key): value for key, value in told.items() if key != "encoder_options"}
+        told |= {f"host.{key}": value for key, value in fields.get("host", {}).items()}
+        told = {NESTED.get(key, key): value for key, value in told.items() if key not in ("encoder_options", "host")}
         assert {name: made[name] for name in told} == told
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from segatlas.criteria.centers_offsets import maps_of_target
+from segatlas.ops.center_maps import maps_of_target
 from segatlas.postprocess import find
 from segatlas.structures import CentersAndOffsets, InstancesTarget
 

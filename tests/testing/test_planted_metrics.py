@@ -74,7 +74,7 @@ class DividesByNothing(Right):
         return super().compute()
 
 
-class SharesItsState(Right):
+class OneStateForAll(Right):
     def state(self):
         return self.counts
 
@@ -134,7 +134,7 @@ FAULTS = {
     "merges half": (replace(METRIC, accumulator=MergesHalf), "merged"),
     "counts what is ignored": (replace(METRIC, accumulator=CountsIgnored), "ignored"),
     "divides by nothing": (replace(METRIC, accumulator=DividesByNothing), "empty"),
-    "gives its own state away": (replace(METRIC, accumulator=SharesItsState), "state_copied"),
+    "gives its own state away": (replace(METRIC, accumulator=OneStateForAll), "state_copied"),
     "forgets when asked": (replace(METRIC, accumulator=ForgetsWhenAsked), "computes_again"),
     "changes the truth": (replace(METRIC, accumulator=ChangesTheTruth), "untouched"),
     "a number that is not listed": (replace(METRIC, accumulator=OtherNumbers), "numbers"),

@@ -10,8 +10,8 @@ import torch
 
 from segatlas.build.encoder_weights import IMAGENET, STATISTICS, published_statistics
 from segatlas.build.network import create_model
-from segatlas.checkpoint.card import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
-from segatlas.checkpoint.model_folder import save_pretrained
+from segatlas.build.saving import save_pretrained
+from segatlas.checkpoint.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from segatlas.encoders import ENCODERS
 from segatlas.recipe import Config
 from segatlas.training.building import build_parts

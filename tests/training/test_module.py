@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from segatlas.build.network import create_model
-from segatlas.checkpoint.model_folder import make_card
+from segatlas.build.saving import make_card
 from segatlas.recipe import Config
 from segatlas.training.module import SegmentationModule
 from segatlas.training.plan import Plan

@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from segatlas.build.network import create_model
 from segatlas.config.schema import OptimizerConfig
 from segatlas.training.optim import build_optimizer, parameter_groups
 
@@ -46,6 +47,16 @@ def test_layer_decay_lowers_the_rate_towards_the_stem():
     groups = parameter_groups(net, OptimizerConfig(encoder_lr_factor=0.1, layer_decay=0.5), 1.0)
     rates = [settings_of(net, groups, m.weight)[0] for m in (net.classifier, net.encoder.deep, net.encoder.stem)]
     assert rates == pytest.approx([1.0, 0.05, 0.025])
+
+
+def test_layer_decay_takes_each_block_of_a_plain_transformer_for_a_layer_and_its_positions_for_the_input():
+    net = create_model("linear", num_classes=2, encoder="test_vit", encoder_options={"depth": 3})
+    groups = parameter_groups(net, OptimizerConfig(layer_decay=0.5), 1.0)
+    model = net.encoder.model
+    layers = [model.norm.weight, *(block.mlp.fc1.weight for block in reversed(model.blocks))]
+    before = [model.patch_embed.proj.weight, model.cls_token, model.pos_embed]
+    rates = [settings_of(net, groups, p)[0] for p in (net.classifier.weight, *layers, *before)]
+    assert rates == pytest.approx([1.0, 0.5, 0.5, 0.25, 0.125, 0.0625, 0.0625, 0.0625])
 
 
 def test_every_trainable_parameter_is_in_exactly_one_group_and_frozen_ones_in_none():

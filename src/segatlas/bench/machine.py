@@ -99,7 +99,7 @@ def visible_cores() -> int:
 
 def describe_machine(seed: int) -> MachineState:
     """Return the facts of this machine and run."""
-    from segatlas import __version__
+    from segatlas.version import __version__
 
     return MachineState(
         processor=_processor(),

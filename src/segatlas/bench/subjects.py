@@ -17,8 +17,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from segatlas.bench.settings import BenchSettings
 from segatlas.build.network import create_model
+from segatlas.build.saving import make_card
 from segatlas.checkpoint.card import Card
-from segatlas.checkpoint.model_folder import make_card
 from segatlas.errors import UsageError
 from segatlas.hub.loading import load_pretrained
 from segatlas.inference import Predictor

@@ -13,8 +13,9 @@ from segatlas.checkpoint.fitting import require_finite, require_fit
 from segatlas.checkpoint.hostile import told_as_weights_error
 from segatlas.checkpoint.validation import FieldsError
 from segatlas.errors import WeightsError
-from segatlas.models import find_entry, load_architecture
+from segatlas.models import find_entry
 from segatlas.models.architecture import Architecture
+from segatlas.models.reading import load_architecture, read_config
 
 _COMPUTED_BYTES = 1 << 28
 """Bytes that a network's computed buffers may have beside small weights."""
@@ -28,7 +29,7 @@ def assemble(card: Card, tensors: Mapping[str, Tensor], *, where: str) -> nn.Mod
     """
     with told_as_weights_error(f"{where}: the card's network cannot be built"):
         architecture = load_architecture(find_entry(card.architecture)[0].name)
-        config, problems = architecture.read_config(card.config)
+        config, problems = read_config(architecture, card.config)
         if problems:
             raise FieldsError(problems)
     return filled(architecture, config, tensors, where=where, network=f"the {card.architecture} of its card")

@@ -10,14 +10,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from segatlas.build.network import build_empty, make_config
+from segatlas.config.encoder_keys import HOST
 from segatlas.encoders.spec import EncoderSpec
-from segatlas.structures import noise_inputs
+from segatlas.models import find_entry
+from segatlas.models.host import HostSpec, host_in
+from segatlas.structures import Inputs, noise_inputs
 
 MEASURED_CLASSES = 19
 MEASURED_SIZE = (512, 512)
+EXAMPLE_HOST = "unet"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,9 +40,10 @@ class FieldFacts:
 class ModelFacts:
     """An architecture, or one of its variants.
 
-    parameters: count, for `MEASURED_CLASSES` classes.
+    parameters: count, for `MEASURED_CLASSES` classes; of a wrapper, its own besides its host's.
     macs: multiply-accumulates of one image of `MEASURED_SIZE` pixels, of convolutions and matrix products. One is two
-        FLOPs.
+        FLOPs. Of a wrapper, its own likewise, around `EXAMPLE_HOST`.
+    host: of a wrapper, the types of output that the network inside may give; None otherwise.
     """
 
     name: str
@@ -49,6 +55,7 @@ class ModelFacts:
     variants: tuple[str, ...]
     parameters: int
     macs: int
+    host: tuple[str, ...] | None
 
 
 def describe(name: str) -> ModelFacts:
@@ -57,12 +64,14 @@ def describe(name: str) -> ModelFacts:
     Raises:
         UsageError: unknown name, with the nearest ones.
     """
-    architecture, config = make_config(name, {"num_classes": MEASURED_CLASSES})
+    inside = {HOST: EXAMPLE_HOST} if find_entry(name)[0].needs.host is not None else {}
+    architecture, config = make_config(name, {"num_classes": MEASURED_CLASSES, **inside})
     net = build_empty(architecture, config).eval()
-    inputs = noise_inputs(architecture.inputs(config.in_channels), MEASURED_SIZE, device="meta").given()
-    counter = FlopCounterMode(display=False)
-    with torch.no_grad(), counter:
-        net(inputs)
+    inputs = noise_inputs(architecture.inputs(config), MEASURED_SIZE, device="meta").given()
+    (parameters, macs), host = _cost(net, inputs), host_in(net)
+    if host is not None:
+        inner_parameters, inner_macs = _cost(host, inputs)
+        parameters, macs = parameters - inner_parameters, macs - inner_macs
     return ModelFacts(
         name=name,
         architecture=architecture.name,
@@ -71,9 +80,18 @@ def describe(name: str) -> ModelFacts:
         tasks=architecture.tasks,
         fields=tuple(_field_facts(config)),
         variants=tuple(architecture.variants),
-        parameters=sum(parameter.numel() for parameter in net.parameters()),
-        macs=counter.get_total_flops() // 2,
+        parameters=parameters,
+        macs=macs,
+        host=architecture.needs.host,
     )
+
+
+def _cost(net: nn.Module, inputs: Tensor | Inputs) -> tuple[int, int]:
+    """Return the counts of parameters and of multiply-accumulates."""
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        net(inputs)
+    return sum(parameter.numel() for parameter in net.parameters()), counter.get_total_flops() // 2
 
 
 def _field_facts(config: Any) -> Iterator[FieldFacts]:
@@ -84,10 +102,13 @@ def _field_facts(config: Any) -> Iterator[FieldFacts]:
         if isinstance(value, EncoderSpec):
             yield FieldFacts(name=field.name, type="encoder", required=False, default=value.name, meaning=meaning)
             yield from encoder_facts(value)
+        elif isinstance(value, HostSpec):
+            yield FieldFacts(name=field.name, type="network", required=True, default=None, meaning=meaning)
         else:
             needed = _is_required(field)
             shown = None if needed else value
-            yield FieldFacts(name=field.name, type=str(field.type), required=needed, default=shown, meaning=meaning)
+            kind = str(field.type).replace(EncoderSpec.__name__, "encoder")
+            yield FieldFacts(name=field.name, type=kind, required=needed, default=shown, meaning=meaning)
 
 
 def encoder_facts(spec: EncoderSpec) -> Iterator[FieldFacts]:

@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from segatlas.checkpoint.card import IMAGENET_MEAN, IMAGENET_STD
 from segatlas.checkpoint.fitting import require_fit
+from segatlas.checkpoint.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from segatlas.checkpoint.reading import read_state_dict
 from segatlas.downloads.http import most_bytes_of
 from segatlas.downloads.hugging_face import cached_file, fetch_file
 from segatlas.encoders import ENCODERS
-from segatlas.encoders.spec import EncoderSpec
 from segatlas.errors import UsageError, WeightsError
+from segatlas.models.host import encoder_of
 
 _log = logging.getLogger(__name__)
 
@@ -152,7 +152,7 @@ def published_statistics(net: nn.Module) -> _Statistics:
     Those of the encoders written here are in `STATISTICS`; of others timm knows. A file does not tell: where it is not
     a published one, its statistics may be others.
     """
-    spec: EncoderSpec | None = getattr(net.config, "encoder", None)
+    spec = encoder_of(net.config)
     if spec is None:
         return IMAGENET_MEAN, IMAGENET_STD
     name = spec.name
@@ -175,7 +175,7 @@ def imagenet_on_disk(net: nn.Module) -> tuple[str, Path | None]:
 
 
 def _named_encoder(net: nn.Module, source: str) -> tuple[str, nn.Module]:
-    spec: EncoderSpec | None = getattr(net.config, "encoder", None)
+    spec = encoder_of(net.config)
     if spec is None:
         raise UsageError(
             f"this {net.architecture} has no named encoder to load encoder_weights={source!r} into; give one where the "

@@ -12,12 +12,17 @@ from torch.overrides import TorchFunctionMode
 
 from segatlas.build.encoder_weights import load_encoder_weights
 from segatlas.checkpoint.validation import FieldsError
+from segatlas.config.encoder_keys import HOST
 from segatlas.errors import UsageError, WeightsError
-from segatlas.models import find_entry, load_architecture
+from segatlas.models import find_entry
 from segatlas.models.architecture import Architecture
+from segatlas.models.host import SHARED, HostSpec
+from segatlas.models.reading import load_architecture, read_config
 
 _CALLS_A_TENSOR, _CALLS = 100, 50_000
 """Calls of torch's functions that building a network may take: for each of its tensors, and for whatever it is."""
+
+DEFAULT_CHANNELS = 3
 
 _ALIASES = {"encoder_name": "encoder", "classes": "num_classes"}
 """Argument names of segmentation-models-pytorch -> ours."""
@@ -28,7 +33,8 @@ def create_model(
     *,
     encoder_weights: str | None = None,
     num_classes: int | None = None,
-    in_channels: int = 3,
+    in_channels: int = DEFAULT_CHANNELS,
+    host: nn.Module | Mapping[str, Any] | str | None = None,
     **fields: Any,
 ) -> nn.Module:
     """Make a network with random weights, its encoder's optionally loaded.
@@ -39,6 +45,9 @@ def create_model(
             first convolution is adapted to `in_channels`, see `load_encoder_weights`.
         num_classes: classes, K.
         in_channels: channels of the image, C.
+        host: of a wrapper, such as "temperature": the network that it wraps. A name, or name and fields in one group,
+            `{"name": "fcn", "encoder": "resnet34"}`; or a network of `create_model` or `load_pretrained`, which the
+            wrapper then owns.
         fields: further fields of the architecture's config, e.g. `encoder="resnet34", output_stride=8` or
             `encoder={"name": "resnet34", "output_stride": 8}`; `segatlas models info NAME` lists them. `encoder_name`
             and `classes` are accepted for `encoder` and `num_classes`.
@@ -51,8 +60,11 @@ def create_model(
         WeightsError: encoder weights that cannot be had or do not fit.
     """
     given = {"in_channels": in_channels, **_without_aliases(fields, num_classes)}
+    finished = host if isinstance(host, nn.Module) else None
+    if host is not None:
+        given |= _facts_of_host(finished, given) if finished is not None else {HOST: host}
     architecture, config = make_config(name, given)
-    net = build_network(architecture, config)
+    net = build_network(architecture, config, finished).train()
     if encoder_weights is not None:
         load_encoder_weights(net, encoder_weights)
     return net
@@ -66,35 +78,44 @@ def make_config(name: str, fields: Mapping[str, Any]) -> tuple[Architecture, Any
     """
     entry, variant = find_entry(name)
     architecture = load_architecture(entry.name)
-    config, problems = architecture.read_config(fields, variant=variant)
+    config, problems = read_config(architecture, fields, variant=variant)
     if problems:
         faults = FieldsError(problems)
         raise UsageError(f"model '{name}' cannot be made\n{faults}\n  all fields: segatlas models info {name}")
     return architecture, config
 
 
-def build_network(architecture: Architecture, config: Any) -> nn.Module:
+def build_network(architecture: Architecture, config: Any, host: nn.Module | None = None) -> nn.Module:
     """Build the network and mark it with its config and architecture name.
+
+    Of a wrapper the host is built first, so that a seed gives it the weights that it has alone; `host` is a finished
+    one.
 
     Raises UsageError for settings that are each of their type, but that no layers can be made of.
     """
+    if architecture.needs.host is not None and host is None:
+        host = build_network(load_architecture(config.host.name), config.host.config)
     try:
-        net = architecture.build(config)
+        net = architecture.build(config) if host is None else architecture.build(config, host)
     except (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError) as error:
         text = f"{type(error).__name__}: {error}"
         raise UsageError(
             f"model '{architecture.name}' cannot be made with these settings ({text}): {config}"
         ) from error
-    soften_classifiers(net)
+    soften_classifiers(net, but=host)
     net.config = config
     net.architecture = architecture.name  # type: ignore[assignment]
     return net
 
 
-def soften_classifiers(net: nn.Module) -> None:
-    """Let every classifier start with weights of deviation 0.01: all classes about equally likely, a loss of ln K."""
+def soften_classifiers(net: nn.Module, *, but: nn.Module | None = None) -> None:
+    """Let every classifier start with weights of deviation 0.01: all classes about equally likely, a loss of ln K.
+
+    Those of the part `but` stay as they are.
+    """
+    kept = set() if but is None else set(but.modules())
     for name, module in net.named_modules():
-        if name.rpartition(".")[2] == "classifier" and isinstance(module, nn.Conv2d):
+        if name.rpartition(".")[2] == "classifier" and isinstance(module, nn.Conv2d) and module not in kept:
             nn.init.normal_(module.weight, std=0.01)
 
 
@@ -140,6 +161,19 @@ class _NoDraw(TorchFunctionMode):
         if func in self._FILLS:
             return args[0] if args else kwargs["tensor"]
         return func(*args, **kwargs)
+
+
+def _facts_of_host(host: nn.Module, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a wrapper that follow from its finished host."""
+    name, config = getattr(host, "architecture", None), getattr(host, "config", None)
+    if not isinstance(name, str) or config is None:
+        raise UsageError("host: the network has no .config and .architecture; make it with create_model")
+    shared = {key: getattr(config, key) for key in SHARED}
+    if given.get("num_classes", config.num_classes) != config.num_classes:
+        raise UsageError(f"num_classes={given['num_classes']}: the host has {config.num_classes}")
+    if given["in_channels"] not in (config.in_channels, DEFAULT_CHANNELS):
+        raise UsageError(f"in_channels={given['in_channels']}: the host takes {config.in_channels}")
+    return {**shared, HOST: HostSpec(name=name, config=config, needs=find_entry(name)[0].needs)}
 
 
 def _without_aliases(fields: Mapping[str, Any], num_classes: int | None) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -12,9 +13,11 @@ from segatlas.checkpoint.card import Card
 from segatlas.checkpoint.fitting import require_fit
 from segatlas.checkpoint.model_folder import local_model, read_model
 from segatlas.checkpoint.reading import read_state_dict
+from segatlas.config.encoder_keys import HOST
 from segatlas.errors import UsageError, WeightsError
-from segatlas.models import load_architecture
 from segatlas.models.architecture import flat_fields
+from segatlas.models.host import host_in, with_classes
+from segatlas.models.reading import load_architecture, read_config
 from segatlas.printable import printable
 
 
@@ -37,19 +40,47 @@ def start_from(net: nn.Module, path: str | Path) -> StartReport:
 
     Only tensors whose shape follows from the class count may differ, and only in that: classifiers, auxiliary ones
     too, and PointRend's layers over coarse logits. They stay as they are in `net` and are named in the report.
+    Weights of the network inside a wrapper go there.
 
     Args:
         net: a network of `create_model`, changed in place.
         path: a run folder, a model folder, a `.ckpt` of training, or a weights file with our names in it; what
-            a name means says `hub.loading.find_weights`.
+            a name means says `hub.loading.find_start`.
 
     Raises:
         UsageError: a model of another architecture.
         WeightsError: nothing usable there, or tensors that do not fit.
     """
     card, tensors, where = _read(path)
-    if card is not None and card.architecture != net.architecture:
-        raise UsageError(f"{where}: holds a {card.architecture}, but the network is a {net.architecture}")
+    part, place = _part_for(net, card, tensors)
+    if card is not None and card.architecture != part.architecture:
+        raise UsageError(f"{where}: holds a {card.architecture}, but the network is a {_named(net)}")
+    loaded, replaced = _load(part, card, tensors, where)
+    return StartReport(
+        loaded=tuple(place + name for name in loaded), replaced=tuple(place + name for name in replaced), card=card
+    )
+
+
+def _part_for(net: nn.Module, card: Card | None, tensors: dict[str, Tensor]) -> tuple[nn.Module, str]:
+    """Return the network, or that inside it, that weights are for, and what the names of its tensors begin with."""
+    part, place = net, ""
+    while (host := host_in(part)) is not None:
+        of_host = card.architecture != part.architecture if card else not any(n.startswith(f"{HOST}.") for n in tensors)
+        if not of_host:
+            break
+        part, place = host, f"{place}{HOST}."
+    return part, place
+
+
+def _named(net: nn.Module) -> str:
+    host = host_in(net)
+    return str(net.architecture) if host is None else f"{net.architecture} around a {_named(host)}"
+
+
+def _load(
+    net: nn.Module, card: Card | None, tensors: dict[str, Tensor], where: str
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Copy tensors into a network; return the names of those taken over and of those that stay new."""
     expected = net.state_dict()
     differing = [name for name, tensor in expected.items() if name in tensors and tensor.shape != tensors[name].shape]
     replaced = _of_another_class_count(net, differing, tensors) if differing else []
@@ -60,7 +91,7 @@ def start_from(net: nn.Module, path: str | Path) -> StartReport:
     except WeightsError as error:
         raise WeightsError(f"{error}{_differences(net, card)}") from None
     net.load_state_dict(taken, strict=False)
-    return StartReport(loaded=tuple(taken), replaced=tuple(replaced), card=card)
+    return tuple(taken), tuple(replaced)
 
 
 def _read(path: str | Path) -> tuple[Card | None, dict[str, Tensor], str]:
@@ -69,7 +100,10 @@ def _read(path: str | Path) -> tuple[Card | None, dict[str, Tensor], str]:
         return None, read_state_dict(file).tensors, str(file)
     place = local_model(path)
     if place is None:
-        raise WeightsError(f"{printable(path)}: no such file or folder")
+        raise WeightsError(
+            f"{printable(path)}: no such file or folder; what is published under a name is fetched by "
+            "segatlas.hub.loading.find_start(NAME)"
+        )
     card, tensors = read_model(place)
     return card, tensors, str(place)
 
@@ -79,7 +113,8 @@ def _of_another_class_count(net: nn.Module, names: list[str], tensors: dict[str,
 
     Which axes those are is seen from the same network with one class more.
     """
-    config = replace(net.config, num_classes=net.config.num_classes + 1)  # type: ignore[type-var, union-attr, operator]
+    config: Any = net.config
+    config = with_classes(config, config.num_classes + 1)
     larger = build_empty(load_architecture(str(net.architecture)), config).state_dict()
     ours = net.state_dict()
     return [name for name in names if _differs_only_in_classes(ours[name], larger[name], tensors[name])]
@@ -95,7 +130,7 @@ def _differences(net: nn.Module, card: Card | None) -> str:
     """Name the config fields in which file and network differ: most often the reason why tensors do not fit."""
     if card is None:
         return ""
-    config, problems = load_architecture(str(net.architecture)).read_config(card.config)
+    config, problems = read_config(load_architecture(str(net.architecture)), card.config)
     if problems:
         return ""
     theirs = flat_fields(config)

@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from segatlas.checkpoint.card_checks import MOST_CLASSES, faults
+from segatlas.checkpoint.card_checks import MOST_CLASSES, class_faults, config_faults, name_faults, usage_faults
 from segatlas.checkpoint.hostile import told_as_weights_error
 from segatlas.checkpoint.json_text import read_object
+from segatlas.checkpoint.preprocessing import InferenceMode, Preprocessing
 from segatlas.checkpoint.validation import FieldsError, validated
 from segatlas.config.encoder_keys import nested_fields
 from segatlas.errors import UsageError, WeightsError
@@ -22,51 +23,8 @@ CARD_FILE = "card.json"
 WEIGHTS_FILE = "model.safetensors"
 CARD_VERSION = 1
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Preprocessing:
-    """From stored image values to network input: (value / max_value - mean) / std per channel.
-
-    resize: None = the image's own size; "HxW" fixed; "short:N" = short side N, ratio kept; "long:N" likewise.
-    """
-
-    mean: tuple[float, ...] = IMAGENET_MEAN
-    std: tuple[float, ...] = IMAGENET_STD
-    max_value: float = 255.0
-    resize: str | None = None
-
-
-def default_preprocessing(
-    channels: int, mean: tuple[float, ...] = IMAGENET_MEAN, std: tuple[float, ...] = IMAGENET_STD
-) -> Preprocessing:
-    """Return the normalisation of images of any number of channels where only that of RGB images is known.
-
-    Three channels, and the first three of more, are R, G and B. Any other channel, one or two alone or those beyond the
-    third, is none of these: it gets the mean over the three, as its weights do, see `load_encoder_weights`.
-
-    Args:
-        channels: of the image.
-        mean: of R, G and B, of values / max_value; ImageNet's by default.
-        std: likewise.
-    """
-    colors = 3 if channels >= 3 else 0
-
-    def stretched(values: tuple[float, ...]) -> tuple[float, ...]:
-        return (*values[:colors], *[round(sum(values) / 3, 3)] * (channels - colors))
-
-    return Preprocessing(mean=stretched(mean), std=stretched(std))
-
-
-@dataclass(frozen=True, kw_only=True)
-class InferenceMode:
-    """How an image is predicted: "whole" in one pass, "slide" by windows of `crop` every `stride` pixels (h, w)."""
-
-    mode: str = "whole"
-    crop: tuple[int, int] | None = None
-    stride: tuple[int, int] | None = None
+_NEVER_READ = ("resample", "postprocess", "surgery")
+"""Keys that cards had until 2026-11: nothing ever acted on them."""
 
 
 def _with_nested_encoder(data: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -96,9 +54,6 @@ class Card:
     inputs: tuple[InputSpec, ...] = (InputSpec(),)
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     inference: InferenceMode = field(default_factory=InferenceMode)
-    resample: tuple[str, bool] = ("bilinear", False)
-    postprocess: dict[str, Any] = field(default_factory=dict)
-    surgery: tuple[dict[str, Any], ...] = ()
     source: str = ""
     sha256: str = ""
     licence: str = ""
@@ -128,7 +83,8 @@ class Card:
             raise WeightsError(f"{where}: not a valid card\n  {', '.join(long)}, at most {MOST_CLASSES:,}")
         try:
             with told_as_weights_error(f"{where}: not a valid card"):
-                card = validated(cls, _with_nested_encoder(data))
+                kept = {key: value for key, value in data.items() if key not in _NEVER_READ}
+                card = validated(cls, _with_nested_encoder(kept))
             card.check()
         except UsageError as error:
             raise WeightsError(f"{where}: not a valid card\n{error}") from None
@@ -136,7 +92,12 @@ class Card:
 
     def check(self) -> None:
         """Raise UsageError, naming every fault, where facts contradict each other."""
-        found = faults(self)
+        found = [
+            *class_faults(self.classes, self.palette, self.config.get("num_classes")),
+            *usage_faults(self.inputs, self.preprocessing, self.inference),
+            *name_faults(self.architecture, self.task),
+            *(f"config.{fault}" for fault in config_faults(self.config)),
+        ]
         if found:
             raise UsageError("\n".join(f"  {fault}" for fault in found))
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
+from segatlas.checkpoint.preprocessing import InferenceMode, Preprocessing
 from segatlas.config.plain import LARGEST_SCALE, SMALLEST_SCALE
 from segatlas.printable import shortened
+from segatlas.structures import InputSpec
 from segatlas.tasks import TASKS
-
-if TYPE_CHECKING:
-    from segatlas.checkpoint.card import Card, InferenceMode, Preprocessing
 
 MOST_CLASSES = 10_000
 MOST_NAME = 500
@@ -26,33 +25,40 @@ MOST_WIDTH = 1 << 16
 
 _MOST_ITEMS, _MOST_DEPTH = 1000, 6
 _RESIZE = re.compile(r"(?:short:|long:|(?P<height>\d{1,9})x)(?P<side>\d{1,9})")
-_RESAMPLE = ("bilinear", "nearest")
 _MODES = ("whole", "slide")
 
 
-def faults(card: Card) -> list[str]:
-    """Return in words what is wrong with a card whose fields have their types; [] where nothing is."""
-    return [
-        *_class_faults(card),
-        *_preprocessing_faults(card.preprocessing, card.inputs[0].channels if card.inputs else 0),
-        *_inference_faults(card.inference),
-        *_other_faults(card),
-        *(f"config.{fault}" for fault in config_faults(card.config)),
-    ]
-
-
-def _class_faults(card: Card) -> Iterator[str]:
-    count = len(card.classes)
+def class_faults(classes: Sequence[str], palette: Sequence[Sequence[int]], num_classes: Any) -> Iterator[str]:
+    """Yield in words what is wrong with names and colours; `num_classes` of the network's config, None = not stated."""
+    count = len(classes)
     if not 1 <= count <= MOST_CLASSES:
         yield f"classes: {count:,} names, expected 1 to {MOST_CLASSES:,}"
-    if any(len(name) > MOST_NAME for name in card.classes):
+    if any(len(name) > MOST_NAME for name in classes):
         yield f"classes: a name of more than {MOST_NAME} characters"
-    if card.config.get("num_classes", count) != count:
-        yield f"classes: {count} names, but config.num_classes is {shortened(card.config.get('num_classes'))}"
-    if len(card.palette) != count:
-        yield f"palette: {len(card.palette)} colours for {count} classes"
-    if not all(0 <= value <= 255 for color in card.palette for value in color):
+    if num_classes not in (None, count):
+        yield f"classes: {count} names, but config.num_classes is {shortened(num_classes)}"
+    if len(palette) != count:
+        yield f"palette: {len(palette)} colours for {count} classes"
+    if not all(0 <= value <= 255 for color in palette for value in color):
         yield "palette: colours are three values 0..255"
+
+
+def usage_faults(inputs: Sequence[InputSpec], norm: Preprocessing, inference: InferenceMode) -> Iterator[str]:
+    """Yield in words what is wrong with the inputs, with how they are made and with how they are predicted."""
+    yield from _preprocessing_faults(norm, inputs[0].channels if inputs else 0)
+    yield from _inference_faults(inference)
+    if not inputs:
+        yield "inputs: empty; the first one is the image"
+    if not all(1 <= one.channels <= MOST_WIDTH for one in inputs):
+        yield f"inputs: channels are 1 to {MOST_WIDTH:,}"
+
+
+def name_faults(architecture: str, task: str) -> Iterator[str]:
+    """Yield in words what is wrong with the names that a card states."""
+    if len(architecture) > MOST_NAME:
+        yield f"architecture: a name of {len(architecture):,} characters"
+    if task not in TASKS:
+        yield f"task: got {shortened(task)}, expected one of: {', '.join(TASKS)}"
 
 
 def _preprocessing_faults(norm: Preprocessing, channels: int) -> Iterator[str]:
@@ -82,19 +88,6 @@ def _inference_faults(inference: InferenceMode) -> Iterator[str]:
     for name, size in {"crop": inference.crop, "stride": inference.stride}.items():
         if size is not None and not all(1 <= side <= MOST_PIXELS for side in size):
             yield f"inference.{name}: got {shortened(size)}, expected two sides of 1 to {MOST_PIXELS:,} pixels"
-
-
-def _other_faults(card: Card) -> Iterator[str]:
-    if len(card.architecture) > MOST_NAME:
-        yield f"architecture: a name of {len(card.architecture):,} characters"
-    if not card.inputs:
-        yield "inputs: empty; the first one is the image"
-    if not all(1 <= one.channels <= MOST_WIDTH for one in card.inputs):
-        yield f"inputs: channels are 1 to {MOST_WIDTH:,}"
-    if card.resample[0] not in _RESAMPLE:
-        yield f"resample: got {shortened(card.resample[0])}, expected one of: {', '.join(_RESAMPLE)}"
-    if card.task not in TASKS:
-        yield f"task: got {shortened(card.task)}, expected one of: {', '.join(TASKS)}"
 
 
 def config_faults(value: Any, key: str = "", depth: int = 0) -> Iterator[str]:

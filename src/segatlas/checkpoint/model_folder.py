@@ -1,24 +1,19 @@
-"""Model folders (`model.safetensors` + `card.json`) and checkpoints of training: writing the one, reading both."""
+"""A card and its tensors on a disk: as a model folder (`model.safetensors` + `card.json`), or in a checkpoint."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from segatlas.checkpoint.card import CARD_FILE, WEIGHTS_FILE, Card, default_preprocessing
+from segatlas.checkpoint.card import CARD_FILE, WEIGHTS_FILE, Card
 from segatlas.checkpoint.reading import named_tensors, read_state_dict, read_torch
-from segatlas.config.messages import unknown
-from segatlas.errors import UsageError, WeightsError
+from segatlas.errors import WeightsError
 from segatlas.files import sha256, whole_file, whole_folder
-from segatlas.models import find_entry, load_architecture
-from segatlas.models.architecture import plain_fields
-from segatlas.palette import default_palette
 from segatlas.printable import printable
 
 _STATES = ("ema_state_dict", "state_dict")
@@ -27,94 +22,25 @@ _STATES = ("ema_state_dict", "state_dict")
 _NETWORK_PREFIX = "net."
 """In a training checkpoint the network's tensors carry this prefix."""
 
-_FROM_NETWORK = ("architecture", "config", "sha256", "version")
-"""Fields of a card that are never given by hand."""
 
+def write_model(folder: Path, card: Card, tensors: Mapping[str, Tensor]) -> Card:
+    """Write a model folder, which appears complete or not at all; return the card as it was written.
 
-def save_pretrained(
-    net: nn.Module,
-    folder: str | Path,
-    *,
-    classes: Sequence[str],
-    palette: Sequence[tuple[int, int, int]] | None = None,
-    card: Card | None = None,
-    **facts: Any,
-) -> Path:
-    """Write a network as a model folder that `load_pretrained` reads back exactly.
-
-    The folder appears complete or not at all. Weights and card of an existing folder are replaced together, once the
-    new ones are written; other files in it stay.
-
-    Args:
-        net: a network of `create_model` or `load_pretrained`.
-        folder: where to write.
-        classes: class names by index.
-        palette: RGB colour of each class; default: `segatlas.palette.default_palette`.
-        card: facts to take over (preprocessing, licence, ...); default: those of the architecture.
-        facts: fields of `Card` to set above these, e.g. `licence="Apache-2.0"`.
-
-    Returns:
-        The folder.
+    Weights and card of an existing folder are replaced together, once the new ones are written; other files in it stay.
 
     Raises:
-        UsageError: facts that contradict each other or the network.
         WeightsError: the folder cannot be written.
     """
-    folder = Path(folder)
-    tensors = plain_tensors(net.state_dict())
-    complete = make_card(net, classes=classes, palette=palette, card=card, **facts)
+    plain = plain_tensors(tensors)
     with whole_folder(folder, error=WeightsError, replace=True) as fresh:
         with whole_file(fresh / WEIGHTS_FILE, error=None, durable=False) as file:  # with the umask's mode
             try:
-                save_file(tensors, file, metadata={"format": "pt"})
+                save_file(plain, file, metadata={"format": "pt"})
             except SafetensorError as error:
                 raise OSError(str(error)) from error
-        text = dataclasses.replace(complete, sha256=sha256(fresh / WEIGHTS_FILE)).to_text()
-        (fresh / CARD_FILE).write_text(text, encoding="utf-8")
-    return folder
-
-
-def make_card(
-    net: nn.Module,
-    *,
-    classes: Sequence[str],
-    palette: Sequence[tuple[int, int, int]] | None = None,
-    card: Card | None = None,
-    **facts: Any,
-) -> Card:
-    """Return the card of a network, checked; arguments as for `save_pretrained`.
-
-    Raises:
-        UsageError: the network was not made by `create_model`, an unknown fact, or facts that contradict each other.
-    """
-    config, name = getattr(net, "config", None), getattr(net, "architecture", None)
-    if not dataclasses.is_dataclass(config) or not isinstance(name, str):
-        raise UsageError("the network has no .config and .architecture; make it with create_model")
-    known = [field.name for field in dataclasses.fields(Card) if field.name not in _FROM_NETWORK]
-    for fact in facts:
-        if fact not in known:
-            raise UsageError(f"'{fact}': {unknown('fact of a card', fact, known)}")
-    entry, _ = find_entry(name)
-    settings = plain_fields(config)
-    channels = settings["in_channels"]
-    own: dict[str, Any] = {
-        "architecture": name,
-        "config": settings,
-        "classes": tuple(classes),
-        "palette": default_palette(len(classes)) if palette is None else tuple(map(tuple, palette)),
-    }
-    defaults: dict[str, Any] = {
-        "task": entry.tasks[0],
-        "inputs": load_architecture(name).inputs(channels),
-        "preprocessing": default_preprocessing(channels, *getattr(net, "encoder_statistics", ())),
-        "resample": ("bilinear", bool(settings.get("align_corners", False))),
-    }
-    made = dataclasses.replace(card, **own, **facts) if card is not None else Card(**{**defaults, **own, **facts})
-    try:
-        made.check()
-    except UsageError as error:
-        raise UsageError(f"the card's facts contradict each other\n{error}") from None
-    return made
+        written = dataclasses.replace(card, sha256=sha256(fresh / WEIGHTS_FILE))
+        (fresh / CARD_FILE).write_text(written.to_text(), encoding="utf-8")
+    return written
 
 
 def local_model(path: str | Path) -> Path | None:

@@ -61,7 +61,8 @@ def check(
 ) -> None:
     """Look into every image and mask, name what is wrong and how to repair it. Exits 1 where there is an error.
 
-    --fix writes a repaired copy to a new folder; the data itself is never changed.
+    Of a folder every kind of truth is read, of a recipe masks and what its task needs. --fix writes a repaired copy to
+    a new folder; the data itself is never changed.
     """
     from segatlas.data.checks import examine, repair
     from segatlas.data.checks.repair import check_new_folder
@@ -76,6 +77,7 @@ def check(
         found = examine(
             cfg.data,
             split=split,
+            target=stated_target(cfg, words, config_file),
             num_classes=cfg.model.num_classes,
             max_value=cfg.model.input.stated_max_value,
             jobs=jobs,
@@ -225,7 +227,7 @@ def convert(
     else:
         cfg = load_data([source, *(words or [])])
         with progress_bar("writing") as report:
-            counts = to_folder(cfg.data, out, report)
+            counts = to_folder(cfg.data, out, report, target=stated_target(cfg, [source], None))
     console.print(
         ", ".join(f"{count} {name}" for name, count in counts.items()) + f" -> {printable(out)}", markup=False
     )
@@ -285,6 +287,15 @@ def load_data(words: Sequence[str] | None, config_file: Path | None = None) -> C
     return load_recipe(words, config_file)
 
 
+def stated_target(cfg: Config, words: Sequence[str] | None, config_file: Path | None) -> str | None:
+    """Return the type of truth that a recipe's task needs; None where a folder was named, all of whose truths count."""
+    from segatlas.tasks import TASKS
+
+    first = next(iter(words or ()), "")
+    names_recipe = config_file is not None or (first and "=" not in first and not Path(first).expanduser().is_dir())
+    return TASKS[cfg.task].target if names_recipe else None
+
+
 @contextmanager
 def progress_bar(text: str) -> Iterator[Report]:
     """Yield what to call with (done, in all); a bar on stderr where that is a terminal."""
@@ -303,7 +314,8 @@ def print_diagnosis(found: CheckReport, console: Console, fix_command: str | Non
 
     console.print(Text.assemble(("data check ", "bold"), str(found.root), f"  (data.name={found.name})"))
     for split, (images, masks) in found.splits.items():
-        console.print(f"  {split:<6} {images:>6} images {masks:>6} masks", markup=False)
+        further = "".join(f" {count:>6} {label}" for label, count in found.further.get(split, {}).items())
+        console.print(f"  {split:<6} {images:>6} images {masks:>6} masks{further}", markup=False)
     if found.classes:
         shown = ", ".join(found.classes[:12]) + (", ..." if len(found.classes) > 12 else "")
         console.print(f"  {len(found.classes)} classes: {shown}", markup=False)

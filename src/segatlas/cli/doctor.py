@@ -11,8 +11,8 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import Any
 
-from segatlas import __version__
 from segatlas.cli.common import DebugOption, JsonOption, human, print_json_line
+from segatlas.version import __version__
 
 LIBRARIES = (
     "torch",

@@ -10,10 +10,10 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from segatlas import __version__
 from segatlas.cli import bench, config, data, doctor, evaluate, models, predict, train
 from segatlas.cli.common import guard, reset_debug, set_debug
 from segatlas.printable import SafeRecords
+from segatlas.version import __version__
 
 SAFE_RECORDS = SafeRecords()
 

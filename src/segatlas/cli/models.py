@@ -155,7 +155,7 @@ def convert(
 def _print_conversion(done: Conversion) -> None:
     card = done.card
     say(f"{printable(done.file)}: {card.architecture} of {done.title}, {done.tensors} tensors")
-    config = ", ".join(f"{key}={value!r}" for key, value in card.config.items())
+    config = _config_words(card)
     classes = f"{len(card.classes)}: {', '.join(card.classes[:FEW_CLASSES])}"
     pairs = {"config": config, "classes": classes + (", ..." if len(card.classes) > FEW_CLASSES else "")}
     all_pairs = {**pairs, "settings": done.settings_from or "none found"}
@@ -205,12 +205,14 @@ def _info_architecture(name: str, *, json_line: bool) -> None:
         return
     height, width = MEASURED_SIZE
     variant = f" (variant of {facts.architecture})" if facts.name != facts.architecture else ""
+    size = f"{facts.parameters / 1e6:.2f} M with {MEASURED_CLASSES} classes"
     say(f"{facts.name}{variant}: {facts.title}")
     _print_pairs(
         {
             "paper": facts.paper,
             "tasks": ", ".join(facts.tasks),
-            "parameters": f"{facts.parameters / 1e6:.2f} M with {MEASURED_CLASSES} classes",
+            **({} if facts.host is None else {"host": f"a network that gives {' or '.join(facts.host)}"}),
+            "parameters": size if facts.host is None else f"{facts.parameters:,}, without the host's",
             "cost": f"{facts.macs / 1e9:.2f} GMACs at {height}x{width} (convolutions, products; 1 MAC = 2 FLOPs)",
             "variants": ", ".join(facts.variants) or "none",
             "weights": ", ".join(entry.name for entry in published_for(name))
@@ -271,12 +273,22 @@ def _info_card(name: str, *, json_line: bool) -> None:
         say(f"... and {len(card.classes) - SHOWN_CLASSES} more classes (--json lists all)")
 
 
+def _config_words(card: Card) -> str:
+    """Return a config on one line: `encoder` is the encoder's name, `encoder.KEY` what else is set of it."""
+    from segatlas.config.encoder_keys import dotted_fields
+
+    fields = dotted_fields(card.config)
+    unset = [key for key, value in fields.items() if key.startswith("encoder.") and value is None]
+    told = {key.removesuffix(".name"): value for key, value in fields.items() if key not in unset}
+    return ", ".join(f"{key}={value!r}" for key, value in told.items())
+
+
 def _card_pairs(card: Card) -> dict[str, str]:
     norm, mode = card.preprocessing, card.inference
     windows = f" by windows of {mode.crop}, every {mode.stride or '2/3 of that'} pixels" if mode.crop else ""
     return {
         "task": card.task,
-        "config": ", ".join(f"{key}={value!r}" for key, value in card.config.items()),
+        "config": _config_words(card),
         "input": ", ".join(f"{spec.name} of {spec.channels} channels" for spec in card.inputs),
         "preprocessing": f"resize {norm.resize or 'none'}, then (value / {norm.max_value:g} - mean) / std",
         "mean": ", ".join(f"{value:g}" for value in norm.mean),

@@ -25,12 +25,14 @@ from segatlas.cli.common import (
 )
 from segatlas.errors import UsageError
 from segatlas.files import require_writable, sweep_leftovers
-from segatlas.output import ENDINGS, MODULES, WriterOptions, kinds_of, write
+from segatlas.output import ENDINGS, MODULES, kinds_of, write
+from segatlas.output.options import WriterOptions
 from segatlas.printable import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from segatlas.checkpoint.card import Card
     from segatlas.inference import Predictor, Segmentation
     from segatlas.inference.images import GivenImage
 
@@ -125,7 +127,7 @@ def predict(
     kinds = kinds_of(task, wanted)[:1] if single else kinds_of(task, wanted)
     targets = _all_targets(jobs, kinds, out, output_file)
     _check_targets(jobs, targets)
-    written = WriterOptions(model=model, codes=_mask_codes(mask_format, predictor))
+    written = WriterOptions(model=model, codes=_mask_codes(mask_format, predictor.card, kinds))
     _check_aux(jobs, predictor, model)
 
     console, summary, start = human(json_line=json_line), PredictionSummary(), time.perf_counter()
@@ -363,16 +365,21 @@ def _bf16_agreement(predictor: Predictor, jobs: Sequence[Job]) -> float | None:
     return None
 
 
-def _mask_codes(mask_format: str, predictor: Predictor) -> Callable[[Any], Any] | None:
+def _mask_codes(mask_format: str, card: Card, kinds: Sequence[str]) -> Callable[[Any], Any] | None:
     """Return what turns class indices into the codes of --format, None for the indices themselves."""
     if mask_format == "index":
         return None
     from segatlas.data.datasets import cityscapes
 
-    if tuple(predictor.card.classes) != tuple(cityscapes.CLASSES):
+    if "mask" not in kinds:
+        raise UsageError(
+            f"--format {mask_format} is about masks of classes; the model's task is {card.task}, which is written as "
+            f"{','.join(kinds)}"
+        )
+    if tuple(card.classes) != tuple(cityscapes.CLASSES):
         raise UsageError(
             f"--format {mask_format} needs a model of the {len(cityscapes.CLASSES)} Cityscapes classes; this one has "
-            f"{len(predictor.card.classes)}: {', '.join(predictor.card.classes[:8])}"
+            f"{len(card.classes)}: {', '.join(card.classes[:8])}"
         )
     return cityscapes.to_label_ids
 

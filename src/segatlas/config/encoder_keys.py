@@ -7,19 +7,21 @@
 
 Recipes, their `key=value` words, cards, arguments of `create_model` and the variants of model files may use either, or
 both where they do not contradict each other. All are brought to the nested one here and nowhere else: each layer by
-itself, before layers meet, so that a higher layer's `output_stride` overrides a lower layer's `encoder: {...}`.
+itself, before layers meet, so that a higher layer's `output_stride` overrides a lower layer's `encoder: {...}`. The
+same holds of a network inside another one, `host:`, which may be given by its name alone, too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from segatlas.config.messages import show
 from segatlas.config.yaml_tree import Node, Place
 from segatlas.errors import Problem
 
-ENCODER, NAME = "encoder", "name"
+ENCODER, HOST, NAME = "encoder", "host", "name"
 FLAT: dict[str, tuple[str, ...]] = {
     "output_stride": (ENCODER, "output_stride"),
     "encoder_options": (ENCODER,),
@@ -30,6 +32,8 @@ FLAT: dict[str, tuple[str, ...]] = {
 
 def nested_path(path: Sequence[str]) -> tuple[str, ...]:
     """Return the place of a key among a network's keys: of `output_stride`, that is `encoder.output_stride`."""
+    if path[:1] == (HOST,):
+        return (HOST, *nested_path(path[1:]))
     return (*FLAT.get(path[0], path[:1]), *path[1:]) if path else ()
 
 
@@ -38,8 +42,10 @@ def nested_value(node: Node, path: Sequence[str] = ()) -> Node:
 
     Of what contradicts itself the nested value stays, see `contradictions`.
     """
-    if tuple(path) == (ENCODER,) and isinstance(node.value, str):
+    if tuple(path) in ((ENCODER,), (HOST,)) and isinstance(node.value, str):
         return Node(value={NAME: node}, place=node.place)
+    if path[:1] == (HOST,):
+        return nested_value(node, path[1:])
     if path or not isinstance(node.value, dict):
         return node
     fields = {key: nested_value(child, (key,)) for key, child in node.value.items() if key not in FLAT}
@@ -64,7 +70,8 @@ def contradictions(node: Node) -> list[Problem]:
             message = f"contradicts {ENCODER}.{key} = {show(other.plain())}{line}: leave one of them out"
             found, place = show(given.plain()), given.place
             problems.append(Problem(key=written, got=found, message=message, file=place.file, line=place.line))
-    return problems
+    inside = [] if (host := node.child(HOST)) is None else contradictions(host)
+    return [*problems, *(replace(problem, key=f"{HOST}.{problem.key}") for problem in inside)]
 
 
 def nested_fields(fields: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
@@ -75,8 +82,23 @@ def nested_fields(fields: Mapping[str, Any]) -> tuple[dict[str, Any], list[Probl
     return {key: value for key, value in fields.items() if key not in ours} | nested_value(node).plain(), problems
 
 
+def dotted_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a network's fields, in either spelling, by dotted key: `encoder.KEY`, and of a wrapper `host.KEY`."""
+    dotted: dict[str, Any] = {}
+    for key, value in nested_fields(fields)[0].items():
+        group = dotted_fields(value) if key == HOST and isinstance(value, Mapping) else value
+        inside = isinstance(group, Mapping) and key in (ENCODER, HOST)
+        dotted |= {f"{key}.{inner}": item for inner, item in group.items()} if inside else {key: value}
+    return dotted
+
+
 def encoder_name(fields: Mapping[str, Any]) -> str:
-    """Return the name of the encoder among a network's fields, in either spelling; "" where there is none."""
+    """Return the name of the encoder among a network's fields, in either spelling; "" where there is none.
+
+    Of a wrapper it is that of the network inside.
+    """
+    while isinstance(host := fields.get(HOST), Mapping):
+        fields = host
     group = nested_fields(fields)[0].get(ENCODER)
     return str(group.get(NAME) or "") if isinstance(group, Mapping) else ""
 
@@ -102,9 +124,9 @@ _NOWHERE = Place(file="")
 
 
 def _noded(value: Any) -> Node:
-    """Return plain values as a tree; leaves are what they are."""
+    """Return plain values as a tree; leaves are what they are, tuples among them."""
     if isinstance(value, Mapping):
         return Node(value={str(key): _noded(item) for key, item in value.items()}, place=_NOWHERE)
-    if isinstance(value, list | tuple):
+    if isinstance(value, list):
         return Node(value=[_noded(item) for item in value], place=_NOWHERE)
     return Node(value=value, place=_NOWHERE)

@@ -3,7 +3,8 @@
 The layers, lowest first: the schema's defaults, bases in their order, the recipe itself, all `key=value` words as one.
 Keys merge one by one, but some belong together, and a lower layer must not speak for what a higher one has replaced:
 
-* keys of `model:` that a lower layer wrote for another network, keys of `data:` that it wrote for another dataset;
+* keys of `model:` that a lower layer wrote for another network, or of its `host:` for another one inside, keys of
+  `data:` that it wrote for another dataset;
 * keys that exclude each other, such as `train.steps` and `train.epochs`.
 
 What stands in the same layer stays, so contradictions within one are still found by the rules.
@@ -15,6 +16,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from segatlas.config.encoder_keys import HOST
 from segatlas.config.messages import show
 from segatlas.config.yaml_tree import Node, merge
 
@@ -51,6 +53,10 @@ def make_room(below: Node, above: Node) -> Node:
             if _value(above, other) is None:
                 below = _without(below, other.split("."))
     below = _without_others(below, above, "model", _is_of_any_network)
+    inside = f"model.{HOST}"
+    while _at(below, inside) is not None and _at(above, inside) is not None:
+        below = _without_others(below, above, inside, lambda key, _: key == "name")
+        inside += f".{HOST}"
     return _without_others(below, above, "data", lambda key, _: key in OF_ANY_DATA_SET, shared="root")
 
 
@@ -62,12 +68,12 @@ def _without_others(
     A layer that gives no name wrote its keys for whichever comes: they stay. The key `shared` stays too, but is told.
     """
     earlier, name = _value(below, f"{section}.name"), _value(above, f"{section}.name")
-    keys, own = below.child(section), above.child(section)
+    keys, own = _at(below, section), _at(above, section)
     if earlier is None or name is None or earlier == name or keys is None or own is None:
         return below
     foreign = [key for key, node in keys.value.items() if not is_of_any(key, node)]
     for key in foreign:
-        below = _without(below, [section, key])
+        below = _without(below, [*section.split("."), key])
     left_out = [key for key in foreign if own.child(key) is None and keys.value[key].plain() not in (None, [], {})]
     kept = [shared] if own.child(shared) is None and _is_in_file(keys.child(shared)) else []
     told = [
@@ -97,10 +103,16 @@ def _told(key: str, node: Node) -> str:
 
 def _value(tree: Node, key: str) -> Any:
     """Return the single value at a dotted key, or None where there is none."""
+    node = _at(tree, key)
+    return None if node is None or isinstance(node.value, dict | list) else node.value
+
+
+def _at(tree: Node, key: str) -> Node | None:
+    """Return what stands at a dotted key."""
     node: Node | None = tree
     for part in key.split("."):
         node = None if node is None else node.child(part)
-    return None if node is None or isinstance(node.value, dict | list) else node.value
+    return node
 
 
 def _without(tree: Node, path: list[str]) -> Node:

@@ -7,23 +7,23 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from pydantic import ValidationError
 
-from segatlas.config import yaml_tree
+from segatlas.config import schema, yaml_tree
 from segatlas.config.layers import lay_over, make_room
 from segatlas.config.messages import SchemaWords, explain, shorten, show, unknown
-from segatlas.config.old_keys import tell_old_keys, todays_keys, todays_path
+from segatlas.config.old_keys import grouped, tell_old_keys, todays_keys, todays_path
 from segatlas.config.plain import value_problems
 from segatlas.config.rules import check_rules
-from segatlas.config.schema import Config, DataCheck, ModelCheck
+from segatlas.config.schema import DataCheck, ModelCheck
 from segatlas.config.yaml_tree import Node, Place
 from segatlas.errors import ConfigError, DataError, Problem
 from segatlas.files import read_text
 from segatlas.printable import printable
 
-ConfigType = TypeVar("ConfigType", bound=Config)
+ConfigType = TypeVar("ConfigType", bound=schema.Config)
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 MAX_BASES = 2
 MAX_BYTES = 1_000_000
@@ -36,20 +36,35 @@ def recipes() -> dict[str, Path]:
     return {f"{path.parent.name}_{path.stem}": path for path in files}
 
 
-def load(
-    cls: type[ConfigType],
-    source: str | Path | Mapping[str, Any],
-    overrides: Sequence[str] = (),
-    check_model: ModelCheck | None = None,
-    check_data: DataCheck | None = None,
-) -> ConfigType:
-    """Read and check a recipe; see `Config.load`."""
-    tree, title, problems = _whole_tree(source, overrides)
-    cfg, faults = _check(cls, tree, check_model, check_data)
-    problems += [_locate(problem, tree) for problem in faults]
-    if problems or cfg is None:
-        raise ConfigError(title, _in_order(problems))
-    return cfg
+class Config(schema.Config):
+    """A whole recipe. A YAML file may besides hold `base:`, the recipe (or list of them) that it is laid over."""
+
+    @classmethod
+    def load(
+        cls,
+        source: str | Path | Mapping[str, Any],
+        *overrides: str,
+        check_model: ModelCheck | None = None,
+        check_data: DataCheck | None = None,
+    ) -> Self:
+        """Read and check a recipe.
+
+        Args:
+            source: a shipped recipe's name, a YAML file's path, or a dict.
+            overrides: "a.b=value" words, laid over the recipe in order; the value is YAML.
+            check_model: checks the keys of `model:` that belong to the architecture. `segatlas.recipe.Config` brings
+                the one that knows all architectures; without it those keys are taken as they are.
+            check_data: likewise for the keys of `data:` that belong to the dataset, and for its name.
+
+        Raises:
+            ConfigError: with all problems at once, each with file, line, key, value found and value expected.
+        """
+        tree, title, problems = _whole_tree(source, overrides)
+        cfg, faults = _check(cls, tree, check_model, check_data)
+        problems += [_locate(problem, tree) for problem in faults]
+        if problems or cfg is None:
+            raise ConfigError(title, _in_order(problems))
+        return cfg
 
 
 def located(error: ConfigError, source: str | Path | Mapping[str, Any], overrides: Sequence[str]) -> ConfigError:
@@ -59,14 +74,14 @@ def located(error: ConfigError, source: str | Path | Mapping[str, Any], override
     return ConfigError(title, _in_order(problems))
 
 
-def to_yaml(cfg: Config) -> str:
+def to_yaml(cfg: schema.Config) -> str:
     """Return the whole recipe as YAML, every key with its value, in the schema's order. `load` reads it back equal."""
     return yaml_tree.write(cfg.model_dump(mode="json"))
 
 
-def json_schema() -> dict[str, Any]:
+def json_schema(recipe: type[Config]) -> dict[str, Any]:
     """Return the JSON Schema of a recipe file, for editors: with `base:`, and with losses given by name alone."""
-    schema = Config.model_json_schema()
+    schema = recipe.model_json_schema()
     texts = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
     base = {**texts, "description": "recipe (or list of them) that this one is laid over: a path or a shipped name"}
     schema["properties"] = {"base": base, **schema["properties"]}
@@ -188,7 +203,7 @@ def _override(tree: Node, word: str, *, as_written: bool = False) -> tuple[Node,
         return tree, [_at(OVERRIDE, key, text, "base is set in a file only - name the recipe instead")]
     said = yaml_tree.from_plain(value.plain(), OVERRIDE)
     if as_written:
-        return _set(tree, path, said, key)
+        return _set(tree, path, grouped(said, path), key)
     now = todays_path(path)
     return _set(tree, [*now], todays_keys(said, now), key)
 

@@ -57,6 +57,11 @@ def todays_keys(node: Node, path: tuple[str, ...] = ()) -> Node:
     return nested_value(node, path[1:]) if path[:1] == MODEL else node
 
 
+def grouped(node: Node, path: Sequence[str]) -> Node:
+    """Return what a word sets at `path`; an encoder's name alone as the group that further words may add to."""
+    return nested_value(node, path[1:]) if tuple(path[:1]) == MODEL and len(path) > 1 else node
+
+
 def todays_recipe(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """Return a whole recipe of plain values, such as a checkpoint holds, with the keys of today."""
     plain: dict[str, Any] = todays_keys(from_plain(dict(recipe), Place(file="checkpoint"))).plain()

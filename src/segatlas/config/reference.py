@@ -19,9 +19,9 @@ class KeyRow:
     meaning: str
 
 
-def reference() -> list[tuple[str, list[KeyRow]]]:
-    """Return (title, rows) of the recipe's keys, then of the keys of each loss."""
-    words = SchemaWords(Config.model_json_schema())
+def reference(recipe: type[Config]) -> list[tuple[str, list[KeyRow]]]:
+    """Return (title, rows) of a recipe's keys, then of the keys of each loss."""
+    words = SchemaWords(recipe.model_json_schema())
     tables = [("Keys of a recipe", [_row(key, node, words) for key, node in words.leaves()])]
     mapping = words.root["properties"]["losses"]["items"]["discriminator"]["mapping"]
     shared: set[str] | None = None

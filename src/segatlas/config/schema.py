@@ -6,7 +6,6 @@ This file is the reference. It holds no torch: `segatlas config ...` and errors 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import (
@@ -18,7 +17,7 @@ from pydantic import (
     model_serializer,
 )
 
-from segatlas.config.losses import AnyLossConfig, CrossEntropyConfig
+from segatlas.config.losses import LossConfig
 from segatlas.config.plain import LARGEST_SCALE, SMALLEST_SCALE
 from segatlas.config.section import Section
 from segatlas.config.transforms import RESIZE, Size, TransformsConfig
@@ -228,6 +227,7 @@ class TrainConfig(Section):
         "the task, default the first of them (semantic: miou)",
     )
     freeze_encoder: bool = Field(False, description="keep the encoder's weights and statistics as they are")
+    freeze_host: bool = Field(False, description="the same of the network inside a wrapper, its `model.host`")
     gradient_checkpointing: bool = Field(False, description="recompute encoder stages in backward to save memory")
     deterministic: bool = Field(True, description="only deterministic algorithms")
     devices: int | None = Field(
@@ -269,10 +269,10 @@ class LogConfig(Section):
 
 
 class Config(Section):
-    """A whole recipe. A YAML file may besides hold `base:`, the recipe (or list of them) that it is laid over."""
+    """The keys of a whole recipe; `segatlas.config.Config` reads one."""
 
     further_rules: ClassVar[tuple[Rule, ...]] = ()
-    """What `segatlas.recipe.Config` checks besides: it knows the networks."""
+    """What `segatlas.recipe.Config` checks besides: it knows the networks, and the keys of each loss."""
 
     seed: int = Field(0, ge=0, lt=2**32, description="every random draw of the run follows from it")
     task: str = Field(
@@ -282,38 +282,14 @@ class Config(Section):
     model: ModelConfig = Field(default_factory=ModelConfig)
     data: DataConfig = Field(default_factory=DataConfig)
     transforms: TransformsConfig = Field(default_factory=TransformsConfig)
-    losses: tuple[AnyLossConfig, ...] = Field(
-        default_factory=lambda: (CrossEntropyConfig(name="cross_entropy"),),
+    losses: tuple[LossConfig, ...] = Field(
+        default_factory=lambda: (LossConfig(name="cross_entropy"),),
         description="their weighted sum is minimised; a name alone stands for that loss with its defaults; "
         "default [cross_entropy], or what suits the network's output",
     )
     train: TrainConfig = Field(default_factory=TrainConfig)
     eval: EvalConfig = Field(default_factory=EvalConfig)
     log: LogConfig = Field(default_factory=LogConfig)
-
-    @classmethod
-    def load(
-        cls,
-        source: str | Path | Mapping[str, Any],
-        *overrides: str,
-        check_model: ModelCheck | None = None,
-        check_data: DataCheck | None = None,
-    ) -> Self:
-        """Read and check a recipe.
-
-        Args:
-            source: a shipped recipe's name, a YAML file's path, or a dict.
-            overrides: "a.b=value" words, laid over the recipe in order; the value is YAML.
-            check_model: checks the keys of `model:` that belong to the architecture. `segatlas.recipe.Config` brings
-                the one that knows all architectures; without it those keys are taken as they are.
-            check_data: likewise for the keys of `data:` that belong to the dataset, and for its name.
-
-        Raises:
-            ConfigError: with all problems at once, each with file, line, key, value found and value expected.
-        """
-        from segatlas.config.loading import load
-
-        return load(cls, source, overrides, check_model, check_data)
 
     def settled(self) -> Self:
         """Return the recipe with what it leaves open filled in; `segatlas.recipe.Config` knows what."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,60 +12,30 @@ from torch import Tensor
 
 from segatlas.build.assembling import assemble, filled
 from segatlas.build.network import build_empty, make_config
-from segatlas.checkpoint.card import CARD_FILE, WEIGHTS_FILE, Card, InferenceMode, Preprocessing, default_preprocessing
+from segatlas.build.saving import make_card
+from segatlas.checkpoint.card import CARD_FILE, WEIGHTS_FILE, Card
 from segatlas.checkpoint.fitting import require_fit
 from segatlas.checkpoint.hostile import told_as_weights_error
-from segatlas.checkpoint.model_folder import plain_tensors, read_model, save_pretrained
-from segatlas.checkpoint.prefixes import PrefixedTensors, averaged, parts
-from segatlas.checkpoint.reading import ReadWeights, read_state_dict
+from segatlas.checkpoint.model_folder import plain_tensors, read_model, write_model
+from segatlas.checkpoint.prefixes import PrefixedTensors
+from segatlas.checkpoint.preprocessing import InferenceMode, Preprocessing, default_preprocessing
 from segatlas.conversion.class_lists import class_list
 from segatlas.conversion.importers import SOURCES, importers, load_source
 from segatlas.conversion.importers.foreign import ForeignWeights
-from segatlas.conversion.importers.importer import Importer
-from segatlas.conversion.importers.renames import to_ours, to_theirs
-from segatlas.conversion.importers.sidecar import find_settings, find_weights
-from segatlas.conversion.importers.source import Facts, Library
-from segatlas.conversion.importers.stacks import stack_to_ours, stack_to_theirs
+from segatlas.conversion.importers.sidecar import find_weights
+from segatlas.conversion.importers.source import Facts
+from segatlas.conversion.recognition import find_importer
+from segatlas.conversion.renaming import rename_to_ours, rename_to_theirs, with_counters
 from segatlas.errors import SegAtlasError, UsageError, WeightsError
 from segatlas.files import sha256, sweep_leftovers, whole_file
-from segatlas.models import find_entry
 from segatlas.models.architecture import flat_fields
-from segatlas.printable import printable, shortened
+from segatlas.printable import printable
 
 _TRAINING_ONLY = ("dropout", "drop_path")
 """Fields of configs that say nothing about a network in eval mode."""
 
 _MOST_STATISTICS = 100
 """Numbers in a tensor of means or deviations at most: one a channel."""
-
-_SHOWN = 6
-"""Names listed of a file that is not recognised."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recognised:
-    """An importer that fits a file: the fields of the config that it read there, and what it took by default."""
-
-    importer: Importer
-    fields: Mapping[str, Any]
-    notes: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Match:
-    """A file with the one importer that fits it.
-
-    part: the tensors that it fits, below a prefix of the file's names, and what is beside them.
-    settings: the library's own configuration, {} where there is none; settings_from says where it was found.
-    """
-
-    path: Path
-    read: ReadWeights
-    part: PrefixedTensors
-    source: Library
-    recognised: Recognised
-    settings: Mapping[str, Any]
-    settings_from: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,13 +105,15 @@ def convert_file(
     net = filled(architecture, settings, with_counters(tensors), where=str(path), network=network)
     described, notes = _card_facts(settings, told, part)
     hashed = sha256(path, error=WeightsError)
-    folder = save_pretrained(net, out, source=f"{title}: {path.name}, sha256 {hashed}", **{**described, **facts})
+    card = make_card(net, source=f"{title}: {path.name}, sha256 {hashed}", **{**described, **facts})
+    folder = Path(out)
+    card = write_model(folder, card, net.state_dict())
     return Conversion(
         folder=folder,
         file=path,
         library=found.source.name,
         title=title,
-        card=Card.read(folder),
+        card=card,
         settings_from=found.settings_from,
         tensors=len(part.inside),
         prefix=part.prefix,
@@ -219,172 +190,6 @@ def _written(
     raise WeightsError(f"{title} has no such {architecture}: {'; '.join(dict.fromkeys(faults))}")
 
 
-def find_importer(path: Path, *, arch: str | None = None, config: Path | None = None) -> Match:
-    """Read a weights file and find the importer that fits it.
-
-    Raises:
-        WeightsError: not readable, none fits, or several do.
-        UsageError: an architecture that is not known, or for which no weights can be read.
-    """
-    if arch is not None:
-        arch = find_entry(arch)[0].name
-        if not importers(architecture=arch):
-            raise UsageError(f"no weights of other libraries can be read for '{arch}'; {_readable()}")
-    read = read_state_dict(path)
-    found: list[Match] = []
-    faults: list[str] = []
-    for part in parts(read.tensors):
-        if not any(one.part.prefix and part.prefix.startswith(one.part.prefix) for one in found):
-            found += _fitting(path, read, part, arch, config, faults)
-        if any(not one.part.prefix for one in found):
-            break
-    if not found:
-        raise WeightsError(_not_recognised(path, read.tensors, list(dict.fromkeys(faults)), arch))
-    if config is not None and not any(one.settings_from for one in found):
-        raise UsageError(f"config: {config} is no configuration of {found[0].source.title}, of which the weights are")
-    found = _of_one_prefix(path, found)
-    if len(found) > 1:
-        names = sorted(f"{one.recognised.importer.architecture} ({one.source.title})" for one in found)
-        raise WeightsError(
-            f"{printable(path)}: several architectures fit: {', '.join(names)}; choose one with --arch (arch=)"
-        )
-    return found[0]
-
-
-def _fitting(
-    path: Path, read: ReadWeights, part: PrefixedTensors, arch: str | None, config: Path | None, faults: list[str]
-) -> list[Match]:
-    """Return what fits the part of a file, of every library; faults that are met are added to `faults`."""
-    found = []
-    inside = replace(read, tensors=part.inside)
-    for library in SOURCES:
-        source = load_source(library)
-        try:
-            if not _may_fit(part.inside, arch=arch, source=library):
-                continue
-            with told_as_weights_error("its settings cannot be used"):
-                settings = find_settings(source, path, inside, config)
-            fitting = recognise(part.inside, settings.values, arch=arch, source=library)
-        except SegAtlasError as error:
-            faults.append(f"  {source.title}: {error}")
-            continue
-        for one in fitting:
-            noted = Recognised(importer=one.importer, fields=one.fields, notes=(*settings.notes, *one.notes))
-            where, values = settings.where, settings.values
-            found.append(
-                Match(
-                    path=path,
-                    read=read,
-                    part=part,
-                    source=source,
-                    recognised=noted,
-                    settings=values,
-                    settings_from=where,
-                )
-            )
-    return found
-
-
-def _of_one_prefix(path: Path, found: list[Match]) -> list[Match]:
-    """Return what was found below one prefix: the only one, or that of averaged weights beside the others.
-
-    Raises:
-        WeightsError: several networks, or tensors beside the network that may be a part of it.
-    """
-    prefixes = list(dict.fromkeys(one.part.prefix for one in found))
-    chosen = prefixes
-    if len(prefixes) > 1:
-        same = len({frozenset(one.part.inside) for one in found}) == 1
-        chosen = averaged(prefixes) if same else prefixes
-    if len(chosen) != 1:
-        listed = ", ".join(f"'{prefix}'" for prefix in prefixes)
-        raise WeightsError(
-            f"{printable(path)}: holds several networks, below the names {listed}; save one of them alone"
-        )
-    others = [prefix for prefix in prefixes if prefix != chosen[0]]
-    kept = [one for one in found if one.part.prefix == chosen[0]]
-    strangers = [name for name in kept[0].part.strangers() if not name.startswith(tuple(others))]
-    if strangers:
-        shown = ", ".join(map(shortened, strangers[:_SHOWN])) + (", ..." if len(strangers) > _SHOWN else "")
-        raise WeightsError(
-            f"{printable(path)}: below '{chosen[0]}' are tensors of a {kept[0].recognised.importer.architecture} of "
-            f"{kept[0].source.title}, but beside them are {len(strangers)} that may be a part of it: {shown}; save the "
-            "network alone"
-        )
-    return kept
-
-
-def recognise(
-    tensors: Mapping[str, Tensor], settings: Mapping[str, Any], *, arch: str | None = None, source: str | None = None
-) -> list[Recognised]:
-    """Return every importer whose fingerprint fits the tensors.
-
-    Raises:
-        SegAtlasError: none fits, and one met a fault after the fingerprint had fitted.
-    """
-    found, faults = [], []
-    for importer in importers(source, arch):
-        file = ForeignWeights(tensors=tensors, settings=settings)
-        try:
-            with told_as_weights_error(f"tensors or settings that no {importer.architecture} has"):
-                fields = importer.recognise(file)
-        except SegAtlasError as error:
-            faults.append(error)
-            continue
-        if fields is not None:
-            found.append(Recognised(importer=importer, fields=fields, notes=tuple(file.notes)))
-    if faults and not found:
-        raise faults[0]
-    return found
-
-
-def _may_fit(tensors: Mapping[str, Tensor], *, arch: str | None, source: str) -> bool:
-    """Tell whether a fingerprint of a library fits; settings may be needed for the rest."""
-    try:
-        return bool(recognise(tensors, {}, arch=arch, source=source))
-    except SegAtlasError:
-        return True
-
-
-def rename_to_ours(importer: Importer, config: Any, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors under our names, in our layout. Names without a rename stay, for `require_fit` to report."""
-    renames, changes = importer.renames(config), importer.changes(config)
-    kept = {name: tensor for name, tensor in tensors.items() if not _begins(name, importer.dropped)}
-    stacked, others = stack_to_ours(kept, importer.stacks(config))
-    ours = {to_ours(name, renames) or name: tensor for name, tensor in others.items()} | stacked
-    return {name: changes[name][0](tensor) if name in changes else tensor for name, tensor in ours.items()}
-
-
-def rename_to_theirs(importer: Importer, config: Any, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return our tensors under their names, in their layout. WeightsError where the table lacks a name."""
-    renames, changes = importer.renames(config), importer.changes(config)
-    laid_out = {name: changes[name][1](tensor) if name in changes else tensor for name, tensor in tensors.items()}
-    stacked, others = stack_to_theirs(laid_out, importer.stacks(config))
-    theirs: dict[str, Tensor] = dict(importer.constants(config))
-    for name, tensor in others.items():
-        new = to_theirs(name, renames)
-        if new is None:
-            raise WeightsError(f"{name}: {importer.source} has no such tensor in a {importer.architecture}")
-        theirs[new] = tensor
-    return theirs | stacked
-
-
-def _begins(name: str, beginnings: tuple[str, ...]) -> bool:
-    return any(name == start or name.startswith(f"{start}.") for start in beginnings)
-
-
-def with_counters(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors, and batch norm's counters where a file has none at all.
-
-    Files written before torch 0.4.1 have no `num_batches_tracked`; torch itself takes 0 for it, too.
-    """
-    whole = dict(tensors)
-    if not any(name.endswith("num_batches_tracked") for name in whole):
-        means = [name for name in whole if name.endswith(".running_mean")]
-        whole |= {name.replace("running_mean", "num_batches_tracked"): torch.tensor(0) for name in means}
-    return whole
-
-
 def _card_facts(config: Any, facts: Facts, part: PrefixedTensors) -> tuple[dict[str, Any], list[str]]:
     """Return the fields of a card, and notes about those taken by default or from tensors beside the network."""
     listed = class_list(config.num_classes, facts.classes, facts.palette, facts.data_set)
@@ -423,24 +228,3 @@ def _statistics_in_file(part: PrefixedTensors, channels: int) -> tuple[Preproces
     mean, std = (tuple(round(value / largest, 6) for value in found[kind]) for kind in ("mean", "std"))
     note = f"mean and std are those that lie beside the network in the file, of values 0..{largest}"
     return Preprocessing(mean=mean, std=std), note
-
-
-def _not_recognised(path: Path, tensors: Mapping[str, Tensor], faults: list[str], arch: str | None) -> str:
-    prefixes = Counter(name.partition(".")[0] for name in tensors)
-    seen = ", ".join(f"{shortened(prefix)} ({count})" for prefix, count in prefixes.most_common(_SHOWN))
-    first = ", ".join(
-        f"{shortened(name, 100)} {'x'.join(map(str, t.shape))}" for name, t in list(tensors.items())[:_SHOWN]
-    )
-    wanted = f" as '{arch}'" if arch else ""
-    lines = [f"{printable(path)}: not recognised{wanted}", *faults]
-    lines += [f"  {len(tensors)} tensors, by beginning: {seen}", f"  first: {first}", f"  {_readable()}"]
-    return "\n".join(lines)
-
-
-def _readable() -> str:
-    """Say what can be read."""
-    libraries = []
-    for library in SOURCES:
-        names = sorted({importer.architecture for importer in importers(library)})
-        libraries.append(f"{load_source(library).title} ({', '.join(names)})")
-    return f"can be read: {'; '.join(libraries)}"

@@ -1,7 +1,8 @@
-"""Criteria: what a training minimises, one file for each type of output. The table holds no torch.
+"""Criteria: what a training minimises, by the type of output. The table holds no torch.
 
 A file offers `build(terms, automatic_weights) -> nn.Module`; the module takes (output, targets) and returns the total,
-a scalar, and the value of each term by name.
+a scalar, and the value of each term by name. What a single term takes and computes is its loss's matter; a file of its
+own is for outputs whose terms depend on each other.
 """
 
 from __future__ import annotations
@@ -10,20 +11,21 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from segatlas.config.losses import AnyLossConfig
+from segatlas.errors import UsageError
+from segatlas.losses import Loss, losses_for
 from segatlas.renamed import old_names
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 CRITERIA: dict[str, str] = {
-    "SemanticLogits": "segatlas.criteria.semantic_logits",
-    "CentersAndOffsets": "segatlas.criteria.centers_offsets",
+    "SemanticLogits": "segatlas.criteria.weighted_sum",
+    "CentersAndOffsets": "segatlas.criteria.weighted_sum",
 }
 """Name of an output type of `segatlas.structures` -> the file of its criterion."""
 
 
-def build(output: str, terms: Sequence[AnyLossConfig], automatic_weights: Tensor | None = None) -> nn.Module:
+def build(output: str, terms: Sequence[Loss], automatic_weights: Tensor | None = None) -> nn.Module:
     """Return the criterion of networks that give this type of output.
 
     Args:
@@ -34,6 +36,9 @@ def build(output: str, terms: Sequence[AnyLossConfig], automatic_weights: Tensor
     Raises:
         UsageError: the terms do not suit.
     """
+    wrong = next((term for term in terms if term.output != output), None)
+    if wrong is not None:
+        raise UsageError(f"losses: got {wrong.name}; this network trains with {', '.join(losses_for(output))}")
     criterion: nn.Module = import_module(CRITERIA[output]).build(terms, automatic_weights)
     return criterion
 

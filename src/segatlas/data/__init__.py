@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from segatlas.data.dataset import SegmentationData
 from segatlas.data.datasets import DATASETS, dataset_class, describe_layout
 from segatlas.data.datasets.foreign import recognise
+from segatlas.data.options import checked
 from segatlas.data.store import Store
-from segatlas.errors import DataError, UsageError
+from segatlas.errors import DataError
 
 if TYPE_CHECKING:
     from segatlas.config.schema import DataConfig
@@ -34,9 +35,8 @@ def create_dataset(
         UsageError: keys of the section that are missing or contradict one another, or a truth that it does not give.
     """
     kind = dataset_class(cfg.name)
-    if target not in kind.targets:
-        raise UsageError(f"data.name={cfg.name} gives {', '.join(kind.targets)}, not the {target} that is asked for")
-    cfg = kind.check_options(cfg)
+    kind.require_target(target)
+    cfg = checked(cfg)
     root = kind.prepare(cfg)
     if not kind.reads(cfg, root):
         raise DataError(f"is not laid out as data.name={cfg.name}: expected {kind.layout}; it {_hint(root)}", root)

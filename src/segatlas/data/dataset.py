@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 
 from segatlas.data.sample import Sample
 from segatlas.errors import DataError
-from segatlas.structures import InputSpec, SourceKind
+from segatlas.structures import InputSpec, SourceKind, Target
 
 Color = tuple[int, int, int]
 
@@ -43,6 +43,14 @@ class SegmentationData(Protocol):
 
     def files(self, index: int) -> tuple[Path, Path | None]:
         """Return the image's file and the mask's file (None without truth)."""
+        ...
+
+    def truth_file(self, index: int) -> Path | None:
+        """Return the file of the truth that a sample carries: the mask's, or that of another type; None without."""
+        ...
+
+    def truth(self, index: int) -> Target | None:
+        """Read the truth of one sample alone; None without. Raises DataError as `load`."""
         ...
 
     def load(self, index: int) -> Sample:

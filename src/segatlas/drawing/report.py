@@ -11,7 +11,7 @@ from pathlib import Path
 from segatlas.drawing.files import write_bytes
 from segatlas.drawing.maps import Color
 from segatlas.drawing.plots import confusion_image
-from segatlas.metrics.metric import UNDEFINED, Number
+from segatlas.metrics.number import UNDEFINED, Number
 from segatlas.metrics.sections import ClassTable, Figures, Matrix, Ranking, Section, Summary
 from segatlas.printable import html_text as escape
 

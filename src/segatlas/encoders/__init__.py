@@ -60,8 +60,17 @@ __getattr__ = old_names(__name__)
 
 
 def timm_has(name: str) -> bool:
-    """Tell whether a name, with `timm/` before it or a tag behind it or not, is one of timm's backbones."""
-    return name.removeprefix("timm/").split(".")[0] in timm_names()
+    """Tell whether timm has a backbone of that name; `timm/` may stand before it, one of its tags behind it."""
+    name = name.removeprefix("timm/")
+    return name in (timm_tags(name) if "." in name else timm_names())
+
+
+def timm_tags(name: str) -> list[str]:
+    """Return the names of one of timm's backbones with each tag it has; a tag names published weights."""
+    import timm
+
+    names: list[str] = timm.list_models(f"{name.removeprefix('timm/').split('.')[0]}.*", include_tags=True)
+    return names
 
 
 def timm_names() -> list[str]:

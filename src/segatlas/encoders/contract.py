@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from segatlas.errors import UsageError
-from segatlas.renamed import old_attribute
+from segatlas.renamed import old_attribute, old_names
+
+__getattr__ = old_names(__name__)
 
 Maps = TypeVar("Maps", Tensor, list[Tensor])
 """What a stage maps to its like: one map, or those of several branches."""
@@ -77,9 +79,6 @@ class PyramidEncoder(EncoderBase):
     def outputs(self, x: Tensor) -> tuple[list[Tensor], dict[str, Tensor]]:
         """Map an image (N, C, H, W) to the maps of `forward` and to further tensors by the names in `extras`."""
         return self(x), {}
-
-
-Encoder = PyramidEncoder
 
 
 class Tokens(NamedTuple):

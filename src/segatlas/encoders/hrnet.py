@@ -24,9 +24,9 @@ from typing import NamedTuple
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segatlas.encoders.contract import Encoder
+from segatlas.encoders.contract import PyramidEncoder
+from segatlas.encoders.family import EncoderFamily, EncoderSettings
 from segatlas.encoders.resnet import BasicBlock, Bottleneck, residual_layer
-from segatlas.encoders.spec import EncoderFamily, EncoderSpec
 from segatlas.layers.init import init_weights
 
 STEM_WIDTH = 64
@@ -104,7 +104,7 @@ class Transition(nn.ModuleList):
         return [layer(x) for layer, x in zip(self, [*maps, maps[-1]], strict=True)]
 
 
-class HRNet(Encoder):
+class HRNet(PyramidEncoder):
     """An HRNet without its classifier: four maps, at strides 4, 8, 16 and 32.
 
     Args:
@@ -179,7 +179,7 @@ class Form(NamedTuple):
 FULL, SMALL = Form(4, (1, 4, 3)), Form(2, (1, 3, 2))
 
 
-def build(spec: EncoderSpec, in_channels: int) -> HRNet:
+def build(spec: EncoderSettings, in_channels: int) -> HRNet:
     """Make an HRNet by name: hrnet_w18, hrnet_w18_small, ..."""
     match = re.fullmatch(r"hrnet_w(\d+)(_small)?", spec.name)
     assert match, spec.name

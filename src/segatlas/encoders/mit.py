@@ -25,8 +25,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segatlas.encoders.contract import Encoder
-from segatlas.encoders.spec import EncoderFamily, EncoderSpec
+from segatlas.encoders.contract import PyramidEncoder
+from segatlas.encoders.family import EncoderFamily, EncoderSettings
 from segatlas.layers.drop_path import DropPath
 from segatlas.layers.init import init_weights
 from segatlas.layers.linear import TokenLinear
@@ -151,7 +151,7 @@ class Block(nn.Module):
         return out
 
 
-class MixTransformer(Encoder):
+class MixTransformer(PyramidEncoder):
     """Four stages at strides 4, 8, 16, 32; stage i is `patch_embed{i}`, `block{i}` (a list) and `norm{i}`.
 
     Args:
@@ -229,7 +229,7 @@ class MixTransformerOptions:
     embedding_norm_eps: float = 1e-5
 
 
-def build(spec: EncoderSpec, in_channels: int) -> MixTransformer:
+def build(spec: EncoderSettings, in_channels: int) -> MixTransformer:
     """Make a Mix Transformer by name, mit_b0 to mit_b5."""
     return MixTransformer(SIZES[spec.name], in_channels=in_channels, **asdict(spec.options))
 

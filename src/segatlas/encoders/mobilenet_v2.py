@@ -18,8 +18,8 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from segatlas.encoders.contract import Encoder
-from segatlas.encoders.spec import EncoderFamily, EncoderSpec
+from segatlas.encoders.contract import PyramidEncoder
+from segatlas.encoders.family import EncoderFamily, EncoderSettings
 from segatlas.layers.init import init_weights
 
 # One row per group of blocks: widening, output channels, blocks, stride of the first block (table 2 of the paper).
@@ -80,7 +80,7 @@ class MobileNetV2Options:
     dilate_every_block: bool = False
 
 
-class MobileNetV2(Encoder):
+class MobileNetV2(PyramidEncoder):
     """MobileNetV2 without its classifier: five maps of 16, 24, 32, 96 and 1280 (or 320) channels.
 
     Args:
@@ -138,7 +138,7 @@ class MobileNetV2(Encoder):
         return [list(self.features[start:end]) for start, end in pairwise((0, *self.ends))]
 
 
-def build(spec: EncoderSpec, in_channels: int) -> MobileNetV2:
+def build(spec: EncoderSettings, in_channels: int) -> MobileNetV2:
     """Make a MobileNetV2 by name: mobilenet_v2, mobilenet_v2_320 (without the convolution to 1280 channels)."""
     options: MobileNetV2Options = spec.options
     return MobileNetV2(

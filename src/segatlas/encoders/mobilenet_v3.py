@@ -19,8 +19,8 @@ from typing import NamedTuple
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segatlas.encoders.contract import Encoder
-from segatlas.encoders.spec import EncoderFamily, EncoderSpec
+from segatlas.encoders.contract import PyramidEncoder
+from segatlas.encoders.family import EncoderFamily, EncoderSettings
 from segatlas.layers.init import init_weights
 
 NORM_EPS = 1e-3
@@ -130,7 +130,7 @@ class InvertedResidual(nn.Module):
         return out
 
 
-class MobileNetV3(Encoder):
+class MobileNetV3(PyramidEncoder):
     """MobileNetV3-Large without its classifier: five maps of 16, 24, 40, 80 and 960 channels.
 
     Args:
@@ -172,7 +172,7 @@ def nearest_multiple_of_8(channels: int) -> int:
     return rounded + 8 if rounded < 0.9 * channels else rounded
 
 
-def build(spec: EncoderSpec, in_channels: int) -> MobileNetV3:
+def build(spec: EncoderSettings, in_channels: int) -> MobileNetV3:
     """Make a MobileNetV3-Large (the only one here)."""
     return MobileNetV3(in_channels=in_channels, output_stride=spec.output_stride or 32)
 

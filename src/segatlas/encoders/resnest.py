@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from segatlas.encoders.family import EncoderFamily, EncoderSettings
 from segatlas.encoders.resnet import DILATIONS, ResNet
-from segatlas.encoders.spec import EncoderFamily, EncoderSpec
 from segatlas.layers.norm import BatchNorm2d
 
 RADIX = 2
@@ -108,7 +108,7 @@ class ResNeStOptions:
     stem_width: int | None = None
 
 
-def build(spec: EncoderSpec, in_channels: int) -> ResNet:
+def build(spec: EncoderSettings, in_channels: int) -> ResNet:
     """Make resnest50, resnest101, resnest152 or resnest200."""
     options: ResNeStOptions = spec.options
     return ResNet(

@@ -20,8 +20,8 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor, nn
 
-from segatlas.encoders.contract import Encoder
-from segatlas.encoders.spec import EncoderFamily, EncoderSpec
+from segatlas.encoders.contract import PyramidEncoder
+from segatlas.encoders.family import EncoderFamily, EncoderSettings
 from segatlas.errors import UsageError
 from segatlas.layers.init import init_weights
 
@@ -112,7 +112,7 @@ class ResNetOptions:
     basic_conv2_dilated: bool = True
 
 
-class ResNet(Encoder):
+class ResNet(PyramidEncoder):
     """A ResNet without its classifier.
 
     Args:
@@ -266,7 +266,7 @@ DEPTHS: dict[str, Depth] = {
 }
 
 
-def build(spec: EncoderSpec, in_channels: int) -> ResNet:
+def build(spec: EncoderSettings, in_channels: int) -> ResNet:
     """Make a ResNet by name: resnet50, resnet50c (deep stem), resnet50d (averaging shortcuts), resnet18_w32."""
     family, _, width = spec.name.partition("_w")
     block, depths = DEPTHS[family.rstrip("cd")]

@@ -1,69 +1,26 @@
-"""Which encoder a network has: its name, its output stride, and the options of its family, checked and complete.
-
-Each file of encoders ends with a record `FAMILY` that names the dataclass of its options and makes its networks.
-"""
+"""Which encoder a network has: its name, its output stride, and the options of its family, checked and complete."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Self
 
 from segatlas.config.architectures import in_section, read_fields
 from segatlas.config.messages import show, unknown
-from segatlas.encoders import ENCODERS, OTHERS, TOKENS, timm_has, timm_names
+from segatlas.encoders import ENCODERS, OTHERS, TOKENS, timm_has, timm_names, timm_tags
+from segatlas.encoders.family import EncoderFamily, EncoderSettings
 from segatlas.errors import Problem, UsageError
 
 if TYPE_CHECKING:
-    from segatlas.encoders.contract import EncoderBase, PyramidEncoder, TokenEncoder
+    from segatlas.encoders.contract import PyramidEncoder, TokenEncoder
 
 
 @dataclass(frozen=True, kw_only=True)
-class NoOptions:
-    """A family without options."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class EncoderFamily:
-    """What a file of encoders offers.
-
-    options: frozen dataclass of settings with a line each in its docstring; all have defaults, the published ones.
-    output_strides: strides of the last map that can be asked for; none where it has its own only, None where that
-        depends on the network and building it tells.
-    build: makes the encoder that a spec names, with random weights, for images of so many channels.
-    """
-
-    options: type = NoOptions
-    output_strides: tuple[int, ...] | None = ()
-    build: Callable[[EncoderSpec, int], EncoderBase]
-
-    def stride_problem(self, name: str, stride: Any) -> str:
-        """Say what is wrong with an output stride of the encoder `name`; "" where nothing is."""
-        if stride is None:
-            return ""
-        if self.output_strides == ():
-            return f"{name} has its own only, expected null"
-        if isinstance(stride, bool) or not isinstance(stride, int):
-            return "expected a whole number, or null for the encoder's own"
-        if self.output_strides is not None and stride not in self.output_strides:
-            return f"{name} can have {', '.join(map(str, self.output_strides))}, or null for its own"
-        return ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class EncoderSpec:
-    """An encoder of feature maps as a recipe describes it.
-
-    name: one of `segatlas.encoders.ENCODERS`; otherwise a timm backbone, as `timm/NAME` or plainly NAME.
-    output_stride: stride of the last map, for encoders that can dilate in place of striding; None = its own.
-    options: settings of its family, an instance of `EncoderFamily.options`; None = the defaults.
-    """
-
-    name: str
-    output_stride: int | None = None
-    options: Any = None
+class EncoderSpec(EncoderSettings):
+    """An encoder of feature maps as a recipe describes it, checked. None as options = the defaults of its family."""
 
     def __post_init__(self) -> None:
         if self.options is None:
@@ -128,8 +85,11 @@ class EncoderSpec:
     @staticmethod
     def name_problem(name: str) -> str:
         """Say what is wrong with a name; "" where nothing is. timm is asked only for what is not in the table."""
-        known = name in ENCODERS or timm_has(name)
-        return "" if known else unknown("encoder", name, [*ENCODERS, *timm_names()])
+        if name in ENCODERS or timm_has(name):
+            return ""
+        if "." in name and (tags := timm_tags(name)):
+            return f"no such weights: expected no tag, or one of {', '.join(tags)}"
+        return unknown("encoder", name, [*ENCODERS, *timm_names()])
 
     @property
     def family(self) -> EncoderFamily:
@@ -156,7 +116,8 @@ class TokenEncoderSpec(EncoderSpec):
         """Say what is wrong with a name; "" where nothing is."""
         problem = EncoderSpec.name_problem(name)
         gives_tokens = not problem and name not in ENCODERS and import_module(TOKENS).is_plain(name)
-        return problem or ("" if gives_tokens else "gives no tokens: expected a plain vision transformer of timm")
+        wanted = "expected a plain vision transformer of timm, such as vit_small_patch14_dinov2"
+        return problem or ("" if gives_tokens else f"gives feature maps, no tokens: {wanted}")
 
 
 def create_encoder(encoder: EncoderSpec | str, *, in_channels: int = 3, **fields: Any) -> PyramidEncoder:

@@ -15,8 +15,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from segatlas.encoders.contract import Encoder
-from segatlas.encoders.spec import EncoderFamily, EncoderSpec
+from segatlas.encoders.contract import PyramidEncoder
+from segatlas.encoders.family import EncoderFamily, EncoderSettings
 from segatlas.layers.conv import ConvBNReLU
 from segatlas.layers.init import init_weights
 
@@ -72,7 +72,7 @@ class STDCBlock(nn.Module):
         return torch.cat(outputs, dim=1)
 
 
-class STDC(Encoder):
+class STDC(PyramidEncoder):
     """STDC without its classifier: five maps at strides 2, 4, 8, 16, 32."""
 
     def __init__(self, blocks: tuple[int, int, int], *, in_channels: int = 3):
@@ -103,7 +103,7 @@ def strided(in_channels: int, out_channels: int) -> ConvBNReLU:
     return ConvBNReLU(in_channels, out_channels, stride=2)
 
 
-def build(spec: EncoderSpec, in_channels: int) -> STDC:
+def build(spec: EncoderSettings, in_channels: int) -> STDC:
     """Make `stdc1` or `stdc2`."""
     return STDC(BLOCKS[spec.name], in_channels=in_channels)
 

@@ -13,12 +13,13 @@ import timm
 from timm.models import FeatureListNet
 from torch import Tensor, nn
 
-from segatlas.encoders.contract import Encoder
-from segatlas.encoders.spec import EncoderFamily, EncoderSpec
+from segatlas.encoders.contract import PyramidEncoder
+from segatlas.encoders.family import EncoderFamily, EncoderSettings
+from segatlas.encoders.timm_tokens import is_plain
 from segatlas.errors import UsageError
 
 
-class TimmEncoder(Encoder):
+class TimmEncoder(PyramidEncoder):
     """A timm network made with `features_only=True`.
 
     Gradient checkpointing works between the maps where timm gives a list of layers (ResNet, ConvNeXt, Swin); otherwise
@@ -80,7 +81,7 @@ class TimmOptions:
     drop_path: float | None = None
 
 
-def build(spec: EncoderSpec, in_channels: int) -> TimmEncoder:
+def build(spec: EncoderSettings, in_channels: int) -> TimmEncoder:
     """Make a timm backbone with random weights.
 
     Raises:
@@ -102,4 +103,14 @@ def build(spec: EncoderSpec, in_channels: int) -> TimmEncoder:
     return TimmEncoder(model, size_divisibility=max(model.feature_info.reduction()) if fixed_size else 1)
 
 
-FAMILY = EncoderFamily(options=TimmOptions, output_strides=None, build=build)
+class TimmFamily(EncoderFamily):
+    """timm's backbones: whether one can have another output stride, building it tells, but no plain transformer can."""
+
+    def stride_problem(self, name: str, stride: Any) -> str:
+        """Say what is wrong with an output stride of the encoder `name`; "" where nothing is."""
+        if stride is not None and is_plain(name):
+            return f"{name} has its own only, expected null"
+        return super().stride_problem(name, stride)
+
+
+FAMILY = TimmFamily(options=TimmOptions, output_strides=None, build=build)

@@ -16,7 +16,7 @@ import timm
 from torch import Tensor, nn
 
 from segatlas.encoders.contract import TokenEncoder, Tokens
-from segatlas.encoders.spec import EncoderFamily, EncoderSpec
+from segatlas.encoders.family import EncoderFamily, EncoderSettings
 from segatlas.errors import UsageError
 
 MODULES = ("vision_transformer", "deit", "eva")
@@ -89,7 +89,7 @@ class TokenOptions:
     drop_path: float | None = None
 
 
-def build(spec: EncoderSpec, in_channels: int) -> TimmTokenEncoder:
+def build(spec: EncoderSettings, in_channels: int) -> TimmTokenEncoder:
     """Make a plain vision transformer with random weights; its name is timm's, with or without a tag.
 
     Raises:

@@ -1,6 +1,6 @@
 """The report of one evaluation: facts (what was scored how) and sections (numbers, and what else the metrics made).
 
-Pages show each kind of section in their own way and know no number by name: `tables` for the terminal and Markdown,
+Pages show each kind of section in their own way and know no number by name: `tables` for the terminal,
 `drawing.report` for HTML.
 """
 
@@ -11,17 +11,14 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from segatlas.files import whole_file
 from segatlas.metrics import Scores
-from segatlas.metrics.sections import ClassTable, Matrix, Ranking, Section
+from segatlas.metrics.sections import Matrix, Ranking, Section
 from segatlas.renamed import old_attribute
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 REPORT_FILE = "eval.json"
 REPORT_VERSION = 1
@@ -181,18 +178,6 @@ class Report:
         with whole_file(path) as temporary:
             temporary.write_bytes((text + "\n").encode("utf-8", "backslashreplace"))  # a file name may be no UTF-8
         return path
-
-    def to_markdown(self) -> str:
-        """Return the report as Markdown: facts, table of classes, summary, definitions."""
-        from segatlas.evaluation.tables import markdown
-
-        return markdown(self)
-
-    def table(self) -> Table:
-        """Return the table of classes for `rich.print`."""
-        from segatlas.evaluation.tables import class_table
-
-        return class_table(next(section for section in self.sections if isinstance(section, ClassTable)))
 
 
 def _without_group(facts: dict[str, Any], group: str) -> dict[str, Any]:

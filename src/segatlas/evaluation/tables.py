@@ -1,22 +1,19 @@
-"""Reports for people: tables in the terminal, Markdown, and several models side by side."""
+"""Reports for people: tables in the terminal, and several models side by side."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from segatlas.metrics.metric import UNDEFINED, Number
+from segatlas.evaluation.report import Report
+from segatlas.metrics.number import UNDEFINED, Number
 from segatlas.metrics.sections import ClassTable, Ranking, Summary
 from segatlas.printable import printable
-
-if TYPE_CHECKING:
-    from segatlas.evaluation.report import Report
 
 
 def facts(report: Report) -> list[tuple[str, list[str]]]:
@@ -137,35 +134,6 @@ def compare(reports: Sequence[Report]) -> Group:
     return Group(_pairs(legend), "", table, "", note)
 
 
-def markdown(report: Report) -> str:
-    """Return the report as Markdown: facts, tables, definitions."""
-    headline = report.scores.headline
-    lines = [f"# Evaluation: {headline.text(report.score)} {headline.title}", ""]
-    lines += [f"- {label}: {', '.join(filter(None, texts))}" for label, texts in facts(report)]
-    for section in report.sections:
-        if isinstance(section, ClassTable):
-            lines += ["", *_markdown_classes(section)]
-        elif isinstance(section, Summary):
-            lines += ["", "| whole set | |", "|---|---:|"]
-            lines += [f"| {line.number.title} | {line.number.text(line.value)} |" for line in section.lines]
-    lines += [
-        "",
-        *(f"- warning: {printable(text)}" for text in report.warnings),
-        *(f"- skipped: {printable(text)}" for text in report.skipped),
-    ]
-    lines += ["", "What the numbers mean:", ""]
-    lines += [f"- `{name}`: {text}" for name, text in report.definitions.items()]
-    return "\n".join(lines) + "\n"
-
-
-def _markdown_classes(section: ClassTable) -> list[str]:
-    columns = (*section.scores, *section.counts)
-    head = [f"| class | {' | '.join(number.heading for number in columns)} |", "|---|" + "---:|" * len(columns)]
-    rows = [[_cell(number, row[number.name]) for number in columns] for row in section.rows]
-    names = [_escaped(row["class"]) for row in section.rows]
-    return head + [f"| {name} | {' | '.join(cells)} |" for name, cells in zip(names, rows, strict=True)]
-
-
 def _table() -> Table:
     return Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False, header_style="bold")
 
@@ -218,7 +186,3 @@ def _short_count(number: float) -> str:
         if number >= limit:
             return f"{number / limit:.1f} {letter}"
     return f"{number:.0f}"
-
-
-def _escaped(text: str) -> str:
-    return printable(text).replace("|", "\\|")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from segatlas.cache import cache_folder, is_offline
 from segatlas.checkpoint.card import CARD_FILE
+from segatlas.conversion.converting import convert_file
 from segatlas.downloads.http import Report, download, most_bytes_of, only_one
 from segatlas.errors import WeightsError
 from segatlas.files import sha256, sweep_leftovers
@@ -35,8 +36,6 @@ def fetch_published(name: str, *, offline: bool = False, commercial_ok: bool = F
         UsageError: no such entry.
         WeightsError: refused, offline and not there, or the download failed.
     """
-    from segatlas.conversion.converting import convert_file
-
     entry = find_published(name)
     if (commercial_ok or _is_on("SEGATLAS_COMMERCIAL_OK")) and not entry.is_commercial:
         raise WeightsError(f"{entry.name}: refused, commercial use is asked for, but its licence is: {entry.licence}")

@@ -65,7 +65,7 @@ def find_model(path: str | Path, *, offline: bool = False, commercial_ok: bool =
     )
 
 
-def find_weights(path: str | Path) -> Path:
-    """Return what `find_model` does, or `path` itself where it is a weights file without a card."""
+def find_start(path: str | Path) -> Path:
+    """Return what a recipe's `start_from` means: as `find_model`, and a weights file without a card is itself."""
     file = Path(path).expanduser()
     return file if file.is_file() else find_model(path)

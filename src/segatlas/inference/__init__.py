@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from segatlas.hub.loading import load_pretrained
+from segatlas.inference.images import WithSources
 from segatlas.inference.predictor import Predictor
 from segatlas.inference.segmentation import Segmentation
 from segatlas.inference.sliding import DEFAULT_OVERLAP
 from segatlas.inference.tta import View, parse_views
 
-__all__ = ["Predictor", "Segmentation", "View", "load", "parse_views"]
+__all__ = ["Predictor", "Segmentation", "View", "WithSources", "load", "parse_views"]
 
 
 def load(

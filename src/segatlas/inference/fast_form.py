@@ -279,14 +279,14 @@ def _store_weights_in_bf16(root: nn.Module, used: set[nn.Module]) -> None:
     kept = set() if exact is None else set(exact.modules())
     for parent in list(root.modules()):
         for name, module in list(parent.named_children()):
+            if module is exact:
+                setattr(parent, name, _InFloat32(module))
             if module in kept or module not in used or type(module) not in (*_CONVOLUTIONS, *_OTHER_MATRIX_LAYERS):
                 continue
             for parameter_name, parameter in list(module.named_parameters()):
                 setattr(module, parameter_name, nn.Parameter(parameter.bfloat16(), requires_grad=False))
             if PackedConv2d.takes(module):
                 setattr(parent, name, PackedConv2d(module))
-    if isinstance(exact, nn.Module):
-        root.classifier = _InFloat32(exact)
 
 
 class PackedConv2d(nn.Module):

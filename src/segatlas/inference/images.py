@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from segatlas.checkpoint.card import Card, Preprocessing
+from segatlas.checkpoint.card import Card
+from segatlas.checkpoint.preprocessing import Preprocessing
 from segatlas.data.formats.images import as_image
 from segatlas.data.formats.masks import decode_raw, read_raw
 from segatlas.data.sample import Sample
@@ -197,6 +198,10 @@ def prepare(
     if isinstance(image, WithSources):
         given = {key: source for key, source in image.sources.items() if source is not None}
         image = image.image
+    if isinstance(image, Inputs):
+        raise UsageError(
+            f"{name}: Inputs are normalised and for Predictor.output; WithSources holds images as they are"
+        )
     further = card.inputs[1:]
     name = source_name(image) or name
     check_names(tuple(given), further, name)
@@ -347,7 +352,7 @@ def _codes(given: ImageLike, name: str) -> np.ndarray:
 
 def _numbers(given: ImageLike, channels: int, name: str) -> np.ndarray:
     """Return a map of numbers (H, W, channels) as stored; of other channels it has no meaning."""
-    array = as_image(_upright(given, name).float().numpy() if isinstance(given, Tensor) else given, name=name)
+    array = as_image(_channels_last(given, name).float().numpy() if isinstance(given, Tensor) else given, name=name)
     if array.shape[2] != channels:
         raise DataError(f"a map of {array.shape[2]} channels, the model expects {channels}", name)
     return array
@@ -415,7 +420,7 @@ def _with_channels(image: ImageLike, channels: int, rules: Preprocessing, name: 
 
 def _tensor_array(tensor: Tensor, max_value: float, name: str) -> np.ndarray:
     """Return a tensor (C, H, W) or (H, W), uint8 or float 0..1, as an (H, W, C) array in stored values."""
-    array = _upright(tensor, name)
+    array = _channels_last(tensor, name)
     if array.dtype == torch.uint8:
         return array.numpy()
     if not array.is_floating_point():
@@ -427,7 +432,7 @@ def _tensor_array(tensor: Tensor, max_value: float, name: str) -> np.ndarray:
     return array.float().numpy() * np.float32(max_value)
 
 
-def _upright(tensor: Tensor, name: str) -> Tensor:
+def _channels_last(tensor: Tensor, name: str) -> Tensor:
     """Return a tensor (C, H, W) or (H, W) as (H, W, C) in memory."""
     if tensor.layout != torch.strided or tensor.is_meta:
         raise DataError("a sparse or meta tensor is not an image; expected a dense tensor", name)

@@ -104,7 +104,7 @@ class Predictor:
 
     def predict(
         self,
-        image: GivenImage | list[Any] | tuple[Any, ...],
+        image: Any,
         confidence: bool = False,
         sources: Mapping[str, Any] | None = None,
     ) -> Segmentation | list[Segmentation]:
@@ -124,7 +124,7 @@ class Predictor:
             DataError: an image that cannot be read or does not fit the model; it names the file.
             UsageError: a source that the model needs is not given, or one that it does not take is.
         """
-        if isinstance(image, list | tuple):
+        if isinstance(image, list | tuple) and not isinstance(image, Inputs):  # which is a tuple, too
             given = image if sources is None else with_own_sources(image, sources)
             return list(self.predict_iter(given, confidence=confidence))
         if sources is not None:

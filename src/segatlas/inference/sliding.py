@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from segatlas.checkpoint.card import InferenceMode
+from segatlas.checkpoint.preprocessing import InferenceMode
 from segatlas.errors import UsageError
 from segatlas.inference.tta import UPRIGHT, View
 from segatlas.ops import window_starts

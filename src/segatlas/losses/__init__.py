@@ -1,62 +1,56 @@
-"""Losses: one class for each term of `config.losses`, in one file a family."""
+"""Losses: one file a loss, its keys in a recipe included. Importing them loads no torch.
+
+One name here and one file beside it make a loss: a class of `Loss` with its keys, `value`, and what it says of itself.
+"""
 
 from __future__ import annotations
 
-from torch import Tensor
+from importlib import import_module
+from typing import TYPE_CHECKING, Annotated, Any, Union
 
-from segatlas.config.losses import AnyLossConfig, LossConfig
-from segatlas.losses.base import Loss
-from segatlas.losses.boundary import Boundary
-from segatlas.losses.class_presence import ClassPresence
-from segatlas.losses.compound import CrossEntropyDice
-from segatlas.losses.cross_entropy import CrossEntropy
-from segatlas.losses.detail import Detail
-from segatlas.losses.focal import Focal
-from segatlas.losses.lovasz import Lovasz
-from segatlas.losses.ohem import Ohem
-from segatlas.losses.overlap import Dice, Tversky
-from segatlas.losses.points import PointCrossEntropy
+from pydantic import Field
 
-LOSSES: dict[str, type[Loss]] = {
-    "cross_entropy": CrossEntropy,
-    "ohem": Ohem,
-    "dice": Dice,
-    "cross_entropy_dice": CrossEntropyDice,
-    "focal": Focal,
-    "tversky": Tversky,
-    "lovasz": Lovasz,
-    "boundary": Boundary,
-    "detail": Detail,
-    "class_presence": ClassPresence,
-    "point_cross_entropy": PointCrossEntropy,
-}
-"""The class of each term name."""
+from segatlas.losses.loss import Loss
+from segatlas.renamed import old_names
 
+NAMES = (
+    "cross_entropy",
+    "ohem",
+    "dice",
+    "cross_entropy_dice",
+    "focal",
+    "tversky",
+    "lovasz",
+    "boundary",
+    "detail",
+    "class_presence",
+    "point_cross_entropy",
+    "centers_offsets",
+)
+"""Each is a file of this folder. The first for an output type is its default."""
 
-def build_loss(term: AnyLossConfig, class_weights: Tensor | None = None) -> Loss:
-    """Return the loss of a recipe's term.
+LOSSES: dict[str, type[Loss]] = {name: import_module(f"{__name__}.{name}").LOSS for name in NAMES}
+"""Name in a recipe -> loss."""
 
-    Args:
-        term: its own fields go to the class; `weight`, `on` and `class_weights` are for whoever adds terms up.
-        class_weights: (K,) or None; what `term.class_weights` stands for.
-    """
-    own = [field for field in type(term).model_fields if field not in LossConfig.model_fields]
-    return LOSSES[term.name](class_weights=class_weights, **{field: getattr(term, field) for field in own})
+if TYPE_CHECKING:
+    AnyLoss = Loss
+else:
+    AnyLoss = Annotated[Union[tuple(LOSSES.values())], Field(discriminator="name")]  # noqa: UP007
 
 
-__all__ = [
-    "LOSSES",
-    "Boundary",
-    "ClassPresence",
-    "CrossEntropy",
-    "CrossEntropyDice",
-    "Detail",
-    "Dice",
-    "Focal",
-    "Loss",
-    "Lovasz",
-    "Ohem",
-    "PointCrossEntropy",
-    "Tversky",
-    "build_loss",
-]
+def losses_for(output: str) -> dict[str, type[Loss]]:
+    """Return name -> loss for an output type of `segatlas.structures`; the first is the default."""
+    return {name: loss for name, loss in LOSSES.items() if loss.output == output}
+
+
+def __getattr__(name: str) -> Any:
+    """Give a loss under the name of its class."""
+    for loss in LOSSES.values():
+        if loss.__name__ == name:
+            return loss
+    return _old_name(name)
+
+
+_old_name = old_names("segatlas.losses")
+
+__all__ = ["LOSSES", "AnyLoss", "Loss", "losses_for"]

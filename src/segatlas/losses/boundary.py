@@ -2,43 +2,43 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-from torch.nn.functional import max_pool2d
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from segatlas.losses.base import Loss
-from segatlas.ops import upsampled_cross_entropy
+from pydantic import Field
+
+from segatlas.losses.loss import Canvas, Loss
 from segatlas.structures import IGNORE
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Boundary(Loss):
-    """Weighted mean of the cross-entropy: boundary pixels weigh `factor`, the others 1.
+    """Cross-entropy with pixels near a change of label weighted up.
 
-    The divisor is the sum of the weights, class weights included: a larger factor moves the balance, not the size.
-
-    Args:
-        width: pixels on each side of a change of label that are boundary.
-        factor: their weight.
-        class_weights: (K,) or None; multiplied with the pixel's weight.
+    The weighted mean: boundary pixels weigh `factor`, the others 1, each times its class weight. The divisor is the sum
+    of the weights: a larger factor moves the balance, not the size.
     """
 
-    def __init__(self, *, width: int = 3, factor: float = 5.0, class_weights: Tensor | None = None):
-        super().__init__(class_weights)
-        self.width = width
-        self.factor = factor
+    tiny: ClassVar = {"width": 1}
 
-    def forward(
-        self, logits: Tensor, labels: Tensor, canvas: tuple[int, int] | None = None, align_corners: bool = False
+    name: Literal["boundary"] = "boundary"
+    width: int = Field(3, ge=1, le=1000, description="pixels on each side of a change")
+    factor: float = Field(5.0, ge=1, le=1e6, description="weight of those pixels; the others have 1")
+
+    def value(
+        self, logits: Tensor, labels: Tensor, canvas: Canvas, align_corners: bool, class_weights: Tensor | None
     ) -> Tensor:
         """See `Loss`."""
-        near = near_boundary(labels, self.width)
+        from segatlas.ops import upsampled_cross_entropy
+
         return upsampled_cross_entropy(
             logits,
             labels,
             canvas=canvas,
             align_corners=align_corners,
-            weight=self.weights_for(logits),
-            pixel_weight=near * (self.factor - 1.0) + 1.0,
+            weight=class_weights,
+            pixel_weight=near_boundary(labels, self.width) * (self.factor - 1.0) + 1.0,
         )
 
 
@@ -49,6 +49,9 @@ def near_boundary(labels: Tensor, width: int) -> Tensor:
         labels: (N, H, W) integer; 255 is no label: such pixels are never near, and a border to them is no boundary.
         width: pixels, at least 1.
     """
+    import torch
+    from torch.nn.functional import max_pool2d
+
     labelled = labels != IGNORE
     values = labels.float()
     nothing = values.new_tensor(-torch.inf)
@@ -57,3 +60,6 @@ def near_boundary(labels: Tensor, width: int) -> Tensor:
     columns = max_pool2d(both, (1, 2 * width + 1), stride=1, padding=(0, width))
     largest, smallest = max_pool2d(columns, (2 * width + 1, 1), stride=1, padding=(width, 0)).unbind(1)
     return labelled & (largest != -smallest)
+
+
+LOSS = Boundary

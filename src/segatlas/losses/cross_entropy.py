@@ -2,33 +2,39 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal
 
-from segatlas.losses.base import Loss
-from segatlas.ops import upsampled_cross_entropy
+from pydantic import Field
+
+from segatlas.losses.loss import Canvas, Loss
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class CrossEntropy(Loss):
-    """Mean cross-entropy, as torch's: with class weights the sum is divided by the weights of the labelled pixels.
+    """Cross-entropy over labelled pixels.
 
-    Args:
-        label_smoothing: fraction of the target spread evenly over all classes, 0..1.
-        class_weights: (K,) or None.
+    The mean, as torch's: with class weights the sum is divided by the weights of the labelled pixels.
     """
 
-    def __init__(self, *, label_smoothing: float = 0.0, class_weights: Tensor | None = None):
-        super().__init__(class_weights)
-        self.label_smoothing = label_smoothing
+    name: Literal["cross_entropy"] = "cross_entropy"
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="fraction of the target spread over all classes")
 
-    def forward(
-        self, logits: Tensor, labels: Tensor, canvas: tuple[int, int] | None = None, align_corners: bool = False
+    def value(
+        self, logits: Tensor, labels: Tensor, canvas: Canvas, align_corners: bool, class_weights: Tensor | None
     ) -> Tensor:
         """See `Loss`."""
+        from segatlas.ops import upsampled_cross_entropy
+
         return upsampled_cross_entropy(
             logits,
             labels,
             canvas=canvas,
             align_corners=align_corners,
-            weight=self.weights_for(logits),
+            weight=class_weights,
             label_smoothing=self.label_smoothing,
         )
+
+
+LOSS = CrossEntropy

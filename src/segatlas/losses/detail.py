@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-from torch.nn import functional as F
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from segatlas.errors import UsageError
-from segatlas.losses.base import Loss, mean_over_classes
-from segatlas.ops import upsample_logits
+from pydantic import Field
+
+from segatlas.losses.loss import Canvas, Loss, mean_over_classes, precise
 from segatlas.structures import IGNORE
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
 
 SCALES = (1, 2, 4)
 MIX_WEIGHTS = (0.6, 0.3, 0.1)
@@ -17,28 +18,29 @@ THRESHOLD = 0.1
 
 
 class Detail(Loss):
-    """Binary cross-entropy plus Dice against the borders between labels (Fan et al. 2021, section 3.3).
+    """Borders between labels, for the detail head of STDC: binary cross-entropy plus Dice.
 
-    The logits are (N, 1, h, w), border; or (N, 2, h, w), no border and border, each against its own yes or no.
-    See https://arxiv.org/abs/2104.13188.
+    Fan et al. 2021, https://arxiv.org/abs/2104.13188, section 3.3. The logits are (N, 1, h, w), border; or
+    (N, 2, h, w), no border and border, each against its own yes or no.
     """
 
-    def __init__(self, *, class_weights: Tensor | None = None):
-        super().__init__(class_weights)
-        if class_weights is not None:
-            raise UsageError("loss detail: class_weights has no meaning, borders are no classes")
+    takes: ClassVar = "a map of 1 or 2 channels that draws borders, such as aux.detail"
+    weighted: ClassVar = False
 
-    def forward(
-        self, logits: Tensor, labels: Tensor, canvas: tuple[int, int] | None = None, align_corners: bool = False
+    name: Literal["detail"] = "detail"
+    on: str = Field("aux.detail", pattern=r"^aux\.\w+$", description="the head that draws borders")
+
+    def value(
+        self, logits: Tensor, labels: Tensor, canvas: Canvas, align_corners: bool, class_weights: Tensor | None
     ) -> Tensor:
-        """See `Loss`; logits have one or two channels."""
-        if logits.shape[1] not in (1, 2):
-            raise UsageError(
-                f"loss detail: its head has {logits.shape[1]} channels, expected 1 or 2; is it on aux.detail?"
-            )
+        """See `Loss`."""
+        import torch
+        from torch.nn import functional as F
+
+        from segatlas.ops import upsample_logits
+
         size = (labels.shape[-2], labels.shape[-1])
-        precise = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        upsampled = upsample_logits(precise, size, canvas=canvas, align_corners=align_corners)
+        upsampled = upsample_logits(precise(logits), size, canvas=canvas, align_corners=align_corners)
         border = detail_map(labels).to(upsampled)  # (N, H, W)
         target = torch.stack([1 - border, border], dim=1)[:, -upsampled.shape[1] :]
         labelled = (labels != IGNORE).to(upsampled)
@@ -51,6 +53,15 @@ class Detail(Loss):
         dice = 1 - overlap / (probability.sum((1, 2)) + border.sum((1, 2)) + 1)
         return cross_entropy + mean_over_classes(dice, labelled.amax((1, 2)), None)
 
+    def fits(self, logits: Any) -> bool:
+        """Tell whether this is a map of one or two channels."""
+        return super().fits(logits) and logits.shape[1] in (1, 2)
+
+    def example(self, labels: Tensor, classes: int, draw: Generator) -> Tensor:
+        """See `Loss`."""
+        logits: Tensor = super().example(labels, 2, draw)
+        return logits
+
 
 def detail_map(labels: Tensor) -> Tensor:
     """Return where labels change, (N, H, W) bool: on the side of the larger label, wider where the change is coarse.
@@ -62,6 +73,9 @@ def detail_map(labels: Tensor) -> Tensor:
     Args:
         labels: (N, H, W) integer, 0..K-1 or 255.
     """
+    import torch
+    from torch.nn import functional as F
+
     labelled = (labels != IGNORE).unsqueeze(1)
     values = labels.unsqueeze(1).float().masked_fill(~labelled, 0)
     counted = F.pad(labelled.to(values), (1, 1, 1, 1), value=1.0)  # beyond the edge lies class 0, as published
@@ -75,3 +89,6 @@ def detail_map(labels: Tensor) -> Tensor:
         mix += weight * F.interpolate(change, size=values.shape[-2:], mode="nearest")
     # A change seen at stride 4 alone, weight 0.1, does not count: as published.
     return ((mix > THRESHOLD + 1e-6) & labelled).squeeze(1)
+
+
+LOSS = Detail

@@ -2,42 +2,44 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal
 
-from segatlas.losses.base import Loss
-from segatlas.ops import upsampled_log_likelihood
+from pydantic import Field
+
+from segatlas.losses.loss import Canvas, Loss, quotient
 from segatlas.structures import IGNORE
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 TINY = 1e-12
 """Least value of 1 - p: a power below one has no finite slope at 0."""
 
 
 class Focal(Loss):
-    """Mean of -(1 - p)^gamma log p with p the softmax probability of the true class.
+    """Cross-entropy with well classified pixels weighted down by (1 - p)^gamma.
 
-    Lin et al. 2017, https://arxiv.org/abs/1708.02002, over all classes at once. As with cross-entropy, class weights
-    are in the sum and in the divisor, so that gamma = 0 is `CrossEntropy`.
-
-    Args:
-        gamma: how strongly; 0 is plain cross-entropy.
-        class_weights: (K,) or None.
+    The mean of -(1 - p)^gamma log p with p the softmax probability of the true class (Lin et al. 2017,
+    https://arxiv.org/abs/1708.02002), over all classes at once. As with cross-entropy, class weights are in the sum and
+    in the divisor, so that gamma = 0 is `CrossEntropy`.
     """
 
-    def __init__(self, *, gamma: float = 2.0, class_weights: Tensor | None = None):
-        super().__init__(class_weights)
-        self.gamma = gamma
+    name: Literal["focal"] = "focal"
+    gamma: float = Field(2.0, ge=0, le=100, description="0 is plain cross-entropy")
 
-    def forward(
-        self, logits: Tensor, labels: Tensor, canvas: tuple[int, int] | None = None, align_corners: bool = False
+    def value(
+        self, logits: Tensor, labels: Tensor, canvas: Canvas, align_corners: bool, class_weights: Tensor | None
     ) -> Tensor:
         """See `Loss`."""
-        weights = self.weights_for(logits)
+        from segatlas.ops import upsampled_log_likelihood
+
         log_p = upsampled_log_likelihood(logits, labels, canvas=canvas, align_corners=align_corners)
         labelled = labels != IGNORE
         weight = labelled.to(log_p.dtype)
-        if weights is not None:
-            weight = weight * weights.to(log_p)[labels.long().masked_fill(~labelled, 0)]
-        missing = (-torch.expm1(log_p)).clamp(min=TINY)  # 1 - p, exact near p = 1
-        total = weight.sum()
-        return -(weight * missing**self.gamma * log_p).sum() / total.where(total > 0, torch.ones_like(total))
+        if class_weights is not None:
+            weight = weight * class_weights.to(log_p)[labels.long().masked_fill(~labelled, 0)]
+        missing = (-log_p.expm1()).clamp(min=TINY)  # 1 - p, exact near p = 1
+        return quotient(-(weight * missing**self.gamma * log_p).sum(), weight.sum())
+
+
+LOSS = Focal

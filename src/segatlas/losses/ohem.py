@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from segatlas.losses.base import Loss
-from segatlas.ops import upsampled_ohem
+from pydantic import Field
+
+from segatlas.losses.loss import Canvas, Loss
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Ohem(Loss):
-    """Online hard example mining (Shrivastava et al. 2016, https://arxiv.org/abs/1604.03540), pixel by pixel.
+    """Cross-entropy over hard pixels only: those whose true class scores below `threshold`, but at least `min_kept`.
 
-    Args:
-        threshold: pixels whose true class has a probability below it are hard.
-        min_kept: pixels of the batch kept at least, the hardest ones.
-        class_weights: (K,) weights of the mean over kept pixels, or None.
+    Online hard example mining (Shrivastava et al. 2016, https://arxiv.org/abs/1604.03540), pixel by pixel; class
+    weights are those of the mean over kept pixels.
     """
 
-    def __init__(self, *, threshold: float = 0.7, min_kept: int = 100_000, class_weights: Tensor | None = None):
-        super().__init__(class_weights)
-        self.threshold = threshold
-        self.min_kept = min_kept
+    tiny: ClassVar = {"min_kept": 1}
 
-    def forward(
-        self, logits: Tensor, labels: Tensor, canvas: tuple[int, int] | None = None, align_corners: bool = False
+    name: Literal["ohem"] = "ohem"
+    threshold: float = Field(0.7, gt=0, le=1, description="pixels whose true class scores below it are hard")
+    min_kept: int = Field(100_000, ge=1, description="pixels per batch kept at least")
+
+    def value(
+        self, logits: Tensor, labels: Tensor, canvas: Canvas, align_corners: bool, class_weights: Tensor | None
     ) -> Tensor:
         """See `Loss`."""
+        from segatlas.ops import upsampled_ohem
+
         return upsampled_ohem(
             logits,
             labels,
@@ -33,5 +38,8 @@ class Ohem(Loss):
             min_kept=self.min_kept,
             canvas=canvas,
             align_corners=align_corners,
-            weight=self.weights_for(logits),
+            weight=class_weights,
         )
+
+
+LOSS = Ohem

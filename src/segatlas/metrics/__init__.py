@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
-from segatlas.metrics.metric import Accumulator, Metric, Number, Prediction, Rows
+from segatlas.metrics.metric import Accumulator, Metric, Prediction, Rows
 from segatlas.metrics.metric_set import MetricSet
+from segatlas.metrics.number import Number
 from segatlas.metrics.scores import Scores
 from segatlas.metrics.sections import Matrix
 from segatlas.metrics.sums import Sums

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from segatlas.metrics.label_maps import label_maps
-from segatlas.metrics.metric import Metric, Number, Prediction, Rows
+from segatlas.metrics.metric import Metric, Prediction, Rows
+from segatlas.metrics.number import Number
 from segatlas.metrics.ratios import floats, ratio
 from segatlas.metrics.sums import Sums
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from segatlas.metrics.metric import Metric, Number
+from segatlas.metrics.metric import Metric
+from segatlas.metrics.number import Number
 from segatlas.metrics.sections import ClassTable, Line, Matrix, Summary
 from segatlas.renamed import old_attribute
 

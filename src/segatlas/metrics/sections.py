@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from segatlas.metrics.metric import Number
+from segatlas.metrics.number import Number
 
 
 @dataclass(frozen=True, kw_only=True)

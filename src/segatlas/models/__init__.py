@@ -7,17 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from importlib import import_module
-from typing import TYPE_CHECKING
 
 from segatlas.config.messages import unknown
 from segatlas.errors import UsageError
 from segatlas.models.needs import Needs
 from segatlas.renamed import old_names
 from segatlas.structures import InputSpec
-
-if TYPE_CHECKING:
-    from segatlas.models.architecture import Architecture
 
 
 @dataclass(frozen=True)
@@ -110,6 +105,15 @@ ARCHITECTURES: dict[str, ArchitectureEntry] = {
             "psanet_r101",
         ),
         ArchitectureEntry(
+            "temperature",
+            "segatlas.models.temperature",
+            "Temperature scaling",
+            ("semantic",),
+            "SemanticLogits",
+            "https://arxiv.org/abs/1706.04599",
+            needs=Needs(host=("SemanticLogits",)),
+        ),
+        ArchitectureEntry(
             "center",
             "segatlas.models.center",
             "Center network",
@@ -137,17 +141,6 @@ def lookup(name: str) -> tuple[ArchitectureEntry, str | None]:
         if name in entry.variants:
             return entry, name
     raise KeyError(name)
-
-
-def load_architecture(name: str) -> Architecture:
-    """Import the file of an architecture (or of a variant's architecture) and return its record.
-
-    Raises:
-        KeyError: as `lookup`.
-    """
-    entry, _ = lookup(name)
-    record: Architecture = import_module(entry.module).ARCHITECTURE
-    return record
 
 
 def list_models(pattern: str = "*", task: str | None = None) -> list[str]:

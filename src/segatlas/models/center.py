@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segatlas.encoders.contract import Encoder
+from segatlas.encoders.contract import PyramidEncoder
 from segatlas.layers.conv import ConvBNReLU
 from segatlas.layers.init import init_weights
 from segatlas.layers.padding import pad_to_multiple
@@ -72,7 +72,7 @@ class Residual(nn.Module):
         return out
 
 
-class HalvingEncoder(Encoder):
+class HalvingEncoder(PyramidEncoder):
     """One residual block a level, each at half the size of the one before."""
 
     def __init__(self, in_channels: int, width: int, levels: int):

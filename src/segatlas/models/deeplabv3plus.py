@@ -25,28 +25,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segatlas.encoders.contract import Encoder
-from segatlas.encoders.spec import EncoderSpec, create_encoder
 from segatlas.errors import UsageError
 from segatlas.layers.aspp import ASPP
 from segatlas.layers.conv import ConvBNReLU
-from segatlas.layers.fcn_head import FCNHead
-from segatlas.layers.init import init_weights
-from segatlas.layers.padding import pad_to_multiple
 from segatlas.layers.pooled_fuse import PooledFuse
 from segatlas.layers.separable import SeparableConvBNReLU
 from segatlas.models.architecture import Architecture, require_at_least
-from segatlas.structures import Inputs, Resample, SemanticLogits, image_of
+from segatlas.models.dense import DenseNetwork, HeadConfig
+from segatlas.structures import SemanticLogits
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeepLabV3PlusConfig:
-    """Settings of a DeepLabV3+.
+class DeepLabV3PlusConfig(HeadConfig):
+    """Settings of a DeepLabV3+, besides those of `HeadConfig`.
 
-    num_classes: classes, K.
-    in_channels: channels of the image, C.
-    encoder: an encoder, its output stride and options.
-    channels: decoder width, D.
     rates: dilations of the ASPP's 3x3 convolutions; the paper's are these at stride 8, half of them at stride 16.
     fuse_kernel_size: of the convolution that fuses the ASPP's branches.
     fuse_convs: separable convolutions after it.
@@ -54,16 +46,8 @@ class DeepLabV3PlusConfig:
     low_channels: channels of the early map after its 1x1 convolution, L.
     refine_convs: separable convolutions over early map and ASPP together.
     depthwise_norm: batch norm and ReLU also between the depthwise and pointwise halves of a separable convolution.
-    dropout: fraction of channels dropped before the classifier while training.
-    align_corners: how maps and logits are upsampled.
-    aux: also train an FCN head, named "fcn", on the encoder's last map but one.
-    aux_channels: its width; None = a quarter of its input's channels.
     """
 
-    num_classes: int
-    in_channels: int = 3
-    encoder: EncoderSpec = EncoderSpec(name="resnet50c", output_stride=8)
-    channels: int = 512
     rates: tuple[int, ...] = (12, 24, 36)
     fuse_kernel_size: int = 3
     fuse_convs: int = 0
@@ -71,37 +55,26 @@ class DeepLabV3PlusConfig:
     low_channels: int = 48
     refine_convs: int = 2
     depthwise_norm: bool = True
-    dropout: float = 0.1
-    align_corners: bool = False
-    aux: bool = False
-    aux_channels: int | None = None
 
 
-class DeepLabV3Plus(nn.Module):
+class DeepLabV3Plus(DenseNetwork):
     """Encoder, ASPP, refinement with the encoder's map at stride 4, 1x1 classifier: logits at stride 4."""
 
-    def __init__(self, config: DeepLabV3PlusConfig, encoder: Encoder):
-        super().__init__()
+    def __init__(self, config: DeepLabV3PlusConfig):
+        super().__init__(config)
         require_at_least(config, refine_convs=1)
-        if 4 not in encoder.strides:
+        if 4 not in self.encoder.strides:
             raise UsageError(
-                f"DeepLabV3+ needs an encoder with a map at stride 4, {config.encoder} has {encoder.strides}"
+                f"DeepLabV3+ needs an encoder with a map at stride 4, {config.encoder} has {self.encoder.strides}"
             )
-        self.align_corners, self.early = config.align_corners, encoder.strides.index(4)
-        self.encoder = encoder
+        self.early = self.encoder.strides.index(4)
         width = config.channels
-        self.aspp = separable_aspp(config, encoder.channels[-1])
+        self.aspp = separable_aspp(config, self.encoder.channels[-1])
         self.aspp_dropout = nn.Dropout(config.aspp_dropout)
         self.fuse_convs = separable_convolutions(config, width, config.fuse_convs)
-        self.low = ConvBNReLU(encoder.channels[self.early], config.low_channels, 1)
+        self.low = ConvBNReLU(self.encoder.channels[self.early], config.low_channels, 1)
         self.refine = separable_convolutions(config, width + config.low_channels, config.refine_convs)
-        self.dropout = nn.Dropout2d(config.dropout)
-        self.classifier = nn.Conv2d(width, config.num_classes, kernel_size=1)
-        aux = FCNHead(encoder.channels[-2], config.num_classes, channels=config.aux_channels) if config.aux else None
-        self.aux_head = aux
-        for part in (self.aspp, self.fuse_convs, self.low, self.refine, self.classifier, self.aux_head):
-            if part is not None:
-                init_weights(part)
+        self.add_classifier(config, width, self.aspp, self.fuse_convs, self.low, self.refine)
 
     def decode(self, features: list[Tensor]) -> Tensor:
         """Map the encoder's maps to the map before the classifier: (N, D, H/4, W/4)."""
@@ -110,15 +83,6 @@ class DeepLabV3Plus(nn.Module):
         x = F.interpolate(x, size=low.shape[-2:], mode="bilinear", align_corners=self.align_corners)
         refined: Tensor = self.refine(torch.cat([x, low], dim=1))
         return refined
-
-    def forward(self, inputs: Tensor | Inputs) -> SemanticLogits:
-        """Map a normalised image (N, C, H, W) to logits (N, K, H/4, W/4)."""
-        x = pad_to_multiple(image_of(inputs), self.encoder.size_divisibility)
-        features = self.encoder(x)
-        logits = self.classifier(self.dropout(self.decode(features)))
-        aux = {"fcn": self.aux_head(features[-2])} if self.aux_head is not None and self.training else {}
-        canvas = (x.shape[-2], x.shape[-1])
-        return SemanticLogits(logits, canvas, Resample(align_corners=self.align_corners), aux)
 
 
 def separable_aspp(config: DeepLabV3PlusConfig, in_channels: int) -> ASPP:
@@ -143,14 +107,6 @@ def separable_convolutions(config: DeepLabV3PlusConfig, in_channels: int, count:
     )
 
 
-def build(config: DeepLabV3PlusConfig) -> DeepLabV3Plus:
-    """Make the network."""
-    return DeepLabV3Plus(
-        config,
-        create_encoder(config.encoder, in_channels=config.in_channels),
-    )
-
-
 SMP: dict[str, Any] = {
     "output_stride": 16,
     "encoder_options": {"contract_dilation": False},
@@ -172,7 +128,7 @@ ARCHITECTURE = Architecture(
     tasks=("semantic",),
     output=SemanticLogits,
     config=DeepLabV3PlusConfig,
-    build=build,
+    build=DeepLabV3Plus,
     variants={
         "deeplabv3plus_r50": {"encoder": "resnet50c"},
         "deeplabv3plus_r101": {"encoder": "resnet101c"},

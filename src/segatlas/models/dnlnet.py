@@ -21,46 +21,27 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from segatlas.encoders.contract import Encoder
-from segatlas.encoders.spec import EncoderSpec, create_encoder
 from segatlas.layers.conv import ConvBNReLU
-from segatlas.layers.fcn_head import FCNHead
 from segatlas.layers.init import init_weights
 from segatlas.layers.norm import BatchNorm2d
-from segatlas.layers.padding import pad_to_multiple
 from segatlas.models.architecture import Architecture
+from segatlas.models.dense import DenseNetwork, HeadConfig
 from segatlas.ops import attend
-from segatlas.structures import Inputs, Resample, SemanticLogits, image_of
+from segatlas.structures import SemanticLogits
 
 
 @dataclass(frozen=True, kw_only=True)
-class DNLNetConfig:
-    """Settings of a disentangled non-local network.
+class DNLNetConfig(HeadConfig):
+    """Settings of a disentangled non-local network, besides those of `HeadConfig`.
 
-    num_classes: classes, K.
-    in_channels: channels of the image, C.
-    encoder: an encoder, its output stride and options.
-    channels: decoder width, D.
     reduction: how many times narrower the block is inside, D / R.
     use_scale: divide the likeness by sqrt(R) before its softmax.
     temperature: divide the likeness by this too.
-    dropout: fraction of channels dropped before the classifier while training.
-    align_corners: how logits are upsampled.
-    aux: also train an FCN head, named "fcn", on the encoder's last map but one.
-    aux_channels: its width; None = a quarter of its input's channels.
     """
 
-    num_classes: int
-    in_channels: int = 3
-    encoder: EncoderSpec = EncoderSpec(name="resnet50c", output_stride=8)
-    channels: int = 512
     reduction: int = 2
     use_scale: bool = True
     temperature: float = 0.05
-    dropout: float = 0.1
-    align_corners: bool = False
-    aux: bool = False
-    aux_channels: int | None = None
 
 
 class DisentangledNonLocalBlock(nn.Module):
@@ -101,29 +82,21 @@ def whiten(x: Tensor) -> Tensor:
     return x - x.mean(dim=(2, 3), keepdim=True)
 
 
-class DNLNet(nn.Module):
+class DNLNet(DenseNetwork):
     """Encoder, convolution, block, convolution, joined with the encoder's map: logits at its stride."""
 
     keeps_order = True  # attention between pixels magnifies rounding, see `segatlas.inference.fast_form`
 
-    def __init__(self, config: DNLNetConfig, encoder: Encoder):
-        super().__init__()
-        self.align_corners = config.align_corners
-        in_channels, width = encoder.channels[-1], config.channels
+    def __init__(self, config: DNLNetConfig):
+        super().__init__(config)
+        in_channels, width = self.encoder.channels[-1], config.channels
         inner = max(width // config.reduction, 1)
         scale = (inner**-0.5 if config.use_scale else 1.0) / config.temperature
-        self.encoder = encoder
         self.before = ConvBNReLU(in_channels, width)
         self.block = DisentangledNonLocalBlock(width, inner, scale=scale)
         self.after = ConvBNReLU(width, width)
         self.fuse = ConvBNReLU(in_channels + width, width)
-        self.dropout = nn.Dropout2d(config.dropout)
-        self.classifier = nn.Conv2d(width, config.num_classes, kernel_size=1)
-        aux = FCNHead(encoder.channels[-2], config.num_classes, channels=config.aux_channels) if config.aux else None
-        self.aux_head = aux
-        for part in (self.before, self.after, self.fuse, self.classifier, self.aux_head):
-            if part is not None:
-                init_weights(part)
+        self.add_classifier(config, width, self.before, self.after, self.fuse)
 
     def decode(self, features: list[Tensor]) -> Tensor:
         """Map the encoder's maps to the map before the classifier: (N, D, h, w)."""
@@ -131,23 +104,6 @@ class DNLNet(nn.Module):
         x = self.after(self.block(self.before(last)))  # (N, D, h, w)
         out: Tensor = self.fuse(torch.cat([last, x], dim=1))
         return out
-
-    def forward(self, inputs: Tensor | Inputs) -> SemanticLogits:
-        """Map a normalised image (N, C, H, W) to logits (N, K, h, w)."""
-        x = pad_to_multiple(image_of(inputs), self.encoder.size_divisibility)
-        features = self.encoder(x)
-        logits = self.classifier(self.dropout(self.decode(features)))
-        aux = {"fcn": self.aux_head(features[-2])} if self.aux_head is not None and self.training else {}
-        canvas = (x.shape[-2], x.shape[-1])
-        return SemanticLogits(logits, canvas, Resample(align_corners=self.align_corners), aux)
-
-
-def build(config: DNLNetConfig) -> DNLNet:
-    """Make the network."""
-    return DNLNet(
-        config,
-        create_encoder(config.encoder, in_channels=config.in_channels),
-    )
 
 
 ARCHITECTURE = Architecture(
@@ -157,7 +113,7 @@ ARCHITECTURE = Architecture(
     tasks=("semantic",),
     output=SemanticLogits,
     config=DNLNetConfig,
-    build=build,
+    build=DNLNet,
     variants={"dnl_r50": {"encoder": "resnet50c"}, "dnl_r101": {"encoder": "resnet101c"}},
     tiny={"encoder": "resnet18_w8", "channels": 8, "aux": True},
 )

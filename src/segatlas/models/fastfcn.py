@@ -26,7 +26,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segatlas.encoders.contract import Encoder
 from segatlas.encoders.spec import EncoderSpec, create_encoder
 from segatlas.layers.aspp import ASPP
 from segatlas.layers.conv import ConvBNReLU
@@ -37,6 +36,7 @@ from segatlas.layers.padding import pad_to_multiple
 from segatlas.layers.pooled_fuse import PooledFuse
 from segatlas.layers.ppm import PPM
 from segatlas.models.architecture import Architecture
+from segatlas.models.dense import HeadConfig
 from segatlas.structures import Inputs, Resample, SemanticLogits, image_of
 
 LEVELS = 3
@@ -48,11 +48,9 @@ PUBLISHED_ENCODER = {"encoder": "resnet50c", "encoder_options": {"dilations": PU
 
 
 @dataclass(frozen=True, kw_only=True)
-class FastFCNConfig:
-    """Settings of a FastFCN.
+class FastFCNConfig(HeadConfig):
+    """Settings of a FastFCN, besides those of `HeadConfig`.
 
-    num_classes: classes, K.
-    in_channels: channels of the image, C.
     encoder: an encoder, its output stride and options, of which the three last maps are used.
     head: what looks at the JPU's map: "psp" pyramid pooling, "aspp", or "enc" context encoding.
     jpu_channels: width of the JPU, J.
@@ -60,26 +58,17 @@ class FastFCNConfig:
     pool_scales: cells per side of each grid of pyramid pooling.
     rates: dilations of the ASPP's 3x3 convolutions.
     codes: code words of context encoding, M.
-    dropout: fraction of channels dropped before the classifier while training.
-    align_corners: how maps and logits are upsampled.
     aux: also train an FCN head, named "fcn", on the encoder's last map but one. (Context encoding always trains which
         classes an image shows, named "presence".)
     aux_channels: its width; None = a quarter of its input's channels.
     """
 
-    num_classes: int
-    in_channels: int = 3
     encoder: EncoderSpec = EncoderSpec(name="resnet50c")
     head: Literal["psp", "aspp", "enc"] = "psp"
     jpu_channels: int = 512
-    channels: int = 512
     pool_scales: tuple[int, ...] = (1, 2, 3, 6)
     rates: tuple[int, ...] = (12, 24, 36)
     codes: int = 32
-    dropout: float = 0.1
-    align_corners: bool = False
-    aux: bool = False
-    aux_channels: int | None = None
 
 
 class DilatedBranch(nn.Module):
@@ -159,16 +148,19 @@ class ContextEncoding(nn.Module):
 class FastFCN(nn.Module):
     """Encoder, JPU, a head, 1x1 classifier: logits at stride 8."""
 
-    def __init__(self, config: FastFCNConfig, encoder: Encoder, head: nn.Module):
+    def __init__(self, config: FastFCNConfig):
         super().__init__()
+        self.encoder = create_encoder(config.encoder, in_channels=config.in_channels)
         self.align_corners = config.align_corners
-        self.encoder = encoder
-        self.jpu = JPU(encoder.channels[-LEVELS:], config.jpu_channels, align_corners=config.align_corners)
+        head = HEADS[config.head](config, len(DILATIONS) * config.jpu_channels)
+        self.jpu = JPU(self.encoder.channels[-LEVELS:], config.jpu_channels, align_corners=config.align_corners)
         self.head = head
         self.dropout = nn.Dropout2d(config.dropout)
         self.classifier = nn.Conv2d(config.channels, config.num_classes, kernel_size=1)
         self.presence = nn.Linear(config.channels, config.num_classes) if isinstance(head, ContextEncoding) else None
-        aux = FCNHead(encoder.channels[-2], config.num_classes, channels=config.aux_channels) if config.aux else None
+        aux = (
+            FCNHead(self.encoder.channels[-2], config.num_classes, channels=config.aux_channels) if config.aux else None
+        )
         self.aux_head = aux
         for part in (self.jpu, self.head, self.classifier, self.presence, self.aux_head):
             if part is not None:
@@ -227,13 +219,6 @@ HEADS: dict[str, Callable[[FastFCNConfig, int], nn.Module]] = {
 }
 
 
-def build(config: FastFCNConfig) -> FastFCN:
-    """Make the network."""
-    encoder = create_encoder(config.encoder, in_channels=config.in_channels)
-    head = HEADS[config.head](config, len(DILATIONS) * config.jpu_channels)
-    return FastFCN(config, encoder, head)
-
-
 ARCHITECTURE = Architecture(
     name="fastfcn",
     title="FastFCN",
@@ -241,7 +226,7 @@ ARCHITECTURE = Architecture(
     tasks=("semantic",),
     output=SemanticLogits,
     config=FastFCNConfig,
-    build=build,
+    build=FastFCN,
     variants={
         "fastfcn_psp": {**PUBLISHED_ENCODER, "head": "psp"},
         "fastfcn_aspp": {**PUBLISHED_ENCODER, "head": "aspp"},

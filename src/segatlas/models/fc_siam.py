@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segatlas.encoders.contract import Encoder
+from segatlas.encoders.contract import PyramidEncoder
 from segatlas.layers.conv import ConvBNReLU
 from segatlas.layers.init import init_weights
 from segatlas.models.architecture import Architecture, require_at_least
@@ -74,7 +74,7 @@ class Convs(nn.Sequential):
         super().__init__(*layers)
 
 
-class SiamEncoder(Encoder):
+class SiamEncoder(PyramidEncoder):
     """Four levels of convolutions with 2x2 max pooling between them."""
 
     def __init__(self, in_channels: int, width: int, dropout: float):
@@ -165,11 +165,6 @@ def grown(x: Tensor) -> Tensor:
     return F.pad(x, (0, right, 0, bottom)) if bottom or right else x
 
 
-def build(config: FCSiamConfig) -> FCSiam:
-    """Make the network."""
-    return FCSiam(config)
-
-
 ARCHITECTURE = Architecture(
     name="fc_siam",
     title="FC-Siam",
@@ -177,7 +172,7 @@ ARCHITECTURE = Architecture(
     tasks=("semantic",),
     output=SemanticLogits,
     config=FCSiamConfig,
-    build=build,
+    build=FCSiam,
     variants={
         "fc_siam_diff": {"fusion": "difference"},
         "fc_siam_conc": {"fusion": "both"},

@@ -22,76 +22,47 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segatlas.encoders.contract import Encoder
-from segatlas.encoders.spec import EncoderSpec, create_encoder
 from segatlas.layers.before_upsampling import fuse_before_upsampling
 from segatlas.layers.conv import ConvBNReLU
-from segatlas.layers.fcn_head import FCNHead
-from segatlas.layers.init import init_weights
-from segatlas.layers.padding import pad_to_multiple
 from segatlas.models.architecture import Architecture, require_at_least
-from segatlas.structures import Inputs, Resample, SemanticLogits, image_of
+from segatlas.models.dense import DenseNetwork, HeadConfig
+from segatlas.structures import SemanticLogits
 
 
 @dataclass(frozen=True, kw_only=True)
-class FCNConfig:
-    """Settings of an FCN.
+class FCNConfig(HeadConfig):
+    """Settings of an FCN, besides those of `HeadConfig`.
 
-    num_classes: classes, K.
-    in_channels: channels of the image, C.
-    encoder: an encoder, its output stride and options.
     levels: how many of the encoder's last maps are upsampled to the finest of them and concatenated.
-    channels: decoder width, D.
     convs: convolutions of the decoder.
     kernel_size: of these convolutions.
     dilation: of these convolutions, and of the auxiliary head's.
     concat_input: concatenate the encoder's map and their result through one more convolution.
-    dropout: fraction of channels dropped before the classifier while training.
-    align_corners: how maps and logits are upsampled.
-    aux: also train an FCN head, named "fcn", on the encoder's last map but one.
-    aux_channels: its width; None = a quarter of its input's channels.
     """
 
-    num_classes: int
-    in_channels: int = 3
-    encoder: EncoderSpec = EncoderSpec(name="resnet50c", output_stride=8)
     levels: int = 1
-    channels: int = 512
     convs: int = 2
     kernel_size: int = 3
     dilation: int = 1
     concat_input: bool = True
-    dropout: float = 0.1
-    align_corners: bool = False
-    aux: bool = False
-    aux_channels: int | None = None
 
 
-class FCN(nn.Module):
+class FCN(DenseNetwork):
     """Encoder, a few convolutions, 1x1 classifier: logits at the stride of the finest map used."""
 
-    def __init__(self, config: FCNConfig, encoder: Encoder):
-        super().__init__()
+    def __init__(self, config: FCNConfig):
+        super().__init__(config)
         require_at_least(config, levels=1, dilation=1)
-        self.levels, self.align_corners = config.levels, config.align_corners
+        self.levels = config.levels
         self.before_upsampling = config.kernel_size == 1 and not config.concat_input
-        self.encoder = encoder
-        width, in_channels = config.channels, sum(encoder.channels[-config.levels :])
+        width, in_channels = config.channels, sum(self.encoder.channels[-config.levels :])
         inputs = (in_channels, *(width,) * (config.convs - 1))
         self.convs = nn.ModuleList(
             ConvBNReLU(channels, width, config.kernel_size, dilation=config.dilation) for channels in inputs
         )
         self.fuse = ConvBNReLU(in_channels + width, width, config.kernel_size) if config.concat_input else None
-        self.dropout = nn.Dropout2d(config.dropout)
-        self.classifier = nn.Conv2d(width, config.num_classes, kernel_size=1)
-        self.aux_head: FCNHead | None = None
-        if config.aux:
-            self.aux_head = FCNHead(
-                encoder.channels[-2], config.num_classes, channels=config.aux_channels, dilation=config.dilation
-            )
-        for part in (self.convs, self.fuse, self.classifier, self.aux_head):
-            if part is not None:
-                init_weights(part)
+        self.aux_dilation = config.dilation
+        self.add_classifier(config, width, self.convs, self.fuse)
 
     def decode(self, features: list[Tensor]) -> Tensor:
         """Map the encoder's maps to the map before the classifier: (N, D, h, w)."""
@@ -113,15 +84,6 @@ class FCN(nn.Module):
         x = fuse_before_upsampling(maps, kernels, align_corners=self.align_corners)
         return F.relu(block.get_submodule("bn")(x), inplace=True)
 
-    def forward(self, inputs: Tensor | Inputs) -> SemanticLogits:
-        """Map a normalised image (N, C, H, W) to logits (N, K, h, w)."""
-        x = pad_to_multiple(image_of(inputs), self.encoder.size_divisibility)
-        features = self.encoder(x)
-        logits = self.classifier(self.dropout(self.decode(features)))
-        aux = {"fcn": self.aux_head(features[-2])} if self.aux_head is not None and self.training else {}
-        canvas = (x.shape[-2], x.shape[-1])
-        return SemanticLogits(logits, canvas, Resample(align_corners=self.align_corners), aux)
-
 
 def concatenated(maps: list[Tensor], *, align_corners: bool) -> Tensor:
     """Upsample maps (N, C_i, h_i, w_i) to the size of the first and return them as one of all their channels."""
@@ -129,14 +91,6 @@ def concatenated(maps: list[Tensor], *, align_corners: bool) -> Tensor:
     size = finest.shape[-2:]
     upsampled = [F.interpolate(x, size=size, mode="bilinear", align_corners=align_corners) for x in coarser]
     return torch.cat([finest, *upsampled], dim=1) if upsampled else finest
-
-
-def build(config: FCNConfig) -> FCN:
-    """Make the network."""
-    return FCN(
-        config,
-        create_encoder(config.encoder, in_channels=config.in_channels),
-    )
 
 
 _HRNET = {"output_stride": None, "levels": 4, "convs": 1, "kernel_size": 1, "concat_input": False, "dropout": 0.0}
@@ -148,7 +102,7 @@ ARCHITECTURE = Architecture(
     tasks=("semantic",),
     output=SemanticLogits,
     config=FCNConfig,
-    build=build,
+    build=FCN,
     variants={
         "fcn_r50": {"encoder": "resnet50c"},
         "fcn_r101": {"encoder": "resnet101c"},

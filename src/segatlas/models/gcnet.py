@@ -19,45 +19,26 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from segatlas.encoders.contract import Encoder
-from segatlas.encoders.spec import EncoderSpec, create_encoder
 from segatlas.errors import UsageError
 from segatlas.layers.conv import ConvBNReLU
-from segatlas.layers.fcn_head import FCNHead
 from segatlas.layers.init import init_weights
-from segatlas.layers.padding import pad_to_multiple
 from segatlas.models.architecture import Architecture
-from segatlas.structures import Inputs, Resample, SemanticLogits, image_of
+from segatlas.models.dense import DenseNetwork, HeadConfig
+from segatlas.structures import SemanticLogits
 
 
 @dataclass(frozen=True, kw_only=True)
-class GCNetConfig:
-    """Settings of a global context network.
+class GCNetConfig(HeadConfig):
+    """Settings of a global context network, besides those of `HeadConfig`.
 
-    num_classes: classes, K.
-    in_channels: channels of the image, C.
-    encoder: an encoder, its output stride and options.
-    channels: decoder width, D.
     ratio: width of the bottleneck as a fraction of the decoder's, R / D.
     channel_add: add the context to every pixel.
     channel_mul: multiply every pixel by the sigmoid of the context (first, where both are on).
-    dropout: fraction of channels dropped before the classifier while training.
-    align_corners: how logits are upsampled.
-    aux: also train an FCN head, named "fcn", on the encoder's last map but one.
-    aux_channels: its width; None = a quarter of its input's channels.
     """
 
-    num_classes: int
-    in_channels: int = 3
-    encoder: EncoderSpec = EncoderSpec(name="resnet50c", output_stride=8)
-    channels: int = 512
     ratio: float = 0.25
     channel_add: bool = True
     channel_mul: bool = False
-    dropout: float = 0.1
-    align_corners: bool = False
-    aux: bool = False
-    aux_channels: int | None = None
 
 
 def bottleneck(channels: int, inner: int) -> nn.Sequential:
@@ -96,28 +77,20 @@ class GlobalContextBlock(nn.Module):
         return x if self.add is None else x + self.add(context)
 
 
-class GCNet(nn.Module):
+class GCNet(DenseNetwork):
     """Encoder, convolution, block, convolution, joined with the encoder's map: logits at its stride."""
 
-    def __init__(self, config: GCNetConfig, encoder: Encoder):
-        super().__init__()
+    def __init__(self, config: GCNetConfig):
+        super().__init__(config)
         if not (config.channel_add or config.channel_mul):
             raise UsageError("channel_add and channel_mul are both off: the context would go nowhere")
-        self.align_corners = config.align_corners
-        in_channels, width = encoder.channels[-1], config.channels
+        in_channels, width = self.encoder.channels[-1], config.channels
         inner = max(round(width * config.ratio), 1)
-        self.encoder = encoder
         self.before = ConvBNReLU(in_channels, width)
         self.block = GlobalContextBlock(width, inner, add=config.channel_add, multiply=config.channel_mul)
         self.after = ConvBNReLU(width, width)
         self.fuse = ConvBNReLU(in_channels + width, width)
-        self.dropout = nn.Dropout2d(config.dropout)
-        self.classifier = nn.Conv2d(width, config.num_classes, kernel_size=1)
-        aux = FCNHead(encoder.channels[-2], config.num_classes, channels=config.aux_channels) if config.aux else None
-        self.aux_head = aux
-        for part in (self.before, self.after, self.fuse, self.classifier, self.aux_head):
-            if part is not None:
-                init_weights(part)
+        self.add_classifier(config, width, self.before, self.after, self.fuse)
 
     def decode(self, features: list[Tensor]) -> Tensor:
         """Map the encoder's maps to the map before the classifier: (N, D, h, w)."""
@@ -125,23 +98,6 @@ class GCNet(nn.Module):
         x = self.after(self.block(self.before(last)))  # (N, D, h, w)
         out: Tensor = self.fuse(torch.cat([last, x], dim=1))
         return out
-
-    def forward(self, inputs: Tensor | Inputs) -> SemanticLogits:
-        """Map a normalised image (N, C, H, W) to logits (N, K, h, w)."""
-        x = pad_to_multiple(image_of(inputs), self.encoder.size_divisibility)
-        features = self.encoder(x)
-        logits = self.classifier(self.dropout(self.decode(features)))
-        aux = {"fcn": self.aux_head(features[-2])} if self.aux_head is not None and self.training else {}
-        canvas = (x.shape[-2], x.shape[-1])
-        return SemanticLogits(logits, canvas, Resample(align_corners=self.align_corners), aux)
-
-
-def build(config: GCNetConfig) -> GCNet:
-    """Make the network."""
-    return GCNet(
-        config,
-        create_encoder(config.encoder, in_channels=config.in_channels),
-    )
 
 
 ARCHITECTURE = Architecture(
@@ -151,7 +107,7 @@ ARCHITECTURE = Architecture(
     tasks=("semantic",),
     output=SemanticLogits,
     config=GCNetConfig,
-    build=build,
+    build=GCNet,
     variants={"gcnet_r50": {"encoder": "resnet50c"}, "gcnet_r101": {"encoder": "resnet101c"}},
     tiny={"encoder": "resnet18_w8", "channels": 8, "aux": True},
 )

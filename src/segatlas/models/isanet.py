@@ -23,43 +23,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segatlas.encoders.contract import Encoder
-from segatlas.encoders.spec import EncoderSpec, create_encoder
 from segatlas.layers.conv import ConvBNReLU
-from segatlas.layers.fcn_head import FCNHead
-from segatlas.layers.init import init_weights
-from segatlas.layers.padding import pad_to_multiple
 from segatlas.models.architecture import Architecture
+from segatlas.models.dense import DenseNetwork, HeadConfig
 from segatlas.ops import attend
-from segatlas.structures import Inputs, Resample, SemanticLogits, image_of
+from segatlas.structures import SemanticLogits
 
 
 @dataclass(frozen=True, kw_only=True)
-class ISANetConfig:
-    """Settings of an ISANet.
+class ISANetConfig(HeadConfig):
+    """Settings of an ISANet, besides those of `HeadConfig`.
 
-    num_classes: classes, K.
-    in_channels: channels of the image, C.
-    encoder: an encoder, its output stride and options.
-    channels: decoder width, D.
     attention_channels: width of queries and keys, R.
     tile: height and width of a tile in pixels of the map, (p, q).
-    dropout: fraction of channels dropped before the classifier while training.
-    align_corners: how logits are upsampled.
-    aux: also train an FCN head, named "fcn", on the encoder's last map but one.
-    aux_channels: its width; None = a quarter of its input's channels.
     """
 
-    num_classes: int
-    in_channels: int = 3
-    encoder: EncoderSpec = EncoderSpec(name="resnet50c", output_stride=8)
-    channels: int = 512
     attention_channels: int = 256
     tile: tuple[int, int] = (8, 8)
-    dropout: float = 0.1
-    align_corners: bool = False
-    aux: bool = False
-    aux_channels: int | None = None
 
 
 class SelfAttention(nn.Module):
@@ -113,49 +93,24 @@ class InterlacedAttention(nn.Module):
         return x.flatten(4, 5).flatten(2, 3)[:, :, top : top + height, left : left + width]
 
 
-class ISANet(nn.Module):
+class ISANet(DenseNetwork):
     """Encoder, convolution, interlaced attention, joined with its own input: logits at the encoder's stride."""
 
     keeps_order = True  # attention between pixels magnifies rounding, see `segatlas.inference.fast_form`
 
-    def __init__(self, config: ISANetConfig, encoder: Encoder):
-        super().__init__()
-        self.align_corners = config.align_corners
+    def __init__(self, config: ISANetConfig):
+        super().__init__(config)
         width = config.channels
-        self.encoder = encoder
-        self.before = ConvBNReLU(encoder.channels[-1], width)
+        self.before = ConvBNReLU(self.encoder.channels[-1], width)
         self.attention = InterlacedAttention(width, config.attention_channels, config.tile)
         self.fuse = ConvBNReLU(2 * width, width, 1)
-        self.dropout = nn.Dropout2d(config.dropout)
-        self.classifier = nn.Conv2d(width, config.num_classes, kernel_size=1)
-        aux = FCNHead(encoder.channels[-2], config.num_classes, channels=config.aux_channels) if config.aux else None
-        self.aux_head = aux
-        for part in (self.before, self.attention, self.fuse, self.classifier, self.aux_head):
-            if part is not None:
-                init_weights(part)
+        self.add_classifier(config, width, self.before, self.attention, self.fuse)
 
     def decode(self, features: list[Tensor]) -> Tensor:
         """Map the encoder's maps to the map before the classifier: (N, D, h, w)."""
         x = self.before(features[-1])  # (N, D, h, w)
         out: Tensor = self.fuse(torch.cat([self.attention(x), x], dim=1))
         return out
-
-    def forward(self, inputs: Tensor | Inputs) -> SemanticLogits:
-        """Map a normalised image (N, C, H, W) to logits (N, K, h, w)."""
-        x = pad_to_multiple(image_of(inputs), self.encoder.size_divisibility)
-        features = self.encoder(x)
-        logits = self.classifier(self.dropout(self.decode(features)))
-        aux = {"fcn": self.aux_head(features[-2])} if self.aux_head is not None and self.training else {}
-        canvas = (x.shape[-2], x.shape[-1])
-        return SemanticLogits(logits, canvas, Resample(align_corners=self.align_corners), aux)
-
-
-def build(config: ISANetConfig) -> ISANet:
-    """Make the network."""
-    return ISANet(
-        config,
-        create_encoder(config.encoder, in_channels=config.in_channels),
-    )
 
 
 ARCHITECTURE = Architecture(
@@ -165,7 +120,7 @@ ARCHITECTURE = Architecture(
     tasks=("semantic",),
     output=SemanticLogits,
     config=ISANetConfig,
-    build=build,
+    build=ISANet,
     variants={"isanet_r50": {"encoder": "resnet50c"}, "isanet_r101": {"encoder": "resnet101c"}},
     tiny={"encoder": "resnet18_w8", "channels": 8, "attention_channels": 4, "tile": (4, 4), "aux": True},
 )

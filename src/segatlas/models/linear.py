@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from segatlas.encoders.contract import TokenEncoder, Tokens
+from segatlas.encoders.contract import Tokens
 from segatlas.encoders.spec import TokenEncoderSpec, create_token_encoder
 from segatlas.layers.init import init_weights
 from segatlas.layers.padding import pad_to_multiple
@@ -48,14 +48,14 @@ class LinearConfig:
 class Linear(nn.Module):
     """Plain transformer, batch norm of its last blocks' tokens, 1x1 classifier: logits at the stride of a patch."""
 
-    def __init__(self, config: LinearConfig, encoder: TokenEncoder):
+    def __init__(self, config: LinearConfig):
         super().__init__()
+        self.encoder = create_token_encoder(config.encoder, in_channels=config.in_channels)
         require_at_least(config, blocks=1)
-        self.encoder = encoder
-        self.at = encoder.block_indices(range(-config.blocks, 0))
-        self.norm = nn.BatchNorm2d(config.blocks * encoder.width)
+        self.at = self.encoder.block_indices(range(-config.blocks, 0))
+        self.norm = nn.BatchNorm2d(config.blocks * self.encoder.width)
         self.dropout = nn.Dropout2d(config.dropout)
-        self.classifier = nn.Conv2d(config.blocks * encoder.width, config.num_classes, kernel_size=1)
+        self.classifier = nn.Conv2d(config.blocks * self.encoder.width, config.num_classes, kernel_size=1)
         for part in (self.norm, self.classifier):
             init_weights(part)
 
@@ -72,11 +72,6 @@ class Linear(nn.Module):
         return SemanticLogits(logits, canvas=(x.shape[-2], x.shape[-1]))
 
 
-def build(config: LinearConfig) -> Linear:
-    """Make the network."""
-    return Linear(config, create_token_encoder(config.encoder, in_channels=config.in_channels))
-
-
 ARCHITECTURE = Architecture(
     name="linear",
     title="Linear",
@@ -84,9 +79,9 @@ ARCHITECTURE = Architecture(
     tasks=("semantic",),
     output=SemanticLogits,
     config=LinearConfig,
-    build=build,
+    build=Linear,
     variants={
-        f"linear_dinov2_{size[0]}": {"encoder": f"vit_{size}_patch14_dinov2"}
+        f"linear_dinov2_{size}": {"encoder": f"vit_{size}_patch14_dinov2"}
         for size in ("small", "base", "large", "giant")
     },
     tiny={"encoder": "test_vit", "encoder_options": {"depth": 2}, "blocks": 2, "dropout": 0.1},

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segatlas.encoders.contract import Encoder
 from segatlas.encoders.spec import EncoderSpec, create_encoder
 from segatlas.layers.conv import ConvBNReLU
 from segatlas.layers.init import init_weights
@@ -64,14 +63,14 @@ class TwoClassifiers(nn.Module):
 class LRASPP(nn.Module):
     """Encoder, a 1x1 convolution weighted by the pooled image, two classifiers: logits at the fine map's stride."""
 
-    def __init__(self, config: LRASPPConfig, encoder: Encoder):
+    def __init__(self, config: LRASPPConfig):
         super().__init__()
+        self.encoder = create_encoder(config.encoder, in_channels=config.in_channels)
         self.low_level = config.low_level
-        self.encoder = encoder
-        self.conv = ConvBNReLU(encoder.channels[-1], config.channels, 1)
-        self.gate = nn.Conv2d(encoder.channels[-1], config.channels, kernel_size=1, bias=False)
+        self.conv = ConvBNReLU(self.encoder.channels[-1], config.channels, 1)
+        self.gate = nn.Conv2d(self.encoder.channels[-1], config.channels, kernel_size=1, bias=False)
         self.dropout = nn.Dropout2d(config.dropout)
-        self.classifier = TwoClassifiers(encoder.channels[-config.low_level], config.channels, config.num_classes)
+        self.classifier = TwoClassifiers(self.encoder.channels[-config.low_level], config.channels, config.num_classes)
         for part in (self.conv, self.gate, self.classifier):
             init_weights(part)
 
@@ -90,14 +89,6 @@ class LRASPP(nn.Module):
         return SemanticLogits(logits, canvas=(x.shape[-2], x.shape[-1]))
 
 
-def build(config: LRASPPConfig) -> LRASPP:
-    """Make the network."""
-    return LRASPP(
-        config,
-        create_encoder(config.encoder, in_channels=config.in_channels),
-    )
-
-
 ARCHITECTURE = Architecture(
     name="lraspp",
     title="LR-ASPP",
@@ -105,7 +96,7 @@ ARCHITECTURE = Architecture(
     tasks=("semantic",),
     output=SemanticLogits,
     config=LRASPPConfig,
-    build=build,
+    build=LRASPP,
     variants={"lraspp_mobilenet_v3_large": {"encoder": "mobilenet_v3_large"}},
     tiny={"encoder": "resnet18_w8", "channels": 8},
 )

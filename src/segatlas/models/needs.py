@@ -13,7 +13,10 @@ class Needs:
 
     inputs: sources that it takes besides the image; a dataset's others never reach it.
     targets: names of the types of truth that its training reads, of `segatlas.structures`: that of each of its tasks.
+    host: of a wrapper, a network around another: names of the types of output that the other one may give; None
+        otherwise. A wrapper takes the sources that its host takes, too.
     """
 
     inputs: tuple[InputSpec, ...] = ()
     targets: tuple[str, ...] = ("SemanticTarget",)
+    host: tuple[str, ...] | None = None

@@ -21,44 +21,34 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segatlas.encoders.contract import Encoder
 from segatlas.encoders.spec import EncoderSpec, create_encoder
 from segatlas.layers.before_upsampling import fuse_before_upsampling
 from segatlas.layers.conv import ConvBNReLU
 from segatlas.layers.init import init_weights
 from segatlas.layers.padding import pad_to_multiple
 from segatlas.models.architecture import Architecture, require_at_least
+from segatlas.models.dense import HeadConfig
 from segatlas.ops.attention import attend
 from segatlas.structures import Inputs, Resample, SemanticLogits, image_of
 
 
 @dataclass(frozen=True, kw_only=True)
-class OCRNetConfig:
-    """Settings of an OCRNet.
+class OCRNetConfig(HeadConfig):
+    """Settings of an OCRNet, besides those of `HeadConfig`.
 
-    num_classes: classes, K.
-    in_channels: channels of the image, C.
-    encoder: an encoder, its output stride and options.
     levels: how many of the encoder's last maps are upsampled to the finest of them and concatenated. With one, the
         soft regions come from the map before it, through a 3x3 convolution; with more, from the same maps, by 1x1.
-    channels: decoder width, D.
     key_channels: width of the attention.
     dropout: fraction of channels dropped before both classifiers while training.
-    align_corners: how maps and logits are upsampled.
     aux: while training, give the coarse logits of the soft regions too, named "regions", for a loss of their own.
     aux_channels: width before them; None = the channels of their input.
     """
 
-    num_classes: int
-    in_channels: int = 3
     encoder: EncoderSpec = EncoderSpec(name="hrnet_w18")
     levels: int = 4
-    channels: int = 512
     key_channels: int = 256
     dropout: float = 0.0
-    align_corners: bool = False
     aux: bool = True
-    aux_channels: int | None = None
 
 
 class RegionHead(nn.Module):
@@ -104,13 +94,13 @@ class OCRNet(nn.Module):
 
     keeps_order = True  # attention between pixels magnifies rounding, see `segatlas.inference.fast_form`
 
-    def __init__(self, config: OCRNetConfig, encoder: Encoder):
+    def __init__(self, config: OCRNetConfig):
         super().__init__()
+        self.encoder = create_encoder(config.encoder, in_channels=config.in_channels)
         require_at_least(config, levels=1)
         self.levels, self.align_corners, self.aux = config.levels, config.align_corners, config.aux
-        self.encoder = encoder
-        width, in_channels = config.channels, sum(encoder.channels[-config.levels :])
-        region_channels = in_channels if config.levels > 1 else encoder.channels[-2]
+        width, in_channels = config.channels, sum(self.encoder.channels[-config.levels :])
+        region_channels = in_channels if config.levels > 1 else self.encoder.channels[-2]
         self.region_head = RegionHead(
             region_channels,
             config.aux_channels or region_channels,
@@ -169,14 +159,6 @@ def concatenated(maps: list[Tensor], *, align_corners: bool) -> Tensor:
     return torch.cat([finest, *upsampled], dim=1) if upsampled else finest
 
 
-def build(config: OCRNetConfig) -> OCRNet:
-    """Make the network."""
-    return OCRNet(
-        config,
-        create_encoder(config.encoder, in_channels=config.in_channels),
-    )
-
-
 _DILATED = {"output_stride": 8, "levels": 1, "dropout": 0.1, "aux_channels": 256}
 
 ARCHITECTURE = Architecture(
@@ -186,7 +168,7 @@ ARCHITECTURE = Architecture(
     tasks=("semantic",),
     output=SemanticLogits,
     config=OCRNetConfig,
-    build=build,
+    build=OCRNet,
     variants={
         "ocrnet_hr18_small": {"encoder": "hrnet_w18_small"},
         "ocrnet_hr18": {"encoder": "hrnet_w18"},

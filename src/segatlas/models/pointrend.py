@@ -20,23 +20,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segatlas.encoders.contract import Encoder
 from segatlas.encoders.spec import EncoderSpec, create_encoder
 from segatlas.errors import UsageError
 from segatlas.layers.fpn import FPN, FPNHead
 from segatlas.layers.init import init_weights
 from segatlas.layers.padding import pad_to_multiple
 from segatlas.models.architecture import Architecture, require_at_least
+from segatlas.models.dense import DenseConfig
 from segatlas.structures import Inputs, PointLogits, Resample, SemanticLogits, image_of
 
 
 @dataclass(frozen=True, kw_only=True)
-class PointRendConfig:
-    """Settings of a PointRend.
+class PointRendConfig(DenseConfig):
+    """Settings of a PointRend, besides those of `DenseConfig`.
 
-    num_classes: classes, K.
-    in_channels: channels of the image, C.
-    encoder: an encoder, its output stride and options.
     levels: how many of the encoder's last maps the pyramid takes; the points read its finest one.
     neck_channels: pyramid width, F.
     channels: width of the coarse decoder, D.
@@ -52,8 +49,6 @@ class PointRendConfig:
     subdivision_points: points computed anew at each step.
     """
 
-    num_classes: int
-    in_channels: int = 3
     encoder: EncoderSpec = EncoderSpec(name="resnet50c")
     levels: int = 4
     neck_channels: int = 256
@@ -95,18 +90,18 @@ class PointHead(nn.Module):
 class PointRend(nn.Module):
     """Encoder, pyramid, coarse logits; points while training, refined logits at the image's size in prediction."""
 
-    def __init__(self, config: PointRendConfig, encoder: Encoder):
+    def __init__(self, config: PointRendConfig):
         super().__init__()
+        self.encoder = create_encoder(config.encoder, in_channels=config.in_channels)
         require_at_least(config, levels=1, train_points=1, oversample=1, importance=0)
         if config.importance > 1:
             raise UsageError(f"importance: got {config.importance}, expected a fraction of at most 1")
         self.config = config
-        self.encoder = encoder
-        self.neck = FPN(encoder.channels[-config.levels :], config.neck_channels)
+        self.neck = FPN(self.encoder.channels[-config.levels :], config.neck_channels)
         self.head = FPNHead(
             config.neck_channels,
             config.channels,
-            strides=encoder.strides[-config.levels :],
+            strides=self.encoder.strides[-config.levels :],
             align_corners=config.align_corners,
         )
         self.dropout = nn.Dropout2d(config.dropout)
@@ -205,14 +200,6 @@ def sample(x: Tensor, points: Tensor, *, align_corners: bool) -> Tensor:
     return F.grid_sample(x.to(precise), grid, mode="bilinear", align_corners=align_corners).squeeze(3)
 
 
-def build(config: PointRendConfig) -> PointRend:
-    """Make the network."""
-    return PointRend(
-        config,
-        create_encoder(config.encoder, in_channels=config.in_channels),
-    )
-
-
 ARCHITECTURE = Architecture(
     name="pointrend",
     title="PointRend",
@@ -220,7 +207,7 @@ ARCHITECTURE = Architecture(
     tasks=("semantic",),
     output=SemanticLogits,
     config=PointRendConfig,
-    build=build,
+    build=PointRend,
     variants={"pointrend_r50": {"encoder": "resnet50c"}, "pointrend_r101": {"encoder": "resnet101c"}},
     tiny={
         "encoder": "resnet18_w8",

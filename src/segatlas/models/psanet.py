@@ -27,51 +27,31 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from segatlas.encoders.contract import Encoder
-from segatlas.encoders.spec import EncoderSpec, create_encoder
 from segatlas.errors import UsageError
 from segatlas.layers.conv import ConvBNReLU
-from segatlas.layers.fcn_head import FCNHead
-from segatlas.layers.init import init_weights
-from segatlas.layers.padding import pad_to_multiple
 from segatlas.models.architecture import Architecture, require_at_least
-from segatlas.structures import Inputs, Resample, SemanticLogits, image_of
+from segatlas.models.dense import DenseNetwork, HeadConfig
+from segatlas.structures import SemanticLogits
 
 
 @dataclass(frozen=True, kw_only=True)
-class PSANetConfig:
-    """Settings of a PSANet.
+class PSANetConfig(HeadConfig):
+    """Settings of a PSANet, besides those of `HeadConfig`.
 
-    num_classes: classes, K.
-    in_channels: channels of the image, C.
-    encoder: an encoder, its output stride and options.
-    channels: decoder width, D.
     mask_size: the window, (M, M'), in pixels of the shrunk map. Twice that map less one lets all pixels see each other.
     collect: have the branch in which pixels collect.
     distribute: have the branch in which pixels distribute.
     shrink_factor: how many times smaller the map inside the branches is.
     softmax: weights go through a softmax over the map.
     normalization_factor: divisor of a branch's result; None = M M'.
-    dropout: fraction of channels dropped before the classifier while training.
-    align_corners: how logits are upsampled.
-    aux: also train an FCN head, named "fcn", on the encoder's last map but one.
-    aux_channels: its width; None = a quarter of its input's channels.
     """
 
-    num_classes: int
-    in_channels: int = 3
-    encoder: EncoderSpec = EncoderSpec(name="resnet50c", output_stride=8)
-    channels: int = 512
     mask_size: tuple[int, int] = (97, 97)
     collect: bool = True
     distribute: bool = True
     shrink_factor: int = 2
     softmax: bool = True
     normalization_factor: float | None = 1.0
-    dropout: float = 0.1
-    align_corners: bool = False
-    aux: bool = False
-    aux_channels: int | None = None
 
 
 RowWeights = Callable[[Tensor, Tensor, int], Tensor]
@@ -175,18 +155,18 @@ class PointwiseAttention(nn.Module):
         return values @ weights.to(values.dtype)
 
 
-class PSANet(nn.Module):
+class PSANet(DenseNetwork):
     """Encoder, the branches on a smaller map, joined with the encoder's map: logits at its stride."""
 
     keeps_order = True  # attention between pixels magnifies rounding, see `segatlas.inference.fast_form`
 
-    def __init__(self, config: PSANetConfig, encoder: Encoder):
-        super().__init__()
+    def __init__(self, config: PSANetConfig):
+        super().__init__(config)
         require_at_least(config, shrink_factor=1)
         if not (config.collect or config.distribute):
             raise UsageError("collect and distribute are both off: a PSANet has at least one of its branches")
-        self.align_corners, self.shrink_factor = config.align_corners, config.shrink_factor
-        in_channels, width = encoder.channels[-1], config.channels
+        self.shrink_factor = config.shrink_factor
+        in_channels, width = self.encoder.channels[-1], config.channels
 
         def branch(row_weights: RowWeights) -> PointwiseAttention:
             return PointwiseAttention(
@@ -198,18 +178,11 @@ class PSANet(nn.Module):
                 divisor=config.normalization_factor or config.mask_size[0] * config.mask_size[1],
             )
 
-        self.encoder = encoder
         self.collect = branch(collected) if config.collect else None
         self.distribute = branch(distributed) if config.distribute else None
         self.project = ConvBNReLU(width * (config.collect + config.distribute), in_channels, 1)
         self.fuse = ConvBNReLU(2 * in_channels, width)
-        self.dropout = nn.Dropout2d(config.dropout)
-        self.classifier = nn.Conv2d(width, config.num_classes, kernel_size=1)
-        aux = FCNHead(encoder.channels[-2], config.num_classes, channels=config.aux_channels) if config.aux else None
-        self.aux_head = aux
-        for part in (self.collect, self.distribute, self.project, self.fuse, self.classifier, self.aux_head):
-            if part is not None:
-                init_weights(part)
+        self.add_classifier(config, width, self.collect, self.distribute, self.project, self.fuse)
 
     def decode(self, features: list[Tensor]) -> Tensor:
         """Map the encoder's maps to the map before the classifier: (N, D, h, w)."""
@@ -236,23 +209,6 @@ class PSANet(nn.Module):
             return ((size[0] - 1) // factor + 1, (size[1] - 1) // factor + 1), True
         return (max(size[0] // factor, 1), max(size[1] // factor, 1)), False
 
-    def forward(self, inputs: Tensor | Inputs) -> SemanticLogits:
-        """Map a normalised image (N, C, H, W) to logits (N, K, h, w)."""
-        x = pad_to_multiple(image_of(inputs), self.encoder.size_divisibility)
-        features = self.encoder(x)
-        logits = self.classifier(self.dropout(self.decode(features)))
-        aux = {"fcn": self.aux_head(features[-2])} if self.aux_head is not None and self.training else {}
-        canvas = (x.shape[-2], x.shape[-1])
-        return SemanticLogits(logits, canvas, Resample(align_corners=self.align_corners), aux)
-
-
-def build(config: PSANetConfig) -> PSANet:
-    """Make the network."""
-    return PSANet(
-        config,
-        create_encoder(config.encoder, in_channels=config.in_channels),
-    )
-
 
 ARCHITECTURE = Architecture(
     name="psanet",
@@ -261,7 +217,7 @@ ARCHITECTURE = Architecture(
     tasks=("semantic",),
     output=SemanticLogits,
     config=PSANetConfig,
-    build=build,
+    build=PSANet,
     variants={"psanet_r50": {"encoder": "resnet50c"}, "psanet_r101": {"encoder": "resnet101c"}},
     tiny={"encoder": "resnet18_w8", "channels": 8, "mask_size": (9, 7), "aux": True},
 )

@@ -24,39 +24,28 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segatlas.encoders.contract import Encoder
-from segatlas.encoders.spec import EncoderSpec, create_encoder
+from segatlas.encoders.spec import EncoderSpec
 from segatlas.layers.before_upsampling import fuse_before_upsampling
 from segatlas.layers.conv import ConvBNReLU
-from segatlas.layers.fcn_head import FCNHead
-from segatlas.layers.init import init_weights
-from segatlas.layers.padding import pad_to_multiple
 from segatlas.models.architecture import Architecture
-from segatlas.structures import Inputs, SemanticLogits, image_of
+from segatlas.models.dense import DenseConfig, DenseNetwork
+from segatlas.structures import SemanticLogits
 
 LEVELS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class SegFormerConfig:
-    """Settings of a SegFormer.
+class SegFormerConfig(DenseConfig):
+    """Settings of a SegFormer, besides those of `DenseConfig`.
 
-    num_classes: classes, K.
-    in_channels: channels of the image, C.
     encoder: an encoder, its output stride and options, of which the four coarsest maps are used.
     decoder_channels: decoder width, D: 256 in B0 and B1, 768 from B2 on.
     projection_norm: projections have batch norm and ReLU in place of a bias (MMSegmentation's form).
-    dropout: fraction of channels dropped before the classifier while training.
-    aux: also train an FCN head, named "fcn", on the encoder's last map but one.
     """
 
-    num_classes: int
-    in_channels: int = 3
     encoder: EncoderSpec = EncoderSpec(name="mit_b0")
     decoder_channels: int = 256
     projection_norm: bool = False
-    dropout: float = 0.1
-    aux: bool = False
 
 
 class Fuse(nn.Module):
@@ -145,38 +134,19 @@ class NormedDecoder(nn.Module):
         return F.relu(self.fuse.bn(fused), inplace=True)
 
 
-class SegFormer(nn.Module):
+class SegFormer(DenseNetwork):
     """Encoder, decoder of fully connected layers, 1x1 classifier: logits at stride 4."""
 
-    def __init__(self, config: SegFormerConfig, encoder: Encoder):
-        super().__init__()
-        self.encoder = encoder
+    def __init__(self, config: SegFormerConfig):
+        super().__init__(config)
         decoder = NormedDecoder if config.projection_norm else MLPDecoder
-        self.decoder = decoder(encoder.channels[-LEVELS:], config.decoder_channels)
-        self.dropout = nn.Dropout2d(config.dropout)
-        self.classifier = nn.Conv2d(config.decoder_channels, config.num_classes, kernel_size=1)
-        self.aux_head = FCNHead(encoder.channels[-2], config.num_classes) if config.aux else None
-        for part in (self.decoder, self.classifier, self.aux_head):
-            if part is not None:
-                init_weights(part)
+        self.decoder = decoder(self.encoder.channels[-LEVELS:], config.decoder_channels)
+        self.add_classifier(config, config.decoder_channels, self.decoder)
 
     def decode(self, features: list[Tensor]) -> Tensor:
         """Map the encoder's maps to the map before the classifier: (N, D, h, w)."""
         out: Tensor = self.decoder(features[-LEVELS:])
         return out
-
-    def forward(self, inputs: Tensor | Inputs) -> SemanticLogits:
-        """Map a normalised image (N, C, H, W) to logits (N, K, H/4, W/4)."""
-        x = pad_to_multiple(image_of(inputs), self.encoder.size_divisibility)
-        features = self.encoder(x)
-        logits = self.classifier(self.dropout(self.decode(features)))
-        aux = {"fcn": self.aux_head(features[-2])} if self.aux_head is not None and self.training else {}
-        return SemanticLogits(logits, canvas=(x.shape[-2], x.shape[-1]), aux=aux)
-
-
-def build(config: SegFormerConfig) -> SegFormer:
-    """Make the network."""
-    return SegFormer(config, create_encoder(config.encoder, in_channels=config.in_channels))
 
 
 ARCHITECTURE = Architecture(
@@ -186,7 +156,7 @@ ARCHITECTURE = Architecture(
     tasks=("semantic",),
     output=SemanticLogits,
     config=SegFormerConfig,
-    build=build,
+    build=SegFormer,
     variants={
         "segformer_b0": {"encoder": "mit_b0", "decoder_channels": 256},
         "segformer_b1": {"encoder": "mit_b1", "decoder_channels": 256},

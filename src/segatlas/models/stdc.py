@@ -21,7 +21,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segatlas.encoders.contract import Encoder
 from segatlas.encoders.spec import EncoderSpec, create_encoder
 from segatlas.layers.conv import ConvBNReLU
 from segatlas.layers.fcn_head import FCNHead
@@ -29,35 +28,29 @@ from segatlas.layers.init import init_weights
 from segatlas.layers.norm import BatchNorm2d
 from segatlas.layers.padding import pad_to_multiple
 from segatlas.models.architecture import Architecture
+from segatlas.models.dense import DenseConfig
 from segatlas.structures import Inputs, Resample, SemanticLogits, image_of
 
 
 @dataclass(frozen=True, kw_only=True)
-class STDCConfig:
-    """Settings of an STDC-Seg.
+class STDCConfig(DenseConfig):
+    """Settings of an STDC-Seg, besides those of `DenseConfig`.
 
-    num_classes: classes, K.
-    in_channels: channels of the image, C.
     encoder: an encoder, its output stride and options, of which the maps at strides 8, 16 and 32 are used.
     context_channels: width of the context path.
     channels: width of the fused map and of the decoder.
     aux_channels: width of the auxiliary heads.
     detail_channels: channels of the detail head: 1, or 2 in MMSegmentation's weights.
-    dropout: fraction of channels dropped before the classifier while training.
     align_corners: how logits are upsampled.
     aux: also train heads on the context path, named "stride8" and "stride16", and the detail head, named "detail".
     """
 
-    num_classes: int
-    in_channels: int = 3
     encoder: EncoderSpec = EncoderSpec(name="stdc1")
     context_channels: int = 128
     channels: int = 256
     aux_channels: int = 64
     detail_channels: int = 1
-    dropout: float = 0.1
     align_corners: bool = True
-    aux: bool = False
 
 
 class AttentionRefinement(nn.Module):
@@ -115,11 +108,11 @@ class ContextPath(nn.Module):
 class STDCSeg(nn.Module):
     """Encoder, context path, fusion with detail, a 3x3 convolution, 1x1 classifier: logits at stride 8."""
 
-    def __init__(self, config: STDCConfig, encoder: Encoder):
+    def __init__(self, config: STDCConfig):
         super().__init__()
+        self.encoder = create_encoder(config.encoder, in_channels=config.in_channels)
         self.align_corners = config.align_corners
-        self.encoder = encoder
-        channels8, channels16, channels32 = encoder.channels[-3:]
+        channels8, channels16, channels32 = self.encoder.channels[-3:]
         width, aux = config.context_channels, config.aux_channels
         self.context = ContextPath(channels16, channels32, width)
         self.fusion = FeatureFusion(channels8 + width, config.channels)
@@ -162,11 +155,6 @@ class STDCSeg(nn.Module):
         return SemanticLogits(logits, (x.shape[-2], x.shape[-1]), Resample(align_corners=self.align_corners), aux)
 
 
-def build(config: STDCConfig) -> STDCSeg:
-    """Make the network."""
-    return STDCSeg(config, create_encoder(config.encoder, in_channels=config.in_channels))
-
-
 ARCHITECTURE = Architecture(
     name="stdc",
     title="STDC-Seg",
@@ -174,7 +162,7 @@ ARCHITECTURE = Architecture(
     tasks=("semantic",),
     output=SemanticLogits,
     config=STDCConfig,
-    build=build,
+    build=STDCSeg,
     variants={"stdc1": {"encoder": "stdc1"}, "stdc2": {"encoder": "stdc2"}},
     tiny={"encoder": "resnet18_w8", "context_channels": 8, "channels": 8, "aux_channels": 4, "aux": True},
 )

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segatlas.encoders.contract import Encoder
+from segatlas.encoders.contract import PyramidEncoder
 from segatlas.encoders.spec import EncoderSpec, create_encoder
 from segatlas.errors import UsageError
 from segatlas.layers.conv import ConvBNReLU
@@ -65,7 +65,7 @@ class TwoConvs(nn.Sequential):
         super().__init__(ConvBNReLU(in_channels, out_channels), ConvBNReLU(out_channels, out_channels))
 
 
-class PlainEncoder(Encoder):
+class PlainEncoder(PyramidEncoder):
     """The contracting path: five levels of two convolutions with 2x2 max pooling between them."""
 
     def __init__(self, in_channels: int, width: int):
@@ -151,7 +151,7 @@ class PlainUNet(nn.Module):
 class UNet(nn.Module):
     """A U-Net on a named encoder: logits at stride 1, or coarser where `decoder_channels` is short."""
 
-    def __init__(self, config: UNetConfig, encoder: Encoder):
+    def __init__(self, config: UNetConfig, encoder: PyramidEncoder):
         super().__init__()
         self.encoder = encoder
         plan = decoder_plan(encoder, len(config.decoder_channels))
@@ -191,7 +191,7 @@ class UNet(nn.Module):
         return SemanticLogits(logits, canvas=canvas_of(x), aux=auxiliary(self, features))
 
 
-def decoder_plan(encoder: Encoder, steps: int) -> list[tuple[int, int]]:
+def decoder_plan(encoder: PyramidEncoder, steps: int) -> list[tuple[int, int]]:
     """Return (stride, skip channels) of each decoder step's result, deepest first.
 
     The decoder visits each encoder map upwards, then doubles without a skip until stride 1. So an encoder that starts

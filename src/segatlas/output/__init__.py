@@ -6,13 +6,13 @@ its own function there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from segatlas.errors import UsageError
+from segatlas.output.options import WriterOptions
 from segatlas.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -31,14 +31,6 @@ ENDINGS = {
 
 MODULES = {"semantic": "segatlas.output.semantic", "instance": "segatlas.output.instance"}
 """Task -> the file with its writers: a function `write_KIND(result, path, options)` for each kind of its record."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class WriterOptions:
-    """model: what the user called it. codes: turns class indices into those of another format, None = the indices."""
-
-    model: str = ""
-    codes: Callable[[Any], Any] | None = None
 
 
 def kinds_of(task: str, wanted: Sequence[str] | None) -> tuple[str, ...]:

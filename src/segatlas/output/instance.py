@@ -10,12 +10,12 @@ import numpy as np
 from PIL import Image
 
 from segatlas import drawing
-from segatlas.data.datasets.shapes import OBJECTS_PER_CLASS
+from segatlas.data.formats.instances import OBJECTS_PER_CLASS
 from segatlas.drawing.files import write_bytes
 from segatlas.errors import DataError
 from segatlas.files import whole_file
 from segatlas.inference import Segmentation
-from segatlas.output import WriterOptions
+from segatlas.output.options import WriterOptions
 
 MOST_CLASSES = 65
 """Below it, class * 1000 + n fits into 16 bits for every n up to 999."""

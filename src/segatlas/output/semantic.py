@@ -12,7 +12,7 @@ from segatlas import drawing
 from segatlas.data.formats.masks import write_mask as write_mask_file
 from segatlas.drawing.files import write_bytes
 from segatlas.inference import Segmentation
-from segatlas.output import WriterOptions
+from segatlas.output.options import WriterOptions
 
 
 def write_mask(result: Segmentation, path: Path, options: WriterOptions) -> None:

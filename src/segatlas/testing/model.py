@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Collection, Iterator, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from operator import itemgetter
 from typing import Any
 
@@ -15,9 +15,11 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from segatlas.build.network import build_network
 from segatlas.errors import ConfigError
 from segatlas.inference.fast_form import fast_form
 from segatlas.models.architecture import Architecture
+from segatlas.models.reading import read_config
 from segatlas.postprocess import find
 from segatlas.structures import Inputs, InputSpec, Output, PointLogits, changed, maps_of, noise_inputs
 from segatlas.tasks import TASKS
@@ -42,7 +44,7 @@ class ModelCase:
 
     def config(self, **fields: Any) -> Any:
         """Make the config of K classes, with some fields changed."""
-        config, problems = self.architecture.read_config({"num_classes": K, **self.fields, **fields})
+        config, problems = read_config(self.architecture, {"num_classes": K, **self.fields, **fields})
         if problems:
             raise ConfigError(self.architecture.name, problems)
         return config
@@ -59,7 +61,7 @@ class ModelCase:
 
     def takes(self, channels: int = 3) -> tuple[InputSpec, ...]:
         """Say what the network takes, the image first."""
-        return self.architecture.inputs(channels)
+        return self.architecture.inputs(self.config(in_channels=channels))
 
     def noise(self, size: tuple[int, int] = SIZE, count: int = 1, seed: int = 1, channels: int = 3) -> Tensor | Inputs:
         """Make inputs of noise: an image, with the sources that the network needs."""
@@ -90,7 +92,7 @@ def check_model(
     Args:
         architecture: the record.
         fields: of the config, for a variant that is small enough; default: the record's `tiny`.
-        build: makes a network of a config; default: the record's.
+        build: makes a network of a config; default: as `create_model` does, a wrapper around its host.
         only: names of the rules to try, () = all.
         skip: names of rules to leave out.
         slow: also the rules that take a second or more: the exported program and the fast form.
@@ -99,7 +101,8 @@ def check_model(
         BrokenRules: naming every rule that does not hold.
         UsageError: no such rule.
     """
-    case = ModelCase(architecture, architecture.tiny if fields is None else fields, build or architecture.build)
+    made = build or partial(build_network, architecture)
+    case = ModelCase(architecture, architecture.tiny if fields is None else fields, made)
     require(architecture.name, RULES, case, only=only, skip=skip, slow=slow)
 
 
@@ -126,8 +129,8 @@ def runs(case: ModelCase) -> Iterator[str]:
 
 
 def parts(case: ModelCase) -> Iterator[str]:
-    """It has a submodule `encoder`, which training may freeze or train at a rate of its own."""
-    if "encoder" not in dict(case.net.named_children()):
+    """It has a module `encoder`, its own or its host's, which training may freeze or train at a rate of its own."""
+    if not isinstance(getattr(case.net, "encoder", None), nn.Module):
         yield f"submodules {', '.join(dict(case.net.named_children()))}"
 
 

@@ -13,19 +13,22 @@ from torch import nn
 from segatlas import criteria
 from segatlas.build.encoder_weights import imagenet_on_disk, load_encoder_weights
 from segatlas.build.network import create_model
+from segatlas.build.saving import make_card
 from segatlas.build.starting import start_from
-from segatlas.checkpoint.card import Card, InferenceMode, Preprocessing
-from segatlas.checkpoint.model_folder import make_card
-from segatlas.config.schema import Config, InputConfig
+from segatlas.checkpoint.card import Card
+from segatlas.checkpoint.preprocessing import InferenceMode, Preprocessing
+from segatlas.config.schema import InputConfig
 from segatlas.data import Store, create_dataset
 from segatlas.data.dataset import SegmentationData, sources_fault
 from segatlas.data.statistics import automatic_weights, count_classes
 from segatlas.data.transforms import Pipeline
 from segatlas.errors import ConfigError, DataError, Problem, UsageError
-from segatlas.hub.loading import find_weights
+from segatlas.hub.loading import find_start
 from segatlas.models import find_entry
+from segatlas.recipe import Config
 from segatlas.tasks import TASKS
 from segatlas.training.consulting import check_data, refuse_single_values
+from segatlas.training.freezing import freeze
 from segatlas.training.inputs import NetworkFacts, choose_preprocessing, encoder_name
 from segatlas.training.logbook import LOGGER
 
@@ -64,7 +67,7 @@ def build_parts(config: Config, *, dry: bool = False) -> TrainingComponents:
             raise DataError(f"split {dataset.split!r} of {config.data.name} at {config.data.root} holds no image")
         if dataset.files(0)[1] is None:
             raise DataError(f"split {dataset.split!r} of {config.data.name} at {config.data.root} has no masks")
-    check_data(config, (train, val))
+    check_data(config, tuple(splits.values()))
     model = config.model
     num_classes = model.num_classes or len(train.classes)
     if num_classes != len(train.classes):
@@ -92,9 +95,8 @@ def build_parts(config: Config, *, dry: bool = False) -> TrainingComponents:
     with _told_with_key("model.encoder_weights", model.encoder_weights):
         notices = _load_encoder(net, model.encoder_weights, dry=dry)
     _require_aux_head(config, net)
-    encoder = net.get_submodule("encoder")
-    encoder.requires_grad_(not config.train.freeze_encoder)
-    setattr(encoder, "gradient_checkpointing", config.train.gradient_checkpointing)  # noqa: B010
+    freeze(net, config.train)
+    setattr(net.get_submodule("encoder"), "gradient_checkpointing", config.train.gradient_checkpointing)  # noqa: B010
     with _told_with_key("model.start_from", model.start_from):
         earlier = _start_from(net, model.start_from)
     preprocessing, statistics = choose_preprocessing(model, net, channels, earlier, config.data.root)
@@ -134,7 +136,7 @@ def _start_from(net: nn.Module, path: str | None) -> Card | None:
     """Take over the weights of an earlier model; return its card, where there is one."""
     if path is None:
         return None
-    report = start_from(net, find_weights(path))
+    report = start_from(net, find_start(path))
     LOGGER.info("start from %s: %d tensors taken over", path, len(report.loaded))
     if report.replaced:
         LOGGER.info("new, because the class count differs: %s", ", ".join(report.replaced))

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from segatlas.config.schema import Config
+from segatlas.config.schema import TrainConfig
 from segatlas.data.checks import look_before_training
 from segatlas.data.collate import collate
 from segatlas.data.dataset import SegmentationData
@@ -17,7 +17,10 @@ from segatlas.data.stream import SampleStream
 from segatlas.data.transforms import Pipeline
 from segatlas.errors import ConfigError, DataError, Problem
 from segatlas.layers.norm import BatchNorm2d
+from segatlas.recipe import Config
 from segatlas.structures import Inputs
+from segatlas.tasks import TASKS
+from segatlas.training.freezing import training_mode
 from segatlas.training.logbook import LOGGER
 
 
@@ -27,7 +30,9 @@ def check_data(config: Config, datasets: Sequence[SegmentationData]) -> None:
     Raises:
         DataError: the first error, with its file; how many more kinds there are.
     """
-    look = look_before_training(config.data, datasets, max_value=config.model.input.stated_max_value)
+    look = look_before_training(
+        config.data, datasets, target=TASKS[config.task].target, max_value=config.model.input.stated_max_value
+    )
     for finding in look.findings:
         if finding.severity == "warning":
             LOGGER.warning("data: %s%s - %s", f"{finding.files[0]}: " if finding.files else "", finding.fault,
@@ -68,7 +73,7 @@ def refuse_single_values(config: Config, net: nn.Module, train: SegmentationData
     if min(config.train.batch, len(train) // world) != 1:  # 0: fewer images than processes, told elsewhere
         return
     inputs = collate([SampleStream(train, pipeline, config.seed)[(0, 0)]]).inputs
-    layer = _norm_of_one_value(net, inputs, frozen=config.train.freeze_encoder)
+    layer = _norm_of_one_value(net, inputs, config.train)
     if layer:
         size = f"{inputs.image.shape[2]} x {inputs.image.shape[3]}"
         message = (
@@ -78,7 +83,7 @@ def refuse_single_values(config: Config, net: nn.Module, train: SegmentationData
         raise ConfigError("recipe", [Problem(key="train.batch", got=str(config.train.batch), message=message)])
 
 
-def _norm_of_one_value(net: nn.Module, given: Inputs, *, frozen: bool) -> str:
+def _norm_of_one_value(net: nn.Module, given: Inputs, settings: TrainConfig) -> str:
     """Return the first batch norm that fails in training on what it is given, or "". The network is restored."""
     names: dict[nn.Module, str] = {
         module: name for name, module in net.named_modules() if isinstance(module, _BatchNorm)
@@ -92,9 +97,7 @@ def _norm_of_one_value(net: nn.Module, given: Inputs, *, frozen: bool) -> str:
     buffers = {name: buffer.clone() for name, buffer in net.named_buffers()}
     handles = [module.register_forward_pre_hook(look) for module in names]
     was_training = net.training
-    net.train()
-    if frozen:
-        net.get_submodule("encoder").eval()
+    training_mode(net, settings)
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             net(given)

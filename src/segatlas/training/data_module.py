@@ -8,13 +8,13 @@ from typing import Any
 import lightning.pytorch as pl
 from torch.utils.data import DataLoader, Dataset
 
-from segatlas.config.schema import Config
 from segatlas.data.collate import collate
 from segatlas.data.dataset import SegmentationData
 from segatlas.data.sample import Sample
 from segatlas.data.stream import SampleStream
 from segatlas.data.transforms import Pipeline, PreparedSample
 from segatlas.errors import SegAtlasError
+from segatlas.recipe import Config
 from segatlas.structures import Batch
 from segatlas.training.plan import Plan
 from segatlas.training.sampler import BatchAddresses

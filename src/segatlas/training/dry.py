@@ -12,13 +12,14 @@ import torch
 from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
 
-from segatlas.config.schema import Config
 from segatlas.data.collate import collate
 from segatlas.data.stream import SampleStream
 from segatlas.errors import TrainingError
+from segatlas.recipe import Config
 from segatlas.structures import Inputs, Output, PointLogits, maps_of
 from segatlas.training.building import TrainingComponents, build_parts
 from segatlas.training.faults import ADVICE, SMALLER, is_out_of_memory, largest_gradient, require_finite
+from segatlas.training.freezing import training_mode
 from segatlas.training.inputs import NetworkFacts
 from segatlas.training.machine import check_images, choose_machine
 from segatlas.training.module import channels_last
@@ -78,9 +79,7 @@ def dry_run(config: Config) -> DryRun:
     parts, device = build_parts(config, dry=True), machine.device
     plan = Plan.of(settings, len(parts.train), machine.world)
     notices = (*machine.notices, *check_images(config, plan), *parts.notices)
-    net = parts.net.to(device).train()
-    if settings.freeze_encoder:
-        net.get_submodule("encoder").eval()
+    training_mode(parts.net.to(device), settings)
     stream = SampleStream(parts.train, parts.pipeline, config.seed)
     batch = collate([stream[(0, i)] for i in range(plan.batch)])
     inputs, targets = batch.inputs.to(device), move_data_to_device(batch.targets, device)

@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from segatlas.config.schema import Config
 from segatlas.data.dataset import SegmentationData
+from segatlas.recipe import Config
 from segatlas.training.building import TrainingComponents
 
 PACKAGES = ("segatlas", "torch", "lightning", "numpy", "opencv-python-headless", "pillow", "timm")

@@ -12,8 +12,10 @@ from pathlib import Path
 from torch import nn
 
 from segatlas.build.encoder_weights import published_statistics
-from segatlas.checkpoint.card import Card, Preprocessing, default_preprocessing
+from segatlas.checkpoint.card import Card
+from segatlas.checkpoint.preprocessing import Preprocessing, default_preprocessing
 from segatlas.config.schema import InputConfig, ModelConfig
+from segatlas.models.host import encoder_of
 from segatlas.training.logbook import LOGGER
 
 CLOSE = 2e-3
@@ -133,7 +135,7 @@ def _same(one: Preprocessing, other: Preprocessing) -> bool:
 
 def encoder_name(net: nn.Module) -> str | None:
     """Return the name of a network's encoder, or None."""
-    spec = getattr(net.config, "encoder", None)
+    spec = encoder_of(net.config)
     return None if spec is None else str(spec)
 
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import torch
 
 from segatlas.config.messages import show
-from segatlas.config.schema import Config
 from segatlas.errors import ConfigError, Problem
 from segatlas.inference.runner import device_fault, processor_has_bf16, resolve_device
+from segatlas.recipe import Config
 from segatlas.training.plan import Plan
 
 

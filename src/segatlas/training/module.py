@@ -9,14 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from segatlas.checkpoint.card import Card
-from segatlas.config.schema import Config
 from segatlas.data.sample import Sample
 from segatlas.inference import Predictor
 from segatlas.inference.images import with_sources
 from segatlas.metrics import MetricSet, create, monitoring
+from segatlas.recipe import Config
 from segatlas.structures import Batch
 from segatlas.tasks import TASKS
 from segatlas.training.faults import ADVICE, largest_gradient, require_finite
+from segatlas.training.freezing import training_mode
 from segatlas.training.optim import build_optimizer
 from segatlas.training.plan import Plan
 from segatlas.training.schedule import Plateau, lr_factor
@@ -51,13 +52,11 @@ class SegmentationModule(pl.LightningModule):
         return self.plan.epoch_of(self.global_step)
 
     def on_train_start(self) -> None:
-        """Put the network in training mode, a frozen encoder keeps its statistics; the recipe's rates and decays hold.
+        """Put the network in training mode, frozen parts keep their statistics; the recipe's rates and decays hold.
 
         A checkpoint's optimiser brings its own, and a resume may change them.
         """
-        self.net.train()
-        if self.recipe.train.freeze_encoder:
-            self.net.get_submodule("encoder").eval()
+        training_mode(self.net, self.recipe.train)
         groups = self.trainer.optimizers[0].param_groups
         for group, wanted in zip(groups, self.configure_optimizers().param_groups, strict=True):
             group.update({name: value for name, value in wanted.items() if name != "params"})

@@ -11,8 +11,8 @@ from typing import Any
 import lightning.pytorch as pl
 
 from segatlas.config.old_keys import OLD_FACTS, todays_recipe
-from segatlas.config.schema import Config
 from segatlas.errors import UsageError, WeightsError
+from segatlas.recipe import Config
 from segatlas.training.building import TrainingComponents
 from segatlas.training.environment import manifest, recorded_environment
 from segatlas.training.optim import parameter_groups
@@ -267,7 +267,7 @@ def _other_groups(
     found = [len(group["params"]) for group in content["optimizer_states"][0]["param_groups"]]
     if [len(group["params"]) for group in groups] == found:
         return []
-    keys = [key for key in changed if _within(key, ("train.optimizer", "train.freeze_encoder"))]
+    keys = [key for key in changed if _within(key, ("train.optimizer", "train.freeze_encoder", "train.freeze_host"))]
     return [f"{', '.join(keys)}: the optimiser's state in the checkpoint belongs to other groups of parameters"]
 
 

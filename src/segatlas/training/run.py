@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from segatlas.config.schema import Config
 from segatlas.errors import SegAtlasError, UsageError
 from segatlas.files import point_link, sweep_leftovers
+from segatlas.recipe import Config
 from segatlas.tasks import TASKS
 from segatlas.training.run_lock import RunLock
 

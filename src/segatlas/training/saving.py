@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from segatlas.checkpoint.card import Card
-from segatlas.checkpoint.model_folder import save_pretrained
-from segatlas.hub.loading import load_pretrained
+from segatlas.checkpoint.fitting import require_finite
+from segatlas.checkpoint.model_folder import read_model, write_model
 
 
 def save_model(checkpoint: Path, card: Card, folder: Path) -> None:
@@ -14,5 +14,6 @@ def save_model(checkpoint: Path, card: Card, folder: Path) -> None:
 
     The folder is complete under a temporary name before it takes the place of an earlier one.
     """
-    net, _ = load_pretrained(checkpoint)
-    save_pretrained(net, folder, classes=card.classes, palette=card.palette, card=card)
+    _, tensors = read_model(checkpoint)
+    require_finite(tensors, where=str(checkpoint))
+    write_model(folder, card, tensors)

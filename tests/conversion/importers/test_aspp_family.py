@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from segatlas.build.network import build_empty, make_config
-from segatlas.conversion.converting import recognise, rename_to_ours, rename_to_theirs
 from segatlas.conversion.importers import importers
+from segatlas.conversion.recognition import recognise
+from segatlas.conversion.renaming import rename_to_ours, rename_to_theirs
 from segatlas.errors import WeightsError
 
 CASES: dict[str, tuple[str, str, dict[str, Any]]] = {

@@ -12,10 +12,11 @@ import torch
 from fakes.golden import hollow
 
 from segatlas.build.network import build_empty, make_config
-from segatlas.conversion.converting import recognise, rename_to_ours, rename_to_theirs
 from segatlas.conversion.importers import SOURCES, importers, load_source
 from segatlas.conversion.importers.foreign import ForeignWeights
 from segatlas.conversion.importers.importer import Importer
+from segatlas.conversion.recognition import recognise
+from segatlas.conversion.renaming import rename_to_ours, rename_to_theirs
 from segatlas.models import ARCHITECTURES
 from segatlas.models.deeplabv3plus import SMP
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from segatlas.build.network import build_empty, make_config
-from segatlas.conversion.converting import recognise, rename_to_ours, rename_to_theirs
 from segatlas.conversion.importers import importers
+from segatlas.conversion.recognition import recognise
+from segatlas.conversion.renaming import rename_to_ours, rename_to_theirs
 from segatlas.errors import WeightsError
 
 FORMS = {

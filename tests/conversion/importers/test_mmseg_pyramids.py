@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 import torch
 
-from segatlas.conversion.converting import recognise, rename_to_ours, rename_to_theirs
+from segatlas.build.network import make_config
 from segatlas.conversion.importers import importers
-from segatlas.models import load_architecture
+from segatlas.conversion.recognition import recognise
+from segatlas.conversion.renaming import rename_to_ours, rename_to_theirs
+from segatlas.models.reading import load_architecture
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     **{f"fcn {name}": ("fcn", load_architecture("fcn").variants[f"fcn_{name}"]) for name in ("hr18_small", "hr48")},
@@ -39,8 +41,7 @@ THEIRS = {
 
 def meta_network(case: str) -> tuple[Any, torch.nn.Module]:
     name, fields = CASES[case]
-    architecture = load_architecture(name)
-    config = architecture.config(num_classes=6, **fields)
+    architecture, config = make_config(name, {"num_classes": 6, **fields})
     with torch.device("meta"):
         return config, architecture.build(config)
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
-from segatlas.checkpoint.card import Card, InferenceMode, Preprocessing
+from segatlas.checkpoint.card import Card
+from segatlas.checkpoint.preprocessing import InferenceMode, Preprocessing
 from segatlas.conversion.importers.foreign import ForeignWeights
 
 

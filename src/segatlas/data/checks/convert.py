@@ -8,43 +8,57 @@ from pathlib import Path
 from segatlas.config.schema import DataConfig
 from segatlas.data import create_dataset
 from segatlas.data.checks.examine import available_splits
+from segatlas.data.checks.file_listing import list_dataset_files
 from segatlas.data.checks.repair import check_new_folder
+from segatlas.data.checks.repairable import lost_in_copy
 from segatlas.data.checks.scan import Progress
+from segatlas.data.datasets import dataset_class
 from segatlas.data.datasets.cityscapes import to_label_ids
 from segatlas.data.formats.classes import JSON_FILE, write_classes
 from segatlas.data.formats.listing import list_images
 from segatlas.data.formats.masks import read_mask, write_mask
+from segatlas.data.options import checked
 from segatlas.errors import DataError, UsageError
 from segatlas.files import whole_folder
 
 
-def to_folder(cfg: DataConfig, out: str | Path, progress: Progress | None = None) -> dict[str, int]:
+def to_folder(
+    cfg: DataConfig, out: str | Path, progress: Progress | None = None, *, target: str | None = None
+) -> dict[str, int]:
     """Write a dataset as `OUT/{split}/{images,masks}/KEY.*` with index masks and `classes.json`.
 
     Images are copied as they are; masks hold 0..K-1, and 255 for ignore. A set without a val part gets the
     part that is held out of train. `out` appears when all of it is there.
+
+    Args:
+        cfg: the recipe's `data` section.
+        out: the folder to make.
+        progress: called with (images written, images in all).
+        target: the only type of truth that is wanted; default: all that the dataset gives.
 
     Returns:
         The number of images in each split.
 
     Raises:
         DataError: no split, a file that cannot be read, or `out` cannot be written.
-        UsageError: `out` is not empty, or lies in the dataset itself; the dataset has further inputs.
+        UsageError: `out` is not empty, or lies in the dataset itself; the copy would lose further inputs, or
+            truths that are no masks.
     """
     out, root = Path(out), Path(cfg.root or ".")
     check_new_folder(out, root)
     splits = {split: create_dataset(cfg, split) for split in available_splits(cfg)}
-    further = ", ".join(name for dataset in list(splits.values())[:1] for name in dataset.sources)
-    if further:
-        raise UsageError(f"data.name={cfg.name} has further inputs ({further}), which a folder of images would lose")
+    known = checked(cfg)
+    lost = lost_in_copy(list_dataset_files(known, dataset_class(cfg.name).prepare(known), target=target))
+    if lost:
+        raise UsageError(f"data.name={cfg.name}: {lost}")
     total, done = sum(map(len, splits.values())), 0
     with whole_folder(out, durable=False) as temporary:
         for split, dataset in splits.items():
             for index in range(len(dataset)):
                 key, (image, mask) = dataset.key(index), dataset.files(index)
-                target = temporary / split / "images" / key
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(image, target.with_name(target.name + image.suffix))
+                copy = temporary / split / "images" / key
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(image, copy.with_name(copy.name + image.suffix))
                 label = dataset.load(index).label if mask is not None else None
                 if label is not None:
                     write_mask(temporary / split / "masks" / f"{key}.png", label, dataset.palette)

@@ -15,7 +15,8 @@ from segatlas.data.checks.scan import Progress, scan_files
 from segatlas.data.datasets import dataset_class, describe_layout
 from segatlas.data.datasets.folder import split_folders
 from segatlas.data.datasets.foreign import recognise
-from segatlas.data.datasets.listing import SPLITS
+from segatlas.data.datasets.listing import SPLITS, Part
+from segatlas.data.options import checked
 from segatlas.errors import UsageError
 
 FOLDER_LAYOUT = "ROOT/{train,val[,test]}/{images,masks}/STEM.* or ROOT/{images,masks}[/{train,val[,test]}]/STEM.*"
@@ -25,6 +26,7 @@ def examine(
     source: str | Path | DataConfig,
     *,
     split: str | None = None,
+    target: str | None = None,
     num_classes: int | None = None,
     max_value: float | None = None,
     jobs: int | None = None,
@@ -35,6 +37,7 @@ def examine(
     Args:
         source: a folder, whose layout is recognised, or the `data` section of a recipe.
         split: look at this split only; then nothing is known about images in two splits.
+        target: the type of truth that a recipe's task needs, read besides the masks; default: all of the dataset.
         num_classes: K, where class names are not declared but their number is.
         max_value: the image value that a recipe declares to become 1; default: that of the files' type.
         jobs: threads that read; default: the processors, at most 8.
@@ -44,18 +47,19 @@ def examine(
         The found. Faults in the data are findings, not exceptions.
 
     Raises:
-        UsageError: no such folder or split, or keys that contradict one another.
+        UsageError: no such folder or split, keys that contradict one another, or a truth that the dataset lacks.
     """
     cfg = source if isinstance(source, DataConfig) else data_config(source)
-    cfg = dataset_class(cfg.name).check_options(cfg)
+    cfg = checked(cfg)
     root = _root(cfg)
     fault = _layout_finding(cfg, root)
     if fault is not None:
         return CheckReport(root=root, name=cfg.name, splits={}, classes=(), findings=(fault,))
-    scan = scan_files(list_dataset_files(cfg, root, split), max_value=max_value, jobs=jobs, progress=progress)
+    listing = list_dataset_files(cfg, root, split, target)
+    scan = scan_files(listing, max_value=max_value, jobs=jobs, progress=progress)
     reading = read_codes(scan.readable_masks(), scan.listing.encoding, num_classes)
     scan = replace(scan, obstacle=obstacle_to_repair(scan, reading))
-    parts = scan.listing.parts
+    parts = listing.parts
     return CheckReport(
         root=root,
         name=cfg.name,
@@ -66,11 +70,20 @@ def examine(
             )
             for name, part in parts.items()
         },
+        further={name: _further(part) for name, part in parts.items()},
         classes=reading.classes,
         findings=accepted(cfg, find_all(scan, reading)),
         scan=scan,
         reading=reading,
     )
+
+
+def _further(part: Part) -> dict[str, int]:
+    """Return how many files were read of each kind that is neither image nor mask."""
+    return {
+        one.label: sum(name in item.sources or name in item.truths for item in part.items)
+        for name, one in part.companions.items()
+    }
 
 
 def data_config(root: str | Path) -> DataConfig:

@@ -11,15 +11,20 @@ from segatlas.data.datasets.listing import SPLITS, Listing, Part
 from segatlas.errors import UsageError
 
 
-def list_dataset_files(cfg: DataConfig, root: Path, split: str | None = None) -> Listing:
+def list_dataset_files(cfg: DataConfig, root: Path, split: str | None = None, target: str | None = None) -> Listing:
     """List the files of a dataset, of one split or of all. Splits of which only a fault is known are left out.
 
+    target: the only type of truth besides masks that is listed; None = all that the dataset gives.
+
     Raises:
-        UsageError: an unknown split, or keys that contradict one another.
+        UsageError: an unknown split, keys that contradict one another, or a truth that the dataset does not give.
     """
     if split is not None and split not in SPLITS:
         raise UsageError(f"--split: got {split!r}, expected one of {', '.join(SPLITS)}")
-    listing = dataset_class(cfg.name).listing(cfg, root)
+    kind = dataset_class(cfg.name)
+    if target is not None:
+        kind.require_target(target)
+    listing = kind.listing(cfg, root).with_truths(kind.targets if target is None else (target,))
     known = {
         name: part for name, part in listing.parts.items() if part.error is None or replace(part, error=None) != Part()
     }

@@ -28,6 +28,8 @@ KINDS = {
     "too_large": "decompression bomb",
     "missing_mask": "image without mask",
     "missing_image": "mask without image",
+    "missing_file": "image without a further file",
+    "file_without_image": "further file without image",
     "duplicate_stem": "duplicate stem",
     "not_read": "files of a kind that is not read",
     "size_mismatch": "mask of another size",
@@ -42,6 +44,7 @@ KINDS = {
     "sparse_codes": "codes with gaps",
     "single_class": "only one class",
     "no_label": "split without a label",
+    "no_object": "split without an object",
     "leakage": "same image in two splits",
     "repeated_image": "same image twice in a split",
     "mixed_channels": "images of different channels",
@@ -56,7 +59,9 @@ KINDS = {
 FIX_OPTION = "--fix NEW_FOLDER"
 """What a finding says where a repaired copy takes it away; who prints findings says the whole command, once."""
 
-NOT_REPAIRED = frozenset({"layout", "no_image", "missing_split", "list", "classes_file", "single_class", "no_label"})
+NOT_REPAIRED = frozenset(
+    {"layout", "no_image", "missing_split", "list", "classes_file", "single_class", "no_label", "no_object"}
+)
 """Kinds of errors that a repaired copy does not take away."""
 
 
@@ -117,7 +122,8 @@ def accepted(cfg: DataConfig, findings: Iterable[Finding]) -> tuple[Finding, ...
 class CheckReport:
     """What `examine` found in a whole dataset.
 
-    splits: split -> (images, masks) that were read, readable or not. classes: names by index, as far as known.
+    splits: split -> (images, masks) that were read, readable or not. further: split -> files read of each other kind by
+    what they are called, such as maps of objects. classes: names by index, as far as known.
     scan and reading: what was seen in every file and what masks mean, for `repair`; None where the layout is unknown.
     """
 
@@ -126,6 +132,7 @@ class CheckReport:
     splits: dict[str, tuple[int, int]]
     classes: tuple[str, ...]
     findings: tuple[Finding, ...]
+    further: dict[str, dict[str, int]] = field(default_factory=dict)
     scan: ScanResult | None = field(default=None, repr=False, compare=False)
     reading: Reading | None = field(default=None, repr=False, compare=False)
 
@@ -164,7 +171,10 @@ class CheckReport:
             "root": str(self.root),
             "name": self.name,
             "classes": list(self.classes),
-            "splits": {split: {"images": p, "masks": m} for split, (p, m) in self.splits.items()},
+            "splits": {
+                split: {"images": images, "masks": masks, **self.further.get(split, {})}
+                for split, (images, masks) in self.splits.items()
+            },
             "errors": len(self.errors),
             "warnings": len(self.warnings),
             "findings": [finding.to_dict() for finding in self.findings],

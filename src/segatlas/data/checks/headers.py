@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from segatlas.data.checks.stats import ImageStats, MaskStats, fault_of
+from segatlas.data.checks.stats import ImageStats, MaskStats, TruthStats, fault_of
 from segatlas.data.formats.guards import check_file
 from segatlas.data.formats.reading import read_shape
 from segatlas.errors import DataError
@@ -42,6 +42,15 @@ def head_of_mask(path: Path) -> MaskStats:
     except (DataError, OSError) as error:
         return MaskStats(path=path, fault=fault_of(error, path))
     return MaskStats(path=path, size=(shape.height, shape.width), is_lossy=shape.lossy)
+
+
+def head_of_truth(path: Path) -> TruthStats:
+    """Return the size that the header of a truth says; a fault is part of it, nothing is raised."""
+    try:
+        shape = read_shape(path)
+    except (DataError, OSError) as error:
+        return TruthStats(path=path, fault=fault_of(error, path))
+    return TruthStats(path=path, size=(shape.height, shape.width))
 
 
 def equal_files(paths: Iterable[Path], jobs: int) -> dict[Path, bytes]:

@@ -8,7 +8,7 @@ sample is decoded. What `examine` calls an error and this sees is the same findi
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,7 +18,8 @@ from pathlib import Path
 from segatlas.config.schema import DataConfig
 from segatlas.data.checks.file_listing import list_dataset_files
 from segatlas.data.checks.findings import Finding, accepted, findings_of
-from segatlas.data.checks.headers import equal_files, head_of_image, head_of_mask
+from segatlas.data.checks.headers import equal_files, head_of_image, head_of_mask, head_of_truth
+from segatlas.data.checks.pairing import check_companions, check_pairs, check_sizes, no_object
 from segatlas.data.checks.reading import Reading, read_codes
 from segatlas.data.checks.rules import (
     check_codes,
@@ -26,14 +27,11 @@ from segatlas.data.checks.rules import (
     check_damage,
     check_images,
     check_leakage,
-    check_pairs,
     check_readable,
-    check_sizes,
-    check_splits,
 )
 from segatlas.data.checks.samples import spread, unusable, usable_samples
-from segatlas.data.checks.scan import ScanResult
-from segatlas.data.checks.splits import ValueEnds, no_label, range_findings
+from segatlas.data.checks.scan import FilesByRole, ScanResult
+from segatlas.data.checks.splits import ValueEnds, check_splits, no_label, range_findings
 from segatlas.data.checks.stats import ImageStats, look_at_mask
 from segatlas.data.dataset import SegmentationData
 from segatlas.data.datasets import dataset_class
@@ -41,12 +39,21 @@ from segatlas.data.datasets.listing import Item, Listing, Part
 from segatlas.data.datasets.scan import mask_codes
 from segatlas.data.formats.masks import IGNORE, LOSSY
 from segatlas.errors import DataError
+from segatlas.structures import InstancesTarget
 
 SAMPLES = 24
 """Samples of a split that are decoded: more than `value_range.FEWEST_IMAGES`."""
 
 _EMPTY = Reading(classes=(), palette=(), table={})
-_LISTING_RULES = (check_splits, check_pairs, check_readable, check_sizes, check_leakage, check_images)
+_LISTING_RULES = (
+    check_splits,
+    check_pairs,
+    check_readable,
+    check_sizes,
+    check_companions,
+    check_leakage,
+    check_images,
+)
 _SAMPLE_RULES = (check_colors, check_damage, check_codes)
 _ONLY_IN_ALL_MASKS = ("single_class", "sparse_codes")
 
@@ -66,13 +73,20 @@ class QuickLook:
 
 
 def look_before_training(
-    cfg: DataConfig, datasets: Sequence[SegmentationData], *, max_value: float | None = None, count: int = SAMPLES
+    cfg: DataConfig,
+    datasets: Sequence[SegmentationData],
+    *,
+    target: str = "SemanticTarget",
+    max_value: float | None = None,
+    count: int = SAMPLES,
 ) -> QuickLook:
     """Look at a dataset before it is trained on. Raises nothing that a file is to blame for.
 
     Args:
         cfg: the recipe's `data` section.
-        datasets: the splits to be used, as `create_dataset` opened them.
+        datasets: the splits to be used, as `create_dataset` opened them; what is wrong with files of other splits is a
+            warning.
+        target: the type of truth that their samples carry.
         max_value: the image value that becomes 1.
         count: samples of each split that are decoded.
     """
@@ -86,29 +100,31 @@ def look_before_training(
         looked += len(samples.labels)
         ends[dataset.split] = samples.ends
     findings += range_findings(ends, max_value)
-    listing = list_dataset_files(cfg, dataset_class(cfg.name).prepare(cfg))
+    listing = list_dataset_files(cfg, dataset_class(cfg.name).prepare(cfg), target=target)
     scan = _scan_headers(listing)
+    unread = _unread_places(listing, datasets)
     told = {path for finding in findings if finding.severity == "error" for path in finding.files}
     listed = list(chain(findings_of(listing), *(rule(scan, _EMPTY) for rule in _LISTING_RULES)))
-    findings += [finding for finding in listed if not (finding.files and told.issuperset(finding.files))]
+    of_use = [part for finding in listed for part in _by_use(finding, unread)]
+    findings += [finding for finding in of_use if not (finding.files and told.issuperset(finding.files))]
     findings += _sample_findings(listing, datasets, count)
-    findings += _without_label(listing)
-    files = len(scan.images) + len(scan.masks)
-    return QuickLook(findings=_in_order(cfg, findings), files=files, samples=looked)
+    findings += [part for finding in _without_label(listing) for part in _by_use(finding, unread)]
+    findings += chain.from_iterable(map(_without_object, datasets))
+    return QuickLook(findings=_in_order(cfg, findings), files=len(FilesByRole.of(listing)), samples=looked)
 
 
 def _scan_headers(listing: Listing) -> ScanResult:
-    items = [item for part in listing.parts.values() for item in part.items]
-    images = list(dict.fromkeys(item.image for item in items))
-    masks = list(dict.fromkeys(item.target for item in items if item.target is not None))
+    files = FilesByRole.of(listing)
     jobs = min(8, os.cpu_count() or 1)
     head = partial(head_of_image, channels=listing.channels)
     with ThreadPoolExecutor(max_workers=jobs) as pool:
-        stats = {facts.path: facts for facts in pool.map(head, images)}
-        heads = {facts.path: facts for facts in pool.map(head_of_mask, masks)}
-    for path, digest in equal_files(images, jobs).items():
-        stats[path] = replace(stats[path], digest=digest)
-    return ScanResult(listing=listing, images=stats, masks=heads)
+        images = {stats.path: stats for stats in pool.map(head, files.images)}
+        masks = {stats.path: stats for stats in pool.map(head_of_mask, files.masks)}
+        sources = {stats.path: stats for stats in pool.map(head, files.sources)}
+        truths = {stats.path: stats for stats in pool.map(head_of_truth, files.truths)}
+    for path, digest in equal_files(files.images, jobs).items():
+        images[path] = replace(images[path], digest=digest)
+    return ScanResult(listing=listing, images=images, masks=masks, sources=sources, truths=truths)
 
 
 def _sample_findings(listing: Listing, datasets: Sequence[SegmentationData], count: int) -> list[Finding]:
@@ -149,6 +165,57 @@ def _has_other(mask: Path, ignored: frozenset[int], lossy: bool) -> bool:
         return bool(mask_codes(mask, lossy=lossy) - ignored)
     except (DataError, OSError):
         return True  # what is wrong with it is told elsewhere
+
+
+def _without_object(dataset: SegmentationData) -> list[Finding]:
+    """Find a split without an object. Reads until the first one is found: as a rule one map of objects a split."""
+    files = []
+    for index in range(len(dataset)):
+        try:
+            target = dataset.truth(index)
+        except (DataError, OSError):
+            return []  # what is wrong with it is told elsewhere
+        if not isinstance(target, InstancesTarget) or len(target.classes):
+            return []
+        files.append(dataset.truth_file(index))
+    return [no_object(dataset.split, [path for path in files if path is not None])]
+
+
+def _unread_places(listing: Listing, datasets: Sequence[SegmentationData]) -> dict[Path, str]:
+    """Return the files and folders of splits that are not among `datasets`, each with its split."""
+    places: dict[Path, str] = {}
+    for split, part in listing.parts.items():
+        if split in {dataset.split for dataset in datasets}:
+            continue
+        for item in part.items:
+            own = (item.image, item.target, *item.sources.values(), *item.truths.values())
+            places |= {path: split for path in own if path is not None}
+        loose = [*part.images_without_mask, *part.masks_without_image, *part.duplicates]
+        for one in part.companions.values():
+            loose += [*one.missing, *one.extra, *one.duplicates]
+        places |= dict.fromkeys([*loose, *listing.folders.get(split, ())], split)
+    return places
+
+
+def _by_use(finding: Finding, unread: Mapping[Path, str]) -> Iterator[Finding]:
+    """Yield an error about files that the run never reads as a warning, and the rest of it as it is.
+
+    The same image in two splits stays an error: it spoils what the other split will be asked for.
+    """
+    if finding.severity != "error" or finding.kind == "leakage" or not unread.keys() & set(finding.files):
+        yield finding
+        return
+    details = finding.details or ("",) * len(finding.files)
+    pairs = list(zip(finding.files, details, strict=True))
+    split = next(unread[path] for path in finding.files if path in unread)
+    for is_unread in (False, True):
+        some = [(path, detail) for path, detail in pairs if (path in unread) == is_unread]
+        if some:
+            files, told = zip(*some, strict=True)
+            part = replace(finding, files=files, details=told if finding.details else ())
+            if is_unread:
+                part = replace(part, severity="warning", fault=f"{finding.fault}; this run does not read split {split}")
+            yield part
 
 
 def _in_order(cfg: DataConfig, findings: Iterable[Finding]) -> tuple[Finding, ...]:

@@ -15,9 +15,9 @@ import cv2
 import numpy as np
 
 from segatlas.data.checks.findings import CheckReport
+from segatlas.data.checks.pairing import is_turned
 from segatlas.data.checks.reading import Reading
 from segatlas.data.checks.repairable import Standard, reason_to_leave_out, standard_of
-from segatlas.data.checks.rules import is_turned
 from segatlas.data.checks.scan import Progress, ScanResult
 from segatlas.data.checks.snapping import snap
 from segatlas.data.checks.stats import ImageStats, MaskStats, pack

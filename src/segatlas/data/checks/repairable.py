@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
+from segatlas.data.checks.pairing import is_turned
 from segatlas.data.checks.reading import Reading
-from segatlas.data.checks.rules import is_turned, same_images
+from segatlas.data.checks.rules import same_images
 from segatlas.data.checks.scan import ScanResult
 from segatlas.data.checks.stats import ImageStats, MaskStats
-from segatlas.data.datasets.listing import Item
+from segatlas.data.datasets.listing import Item, Listing
 from segatlas.data.formats.pixels import can_convert, common_channels
 
 
@@ -24,9 +25,9 @@ class Standard:
 
 def obstacle_to_repair(scan: ScanResult, reading: Reading) -> str:
     """Return why no repaired copy can be written, or "" where it can."""
-    further = sorted({name for _, item in scan.items() for name in item.sources})
-    if further:
-        return f"a copy holds images and masks alone, not: {', '.join(further)}"
+    lost = lost_in_copy(scan.listing)
+    if lost:
+        return lost
     standard = standard_of(scan)
     if standard is None:
         return "no image is readable"
@@ -39,6 +40,18 @@ data.label_colors"
     if not any(not reason_to_leave_out("train", item, scan, reading, standard) for item in pairs):
         return "no pair of train would be left"
     return ""
+
+
+def lost_in_copy(listing: Listing) -> str:
+    """Return in words what a folder of images and masks would lose of a dataset; "" where it is nothing."""
+    found = [(name in listing.truths, one.label) for part in listing.parts.values()
+             for name, one in part.companions.items()]  # fmt: skip
+    if not found:
+        return ""
+    named = f"a copy holds images and masks alone, not: {', '.join(sorted({label for _, label in found}))}"
+    if not all(is_truth for is_truth, _ in found):
+        return named
+    return f"{named}; a recipe of a semantic task in place of the folder, with data.root={listing.root}, writes that"
 
 
 def standard_of(scan: ScanResult) -> Standard | None:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import shlex
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from segatlas.data.checks.findings import FIX_OPTION, Finding, Severity, findings_of
+from segatlas.data.checks.findings import Finding, findings_of
+from segatlas.data.checks.pairing import check_companions, check_objects, check_pairs, check_sizes, fix_command
 from segatlas.data.checks.reading import Reading
 from segatlas.data.checks.scan import ScanResult
-from segatlas.data.checks.sources import check_sources
 from segatlas.data.checks.splits import check_labels, check_range, check_splits
-from segatlas.data.checks.stats import ImageStats, MaskStats, is_too_large, unpack
-from segatlas.data.datasets.folder import HEADERS_READ
+from segatlas.data.checks.stats import ImageStats, MaskStats, TruthStats, is_too_large, unpack
+from segatlas.data.datasets import dataset_class
+from segatlas.data.datasets.folder import HEADERS_READ, FolderData
 from segatlas.data.datasets.listing import Item
 from segatlas.data.formats.masks import IGNORE, LOSSY, MAX_CLASSES, code_text
 from segatlas.data.formats.pixels import can_convert, common_channels
@@ -26,65 +26,16 @@ MOST_CLASSES_SHOWN = 12
 SPLIT_ORDER = ("train", "val", "test")
 
 
-def fix_command(scan: ScanResult) -> str:
-    """Return what to type for a repaired copy: the whole command, or after a look at all files only its option."""
-    if scan.obstacle is None:
-        return f"segatlas data check {shlex.quote(str(scan.listing.root))} tells whether --fix can"
-    if scan.obstacle:
-        return f"by hand, for --fix can write no copy ({scan.obstacle})"
-    return FIX_OPTION
-
-
 def find_all(scan: ScanResult, reading: Reading) -> tuple[Finding, ...]:
     """Return all findings, errors first."""
     found = [*findings_of(scan.listing), *(finding for rule in RULES for finding in rule(scan, reading))]
     return tuple(sorted(found, key=lambda finding: finding.severity != "error"))
 
 
-def check_pairs(scan: ScanResult, reading: Reading) -> Iterator[Finding]:
-    """Find empty splits, files without partner, and several files of one stem."""
-    fix = fix_command(scan)
-    for split, part in scan.listing.parts.items():
-        folders = scan.listing.folders.get(split)
-        images, masks = (folders[0], folders[1]) if folders else (scan.listing.root, scan.listing.root)
-        if not scan.listing.has_part(split) and any(map(scan.listing.has_part, scan.listing.parts)):
-            yield Finding(
-                kind="empty_split",
-                severity="error",
-                files=(images,),
-                fault=f"split {split} has no image",
-                repair=f"put images into {images}, or delete the folder",
-            )
-        if part.images_without_mask:
-            there = "" if masks.is_dir() else f"; there is no folder {masks}"
-            yield Finding(
-                kind="missing_mask",
-                severity="error",
-                files=part.images_without_mask,
-                fault=f"no file of the same stem in {masks}{there}",
-                repair=f"add the masks (equal stems), or leave the images out: {fix}",
-            )
-        if part.masks_without_image:
-            yield Finding(
-                kind="missing_image",
-                severity="warning",
-                files=part.masks_without_image,
-                fault=f"no file of the same stem in {images}; training leaves them out",
-                repair=f"add the images (equal stems), or leave the masks out: {fix}",
-            )
-        if part.duplicates:
-            yield Finding(
-                kind="duplicate_stem",
-                severity="error",
-                files=part.duplicates,
-                fault="another file beside it has the same stem, so it is not clear which one is meant",
-                repair=f"delete or rename one of them, or keep the first by name: {fix}",
-            )
-
-
 def check_readable(scan: ScanResult, reading: Reading) -> Iterator[Finding]:
     """Find files that cannot be decoded."""
-    facts: list[ImageStats | MaskStats] = [*scan.images.values(), *scan.masks.values(), *scan.sources.values()]
+    looks = (scan.images, scan.masks, scan.sources, scan.truths)
+    facts: list[ImageStats | MaskStats | TruthStats] = [one for found in looks for one in found.values()]
     broken = sorted((f for f in facts if f.fault), key=lambda f: f.path)
     bombs = [f for f in broken if is_too_large(f.fault)]
     damaged = [f for f in broken if not is_too_large(f.fault)]
@@ -106,45 +57,6 @@ def check_readable(scan: ScanResult, reading: Reading) -> Iterator[Finding]:
             fault="claims more pixels than are read",
             repair="if it is real: export SEGATLAS_MAX_PIXELS=NUMBER; else leave the pair out: " + fix_command(scan),
         )
-
-
-def check_sizes(scan: ScanResult, reading: Reading) -> Iterator[Finding]:
-    """Find masks that do not cover their image."""
-    turned, unclear, other = [], [], []
-    for item, image, mask in readable_pairs(scan):
-        if image.size == mask.size:
-            if image.orientation in (2, 3, 4) or (image.orientation > 1 and mask.size[0] == mask.size[1]):
-                unclear.append((item.image, f"EXIF orientation {image.orientation}"))
-        elif is_turned(image, mask):
-            text = f"mask {_size(mask.size)}, upright image {_size(image.size)}"
-            turned.append((item.image, f"EXIF orientation {image.orientation}: {text}"))
-        elif item.target is not None:
-            other.append((item.target, f"mask {_size(mask.size)}, image {_size(image.size)}"))
-    fix = fix_command(scan)
-    repairs: dict[str, tuple[list[tuple[Path, str]], Severity, str, str]] = {
-        "exif_turn": (
-            turned,
-            "error",
-            "the camera's turn is stored beside the pixels, and the mask was drawn on the pixels as they lie",
-            f"turn both upright: {fix}",
-        ),
-        "size_mismatch": (
-            other,
-            "error",
-            "image and mask have different sizes",
-            f"export the masks again in the images' size, or resize them (nearest, equal aspect ratio): {fix}",
-        ),
-        "exif_unclear": (
-            unclear,
-            "warning",
-            "the image is turned when it is read; its mask fits both ways, so nobody can tell whether it lies right",
-            f"look at them: segatlas data preview {shlex.quote(str(scan.listing.root))}",
-        ),
-    }
-    for kind, (found, severity, fault, repair) in repairs.items():
-        if found:
-            files, details = zip(*found, strict=True)
-            yield Finding(kind=kind, severity=severity, files=files, details=details, fault=fault, repair=repair)
 
 
 def check_damage(scan: ScanResult, reading: Reading) -> Iterator[Finding]:
@@ -290,8 +202,12 @@ def check_leakage(scan: ScanResult, reading: Reading) -> Iterator[Finding]:
 
 
 def check_images(scan: ScanResult, reading: Reading) -> Iterator[Finding]:
-    """Find images of another number of channels than they are read with, or of another bit depth than most."""
-    images = sorted((p for p in scan.images.values() if not p.fault), key=lambda p: p.path)
+    """Find images of another number of channels than they are read with, or of another bit depth than most.
+
+    Further inputs that are images are read and normalised as the images are, so they count among them.
+    """
+    read = {**scan.images, **scan.sources}
+    images = sorted((image for image in read.values() if not image.fault), key=lambda image: image.path)
     yield from _other_channels(scan, images)
     depths = Counter(image.depth for image in images)
     if len(depths) > 1:
@@ -328,7 +244,7 @@ def _other_channels(scan: ScanResult, images: Sequence[ImageStats]) -> Iterator[
 
 def _channels_read(scan: ScanResult) -> int:
     """Return the channels that a dataset is read with where the recipe does not say it, see `FolderData`."""
-    if scan.listing.name != "folder":
+    if not issubclass(dataset_class(scan.listing.name), FolderData):
         return 3
     parts = [part.items for part in (scan.listing.parts.get("train"), *scan.listing.parts.values()) if part]
     heads = [scan.images[item.image] for item in next(filter(None, parts), ())[:HEADERS_READ]]
@@ -383,31 +299,18 @@ RULES: tuple[Rule, ...] = (
     check_pairs,
     check_readable,
     check_sizes,
-    check_sources,
+    check_companions,
     check_colors,
     check_damage,
     check_codes,
     check_labels,
+    check_objects,
     check_leakage,
     check_images,
     check_range,
     check_classes,
 )
 """In the order in which findings are printed, errors before warnings."""
-
-
-def readable_pairs(scan: ScanResult) -> Iterator[tuple[Item, ImageStats, MaskStats]]:
-    """Yield the pairs whose two files could be decoded."""
-    for _, item in scan.items():
-        if item.target is not None:
-            image, mask = scan.images[item.image], scan.masks[item.target]
-            if not image.fault and not mask.fault:
-                yield item, image, mask
-
-
-def is_turned(image: ImageStats, mask: MaskStats) -> bool:
-    """Whether a mask fits its image only as the camera stored it, on its side."""
-    return image.orientation >= 5 and image.size != mask.size and image.size == mask.size[::-1]
 
 
 def is_smeared(mask: MaskStats, reading: Reading) -> bool:
@@ -517,7 +420,3 @@ def _names(indices: Sequence[int], names: dict[int, str]) -> str:
 
 def _color(code: int) -> str:
     return "({},{},{})".format(*unpack(code))
-
-
-def _size(size: tuple[int, int]) -> str:
-    return f"{size[1]} x {size[0]}"

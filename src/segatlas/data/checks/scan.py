@@ -1,4 +1,4 @@
-"""Look at all files of an listing, each once, in several threads."""
+"""Look at all files of a listing, each once, in several threads."""
 
 from __future__ import annotations
 
@@ -7,18 +7,27 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
-from segatlas.data.checks.stats import ImageStats, MaskStats, look_at_image, look_at_mask
+from segatlas.data.checks.stats import (
+    ImageStats,
+    MaskStats,
+    TruthStats,
+    look_at_image,
+    look_at_mask,
+    look_at_truth,
+)
 from segatlas.data.datasets import dataset_class
 from segatlas.data.datasets.listing import Item, Listing
 
+Stats = TypeVar("Stats", ImageStats, MaskStats, TruthStats)
 Progress = Callable[[int, int], None]
 """Called with (files read, files in all)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScanResult:
-    """An listing and what the files of its pairs show."""
+    """A listing and what its files show."""
 
     listing: Listing
     images: dict[Path, ImageStats]
@@ -28,6 +37,9 @@ class ScanResult:
 
     sources: dict[Path, ImageStats] = field(default_factory=dict)
     """Of further inputs that are images."""
+
+    truths: dict[Path, TruthStats] = field(default_factory=dict)
+    """Of truths that are no mask."""
 
     obstacle: str | None = None
     """Why `repair` can write no copy; "" where it can."""
@@ -48,6 +60,32 @@ class ScanResult:
         return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
 
 
+@dataclass(frozen=True, kw_only=True)
+class FilesByRole:
+    """Every file of a listing once, by what it is read as. truths: by the name of their type."""
+
+    images: tuple[Path, ...]
+    masks: tuple[Path, ...]
+    sources: tuple[Path, ...]
+    truths: dict[Path, str]
+
+    @classmethod
+    def of(cls, listing: Listing) -> FilesByRole:
+        """Gather the files of a listing's items; of further inputs those that are images."""
+        items = [item for part in listing.parts.values() for item in part.items]
+        kinds = dataset_class(listing.name).sources
+        further = [path for item in items for name, path in item.sources.items() if kinds.get(name) == "image"]
+        return cls(
+            images=tuple(dict.fromkeys(item.image for item in items)),
+            masks=tuple(dict.fromkeys(item.target for item in items if item.target is not None)),
+            sources=tuple(dict.fromkeys(further)),
+            truths={path: name for item in items for name, path in item.truths.items()},
+        )
+
+    def __len__(self) -> int:
+        return len(self.images) + len(self.masks) + len(self.sources) + len(self.truths)
+
+
 def scan_files(
     listing: Listing,
     *,
@@ -55,26 +93,30 @@ def scan_files(
     jobs: int | None = None,
     progress: Progress | None = None,
 ) -> ScanResult:
-    """Read images, masks and further images, each file once. jobs: threads; default: the processors, at most 8."""
-    items = [item for part in listing.parts.values() for item in part.items]
-    images = list(dict.fromkeys(item.image for item in items))
-    masks = list(dict.fromkeys(item.target for item in items if item.target is not None))
-    kinds = dataset_class(listing.name).sources
-    further = {path for item in items for name, path in item.sources.items() if kinds.get(name) == "image"}
-    total = len(images) + len(masks)
+    """Read every file of a listing once. jobs: threads; default: the processors, at most 8."""
+    files = FilesByRole.of(listing)
+    done = 0
+
+    def gathered(looks: Iterator[Stats]) -> dict[Path, Stats]:
+        nonlocal done
+        found = {}
+        for stats in looks:
+            found[stats.path] = stats
+            done += 1
+            if progress:
+                progress(done, len(files))
+        return found
+
     with ThreadPoolExecutor(max_workers=jobs or min(8, os.cpu_count() or 1)) as pool:
-        looks_p = pool.map(lambda path: look_at_image(path, listing.channels), images)
-        looks_m = pool.map(lambda path: look_at_mask(path, listing.encoding), masks)
-        looks_s = pool.map(lambda path: look_at_image(path, listing.channels), sorted(further))
-        seen_p: dict[Path, ImageStats] = {}
-        seen_m: dict[Path, MaskStats] = {}
-        for image in looks_p:
-            seen_p[image.path] = image
-            if progress:
-                progress(len(seen_p), total)
-        for mask in looks_m:
-            seen_m[mask.path] = mask
-            if progress:
-                progress(len(seen_p) + len(seen_m), total)
-        sources = {source.path: source for source in looks_s}
-    return ScanResult(listing=listing, images=seen_p, masks=seen_m, max_value=max_value, sources=sources)
+        images = pool.map(lambda path: look_at_image(path, listing.channels), files.images)
+        masks = pool.map(lambda path: look_at_mask(path, listing.encoding), files.masks)
+        sources = pool.map(lambda path: look_at_image(path, listing.channels), files.sources)
+        truths = pool.map(lambda path: look_at_truth(path, listing.truths[files.truths[path]]), files.truths)
+        return ScanResult(
+            listing=listing,
+            images=gathered(images),
+            masks=gathered(masks),
+            sources=gathered(sources),
+            truths=gathered(truths),
+            max_value=max_value,
+        )

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from segatlas.data.datasets.listing import LabelEncoding
+from segatlas.data.datasets.listing import LabelEncoding, TruthRule
 from segatlas.data.formats.guards import read_bytes
 from segatlas.data.formats.reading import read_stored
 from segatlas.data.formats.stored import Stored, check_finite, codes_of, colors_of, image_of
@@ -82,6 +82,20 @@ class MaskStats:
         return self.between >= FEWEST_BETWEEN and self.between > SMOOTHED_FRACTION * self.steps
 
 
+@dataclass(frozen=True, kw_only=True)
+class TruthStats:
+    """A file of a truth that is no mask. fault is "" where its pixels can be read, misfit where they mean a truth.
+
+    objects: how many there are of each class.
+    """
+
+    path: Path
+    fault: str = ""
+    misfit: str = ""
+    size: tuple[int, int] = (0, 0)
+    objects: dict[int, int] = field(default_factory=dict)
+
+
 def is_too_large(fault: str) -> bool:
     """Whether a file was refused for its size in pixels, rather than for damage."""
     return _ABOVE_LIMIT in fault
@@ -133,6 +147,20 @@ def look_at_mask(path: Path, encoding: LabelEncoding) -> MaskStats:
         is_lossy=stored.lossy,
         is_palette=stored.color == "palette",
     )
+
+
+def look_at_truth(path: Path, rule: TruthRule) -> TruthStats:
+    """Read a file of a truth that is no mask; a fault is part of the result, nothing is raised."""
+    try:
+        stored = read_stored(read_bytes(path), path)
+    except DataError as error:
+        return TruthStats(path=path, fault=fault_of(error, path))
+    size = (stored.samples.shape[0], stored.samples.shape[1])
+    try:
+        target = rule.target(rule.codes(stored, path), path)
+    except DataError as error:
+        return TruthStats(path=path, size=size, misfit=fault_of(error, path))
+    return TruthStats(path=path, size=size, objects=_count(np.asarray(target.classes)))
 
 
 def _raw(stored: Stored, data: bytes, path: Path, encoding: LabelEncoding) -> np.ndarray:

@@ -6,30 +6,56 @@ raises the first fault of the split that it opens (`Part.error`); `data check` r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from segatlas.data.dataset import Color
 from segatlas.data.formats.listing import list_images
 from segatlas.data.formats.masks import IGNORE, LabelRule
 from segatlas.errors import DataError
 
+if TYPE_CHECKING:
+    import numpy as np
+
+    from segatlas.data.formats.stored import Stored
+    from segatlas.structures import InstancesTarget, SegmentsTarget
+
 SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """The files of one sample. target: the file of its truth, None without. sources: files of further inputs, by name.
+    """The files of one sample. target: the file of its mask, None without. sources: files of further inputs, by name.
 
-    key: unique within the split, relative path without ending.
+    key: unique within the split, relative path without ending. truths: files of truths of other types than a mask's, by
+    the type's name.
     """
 
     key: str
     image: Path
     sources: Mapping[str, Path] = field(default_factory=dict)
     target: Path | None = None
+    truths: Mapping[str, Path] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Companions:
+    """What does not fit among the files of one kind that lie beside the images of a split under the same stems.
+
+    label: what they are called in counts. words: what one of them is. folder: where they lie. missing: images that have
+    none. extra: files without image. duplicates: files with the stem of another one. error: the first fault with which
+    they cannot be used.
+    """
+
+    label: str
+    words: str
+    folder: Path
+    missing: tuple[Path, ...] = ()
+    extra: tuple[Path, ...] = ()
+    duplicates: tuple[Path, ...] = ()
+    error: DataError | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +67,9 @@ class Part:
     masks_without_image: tuple[Path, ...] = ()
     duplicates: tuple[Path, ...] = ()
     """Files with the stem of another file in the same folder; they are in no item."""
+
+    companions: Mapping[str, Companions] = field(default_factory=dict)
+    """Of further inputs by name, and of truths by the name of their type; masks are told of above."""
 
     error: DataError | None = None
     """The first fault with which the split cannot be opened."""
@@ -60,6 +89,18 @@ class LabelEncoding:
     colors: Mapping[Color, int] | None = None
     ignore: tuple[int, ...] = (IGNORE,)
     rule: LabelRule | None = None
+
+
+class TruthRule(Protocol):
+    """How files of a truth become that truth."""
+
+    def codes(self, stored: Stored, path: Path) -> np.ndarray:
+        """Return the numbers that a file holds. DataError where they are none, or may have been changed."""
+        ...
+
+    def target(self, codes: np.ndarray, path: Path) -> SegmentsTarget | InstancesTarget:
+        """Return what the numbers mean. DataError where one of them means nothing."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +126,9 @@ class Listing:
     folders: dict[str, tuple[Path, Path]] = field(default_factory=dict)
     """Split -> its folder of images and its folder of masks, where it has them."""
 
+    truths: Mapping[str, TruthRule] = field(default_factory=dict)
+    """How files of truths that are no mask are read, by the name of their type."""
+
     holds_out_val: bool = False
     """Whether val is held out of train where it has no part of its own."""
 
@@ -96,6 +140,18 @@ class Listing:
 
     chosen: str | None = None
     """The only split that was asked for."""
+
+    def with_truths(self, kept: Collection[str]) -> Listing:
+        """Return the listing without truths of other types; masks always stay."""
+        parts = {}
+        for split, part in self.parts.items():
+            items = tuple(
+                replace(item, truths={name: path for name, path in item.truths.items() if name in kept})
+                for item in part.items
+            )
+            companions = {name: one for name, one in part.companions.items() if name not in self.truths or name in kept}
+            parts[split] = replace(part, items=items, companions=companions)
+        return replace(self, parts=parts, truths={name: rule for name, rule in self.truths.items() if name in kept})
 
     def has_part(self, split: str) -> bool:
         """Whether a split has an image, with or without a mask."""
@@ -123,7 +179,7 @@ def match_stems(
     duplicates = tuple(path for found in (images, masks) for paths in found.values() for path in paths[1:])
     error = None
     if duplicates:
-        error = DataError("has the stem of another file beside it; keep one of them", duplicates[0])
+        error = _duplicate(duplicates[0])
     elif lost:
         error = DataError(f"has no mask {expected(lost[0])}", images[lost[0]][0])
     return Part(
@@ -143,6 +199,58 @@ def match_folders(images: Path, masks: Path, split: str) -> Part:
         needs_mask=split != "test",
         expected=lambda key: masks / f"{key}.png",
     )
+
+
+def with_companions(
+    part: Part, name: str, label: str, words: str, images: Path, folder: Path, *, is_input: bool
+) -> Part:
+    """Return a split whose items have their file of `folder` of the same stem, and what does not fit there.
+
+    Args:
+        part: the split, images and masks matched already.
+        name: of the further input, or of the type of truth.
+        label: what the files are called in counts.
+        words: what one of the files is, for messages.
+        images: the split's folder of images.
+        folder: that of the files.
+        is_input: whether they are a further input, without which the split cannot be opened; else truths, which only
+            images with a mask need.
+    """
+    found = list_images(folder)
+    items = tuple(
+        item
+        if item.key not in found
+        else replace(item, sources={**item.sources, name: found[item.key][0]})
+        if is_input
+        else replace(item, truths={**item.truths, name: found[item.key][0]})
+        for item in part.items
+    )
+    lost = [item for item in items if item.key not in found and (is_input or item.target is not None)]
+    known = {item.key for item in items}
+    known |= {path.relative_to(images).with_suffix("").as_posix() for path in part.images_without_mask}
+    duplicates = tuple(path for paths in found.values() for path in paths[1:])
+    error = _duplicate(duplicates[0]) if duplicates else None
+    if error is None and lost:
+        error = DataError(f"has no {words}: expected {folder / lost[0].key}.*", lost[0].image)
+    companions = Companions(
+        label=label,
+        words=words,
+        folder=folder,
+        missing=tuple(item.image for item in lost),
+        extra=tuple(path for key, paths in found.items() if key not in known for path in paths),
+        duplicates=duplicates,
+        error=error,
+    )
+    return replace(
+        part,
+        items=items,
+        companions={**part.companions, name: companions},
+        error=part.error or (error if is_input else None),
+    )
+
+
+def _duplicate(path: Path) -> DataError:
+    return DataError("has the stem of another file beside it; keep one of them", path)
 
 
 def fault_of_list(error: DataError, repair: str, *, kind: str = "list", root: Path | None = None) -> Fault:

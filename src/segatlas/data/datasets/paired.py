@@ -17,9 +17,10 @@ from segatlas.data.datasets.listing import SPLITS, Item, Listing, Part
 from segatlas.data.formats.guards import read_bytes
 from segatlas.data.formats.images import decode_image
 from segatlas.data.formats.masks import LOSSY, LabelRule, decode_raw
+from segatlas.data.formats.reading import read_stored
 from segatlas.data.sample import Sample, Source
 from segatlas.data.store import Store
-from segatlas.errors import ConfigError, DataError, UsageError
+from segatlas.errors import DataError, UsageError
 from segatlas.structures import SemanticTarget, SourceKind, Target
 
 
@@ -75,14 +76,10 @@ class PairedFiles(ABC):
         self.items = tuple(self.open(cfg, self.prepare(cfg), seed))
 
     @classmethod
-    def check_options(cls, cfg: DataConfig) -> DataConfig:
-        """Return the section with its own keys as `options`. ConfigError where they are keys of another dataset."""
-        from segatlas.data.datasets.options import check_options
-
-        options, problems = check_options(cls.name, cfg.own_fields())
-        if problems:
-            raise ConfigError(f"data.name={cls.name}", problems)
-        return cfg.checked(options)
+    def require_target(cls, target: str) -> None:
+        """Raise UsageError where this dataset does not give truths of a type."""
+        if target not in cls.targets:
+            raise UsageError(f"data.name={cls.name} gives {', '.join(cls.targets)}, not the {target} that is asked for")
 
     @classmethod
     def prepare(cls, cfg: DataConfig) -> Path:
@@ -124,8 +121,10 @@ class PairedFiles(ABC):
         """
         self.listed = self.listing(cfg, root, (self.split,))
         part = self.listed.parts.get(self.split, Part())
-        if part.error is not None:
-            raise part.error
+        truths = part.companions.get(self.target)  # None for masks, whose faults are the part's own
+        error = part.error or (None if truths is None else truths.error)
+        if error is not None:
+            raise error
         if not part.items:
             parts = self.listing(cfg, root).parts
             raise empty_split(self.split, root, self.expected(root, self.split), [n for n in parts if parts[n].items])
@@ -146,6 +145,16 @@ class PairedFiles(ABC):
         """Return the image's file and the mask's file (None without truth)."""
         return self.items[index].image, self.items[index].target
 
+    def truth_file(self, index: int) -> Path | None:
+        """Return the file of the truth that a sample carries; None without."""
+        item = self.items[index]
+        return item.target if self.target == "SemanticTarget" else item.truths.get(self.target)
+
+    def truth(self, index: int) -> Target | None:
+        """Read the truth of one sample alone, of the type `self.target`; None without. DataError as `load`."""
+        path = self.truth_file(index)
+        return None if path is None else self.read_target(path)
+
     def load(self, index: int) -> Sample:
         """Read one sample.
 
@@ -156,9 +165,9 @@ class PairedFiles(ABC):
         image = self._decoded(
             item.image, f"image {self.channels}", lambda data: decode_image(data, self.channels, name=item.image)
         )
-        target = None if item.target is None else self.read_target(item.target)
+        truth, target = self.truth_file(index), self.truth(index)
         if target is not None and np.shape(target[0])[-2:] != image.shape[:2]:
-            raise DataError(size_message(np.shape(target[0])[-2:], image.shape[:2], item.image), item.target)
+            raise DataError(size_message(np.shape(target[0])[-2:], image.shape[:2], item.image), truth)
         sources = {name: self._source(path, self.sources[name]) for name, path in item.sources.items()}
         for name, source in sources.items():
             if source.array.shape[:2] != image.shape[:2]:
@@ -176,8 +185,12 @@ class PairedFiles(ABC):
         return Source(array=array, kind=kind)
 
     def read_target(self, path: Path) -> Target:
-        """Read the truth of the type `self.target` that belongs to a mask file. DataError as `load`."""
-        return SemanticTarget(self.read_label(path))
+        """Read the truth of the type `self.target` from its file. DataError as `load`."""
+        if self.target == "SemanticTarget":
+            return SemanticTarget(self.read_label(path))
+        rule = self.listed.truths[self.target]
+        codes = self._decoded(path, self.target, lambda data: rule.codes(read_stored(data, path), path))
+        return rule.target(codes, path)
 
     def read_label(self, path: Path) -> np.ndarray:
         """Read a mask as (H, W) uint8, 0..K-1 or 255. DataError as `load`."""

@@ -12,10 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from segatlas.config.schema import DataConfig
-from segatlas.data.datasets.folder import FolderData, FolderOptions, split_folders
-from segatlas.data.datasets.listing import SPLITS, Fault, Listing, Part
-from segatlas.data.formats.listing import list_images
-from segatlas.errors import DataError, UsageError
+from segatlas.data.datasets.folder import FolderData, FolderOptions, folder_next_to, split_folders
+from segatlas.data.datasets.listing import SPLITS, Listing, with_companions
+from segatlas.errors import UsageError
 from segatlas.structures import SourceKind
 
 BEFORE = "before"
@@ -32,8 +31,8 @@ class Pairs(FolderData):
     @classmethod
     def fits(cls, root: Path) -> bool:
         """Whether a folder is laid out as `folder` is, and a split has images of an earlier date."""
-        found = (split_folders(root, split) for split in SPLITS)
-        return super().fits(root) and any(pair is not None and _before(pair[0], root).is_dir() for pair in found)
+        found = [folders[0] for split in SPLITS if (folders := split_folders(root, split)) is not None]
+        return super().fits(root) and any(folder_next_to(images, root, BEFORE).is_dir() for images in found)
 
     @classmethod
     def listing(cls, cfg: DataConfig, root: Path, splits: Sequence[str] = SPLITS) -> Listing:
@@ -41,31 +40,11 @@ class Pairs(FolderData):
         if cfg.options(FolderOptions).lists:
             raise UsageError("data.lists: not with data.name=pairs, whose files are matched by stem; remove it")
         listed = super().listing(cfg, root, splits)
-        parts, faults = {}, list(listed.faults)
+        parts = {}
         for split, part in listed.parts.items():
-            folder = _before(listed.folders[split][0], root)
-            parts[split] = _with_before(part, folder)
-            lost = tuple(item.image for item in parts[split].items if BEFORE not in item.sources)
-            if lost:
-                fault = f"no image of the earlier date of the same stem in {folder}"
-                repair = "add it, or take the image and its mask away"
-                faults.append(Fault(kind="list", files=lost, fault=fault, repair=repair))
-        return replace(listed, name=cls.name, parts=parts, faults=tuple(faults))
-
-
-def _before(images: Path, root: Path) -> Path:
-    """Return the folder of the earlier date's images beside that of the later date's."""
-    return root.joinpath(*(BEFORE if part == "images" else part for part in images.relative_to(root).parts))
-
-
-def _with_before(part: Part, folder: Path) -> Part:
-    """Return a split whose items have their image of the earlier date; its first fault where one is missing."""
-    found = list_images(folder)
-    items = tuple(
-        replace(item, sources={BEFORE: found[item.key][0]}) if item.key in found else item for item in part.items
-    )
-    lost = next((item for item in items if BEFORE not in item.sources), None)
-    error = part.error
-    if error is None and lost is not None:
-        error = DataError(f"has no image of the earlier date: expected {folder / lost.key}.*", lost.image)
-    return replace(part, items=items, error=error)
+            images = listed.folders[split][0]
+            before = folder_next_to(images, root, BEFORE)
+            parts[split] = with_companions(
+                part, BEFORE, BEFORE, "image of the earlier date", images, before, is_input=True
+            )
+        return replace(listed, name=cls.name, parts=parts)

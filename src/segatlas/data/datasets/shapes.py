@@ -17,22 +17,20 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from segatlas.config.schema import DataConfig
-from segatlas.data.datasets.folder import find_part, split_folders
-from segatlas.data.datasets.listing import SPLITS, Item, LabelEncoding, Listing, fault_of_list
+from segatlas.data.datasets.folder import find_part, folder_next_to, split_folders
+from segatlas.data.datasets.listing import SPLITS, Item, LabelEncoding, Listing, fault_of_list, with_companions
 from segatlas.data.datasets.paired import PairedFiles
 from segatlas.data.formats.classes import read_classes
-from segatlas.data.formats.masks import LabelRule, decode_raw
+from segatlas.data.formats.instances import InstanceRule
+from segatlas.data.formats.masks import LabelRule
 from segatlas.data.shapes import META_FILE, make_shapes
 from segatlas.errors import DataError
-from segatlas.structures import InstancesTarget, Target
 
 DEFAULT_ROOT = "data/shapes"
 
-OBJECTS_PER_CLASS = 1000
-"""A pixel of the n-th object of a class holds class * 1000 + n in `instances/`."""
+INSTANCES = "instances"
+"""The folder of the maps of objects, beside `masks`."""
 
 
 class Shapes(PairedFiles):
@@ -71,7 +69,13 @@ class Shapes(PairedFiles):
         if error is None and (table is None or table.colors is None):
             error = DataError("has no classes.json with colours", root)
         folders = {split: found for split in splits if (found := split_folders(root, split)) is not None}
-        parts = {split: find_part(root, split) for split in folders}
+        parts = {}
+        for split, (images, _) in folders.items():
+            maps = folder_next_to(images, root, INSTANCES)
+            part = find_part(root, split)
+            parts[split] = with_companions(
+                part, "InstancesTarget", INSTANCES, "map of objects", images, maps, is_input=False
+            )
         repair = "make the dataset anew: segatlas data make-shapes NEW_FOLDER"
         return Listing(
             root=root,
@@ -82,6 +86,7 @@ class Shapes(PairedFiles):
             ),
             faults=() if error is None else (fault_of_list(error, repair, kind="classes_file"),),
             folders=folders,
+            truths={} if table is None else {"InstancesTarget": InstanceRule(num_classes=len(table.names))},
         )
 
     @classmethod
@@ -100,25 +105,6 @@ class Shapes(PairedFiles):
         self.things = tuple(index > 0 for index in range(len(self.classes)))
         self._rule = LabelRule(num_classes=len(self.classes))
         return items
-
-    def read_target(self, path: Path) -> Target:
-        """Return the classes of a mask file, or the objects of the file of its name in `instances/`.
-
-        Raises:
-            DataError: there is no such file, or a value is no class * 1000 + n.
-        """
-        if self.target == "SemanticTarget":
-            return super().read_target(path)
-        file = path.parents[1] / "instances" / path.name
-        ids = self._decoded(file, "codes", lambda data: decode_raw(data, file))
-        values = np.unique(ids)
-        values = values[values > 0]
-        kinds = values.astype(np.int64) // OBJECTS_PER_CLASS
-        wrong = values[(kinds < 1) | (kinds >= len(self.classes))]
-        if wrong.size:
-            top = len(self.classes) - 1
-            raise DataError(f"holds {wrong[0]}; expected 0, or class * {OBJECTS_PER_CLASS} + n of class 1..{top}", file)
-        return InstancesTarget(ids == values[:, None, None], kinds, np.zeros(len(values), bool))
 
     def label_rule(self, path: Path) -> LabelRule:
         """Return the rule: a code is a class."""

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from segatlas.checkpoint.card import Preprocessing
 from segatlas.checkpoint.json_text import read_object
+from segatlas.checkpoint.preprocessing import Preprocessing
 from segatlas.conversion.importers.foreign import ForeignWeights
 from segatlas.conversion.importers.source import Facts, Library
 

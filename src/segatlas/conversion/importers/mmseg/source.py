@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from segatlas.checkpoint.card import Card, InferenceMode, Preprocessing
+from segatlas.checkpoint.card import Card
+from segatlas.checkpoint.preprocessing import InferenceMode, Preprocessing
 from segatlas.conversion.importers.foreign import ForeignWeights
 from segatlas.conversion.importers.mmseg.settings import read_settings, read_settings_file
 from segatlas.conversion.importers.source import Facts, Library

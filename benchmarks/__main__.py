@@ -1,0 +1,48 @@
+"""Measure the table and write its figures: `python -m benchmarks --out docs/performance.json`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from benchmarks.campaign import run, wait_for_quiet
+from benchmarks.page import missing, tables
+from benchmarks.table import GROUPS, ROWS
+from segatlas.files import whole_file
+
+ROUNDS = 5
+SCALING = "scaling"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", default="", help=f"groups or rows, joined by commas: {', '.join((*GROUPS, SCALING))}")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"below {ROUNDS}: a trial, nothing to quote")
+    parser.add_argument("--out", type=Path, required=True, help="the JSON file, replaced at the end")
+    arguments = parser.parse_args()
+    wanted = {word.strip() for word in arguments.only.split(",") if word.strip()}
+    unknown = wanted - {*GROUPS, SCALING} - {row.key for row in ROWS}
+    if unknown:
+        parser.error(
+            f"--only: {', '.join(sorted(unknown))}: neither a group nor a row; groups: {', '.join((*GROUPS, SCALING))}"
+        )
+    rows = [row for row in ROWS if not wanted or {row.key, row.group} & wanted]
+    if arguments.rounds >= ROUNDS:
+        wait_for_quiet(say)
+    report = run(rows, arguments.rounds, with_scaling=not wanted or SCALING in wanted, say=say)
+    with whole_file(arguments.out) as temporary:
+        temporary.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    print("\n".join([*tables(report), *missing(report)]))
+    say(report["load"]["message"])
+    say(f"written: {arguments.out}")
+    return 0
+
+
+def say(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

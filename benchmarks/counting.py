@@ -1,0 +1,227 @@
+"""Confusion matrices of 2-megapixel pairs, in memory and from files."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from benchmarks.foreign import mmseg, peer_module
+from benchmarks.material import CLASSES, prediction_of, region_labels, street_labels
+from benchmarks.rows import Call, Equality, Peer, Row, Target
+
+IGNORE = 255
+Counts = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Pixels right, predicted and labelled of each class."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pairs:
+    """(label, prediction), (H, W) uint8 each, and the same as PNG files."""
+
+    maps: tuple[tuple[np.ndarray, np.ndarray], ...]
+    files: tuple[tuple[Path, Path], ...]
+
+
+def make_pairs(small: bool) -> Pairs:
+    whole = region_labels(64, 64) if small else street_labels()
+    labels = [np.ascontiguousarray(side) for side in (whole, whole[:, ::-1])]
+    maps = tuple((label, prediction_of(label)) for label in labels)
+    files = []
+    for index, pair in enumerate(maps):
+        paths = (scratch() / f"{small}_{index}_label.png", scratch() / f"{small}_{index}_prediction.png")
+        for path, values in zip(paths, pair, strict=True):
+            cv2.imwrite(str(path), values)
+        files.append(paths)
+    return Pairs(maps=maps, files=tuple(files))
+
+
+@cache
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="segatlas-peers-")
+
+
+def scratch() -> Path:
+    """Return a folder that lasts as long as the process."""
+    return Path(_folder().name)
+
+
+def ours(given: Pairs) -> Call:
+    from segatlas.ops import confusion
+
+    return lambda: [counts_of(np.asarray(confusion(guess, label, CLASSES))) for label, guess in given.maps]
+
+
+def counts_of(matrix: np.ndarray) -> Counts:
+    """Return the counts of a (K, K) matrix, rows truth, columns prediction."""
+    return np.diag(matrix), matrix.sum(0), matrix.sum(1)
+
+
+def mmseg_metric(given: Pairs) -> Call:
+    """Call mmseg's own counting on tensors as its evaluation holds them: int64."""
+    metric = mmseg("mmseg.evaluation.metrics").IoUMetric
+    pairs = [(as_tensor(label), as_tensor(guess)) for label, guess in given.maps]
+
+    def call() -> list[Counts]:
+        found = []
+        for label, guess in pairs:
+            right, _, predicted, labelled = metric.intersect_and_union(guess, label, CLASSES, IGNORE)
+            found.append((right.numpy(), predicted.numpy(), labelled.numpy()))
+        return found
+
+    return call
+
+
+def mmseg_steps(given: Pairs) -> Call:
+    """Do what mmseg's counting does: leave out what is not labelled, then three histograms of floats."""
+
+    def histogram(values: torch.Tensor) -> np.ndarray:
+        return torch.histc(values.float(), bins=CLASSES, min=0, max=CLASSES - 1).numpy()
+
+    def call() -> list[Counts]:
+        found = []
+        for label_map, guess_map in given.maps:
+            label, guess = as_tensor(label_map), as_tensor(guess_map)
+            labelled = label != IGNORE
+            label, guess = label[labelled], guess[labelled]
+            found.append((histogram(guess[guess == label]), histogram(guess), histogram(label)))
+        return found
+
+    return call
+
+
+def as_tensor(values: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(values.astype(np.int64))
+
+
+def numpy_unique(given: Pairs) -> Call:
+    """Count the distinct pairs of values, as the Cityscapes scripts do without their compiled part."""
+
+    def call() -> list[Counts]:
+        found = []
+        for label, guess in given.maps:
+            codes, numbers = np.unique(label.astype(np.int32) * 256 + guess, return_counts=True)
+            table = np.zeros(256 * 256, np.int64)
+            table[codes] = numbers
+            found.append(counts_of(table.reshape(256, 256)[:CLASSES, :CLASSES]))
+        return found
+
+    return call
+
+
+def numpy_bincount(given: Pairs) -> Call:
+    """Count pairs packed in 16 bits."""
+
+    def call() -> list[Counts]:
+        found = []
+        for label, guess in given.maps:
+            table = np.bincount((label.astype(np.uint16) << 8 | guess).ravel(), minlength=256 * 256)
+            found.append(counts_of(table.reshape(256, 256)[:CLASSES, :CLASSES]))
+        return found
+
+    return call
+
+
+def smp_stats(given: Pairs) -> Call:
+    metrics = peer_module("segmentation_models_pytorch").metrics
+    pairs = [(as_tensor(label)[None], as_tensor(guess)[None]) for label, guess in given.maps]
+
+    def call() -> list[Counts]:
+        found = []
+        for label, guess in pairs:
+            right, wrong, missed, _ = (
+                part[0].numpy()
+                for part in metrics.get_stats(guess, label, mode="multiclass", num_classes=CLASSES, ignore_index=IGNORE)
+            )
+            found.append((right, right + wrong, right + missed))
+        return found
+
+    return call
+
+
+def same_counts(given: Pairs, own: list[Counts], other: list[Counts]) -> Equality:
+    wrong = sum(
+        int(np.abs(mine.astype(np.int64) - theirs.astype(np.int64)).sum())
+        for ours_of, theirs_of in zip(own, other, strict=True)
+        for mine, theirs in zip(ours_of, theirs_of, strict=True)
+    )
+    return Equality(holds=wrong == 0, text="identical counts" if wrong == 0 else f"{wrong} counts differ")
+
+
+def our_files(given: Pairs) -> Call:
+    from segatlas.data.formats.masks import read_mask
+    from segatlas.metrics import create
+    from segatlas.structures import SemanticTarget
+
+    def call() -> float:
+        metrics = create(["confusion"], [f"class {index}" for index in range(CLASSES)])
+        for label, guess in given.files:
+            result = SimpleNamespace(semantic=read_mask(guess))
+            metrics.update(result, SemanticTarget(read_mask(label)))
+        return metrics.compute().miou
+
+    return call
+
+
+def mmseg_files(given: Pairs) -> Call:
+    """Read both maps with mmseg's loader, count and sum up with its metric."""
+    loader: Any = mmseg("mmseg.datasets.transforms").LoadAnnotations()
+    metric = mmseg("mmseg.evaluation.metrics").IoUMetric
+
+    def read(path: Path) -> torch.Tensor:
+        found = loader({"seg_map_path": str(path), "reduce_zero_label": False, "seg_fields": []})
+        return as_tensor(found["gt_seg_map"])
+
+    def call() -> float:
+        areas = [metric.intersect_and_union(read(guess), read(label), CLASSES, IGNORE) for label, guess in given.files]
+        total = [sum(parts) for parts in zip(*areas, strict=True)]
+        return float(np.nanmean(metric.total_area_to_metrics(*total, ["mIoU"])["IoU"]))
+
+    return call
+
+
+def same_score(given: Pairs, own: float, other: float) -> Equality:
+    return Equality(holds=abs(own - other) < 1e-6, text=f"mIoU {own:.6f} and {other:.6f}")
+
+
+ROWS = (
+    Row(
+        key="confusion",
+        group="confusion",
+        part="confusion matrix of 2 pairs of 2 megapixels",
+        inputs=f"uint8 maps in memory, {CLASSES} classes and 255",
+        material=make_pairs,
+        ours=ours,
+        peers={
+            "mmseg IoUMetric": Peer(make=mmseg_metric, target=Target(time=20)),
+            "mmseg's steps": Peer(make=mmseg_steps, target=Target(time=20)),
+            "NumPy, unique pairs": Peer(make=numpy_unique, target=Target(time=2)),
+            "NumPy, 16-bit bincount": Peer(make=numpy_bincount, target=Target(time=2)),
+            "smp get_stats": Peer(make=smp_stats),
+        },
+        equal=same_counts,
+        threads=(1,),
+        calls=4,
+        memory=False,
+    ),
+    Row(
+        key="file_to_miou",
+        group="confusion",
+        part="file to mIoU, 2 pairs of 2 megapixels",
+        inputs="PNG label and prediction",
+        material=make_pairs,
+        ours=our_files,
+        peers={"mmseg LoadAnnotations + IoUMetric": Peer(make=mmseg_files, target=Target(time=4))},
+        equal=same_score,
+        threads=(1,),
+        calls=4,
+        memory=False,
+    ),
+)

@@ -1,0 +1,191 @@
+"""Faults between files that belong together: an image, its mask, further inputs, truths of other types."""
+
+from __future__ import annotations
+
+import shlex
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+from segatlas.data.checks.findings import FIX_OPTION, Finding, Severity
+from segatlas.data.checks.reading import Reading
+from segatlas.data.checks.scan import ScanResult
+from segatlas.data.checks.stats import ImageStats, MaskStats
+from segatlas.data.datasets.listing import Companions, Item, Part
+
+Found = list[tuple[Path, str]]
+"""Files at fault, each with its detail."""
+
+
+def fix_command(scan: ScanResult) -> str:
+    """Return what to type for a repaired copy: the whole command, or after a look at all files only its option."""
+    if scan.obstacle is None:
+        return f"segatlas data check {shlex.quote(str(scan.listing.root))} tells whether --fix can"
+    if scan.obstacle:
+        return f"by hand, for --fix can write no copy ({scan.obstacle})"
+    return FIX_OPTION
+
+
+def check_pairs(scan: ScanResult, reading: Reading) -> Iterator[Finding]:
+    """Find empty splits, files without partner, and several files of one stem."""
+    fix = fix_command(scan)
+    for split, part in scan.listing.parts.items():
+        folders = scan.listing.folders.get(split)
+        images, masks = (folders[0], folders[1]) if folders else (scan.listing.root, scan.listing.root)
+        if not scan.listing.has_part(split) and any(map(scan.listing.has_part, scan.listing.parts)):
+            yield Finding(
+                kind="empty_split",
+                severity="error",
+                files=(images,),
+                fault=f"split {split} has no image",
+                repair=f"put images into {images}, or delete the folder",
+            )
+        yield from _without_partner(_masks_of(part, masks), images, fix, ("missing_mask", "missing_image"))
+        for one in part.companions.values():
+            yield from _without_partner(one, images, fix, ("missing_file", "file_without_image"))
+        duplicates = (*part.duplicates, *(path for one in part.companions.values() for path in one.duplicates))
+        if duplicates:
+            yield Finding(
+                kind="duplicate_stem",
+                severity="error",
+                files=duplicates,
+                fault="another file beside it has the same stem, so it is not clear which one is meant",
+                repair=f"delete or rename one of them, or keep the first by name: {fix}",
+            )
+
+
+def _masks_of(part: Part, folder: Path) -> Companions:
+    """Return what does not fit among the masks of a split, in the form of all other files."""
+    return Companions(
+        label="masks", words="mask", folder=folder, missing=part.images_without_mask, extra=part.masks_without_image
+    )
+
+
+def _without_partner(found: Companions, images: Path, fix: str, kinds: tuple[str, str]) -> Iterator[Finding]:
+    """Tell of images that have no file of a kind, and of files of that kind that have no image."""
+    if found.missing:
+        there = "" if found.folder.is_dir() else f"; there is no folder {found.folder}"
+        what = "" if kinds[0] == "missing_mask" else f"no {found.words}: "
+        yield Finding(
+            kind=kinds[0],
+            severity="error",
+            files=found.missing,
+            fault=f"{what}no file of the same stem in {found.folder}{there}",
+            repair=f"add the {found.label} (equal stems), or leave the images out: {fix}",
+        )
+    if found.extra:
+        yield Finding(
+            kind=kinds[1],
+            severity="warning",
+            files=found.extra,
+            fault=f"no file of the same stem in {images}; training leaves them out",
+            repair=f"add the images (equal stems), or leave the {found.label} out: {fix}",
+        )
+
+
+def check_sizes(scan: ScanResult, reading: Reading) -> Iterator[Finding]:
+    """Find masks that do not cover their image."""
+    turned: Found = []
+    unclear: Found = []
+    other: Found = []
+    for item, image, mask in readable_pairs(scan):
+        if image.size == mask.size:
+            if image.orientation in (2, 3, 4) or (image.orientation > 1 and mask.size[0] == mask.size[1]):
+                unclear.append((item.image, f"EXIF orientation {image.orientation}"))
+        elif is_turned(image, mask):
+            text = f"mask {_size(mask.size)}, upright image {_size(image.size)}"
+            turned.append((item.image, f"EXIF orientation {image.orientation}: {text}"))
+        elif item.target is not None:
+            other.append((item.target, f"mask {_size(mask.size)}, image {_size(image.size)}"))
+    fix = fix_command(scan)
+    yield from _told(
+        turned,
+        "exif_turn",
+        "error",
+        "the camera's turn is stored beside the pixels, and the mask was drawn on the pixels as they lie",
+        f"turn both upright: {fix}",
+    )
+    yield from _told(
+        other,
+        "size_mismatch",
+        "error",
+        "image and mask have different sizes",
+        f"export the masks again in the images' size, or resize them (nearest, equal aspect ratio): {fix}",
+    )
+    yield from _told(
+        unclear,
+        "exif_unclear",
+        "warning",
+        "the image is turned when it is read; its mask fits both ways, so nobody can tell whether it lies right",
+        f"look at them: segatlas data preview {shlex.quote(str(scan.listing.root))}",
+    )
+
+
+def check_companions(scan: ScanResult, reading: Reading) -> Iterator[Finding]:
+    """Find further inputs and truths of another size than their image, and truths whose numbers mean nothing."""
+    sizes: dict[tuple[str, str], Found] = defaultdict(list)
+    for split, item in scan.items():
+        image = scan.images[item.image]
+        words = {name: one.words for name, one in scan.listing.parts[split].companions.items()}
+        for kind, files, looks in (
+            ("source_mismatch", item.sources, scan.sources),
+            ("size_mismatch", item.truths, scan.truths),
+        ):
+            for name, path in files.items():
+                look = looks.get(path)
+                if look is not None and not look.fault and not image.fault and look.size != image.size:
+                    what = f"{name} " if kind == "source_mismatch" else ""
+                    detail = f"{what}{_size(look.size)}, image {_size(image.size)}"
+                    sizes[kind, words.get(name, name)].append((path, detail))
+    for (kind, what), found in sizes.items():
+        fault = f"{what} and image have different sizes"
+        repair = "export them again on the pixels of the images, or take the images and all that belongs to them away"
+        yield from _told(found, kind, "error", fault, repair)
+    misfits = [(truth.path, truth.misfit) for truth in scan.truths.values() if truth.misfit]
+    fault = "its numbers are not those of a truth of this dataset"
+    yield from _told(misfits, "unusable", "error", fault, "export them again, or take the images and masks away")
+
+
+def check_objects(scan: ScanResult, reading: Reading) -> Iterator[Finding]:
+    """Find splits whose maps of objects show not one: nothing can be learned or scored there."""
+    for split, part in scan.listing.parts.items():
+        looks = [scan.truths[path] for item in part.items for path in item.truths.values() if path in scan.truths]
+        if looks and not any(look.objects or look.fault or look.misfit for look in looks):
+            yield no_object(split, [look.path for look in looks])
+
+
+def no_object(split: str, files: list[Path]) -> Finding:
+    """Return the finding about a split without an object."""
+    what = "nothing can be learned" if split == "train" else "scores of objects are undefined there"
+    return Finding(
+        kind="no_object",
+        severity="error",
+        files=tuple(files),
+        fault=f"the {len(files)} maps of objects of {split} show none, so {what}",
+        repair=f"export them again, or move images with objects to {split}",
+    )
+
+
+def _told(found: Found, kind: str, severity: Severity, fault: str, repair: str) -> Iterator[Finding]:
+    """Yield the finding about some files, if there are any."""
+    if found:
+        files, details = zip(*found, strict=True)
+        yield Finding(kind=kind, severity=severity, files=files, details=details, fault=fault, repair=repair)
+
+
+def readable_pairs(scan: ScanResult) -> Iterator[tuple[Item, ImageStats, MaskStats]]:
+    """Yield the pairs whose two files could be decoded."""
+    for _, item in scan.items():
+        if item.target is not None:
+            image, mask = scan.images[item.image], scan.masks[item.target]
+            if not image.fault and not mask.fault:
+                yield item, image, mask
+
+
+def is_turned(image: ImageStats, mask: MaskStats) -> bool:
+    """Whether a mask fits its image only as the camera stored it, on its side."""
+    return image.orientation >= 5 and image.size != mask.size and image.size == mask.size[::-1]
+
+
+def _size(size: tuple[int, int]) -> str:
+    return f"{size[1]} x {size[0]}"

@@ -1,0 +1,3 @@
+"""The version of the package, for what the package itself imports."""
+
+__version__ = "0.1.0"
