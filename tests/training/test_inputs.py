@@ -151,7 +151,7 @@ AUTHORS = {
 
 
 def published(encoder: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    return published_statistics(SimpleNamespace(config=SimpleNamespace(encoder=encoder)))  # type: ignore[arg-type]
+    return published_statistics(SimpleNamespace(config=SimpleNamespace(encoder=SimpleNamespace(name=encoder))))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("encoder", TORCHVISION)
