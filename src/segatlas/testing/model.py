@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Collection, Iterator, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from operator import itemgetter
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from segatlas.build.network import build_network
 from segatlas.errors import ConfigError
 from segatlas.inference.fast_form import fast_form
 from segatlas.models.architecture import Architecture
@@ -60,7 +61,7 @@ class ModelCase:
 
     def takes(self, channels: int = 3) -> tuple[InputSpec, ...]:
         """Say what the network takes, the image first."""
-        return self.architecture.inputs(channels)
+        return self.architecture.inputs(self.config(in_channels=channels))
 
     def noise(self, size: tuple[int, int] = SIZE, count: int = 1, seed: int = 1, channels: int = 3) -> Tensor | Inputs:
         """Make inputs of noise: an image, with the sources that the network needs."""
@@ -91,7 +92,7 @@ def check_model(
     Args:
         architecture: the record.
         fields: of the config, for a variant that is small enough; default: the record's `tiny`.
-        build: makes a network of a config; default: the record's.
+        build: makes a network of a config; default: as `create_model` does, a wrapper around its host.
         only: names of the rules to try, () = all.
         skip: names of rules to leave out.
         slow: also the rules that take a second or more: the exported program and the fast form.
@@ -100,7 +101,8 @@ def check_model(
         BrokenRules: naming every rule that does not hold.
         UsageError: no such rule.
     """
-    case = ModelCase(architecture, architecture.tiny if fields is None else fields, build or architecture.build)
+    made = build or partial(build_network, architecture)
+    case = ModelCase(architecture, architecture.tiny if fields is None else fields, made)
     require(architecture.name, RULES, case, only=only, skip=skip, slow=slow)
 
 
@@ -127,8 +129,8 @@ def runs(case: ModelCase) -> Iterator[str]:
 
 
 def parts(case: ModelCase) -> Iterator[str]:
-    """It has a submodule `encoder`, which training may freeze or train at a rate of its own."""
-    if "encoder" not in dict(case.net.named_children()):
+    """It has a module `encoder`, its own or its host's, which training may freeze or train at a rate of its own."""
+    if not isinstance(getattr(case.net, "encoder", None), nn.Module):
         yield f"submodules {', '.join(dict(case.net.named_children()))}"
 
 
@@ -237,7 +239,7 @@ def no_state(case: ModelCase) -> Iterator[str]:
 
 def one_by_one(case: ModelCase) -> Iterator[str]:
     """What it gives for an image does not depend on the others of its batch."""
-    both = case.noise(count=2)
+    both = case.noise(ODD_SIZES[0], count=2)
     together = case.maps(both)
     alone = [case.maps(changed(both, itemgetter(slice(index, index + 1)))) for index in (0, 1)]
     for name, values in together.items():
@@ -377,7 +379,7 @@ RULES = (
     Rule(check=stride, needs=("canvas",)),
     Rule(check=no_randomness, needs=("finite",)),
     Rule(check=no_state, needs=("finite",)),
-    Rule(check=one_by_one, needs=_REPEATABLE),
+    Rule(check=one_by_one, needs=(*_REPEATABLE, "any_size")),
     Rule(check=inputs_record, needs=_REPEATABLE),
     Rule(check=saved, needs=_REPEATABLE),
     Rule(check=results, needs=("finite", "classes", "canvas", "stride")),
