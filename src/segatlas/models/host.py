@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
-
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from segatlas.config.encoder_keys import HOST
 from segatlas.encoders.spec import EncoderSpec
 from segatlas.models.needs import Needs
+
+if TYPE_CHECKING:
+    from torch import nn
 
 SHARED = ("num_classes", "in_channels")
 """Fields that a host has from its wrapper."""
@@ -60,5 +61,7 @@ def with_classes(config: Any, count: int) -> Any:
 
 def host_in(net: nn.Module) -> nn.Module | None:
     """Return the network that a network wraps, None where it wraps none."""
+    from torch import nn
+
     found = getattr(net, HOST, None)
     return found if isinstance(found, nn.Module) else None
