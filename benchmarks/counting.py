@@ -16,8 +16,8 @@ import torch
 from benchmarks.foreign import mmseg, peer_module
 from benchmarks.material import CLASSES, prediction_of, region_labels, street_labels
 from benchmarks.rows import Call, Equality, Peer, Row, Target
+from segatlas.labels import IGNORE
 
-IGNORE = 255
 Counts = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Pixels right, predicted and labelled of each class."""
 

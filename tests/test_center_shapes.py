@@ -1,6 +1,7 @@
 """An instance network goes through the same commands as a semantic one: the recipe center_shapes on a few images."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from typer.testing import CliRunner
 import resume_campaign
 from segatlas.cli.main import app
 from segatlas.data import create_dataset
-from segatlas.data.shapes import make_shapes
+from segatlas.data.shapes import SHAPES, make_shapes
 from segatlas.errors import DataError
 from segatlas.recipe import Config
 from segatlas.training.module import SegmentationModule
@@ -49,7 +50,14 @@ def test_training_watches_f1_and_eval_gives_a_table_of_it(run):
     line = json.loads(call("eval", run, "--json").stdout.splitlines()[-1])
     assert isinstance(line["instance_f1"], float)
     assert next(iter(line["per_class_instance_f1"])) == "ground"
-    assert "F1" in call("eval", run).output
+    shown = call("eval", run).output
+    assert "F1" in shown
+    table = [row.split() for row in shown.splitlines()]
+    counts = [row[-1] for row in table if row and row[0] in (*SHAPES, "all")]
+    assert len(counts) > 1
+    assert sum(map(int, counts[:-1])) == int(counts[-1])  # counts in every row, and their sum in the last
+    assert not [row for row in table if row[:1] == ["ground"]]
+    assert "no objects, true or predicted: ground" in shown
 
 
 @pytest.mark.parametrize("option", [("--tta", "flips"), ("--window", "32")])
@@ -120,3 +128,8 @@ def test_a_number_that_is_no_object_is_told_with_its_file(tmp_path):
         create_dataset(cfg, "train", target="InstancesTarget").load(0)
     Image.fromarray(np.zeros((48, 64), np.uint16)).save(file)
     assert create_dataset(cfg, "train", target="InstancesTarget").load(0).target.masks.shape == (0, 48, 64)
+
+
+def test_a_dry_run_says_what_the_truth_is_whose_shape_it_gives(shapes, tmp_path):
+    shown = call(*words(shapes, tmp_path / "run"), "--dry-run").output
+    assert re.search(r"batch: images \(2, 3, 32, 32\), masks of objects \(2, \d+, 32, 32\)", shown)

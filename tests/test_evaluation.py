@@ -172,7 +172,7 @@ def test_a_folder_gets_eval_json_and_no_temporary_file_stays(report: Report, tmp
 
 def test_another_number_of_classes_is_an_error(root: Path) -> None:
     data = DataConfig(root=str(root), classes=("sky", "road", "car", "tree"))
-    with pytest.raises(DataError, match=r"4 classes \(sky, road, car, tree\), the model 3"):
+    with pytest.raises(UsageError, match=r"4 classes \(sky, road, car, tree\), the model 3"):
         evaluate(red_channel(), data, progress=False)
 
 
@@ -192,7 +192,7 @@ def test_a_folder_without_class_names_is_read_with_those_of_the_model(tmp_path: 
 
 def test_class_names_in_the_folder_are_compared(root: Path) -> None:
     (root / "classes.txt").write_text("sky\nroad\n")
-    with pytest.raises(DataError, match="2 classes"):
+    with pytest.raises(UsageError, match="2 classes"):
         evaluate(red_channel(), root, progress=False)
 
 

@@ -99,8 +99,9 @@ RENAMED: dict[str, dict[str, str]] = {
         "SOLID_SHARE": "SOLID_FRACTION",
     },
     "segatlas.data.doctor.rules": {
-        "is_turned": "segatlas.data.checks.pairing.is_turned",
         "check_pictures": "check_images",
+        "is_turned": "segatlas.data.checks.pairing.is_turned",
+        "readable_pairs": "segatlas.data.checks.pairing.readable_pairs",
         "same_pictures": "same_images",
     },
     "segatlas.data.doctor.survey": {"Survey": "ScanResult", "take_survey": "scan_files"},

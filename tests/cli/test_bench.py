@@ -22,7 +22,7 @@ def test_tables_show_each_model_and_the_load(tmp_path):
     result = segatlas("unet:width=4", "unet:width=2,decoder_channels=[8,8]", *QUICK, "--precision", "fp32,bf16")
     assert result.exit_code == 0, result.output
     for words in (
-        "forward: network input to logits",
+        "forward: network input to output",
         "predict: uint8 image",
         "GMACs",
         "1 MAC",

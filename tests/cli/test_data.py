@@ -115,6 +115,7 @@ def test_fix_refuses_a_full_folder_before_it_reads(root: Path, tmp_path: Path) -
         (("unet_camvit",), "nearest recipe: unet_camvid"),
         (("{root}", "--split", "dev"), "--split: got 'dev'"),
         (("{root}", "data.rot=x"), "data.rot"),
+        (("{root}", "data.name=nope"), 'config error in overrides\n  override   data.name = "nope"   unknown dataset'),
         (("unet_folder", "data.root=nowhere"), "nowhere: no such folder"),
         (("{root}", "--split", "val", "--fix", "out"), "leave --split out"),
     ],

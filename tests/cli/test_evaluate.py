@@ -55,6 +55,20 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return folder / "a", folder / "b"
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nowhere", "nowhere: no such folder, no dataset (shapes, cityscapes, "),
+        ("unet_camvit", "and no recipe of that name; nearest recipe: unet_camvid"),
+        ("camvid", "camvid: no such folder; a dataset has that name: give the folder of its files, or a recipe"),
+    ],
+)
+def test_data_that_is_not_there_is_told_with_what_was_looked_for(models, name: str, message: str):
+    result = segatlas(models[0], "--data", name)
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
 def torch_checkpoint(run: Path) -> Path:
     """Write checkpoints/last.ckpt of a run with the weights of its model, as training does."""
     import torch

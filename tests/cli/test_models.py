@@ -144,3 +144,11 @@ def test_no_column_of_a_table_is_cut_on_a_narrow_terminal():
     Console(file=out, width=40).print(table)
     assert "…" not in out.getvalue()
     assert "".join(out.getvalue().split()).endswith("https://hszhao.github.io/papers/eccv18_psanet.pdf")
+
+
+def test_an_unknown_task_is_wrong_usage_and_the_tasks_are_named():
+    result = CliRunner().invoke(app, ["models", "list", "--task", "nope"])
+    assert result.exit_code == 2
+    assert "--task: unknown task; known here: semantic, instance, panoptic" in result.stderr
+    result = CliRunner().invoke(app, ["models", "list", "--task", "panoptic"])
+    assert (result.exit_code, result.stdout) == (0, "no model matches '*' and can do 'panoptic'\n")

@@ -15,9 +15,8 @@ from typer.testing import CliRunner
 
 import segatlas as sa
 from segatlas.cli.main import app
-from segatlas.errors import ConfigError, DataError, UsageError
+from segatlas.errors import ConfigError, UsageError
 from segatlas.recipe import Config
-from segatlas.training.dry import dry_run
 
 SHORT = (
     "model.width=4",
@@ -65,7 +64,7 @@ def test_evaluation_on_data_without_the_earlier_date_is_refused_before_it_begins
     root = shutil.copytree(place / "data", tmp_path / "plain")
     for split in ("train", "val"):
         shutil.rmtree(root / split / "before")
-    with pytest.raises(DataError, match="takes the source 'before' \\(image\\); folder gives: none"):
+    with pytest.raises(UsageError, match="takes the source 'before' \\(image\\); folder gives: none"):
         sa.evaluate(place / "run", str(root), progress=False)
 
 
@@ -141,9 +140,8 @@ def test_an_aux_file_that_cannot_be_used_is_told_with_one_path(place, tmp_path, 
 
 
 def test_a_recipe_whose_dataset_lacks_the_source_is_told_before_the_run(place):
-    config = Config.load("fc_siam_pairs", "data.name=folder", f"data.root={place / 'data'}", *SHORT)
-    with pytest.raises(ConfigError, match=r"data\.name = folder .*takes the source 'before' \(image\)"):
-        dry_run(config)
+    with pytest.raises(ConfigError, match=r'data\.name = "folder" .*takes the source .before. \(image\)'):
+        Config.load("fc_siam_pairs", "data.name=folder", f"data.root={place / 'data'}", *SHORT)
 
 
 def test_a_network_of_one_image_gets_none_of_the_sources(place):
@@ -173,3 +171,11 @@ def test_data_check_reads_the_same_listing(place, tmp_path):
     code, text = run("data", "check", root)
     assert code == 1
     assert "no image of the earlier date" in text
+
+
+def test_a_dry_run_says_the_shapes_of_both_dates(place, tmp_path):
+    code, text = run(
+        "train", "fc_siam_pairs", f"data.root={place / 'data'}", f"run.dir={tmp_path / 'run'}", *SHORT, "--dry-run"
+    )
+    assert code == 0, text
+    assert "batch: images (3, 3, 32, 48), before (3, 3, 32, 48), labels (3, 32, 48)" in text

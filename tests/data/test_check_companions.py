@@ -20,7 +20,7 @@ from segatlas.config.schema import DataConfig
 from segatlas.data import create_dataset
 from segatlas.data.checks import examine, look_before_training
 from segatlas.data.shapes import make_shapes
-from segatlas.errors import DataError
+from segatlas.errors import DataError, UsageError
 
 SIZE = (48, 64)
 HERE = "train/instances/0001.png"
@@ -116,9 +116,8 @@ def test_what_was_read_is_counted_and_a_truth_that_the_dataset_lacks_is_wrong_us
     code, record, shown = segatlas("data", "check", root)
     assert (code, record["splits"]["train"]) == (0, {"images": 3, "masks": 3, "instances": 3})
     assert "train       3 images      3 masks      3 instances" in shown
-    code, _, shown = segatlas("data", "check", "center_shapes", "data.name=folder", f"data.root={root}")
-    assert code == 2
-    assert "data.name=folder gives SemanticTarget, not the InstancesTarget that is asked for" in shown
+    with pytest.raises(UsageError, match=r"data\.name=folder gives SemanticTarget, not the InstancesTarget"):
+        examine(DataConfig(name="folder", root=str(root)), target="InstancesTarget")
 
 
 def test_maps_of_objects_lie_beside_masks_in_subfolders_and_where_kinds_come_first(root: Path, tmp_path: Path):

@@ -11,10 +11,12 @@ import torch
 from segatlas.build.encoder_weights import IMAGENET, STATISTICS, published_statistics
 from segatlas.build.network import create_model
 from segatlas.build.saving import save_pretrained
+from segatlas.checkpoint.model_folder import read_model
 from segatlas.checkpoint.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from segatlas.encoders import ENCODERS
 from segatlas.recipe import Config
 from segatlas.training.building import build_parts
+from segatlas.training.fit import train
 from segatlas.training.inputs import choose_preprocessing
 
 HALF = (0.5, 0.5, 0.5)
@@ -94,6 +96,12 @@ def test_a_run_that_starts_from_a_model_takes_its_preprocessing_but_for_what_the
         mean=(0.1, 0.2, 0.3), std=(0.3, 0.2, 0.1), max_value=100.0, resize="short:40"
     )
     assert "the weights were trained with mean [0.5, 0.5, 0.5]" in caplog.text
+    caplog.clear()
+    parts = build_parts(recipe(start, "model.input={max_value: 255, resize: null}"), dry=True)
+    assert parts.card.preprocessing == Preprocessing(mean=HALF, std=HALF, max_value=255.0)
+    assert "states model.input.max_value = 255; " in caplog.text
+    assert "states model.input.resize = null; " in caplog.text
+    assert "was trained with 100. The recipe counts" in caplog.text
     torch.save(net.state_dict(), tmp_path / "plain.pth")
     parts = build_parts(recipe(f"model.start_from={tmp_path / 'plain.pth'}"), dry=True)
     assert parts.facts.statistics.startswith("ImageNet's; plain.pth does not tell its own")
@@ -143,7 +151,7 @@ AUTHORS = {
 
 
 def published(encoder: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    return published_statistics(SimpleNamespace(config=SimpleNamespace(encoder=encoder)))  # type: ignore[arg-type]
+    return published_statistics(SimpleNamespace(config=SimpleNamespace(encoder=SimpleNamespace(name=encoder))))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("encoder", TORCHVISION)
@@ -178,3 +186,25 @@ def test_every_encoder_of_timm_tells_the_statistics_of_its_weights():
     published = timm.get_pretrained_cfg("mobilenetv3_small_100.lamb_in1k")
     assert published_statistics(net) == (tuple(published.mean), tuple(published.std))
     assert published_statistics(create_model("unet", width=2, num_classes=2)) == (IMAGENET_MEAN, IMAGENET_STD)
+
+
+def test_a_run_goes_on_with_the_scale_that_it_took_from_its_first_weights(recipe, tmp_path):
+    net = create_model("unet", width=4, num_classes=7)
+    card = Preprocessing(mean=HALF, std=HALF, max_value=100.0)
+    classes = build_parts(recipe(), dry=True).train.classes
+    save_pretrained(net, tmp_path / "earlier", classes=classes, preprocessing=card)
+    words = [f"model.start_from={tmp_path / 'earlier'}", "train.epochs=1", "model={name: unet, width: 4, dropout: 0.0}"]
+    config = recipe(*words)
+    run = train(config, quiet=True)
+    assert Config.load(run.dir / "config.yaml").model.input.max_value == 100.0
+    for again in (Config.load(run.dir / "config.yaml", "train.epochs=2"), recipe(*words, "train.epochs=3")):
+        assert train(again, resume=run.dir, quiet=True).best
+        assert read_model(run.dir / "model")[0].preprocessing == card
+    # A config.yaml of an earlier version states the default, and the checkpoint what the run had taken.
+    text = (run.dir / "config.yaml").read_text()
+    (run.dir / "config.yaml").write_text(text.replace("max_value: 100.0", "max_value: 255.0"))
+    content = torch.load(run.dir / "checkpoints" / "last.ckpt", weights_only=True)
+    content["recipe"]["model"]["input"]["max_value"] = 255.0
+    torch.save(content, run.dir / "checkpoints" / "last.ckpt")
+    train(Config.load(run.dir / "config.yaml", "train.epochs=4"), resume=run.dir, quiet=True)
+    assert read_model(run.dir / "model")[0].preprocessing == card

@@ -8,7 +8,7 @@ from segatlas.errors import UsageError
 from segatlas.inference.runner import Precision
 
 PIECES = ("forward", "predict")
-"""forward: the normalised batch to logits. predict: uint8 image to class map, preprocessing included."""
+"""forward: the normalised batch to the output. predict: uint8 image to class map or objects, with preprocessing."""
 
 
 @dataclass(frozen=True, kw_only=True)

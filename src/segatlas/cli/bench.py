@@ -37,7 +37,7 @@ def bench(
 ) -> None:
     """Measure models on this machine's processor: time, processor time, peak memory, parameters, FLOPs.
 
-    `forward` is the network alone, to logits; `predict` the whole way from a uint8 image to its class map. They
+    `forward` is the network alone; `predict` the whole way from a uint8 image to its class map or objects. They
     take turns; ratios are against the first row. Set OMP_WAIT_POLICY=PASSIVE before for steady processor times.
     Example: segatlas bench unet:encoder=resnet34 segformer_b0 --size 512x1024 --precision fp32,bf16
     """
@@ -103,7 +103,10 @@ def notices(report: BenchReport) -> list[str]:
 
 def times_tables(report: BenchReport) -> list[Table]:
     """Return one table a piece: times a call in milliseconds, ratios against the first row, memory in MiB."""
-    titles = {"forward": "forward: network input to logits", "predict": "predict: uint8 image to class map"}
+    titles = {
+        "forward": "forward: network input to output",
+        "predict": "predict: uint8 image, with its further inputs, to class map or objects",
+    }
     call = "1 image" if report.settings.batch == 1 else f"{report.settings.batch} images"
     tables = {
         piece: _table("model", "prec", "median", "p95", "min", "cpu", "ratio", "cpu ratio", "peak MiB")

@@ -425,10 +425,11 @@ def preview_row(dataset: SegmentationData, index: int, augment: Config | None) -
     import numpy as np
 
     from segatlas.drawing import color_mask, overlay, viewable
+    from segatlas.labels import IGNORE
 
     sample = dataset.load(index)
     image = viewable(sample.image)
-    label = sample.label if sample.label is not None else np.full(image.shape[:2], 255, np.uint8)
+    label = sample.label if sample.label is not None else np.full(image.shape[:2], IGNORE, np.uint8)
     row = [image, color_mask(label, dataset.palette), overlay(image, label, dataset.palette, dataset.classes)]
     if augment is not None:
         from segatlas.data.transforms import Pipeline

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from segatlas.cli.common import DebugOption, JsonOption, OfflineOption, human, print_json_line, say
+from segatlas.errors import UsageError
 from segatlas.printable import printable
 
 if TYPE_CHECKING:
@@ -37,6 +38,11 @@ def list_(
     debug: DebugOption = False,
 ) -> None:
     """List architectures and their variants, or the published weights that can be loaded by name."""
+    from segatlas.config.messages import unknown
+    from segatlas.tasks import TASKS
+
+    if task is not None and task not in TASKS:
+        raise UsageError(f"--task: {unknown('task', task, TASKS)}")
     if published:
         _list_published(pattern, json_line=json_line)
         return

@@ -63,6 +63,8 @@ class Config(schema.Config):
         cfg, faults = _check(cls, tree, check_model, check_data)
         problems += [_locate(problem, tree) for problem in faults]
         if problems or cfg is None:
+            if isinstance(source, Mapping) and all(problem.file == OVERRIDE.file for problem in problems):
+                title = "overrides"  # no recipe of a file is at fault
             raise ConfigError(title, _in_order(problems))
         return cfg
 

@@ -102,7 +102,8 @@ def _figure(png: bytes, title: str, caption: str = "") -> str:
 def _class_table(section: ClassTable, colors: Sequence[Color]) -> str:
     head = "".join(f'<th class="score">{escape(number.heading)}</th>' for number in (*section.scores, *section.counts))
     lines = []
-    marks: Sequence[Color | None] = colors or [None] * len(section.rows)
+    indices = section.indices or range(len(section.rows))
+    marks = [colors[index] if colors else None for index in indices]
     for row, color in zip(section.rows, marks, strict=True):
         cells = "".join(_score_cell(number, row[number.name]) for number in section.scores)
         cells += "".join(f'<td class="note">{row[number.name]:,}</td>' for number in section.counts)
@@ -110,7 +111,7 @@ def _class_table(section: ClassTable, colors: Sequence[Color]) -> str:
         lines.append(f'<tr><td class="name">{sign}{escape(row["class"])}</td>{cells}</tr>')
     return (
         f'<div class="wide"><table class="classes"><thead><tr><th>class</th>{head}</tr></thead>'
-        f"<tbody>{''.join(lines)}</tbody></table></div>"
+        f"<tbody>{''.join(lines)}</tbody></table>{f'<p>{escape(section.note)}</p>' if section.note else ''}</div>"
     )
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass
 from pathlib import Path
 
 from segatlas.checkpoint.card import Card
+from segatlas.config import recipes
 from segatlas.config.schema import DataConfig, EvalConfig
-from segatlas.data import Store, create_dataset, describe_layout
+from segatlas.data import DATASETS, Store, create_dataset, describe_layout
 from segatlas.data.dataset import SegmentationData, sources_fault
 from segatlas.data.datasets import dataset_class
 from segatlas.data.datasets.foreign import recognise
@@ -78,9 +80,25 @@ def make_plan(
         plan = _from_config(Config.load({"data": {"name": name, "root": str(source)}}, *overrides))
     elif Path(source).is_dir():
         plan = _from_config(Config.load(Path(source) / CONFIG_FILE, *overrides))
+    elif not Path(source).exists() and str(source) not in recipes() and Path(source).suffix not in (".yaml", ".yml"):
+        raise _nothing_of_that_name(str(source))
     else:
         plan = _from_config(Config.load(source, *overrides))
     return _with_model_classes(plan, card)
+
+
+def _nothing_of_that_name(name: str) -> UsageError:
+    """Return the error for a name that is neither a folder nor a recipe."""
+    known = list(recipes())
+    if name in DATASETS:
+        own = [recipe for recipe in known if recipe.endswith(f"_{name}")]
+        such = f" such as {own[0]} with data.root=FOLDER" if own else ""
+        return UsageError(
+            f"{name}: no such folder; a dataset has that name: give the folder of its files, or a recipe{such}"
+        )
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"; nearest recipe: {close[0]}" if close else "; a file's name ends in .yaml"
+    return UsageError(f"{name}: no such folder, no dataset ({', '.join(DATASETS)}) and no recipe of that name{hint}")
 
 
 def open_split(plan: EvaluationPlan, split: str, card: Card) -> tuple[SegmentationData, list[str]]:

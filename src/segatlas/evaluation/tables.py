@@ -48,9 +48,9 @@ def class_table(section: ClassTable) -> Table:
             Text(_cell(number, row[number.name]), style="" if column else _shade(number, row[number.name]))
             for column, number in enumerate(section.scores)
         ]
-        fractions = [_fraction(row[number.name], section.last_line[number.name]) for number in section.counts]
+        counts = [_count(number, row[number.name], section.last_line[number.name]) for number in section.counts]
         last = index == len(section.rows) - 1
-        table.add_row(Text(printable(row["class"])), *cells, *fractions, end_section=last)
+        table.add_row(Text(printable(row["class"])), *cells, *counts, end_section=last)
     means = [_cell(number, section.last_line.get(number.name, math.nan)) for number in section.scores]
     totals = [_short_count(section.last_line[number.name]) for number in section.counts]
     table.add_row("all", *means, *totals, style="bold")
@@ -81,7 +81,7 @@ def full_report(report: Report) -> Group:
     parts: list[RenderableType] = [_facts_table(report)]
     for section in report.sections:
         if isinstance(section, ClassTable):
-            parts += ["", class_table(section)]
+            parts += ["", class_table(section), *_notes(section)]
         elif isinstance(section, Summary):
             parts += ["", summary_table(section)]
         elif isinstance(section, Ranking):
@@ -118,9 +118,13 @@ def compare(reports: Sequence[Report]) -> Group:
         table.add_column(Text(f"[{number}]"), justify="right", no_wrap=True)
         if number > 1:
             table.add_column(Text(f"[{number}] - [1]"), justify="right", no_wrap=True)
-    first = next(section for section in reports[0].sections if isinstance(section, ClassTable)).scores[0]
+    tables = [next(part for part in report.sections if isinstance(part, ClassTable)) for report in reports]
+    first = tables[0].scores[0]
     classes = reports[0].scores.classes
+    left_out = set(classes).intersection(*(table.left_out for table in tables))
     for index, label in enumerate(classes):
+        if label in left_out:
+            continue
         cells = _compared(first, [report.scores.columns[first.name][index] for report in reports])
         table.add_row(Text(f"{first.heading} {printable(label)}"), *cells, end_section=index == len(classes) - 1)
     summary = next(section for section in reports[0].sections if isinstance(section, Summary))
@@ -132,6 +136,10 @@ def compare(reports: Sequence[Report]) -> Group:
     plain = [line.number.title for line in summary.lines if line.number.format == "plain"]
     note = Text("; ".join(["percent", "differences in points", *(f"{title} as it is" for title in plain)]), style="dim")
     return Group(_pairs(legend), "", table, "", note)
+
+
+def _notes(section: ClassTable) -> list[Text]:
+    return [Text(printable(section.note), style="dim")] if section.note else []
 
 
 def _table() -> Table:
@@ -169,7 +177,9 @@ def _cell(number: Number, value: float) -> str:
     return number.text(value, 1, unit=False)
 
 
-def _fraction(count: float, total: float) -> str:
+def _count(number: Number, count: float, total: float) -> str:
+    if not number.of_sum:
+        return _short_count(count)
     return f"{100 * count / total:.1f} %" if total else UNDEFINED
 
 

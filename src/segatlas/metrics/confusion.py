@@ -112,6 +112,7 @@ METRIC = Metric(
         Number(
             name="support",
             heading="pixels",
+            of_sum=True,
             format="count",
             definition="Labelled pixels of the class in the truth of the whole set; the table prints them as a "
             "fraction of all labelled pixels.",

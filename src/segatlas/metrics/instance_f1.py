@@ -124,6 +124,7 @@ METRIC = Metric(
     name="instance_f1",
     title="objects matched at an IoU of 0.5",
     accumulator=InstanceF1,
+    of_objects=True,
     image=Number(
         name="image_f1",
         label="F1",

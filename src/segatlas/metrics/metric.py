@@ -82,7 +82,8 @@ class Metric:
 
     numbers: in the order of tables. image: the score of one image alone that `update` returns, None = it has none; the
     images of a report are ranked by that of the task's first metric. switch: the key of `eval:` that leaves it out,
-    "" = it is always counted. options: keys of `eval:` that its class takes as keywords.
+    "" = it is always counted. options: keys of `eval:` that its class takes as keywords. of_objects: it counts objects,
+    so tables leave out classes that have none, such as stuff.
     """
 
     name: str
@@ -92,3 +93,4 @@ class Metric:
     image: Number | None = None
     switch: str = ""
     options: tuple[str, ...] = ()
+    of_objects: bool = False

@@ -14,8 +14,8 @@ class Number:
     """One number of a metric: of each class, of the whole set, or both under one name.
 
     name: its key in eval.json. definition: what it means, in one sentence.
-    heading: of its column in the table of classes, "" = it has none; columns of counts stand last, as fractions of
-        their sum.
+    heading: of its column in the table of classes, "" = it has none; columns of counts stand last.
+    of_sum: of a count, whether the terminal shows it as a fraction of its sum over the classes.
     title: of its line about the whole set, "" = it has none. label: short name for headlines and logs, default title.
     format: percent, of a fraction 0..1; plain, as it is; count, a whole number.
     last_line: the number of the whole set on the last line of its column, "" = there is none.
@@ -32,6 +32,7 @@ class Number:
     monitored: bool = False
     last_line: str = ""
     counted: str = ""
+    of_sum: bool = False
     unit: str = ""
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -92,11 +93,29 @@ class Scores:
         if columns:
             totals = {number.name: sum(self.columns[number.name]) for number in columns if number.format == "count"}
             means = {number.name: self.whole[number.last_line] for number in columns if number.last_line}
-            found.append(ClassTable(columns=columns, rows=self.per_class(), last_line=totals | means))
+            found.append(self._classes(columns, totals | means))
         lines = tuple(self._line(number) for number in self.numbers.values() if number.title)
         return (*found, Summary(lines=lines), *self.matrices)
+
+    def _classes(self, columns: tuple[Number, ...], last_line: Mapping[str, float]) -> ClassTable:
+        """Return the table of classes; of a metric of objects without the classes that have none, such as stuff."""
+        rows = self.per_class()
+        shown = [i for i, row in enumerate(rows) if not (self.metrics[0].of_objects and _is_empty(row, self.numbers))]
+        return ClassTable(
+            columns=columns,
+            rows=[rows[index] for index in shown],
+            last_line=last_line,
+            indices=tuple(shown),
+            left_out=tuple(row["class"] for index, row in enumerate(rows) if index not in shown),
+        )
 
     def _line(self, number: Number) -> Line:
         counted = self.numbers.get(number.counted)
         note = counted.text(self.whole[counted.name]) if counted else ""
         return Line(number=number, value=self.whole[number.name], note=note, is_headline=number == self.headline)
+
+
+def _is_empty(row: Mapping[str, Any], numbers: Mapping[str, Number]) -> bool:
+    """Whether nothing of a class was counted: its counts are 0, its other numbers undefined."""
+    values = [(numbers[name].format == "count", value) for name, value in row.items() if name in numbers]
+    return all(value == 0 if is_count else math.isnan(value) for is_count, value in values)

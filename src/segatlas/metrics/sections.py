@@ -15,13 +15,21 @@ from segatlas.metrics.number import Number
 class ClassTable:
     """Numbers of each class. columns: in order. rows: a class's name under "class", then its numbers by name.
 
-    last_line: number -> its value of the whole set, for the columns that have one.
+    last_line: number -> its value of the whole set, for the columns that have one. indices: which class each row is
+    of, () = all in order. left_out: classes without a row, for there is nothing of them in truth and prediction.
     """
 
     title: str = "Classes"
     columns: tuple[Number, ...]
     rows: Sequence[Mapping[str, Any]]
     last_line: Mapping[str, float]
+    indices: tuple[int, ...] = ()
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def note(self) -> str:
+        """What is to be said below the table; "" where there is nothing."""
+        return f"no objects, true or predicted: {', '.join(self.left_out)}" if self.left_out else ""
 
     @property
     def scores(self) -> tuple[Number, ...]:
@@ -30,7 +38,7 @@ class ClassTable:
 
     @property
     def counts(self) -> tuple[Number, ...]:
-        """The columns of counts; each is shown as a fraction of its sum."""
+        """The columns of counts."""
         return tuple(number for number in self.columns if number.format == "count")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -112,14 +112,30 @@ def build_parts(config: Config, *, dry: bool = False) -> TrainingComponents:
     fault = sources_fault(card.inputs[1:], train.name, train.sources)
     if fault:
         raise ConfigError("recipe", [Problem(key="data.name", got=train.name, message=fault)])
-    pipeline = Pipeline.from_config(
-        config.transforms, mean=preprocessing.mean, std=preprocessing.std, max_value=preprocessing.max_value,
-        channels=channels, sources=card.inputs[1:],
-    )  # fmt: skip
+    pipeline = _pipeline(config, card)
     refuse_single_values(config, net, train, pipeline)
     return TrainingComponents(
         train=train, val=val, net=net, criterion=_criterion(config, train), card=card, pipeline=pipeline,
         facts=_facts(config, net, preprocessing, statistics, notices), notices=notices,
+    )  # fmt: skip
+
+
+def with_preprocessing(parts: TrainingComponents, kept: Preprocessing, config: Config) -> TrainingComponents:
+    """Return the parts of a run that goes on: its images stay normalised as they have been."""
+    if kept == parts.card.preprocessing:
+        return parts
+    card = replace(parts.card, preprocessing=kept)
+    facts = replace(
+        parts.facts, mean=kept.mean, std=kept.std, max_value=kept.max_value, statistics="those of the checkpoint"
+    )
+    return replace(parts, card=card, facts=facts, pipeline=_pipeline(config, card))
+
+
+def _pipeline(config: Config, card: Card) -> Pipeline:
+    preprocessing = card.preprocessing
+    return Pipeline.from_config(
+        config.transforms, mean=preprocessing.mean, std=preprocessing.std, max_value=preprocessing.max_value,
+        channels=card.inputs[0].channels, sources=card.inputs[1:],
     )  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from segatlas.data.stream import SampleStream
 from segatlas.errors import TrainingError
 from segatlas.recipe import Config
 from segatlas.structures import Inputs, Output, PointLogits, maps_of
+from segatlas.tasks import TASKS
 from segatlas.training.building import TrainingComponents, build_parts
 from segatlas.training.faults import ADVICE, SMALLER, is_out_of_memory, largest_gradient, require_finite
 from segatlas.training.freezing import training_mode
@@ -27,6 +28,7 @@ from segatlas.training.optim import build_optimizer
 from segatlas.training.plan import Plan
 
 AUTOCAST = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+TRUTHS = {"SemanticTarget": "labels", "SegmentsTarget": "segment ids", "InstancesTarget": "masks of objects"}
 LOOK_AT = (
     "Look at model.input (mean, std, max_value), the weights in losses, model.start_from and the images themselves "
     f"(segatlas data check); {ADVICE}"
@@ -37,8 +39,10 @@ LOOK_AT = (
 class DryRun:
     """What one training step looked like. Memory is the process's peak (CPU) or the device's (CUDA), in MB.
 
-    `output_name` and `output_shape` are of the output's first map, `aux_shapes` of all others. `notices` says what is
-    to be known of the run, and where the step differs from a real one.
+    `source_shapes` are of further inputs by name. `label_name` says what the truth is whose shape `label_shape` is:
+    labels (N, H, W), segment ids likewise, masks of objects (N, most objects of an image, H, W). `output_name` and
+    `output_shape` are of the output's first map, `aux_shapes` of all others. `notices` says what is to be known of the
+    run, and where the step differs from a real one.
     """
 
     train_images: int
@@ -47,6 +51,8 @@ class DryRun:
     parameters: int
     network: NetworkFacts
     batch_shape: tuple[int, ...]
+    source_shapes: dict[str, tuple[int, ...]]
+    label_name: str
     label_shape: tuple[int, ...]
     output_name: str
     output_shape: tuple[int, ...]
@@ -62,7 +68,13 @@ class DryRun:
             *self.notices,
             f"data: {self.train_images} train, {self.val_images} val images; {len(self.classes)} classes",
             *self.network.lines(),
-            f"batch: images {self.batch_shape}, labels {self.label_shape}",
+            ", ".join(
+                [
+                    f"batch: images {self.batch_shape}",
+                    *(f"{name} {shape}" for name, shape in self.source_shapes.items()),
+                    f"{self.label_name} {self.label_shape}",
+                ]
+            ),
             f"output: {self.output_name} {self.output_shape}"
             + "".join(f", {k} {v}" for k, v in self.aux_shapes.items()),
             f"loss {self.loss:.4f}; one step {self.seconds:.2f} s; peak memory {self.memory_mb:.0f} MB",
@@ -101,6 +113,8 @@ def dry_run(config: Config) -> DryRun:
         parameters=parts.facts.parameters,
         network=parts.facts,
         batch_shape=tuple(inputs.image.shape),
+        source_shapes={name: tuple(values.shape) for name, values in inputs.sources.items()},
+        label_name=TRUTHS[TASKS[config.task].target],
         label_shape=_target_shape(targets),
         output_name=first,
         output_shape=maps.pop(first),

@@ -19,13 +19,14 @@ from segatlas.errors import SegAtlasError, TrainingError, UsageError
 from segatlas.files import whole_file
 from segatlas.recipe import Config, scores_of
 from segatlas.tasks import TASKS
-from segatlas.training.building import TrainingComponents, build_parts
+from segatlas.training.building import TrainingComponents, build_parts, with_preprocessing
 from segatlas.training.checkpoints import RunCheckpoints, WholeCheckpoints, put
 from segatlas.training.data_module import SegmentationDataModule
 from segatlas.training.ema import Ema
 from segatlas.training.environment import describe_environment
 from segatlas.training.faults import SMALLER, is_out_of_memory
 from segatlas.training.finish import finish_run
+from segatlas.training.inputs import as_taken
 from segatlas.training.logbook import LOGGER, Logbook, close_log, hold_log, open_log
 from segatlas.training.machine import Machine, check_images, choose_machine
 from segatlas.training.module import SegmentationModule
@@ -76,11 +77,14 @@ def train(
         machine = choose_machine(config)
         launched = _join_processes(machine)
         parts = build_parts(config)
+        config = as_taken(config, parts.card.preprocessing)
         plan = Plan.of(config.train, len(parts.train), machine.world)
         for notice in (*machine.notices, *check_images(config, plan)):
             LOGGER.warning("%s", notice)
         folder = _agree_on_folder(config, resume, machine, lock)
         start = resumed(_checkpoint_of(resume, folder), config, parts, plan, folder) if resume else Start(plan=plan)
+        if start.preprocessing is not None:
+            parts = with_preprocessing(parts, start.preprocessing, config)
         return _fit(config, machine, parts, folder, start, held, quiet)
     finally:
         lock.release()

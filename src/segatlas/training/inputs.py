@@ -16,6 +16,7 @@ from segatlas.checkpoint.card import Card
 from segatlas.checkpoint.preprocessing import Preprocessing, default_preprocessing
 from segatlas.config.schema import InputConfig, ModelConfig
 from segatlas.models.host import encoder_of
+from segatlas.recipe import Config
 from segatlas.training.logbook import LOGGER
 
 CLOSE = 2e-3
@@ -74,6 +75,8 @@ def choose_preprocessing(
         root: folder of the dataset, for advice.
     """
     known, given = _known(model, net, channels, card), model.input
+    if card is not None:
+        _tell_overruled(_filled(given, card.preprocessing), card.preprocessing, model.start_from)
     if given.mean is None or given.std is None:
         if channels not in (1, 3) and card is None:
             _tell_further_channels(known.preprocessing, root)
@@ -109,14 +112,42 @@ def _does_not_tell(file: str) -> str:
 
 
 def _filled(given: InputConfig, known: Preprocessing) -> Preprocessing:
-    """Return the preprocessing where the recipe's own keys, those that are not at their defaults, lie over `known`."""
-    default = InputConfig.model_fields["max_value"].default
+    """Return the preprocessing where the keys that the recipe states, at their defaults too, lie over `known`."""
+    stated = given.model_fields_set
     return Preprocessing(
         mean=given.mean or known.mean,
         std=given.std or known.std,
-        max_value=given.max_value if given.max_value != default else known.max_value,
-        resize=given.resize or known.resize,
+        max_value=given.max_value if "max_value" in stated else known.max_value,
+        resize=given.resize if "resize" in stated else known.resize,
     )
+
+
+def as_taken(config: Config, taken: Preprocessing) -> Config:
+    """Return a recipe that states what a run takes from the card of its first weights, as its config.yaml should."""
+    given = config.model.input
+    changed = {
+        key: getattr(taken, key) for key in ("max_value", "resize") if getattr(taken, key) != getattr(given, key)
+    }
+    if not changed:
+        return config
+    model = config.model.model_copy(update={"input": given.model_copy(update=changed)})
+    return config.model_copy(update={"model": model})
+
+
+def _tell_overruled(taken: Preprocessing, earlier: Preprocessing, start: str | None) -> None:
+    """Say where a run begins with weights that were trained on other values or another size."""
+    for key in ("max_value", "resize"):
+        ours, theirs = getattr(taken, key), getattr(earlier, key)
+        if ours != theirs:
+            LOGGER.warning(
+                "the recipe states model.input.%s = %s; %s was trained with %s. The recipe counts; leave the key out "
+                "to take the other",
+                key, _stated(ours), start, _stated(theirs),
+            )  # fmt: skip
+
+
+def _stated(value: float | str | None) -> str:
+    return "null" if value is None else value if isinstance(value, str) else f"{value:g}"
 
 
 def _tell_further_channels(taken: Preprocessing, root: str | None) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 
 import lightning.pytorch as pl
 
+from segatlas.checkpoint.card import Card
+from segatlas.checkpoint.preprocessing import Preprocessing
 from segatlas.config.old_keys import OLD_FACTS, todays_recipe
 from segatlas.errors import UsageError, WeightsError
 from segatlas.recipe import Config
@@ -50,6 +52,7 @@ class Start:
     plan, step: the run's course, and the optimiser step that comes next.
     checkpoint: what is loaded; None for a new run.
     recipe: what config.yaml should hold from now on; None where it stays as it is.
+    preprocessing: what the run's images have been normalised with; None for a new run.
     told: lines for the log, on what this start changes.
     finished: why there is nothing left to train, or "".
     """
@@ -58,6 +61,7 @@ class Start:
     step: int = 0
     checkpoint: Path | None = None
     recipe: Config | None = None
+    preprocessing: Preprocessing | None = None
     told: tuple[str, ...] = ()
     finished: str = ""
 
@@ -101,6 +105,7 @@ def resumed(checkpoint: Path, config: Config, parts: TrainingComponents, fresh: 
         step=step,
         checkpoint=checkpoint,
         recipe=_to_write(config, recipe) if changed else None,
+        preprocessing=Card.from_dict(content["card"], str(checkpoint)).preprocessing if "card" in content else None,
         told=tuple(told),
         finished=_finished(content, checkpoint, config, plan, step),
     )

@@ -166,7 +166,7 @@ def split_folders(root: Path, split: str) -> tuple[Path, Path] | None:
     return (root / "images", _mask_folder(root / MASKS, root)) if split == "train" and is_undivided else None
 
 
-def folder_next_to(images: Path, root: Path, folder: str) -> Path:
+def sibling_folder(images: Path, root: Path, folder: str) -> Path:
     """Return the folder that lies to a split's folder of images as its folder of masks does."""
     return root.joinpath(*(folder if part == "images" else part for part in images.relative_to(root).parts))
 

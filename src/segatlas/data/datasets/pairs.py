@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from segatlas.config.schema import DataConfig
-from segatlas.data.datasets.folder import FolderData, FolderOptions, folder_next_to, split_folders
+from segatlas.data.datasets.folder import FolderData, FolderOptions, sibling_folder, split_folders
 from segatlas.data.datasets.listing import SPLITS, Listing, with_companions
 from segatlas.errors import UsageError
 from segatlas.structures import SourceKind
@@ -32,7 +32,7 @@ class Pairs(FolderData):
     def fits(cls, root: Path) -> bool:
         """Whether a folder is laid out as `folder` is, and a split has images of an earlier date."""
         found = [folders[0] for split in SPLITS if (folders := split_folders(root, split)) is not None]
-        return super().fits(root) and any(folder_next_to(images, root, BEFORE).is_dir() for images in found)
+        return super().fits(root) and any(sibling_folder(images, root, BEFORE).is_dir() for images in found)
 
     @classmethod
     def listing(cls, cfg: DataConfig, root: Path, splits: Sequence[str] = SPLITS) -> Listing:
@@ -43,7 +43,7 @@ class Pairs(FolderData):
         parts = {}
         for split, part in listed.parts.items():
             images = listed.folders[split][0]
-            before = folder_next_to(images, root, BEFORE)
+            before = sibling_folder(images, root, BEFORE)
             parts[split] = with_companions(
                 part, BEFORE, BEFORE, "image of the earlier date", images, before, is_input=True
             )

@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from segatlas.config.schema import DataConfig
-from segatlas.data.datasets.folder import find_part, folder_next_to, split_folders
+from segatlas.data.datasets.folder import find_part, sibling_folder, split_folders
 from segatlas.data.datasets.listing import SPLITS, Item, LabelEncoding, Listing, fault_of_list, with_companions
 from segatlas.data.datasets.paired import PairedFiles
 from segatlas.data.formats.classes import read_classes
@@ -71,7 +71,7 @@ class Shapes(PairedFiles):
         folders = {split: found for split in splits if (found := split_folders(root, split)) is not None}
         parts = {}
         for split, (images, _) in folders.items():
-            maps = folder_next_to(images, root, INSTANCES)
+            maps = sibling_folder(images, root, INSTANCES)
             part = find_part(root, split)
             parts[split] = with_companions(
                 part, "InstancesTarget", INSTANCES, "map of objects", images, maps, is_input=False
