@@ -18,9 +18,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from segatlas.layers.hosted import HostedNetwork
 from segatlas.models.architecture import Architecture
-from segatlas.models.host import HostSpec
+from segatlas.models.host import HostedNetwork, HostSpec
 from segatlas.models.needs import Needs
 from segatlas.structures import Inputs, SemanticLogits
 
