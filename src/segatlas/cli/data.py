@@ -83,7 +83,7 @@ def check(
             jobs=jobs,
             progress=report,
         )
-    print_diagnosis(found, console, None if fix is not None else _fix_command(words, config_file))
+    print_check_report(found, console, None if fix is not None else _fix_command(words, config_file))
     record = found.to_dict()
     if fix is not None:
         with progress_bar("writing") as report:
@@ -308,7 +308,7 @@ def progress_bar(text: str) -> Iterator[Report]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def print_diagnosis(found: CheckReport, console: Console, fix_command: str | None) -> None:
+def print_check_report(found: CheckReport, console: Console, fix_command: str | None) -> None:
     """Print what was looked at, each finding with its files and repair, and what to do next."""
     from rich.text import Text
 
