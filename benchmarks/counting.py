@@ -80,7 +80,7 @@ def mmseg_metric(given: Pairs) -> Call:
 
 
 def mmseg_steps(given: Pairs) -> Call:
-    """Do what mmseg's counting does: leave out what is not labelled, then three histograms of floats."""
+    """Do what mmseg's counting does: leave out what is ignored, then three histograms of floats."""
 
     def histogram(values: torch.Tensor) -> np.ndarray:
         return torch.histc(values.float(), bins=CLASSES, min=0, max=CLASSES - 1).numpy()

@@ -82,7 +82,7 @@ def check(
             jobs=jobs,
             progress=bar.report,
         )
-    print_diagnosis(found, console, None if fix is not None else _fix_command(words, config_file))
+    print_check_report(found, console, None if fix is not None else _fix_command(words, config_file))
     record = found.to_dict()
     if fix is not None:
         with progress_bar("writing") as bar:
@@ -297,7 +297,7 @@ def stated_target(cfg: Config, words: Sequence[str] | None, config_file: Path | 
     return TASKS[cfg.task].target if names_recipe else None
 
 
-def print_diagnosis(found: CheckReport, console: Console, fix_command: str | None) -> None:
+def print_check_report(found: CheckReport, console: Console, fix_command: str | None) -> None:
     """Print what was looked at, each finding with its files and repair, and what to do next."""
     from rich.text import Text
 
