@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from segatlas.models.architecture import Architecture
-from segatlas.models.host import HostedNetwork, HostSpec
+from segatlas.models.host import HostSpec
+from segatlas.models.hosted import HostedNetwork
 from segatlas.models.needs import Needs
 from segatlas.structures import Inputs, SemanticLogits
 
