@@ -73,13 +73,13 @@ RENAMED: dict[str, dict[str, str]] = {
 }
 """Old dotted key -> its name today, by kind of file; `*` stands for one part of a key, here and there."""
 ADDED: dict[str, tuple[str, ...]] = {
-    "recipe": ("model.encoder.*",),
+    "recipe": ("model.encoder.*", "train.freeze_host"),
     "card": ("config.encoder.*",),
     "report": (),
     "metrics": (),
     "step": (),
 }
-"""Keys of today that old files may lack: options of an encoder were written only where they had been given."""
+"""Keys of today that old files may lack. Options of an encoder were written only where they had been given."""
 DROPPED: dict[str, dict[str, Any]] = {
     "recipe": {
         "data.classes": None,

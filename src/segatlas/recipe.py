@@ -83,7 +83,7 @@ def check_model(model: Mapping[str, Any]) -> list[Problem]:
     made, problems = read_config(record, {**FROM_DATA, **own}, variant=variant, strict=True)
     if made is not None and not problems:
         problems = _encoder_cannot_be_made(made, own)
-    known = [*(key for key in ModelConfig.model_fields if key != "name"), *record.fields]
+    known = [*(key for key in ModelConfig.model_fields if key != "name"), *record.fields, HOST]
     return [in_section(problem, "model", known) for problem in problems]
 
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
-
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from segatlas.config.encoder_keys import dotted_fields
 from segatlas.encoders.spec import EncoderSpec
@@ -15,6 +13,9 @@ from segatlas.errors import UsageError
 from segatlas.models.host import SHARED, HostSpec, hosts_of
 from segatlas.models.needs import Needs
 from segatlas.structures import InputSpec
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @dataclass(frozen=True, kw_only=True)

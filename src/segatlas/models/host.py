@@ -1,17 +1,18 @@
-"""The network inside a wrapper: its description in the wrapper's config, and how it is read from plain values."""
+"""What configs of wrappers, networks around another one, say of it: their host. Their frame is in `hosted`."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
-
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from segatlas.config.encoder_keys import HOST
 from segatlas.encoders.spec import EncoderSpec
 from segatlas.models.needs import Needs
+
+if TYPE_CHECKING:
+    from torch import nn
 
 SHARED = ("num_classes", "in_channels")
 """Fields that a host has from its wrapper."""
@@ -31,6 +32,13 @@ class HostSpec:
     def __str__(self) -> str:
         """Return the name."""
         return self.name
+
+
+def aux_names_of(net: nn.Module) -> tuple[str, ...]:
+    """Return the names of a network's auxiliary logits: those that it lists, or "fcn" of an `aux_head`."""
+    plain = ("fcn",) if getattr(net, "aux_head", None) is not None else ()
+    names: tuple[str, ...] = getattr(net, "aux_names", plain)
+    return names
 
 
 def hosts_of(config: Any) -> Iterator[HostSpec]:
@@ -60,5 +68,7 @@ def with_classes(config: Any, count: int) -> Any:
 
 def host_in(net: nn.Module) -> nn.Module | None:
     """Return the network that a network wraps, None where it wraps none."""
+    from torch import nn
+
     found = getattr(net, HOST, None)
     return found if isinstance(found, nn.Module) else None

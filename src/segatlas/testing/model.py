@@ -19,6 +19,7 @@ from segatlas.build.network import build_network
 from segatlas.errors import ConfigError
 from segatlas.inference.fast_form import fast_form
 from segatlas.models.architecture import Architecture
+from segatlas.models.host import aux_names_of
 from segatlas.models.reading import read_config
 from segatlas.postprocess import find
 from segatlas.structures import Inputs, InputSpec, Output, PointLogits, changed, maps_of, noise_inputs
@@ -92,7 +93,7 @@ def check_model(
     Args:
         architecture: the record.
         fields: of the config, for a variant that is small enough; default: the record's `tiny`.
-        build: makes a network of a config; default: as `create_model` does, a wrapper around its host.
+        build: makes a network of a config; default: what `create_model` makes of the record, a wrapper's host included.
         only: names of the rules to try, () = all.
         skip: names of rules to leave out.
         slow: also the rules that take a second or more: the exported program and the fast form.
@@ -129,7 +130,7 @@ def runs(case: ModelCase) -> Iterator[str]:
 
 
 def parts(case: ModelCase) -> Iterator[str]:
-    """It has a module `encoder`, its own or its host's, which training may freeze or train at a rate of its own."""
+    """It has an `encoder`, which training may freeze or train at a rate of its own; a wrapper has its host's."""
     if not isinstance(getattr(case.net, "encoder", None), nn.Module):
         yield f"submodules {', '.join(dict(case.net.named_children()))}"
 
@@ -290,7 +291,7 @@ def no_aux_in_eval(case: ModelCase) -> Iterator[str]:
 def aux_names(case: ModelCase) -> Iterator[str]:
     """Auxiliary outputs while training are those that it lists: "fcn" of `aux_head`, or its `aux_names`."""
     net = case.make().train()
-    listed = tuple(getattr(net, "aux_names", ("fcn",) if getattr(net, "aux_head", None) is not None else ()))
+    listed = aux_names_of(net)
     found = tuple(net(case.noise(TRAINING_SIZE, count=2)).aux)
     if sorted(found) != sorted(listed):
         yield f"lists {', '.join(listed) or 'none'}, gives {', '.join(found) or 'none'}"

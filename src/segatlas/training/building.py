@@ -25,6 +25,7 @@ from segatlas.data.transforms import Pipeline
 from segatlas.errors import ConfigError, DataError, Problem, UsageError
 from segatlas.hub.loading import find_start
 from segatlas.models import find_entry
+from segatlas.models.host import aux_names_of
 from segatlas.recipe import Config
 from segatlas.tasks import TASKS
 from segatlas.training.consulting import check_data, refuse_single_values
@@ -199,8 +200,7 @@ def _load_encoder(net: nn.Module, source: str | None, *, dry: bool) -> tuple[str
 
 def _require_aux_head(config: Config, net: nn.Module) -> None:
     """Refuse a loss on auxiliary logits that the network does not give, before a run folder exists."""
-    plain = ("fcn",) if getattr(net, "aux_head", None) is not None else ()
-    names: tuple[str, ...] = getattr(net, "aux_names", plain)
+    names = () if config.train.freeze_host else aux_names_of(net)  # in eval mode there are none
     given = ", ".join(f"aux.{name}" for name in names)
     message = f"the network has: {given}" if names else "the network has no auxiliary head; set model.aux=true"
     problems = [

@@ -1,8 +1,10 @@
-"""The frame of a network around another network, its host."""
+"""The frame of wrappers: networks around another one, their host. What their configs say of it is in `host`."""
 
 from __future__ import annotations
 
 from torch import nn
+
+from segatlas.models.host import aux_names_of
 
 
 class HostedNetwork(nn.Module):
@@ -24,3 +26,8 @@ class HostedNetwork(nn.Module):
     def classifier(self) -> nn.Module:
         """Return the host's classifier."""
         return self.host.get_submodule("classifier")
+
+    @property
+    def aux_names(self) -> tuple[str, ...]:
+        """Return the names of the auxiliary logits that training gives: the host's."""
+        return aux_names_of(self.host)
