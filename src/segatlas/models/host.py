@@ -1,4 +1,4 @@
-"""What wrappers, networks around another one, their host, have in common: the host in their config, and the frame."""
+"""What configs of wrappers, networks around another one, say of it: their host. Their frame is in `hosted`."""
 
 from __future__ import annotations
 

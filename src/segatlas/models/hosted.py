@@ -1,4 +1,4 @@
-"""The frame of wrappers: a network around a finished one, its host. It is no architecture."""
+"""The frame of wrappers: networks around another one, their host. What their configs say of it is in `host`."""
 
 from __future__ import annotations
 
