@@ -79,7 +79,7 @@ endif
 
 pins:  ## make requirements.txt anew (needs uv)
 	uv pip compile -q --universal --generate-hashes --no-header --no-annotate --python-version 3.11 \
-		--extra dev --extra docs --extra export --extra serve pyproject.toml -o requirements.txt
+		--extra dev --extra docs pyproject.toml -o requirements.txt
 
 clean:
 	rm -rf $(DEMO) site build dist .pytest_cache .ruff_cache .mypy_cache

@@ -16,8 +16,8 @@ import torch
 from benchmarks.foreign import mmseg, peer_module
 from benchmarks.material import CLASSES, prediction_of, region_labels, street_labels
 from benchmarks.rows import Call, Equality, Peer, Row, Target
+from segatlas.labels import IGNORE
 
-IGNORE = 255
 Counts = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Pixels right, predicted and labelled of each class."""
 
@@ -80,7 +80,7 @@ def mmseg_metric(given: Pairs) -> Call:
 
 
 def mmseg_steps(given: Pairs) -> Call:
-    """Do what mmseg's counting does: leave out what is not labelled, then three histograms of floats."""
+    """Do what mmseg's counting does: leave out what is ignored, then three histograms of floats."""
 
     def histogram(values: torch.Tensor) -> np.ndarray:
         return torch.histc(values.float(), bins=CLASSES, min=0, max=CLASSES - 1).numpy()

@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from benchmarks.material import STRIDE, label_like_logits, spread_labels, street_labels
 from benchmarks.rows import Call, Equality, Peer, Row, Target
+from segatlas.labels import IGNORE
 
-IGNORE = 255
 THRESHOLD, MIN_KEPT = 0.7, 100_000
 LOSS_CLOSE, GRADIENT_CLOSE = 1e-6, 1e-5
 

@@ -15,6 +15,8 @@ from typing import Any
 
 import yaml
 
+from segatlas.files import whole_file
+
 ROOT = Path(__file__).resolve().parents[1]
 FIGURES, PAGE = ROOT / "docs" / "performance.json", ROOT / "docs" / "performance.md"
 EXPLANATIONS = Path(__file__).with_name("explanations.yaml")
@@ -52,7 +54,8 @@ NONE = "–"
 def main() -> None:
     figures = json.loads(FIGURES.read_text(encoding="utf-8"))
     text = PAGE.read_text(encoding="utf-8")
-    PAGE.write_text(filled(text, figures, read_explanations()), encoding="utf-8")
+    with whole_file(PAGE) as temporary:
+        temporary.write_text(filled(text, figures, read_explanations()), encoding="utf-8")
 
 
 def read_explanations() -> dict[str, str]:

@@ -14,7 +14,7 @@ from segatlas.config import Config
 from segatlas.config.yaml_tree import parse, write
 from segatlas.errors import ConfigError, DataError, WeightsError
 from segatlas.printable import SafeRecords, html_text, json_line, printable, printable_lines, shortened
-from segatlas.safe_console import SafeConsole
+from segatlas.safe_console import SafeConsole, progress_bar
 
 NASTY = "a\x1b[2J\r\nfake: ok\x9b\u202eb\u2066\u2028\ud800\x7f"
 
@@ -150,3 +150,15 @@ def test_a_written_recipe_holds_no_marks_and_reads_back_equal():
     assert problems == []
     assert node is not None
     assert node.plain() == {"a": "x\u202ey\x85", "b": "道"}
+
+
+def test_a_progress_bar_shows_what_is_done_on_a_terminal_only_and_obeys_no_name():
+    for terminal, shown in ((True, True), (True, False), (False, True)):
+        out = io.StringIO()
+        console = SafeConsole(file=out, force_terminal=terminal, width=100)
+        with progress_bar(total=3, text_last=True, shown=shown, console=console) as bar:
+            bar.step("a\x1b[31m[bold].png")
+            bar.report(2, 3)
+        assert ("2/3" in out.getvalue()) == (terminal and shown)
+        assert ("[bold]" in out.getvalue()) == (terminal and shown)
+        assert "\x1b[31m" not in out.getvalue()

@@ -61,6 +61,8 @@ RENAMED: dict[str, dict[str, str]] = {
     "card": {},
     "report": {
         "data.pictures": "data.images",
+        "definitions.pictures": "definitions.images",
+        "definitions.picture_miou": "definitions.image_miou",
         "pictures.*.picture_miou": "images.*.image_miou",
         "pictures": "images",
         "summary.pictures": "summary.images",
@@ -71,13 +73,13 @@ RENAMED: dict[str, dict[str, str]] = {
 }
 """Old dotted key -> its name today, by kind of file; `*` stands for one part of a key, here and there."""
 ADDED: dict[str, tuple[str, ...]] = {
-    "recipe": ("model.encoder.*",),
+    "recipe": ("model.encoder.*", "train.freeze_host"),
     "card": ("config.encoder.*",),
     "report": (),
     "metrics": (),
     "step": (),
 }
-"""Keys of today that old files may lack: options of an encoder were written only where they had been given."""
+"""Keys of today that old files may lack. Options of an encoder were written only where they had been given."""
 DROPPED: dict[str, dict[str, Any]] = {
     "recipe": {
         "data.classes": None,
@@ -91,11 +93,13 @@ DROPPED: dict[str, dict[str, Any]] = {
 }
 """Old keys that are no longer written where they said nothing -> what stood there: options of another dataset."""
 UNCOMPARED = {
-    "report": ("seconds", "question", "model.path", "definitions"),
+    "report": ("seconds", "question", "model.path"),
     "metrics": ("*.images_per_s",),
     "card": ("resample", "postprocess", "surgery"),
 }
-"""Keys that tell of a moment or a place, texts that say in words what a number is, and keys that nothing ever read."""
+"""Keys that tell of a moment or a place, and keys that nothing ever read."""
+TEXTS = {"report": ("definitions",)}
+"""Sentences, whose words may change: there has to be one under the same key."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,6 +201,8 @@ def compare_trees(name: str, kind: str, got: Any, want: Any, limit: float | None
     now = {key: value for key, value in flat(got).items() if not _any_of(key, UNCOMPARED.get(kind, ()))}
     now = {key: value for key, value in now.items() if key in old or not _any_of(key, ADDED[kind])}
     old = {key: value for key, value in old.items() if not _any_of(key, UNCOMPARED.get(kind, ()))}
+    for tree in (now, old):
+        tree |= {key: bool(text) for key, text in tree.items() if _any_of(key, TEXTS.get(kind, ()))}
     dropped = DROPPED.get(kind, {})
     old = {key: value for key, value in old.items() if key in now or dropped.get(key, MISSING) != value}
     if not want or not old:

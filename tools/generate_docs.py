@@ -42,6 +42,8 @@ def pages() -> dict[str, str]:
 
 def main() -> int:
     """Write the pages that changed."""
+    from segatlas.files import whole_file
+
     OUT.mkdir(parents=True, exist_ok=True)
     texts = pages()
     for path in OUT.glob("*.md"):
@@ -50,7 +52,8 @@ def main() -> int:
     for name, text in texts.items():
         path = OUT / name
         if not path.exists() or path.read_text(encoding="utf-8") != text:
-            path.write_text(text, encoding="utf-8")
+            with whole_file(path) as temporary:
+                temporary.write_text(text, encoding="utf-8")
             print(f"written: {path.relative_to(ROOT)}")
     return 0
 
@@ -141,7 +144,9 @@ def models() -> Iterator[str]:
         if fact.host is not None:
             size, cost = f"host + {fact.parameters:,}", f"host + {cost}"
         paper = f"[{fact.title}]({fact.paper})"
-        rows.append((code(name), paper, ", ".join(fact.tasks), size, cost, code(" ".join(train_words(name)))))
+        rows.append(
+            (code(name), paper, ", ".join(fact.tasks), size, cost, code(" ".join(train_words(name))) or "no recipe")
+        )
     yield table(("Name", "Paper", "Tasks", "Parameters", "GMACs", "Train"), rows)
     yield from published_weights(names)
     yield from torchvision_weights()
@@ -159,7 +164,8 @@ def models() -> Iterator[str]:
 def train_words(name: str) -> list[str]:
     """Return the words behind `segatlas train` for an architecture or variant: the nearest recipe, and its change.
 
-    The nearest recipe is the one whose network shares most of the name; of those ADE20K's, then Cityscapes'.
+    The nearest recipe is the one whose network shares most of the name; of those ADE20K's, then Cityscapes'. No words
+    where no recipe is for the architecture.
     """
     from segatlas.models import lookup
 
@@ -172,6 +178,8 @@ def train_words(name: str) -> list[str]:
             rank = next((i for i, data in enumerate(order) if dataset.startswith(data)), len(order))
             shared = takewhile(lambda pair: pair[0] == pair[1], zip(network, name, strict=False))
             found.append((-len(list(shared)), rank, recipe, network))
+    if not found:
+        return []
     _, _, recipe, network = min(found)
     return [recipe] if variant in (None, network) else [recipe, f"model.name={name}"]
 

@@ -16,6 +16,7 @@ TASK_NAMES = {"semantic", "instance", "panoptic"}
 TASK_ROOMS = {"tasks", "criteria", "postprocess", "output"}
 """Where the name of a task may decide something; elsewhere the task's record is asked."""
 SCORE_NAMES, SCORE_FREE_ROOMS = {"miou"}, {"training", "inference"}
+TORCH_PRIVATE = "torch_private.py"
 MOST_LINES, MOST_FUNCTION_LINES = 600, 80
 LOOSE_ENDS = re.compile(r"\b(TODO|FIXME|XXX)\b|raise NotImplementedError\b|assert True\b")
 # Package index hosts must not be named in the tree: built from pieces so that this file passes its own rule.
@@ -61,6 +62,8 @@ def python_breaches(path: Path, text: str) -> Iterator[tuple[int, str]]:
                 yield node.lineno, f"test {node.name} checks nothing"
         if not in_tests and runs_text(node):
             yield node.lineno, "eval or exec runs text"
+        if room_of(path) and path.name != TORCH_PRIVATE and is_private_torch(node):
+            yield node.lineno, f"uses what torch does not promise; only ops/{TORCH_PRIVATE} does, with a public way"
     yield from task_breaches(room_of(path), text)
 
 
@@ -87,6 +90,21 @@ def texts_in(node: ast.AST) -> set[str]:
 def runs_text(node: ast.AST) -> bool:
     """Return whether a node calls the built-in eval or exec."""
     return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("eval", "exec")
+
+
+def is_private_torch(node: ast.AST) -> bool:
+    """Return whether a node reads `torch...._name`, imports such a name, or reads a tensor's `_version`."""
+    if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "torch":
+        names = [*(node.module or "").split("."), *(one.name for one in node.names)]
+        return any(name.startswith("_") for name in names)
+    if isinstance(node, ast.Import):
+        return any(one.name.startswith("torch.") and "._" in one.name for one in node.names)
+    if not isinstance(node, ast.Attribute) or not node.attr.startswith("_") or node.attr.endswith("__"):
+        return False
+    root = node.value
+    while isinstance(root, ast.Attribute):
+        root = root.value
+    return node.attr == "_version" or (isinstance(root, ast.Name) and root.id == "torch")
 
 
 def checks_something(test: ast.AST) -> bool:

@@ -33,7 +33,7 @@ WORDS = (
     _word("图片", "图像"),
     _word(r"(?<![a-z])bands?(?![a-z])", "chunk, rows or channels"),
     _word(r"(?<![a-z])void(?![a-z])", "ignore"),
-    _word(r"unlabell?ed", "ignored"),
+    _word(r"unlabell?ed|\bnot labell?ed", "ignored"),
     _word(r"(?<![a-z])verbs?(?![a-z])", "command"),
     _word(r"\b(?:a|an|the|its|their|each|by) shares?\b|(?<!-)\bshares? of\b", "fraction, ratio or probability"),
     _word(rf"\b(?:raise[sd]?|raising)(?: \w+){{0,2}} (?:{_MAPS}|bilinearly)\b", "upsample"),

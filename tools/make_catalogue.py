@@ -20,6 +20,7 @@ from typing import Any
 import yaml
 
 from segatlas.build.network import build_empty, make_config
+from segatlas.files import whole_file
 from segatlas.models.reading import load_architecture
 
 OUT = Path(__file__).resolve().parent.parent / "src/segatlas/hub/catalogue.json"
@@ -123,7 +124,8 @@ def main() -> None:
         short = entry.pop("short")
         entry["name"] = short if by_name.get(short) is entry else entry["file"]
     lines = ",\n".join(json.dumps(dict(sorted(entry.items()))) for entry in entries)
-    OUT.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+    with whole_file(OUT) as temporary:
+        temporary.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
     print(f"{OUT}: {len(entries)} weights, {len(by_name)} short names")
 
 

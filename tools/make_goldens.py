@@ -32,6 +32,8 @@ sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
 import torch  # noqa: E402
 from fakes.golden import digest, filled, golden_input, names_crc  # noqa: E402
 
+from segatlas.files import whole_file  # noqa: E402
+
 
 class Case(NamedTuple):
     """One golden.
@@ -137,7 +139,8 @@ def make_golden(case: Case, peers: str) -> str:
     goldens = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
     goldens = [other for other in goldens if other["key"] != case.name] + [golden]
     lines = ",\n".join(json.dumps(one) for one in sorted(goldens, key=lambda one: one["key"]))
-    path.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+    with whole_file(path) as temporary:
+        temporary.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
     return f"{path.name}: {facts['architecture']} {facts['fields']}"
 
 

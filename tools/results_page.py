@@ -18,6 +18,8 @@ import shutil
 from datetime import datetime
 from pathlib import Path
 
+from segatlas.files import whole_file
+
 ROOT = Path(__file__).resolve().parent.parent
 BEGIN, END = "<!-- numbers: written by tools/results_page.py -->", "<!-- end of numbers -->"
 COLUMNS = ("iou", "precision", "recall", "boundary_iou", "boundary_f")
@@ -118,7 +120,8 @@ def main() -> None:
         lines += [f"![{Path(name).stem}]({arguments.name}/{name})", ""]
     page = folder / f"{arguments.name}.md"
     head, tail = page.read_text().split(BEGIN)[0], page.read_text().split(END)[1]
-    page.write_text(head + BEGIN + "\n\n" + "\n".join(lines) + "\n" + END + tail)
+    with whole_file(page) as temporary:
+        temporary.write_text(head + BEGIN + "\n\n" + "\n".join(lines) + "\n" + END + tail, encoding="utf-8")
 
 
 if __name__ == "__main__":

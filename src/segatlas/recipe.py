@@ -30,7 +30,7 @@ from segatlas.errors import Problem, UsageError
 from segatlas.losses import LOSSES, AnyLoss, losses_for
 from segatlas.metrics import Number, monitored
 from segatlas.models import ARCHITECTURES, ArchitectureEntry, lookup
-from segatlas.models.host import encoder_of
+from segatlas.models.host import aux_names_of, encoder_of
 from segatlas.models.reading import load_architecture, read_config
 from segatlas.tasks import TASKS
 
@@ -113,8 +113,6 @@ def _encoder_cannot_be_made(made: Any, own: Mapping[str, Any]) -> list[Problem]:
 
 def aux_problems(cfg: config.Config, net: nn.Module) -> list[Problem]:
     """Return a problem for each loss on auxiliary logits that the network does not give while it trains."""
-    from segatlas.layers.hosted import aux_names_of  # loads torch, as the network has done
-
     names = () if cfg.train.freeze_host else aux_names_of(net)  # in eval mode there are none
     given = ", ".join(f"aux.{name}" for name in names)
     message = f"the network has: {given}" if names else "the network has no auxiliary head; set model.aux=true"

@@ -176,6 +176,9 @@ RENAMED: dict[str, dict[str, str]] = {
 """Module -> its old public names, each with the name of today; one with dots is the name in another module."""
 
 GONE: dict[str, dict[str, str]] = {
+    "segatlas.data.transforms": {
+        "EvalPipeline": "evaluation and prediction prepare images as the card says: segatlas.inference.Predictor",
+    },
     "segatlas.drawing": {
         "ClassRow": "the tables of a report are its sections: ReportContent(sections=report.sections, colors=...)",
     },

@@ -12,7 +12,7 @@ from segatlas.recipe import Config
 
 NESTED = {"encoder": {"name": "resnet50", "output_stride": 8, "multi_grid": [1, 2, 4]}}
 SPELLINGS = {
-    "flat": {"encoder": "resnet50", "output_stride": 8, "encoder_options": {"multi_grid": (1, 2, 4)}},
+    "flat": {"encoder": "resnet50", "output_stride": 8, "encoder_options": {"multi_grid": [1, 2, 4]}},
     "nested": NESTED,
     "both": {**NESTED, "output_stride": 8, "encoder_options": {"multi_grid": [1, 2, 4]}},
     "mixed": {"encoder": {"name": "resnet50", "output_stride": 8}, "encoder_options": {"multi_grid": [1, 2, 4]}},
@@ -24,6 +24,12 @@ def test_all_spellings_become_the_nested_one_and_other_fields_stay(spelling: str
     fields, problems = nested_fields({**SPELLINGS[spelling], "rates": (1, 2)})
     assert (fields, problems) == ({**NESTED, "rates": (1, 2)}, [])
     assert encoder_name(SPELLINGS[spelling]) == "resnet50"
+
+
+def test_tuples_stay_tuples_and_contradict_no_list_of_the_same() -> None:
+    given = {**NESTED, "encoder_options": {"multi_grid": (1, 2, 4)}}
+    assert nested_fields(given) == (NESTED, [])
+    assert nested_fields({"encoder_options": {"multi_grid": (1, 2)}})[0] == {"encoder": {"multi_grid": (1, 2)}}
 
 
 def test_null_is_kept_where_it_says_something() -> None:

@@ -28,7 +28,7 @@ def test_there_are_150_classes_with_a_name_a_colour_and_objects_each():
 
 
 @pytest.mark.parametrize("below", ["", "ADEChallengeData2016"])
-def test_in_the_challenge_tree_code_0_is_not_labelled_and_codes_1_to_150_are_the_classes(tmp_path, below):
+def test_in_the_challenge_tree_code_0_is_ignored_and_codes_1_to_150_are_the_classes(tmp_path, below):
     write_ade20k(tmp_path / below)
     data = open_ade20k(tmp_path)
     assert tuple(data.key(index) for index in range(len(data))) == STEMS["training"]

@@ -407,7 +407,7 @@ def test_a_damaged_camvid_names_every_fault(tmp_path: Path) -> None:
     assert kinds["label_out_of_range"].files == (masks[1],)
 
 
-def test_a_diagnosis_is_plain_json(root: Path) -> None:
+def test_a_check_report_is_plain_json(root: Path) -> None:
     broken.leaked(root)
     record = json.loads(json.dumps(examine(root).to_dict()))
     assert record["ok"] is False

@@ -6,7 +6,7 @@ import pytest
 
 from segatlas.config.transforms import BlurConfig, PhotometricConfig, TransformsConfig
 from segatlas.data.sample import Sample, Source
-from segatlas.data.transforms import EvalPipeline, Pipeline, normalise
+from segatlas.data.transforms import Pipeline, normalise
 from segatlas.errors import DataError, UsageError
 from segatlas.structures import InputSpec, InstancesTarget, SegmentsTarget, SemanticTarget
 
@@ -96,7 +96,7 @@ def test_padding_is_exactly_zero_where_the_label_is_255(extra: dict[str, object]
 def test_the_samples_own_arrays_are_not_touched() -> None:
     data = sample()
     image, label = data.image.copy(), data.label.copy()
-    for run in (pipeline(**EVERYTHING), pipeline(flip=0), EvalPipeline(mean=MEAN, std=STD)):
+    for run in (pipeline(**EVERYTHING), pipeline(flip=0)):
         out = run(data, np.random.default_rng(0))
         out.image[:] = 0
         out.label[:] = 0
@@ -193,21 +193,6 @@ def test_a_truth_of_another_type_has_no_label() -> None:
 
 def test_a_sample_without_truth_gets_a_label_of_255() -> None:
     assert (pipeline(crop=(8, 8))(sample(target=None), np.random.default_rng(0)).label == np.full((8, 8), 255)).all()
-    assert (EvalPipeline(mean=MEAN, std=STD)(sample(target=None)).label == np.full(SIZE, 255)).all()
-
-
-def test_evaluation_resizes_the_image_and_leaves_the_label() -> None:
-    data = sample(sources={"prior": Source(array=sample().label, kind="label")})
-    out = EvalPipeline(mean=MEAN, std=STD, resize="short:48", sources=(PRIOR,))(data)
-    np.testing.assert_array_equal(out.image, normalise(cv2.resize(data.image, (64, 48)), MEAN, STD, 255.0))
-    np.testing.assert_array_equal(out.label, data.label)
-    np.testing.assert_array_equal(out.sources["prior"], data.label.repeat(2, axis=0).repeat(2, axis=1))
-
-
-def test_evaluation_without_resize_is_normalise_alone() -> None:
-    data = sample()
-    out = EvalPipeline(mean=MEAN, std=STD)(data)
-    np.testing.assert_array_equal(out.image, normalise(data.image, MEAN, STD, 255.0))
 
 
 def test_a_wrong_number_of_means_is_named_with_its_key() -> None:
@@ -229,10 +214,10 @@ def test_a_wrong_number_of_means_is_named_with_its_key() -> None:
 )
 def test_arrays_that_do_not_fit_are_an_error_that_names_the_sample(fields: dict[str, object]) -> None:
     prior = {"prior": Source(array=sample().label, kind="label")}
-    for run in (pipeline(sources=(PRIOR,)), EvalPipeline(mean=MEAN, std=STD, sources=(PRIOR,))):
-        run(sample(sources=prior), np.random.default_rng(0))
-        with pytest.raises(DataError, match="a/b"):
-            run(sample(**{"sources": prior} | fields), np.random.default_rng(0))
+    run = pipeline(sources=(PRIOR,))
+    run(sample(sources=prior), np.random.default_rng(0))
+    with pytest.raises(DataError, match="a/b"):
+        run(sample(**{"sources": prior} | fields), np.random.default_rng(0))
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 500), (3, 2)])

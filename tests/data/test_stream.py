@@ -14,7 +14,7 @@ from segatlas.config.transforms import PhotometricConfig, TransformsConfig
 from segatlas.data.collate import collate
 from segatlas.data.sample import Sample
 from segatlas.data.stream import SampleStream, sample_generator
-from segatlas.data.transforms import EvalPipeline, Pipeline, PreparedSample
+from segatlas.data.transforms import Pipeline, PreparedSample
 from segatlas.structures import SemanticTarget
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -102,10 +102,3 @@ def test_opencv_threads_are_off_while_samples_are_made() -> None:
     cv2.setNumThreads(2)
     stream()[0, 0]
     assert cv2.getNumThreads() == 1
-
-
-def test_the_evaluation_pipeline_streams_too() -> None:
-    data = SampleStream(Memory(), EvalPipeline(mean=MEAN, std=STD, resize="10x12"), 0)
-    assert len(data) == 6
-    assert data[0, 2].image.shape == (10, 12, 3)
-    assert same(data[0, 2], data[5, 2])

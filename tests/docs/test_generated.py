@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import types
 from pathlib import Path
 
 import pytest
 
-from segatlas.models import list_models, lookup
+from segatlas.models import ARCHITECTURES, list_models, lookup
 from segatlas.recipe import Config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,6 +29,18 @@ def test_the_committed_tables_equal_a_fresh_run(tool: types.ModuleType):
     assert sorted(committed) == sorted(fresh)
     stale = [name for name in fresh if committed[name] != fresh[name]]
     assert not stale, f"run tools/generate_docs.py: {stale}"
+
+
+def test_the_table_of_networks_survives_an_architecture_without_recipe(tool, monkeypatch):
+    others = {recipe: name for recipe, name in tool.networks_of_recipes().items() if lookup(name)[0].name != "lraspp"}
+    monkeypatch.setattr(tool, "networks_of_recipes", lambda: others)
+    for part in ("published_weights", "torchvision_weights", "readable_files"):
+        monkeypatch.setattr(tool, part, lambda *given: iter(()))
+    monkeypatch.setattr("segatlas.models.ARCHITECTURES", {"lraspp": ARCHITECTURES["lraspp"]})
+    assert tool.train_words("lraspp") == []
+    text = "\n".join(tool.models())
+    assert re.search(r"^\| `lraspp` \|.*\| no recipe \|$", text, re.MULTILINE)
+    assert "## Fields of lraspp" in text
 
 
 def test_every_training_command_of_the_table_is_a_recipe_of_that_network(tool: types.ModuleType):

@@ -10,7 +10,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from segatlas.inference import fast_form as room
-from segatlas.inference.fast_form import fast_form, weights_state
+from segatlas.inference.fast_form import fast_form, leaves, weights_state
+from segatlas.ops import torch_private
 from segatlas.structures import InputSpec, SemanticLogits
 
 IMAGE = (InputSpec(),)
@@ -223,11 +224,20 @@ def test_in_bf16_the_classifier_stays_float32_and_images_of_any_size_are_close()
 def test_bf16_runs_the_same_where_torch_offers_no_packing(monkeypatch):
     net, x = prepared(nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)), torch.float32), torch.randn(1, 3, 40, 40)
     packed = fast_form(net, IMAGE, "bf16")
-    monkeypatch.setattr(room.PackedConv2d, "takes", staticmethod(lambda conv: False))
-    plain = fast_form(net, IMAGE, "bf16")
+    torch_private.can_pack.cache_clear()
+    with monkeypatch.context() as gone:
+        gone.setattr(torch_private, "private", lambda name: None)
+        plain = fast_form(net, IMAGE, "bf16")
+    torch_private.can_pack.cache_clear()
     assert isinstance(packed.body[0], room.PackedConv2d)
     assert type(plain.body[0]) is nn.Conv2d
     torch.testing.assert_close(mixed(packed, x), mixed(plain, x), rtol=0.02, atol=0.02)
+
+
+def test_leaves_are_what_lies_in_nested_lists_tuples_and_dictionaries():
+    x = torch.ones(2, 3)
+    assert [*leaves(([1, {"a": (2,), "b": []}], x.max(1), None))][:2] == [1, 2]
+    assert [leaf for leaf in leaves({"a": x, "b": (x, [x])}) if leaf is x] == [x] * 3
 
 
 def test_the_state_of_weights_changes_with_them():

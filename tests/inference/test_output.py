@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import segatlas as sa
-from segatlas.checkpoint.model_folder import make_card
+from segatlas.build.saving import make_card
 from segatlas.inference import Predictor
 from segatlas.structures import CentersAndOffsets, Inputs, SemanticLogits, maps_of
 

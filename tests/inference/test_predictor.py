@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from fakes.views import sees, undo
 from PIL import Image
 from torch import nn
 
@@ -207,8 +208,8 @@ def test_tta_is_the_mean_of_softmax_over_the_views(tta):
     total = 0
     for view in parse_views(tta):
         seen = view.apply(normalised(image))
-        logits = slow_logits(net, seen, None if view.scale == 1 else view.sees((20, 28)))
-        total = total + view.undo(logits.softmax(1))
+        logits = slow_logits(net, seen, None if view.scale == 1 else sees(view, (20, 28)))
+        total = total + undo(view, logits.softmax(1))
     wanted = (total / len(parse_views(tta)))[0]
     result = predictor(net, tta=tta).predict(image, confidence=True)
     same = (torch.from_numpy(result.semantic).long() == wanted.argmax(0)).float().mean()
@@ -268,8 +269,8 @@ def test_windows_and_views_together_are_the_mean_over_views_of_the_mean_over_win
     total = 0
     for view in parse_views(tta):
         seen = view.apply(inputs)
-        logits = F.interpolate(window_mean(net, seen, (12, 16), (12, 16)), view.sees((30, 41)), mode="bilinear")
-        total = total + view.undo(logits).softmax(1)
+        logits = F.interpolate(window_mean(net, seen, (12, 16), (12, 16)), sees(view, (30, 41)), mode="bilinear")
+        total = total + undo(view, logits).softmax(1)
     wanted = (total / len(parse_views(tta)))[0]
     card = make_card(inference=InferenceMode(mode="slide", crop=(12, 16), stride=(12, 16)), resize=resize)
     result = predictor(net, card, tta=tta).predict(image, confidence=True)

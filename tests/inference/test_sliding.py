@@ -2,6 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from fakes.largest import Largest
+from fakes.views import sees, undo
 
 from segatlas.checkpoint.preprocessing import InferenceMode
 from segatlas.errors import UsageError
@@ -152,7 +153,7 @@ def test_rows_of_a_turned_view_are_those_of_its_logits_turned_back(view):
     for size in ((11, 18), (23, 30)):
         output = network(seen)
         tile = Tile(output=output, size=size, covered=covered, view=view)
-        wanted = view.undo(upsample_logits(output.logits, view.sees(size), canvas=output.canvas, crop=covered))
+        wanted = undo(view, upsample_logits(output.logits, sees(view, size), canvas=output.canvas, crop=covered))
         rows = torch.cat([tile.rows(first, min(first + 4, size[0])) for first in range(0, size[0], 4)], 2)
         assert torch.allclose(rows, wanted, atol=1e-5)
 
@@ -162,7 +163,7 @@ def test_windows_of_a_turned_view_lie_where_they_would_on_the_turned_image(view)
     images, network = Images(1, 23, 30), Network()
     windows = Windows(crop=(12, 8), stride=(7, 5))
     seen = view.apply(images.images)
-    wanted = view.undo(slow_mean(seen, network, windows.crop, windows.stride))
+    wanted = undo(view, slow_mean(seen, network, windows.crop, windows.stride))
     rows = WindowRows(images, windows, network, (23, 30), view=view)
     assert torch.allclose(torch.cat([rows.rows(y, min(y + 6, 23)) for y in range(0, 23, 6)], 2), wanted, atol=1e-5)
 

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 from torch.profiler import profile
 
-from segatlas.layers.linear import SMALL, PointwiseConv2d, TokenLinear, torch_takes_slow_path
+from segatlas.layers.linear import SMALL, PointwiseConv2d, TokenLinear
+from segatlas.ops.torch_private import takes_slow_path
 
 
 @pytest.fixture(autouse=True)
@@ -86,6 +87,6 @@ def test_at_one_thread_a_pointwise_convolution_does_not_take_the_slow_path_that_
 @pytest.mark.parametrize(("threads", "slow"), [(1, True), (2, False)])
 def test_the_check_tells_the_path_that_torch_takes(threads, slow):
     torch.set_num_threads(threads)
-    assert torch_takes_slow_path() is slow
+    assert takes_slow_path() is slow
     names = functions_of(lambda: nn.Conv2d(16, 16, 1)(torch.ones(1, 16, 64, 64)))
     assert ("aten::_slow_conv2d_forward" in names) is slow

@@ -8,33 +8,16 @@ import sys
 import pytest
 from fakes.results import semantic_metrics, semantic_pair
 
-from segatlas.metrics import METRICS, Number, create, load_metric, monitored, monitoring
+from segatlas.metrics import METRICS, Number, load_metric, monitored, monitoring
 from segatlas.tasks import TASKS
+from segatlas.testing import check_metric
 
 
-@pytest.mark.parametrize("name", METRICS)
-def test_a_metric_gives_the_numbers_of_its_record_and_no_others(name: str) -> None:
+@pytest.mark.parametrize(("task", "name"), [(task, name) for task in TASKS for name in TASKS[task].metrics])
+def test_a_metric_keeps_the_rules_of_all(task: str, name: str) -> None:
     record = load_metric(name)
-    scores = create([name], ["a", "b"]).compute()
-    numbers = {number.name: number for number in record.numbers}
     assert record.name == name
-    assert {*scores.columns, *scores.whole} == set(numbers)
-    assert len(numbers) == len(record.numbers)
-    assert all(len(values) == 2 for values in scores.columns.values())
-    for number in numbers.values():
-        assert not number.heading or number.name in scores.columns
-        assert not number.title or number.name in scores.whole
-        assert not number.monitored or number.name in scores.whole
-        assert not number.last_line or number.last_line in scores.whole
-        assert not number.counted or numbers[number.counted].unit
-
-
-@pytest.mark.parametrize("name", METRICS)
-def test_definitions_are_single_sentences(name: str) -> None:
-    record = load_metric(name)
-    for number in [*record.numbers, *([record.image] if record.image else [])]:
-        assert number.definition.endswith("."), number.name
-        assert ". " not in number.definition, number.name
+    check_metric(record, target=TASKS[task].target)
 
 
 @pytest.mark.parametrize("task", TASKS)

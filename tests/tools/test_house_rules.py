@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import sys
 from pathlib import Path
 
@@ -52,3 +53,21 @@ def test_a_file_s_room_is_the_folder_or_the_file_below_the_package(rules):
     assert rules.room_of(rules.ROOT / "src/segatlas/training/fit.py") == "training"
     assert rules.room_of(rules.ROOT / "src/segatlas/recipe.py") == "recipe"
     assert rules.room_of(rules.ROOT / "tests/conftest.py") == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "private"),
+    [
+        ("torch._C._select_conv_backend(x)", True),
+        ("torch.ops.mkldnn._convolution_pointwise(x)", True),
+        ("from torch.nn.modules.batchnorm import _BatchNorm", True),
+        ("from torch.utils._pytree import tree_leaves", True),
+        ("import torch._dynamo", True),
+        ("state = tensor._version", True),
+        ("print(torch.__version__)", False),
+        ("from torch.nn import functional as F", False),
+        ("changed = output._replace(logits=x)", False),
+    ],
+)
+def test_what_torch_does_not_promise_is_found(rules, text, private):
+    assert any(rules.is_private_torch(node) for node in ast.walk(ast.parse(text))) is private

@@ -14,6 +14,7 @@ from segatlas.build.saving import save_pretrained
 from segatlas.checkpoint.model_folder import read_model
 from segatlas.checkpoint.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from segatlas.encoders import ENCODERS
+from segatlas.encoders.spec import EncoderSpec
 from segatlas.recipe import Config
 from segatlas.training.building import build_parts
 from segatlas.training.fit import train
@@ -151,7 +152,7 @@ AUTHORS = {
 
 
 def published(encoder: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    return published_statistics(SimpleNamespace(config=SimpleNamespace(encoder=SimpleNamespace(name=encoder))))  # type: ignore[arg-type]
+    return published_statistics(SimpleNamespace(config=SimpleNamespace(encoder=EncoderSpec(name=encoder))))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("encoder", TORCHVISION)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import shlex
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,6 +22,7 @@ from segatlas.cli.common import (
 from segatlas.errors import DataError, UsageError
 from segatlas.files import read_text
 from segatlas.printable import printable
+from segatlas.safe_console import progress_bar
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,7 +46,6 @@ DataWords = Annotated[
     ),
 ]
 JobsOption = Annotated[int | None, typer.Option(min=1, help="Threads that read; default: the processors, at most 8.")]
-Report = Callable[[int, int], None]
 
 
 @app.command()
@@ -73,7 +72,7 @@ def check(
     console = human(json_line=json_line)
     if fix is not None and cfg.data.root is not None:
         check_new_folder(fix, Path(cfg.data.root).expanduser())
-    with progress_bar("reading") as report:
+    with progress_bar("reading") as bar:
         found = examine(
             cfg.data,
             split=split,
@@ -81,13 +80,13 @@ def check(
             num_classes=cfg.model.num_classes,
             max_value=cfg.model.input.stated_max_value,
             jobs=jobs,
-            progress=report,
+            progress=bar.report,
         )
-    print_diagnosis(found, console, None if fix is not None else _fix_command(words, config_file))
+    print_check_report(found, console, None if fix is not None else _fix_command(words, config_file))
     record = found.to_dict()
     if fix is not None:
-        with progress_bar("writing") as report:
-            repair(found, fix, report)
+        with progress_bar("writing") as bar:
+            repair(found, fix, bar.report)
         record["fixed"] = str(fix)
         _print_fixed(fix, console)
     if json_line:
@@ -119,8 +118,10 @@ def stats(
     described = []
     for split in available_splits(cfg.data):
         dataset = create_dataset(cfg.data, split, cfg.seed)
-        with progress_bar(f"reading {dataset.split}") as report:
-            described.append(describe(dataset, declared=cfg.model.input.stated_max_value, jobs=jobs, progress=report))
+        with progress_bar(f"reading {dataset.split}") as bar:
+            described.append(
+                describe(dataset, declared=cfg.model.input.stated_max_value, jobs=jobs, progress=bar.report)
+            )
         print_statistics(described[-1], console)
     record["splits"] = {one.split: one.to_dict() for one in described}
     _print_suggestion(described[0], console)
@@ -222,12 +223,12 @@ def convert(
     if to == "cityscapes-ids":
         if not Path(source).is_dir():
             raise UsageError(f"{source}: no such folder")
-        with progress_bar("writing") as report:
-            counts = {"masks": to_cityscapes_ids(source, out, report)}
+        with progress_bar("writing") as bar:
+            counts = {"masks": to_cityscapes_ids(source, out, bar.report)}
     else:
         cfg = load_data([source, *(words or [])])
-        with progress_bar("writing") as report:
-            counts = to_folder(cfg.data, out, report, target=stated_target(cfg, [source], None))
+        with progress_bar("writing") as bar:
+            counts = to_folder(cfg.data, out, bar.report, target=stated_target(cfg, [source], None))
     console.print(
         ", ".join(f"{count} {name}" for name, count in counts.items()) + f" -> {printable(out)}", markup=False
     )
@@ -296,19 +297,7 @@ def stated_target(cfg: Config, words: Sequence[str] | None, config_file: Path | 
     return TASKS[cfg.task].target if names_recipe else None
 
 
-@contextmanager
-def progress_bar(text: str) -> Iterator[Report]:
-    """Yield what to call with (done, in all); a bar on stderr where that is a terminal."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = human(json_line=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(text, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-def print_diagnosis(found: CheckReport, console: Console, fix_command: str | None) -> None:
+def print_check_report(found: CheckReport, console: Console, fix_command: str | None) -> None:
     """Print what was looked at, each finding with its files and repair, and what to do next."""
     from rich.text import Text
 
@@ -425,10 +414,11 @@ def preview_row(dataset: SegmentationData, index: int, augment: Config | None) -
     import numpy as np
 
     from segatlas.drawing import color_mask, overlay, viewable
+    from segatlas.labels import IGNORE
 
     sample = dataset.load(index)
     image = viewable(sample.image)
-    label = sample.label if sample.label is not None else np.full(image.shape[:2], 255, np.uint8)
+    label = sample.label if sample.label is not None else np.full(image.shape[:2], IGNORE, np.uint8)
     row = [image, color_mask(label, dataset.palette), overlay(image, label, dataset.palette, dataset.classes)]
     if augment is not None:
         from segatlas.data.transforms import Pipeline

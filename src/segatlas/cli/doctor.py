@@ -28,17 +28,7 @@ LIBRARIES = (
     "matplotlib",
     "tensorboard",
 )
-EXTRAS = {
-    "log": ("wandb", "mlflow"),
-    "export": ("onnx", "onnxscript", "onnxruntime"),
-    "openvino": ("openvino", "nncf"),
-    "serve": ("fastapi", "uvicorn", "python-multipart"),
-    "ray": ("ray",),
-    "tune": ("optuna",),
-    "prune": ("torch-pruning",),
-    "medical": ("nibabel",),
-    "geo": ("rasterio", "tifffile", "zarr"),
-}
+EXTRAS = {"geo": ("imagecodecs",)}
 """Extra -> the packages that it brings."""
 GIB = 2**30
 
@@ -122,7 +112,7 @@ def devices() -> list[str]:
     import torch
 
     from segatlas.inference.runner import processor_has_bf16
-    from segatlas.layers.linear import torch_takes_slow_path
+    from segatlas.ops.torch_private import takes_slow_path
 
     bf16 = "bf16" if processor_has_bf16() else "no bf16"
     found = [f"cpu, {torch.get_num_threads()} threads, {bf16}"]
@@ -131,7 +121,7 @@ def devices() -> list[str]:
         found.append(f"cuda:{index} {properties.name}, {properties.total_memory / GIB:.0f} GiB")
     if torch.backends.mps.is_available():
         found.append("mps")
-    if torch_takes_slow_path():
+    if takes_slow_path():
         found.append("cpu: at one thread torch trains 1x1 convolutions on a slow path (predictions avoid it)")
     return found
 

@@ -6,7 +6,6 @@ import glob
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -28,6 +27,7 @@ from segatlas.files import require_writable, sweep_leftovers
 from segatlas.output import ENDINGS, MODULES, kinds_of, write
 from segatlas.output.options import WriterOptions
 from segatlas.printable import printable
+from segatlas.safe_console import ProgressBar, progress_bar
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -133,12 +133,12 @@ def predict(
     console, summary, start = human(json_line=json_line), PredictionSummary(), time.perf_counter()
     if not_read and not quiet:
         console.print(_told_not_read(not_read))
-    with _progress(console, len(jobs), quiet) as advance:
-        for job, result in _results(predictor, jobs, batch, "confidence" in kinds, summary, console, advance):
+    with progress_bar(total=len(jobs), shown=not quiet, text_last=True, console=console) as bar:
+        for job, result in _results(predictor, jobs, batch, "confidence" in kinds, summary, console, bar):
             for kind, path in targets[job].items():
                 write(task, kind, result, path, written)
             summary.done += 1
-            advance(job.name)
+            bar.step(job.name)
     seconds, place = time.perf_counter() - start, output_file if single else out
     agreement = _bf16_agreement(predictor, jobs) if precision == "bf16" and summary.done and not quiet else None
     if not quiet:
@@ -391,7 +391,7 @@ def _results(
     confidence: bool,
     summary: PredictionSummary,
     console: Console,
-    advance: Callable[[str], None],
+    bar: ProgressBar,
 ) -> Iterator[tuple[Job, Segmentation]]:
     """Yield each good image's result; note and print the others."""
     items = ((job, job.given()) for job in jobs)
@@ -401,24 +401,10 @@ def _results(
             continue
         summary.failed.append({"source": str(job.source), "error": str(result)})
         console.print(f"failed: {printable(_told(job, result))}", style="red", markup=False)
-        advance(job.name)
+        bar.step(job.name)
 
 
 def _told(job: Job, error: Exception) -> str:
     """Return the message of an error with the one file at fault in front."""
     names_file = getattr(error, "path", None) is not None or str(job.source) in str(error)
     return str(error) if names_file else f"{job.source}: {error}"
-
-
-@contextmanager
-def _progress(console: Console, total: int, quiet: bool) -> Iterator[Callable[[str], None]]:
-    """Yield what to call after each image: on a terminal one line counts them; elsewhere the last line of all does."""
-    if quiet or not console.is_terminal:
-        yield lambda name: None
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}", markup=False))
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("", total=total)
-        yield lambda name: bar.update(task, advance=1, description=name)

@@ -65,7 +65,7 @@ def contradictions(node: Node) -> list[Problem]:
     group, problems = node.child(ENCODER), []
     for written, key, given in _flat_values(node):
         other = None if group is None else group.child(key)
-        if other is not None and other.plain() != given.plain():
+        if other is not None and _listed(other.plain()) != _listed(given.plain()):
             line = "" if other.place.line is None else f" (line {other.place.line})"
             message = f"contradicts {ENCODER}.{key} = {show(other.plain())}{line}: leave one of them out"
             found, place = show(given.plain()), given.place
@@ -130,3 +130,10 @@ def _noded(value: Any) -> Node:
     if isinstance(value, list):
         return Node(value=[_noded(item) for item in value], place=_NOWHERE)
     return Node(value=value, place=_NOWHERE)
+
+
+def _listed(value: Any) -> Any:
+    """Return a value with its tuples as lists: a recipe has no others."""
+    if isinstance(value, Mapping):
+        return {key: _listed(item) for key, item in value.items()}
+    return [_listed(item) for item in value] if isinstance(value, list | tuple) else value

@@ -14,11 +14,10 @@ from segatlas.config.messages import unknown
 from segatlas.config.plain import LARGEST_VIEW, SMALLEST_SCALE
 from segatlas.config.schema import Config, Rule
 from segatlas.errors import Problem
+from segatlas.labels import IGNORE, MAX_CLASSES
 from segatlas.tasks import TASKS
 
 Fault = tuple[tuple[str, ...], str]
-IGNORE = 255
-MAX_CLASSES = 255
 LARGEST_FACTOR = 100
 """Of scale jitter, colour changes and blur."""
 LARGEST_WEIGHT = 1e9

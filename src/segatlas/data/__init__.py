@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from segatlas.data.dataset import SegmentationData
 from segatlas.data.datasets import DATASETS, dataset_class, describe_layout
 from segatlas.data.datasets.foreign import recognise
-from segatlas.data.options import checked
 from segatlas.data.store import Store
 from segatlas.errors import DataError
 
@@ -34,6 +33,8 @@ def create_dataset(
         DataError: the root is missing or laid out otherwise, the split is empty, or its files do not match.
         UsageError: keys of the section that are missing or contradict one another, or a truth that it does not give.
     """
+    from segatlas.data.options import checked  # builds the schema of recipes, which predicting does without
+
     kind = dataset_class(cfg.name)
     kind.require_target(target)
     cfg = checked(cfg)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,6 +11,7 @@ from torch.utils.data import get_worker_info
 
 from segatlas.data.transforms import PreparedSample
 from segatlas.data.transforms.targets import NO_SEGMENT, size_of_target
+from segatlas.ops.torch_private import empty_in_shared_memory
 from segatlas.structures import IGNORE, Batch, Inputs, InstancesTarget, SegmentsTarget, SemanticTarget, Target
 from segatlas.structures.targets import Array
 
@@ -94,5 +94,4 @@ def _new_tensor(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """Return a tensor to be filled; in a loader process, in shared memory, so that handing it over copies nothing."""
     if get_worker_info() is None:
         return torch.empty(shape, dtype=dtype)
-    storage = torch.UntypedStorage._new_shared(math.prod(shape) * dtype.itemsize)
-    return torch.empty(0, dtype=dtype).set_(storage, 0, shape)  # type: ignore[call-overload]
+    return empty_in_shared_memory(shape, dtype)

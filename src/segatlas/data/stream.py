@@ -14,7 +14,7 @@ from segatlas.data.transforms import PreparedSample
 
 
 class SamplePipeline(Protocol):
-    """What turns a sample into arrays for the network: `Pipeline` or `EvalPipeline`."""
+    """What turns a sample into arrays for the network: `Pipeline`."""
 
     def __call__(self, sample: Sample, generator: np.random.Generator) -> PreparedSample:
         """Prepare `sample` with random numbers from `generator`."""

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from segatlas.labels import IGNORE
+
 Color = tuple[int, int, int]
 
 IGNORE_COLOR: Color = (0, 0, 0)
@@ -86,7 +88,7 @@ def confidence_image(confidence: np.ndarray) -> np.ndarray:
     return heat
 
 
-def error_image(class_map: np.ndarray, label: np.ndarray, ignore: int = 255) -> np.ndarray:
+def error_image(class_map: np.ndarray, label: np.ndarray, ignore: int = IGNORE) -> np.ndarray:
     """Return (H, W, 3) uint8: right pixels dim grey, wrong ones red, ignored ones black.
 
     Args:

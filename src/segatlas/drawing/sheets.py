@@ -11,6 +11,7 @@ from PIL import Image
 
 from segatlas.drawing.maps import LINE, Color, boundaries, color_mask, error_image, viewable
 from segatlas.drawing.text import INK, MUTED, canvas, font, shortened, tell_missing
+from segatlas.labels import IGNORE
 
 if TYPE_CHECKING:
     from segatlas.structures import Instance, InstancesTarget, Result, SemanticTarget
@@ -24,7 +25,7 @@ SAMPLE_TITLES = ("image", "truth", "prediction", "error")
 
 
 def sample_row(
-    image: Pixels, label: np.ndarray, prediction: np.ndarray, palette: Sequence[Color], ignore: int = 255
+    image: Pixels, label: np.ndarray, prediction: np.ndarray, palette: Sequence[Color], ignore: int = IGNORE
 ) -> tuple[Pixels, Pixels, Pixels, Pixels]:
     """Return one row of a validation sheet: image, truth, prediction and error (see SAMPLE_TITLES).
 

@@ -6,8 +6,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from segatlas.inference import Predictor, load, parse_views
 from segatlas.inference.images import GivenImage, with_sources
 from segatlas.inference.runner import Precision
 from segatlas.metrics import MetricSet, Scores, create, load_metric
+from segatlas.safe_console import progress_bar
 from segatlas.structures import Target
 from segatlas.tasks import TASKS, Task
 
@@ -272,7 +272,7 @@ def _score(
     skipped: list[str] = []
     scores: list[ImageScore] = []
     items = _items(dataset, predictor.card, watch)
-    with _progress_bar(len(dataset), progress) as advance:
+    with progress_bar("evaluating", total=len(dataset), shown=progress) as bar:
         for (index, target), result in predictor.predict_stream(items, batch=batch):
             file = dataset.files(index)[0]
             if isinstance(result, Exception):
@@ -284,7 +284,7 @@ def _score(
                 assert target is not None
                 score = metrics.update(result, target)
                 scores.append(ImageScore(key=dataset.key(index), file=str(file), score=score))
-            advance()
+            bar.step()
     return scores, skipped
 
 
@@ -355,19 +355,3 @@ def _settings(
         precision=predictor.precision,
         options={key: getattr(wanted, key) for key in options},
     )
-
-
-@contextmanager
-def _progress_bar(total: int, shown: bool) -> Iterator[Callable[[], None]]:
-    """Yield what to call after each image. The bar is drawn on stderr, and on a terminal only."""
-    if not shown:
-        yield lambda: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("evaluating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=total)
-        yield lambda: bar.advance(task)

@@ -11,10 +11,11 @@ from pathlib import Path
 from segatlas.cache import cache_folder, is_offline
 from segatlas.checkpoint.card import CARD_FILE
 from segatlas.conversion.converting import convert_file
-from segatlas.downloads.http import Report, download, most_bytes_of, only_one
+from segatlas.downloads.http import download, most_bytes_of, only_one
 from segatlas.errors import WeightsError
 from segatlas.files import sha256, sweep_leftovers
 from segatlas.hub.catalogue import SOURCE, Published, find_published
+from segatlas.safe_console import progress_bar
 
 LOGGER = logging.getLogger("segatlas")
 
@@ -78,9 +79,9 @@ def _file(entry: Published, by_hand: str) -> Path:
             )
         return file
     try:
-        with _progress(entry.name) as report:
+        with progress_bar(entry.name, in_bytes=True) as bar:
             most_bytes = most_bytes_of(entry.numbers)
-            return download(address(entry), file, sha256=entry.sha256, most_bytes=most_bytes, report=report)
+            return download(address(entry), file, sha256=entry.sha256, most_bytes=most_bytes, report=bar.report)
     except WeightsError as error:
         raise WeightsError(f"{entry.name}: {error}; {by_hand}") from error
 
@@ -93,19 +94,6 @@ def _only_one_makes(folder: Path) -> Iterator[None]:
             yield
     except OSError as error:
         raise WeightsError(f"{place.parent}: cannot be written ({error.strerror or error})") from error
-
-
-@contextmanager
-def _progress(name: str) -> Iterator[Report]:
-    """Show a bar on stderr where that is a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(name, total=None)
-        yield lambda done, whole: progress.update(task, completed=done, total=whole)
 
 
 def _metric(entry: Published) -> dict[str, object]:

@@ -20,17 +20,16 @@ import copy
 import logging
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves
 
 from segatlas.layers.linear import PointwiseConv2d, TokenLinear
 from segatlas.layers.norm import BatchNorm2d
+from segatlas.ops import torch_private
 from segatlas.structures import Inputs, InputSpec, Output, changed, image_of, maps_of, noise_inputs
 
 LOGGER = logging.getLogger("segatlas")
@@ -131,7 +130,7 @@ def fold(root: nn.Module, conv_name: str, norm_name: str) -> None:
     """Give the convolution of that name the effect of the norm in eval mode, and put nothing in the norm's place."""
     conv, norm = root.get_submodule(conv_name), root.get_submodule(norm_name)
     assert isinstance(conv, nn.Conv2d)
-    assert isinstance(norm, BatchNorm)
+    assert isinstance(norm, nn.BatchNorm2d | nn.SyncBatchNorm)
     scale, shift = norm_as_affine(norm)
     bias = shift if conv.bias is None else shift + conv.bias * scale
     conv.weight = nn.Parameter(conv.weight * scale.to(conv.weight)[:, None, None, None], requires_grad=False)
@@ -141,7 +140,7 @@ def fold(root: nn.Module, conv_name: str, norm_name: str) -> None:
     setattr(root.get_submodule(parent), own, rest)
 
 
-def norm_as_affine(norm: BatchNorm) -> tuple[Tensor, Tensor]:
+def norm_as_affine(norm: nn.BatchNorm2d | nn.SyncBatchNorm) -> tuple[Tensor, Tensor]:
     """Return scale and shift (C), float64, of a batch norm in eval mode."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
@@ -194,12 +193,12 @@ class _ModuleWatch(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
-        if any(isinstance(x, Tensor) for x in tree_leaves(result)):  # reading a shape or a type is no use
+        if any(isinstance(x, Tensor) for x in leaves(result)):  # reading a shape or a type is no use
             self._note_uses((args, kwargs))
         return result
 
     def _note_uses(self, values: object) -> None:
-        self.uses.update({self.results[id(x)] for x in tree_leaves(values) if id(x) in self.results})
+        self.uses.update({self.results[id(x)] for x in leaves(values) if id(x) in self.results})
 
     def _convolution_ran(self, name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, output: Tensor) -> None:
@@ -308,23 +307,20 @@ class PackedConv2d(nn.Module):
         """Tell whether a module can be packed: a convolution on a processor, and a torch that offers it."""
         if type(conv) not in _CONVOLUTIONS or not isinstance(conv, nn.Conv2d):
             return False
-        onednn = torch.ops.mkldnn
-        offered = hasattr(onednn, "_convolution_pointwise") and hasattr(onednn, "_reorder_convolution_weight")
         plain = conv.padding_mode == "zeros" and not isinstance(conv.padding, str)
-        return offered and plain and conv.weight.device.type == "cpu"
+        return plain and conv.weight.device.type == "cpu" and torch_private.can_pack()
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, in_channels, h, w) to (N, out_channels, h', w') bfloat16, channels-last."""
         x = x.to(torch.bfloat16, memory_format=torch.channels_last)
         packed = self._packed(x) if self.packed is None else self.packed
-        # The last three: nothing is done to the result.
-        return torch.ops.mkldnn._convolution_pointwise(x, packed, self.bias, *self.options, "none", [], "")
+        return torch_private.convolve_packed(x, packed, self.bias, self.options)
 
     def _packed(self, x: Tensor) -> Tensor:
         with _PACKING:
             if self.packed is None:
                 assert self.conv is not None
-                self.packed = torch.ops.mkldnn._reorder_convolution_weight(self.conv.weight, *self.options, x.shape)
+                self.packed = torch_private.pack(self.conv.weight, self.options, x.shape)
                 self.conv = None
             return self.packed
 
@@ -342,6 +338,15 @@ class _InFloat32(nn.Module):
             return self.module(*(x.float() for x in maps))
 
 
-def weights_state(net: nn.Module) -> tuple[tuple[int, int], ...]:
+def leaves(values: object) -> Iterator[object]:
+    """Yield what lies in nested lists, tuples and dictionaries."""
+    if isinstance(values, dict | list | tuple):
+        for value in values.values() if isinstance(values, dict) else values:
+            yield from leaves(value)
+    else:
+        yield values
+
+
+def weights_state(net: nn.Module) -> tuple[tuple[int, float], ...]:
     """Return what changes when a tensor of the network is replaced or changed in place."""
-    return tuple((t.data_ptr(), 0 if t.is_inference() else t._version) for t in (*net.parameters(), *net.buffers()))
+    return tuple((t.data_ptr(), torch_private.version(t)) for t in (*net.parameters(), *net.buffers()))

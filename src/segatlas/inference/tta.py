@@ -52,11 +52,6 @@ class View:
         """Return image and sources as this view sees them."""
         return changed(inputs, self.apply)
 
-    def undo(self, maps: Tensor) -> Tensor:
-        """Return maps (N, K, H, W) of this view flipped and turned back; their scale is left alone."""
-        maps = maps.flip(-1) if self.flip else maps
-        return maps.rot90(-self.turns, (-2, -1))
-
     def pose(self) -> tuple[bool, bool, bool]:
         """Return how maps of this view become upright: swap their axes, then reverse the rows, reverse the columns."""
         return {
@@ -69,10 +64,6 @@ class View:
     def pose_only(self) -> View:
         """Return the view without its resize."""
         return View(turns=self.turns, flip=self.flip)
-
-    def sees(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Return the (height, width) under which a map of `size` appears in this view."""
-        return (size[1], size[0]) if self.turns % 2 else size
 
 
 UPRIGHT = View()

@@ -54,10 +54,3 @@ def _is_quicker_by_onednn(x: Tensor) -> bool:
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
     )
-
-
-def torch_takes_slow_path() -> bool:
-    """Tell whether torch, at its present threads, sends plain 1x1 convolutions of one image to its slow path."""
-    layer, x = nn.Conv2d(16, 16, 1), torch.empty(1, 16, 64, 64)
-    backend = torch._C._select_conv_backend(x, layer.weight, layer.bias, [1, 1], [0, 0], [1, 1], False, [0, 0], 1, None)
-    return "Slow" in str(backend)

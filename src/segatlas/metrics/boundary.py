@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from segatlas.labels import IGNORE
 from segatlas.metrics.label_maps import label_maps
 from segatlas.metrics.metric import Metric, Prediction, Rows
 from segatlas.metrics.number import Number
@@ -34,7 +35,7 @@ def boundary_reach(size: tuple[int, int], fraction: float) -> int:
     return max(1, round(fraction * math.hypot(*size)))
 
 
-def near_another_class(labels: Map, reach: int, ignore: int = 255) -> np.ndarray:
+def near_another_class(labels: Map, reach: int, ignore: int = IGNORE) -> np.ndarray:
     """Return (H, W) bool: labelled pixels with a labelled pixel of another class at most `reach` away (chessboard)."""
     import cv2  # here: listing records and reading recipes does without
 
@@ -48,7 +49,7 @@ def near_another_class(labels: Map, reach: int, ignore: int = 255) -> np.ndarray
     return near
 
 
-def boundary_region(labels: Map, width: int, ignore: int = 255) -> np.ndarray:
+def boundary_region(labels: Map, width: int, ignore: int = IGNORE) -> np.ndarray:
     """Return (H, W) bool: the boundary regions of all classes, and all labelled pixels within `width` of the frame."""
     found = near_another_class(labels, width, ignore)
     edge = labels != ignore
@@ -57,7 +58,7 @@ def boundary_region(labels: Map, width: int, ignore: int = 255) -> np.ndarray:
     return found
 
 
-def boundary_counts(prediction: Map, label: Map, num_classes: int, width: int, ignore: int = 255) -> np.ndarray:
+def boundary_counts(prediction: Map, label: Map, num_classes: int, width: int, ignore: int = IGNORE) -> np.ndarray:
     """Count the pixels of boundary regions.
 
     Args:
@@ -80,7 +81,7 @@ def boundary_counts(prediction: Map, label: Map, num_classes: int, width: int, i
     return np.stack([np.bincount(column, minlength=num_classes) for column in columns], axis=1).astype(np.int64)
 
 
-def contour_counts(prediction: Map, label: Map, num_classes: int, reach: int, ignore: int = 255) -> np.ndarray:
+def contour_counts(prediction: Map, label: Map, num_classes: int, reach: int, ignore: int = IGNORE) -> np.ndarray:
     """Count contour pixels and those with a partner of the same class within reach. Arguments as in `boundary_counts`.
 
     Returns:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from segatlas.config.rules import IGNORE, MAX_CLASSES
 from segatlas.errors import DataError
+from segatlas.labels import IGNORE, MAX_CLASSES
 from segatlas.metrics.metric import Prediction
 
 if TYPE_CHECKING:

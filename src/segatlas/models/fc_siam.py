@@ -8,9 +8,9 @@ absolute difference of their maps (FC-Siam-diff) or both maps (FC-Siam-conc). FC
 
 Letters: N batch, C image channels, K classes, H W image, W' width of the first level.
 
-How ours differs: it was not compared with weights of the authors. The decoder's layers that keep the size are ordinary
-convolutions (a transposed one of stride 1 is the same with its kernel turned round), without the bias that batch norm
-takes away again.
+How ours differs: the decoder's layers that keep the size are ordinary convolutions (a transposed one of stride 1 is the
+same with its kernel turned round), without the bias that batch norm takes away again. With the authors' random weights
+carried over it gives their numbers, see docs/models.md; their repository holds no trained ones.
 
 Any image size: maps are pooled without padding, and the decoder's are grown by their last row and column to the size of
 the encoder's. Only an image of fewer than 16 pixels a side is padded to that, and `canvas` says so.

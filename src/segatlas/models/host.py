@@ -1,4 +1,4 @@
-"""The network inside a wrapper, its host, in the wrapper's config. Loads no torch: recipes are checked with it."""
+"""What configs of wrappers, networks around another one, say of it: their host. Their frame is in `hosted`."""
 
 from __future__ import annotations
 
@@ -34,6 +34,13 @@ class HostSpec:
         return self.name
 
 
+def aux_names_of(net: nn.Module) -> tuple[str, ...]:
+    """Return the names of a network's auxiliary logits: those that it lists, or "fcn" of an `aux_head`."""
+    plain = ("fcn",) if getattr(net, "aux_head", None) is not None else ()
+    names: tuple[str, ...] = getattr(net, "aux_names", plain)
+    return names
+
+
 def hosts_of(config: Any) -> Iterator[HostSpec]:
     """Yield the hosts that a config names, the outermost first."""
     while isinstance(host := getattr(config, HOST, None), HostSpec):
@@ -61,5 +68,7 @@ def with_classes(config: Any, count: int) -> Any:
 
 def host_in(net: nn.Module) -> nn.Module | None:
     """Return the network that a network wraps, None where it wraps none."""
-    found: nn.Module | None = getattr(net, HOST, None)
-    return found
+    from torch import nn
+
+    found = getattr(net, HOST, None)
+    return found if isinstance(found, nn.Module) else None

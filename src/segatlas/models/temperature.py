@@ -18,9 +18,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from segatlas.layers.hosted import HostedNetwork
 from segatlas.models.architecture import Architecture
 from segatlas.models.host import HostSpec
+from segatlas.models.hosted import HostedNetwork
 from segatlas.models.needs import Needs
 from segatlas.structures import Inputs, SemanticLogits
 

@@ -3,6 +3,7 @@
 They load no torch. Letters: N batch, K classes, H W image, h w network output, C input channels.
 """
 
+from segatlas.labels import IGNORE
 from segatlas.renamed import old_names
 from segatlas.structures.inputs import (
     Batch,
@@ -25,7 +26,7 @@ from segatlas.structures.outputs import (
     with_maps,
 )
 from segatlas.structures.results import Instance, Panoptic, Result, Segment
-from segatlas.structures.targets import IGNORE, InstancesTarget, SegmentsTarget, SemanticTarget, Target
+from segatlas.structures.targets import InstancesTarget, SegmentsTarget, SemanticTarget, Target
 
 __all__ = [
     "IGNORE",

@@ -9,9 +9,6 @@ import numpy as np
 if TYPE_CHECKING:
     from torch import Tensor
 
-IGNORE = 255
-"""The label value that means "ignore": never predicted, never scored, no loss."""
-
 Array: TypeAlias = "np.ndarray | Tensor"
 
 

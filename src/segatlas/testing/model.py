@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from segatlas.build.network import build_network
 from segatlas.errors import ConfigError
 from segatlas.inference.fast_form import fast_form
-from segatlas.layers.hosted import aux_names_of
 from segatlas.models.architecture import Architecture
+from segatlas.models.host import aux_names_of
 from segatlas.models.reading import read_config
 from segatlas.postprocess import find
 from segatlas.structures import Inputs, InputSpec, Output, PointLogits, changed, maps_of, noise_inputs
@@ -240,7 +240,7 @@ def no_state(case: ModelCase) -> Iterator[str]:
 
 def one_by_one(case: ModelCase) -> Iterator[str]:
     """What it gives for an image does not depend on the others of its batch."""
-    both = case.noise(count=2)
+    both = case.noise(ODD_SIZES[0], count=2)
     together = case.maps(both)
     alone = [case.maps(changed(both, itemgetter(slice(index, index + 1)))) for index in (0, 1)]
     for name, values in together.items():
@@ -380,7 +380,7 @@ RULES = (
     Rule(check=stride, needs=("canvas",)),
     Rule(check=no_randomness, needs=("finite",)),
     Rule(check=no_state, needs=("finite",)),
-    Rule(check=one_by_one, needs=_REPEATABLE),
+    Rule(check=one_by_one, needs=(*_REPEATABLE, "any_size")),
     Rule(check=inputs_record, needs=_REPEATABLE),
     Rule(check=saved, needs=_REPEATABLE),
     Rule(check=results, needs=("finite", "classes", "canvas", "stride")),

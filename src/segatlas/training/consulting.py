@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from segatlas.config.schema import TrainConfig
 from segatlas.data.checks import look_before_training
@@ -22,6 +21,8 @@ from segatlas.structures import Inputs
 from segatlas.tasks import TASKS
 from segatlas.training.freezing import training_mode
 from segatlas.training.logbook import LOGGER
+
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 def check_data(config: Config, datasets: Sequence[SegmentationData]) -> None:
@@ -86,7 +87,7 @@ def refuse_single_values(config: Config, net: nn.Module, train: SegmentationData
 def _norm_of_one_value(net: nn.Module, given: Inputs, settings: TrainConfig) -> str:
     """Return the first batch norm that fails in training on what it is given, or "". The network is restored."""
     names: dict[nn.Module, str] = {
-        module: name for name, module in net.named_modules() if isinstance(module, _BatchNorm)
+        module: name for name, module in net.named_modules() if isinstance(module, BATCH_NORMS)
     }
 
     def look(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:

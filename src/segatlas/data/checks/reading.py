@@ -30,8 +30,8 @@ FEWEST_MASKS_FOR_OUTLIERS = 3
 class Reading:
     """How masks become labels.
 
-    table: code, or packed colour where `by_color`, -> 0..K-1 or 255. white: masks in which 255 is class 1 and not "not
-    labelled". found_colors: the colours that are classes, where no table was declared. outliers: codes that a few
+    table: code, or packed colour where `by_color`, -> 0..K-1 or 255. white: masks in which 255 is class 1 and not
+    "ignore". found_colors: the colours that are classes, where no table was declared. outliers: codes that a few
     masks hold and that stand far from all others. real: the codes or packed colours that are no damage. notes: what
     was assumed about class names, a sentence each.
     """

@@ -4,7 +4,7 @@
 |----------|--------------------------------------------------------------------------------------------------------|
 | paper    | Brostow, Fauqueur, Cipolla, "Semantic object classes in video", Pattern Recognition Letters 2009       |
 | classes  | 11, grouped from the 32 of the authors as in Badrinarayanan, Kendall, Cipolla, SegNet, PAMI 2017       |
-| things   | Car, Pedestrian, Bicyclist: the authors' moving objects                                                |
+| things   | not told: the authors label pixels and count no objects                                                |
 | codes    | index layout: 0..10, 11 = ignore; colour layout: the 32 colours of the authors, "Void" = ignore        |
 | images   | 960 x 720 (original), or 480 x 360 (SegNet's copy)                                                     |
 | splits   | train 367, val 101, test 233 (SegNet's); val is one drive that train shows too, test mostly a new one  |
@@ -61,9 +61,6 @@ PALETTE = (
     (64, 64, 0),
     (0, 128, 192),
 )
-THINGS = tuple(name in ("Car", "Pedestrian", "Bicyclist") for name in CLASSES)
-"""The groups of the authors' "moving objects"; nothing in the data counts them."""
-
 VOID_CODE = 11
 
 _SKY, _BUILDING, _POLE, _ROAD, _PAVEMENT, _TREE, _SIGN, _FENCE, _CAR, _PEDESTRIAN, _BICYCLIST = range(11)
@@ -120,7 +117,6 @@ class CamVid(PairedFiles):
     layout = "train/ and trainannot/, train/ and train_labels/, or 701_StillsRaw_full/ and LabeledApproved_full/"
     classes = CLASSES
     palette = PALETTE
-    things = THINGS
 
     @classmethod
     def fits(cls, root: Path) -> bool:

@@ -71,7 +71,7 @@ _EVALUATED = tuple((label_id, *label) for label_id, label in enumerate(LABELS) i
 CLASSES = tuple(name for _, name, _, _ in _EVALUATED)
 PALETTE = tuple(color for _, _, _, color in _EVALUATED)
 THINGS = tuple(11 <= train_id <= 18 for _, _, train_id, _ in _EVALUATED)
-"""person to bicycle: the eight classes whose objects the authors count (`hasInstances` of their label table)."""
+"""person to bicycle: the eight evaluated classes of `hasInstances` in helpers/labels.py of cityscapesScripts 2.3.0."""
 
 TRAIN_ID_OF_LABEL_ID = {label_id: train_id for label_id, (_, train_id, _) in enumerate(LABELS)} | {255: IGNORE}
 LABEL_ID_OF_TRAIN_ID = {train_id: label_id for label_id, _, train_id, _ in _EVALUATED}

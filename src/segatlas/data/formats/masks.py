@@ -20,11 +20,8 @@ from segatlas.data.formats.reading import read_stored
 from segatlas.data.formats.stored import codes_of, colors_of
 from segatlas.errors import DataError
 from segatlas.files import whole_file
+from segatlas.labels import IGNORE, MAX_CLASSES
 
-IGNORE = 255
-"""`segatlas.structures.IGNORE`, without its torch."""
-
-MAX_CLASSES = 255
 LOSSY_ENDINGS = (".jpg", ".jpeg")
 LOSSY = "lossy_mask"
 """In `data.accept`: masks that were compressed with loss are taken as they are."""

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from segatlas.data.transforms.color import ColorChange, GaussianBlur, Photometric, normalise
 from segatlas.data.transforms.geometry import Geometry, Placement, resized_size
-from segatlas.data.transforms.pipeline import EvalPipeline, Pipeline, PreparedSample
+from segatlas.data.transforms.pipeline import Pipeline, PreparedSample
 from segatlas.data.transforms.warp import fill_outside, resize_image, warp_image, warp_label
 from segatlas.renamed import old_names
 
 __all__ = [
     "ColorChange",
-    "EvalPipeline",
     "GaussianBlur",
     "Geometry",
     "Photometric",

@@ -22,10 +22,9 @@ from segatlas.data.transforms.geometry import (
     ScaleJitter,
     Step,
     Turns,
-    resized_size,
 )
 from segatlas.data.transforms.targets import size_of_target, warp_target
-from segatlas.data.transforms.warp import fill_outside, resize_image, warp_image, warp_label
+from segatlas.data.transforms.warp import fill_outside, warp_image, warp_label
 from segatlas.errors import DataError, UsageError
 from segatlas.structures import IGNORE, InputSpec, SemanticTarget, Target
 
@@ -131,42 +130,6 @@ class Pipeline:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class EvalPipeline:
-    """Evaluation: resize as the card says, normalise; the label keeps its stored size.
-
-    resize: None = the image's own size, or "short:N", "long:N", "HxW".
-    """
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    max_value: float = 255.0
-    resize: str | None = None
-    sources: tuple[InputSpec, ...] = ()
-
-    def __call__(self, sample: Sample, generator: np.random.Generator | None = None) -> PreparedSample:
-        """Prepare `sample`; nothing is drawn, `generator` is there so that both pipelines are called alike.
-
-        Raises:
-            DataError: the image's channels, or the size of its truth or a source, do not fit; a source is missing.
-        """
-        check_sample(sample, len(self.mean), self.sources)
-        size = _size(sample.image)
-        target = size if self.resize is None else resized_size(self.resize, size)
-        placement = Resize(target=f"{target[0]}x{target[1]}").draw(np.random.default_rng(0), size)
-
-        def prepared(image: np.ndarray) -> np.ndarray:
-            return normalise(resize_image(image, target), self.mean, self.std, self.max_value)
-
-        return PreparedSample(
-            image=prepared(sample.image),
-            target=_empty(size) if sample.target is None else _copied(sample.target),
-            key=sample.key,
-            sources=_sources(sample, self.sources, placement, prepared),
-            present=_present(sample, self.sources),
-        )
-
-
 def geometry_of(transforms: TransformsConfig) -> Geometry:
     """Return the geometric steps of a recipe, in the order that `TransformsConfig` states.
 
@@ -234,10 +197,6 @@ def _size(array: np.ndarray) -> tuple[int, int]:
 
 def _empty(size: tuple[int, int]) -> SemanticTarget:
     return SemanticTarget(np.full(size, IGNORE, np.uint8))
-
-
-def _copied(target: Target) -> Target:
-    return type(target)(*(np.array(array) for array in target))
 
 
 def _present(sample: Sample, sources: Sequence[InputSpec]) -> dict[str, bool]:

@@ -1,8 +1,10 @@
-"""The frame of a network around another network, its host."""
+"""The frame of wrappers: networks around another one, their host. What their configs say of it is in `host`."""
 
 from __future__ import annotations
 
 from torch import nn
+
+from segatlas.models.host import aux_names_of
 
 
 class HostedNetwork(nn.Module):
@@ -29,10 +31,3 @@ class HostedNetwork(nn.Module):
     def aux_names(self) -> tuple[str, ...]:
         """Return the names of the auxiliary logits that training gives: the host's."""
         return aux_names_of(self.host)
-
-
-def aux_names_of(net: nn.Module) -> tuple[str, ...]:
-    """Return the names of a network's auxiliary logits: those that it lists, or "fcn" of an `aux_head`."""
-    plain = ("fcn",) if getattr(net, "aux_head", None) is not None else ()
-    names: tuple[str, ...] = getattr(net, "aux_names", plain)
-    return names
