@@ -19,8 +19,15 @@ FAMILIES = [
 ]
 ONE_OF_EACH = ["resnet18", "resnet18c", "resnet18d", "mobilenet_v2", "mit_b0", "hrnet_w8_small"]
 
+FIRST = {module: name for name, module in reversed(ENCODERS.items())}.values()
+each_encoder = pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[] if name in (*FIRST, *ONE_OF_EACH) else [pytest.mark.slow]) for name in ENCODERS],
+)
+"""One of each file, and of each form of a file, in every run; the other sizes are slow tests."""
 
-@pytest.mark.parametrize("name", ENCODERS)
+
+@each_encoder
 def test_channels_and_strides_say_what_forward_gives(name):
     with torch.device("meta"):
         encoder = create_encoder(name)
@@ -31,7 +38,7 @@ def test_channels_and_strides_say_what_forward_gives(name):
     assert list(encoder.strides) == sorted(encoder.strides)
 
 
-@pytest.mark.parametrize("name", ENCODERS)
+@each_encoder
 def test_stages_hold_every_parameter_once_in_depth_order(name):
     with torch.device("meta"):
         encoder = create_encoder(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -63,9 +64,16 @@ REFINED: set[str] = {
     "pointrend",
     "temperature",
 }
-each_case = pytest.mark.parametrize("case", CASES)
+
+
+def marked(cases: Iterable[str]) -> list[Any]:
+    """Return cases for a parameter: one an architecture is for every run, further forms of it are slow tests."""
+    return [pytest.param(case, marks=[] if case in ARCHITECTURES else [pytest.mark.slow]) for case in cases]
+
+
+each_case = pytest.mark.parametrize("case", marked(CASES))
 each_semantic_case = pytest.mark.parametrize(
-    "case", [case for case, (name, _) in CASES.items() if ARCHITECTURES[name].output == "SemanticLogits"]
+    "case", marked(case for case, (name, _) in CASES.items() if ARCHITECTURES[name].output == "SemanticLogits")
 )
 
 
@@ -146,11 +154,11 @@ def test_a_program_exported_for_inputs_equals_the_network(case):
 
 @pytest.mark.parametrize(
     "case",
-    [
+    marked(
         case
         for case, (name, _) in CASES.items()
         if name not in REFINED and ARCHITECTURES[name].output == "SemanticLogits"
-    ],
+    ),
 )
 def test_encoder_decode_and_classifier_make_the_logits(case):
     net, x = make(case).eval(), noise(case, 1, 64, 96)

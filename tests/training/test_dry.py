@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,8 +18,20 @@ from segatlas.training import building
 from segatlas.training.building import build_parts
 from segatlas.training.dry import dry_run
 
+QUICK = ("_shapes", "_folder", "_pairs")
 WHOLE = ("pspnet_ade20k", "fcn_ade20k_resnest101", "stdc_cityscapes")
 """Recipes run as they are too."""
+
+
+def each_recipe() -> list[Any]:
+    """Return the shipped recipes for a parameter: one an architecture is for every run, the others are slow tests."""
+    shown: set[str] = set()
+    found = []
+    for name, file in sorted(recipes().items(), key=lambda item: (not item[0].endswith(QUICK), item[0])):
+        architecture = file.parent.name
+        found.append(pytest.param(name, marks=[pytest.mark.slow] if architecture in shown else []))
+        shown.add(architecture)
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +60,7 @@ def no_connection(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_connection")
-@pytest.mark.parametrize("name", sorted(recipes()))
+@pytest.mark.parametrize("name", each_recipe())
 def test_every_shipped_recipe_takes_a_step_without_a_connection(name, roots, published):
     config, network = Config.load(name), network_of(name)
     has_weights, small = config.model.encoder_weights == "imagenet", SMALL.get(str(getattr(network, "encoder", None)))

@@ -58,6 +58,9 @@ goldens come besides."""
 
 USUAL: tuple[dict[str, Any], ...] = ({}, {"num_classes": 7, "in_channels": 4, "aux": True})
 
+IN_EVERY_RUN = 2
+"""Configs of each importer that are tried in every run; the others are slow tests."""
+
 
 def cases() -> list:
     """Return every importer with every config to try."""
@@ -68,7 +71,9 @@ def cases() -> list:
             own = [case for case in GOLDENS.get(source, []) if case["architecture"] == importer.architecture]
             tried = [*VARIANTS.get((source, name), USUAL), *(dict(case["fields"]) for case in own)]
             for index, fields in enumerate(tried):
-                found.append(pytest.param(importer, {"num_classes": 5, **fields}, id=f"{source}-{name}-{index}"))
+                marks = [] if index < IN_EVERY_RUN else [pytest.mark.slow]
+                fields = {"num_classes": 5, **fields}
+                found.append(pytest.param(importer, fields, id=f"{source}-{name}-{index}", marks=marks))
     return found
 
 
