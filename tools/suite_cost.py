@@ -2,8 +2,8 @@
 
     PYTHONPATH=tools OMP_NUM_THREADS=1 python -m pytest -p suite_cost -m "not slow"
 
-Seconds are those of this process and its children (user and system), so that other programs count little. Run it without
-`-n`.
+Seconds are those of this process and its children (user and system), so that other programs count little. Run it
+without `-n`.
 """
 
 from __future__ import annotations
