@@ -45,7 +45,7 @@ def test_a_device_that_is_not_there_is_refused(refused, monkeypatch, device, fur
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     text = refused(f"train.device={device}", *further)
     there_is = {"cuda": "torch sees 0 CUDA devices", "mps": "this machine has no MPS device"}[device]
-    assert f'config error in recipe train.device = "{device}" {there_is} - use auto or cpu' in text
+    assert f'override train.device = "{device}" {there_is} - use auto or cpu' in text
 
 
 @BOTH
