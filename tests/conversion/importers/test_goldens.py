@@ -6,27 +6,35 @@ The digests are made by the libraries themselves, see `tools/make_goldens.py`; n
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 from fakes.golden_cases import GOLDENS, golden_differences
 
 from segatlas.build.network import build_empty, make_config
 
-LARGE = 60e6
-"""Parameters above which a case is slow."""
 
-
-def networks() -> list:
-    """Each case with our network on the meta device; large ones are marked."""
-    cases = []
+def networks() -> list[Any]:
+    """Return each golden for a parameter: the smallest of a library and architecture is for every run; others slow."""
+    size: dict[str, int] = {}
+    smallest: dict[tuple[str, str], str] = {}
     for name, (source, case) in GOLDENS.items():
         architecture, config = make_config(case["architecture"], case["fields"])
-        large = sum(p.numel() for p in build_empty(architecture, config).parameters()) > LARGE
-        cases.append(pytest.param(source, case, id=name, marks=[pytest.mark.slow] if large else []))
-    return cases
+        parameters = sum(p.numel() for p in build_empty(architecture, config).parameters())
+        size[name] = parameters * case["size"][0] * case["size"][1]
+        kind = (source, case["architecture"])
+        smallest[kind] = min(smallest.get(kind, name), name, key=size.__getitem__)
+    shown = set(smallest.values())
+    return [
+        pytest.param(source, case, id=name, marks=[] if name in shown else [pytest.mark.slow])
+        for name, (source, case) in GOLDENS.items()
+    ]
 
 
-@pytest.mark.parametrize(("source", "case"), networks())
+NETWORKS = networks()
+
+
+@pytest.mark.parametrize(("source", "case"), NETWORKS)
 def test_logits_have_the_digest_of_the_librarys_own_network(source, case):
     assert golden_differences(source, case) == []
 
@@ -46,6 +54,12 @@ def test_the_comparison_names_what_is_not_as_the_library_had_it(change, named):
     change(changed)
     [told] = golden_differences(source, changed)
     assert named in told
+
+
+def test_every_architecture_with_a_golden_has_one_in_every_run():
+    quick = {(source, case["architecture"]) for source, case in (p.values for p in NETWORKS if not p.marks)}
+    assert quick == {(source, case["architecture"]) for source, case in GOLDENS.values()}
+    assert len(NETWORKS) == len(GOLDENS)
 
 
 def test_every_library_with_a_reference_has_a_golden():
