@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.campaign import run, wait_for_quiet
 from benchmarks.page import missing, tables
-from benchmarks.table import GROUPS, ROWS
+from benchmarks.table import GROUPS, SETS, wanted_rows
 from segatlas.files import whole_file
 
 ROUNDS = 5
@@ -18,20 +18,19 @@ SCALING = "scaling"
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", default="", help=f"groups or rows, joined by commas: {', '.join((*GROUPS, SCALING))}")
+    known = ", ".join((*GROUPS, *SETS, SCALING))
+    parser.add_argument("--only", default="", help=f"groups or rows, joined by commas: {known}")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"below {ROUNDS}: a trial, nothing to quote")
     parser.add_argument("--out", type=Path, required=True, help="the JSON file, replaced at the end")
     arguments = parser.parse_args()
-    wanted = {word.strip() for word in arguments.only.split(",") if word.strip()}
-    unknown = wanted - {*GROUPS, SCALING} - {row.key for row in ROWS}
+    rows, unknown = wanted_rows(arguments.only)
+    with_scaling = not arguments.only or SCALING in unknown
+    unknown = [word for word in unknown if word != SCALING]
     if unknown:
-        parser.error(
-            f"--only: {', '.join(sorted(unknown))}: neither a group nor a row; groups: {', '.join((*GROUPS, SCALING))}"
-        )
-    rows = [row for row in ROWS if not wanted or {row.key, row.group} & wanted]
+        parser.error(f"--only: {', '.join(unknown)}: neither a group nor a row; groups: {known}")
     if arguments.rounds >= ROUNDS:
         wait_for_quiet(say)
-    report = run(rows, arguments.rounds, with_scaling=not wanted or SCALING in wanted, say=say)
+    report = run(rows, arguments.rounds, with_scaling=with_scaling, say=say)
     with whole_file(arguments.out) as temporary:
         temporary.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     print("\n".join([*tables(report), *missing(report)]))

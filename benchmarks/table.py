@@ -16,6 +16,16 @@ ROWS: tuple[Row, ...] = (
     *start.ROWS,
 )
 GROUPS = tuple(dict.fromkeys(row.group for row in ROWS))
+SETS: dict[str, tuple[str, ...]] = {"networks": tuple(dict.fromkeys(row.group for row in networks.ROWS))}
+"""Name for `--only` -> the groups that it stands for."""
+
+
+def wanted_rows(only: str) -> tuple[list[Row], list[str]]:
+    """Return the rows that words joined by commas name (keys, groups, sets; "" = all), and the words that name none."""
+    words = [word.strip() for word in only.split(",") if word.strip()]
+    names = {name for word in words for name in SETS.get(word, (word,))}
+    unknown = names - {*GROUPS} - {row.key for row in ROWS}
+    return [row for row in ROWS if not names or {row.key, row.group} & names], sorted(unknown)
 
 
 def find_row(key: str) -> Row:

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 TASK_NAMES = {"semantic", "instance", "panoptic"}
 TASK_ROOMS = {"tasks", "criteria", "postprocess", "output"}
 """Where the name of a task may decide something; elsewhere the task's record is asked."""
-SCORE_NAMES, SCORE_FREE_ROOMS = {"miou"}, {"training", "inference"}
+SCORE_NAMES, SCORE_FREE_ROOMS = {"miou"}, {"training", "inference", "drawing"}
 TORCH_PRIVATE = "torch_private.py"
 MOST_LINES, MOST_FUNCTION_LINES = 600, 80
 LOOSE_ENDS = re.compile(r"\b(TODO|FIXME|XXX)\b|raise NotImplementedError\b|assert True\b")

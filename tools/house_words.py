@@ -59,7 +59,7 @@ CLASS_NAMES = {
     "Coding": "LabelEncoding",
     "Diagnosis": "CheckReport",
     "Found": "Match",
-    "Inventory": "FileListing",
+    "Inventory": "Listing",
     "LossTerm": "LossConfig",
     "MaskFacts": "MaskStats",
     "Parts": "TrainingComponents",

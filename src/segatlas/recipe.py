@@ -26,7 +26,7 @@ from segatlas.data.dataset import sources_fault
 from segatlas.data.datasets import DATASETS, dataset_class
 from segatlas.data.options import check_options
 from segatlas.encoders import ENCODERS
-from segatlas.errors import Problem, UsageError
+from segatlas.errors import ConfigError, Problem, UsageError
 from segatlas.losses import LOSSES, AnyLoss, losses_for
 from segatlas.metrics import Number, monitored
 from segatlas.models import ARCHITECTURES, ArchitectureEntry, lookup
@@ -326,16 +326,21 @@ class Config(config.Config):
             found["train"] = self.train.model_copy(update={"metric": next(iter(scores))})
         return self.model_copy(update=found)
 
-    def problems_of_network(self) -> list[Problem]:
-        """Return a problem for each loss on auxiliary logits that the network does not give; it is made of shapes."""
+    def check_network(self) -> None:
+        """Make the network of shapes and ask what it gives, which reading a recipe does not.
+
+        Raises:
+            ConfigError: a loss is on auxiliary logits that the network does not give.
+        """
         entry = _entry(self)
         if entry is None or all(term.on == "logits" for term in self.losses):
-            return []
+            return
         from segatlas.build.network import build_empty  # loads torch, as the network's file does
 
         record, variant = load_architecture(entry.name), lookup(self.model.name)[1]
         made, faults = read_config(record, {**FROM_DATA, **self.model.architecture_fields()}, variant=variant)
-        return [] if faults else aux_problems(self, build_empty(record, made))
+        if not faults and (problems := aux_problems(self, build_empty(record, made))):
+            raise ConfigError("recipe", problems)
 
     @classmethod
     def load(

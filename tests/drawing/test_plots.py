@@ -58,3 +58,13 @@ def test_bars_are_drawn_in_the_colour_of_their_class():
 def test_plots_need_no_pyplot(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
     assert opened(confusion_image(np.eye(2), ["a", "b"])).size > 0
+
+
+def test_any_score_of_validation_is_drawn_and_the_one_that_ranks_the_weights_is_marked(tmp_path):
+    lines = [f"{step},{0.1 * step}" for step in range(1, 9)]
+    corner = metrics_file(tmp_path / "a.csv", "step,val_mean_corner", lines)
+    none = metrics_file(tmp_path / "b.csv", "step,epoch", lines)
+    drawn = opened(curves_image(corner))
+    assert drawn.min() < 200 <= opened(curves_image(none)).min()
+    assert not np.array_equal(opened(curves_image(corner, best="mean_corner")), drawn)
+    assert np.array_equal(opened(curves_image(corner, best="miou")), drawn)

@@ -15,7 +15,7 @@ from benchmarks.campaign import Loads, lines_of
 from benchmarks.loss import LOSSES, Supervised, both_ways, same_loss
 from benchmarks.page import TITLES
 from benchmarks.rows import Peer, Row, Target
-from benchmarks.table import GROUPS, ROWS, find_row
+from benchmarks.table import GROUPS, ROWS, find_row, wanted_rows
 from benchmarks.tail import Logits, same_but_ties
 from benchmarks.window import make_windows
 
@@ -196,3 +196,11 @@ def test_an_unknown_group_is_refused_with_the_known_ones(tmp_path):
     done = subprocess.run(words, capture_output=True, text=True, env={"PYTHONPATH": ":".join(sys.path)})
     assert done.returncode == 2
     assert "coffee: neither a group nor a row; groups: tail, loss" in done.stderr
+
+
+def test_a_word_names_a_row_a_group_or_all_rows_of_networks():
+    rows, unknown = wanted_rows("tail, networks,nothing")
+    assert unknown == ["nothing"]
+    assert {row.group for row in rows} == {"tail", "segformer", "bf16", "one_thread"}
+    assert wanted_rows("")[0] == list(ROWS)
+    assert [row.key for row in wanted_rows(ROWS[0].key)[0]] == [ROWS[0].key]

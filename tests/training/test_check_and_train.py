@@ -200,6 +200,7 @@ def test_the_look_for_single_values_leaves_network_and_random_numbers_as_they_we
     import torch
     from torch import nn
 
+    from segatlas.config.schema import TrainConfig
     from segatlas.training.consulting import _norm_of_one_value
 
     net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Dropout(0.5)).eval()
@@ -207,8 +208,8 @@ def test_the_look_for_single_values_leaves_network_and_random_numbers_as_they_we
     torch.manual_seed(1)
     expected = torch.rand(3)
     torch.manual_seed(1)
-    assert _norm_of_one_value(net, torch.rand(1, 3, 8, 8, generator=torch.Generator()), frozen=False) == ""
-    assert _norm_of_one_value(net, torch.rand(1, 3, 1, 1, generator=torch.Generator()), frozen=False) == "1"
+    assert _norm_of_one_value(net, torch.rand(1, 3, 8, 8, generator=torch.Generator()), TrainConfig()) == ""
+    assert _norm_of_one_value(net, torch.rand(1, 3, 1, 1, generator=torch.Generator()), TrainConfig()) == "1"
     assert torch.equal(torch.rand(3), expected)
     assert not net.training
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())

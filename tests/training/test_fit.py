@@ -293,7 +293,7 @@ def test_a_class_count_that_differs_from_the_data_is_a_config_error_and_nothing_
 def test_a_loss_on_a_missing_auxiliary_head_is_a_config_error_and_a_present_one_is_trained(recipe):
     loss = "losses=[cross_entropy, {name: cross_entropy, on: aux.fcn, weight: 0.4}]"
     config = recipe(loss)
-    with pytest.raises(ConfigError, match=r"losses\.1\.on = aux\.fcn"):
+    with pytest.raises(ConfigError, match=r'losses\.1\.on = "aux\.fcn"'):
         train(config, quiet=True)
     assert not Path(config.run.dir).exists()
     assert dry_run(recipe(loss, "model.aux=true")).aux_shapes.keys() == {"fcn"}

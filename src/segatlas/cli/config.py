@@ -15,6 +15,7 @@ from segatlas.cli.common import (
     load_recipe,
     print_json_line,
     split_words,
+    telling_lines,
 )
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ def check(
 ) -> None:
     """Check a recipe, down to the keys of its network. Exits 2 and lists all problems where there are some."""
     cfg = load_recipe(words, config_file)
+    with telling_lines(words or (), config_file):
+        cfg.check_network()
     name = config_file or split_words(words)[0] or "defaults"
     human(json_line=json_line).print(f"ok: {name}\n{summary(cfg)}", markup=False)
     if json_line:

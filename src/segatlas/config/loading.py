@@ -273,11 +273,7 @@ def _check(
     faulty = {problem.key for problem in problems}
     problems += check_rules(cfg, faulty)
     if check_model is not None and not faulty & {"model", "model.name"}:
-        own_network = not _is_shipped(tree.child("model"))
-        found = check_model(sound.get("model", {})) if own_network else []
-        if not found and (own_network or not _is_shipped(tree.child("losses"))):
-            found = cfg.problems_of_network()
-        problems += found
+        problems += [] if _is_shipped(tree.child("model")) else check_model(sound.get("model", {}))
     return (None if problems else cfg), problems
 
 

@@ -294,7 +294,3 @@ class Config(Section):
     def settled(self) -> Self:
         """Return the recipe with what it leaves open filled in; `segatlas.recipe.Config` knows what."""
         return self
-
-    def problems_of_network(self) -> list[Problem]:
-        """Return the problems that only the network of a sound `model:` shows; `segatlas.recipe.Config` builds it."""
-        return []

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
     from segatlas.drawing.maps import Color
 
-SCORES = ("miou", "iou", "dice", "accuracy", "fscore", "f1", "kappa")
+VALIDATION = "val_"
+"""What the columns of validation begin with in `metrics.csv`."""
+
 INK, GRID = "#33383e", "#dfe3e8"
 LONGEST_NAME = 24  # letters of a class name in a plot
 NUMBERS_UP_TO = 25  # classes of a confusion matrix whose cells carry numbers
@@ -42,17 +44,21 @@ def read_metrics(path: str | Path) -> list[dict[str, float]]:
     return rows
 
 
-def curves_image(metrics: str | Path) -> bytes:
+def curves_image(metrics: str | Path, best: str | None = None) -> bytes:
     """Draw a run's `metrics.csv`: losses, scores and learning rates over the optimiser steps.
 
-    A column is a loss where its name holds "loss", a score (0..1) where its name ends in one of SCORES, a learning rate
-    where it begins with "lr"; what stands before a last "/" does not count. Other columns are left out.
+    A column is a loss where its name holds "loss", a score (0..1) where it is one of validation, `val_NAME`, a learning
+    rate where it begins with "lr". Other columns are left out.
+
+    Args:
+        metrics: the file.
+        best: the NAME of the score that decides which weights are the best; its highest point is marked.
     """
     rows = read_metrics(metrics)
     panels = {
         "loss": _series(rows, lambda name: "loss" in name),
-        "score": _series(rows, lambda name: _last_word(name).endswith(SCORES)),
-        "learning rate": _series(rows, lambda name: _last_word(name).startswith("lr")),
+        "score": _series(rows, lambda name: name.startswith(VALIDATION) and "loss" not in name),
+        "learning rate": _series(rows, lambda name: name.startswith("lr")),
     }
     panels = {title: series for title, series in panels.items() if series}
     figure = _figure(max(4.6 * len(panels), 4.6), 3.4)
@@ -65,7 +71,7 @@ def curves_image(metrics: str | Path) -> bytes:
         axes.locator_params(axis="x", integer=True)
         if title == "score":
             axes.set_ylim(0, 1)
-            _name_best(axes, series)
+            _mark_best(axes, series.get(f"{VALIDATION}{best}"))
         if title == "loss" and _spread(series) > 50:
             axes.set_yscale("log")
         if len(series) <= 8:
@@ -172,10 +178,6 @@ def _number(cell: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _last_word(name: str) -> str:
-    return name.rsplit("/", 1)[-1].lower()
-
-
 def _series(rows: Sequence[Row], wanted: Callable[[str], bool]) -> dict[str, tuple[list[float], list[float]]]:
     """Return name -> (steps, values) for every column that is wanted and has at least one value."""
     names = list(dict.fromkeys(name for row in rows for name in row if name not in ("step", "epoch")))
@@ -191,12 +193,11 @@ def _spread(series: Mapping[str, tuple[list[float], list[float]]]) -> float:
     return max(values) / min(values) if min(values) > 0 else 0.0
 
 
-def _name_best(axes: Axes, series: Mapping[str, tuple[list[float], list[float]]]) -> None:
-    """Mark the highest point of the curve of mean IoU with its value."""
-    name = next((name for name in series if _last_word(name) == "miou"), None)
-    if name is None:
+def _mark_best(axes: Axes, curve: tuple[list[float], list[float]] | None) -> None:
+    """Mark the highest point of a curve with its value."""
+    if curve is None:
         return
-    steps, values = series[name]
+    steps, values = curve
     best = int(np.argmax(values))
     axes.annotate(
         f"best {100 * values[best]:.1f} %",

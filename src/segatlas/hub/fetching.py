@@ -15,7 +15,6 @@ from segatlas.downloads.http import download, most_bytes_of, only_one
 from segatlas.errors import WeightsError
 from segatlas.files import sha256, sweep_leftovers
 from segatlas.hub.catalogue import SOURCE, Published, find_published
-from segatlas.safe_console import progress_bar
 
 LOGGER = logging.getLogger("segatlas")
 
@@ -79,6 +78,8 @@ def _file(entry: Published, by_hand: str) -> Path:
             )
         return file
     try:
+        from segatlas.safe_console import progress_bar  # loads rich, which predicting does without
+
         with progress_bar(entry.name, in_bytes=True) as bar:
             most_bytes = most_bytes_of(entry.numbers)
             return download(address(entry), file, sha256=entry.sha256, most_bytes=most_bytes, report=bar.report)

@@ -31,7 +31,7 @@ def finish_run(config: Config, folder: RunFolder, val: SegmentationData) -> Repo
     predictor = load(folder.model, device=config.train.device)
     report = evaluate(folder.root, config, device=config.train.device, progress=False)
     report.to_json(folder.evaluation)
-    curves = drawing.curves_image(folder.metrics)
+    curves = drawing.curves_image(folder.metrics, best=config.train.metric)
     drawing.write_bytes(curves, folder.plots / "curves.png")
     sections: list[Section] = [Figures(title="Training curves", entries=[("", curves)])]
     for section in report.sections:

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from segatlas.data.transforms.geometry import Placement, Size
+from segatlas.labels import IGNORE
 
 CV_CHANNELS = 4
 """OpenCV warps at most this many channels at once."""
@@ -57,7 +58,7 @@ def warp_image(image: np.ndarray, placement: Placement) -> np.ndarray:
     return out
 
 
-def warp_label(label: np.ndarray, placement: Placement, padding: int = 255) -> np.ndarray:
+def warp_label(label: np.ndarray, placement: Placement, padding: int = IGNORE) -> np.ndarray:
     """Return the label that `placement` makes of `label`: the value of the source pixel that each pixel centre hits.
 
     Args:
