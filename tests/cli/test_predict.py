@@ -11,7 +11,7 @@ from segatlas.cli.main import app
 from segatlas.cli.predict import parse_window, plan_jobs
 from segatlas.errors import UsageError
 from segatlas.inference import runner
-from segatlas.output import ENDINGS
+from segatlas.output import ending_of
 from segatlas.tasks import TASKS
 
 KINDS = TASKS["semantic"].writers
@@ -67,7 +67,7 @@ def test_every_kind_of_result_is_written_in_the_image_s_size(model, images, tmp_
     out = tmp_path / "out"
     result = segatlas(model, images / "a.png", "--out", out, "--save", ",".join(KINDS))
     assert result.exit_code == 0, result.output
-    assert files(out) == sorted(f"a{ending}" for ending in (ENDINGS[kind] for kind in KINDS))
+    assert files(out) == sorted(f"a{ending}" for ending in (ending_of(kind) for kind in KINDS))
     labels = expected_mask(model, images / "a.png")
     assert np.array_equal(mask(out / "a_mask.png"), labels)
     assert np.array_equal(mask(out / "a_color.png"), np.array(PALETTE, np.uint8)[labels])

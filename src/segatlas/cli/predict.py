@@ -24,7 +24,7 @@ from segatlas.cli.common import (
 )
 from segatlas.errors import UsageError
 from segatlas.files import require_writable, sweep_leftovers
-from segatlas.output import ENDINGS, MODULES, kinds_of, write
+from segatlas.output import all_kinds, ending_of, kinds_of, tasks_with_writers, write
 from segatlas.output.options import WriterOptions
 from segatlas.printable import printable
 from segatlas.safe_console import ProgressBar, progress_bar
@@ -41,7 +41,7 @@ FORMATS = ("index", "cityscapes-ids")
 
 def _defaults() -> str:
     """Return what is written where --save is not given, for the help."""
-    return "; ".join(f"{','.join(kinds_of(name, None))} ({name})" for name in MODULES)
+    return "; ".join(f"{','.join(kinds_of(name, None))} ({name})" for name in tasks_with_writers())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +75,7 @@ def predict(
     source: Annotated[list[str] | None, typer.Argument(help="Files, folders (with all below) and globs.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder for the results.")] = None,
     save: Annotated[
-        str | None, typer.Option(help=f"What to write, of: {','.join(ENDINGS)}; default: {_defaults()}.")
+        str | None, typer.Option(help=f"What to write, of: {','.join(all_kinds())}; default: {_defaults()}.")
     ] = None,
     input_file: Annotated[Path | None, typer.Option("--input", help="One image, in place of SOURCE.")] = None,
     output_file: Annotated[Path | None, typer.Option("--output", help="Mask file (.png) for --input.")] = None,
@@ -153,7 +153,7 @@ def predict(
 
 def _usual() -> list[str]:
     """Return the kinds that are written for some task where --save is not given."""
-    return sorted({kind for name in MODULES for kind in kinds_of(name, None)})
+    return sorted({kind for name in tasks_with_writers() for kind in kinds_of(name, None)})
 
 
 def _tell_done(console: Console, summary: PredictionSummary, agreement: float | None, where: str) -> None:
@@ -240,10 +240,10 @@ def parse_kinds(text: str) -> tuple[str, ...]:
     """Return the kinds of --save. UsageError for an unknown one, or none."""
     kinds = tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
     for kind in kinds:
-        if kind not in ENDINGS:
-            raise UsageError(f"--save: got {kind!r}, expected some of {','.join(ENDINGS)}")
+        if kind not in all_kinds():
+            raise UsageError(f"--save: got {kind!r}, expected some of {','.join(all_kinds())}")
     if not kinds:
-        raise UsageError(f"--save: nothing to write; expected some of {','.join(ENDINGS)}")
+        raise UsageError(f"--save: nothing to write; expected some of {','.join(all_kinds())}")
     return kinds
 
 
@@ -320,7 +320,7 @@ def _all_targets(
     """Return kind -> file of each image's results."""
     if output_file is not None:
         return {job: dict.fromkeys(kinds, output_file) for job in jobs}
-    return {job: {kind: _required(out) / f"{job.name}{ENDINGS[kind]}" for kind in kinds} for job in jobs}
+    return {job: {kind: _required(out) / f"{job.name}{ending_of(kind)}" for kind in kinds} for job in jobs}
 
 
 def _check_targets(jobs: Sequence[Job], targets: dict[Job, dict[str, Path]]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,19 +19,23 @@ from segatlas.tasks import TASKS
 if TYPE_CHECKING:
     from segatlas.inference import Segmentation
 
-ENDINGS = {
-    "mask": "_mask.png",
-    "color": "_color.png",
-    "overlay": "_overlay.png",
-    "boundary": "_boundary.png",
-    "confidence": "_confidence.png",
-    "instances": "_instances.png",
-    "json": ".json",
-}
-"""Kind -> the ending of the file that it makes."""
+_OTHER_ENDINGS = {"json": ".json"}
+"""Kinds whose files do not end in `_KIND.png`."""
 
-MODULES = {"semantic": "segatlas.output.semantic", "instance": "segatlas.output.instance"}
-"""Task -> the file with its writers: a function `write_KIND(result, path, options)` for each kind of its record."""
+
+def tasks_with_writers() -> tuple[str, ...]:
+    """Return the tasks that have a file of writers here: `TASK.py` with `write_KIND(result, path, options)`."""
+    return tuple(task for task in TASKS if find_spec(f"{__name__}.{task}") is not None)
+
+
+def all_kinds() -> tuple[str, ...]:
+    """Return the kinds of all tasks that have writers, those of the first task first."""
+    return tuple(dict.fromkeys(kind for task in tasks_with_writers() for kind in TASKS[task].writers))
+
+
+def ending_of(kind: str) -> str:
+    """Return what the name of a file of this kind ends with."""
+    return _OTHER_ENDINGS.get(kind, f"_{kind}.png")
 
 
 def kinds_of(task: str, wanted: Sequence[str] | None) -> tuple[str, ...]:
@@ -48,4 +53,4 @@ def kinds_of(task: str, wanted: Sequence[str] | None) -> tuple[str, ...]:
 
 def write(task: str, kind: str, result: Segmentation, path: Path, options: WriterOptions) -> None:
     """Write one file of a result; it appears under its name only when complete."""
-    getattr(import_module(MODULES[task]), f"write_{kind}")(result, path, options)
+    getattr(import_module(f"{__name__}.{task}"), f"write_{kind}")(result, path, options)
