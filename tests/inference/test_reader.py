@@ -167,17 +167,19 @@ def test_a_result_is_given_before_the_next_frame_is_there():
 
 def test_closing_does_not_wait_for_an_iterator_that_gives_nothing_more(monkeypatch):
     monkeypatch.setattr(reader, "PATIENCE", 0.01)
-    go_on, taken = threading.Event(), []
+    go_on, waits, taken = threading.Event(), threading.Event(), []
 
     def camera():
         for seed in count():
             taken.append(seed)
             yield seed, frame(seed)
             if seed:
+                waits.set()
                 go_on.wait(60)
 
     stream = predictor().predict_stream(camera())
     next(stream)
+    assert waits.wait(60)
     stream.close()
     (thread,) = reading()
     assert thread.daemon

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from segatlas.errors import ConfigError
+from segatlas.training.building import build_parts
 from segatlas.training.dry import dry_run
 
 UNET = {"name": "unet", "width": 4}
@@ -23,7 +24,7 @@ def test_a_loss_on_auxiliary_logits_that_the_network_does_not_give_is_refused_wi
 ):
     losses = f"losses=[cross_entropy, {{name: cross_entropy, on: {on}}}]"
     with pytest.raises(ConfigError) as caught:
-        recipe(losses, model=model)
+        build_parts(recipe(losses, model=model), dry=True)
     assert [(p.key, p.got, p.message) for p in caught.value.problems] == [("losses.1.on", f'"{on}"', has)]
 
 
