@@ -59,7 +59,7 @@ CLASS_NAMES = {
     "Coding": "LabelEncoding",
     "Diagnosis": "CheckReport",
     "Found": "Match",
-    "Inventory": "Listing",
+    "Inventory": "FileListing",
     "LossTerm": "LossConfig",
     "MaskFacts": "MaskStats",
     "Parts": "TrainingComponents",

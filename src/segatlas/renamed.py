@@ -90,7 +90,7 @@ RENAMED: dict[str, dict[str, str]] = {
     "segatlas.data.doctor.findings": {"Diagnosis": "CheckReport"},
     "segatlas.data.doctor.inventory": {
         "Coding": "segatlas.data.datasets.listing.LabelEncoding",
-        "Inventory": "segatlas.data.datasets.listing.Listing",
+        "Inventory": "segatlas.data.datasets.listing.FileListing",
         "take_inventory": "list_dataset_files",
     },
     "segatlas.data.doctor.reading": {

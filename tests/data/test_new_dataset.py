@@ -16,7 +16,7 @@ from segatlas.cli.main import app
 from segatlas.config import to_yaml
 from segatlas.config.section import Section
 from segatlas.data import DATASETS
-from segatlas.data.datasets.listing import SPLITS, LabelEncoding, Listing, match_stems
+from segatlas.data.datasets.listing import SPLITS, FileListing, LabelEncoding, match_stems
 from segatlas.data.datasets.paired import PairedFiles
 from segatlas.data.formats.listing import list_images
 from segatlas.data.formats.masks import LabelRule
@@ -51,7 +51,7 @@ class Farm(PairedFiles):
     def listing(cls, cfg, root: Path, splits: Sequence[str] = SPLITS):
         folders = {split: root / split / cfg.options(FarmOptions).season for split in splits}
         files = {split: list_images(folder) for split, folder in folders.items() if folder.is_dir()}
-        return Listing(
+        return FileListing(
             root=root,
             name=cls.name,
             parts={split: _match(found) for split, found in files.items()},

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from fakes.images import blocks, image_of, save_codes, save_image
 
-from segatlas.data.datasets.listing import SPLITS, LabelEncoding, Listing, match_stems
+from segatlas.data.datasets.listing import SPLITS, FileListing, LabelEncoding, match_stems
 from segatlas.data.datasets.paired import PairedFiles
 from segatlas.data.formats.listing import list_images
 from segatlas.data.formats.masks import LabelRule
@@ -43,7 +43,7 @@ class Farm(PairedFiles):
                 for item in found.items
             )
             parts[split] = replace(found, items=tuple(items))
-        return Listing(root=root, name=cls.name, parts=parts, encoding=LabelEncoding(classes=CLASSES))
+        return FileListing(root=root, name=cls.name, parts=parts, encoding=LabelEncoding(classes=CLASSES))
 
     def label_rule(self, path):
         return LabelRule(num_classes=3)

@@ -420,3 +420,6 @@ def test_a_run_that_an_earlier_version_began_gets_the_columns_of_today_and_its_f
     assert result.exit_code == 0, result.output
     assert metrics.read_text().splitlines()[0] == header
     assert "are not those that the run began with" not in said(run)
+    told = " ".join(result.output.split())
+    assert "metrics.csv: pictures_per_s is called images_per_s" in told
+    assert "env.json: pictures is called images" in told

@@ -36,6 +36,14 @@ OLD_FACTS = {"pictures": "images"}
 """The same of a split's entry in a run's env.json."""
 
 
+def todays_name(name: str, names: Mapping[str, str], *, of: str) -> str:
+    """Return the name of today of a column or fact in a file of a run, and say so where it has another one there."""
+    today = names.get(name, name)
+    if today != name:
+        LOGGER.warning("%s: %s is called %s; it is read under its new name", of, name, today)
+    return today
+
+
 def todays_path(path: Sequence[str]) -> tuple[str, ...]:
     """Return the parts of a dotted key, each under its name of today."""
     names = tuple(_todays_name(path[:count], part) for count, part in enumerate(path))

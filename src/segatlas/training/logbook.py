@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from segatlas.config.old_keys import OLD_COLUMNS
+from segatlas.config.old_keys import OLD_COLUMNS, todays_name
 from segatlas.errors import TrainingError
 from segatlas.files import read_text, whole_file
 from segatlas.printable import SafeRecords
@@ -56,7 +56,7 @@ class Logbook:
         """Drop rows past `step`: a killed run may have written some that its checkpoint does not hold."""
         kept = list(csv.reader(read_text(self.path, error=TrainingError).splitlines()))
         head, *rows = kept or [list(self.columns)]  # a power failure may leave an empty file
-        head = [OLD_COLUMNS.get(name, name) for name in head]  # of a run that an earlier version began
+        head = [todays_name(name, OLD_COLUMNS, of=self.path.name) for name in head]
         whole = [
             row for row in rows if len(row) == len(self.columns) and row[0].isdigit()
         ]  # a kill may cut a row short

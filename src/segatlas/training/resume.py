@@ -12,7 +12,7 @@ import lightning.pytorch as pl
 
 from segatlas.checkpoint.card import Card
 from segatlas.checkpoint.preprocessing import Preprocessing
-from segatlas.config.old_keys import OLD_FACTS, todays_recipe
+from segatlas.config.old_keys import OLD_FACTS, todays_name, todays_recipe
 from segatlas.errors import UsageError, WeightsError
 from segatlas.recipe import Config
 from segatlas.training.building import TrainingComponents
@@ -137,7 +137,9 @@ def other_data(folder: RunFolder, parts: TrainingComponents) -> list[str]:
 
 def _facts_today(facts: Any) -> Any:
     """Return a split's entry of an env.json, which an earlier version may have written, with the keys of today."""
-    return {OLD_FACTS.get(key, key): value for key, value in facts.items()} if isinstance(facts, dict) else facts
+    if not isinstance(facts, dict):
+        return facts
+    return {todays_name(key, OLD_FACTS, of="env.json"): value for key, value in facts.items()}
 
 
 def _read(checkpoint: Path) -> tuple[dict[str, Any], Plan]:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from segatlas.config.schema import DataConfig
 from segatlas.data.datasets import dataset_class
-from segatlas.data.datasets.listing import SPLITS, Listing, Part
+from segatlas.data.datasets.listing import SPLITS, FileListing, Part
 from segatlas.errors import UsageError
 
 
-def list_dataset_files(cfg: DataConfig, root: Path, split: str | None = None, target: str | None = None) -> Listing:
+def list_dataset_files(cfg: DataConfig, root: Path, split: str | None = None, target: str | None = None) -> FileListing:
     """List the files of a dataset, of one split or of all. Splits of which only a fault is known are left out.
 
     target: the only type of truth besides masks that is listed; None = all that the dataset gives.

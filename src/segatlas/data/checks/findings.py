@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from segatlas.config.schema import DataConfig
     from segatlas.data.checks.reading import Reading
     from segatlas.data.checks.scan import ScanResult
-    from segatlas.data.datasets.listing import Listing
+    from segatlas.data.datasets.listing import FileListing
 
 Severity = Literal["error", "warning"]
 
@@ -100,7 +100,7 @@ class Finding:
         }
 
 
-def findings_of(listing: Listing) -> tuple[Finding, ...]:
+def findings_of(listing: FileListing) -> tuple[Finding, ...]:
     """Return the faults of a listing as a whole."""
     return tuple(
         Finding(kind=one.kind, severity=one.severity, files=one.files, fault=one.fault, repair=one.repair)

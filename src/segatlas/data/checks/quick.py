@@ -35,7 +35,7 @@ from segatlas.data.checks.splits import ValueEnds, check_splits, no_label, range
 from segatlas.data.checks.stats import ImageStats, look_at_mask
 from segatlas.data.dataset import SegmentationData
 from segatlas.data.datasets import dataset_class
-from segatlas.data.datasets.listing import Item, Listing, Part
+from segatlas.data.datasets.listing import FileListing, Item, Part
 from segatlas.data.datasets.scan import mask_codes
 from segatlas.data.formats.masks import IGNORE, LOSSY
 from segatlas.errors import DataError
@@ -113,7 +113,7 @@ def look_before_training(
     return QuickLook(findings=_in_order(cfg, findings), files=len(FilesByRole.of(listing)), samples=looked)
 
 
-def _scan_headers(listing: Listing) -> ScanResult:
+def _scan_headers(listing: FileListing) -> ScanResult:
     files = FilesByRole.of(listing)
     jobs = min(8, os.cpu_count() or 1)
     head = partial(head_of_image, channels=listing.channels)
@@ -127,7 +127,7 @@ def _scan_headers(listing: Listing) -> ScanResult:
     return ScanResult(listing=listing, images=images, masks=masks, sources=sources, truths=truths)
 
 
-def _sample_findings(listing: Listing, datasets: Sequence[SegmentationData], count: int) -> list[Finding]:
+def _sample_findings(listing: FileListing, datasets: Sequence[SegmentationData], count: int) -> list[Finding]:
     """Apply the rules about masks to a sample of each split."""
     parts: dict[str, Part] = {}
     for dataset in datasets:
@@ -144,7 +144,7 @@ def _sample_findings(listing: Listing, datasets: Sequence[SegmentationData], cou
     return [finding for finding in found if finding.kind not in _ONLY_IN_ALL_MASKS]
 
 
-def _without_label(listing: Listing) -> list[Finding]:
+def _without_label(listing: FileListing) -> list[Finding]:
     """Find splits without a labelled pixel. Reads until the first one is found: as a rule one mask a split."""
     encoding = listing.encoding
     if encoding.colors is not None or encoding.rule is not None:
@@ -181,7 +181,7 @@ def _without_object(dataset: SegmentationData) -> list[Finding]:
     return [no_object(dataset.split, [path for path in files if path is not None])]
 
 
-def _unread_places(listing: Listing, datasets: Sequence[SegmentationData]) -> dict[Path, str]:
+def _unread_places(listing: FileListing, datasets: Sequence[SegmentationData]) -> dict[Path, str]:
     """Return the files and folders of splits that are not among `datasets`, each with its split."""
     places: dict[Path, str] = {}
     for split, part in listing.parts.items():

@@ -10,7 +10,7 @@ from segatlas.data.checks.reading import Reading
 from segatlas.data.checks.rules import same_images
 from segatlas.data.checks.scan import ScanResult
 from segatlas.data.checks.stats import ImageStats, MaskStats
-from segatlas.data.datasets.listing import Item, Listing
+from segatlas.data.datasets.listing import FileListing, Item
 from segatlas.data.formats.pixels import can_convert, common_channels
 
 
@@ -42,7 +42,7 @@ data.label_colors"
     return ""
 
 
-def lost_in_copy(listing: Listing) -> str:
+def lost_in_copy(listing: FileListing) -> str:
     """Return in words what a folder of images and masks would lose of a dataset; "" where it is nothing."""
     found = [(name in listing.truths, one.label) for part in listing.parts.values()
              for name, one in part.companions.items()]  # fmt: skip

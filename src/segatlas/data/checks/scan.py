@@ -18,7 +18,7 @@ from segatlas.data.checks.stats import (
     look_at_truth,
 )
 from segatlas.data.datasets import dataset_class
-from segatlas.data.datasets.listing import Item, Listing
+from segatlas.data.datasets.listing import FileListing, Item
 
 Stats = TypeVar("Stats", ImageStats, MaskStats, TruthStats)
 Progress = Callable[[int, int], None]
@@ -29,7 +29,7 @@ Progress = Callable[[int, int], None]
 class ScanResult:
     """A listing and what its files show."""
 
-    listing: Listing
+    listing: FileListing
     images: dict[Path, ImageStats]
     masks: dict[Path, MaskStats]
     max_value: float | None = None
@@ -70,7 +70,7 @@ class FilesByRole:
     truths: dict[Path, str]
 
     @classmethod
-    def of(cls, listing: Listing) -> FilesByRole:
+    def of(cls, listing: FileListing) -> FilesByRole:
         """Gather the files of a listing's items; of further inputs those that are images."""
         items = [item for part in listing.parts.values() for item in part.items]
         kinds = dataset_class(listing.name).sources
@@ -87,7 +87,7 @@ class FilesByRole:
 
 
 def scan_files(
-    listing: Listing,
+    listing: FileListing,
     *,
     max_value: float | None = None,
     jobs: int | None = None,

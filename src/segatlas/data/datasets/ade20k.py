@@ -33,8 +33,8 @@ import numpy as np
 from segatlas.config.schema import DataConfig
 from segatlas.data.datasets.listing import (
     SPLITS,
+    FileListing,
     LabelEncoding,
-    Listing,
     Part,
     fault_of_list,
     match_folders,
@@ -259,14 +259,14 @@ class ADE20K(PairedFiles):
         return find_home(root) is not None
 
     @classmethod
-    def listing(cls, cfg: DataConfig, root: Path, splits: Sequence[str] = SPLITS) -> Listing:
+    def listing(cls, cfg: DataConfig, root: Path, splits: Sequence[str] = SPLITS) -> FileListing:
         """List the splits from the layout that is there; in test a mask may be missing."""
         home = find_home(root) or root
         if not (home / "annotations").is_dir():
             return _list_full(cls.name, root, home, splits)
         folders = {split: _challenge_folders(home, split) for split in splits if split in FOLDERS}
         folders = {split: pair for split, pair in folders.items() if pair[0].is_dir()}
-        return Listing(
+        return FileListing(
             root=root,
             name=cls.name,
             parts={split: match_folders(*pair, split) for split, pair in folders.items()},
@@ -303,7 +303,7 @@ def _challenge_folders(home: Path, split: str) -> tuple[Path, Path]:
     return home / "images" / FOLDERS[split], home / "annotations" / FOLDERS[split]
 
 
-def _list_full(name: str, root: Path, home: Path, splits: Sequence[str]) -> Listing:
+def _list_full(name: str, root: Path, home: Path, splits: Sequence[str]) -> FileListing:
     """List the full annotation: STEM.jpg with STEM_seg.png beside it; parts of objects are further PNG files."""
     fault, labels = None, LABELS
     try:
@@ -317,7 +317,7 @@ def _list_full(name: str, root: Path, home: Path, splits: Sequence[str]) -> List
             part = _match_full(folder, split)
             parts[split] = part if fault is None else replace(part, error=fault)
     repair = f"put the release's own {_OBJECT_MAP} there: lines 'class object'"
-    return Listing(
+    return FileListing(
         root=root,
         name=name,
         parts=parts,

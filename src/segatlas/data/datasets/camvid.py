@@ -28,7 +28,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from segatlas.config.schema import DataConfig
-from segatlas.data.datasets.listing import SPLITS, Fault, LabelEncoding, Listing, Part, fault_of_list, match_stems
+from segatlas.data.datasets.listing import SPLITS, Fault, FileListing, LabelEncoding, Part, fault_of_list, match_stems
 from segatlas.data.datasets.paired import PairedFiles
 from segatlas.data.formats.listing import list_images
 from segatlas.data.formats.masks import IGNORE, LabelRule
@@ -125,7 +125,7 @@ class CamVid(PairedFiles):
         return by_split or _original_folders(root) is not None
 
     @classmethod
-    def listing(cls, cfg: DataConfig, root: Path, splits: Sequence[str] = SPLITS) -> Listing:
+    def listing(cls, cfg: DataConfig, root: Path, splits: Sequence[str] = SPLITS) -> FileListing:
         """List the splits, each from the first layout that it has."""
         folders = {split: (root / split, labels) for split in SPLITS if (labels := _label_folder(root, split))}
         folders = {split: pair for split, pair in folders.items() if pair[0].is_dir()}
@@ -133,7 +133,7 @@ class CamVid(PairedFiles):
             return _list_original(cls.name, root, splits)
         is_colored = not any(labels.name.endswith("annot") for _, labels in folders.values())
         folders = {split: pair for split, pair in folders.items() if split in splits}
-        return Listing(
+        return FileListing(
             root=root,
             name=cls.name,
             parts={split: _match(*pair) for split, pair in folders.items()},
@@ -173,10 +173,10 @@ def _match(images: Path, labels: Path) -> Part:
     )
 
 
-def _list_original(name: str, root: Path, splits: Sequence[str]) -> Listing:
+def _list_original(name: str, root: Path, splits: Sequence[str]) -> FileListing:
     """List the authors' own folders, divided by lists or by drive and frame number."""
     found = _original_folders(root)
-    listing = Listing(root=root, name=name, parts={}, encoding=_COLOR_ENCODING)
+    listing = FileListing(root=root, name=name, parts={}, encoding=_COLOR_ENCODING)
     if found is None:
         return listing
     images, labels = list_images(found[0]), _original_masks(found[1])

@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from segatlas.config.schema import DataConfig
-from segatlas.data.datasets.listing import SPLITS, Fault, LabelEncoding, Listing, Part, match_stems
+from segatlas.data.datasets.listing import SPLITS, Fault, FileListing, LabelEncoding, Part, match_stems
 from segatlas.data.datasets.paired import PairedFiles
 from segatlas.data.formats.listing import list_images
 from segatlas.data.formats.masks import IGNORE, LabelRule
@@ -97,12 +97,12 @@ class Cityscapes(PairedFiles):
         return (root / "leftImg8bit").is_dir() and (root / "gtFine").is_dir()
 
     @classmethod
-    def listing(cls, cfg: DataConfig, root: Path, splits: Sequence[str] = SPLITS) -> Listing:
+    def listing(cls, cfg: DataConfig, root: Path, splits: Sequence[str] = SPLITS) -> FileListing:
         """List the splits; in test a mask may be missing. Label ids are read before train ids."""
         folders = {split: (root / "leftImg8bit" / split, root / "gtFine" / split) for split in splits}
         folders = {split: pair for split, pair in folders.items() if pair[0].is_dir()}
         has_label_ids = any((root / "gtFine").rglob(f"*{_MASK_ENDINGS[0]}.png"))
-        return Listing(
+        return FileListing(
             root=root,
             name=cls.name,
             parts={split: _match(images, masks, split) for split, (images, masks) in folders.items()},

@@ -32,9 +32,9 @@ from segatlas.config.section import Section
 from segatlas.data.datasets.listing import (
     SPLITS,
     Fault,
+    FileListing,
     Item,
     LabelEncoding,
-    Listing,
     Part,
     fault_of_list,
     match_folders,
@@ -92,11 +92,11 @@ class FolderData(PairedFiles):
     layout = "train/images/ and train/masks/, or images/train/ and masks/train/, or images/ and masks/"
 
     @classmethod
-    def listing(cls, cfg: DataConfig, root: Path, splits: Sequence[str] = SPLITS) -> Listing:
+    def listing(cls, cfg: DataConfig, root: Path, splits: Sequence[str] = SPLITS) -> FileListing:
         """List all splits, whichever are asked for: classes are counted in the masks of all of them."""
         options = cfg.options(FolderOptions)
         encoding, faults = _declared(options, root)
-        listing = Listing(root=root, name=cls.name, parts={}, encoding=encoding, holds_out_val=True)
+        listing = FileListing(root=root, name=cls.name, parts={}, encoding=encoding, holds_out_val=True)
         if options.lists:
             parts, more = _listed_parts(options.lists, root)
             return replace(listing, parts=parts, faults=(*faults, *more))

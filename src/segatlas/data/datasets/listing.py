@@ -115,7 +115,7 @@ class Fault:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Listing:
+class FileListing:
     """The files of a dataset by split, and what its masks are declared to hold."""
 
     root: Path
@@ -141,7 +141,7 @@ class Listing:
     chosen: str | None = None
     """The only split that was asked for."""
 
-    def with_truths(self, kept: Collection[str]) -> Listing:
+    def with_truths(self, kept: Collection[str]) -> FileListing:
         """Return the listing without truths of other types; masks always stay."""
         parts = {}
         for split, part in self.parts.items():

@@ -13,7 +13,7 @@ import numpy as np
 from segatlas.config.schema import DataConfig
 from segatlas.config.section import Section
 from segatlas.data.dataset import Color
-from segatlas.data.datasets.listing import SPLITS, Item, Listing, Part
+from segatlas.data.datasets.listing import SPLITS, FileListing, Item, Part
 from segatlas.data.formats.guards import read_bytes
 from segatlas.data.formats.images import decode_image
 from segatlas.data.formats.masks import LOSSY, LabelRule, decode_raw
@@ -105,7 +105,7 @@ class PairedFiles(ABC):
 
     @classmethod
     @abstractmethod
-    def listing(cls, cfg: DataConfig, root: Path, splits: Sequence[str] = SPLITS) -> Listing:
+    def listing(cls, cfg: DataConfig, root: Path, splits: Sequence[str] = SPLITS) -> FileListing:
         """List the files of the splits that are there. Raises nothing about them: faults are part of the listing."""
 
     @classmethod

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from segatlas.config.schema import DataConfig
 from segatlas.data.datasets.folder import FolderData, FolderOptions, sibling_folder, split_folders
-from segatlas.data.datasets.listing import SPLITS, Listing, with_companions
+from segatlas.data.datasets.listing import SPLITS, FileListing, with_companions
 from segatlas.errors import UsageError
 from segatlas.structures import SourceKind
 
@@ -35,7 +35,7 @@ class Pairs(FolderData):
         return super().fits(root) and any(sibling_folder(images, root, BEFORE).is_dir() for images in found)
 
     @classmethod
-    def listing(cls, cfg: DataConfig, root: Path, splits: Sequence[str] = SPLITS) -> Listing:
+    def listing(cls, cfg: DataConfig, root: Path, splits: Sequence[str] = SPLITS) -> FileListing:
         """List all splits as `folder` does, each item with its image of the earlier date."""
         if cfg.options(FolderOptions).lists:
             raise UsageError("data.lists: not with data.name=pairs, whose files are matched by stem; remove it")

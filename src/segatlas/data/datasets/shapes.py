@@ -19,7 +19,7 @@ from pathlib import Path
 
 from segatlas.config.schema import DataConfig
 from segatlas.data.datasets.folder import find_part, sibling_folder, split_folders
-from segatlas.data.datasets.listing import SPLITS, Item, LabelEncoding, Listing, fault_of_list, with_companions
+from segatlas.data.datasets.listing import SPLITS, FileListing, Item, LabelEncoding, fault_of_list, with_companions
 from segatlas.data.datasets.paired import PairedFiles
 from segatlas.data.formats.classes import read_classes
 from segatlas.data.formats.instances import InstanceRule
@@ -59,7 +59,7 @@ class Shapes(PairedFiles):
         return (root / META_FILE).is_file()
 
     @classmethod
-    def listing(cls, cfg: DataConfig, root: Path, splits: Sequence[str] = SPLITS) -> Listing:
+    def listing(cls, cfg: DataConfig, root: Path, splits: Sequence[str] = SPLITS) -> FileListing:
         """List the splits; classes and colours come from `classes.json`."""
         table, error = None, None
         try:
@@ -77,7 +77,7 @@ class Shapes(PairedFiles):
                 part, "InstancesTarget", INSTANCES, "map of objects", images, maps, is_input=False
             )
         repair = "make the dataset anew: segatlas data make-shapes NEW_FOLDER"
-        return Listing(
+        return FileListing(
             root=root,
             name=cls.name,
             parts=parts if error is None else {split: replace(part, error=error) for split, part in parts.items()},

@@ -28,8 +28,8 @@ from segatlas.data.datasets.foreign import LABELMAP_FILE, read_labelmap
 from segatlas.data.datasets.listing import (
     SPLITS,
     Fault,
+    FileListing,
     LabelEncoding,
-    Listing,
     Part,
     fault_of_list,
     listed_but_missing,
@@ -87,7 +87,7 @@ class Voc(PairedFiles):
         return _home(root) is not None
 
     @classmethod
-    def listing(cls, cfg: DataConfig, root: Path, splits: Sequence[str] = SPLITS) -> Listing:
+    def listing(cls, cfg: DataConfig, root: Path, splits: Sequence[str] = SPLITS) -> FileListing:
         """List the images that the lists of the splits name; in test a mask may be missing."""
         home = _home(root) or root
         images, masks = list_images(home / "JPEGImages"), list_images(home / "SegmentationClass")
@@ -98,7 +98,7 @@ class Voc(PairedFiles):
                 parts[split], fault = _match(home, path, images, masks, needs_mask=split != "test")
                 faults += [fault] if fault else []
         encoding = LabelEncoding(classes=CLASSES, palette=PALETTE)
-        return Listing(root=root, name=cls.name, parts=parts, encoding=encoding, faults=tuple(faults))
+        return FileListing(root=root, name=cls.name, parts=parts, encoding=encoding, faults=tuple(faults))
 
     @classmethod
     def expected(cls, root: Path, split: str) -> str:
