@@ -82,6 +82,7 @@ RENAMED: dict[str, dict[str, str]] = {
     "segatlas.data.checks": {"Diagnosis": "CheckReport"},
     "segatlas.data.doctor.examine": {"quick_check": "segatlas.data.checks.quick_check"},
     "segatlas.data.doctor.facts": {
+        "pack_color": "segatlas.data.formats.masks.pack_color",
         "MaskFacts": "MaskStats",
         "PictureFacts": "ImageStats",
         "SMOOTHED_SHARE": "SMOOTHED_FRACTION",

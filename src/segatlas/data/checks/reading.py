@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from segatlas.data.checks.stats import MaskStats, pack_color, unpack
+from segatlas.data.checks.stats import MaskStats, unpack
 from segatlas.data.dataset import Color
 from segatlas.data.datasets.listing import LabelEncoding
-from segatlas.data.formats.masks import IGNORE, MAX_CLASSES
+from segatlas.data.formats.masks import IGNORE, MAX_CLASSES, pack_color
 from segatlas.data.formats.palettes import voc_palette
 
 JPEG_REACH = 24

@@ -177,11 +177,6 @@ def pack(colors: np.ndarray) -> np.ndarray:
     return packed
 
 
-def pack_color(color: tuple[int, int, int]) -> int:
-    """Return the packed number of one colour."""
-    return color[0] << 16 | color[1] << 8 | color[2]
-
-
 def unpack(code: int) -> tuple[int, int, int]:
     """Return the colour of a packed number."""
     return code >> 16, code >> 8 & 255, code & 255

@@ -112,7 +112,7 @@ def codes_of_colors(array: np.ndarray, colors: Mapping[Color, int], path: str | 
     Raises:
         DataError: naming the first unknown colour, its count and position.
     """
-    keys = np.array([_pack(color) for color in colors], dtype=np.int32)
+    keys = np.array([pack_color(color) for color in colors], dtype=np.int32)
     codes = np.array(list(colors.values()), dtype=np.int32)
     order = np.argsort(keys)
     keys, codes = keys[order], codes[order]
@@ -262,7 +262,8 @@ def _save_png(path: str | Path, image: Image.Image) -> None:
         image.save(temporary, format="PNG", compress_level=1)
 
 
-def _pack(color: Color) -> int:
+def pack_color(color: Color) -> int:
+    """Return the packed number of one colour."""
     return color[0] << 16 | color[1] << 8 | color[2]
 
 
