@@ -148,6 +148,7 @@ TIMM_NAMES = {
     "resnest50": "resnest50d",
     "resnest101": "resnest101e",
     "resnest200": "resnest200e",
+    **{f"efficientnet-b{size}": f"tf_efficientnet_b{size}.aa_in1k" for size in range(8)},
 }
 
 

@@ -81,3 +81,8 @@ def test_a_network_is_an_ordinary_module_in_training_mode():
     assert net.training
     assert isinstance(net.config, UNetConfig)
     assert net(torch.zeros(2, 3, 16, 16)).logits.shape == (2, 2, 16, 16)
+
+
+def test_timms_names_are_taken_as_segmentation_models_pytorch_writes_them():
+    net = create_model("unet", encoder_name="tu-convnext_atto", classes=2, decoder_channels=TINY_DECODER)
+    assert str(net.config.encoder) == "timm/convnext_atto"

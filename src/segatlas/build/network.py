@@ -27,6 +27,9 @@ DEFAULT_CHANNELS = 3
 _ALIASES = {"encoder_name": "encoder", "classes": "num_classes"}
 """Argument names of segmentation-models-pytorch -> ours."""
 
+_TIMM = ("tu-", "timm/")
+"""What stands before timm's names: there, and here."""
+
 
 def create_model(
     name: str,
@@ -50,7 +53,7 @@ def create_model(
             wrapper then owns.
         fields: further fields of the architecture's config, e.g. `encoder="resnet34", output_stride=8` or
             `encoder={"name": "resnet34", "output_stride": 8}`; `segatlas models info NAME` lists them. `encoder_name`
-            and `classes` are accepted for `encoder` and `num_classes`.
+            and `classes` are accepted for `encoder` and `num_classes`, there with `tu-` before timm's names.
 
     Returns:
         The network, in training mode, with `.config` (the architecture's dataclass) and `.architecture` (its name).
@@ -181,6 +184,8 @@ def _without_aliases(fields: Mapping[str, Any], num_classes: int | None) -> dict
     for alias, name in _ALIASES.items():
         if alias in ours:
             value = ours.pop(alias)
+            if name == "encoder" and isinstance(value, str) and value.startswith(_TIMM[0]):
+                value = value.replace(*_TIMM, 1)
             if name in ours and ours[name] != value:
                 raise UsageError(f"{alias}={value!r} contradicts {name}={ours[name]!r}; they mean the same, give one")
             ours[name] = value
