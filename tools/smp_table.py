@@ -215,10 +215,10 @@ def image_size(name: str, options: Options) -> tuple[int, int]:
     return options.size or ((128, 160) if name == "PAN" else (64, 96))
 
 
-def ours_in_memory(theirs: nn.Module, x: Tensor) -> Iterator[Tensor]:
-    """Yield the scores of our network made of the state dict of theirs, without settings."""
+def ours_in_memory(theirs: nn.Module, x: Tensor, settings: dict[str, Any] | None = None) -> Iterator[Tensor]:
+    """Yield the scores of our network made of the state dict of theirs, as a rule without settings."""
     state = {key: tensor.clone() for key, tensor in theirs.state_dict().items()}
-    found = recognise(state, {}, source="smp")
+    found = recognise(state, settings or {}, source="smp")
     if len(found) != 1:
         names = ", ".join(one.importer.architecture for one in found)
         raise SegAtlasError(f"{len(found)} importers fit: {names or 'none'}")

@@ -196,7 +196,7 @@ class EfficientNet(PyramidEncoder):
         name: a key of `SIZES`.
         in_channels: channels of the image.
         output_stride: 8, 16 or 32; below 32 the blocks of the last map (16) or the last two (8) dilate, not stride.
-        drop_path, levels: see `EfficientNetOptions`.
+        drop_path, even_padding, levels: see `EfficientNetOptions`.
     """
 
     def __init__(
@@ -206,11 +206,12 @@ class EfficientNet(PyramidEncoder):
         in_channels: int = 3,
         output_stride: int = 32,
         drop_path: float = 0.2,
+        even_padding: bool = False,
         levels: int | None = None,
     ):
         super().__init__()
         levels = levels or MOST_LEVELS
-        table = rows(name)
+        table = [row._replace(side=row.side + row.side % 2) if even_padding else row for row in rows(name)]
         stem = table[0].in_channels
         self.pad, self.conv_stem = spatial_convolution(
             in_channels, stem, kernel_size=3, stride=2, side=SIZES[name].side
@@ -257,9 +258,11 @@ class EfficientNetOptions(PyramidOptions):
     """Options of an EfficientNet, besides those of `PyramidOptions`.
 
     drop_path: stochastic depth while training; it rises from 0 at the first block nearly to this at the last.
+    even_padding: all convolutions that stride pad as for even sides, as segmentation-models-pytorch had it before 0.3.
     """
 
     drop_path: float = 0.2
+    even_padding: bool = False
 
 
 def build(spec: EncoderSettings, in_channels: int) -> EfficientNet:
@@ -270,6 +273,7 @@ def build(spec: EncoderSettings, in_channels: int) -> EfficientNet:
         in_channels=in_channels,
         output_stride=spec.output_stride or 32,
         drop_path=options.drop_path,
+        even_padding=options.even_padding,
         levels=options.levels,
     )
 

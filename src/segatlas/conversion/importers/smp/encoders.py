@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from segatlas.build.network import shapes_only
 from segatlas.conversion.importers.foreign import ForeignWeights
 from segatlas.conversion.importers.mit import authors_mit_name
-from segatlas.conversion.importers.renames import Renames, to_theirs
-from segatlas.conversion.importers.smp.timm_encoders import timm_name
+from segatlas.conversion.importers.renames import Renames, to_ours, to_theirs
+from segatlas.conversion.importers.smp.timm_encoders import OLD_RENAMES, timm_name
 from segatlas.encoders import ENCODERS
 from segatlas.encoders.densenet import SIZES as DENSENETS
 from segatlas.encoders.efficientnet import SIZES as EFFICIENTNETS
@@ -69,13 +69,17 @@ def encoder_fields(
     group: dict[str, Any] = {"name": name}
     if output_stride is not None:
         group |= {"output_stride": file.setting("encoder_output_stride", output_stride), **family.dilated}
+    if name in EFFICIENTNETS and any(row.side % 2 and row.stride == 2 for row in rows(name)):
+        group |= _padding(file)
     full = _full(name)
     if min(full.strides) == 1:
         group["finest_stride"] = 2  # the library's decoders take no map of the image's size
     levels = _levels(file, full, maps, depth, levels)
     if levels != MOST_LEVELS:
         group["levels"] = levels
-    return {"encoder": group, "in_channels": file.shape(full.first)[1]}
+    renames = encoder_renames(EncoderSpec(name=name))
+    first = next((key for key in file.tensors if to_ours(key, renames) == full.first), full.first)
+    return {"encoder": group, "in_channels": file.shape(first)[1]}
 
 
 def encoder_renames(encoder: EncoderSpec | None) -> Renames:
@@ -88,7 +92,9 @@ def encoder_renames(encoder: EncoderSpec | None) -> Renames:
     if file == "densenet":
         return _DENSENET
     same = encoder.name in (*_PLAIN_RESNETS, "mobilenet_v2") or encoder.name.startswith("resnext")
-    if same or file in ("mit", "vgg") or encoder.name not in ENCODERS:
+    if encoder.name not in ENCODERS:
+        return _TIMM
+    if same or file in ("mit", "vgg"):
         return _SAME
     raise WeightsError(f"segmentation-models-pytorch has no encoder like '{encoder.name}'")
 
@@ -130,8 +136,19 @@ def _found(file: ForeignWeights) -> tuple[str, Family]:
     )
 
 
+def _padding(file: ForeignWeights) -> dict[str, Any]:
+    """Return the option by which an EfficientNet pads; releases before 0.3, which wrote no settings, did otherwise."""
+    stated = file.stated("library_version")
+    if stated is None and not file.settings:
+        file.note(
+            "padding of the EfficientNet is that of releases from 0.3 on; for a model of 0.2 give --config a .json "
+            'file with {"library_version": "0.2"}'
+        )
+    return {"even_padding": True} if str(stated).startswith(("0.1", "0.2")) else {}
+
+
 class _Full(NamedTuple):
-    """An encoder of ours with all its stages: its maps, and the library's name of its first convolution."""
+    """An encoder of ours with all its stages: its maps, and the kernel of its first convolution."""
 
     name: str
     channels: tuple[int, ...]
@@ -149,8 +166,7 @@ def _full(name: str) -> _Full:
     with shapes_only():
         encoder = create_encoder(name)
     first = next(part for part, module in encoder.named_modules() if isinstance(module, nn.Conv2d))
-    theirs = to_theirs(f"encoder.{first}.weight", encoder_renames(EncoderSpec(name=name)))
-    return _Full(name, encoder.channels, encoder.strides, str(theirs))
+    return _Full(name, encoder.channels, encoder.strides, f"encoder.{first}.weight")
 
 
 def _levels(file: ForeignWeights, full: _Full, maps: Sequence[int], depth: int, levels: int | None) -> int:
@@ -267,6 +283,8 @@ _FAMILIES = (
 )
 
 _SAME: Renames = (("encoder", "encoder"),)
+
+_TIMM: Renames = (("encoder.model", "encoder.model"), *OLD_RENAMES)
 
 _BLOCK = {
     "_expand_conv": "conv_pw",

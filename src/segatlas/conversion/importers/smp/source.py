@@ -9,11 +9,14 @@ from segatlas.conversion.importers.source import Library
 
 def disagreement(file: ForeignWeights) -> str:
     """See `Source`: the class count and the widths of the decoder."""
-    if not isinstance(file.stated("encoder_name"), str):
+    if not isinstance(file.stated("encoder_name"), str) and file.stated("library_version") is None:
         return "it has no encoder_name"
     head, classes = "segmentation_head.0.weight", file.stated("classes")
     if head in file.tensors and isinstance(classes, int) and classes != file.shape(head)[0]:
         return f"classes is {classes}, but the file has {file.shape(head)[0]}"
+    depth, steps = file.stated("encoder_depth"), file.count("decoder.blocks.{i}")
+    if isinstance(depth, int) and steps and depth != steps:
+        return f"encoder_depth is {depth}, but the decoder of the file has {steps} steps"
     last, widths = "decoder.blocks.4.conv2.0.weight", file.stated("decoder_channels")
     if last in file.tensors and isinstance(widths, list) and widths[4:5] != [file.shape(last)[0]]:
         return f"decoder_channels is {widths}, but the last step of the file has {file.shape(last)[0]}"
