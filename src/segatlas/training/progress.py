@@ -98,11 +98,13 @@ class ProgressReporter(pl.Callback):
             )
         self._task: Any = None
         self._batch_losses: list[float] = []  # of the step that is being accumulated
+        self._reported_step = 0
         self._speed = ""
         self._point, self._line = _Stretch(images_per_step), _Stretch(images_per_step)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Open the bar at the step the run starts from."""
+        self._reported_step = trainer.global_step
         self._restart_clocks(trainer.global_step)
         if self.bar is not None:
             self.bar.start()
@@ -118,8 +120,9 @@ class ProgressReporter(pl.Callback):
             numbers = f"loss {self._batch_losses[-1]:.4f}  lr {rate:.2e}"
             numbers += f"  {self._speed}" if terminal().width >= WIDE else ""
             self.bar.update(self._task, completed=step, description=f"epoch {pl_module.epoch + 1}", numbers=numbers)
-        if trainer.fit_loop._should_accumulate():
+        if step == self._reported_step:  # this batch's gradient is accumulated
             return
+        self._reported_step = step
         loss = sum(self._batch_losses) / len(self._batch_losses)
         self._batch_losses = []
         for stretch in (self._point, self._line):
