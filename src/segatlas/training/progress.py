@@ -18,7 +18,7 @@ EVERY = 10
 """Steps between lines and between points of the loss curve, where the recipe does not say."""
 
 SCORES_SAID = 2
-"""Scores of a validation on its line of the log: the first ones of the task."""
+"""Scores of a validation on its line of the log: the first ones of the task, and the one that is watched."""
 
 WIDE = 100
 """Columns of a terminal whose bar has room for the speed."""
@@ -71,7 +71,7 @@ class _Stretch:
 class ProgressReporter(pl.Callback):
     """Counts images per second; keeps the mean loss since the last point and line, and reports at each of them.
 
-    `scores`: names of the scores of a validation -> their records.
+    `scores`: names of the scores of a validation -> their records. `watched`: the one that chooses the best weights.
     """
 
     def __init__(
@@ -82,9 +82,11 @@ class ProgressReporter(pl.Callback):
         intervals: Intervals,
         images_per_step: int,
         quiet: bool,
+        watched: str = "",
     ):
         self.logbook, self.intervals = logbook, intervals
-        self.said = dict([*scores.items()][:SCORES_SAID])
+        first = [*scores][:SCORES_SAID]
+        self.said = {name: number for name, number in scores.items() if name in (*first, watched)}
         self.bar: Progress | None = None
         if not quiet and terminal().is_terminal:
             self.bar = Progress(
