@@ -24,7 +24,7 @@ from segatlas.models.reading import read_config
 from segatlas.postprocess import find
 from segatlas.structures import Inputs, InputSpec, Output, PointLogits, changed, maps_of, noise_inputs
 from segatlas.tasks import TASKS
-from segatlas.testing.rules import Rule, require, seeded
+from segatlas.testing.rules import Rule, check_kind, require, seeded
 
 K = 5
 SIZE, TRAINING_SIZE = (64, 96), (64, 128)
@@ -100,8 +100,9 @@ def check_model(
 
     Raises:
         BrokenRules: naming every rule that does not hold.
-        UsageError: no such rule.
+        UsageError: no such rule, or no record.
     """
+    check_kind("architecture", architecture, Architecture, "that a network's file ends with, ARCHITECTURE")
     made = build or partial(build_network, architecture)
     case = ModelCase(architecture, architecture.tiny if fields is None else fields, made)
     require(architecture.name, RULES, case, only=only, skip=skip, slow=slow)
