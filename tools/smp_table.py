@@ -7,7 +7,8 @@ One process holds both libraries, so it runs in the environment of the peers (`m
 Each network is built by the library, its weights and statistics are drawn from the seed, and its state dict is taken
 over as `segatlas models convert` does, by names and shapes alone. Both then see one random image; the difference is
 max|ours - theirs| / max|theirs| of the full-size scores, and labels must agree outside ties (best and second-best score
-closer than 1e-3 of the deviation).
+closer than 1e-3 of the deviation). Where the library's scores have not the image's size, as at a depth that its fixed
+factor of upsampling is not for, they are brought to it as `ref_models.py` does.
 
 --folder takes the way of files: `save_pretrained`, a state dict and a Lightning checkpoint in a temporary folder,
 `sa.convert` of each, `sa.load(...).scores`. Pairs that the library refuses are tried in ours, with its settings: what
@@ -30,6 +31,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from segatlas.build.assembling import filled
 from segatlas.build.network import create_model, make_config
@@ -74,6 +76,9 @@ ENCODERS = (
 
 STEPWISE = ("Unet", "UnetPlusPlus", "MAnet")
 """Those whose decoder has a width for each level."""
+
+WIDTHS = (256, 128, 64, 32, 16)
+"""These widths, in the library and here."""
 
 STRIDES = {"PAN": 16, "DeepLabV3": 8, "DeepLabV3Plus": 16}
 """Output strides that the library asks of an encoder by default."""
@@ -140,7 +145,7 @@ def main() -> None:
             outcomes.append(compared(name, encoder, options))
             print_outcome(outcomes[-1], time.monotonic() - start)
             gc.collect()
-    text = page(outcomes, options, " ".join(sys.argv[1:]))
+    text = page(outcomes, options)
     print(text)
     if args.write:
         write_between(args.write, text)
@@ -159,6 +164,8 @@ def compared(name: str, encoder: str, options: Options) -> Outcome:
         x = torch.randn(1, options.in_channels, *image_size(name, options), generator=generator(seed))
         with torch.inference_mode():
             expected = theirs(x)
+        if expected.shape[-2:] != x.shape[-2:]:  # its fixed factor of upsampling is for one depth
+            expected = F.interpolate(expected, size=x.shape[-2:], mode="bilinear", align_corners=False)
         try:
             for scores in ours_by_files(theirs, x) if options.folder else ours_in_memory(theirs, x):
                 difference = float((scores - expected).abs().max() / expected.abs().max())
@@ -178,7 +185,7 @@ def built(name: str, encoder: str, options: Options) -> nn.Module:
     if options.depth is not None:
         further["encoder_depth"] = options.depth
         if name in STEPWISE:
-            further["decoder_channels"] = (256, 128, 64, 32, 16)[: options.depth]
+            further["decoder_channels"] = WIDTHS[: options.depth]
     made = getattr(smp, name)
     asked = {"encoder_weights": None, "classes": options.classes, "in_channels": options.in_channels}
     try:
@@ -265,7 +272,9 @@ def tried(name: str, encoder: str, options: Options, reason: str) -> str:
     """Build a pair that the library refuses in ours, with the library's settings; return what came of it."""
     stride = STRIDES.get(name)
     depth = 3 if name == "PSPNet" else options.depth
-    fields = {"output_stride": stride} | ({"encoder_options": {"levels": depth}} if depth else {})
+    fields: dict[str, Any] = {"output_stride": stride} | ({"encoder_options": {"levels": depth}} if depth else {})
+    if depth and name in STEPWISE:
+        fields["decoder_channels"] = WIDTHS[:depth]
     try:
         net = create_model(
             NAMES[name],
@@ -277,7 +286,8 @@ def tried(name: str, encoder: str, options: Options, reason: str) -> str:
         with torch.inference_mode():
             net(torch.randn(1, options.in_channels, *image_size(name, options)))
     except SegAtlasError as error:
-        return f"{' '.join(str(error).split())} (the library: {reason})"
+        told = [line.strip() for line in str(error).splitlines()]
+        return f"{told[min(1, len(told) - 1)]} (the library: {reason})"
     return "unproved"
 
 
@@ -287,7 +297,7 @@ def print_outcome(outcome: Outcome, seconds: float) -> None:
     print(f"{outcome.key:<36} {told}{mark}  [{seconds:.0f} s]", flush=True)
 
 
-def page(outcomes: list[Outcome], options: Options, words: str) -> str:
+def page(outcomes: list[Outcome], options: Options) -> str:
     """Return the table as Markdown, what was refused, and the worst pair."""
     names = list(dict.fromkeys(outcome.name for outcome in outcomes))
     by_pair = {(outcome.encoder, outcome.name): outcome for outcome in outcomes}
@@ -300,8 +310,8 @@ def page(outcomes: list[Outcome], options: Options, words: str) -> str:
         lines += [
             "",
             f"Worst of {len(measured)} pairs that the library builds: `{worst.key}` with {worst.worst:.1e} (seed "
-            f"{worst.seed}); labels that differ outside ties: {sum(outcome.labels for outcome in measured)}. "
-            f"`smp_table.py {words}`, seeds {', '.join(map(str, options.seeds))}.".replace(" `smp_table.py `", ""),
+            f"{worst.seed} of {', '.join(map(str, options.seeds))}). Labels that differ outside ties: "
+            f"{sum(outcome.labels for outcome in measured)}.",
         ]
     unread = [outcome for outcome in outcomes if outcome.proved and outcome.said]
     lines += [f"- `{outcome.key}`: {outcome.said}" for outcome in unread]
