@@ -51,6 +51,10 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         {"encoder": "eva02_tiny_patch14_224", "encoder_options": {"depth": 1}},
     ),
     "gcnet-mul": ("gcnet", {"encoder": "resnet18_w8", "channels": 8, "channel_mul": True}),
+    "upernet-vit_adapter": (
+        "upernet",
+        {"encoder": "vit_adapter_w32", "channels": 8, "aux": True, "aux_channels": 8},
+    ),
     "psanet-collect": (
         "psanet",
         {"encoder": "resnet18_w8", "channels": 8, "mask_size": (4, 5), "distribute": False, "softmax": False},

@@ -9,6 +9,7 @@ _RESNEST = "segatlas.encoders.resnest"
 _MOBILENET_V2 = "segatlas.encoders.mobilenet_v2"
 _MIT = "segatlas.encoders.mit"
 _HRNET = "segatlas.encoders.hrnet"
+_VIT_ADAPTER = "segatlas.encoders.vit_adapter"
 
 ENCODERS: dict[str, str] = {
     "resnet18": _RESNET,
@@ -48,6 +49,11 @@ ENCODERS: dict[str, str] = {
     "hrnet_w40": _HRNET,
     "hrnet_w48": _HRNET,
     "hrnet_w64": _HRNET,
+    "vit_adapter_w32": _VIT_ADAPTER,
+    "vit_adapter_tiny": _VIT_ADAPTER,
+    "vit_adapter_small": _VIT_ADAPTER,
+    "vit_adapter_base": _VIT_ADAPTER,
+    "vit_adapter_large": _VIT_ADAPTER,
 }
 """Name of each encoder written here -> the module whose record `FAMILY` makes it."""
 

@@ -27,8 +27,10 @@ class TokenLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., in_features) to (..., out_features)."""
+        if not _is_quicker_by_onednn(x) or self.weight.dtype != torch.float32:
+            return F.linear(x, self.weight, self.bias)
         tokens = x.numel() // max(x.shape[-1], 1)
-        if tokens < FEW_TOKENS or not _is_quicker_by_onednn(x) or self.weight.dtype != torch.float32:
+        if tokens < FEW_TOKENS:
             return F.linear(x, self.weight, self.bias)
         as_map = x.reshape(1, 1, tokens, x.shape[-1]).permute(0, 3, 1, 2)  # (1, in_features, 1, tokens)
         out = F.conv2d(as_map, self.weight[:, :, None, None], self.bias, dilation=2)
@@ -47,10 +49,10 @@ class PointwiseConv2d(nn.Conv2d):
 
 def _is_quicker_by_onednn(x: Tensor) -> bool:
     return (
-        x.device.type == "cpu"
+        not torch.compiler.is_compiling()  # first: asking for a size would bind an exported program to it
+        and x.device.type == "cpu"
         and x.dtype == torch.float32
         and x.numel() > SMALL
         and torch.backends.mkldnn.is_available()
         and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()
     )

@@ -82,6 +82,10 @@ ARCHITECTURE = Architecture(
         "upernet_r18": {"encoder": "resnet18c"},
         "upernet_r50": {"encoder": "resnet50c"},
         "upernet_r101": {"encoder": "resnet101c"},
+        "upernet_vit_adapter_t": {"encoder": "vit_adapter_tiny"},
+        "upernet_vit_adapter_s": {"encoder": "vit_adapter_small"},
+        "upernet_vit_adapter_b": {"encoder": "vit_adapter_base"},
+        "upernet_vit_adapter_l": {"encoder": "vit_adapter_large"},
     },
     tiny={"encoder": "resnet18_w8", "channels": 8, "aux": True, "aux_channels": 8},
 )

@@ -45,6 +45,12 @@ VARIANTS: dict[tuple[str, str], tuple[dict[str, Any], ...]] = {
         {"encoder": "resnet101", "convs": 1, "concat_input": False},
     ),
     ("nvlabs", "segformer"): tuple({"encoder": f"mit_b{size}"} for size in range(6)),
+    ("vit_adapter", "upernet"): (
+        {"encoder": "vit_adapter_w32", "num_classes": 7, "in_channels": 4, "aux": True},
+        {"encoder": "vit_adapter_tiny"},
+        {"encoder": "vit_adapter_base", "aux": True},
+        {"encoder": "vit_adapter_large", "encoder_options": {"image_size": (384, 384)}, "aux": True},
+    ),
     ("hf", "segformer"): ({}, {"encoder": "mit_b2", "decoder_channels": 768}),
     ("hf", "segformer_before_5"): ({}, {"encoder": "mit_b5", "decoder_channels": 768}),
     ("smp", "deeplabv3plus"): (

@@ -37,6 +37,7 @@ SOURCES: dict[str, tuple[str, ...]] = {
     "smp": ("deeplabv3plus", "unet"),
     "hf": ("segformer", "segformer_before_5"),
     "nvlabs": ("segformer",),
+    "vit_adapter": ("upernet",),
 }
 """Library -> the files in its folder that end with a record `IMPORTER`, mostly called like the architecture."""
 
