@@ -7,11 +7,12 @@ import torch
 from fakes.golden import digest, filled, golden_input
 from torch.nn import functional as F
 
-from segatlas.build.network import create_model
+from segatlas.build.encoder_weights import load_encoder_weights
+from segatlas.build.network import build_empty, create_model, make_config
 from segatlas.config.schema import OptimizerConfig
 from segatlas.conversion.importers.renames import to_theirs
 from segatlas.conversion.importers.vit_adapter.backbone import BACKBONE, POSITIONS, changes
-from segatlas.encoders.spec import create_encoder
+from segatlas.encoders.spec import create_encoder, create_token_encoder
 from segatlas.training.optim import parameter_groups
 
 COUNTS = {
@@ -85,6 +86,12 @@ def test_parameters_and_tensors_are_as_many_as_the_authors_have(name):
     assert len({authors_name(key) for key in encoder.state_dict()}) == ENTRIES[name]
 
 
+@pytest.mark.parametrize(("size", "millions"), [("t", 36), ("s", 58), ("b", 134), ("l", 364)])
+def test_with_a_upernet_on_it_there_are_as_many_parameters_as_the_authors_state(size, millions):
+    net = build_empty(*make_config(f"upernet_vit_adapter_{size}", {"num_classes": 150, "aux": True}))
+    assert sum(p.numel() for p in net.parameters()) / 1e6 == pytest.approx(millions, abs=0.6)
+
+
 def test_names_and_shapes_of_the_small_one_are_the_authors():
     with torch.device("meta"):
         encoder = create_encoder("vit_adapter_small")
@@ -153,6 +160,29 @@ def test_layer_decay_falls_over_the_transformer_and_leaves_the_adapter_at_the_en
     for part in (*net.encoder.spm.parameters(), *net.encoder.interactions.parameters(), net.encoder.up.weight):
         assert rates[id(part)] == pytest.approx(0.1)
     assert rates[id(net.classifier.weight)] == 1
+
+
+def test_an_imagenet_file_fills_the_transformer_and_leaves_the_adapter_as_it_starts(tmp_path):
+    torch.manual_seed(1)
+    theirs = {**create_token_encoder("vit_w32").state_dict(), "head.weight": torch.ones(10, 32)}
+    torch.save(theirs, tmp_path / "deit.pth")
+
+    def make(**fields):
+        torch.manual_seed(0)
+        return create_model("upernet", encoder="vit_adapter_w32", num_classes=3, channels=8, **fields)
+
+    before = make().encoder.state_dict()
+    net = make()
+    dropped = load_encoder_weights(net, str(tmp_path / "deit.pth"))
+    assert set(dropped) == {"cls_token", "norm.weight", "norm.bias", "head.weight"}
+    for name, tensor in net.encoder.state_dict().items():
+        own = name.removeprefix("vit.")
+        if name == "vit.pos_embed":
+            assert torch.equal(tensor, theirs[own][:, 1:])
+        elif name.endswith(".gamma") and name.startswith("vit."):
+            assert (tensor == 1).all()
+        else:
+            assert torch.equal(tensor, theirs[own] if name.startswith("vit.") else before[name]), name
 
 
 def test_drop_path_rises_over_the_blocks_and_is_at_its_value_in_the_extractors():
