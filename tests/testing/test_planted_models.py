@@ -247,3 +247,9 @@ def test_each_rule_has_a_sentence_and_needs_only_earlier_ones():
         assert set(rule.needs) <= set(names), rule.name
         names.append(rule.name)
     assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("other", ["unet", nn.Module])
+def test_what_is_no_record_is_refused(other):
+    with pytest.raises(UsageError, match=r"architecture: got .*, expected the Architecture that a network's file ends"):
+        check_model(other)

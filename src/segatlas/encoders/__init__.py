@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from segatlas.renamed import old_names
 
 _RESNET = "segatlas.encoders.resnet"
@@ -96,6 +98,21 @@ def timm_tags(name: str) -> list[str]:
 
     names: list[str] = timm.list_models(f"{name.removeprefix('timm/').split('.')[0]}.*", include_tags=True)
     return names
+
+
+def timm_weights(name: str) -> Any:
+    """Return what timm knows of weights that it publishes: `hf_hub_id`, `mean`, `std`, `num_classes`; None of others.
+
+    Args:
+        name: of one of its backbones, with a tag or for the usual weights without; `timm/` may stand before it.
+    """
+    import timm
+
+    try:
+        found = timm.get_pretrained_cfg(name.removeprefix("timm/"))
+    except (RuntimeError, ValueError):
+        return None
+    return found if found is not None and found.hf_hub_id else None
 
 
 def timm_names() -> list[str]:

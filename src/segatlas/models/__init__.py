@@ -71,6 +71,9 @@ ARCHITECTURES: dict[str, ArchitectureEntry] = {
             "UPerNet",
             "https://arxiv.org/abs/1807.10221",
             *(f"upernet_r{n}" for n in (18, 50, 101)),
+            *(f"upernet_vit_b16_{form}" for form in ("mln", "ln_mln")),
+            *(f"upernet_deit_{size}{form}" for size in ("s16", "b16") for form in ("", "_mln", "_ln_mln")),
+            "upernet_mae_b16",
             *(f"upernet_vit_adapter_{size}" for size in "tsbl"),
         ),
         _semantic(
