@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segatlas.layers.linear import TokenLinear
+from segatlas.ops.capture import is_captured
 
 ENTRIES = 2**20
 """Row numbers that exist at once where no gradient is wanted: 4 MiB, and as much for their weights."""
@@ -170,7 +171,7 @@ def centers(grids: Sequence[Grid], device: torch.device | None = None) -> Tensor
 
 def _pieces(offsets: Tensor) -> list[slice]:
     """Return the queries in pieces small enough; all at once where a backward needs all, or a program is recorded."""
-    if offsets.requires_grad or torch.compiler.is_compiling():
+    if offsets.requires_grad or is_captured():
         return [slice(None)]
     n, queries, heads, levels, points, _ = offsets.shape
     step = max(1, ENTRIES // (4 * n * heads * levels * points))

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from segatlas.ops.capture import is_captured
+
 SMALL = 20480
 """Torch keeps inputs of up to this many numbers away from oneDNN; dilation would only make that slower."""
 
@@ -32,7 +34,7 @@ class TokenLinear(nn.Linear):
 
 def token_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Map (..., in_features) to (..., out_features) by a matrix (out_features, in_features), as `TokenLinear`."""
-    if not _is_quicker_by_onednn(x) or weight.dtype != torch.float32:
+    if weight.dtype != torch.float32 or not _is_quicker_by_onednn(x):
         return F.linear(x, weight, bias)
     tokens = x.numel() // max(x.shape[-1], 1)
     if tokens < FEW_TOKENS:
@@ -54,7 +56,7 @@ class PointwiseConv2d(nn.Conv2d):
 
 def _is_quicker_by_onednn(x: Tensor) -> bool:
     return (
-        not torch.compiler.is_compiling()  # first: asking for a size would bind an exported program to it
+        not is_captured()
         and x.device.type == "cpu"
         and x.dtype == torch.float32
         and x.numel() > SMALL
