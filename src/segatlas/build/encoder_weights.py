@@ -99,13 +99,16 @@ STATISTICS: dict[str, _Statistics] = {
     # DeiT, MAE, DINOv2, DINOv3: timm's pretrained_cfg. Files of ViT itself (jx_vit_*, AugReg) were trained with 0.5 for
     # all; MMSegmentation's upernet_vit-b16_ln_mln.py takes ImageNet's with these, too.
     "vit": (IMAGENET_MEAN, IMAGENET_STD),
-    # DeiT's; the large one begins with AugReg's (timm: pretrained_cfg; the authors' configs alike).
+    # DeiT's (timm: pretrained_cfg; the authors' configs alike).
     "vit_adapter": (IMAGENET_MEAN, IMAGENET_STD),
+}
+"""Family of the encoders written here (its file) -> mean and std that its published weights were trained with."""
+
+OF_ITS_OWN: dict[str, _Statistics] = {
+    # AugReg's, where its family has DeiT's (timm: pretrained_cfg; the authors' configs alike).
     "vit_adapter_large": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
 }
-"""Family of the encoders written here (its file) -> mean and std that its published weights were trained with.
-
-An encoder's own name goes before that of its family."""
+"""The same for encoders whose weights were trained with others than those of their family."""
 
 _GIVE_A_FILE = (
     "give a file instead: encoder_weights=PATH of a .pth or .safetensors file with the published weights; "
@@ -207,7 +210,7 @@ def published_statistics(net: nn.Module, source: str = "imagenet") -> _Statistic
         return IMAGENET_MEAN, IMAGENET_STD
     name = spec.name
     if name in _WRITTEN:
-        return STATISTICS.get(name) or STATISTICS[_WRITTEN[name].rpartition(".")[2]]
+        return OF_ITS_OWN.get(name) or STATISTICS[_WRITTEN[name].rpartition(".")[2]]
     published: Mapping[str, Any] = getattr(net.get_submodule("encoder").get_submodule("model"), "pretrained_cfg", {})
     return tuple(published.get("mean", IMAGENET_MEAN)), tuple(published.get("std", IMAGENET_STD))
 

@@ -65,10 +65,10 @@ class DeformableAttention(nn.Module):
 
     def reset_parameters(self) -> None:
         """Set the paper's starting weights: head m looks in its own direction, place k of it k cells away."""
-        angles = torch.arange(self.heads) * (2 * math.pi / self.heads)
+        angles = torch.arange(self.heads, device="cpu") * (2 * math.pi / self.heads)
         directions = torch.stack([angles.cos(), angles.sin()], dim=-1)
         directions = directions / directions.abs().amax(dim=-1, keepdim=True)
-        steps = torch.arange(1, self.points + 1)[:, None]
+        steps = torch.arange(1, self.points + 1, device="cpu")[:, None]
         offsets = directions[:, None, None] * steps  # (M, 1, P, 2)
         with torch.no_grad():
             self.sampling_offsets.bias.copy_(offsets.expand(-1, self.levels, -1, -1).flatten())
