@@ -81,6 +81,9 @@ REFINED: set[str] = {
 CHEAPER = {"ocrnet": "ocrnet-resnet18"}
 """Architecture -> the case for every run where its own tiny variant takes several times as long; that one is slow."""
 
+EXPORTED = ("linear", "center")
+"""Architectures whose program of any size is exported in every run, which takes seconds; that of the others is slow."""
+
 
 def marked(cases: Iterable[str]) -> list[Any]:
     """Return cases for a parameter: one an architecture is for every run, further forms of it are slow tests."""
@@ -134,6 +137,14 @@ def test_a_network_keeps_the_rules_of_all(case):
 def test_the_exported_program_and_the_fast_form_give_the_numbers_of_the_network(case):
     name, fields = CASES[case]
     check_model(load_architecture(name), fields, only=("exports", "fast_form_same"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[] if name in EXPORTED else [pytest.mark.slow]) for name in ARCHITECTURES],
+)
+def test_an_exported_program_takes_any_batch_height_and_width(name):
+    check_model(load_architecture(name), only=("exports_dynamic",))
 
 
 @each_semantic_case

@@ -20,7 +20,8 @@ class ArchitectureEntry:
     """What is known of an architecture without importing its file.
 
     module is the dotted name of the file; tasks are names of `segatlas.tasks.TASKS`, the first is the default; output
-    is the name of a type of `segatlas.structures`; variants are published names; needs is that of the record.
+    is the name of a type of `segatlas.structures`; variants are published names; needs, exports_dynamic and
+    not_dynamic_because are those of the record.
     """
 
     name: str
@@ -31,6 +32,8 @@ class ArchitectureEntry:
     paper: str
     variants: tuple[str, ...] = ()
     needs: Needs = field(default_factory=Needs)
+    exports_dynamic: bool = True
+    not_dynamic_because: str = ""
 
 
 def _semantic(name: str, title: str, paper: str, *variants: str) -> ArchitectureEntry:
