@@ -194,6 +194,7 @@ def write_peer(key: str, size: str, model_settings: str, file: str) -> None:
         base = configs / f"{ref_models.MM.get(key, key.removeprefix('mm:'))}.py"
         above.write_text(f"_base_ = [{str(base)!r}]\nmodel = dict({model_settings})\n", encoding="utf-8")
         ref_models.MM[key] = str(above.with_suffix(""))
+        key = f"mm:{above.with_suffix('')}" if key.startswith("mm:") else key
     ref = ref_models.build(key.replace("hf4.", "hf."), seed=0)
     if key.startswith("hf4."):
         ref.model, state = saved_and_loaded(ref.model)
