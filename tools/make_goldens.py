@@ -40,8 +40,8 @@ class Case(NamedTuple):
     """One golden.
 
     key: the library's network. size: of the image; no multiple of the stride where the library takes any size.
-    model: settings laid over the library's own, as in the call of a dict: makes a network small. MMSegmentation's go over
-        those of the config, Hugging Face's over its config, others are arguments of the network.
+    model: settings laid over the library's own, as in the call of a dict: makes a network small. MMSegmentation's and
+        Hugging Face's go over those of the config, others are arguments of the network.
     """
 
     key: str
@@ -89,14 +89,15 @@ SETR_MLA = (
 )
 DPT = (
     VIT.format(4, ", out_indices=(0, 1, 2, 3)")
-    + ", decode_head=dict(in_channels=(32, 32, 32, 32), embed_dims=32, channels=16, post_process_channels=[8, 8, 16, 16])"
+    + ", decode_head=dict(in_channels=(32, 32, 32, 32), embed_dims=32, channels=16, "
+    "post_process_channels=[8, 8, 16, 16])"
 )
 HF_DPT = (
     "hidden_size=32, num_hidden_layers=4, num_attention_heads=2, intermediate_size=128, image_size=64, "
     "backbone_out_indices=[0, 1, 2, 3], neck_hidden_sizes=[8, 8, 16, 16], fusion_hidden_size=16"
 )
 SMP_DPT = (
-    "embed_dim=32, depth=4, num_heads=2, dynamic_img_size=True, decoder_intermediate_channels=(8, 8, 16, 16), "
+    "embed_dim=32, num_heads=2, dynamic_img_size=True, decoder_intermediate_channels=(8, 8, 16, 16), "
     "decoder_fusion_channels=16"
 )
 

@@ -8,14 +8,9 @@ from segatlas.build.network import create_model
 from segatlas.errors import UsageError
 from segatlas.models.dpt import ARCHITECTURE
 
-UNUSED_IN_HF = 2 * 768 + 2 * (256 * 256 * 9 + 2 * 256)
-"""Numbers of its DPT on ViT-B that never do anything: a final norm, a residual unit."""
-SMP_TINY = {
-    "encoder": {"name": "vit_tiny", "final_norm": False},
-    "level_channels": (256, 512, 1024, 1024),
-    "coarsest_unit": True,
-    "doubled_logits": True,
-}
+HF_UNUSED = 2 * 768 + 2 * (256 * 256 * 9 + 2 * 256)
+"""Numbers of Hugging Face's DPT on ViT-B that do nothing: a final norm, a residual unit."""
+SMP = {"level_channels": (256, 512, 1024, 1024), "coarsest_unit": True, "doubled_logits": True}
 
 
 def count(name, **fields):
@@ -24,14 +19,22 @@ def count(name, **fields):
     return sum(p.numel() for p in net.parameters())
 
 
+def test_the_published_variant_has_mmsegmentations_parameters_and_the_bias_of_patches_that_its_files_have():
+    assert count("dpt_vit_b") == 109704278 + 768
+
+
 def test_hugging_faces_form_on_vit_b_has_its_number_of_parameters():
     fields = {"encoder": {"name": "vit_base", "image_size": (512, 512)}, "doubled_logits": True, "aux": True}
-    assert (count("dpt_vit_b", **fields) + UNUSED_IN_HF) / 1e6 == pytest.approx(112.15, abs=0.005)
+    assert count("dpt_vit_b", **fields) + HF_UNUSED == 112152044
 
 
-def test_the_form_of_segmentation_models_pytorch_has_its_number_of_parameters():
-    unused = 2 * 192 + 1001 * 192 - 192 + 1000
-    assert (count("dpt", **SMP_TINY) + unused) / 1e6 == pytest.approx(34.92, abs=0.005)
+@pytest.mark.parametrize(("size", "side", "published"), [("tiny", 224, 34918206), ("large", 384, 344356478)])
+def test_the_form_of_segmentation_models_pytorch_has_its_number_of_parameters(size, side, published):
+    encoder = {"name": f"vit_{size}", "image_size": (side, side)}
+    width = {"tiny": 192, "large": 1024}[size]
+    blocks = {"tiny": (2, 5, 8, 11), "large": (5, 11, 17, 23)}[size]
+    classifier = 1000 * width + 1000  # timm's, which stays in the network
+    assert count("dpt", **SMP, encoder=encoder, blocks=blocks) + classifier == published
 
 
 def literal_unit(unit, x):
@@ -58,7 +61,7 @@ def literal_dpt(net, tokens):
         x = F.interpolate(literal_unit(fusion.unit2, x), scale_factor=2, mode="bilinear", align_corners=True)
         x = fusion.project(x)
     logits = net.classifier(net.refine(x))
-    if not net.double:
+    if not net.doubled_logits:
         return logits
     return F.interpolate(logits, scale_factor=2, mode="bilinear", align_corners=True)
 

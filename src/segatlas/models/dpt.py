@@ -11,8 +11,8 @@ the map of level i, D decoder width.
 
 How ours differs: nothing in the numbers. Elsewhere the class token is copied to every patch and both go through one
 matrix; here its half of the product is made once an image. The 1x1 convolution of a fusion block is computed before the
-upsampling that it follows elsewhere, on a fourth of the pixels. The default form is MMSegmentation's; Hugging Face's (the
-authors') and segmentation-models-pytorch's are told apart by `coarsest_unit`, `doubled_logits` and the encoder's options.
+upsampling that it follows elsewhere, on a fourth of the pixels. The default form is MMSegmentation's; Hugging Face's
+(the authors') and segmentation-models-pytorch's differ in `coarsest_unit`, `doubled_logits` and the encoder's options.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class DPTConfig:
 
 
 class Readout(nn.Module):
-    """Patch and class token through one matrix, then GELU. Parameters: `project` (E, 2E), (E, E) without such a token."""
+    """Patch and class token through one matrix, then GELU. Parameters: `project` (E, 2E), (E, E) without a token."""
 
     def __init__(self, width: int, *, has_prefix: bool):
         super().__init__()
@@ -114,11 +114,11 @@ class Reassemble(nn.Module):
 
     def __init__(self, config: DPTConfig, width: int, channels: int, scale: float, *, has_prefix: bool):
         super().__init__()
-        self.readout = {
-            "project": lambda: Readout(width, has_prefix=has_prefix),
-            "add": AddedReadout,
-            "ignore": IgnoredReadout,
-        }[config.readout]()
+        self.readout: nn.Module
+        if config.readout == "project":
+            self.readout = Readout(width, has_prefix=has_prefix)
+        else:
+            self.readout = AddedReadout() if config.readout == "add" else IgnoredReadout()
         self.project = nn.Conv2d(width, channels, kernel_size=1)
         self.resize = resizing(channels, scale)
         self.convolve = nn.Conv2d(channels, config.channels, kernel_size=3, padding=1, bias=False)
@@ -172,15 +172,14 @@ class Fusion(nn.Module):
 
 
 class DPT(nn.Module):
-    """Plain transformer, reassembled levels, fusion, 3x3 convolution, 1x1 classifier: logits at half a patch's stride."""
+    """Plain transformer, reassembled levels, fusion, 3x3 convolution, 1x1 classifier: logits at stride 2, or 1."""
 
     def __init__(self, config: DPTConfig):
         super().__init__()
         require_at_least(config, finest_scale=1)
         if not 1 <= len(config.blocks) == len(config.level_channels):
-            raise UsageError(
-                f"blocks: got {len(config.blocks)}, expected as many as level_channels has: {len(config.level_channels)}"
-            )
+            expected = f"expected as many as level_channels has: {len(config.level_channels)}"
+            raise UsageError(f"blocks: got {len(config.blocks)}, {expected}")
         self.encoder = create_token_encoder(config.encoder, in_channels=config.in_channels)
         self.at = self.encoder.block_indices(config.blocks)
         has_prefix = self.encoder.prefix_tokens > 0
@@ -196,7 +195,7 @@ class DPT(nn.Module):
         self.refine = ConvBNReLU(config.channels, config.channels)
         self.dropout = nn.Dropout2d(config.dropout)
         self.classifier = nn.Conv2d(config.channels, config.num_classes, kernel_size=1)
-        self.double = config.doubled_logits
+        self.doubled_logits = config.doubled_logits
         self.aux_head = FCNHead(config.channels, config.num_classes, channels=config.channels) if config.aux else None
         for part in (self.reassemble, self.fusions, self.refine, self.classifier, self.aux_head):
             if part is not None:
@@ -222,7 +221,7 @@ class DPT(nn.Module):
         x = pad_to_multiple(image_of(inputs), self.encoder.size_divisibility)
         fused = self.fuse(self.encoder(x, at=self.at))
         logits = self.classifier(self.dropout(self.refine(fused)))
-        if self.double:
+        if self.doubled_logits:
             logits = doubled(logits)
         aux = {"fcn": self.aux_head(fused)} if self.aux_head is not None and self.training else {}
         return SemanticLogits(logits, canvas=(x.shape[-2], x.shape[-1]), aux=aux)
@@ -249,7 +248,13 @@ AUTHORS: dict[str, Any] = {"doubled_logits": True, "aux": True}
 """The authors' form, which is Hugging Face's."""
 
 _MMSEG = {"image_size": (224, 224), "position_antialias": False, "final_norm": False, "norm_eps": 1e-5}
-_HF = {"image_size": (384, 384), "position_antialias": False, "position_resize": "bilinear", "final_norm": False, "norm_eps": 1e-12}
+_HF = {
+    "image_size": (384, 384),
+    "position_antialias": False,
+    "position_resize": "bilinear",
+    "final_norm": False,
+    "norm_eps": 1e-12,
+}
 
 ARCHITECTURE = Architecture(
     name="dpt",

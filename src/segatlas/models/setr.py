@@ -145,6 +145,10 @@ class UpHead(nn.Module):
         return logits
 
 
+Parts = tuple[UpDecoder | MLADecoder, int, dict[str, nn.Module]]
+"""A decoder, the channels that it gives, and auxiliary heads by name, in the order of the decoder's `levels`."""
+
+
 class SETR(nn.Module):
     """Plain transformer, decoder, 1x1 classifier, upsampling: logits at stride 4 (naive, MLA) or 1 (PUP)."""
 
@@ -154,7 +158,9 @@ class SETR(nn.Module):
         self.encoder = create_token_encoder(config.encoder, in_channels=config.in_channels)
         self.at = tuple(self.encoder.block_indices(config.blocks))
         self.scale, self.align_corners = config.scale, config.align_corners
-        self.decoder, channels, aux_heads = DECODERS[config.decoder](replace(config, blocks=self.at), self.encoder.width)
+        self.decoder, channels, aux_heads = DECODERS[config.decoder](
+            replace(config, blocks=self.at), self.encoder.width
+        )
         self.dropout = nn.Dropout2d(config.dropout)
         self.classifier = nn.Conv2d(channels, config.num_classes, kernel_size=1)
         self.aux_heads = nn.ModuleDict(aux_heads if config.aux else {})
@@ -195,14 +201,14 @@ def upsampled(x: Tensor, scale: int, *, align_corners: bool) -> Tensor:
     )
 
 
-def up_decoder(config: SETRConfig, width: int) -> tuple[nn.Module, int, dict[str, nn.Module]]:
-    """Return the decoder of naive and PUP, its channels, and the auxiliary heads by name."""
+def up_decoder(config: SETRConfig, width: int) -> Parts:
+    """Make the decoder of naive and PUP, with heads on the blocks before the last."""
     decoder = UpDecoder(config, width, convs=config.convs, scale=config.scale)
     return decoder, config.channels, {f"z{block + 1}": UpHead(config, width) for block in config.blocks[:-1]}
 
 
-def mla_decoder(config: SETRConfig, width: int) -> tuple[nn.Module, int, dict[str, nn.Module]]:
-    """Return the decoder of MLA, its channels, and the auxiliary classifiers by name."""
+def mla_decoder(config: SETRConfig, width: int) -> Parts:
+    """Make the decoder of MLA, with a classifier on each of its levels."""
     channels = len(config.blocks) * config.branch_channels
     classifiers: dict[str, nn.Module] = {
         f"z{block + 1}": nn.Conv2d(config.channels, config.num_classes, kernel_size=1)
@@ -211,7 +217,7 @@ def mla_decoder(config: SETRConfig, width: int) -> tuple[nn.Module, int, dict[st
     return MLADecoder(config, width), channels, classifiers
 
 
-DECODERS: dict[str, Callable[[SETRConfig, int], tuple[nn.Module, int, dict[str, nn.Module]]]] = {
+DECODERS: dict[str, Callable[[SETRConfig, int], Parts]] = {
     "up": up_decoder,
     "mla": mla_decoder,
 }

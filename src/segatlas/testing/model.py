@@ -202,14 +202,16 @@ def canvas(case: ModelCase) -> Iterator[str]:
 
 
 def stride(case: ModelCase) -> Iterator[str]:
-    """All its maps cover the canvas at one stride, a whole number of pixels, the same for each size."""
+    """All its maps cover the canvas, or its next larger multiple, at one stride of whole pixels, same for each size."""
     sizes = (SIZE, *ODD_SIZES)
     outputs = [case.output(case.noise(size)) for size in sizes]
-    possible = set(range(1, LARGEST_STRIDE + 1))
+    possible = {(step, multiple) for step in range(1, LARGEST_STRIDE + 1) for multiple in range(1, MOST_PADDING + 1)}
     for size, output in zip(sizes, outputs, strict=True):
         shapes = {tuple(values.shape[-2:]) for values in maps_of(output).values()}
         possible &= {
-            step for step in possible if shapes == {tuple(-(-int(length) // step) for length in output.canvas)}
+            (step, multiple)
+            for step, multiple in possible
+            if shapes == {tuple(-(-(-(-int(length) // multiple) * multiple) // step) for length in output.canvas)}
         }
         if not possible:
             yield f"maps of {sorted(shapes)} on a canvas of {tuple(output.canvas)}, image {size}"

@@ -33,7 +33,6 @@ SOURCES: dict[str, tuple[str, ...]] = {
         "segmenter",
         "semantic_fpn",
         "setr",
-        "setr_mla",
         "stdc",
         "upernet",
     ),

@@ -38,7 +38,9 @@ def recognise(file: ForeignWeights) -> Mapping[str, Any] | None:
             "a DPT around another backbone (is_hybrid, backbone_config): only the plain vision transformer is supported"
         )
     if not file.has("head.head.1.running_mean"):
-        raise WeightsError("a DPTForDepthEstimation, which has no classes; only DPTForSemanticSegmentation is supported")
+        raise WeightsError(
+            "a DPTForDepthEstimation, which has no classes; only DPTForSemanticSegmentation is supported"
+        )
     encoder, options, depth = _encoder(file)
     levels = file.count("neck.convs.{i}")
     published = tuple(depth * (level + 1) // levels - 1 for level in range(levels))
@@ -73,9 +75,7 @@ def _encoder(file: ForeignWeights) -> tuple[str, dict[str, Any], int]:
     options = {
         "depth": depth,
         "patch_size": patch_size,
-        "image_size": image_size(
-            file.shape(positions)[1] - 1, patch_size, file.stated("image_size"), tensor=positions
-        ),
+        "image_size": image_size(file.shape(positions)[1] - 1, patch_size, file.stated("image_size"), tensor=positions),
         "final_norm": False,
         "qkv_bias": f"{_FIRST}.attention.attention.query.bias" in file.tensors,
         "position_resize": "bilinear",
@@ -93,7 +93,8 @@ def _readout(file: ForeignWeights) -> str:
     if stated in ("add", "ignore"):
         return str(stated)
     raise WeightsError(
-        f"no matrix of the readout in the weights, and readout_type = {stated!r} in config.json; expected 'add' or 'ignore'"
+        f"no matrix of the readout in the weights, and readout_type = {stated!r} in config.json; expected 'add' or "
+        "'ignore'"
     )
 
 

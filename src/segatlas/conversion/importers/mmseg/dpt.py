@@ -8,8 +8,7 @@ from typing import Any
 from segatlas.conversion.importers.foreign import ForeignWeights
 from segatlas.conversion.importers.importer import Importer
 from segatlas.conversion.importers.mmseg.heads import image_channels
-from segatlas.conversion.importers.mmseg.setr import chosen_blocks
-from segatlas.conversion.importers.mmseg.vit import vit_fields, vit_renames
+from segatlas.conversion.importers.mmseg.vit import chosen_blocks, vit_fields, vit_renames
 from segatlas.conversion.importers.renames import Renames
 from segatlas.errors import WeightsError
 from segatlas.models.dpt import DPTConfig

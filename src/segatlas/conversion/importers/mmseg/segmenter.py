@@ -1,4 +1,4 @@
-"""Segmenter of MMSegmentation: `SegmenterMaskTransformerHead`, or an `FCNHead` that is a classifier and nothing else."""
+"""Segmenter of MMSegmentation: `SegmenterMaskTransformerHead`, or an `FCNHead` that is a classifier alone."""
 
 from __future__ import annotations
 
