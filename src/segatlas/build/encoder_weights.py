@@ -11,12 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from segatlas.build.vit_weights import translated
 from segatlas.checkpoint.fitting import require_fit
 from segatlas.checkpoint.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from segatlas.checkpoint.reading import read_state_dict
 from segatlas.downloads.http import most_bytes_of
 from segatlas.downloads.hugging_face import cached_file, fetch_file
-from segatlas.encoders import ENCODERS
+from segatlas.encoders import ENCODERS, TOKEN_ENCODERS
+from segatlas.encoders.contract import EncoderBase
+from segatlas.encoders.vit import VisionTransformer
 from segatlas.errors import UsageError, WeightsError
 from segatlas.models.host import encoder_of
 
@@ -45,8 +48,28 @@ IMAGENET: dict[str, str] = {
     "hrnet_w48": "timm/hrnet_w48.ms_in1k",
     "hrnet_w64": "timm/hrnet_w64.ms_in1k",
     "mobilenet_v2_320": "timm/mobilenetv2_100.ra_in1k",
+    "vit_tiny": "timm/deit_tiny_patch16_224.fb_in1k",
+    "vit_small": "timm/deit_small_patch16_224.fb_in1k",
+    "vit_base": "timm/deit_base_patch16_224.fb_in1k",
+    "vit_large": "timm/vit_large_patch16_224.mae",
+    "vit_huge": "timm/vit_huge_patch14_224.mae",
+    "dinov2_small": "timm/vit_small_patch14_dinov2.lvd142m",
+    "dinov2_base": "timm/vit_base_patch14_dinov2.lvd142m",
+    "dinov2_large": "timm/vit_large_patch14_dinov2.lvd142m",
+    "dinov2_giant": "timm/vit_giant_patch14_dinov2.lvd142m",
+    "dinov3_small": "timm/vit_small_patch16_dinov3.lvd1689m",
+    "dinov3_small_plus": "timm/vit_small_plus_patch16_dinov3.lvd1689m",
+    "dinov3_base": "timm/vit_base_patch16_dinov3.lvd1689m",
+    "dinov3_large": "timm/vit_large_patch16_dinov3.lvd1689m",
+    "dinov3_huge_plus": "timm/vit_huge_plus_patch16_dinov3.lvd1689m",
 }
-"""Encoder written here -> hub repository of the ImageNet weights that timm takes by default for that network."""
+"""Encoder written here -> hub repository of the ImageNet weights that timm takes by default for that network.
+
+Plain transformers: DeiT's, where it has that size, else MAE's; DINOv2's and DINOv3's are trained on other images.
+"""
+
+_WRITTEN = {**ENCODERS, **TOKEN_ENCODERS}
+"""Name of each encoder written here -> its module."""
 
 _Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
@@ -68,6 +91,9 @@ STATISTICS: dict[str, _Statistics] = {
     "resnest": (IMAGENET_MEAN, IMAGENET_STD),
     # The authors' tools/valid.py (HRNet/HRNet-Image-Classification); timm: pretrained_cfg.
     "hrnet": (IMAGENET_MEAN, IMAGENET_STD),
+    # DeiT, MAE, DINOv2, DINOv3: timm's pretrained_cfg. Files of ViT itself (jx_vit_*, AugReg) were trained with 0.5 for
+    # all; MMSegmentation's upernet_vit-b16_ln_mln.py takes ImageNet's with these, too.
+    "vit": (IMAGENET_MEAN, IMAGENET_STD),
 }
 """Family of the encoders written here (its file) -> mean and std that its published weights were trained with."""
 
@@ -128,19 +154,23 @@ def load_encoder_weights(net: nn.Module, source: str) -> tuple[str, ...]:
     name, encoder = _named_encoder(net, source)
     file = _download(name, encoder) if source == "imagenet" else Path(source).expanduser()
     tensors = read_state_dict(file).tensors
-    expected = dict(encoder.state_dict())
-    found = _renamed(name, expected, tensors)
-    used = {id(tensor) for tensor in found.values()}
-    dropped = tuple(key for key, tensor in tensors.items() if id(tensor) not in used)
+    part = encoder.pretrained
+    expected = dict(part.state_dict())
+    if isinstance(part, VisionTransformer):
+        found, dropped = translated(tensors, part)
+    else:
+        found = _renamed(name, expected, tensors)
+        used = {id(tensor) for tensor in found.values()}
+        dropped = tuple(key for key, tensor in tensors.items() if id(tensor) not in used)
     counters = [key for key in expected if key.endswith("num_batches_tracked") and key not in found]
     for key in counters:  # files older than torch 0.4.1 lack them; they matter to no result
         del expected[key]
-    _adapt_first_convolution(encoder, found)
+    _adapt_first_convolution(part, found)
     try:
         require_fit(expected, found, where=str(file), network=f"the encoder {name}")
     except WeightsError as error:
         raise WeightsError(f"{error}{_stem_advice(name, expected, tensors)}") from None
-    encoder.load_state_dict(found, strict=False)
+    part.load_state_dict(found, strict=False)
     net.encoder_statistics = published_statistics(net)  # type: ignore[assignment]
     _log.info("%s: %d tensors loaded into the encoder, dropped: %s", file, len(found), ", ".join(dropped) or "none")
     return dropped
@@ -156,8 +186,8 @@ def published_statistics(net: nn.Module) -> _Statistics:
     if spec is None:
         return IMAGENET_MEAN, IMAGENET_STD
     name = spec.name
-    if name in ENCODERS:
-        return STATISTICS[ENCODERS[name].rpartition(".")[2]]
+    if name in _WRITTEN:
+        return STATISTICS[_WRITTEN[name].rpartition(".")[2]]
     published: Mapping[str, Any] = getattr(net.get_submodule("encoder").get_submodule("model"), "pretrained_cfg", {})
     return tuple(published.get("mean", IMAGENET_MEAN)), tuple(published.get("std", IMAGENET_STD))
 
@@ -174,19 +204,20 @@ def imagenet_on_disk(net: nn.Module) -> tuple[str, Path | None]:
     return repository, cached_file(repository, _WEIGHTS_FILE)
 
 
-def _named_encoder(net: nn.Module, source: str) -> tuple[str, nn.Module]:
+def _named_encoder(net: nn.Module, source: str) -> tuple[str, EncoderBase]:
     spec = encoder_of(net.config)
     if spec is None:
         raise UsageError(
             f"this {net.architecture} has no named encoder to load encoder_weights={source!r} into; give one where the "
             "network takes it, e.g. encoder='resnet34', else encoder_weights=null"
         )
-    return spec.name, net.get_submodule("encoder")
+    encoder: Any = net.get_submodule("encoder")
+    return spec.name, encoder
 
 
 def _repository(name: str, encoder: nn.Module) -> str:
     """Return the hub repository of timm's published file for an encoder."""
-    if name in ENCODERS:
+    if name in _WRITTEN:
         repository = IMAGENET.get(name)
     else:
         published = getattr(encoder.get_submodule("model"), "pretrained_cfg", None) or {}
@@ -207,7 +238,7 @@ def _download(name: str, encoder: nn.Module) -> Path:
 
 def _most_bytes(name: str, encoder: nn.Module) -> int:
     """Return how large the published file of an encoder may be, its image classifier included."""
-    published = {} if name in ENCODERS else getattr(encoder.get_submodule("model"), "pretrained_cfg", None) or {}
+    published = {} if name in _WRITTEN else getattr(encoder.get_submodule("model"), "pretrained_cfg", None) or {}
     classifier = _WIDEST * (published.get("num_classes") or 1000)
     return most_bytes_of(sum(tensor.numel() for tensor in encoder.state_dict().values()) + classifier)
 

@@ -9,6 +9,7 @@ _RESNEST = "segatlas.encoders.resnest"
 _MOBILENET_V2 = "segatlas.encoders.mobilenet_v2"
 _MIT = "segatlas.encoders.mit"
 _HRNET = "segatlas.encoders.hrnet"
+_VIT, _VIT_MAPS = "segatlas.encoders.vit", "segatlas.encoders.vit_maps"
 
 ENCODERS: dict[str, str] = {
     "resnet18": _RESNET,
@@ -48,13 +49,31 @@ ENCODERS: dict[str, str] = {
     "hrnet_w40": _HRNET,
     "hrnet_w48": _HRNET,
     "hrnet_w64": _HRNET,
+    "vit_w32": _VIT_MAPS,
+    "vit_tiny": _VIT_MAPS,
+    "vit_small": _VIT_MAPS,
+    "vit_base": _VIT_MAPS,
+    "vit_large": _VIT_MAPS,
+    "vit_huge": _VIT_MAPS,
+    "dinov2_small": _VIT_MAPS,
+    "dinov2_base": _VIT_MAPS,
+    "dinov2_large": _VIT_MAPS,
+    "dinov2_giant": _VIT_MAPS,
+    "dinov3_small": _VIT_MAPS,
+    "dinov3_small_plus": _VIT_MAPS,
+    "dinov3_base": _VIT_MAPS,
+    "dinov3_large": _VIT_MAPS,
+    "dinov3_huge_plus": _VIT_MAPS,
 }
-"""Name of each encoder written here -> the module whose record `FAMILY` makes it."""
+"""Name of each encoder of feature maps written here -> the module whose record `FAMILY` makes it."""
 
 OTHERS = "segatlas.encoders.timm_adapter"
 """The module for any other name."""
-TOKENS = "segatlas.encoders.timm_tokens"
-"""The module for every encoder of tokens."""
+TOKEN_ENCODERS: dict[str, str] = {name: _VIT for name, module in ENCODERS.items() if module == _VIT_MAPS}
+"""Name of each encoder of tokens written here -> the module whose record `FAMILY` makes it."""
+
+OTHER_TOKENS = "segatlas.encoders.timm_tokens"
+"""The module for any other name of an encoder of tokens."""
 
 __getattr__ = old_names(__name__)
 

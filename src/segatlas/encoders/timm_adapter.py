@@ -76,9 +76,11 @@ class TimmOptions:
     """Options of a timm backbone.
 
     drop_path: stochastic depth of the last block while training, where the network has it; None = timm's default.
+    at: indices of the maps that are given, of a plain transformer those of its blocks; None = timm's default.
     """
 
     drop_path: float | None = None
+    at: tuple[int, ...] | None = None
 
 
 def build(spec: EncoderSettings, in_channels: int) -> TimmEncoder:
@@ -88,7 +90,7 @@ def build(spec: EncoderSettings, in_channels: int) -> TimmEncoder:
         UsageError: it gives no feature maps, or not with these settings.
     """
     name, options = spec.name.removeprefix("timm/"), spec.options
-    asked = {"output_stride": spec.output_stride, "drop_path_rate": options.drop_path}
+    asked = {"output_stride": spec.output_stride, "drop_path_rate": options.drop_path, "out_indices": options.at}
     settings: dict[str, Any] = {key: value for key, value in asked.items() if value is not None}
     published = timm.get_pretrained_cfg(name)
     fixed_size = published is not None and published.fixed_input_size
