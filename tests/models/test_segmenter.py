@@ -5,6 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from segatlas.build.network import create_model
+from segatlas.encoders.contract import Tokens
 from segatlas.errors import UsageError
 from segatlas.models.segmenter import ARCHITECTURE
 
@@ -19,8 +20,9 @@ def test_variants_have_the_published_number_of_parameters_for_150_classes(size):
     assert sum(p.numel() for p in net.parameters()) == PUBLISHED[size] + net.encoder.width
 
 
-def literal_mask_decoder(decoder, patches, grid):
+def literal_mask_decoder(net, patches, grid):
     """The paper's mask decoder with torch's own transformer layers."""
+    decoder, last = net.decoder, net.classifier
     width, heads = decoder.project.in_features, decoder.blocks[0].attn.heads
     classes = decoder.class_tokens.expand(len(patches), -1, -1)
     x = torch.cat([decoder.project(patches), classes], dim=1)
@@ -34,29 +36,28 @@ def literal_mask_decoder(decoder, patches, grid):
         layer.load_state_dict({a + kind: ours[b + kind] for a, b in names.items() for kind in ("weight", "bias")})
         x = layer(x)
     x = decoder.norm(x)
-    count = decoder.num_classes
-    towards = F.normalize(decoder.project_classes(x[:, -count:]), dim=-1)
-    masks = F.normalize(decoder.project_patches(x[:, :-count]), dim=-1) @ towards.mT
-    return decoder.mask_norm(masks).mT.reshape(len(patches), count, *grid)
+    count = last.num_classes
+    towards = F.normalize(last.project_classes(x[:, -count:]), dim=-1)
+    masks = F.normalize(last.project_patches(x[:, :-count]), dim=-1) @ towards.mT
+    return last.norm(masks).mT.reshape(len(patches), count, *grid)
 
 
 def test_the_mask_decoder_is_the_papers_whatever_the_order_of_its_tokens():
     torch.manual_seed(0)
     net = create_model("segmenter", num_classes=7, heads=2, **{**ARCHITECTURE.tiny, "layers": 2}).eval()
-    for parameter in net.decoder.parameters():
+    for parameter in (*net.decoder.parameters(), *net.classifier.parameters()):
         torch.nn.init.normal_(parameter, std=0.2)
     patches, grid = torch.randn(2, 12, 32), (3, 4)
     with torch.no_grad():
-        torch.testing.assert_close(
-            net.decoder(patches, grid), literal_mask_decoder(net.decoder, patches, grid), rtol=1e-4, atol=1e-4
-        )
+        got = net.decode(Tokens((patches,), (), grid))
+        torch.testing.assert_close(got, literal_mask_decoder(net, patches, grid), rtol=1e-4, atol=1e-4)
 
 
 def test_no_layers_are_the_linear_decoder_and_less_than_none_are_refused():
     net = create_model("segmenter", num_classes=3, **{**ARCHITECTURE.tiny, "layers": 0}).eval()
     image = torch.randn(1, 3, 32, 48)
     with torch.no_grad():
-        expected = net.decoder.classifier(net.encoder(image).maps()[0])
+        expected = net.classifier(net.encoder(image).maps()[0])
         assert torch.equal(net(image).logits, expected)
     with pytest.raises(UsageError, match="layers: got -1, expected 0 or more"):
         create_model("segmenter", num_classes=3, **{**ARCHITECTURE.tiny, "layers": -1})

@@ -265,12 +265,13 @@ ARCHITECTURE = Architecture(
     config=DPTConfig,
     build=DPT,
     variants={
-        "dpt_vit_b": {"encoder": {"name": "vit_base", **_MMSEG}},
-        "dpt_vit_l": {"encoder": {"name": "vit_large", **_MMSEG}, **LARGE},
-        "dpt_vit_l_hf": {"encoder": {"name": "vit_large", **_HF}, **LARGE, **AUTHORS},
+        "dpt_vit_b": {"encoder": "vit_base", "encoder_options": _MMSEG},
+        "dpt_vit_l": {"encoder": "vit_large", "encoder_options": _MMSEG, **LARGE},
+        "dpt_vit_l_hf": {"encoder": "vit_large", "encoder_options": _HF, **LARGE, **AUTHORS},
     },
     tiny={
-        "encoder": {"name": "vit_w32", "depth": 2, "final_norm": False},
+        "encoder": "vit_w32",
+        "encoder_options": {"depth": 2, "final_norm": False},
         "blocks": (0, 0, 1, 1),
         "level_channels": (4, 4, 8, 8),
         "channels": 8,

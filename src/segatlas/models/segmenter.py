@@ -56,73 +56,80 @@ class SegmenterConfig:
 
 
 class MaskDecoder(nn.Module):
-    """Patches and class tokens through transformer blocks; how alike they are afterwards, (N, K, h, w).
+    """Patches and class tokens through transformer blocks.
 
-    Parameters: `class_tokens` (1, K, D); `project`, before the blocks; `blocks`, `norm`; `project_patches` and
-    `project_classes`, after them; `mask_norm` over K.
+    Parameters: `class_tokens` (1, K, D); `project`, of the patches; `blocks`; `norm`.
     """
 
     def __init__(self, width: int, num_classes: int, *, layers: int, heads: int, drop_path: float):
         super().__init__()
         form = VisionTransformerForm(width=width, depth=layers, heads=heads, norm_eps=1e-5)
         rates = torch.linspace(0, drop_path, layers, device="cpu").tolist()
-        self.num_classes = num_classes
         self.project = TokenLinear(width, width)
         self.class_tokens = nn.Parameter(torch.empty(1, num_classes, width))
         self.blocks = nn.ModuleList(Block(form, qkv_bias=True, dropout=0.0, drop_path=r, grid=None) for r in rates)
         self.norm = nn.LayerNorm(width)
-        self.project_patches = TokenLinear(width, width, bias=False)
-        self.project_classes = nn.Linear(width, width, bias=False)
-        self.mask_norm = nn.LayerNorm(num_classes)
         init_weights(self)
         nn.init.trunc_normal_(self.class_tokens, std=0.02)
 
     def forward(self, patches: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Map the encoder's patches (N, L, D) on a grid (h, w) to logits (N, K, h, w)."""
-        x = torch.cat([self.class_tokens.expand(len(patches), -1, -1), self.project(patches)], dim=1)  # (N, K + L, D)
+        """Map the encoder's patches (N, L, D) on a grid (h, w) to the tokens of classes and patches (N, K + L, D)."""
+        x = torch.cat([self.class_tokens.expand(len(patches), -1, -1), self.project(patches)], dim=1)
         for block in self.blocks:
             x = block(x, Positions(grid))
-        x = self.norm(x)
-        classes = F.normalize(self.project_classes(x[:, : self.num_classes]), dim=2)
-        patches = F.normalize(self.project_patches(x[:, self.num_classes :]), dim=2)
-        masks = self.mask_norm(patches @ classes.transpose(1, 2))  # (N, L, K)
-        return masks.transpose(1, 2).unflatten(2, grid)
+        out: Tensor = self.norm(x)
+        return out
 
 
-class LinearDecoder(nn.Module):
-    """A classifier on each patch. Parameters: `classifier` (K, D, 1, 1)."""
+class MaskClassifier(nn.Module):
+    """How alike patches and classes are: cosines, with a norm over the classes of each patch.
 
-    def __init__(self, width: int, num_classes: int, *, dropout: float):
+    Parameters: `project_patches`, `project_classes`; `norm` over K.
+    """
+
+    def __init__(self, width: int, num_classes: int):
         super().__init__()
-        self.dropout = nn.Dropout2d(dropout)
-        self.classifier = nn.Conv2d(width, num_classes, kernel_size=1)
+        self.num_classes = num_classes
+        self.project_patches = TokenLinear(width, width, bias=False)
+        self.project_classes = nn.Linear(width, width, bias=False)
+        self.norm = nn.LayerNorm(num_classes)
         init_weights(self)
 
-    def forward(self, patches: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Map the encoder's patches (N, L, D) on a grid (h, w) to logits (N, K, h, w)."""
-        logits: Tensor = self.classifier(self.dropout(patches.transpose(1, 2).unflatten(2, grid)))
+    def forward(self, x: Tensor) -> Tensor:
+        """Map tokens of classes and patches (N, K + L, D) to logits (N, L, K)."""
+        classes = F.normalize(self.project_classes(x[:, : self.num_classes]), dim=2)
+        patches = F.normalize(self.project_patches(x[:, self.num_classes :]), dim=2)
+        logits: Tensor = self.norm(patches @ classes.transpose(1, 2))
         return logits
 
 
-class Segmenter(nn.Module):
+class SegmenterNet(nn.Module):
     """Plain transformer, mask or linear decoder: logits at the stride of a patch."""
 
     def __init__(self, config: SegmenterConfig):
         super().__init__()
         require_at_least(config, layers=0)
         self.encoder = create_token_encoder(config.encoder, in_channels=config.in_channels)
-        width = self.encoder.width
-        heads = config.heads or max(width // HEAD_WIDTH, 1)
-        self.decoder = (
-            MaskDecoder(width, config.num_classes, layers=config.layers, heads=heads, drop_path=config.drop_path)
-            if config.layers
-            else LinearDecoder(width, config.num_classes, dropout=config.dropout)
-        )
+        width, classes = self.encoder.width, config.num_classes
+        self.dropout = nn.Dropout2d(config.dropout)
+        if config.layers:
+            heads = config.heads or max(width // HEAD_WIDTH, 1)
+            self.decoder: MaskDecoder | None = MaskDecoder(
+                width, classes, layers=config.layers, heads=heads, drop_path=config.drop_path
+            )
+            self.classifier: nn.Module = MaskClassifier(width, classes)
+        else:
+            self.decoder = None
+            self.classifier = nn.Conv2d(width, classes, kernel_size=1)
+            init_weights(self.classifier)
 
     def decode(self, tokens: Tokens) -> Tensor:
         """Map the tokens of the encoder's last block to logits (N, K, h, w)."""
-        logits: Tensor = self.decoder(tokens.patches[-1], tokens.grid)
-        return logits
+        if self.decoder is None:
+            logits: Tensor = self.classifier(self.dropout(tokens.maps()[-1]))
+            return logits
+        masks: Tensor = self.classifier(self.decoder(tokens.patches[-1], tokens.grid))  # (N, L, K)
+        return masks.transpose(1, 2).unflatten(2, tokens.grid)
 
     def forward(self, inputs: Tensor | Inputs) -> SemanticLogits:
         """Map a normalised image (N, C, H, W) to logits (N, K, h, w)."""
@@ -131,8 +138,8 @@ class Segmenter(nn.Module):
 
 
 def _published(size: str, side: int = 512, **fields: object) -> dict[str, object]:
-    encoder = {"name": f"vit_{size}", "image_size": (side, side), "position_antialias": False, "drop_path": 0.1}
-    return {"encoder": encoder, **fields}
+    options = {"image_size": (side, side), "position_antialias": False, "drop_path": 0.1}
+    return {"encoder": f"vit_{size}", "encoder_options": options, **fields}
 
 
 ARCHITECTURE = Architecture(
@@ -142,7 +149,7 @@ ARCHITECTURE = Architecture(
     tasks=("semantic",),
     output=SemanticLogits,
     config=SegmenterConfig,
-    build=Segmenter,
+    build=SegmenterNet,
     variants={
         "segmenter_t": _published("tiny"),
         "segmenter_s": _published("small"),
@@ -150,5 +157,5 @@ ARCHITECTURE = Architecture(
         "segmenter_l": _published("large", 640),
         "segmenter_s_linear": _published("small", layers=0),
     },
-    tiny={"encoder": {"name": "vit_w32", "depth": 1}, "layers": 1},
+    tiny={"encoder": "vit_w32", "encoder_options": {"depth": 1}, "layers": 1},
 )

@@ -225,15 +225,14 @@ DECODERS: dict[str, Callable[[SETRConfig, int], Parts]] = {
 
 def _published(**fields: Any) -> dict[str, Any]:
     class_token = fields.get("decoder") != "mla"
-    encoder = {
-        "name": "vit_large",
+    options = {
         "image_size": (512, 512),
         "class_token": class_token,
         "position_resize": "bilinear",
         "position_antialias": False,
         "final_norm": False,
     }
-    return {"encoder": encoder, **fields}
+    return {"encoder": "vit_large", "encoder_options": options, **fields}
 
 
 ARCHITECTURE = Architecture(
@@ -250,7 +249,8 @@ ARCHITECTURE = Architecture(
         "setr_mla": _published(decoder="mla", blocks=(5, 11, 17, 23)),
     },
     tiny={
-        "encoder": {"name": "vit_w32", "depth": 2, "final_norm": False},
+        "encoder": "vit_w32",
+        "encoder_options": {"depth": 2, "final_norm": False},
         "blocks": (0, 1),
         "channels": 8,
         "convs": 2,

@@ -202,16 +202,21 @@ def canvas(case: ModelCase) -> Iterator[str]:
 
 
 def stride(case: ModelCase) -> Iterator[str]:
-    """All its maps cover the canvas, or its next larger multiple, at one stride of whole pixels, same for each size."""
+    """All its maps cover the canvas at one stride, a whole number of pixels, the same for each size.
+
+    Or they have a whole number of cells for each patch of some pixels, the last of which the canvas may cut: so plain
+    transformers are published.
+    """
     sizes = (SIZE, *ODD_SIZES)
     outputs = [case.output(case.noise(size)) for size in sizes]
-    possible = {(step, multiple) for step in range(1, LARGEST_STRIDE + 1) for multiple in range(1, MOST_PADDING + 1)}
+    patches = range(1, LARGEST_STRIDE + 1)
+    possible = {(patch, cells) for patch in patches for cells in range(1, patch + 1) if patch % cells == 0}
     for size, output in zip(sizes, outputs, strict=True):
         shapes = {tuple(values.shape[-2:]) for values in maps_of(output).values()}
         possible &= {
-            (step, multiple)
-            for step, multiple in possible
-            if shapes == {tuple(-(-(-(-int(length) // multiple) * multiple) // step) for length in output.canvas)}
+            (patch, cells)
+            for patch, cells in possible
+            if shapes == {tuple(cells * -(-int(length) // patch) for length in output.canvas)}
         }
         if not possible:
             yield f"maps of {sorted(shapes)} on a canvas of {tuple(output.canvas)}, image {size}"

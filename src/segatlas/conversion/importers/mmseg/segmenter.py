@@ -54,16 +54,16 @@ def recognise(file: ForeignWeights) -> Mapping[str, Any] | None:
 def renames(config: SegmenterConfig) -> Renames:
     """See `Importer`."""
     if not config.layers:
-        return [*vit_renames(), ("decode_head.conv_seg", "decoder.classifier")]
+        return [*vit_renames(), ("decode_head.conv_seg", "classifier")]
     return [
         *vit_renames(),
         *block_renames("decode_head.layers.{i}", "decoder.blocks.{i}"),
         ("decode_head.dec_proj", "decoder.project"),
         ("decode_head.cls_emb", "decoder.class_tokens"),
-        ("decode_head.patch_proj", "decoder.project_patches"),
-        ("decode_head.classes_proj", "decoder.project_classes"),
+        ("decode_head.patch_proj", "classifier.project_patches"),
+        ("decode_head.classes_proj", "classifier.project_classes"),
         ("decode_head.decoder_norm", "decoder.norm"),
-        ("decode_head.mask_norm", "decoder.mask_norm"),
+        ("decode_head.mask_norm", "classifier.norm"),
     ]
 
 
