@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from segatlas.build.network import create_model
 from segatlas.encoders.spec import create_token_encoder
-from segatlas.errors import WeightsError
+from segatlas.errors import UsageError, WeightsError
 
 TINY = {"name": "vit_w32", "depth": 2, "image_size": [64, 64]}
 
@@ -223,3 +223,30 @@ def test_relative_positions_and_factors_of_layers_keep_their_start_where_a_file_
     ours = loaded(tmp_path / "mae.pth", relative_positions=True, layer_scale=1.0, final_norm=False)
     assert not ours.blocks[1].attn.relative.table.any()
     assert bool((ours.blocks[1].ls2.gamma == 1).all())
+
+
+def test_positions_of_another_grid_are_resized_for_timms_own_transformers_too(tmp_path):
+    import timm
+
+    theirs = randomise(timm.create_model("vit_tiny_patch16_224", depth=1, img_size=96, num_classes=3))
+    torch.save(theirs.state_dict(), tmp_path / "a.pth")
+    encoder = {"name": "vit_tiny_patch16_224", "depth": 1}
+    ours = create_model("linear", num_classes=2, encoder=encoder, encoder_weights=str(tmp_path / "a.pth")).encoder
+    theirs.set_input_size((224, 224))
+    torch.testing.assert_close(ours.model.pos_embed, theirs.pos_embed)
+
+
+def test_weights_of_timm_are_fetched_by_their_name_and_bring_their_statistics(tmp_path, monkeypatch):
+    from segatlas.build import encoder_weights
+
+    asked = []
+    torch.save(source().state_dict(), tmp_path / "model.safetensors")
+    monkeypatch.setattr(encoder_weights, "fetch_file", lambda *args, **_: asked.append(args[0]) or tmp_path / args[1])
+    name = "timm/vit_base_patch16_224.augreg_in21k_ft_in1k"
+    net = create_model("linear", num_classes=2, encoder=TINY, encoder_weights=name)
+    assert asked == [name]
+    assert net.encoder_statistics == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    with pytest.raises(UsageError, match=r"no such weights; expected one of timm/vit_base_patch16_224\.augreg"):
+        create_model("linear", num_classes=2, encoder=TINY, encoder_weights="timm/vit_base_patch16_224.no_such_tag")
+    with pytest.raises(UsageError, match="expected timm/ and the name of one of timm's networks"):
+        create_model("linear", num_classes=2, encoder=TINY, encoder_weights="timm/no_such_network")

@@ -202,6 +202,21 @@ def _positions(stored: Tensor, encoder: VisionTransformer) -> Tensor:
     return torch.cat([of_class, cells], dim=1)
 
 
+def refitted(stored: Tensor, wanted: Tensor) -> Tensor:
+    """Resize position embeddings (1, rows, D) to those of another square grid, as timm does; others stay as they are.
+
+    The rows before those of the patches, as many in both, are left alone.
+    """
+    if stored.ndim != 3 or wanted.ndim != 3 or stored.shape[1] == wanted.shape[1]:
+        return stored
+    for rows in range(6):
+        before, after = (_side(t.shape[1] - rows) for t in (stored, wanted))
+        if before and after:
+            cells = resize_grid(stored[:, rows:], (before,) * 2, (after,) * 2, mode="bicubic", antialias=True)
+            return torch.cat([stored[:, :rows], cells], dim=1)
+    return stored
+
+
 def _table(stored: Tensor, encoder: VisionTransformer) -> Tensor:
     """Resize a table of relative positions to the encoder's grid."""
     rows, side = stored[:-3], _side(len(stored) - 3)

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any, Self
 
 from segatlas.config.architectures import in_section, read_fields
 from segatlas.config.messages import show, unknown
-from segatlas.encoders import ENCODERS, OTHER_TOKENS, OTHERS, TOKEN_ENCODERS, timm_has, timm_names, timm_tags
+from segatlas.encoders import (
+    ENCODERS,
+    ONCE_TIMM,
+    OTHER_TOKENS,
+    OTHERS,
+    TOKEN_ENCODERS,
+    timm_has,
+    timm_names,
+    timm_tags,
+)
 from segatlas.encoders.family import EncoderFamily, EncoderSettings
 from segatlas.errors import Problem, UsageError
 
@@ -67,6 +76,8 @@ class EncoderSpec(EncoderSettings):
         if not isinstance(name, str) or (message := cls.name_problem(name)):
             message = message if isinstance(name, str) else "expected an encoder's name"
             return None, [Problem(key="name", got="" if name is None else show(name), message=message)]
+        if name in ONCE_TIMM and "drop_path" in fields:
+            name = f"timm/{name}"
         family: EncoderFamily = import_module(cls.family_file(name)).FAMILY
         message = family.stride_problem(name, stride)
         problems = [Problem(key="output_stride", got=show(stride), message=message)] if message else []

@@ -148,11 +148,6 @@ def with_first(positions: Tensor) -> Tensor:
     return F.pad(positions, (0, 0, 1, 0))
 
 
-def dropped_for(config: SETRConfig) -> tuple[str, ...]:
-    """See `Importer`."""
-    return () if _has_class_token(config) else (_CLASS_TOKEN,)
-
-
 def constants(config: SETRConfig) -> Mapping[str, Tensor]:
     """See `Importer`."""
     width = FORMS[config.encoder.name].width
@@ -175,6 +170,5 @@ IMPORTER = Importer(
     recognise=recognise,
     renames=renames,
     changes=changes,
-    dropped_for=dropped_for,
     constants=constants,
 )

@@ -116,7 +116,8 @@ def recognise(file: ForeignWeights, output_stride: int) -> Mapping[str, Any] | N
         return None
     name, options = found
     depth = options.get("depth", FORMS[name].depth)
-    published = _MAE_BLOCKS if options.get("relative_positions") else tuple(depth * q // 4 - 1 for q in (1, 2, 3, 4))
+    is_mae = bool(options.get("relative_positions")) and depth == 1 + _MAE_BLOCKS[-1]
+    published = _MAE_BLOCKS if is_mae else tuple(depth * quarter // 4 - 1 for quarter in (1, 2, 3, 4))
     stated = file.setting("model.backbone.out_indices", published)
     options["at"] = (stated,) if isinstance(stated, int) else tuple(stated)
     return {"encoder": name, "output_stride": None, "encoder_options": options}
