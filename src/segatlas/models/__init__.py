@@ -99,6 +99,14 @@ ARCHITECTURES: dict[str, ArchitectureEntry] = {
             "https://arxiv.org/abs/2304.07193",
             *(f"linear_dinov2_{size}" for size in ("small", "base", "large", "giant")),
         ),
+        _semantic(
+            "segmenter",
+            "Segmenter",
+            "https://arxiv.org/abs/2105.05633",
+            *(f"segmenter_{size}" for size in ("t", "s", "b", "l", "s_linear")),
+        ),
+        _semantic("setr", "SETR", "https://arxiv.org/abs/2012.15840", "setr_naive", "setr_pup", "setr_mla"),
+        _semantic("dpt", "DPT", "https://arxiv.org/abs/2103.13413", "dpt_vit_b", "dpt_vit_l", "dpt_vit_l_hf"),
         ArchitectureEntry(
             "fc_siam",
             "segatlas.models.fc_siam",

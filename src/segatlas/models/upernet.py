@@ -193,7 +193,7 @@ class UPerNet(DenseNetwork):
 def _on_transformer(encoder: str, *, neck: str = "none", **options: Any) -> dict[str, Any]:
     """Return the fields of a UPerNet on a plain transformer as MMSegmentation has it, for crops of 512x512."""
     defaults = {"image_size": (512, 512), "final_norm": False, "position_antialias": False}
-    return {"encoder": {"name": encoder, **defaults, **options}, "neck": neck, "aux_level": 1}
+    return {"encoder": encoder, "encoder_options": {**defaults, **options}, "neck": neck, "aux_level": 1}
 
 
 _LAST_NORM = {"final_norm": True, "norm_last_only": True}

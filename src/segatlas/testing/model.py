@@ -16,6 +16,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from segatlas.build.network import build_network
+from segatlas.config.encoder_keys import FLAT
 from segatlas.errors import ConfigError
 from segatlas.inference.fast_form import fast_form
 from segatlas.models.architecture import Architecture
@@ -119,6 +120,8 @@ def record(case: ModelCase) -> Iterator[str]:
     missing = {"num_classes", "in_channels"} - {field.name for field in dataclasses.fields(config)}
     if missing:
         yield f"{config.__name__} has no {' and no '.join(sorted(missing))}"
+    for name in sorted(FLAT.keys() & {field.name for field in dataclasses.fields(config)}):
+        yield f"the field {name} of {config.__name__}: in recipes and cards that word is the encoder's"
     if case.architecture.exports_dynamic == bool(case.architecture.not_dynamic_because):
         yield "exports_dynamic=False and not_dynamic_because go together"
     for task in case.architecture.tasks:

@@ -11,9 +11,10 @@ def disagreement(file: ForeignWeights) -> str:
     """See `Source`: the class count and the widths of the decoder."""
     if not isinstance(file.stated("encoder_name"), str):
         return "it has no encoder_name"
-    head, classes = "segmentation_head.0.weight", file.stated("classes")
-    if head in file.tensors and isinstance(classes, int) and classes != file.shape(head)[0]:
-        return f"classes is {classes}, but the file has {file.shape(head)[0]}"
+    heads, classes = ("segmentation_head.0.weight", "segmentation_head.head.4.weight"), file.stated("classes")
+    for head in heads:
+        if head in file.tensors and isinstance(classes, int) and classes != file.shape(head)[0]:
+            return f"classes is {classes}, but the file has {file.shape(head)[0]}"
     last, widths = "decoder.blocks.4.conv2.0.weight", file.stated("decoder_channels")
     if last in file.tensors and isinstance(widths, list) and widths[4:5] != [file.shape(last)[0]]:
         return f"decoder_channels is {widths}, but the last step of the file has {file.shape(last)[0]}"
