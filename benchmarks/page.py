@@ -29,6 +29,7 @@ TITLES = {
     "segformer": "SegFormer, the same weights",
     "bf16": "`--precision bf16`",
     "one_thread": "One thread",
+    "vit": "Networks on plain vision transformers, the same weights",
     "attention": "Attention of the non-local family",
     "data": "Data path of one worker",
     "confusion": "Counting",

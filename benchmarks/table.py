@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from benchmarks import attention, counting, data_path, loss, networks, start, tail, window
+from benchmarks import attention, counting, data_path, loss, networks, plain_transformers, start, tail, window
 from benchmarks.rows import Row
 
 ROWS: tuple[Row, ...] = (
     *tail.ROWS,
     *loss.ROWS,
     *networks.ROWS,
+    *plain_transformers.ROWS,
     *attention.ROWS,
     *data_path.ROWS,
     *counting.ROWS,

@@ -120,8 +120,9 @@ def main() -> None:
     entries = [entry for name in COLLECTIONS for entry in read_collection(folder, name)]
     entries.sort(key=lambda entry: (entry["architecture"], entry["file"]))
     by_name: dict[str, dict[str, Any]] = {}
+    full = {entry["short"] for entry in entries if "fp16" not in entry["file"]}
     for entry in entries:
-        if "fp16" in entry["file"]:
+        if "fp16" in entry["file"] and entry["short"] in full:
             continue
         best = by_name.setdefault(entry["short"], entry)
         if entry["miou"] > best["miou"]:

@@ -16,6 +16,7 @@ have. One line in CASES makes a case.
 from __future__ import annotations
 
 import argparse
+import ast
 import json
 import os
 import subprocess
@@ -39,7 +40,8 @@ class Case(NamedTuple):
     """One golden.
 
     key: the library's network. size: of the image; no multiple of the stride where the library takes any size.
-    model: settings of MMSegmentation laid over those of the config, as in a config file: makes a network small.
+    model: settings laid over the library's own, as in the call of a dict: makes a network small. MMSegmentation's and
+        Hugging Face's go over those of the config, others are arguments of the network.
     """
 
     key: str
@@ -64,6 +66,40 @@ R18_JPU = (
     "decode_head=dict(in_channels={}, channels=64), auxiliary_head=dict(in_channels=256, channels=64)"
 )
 
+VIT = "backbone=dict(embed_dims=32, num_heads=2, num_layers={}, img_size=(64, 64){})"
+"""A plain transformer of width 32; {} take its depth and further settings."""
+
+_SETR_AUX = (
+    "dict(type='SETRUPHead', in_channels=32, channels=8, in_index=0, num_classes=150, norm_cfg=dict(type='BN'), "
+    "num_convs={}, up_scale=4, kernel_size={}, loss_decode=dict(type='CrossEntropyLoss'))"
+)
+SETR = (
+    VIT.format(2, ", out_indices=(0, 1)") + ", decode_head=dict(in_channels=32, channels=8, in_index=1), "
+    f"auxiliary_head=[{_SETR_AUX}]"
+)
+SETR_MLA = (
+    VIT.format(4, ", out_indices=(0, 1, 2, 3)") + ", neck=dict(in_channels=[32, 32, 32, 32], out_channels=8), "
+    "decode_head=dict(in_channels=(8, 8, 8, 8), channels=16, mla_channels=4), auxiliary_head=["
+    + ", ".join(
+        f"dict(type='FCNHead', in_channels=8, channels=8, in_index={index}, num_convs=0, kernel_size=1, "
+        "concat_input=False, num_classes=150, loss_decode=dict(type='CrossEntropyLoss'))"
+        for index in range(4)
+    )
+    + "]"
+)
+DPT = (
+    VIT.format(4, ", out_indices=(0, 1, 2, 3)")
+    + ", decode_head=dict(in_channels=(32, 32, 32, 32), embed_dims=32, channels=16, "
+    "post_process_channels=[8, 8, 16, 16])"
+)
+HF_DPT = (
+    "hidden_size=32, num_hidden_layers=4, num_attention_heads=2, intermediate_size=128, image_size=64, "
+    "backbone_out_indices=[0, 1, 2, 3], neck_hidden_sizes=[8, 8, 16, 16], fusion_hidden_size=16"
+)
+SMP_DPT = (
+    "embed_dim=32, num_heads=2, dynamic_img_size=True, decoder_intermediate_channels=(8, 8, 16, 16), "
+    "decoder_fusion_channels=16"
+)
 VIT_W32 = (
     "backbone=dict(embed_dims=32, num_heads=2, num_layers=4, out_indices=(0, 1, 2, 3), img_size=(64, 64){}), "
     "neck={}, decode_head=dict(in_channels=[32, 32, 32, 32], channels=16), "
@@ -99,9 +135,25 @@ CASES: tuple[Case, ...] = (
     Case("stdc2"),
     Case("resnest_fcn", (61, 93), "backbone=dict(depth=50, stem_channels=64)"),
     Case("segformer_b0", (61, 93)),
+    Case(
+        "segmenter_t",
+        (61, 93),
+        VIT.format(2, "") + ", decode_head=dict(in_channels=32, channels=32, num_heads=2, embed_dims=32)",
+    ),
+    Case(
+        "mm:segmenter/segmenter_vit-s_fcn_8xb1-160k_ade20k-512x512",
+        (61, 93),
+        VIT.format(2, "") + ", decode_head=dict(in_channels=32, channels=32)",
+    ),
+    Case("setr_naive", (61, 93), SETR.format(2, 1)),
+    Case("setr_pup", (61, 93), SETR.format(2, 3)),
+    Case("setr_mla", (61, 93), SETR_MLA),
+    Case("mm:dpt/dpt_vit-b16_8xb2-160k_ade20k-512x512", (61, 93), DPT),
+    Case("hf.DPT", (64, 64), HF_DPT),
     Case("hf.Segformer"),
     Case("hf4.Segformer", (61, 93)),
     Case("smp.DeepLabV3Plus@resnet18"),
+    Case("smp.DPT@tu-vit_tiny_patch16_224", (64, 96), SMP_DPT),
     Case("smp.Unet@resnet18"),
     Case("smp.Unet@mobilenet_v2", (61, 93)),
     Case("smp.Unet@mit_b0", (61, 93)),
@@ -195,15 +247,14 @@ def write_peer(key: str, size: str, model_settings: str, file: str) -> None:
     sys.path.insert(0, str(SHARED / "parity"))
     import ref_models
 
-    if model_settings:
-        import ref_shims
-
-        configs = Path(ref_shims.install().__file__).parent / ".mim" / "configs"
-        above = Path(file).with_suffix(".py")
-        base = configs / f"{ref_models.MM.get(key, key.removeprefix('mm:'))}.py"
-        above.write_text(f"_base_ = [{str(base)!r}]\nmodel = dict({model_settings})\n", encoding="utf-8")
-        ref_models.MM[key] = str(above.with_suffix(""))
-    ref = ref_models.build(key.replace("hf4.", "hf."), seed=0)
+    of_mmseg = key in ref_models.MM or key.startswith("mm:")
+    if model_settings and of_mmseg:
+        built = with_settings(ref_models, key, model_settings, Path(file).with_suffix(".py"))
+    else:
+        built = key.replace("hf4.", "hf.")
+    ref = ref_models.build(built, seed=0)
+    if model_settings and not of_mmseg:
+        ref.model = rebuilt(ref.model, key, literal_settings(model_settings))
     if key.startswith("hf4."):
         ref.model, state = saved_and_loaded(ref.model)
     else:
@@ -218,6 +269,32 @@ def write_peer(key: str, size: str, model_settings: str, file: str) -> None:
     tensors = {name: list(tensor.shape) for name, tensor in state.items()}
     payload = {"tensors": tensors, "settings": settings, "logits": digest(logits)}
     Path(file).write_text(json.dumps(payload, default=str), encoding="utf-8")
+
+
+def with_settings(ref_models: Any, key: str, settings: str, config: Path) -> str:
+    """Write the config of a key of MMSegmentation with settings laid over it to a file; return a key for that."""
+    import ref_shims
+
+    configs = Path(ref_shims.install().__file__).parent / ".mim" / "configs"
+    base = configs / f"{ref_models.MM.get(key, key.removeprefix('mm:'))}.py"
+    config.write_text(f"_base_ = [{str(base)!r}]\nmodel = dict({settings})\n", encoding="utf-8")
+    made = key.replace("mm:", "own:")
+    ref_models.MM[made] = str(config.with_suffix(""))
+    return made
+
+
+def literal_settings(text: str) -> dict[str, Any]:
+    """Return the keyword arguments of a call as literals."""
+    call: Any = ast.parse(f"dict({text})", mode="eval").body
+    return {word.arg: ast.literal_eval(word.value) for word in call.keywords}
+
+
+def rebuilt(model: Any, key: str, settings: dict[str, Any]) -> torch.nn.Module:
+    """Return a network of Hugging Face or segmentation-models-pytorch with other settings."""
+    if key.startswith("hf"):
+        return type(model)(type(model.config)(**{**model.config.to_dict(), **settings}))
+    made: torch.nn.Module = type(model)(key.partition("@")[2], encoder_weights=None, classes=150, **settings)
+    return made
 
 
 def fill_in_place(model: torch.nn.Module) -> dict[str, torch.Tensor]:

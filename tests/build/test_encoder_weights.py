@@ -154,6 +154,8 @@ TIMM_NAMES = {
     "vit_base": "deit_base_patch16_224",
     "vit_large": "vit_large_patch16_224.mae",
     "vit_huge": "vit_huge_patch14_224.mae",
+    **{f"vit_adapter_{size}": f"deit_{size}_patch16_224" for size in ("tiny", "small", "base")},
+    "vit_adapter_large": "vit_large_patch16_384",
     **{f"dinov2_{size}": f"vit_{size}_patch14_dinov2" for size in ("small", "base", "large", "giant")},
     **{
         f"dinov3_{size}": f"vit_{size}_patch16_dinov3" for size in ("small", "small_plus", "base", "large", "huge_plus")

@@ -23,6 +23,7 @@ SMALL: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "nvlabs": ("segformer", {"decoder_channels": 16}),
     "hf": ("segformer", {"decoder_channels": 16, "encoder_options": {"norm_eps": 1e-5, "embedding_norm_eps": 1e-5}}),
+    "vit_adapter": ("upernet", {"encoder": "vit_adapter_w32", "channels": 8, "aux": True, "aux_channels": 8}),
     "smp": ("unet", {"encoder": "mit_b0", "decoder_channels": (16, 8, 8, 4, 4)}),
 }
 """A small network that each library has: (architecture, fields)."""

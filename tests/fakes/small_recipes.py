@@ -32,6 +32,7 @@ SMALL = {
     **dict.fromkeys(("resnet34", "resnet50", "resnet50c"), "resnet18_w8"),
     "resnest101": "resnest50",
     "hrnet_w48": "hrnet_w8_small",
+    **dict.fromkeys(("vit_adapter_small", "vit_adapter_large"), "vit_adapter_w32"),
 }
 """Encoder of a recipe -> the one that takes its place here, to save time."""
 

@@ -45,6 +45,16 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     },
     "fc_siam-conc": ("fc_siam", {"width": 4, "fusion": "both"}),
     "fc_siam-early": ("fc_siam", {"width": 4, "fusion": "early"}),
+    "segmenter-linear": ("segmenter", {"encoder": {"name": "vit_w32", "depth": 1}, "layers": 0}),
+    "setr-naive": (
+        "setr",
+        {"encoder": {"name": "vit_w32", "depth": 1, "final_norm": False}, "blocks": (0,), "channels": 8, "aux": False},
+    ),
+    "setr-mla": (
+        "setr",
+        {**load_architecture("setr").tiny, "decoder": "mla", "branch_channels": 4, "scale": 4, "aux": True},
+    ),
+    "dpt-smp": ("dpt", {**load_architecture("dpt").tiny, "coarsest_unit": True, "doubled_logits": True, "aux": False}),
     "temperature-fc_siam": ("temperature", {"host": {"name": "fc_siam", "width": 4}}),
     "linear-patch14": (
         "linear",
@@ -64,6 +74,10 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "gcnet-mul": ("gcnet", {"encoder": "resnet18_w8", "channels": 8, "channel_mul": True}),
+    "upernet-vit_adapter": (
+        "upernet",
+        {"encoder": "vit_adapter_w32", "channels": 8, "aux": True, "aux_channels": 8},
+    ),
     "psanet-collect": (
         "psanet",
         {"encoder": "resnet18_w8", "channels": 8, "mask_size": (4, 5), "distribute": False, "softmax": False},
@@ -71,10 +85,13 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 # Architectures whose logits are more than classifier(decode(features)); each says in its own test what they are.
 REFINED: set[str] = {
+    "dpt",
     "fc_siam",
     "linear",
     "lraspp",
     "pointrend",
+    "segmenter",
+    "setr",
 }
 
 

@@ -25,6 +25,13 @@ class TinyConfig:
     in_channels: int = 3
 
 
+@dataclass(frozen=True, kw_only=True)
+class Deeper(TinyConfig):
+    """drop_path: of a decoder, under the name that stands for the encoder's."""
+
+    drop_path: float = 0.1
+
+
 class Tiny(nn.Module):
     """A network of two convolutions, logits at stride 4, for faults to be planted into."""
 
@@ -222,6 +229,8 @@ def test_a_fault_is_named_by_the_one_rule_that_is_meant(network):
 def test_a_task_that_its_output_has_no_results_for_is_named():
     with pytest.raises(BrokenRules, match=r"record: .*\n.*SemanticLogits has no results for task panoptic"):
         check_model(replace(record(Tiny), tasks=("semantic", "panoptic")))
+    with pytest.raises(BrokenRules, match=r"(?s)record: .*the field drop_path of Deeper: .*encoder's"):
+        check_model(replace(record(Tiny), config=Deeper), only=("record",))
 
 
 def test_two_faults_are_told_together_and_rules_can_be_chosen():

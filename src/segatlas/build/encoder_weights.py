@@ -74,10 +74,15 @@ IMAGENET: dict[str, str] = {
     "dinov3_base": "timm/vit_base_patch16_dinov3.lvd1689m",
     "dinov3_large": "timm/vit_large_patch16_dinov3.lvd1689m",
     "dinov3_huge_plus": "timm/vit_huge_plus_patch16_dinov3.lvd1689m",
+    "vit_adapter_tiny": "timm/deit_tiny_patch16_224.fb_in1k",
+    "vit_adapter_small": "timm/deit_small_patch16_224.fb_in1k",
+    "vit_adapter_base": "timm/deit_base_patch16_224.fb_in1k",
+    "vit_adapter_large": "timm/vit_large_patch16_384.augreg_in21k_ft_in1k",
 }
 """Encoder written here -> hub repository of the ImageNet weights that timm takes by default for that network.
 
 Plain transformers: DeiT's, where it has that size, else MAE's; DINOv2's and DINOv3's are trained on other images.
+A ViT-Adapter begins with those of its transformer, as its authors do.
 """
 
 _WRITTEN = {**ENCODERS, **TOKEN_ENCODERS}
@@ -111,8 +116,16 @@ STATISTICS: dict[str, _Statistics] = {
     # DeiT, MAE, DINOv2, DINOv3: timm's pretrained_cfg. Files of ViT itself (jx_vit_*, AugReg) were trained with 0.5 for
     # all; MMSegmentation's upernet_vit-b16_ln_mln.py takes ImageNet's with these, too.
     "vit": (IMAGENET_MEAN, IMAGENET_STD),
+    # DeiT's (timm: pretrained_cfg; the authors' configs alike).
+    "vit_adapter": (IMAGENET_MEAN, IMAGENET_STD),
 }
 """Family of the encoders written here (its file) -> mean and std that its published weights were trained with."""
+
+OF_ITS_OWN: dict[str, _Statistics] = {
+    # AugReg's, where its family has DeiT's (timm: pretrained_cfg; the authors' configs alike).
+    "vit_adapter_large": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+}
+"""The same for encoders whose weights were trained with others than those of their family."""
 
 _GIVE_A_FILE = (
     "give a file instead: encoder_weights=PATH of a .pth or .safetensors file with the published weights; "
@@ -198,7 +211,7 @@ def published_statistics(net: nn.Module, source: str = "imagenet") -> _Statistic
         return IMAGENET_MEAN, IMAGENET_STD
     name = spec.name
     if name in _WRITTEN:
-        return STATISTICS[_WRITTEN[name].rpartition(".")[2]]
+        return OF_ITS_OWN.get(name) or STATISTICS[_WRITTEN[name].rpartition(".")[2]]
     if installed_file(name) is not None:
         return MEAN, STD
     published: Mapping[str, Any] = getattr(net.get_submodule("encoder").get_submodule("model"), "pretrained_cfg", {})

@@ -72,6 +72,7 @@ def find_importer(path: Path, *, arch: str | None = None, config: Path | None = 
         if any(not one.part.prefix for one in found):
             break
     if not found:
+        faults += _strangers(path, read, config)
         raise WeightsError(_not_recognised(path, read.tensors, list(dict.fromkeys(faults)), arch))
     if config is not None and not any(one.settings_from for one in found):
         raise UsageError(f"config: {config} is no configuration of {found[0].source.title}, of which the weights are")
@@ -179,6 +180,24 @@ def _may_fit(tensors: Mapping[str, Tensor], *, arch: str | None, source: str) ->
         return True
 
 
+def _strangers(path: Path, read: ReadWeights, config: Path | None) -> list[str]:
+    """Say of the settings of a file that nothing fits which network they are of, where they tell it."""
+    told = []
+    for library in SOURCES:
+        source = load_source(library)
+        try:
+            settings = find_settings(source, path, read, config).values
+        except SegAtlasError:
+            continue
+        if fault := source.stranger(settings, _architectures(library)):
+            told.append(f"  {source.title}: {fault}")
+    return told
+
+
+def _architectures(library: str) -> list[str]:
+    return sorted({importer.architecture for importer in importers(library)})
+
+
 def _not_recognised(path: Path, tensors: Mapping[str, Tensor], faults: list[str], arch: str | None) -> str:
     prefixes = Counter(name.partition(".")[0] for name in tensors)
     seen = ", ".join(f"{shortened(prefix)} ({count})" for prefix, count in prefixes.most_common(_SHOWN))
@@ -195,6 +214,5 @@ def _readable() -> str:
     """Say what can be read."""
     libraries = []
     for library in SOURCES:
-        names = sorted({importer.architecture for importer in importers(library)})
-        libraries.append(f"{load_source(library).title} ({', '.join(names)})")
+        libraries.append(f"{load_source(library).title} ({', '.join(_architectures(library))})")
     return f"can be read: {'; '.join(libraries)}"

@@ -15,6 +15,7 @@ _EFFICIENTNET = "segatlas.encoders.efficientnet"
 _DENSENET = "segatlas.encoders.densenet"
 _VGG = "segatlas.encoders.vgg"
 _VIT, _VIT_MAPS = "segatlas.encoders.vit", "segatlas.encoders.vit_maps"
+_VIT_ADAPTER = "segatlas.encoders.vit_adapter"
 
 ENCODERS: dict[str, str] = {
     "resnet18": _RESNET,
@@ -79,6 +80,11 @@ ENCODERS: dict[str, str] = {
     "dinov3_base": _VIT_MAPS,
     "dinov3_large": _VIT_MAPS,
     "dinov3_huge_plus": _VIT_MAPS,
+    "vit_adapter_w32": _VIT_ADAPTER,
+    "vit_adapter_tiny": _VIT_ADAPTER,
+    "vit_adapter_small": _VIT_ADAPTER,
+    "vit_adapter_base": _VIT_ADAPTER,
+    "vit_adapter_large": _VIT_ADAPTER,
 }
 """Name of each encoder of feature maps written here -> the module whose record `FAMILY` makes it."""
 

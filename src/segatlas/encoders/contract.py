@@ -42,6 +42,10 @@ class EncoderBase(nn.Module, ABC):
     def stages(self) -> list[list[nn.Module]]:
         """Return the modules in depth order (stem first), for layer-wise learning rates and freezing."""
 
+    def outside_stages(self) -> list[nn.Module]:
+        """Return the modules in none of the stages: they train at the encoder's learning rate, without decay."""
+        return []
+
     def run_stage(self, stage: Callable[[Maps], Maps], x: Maps) -> Maps:
         """Apply one stage to x, through checkpointing where that is on; the numbers are the same either way."""
         if not (self.gradient_checkpointing and self.training and torch.is_grad_enabled()):

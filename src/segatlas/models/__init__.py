@@ -77,6 +77,7 @@ ARCHITECTURES: dict[str, ArchitectureEntry] = {
             *(f"upernet_vit_b16_{form}" for form in ("mln", "ln_mln")),
             *(f"upernet_deit_{size}{form}" for size in ("s16", "b16") for form in ("", "_mln", "_ln_mln")),
             "upernet_mae_b16",
+            *(f"upernet_vit_adapter_{size}" for size in "tsbl"),
         ),
         _semantic(
             "semantic_fpn", "Semantic FPN", "https://arxiv.org/abs/1901.02446", "semantic_fpn_r50", "semantic_fpn_r101"
@@ -98,6 +99,14 @@ ARCHITECTURES: dict[str, ArchitectureEntry] = {
             "https://arxiv.org/abs/2304.07193",
             *(f"linear_dinov2_{size}" for size in ("small", "base", "large", "giant")),
         ),
+        _semantic(
+            "segmenter",
+            "Segmenter",
+            "https://arxiv.org/abs/2105.05633",
+            *(f"segmenter_{size}" for size in ("t", "s", "b", "l", "s_linear")),
+        ),
+        _semantic("setr", "SETR", "https://arxiv.org/abs/2012.15840", "setr_naive", "setr_pup", "setr_mla"),
+        _semantic("dpt", "DPT", "https://arxiv.org/abs/2103.13413", "dpt_vit_b", "dpt_vit_l", "dpt_vit_l_hf"),
         ArchitectureEntry(
             "fc_siam",
             "segatlas.models.fc_siam",

@@ -193,7 +193,7 @@ class UPerNet(DenseNetwork):
 def _on_transformer(encoder: str, *, neck: str = "none", **options: Any) -> dict[str, Any]:
     """Return the fields of a UPerNet on a plain transformer as MMSegmentation has it, for crops of 512x512."""
     defaults = {"image_size": (512, 512), "final_norm": False, "position_antialias": False}
-    return {"encoder": {"name": encoder, **defaults, **options}, "neck": neck, "aux_level": 1}
+    return {"encoder": encoder, "encoder_options": {**defaults, **options}, "neck": neck, "aux_level": 1}
 
 
 _LAST_NORM = {"final_norm": True, "norm_last_only": True}
@@ -221,6 +221,10 @@ ARCHITECTURE = Architecture(
         "upernet_deit_b16_mln": _on_transformer("vit_base", neck="resize", drop_path=0.1),
         "upernet_deit_b16_ln_mln": _on_transformer("vit_base", neck="resize", drop_path=0.1, **_LAST_NORM),
         "upernet_mae_b16": {**_on_transformer("vit_base", neck="deconvolve", **_MAE), "channels": 768, "aux_level": 2},
+        "upernet_vit_adapter_t": {"encoder": "vit_adapter_tiny"},
+        "upernet_vit_adapter_s": {"encoder": "vit_adapter_small"},
+        "upernet_vit_adapter_b": {"encoder": "vit_adapter_base"},
+        "upernet_vit_adapter_l": {"encoder": "vit_adapter_large"},
     },
     tiny={"encoder": "resnet18_w8", "channels": 8, "aux": True, "aux_channels": 8},
 )

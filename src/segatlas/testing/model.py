@@ -16,6 +16,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from segatlas.build.network import build_network
+from segatlas.config.encoder_keys import FLAT
 from segatlas.errors import ConfigError
 from segatlas.inference.fast_form import fast_form
 from segatlas.models.architecture import Architecture
@@ -119,6 +120,8 @@ def record(case: ModelCase) -> Iterator[str]:
     missing = {"num_classes", "in_channels"} - {field.name for field in dataclasses.fields(config)}
     if missing:
         yield f"{config.__name__} has no {' and no '.join(sorted(missing))}"
+    for name in sorted(FLAT.keys() & {field.name for field in dataclasses.fields(config)}):
+        yield f"the field {name} of {config.__name__}: in recipes and cards that word is the encoder's"
     if case.architecture.exports_dynamic == bool(case.architecture.not_dynamic_because):
         yield "exports_dynamic=False and not_dynamic_because go together"
     for task in case.architecture.tasks:
@@ -207,21 +210,16 @@ def canvas(case: ModelCase) -> Iterator[str]:
 
 
 def stride(case: ModelCase) -> Iterator[str]:
-    """All its maps cover the canvas at one stride, a whole number of pixels, the same for each size.
-
-    Or they have a whole number of cells for each patch of some pixels, the last of which the canvas may cut: so plain
-    transformers are published.
-    """
+    """All its maps cover the canvas, or its next larger multiple, at one stride of whole pixels, same for each size."""
     sizes = (SIZE, *ODD_SIZES)
     outputs = [case.output(case.noise(size)) for size in sizes]
-    patches = range(1, LARGEST_STRIDE + 1)
-    possible = {(patch, cells) for patch in patches for cells in range(1, patch + 1) if patch % cells == 0}
+    possible = {(step, multiple) for step in range(1, LARGEST_STRIDE + 1) for multiple in range(1, MOST_PADDING + 1)}
     for size, output in zip(sizes, outputs, strict=True):
         shapes = {tuple(values.shape[-2:]) for values in maps_of(output).values()}
         possible &= {
-            (patch, cells)
-            for patch, cells in possible
-            if shapes == {tuple(cells * -(-int(length) // patch) for length in output.canvas)}
+            (step, multiple)
+            for step, multiple in possible
+            if shapes == {tuple(-(-(-(-int(length) // multiple) * multiple) // step) for length in output.canvas)}
         }
         if not possible:
             yield f"maps of {sorted(shapes)} on a canvas of {tuple(output.canvas)}, image {size}"

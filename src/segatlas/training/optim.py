@@ -16,7 +16,8 @@ def parameter_groups(net: nn.Module, config: OptimizerConfig, lr: float) -> list
 
     Norms and biases (tensors of at most one dimension) get no decay unless `decay_norms`, nor does what `no_decay`
     names. Encoder parameters get
-    lr * encoder_lr_factor * layer_decay ** depth_from_top, where depth counts the encoder's `stages()` from its last.
+    lr * encoder_lr_factor * layer_decay ** depth_from_top, where depth counts the encoder's `stages()` from its last;
+    it is 0 for what its `outside_stages()` holds.
 
     Raises:
         UsageError: no parameter has a name of `no_decay`.
@@ -50,6 +51,9 @@ def _encoder_factors(net: nn.Module, config: OptimizerConfig) -> dict[int, float
         for module in modules:
             for parameter in module.parameters():
                 factors[id(parameter)] = config.encoder_lr_factor * config.layer_decay**depth
+    for module in encoder.outside_stages():
+        for parameter in module.parameters():
+            factors[id(parameter)] = config.encoder_lr_factor
     return factors
 
 

@@ -24,6 +24,7 @@ GOLDENS = {
     path.stem: json.loads(path.read_text(encoding="utf-8"))
     for path in sorted((Path(__file__).parent / "goldens").glob("*.json"))
 }
+BARE = {"name": "vit_base", "final_norm": False}
 HEADS = (("psp", True), ("aspp", False), ("enc", True))
 TORCHVISION = {"channels": 256, "fuse_kernel_size": 1, "convs": 1}
 VARIANTS: dict[tuple[str, str], tuple[dict[str, Any], ...]] = {
@@ -35,6 +36,27 @@ VARIANTS: dict[tuple[str, str], tuple[dict[str, Any], ...]] = {
     ("mmseg", "segformer"): tuple({"encoder": name, "projection_norm": True} for name in ("mit_b0", "mit_b3")),
     ("mmseg", "fastfcn"): tuple({"head": head, "output_stride": 32, "aux": aux} for head, aux in HEADS),
     ("mmseg", "stdc"): ({}, {"encoder": "stdc2", "aux": True}, {"aux": True, "detail_channels": 2}),
+    ("mmseg", "segmenter"): ({"num_classes": 7, "in_channels": 4}, {"layers": 0}),
+    ("mmseg", "setr"): (
+        {"encoder": BARE, "blocks": (3, 7, 11), "aux": True},
+        {"encoder": {**BARE, "class_token": False}, "blocks": (5, 11), "decoder": "mla", "aux": True, "in_channels": 1},
+    ),
+    ("mmseg", "dpt"): ({"encoder": BARE}, {"encoder": BARE, "in_channels": 4, "level_channels": (8, 8, 16, 16)}),
+    ("hf", "dpt"): (
+        {"encoder": BARE, "doubled_logits": True, "aux": True},
+        {"encoder": BARE, "doubled_logits": True, "in_channels": 1, "fusion_norm": False, "fusion_bias": True},
+    ),
+    ("smp", "dpt"): (
+        {"encoder": BARE, "doubled_logits": True, "coarsest_unit": True},
+        {
+            "encoder": {**BARE, "patch_size": 8},
+            "blocks": (3, 7, 11),
+            "level_channels": (8, 8, 16),
+            "finest_scale": 2,
+            "doubled_logits": True,
+            "coarsest_unit": True,
+        },
+    ),
     ("torchvision", "deeplabv3"): (
         {**TORCHVISION, "encoder": "resnet101", "aux": True},
         {**TORCHVISION, "encoder": "mobilenet_v3_large", "output_stride": 16, "aux": True, "aux_level": 3},
@@ -45,6 +67,12 @@ VARIANTS: dict[tuple[str, str], tuple[dict[str, Any], ...]] = {
         {"encoder": "resnet101", "convs": 1, "concat_input": False},
     ),
     ("nvlabs", "segformer"): tuple({"encoder": f"mit_b{size}"} for size in range(6)),
+    ("vit_adapter", "upernet"): (
+        {"encoder": "vit_adapter_w32", "num_classes": 7, "in_channels": 4, "aux": True},
+        {"encoder": "vit_adapter_tiny"},
+        {"encoder": "vit_adapter_base", "aux": True},
+        {"encoder": "vit_adapter_large", "encoder_options": {"image_size": (384, 384)}, "aux": True},
+    ),
     ("hf", "segformer"): ({}, {"encoder": "mit_b2", "decoder_channels": 768}),
     ("hf", "segformer_before_5"): ({}, {"encoder": "mit_b5", "decoder_channels": 768}),
     ("smp", "deeplabv3plus"): (

@@ -60,7 +60,7 @@ def test_mae_is_known_by_its_tables_and_gets_the_indices_back():
     ("settings", "message"),
     [
         ({"backbone": {"num_heads": 4}}, "a plain transformer of width 32 with 4 heads and 128 channels between"),
-        ({"backbone": {"with_cls_token": False}}, "only transformers with a class token are supported"),
+        ({"backbone": {"with_cls_token": False}}, "with_cls_token = False: this network has the other form only"),
         ({"neck": {"scales": [2, 1, 0.5, 0.25]}}, r"model\.neck\.scales = .*: only \[4, 2, 1, 0\.5\] is supported"),
     ],
 )

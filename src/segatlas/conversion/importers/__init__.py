@@ -19,6 +19,7 @@ SOURCES: dict[str, tuple[str, ...]] = {
         "deeplabv3",
         "deeplabv3plus",
         "dnlnet",
+        "dpt",
         "fastfcn",
         "fcn",
         "gcnet",
@@ -29,14 +30,17 @@ SOURCES: dict[str, tuple[str, ...]] = {
         "psanet",
         "pspnet",
         "segformer",
+        "segmenter",
         "semantic_fpn",
+        "setr",
         "stdc",
         "upernet",
     ),
     "torchvision": ("deeplabv3", "fcn", "lraspp"),
-    "smp": ("deeplabv3plus", "unet"),
-    "hf": ("segformer", "segformer_before_5"),
+    "smp": ("deeplabv3plus", "dpt", "unet"),
+    "hf": ("dpt", "segformer", "segformer_before_5"),
     "nvlabs": ("segformer",),
+    "vit_adapter": ("upernet",),
 }
 """Library -> the files in its folder that end with a record `IMPORTER`, mostly called like the architecture."""
 

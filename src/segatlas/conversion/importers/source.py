@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,10 @@ def _agrees(*_: Any) -> str:
     return ""
 
 
+def _no_stranger(*_: Any) -> str:
+    return ""
+
+
 def _tensors_only(tensors: Mapping[str, Tensor], card: Card) -> dict[str, Any]:
     return dict(tensors)
 
@@ -53,6 +57,8 @@ class Library:
     settings_names: names of configuration files that may lie beside a weights file; `{stem}` is that file's.
     read_settings: reads such a file. WeightsError where it is none.
     disagreement: says in words where settings cannot belong to the tensors, "" where they agree.
+    stranger: says in words that settings are of a network for which there is no importer, "" where that is not told;
+        given them and what there are importers for.
     facts: what settings and the data in the file tell about the use, given (meta, settings).
     content: what is saved when a network is written for this library, given its tensors and the card.
     """
@@ -63,5 +69,6 @@ class Library:
     settings_names: tuple[str, ...] = ()
     read_settings: Callable[[Path], dict[str, Any]] = _nothing
     disagreement: Callable[[ForeignWeights], str] = _agrees
+    stranger: Callable[[Mapping[str, Any], Sequence[str]], str] = _no_stranger
     facts: Callable[[Mapping[str, Any], Mapping[str, Any]], Facts] = _no_facts
     content: Callable[[Mapping[str, Tensor], Card], dict[str, Any]] = _tensors_only

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,15 @@ from segatlas.checkpoint.json_text import read_object
 from segatlas.checkpoint.preprocessing import Preprocessing
 from segatlas.conversion.importers.foreign import ForeignWeights
 from segatlas.conversion.importers.source import Facts, Library
+from segatlas.printable import printable
 
 _PROCESSOR = "preprocessor_config"
 """Key under which `read_settings` keeps what the file of that name holds."""
+
+_CLASSIFIERS = ("decode_head.classifier.weight", "head.head.4.weight")
+"""What the classifiers of their networks are called."""
+
+_PATCHES = "dpt.embeddings.patch_embeddings.projection.weight"
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -23,12 +29,12 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def disagreement(file: ForeignWeights) -> str:
-    """See `Source`: the class count and the widths of the stages."""
+    """See `Source`: the class count, and widths and depths of the network."""
     if not isinstance(file.stated("model_type"), str):
         return "it has no model_type"
-    classifier, labels = "decode_head.classifier.weight", file.stated("id2label")
-    if isinstance(labels, Mapping) and classifier in file.tensors and len(labels) != file.shape(classifier)[0]:
-        return f"id2label has {len(labels)} names, but the file has {file.shape(classifier)[0]} classes"
+    labels, kernel = file.stated("id2label"), next((name for name in _CLASSIFIERS if name in file.tensors), "")
+    if isinstance(labels, Mapping) and kernel and len(labels) != file.shape(kernel)[0]:
+        return f"id2label has {len(labels)} names, but the file has {file.shape(kernel)[0]} classes"
     widths, depths = file.stated("hidden_sizes"), file.stated("depths")
     firsts = ("segformer.stages.0.patch_embeddings.proj.weight", "segformer.encoder.patch_embeddings.0.proj.weight")
     found = [file.shape(name)[0] for name in firsts if name in file.tensors]
@@ -37,7 +43,29 @@ def disagreement(file: ForeignWeights) -> str:
     blocks = max(file.count("segformer.stages.2.blocks.{i}"), file.count("segformer.encoder.block.2.{i}"))
     if blocks and isinstance(depths, list) and depths[2:3] != [blocks]:
         return f"depths is {depths}, but the third stage has {blocks} blocks"
+    return _plain_disagreement(file)
+
+
+def _plain_disagreement(file: ForeignWeights) -> str:
+    """Return that of a plain transformer: its width and depth."""
+    if _PATCHES not in file.tensors:
+        return ""
+    for key, found in (
+        ("hidden_size", file.shape(_PATCHES)[0]),
+        ("num_hidden_layers", file.count("dpt.encoder.layer.{i}")),
+    ):
+        stated = file.stated(key)
+        if isinstance(stated, int) and stated != found:
+            return f"{key} is {stated}, but the file has {found}"
     return ""
+
+
+def stranger(settings: Mapping[str, Any], known: Sequence[str]) -> str:
+    """See `Source`: a model_type that no importer is for."""
+    kind = settings.get("model_type")
+    if not isinstance(kind, str) or kind in known:
+        return ""
+    return f"config.json (sidecar file) says model_type {printable(kind)!r}; known are {', '.join(known)}"
 
 
 def facts(meta: Mapping[str, Any], settings: Mapping[str, Any]) -> Facts:
@@ -72,5 +100,6 @@ SOURCE = Library(
     settings_names=("config.json",),
     read_settings=read_settings,
     disagreement=disagreement,
+    stranger=stranger,
     facts=facts,
 )

@@ -21,8 +21,8 @@ _DATA_SETS = {
 }
 """Their name of a dataset -> ours."""
 
-_CLASSIFIERS = ("conv_seg", "fc_seg")
-"""What the classifiers of their heads are called: class counts are compared with settings there."""
+_CLASSIFIERS = ("conv_seg", "fc_seg", "mask_norm")
+"""What the layers of their heads with a row a class are called: class counts are compared with settings there."""
 
 _BLOCKS_OF_LAYER3 = {18: 2, 34: 6, 50: 6, 101: 23, 152: 36, 200: 36}
 """Depth of a ResNet -> blocks of its third layer."""
@@ -52,9 +52,13 @@ def disagreement(file: ForeignWeights) -> str:
     expected = _BLOCKS_OF_LAYER3.get(depth)
     if blocks and expected and blocks != expected:
         return f"backbone.depth is {depth}, but the file has {blocks} blocks in layer3"
-    width, stem = file.stated("model.backbone.embed_dims"), "backbone.layers.0.0.projection.bias"
-    if isinstance(width, int) and file.has(stem) and file.shape(stem)[0] != width:
-        return f"backbone.embed_dims is {width}, but the file has {file.shape(stem)[0]}"
+    width, blocks = file.stated("model.backbone.embed_dims"), file.stated("model.backbone.num_layers")
+    for stem in ("backbone.layers.0.0.projection.bias", "backbone.patch_embed.projection.weight"):
+        if isinstance(width, int) and stem in file.tensors and file.shape(stem)[0] != width:
+            return f"backbone.embed_dims is {width}, but the file has {file.shape(stem)[0]}"
+    found = file.count("backbone.layers.{i}")
+    if isinstance(blocks, int) and found and blocks != found:
+        return f"backbone.num_layers is {blocks}, but the file has {found}"
     return ""
 
 

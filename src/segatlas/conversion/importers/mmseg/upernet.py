@@ -25,26 +25,44 @@ _NECKS = {"resize": "neck.lateral_convs.0.conv.weight", "deconvolve": "neck.upsa
 
 _SCALES = (4, 2, 1, 0.5)
 
-_HEAD = {"psp_modules", "bottleneck", "lateral_convs", "fpn_convs", "fpn_bottleneck", "conv_seg"}
+_PARTS = {"psp_modules", "bottleneck", "lateral_convs", "fpn_convs", "fpn_bottleneck", "conv_seg"}
+
+HEAD: Renames = (
+    ("decode_head.psp_modules.{i}.1", "ppm.pools.{i}"),
+    ("decode_head.bottleneck", "ppm.fuse"),
+    ("decode_head.lateral_convs.{i}", "lateral.{i}"),
+    ("decode_head.fpn_convs.{i}", "output.{i}"),
+    ("decode_head.fpn_bottleneck", "fuse"),
+    *CLASSIFIER,
+    *FCN_AUX,
+)
+"""The head and the auxiliary one, whatever backbone they stand on."""
 
 
-def recognise(file: ForeignWeights) -> Mapping[str, Any] | None:
-    """See `Importer`."""
-    parts = {name.split(".")[1] for name in file.tensors if name.startswith("decode_head.")}
-    neck = next((kind for kind, beginning in _NECKS.items() if file.has(beginning)), "none")
-    if parts != _HEAD or (neck == "none" and file.has("neck")):
-        return None
-    encoder = encoder_fields(file, output_stride=32)
-    if encoder is None:
-        return None
+def has_head(file: ForeignWeights) -> bool:
+    """Tell whether the head is a UPerNet's."""
+    return {name.split(".")[1] for name in file.tensors if name.startswith("decode_head.")} == _PARTS
+
+
+def decoder_fields(file: ForeignWeights) -> Mapping[str, Any]:
+    """Return the config fields of the head and the auxiliary one."""
     return {
-        **encoder,
         **head_fields(file),
-        **_neck_fields(file, neck, encoder),
         "levels": file.count("decode_head.lateral_convs.{i}") + 1,
         "channels": file.shape("decode_head.fpn_bottleneck.conv.weight")[0],
         "pool_scales": tuple(file.stated("model.decode_head.pool_scales") or UPerNetConfig.pool_scales),
     }
+
+
+def recognise(file: ForeignWeights) -> Mapping[str, Any] | None:
+    """See `Importer`."""
+    neck = next((kind for kind, beginning in _NECKS.items() if file.has(beginning)), "none")
+    if not has_head(file) or (neck == "none" and file.has("neck")):
+        return None
+    encoder = encoder_fields(file, output_stride=32)
+    if encoder is None:
+        return None
+    return {**encoder, **decoder_fields(file), **_neck_fields(file, neck, encoder)}
 
 
 def _neck_fields(file: ForeignWeights, neck: str, encoder: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -70,13 +88,7 @@ def renames(config: UPerNetConfig) -> Renames:
         ("neck.convs.{i}.conv", "neck.output.{i}"),
         ("neck.upsample_4x", "neck.up4"),
         ("neck.upsample_2x.0", "neck.up2"),
-        ("decode_head.psp_modules.{i}.1", "ppm.pools.{i}"),
-        ("decode_head.bottleneck", "ppm.fuse"),
-        ("decode_head.lateral_convs.{i}", "lateral.{i}"),
-        ("decode_head.fpn_convs.{i}", "output.{i}"),
-        ("decode_head.fpn_bottleneck", "fuse"),
-        *CLASSIFIER,
-        *FCN_AUX,
+        *HEAD,
     ]
 
 

@@ -28,8 +28,12 @@ INDEX = tuple(f"backbone.layers.{block}.attn.relative_position_index" for block 
 """Which row of a table each pair of tokens has: computed here, stored there."""
 
 
-def vit_fields(file: ForeignWeights) -> tuple[str, dict[str, Any]] | None:
+def vit_fields(file: ForeignWeights, *, class_token: bool = True) -> tuple[str, dict[str, Any]] | None:
     """Return our name of the plain transformer in a file, and its options; None where there is none.
+
+    Args:
+        file: the file, which holds a class token in any case.
+        class_token: it is among the tokens.
 
     Raises:
         WeightsError: settings state a form that ours does not have.
@@ -48,8 +52,8 @@ def vit_fields(file: ForeignWeights) -> tuple[str, dict[str, Any]] | None:
     if hidden != 4 * width or heads not in (None, form.heads):
         told = f"{heads or form.heads} heads and {hidden} channels between"
         raise WeightsError(f"a plain transformer of width {width} with {told}; known are {form.heads} and {4 * width}")
-    if file.stated("model.backbone.with_cls_token") is False:
-        raise WeightsError("model.backbone.with_cls_token = False: only transformers with a class token are supported")
+    if file.stated("model.backbone.with_cls_token") not in (None, class_token):
+        raise WeightsError(f"model.backbone.with_cls_token = {not class_token}: this network has the other form only")
     has_norm = file.has("backbone.ln1")
     options: dict[str, Any] = {
         "depth": file.count("backbone.layers.{i}"),
@@ -57,6 +61,7 @@ def vit_fields(file: ForeignWeights) -> tuple[str, dict[str, Any]] | None:
         "image_size": _image_size(file, patch_size),
         "drop_path": file.stated("model.backbone.drop_path_rate") or 0.0,
         "dropout": file.stated("model.backbone.drop_rate") or 0.0,
+        "class_token": class_token,
         "patch_bias": file.has("backbone.patch_embed.projection.bias"),
         "pre_norm": file.has("backbone.ln_pre"),
         "final_norm": has_norm,
@@ -110,30 +115,50 @@ def recognise(file: ForeignWeights, output_stride: int) -> Mapping[str, Any] | N
     if found is None:
         return None
     name, options = found
-    depth = options.get("depth", FORMS[name].depth)
-    is_mae = bool(options.get("relative_positions")) and depth == 1 + _MAE_BLOCKS[-1]
-    published = _MAE_BLOCKS if is_mae else tuple(depth * quarter // 4 - 1 for quarter in (1, 2, 3, 4))
-    stated = file.setting("model.backbone.out_indices", published)
-    options["at"] = (stated,) if isinstance(stated, int) else tuple(stated)
+    published = {1 + _MAE_BLOCKS[-1]: _MAE_BLOCKS} if options.get("relative_positions") else {}
+    options["at"] = chosen_blocks(file, published, count=4)
     return {"encoder": name, "output_stride": None, "encoder_options": options}
+
+
+def chosen_blocks(file: ForeignWeights, published: Mapping[int, tuple[int, ...]], *, count: int) -> tuple[int, ...]:
+    """Return the blocks whose tokens are taken: as stated, else as published for the depth, else evenly spread.
+
+    Args:
+        file: the file.
+        published: depth -> blocks.
+        count: how many there are, where settings do not tell.
+    """
+    depth = file.count("backbone.layers.{i}")
+    usual = published.get(depth, ())
+    if len(usual) != count:
+        usual = tuple(depth * (index + 1) // count - 1 for index in range(count))
+    stated = file.setting("model.backbone.out_indices", usual)
+    blocks = (stated,) if isinstance(stated, int) else tuple(stated)
+    return tuple(block % depth for block in blocks)
 
 
 def vit_renames(ours: str = "encoder") -> Renames:
     """Return the table of a plain transformer; `ours` is what ours is called in the network."""
-    theirs, block = "backbone.layers.{i}", f"{ours}.blocks.{{i}}"
     return [
         ("backbone.patch_embed.projection", f"{ours}.patch_embed.proj"),
-        (f"{theirs}.ln1", f"{block}.norm1"),
-        (f"{theirs}.ln2", f"{block}.norm2"),
-        (f"{theirs}.attn.attn.in_proj_weight", f"{block}.attn.qkv.weight"),
-        (f"{theirs}.attn.attn.in_proj_bias", f"{block}.attn.qkv.bias"),
-        (f"{theirs}.attn.attn.out_proj", f"{block}.attn.proj"),
-        (f"{theirs}.ffn.layers.0.0", f"{block}.mlp.fc1"),
-        (f"{theirs}.ffn.layers.1", f"{block}.mlp.fc2"),
+        *block_renames("backbone.layers.{i}", f"{ours}.blocks.{{i}}"),
         ("backbone.ln_pre", f"{ours}.norm_pre"),
         ("backbone.ln1", f"{ours}.norm"),
         ("backbone.cls_token", f"{ours}.cls_token"),
         ("backbone.pos_embed", f"{ours}.pos_embed"),
+    ]
+
+
+def block_renames(theirs: str, ours: str) -> Renames:
+    """Return the table of transformer blocks, given what begins their names and ours."""
+    return [
+        (f"{theirs}.ln1", f"{ours}.norm1"),
+        (f"{theirs}.ln2", f"{ours}.norm2"),
+        (f"{theirs}.attn.attn.in_proj_weight", f"{ours}.attn.qkv.weight"),
+        (f"{theirs}.attn.attn.in_proj_bias", f"{ours}.attn.qkv.bias"),
+        (f"{theirs}.attn.attn.out_proj", f"{ours}.attn.proj"),
+        (f"{theirs}.ffn.layers.0.0", f"{ours}.mlp.fc1"),
+        (f"{theirs}.ffn.layers.1", f"{ours}.mlp.fc2"),
     ]
 
 

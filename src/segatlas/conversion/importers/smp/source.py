@@ -11,9 +11,10 @@ def disagreement(file: ForeignWeights) -> str:
     """See `Source`: the class count and the widths of the decoder."""
     if not isinstance(file.stated("encoder_name"), str) and file.stated("library_version") is None:
         return "it has no encoder_name"
-    head, classes = "segmentation_head.0.weight", file.stated("classes")
-    if head in file.tensors and isinstance(classes, int) and classes != file.shape(head)[0]:
-        return f"classes is {classes}, but the file has {file.shape(head)[0]}"
+    heads, classes = ("segmentation_head.0.weight", "segmentation_head.head.4.weight"), file.stated("classes")
+    for head in heads:
+        if head in file.tensors and isinstance(classes, int) and classes != file.shape(head)[0]:
+            return f"classes is {classes}, but the file has {file.shape(head)[0]}"
     depth, steps = file.stated("encoder_depth"), file.count("decoder.blocks.{i}")
     if isinstance(depth, int) and steps and depth != steps:
         return f"encoder_depth is {depth}, but the decoder of the file has {steps} steps"

@@ -1,0 +1,66 @@
+"""Plain vision transformers in foreign files: which of ours a file has."""
+
+from __future__ import annotations
+
+from math import isqrt
+from typing import Any
+
+from segatlas.conversion.importers.foreign import ForeignWeights
+from segatlas.encoders.vit import FORMS, VisionTransformerForm, VisionTransformerOptions
+from segatlas.errors import WeightsError
+
+BY_WIDTH = {form.width: name for name, form in FORMS.items() if name.startswith("vit_")}
+"""Width -> our name of the plain transformer that has it."""
+
+
+def form_of(file: ForeignWeights, *, width: int, hidden: int, heads: str) -> tuple[str, VisionTransformerForm]:
+    """Return name and form of the transformer of a width.
+
+    Args:
+        file: the file.
+        width: channels of a token.
+        hidden: channels within the feed-forward part.
+        heads: where the settings hold the number of attention heads, which weights cannot tell.
+
+    Raises:
+        WeightsError: none of ours.
+    """
+    name = BY_WIDTH.get(width)
+    if name is None:
+        known = ", ".join(map(str, sorted(BY_WIDTH)))
+        raise WeightsError(f"a plain transformer of width {width}; known widths are {known}")
+    form, stated = FORMS[name], file.stated(heads)
+    if hidden != 4 * width or stated not in (None, form.heads):
+        told = f"{stated or form.heads} heads and {hidden} channels between"
+        raise WeightsError(f"a plain transformer of width {width} with {told}; known are {form.heads} and {4 * width}")
+    return name, form
+
+
+def image_size(cells: int, patch_size: int, stated: Any, *, tensor: str) -> tuple[int, int]:
+    """Return height and width of the images that stored positions are for: as stated, else those of a square grid.
+
+    Args:
+        cells: positions of patches.
+        patch_size: height and width of a patch.
+        stated: the size that settings tell, a number or two; None where they do not. One of another grid is not used.
+        tensor: their name of the positions.
+
+    Raises:
+        WeightsError: no square grid, and settings do not tell which other.
+    """
+    if stated is not None:
+        height, width = (stated, stated) if isinstance(stated, int) else (list(stated) * 2)[:2]
+        if (height // patch_size) * (width // patch_size) == cells:
+            return height, width
+    side = isqrt(max(cells, 0))
+    if side * side != cells:
+        told = "" if stated is None else f", and the image size {stated} that is stated has others"
+        raise WeightsError(f"{tensor} holds positions of {cells} patches: expected those of a square grid{told}")
+    return side * patch_size, side * patch_size
+
+
+def without_defaults(options: dict[str, Any], form: VisionTransformerForm) -> dict[str, Any]:
+    """Return those options that say something else than the encoder's name does."""
+    own = VisionTransformerOptions()
+    default = {key: getattr(form, key, None) if getattr(own, key) is None else getattr(own, key) for key in options}
+    return {key: value for key, value in options.items() if value != default[key]}
