@@ -148,6 +148,12 @@ def models() -> Iterator[str]:
             (code(name), paper, ", ".join(fact.tasks), size, cost, code(" ".join(train_words(name))) or "no recipe")
         )
     yield table(("Name", "Paper", "Tasks", "Parameters", "GMACs", "Train"), rows)
+    fixed = [entry for entry in ARCHITECTURES.values() if not entry.exports_dynamic]
+    yield (
+        "An exported program (`torch.export`) takes any batch and images of any height and width from 64 pixels on"
+        + "".join(f"; not that of {code(entry.name)}: {entry.not_dynamic_because.rstrip('.')}" for entry in fixed)
+        + "."
+    )
     yield from published_weights(names)
     yield from torchvision_weights()
     yield from readable_files()

@@ -50,6 +50,19 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         "linear",
         {"encoder": "eva02_tiny_patch14_224", "encoder_options": {"depth": 1}},
     ),
+    "upernet-vit": (
+        "upernet",
+        {"encoder": {"name": "vit_w32", "image_size": (64, 64)}, "channels": 8, "neck": "resize", "aux_level": 1},
+    ),
+    "upernet-mae": (
+        "upernet",
+        {
+            "encoder": {"name": "vit_w32", "image_size": (64, 64), "relative_positions": True, "layer_scale": 1.0},
+            "channels": 8,
+            "neck": "deconvolve",
+            "aux": True,
+        },
+    ),
     "gcnet-mul": ("gcnet", {"encoder": "resnet18_w8", "channels": 8, "channel_mul": True}),
     "psanet-collect": (
         "psanet",
@@ -67,6 +80,9 @@ REFINED: set[str] = {
 
 CHEAPER = {"ocrnet": "ocrnet-resnet18"}
 """Architecture -> the case for every run where its own tiny variant takes several times as long; that one is slow."""
+
+EXPORTED = ("linear", "center")
+"""Architectures whose program of any size is exported in every run, which takes seconds; that of the others is slow."""
 
 
 def marked(cases: Iterable[str]) -> list[Any]:
@@ -121,6 +137,14 @@ def test_a_network_keeps_the_rules_of_all(case):
 def test_the_exported_program_and_the_fast_form_give_the_numbers_of_the_network(case):
     name, fields = CASES[case]
     check_model(load_architecture(name), fields, only=("exports", "fast_form_same"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[] if name in EXPORTED else [pytest.mark.slow]) for name in ARCHITECTURES],
+)
+def test_an_exported_program_takes_any_batch_height_and_width(name):
+    check_model(load_architecture(name), only=("exports_dynamic",))
 
 
 @each_semantic_case

@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves
 
 from segatlas.build.network import create_model
 from segatlas.errors import UsageError
-from segatlas.models.psanet import ARCHITECTURE, PointwiseAttention, collected, distributed
+from segatlas.models.psanet import ARCHITECTURE, PointwiseAttention, collected, distributed, resize
 
 BRANCHES = {"collect": collected, "distribute": distributed}
 
@@ -74,6 +74,26 @@ def test_rows_equal_the_masks_laid_out_by_loops_with_their_gradients(kind, mask_
     ours, slow = (torch.autograd.grad(out, inputs, upstream) for out in (got, expected))
     for one, other in zip(ours, slow, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", BRANCHES)
+@pytest.mark.parametrize("mask_size", [(9, 9), (12, 20), (3, 4), (11, 2)])
+@pytest.mark.parametrize("softmax", [True, False])
+def test_the_captured_form_has_the_values_of_the_rows(kind, mask_size, softmax, monkeypatch):
+    branch = branch_of(kind, mask_size, softmax=softmax, divisor=3.0)
+    x = torch.randn(2, 6, 8, 10, dtype=torch.float64)
+    rows = branch(x, (4, 5), align_corners=True)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    torch.testing.assert_close(branch(x, (4, 5), align_corners=True), rows, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("sizes", [((7, 9), (4, 5)), ((4, 5), (7, 9)), ((3, 4), (1, 1)), ((1, 1), (3, 2))])
+def test_a_resize_by_matrices_is_the_one_of_torch(sizes):
+    before, after = sizes
+    x = torch.randn(2, 3, *before)
+    for aligned in (True, False):
+        expected = F.interpolate(x, size=after, mode="bilinear", align_corners=aligned)
+        torch.testing.assert_close(resize(x, after, align_corners=int(aligned)), expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", BRANCHES)

@@ -20,6 +20,7 @@ def test_a_line_of_the_table_says_what_the_record_in_the_file_says(name):
     assert (entry.name, entry.title, entry.tasks, entry.paper) == (name, record.title, record.tasks, record.paper)
     assert (record.name, record.output.__name__) == (name, entry.output)
     assert (entry.variants, entry.needs) == (tuple(record.variants), record.needs)
+    assert (entry.exports_dynamic, entry.not_dynamic_because) == (record.exports_dynamic, record.not_dynamic_because)
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

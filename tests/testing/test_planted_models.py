@@ -178,6 +178,11 @@ class TakesTensorsOnly(Tiny):
         return super().forward(inputs if isinstance(inputs, Tensor) else inputs.image * 2)
 
 
+class LooksAtTheSize(Tiny):
+    def decode(self, x):
+        return super().decode(F.pad(x, (0, 1)) if x.shape[3] % 2 else x)
+
+
 FAULTS = {
     WrongStride: "stride",
     WrongCanvas: "canvas",
@@ -247,3 +252,22 @@ def test_each_rule_has_a_sentence_and_needs_only_earlier_ones():
         assert set(rule.needs) <= set(names), rule.name
         names.append(rule.name)
     assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("other", ["unet", nn.Module])
+def test_what_is_no_record_is_refused(other):
+    with pytest.raises(UsageError, match=r"architecture: got .*, expected the Architecture that a network's file ends"):
+        check_model(other)
+
+
+def test_a_network_whose_way_depends_on_the_size_exports_for_one_size_only_and_says_so_with_a_reason():
+    fixed = record(LooksAtTheSize)
+    check_model(fixed, only=("exports",))
+    with pytest.raises(BrokenRules, match="tiny breaks 1 rule:\n  exports_dynamic: "):
+        check_model(fixed, only=("exports", "exports_dynamic"))
+    check_model(
+        replace(fixed, exports_dynamic=False, not_dynamic_because="It tells odd sizes from even ones."),
+        only=("record", "exports_dynamic"),
+    )
+    with pytest.raises(BrokenRules, match="exports_dynamic=False and not_dynamic_because go together"):
+        check_model(replace(fixed, exports_dynamic=False), only=("record",))

@@ -28,6 +28,7 @@ from segatlas.encoders.contract import PyramidEncoder
 from segatlas.encoders.family import EncoderFamily, EncoderSettings
 from segatlas.encoders.resnet import BasicBlock, Bottleneck, residual_layer
 from segatlas.layers.init import init_weights
+from segatlas.ops.capture import may_differ
 
 STEM_WIDTH = 64
 
@@ -77,7 +78,9 @@ def upsample_to(x: Tensor, factor: int, size: tuple[int, int]) -> Tensor:
     """Upsample (N, C, h, w) by a whole factor, then to (N, C, *size) where that is not yet its size."""
     if factor > 1:
         x = F.interpolate(x, size=(x.shape[-2] * factor, x.shape[-1] * factor), mode="bilinear", align_corners=False)
-    return x if x.shape[-2:] == size else F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+    if not may_differ(x.shape[-2:], size):
+        return x
+    return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
 
 
 def sum_of(maps: list[Tensor]) -> Tensor:

@@ -30,6 +30,7 @@ from segatlas.encoders.family import EncoderFamily, EncoderSettings, PyramidOpti
 from segatlas.layers.drop_path import DropPath
 from segatlas.layers.init import init_weights
 from segatlas.layers.linear import TokenLinear
+from segatlas.ops.capture import larger, may_differ
 
 HEADS = (1, 2, 5, 8)
 REDUCTIONS = (8, 4, 2, 1)
@@ -91,8 +92,8 @@ class EfficientAttention(nn.Module):
         """Map (N, h, w, D) to (N, h/r, w/r, D); a map smaller than r is padded with zeros to one cell."""
         if self.reduction == 1:
             return x
-        missing_h, missing_w = (0, 0) if self.dilated else (max(self.reduction - side, 0) for side in x.shape[1:3])
-        if missing_h or missing_w:
+        missing_h, missing_w = (0, 0) if self.dilated else (larger(self.reduction - side, 0) for side in x.shape[1:3])
+        if may_differ((missing_h, missing_w), (0, 0)):
             x = F.pad(x, (0, 0, 0, missing_w, 0, missing_h))
         out: Tensor = self.norm(self.sr(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
         return out

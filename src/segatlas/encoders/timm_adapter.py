@@ -78,10 +78,13 @@ class TimmOptions(PyramidOptions):
 
     drop_path: stochastic depth of the last block while training, where the network has it; None = timm's default.
     finest_stride: finer maps are not given out (a VGG has one of stride 1); None = all of them.
+    at: indices of the maps that are given, of a plain transformer those of its blocks, in place of all that choose by
+        stride; None = timm's default.
     """
 
     drop_path: float | None = None
     finest_stride: int | None = None
+    at: tuple[int, ...] | None = None
 
 
 def build(spec: EncoderSettings, in_channels: int) -> TimmEncoder:
@@ -91,14 +94,14 @@ def build(spec: EncoderSettings, in_channels: int) -> TimmEncoder:
         UsageError: it gives no feature maps, or not with these settings.
     """
     name, options = spec.name.removeprefix("timm/"), spec.options
-    asked = {"output_stride": spec.output_stride, "drop_path_rate": options.drop_path}
+    asked = {"output_stride": spec.output_stride, "drop_path_rate": options.drop_path, "out_indices": options.at}
     settings: dict[str, Any] = {key: value for key, value in asked.items() if value is not None}
     published = timm.get_pretrained_cfg(name)
     fixed_size = published is not None and published.fixed_input_size
     if fixed_size:
         settings["dynamic_img_size"] = True
     try:
-        if options.levels is not None or options.finest_stride is not None:
+        if options.at is None and (options.levels is not None or options.finest_stride is not None):
             settings["out_indices"] = kept_maps(name, options)
         model: Any = timm.create_model(name, pretrained=False, features_only=True, in_chans=in_channels, **settings)
     except (RuntimeError, TypeError, AttributeError, AssertionError, NotImplementedError) as error:

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from segatlas.ops.capture import is_captured
+
 SMALL = 20480
 """Torch keeps inputs of up to this many numbers away from oneDNN; dilation would only make that slower."""
 
@@ -27,12 +29,19 @@ class TokenLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., in_features) to (..., out_features)."""
-        tokens = x.numel() // max(x.shape[-1], 1)
-        if tokens < FEW_TOKENS or not _is_quicker_by_onednn(x) or self.weight.dtype != torch.float32:
-            return F.linear(x, self.weight, self.bias)
-        as_map = x.reshape(1, 1, tokens, x.shape[-1]).permute(0, 3, 1, 2)  # (1, in_features, 1, tokens)
-        out = F.conv2d(as_map, self.weight[:, :, None, None], self.bias, dilation=2)
-        return out.permute(0, 2, 3, 1).reshape(*x.shape[:-1], self.out_features)
+        return token_linear(x, self.weight, self.bias)
+
+
+def token_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Map (..., in_features) to (..., out_features) by a matrix (out_features, in_features), as `TokenLinear`."""
+    if weight.dtype != torch.float32 or not _is_quicker_by_onednn(x):
+        return F.linear(x, weight, bias)
+    tokens = x.numel() // max(x.shape[-1], 1)
+    if tokens < FEW_TOKENS:
+        return F.linear(x, weight, bias)
+    as_map = x.reshape(1, 1, tokens, x.shape[-1]).permute(0, 3, 1, 2)  # (1, in_features, 1, tokens)
+    out = F.conv2d(as_map, weight[:, :, None, None], bias, dilation=2)
+    return out.permute(0, 2, 3, 1).reshape(*x.shape[:-1], len(weight))
 
 
 class PointwiseConv2d(nn.Conv2d):
@@ -47,10 +56,10 @@ class PointwiseConv2d(nn.Conv2d):
 
 def _is_quicker_by_onednn(x: Tensor) -> bool:
     return (
-        x.device.type == "cpu"
+        not is_captured()
+        and x.device.type == "cpu"
         and x.dtype == torch.float32
         and x.numel() > SMALL
         and torch.backends.mkldnn.is_available()
         and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()
     )

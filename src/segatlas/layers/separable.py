@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from segatlas.layers.norm import BatchNorm2d
+from segatlas.ops.capture import is_captured
 
 
 class SeparableConvBNReLU(nn.Module):
@@ -57,7 +58,7 @@ class ShiftedDepthwise(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, h, w) to the same shape."""
-        if x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
+        if is_captured() or x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
             return super().forward(x)
         if x.is_contiguous():
             return torch.cat([self._shift(x, slice(start, start + 64)) for start in range(0, x.shape[1], 64)], dim=1)

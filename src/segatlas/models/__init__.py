@@ -20,7 +20,8 @@ class ArchitectureEntry:
     """What is known of an architecture without importing its file.
 
     module is the dotted name of the file; tasks are names of `segatlas.tasks.TASKS`, the first is the default; output
-    is the name of a type of `segatlas.structures`; variants are published names; needs is that of the record.
+    is the name of a type of `segatlas.structures`; variants are published names; needs, exports_dynamic and
+    not_dynamic_because are those of the record.
     """
 
     name: str
@@ -31,6 +32,8 @@ class ArchitectureEntry:
     paper: str
     variants: tuple[str, ...] = ()
     needs: Needs = field(default_factory=Needs)
+    exports_dynamic: bool = True
+    not_dynamic_because: str = ""
 
 
 def _semantic(name: str, title: str, paper: str, *variants: str) -> ArchitectureEntry:
@@ -83,6 +86,9 @@ ARCHITECTURES: dict[str, ArchitectureEntry] = {
             "https://arxiv.org/abs/1807.10221",
             *(f"upernet_r{n}" for n in (18, 50, 101)),
             "upernet_r34_smp",
+            *(f"upernet_vit_b16_{form}" for form in ("mln", "ln_mln")),
+            *(f"upernet_deit_{size}{form}" for size in ("s16", "b16") for form in ("", "_mln", "_ln_mln")),
+            "upernet_mae_b16",
         ),
         _semantic(
             "semantic_fpn", "Semantic FPN", "https://arxiv.org/abs/1901.02446", "semantic_fpn_r50", "semantic_fpn_r101"

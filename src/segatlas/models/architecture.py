@@ -24,7 +24,8 @@ class Architecture:
 
     build takes the config dataclass and returns the network; of a wrapper it takes the finished host too. `variants`
     maps a published name to the config fields that make it; `tiny` are the fields of a variant small enough for tests
-    (the contracts run over it).
+    (the contracts run over it). `exports_dynamic`: its exported program takes any batch, height and width; where it
+    can't, `not_dynamic_because` says why in one sentence.
     """
 
     name: str
@@ -37,6 +38,8 @@ class Architecture:
     variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     tiny: Mapping[str, Any] = field(default_factory=dict)
     needs: Needs = field(default_factory=Needs)
+    exports_dynamic: bool = True
+    not_dynamic_because: str = ""
 
     def inputs(self, config: Any) -> tuple[InputSpec, ...]:
         """Return all that a network of this config takes, the image first, what its hosts take last."""

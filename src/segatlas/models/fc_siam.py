@@ -31,6 +31,7 @@ from segatlas.layers.conv import ConvBNReLU
 from segatlas.layers.init import init_weights
 from segatlas.models.architecture import Architecture, require_at_least
 from segatlas.models.needs import Needs
+from segatlas.ops.capture import larger, may_differ
 from segatlas.structures import Inputs, InputSpec, SemanticLogits, image_of, source_of
 
 BEFORE = "before"
@@ -110,7 +111,7 @@ class SkipStep(nn.Module):
         """Map x (N, channels, h // 2, w // 2) and skip (N, skip_channels, h, w) to (N, out_channels, h, w)."""
         x = self.up(x)
         missing = (0, skip.shape[-1] - x.shape[-1], 0, skip.shape[-2] - x.shape[-2])
-        x = F.pad(x, missing, mode="replicate") if any(missing) else x
+        x = F.pad(x, missing, mode="replicate") if may_differ(missing, (0, 0, 0, 0)) else x
         out: Tensor = self.convs(torch.cat([x, skip], dim=1))
         return out
 
@@ -161,8 +162,8 @@ class FCSiam(nn.Module):
 
 def grown(x: Tensor) -> Tensor:
     """Pad an image (N, C, H, W) right and bottom with zeros to 16 pixels a side, where it has fewer."""
-    bottom, right = max(0, SMALLEST - x.shape[-2]), max(0, SMALLEST - x.shape[-1])
-    return F.pad(x, (0, right, 0, bottom)) if bottom or right else x
+    bottom, right = (larger(0, SMALLEST - side) for side in x.shape[-2:])
+    return F.pad(x, (0, right, 0, bottom)) if may_differ((bottom, right), (0, 0)) else x
 
 
 ARCHITECTURE = Architecture(

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segatlas.layers.conv import ConvBNReLU
+from segatlas.layers.padding import cut
 from segatlas.models.architecture import Architecture
 from segatlas.models.dense import DenseNetwork, HeadConfig
 from segatlas.ops import attend
@@ -79,10 +80,11 @@ class InterlacedAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, D, h, w) to the same shape."""
         (p, q), (height, width) = self.tile, x.shape[-2:]
-        grow_h, grow_w = -height % p, -width % q
+        down, across = -(-height // p), -(-width // q)  # P, Q
+        grow_h, grow_w = down * p - height, across * q - width
         top, left = grow_h // 2, grow_w // 2
         x = F.pad(x, (left, grow_w - left, top, grow_h - top))
-        x = x.unflatten(3, (-1, q)).unflatten(2, (-1, p))  # (N, D, P, p, Q, q)
+        x = x.unflatten(3, (across, q)).unflatten(2, (down, p))  # (N, D, P, p, Q, q)
 
         x = x.permute(0, 3, 5, 1, 2, 4)  # (N, p, q, D, P, Q)
         x = self.far(x.flatten(0, 2)).unflatten(0, x.shape[:3])
@@ -90,7 +92,7 @@ class InterlacedAttention(nn.Module):
         x = self.near(x.flatten(0, 2)).unflatten(0, x.shape[:3])
 
         x = x.permute(0, 3, 1, 4, 2, 5)  # (N, D, P, p, Q, q)
-        return x.flatten(4, 5).flatten(2, 3)[:, :, top : top + height, left : left + width]
+        return cut(x.flatten(4, 5).flatten(2, 3), top, left, (height, width))
 
 
 class ISANet(DenseNetwork):

@@ -17,9 +17,7 @@ halves the deepest map three times and fails where that is smaller than 8x8; our
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -28,6 +26,7 @@ from segatlas.errors import UsageError
 from segatlas.layers.norm import BatchNorm2d
 from segatlas.models.architecture import Architecture
 from segatlas.models.dense import DenseNetwork, HeadConfig, PresenceConfig
+from segatlas.ops.capture import larger
 from segatlas.structures import SemanticLogits
 
 SMALLEST = 8
@@ -81,7 +80,7 @@ class FeaturePyramidAttention(nn.Module):
 
     def weights(self, x: Tensor) -> Tensor:
         """Map (N, E, h, w) to the weight of each pixel (N, 1, h, w); 8 cells at least along each side."""
-        below, right = (at_least_zero(SMALLEST - side) for side in x.shape[-2:])
+        below, right = (larger(SMALLEST - side, 0) for side in x.shape[-2:])
         x = F.pad(x, (0, right, 0, below))
         half = F.relu(self.at_half(F.max_pool2d(x, 2)))
         quarter = F.relu(self.at_quarter(F.max_pool2d(half, 2)))
@@ -95,12 +94,6 @@ class FeaturePyramidAttention(nn.Module):
 
     def _upsample(self, x: Tensor, size: tuple[int, int]) -> Tensor:
         return F.interpolate(x, size=size, mode="bilinear", align_corners=self.align_corners)
-
-
-def at_least_zero(value: int) -> int:
-    """Return a number or 0, the larger; an exported program computes it anew for each image."""
-    larger: Any = torch.sym_max(value, 0)
-    return larger  # type: ignore[no-any-return]
 
 
 class GlobalAttentionUpsampling(nn.Module):

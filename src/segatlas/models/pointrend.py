@@ -27,6 +27,7 @@ from segatlas.layers.init import init_weights
 from segatlas.layers.padding import pad_to_multiple
 from segatlas.models.architecture import Architecture, require_at_least
 from segatlas.models.dense import DenseConfig
+from segatlas.ops.capture import may_differ, smaller
 from segatlas.structures import Inputs, PointLogits, Resample, SemanticLogits, image_of
 
 
@@ -171,11 +172,11 @@ class PointRend(nn.Module):
         for _ in range(self.config.subdivisions):
             height, width = 2 * logits.shape[-2], 2 * logits.shape[-1]
             logits = F.interpolate(logits, size=(height, width), mode="bilinear", align_corners=align).flatten(2)
-            count = min(self.config.subdivision_points, height * width)
+            count = smaller(self.config.subdivision_points, height * width)
             index = uncertainty(logits).topk(count, dim=1).indices  # (N, P)
             new = self.logits_at(pixel_centres(index, height, width), fine, coarse).to(logits.dtype)
             logits = logits.scatter(2, index.unsqueeze(1).expand_as(new), new).unflatten(2, (height, width))
-        if logits.shape[-2:] == canvas:
+        if not may_differ(logits.shape[-2:], canvas):
             return logits
         return F.interpolate(logits, size=canvas, mode="bilinear", align_corners=align)
 

@@ -14,7 +14,8 @@ How ours differs: nothing in the numbers. In the published form every pixel pred
 laid out as a matrix of all pairs of pixels: two tensors of (a b) M M' and (a b)^2 numbers, by nature. Here it goes by
 rows of pixels: only weights that fall on the map are computed, and the largest tensor has 2 a b^2 numbers for a
 image; backward computes a row again. Pairs further apart than the window have the logit 0, as published (they do
-take part in the softmax). MMSegmentation's `compact` form, which takes images of one size only, is not here.
+take part in the softmax). An exported program, which has no loop of a length not yet known, computes them in the
+published form. MMSegmentation's `compact` form, which takes images of one size only, is not here.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from segatlas.errors import UsageError
 from segatlas.layers.conv import ConvBNReLU
 from segatlas.models.architecture import Architecture, require_at_least
 from segatlas.models.dense import DenseNetwork, HeadConfig
+from segatlas.ops.capture import is_captured, larger, smaller
 from segatlas.structures import SemanticLogits
 
 
@@ -122,12 +124,14 @@ class PointwiseAttention(nn.Module):
         self.guide = ConvBNReLU(channels, channels, 1)
         self.mask = nn.Conv2d(channels, mask_size[0] * mask_size[1], kernel_size=1, bias=False)
 
-    def forward(self, x: Tensor, size: tuple[int, int], *, align_corners: bool) -> Tensor:
+    def forward(self, x: Tensor, size: tuple[int, int], *, align_corners: bool | int) -> Tensor:
         """Map (N, E, h, w) to (N, D, a, b), where `size` = (a, b)."""
-        x = F.interpolate(self.reduce(x), size=size, mode="bilinear", align_corners=align_corners)
+        x = resize(self.reduce(x), size, align_corners=align_corners)
+        values = x.flatten(2) / self.divisor
+        if is_captured():
+            return (values @ self.all_weights(self.guide(x)).to(values.dtype)).unflatten(2, size)
         guide = self.guide(x).permute(0, 2, 3, 1)  # (N, a, b, D)
         kernels = self.kernels(size)
-        values = x.flatten(2) / self.divisor
         recompute = self.training and torch.is_grad_enabled()
         rows = [
             checkpoint(self.row, values, guide, kernels, y, use_reentrant=False)
@@ -153,6 +157,22 @@ class PointwiseAttention(nn.Module):
         if self.softmax:
             weights = weights.softmax(dim=1)
         return values @ weights.to(values.dtype)
+
+    def all_weights(self, guide: Tensor) -> Tensor:
+        """Return the weights of all pairs at once, (N, a b, a b), from (N, D, a, b): the published form."""
+        predicted = self.mask(guide).flatten(2).transpose(1, 2)  # (N, a b, M M')
+        places, reached = [], []
+        for side, mask in zip(guide.shape[2:], self.mask_size, strict=True):
+            line = torch.arange(side, device=guide.device)
+            place = line - line.unsqueeze(1) + (mask - 1) // 2  # (who predicts, for whom)
+            places.append(place.clamp(0, mask - 1))
+            reached.append(places[-1] == place)
+        index = places[0][:, None, :, None] * self.mask_size[1] + places[1][:, None]  # (a, b, a, b)
+        within = reached[0][:, None, :, None] & reached[1][:, None]
+        index, within = (x.flatten(2).flatten(0, 1) for x in (index, within))  # (a b, a b)
+        weights = predicted.gather(2, index.expand(predicted.shape[0], -1, -1)) * within
+        weights = weights.mT if self.row_weights is collected else weights
+        return weights.softmax(dim=1) if self.softmax else weights
 
 
 class PSANet(DenseNetwork):
@@ -193,11 +213,11 @@ class PSANet(DenseNetwork):
         x = torch.cat([part(last, size, align_corners=align_corners) for part in branches], dim=1)
         # The published 1x1 convolution has a padding of 1: the map gets a rim, and is upsampled with it.
         x = self.project(F.pad(x, (1, 1, 1, 1)))  # (N, E, a + 2, b + 2)
-        x = F.interpolate(x, size=(height, width), mode="bilinear", align_corners=align_corners)
+        x = resize(x, (height, width), align_corners=align_corners)
         out: Tensor = self.fuse(torch.cat([last, x], dim=1))
         return out
 
-    def shrunk(self, size: tuple[int, int]) -> tuple[tuple[int, int], bool]:
+    def shrunk(self, size: tuple[int, int]) -> tuple[tuple[int, int], bool | int]:
         """Return the size (a, b) inside the branches for a map of (h, w), and how maps are upsampled and downsampled.
 
         As published, sides that both leave a remainder are rounded up with corners aligned, else rounded down without.
@@ -205,9 +225,29 @@ class PSANet(DenseNetwork):
         factor = self.shrink_factor
         if factor == 1:
             return size, self.align_corners
+        if is_captured():
+            rest = smaller(size[0] % factor, 1) * smaller(size[1] % factor, 1)
+            return (larger(size[0] // factor + rest, 1), larger(size[1] // factor + rest, 1)), rest
         if all(side % factor for side in size):
             return ((size[0] - 1) // factor + 1, (size[1] - 1) // factor + 1), True
         return (max(size[0] // factor, 1), max(size[1] // factor, 1)), False
+
+
+def resize(x: Tensor, size: tuple[int, int], *, align_corners: bool | int) -> Tensor:
+    """Resize (N, C, h, w) bilinearly; `align_corners` may be a number that only a run of a captured graph knows."""
+    if isinstance(align_corners, bool):
+        return F.interpolate(x, size=size, mode="bilinear", align_corners=align_corners)
+    down, across = (line_weights(x.shape[2 + i], size[i], align_corners, device=x.device).to(x.dtype) for i in (0, 1))
+    return down @ x @ across.mT
+
+
+def line_weights(samples: int, size: int, aligned: int, *, device: torch.device) -> Tensor:
+    """Return the matrix (size, samples) of a bilinear resize of a line; aligned: 1 = with corners, 0 = without."""
+    pixel = torch.arange(size, device=device, dtype=torch.float32)
+    with_corners = pixel * ((samples - 1) / larger(size - 1, 1))
+    without = ((pixel + 0.5) * (samples / size) - 0.5).clamp(min=0, max=samples - 1)
+    source = torch.where(torch.full((), aligned, device=device) > 0, with_corners, without)
+    return (1 - (source.unsqueeze(1) - torch.arange(samples, device=device)).abs()).clamp(min=0)
 
 
 ARCHITECTURE = Architecture(

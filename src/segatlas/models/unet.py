@@ -36,6 +36,7 @@ from segatlas.layers.padding import pad_to_multiple
 from segatlas.layers.scse import SCSE
 from segatlas.models.architecture import Architecture
 from segatlas.models.dense import PresenceConfig, presence_head
+from segatlas.ops.capture import larger, may_differ
 from segatlas.structures import Inputs, SemanticLogits, image_of
 
 
@@ -130,7 +131,7 @@ class UpStep(nn.Module):
 
     def forward(self, x: Tensor, skip: Tensor | None, size: tuple[int, int]) -> Tensor:
         """Map x (N, _, h, w) and skip (N, _, *size), together of in_channels, to (N, out_channels, *size)."""
-        if x.shape[-2:] != size:
+        if may_differ(x.shape[-2:], size):
             x = F.interpolate(x, size=size, mode="nearest")
         if skip is not None:
             x = torch.cat([x, skip], dim=1)
@@ -213,7 +214,7 @@ class UNet(nn.Module):
         height, width = image or (scale * finest.shape[-2], scale * finest.shape[-1])
         for index, (step, stride) in enumerate(zip(self.decoder, self.step_strides, strict=True)):
             skip = skips[index] if index < len(skips) else None
-            free = (max(height // stride, 1), max(width // stride, 1))
+            free = (larger(height // stride, 1), larger(width // stride, 1))
             size = free if skip is None else (skip.shape[-2], skip.shape[-1])
             x = step(x, skip, size)
         return x

@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from segatlas.ops.capture import is_captured
+
 _BLOCK_ENTRIES = 2**20
 """Entries of the matrix that exist at once on the way of `_by_blocks`: 4 MiB in fp32."""
 
@@ -35,7 +37,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, scale: float | None = None
     if scale is None:
         scale = channels**-0.5
     q, v = _tokens(query), _tokens(value)
-    if depth > channels and value.device.type == "cpu":
+    if depth > channels and value.device.type == "cpu" and not is_captured():
         out = _by_blocks(q, key.flatten(2).unsqueeze(1), v, scale)
     else:
         k = _tokens(key)

@@ -24,11 +24,13 @@ from segatlas.models.reading import read_config
 from segatlas.postprocess import find
 from segatlas.structures import Inputs, InputSpec, Output, PointLogits, changed, maps_of, noise_inputs
 from segatlas.tasks import TASKS
-from segatlas.testing.rules import Rule, require, seeded
+from segatlas.testing.rules import Rule, check_kind, require, seeded
 
 K = 5
 SIZE, TRAINING_SIZE = (64, 96), (64, 128)
 ODD_SIZES = ((33, 47), (65, 129), (1, 1))
+EXPORTED_AT, TAKEN_TOO = (2, (97, 129)), ((1, (64, 96)), (3, (65, 129)), (2, (161, 81)))
+"""Count and size of the images that a program is exported with, and of those that it must take as well."""
 MOST_PADDING = 32
 LARGEST_STRIDE = 64
 SAME = 1e-5
@@ -100,8 +102,9 @@ def check_model(
 
     Raises:
         BrokenRules: naming every rule that does not hold.
-        UsageError: no such rule.
+        UsageError: no such rule, or no record.
     """
+    check_kind("architecture", architecture, Architecture, "that a network's file ends with, ARCHITECTURE")
     made = build or partial(build_network, architecture)
     case = ModelCase(architecture, architecture.tiny if fields is None else fields, made)
     require(architecture.name, RULES, case, only=only, skip=skip, slow=slow)
@@ -116,6 +119,8 @@ def record(case: ModelCase) -> Iterator[str]:
     missing = {"num_classes", "in_channels"} - {field.name for field in dataclasses.fields(config)}
     if missing:
         yield f"{config.__name__} has no {' and no '.join(sorted(missing))}"
+    if case.architecture.exports_dynamic == bool(case.architecture.not_dynamic_because):
+        yield "exports_dynamic=False and not_dynamic_because go together"
     for task in case.architecture.tasks:
         if task not in TASKS:
             yield f"task {task!r}; there are {', '.join(TASKS)}"
@@ -202,14 +207,21 @@ def canvas(case: ModelCase) -> Iterator[str]:
 
 
 def stride(case: ModelCase) -> Iterator[str]:
-    """All its maps cover the canvas at one stride, a whole number of pixels, the same for each size."""
+    """All its maps cover the canvas at one stride, a whole number of pixels, the same for each size.
+
+    Or they have a whole number of cells for each patch of some pixels, the last of which the canvas may cut: so plain
+    transformers are published.
+    """
     sizes = (SIZE, *ODD_SIZES)
     outputs = [case.output(case.noise(size)) for size in sizes]
-    possible = set(range(1, LARGEST_STRIDE + 1))
+    patches = range(1, LARGEST_STRIDE + 1)
+    possible = {(patch, cells) for patch in patches for cells in range(1, patch + 1) if patch % cells == 0}
     for size, output in zip(sizes, outputs, strict=True):
         shapes = {tuple(values.shape[-2:]) for values in maps_of(output).values()}
         possible &= {
-            step for step in possible if shapes == {tuple(-(-int(length) // step) for length in output.canvas)}
+            (patch, cells)
+            for patch, cells in possible
+            if shapes == {tuple(cells * -(-int(length) // patch) for length in output.canvas)}
         }
         if not possible:
             yield f"maps of {sorted(shapes)} on a canvas of {tuple(output.canvas)}, image {size}"
@@ -341,6 +353,31 @@ def exports(case: ModelCase) -> Iterator[str]:
             yield f"{name} is {tuple(getattr(theirs, name))}, and {tuple(getattr(ours, name))} of the network"
 
 
+def exports_dynamic(case: ModelCase) -> Iterator[str]:
+    """Its exported program takes batches and images of other sizes; where not, its record says so and why."""
+    if not case.architecture.exports_dynamic:
+        return
+    count, size = EXPORTED_AT
+    inputs = case.noise(size, count)
+    free = torch.export.ShapesCollection()
+    whole = inputs if isinstance(inputs, Inputs) else Inputs(inputs)
+    for tensor in (whole.image, *whole.sources.values(), *whole.present.values()):
+        sides = range(tensor.ndim - 2, tensor.ndim) if tensor.ndim > 2 else ()  # flags have none
+        free[tensor] = dict.fromkeys((0, *sides), torch.export.Dim.DYNAMIC)
+    program: Any = torch.export.export(case.net, (inputs,), dynamic_shapes=free).module()
+    for count, size in TAKEN_TOO:
+        other = case.noise(size, count)
+        ours = case.output(other)
+        with torch.no_grad():
+            theirs = program(other)
+        for name, values in maps_of(ours).items():
+            error = relative(getattr(theirs, name), values)
+            if not error <= SAME:
+                yield f"{name} differs by {error:.1e} of its largest value for {count} x {size[0]} x {size[1]}"
+        if tuple(theirs.canvas) != tuple(ours.canvas):
+            yield f"canvas is {tuple(theirs.canvas)}, and {tuple(ours.canvas)} of the network"
+
+
 def fast_form_same(case: ModelCase) -> Iterator[str]:
     """Its fast form, which prediction runs, gives its numbers."""
     net, inputs, takes = case.make(), case.noise(ODD_SIZES[1]), case.takes()
@@ -389,5 +426,6 @@ RULES = (
     Rule(check=aux_names, needs=("one_image_trains",)),
     Rule(check=gradients, needs=("one_image_trains",)),
     Rule(check=exports, needs=(*_REPEATABLE, "any_size"), slow=True),
+    Rule(check=exports_dynamic, needs=("exports",), slow=True),
     Rule(check=fast_form_same, needs=(*_REPEATABLE, "any_size"), slow=True),
 )
