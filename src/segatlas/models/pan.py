@@ -153,5 +153,5 @@ ARCHITECTURE = Architecture(
     },
     tiny={"encoder": "resnet18_w8", "channels": 8, "aux": True},
     exports_dynamic=False,
-    not_dynamic_because="its small pyramid may end in a single cell of one channel, which capture takes for another case",
+    not_dynamic_because="its small pyramid may end in one cell of one channel, which capture takes for another case",
 )
