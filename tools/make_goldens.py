@@ -154,6 +154,11 @@ CASES: tuple[Case, ...] = (
     Case("hf4.Segformer", (61, 93)),
     Case("smp.DeepLabV3Plus@resnet18"),
     Case("smp.DPT@tu-vit_tiny_patch16_224", (64, 96), SMP_DPT),
+    *(
+        Case(f"smp.{name}@resnet18")
+        for name in ("DeepLabV3", "FPN", "Linknet", "MAnet", "PSPNet", "UPerNet", "UnetPlusPlus")
+    ),
+    Case("smp.PAN@resnet18", (128, 160)),
     Case("smp.Unet@resnet18"),
     Case("smp.Unet@mobilenet_v2", (61, 93)),
     Case("smp.Unet@mit_b0", (61, 93)),

@@ -1,4 +1,4 @@
-"""Batch norm for maps that may be a single pixel."""
+"""Batch norm for maps that may be a single pixel; layer norm over the channels of a map."""
 
 from __future__ import annotations
 
@@ -17,3 +17,14 @@ class BatchNorm2d(nn.BatchNorm2d):
         if self.training and x.shape[0] * x.shape[2] * x.shape[3] == 1:
             return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
         return super().forward(x)
+
+
+class ChannelNorm(nn.LayerNorm):
+    """Layer norm over the channels of each pixel of a map."""
+
+    def __init__(self, channels: int, eps: float = 1e-6):
+        super().__init__(channels, eps=eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C, h, w) to the same shape."""
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)

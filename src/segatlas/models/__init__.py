@@ -44,6 +44,10 @@ def _three(name: str) -> tuple[str, ...]:
     return tuple(f"{name}_{encoder}" for encoder in ("r50", "r101", "mobilenet_v2"))
 
 
+def _two(name: str) -> tuple[str, ...]:
+    return (f"{name}_r34", f"{name}_r50")
+
+
 def _hrnets(name: str) -> tuple[str, ...]:
     return tuple(f"{name}_{encoder}" for encoder in ("hr18_small", "hr18", "hr48"))
 
@@ -52,10 +56,17 @@ ARCHITECTURES: dict[str, ArchitectureEntry] = {
     entry.name: entry
     for entry in (
         _semantic("unet", "U-Net", "https://arxiv.org/abs/1505.04597"),
+        _semantic("unetplusplus", "U-Net++", "https://arxiv.org/abs/1807.10165", *_two("unetplusplus")),
+        _semantic("manet", "MA-Net", "https://doi.org/10.1109/ACCESS.2020.3025372", *_two("manet")),
+        _semantic("linknet", "LinkNet", "https://arxiv.org/abs/1707.03718", "linknet_r18", *_two("linknet")),
+        _semantic("fpn", "FPN", "https://arxiv.org/abs/1612.03144", *_two("fpn")),
+        _semantic("pan", "PAN", "https://arxiv.org/abs/1805.10180", *_two("pan")),
         _semantic("segformer", "SegFormer", "https://arxiv.org/abs/2105.15203", *(f"segformer_b{n}" for n in range(6))),
         _semantic("fcn", "FCN", "https://arxiv.org/abs/1411.4038", *_three("fcn"), *_hrnets("fcn")),
-        _semantic("pspnet", "PSPNet", "https://arxiv.org/abs/1612.01105", *_three("pspnet")),
-        _semantic("deeplabv3", "DeepLabV3", "https://arxiv.org/abs/1706.05587", *_three("deeplabv3")),
+        _semantic("pspnet", "PSPNet", "https://arxiv.org/abs/1612.01105", *_three("pspnet"), "pspnet_r34_smp"),
+        _semantic(
+            "deeplabv3", "DeepLabV3", "https://arxiv.org/abs/1706.05587", *_three("deeplabv3"), "deeplabv3_r34_smp"
+        ),
         _semantic(
             "deeplabv3plus",
             "DeepLabV3+",
@@ -74,6 +85,7 @@ ARCHITECTURES: dict[str, ArchitectureEntry] = {
             "UPerNet",
             "https://arxiv.org/abs/1807.10221",
             *(f"upernet_r{n}" for n in (18, 50, 101)),
+            "upernet_r34_smp",
             *(f"upernet_vit_b16_{form}" for form in ("mln", "ln_mln")),
             *(f"upernet_deit_{size}{form}" for size in ("s16", "b16") for form in ("", "_mln", "_ln_mln")),
             "upernet_mae_b16",

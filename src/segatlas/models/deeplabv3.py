@@ -9,29 +9,33 @@ without losing resolution (ASPP).
 Letters: N batch, C image channels, K classes, H W image, h w encoder's last map, E its channels, D decoder width.
 
 How ours differs: nothing in the numbers. The default is MMSegmentation's form, which fuses the branches by a 3x3
-convolution; torchvision and segmentation-models-pytorch do by 1x1 and add a 3x3 one (`fuse_kernel_size=1, convs=1`).
+convolution; torchvision and segmentation-models-pytorch do by 1x1 and add a 3x3 one (`fuse_kernel_size=1, convs=1`;
+variant `deeplabv3_r34_smp`).
 The pooled branch is constant over the image; its part of the fusing convolution is computed on one pixel.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
 from segatlas.layers.aspp import ASPP
 from segatlas.layers.conv import ConvBNReLU
 from segatlas.layers.pooled_fuse import PooledFuse
+from segatlas.layers.separable import SeparableConvBNReLU
 from segatlas.models.architecture import Architecture
-from segatlas.models.dense import DenseNetwork, HeadConfig
+from segatlas.models.dense import DenseNetwork, HeadConfig, PresenceConfig
 from segatlas.structures import SemanticLogits
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeepLabV3Config(HeadConfig):
-    """Settings of a DeepLabV3, besides those of `HeadConfig`.
+class DeepLabV3Config(HeadConfig, PresenceConfig):
+    """Settings of a DeepLabV3, besides those of `HeadConfig` and `PresenceConfig`.
 
     rates: dilations of the ASPP's 3x3 convolutions; the paper's are these at stride 8, half of them at stride 16.
+    separable: these are separable, without a norm between their halves.
     fuse_kernel_size: of the convolution that fuses the ASPP's branches.
     aspp_dropout: fraction of values dropped after it while training.
     convs: 3x3 convolutions after the ASPP.
@@ -40,6 +44,7 @@ class DeepLabV3Config(HeadConfig):
     """
 
     rates: tuple[int, ...] = (12, 24, 36)
+    separable: bool = False
     fuse_kernel_size: int = 3
     aspp_dropout: float = 0.0
     convs: int = 0
@@ -54,7 +59,12 @@ class DeepLabV3(DenseNetwork):
         in_channels, width = self.encoder.channels[-1], config.channels
         branches = [
             ConvBNReLU(in_channels, width, 1),
-            *(ConvBNReLU(in_channels, width, dilation=rate) for rate in config.rates),
+            *(
+                SeparableConvBNReLU(in_channels, width, dilation=rate, depthwise_norm=False)
+                if config.separable
+                else ConvBNReLU(in_channels, width, dilation=rate)
+                for rate in config.rates
+            ),
         ]
         fuse = PooledFuse(len(branches) * width, [width], width, config.fuse_kernel_size)
         self.aspp = ASPP(branches, ConvBNReLU(in_channels, width, 1), fuse)
@@ -69,6 +79,18 @@ class DeepLabV3(DenseNetwork):
         return x
 
 
+SMP: dict[str, Any] = {
+    "output_stride": 8,
+    "encoder_options": {"contract_dilation": False},
+    "channels": 256,
+    "fuse_kernel_size": 1,
+    "convs": 1,
+    "aspp_dropout": 0.5,
+    "dropout": 0.0,
+    "align_corners": True,
+}
+"""What differs in segmentation-models-pytorch."""
+
 ARCHITECTURE = Architecture(
     name="deeplabv3",
     title="DeepLabV3",
@@ -81,6 +103,7 @@ ARCHITECTURE = Architecture(
         "deeplabv3_r50": {"encoder": "resnet50c"},
         "deeplabv3_r101": {"encoder": "resnet101c"},
         "deeplabv3_mobilenet_v2": {"encoder": "mobilenet_v2_320"},
+        "deeplabv3_r34_smp": {"encoder": "resnet34", **SMP},
     },
     tiny={"encoder": "resnet18_w8", "channels": 8, "aux": True},
 )

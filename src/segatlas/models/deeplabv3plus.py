@@ -31,15 +31,16 @@ from segatlas.layers.conv import ConvBNReLU
 from segatlas.layers.pooled_fuse import PooledFuse
 from segatlas.layers.separable import SeparableConvBNReLU
 from segatlas.models.architecture import Architecture, require_at_least
-from segatlas.models.dense import DenseNetwork, HeadConfig
+from segatlas.models.dense import DenseNetwork, HeadConfig, PresenceConfig
 from segatlas.structures import SemanticLogits
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeepLabV3PlusConfig(HeadConfig):
-    """Settings of a DeepLabV3+, besides those of `HeadConfig`.
+class DeepLabV3PlusConfig(HeadConfig, PresenceConfig):
+    """Settings of a DeepLabV3+, besides those of `HeadConfig` and `PresenceConfig`.
 
     rates: dilations of the ASPP's 3x3 convolutions; the paper's are these at stride 8, half of them at stride 16.
+    separable: these are separable; those after the ASPP always are.
     fuse_kernel_size: of the convolution that fuses the ASPP's branches.
     fuse_convs: separable convolutions after it.
     aspp_dropout: fraction of values dropped after the ASPP while training.
@@ -49,6 +50,7 @@ class DeepLabV3PlusConfig(HeadConfig):
     """
 
     rates: tuple[int, ...] = (12, 24, 36)
+    separable: bool = True
     fuse_kernel_size: int = 3
     fuse_convs: int = 0
     aspp_dropout: float = 0.0
@@ -69,7 +71,7 @@ class DeepLabV3Plus(DenseNetwork):
             )
         self.early = self.encoder.strides.index(4)
         width = config.channels
-        self.aspp = separable_aspp(config, self.encoder.channels[-1])
+        self.aspp = aspp_of(config, self.encoder.channels[-1])
         self.aspp_dropout = nn.Dropout(config.aspp_dropout)
         self.fuse_convs = separable_convolutions(config, width, config.fuse_convs)
         self.low = ConvBNReLU(self.encoder.channels[self.early], config.low_channels, 1)
@@ -85,13 +87,15 @@ class DeepLabV3Plus(DenseNetwork):
         return refined
 
 
-def separable_aspp(config: DeepLabV3PlusConfig, in_channels: int) -> ASPP:
-    """Return the ASPP over a map (N, E, h, w): a 1x1 branch, a separable 3x3 one for each rate, and the pooled one."""
+def aspp_of(config: DeepLabV3PlusConfig, in_channels: int) -> ASPP:
+    """Return the ASPP over a map (N, E, h, w): a 1x1 branch, a 3x3 one for each rate, and the pooled one."""
     width = config.channels
     branches = [
         ConvBNReLU(in_channels, width, 1),
         *(
             SeparableConvBNReLU(in_channels, width, dilation=rate, depthwise_norm=config.depthwise_norm)
+            if config.separable
+            else ConvBNReLU(in_channels, width, dilation=rate)
             for rate in config.rates
         ),
     ]

@@ -17,6 +17,7 @@ from segatlas.encoders.spec import EncoderSpec, create_encoder
 from segatlas.layers.fcn_head import FCNHead
 from segatlas.layers.init import init_weights
 from segatlas.layers.padding import pad_to_multiple
+from segatlas.layers.presence_head import Pooling, PresenceHead
 from segatlas.structures import Inputs, Resample, SemanticLogits, image_of
 
 
@@ -52,10 +53,26 @@ class HeadConfig(DenseConfig):
     aux_channels: int | None = None
 
 
-class DenseNetwork(nn.Module, ABC):
-    """Encoder, decoder, 1x1 classifier, and an FCN head while training.
+@dataclass(frozen=True, kw_only=True)
+class PresenceConfig:
+    """Settings of a head that tells which classes an image shows, for networks that may have one.
 
-    A subclass's `__init__` calls this one, makes the parts of the decoder, and ends with `add_classifier`.
+    presence_classes: also train such a head, named "presence", of so many classes on the encoder's last map, by the
+        loss `class_presence`; 0 = none.
+    presence_pooling: what it sees of that map, the average or the largest values.
+    presence_dropout: fraction of these dropped while training.
+    """
+
+    presence_classes: int = 0
+    presence_pooling: Pooling = "avg"
+    presence_dropout: float = 0.2
+
+
+class DenseNetwork(nn.Module, ABC):
+    """Encoder, decoder, classifier; an FCN head and a presence head while training.
+
+    A subclass's `__init__` calls this one, makes the parts of the decoder, and ends with `add_classifier`. It may set
+    `size_divisibility`, what the image is padded to a multiple of, and `resample`, how logits are upsampled.
     """
 
     aux_level = 2
@@ -66,22 +83,39 @@ class DenseNetwork(nn.Module, ABC):
     def __init__(self, config: DenseConfig):
         super().__init__()
         self.align_corners = isinstance(config, HeadConfig) and config.align_corners
+        self.resample = Resample(align_corners=self.align_corners)
         self.encoder = create_encoder(config.encoder, in_channels=config.in_channels)
+        self.size_divisibility = self.encoder.size_divisibility
 
-    def add_classifier(self, config: DenseConfig, channels: int, *decoder: nn.Module | None) -> None:
-        """Make dropout, classifier and auxiliary head, and set the starting weights of all that is not the encoder's.
+    def add_classifier(
+        self, config: DenseConfig, channels: int, *decoder: nn.Module | None, kernel_size: int = 1
+    ) -> None:
+        """Make dropout, classifier and further heads, and set the starting weights of all that is not the encoder's.
 
         Args:
             config: the network's.
             channels: of the map before the classifier, D.
             decoder: those parts of the decoder that take the usual starting weights, in order.
+            kernel_size: of the classifier.
         """
         self.dropout = nn.Dropout2d(config.dropout)
-        self.classifier = nn.Conv2d(channels, config.num_classes, kernel_size=1)
+        self.classifier = nn.Conv2d(channels, config.num_classes, kernel_size, padding=kernel_size // 2)
         self.aux_head = self._auxiliary_head(config) if config.aux else None
-        for part in (*decoder, self.classifier, self.aux_head):
+        self.presence_head = presence_head(config, self.encoder.channels[-1])
+        for part in (*decoder, self.classifier, self.aux_head, self.presence_head):
             if part is not None:
                 init_weights(part)
+
+    @property
+    def aux_names(self) -> tuple[str, ...]:
+        """Names of the auxiliary logits that training gets."""
+        heads = {"fcn": self.aux_head, "presence": self.presence_head}
+        return tuple(name for name, head in heads.items() if head is not None)
+
+    def encode(self, x: Tensor) -> list[Tensor]:
+        """Map the padded image (N, C, H, W) to what `decode` and `aux` take: the encoder's maps, finest first."""
+        features: list[Tensor] = self.encoder(x)
+        return features
 
     @abstractmethod
     def decode(self, features: list[Tensor]) -> Tensor:
@@ -94,18 +128,32 @@ class DenseNetwork(nn.Module, ABC):
 
     def aux(self, features: list[Tensor]) -> dict[str, Tensor]:
         """Map the encoder's maps to auxiliary logits by name, for training."""
-        return {} if self.aux_head is None else {"fcn": self.aux_head(features[-self.aux_level])}
+        logits: dict[str, Tensor] = {}
+        if self.aux_head is not None:
+            logits["fcn"] = self.aux_head(features[-self.aux_level])
+        if self.presence_head is not None:
+            logits["presence"] = self.presence_head(features[-1])
+        return logits
 
     def forward(self, inputs: Tensor | Inputs) -> SemanticLogits:
         """Map a normalised image (N, C, H, W) to logits (N, K, h, w), and to auxiliary logits while training."""
-        x = pad_to_multiple(image_of(inputs), self.encoder.size_divisibility)
-        features = self.encoder(x)
+        x = pad_to_multiple(image_of(inputs), self.size_divisibility)
+        features = self.encode(x)
         logits = self.classify(self.decode(features))
         aux = self.aux(features) if self.training else {}
         canvas = (x.shape[-2], x.shape[-1])
-        return SemanticLogits(logits, canvas, Resample(align_corners=self.align_corners), aux)
+        return SemanticLogits(logits, canvas, self.resample, aux)
 
     def _auxiliary_head(self, config: DenseConfig) -> FCNHead:
         in_channels = self.encoder.channels[-self.aux_level]
         width = config.aux_channels if isinstance(config, HeadConfig) else None
         return FCNHead(in_channels, config.num_classes, channels=width, dilation=self.aux_dilation)
+
+
+def presence_head(config: object, in_channels: int) -> PresenceHead | None:
+    """Make the presence head on a map of so many channels where the config asks for one."""
+    if not isinstance(config, PresenceConfig) or config.presence_classes == 0:
+        return None
+    return PresenceHead(
+        in_channels, config.presence_classes, pooling=config.presence_pooling, dropout=config.presence_dropout
+    )

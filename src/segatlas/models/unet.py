@@ -10,7 +10,8 @@ Letters: N batch, C image channels, K classes, H W image (padded to the canvas),
 
 How ours differs: the plain network (`encoder=None`, class `PlainUNet`) pads its convolutions and has batch norm, as all
 later versions have; the paper's has neither and crops. With an encoder (class `UNet`) the decoder has the form made
-common by segmentation-models-pytorch: nearest-neighbour doubling, 256-128-64-32-16 channels, a 3x3 classifier.
+common by segmentation-models-pytorch: nearest-neighbour doubling, 256-128-64-32-16 channels, a 3x3 classifier; with
+`center` on a VGG, and scSE (https://arxiv.org/abs/1808.08127) where `attention` asks for it.
 
 Any image size: the plain network pads right and bottom with zeros to a multiple of its largest stride, and says so in
 `canvas`; with an encoder each step upsamples to the size of the encoder's map, so that nothing is padded.
@@ -19,6 +20,7 @@ Any image size: the plain network pads right and bottom with zeros to a multiple
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -31,14 +33,16 @@ from segatlas.layers.conv import ConvBNReLU
 from segatlas.layers.fcn_head import FCNHead
 from segatlas.layers.init import init_weights
 from segatlas.layers.padding import pad_to_multiple
+from segatlas.layers.scse import SCSE
 from segatlas.models.architecture import Architecture
+from segatlas.models.dense import PresenceConfig, presence_head
 from segatlas.ops.capture import larger, may_differ
 from segatlas.structures import Inputs, SemanticLogits, image_of
 
 
 @dataclass(frozen=True, kw_only=True)
-class UNetConfig:
-    """Settings of a U-Net.
+class UNetConfig(PresenceConfig):
+    """Settings of a U-Net, besides those of `PresenceConfig`.
 
     num_classes: classes, K.
     in_channels: channels of the image, C.
@@ -46,6 +50,9 @@ class UNetConfig:
     width: channels of the plain network's first level, doubled at each further level; unused with an encoder.
     decoder_channels: channels after each step, deepest first; unused without an encoder. Fewer entries than steps stop
         early and leave the logits at a coarser stride: (256, 128, 64) on a ResNet gives stride 4.
+    center: two 3x3 convolutions on the encoder's deepest map, before the steps; none without an encoder.
+    attention: "scse" weights what a step to a stride above 1 joins, and the result of each, by channel and by pixel;
+        none without an encoder.
     dropout: fraction of channels dropped before the classifier while training.
     aux: also train an FCN head, named "fcn", on the encoder's last map but one.
     """
@@ -55,6 +62,8 @@ class UNetConfig:
     encoder: EncoderSpec | None = None
     width: int = 64
     decoder_channels: tuple[int, ...] = (256, 128, 64, 32, 16)
+    center: bool = False
+    attention: Literal["scse"] | None = None
     dropout: float = 0.0
     aux: bool = False
 
@@ -104,20 +113,29 @@ class PlainStep(nn.Module):
 
 
 class UpStep(nn.Module):
-    """One step of the decoder behind a named encoder: nearest upsampling, skip (if any), two convolutions."""
+    """One step of the decoder behind a named encoder: nearest upsampling, skip (if any), two convolutions.
 
-    def __init__(self, in_channels: int, skip_channels: int, out_channels: int):
+    Args:
+        in_channels: of the map below and of the skip together.
+        out_channels: of the result.
+        joined: weight the joined maps by scSE.
+        result: weight the result so.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, *, joined: bool = False, result: bool = False):
         super().__init__()
-        self.conv1 = ConvBNReLU(in_channels + skip_channels, out_channels)
+        self.attention1 = SCSE(in_channels) if joined else nn.Identity()
+        self.conv1 = ConvBNReLU(in_channels, out_channels)
         self.conv2 = ConvBNReLU(out_channels, out_channels)
+        self.attention2 = SCSE(out_channels) if result else nn.Identity()
 
     def forward(self, x: Tensor, skip: Tensor | None, size: tuple[int, int]) -> Tensor:
-        """Map x (N, in_channels, h, w) and skip (N, skip_channels, *size) to (N, out_channels, *size)."""
+        """Map x (N, _, h, w) and skip (N, _, *size), together of in_channels, to (N, out_channels, *size)."""
         if may_differ(x.shape[-2:], size):
             x = F.interpolate(x, size=size, mode="nearest")
         if skip is not None:
             x = torch.cat([x, skip], dim=1)
-        out: Tensor = self.conv2(self.conv1(x))
+        out: Tensor = self.attention2(self.conv2(self.conv1(self.attention1(x))))
         return out
 
 
@@ -126,13 +144,21 @@ class PlainUNet(nn.Module):
 
     def __init__(self, config: UNetConfig):
         super().__init__()
+        if config.center or config.attention:
+            raise UsageError("center and attention are for a U-Net on a named encoder; set encoder, too")
         self.encoder = PlainEncoder(config.in_channels, config.width)
         deepest_first = self.encoder.channels[::-1]
         self.decoder = nn.ModuleList(map(PlainStep, deepest_first[:-1], deepest_first[1:]))
         self.dropout = nn.Dropout2d(config.dropout)
         self.classifier = nn.Conv2d(config.width, config.num_classes, kernel_size=1)
         self.aux_head = FCNHead(self.encoder.channels[-2], config.num_classes) if config.aux else None
+        self.presence_head = presence_head(config, self.encoder.channels[-1])
         init_weights(self)
+
+    @property
+    def aux_names(self) -> tuple[str, ...]:
+        """Names of the auxiliary logits that training gets."""
+        return auxiliary_names(self)
 
     def decode(self, features: list[Tensor]) -> Tensor:
         """Map the encoder's maps to the map before the classifier: (N, width, H, W)."""
@@ -158,23 +184,32 @@ class UNet(nn.Module):
         plan = decoder_plan(encoder, len(config.decoder_channels))
         self.decoder = nn.ModuleList()
         in_channels = encoder.channels[-1]
+        self.center = TwoConvs(in_channels, in_channels) if config.center else nn.Identity()
         self.step_strides = tuple(stride for stride, _ in plan)
-        for (_, skip_channels), out_channels in zip(plan, config.decoder_channels, strict=True):
-            self.decoder.append(UpStep(in_channels, skip_channels, out_channels))
+        attention = config.attention is not None
+        for (stride, skip_channels), out_channels in zip(plan, config.decoder_channels, strict=True):
+            joined = attention and stride > 1
+            self.decoder.append(UpStep(in_channels + skip_channels, out_channels, joined=joined, result=attention))
             in_channels = out_channels
         self.dropout = nn.Dropout2d(config.dropout)
         self.classifier = nn.Conv2d(in_channels, config.num_classes, kernel_size=3, padding=1)
         self.aux_head = FCNHead(encoder.channels[-2], config.num_classes) if config.aux else None
-        for part in (self.decoder, self.classifier, self.aux_head):
+        self.presence_head = presence_head(config, encoder.channels[-1])
+        for part in (self.center, self.decoder, self.classifier, self.aux_head, self.presence_head):
             if part is not None:
                 init_weights(part)
+
+    @property
+    def aux_names(self) -> tuple[str, ...]:
+        """Names of the auxiliary logits that training gets."""
+        return auxiliary_names(self)
 
     def decode(self, features: list[Tensor], image: tuple[int, int] | None = None) -> Tensor:
         """Map the encoder's maps to the map before the classifier: (N, decoder_channels[-1], H/s, W/s).
 
         image is (H, W), from which steps finer than the encoder's maps take their size; None = from the finest map.
         """
-        x, skips = features[-1], features[-2::-1]
+        x, skips = self.center(features[-1]), features[-2::-1]
         finest, scale = features[0], self.encoder.strides[0]
         height, width = image or (scale * finest.shape[-2], scale * finest.shape[-1])
         for index, (step, stride) in enumerate(zip(self.decoder, self.step_strides, strict=True)):
@@ -214,10 +249,15 @@ def canvas_of(x: Tensor) -> tuple[int, int]:
 
 
 def auxiliary(net: PlainUNet | UNet, features: list[Tensor]) -> dict[str, Tensor]:
-    """Return the logits of the auxiliary head while training, else nothing."""
-    if net.aux_head is None or not net.training:
-        return {}
-    return {"fcn": net.aux_head(features[-2])}
+    """Return the logits of the auxiliary heads while training, else nothing."""
+    heads = {"fcn": (net.aux_head, 2), "presence": (net.presence_head, 1)} if net.training else {}
+    return {name: head(features[-level]) for name, (head, level) in heads.items() if head is not None}
+
+
+def auxiliary_names(net: PlainUNet | UNet) -> tuple[str, ...]:
+    """Return the names of the auxiliary logits that training gets."""
+    heads = {"fcn": net.aux_head, "presence": net.presence_head}
+    return tuple(name for name, head in heads.items() if head is not None)
 
 
 def build(config: UNetConfig) -> PlainUNet | UNet:

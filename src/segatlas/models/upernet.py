@@ -8,7 +8,9 @@ down to the finest map. All levels, concatenated, are fused by one 3x3 convoluti
 Letters: N batch, C image channels, K classes, H W image, h w map before the classifier, D decoder width.
 
 How ours differs: nothing in the numbers, which are MMSegmentation's: the scene-parsing part of the paper, with the
-ResNet's own stride of 32. The fusing convolution is computed before the upsampling of the coarser levels.
+ResNet's own stride of 32. In segmentation-models-pytorch the encoder's maps are normalised first, and logits are
+upsampled with corners held (variant `upernet_r34_smp`). The fusing convolution is computed before the upsampling of the
+coarser levels.
 
 On a plain transformer, whose maps have one stride, a neck may make a pyramid of them. Two are published: the
 multi-level neck of MMSegmentation for ViT and DeiT ("resize"), and the transposed convolutions of BEiT and MAE
@@ -31,20 +33,22 @@ from segatlas.errors import UsageError
 from segatlas.layers.before_upsampling import convolve_before_upsampling
 from segatlas.layers.conv import ConvBNReLU
 from segatlas.layers.init import init_weights
-from segatlas.layers.norm import BatchNorm2d
+from segatlas.layers.norm import BatchNorm2d, ChannelNorm
 from segatlas.layers.pooled_fuse import PooledFuse
 from segatlas.layers.ppm import PPM
 from segatlas.models.architecture import Architecture, require_at_least
-from segatlas.models.dense import DenseNetwork, HeadConfig
-from segatlas.structures import SemanticLogits
+from segatlas.models.dense import DenseNetwork, HeadConfig, PresenceConfig
+from segatlas.structures import Resample, SemanticLogits
 
 
 @dataclass(frozen=True, kw_only=True)
-class UPerNetConfig(HeadConfig):
-    """Settings of a UPerNet, besides those of `HeadConfig`.
+class UPerNetConfig(HeadConfig, PresenceConfig):
+    """Settings of a UPerNet, besides those of `HeadConfig` and `PresenceConfig`.
 
     levels: how many of the encoder's last maps the pyramid takes.
     pool_scales: cells along each side of each pooled map.
+    norm_maps: layer norm over the channels of each of the encoder's maps.
+    logits_align_corners: how logits are upsampled; None = as maps are, `align_corners`.
     neck: what makes a pyramid of the four maps of a plain transformer: "resize", "deconvolve", or "none".
     aux_level: which of the maps the auxiliary head sees, counted from the last.
     """
@@ -52,6 +56,8 @@ class UPerNetConfig(HeadConfig):
     encoder: EncoderSpec = EncoderSpec(name="resnet50c")
     levels: int = 4
     pool_scales: tuple[int, ...] = (1, 2, 3, 6)
+    norm_maps: bool = False
+    logits_align_corners: bool | None = None
     aux_channels: int | None = 256
     neck: Literal["none", "resize", "deconvolve"] = "none"
     aux_level: int = 2
@@ -146,7 +152,14 @@ class UPerNet(DenseNetwork):
         super().__init__(config)
         require_at_least(config, levels=1, aux_level=1)
         self.levels, self.aux_level = config.levels, config.aux_level
-        width, (*finer, last) = config.channels, self.encoder.channels[-config.levels :]
+        if len(self.encoder.channels) < config.levels:
+            found = len(self.encoder.channels)
+            raise UsageError(f"levels = {config.levels}, but {config.encoder} has {found} maps; set levels to {found}")
+        if config.logits_align_corners is not None:
+            self.resample = Resample(align_corners=config.logits_align_corners)
+        channels = self.encoder.channels[-config.levels :]
+        width, (*finer, last) = config.channels, channels
+        self.norms = nn.ModuleList(ChannelNorm(count) if config.norm_maps else nn.Identity() for count in channels)
         self.neck: Neck | None = NECKS[config.neck](self._width_for_neck(config)) if config.neck in NECKS else None
         if self.neck is not None:
             init_weights(self.neck)
@@ -177,7 +190,7 @@ class UPerNet(DenseNetwork):
         """Map the encoder's maps to the map before the classifier: (N, D, h, w)."""
         if self.neck is not None:
             features = self.neck(features)
-        *finer, last = features[-self.levels :]
+        *finer, last = (norm(x) for norm, x in zip(self.norms, features[-self.levels :], strict=True))
         maps = [layer(x) for layer, x in zip(self.lateral, finer, strict=True)]
         maps.append(self.ppm(last))  # (N, D, h_i, w_i) each
         for i in range(len(maps) - 1, 0, -1):
@@ -188,6 +201,15 @@ class UPerNet(DenseNetwork):
         finest, *others = [*(layer(x) for layer, x in zip(self.output, finer, strict=True)), last]
         out: Tensor = self.fuse(finest, others)
         return out
+
+
+SMP: dict[str, Any] = {
+    "channels": 256,
+    "norm_maps": True,
+    "logits_align_corners": True,
+    "dropout": 0.0,
+}
+"""What differs in segmentation-models-pytorch."""
 
 
 def _on_transformer(encoder: str, *, neck: str = "none", **options: Any) -> dict[str, Any]:
@@ -212,6 +234,7 @@ ARCHITECTURE = Architecture(
         "upernet_r18": {"encoder": "resnet18c"},
         "upernet_r50": {"encoder": "resnet50c"},
         "upernet_r101": {"encoder": "resnet101c"},
+        "upernet_r34_smp": {"encoder": "resnet34", **SMP},
         "upernet_vit_b16_mln": _on_transformer("vit_base", neck="resize"),
         "upernet_vit_b16_ln_mln": _on_transformer("vit_base", neck="resize", drop_path=0.1, **_LAST_NORM),
         "upernet_deit_s16": _on_transformer("vit_small", drop_path=0.1),

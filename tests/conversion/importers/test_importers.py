@@ -18,7 +18,10 @@ from segatlas.conversion.importers.importer import Importer
 from segatlas.conversion.recognition import recognise
 from segatlas.conversion.renaming import rename_to_ours, rename_to_theirs
 from segatlas.models import ARCHITECTURES
+from segatlas.models.deeplabv3 import SMP as DEEPLABV3_SMP
 from segatlas.models.deeplabv3plus import SMP
+from segatlas.models.pspnet import SMP as PSPNET_SMP
+from segatlas.models.upernet import SMP as UPERNET_SMP
 
 GOLDENS = {
     path.stem: json.loads(path.read_text(encoding="utf-8"))
@@ -75,11 +78,45 @@ VARIANTS: dict[tuple[str, str], tuple[dict[str, Any], ...]] = {
     ),
     ("hf", "segformer"): ({}, {"encoder": "mit_b2", "decoder_channels": 768}),
     ("hf", "segformer_before_5"): ({}, {"encoder": "mit_b5", "decoder_channels": 768}),
+    ("smp", "deeplabv3"): (
+        {**DEEPLABV3_SMP, "encoder": "resnet18", "separable": True},
+        {**DEEPLABV3_SMP, "encoder": "resnet50", "presence_classes": 3},
+    ),
     ("smp", "deeplabv3plus"): (
         {**SMP, "encoder": "resnet34"},
         {**SMP, "encoder": "mobilenet_v2", "encoder_options": {"dilate_every_block": True}},
+        {**SMP, "encoder": "resnet18", "separable": False},
     ),
-    ("smp", "unet"): tuple({"encoder": name} for name in ("resnet18", "resnet101", "mobilenet_v2", "mit_b1")),
+    ("smp", "fpn"): ({"encoder": "resnet18"}, {"encoder": "mit_b0", "merge": "cat", "presence_classes": 2}),
+    ("smp", "linknet"): ({"encoder": "resnet18"}, {"encoder": {"name": "resnet50", "levels": 3}, "channels": 24}),
+    ("smp", "manet"): (
+        {"encoder": "resnet18", "attention_channels": 48},
+        {"encoder": "mit_b0", "presence_classes": 2},
+        {"encoder": {"name": "resnet18", "levels": 3}, "decoder_channels": (64, 32, 16)},
+    ),
+    ("smp", "pan"): (
+        {"encoder": "resnet18"},
+        {"encoder": {"name": "resnet18", "levels": 3}, "channels": 24, "in_channels": 4},
+    ),
+    ("smp", "pspnet"): (
+        {**PSPNET_SMP, "encoder": {"name": "resnet18", "levels": 3}},
+        {**PSPNET_SMP, "encoder": "resnet18", "inner_upsampling": 8, "presence_classes": 2},
+    ),
+    ("smp", "unet"): (
+        *({"encoder": name} for name in ("resnet18", "resnet101", "mobilenet_v2", "mit_b1")),
+        {"encoder": "vgg11", "center": True},
+        {"encoder": "mit_b0", "attention": "scse", "presence_classes": 2},
+    ),
+    ("smp", "unetplusplus"): (
+        {"encoder": "resnet18", "attention": "scse"},
+        {"encoder": "vgg11", "presence_classes": 2},
+        {"encoder": "mit_b0"},
+        {"encoder": {"name": "resnet18", "levels": 3}, "decoder_channels": (64, 32, 16)},
+    ),
+    ("smp", "upernet"): (
+        {**UPERNET_SMP, "encoder": "resnet18"},
+        {**UPERNET_SMP, "encoder": {"name": "mit_b0", "levels": 3}, "levels": 2},
+    ),
 }
 """(library, file) -> fields of configs to try; an importer that is not here is tried with `USUAL`. The configs of its
 goldens come besides."""
