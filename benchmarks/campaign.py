@@ -20,7 +20,8 @@ from benchmarks.child import OURS, children_seconds
 from benchmarks.foreign import PACKAGES, ROOT
 from benchmarks.material import is_real
 from benchmarks.rows import SEED, Row, Target
-from segatlas.bench.machine import BUSY, describe_machine, judge_load, load_per_core, visible_cores
+from segatlas.bench.machine import BUSY, describe_machine, judge_load, load_per_core
+from segatlas.cores import visible_cores
 
 FADE_SECONDS = 60.0
 """The load average of one minute forgets with this time constant."""

@@ -20,6 +20,7 @@ from typing import Any
 import yaml
 
 from segatlas.build.network import build_empty, make_config
+from segatlas.conversion.converting import tensors_of
 from segatlas.files import whole_file
 from segatlas.models.reading import load_architecture
 
@@ -44,6 +45,8 @@ COLLECTIONS = {
     "stdc": "stdc",
     "hrnet": "fcn",
     "segformer": "segformer",
+    "vit": "upernet",
+    "mae": "upernet",
 }
 """Folder of the index -> our architecture; None = the entry's second word says which."""
 
@@ -104,6 +107,9 @@ WIDTHS = {"resnet18": {"channels": 128, "aux_channels": 64}, "mobilenet_v2": {"a
 WITHOUT_AUX = ("segformer", "semantic_fpn")
 """Architectures that are published without an auxiliary head; so is what stands on an HRNet, but for OCRNet."""
 
+TRANSFORMERS = ("vit", "mae")
+"""Folders of plain transformers, whose config names tell our variant: `vit_deit-s16_mln_upernet_...`."""
+
 NON_COMMERCIAL = "NVIDIA Source Code License for SegFormer (non-commercial)"
 HOST = "download.openmmlab.com"
 
@@ -141,13 +147,16 @@ def read_collection(folder: Path, name: str) -> Iterator[dict[str, Any]]:
         if dataset is None:
             raise SystemExit(f"{config}: its name holds no known dataset")
         url = re.sub(r"^https://[^/]+/", f"https://{HOST}/", model["Weights"])
+        variant = variant_of(architecture, config) if name in TRANSFORMERS else ""
         yield {
-            "short": short_name(architecture, words, dataset),
+            "short": f"{variant.replace('_', '-')}-{dataset}" if variant else short_name(architecture, words, dataset),
             "architecture": architecture,
             "config": config,
             "file": re.sub(r"(_\d{8}_\d{6})?-[0-9a-f]{8}\.pth$", "", url.rpartition("/")[2]),
             "dataset": dataset,
-            "numbers": count_numbers(architecture, words[0], words[-1], dataset),
+            "numbers": count_of_variant(variant, NUM_CLASSES[dataset])
+            if variant
+            else count_numbers(architecture, words[0], words[-1], dataset),
             "url": url,
             "sha256": re.findall(r"-([0-9a-f]{8})\.pth$", url)[0],
             "miou": float(result["Metrics"]["mIoU"]),
@@ -170,6 +179,21 @@ def short_name(architecture: str, words: list[str], dataset: str) -> str:
     if architecture == "fastfcn":
         return f"{FASTFCN_HEADS[words[2]]}-{backbone}-{dataset}"
     return f"{SHORT_ARCHITECTURE.get(architecture, architecture)}-{backbone}-{dataset}"
+
+
+def variant_of(architecture: str, config: str) -> str:
+    """Return our variant that a config of a plain transformer is, by its name."""
+    backbone = re.sub(r"^vit_", "", config.partition("_upernet_")[0]).replace("mae-base", "mae_b16")
+    return f"{architecture}_{backbone.replace('-', '_')}"
+
+
+@cache
+def count_of_variant(variant: str, classes: int) -> int:
+    """Return how many numbers of four bytes the tensors of a published network hold, with what is stored besides."""
+    architecture, config = make_config(variant, {"num_classes": classes, "aux": True})
+    state = build_empty(architecture, config).state_dict()
+    theirs = tensors_of("mmseg", architecture.name, config, state)
+    return sum(tensor.numel() * tensor.itemsize for tensor in theirs.values()) // 4
 
 
 @cache

@@ -64,6 +64,13 @@ R18_JPU = (
     "decode_head=dict(in_channels={}, channels=64), auxiliary_head=dict(in_channels=256, channels=64)"
 )
 
+VIT_W32 = (
+    "backbone=dict(embed_dims=32, num_heads=2, num_layers=4, out_indices=(0, 1, 2, 3), img_size=(64, 64){}), "
+    "neck={}, decode_head=dict(in_channels=[32, 32, 32, 32], channels=16), "
+    "auxiliary_head=dict(in_channels=32, channels=16)"
+)
+"""A small plain transformer under a UPerNet; {} take further settings of the backbone, and the neck."""
+
 CASES: tuple[Case, ...] = (
     Case("mm:fcn/fcn_r18-d8_4xb2-80k_cityscapes-512x1024"),
     Case("mm:fcn/fcn-d6_r50b-d16_4xb2-80k_cityscapes-512x1024"),
@@ -74,6 +81,9 @@ CASES: tuple[Case, ...] = (
     Case("mm:deeplabv3plus/deeplabv3plus_r18-d8_4xb2-80k_cityscapes-512x1024", (61, 93)),
     Case("mobilenetv2_deeplabv3plus"),
     Case("mm:upernet/upernet_r18_4xb4-160k_ade20k-512x512", (61, 93)),
+    Case("vit_b16_upernet", (61, 93), VIT_W32.format("", "dict(in_channels=[32, 32, 32, 32], out_channels=32)")),
+    Case("deit_s16_upernet", (61, 93), VIT_W32.format(", final_norm=True", "None")),
+    Case("mm:mae/mae-base_upernet_8xb2-amp-160k_ade20k-512x512", (64, 64), VIT_W32.format("", "dict(embed_dim=32)")),
     Case("mm:ocrnet/ocrnet_hr18s_4xb4-160k_ade20k-512x512", (61, 93)),
     Case("sem_fpn", (61, 93), R18_FPN),
     Case("pointrend", (64, 128), R18_FPN),

@@ -148,6 +148,15 @@ TIMM_NAMES = {
     "resnest50": "resnest50d",
     "resnest101": "resnest101e",
     "resnest200": "resnest200e",
+    "vit_tiny": "deit_tiny_patch16_224",
+    "vit_small": "deit_small_patch16_224",
+    "vit_base": "deit_base_patch16_224",
+    "vit_large": "vit_large_patch16_224.mae",
+    "vit_huge": "vit_huge_patch14_224.mae",
+    **{f"dinov2_{size}": f"vit_{size}_patch14_dinov2" for size in ("small", "base", "large", "giant")},
+    **{
+        f"dinov3_{size}": f"vit_{size}_patch16_dinov3" for size in ("small", "small_plus", "base", "large", "huge_plus")
+    },
 }
 
 

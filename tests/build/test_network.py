@@ -23,6 +23,13 @@ def test_every_architecture_is_made_and_knows_its_name_and_config(name):
     assert (net.config, []) == read_config(record, {"num_classes": 3, "in_channels": 3, **record.tiny})
 
 
+@pytest.mark.parametrize("key", ["num_classes", "in_channels"])
+@pytest.mark.parametrize("count", [0, -1])
+def test_networks_without_a_class_or_a_channel_are_refused(key, count):
+    with pytest.raises(UsageError, match=f"{key} = {count}: expected 1 or more"):
+        create_model("unet", **{"num_classes": 3, key: count})
+
+
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_every_architecture_refuses_an_unknown_field(name):
     with pytest.raises(UsageError, match="unknown key"):

@@ -68,7 +68,7 @@ def test_own_encoders_and_all_of_timm_are_known(encoder: str) -> None:
 
 
 PLAIN = "vit_small_patch14_dinov2"
-NO_TOKENS = f"gives feature maps, no tokens: expected a plain vision transformer of timm, such as {PLAIN}"
+NO_TOKENS = f"gives feature maps, no tokens: expected a plain vision transformer, such as vit_base, or timm's {PLAIN}"
 TAGS = "no such weights: expected no tag, or one of test_vit.r160_in1k"
 
 

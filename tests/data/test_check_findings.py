@@ -181,6 +181,20 @@ def test_smoothed_masks_are_found(root: Path) -> None:
     assert len(kinds["smoothed_mask"].files) == 8
 
 
+def test_noise_is_told_as_smoothed_alone_and_with_the_key_that_takes_it(tmp_path: Path) -> None:
+    root = broken.write_sound(tmp_path, classes=3)
+    draw = np.random.default_rng(0)
+    broken.change_masks(root, lambda label: draw.integers(0, 3, label.shape).astype(np.uint8))
+    assert "data.accept=[smoothed_mask]" in check_only_error(examine(root), "smoothed_mask").repair
+
+
+def test_images_without_any_mask_are_not_called_unreadable(tmp_path: Path) -> None:
+    root = broken.write_sound(tmp_path)
+    for folder in ("train", "val"):
+        (root / folder / "masks").rename(root / folder / "truth")
+    assert all("there is no image with a mask" in finding.repair for finding in examine(root).errors)
+
+
 def test_one_smoothed_mask_of_three_classes_is_named(tmp_path: Path) -> None:
     root = broken.write_sound(tmp_path, classes=3)
     # class 0 and 2 touch: 1 appears between them

@@ -162,3 +162,11 @@ def test_masks_carry_the_palette(root):
     with Image.open(root / "train/masks/0000.png") as image:
         assert image.mode == "P"
         assert image.getpalette()[3:6] == [230, 75, 60]
+
+
+def test_a_root_that_is_made_on_first_use_is_told(tmp_path, caplog):
+    open_shapes(tmp_path / "new", "val")
+    assert f"{tmp_path / 'new'} was missing or empty" in caplog.text
+    caplog.clear()
+    open_shapes(tmp_path / "new", "val")
+    assert not caplog.text

@@ -5,7 +5,7 @@ import torch
 
 from segatlas.encoders import ENCODERS
 from segatlas.encoders.contract import PyramidEncoder
-from segatlas.encoders.spec import create_encoder
+from segatlas.encoders.spec import EncoderSpec, create_encoder
 from segatlas.errors import UsageError
 
 FAMILIES = [
@@ -17,7 +17,21 @@ FAMILIES = [
     "timm/resnet10t",
     "timm/vit_tiny_patch16_224",
 ]
-ONE_OF_EACH = ["resnet18", "resnet18c", "resnet18d", "mobilenet_v2", "mit_b0", "hrnet_w8_small"]
+ONE_OF_EACH = [
+    "resnet18",
+    "resnet18c",
+    "resnet18d",
+    "resnext50_32x4d",
+    "mobilenet_v2",
+    "mit_b0",
+    "hrnet_w8_small",
+    "efficientnet-b0",
+    "densenet121",
+    "vgg11_bn",
+]
+
+INPUTS = ("cls_token", "reg_token", "pos_embed")
+"""What plain transformers put beside the patches of an image: parameters of no module, as the image is."""
 
 FIRST = {module: name for name, module in reversed(ENCODERS.items())}.values()
 each_encoder = pytest.mark.parametrize(
@@ -33,7 +47,7 @@ def test_channels_and_strides_say_what_forward_gives(name):
         encoder = create_encoder(name)
         features = encoder(torch.randn(1, 3, 64, 128))
     assert [tuple(f.shape[1:]) for f in features] == [
-        (c, 64 // s, 128 // s) for c, s in zip(encoder.channels, encoder.strides, strict=True)
+        (c, -(-64 // s), -(-128 // s)) for c, s in zip(encoder.channels, encoder.strides, strict=True)
     ]
     assert list(encoder.strides) == sorted(encoder.strides)
 
@@ -43,7 +57,36 @@ def test_stages_hold_every_parameter_once_in_depth_order(name):
     with torch.device("meta"):
         encoder = create_encoder(name)
     staged = [p for stage in encoder.stages() for module in stage for p in module.parameters()]
-    assert list(map(id, staged)) == [id(p) for p in encoder.parameters()]
+    own = [p for key, p in encoder.named_parameters() if key.rpartition(".")[2] not in INPUTS]
+    assert list(map(id, staged)) == list(map(id, own))
+
+
+SHALLOWER = ["resnet18", "mobilenet_v2", "mit_b0", "efficientnet-b0", "densenet121", "vgg11_bn", "timm/convnext_atto"]
+
+
+@pytest.mark.parametrize("levels", [3, 4])
+@pytest.mark.parametrize("name", SHALLOWER)
+def test_a_shallower_encoder_has_the_finer_maps_and_no_parameter_that_they_do_not_need(name, levels):
+    with torch.device("meta"):
+        whole, encoder = create_encoder(name), create_encoder(name, levels=levels)
+        maps = encoder(torch.randn(1, 3, 64, 128))
+        sum(m.sum() for m in maps).backward()
+    kept = [stride for stride in whole.strides if stride <= 2**levels]
+    assert list(encoder.strides) == kept
+    assert encoder.channels == whole.channels[: len(kept)] == tuple(m.shape[1] for m in maps)
+    assert [name for name, p in encoder.named_parameters() if p.grad is None] == []
+    assert encoder.state_dict().keys() <= whole.state_dict().keys()
+
+
+def test_levels_out_of_range_are_refused():
+    with pytest.raises(UsageError, match="levels = 7: expected 2 to 5, or null for all maps"):
+        create_encoder("resnet18", levels=7)
+
+
+def test_an_encoder_of_an_earlier_version_that_was_timms_is_timms():
+    then = EncoderSpec.of("densenet121", drop_path=None)
+    assert (then.name, EncoderSpec.of("densenet121").name) == ("timm/densenet121", "densenet121")
+    assert EncoderSpec.of("resnet18d").name == "resnet18d"
 
 
 @pytest.mark.parametrize("name", ONE_OF_EACH)
@@ -93,8 +136,8 @@ def test_gradient_checkpointing_keeps_fewer_numbers_for_backward(name):
 
 
 def test_an_unknown_field_is_refused_by_name():
-    with pytest.raises(UsageError, match="output_stride = 8: mit_b0 has its own only, expected null"):
-        create_encoder("mit_b0", output_stride=8)
+    with pytest.raises(UsageError, match="output_stride = 8: hrnet_w18 has its own only, expected null"):
+        create_encoder("hrnet_w18", output_stride=8)
     with pytest.raises(UsageError, match=r"x = 1: unknown option of mobilenet_v2; known here: .*dilate_every_block"):
         create_encoder("mobilenet_v2", x=1)
 

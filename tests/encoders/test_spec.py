@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+import torch
 
 from segatlas.build.describing import field_meanings
 from segatlas.encoders import ENCODERS
@@ -44,7 +45,7 @@ def test_all_faults_of_a_group_are_found_each_with_its_key():
 @pytest.mark.parametrize(
     ("name", "stride", "message"),
     [
-        ("mit_b0", 8, "mit_b0 has its own only, expected null"),
+        ("densenet121", 8, "densenet121 has its own only, expected null"),
         ("hrnet_w18", 32, "hrnet_w18 has its own only, expected null"),
         ("mobilenet_v3_large", 8, "mobilenet_v3_large can have 16, 32, or null for its own"),
         ("resnet18", True, "expected a whole number, or null for the encoder's own"),
@@ -87,4 +88,5 @@ def test_every_option_has_a_default_and_a_meaning(name):
 @pytest.mark.parametrize("name", FIRSTS.values())
 def test_a_family_makes_the_strides_that_it_names(name):
     for stride in EncoderSpec(name=name).family.output_strides or ():
-        assert create_encoder(name, output_stride=stride).strides[-1] == stride
+        with torch.device("meta"):
+            assert create_encoder(name, output_stride=stride).strides[-1] == stride

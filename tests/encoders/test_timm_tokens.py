@@ -7,6 +7,7 @@ import math
 import pytest
 import timm
 import torch
+from fakes.random_weights import randomise
 
 from segatlas.build.network import shapes_only
 from segatlas.encoders.spec import create_token_encoder
@@ -25,16 +26,6 @@ PLAIN = {
     "test_vit3": 1,
 }
 each_plain = pytest.mark.parametrize("name", PLAIN)
-
-
-def randomise(model: torch.nn.Module) -> torch.nn.Module:
-    """Give every tensor values that a mix-up would show: timm begins with tokens of zero and scales of 1e-5."""
-    torch.manual_seed(0)
-    for name, parameter in model.named_parameters():
-        torch.nn.init.normal_(parameter, mean=float("norm" in name and parameter.ndim == 1), std=0.05)
-        if "gamma" in name or name.endswith(("token", "pos_embed")):
-            torch.nn.init.normal_(parameter, std=0.5)
-    return model.eval()
 
 
 def pair(name: str, depth: int = 2) -> tuple[torch.nn.Module, TimmTokenEncoder]:

@@ -214,6 +214,8 @@ def test_an_item_that_is_no_pair_is_told(item, found):
 def test_a_batch_of_none_is_refused_and_an_empty_stream_is_empty():
     with pytest.raises(UsageError, match="batch: got 0"):
         list(predictor().predict_stream([], batch=0))
+    with pytest.raises(UsageError, match=r"batch: got 1\.5, expected a whole number"):
+        list(predictor().predict_stream([], batch=1.5))
     assert list(predictor().predict_stream(iter(()), batch=2)) == []
 
 

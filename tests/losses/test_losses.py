@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from fakes.logits import CANVAS, CLASSES, example
+from pydantic import Field
 
 import segatlas
 from segatlas.config.losses import LossConfig
@@ -49,11 +51,19 @@ def other_value(loss: type[Loss], key: str) -> Any:
     if isinstance(default, bool):
         return not default
     larger = default * 10 if isinstance(default, int) else default * 3 + 0.3
-    try:
-        loss(**{key: larger})
-    except ValueError:
-        return default / 3
-    return larger
+    for value in (larger, default / 3, default * 1.5, default / 1.5, default + 1):
+        with suppress(ValueError):
+            loss(**{key: value})
+            return value
+    raise AssertionError(f"no other value of {loss.__name__}.{key} is known here: add one")
+
+
+def test_another_value_of_a_key_is_within_both_of_its_bounds():
+    class Bounded(LOSSES["dice"]):
+        power: float = Field(2.0, ge=1, le=4, description="made here")
+
+    assert 1 <= other_value(Bounded, "power") <= 4
+    assert other_value(Bounded, "power") != 2
 
 
 OWN_KEYS = [(name, key) for name in MAPS for key in own_keys(LOSSES[name])]

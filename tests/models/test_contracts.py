@@ -50,6 +50,19 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         "linear",
         {"encoder": "eva02_tiny_patch14_224", "encoder_options": {"depth": 1}},
     ),
+    "upernet-vit": (
+        "upernet",
+        {"encoder": {"name": "vit_w32", "image_size": (64, 64)}, "channels": 8, "neck": "resize", "aux_level": 1},
+    ),
+    "upernet-mae": (
+        "upernet",
+        {
+            "encoder": {"name": "vit_w32", "image_size": (64, 64), "relative_positions": True, "layer_scale": 1.0},
+            "channels": 8,
+            "neck": "deconvolve",
+            "aux": True,
+        },
+    ),
     "gcnet-mul": ("gcnet", {"encoder": "resnet18_w8", "channels": 8, "channel_mul": True}),
     "psanet-collect": (
         "psanet",

@@ -14,6 +14,7 @@ from segatlas.data.datasets.paired import PairedFiles
 from segatlas.data.formats.listing import list_images
 from segatlas.data.formats.masks import LabelRule
 from segatlas.data.sample import Source
+from segatlas.errors import UsageError
 from segatlas.structures import SemanticTarget
 from segatlas.testing import DATASET_RULES, BrokenRules, check_dataset
 
@@ -209,3 +210,9 @@ def test_each_rule_has_a_sentence_and_needs_only_earlier_ones():
         assert rule.text.endswith("."), rule.name
         assert set(rule.needs) <= set(names), rule.name
         names.append(rule.name)
+
+
+@pytest.mark.parametrize(("kind", "place"), [("shapes", "data"), (Farm, None), (lambda: None, "data")])
+def test_what_is_no_dataset_or_lacks_its_folder_is_refused(kind, place):
+    with pytest.raises(UsageError, match="expected a subclass of PairedFiles with root, or a function without"):
+        check_dataset(kind, place)

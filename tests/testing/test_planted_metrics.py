@@ -172,3 +172,8 @@ def test_each_rule_has_a_sentence_and_needs_only_earlier_ones():
         assert rule.text.endswith("."), rule.name
         assert set(rule.needs) <= set(names), rule.name
         names.append(rule.name)
+
+
+def test_what_is_no_record_is_refused():
+    with pytest.raises(UsageError, match=r"metric: got .*, expected the Metric that a metric's file ends with"):
+        check_metric(METRIC.accumulator)

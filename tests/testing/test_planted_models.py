@@ -254,6 +254,12 @@ def test_each_rule_has_a_sentence_and_needs_only_earlier_ones():
     assert len(set(names)) == len(names)
 
 
+@pytest.mark.parametrize("other", ["unet", nn.Module])
+def test_what_is_no_record_is_refused(other):
+    with pytest.raises(UsageError, match=r"architecture: got .*, expected the Architecture that a network's file ends"):
+        check_model(other)
+
+
 def test_a_network_whose_way_depends_on_the_size_exports_for_one_size_only_and_says_so_with_a_reason():
     fixed = record(LooksAtTheSize)
     check_model(fixed, only=("exports",))

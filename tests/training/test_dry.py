@@ -108,7 +108,7 @@ def test_the_notice_names_the_missing_weights_and_only_a_dry_run_goes_on_without
 
 
 def test_a_dry_run_takes_imagenet_weights_that_are_on_this_disk(roots, published, monkeypatch):
-    monkeypatch.setattr(building, "imagenet_on_disk", lambda net: ("timm/some", published))
+    monkeypatch.setattr(building, "imagenet_on_disk", lambda net, source: ("timm/some", published))
     parts = build_parts(Config.load(*words("fcn_ade20k", roots, "model.encoder=resnet18_w8")), dry=True)
     assert parts.notices == ()
     assert torch.equal(parts.net.encoder.conv1.weight, torch.load(published)["conv1.weight"])

@@ -13,7 +13,7 @@ from segatlas.build.network import create_model
 from segatlas.build.saving import save_pretrained
 from segatlas.checkpoint.model_folder import read_model
 from segatlas.checkpoint.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
-from segatlas.encoders import ENCODERS
+from segatlas.encoders import ENCODERS, TOKEN_ENCODERS
 from segatlas.encoders.spec import EncoderSpec
 from segatlas.recipe import Config
 from segatlas.training.building import build_parts
@@ -177,7 +177,8 @@ def test_statistics_are_those_of_the_authors_files(encoder):
 
 
 def test_every_family_of_encoders_written_here_states_its_statistics():
-    assert {module.rpartition(".")[2] for module in ENCODERS.values()} == set(STATISTICS)
+    written = {**ENCODERS, **TOKEN_ENCODERS}
+    assert {module.rpartition(".")[2] for module in written.values()} == set(STATISTICS)
 
 
 def test_every_encoder_of_timm_tells_the_statistics_of_its_weights():

@@ -4,6 +4,7 @@ from torch import nn
 
 from segatlas.build.network import create_model
 from segatlas.config.schema import OptimizerConfig
+from segatlas.errors import UsageError
 from segatlas.training.optim import build_optimizer, parameter_groups
 
 
@@ -34,6 +35,16 @@ def test_norms_and_biases_get_no_decay():
     assert settings_of(net, groups, net.classifier.weight) == (1e-3, 0.1)
     assert settings_of(net, groups, net.classifier.bias) == (1e-3, 0.0)
     assert settings_of(net, groups, net.norm.weight) == (1e-3, 0.0)
+
+
+def test_parameters_that_are_named_get_no_decay_and_a_name_of_none_is_refused():
+    net = create_model("linear", num_classes=2, encoder={"name": "vit_w32", "depth": 1})
+    groups = parameter_groups(net, OptimizerConfig(weight_decay=0.1, no_decay=("pos_embed", "cls_token")), 1e-3)
+    assert settings_of(net, groups, net.encoder.pos_embed) == (1e-3, 0.0)
+    assert settings_of(net, groups, net.encoder.cls_token) == (1e-3, 0.0)
+    assert settings_of(net, groups, net.encoder.blocks[0].mlp.fc1.weight) == (1e-3, 0.1)
+    with pytest.raises(UsageError, match="no_decay: no parameter of the network is called 'pos_embd'"):
+        parameter_groups(net, OptimizerConfig(no_decay=("pos_embd",)), 1e-3)
 
 
 def test_decay_norms_gives_all_the_same_decay():

@@ -49,6 +49,16 @@ def config(tmp_path):
     )
 
 
+def test_a_run_says_the_score_that_it_watches(config, tmp_path):
+    from segatlas.training import train
+
+    watching = config.train.model_copy(update={"metric": "mean_accuracy", "epochs": 1})
+    run = train(config.model_copy(update={"train": watching}), quiet=True)
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert re.search(r"validation: mIoU .* mean accuracy ", log)
+    assert f"best mean accuracy on val: {100 * run.metrics['mean_accuracy']:.2f} %" in log
+
+
 def test_a_run_of_eight_steps_has_a_loss_curve_of_eight_points(config, tmp_path, capsys):
     from segatlas.training import train
 

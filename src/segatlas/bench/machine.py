@@ -14,6 +14,8 @@ from pathlib import Path
 
 import torch
 
+from segatlas.cores import visible_cores
+
 BUSY = 0.5
 """Load per core by others above which times are not to be believed."""
 
@@ -90,11 +92,6 @@ def load_per_core() -> float | None:
     if not hasattr(os, "getloadavg"):
         return None
     return os.getloadavg()[0] / visible_cores()
-
-
-def visible_cores() -> int:
-    """Return the processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def describe_machine(seed: int) -> MachineState:

@@ -11,12 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from segatlas.build.vit_weights import refitted, translated
 from segatlas.checkpoint.fitting import require_fit
 from segatlas.checkpoint.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from segatlas.checkpoint.reading import read_state_dict
 from segatlas.downloads.http import most_bytes_of
 from segatlas.downloads.hugging_face import cached_file, fetch_file
-from segatlas.encoders import ENCODERS
+from segatlas.encoders import ENCODERS, TOKEN_ENCODERS, timm_tags, timm_weights
+from segatlas.encoders.contract import EncoderBase
+from segatlas.encoders.vit import VisionTransformer
 from segatlas.errors import UsageError, WeightsError
 from segatlas.models.host import encoder_of
 
@@ -45,8 +48,28 @@ IMAGENET: dict[str, str] = {
     "hrnet_w48": "timm/hrnet_w48.ms_in1k",
     "hrnet_w64": "timm/hrnet_w64.ms_in1k",
     "mobilenet_v2_320": "timm/mobilenetv2_100.ra_in1k",
+    "vit_tiny": "timm/deit_tiny_patch16_224.fb_in1k",
+    "vit_small": "timm/deit_small_patch16_224.fb_in1k",
+    "vit_base": "timm/deit_base_patch16_224.fb_in1k",
+    "vit_large": "timm/vit_large_patch16_224.mae",
+    "vit_huge": "timm/vit_huge_patch14_224.mae",
+    "dinov2_small": "timm/vit_small_patch14_dinov2.lvd142m",
+    "dinov2_base": "timm/vit_base_patch14_dinov2.lvd142m",
+    "dinov2_large": "timm/vit_large_patch14_dinov2.lvd142m",
+    "dinov2_giant": "timm/vit_giant_patch14_dinov2.lvd142m",
+    "dinov3_small": "timm/vit_small_patch16_dinov3.lvd1689m",
+    "dinov3_small_plus": "timm/vit_small_plus_patch16_dinov3.lvd1689m",
+    "dinov3_base": "timm/vit_base_patch16_dinov3.lvd1689m",
+    "dinov3_large": "timm/vit_large_patch16_dinov3.lvd1689m",
+    "dinov3_huge_plus": "timm/vit_huge_plus_patch16_dinov3.lvd1689m",
 }
-"""Encoder written here -> hub repository of the ImageNet weights that timm takes by default for that network."""
+"""Encoder written here -> hub repository of the ImageNet weights that timm takes by default for that network.
+
+Plain transformers: DeiT's, where it has that size, else MAE's; DINOv2's and DINOv3's are trained on other images.
+"""
+
+_WRITTEN = {**ENCODERS, **TOKEN_ENCODERS}
+"""Name of each encoder written here -> its module."""
 
 _Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
@@ -68,6 +91,9 @@ STATISTICS: dict[str, _Statistics] = {
     "resnest": (IMAGENET_MEAN, IMAGENET_STD),
     # The authors' tools/valid.py (HRNet/HRNet-Image-Classification); timm: pretrained_cfg.
     "hrnet": (IMAGENET_MEAN, IMAGENET_STD),
+    # DeiT, MAE, DINOv2, DINOv3: timm's pretrained_cfg. Files of ViT itself (jx_vit_*, AugReg) were trained with 0.5 for
+    # all; MMSegmentation's upernet_vit-b16_ln_mln.py takes ImageNet's with these, too.
+    "vit": (IMAGENET_MEAN, IMAGENET_STD),
 }
 """Family of the encoders written here (its file) -> mean and std that its published weights were trained with."""
 
@@ -114,8 +140,9 @@ def load_encoder_weights(net: nn.Module, source: str) -> tuple[str, ...]:
 
     Args:
         net: a network with a named encoder.
-        source: "imagenet" or a weights file with the published names: torchvision's or timm's (ResNet, MobileNetV2),
-            the authors' (Mix Transformer, HRNet), timm's (any other).
+        source: "imagenet"; one of timm's published weights, as `timm/vit_base_patch16_224.mae`; or a weights file with
+            the published names: torchvision's or timm's (ResNet, MobileNetV2), the authors' (Mix Transformer, HRNet),
+            any of `segatlas.build.vit_weights` (plain transformers), timm's (any other).
 
     Returns:
         Names in the file that were dropped on purpose: the image classifier, and for timm backbones whatever timm
@@ -126,67 +153,97 @@ def load_encoder_weights(net: nn.Module, source: str) -> tuple[str, ...]:
         WeightsError: no connection, or weights that do not fit.
     """
     name, encoder = _named_encoder(net, source)
-    file = _download(name, encoder) if source == "imagenet" else Path(source).expanduser()
+    file = _download(name, encoder, source) if is_published(source) else Path(source).expanduser()
     tensors = read_state_dict(file).tensors
-    expected = dict(encoder.state_dict())
-    found = _renamed(name, expected, tensors)
-    used = {id(tensor) for tensor in found.values()}
-    dropped = tuple(key for key, tensor in tensors.items() if id(tensor) not in used)
+    part = encoder.pretrained
+    expected = dict(part.state_dict())
+    if isinstance(part, VisionTransformer):
+        found, dropped = translated(tensors, part)
+    else:
+        found = _renamed(name, expected, tensors)
+        used = {id(tensor) for tensor in found.values()}
+        dropped = tuple(key for key, tensor in tensors.items() if id(tensor) not in used)
+        found |= {key: refitted(found[key], expected[key]) for key in expected.keys() & found if "pos_embed" in key}
     counters = [key for key in expected if key.endswith("num_batches_tracked") and key not in found]
     for key in counters:  # files older than torch 0.4.1 lack them; they matter to no result
         del expected[key]
-    _adapt_first_convolution(encoder, found)
+    _adapt_first_convolution(part, found)
     try:
         require_fit(expected, found, where=str(file), network=f"the encoder {name}")
     except WeightsError as error:
         raise WeightsError(f"{error}{_stem_advice(name, expected, tensors)}") from None
-    encoder.load_state_dict(found, strict=False)
-    net.encoder_statistics = published_statistics(net)  # type: ignore[assignment]
+    part.load_state_dict(found, strict=False)
+    net.encoder_statistics = published_statistics(net, source)  # type: ignore[assignment]
     _log.info("%s: %d tensors loaded into the encoder, dropped: %s", file, len(found), ", ".join(dropped) or "none")
     return dropped
 
 
-def published_statistics(net: nn.Module) -> _Statistics:
+def is_published(source: str) -> bool:
+    """Tell whether `encoder_weights` names published weights, and no file."""
+    return source == "imagenet" or (source.startswith("timm/") and not Path(source).is_file())
+
+
+def published_statistics(net: nn.Module, source: str = "imagenet") -> _Statistics:
     """Return mean and std of R, G and B, of values / max_value, with which an encoder's published weights were trained.
 
-    Those of the encoders written here are in `STATISTICS`; of others timm knows. A file does not tell: where it is not
-    a published one, its statistics may be others.
+    Those of the encoders written here are in `STATISTICS`; of others, and of weights of timm that `source` names, timm
+    knows. A file does not tell: where it is not a published one, its statistics may be others.
     """
+    if source != "imagenet" and is_published(source):
+        named = _timm_weights(source)
+        return tuple(named.mean), tuple(named.std)
     spec = encoder_of(net.config)
     if spec is None:
         return IMAGENET_MEAN, IMAGENET_STD
     name = spec.name
-    if name in ENCODERS:
-        return STATISTICS[ENCODERS[name].rpartition(".")[2]]
+    if name in _WRITTEN:
+        return STATISTICS[_WRITTEN[name].rpartition(".")[2]]
     published: Mapping[str, Any] = getattr(net.get_submodule("encoder").get_submodule("model"), "pretrained_cfg", {})
     return tuple(published.get("mean", IMAGENET_MEAN)), tuple(published.get("std", IMAGENET_STD))
 
 
-def imagenet_on_disk(net: nn.Module) -> tuple[str, Path | None]:
-    """Tell which hub repository `load_encoder_weights(net, "imagenet")` takes, and its file where that is on this disk.
+def imagenet_on_disk(net: nn.Module, source: str = "imagenet") -> tuple[str, Path | None]:
+    """Tell which hub repository `load_encoder_weights(net, source)` takes, and its file where that is on this disk.
 
     Nothing is downloaded.
 
     Raises:
         WeightsError: no named encoder, or nothing published.
     """
-    repository = _repository(*_named_encoder(net, "imagenet"))
+    repository = _repository(*_named_encoder(net, source), source)
     return repository, cached_file(repository, _WEIGHTS_FILE)
 
 
-def _named_encoder(net: nn.Module, source: str) -> tuple[str, nn.Module]:
+def _named_encoder(net: nn.Module, source: str) -> tuple[str, EncoderBase]:
     spec = encoder_of(net.config)
     if spec is None:
         raise UsageError(
             f"this {net.architecture} has no named encoder to load encoder_weights={source!r} into; give one where the "
             "network takes it, e.g. encoder='resnet34', else encoder_weights=null"
         )
-    return spec.name, net.get_submodule("encoder")
+    encoder: Any = net.get_submodule("encoder")
+    return spec.name, encoder
 
 
-def _repository(name: str, encoder: nn.Module) -> str:
-    """Return the hub repository of timm's published file for an encoder."""
-    if name in ENCODERS:
+def _timm_weights(source: str) -> Any:
+    """Return what timm knows of weights that it publishes, named `timm/NAME` or `timm/NAME.TAG`.
+
+    Raises:
+        UsageError: there are none.
+    """
+    found = timm_weights(source)
+    if found is None:
+        tags = ", ".join(f"timm/{name}" for name in timm_tags(source))
+        expected = f"one of {tags}" if tags else "timm/ and the name of one of timm's networks, with its tag"
+        raise UsageError(f"encoder_weights={source!r}: no such weights; expected {expected}")
+    return found
+
+
+def _repository(name: str, encoder: nn.Module, source: str) -> str:
+    """Return the hub repository of timm's published file for an encoder, of "imagenet" or named."""
+    if source != "imagenet":
+        return str(_timm_weights(source).hf_hub_id)
+    if name in _WRITTEN:
         repository = IMAGENET.get(name)
     else:
         published = getattr(encoder.get_submodule("model"), "pretrained_cfg", None) or {}
@@ -196,19 +253,20 @@ def _repository(name: str, encoder: nn.Module) -> str:
     return str(repository)
 
 
-def _download(name: str, encoder: nn.Module) -> Path:
-    """Fetch timm's published file for an encoder."""
-    repository = _repository(name, encoder)
+def _download(name: str, encoder: nn.Module, source: str) -> Path:
+    """Fetch timm's published file for an encoder, of "imagenet" or named."""
+    repository = _repository(name, encoder, source)
     try:
-        return fetch_file(repository, _WEIGHTS_FILE, most_bytes=_most_bytes(name, encoder))
+        return fetch_file(repository, _WEIGHTS_FILE, most_bytes=_most_bytes(name, encoder, source))
     except WeightsError as error:
-        raise WeightsError(f"encoder_weights = 'imagenet': {error}; {_GIVE_A_FILE}") from error
+        raise WeightsError(f"encoder_weights = {source!r}: {error}; {_GIVE_A_FILE}") from error
 
 
-def _most_bytes(name: str, encoder: nn.Module) -> int:
+def _most_bytes(name: str, encoder: nn.Module, source: str) -> int:
     """Return how large the published file of an encoder may be, its image classifier included."""
-    published = {} if name in ENCODERS else getattr(encoder.get_submodule("model"), "pretrained_cfg", None) or {}
-    classifier = _WIDEST * (published.get("num_classes") or 1000)
+    published = {} if name in _WRITTEN else getattr(encoder.get_submodule("model"), "pretrained_cfg", None) or {}
+    classes = published.get("num_classes") if source == "imagenet" else _timm_weights(source).num_classes
+    classifier = _WIDEST * (classes or 1000)
     return most_bytes_of(sum(tensor.numel() for tensor in encoder.state_dict().values()) + classifier)
 
 

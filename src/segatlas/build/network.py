@@ -41,7 +41,8 @@ def create_model(
 
     Args:
         name: architecture or variant, see `list_models`.
-        encoder_weights: None, "imagenet" (downloads timm's published weights of that encoder) or a weights file. The
+        encoder_weights: None, "imagenet" (downloads timm's published weights of that encoder), one of timm's weights by
+            its name (`timm/vit_base_patch16_224.mae`), or a weights file. The
             first convolution is adapted to `in_channels`, see `load_encoder_weights`.
         num_classes: classes, K.
         in_channels: channels of the image, C.

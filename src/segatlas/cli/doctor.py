@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from segatlas.cli.common import DebugOption, JsonOption, human, print_json_line
+from segatlas.cores import visible_cores
 from segatlas.version import __version__
 
 LIBRARIES = (
@@ -98,11 +99,6 @@ def version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
-
-
-def visible_cores() -> int:
-    """Return the processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def devices() -> list[str]:

@@ -80,7 +80,9 @@ class ModelConfig(Section):
     model_config = ConfigDict(extra="allow")
 
     name: str = Field("unet", description="architecture or variant, see `segatlas models list`")
-    encoder_weights: str | None = Field(None, description="null, 'imagenet' or a weights file")
+    encoder_weights: str | None = Field(
+        None, description="null, 'imagenet', one of timm's such as timm/vit_base_patch16_224.mae, or a weights file"
+    )
     num_classes: int | None = Field(None, ge=2, description="default: the dataset's number of classes")
     in_channels: int | None = Field(None, ge=1, description="default: the dataset's number of channels")
     start_from: str | None = Field(None, description="run, model folder or file to fine-tune from")
@@ -157,6 +159,9 @@ class OptimizerConfig(Section):
     name: Literal["adamw", "adam", "sgd"] = Field("adamw", description="the algorithm")
     weight_decay: float = Field(0.01, ge=0, le=10, description="not applied to norms and biases unless decay_norms")
     decay_norms: bool = Field(False, description="apply weight decay to norm layers and biases too")
+    no_decay: tuple[str, ...] = Field(
+        (), description="parts of names, between dots, of further parameters without weight decay, e.g. pos_embed"
+    )
     momentum: float = Field(0.9, ge=0, lt=1, description="sgd only")
     nesterov: bool = Field(False, description="sgd only")
     betas: tuple[float, float] = Field((0.9, 0.999), description="adam and adamw only")

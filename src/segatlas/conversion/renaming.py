@@ -17,7 +17,12 @@ from segatlas.errors import WeightsError
 def rename_to_ours(importer: Importer, config: Any, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors under our names, in our layout. Names without a rename stay, for `require_fit` to report."""
     renames, changes = importer.renames(config), importer.changes(config)
-    kept = {name: tensor for name, tensor in tensors.items() if not _begins(name, importer.dropped)}
+    constants = importer.constants(config)
+    kept = {
+        name: tensor
+        for name, tensor in tensors.items()
+        if not _begins(name, importer.dropped) and name not in constants
+    }
     stacked, others = stack_to_ours(kept, importer.stacks(config))
     ours = {to_ours(name, renames) or name: tensor for name, tensor in others.items()} | stacked
     return {name: changes[name][0](tensor) if name in changes else tensor for name, tensor in ours.items()}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from segatlas.renamed import old_names
 
 _RESNET = "segatlas.encoders.resnet"
@@ -9,6 +11,10 @@ _RESNEST = "segatlas.encoders.resnest"
 _MOBILENET_V2 = "segatlas.encoders.mobilenet_v2"
 _MIT = "segatlas.encoders.mit"
 _HRNET = "segatlas.encoders.hrnet"
+_EFFICIENTNET = "segatlas.encoders.efficientnet"
+_DENSENET = "segatlas.encoders.densenet"
+_VGG = "segatlas.encoders.vgg"
+_VIT, _VIT_MAPS = "segatlas.encoders.vit", "segatlas.encoders.vit_maps"
 
 ENCODERS: dict[str, str] = {
     "resnet18": _RESNET,
@@ -26,6 +32,10 @@ ENCODERS: dict[str, str] = {
     "resnet34d": _RESNET,
     "resnet50d": _RESNET,
     "resnet101d": _RESNET,
+    "resnext50_32x4d": _RESNET,
+    "resnext101_32x4d": _RESNET,
+    "resnext101_32x8d": _RESNET,
+    "resnext101_64x4d": _RESNET,
     "mobilenet_v2": _MOBILENET_V2,
     "mobilenet_v2_320": _MOBILENET_V2,
     "mit_b0": _MIT,
@@ -48,13 +58,40 @@ ENCODERS: dict[str, str] = {
     "hrnet_w40": _HRNET,
     "hrnet_w48": _HRNET,
     "hrnet_w64": _HRNET,
+    **{f"efficientnet-b{size}": _EFFICIENTNET for size in range(8)},
+    "densenet121": _DENSENET,
+    "densenet161": _DENSENET,
+    "densenet169": _DENSENET,
+    "densenet201": _DENSENET,
+    **{f"vgg{depth}{norm}": _VGG for depth in (11, 13, 16, 19) for norm in ("", "_bn")},
+    "vit_w32": _VIT_MAPS,
+    "vit_tiny": _VIT_MAPS,
+    "vit_small": _VIT_MAPS,
+    "vit_base": _VIT_MAPS,
+    "vit_large": _VIT_MAPS,
+    "vit_huge": _VIT_MAPS,
+    "dinov2_small": _VIT_MAPS,
+    "dinov2_base": _VIT_MAPS,
+    "dinov2_large": _VIT_MAPS,
+    "dinov2_giant": _VIT_MAPS,
+    "dinov3_small": _VIT_MAPS,
+    "dinov3_small_plus": _VIT_MAPS,
+    "dinov3_base": _VIT_MAPS,
+    "dinov3_large": _VIT_MAPS,
+    "dinov3_huge_plus": _VIT_MAPS,
 }
-"""Name of each encoder written here -> the module whose record `FAMILY` makes it."""
+"""Name of each encoder of feature maps written here -> the module whose record `FAMILY` makes it."""
+
+ONCE_TIMM = tuple(name for name in ENCODERS if name.startswith(("resnext", "densenet", "vgg")))
+"""Names that meant timm's networks in earlier versions; with timm's option `drop_path` beside them they still do."""
 
 OTHERS = "segatlas.encoders.timm_adapter"
 """The module for any other name."""
-TOKENS = "segatlas.encoders.timm_tokens"
-"""The module for every encoder of tokens."""
+TOKEN_ENCODERS: dict[str, str] = {name: _VIT for name, module in ENCODERS.items() if module == _VIT_MAPS}
+"""Name of each encoder of tokens written here -> the module whose record `FAMILY` makes it."""
+
+OTHER_TOKENS = "segatlas.encoders.timm_tokens"
+"""The module for any other name of an encoder of tokens."""
 
 __getattr__ = old_names(__name__)
 
@@ -71,6 +108,21 @@ def timm_tags(name: str) -> list[str]:
 
     names: list[str] = timm.list_models(f"{name.removeprefix('timm/').split('.')[0]}.*", include_tags=True)
     return names
+
+
+def timm_weights(name: str) -> Any:
+    """Return what timm knows of weights that it publishes: `hf_hub_id`, `mean`, `std`, `num_classes`; None of others.
+
+    Args:
+        name: of one of its backbones, with a tag or for the usual weights without; `timm/` may stand before it.
+    """
+    import timm
+
+    try:
+        found = timm.get_pretrained_cfg(name.removeprefix("timm/"))
+    except (RuntimeError, ValueError):
+        return None
+    return found if found is not None and found.hf_hub_id else None
 
 
 def timm_names() -> list[str]:

@@ -33,6 +33,11 @@ class EncoderBase(nn.Module, ABC):
 
     multiple = old_attribute("multiple", "size_divisibility")
 
+    @property
+    def pretrained(self) -> nn.Module:
+        """The part that published weights are for: all of it, unless it is made around another encoder."""
+        return self
+
     @abstractmethod
     def stages(self) -> list[list[nn.Module]]:
         """Return the modules in depth order (stem first), for layer-wise learning rates and freezing."""

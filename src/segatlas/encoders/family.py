@@ -6,13 +6,32 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from segatlas.errors import UsageError
+
 if TYPE_CHECKING:
     from segatlas.encoders.contract import EncoderBase
+
+MOST_LEVELS = 5
+"""How often the published encoders halve the image."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class NoOptions:
     """A family without options."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PyramidOptions:
+    """Options that most families of feature maps have.
+
+    levels: how often the image is halved, 2 to 5; what makes coarser maps is left out. None = all of its maps.
+    """
+
+    levels: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.levels is not None and not 2 <= self.levels <= MOST_LEVELS:
+            raise UsageError(f"levels = {self.levels}: expected 2 to {MOST_LEVELS}, or null for all maps")
 
 
 @dataclass(frozen=True, kw_only=True)

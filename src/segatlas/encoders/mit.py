@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segatlas.encoders.contract import PyramidEncoder
-from segatlas.encoders.family import EncoderFamily, EncoderSettings
+from segatlas.encoders.family import EncoderFamily, EncoderSettings, PyramidOptions
 from segatlas.layers.drop_path import DropPath
 from segatlas.layers.init import init_weights
 from segatlas.layers.linear import TokenLinear
@@ -57,11 +57,12 @@ SIZES: dict[str, MixTransformerSize] = {
 
 
 class PatchEmbedding(nn.Module):
-    """Overlapping patches: a strided convolution, then layer norm."""
+    """Overlapping patches: a strided convolution (where it dilates, one of stride 1), then layer norm."""
 
-    def __init__(self, in_channels: int, width: int, *, kernel_size: int, stride: int, eps: float):
+    def __init__(self, in_channels: int, width: int, *, kernel_size: int, stride: int, eps: float, dilation: int = 1):
         super().__init__()
-        self.proj = nn.Conv2d(in_channels, width, kernel_size, stride, padding=kernel_size // 2)
+        stride = stride if dilation == 1 else 1
+        self.proj = nn.Conv2d(in_channels, width, kernel_size, stride, kernel_size // 2 * dilation, dilation)
         self.norm = nn.LayerNorm(width, eps=eps)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -71,15 +72,19 @@ class PatchEmbedding(nn.Module):
 
 
 class EfficientAttention(nn.Module):
-    """Self-attention whose keys and values come from a map reduced r times in each direction."""
+    """Self-attention whose keys and values come from a map reduced r times in each direction.
 
-    def __init__(self, width: int, *, heads: int, reduction: int, eps: float):
+    Where it dilates, the reducing convolution has stride 1, and the map keeps its size but for its padding.
+    """
+
+    def __init__(self, width: int, *, heads: int, reduction: int, eps: float, dilation: int = 1):
         super().__init__()
-        self.heads, self.reduction = heads, reduction
+        self.heads, self.reduction, self.dilated = heads, reduction, dilation > 1
         self.q = TokenLinear(width, width)
         self.kv = TokenLinear(width, 2 * width)
         if reduction > 1:
-            self.sr = nn.Conv2d(width, width, kernel_size=reduction, stride=reduction)
+            stride, padding = (1, reduction // 2 * dilation) if self.dilated else (reduction, 0)
+            self.sr = nn.Conv2d(width, width, reduction, stride, padding, dilation)
             self.norm = nn.LayerNorm(width, eps=eps)
         self.proj = TokenLinear(width, width)
 
@@ -87,7 +92,7 @@ class EfficientAttention(nn.Module):
         """Map (N, h, w, D) to (N, h/r, w/r, D); a map smaller than r is padded with zeros to one cell."""
         if self.reduction == 1:
             return x
-        missing_h, missing_w = (larger(self.reduction - side, 0) for side in x.shape[1:3])
+        missing_h, missing_w = (0, 0) if self.dilated else (larger(self.reduction - side, 0) for side in x.shape[1:3])
         if may_differ((missing_h, missing_w), (0, 0)):
             x = F.pad(x, (0, 0, 0, missing_w, 0, missing_h))
         out: Tensor = self.norm(self.sr(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
@@ -108,9 +113,9 @@ class EfficientAttention(nn.Module):
 class DepthwiseConv(nn.Module):
     """A 3x3 depthwise convolution on a channels-last map."""
 
-    def __init__(self, width: int):
+    def __init__(self, width: int, dilation: int = 1):
         super().__init__()
-        self.dwconv = nn.Conv2d(width, width, kernel_size=3, padding=1, groups=width)
+        self.dwconv = nn.Conv2d(width, width, kernel_size=3, padding=dilation, dilation=dilation, groups=width)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, h, w, D) to the same shape."""
@@ -121,10 +126,10 @@ class DepthwiseConv(nn.Module):
 class MixFFN(nn.Module):
     """The feed-forward part: widen, 3x3 depthwise convolution, GELU, narrow."""
 
-    def __init__(self, width: int):
+    def __init__(self, width: int, dilation: int = 1):
         super().__init__()
         self.fc1 = TokenLinear(width, MLP_RATIO * width)
-        self.dwconv = DepthwiseConv(MLP_RATIO * width)
+        self.dwconv = DepthwiseConv(MLP_RATIO * width, dilation)
         self.act = nn.GELU()
         self.fc2 = TokenLinear(MLP_RATIO * width, width)
 
@@ -137,12 +142,22 @@ class MixFFN(nn.Module):
 class Block(nn.Module):
     """One transformer block: attention and feed-forward part, each behind a norm and added to its input."""
 
-    def __init__(self, width: int, *, heads: int, reduction: int, drop_path: float, eps: float, reduction_eps: float):
+    def __init__(
+        self,
+        width: int,
+        *,
+        heads: int,
+        reduction: int,
+        drop_path: float,
+        eps: float,
+        reduction_eps: float,
+        dilation: int = 1,
+    ):
         super().__init__()
         self.norm1 = nn.LayerNorm(width, eps=eps)
-        self.attn = EfficientAttention(width, heads=heads, reduction=reduction, eps=reduction_eps)
+        self.attn = EfficientAttention(width, heads=heads, reduction=reduction, eps=reduction_eps, dilation=dilation)
         self.norm2 = nn.LayerNorm(width, eps=eps)
-        self.mlp = MixFFN(width)
+        self.mlp = MixFFN(width, dilation)
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -161,6 +176,9 @@ class MixTransformer(PyramidEncoder):
         drop_path: stochastic depth of the last block; it rises linearly from 0 at the first.
         norm_eps: epsilon of the norms in blocks and after stages.
         embedding_norm_eps: epsilon of the norms after patch embeddings and reductions.
+        output_stride: 8, 16 or 32; below 32 every spatial convolution of the last stage (16) or the last two (8)
+            dilates instead of striding, as segmentation-models-pytorch has it.
+        levels: see `PyramidOptions`.
     """
 
     def __init__(
@@ -171,25 +189,35 @@ class MixTransformer(PyramidEncoder):
         drop_path: float = 0.1,
         norm_eps: float = 1e-6,
         embedding_norm_eps: float = 1e-5,
+        output_stride: int = 32,
+        levels: int | None = None,
     ):
         super().__init__()
-        self.channels, self.strides = size.widths, STRIDES
+        count = len(STRIDES) if levels is None else levels - 1
+        self.channels = size.widths[:count]
+        self.strides = tuple(min(stride, output_stride) for stride in STRIDES[:count])
         rates = iter(torch.linspace(0, drop_path, sum(size.depths), device="cpu").tolist())
         inputs = (in_channels, *size.widths[:-1])
-        for index, (width, depth) in enumerate(zip(size.widths, size.depths, strict=True)):
+        for index, (width, depth) in enumerate(zip(self.channels, size.depths, strict=False)):
+            dilation = STRIDES[index] // self.strides[index]
             kernel_size, stride = (7, 4) if index == 0 else (3, 2)
             eps = {"eps": norm_eps, "reduction_eps": embedding_norm_eps}
             embedding = PatchEmbedding(
-                inputs[index], width, kernel_size=kernel_size, stride=stride, eps=embedding_norm_eps
+                inputs[index],
+                width,
+                kernel_size=kernel_size,
+                stride=stride,
+                eps=embedding_norm_eps,
+                dilation=dilation,
             )
-            block = partial(Block, width, heads=HEADS[index], reduction=REDUCTIONS[index], **eps)
+            block = partial(Block, width, heads=HEADS[index], reduction=REDUCTIONS[index], dilation=dilation, **eps)
             setattr(self, f"patch_embed{index + 1}", embedding)
             setattr(self, f"block{index + 1}", nn.ModuleList(block(drop_path=next(rates)) for _ in range(depth)))
             setattr(self, f"norm{index + 1}", nn.LayerNorm(width, eps=norm_eps))
         init_weights(self)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Map an image (N, C, H, W) to four maps (N, D, h, w), channels-last in memory."""
+        """Map an image (N, C, H, W) to a map (N, D, h, w) of each stage, channels-last in memory."""
         x = x.contiguous(memory_format=torch.channels_last)
         features = []
         for stage in self.stages():
@@ -198,14 +226,14 @@ class MixTransformer(PyramidEncoder):
         return features
 
     def stages(self) -> list[list[nn.Module]]:
-        """Return the four stages: patch embedding, blocks, norm."""
+        """Return the stages: patch embedding, blocks, norm."""
         return [
             [
                 self.get_submodule(f"patch_embed{i}"),
                 *self.get_submodule(f"block{i}").children(),
                 self.get_submodule(f"norm{i}"),
             ]
-            for i in (1, 2, 3, 4)
+            for i in range(1, len(self.channels) + 1)
         ]
 
 
@@ -217,8 +245,8 @@ def run_stage_of_blocks(stage: list[nn.Module], x: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MixTransformerOptions:
-    """Options of a Mix Transformer.
+class MixTransformerOptions(PyramidOptions):
+    """Options of a Mix Transformer, besides those of `PyramidOptions`.
 
     drop_path: stochastic depth of the last block while training; earlier blocks have less, the first none.
     norm_eps: epsilon of the norms in and after the blocks.
@@ -232,7 +260,9 @@ class MixTransformerOptions:
 
 def build(spec: EncoderSettings, in_channels: int) -> MixTransformer:
     """Make a Mix Transformer by name, mit_b0 to mit_b5."""
-    return MixTransformer(SIZES[spec.name], in_channels=in_channels, **asdict(spec.options))
+    return MixTransformer(
+        SIZES[spec.name], in_channels=in_channels, output_stride=spec.output_stride or 32, **asdict(spec.options)
+    )
 
 
-FAMILY = EncoderFamily(options=MixTransformerOptions, build=build)
+FAMILY = EncoderFamily(options=MixTransformerOptions, output_strides=(8, 16, 32), build=build)

@@ -19,7 +19,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from segatlas.encoders.contract import PyramidEncoder
-from segatlas.encoders.family import EncoderFamily, EncoderSettings
+from segatlas.encoders.family import MOST_LEVELS, EncoderFamily, EncoderSettings, PyramidOptions
 from segatlas.layers.init import init_weights
 
 # One row per group of blocks: widening, output channels, blocks, stride of the first block (table 2 of the paper).
@@ -70,8 +70,8 @@ class InvertedResidual(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MobileNetV2Options:
-    """Options of a MobileNetV2.
+class MobileNetV2Options(PyramidOptions):
+    """Options of a MobileNetV2, besides those of `PyramidOptions`.
 
     dilate_every_block: where strides become dilation, all blocks dilate (as segmentation-models-pytorch has it), not
         only the first block of each group (as MMSegmentation has it).
@@ -87,7 +87,7 @@ class MobileNetV2(PyramidEncoder):
         in_channels: channels of the image.
         last_convolution: end with the 1x1 convolution to 1280 channels, else with the map of 320.
         output_stride: 8, 16 or 32; below 32 the last one (16) or two (8) strides become dilation.
-        dilate_every_block: see `MobileNetV2Options`.
+        dilate_every_block, levels: see `MobileNetV2Options`.
     """
 
     def __init__(
@@ -97,10 +97,12 @@ class MobileNetV2(PyramidEncoder):
         last_convolution: bool = True,
         output_stride: int = 32,
         dilate_every_block: bool = False,
+        levels: int | None = None,
     ):
         super().__init__()
-        self.channels = (16, 24, 32, 96, 1280 if last_convolution else 320)
-        self.strides = (2, 4, 8, min(16, output_stride), output_stride)
+        levels = levels or MOST_LEVELS
+        self.channels = (16, 24, 32, 96, 1280 if last_convolution else 320)[:levels]
+        self.strides = (2, 4, 8, min(16, output_stride), output_stride)[:levels]
         layers: list[nn.Module] = [conv_bn_relu6(in_channels, 32, kernel_size=3, stride=2)]
         width, reached, dilation = 32, 2, 1
         for widening, out_channels, depth, first_stride in GROUPS:
@@ -121,12 +123,12 @@ class MobileNetV2(PyramidEncoder):
                 width = out_channels
         if last_convolution:
             layers.append(conv_bn_relu6(width, 1280, kernel_size=1))
-        self.features = nn.Sequential(*layers)
-        self.ends = (*ENDS, len(layers))
+        self.ends = (*ENDS, len(layers))[:levels]
+        self.features = nn.Sequential(*layers[: self.ends[-1]])
         init_weights(self)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Map an image (N, C, H, W) to five maps at strides 2, 4, 8, 16, 32 (or less, see `strides`)."""
+        """Map an image (N, C, H, W) to maps at strides 2, 4, 8, 16, 32 (or less, see `strides`)."""
         maps = []
         for start, end in pairwise((0, *self.ends)):
             x = self.run_stage(self.features[start:end], x)
@@ -146,6 +148,7 @@ def build(spec: EncoderSettings, in_channels: int) -> MobileNetV2:
         last_convolution=spec.name == "mobilenet_v2",
         output_stride=spec.output_stride or 32,
         dilate_every_block=options.dilate_every_block,
+        levels=options.levels,
     )
 
 

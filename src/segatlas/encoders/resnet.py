@@ -9,19 +9,21 @@ Letters: N batch, C image channels, H W image.
 
 Forms: `resnet50` has one 7x7 convolution as stem; `resnet50c` three 3x3 ones; `resnet50d` those, and shortcuts that
 average before they stride. `resnet18_w32` has half the channels everywhere (32 to 256), for little data and slow
-machines. The stride of a bottleneck is in its 3x3 convolution everywhere. Parameter names are those of torchvision, and
-timm's for the deep stem (`conv1.0` to `conv1.6`, then `bn1`).
+machines. `resnext50_32x4d` (Xie et al. 2017, https://arxiv.org/abs/1611.05431) has the 3x3 convolution of its
+bottlenecks in 32 groups, of 4 channels in the first layer. The stride of a bottleneck is in its 3x3 convolution
+everywhere. Parameter names are those of torchvision, and timm's for the deep stem (`conv1.0` to `conv1.6`, then `bn1`).
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass
 from typing import NamedTuple, Protocol
 
 from torch import Tensor, nn
 
 from segatlas.encoders.contract import PyramidEncoder
-from segatlas.encoders.family import EncoderFamily, EncoderSettings
+from segatlas.encoders.family import EncoderFamily, EncoderSettings, PyramidOptions
 from segatlas.errors import UsageError
 from segatlas.layers.init import init_weights
 
@@ -56,20 +58,35 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1 to fewer channels, 3x3, 1x1 to four times as many, and a shortcut."""
+    """1x1 to fewer channels, 3x3, 1x1 to four times as many, and a shortcut.
+
+    groups, group_width: the 3x3 convolution has so many groups, each of `group_width` channels where `width` is 64; one
+    group of 64 makes it a plain one.
+    """
 
     expansion = 4
 
     def __init__(
-        self, in_channels: int, width: int, *, stride: int, dilations: tuple[int, int], downsample: nn.Module | None
+        self,
+        in_channels: int,
+        width: int,
+        *,
+        stride: int,
+        dilations: tuple[int, int],
+        downsample: nn.Module | None,
+        groups: int = 1,
+        group_width: int = 64,
     ):
         super().__init__()
         dilation = dilations[0]
-        self.conv1 = nn.Conv2d(in_channels, width, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, stride=stride, padding=dilation, dilation=dilation, bias=False)
-        self.bn2 = nn.BatchNorm2d(width)
-        self.conv3 = nn.Conv2d(width, width * self.expansion, 1, bias=False)
+        inner = width * group_width // 64 * groups
+        self.conv1 = nn.Conv2d(in_channels, inner, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(inner)
+        self.conv2 = nn.Conv2d(
+            inner, inner, 3, stride=stride, padding=dilation, dilation=dilation, groups=groups, bias=False
+        )
+        self.bn2 = nn.BatchNorm2d(inner)
+        self.conv3 = nn.Conv2d(inner, width * self.expansion, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(width * self.expansion)
         self.relu = nn.ReLU(inplace=True)
         self.downsample = downsample
@@ -96,9 +113,32 @@ class Block(Protocol):
         ...
 
 
+class GroupedBottleneck:
+    """Makes the bottlenecks of a ResNeXt."""
+
+    expansion = Bottleneck.expansion
+
+    def __init__(self, groups: int, group_width: int):
+        self.groups, self.group_width = groups, group_width
+
+    def __call__(
+        self, in_channels: int, width: int, *, stride: int, dilations: tuple[int, int], downsample: nn.Module | None
+    ) -> Bottleneck:
+        """Return the block."""
+        return Bottleneck(
+            in_channels,
+            width,
+            stride=stride,
+            dilations=dilations,
+            downsample=downsample,
+            groups=self.groups,
+            group_width=self.group_width,
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
-class ResNetOptions:
-    """Options of a ResNet.
+class ResNetOptions(PyramidOptions):
+    """Options of a ResNet, besides those of `PyramidOptions`.
 
     dilations: of each layer; None = doubled wherever a layer dilates instead of striding, else 1.
     multi_grid: dilation of each block of the last layer (Chen et al. 2017, section 3.1); None = the same for all.
@@ -124,7 +164,7 @@ class ResNet(PyramidEncoder):
         width: channels of the first layer, doubled at each further layer.
         stem_width: channels of the stem; None = those of the first layer.
         output_stride: 8, 16 or 32; below 32 the last one (16) or two (8) layers dilate instead of striding.
-        dilations, multi_grid, contract_dilation, basic_conv2_dilated: see `ResNetOptions`.
+        dilations, multi_grid, contract_dilation, basic_conv2_dilated, levels: see `ResNetOptions`.
     """
 
     def __init__(
@@ -142,6 +182,7 @@ class ResNet(PyramidEncoder):
         multi_grid: tuple[int, ...] | None = None,
         contract_dilation: bool = True,
         basic_conv2_dilated: bool = True,
+        levels: int | None = None,
     ):
         super().__init__()
         stem = stem_width or width
@@ -157,7 +198,8 @@ class ResNet(PyramidEncoder):
         channels, strides = [stem], [2]
         in_width, stride = stem, 4
         layer_dilations = dilations or DILATIONS[output_stride]
-        for index, (depth, dilation) in enumerate(zip(depths, layer_dilations, strict=True)):
+        self.layers = len(depths) if levels is None else levels - 1
+        for index, (depth, dilation) in enumerate(zip(depths[: self.layers], layer_dilations, strict=False)):
             layer_stride = 1 if index == 0 or stride == output_stride else 2
             of_blocks = [max(dilation // 2, 1) if contract_dilation else dilation] + [dilation] * (depth - 1)
             if multi_grid is not None and index == len(depths) - 1:
@@ -184,7 +226,7 @@ class ResNet(PyramidEncoder):
         return out
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Map an image (N, C, H, W) to five maps: after the stem, and after each layer."""
+        """Map an image (N, C, H, W) to its maps: after the stem, and after each layer."""
         x = self.run_stage(self.stem, x)
         features = [x]  # stride 2
         x = self.maxpool(x)
@@ -194,11 +236,11 @@ class ResNet(PyramidEncoder):
         return features
 
     def stages(self) -> list[list[nn.Module]]:
-        """Return stem and the four layers."""
+        """Return the stem and each layer."""
         return [[self.conv1, self.bn1], *([layer] for layer in self._layers())]
 
     def _layers(self) -> list[nn.Module]:
-        return [self.get_submodule(f"layer{i}") for i in (1, 2, 3, 4)]
+        return [self.get_submodule(f"layer{index + 1}") for index in range(self.layers)]
 
 
 def deep_stem_convolutions(in_channels: int, width: int) -> nn.Sequential:
@@ -267,7 +309,19 @@ DEPTHS: dict[str, Depth] = {
 
 
 def build(spec: EncoderSettings, in_channels: int) -> ResNet:
-    """Make a ResNet by name: resnet50, resnet50c (deep stem), resnet50d (averaging shortcuts), resnet18_w32."""
+    """Make a ResNet by name: resnet50, resnet50c (deep stem), resnet50d (averaging shortcuts), resnet18_w32.
+
+    Of a ResNeXt the name says groups and channels of each: resnext50_32x4d.
+    """
+    if spec.name.startswith("resnext"):
+        depth, groups, group_width = (int(number) for number in re.findall(r"\d+", spec.name))
+        return ResNet(
+            GroupedBottleneck(groups, group_width),
+            DEPTHS[f"resnet{depth}"].depths,
+            in_channels=in_channels,
+            output_stride=spec.output_stride or 32,
+            **asdict(spec.options),
+        )
     family, _, width = spec.name.partition("_w")
     block, depths = DEPTHS[family.rstrip("cd")]
     return ResNet(

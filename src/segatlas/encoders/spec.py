@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any, Self
 
 from segatlas.config.architectures import in_section, read_fields
 from segatlas.config.messages import show, unknown
-from segatlas.encoders import ENCODERS, OTHERS, TOKENS, timm_has, timm_names, timm_tags
+from segatlas.encoders import (
+    ENCODERS,
+    ONCE_TIMM,
+    OTHER_TOKENS,
+    OTHERS,
+    TOKEN_ENCODERS,
+    timm_has,
+    timm_names,
+    timm_tags,
+)
 from segatlas.encoders.family import EncoderFamily, EncoderSettings
 from segatlas.errors import Problem, UsageError
 
@@ -67,6 +76,8 @@ class EncoderSpec(EncoderSettings):
         if not isinstance(name, str) or (message := cls.name_problem(name)):
             message = message if isinstance(name, str) else "expected an encoder's name"
             return None, [Problem(key="name", got="" if name is None else show(name), message=message)]
+        if name in ONCE_TIMM and "drop_path" in fields:
+            name = f"timm/{name}"
         family: EncoderFamily = import_module(cls.family_file(name)).FAMILY
         message = family.stride_problem(name, stride)
         problems = [Problem(key="output_stride", got=show(stride), message=message)] if message else []
@@ -104,19 +115,21 @@ class EncoderSpec(EncoderSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class TokenEncoderSpec(EncoderSpec):
-    """An encoder of tokens as a recipe describes it: its name is that of a plain vision transformer of timm."""
+    """An encoder of tokens as a recipe describes it: one of `TOKEN_ENCODERS`, or a plain vision transformer of timm."""
 
     @staticmethod
     def family_file(name: str) -> str:
-        """Return the module of the family that a name belongs to: there is one."""
-        return TOKENS
+        """Return the module of the family that a name belongs to."""
+        return TOKEN_ENCODERS.get(name, OTHER_TOKENS)
 
     @staticmethod
     def name_problem(name: str) -> str:
         """Say what is wrong with a name; "" where nothing is."""
+        if name in TOKEN_ENCODERS:
+            return ""
         problem = EncoderSpec.name_problem(name)
-        gives_tokens = not problem and name not in ENCODERS and import_module(TOKENS).is_plain(name)
-        wanted = "expected a plain vision transformer of timm, such as vit_small_patch14_dinov2"
+        gives_tokens = not problem and name not in ENCODERS and import_module(OTHER_TOKENS).is_plain(name)
+        wanted = "expected a plain vision transformer, such as vit_base, or timm's vit_small_patch14_dinov2"
         return problem or ("" if gives_tokens else f"gives feature maps, no tokens: {wanted}")
 
 

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import timm
+import torch
 from timm.models import FeatureListNet
 from torch import Tensor, nn
 
 from segatlas.encoders.contract import PyramidEncoder
-from segatlas.encoders.family import EncoderFamily, EncoderSettings
+from segatlas.encoders.family import EncoderFamily, EncoderSettings, PyramidOptions
 from segatlas.encoders.timm_tokens import is_plain
 from segatlas.errors import UsageError
 
@@ -72,13 +73,18 @@ class TimmEncoder(PyramidEncoder):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TimmOptions:
-    """Options of a timm backbone.
+class TimmOptions(PyramidOptions):
+    """Options of a timm backbone, besides those of `PyramidOptions`.
 
     drop_path: stochastic depth of the last block while training, where the network has it; None = timm's default.
+    finest_stride: finer maps are not given out (a VGG has one of stride 1); None = all of them.
+    at: indices of the maps that are given, of a plain transformer those of its blocks, in place of all that choose by
+        stride; None = timm's default.
     """
 
     drop_path: float | None = None
+    finest_stride: int | None = None
+    at: tuple[int, ...] | None = None
 
 
 def build(spec: EncoderSettings, in_channels: int) -> TimmEncoder:
@@ -88,19 +94,34 @@ def build(spec: EncoderSettings, in_channels: int) -> TimmEncoder:
         UsageError: it gives no feature maps, or not with these settings.
     """
     name, options = spec.name.removeprefix("timm/"), spec.options
-    asked = {"output_stride": spec.output_stride, "drop_path_rate": options.drop_path}
+    asked = {"output_stride": spec.output_stride, "drop_path_rate": options.drop_path, "out_indices": options.at}
     settings: dict[str, Any] = {key: value for key, value in asked.items() if value is not None}
     published = timm.get_pretrained_cfg(name)
     fixed_size = published is not None and published.fixed_input_size
     if fixed_size:
         settings["dynamic_img_size"] = True
     try:
+        if options.at is None and (options.levels is not None or options.finest_stride is not None):
+            settings["out_indices"] = kept_maps(name, options)
         model: Any = timm.create_model(name, pretrained=False, features_only=True, in_chans=in_channels, **settings)
     except (RuntimeError, TypeError, AttributeError, AssertionError, NotImplementedError) as error:
         given = ", ".join(f"{key}={value}" for key, value in settings.items())
         message = f"timm backbone '{name}' gives no feature maps with {given or 'its defaults'}: {error}"
         raise UsageError(message) from error
     return TimmEncoder(model, size_divisibility=max(model.feature_info.reduction()) if fixed_size else 1)
+
+
+def kept_maps(name: str, options: TimmOptions) -> tuple[int, ...]:
+    """Return timm's indices of the maps that the options keep; UsageError where they keep none."""
+    with torch.device("meta"):
+        info: Any = timm.create_model(name, pretrained=False, features_only=True).feature_info
+    finest, coarsest = options.finest_stride or 1, 2**options.levels if options.levels else max(info.reduction())
+    kept = [i for i, stride in zip(info.out_indices, info.reduction(), strict=True) if finest <= stride <= coarsest]
+    if not kept:
+        raise UsageError(
+            f"timm backbone '{name}' has maps of strides {info.reduction()}, none of {finest} to {coarsest}"
+        )
+    return tuple(kept)
 
 
 class TimmFamily(EncoderFamily):

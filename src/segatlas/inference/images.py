@@ -271,6 +271,9 @@ def check_inputs(inputs: Tensor | Inputs, taken: Sequence[InputSpec]) -> None:
         inputs: what the network is to be given.
         taken: what the card lists, the image first.
     """
+    if not isinstance(inputs, Tensor | Inputs):
+        found = f"got a {type(inputs).__name__}, expected a normalised tensor (N, C, H, W)"
+        raise UsageError(f"inputs: {found}; predict takes files, PIL images and arrays")
     image, sources = image_of(inputs), inputs.sources if isinstance(inputs, Inputs) else {}
     check_names(tuple(sources), taken[1:], "inputs")
     for spec in taken:
@@ -279,9 +282,9 @@ def check_inputs(inputs: Tensor | Inputs, taken: Sequence[InputSpec]) -> None:
             continue
         size = (image.shape[0], *image.shape[-2:]) if image.ndim == 4 else ("N", "H", "W")
         expected = size if spec.kind == "label" else (size[0], spec.channels, *size[1:])
-        floating = spec.kind != "label"
-        if tuple(tensor.shape) != expected or tensor.is_floating_point() != floating:
-            form = f"{'normalised floats' if floating else 'codes'} ({', '.join(map(str, expected))})"
+        good = not tensor.is_floating_point() if spec.kind == "label" else tensor.dtype == torch.float32
+        if tuple(tensor.shape) != expected or not good:
+            form = f"{'codes' if spec.kind == 'label' else 'normalised float32'} ({', '.join(map(str, expected))})"
             raise UsageError(f"{spec.name}: {tensor.dtype} of shape {tuple(tensor.shape)}; expected {form}")
 
 

@@ -151,8 +151,8 @@ class Predictor:
             goes on. What `items` itself raises is raised after the results before it. Closing the iterator early ends
             the thread.
         """
-        if batch < 1:
-            raise UsageError(f"batch: got {batch}, expected 1 or more")
+        if not isinstance(batch, int) or batch < 1:
+            raise UsageError(f"batch: got {batch!r}, expected a whole number, 1 or more")
         whole, numbered = self._segmenter.windows is None, enumerate(items, 1)
 
         def read(given: tuple[int, tuple[Key, GivenImage | Exception]]) -> tuple[Key, PreparedImage | Exception]:

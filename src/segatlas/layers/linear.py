@@ -29,14 +29,19 @@ class TokenLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., in_features) to (..., out_features)."""
-        if self.weight.dtype != torch.float32 or not _is_quicker_by_onednn(x):
-            return F.linear(x, self.weight, self.bias)
-        tokens = x.numel() // max(x.shape[-1], 1)
-        if tokens < FEW_TOKENS:
-            return F.linear(x, self.weight, self.bias)
-        as_map = x.reshape(1, 1, tokens, x.shape[-1]).permute(0, 3, 1, 2)  # (1, in_features, 1, tokens)
-        out = F.conv2d(as_map, self.weight[:, :, None, None], self.bias, dilation=2)
-        return out.permute(0, 2, 3, 1).reshape(*x.shape[:-1], self.out_features)
+        return token_linear(x, self.weight, self.bias)
+
+
+def token_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Map (..., in_features) to (..., out_features) by a matrix (out_features, in_features), as `TokenLinear`."""
+    if weight.dtype != torch.float32 or not _is_quicker_by_onednn(x):
+        return F.linear(x, weight, bias)
+    tokens = x.numel() // max(x.shape[-1], 1)
+    if tokens < FEW_TOKENS:
+        return F.linear(x, weight, bias)
+    as_map = x.reshape(1, 1, tokens, x.shape[-1]).permute(0, 3, 1, 2)  # (1, in_features, 1, tokens)
+    out = F.conv2d(as_map, weight[:, :, None, None], bias, dilation=2)
+    return out.permute(0, 2, 3, 1).reshape(*x.shape[:-1], len(weight))
 
 
 class PointwiseConv2d(nn.Conv2d):

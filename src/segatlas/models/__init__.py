@@ -69,7 +69,15 @@ ARCHITECTURES: dict[str, ArchitectureEntry] = {
         _semantic("lraspp", "LR-ASPP", "https://arxiv.org/abs/1905.02244", "lraspp_mobilenet_v3_large"),
         _semantic("stdc", "STDC-Seg", "https://arxiv.org/abs/2104.13188", "stdc1", "stdc2"),
         _semantic("ocrnet", "OCRNet", "https://arxiv.org/abs/1909.11065", *_hrnets("ocrnet"), "ocrnet_r101"),
-        _semantic("upernet", "UPerNet", "https://arxiv.org/abs/1807.10221", *(f"upernet_r{n}" for n in (18, 50, 101))),
+        _semantic(
+            "upernet",
+            "UPerNet",
+            "https://arxiv.org/abs/1807.10221",
+            *(f"upernet_r{n}" for n in (18, 50, 101)),
+            *(f"upernet_vit_b16_{form}" for form in ("mln", "ln_mln")),
+            *(f"upernet_deit_{size}{form}" for size in ("s16", "b16") for form in ("", "_mln", "_ln_mln")),
+            "upernet_mae_b16",
+        ),
         _semantic(
             "semantic_fpn", "Semantic FPN", "https://arxiv.org/abs/1901.02446", "semantic_fpn_r50", "semantic_fpn_r101"
         ),

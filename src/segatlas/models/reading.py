@@ -81,6 +81,9 @@ def read_config(
         problems += [replace(p, key=f"{HOST}.{p.key}" if p.key else HOST) for p in faults]
     config, faults = read_fields(record.config, merged, strict=strict, ready={} if problems else ready)
     problems += faults
+    for key in SHARED:
+        if config is not None and (count := getattr(config, key, 1)) < 1:
+            problems.append(Problem(key=key, got=show(count), message="expected 1 or more"))
     return (None if problems else config), problems
 
 

@@ -9,17 +9,29 @@ Letters: N batch, C image channels, K classes, H W image, h w map before the cla
 
 How ours differs: nothing in the numbers, which are MMSegmentation's: the scene-parsing part of the paper, with the
 ResNet's own stride of 32. The fusing convolution is computed before the upsampling of the coarser levels.
+
+On a plain transformer, whose maps have one stride, a neck may make a pyramid of them. Two are published: the
+multi-level neck of MMSegmentation for ViT and DeiT ("resize"), and the transposed convolutions of BEiT and MAE
+("deconvolve"): https://arxiv.org/abs/2106.08254, appendix. Convolutions of upsampled maps are computed before the
+upsampling, which saves nine tenths of the finest one.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segatlas.encoders.spec import EncoderSpec
+from segatlas.errors import UsageError
+from segatlas.layers.before_upsampling import convolve_before_upsampling
 from segatlas.layers.conv import ConvBNReLU
+from segatlas.layers.init import init_weights
+from segatlas.layers.norm import BatchNorm2d
 from segatlas.layers.pooled_fuse import PooledFuse
 from segatlas.layers.ppm import PPM
 from segatlas.models.architecture import Architecture, require_at_least
@@ -33,12 +45,98 @@ class UPerNetConfig(HeadConfig):
 
     levels: how many of the encoder's last maps the pyramid takes.
     pool_scales: cells along each side of each pooled map.
+    neck: what makes a pyramid of the four maps of a plain transformer: "resize", "deconvolve", or "none".
+    aux_level: which of the maps the auxiliary head sees, counted from the last.
     """
 
     encoder: EncoderSpec = EncoderSpec(name="resnet50c")
     levels: int = 4
     pool_scales: tuple[int, ...] = (1, 2, 3, 6)
     aux_channels: int | None = 256
+    neck: Literal["none", "resize", "deconvolve"] = "none"
+    aux_level: int = 2
+
+
+class Neck(nn.Module, ABC):
+    """Makes a pyramid of four maps of one width and stride, each by itself: 4, 2, 1 and 1/2 times their size."""
+
+    def __init__(self, width: int):
+        super().__init__()
+
+    @abstractmethod
+    def level(self, index: int, x: Tensor) -> Tensor:
+        """Map the map (N, E, h, w) of that index to the level that it becomes."""
+
+    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+        """Map four maps (N, E, h, w) to (N, E, 4h, 4w), (N, E, 2h, 2w), (N, E, h, w) and (N, E, h/2, w/2)."""
+        return [self.level(index, x) for index, x in enumerate(maps)]
+
+
+class ResizeNeck(Neck):
+    """Resized maps, between a 1x1 and a 3x3 convolution each.
+
+    The 3x3 convolution of an upsampled map is computed before the upsampling.
+    """
+
+    def __init__(self, width: int):
+        super().__init__(width)
+        self.lateral = nn.ModuleList(nn.Conv2d(width, width, kernel_size=1) for _ in range(4))
+        self.output = nn.ModuleList(nn.Conv2d(width, width, kernel_size=3, padding=1) for _ in range(4))
+
+    def level(self, index: int, x: Tensor) -> Tensor:
+        """Map the map (N, E, h, w) of that index to the level that it becomes."""
+        x, output = self.lateral[index](x), self.output[index]
+        if index < 2:
+            return enlarged(x, output, 4 if index == 0 else 2)
+        out: Tensor = output(x if index == 2 else halved(x))
+        return out
+
+
+class DeconvolveNeck(Neck):
+    """Transposed convolutions, and pooling of the last map."""
+
+    def __init__(self, width: int):
+        super().__init__(width)
+        self.up4 = nn.Sequential(
+            nn.ConvTranspose2d(width, width, kernel_size=2, stride=2),
+            BatchNorm2d(width),
+            nn.GELU(),
+            nn.ConvTranspose2d(width, width, kernel_size=2, stride=2),
+        )
+        self.up2 = nn.ConvTranspose2d(width, width, kernel_size=2, stride=2)
+
+    def level(self, index: int, x: Tensor) -> Tensor:
+        """Map the map (N, E, h, w) of that index to the level that it becomes."""
+        if index < 2:
+            out: Tensor = (self.up4 if index == 0 else self.up2)(x)
+            return out
+        return x if index == 2 else F.max_pool2d(at_least_two(x), kernel_size=2)
+
+
+NECKS: dict[str, type[Neck]] = {"resize": ResizeNeck, "deconvolve": DeconvolveNeck}
+
+
+def enlarged(x: Tensor, conv: nn.Module, times: int) -> Tensor:
+    """Map x (N, C, h, w) to the convolution (N, D, h', w') of it at so many times its size."""
+    size = (times * x.shape[-2], times * x.shape[-1])
+    weight, bias = conv.get_parameter("weight"), conv.get_parameter("bias")
+    out = convolve_before_upsampling([x], [weight], size, align_corners=False)
+    return out + bias[:, None, None]
+
+
+def halved(x: Tensor) -> Tensor:
+    """Map x (N, C, h, w) to half its size, rounded down to no less than 1: bilinear, of means of four pixels."""
+    return F.avg_pool2d(at_least_two(x), kernel_size=2)
+
+
+def at_least_two(x: Tensor) -> Tensor:
+    """Repeat the last row and column of x (N, C, h, w) where there is one only."""
+    for axis in (-2, -1):
+        side = x.shape[axis]
+        if torch.compiler.is_compiling() or side < 2:
+            places = torch.arange(torch.sym_max(side, 2), device=x.device).clamp(max=side - 1)
+            x = x.index_select(axis, places)
+    return x
 
 
 class UPerNet(DenseNetwork):
@@ -46,17 +144,39 @@ class UPerNet(DenseNetwork):
 
     def __init__(self, config: UPerNetConfig):
         super().__init__(config)
-        require_at_least(config, levels=1)
-        self.levels = config.levels
+        require_at_least(config, levels=1, aux_level=1)
+        self.levels, self.aux_level = config.levels, config.aux_level
         width, (*finer, last) = config.channels, self.encoder.channels[-config.levels :]
+        self.neck: Neck | None = NECKS[config.neck](self._width_for_neck(config)) if config.neck in NECKS else None
+        if self.neck is not None:
+            init_weights(self.neck)
         self.ppm = PPM(last, width, scales=config.pool_scales, align_corners=config.align_corners)
         self.lateral = nn.ModuleList(ConvBNReLU(channels, width, 1) for channels in finer)
         self.output = nn.ModuleList(ConvBNReLU(width, width) for _ in finer)
         self.fuse = PooledFuse(width, [width] * len(finer), width, align_corners=config.align_corners)
         self.add_classifier(config, width, self.ppm, self.lateral, self.output, self.fuse)
 
+    def _width_for_neck(self, config: UPerNetConfig) -> int:
+        """Return the channels of each of the encoder's four maps."""
+        channels, strides = self.encoder.channels, self.encoder.strides
+        if len(channels) != 4 or len(set(channels)) > 1 or len(set(strides)) > 1:
+            raise UsageError(
+                f"neck: {config.neck!r} takes four maps of one width and stride, but {config.encoder} gives "
+                f"maps of {', '.join(map(str, channels))} channels at strides {', '.join(map(str, strides))}"
+            )
+        return channels[0]
+
+    def aux(self, features: list[Tensor]) -> dict[str, Tensor]:
+        """Map the encoder's maps to auxiliary logits by name, for training; a neck stands before the head, too."""
+        if self.neck is not None and self.aux_head is not None:
+            index = len(features) - self.aux_level
+            return {"fcn": self.aux_head(self.neck.level(index, features[index]))}
+        return super().aux(features)
+
     def decode(self, features: list[Tensor]) -> Tensor:
         """Map the encoder's maps to the map before the classifier: (N, D, h, w)."""
+        if self.neck is not None:
+            features = self.neck(features)
         *finer, last = features[-self.levels :]
         maps = [layer(x) for layer, x in zip(self.lateral, finer, strict=True)]
         maps.append(self.ppm(last))  # (N, D, h_i, w_i) each
@@ -70,6 +190,16 @@ class UPerNet(DenseNetwork):
         return out
 
 
+def _on_transformer(encoder: str, *, neck: str = "none", **options: Any) -> dict[str, Any]:
+    """Return the fields of a UPerNet on a plain transformer as MMSegmentation has it, for crops of 512x512."""
+    defaults = {"image_size": (512, 512), "final_norm": False, "position_antialias": False}
+    return {"encoder": {"name": encoder, **defaults, **options}, "neck": neck, "aux_level": 1}
+
+
+_LAST_NORM = {"final_norm": True, "norm_last_only": True}
+
+_MAE = {"at": (3, 5, 7, 11), "relative_positions": True, "layer_scale": 1.0, "drop_path": 0.1}
+
 ARCHITECTURE = Architecture(
     name="upernet",
     title="UPerNet",
@@ -82,6 +212,15 @@ ARCHITECTURE = Architecture(
         "upernet_r18": {"encoder": "resnet18c"},
         "upernet_r50": {"encoder": "resnet50c"},
         "upernet_r101": {"encoder": "resnet101c"},
+        "upernet_vit_b16_mln": _on_transformer("vit_base", neck="resize"),
+        "upernet_vit_b16_ln_mln": _on_transformer("vit_base", neck="resize", drop_path=0.1, **_LAST_NORM),
+        "upernet_deit_s16": _on_transformer("vit_small", drop_path=0.1),
+        "upernet_deit_s16_mln": _on_transformer("vit_small", neck="resize", drop_path=0.1),
+        "upernet_deit_s16_ln_mln": _on_transformer("vit_small", neck="resize", drop_path=0.1, **_LAST_NORM),
+        "upernet_deit_b16": _on_transformer("vit_base", drop_path=0.1),
+        "upernet_deit_b16_mln": _on_transformer("vit_base", neck="resize", drop_path=0.1),
+        "upernet_deit_b16_ln_mln": _on_transformer("vit_base", neck="resize", drop_path=0.1, **_LAST_NORM),
+        "upernet_mae_b16": {**_on_transformer("vit_base", neck="deconvolve", **_MAE), "channels": 768, "aux_level": 2},
     },
     tiny={"encoder": "resnet18_w8", "channels": 8, "aux": True, "aux_channels": 8},
 )

@@ -20,6 +20,7 @@ from segatlas.data.formats.guards import read_bytes
 from segatlas.data.formats.images import decode_image
 from segatlas.data.formats.masks import decode_raw
 from segatlas.data.sample import Sample
+from segatlas.errors import UsageError
 from segatlas.structures import IGNORE, InstancesTarget, SegmentsTarget, SemanticTarget
 from segatlas.testing.rules import Rule, require
 
@@ -81,8 +82,12 @@ def check_dataset(
 
     Raises:
         BrokenRules: naming every rule that does not hold.
-        UsageError: no such rule.
+        UsageError: no such rule, or kind and root do not go together.
     """
+    is_class = isinstance(kind, type) and issubclass(kind, PairedFiles)
+    if is_class != (root is not None) or not callable(kind):
+        found = f"{kind!r} {'without root' if root is None else 'with root'}"
+        raise UsageError(f"kind: got {found}; expected a subclass of PairedFiles with root, or a function without")
 
     def opened() -> SegmentationData:
         if root is None or not (isinstance(kind, type) and issubclass(kind, PairedFiles)):

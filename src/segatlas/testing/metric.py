@@ -12,7 +12,7 @@ import numpy as np
 from segatlas.errors import DataError, UsageError
 from segatlas.metrics.metric import Accumulator, Metric, Prediction, Rows
 from segatlas.structures import IGNORE, Instance, InstancesTarget, Result, SemanticTarget
-from segatlas.testing.rules import Rule, require
+from segatlas.testing.rules import Rule, check_kind, require
 
 CLASSES = ("sky", "road", "tree")
 SIZE = (48, 64)
@@ -63,8 +63,9 @@ def check_metric(
 
     Raises:
         BrokenRules: naming every rule that does not hold.
-        UsageError: no such rule, or a target for which `pairs` must be given.
+        UsageError: no such rule, no record, or a target for which `pairs` must be given.
     """
+    check_kind("metric", metric, Metric, "that a metric's file ends with, METRIC")
     if pairs is None and target not in MAKERS:
         raise UsageError(f"target: got {target!r}; for others than {', '.join(MAKERS)} give pairs")
     made = MAKERS[target](len(classes)) if pairs is None else pairs

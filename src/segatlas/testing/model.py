@@ -24,7 +24,7 @@ from segatlas.models.reading import read_config
 from segatlas.postprocess import find
 from segatlas.structures import Inputs, InputSpec, Output, PointLogits, changed, maps_of, noise_inputs
 from segatlas.tasks import TASKS
-from segatlas.testing.rules import Rule, require, seeded
+from segatlas.testing.rules import Rule, check_kind, require, seeded
 
 K = 5
 SIZE, TRAINING_SIZE = (64, 96), (64, 128)
@@ -102,8 +102,9 @@ def check_model(
 
     Raises:
         BrokenRules: naming every rule that does not hold.
-        UsageError: no such rule.
+        UsageError: no such rule, or no record.
     """
+    check_kind("architecture", architecture, Architecture, "that a network's file ends with, ARCHITECTURE")
     made = build or partial(build_network, architecture)
     case = ModelCase(architecture, architecture.tiny if fields is None else fields, made)
     require(architecture.name, RULES, case, only=only, skip=skip, slow=slow)
@@ -206,14 +207,21 @@ def canvas(case: ModelCase) -> Iterator[str]:
 
 
 def stride(case: ModelCase) -> Iterator[str]:
-    """All its maps cover the canvas at one stride, a whole number of pixels, the same for each size."""
+    """All its maps cover the canvas at one stride, a whole number of pixels, the same for each size.
+
+    Or they have a whole number of cells for each patch of some pixels, the last of which the canvas may cut: so plain
+    transformers are published.
+    """
     sizes = (SIZE, *ODD_SIZES)
     outputs = [case.output(case.noise(size)) for size in sizes]
-    possible = set(range(1, LARGEST_STRIDE + 1))
+    patches = range(1, LARGEST_STRIDE + 1)
+    possible = {(patch, cells) for patch in patches for cells in range(1, patch + 1) if patch % cells == 0}
     for size, output in zip(sizes, outputs, strict=True):
         shapes = {tuple(values.shape[-2:]) for values in maps_of(output).values()}
         possible &= {
-            step for step in possible if shapes == {tuple(-(-int(length) // step) for length in output.canvas)}
+            (patch, cells)
+            for patch, cells in possible
+            if shapes == {tuple(cells * -(-int(length) // patch) for length in output.canvas)}
         }
         if not possible:
             yield f"maps of {sorted(shapes)} on a canvas of {tuple(output.canvas)}, image {size}"

@@ -16,6 +16,16 @@ from segatlas.errors import UsageError
 from segatlas.printable import printable
 
 
+def check_kind(name: str, found: Any, expected: type, place: str) -> None:
+    """Raise UsageError where an argument is not of this type. place: where the right one is found, in words."""
+    if not isinstance(found, expected):
+        kind = found.__name__ if isinstance(found, type) else type(found).__name__
+        raise UsageError(
+            f"{name}: got {'the class ' if isinstance(found, type) else ''}{kind}, "
+            f"expected the {expected.__name__} {place}"
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Rule:
     """One thing that is promised.

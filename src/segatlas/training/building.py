@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from segatlas import criteria
-from segatlas.build.encoder_weights import imagenet_on_disk, load_encoder_weights
+from segatlas.build.encoder_weights import imagenet_on_disk, is_published, load_encoder_weights
 from segatlas.build.network import create_model
 from segatlas.build.saving import make_card
 from segatlas.build.starting import start_from
@@ -165,10 +165,10 @@ def _facts(
 ) -> NetworkFacts:
     model = config.model
     weights = "random" if model.encoder_weights is None else f"encoder {model.encoder_weights}, the rest random"
-    if model.encoder_weights == "imagenet":
-        repository, _ = imagenet_on_disk(net)
+    if model.encoder_weights is not None and is_published(model.encoder_weights):
+        repository, _ = imagenet_on_disk(net, model.encoder_weights)
         missing = ", which a dry run does not fetch" if notices else ""
-        weights = f"encoder imagenet ({repository}{missing}), the rest random"
+        weights = f"encoder {model.encoder_weights} ({repository}{missing}), the rest random"
     return NetworkFacts(
         model=model.name,
         architecture=str(net.architecture),
@@ -184,11 +184,11 @@ def _facts(
 
 def _load_encoder(net: nn.Module, source: str | None, *, dry: bool) -> tuple[str, ...]:
     """Load the encoder's weights; return what is to be said where a dry run does without."""
-    if dry and source == "imagenet":
-        repository, file = imagenet_on_disk(net)
+    if dry and source is not None and is_published(source):
+        repository, file = imagenet_on_disk(net, source)
         if file is None:
             return (
-                f"encoder weights: imagenet ({repository}) cannot be fetched here, for a dry run downloads nothing; "
+                f"encoder weights: {source} ({repository}) cannot be fetched here, for a dry run downloads nothing; "
                 "it goes on with random ones. Training fetches them; without a connection give it a file: "
                 "model.encoder_weights=PATH",
             )

@@ -61,7 +61,7 @@ class RunCheckpoints(Checkpoint):
         self.best = -math.inf
         self.best_scores: dict[str, float] = {}
         self.waited, self.reference = 0, -math.inf
-        self._saved_step = -1
+        self._judged_step = 0  # batches that are accumulated leave the count of steps where it is
         self._interrupts = 0
         self._process: int | None = None  # whose signals `catch_interrupts` has taken over
 
@@ -69,8 +69,9 @@ class RunCheckpoints(Checkpoint):
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Save at step boundaries when due or when interrupted."""
         step = trainer.global_step
-        if trainer.fit_loop._should_accumulate() or step == self._saved_step:
+        if step == self._judged_step:
             return
+        self._judged_step = step
         if step >= pl_module.plan.steps:
             trainer.should_stop = True  # makes the trainer validate once more, also off the usual rhythm
         if trainer.should_stop or _validation_is_due(trainer):
@@ -79,7 +80,6 @@ class RunCheckpoints(Checkpoint):
         interrupted = self._interrupted(trainer)
         if interrupted or (every and step % every == 0):
             self.save(trainer, self.folder.last)
-            self._saved_step = step
         if interrupted:
             raise Interrupted(self.folder.root, saved=True)
 
@@ -107,7 +107,6 @@ class RunCheckpoints(Checkpoint):
             self._keep_best(trainer, pl_module)
         else:
             self.save(trainer, self.folder.last)
-        self._saved_step = trainer.global_step
         stopping = self.config.early_stopping
         if counts and stopping and self.waited >= stopping.patience:
             LOGGER.info("stopping early: %s has not improved for %d validations", self.config.metric, self.waited)
@@ -144,10 +143,12 @@ class RunCheckpoints(Checkpoint):
 
     # ---- interrupts
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Take SIGTERM back from the trainer, whose own answer is to end with status 0 and without a checkpoint.
+        """Begin behind the steps that were taken, and take SIGTERM back from the trainer.
 
-        It does so wherever our stop is still to come: within an accumulated step, before and in a validation.
+        The trainer's own answer is to end with status 0 and without a checkpoint, wherever our stop is still to come:
+        within an accumulated step, before and in a validation.
         """
+        self._judged_step = trainer.global_step
         if self._process is not None:
             signal.signal(signal.SIGTERM, self._interrupt)
 

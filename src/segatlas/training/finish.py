@@ -43,8 +43,8 @@ def finish_run(config: Config, folder: RunFolder, val: SegmentationData) -> Repo
             sections.append(section)
     sections += _sheets(predictor, val, folder, report)
     drawing.write_report(_content(config, folder, report, sections), folder.report)
-    headline = report.scores.headline
-    LOGGER.info("best %s on %s: %s", headline.short, report.data.split, headline.text(report.score))
+    watched = report.scores.numbers.get(config.train.metric, report.scores.headline)
+    LOGGER.info("best %s on %s: %s", watched.short, report.data.split, watched.text(report.scores.whole[watched.name]))
     return report
 
 

@@ -167,6 +167,7 @@ def _trainer(
         intervals=intervals,
         images_per_step=plan.samples_per_step,
         quiet=quiet,
+        watched=settings.metric,
     )
     callbacks: list[Any] = [Ema(settings.ema)] if settings.ema else []
     callbacks += [reporter, checkpoints]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from torch import nn
 
-from segatlas.build.encoder_weights import published_statistics
+from segatlas.build.encoder_weights import is_published, published_statistics
 from segatlas.checkpoint.card import Card
 from segatlas.checkpoint.preprocessing import Preprocessing, default_preprocessing
 from segatlas.config.schema import InputConfig, ModelConfig
@@ -100,8 +100,8 @@ def _known(model: ModelConfig, net: nn.Module, channels: int, card: Card | None)
         return Known(preprocessing=default_preprocessing(channels), words=words, sure=False)
     if model.encoder_weights is None:
         return Known(preprocessing=default_preprocessing(channels), words="ImageNet's, the default", sure=False)
-    published = default_preprocessing(channels, *published_statistics(net))
-    if model.encoder_weights == "imagenet":
+    published = default_preprocessing(channels, *published_statistics(net, model.encoder_weights))
+    if is_published(model.encoder_weights):
         return Known(preprocessing=published, words="those that the encoder's weights were trained with", sure=True)
     words = f"those of the published weights of {encoder_name(net)}; {_does_not_tell(model.encoder_weights)}"
     return Known(preprocessing=published, words=words, sure=False)

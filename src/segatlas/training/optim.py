@@ -8,21 +8,31 @@ import torch
 from torch import nn
 
 from segatlas.config.schema import OptimizerConfig
+from segatlas.errors import UsageError
 
 
 def parameter_groups(net: nn.Module, config: OptimizerConfig, lr: float) -> list[dict[str, Any]]:
     """Split the trainable parameters of `net` into groups of equal learning rate and weight decay.
 
-    Norms and biases (tensors of at most one dimension) get no decay unless `decay_norms`. Encoder parameters get
+    Norms and biases (tensors of at most one dimension) get no decay unless `decay_norms`, nor does what `no_decay`
+    names. Encoder parameters get
     lr * encoder_lr_factor * layer_decay ** depth_from_top, where depth counts the encoder's `stages()` from its last.
+
+    Raises:
+        UsageError: no parameter has a name of `no_decay`.
     """
     factors = _encoder_factors(net, config)
+    parts = {id(parameter): set(name.split(".")) for name, parameter in net.named_parameters()}
+    for word in config.no_decay:
+        if not any(word in names for names in parts.values()):
+            raise UsageError(f"train.optimizer.no_decay: no parameter of the network is called {word!r}")
     groups: dict[tuple[float, float], dict[str, Any]] = {}
     for parameter in net.parameters():
         if not parameter.requires_grad:
             continue
         factor = factors.get(id(parameter), 1.0)
-        decay = config.weight_decay if parameter.ndim > 1 or config.decay_norms else 0.0
+        decays = (parameter.ndim > 1 or config.decay_norms) and not parts[id(parameter)] & set(config.no_decay)
+        decay = config.weight_decay if decays else 0.0
         settings = {"params": [], "lr": lr * factor, "base_lr": lr * factor, "weight_decay": decay}
         groups.setdefault((factor, decay), settings)["params"].append(parameter)
     return list(groups.values())

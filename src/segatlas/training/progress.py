@@ -18,7 +18,7 @@ EVERY = 10
 """Steps between lines and between points of the loss curve, where the recipe does not say."""
 
 SCORES_SAID = 2
-"""Scores of a validation on its line of the log: the first ones of the task."""
+"""Scores of a validation on its line of the log: the first ones of the task, and the one that is watched."""
 
 WIDE = 100
 """Columns of a terminal whose bar has room for the speed."""
@@ -71,7 +71,7 @@ class _Stretch:
 class ProgressReporter(pl.Callback):
     """Counts images per second; keeps the mean loss since the last point and line, and reports at each of them.
 
-    `scores`: names of the scores of a validation -> their records.
+    `scores`: names of the scores of a validation -> their records. `watched`: the one that chooses the best weights.
     """
 
     def __init__(
@@ -82,9 +82,11 @@ class ProgressReporter(pl.Callback):
         intervals: Intervals,
         images_per_step: int,
         quiet: bool,
+        watched: str = "",
     ):
         self.logbook, self.intervals = logbook, intervals
-        self.said = dict([*scores.items()][:SCORES_SAID])
+        first = [*scores][:SCORES_SAID]
+        self.said = {name: number for name, number in scores.items() if name in (*first, watched)}
         self.bar: Progress | None = None
         if not quiet and terminal().is_terminal:
             self.bar = Progress(
@@ -98,11 +100,13 @@ class ProgressReporter(pl.Callback):
             )
         self._task: Any = None
         self._batch_losses: list[float] = []  # of the step that is being accumulated
+        self._reported_step = 0
         self._speed = ""
         self._point, self._line = _Stretch(images_per_step), _Stretch(images_per_step)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Open the bar at the step the run starts from."""
+        self._reported_step = trainer.global_step
         self._restart_clocks(trainer.global_step)
         if self.bar is not None:
             self.bar.start()
@@ -118,8 +122,9 @@ class ProgressReporter(pl.Callback):
             numbers = f"loss {self._batch_losses[-1]:.4f}  lr {rate:.2e}"
             numbers += f"  {self._speed}" if terminal().width >= WIDE else ""
             self.bar.update(self._task, completed=step, description=f"epoch {pl_module.epoch + 1}", numbers=numbers)
-        if trainer.fit_loop._should_accumulate():
+        if step == self._reported_step:  # this batch's gradient is accumulated
             return
+        self._reported_step = step
         loss = sum(self._batch_losses) / len(self._batch_losses)
         self._batch_losses = []
         for stretch in (self._point, self._line):

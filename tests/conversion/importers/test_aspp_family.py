@@ -88,5 +88,5 @@ def test_fcn_heads_of_different_dilation_are_refused():
 def test_segmentation_models_pytorchs_settings_are_read():
     theirs = made("deeplabv3plus-smp")[2]
     [found] = recognise(theirs, {"encoder_output_stride": 8, "decoder_atrous_rates": [6, 12, 18]})
-    assert (found.fields["output_stride"], found.fields["rates"]) == (8, (6, 12, 18))
+    assert (found.fields["encoder"]["output_stride"], found.fields["rates"]) == (8, (6, 12, 18))
     assert found.notes == ()

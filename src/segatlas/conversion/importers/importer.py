@@ -29,7 +29,8 @@ class Importer:
         differently; given the config.
     stacks: tensors that one side keeps in one and the other in several; they need no line in `renames`.
     dropped: beginnings of their names that are left out on purpose.
-    constants: tensors among them that the library itself needs to find in a file; given the config.
+    constants: tensors that the library needs to find in a file and ours has no use for; given the config. They are left
+        out too, whatever their values.
     """
 
     source: str

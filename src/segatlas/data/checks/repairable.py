@@ -30,7 +30,7 @@ def obstacle_to_repair(scan: ScanResult, reading: Reading) -> str:
         return lost
     standard = standard_of(scan)
     if standard is None:
-        return "no image is readable"
+        return "no image is readable" if scan.images else "there is no image with a mask"
     if len(reading.classes) < 2 or not reading.table:
         return "the masks do not show two classes"
     if any(mask.is_palette and reading.bad_codes(mask) for mask in scan.readable_masks()):

@@ -88,7 +88,8 @@ def check_damage(scan: ScanResult, reading: Reading) -> Iterator[Finding]:
             files=tuple(mask.path for mask in smoothed),
             details=tuple(f"{mask.between} pixels between their neighbours, {mask.colors} values" for mask in smoothed),
             fault="values between the classes along borders: the masks were resized or drawn with smoothing",
-            repair=f"export the masks again (resize: nearest, anti-aliasing: off), or snap them to the classes: {fix}",
+            repair=f"export the masks again (resize: nearest, anti-aliasing: off), or snap them to the classes: {fix}\n"
+            "or take the values as they are: data.accept=[smoothed_mask], with the classes named in data.classes",
         )
 
 
@@ -151,7 +152,8 @@ def check_codes(scan: ScanResult, reading: Reading) -> Iterator[Finding]:
         yield _out_of_range(scan, reading, bad)
     labelled = {label for label in reading.table.values() if label != IGNORE}
     seen = {label for mask in masks for label in reading.label_counts(mask)} - {IGNORE}
-    if masks and not bad and reading.table and not reading.is_declared and len(labelled) < 2:
+    judged = [mask for mask in masks if not _is_told_as_damage(scan, mask)]
+    if judged and not bad and reading.table and not reading.is_declared and len(labelled) < 2:
         yield Finding(
             kind="single_class",
             severity="error",

@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,8 @@ from segatlas.data.formats.instances import InstanceRule
 from segatlas.data.formats.masks import LabelRule
 from segatlas.data.shapes import META_FILE, make_shapes
 from segatlas.errors import DataError
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_ROOT = "data/shapes"
 
@@ -47,6 +50,7 @@ class Shapes(PairedFiles):
         if not root.exists() or (root.is_dir() and not any(root.iterdir())):
             try:
                 make_shapes(root)
+                logger.warning("%s was missing or empty: the generated dataset shapes was made there", root)
             except DataError:
                 # Another process may have made it meanwhile.
                 if not cls.fits(root):

@@ -14,7 +14,7 @@ from segatlas.encoders import ENCODERS
 from segatlas.encoders.spec import create_encoder
 from segatlas.errors import WeightsError
 
-_FAMILIES = ("resnest", "resnet", "mobilenet_v2", "hrnet")
+_FAMILIES = ("resnest", "resnet", "mobilenet_v2", "hrnet", "vit")
 """Files beside this one that end with a record `BACKBONE`; names of fingerprints that do not overlap."""
 
 

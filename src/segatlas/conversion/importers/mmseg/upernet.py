@@ -1,16 +1,29 @@
-"""UPerNet of MMSegmentation: `UPerHead`."""
+"""UPerNet of MMSegmentation: `UPerHead`, on a plain transformer with `MultiLevelNeck`, `Feature2Pyramid` or no neck."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+from torch import Tensor
+
 from segatlas.conversion.importers.foreign import ForeignWeights
 from segatlas.conversion.importers.importer import Importer
 from segatlas.conversion.importers.mmseg.backbones import encoder_fields, encoder_renames
 from segatlas.conversion.importers.mmseg.heads import CLASSIFIER, FCN_AUX, head_fields
+from segatlas.conversion.importers.mmseg.vit import INDEX, index_tensors, mae_renames
 from segatlas.conversion.importers.renames import Renames
+from segatlas.encoders import TOKEN_ENCODERS
+from segatlas.encoders.vit import FORMS
+from segatlas.errors import WeightsError
 from segatlas.models.upernet import UPerNetConfig
+
+LEVELS = 4
+
+_NECKS = {"resize": "neck.lateral_convs.0.conv.weight", "deconvolve": "neck.upsample_4x.0.weight"}
+"""Our name of a neck -> a tensor of `MultiLevelNeck`, of `Feature2Pyramid`."""
+
+_SCALES = (4, 2, 1, 0.5)
 
 _HEAD = {"psp_modules", "bottleneck", "lateral_convs", "fpn_convs", "fpn_bottleneck", "conv_seg"}
 
@@ -18,7 +31,8 @@ _HEAD = {"psp_modules", "bottleneck", "lateral_convs", "fpn_convs", "fpn_bottlen
 def recognise(file: ForeignWeights) -> Mapping[str, Any] | None:
     """See `Importer`."""
     parts = {name.split(".")[1] for name in file.tensors if name.startswith("decode_head.")}
-    if parts != _HEAD or file.has("neck"):
+    neck = next((kind for kind, beginning in _NECKS.items() if file.has(beginning)), "none")
+    if parts != _HEAD or (neck == "none" and file.has("neck")):
         return None
     encoder = encoder_fields(file, output_stride=32)
     if encoder is None:
@@ -26,16 +40,36 @@ def recognise(file: ForeignWeights) -> Mapping[str, Any] | None:
     return {
         **encoder,
         **head_fields(file),
+        **_neck_fields(file, neck, encoder),
         "levels": file.count("decode_head.lateral_convs.{i}") + 1,
         "channels": file.shape("decode_head.fpn_bottleneck.conv.weight")[0],
         "pool_scales": tuple(file.stated("model.decode_head.pool_scales") or UPerNetConfig.pool_scales),
     }
 
 
+def _neck_fields(file: ForeignWeights, neck: str, encoder: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the fields of the neck, and which map the auxiliary head sees where a plain transformer is below."""
+    for key in ("scales", "rescales"):
+        stated = file.stated(f"model.neck.{key}")
+        if stated is not None and tuple(stated) != _SCALES:
+            raise WeightsError(f"model.neck.{key} = {stated}: only {list(_SCALES)} is supported")
+    if encoder["encoder"] not in TOKEN_ENCODERS:
+        return {}
+    published = LEVELS - 2 if encoder["encoder_options"].get("relative_positions") else LEVELS - 1
+    has_aux = file.has("auxiliary_head.conv_seg")
+    index = file.setting("model.auxiliary_head.in_index", published) if has_aux else published
+    return {"neck": neck, "aux_level": LEVELS - index % LEVELS}
+
+
 def renames(config: UPerNetConfig) -> Renames:
     """See `Importer`."""
+    relative = getattr(config.encoder.options, "relative_positions", False)
     return [
-        *encoder_renames(config.encoder.name),
+        *(mae_renames("encoder.vit") if relative else encoder_renames(config.encoder.name)),
+        ("neck.lateral_convs.{i}.conv", "neck.lateral.{i}"),
+        ("neck.convs.{i}.conv", "neck.output.{i}"),
+        ("neck.upsample_4x", "neck.up4"),
+        ("neck.upsample_2x.0", "neck.up2"),
         ("decode_head.psp_modules.{i}.1", "ppm.pools.{i}"),
         ("decode_head.bottleneck", "ppm.fuse"),
         ("decode_head.lateral_convs.{i}", "lateral.{i}"),
@@ -46,4 +80,17 @@ def renames(config: UPerNetConfig) -> Renames:
     ]
 
 
-IMPORTER = Importer(source="mmseg", architecture="upernet", recognise=recognise, renames=renames)
+def constants(config: UPerNetConfig) -> Mapping[str, Tensor]:
+    """See `Importer`."""
+    name = config.encoder.name
+    return index_tensors(config.encoder.options, FORMS[name]) if name in TOKEN_ENCODERS else {}
+
+
+IMPORTER = Importer(
+    source="mmseg",
+    architecture="upernet",
+    recognise=recognise,
+    renames=renames,
+    dropped=INDEX,
+    constants=constants,
+)

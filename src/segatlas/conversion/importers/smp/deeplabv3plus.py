@@ -8,9 +8,10 @@ from typing import Any
 from segatlas.conversion.importers.foreign import ForeignWeights
 from segatlas.conversion.importers.importer import Importer
 from segatlas.conversion.importers.renames import Renames
-from segatlas.conversion.importers.smp.encoders import ENCODER, dilated_encoder_fields, first_convolution
+from segatlas.conversion.importers.smp.encoders import encoder_fields, encoder_renames, unused_tensors
 from segatlas.models.deeplabv3plus import SMP, DeepLabV3PlusConfig
 
+_FIRST_BRANCH = "decoder.aspp.0.convs.0.0.weight"
 _SEPARABLE = "decoder.aspp.0.convs.1.0.1.weight"  # the pointwise half of the first dilated branch
 
 
@@ -18,14 +19,11 @@ def recognise(file: ForeignWeights) -> Mapping[str, Any] | None:
     """See `Importer`."""
     if not file.has("segmentation_head.0", "decoder.block1", "decoder.block2", _SEPARABLE):
         return None
-    encoder = dilated_encoder_fields(file, output_stride=16)
-    if encoder is None:
-        return None
+    fields = {key: value for key, value in SMP.items() if key not in ("output_stride", "encoder_options")}
     return {
-        **SMP,
-        **encoder,
+        **fields,
+        **encoder_fields(file, maps=(file.shape(_FIRST_BRANCH)[1],), output_stride=16),
         "num_classes": file.shape("segmentation_head.0.weight")[0],
-        "in_channels": file.shape(first_convolution(encoder["encoder"]))[1],
         "channels": file.shape("segmentation_head.0.weight")[1],
         "rates": tuple(file.setting("decoder_atrous_rates", (12, 24, 36))),
         "low_channels": file.shape("decoder.block1.0.weight")[0],
@@ -35,7 +33,7 @@ def recognise(file: ForeignWeights) -> Mapping[str, Any] | None:
 def renames(config: DeepLabV3PlusConfig) -> Renames:
     """See `Importer`."""
     return [
-        *ENCODER,
+        *encoder_renames(config.encoder),
         ("decoder.aspp.0.convs.0.0", "aspp.branches.0.conv"),
         ("decoder.aspp.0.convs.0.1", "aspp.branches.0.bn"),
         ("decoder.aspp.0.convs.4.1", "aspp.pool.conv"),
@@ -57,4 +55,10 @@ def renames(config: DeepLabV3PlusConfig) -> Renames:
     ]
 
 
-IMPORTER = Importer(source="smp", architecture="deeplabv3plus", recognise=recognise, renames=renames)
+IMPORTER = Importer(
+    source="smp",
+    architecture="deeplabv3plus",
+    recognise=recognise,
+    renames=renames,
+    constants=lambda config: unused_tensors(config.encoder),
+)

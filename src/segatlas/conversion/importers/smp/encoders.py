@@ -1,69 +1,295 @@
-"""Encoders of segmentation-models-pytorch that are ours, under the same names below `encoder`.
+"""Encoders of segmentation-models-pytorch: which of ours a file has, and what else it holds of it.
 
-They are torchvision's names for ResNet and MobileNetV2, and the authors' for Mix Transformers.
+They have the same names below `encoder`, but for EfficientNet: torchvision's for ResNet, ResNeXt, MobileNetV2, DenseNet
+and VGG, the authors' for Mix Transformers, timm's below `encoder.model` for its `tu-` encoders. Whatever the depth, the
+files hold all stages of an encoder, the unused ones too (timm's do not).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
 
+import torch
+from torch import Tensor, nn
+
+from segatlas.build.network import shapes_only
 from segatlas.conversion.importers.foreign import ForeignWeights
 from segatlas.conversion.importers.mit import authors_mit_name
-from segatlas.conversion.importers.renames import Renames
+from segatlas.conversion.importers.renames import Renames, to_theirs
+from segatlas.conversion.importers.smp.timm_encoders import timm_name
+from segatlas.encoders import ENCODERS
+from segatlas.encoders.densenet import SIZES as DENSENETS
+from segatlas.encoders.efficientnet import SIZES as EFFICIENTNETS
+from segatlas.encoders.efficientnet import rows, scaled_width
+from segatlas.encoders.family import MOST_LEVELS
+from segatlas.encoders.spec import EncoderSpec, create_encoder
+from segatlas.encoders.vgg import DEPTHS as VGGS
 from segatlas.errors import WeightsError
 
-_DEPTHS: dict[tuple[bool, tuple[int, ...]], str] = {
-    (False, (2, 2, 2, 2)): "resnet18",
-    (False, (3, 4, 6, 3)): "resnet34",
-    (True, (3, 4, 6, 3)): "resnet50",
-    (True, (3, 4, 23, 3)): "resnet101",
-    (True, (3, 8, 36, 3)): "resnet152",
-}
-"""(has bottlenecks, blocks of each layer) -> name."""
+TIMM = "timm/"
+"""What stands before timm's names in ours; the library writes `tu-`."""
 
-ENCODER: Renames = (("encoder", "encoder"),)
-
-_NAMES = (*_DEPTHS.values(), "mobilenet_v2", *(f"mit_b{size}" for size in range(6)))
+_SHOWN = 6
 
 
-def dilated_encoder_fields(file: ForeignWeights, output_stride: int) -> Mapping[str, Any] | None:
-    """Return the config fields `encoder`, `output_stride` and `encoder_options`, None where the encoder is not ours.
+class Family(NamedTuple):
+    """A family of encoders in the library's files.
+
+    name: our name of the encoder in a file, "" where it is none of this family that is ours.
+    dilated: options with which ours dilates as theirs does.
+    """
+
+    name: Callable[[ForeignWeights], str]
+    dilated: Mapping[str, Any] = {}
+
+
+def encoder_fields(
+    file: ForeignWeights,
+    *,
+    maps: Sequence[int],
+    depth: int = MOST_LEVELS,
+    levels: int | None = None,
+    output_stride: int | None = None,
+) -> dict[str, Any]:
+    """Return the fields `encoder` and `in_channels` of the config of a network that is told by its decoder.
 
     Args:
         file: the weights.
-        output_stride: what to assume where settings do not tell.
+        maps: channels of the encoder's maps that the decoder takes, the deepest first; as many as the file tells.
+        depth: how often the library's encoder halves the image for this network unless asked otherwise.
+        levels: how often it does in this file, where the decoder tells.
+        output_stride: that of the library's network where its settings do not tell; None = it never dilates.
+
+    Raises:
+        WeightsError: an encoder that is none of ours, or one whose maps are not those that the decoder takes.
     """
-    name = encoder_name(file)
-    if name is None or name.startswith("mit_"):
-        return None
-    stride = file.setting("encoder_output_stride", output_stride)
-    # Below stride 32 this library dilates every 3x3 convolution of a stage, from its first block on.
-    option = {"dilate_every_block": True} if name == "mobilenet_v2" else {"contract_dilation": False}
-    return {"encoder": name, "output_stride": stride, "encoder_options": option}
+    name, family = _found(file)
+    group: dict[str, Any] = {"name": name}
+    if output_stride is not None:
+        group |= {"output_stride": file.setting("encoder_output_stride", output_stride), **family.dilated}
+    full = _full(name)
+    if min(full.strides) == 1:
+        group["finest_stride"] = 2  # the library's decoders take no map of the image's size
+    levels = _levels(file, full, maps, depth, levels)
+    if levels != MOST_LEVELS:
+        group["levels"] = levels
+    return {"encoder": group, "in_channels": file.shape(full.first)[1]}
 
 
-def encoder_renames(encoder: str | None) -> Renames:
+def encoder_renames(encoder: EncoderSpec | None) -> Renames:
     """Return the table of an encoder of ours. WeightsError where the library has none that is the same."""
-    if encoder not in _NAMES:
-        raise WeightsError(f"segmentation-models-pytorch has no encoder like '{encoder}'")
-    return ENCODER
+    if encoder is None:
+        raise WeightsError("segmentation-models-pytorch has none without a named encoder")
+    file = ENCODERS.get(encoder.name, "").rpartition(".")[2]
+    if encoder.name in EFFICIENTNETS:
+        return _EFFICIENTNET
+    if file == "densenet":
+        return _DENSENET
+    same = encoder.name in (*_PLAIN_RESNETS, "mobilenet_v2") or encoder.name.startswith("resnext")
+    if same or file in ("mit", "vgg") or encoder.name not in ENCODERS:
+        return _SAME
+    raise WeightsError(f"segmentation-models-pytorch has no encoder like '{encoder.name}'")
 
 
-def encoder_name(file: ForeignWeights) -> str | None:
-    """Return our name of the encoder, None where it is not one of ours."""
-    if file.has("encoder.features.18.0.weight", "encoder.features.1.conv.0.0.weight"):
-        return "mobilenet_v2"
+def unused_tensors(encoder: EncoderSpec | None) -> dict[str, Tensor]:
+    """Return what the library keeps of an encoder and never uses: stages below the last map, a last convolution."""
+    unused: dict[str, Tensor] = {}
+    if encoder is None:
+        return unused
+    if encoder.options.levels is not None and encoder.name in ENCODERS:
+        renames = encoder_renames(encoder)
+        kept = _state(encoder.fields())
+        for name, tensor in _state({**encoder.fields(), "levels": None}).items():
+            if name not in kept:
+                unused[str(to_theirs(f"encoder.{name}", renames))] = _zeros(tensor.shape, tensor.dtype)
+    if encoder.name in EFFICIENTNETS:
+        inputs = rows(encoder.name)[-1].group.out_channels
+        width = scaled_width(1280, EFFICIENTNETS[encoder.name].width)
+        unused["encoder._conv_head.weight"] = _zeros((width, inputs, 1, 1), torch.float32)
+        for part in ("weight", "bias", "running_mean", "running_var"):
+            unused[f"encoder._bn1.{part}"] = _zeros((width,), torch.float32)
+        unused["encoder._bn1.num_batches_tracked"] = _zeros((), torch.int64)
+    return unused
+
+
+def _found(file: ForeignWeights) -> tuple[str, Family]:
+    """Return our name of the encoder, and its family. WeightsError where there is none that is ours."""
+    for family in _FAMILIES:
+        name = family.name(file)
+        if name:
+            return name, family
+    parts = sorted({".".join(key.split(".")[1:3]) for key in file.tensors if key.startswith("encoder.")})
+    stated = file.stated("encoder_name")
+    told = f" '{stated}'" if isinstance(stated, str) else ""
+    listed = ", ".join(parts[:_SHOWN]) + (", ..." if len(parts) > _SHOWN else "")
+    raise WeightsError(
+        f"the encoder{told} is none that can be read (its parts: {listed or 'none'}); expected a ResNet, ResNeXt, "
+        "MobileNetV2, EfficientNet, DenseNet, VGG, Mix Transformer, or one of timm's (tu-NAME)"
+    )
+
+
+class _Full(NamedTuple):
+    """An encoder of ours with all its stages: its maps, and the library's name of its first convolution."""
+
+    name: str
+    channels: tuple[int, ...]
+    strides: tuple[int, ...]
+    first: str
+
+    def maps(self, levels: int) -> tuple[int, ...]:
+        """Return the channels of its maps at that depth, the deepest first."""
+        pairs = zip(self.channels, self.strides, strict=True)
+        return tuple(width for width, stride in pairs if 2 <= stride <= 2**levels)[::-1]
+
+
+@lru_cache
+def _full(name: str) -> _Full:
+    with shapes_only():
+        encoder = create_encoder(name)
+    first = next(part for part, module in encoder.named_modules() if isinstance(module, nn.Conv2d))
+    theirs = to_theirs(f"encoder.{first}.weight", encoder_renames(EncoderSpec(name=name)))
+    return _Full(name, encoder.channels, encoder.strides, str(theirs))
+
+
+def _levels(file: ForeignWeights, full: _Full, maps: Sequence[int], depth: int, levels: int | None) -> int:
+    """Return how often the encoder halves the image: told by the decoder, by settings, or by the channels it takes."""
+    stated = file.stated("encoder_depth")
+    if levels is not None and stated is not None and stated != levels:
+        raise WeightsError(f"encoder_depth is {stated}, but the decoder of the file has {levels} steps")
+    wanted = levels if levels is not None else stated
+    asked = range(2, MOST_LEVELS + 1) if wanted is None else (wanted,)
+    fitting = [count for count in asked if full.maps(count)[: len(maps)] == tuple(maps)]
+    if not fitting:
+        at = "" if wanted is None else f" of depth {wanted}"
+        raise WeightsError(
+            f"the decoder takes maps of {_listed(maps)} channels, the deepest first, but the encoder {full.name}{at} "
+            f"gives {_listed(full.maps(asked[-1]))}"
+        )
+    if len(fitting) == 1:
+        return int(fitting[0])
+    chosen = depth if depth in fitting else max(fitting)
+    file.note(f"encoder_depth = {chosen} (the library's default; the weights fit {_listed(fitting)} alike)")
+    return chosen
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers)) or "no"
+
+
+def _state(group: Mapping[str, Any]) -> dict[str, Tensor]:
+    with shapes_only():
+        return dict(create_encoder(EncoderSpec.of(**group)).state_dict())
+
+
+def _zeros(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """Return zeros that take no memory."""
+    return torch.zeros((), dtype=dtype).expand(tuple(shape))
+
+
+_RESNETS: dict[tuple[bool, tuple[int, ...]], int] = {
+    (False, (2, 2, 2, 2)): 18,
+    (False, (3, 4, 6, 3)): 34,
+    (True, (3, 4, 6, 3)): 50,
+    (True, (3, 4, 23, 3)): 101,
+    (True, (3, 8, 36, 3)): 152,
+}
+"""(has bottlenecks, blocks of each layer) -> depth."""
+
+_PLAIN_RESNETS = tuple(f"resnet{depth}" for depth in _RESNETS.values())
+
+
+def _resnet(file: ForeignWeights) -> str:
     if not file.has("encoder.conv1.weight", "encoder.layer1.0.conv2.weight"):
-        return authors_mit_name(file, "encoder")
-    if file.shape("encoder.layer1.0.conv2.weight") != (64, 64, 3, 3):  # grouped or wide
-        return None
+        return ""
     blocks = tuple(file.count(f"encoder.layer{layer}.{{i}}") for layer in (1, 2, 3, 4))
-    return _DEPTHS.get((file.has("encoder.layer1.0.conv3"), blocks))
+    depth = _RESNETS.get((file.has("encoder.layer1.0.conv3"), blocks), 0)
+    inner, in_group = file.shape("encoder.layer1.0.conv2.weight")[:2]
+    name = f"resnet{depth}" if (inner, in_group) == (64, 64) else f"resnext{depth}_{inner // in_group}x{in_group}d"
+    return name if name in ENCODERS else ""
 
 
-def first_convolution(encoder: str) -> str:
-    """Return their name of the convolution that takes the image."""
-    if encoder == "mobilenet_v2":
-        return "encoder.features.0.0.weight"
-    return "encoder.patch_embed1.proj.weight" if encoder.startswith("mit_") else "encoder.conv1.weight"
+def _mobilenet_v2(file: ForeignWeights) -> str:
+    return "mobilenet_v2" if file.has("encoder.features.18.0.weight", "encoder.features.1.conv.0.0.weight") else ""
+
+
+def _efficientnet(file: ForeignWeights) -> str:
+    if not file.has("encoder._conv_stem.weight"):
+        return ""
+    found = (file.shape("encoder._conv_stem.weight")[0], file.count("encoder._blocks.{i}"))
+    sizes = {name: rows(name) for name in EFFICIENTNETS}
+    fitting = [name for name, table in sizes.items() if (table[0].in_channels, len(table)) == found]
+    widths = {name: sizes[name][-1].group.out_channels for name in fitting}
+    last = f"encoder._blocks.{found[1] - 1}._project_conv.weight"
+    return next((name for name in fitting if last in file.tensors and file.shape(last)[0] == widths[name]), "")
+
+
+def _densenet(file: ForeignWeights) -> str:
+    if not file.has("encoder.features.conv0.weight", "encoder.features.denseblock1"):
+        return ""
+    depths = [file.count(f"encoder.features.denseblock{i}.denselayer{{i}}") for i in (1, 2, 3, 4)]
+    stem = file.shape("encoder.features.conv0.weight")[0]
+    return next((name for name, size in DENSENETS.items() if (size.stem, list(size.depths)) == (stem, depths)), "")
+
+
+def _vgg(file: ForeignWeights) -> str:
+    first = file.tensors.get("encoder.features.0.weight")
+    if first is None or first.ndim != 4:
+        return ""
+    convolutions = [name for name, tensor in file.tensors.items() if _is_plain_convolution(name, tensor)]
+    norm = "_bn" if file.has("encoder.features.1.running_mean") else ""
+    return next((f"{name}{norm}" for name, depths in VGGS.items() if sum(depths) == len(convolutions)), "")
+
+
+def _is_plain_convolution(name: str, tensor: Tensor) -> bool:
+    parts = name.split(".")
+    return parts[:2] == ["encoder", "features"] and len(parts) == 4 and parts[3] == "weight" and tensor.ndim == 4
+
+
+def _mit(file: ForeignWeights) -> str:
+    return authors_mit_name(file, "encoder") or ""
+
+
+def _timm(file: ForeignWeights) -> str:
+    name = timm_name(file)
+    return f"{TIMM}{name}" if name else ""
+
+
+_FAMILIES = (
+    Family(_resnet, {"contract_dilation": False}),
+    Family(_mobilenet_v2, {"dilate_every_block": True}),
+    Family(_efficientnet),
+    Family(_densenet),
+    Family(_vgg),
+    Family(_mit),
+    Family(_timm),
+)
+
+_SAME: Renames = (("encoder", "encoder"),)
+
+_BLOCK = {
+    "_expand_conv": "conv_pw",
+    "_bn0": "bn1",
+    "_depthwise_conv": "conv_dw",
+    "_bn1": "bn2",
+    "_se_reduce": "se.conv_reduce",
+    "_se_expand": "se.conv_expand",
+    "_project_conv": "conv_pwl",
+    "_bn2": "bn3",
+}
+
+_EFFICIENTNET: Renames = (
+    ("encoder._conv_stem", "encoder.conv_stem"),
+    ("encoder._bn0", "encoder.bn1"),
+    *((f"encoder._blocks.{{i}}.{theirs}", f"encoder.blocks.{{i}}.{ours}") for theirs, ours in _BLOCK.items()),
+)
+
+_LAYER = "encoder.features.denseblock{i}.denselayer{j}"
+
+_DENSENET: Renames = (
+    *((f"{_LAYER}.{part}{n}", f"{_LAYER}.{part}{n}") for part in ("norm", "conv") for n in (1, 2)),
+    # Files of torch before 0.4.1.
+    *((f"{_LAYER}.{part}.{n}", f"{_LAYER}.{part}{n}") for part in ("norm", "conv") for n in (1, 2)),
+    *_SAME,
+)

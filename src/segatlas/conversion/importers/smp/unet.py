@@ -8,21 +8,17 @@ from typing import Any
 from segatlas.conversion.importers.foreign import ForeignWeights
 from segatlas.conversion.importers.importer import Importer
 from segatlas.conversion.importers.renames import Renames
-from segatlas.conversion.importers.smp.encoders import encoder_name, encoder_renames, first_convolution
+from segatlas.conversion.importers.smp.encoders import encoder_fields, encoder_renames, unused_tensors
 from segatlas.errors import WeightsError
 from segatlas.models.unet import UNetConfig
-
-_STEPS = 5
 
 
 def recognise(file: ForeignWeights) -> Mapping[str, Any] | None:
     """See `Importer`."""
     decoder = {tuple(name.split(".")[1:4]) for name in file.tensors if name.startswith("decoder.")}
-    steps = {("blocks", str(step), conv) for step in range(_STEPS) for conv in ("conv1", "conv2")}
-    if decoder != steps or not file.has("segmentation_head.0"):
-        return None
-    encoder = encoder_name(file)
-    if encoder is None:
+    count = file.count("decoder.blocks.{i}")
+    steps = {("blocks", str(step), conv) for step in range(count) for conv in ("conv1", "conv2")}
+    if not steps or decoder != steps or not file.has("segmentation_head.0"):
         return None
     if file.stated("decoder_interpolation") not in (None, "nearest"):
         raise WeightsError(
@@ -30,9 +26,8 @@ def recognise(file: ForeignWeights) -> Mapping[str, Any] | None:
         )
     return {
         "num_classes": file.shape("segmentation_head.0.weight")[0],
-        "in_channels": file.shape(first_convolution(encoder))[1],
-        "encoder": encoder,
-        "decoder_channels": tuple(file.shape(f"decoder.blocks.{step}.conv2.0.weight")[0] for step in range(_STEPS)),
+        **encoder_fields(file, maps=(), levels=count),
+        "decoder_channels": tuple(file.shape(f"decoder.blocks.{step}.conv2.0.weight")[0] for step in range(count)),
     }
 
 
@@ -40,7 +35,7 @@ def renames(config: UNetConfig) -> Renames:
     """See `Importer`."""
     parts = (("0", "conv"), ("1", "bn"))
     return [
-        *encoder_renames(config.encoder.name if config.encoder else None),
+        *encoder_renames(config.encoder),
         *(
             (f"decoder.blocks.{{i}}.{conv}.{theirs}", f"decoder.{{i}}.{conv}.{ours}")
             for conv in ("conv1", "conv2")
@@ -50,4 +45,10 @@ def renames(config: UNetConfig) -> Renames:
     ]
 
 
-IMPORTER = Importer(source="smp", architecture="unet", recognise=recognise, renames=renames)
+IMPORTER = Importer(
+    source="smp",
+    architecture="unet",
+    recognise=recognise,
+    renames=renames,
+    constants=lambda config: unused_tensors(config.encoder),
+)
