@@ -1,8 +1,8 @@
 """Does an image get the same labels alone, in a batch of 4, and under 1 or 2 threads? `python tools/same_labels.py`.
 
 Every architecture, its tiny variant with random weights (or `--variant`, its default one), in the fast form that
-prediction runs: labels are counted, bits are looked at. Where bits differ, the first layer in order whose output does is
-named: what is before it gives the same bits, so it is where the sums are taken in another order.
+prediction runs: labels are counted, bits are looked at. Where bits differ, the first layer in order whose output does
+is named: what is before it gives the same bits, so it is where the sums are taken in another order.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ THREADS = (1, 2)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class Difference:
     """What differs from the image alone under one thread.
 
     where: "batch of 4", "2 threads", ... differing: labels, of `labels`. relative: largest difference of a map as a
@@ -57,7 +57,7 @@ class Seen:
     layers: list[tuple[str, Tensor]]
 
 
-def compare(name: str, *, tiny: bool = True, size: tuple[int, int] = SIZE) -> list[Found]:
+def compare(name: str, *, tiny: bool = True, size: tuple[int, int] = SIZE) -> list[Difference]:
     """Return what differs for four images of noise, in a batch and over threads."""
     architecture = load_architecture(name)
     record, config = make_config(name, {"num_classes": CLASSES, **(architecture.tiny if tiny else {})})
@@ -98,11 +98,7 @@ def look(net: nn.Module, record: Architecture, takes: Any, images: Tensor | Inpu
     form = fast_form(net, takes)
     if not one_by_one:
         return look_at(form, record, images)
-    return [
-        seen
-        for index in range(BATCH)
-        for seen in look_at(form, record, changed(images, partial(one_of, index)))
-    ]
+    return [seen for index in range(BATCH) for seen in look_at(form, record, changed(images, partial(one_of, index)))]
 
 
 def one_of(index: int, images: Tensor) -> Tensor:
@@ -150,14 +146,14 @@ def labels_of(result: Any, size: tuple[int, int]) -> np.ndarray:
     return drawn
 
 
-def difference(where: str, alone: Sequence[Seen], other: Sequence[Seen]) -> Found:
+def difference(where: str, alone: Sequence[Seen], other: Sequence[Seen]) -> Difference:
     """Compare image by image."""
     pairs = list(zip(alone, other, strict=True))
     first = ""
     for a, b in pairs:
         named = [x for (x, one), (y, two) in zip(a.layers, b.layers, strict=True) if not torch.equal(one, two)]
         first = first or (named[0] if named else "")
-    return Found(
+    return Difference(
         where=where,
         differing=sum(int((a.labels != b.labels).sum()) for a, b in pairs),
         labels=sum(a.labels.size for a, _ in pairs),
@@ -182,7 +178,10 @@ def main() -> int:
         for found in compare(name, tiny=not arguments.variant):
             wrong += found.differing
             told = f"{found.relative:.0e}" if found.relative else "none"
-            print(f"| `{name}` | {found.where} | {found.differing} of {found.labels} | {told} | {found.first} |", flush=True)
+            print(
+                f"| `{name}` | {found.where} | {found.differing} of {found.labels} | {told} | {found.first} |",
+                flush=True,
+            )
     return 1 if wrong else 0
 
 

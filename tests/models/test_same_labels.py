@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from segatlas.models import ARCHITECTURES
 from same_labels import compare
+from segatlas.models import ARCHITECTURES
 
 QUICK = "gcnet"
 

@@ -54,8 +54,8 @@ def _count(prediction: np.ndarray, label: np.ndarray, num_classes: int, ignore: 
     if prediction.dtype == label.dtype == np.uint8 and num_classes <= 256:
         return _count_bytes(prediction.ravel(), label.ravel(), num_classes, ignore)
     if num_classes <= 256 and _fits_bytes(label) and _fits_bytes(prediction):
-        as_bytes = (values.astype(np.uint8, copy=False).ravel() for values in (prediction, label))
-        return _count_bytes(*as_bytes, num_classes, ignore)
+        guess, truth = (values.astype(np.uint8, copy=False).ravel() for values in (prediction, label))
+        return _count_bytes(guess, truth, num_classes, ignore)
     labelled = label != ignore
     truth, guess = label[labelled].astype(np.int64), prediction[labelled].astype(np.int64)
     for name, values in (("prediction", guess), ("label", truth)):
@@ -67,7 +67,7 @@ def _count(prediction: np.ndarray, label: np.ndarray, num_classes: int, ignore: 
 
 def _fits_bytes(values: np.ndarray) -> bool:
     """Tell whether all values are 0..255."""
-    return values.dtype == np.uint8 or (values.size > 0 and 0 <= values.min() and values.max() <= 255)
+    return values.dtype == np.uint8 or (values.size > 0 and values.min() >= 0 and values.max() <= 255)
 
 
 def _count_bytes(prediction: np.ndarray, label: np.ndarray, num_classes: int, ignore: int) -> np.ndarray:
