@@ -96,3 +96,17 @@ def test_different_shapes_and_floats_are_refused():
         confusion(np.zeros((2, 3), np.uint8), np.zeros((3, 2), np.uint8), 2)
     with pytest.raises(UsageError, match="integers"):
         confusion(np.zeros(3, np.float32), np.zeros(3, np.uint8), 2)
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.int32, np.int64])
+def test_wide_integers_are_counted_as_bytes_where_they_fit_and_as_they_are_where_not(dtype):
+    prediction, label = maps("runs", dtype=dtype)
+    expected = slow(prediction, label, 7)
+    assert np.array_equal(confusion(prediction, label, 7), expected)
+    prediction[3, 5] = 300  # an ignored pixel, not looked at
+    assert np.array_equal(confusion(prediction, label, 7), expected)
+    label[label == 255] = -1
+    assert np.array_equal(confusion(prediction, label, 7, ignore=-1), expected)
+    prediction[0, 0] = 263  # 7 as a byte
+    with pytest.raises(UsageError, match="prediction holds 263"):
+        confusion(prediction, label, 7, ignore=-1)

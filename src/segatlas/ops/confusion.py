@@ -53,6 +53,9 @@ def _count(prediction: np.ndarray, label: np.ndarray, num_classes: int, ignore: 
             raise UsageError(f"{name} must hold integers, got {values.dtype}")
     if prediction.dtype == label.dtype == np.uint8 and num_classes <= 256:
         return _count_bytes(prediction.ravel(), label.ravel(), num_classes, ignore)
+    if num_classes <= 256 and _fits_bytes(label) and _fits_bytes(prediction):
+        guess, truth = (values.astype(np.uint8, copy=False).ravel() for values in (prediction, label))
+        return _count_bytes(guess, truth, num_classes, ignore)
     labelled = label != ignore
     truth, guess = label[labelled].astype(np.int64), prediction[labelled].astype(np.int64)
     for name, values in (("prediction", guess), ("label", truth)):
@@ -60,6 +63,11 @@ def _count(prediction: np.ndarray, label: np.ndarray, num_classes: int, ignore: 
             raise _out_of_range(name, int(values.min() if values.min() < 0 else values.max()), num_classes)
     table = np.bincount(truth * num_classes + guess, minlength=num_classes * num_classes)
     return table.reshape(num_classes, num_classes).astype(np.int64)
+
+
+def _fits_bytes(values: np.ndarray) -> bool:
+    """Tell whether all values are 0..255."""
+    return values.dtype == np.uint8 or (values.size > 0 and values.min() >= 0 and values.max() <= 255)
 
 
 def _count_bytes(prediction: np.ndarray, label: np.ndarray, num_classes: int, ignore: int) -> np.ndarray:

@@ -1,0 +1,189 @@
+"""Does an image get the same labels alone, in a batch of 4, and under 1 or 2 threads? `python tools/same_labels.py`.
+
+Every architecture, its tiny variant with random weights (or `--variant`, its default one), in the fast form that
+prediction runs: labels are counted, bits are looked at. Where bits differ, the first layer in order whose output does
+is named: what is before it gives the same bits, so it is where the sums are taken in another order.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from segatlas.build.network import build_network, make_config
+from segatlas.inference.fast_form import fast_form
+from segatlas.models import ARCHITECTURES
+from segatlas.models.architecture import Architecture
+from segatlas.models.reading import load_architecture
+from segatlas.postprocess import find
+from segatlas.structures import Inputs, changed, image_of, maps_of, noise_inputs
+from segatlas.testing.rules import seeded
+
+CLASSES, BATCH = 5, 4
+SIZE = (97, 129)
+THREADS = (1, 2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """What differs from the image alone under one thread.
+
+    where: "batch of 4", "2 threads", ... differing: labels, of `labels`. relative: largest difference of a map as a
+    fraction of its largest value; 0 = the same bits. first: the first layer whose output differs, "" where none does.
+    """
+
+    where: str
+    differing: int
+    labels: int
+    relative: float
+    first: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """Of one image: its labels, the maps of the network, and the output of each layer in the order of the calls."""
+
+    labels: np.ndarray
+    maps: dict[str, Tensor]
+    layers: list[tuple[str, Tensor]]
+
+
+def compare(name: str, *, tiny: bool = True, size: tuple[int, int] = SIZE) -> list[Difference]:
+    """Return what differs for four images of noise, in a batch and over threads."""
+    architecture = load_architecture(name)
+    record, config = make_config(name, {"num_classes": CLASSES, **(architecture.tiny if tiny else {})})
+    with seeded(0):
+        net = build_network(record, config).eval()
+        for module in net.modules():
+            if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None:
+                module.running_mean.normal_(std=0.1)
+    takes = record.inputs(config)
+    images = noise_inputs(takes, size, count=BATCH, seed=1).given()
+    with threads(THREADS[0]):
+        alone = look(net, record, takes, images, one_by_one=True)
+    found = []
+    for count in THREADS:
+        for one_by_one in (True, False):
+            if (count, one_by_one) == (THREADS[0], True):
+                continue
+            with threads(count):
+                other = look(net, record, takes, images, one_by_one=one_by_one)
+            where = f"{'alone' if one_by_one else f'batch of {BATCH}'}, {count} thread{'s' if count > 1 else ''}"
+            found.append(difference(where, alone, other))
+    return found
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Let torch have so many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def look(net: nn.Module, record: Architecture, takes: Any, images: Tensor | Inputs, *, one_by_one: bool) -> list[Seen]:
+    """Run the fast form on all images, together or one by one."""
+    form = fast_form(net, takes)
+    if not one_by_one:
+        return look_at(form, record, images)
+    return [seen for index in range(BATCH) for seen in look_at(form, record, changed(images, partial(one_of, index)))]
+
+
+def one_of(index: int, images: Tensor) -> Tensor:
+    """Return a batch of one of the images."""
+    return images[index : index + 1].contiguous()
+
+
+def look_at(form: nn.Module, record: Architecture, images: Tensor | Inputs) -> list[Seen]:
+    """Run the network once and cut what it gives into images."""
+    count, size = len(image_of(images)), (image_of(images).shape[2], image_of(images).shape[3])
+    layers: list[tuple[str, Tensor]] = []
+
+    def note(name: str) -> Any:
+        def hook(module: nn.Module, given: Any, out: Any) -> None:
+            if isinstance(out, Tensor) and out.ndim and len(out) == count:
+                layers.append((f"{name} ({type(module).__name__})", out.detach().clone()))
+
+        return hook
+
+    leaves = [(name, module) for name, module in form.named_modules() if not list(module.children())]
+    hooks = [module.register_forward_hook(note(name)) for name, module in leaves]
+    with torch.inference_mode():
+        output = form(changed(images, torch.clone))
+    for hook in hooks:
+        hook.remove()
+    maps = maps_of(output)
+    results = find(record.output.__name__, record.tasks[0])(output, size, crop=size)
+    return [
+        Seen(
+            labels=labels_of(result, size),
+            maps={name: values[index : index + 1] for name, values in maps.items()},
+            layers=[(name, values[index : index + 1]) for name, values in layers],
+        )
+        for index, result in enumerate(results)
+    ]
+
+
+def labels_of(result: Any, size: tuple[int, int]) -> np.ndarray:
+    """Return the class map, or each object's number and class where there is none."""
+    if result.class_map is not None:
+        return np.asarray(result.class_map)
+    drawn = np.zeros((*size, 2), np.int32)
+    for number, one in enumerate(result.objects, start=1):
+        drawn[np.asarray(one.mask, bool)] = (number, one.class_index)
+    return drawn
+
+
+def difference(where: str, alone: Sequence[Seen], other: Sequence[Seen]) -> Difference:
+    """Compare image by image."""
+    pairs = list(zip(alone, other, strict=True))
+    first = ""
+    for a, b in pairs:
+        named = [x for (x, one), (y, two) in zip(a.layers, b.layers, strict=True) if not torch.equal(one, two)]
+        first = first or (named[0] if named else "")
+    return Difference(
+        where=where,
+        differing=sum(int((a.labels != b.labels).sum()) for a, b in pairs),
+        labels=sum(a.labels.size for a, _ in pairs),
+        relative=max(
+            float((a.maps[name] - b.maps[name]).abs().max() / a.maps[name].abs().max().clamp(min=1e-30))
+            for a, b in pairs
+            for name in a.maps
+        ),
+        first=first,
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", help="architectures; default: all")
+    parser.add_argument("--variant", action="store_true", help="the default variant in place of the tiny one")
+    arguments = parser.parse_args()
+    wrong = 0
+    print("| Network | Beside the image alone, 1 thread | Labels that differ | Difference of maps | First layer |")
+    print("|---|---|---|---|---|")
+    for name in arguments.names or ARCHITECTURES:
+        for found in compare(name, tiny=not arguments.variant):
+            wrong += found.differing
+            told = f"{found.relative:.0e}" if found.relative else "none"
+            print(
+                f"| `{name}` | {found.where} | {found.differing} of {found.labels} | {told} | {found.first} |",
+                flush=True,
+            )
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
