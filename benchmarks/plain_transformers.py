@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from benchmarks.foreign import mmseg, transformers
 from benchmarks.material import CLASSES
 from benchmarks.networks import (
+    CLOSE,
     SIDE,
     Image,
     Logits,
@@ -25,12 +26,11 @@ from benchmarks.networks import (
     make_image,
     plain_logits,
     predicting,
+    same_logits,
     settle,
 )
-from benchmarks.rows import SEED, Call, Equality, NotHereError, Peer, Row, Target
+from benchmarks.rows import SEED, Call, NotHereError, Peer, Row, Target
 
-CLOSE = 1e-4
-"""Largest difference of logits over the largest logit. Rounding of 12 or 24 blocks in another order is below 1e-5."""
 FP32, BF16 = Target(time=1.2, memory=1.0), Target(time=2.0)
 
 
@@ -177,12 +177,6 @@ FAMILIES: dict[str, Family] = {
         theirs=partial(mmseg_network, "setr/setr_vit-l_pup_8xb2-160k_ade20k-512x512"),
     ),
 }
-
-
-def same_logits(given: Image, own: Tensor, other: Tensor) -> Equality:
-    difference = apart(own, other)
-    labels = int((own.argmax(1) != other.argmax(1)).sum())
-    return Equality(holds=difference <= CLOSE, text=f"relative difference {difference:.0e}, {labels} labels differ")
 
 
 def family_row(name: str, family: Family, precision: str) -> Row:
