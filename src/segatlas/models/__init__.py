@@ -5,7 +5,7 @@ One line here and one file beside it make an architecture; a test compares this 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
 from segatlas.config.messages import unknown
@@ -60,7 +60,12 @@ ARCHITECTURES: dict[str, ArchitectureEntry] = {
         _semantic("manet", "MA-Net", "https://doi.org/10.1109/ACCESS.2020.3025372", *_two("manet")),
         _semantic("linknet", "LinkNet", "https://arxiv.org/abs/1707.03718", "linknet_r18", *_two("linknet")),
         _semantic("fpn", "FPN", "https://arxiv.org/abs/1612.03144", *_two("fpn")),
-        _semantic("pan", "PAN", "https://arxiv.org/abs/1805.10180", *_two("pan")),
+        replace(
+            _semantic("pan", "PAN", "https://arxiv.org/abs/1805.10180", *_two("pan")),
+            exports_dynamic=False,
+            not_dynamic_because="its small pyramid may end in one cell of one channel, which capture takes for another "
+            "case",
+        ),
         _semantic("segformer", "SegFormer", "https://arxiv.org/abs/2105.15203", *(f"segformer_b{n}" for n in range(6))),
         _semantic("fcn", "FCN", "https://arxiv.org/abs/1411.4038", *_three("fcn"), *_hrnets("fcn")),
         _semantic("pspnet", "PSPNet", "https://arxiv.org/abs/1612.01105", *_three("pspnet"), "pspnet_r34_smp"),
