@@ -42,7 +42,7 @@ class SegmenterConfig:
     encoder: a plain vision transformer, and its options.
     layers: transformer blocks of the mask decoder; 0 = the linear decoder.
     heads: attention heads of the mask decoder; None = one for every 64 channels.
-    drop_path: stochastic depth of the mask decoder's last block while training.
+    decoder_drop_path: stochastic depth of the mask decoder's last block while training.
     dropout: fraction of channels dropped before the linear decoder while training.
     """
 
@@ -51,7 +51,7 @@ class SegmenterConfig:
     encoder: TokenEncoderSpec = TokenEncoderSpec(name="vit_small")
     layers: int = 2
     heads: int | None = None
-    drop_path: float = 0.1
+    decoder_drop_path: float = 0.1
     dropout: float = 0.0
 
 
@@ -115,7 +115,7 @@ class SegmenterNet(nn.Module):
         if config.layers:
             heads = config.heads or max(width // HEAD_WIDTH, 1)
             self.decoder: MaskDecoder | None = MaskDecoder(
-                width, classes, layers=config.layers, heads=heads, drop_path=config.drop_path
+                width, classes, layers=config.layers, heads=heads, drop_path=config.decoder_drop_path
             )
             self.classifier: nn.Module = MaskClassifier(width, classes)
         else:
