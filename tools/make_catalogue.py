@@ -47,6 +47,9 @@ COLLECTIONS = {
     "segformer": "segformer",
     "vit": "upernet",
     "mae": "upernet",
+    "segmenter": "segmenter",
+    "setr": "setr",
+    "dpt": "dpt",
 }
 """Folder of the index -> our architecture; None = the entry's second word says which."""
 
@@ -107,7 +110,7 @@ WIDTHS = {"resnet18": {"channels": 128, "aux_channels": 64}, "mobilenet_v2": {"a
 WITHOUT_AUX = ("segformer", "semantic_fpn")
 """Architectures that are published without an auxiliary head; so is what stands on an HRNet, but for OCRNet."""
 
-TRANSFORMERS = ("vit", "mae")
+TRANSFORMERS = ("vit", "mae", "segmenter", "setr", "dpt")
 """Folders of plain transformers, whose config names tell our variant: `vit_deit-s16_mln_upernet_...`."""
 
 NON_COMMERCIAL = "NVIDIA Source Code License for SegFormer (non-commercial)"
@@ -155,7 +158,7 @@ def read_collection(folder: Path, name: str) -> Iterator[dict[str, Any]]:
             "config": config,
             "file": re.sub(r"(_\d{8}_\d{6})?-[0-9a-f]{8}\.pth$", "", url.rpartition("/")[2]),
             "dataset": dataset,
-            "numbers": count_of_variant(variant, NUM_CLASSES[dataset])
+            "numbers": count_of_variant(variant, dataset)
             if variant
             else count_numbers(architecture, words[0], words[-1], dataset),
             "url": url,
@@ -184,14 +187,25 @@ def short_name(architecture: str, words: list[str], dataset: str) -> str:
 
 def variant_of(architecture: str, config: str) -> str:
     """Return our variant that a config of a plain transformer is, by its name."""
+    heads = re.match(r"segmenter_vit-(.)_(mask|fcn)|setr_vit-l[-_](naive|pup|mla)|dpt_vit-(.)16", config)
+    if heads:
+        size, decoder, setr, dpt = heads.groups()
+        segmenter = f"{size}_linear" if decoder == "fcn" else size
+        return f"{architecture}_{segmenter or setr or f'vit_{dpt}'}"
     backbone = re.sub(r"^vit_", "", config.partition("_upernet_")[0]).replace("mae-base", "mae_b16")
     return f"{architecture}_{backbone.replace('-', '_')}"
 
 
 @cache
-def count_of_variant(variant: str, classes: int) -> int:
+def count_of_variant(variant: str, dataset: str) -> int:
     """Return how many numbers of four bytes the tensors of a published network hold, with what is stored besides."""
-    architecture, config = make_config(variant, {"num_classes": classes, "aux": True})
+    fields: dict[str, Any] = {"num_classes": NUM_CLASSES[dataset]}
+    if variant.startswith(("upernet", "setr")):
+        fields["aux"] = True
+    if variant.startswith("setr") and dataset == "cityscapes":
+        fields |= {"encoder_options": {"image_size": (768, 768)}}
+        fields |= {"aux_convs": 1} if variant == "setr_naive" else {}
+    architecture, config = make_config(variant, fields)
     state = build_empty(architecture, config).state_dict()
     theirs = tensors_of("mmseg", architecture.name, config, state)
     return sum(tensor.numel() * tensor.itemsize for tensor in theirs.values()) // 4

@@ -31,7 +31,7 @@ from segatlas.files import sha256, sweep_leftovers, whole_file
 from segatlas.models.architecture import flat_fields
 from segatlas.printable import printable
 
-_TRAINING_ONLY = ("dropout", "drop_path")
+_TRAINING_ONLY = ("dropout", "drop_path", "decoder_drop_path")
 """Fields of configs that say nothing about a network in eval mode."""
 
 _MOST_STATISTICS = 100
