@@ -16,6 +16,9 @@ class Encoder(nn.Module):
     def stages(self) -> list[list[nn.Module]]:
         return [[self.stem], [self.deep]]
 
+    def outside_stages(self) -> list[nn.Module]:
+        return []
+
 
 class Net(nn.Module):
     def __init__(self) -> None:
