@@ -73,7 +73,24 @@ RENAMED: dict[str, dict[str, str]] = {
 }
 """Old dotted key -> its name today, by kind of file; `*` stands for one part of a key, here and there."""
 ADDED: dict[str, tuple[str, ...]] = {
-    "recipe": ("model.encoder.*", "train.freeze_host"),
+    "recipe": (
+        *("model.encoder.*", "train.freeze_host", "train.optimizer.no_decay"),
+        *("model.presence_classes", "model.presence_pooling", "model.presence_dropout"),
+        *("model.attention", "model.center", "model.norm_maps"),
+        *(
+            "model.norm_single",
+            "model.split_channels",
+        ),
+        *(
+            "model.aux_level",
+            "model.classifier_kernel_size",
+            "model.fuse_kernel_size",
+            "model.inner_upsampling",
+            "model.logits_align_corners",
+            "model.neck",
+            "model.separable",
+        ),
+    ),
     "card": ("config.encoder.*",),
     "report": (),
     "metrics": (),
