@@ -40,7 +40,7 @@ _FIRST_PARTS = {"conv_dw": (0, 0), "bn1": (0, 1), "conv_pw": (1, None), "bn2": (
 _DEPTHWISE_PARTS = {"conv_dw": "conv_dw", "bn1": "bn2", "se": "se", "conv_pw": "conv_pwl", "bn2": "bn3"}
 """timm's names in an EfficientNet block that does not widen -> ours, which are those of blocks that do."""
 
-_FIRST_PORT = {
+FIRST_PORT = {
     "_expand_conv": "conv_pw",
     "_bn0": "bn1",
     "_depthwise_conv": "conv_dw",
@@ -187,7 +187,7 @@ def _of_first_port(tensors: Tensors) -> dict[str, Tensor]:
     for key, tensor in tensors.items():
         parts = key.split(".")
         if parts[0] == "_blocks":
-            found[".".join(["blocks", parts[1], _FIRST_PORT[parts[2]], *parts[3:]])] = tensor
+            found[".".join(["blocks", parts[1], FIRST_PORT[parts[2]], *parts[3:]])] = tensor
         elif parts[0] in ("_conv_stem", "_bn0"):
             found[f"{'conv_stem' if parts[0] == '_conv_stem' else 'bn1'}.{parts[1]}"] = tensor
     return found

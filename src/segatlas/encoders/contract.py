@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import pairwise
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -88,6 +89,28 @@ class PyramidEncoder(EncoderBase):
     def outputs(self, x: Tensor) -> tuple[list[Tensor], dict[str, Tensor]]:
         """Map an image (N, C, H, W) to the maps of `forward` and to further tensors by the names in `extras`."""
         return self(x), {}
+
+
+class SequentialEncoder(PyramidEncoder):
+    """A pyramid whose layers stand in one sequence, `features`; a map is given out before each index of `ends`."""
+
+    features: nn.Sequential
+    ends: tuple[int, ...]
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Map an image (N, C, H, W) to maps at `strides`."""
+        maps = []
+        for stage in self._parts():
+            x = self.run_stage(stage, x)
+            maps.append(x)
+        return maps
+
+    def stages(self) -> list[list[nn.Module]]:
+        """Return the layers between the maps."""
+        return [list(part) for part in self._parts()]
+
+    def _parts(self) -> list[nn.Sequential]:
+        return [self.features[start:end] for start, end in pairwise((0, *self.ends))]
 
 
 class Tokens(NamedTuple):

@@ -14,11 +14,10 @@ does. Parameter names are those of torchvision (`features.0` to `features.18`).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 from torch import Tensor, nn
 
-from segatlas.encoders.contract import PyramidEncoder
+from segatlas.encoders.contract import SequentialEncoder
 from segatlas.encoders.family import MOST_LEVELS, EncoderFamily, EncoderSettings, PyramidOptions
 from segatlas.layers.init import init_weights
 
@@ -80,7 +79,7 @@ class MobileNetV2Options(PyramidOptions):
     dilate_every_block: bool = False
 
 
-class MobileNetV2(PyramidEncoder):
+class MobileNetV2(SequentialEncoder):
     """MobileNetV2 without its classifier: five maps of 16, 24, 32, 96 and 1280 (or 320) channels.
 
     Args:
@@ -126,18 +125,6 @@ class MobileNetV2(PyramidEncoder):
         self.ends = (*ENDS, len(layers))[:levels]
         self.features = nn.Sequential(*layers[: self.ends[-1]])
         init_weights(self)
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        """Map an image (N, C, H, W) to maps at strides 2, 4, 8, 16, 32 (or less, see `strides`)."""
-        maps = []
-        for start, end in pairwise((0, *self.ends)):
-            x = self.run_stage(self.features[start:end], x)
-            maps.append(x)
-        return maps
-
-    def stages(self) -> list[list[nn.Module]]:
-        """Return the layers between the maps."""
-        return [list(self.features[start:end]) for start, end in pairwise((0, *self.ends))]
 
 
 def build(spec: EncoderSettings, in_channels: int) -> MobileNetV2:

@@ -14,11 +14,9 @@ and each further one, and after the last, strides 2 to 32. timm's, as `timm/vgg1
 
 from __future__ import annotations
 
-from itertools import pairwise
+from torch import nn
 
-from torch import Tensor, nn
-
-from segatlas.encoders.contract import PyramidEncoder
+from segatlas.encoders.contract import SequentialEncoder
 from segatlas.encoders.family import MOST_LEVELS, EncoderFamily, EncoderSettings, PyramidOptions
 from segatlas.layers.init import init_weights
 
@@ -34,7 +32,7 @@ DEPTHS: dict[str, tuple[int, ...]] = {
 """Convolutions before each pooling: configurations A, B, D and E of the paper's table 1."""
 
 
-class VGG(PyramidEncoder):
+class VGG(SequentialEncoder):
     """VGG without its classifier.
 
     Args:
@@ -62,18 +60,6 @@ class VGG(PyramidEncoder):
         self.channels = (*WIDTHS[1:], WIDTHS[-1])[:levels]
         self.strides = tuple(2 ** (level + 1) for level in range(levels))
         init_weights(self)
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        """Map an image (N, C, H, W) to maps at strides 2, 4, 8, 16, 32."""
-        maps = []
-        for start, end in pairwise((0, *self.ends)):
-            x = self.run_stage(self.features[start:end], x)
-            maps.append(x)
-        return maps
-
-    def stages(self) -> list[list[nn.Module]]:
-        """Return the layers between the maps; the last stage is a pooling."""
-        return [list(self.features[start:end]) for start, end in pairwise((0, *self.ends))]
 
 
 def build(spec: EncoderSettings, in_channels: int) -> VGG:

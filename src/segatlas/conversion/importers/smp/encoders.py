@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from segatlas.build.encoder_names import FIRST_PORT
 from segatlas.build.network import shapes_only
 from segatlas.conversion.importers.foreign import ForeignWeights
 from segatlas.conversion.importers.mit import authors_mit_name
@@ -286,21 +287,10 @@ _SAME: Renames = (("encoder", "encoder"),)
 
 _TIMM: Renames = (("encoder.model", "encoder.model"), *OLD_RENAMES)
 
-_BLOCK = {
-    "_expand_conv": "conv_pw",
-    "_bn0": "bn1",
-    "_depthwise_conv": "conv_dw",
-    "_bn1": "bn2",
-    "_se_reduce": "se.conv_reduce",
-    "_se_expand": "se.conv_expand",
-    "_project_conv": "conv_pwl",
-    "_bn2": "bn3",
-}
-
 _EFFICIENTNET: Renames = (
     ("encoder._conv_stem", "encoder.conv_stem"),
     ("encoder._bn0", "encoder.bn1"),
-    *((f"encoder._blocks.{{i}}.{theirs}", f"encoder.blocks.{{i}}.{ours}") for theirs, ours in _BLOCK.items()),
+    *((f"encoder._blocks.{{i}}.{theirs}", f"encoder.blocks.{{i}}.{ours}") for theirs, ours in FIRST_PORT.items()),
 )
 
 _LAYER = "encoder.features.denseblock{i}.denselayer{j}"
