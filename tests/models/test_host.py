@@ -13,9 +13,10 @@ from segatlas.build.encoder_weights import load_encoder_weights, published_stati
 from segatlas.build.network import create_model
 from segatlas.build.saving import make_card, save_pretrained
 from segatlas.build.starting import start_from
+from segatlas.config.architectures import in_section
 from segatlas.config.schema import OptimizerConfig
 from segatlas.conversion.converting import convert_file
-from segatlas.errors import UsageError, WeightsError
+from segatlas.errors import Problem, UsageError, WeightsError
 from segatlas.hub.loading import load_pretrained
 from segatlas.inference.fast_form import fast_form
 from segatlas.structures import Inputs
@@ -117,6 +118,13 @@ def test_a_host_that_cannot_be_is_told(fields, told):
     with pytest.raises(UsageError) as caught:
         create_model("temperature", num_classes=3, **fields)
     assert told in str(caught.value)
+
+
+def test_an_encoder_beside_the_host_is_sent_to_the_host():
+    known = ("host", "encoder_weights")
+    for key in ("encoder", "output_stride"):
+        found = in_section(Problem(key=key, message="unknown"), "model", known)
+        assert (found.key, found.message.endswith(f"did you mean 'host.{key}'?")) == (f"model.{key}", True)
 
 
 def test_a_host_of_a_network_that_wraps_none_is_told():

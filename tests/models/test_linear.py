@@ -44,7 +44,7 @@ def test_an_image_that_is_no_whole_number_of_patches_is_padded_right_and_bottom_
 
 
 def test_more_blocks_than_the_encoder_has_are_refused():
-    with pytest.raises(UsageError, match="the encoder has 3 blocks, and no block -4"):
+    with pytest.raises(UsageError, match="blocks: got 4, but test_vit has 3"):
         tiny(blocks=4)
     with pytest.raises(UsageError, match="blocks: got 0, expected 1 or more"):
         tiny(blocks=0)

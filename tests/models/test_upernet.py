@@ -104,7 +104,10 @@ def test_the_auxiliary_head_sees_the_map_that_is_named():
             {"encoder": "resnet18_w8"},
             r"takes four maps of one width and stride, but resnet18_w8 gives maps of 8, 8, 16, 32, 64 channels",
         ),
-        ({"encoder": {"name": "vit_w32", "at": [3]}}, "levels = 4, but vit_w32 has 1 maps"),
+        (
+            {"encoder": {"name": "vit_w32", "at": [3]}},
+            "four maps of one width and stride, but vit_w32 gives maps of 32 ",
+        ),
         ({"encoder": {"name": "vit_w32", "at": [4]}}, "the encoder has 4 blocks, and no block 4"),
         ({"encoder": "vit_w32", "aux_level": 0}, "aux_level: got 0, expected 1 or more"),
     ],

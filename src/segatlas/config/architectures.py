@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
+from segatlas.config.encoder_keys import ENCODER, FLAT, HOST
 from segatlas.config.messages import SchemaWords, explain, unknown
 from segatlas.config.plain import value_problems
 from segatlas.errors import Problem, SegAtlasError
@@ -78,4 +79,6 @@ def in_section(problem: Problem, section: str, known: Iterable[str], what: str =
         return replace(problem, key=section)
     stranger = "." not in problem.key and problem.key not in known
     message = unknown(what, problem.key, known) if stranger else problem.message
+    if stranger and HOST in known and problem.key in (ENCODER, *FLAT):
+        message = f"this network has the encoder of its host: did you mean '{HOST}.{problem.key}'?"
     return replace(problem, key=f"{section}.{problem.key}" if section else problem.key, message=message)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from segatlas.encoders.contract import Tokens
 from segatlas.encoders.spec import TokenEncoderSpec, create_token_encoder
+from segatlas.errors import UsageError
 from segatlas.layers.init import init_weights
 from segatlas.layers.padding import pad_to_multiple
 from segatlas.models.architecture import Architecture, require_at_least
@@ -52,6 +53,8 @@ class Linear(nn.Module):
         super().__init__()
         self.encoder = create_token_encoder(config.encoder, in_channels=config.in_channels)
         require_at_least(config, blocks=1)
+        if config.blocks > (depth := len(self.encoder.blocks)):
+            raise UsageError(f"blocks: got {config.blocks}, but {config.encoder} has {depth}")
         self.at = self.encoder.block_indices(range(-config.blocks, 0))
         self.norm = nn.BatchNorm2d(config.blocks * self.encoder.width)
         self.dropout = nn.Dropout2d(config.dropout)

@@ -152,6 +152,7 @@ class UPerNet(DenseNetwork):
         super().__init__(config)
         require_at_least(config, levels=1, aux_level=1)
         self.levels, self.aux_level = config.levels, config.aux_level
+        width_for_neck = self._width_for_neck(config) if config.neck in NECKS else 0
         if len(self.encoder.channels) < config.levels:
             found = len(self.encoder.channels)
             raise UsageError(f"levels = {config.levels}, but {config.encoder} has {found} maps; set levels to {found}")
@@ -160,7 +161,7 @@ class UPerNet(DenseNetwork):
         channels = self.encoder.channels[-config.levels :]
         width, (*finer, last) = config.channels, channels
         self.norms = nn.ModuleList(ChannelNorm(count) if config.norm_maps else nn.Identity() for count in channels)
-        self.neck: Neck | None = NECKS[config.neck](self._width_for_neck(config)) if config.neck in NECKS else None
+        self.neck: Neck | None = NECKS[config.neck](width_for_neck) if width_for_neck else None
         if self.neck is not None:
             init_weights(self.neck)
         self.ppm = PPM(last, width, scales=config.pool_scales, align_corners=config.align_corners)
