@@ -80,6 +80,9 @@ ENCODERS = (
 STEPWISE = ("Unet", "UnetPlusPlus", "MAnet")
 """Those whose decoder has a width for each level."""
 
+UNTOLD = ("PSPNet",)
+"""Those whose files do not tell a depth behind encoders whose maps are equally wide, so that --depth is stated."""
+
 WIDTHS = (256, 128, 64, 32, 16)
 """These widths, in the library and here."""
 
@@ -199,8 +202,9 @@ def compared(name: str, encoder: str, options: Options) -> Outcome:
             expected = theirs(x)
         if expected.shape[-2:] != x.shape[-2:]:  # its fixed factor of upsampling is for one depth
             expected = F.interpolate(expected, size=x.shape[-2:], mode="bilinear", align_corners=False)
+        stated = {"encoder_depth": options.depth} if options.depth and name in UNTOLD else {}
         try:
-            for scores in ours_by_files(theirs, x) if options.folder else ours_in_memory(theirs, x):
+            for scores in (ours_by_files if options.folder else ours_in_memory)(theirs, x, stated):
                 difference = float((scores - expected).abs().max() / expected.abs().max())
                 if not difference <= worst:  # NaN too
                     worst, worst_seed = difference, seed
@@ -275,7 +279,7 @@ def ours_in_memory(theirs: nn.Module, x: Tensor, settings: dict[str, Any] | None
     yield upsample_logits(output.logits, size, canvas=output.canvas, crop=size, align_corners=align_corners, mode=mode)
 
 
-def ours_by_files(theirs: Any, x: Tensor) -> Iterator[Tensor]:
+def ours_by_files(theirs: Any, x: Tensor, stated: dict[str, Any]) -> Iterator[Tensor]:
     """Yield the scores of ours made of a `save_pretrained` folder, a state dict and a Lightning checkpoint."""
     import segatlas as sa
 
@@ -290,7 +294,7 @@ def ours_by_files(theirs: Any, x: Tensor) -> Iterator[Tensor]:
             {"epoch": 3, "pytorch-lightning_version": "2.6.1", "state_dict": inside}, folder / "alone" / "last.ckpt"
         )
         for source in (folder / "pretrained", folder / "alone" / "model.pth", folder / "alone" / "last.ckpt"):
-            yield sa.load(sa.convert(source, out=folder / "ours"), device="cpu").scores(x)
+            yield sa.load(sa.convert(source, out=folder / "ours", stated=stated), device="cpu").scores(x)
 
 
 def differing_labels(scores: Tensor, expected: Tensor) -> int:
