@@ -36,6 +36,9 @@ SMALL = {
 }
 """Encoder of a recipe -> the one that takes its place here, to save time."""
 
+DEPTHS = {"vit_tiny": 12, "vit_small": 12, "vit_base": 12, "vit_large": 24}
+"""Plain transformer of a recipe -> its depth; one of 32 channels and as many blocks takes its place."""
+
 
 def write_sets(home: Path) -> dict[str, Path]:
     """Write a tiny dataset of each layout."""
@@ -62,8 +65,10 @@ def network_of(name: str) -> Any:
 def narrow(name: str) -> list[str]:
     """Return the words that make a recipe's network small: another encoder, narrow heads."""
     network = network_of(name)
-    small = SMALL.get(str(getattr(network, "encoder", None)))
-    further = [f"model.encoder={small}"] if small else []
+    encoder = str(getattr(network, "encoder", None))
+    further = [f"model.encoder={SMALL[encoder]}"] if encoder in SMALL else []
+    if encoder in DEPTHS:
+        further += ["model.encoder.name=vit_w32", f"model.encoder.depth={DEPTHS[encoder]}"]
     return further + [f"model.{width}=32" for width in ("channels", "jpu_channels") if hasattr(network, width)]
 
 
