@@ -15,6 +15,7 @@ from fakes.voc import write_voc
 
 from segatlas.build.network import make_config
 from segatlas.config import recipes
+from segatlas.encoders.vit import FORMS
 from segatlas.models import ARCHITECTURES, lookup
 from segatlas.recipe import Config
 from segatlas.training.dry import DryRun, dry_run
@@ -33,11 +34,9 @@ SMALL = {
     "resnest101": "resnest50",
     "hrnet_w48": "hrnet_w8_small",
     **dict.fromkeys(("vit_adapter_small", "vit_adapter_large"), "vit_adapter_w32"),
+    **dict.fromkeys(("vit_tiny", "vit_small", "vit_base", "vit_large"), "vit_w32"),
 }
 """Encoder of a recipe -> the one that takes its place here, to save time."""
-
-DEPTHS = {"vit_tiny": 12, "vit_small": 12, "vit_base": 12, "vit_large": 24}
-"""Plain transformer of a recipe -> its depth; one of 32 channels and as many blocks takes its place."""
 
 
 def write_sets(home: Path) -> dict[str, Path]:
@@ -65,10 +64,10 @@ def network_of(name: str) -> Any:
 def narrow(name: str) -> list[str]:
     """Return the words that make a recipe's network small: another encoder, narrow heads."""
     network = network_of(name)
-    encoder = str(getattr(network, "encoder", None))
-    further = [f"model.encoder={SMALL[encoder]}"] if encoder in SMALL else []
-    if encoder in DEPTHS:
-        further += ["model.encoder.name=vit_w32", f"model.encoder.depth={DEPTHS[encoder]}"]
+    small = SMALL.get(str(getattr(network, "encoder", None)))
+    further = [f"model.encoder={small}"] if small else []
+    if small == "vit_w32":  # with as many blocks, which decoders name
+        further = [f"model.encoder={{name: {small}, depth: {FORMS[network.encoder.name].depth}}}"]
     return further + [f"model.{width}=32" for width in ("channels", "jpu_channels") if hasattr(network, width)]
 
 

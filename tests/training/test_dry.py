@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from fakes.folder import write_folder
-from fakes.small_recipes import DEPTHS, SMALL, narrow, network_of, words, write_sets
+from fakes.small_recipes import SMALL, narrow, network_of, words, write_sets
 from typer.testing import CliRunner
 
 from segatlas.cli.main import app
@@ -63,18 +63,18 @@ def no_connection(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", each_recipe())
 def test_every_shipped_recipe_takes_a_step_without_a_connection(name, roots, published):
     config, network = Config.load(name), network_of(name)
-    encoder, further = str(getattr(network, "encoder", None)), narrow(name)
-    has_weights, small = config.model.encoder_weights == "imagenet", SMALL.get(encoder)
+    has_weights, small = bool(config.model.encoder_weights), SMALL.get(str(getattr(network, "encoder", None)))
+    further = narrow(name)
     if has_weights and small == "resnet18_w8":
         further.append(f"model.encoder_weights={published}")
-    elif encoder in DEPTHS or (has_weights and small in ("hrnet_w8_small", "vit_adapter_w32")):
-        further.append("model.encoder_weights=null")  # of these timm publishes none
+    elif has_weights and small in ("hrnet_w8_small", "vit_adapter_w32", "vit_w32"):  # of these timm publishes none
+        further.append("model.encoder_weights=null")
     run = dry_run(Config.load(*words(name, roots, *further)))
     assert run.batch_shape[0] == 2
     assert run.output_shape[0] == 2
     assert run.output_shape[1] == (len(run.classes) if config.task == "semantic" else 1)  # one map of centres
     assert 0 < run.loss < 30
-    assert len(run.notices) == (has_weights and encoder not in DEPTHS and small in (None, "resnest50"))
+    assert len(run.notices) == (has_weights and small in (None, "resnest50"))
     assert {term.on.removeprefix("aux.") for term in config.losses if term.on != "logits"} <= set(run.aux_shapes)
 
 
