@@ -8,6 +8,7 @@ import torch
 from fakes.random_weights import randomise
 
 from segatlas.build.network import create_model
+from segatlas.encoders.vit import FORMS
 from segatlas.layers.padding import pad_to_multiple
 
 NETWORKS = {
@@ -27,9 +28,8 @@ OURS = [
 """Networks of timm -> our own encoder that takes their file."""
 
 
-def features(head: str, name: str, encoder: dict, file: str) -> tuple[torch.nn.Module, tuple[int, ...], bool]:
+def features(head: str, depth: int, encoder: dict, file: str) -> tuple[torch.nn.Module, tuple[int, ...], bool]:
     """Return the encoder of a network made from a file, the blocks that it is asked for, and if these are normed."""
-    depth = 24 if "_large_" in name else 12
     at = tuple(depth * quarter // 4 - 1 for quarter in range(1, 5))
     own = {
         "linear": {"encoder": encoder, "blocks": 4},
@@ -37,7 +37,8 @@ def features(head: str, name: str, encoder: dict, file: str) -> tuple[torch.nn.M
         "dpt": {"encoder": encoder, "blocks": at, "channels": 8, "readout": "ignore"},
     }[head]
     net = create_model(head, num_classes=3, encoder_weights=file, **own).eval()
-    return net.encoder, tuple(range(depth - 4, depth)) if head == "linear" else at, head != "upernet"
+    is_timms = encoder["name"] not in FORMS  # timm's own feature maps are not normed
+    return net.encoder, tuple(range(depth - 4, depth)) if head == "linear" else at, head != "upernet" or not is_timms
 
 
 def worst_difference(name: str, encoder: dict, file: str) -> float:
@@ -46,7 +47,7 @@ def worst_difference(name: str, encoder: dict, file: str) -> float:
     torch.save(theirs.state_dict(), file)
     worst = 0.0
     for head in ("linear", "upernet", "dpt"):
-        ours, at, norm = features(head, name, encoder, file)
+        ours, at, norm = features(head, len(theirs.blocks), encoder, file)
         for size in SIZES:
             x = pad_to_multiple(torch.randn(1, 3, size, size), theirs.patch_embed.patch_size[0])
             with torch.no_grad():
