@@ -109,7 +109,7 @@ OPTION_ENCODERS = {
     "UnetPlusPlus": ("efficientnet-b0", "tu-convnext_tiny"),
     "MAnet": ("mit_b0", "densenet121"),
     "Linknet": ("resnet18", "efficientnet-b0"),
-    "FPN": ("mit_b0", "tu-convnext_tiny"),
+    "FPN": ("resnet18", "densenet121"),
     "PAN": ("resnet18", "efficientnet-b0"),
     "PSPNet": ("densenet121", "mit_b0"),
     "DeepLabV3": ("efficientnet-b0", "tu-convnext_tiny"),
@@ -211,7 +211,7 @@ def compared(name: str, encoder: str, options: Options) -> Outcome:
 
 
 def built(name: str, encoder: str, options: Options) -> nn.Module:
-    """Build the library's network without drawing its weights."""
+    """Build the library's network without drawing its weights. ValueError where it refuses, or a kernel is empty."""
     import segmentation_models_pytorch as smp
 
     further: dict[str, Any] = {}
@@ -224,6 +224,8 @@ def built(name: str, encoder: str, options: Options) -> nn.Module:
     try:
         with torch.device("meta"):
             net: nn.Module = made(encoder, **asked, **further)
+        if empty := [key for key, tensor in net.state_dict().items() if not tensor.numel()]:
+            raise ValueError(f"{empty[0]} is empty: the encoder has no map there")
     except (RuntimeError, NotImplementedError):  # it reads numbers that a tensor without memory has not
         return made(encoder, **asked, **further).eval()
     if len(net.state_dict()) < len(list(net.parameters())) + len(list(net.buffers())):
