@@ -240,7 +240,7 @@ def _finish(
 
 
 def _sides(best: Tensor, columns: Runs) -> tuple[Tensor, Tensor]:
-    """Return (Gy, Gx) values of (Gy, w) at each run's first and second sample; views where that can be."""
+    """Return values (Gy, Gx) of (Gy, w) at each run's first and second sample: views where no run leaves one out."""
     if columns.consecutive and torch.equal(columns.second, columns.padded.clamp(max=columns.samples - 1)):
         padded = torch.cat([best[:, :1], best, best[:, -1:]], 1)
         start = int(columns.padded[0])
