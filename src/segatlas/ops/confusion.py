@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -119,9 +118,10 @@ def _has_runs(label: np.ndarray, prediction: np.ndarray) -> bool:
 def _compiled() -> Callable[..., Any] | None:
     """Return hotcoco's count of (truth, prediction, K, ignore_index=); None where it is not installed."""
     try:
-        counts: Callable[..., Any] = import_module("hotcoco.metrics").pixel_confusion
-    except (ImportError, AttributeError):
+        from hotcoco.metrics import pixel_confusion  # type: ignore[import-not-found,unused-ignore]
+    except ImportError:
         return None
+    counts: Callable[..., Any] = pixel_confusion
     return counts
 
 
