@@ -153,13 +153,9 @@ def predicting(make: Callable[[], nn.Module], precision: str, given: Image, *, f
 
     precision: "fp32", "bf16", or "plain": fp32 by the network itself, whose rounding is the peer's.
     """
-    from segatlas.build.saving import make_card
-    from segatlas.inference import Predictor
     from segatlas.ops import upsample_logits
 
-    net = make()
-    card = make_card(net, classes=[f"class {index}" for index in range(CLASSES)])
-    predictor = Predictor(net, card, device="cpu", precision="fp32" if precision == "plain" else precision)
+    predictor = predictor_of(make(), "fp32" if precision == "plain" else precision)
     run = torch.inference_mode()(predictor.model) if precision == "plain" else predictor.output
     size = (given.image.shape[-2], given.image.shape[-1])
 
@@ -171,6 +167,16 @@ def predicting(make: Callable[[], nn.Module], precision: str, given: Image, *, f
         return upsample_logits(output.logits, size, canvas=output.canvas, align_corners=align_corners, mode=mode)
 
     return call
+
+
+@cache
+def predictor_of(net: nn.Module, precision: str) -> Any:
+    """Return the one Predictor of a network in a precision."""
+    from segatlas.build.saving import make_card
+    from segatlas.inference import Predictor
+
+    card = make_card(net, classes=[f"class {index}" for index in range(CLASSES)])
+    return Predictor(net, card, device="cpu", precision=precision)
 
 
 Logits = Callable[[nn.Module, Tensor], Tensor]

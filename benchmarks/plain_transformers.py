@@ -99,8 +99,9 @@ def hf_dpt() -> Theirs:
     return Theirs(net=net, logits=hf_logits, save=save)
 
 
+@cache
 def imported(make: Callable[[], Theirs]) -> nn.Module:
-    """Return our network with the weights of the peer's."""
+    """Return our network with the weights of the peer's, the same one whenever asked."""
     import segatlas
     from segatlas.errors import SegAtlasError
     from segatlas.hub.loading import load_pretrained
@@ -126,7 +127,7 @@ class Family:
 
     def ours(self, precision: str, given: Image) -> Call:
         """Return our side's call: "fp32" or "bf16"; for the latter, fp32 must first give the peer's logits."""
-        make = cache(partial(imported, self.theirs))
+        make = partial(imported, self.theirs)
         if precision == "bf16":
             difference = apart(predicting(make, "plain", given)(), self.opposing(given)())
             if difference > CLOSE:
