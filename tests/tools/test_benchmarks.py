@@ -201,6 +201,18 @@ def test_an_unknown_group_is_refused_with_the_known_ones(tmp_path):
 def test_a_word_names_a_row_a_group_or_all_rows_of_networks():
     rows, unknown = wanted_rows("tail, networks,nothing")
     assert unknown == ["nothing"]
-    assert {row.group for row in rows} == {"tail", "segformer", "bf16", "one_thread"}
+    assert {row.group for row in rows} == {"tail", "segformer", "bf16", "decoders", "one_thread"}
     assert wanted_rows("")[0] == list(ROWS)
     assert [row.key for row in wanted_rows(ROWS[0].key)[0]] == [ROWS[0].key]
+
+
+def test_rows_of_a_part_take_their_places_among_those_of_a_whole_run_and_tell_of_theirs():
+    first, second = ROWS[0].key, ROWS[1].key
+    whole = {"rounds": 5, "rows": [{"key": first, "lines": [1]}, {"key": second, "lines": [2]}]}
+    machine = {"date": "2026-11-29", "segatlas": "0.1.0", "torch": "2.15.0"}
+    load = {"message": "machine clean", "clean": True}
+    part = {"machine": machine, "rounds": 7, "load": load, "rows": [{"key": first, "lines": [3]}]}
+    merged = campaign.added(part, whole)
+    assert [(row["key"], row["lines"]) for row in merged["rows"]] == [(first, [3]), (second, [2])]
+    assert merged["rows"][0]["run"]["rounds"] == 7
+    assert "run" not in merged["rows"][1]

@@ -13,10 +13,12 @@ from safetensors.torch import save_file
 import segatlas as sa
 from segatlas.build.network import build_empty, create_model, make_config
 from segatlas.conversion.converting import tensors_of
+from segatlas.conversion.importers.smp import pspnet
 from segatlas.conversion.importers.smp import unet as importer
 from segatlas.conversion.recognition import recognise
 from segatlas.conversion.renaming import rename_to_ours, rename_to_theirs
 from segatlas.errors import UsageError, WeightsError
+from segatlas.models.pspnet import SMP as PSPNET_SMP
 
 STEPS = (32, 16, 16, 8, 8)
 
@@ -66,6 +68,20 @@ def test_a_depth_in_settings_that_is_not_the_files_is_told():
         found_in(theirs_of({"name": "resnet18", "levels": 4}), encoder_depth=5)
 
 
+def test_a_depth_that_neither_weights_nor_the_default_tell_is_asked_for():
+    architecture, config = make_config(
+        "pspnet", {**PSPNET_SMP, "num_classes": 3, "encoder": {"name": "densenet121", "levels": 4}, "channels": 8}
+    )
+    theirs = rename_to_theirs(pspnet.IMPORTER, config, hollow(build_empty(architecture, config).state_dict()))
+    with pytest.raises(
+        WeightsError, match=r"fit an encoder_depth of 4, 5 alike.* is 3: state it, --set encoder_depth=4"
+    ):
+        found_in(theirs)
+    assert [found_in(theirs, encoder_depth=depth)["encoder"].get("levels", 5) for depth in (4, 5)] == [4, 5]
+    with pytest.raises(WeightsError, match="upsampling = 0: expected a whole number from 1 on"):
+        found_in(theirs, encoder_depth=4, upsampling=0)
+
+
 def test_an_encoder_of_another_kind_is_told_by_its_parts():
     tensors = {name.replace("encoder.layer1", "encoder.layer0.1"): t for name, t in theirs_of("resnet18").items()}
     with pytest.raises(
@@ -76,11 +92,14 @@ def test_an_encoder_of_another_kind_is_told_by_its_parts():
 
 def test_an_encoder_that_timm_has_in_two_forms_wants_its_name():
     tensors = theirs_of("timm/tf_efficientnet_lite0")
-    with pytest.raises(WeightsError, match=r'name it in a config.json beside the file .*"encoder_name": "tu-NAME"'):
+    with pytest.raises(WeightsError, match=r"state it, --set encoder_name=tu-NAME"):
         found_in(tensors)
     assert found_in(tensors, encoder_name="tu-tf_efficientnet_lite0")["encoder"] == {
         "name": "timm/tf_efficientnet_lite0"
     }
+    assert found_in(theirs_of("timm/tf_mobilenetv3_large_100"), encoder_name="timm-mobilenetv3_large_100")[
+        "encoder"
+    ] == {"name": "timm/tf_mobilenetv3_large_100"}
     with pytest.raises(WeightsError, match="encoder_name is 'resnet18', but the encoder in the file is one of timm's"):
         found_in(tensors, encoder_name="resnet18")
 
@@ -101,7 +120,7 @@ def test_names_of_early_releases_are_read():
 def test_efficientnet_of_releases_before_0_3_pads_as_for_even_sides():
     tensors = theirs_of("efficientnet-b3")
     [found] = recognise(tensors, {}, source="smp")
-    assert [note for note in found.notes if "for a model of 0.2 give --config" in note]
+    assert [note for note in found.notes if "for a model of 0.2: --set library_version=0.2" in note]
     assert "even_padding" not in found.fields["encoder"]
     assert found_in(tensors, library_version="0.2.1")["encoder"] == {"name": "efficientnet-b3", "even_padding": True}
     assert found_in(theirs_of("efficientnet-b0"), library_version="0.2.1")["encoder"] == {"name": "efficientnet-b0"}

@@ -142,8 +142,7 @@ def _padding(file: ForeignWeights) -> dict[str, Any]:
     stated = file.stated("library_version")
     if stated is None and not file.settings:
         file.note(
-            "padding of the EfficientNet is that of releases from 0.3 on; for a model of 0.2 give --config a .json "
-            'file with {"library_version": "0.2"}'
+            "padding of the EfficientNet is that of releases from 0.3 on; for a model of 0.2: --set library_version=0.2"
         )
     return {"even_padding": True} if str(stated).startswith(("0.1", "0.2")) else {}
 
@@ -186,9 +185,13 @@ def _levels(file: ForeignWeights, full: _Full, maps: Sequence[int], depth: int, 
         )
     if len(fitting) == 1:
         return int(fitting[0])
-    chosen = depth if depth in fitting else max(fitting)
-    file.note(f"encoder_depth = {chosen} (the library's default; the weights fit {_listed(fitting)} alike)")
-    return chosen
+    if depth not in fitting:
+        raise WeightsError(
+            f"the weights fit an encoder_depth of {_listed(fitting)} alike, and the library's default is {depth}: "
+            f"state it, --set encoder_depth={fitting[0]}, or by a config.json beside the file"
+        )
+    file.note(f"encoder_depth = {depth} (the library's default; the weights fit {_listed(fitting)} alike)")
+    return depth
 
 
 def _listed(numbers: Sequence[int]) -> str:

@@ -106,6 +106,7 @@ def inner_upsampling(file: ForeignWeights, default: int, *, stride: int) -> int 
         default: the library's.
         stride: of the logits.
     """
-    stated = file.stated("upsampling")
-    factor = default if stated is None else stated
-    return None if factor == stride else int(factor)
+    factor = file.setting("upsampling", default)
+    if not isinstance(factor, int) or factor < 1:
+        raise WeightsError(f"upsampling = {factor!r}: expected a whole number from 1 on")
+    return None if factor == stride else factor
