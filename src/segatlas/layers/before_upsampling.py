@@ -10,7 +10,7 @@ small matrices, one for rows and one for columns. For maps of a few pixels (pool
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -48,7 +48,7 @@ def convolve_before_upsampling(
     Returns:
         (N, D, h, w).
     """
-    products = [F.conv2d(x, taps_as_channels(kernel)) for x, kernel in zip(maps, kernels, strict=True)]
+    products = (F.conv2d(x, taps_as_channels(kernel)) for x, kernel in zip(maps, kernels, strict=True))
     return upsample_taps(products, kernels[0].shape[-1], size, align_corners=align_corners)
 
 
@@ -58,12 +58,12 @@ def taps_as_channels(kernel: Tensor) -> Tensor:
 
 
 def upsample_taps(
-    products: Sequence[Tensor], kernel_size: int, size: tuple[int, int], *, align_corners: bool
+    products: Iterable[Tensor], kernel_size: int, size: tuple[int, int], *, align_corners: bool
 ) -> Tensor:
     """Upsample the products of a kernel's taps, shift each to its place and sum all: (N, D, h, w).
 
     Args:
-        products: (N, k k D, h_i, w_i) each, as a convolution with `taps_as_channels` gives them.
+        products: (N, k k D, h_i, w_i) each, as a convolution with `taps_as_channels` gives them; one is held at a time.
         kernel_size: k.
         size: (h, w) of the result.
         align_corners: of the upsampling.

@@ -68,7 +68,7 @@ class FoldedPooledFuse(nn.Module):
 
     def forward(self, x: Tensor, pooled: Sequence[Tensor]) -> Tensor:
         """As `PooledFuse`."""
-        products = [conv(y) for conv, y in zip(self.pooled, pooled, strict=True)]
+        products = (conv(y) for conv, y in zip(self.pooled, pooled, strict=True))
         size = (x.shape[-2], x.shape[-1])
         small = upsample_taps(products, self.kernel_size, size, align_corners=self.align_corners)
         return F.relu(self.conv(x) + small, inplace=True)

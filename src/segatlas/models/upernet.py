@@ -167,7 +167,12 @@ class UPerNet(DenseNetwork):
         self.ppm = PPM(last, width, scales=config.pool_scales, align_corners=config.align_corners)
         self.lateral = nn.ModuleList(ConvBNReLU(channels, width, 1) for channels in finer)
         self.output = nn.ModuleList(ConvBNReLU(width, width) for _ in finer)
-        self.fuse = PooledFuse(width, [width] * len(finer), width, align_corners=config.align_corners)
+        self.of_one_size = self.neck is None and len(set(self.encoder.strides[-config.levels :])) == 1
+        self.fuse: ConvBNReLU
+        if self.of_one_size:
+            self.fuse = ConvBNReLU(config.levels * width, width)
+        else:
+            self.fuse = PooledFuse(width, [width] * len(finer), width, align_corners=config.align_corners)
         self.add_classifier(config, width, self.ppm, self.lateral, self.output, self.fuse)
 
     def _width_for_neck(self, config: UPerNetConfig) -> int:
@@ -200,7 +205,7 @@ class UPerNet(DenseNetwork):
             maps[i - 1] = maps[i - 1] + upsampled
         *finer, last = maps
         finest, *others = [*(layer(x) for layer, x in zip(self.output, finer, strict=True)), last]
-        out: Tensor = self.fuse(finest, others)
+        out: Tensor = self.fuse(torch.cat([finest, *others], 1)) if self.of_one_size else self.fuse(finest, others)
         return out
 
 
