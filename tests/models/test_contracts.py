@@ -73,6 +73,11 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
             "aux": True,
         },
     ),
+    "upernet-swin": ("upernet", {"encoder": "swin_w8", "channels": 8, "aux": True, "aux_channels": 8}),
+    "upernet-convnext": (
+        "upernet",
+        {"encoder": "convnext_atto", "norm_maps": True, "channels": 8, "aux": True, "aux_channels": 8},
+    ),
     "gcnet-mul": ("gcnet", {"encoder": "resnet18_w8", "channels": 8, "channel_mul": True}),
     "upernet-vit_adapter": (
         "upernet",
