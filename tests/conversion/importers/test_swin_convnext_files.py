@@ -101,7 +101,9 @@ def test_encoders_that_a_library_does_not_have_are_refused_by_name():
 
 
 def test_other_heads_on_swin_are_written_in_the_librarys_layout_too():
-    architecture, config = make_config("fcn", {"num_classes": 3, "channels": 8, "encoder": {"name": "swin_w8"}})
+    architecture, config = make_config(
+        "fcn", {"num_classes": 3, "channels": 8, "encoder": "swin_w8", "output_stride": None}
+    )
     ours = {name: torch.randn(t.shape) for name, t in build_empty(architecture, config).state_dict().items()}
     theirs = rename_to_theirs(fcn.IMPORTER, config, ours)
     mine, other = (
