@@ -58,7 +58,7 @@ docs: env  ## the documentation site in site/
 	$(BIN)/python tools/generate_docs.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-bench: env  ## shipped networks on this machine, then the table against the peers: docs/performance.md (ONLY=, ROUNDS=, PEERS=)
+bench: env  ## shipped networks on this machine, then the table against the peers: docs/performance.md (ONLY=, ROUNDS=, ADD=1, PEERS=)
 	@if [ ! -x "$(PEERS)" ] || { [ "$(PEERS)" = .peers/bin/python ] && [ ! -f .peers/READY ]; }; then \
 		if [ "$(PEERS)" = .peers/bin/python ] && [ -f "$(SHARED)/parity/ref_env.sh" ]; then \
 			echo "building .peers, the environment of the peers (about 6 GB on disk, minutes)" && \
@@ -74,7 +74,8 @@ ifeq ($(ONLY)$(ROUNDS),)
 	$(TABLE) --out docs/performance.json
 	$(BIN)/python benchmarks/page.py
 else
-	$(TABLE) --only "$(ONLY)" $(if $(ROUNDS),--rounds $(ROUNDS)) --out bench.json
+	$(TABLE) --only "$(ONLY)" $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(ADD),--add --out docs/performance.json,--out bench.json)
+	$(if $(ADD),$(BIN)/python benchmarks/page.py)
 endif
 
 pins:  ## make requirements.txt anew (needs uv)

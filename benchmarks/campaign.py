@@ -20,6 +20,7 @@ from benchmarks.child import OURS, children_seconds
 from benchmarks.foreign import PACKAGES, ROOT
 from benchmarks.material import is_real
 from benchmarks.rows import SEED, Row, Target
+from benchmarks.table import ROWS
 from segatlas.bench.machine import BUSY, describe_machine, judge_load, load_per_core
 from segatlas.cores import visible_cores
 
@@ -95,6 +96,15 @@ def run(rows: Sequence[Row], rounds: int, *, with_scaling: bool, say: Say) -> di
         "gpu": gpu_reason(),
         "scaling": measure_scaling(say) if with_scaling else None,
     }
+
+
+def added(report: dict[str, Any], earlier: dict[str, Any]) -> dict[str, Any]:
+    """Return the figures of an earlier whole run with the rows of this one in their places, each telling of its run."""
+    run = {name: report["machine"][name] for name in ("date", "segatlas", "torch")}
+    run |= {"rounds": report["rounds"], "load": report["load"]["message"], "clean": report["load"]["clean"]}
+    rows = {row["key"]: row for row in earlier["rows"]} | {row["key"]: row | {"run": run} for row in report["rows"]}
+    order = [row.key for row in ROWS if row.key in rows]
+    return earlier | {"rows": [rows[key] for key in order]}
 
 
 def gpu_reason() -> str:

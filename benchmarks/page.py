@@ -28,6 +28,7 @@ TITLES = {
     "loss": "Losses at full size",
     "segformer": "SegFormer, the same weights",
     "bf16": "`--precision bf16`",
+    "decoders": "U-Net++ and MA-Net, the same weights",
     "one_thread": "One thread",
     "vit": "Networks on plain vision transformers, the same weights",
     "attention": "Attention of the non-local family",
@@ -116,6 +117,10 @@ def tables(figures: dict[str, Any]) -> Iterator[str]:
 def row_table(row: dict[str, Any]) -> Iterator[str]:
     yield f"**{row['part']}** ({row['inputs']}; `{row['key']}`)"
     yield ""
+    if "run" in row:
+        run = row["run"]
+        yield f"By itself: {run['date']}, torch {run['torch']}, {run['rounds']} rounds; {run['load']}."
+        yield ""
     yield from table(COLUMNS, [line_cells(row, line) for line in row["lines"]])
     yield ""
 

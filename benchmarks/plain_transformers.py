@@ -14,32 +14,17 @@ from torch import nn
 
 from benchmarks.foreign import mmseg, transformers
 from benchmarks.material import CLASSES
-from benchmarks.networks import (
-    CLOSE,
-    SIDE,
-    Image,
-    Logits,
-    agreement,
-    apart,
-    hf_logits,
-    inference,
-    make_image,
-    plain_logits,
-    predicting,
-    same_logits,
-    settle,
-)
-from benchmarks.rows import SEED, Call, NotHereError, Peer, Row, Target
+from benchmarks.networks import SIDE, Logits, Pairing, hf_logits, plain_logits, settle
+from benchmarks.rows import SEED, NotHereError, Target
 
 FP32, BF16 = Target(time=1.2, memory=1.0), Target(time=2.0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Theirs:
-    """A peer's network, how it gives logits, and how it is saved so that our importers can read it."""
+    """A peer's network, and how it is saved so that our importers can read it."""
 
     net: nn.Module
-    logits: Logits
     save: Callable[[nn.Module, Path], Path]
 
 
@@ -62,7 +47,7 @@ def mmseg_network(config: str) -> Theirs:
         torch.save({"meta": {"cfg": text}, "state_dict": net.state_dict()}, folder / "peer.pth")
         return folder / "peer.pth"
 
-    return Theirs(net=settle(net, SEED), logits=plain_logits, save=save)
+    return Theirs(net=settle(net, SEED), save=save)
 
 
 def without_downloads(settings: Any) -> None:
@@ -96,7 +81,7 @@ def hf_dpt() -> Theirs:
         net.save_pretrained(folder)
         return folder
 
-    return Theirs(net=net, logits=hf_logits, save=save)
+    return Theirs(net=net, save=save)
 
 
 def imported(make: Callable[[], Theirs]) -> nn.Module:
@@ -116,83 +101,36 @@ def imported(make: Callable[[], Theirs]) -> nn.Module:
             raise NotHereError(str(error)) from error
 
 
-@dataclass(frozen=True, kw_only=True)
-class Family:
-    """A network of ours on a plain transformer and the peer's."""
-
-    title: str
-    peer: str
-    theirs: Callable[[], Theirs]
-
-    def ours(self, precision: str, given: Image) -> Call:
-        """Return our side's call: "fp32" or "bf16"; for the latter, fp32 must first give the peer's logits."""
-        make = cache(partial(imported, self.theirs))
-        if precision == "bf16":
-            difference = apart(predicting(make, "plain", given)(), self.opposing(given)())
-            if difference > CLOSE:
-                raise NotHereError(f"in fp32 our logits differ from the peer's by {difference:.0e}")
-        return predicting(make, precision, given)
-
-    def opposing(self, given: Image) -> Call:
-        """Return the peer's call: eager fp32."""
-        theirs = self.theirs()
-        return inference(lambda: theirs.net, theirs.logits, given)
-
-
-FAMILIES: dict[str, Family] = {
-    "segmenter_t": Family(
-        title="Segmenter-T, mask decoder",
-        peer="mmseg",
-        theirs=partial(mmseg_network, "segmenter/segmenter_vit-t_mask_8xb1-160k_ade20k-512x512"),
-    ),
-    "segmenter_b": Family(
-        title="Segmenter-B, mask decoder",
-        peer="mmseg",
-        theirs=partial(mmseg_network, "segmenter/segmenter_vit-b_mask_8xb1-160k_ade20k-512x512"),
-    ),
-    "upernet_deit_s": Family(
-        title="UPerNet on DeiT-S",
-        peer="mmseg",
-        theirs=partial(mmseg_network, "vit/vit_deit-s16_upernet_8xb2-160k_ade20k-512x512"),
-    ),
-    "upernet_vit_b": Family(
-        title="UPerNet on ViT-B, multi-level neck",
-        peer="mmseg",
-        theirs=partial(mmseg_network, "vit/vit_vit-b16_mln_upernet_8xb2-160k_ade20k-512x512"),
-    ),
-    "upernet_mae_b": Family(
-        title="UPerNet on MAE's ViT-B",
-        peer="mmseg",
-        theirs=partial(mmseg_network, "mae/mae-base_upernet_8xb2-amp-160k_ade20k-512x512"),
-    ),
-    "dpt_b_mmseg": Family(
-        title="DPT on ViT-B",
-        peer="mmseg",
-        theirs=partial(mmseg_network, "dpt/dpt_vit-b16_8xb2-160k_ade20k-512x512"),
-    ),
-    "dpt_b_transformers": Family(title="DPT on ViT-B", peer="transformers", theirs=hf_dpt),
-    "setr_pup_l": Family(
-        title="SETR-PUP on ViT-L",
-        peer="mmseg",
-        theirs=partial(mmseg_network, "setr/setr_vit-l_pup_8xb2-160k_ade20k-512x512"),
-    ),
-}
-
-
-def family_row(name: str, family: Family, precision: str) -> Row:
-    in_fp32 = precision == "fp32"
-    return Row(
-        key=name if in_fp32 else f"{name}_bf16",
+def pairing(title: str, peer: str, theirs: Callable[[], Theirs], logits: Logits) -> Pairing:
+    """Return the pairing of a peer's network that our importers read as its users save it."""
+    return Pairing(
+        title=title,
+        peer=peer,
+        theirs=lambda: theirs().net,
+        logits=logits,
+        ours=cache(partial(imported, theirs)),
+        fp32=FP32,
+        bf16=BF16,
         group="vit",
-        part=family.title + (", fp32" if in_fp32 else ", --precision bf16 against fp32"),
-        inputs=f"1 x 3 x {SIDE} x {SIDE} to logits",
-        material=make_image,
-        ours=partial(family.ours, precision),
-        peers={f"{family.peer} eager fp32": Peer(make=family.opposing, target=FP32 if in_fp32 else BF16)},
-        equal=same_logits if in_fp32 else agreement,
-        threads=(2,),
-        memory=in_fp32,
     )
 
 
-ROWS = tuple(family_row(name, family, precision) for precision in ("fp32", "bf16") for name, family in FAMILIES.items())
+def of_mmseg(title: str, config: str) -> Pairing:
+    return pairing(title, "mmseg", partial(mmseg_network, config), plain_logits)
+
+
+FAMILIES: dict[str, Pairing] = {
+    "segmenter_t": of_mmseg("Segmenter-T, mask decoder", "segmenter/segmenter_vit-t_mask_8xb1-160k_ade20k-512x512"),
+    "segmenter_b": of_mmseg("Segmenter-B, mask decoder", "segmenter/segmenter_vit-b_mask_8xb1-160k_ade20k-512x512"),
+    "upernet_deit_s": of_mmseg("UPerNet on DeiT-S", "vit/vit_deit-s16_upernet_8xb2-160k_ade20k-512x512"),
+    "upernet_vit_b": of_mmseg(
+        "UPerNet on ViT-B, multi-level neck", "vit/vit_vit-b16_mln_upernet_8xb2-160k_ade20k-512x512"
+    ),
+    "upernet_mae_b": of_mmseg("UPerNet on MAE's ViT-B", "mae/mae-base_upernet_8xb2-amp-160k_ade20k-512x512"),
+    "dpt_b_mmseg": of_mmseg("DPT on ViT-B", "dpt/dpt_vit-b16_8xb2-160k_ade20k-512x512"),
+    "dpt_b_transformers": pairing("DPT on ViT-B", "transformers", hf_dpt, hf_logits),
+    "setr_pup_l": of_mmseg("SETR-PUP on ViT-L", "setr/setr_vit-l_pup_8xb2-160k_ade20k-512x512"),
+}
+
+
+ROWS = tuple(row for name, family in FAMILIES.items() for row in family.rows(name))

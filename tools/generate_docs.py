@@ -25,14 +25,14 @@ OUT = ROOT / "docs" / "generated"
 HEAD = "<!-- Written by tools/generate_docs.py from the code; do not edit. -->\n\n"
 
 
-def pages() -> dict[str, str]:
-    """Return file name -> text of every generated page."""
+def pages(described: Iterable[str] | None = None) -> dict[str, str]:
+    """Return file name -> text of every generated page; `described` as in `models`."""
     makers: dict[str, Callable[[], Iterator[str]]] = {
         "commands.md": commands,
         "recipe.md": recipe_keys,
         "losses.md": losses,
         "recipes.md": recipes,
-        "models.md": models,
+        "models.md": lambda: models(described),
         "encoders.md": encoders,
         "metrics.md": metrics,
         "findings.md": findings,
@@ -124,13 +124,14 @@ def recipes() -> Iterator[str]:
 
 
 # ---- networks
-def models() -> Iterator[str]:
+def models(described: Iterable[str] | None = None) -> Iterator[str]:
+    """Yield the tables of networks; rows of `described` alone, which hold every architecture, None meaning all."""
     from segatlas.build.describing import MEASURED_CLASSES, MEASURED_SIZE, describe
     from segatlas.models import ARCHITECTURES
 
     height, width = MEASURED_SIZE
     names = [name for entry in ARCHITECTURES.values() for name in (entry.name, *entry.variants)]
-    facts = {name: describe(name) for name in names}
+    facts = {name: describe(name) for name in (names if described is None else described)}
     yield "# Table of networks"
     yield (
         f"Parameters with {MEASURED_CLASSES} classes; GMACs are multiply-accumulates of convolutions and matrix "
@@ -264,10 +265,9 @@ def readable_files() -> Iterator[str]:
 
 
 def encoders() -> Iterator[str]:
-    import torch
-
     from segatlas.build.describing import encoder_facts
     from segatlas.build.encoder_weights import IMAGENET
+    from segatlas.build.network import shapes_only
     from segatlas.encoders import ENCODERS
     from segatlas.encoders.spec import EncoderSpec, TokenEncoderSpec, create_encoder
 
@@ -279,7 +279,7 @@ def encoders() -> Iterator[str]:
     )
     rows = []
     for name in ENCODERS:
-        with torch.device("meta"):
+        with shapes_only():
             encoder = create_encoder(name)
         count = sum(p.numel() for p in encoder.parameters())
         channels, strides = (", ".join(map(str, values)) for values in (encoder.channels, encoder.strides))

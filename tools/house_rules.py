@@ -11,7 +11,8 @@ from pathlib import Path
 
 from house_words import repeated_classes, word_breaches
 
-ROOT = Path(__file__).resolve().parent.parent
+THIS = Path(__file__).resolve()
+ROOT = THIS.parent.parent
 TASK_NAMES = {"semantic", "instance", "panoptic"}
 TASK_ROOMS = {"tasks", "criteria", "postprocess", "output"}
 """Where the name of a task may decide something; elsewhere the task's record is asked."""
@@ -40,7 +41,7 @@ def breaches(path: Path) -> Iterator[tuple[int, str]]:
     for number, line in enumerate(text.splitlines(), start=1):
         if INDEX_HOSTS.search(line):
             yield number, "names a package index host"
-        if path.suffix == ".py" and path != Path(__file__).resolve() and LOOSE_ENDS.search(line):
+        if path.suffix == ".py" and path != THIS and LOOSE_ENDS.search(line):
             yield number, "loose end"
     yield from word_breaches(path.relative_to(ROOT).as_posix(), text)
     if path.suffix == ".py":
@@ -52,7 +53,7 @@ def python_breaches(path: Path, text: str) -> Iterator[tuple[int, str]]:
     length = text.count("\n")
     if length > MOST_LINES:
         yield length, f"file has {length} lines, {MOST_LINES} at most"
-    in_tests = "tests" in path.relative_to(ROOT).parts
+    in_tests, room = "tests" in path.relative_to(ROOT).parts, room_of(path)
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             lines = (node.end_lineno or node.lineno) - node.lineno + 1
@@ -62,9 +63,9 @@ def python_breaches(path: Path, text: str) -> Iterator[tuple[int, str]]:
                 yield node.lineno, f"test {node.name} checks nothing"
         if not in_tests and runs_text(node):
             yield node.lineno, "eval or exec runs text"
-        if room_of(path) and path.name != TORCH_PRIVATE and is_private_torch(node):
+        if room and path.name != TORCH_PRIVATE and is_private_torch(node):
             yield node.lineno, f"uses what torch does not promise; only ops/{TORCH_PRIVATE} does, with a public way"
-    yield from task_breaches(room_of(path), text)
+    yield from task_breaches(room, text)
 
 
 def room_of(path: Path) -> str:

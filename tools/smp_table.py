@@ -1,7 +1,7 @@
 """The table of segmentation-models-pytorch's networks and encoders: the worst difference of ours from each.
 
     PYTHONPATH=src PEERS_PYTHON tools/smp_table.py [--names Unet,FPN] [--encoders resnet34] [--seeds 0 1 2]
-        [--classes 1|2|21] [--depth 3|4|5] [--in-channels N] [--size HxW] [--folder] [--write docs/PAGE.md]
+        [--classes 1|2|21] [--depth 3|4|5] [--in-channels N] [--size HxW] [--folder] [--options] [--write docs/PAGE.md]
 
 One process holds both libraries, so it runs in the environment of the peers (`make bench` says how that is built).
 Each network is built by the library, its weights and statistics are drawn from the seed, and its state dict is taken
@@ -11,9 +11,11 @@ closer than 1e-3 of the deviation). Where the library's scores have not the imag
 factor of upsampling is not for, they are brought to it as `ref_models.py` does.
 
 --folder takes the way of files: `save_pretrained`, a state dict and a Lightning checkpoint in a temporary folder,
-`sa.convert` of each, `sa.load(...).scores`. Pairs that the library refuses are tried in ours, with its settings: what
-is said there, or "unproved" where it works. Exits 1 where a difference is above LIMIT, labels differ outside ties, or a
-pair that the library builds is not read.
+`sa.convert` of each, `sa.load(...).scores`. --options makes another, smaller table: each network on two encoders of
+different families, with the arguments of OPTION_RUNS in place of those above.
+
+Pairs that the library refuses are tried in ours, with its settings: what is said there, or "unproved" where it works.
+Exits 1 where a difference is above LIMIT, labels differ outside ties, or a pair that the library builds is not read.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,6 +46,7 @@ from segatlas.ops.upsampling import upsample_logits
 LIMIT = 1e-4
 TIE = 1e-3
 MARKS = ("<!-- smp_table -->", "<!-- end of smp_table -->")
+OPTION_MARKS = ("<!-- smp_options -->", "<!-- end of smp_options -->")
 
 NAMES = {
     "Unet": "unet",
@@ -95,6 +98,27 @@ class Options(NamedTuple):
     folder: bool
 
 
+OPTION_RUNS = (
+    Options(seeds=(0,), classes=1, depth=3, in_channels=1, size=None, folder=False),
+    Options(seeds=(0,), classes=2, depth=4, in_channels=4, size=None, folder=True),
+    Options(seeds=(0,), classes=21, depth=5, in_channels=4, size=None, folder=False),
+)
+
+OPTION_ENCODERS = {
+    "Unet": ("resnet18", "densenet121"),
+    "UnetPlusPlus": ("efficientnet-b0", "tu-convnext_tiny"),
+    "MAnet": ("mit_b0", "densenet121"),
+    "Linknet": ("resnet18", "efficientnet-b0"),
+    "FPN": ("mit_b0", "tu-convnext_tiny"),
+    "PAN": ("resnet18", "efficientnet-b0"),
+    "PSPNet": ("densenet121", "mit_b0"),
+    "DeepLabV3": ("efficientnet-b0", "tu-convnext_tiny"),
+    "DeepLabV3Plus": ("resnet18", "mit_b0"),
+    "UPerNet": ("resnet18", "tu-convnext_tiny"),
+}
+"""Network -> the encoders that it is tried on with OPTION_RUNS, of two families."""
+
+
 class Outcome(NamedTuple):
     """A pair: the worst difference over the seeds and its seed, labels that differ outside ties; or what was said."""
 
@@ -124,13 +148,14 @@ class Outcome(NamedTuple):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--names", default=",".join(NAMES))
-    parser.add_argument("--encoders", default=",".join(ENCODERS), help="any name of the library, tu-NAME of timm's")
+    parser.add_argument("--encoders", help="any name of the library, tu-NAME of timm's; default: those of the table")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--classes", type=int, default=21)
     parser.add_argument("--depth", type=int, help="encoder_depth; default: the library's of each network")
     parser.add_argument("--in-channels", type=int, default=3)
     parser.add_argument("--size", help="HxW of the image; default: 64x96, PAN 128x160")
     parser.add_argument("--folder", action="store_true", help="by files, as users save them")
+    parser.add_argument("--options", action="store_true", help="the small table of OPTION_RUNS")
     parser.add_argument("--write", type=Path, help=f"the page whose part between {' and '.join(MARKS)} is replaced")
     args = parser.parse_args()
     warnings.filterwarnings("ignore")
@@ -138,18 +163,26 @@ def main() -> None:
     torch.set_num_threads(1)
     size = None if args.size is None else (int(args.size.split("x")[0]), int(args.size.split("x")[1]))
     options = Options(tuple(args.seeds), args.classes, args.depth, args.in_channels, size, args.folder)
-    outcomes = []
-    for encoder in args.encoders.split(","):
-        for name in args.names.split(","):
-            start = time.monotonic()
-            outcomes.append(compared(name, encoder, options))
-            print_outcome(outcomes[-1], time.monotonic() - start)
-            gc.collect()
-    text = page(outcomes, options)
+    names, encoders = args.names.split(","), args.encoders.split(",") if args.encoders else None
+    if args.options:
+        runs = [(run, [(n, e) for n in names for e in encoders or OPTION_ENCODERS[n]]) for run in OPTION_RUNS]
+    else:
+        runs = [(options, [(n, e) for e in encoders or ENCODERS for n in names])]
+    found = [(run, [measured(name, encoder, run) for name, encoder in pairs]) for run, pairs in runs]
+    text, marks = (option_page(found), OPTION_MARKS) if args.options else (page(found[0][1], options), MARKS)
     print(text)
     if args.write:
-        write_between(args.write, text)
-    sys.exit(0 if all(outcome.good for outcome in outcomes) else 1)
+        write_between(args.write, text, marks)
+    sys.exit(0 if all(outcome.good for _, outcomes in found for outcome in outcomes) else 1)
+
+
+def measured(name: str, encoder: str, options: Options) -> Outcome:
+    """Compare one pair and print what came of it."""
+    start = time.monotonic()
+    outcome = compared(name, encoder, options)
+    print_outcome(outcome, time.monotonic() - start)
+    gc.collect()
+    return outcome
 
 
 def compared(name: str, encoder: str, options: Options) -> Outcome:
@@ -304,14 +337,14 @@ def page(outcomes: list[Outcome], options: Options) -> str:
     lines = [f"| Encoder | {' | '.join(names)} |", f"| --- |{' ---: |' * len(names)}"]
     for encoder in dict.fromkeys(outcome.encoder for outcome in outcomes):
         lines.append(f"| `{encoder}` | {' | '.join(by_pair[encoder, name].cell for name in names)} |")
-    measured = [outcome for outcome in outcomes if outcome.proved and not outcome.said]
-    if measured:
-        worst = max(measured, key=lambda outcome: outcome.worst)
+    able = [outcome for outcome in outcomes if outcome.proved and not outcome.said]
+    if able:
+        worst = max(able, key=lambda outcome: outcome.worst)
         lines += [
             "",
-            f"Worst of {len(measured)} pairs that the library builds: `{worst.key}` with {worst.worst:.1e} (seed "
+            f"Worst of {len(able)} pairs that the library builds: `{worst.key}` with {worst.worst:.1e} (seed "
             f"{worst.seed} of {', '.join(map(str, options.seeds))}). Labels that differ outside ties: "
-            f"{sum(outcome.labels for outcome in measured)}.",
+            f"{sum(outcome.labels for outcome in able)}.",
         ]
     unread = [outcome for outcome in outcomes if outcome.proved and outcome.said]
     lines += [f"- `{outcome.key}`: {outcome.said}" for outcome in unread]
@@ -322,13 +355,38 @@ def page(outcomes: list[Outcome], options: Options) -> str:
     return "\n".join(lines)
 
 
-def write_between(path: Path, text: str) -> None:
+def option_page(found: Sequence[tuple[Options, Sequence[Outcome]]]) -> str:
+    """Return the small table as Markdown: the worst difference of each network for each run, with its encoder."""
+    columns = [
+        f"`--classes {run.classes} --depth {run.depth} --in-channels {run.in_channels}{' --folder' * run.folder}`"
+        for run, _ in found
+    ]
+    lines = [f"| Network | {' | '.join(columns)} |", f"| --- |{' ---: |' * len(columns)}"]
+    for name in dict.fromkeys(outcome.name for outcome in found[0][1]):
+        cells = []
+        for _, outcomes in found:
+            able = [outcome for outcome in outcomes if outcome.name == name and outcome.proved and not outcome.said]
+            worst = max(able, key=lambda outcome: outcome.worst, default=None)
+            cells.append("none" if worst is None else f"{worst.worst:.1e} of {len(able)}, `{worst.encoder}`")
+        lines.append(f"| `{name}` | {' | '.join(cells)} |")
+    all_of_them = [outcome for _, outcomes in found for outcome in outcomes]
+    lines += ["", f"Labels that differ outside ties: {sum(outcome.labels for outcome in all_of_them)}."]
+    told = [
+        f"- `{outcome.key}`, depth {run.depth}: {outcome.said}"
+        for run, outcomes in found
+        for outcome in outcomes
+        if outcome.said
+    ]
+    return "\n".join([*lines, "", "Without a figure:", "", *told] if told else lines)
+
+
+def write_between(path: Path, text: str, marks: tuple[str, str]) -> None:
     """Replace what stands between the marks of a page."""
     content = path.read_text(encoding="utf-8")
-    before, _, rest = content.partition(MARKS[0])
-    _, _, after = rest.partition(MARKS[1])
+    before, _, rest = content.partition(marks[0])
+    _, _, after = rest.partition(marks[1])
     with whole_file(path) as temporary:
-        temporary.write_text(f"{before}{MARKS[0]}\n\n{text}\n\n{MARKS[1]}{after}", encoding="utf-8")
+        temporary.write_text(f"{before}{marks[0]}\n\n{text}\n\n{marks[1]}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ GROWING = (
     *("tests/models/test_contracts.py", "tests/models/test_table.py", "tests/models/test_listing.py"),
     *("tests/conversion/importers/test_goldens.py", "tests/conversion/importers/test_importers.py"),
     *("tests/config/test_plain.py", "tests/build/test_describing.py", "tests/training/test_dry.py"),
-    "tests/encoders/test_contract.py",
+    *("tests/encoders/test_contract.py", "tests/docs/test_generated.py", "tests/config/test_recipe.py"),
 )
 """Files with a case for each architecture, or for each of its encoders, importers and recipes."""
 

@@ -250,3 +250,33 @@ def test_weights_of_timm_are_fetched_by_their_name_and_bring_their_statistics(tm
         create_model("linear", num_classes=2, encoder=TINY, encoder_weights="timm/vit_base_patch16_224.no_such_tag")
     with pytest.raises(UsageError, match="expected timm/ and the name of one of timm's networks"):
         create_model("linear", num_classes=2, encoder=TINY, encoder_weights="timm/no_such_network")
+
+
+HEADS = {
+    "segmenter": {"layers": 1},
+    "setr": {"blocks": [1, 0]},
+    "dpt": {"blocks": [0, 1], "level_channels": [4, 8], "channels": 8},
+    "upernet": {"neck": "resize", "channels": 8},
+}
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+@pytest.mark.parametrize("head", HEADS)
+def test_under_each_decoder_a_file_of_another_grid_fills_the_transformer_alone(head, channels, tmp_path):
+    theirs = source(image_size=(96, 96))
+    torch.save(timm_layout(theirs.state_dict()), tmp_path / "a.pth")
+    fields = {"num_classes": 3, "in_channels": channels, "encoder": TINY, **HEADS[head]}
+    nets = []
+    for weights in (None, str(tmp_path / "a.pth")):
+        torch.manual_seed(0)
+        nets.append(create_model(head, encoder_weights=weights, **fields).eval())
+    before, after = (net.state_dict() for net in nets)
+    changed = {name for name, tensor in after.items() if not torch.equal(tensor, before[name])}
+    assert all(name.startswith("encoder.") for name in changed)
+    vit = getattr(nets[1].encoder, "vit", nets[1].encoder)
+    for name in ("blocks.0.attn.qkv.weight", "blocks.1.mlp.fc2.bias", "cls_token"):
+        assert torch.equal(vit.state_dict()[name], theirs.state_dict()[name])
+    assert vit.pos_embed.shape == (1, 1 + 4 * 4, 32)
+    torch.testing.assert_close(vit.patch_embed.proj.weight.sum(1), theirs.patch_embed.proj.weight.sum(1))
+    with torch.no_grad():
+        assert torch.isfinite(nets[1](torch.randn(1, channels, 40, 56)).logits).all()

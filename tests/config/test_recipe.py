@@ -163,7 +163,7 @@ NAMES = [*ARCHITECTURES, *(name for entry in ARCHITECTURES.values() for name in 
 def test_every_network_named_over_a_shipped_recipe_inherits_no_field_of_the_recipe_s_own(base: str) -> None:
     tree = from_plain(Config.load(base).model_dump(mode="json"), Place(file=base))
     own = tree.plain()["model"]
-    for name in NAMES:
+    for name in NAMES if base == "unet_folder" else ARCHITECTURES:
         left = make_room(tree, from_plain({"model": {"name": name}}, Place(file="override"))).plain()["model"]
         if name == own["name"]:
             assert left == own

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from segatlas.build.network import shapes_only
 from segatlas.encoders.spec import create_encoder
 
 COUNTS = {"mit_b0": 3_319_392, "mit_b1": 13_151_424, "mit_b2": 24_196_288, "mit_b3": 44_072_128, "mit_b5": 81_443_008}
@@ -11,7 +12,7 @@ COUNTS = {"mit_b0": 3_319_392, "mit_b1": 13_151_424, "mit_b2": 24_196_288, "mit_
 
 @pytest.mark.parametrize("name", COUNTS)
 def test_parameter_counts_are_those_of_the_authors(name):
-    with torch.device("meta"):
+    with shapes_only():
         encoder = create_encoder(name)
     assert sum(p.numel() for p in encoder.parameters()) == COUNTS[name]
 

@@ -15,6 +15,7 @@ from fakes.voc import write_voc
 
 from segatlas.build.network import make_config
 from segatlas.config import recipes
+from segatlas.encoders.vit import FORMS
 from segatlas.models import ARCHITECTURES, lookup
 from segatlas.recipe import Config
 from segatlas.training.dry import DryRun, dry_run
@@ -33,6 +34,7 @@ SMALL = {
     "resnest101": "resnest50",
     "hrnet_w48": "hrnet_w8_small",
     **dict.fromkeys(("vit_adapter_small", "vit_adapter_large"), "vit_adapter_w32"),
+    **dict.fromkeys(("vit_tiny", "vit_small", "vit_base", "vit_large"), "vit_w32"),
 }
 """Encoder of a recipe -> the one that takes its place here, to save time."""
 
@@ -64,6 +66,8 @@ def narrow(name: str) -> list[str]:
     network = network_of(name)
     small = SMALL.get(str(getattr(network, "encoder", None)))
     further = [f"model.encoder={small}"] if small else []
+    if small == "vit_w32":  # with as many blocks, which decoders name
+        further = [f"model.encoder={{name: {small}, depth: {FORMS[network.encoder.name].depth}}}"]
     return further + [f"model.{width}=32" for width in ("channels", "jpu_channels") if hasattr(network, width)]
 
 

@@ -14,8 +14,11 @@ from segatlas.build.network import build_network, make_config
 from segatlas.inference.fast_form import fast_form
 from segatlas.models import ARCHITECTURES
 from segatlas.models.architecture import Architecture
+from segatlas.models.deeplabv3 import SMP as DEEPLABV3_SMP
 from segatlas.models.deeplabv3plus import SMP as DEEPLABV3PLUS_SMP
+from segatlas.models.pspnet import SMP as PSPNET_SMP
 from segatlas.models.reading import load_architecture
+from segatlas.models.upernet import SMP as UPERNET_SMP
 from segatlas.structures import Inputs, InputSpec, maps_of, noise_inputs
 from segatlas.testing import check_model
 
@@ -28,7 +31,15 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "unet-resnet18-short": ("unet", {"encoder": "resnet18", "decoder_channels": (16, 8, 8), "aux": True}),
     "unet-mobilenet_v2": ("unet", {"encoder": "mobilenet_v2", "decoder_channels": (8, 8, 8, 4, 4)}),
     "unet-mit_b0": ("unet", {"encoder": "mit_b0", "decoder_channels": (8, 8, 8, 4, 4)}),
+    "deeplabv3-smp": ("deeplabv3", {**DEEPLABV3_SMP, "encoder": "resnet18_w8", "channels": 8}),
     "deeplabv3plus-smp": ("deeplabv3plus", {**DEEPLABV3PLUS_SMP, "encoder": "resnet18_w8", "channels": 8}),
+    "pspnet-smp": ("pspnet", {**PSPNET_SMP, "encoder": "resnet18_w8", "channels": 8, "inner_upsampling": 8}),
+    "upernet-smp": ("upernet", {**UPERNET_SMP, "encoder": "resnet18_w8", "channels": 8}),
+    "fpn-cat": ("fpn", {**load_architecture("fpn").tiny, "merge": "cat", "inner_upsampling": 1, "aux": False}),
+    "unetplusplus-scse": (
+        "unetplusplus",
+        {**load_architecture("unetplusplus").tiny, "attention": "scse", "aux": False},
+    ),
     "pspnet-mobilenet_v2_320": ("pspnet", {"encoder": "mobilenet_v2_320", "channels": 8}),
     "segformer-resnet18": ("segformer", {"encoder": "resnet18", "decoder_channels": 8, "aux": True}),
     "fcn-hrnet": (
@@ -104,12 +115,12 @@ CHEAPER = {"ocrnet": "ocrnet-resnet18"}
 """Architecture -> the case for every run where its own tiny variant takes several times as long; that one is slow."""
 
 EXPORTED = ("linear", "center")
-"""Architectures whose program of any size is exported in every run, which takes seconds; that of the others is slow."""
+"""Architectures whose program is exported in every run, which takes seconds; that of the others is a slow test."""
 
 
-def marked(cases: Iterable[str]) -> list[Any]:
-    """Return cases for a parameter: one an architecture is for every run, further forms of it are slow tests."""
-    shown = {CHEAPER.get(name, name) for name in ARCHITECTURES}
+def marked(cases: Iterable[str], names: Iterable[str] = ARCHITECTURES) -> list[Any]:
+    """Return cases for a parameter: one of each of `names` is for every run, the others are slow tests."""
+    shown = {CHEAPER.get(name, name) for name in names}
     return [pytest.param(case, marks=[] if case in shown else [pytest.mark.slow]) for case in cases]
 
 
@@ -161,17 +172,24 @@ def test_a_network_keeps_the_rules_of_all(case):
 
 
 @each_case
-def test_the_exported_program_and_the_fast_form_give_the_numbers_of_the_network(case):
+def test_the_fast_form_gives_the_numbers_of_the_network(case):
     name, fields = CASES[case]
-    check_model(load_architecture(name), fields, only=("exports", "fast_form_same"))
+    check_model(load_architecture(name), fields, only=("fast_form_same",))
+
+
+@pytest.mark.parametrize("case", marked(CASES, EXPORTED))
+def test_the_exported_program_gives_the_numbers_of_the_network(case):
+    name, fields = CASES[case]
+    check_model(load_architecture(name), fields, only=("exports",))
 
 
 @pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=[] if name in EXPORTED else [pytest.mark.slow]) for name in ARCHITECTURES],
+    "case",
+    [pytest.param(case, marks=[] if case in EXPORTED else [pytest.mark.slow]) for case in CASES],
 )
-def test_an_exported_program_takes_any_batch_height_and_width(name):
-    check_model(load_architecture(name), only=("exports_dynamic",))
+def test_an_exported_program_takes_any_batch_height_and_width(case):
+    name, fields = CASES[case]
+    check_model(load_architecture(name), fields, only=("exports_dynamic",))
 
 
 @each_semantic_case

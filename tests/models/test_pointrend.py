@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from segatlas.build.network import create_model
+from segatlas.build.network import create_model, shapes_only
 from segatlas.models.pointrend import ARCHITECTURE, pixel_centres, sample, uncertainty
 
 
@@ -21,7 +21,7 @@ def tiny(**fields):
 
 
 def test_it_has_the_published_number_of_parameters_for_150_classes():
-    with torch.device("meta"):
+    with shapes_only():
         net = create_model("pointrend", num_classes=150)
     assert sum(p.numel() for p in net.parameters()) / 1e6 == pytest.approx(28.89, abs=0.005)
 

@@ -4,7 +4,21 @@ import torch
 
 import smp_table
 from segatlas.models import ARCHITECTURES
-from smp_table import ENCODERS, MARKS, NAMES, Options, Outcome, differing_labels, fill, page, tried, write_between
+from smp_table import (
+    ENCODERS,
+    MARKS,
+    NAMES,
+    OPTION_ENCODERS,
+    OPTION_RUNS,
+    Options,
+    Outcome,
+    differing_labels,
+    fill,
+    option_page,
+    page,
+    tried,
+    write_between,
+)
 
 OPTIONS = Options(seeds=(0, 1, 2), classes=3, depth=None, in_channels=3, size=None, folder=False)
 OUTCOMES = [
@@ -24,10 +38,25 @@ def test_the_page_names_the_worst_pair_and_what_was_not_read():
     assert [outcome.good for outcome in OUTCOMES] == [True, False, False, True]
 
 
+def test_the_page_of_options_has_the_worst_of_each_network_and_run():
+    runs = [(OPTION_RUNS[0], OUTCOMES), (OPTION_RUNS[1], [Outcome("Unet", "resnet18", worst=3e-6)])]
+    text = option_page(runs)
+    assert "`--classes 2 --depth 4 --in-channels 4 --folder`" in text
+    assert "| `Unet` | 2.0e-06 of 1, `resnet18` | 3.0e-06 of 1, `resnet18` |" in text
+    assert "| `FPN` | 5.0e-06 of 1, `resnet18` | none |" in text
+    assert "- `smp.FPN@mit_b0`, depth 3: unproved" in text
+
+
+def test_options_are_tried_on_two_encoders_each_and_on_all_values():
+    assert list(OPTION_ENCODERS) == list(NAMES)
+    assert all(len(pair) == 2 for pair in OPTION_ENCODERS.values())
+    assert {(run.classes, run.depth) for run in OPTION_RUNS} == {(1, 3), (2, 4), (21, 5)}
+
+
 def test_a_table_replaces_the_one_before_and_nothing_else(tmp_path):
     file = tmp_path / "page.md"
     file.write_text(f"# Title\n\n{MARKS[0]}\nold\n{MARKS[1]}\n\nThe end.\n")
-    write_between(file, "new")
+    write_between(file, "new", MARKS)
     assert file.read_text() == f"# Title\n\n{MARKS[0]}\n\nnew\n\n{MARKS[1]}\n\nThe end.\n"
 
 

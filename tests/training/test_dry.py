@@ -63,11 +63,11 @@ def no_connection(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", each_recipe())
 def test_every_shipped_recipe_takes_a_step_without_a_connection(name, roots, published):
     config, network = Config.load(name), network_of(name)
-    has_weights, small = config.model.encoder_weights == "imagenet", SMALL.get(str(getattr(network, "encoder", None)))
+    has_weights, small = bool(config.model.encoder_weights), SMALL.get(str(getattr(network, "encoder", None)))
     further = narrow(name)
     if has_weights and small == "resnet18_w8":
         further.append(f"model.encoder_weights={published}")
-    elif has_weights and small in ("hrnet_w8_small", "vit_adapter_w32"):  # of these timm publishes none
+    elif has_weights and small in ("hrnet_w8_small", "vit_adapter_w32", "vit_w32"):  # of these timm publishes none
         further.append("model.encoder_weights=null")
     run = dry_run(Config.load(*words(name, roots, *further)))
     assert run.batch_shape[0] == 2

@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from segatlas.build.network import build_empty, make_config
@@ -89,9 +91,35 @@ def describe(name: str) -> ModelFacts:
 def _cost(net: nn.Module, inputs: Tensor | Inputs) -> tuple[int, int]:
     """Return the counts of parameters and of multiply-accumulates."""
     counter = FlopCounterMode(display=False)
-    with torch.no_grad(), counter:
+    with torch.no_grad(), counter, _Uncounted():
         net(inputs)
     return sum(parameter.numel() for parameter in net.parameters()), counter.get_total_flops() // 2
+
+
+class _Uncounted(TorchFunctionMode):
+    """Takes the result's shape alone of what costs no multiply-accumulates and is called most.
+
+    torch works out the shape of a norm or an upsampling on the meta device in Python, step by step, which was most of
+    the time.
+    """
+
+    _KEEP_SHAPE = frozenset(
+        {F.batch_norm, F.layer_norm, F.group_norm, F.relu, F.relu_, F.relu6, F.gelu, F.silu, F.hardswish, F.dropout}
+        | {torch.batch_norm, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_, Tensor.sigmoid, torch.sigmoid}
+    )
+    _ADD = frozenset({torch.add, Tensor.add, Tensor.add_, Tensor.mul, torch.mul})
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in self._KEEP_SHAPE and args:
+            return args[0].detach()
+        if func in self._ADD and all(isinstance(x, Tensor) for x in args) and args[0].shape == args[1].shape:
+            return args[0].detach()
+        if func is F.interpolate and (size := kwargs.get("size")) is not None and not isinstance(size, int):
+            return args[0].new_empty((*args[0].shape[:2], *size))
+        return func(*args, **kwargs)
 
 
 def _field_facts(config: Any) -> Iterator[FieldFacts]:

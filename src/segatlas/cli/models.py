@@ -117,6 +117,12 @@ def convert(
     config: Annotated[
         Path | None, typer.Option("--config", help="The library's own config.py or config.json, read and never run.")
     ] = None,
+    stated: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="A setting of that config, where nothing tells it; repeatable."
+        ),
+    ] = None,
     to: Annotated[str, typer.Option("--to", help="Write our model for this library, e.g. mmseg.")] = "",
     offline: OfflineOption = False,
     json_line: JsonOption = False,
@@ -126,6 +132,7 @@ def convert(
     from dataclasses import asdict
 
     from segatlas.conversion.converting import convert_file, export_file
+    from segatlas.conversion.stated import read_words
     from segatlas.hub.loading import find_model
 
     if to:
@@ -139,7 +146,7 @@ def convert(
         for note in written.notes:
             say(f"  {printable(note)}")
         return
-    done = convert_file(checkpoint, out, arch=arch, config=config)
+    done = convert_file(checkpoint, out, arch=arch, config=config, stated=read_words(stated or ()))
     if json_line:
         print_json_line(
             {
@@ -173,7 +180,7 @@ def _print_conversion(done: Conversion) -> None:
         all_pairs[key] = _card_pairs(card)[key]
     _print_pairs(all_pairs)
     if done.notes:
-        say("taken by default, please check (--config FILE tells):")
+        say("taken by default, please check (--set KEY=VALUE or --config FILE tells):")
         for note in done.notes:
             say(f"  {printable(note)}")
     say(f"written: {printable(done.folder)}")

@@ -71,7 +71,13 @@ class Export:
 
 
 def convert_file(
-    source: str | Path, out: str | Path, *, arch: str | None = None, config: str | Path | None = None, **facts: Any
+    source: str | Path,
+    out: str | Path,
+    *,
+    arch: str | None = None,
+    config: str | Path | None = None,
+    stated: Mapping[str, Any] | None = None,
+    **facts: Any,
 ) -> Conversion:
     """Convert weights of another library to a model folder, and tell what was found.
 
@@ -83,6 +89,7 @@ def convert_file(
         config: the library's own configuration, for what weights cannot tell (a config.py of MMSegmentation, a
             config.json of Hugging Face); None = what the file itself holds, else a sidecar file that agrees with the
             weights, else the published defaults.
+        stated: dotted path in that configuration -> value, laid over what was found of it.
         facts: further fields of the card.
 
     Raises:
@@ -94,7 +101,8 @@ def convert_file(
         raise UsageError(
             f"{printable(path.parent)}: is a model of SegAtlas already; load it as it is (--to converts it)"
         )
-    found = find_importer(path, arch=arch, config=None if config is None else Path(config).expanduser())
+    settings_file = None if config is None else Path(config).expanduser()
+    found = find_importer(path, arch=arch, config=settings_file, stated=stated)
     importer, title, part = found.recognised.importer, found.source.title, found.part
     network = f"the {importer.architecture} of {title} that it looks like"
     with told_as_weights_error(f"{printable(path)}: {network} cannot be built"):
@@ -114,7 +122,7 @@ def convert_file(
         library=found.source.name,
         title=title,
         card=card,
-        settings_from=found.settings_from,
+        settings_from=", ".join(filter(None, (found.settings_from, "--set" if stated else ""))),
         tensors=len(part.inside),
         prefix=part.prefix,
         left_out=(*part.extras, *(f"all of {key}" for key in found.read.others)),

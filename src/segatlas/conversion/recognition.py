@@ -18,6 +18,7 @@ from segatlas.conversion.importers.foreign import ForeignWeights
 from segatlas.conversion.importers.importer import Importer
 from segatlas.conversion.importers.sidecar import find_settings
 from segatlas.conversion.importers.source import Library
+from segatlas.conversion.stated import overlaid, require_read
 from segatlas.errors import SegAtlasError, UsageError, WeightsError
 from segatlas.models import find_entry
 from segatlas.printable import printable, shortened
@@ -28,11 +29,15 @@ _SHOWN = 6
 
 @dataclass(frozen=True, kw_only=True)
 class Recognised:
-    """An importer that fits a file: the fields of the config that it read there, and what it took by default."""
+    """An importer that fits a file: the fields of the config that it read there, and what it took by default.
+
+    asked: dotted paths of settings that it looked up.
+    """
 
     importer: Importer
     fields: Mapping[str, Any]
     notes: tuple[str, ...]
+    asked: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,13 +57,23 @@ class Match:
     settings_from: str
 
 
-def find_importer(path: Path, *, arch: str | None = None, config: Path | None = None) -> Match:
+def find_importer(
+    path: Path, *, arch: str | None = None, config: Path | None = None, stated: Mapping[str, Any] | None = None
+) -> Match:
     """Read a weights file and find the importer that fits it.
+
+    Args:
+        path: of the file.
+        arch: our name of the architecture; None = recognise it.
+        config: the library's own configuration.
+        stated: dotted path -> value, laid over the settings found.
 
     Raises:
         WeightsError: not readable, none fits, or several do.
-        UsageError: an architecture that is not known, or for which no weights can be read.
+        UsageError: an architecture that is not known, or for which no weights can be read; something stated for which
+            the importer does not ask.
     """
+    stated = stated or {}
     if arch is not None:
         arch = find_entry(arch)[0].name
         if not importers(architecture=arch):
@@ -68,7 +83,7 @@ def find_importer(path: Path, *, arch: str | None = None, config: Path | None = 
     faults: list[str] = []
     for part in parts(read.tensors):
         if not any(one.part.prefix and part.prefix.startswith(one.part.prefix) for one in found):
-            found += _fitting(path, read, part, arch, config, faults)
+            found += _fitting(path, read, part, arch, config, stated, faults)
         if any(not one.part.prefix for one in found):
             break
     if not found:
@@ -82,11 +97,19 @@ def find_importer(path: Path, *, arch: str | None = None, config: Path | None = 
         raise WeightsError(
             f"{printable(path)}: several architectures fit: {', '.join(names)}; choose one with --arch (arch=)"
         )
+    recognised = found[0].recognised
+    require_read(stated, recognised.asked, f"the {recognised.importer.architecture} of {found[0].source.title}")
     return found[0]
 
 
 def _fitting(
-    path: Path, read: ReadWeights, part: PrefixedTensors, arch: str | None, config: Path | None, faults: list[str]
+    path: Path,
+    read: ReadWeights,
+    part: PrefixedTensors,
+    arch: str | None,
+    config: Path | None,
+    stated: Mapping[str, Any],
+    faults: list[str],
 ) -> list[Match]:
     """Return what fits the part of a file, of every library; faults that are met are added to `faults`."""
     found = []
@@ -98,13 +121,14 @@ def _fitting(
                 continue
             with told_as_weights_error("its settings cannot be used"):
                 settings = find_settings(source, path, inside, config)
-            fitting = recognise(part.inside, settings.values, arch=arch, source=library)
+                values = overlaid(settings.values, stated)
+            fitting = recognise(part.inside, values, arch=arch, source=library)
         except SegAtlasError as error:
             faults.append(f"  {source.title}: {error}")
             continue
         for one in fitting:
-            noted = Recognised(importer=one.importer, fields=one.fields, notes=(*settings.notes, *one.notes))
-            where, values = settings.where, settings.values
+            noted = replace(one, notes=(*settings.notes, *one.notes))
+            where = settings.where
             found.append(
                 Match(
                     path=path,
@@ -166,7 +190,8 @@ def recognise(
             faults.append(error)
             continue
         if fields is not None:
-            found.append(Recognised(importer=importer, fields=fields, notes=tuple(file.notes)))
+            notes, asked = tuple(file.notes), frozenset(file.asked)
+            found.append(Recognised(importer=importer, fields=fields, notes=notes, asked=asked))
     if faults and not found:
         raise faults[0]
     return found

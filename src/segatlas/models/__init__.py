@@ -63,8 +63,8 @@ ARCHITECTURES: dict[str, ArchitectureEntry] = {
         replace(
             _semantic("pan", "PAN", "https://arxiv.org/abs/1805.10180", *_two("pan")),
             exports_dynamic=False,
-            not_dynamic_because="its small pyramid may end in one cell of one channel, which capture takes for another "
-            "case",
+            not_dynamic_because="capture asks whether the last map of its small pyramid, of one channel, has a second "
+            "cell, and whether maps below 8 x 8 were padded, and keeps the answers",
         ),
         _semantic("segformer", "SegFormer", "https://arxiv.org/abs/2105.15203", *(f"segformer_b{n}" for n in range(6))),
         _semantic("fcn", "FCN", "https://arxiv.org/abs/1411.4038", *_three("fcn"), *_hrnets("fcn")),

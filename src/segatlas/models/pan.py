@@ -153,5 +153,6 @@ ARCHITECTURE = Architecture(
     },
     tiny={"encoder": "resnet18_w8", "channels": 8, "aux": True},
     exports_dynamic=False,
-    not_dynamic_because="its small pyramid may end in one cell of one channel, which capture takes for another case",
+    not_dynamic_because="capture asks whether the last map of its small pyramid, of one channel, has a second cell, "
+    "and whether maps below 8 x 8 were padded, and keeps the answers",
 )

@@ -74,7 +74,7 @@ class MaskDecoder(nn.Module):
 
     def forward(self, patches: Tensor, grid: tuple[int, int]) -> Tensor:
         """Map the encoder's patches (N, L, D) on a grid (h, w) to the tokens of classes and patches (N, K + L, D)."""
-        x = torch.cat([self.class_tokens.expand(len(patches), -1, -1), self.project(patches)], dim=1)
+        x = torch.cat([self.class_tokens.expand(patches.shape[0], -1, -1), self.project(patches)], dim=1)
         for block in self.blocks:
             x = block(x, Positions(grid))
         out: Tensor = self.norm(x)

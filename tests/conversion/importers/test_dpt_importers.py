@@ -8,6 +8,7 @@ import pytest
 import torch
 from fakes.golden import hollow
 from fakes.golden_cases import GOLDENS
+from PIL import Image
 from safetensors.torch import save_file
 
 import segatlas as sa
@@ -22,10 +23,10 @@ from segatlas.models.dpt import ARCHITECTURE as DPT
 from segatlas.models.segmenter import ARCHITECTURE as SEGMENTER
 
 
-def golden(library, beginning):
+def golden(library, beginning, **fields):
     """Return the names and shapes, and the settings, of a network that a golden is of."""
     case = next(case for source, case in GOLDENS.values() if source == library and case["key"].startswith(beginning))
-    architecture, config = make_config(case["architecture"], case["fields"])
+    architecture, config = make_config(case["architecture"], {**case["fields"], **fields})
     (importer,) = importers(library, case["architecture"])
     return rename_to_theirs(importer, config, hollow(build_empty(architecture, config).state_dict())), case["settings"]
 
@@ -44,6 +45,14 @@ def test_transformers_of_another_form_are_refused_by_the_setting(beginning, keys
     tensors, settings = golden("mmseg", beginning)
     with pytest.raises(WeightsError, match=told):
         recognise(tensors, with_backbone(settings, **keys))
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+@pytest.mark.parametrize(("library", "beginning"), [("mmseg", "segmenter_t"), ("mmseg", "setr_mla"), ("hf", "hf.DPT")])
+def test_channels_of_the_image_classes_and_grid_are_read_from_the_shapes(library, beginning, channels):
+    tensors, settings = golden(library, beginning, in_channels=channels, num_classes=9)
+    (found,) = recognise(tensors, settings)
+    assert (found.fields["num_classes"], found.fields["in_channels"]) == (9, channels)
 
 
 def test_a_segmenter_that_takes_an_earlier_block_is_refused():
@@ -136,7 +145,7 @@ def test_settings_of_another_depth_beside_a_folder_are_not_used(tmp_path):
 
 
 @pytest.mark.parametrize("size", [(64, 64), (90, 150), (40, 70)])
-def test_windows_of_a_card_give_predict_the_labels_of_scores(tmp_path, size):
+def test_windows_of_a_card_give_predict_and_evaluate_the_labels_of_scores(tmp_path, size):
     torch.manual_seed(0)
     net = create_model("segmenter", num_classes=4, **SEGMENTER.tiny)
     for parameter in net.parameters():
@@ -152,3 +161,10 @@ def test_windows_of_a_card_give_predict_the_labels_of_scores(tmp_path, size):
     clear = (best[0] - best[1]) > 1e-4
     labels = torch.from_numpy(predictor.predict(image.numpy()).semantic.astype("int64"))
     assert torch.equal(labels[clear], scores[0].argmax(0)[clear])
+    masks = (labels.where(clear, 255), (labels + 1) % 4)
+    for split, mask in zip(("val", "test"), masks, strict=True):
+        for kind, pixels in (("images", image), ("masks", mask.byte())):
+            (tmp_path / "data" / split / kind).mkdir(parents=True)
+            Image.fromarray(pixels.numpy()).save(tmp_path / "data" / split / kind / "a.png")
+    told = [sa.evaluate(predictor, tmp_path / "data", split=split, progress=False) for split in ("val", "test")]
+    assert [report.scores.pixel_accuracy for report in told] == [1, 0]

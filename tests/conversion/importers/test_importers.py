@@ -145,10 +145,16 @@ def cases() -> list:
 each_case = pytest.mark.parametrize(("importer", "fields"), cases())
 
 
+BUILT: dict[tuple[str, str], dict[str, torch.Tensor]] = {}
+
+
 def network(importer: Importer, fields: dict[str, Any]) -> tuple[Any, dict[str, torch.Tensor]]:
-    """Return the config and our state dict, of tensors without memory."""
+    """Return the config and our state dict, of tensors without memory; one that was asked for before is not built."""
     architecture, config = make_config(importer.architecture, fields)
-    return config, hollow(build_empty(architecture, config).state_dict())
+    known = (architecture.name, repr(config))
+    if known not in BUILT:
+        BUILT[known] = hollow(build_empty(architecture, config).state_dict())
+    return config, dict(BUILT[known])
 
 
 def shapes(state: dict[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from segatlas.build.network import shapes_only
 from segatlas.conversion.importers.foreign import ForeignWeights
 from segatlas.conversion.importers.mmseg.mobilenet_v2 import recognise, renames
 from segatlas.conversion.importers.renames import to_ours, to_theirs
@@ -15,7 +16,7 @@ from segatlas.errors import WeightsError
 
 @pytest.fixture(scope="module")
 def tensors() -> dict[str, Tensor]:
-    with torch.device("meta"):
+    with shapes_only():
         state = create_encoder("mobilenet_v2_320").state_dict()
     table = renames("mobilenet_v2_320")
     return {str(to_theirs(f"encoder.{name}", table)): tensor for name, tensor in state.items()}

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import torch
 
+from segatlas.build.network import shapes_only
 from segatlas.conversion.importers.foreign import ForeignWeights
 from segatlas.conversion.importers.mmseg.resnet import recognise
 from segatlas.encoders.spec import create_encoder
@@ -14,7 +14,7 @@ from segatlas.errors import WeightsError
 
 
 def file(backbone: dict[str, Any] | None, name: str = "resnet50") -> ForeignWeights:
-    with torch.device("meta"):
+    with shapes_only():
         tensors = {f"backbone.{key}": tensor for key, tensor in create_encoder(name).state_dict().items()}
     return ForeignWeights(tensors=tensors, settings={} if backbone is None else {"model": {"backbone": backbone}})
 

@@ -76,11 +76,14 @@ def test_an_encoder_of_another_kind_is_told_by_its_parts():
 
 def test_an_encoder_that_timm_has_in_two_forms_wants_its_name():
     tensors = theirs_of("timm/tf_efficientnet_lite0")
-    with pytest.raises(WeightsError, match=r'name it in a config.json beside the file .*"encoder_name": "tu-NAME"'):
+    with pytest.raises(WeightsError, match=r"state it, --set encoder_name=tu-NAME"):
         found_in(tensors)
     assert found_in(tensors, encoder_name="tu-tf_efficientnet_lite0")["encoder"] == {
         "name": "timm/tf_efficientnet_lite0"
     }
+    assert found_in(theirs_of("timm/tf_mobilenetv3_large_100"), encoder_name="timm-mobilenetv3_large_100")[
+        "encoder"
+    ] == {"name": "timm/tf_mobilenetv3_large_100"}
     with pytest.raises(WeightsError, match="encoder_name is 'resnet18', but the encoder in the file is one of timm's"):
         found_in(tensors, encoder_name="resnet18")
 
@@ -101,7 +104,7 @@ def test_names_of_early_releases_are_read():
 def test_efficientnet_of_releases_before_0_3_pads_as_for_even_sides():
     tensors = theirs_of("efficientnet-b3")
     [found] = recognise(tensors, {}, source="smp")
-    assert [note for note in found.notes if "for a model of 0.2 give --config" in note]
+    assert [note for note in found.notes if "for a model of 0.2: --set library_version=0.2" in note]
     assert "even_padding" not in found.fields["encoder"]
     assert found_in(tensors, library_version="0.2.1")["encoder"] == {"name": "efficientnet-b3", "even_padding": True}
     assert found_in(theirs_of("efficientnet-b0"), library_version="0.2.1")["encoder"] == {"name": "efficientnet-b0"}

@@ -38,11 +38,13 @@ class ForeignWeights:
     tensors: name -> tensor; their values are not touched while a file is recognised.
     settings: the library's own configuration as plain data, {} where there is none. Nothing of it was executed.
     notes: what was taken by default because neither weights nor settings tell it; filled by `setting`.
+    asked: dotted paths of settings that were looked up; filled by `stated`.
     """
 
     tensors: Mapping[str, Tensor]
     settings: Mapping[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    asked: set[str] = field(default_factory=set)
 
     def has(self, *names: str) -> bool:
         """Tell whether every one of `names` is a tensor, or the beginning of a tensor's name up to a dot."""
@@ -78,6 +80,7 @@ class ForeignWeights:
 
     def stated(self, path: str) -> Any:
         """Return the value at a dotted path of the settings, None where it is not there."""
+        self.asked.add(path)
         value: Any = self.settings
         for part in path.split("."):
             if isinstance(value, Mapping) and part in value:

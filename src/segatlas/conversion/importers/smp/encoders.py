@@ -142,8 +142,7 @@ def _padding(file: ForeignWeights) -> dict[str, Any]:
     stated = file.stated("library_version")
     if stated is None and not file.settings:
         file.note(
-            "padding of the EfficientNet is that of releases from 0.3 on; for a model of 0.2 give --config a .json "
-            'file with {"library_version": "0.2"}'
+            "padding of the EfficientNet is that of releases from 0.3 on; for a model of 0.2: --set library_version=0.2"
         )
     return {"even_padding": True} if str(stated).startswith(("0.1", "0.2")) else {}
 

@@ -106,6 +106,5 @@ def inner_upsampling(file: ForeignWeights, default: int, *, stride: int) -> int 
         default: the library's.
         stride: of the logits.
     """
-    stated = file.stated("upsampling")
-    factor = default if stated is None else stated
+    factor = file.setting("upsampling", default)
     return None if factor == stride else int(factor)

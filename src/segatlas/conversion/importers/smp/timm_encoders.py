@@ -19,8 +19,12 @@ from segatlas.errors import WeightsError
 
 PREFIX = "encoder.model."
 
-WRITTEN = "tu-"
-"""What the library writes before timm's names."""
+WRITTEN: dict[str, str] = {
+    "tu-": "",
+    "timm-mobilenetv3": "tf_mobilenetv3",
+    **{f"timm-{family}": family for family in ("regnet", "res2", "resnest", "gernet")},
+}
+"""Beginnings of the library's names of timm's encoders -> of timm's: today's, and those that it had for some."""
 
 CANDIDATES: dict[str, tuple[str, ...]] = {
     "stem_0.weight": (
@@ -74,14 +78,17 @@ def timm_name(file: ForeignWeights) -> str:
         return _guess(file, {name.removeprefix(PREFIX): shape for name, shape in old.items() if name}, OLD_CANDIDATES)
     stated = file.stated("encoder_name")
     if isinstance(stated, str):
-        if not stated.startswith(WRITTEN) or not timm_has(stated.removeprefix(WRITTEN)):
+        theirs = (name + stated.removeprefix(start) for start, name in WRITTEN.items() if stated.startswith(start))
+        named = next(theirs, "")
+        if not named or not timm_has(named):
             raise WeightsError(f"encoder_name is '{stated}', but the encoder in the file is one of timm's, tu-NAME")
-        return stated.removeprefix(WRITTEN)
+        return named
     name = _guess(file, shapes, CANDIDATES)
     if not name:
         raise WeightsError(
-            "the encoder is one of timm's, but names and shapes do not tell which: name it in a config.json beside the "
-            'file (or --config), {"encoder_name": "tu-NAME"}'
+            "the encoder is one of timm's, but names and shapes do not tell which: state it, --set "
+            "encoder_name=tu-NAME (timm-NAME in early releases), or by a config.json beside the file, "
+            '{"encoder_name": "tu-NAME"}'
         )
     return name
 
