@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from segatlas.encoders.spec import create_encoder
-from segatlas.encoders.swin import APART, Windows, distances
+from segatlas.encoders.swin import APART, WindowLayout, distances
 from segatlas.errors import UsageError
 
 COUNTS = {  # the authors' classifiers without their last layer, and norms of the first three maps
@@ -68,7 +68,7 @@ def test_attention_in_windows_equals_that_of_each_token_written_out(size, shift)
     nn.init.normal_(attn.qkv.bias)  # tokens of padding have keys and values, too
     maps = torch.randn(2, *size, 16)
     with torch.no_grad():
-        found = attn(maps, Windows.of(maps.shape, 3, shift, maps.device))
+        found = attn(maps, WindowLayout.of(maps.shape, 3, shift, maps.device))
         expected = torch.stack([by_tokens(attn, one, shift) for one in maps])
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 

@@ -1,6 +1,6 @@
 """Swin Transformer: a pyramid of transformer stages whose attention stays within windows.
 
-Paper: Liu et al. 2021, "Swin Transformer: Hierarchical Vision Transformer using Shifted Windows",
+Paper: Liu et al. 2021, "Swin Transformer: Hierarchical Vision Transformer using Shifted WindowLayout",
 https://arxiv.org/abs/2103.14030.
 
 Idea: the map is cut into windows of a few tokens, and each token sees those of its own window only, so cost grows with
@@ -91,7 +91,7 @@ class PatchMerging(nn.Module):
         return out
 
 
-class Windows(NamedTuple):
+class WindowLayout(NamedTuple):
     """How the tokens of N maps lie in windows: T of N h w tokens, row by row, and before them one of zeros.
 
     places: (N W L) row of the tokens that each place of each window takes; 0 outside of the map.
@@ -145,7 +145,7 @@ class WindowAttention(nn.Module):
         self.relative_position_bias_table = nn.Parameter(torch.zeros((2 * window - 1) ** 2, heads))
         self.proj = TokenLinear(width, width)
 
-    def forward(self, x: Tensor, windows: Windows) -> Tensor:
+    def forward(self, x: Tensor, windows: WindowLayout) -> Tensor:
         """Map (N, h, w, D) to the same shape."""
         width = x.shape[3]
         tokens = F.pad(x.flatten(0, 2), (0, 0, 1, 0))  # (1 + N h w, D)
@@ -197,7 +197,7 @@ class Block(nn.Module):
         self.mlp = FeedForward(width)
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, x: Tensor, windows: Windows) -> Tensor:
+    def forward(self, x: Tensor, windows: WindowLayout) -> Tensor:
         """Map (N, h, w, D) to the same shape."""
         x = x + self.drop_path(self.attn(self.norm1(x), windows))
         out: Tensor = x + self.drop_path(self.mlp(self.norm2(x)))
@@ -218,7 +218,7 @@ class Stage(nn.Module):
         if self.downsample is not None:
             x = self.downsample(x)
         shifts = (0, self.window // 2)[: len(self.blocks)]
-        windows = [Windows.of(x.shape, self.window, shift, x.device) for shift in shifts]
+        windows = [WindowLayout.of(x.shape, self.window, shift, x.device) for shift in shifts]
         for index, block in enumerate(self.blocks):
             x = block(x, windows[index % 2])
         return x

@@ -15,7 +15,7 @@ from segatlas.encoders.spec import EncoderSpec
 
 
 @dataclass(frozen=True, kw_only=True)
-class Backbone:
+class BackboneNames:
     """One family of backbones, under the names of one version.
 
     encoders: our names of those that it is for.

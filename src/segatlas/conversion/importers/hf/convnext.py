@@ -7,7 +7,7 @@ from typing import Any
 
 from segatlas.conversion.importers.convnext import STAGES, convnext_fields, convnext_names, norm_renames
 from segatlas.conversion.importers.foreign import ForeignWeights
-from segatlas.conversion.importers.hf.backbones import Backbone
+from segatlas.conversion.importers.hf.backbones import BackboneNames
 from segatlas.conversion.importers.renames import Renames
 from segatlas.encoders.spec import EncoderSpec
 from segatlas.errors import WeightsError
@@ -18,7 +18,7 @@ _FIXED = {"hidden_act": "gelu", "patch_size": 4, "out_features": ["stage1", "sta
 
 
 def recognise(file: ForeignWeights) -> Mapping[str, Any] | None:
-    """See `Backbone`."""
+    """See `BackboneNames`."""
     fields = convnext_fields(
         file, "backbone.embeddings.patch_embeddings.weight", f"{_STAGE}.layers.{{i}}.layer_scale_parameter"
     )
@@ -33,7 +33,7 @@ def recognise(file: ForeignWeights) -> Mapping[str, Any] | None:
 
 
 def renames(encoder: EncoderSpec) -> Renames:
-    """See `Backbone`."""
+    """See `BackboneNames`."""
     layers, ours = f"{_STAGE}.layers.{{i}}", "encoder.model.stages_{s}.blocks.{i}"
     return [
         ("backbone.embeddings.patch_embeddings", "encoder.model.stem_0"),
@@ -48,4 +48,4 @@ def renames(encoder: EncoderSpec) -> Renames:
     ]
 
 
-BACKBONE = Backbone(encoders=convnext_names(), recognise=recognise, renames=renames)
+BACKBONE = BackboneNames(encoders=convnext_names(), recognise=recognise, renames=renames)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from segatlas.build.swin_weights import side_of
 from segatlas.conversion.importers.foreign import ForeignWeights
-from segatlas.conversion.importers.hf.backbones import Backbone
+from segatlas.conversion.importers.hf.backbones import BackboneNames
 from segatlas.conversion.importers.renames import Renames
 from segatlas.conversion.importers.stacks import Stack
 from segatlas.encoders.spec import EncoderSpec
@@ -67,12 +67,12 @@ def swin_fields(file: ForeignWeights, root: str, table: str) -> Mapping[str, Any
 
 
 def recognise(file: ForeignWeights) -> Mapping[str, Any] | None:
-    """See `Backbone`."""
+    """See `BackboneNames`."""
     return swin_fields(file, "backbone.swin", "attention.relative_position_bias.relative_position_bias_table")
 
 
 def renames(encoder: EncoderSpec) -> Renames:
-    """See `Backbone`."""
+    """See `BackboneNames`."""
     block, ours = "backbone.swin.encoder.layers.{s}.blocks.{i}", "encoder.layers.{s}.blocks.{i}"
     return [
         (f"{block}.attention.o_proj", f"{ours}.attn.proj"),
@@ -99,7 +99,7 @@ def _outside_blocks(root: str) -> Renames:
 
 
 def stacks(encoder: EncoderSpec) -> Sequence[Stack]:
-    """See `Backbone`: queries, keys and values are three matrices."""
+    """See `BackboneNames`: queries, keys and values are three matrices."""
     block = "backbone.swin.encoder.layers.{s}.blocks.{i}.attention"
     return [_stack([f"{block}.{part}_proj" for part in ("q", "k", "v")])]
 
@@ -109,18 +109,18 @@ def _stack(parts: Sequence[str]) -> Stack:
 
 
 def constants(encoder: EncoderSpec) -> Mapping[str, Tensor]:
-    """See `Backbone`."""
+    """See `BackboneNames`."""
     width = SIZES[encoder.name].width * 2 ** (len(STRIDES) - 1)
     return {f"{NORM}.weight": torch.ones(width), f"{NORM}.bias": torch.zeros(width)}
 
 
 def recognise_before_5(file: ForeignWeights) -> Mapping[str, Any] | None:
-    """See `Backbone`."""
+    """See `BackboneNames`."""
     return swin_fields(file, "backbone", "attention.self.relative_position_bias_table")
 
 
 def renames_before_5(encoder: EncoderSpec) -> Renames:
-    """See `Backbone`."""
+    """See `BackboneNames`."""
     block, ours = "backbone.encoder.layers.{s}.blocks.{i}", "encoder.layers.{s}.blocks.{i}"
     return [
         (
@@ -137,13 +137,13 @@ def renames_before_5(encoder: EncoderSpec) -> Renames:
 
 
 def stacks_before_5(encoder: EncoderSpec) -> Sequence[Stack]:
-    """See `Backbone`."""
+    """See `BackboneNames`."""
     attention = "backbone.encoder.layers.{s}.blocks.{i}.attention.self"
     return [_stack([f"{attention}.{part}" for part in ("query", "key", "value")])]
 
 
 def constants_before_5(encoder: EncoderSpec) -> Mapping[str, Tensor]:
-    """See `Backbone`: files also hold which row of its table each pair of tokens has."""
+    """See `BackboneNames`: files also hold which row of its table each pair of tokens has."""
     index = distances(encoder.options.window, torch.device("cpu"))
     rows = {
         f"backbone.encoder.layers.{stage}.blocks.{block}.attention.self.relative_position_index": index
@@ -153,9 +153,11 @@ def constants_before_5(encoder: EncoderSpec) -> Mapping[str, Tensor]:
     return {**constants(encoder), **rows}
 
 
-BACKBONE = Backbone(encoders=tuple(SIZES), recognise=recognise, renames=renames, stacks=stacks, constants=constants)
+BACKBONE = BackboneNames(
+    encoders=tuple(SIZES), recognise=recognise, renames=renames, stacks=stacks, constants=constants
+)
 
-BEFORE_5 = Backbone(
+BEFORE_5 = BackboneNames(
     encoders=tuple(SIZES),
     recognise=recognise_before_5,
     renames=renames_before_5,

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from segatlas.conversion.importers.foreign import ForeignWeights
 from segatlas.conversion.importers.hf import convnext, swin
-from segatlas.conversion.importers.hf.backbones import Backbone
+from segatlas.conversion.importers.hf.backbones import BackboneNames
 from segatlas.conversion.importers.importer import Importer
 from segatlas.conversion.importers.renames import Renames
 from segatlas.conversion.importers.stacks import Stack
@@ -63,7 +63,7 @@ def head_fields(file: ForeignWeights) -> Mapping[str, Any] | None:
     }
 
 
-def importer(backbones: Sequence[Backbone]) -> Importer:
+def importer(backbones: Sequence[BackboneNames]) -> Importer:
     """Return the importer for these backbones."""
 
     def recognise(file: ForeignWeights) -> Mapping[str, Any] | None:
@@ -74,7 +74,7 @@ def importer(backbones: Sequence[Backbone]) -> Importer:
         encoder = next((fields for fields in found if fields is not None), None)
         return None if encoder is None else {**head, **encoder}
 
-    def backbone_of(config: UPerNetConfig) -> Backbone:
+    def backbone_of(config: UPerNetConfig) -> BackboneNames:
         name = config.encoder.name
         found = next((backbone for backbone in backbones if name in backbone.encoders), None)
         if found is None:
