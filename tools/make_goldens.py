@@ -113,19 +113,14 @@ SWIN_W8 = (
 )
 """A small Swin Transformer under a UPerNet; {} takes its window."""
 
-CONVNEXT_ATTO = (
-    "backbone=dict(arch='atto'), "
-    "decode_head=dict(in_channels=[40, 80, 160, 320], channels=16), "
-    "auxiliary_head=dict(in_channels=160, channels=16)"
-)
-
+CONVNEXT = "decode_head=dict(channels=16), auxiliary_head=dict(channels=16)"
 _HF_STAGES = "'out_features': ['stage1', 'stage2', 'stage3', 'stage4']"
 HF_SWIN = (
     "backbone_config={{'model_type': 'swin', 'embed_dim': 8, 'depths': [2, 1, 1, 1], 'num_heads': [1, 2, 2, 4], "
     "'window_size': {}, {}}}, hidden_size=16, auxiliary_channels=16"
 )
 HF_CONVNEXT = (
-    "backbone_config={'model_type': 'convnext', 'depths': [2, 2, 6, 2], 'hidden_sizes': [40, 80, 160, 320], "
+    "backbone_config={'model_type': 'convnext', 'depths': [3, 3, 9, 3], 'hidden_sizes': [96, 192, 384, 768], "
     + _HF_STAGES
     + "}, hidden_size=16, auxiliary_channels=16"
 )
@@ -149,7 +144,7 @@ CASES: tuple[Case, ...] = (
         (97, 64),
         SWIN_W8.format(12),
     ),
-    Case("mm:convnext/convnext-tiny_upernet_8xb2-amp-160k_ade20k-512x512", (61, 93), CONVNEXT_ATTO),
+    Case("mm:convnext/convnext-tiny_upernet_8xb2-amp-160k_ade20k-512x512", (61, 93), CONVNEXT),
     Case("mm:ocrnet/ocrnet_hr18s_4xb4-160k_ade20k-512x512", (61, 93)),
     Case("sem_fpn", (61, 93), R18_FPN),
     Case("pointrend", (64, 128), R18_FPN),

@@ -16,7 +16,7 @@ from segatlas.encoders.swin import distances
 from segatlas.errors import WeightsError
 
 SWIN = {"encoder": {"name": "swin_w8", "window": 12}}
-CONVNEXT = {"encoder": {"name": "convnext_atto"}, "norm_maps": True}
+CONVNEXT = {"encoder": {"name": "convnext_tiny"}, "norm_maps": True}
 
 
 def file_of(importer, fields, settings=None):
@@ -49,7 +49,7 @@ def test_swin_goes_there_and_back(importer):
 def test_convnext_is_read_with_the_norms_of_its_maps():
     for importer in (upernet.IMPORTER, hf.IMPORTER):
         fields = importer.recognise(file_of(importer, CONVNEXT))
-        assert (fields["encoder"], fields["norm_maps"], fields["encoder_options"]) == ("convnext_atto", True, {})
+        assert (fields["encoder"], fields["norm_maps"], fields["encoder_options"]) == ("convnext_tiny", True, {})
     settings = {"model": {"backbone": {"drop_path_rate": 0.4}}}
     assert upernet.recognise(file_of(upernet.IMPORTER, CONVNEXT, settings))["encoder_options"] == {"drop_path": 0.4}
 
@@ -86,8 +86,8 @@ def test_sizes_that_are_not_published_are_told_with_what_was_found():
     with pytest.raises(WeightsError, match=r"a Swin Transformer of width 8 with \[1, 1, 1, 1\] blocks is none"):
         upernet.recognise(ForeignWeights(tensors=tensors))
     file = file_of(hf.IMPORTER, CONVNEXT)
-    tensors = {name: t for name, t in file.tensors.items() if ".stages.2.layers.5." not in name}
-    with pytest.raises(WeightsError, match=r"a ConvNeXt of width 40 with \[2, 2, 5, 2\] blocks is none"):
+    tensors = {name: t for name, t in file.tensors.items() if ".stages.2.layers.8." not in name}
+    with pytest.raises(WeightsError, match=r"a ConvNeXt of width 96 with \[3, 3, 8, 3\] blocks is none"):
         hf.IMPORTER.recognise(ForeignWeights(tensors=tensors))
 
 

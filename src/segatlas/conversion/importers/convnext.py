@@ -17,7 +17,6 @@ _SIZES: dict[str, tuple[int, tuple[int, ...]]] = {
     "convnext_base": (128, (3, 3, 27, 3)),
     "convnext_large": (192, (3, 3, 27, 3)),
     "convnext_xlarge": (256, (3, 3, 27, 3)),
-    "convnext_atto": (40, (2, 2, 6, 2)),
 }
 """Our name, which is timm's -> channels of the first stage, blocks of the four."""
 

@@ -14,7 +14,7 @@ from segatlas.conversion.importers.hf.backbones import BackboneNames
 from segatlas.conversion.importers.renames import Renames
 from segatlas.conversion.importers.stacks import Stack
 from segatlas.encoders.spec import EncoderSpec
-from segatlas.encoders.swin import MLP_RATIO, PATCH_SIZE, SIZES, STRIDES, SwinOptions, distances
+from segatlas.encoders.swin import MLP_RATIO, PATCH_SIZE, SIZES, STRIDES, SwinOptions
 from segatlas.errors import WeightsError
 
 NORM = "backbone.swin.layernorm"
@@ -142,16 +142,12 @@ def stacks_before_5(encoder: EncoderSpec) -> Sequence[Stack]:
     return [_stack([f"{attention}.{part}" for part in ("query", "key", "value")])]
 
 
-def constants_before_5(encoder: EncoderSpec) -> Mapping[str, Tensor]:
-    """See `BackboneNames`: files also hold which row of its table each pair of tokens has."""
-    index = distances(encoder.options.window, torch.device("cpu"))
-    rows = {
-        f"backbone.encoder.layers.{stage}.blocks.{block}.attention.self.relative_position_index": index
-        for stage, depth in enumerate(SIZES[encoder.name].depths)
-        for block in range(depth)
-    }
-    return {**constants(encoder), **rows}
-
+INDEX_BEFORE_5 = tuple(
+    f"backbone.encoder.layers.{stage}.blocks.{block}.attention.self.relative_position_index"
+    for stage in range(len(STRIDES))
+    for block in range(max(size.depths[stage] for size in SIZES.values()))
+)
+"""Which row of its table each pair of tokens has: computed here, stored in files of transformers 4."""
 
 BACKBONE = BackboneNames(
     encoders=tuple(SIZES), recognise=recognise, renames=renames, stacks=stacks, constants=constants
@@ -162,5 +158,5 @@ BEFORE_5 = BackboneNames(
     recognise=recognise_before_5,
     renames=renames_before_5,
     stacks=stacks_before_5,
-    constants=constants_before_5,
+    constants=constants,
 )

@@ -63,8 +63,8 @@ def head_fields(file: ForeignWeights) -> Mapping[str, Any] | None:
     }
 
 
-def importer(backbones: Sequence[BackboneNames]) -> Importer:
-    """Return the importer for these backbones."""
+def importer(backbones: Sequence[BackboneNames], dropped: tuple[str, ...] = ()) -> Importer:
+    """Return the importer for these backbones; `dropped` as of `Importer`."""
 
     def recognise(file: ForeignWeights) -> Mapping[str, Any] | None:
         head = head_fields(file)
@@ -96,6 +96,7 @@ def importer(backbones: Sequence[BackboneNames]) -> Importer:
         recognise=recognise,
         renames=renames,
         stacks=stacks,
+        dropped=dropped,
         constants=constants,
     )
 

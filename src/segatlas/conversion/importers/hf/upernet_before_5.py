@@ -5,4 +5,4 @@ from __future__ import annotations
 from segatlas.conversion.importers.hf import swin
 from segatlas.conversion.importers.hf.upernet import importer
 
-IMPORTER = importer((swin.BEFORE_5,))
+IMPORTER = importer((swin.BEFORE_5,), dropped=swin.INDEX_BEFORE_5)
