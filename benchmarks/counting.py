@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from benchmarks.foreign import mmseg, peer_module
-from benchmarks.material import CLASSES, prediction_of, region_labels, street_labels
-from benchmarks.rows import Call, Equality, Peer, Row, Target
+from benchmarks.material import CLASSES, HEIGHT, WIDTH, prediction_of, region_labels, street_labels
+from benchmarks.rows import SEED, Call, Equality, Peer, Row, Target
 from segatlas.labels import IGNORE
 
 Counts = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -191,6 +191,111 @@ def same_score(given: Pairs, own: float, other: float) -> Equality:
     return Equality(holds=abs(own - other) < 1e-6, text=f"mIoU {own:.6f} and {other:.6f}")
 
 
+MAPS = ("clean", "shifted", "scattered", "random")
+SIZES = ((16, 16), (360, 480), (1024, 2048))
+TYPES = (np.uint8, np.int32, np.int64)
+MANY_CLASSES = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Maps:
+    """(label, prediction) pairs of one content, and how many classes they have; `ignore` is the label left out."""
+
+    pairs: tuple[tuple[np.ndarray, np.ndarray], ...]
+    classes: int
+    ignore: int
+
+
+def make_maps(size: tuple[int, int], kind: str, small: bool) -> Maps:
+    """Return one pair of maps in three types: the truth, or it moved, with 5 % errors besides, or nothing but noise."""
+    random = np.random.default_rng(SEED)
+    label = cv2.resize(street_labels(), size[::-1], interpolation=cv2.INTER_NEAREST)
+    guess = np.where(label == IGNORE, 0, label).astype(np.uint8)
+    if kind in ("shifted", "scattered"):
+        guess = np.roll(guess, (3, 2), axis=(0, 1))
+    if kind == "scattered":
+        wrong = random.random(size) < 0.05
+        guess[wrong] = random.integers(0, CLASSES, int(wrong.sum()))
+    if kind == "random":
+        label, guess = random.integers(0, CLASSES, (2, *size), dtype=np.uint8)
+    return Maps(pairs=tuple((label.astype(t), guess.astype(t)) for t in TYPES), classes=CLASSES, ignore=IGNORE)
+
+
+def make_many(kind: type, small: bool) -> Maps:
+    """Return noise of 1,000 classes, a tenth of it left out."""
+    random = np.random.default_rng(SEED)
+    label, guess = random.integers(0, MANY_CLASSES, (2, HEIGHT, WIDTH)).astype(kind)
+    label[: HEIGHT // 10] = MANY_CLASSES
+    return Maps(pairs=((label, guess),), classes=MANY_CLASSES, ignore=MANY_CLASSES)
+
+
+def our_matrices(given: Maps) -> Call:
+    from segatlas.ops import confusion
+
+    return lambda: [confusion(guess, label, given.classes, given.ignore) for label, guess in given.pairs]
+
+
+def hotcoco_matrices(given: Maps) -> Call:
+    count = peer_module("hotcoco.metrics").pixel_confusion
+    return lambda: [count(label, guess, given.classes, ignore_index=given.ignore) for label, guess in given.pairs]
+
+
+def plain_matrices(given: Maps) -> Call:
+    """Leave out what is ignored, then one histogram of pair numbers."""
+
+    def call() -> list[np.ndarray]:
+        found = []
+        for label, guess in given.pairs:
+            labelled = label != given.ignore
+            numbers = label[labelled].astype(np.int64) * given.classes + guess[labelled]
+            table = np.bincount(numbers, minlength=given.classes**2)
+            found.append(table.reshape(given.classes, given.classes))
+        return found
+
+    return call
+
+
+def same_matrices(given: Maps, own: list[np.ndarray], other: list[np.ndarray]) -> Equality:
+    wrong = sum(int((np.asarray(a) != np.asarray(b).astype(np.int64)).sum()) for a, b in zip(own, other, strict=True))
+    return Equality(holds=wrong == 0, text="identical counts" if wrong == 0 else f"{wrong} counts differ")
+
+
+def make_matrix_row(size: tuple[int, int], kind: str) -> Row:
+    height, width = size
+    return Row(
+        key=f"confusion_{height}x{width}_{kind}",
+        group="confusion",
+        part=f"confusion matrix, {kind} maps of {height} x {width}",
+        inputs=f"one pair as uint8, int32 and int64, {CLASSES} classes and 255",
+        material=partial(make_maps, size, kind),
+        ours=our_matrices,
+        peers={name: Peer(make=make, target=Target(time=1)) for name, make in MATRICES.items()},
+        equal=same_matrices,
+        threads=(1,),
+        calls=200 if height < 100 else 10,
+        memory=False,
+    )
+
+
+def make_many_row(kind: type) -> Row:
+    name = np.dtype(kind).name
+    return Row(
+        key=f"confusion_{MANY_CLASSES}_{name}",
+        group="confusion",
+        part=f"confusion matrix, {MANY_CLASSES} classes in {name}",
+        inputs=f"noise of {HEIGHT} x {WIDTH}, a tenth of it ignored",
+        material=partial(make_many, kind),
+        ours=our_matrices,
+        peers={name: Peer(make=make, target=Target(time=1)) for name, make in MATRICES.items()},
+        equal=same_matrices,
+        threads=(1,),
+        calls=2,
+        memory=False,
+    )
+
+
+MATRICES = {"hotcoco pixel_confusion": hotcoco_matrices, "NumPy, bincount of pairs": plain_matrices}
+
 ROWS = (
     Row(
         key="confusion",
@@ -224,4 +329,6 @@ ROWS = (
         calls=4,
         memory=False,
     ),
+    *(make_matrix_row(size, kind) for size in SIZES for kind in MAPS),
+    *(make_many_row(kind) for kind in TYPES[1:]),
 )

@@ -74,6 +74,14 @@ def same_but_ties(given: Logits, own: Tensor, other: Tensor) -> Equality:
     return Equality(holds=holds, text=f"{text}, their logits by at most {gap:.0e}")
 
 
+def side_by_side(classes: int, times: float, small: bool) -> Logits:
+    """Return channels-last logits, as our own fast form gives them, and a map `times` as high and wide."""
+    given = make_logits(classes, False, small)
+    height, width = given.logits.shape[2:]
+    logits = given.logits.contiguous(memory_format=torch.channels_last)
+    return Logits(logits=logits, size=(round(height * times), round(width * times)))
+
+
 def make_row(classes: int, *, noise: bool, time: float) -> Row:
     target = Target(time=time, memory=None if noise else 1 / 50)
     kind = "noise" if noise else "label-like"
@@ -94,9 +102,31 @@ def make_row(classes: int, *, noise: bool, time: float) -> Row:
     )
 
 
+def make_side_by_side_row(classes: int, times: float, *, time: float) -> Row:
+    height, width = HEIGHT // STRIDE, WIDTH // STRIDE
+    larger = times > 1
+    return Row(
+        key=f"class_map_c{classes}_channels_last" + ("" if larger else "_smaller"),
+        group="tail",
+        part=f"class map from channels-last logits, {classes} class{'es' if classes > 1 else ''}",
+        inputs=f"1 x {classes} x {height} x {width} to {round(height * times)} x {round(width * times)}, label-like",
+        material=partial(side_by_side, classes, times),
+        ours=ours,
+        peers={"interpolate + argmax": Peer(make=plain, target=Target(time=time, memory=1 / 50 if larger else None))},
+        equal=same_but_ties,
+        calls=1 if larger and classes > 1 else 10,
+        memory=larger,
+    )
+
+
 ROWS = (
     make_row(19, noise=False, time=15),
     make_row(150, noise=False, time=20),
     make_row(19, noise=True, time=3),
     make_row(150, noise=True, time=3),
+    make_side_by_side_row(19, STRIDE, time=12),
+    make_side_by_side_row(150, STRIDE, time=15),
+    make_side_by_side_row(1, STRIDE, time=1),
+    make_side_by_side_row(19, 1 / 2, time=1),
+    make_side_by_side_row(150, 1 / 2, time=1),
 )

@@ -194,6 +194,7 @@ CASES: tuple[Case, ...] = (
     Case("smp.Unet@efficientnet-b0"),
     Case("smp.Unet@efficientnet-b3", (61, 93)),
     Case("smp.Unet@densenet121", (61, 93)),
+    Case("smp.Unet@vgg16_bn", (61, 93)),
     Case("smp.Unet@tu-convnext_tiny", (61, 93)),
     Case("smp.DeepLabV3Plus@mobilenet_v2"),
     Case("smp.DeepLabV3Plus@efficientnet-b0"),

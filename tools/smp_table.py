@@ -80,6 +80,9 @@ ENCODERS = (
 STEPWISE = ("Unet", "UnetPlusPlus", "MAnet")
 """Those whose decoder has a width for each level."""
 
+UNTOLD = ("PSPNet",)
+"""Those whose files do not tell a depth behind encoders whose maps are equally wide, so that --depth is stated."""
+
 WIDTHS = (256, 128, 64, 32, 16)
 """These widths, in the library and here."""
 
@@ -109,7 +112,7 @@ OPTION_ENCODERS = {
     "UnetPlusPlus": ("efficientnet-b0", "tu-convnext_tiny"),
     "MAnet": ("mit_b0", "densenet121"),
     "Linknet": ("resnet18", "efficientnet-b0"),
-    "FPN": ("mit_b0", "tu-convnext_tiny"),
+    "FPN": ("resnet18", "densenet121"),
     "PAN": ("resnet18", "efficientnet-b0"),
     "PSPNet": ("densenet121", "mit_b0"),
     "DeepLabV3": ("efficientnet-b0", "tu-convnext_tiny"),
@@ -199,8 +202,9 @@ def compared(name: str, encoder: str, options: Options) -> Outcome:
             expected = theirs(x)
         if expected.shape[-2:] != x.shape[-2:]:  # its fixed factor of upsampling is for one depth
             expected = F.interpolate(expected, size=x.shape[-2:], mode="bilinear", align_corners=False)
+        stated = {"encoder_depth": options.depth} if options.depth and name in UNTOLD else {}
         try:
-            for scores in ours_by_files(theirs, x) if options.folder else ours_in_memory(theirs, x):
+            for scores in (ours_by_files if options.folder else ours_in_memory)(theirs, x, stated):
                 difference = float((scores - expected).abs().max() / expected.abs().max())
                 if not difference <= worst:  # NaN too
                     worst, worst_seed = difference, seed
@@ -211,7 +215,7 @@ def compared(name: str, encoder: str, options: Options) -> Outcome:
 
 
 def built(name: str, encoder: str, options: Options) -> nn.Module:
-    """Build the library's network without drawing its weights."""
+    """Build the library's network without drawing its weights. ValueError where it refuses, or a kernel is empty."""
     import segmentation_models_pytorch as smp
 
     further: dict[str, Any] = {}
@@ -224,6 +228,8 @@ def built(name: str, encoder: str, options: Options) -> nn.Module:
     try:
         with torch.device("meta"):
             net: nn.Module = made(encoder, **asked, **further)
+        if empty := [key for key, tensor in net.state_dict().items() if not tensor.numel()]:
+            raise ValueError(f"{empty[0]} is empty: the encoder has no map there")
     except (RuntimeError, NotImplementedError):  # it reads numbers that a tensor without memory has not
         return made(encoder, **asked, **further).eval()
     if len(net.state_dict()) < len(list(net.parameters())) + len(list(net.buffers())):
@@ -273,7 +279,7 @@ def ours_in_memory(theirs: nn.Module, x: Tensor, settings: dict[str, Any] | None
     yield upsample_logits(output.logits, size, canvas=output.canvas, crop=size, align_corners=align_corners, mode=mode)
 
 
-def ours_by_files(theirs: Any, x: Tensor) -> Iterator[Tensor]:
+def ours_by_files(theirs: Any, x: Tensor, stated: dict[str, Any]) -> Iterator[Tensor]:
     """Yield the scores of ours made of a `save_pretrained` folder, a state dict and a Lightning checkpoint."""
     import segatlas as sa
 
@@ -288,7 +294,7 @@ def ours_by_files(theirs: Any, x: Tensor) -> Iterator[Tensor]:
             {"epoch": 3, "pytorch-lightning_version": "2.6.1", "state_dict": inside}, folder / "alone" / "last.ckpt"
         )
         for source in (folder / "pretrained", folder / "alone" / "model.pth", folder / "alone" / "last.ckpt"):
-            yield sa.load(sa.convert(source, out=folder / "ours"), device="cpu").scores(x)
+            yield sa.load(sa.convert(source, out=folder / "ours", stated=stated), device="cpu").scores(x)
 
 
 def differing_labels(scores: Tensor, expected: Tensor) -> int:

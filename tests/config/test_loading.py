@@ -163,7 +163,7 @@ def test_only_a_whole_number_is_a_whole_number(value: str) -> None:
         ({"data": {"palette": [[0, 0, 256]]}}, "data.palette.0.2", "at most 255"),
         ({"transforms": {"crop": [8]}}, "transforms.crop", "a list of 2 whole numbers, each above 0"),
         ({"transforms": {"crop": [8, 8, 8]}}, "transforms.crop", "a list of 2 whole numbers"),
-        ({"transforms": {"resize": "640"}}, "transforms.resize", "expected short:N, long:N or HxW"),
+        ({"transforms": {"resize": "640"}}, "transforms.resize", "expected short:N, long:N, fit:SHORTxLONG or HxW"),
         ({"eval": {"tta": ["flip"]}}, "eval.tta.0", "expected 'flips', 'vertical', 'turns' or 'scales:0.75,1.25'"),
     ],
 )

@@ -22,6 +22,7 @@ GOOD: list[dict[str, Any]] = [
     {"data": {"label_colors": {"0,0,0": 0, "255, 0, 1": 255}}},
     {"model": {"num_classes": 2}, "losses": [{"name": "dice", "class_weights": (0, 1)}]},
     {"losses": [{"name": "dice", "class_weights": "auto"}]},
+    {"train": {"optimizer": {"decay_norms": True, "decay_encoder_norms": False}, "schedule": {"min_lr": 1e-3}}},
     {"transforms": {"scale": (0.5, 0.5), "class_balance": 0.7, "crop": (8, 8), "photometric": {}, "blur": {}}},
 ]
 
@@ -32,6 +33,12 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"train": {"schedule": {"milestones": (0.5, 0.2)}}}, "train.schedule.milestones", "ascend"),
     ({"train": {"schedule": {"milestones": (0.5, 0.5)}}}, "train.schedule.milestones", "ascend"),
     ({"train": {"schedule": {"milestones": (0.5, 1.0)}}}, "train.schedule.milestones", "below 1"),
+    ({"train": {"lr": 0.01, "schedule": {"min_lr": 0.1}}}, "train.schedule.min_lr", "train.lr = 0.01"),
+    (
+        {"train": {"optimizer": {"decay_encoder_norms": False}}},
+        "train.optimizer.decay_encoder_norms",
+        "decay_norms: true",
+    ),
     ({"train": {"optimizer": {"nesterov": True}}}, "train.optimizer.nesterov", "sgd"),
     ({"train": {"optimizer": {"betas": (0.9, 1.0)}}}, "train.optimizer.betas", "below 1"),
     (

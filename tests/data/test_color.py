@@ -2,10 +2,18 @@ from __future__ import annotations
 
 import colorsys
 
+import cv2
 import numpy as np
 import pytest
 
-from segatlas.data.transforms.color import ColorChange, GaussianBlur, Photometric, normalise
+from segatlas.data.transforms.color import (
+    ColorChange,
+    ColorSteps,
+    GaussianBlur,
+    Photometric,
+    PhotometricSteps,
+    normalise,
+)
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -109,6 +117,74 @@ def test_photometric_draws_its_share_and_stays_in_its_ranges() -> None:
         values = np.array([getattr(change, name) for change in drawn])
         assert low <= values.min() < low + 0.1 * (high - low)
         assert high - 0.1 * (high - low) < values.max() <= high
+
+
+STEPS = PhotometricSteps(probability=0.5, brightness=32 / 255, contrast=(0.5, 1.5), saturation=(0.5, 1.5), hue=36)
+
+
+def test_steps_of_colour_are_each_drawn_by_itself_and_contrast_is_second_or_last() -> None:
+    draws = np.random.default_rng(0)
+    changes = [(STEPS.draw(draws, (1, 1)) or ColorSteps(steps=())).steps for _ in range(2000)]
+    drawn = {
+        name: np.array([name in dict(steps) for steps in changes])
+        for name in ("brightness", "contrast", "saturation", "hue")
+    }
+    for name, which in drawn.items():
+        assert abs(which.mean() - 0.5) < 0.04
+        others = [other for other in drawn if other != name]
+        assert all(abs((which & drawn[other]).mean() - 0.25) < 0.04 for other in others)
+    orders = [[name for name, _ in steps] for steps in changes if len(steps) == 4]
+    seconds = [order.index("contrast") for order in orders]
+    assert {tuple(order) for order in orders} == {
+        ("brightness", "contrast", "saturation", "hue"),
+        ("brightness", "saturation", "hue", "contrast"),
+    }
+    assert abs(np.mean(np.array(seconds) == 1) - 0.5) < 0.15
+
+
+def test_steps_of_colour_stay_in_their_ranges_and_hue_in_half_degrees_of_opencv() -> None:
+    draws = np.random.default_rng(0)
+    amounts: dict[str, list[float]] = {"brightness": [], "contrast": [], "saturation": [], "hue": []}
+    for _ in range(4000):
+        change = STEPS.draw(draws, (1, 1))
+        for name, amount in change.steps if change else ():
+            amounts[name].append(amount)
+    assert set(amounts["hue"]) == {2.0 * half for half in range(-18, 18)}  # the end itself only backwards
+    for name, low, high in (("brightness", -32 / 255, 32 / 255), ("contrast", 0.5, 1.5), ("saturation", 0.5, 1.5)):
+        assert low <= min(amounts[name]) < low + 0.02
+        assert high - 0.02 < max(amounts[name]) <= high
+
+
+def test_steps_of_colour_are_cut_to_8_bits_after_each_with_saturation_and_hue_in_hsv() -> None:
+    image = random_image()
+    steps = (("brightness", 30.4 / 255), ("contrast", 1.3), ("saturation", 1.4), ("hue", -30.0))
+    values = (image.astype(np.float32) + np.float32(30.4)).clip(0, 255).astype(np.uint8)
+    values = (values.astype(np.float32) * np.float32(1.3)).clip(0, 255).astype(np.uint8)
+    hsv = cv2.cvtColor(values, cv2.COLOR_RGB2HSV).astype(np.float32)
+    hsv[..., 1] = (hsv[..., 1] * np.float32(1.4)).clip(0, 255)
+    hsv = cv2.cvtColor(cv2.cvtColor(hsv.astype(np.uint8), cv2.COLOR_HSV2RGB), cv2.COLOR_RGB2HSV).astype(int)
+    hsv[..., 0] = (hsv[..., 0] - 15) % 180
+    expected = cv2.cvtColor(hsv.astype(np.uint8), cv2.COLOR_HSV2RGB)
+    np.testing.assert_array_equal(ColorSteps(steps=steps).apply(image, 255.0), expected)
+
+
+@pytest.mark.parametrize(("dtype", "max_value"), [("uint16", 65535.0), ("float32", 1000.0)])
+def test_steps_of_colour_on_other_types_are_those_of_8_bits_up_to_its_rounding(dtype: str, max_value: float) -> None:
+    image = random_image()
+    image[..., 0] |= 64  # no grey, whose hue is noise
+    steps = ColorSteps(steps=(("brightness", 0.1), ("saturation", 0.6), ("hue", 24.0), ("contrast", 0.9)))
+    wide = (image / 255 * max_value).astype(dtype)
+    changed = steps.apply(wide, max_value)
+    assert changed.dtype == wide.dtype
+    np.testing.assert_allclose(changed / max_value, steps.apply(image, 255.0) / 255, atol=0.03)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4])
+def test_steps_of_colour_leave_saturation_and_hue_of_other_channel_counts(channels: int) -> None:
+    image = random_image(channels)
+    assert ColorSteps(steps=(("saturation", 0.1), ("hue", 90.0))).apply(image, 255.0) is image
+    changed = ColorSteps(steps=(("contrast", 0.5),)).apply(image, 255.0)
+    np.testing.assert_array_equal(changed, image // 2)
 
 
 def test_blur_draws_its_fraction() -> None:

@@ -338,13 +338,17 @@ def test_a_side_beyond_opencv_limit_is_warped() -> None:
         ("long:100", (200, 300), (67, 100)),
         ("10x20", (7, 9), (10, 20)),
         ("long:10", (1, 1000), (1, 10)),
+        ("fit:512x2048", (480, 640), (512, 683)),
+        ("fit:2048x512", (640, 480), (683, 512)),
+        ("fit:512x2048", (100, 1000), (205, 2048)),
+        ("fit:1025x2049", (1024, 2048), (1025, 2049)),
     ],
 )
 def test_resize_targets_mean_what_they_say(target: str, size: tuple[int, int], expected: tuple[int, int]) -> None:
     assert resized_size(target, size) == expected
 
 
-@pytest.mark.parametrize("target", ["short", "short:0", "wide:3", "3x", "0x5", "3x4x5"])
+@pytest.mark.parametrize("target", ["short", "short:0", "wide:3", "3x", "0x5", "3x4x5", "fit:3", "fit:0x4"])
 def test_an_unknown_resize_target_is_named_in_the_error(target: str) -> None:
     with pytest.raises(UsageError, match=target):
         resized_size(target, (3, 4))
@@ -357,6 +361,15 @@ def test_scale_jitter_is_log_uniform() -> None:
     assert factors.max() <= 2
     assert abs(np.mean(factors < 1) - 0.5) < 0.04
     assert abs(np.mean(factors < math.sqrt(0.5)) - 0.25) < 0.04
+
+
+def test_scale_jitter_is_uniform_where_it_is_asked_for() -> None:
+    jitter, draws = ScaleJitter(low=0.5, high=2, uniform=True), np.random.default_rng(0)
+    factors = np.array([jitter.draw(draws, (1000, 1000)).size[0] / 1000 for _ in range(2000)])
+    assert factors.min() >= 0.5
+    assert factors.max() <= 2
+    for limit in (0.875, 1.25, 1.625):
+        assert abs(np.mean(factors < limit) - (limit - 0.5) / 1.5) < 0.04
 
 
 def test_aspect_jitter_keeps_the_area_and_stays_in_its_range() -> None:
@@ -374,6 +387,13 @@ def test_crop_reaches_every_place_and_no_other() -> None:
     places = [crop.draw(draws, (6, 7)).matrix[:2, 2] for _ in range(300)]
     assert {int(top) for _, top in places} == {0, 1, 2}
     assert {int(left) for left, _ in places} == {-2, -1, 0}
+
+
+def test_a_crop_with_padding_at_the_end_has_a_smaller_image_in_its_top_left_corner() -> None:
+    geometry = geometry_of(TransformsConfig(crop=(4, 9), crop_padding="end", flip=0))
+    draws = np.random.default_rng(0)
+    places = [geometry.draw(draws, (6, 7)).matrix[:2, 2] for _ in range(60)]
+    assert {(int(top), int(left)) for left, top in places} == {(0, 0), (1, 0), (2, 0)}
 
 
 def test_turns_reach_all_four_directions() -> None:

@@ -227,3 +227,13 @@ def test_tiny_and_thin_images_go_through(size: tuple[int, int]) -> None:
         out = pipeline(**EVERYTHING)(data, np.random.default_rng(seed))
         assert out.image.shape == (20, 28, 3)
         assert set(np.unique(out.label)) <= {1, 255}
+
+
+def test_photometric_in_steps_changes_colours_before_normalisation_and_padding_stays_zero() -> None:
+    config = PhotometricConfig(kind="steps", probability=1, hue=36)
+    plain, changed = pipeline(flip=0, crop=(40, 60)), pipeline(flip=0, crop=(40, 60), photometric=config)
+    first, second = plain(sample(), np.random.default_rng(3)), changed(sample(), np.random.default_rng(3))
+    np.testing.assert_array_equal(first.label, second.label)
+    inside = first.image != 0
+    assert not np.array_equal(first.image, second.image)
+    assert (second.image[~inside.any(axis=2)] == 0).all()

@@ -28,6 +28,26 @@ def test_it_is_the_binary_cross_entropy_of_each_class(weights):
     assert ClassPresence()(logits, labels, class_weights=given).item() == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize("count", [2, 4])
+def test_a_head_of_another_class_count_tells_the_classes_that_it_has(count):
+    labels = torch.tensor([[[0, 2]], [[255, 1]]], dtype=torch.uint8)
+    logits = torch.linspace(-1, 2, 2 * count).view(2, count)
+    targets = torch.tensor([[1.0, 0, 1, 0], [0, 1, 0, 0]])[:, :count]
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(logits, targets)
+    torch.testing.assert_close(ClassPresence()(logits, labels), expected)
+    with pytest.raises(UsageError, match=f"class_weights has 3 numbers, but the network has {count} classes"):
+        ClassPresence()(logits, labels, class_weights=torch.ones(3))
+
+
+def test_an_image_without_labelled_pixels_does_not_count():
+    labels = torch.tensor([[[0, 255]], [[255, 255]]], dtype=torch.uint8)
+    logits = torch.tensor([[0.3, -1.0], [5.0, 5.0]], requires_grad=True)
+    loss = ClassPresence()(logits, labels)
+    torch.testing.assert_close(loss, ClassPresence()(logits[:1], labels[:1]))
+    loss.backward()
+    assert not logits.grad[1].any()
+
+
 def test_a_map_of_logits_is_refused():
     with pytest.raises(UsageError, match=r"aux\.presence"):
         ClassPresence()(torch.zeros(1, 3, 4, 4), torch.zeros(1, 8, 8, dtype=torch.uint8))

@@ -12,6 +12,7 @@ from segatlas.metrics.boundary import (
     boundary_region,
     contour_counts,
     near_another_class,
+    within_reach,
 )
 
 IGNORE = 255
@@ -115,3 +116,21 @@ def test_width_is_a_fraction_of_the_diagonal_and_at_least_one() -> None:
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (2, 2)])
 def test_images_smaller_than_the_boundary_are_all_boundary(size: tuple[int, int]) -> None:
     assert boundary_region(np.zeros(size, np.uint8), 5).all()
+
+
+@pytest.mark.parametrize("classes", [3, 12, 30, 90])
+def test_contours_of_any_number_of_classes_are_matched_as_the_loop_does(classes: int) -> None:
+    label = random_map(5, (26, 33), classes)
+    prediction = np.where(label == IGNORE, IGNORE, np.roll(random_map(5, (26, 33), classes, ignore=0), 2, 1))
+    expected = slow_contour_counts(prediction, label, classes, 3)
+    assert np.array_equal(contour_counts(prediction.astype(np.uint8), label, classes, 3), expected)
+    assert expected[:, 1].sum() > 0
+
+
+def test_bits_within_reach_are_those_of_the_window_around() -> None:
+    bits = np.random.default_rng(0).choice([0, 0, 0, 0, 1, 2, 4], (11, 14)).astype(np.uint16)
+    for reach in (1, 2, 5, 20):
+        found = within_reach(bits, reach)
+        for y, x in np.ndindex(*bits.shape):
+            window = bits[max(0, y - reach) : y + reach + 1, max(0, x - reach) : x + reach + 1]
+            assert found[y, x] == np.bitwise_or.reduce(window, axis=None)

@@ -11,6 +11,7 @@ from segatlas import ops
 from segatlas.errors import UsageError
 from segatlas.ops.class_map import _dense
 from segatlas.ops.lattice import Lattice
+from segatlas.ops.stored_logits import samples_of
 
 # logits (h, w) -> image (H, W): integer and odd factors, larger and smaller, single samples, long runs, same size.
 SIZES = [
@@ -58,6 +59,51 @@ def test_dtype_and_memory_layout_do_not_matter(dtype, layout):
     logits = label_like(2, 7, 40, 30).to(dtype).to(memory_format=layout)
     expected = interpolate(logits.to(torch.promote_types(dtype, torch.float32)), (160, 117), mode="bilinear").argmax(1)
     assert torch.equal(ops.class_map(logits, (160, 117)).long(), expected)
+
+
+@pytest.mark.parametrize("classes", [1, 2, 5, 12, 300])
+@pytest.mark.parametrize(("low", "size"), SIZES)
+def test_channels_last_logits_give_the_same_map_as_planes(low, size, classes):
+    for logits in (noise((2, classes, *low)), label_like(2, classes, *low)):
+        aside = logits.contiguous(memory_format=torch.channels_last)
+        assert torch.equal(ops.class_map(aside, size), ops.class_map(logits, size))
+
+
+def test_a_class_that_is_the_best_of_no_sample_wins_between_them():
+    logits = torch.tensor([[[[4.0, 0.0]], [[0.0, 4.0]], [[3.0, 3.0]], *[[[-1.0, -1.0]]] * 8]])
+    aside = logits.contiguous(memory_format=torch.channels_last)
+    expected = torch.tensor([[[0, 0, 0, 2, 2, 1, 1, 1]]], dtype=torch.uint8)
+    assert torch.equal(ops.class_map(aside, (1, 8)), expected)
+    assert torch.equal(ops.class_map(logits, (1, 8)), expected)
+
+
+def test_only_candidates_of_a_cell_are_interpolated_and_in_noise_all_classes():
+    planes = noise((12, 3, 4)) * 0.1
+    for k, left, right in ((3, 5, 2), (7, 2, 5)):
+        planes[k, :, :2], planes[k, :, 2:] = left, right
+    samples = samples_of(planes.permute(1, 2, 0).contiguous().permute(2, 0, 1))
+    corners = torch.tensor([[1], [2], [5], [6]])
+    values, cell, label = samples._candidates(corners)
+    assert label.tolist() == [3, 7]
+    assert cell.tolist() == [0, 0]
+    assert torch.equal(values, planes.flatten(1)[[3, 7]][:, corners[:, 0]].T)
+    unordered = noise((12, 3, 4)).permute(1, 2, 0).contiguous().permute(2, 0, 1)
+    assert samples_of(unordered)._candidates(corners) is None
+
+
+def test_channels_last_logits_are_read_in_place():
+    logits = label_like(1, 40, 128, 256).contiguous(memory_format=torch.channels_last)
+    with Largest(logits) as watch:
+        ops.class_map(logits, (256, 512))
+    assert watch.bytes <= logits.nbytes / 2
+
+
+def test_minus_infinity_never_wins_in_a_smaller_map():
+    logits = noise((1, 9, 6, 6))
+    logits[:, 1] = -torch.inf
+    for layout in (torch.contiguous_format, torch.channels_last):
+        found = ops.class_map(logits.contiguous(memory_format=layout), (2, 2))
+        assert torch.equal(found.long(), slow(logits.nan_to_num(neginf=-9.0), (2, 2)))
 
 
 def test_a_cut_out_view_gives_the_same_map_as_its_copy():

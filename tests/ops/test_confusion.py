@@ -30,6 +30,47 @@ def maps(kind: str, classes: int = 7, dtype=np.uint8):
     return prediction.astype(dtype), label.astype(dtype)
 
 
+@pytest.fixture(params=["with hotcoco", "without hotcoco"])
+def counter(request, monkeypatch):
+    """Both ways: hotcoco's compiled loop, and NumPy alone, as on a platform without its wheel."""
+    module = import_module("segatlas.ops.confusion")
+    if request.param == "without hotcoco":
+        monkeypatch.setattr(module, "_compiled", lambda: None)
+    elif module._compiled() is None:
+        pytest.skip("hotcoco is not installed")
+    return module
+
+
+@pytest.mark.parametrize("large", [1, 1 << 19])
+@pytest.mark.parametrize("kind", ["noise", "runs"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.int64])
+def test_both_ways_give_the_same_counts_at_any_size(counter, monkeypatch, kind, dtype, large):
+    for name in ("SMALL", "LARGE", "STRETCH", "SAMPLED"):
+        monkeypatch.setattr(counter, name, large if name in ("SMALL", "LARGE") else 4)
+    prediction, label = maps(kind, dtype=dtype)
+    assert np.array_equal(confusion(prediction, label, 7), slow(prediction, label, 7))
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.int64])
+def test_a_thousand_classes_are_counted_and_what_is_ignored_is_not(counter, dtype):
+    rng = np.random.default_rng(0)
+    prediction, label = rng.integers(0, 1000, (2, 3000)).astype(dtype)
+    label[5:900] = 1001
+    prediction[7] = 5000
+    assert np.array_equal(confusion(prediction, label, 1000, ignore=1001), slow(prediction, label, 1000, ignore=1001))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int32, np.int64])
+def test_both_ways_name_the_value_that_is_out_of_range(counter, dtype):
+    prediction, label = maps("runs", dtype=dtype)
+    label[0, 0] = 9
+    with pytest.raises(UsageError, match=r"label holds 9; expected 0\.\.6"):
+        confusion(prediction, label, 7)
+    label[0, 0], prediction[0, 0] = 1, 11
+    with pytest.raises(UsageError, match=r"prediction holds 11; expected 0\.\.6"):
+        confusion(prediction, label, 7)
+
+
 @pytest.mark.parametrize("kind", ["noise", "runs"])
 @pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.int64])
 def test_counts_equal_the_loop(kind, dtype):

@@ -50,10 +50,31 @@ def test_parameters_that_are_named_get_no_decay_and_a_name_of_none_is_refused():
         parameter_groups(net, OptimizerConfig(no_decay=("pos_embd",)), 1e-3)
 
 
+def test_parameters_that_are_named_get_a_learning_rate_of_their_own_and_a_name_of_none_is_refused():
+    net = Net()
+    config = OptimizerConfig(encoder_lr_factor=0.1, lr_factors={"norm": 0.5, "deep": 2.0})
+    groups = parameter_groups(net, config, 1.0)
+    rates = [
+        settings_of(net, groups, m.weight)[0] for m in (net.classifier, net.norm, net.encoder.deep, net.encoder.stem)
+    ]
+    assert rates == pytest.approx([1.0, 0.5, 2.0, 0.1])
+    with pytest.raises(UsageError, match="lr_factors: no parameter of the network is called 'nrm'"):
+        parameter_groups(net, OptimizerConfig(lr_factors={"nrm": 0.5}), 1.0)
+
+
 def test_decay_norms_gives_all_the_same_decay():
     net = Net()
     groups = parameter_groups(net, OptimizerConfig(weight_decay=0.1, decay_norms=True), 1e-3)
     assert {group["weight_decay"] for group in groups} == {0.1}
+
+
+def test_norms_of_the_encoder_can_be_spared_where_all_else_decays():
+    net = Net()
+    net.encoder.norm = nn.LayerNorm(4)
+    groups = parameter_groups(net, OptimizerConfig(weight_decay=0.1, decay_norms=True, decay_encoder_norms=False), 1.0)
+    decays = {name: settings_of(net, groups, parameter)[1] for name, parameter in net.named_parameters()}
+    assert {name for name, decay in decays.items() if decay == 0} == {"encoder.norm.weight", "encoder.norm.bias"}
+    assert decays["norm.bias"] == decays["encoder.stem.bias"] == 0.1
 
 
 def test_layer_decay_lowers_the_rate_towards_the_stem():

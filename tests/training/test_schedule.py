@@ -57,3 +57,32 @@ def test_a_plateau_goes_on_from_its_saved_state():
     for plateau in (one, other):
         plateau.update(0.25)
     assert one.drops == other.drops == 1
+
+
+def test_over_the_rest_the_warm_up_comes_alone_and_the_last_step_has_the_final_rate():
+    """As MMSegmentation's LinearLR and PolyLR one after the other."""
+    total, warmup, base, last = 100, 20, 0.02, 1e-4
+    schedule = ScheduleConfig(span="rest", warmup=warmup, warmup_ratio=0.1, power=0.9, min_lr=last)
+    rates = [base * lr_factor(schedule, step, total, base=base) for step in range(total)]
+    for step in range(warmup):
+        assert rates[step] == pytest.approx(base * (0.1 + 0.9 * step / (warmup - 1)), rel=1e-12)
+    for step in range(warmup, total):
+        left = 1 - (step - warmup) / (total - warmup - 1)
+        assert rates[step] == pytest.approx(last + (base - last) * left**0.9, rel=1e-12)
+    assert (rates[0], rates[warmup - 1]) == pytest.approx((0.1 * base, base))
+    assert rates[warmup] == base
+    assert rates[-1] == pytest.approx(last, rel=1e-12)
+
+
+def test_a_final_rate_of_its_own_is_the_same_for_every_group():
+    schedule = ScheduleConfig(span="rest", min_lr=1e-4)
+    assert [base * lr_factor(schedule, 9, 10, base=base) for base in (0.1, 0.01)] == pytest.approx([1e-4] * 2)
+
+
+@pytest.mark.parametrize("name", ["poly", "cosine", "step", "constant"])
+@pytest.mark.parametrize(("total", "warmup"), [(1, 0), (2, 0), (3, 1), (6, 2)])
+def test_over_the_rest_short_runs_have_rates_between_the_first_and_the_final_one(name, total, warmup):
+    schedule = ScheduleConfig(name=name, span="rest", warmup=warmup, warmup_ratio=0.5)
+    values = factors(schedule, total)
+    assert all(0 <= value <= 1 for value in values)
+    assert values[warmup if warmup < total else 0] == 1

@@ -24,7 +24,7 @@ MOST_WIDTH = 1 << 16
 """The largest whole number in a network's config: channels, sizes, counts of blocks."""
 
 _MOST_ITEMS, _MOST_DEPTH = 1000, 6
-_RESIZE = re.compile(r"(?:short:|long:|(?P<height>\d{1,9})x)(?P<side>\d{1,9})")
+_RESIZE = re.compile(r"(?:short:|long:|(?:fit:)?(?P<height>\d{1,9})x)(?P<side>\d{1,9})")
 _MODES = ("whole", "slide")
 
 
@@ -77,7 +77,7 @@ def _preprocessing_faults(norm: Preprocessing, channels: int) -> Iterator[str]:
         match = _RESIZE.fullmatch(norm.resize)
         sides = [int(side) for side in match.groupdict().values() if side is not None] if match else [0]
         if not all(1 <= side <= MOST_PIXELS for side in sides):
-            yield f"preprocessing.resize: got {shortened(norm.resize)}, expected null, short:N, long:N or HxW"
+            yield f"preprocessing.resize: got {shortened(norm.resize)}, expected null, short:N, long:N, fit:HxW or HxW"
 
 
 def _inference_faults(inference: InferenceMode) -> Iterator[str]:

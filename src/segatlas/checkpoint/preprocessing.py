@@ -12,7 +12,8 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 class Preprocessing:
     """From stored image values to network input: (value / max_value - mean) / std per channel.
 
-    resize: None = the image's own size; "HxW" fixed; "short:N" = short side N, ratio kept; "long:N" likewise.
+    resize: None = the image's own size; "HxW" fixed; "short:N" = short side N, ratio kept; "long:N" likewise;
+        "fit:SHORTxLONG" = as large as sides of at most these two allow, ratio kept.
     """
 
     mean: tuple[float, ...] = IMAGENET_MEAN

@@ -67,6 +67,9 @@ def _schedule(cfg: Config) -> Iterator[Fault]:
         yield key, "milestones must ascend"
     if any(not 0 < fraction < 1 for fraction in milestones):
         yield key, "milestones are fractions of the run, each above 0 and below 1"
+    least, keys = cfg.train.schedule.min_lr, ("train.schedule.min_lr", "train.lr")
+    if least is not None and least > cfg.train.lr:
+        yield keys, f"the final learning rate is above the first one, train.lr = {cfg.train.lr:g}"
 
 
 def _optimizer(cfg: Config) -> Iterator[Fault]:
@@ -74,6 +77,9 @@ def _optimizer(cfg: Config) -> Iterator[Fault]:
     if optimizer.nesterov and (optimizer.name != "sgd" or optimizer.momentum == 0):
         keys = ("train.optimizer.nesterov", "train.optimizer.name", "train.optimizer.momentum")
         yield keys, "nesterov needs name: sgd and a momentum above 0"
+    if not optimizer.decay_encoder_norms and not optimizer.decay_norms:
+        norms = ("train.optimizer.decay_encoder_norms", "train.optimizer.decay_norms")
+        yield norms, "no norm layer decays without decay_norms: true - leave this key out"
     if any(not 0 <= beta < 1 for beta in optimizer.betas):
         yield ("train.optimizer.betas",), "each must be at least 0 and below 1"
 

@@ -63,7 +63,9 @@ class InputConfig(Section):
         le=LARGEST_SCALE,
         description="value that becomes 1.0: 255 for 8-bit, 65535 for 16-bit",
     )
-    resize: str | None = Field(None, pattern=RESIZE, description="short:N, long:N or HxW; default: own size")
+    resize: str | None = Field(
+        None, pattern=RESIZE, description="short:N, long:N, fit:SHORTxLONG or HxW; default: own size"
+    )
     mode: Literal["whole", "slide"] = Field("whole", description="predict in one pass or by windows")
     crop: Size | None = Field(None, description="window (h, w) for mode slide")
     stride: Size | None = Field(None, description="window step (h, w) for mode slide; default 2/3 of crop")
@@ -159,6 +161,10 @@ class OptimizerConfig(Section):
     name: Literal["adamw", "adam", "sgd"] = Field("adamw", description="the algorithm")
     weight_decay: float = Field(0.01, ge=0, le=10, description="not applied to norms and biases unless decay_norms")
     decay_norms: bool = Field(False, description="apply weight decay to norm layers and biases too")
+    decay_encoder_norms: bool = Field(
+        True,
+        description="false: with decay_norms norm layers of the encoder are spared, its biases are not",
+    )
     no_decay: tuple[str, ...] = Field(
         (), description="parts of names, between dots, of further parameters without weight decay, e.g. pos_embed"
     )
@@ -167,6 +173,9 @@ class OptimizerConfig(Section):
     betas: tuple[float, float] = Field((0.9, 0.999), description="adam and adamw only")
     encoder_lr_factor: float = Field(
         1.0, gt=0, le=1000, description="learning rate of the encoder as a fraction of train.lr"
+    )
+    lr_factors: dict[str, Annotated[float, Field(gt=0, le=1000)]] = Field(
+        {}, description="learning rate, as a fraction of train.lr, of parameters by a part of their names, between dots"
     )
     layer_decay: float = Field(1.0, gt=0, le=1, description="learning-rate factor per encoder stage, from the top down")
 
@@ -181,6 +190,14 @@ class ScheduleConfig(Section):
     warmup_ratio: float = Field(1e-3, ge=0, le=1, description="learning rate at the first warm-up step, as a fraction")
     power: float = Field(0.9, gt=0, le=100, description="poly only")
     min_ratio: float = Field(0.0, ge=0, le=1, description="final learning rate as a fraction (poly, cosine)")
+    min_lr: float | None = Field(
+        None, ge=0, le=100, description="final learning rate itself, the same for the encoder; replaces min_ratio"
+    )
+    span: Literal["run", "rest"] = Field(
+        "run",
+        description="run: the rate falls from the first step on, the warm-up is a factor of it. rest: it falls from "
+        "the end of the warm-up on and reaches the final rate at the last step, as in MMSegmentation",
+    )
     milestones: tuple[float, ...] = Field((0.6, 0.85), description="step only: fractions of the run at which lr drops")
     factor: float = Field(0.1, gt=0, lt=1, description="step and plateau: what lr is multiplied by")
     patience: int = Field(5, ge=1, description="plateau: validations without improvement before lr drops")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -12,13 +12,18 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 Range = tuple[float, float]
 Side = Annotated[int, Field(gt=0, le=32768)]
 Size = tuple[Side, Side]
-RESIZE = r"^((short|long):[1-9]\d{0,4}|[1-9]\d{0,4}x[1-9]\d{0,4})$"
+RESIZE = r"^((short|long):[1-9]\d{0,4}|(fit:)?[1-9]\d{0,4}x[1-9]\d{0,4})$"
 
 
 class PhotometricConfig(Section):
     """Random brightness, contrast, saturation and hue."""
 
-    probability: Probability = Field(0.8, description="fraction of samples that get it")
+    kind: Literal["linear", "steps"] = Field(
+        "linear",
+        description="linear: one change of all four, in one matrix. steps: MMSegmentation's, each of the four drawn by "
+        "itself, one after another, saturation and hue in HSV, cut to the image's values after each",
+    )
+    probability: Probability = Field(0.8, description="fraction of samples that get it; with steps, that get each one")
     brightness: Annotated[float, Field(ge=0, lt=1)] = Field(0.125, description="shift, as a fraction of max_value")
     contrast: Range = Field((0.5, 1.5), description="factor, drawn between these")
     saturation: Range = Field((0.5, 1.5), description="factor, drawn between these; images of 3 channels only")
@@ -35,13 +40,20 @@ class BlurConfig(Section):
 class TransformsConfig(Section):
     """How a training sample is made: resize, scale jitter, rotation, crop, flip, photometric, blur, normalise."""
 
-    resize: str | None = Field(None, pattern=RESIZE, description="short:N, long:N or HxW; done before all else")
-    scale: Range | None = Field(None, description="scale jitter, drawn log-uniformly between these factors")
+    resize: str | None = Field(
+        None, pattern=RESIZE, description="short:N, long:N, fit:SHORTxLONG or HxW; done before all else"
+    )
+    scale: Range | None = Field(None, description="scale jitter, drawn between these factors as scale_draw says")
+    scale_draw: Literal["log", "uniform"] = Field("log", description="scale jitter is drawn log-uniformly or uniformly")
     aspect: float = Field(0.0, ge=0, lt=1, description="aspect jitter: log-uniform within 1/(1+a)..1+a")
     rotation: float = Field(0.0, ge=0, le=180, description="degrees each way")
     crop: Size | None = Field(None, description="(h, w) of a training sample; default: no crop")
     class_balance: Annotated[float, Field(gt=0, le=1)] = Field(
         1.0, description="redraw the crop (up to 10 times) while one class covers more than this fraction"
+    )
+    crop_padding: Literal["around", "end"] = Field(
+        "around",
+        description="where an image smaller than the crop is padded: around it, or right and below",
     )
     flip: Probability = Field(0.5, description="fraction of samples flipped left-right")
     flip_vertical: Probability = Field(0.0, description="fraction of samples flipped upside down")

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 SCALES = (1, 2, 4)
 MIX_WEIGHTS = (0.6, 0.3, 0.1)
 THRESHOLD = 0.1
+SMALL = 1e-3
+"""Added to each sum below `_squared_dice`."""
 
 
 class Detail(Loss):
@@ -29,6 +31,12 @@ class Detail(Loss):
 
     name: Literal["detail"] = "detail"
     on: str = Field("aux.detail", pattern=r"^aux\.\w+$", description="the head that draws borders")
+    ignored_as_class: bool = Field(
+        False, description="ignored pixels are a class, 255, with borders of its own, and count, as in published code"
+    )
+    squared_dice: bool = Field(
+        False, description="Dice over all channels at once, with squares in its divisor, as in MMSegmentation"
+    )
 
     def value(
         self, logits: Tensor, labels: Tensor, canvas: Canvas, align_corners: bool, class_weights: Tensor | None
@@ -41,12 +49,15 @@ class Detail(Loss):
 
         size = (labels.shape[-2], labels.shape[-1])
         upsampled = upsample_logits(precise(logits), size, canvas=canvas, align_corners=align_corners)
-        border = detail_map(labels).to(upsampled)  # (N, H, W)
+        border = detail_map(labels, ignored_as_class=self.ignored_as_class).to(upsampled)  # (N, H, W)
         target = torch.stack([1 - border, border], dim=1)[:, -upsampled.shape[1] :]
-        labelled = (labels != IGNORE).to(upsampled)
+        labelled = torch.ones_like(border) if self.ignored_as_class else (labels != IGNORE).to(upsampled)
         count = labelled.sum().clamp(min=1) * upsampled.shape[1]
         each = F.binary_cross_entropy_with_logits(upsampled, target, reduction="none")
         cross_entropy = (each * labelled.unsqueeze(1)).sum() / count
+        if self.squared_dice:
+            dice = _squared_dice(upsampled.sigmoid() * labelled.unsqueeze(1), target * labelled.unsqueeze(1))
+            return cross_entropy + mean_over_classes(dice, labelled.amax((1, 2)), None)
         probability = upsampled[:, -1].sigmoid() * labelled
         border = border * labelled
         overlap = 2 * (probability * border).sum((1, 2)) + 1
@@ -63,20 +74,28 @@ class Detail(Loss):
         return logits
 
 
-def detail_map(labels: Tensor) -> Tensor:
+def _squared_dice(probability: Tensor, target: Tensor) -> Tensor:
+    """Return (N,): 1 - 2 sum(p t) / (sum(p p) + sum(t t)) over all channels and pixels of maps (N, C, H, W)."""
+    dims = (1, 2, 3)
+    below = (probability * probability).sum(dims) + (target * target).sum(dims) + 2 * SMALL
+    return 1 - 2 * (probability * target).sum(dims) / below
+
+
+def detail_map(labels: Tensor, *, ignored_as_class: bool = False) -> Tensor:
     """Return where labels change, (N, H, W) bool: on the side of the larger label, wider where the change is coarse.
 
     A Laplacian of the labels at strides 1, 2 and 4, each cut to yes or no, upsampled by the nearest value and mixed by
     fixed weights; the mix is cut again. Ignored pixels change nothing: as neighbours they count as equal, as centres
-    as no border, and they are no border themselves. (The published code reads them as a class 255 instead.)
+    as no border, and they are no border themselves.
 
     Args:
         labels: (N, H, W) integer, 0..K-1 or 255.
+        ignored_as_class: read them as a class 255 instead, as the published code does.
     """
     import torch
     from torch.nn import functional as F
 
-    labelled = (labels != IGNORE).unsqueeze(1)
+    labelled = ((labels != IGNORE) | ignored_as_class).unsqueeze(1)
     values = labels.unsqueeze(1).float().masked_fill(~labelled, 0)
     counted = F.pad(labelled.to(values), (1, 1, 1, 1), value=1.0)  # beyond the edge lies class 0, as published
     kernel = values.new_ones(1, 1, 3, 3)

@@ -16,7 +16,7 @@ class Ohem(Loss):
     """Cross-entropy over hard pixels only: those whose true class scores below `threshold`, but at least `min_kept`.
 
     Online hard example mining (Shrivastava et al. 2016, https://arxiv.org/abs/1604.03540), pixel by pixel; class
-    weights are those of the mean over kept pixels.
+    weights are those of the mean over kept pixels, with `count_ignored` over all pixels.
     """
 
     tiny: ClassVar = {"min_kept": 1}
@@ -24,6 +24,9 @@ class Ohem(Loss):
     name: Literal["ohem"] = "ohem"
     threshold: float = Field(0.7, gt=0, le=1, description="pixels whose true class scores below it are hard")
     min_kept: int = Field(100_000, ge=1, description="pixels per batch kept at least")
+    count_ignored: bool = Field(
+        False, description="divide by all pixels, easy and ignored ones too, as MMSegmentation does by default"
+    )
 
     def value(
         self, logits: Tensor, labels: Tensor, canvas: Canvas, align_corners: bool, class_weights: Tensor | None
@@ -39,6 +42,7 @@ class Ohem(Loss):
             canvas=canvas,
             align_corners=align_corners,
             weight=class_weights,
+            count_ignored=self.count_ignored,
         )
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from pydantic import Field
+
 from segatlas.losses.loss import Canvas, Loss, precise, quotient
 from segatlas.structures import IGNORE, PointLogits
 
@@ -15,12 +17,16 @@ class PointCrossEntropy(Loss):
     """Cross-entropy at the points that a PointRend chose while training; on: aux.points.
 
     The mean over the points that lie on labelled pixels (Kirillov et al. 2020, https://arxiv.org/abs/1912.08193); with
-    class weights the sum is divided by the weights of these points. A point has the label of the pixel that it lies in.
+    class weights the sum is divided by the weights of these points, with `count_ignored` also by the number of the
+    others. A point has the label of the pixel that it lies in.
     """
 
     takes: ClassVar = "logits at points (PointLogits), such as those of aux.points"
 
     name: Literal["point_cross_entropy"] = "point_cross_entropy"
+    count_ignored: bool = Field(
+        False, description="divide by all points, those on ignored pixels too, as MMSegmentation does by default"
+    )
 
     def value(
         self, logits: PointLogits, labels: Tensor, canvas: Canvas, align_corners: bool, class_weights: Tensor | None
@@ -32,7 +38,8 @@ class PointCrossEntropy(Loss):
         targets = labels_at(logits.points, labels, canvas=canvas, align_corners=align_corners)
         weights = values.new_ones(values.shape[1]) if class_weights is None else class_weights.to(values)
         total = F.cross_entropy(values, targets, weight=weights, ignore_index=IGNORE, reduction="sum")
-        return quotient(total, weights[targets[targets != IGNORE]].sum())
+        below = weights[targets[targets != IGNORE]].sum()
+        return quotient(total, below + (targets == IGNORE).sum() if self.count_ignored else below)
 
     def fits(self, logits: Any) -> bool:
         """Tell whether these are logits at points."""

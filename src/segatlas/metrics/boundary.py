@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from segatlas.labels import IGNORE
-from segatlas.metrics.label_maps import label_maps
+from segatlas.metrics.label_maps import histogram, label_maps
 from segatlas.metrics.metric import Metric, Prediction, Rows
 from segatlas.metrics.number import Number
 from segatlas.metrics.ratios import floats, mean, ratio
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 Map = np.ndarray
 """(H, W) uint8: 0..K-1, or `ignore`."""
+
+BITS = 64
+"""Classes whose contours are matched at once, one bit each."""
 
 
 def boundary_reach(size: tuple[int, int], fraction: float) -> int:
@@ -43,9 +46,11 @@ def near_another_class(labels: Map, reach: int, ignore: int = IGNORE) -> np.ndar
     kernel = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
     # Ignored pixels must never win: their value is the lowest value for the maximum and the highest one for the
     # minimum. The frame does not take part in either (cv2's default border).
-    highest = cv2.dilate(np.where(is_ignored, 0, labels).astype(np.uint8), kernel)
-    lowest = cv2.erode(np.where(is_ignored, 255, labels).astype(np.uint8), kernel)
-    near: np.ndarray = ((highest != labels) | (lowest != labels)) & ~is_ignored
+    highest = cv2.dilate(np.where(is_ignored, np.uint8(0), labels), kernel)
+    lowest = cv2.erode(labels if ignore == 255 else np.where(is_ignored, np.uint8(255), labels), kernel)
+    near: np.ndarray = highest != labels
+    near |= lowest != labels
+    near &= ~is_ignored
     return near
 
 
@@ -77,8 +82,8 @@ def boundary_counts(prediction: Map, label: Map, num_classes: int, width: int, i
         boundary_region(prediction, width, ignore),
     )
     both = true_boundary & predicted_boundary & (label == prediction)
-    columns = [label[both], label[true_boundary], prediction[predicted_boundary]]
-    return np.stack([np.bincount(column, minlength=num_classes) for column in columns], axis=1).astype(np.int64)
+    columns = [(label, both), (label, true_boundary), (prediction, predicted_boundary)]
+    return np.stack([histogram(*column)[:num_classes] for column in columns], axis=1)
 
 
 def contour_counts(prediction: Map, label: Map, num_classes: int, reach: int, ignore: int = IGNORE) -> np.ndarray:
@@ -88,19 +93,48 @@ def contour_counts(prediction: Map, label: Map, num_classes: int, reach: int, ig
         (K, 4) int64: true contour pixels, those of them with a predicted one near, predicted contour pixels, those of
         them with a true one near.
     """
+    true_contour, predicted_contour = near_another_class(label, 1, ignore), near_another_class(prediction, 1, ignore)
+    counts = np.zeros((num_classes, 4), np.int64)
+    counts[:, 0] = histogram(label, true_contour)[:num_classes]
+    counts[:, 2] = histogram(prediction, predicted_contour)[:num_classes]
+    on_both = np.flatnonzero((counts[:, 0] > 0) & (counts[:, 2] > 0))
+    for start in range(0, len(on_both), BITS):
+        bit = np.zeros(256, _bits_for(len(on_both)))
+        chosen = on_both[start : start + BITS]
+        bit[chosen] = np.left_shift(1, np.arange(len(chosen), dtype=bit.dtype), dtype=bit.dtype)
+        true, predicted = (
+            _looked_up(bit, np.where(contour, labels, np.uint8(255)))  # no class is 255, and its bit 0
+            for contour, labels in ((true_contour, label), (predicted_contour, prediction))
+        )
+        counts[:, 1] += histogram(label, (true & within_reach(predicted, reach)) != 0)[:num_classes]
+        counts[:, 3] += histogram(prediction, (predicted & within_reach(true, reach)) != 0)[:num_classes]
+    return counts
+
+
+def _bits_for(count: int) -> type[np.unsignedinteger[Any]]:
+    """Return the smallest integer with a bit for each of so many classes, at most BITS."""
+    return np.uint8 if count <= 8 else np.uint16 if count <= 16 else np.uint32 if count <= 32 else np.uint64
+
+
+def _looked_up(table: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Return table[values] for uint8 values; cv2 does it several times as quickly, for integers that it knows."""
     import cv2  # here: listing records and reading recipes does without
 
-    true_contour = np.where(near_another_class(label, 1, ignore), label, ignore)
-    predicted_contour = np.where(near_another_class(prediction, 1, ignore), prediction, ignore)
-    counts = np.zeros((num_classes, 4), np.int64)
-    counts[:, 0] = np.bincount(true_contour.ravel(), minlength=256)[:num_classes]
-    counts[:, 2] = np.bincount(predicted_contour.ravel(), minlength=256)[:num_classes]
-    kernel = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
-    for index in np.flatnonzero((counts[:, 0] > 0) & (counts[:, 2] > 0)):
-        true, predicted = (true_contour == index).astype(np.uint8), (predicted_contour == index).astype(np.uint8)
-        counts[index, 1] = np.count_nonzero(true & cv2.dilate(predicted, kernel))
-        counts[index, 3] = np.count_nonzero(predicted & cv2.dilate(true, kernel))
-    return counts
+    return cv2.LUT(values, table) if table.dtype.itemsize <= 2 else table.take(values)
+
+
+def within_reach(bits: np.ndarray, reach: int) -> np.ndarray:
+    """Return (H, W): the bits set anywhere at most `reach` away (chessboard distance), one axis after the other."""
+    width = 2 * reach + 1
+    found, span = np.pad(bits, reach), 1  # found: the bits of the next `span` rows
+    while span < width:
+        step = min(span, width - span)
+        found, span = found[:-step] | found[step:], span + step
+    span = 1
+    while span < width:  # and columns
+        step = min(span, width - span)
+        found, span = found[:, :-step] | found[:, step:], span + step
+    return found
 
 
 class BoundaryQuality(Sums):

@@ -13,6 +13,9 @@ from segatlas.metrics.metric import Prediction
 if TYPE_CHECKING:
     from segatlas.structures import SemanticTarget
 
+EXACT = 1 << 24
+"""Pixels that cv2 counts at once: its counts are float32, exact up to here."""
+
 
 def label_maps(result: Prediction, target: SemanticTarget, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
     """Return prediction and label, (H, W) uint8 of values 0..K-1 or 255; both are 255 where the label is.
@@ -28,6 +31,19 @@ def label_maps(result: Prediction, target: SemanticTarget, num_classes: int) -> 
     label = _as_uint8(label, num_classes, "label")
     # What is predicted on ignored pixels must not count anywhere, so it is ignored too.
     return _as_uint8(np.where(label == IGNORE, IGNORE, prediction), num_classes, "prediction"), label
+
+
+def histogram(values: np.ndarray, chosen: np.ndarray | None = None) -> np.ndarray:
+    """Return how often each value 0..255 occurs among the chosen pixels of a (H, W) uint8 map, (256,) int64."""
+    import cv2  # here: listing records and reading recipes does without
+
+    counts = np.zeros(256, np.int64)
+    rows = max(1, EXACT // max(1, values.shape[1]))
+    for first in range(0, len(values), rows):
+        mask = None if chosen is None else chosen[first : first + rows].view(np.uint8)
+        found = cv2.calcHist([values[first : first + rows]], [0], mask, [256], [0, 256])
+        counts += found.ravel().astype(np.int64)
+    return counts
 
 
 def _as_numpy(array: Any) -> np.ndarray:

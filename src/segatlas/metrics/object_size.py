@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from segatlas.metrics.label_maps import label_maps
+from segatlas.metrics.label_maps import histogram, label_maps
 from segatlas.metrics.metric import Metric, Prediction, Rows
 from segatlas.metrics.number import Number
 from segatlas.metrics.ratios import floats, ratio
@@ -39,16 +39,26 @@ def size_counts(prediction: np.ndarray, label: np.ndarray, num_classes: int) -> 
     import cv2  # here: listing records and reading recipes does without
 
     counts = np.zeros((num_classes, len(SIZES), 3), np.int64)
-    for index in np.flatnonzero(np.bincount(label.ravel(), minlength=num_classes)[:num_classes]):
+    present = np.flatnonzero(histogram(label)[:num_classes])
+    numbers = np.zeros(label.shape, np.int32)  # of each pixel's object, all classes counted on; 0: none
+    owner = [np.zeros(1, np.int64)]
+    total = 1
+    for index in present:
         mask = (label == index).astype(np.uint8)
         x, y, width, height = cv2.boundingRect(mask)
         window = np.s_[y : y + height, x : x + width]
-        total, objects, stats, _ = cv2.connectedComponentsWithStats(mask[window], connectivity=8)
-        right = np.bincount(objects[prediction[window] == index], minlength=total)[1:]
-        pixels = stats[1:, cv2.CC_STAT_AREA]
-        bucket = np.digitize(pixels, BOUNDS)
-        for column, amount in enumerate((np.ones_like(pixels), pixels, right)):
-            np.add.at(counts[index, :, column], bucket, amount)
+        found, objects = cv2.connectedComponents(mask[window], connectivity=8)
+        objects += total - 1
+        np.copyto(numbers[window], objects, where=mask[window].view(np.bool_))
+        owner.append(np.full(found - 1, index))
+        total += found - 1
+    numbers <<= 1
+    numbers |= prediction == label
+    pixels = np.bincount(numbers.ravel(), minlength=2 * total)[: 2 * total].reshape(total, 2)[1:]
+    classes, right, size = np.concatenate(owner)[1:], pixels[:, 1], pixels.sum(1)
+    bucket = np.digitize(size, BOUNDS)
+    for column, amount in enumerate((np.ones_like(size), size, right)):
+        np.add.at(counts[..., column], (classes, bucket), amount)
     return counts
 
 

@@ -13,22 +13,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from segatlas.errors import UsageError
 from segatlas.ops.lattice import Lattice
-from segatlas.ops.running_best import ELEMENTS, RunningBest, best_class
-from segatlas.ops.sampling import Runs
-from segatlas.ops.steps import step_elements
+from segatlas.ops.running_best import RunningBest
+from segatlas.ops.sampling import Runs, check_axis
+from segatlas.ops.stored_logits import StoredLogits, are_interleaved, samples_of
 
-CHUNK_CELLS = 1 << 14
+CHUNK_CELLS = 3 << 16
 """Cells handled at once: what is noted of each (whether its corners agree, and where it is) stays small beside the
 result."""
 
+WHOLE_VALUES = 1 << 18
+"""Values interpolated at once where a map is made smaller."""
+
 COPY_BYTES = 1 << 20
 COPY_SAMPLES = 1 << 12
-"""Logits that must be copied first (half precision, channels-last) are copied by about so many bytes, but at least so
+"""Logits that must be copied first (half precision, cut-out views) are copied by about so many bytes, but at least so
 many samples, as every operation is on the samples of one class."""
 
 
@@ -63,8 +68,14 @@ def class_map(
         UsageError: logits are not four-dimensional floats, or the sizes do not fit together.
     """
     _check(logits)
-    lattice = Lattice.of(logits, size, canvas=canvas, align_corners=align_corners, crop=crop, mode=mode)
+    for i in range(2):
+        check_axis(logits.shape[2 + i], size[i], canvas=canvas and canvas[i], crop=crop and crop[i], mode=mode)
     dtype = torch.uint8 if logits.shape[1] <= 255 else torch.int32
+    if logits.shape[1] == 1:
+        return logits.new_zeros((len(logits), *size), dtype=dtype)
+    if _takes_all(logits, size) and mode == "bilinear" and (crop or canvas or size) == (canvas or size):
+        return torch.stack([_best_of_all(image, size, align_corners, dtype) for image in logits.split(1)])
+    lattice = Lattice.of(logits, size, canvas=canvas, align_corners=align_corners, crop=crop, mode=mode)
     if logits.device.type != "cpu":
         return _dense(logits, lattice, dtype)
     result = torch.empty((len(logits), *size), dtype=dtype)
@@ -116,10 +127,39 @@ def _dense(logits: Tensor, lattice: Lattice, dtype: torch.dtype) -> Tensor:
     return result
 
 
+def _takes_all(logits: Tensor, size: tuple[int, int]) -> bool:
+    """Tell whether the map has no more pixels than there are samples, so that interpolating everything is less work."""
+    height, width = logits.shape[2:]
+    exact = logits.dtype in (torch.float32, torch.float64) and logits.device.type == "cpu"
+    return exact and (size[0] * size[1] < height * width or size == (height, width))
+
+
+def _best_of_all(logits: Tensor, size: tuple[int, int], align_corners: bool, dtype: torch.dtype) -> Tensor:
+    """Return the class map (H, W) of (1, K, h, w) logits by interpolating everything: no more than the logits are.
+
+    Infinite logits may give NaN, which must not win.
+    """
+    if size == tuple(logits.shape[2:]):
+        return samples_of(logits[0]).best(dtype).view(size)
+    if are_interleaved(logits[0]):
+        smaller = F.interpolate(logits, size, mode="bilinear", align_corners=align_corners)[0]
+        if not bool(smaller.sum().isfinite()):
+            smaller.nan_to_num_(-torch.inf, torch.inf, -torch.inf)
+        return samples_of(smaller).best(dtype).view(size)
+    running = RunningBest(torch.Size(size), logits.dtype)
+    classes = max(1, WHOLE_VALUES // (size[0] * size[1]))
+    for start in range(0, logits.shape[1], classes):
+        planes = logits[:, start : start + classes]
+        smaller = F.interpolate(planes, size, mode="bilinear", align_corners=align_corners)[0]
+        for k, plane in enumerate(smaller.nan_to_num_(-torch.inf, torch.inf, -torch.inf), start):
+            running.offer(plane, k)
+    return running.winner.to(dtype)
+
+
 def _copied_runs(image: Tensor) -> int | None:
-    """Return how many runs of rows to copy at once; None where the planes can be read in place."""
+    """Return how many runs of rows to copy at once; None where the logits can be read in place."""
     classes, _, width = image.shape
-    if image.dtype in (torch.float32, torch.float64) and image[0].is_contiguous():
+    if image.dtype in (torch.float32, torch.float64) and (image[0].is_contiguous() or are_interleaved(image)):
         return None
     return max(2, copied_samples(classes) // width)
 
@@ -157,22 +197,20 @@ def fill_lazily(image: Tensor, rows: Runs, columns: Runs, target: Tensor) -> Non
     """Fill the rows of target (H, W) that belong to the given runs, from image (K, h, w)."""
     lowest, highest = int(rows.first.min()), int(rows.second.max())
     block = image[:, lowest : highest + 1].to(torch.promote_types(image.dtype, torch.float32))
-    block = block if block[0].is_contiguous() else block.contiguous()
-    width = block.shape[2]
-    planes = block.view(len(block), -1)
-    best = best_class(planes, target.dtype).view(-1, width)
+    samples = samples_of(block)
+    best = samples.best(target.dtype).view(-1, block.shape[2])
 
     for part in _parts(rows, max(1, CHUNK_CELLS // len(columns))):
-        _finish(planes, best, part, part.first - lowest, part.second - lowest, columns, target)
+        _finish(samples, best, part, part.first - lowest, part.second - lowest, columns, target)
 
 
 def _finish(
-    planes: Tensor, best: Tensor, rows: Runs, top: Tensor, bottom: Tensor, columns: Runs, target: Tensor
+    samples: StoredLogits, best: Tensor, rows: Runs, top: Tensor, bottom: Tensor, columns: Runs, target: Tensor
 ) -> None:
     """Fill the rows of target (H, W) that belong to the given runs.
 
     Args:
-        planes: (K, P) logits of a block of samples.
+        samples: logits of a block of samples.
         best: (h, w) best class of each of these samples.
         rows: runs of rows.
         top: (G,) row of the block of each run's first sample.
@@ -181,62 +219,40 @@ def _finish(
         target: class map.
     """
     width = best.shape[1]
-    upper, lower = best[top], best[bottom]
-    corner = upper[:, columns.first]  # (Gy, Gx)
-    mixed = corner != upper[:, columns.second]
-    mixed |= corner != lower[:, columns.first]
-    mixed |= corner != lower[:, columns.second]
+    corner, upper_right = _sides(best[top], columns)  # (Gy, Gx)
+    lower_left, lower_right = _sides(best[bottom], columns)
+    mixed = corner != upper_right
+    mixed |= corner != lower_left
+    mixed |= corner != lower_right
 
     _fill(corner, rows, columns, target)
     row, column = mixed.nonzero(as_tuple=True)
     flat = target.view(-1)
-    step = max(1, step_elements(ELEMENTS) // (2 * rows.slots * columns.slots))  # each pixel has its place noted, too
+    step = samples.cells(rows.slots * columns.slots)
     for start in range(0, len(row), step):
         cell_row, cell_column = row[start : start + step], column[start : start + step]
         left, right = columns.first[cell_column], columns.second[cell_column]
         above, below = top[cell_row] * width, bottom[cell_row] * width
         corners = torch.stack([above + left, above + right, below + left, below + right])
-        winner = _interpolated_best(planes, corners, rows.weight[:, cell_row], columns.weight[:, cell_column])
+        winner = samples.best_between(corners, rows.weight[:, cell_row], columns.weight[:, cell_column])
         pixel = (rows.pixel[:, cell_row] * target.shape[1]).unsqueeze(1) + columns.pixel[:, cell_column]
-        flat[pixel] = winner.to(target.dtype)
+        flat.scatter_(0, pixel.view(-1), winner.view(-1).to(target.dtype))
+
+
+def _sides(best: Tensor, columns: Runs) -> tuple[Tensor, Tensor]:
+    """Return values (Gy, Gx) of (Gy, w) at each run's first and second sample: views where no run leaves one out."""
+    if columns.consecutive and torch.equal(columns.second, columns.padded.clamp(max=columns.samples - 1)):
+        padded = torch.cat([best[:, :1], best, best[:, -1:]], 1)
+        start = int(columns.padded[0])
+        return padded.narrow(1, start, len(columns)), padded.narrow(1, start + 1, len(columns))
+    return best[:, columns.first], best[:, columns.second]
 
 
 def _fill(corner: Tensor, rows: Runs, columns: Runs, target: Tensor) -> None:
     """Give all pixels of every cell the class of its first corner. corner: (Gy, Gx)."""
     lengths = (~columns.filler).sum(0)
-    wide = corner.repeat_interleave(lengths, 1, output_size=columns.size)
+    wide = torch.from_numpy(np.repeat(corner.numpy(), lengths.numpy(), axis=1))  # several times as quick as torch's
     heights = (~rows.filler).sum(0)
     first, last = int(rows.pixel[0, 0]), int(rows.pixel[-1, -1])
     owner = torch.repeat_interleave(torch.arange(len(rows)), heights)
     torch.index_select(wide, 0, owner, out=target[first : last + 1])
-
-
-def _interpolated_best(planes: Tensor, corners: Tensor, down: Tensor, right: Tensor) -> Tensor:
-    """Return the best class of every pixel of n cells.
-
-    Args:
-        planes: (K, P) logits.
-        corners: (4, n) positions of the corners: top left, top right, bottom left, bottom right.
-        down: (Sy, n) weight of the bottom corners for each row of pixels.
-        right: (Sx, n) weight of the right corners for each column of pixels.
-
-    Returns:
-        (Sy, Sx, n) float, class indices.
-    """
-    slots_y, slots_x, count = len(down), len(right), corners.shape[1]
-    index, down = corners.view(-1), down.unsqueeze(1)
-    sample = planes.new_empty(2, 2, count)
-    step = planes.new_empty(2, 1, count)
-    edge = planes.new_empty(2, slots_x, count)
-    drop = planes.new_empty(slots_x, count)
-    value = planes.new_empty(slots_y, slots_x, count)
-    near, far = sample[:, 0:1], sample[:, 1:2]
-    running = RunningBest(value.shape, value.dtype)
-    for k in range(len(planes)):
-        torch.index_select(planes[k], 0, index, out=sample.view(-1))
-        torch.sub(far, near, out=step)
-        torch.addcmul(near, step, right, out=edge)
-        torch.sub(edge[1], edge[0], out=drop)
-        torch.addcmul(edge[0], drop, down, out=value)
-        running.offer(value, k)
-    return running.winner

@@ -27,6 +27,28 @@ def count_labels(labels: Tensor, num_classes: int, ignore_index: int) -> Tensor:
     return counts
 
 
+def fraction_of_all(
+    kept: Tensor, labels: Tensor, weight: Tensor | None, ignore_index: int, without: int | None = None
+) -> Tensor:
+    """Return the weight of the pixels that have a label in `kept` over that of all pixels, a float64 scalar.
+
+    Args:
+        kept: (N, H, W).
+        labels: (N, H, W); a pixel without label weighs 1.
+        weight: (K,) weight of each class, None = 1.
+        ignore_index: stands in `labels` where a pixel has none.
+        without: the same in `kept`; default ignore_index.
+    """
+    without = ignore_index if without is None else without
+    if weight is None:
+        return (kept != without).sum().double() / max(labels.numel(), 1)
+    classes = weight.to(labels.device).double()
+    known = (count_labels(labels, len(weight), ignore_index) * classes).sum()
+    above = known if kept is labels else (count_labels(kept, len(weight), without) * classes).sum()
+    below = known + (labels == ignore_index).sum()
+    return above / below.where(below > 0, below.new_ones(()))
+
+
 def check_labels(logits: Tensor, labels: Tensor, canvas: tuple[int, int] | None, ignore_index: int) -> None:
     """Refuse, with UsageError, labels that do not belong to logits (N, K, h, w) on a canvas."""
     if logits.ndim != 4 or labels.ndim != 3 or len(logits) != len(labels):

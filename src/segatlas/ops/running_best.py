@@ -19,9 +19,19 @@ class RunningBest:
         self.winner = torch.zeros(shape, dtype=dtype)
         self.better = torch.empty(shape, dtype=dtype)
 
-    def offer(self, value: Tensor, k: int) -> None:
-        """Compare with the values of class k; classes must be offered in rising order."""
-        if k == 0:
+    @classmethod
+    def continued(cls, value: Tensor, winner: Tensor, better: Tensor) -> RunningBest:
+        """Return one that goes on from the best values and classes so far; `better` is a buffer of their shape."""
+        running = cls.__new__(cls)
+        running.value, running.winner, running.better = value, winner, better
+        return running
+
+    def offer(self, value: Tensor, k: int | Tensor) -> None:
+        """Compare with the values of class k (a vector: of one class a place); classes must be offered in rising order.
+
+        The number 0 says that these are the first values.
+        """
+        if isinstance(k, int) and k == 0:
             self.value.copy_(value)
             return
         torch.gt(value, self.value, out=self.better)

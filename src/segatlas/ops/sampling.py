@@ -101,6 +101,19 @@ class Runs:
         return len(self.first)
 
 
+def check_axis(
+    samples: int, size: int, *, canvas: int | None = None, crop: int | None = None, mode: str = "bilinear"
+) -> tuple[int, int]:
+    """Return canvas and crop with their defaults. Arguments and errors are those of `make_axis`."""
+    canvas = size if canvas is None else canvas
+    crop = min(size, canvas) if crop is None else crop
+    if mode not in MODES:
+        raise UsageError(f"unknown resample mode {mode!r}; expected one of: {', '.join(MODES)}")
+    if min(samples, size, crop) < 1 or crop > canvas:
+        raise UsageError(f"cannot raise {samples} samples to {size} pixels: crop {crop} of a canvas of {canvas}")
+    return canvas, crop
+
+
 def make_axis(
     samples: int,
     size: int,
@@ -128,12 +141,7 @@ def make_axis(
     Raises:
         UsageError: unknown mode, or crop larger than canvas.
     """
-    canvas = size if canvas is None else canvas
-    crop = min(size, canvas) if crop is None else crop
-    if mode not in MODES:
-        raise UsageError(f"unknown resample mode {mode!r}; expected one of: {', '.join(MODES)}")
-    if min(samples, size, crop) < 1 or crop > canvas:
-        raise UsageError(f"cannot raise {samples} samples to {size} pixels: crop {crop} of a canvas of {canvas}")
+    canvas, crop = check_axis(samples, size, canvas=canvas, crop=crop, mode=mode)
     # Coordinates are computed on the CPU: tiny, and equal on every device.
     pixel = torch.arange(size, dtype=dtype)
     if mode == "nearest":

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from segatlas.errors import UsageError
-from segatlas.ops.labels import check_labels, count_labels, size_of
+from segatlas.ops.labels import check_labels, count_labels, fraction_of_all, size_of
 from segatlas.ops.lattice import Chunk, Lattice
 from segatlas.ops.selection import kth_smallest
 from segatlas.structures import IGNORE
@@ -44,6 +44,7 @@ def upsampled_cross_entropy(
     label_smoothing: float = 0.0,
     ignore_index: int = IGNORE,
     pixel_weight: Tensor | None = None,
+    count_ignored: bool = False,
 ) -> Tensor:
     """Return the mean cross-entropy over labelled pixels of logits upsampled bilinearly to the canvas.
 
@@ -60,6 +61,7 @@ def upsampled_cross_entropy(
         label_smoothing: fraction of the target spread evenly over all classes, 0..1.
         ignore_index: label of pixels without truth.
         pixel_weight: (N, H, W) further factor of each pixel, in the sum and in the divisor.
+        count_ignored: divide by the weights of all pixels, those without truth having weight 1.
 
     Returns:
         A scalar in float32 (float64 for float64 logits).
@@ -71,7 +73,12 @@ def upsampled_cross_entropy(
     if pixel_weight is not None and pixel_weight.shape != labels.shape:
         raise UsageError(f"pixel_weight {tuple(pixel_weight.shape)} does not match labels {tuple(labels.shape)}")
     lattice = Lattice.of(logits, size_of(labels), canvas=canvas, align_corners=align_corners)
-    return _CrossEntropy.apply(logits, labels, lattice, weight, label_smoothing, ignore_index, pixel_weight)
+    loss: Tensor = _CrossEntropy.apply(logits, labels, lattice, weight, label_smoothing, ignore_index, pixel_weight)
+    if not count_ignored:
+        return loss
+    if pixel_weight is not None:
+        raise UsageError("count_ignored: not together with pixel_weight")
+    return loss * fraction_of_all(labels, labels, weight, ignore_index).to(loss.dtype)
 
 
 def upsampled_ohem(
@@ -84,13 +91,14 @@ def upsampled_ohem(
     align_corners: bool = False,
     weight: Tensor | None = None,
     ignore_index: int = IGNORE,
+    count_ignored: bool = False,
 ) -> Tensor:
     """Return the mean cross-entropy over hard pixels only (online hard example mining).
 
     Hard are the labelled pixels whose true class has a probability below `threshold`, and in any case the `min_kept`
     pixels of the batch with the lowest ones (all of them if there are fewer). A first pass finds them, a second one is
-    `upsampled_cross_entropy` over them; both are banded. The mean runs over the kept pixels, weighted by class; other
-    arguments, errors and the empty case are as there.
+    `upsampled_cross_entropy` over them; both are banded. The mean runs over the kept pixels, weighted by class, with
+    `count_ignored` over all pixels, easy ones being 0; other arguments, errors and the empty case are as there.
     """
     with torch.no_grad():
         probability = upsampled_log_likelihood(
@@ -98,9 +106,13 @@ def upsampled_ohem(
         ).exp_()
         kept = _hard_labels(probability, labels, threshold, min_kept, ignore_index, logits.shape[1])
         del probability  # not needed beside the second pass
-    return upsampled_cross_entropy(
-        logits, kept, canvas=canvas, align_corners=align_corners, weight=weight, ignore_index=logits.shape[1]
+    easy = logits.shape[1]
+    loss = upsampled_cross_entropy(
+        logits, kept, canvas=canvas, align_corners=align_corners, weight=weight, ignore_index=easy
     )
+    if not count_ignored:
+        return loss
+    return loss * fraction_of_all(kept, labels, weight, ignore_index, without=easy).to(loss.dtype)
 
 
 def _hard_labels(

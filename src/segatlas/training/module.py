@@ -83,15 +83,12 @@ class SegmentationModule(pl.LightningModule):
         """
         if self.recipe.train.precision != "fp16":  # there, loss scaling leaves such a step out and scales lower
             require_finite("gradient", largest_gradient(self.net), f"at step {self.global_step}", KEPT)
-        factor = lr_factor(
-            self.recipe.train.schedule,
-            self.global_step,
-            self.plan.steps,
-            self.plateau.drops,
-            fraction=self.plan.fraction(self.global_step),
-        )
+        schedule, step, done = self.recipe.train.schedule, self.global_step, self.plan.fraction(self.global_step)
         for group in optimizer.param_groups:
-            group["lr"] = group["base_lr"] * factor
+            base = group["base_lr"]
+            group["lr"] = base * lr_factor(
+                schedule, step, self.plan.steps, self.plateau.drops, fraction=done, base=base
+            )
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Build the optimiser of the recipe."""

@@ -10,30 +10,36 @@ from torch import nn
 from segatlas.config.schema import OptimizerConfig
 from segatlas.errors import UsageError
 
+NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._NormBase)
+"""Kinds of norm layers: batch and instance norms have a base in common."""
+
 
 def parameter_groups(net: nn.Module, config: OptimizerConfig, lr: float) -> list[dict[str, Any]]:
     """Split the trainable parameters of `net` into groups of equal learning rate and weight decay.
 
     Norms and biases (tensors of at most one dimension) get no decay unless `decay_norms`, nor does what `no_decay`
-    names. Encoder parameters get
+    names, nor do the encoder's norm layers without `decay_encoder_norms`. Encoder parameters get
     lr * encoder_lr_factor * layer_decay ** depth_from_top, where depth counts the encoder's `stages()` from its last;
-    it is 0 for what its `outside_stages()` holds.
+    it is 0 for what its `outside_stages()` holds. What `lr_factors` names gets lr times that, wherever it lies.
 
     Raises:
-        UsageError: no parameter has a name of `no_decay`.
+        UsageError: no parameter has a name of `no_decay` or `lr_factors`.
     """
-    factors = _encoder_factors(net, config)
+    factors, spared = _encoder_factors(net, config), _encoder_norms(net, config)
     parts = {id(parameter): set(name.split(".")) for name, parameter in net.named_parameters()}
-    for word in config.no_decay:
-        if not any(word in names for names in parts.values()):
-            raise UsageError(f"train.optimizer.no_decay: no parameter of the network is called {word!r}")
+    for key, words in {"no_decay": config.no_decay, "lr_factors": tuple(config.lr_factors)}.items():
+        for word in words:
+            if not any(word in names for names in parts.values()):
+                raise UsageError(f"train.optimizer.{key}: no parameter of the network is called {word!r}")
+    for word, stated in config.lr_factors.items():
+        factors |= {number: stated for number, names in parts.items() if word in names}
     groups: dict[tuple[float, float], dict[str, Any]] = {}
     for parameter in net.parameters():
         if not parameter.requires_grad:
             continue
         factor = factors.get(id(parameter), 1.0)
         decays = (parameter.ndim > 1 or config.decay_norms) and not parts[id(parameter)] & set(config.no_decay)
-        decay = config.weight_decay if decays else 0.0
+        decay = config.weight_decay if decays and id(parameter) not in spared else 0.0
         settings = {"params": [], "lr": lr * factor, "base_lr": lr * factor, "weight_decay": decay}
         groups.setdefault((factor, decay), settings)["params"].append(parameter)
     return list(groups.values())
@@ -55,6 +61,15 @@ def _encoder_factors(net: nn.Module, config: OptimizerConfig) -> dict[int, float
         for parameter in module.parameters():
             factors[id(parameter)] = config.encoder_lr_factor
     return factors
+
+
+def _encoder_norms(net: nn.Module, config: OptimizerConfig) -> set[int]:
+    """Return the ids of the parameters of the encoder's norm layers, where the recipe spares them."""
+    encoder = getattr(net, "encoder", None)
+    if encoder is None or config.decay_encoder_norms:
+        return set()
+    norms = (module for module in encoder.modules() if isinstance(module, NORMS))
+    return {id(parameter) for norm in norms for parameter in norm.parameters(recurse=False)}
 
 
 def build_optimizer(net: nn.Module, config: OptimizerConfig, lr: float) -> torch.optim.Optimizer:

@@ -8,17 +8,29 @@ from segatlas.config.schema import ScheduleConfig
 
 
 def lr_factor(
-    schedule: ScheduleConfig, step: int, total: int, drops: int = 0, *, fraction: float | None = None
+    schedule: ScheduleConfig,
+    step: int,
+    total: int,
+    drops: int = 0,
+    *,
+    fraction: float | None = None,
+    base: float | None = None,
 ) -> float:
-    """Return what the base learning rate is multiplied by at optimiser step `step` (0-based) of `total`.
+    """Return what a learning rate is multiplied by at optimiser step `step` (0-based) of `total`.
 
     `drops` counts how often a plateau has lowered the rate so far. `fraction` (0..1) is how much of the run lies
-    before `step`; default step / total, which is the same where all steps are of one size.
+    before `step`; default step / total, which is the same where all steps are of one size. `base` is the rate that is
+    multiplied, which only a final rate of its own (`min_lr`) needs.
     """
     done = min(step / max(total, 1), 1.0) if fraction is None else fraction
-    factor, warmup = _after_warmup(schedule, done, drops), warmup_steps(schedule, total)
+    warmup = ramp_end = warmup_steps(schedule, total)
+    if schedule.span == "rest":  # the last step of the warm-up has the full rate, the last of the run the final one
+        done = min(max(done * total - warmup, 0.0) / max(total - 1 - warmup, 1), 1.0)
+        ramp_end = max(warmup - 1, 1)
+    least = schedule.min_ratio if schedule.min_lr is None or not base else schedule.min_lr / base
+    factor = _after_warmup(schedule, done, drops, least)
     if step < warmup:
-        ramp = schedule.warmup_ratio + (1 - schedule.warmup_ratio) * step / warmup
+        ramp = schedule.warmup_ratio + (1 - schedule.warmup_ratio) * step / ramp_end
         return factor * ramp
     return factor
 
@@ -28,11 +40,11 @@ def warmup_steps(schedule: ScheduleConfig, total: int) -> int:
     return min(schedule.warmup, total // 3)
 
 
-def _after_warmup(schedule: ScheduleConfig, done: float, drops: int) -> float:
+def _after_warmup(schedule: ScheduleConfig, done: float, drops: int, least: float) -> float:
     if schedule.name == "poly":
-        return schedule.min_ratio + (1 - schedule.min_ratio) * (1 - done) ** schedule.power
+        return least + (1 - least) * (1 - done) ** schedule.power
     if schedule.name == "cosine":
-        return schedule.min_ratio + (1 - schedule.min_ratio) * 0.5 * (1 + math.cos(math.pi * done))
+        return least + (1 - least) * 0.5 * (1 + math.cos(math.pi * done))
     if schedule.name == "step":
         return schedule.factor ** sum(done >= milestone for milestone in schedule.milestones)
     if schedule.name == "plateau":

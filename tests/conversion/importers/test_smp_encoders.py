@@ -13,10 +13,12 @@ from safetensors.torch import save_file
 import segatlas as sa
 from segatlas.build.network import build_empty, create_model, make_config
 from segatlas.conversion.converting import tensors_of
+from segatlas.conversion.importers.smp import pspnet
 from segatlas.conversion.importers.smp import unet as importer
 from segatlas.conversion.recognition import recognise
 from segatlas.conversion.renaming import rename_to_ours, rename_to_theirs
 from segatlas.errors import UsageError, WeightsError
+from segatlas.models.pspnet import SMP as PSPNET_SMP
 
 STEPS = (32, 16, 16, 8, 8)
 
@@ -64,6 +66,20 @@ def test_the_library_keeps_stages_that_it_does_not_use():
 def test_a_depth_in_settings_that_is_not_the_files_is_told():
     with pytest.raises(WeightsError, match="encoder_depth is 5, but the decoder of the file has 4 steps"):
         found_in(theirs_of({"name": "resnet18", "levels": 4}), encoder_depth=5)
+
+
+def test_a_depth_that_neither_weights_nor_the_default_tell_is_asked_for():
+    architecture, config = make_config(
+        "pspnet", {**PSPNET_SMP, "num_classes": 3, "encoder": {"name": "densenet121", "levels": 4}, "channels": 8}
+    )
+    theirs = rename_to_theirs(pspnet.IMPORTER, config, hollow(build_empty(architecture, config).state_dict()))
+    with pytest.raises(
+        WeightsError, match=r"fit an encoder_depth of 4, 5 alike.* is 3: state it, --set encoder_depth=4"
+    ):
+        found_in(theirs)
+    assert [found_in(theirs, encoder_depth=depth)["encoder"].get("levels", 5) for depth in (4, 5)] == [4, 5]
+    with pytest.raises(WeightsError, match="upsampling = 0: expected a whole number from 1 on"):
+        found_in(theirs, encoder_depth=4, upsampling=0)
 
 
 def test_an_encoder_of_another_kind_is_told_by_its_parts():

@@ -21,6 +21,8 @@ from segatlas.renamed import old_attribute
 Range = tuple[float, float]
 LUMA = np.array([0.299, 0.587, 0.114])
 """Weights of red, green and blue in the grey value (ITU-R BT.601)."""
+HALF_TURNS = 180
+"""OpenCV stores the hue of uint8 images in half degrees."""
 PIECE = 1 << 16
 """Values worked on at once, so that intermediate results stay in the processor's cache."""
 
@@ -58,6 +60,87 @@ def _hue_matrix(degrees: float) -> np.ndarray:
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     cross = np.array([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]]) / math.sqrt(3)
     return cos * np.eye(3) + sin * cross + (1 - cos) * np.full((3, 3), 1 / 3)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColorSteps:
+    """Changes of colour one after another, each cut to the values that the image can have: those of MMSegmentation.
+
+    steps: (name, amount) in their order. brightness: shift, as a fraction of max_value. contrast: factor on every
+        value. saturation: factor on the S of HSV. hue: whole degrees by which the H of HSV is turned; uint8 images
+        store H in steps of two degrees. The last two leave images of other than three channels alone.
+    """
+
+    steps: tuple[tuple[str, float], ...]
+
+    def apply(self, image: np.ndarray, max_value: float) -> np.ndarray:
+        """Return the changed (H, W, C) image of the same type.
+
+        Args:
+            image: uint8, uint16 or float32; values of whole numbers are cut off, not rounded, after each step.
+            max_value: stored value that is white, see `full_scale`.
+        """
+        scale = full_scale(image.dtype.name, max_value)
+        for name, amount in self.steps:
+            if name in ("brightness", "contrast"):
+                gain, shift = (amount, 0.0) if name == "contrast" else (1.0, amount * scale)
+                image = _stretched(image, gain, shift, scale)
+            elif image.shape[2] == 3:
+                image = _in_hsv(image, name, amount, scale)
+        return image
+
+
+def _stretched(values: np.ndarray, gain: float, shift: float, scale: float) -> np.ndarray:
+    """Return values * gain + shift, cut to 0..scale and to the type of `values`."""
+    if values.dtype == np.uint8:
+        table = np.clip(np.arange(256, dtype=np.float32) * gain + shift, 0, min(scale, 255)).astype(np.uint8)
+        return cv2.LUT(np.ascontiguousarray(values), table).reshape(values.shape)
+    return np.clip(values.astype(np.float32) * np.float32(gain) + np.float32(shift), 0, scale).astype(values.dtype)
+
+
+def _in_hsv(image: np.ndarray, name: str, amount: float, scale: float) -> np.ndarray:
+    """Return the image with another saturation or hue; types other than uint8 are computed in float32."""
+    if image.dtype == np.uint8:
+        hsv, turn, most = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2HSV), HALF_TURNS, 255.0
+    else:
+        hsv, turn, most = cv2.cvtColor(image.astype(np.float32) / np.float32(scale), cv2.COLOR_RGB2HSV), 360, 1.0
+    if name == "saturation":
+        hsv[..., 1] = _stretched(hsv[..., 1], amount, 0.0, most)
+    else:
+        hsv[..., 0] = np.mod(hsv[..., 0].astype(np.float32) + np.float32(amount * turn / 360), turn)
+    changed = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
+    return changed if most > 1 else (changed * np.float32(scale)).astype(image.dtype)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhotometricSteps:
+    """Random changes of brightness, contrast, saturation and hue, each by itself in `probability` of the samples.
+
+    Contrast is the second or the last of the four, each in half of the samples. Other fields as in `Photometric`; hue
+    is drawn in steps of two degrees, the largest turn itself only backwards.
+    """
+
+    probability: float
+    brightness: float
+    contrast: Range
+    saturation: Range
+    hue: float
+
+    def draw(self, generator: np.random.Generator, size: Size) -> ColorSteps | None:
+        """Draw the changes, or None for a sample that keeps its colours. `size` does not matter here."""
+        half = int(self.hue // 2)
+        amounts = {
+            "brightness": generator.uniform(-self.brightness, self.brightness),
+            "contrast": generator.uniform(*self.contrast),
+            "saturation": generator.uniform(*self.saturation),
+            "hue": 2.0 * generator.integers(-half, max(half, 1 - half)),
+        }
+        drawn = dict(zip(amounts, generator.random(len(amounts)) < self.probability, strict=True))
+        order = list(amounts)
+        if generator.random() < 0.5:
+            order.append(order.pop(1))
+        steps = tuple((name, float(amounts[name])) for name in order if drawn[name])
+        return ColorSteps(steps=steps) if steps else None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -95,7 +95,8 @@ def resized_size(target: str, size: Size) -> Size:
     """Return the (height, width) that `target` asks of an image of `size`.
 
     Args:
-        target: "HxW" exactly; "short:N" or "long:N" makes the shorter or longer side N and keeps the ratio.
+        target: "HxW" exactly; "short:N" or "long:N" makes the shorter or longer side N and keeps the ratio;
+            "fit:SHORTxLONG" keeps it too, and is the largest size with sides of at most these two.
         size: (height, width) of the image.
 
     Raises:
@@ -105,10 +106,14 @@ def resized_size(target: str, size: Size) -> Size:
     if kind in ("short", "long") and number.isdecimal() and int(number) > 0:
         side = min(size) if kind == "short" else max(size)
         return _rounded(size[0] * int(number) / side, size[1] * int(number) / side)
-    height, _, width = target.partition("x")
+    height, _, width = target.removeprefix("fit:").partition("x")
+    if kind == "fit" and height.isdecimal() and width.isdecimal() and int(height) > 0 and int(width) > 0:
+        sides = sorted((int(height), int(width)))
+        factor = min(sides[0] / min(size), sides[1] / max(size))
+        return _rounded(size[0] * factor, size[1] * factor)
     if height.isdecimal() and width.isdecimal() and int(height) > 0 and int(width) > 0:
         return int(height), int(width)
-    raise UsageError(f"resize: got {target!r}, expected short:N, long:N or HxW, such as short:512 or 360x480")
+    raise UsageError(f"resize: got {target!r}, expected short:N, long:N, fit:SHORTxLONG or HxW, such as short:512")
 
 
 def _rounded(height: float, width: float) -> Size:
@@ -129,7 +134,7 @@ class Step(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Resize:
-    """Resize to `target`: "HxW", "short:N" or "long:N". Draws nothing."""
+    """Resize to `target`: "HxW", "short:N", "long:N" or "fit:SHORTxLONG". Draws nothing."""
 
     target: str
 
@@ -140,14 +145,18 @@ class Resize:
 
 @dataclass(frozen=True, kw_only=True)
 class ScaleJitter:
-    """Scale both sides by a factor drawn log-uniformly from `low`..`high`; the new size is rounded to whole pixels."""
+    """Scale both sides by a factor drawn log-uniformly, or uniformly, from `low`..`high`, to whole pixels."""
 
     low: float
     high: float
+    uniform: bool = False
 
     def draw(self, generator: np.random.Generator, size: Size) -> Placement:
         """Draw a factor."""
-        factor = math.exp(generator.uniform(math.log(self.low), math.log(self.high)))
+        if self.uniform:
+            factor = generator.uniform(self.low, self.high)
+        else:
+            factor = math.exp(generator.uniform(math.log(self.low), math.log(self.high)))
         return _resize(size, _rounded(size[0] * factor, size[1] * factor))
 
 
@@ -233,13 +242,15 @@ class FlipVertical:
 class Crop:
     """Cut `size` (height, width) at a whole-pixel place, each as likely.
 
-    An image smaller than the crop lies whole at a random place in it, and the rest is padding. With `class_balance`
+    An image smaller than the crop lies whole at a random place in it, or in its top left corner with `pad_end`, and the
+    rest is padding. With `class_balance`
     below 1, the place is drawn again (up to 10 times, then the last is kept) while one class covers more than that
     fraction of the labelled pixels in it.
     """
 
     size: Size
     class_balance: float = 1.0
+    pad_end: bool = False
 
     def draw(self, generator: np.random.Generator, size: Size) -> Placement:
         """Draw a place in an image of `size`."""
@@ -263,9 +274,8 @@ class Crop:
             crop = self.draw(generator, before.size)
         return crop
 
-    @staticmethod
-    def _offset(generator: np.random.Generator, have: int, want: int) -> int:
-        spare = have - want
+    def _offset(self, generator: np.random.Generator, have: int, want: int) -> int:
+        spare = max(have - want, 0) if self.pad_end else have - want
         return int(generator.integers(min(0, spare), max(0, spare) + 1))
 
 

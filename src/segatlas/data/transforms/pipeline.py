@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from segatlas.data.sample import Sample
-from segatlas.data.transforms.color import GaussianBlur, Photometric, normalise
+from segatlas.data.transforms.color import (
+    ColorChange,
+    ColorSteps,
+    GaussianBlur,
+    Photometric,
+    PhotometricSteps,
+    normalise,
+)
 from segatlas.data.transforms.geometry import (
     AspectJitter,
     Crop,
@@ -68,7 +75,7 @@ class Pipeline:
     """
 
     geometry: Geometry
-    photometric: Photometric | None = None
+    photometric: Photometric | PhotometricSteps | None = None
     blur: GaussianBlur | None = None
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -93,7 +100,7 @@ class Pipeline:
         _check_channels(mean, std, channels)
         return cls(
             geometry=geometry_of(transforms),
-            photometric=Photometric(**dict(transforms.photometric)) if transforms.photometric else None,
+            photometric=photometric_of(transforms),
             blur=GaussianBlur(**dict(transforms.blur)) if transforms.blur else None,
             mean=tuple(mean),
             std=tuple(std),
@@ -117,7 +124,10 @@ class Pipeline:
             image = warp_image(image, placement)
             if sigma is not None:
                 image = GaussianBlur.apply(image, sigma)
-            image = normalise(image, self.mean, self.std, self.max_value, change)
+            if isinstance(change, ColorSteps):
+                image = change.apply(image, self.max_value)
+            linear = change if isinstance(change, ColorChange) else None
+            image = normalise(image, self.mean, self.std, self.max_value, linear)
             fill_outside(image, placement, size, 0)
             return image
 
@@ -139,7 +149,8 @@ def geometry_of(transforms: TransformsConfig) -> Geometry:
     if transforms.resize is not None:
         before.append(Resize(target=transforms.resize))
     if transforms.scale is not None:
-        before.append(ScaleJitter(low=transforms.scale[0], high=transforms.scale[1]))
+        low, high = transforms.scale
+        before.append(ScaleJitter(low=low, high=high, uniform=transforms.scale_draw == "uniform"))
     if transforms.aspect > 0:
         before.append(AspectJitter(amount=transforms.aspect))
     if transforms.rotation > 0:
@@ -148,13 +159,22 @@ def geometry_of(transforms: TransformsConfig) -> Geometry:
         before.append(Turns())
     crop = None
     if transforms.crop is not None:
-        crop = Crop(size=transforms.crop, class_balance=transforms.class_balance)
+        at_end = transforms.crop_padding == "end"
+        crop = Crop(size=transforms.crop, class_balance=transforms.class_balance, pad_end=at_end)
     after: list[Step] = []
     if transforms.flip > 0:
         after.append(Flip(probability=transforms.flip))
     if transforms.flip_vertical > 0:
         after.append(FlipVertical(probability=transforms.flip_vertical))
     return Geometry(before=tuple(before), crop=crop, after=tuple(after))
+
+
+def photometric_of(transforms: TransformsConfig) -> Photometric | PhotometricSteps | None:
+    """Return the colour changes of a recipe."""
+    if transforms.photometric is None:
+        return None
+    fields = dict(transforms.photometric)
+    return (PhotometricSteps if fields.pop("kind") == "steps" else Photometric)(**fields)
 
 
 def check_sample(sample: Sample, channels: int, sources: Sequence[InputSpec] = ()) -> None:

@@ -185,9 +185,13 @@ def _levels(file: ForeignWeights, full: _Full, maps: Sequence[int], depth: int, 
         )
     if len(fitting) == 1:
         return int(fitting[0])
-    chosen = depth if depth in fitting else max(fitting)
-    file.note(f"encoder_depth = {chosen} (the library's default; the weights fit {_listed(fitting)} alike)")
-    return chosen
+    if depth not in fitting:
+        raise WeightsError(
+            f"the weights fit an encoder_depth of {_listed(fitting)} alike, and the library's default is {depth}: "
+            f"state it, --set encoder_depth={fitting[0]}, or by a config.json beside the file"
+        )
+    file.note(f"encoder_depth = {depth} (the library's default; the weights fit {_listed(fitting)} alike)")
+    return depth
 
 
 def _listed(numbers: Sequence[int]) -> str:

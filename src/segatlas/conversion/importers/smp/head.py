@@ -107,4 +107,6 @@ def inner_upsampling(file: ForeignWeights, default: int, *, stride: int) -> int 
         stride: of the logits.
     """
     factor = file.setting("upsampling", default)
-    return None if factor == stride else int(factor)
+    if not isinstance(factor, int) or factor < 1:
+        raise WeightsError(f"upsampling = {factor!r}: expected a whole number from 1 on")
+    return None if factor == stride else factor
