@@ -50,6 +50,8 @@ COLLECTIONS = {
     "segmenter": "segmenter",
     "setr": "setr",
     "dpt": "dpt",
+    "swin": "upernet",
+    "convnext": "upernet",
 }
 """Folder of the index -> our architecture; None = the entry's second word says which."""
 
@@ -110,8 +112,8 @@ WIDTHS = {"resnet18": {"channels": 128, "aux_channels": 64}, "mobilenet_v2": {"a
 WITHOUT_AUX = ("segformer", "semantic_fpn")
 """Architectures that are published without an auxiliary head; so is what stands on an HRNet, but for OCRNet."""
 
-TRANSFORMERS = ("vit", "mae", "segmenter", "setr", "dpt")
-"""Folders of plain transformers, whose config names tell our variant: `vit_deit-s16_mln_upernet_...`."""
+TRANSFORMERS = ("vit", "mae", "segmenter", "setr", "dpt", "swin", "convnext")
+"""Folders of transformers and what is trained alike; config names tell our variant: `vit_deit-s16_mln_upernet_...`."""
 
 NON_COMMERCIAL = "NVIDIA Source Code License for SegFormer (non-commercial)"
 HOST = "download.openmmlab.com"
@@ -192,6 +194,11 @@ def variant_of(architecture: str, config: str) -> str:
         size, decoder, setr, dpt = heads.groups()
         segmenter = f"{size}_linear" if decoder == "fcn" else size
         return f"{architecture}_{segmenter or setr or f'vit_{dpt}'}"
+    pyramid = re.match(r"(swin|convnext)-([a-z]+)(?:-patch4-window(\d+))?", config)
+    if pyramid:
+        kind, size, window = pyramid.groups()
+        short = "xl" if size == "xlarge" else size[0]
+        return f"{architecture}_{kind}_{short}{'_w12' if window == '12' else ''}"
     backbone = re.sub(r"^vit_", "", config.partition("_upernet_")[0]).replace("mae-base", "mae_b16")
     return f"{architecture}_{backbone.replace('-', '_')}"
 

@@ -107,6 +107,24 @@ VIT_W32 = (
 )
 """A small plain transformer under a UPerNet; {} take further settings of the backbone, and the neck."""
 
+SWIN_W8 = (
+    "backbone=dict(embed_dims=8, depths=(2, 1, 1, 1), num_heads=(1, 2, 2, 4), window_size={}), "
+    "decode_head=dict(in_channels=[8, 16, 32, 64], channels=16), auxiliary_head=dict(in_channels=32, channels=16)"
+)
+"""A small Swin Transformer under a UPerNet; {} takes its window."""
+
+CONVNEXT = "decode_head=dict(channels=16), auxiliary_head=dict(channels=16)"
+_HF_STAGES = "'out_features': ['stage1', 'stage2', 'stage3', 'stage4']"
+HF_SWIN = (
+    "backbone_config={{'model_type': 'swin', 'embed_dim': 8, 'depths': [2, 1, 1, 1], 'num_heads': [1, 2, 2, 4], "
+    "'window_size': {}, {}}}, hidden_size=16, auxiliary_channels=16"
+)
+HF_CONVNEXT = (
+    "backbone_config={'model_type': 'convnext', 'depths': [3, 3, 9, 3], 'hidden_sizes': [96, 192, 384, 768], "
+    + _HF_STAGES
+    + "}, hidden_size=16, auxiliary_channels=16"
+)
+
 CASES: tuple[Case, ...] = (
     Case("mm:fcn/fcn_r18-d8_4xb2-80k_cityscapes-512x1024"),
     Case("mm:fcn/fcn-d6_r50b-d16_4xb2-80k_cityscapes-512x1024"),
@@ -120,6 +138,13 @@ CASES: tuple[Case, ...] = (
     Case("vit_b16_upernet", (61, 93), VIT_W32.format("", "dict(in_channels=[32, 32, 32, 32], out_channels=32)")),
     Case("deit_s16_upernet", (61, 93), VIT_W32.format(", final_norm=True", "None")),
     Case("mm:mae/mae-base_upernet_8xb2-amp-160k_ade20k-512x512", (64, 64), VIT_W32.format("", "dict(embed_dim=32)")),
+    Case("swin_t_upernet", (61, 93), SWIN_W8.format(7)),
+    Case(
+        "mm:swin/swin-base-patch4-window12-in1k-384x384-pre_upernet_8xb2-160k_ade20k-512x512",
+        (97, 64),
+        SWIN_W8.format(12),
+    ),
+    Case("mm:convnext/convnext-tiny_upernet_8xb2-amp-160k_ade20k-512x512", (61, 93), CONVNEXT),
     Case("mm:ocrnet/ocrnet_hr18s_4xb4-160k_ade20k-512x512", (61, 93)),
     Case("sem_fpn", (61, 93), R18_FPN),
     Case("pointrend", (64, 128), R18_FPN),
@@ -152,6 +177,9 @@ CASES: tuple[Case, ...] = (
     Case("hf.DPT", (64, 64), HF_DPT),
     Case("hf.Segformer"),
     Case("hf4.Segformer", (61, 93)),
+    Case("hf.UperNet@swin", (61, 93), HF_SWIN.format(7, _HF_STAGES)),
+    Case("hf4.UperNet@swin", (61, 93), HF_SWIN.format(7, _HF_STAGES)),
+    Case("hf.UperNet@convnext", (61, 93), HF_CONVNEXT),
     Case("smp.DeepLabV3Plus@resnet18"),
     Case("smp.DPT@tu-vit_tiny_patch16_224", (64, 96), SMP_DPT),
     *(

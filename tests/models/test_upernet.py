@@ -55,6 +55,36 @@ ON_TRANSFORMERS = {  # millions of parameters for 150 classes with and, as in in
     "upernet_deit_b16": (120.57, 118.77),
 }
 
+ON_PYRAMIDS = {  # the same, as numbers: MMSegmentation's networks, counted
+    "upernet_swin_t": (59_941_862, 59_018_064),
+    "upernet_swin_s": (81_259_766, 80_335_968),
+    "upernet_swin_b": (121_279_716, 120_061_006),
+    "upernet_swin_b_w12": (121_415_076, 120_196_366),
+    "upernet_swin_l": (233_759_936, 231_951_402),
+    "upernet_swin_l_w12": (233_962_976, 232_154_442),
+    "upernet_convnext_t": (60_242_636, 59_318_838),
+    "upernet_convnext_s": (81_877_196, 80_953_398),
+    "upernet_convnext_b": (122_102_956, 120_884_246),
+    "upernet_convnext_l": (234_994_796, 233_186_262),
+    "upernet_convnext_xl": (391_140_396, 388_742_038),
+}
+
+
+@pytest.mark.parametrize("name", ON_PYRAMIDS)
+def test_variants_on_swin_and_convnext_have_exactly_mmsegmentations_number_of_parameters(name):
+    with torch.device("meta"):
+        nets = [create_model(name, num_classes=150, aux=aux) for aux in (True, False)]
+    assert tuple(sum(p.numel() for p in net.parameters()) for net in nets) == ON_PYRAMIDS[name]
+
+
+def test_the_auxiliary_head_sees_the_normed_map_where_maps_are_normed():
+    torch.manual_seed(0)
+    net = create_model("upernet", num_classes=3, norm_maps=True, **ARCHITECTURE.tiny).eval()
+    features = [torch.randn(2, c, s, s) for c, s in zip((8, 16, 32, 64), (16, 8, 4, 2), strict=True)]
+    torch.nn.init.normal_(net.norms[2].weight)
+    expected = net.aux_head(net.norms[2](features[2]))
+    torch.testing.assert_close(net.aux(features)["fcn"], expected)
+
 
 @pytest.mark.parametrize("name", ON_TRANSFORMERS)
 def test_variants_on_transformers_have_mmsegmentations_number_of_parameters(name):

@@ -58,6 +58,16 @@ _SQUEEZE = {"fc1": "se.conv_reduce", "fc2": "se.conv_expand"}
 _CONVNEXT_PARTS = {"0": "conv_dw", "2": "norm", "3": "mlp.fc1", "5": "mlp.fc2"}
 """torchvision's names in a ConvNeXt block -> timm's."""
 
+_AUTHORS_CONVNEXT = {
+    "dwconv": "conv_dw",
+    "pwconv1": "mlp.fc1",
+    "pwconv2": "mlp.fc2",
+    "depthwise_conv": "conv_dw",
+    "pointwise_conv1": "mlp.fc1",
+    "pointwise_conv2": "mlp.fc2",
+}
+"""The authors' names in a ConvNeXt block, and MMPretrain's, -> timm's."""
+
 
 def renamed(name: str, expected: Tensors, tensors: Tensors) -> dict[str, Tensor]:
     """Give a file's tensors the names of the encoder `name`; the classifier is left out.
@@ -86,6 +96,8 @@ def _of_timm(expected: Tensors, tensors: Tensors) -> dict[str, Tensor]:
         tensors = _in_groups(_of_first_port(tensors), expected)
     elif "features.0.0.weight" in tensors and "model.stages_0.blocks.0.gamma" in expected:
         tensors = _of_torchvisions_convnext(tensors)
+    elif "model.stages_0.blocks.0.gamma" in expected:
+        tensors = _of_the_authors_convnext(tensors)
     pairs = {key: next((k for k in _timm_names(key) if k in tensors), None) for key in expected}
     return {key: tensors[theirs] for key, theirs in pairs.items() if theirs is not None}
 
@@ -116,6 +128,21 @@ def _of_torchvisions_convnext(tensors: Tensors) -> dict[str, Tensor]:
         else:
             part = _CONVNEXT_PARTS[parts[4]]
             found[".".join(["stages", str(number // 2), "blocks", index, part, *parts[5:]])] = tensor
+    return found
+
+
+def _of_the_authors_convnext(tensors: Tensors) -> dict[str, Tensor]:
+    """Give a ConvNeXt of its authors, or of MMPretrain, timm's names; others stay as they are."""
+    found = {}
+    for key, tensor in tensors.items():
+        parts = key.removeprefix("backbone.").split(".")
+        if parts[:2] == ["downsample_layers", "0"]:
+            key = ".".join(["stem", *parts[2:]])
+        elif parts[0] == "downsample_layers":
+            key = ".".join(["stages", parts[1], "downsample", *parts[2:]])
+        elif parts[0] == "stages" and parts[2].isdigit():
+            key = ".".join([*parts[:2], "blocks", parts[2], _AUTHORS_CONVNEXT.get(parts[3], parts[3]), *parts[4:]])
+        found[key] = tensor
     return found
 
 

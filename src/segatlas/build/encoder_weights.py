@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from segatlas.build.encoder_names import renamed
 from segatlas.build.installed_weights import EXTRA, MEAN, STD, installed_file, package_of
+from segatlas.build.swin_weights import translated as translated_swin
 from segatlas.build.vit_weights import refitted, translated
 from segatlas.checkpoint.fitting import require_fit
 from segatlas.checkpoint.preprocessing import IMAGENET_MEAN, IMAGENET_STD
@@ -22,6 +23,7 @@ from segatlas.downloads.hugging_face import cached_file, fetch_file
 from segatlas.encoders import ENCODERS, TOKEN_ENCODERS, timm_tags, timm_weights
 from segatlas.encoders.contract import EncoderBase
 from segatlas.encoders.spec import create_encoder
+from segatlas.encoders.swin import SwinTransformer
 from segatlas.encoders.vit import VisionTransformer
 from segatlas.errors import UsageError, WeightsError
 from segatlas.models.host import encoder_of
@@ -78,6 +80,10 @@ IMAGENET: dict[str, str] = {
     "vit_adapter_small": "timm/deit_small_patch16_224.fb_in1k",
     "vit_adapter_base": "timm/deit_base_patch16_224.fb_in1k",
     "vit_adapter_large": "timm/vit_large_patch16_384.augreg_in21k_ft_in1k",
+    "swin_tiny": "timm/swin_tiny_patch4_window7_224.ms_in1k",
+    "swin_small": "timm/swin_small_patch4_window7_224.ms_in1k",
+    "swin_base": "timm/swin_base_patch4_window7_224.ms_in1k",
+    "swin_large": "timm/swin_large_patch4_window7_224.ms_in22k",
 }
 """Encoder written here -> hub repository of the ImageNet weights that timm takes by default for that network.
 
@@ -118,6 +124,8 @@ STATISTICS: dict[str, _Statistics] = {
     "vit": (IMAGENET_MEAN, IMAGENET_STD),
     # DeiT's (timm: pretrained_cfg; the authors' configs alike).
     "vit_adapter": (IMAGENET_MEAN, IMAGENET_STD),
+    # The authors' data/build.py (microsoft/Swin-Transformer); timm: pretrained_cfg; torchvision alike.
+    "swin": (IMAGENET_MEAN, IMAGENET_STD),
 }
 """Family of the encoders written here (its file) -> mean and std that its published weights were trained with."""
 
@@ -154,8 +162,8 @@ def load_encoder_weights(net: nn.Module, source: str) -> tuple[str, ...]:
         source: "imagenet", the file of an installed package where there is one (`installed_weights`), else what timm
             has on the hub; one of timm's published weights, as `timm/vit_base_patch16_224.mae`; or a weights file with
             the published names: torchvision's or timm's (ResNet, ResNeXt, MobileNetV2, EfficientNet, DenseNet, VGG,
-            ConvNeXt), the authors' (Mix Transformer, HRNet), any of `segatlas.build.vit_weights` (plain transformers),
-            timm's (any other).
+            ConvNeXt), the authors' (Mix Transformer, HRNet, ConvNeXt), any of `segatlas.build.vit_weights` (plain
+            transformers) and `segatlas.build.swin_weights` (Swin), timm's (any other).
 
     Returns:
         Names in the file that were dropped on purpose: the image classifier, and for timm backbones whatever timm
@@ -173,6 +181,8 @@ def load_encoder_weights(net: nn.Module, source: str) -> tuple[str, ...]:
     expected = dict(part.state_dict())
     if isinstance(part, VisionTransformer):
         found, dropped = translated(tensors, part)
+    elif isinstance(part, SwinTransformer):
+        found, dropped = translated_swin(tensors, part)
     else:
         found = _of_kept_stages(name, part, renamed(name, expected, tensors))
         used = {id(tensor) for tensor in found.values()}

@@ -16,6 +16,7 @@ _DENSENET = "segatlas.encoders.densenet"
 _VGG = "segatlas.encoders.vgg"
 _VIT, _VIT_MAPS = "segatlas.encoders.vit", "segatlas.encoders.vit_maps"
 _VIT_ADAPTER = "segatlas.encoders.vit_adapter"
+_SWIN = "segatlas.encoders.swin"
 
 ENCODERS: dict[str, str] = {
     "resnet18": _RESNET,
@@ -85,6 +86,11 @@ ENCODERS: dict[str, str] = {
     "vit_adapter_small": _VIT_ADAPTER,
     "vit_adapter_base": _VIT_ADAPTER,
     "vit_adapter_large": _VIT_ADAPTER,
+    "swin_w8": _SWIN,
+    "swin_tiny": _SWIN,
+    "swin_small": _SWIN,
+    "swin_base": _SWIN,
+    "swin_large": _SWIN,
 }
 """Name of each encoder of feature maps written here -> the module whose record `FAMILY` makes it."""
 

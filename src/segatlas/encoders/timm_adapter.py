@@ -13,11 +13,16 @@ import timm
 import torch
 from timm.models import FeatureListNet
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from segatlas.encoders.contract import PyramidEncoder
 from segatlas.encoders.family import EncoderFamily, EncoderSettings, PyramidOptions
 from segatlas.encoders.timm_tokens import is_plain
 from segatlas.errors import UsageError
+from segatlas.ops.capture import larger, may_differ
+
+_UNPADDED = ("convnext",)
+"""What the names of networks begin with that fail on images smaller than their last stride: nothing in them pads."""
 
 
 class TimmEncoder(PyramidEncoder):
@@ -27,17 +32,21 @@ class TimmEncoder(PyramidEncoder):
     timm's own is used, which counts a batch twice in the statistics of batch norm.
     """
 
-    def __init__(self, model: nn.Module, *, size_divisibility: int):
+    def __init__(self, model: nn.Module, *, size_divisibility: int, smallest: int = 1):
         super().__init__()
         self.model = model
         self.size_divisibility = size_divisibility
+        self.smallest = smallest
         info: Any = model.feature_info
         self.channels = tuple(info.channels())
         self.strides = tuple(info.reduction())
         self.channels_last = str(getattr(model, "output_fmt", "NCHW")).endswith("NHWC")
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Map an image (N, C, H, W) to feature maps, finest first."""
+        """Map an image (N, C, H, W) to feature maps, finest first; smaller sides than `smallest` are padded to that."""
+        missing = [larger(self.smallest - side, 0) for side in x.shape[2:]]
+        if self.smallest > 1 and may_differ(missing, (0, 0)):
+            x = F.pad(x, (0, missing[1], 0, missing[0]))
         features = self._staged(x) if isinstance(self.model, FeatureListNet) else self._whole(x)
         return [f.permute(0, 3, 1, 2) for f in features] if self.channels_last else features
 
@@ -108,7 +117,9 @@ def build(spec: EncoderSettings, in_channels: int) -> TimmEncoder:
         given = ", ".join(f"{key}={value}" for key, value in settings.items())
         message = f"timm backbone '{name}' gives no feature maps with {given or 'its defaults'}: {error}"
         raise UsageError(message) from error
-    return TimmEncoder(model, size_divisibility=max(model.feature_info.reduction()) if fixed_size else 1)
+    coarsest = max(model.feature_info.reduction())
+    smallest = coarsest if name.startswith(_UNPADDED) else 1
+    return TimmEncoder(model, size_divisibility=coarsest if fixed_size else 1, smallest=smallest)
 
 
 def kept_maps(name: str, options: TimmOptions) -> tuple[int, ...]:

@@ -95,6 +95,8 @@ ARCHITECTURES: dict[str, ArchitectureEntry] = {
             *(f"upernet_deit_{size}{form}" for size in ("s16", "b16") for form in ("", "_mln", "_ln_mln")),
             "upernet_mae_b16",
             *(f"upernet_vit_adapter_{size}" for size in "tsbl"),
+            *(f"upernet_swin_{size}" for size in ("t", "s", "b", "b_w12", "l", "l_w12")),
+            *(f"upernet_convnext_{size}" for size in ("t", "s", "b", "l", "xl")),
         ),
         _semantic(
             "semantic_fpn", "Semantic FPN", "https://arxiv.org/abs/1901.02446", "semantic_fpn_r50", "semantic_fpn_r101"

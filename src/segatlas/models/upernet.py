@@ -16,6 +16,8 @@ On a plain transformer, whose maps have one stride, a neck may make a pyramid of
 multi-level neck of MMSegmentation for ViT and DeiT ("resize"), and the transposed convolutions of BEiT and MAE
 ("deconvolve"): https://arxiv.org/abs/2106.08254, appendix. Convolutions of upsampled maps are computed before the
 upsampling, which saves nine tenths of the finest one.
+
+A Swin Transformer norms its own maps; those of a ConvNeXt are normed here (`norm_maps`), for both heads.
 """
 
 from __future__ import annotations
@@ -190,6 +192,9 @@ class UPerNet(DenseNetwork):
         if self.neck is not None and self.aux_head is not None:
             index = len(features) - self.aux_level
             return {"fcn": self.aux_head(self.neck.level(index, features[index]))}
+        if self.aux_level <= self.levels:
+            seen = -self.aux_level
+            features = [*features[:seen], self.norms[seen](features[seen]), *features[len(features) + seen + 1 :]]
         return super().aux(features)
 
     def decode(self, features: list[Tensor]) -> Tensor:
@@ -224,6 +229,16 @@ def _on_transformer(encoder: str, *, neck: str = "none", **options: Any) -> dict
     return {"encoder": encoder, "encoder_options": {**defaults, **options}, "neck": neck, "aux_level": 1}
 
 
+def _on_swin(size: str, window: int = 7) -> dict[str, Any]:
+    """Return the fields of a UPerNet on a Swin Transformer as MMSegmentation has it."""
+    return {"encoder": f"swin_{size}", **({} if window == 7 else {"encoder_options": {"window": window}})}
+
+
+def _on_convnext(size: str, drop_path: float = 0.4) -> dict[str, Any]:
+    """Return the fields of a UPerNet on a ConvNeXt as MMSegmentation has it."""
+    return {"encoder": f"convnext_{size}", "encoder_options": {"drop_path": drop_path}, "norm_maps": True}
+
+
 _LAST_NORM = {"final_norm": True, "norm_last_only": True}
 
 _MAE = {"at": (3, 5, 7, 11), "relative_positions": True, "layer_scale": 1.0, "drop_path": 0.1}
@@ -254,6 +269,17 @@ ARCHITECTURE = Architecture(
         "upernet_vit_adapter_s": {"encoder": "vit_adapter_small"},
         "upernet_vit_adapter_b": {"encoder": "vit_adapter_base"},
         "upernet_vit_adapter_l": {"encoder": "vit_adapter_large"},
+        "upernet_swin_t": _on_swin("tiny"),
+        "upernet_swin_s": _on_swin("small"),
+        "upernet_swin_b": _on_swin("base"),
+        "upernet_swin_b_w12": _on_swin("base", window=12),
+        "upernet_swin_l": _on_swin("large"),
+        "upernet_swin_l_w12": _on_swin("large", window=12),
+        "upernet_convnext_t": _on_convnext("tiny"),
+        "upernet_convnext_s": _on_convnext("small", drop_path=0.3),
+        "upernet_convnext_b": _on_convnext("base"),
+        "upernet_convnext_l": _on_convnext("large"),
+        "upernet_convnext_xl": _on_convnext("xlarge"),
     },
     tiny={"encoder": "resnet18_w8", "channels": 8, "aux": True, "aux_channels": 8},
 )

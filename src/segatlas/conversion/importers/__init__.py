@@ -50,7 +50,7 @@ SOURCES: dict[str, tuple[str, ...]] = {
         "unetplusplus",
         "upernet",
     ),
-    "hf": ("dpt", "segformer", "segformer_before_5"),
+    "hf": ("dpt", "segformer", "segformer_before_5", "upernet", "upernet_before_5"),
     "nvlabs": ("segformer",),
     "vit_adapter": ("upernet",),
 }

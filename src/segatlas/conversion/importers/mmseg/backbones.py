@@ -7,14 +7,17 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
+from torch import Tensor
+
 from segatlas.build.network import shapes_only
 from segatlas.conversion.importers.foreign import ForeignWeights
+from segatlas.conversion.importers.importer import Change
 from segatlas.conversion.importers.renames import Renames
-from segatlas.encoders import ENCODERS
-from segatlas.encoders.spec import create_encoder
+from segatlas.encoders import ENCODERS, OTHERS
+from segatlas.encoders.spec import EncoderSpec, create_encoder
 from segatlas.errors import WeightsError
 
-_FAMILIES = ("resnest", "resnet", "mobilenet_v2", "hrnet", "vit")
+_FAMILIES = ("resnest", "resnet", "mobilenet_v2", "hrnet", "vit", "swin", "convnext")
 """Files beside this one that end with a record `BACKBONE`; names of fingerprints that do not overlap."""
 
 
@@ -22,16 +25,19 @@ _FAMILIES = ("resnest", "resnet", "mobilenet_v2", "hrnet", "vit")
 class Backbone:
     """One family of backbones.
 
-    module: our encoder file, as in `segatlas.encoders.ENCODERS`.
+    module: our encoder file, as in `segatlas.encoders.ENCODERS`, or `OTHERS` for networks of timm.
     recognise: returns the config fields `encoder`, `output_stride` and `encoder_options` that all architectures on a
-        named encoder have, or None where the file has another backbone. Its second argument is the output stride to
-        assume where settings do not tell.
+        named encoder have (also `norm_maps` where maps are normed, a field that some architectures have), or None where
+        the file has another backbone. Its second argument is the output stride to assume where settings do not tell.
     renames: the table for an encoder name.
+    changes, constants: as of `Importer`, given the encoder, of a network whose encoder is called so.
     """
 
     module: str
     recognise: Callable[[ForeignWeights, int], Mapping[str, Any] | None]
     renames: Callable[[str], Renames]
+    changes: Callable[[EncoderSpec], Mapping[str, tuple[Change, Change]]] = lambda encoder: {}
+    constants: Callable[[EncoderSpec], Mapping[str, Tensor]] = lambda encoder: {}
 
 
 def _backbones() -> list[Backbone]:
@@ -61,8 +67,22 @@ def levels_used(fields: Mapping[str, Any], width: int) -> int:
 
 def encoder_renames(encoder: str) -> Renames:
     """Return the table of an encoder of ours. WeightsError where MMSegmentation has no such backbone."""
-    module = ENCODERS.get(encoder)
+    return _backbone(encoder).renames(encoder)
+
+
+def encoder_changes(config: Any) -> Mapping[str, tuple[Change, Change]]:
+    """Return what is laid out differently in the encoder of a config, see `Importer`."""
+    return _backbone(config.encoder.name).changes(config.encoder)
+
+
+def encoder_constants(config: Any) -> Mapping[str, Tensor]:
+    """Return what files hold besides of the encoder of a config, see `Importer`."""
+    return _backbone(config.encoder.name).constants(config.encoder)
+
+
+def _backbone(encoder: str) -> Backbone:
+    module = ENCODERS.get(encoder, OTHERS)
     found = next((backbone for backbone in _backbones() if backbone.module == module), None)
     if found is None:
         raise WeightsError(f"MMSegmentation has no backbone '{encoder}'")
-    return found.renames(encoder)
+    return found

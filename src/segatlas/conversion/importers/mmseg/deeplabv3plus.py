@@ -8,7 +8,12 @@ from typing import Any
 from segatlas.conversion.importers.foreign import ForeignWeights
 from segatlas.conversion.importers.importer import Change, Importer
 from segatlas.conversion.importers.mmseg.aspp import ASPP, ASPP_PARTS, aspp_changes, aspp_fields, separable_parts
-from segatlas.conversion.importers.mmseg.backbones import encoder_fields, encoder_renames
+from segatlas.conversion.importers.mmseg.backbones import (
+    encoder_changes,
+    encoder_constants,
+    encoder_fields,
+    encoder_renames,
+)
 from segatlas.conversion.importers.mmseg.heads import CLASSIFIER, FCN_AUX, head_fields
 from segatlas.conversion.importers.renames import Renames
 from segatlas.models.deeplabv3plus import DeepLabV3PlusConfig
@@ -47,7 +52,14 @@ def renames(config: DeepLabV3PlusConfig) -> Renames:
 
 def changes(config: DeepLabV3PlusConfig) -> Mapping[str, tuple[Change, Change]]:
     """See `Importer`."""
-    return aspp_changes(config.channels)
+    return {**encoder_changes(config), **aspp_changes(config.channels)}
 
 
-IMPORTER = Importer(source="mmseg", architecture="deeplabv3plus", recognise=recognise, renames=renames, changes=changes)
+IMPORTER = Importer(
+    source="mmseg",
+    architecture="deeplabv3plus",
+    recognise=recognise,
+    renames=renames,
+    changes=changes,
+    constants=encoder_constants,
+)

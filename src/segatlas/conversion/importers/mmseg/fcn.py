@@ -7,7 +7,13 @@ from typing import Any
 
 from segatlas.conversion.importers.foreign import ForeignWeights
 from segatlas.conversion.importers.importer import Importer
-from segatlas.conversion.importers.mmseg.backbones import encoder_fields, encoder_renames, levels_used
+from segatlas.conversion.importers.mmseg.backbones import (
+    encoder_changes,
+    encoder_constants,
+    encoder_fields,
+    encoder_renames,
+    levels_used,
+)
 from segatlas.conversion.importers.mmseg.heads import CLASSIFIER, FCN_AUX, head_fields
 from segatlas.conversion.importers.renames import Renames
 from segatlas.errors import WeightsError
@@ -59,4 +65,11 @@ def renames(config: FCNConfig) -> Renames:
     ]
 
 
-IMPORTER = Importer(source="mmseg", architecture="fcn", recognise=recognise, renames=renames)
+IMPORTER = Importer(
+    source="mmseg",
+    architecture="fcn",
+    recognise=recognise,
+    renames=renames,
+    changes=encoder_changes,
+    constants=encoder_constants,
+)

@@ -7,7 +7,13 @@ from typing import Any
 
 from segatlas.conversion.importers.foreign import ForeignWeights
 from segatlas.conversion.importers.importer import Importer
-from segatlas.conversion.importers.mmseg.backbones import encoder_fields, encoder_renames, levels_used
+from segatlas.conversion.importers.mmseg.backbones import (
+    encoder_changes,
+    encoder_constants,
+    encoder_fields,
+    encoder_renames,
+    levels_used,
+)
 from segatlas.conversion.importers.mmseg.heads import image_channels
 from segatlas.conversion.importers.renames import Renames
 from segatlas.models.ocrnet import OCRNetConfig
@@ -56,4 +62,11 @@ def renames(config: OCRNetConfig) -> Renames:
     ]
 
 
-IMPORTER = Importer(source="mmseg", architecture="ocrnet", recognise=recognise, renames=renames)
+IMPORTER = Importer(
+    source="mmseg",
+    architecture="ocrnet",
+    recognise=recognise,
+    renames=renames,
+    changes=encoder_changes,
+    constants=encoder_constants,
+)

@@ -7,7 +7,12 @@ from typing import Any
 
 from segatlas.conversion.importers.foreign import ForeignWeights
 from segatlas.conversion.importers.importer import Importer
-from segatlas.conversion.importers.mmseg.backbones import encoder_fields, encoder_renames
+from segatlas.conversion.importers.mmseg.backbones import (
+    encoder_changes,
+    encoder_constants,
+    encoder_fields,
+    encoder_renames,
+)
 from segatlas.conversion.importers.mmseg.heads import image_channels
 from segatlas.conversion.importers.mmseg.pyramid import is_pyramid, pyramid_fields, pyramid_renames
 from segatlas.conversion.importers.renames import Renames
@@ -49,4 +54,11 @@ def renames(config: PointRendConfig) -> Renames:
     ]
 
 
-IMPORTER = Importer(source="mmseg", architecture="pointrend", recognise=recognise, renames=renames)
+IMPORTER = Importer(
+    source="mmseg",
+    architecture="pointrend",
+    recognise=recognise,
+    renames=renames,
+    changes=encoder_changes,
+    constants=encoder_constants,
+)

@@ -7,7 +7,12 @@ from typing import Any
 
 from segatlas.conversion.importers.foreign import ForeignWeights
 from segatlas.conversion.importers.importer import Importer
-from segatlas.conversion.importers.mmseg.backbones import encoder_fields, encoder_renames
+from segatlas.conversion.importers.mmseg.backbones import (
+    encoder_changes,
+    encoder_constants,
+    encoder_fields,
+    encoder_renames,
+)
 from segatlas.conversion.importers.mmseg.heads import CLASSIFIER, FCN_AUX, head_fields
 from segatlas.conversion.importers.mmseg.pyramid import is_pyramid, pyramid_fields, pyramid_renames
 from segatlas.conversion.importers.renames import Renames
@@ -29,4 +34,11 @@ def renames(config: SemanticFPNConfig) -> Renames:
     return [*encoder_renames(config.encoder.name), *pyramid_renames("decode_head"), *CLASSIFIER, *FCN_AUX]
 
 
-IMPORTER = Importer(source="mmseg", architecture="semantic_fpn", recognise=recognise, renames=renames)
+IMPORTER = Importer(
+    source="mmseg",
+    architecture="semantic_fpn",
+    recognise=recognise,
+    renames=renames,
+    changes=encoder_changes,
+    constants=encoder_constants,
+)

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor
-
 from segatlas.conversion.importers.foreign import ForeignWeights
 from segatlas.conversion.importers.importer import Importer
-from segatlas.conversion.importers.mmseg.backbones import encoder_fields, encoder_renames
+from segatlas.conversion.importers.mmseg.backbones import (
+    encoder_changes,
+    encoder_constants,
+    encoder_fields,
+    encoder_renames,
+)
 from segatlas.conversion.importers.mmseg.heads import CLASSIFIER, FCN_AUX, head_fields
-from segatlas.conversion.importers.mmseg.vit import INDEX, index_tensors, mae_renames
+from segatlas.conversion.importers.mmseg.vit import INDEX, mae_renames
 from segatlas.conversion.importers.renames import Renames
 from segatlas.encoders import TOKEN_ENCODERS
-from segatlas.encoders.vit import FORMS
 from segatlas.errors import WeightsError
 from segatlas.models.upernet import UPerNetConfig
 
@@ -92,17 +94,12 @@ def renames(config: UPerNetConfig) -> Renames:
     ]
 
 
-def constants(config: UPerNetConfig) -> Mapping[str, Tensor]:
-    """See `Importer`."""
-    name = config.encoder.name
-    return index_tensors(config.encoder.options, FORMS[name]) if name in TOKEN_ENCODERS else {}
-
-
 IMPORTER = Importer(
     source="mmseg",
     architecture="upernet",
     recognise=recognise,
     renames=renames,
     dropped=INDEX,
-    constants=constants,
+    changes=encoder_changes,
+    constants=encoder_constants,
 )

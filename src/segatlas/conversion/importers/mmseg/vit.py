@@ -16,6 +16,7 @@ from torch import Tensor
 from segatlas.conversion.importers.foreign import ForeignWeights
 from segatlas.conversion.importers.mmseg.backbones import Backbone
 from segatlas.conversion.importers.renames import Renames
+from segatlas.encoders.spec import EncoderSpec
 from segatlas.encoders.vit import FORMS, VisionTransformerForm, VisionTransformerOptions, relations
 from segatlas.errors import WeightsError
 
@@ -175,8 +176,9 @@ def mae_renames(ours: str = "encoder") -> Renames:
     ]
 
 
-def index_tensors(options: VisionTransformerOptions, form: VisionTransformerForm) -> dict[str, Tensor]:
-    """Return what `MAE` stores of each block besides its table, {} without relative positions."""
+def constants(encoder: EncoderSpec) -> dict[str, Tensor]:
+    """See `Backbone`: what `MAE` stores of each block besides its table, {} without relative positions."""
+    options, form = encoder.options, FORMS[encoder.name]
     if not options.relative_positions:
         return {}
     height, width = options.image_size or form.image_size
@@ -190,4 +192,4 @@ def renames(encoder: str) -> Renames:
     return vit_renames("encoder.vit")
 
 
-BACKBONE = Backbone(module="segatlas.encoders.vit_maps", recognise=recognise, renames=renames)
+BACKBONE = Backbone(module="segatlas.encoders.vit_maps", recognise=recognise, renames=renames, constants=constants)
