@@ -171,8 +171,8 @@ def models(described: Iterable[str] | None = None) -> Iterator[str]:
 def train_words(name: str) -> list[str]:
     """Return the words behind `segatlas train` for an architecture or variant: the nearest recipe, and its change.
 
-    The nearest recipe is the one whose network shares most of the name; of those ADE20K's, then Cityscapes'. No words
-    where no recipe is for the architecture.
+    The nearest recipe is one for the variant or that tells of `model.name=NAME`, then the one whose network shares most
+    of the name; of those ADE20K's, then Cityscapes'. No words where no recipe is for the architecture.
     """
     from segatlas.models import lookup
 
@@ -184,11 +184,20 @@ def train_words(name: str) -> list[str]:
         if not folder and lookup(network)[0] is entry:
             rank = next((i for i, data in enumerate(order) if dataset.startswith(data)), len(order))
             shared = takewhile(lambda pair: pair[0] == pair[1], zip(network, name, strict=False))
-            found.append((-len(list(shared)), rank, recipe, network))
+            is_own = network == name == variant and any(data in dataset for data in order)
+            told = is_own or re.search(rf"model\.name={name}\b", recipes_text()[recipe]) is not None
+            found.append((not told, -len(list(shared)), rank, recipe, network))
     if not found:
         return []
-    _, _, recipe, network = min(found)
+    *_, recipe, network = min(found)
     return [recipe] if variant in (None, network) else [recipe, f"model.name={name}"]
+
+
+@cache
+def recipes_text() -> dict[str, str]:
+    from segatlas import config
+
+    return {recipe: file.read_text(encoding="utf-8") for recipe, file in config.recipes().items()}
 
 
 @cache
