@@ -123,10 +123,6 @@ def rates(recipe: str, peer: str, seed: int) -> dict[str, Any]:
     unlike = [n for (a, b), n in pairs.items() if groups[a]["weight_decay"] != wrapper.param_groups[b]["weight_decay"]]
     schedulers = [PARAM_SCHEDULERS.build({**s, "optimizer": wrapper}) for s in config.param_scheduler]
     bases = {a: groups[a]["base_lr"] for a, _ in pairs}
-    step_of = wrapper.optimizer.step
-    for group in wrapper.param_groups:
-        for parameter in group["params"]:
-            parameter.grad = None
     worst, worst_name = 0.0, ""
     for step in range(total):
         factors = {b: lr_factor(train.schedule, step, total, base=b) for b in set(bases.values())}
@@ -134,7 +130,6 @@ def rates(recipe: str, peer: str, seed: int) -> dict[str, Any]:
             found = abs(bases[a] * factors[bases[a]] - wrapper.param_groups[b]["lr"])
             if found > worst:
                 worst, worst_name = found, f"{names[0]} at step {step}"
-        step_of()
         for scheduler in schedulers:
             scheduler.step()
     matched = len({name for names in pairs.values() for name in names})
@@ -165,7 +160,7 @@ def without_drawing(model: nn.Module) -> nn.Module:
     """Switch dropout and drop path off; return the network in training mode."""
     for module in model.modules():
         if type(module).__name__ in DROPOUTS:
-            for field in ("p", "drop_prob", "probability"):
+            for field in ("p", "drop_prob", "rate"):
                 if isinstance(getattr(module, field, None), float):
                     setattr(module, field, 0.0)
     return model.train()
