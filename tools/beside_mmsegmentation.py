@@ -2,8 +2,8 @@
 
     PYTHONPATH=src:tools PEERS/bin/python tools/beside_mmsegmentation.py settings rates losses draws scores [--seed 0]
 
-PEERS is the environment that `../shared/parity/ref_env.sh` makes. Results are kept in `docs/from-mmsegmentation.json`, and
-the tables of `docs/from-mmsegmentation.md` are written from it. Exits 1 where a number is beyond its limit.
+PEERS is the environment that `../shared/parity/ref_env.sh` makes. Results are kept in `docs/from-mmsegmentation.json`,
+and the tables of `docs/from-mmsegmentation.md` are written from it. Exits 1 where a number is beyond its limit.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ PAIRS = {
     "dpt_ade20k": "dpt/dpt_vit-b16_8xb2-160k_ade20k-512x512",
 }
 """Shipped recipe -> the peer's config: one of each architecture and optimiser that both have."""
-RATES = ("fcn_ade20k", "pointrend_ade20k", "segformer_cityscapes", "upernet_mae_ade20k", "dpt_ade20k", "upernet_vit_ade20k")
+RATES = ("fcn_ade20k", "pointrend_ade20k", "segformer_cityscapes", "upernet_mae_ade20k")
 LOSSES = ("fcn_ade20k", "segformer_cityscapes", "ocrnet_ade20k", "stdc_cityscapes")
 
 
@@ -86,6 +86,7 @@ def main() -> int:
 def results(parts: list[str], seed: int, only: list[str] | None) -> Any:
     """Yield (name, result) of the parts."""
     import torch
+
     from beside_training import draws, losses, rates, real_images, scores
 
     torch.set_num_threads(1)
@@ -109,7 +110,6 @@ def results(parts: list[str], seed: int, only: list[str] | None) -> Any:
 def settings(recipe: str, peer: str) -> dict[str, tuple[str, str]]:
     """Return key -> (the peer's setting, ours), in the same words where they mean the same."""
     from beside_training import peer_config
-
     from segatlas.recipe import Config
 
     theirs, ours = _theirs(peer, peer_config(peer)), _ours(Config.load(recipe))
@@ -126,8 +126,8 @@ def _theirs(name: str, config: Any) -> dict[str, str]:
     resize = next(step for step in config.test_pipeline if step["type"] == "Resize")
     scale, jitter = sorted(pipeline["RandomResize"]["scale"]), pipeline["RandomResize"]["ratio_range"]
     mode = config.model.test_cfg
-    spared = "norms and biases" if rules.get("num_layers") else ""
-    spared = spared or ", ".join(key for key, rule in rules.get("custom_keys", {}).items() if rule.get("decay_mult") == 0)
+    spared = ", ".join(key for key, rule in rules.get("custom_keys", {}).items() if rule.get("decay_mult") == 0)
+    spared = "norms and biases" if rules.get("num_layers") else spared
     return {
         "images a step": str(gpus * config.train_dataloader.batch_size),
         "batch x accumulated": f"{config.train_dataloader.batch_size} x {gpus} GPUs",
@@ -243,8 +243,8 @@ def numbers_table(kept: dict[str, Any]) -> list[str]:
         where = f"{result['seed']}, {result['date']}"
         holds = "yes" if result["good"] else "**no**"
         if what == "rates":
-            text = f"{result['steps']} steps, {result['parameters']} of {result['of']} parameters: rate {result['rate']:.1e}"
-            text, limit = f"{text}, decay {result['decay']:.1e}", "1e-9"
+            text = f"{result['steps']} steps, {result['parameters']} of {result['of']} parameters: "
+            text, limit = f"{text}rate {result['rate']:.1e}, decay {result['decay']:.1e}", "1e-9"
         elif what == "losses":
             text = f"{result['steps']} steps, {result['from']:.4f} to {result['to']:.4f}: {result['worst']:.1e}"
             limit = "1e-6" if result["type"] == "float64" else "1e-5"

@@ -14,6 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from segatlas import criteria
@@ -108,7 +109,7 @@ def rates(recipe: str, peer: str, seed: int) -> dict[str, Any]:
         known = names_of_peer(model, config, Path(folder))
         net, _ = load_pretrained(Path(folder) / "ours")
     wrapper = build_optim_wrapper(model, config.optim_wrapper)
-    theirs = {name: number for name, number in _group_of(model, wrapper.optimizer).items()}
+    theirs = _group_of(model, wrapper.optimizer)
     train = ours.train
     groups = parameter_groups(net, train.optimizer, train.lr)
     mine = {id(p): index for index, group in enumerate(groups) for p in group["params"]}
@@ -243,7 +244,7 @@ def draws(recipe: str, peer: str, seed: int, images: list[tuple[np.ndarray, np.n
         left = (c + a * placement.size[1] if flipped else c) / abs(a)
         crop = (f / e, left)
         whole = (size[0] / e, size[1] / abs(a))
-        facts = _facts(1 / e * size[0] / min(size[0], 1e9), crop, whole, placement.size, flipped)
+        facts = _facts(whole[0], crop, whole, placement.size, flipped)
         mine.append(facts | _of_pixels(prepared.image, prepared.label))
     result: dict[str, Any] = {}
     for name in theirs[0]:
@@ -267,7 +268,6 @@ def _peer_draws(config: Any, seed: int, images: list[tuple[np.ndarray, np.ndarra
     rows = []
     for index in range(DRAWS):
         image, label = images[index % len(images)]
-        height, width = label.shape
         results: dict[str, Any] = {"img": image[..., ::-1].copy(), "gt_seg_map": label.copy()}
         results |= {"seg_fields": ["gt_seg_map"], "img_shape": label.shape, "ori_shape": label.shape}
         for step in steps:
@@ -307,10 +307,15 @@ def real_images(root: Path, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
     found = []
     files = sorted((root / "train").iterdir())
     for file in files[:: max(1, len(files) // count)][:count]:
-        label = cv2.imread(str(root / "trainannot" / f"{file.stem}.png"), cv2.IMREAD_UNCHANGED)
-        label[label > 10] = IGNORE
+        label = _label(root / "trainannot" / f"{file.stem}.png")
         found.append((cv2.imread(str(file))[..., ::-1].copy(), label))
     return found
+
+
+def _label(file: Path) -> np.ndarray:
+    """Return the indices of a label image, (H, W) uint8; 11, which is no class, becomes 255."""
+    label = np.array(Image.open(file))
+    return np.where(label > 10, IGNORE, label).astype(np.uint8)
 
 
 # ---- scores of a converted model
@@ -322,9 +327,7 @@ def scores(peer: str, seed: int, root: Path, count: int) -> dict[str, Any]:
     from segatlas.evaluation import evaluate
 
     config = peer_config(peer)
-    for head in ("decode_head", "auxiliary_head"):
-        for part in [config.model.get(head)] if isinstance(config.model.get(head), dict) else config.model.get(head) or []:
-            part["num_classes"] = 11
+    config.model.decode_head.num_classes = 11
     model = peer_model(config, seed)
     with torch.no_grad():  # a random start gives one class nearly everywhere
         model.decode_head.conv_seg.weight.mul_(30)
@@ -344,8 +347,7 @@ def scores(peer: str, seed: int, root: Path, count: int) -> dict[str, Any]:
     metric.dataset_meta = {"classes": [str(index) for index in range(11)]}
     model.eval()
     for image, annotation in files:
-        label = cv2.imread(str(annotation), cv2.IMREAD_UNCHANGED)
-        label[label > 10] = IGNORE
+        label = _label(annotation)
         results: dict[str, Any] = {"img": cv2.imread(str(image)), "ori_shape": label.shape, "img_path": str(image)}
         results["img_shape"] = label.shape
         packed = pack.transform(resize.transform(results))

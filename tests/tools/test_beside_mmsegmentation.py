@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 
-import beside_mmsegmentation as tool
 import pytest
 
+import beside_mmsegmentation as tool
 from segatlas.config import recipes
 from segatlas.recipe import Config
 
