@@ -356,7 +356,7 @@ def scores(peer: str, seed: int, root: Path, count: int) -> dict[str, Any]:
         sample = found.to_dict() | {"gt_sem_seg": {"data": torch.from_numpy(label).unsqueeze(0)}}
         metric.process({}, [sample])
     theirs = metric.compute_metrics(metric.results)["mIoU"]
-    mine = 100 * float(report.summary["miou"])
+    mine = 100 * report.miou
     return {
         "what": "scores", "peer": peer, "seed": seed, "images": len(files), "ours": mine, "theirs": float(theirs),
         "good": abs(mine - float(theirs)) <= 0.01,
