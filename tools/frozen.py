@@ -79,6 +79,7 @@ ADDED: dict[str, tuple[str, ...]] = {
         *("train.schedule.min_lr", "train.schedule.span"),
         *("transforms.scale_draw", "transforms.crop_padding", "transforms.photometric.kind"),
         *("losses.*.count_ignored", "losses.*.ignored_as_class", "losses.*.squared_dice"),
+        "losses.*.align_corners",
         *("model.presence_classes", "model.presence_pooling", "model.presence_dropout"),
         *("model.attention", "model.center", "model.norm_maps"),
         *(
@@ -115,7 +116,7 @@ DROPPED: dict[str, dict[str, Any]] = {
 """Old keys that are no longer written where they said nothing -> what stood there: options of another dataset."""
 AMENDED = (
     *("model.input.resize", "losses", "train.accumulate", "train.optimizer", "train.schedule.min_ratio"),
-    *("transforms.resize", "transforms.photometric"),
+    *("model.detail_channels", "transforms.resize", "transforms.photometric"),
 )
 """Keys of shipped recipes of `AMENDED_DATA` that were set anew: they claimed a training of another library and
 differed from it. What people have of them on their disks stays as it is."""

@@ -42,6 +42,13 @@ def test_the_total_is_the_weighted_sum_of_the_terms_on_their_targets(align_corne
     assert total.requires_grad
 
 
+def test_a_term_may_be_upsampled_otherwise_than_the_output():
+    out, labels = output(align_corners=True)
+    total, _ = Criterion([CrossEntropy(on="aux.fcn", align_corners=False)])(out, labels)
+    torch.testing.assert_close(total, CrossEntropy()(out.aux["fcn"], labels, CANVAS, False))
+    assert total != CrossEntropy()(out.aux["fcn"], labels, CANVAS, True)
+
+
 def test_terms_that_occur_twice_have_names_of_their_own():
     terms = [Dice(), Dice(smooth=5.0), Dice(on="aux.fcn")] * 2
     _, values = Criterion(terms)(*output())

@@ -18,6 +18,9 @@ class LossConfig(Section):
     name: str
     weight: float = Field(1.0, gt=0, le=1e6, description="factor of this term in the sum")
     on: str = Field("logits", pattern=r"^(logits|aux\.\w+)$", description="'logits' or 'aux.NAME'")
+    align_corners: bool | None = Field(
+        None, description="how what the term is on is upsampled; default: as the network's output"
+    )
     class_weights: tuple[float, ...] | Literal["auto"] | None = Field(
         None, description="one per class, or 'auto': from the training masks (see `segatlas data stats`)"
     )

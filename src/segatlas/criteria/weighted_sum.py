@@ -55,7 +55,7 @@ class Criterion(nn.Module):
                 term.given(output),
                 targets,
                 canvas=output.canvas,
-                align_corners=output.resample.align_corners,
+                align_corners=output.resample.align_corners if term.align_corners is None else term.align_corners,
                 class_weights=getattr(self, _buffer(index)),
             )
             totals.append(term.weight * term.total(parts))
