@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,9 @@ def test_every_shipped_recipe_loads_and_begins_with_its_title(name: str) -> None
 @pytest.mark.parametrize("path", sorted(Path(config.loading.RECIPES).glob("_base_/*.yaml")), ids=lambda path: path.stem)
 def test_every_shipped_part_of_a_recipe_loads_and_is_used(path: Path) -> None:
     Config.load(path)
-    assert any(f"_base_/{path.name}" in recipe.read_text(encoding="utf-8") for recipe in recipes().values())
+    others = [*recipes().values(), *(other for other in path.parent.glob("*.yaml") if other != path)]
+    named = re.compile(rf"^base: .*\b{path.name}", re.MULTILINE)
+    assert any(named.search(other.read_text(encoding="utf-8")) for other in others)
 
 
 def test_a_key_of_the_architecture_is_checked_with_its_line(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def write_sets(home: Path) -> dict[str, Path]:
 def words(name: str, roots: dict[str, Path], *further: str) -> list[str]:
     """Return a recipe's name and the words that make it small: images, crops, one thread."""
     config = Config.load(name)
-    small = ["transforms.crop=[64,64]", "train.batch=2", "train.device=cpu", "train.threads=1"]
+    small = ["transforms.crop=[64,64]", "train.batch=2", "train.accumulate=1", "train.device=cpu", "train.threads=1"]
     if config.transforms.resize:
         small.append("transforms.resize=short:64")
     if config.model.start_from:  # a trained network that is not there
