@@ -8,7 +8,7 @@ SHARED := $(or $(SEGATLAS_SHARED),../shared)
 PEERS ?= .peers/bin/python
 REFERENCES ?= $(wildcard ../parity_refs)
 JOBS ?= 2
-TESTS = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+TESTS = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 TABLE = OMP_WAIT_POLICY=PASSIVE SEGATLAS_SHARED=$(SHARED) PYTHONPATH=src $(PEERS) -m benchmarks
 
 .PHONY: demo test test-all check docs bench shape-proof env clean pins
