@@ -55,9 +55,9 @@ def test_a_card_takes_the_statistics_of_the_package_over(tmp_path):
 
 def made_package(folder, name: str) -> None:
     """Write a package as they are published, with the tensors of timm's network under the first port's names."""
-    from segatlas.build.encoder_names import _FIRST_PORT
+    from segatlas.build.encoder_names import FIRST_PORT
 
-    back = {ours: theirs for theirs, ours in _FIRST_PORT.items()}
+    back = {ours: theirs for theirs, ours in FIRST_PORT.items()}
     net = unet(name).encoder.model
     first = {"conv_pw": "conv_pwl", "bn1": "bn2", "bn2": "bn3", "conv_dw": "conv_dw"}
     places = sorted({tuple(map(int, key.split(".")[1:3])) for key in net.state_dict() if key.startswith("blocks.")})

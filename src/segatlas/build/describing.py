@@ -107,7 +107,7 @@ class _Uncounted(TorchFunctionMode):
         {F.batch_norm, F.layer_norm, F.group_norm, F.relu, F.relu_, F.relu6, F.gelu, F.silu, F.hardswish, F.dropout}
         | {torch.batch_norm, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_, Tensor.sigmoid, torch.sigmoid}
     )
-    _ADD = frozenset({torch.add, Tensor.add, Tensor.add_, Tensor.mul, torch.mul})
+    _PAIRS = frozenset({torch.add, Tensor.add, Tensor.add_, Tensor.mul, torch.mul})
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -115,7 +115,7 @@ class _Uncounted(TorchFunctionMode):
         kwargs = kwargs or {}
         if func in self._KEEP_SHAPE and args:
             return args[0].detach()
-        if func in self._ADD and all(isinstance(x, Tensor) for x in args) and args[0].shape == args[1].shape:
+        if func in self._PAIRS and [type(x) for x in args] == [Tensor, Tensor] and args[0].shape == args[1].shape:
             return args[0].detach()
         if func is F.interpolate and (size := kwargs.get("size")) is not None and not isinstance(size, int):
             return args[0].new_empty((*args[0].shape[:2], *size))
