@@ -227,15 +227,17 @@ def _finish(
 
     _fill(corner, rows, columns, target)
     row, column = mixed.nonzero(as_tuple=True)
-    flat = target.view(-1)
+    flat, starts = target.view(-1), rows.pixel * target.shape[1]
+    ends = torch.stack([top, bottom]) * width, torch.stack([columns.first, columns.second])
     step = samples.cells(rows.slots * columns.slots)
     for start in range(0, len(row), step):
         cell_row, cell_column = row[start : start + step], column[start : start + step]
-        left, right = columns.first[cell_column], columns.second[cell_column]
-        above, below = top[cell_row] * width, bottom[cell_row] * width
+        left, right = ends[1].index_select(1, cell_column)
+        above, below = ends[0].index_select(1, cell_row)
         corners = torch.stack([above + left, above + right, below + left, below + right])
-        winner = samples.best_between(corners, rows.weight[:, cell_row], columns.weight[:, cell_column])
-        pixel = (rows.pixel[:, cell_row] * target.shape[1]).unsqueeze(1) + columns.pixel[:, cell_column]
+        down, across = rows.weight.index_select(1, cell_row), columns.weight.index_select(1, cell_column)
+        winner = samples.best_between(corners, down, across)
+        pixel = starts.index_select(1, cell_row).unsqueeze(1) + columns.pixel.index_select(1, cell_column)
         flat.scatter_(0, pixel.view(-1), winner.view(-1).to(target.dtype))
 
 

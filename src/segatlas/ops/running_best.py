@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
 
@@ -31,12 +33,20 @@ class RunningBest:
 
         The number 0 says that these are the first values.
         """
-        if isinstance(k, int) and k == 0:
-            self.value.copy_(value)
-            return
+        if isinstance(k, int):
+            if k == 0:
+                self.value.copy_(value)
+                return
+            k = _number(k, value.dtype)
         torch.gt(value, self.value, out=self.better)
         torch.maximum(value, self.value, out=self.value)
         torch.maximum(self.winner, self.better.mul_(k), out=self.winner)
+
+
+@functools.cache
+def _number(k: int, dtype: torch.dtype) -> Tensor:
+    """Return k as a tensor: torch would make one at every product."""
+    return torch.tensor(k, dtype=dtype)
 
 
 def best_class(planes: Tensor, dtype: torch.dtype) -> Tensor:

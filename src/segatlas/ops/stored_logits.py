@@ -19,7 +19,7 @@ from torch import Tensor
 from segatlas.ops.running_best import ELEMENTS, RunningBest, best_class
 from segatlas.ops.steps import step_elements
 
-ROW_BYTES = 1 << 20
+ROW_BYTES = 1 << 18
 """Logits of cells' corners that are gathered at once."""
 
 FEW = 8
@@ -30,6 +30,11 @@ MANY = 1 / 3
 
 ROWS = 1 << 14
 """Positions whose best class is looked for at once: NumPy gives 8 bytes for each."""
+
+
+_Space = tuple[Tensor, Tensor, Tensor]
+"""Room for steps (2, 1, n) between the corners of a cell, for its upper and lower edge (2, Sx, n) and for their
+difference (Sx, n)."""
 
 
 class StoredLogits(Protocol):
@@ -80,13 +85,13 @@ class Planes:
     def best_between(self, corners: Tensor, down: Tensor, right: Tensor) -> Tensor:
         """See `StoredLogits`."""
         count, index = corners.shape[1], corners.view(-1)
-        mixer = _Mixer(self.values, len(down), len(right), count)
-        value, sample = mixer.new_value(), self.values.new_empty(4, count)
-        running = RunningBest(value.shape, value.dtype)
-        for k in range(len(self.values)):
-            torch.index_select(self.values[k], 0, index, out=sample.view(-1))
-            mixer.mix(sample, down, right, out=value)
-            running.offer(value, k)
+        sample = self.values.new_empty(4 * count)
+        mixer = _Mixer(sample.view(4, count), down, right, _new_space(sample, len(right), count))
+        running = RunningBest(torch.Size((len(down), len(right), count)), sample.dtype)
+        value = torch.empty_like(running.value)
+        for k, plane in enumerate(self.values):
+            torch.index_select(plane, 0, index, out=sample)
+            running.offer(mixer.mix(out=value), k)
         return running.winner
 
 
@@ -109,7 +114,7 @@ class Interleaved:
 
     def cells(self, slots: int) -> int:
         """See `StoredLogits`."""
-        return max(1, 4 * ELEMENTS // slots)
+        return max(1, ELEMENTS // slots)
 
     def best_between(self, corners: Tensor, down: Tensor, right: Tensor) -> Tensor:
         """See `StoredLogits`.
@@ -117,27 +122,28 @@ class Interleaved:
         The cells with most candidates come first, and the candidates of a cell in rising order: so the i-th candidates
         are those of the first cells, and one vector.
         """
-        count, found = corners.shape[1], self._candidates(corners)
+        (classes, count), found = (self.values.shape[1], corners.shape[1]), self._candidates(corners)
         if found is None:
             return self._best_of_all(corners, down, right)
         values, cell, label = found
         amount = np.bincount(cell, minlength=count)
         first = np.cumsum(amount) - amount
-        order = np.argsort(-amount, kind="stable")
+        order = np.argsort((classes - amount).astype(np.uint16), kind="stable")  # by radix
         active = count - np.cumsum(np.bincount(amount))  # cells with more than so many candidates
         by_amount = torch.from_numpy(order)
         down, right = down.index_select(1, by_amount), right.index_select(1, by_amount)
-        mixer = _Mixer(values, len(down), len(right), count)
-        value, spare, better = mixer.new_value(), mixer.new_value(), mixer.new_value()
+        space = _new_space(values, len(right), count)
+        value, spare, better = values.new_empty(3, len(down), len(right), count)
         winner = torch.zeros_like(value)
         for i, cells in enumerate([count, *active[1:-1].tolist()]):
             pair = torch.from_numpy(first[order[:cells]] + i)
-            corner, chosen = values.index_select(1, pair), label.index_select(0, pair)
+            chosen = label.index_select(0, pair)
+            mixer = _Mixer(values.index_select(1, pair), down[:, :cells], right[:, :cells], space)
             if i == 0:
-                mixer.mix(corner, down, right, out=value)
+                mixer.mix(out=value)
                 winner[:] = chosen
             else:
-                offered = mixer.mix(corner, down[:, :cells], right[:, :cells], out=spare[..., :cells])
+                offered = mixer.mix(out=spare[..., :cells])
                 RunningBest.continued(value[..., :cells], winner[..., :cells], better[..., :cells]).offer(
                     offered, chosen
                 )
@@ -180,25 +186,30 @@ class Interleaved:
 
 
 class _Mixer:
-    """Mixes the values of the corners of up to n cells to those of all pixels between."""
+    """Mixes the values at the corners of n cells to those of all pixels between. All views are made once, not a class.
 
-    def __init__(self, like: Tensor, slots_y: int, slots_x: int, count: int):
-        self._shape = (slots_y, slots_x, count)
-        self._step = like.new_empty(2, 1, count)
-        self._edge = like.new_empty(2, slots_x, count)
-        self._drop = like.new_empty(slots_x, count)
+    Args:
+        corners: (4, n) values at the corners; read at every `mix`.
+        down: (Sy, n) weight of the bottom corners for each row of pixels.
+        right: (Sx, n) weight of the right corners for each column of pixels.
+        space: what `_new_space` gave for at least so many cells.
+    """
 
-    def new_value(self) -> Tensor:
-        """Return an empty (Sy, Sx, n) array."""
-        return self._step.new_empty(self._shape)
+    def __init__(self, corners: Tensor, down: Tensor, right: Tensor, space: _Space):
+        pairs = corners.view(2, 2, -1)
+        self._near, self._far = pairs[:, 0:1], pairs[:, 1:2]
+        self._down, self._right = down.unsqueeze(1), right
+        self._step, self._edge, self._drop = (buffer[..., : corners.shape[1]] for buffer in space)
+        self._upper, self._lower = self._edge
 
-    def mix(self, corners: Tensor, down: Tensor, right: Tensor, *, out: Tensor) -> Tensor:
-        """Write values into out (Sy, Sx, m) from corners (4, m); down (Sy, m) and right (Sx, m) weigh the far ones."""
-        count = corners.shape[1]
-        step, edge, drop = self._step[..., :count], self._edge[..., :count], self._drop[..., :count]
-        pairs = corners.view(2, 2, count)
-        near, far = pairs[:, 0:1], pairs[:, 1:2]
-        torch.sub(far, near, out=step)
-        torch.addcmul(near, step, right, out=edge)
-        torch.sub(edge[1], edge[0], out=drop)
-        return torch.addcmul(edge[0], drop, down.unsqueeze(1), out=out)
+    def mix(self, *, out: Tensor) -> Tensor:
+        """Write values into out (Sy, Sx, n)."""
+        torch.sub(self._far, self._near, out=self._step)
+        torch.addcmul(self._near, self._step, self._right, out=self._edge)
+        torch.sub(self._lower, self._upper, out=self._drop)
+        return torch.addcmul(self._upper, self._drop, self._down, out=out)
+
+
+def _new_space(like: Tensor, slots_x: int, count: int) -> _Space:
+    """Return room for what lies between corners and pixels of up to `count` cells."""
+    return like.new_empty(2, 1, count), like.new_empty(2, slots_x, count), like.new_empty(slots_x, count)
