@@ -22,36 +22,85 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("SEGATLAS_SHARED", ROOT.parent / "shared"))
 RESULTS, PAGE = ROOT / "docs" / "from-mmsegmentation.json", ROOT / "docs" / "from-mmsegmentation.md"
-PAIRS = {
-    "fcn_ade20k": "fcn/fcn_r50-d8_4xb4-160k_ade20k-512x512",
-    "fcn_cityscapes": "fcn/fcn_r50-d8_4xb2-80k_cityscapes-512x1024",
-    "pspnet_ade20k": "pspnet/pspnet_r50-d8_4xb4-160k_ade20k-512x512",
-    "deeplabv3_ade20k": "deeplabv3/deeplabv3_r50-d8_4xb4-160k_ade20k-512x512",
-    "deeplabv3plus_ade20k": "deeplabv3plus/deeplabv3plus_r50-d8_4xb4-160k_ade20k-512x512",
-    "upernet_ade20k": "upernet/upernet_r50_4xb4-160k_ade20k-512x512",
-    "upernet_vit_ade20k": "vit/vit_vit-b16_mln_upernet_8xb2-80k_ade20k-512x512",
-    "upernet_mae_ade20k": "mae/mae-base_upernet_8xb2-amp-160k_ade20k-512x512",
-    "ocrnet_ade20k": "ocrnet/ocrnet_hr18_4xb4-160k_ade20k-512x512",
-    "gcnet_ade20k": "gcnet/gcnet_r50-d8_4xb4-160k_ade20k-512x512",
-    "isanet_ade20k": "isanet/isanet_r50-d8_4xb4-160k_ade20k-512x512",
-    "nonlocal_net_ade20k": "nonlocal_net/nonlocal_r50-d8_4xb4-160k_ade20k-512x512",
-    "dnlnet_ade20k": "dnlnet/dnl_r50-d8_4xb4-160k_ade20k-512x512",
-    "psanet_ade20k": "psanet/psanet_r50-d8_4xb4-160k_ade20k-512x512",
-    "pointrend_ade20k": "point_rend/pointrend_r50_4xb4-160k_ade20k-512x512",
-    "fastfcn_ade20k_enc": "fastfcn/fastfcn_r50-d32_jpu_enc_4xb4-160k_ade20k-512x512",
-    "semantic_fpn_ade20k": "sem_fpn/fpn_r50_4xb4-160k_ade20k-512x512",
-    "stdc_cityscapes": "stdc/stdc1_in1k-pre_4xb12-80k_cityscapes-512x1024",
+ENDS = {"ade20k": "4xb4-160k_ade20k-512x512", "cityscapes": "4xb2-80k_cityscapes-512x1024"}
+BOTH = {
+    "deeplabv3": "deeplabv3/deeplabv3_r50-d8",
+    "deeplabv3 mobilenet_v2": "mobilenet_v2/mobilenet-v2-d8_deeplabv3",
+    "deeplabv3 resnest101": "resnest/resnest_s101-d8_deeplabv3",
+    "deeplabv3plus": "deeplabv3plus/deeplabv3plus_r50-d8",
+    "deeplabv3plus mobilenet_v2": "mobilenet_v2/mobilenet-v2-d8_deeplabv3plus",
+    "deeplabv3plus resnest101": "resnest/resnest_s101-d8_deeplabv3plus",
+    "dnlnet": "dnlnet/dnl_r50-d8",
+    "fastfcn": "fastfcn/fastfcn_r50-d32_jpu_psp",
+    "fastfcn aspp": "fastfcn/fastfcn_r50-d32_jpu_aspp",
+    "fastfcn enc": "fastfcn/fastfcn_r50-d32_jpu_enc",
+    "fcn": "fcn/fcn_r50-d8",
+    "fcn hr18": "hrnet/fcn_hr18",
+    "fcn hr48": "hrnet/fcn_hr48",
+    "fcn mobilenet_v2": "mobilenet_v2/mobilenet-v2-d8_fcn",
+    "fcn resnest101": "resnest/resnest_s101-d8_fcn",
+    "gcnet": "gcnet/gcnet_r50-d8",
+    "isanet": "isanet/isanet_r50-d8",
+    "nonlocal_net": "nonlocal_net/nonlocal_r50-d8",
+    "ocrnet": "ocrnet/ocrnet_hr18",
+    "ocrnet hr48": "ocrnet/ocrnet_hr48",
+    "pointrend": "point_rend/pointrend_r50",
+    "psanet": "psanet/psanet_r50-d8",
+    "pspnet": "pspnet/pspnet_r50-d8",
+    "pspnet mobilenet_v2": "mobilenet_v2/mobilenet-v2-d8_pspnet",
+    "pspnet resnest101": "resnest/resnest_s101-d8_pspnet",
+    "semantic_fpn": "sem_fpn/fpn_r50",
+    "upernet": "upernet/upernet_r50",
+}
+"""Folder of recipes and the end of their names -> what the peer's configs for both datasets begin with."""
+OTHERS = {
+    "dpt_ade20k": "dpt/dpt_vit-b16_8xb2-160k_ade20k-512x512",
+    "pspnet_cityscapes_resnest101": "resnest/resnest_s101-d8_pspnet_4xb2-80k_cityscapes512x1024",
+    "segformer_ade20k": "segformer/segformer_mit-b0_8xb2-160k_ade20k-512x512",
+    "segformer_b5_ade20k": "segformer/segformer_mit-b5_8xb2-160k_ade20k-640x640",
     "segformer_cityscapes": "segformer/segformer_mit-b0_8xb1-160k_cityscapes-1024x1024",
     "segmenter_ade20k": "segmenter/segmenter_vit-b_mask_8xb1-160k_ade20k-512x512",
+    "segmenter_ade20k_l": "segmenter/segmenter_vit-l_mask_8xb1-160k_ade20k-512x512",
     "setr_ade20k": "setr/setr_vit-l_naive_8xb2-160k_ade20k-512x512",
-    "setr_ade20k_pup": "setr/setr_vit-l_pup_8xb2-160k_ade20k-512x512",
     "setr_ade20k_mla": "setr/setr_vit-l_mla_8xb2-160k_ade20k-512x512",
+    "setr_ade20k_pup": "setr/setr_vit-l_pup_8xb2-160k_ade20k-512x512",
     "setr_cityscapes": "setr/setr_vit-l_naive_8xb1-80k_cityscapes-768x768",
-    "dpt_ade20k": "dpt/dpt_vit-b16_8xb2-160k_ade20k-512x512",
+    "setr_cityscapes_mla": "setr/setr_vit-l_mla_8xb1-80k_cityscapes-768x768",
+    "setr_cityscapes_pup": "setr/setr_vit-l_pup_8xb1-80k_cityscapes-768x768",
+    "stdc_cityscapes": "stdc/stdc1_4xb12-80k_cityscapes-512x1024",
+    "stdc_cityscapes_stdc2": "stdc/stdc2_4xb12-80k_cityscapes-512x1024",
+    "upernet_convnext_640_ade20k": "convnext/convnext-base_upernet_8xb2-amp-160k_ade20k-640x640",
+    "upernet_convnext_ade20k": "convnext/convnext-tiny_upernet_8xb2-amp-160k_ade20k-512x512",
+    "upernet_mae_ade20k": "mae/mae-base_upernet_8xb2-amp-160k_ade20k-512x512",
+    "upernet_swin_ade20k": "swin/swin-tiny-patch4-window7-in1k-pre_upernet_8xb2-160k_ade20k-512x512",
+    "upernet_swin_w12_ade20k": "swin/swin-base-patch4-window12-in22k-384x384-pre_upernet_8xb2-160k_ade20k-512x512",
+    "upernet_vit_ade20k": "vit/vit_vit-b16_mln_upernet_8xb2-80k_ade20k-512x512",
 }
-"""Shipped recipe -> the peer's config: one of each architecture and optimiser that both have."""
-RATES = ("fcn_ade20k", "pointrend_ade20k", "segformer_cityscapes", "upernet_mae_ade20k")
+PAIRS = {
+    f"{key.split()[0]}_{data}{''.join(f'_{word}' for word in key.split()[1:])}": f"{stem}_{end}"
+    for key, stem in BOTH.items()
+    for data, end in ENDS.items()
+} | OTHERS
+"""Shipped recipe -> the peer's config."""
+ALONE = {
+    "lraspp_ade20k": "its LR-ASPP is another network (stride 8, a third branch), trained on Cityscapes only",
+    "stdc_ade20k": "it has STDC on Cityscapes only; the recipe takes that training",
+    "upernet_vit_adapter_ade20k": "it has no ViT-Adapter; the recipe is the authors'",
+    "upernet_vit_adapter_large_ade20k": "it has no ViT-Adapter; the recipe is the authors'",
+}
+"""Recipes of ADE20K and Cityscapes without a config of the peer, and why."""
+RATES = (
+    *(f"{key}_ade20k" for key in BOTH if " " not in key),
+    *("segformer_cityscapes", "stdc_cityscapes", "dpt_ade20k", "segmenter_ade20k"),
+    *("setr_ade20k", "setr_ade20k_mla", "setr_ade20k_pup", "upernet_convnext_ade20k"),
+    *("upernet_mae_ade20k", "upernet_swin_ade20k", "upernet_vit_ade20k"),
+)
 LOSSES = ("fcn_ade20k", "segformer_cityscapes", "ocrnet_ade20k", "stdc_cityscapes")
+NECK = {"norms", "project", "extract"}
+"""Parts of our SETR-MLA's decoder that are the peer's neck."""
+STATISTICS = "mean, deviation"
+OWN_SIZE = {"cityscapes": "1024x2048"}
+"""Datasets whose images are all of one size: a resize to it changes nothing."""
 
 
 def main() -> int:
@@ -59,12 +108,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="+", choices=["settings", "rates", "losses", "draws", "scores", "page"])
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", help="recipes of rates and losses, with commas; default: all of the list")
+    parser.add_argument("--only", help="recipes of settings, rates and losses, with commas; default: all of the list")
     parser.add_argument("--shims", type=Path, default=SHARED / "parity", help="folder of ref_shims.py")
     args = parser.parse_args()
     warnings.filterwarnings("ignore")
     logging.disable(logging.WARNING)
-    kept: dict[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
     good = True
     if args.parts != ["page"]:
         sys.path.insert(0, str(args.shims))
@@ -76,11 +124,23 @@ def main() -> int:
         MMLogger.get_instance("beside", log_level="ERROR")
         for name, result in results(args.parts, args.seed, args.only.split(",") if args.only else None):
             print(name, {key: value for key, value in result.items() if key != "rows"}, flush=True)
-            kept[name] = result | {"date": str(date.today())}
             good &= bool(result.get("good", True))
-            RESULTS.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    write_page(kept)
+            keep(name, result | {"date": str(date.today())})
+    write_page(kept_results())
     return 0 if good else 1
+
+
+def kept_results() -> dict[str, Any]:
+    """Return the results of earlier runs, by name."""
+    return dict(json.loads(RESULTS.read_text(encoding="utf-8"))) if RESULTS.exists() else {}
+
+
+def keep(name: str, result: dict[str, Any]) -> None:
+    """Put one result beside those of other runs, which may go on at the same time."""
+    kept = kept_results() | {name: result}
+    written = RESULTS.with_suffix(".new")
+    written.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    written.replace(RESULTS)
 
 
 def results(parts: list[str], seed: int, only: list[str] | None) -> Any:
@@ -92,8 +152,8 @@ def results(parts: list[str], seed: int, only: list[str] | None) -> Any:
     torch.set_num_threads(1)
     camvid = SHARED / "data" / "camvid"
     if "settings" in parts:
-        for recipe, peer in PAIRS.items():
-            yield f"settings {recipe}", {"peer": peer, "rows": settings(recipe, peer)}
+        for recipe in only or PAIRS:
+            yield f"settings {recipe}", {"peer": PAIRS[recipe], "rows": settings(recipe, PAIRS[recipe])}
     for recipe in only or RATES if "rates" in parts else ():
         yield f"rates {recipe}", rates(recipe, PAIRS[recipe], seed)
     for recipe in only or LOSSES if "losses" in parts else ():
@@ -102,8 +162,9 @@ def results(parts: list[str], seed: int, only: list[str] | None) -> Any:
     if "draws" in parts:
         yield "draws fcn_ade20k", draws("fcn_ade20k", PAIRS["fcn_ade20k"], seed, real_images(camvid, 8))
     if "scores" in parts:
-        peer = "segformer/segformer_mit-b0_8xb2-160k_ade20k-512x512"
+        peer = PAIRS["segformer_ade20k"]
         yield "scores segformer", scores(peer, seed, camvid, 20)
+        yield "scores segformer, windows", scores(peer, seed, camvid, 20, window=256)
 
 
 # ---- settings
@@ -112,46 +173,86 @@ def settings(recipe: str, peer: str) -> dict[str, tuple[str, str]]:
     from beside_training import peer_config
     from segatlas.recipe import Config
 
-    theirs, ours = _theirs(peer, peer_config(peer)), _ours(Config.load(recipe))
+    config = Config.load(recipe)
+    theirs, ours = _theirs(peer, peer_config(peer, weights=True)), our_settings(config)
+    ours |= {STATISTICS: _our_statistics(config.model)}
     return {key: (theirs[key], ours[key]) for key in theirs}
 
 
 def _theirs(name: str, config: Any) -> dict[str, str]:
     wrap, steps = config.optim_wrapper, config.train_dataloader.dataset.pipeline
     optimizer, rules = wrap.optimizer, wrap.get("paramwise_cfg") or {}
-    pipeline, pre = {step["type"]: step for step in steps}, config.model.data_preprocessor
+    pipeline, pre, mode = {step["type"]: step for step in steps}, config.model.data_preprocessor, config.model.test_cfg
     gpus = int(re.search(r"_(\d+)xb\d+", name).group(1))  # type: ignore[union-attr]
     factor = rules.get("custom_keys", {}).get("head", {}).get("lr_mult", 1.0)
     fall, warm = config.param_scheduler[-1], config.param_scheduler[:-1]
     resize = next(step for step in config.test_pipeline if step["type"] == "Resize")
     scale, jitter = sorted(pipeline["RandomResize"]["scale"]), pipeline["RandomResize"]["ratio_range"]
-    mode = config.model.test_cfg
     spared = ", ".join(key for key, rule in rules.get("custom_keys", {}).items() if rule.get("decay_mult") == 0)
     spared = "norms and biases" if rules.get("num_layers") else spared
+    stage_wise = rules.get("decay_type") == "stage_wise"
     return {
         "images a step": str(gpus * config.train_dataloader.batch_size),
         "batch x accumulated": f"{config.train_dataloader.batch_size} x {gpus} GPUs",
         "steps": str(config.train_cfg.max_iters),
         "optimiser": optimizer["type"].lower(),
-        "lr": f"{optimizer['lr'] * factor:g}" + (f", encoder x {1 / factor:g}" if factor != 1 else ""),
-        "layer decay": f"{rules.get('layer_decay_rate', 1.0):g}",
+        "momentum": _numbers([optimizer["momentum"]] if "momentum" in optimizer else optimizer["betas"]),
+        "lr": ", ".join(
+            [f"{optimizer['lr'] * factor:g}"]
+            + [f"{part} x {1 / factor:g}" for part in ("encoder", "neck") if factor != 1 and _has(config.model, part)]
+        ),
+        "layer decay": f"{rules.get('layer_decay_rate', rules.get('decay_rate', 1.0)):g}" + " a stage" * stage_wise,
         "weight decay": f"{optimizer['weight_decay']:g}" + (f", not of: {spared}" if spared else ", of all"),
         "fall": f"poly {fall['power']:g} to {fall['eta_min']:g}",
         "warm-up": f"{warm[0]['end']} from {warm[0]['start_factor']:g}" if warm else "none",
         "clip": str((wrap.get("clip_grad") or {}).get("max_norm", "none")),
         "precision": "mixed" if "Amp" in wrap["type"] else "fp32",
+        "encoder begins": "trained" if _begins_trained(config.model) else "random",
         "resize": f"fit:{scale[0]}x{scale[1]}",
         "scale": f"{jitter[0]:g} to {jitter[1]:g}, uniform",
         "crop": "x".join(map(str, pipeline["RandomCrop"]["crop_size"])),
         "crop rule": f"10 tries, one class < {pipeline['RandomCrop']['cat_max_ratio']:g}",
         "padding": f"right and below, {pre.pad_val:g} / {pre.seg_pad_val}",
         "flip": f"{pipeline['RandomFlip']['prob']:g}",
-        "colours": "each of four by 1/2, HSV" if "PhotoMetricDistortion" in pipeline else "none",
+        "colours": _their_colours(pipeline.get("PhotoMetricDistortion")),
+        STATISTICS: f"{_numbers(pre.mean)}; {_numbers(pre.std)}",
         "losses": _their_losses(config.model),
         "evaluation": f"{mode['mode']}, fit:{'x'.join(map(str, sorted(resize['scale'])))}"
         + (f", {mode['crop_size'][0]} by {mode['stride'][0]}" if mode["mode"] == "slide" else ""),
         "seed": str(config.get("randomness", {}).get("seed", "drawn anew")),
     }
+
+
+def _has(model: Any, part: str) -> bool:
+    return part == "encoder" or model.get(part) is not None
+
+
+def _numbers(values: Any) -> str:
+    return ", ".join(f"{value:.5g}" for value in values)
+
+
+def _begins_trained(node: Any) -> bool:
+    """Tell whether a part of the peer's network begins with weights of a file."""
+    if isinstance(node, dict):
+        if node.get("pretrained") or (node.get("init_cfg") or {}).get("type") == "Pretrained":  # type: ignore[union-attr]
+            return True
+        return any(_begins_trained(child) for child in node.values())
+    return isinstance(node, list | tuple) and any(_begins_trained(child) for child in node)
+
+
+def _their_colours(step: Any) -> str:
+    from mmseg.registry import TRANSFORMS
+
+    if step is None:
+        return "none"
+    made = TRANSFORMS.build(step)
+    ranges = [(made.contrast_lower, made.contrast_upper), (made.saturation_lower, made.saturation_upper)]
+    return _colours(0.5, made.brightness_delta, *ranges, 2 * made.hue_delta)  # OpenCV counts half degrees
+
+
+def _colours(probability: float, brightness: float, contrast: Any, saturation: Any, hue: float) -> str:
+    ranges = "contrast {:g} to {:g}, saturation {:g} to {:g}".format(*contrast, *saturation)
+    return f"each by {probability:g}: brightness {brightness:.4g}, {ranges}, hue {hue:g} degrees"
 
 
 def _their_losses(model: Any) -> str:
@@ -160,51 +261,86 @@ def _their_losses(model: Any) -> str:
         heads = model.get(part) or []
         for head in heads if isinstance(heads, list | tuple) else [heads]:
             for loss in head["loss_decode"] if isinstance(head["loss_decode"], list | tuple) else [head["loss_decode"]]:
-                kind = "ohem" if head.get("sampler") else "dice" if "Dice" in loss["type"] else "ce"
-                kind = "bce" if loss.get("use_sigmoid") and kind == "ce" else kind
+                sampler = head.get("sampler")
+                kind = "dice" if "Dice" in loss["type"] else "bce" if loss.get("use_sigmoid") else "ce"
+                kind = f"ohem {sampler['thresh']:g}, {sampler['min_kept']} an image," if sampler else kind
+                kind += " over labelled pixels" if loss.get("avg_non_ignore") else ""
+                kind += " by class" if loss.get("class_weight") else ""
                 terms.append(f"{kind} {loss.get('loss_weight', 1.0):g}")
             if head.get("loss_se_decode"):
                 terms.append(f"presence {head['loss_se_decode']['loss_weight']:g}")
     return ", ".join(sorted(terms))
 
 
-def _ours(config: Any) -> dict[str, str]:
+def our_settings(config: Any) -> dict[str, str]:
+    """Return the settings of a recipe in the words of `settings`."""
     train, moves, inputs = config.train, config.transforms, config.model.input
     optimizer, fall = train.optimizer, train.schedule
     spared = list(optimizer.no_decay) + ([] if optimizer.decay_encoder_norms else ["norm (encoder)"])
     spared = spared if optimizer.decay_norms else ["norms and biases", *spared]
-    words = {"cross_entropy": ("ce",), "point_cross_entropy": ("ce",), "ohem": ("ohem",), "detail": ("bce", "dice")}
-    terms = [f"{w} {t.weight:g}" for t in config.losses for w in words.get(t.name, ("presence",))]
-    counted = [getattr(term, "count_ignored", True) for term in config.losses]
     least = fall.min_ratio * train.lr if fall.min_lr is None else fall.min_lr
-    rounds = fall.span == "rest"
-    resize = moves.resize or f"fit:{'1024x2048' if config.data.name == 'cityscapes' else 'own'}"
-    shown = inputs.resize or resize
+    resize = moves.resize or f"fit:{OWN_SIZE.get(config.data.name, 'own')}"
+    shown = inputs.resize or f"fit:{OWN_SIZE.get(config.data.name, 'own')}"
+    decay = f"{optimizer.layer_decay:g}" + " a stage" * ("convnext" in config.model.name)
+    factors = {"encoder": optimizer.encoder_lr_factor} if optimizer.encoder_lr_factor != 1 else {}
+    of_neck = set(optimizer.lr_factors.values()) if optimizer.lr_factors.keys() == NECK else set()
+    factors |= {"neck": min(of_neck)} if len(of_neck) == 1 else optimizer.lr_factors
     return {
         "images a step": str(train.batch * train.accumulate),
         "batch x accumulated": f"{train.batch} x {train.accumulate}",
         "steps": str(train.steps),
         "optimiser": optimizer.name,
-        "lr": f"{train.lr:g}"
-        + (f", encoder x {optimizer.encoder_lr_factor:g}" if optimizer.encoder_lr_factor != 1 else "")
-        + "".join(f", {name} x {factor:g}" for name, factor in optimizer.lr_factors.items()),
-        "layer decay": f"{optimizer.layer_decay:g}",
+        "momentum": _numbers([optimizer.momentum] if optimizer.name == "sgd" else optimizer.betas),
+        "lr": ", ".join([f"{train.lr:g}", *(f"{name} x {f:g}" for name, f in factors.items())]),
+        "layer decay": decay,
         "weight decay": f"{optimizer.weight_decay:g}" + (f", not of: {', '.join(spared)}" if spared else ", of all"),
-        "fall": f"{fall.name} {fall.power:g} to {least:g}" + ("" if rounds else ", beside the warm-up"),
+        "fall": f"{fall.name} {fall.power:g} to {least:g}" + ("" if fall.span == "rest" else ", beside the warm-up"),
         "warm-up": f"{fall.warmup} from {fall.warmup_ratio:g}" if fall.warmup else "none",
         "clip": "none" if train.clip is None else str(train.clip),
         "precision": "fp32" if train.precision == "fp32" else "mixed",
+        "encoder begins": "trained" if config.model.encoder_weights else "random",
         "resize": resize,
         "scale": "{:g} to {:g}, {}".format(*moves.scale, moves.scale_draw),
         "crop": "x".join(map(str, moves.crop)),
         "crop rule": f"10 tries, one class < {moves.class_balance:g}",
         "padding": "right and below, 0 / 255" if moves.crop_padding == "end" else "around, 0 / 255",
         "flip": f"{moves.flip:g}",
-        "colours": "each of four by 1/2, HSV" if moves.photometric and moves.photometric.kind == "steps" else "other",
-        "losses": ", ".join(sorted(terms)) + ("" if all(counted) else ", over labelled pixels"),
+        "colours": _our_colours(moves.photometric),
+        "losses": _our_losses(config),
         "evaluation": f"{inputs.mode}, {shown}" + (f", {inputs.crop[0]} by {inputs.stride[0]}" if inputs.crop else ""),
         "seed": str(config.seed),
     }
+
+
+def _our_colours(jitter: Any) -> str:
+    if jitter is None or jitter.kind != "steps":
+        return "other"
+    return _colours(jitter.probability, 255 * jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue)
+
+
+def _our_statistics(model: Any) -> str:
+    """Return what a run normalises with: what the recipe states, else what the encoder's first weights want."""
+    from segatlas.build.encoder_weights import published_statistics
+    from segatlas.build.network import create_model, shapes_only
+
+    with shapes_only():
+        net = create_model(model.name, num_classes=2, **model.architecture_fields())
+    known = published_statistics(net, model.encoder_weights or "imagenet")
+    stated = (model.input.mean or known[0], model.input.std or known[1])
+    return "; ".join(_numbers(model.input.max_value * value for value in values) for values in stated)
+
+
+def _our_losses(config: Any) -> str:
+    terms = []
+    words = {"cross_entropy": ("ce",), "point_cross_entropy": ("ce",), "detail": ("bce", "dice")}
+    for term in config.losses:
+        kinds = words.get(term.name, ("presence",))
+        if term.name == "ohem":
+            kinds = (f"ohem {term.threshold:g}, {term.min_kept // config.train.batch} an image,",)
+        over = "" if getattr(term, "count_ignored", True) else " over labelled pixels"
+        by_class = " by class" if getattr(term, "class_weights", None) else ""
+        terms += [f"{kind}{over}{by_class} {term.weight:g}" for kind in kinds]
+    return ", ".join(sorted(terms))
 
 
 # ---- the page
@@ -219,18 +355,17 @@ def write_page(kept: dict[str, Any]) -> None:
 
 
 def settings_table(kept: dict[str, Any]) -> list[str]:
-    """Return one line a recipe: what is the same, and what differs."""
-    lines = ["| Recipe | Config of MMSegmentation | The same | Differs: theirs / ours |", "| --- | --- | --- | --- |"]
-    for name, result in kept.items():
-        if name.startswith("settings "):
-            rows = result["rows"]
-            same = [key for key, (theirs, ours) in rows.items() if theirs == ours]
-            unlike = [f"{key}: {theirs} / {ours}" for key, (theirs, ours) in rows.items() if theirs != ours]
-            lines.append(
-                f"| `{name.removeprefix('settings ')}` | `{result['peer']}` | {len(same)} of {len(rows)}: "
-                f"{', '.join(same)} | {'; '.join(unlike)} |"
-            )
-    return lines
+    """Return what is compared, then one line a recipe: how much is the same, and what differs."""
+    found = {name.removeprefix("settings "): kept[name] for name in kept if name.startswith("settings ")}
+    keys = dict.fromkeys(key for result in found.values() for key in result["rows"])
+    lines = [f"The {len(keys)} keys: {', '.join(keys)}.", ""]
+    lines += ["| Recipe | Config of MMSegmentation | The same | Differs: theirs / ours |", "| --- | --- | --- | --- |"]
+    for recipe, result in found.items():
+        rows = result["rows"]
+        unlike = [f"{key}: {theirs} / {ours}" for key, (theirs, ours) in rows.items() if theirs != ours]
+        same = f"{len(rows) - len(unlike)} of {len(rows)}"
+        lines.append(f"| `{recipe}` | `{result['peer']}` | {same} | {'; '.join(unlike)} |")
+    return [*lines, *(f"| `{recipe}` | none: {why} | | |" for recipe, why in ALONE.items())]
 
 
 def numbers_table(kept: dict[str, Any]) -> list[str]:
@@ -243,8 +378,11 @@ def numbers_table(kept: dict[str, Any]) -> list[str]:
         where = f"{result['seed']}, {result['date']}"
         holds = "yes" if result["good"] else "**no**"
         if what == "rates":
-            text = f"{result['steps']} steps, {result['parameters']} of {result['of']} parameters: "
-            text, limit = f"{text}rate {result['rate']:.1e}, decay {result['decay']:.1e}", "1e-9"
+            text = f"{result['steps']} steps, {result['parameters']} of {result['of']} parameters"
+            text += f" (all {result['theirs']} of theirs), " if not result["without_ours"] else ", "
+            text += f"{result['rates']} rates: rate {result['rate']:.1e}, decay {result['decay']:.1e}"
+            text += "; dropout and drop path alike" if result["dropout"] else "; **dropout differs**"
+            limit = "1e-9"
         elif what == "losses":
             text = f"{result['steps']} steps, {result['from']:.4f} to {result['to']:.4f}: {result['worst']:.1e}"
             limit = "1e-6" if result["type"] == "float64" else "1e-5"
@@ -252,7 +390,8 @@ def numbers_table(kept: dict[str, Any]) -> list[str]:
             text = ", ".join(f"{key} p = {number['p']:.2f}" for key, number in result["numbers"].items())
             text, limit = f"{result['draws']} draws, {text}", "p > 0.01"
         else:
-            text = f"mIoU of {result['images']} images: {result['ours']:.4f} and {result['theirs']:.4f}"
+            text = f"mIoU of {result['images']} images, {result['classes']} classes predicted: {result['ours']:.4f} and "
+            text += f"{result['theirs']:.4f}; a class's IoU differs by {result['class']:.1e} at most"
             limit = "0.01"
         lines.append(f"| {what} | `{of}` | {text} | {limit} | {holds} | {where} |")
     return lines

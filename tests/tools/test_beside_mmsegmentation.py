@@ -14,15 +14,48 @@ CLAIMING = [name for name in recipes() if "_ade20k" in name or "_cityscapes" in 
 STEP = {"ade20k": 16, "cityscapes": 8}
 OTHER_STEPS = {"stdc": 48, "segmenter": 8}
 """Images a step of networks that are published with others."""
+DIFFER = {"batch x accumulated", "seed", "weight decay", "encoder begins", "precision", tool.STATISTICS}
+"""Settings that the page says why they differ."""
+KEPT = tool.kept_results()
 
 
 def test_the_tables_of_the_page_are_those_of_the_kept_results():
-    kept = json.loads(tool.RESULTS.read_text(encoding="utf-8"))
     page = tool.PAGE.read_text(encoding="utf-8")
-    for lines in (tool.settings_table(kept), tool.numbers_table(kept)):
+    for lines in (tool.settings_table(KEPT), tool.numbers_table(KEPT)):
         assert len(lines) > 3
         assert "\n".join(lines) in page
-    assert {f"settings {recipe}" for recipe in tool.PAIRS} <= kept.keys()
+
+
+def test_every_recipe_of_these_data_is_beside_its_config_or_the_page_says_why_there_is_none():
+    settings = {name.removeprefix("settings ") for name in KEPT if name.startswith("settings ")}
+    assert settings == tool.PAIRS.keys()
+    assert sorted([*tool.PAIRS, *tool.ALONE]) == sorted(CLAIMING)
+
+
+@pytest.mark.parametrize("name", tool.PAIRS)
+def test_the_kept_settings_are_those_of_the_recipe_and_differ_where_the_page_says_so(name):
+    rows = KEPT[f"settings {name}"]["rows"]
+    ours = {key: ours for key, (_, ours) in rows.items() if key != tool.STATISTICS}
+    assert ours == tool.our_settings(Config.load(name))
+    assert {key for key, (theirs, ours) in rows.items() if theirs != ours} <= DIFFER
+    assert set(KEPT[f"settings {name}"]) >= {"peer", "date"}
+
+
+def test_what_both_computed_is_there_for_every_part_and_holds():
+    for part, recipes_of_part in {"rates": tool.RATES, "losses": tool.LOSSES}.items():
+        for recipe in recipes_of_part:
+            found = [result for name, result in KEPT.items() if name.startswith(f"{part} {recipe}")]
+            assert found, (part, recipe)
+            assert all(result["recipe"] == recipe for result in found)
+    assert [name for name, result in KEPT.items() if not result.get("good", True)] == []
+
+
+def test_two_runs_of_the_tool_keep_each_others_results(tmp_path, monkeypatch):
+    monkeypatch.setattr(tool, "RESULTS", tmp_path / "kept.json")
+    for name in ("rates a", "losses b", "rates a"):
+        tool.keep(name, {"good": True})
+    assert json.loads((tmp_path / "kept.json").read_text()) == {"losses b": {"good": True}, "rates a": {"good": True}}
+    assert [file.name for file in tmp_path.iterdir()] == ["kept.json"]
 
 
 @pytest.mark.parametrize("name", CLAIMING)
