@@ -91,6 +91,11 @@ Slot = tuple[int, int]
 """(r, c): row and column within the runs, index into the first two dimensions of `Chunk.read`."""
 
 
+def by_slot(values: Tensor) -> tuple[tuple[Tensor, ...], ...]:
+    """Return the parts [r][c] of values (Sy, Sx, ...), as views that are all made at once."""
+    return tuple(row.unbind() for row in values.unbind())
+
+
 class Chunk:
     """Some images and some runs of rows of a lattice."""
 
@@ -146,13 +151,15 @@ class Chunk:
         rows, columns = self.lattice.rows, self.lattice.columns
         across: tuple[Tensor, Tensor] | None = None  # sums over the slots of a row: (n, K, Gy, Gx)
         down: tuple[Tensor, Tensor] | None = None  # sums over the rows of a run: (n, K, Gy, w + 2)
+        across_weights = _Weights(columns.weight)
+        down_weights = _Weights(rows.weight[:, self.runs].unsqueeze(2))
         for (r, c), values in self._walk(logits, level=level):
             yield (r, c), values
-            across = _accumulate(across, values, columns.weight[c], fresh=c == 0)
+            across = _accumulate(across, values, across_weights, c)
             if c == columns.slots - 1:
                 row = values.new_zeros(*values.shape[:3], columns.samples + 2)
                 self._columns.give_back(row, *across)
-                down = _accumulate(down, row, rows.weight[r, self.runs].unsqueeze(1), fresh=r == 0)
+                down = _accumulate(down, row, down_weights, r)
         assert down is not None
         block = values.new_zeros(*values.shape[:2], self._rows.extent, columns.samples + 2)
         self._rows.give_back(block, *down)
@@ -166,13 +173,14 @@ class Chunk:
         left, right = self._columns.take(row)
         values = row.new_empty(*top.shape[:3], len(columns))
         step = torch.empty_like(values)
+        weights = columns.weight.unbind()
         for r in range(rows.slots):
             torch.addcmul(top, drop, rows.weight[r, self.runs].unsqueeze(1), out=row)
             if not columns.consecutive:
                 left, right = self._columns.take(row)
             torch.sub(right, left, out=step)
-            for c in range(columns.slots):
-                torch.addcmul(left, step, columns.weight[c], out=values)
+            for c, weight in enumerate(weights):
+                torch.addcmul(left, step, weight, out=values)
                 yield (r, c), values
 
     def _block(self, logits: Tensor, level: bool) -> Tensor:
@@ -235,16 +243,23 @@ class _Pair:
             x.index_add_(self.dim, self.index + 1, second)
 
 
+class _Weights:
+    """Weights of both neighbours by slot, made once a chunk: far for the second, near = 1 - far for the first one."""
+
+    def __init__(self, weight: Tensor):
+        self.far, self.near = weight.unbind(), (1 - weight).unbind()
+
+
 def _accumulate(
-    sums: tuple[Tensor, Tensor] | None, gradient: Tensor, weight: Tensor, *, fresh: bool
+    sums: tuple[Tensor, Tensor] | None, gradient: Tensor, weights: _Weights, slot: int
 ) -> tuple[Tensor, Tensor]:
-    """Add a slot's gradient to the sums for the first samples (weight 1 - w) and the second samples (weight w)."""
+    """Add a slot's gradient to the sums for the first and the second samples; slot 0 begins them."""
     if sums is None:
         sums = torch.empty_like(gradient), torch.empty_like(gradient)
-    if fresh:
-        torch.mul(gradient, weight, out=sums[1])
+    if slot == 0:
+        torch.mul(gradient, weights.far[0], out=sums[1])
         torch.sub(gradient, sums[1], out=sums[0])
     else:
-        sums[0].addcmul_(gradient, 1 - weight)
-        sums[1].addcmul_(gradient, weight)
+        sums[0].addcmul_(gradient, weights.near[slot])
+        sums[1].addcmul_(gradient, weights.far[slot])
     return sums

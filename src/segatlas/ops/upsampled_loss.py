@@ -24,7 +24,7 @@ from torch.autograd.function import once_differentiable
 
 from segatlas.errors import UsageError
 from segatlas.ops.labels import check_labels, count_labels, fraction_of_all, size_of
-from segatlas.ops.lattice import Chunk, Lattice
+from segatlas.ops.lattice import Chunk, Lattice, by_slot
 from segatlas.ops.selection import kth_smallest
 from segatlas.structures import IGNORE
 
@@ -123,9 +123,9 @@ def _hard_labels(
     probability: (N, H, W) of the true class; overwritten where there is no label.
     """
     probability.masked_fill_(labels == ignore_index, torch.inf)
-    if int((probability < threshold).sum()) >= min_kept:  # the min_kept lowest are among these
+    if int(torch.count_nonzero(probability < threshold)) >= min_kept:  # the min_kept lowest are among these
         easy = probability >= threshold
-    elif int((probability < torch.inf).sum()) > min_kept:
+    elif int(torch.count_nonzero(probability < torch.inf)) > min_kept:
         easy = probability > kth_smallest(probability, min_kept)
     else:
         easy = probability == torch.inf
@@ -273,25 +273,46 @@ def _walk_cross_entropy(
         own, weighted = terms.pixels(chunk, targets)
         sharp = weighted * (1 - terms.smoothing) if terms.smoothing else weighted
         scale = sharp + own * terms.spread.sum() if terms.smoothing else sharp
-        minus = -sharp
         true, denominator = torch.empty_like(own), torch.empty_like(own)
+        index, own_at, scale_at, minus_at = map(by_slot, (targets.index, own, scale, -sharp))
+        true_at, denominator_at = by_slot(true), by_slot(denominator)
         walk = chunk.values(logits, level=level) if gradient is None else chunk.backward(logits, gradient, level=level)
-        for slot, values in walk:
+        for (r, c), values in walk:
             if not level:
                 values.sub_(values.amax(1, keepdim=True))
-            torch.gather(values, 1, targets.index[slot], out=true[slot])
+            torch.gather(values, 1, index[r][c], out=true_at[r][c])
             if terms.smoothing:
-                loss -= LN_2 * (own[slot] * (values * terms.spread).sum(1, keepdim=True)).sum()
-            torch.sum(values.exp2_(), 1, keepdim=True, out=denominator[slot])
+                loss -= LN_2 * (own_at[r][c] * (values * terms.spread).sum(1, keepdim=True)).sum()
+            torch.sum(values.exp2_(), 1, keepdim=True, out=denominator_at[r][c])
             if gradient is not None:
-                values.mul_(scale[slot] / denominator[slot])
-                values.scatter_add_(1, targets.index[slot], minus[slot])
+                values.mul_(scale_at[r][c] / denominator_at[r][c])
+                values.scatter_add_(1, index[r][c], minus_at[r][c])
                 if terms.smoothing:
-                    values.addcmul_(own[slot], terms.spread, value=-1)
+                    values.addcmul_(own_at[r][c], terms.spread, value=-1)
         smallest = torch.minimum(smallest, denominator.amin())
         loss += (scale * denominator.log_()).sub_(sharp * true, alpha=LN_2).sum()
         total += weighted.sum()
     return loss, total, gradient, smallest
+
+
+def _walk_log_likelihood(
+    logits: Tensor, labels: Tensor, lattice: Lattice, ignore_index: int, *, level: bool
+) -> tuple[Tensor, Tensor]:
+    """Return the log-probabilities (N, H, W) and the smallest softmax denominator; level: see the walk above."""
+    result = lattice.new_map(lattice.rows.weight.dtype)
+    smallest = torch.ones((), dtype=result.dtype, device=logits.device)
+    for chunk in lattice.chunks():
+        targets = _Targets(chunk, labels, ignore_index, result.dtype)
+        true, denominator = torch.empty_like(targets.labelled), torch.empty_like(targets.labelled)
+        index, true_at, denominator_at = map(by_slot, (targets.index, true, denominator))
+        for (r, c), values in chunk.values(logits, level=level):
+            if not level:
+                values.sub_(values.amax(1, keepdim=True))
+            torch.gather(values, 1, index[r][c], out=true_at[r][c])
+            torch.sum(values.exp2_(), 1, keepdim=True, out=denominator_at[r][c])
+        smallest = torch.minimum(smallest, denominator.amin())
+        chunk.write(result, true.mul_(LN_2).sub_(denominator.log_()).mul_(targets.labelled).squeeze(3))
+    return result, smallest
 
 
 class _LogLikelihood(torch.autograd.Function):
@@ -301,16 +322,10 @@ class _LogLikelihood(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, labels: Tensor, lattice: Lattice, ignore_index: int) -> Tensor:
         ctx.save_for_backward(logits, labels)
         ctx.lattice, ctx.ignore_index = lattice, ignore_index
-        result = lattice.new_map(lattice.rows.weight.dtype)
         with torch.autocast(logits.device.type, enabled=False):
-            for chunk in lattice.chunks():
-                targets = _Targets(chunk, labels, ignore_index, result.dtype)
-                true, denominator = torch.empty_like(targets.labelled), torch.empty_like(targets.labelled)
-                for slot, values in chunk.values(logits, level=True):
-                    values.sub_(values.amax(1, keepdim=True))
-                    torch.gather(values, 1, targets.index[slot], out=true[slot])
-                    torch.sum(values.exp2_(), 1, keepdim=True, out=denominator[slot])
-                chunk.write(result, true.mul_(LN_2).sub_(denominator.log_()).mul_(targets.labelled).squeeze(3))
+            result, smallest = _walk_log_likelihood(logits, labels, lattice, ignore_index, level=True)
+            if not smallest > SMALLEST_TOTAL:
+                result, _ = _walk_log_likelihood(logits, labels, lattice, ignore_index, level=False)
         return result
 
     @staticmethod
