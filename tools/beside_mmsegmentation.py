@@ -96,6 +96,13 @@ RATES = (
     *("upernet_mae_ade20k", "upernet_swin_ade20k", "upernet_vit_ade20k"),
 )
 LOSSES = ("fcn_ade20k", "segformer_cityscapes", "ocrnet_ade20k", "stdc_cityscapes")
+STEP_BY_STEP = ("ocrnet_ade20k", "stdc_cityscapes")
+"""Recipes whose losses part by themselves: theirs from theirs, too, where a start differs in its last bits."""
+FORMS: dict[str, dict[str, Any]] = {
+    "segformer": {"projection_norm": True},
+    **{start: {"patch_bias": False} for start in ("dpt", "segmenter", "setr", "upernet_vit")},
+}
+"""Begin of recipes' names -> fields that make the network of a recipe the peer's; the recipe has its authors'."""
 NECK = {"norms", "project", "extract"}
 """Parts of our SETR-MLA's decoder that are the peer's neck."""
 STATISTICS = "mean, deviation"
@@ -147,7 +154,7 @@ def results(parts: list[str], seed: int, only: list[str] | None) -> Any:
     """Yield (name, result) of the parts."""
     import torch
 
-    from beside_training import draws, losses, rates, real_images, scores
+    from beside_training import draws, losses, rates, real_images, scores, step_by_step
 
     torch.set_num_threads(1)
     camvid = SHARED / "data" / "camvid"
@@ -155,15 +162,19 @@ def results(parts: list[str], seed: int, only: list[str] | None) -> Any:
         for recipe in only or PAIRS:
             yield f"settings {recipe}", {"peer": PAIRS[recipe], "rows": settings(recipe, PAIRS[recipe])}
     for recipe in only or RATES if "rates" in parts else ():
-        yield f"rates {recipe}", rates(recipe, PAIRS[recipe], seed)
+        form = next((fields for start, fields in FORMS.items() if recipe.startswith(start)), {})
+        yield f"rates {recipe}", rates(recipe, PAIRS[recipe], seed, form)
     for recipe in only or LOSSES if "losses" in parts else ():
         yield f"losses {recipe} float64", losses(recipe, PAIRS[recipe], seed)
         yield f"losses {recipe} float32", losses(recipe, PAIRS[recipe], seed, torch.float32, 1)
+        if recipe in STEP_BY_STEP:
+            yield f"losses {recipe}, step by step", step_by_step(recipe, PAIRS[recipe], seed)
     if "draws" in parts:
         yield "draws fcn_ade20k", draws("fcn_ade20k", PAIRS["fcn_ade20k"], seed, real_images(camvid, 8))
     if "scores" in parts:
         peer = PAIRS["segformer_ade20k"]
         yield "scores segformer", scores(peer, seed, camvid, 20)
+        yield "scores segformer, own size", scores(peer, seed, camvid, 20, resize=False)
         yield "scores segformer, windows", scores(peer, seed, camvid, 20, window=256)
 
 
@@ -190,7 +201,7 @@ def _theirs(name: str, config: Any) -> dict[str, str]:
     scale, jitter = sorted(pipeline["RandomResize"]["scale"]), pipeline["RandomResize"]["ratio_range"]
     spared = ", ".join(key for key, rule in rules.get("custom_keys", {}).items() if rule.get("decay_mult") == 0)
     spared = "norms and biases" if rules.get("num_layers") else spared
-    stage_wise = rules.get("decay_type") == "stage_wise"
+    stage_wise = rules.get("decay_type") == "stage_wise"  # stages count 1 to 4, what follows num_layers + 1
     return {
         "images a step": str(gpus * config.train_dataloader.batch_size),
         "batch x accumulated": f"{config.train_dataloader.batch_size} x {gpus} GPUs",
@@ -200,6 +211,7 @@ def _theirs(name: str, config: Any) -> dict[str, str]:
         "lr": ", ".join(
             [f"{optimizer['lr'] * factor:g}"]
             + [f"{part} x {1 / factor:g}" for part in ("encoder", "neck") if factor != 1 and _has(config.model, part)]
+            + ([f"encoder x {rules['decay_rate'] ** (rules['num_layers'] - 4):g}"] if stage_wise else [])
         ),
         "layer decay": f"{rules.get('layer_decay_rate', rules.get('decay_rate', 1.0)):g}" + " a stage" * stage_wise,
         "weight decay": f"{optimizer['weight_decay']:g}" + (f", not of: {spared}" if spared else ", of all"),
@@ -382,16 +394,19 @@ def numbers_table(kept: dict[str, Any]) -> list[str]:
             text += f" (all {result['theirs']} of theirs), " if not result["without_ours"] else ", "
             text += f"{result['rates']} rates: rate {result['rate']:.1e}, decay {result['decay']:.1e}"
             text += "; dropout and drop path alike" if result["dropout"] else "; **dropout differs**"
+            text += f"; with {result['form']}" if result.get("form") else ""
             limit = "1e-9"
         elif what == "losses":
             text = f"{result['steps']} steps, {result['from']:.4f} to {result['to']:.4f}: {result['worst']:.1e}"
+            text += f", theirs from a start moved by its last bit: {result['itself']:.1e}" if "itself" in result else ""
+            text += f"; updated weights: {result['update']:.1e}" if "update" in result else ""
             limit = "1e-6" if result["type"] == "float64" else "1e-5"
         elif what == "draws":
             text = ", ".join(f"{key} p = {number['p']:.2f}" for key, number in result["numbers"].items())
             text, limit = f"{result['draws']} draws, {text}", "p > 0.01"
         else:
-            text = f"mIoU of {result['images']} images, {result['classes']} classes predicted: {result['ours']:.4f} and "
-            text += f"{result['theirs']:.4f}; a class's IoU differs by {result['class']:.1e} at most"
+            text = f"mIoU of {result['images']} images, {result['classes']} classes predicted: "
+            text += f"{result['ours']:.4f} and {result['theirs']:.4f}; IoU of a class: {result['class']:.1e} apart"
             limit = "0.01"
         lines.append(f"| {what} | `{of}` | {text} | {limit} | {holds} | {where} |")
     return lines

@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from segatlas import criteria
-from segatlas.build.network import create_model, shapes_only
+from segatlas.build.network import build_network, make_config, shapes_only
 from segatlas.checkpoint.card import Card
 from segatlas.checkpoint.model_folder import read_model
 from segatlas.conversion.converting import convert_file
@@ -89,7 +90,9 @@ def converted(model: nn.Module, config: Any, place: Path, weights: dict[str, Ten
     return place / "ours"
 
 
-def names_of_peer(model: nn.Module, config: Any, place: Path) -> tuple[Card, dict[str, torch.Size], dict[str, set[str]]]:
+def names_of_peer(
+    model: nn.Module, config: Any, place: Path
+) -> tuple[Card, dict[str, torch.Size], dict[str, set[str]]]:
     """Return the card, shapes of our tensors, and our name of each -> names of the peer's tensors that it is made of.
 
     Every tensor of the peer is filled with a number of its own, and the numbers are looked for after the conversion.
@@ -100,19 +103,20 @@ def names_of_peer(model: nn.Module, config: Any, place: Path) -> tuple[Card, dic
         filled[name] = torch.full_like(filled[name], index + 1.0)
     folder = converted(model, config, place, filled)
     card, tensors = read_model(folder)
-    shapes = {name: tensor.shape for name, tensor in tensors.items()}
-    return card, shapes, {
-        ours: {names[int(number) - 1] for number in tensor.unique().tolist() if number == int(number) and number >= 1}
-        for ours, tensor in tensors.items()
-        if tensor.is_floating_point()
-    }
+    known = {}
+    for ours, tensor in tensors.items():
+        if tensor.is_floating_point():
+            found = (number for number in tensor.unique().tolist() if number == int(number) and number >= 1)
+            known[ours] = {names[int(number) - 1] for number in found}
+    return card, {name: tensor.shape for name, tensor in tensors.items()}, known
 
 
 # ---- learning rate and decay
-def rates(recipe: str, peer: str, seed: int) -> dict[str, Any]:
+def rates(recipe: str, peer: str, seed: int, form: dict[str, Any]) -> dict[str, Any]:
     """Compare learning rate and weight decay of every parameter at every step of the whole schedule.
 
-    Ours are those of the recipe's own network; its tensors must be those of the converted checkpoint.
+    Ours are those of the recipe's own network, with the fields `form` where it has another form than the peer's; its
+    tensors must be those of the converted checkpoint.
     """
     from mmengine.optim import build_optim_wrapper
 
@@ -121,7 +125,7 @@ def rates(recipe: str, peer: str, seed: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         card, shapes, known = names_of_peer(model, config, Path(folder))
     with shapes_only():
-        net = create_model(ours.model.name, num_classes=len(card.classes), **ours.model.architecture_fields())
+        net = network(ours.model, len(card.classes), form)
     unlike = shapes.items() ^ {(name, tensor.shape) for name, tensor in net.state_dict().items()}
     wrapper = build_optim_wrapper(model, config.optim_wrapper)
     theirs = _group_of(model, wrapper.optimizer)
@@ -134,19 +138,32 @@ def rates(recipe: str, peer: str, seed: int) -> dict[str, Any]:
     decays = {key: abs(groups[key[0]]["weight_decay"] - wrapper.param_groups[key[1]]["weight_decay"]) for key in pairs}
     worst, where = _worst_rate(pairs, groups, wrapper, config, ours.train)
     matched = {name for names in pairs.values() for name in names}
-    without = sorted(theirs.keys() - {source for sources in known.values() for source in sources})
+    idle = {"backbone.cls_token"} if config.model.backbone.get("with_cls_token") is False else set()  # it has one still
+    without = sorted(theirs.keys() - {source for sources in known.values() for source in sources} - idle)
     dropped = {"theirs": drops(model), "ours": drops(net)}
     count = sum(1 for _ in net.parameters())
     decay = max(decays.values())
     return {
         "what": "rates", "recipe": recipe, "peer": peer, "seed": seed, "steps": ours.train.steps,
-        "parameters": len(matched), "of": count, "theirs": len(theirs), "without_ours": without, "rate": worst,
-        "where": where, "rates": len({groups[a]["base_lr"] for a, _ in pairs}), "decay": decay,
+        "parameters": len(matched), "of": count, "theirs": len(theirs.keys() - idle), "without_ours": without,
+        "rate": worst, "where": where, "rates": len({groups[a]["base_lr"] for a, _ in pairs}), "decay": decay,
         "decay_unlike": [n for key, names in pairs.items() if decays[key] for n in names][:6],
         "shapes_unlike": sorted(name for name, _ in unlike)[:6], "dropped": dropped,
-        "dropout": dropped["theirs"] == dropped["ours"],
+        "dropout": dropped["theirs"] == dropped["ours"], "form": ", ".join(f"{key}={form[key]}" for key in form),
         "good": worst <= 1e-9 and decay <= 1e-9 and len(matched) == count and not without and not unlike,
     }  # fmt: skip
+
+
+def network(model: Any, classes: int, form: dict[str, Any]) -> nn.Module:
+    """Return the network of a recipe with other values of its fields, or of its encoder's options."""
+    architecture, config = make_config(model.name, {**model.architecture_fields(), "num_classes": classes})
+    for key, value in form.items():
+        if hasattr(config, key):
+            config = replace(config, **{key: value})
+        else:
+            options = replace(config.encoder.options, **{key: value})
+            config = replace(config, encoder=replace(config.encoder, options=options))
+    return build_network(architecture, config)
 
 
 def _worst_rate(pairs: Any, groups: Any, wrapper: Any, config: Any, train: Any) -> tuple[float, str]:
@@ -180,13 +197,13 @@ def _group_of(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, i
 
 
 def drops(model: nn.Module) -> list[str]:
-    """Return what is drawn in training: dropped channels or values, and dropped branches, with their probabilities."""
-    found = []
+    """Return with which probabilities values (or channels) and branches are dropped in training."""
+    found: set[str] = set()
     for module in model.modules():
         if type(module).__name__ in DROPOUTS:
             kind = "branch" if type(module).__name__ == "DropPath" else "value"
             rate = next(float(getattr(module, f)) for f in ("p", "drop_prob", "rate") if hasattr(module, f))
-            found += [f"{kind} {rate:.4f}"] if rate else []
+            found |= {f"{kind} {rate:.4f}"} if rate else set()
     return sorted(found)
 
 
@@ -240,45 +257,122 @@ def for_small_images(model: nn.Module, terms: Iterable[Any], dtype: torch.dtype)
     return [term.model_copy(update={"min_kept": 2 * 1000} if term.name == "ohem" else {}) for term in terms]
 
 
-def losses(recipe: str, peer: str, seed: int, dtype: torch.dtype = torch.float64, steps: int = STEPS) -> dict[str, Any]:
-    """Train both for a few steps from the peer's random start on the same batches, and compare the losses."""
-    from mmengine.optim import build_optim_wrapper
-    from mmseg.registry import PARAM_SCHEDULERS
+class Theirs:
+    """The peer's training: its network, optimiser and schedules."""
 
-    config, ours = peer_config(peer), Config.load(recipe)
-    model = peer_model(config, seed)
-    with tempfile.TemporaryDirectory() as folder:
-        net, card = load_pretrained(converted(model, config, Path(folder)))
-    model, net = without_drawing(model.to(dtype)), without_drawing(net.to(dtype))
-    terms = for_small_images(model, ours.losses, dtype)
-    criterion = criteria.build(find_entry(ours.model.name)[0].output, terms)
-    wrapper = build_optim_wrapper(model, config.optim_wrapper)
-    schedulers = [PARAM_SCHEDULERS.build({**s, "optimizer": wrapper}) for s in config.param_scheduler]
-    optimizer, train = build_optimizer(net, ours.train.optimizer, ours.train.lr), ours.train
-    values: list[tuple[float, float]] = []
-    for step, (images, labels) in enumerate(islice(batches(len(card.classes), seed, dtype), steps)):
-        torch.manual_seed(step)  # PointRend draws points
-        with in_double(dtype):
-            theirs, _ = model.parse_losses(model.loss(images, peer_samples(labels)))
-            wrapper.update_params(theirs)
-        for scheduler in schedulers:
+    def __init__(self, peer: str, seed: int, place: Path | None = None):
+        from mmengine.optim import build_optim_wrapper
+        from mmseg.registry import PARAM_SCHEDULERS
+
+        config = peer_config(peer)
+        self.model = peer_model(config, seed)
+        self.folder = converted(self.model, config, place) if place else None
+        self.wrapper = build_optim_wrapper(self.model, config.optim_wrapper)
+        self.schedulers = [PARAM_SCHEDULERS.build({**s, "optimizer": self.wrapper}) for s in config.param_scheduler]
+
+    def prepared(self, dtype: torch.dtype, moved: float = 0.0) -> Theirs:
+        """Ready to train in `dtype` on small images; `moved`: every weight times 1 + moved x a normal number."""
+        without_drawing(self.model.to(dtype))
+        for_small_images(self.model, (), dtype)
+        draw = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            for parameter in self.model.parameters() if moved else ():
+                parameter.mul_(1 + moved * torch.randn(parameter.shape, generator=draw, dtype=dtype))
+        return self
+
+    def step(self, images: Tensor, labels: Tensor) -> float:
+        """Train one step and return its loss."""
+        with in_double(images.dtype):
+            loss, _ = self.model.parse_losses(self.model.loss(images, peer_samples(labels)))
+            self.wrapper.update_params(loss)
+        for scheduler in self.schedulers:
             scheduler.step()
-        torch.manual_seed(step)
-        mine, _ = criterion(net(images), labels)
-        optimizer.zero_grad()
-        mine.backward()
-        for group in optimizer.param_groups:
+        return float(loss.detach())
+
+
+class Ours:
+    """Our training by a recipe, from the weights of a model folder."""
+
+    def __init__(self, recipe: Config, folder: Path, dtype: torch.dtype):
+        self.train = recipe.train
+        self.net, self.card = load_pretrained(folder)
+        without_drawing(self.net.to(dtype))
+        terms = for_small_images(self.net, recipe.losses, dtype)
+        self.criterion = criteria.build(find_entry(recipe.model.name)[0].output, terms)
+        self.optimizer = build_optimizer(self.net, self.train.optimizer, self.train.lr)
+
+    def step(self, number: int, images: Tensor, labels: Tensor) -> float:
+        """Train one step and return its loss."""
+        loss, _ = self.criterion(self.net(images), labels)
+        self.optimizer.zero_grad()
+        loss.backward()
+        for group in self.optimizer.param_groups:
             base = group["base_lr"]
-            group["lr"] = base * lr_factor(train.schedule, step, train.steps or 1, base=base)
-        optimizer.step()
-        values.append((float(mine.detach()), float(theirs.detach())))
+            group["lr"] = base * lr_factor(self.train.schedule, number, self.train.steps or 1, base=base)
+        self.optimizer.step()
+        return float(loss.detach())
+
+
+def losses(recipe: str, peer: str, seed: int, dtype: torch.dtype = torch.float64, steps: int = STEPS) -> dict[str, Any]:
+    """Train both for a few steps from the peer's random start on the same batches, and compare the losses.
+
+    Where they part further than the limit, the peer trains once more, from weights moved by their last bit: `itself`.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        theirs = Theirs(peer, seed, Path(folder)).prepared(dtype)
+        ours = Ours(Config.load(recipe), theirs.folder, dtype)
+    classes, values = len(ours.card.classes), []
+    for step, batch in enumerate(islice(batches(classes, seed, dtype), steps)):
+        torch.manual_seed(step)  # PointRend draws points
+        theirs_now = theirs.step(*batch)
+        torch.manual_seed(step)
+        values.append((ours.step(step, *batch), theirs_now))
         print(f"{recipe} {dtype} step {step}: {values[-1][0]:.12f} {values[-1][1]:.12f}", file=sys.stderr, flush=True)
     apart = [abs(a - b) / abs(b) for a, b in values]
-    worst = max(apart)
-    return {
+    good = max(apart) <= 1e-6 if dtype == torch.float64 else apart[0] <= 1e-5
+    result = {
         "what": "losses", "recipe": recipe, "peer": peer, "seed": seed, "type": str(dtype).removeprefix("torch."),
-        "steps": len(values), "from": values[0][1], "to": values[-1][1], "first": apart[0], "worst": worst,
-        "good": worst <= 1e-6 if dtype == torch.float64 else apart[0] <= 1e-5,
+        "steps": len(values), "from": values[0][1], "to": values[-1][1], "first": apart[0], "worst": max(apart),
+        "good": good,
+    }  # fmt: skip
+    if not good:
+        moved = Theirs(peer, seed).prepared(dtype, moved=torch.finfo(dtype).eps)
+        again = [moved.step(*batch) for batch in islice(batches(classes, seed, dtype), steps)]
+        result["itself"] = max(abs(a - b) / abs(b) for a, (_, b) in zip(again, values, strict=True))
+    return result
+
+
+def step_by_step(recipe: str, peer: str, seed: int) -> dict[str, Any]:
+    """Compare losses and updated weights in float64 where each of our steps begins with the peer's state.
+
+    For networks whose losses part by themselves: what is off in one step is not carried into the next.
+    """
+    config, dtype = peer_config(peer), torch.float64
+    with tempfile.TemporaryDirectory() as folder:
+        theirs = Theirs(peer, seed, Path(folder))
+        ours = Ours(Config.load(recipe), theirs.folder, dtype)
+    with tempfile.TemporaryDirectory() as folder:
+        _, _, known = names_of_peer(theirs.model, config, Path(folder))
+    theirs.prepared(dtype)
+    found = dict(theirs.model.named_parameters())
+    pairs = {p: found[next(iter(known[name]))] for name, p in ours.net.named_parameters() if len(known[name]) == 1}
+    assert len(pairs) == sum(1 for _ in ours.net.parameters()), "a weight of ours is made of several of theirs"
+    values, updates = [], []
+    for step, batch in enumerate(batches(len(ours.card.classes), seed, dtype)):
+        with torch.no_grad():
+            for mine, other in pairs.items():
+                mine.copy_(other)
+                if step:
+                    for key, value in theirs.wrapper.optimizer.state[other].items():
+                        ours.optimizer.state[mine][key] = value.clone()
+        values.append((theirs.step(*batch), ours.step(step, *batch)))
+        changes = ((mine - other).abs().max() / other.abs().max().clamp(min=1e-30) for mine, other in pairs.items())
+        updates.append(max(float(change.detach()) for change in changes))
+    worst = max(abs(a - b) / abs(a) for a, b in values)
+    return {
+        "what": "losses", "recipe": recipe, "peer": peer, "seed": seed, "type": "float64", "steps": len(values),
+        "from": values[0][0], "to": values[-1][0], "worst": worst, "update": max(updates),
+        "good": worst <= 1e-6 and max(updates) <= 1e-6,
     }  # fmt: skip
 
 
@@ -389,11 +483,16 @@ def _label(file: Path) -> np.ndarray:
 
 
 # ---- scores of a converted model
-def scores(peer: str, seed: int, root: Path, count: int, window: int | None = None) -> dict[str, Any]:
+def scores(
+    peer: str, seed: int, root: Path, count: int, window: int | None = None, *, resize: bool = True
+) -> dict[str, Any]:
     """Evaluate a converted checkpoint as `segatlas eval` does, and with the peer's test pipeline and IoUMetric.
 
-    `window`: both by windows of this side, two thirds of it apart.
+    `window`: both by windows of this side, two thirds of it apart. `resize`: both resize as the pipeline says; else
+    images stay at their own size, as they do with ours by default.
     """
+    from mmseg.registry import TRANSFORMS
+
     from segatlas.evaluation import evaluate
 
     config = peer_config(peer)
@@ -402,47 +501,65 @@ def scores(peer: str, seed: int, root: Path, count: int, window: int | None = No
         stride = window * 2 // 3
         config.model.test_cfg = {"mode": "slide", "crop_size": (window, window), "stride": (stride, stride)}
     model = peer_model(config, seed)
-    with torch.no_grad():  # a random start gives one class nearly everywhere
-        model.decode_head.conv_seg.weight.mul_(30)
-        model.decode_head.conv_seg.bias.zero_()
-    resize = next(step for step in config.test_pipeline if step["type"] == "Resize")
+    steps = [TRANSFORMS.build(step) for step in config.test_pipeline]
+    steps = [step for step in steps if type(step).__name__ == "PackSegInputs" or (resize and _is_resize(step))]
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
         files = _linked(root, place / "camvid", count)
+        _spread_classes(model.eval(), steps, files[0][0])
         folder = converted(model, config, place)
-        side = sorted(resize["scale"])
-        _set_resize(folder, f"fit:{side[0]}x{side[1]}")
+        if resize:
+            sides = sorted(next(step for step in config.test_pipeline if step["type"] == "Resize")["scale"])
+            _set_resize(folder, f"fit:{sides[0]}x{sides[1]}")
         words = ["data.name=camvid", f"data.root={place / 'camvid'}", "data.store=off"]
         report = evaluate(str(folder), split="val", overrides=words, device="cpu", boundary=False, sizes=False)
-    theirs, predicted = _peer_ious(model.eval(), config, files)
+    theirs, predicted = _peer_ious(model, steps, files)
     mine = np.array(report.scores.columns["iou"], float)
     mean = 100 * float(np.nanmean(theirs))
-    apart = float(np.nanmax(np.abs(100 * mine - 100 * theirs)))
     return {
         "what": "scores", "peer": peer, "seed": seed, "images": len(files), "ours": 100 * report.miou, "theirs": mean,
-        "class": apart, "classes": predicted, "good": abs(100 * report.miou - mean) <= 0.01 and apart <= 0.01,
+        "class": float(np.nanmax(np.abs(100 * mine - 100 * theirs))), "classes": predicted,
+        "good": abs(100 * report.miou - mean) <= 0.01,
     }  # fmt: skip
 
 
-def _peer_ious(model: nn.Module, config: Any, files: list[tuple[Path, Path]]) -> tuple[np.ndarray, int]:
+def _is_resize(step: Any) -> bool:
+    return type(step).__name__ == "Resize"
+
+
+def _spread_classes(model: nn.Module, steps: list[Any], image: Path) -> None:
+    """Let all classes of a random start be predicted: far apart, and of the same mean on one image."""
+    sample = _sample_of(image, steps)
+    with torch.inference_mode():
+        inputs = model.data_preprocessor({"inputs": [sample["inputs"]], "data_samples": [sample["data_samples"]]})
+        logits = model.decode_head.forward(model.extract_feat(inputs["inputs"]))
+    head = model.decode_head.conv_seg
+    with torch.no_grad():
+        head.bias.copy_(30 * (head.bias - logits.mean((0, 2, 3))))
+        head.weight.mul_(30)
+
+
+def _sample_of(image: Path, steps: list[Any]) -> dict[str, Any]:
+    pixels = cv2.imread(str(image))
+    size = pixels.shape[:2]
+    results: dict[str, Any] = {"img": pixels, "ori_shape": size, "img_shape": size, "img_path": str(image)}
+    for step in steps:
+        results = step.transform(results)
+    return results
+
+
+def _peer_ious(model: nn.Module, steps: list[Any], files: list[tuple[Path, Path]]) -> tuple[np.ndarray, int]:
     """Return the IoU of each class as the peer's metric counts them, unrounded, and how many classes are predicted."""
     from mmseg.evaluation import IoUMetric
-    from mmseg.registry import TRANSFORMS
 
-    steps = [TRANSFORMS.build(step) for step in config.test_pipeline]
-    resize = next(step for step in steps if type(step).__name__ == "Resize")
-    pack = next(step for step in steps if type(step).__name__.startswith("Pack"))
     metric = IoUMetric(iou_metrics=["mIoU"])
     metric.dataset_meta = {"classes": [str(index) for index in range(11)]}
     for image, annotation in files:
-        label = _label(annotation)
-        results: dict[str, Any] = {"img": cv2.imread(str(image)), "ori_shape": label.shape, "img_path": str(image)}
-        results["img_shape"] = label.shape
-        packed = pack.transform(resize.transform(results))
+        packed = _sample_of(image, steps)
         with torch.inference_mode():
             (found,) = model.test_step({"inputs": [packed["inputs"]], "data_samples": [packed["data_samples"]]})
-        sample = found.to_dict() | {"gt_sem_seg": {"data": torch.from_numpy(label).unsqueeze(0)}}
-        metric.process({}, [sample])
+        label = torch.from_numpy(_label(annotation)).unsqueeze(0)
+        metric.process({}, [found.to_dict() | {"gt_sem_seg": {"data": label}}])
     sums = [sum(areas) for areas in zip(*metric.results, strict=True)]
     ious = metric.total_area_to_metrics(*sums, metrics=["mIoU"])["IoU"]
     return np.asarray(ious, float), int((np.asarray(sums[2]) > 0).sum())

@@ -50,6 +50,19 @@ def test_parameters_that_are_named_get_no_decay_and_a_name_of_none_is_refused():
         parameter_groups(net, OptimizerConfig(no_decay=("pos_embd",)), 1e-3)
 
 
+def test_a_word_with_a_star_is_a_pattern_of_whole_names():
+    net = create_model("segformer", num_classes=2, encoder="mit_b0", decoder_channels=16)
+    patterns = ("encoder.block*norm*", "encoder.patch_embed*norm*")
+    groups = parameter_groups(net, OptimizerConfig(weight_decay=0.1, decay_norms=True, no_decay=patterns), 1e-3)
+    decays = {name: settings_of(net, groups, parameter)[1] for name, parameter in net.named_parameters()}
+    spared = {name for name, decay in decays.items() if decay == 0}
+    assert {"encoder.block1.0.norm1.weight", "encoder.block1.0.attn.norm.bias"} <= spared
+    assert "encoder.patch_embed1.norm.weight" in spared
+    assert not {"encoder.norm1.weight", "encoder.block1.0.mlp.fc1.bias", "decoder.fuse.bn.weight"} & spared
+    with pytest.raises(UsageError, match=r"no_decay: no parameter of the network is called 'encoder\.\*nrm'"):
+        parameter_groups(net, OptimizerConfig(no_decay=("encoder.*nrm",)), 1e-3)
+
+
 def test_parameters_that_are_named_get_a_learning_rate_of_their_own_and_a_name_of_none_is_refused():
     net = Net()
     config = OptimizerConfig(encoder_lr_factor=0.1, lr_factors={"norm": 0.5, "deep": 2.0})

@@ -166,7 +166,9 @@ class OptimizerConfig(Section):
         description="false: with decay_norms norm layers of the encoder are spared, its biases are not",
     )
     no_decay: tuple[str, ...] = Field(
-        (), description="parts of names, between dots, of further parameters without weight decay, e.g. pos_embed"
+        (),
+        description="further parameters without weight decay: parts of their names, between dots, e.g. pos_embed, or "
+        "patterns of whole names with a *, e.g. encoder.block*norm*",
     )
     momentum: float = Field(0.9, ge=0, lt=1, description="sgd only")
     nesterov: bool = Field(False, description="sgd only")
@@ -175,7 +177,7 @@ class OptimizerConfig(Section):
         1.0, gt=0, le=1000, description="learning rate of the encoder as a fraction of train.lr"
     )
     lr_factors: dict[str, Annotated[float, Field(gt=0, le=1000)]] = Field(
-        {}, description="learning rate, as a fraction of train.lr, of parameters by a part of their names, between dots"
+        {}, description="learning rate, as a fraction of train.lr, of parameters by their names, as in no_decay"
     )
     layer_decay: float = Field(1.0, gt=0, le=1, description="learning-rate factor per encoder stage, from the top down")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -26,23 +27,29 @@ def parameter_groups(net: nn.Module, config: OptimizerConfig, lr: float) -> list
         UsageError: no parameter has a name of `no_decay` or `lr_factors`.
     """
     factors, spared = _encoder_factors(net, config), _encoder_norms(net, config)
-    parts = {id(parameter): set(name.split(".")) for name, parameter in net.named_parameters()}
+    names = {id(parameter): name for name, parameter in net.named_parameters()}
     for key, words in {"no_decay": config.no_decay, "lr_factors": tuple(config.lr_factors)}.items():
         for word in words:
-            if not any(word in names for names in parts.values()):
+            if not any(_is_called(name, word) for name in names.values()):
                 raise UsageError(f"train.optimizer.{key}: no parameter of the network is called {word!r}")
     for word, stated in config.lr_factors.items():
-        factors |= {number: stated for number, names in parts.items() if word in names}
+        factors |= {number: stated for number, name in names.items() if _is_called(name, word)}
     groups: dict[tuple[float, float], dict[str, Any]] = {}
     for parameter in net.parameters():
         if not parameter.requires_grad:
             continue
         factor = factors.get(id(parameter), 1.0)
-        decays = (parameter.ndim > 1 or config.decay_norms) and not parts[id(parameter)] & set(config.no_decay)
-        decay = config.weight_decay if decays and id(parameter) not in spared else 0.0
+        named = any(_is_called(names[id(parameter)], word) for word in config.no_decay)
+        decays = (parameter.ndim > 1 or config.decay_norms) and not named and id(parameter) not in spared
+        decay = config.weight_decay if decays else 0.0
         settings = {"params": [], "lr": lr * factor, "base_lr": lr * factor, "weight_decay": decay}
         groups.setdefault((factor, decay), settings)["params"].append(parameter)
     return list(groups.values())
+
+
+def _is_called(name: str, word: str) -> bool:
+    """Tell whether a parameter's name has this part between dots, or, with a * in the word, is of that pattern."""
+    return fnmatchcase(name, word) if "*" in word else word in name.split(".")
 
 
 def _encoder_factors(net: nn.Module, config: OptimizerConfig) -> dict[int, float]:
