@@ -129,7 +129,7 @@ def enlarged(x: Tensor, conv: nn.Module, times: int) -> Tensor:
     size = (times * x.shape[-2], times * x.shape[-1])
     weight, bias = conv.get_parameter("weight"), conv.get_parameter("bias")
     out = convolve_before_upsampling([x], [weight], size, align_corners=False)
-    return out + bias[:, None, None]
+    return out.add_(bias[:, None, None])
 
 
 def halved(x: Tensor) -> Tensor:
@@ -197,19 +197,27 @@ class UPerNet(DenseNetwork):
             features = [*features[:seen], self.norms[seen](features[seen]), *features[len(features) + seen + 1 :]]
         return super().aux(features)
 
+    def level(self, index: int, x: Tensor) -> Tensor:
+        """Map the encoder's map of that index to the level that the pyramid takes."""
+        return x if self.neck is None else self.neck.level(index, x)
+
     def decode(self, features: list[Tensor]) -> Tensor:
-        """Map the encoder's maps to the map before the classifier: (N, D, h, w)."""
-        if self.neck is not None:
-            features = self.neck(features)
-        *finer, last = (norm(x) for norm, x in zip(self.norms, features[-self.levels :], strict=True))
-        maps = [layer(x) for layer, x in zip(self.lateral, finer, strict=True)]
-        maps.append(self.ppm(last))  # (N, D, h_i, w_i) each
+        """Map the encoder's maps to the map before the classifier: (N, D, h, w).
+
+        The widest maps are a neck's, so one of them is there at a time, and sums overwrite what they were made of.
+        """
+        indices = range(len(features) - self.levels, len(features))
+        maps = [
+            layer(norm(self.level(index, features[index])))
+            for index, norm, layer in zip(indices, self.norms, (*self.lateral, self.ppm), strict=True)
+        ]  # (N, D, h_i, w_i) each
         for i in range(len(maps) - 1, 0, -1):
             size = maps[i - 1].shape[-2:]
             upsampled = F.interpolate(maps[i], size=size, mode="bilinear", align_corners=self.align_corners)
-            maps[i - 1] = maps[i - 1] + upsampled
-        *finer, last = maps
-        finest, *others = [*(layer(x) for layer, x in zip(self.output, finer, strict=True)), last]
+            maps[i - 1] = upsampled.add_(maps[i - 1])
+        for i, layer in enumerate(self.output):
+            maps[i] = layer(maps[i])
+        finest, *others = maps
         out: Tensor = self.fuse(torch.cat([finest, *others], 1)) if self.of_one_size else self.fuse(finest, others)
         return out
 
