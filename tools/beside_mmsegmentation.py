@@ -61,6 +61,7 @@ OTHERS = {
     "segformer_cityscapes": "segformer/segformer_mit-b0_8xb1-160k_cityscapes-1024x1024",
     "segmenter_ade20k": "segmenter/segmenter_vit-b_mask_8xb1-160k_ade20k-512x512",
     "segmenter_ade20k_l": "segmenter/segmenter_vit-l_mask_8xb1-160k_ade20k-512x512",
+    "semantic_fpn_twins_ade20k": "twins/twins_pcpvt-s_fpn_fpnhead_8xb4-80k_ade20k-512x512",
     "setr_ade20k": "setr/setr_vit-l_naive_8xb2-160k_ade20k-512x512",
     "setr_ade20k_mla": "setr/setr_vit-l_mla_8xb2-160k_ade20k-512x512",
     "setr_ade20k_pup": "setr/setr_vit-l_pup_8xb2-160k_ade20k-512x512",
@@ -69,11 +70,14 @@ OTHERS = {
     "setr_cityscapes_pup": "setr/setr_vit-l_pup_8xb1-80k_cityscapes-768x768",
     "stdc_cityscapes": "stdc/stdc1_4xb12-80k_cityscapes-512x1024",
     "stdc_cityscapes_stdc2": "stdc/stdc2_4xb12-80k_cityscapes-512x1024",
+    "upernet_beit_ade20k": "beit/beit-base_upernet_8xb2-160k_ade20k-640x640",
+    "upernet_beit_large_ade20k": "beit/beit-large_upernet_8xb1-amp-160k_ade20k-640x640",
     "upernet_convnext_640_ade20k": "convnext/convnext-base_upernet_8xb2-amp-160k_ade20k-640x640",
     "upernet_convnext_ade20k": "convnext/convnext-tiny_upernet_8xb2-amp-160k_ade20k-512x512",
     "upernet_mae_ade20k": "mae/mae-base_upernet_8xb2-amp-160k_ade20k-512x512",
     "upernet_swin_ade20k": "swin/swin-tiny-patch4-window7-in1k-pre_upernet_8xb2-160k_ade20k-512x512",
     "upernet_swin_w12_ade20k": "swin/swin-base-patch4-window12-in22k-384x384-pre_upernet_8xb2-160k_ade20k-512x512",
+    "upernet_twins_ade20k": "twins/twins_svt-s_uperhead_8xb2-160k_ade20k-512x512",
     "upernet_vit_ade20k": "vit/vit_vit-b16_mln_upernet_8xb2-80k_ade20k-512x512",
 }
 PAIRS = {
@@ -89,12 +93,7 @@ ALONE = {
     "upernet_vit_adapter_large_ade20k": "it has no ViT-Adapter; the recipe is the authors'",
 }
 """Recipes of ADE20K and Cityscapes without a config of the peer, and why."""
-RATES = (
-    *(f"{key}_ade20k" for key in BOTH if " " not in key),
-    *("segformer_cityscapes", "stdc_cityscapes", "dpt_ade20k", "segmenter_ade20k"),
-    *("setr_ade20k", "setr_ade20k_mla", "setr_ade20k_pup", "upernet_convnext_ade20k"),
-    *("upernet_mae_ade20k", "upernet_swin_ade20k", "upernet_vit_ade20k"),
-)
+RATES = ("fcn_ade20k", "segformer_cityscapes", "setr_ade20k_mla", "upernet_mae_ade20k")
 LOSSES = ("fcn_ade20k", "segformer_cityscapes", "ocrnet_ade20k", "stdc_cityscapes")
 STEP_BY_STEP = ("ocrnet_ade20k", "stdc_cityscapes")
 """Recipes whose losses part by themselves: theirs from theirs, too, where a start differs in its last bits."""
@@ -105,6 +104,8 @@ FORMS: dict[str, dict[str, Any]] = {
 """Begin of recipes' names -> fields that make the network of a recipe the peer's; the recipe has its authors'."""
 NECK = {"norms", "project", "extract"}
 """Parts of our SETR-MLA's decoder that are the peer's neck."""
+ADAM = (0.9, 0.999)
+"""Betas that torch takes where a config states none."""
 STATISTICS = "mean, deviation"
 OWN_SIZE = {"cityscapes": "1024x2048"}
 """Datasets whose images are all of one size: a resize to it changes nothing."""
@@ -194,6 +195,7 @@ def _theirs(name: str, config: Any) -> dict[str, str]:
     wrap, steps = config.optim_wrapper, config.train_dataloader.dataset.pipeline
     optimizer, rules = wrap.optimizer, wrap.get("paramwise_cfg") or {}
     pipeline, pre, mode = {step["type"]: step for step in steps}, config.model.data_preprocessor, config.model.test_cfg
+    rounds = wrap.get("accumulative_counts", 1)  # steps and warm-up count batches there
     gpus = int(re.search(r"_(\d+)xb\d+", name).group(1))  # type: ignore[union-attr]
     factor = rules.get("custom_keys", {}).get("head", {}).get("lr_mult", 1.0)
     fall, warm = config.param_scheduler[-1], config.param_scheduler[:-1]
@@ -203,11 +205,11 @@ def _theirs(name: str, config: Any) -> dict[str, str]:
     spared = "norms and biases" if rules.get("num_layers") else spared
     stage_wise = rules.get("decay_type") == "stage_wise"  # stages count 1 to 4, what follows num_layers + 1
     return {
-        "images a step": str(gpus * config.train_dataloader.batch_size),
-        "batch x accumulated": f"{config.train_dataloader.batch_size} x {gpus} GPUs",
-        "steps": str(config.train_cfg.max_iters),
+        "images a step": str(gpus * config.train_dataloader.batch_size * rounds),
+        "batch x accumulated": f"{config.train_dataloader.batch_size} x {gpus} GPUs" + f" x {rounds}" * (rounds > 1),
+        "steps": str(config.train_cfg.max_iters // rounds),
         "optimiser": optimizer["type"].lower(),
-        "momentum": _numbers([optimizer["momentum"]] if "momentum" in optimizer else optimizer["betas"]),
+        "momentum": _numbers([optimizer["momentum"]] if "momentum" in optimizer else optimizer.get("betas", ADAM)),
         "lr": ", ".join(
             [f"{optimizer['lr'] * factor:g}"]
             + [f"{part} x {1 / factor:g}" for part in ("encoder", "neck") if factor != 1 and _has(config.model, part)]
@@ -216,7 +218,7 @@ def _theirs(name: str, config: Any) -> dict[str, str]:
         "layer decay": f"{rules.get('layer_decay_rate', rules.get('decay_rate', 1.0)):g}" + " a stage" * stage_wise,
         "weight decay": f"{optimizer['weight_decay']:g}" + (f", not of: {spared}" if spared else ", of all"),
         "fall": f"poly {fall['power']:g} to {fall['eta_min']:g}",
-        "warm-up": f"{warm[0]['end']} from {warm[0]['start_factor']:g}" if warm else "none",
+        "warm-up": f"{warm[0]['end'] // rounds} from {warm[0]['start_factor']:g}" if warm else "none",
         "clip": str((wrap.get("clip_grad") or {}).get("max_norm", "none")),
         "precision": "mixed" if "Amp" in wrap["type"] else "fp32",
         "encoder begins": "trained" if _begins_trained(config.model) else "random",
