@@ -59,6 +59,12 @@ ARCHITECTURES: dict[str, ArchitectureEntry] = {
         _semantic("unetplusplus", "U-Net++", "https://arxiv.org/abs/1807.10165", *_two("unetplusplus")),
         _semantic("manet", "MA-Net", "https://doi.org/10.1109/ACCESS.2020.3025372", *_two("manet")),
         _semantic("linknet", "LinkNet", "https://arxiv.org/abs/1707.03718", "linknet_r18", *_two("linknet")),
+        _semantic(
+            "fc_densenet",
+            "FC-DenseNet",
+            "https://arxiv.org/abs/1611.09326",
+            *(f"fc_densenet{layers}" for layers in (56, 67, 103)),
+        ),
         _semantic("fpn", "FPN", "https://arxiv.org/abs/1612.03144", *_two("fpn")),
         replace(
             _semantic("pan", "PAN", "https://arxiv.org/abs/1805.10180", *_two("pan")),
