@@ -72,6 +72,9 @@ ARCHITECTURES: dict[str, ArchitectureEntry] = {
             not_dynamic_because="capture asks whether the last map of its small pyramid, of one channel, has a second "
             "cell, and whether maps below 8 x 8 were padded, and keeps the answers",
         ),
+        _semantic(
+            "segnet", "SegNet", "https://arxiv.org/abs/1511.00561", "segnet_vgg16", "segnet_bayesian", "segnet_basic"
+        ),
         _semantic("segformer", "SegFormer", "https://arxiv.org/abs/2105.15203", *(f"segformer_b{n}" for n in range(6))),
         _semantic("fcn", "FCN", "https://arxiv.org/abs/1411.4038", *_three("fcn"), *_hrnets("fcn")),
         _semantic("pspnet", "PSPNet", "https://arxiv.org/abs/1612.01105", *_three("pspnet"), "pspnet_r34_smp"),

@@ -79,9 +79,7 @@ class DenseBlock(nn.Module):
 
     def __init__(self, in_channels: int, layers: int, growth: int, dropout: float):
         super().__init__()
-        self.layers = nn.ModuleList(
-            BNReLUConv(in_channels + i * growth, growth, 3, dropout) for i in range(layers)
-        )
+        self.layers = nn.ModuleList(BNReLUConv(in_channels + i * growth, growth, 3, dropout) for i in range(layers))
         self.new_channels = layers * growth
         self.out_channels = in_channels + self.new_channels
 
@@ -141,7 +139,7 @@ class UpBlock(nn.Module):
         self.block = DenseBlock(in_channels + skip_channels, layers, growth, dropout)
 
     def joined(self, x: Tensor, skip: Tensor) -> Tensor:
-        """Map x (N, in_channels, h, w) and skip (N, skip_channels, h', w') to both side by side, at h' w'.
+        """Map x (N, in_channels, h, w) and skip (N, skip_channels, h', w') to both concatenated, at h' w'.
 
         The doubled map is one or two cells larger than the skip: its last rows and columns go.
         """
@@ -171,11 +169,11 @@ class FCDenseNet(nn.Module):
     def decode(self, features: list[Tensor]) -> Tensor:
         """Map the encoder's maps to the map before the classifier: (N, _, H, W)."""
         *skips, x = features
-        *steps, last = self.decoder
-        for step in steps:
-            x = step.block.new(step.joined(x, skips.pop()))
-        out: Tensor = last.block(last.joined(x, skips.pop()))
-        return out
+        for step in self.decoder:
+            assert isinstance(step, UpBlock)
+            joined = step.joined(x, skips.pop())
+            x = step.block.new(joined) if skips else step.block(joined)
+        return x
 
     def forward(self, inputs: Tensor | Inputs) -> SemanticLogits:
         """Map a normalised image (N, C, H, W) to logits (N, K, H, W)."""
