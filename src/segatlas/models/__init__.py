@@ -81,6 +81,7 @@ ARCHITECTURES: dict[str, ArchitectureEntry] = {
         ),
         _semantic("segformer", "SegFormer", "https://arxiv.org/abs/2105.15203", *(f"segformer_b{n}" for n in range(6))),
         _semantic("fcn", "FCN", "https://arxiv.org/abs/1411.4038", *_three("fcn"), *_hrnets("fcn")),
+        _semantic("fcn_skips", "FCN-8s", "https://arxiv.org/abs/1411.4038", "fcn_32s", "fcn_16s", "fcn_8s"),
         _semantic("pspnet", "PSPNet", "https://arxiv.org/abs/1612.01105", *_three("pspnet"), "pspnet_r34_smp"),
         _semantic(
             "deeplabv3", "DeepLabV3", "https://arxiv.org/abs/1706.05587", *_three("deeplabv3"), "deeplabv3_r34_smp"
@@ -121,6 +122,9 @@ ARCHITECTURES: dict[str, ArchitectureEntry] = {
             "semantic_fpn_r50",
             "semantic_fpn_r101",
             *_twins("semantic_fpn"),
+        ),
+        _semantic(
+            "refinenet", "RefineNet", "https://arxiv.org/abs/1611.06612", *(f"refinenet_r{n}" for n in (50, 101, 152))
         ),
         _semantic("pointrend", "PointRend", "https://arxiv.org/abs/1912.08193", "pointrend_r50", "pointrend_r101"),
         _semantic(
