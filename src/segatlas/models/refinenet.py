@@ -30,6 +30,8 @@ STAGES = 4
 BEFORE, AFTER = 2, 3
 """Residual convolution units of a stage before and after the pooling."""
 POOLINGS = 4
+START = 0.01
+"""Standard deviation of the decoder's starting weights: its many sums have no norm and would grow."""
 DROPPED = 2
 """Maps, the deepest ones, of which channels are dropped."""
 
@@ -125,7 +127,12 @@ class RefineNet(DenseNetwork):
             )
             for index, channels in enumerate(given[::-1])
         )
-        self.add_classifier(config, config.channels, self.stages, kernel_size=3)
+        self.add_classifier(config, config.channels, kernel_size=3)
+        for module in (*self.stages.modules(), self.classifier):
+            if isinstance(module, nn.Conv2d):
+                nn.init.normal_(module.weight, std=START)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
 
     def decode(self, features: list[Tensor]) -> Tensor:
         """Map the encoder's maps to the map before the classifier: (N, channels, H/4, W/4)."""
