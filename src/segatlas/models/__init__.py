@@ -113,6 +113,12 @@ ARCHITECTURES: dict[str, ArchitectureEntry] = {
             "semantic_fpn_r101",
             *_twins("semantic_fpn"),
         ),
+        _semantic(
+            "semask_fpn",
+            "SeMask-FPN",
+            "https://arxiv.org/abs/2112.12782",
+            *(f"semask_fpn_{size}" for size in "tsbl"),
+        ),
         _semantic("pointrend", "PointRend", "https://arxiv.org/abs/1912.08193", "pointrend_r50", "pointrend_r101"),
         _semantic(
             "nonlocal_net",
