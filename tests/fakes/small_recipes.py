@@ -34,6 +34,7 @@ SMALL = {
     "vgg16_bn": "vgg11_bn",
     "resnest101": "resnest50",
     "hrnet_w48": "hrnet_w8_small",
+    **dict.fromkeys(("swin_tiny", "swin_large"), "swin_w8"),
     "twins_pcpvt_small": "twins_pcpvt_w8",
     "twins_svt_small": "twins_svt_w8",
     **dict.fromkeys(("vit_adapter_small", "vit_adapter_large"), "vit_adapter_w32"),
