@@ -124,14 +124,13 @@ ARCHITECTURES: dict[str, ArchitectureEntry] = {
             *_twins("semantic_fpn"),
         ),
         _semantic(
-<<<<<<< HEAD
             "refinenet", "RefineNet", "https://arxiv.org/abs/1611.06612", *(f"refinenet_r{n}" for n in (50, 101, 152))
-=======
+        ),
+        _semantic(
             "semask_fpn",
             "SeMask-FPN",
             "https://arxiv.org/abs/2112.12782",
             *(f"semask_fpn_{size}" for size in "tsbl"),
->>>>>>> main
         ),
         _semantic("pointrend", "PointRend", "https://arxiv.org/abs/1912.08193", "pointrend_r50", "pointrend_r101"),
         _semantic(
