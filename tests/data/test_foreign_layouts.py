@@ -20,6 +20,7 @@ from segatlas.build.saving import save_pretrained
 from segatlas.cli.main import app
 from segatlas.config.schema import DataConfig
 from segatlas.data import create_dataset, describe_layout
+from segatlas.data.checks import examine
 from segatlas.data.datasets.foreign import recognise
 from segatlas.data.shapes import make_shapes
 from segatlas.errors import DataError
@@ -212,3 +213,26 @@ def test_a_set_without_one_image_is_an_error_of_every_data_set(tmp_path: Path, n
     train = segatlas("train", "unet_folder", f"data.name={name}", f"data.root={tmp_path / 'set'}", "--dry-run")
     assert train.exit_code == 1
     assert "unexpected" not in train.stderr
+
+
+def test_a_folder_that_holds_a_dataset_is_told_so_and_not_by_what_lies_deep_in_it(tmp_path: Path, model: Path) -> None:
+    make_shapes(tmp_path / "up" / "set", train=2, val=1, test=1)  # with COCO annotations of its objects
+    checked = segatlas("data", "check", tmp_path / "up")
+    assert checked.exit_code == 1
+    assert f"segatlas data check {tmp_path / 'up' / 'set'}" in "".join(checked.stdout.split("\n"))
+    assert "COCO" not in checked.stdout
+    with pytest.raises(DataError, match=r"it holds set, laid out as data\.name=shapes: data\.root="):
+        create_dataset(DataConfig(name="folder", root=str(tmp_path / "up")), "train")
+    evaluated = segatlas("eval", model, "--data", tmp_path / "up")
+    assert evaluated.exit_code != 0
+    assert f"the folder {tmp_path / 'up' / 'set'} in it is" in " ".join(evaluated.stderr.split())
+
+
+@pytest.mark.parametrize("name", ["Masks", "Ground_Truth"])
+def test_a_folder_of_masks_under_another_name_is_offered_where_masks_are_missing(tmp_path: Path, name: str) -> None:
+    root = broken.write_sound(tmp_path / "set")
+    other = (root / "train" / "masks").rename(root / "train" / name)
+    wanted = f"there is no folder {root / 'train' / 'masks'}, but {other}: rename it to masks"
+    assert wanted in next(found.fault for found in examine(root).errors if found.kind == "missing_mask")
+    with pytest.raises(DataError, match=re.escape(wanted)):
+        create_dataset(DataConfig(name="folder", root=str(root)), "train")

@@ -84,6 +84,10 @@ IMAGENET: dict[str, str] = {
     "swin_small": "timm/swin_small_patch4_window7_224.ms_in1k",
     "swin_base": "timm/swin_base_patch4_window7_224.ms_in1k",
     "swin_large": "timm/swin_large_patch4_window7_224.ms_in22k",
+    **{
+        name: f"timm/{name}.in1k"
+        for name in (f"twins_{kind}_{size}" for kind in ("pcpvt", "svt") for size in ("small", "base", "large"))
+    },
 }
 """Encoder written here -> hub repository of the ImageNet weights that timm takes by default for that network.
 
@@ -126,6 +130,8 @@ STATISTICS: dict[str, _Statistics] = {
     "vit_adapter": (IMAGENET_MEAN, IMAGENET_STD),
     # The authors' data/build.py (microsoft/Swin-Transformer); timm: pretrained_cfg; torchvision alike.
     "swin": (IMAGENET_MEAN, IMAGENET_STD),
+    # The authors' datasets.py (Meituan-AutoML/Twins); timm: pretrained_cfg.
+    "twins": (IMAGENET_MEAN, IMAGENET_STD),
 }
 """Family of the encoders written here (its file) -> mean and std that its published weights were trained with."""
 
@@ -163,7 +169,7 @@ def load_encoder_weights(net: nn.Module, source: str) -> tuple[str, ...]:
             has on the hub; one of timm's published weights, as `timm/vit_base_patch16_224.mae`; or a weights file with
             the published names: torchvision's or timm's (ResNet, ResNeXt, MobileNetV2, EfficientNet, DenseNet, VGG,
             ConvNeXt), the authors' (Mix Transformer, HRNet, ConvNeXt), any of `segatlas.build.vit_weights` (plain
-            transformers) and `segatlas.build.swin_weights` (Swin), timm's (any other).
+            transformers) and `segatlas.build.swin_weights` (Swin), MMSegmentation's too (Twins), timm's (any other).
 
     Returns:
         Names in the file that were dropped on purpose: the image classifier, and for timm backbones whatever timm

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segatlas.data.dataset import SegmentationData
-from segatlas.data.datasets import DATASETS, dataset_class, describe_layout
+from segatlas.data.datasets import DATASETS, dataset_below, dataset_class, describe_layout
 from segatlas.data.datasets.foreign import recognise
 from segatlas.data.store import Store
 from segatlas.errors import DataError
@@ -45,10 +45,12 @@ def create_dataset(
 
 
 def _hint(root: Path) -> str:
-    guess, foreign = describe_layout(root), recognise(root)
+    guess = describe_layout(root)
     if guess is not None:
         return f"looks like a {guess} layout: data.name={guess}"
-    if foreign is not None:
+    if (below := dataset_below(root)) is not None:
+        return f"holds {below.name}, laid out as data.name={describe_layout(below)}: data.root={below}"
+    if (foreign := recognise(root)) is not None:
         return f"{foreign.text(root)}; {foreign.advice}"
     return f"holds {_content(root)}"
 

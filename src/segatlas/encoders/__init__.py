@@ -17,6 +17,7 @@ _VGG = "segatlas.encoders.vgg"
 _VIT, _VIT_MAPS = "segatlas.encoders.vit", "segatlas.encoders.vit_maps"
 _VIT_ADAPTER = "segatlas.encoders.vit_adapter"
 _SWIN = "segatlas.encoders.swin"
+_TWINS = "segatlas.encoders.twins"
 
 ENCODERS: dict[str, str] = {
     "resnet18": _RESNET,
@@ -91,6 +92,7 @@ ENCODERS: dict[str, str] = {
     "swin_small": _SWIN,
     "swin_base": _SWIN,
     "swin_large": _SWIN,
+    **{f"twins_{kind}_{size}": _TWINS for kind in ("pcpvt", "svt") for size in ("w8", "small", "base", "large")},
 }
 """Name of each encoder of feature maps written here -> the module whose record `FAMILY` makes it."""
 

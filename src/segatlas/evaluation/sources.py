@@ -11,7 +11,7 @@ from segatlas.config import recipes
 from segatlas.config.schema import DataConfig, EvalConfig
 from segatlas.data import DATASETS, Store, create_dataset, describe_layout
 from segatlas.data.dataset import SegmentationData, sources_fault
-from segatlas.data.datasets import dataset_class
+from segatlas.data.datasets import dataset_below, dataset_class
 from segatlas.data.datasets.foreign import recognise
 from segatlas.data.formats.classes import read_classes
 from segatlas.errors import DataError, UsageError
@@ -74,8 +74,11 @@ def make_plan(
     elif Path(source).is_dir() and not (Path(source) / CONFIG_FILE).is_file():
         name = describe_layout(source)
         if name is None:
-            foreign = recognise(source)
+            below = dataset_below(source)
+            foreign = recognise(source) if below is None else None
             told = f"{foreign.text(Path(source))}; {foreign.advice}" if foreign else "is laid out like no known dataset"
+            if below is not None:
+                told += f", but the folder {below} in it is"
             raise DataError(f"{told}; `segatlas data check` tells what is wrong", source)
         plan = _from_config(Config.load({"data": {"name": name, "root": str(source)}}, *overrides))
     elif Path(source).is_dir():

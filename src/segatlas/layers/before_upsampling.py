@@ -77,9 +77,13 @@ def upsample_taps(
             upsample_and_shift(length, upsampled, kernel_size, align_corners=align_corners, device=x.device).to(x.dtype)
             for length, upsampled in zip((height, width), size, strict=True)
         )
-        parts.append(taps @ down)  # (N, D, b w_i, h)
+        del x  # a product is nine times its map: none is kept for longer than it is needed
+        parts.append(taps @ down)
+        del taps
         across.append(right)
-    return torch.cat(parts, dim=2).mT @ torch.cat(across)
+    joined = parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
+    parts.clear()
+    return joined.mT @ torch.cat(across)
 
 
 def upsample_and_shift(

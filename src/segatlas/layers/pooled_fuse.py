@@ -43,8 +43,8 @@ class PooledFuse(ConvBNReLU):
         """Map x (N, in_channels, h, w) and small maps (N, pooled_channels[i], h_i, w_i) to (N, out_channels, h, w)."""
         own, *kernels = self.conv.weight.split(self.slices, dim=1)
         size = (x.shape[-2], x.shape[-1])
-        out = F.conv2d(x, own, padding=own.shape[-1] // 2)
-        out = out + convolve_before_upsampling(pooled, kernels, size, align_corners=self.align_corners)
+        small = convolve_before_upsampling(pooled, kernels, size, align_corners=self.align_corners)
+        out = F.conv2d(x, own, padding=own.shape[-1] // 2).add_(small)
         result: Tensor = self.relu(self.bn(out))
         return result
 
@@ -71,7 +71,8 @@ class FoldedPooledFuse(nn.Module):
         products = (conv(y) for conv, y in zip(self.pooled, pooled, strict=True))
         size = (x.shape[-2], x.shape[-1])
         small = upsample_taps(products, self.kernel_size, size, align_corners=self.align_corners)
-        return F.relu(self.conv(x) + small, inplace=True)
+        out: Tensor = self.conv(x)
+        return out.add_(small).relu_()
 
 
 def convolution(kernel: Tensor, bias: Tensor | None) -> nn.Conv2d:

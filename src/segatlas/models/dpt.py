@@ -220,10 +220,12 @@ class DPT(nn.Module):
         """Map a normalised image (N, C, H, W) to logits (N, K, 8h, 8w), twice that where they are doubled."""
         x = pad_to_multiple(image_of(inputs), self.encoder.size_divisibility)
         fused = self.fuse(self.encoder(x, at=self.at))
-        logits = self.classifier(self.dropout(self.refine(fused)))
+        for_aux = fused if self.aux_head is not None and self.training else None
+        fused = self.refine(fused)  # as large as the map before, which nothing else holds any more
+        logits = self.classifier(self.dropout(fused))
         if self.doubled_logits:
             logits = doubled(logits)
-        aux = {"fcn": self.aux_head(fused)} if self.aux_head is not None and self.training else {}
+        aux = {} if self.aux_head is None or for_aux is None else {"fcn": self.aux_head(for_aux)}
         return SemanticLogits(logits, canvas=(x.shape[-2], x.shape[-1]), aux=aux)
 
 

@@ -69,6 +69,15 @@ ARCHITECTURE = Architecture(
     output=SemanticLogits,
     config=SemanticFPNConfig,
     build=SemanticFPN,
-    variants={"semantic_fpn_r50": {"encoder": "resnet50c"}, "semantic_fpn_r101": {"encoder": "resnet101c"}},
+    variants={
+        "semantic_fpn_r50": {"encoder": "resnet50c"},
+        "semantic_fpn_r101": {"encoder": "resnet101c"},
+        "semantic_fpn_twins_pcpvt_s": {"encoder": "twins_pcpvt_small"},
+        "semantic_fpn_twins_pcpvt_b": {"encoder": "twins_pcpvt_base"},
+        "semantic_fpn_twins_pcpvt_l": {"encoder": "twins_pcpvt_large"},
+        "semantic_fpn_twins_svt_s": {"encoder": "twins_svt_small"},
+        "semantic_fpn_twins_svt_b": {"encoder": "twins_svt_base"},
+        "semantic_fpn_twins_svt_l": {"encoder": "twins_svt_large", "encoder_options": {"drop_path": 0.3}},
+    },
     tiny={"encoder": "resnet18_w8", "neck_channels": 8, "channels": 8, "aux": True},
 )

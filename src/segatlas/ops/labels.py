@@ -42,11 +42,11 @@ def fraction_of_all(
     """
     without = ignore_index if without is None else without
     if weight is None:
-        return (kept != without).sum().double() / max(labels.numel(), 1)
+        return torch.count_nonzero(kept != without).double() / max(labels.numel(), 1)
     classes = weight.to(labels.device).double()
     known = (count_labels(labels, len(weight), ignore_index) * classes).sum()
     above = known if kept is labels else (count_labels(kept, len(weight), without) * classes).sum()
-    below = known + (labels == ignore_index).sum()
+    below = known + torch.count_nonzero(labels == ignore_index)
     return above / below.where(below > 0, below.new_ones(()))
 
 

@@ -114,7 +114,7 @@ class Interleaved:
 
     def cells(self, slots: int) -> int:
         """See `StoredLogits`."""
-        return max(1, ELEMENTS // slots)
+        return max(1, step_elements(ELEMENTS) // slots)
 
     def best_between(self, corners: Tensor, down: Tensor, right: Tensor) -> Tensor:
         """See `StoredLogits`.

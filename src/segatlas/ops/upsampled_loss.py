@@ -124,9 +124,9 @@ def _hard_labels(
     probability: (N, H, W) of the true class; overwritten where there is no label.
     """
     probability.masked_fill_(labels == ignore_index, torch.inf)
-    if int((probability < threshold).sum()) >= min_kept:  # the min_kept lowest are among these
+    if int(torch.count_nonzero(probability < threshold)) >= min_kept:  # the min_kept lowest are among these
         easy = probability >= threshold
-    elif int((probability < torch.inf).sum()) > min_kept:
+    elif int(torch.count_nonzero(probability < torch.inf)) > min_kept:
         easy = probability > kth_smallest(probability, min_kept)
     else:
         easy = probability == torch.inf

@@ -12,7 +12,7 @@ from segatlas.data.checks.reading import read_codes
 from segatlas.data.checks.repairable import obstacle_to_repair
 from segatlas.data.checks.rules import find_all
 from segatlas.data.checks.scan import Progress, scan_files
-from segatlas.data.datasets import dataset_class, describe_layout
+from segatlas.data.datasets import dataset_below, dataset_class, describe_layout
 from segatlas.data.datasets.folder import split_folders
 from segatlas.data.datasets.foreign import recognise
 from segatlas.data.datasets.listing import SPLITS, Part
@@ -122,17 +122,17 @@ def _layout_finding(cfg: DataConfig, root: Path) -> Finding | None:
     if kind.reads(cfg, root):
         return None
     guess = describe_layout(root)
-    foreign = recognise(root) if guess is None else None
+    below = dataset_below(root) if guess is None else None
+    foreign = recognise(root) if guess is None and below is None else None
     if foreign is None and cfg.name == "folder" and any(split_folders(root, split) for split in SPLITS):
         return None
-    below = [folder for folder in sorted(root.iterdir()) if folder.is_dir() and describe_layout(folder)]
     fault = f"is not laid out as data.name={cfg.name}; it holds {_content(root)}"
     if guess is not None:
         repair = f"it looks like {guess}: set data.name={guess}"
     elif foreign is not None:
         fault, repair = foreign.text(root), foreign.advice
     elif below:
-        repair = f"did you mean the folder in it: segatlas data check {below[0]}"
+        repair = f"did you mean the folder in it: segatlas data check {below}"
     else:
         lists = "; or list pairs in data.lists={train: FILE.csv}"
         repair = f"lay it out as {FOLDER_LAYOUT + lists if cfg.name == 'folder' else kind.layout}"

@@ -11,6 +11,7 @@ from segatlas.data.checks.findings import FIX_OPTION, Finding, Severity
 from segatlas.data.checks.reading import Reading
 from segatlas.data.checks.scan import ScanResult
 from segatlas.data.checks.stats import ImageStats, MaskStats
+from segatlas.data.datasets.foreign import masks_meant
 from segatlas.data.datasets.listing import Companions, Item, Part
 
 Found = list[tuple[Path, str]]
@@ -65,6 +66,8 @@ def _without_partner(found: Companions, images: Path, fix: str, kinds: tuple[str
     """Tell of images that have no file of a kind, and of files of that kind that have no image."""
     if found.missing:
         there = "" if found.folder.is_dir() else f"; there is no folder {found.folder}"
+        if kinds[0] == "missing_mask" and (other := masks_meant(found.folder)) is not None:
+            there += f", but {other}: rename it to {found.folder.name}"
         what = "" if kinds[0] == "missing_mask" else f"no {found.words}: "
         yield Finding(
             kind=kinds[0],

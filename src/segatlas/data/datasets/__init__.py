@@ -31,3 +31,8 @@ def describe_layout(root: str | Path) -> str | None:
     """Return the name of the dataset that a folder is laid out as, or None where it is like none."""
     root = Path(root)
     return next((name for name in DATASETS if dataset_class(name).fits(root)), None) if root.is_dir() else None
+
+
+def dataset_below(root: str | Path) -> Path | None:
+    """Return the first folder in a folder that is laid out as a dataset; None where there is none."""
+    return next((folder for folder in sorted(Path(root).iterdir()) if describe_layout(folder)), None)

@@ -29,6 +29,7 @@ from pydantic import Field
 from segatlas.config.mask_values import Color, MaskCode
 from segatlas.config.schema import DataConfig
 from segatlas.config.section import Section
+from segatlas.data.datasets.foreign import masks_meant
 from segatlas.data.datasets.listing import (
     SPLITS,
     Fault,
@@ -233,7 +234,9 @@ def _sound(split: str, part: Part) -> tuple[Item, ...]:
 def _missing_mask_text(masks: Path, split: str, part: Part) -> str:
     path, count = part.images_without_mask[0], len(part.images_without_mask)
     if not masks.is_dir():
-        return f"has no mask: there is no folder {masks}"
+        other = masks_meant(masks)
+        hint = "" if other is None else f", but {other}: rename it to {masks.name}"
+        return f"has no mask: there is no folder {masks}{hint}"
     loose = {mask.stem: mask for mask in part.masks_without_image}
     close = difflib.get_close_matches(path.stem, loose, n=1, cutoff=0.5)
     hint = f"; the nearest mask is {loose[close[0]]}, but stems must be equal" if close else ""

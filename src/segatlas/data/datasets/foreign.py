@@ -305,8 +305,18 @@ def read_labelmap(path: Path) -> list[tuple[str, tuple[int, int, int]]]:
     return found
 
 
+def masks_meant(folder: Path) -> Path | None:
+    """Return the folder beside a missing folder of masks that bears another usual name, such as Masks or labels."""
+    return None if folder.is_dir() else _folder_with_images(folder.parent, MASK_FOLDERS)
+
+
 def _folder_with_images(home: Path, names: Iterable[str]) -> Path | None:
-    return next((home / name for name in names if has_images(home / name)), None)
+    """Return the first folder of that name, in capitals or not, that has images."""
+    if not home.is_dir():
+        return None
+    there = {path.name.lower(): path for path in sorted(home.iterdir(), reverse=True)}
+    found = (there.get(name.lower()) for name in names)
+    return next((path for path in found if path is not None and has_images(path)), None)
 
 
 def _second_column(path: Path) -> list[str]:
