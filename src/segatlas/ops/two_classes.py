@@ -51,13 +51,13 @@ def walk_two_classes(
         own = sign.abs()
         if pixel_weight is not None:
             own.mul_(chunk.read(pixel_weight))
-        weighted = own if weight is None else own * torch.where(sign > 0, *weight.to(own).unbind())
+        weighted = own if weight is None else own * _by_truth(sign, weight.to(own))
         total += weighted.sum()
         scale, other = weighted, None
         if smoothing:
             spread = own.new_ones(2) if weight is None else weight.to(own)
             spread = spread * (smoothing / 2)
-            other = own * torch.where(sign < 0, *spread.unbind())  # what the other class gets
+            other = own * _by_truth(-sign, spread)  # what the other class gets
             scale = weighted * (1 - smoothing) + own * spread.sum()
             loss -= LN_2 * (other * against).sum()
         if steep:
@@ -73,6 +73,11 @@ def walk_two_classes(
     if gradient is not None:
         torch.neg(gradient[:, 1], out=gradient[:, 0])
     return loss, total, gradient
+
+
+def _by_truth(sign: Tensor, values: Tensor) -> Tensor:
+    """Return the value of class 0 where sign is 1, else that of class 1."""
+    return torch.where(sign > 0, values[0], values[1])
 
 
 def _signed(labels: Tensor, ignore_index: int) -> Tensor:
