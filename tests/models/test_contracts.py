@@ -102,6 +102,10 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "upernet-swin": ("upernet", {"encoder": "swin_w8", "channels": 8, "aux": True, "aux_channels": 8}),
+    "semask_fpn-whole": (
+        "semask_fpn",
+        {"encoder": {"name": "swin_w8", "drop_path": 0.0}, "channels": 8, "windowed": False, "aux": True},
+    ),
     "semantic_fpn-twins": (
         "semantic_fpn",
         {"encoder": "twins_pcpvt_w8", "neck_channels": 8, "channels": 8, "aux": True, "aux_channels": 8},
@@ -125,10 +129,12 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 REFINED: set[str] = {
     "dpt",
     "fc_siam",
+    "fcn_skips",
     "linear",
     "lraspp",
     "pointrend",
     "segmenter",
+    "semask_fpn",
     "setr",
 }
 

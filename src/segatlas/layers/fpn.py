@@ -40,23 +40,24 @@ class FPNHead(nn.Module):
     A level is upsampled by two after each of its 3x3 convolutions; it has as many as steps are needed, at least one.
 
     Args:
-        in_channels: of every level.
+        in_channels: of every level, or of each, finest first.
         channels: of the result.
         strides: of each level, finest first; a power of two apart.
         align_corners: how maps are upsampled.
     """
 
-    def __init__(self, in_channels: int, channels: int, *, strides: Sequence[int], align_corners: bool):
+    def __init__(self, in_channels: int | Sequence[int], channels: int, *, strides: Sequence[int], align_corners: bool):
         super().__init__()
         self.align_corners = align_corners
+        widths = [in_channels] * len(strides) if isinstance(in_channels, int) else in_channels
         self.steps = [(stride // strides[0]).bit_length() - 1 for stride in strides]
         self.levels = nn.ModuleList(
-            nn.ModuleList(ConvBNReLU(channels if k else in_channels, channels) for k in range(max(steps, 1)))
-            for steps in self.steps
+            nn.ModuleList(ConvBNReLU(channels if k else width, channels) for k in range(max(steps, 1)))
+            for steps, width in zip(self.steps, widths, strict=True)
         )
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """Map levels (N, in_channels, h_i, w_i), finest first, to (N, channels, h_0, w_0)."""
+        """Map levels (N, in_channels[i], h_i, w_i), finest first, to (N, channels, h_0, w_0)."""
         (first,) = self.levels[0].children()
         total: Tensor = first(maps[0])
         for convs, steps, x in zip(self.levels[1:], self.steps[1:], maps[1:], strict=True):
