@@ -30,13 +30,17 @@ class Supervised:
 LossOf = Callable[[Supervised], Tensor]
 
 
-def make_batch(batch: int, classes: int, height: int, width: int, small: bool) -> Supervised:
+def make_batch(
+    batch: int, classes: int, height: int, width: int, small: bool, *, full_size: bool = False
+) -> Supervised:
     if small:
         height, width = 32, 32
     street = street_labels()
     parts = [street[256 : 256 + height, left : left + width] for left in range(0, batch * width, width)]
     chosen = [np.ascontiguousarray(part if classes == 19 else spread_labels(part, classes)) for part in parts]
     logits = torch.cat([label_like_logits(part, classes) for part in chosen])
+    if full_size:
+        logits = F.interpolate(logits, (height, width), mode="bilinear", align_corners=False)
     return Supervised(
         logits=logits.requires_grad_(), labels=torch.stack([torch.from_numpy(part).long() for part in chosen])
     )
@@ -137,4 +141,25 @@ def make_row(name: str, batch: int, classes: int, height: int, width: int, time:
     )
 
 
-ROWS = tuple(make_row(name, *size) for name in LOSSES for size in SIZES)
+def make_edge_row(classes: int, full_size: bool) -> Row:
+    """Return a row of cross-entropy where there is little to gain: two classes, or nothing to upsample."""
+    batch, height, width = 2, 512, 1024
+    stride = 1 if full_size else STRIDE
+    return Row(
+        key="cross_entropy_full_size" if full_size else f"cross_entropy_c{classes}",
+        group="loss",
+        part=f"cross-entropy of {'logits at full size' if full_size else 'two classes'}, forward and backward",
+        inputs=f"{batch} x {classes} x {height // stride} x {width // stride} to {height} x {width}, label-like",
+        material=partial(make_batch, batch, classes, height, width, full_size=full_size),
+        ours=partial(call_of, our_cross_entropy),
+        peers={"eager": Peer(make=partial(call_of, eager_cross_entropy), target=Target(time=1, memory=1 / 2))},
+        equal=same_loss,
+        calls=2,
+    )
+
+
+ROWS = (
+    *(make_row(name, *size) for name in LOSSES for size in SIZES),
+    make_edge_row(2, full_size=False),
+    make_edge_row(19, full_size=True),
+)

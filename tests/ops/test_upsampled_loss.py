@@ -203,6 +203,30 @@ def test_gradient_is_scaled_by_what_comes_from_above():
     torch.testing.assert_close(thrice, 3 * once)
 
 
+@pytest.mark.parametrize("elements", [1, 200, 465, 1 << 18])
+@pytest.mark.parametrize("size", [(23, 31), (19, 30)])
+def test_logits_at_full_size_give_the_same_whatever_rows_are_taken_together(monkeypatch, elements, size):
+    logits, labels = make((23, 31), size)
+    monkeypatch.setattr("segatlas.ops.lattice.step_elements", lambda alone: elements)
+
+    def cut(x):
+        return x[..., : size[0], : size[1]]
+
+    canvas = (23, 31)
+    assert_same(
+        lambda x: upsampled_cross_entropy(x, labels, canvas=canvas),
+        lambda x: cross_entropy(cut(x), labels, ignore_index=255),
+        logits,
+    )
+    known = labels.clamp(max=CLASSES - 1).unsqueeze(1)
+    factor = torch.rand(labels.shape, dtype=torch.float64) * (labels != 255)
+    assert_same(
+        lambda x: (upsampled_log_likelihood(x, labels, canvas=canvas) * factor).sum(),
+        lambda x: (cut(x).log_softmax(1).gather(1, known)[:, 0] * factor).sum(),
+        logits,
+    )
+
+
 @pytest.mark.parametrize(("low", "size", "canvas"), GEOMETRIES)
 def test_log_likelihood_equals_the_full_size_one(low, size, canvas):
     logits, labels = make(low, size)

@@ -42,24 +42,21 @@ def near_another_class(labels: Map, reach: int, ignore: int = IGNORE) -> np.ndar
     """Return (H, W) bool: labelled pixels with a labelled pixel of another class at most `reach` away (chessboard)."""
     import cv2  # here: listing records and reading recipes does without
 
-    is_ignored = labels == ignore
     kernel = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
-    # Ignored pixels must never win: their value is the lowest value for the maximum and the highest one for the
-    # minimum. The frame does not take part in either (cv2's default border).
-    highest = cv2.dilate(np.where(is_ignored, np.uint8(0), labels), kernel)
-    lowest = cv2.erode(labels if ignore == 255 else np.where(is_ignored, np.uint8(255), labels), kernel)
-    near: np.ndarray = highest != labels
-    near |= lowest != labels
-    near &= ~is_ignored
+    # Ignored pixels must never win, and the frame takes no part (cv2's default border).
+    # Numbers go round so that `ignore` becomes 0 for the maximum and 255 for the minimum.
+    above, below = labels - np.uint8(ignore), labels + np.uint8(255 - ignore)
+    near: np.ndarray = cv2.dilate(above, kernel) != above
+    near |= cv2.erode(below, kernel) != below
+    near &= labels != ignore
     return near
 
 
 def boundary_region(labels: Map, width: int, ignore: int = IGNORE) -> np.ndarray:
     """Return (H, W) bool: the boundary regions of all classes, and all labelled pixels within `width` of the frame."""
     found = near_another_class(labels, width, ignore)
-    edge = labels != ignore
-    edge[width:-width, width:-width] = False
-    found |= edge
+    for strip in (np.s_[:width], np.s_[-width:], np.s_[:, :width], np.s_[:, -width:]):
+        found[strip] = labels[strip] != ignore
     return found
 
 
@@ -82,8 +79,15 @@ def boundary_counts(prediction: Map, label: Map, num_classes: int, width: int, i
         boundary_region(prediction, width, ignore),
     )
     both = true_boundary & predicted_boundary & (label == prediction)
-    columns = [(label, both), (label, true_boundary), (prediction, predicted_boundary)]
-    return np.stack([histogram(*column)[:num_classes] for column in columns], axis=1)
+    if num_classes <= 64:  # the label's two counts at once, by two bits above the class
+        bits = both.view(np.uint8) << 7
+        bits |= true_boundary.view(np.uint8) << 6
+        bits |= label & 63
+        found = histogram(bits).reshape(2, 2, 64)[:, 1, :num_classes]
+        counted = [found[1], found.sum(0)]
+    else:
+        counted = [histogram(label, chosen)[:num_classes] for chosen in (both, true_boundary)]
+    return np.stack([*counted, histogram(prediction, predicted_boundary)[:num_classes]], axis=1)
 
 
 def contour_counts(prediction: Map, label: Map, num_classes: int, reach: int, ignore: int = IGNORE) -> np.ndarray:
@@ -93,34 +97,27 @@ def contour_counts(prediction: Map, label: Map, num_classes: int, reach: int, ig
         (K, 4) int64: true contour pixels, those of them with a predicted one near, predicted contour pixels, those of
         them with a true one near.
     """
-    true_contour, predicted_contour = near_another_class(label, 1, ignore), near_another_class(prediction, 1, ignore)
     counts = np.zeros((num_classes, 4), np.int64)
-    counts[:, 0] = histogram(label, true_contour)[:num_classes]
-    counts[:, 2] = histogram(prediction, predicted_contour)[:num_classes]
+    places = [np.flatnonzero(near_another_class(labels, 1, ignore)) for labels in (label, prediction)]
+    classes = [labels.ravel()[place] for labels, place in zip((label, prediction), places, strict=True)]
+    for column, of_class in zip((0, 2), classes, strict=True):
+        counts[:, column] = np.bincount(of_class, minlength=num_classes)[:num_classes]
     on_both = np.flatnonzero((counts[:, 0] > 0) & (counts[:, 2] > 0))
     for start in range(0, len(on_both), BITS):
         bit = np.zeros(256, _bits_for(len(on_both)))
         chosen = on_both[start : start + BITS]
         bit[chosen] = np.left_shift(1, np.arange(len(chosen), dtype=bit.dtype), dtype=bit.dtype)
-        true, predicted = (
-            _looked_up(bit, np.where(contour, labels, np.uint8(255)))  # no class is 255, and its bit 0
-            for contour, labels in ((true_contour, label), (predicted_contour, prediction))
-        )
-        counts[:, 1] += histogram(label, (true & within_reach(predicted, reach)) != 0)[:num_classes]
-        counts[:, 3] += histogram(prediction, (predicted & within_reach(true, reach)) != 0)[:num_classes]
+        for column, own, other in ((1, 0, 1), (3, 1, 0)):
+            contour = np.zeros(label.shape, bit.dtype)
+            contour.ravel()[places[other]] = bit[classes[other]]
+            matched = within_reach(contour, reach).ravel()[places[own]] & bit[classes[own]] != 0
+            counts[:, column] += np.bincount(classes[own][matched], minlength=num_classes)[:num_classes]
     return counts
 
 
 def _bits_for(count: int) -> type[np.unsignedinteger[Any]]:
     """Return the smallest integer with a bit for each of so many classes, at most BITS."""
     return np.uint8 if count <= 8 else np.uint16 if count <= 16 else np.uint32 if count <= 32 else np.uint64
-
-
-def _looked_up(table: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Return table[values] for uint8 values; cv2 does it several times as quickly, for integers that it knows."""
-    import cv2  # here: listing records and reading recipes does without
-
-    return cv2.LUT(values, table) if table.dtype.itemsize <= 2 else table.take(values)
 
 
 def within_reach(bits: np.ndarray, reach: int) -> np.ndarray:

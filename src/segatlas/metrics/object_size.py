@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from segatlas.metrics.label_maps import histogram, label_maps
+from segatlas.metrics.label_maps import label_maps
 from segatlas.metrics.metric import Metric, Prediction, Rows
 from segatlas.metrics.number import Number
 from segatlas.metrics.ratios import floats, ratio
@@ -39,27 +39,34 @@ def size_counts(prediction: np.ndarray, label: np.ndarray, num_classes: int) -> 
     import cv2  # here: listing records and reading recipes does without
 
     counts = np.zeros((num_classes, len(SIZES), 3), np.int64)
-    present = np.flatnonzero(histogram(label)[:num_classes])
-    numbers = np.zeros(label.shape, np.int32)  # of each pixel's object, all classes counted on; 0: none
-    owner = [np.zeros(1, np.int64)]
-    total = 1
-    for index in present:
-        mask = (label == index).astype(np.uint8)
+    starts, lengths = _runs(label)
+    if not len(starts):
+        return counts
+    right = np.add.reduceat((prediction == label).ravel(), starts, dtype=np.int32)
+    few = len(starts) < np.iinfo(np.uint16).max  # and so are objects
+    kind = cv2.CV_16U if few else cv2.CV_32S
+    buffer: np.ndarray = np.empty(label.size, np.uint16 if few else np.int32)
+    classes, rows, columns = label.ravel()[starts], *np.divmod(starts, label.shape[1])
+    for index in np.flatnonzero(np.bincount(classes, minlength=num_classes)[:num_classes]):
+        own = np.flatnonzero(classes == index)
+        mask = (label == index).view(np.uint8)
         x, y, width, height = cv2.boundingRect(mask)
-        window = np.s_[y : y + height, x : x + width]
-        found, objects = cv2.connectedComponents(mask[window], connectivity=8)
-        objects += total - 1
-        np.copyto(numbers[window], objects, where=mask[window].view(np.bool_))
-        owner.append(np.full(found - 1, index))
-        total += found - 1
-    numbers <<= 1
-    numbers |= prediction == label
-    pixels = np.bincount(numbers.ravel(), minlength=2 * total)[: 2 * total].reshape(total, 2)[1:]
-    classes, right, size = np.concatenate(owner)[1:], pixels[:, 1], pixels.sum(1)
-    bucket = np.digitize(size, BOUNDS)
-    for column, amount in enumerate((np.ones_like(size), size, right)):
-        np.add.at(counts[..., column], (classes, bucket), amount)
+        window, place = mask[y : y + height, x : x + width], buffer[: height * width].reshape(height, width)
+        found, objects = cv2.connectedComponents(window, place, 8, kind)  # new memory would cost as much again
+        number = objects[rows[own] - y, columns[own] - x]  # of the object that each run belongs to, from 1
+        size, hit = (np.bincount(number, weights=values[own], minlength=found)[1:] for values in (lengths, right))
+        bucket = np.digitize(size, BOUNDS)
+        for column, amount in enumerate((None, size, hit)):
+            counts[index, :, column] = np.bincount(bucket, weights=amount, minlength=len(SIZES))
     return counts
+
+
+def _runs(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first pixels of the runs of one value within each row, counted row after row, and their lengths."""
+    change = np.ones(labels.shape, np.bool_)
+    np.not_equal(labels[:, 1:], labels[:, :-1], out=change[:, 1:])
+    starts = np.flatnonzero(change)
+    return starts, np.diff(starts, append=labels.size)
 
 
 class ObjectSize(Sums):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from segatlas.errors import UsageError
+from segatlas.ops.steps import step_elements
 
 PIECE = 1 << 16
 """Values looked at in one go on the CPU."""
@@ -16,7 +17,7 @@ PIECE = 1 << 16
 def pieces(values: Tensor) -> Iterator[Tensor]:
     """Yield the values in small flat parts on the CPU, where large temporary results cost most, else all at once."""
     flat = values.reshape(-1)
-    yield from flat.split(PIECE if flat.device.type == "cpu" else max(1, len(flat)))
+    yield from flat.split(step_elements(PIECE) if flat.device.type == "cpu" else max(1, len(flat)))
 
 
 def count_labels(labels: Tensor, num_classes: int, ignore_index: int) -> Tensor:
@@ -57,10 +58,24 @@ def check_labels(logits: Tensor, labels: Tensor, canvas: tuple[int, int] | None,
         )
     if canvas is not None and (canvas[0] < labels.shape[1] or canvas[1] < labels.shape[2]):
         raise UsageError(f"labels {tuple(labels.shape[1:])} do not fit on the canvas {tuple(canvas)}")
-    if labels.device.type == "cpu" and labels.numel():  # elsewhere the look would cost a wait; gather checks there
-        highest = max(int(piece.masked_fill(piece == ignore_index, 0).max()) for piece in pieces(labels))
-        if highest >= logits.shape[1]:
-            raise UsageError(f"label {highest} in a loss over {logits.shape[1]} classes (0..{logits.shape[1] - 1})")
+    if labels.device.type == "cpu":  # elsewhere the look would cost a wait; gather checks there
+        for piece in pieces(labels):
+            if len(piece):
+                _check_range(piece, logits.shape[1], ignore_index)
+
+
+def _check_range(labels: Tensor, num_classes: int, ignore_index: int) -> None:
+    lowest, highest = map(int, labels.aminmax())
+    if lowest >= 0 and highest < num_classes:
+        return
+    outside = sum(
+        int(torch.count_nonzero(wrong))
+        for wrong in ([labels < 0] if lowest < 0 else []) + ([labels >= num_classes] if highest >= num_classes else [])
+    )
+    if 0 <= ignore_index < num_classes or outside != int(torch.count_nonzero(labels == ignore_index)):
+        known = labels[labels != ignore_index]
+        wrong = int(known.max()) if int(known.max()) >= num_classes else int(known.min())
+        raise UsageError(f"label {wrong} in a loss over {num_classes} classes (0..{num_classes - 1})")
 
 
 def size_of(labels: Tensor) -> tuple[int, int]:

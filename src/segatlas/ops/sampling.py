@@ -12,6 +12,7 @@ Letters: n samples on the axis, G runs, S slots of a run, `size` output pixels.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -96,6 +97,32 @@ class Runs:
     def slots(self) -> int:
         """Return S, the length of the longest run."""
         return self.weight.shape[0]
+
+    @cached_property
+    def regular(self) -> bool:
+        """Return whether all runs but the first and the last have S pixels."""
+        return not bool(self.filler[:, 1:-1].any())
+
+    @cached_property
+    def kept(self) -> Tensor:
+        """Return (S, G) int8, 0 for fillers and 1 for pixels."""
+        return self.filler.logical_not().view(torch.int8)
+
+    @cached_property
+    def places(self) -> list[int]:
+        """Return `padded` as a list, whose numbers cost no look at a tensor."""
+        numbers: list[int] = self.padded.tolist()
+        return numbers
+
+    @cached_property
+    def starts(self) -> list[int]:
+        """Return the first pixel of each run, and the number of pixels as that of the run after the last."""
+        return [*self.pixel[0].tolist(), self.size]
+
+    @property
+    def are_samples(self) -> bool:
+        """Return whether the pixels are the first `size` samples themselves."""
+        return self.slots == 1 and self.consecutive and int(self.padded[0]) == 1 and not self.weight.any()
 
     def __len__(self) -> int:
         return len(self.first)

@@ -26,6 +26,7 @@ from segatlas.errors import UsageError
 from segatlas.ops.labels import check_labels, count_labels, fraction_of_all, size_of
 from segatlas.ops.lattice import Chunk, Lattice, by_slot
 from segatlas.ops.selection import kth_smallest
+from segatlas.ops.two_classes import walk_two_classes
 from segatlas.structures import IGNORE
 
 LN_2 = math.log(2)
@@ -203,23 +204,40 @@ class _CrossEntropy(torch.autograd.Function):
         ignore_index: int,
         pixel_weight: Tensor | None,
     ) -> Tensor:
-        dtype = lattice.rows.weight.dtype
+        dtype, needs_gradient = lattice.rows.weight.dtype, ctx.needs_input_grad[0]
+        if logits.shape[1] == 2 and logits.device.type == "cpu":  # elsewhere gather looks at the labels
+            with torch.autocast(logits.device.type, enabled=False):
+                loss, total, gradient = walk_two_classes(
+                    logits,
+                    labels,
+                    lattice,
+                    weight=weight,
+                    smoothing=smoothing,
+                    ignore_index=ignore_index,
+                    pixel_weight=pixel_weight,
+                    needs_gradient=needs_gradient,
+                )
+            return _mean(ctx, logits, loss, total, gradient)
         terms = _Terms(lattice, labels, weight, smoothing, ignore_index, pixel_weight, logits.shape[1], dtype)
         with torch.autocast(logits.device.type, enabled=False):
-            needs_gradient = ctx.needs_input_grad[0]
             loss, total, gradient, smallest = _walk_cross_entropy(logits, terms, needs_gradient, level=True)
             if not smallest > SMALLEST_TOTAL:
                 loss, total, gradient, _ = _walk_cross_entropy(logits, terms, needs_gradient, level=False)
-        divisor = total.where(total > 0, 1)
-        if gradient is not None:
-            ctx.save_for_backward(gradient.div_(divisor).to(logits.dtype))
-        return (loss / divisor).to(dtype)
+        return _mean(ctx, logits, loss, total, gradient)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
         return (scaled(gradient, upstream), *[None] * 6)
+
+
+def _mean(ctx: Any, logits: Tensor, loss: Tensor, total: Tensor, gradient: Tensor | None) -> Tensor:
+    """Keep the gradient of the sum of losses, divided as the loss is, for the way back, and return their mean."""
+    divisor = total.where(total > 0, 1)
+    if gradient is not None:
+        ctx.save_for_backward(gradient.div_(divisor).to(logits.dtype))
+    return (loss / divisor).to(torch.promote_types(logits.dtype, torch.float32))
 
 
 class _Terms:
@@ -397,4 +415,4 @@ def scaled(gradient: Tensor, upstream: Tensor) -> Tensor:
 
 
 def _zeros(logits: Tensor, lattice: Lattice) -> Tensor:
-    return torch.zeros(logits.shape, dtype=lattice.rows.weight.dtype, device=logits.device)
+    return lattice.new_gradient()
