@@ -222,8 +222,9 @@ def published_weights(names: Iterable[str]) -> Iterator[str]:
     )
     yield (
         f"mIoU in percent as published ({SOURCE}), not measured here. ADE20K: the 2000 images of val, shorter side "
-        "512 (640 where the crop is), whole images. Cityscapes: the 500 images of val at 2048x1024, whole; where "
-        "the crop is 769x769 or 1024x1024, by windows of that size. The second number is of the same weights with "
+        "512 (640 where the crop is), whole images; BEiT, ConvNeXt, MAE, Segmenter and SETR by windows of the crop's "
+        "size. Cityscapes: the 500 images of val at 2048x1024, whole; where the crop is 768x768, 769x769 or 1024x1024, "
+        "by windows of that size. The second number is of the same weights with "
         "several scales and mirrored images. Crop and steps are those of the training. `non-commercial` is the "
         f"{NON_COMMERCIAL.partition(' (')[0]}. Terms of the datasets come besides the licence."
     )

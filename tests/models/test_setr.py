@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from segatlas.build.network import create_model, shapes_only
 from segatlas.errors import UsageError
 from segatlas.models.setr import ARCHITECTURE
+from segatlas.recipe import Config
 
 PUBLISHED = {"setr_naive": 305557592, "setr_pup": 317290072, "setr_mla": 309569262}
 """Parameters of MMSegmentation's networks with auxiliary heads. They lack a bias of patches, which their files have."""
@@ -20,6 +21,19 @@ def test_variants_have_the_published_number_of_parameters_for_150_classes(varian
         net = create_model(variant, num_classes=150, aux=True)
     unused = CLASS_TOKEN if variant == "setr_mla" else 0
     assert sum(p.numel() for p in net.parameters()) == PUBLISHED[variant] + PATCH_BIAS - unused
+
+
+@pytest.mark.parametrize(
+    ("recipe", "convs"),
+    [("setr_ade20k", 2), ("setr_ade20k_pup", 2), ("setr_cityscapes", 1), ("setr_cityscapes_pup", 2)],
+)
+def test_auxiliary_heads_of_recipes_have_as_many_convolutions_as_mmsegmentations_configs(recipe, convs):
+    model = Config.load(recipe).model
+    with shapes_only():
+        net = create_model(
+            model.name, num_classes=19, **{**model.architecture_fields(), "encoder": "vit_w32", "blocks": (0, 1)}
+        )
+    assert [len(head.decoder.convs) for head in net.aux_heads.values()] == [convs]
 
 
 def block(part, x):
