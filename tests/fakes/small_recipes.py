@@ -30,7 +30,8 @@ WRITERS = {
     "voc": write_voc,
 }
 SMALL = {
-    **dict.fromkeys(("resnet34", "resnet50", "resnet50c"), "resnet18_w8"),
+    **dict.fromkeys(("resnet34", "resnet50", "resnet50c", "resnet101", "vgg16"), "resnet18_w8"),
+    "vgg16_bn": "vgg11_bn",
     "resnest101": "resnest50",
     "hrnet_w48": "hrnet_w8_small",
     **dict.fromkeys(("swin_tiny", "swin_large"), "swin_w8"),
@@ -71,7 +72,11 @@ def narrow(name: str) -> list[str]:
     further = [f"model.encoder={small}"] if small else []
     if small == "vit_w32":  # with as many blocks, which decoders name
         further = [f"model.encoder={{name: {small}, depth: {FORMS[network.encoder.name].depth}}}"]
-    return further + [f"model.{width}=32" for width in ("channels", "jpu_channels") if hasattr(network, width)]
+    if hasattr(network, "growth"):
+        further += ["model.growth=2"]
+    return further + [
+        f"model.{width}=32" for width in ("channels", "deep_channels", "jpu_channels") if hasattr(network, width)
+    ]
 
 
 def recipe_of_each_architecture() -> dict[str, str]:

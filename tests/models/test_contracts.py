@@ -129,6 +129,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 REFINED: set[str] = {
     "dpt",
     "fc_siam",
+    "fcn_skips",
     "linear",
     "lraspp",
     "pointrend",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 
 def init_weights(root: nn.Module) -> None:
@@ -25,3 +26,18 @@ def init_weights(root: nn.Module) -> None:
             continue
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+
+
+@torch.no_grad()
+def start_bilinear(weight: Tensor) -> None:
+    """Fill the weight (K, K, s, s) of a transposed convolution so that it interpolates each channel bilinearly.
+
+    For an even s = 2f with stride f and padding f / 2, as Long et al. 2015 start theirs; odd s likewise.
+    """
+    side = weight.shape[-1]
+    factor = (side + 1) // 2
+    center = factor - 1 if side % 2 else factor - 0.5
+    rise = 1 - (torch.arange(side, dtype=weight.dtype, device=weight.device) - center).abs() / factor
+    weight.zero_()
+    for k in range(min(weight.shape[:2])):
+        weight[k, k] = rise[:, None] * rise

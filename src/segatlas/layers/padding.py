@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from segatlas.ops.capture import is_captured, may_differ
+from segatlas.ops.capture import is_captured, larger, may_differ
 
 
 def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
@@ -16,6 +16,12 @@ def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
     if not may_differ(padded, (height, width)):
         return x
     return F.pad(x, (0, padded[1] - width, 0, padded[0] - height))
+
+
+def pad_to_least(x: Tensor, least: int) -> Tensor:
+    """Pad (N, C, H, W) right and bottom with zeros to so many pixels a side, where it has fewer."""
+    bottom, right = (larger(0, least - side) for side in x.shape[-2:])
+    return F.pad(x, (0, right, 0, bottom)) if may_differ((bottom, right), (0, 0)) else x
 
 
 def cut(x: Tensor, top: int, left: int, size: tuple[int, int]) -> Tensor:

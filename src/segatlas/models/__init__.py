@@ -63,6 +63,12 @@ ARCHITECTURES: dict[str, ArchitectureEntry] = {
         _semantic("unetplusplus", "U-Net++", "https://arxiv.org/abs/1807.10165", *_two("unetplusplus")),
         _semantic("manet", "MA-Net", "https://doi.org/10.1109/ACCESS.2020.3025372", *_two("manet")),
         _semantic("linknet", "LinkNet", "https://arxiv.org/abs/1707.03718", "linknet_r18", *_two("linknet")),
+        _semantic(
+            "fc_densenet",
+            "FC-DenseNet",
+            "https://arxiv.org/abs/1611.09326",
+            *(f"fc_densenet{layers}" for layers in (56, 67, 103)),
+        ),
         _semantic("fpn", "FPN", "https://arxiv.org/abs/1612.03144", *_two("fpn")),
         replace(
             _semantic("pan", "PAN", "https://arxiv.org/abs/1805.10180", *_two("pan")),
@@ -70,8 +76,12 @@ ARCHITECTURES: dict[str, ArchitectureEntry] = {
             not_dynamic_because="capture asks whether the last map of its small pyramid, of one channel, has a second "
             "cell, and whether maps below 8 x 8 were padded, and keeps the answers",
         ),
+        _semantic(
+            "segnet", "SegNet", "https://arxiv.org/abs/1511.00561", "segnet_vgg16", "segnet_bayesian", "segnet_basic"
+        ),
         _semantic("segformer", "SegFormer", "https://arxiv.org/abs/2105.15203", *(f"segformer_b{n}" for n in range(6))),
         _semantic("fcn", "FCN", "https://arxiv.org/abs/1411.4038", *_three("fcn"), *_hrnets("fcn")),
+        _semantic("fcn_skips", "FCN-8s", "https://arxiv.org/abs/1411.4038", "fcn_32s", "fcn_16s", "fcn_8s"),
         _semantic("pspnet", "PSPNet", "https://arxiv.org/abs/1612.01105", *_three("pspnet"), "pspnet_r34_smp"),
         _semantic(
             "deeplabv3", "DeepLabV3", "https://arxiv.org/abs/1706.05587", *_three("deeplabv3"), "deeplabv3_r34_smp"
@@ -112,6 +122,9 @@ ARCHITECTURES: dict[str, ArchitectureEntry] = {
             "semantic_fpn_r50",
             "semantic_fpn_r101",
             *_twins("semantic_fpn"),
+        ),
+        _semantic(
+            "refinenet", "RefineNet", "https://arxiv.org/abs/1611.06612", *(f"refinenet_r{n}" for n in (50, 101, 152))
         ),
         _semantic(
             "semask_fpn",

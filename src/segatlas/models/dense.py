@@ -99,7 +99,7 @@ class DenseNetwork(nn.Module, ABC):
             kernel_size: of the classifier.
         """
         self.dropout = nn.Dropout2d(config.dropout)
-        self.classifier = nn.Conv2d(channels, config.num_classes, kernel_size, padding=kernel_size // 2)
+        self.classifier: nn.Module = nn.Conv2d(channels, config.num_classes, kernel_size, padding=kernel_size // 2)
         self.aux_head = self._auxiliary_head(config) if config.aux else None
         self.presence_head = presence_head(config, self.encoder.channels[-1])
         for part in (*decoder, self.classifier, self.aux_head, self.presence_head):

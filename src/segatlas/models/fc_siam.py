@@ -29,9 +29,10 @@ from torch.nn import functional as F
 from segatlas.encoders.contract import PyramidEncoder
 from segatlas.layers.conv import ConvBNReLU
 from segatlas.layers.init import init_weights
+from segatlas.layers.padding import pad_to_least
 from segatlas.models.architecture import Architecture, require_at_least
 from segatlas.models.needs import Needs
-from segatlas.ops.capture import larger, may_differ
+from segatlas.ops.capture import may_differ
 from segatlas.structures import Inputs, InputSpec, SemanticLogits, image_of, source_of
 
 BEFORE = "before"
@@ -155,15 +156,9 @@ class FCSiam(nn.Module):
 
     def forward(self, inputs: Tensor | Inputs) -> SemanticLogits:
         """Map a normalised image (N, C, H, W) and the source "before", alike, to logits (N, K, H, W)."""
-        after, before = (grown(x) for x in (image_of(inputs), source_of(inputs, BEFORE)))
+        after, before = (pad_to_least(x, SMALLEST) for x in (image_of(inputs), source_of(inputs, BEFORE)))
         logits = self.classifier(self.decode(*self.encode(before, after)))
         return SemanticLogits(logits, canvas=(after.shape[-2], after.shape[-1]))
-
-
-def grown(x: Tensor) -> Tensor:
-    """Pad an image (N, C, H, W) right and bottom with zeros to 16 pixels a side, where it has fewer."""
-    bottom, right = (larger(0, SMALLEST - side) for side in x.shape[-2:])
-    return F.pad(x, (0, right, 0, bottom)) if may_differ((bottom, right), (0, 0)) else x
 
 
 ARCHITECTURE = Architecture(

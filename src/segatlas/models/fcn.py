@@ -11,7 +11,8 @@ encoder's last maps concatenated, D decoder width.
 How ours differs: nothing in the numbers. The form is MMSegmentation's (encoder at stride 8, two 3x3 convolutions, their
 result and the encoder's map concatenated through a third), of which torchvision's (`convs=1, concat_input=False`) and
 the head of HRNet (`levels=4`, 1x1 convolutions; Sun et al. 2019, https://arxiv.org/abs/1904.04514) are settings. A 1x1
-convolution of several upsampled maps is computed before the upsampling. The paper's own VGG form is not here.
+convolution of several upsampled maps is computed before the upsampling. The paper's own form on a VGG, with skips, is
+`fcn_skips`.
 """
 
 from __future__ import annotations

@@ -79,6 +79,11 @@ VARIANTS: dict[tuple[str, str], tuple[dict[str, Any], ...]] = {
         {"encoder": "resnet101", "convs": 1, "concat_input": False},
     ),
     ("nvlabs", "segformer"): tuple({"encoder": f"mit_b{size}"} for size in range(6)),
+    ("refinenet", "refinenet"): (
+        {"encoder": "resnet50", "channels": 16, "deep_channels": 24, "in_channels": 4, "num_classes": 7},
+        {"encoder": "resnet101"},
+        {"encoder": "resnet152"},
+    ),
     ("vit_adapter", "upernet"): (
         {"encoder": "vit_adapter_w32", "num_classes": 7, "in_channels": 4, "aux": True},
         {"encoder": "vit_adapter_tiny"},

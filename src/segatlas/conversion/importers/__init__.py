@@ -61,6 +61,7 @@ SOURCES: dict[str, tuple[str, ...]] = {
     ),
     "nvlabs": ("segformer",),
     "vit_adapter": ("upernet",),
+    "refinenet": ("refinenet",),
     "semask": ("semask_fpn",),
 }
 """Library -> the files in its folder that end with a record `IMPORTER`, mostly called like the architecture."""
