@@ -66,7 +66,7 @@ SCRIPTS = (
         "train_resnest", "resnest_s101-d8_deeplabv3plus_4xb4-160k_ade20k-512x512", "deeplabv3plus_ade20k_resnest101"
     ),
     Script("train_sem_fpn", "fpn_r50_4xb4-160k_ade20k-512x512", "semantic_fpn_ade20k"),
-    Script("train_stdc", "stdc1_in1k-pre_4xb12-80k_cityscapes-512x1024", "stdc_cityscapes"),
+    Script("train_stdc", "stdc1_4xb12-80k_cityscapes-512x1024", "stdc_cityscapes"),
     Script("train_twins", "twins_pcpvt-s_fpn_fpnhead_8xb4-80k_ade20k-512x512", "semantic_fpn_twins_ade20k"),
     Script(
         "train_swin",

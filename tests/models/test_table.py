@@ -54,7 +54,8 @@ def test_every_variant_sets_fields_of_the_config(name):
         told = {**fields, **{f"encoder.{key}": value for key, value in fields.get("encoder_options", {}).items()}}
         told |= {f"host.{key}": value for key, value in fields.get("host", {}).items()}
         told = {key: value for key, value in told.items() if key not in ("encoder_options", "host")}
-        told = {NESTED.get(key, key) if value is not None else key: value for key, value in told.items()}
+        nested = NESTED if told.get("encoder", "") is not None else {}
+        told = {nested.get(key, key): value for key, value in told.items()}
         assert {name: made[name] for name in told} == told
 
 

@@ -67,7 +67,7 @@ def test_every_shipped_recipe_takes_a_step_without_a_connection(name, roots, pub
     further = narrow(name)
     if has_weights and small == "resnet18_w8":
         further.append(f"model.encoder_weights={published}")
-    elif has_weights and small in ("hrnet_w8_small", "vit_adapter_w32", "vit_w32"):  # of these timm publishes none
+    elif has_weights and small in ("hrnet_w8_small", "swin_w8", "vit_adapter_w32", "vit_w32"):  # timm has none
         further.append("model.encoder_weights=null")
     run = dry_run(Config.load(*words(name, roots, *further)))
     assert run.batch_shape[0] == 2

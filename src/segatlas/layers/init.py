@@ -34,6 +34,8 @@ def start_bilinear(weight: Tensor) -> None:
 
     For an even s = 2f with stride f and padding f / 2, as Long et al. 2015 start theirs; odd s likewise.
     """
+    if weight.is_meta:  # a network of shapes alone
+        return
     side = weight.shape[-1]
     factor = (side + 1) // 2
     center = factor - 1 if side % 2 else factor - 0.5
