@@ -226,12 +226,14 @@ def _finish(
     mixed |= corner != lower_right
 
     _fill(corner, rows, columns, target)
-    row, column = mixed.nonzero(as_tuple=True)
+    cells = torch.from_numpy(np.flatnonzero(mixed.numpy()))  # many times as quick as torch's
     flat, starts = target.view(-1), rows.pixel * target.shape[1]
     ends = torch.stack([top, bottom]) * width, torch.stack([columns.first, columns.second])
     step = samples.cells(rows.slots * columns.slots)
-    for start in range(0, len(row), step):
-        cell_row, cell_column = row[start : start + step], column[start : start + step]
+    for first in range(0, len(cells), step):
+        some = cells[first : first + step]
+        cell_row = some.div(len(columns), rounding_mode="floor")
+        cell_column = some - cell_row * len(columns)
         left, right = ends[1].index_select(1, cell_column)
         above, below = ends[0].index_select(1, cell_row)
         corners = torch.stack([above + left, above + right, below + left, below + right])
