@@ -19,6 +19,8 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from generate_docs import write_between
+
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("SEGATLAS_SHARED", ROOT.parent / "shared"))
 RESULTS, PAGE = ROOT / "docs" / "from-mmsegmentation.json", ROOT / "docs" / "from-mmsegmentation.md"
@@ -360,12 +362,8 @@ def _our_losses(config: Any) -> str:
 # ---- the page
 def write_page(kept: dict[str, Any]) -> None:
     """Write the tables between the page's marks."""
-    text = PAGE.read_text(encoding="utf-8")
     for name, lines in {"settings": settings_table(kept), "numbers": numbers_table(kept)}.items():
-        begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
-        head, tail = text.split(begin)[0], text.split(end)[1]
-        text = "\n".join([head + begin, "", *lines, "", end]) + tail
-    PAGE.write_text(text, encoding="utf-8")
+        write_between(PAGE, "\n".join(lines), (f"<!-- {name} -->", f"<!-- end of {name} -->"))
 
 
 def settings_table(kept: dict[str, Any]) -> list[str]:

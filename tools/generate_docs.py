@@ -417,6 +417,17 @@ def _default(value: Any) -> str:
 
 
 # ---- Markdown
+def write_between(path: Path, text: str, marks: tuple[str, str]) -> None:
+    """Replace what stands between the marks of a page."""
+    from segatlas.files import whole_file
+
+    content = path.read_text(encoding="utf-8")
+    before, _, rest = content.partition(marks[0])
+    _, _, after = rest.partition(marks[1])
+    with whole_file(path) as temporary:
+        temporary.write_text(f"{before}{marks[0]}\n\n{text}\n\n{marks[1]}{after}", encoding="utf-8")
+
+
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(cell(text) for text in line) + " |" for line in lines)

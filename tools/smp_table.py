@@ -35,12 +35,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from generate_docs import write_between
 from segatlas.build.assembling import filled
 from segatlas.build.network import create_model, make_config
 from segatlas.conversion.recognition import recognise
 from segatlas.conversion.renaming import rename_to_ours, with_counters
 from segatlas.errors import SegAtlasError
-from segatlas.files import whole_file
 from segatlas.ops.upsampling import upsample_logits
 
 LIMIT = 1e-4
@@ -384,15 +384,6 @@ def option_page(found: Sequence[tuple[Options, Sequence[Outcome]]]) -> str:
         if outcome.said
     ]
     return "\n".join([*lines, "", "Without a figure:", "", *told] if told else lines)
-
-
-def write_between(path: Path, text: str, marks: tuple[str, str]) -> None:
-    """Replace what stands between the marks of a page."""
-    content = path.read_text(encoding="utf-8")
-    before, _, rest = content.partition(marks[0])
-    _, _, after = rest.partition(marks[1])
-    with whole_file(path) as temporary:
-        temporary.write_text(f"{before}{marks[0]}\n\n{text}\n\n{marks[1]}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":

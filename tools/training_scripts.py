@@ -12,10 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from generate_docs import table
+from generate_docs import table, write_between
 from segatlas.hub.catalogue import SOURCE, published
 from segatlas.recipe import Config
-from smp_table import write_between
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "from-mmsegmentation.md"
 MARKS = ("<!-- scripts -->", "<!-- end of scripts -->")

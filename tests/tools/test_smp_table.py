@@ -3,6 +3,7 @@ from __future__ import annotations
 import torch
 
 import smp_table
+from generate_docs import write_between
 from segatlas.models import ARCHITECTURES
 from smp_table import (
     ENCODERS,
@@ -17,7 +18,6 @@ from smp_table import (
     option_page,
     page,
     tried,
-    write_between,
 )
 
 OPTIONS = Options(seeds=(0, 1, 2), classes=3, depth=None, in_channels=3, size=None, folder=False)

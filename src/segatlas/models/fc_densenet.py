@@ -9,8 +9,8 @@ explode, and what is left out comes back through the skip.
 
 Letters: N batch, C image channels, K classes, H W image, h w any map, G maps that a layer adds (growth).
 
-How ours differs: nothing in the layers. The authors train and test with the statistics of the batch; ours are running
-averages, and `segatlas eval --batch-stats` gives theirs.
+How ours differs: nothing in the layers. The authors test with the statistics of the batch, as they train; ours
+tests with running averages.
 
 Any image size: maps are pooled without padding, and what is upsampled is cut to the size of the skip. Only an image of
 fewer than 32 pixels a side is padded to that, and `canvas` says so.

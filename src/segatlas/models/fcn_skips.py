@@ -10,7 +10,8 @@ Letters: N batch, C image channels, K classes, H W image, h w any map, F width o
 
 How ours differs: the paper pads the image by 100 pixels and cuts the scores afterwards, ours pads the convolutions
 themselves. The last upsampling, by 32, 16 or 8, is fixed bilinear interpolation in both; here it is left to whoever
-takes the logits, so that losses and class maps can skip it. `fcn` is the form that later papers compare with.
+takes the logits, so that losses and class maps can skip it. The two wide layers start from random weights, where the
+paper's are those of VGG's classifier. `fcn` is the form that later papers compare with.
 
 Any image size: padded right and bottom with zeros to a multiple of 32, and `canvas` says so.
 """

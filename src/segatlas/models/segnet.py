@@ -11,7 +11,8 @@ Letters: N batch, C image channels, K classes, H W image, h w any map.
 
 How ours differs: nothing in the layers; the form is that of the authors' Caffe files. With a VGG as encoder the decoder
 mirrors it (SegNet); without one the network is SegNet-Basic: four levels of 7x7 convolutions, no ReLU in the decoder.
-`dropout` above 0 makes it the Bayesian SegNet's: before the third and deeper poolings' results and after their mirrors.
+`dropout` above 0 makes it the Bayesian SegNet: it drops values after the third and each deeper pooling, and after the
+levels of the decoder that mirror those.
 
 Any image size: pooling rounds up and the decoder returns to the size before each pooling, so nothing is padded; an
 image smaller than the deepest stride just ends in a map of one cell.

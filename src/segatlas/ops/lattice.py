@@ -23,7 +23,8 @@ from torch import Tensor
 from segatlas.ops.sampling import Runs, make_axis, make_runs
 from segatlas.ops.steps import step_elements
 
-LOG2_E = math.log2(math.e)
+LOG2_E, LN_2 = math.log2(math.e), math.log(2)
+"""Values are in powers of two; losses are not."""
 
 CPU_ELEMENTS = 1 << 16
 """Values of one slot on the CPU with one thread: 256 KB each for it and a dozen companions. Twice that is a quarter

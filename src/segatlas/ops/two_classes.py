@@ -9,15 +9,12 @@ Letters as in `ops.upsampled_loss`.
 
 from __future__ import annotations
 
-import math
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from segatlas.ops.lattice import LOG2_E, Lattice
-
-LN_2 = math.log(2)
+from segatlas.ops.lattice import LN_2, LOG2_E, Lattice
 
 STEEP = 60.0
 """Where 2 ** -u is nothing beside 1, in float64 too, and 2 ** u still far from what float32 holds."""

@@ -15,7 +15,6 @@ Labels are 0..K-1, or `ignore_index` where a pixel has none: such a pixel adds n
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -24,12 +23,10 @@ from torch.autograd.function import once_differentiable
 
 from segatlas.errors import UsageError
 from segatlas.ops.labels import check_labels, count_labels, fraction_of_all, size_of
-from segatlas.ops.lattice import Chunk, Lattice, by_slot
+from segatlas.ops.lattice import LN_2, Chunk, Lattice, by_slot
 from segatlas.ops.selection import kth_smallest
 from segatlas.ops.two_classes import walk_two_classes
 from segatlas.structures import IGNORE
-
-LN_2 = math.log(2)
 
 SMALLEST_TOTAL = 1e-25
 """Softmax denominators below this (relative to the largest logit around) send a loss to the slower, safe form."""
@@ -285,7 +282,7 @@ def _walk_cross_entropy(
     """
     loss = torch.zeros((), dtype=torch.float64, device=logits.device)
     total, smallest = torch.zeros_like(loss), torch.ones_like(loss)
-    gradient = _zeros(logits, terms.lattice) if needs_gradient else None
+    gradient = terms.lattice.new_gradient() if needs_gradient else None
     for chunk in terms.lattice.chunks():
         targets = _Targets(chunk, terms.labels, terms.ignore_index, terms.dtype)
         own, weighted = terms.pixels(chunk, targets)
@@ -351,7 +348,7 @@ class _LogLikelihood(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         logits, labels = ctx.saved_tensors
         lattice = ctx.lattice
-        gradient = _zeros(logits, lattice)
+        gradient = lattice.new_gradient()
         with torch.autocast(logits.device.type, enabled=False):
             for chunk in lattice.chunks():
                 targets = _Targets(chunk, labels, ctx.ignore_index, gradient.dtype)
@@ -388,7 +385,7 @@ class _Overlap(torch.autograd.Function):
     def backward(ctx: Any, to_intersection: Tensor, to_predicted: Tensor) -> tuple[Tensor | None, ...]:
         logits, labels = ctx.saved_tensors
         lattice = ctx.lattice
-        gradient = _zeros(logits, lattice)
+        gradient = lattice.new_gradient()
         with torch.autocast(logits.device.type, enabled=False):
             for chunk in lattice.chunks():
                 targets = _Targets(chunk, labels, ctx.ignore_index, gradient.dtype)
@@ -412,7 +409,3 @@ def to_softmax(values: Tensor, factor: Tensor) -> None:
 def scaled(gradient: Tensor, upstream: Tensor) -> Tensor:
     """Return gradient times a scalar; itself for the usual factor 1 on the CPU, where looking at it costs no wait."""
     return gradient if upstream.device.type == "cpu" and float(upstream) == 1.0 else gradient * upstream
-
-
-def _zeros(logits: Tensor, lattice: Lattice) -> Tensor:
-    return lattice.new_gradient()

@@ -16,9 +16,9 @@ from torch import Tensor
 from segatlas.conversion.importers.foreign import ForeignWeights
 from segatlas.conversion.importers.mmseg.backbones import Backbone
 from segatlas.conversion.importers.renames import Renames
-from segatlas.conversion.importers.vit import image_size_of_table
+from segatlas.conversion.importers.vit import image_size_of_table, without_defaults
 from segatlas.encoders.spec import EncoderSpec
-from segatlas.encoders.vit import FORMS, VisionTransformerForm, VisionTransformerOptions, relations
+from segatlas.encoders.vit import FORMS, relations
 from segatlas.errors import WeightsError
 
 _BY_WIDTH = {form.width: name for name, form in FORMS.items() if name.startswith("vit_")}
@@ -86,14 +86,7 @@ def vit_fields(file: ForeignWeights, *, class_token: bool = True) -> tuple[str, 
             options["key_bias"] = False
         if not has_positions:
             options["absolute_positions"] = False
-    return name, _without_defaults(options, form)
-
-
-def _without_defaults(options: dict[str, Any], form: VisionTransformerForm) -> dict[str, Any]:
-    """Return those options that say something else than the encoder's name does."""
-    own = VisionTransformerOptions()
-    default = {key: getattr(form, key, None) if getattr(own, key) is None else getattr(own, key) for key in options}
-    return {key: value for key, value in options.items() if value != default[key]}
+    return name, without_defaults(options, form)
 
 
 def _image_size(file: ForeignWeights, patch_size: int) -> tuple[int, int]:
