@@ -67,6 +67,7 @@ ARCHITECTURES: dict[str, ArchitectureEntry] = {
             "cell, and whether maps below 8 x 8 were padded, and keeps the answers",
         ),
         _semantic("segformer", "SegFormer", "https://arxiv.org/abs/2105.15203", *(f"segformer_b{n}" for n in range(6))),
+        _semantic("segnext", "SegNeXt", "https://arxiv.org/abs/2209.08575", *(f"segnext_{size}" for size in "tsbl")),
         _semantic("fcn", "FCN", "https://arxiv.org/abs/1411.4038", *_three("fcn"), *_hrnets("fcn")),
         _semantic("pspnet", "PSPNet", "https://arxiv.org/abs/1612.01105", *_three("pspnet"), "pspnet_r34_smp"),
         _semantic(
@@ -99,7 +100,11 @@ ARCHITECTURES: dict[str, ArchitectureEntry] = {
             *(f"upernet_convnext_{size}" for size in ("t", "s", "b", "l", "xl")),
         ),
         _semantic(
-            "semantic_fpn", "Semantic FPN", "https://arxiv.org/abs/1901.02446", "semantic_fpn_r50", "semantic_fpn_r101"
+            "semantic_fpn",
+            "Semantic FPN",
+            "https://arxiv.org/abs/1901.02446",
+            *(f"semantic_fpn_{encoder}" for encoder in ("r50", "r101")),
+            *(f"semantic_fpn_poolformer_{size}" for size in ("s12", "s24", "s36", "m36", "m48")),
         ),
         _semantic("pointrend", "PointRend", "https://arxiv.org/abs/1912.08193", "pointrend_r50", "pointrend_r101"),
         _semantic(

@@ -69,6 +69,13 @@ ARCHITECTURE = Architecture(
     output=SemanticLogits,
     config=SemanticFPNConfig,
     build=SemanticFPN,
-    variants={"semantic_fpn_r50": {"encoder": "resnet50c"}, "semantic_fpn_r101": {"encoder": "resnet101c"}},
+    variants={
+        "semantic_fpn_r50": {"encoder": "resnet50c"},
+        "semantic_fpn_r101": {"encoder": "resnet101c"},
+        **{
+            f"semantic_fpn_poolformer_{size}": {"encoder": f"poolformer_{size}"}
+            for size in ("s12", "s24", "s36", "m36", "m48")
+        },
+    },
     tiny={"encoder": "resnet18_w8", "neck_channels": 8, "channels": 8, "aux": True},
 )
