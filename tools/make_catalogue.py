@@ -47,6 +47,7 @@ COLLECTIONS = {
     "segformer": "segformer",
     "vit": "upernet",
     "mae": "upernet",
+    "beit": "upernet",
     "segmenter": "segmenter",
     "setr": "setr",
     "dpt": "dpt",
@@ -54,10 +55,21 @@ COLLECTIONS = {
     "convnext": "upernet",
     "segnext": "segnext",
     "poolformer": "semantic_fpn",
+    "twins": None,
 }
 """Folder of the index -> our architecture; None = the entry's second word says which."""
 
-ARCHITECTURES = {"FCN": "fcn", "PSPNet": "pspnet", "DeepLabV3": "deeplabv3", "DeepLabV3+": "deeplabv3plus"}
+ARCHITECTURES = {
+    "FCN": "fcn",
+    "PSPNet": "pspnet",
+    "DeepLabV3": "deeplabv3",
+    "DeepLabV3+": "deeplabv3plus",
+    "FPN": "semantic_fpn",
+    "UPerNet": "upernet",
+}
+CONFIGS = {"twins_svt-l_uperhead_8x2_512x512_160k_ade20k": "twins_svt-l_uperhead_8xb2-160k_ade20k-512x512"}
+"""File -> its config, where the index names another one."""
+
 SHORT_ARCHITECTURE = {"nonlocal_net": "nonlocal", "semantic_fpn": "semantic-fpn"}
 FASTFCN_HEADS = {"DeepLabV3": "fastfcn-aspp", "PSPNet": "fastfcn-psp", "EncNet": "fastfcn-enc"}
 BACKBONES = {
@@ -114,7 +126,7 @@ WIDTHS = {"resnet18": {"channels": 128, "aux_channels": 64}, "mobilenet_v2": {"a
 WITHOUT_AUX = ("segformer", "semantic_fpn")
 """Architectures that are published without an auxiliary head; so is what stands on an HRNet, but for OCRNet."""
 
-TRANSFORMERS = ("vit", "mae", "segmenter", "setr", "dpt", "swin", "convnext", "segnext", "poolformer")
+TRANSFORMERS = ("vit", "mae", "beit", "segmenter", "setr", "dpt", "swin", "convnext", "twins", "segnext", "poolformer")
 """Folders of transformers and what is trained alike; config names tell our variant: `vit_deit-s16_mln_upernet_...`."""
 
 NON_COMMERCIAL = "NVIDIA Source Code License for SegFormer (non-commercial)"
@@ -150,17 +162,18 @@ def read_collection(folder: Path, name: str) -> Iterator[dict[str, Any]]:
         words = model["Metadata"]["Architecture"]
         architecture = COLLECTIONS[name] or ARCHITECTURES[words[1]]
         result = model["Results"][0] if isinstance(model["Results"], list) else model["Results"]
-        config = Path(model["Config"]).stem
+        url = re.sub(r"^https://[^/]+/", f"https://{HOST}/", model["Weights"])
+        file = re.sub(r"(_\d{8}_\d{6})?-[0-9a-f]{8}\.pth$", "", url.rpartition("/")[2])
+        config = CONFIGS.get(file, Path(model["Config"]).stem)
         dataset = next((known for mark, known in DATASETS.items() if mark in config), None)
         if dataset is None:
             raise SystemExit(f"{config}: its name holds no known dataset")
-        url = re.sub(r"^https://[^/]+/", f"https://{HOST}/", model["Weights"])
         variant = variant_of(architecture, config) if name in TRANSFORMERS else ""
         yield {
             "short": f"{variant.replace('_', '-')}-{dataset}" if variant else short_name(architecture, words, dataset),
             "architecture": architecture,
             "config": config,
-            "file": re.sub(r"(_\d{8}_\d{6})?-[0-9a-f]{8}\.pth$", "", url.rpartition("/")[2]),
+            "file": file,
             "dataset": dataset,
             "numbers": count_of_variant(variant, dataset)
             if variant
@@ -200,11 +213,14 @@ def variant_of(architecture: str, config: str) -> str:
         return config[: len("segnext_mscan-t")].replace("mscan-", "")
     if config.startswith("fpn_poolformer"):
         return f"semantic_{config[: len('fpn_poolformer_s12')]}"
-    pyramid = re.match(r"(swin|convnext)-([a-z]+)(?:-patch4-window(\d+))?", config)
+    pyramid = re.match(r"(swin|convnext|beit)-([a-z]+)(?:-patch4-window(\d+))?", config)
     if pyramid:
         kind, size, window = pyramid.groups()
         short = "xl" if size == "xlarge" else size[0]
         return f"{architecture}_{kind}_{short}{'_w12' if window == '12' else ''}"
+    twins = re.match(r"twins_(pcpvt|svt)-(.)_", config)
+    if twins:
+        return f"{architecture}_twins_{twins[1]}_{twins[2]}"
     backbone = re.sub(r"^vit_", "", config.partition("_upernet_")[0]).replace("mae-base", "mae_b16")
     return f"{architecture}_{backbone.replace('-', '_')}"
 

@@ -107,6 +107,11 @@ VIT_W32 = (
 )
 """A small plain transformer under a UPerNet; {} take further settings of the backbone, and the neck."""
 
+HF_BEIT = (
+    "hidden_size=32, num_hidden_layers=5, num_attention_heads=2, intermediate_size=128, image_size=64, "
+    "auxiliary_channels=16, out_indices=[2, 3, 4, 5], out_features=['stage2', 'stage3', 'stage4', 'stage5']"
+)
+
 SWIN_W8 = (
     "backbone=dict(embed_dims=8, depths=(2, 1, 1, 1), num_heads=(1, 2, 2, 4), window_size={}), "
     "decode_head=dict(in_channels=[8, 16, 32, 64], channels=16), auxiliary_head=dict(in_channels=32, channels=16)"
@@ -122,6 +127,17 @@ MSCAN_W8 = (
     "backbone=dict(embed_dims=[8, 16, 24, 32], depths=[1, 1, 1, 1]), "
     "decode_head=dict(in_channels=[16, 24, 32], channels=32, ham_channels=32, ham_kwargs=dict(MD_R=4))"
 )
+
+TWINS_W8 = (
+    "backbone=dict(embed_dims=[8, 16, 32, 64], num_heads=[1, 2, 2, 4], mlp_ratios=[4, 4, 4, 4], depths={}), "
+    "decode_head=dict(in_channels=[8, 16, 32, 64], channels=16), auxiliary_head=dict(in_channels=32, channels=16)"
+)
+TWINS_W8_FPN = (
+    "backbone=dict(embed_dims=[8, 16, 32, 64], num_heads=[1, 2, 2, 4], mlp_ratios=[4, 4, 4, 4], depths={}), "
+    "neck=dict(in_channels=[8, 16, 32, 64], out_channels=16), "
+    "decode_head=dict(in_channels=[16, 16, 16, 16], channels=16)"
+)
+"""Small Twins under a UPerNet and a Semantic FPN; {} takes their depths."""
 
 CONVNEXT = "decode_head=dict(channels=16), auxiliary_head=dict(channels=16)"
 _HF_STAGES = "'out_features': ['stage1', 'stage2', 'stage3', 'stage4']"
@@ -148,12 +164,16 @@ CASES: tuple[Case, ...] = (
     Case("vit_b16_upernet", (61, 93), VIT_W32.format("", "dict(in_channels=[32, 32, 32, 32], out_channels=32)")),
     Case("deit_s16_upernet", (61, 93), VIT_W32.format(", final_norm=True", "None")),
     Case("mm:mae/mae-base_upernet_8xb2-amp-160k_ade20k-512x512", (64, 64), VIT_W32.format("", "dict(embed_dim=32)")),
+    Case("mm:beit/beit-base_upernet_8xb2-160k_ade20k-640x640", (64, 64), VIT_W32.format("", "dict(embed_dim=32)")),
     Case("swin_t_upernet", (61, 93), SWIN_W8.format(7)),
     Case(
         "mm:swin/swin-base-patch4-window12-in1k-384x384-pre_upernet_8xb2-160k_ade20k-512x512",
         (97, 64),
         SWIN_W8.format(12),
     ),
+    Case("twins_pcpvt_s_fpn", (61, 93), TWINS_W8_FPN.format("[1, 1, 1, 1]")),
+    Case("twins_svt_s_upernet", (61, 93), TWINS_W8.format("[2, 1, 2, 1]")),
+    Case("mm:twins/twins_svt-s_fpn_fpnhead_8xb4-80k_ade20k-512x512", (56, 61), TWINS_W8_FPN.format("[2, 1, 2, 1]")),
     Case("mm:convnext/convnext-tiny_upernet_8xb2-amp-160k_ade20k-512x512", (61, 93), CONVNEXT),
     Case("mm:ocrnet/ocrnet_hr18s_4xb4-160k_ade20k-512x512", (61, 93)),
     Case("sem_fpn", (61, 93), R18_FPN),
@@ -186,6 +206,8 @@ CASES: tuple[Case, ...] = (
     Case("setr_pup", (61, 93), SETR.format(2, 3)),
     Case("setr_mla", (61, 93), SETR_MLA),
     Case("mm:dpt/dpt_vit-b16_8xb2-160k_ade20k-512x512", (61, 93), DPT),
+    Case("hf.Beit", (64, 96), HF_BEIT),
+    Case("hf4.Beit", (64, 64), HF_BEIT),
     Case("hf.DPT", (64, 64), HF_DPT),
     Case("hf.Segformer"),
     Case("hf4.Segformer", (61, 93)),

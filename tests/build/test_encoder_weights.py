@@ -156,6 +156,8 @@ TIMM_NAMES = {
     "vit_huge": "vit_huge_patch14_224.mae",
     **{f"vit_adapter_{size}": f"deit_{size}_patch16_224" for size in ("tiny", "small", "base")},
     "vit_adapter_large": "vit_large_patch16_384",
+    **{f"swin_{size}": f"swin_{size}_patch4_window7_224.ms_in1k" for size in ("tiny", "small", "base")},
+    "swin_large": "swin_large_patch4_window7_224.ms_in22k",
     **{f"dinov2_{size}": f"vit_{size}_patch14_dinov2" for size in ("small", "base", "large", "giant")},
     **{
         f"dinov3_{size}": f"vit_{size}_patch16_dinov3" for size in ("small", "small_plus", "base", "large", "huge_plus")

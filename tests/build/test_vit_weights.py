@@ -225,6 +225,72 @@ def test_relative_positions_and_factors_of_layers_keep_their_start_where_a_file_
     assert bool((ours.blocks[1].ls2.gamma == 1).all())
 
 
+BEIT = {
+    "relative_positions": True,
+    "absolute_positions": False,
+    "key_bias": False,
+    "layer_scale": 0.1,
+    "final_norm": False,
+}
+
+
+def authors_of_beit(state):
+    return {
+        "model": renamed(state, (r"ls(\d)\.gamma", r"gamma_\1"), (r"relative\.table", "relative_position_bias_table"))
+    }
+
+
+def mmseg_beit(state):
+    state = authors_of_beit(state)["model"]
+    pairs = (r"^blocks", "layers"), (r"patch_embed\.proj", "patch_embed.projection"), (r"norm(\d)", r"ln\1")
+    feed_forward = (r"mlp\.fc1", "ffn.layers.0.0"), (r"mlp\.fc2", "ffn.layers.1")
+    return renamed(state, *pairs, *feed_forward, (r"^", "backbone."))
+
+
+def hugging_face_beit(state):
+    state = split(state, "attn.qkv.weight", [f"attention.attention.{n}.weight" for n in ("query", "key", "value")])
+    table = "attention.attention.relative_position_bias.relative_position_bias_table"
+    pairs = (r"attn\.q_bias", "attention.attention.query.bias"), (r"attn\.v_bias", "attention.attention.value.bias")
+    state = renamed(state, *pairs, (r"attn\.relative\.table", table), (r"ls(\d)\.gamma", r"lambda_\1"))
+    pairs = (
+        (r"attn\.proj", "attention.output.dense"),
+        (r"mlp\.fc1", "intermediate.dense"),
+        (r"mlp\.fc2", "output.dense"),
+    )
+    state = renamed(state, *pairs, (r"norm1", "layernorm_before"), (r"norm2", "layernorm_after"))
+    pairs = (r"^patch_embed\.proj", "embeddings.patch_embeddings.projection"), (r"^cls", "embeddings.cls")
+    return renamed(state, *pairs, (r"^blocks", "encoder.layer"), (r"^", "beit."))
+
+
+@pytest.mark.parametrize("layout", [authors_of_beit, mmseg_beit, hugging_face_beit], ids=lambda f: f.__name__)
+def test_each_layout_of_beit_gives_the_tokens_of_the_network_that_it_was_written_from(layout, tmp_path):
+    theirs = source(**BEIT)
+    torch.save(layout(theirs.state_dict()), tmp_path / "beit.pth")
+    ours, x = loaded(tmp_path / "beit.pth", **BEIT), torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(x).patches, theirs(x).patches, rtol=0, atol=1e-5)
+
+
+def test_a_table_that_all_blocks_share_goes_to_each_and_is_resized(tmp_path):
+    state = {k: t for k, t in source(**BEIT).state_dict().items() if not k.endswith("relative.table")}
+    table = torch.randn(11 * 11 + 3, 2)
+    torch.save({**state, "rel_pos_bias.relative_position_bias_table": table}, tmp_path / "beit.pth")
+    ours = loaded(tmp_path / "beit.pth", **BEIT)
+    for block in ours.blocks:
+        assert block.attn.relative.table.shape == (7 * 7 + 3, 2)
+        torch.testing.assert_close(block.attn.relative.table[-3:], table[-3:])
+    torch.testing.assert_close(ours.blocks[0].attn.relative.table, ours.blocks[1].attn.relative.table)
+
+
+def test_biases_of_keys_that_change_nothing_are_left_out(tmp_path):
+    theirs = source(relative_positions=True, absolute_positions=False, final_norm=False)
+    torch.save(theirs.state_dict(), tmp_path / "a.pth")
+    assert bool(theirs.blocks[0].attn.qkv.bias.chunk(3)[1].any())
+    ours, x = loaded(tmp_path / "a.pth", **{**BEIT, "layer_scale": 0.0}), torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(x).patches, theirs(x).patches, rtol=0, atol=1e-5)
+
+
 def test_positions_of_another_grid_are_resized_for_timms_own_transformers_too(tmp_path):
     import timm
 

@@ -33,6 +33,8 @@ SMALL = {
     **dict.fromkeys(("resnet34", "resnet50", "resnet50c"), "resnet18_w8"),
     "resnest101": "resnest50",
     "hrnet_w48": "hrnet_w8_small",
+    "twins_pcpvt_small": "twins_pcpvt_w8",
+    "twins_svt_small": "twins_svt_w8",
     **dict.fromkeys(("vit_adapter_small", "vit_adapter_large"), "vit_adapter_w32"),
     **{f"mscan_{size}": "mscan_w8" for size in "tsbl"},
     "poolformer_s12": "poolformer_w8",

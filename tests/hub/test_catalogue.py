@@ -13,7 +13,7 @@ from segatlas.models import ARCHITECTURES
 
 def test_names_files_and_addresses_are_unique_and_carry_the_hash():
     entries = published()
-    assert len(entries) == len({e.name for e in entries}) == len({e.file for e in entries}) == 431
+    assert len(entries) == len({e.name for e in entries}) == len({e.file for e in entries}) == 445
     for entry in entries:
         assert entry.url.startswith("https://download.openmmlab.com/mmsegmentation/")
         assert entry.url.endswith(f"-{entry.sha256}.pth")
@@ -99,8 +99,8 @@ def test_the_numbers_of_an_entry_are_those_of_the_published_network(name, number
 
 def test_every_entry_has_a_bound_that_its_float32_file_fits_in_and_that_is_far_below_one_for_all():
     for entry in published():
-        assert 3_000_000 < entry.numbers < 400_000_000, entry.name
-        assert 4 * 4 * entry.numbers < most_bytes_of(entry.numbers) < 8 * 2**30, entry.name
+        assert 3_000_000 < entry.numbers < 600_000_000, entry.name
+        assert 4 * 4 * entry.numbers < most_bytes_of(entry.numbers) < 10 * 2**30, entry.name
 
 
 def test_the_bound_of_an_entry_holds_our_own_network_too():

@@ -84,7 +84,29 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
             "aux": True,
         },
     ),
+    "upernet-beit": (
+        "upernet",
+        {
+            "encoder": {
+                "name": "vit_w32",
+                "image_size": (64, 64),
+                "absolute_positions": False,
+                "relative_positions": True,
+                "key_bias": False,
+                "layer_scale": 0.1,
+                "final_norm": False,
+            },
+            "channels": 8,
+            "neck": "deconvolve",
+            "aux": True,
+        },
+    ),
     "upernet-swin": ("upernet", {"encoder": "swin_w8", "channels": 8, "aux": True, "aux_channels": 8}),
+    "semantic_fpn-twins": (
+        "semantic_fpn",
+        {"encoder": "twins_pcpvt_w8", "neck_channels": 8, "channels": 8, "aux": True, "aux_channels": 8},
+    ),
+    "upernet-twins": ("upernet", {"encoder": "twins_svt_w8", "channels": 8, "aux": True, "aux_channels": 8}),
     "upernet-convnext": (
         "upernet",
         {"encoder": "convnext_atto", "norm_maps": True, "channels": 8, "aux": True, "aux_channels": 8},

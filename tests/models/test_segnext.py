@@ -119,8 +119,11 @@ def test_a_file_of_the_authors_begins_the_encoder(tmp_path):
     torch.manual_seed(3)
     donor = create_model("segnext", num_classes=2, **SMALL)
     theirs = {
-        name.replace(".mlp.dwconv.", ".mlp.dwconv.dwconv."): tensor for name, tensor in donor.encoder.state_dict().items()
+        name.replace(".mlp.dwconv.", ".mlp.dwconv.dwconv."): tensor
+        for name, tensor in donor.encoder.state_dict().items()
     }
     torch.save({"state_dict": {**theirs, "head.weight": torch.zeros(1000, 32)}}, tmp_path / "mscan.pth")
     net = create_model("segnext", num_classes=3, encoder_weights=str(tmp_path / "mscan.pth"), **SMALL)
-    assert all(torch.equal(tensor, donor.encoder.state_dict()[name]) for name, tensor in net.encoder.state_dict().items())
+    assert all(
+        torch.equal(tensor, donor.encoder.state_dict()[name]) for name, tensor in net.encoder.state_dict().items()
+    )

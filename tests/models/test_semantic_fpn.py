@@ -36,3 +36,20 @@ def test_a_dilated_encoder_needs_fewer_upsamplings():
     assert net.head.steps == [0, 1, 1, 1]
     with torch.no_grad():
         assert net(torch.randn(1, 3, 65, 97)).logits.shape == (1, 3, 17, 25)
+
+
+ON_TWINS = {  # parameters for 150 classes: MMSegmentation's networks, counted
+    "semantic_fpn_twins_pcpvt_s": 27_858_838,
+    "semantic_fpn_twins_pcpvt_b": 47_581_078,
+    "semantic_fpn_twins_pcpvt_l": 64_742_294,
+    "semantic_fpn_twins_svt_s": 27_798_934,
+    "semantic_fpn_twins_svt_b": 59_676_438,
+    "semantic_fpn_twins_svt_l": 102_744_214,
+}
+
+
+@pytest.mark.parametrize("name", ON_TWINS)
+def test_variants_on_twins_have_exactly_mmsegmentations_number_of_parameters(name):
+    with shapes_only():
+        net = create_model(name, num_classes=150)
+    assert sum(p.numel() for p in net.parameters()) == ON_TWINS[name]

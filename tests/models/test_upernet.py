@@ -55,13 +55,21 @@ ON_TRANSFORMERS = {  # millions of parameters for 150 classes with and, as in in
     "upernet_deit_b16": (120.57, 118.77),
 }
 
-ON_PYRAMIDS = {  # the same, as numbers: MMSegmentation's networks, counted
+COUNTED = {  # the same, as numbers: MMSegmentation's networks, counted
+    "upernet_beit_b": (163_407_980, 161_599_446),
+    "upernet_beit_l": (441_271_084, 438_872_726),
     "upernet_swin_t": (59_941_862, 59_018_064),
     "upernet_swin_s": (81_259_766, 80_335_968),
     "upernet_swin_b": (121_279_716, 120_061_006),
     "upernet_swin_b_w12": (121_415_076, 120_196_366),
     "upernet_swin_l": (233_759_936, 231_951_402),
     "upernet_swin_l_w12": (233_962_976, 232_154_442),
+    "upernet_twins_pcpvt_s": (54_080_044, 53_303_702),
+    "upernet_twins_pcpvt_b": (73_802_284, 73_025_942),
+    "upernet_twins_pcpvt_l": (90_963_500, 90_187_158),
+    "upernet_twins_svt_s": (53_856_300, 53_227_414),
+    "upernet_twins_svt_b": (87_724_460, 86_800_662),
+    "upernet_twins_svt_l": (132_782_892, 131_564_182),
     "upernet_convnext_t": (60_242_636, 59_318_838),
     "upernet_convnext_s": (81_877_196, 80_953_398),
     "upernet_convnext_b": (122_102_956, 120_884_246),
@@ -70,11 +78,11 @@ ON_PYRAMIDS = {  # the same, as numbers: MMSegmentation's networks, counted
 }
 
 
-@pytest.mark.parametrize("name", ON_PYRAMIDS)
-def test_variants_on_swin_and_convnext_have_exactly_mmsegmentations_number_of_parameters(name):
+@pytest.mark.parametrize("name", COUNTED)
+def test_variants_on_beit_swin_twins_and_convnext_have_exactly_mmsegmentations_number_of_parameters(name):
     with torch.device("meta"):
         nets = [create_model(name, num_classes=150, aux=aux) for aux in (True, False)]
-    assert tuple(sum(p.numel() for p in net.parameters()) for net in nets) == ON_PYRAMIDS[name]
+    assert tuple(sum(p.numel() for p in net.parameters()) for net in nets) == COUNTED[name]
 
 
 def test_the_auxiliary_head_sees_the_normed_map_where_maps_are_normed():

@@ -12,8 +12,8 @@ from segatlas.recipe import Config
 
 CLAIMING = [name for name in recipes() if "_ade20k" in name or "_cityscapes" in name]
 STEP = {"ade20k": 16, "cityscapes": 8}
-OTHER_STEPS = {"stdc": 48, "segmenter": 8}
-"""Images a step of networks that are published with others."""
+OTHER_STEPS = {"stdc": 48, "segmenter": 8, "semantic_fpn_twins_ade20k": 32}
+"""Architecture or recipe -> images a step, of networks that are published with others."""
 
 
 def test_the_tables_of_the_page_are_those_of_the_kept_results():
@@ -29,8 +29,8 @@ def test_the_tables_of_the_page_are_those_of_the_kept_results():
 def test_recipes_of_ade20k_and_cityscapes_make_the_choices_of_mmsegmentation(name):
     config = Config.load(name)
     moves, train = config.transforms, config.train
-    architecture = name.split("_")[0]
-    assert train.batch * train.accumulate == OTHER_STEPS.get(architecture, STEP[config.data.name])
+    usual = OTHER_STEPS.get(name.split("_")[0], STEP[config.data.name])
+    assert train.batch * train.accumulate == OTHER_STEPS.get(name, usual)
     assert (moves.scale, moves.scale_draw, moves.flip) == ((0.5, 2.0), "uniform", 0.5)
     assert (moves.class_balance, moves.crop_padding) == (0.75, "end")
     assert moves.photometric is not None

@@ -275,10 +275,42 @@ def _firsts(places: Sequence[Sequence[str]]) -> list[int]:
     return [sum(depths.get(before, 0) for before in range(group)) for group in range(max(depths, default=0) + 1)]
 
 
+_TWINS_PARTS = (
+    (r"^backbone\.", ""),
+    (r"\.projection\.", ".proj."),
+    (r"^layers\.", "blocks."),
+    (r"^position_encodings\.(\d+)\.proj\.", r"pos_block.\1.proj.0."),
+    (r"^norm_list\.", "stage_norms."),
+    (r"\.attn\.attn\.out_proj\.", ".attn.proj."),
+    (r"\.ffn\.layers\.0\.0\.", ".mlp.fc1."),
+    (r"\.ffn\.layers\.1\.", ".mlp.fc2."),
+)
+"""(pattern, ours) of a Twins of MMSegmentation."""
+
+
+def _twins(tensors: Tensors, expected: Tensors) -> dict[str, Tensor]:
+    """Give names of the authors, which are timm's and ours, to MMSegmentation's; leave a classifier's norm out.
+
+    Norms of the stages' maps, which classifiers have none of, keep their starting values where the file has none.
+    """
+    found = {key: tensor for key, tensor in expected.items() if key.startswith("stage_norms.")}
+    for key, tensor in tensors.items():
+        for pattern, ours in _TWINS_PARTS:
+            key = re.sub(pattern, ours, key)
+        whole = re.fullmatch(r"(.*\.attn)\.attn\.in_proj_(weight|bias)", key)
+        if whole:
+            rows = len(tensor) // 3
+            found |= {f"{whole[1]}.q.{whole[2]}": tensor[:rows], f"{whole[1]}.kv.{whole[2]}": tensor[rows:]}
+        elif not key.startswith("norm."):
+            found[key] = tensor
+    return found
+
+
 _BY_FAMILY: dict[str, Callable[[Tensors, Tensors], dict[str, Tensor]]] = {
     "mobilenet_v2": _mobilenet_v2,
     "mscan": _mscan,
     "poolformer": _poolformer,
     "densenet": _densenet,
     "efficientnet": _efficientnet,
+    "twins": _twins,
 }

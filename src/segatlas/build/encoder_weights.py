@@ -89,6 +89,10 @@ IMAGENET: dict[str, str] = {
     "poolformer_m36": "timm/poolformer_m36.sail_in1k",
     "poolformer_m48": "timm/poolformer_m48.sail_in1k",
     "swin_large": "timm/swin_large_patch4_window7_224.ms_in22k",
+    **{
+        name: f"timm/{name}.in1k"
+        for name in (f"twins_{kind}_{size}" for kind in ("pcpvt", "svt") for size in ("small", "base", "large"))
+    },
 }
 """Encoder written here -> hub repository of the ImageNet weights that timm takes by default for that network.
 
@@ -135,6 +139,8 @@ STATISTICS: dict[str, _Statistics] = {
     "mscan": (IMAGENET_MEAN, IMAGENET_STD),
     # timm: pretrained_cfg of poolformer_s12.sail_in1k; MMSegmentation trains on from MMPretrain's so.
     "poolformer": (IMAGENET_MEAN, IMAGENET_STD),
+    # The authors' datasets.py (Meituan-AutoML/Twins); timm: pretrained_cfg.
+    "twins": (IMAGENET_MEAN, IMAGENET_STD),
 }
 """Family of the encoders written here (its file) -> mean and std that its published weights were trained with."""
 
@@ -172,7 +178,7 @@ def load_encoder_weights(net: nn.Module, source: str) -> tuple[str, ...]:
             has on the hub; one of timm's published weights, as `timm/vit_base_patch16_224.mae`; or a weights file with
             the published names: torchvision's or timm's (ResNet, ResNeXt, MobileNetV2, EfficientNet, DenseNet, VGG,
             ConvNeXt), the authors' (Mix Transformer, HRNet, ConvNeXt), any of `segatlas.build.vit_weights` (plain
-            transformers) and `segatlas.build.swin_weights` (Swin), timm's (any other).
+            transformers) and `segatlas.build.swin_weights` (Swin), MMSegmentation's too (Twins), timm's (any other).
 
     Returns:
         Names in the file that were dropped on purpose: the image classifier, and for timm backbones whatever timm

@@ -58,7 +58,9 @@ _NAMES: tuple[tuple[str, str], ...] = (
     (r"\.mlp\.w1\.", ".mlp.gate."),
     (r"\.mlp\.w2\.", ".mlp.up."),
     (r"\.mlp\.w3\.", ".mlp.fc2."),
-    # timm's EVA, BEiT
+    # Hugging Face's BEiT; timm's EVA, BEiT
+    (r"\.lambda_(1|2)$", r".ls\1.gamma"),
+    (r"\.(?:attention\.attention\.)?relative_position_bias\.relative_position", r".attn.relative_position"),
     (r"\.gamma_?(1|2)$", r".ls\1.gamma"),
     (r"\.mlp\.fc1_g\.", ".mlp.gate."),
     (r"\.mlp\.fc1_x\.", ".mlp.up."),
@@ -67,6 +69,8 @@ _NAMES: tuple[tuple[str, str], ...] = (
     (r"\.attn\.relative_position_bias_table$", ".attn.relative.table"),
 )
 """(pattern, ours), applied one after the other to a name without what stands before all."""
+
+_SHARED_TABLE = "rel_pos_bias.relative_position_bias_table"
 
 _STACKS: dict[str, tuple[str, ...]] = {
     "attn.qkv.weight": ("attn.q.weight", "attn.k.weight", "attn.v.weight"),
@@ -105,9 +109,9 @@ def translated(tensors: Mapping[str, Tensor], encoder: VisionTransformer) -> tup
             dropped.append(name)
         else:
             ours[new] = tensor
-    ours = _stacked(_masked(ours))
+    ours = _stacked(_masked(_with_own_tables(ours, len(encoder.blocks))))
     if "blocks.0.attn.q_bias" in own:
-        ours = _two_biases(ours)
+        ours = _two_biases(ours, turned=bool(encoder.rotary_width))
     if "pos_embed" in ours:
         ours["pos_embed"] = _positions(ours["pos_embed"], encoder)
     ours |= {name: _table(tensor, encoder) for name, tensor in ours.items() if name.endswith("relative.table")}
@@ -122,6 +126,15 @@ def translated(tensors: Mapping[str, Tensor], encoder: VisionTransformer) -> tup
         if not any(name.endswith(ending) for name in ours):
             ours |= {n: torch.zeros_like(t) if zeros else t for n, t in own.items() if n.endswith(ending)}
     return ours, tuple(dropped)
+
+
+def _with_own_tables(tensors: dict[str, Tensor], depth: int) -> dict[str, Tensor]:
+    """Give every block the table that all share: so BEiT's files are before they were trained on classes."""
+    out = {name: tensor for name, tensor in tensors.items() if name != _SHARED_TABLE}
+    if len(out) < len(tensors):
+        table = tensors[_SHARED_TABLE]
+        out |= {f"blocks.{block}.attn.relative.table": table for block in range(depth)}
+    return out
 
 
 def _renamed(name: str) -> str:
@@ -141,13 +154,16 @@ def _masked(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return used
 
 
-def _two_biases(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Take the biases of queries and values out of one vector, for a transformer whose keys have none."""
+def _two_biases(tensors: dict[str, Tensor], *, turned: bool) -> dict[str, Tensor]:
+    """Take the biases of queries and values out of one vector, for a transformer whose keys have none.
+
+    A bias of keys adds the same to all products of a query, which changes nothing: unless positions turn the keys.
+    """
     out: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         if name.endswith("attn.qkv.bias"):
             query, key, value = tensor.chunk(3)
-            if key.any():
+            if turned and key.any():
                 raise WeightsError(f"{name}: keys have biases, but rotary positions are for those without")
             place = name.removesuffix("qkv.bias")
             out |= {f"{place}q_bias": query, f"{place}v_bias": value}

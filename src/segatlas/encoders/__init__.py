@@ -19,6 +19,7 @@ _VIT_ADAPTER = "segatlas.encoders.vit_adapter"
 _SWIN = "segatlas.encoders.swin"
 _MSCAN = "segatlas.encoders.mscan"
 _POOLFORMER = "segatlas.encoders.poolformer"
+_TWINS = "segatlas.encoders.twins"
 
 ENCODERS: dict[str, str] = {
     "resnet18": _RESNET,
@@ -104,6 +105,7 @@ ENCODERS: dict[str, str] = {
     "poolformer_s36": _POOLFORMER,
     "poolformer_m36": _POOLFORMER,
     "poolformer_m48": _POOLFORMER,
+    **{f"twins_{kind}_{size}": _TWINS for kind in ("pcpvt", "svt") for size in ("w8", "small", "base", "large")},
 }
 """Name of each encoder of feature maps written here -> the module whose record `FAMILY` makes it."""
 

@@ -9,8 +9,8 @@ what lies around it.
 
 Letters: N batch, C image channels, H W image, h w map of a stage, D its channels.
 
-How ours differs: nothing in the numbers. Maps stay channels-last, (N, D, h, w) in the order of (N, h, w, D), so that the
-norm over channels at the end of a stage copies nothing. Parameter names are MMSegmentation's.
+How ours differs: nothing in the numbers. Maps stay channels-last, (N, D, h, w) in the order of (N, h, w, D), so that
+the norm over channels at the end of a stage copies nothing. Parameter names are MMSegmentation's.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Plain vision transformers: ViT, DeiT, MAE, DINOv2 and DINOv3, written here.
+"""Plain vision transformers: ViT, DeiT, BEiT, MAE, DINOv2 and DINOv3, written here.
 
 Papers: Dosovitskiy et al. 2021, "An Image is Worth 16x16 Words", https://arxiv.org/abs/2010.11929; Touvron et al. 2021,
-"Training data-efficient image transformers" (DeiT), https://arxiv.org/abs/2012.12877; He et al. 2022, "Masked
+"Training data-efficient image transformers" (DeiT), https://arxiv.org/abs/2012.12877; Bao et al. 2022, "BEiT: BERT
+Pre-Training of Image Transformers", https://arxiv.org/abs/2106.08254; He et al. 2022, "Masked
 Autoencoders Are Scalable Vision Learners" (MAE), https://arxiv.org/abs/2111.06377; Oquab et al. 2023, "DINOv2",
 https://arxiv.org/abs/2304.07193; Darcet et al. 2024, "Vision Transformers Need Registers",
 https://arxiv.org/abs/2309.16588; Siméoni et al. 2025, "DINOv3", https://arxiv.org/abs/2508.10104.
@@ -115,6 +116,7 @@ class VisionTransformerOptions:
     final_norm: tokens are normed after the last block.
     norm_last_only: tokens of earlier blocks, where they are asked for, are left without it (MMSegmentation).
     qkv_bias: queries, keys and values have biases.
+    key_bias: keys have one, too, which BEiT's have not; None = unless positions are rotary.
     layer_scale: starting value of a factor for each channel behind attention and feed-forward part; 0 = no factors.
     norm_eps: epsilon of the norms.
     """
@@ -135,6 +137,7 @@ class VisionTransformerOptions:
     final_norm: bool = True
     norm_last_only: bool = False
     qkv_bias: bool = True
+    key_bias: bool | None = None
     layer_scale: float | None = None
     norm_eps: float | None = None
 
@@ -273,6 +276,7 @@ class Block(nn.Module):
         form: VisionTransformerForm,
         *,
         qkv_bias: bool,
+        key_bias: bool = True,
         dropout: float,
         drop_path: float,
         grid: tuple[int, int] | None,
@@ -281,9 +285,7 @@ class Block(nn.Module):
         width, eps, scale = form.width, form.norm_eps, form.layer_scale
         feed_forward = GatedFeedForward if form.gated else FeedForward
         self.norm1 = nn.LayerNorm(width, eps=eps)
-        self.attn = Attention(
-            width, heads=form.heads, qkv_bias=qkv_bias, key_bias=not form.rotary, dropout=dropout, grid=grid
-        )
+        self.attn = Attention(width, heads=form.heads, qkv_bias=qkv_bias, key_bias=key_bias, dropout=dropout, grid=grid)
         self.ls1 = LayerScale(width, scale) if scale else nn.Identity()
         self.norm2 = nn.LayerNorm(width, eps=eps)
         self.mlp = feed_forward(width, form.hidden or 4 * width, dropout=dropout)
@@ -354,6 +356,7 @@ class VisionTransformer(TokenEncoder):
             Block,
             form,
             qkv_bias=options.qkv_bias,
+            key_bias=not form.rotary if options.key_bias is None else options.key_bias,
             dropout=options.dropout,
             grid=self.grid if self.relative_positions else None,
         )

@@ -52,6 +52,10 @@ def _hrnets(name: str) -> tuple[str, ...]:
     return tuple(f"{name}_{encoder}" for encoder in ("hr18_small", "hr18", "hr48"))
 
 
+def _twins(name: str) -> tuple[str, ...]:
+    return tuple(f"{name}_twins_{kind}_{size}" for kind in ("pcpvt", "svt") for size in "sbl")
+
+
 ARCHITECTURES: dict[str, ArchitectureEntry] = {
     entry.name: entry
     for entry in (
@@ -95,15 +99,20 @@ ARCHITECTURES: dict[str, ArchitectureEntry] = {
             *(f"upernet_vit_b16_{form}" for form in ("mln", "ln_mln")),
             *(f"upernet_deit_{size}{form}" for size in ("s16", "b16") for form in ("", "_mln", "_ln_mln")),
             "upernet_mae_b16",
+            "upernet_beit_b",
+            "upernet_beit_l",
             *(f"upernet_vit_adapter_{size}" for size in "tsbl"),
             *(f"upernet_swin_{size}" for size in ("t", "s", "b", "b_w12", "l", "l_w12")),
+            *_twins("upernet"),
             *(f"upernet_convnext_{size}" for size in ("t", "s", "b", "l", "xl")),
         ),
         _semantic(
             "semantic_fpn",
             "Semantic FPN",
             "https://arxiv.org/abs/1901.02446",
-            *(f"semantic_fpn_{encoder}" for encoder in ("r50", "r101")),
+            "semantic_fpn_r50",
+            "semantic_fpn_r101",
+            *_twins("semantic_fpn"),
             *(f"semantic_fpn_poolformer_{size}" for size in ("s12", "s24", "s36", "m36", "m48")),
         ),
         _semantic("pointrend", "PointRend", "https://arxiv.org/abs/1912.08193", "pointrend_r50", "pointrend_r101"),

@@ -5,8 +5,8 @@ https://arxiv.org/abs/2209.08575; the decoder: Geng et al. 2021, "Is Attention B
 https://arxiv.org/abs/2109.04553.
 
 Idea: the whole image shows in the map of a scene, since few patterns explain most of it. The map, read as a matrix of
-channels by pixels, is factored into R non-negative patterns and what each pixel has of them (multiplicative updates, Lee
-and Seung 1999); their product is the map without what is not common.
+channels by pixels, is factored into R non-negative patterns and what each pixel has of them (multiplicative updates,
+Lee and Seung 1999); their product is the map without what is not common.
 
 Letters: N batch, C image channels, K classes, H W image, h w map at stride 8, D decoder width, n = h w, R patterns.
 

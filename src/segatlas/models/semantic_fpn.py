@@ -76,6 +76,12 @@ ARCHITECTURE = Architecture(
             f"semantic_fpn_poolformer_{size}": {"encoder": f"poolformer_{size}"}
             for size in ("s12", "s24", "s36", "m36", "m48")
         },
+        "semantic_fpn_twins_pcpvt_s": {"encoder": "twins_pcpvt_small"},
+        "semantic_fpn_twins_pcpvt_b": {"encoder": "twins_pcpvt_base"},
+        "semantic_fpn_twins_pcpvt_l": {"encoder": "twins_pcpvt_large"},
+        "semantic_fpn_twins_svt_s": {"encoder": "twins_svt_small"},
+        "semantic_fpn_twins_svt_b": {"encoder": "twins_svt_base"},
+        "semantic_fpn_twins_svt_l": {"encoder": "twins_svt_large", "encoder_options": {"drop_path": 0.3}},
     },
     tiny={"encoder": "resnet18_w8", "neck_channels": 8, "channels": 8, "aux": True},
 )

@@ -251,6 +251,19 @@ _LAST_NORM = {"final_norm": True, "norm_last_only": True}
 
 _MAE = {"at": (3, 5, 7, 11), "relative_positions": True, "layer_scale": 1.0, "drop_path": 0.1}
 
+
+def _on_twins(size: str, drop_path: float = 0.2) -> dict[str, Any]:
+    """Return the fields of a UPerNet on a Twins as MMSegmentation has it."""
+    return {"encoder": f"twins_{size}", **({} if drop_path == 0.2 else {"encoder_options": {"drop_path": drop_path}})}
+
+
+def _on_beit(encoder: str, width: int, at: tuple[int, ...], drop_path: float, scale: float) -> dict[str, Any]:
+    """Return the fields of a UPerNet on BEiT as its authors have it, for crops of 640x640."""
+    relative = {"absolute_positions": False, "relative_positions": True, "key_bias": False}
+    options = {"at": at, "layer_scale": scale, "drop_path": drop_path, "image_size": (640, 640), **relative}
+    return {**_on_transformer(encoder, neck="deconvolve", **options), "channels": width, "aux_level": 2}
+
+
 ARCHITECTURE = Architecture(
     name="upernet",
     title="UPerNet",
@@ -273,6 +286,8 @@ ARCHITECTURE = Architecture(
         "upernet_deit_b16_mln": _on_transformer("vit_base", neck="resize", drop_path=0.1),
         "upernet_deit_b16_ln_mln": _on_transformer("vit_base", neck="resize", drop_path=0.1, **_LAST_NORM),
         "upernet_mae_b16": {**_on_transformer("vit_base", neck="deconvolve", **_MAE), "channels": 768, "aux_level": 2},
+        "upernet_beit_b": _on_beit("vit_base", 768, (3, 5, 7, 11), drop_path=0.1, scale=0.1),
+        "upernet_beit_l": _on_beit("vit_large", 1024, (7, 11, 15, 23), drop_path=0.2, scale=1e-6),
         "upernet_vit_adapter_t": {"encoder": "vit_adapter_tiny"},
         "upernet_vit_adapter_s": {"encoder": "vit_adapter_small"},
         "upernet_vit_adapter_b": {"encoder": "vit_adapter_base"},
@@ -283,6 +298,12 @@ ARCHITECTURE = Architecture(
         "upernet_swin_b_w12": _on_swin("base", window=12),
         "upernet_swin_l": _on_swin("large"),
         "upernet_swin_l_w12": _on_swin("large", window=12),
+        "upernet_twins_pcpvt_s": _on_twins("pcpvt_small"),
+        "upernet_twins_pcpvt_b": _on_twins("pcpvt_base", drop_path=0.3),
+        "upernet_twins_pcpvt_l": _on_twins("pcpvt_large", drop_path=0.3),
+        "upernet_twins_svt_s": _on_twins("svt_small"),
+        "upernet_twins_svt_b": _on_twins("svt_base"),
+        "upernet_twins_svt_l": _on_twins("svt_large", drop_path=0.3),
         "upernet_convnext_t": _on_convnext("tiny"),
         "upernet_convnext_s": _on_convnext("small", drop_path=0.3),
         "upernet_convnext_b": _on_convnext("base"),

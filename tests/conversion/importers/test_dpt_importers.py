@@ -130,11 +130,11 @@ def test_a_folder_of_hugging_face_converts_without_its_library(tmp_path):
 
 
 def test_an_unknown_model_type_is_named_with_those_that_are_known(tmp_path):
-    (tmp_path / "beit").mkdir()
-    save_file({"beit.embeddings.cls_token": torch.zeros(1, 1, 8)}, tmp_path / "beit" / "model.safetensors")
-    (tmp_path / "beit" / "config.json").write_text(json.dumps({"model_type": "beit"}))
-    with pytest.raises(WeightsError, match="says model_type 'beit'; known are dpt, segformer") as caught:
-        sa.convert(tmp_path / "beit", out=tmp_path / "ours")
+    (tmp_path / "mobilevit").mkdir()
+    save_file({"mobilevit.conv_stem.weight": torch.zeros(1, 1, 8)}, tmp_path / "mobilevit" / "model.safetensors")
+    (tmp_path / "mobilevit" / "config.json").write_text(json.dumps({"model_type": "mobilevit"}))
+    with pytest.raises(WeightsError, match="says model_type 'mobilevit'; known are dpt, segformer") as caught:
+        sa.convert(tmp_path / "mobilevit", out=tmp_path / "ours")
     assert "Hugging Face" in str(caught.value)
 
 

@@ -29,6 +29,14 @@ GOLDENS = {
     for path in sorted((Path(__file__).parent / "goldens").glob("*.json"))
 }
 BARE = {"name": "vit_base", "final_norm": False}
+BEIT = {
+    "name": "vit_w32",
+    "image_size": (64, 64),
+    "absolute_positions": False,
+    "relative_positions": True,
+    "key_bias": False,
+    "final_norm": False,
+}
 HEADS = (("psp", True), ("aspp", False), ("enc", True))
 TORCHVISION = {"channels": 256, "fuse_kernel_size": 1, "convs": 1}
 VARIANTS: dict[tuple[str, str], tuple[dict[str, Any], ...]] = {
@@ -86,6 +94,13 @@ VARIANTS: dict[tuple[str, str], tuple[dict[str, Any], ...]] = {
     ("hf", "upernet"): (
         {"encoder": "swin_w8", "aux": True},
         {"encoder": "convnext_tiny", "norm_maps": True, "num_classes": 7, "in_channels": 4},
+    ),
+    **dict.fromkeys(
+        (("hf", "upernet_beit"), ("hf", "upernet_beit_before_5")),
+        (
+            {"encoder": BEIT, "neck": "deconvolve", "aux": True},
+            {"encoder": BEIT, "neck": "deconvolve", "in_channels": 4},
+        ),
     ),
     ("hf", "upernet_before_5"): ({"encoder": "swin_w8", "aux": True}, {"encoder": "swin_w8", "in_channels": 4}),
     ("hf", "segformer"): ({}, {"encoder": "mit_b2", "decoder_channels": 768}),

@@ -51,7 +51,15 @@ SOURCES: dict[str, tuple[str, ...]] = {
         "unetplusplus",
         "upernet",
     ),
-    "hf": ("dpt", "segformer", "segformer_before_5", "upernet", "upernet_before_5"),
+    "hf": (
+        "dpt",
+        "segformer",
+        "segformer_before_5",
+        "upernet",
+        "upernet_before_5",
+        "upernet_beit",
+        "upernet_beit_before_5",
+    ),
     "nvlabs": ("segformer",),
     "vit_adapter": ("upernet",),
 }

@@ -59,6 +59,18 @@ def image_size(cells: int, patch_size: int, stated: Any, *, tensor: str) -> tupl
     return side * patch_size, side * patch_size
 
 
+def image_size_of_table(rows: int, patch_size: int, *, tensor: str) -> tuple[int, int]:
+    """Return height and width of the images whose relative positions a table of so many rows is for: a square grid.
+
+    Raises:
+        WeightsError: no square grid has.
+    """
+    side = isqrt(max(rows - 3, 0))
+    if side * side != rows - 3 or side % 2 == 0:
+        raise WeightsError(f"{tensor} has {rows} rows: expected those of a square grid, (2h - 1)², and 3")
+    return (side + 1) // 2 * patch_size, (side + 1) // 2 * patch_size
+
+
 def without_defaults(options: dict[str, Any], form: VisionTransformerForm) -> dict[str, Any]:
     """Return those options that say something else than the encoder's name does."""
     own = VisionTransformerOptions()

@@ -18,7 +18,11 @@ _PROCESSOR = "preprocessor_config"
 _CLASSIFIERS = ("decode_head.classifier.weight", "head.head.4.weight")
 """What the classifiers of their networks are called."""
 
-_PATCHES = "dpt.embeddings.patch_embeddings.projection.weight"
+_PLAIN = {
+    "dpt.embeddings.patch_embeddings.projection.weight": ("dpt.encoder.layer.{i}",),
+    "beit.embeddings.patch_embeddings.projection.weight": ("beit.layers.{i}", "beit.encoder.layer.{i}"),
+}
+"""Patch embedding of a plain transformer -> what the names of its blocks begin with."""
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -48,12 +52,11 @@ def disagreement(file: ForeignWeights) -> str:
 
 def _plain_disagreement(file: ForeignWeights) -> str:
     """Return that of a plain transformer: its width and depth."""
-    if _PATCHES not in file.tensors:
+    patches = next((name for name in _PLAIN if name in file.tensors), "")
+    if not patches:
         return ""
-    for key, found in (
-        ("hidden_size", file.shape(_PATCHES)[0]),
-        ("num_hidden_layers", file.count("dpt.encoder.layer.{i}")),
-    ):
+    depth = max(file.count(blocks) for blocks in _PLAIN[patches])
+    for key, found in (("hidden_size", file.shape(patches)[0]), ("num_hidden_layers", depth)):
         stated = file.stated(key)
         if isinstance(stated, int) and stated != found:
             return f"{key} is {stated}, but the file has {found}"

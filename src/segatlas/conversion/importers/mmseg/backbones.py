@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -13,11 +13,12 @@ from segatlas.build.network import shapes_only
 from segatlas.conversion.importers.foreign import ForeignWeights
 from segatlas.conversion.importers.importer import Change
 from segatlas.conversion.importers.renames import Renames
+from segatlas.conversion.importers.stacks import Stack
 from segatlas.encoders import ENCODERS, OTHERS
 from segatlas.encoders.spec import EncoderSpec, create_encoder
 from segatlas.errors import WeightsError
 
-_FAMILIES = ("resnest", "resnet", "mobilenet_v2", "hrnet", "vit", "swin", "convnext", "mscan", "poolformer")
+_FAMILIES = ("resnest", "resnet", "mobilenet_v2", "hrnet", "vit", "swin", "twins", "convnext", "mscan", "poolformer")
 """Files beside this one that end with a record `BACKBONE`; names of fingerprints that do not overlap."""
 
 
@@ -30,13 +31,14 @@ class Backbone:
         named encoder have (also `norm_maps` where maps are normed, a field that some architectures have), or None where
         the file has another backbone. Its second argument is the output stride to assume where settings do not tell.
     renames: the table for an encoder name.
-    changes, constants: as of `Importer`, given the encoder, of a network whose encoder is called so.
+    changes, stacks, constants: as of `Importer`, given the encoder, of a network whose encoder is called so.
     """
 
     module: str
     recognise: Callable[[ForeignWeights, int], Mapping[str, Any] | None]
     renames: Callable[[str], Renames]
     changes: Callable[[EncoderSpec], Mapping[str, tuple[Change, Change]]] = lambda encoder: {}
+    stacks: Callable[[EncoderSpec], Sequence[Stack]] = lambda encoder: ()
     constants: Callable[[EncoderSpec], Mapping[str, Tensor]] = lambda encoder: {}
 
 
@@ -73,6 +75,11 @@ def encoder_renames(encoder: str) -> Renames:
 def encoder_changes(config: Any) -> Mapping[str, tuple[Change, Change]]:
     """Return what is laid out differently in the encoder of a config, see `Importer`."""
     return _backbone(config.encoder.name).changes(config.encoder)
+
+
+def encoder_stacks(config: Any) -> Sequence[Stack]:
+    """Return what is cut differently in the encoder of a config, see `Importer`."""
+    return _backbone(config.encoder.name).stacks(config.encoder)
 
 
 def encoder_constants(config: Any) -> Mapping[str, Tensor]:

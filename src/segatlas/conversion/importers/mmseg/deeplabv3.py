@@ -13,6 +13,7 @@ from segatlas.conversion.importers.mmseg.backbones import (
     encoder_constants,
     encoder_fields,
     encoder_renames,
+    encoder_stacks,
 )
 from segatlas.conversion.importers.mmseg.heads import CLASSIFIER, FCN_AUX, head_fields
 from segatlas.conversion.importers.renames import Renames
@@ -46,5 +47,6 @@ IMPORTER = Importer(
     recognise=recognise,
     renames=renames,
     changes=changes,
+    stacks=encoder_stacks,
     constants=encoder_constants,
 )

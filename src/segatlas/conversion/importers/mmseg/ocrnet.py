@@ -12,6 +12,7 @@ from segatlas.conversion.importers.mmseg.backbones import (
     encoder_constants,
     encoder_fields,
     encoder_renames,
+    encoder_stacks,
     levels_used,
 )
 from segatlas.conversion.importers.mmseg.heads import image_channels
@@ -68,5 +69,6 @@ IMPORTER = Importer(
     recognise=recognise,
     renames=renames,
     changes=encoder_changes,
+    stacks=encoder_stacks,
     constants=encoder_constants,
 )

@@ -12,6 +12,7 @@ from segatlas.conversion.importers.mmseg.backbones import (
     encoder_constants,
     encoder_fields,
     encoder_renames,
+    encoder_stacks,
 )
 from segatlas.conversion.importers.mmseg.heads import image_channels
 from segatlas.conversion.importers.mmseg.pyramid import is_pyramid, pyramid_fields, pyramid_renames
@@ -60,5 +61,6 @@ IMPORTER = Importer(
     recognise=recognise,
     renames=renames,
     changes=encoder_changes,
+    stacks=encoder_stacks,
     constants=encoder_constants,
 )

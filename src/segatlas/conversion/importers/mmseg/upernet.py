@@ -12,6 +12,7 @@ from segatlas.conversion.importers.mmseg.backbones import (
     encoder_constants,
     encoder_fields,
     encoder_renames,
+    encoder_stacks,
 )
 from segatlas.conversion.importers.mmseg.heads import CLASSIFIER, FCN_AUX, head_fields
 from segatlas.conversion.importers.mmseg.vit import INDEX, mae_renames
@@ -101,5 +102,6 @@ IMPORTER = Importer(
     renames=renames,
     dropped=INDEX,
     changes=encoder_changes,
+    stacks=encoder_stacks,
     constants=encoder_constants,
 )

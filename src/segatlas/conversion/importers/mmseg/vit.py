@@ -1,4 +1,4 @@
-"""MMSegmentation's plain transformers: `VisionTransformer`, and `MAE` with its relative positions.
+"""MMSegmentation's plain transformers: `VisionTransformer`, and `MAE` and `BEiT` with their relative positions.
 
 The former keeps queries, keys and values in `in_proj_weight`, the latter in `qkv.weight`; both lie one below the other,
 as ours do.
@@ -16,13 +16,17 @@ from torch import Tensor
 from segatlas.conversion.importers.foreign import ForeignWeights
 from segatlas.conversion.importers.mmseg.backbones import Backbone
 from segatlas.conversion.importers.renames import Renames
+from segatlas.conversion.importers.vit import image_size_of_table
 from segatlas.encoders.spec import EncoderSpec
 from segatlas.encoders.vit import FORMS, VisionTransformerForm, VisionTransformerOptions, relations
 from segatlas.errors import WeightsError
 
 _BY_WIDTH = {form.width: name for name, form in FORMS.items() if name.startswith("vit_")}
-_MAE_BLOCKS = (3, 5, 7, 11)
+_PUBLISHED = {12: (3, 5, 7, 11), 24: (7, 11, 15, 23)}
+"""Depth of a `MAE` or `BEiT` -> the blocks whose maps are taken."""
+
 _TABLE = "backbone.layers.0.attn.relative_position_bias_table"
+_TWO_BIASES = "backbone.layers.0.attn.q_bias"
 _DEEPEST = 48
 
 INDEX = tuple(f"backbone.layers.{block}.attn.relative_position_index" for block in range(_DEEPEST))
@@ -41,7 +45,8 @@ def vit_fields(file: ForeignWeights, *, class_token: bool = True) -> tuple[str, 
     """
     kernel = "backbone.patch_embed.projection.weight"
     is_vit = file.has("backbone.layers.0.attn.attn.in_proj_weight")
-    if not file.has(kernel, "backbone.cls_token", "backbone.pos_embed") or not (is_vit or file.has(_TABLE)):
+    has_positions = file.has("backbone.pos_embed")
+    if not file.has(kernel, "backbone.cls_token") or not ((is_vit and has_positions) or file.has(_TABLE)):
         return None
     width, _, patch_size, _ = file.shape(kernel)
     name = _BY_WIDTH.get(width)
@@ -74,8 +79,13 @@ def vit_fields(file: ForeignWeights, *, class_token: bool = True) -> tuple[str, 
         options["qkv_bias"] = file.has("backbone.layers.0.attn.attn.in_proj_bias")
         options["position_resize"] = file.stated("model.backbone.interpolate_mode") or "bicubic"
     else:
-        options |= {"qkv_bias": file.has("backbone.layers.0.attn.qkv.bias"), "relative_positions": True}
-        options["layer_scale"] = 1.0
+        has_two = file.has(_TWO_BIASES)
+        options |= {"qkv_bias": has_two or file.has("backbone.layers.0.attn.qkv.bias"), "relative_positions": True}
+        options["layer_scale"] = file.stated("model.backbone.init_values") or 1.0
+        if has_two:
+            options["key_bias"] = False
+        if not has_positions:
+            options["absolute_positions"] = False
     return name, _without_defaults(options, form)
 
 
@@ -88,6 +98,8 @@ def _without_defaults(options: dict[str, Any], form: VisionTransformerForm) -> d
 
 def _image_size(file: ForeignWeights, patch_size: int) -> tuple[int, int]:
     """Return height and width of the images that positions are for: as stated, else those of a square grid."""
+    if not file.has("backbone.pos_embed"):
+        return image_size_of_table(file.shape(_TABLE)[0], patch_size, tensor=_TABLE)
     cells = file.shape("backbone.pos_embed")[1] - 1
     stated = file.stated("model.backbone.img_size")
     if stated is not None:
@@ -116,7 +128,7 @@ def recognise(file: ForeignWeights, output_stride: int) -> Mapping[str, Any] | N
     if found is None:
         return None
     name, options = found
-    published = {1 + _MAE_BLOCKS[-1]: _MAE_BLOCKS} if options.get("relative_positions") else {}
+    published = _PUBLISHED if options.get("relative_positions") else {}
     options["at"] = chosen_blocks(file, published, count=4)
     return {"encoder": name, "output_stride": None, "encoder_options": options}
 
@@ -164,11 +176,12 @@ def block_renames(theirs: str, ours: str) -> Renames:
 
 
 def mae_renames(ours: str = "encoder") -> Renames:
-    """Return the table of `MAE`, as `vit_renames`."""
+    """Return the table of `MAE` and `BEiT`, as `vit_renames`."""
     theirs, block = "backbone.layers.{i}", f"{ours}.blocks.{{i}}"
     return [
         (f"{theirs}.attn.qkv", f"{block}.attn.qkv"),
         (f"{theirs}.attn.proj", f"{block}.attn.proj"),
+        *((f"{theirs}.attn.{bias}", f"{block}.attn.{bias}") for bias in ("q_bias", "v_bias")),
         (f"{theirs}.attn.relative_position_bias_table", f"{block}.attn.relative.table"),
         (f"{theirs}.gamma_1", f"{block}.ls1.gamma"),
         (f"{theirs}.gamma_2", f"{block}.ls2.gamma"),
