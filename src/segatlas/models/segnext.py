@@ -40,7 +40,7 @@ GROUPS = 32
 """Of the group norms."""
 
 TRAIN_STEPS, EVAL_STEPS = 6, 7
-"""Updates of patterns and shares; one of the shares alone follows."""
+"""Updates of patterns and fractions; one of the fractions alone follows."""
 
 TINY = 1e-6
 """Keeps denominators from zero."""
@@ -94,12 +94,12 @@ class Decomposition(nn.Module):
         matrix = x.flatten(2)  # (N, D, n)
         start = torch.rand_like(self.start.expand(len(x), -1, -1)) if self.training else self.start
         patterns = F.normalize(start.to(x), dim=1).expand(len(x), -1, -1)  # (N, D, R)
-        shares = torch.softmax(matrix.mT @ patterns, dim=2)  # (N, n, R)
+        fractions = torch.softmax(matrix.mT @ patterns, dim=2)  # (N, n, R)
         for _ in range(TRAIN_STEPS if self.training else EVAL_STEPS):
-            shares = updated(shares, matrix.mT, patterns)
-            patterns = updated(patterns, matrix, shares)
-        shares = updated(shares, matrix.mT, patterns)
-        return (patterns @ shares.mT).unflatten(2, x.shape[2:])
+            fractions = updated(fractions, matrix.mT, patterns)
+            patterns = updated(patterns, matrix, fractions)
+        fractions = updated(fractions, matrix.mT, patterns)
+        return (patterns @ fractions.mT).unflatten(2, x.shape[2:])
 
 
 def updated(factor: Tensor, matrix: Tensor, other: Tensor) -> Tensor:
