@@ -92,8 +92,8 @@ class Decomposition(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, D, h, w), nowhere negative, to the same shape."""
         matrix = x.flatten(2)  # (N, D, n)
-        start = torch.rand_like(self.start.expand(len(x), -1, -1)) if self.training else self.start
-        patterns = F.normalize(start.to(x), dim=1).expand(len(x), -1, -1)  # (N, D, R)
+        start = torch.rand_like(self.start.expand(x.shape[0], -1, -1)) if self.training else self.start
+        patterns = F.normalize(start.to(x), dim=1).expand(x.shape[0], -1, -1)  # (N, D, R)
         fractions = torch.softmax(matrix.mT @ patterns, dim=2)  # (N, n, R)
         for _ in range(TRAIN_STEPS if self.training else EVAL_STEPS):
             fractions = updated(fractions, matrix.mT, patterns)
