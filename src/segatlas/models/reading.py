@@ -69,6 +69,8 @@ def read_config(
         problems += faults
         if ENCODER in nested:
             encoder = _laid_over(encoder, nested[ENCODER], kind)
+        if HOST in nested:
+            nested[HOST] = _host_laid_over(merged.get(HOST), nested[HOST])
         merged |= nested
     if ENCODER in record.fields and encoder is not None:
         merged.pop(ENCODER, None)
@@ -153,6 +155,13 @@ def _name_fault(name: Any, wrappers: tuple[str, ...], accepted: tuple[str, ...])
         expected = " or ".join(accepted)
         return f"for {', '.join(entry.tasks)}, it gives {entry.output}; {wrapper} wraps networks that give {expected}"
     return ""
+
+
+def _host_laid_over(below: Any, above: Any) -> Any:
+    """Return a host's keys over those of a variant's host, where they name no other network."""
+    if not (isinstance(below, Mapping) and isinstance(above, Mapping)):
+        return above
+    return {**below, **above} if above.get("name", below.get("name")) == below.get("name") else above
 
 
 def _laid_over(below: Any, above: Any, kind: type[EncoderSpec]) -> Any:
