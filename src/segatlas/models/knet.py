@@ -9,14 +9,16 @@ lets kernels attend to each other, and applies them to the map again.
 Letters: N batch, C image channels, K classes, H W image, h w the host's map before its classifier, D its channels,
 P channels of a part of a kernel, M attention heads.
 
-How ours differs: nothing in the numbers, which are MMSegmentation's: gathered features are sums over pixels, weighted by
-probabilities over the classes. Each stage looks at the map through a 1x1 convolution of its own, with nothing after it;
-being linear it is applied to the gathered features and to the kernels instead, K vectors an image, never to the map.
+How ours differs: nothing in the numbers, which are MMSegmentation's: gathered features are sums over pixels, weighted
+by probabilities over the classes. Stages magnify rounding, so the order of operations is the published one, too. Each
+stage looks at the map through a 1x1 convolution of its own with nothing after it. The fast form, where it gives the
+same numbers, applies that to gathered features and kernels instead, K vectors an image, and never to the map.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,11 +27,10 @@ from torch.nn import functional as F
 from segatlas.errors import UsageError
 from segatlas.layers.linear import TokenLinear
 from segatlas.models.architecture import Architecture, require_at_least
-from segatlas.models.dense import DenseNetwork
+from segatlas.models.dense import DenseConfig, DenseNetwork
 from segatlas.models.host import HostSpec, aux_names_of
 from segatlas.models.hosted import HostedNetwork
 from segatlas.models.needs import Needs
-from segatlas.models.reading import load_architecture
 from segatlas.structures import Inputs, SemanticLogits
 
 
@@ -58,13 +59,14 @@ class KNetConfig:
     kernel_layers: int = 1
 
     def __post_init__(self) -> None:
-        if self.host is not None:
-            build = load_architecture(self.host.name).build
-            if not (isinstance(build, type) and issubclass(build, DenseNetwork)):
-                raise UsageError(
-                    f"host: {self.host.name} has no map before a 1x1 classifier that K-Net could go on from; "
-                    "fcn, pspnet, deeplabv3 and upernet have, for example"
-                )
+        if self.host is not None and not isinstance(self.host.config, DenseConfig):
+            raise UsageError(NOT_DENSE.format(self.host.name))
+
+
+NOT_DENSE = (
+    "host: {} has no map before a 1x1 classifier that K-Net could go on from; fcn, pspnet, deeplabv3 and upernet have, "
+    "for example"
+)
 
 
 class KernelUpdate(nn.Module):
@@ -111,6 +113,26 @@ class KernelAttention(nn.Module):
         return out
 
 
+class Classifier(NamedTuple):
+    """A map (N, D, h, w) and what is to be applied to it, for each image its own: (N, K, D), and a bias (N, K, 1)."""
+
+    x: Tensor
+    matrix: Tensor
+    bias: Tensor | None = None
+
+    def logits(self) -> Tensor:
+        """Return the logits (N, K, h, w)."""
+        logits = self.matrix @ self.x.flatten(2)
+        return (logits if self.bias is None else logits + self.bias).unflatten(2, self.x.shape[-2:])
+
+    def exact_logits(self) -> Tensor:
+        """Return them in float32 or better whatever the autocast around, as the last logits of all networks are."""
+        with torch.autocast(self.x.device.type, enabled=False):
+            dtype = torch.promote_types(self.x.dtype, torch.float32)
+            bias = None if self.bias is None else self.bias.to(dtype)
+            return Classifier(self.x.to(dtype), self.matrix.to(dtype), bias).logits()
+
+
 class Stage(nn.Module):
     """One change of the kernels: gather, update, attend, feed forward; and what they are when applied."""
 
@@ -129,37 +151,60 @@ class Stage(nn.Module):
             self.mask_layers.extend([TokenLinear(channels, channels, bias=False), nn.LayerNorm(channels), nn.ReLU()])
         self.mask = TokenLinear(channels, channels)
 
-    def forward(self, x: Tensor, kernels: Tensor, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Change kernels (N, K, D) by the map (N, D, h, w) and the last logits (N, K, h, w).
-
-        Returns:
-            The kernels (N, K, D); what is applied to the map: a matrix (N, K, D) and a bias (N, K, 1).
-        """
-        matrix, bias = self.transform.weight.flatten(1), self.transform.get_parameter("bias")
+    def forward(self, x: Tensor, kernels: Tensor, logits: Tensor) -> tuple[Tensor, Classifier]:
+        """Map the map (N, D, h, w), kernels (N, K, D) and the last logits (N, K, h, w) to kernels and a classifier."""
+        x = self.transform(x)
         probabilities = logits.softmax(dim=1).flatten(2)
-        gathered = probabilities.to(x.dtype) @ x.flatten(2).transpose(1, 2)  # (N, K, D)
-        features = F.linear(gathered, matrix) + probabilities.sum(dim=2, keepdim=True) * bias
+        features = probabilities.to(x.dtype) @ x.flatten(2).transpose(1, 2)
+        kernels = self.changed(kernels, features)
+        return kernels, Classifier(x, self.mask(self.mask_layers(kernels)))
+
+    def changed(self, kernels: Tensor, features: Tensor) -> Tensor:
+        """Map kernels and what they gathered, (N, K, D) each, to kernels (N, K, D)."""
         kernels = self.update(self.in_parts(features), self.in_parts(kernels)).flatten(2)
         kernels = self.attention_norm(kernels + self.attention(kernels))
-        kernels = self.feed_forward_norm(kernels + self.feed_forward(kernels))
-        applied = self.mask(self.mask_layers(kernels))
-        return kernels, applied @ matrix, applied @ bias.unsqueeze(1)
+        out: Tensor = self.feed_forward_norm(kernels + self.feed_forward(kernels))
+        return out
+
+    def inference_form(self) -> FoldedStage:
+        """Return the same stage with less work, for the fast form."""
+        return FoldedStage(self)
 
     def in_parts(self, x: Tensor) -> Tensor:
         """Cut (N, K, D) into (N, K, D / P, P)."""
         return x.unflatten(2, (self.parts, x.shape[2] // self.parts))
 
 
+class FoldedStage(nn.Module):
+    """A stage whose 1x1 convolution goes into the gathered features and into the kernels, K vectors an image each."""
+
+    def __init__(self, stage: Stage):
+        super().__init__()
+        self.stage = stage
+
+    def forward(self, x: Tensor, kernels: Tensor, logits: Tensor) -> tuple[Tensor, Classifier]:
+        """Map what `Stage` takes to what it gives."""
+        stage = self.stage
+        matrix, bias = stage.transform.weight.flatten(1), stage.transform.get_parameter("bias")
+        probabilities = logits.softmax(dim=1).flatten(2)
+        gathered = probabilities.to(x.dtype) @ x.flatten(2).transpose(1, 2)
+        features = F.linear(gathered, matrix) + probabilities.sum(dim=2, keepdim=True) * bias
+        kernels = stage.changed(kernels, features)
+        applied = stage.mask(stage.mask_layers(kernels))
+        return kernels, Classifier(x, applied @ matrix, applied @ bias[:, None])
+
+
 class KNet(HostedNetwork):
     """A host's map, and its classifier changed in stages: logits at the stride of that map."""
 
-    def __init__(self, config: KNetConfig, host: DenseNetwork):
+    host: DenseNetwork
+
+    def __init__(self, config: KNetConfig, host: nn.Module):
         super().__init__(host)
         require_at_least(config, stages=1, part_channels=1, heads=1, feed_forward_channels=1, kernel_layers=0)
-        classifier = host.classifier
-        if not (isinstance(classifier, nn.Conv2d) and classifier.kernel_size == (1, 1)) or upsamples_inside(host):
-            raise UsageError("host: its classifier is no 1x1 convolution at the end, whose rows K-Net could change")
-        channels = classifier.in_channels
+        if not isinstance(host, DenseNetwork) or upsamples_inside(host) or not is_pointwise(host.classifier):
+            raise UsageError(NOT_DENSE.format(config.host))
+        channels = host.classifier.get_parameter("weight").shape[1]
         for name in ("part_channels", "heads"):
             if channels % getattr(config, name):
                 raise UsageError(f"{name}: got {getattr(config, name)}, expected a divisor of the host's {channels}")
@@ -174,26 +219,19 @@ class KNet(HostedNetwork):
     def forward(self, inputs: Tensor | Inputs) -> SemanticLogits:
         """Map a normalised image (N, C, H, W) to the last stage's logits (N, K, h, w), in training to all logits."""
         out, x = self.host.forward_with_map(inputs)
-        kernels = self.host.classifier.weight.flatten(1).expand(x.shape[0], -1, -1)
+        kernels = self.host.classifier.get_parameter("weight").flatten(1).expand(x.shape[0], -1, -1)
         logits = [out.logits]
         for stage in self.stages:
-            kernels, matrix, bias = stage(x, kernels, logits[-1])
-            classify = classified_exactly if len(logits) == len(self.stages) else classified
-            logits.append(classify(x, matrix, bias))
-        aux = dict(zip(self.aux_names, logits[:-1], strict=False)) | dict(out.aux) if self.training else {}
+            kernels, classifier = stage(x, kernels, logits[-1])
+            is_last = len(logits) == len(self.stages)
+            logits.append(classifier.exact_logits() if is_last else classifier.logits())
+        aux = {**dict(zip(self.aux_names, logits[:-1], strict=False)), **out.aux} if self.training else {}
         return out._replace(logits=logits[-1], aux=aux)
 
 
-def classified(x: Tensor, matrix: Tensor, bias: Tensor) -> Tensor:
-    """Apply to each map (N, D, h, w) its own classifier, (N, K, D) and (N, K, 1): logits (N, K, h, w)."""
-    return (matrix @ x.flatten(2) + bias).unflatten(2, x.shape[-2:])
-
-
-def classified_exactly(x: Tensor, matrix: Tensor, bias: Tensor) -> Tensor:
-    """Do that in float32 or better whatever the autocast around, as the last logits of all networks are."""
-    with torch.autocast(x.device.type, enabled=False):
-        dtype = torch.promote_types(x.dtype, torch.float32)
-        return classified(x.to(dtype), matrix.to(dtype), bias.to(dtype))
+def is_pointwise(classifier: nn.Module) -> bool:
+    """Tell whether a classifier is one 1x1 convolution."""
+    return isinstance(classifier, nn.Conv2d) and classifier.kernel_size == (1, 1)
 
 
 def upsamples_inside(host: DenseNetwork) -> bool:

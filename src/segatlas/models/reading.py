@@ -105,6 +105,9 @@ def _read_host(
         shown = [in_section(fault, "", known) for fault in faults]
         return made, [replace(problem, key=problem.key.removeprefix(".")) for problem in shown]
 
+    if given is None:
+        example = f"{{name: {record.needs.example_host}}}"
+        return None, [Problem(key="", message=f"{record.name} needs a network to wrap, for example {example}")]
     return read_host(given, wrappers, record.needs.host, read)
 
 
@@ -124,8 +127,6 @@ def read_host(
     """
     wrapper = wrappers[-1]
     fields = {"name": given} if isinstance(given, str) else given
-    if fields is None:
-        return None, [Problem(key="", message=f"{wrapper} needs a network to wrap, for example {{name: unet}}")]
     if not isinstance(fields, Mapping):
         return None, [Problem(key="", got=show(fields), message="expected a network's name or a group of its keys")]
     name: Any = fields.get("name")
