@@ -127,8 +127,10 @@ class Classifier(NamedTuple):
 
     def exact_logits(self) -> Tensor:
         """Return them in float32 or better whatever the autocast around, as the last logits of all networks are."""
-        with torch.autocast(self.x.device.type, enabled=False):
-            dtype = torch.promote_types(self.x.dtype, torch.float32)
+        device, dtype = self.x.device.type, torch.promote_types(self.x.dtype, torch.float32)
+        if device == "meta" or not torch.is_autocast_enabled(device):
+            return self.logits()
+        with torch.autocast(device, enabled=False):
             bias = None if self.bias is None else self.bias.to(dtype)
             return Classifier(self.x.to(dtype), self.matrix.to(dtype), bias).logits()
 
@@ -219,7 +221,7 @@ class KNet(HostedNetwork):
     def forward(self, inputs: Tensor | Inputs) -> SemanticLogits:
         """Map a normalised image (N, C, H, W) to the last stage's logits (N, K, h, w), in training to all logits."""
         out, x = self.host.forward_with_map(inputs)
-        kernels = self.host.classifier.get_parameter("weight").flatten(1).expand(x.shape[0], -1, -1)
+        kernels = self.host.classifier.get_parameter("weight").flatten(1).repeat(x.shape[0], 1, 1)
         logits = [out.logits]
         for stage in self.stages:
             kernels, classifier = stage(x, kernels, logits[-1])
