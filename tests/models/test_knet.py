@@ -203,8 +203,8 @@ def test_kernels_changed_through_another_width_and_strange_hosts_are_refused():
     name = "decode_head.kernel_update_head.0.kernel_update_conv.fc_layer.weight"
     with pytest.raises(WeightsError, match="kernels of 4 channels changed through 8 to 4; only one count"):
         IMPORTER.recognise(replace(file, tensors={**file.tensors, name: torch.empty(4, 8)}))
+    strange = {"decode_head.kernel_generate_head.strange.weight": torch.empty(1)}
     with pytest.raises(WeightsError, match="a K-Net around a head of the parts conv_cat, conv_seg, convs, strange"):
-        strange = {"decode_head.kernel_generate_head.strange.weight": torch.empty(1)}
         IMPORTER.recognise(replace(file, tensors={**file.tensors, **strange}))
     assert IMPORTER.recognise(replace(file, tensors={"decode_head.conv_seg.weight": torch.empty(1)})) is None
 
@@ -215,8 +215,8 @@ def test_a_host_that_mmsegmentation_has_no_file_of_is_not_written():
 
 
 def test_tensors_that_are_missing_or_too_many_are_named(tmp_path):
-    architecture, config = make_config("knet", {**TINY, "host": {"name": "fcn", "encoder": "resnet18c", "channels": 8}})
-    theirs = rename_to_theirs(IMPORTER, config, create_model("knet", **{**TINY, "host": config.host}).state_dict())
+    net = create_model("knet", **{**TINY, "host": {"name": "fcn", "encoder": "resnet18c", "channels": 8}})
+    theirs = rename_to_theirs(IMPORTER, net.config, net.state_dict())
     name = "decode_head.kernel_update_head.1.fc_mask.bias"
     torch.save({"state_dict": {key: t for key, t in theirs.items() if key != name}}, tmp_path / "a.pth")
     with pytest.raises(WeightsError, match=r"stages\.1\.mask\.bias"):
