@@ -22,6 +22,7 @@ from segatlas.config.schema import DataConfig
 from segatlas.data.datasets.folder import find_part, sibling_folder, split_folders
 from segatlas.data.datasets.listing import SPLITS, FileListing, Item, LabelEncoding, fault_of_list, with_companions
 from segatlas.data.datasets.paired import PairedFiles
+from segatlas.data.datasets.truths import MapOfObjects
 from segatlas.data.formats.classes import read_classes
 from segatlas.data.formats.instances import InstanceRule
 from segatlas.data.formats.masks import LabelRule
@@ -90,7 +91,9 @@ class Shapes(PairedFiles):
             ),
             faults=() if error is None else (fault_of_list(error, repair, kind="classes_file"),),
             folders=folders,
-            truths={} if table is None else {"InstancesTarget": InstanceRule(num_classes=len(table.names))},
+            truths={}
+            if table is None
+            else {"InstancesTarget": MapOfObjects(rule=InstanceRule(num_classes=len(table.names)))},
         )
 
     @classmethod
