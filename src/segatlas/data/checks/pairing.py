@@ -14,7 +14,7 @@ from segatlas.data.checks.stats import ImageStats, MaskStats, TruthStats
 from segatlas.data.datasets.foreign import masks_meant
 from segatlas.data.datasets.listing import Companions, Item, Part
 
-Beside = tuple[str, str, Path, ImageStats | TruthStats | None]
+Attached = tuple[str, str, Path, ImageStats | TruthStats | None]
 """Kind of finding, name, file, and what the file shows."""
 
 Found = list[tuple[Path, str]]
@@ -133,10 +133,10 @@ def check_companions(scan: ScanResult, reading: Reading) -> Iterator[Finding]:
     for split, item in scan.items():
         image = scan.images[item.image]
         words = {name: one.words for name, one in scan.listing.parts[split].companions.items()}
-        sources: list[Beside] = [
+        sources: list[Attached] = [
             ("source_mismatch", name, path, scan.sources.get(path)) for name, path in item.sources.items()
         ]
-        truths: list[Beside] = [
+        truths: list[Attached] = [
             ("size_mismatch", name, path, scan.truths.get((name, item.image))) for name, path in item.truths.items()
         ]
         for kind, name, path, look in (*sources, *truths):
@@ -149,9 +149,9 @@ def check_companions(scan: ScanResult, reading: Reading) -> Iterator[Finding]:
         repair = "export them again on the pixels of the images, or take the images and all that belongs to them away"
         yield from _told(found, kind, "error", fault, repair)
     told: dict[tuple[Path, str], None] = {}
-    for (_, image), truth in scan.truths.items():
+    for (_, path), truth in scan.truths.items():
         if truth.misfit:
-            told[truth.path, _with_image(image, truth.path, truth.misfit)] = None
+            told[truth.path, _with_image(path, truth.path, truth.misfit)] = None
     misfits = list(told)
     fault = "its numbers are not those of a truth of this dataset"
     yield from _told(misfits, "unusable", "error", fault, "export them again, or take the images and masks away")
@@ -160,7 +160,7 @@ def check_companions(scan: ScanResult, reading: Reading) -> Iterator[Finding]:
 def check_objects(scan: ScanResult, reading: Reading) -> Iterator[Finding]:
     """Find splits whose maps of objects show not one: nothing can be learned or scored there."""
     for split, part in scan.listing.parts.items():
-        keys = [(name, item.image) for item in part.items for name in item.truths]
+        keys = [("InstancesTarget", item.image) for item in part.items]
         looks = [scan.truths[key] for key in keys if key in scan.truths]
         if looks and not any(look.objects or look.fault or look.misfit or look.problems for look in looks):
             yield no_object(split, list(dict.fromkeys(look.path for look in looks)))
@@ -194,11 +194,11 @@ PROBLEMS: dict[str, tuple[Severity, str, str]] = {
         "areas or boxes that are not those of the masks; training and scores go by the masks",
         "write the annotations anew: segatlas data convert ... --to coco, or --to panoptic",
     ),
-    "empty_object": ("error", "objects without a pixel: there is nothing to find", "delete their entries"),
+    "empty_object": ("warning", "objects without a pixel; they are left out", "delete their entries"),
     "repeated_object": ("warning", "objects that are there twice", "delete one of each"),
     "unlisted_segment": (
         "error",
-        "map and table differ: each segment is in both, and void is 0",
+        "map and table differ: each segment is in both, and 0 is ignore",
         "write map and table together again, or delete what is in one only",
     ),
     "overlap": (

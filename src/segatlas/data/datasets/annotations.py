@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
-from segatlas.data.datasets.listing import ClassTable, Companions, Fault, Item, Part, TruthRule, fault_of_list
+from segatlas.data.datasets.listing import Companions, Fault, Item, Part, TruthClasses, TruthRule, fault_of_list
 from segatlas.data.datasets.truths import (
     INSTANCES,
     SEGMENTS,
@@ -45,6 +45,12 @@ class Annotations:
     """
 
     names: Sequence[str] | None = None
+    ids: Mapping[int, int] | None = None
+    """Category -> class where a dataset's numbers are fixed; names then do not count."""
+
+    object_classes: Mapping[int, int] | None = None
+    """Class of a map -> class of its objects, where a dataset says it."""
+
     object_categories: tuple[Category, ...] = ()
     map_categories: tuple[Category, ...] = ()
     objects: dict[Path, ImageObjects] = field(default_factory=dict)
@@ -152,9 +158,9 @@ class Annotations:
             rules[png] = maps.label_rule(Item(key="", image=image))
         return PanopticLabelsByFile(num_classes=len(self.things), rules=rules)
 
-    def class_tables(self) -> dict[str, ClassTable]:
+    def class_tables(self) -> dict[str, TruthClasses]:
         """Return the classes of each type of truth, where the files alone say them."""
-        tables: dict[str, ClassTable] = {}
+        tables: dict[str, TruthClasses] = {}
         if self.map_categories:
             tables[SEGMENTS] = tables[SEMANTIC] = _table(self.map_categories)
         things = [one for one in self.map_categories if one.is_thing]
@@ -167,12 +173,15 @@ class Annotations:
         """By class of the maps, whether it is a thing."""
         if self.names is None:
             return tuple(one.is_thing for one in self.map_categories)
-        flags = {one.name: one.is_thing for one in self.map_categories}
+        ids = self.ids or {}
+        flags = {self.names[ids[one.id]] if one.id in ids else one.name: one.is_thing for one in self.map_categories}
         return tuple(flags.get(name, False) for name in self.names)
 
     @property
     def class_of_thing(self) -> dict[int, int]:
         """Class of a map -> class of its objects."""
+        if self.object_classes is not None:
+            return dict(self.object_classes)
         kinds = [index for index, is_thing in enumerate(self.things) if is_thing]
         if self.names is not None:
             return {kind: kind for kind in kinds}
@@ -183,6 +192,8 @@ class Annotations:
 
     def _classes(self, file: CocoFile, first: Sequence[Category]) -> dict[int, int]:
         """Return category -> class of a file; one whose name no class has is left out, and told."""
+        if self.ids is not None:
+            return {one.id: self.ids[one.id] for one in file.categories if one.id in self.ids}
         names = list(self.names) if self.names is not None else [one.name for one in first]
         lost = [one.name for one in file.categories if one.name not in names]
         if lost:
@@ -239,10 +250,10 @@ def matched(items: Iterable[Item], images: Sequence[CocoImage]) -> dict[str, Coc
     return found
 
 
-def _table(categories: Sequence[Category]) -> ClassTable:
+def _table(categories: Sequence[Category]) -> TruthClasses:
     """Return categories as classes; with made colours where the file gives none to some."""
     own = tuple(one.color for one in categories if one.color is not None)
-    return ClassTable(
+    return TruthClasses(
         names=tuple(one.name for one in categories),
         palette=own if len(own) == len(categories) else voc_palette(len(categories)),
         things=tuple(one.is_thing for one in categories),

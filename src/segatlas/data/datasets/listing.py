@@ -104,7 +104,7 @@ class TruthLook:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassTable:
+class TruthClasses:
     """The classes of a type of truth. things: by class, None where nothing says it."""
 
     names: tuple[str, ...]
@@ -154,8 +154,11 @@ class FileListing:
     truths: Mapping[str, TruthRule] = field(default_factory=dict)
     """How files of truths that are no mask are read, by the name of their type."""
 
-    class_tables: Mapping[str, ClassTable] = field(default_factory=dict)
+    class_tables: Mapping[str, TruthClasses] = field(default_factory=dict)
     """Classes of truths that have others than those of the dataset, by the name of their type."""
+
+    things: tuple[bool, ...] | None = None
+    """By class of the masks, whether it is a thing; None = the files do not say."""
 
     holds_out_val: bool = False
     """Whether val is held out of train where it has no part of its own."""
@@ -180,6 +183,14 @@ class FileListing:
             companions = {name: one for name, one in part.companions.items() if name not in self.truths or name in kept}
             parts[split] = replace(part, items=items, companions=companions)
         return replace(self, parts=parts, truths={name: rule for name, rule in self.truths.items() if name in kept})
+
+    def without_masks(self) -> FileListing:
+        """Return the listing for a task of objects, to which masks of classes are nothing."""
+        parts = {}
+        for split, part in self.parts.items():
+            items = tuple(replace(item, target=None) if item.truths else item for item in part.items)
+            parts[split] = replace(part, items=items)
+        return replace(self, parts=parts)
 
     def has_part(self, split: str) -> bool:
         """Whether a split has an image, with or without a mask."""

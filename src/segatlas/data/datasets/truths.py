@@ -27,7 +27,7 @@ from segatlas.data.formats.coco import (
 from segatlas.data.formats.guards import read_bytes
 from segatlas.data.formats.instances import InstanceRule, class_index, read_table
 from segatlas.data.formats.masks import IGNORE, LabelRule
-from segatlas.data.formats.panoptic import VOID, segment_numbers
+from segatlas.data.formats.panoptic import IGNORED, segment_numbers
 from segatlas.data.formats.reading import read_shape, read_stored
 from segatlas.errors import DataError
 from segatlas.structures import InstancesTarget, SegmentsTarget
@@ -84,8 +84,8 @@ class FilesOfObjects:
     name: str = INSTANCES
 
     def read(self, item: Item, decoder: Decoder) -> InstancesTarget:
-        """Return the objects of an item, by the names of their files."""
-        return self._target(item, decoder)[1]
+        """Return the objects of an item, by the names of their files; those without a pixel are left out."""
+        return _with_pixels(self._target(item, decoder)[1])
 
     def size(self, item: Item) -> Size | None:
         """Return the size that the first file's header says; None for an empty folder."""
@@ -96,13 +96,13 @@ class FilesOfObjects:
         """Return what the files show."""
         folder = item.truths[self.name]
         try:
-            files, target = self._target(item, Decoder(), allow_empty=True)
+            files, target = self._target(item, Decoder())
         except DataError as error:
             return TruthLook(size=self.size(item) or (0, 0), misfit=_text(error, folder))
         named = [path.name for path in files]
         return _look(target, [*_of_masks(np.asarray(target.masks), np.asarray(target.classes), named)])
 
-    def _target(self, item: Item, decoder: Decoder, *, allow_empty: bool = False) -> tuple[list[Path], InstancesTarget]:
+    def _target(self, item: Item, decoder: Decoder) -> tuple[list[Path], InstancesTarget]:
         folder = item.truths[self.name]
         files = object_files(folder)
         kinds = [read_object_name(path, self.names) for path in files]
@@ -113,9 +113,6 @@ class FilesOfObjects:
         if odd is not None:
             found, first = (f"{mask.shape[1]} x {mask.shape[0]}" for mask in (masks[odd], masks[0]))
             raise DataError(f"is {found} pixels, {files[0].name} beside it {first}", files[odd])
-        empty = next((path for path, mask in zip(files, masks, strict=True) if not mask.any()), None)
-        if empty is not None and not allow_empty:
-            raise DataError("shows an object without a pixel", empty)
         classes = np.array([kind for kind, _ in kinds], np.int64)
         return files, InstancesTarget(np.stack(masks).astype(bool), classes, np.array([crowd for _, crowd in kinds]))
 
@@ -145,7 +142,7 @@ class ListedObjects:
     name: str = INSTANCES
 
     def read(self, item: Item, decoder: Decoder) -> InstancesTarget:
-        """Return the objects of an item, in the file's order."""
+        """Return the objects of an item, in the file's order; those without a pixel are left out."""
         entry = self.entries[item.image]
         objects, size = entry.objects, entry.size
         if not objects:
@@ -157,11 +154,8 @@ class ListedObjects:
 
         content = b"\0".join(one.identity for one in objects) + str(size).encode()
         masks = unpack(decoder.entry(content, "objects", packed), size)
-        empty = np.flatnonzero(~masks.any(axis=(1, 2)))
-        if empty.size:
-            raise DataError(f"annotation {objects[int(empty[0])].id} of {item.image.name} has no pixel", path)
         kinds = _class_numbers(objects, entry.classes, "annotation", path)
-        return InstancesTarget(masks, kinds, np.array([one.crowd for one in objects], bool))
+        return _with_pixels(InstancesTarget(masks, kinds, np.array([one.crowd for one in objects], bool)))
 
     def size(self, item: Item) -> Size:
         """Return the size that the file says."""
@@ -253,7 +247,7 @@ class PanopticMaps:
 
 @dataclass(frozen=True, kw_only=True)
 class PanopticLabels(LabelRule):
-    """How a panoptic map becomes classes. segments: (number, class) each; void becomes 255."""
+    """How a panoptic map becomes classes. segments: (number, class) each; ignore becomes 255."""
 
     segments: tuple[tuple[int, int], ...] = ()
 
@@ -261,7 +255,7 @@ class PanopticLabels(LabelRule):
         """Return the label (H, W) uint8. DataError where map and table differ."""
         numbers = segment_numbers(read_stored(data, path), path)
         found, places = np.unique(numbers, return_inverse=True)
-        table = dict(self.segments) | {VOID: IGNORE}
+        table = dict(self.segments) | {IGNORED: IGNORE}
         lost = [number for number in found.tolist() if number not in table]
         if lost:
             raise DataError(_only_in_map(lost), path)
@@ -334,16 +328,35 @@ class ThingsOf:
         return TruthLook(size=found.size, misfit=found.misfit, objects=objects)
 
 
+@dataclass(frozen=True, kw_only=True)
+class MaskLabels:
+    """Gives the mask of an item as classes.
+
+    rule: how its codes become classes. rules: of files with certain endings, where they have others.
+    """
+
+    rule: LabelRule
+    rules: Mapping[str, LabelRule] = field(default_factory=dict)
+
+    def read(self, item: Item, decoder: Decoder) -> np.ndarray:
+        """Return (H, W) uint8, 0..K-1 or 255. DataError where the item has no mask."""
+        path = item.target
+        if path is None:
+            raise DataError("has no mask, without which its stuff is not known", item.image)
+        rule = next((rule for ending, rule in self.rules.items() if path.name.endswith(ending)), self.rule)
+        return decoder.file(path, f"label {rule.text}", lambda data: rule.decode(data, path))
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Painted:
     """Segments of masks and objects: each object is a segment, and each stuff class of the mask is one.
 
-    read_label: gives the mask of an item, (H, W) uint8. things: by class. A pixel that the mask gives to a thing but
-    that lies in no object is void; objects that overlap are refused, for a pixel has one segment.
+    things: by class. A pixel that the mask gives to a thing but
+    that lies in no object is ignored; objects that overlap are refused, for a pixel has one segment.
     """
 
     objects: TruthRule
-    read_label: Callable[[Item, Decoder], np.ndarray]
+    labels: MaskLabels
     things: Sequence[bool]
     classes: Mapping[int, int] = field(default_factory=dict)
     """Class of an object -> class of its segment; what is not in it stays."""
@@ -356,7 +369,7 @@ class Painted:
         assert isinstance(objects, InstancesTarget)
         kinds = np.array([self.classes.get(kind, kind) for kind in np.asarray(objects.classes).tolist()], np.int64)
         return painted(
-            self.read_label(item, decoder), objects._replace(classes=kinds), self.things, item.truths[self.name]
+            self.labels.read(item, decoder), objects._replace(classes=kinds), self.things, item.truths[self.name]
         )
 
     def size(self, item: Item) -> Size | None:
@@ -420,8 +433,8 @@ def things_of(target: SegmentsTarget, classes: Mapping[int, int]) -> InstancesTa
 def segments_target(
     numbers: np.ndarray, segments: Sequence[CocoSegment], kinds: np.ndarray, things: Sequence[bool]
 ) -> SegmentsTarget:
-    """Return the segments of a map of numbers (H, W), each of which is one of `segments` or void."""
-    known = np.array([VOID, *(one.id for one in segments)], np.int64)
+    """Return the segments of a map of numbers (H, W), each of which is one of `segments` or ignored."""
+    known = np.array([IGNORED, *(one.id for one in segments)], np.int64)
     rows = np.array([NO_SEGMENT, *range(len(segments))], np.int32)
     order = np.argsort(known)
     ids = rows[order][np.searchsorted(known[order], numbers)]
@@ -525,7 +538,7 @@ def _class_numbers(
 
 
 def _only_in_one(numbers: np.ndarray, segments: Sequence[CocoSegment]) -> Iterator[str]:
-    found = set(np.unique(numbers).tolist()) - {VOID}
+    found = set(np.unique(numbers).tolist()) - {IGNORED}
     listed = {one.id for one in segments}
     if lost := sorted(found - listed):
         yield _only_in_map(lost)
@@ -554,6 +567,15 @@ def _look(target: InstancesTarget, problems: Sequence[tuple[str, str]] = ()) -> 
     masks = np.asarray(target.masks)
     counts = Counter(np.asarray(target.classes).tolist())
     return TruthLook(size=(masks.shape[1], masks.shape[2]), objects=dict(counts), problems=tuple(problems))
+
+
+def _with_pixels(target: InstancesTarget) -> InstancesTarget:
+    """Return the objects that have a pixel."""
+    masks = np.asarray(target.masks)
+    kept = masks.any(axis=(1, 2))
+    if kept.all():
+        return target
+    return InstancesTarget(masks[kept], np.asarray(target.classes)[kept], np.asarray(target.crowd)[kept])
 
 
 def _header_size(path: Path) -> Size:

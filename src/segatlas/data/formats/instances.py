@@ -151,7 +151,7 @@ def class_index(kind: str, names: Sequence[str], path: Path) -> int:
 def _json_rows(file: Path) -> list[tuple[str, str, bool]]:
     try:
         content = json.loads(read_text(file), object_pairs_hook=list)
-        if content and all(isinstance(entry, list) and entry and isinstance(entry[0], list) for entry in content):
+        if content and all(isinstance(entry, list) for entry in content):  # of pairs, each an object; else a pair
             return [(str(one["id"]), str(one["class"]), bool(one.get("crowd", False))) for one in map(dict, content)]
         return [(str(number), str(kind), False) for number, kind in content]
     except (ValueError, TypeError, KeyError, RecursionError) as error:

@@ -1,4 +1,4 @@
-"""Panoptic maps as PNG files: the number of a pixel's segment is R + 256 G + 65536 B; 0 is void."""
+"""Panoptic maps as PNG files: the number of a pixel's segment is R + 256 G + 65536 B; 0 is ignore."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from segatlas.data.formats.stored import Stored, codes_of
 from segatlas.errors import DataError
 from segatlas.files import whole_file
 
-VOID = 0
+IGNORED = 0
 MOST_SEGMENTS = 1 << 24
 
 

@@ -69,5 +69,5 @@ def _walk(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     step = np.where(flipped[edge], length[edge] - step, step)
     other = np.where(is_flat, low[:, 1], low[:, 0])[edge] + rise[edge] * step + 0.5
     along = np.where(is_flat, low[:, 0], low[:, 1])[edge] + step
-    beside = np.trunc(other).astype(np.int64)
-    return np.where(is_flat[edge], along, beside), np.where(is_flat[edge], beside, along)
+    crosswise = np.trunc(other).astype(np.int64)
+    return np.where(is_flat[edge], along, crosswise), np.where(is_flat[edge], crosswise, along)
