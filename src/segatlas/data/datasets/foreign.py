@@ -179,8 +179,8 @@ def _coco(tree: Tree) -> Foreign | None:
         is_named_so = path.name.startswith(("instances_", "panoptic_")) or ".coco." in path.name
         if has_lists and (is_named_so or '"file_name"' in text):
             advice = (
-                "COCO's files are read where they lie so: annotations/instances_train.json (or panoptic_train.json with "
-                "its maps) and train/, likewise val; or train/instances.json beside train/images/"
+                "COCO's files are read where they lie so: annotations/instances_train.json (or panoptic_train.json "
+                "with its maps) and train/, likewise val; or train/instances.json beside train/images/"
             )
             return Foreign(name="COCO annotations", evidence=path, advice=advice)
     return None
