@@ -46,6 +46,12 @@ VARIANTS: dict[tuple[str, str], tuple[dict[str, Any], ...]] = {
         {"encoder": "resnet101", "output_stride": 16},
     ),
     ("mmseg", "segformer"): tuple({"encoder": name, "projection_norm": True} for name in ("mit_b0", "mit_b3")),
+    ("mmseg", "segnext"): ({}, {"encoder": "mscan_w8", "channels": 32, "in_channels": 4, "aux": True}),
+    ("mmseg", "semantic_fpn"): (
+        {},
+        {"encoder": "poolformer_w8", "num_classes": 7, "in_channels": 4},
+        {"num_classes": 7, "in_channels": 4, "aux": True},
+    ),
     ("mmseg", "fastfcn"): tuple({"head": head, "output_stride": 32, "aux": aux} for head, aux in HEADS),
     ("mmseg", "knet"): (
         {"host": {"name": "fcn_r50", "aux": True}},
@@ -133,6 +139,10 @@ VARIANTS: dict[tuple[str, str], tuple[dict[str, Any], ...]] = {
     ("smp", "pspnet"): (
         {**PSPNET_SMP, "encoder": {"name": "resnet18", "levels": 3}},
         {**PSPNET_SMP, "encoder": "resnet18", "inner_upsampling": 8, "presence_classes": 2},
+    ),
+    ("smp", "segformer"): (
+        {"presence_classes": 2, "logits_align_corners": True},
+        {"encoder": {"name": "mit_b1", "levels": 4}, "decoder_channels": 24, "logits_align_corners": True},
     ),
     ("smp", "unet"): (
         *({"encoder": name} for name in ("resnet18", "resnet101", "mobilenet_v2", "mit_b1")),
