@@ -128,7 +128,17 @@ WITHOUT_AUX = ("segformer", "semantic_fpn")
 """Architectures that are published without an auxiliary head; so is what stands on an HRNet, but for OCRNet."""
 
 TRANSFORMERS = (
-    *("vit", "mae", "beit", "segmenter", "setr", "dpt", "swin", "convnext", "twins", "segnext", "poolformer"),
+    "vit",
+    "mae",
+    "beit",
+    "segmenter",
+    "setr",
+    "dpt",
+    "swin",
+    "convnext",
+    "twins",
+    "segnext",
+    "poolformer",
     "knet",
 )
 """Folders of transformers and what is named alike; config names tell our variant: `vit_deit-s16_mln_upernet_...`."""
