@@ -9,6 +9,7 @@ from benchmarks import (
     image_metrics,
     loss,
     networks,
+    objects,
     plain_transformers,
     start,
     tail,
@@ -25,6 +26,7 @@ ROWS: tuple[Row, ...] = (
     *data_path.ROWS,
     *counting.ROWS,
     *image_metrics.ROWS,
+    *objects.ROWS,
     *window.ROWS,
     *start.ROWS,
 )
