@@ -7,7 +7,7 @@ import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from segatlas.data.checks import CheckReport, Finding
+    from segatlas.data.checks.convert_objects import Form
     from segatlas.data.dataset import SegmentationData
     from segatlas.data.statistics import SplitStatistics
     from segatlas.recipe import Config
@@ -37,7 +38,8 @@ app = typer.Typer(no_args_is_help=True, help="Check, repair, describe, show, mak
 
 MOST_FILES = 5
 BAR_WIDTH = 16
-TARGETS = ("folder", "cityscapes-ids")
+OBJECT_FORMS = ("coco", "panoptic", "instances")
+TARGETS = ("folder", *OBJECT_FORMS, "cityscapes-ids")
 
 DataWords = Annotated[
     list[str] | None,
@@ -211,11 +213,14 @@ def convert(
     json_line: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Write any readable dataset as a plain folder of images and index masks with classes.json.
+    """Write any readable dataset as a plain folder of images, index masks and maps of objects, with classes.json.
+
+    --to coco writes its objects as COCO's file, --to instances as maps, --to panoptic its segments as COCO's maps.
 
     --to cityscapes-ids turns predicted masks (19 train ids) into label ids, as the Cityscapes server wants them.
     """
     from segatlas.data.checks.convert import to_cityscapes_ids, to_folder
+    from segatlas.data.checks.convert_objects import to_objects
 
     if to not in TARGETS:
         raise UsageError(f"--to: got {to!r}, expected {' or '.join(TARGETS)}")
@@ -225,6 +230,10 @@ def convert(
             raise UsageError(f"{source}: no such folder")
         with progress_bar("writing") as bar:
             counts = {"masks": to_cityscapes_ids(source, out, bar.report)}
+    elif to in OBJECT_FORMS:
+        cfg = load_data([source, *(words or [])])
+        with progress_bar("writing") as bar:
+            counts = to_objects(cfg.data, out, cast("Form", to), bar.report)
     else:
         cfg = load_data([source, *(words or [])])
         with progress_bar("writing") as bar:
