@@ -15,8 +15,10 @@ class Needs:
     targets: names of the types of truth that its training reads, of `segatlas.structures`: that of each of its tasks.
     host: of a wrapper, a network around another: names of the types of output that the other one may give; None
         otherwise. A wrapper takes the sources that its host takes, too.
+    example_host: of a wrapper, a network that it can wrap, around which it is described.
     """
 
     inputs: tuple[InputSpec, ...] = ()
     targets: tuple[str, ...] = ("SemanticTarget",)
     host: tuple[str, ...] | None = None
+    example_host: str = "unet"
