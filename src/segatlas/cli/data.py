@@ -109,7 +109,7 @@ def stats(
     """Count sizes, values, class pixels and images of every split, and suggest class weights and normalisation."""
     import json
 
-    from segatlas.data import create_dataset
+    from segatlas.data import create_dataset, plainest_target
     from segatlas.data.checks import available_splits
     from segatlas.data.statistics import describe
     from segatlas.files import whole_file
@@ -119,7 +119,7 @@ def stats(
     record: dict[str, object] = {"root": cfg.data.root, "name": cfg.data.name, "splits": {}}
     described = []
     for split in available_splits(cfg.data):
-        dataset = create_dataset(cfg.data, split, cfg.seed)
+        dataset = create_dataset(cfg.data, split, cfg.seed, target=plainest_target(cfg.data))
         with progress_bar(f"reading {dataset.split}") as bar:
             described.append(
                 describe(dataset, declared=cfg.model.input.stated_max_value, jobs=jobs, progress=bar.report)
@@ -151,11 +151,11 @@ def preview(
     """Draw a sheet: image | mask | overlay with legend, and with --augmented a training sample of the recipe."""
     import numpy as np
 
-    from segatlas.data import create_dataset
+    from segatlas.data import create_dataset, plainest_target
     from segatlas.drawing import save_image, sheet
 
     cfg = load_data(words, config_file)
-    dataset = create_dataset(cfg.data, split, cfg.seed)
+    dataset = create_dataset(cfg.data, split, cfg.seed, target=plainest_target(cfg.data))
     console = human(json_line=json_line)
     rows, names, failed = [], [], []
     for index in np.unique(np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int)).tolist():
@@ -422,12 +422,14 @@ def preview_row(dataset: SegmentationData, index: int, augment: Config | None) -
     """Return image, mask colours and overlay of a sample, and with a recipe one training sample of it."""
     import numpy as np
 
+    from segatlas.data.statistics import label_of
     from segatlas.drawing import color_mask, overlay, viewable
     from segatlas.labels import IGNORE
 
     sample = dataset.load(index)
     image = viewable(sample.image)
-    label = sample.label if sample.label is not None else np.full(image.shape[:2], IGNORE, np.uint8)
+    found = label_of(sample.target)
+    label = found if found is not None else np.full(image.shape[:2], IGNORE, np.uint8)
     row = [image, color_mask(label, dataset.palette), overlay(image, label, dataset.palette, dataset.classes)]
     if augment is not None:
         from segatlas.data.transforms import Pipeline
@@ -436,7 +438,9 @@ def preview_row(dataset: SegmentationData, index: int, augment: Config | None) -
         pipeline = Pipeline.from_config(augment.transforms, (0.0,) * channels, (1.0,) * channels, limit, channels)
         prepared = pipeline(sample, np.random.default_rng([augment.seed, 0, index]))
         changed = viewable(np.clip(prepared.image * 255 + 0.5, 0, 255).astype(np.uint8))
-        row.append(overlay(changed, prepared.label, dataset.palette, dataset.classes, alpha=0.35, legend=False))
+        row.append(
+            overlay(changed, label_of(prepared.target), dataset.palette, dataset.classes, alpha=0.35, legend=False)
+        )
     return row
 
 
