@@ -428,8 +428,9 @@ def preview_row(dataset: SegmentationData, index: int, augment: Config | None) -
 
     sample = dataset.load(index)
     image = viewable(sample.image)
-    found = label_of(sample.target)
-    label = found if found is not None else np.full(image.shape[:2], IGNORE, np.uint8)
+    label = label_of(sample.target)
+    if label is None:
+        label = np.full(image.shape[:2], IGNORE, np.uint8)
     row = [image, color_mask(label, dataset.palette), overlay(image, label, dataset.palette, dataset.classes)]
     if augment is not None:
         from segatlas.data.transforms import Pipeline
@@ -438,9 +439,9 @@ def preview_row(dataset: SegmentationData, index: int, augment: Config | None) -
         pipeline = Pipeline.from_config(augment.transforms, (0.0,) * channels, (1.0,) * channels, limit, channels)
         prepared = pipeline(sample, np.random.default_rng([augment.seed, 0, index]))
         changed = viewable(np.clip(prepared.image * 255 + 0.5, 0, 255).astype(np.uint8))
-        row.append(
-            overlay(changed, label_of(prepared.target), dataset.palette, dataset.classes, alpha=0.35, legend=False)
-        )
+        label = label_of(prepared.target)
+        assert label is not None  # a prepared sample has a truth
+        row.append(overlay(changed, label, dataset.palette, dataset.classes, alpha=0.35, legend=False))
     return row
 
 
