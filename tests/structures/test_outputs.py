@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from segatlas.structures import CentersAndOffsets, SemanticLogits, maps_of, with_maps
+from segatlas.structures import CentersAndOffsets, DetectedMasks, SemanticLogits, maps_of, with_maps
 
 MAP = torch.ones(1, 2, 3, 4, dtype=torch.bfloat16)
 
@@ -19,3 +19,17 @@ def test_changing_the_maps_of_an_output_leaves_the_rest():
     assert output.logits.dtype == torch.float32
     assert output.aux["fcn"] is MAP
     assert output.canvas == (6, 8)
+
+
+def test_maps_that_each_image_has_of_its_own_are_told_by_number_and_labels_stay_whole():
+    boxes, labels = torch.zeros(2, 4, dtype=torch.bfloat16), torch.tensor([3, 1])
+    output = DetectedMasks(
+        (boxes, boxes[:0]), (boxes[:, 0], boxes[:0, 0]), (labels, labels[:0]), (MAP[0], MAP[0, :0]), (6, 8)
+    )
+    assert list(maps_of(output)) == [
+        f"{name}.{index}" for name in ("boxes", "scores", "mask_logits") for index in (0, 1)
+    ]
+    plain = with_maps(output, torch.Tensor.float)
+    assert {one.dtype for one in maps_of(plain).values()} == {torch.float32}
+    assert plain.labels[0] is labels
+    assert plain.semantic is None

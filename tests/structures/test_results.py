@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 from segatlas.errors import TaskError
-from segatlas.structures import Instance, Panoptic, Result, Segment
+from segatlas.structures import Instance, Panoptic, Result, Rle, Segment
 
 MASK = np.zeros((4, 6), bool)
 MASK[1:3, 2:6] = True
 OBJECT = Instance(mask=MASK, class_index=1, score=0.75)
 SEGMENTS = Panoptic(
-    ids=MASK.astype(np.int32), segments=(Segment(id=1, class_index=1, is_thing=True, score=0.75, area=8),)
+    ids=MASK.astype(np.int32),
+    segments=(Segment(id=1, class_index=1, is_thing=True, score=0.75, area=8, box=(1, 2, 3, 6)),),
 )
 WHOLE = Result(
     class_map=MASK.astype(np.uint8),
@@ -29,6 +30,24 @@ def test_an_instance_knows_its_box_and_area():
     assert (OBJECT.box, OBJECT.area) == ((1, 2, 3, 6), 8)
     empty = Instance(mask=np.zeros((4, 6), bool), class_index=0, score=0.5)
     assert (empty.box, empty.area) == ((0, 0, 0, 0), 0)
+
+
+def test_an_instance_keeps_runs_and_gives_a_bitmap_whichever_it_was_made_of():
+    again = Instance(mask=Rle.of(MASK), class_index=1, score=0.75)
+    assert again == OBJECT
+    assert np.array_equal(again.mask, MASK)
+    assert np.array_equal(again.bitmap(), MASK)
+    assert again.rle == OBJECT.rle
+    assert again.label == 1
+    assert not any(isinstance(value, np.ndarray) for value in vars(OBJECT).values())
+
+
+def test_the_own_box_of_a_network_is_kept_beside_the_mask():
+    own = replace(OBJECT, box=(0.5, 2.25, 3.0, 6.5))
+    assert own.box == (0.5, 2.25, 3.0, 6.5)
+    assert own.area == 8
+    assert replace(own, score=0.5).box == own.box
+    assert own != OBJECT
 
 
 def test_a_result_gives_what_it_holds():

@@ -62,8 +62,8 @@ class InstanceF1(Sums):
             if wrong:
                 raise DataError(f"an object of the {what} has class {wrong[0]}; expected 0..{count - 1}")
         for one in objects:
-            if one.mask.shape != masks.shape[1:]:
-                raise DataError(f"a predicted mask is {one.mask.shape}, the true ones are {masks.shape[1:]}")
+            if one.rle.size != masks.shape[1:]:
+                raise DataError(f"a predicted mask is {one.rle.size}, the true ones are {masks.shape[1:]}")
         counts = np.zeros_like(self.counts["counts"])
         for kind in {*found, *kinds[~crowd.astype(bool)].tolist()}:
             predicted = [one.mask for one in objects if one.class_index == kind]

@@ -18,6 +18,7 @@ from segatlas.structures.inputs import (
 )
 from segatlas.structures.outputs import (
     CentersAndOffsets,
+    DetectedMasks,
     Output,
     PointLogits,
     Resample,
@@ -26,12 +27,14 @@ from segatlas.structures.outputs import (
     with_maps,
 )
 from segatlas.structures.results import Instance, Panoptic, Result, Segment
+from segatlas.structures.rle import Rle
 from segatlas.structures.targets import InstancesTarget, SegmentsTarget, SemanticTarget, Target
 
 __all__ = [
     "IGNORE",
     "Batch",
     "CentersAndOffsets",
+    "DetectedMasks",
     "InputSpec",
     "Inputs",
     "Instance",
@@ -41,6 +44,7 @@ __all__ = [
     "PointLogits",
     "Resample",
     "Result",
+    "Rle",
     "Segment",
     "SegmentsTarget",
     "SemanticLogits",

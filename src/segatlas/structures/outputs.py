@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -62,19 +62,68 @@ class CentersAndOffsets(NamedTuple):
     aux: Mapping[str, Tensor] = {}
 
 
-Output = SemanticLogits | CentersAndOffsets
+class DetectedMasks(NamedTuple):
+    """Output of a network that finds boxes and a mask in each.
+
+    boxes: one (D, 4) float an image: x0, y0, x1, y1 in pixels of the canvas. scores: one (D,) float an image, 0..1.
+    labels: one (D,) int64 an image, 0..K-1.
+    mask_logits: one (D, m, m) float an image, laid over the box, or (D, h, w) over the canvas, as `frame` says.
+    canvas: (H', W') pixels that boxes and maps refer to. resample: as in `SemanticLogits`, of `semantic` and of masks
+        over the canvas.
+    frame: "box" or "canvas", what the masks cover.
+    semantic: (N, S, h, w) float, logits of the classes that a panoptic network knows besides; None = it has none.
+    raw: what the network had in between, by name, for losses and for comparisons: RPN maps by level ("rpn_scores",
+        "rpn_deltas"), "proposals", "box_logits", "box_deltas", "mask_logits" and so on. Results are not made of it.
+    """
+
+    boxes: tuple[Tensor, ...]
+    scores: tuple[Tensor, ...]
+    labels: tuple[Tensor, ...]
+    mask_logits: tuple[Tensor, ...]
+    canvas: tuple[int, int]
+    resample: Resample = Resample()
+    frame: Literal["box", "canvas"] = "box"
+    semantic: Tensor | None = None
+    raw: Mapping[str, Any] = {}
+
+    @property
+    def aux(self) -> Mapping[str, Tensor]:
+        """Auxiliary logits: there are none; what losses need besides is in `raw`."""
+        return {}
+
+
+Output = SemanticLogits | CentersAndOffsets | DetectedMasks
 OutputType = TypeVar("OutputType", bound=Output)
 
 
 def maps_of(output: Output) -> dict[str, Tensor]:
-    """Return an output's own maps by name, those that results are made of; auxiliary ones are not among them."""
-    from torch import Tensor
+    """Return an output's own maps by name, those that results are made of; auxiliary ones are not among them.
 
-    return {name: value for name, value in output._asdict().items() if isinstance(value, Tensor)}
+    Of a field with a tensor for each image each has its number behind the name; whole numbers, such as labels, are no
+    maps.
+    """
+    found: dict[str, Tensor] = {}
+    for name, value in output._asdict().items():
+        if _is_map(value):
+            found[name] = value
+        elif isinstance(value, tuple):
+            found |= {f"{name}.{index}": one for index, one in enumerate(value) if _is_map(one)}
+    return found
 
 
 def with_maps(output: OutputType, change: Callable[[Tensor], Tensor]) -> OutputType:
     """Return the output with each of its own maps changed."""
-    changed: dict[str, Any] = {name: change(value) for name, value in maps_of(output).items()}
+    changed: dict[str, Any] = {}
+    for name, value in output._asdict().items():
+        if _is_map(value):
+            changed[name] = change(value)
+        elif isinstance(value, tuple) and any(map(_is_map, value)):
+            changed[name] = tuple(change(one) if _is_map(one) else one for one in value)
     replaced: OutputType = output._replace(**changed)  # type: ignore[assignment]
     return replaced
+
+
+def _is_map(value: Any) -> bool:
+    from torch import Tensor
+
+    return isinstance(value, Tensor) and value.is_floating_point()

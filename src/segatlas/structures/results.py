@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Never, overload
 
 import numpy as np
 
 from segatlas.errors import TaskError
+from segatlas.structures.rle import Rle
 
 
 def _equal(one: Any, other: Any) -> bool:
@@ -31,37 +32,96 @@ class _WithArrays:
     __hash__ = None  # type: ignore[assignment]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Instance(_WithArrays):
-    """One object. mask: (H, W) bool. class_index: 0..K-1. score: 0..1."""
+class _Mask:
+    """The field `mask` of an `Instance`: taken as a bitmap or as runs, kept as runs, given as a bitmap."""
 
-    mask: np.ndarray
+    @overload
+    def __get__(self, instance: None, owner: type) -> Never: ...
+
+    @overload
+    def __get__(self, instance: object, owner: type) -> np.ndarray: ...
+
+    def __get__(self, instance: Any, owner: type) -> np.ndarray:
+        """Return (H, W) bool, made anew each time."""
+        if instance is None:
+            raise AttributeError("mask")  # a dataclass asks the class for a default: there is none
+        return instance.rle.bitmap()
+
+    def __set__(self, instance: Any, value: np.ndarray | Rle) -> None:
+        vars(instance)["_rle"] = value if isinstance(value, Rle) else Rle.of(np.asarray(value))
+
+
+class _Box:
+    """The field `box` of an `Instance`: that of the mask where the network gave none of its own."""
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> None: ...
+
+    @overload
+    def __get__(self, instance: object, owner: type) -> tuple[float, float, float, float]: ...
+
+    def __get__(self, instance: Any, owner: type) -> tuple[float, float, float, float] | None:
+        """Return (top, left, bottom, right)."""
+        if instance is None:
+            return None  # the default
+        own = vars(instance)["_box"]
+        return instance.rle.box if own is None else own
+
+    def __set__(self, instance: Any, value: tuple[float, float, float, float] | None) -> None:
+        vars(instance)["_box"] = None if value is None else tuple(value)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Instance(_WithArrays):
+    """One object. class_index: 0..K-1. score: 0..1.
+
+    mask: given as (H, W) bool or as `Rle`; it is kept as runs, and each use of `mask` makes the bitmap anew. box: (top,
+    left, bottom, right) in pixels, the last two exclusive; the network's own where it gives one, as floats, else that
+    of the mask, whole numbers, all 0 for an empty one.
+    """
+
+    mask: _Mask = _Mask()
     class_index: int
     score: float
+    box: _Box = _Box()
 
     @property
-    def box(self) -> tuple[int, int, int, int]:
-        """(top, left, bottom, right) in pixels, the last two exclusive; all 0 for an empty mask."""
-        rows, columns = np.flatnonzero(self.mask.any(axis=1)), np.flatnonzero(self.mask.any(axis=0))
-        if not rows.size:
-            return 0, 0, 0, 0
-        return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
+    def rle(self) -> Rle:
+        """The mask as runs."""
+        return vars(self)["_rle"]
+
+    def bitmap(self) -> np.ndarray:
+        """Return the mask, (H, W) bool, made anew."""
+        return self.rle.bitmap()
 
     @property
     def area(self) -> int:
-        """Number of pixels."""
-        return int(np.count_nonzero(self.mask))
+        """Number of pixels of the mask."""
+        return self.rle.area
+
+    @property
+    def label(self) -> int:
+        """The class, as `class_index`."""
+        return self.class_index
+
+    def __repr__(self) -> str:
+        return f"Instance(class_index={self.class_index}, score={self.score:.4g}, box={self.box}, area={self.area})"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Segment:
-    """One segment of a panoptic result. id: its value in the map, from 1. is_thing: an object, not stuff."""
+    """One segment of a panoptic result. id: its value in the map, from 1. is_thing: an object, not stuff.
+
+    score: 0..1, None where the network gives none, as of stuff. area: pixels. box: (top, left, bottom, right) in
+    pixels, the last two exclusive.
+    """
 
     id: int
     class_index: int
     is_thing: bool
-    score: float
+    score: float | None
     area: int
+    box: tuple[int, int, int, int]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

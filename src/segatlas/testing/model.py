@@ -287,8 +287,8 @@ def results(case: ModelCase) -> Iterator[str]:
         if found.class_map is not None and found.class_map.max() >= K:
             yield f"class {found.class_map.max()} of {K}"
         for one in found.objects or ():
-            if one.mask.shape != (50, 70) or not 0 <= one.class_index < K:
-                yield f"an object of class {one.class_index} with a mask of {one.mask.shape}"
+            if one.rle.size != (50, 70) or not 0 <= one.class_index < K:
+                yield f"an object of class {one.class_index} with a mask of {one.rle.size}"
 
 
 def no_aux_in_eval(case: ModelCase) -> Iterator[str]:
