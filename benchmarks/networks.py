@@ -324,7 +324,8 @@ class Pairing:
     """A network of ours and the peer's whose weights it takes.
 
     ours: makes ours of the peer's. bf16, fp32: what is asked of ours in that precision against the peer's eager fp32;
-    `fp32` None = no such row. full_size: the peer upsamples its logits to the image's size, so we do.
+    `fp32` None = no such row. full_size: the peer upsamples its logits to the image's size, so we do. one_size: the
+    peer takes images of SIDE alone, so a memory probe warms up with one.
     """
 
     title: str
@@ -335,6 +336,7 @@ class Pairing:
     bf16: Target
     fp32: Target | None = None
     full_size: bool = False
+    one_size: bool = False
     group: str = "bf16"
 
     @staticmethod
@@ -367,7 +369,7 @@ class Pairing:
             group=self.group,
             part=self.title + (", fp32" if in_fp32 else ", --precision bf16 against fp32"),
             inputs=f"1 x 3 x {SIDE} x {SIDE} to logits",
-            material=make_image,
+            material=(lambda small: make_image(False)) if self.one_size else make_image,
             ours=partial(self.predicting, precision),
             peers={f"{self.peer} eager" + ("" if in_fp32 else " fp32"): Peer(make=self.opposing, target=target)},
             equal=near_logits if in_fp32 else agreement,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -126,7 +126,9 @@ FAMILIES: dict[str, Pairing] = {
     "upernet_vit_b": of_mmseg(
         "UPerNet on ViT-B, multi-level neck", "vit/vit_vit-b16_mln_upernet_8xb2-160k_ade20k-512x512"
     ),
-    "upernet_mae_b": of_mmseg("UPerNet on MAE's ViT-B", "mae/mae-base_upernet_8xb2-amp-160k_ade20k-512x512"),
+    "upernet_mae_b": replace(
+        of_mmseg("UPerNet on MAE's ViT-B", "mae/mae-base_upernet_8xb2-amp-160k_ade20k-512x512"), one_size=True
+    ),
     "dpt_b_mmseg": of_mmseg("DPT on ViT-B", "dpt/dpt_vit-b16_8xb2-160k_ade20k-512x512"),
     "dpt_b_transformers": pairing("DPT on ViT-B", "transformers", hf_dpt, hf_logits),
     "setr_pup_l": of_mmseg("SETR-PUP on ViT-L", "setr/setr_vit-l_pup_8xb2-160k_ade20k-512x512"),

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from benchmarks import attention, counting, data_path, loss, networks, plain_transformers, start, tail, window
+from benchmarks import (
+    attention,
+    counting,
+    data_path,
+    image_metrics,
+    loss,
+    networks,
+    plain_transformers,
+    start,
+    tail,
+    window,
+)
 from benchmarks.rows import Row
 
 ROWS: tuple[Row, ...] = (
@@ -13,6 +24,7 @@ ROWS: tuple[Row, ...] = (
     *attention.ROWS,
     *data_path.ROWS,
     *counting.ROWS,
+    *image_metrics.ROWS,
     *window.ROWS,
     *start.ROWS,
 )

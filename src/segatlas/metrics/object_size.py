@@ -36,28 +36,19 @@ def size_counts(prediction: np.ndarray, label: np.ndarray, num_classes: int) -> 
     Returns:
         (K, 3, 3) int64: class x (small, medium, large) x (objects, their pixels, those of them predicted right).
     """
-    import cv2  # here: listing records and reading recipes does without
-
     counts = np.zeros((num_classes, len(SIZES), 3), np.int64)
     starts, lengths = _runs(label)
     if not len(starts):
         return counts
     right = np.add.reduceat((prediction == label).ravel(), starts, dtype=np.int32)
-    few = len(starts) < np.iinfo(np.uint16).max  # and so are objects
-    kind = cv2.CV_16U if few else cv2.CV_32S
-    buffer: np.ndarray = np.empty(label.size, np.uint16 if few else np.int32)
-    classes, rows, columns = label.ravel()[starts], *np.divmod(starts, label.shape[1])
-    for index in np.flatnonzero(np.bincount(classes, minlength=num_classes)[:num_classes]):
-        own = np.flatnonzero(classes == index)
-        mask = (label == index).view(np.uint8)
-        x, y, width, height = cv2.boundingRect(mask)
-        window, place = mask[y : y + height, x : x + width], buffer[: height * width].reshape(height, width)
-        found, objects = cv2.connectedComponents(window, place, 8, kind)  # new memory would cost as much again
-        number = objects[rows[own] - y, columns[own] - x]  # of the object that each run belongs to, from 1
-        size, hit = (np.bincount(number, weights=values[own], minlength=found)[1:] for values in (lengths, right))
-        bucket = np.digitize(size, BOUNDS)
-        for column, amount in enumerate((None, size, hit)):
-            counts[index, :, column] = np.bincount(bucket, weights=amount, minlength=len(SIZES))
+    classes = label.ravel()[starts]
+    first = _first_of_each(len(starts), *_touching(starts, lengths, classes, label.shape))
+    size, hit = (np.bincount(first, weights=values, minlength=len(starts)) for values in (lengths, right))
+    objects = np.flatnonzero((first == np.arange(len(starts))) & (classes < num_classes))
+    place = classes[objects].astype(np.int64) * len(SIZES) + np.digitize(size[objects], BOUNDS)
+    for column, amount in enumerate((None, size[objects], hit[objects])):
+        summed = np.bincount(place, weights=amount, minlength=num_classes * len(SIZES))
+        counts[:, :, column] = summed.reshape(num_classes, len(SIZES))
     return counts
 
 
@@ -67,6 +58,35 @@ def _runs(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     np.not_equal(labels[:, 1:], labels[:, :-1], out=change[:, 1:])
     starts = np.flatnonzero(change)
     return starts, np.diff(starts, append=labels.size)
+
+
+def _touching(
+    starts: np.ndarray, lengths: np.ndarray, classes: np.ndarray, size: tuple[int, ...]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return pairs of runs of one class that touch, corners too, the lower row's second: their numbers, (E,) each."""
+    rows, columns = np.divmod(starts, size[1])
+    upper = int(np.searchsorted(rows, size[0] - 1))  # runs that have a row below them
+    below = (rows[:upper] + 1) * size[1]
+    left, right = np.maximum(columns[:upper] - 1, 0), np.minimum(columns[:upper] + lengths[:upper], size[1] - 1)
+    begin, end = np.searchsorted(starts, below + left, "right") - 1, np.searchsorted(starts, below + right, "right")
+    one = np.repeat(np.arange(upper), end - begin)
+    nth = np.arange(len(one)) - np.repeat(np.cumsum(end - begin) - (end - begin), end - begin)
+    other = begin[one] + nth
+    same = classes[one] == classes[other]
+    return one[same], other[same]
+
+
+def _first_of_each(count: int, one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Return for each of `count` runs the lowest number among those that pairs connect it with, itself included."""
+    first = np.arange(count)
+    while len(one):
+        a, b = first[one], first[other]
+        apart = a != b
+        one, other, a, b = one[apart], other[apart], a[apart], b[apart]
+        np.minimum.at(first, np.maximum(a, b), np.minimum(a, b))
+        while not np.array_equal(first, nearer := first[first]):
+            first = nearer
+    return first
 
 
 class ObjectSize(Sums):
