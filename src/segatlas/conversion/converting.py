@@ -215,6 +215,7 @@ def _card_facts(config: Any, facts: Facts, part: PrefixedTensors) -> tuple[dict[
         "palette": listed.palette,
         "preprocessing": preprocessing,
         "inference": inference,
+        "licence": facts.licence,
     }
     return described, notes
 

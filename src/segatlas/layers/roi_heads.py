@@ -33,15 +33,17 @@ class BoxHead(nn.Module):
         self.layers = nn.ModuleList(nn.Linear(a, width) for a in widths[:-1])
         self.classifier = nn.Linear(widths[-1], num_classes + 1)
         self.deltas = nn.Linear(widths[-1], 4 * num_classes)
-        for layer in self.layers:
-            nn.init.kaiming_uniform_(layer.weight, a=1)
         nn.init.normal_(self.classifier.weight, std=0.01)
         nn.init.normal_(self.deltas.weight, std=0.001)
-        for layer in (*self.layers, self.classifier, self.deltas):
-            nn.init.zeros_(layer.bias)
+        for layer in self.layers.modules():
+            if isinstance(layer, nn.Linear):
+                nn.init.kaiming_uniform_(layer.weight, a=1)
+                nn.init.zeros_(layer.bias)
+        nn.init.zeros_(self.classifier.bias)
+        nn.init.zeros_(self.deltas.bias)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Map cells (R, D, s, s) to logits (R, K + 1) and deltas (R, 4 K), those of a class side by side."""
+        """Map cells (R, D, s, s) to logits (R, K + 1) and deltas (R, 4 K), those of a class behind one another."""
         for conv in self.convs:
             x = conv(x)
         x = x.flatten(1)

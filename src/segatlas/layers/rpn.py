@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segatlas.ops.boxes import are_wide, clipped, decode, suppressed
+
+Rank = Literal["logit", "probability", "both"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +27,8 @@ class ProposalRule:
     before: best anchors of each level that are looked at. after: proposals of an image at most.
     iou: of two of one level that overlap by more than this, the worse one goes.
     least_side: boxes with a side of so many pixels or less go. shrink_limit: see `ops.boxes.decode`.
+    rank: what is compared: "logit"; "probability", of which many round to 1; or "both", logits inside a level and
+        probabilities between boxes that overlap.
     """
 
     before: int = 1000
@@ -31,6 +36,7 @@ class ProposalRule:
     iou: float = 0.7
     least_side: float = 0.0
     shrink_limit: bool = False
+    rank: Rank = "logit"
 
 
 class RPNHead(nn.Module):
@@ -85,7 +91,7 @@ def choose_proposals(
     size: tuple[int, int],
     rule: ProposalRule,
 ) -> list[tuple[Tensor, Tensor]]:
-    """Return proposals (P, 4) and their scores (P,), logits, of each image, by falling score.
+    """Return proposals (P, 4) and their scores (P,) of each image, by falling score: logits, or as the rule says.
 
     Args:
         scores: (N, h_i w_i A, 1) of each level.
@@ -98,13 +104,18 @@ def choose_proposals(
     for image in range(len(scores[0])):
         boxes, logits, levels = [], [], []
         for level, (score, delta, anchor) in enumerate(zip(scores, deltas, anchors, strict=True)):
-            best, index = score[image, :, 0].float().topk(min(rule.before, len(anchor)))
+            of_level = score[image, :, 0].float()
+            count = min(rule.before, len(anchor))
+            if rule.rank == "probability":  # of equal ones it matters which come first
+                best, index = (values[:count] for values in of_level.sigmoid().sort(descending=True))
+            else:
+                best, index = of_level.topk(count)
             boxes.append(decode(delta[image, index].float(), anchor[index], shrink_limit=rule.shrink_limit))
-            logits.append(best)
+            logits.append(best.sigmoid() if rule.rank == "both" else best)
             levels.append(torch.full_like(index, level))
         box, logit, level_of = clipped(torch.cat(boxes), size), torch.cat(logits), torch.cat(levels)
         good = are_wide(box, rule.least_side) & logit.isfinite() & box.isfinite().all(dim=1)
         box, logit, level_of = box[good], logit[good], level_of[good]
-        kept = suppressed(box, logit, level_of, rule.iou, rule.after)
+        kept = suppressed(box, logit, level_of, rule.iou, rule.after, shifted=rule.rank == "probability")
         found.append((box[kept], logit[kept]))
     return found

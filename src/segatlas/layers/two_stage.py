@@ -16,20 +16,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.ops import roi_align
 
 from segatlas.errors import UsageError
 from segatlas.layers.roi_heads import BoxHead, MaskHead
-from segatlas.layers.rpn import ProposalRule, RPNHead, base_anchors, choose_proposals, flattened, grid_anchors
-from segatlas.ops.boxes import are_wide, clipped, decode, encode, pooled, suppressed
-from segatlas.ops.matching import IGNORED, TrueObjects, beyond, drawn, match
+from segatlas.layers.rpn import ProposalRule, Rank, RPNHead, base_anchors, choose_proposals, flattened, grid_anchors
+from segatlas.ops.boxes import are_wide, cells_of, clipped, decode, encode, pooled, suppressed
+from segatlas.ops.matching import TrueObjects, drawn, match
 
 BOX_SIDE, MASK_SIDE = 7, 14
 """Cells a side of what the two heads see of a box."""
 
-RPN_DRAWN, RPN_SHARE = 256, 0.5
-BOX_DRAWN, BOX_SHARE = 512, 0.25
-"""Boxes of an image that the losses of each stage are taken of, and the share of objects' at most."""
+RPN_DRAWN, RPN_OBJECTS = 256, 0.5
+BOX_DRAWN, BOX_OBJECTS = 512, 0.25
+"""Boxes of an image that the losses of each stage are taken of, and the fraction of objects' at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +49,7 @@ class TwoStageConfig:
     least_sides: boxes with a side of so many pixels or less go, among proposals and among detections.
     proposals: anchors of a level that are looked at, and proposals of an image at most.
     train_proposals: the same while training.
+    proposal_rank: what proposals are ranked by, "logit", "probability" or "both", see `layers.rpn.ProposalRule`.
     proposal_iou: of two proposals of a level that overlap by more than this, the worse one goes.
     score_threshold: detections have a higher score than this.
     nms_iou: of two detections of a class that overlap by more than this, the worse one goes.
@@ -74,6 +74,7 @@ class TwoStageConfig:
     least_sides: tuple[float, float] = (0.0, 0.0)
     proposals: tuple[int, int] = (1000, 1000)
     train_proposals: tuple[int, int] = (2000, 1000)
+    proposal_rank: Rank = "logit"
     proposal_iou: float = 0.7
     score_threshold: float = 0.05
     nms_iou: float = 0.5
@@ -102,9 +103,7 @@ class TwoStages(nn.Module):
         self.box_head = BoxHead(
             width, BOX_SIDE, num_classes, convs=config.box_convs, layers=config.box_layers, width=config.box_channels
         )
-        self.mask_head = MaskHead(
-            width, config.mask_channels, num_classes, convs=config.mask_convs, norm=config.norm
-        )
+        self.mask_head = MaskHead(width, config.mask_channels, num_classes, convs=config.mask_convs, norm=config.norm)
 
     # ---- first stage
     def anchors(self, maps: Sequence[Tensor]) -> list[Tensor]:
@@ -125,6 +124,7 @@ class TwoStages(nn.Module):
             before=before,
             after=after,
             iou=config.proposal_iou,
+            rank=config.proposal_rank,
             least_side=config.least_sides[0],
             shrink_limit=config.shrink_limit,
         )
@@ -167,7 +167,8 @@ class TwoStages(nn.Module):
         found, score = clipped(found, size), scores[row, label]
         wide = are_wide(found, config.least_sides[1])
         found, score, label = found[wide], score[wide], label[wide]
-        kept = suppressed(found.detach(), score.detach(), label, config.nms_iou, config.top)
+        shifted = config.proposal_rank == "probability"
+        kept = suppressed(found.detach(), score.detach(), label, config.nms_iou, config.top, shifted=shifted)
         return found[kept], score[kept], label[kept]
 
     def forward(
@@ -214,7 +215,8 @@ class TwoStages(nn.Module):
         """Return what the losses are taken of, by the names of `DetectedMasks.raw`; see `losses.two_stage`.
 
         Args:
-            maps, size: as in `forward`.
+            maps: the pyramid, as in `forward`.
+            size: (H, W) of the images, as there.
             objects: of each image.
             sizes: (H, W) of each image before it was padded to the batch: what lies beyond is not judged.
         """
@@ -226,9 +228,8 @@ class TwoStages(nn.Module):
         drawn_boxes, classes, owners = [], [], []
         for (boxes, _), one, inside in zip(proposals, objects, sizes, strict=True):
             boxes = torch.cat([boxes, one.boxes])
-            matched = match(boxes, one, background_below=0.5, object_from=0.5, best_always=False)
-            matched = torch.where((matched < 0) & beyond(boxes, inside), IGNORED, matched)
-            positive, negative = drawn(matched, BOX_DRAWN, BOX_SHARE)
+            matched = match(boxes, one, inside, background_below=0.5, object_from=0.5, best_always=False)
+            positive, negative = drawn(matched, BOX_DRAWN, BOX_OBJECTS)
             chosen = torch.cat([positive, negative])
             drawn_boxes.append(boxes[chosen])
             owners.append(matched[chosen])
@@ -269,7 +270,7 @@ def cut_masks(masks: Tensor, index: Tensor, boxes: Tensor, side: int) -> Tensor:
         return boxes.new_zeros((0, side, side))
     used, where = index.unique(return_inverse=True)
     rois = torch.cat([where[:, None].to(boxes), boxes], dim=1)
-    cells = roi_align(masks[used, None].to(boxes.dtype), rois, side, 1.0, -1, True)
+    cells = cells_of(masks[used, None].to(boxes.dtype), rois, side)
     return (cells[:, 0] >= 0.5).to(boxes.dtype)
 
 
@@ -279,9 +280,8 @@ def _first_truth(
     """Return for the anchors (T, 4) of each image which are drawn, 1 an object, 0 none, -1 not drawn; and deltas."""
     labels, targets = [], []
     for one, size in zip(objects, sizes, strict=True):
-        matched = match(anchors, one, background_below=0.3, object_from=0.7, best_always=True)
-        matched = torch.where((matched < 0) & beyond(anchors, size), IGNORED, matched)
-        positive, negative = drawn(matched, RPN_DRAWN, RPN_SHARE)
+        matched = match(anchors, one, size, background_below=0.3, object_from=0.7, best_always=True)
+        positive, negative = drawn(matched, RPN_DRAWN, RPN_OBJECTS)
         label = torch.full_like(matched, -1)
         label[positive], label[negative] = 1, 0
         target = torch.zeros_like(anchors)

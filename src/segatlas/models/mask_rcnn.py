@@ -45,6 +45,7 @@ V2 = {
     "aligned": False,
     "sampling": 2,
     "least_sides": (1e-3, 1e-2),
+    "proposal_rank": "both",
 }
 """Fields of torchvision's second version."""
 
@@ -151,6 +152,5 @@ ARCHITECTURE = Architecture(
         "top": 8,
     },
     exports_dynamic=False,
-    not_dynamic_because="how many boxes are proposed and kept follows from the image, and each image of a batch has its "
-    "own",
+    not_dynamic_because="how many boxes are proposed and kept follows from the image",
 )

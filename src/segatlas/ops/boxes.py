@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torchvision.ops import batched_nms, roi_align
+from torchvision.ops import batched_nms, nms, roi_align
 
 LARGEST_GROWTH = math.log(1000 / 16)
 """Sides grow by this factor at most when deltas are decoded, as a logarithm: no `exp` of a wild number."""
@@ -78,9 +78,20 @@ def are_wide(boxes: Tensor, least: float) -> Tensor:
     return (boxes[:, 2:] - boxes[:, :2] > least).all(dim=1)
 
 
-def suppressed(boxes: Tensor, scores: Tensor, groups: Tensor, iou: float, most: int | None) -> Tensor:
-    """Return the indices, by falling score, of boxes that no better box of their group overlaps by more than `iou`."""
-    kept: Tensor = batched_nms(boxes.float(), scores.float(), groups, iou)
+def suppressed(
+    boxes: Tensor, scores: Tensor, groups: Tensor, iou: float, most: int | None, *, shifted: bool = False
+) -> Tensor:
+    """Return the indices, by falling score, of boxes that no better box of their group overlaps by more than `iou`.
+
+    shifted: groups are kept apart by moving each to a place of its own, and not by taking them one by one: equal scores
+    then come in another order, and boxes are rounded a little.
+    """
+    boxes, scores = boxes.float(), scores.float()
+    if shifted and len(boxes):
+        apart = groups.to(boxes) * (boxes.max() + 1)
+        kept: Tensor = nms(boxes + apart[:, None], scores, iou)
+    else:
+        kept = batched_nms(boxes, scores, groups, iou)
     return kept if most is None else kept[:most]
 
 
@@ -128,9 +139,15 @@ def pooled(
     out = maps[0].new_zeros(len(whole), maps[0].shape[1], side, side)
     for index, (x, stride) in enumerate(zip(maps, strides, strict=True)):
         chosen = (level == index).nonzero()[:, 0]
-        cells = roi_align(x, rois[chosen].to(x.dtype), side, 1 / stride, sampling or -1, aligned)
+        cells = cells_of(x, rois[chosen].to(x.dtype), side, stride=stride, aligned=aligned, sampling=sampling)
         out = out.index_copy(0, chosen, cells)
     return out
+
+
+def cells_of(x: Tensor, rois: Tensor, side: int, *, stride: int = 1, aligned: bool = True, sampling: int = 0) -> Tensor:
+    """Return what a map (N, D, h, w) shows in boxes (R, 5), the image's number first: (R, D, side, side)."""
+    cells: Tensor = roi_align(x, rois, side, 1 / stride, sampling or -1, aligned)
+    return cells
 
 
 def box_levels(boxes: Tensor, strides: Sequence[int]) -> Tensor:

@@ -11,13 +11,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from segatlas.ops.boxes import areas, boxes_of_masks, intersections, ious
+from segatlas.ops.boxes import areas, boxes_of_masks, clipped, intersections, ious
 from segatlas.structures import InstancesTarget, SegmentsTarget
 
 BACKGROUND, IGNORED = -1, -2
 """What stands for no object, and for a box that is not judged, where else is the index of one."""
 
-CROWD_SHARE = 0.5
+INSIDE_CROWD = 0.5
 """A box that has so much of its area in objects that were not told apart is no background."""
 
 
@@ -57,13 +57,19 @@ def things_of(target: SegmentsTarget) -> InstancesTarget:
 
 
 def match(
-    boxes: Tensor, objects: TrueObjects, *, background_below: float, object_from: float, best_always: bool
+    boxes: Tensor,
+    objects: TrueObjects,
+    size: Sequence[int],
+    *,
+    background_below: float,
+    object_from: float,
+    best_always: bool,
 ) -> Tensor:
     """Return (B,) the object that each box stands for, BACKGROUND, or IGNORED.
 
     A box stands for the object that it overlaps most, where their IoU is `object_from` or more; it is background where
     that is less than `background_below`. best_always: an object's best boxes stand for it however little they overlap.
-    Background inside a crowd is not judged.
+    Background inside a crowd, or in the padding beyond an image of `size` (H, W), is not judged.
     """
     found = boxes.new_full((len(boxes),), BACKGROUND, dtype=torch.long)
     if len(objects.boxes):
@@ -75,22 +81,23 @@ def match(
             is_best = ((overlap == most) & (most > 0)).any(dim=1)
             found = torch.where(is_best, index, found)
     if len(objects.crowd):
-        inside = (intersections(boxes, objects.crowd) / areas(boxes)[:, None].clamp(min=1e-6)).amax(dim=1)
-        found = torch.where((found == BACKGROUND) & (inside >= CROWD_SHARE), IGNORED, found)
-    return found
+        shown = clipped(boxes, (size[0], size[1]))
+        inside = (intersections(shown, objects.crowd) / areas(shown)[:, None].clamp(min=1e-6)).amax(dim=1)
+        found = torch.where((found == BACKGROUND) & (inside >= INSIDE_CROWD), IGNORED, found)
+    return torch.where((found == BACKGROUND) & beyond(boxes, size), IGNORED, found)
 
 
-def drawn(matched: Tensor, count: int, share: float) -> tuple[Tensor, Tensor]:
+def drawn(matched: Tensor, count: int, objects: float) -> tuple[Tensor, Tensor]:
     """Draw boxes for a loss from torch's generator: indices of objects' and of background's.
 
     Args:
         matched: (B,), see `match`.
         count: drawn together; fewer where there are fewer.
-        share: of objects' boxes at most; background fills up.
+        objects: fraction of objects' boxes at most; background fills up.
     """
     positive = (matched >= 0).nonzero()[:, 0]
     negative = (matched == BACKGROUND).nonzero()[:, 0]
-    positives = min(len(positive), int(count * share))
+    positives = min(len(positive), int(count * objects))
     negatives = min(len(negative), count - positives)
     chosen = [
         of[torch.randperm(len(of), device=of.device)[:wanted]]
@@ -100,6 +107,6 @@ def drawn(matched: Tensor, count: int, share: float) -> tuple[Tensor, Tensor]:
 
 
 def beyond(boxes: Tensor, size: Sequence[int]) -> Tensor:
-    """Tell (B,) which boxes have their centre outside an image of `size` (H, W): in its padding."""
+    """Tell (B,) which boxes have their centre outside an image of `size` (H, W)."""
     x, y = (boxes[:, 0] + boxes[:, 2]) / 2, (boxes[:, 1] + boxes[:, 3]) / 2
-    return (x >= size[1]) | (y >= size[0])
+    return (x >= size[1]) | (y >= size[0]) | (x < 0) | (y < 0)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 POSTPROCESS: dict[tuple[str, str], str] = {
     ("SemanticLogits", "semantic"): "segatlas.postprocess.semantic_logits:semantic",
     ("CentersAndOffsets", "instance"): "segatlas.postprocess.centers_offsets:instance",
+    ("DetectedMasks", "instance"): "segatlas.postprocess.detected_masks:instance",
 }
 """(name of an output type of `segatlas.structures`, task) -> "module:function", a `Postprocess`."""
 

@@ -36,7 +36,7 @@ SOURCES: dict[str, tuple[str, ...]] = {
         "stdc",
         "upernet",
     ),
-    "torchvision": ("deeplabv3", "fcn", "lraspp"),
+    "torchvision": ("deeplabv3", "fcn", "lraspp", "mask_rcnn"),
     "smp": (
         "deeplabv3",
         "deeplabv3plus",
@@ -63,6 +63,8 @@ SOURCES: dict[str, tuple[str, ...]] = {
     "vit_adapter": ("upernet",),
     "refinenet": ("refinenet",),
     "semask": ("semask_fpn",),
+    "mmdet": ("mask_rcnn",),
+    "detectron2": ("mask_rcnn",),
 }
 """Library -> the files in its folder that end with a record `IMPORTER`, mostly called like the architecture."""
 
