@@ -63,6 +63,8 @@ OTHERS = {
     "segformer_cityscapes": "segformer/segformer_mit-b0_8xb1-160k_cityscapes-1024x1024",
     "segmenter_ade20k": "segmenter/segmenter_vit-b_mask_8xb1-160k_ade20k-512x512",
     "segmenter_ade20k_l": "segmenter/segmenter_vit-l_mask_8xb1-160k_ade20k-512x512",
+    "segnext_ade20k": "segnext/segnext_mscan-t_1xb16-adamw-160k_ade20k-512x512",
+    "semantic_fpn_poolformer_ade20k": "poolformer/fpn_poolformer_s12_8xb4-40k_ade20k-512x512",
     "semantic_fpn_twins_ade20k": "twins/twins_pcpvt-s_fpn_fpnhead_8xb4-80k_ade20k-512x512",
     "setr_ade20k": "setr/setr_vit-l_naive_8xb2-160k_ade20k-512x512",
     "setr_ade20k_mla": "setr/setr_vit-l_mla_8xb2-160k_ade20k-512x512",
@@ -95,7 +97,14 @@ ALONE = {
     "upernet_vit_adapter_large_ade20k": "it has no ViT-Adapter; the recipe is the authors'",
 }
 """Recipes of ADE20K and Cityscapes without a config of the peer, and why."""
-RATES = ("fcn_ade20k", "segformer_cityscapes", "setr_ade20k_mla", "upernet_mae_ade20k")
+RATES = (
+    "fcn_ade20k",
+    "segformer_cityscapes",
+    "segnext_ade20k",
+    "semantic_fpn_poolformer_ade20k",
+    "setr_ade20k_mla",
+    "upernet_mae_ade20k",
+)
 LOSSES = ("fcn_ade20k", "segformer_cityscapes", "ocrnet_ade20k", "stdc_cityscapes")
 STEP_BY_STEP = ("ocrnet_ade20k", "stdc_cityscapes")
 """Recipes whose losses part by themselves: theirs from theirs, too, where a start differs in its last bits."""
@@ -194,14 +203,16 @@ def settings(recipe: str, peer: str) -> dict[str, tuple[str, str]]:
 
 
 def _theirs(name: str, config: Any) -> dict[str, str]:
-    wrap, steps = config.optim_wrapper, config.train_dataloader.dataset.pipeline
+    wrap, training = config.optim_wrapper, config.train_dataloader.dataset
+    steps = (training.dataset if training.type == "RepeatDataset" else training).pipeline
     optimizer, rules = wrap.optimizer, wrap.get("paramwise_cfg") or {}
     pipeline, pre, mode = {step["type"]: step for step in steps}, config.model.data_preprocessor, config.model.test_cfg
     rounds = wrap.get("accumulative_counts", 1)  # steps and warm-up count batches there
     gpus = int(re.search(r"_(\d+)xb\d+", name).group(1))  # type: ignore[union-attr]
     factor = rules.get("custom_keys", {}).get("head", {}).get("lr_mult", 1.0)
     fall, warm = config.param_scheduler[-1], config.param_scheduler[:-1]
-    resize = next(step for step in config.test_pipeline if step["type"] == "Resize")
+    shown = {step["type"]: step for step in config.test_pipeline}
+    multiple = shown["ResizeToMultiple"]["size_divisor"] if "ResizeToMultiple" in shown else None
     scale, jitter = sorted(pipeline["RandomResize"]["scale"]), pipeline["RandomResize"]["ratio_range"]
     spared = ", ".join(key for key, rule in rules.get("custom_keys", {}).items() if rule.get("decay_mult") == 0)
     spared = "norms and biases" if rules.get("num_layers") else spared
@@ -233,7 +244,8 @@ def _theirs(name: str, config: Any) -> dict[str, str]:
         "colours": _their_colours(pipeline.get("PhotoMetricDistortion")),
         STATISTICS: f"{_numbers(pre.mean)}; {_numbers(pre.std)}",
         "losses": _their_losses(config.model),
-        "evaluation": f"{mode['mode']}, fit:{'x'.join(map(str, sorted(resize['scale'])))}"
+        "evaluation": f"{mode['mode']}, fit:{'x'.join(map(str, sorted(shown['Resize']['scale'])))}"
+        + (f", stretched to multiples of {multiple}" if multiple else "")
         + (f", {mode['crop_size'][0]} by {mode['stride'][0]}" if mode["mode"] == "slide" else ""),
         "seed": str(config.get("randomness", {}).get("seed", "drawn anew")),
     }

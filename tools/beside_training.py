@@ -38,6 +38,8 @@ from segatlas.training.schedule import lr_factor
 SIZE = (64, 128)
 STEPS = 20
 DRAWS = 2000
+GROUPING = ("optimizer", "paramwise_cfg", "constructor")
+"""Keys of the peer's wrapper that say which parameter is trained how."""
 DROPOUTS = ("Dropout", "Dropout2d", "DropPath")
 Pairs = list[tuple[Tensor, dict[str, Tensor]]]
 
@@ -127,7 +129,8 @@ def rates(recipe: str, peer: str, seed: int, form: dict[str, Any]) -> dict[str, 
     with shapes_only():
         net = network(ours.model, len(card.classes), form)
     unlike = shapes.items() ^ {(name, tensor.shape) for name, tensor in net.state_dict().items()}
-    wrapper = build_optim_wrapper(model, config.optim_wrapper)
+    groups_alone = {key: config.optim_wrapper[key] for key in GROUPING if key in config.optim_wrapper}
+    wrapper = build_optim_wrapper(model, groups_alone)  # that of mixed precision needs a GPU
     theirs = _group_of(model, wrapper.optimizer)
     groups = parameter_groups(net, ours.train.optimizer, ours.train.lr)
     mine = {id(p): index for index, group in enumerate(groups) for p in group["params"]}

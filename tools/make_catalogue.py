@@ -53,6 +53,8 @@ COLLECTIONS = {
     "dpt": "dpt",
     "swin": "upernet",
     "convnext": "upernet",
+    "segnext": "segnext",
+    "poolformer": "semantic_fpn",
     "twins": None,
 }
 """Folder of the index -> our architecture; None = the entry's second word says which."""
@@ -124,7 +126,7 @@ WIDTHS = {"resnet18": {"channels": 128, "aux_channels": 64}, "mobilenet_v2": {"a
 WITHOUT_AUX = ("segformer", "semantic_fpn")
 """Architectures that are published without an auxiliary head; so is what stands on an HRNet, but for OCRNet."""
 
-TRANSFORMERS = ("vit", "mae", "beit", "segmenter", "setr", "dpt", "swin", "convnext", "twins")
+TRANSFORMERS = ("vit", "mae", "beit", "segmenter", "setr", "dpt", "swin", "convnext", "twins", "segnext", "poolformer")
 """Folders of transformers and what is trained alike; config names tell our variant: `vit_deit-s16_mln_upernet_...`."""
 
 NON_COMMERCIAL = "NVIDIA Source Code License for SegFormer (non-commercial)"
@@ -207,6 +209,10 @@ def variant_of(architecture: str, config: str) -> str:
         size, decoder, setr, dpt = heads.groups()
         segmenter = f"{size}_linear" if decoder == "fcn" else size
         return f"{architecture}_{segmenter or setr or f'vit_{dpt}'}"
+    if architecture == "segnext":
+        return config[: len("segnext_mscan-t")].replace("mscan-", "")
+    if config.startswith("fpn_poolformer"):
+        return f"semantic_{config[: len('fpn_poolformer_s12')]}"
     pyramid = re.match(r"(swin|convnext|beit)-([a-z]+)(?:-patch4-window(\d+))?", config)
     if pyramid:
         kind, size, window = pyramid.groups()

@@ -118,6 +118,16 @@ SWIN_W8 = (
 )
 """A small Swin Transformer under a UPerNet; {} takes its window."""
 
+POOLFORMER_W8 = (
+    "backbone=dict(arch=dict(_delete_=True, layers=[1, 1, 1, 1], embed_dims=[8, 16, 24, 32])), "
+    "neck=dict(in_channels=[8, 16, 24, 32])"
+)
+
+MSCAN_W8 = (
+    "backbone=dict(embed_dims=[8, 16, 24, 32], depths=[1, 1, 1, 1]), "
+    "decode_head=dict(in_channels=[16, 24, 32], channels=32, ham_channels=32, ham_kwargs=dict(MD_R=4))"
+)
+
 TWINS_W8 = (
     "backbone=dict(embed_dims=[8, 16, 32, 64], num_heads=[1, 2, 2, 4], mlp_ratios=[4, 4, 4, 4], depths={}), "
     "decode_head=dict(in_channels=[8, 16, 32, 64], channels=16), auxiliary_head=dict(in_channels=32, channels=16)"
@@ -167,6 +177,7 @@ CASES: tuple[Case, ...] = (
     Case("mm:convnext/convnext-tiny_upernet_8xb2-amp-160k_ade20k-512x512", (61, 93), CONVNEXT),
     Case("mm:ocrnet/ocrnet_hr18s_4xb4-160k_ade20k-512x512", (61, 93)),
     Case("sem_fpn", (61, 93), R18_FPN),
+    Case("poolformer_s12_fpn", (61, 93), POOLFORMER_W8),
     Case("pointrend", (64, 128), R18_FPN),
     Case("nonlocal", (61, 93), R18.format("")),
     Case("dnlnet", (61, 93), R18.format("")),
@@ -180,6 +191,7 @@ CASES: tuple[Case, ...] = (
     Case("stdc2"),
     Case("resnest_fcn", (61, 93), "backbone=dict(depth=50, stem_channels=64)"),
     Case("segformer_b0", (61, 93)),
+    Case("segnext_t", (64, 96), MSCAN_W8),
     Case(
         "segmenter_t",
         (61, 93),
@@ -375,6 +387,12 @@ def saved_and_loaded(model: Any) -> tuple[torch.nn.Module, dict[str, torch.Tenso
         return type(model).from_pretrained(folder, dtype=torch.float64).eval(), state
 
 
+def seeded_patterns(batch: int, splits: int, width: int, patterns: int, device: Any = None) -> torch.Tensor:
+    """Return the patterns that SegNeXt's decomposition begins with in our network, in float64."""
+    drawn = torch.rand(1, width, patterns, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
+    return torch.nn.functional.normalize(drawn.double(), dim=1).expand(batch * splits, -1, -1)
+
+
 def peer_logits(ref: Any, x: torch.Tensor) -> torch.Tensor:
     """Return the network's logits before any resize, or at full size where the library upsamples inside."""
     if not hasattr(ref, "cfg"):
@@ -389,6 +407,9 @@ def peer_logits(ref: Any, x: torch.Tensor) -> torch.Tensor:
         ]
         ref.run(x)
         return ref.full[-1]  # the map is refined outside the head
+    for module in ref.model.modules():
+        if hasattr(module, "_build_bases"):  # drawn anew for each image there; ours draws once, and so does this
+            module._build_bases = seeded_patterns
     ref.run(x)
     out = ref.outs[-1]
     return out[0] if isinstance(out, tuple) else out

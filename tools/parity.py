@@ -97,12 +97,14 @@ def compare(place: Path, peers: str | None) -> Result:
     given, reference = (torch.load(place / name) for name in ("input.pt", "reference.pt"))
     with tempfile.TemporaryDirectory() as folder:
         done = convert_file(place / "checkpoint.pth", Path(folder) / "ours")
+        begin_as_the_library(done.folder, facts["seed"])
         predictor = sa.load(done.folder, device="cpu")
         with torch.inference_mode():
             torch.manual_seed(facts["seed"])  # for networks that draw in every forward
             logits = predictor.model(given["input"]).logits
         torch.manual_seed(facts["seed"])
-        scores = predictor.scores(given["input"])[0, :, ::8, ::8]
+        height, width = facts["size"]  # the library may have padded its input
+        scores = predictor.scores(given["input"])[0, :, :height:8, :width:8]
         torch.manual_seed(facts["seed"])
         labels = torch.from_numpy(predictor.predict(given["image"].flip(2).numpy()).semantic.copy())
         back = round_trip(place, done.folder, done.library, facts, peers)
@@ -120,6 +122,14 @@ def compare(place: Path, peers: str | None) -> Result:
         outside_ties=int((differing & ~ties).sum()),
         back=back,
     )
+
+
+def begin_as_the_library(model: Path, seed: int) -> None:
+    """Have a network that begins with patterns of a seed begin with those that the library drew after that seed."""
+    card = json.loads((model / "card.json").read_text(encoding="utf-8"))
+    if "patterns_seed" in card["config"]:
+        card["config"]["patterns_seed"] = seed
+        (model / "card.json").write_text(json.dumps(card), encoding="utf-8")
 
 
 def relative(got: Tensor, expected: Tensor) -> float:

@@ -47,7 +47,7 @@ SCRIPTS = (
     Script("train_psanet", "psanet_r50-d8_4xb4-160k_ade20k-512x512", "psanet_ade20k"),
     Script("train_segformer", "segformer_mit-b0_8xb2-160k_ade20k-512x512", "segformer_ade20k"),
     Script("train_segmenter", "segmenter_vit-b_mask_8xb1-160k_ade20k-512x512", "segmenter_ade20k"),
-    Script("train_segnext", "segnext_mscan-t_1xb16-adamw-160k_ade20k-512x512"),
+    Script("train_segnext", "segnext_mscan-t_1xb16-adamw-160k_ade20k-512x512", "segnext_ade20k"),
     Script("train_setr", "setr_vit-l_naive_8xb2-160k_ade20k-512x512", "setr_ade20k"),
     Script("train_vit_deit", "vit_vit-b16_mln_upernet_8xb2-80k_ade20k-512x512", "upernet_vit_ade20k"),
     Script("train_mask2former", "mask2former_r50_8xb2-160k_ade20k-512x512"),
@@ -59,7 +59,7 @@ SCRIPTS = (
         "mobilenet-v2-d8_deeplabv3plus_4xb4-160k_ade20k-512x512",
         "deeplabv3plus_ade20k_mobilenet_v2",
     ),
-    Script("train_poolformer", "fpn_poolformer_s12_8xb4-40k_ade20k-512x512"),
+    Script("train_poolformer", "fpn_poolformer_s12_8xb4-40k_ade20k-512x512", "semantic_fpn_poolformer_ade20k"),
     Script("train_fastfcn", "fastfcn_r50-d32_jpu_psp_4xb4-160k_ade20k-512x512", "fastfcn_ade20k"),
     Script(
         "train_resnest", "resnest_s101-d8_deeplabv3plus_4xb4-160k_ade20k-512x512", "deeplabv3plus_ade20k_resnest101"

@@ -38,6 +38,8 @@ SMALL = {
     "twins_pcpvt_small": "twins_pcpvt_w8",
     "twins_svt_small": "twins_svt_w8",
     **dict.fromkeys(("vit_adapter_small", "vit_adapter_large"), "vit_adapter_w32"),
+    **{f"mscan_{size}": "mscan_w8" for size in "tsbl"},
+    "poolformer_s12": "poolformer_w8",
     **dict.fromkeys(("vit_tiny", "vit_small", "vit_base", "vit_large"), "vit_w32"),
 }
 """Encoder of a recipe -> the one that takes its place here, to save time."""

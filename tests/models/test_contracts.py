@@ -38,7 +38,12 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "fpn-cat": ("fpn", {**load_architecture("fpn").tiny, "merge": "cat", "inner_upsampling": 1, "aux": False}),
     "unetplusplus-scse": (
         "unetplusplus",
-        {**load_architecture("unetplusplus").tiny, "attention": "scse", "aux": False},
+        {
+            "encoder": {"name": "resnet18_w8", "levels": 3},
+            "decoder_channels": (48, 48, 48),  # three channels within a gate: one alone may be dead at the start
+            "attention": "scse",
+            "aux": False,
+        },
     ),
     "pspnet-mobilenet_v2_320": ("pspnet", {"encoder": "mobilenet_v2_320", "channels": 8}),
     "segformer-resnet18": ("segformer", {"encoder": "resnet18", "decoder_channels": 8, "aux": True}),

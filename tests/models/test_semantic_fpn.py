@@ -13,6 +13,16 @@ def test_it_has_the_published_number_of_parameters_for_150_classes():
     assert sum(p.numel() for p in net.parameters()) / 1e6 == pytest.approx(28.51, abs=0.005)
 
 
+ON_POOLFORMER = {"s12": 15_669_846, "s24": 25_143_638, "s36": 34_617_430, "m36": 59_778_006, "m48": 77_078_934}
+
+
+@pytest.mark.parametrize("size", ON_POOLFORMER)
+def test_variants_on_poolformer_have_exactly_mmsegmentations_number_of_parameters(size):
+    with shapes_only():
+        net = create_model(f"semantic_fpn_poolformer_{size}", num_classes=150)
+    assert sum(p.numel() for p in net.parameters()) == ON_POOLFORMER[size]
+
+
 def test_logits_leave_at_stride_4():
     net = create_model("semantic_fpn", num_classes=3, **ARCHITECTURE.tiny).eval()
     with torch.no_grad():

@@ -43,7 +43,21 @@ def test_runs_give_back_the_bitmap_its_area_and_its_box(size):
         assert Rle.read(code.compressed()) == code
         assert Rle.of(np.asfortranarray(mask.astype(np.uint8) * 3)) == code
         assert pickle.loads(pickle.dumps(code)) == code
+        top, left, bottom, right = code.box
+        assert np.array_equal(code.part(), mask[top:bottom, left:right])
         assert hash(Rle.of(mask)) == hash(code)
+
+
+@pytest.mark.parametrize("corner", [(0, 0), (3, 5), (0, 7), (6, 0)])
+@pytest.mark.parametrize("part", [(21, 9), (15, 9), (15, 27), (0, 0)])
+def test_a_part_in_its_place_is_the_whole_mask(corner, part):
+    top, left = corner[0] if part[0] < 21 else 0, corner[1]
+    for inside in masks(6, part, 5) if part[0] else [np.zeros(part, bool)]:
+        whole = np.zeros((21, 34), bool)
+        whole[top : top + part[0], left : left + part[1]] = inside
+        code = Rle.placed(inside, (21, 34), top, left)
+        assert np.array_equal(code.bitmap(), whole)
+        assert code == Rle.read(code.record())
 
 
 def test_texts_areas_boxes_and_overlaps_are_those_of_pycocotools():

@@ -162,8 +162,10 @@ def test_a_fault_is_named_by_the_one_rule_that_is_meant(fault):
 
 
 def test_a_truth_that_is_not_made_here_has_to_be_given():
-    with pytest.raises(UsageError, match="got 'SegmentsTarget'; for others than SemanticTarget, InstancesTarget give"):
-        check_metric(METRIC, target="SegmentsTarget")
+    with pytest.raises(
+        UsageError, match="got 'BoxesTarget'; for others than SemanticTarget, InstancesTarget, SegmentsTarget give"
+    ):
+        check_metric(METRIC, target="BoxesTarget")
 
 
 def test_each_rule_has_a_sentence_and_needs_only_earlier_ones():

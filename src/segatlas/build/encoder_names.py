@@ -167,6 +167,37 @@ def _mobilenet_name(theirs: str) -> str:
     return f"features.{block}.conv.{layer}{'' if within is None else f'.{within}'}.{leaf}"
 
 
+def _mscan(tensors: Tensors, _: Tensors) -> dict[str, Tensor]:
+    """Give the authors' files MMSegmentation's names, which are ours: there the depthwise convolution is a module."""
+    return {key.replace(".mlp.dwconv.dwconv.", ".mlp.dwconv."): tensor for key, tensor in tensors.items()}
+
+
+def _poolformer(tensors: Tensors, expected: Tensors) -> dict[str, Tensor]:
+    """Give a PoolFormer of timm, of its authors or of MMPretrain (`backbone.` before its names) our names.
+
+    Norms of maps that are given out keep their starting values where a file has none.
+    """
+    found = {}
+    for key, tensor in tensors.items():
+        parts = key.removeprefix("backbone.").split(".")
+        if parts[0] == "norm":  # of the authors' classifier
+            continue
+        if parts[:2] == ["stem", "conv"] or parts[:2] == ["patch_embed", "proj"]:
+            parts = ["stem", parts[-1]]
+        elif parts[0] == "stages":
+            scales = {"layer_scale1": "layer_scale_1", "layer_scale2": "layer_scale_2"}
+            parts = ["layers", *(scales.get(part, part) for part in parts[1:] if part not in ("conv", "scale"))]
+        elif parts[0] == "network":
+            number = int(parts[1])
+            rest = ["blocks", *parts[2:]] if number % 2 == 0 else ["downsample", parts[-1]]
+            parts = ["layers", str((number + 1) // 2), *rest]
+        elif re.fullmatch(r"norm[0246]", parts[0]):
+            parts[0] = f"norm{int(parts[0][4:]) // 2}"
+        found[".".join(parts)] = tensor
+    missing = [key for key in expected if re.match(r"norm\d\.", key) and key not in found]
+    return found | {key: expected[key] for key in missing}
+
+
 def _densenet(tensors: Tensors, _: Tensors) -> dict[str, Tensor]:
     """Give names of today: `norm.1` in a layer, as torchvision's files have it, is `norm1` since torch 0.4.1."""
     old = re.compile(r"(denselayer\d+\.(?:norm|conv))\.(\d)\.")
@@ -277,6 +308,8 @@ def _twins(tensors: Tensors, expected: Tensors) -> dict[str, Tensor]:
 
 _BY_FAMILY: dict[str, Callable[[Tensors, Tensors], dict[str, Tensor]]] = {
     "mobilenet_v2": _mobilenet_v2,
+    "mscan": _mscan,
+    "poolformer": _poolformer,
     "densenet": _densenet,
     "efficientnet": _efficientnet,
     "twins": _twins,

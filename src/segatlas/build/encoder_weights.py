@@ -83,6 +83,11 @@ IMAGENET: dict[str, str] = {
     "swin_tiny": "timm/swin_tiny_patch4_window7_224.ms_in1k",
     "swin_small": "timm/swin_small_patch4_window7_224.ms_in1k",
     "swin_base": "timm/swin_base_patch4_window7_224.ms_in1k",
+    "poolformer_s12": "timm/poolformer_s12.sail_in1k",
+    "poolformer_s24": "timm/poolformer_s24.sail_in1k",
+    "poolformer_s36": "timm/poolformer_s36.sail_in1k",
+    "poolformer_m36": "timm/poolformer_m36.sail_in1k",
+    "poolformer_m48": "timm/poolformer_m48.sail_in1k",
     "swin_large": "timm/swin_large_patch4_window7_224.ms_in22k",
     **{
         name: f"timm/{name}.in1k"
@@ -130,6 +135,10 @@ STATISTICS: dict[str, _Statistics] = {
     "vit_adapter": (IMAGENET_MEAN, IMAGENET_STD),
     # The authors' data/build.py (microsoft/Swin-Transformer); timm: pretrained_cfg; torchvision alike.
     "swin": (IMAGENET_MEAN, IMAGENET_STD),
+    # MMSegmentation trains on from them so (configs/segnext), the authors alike; the training on ImageNet follows timm.
+    "mscan": (IMAGENET_MEAN, IMAGENET_STD),
+    # timm: pretrained_cfg of poolformer_s12.sail_in1k; MMSegmentation trains on from MMPretrain's so.
+    "poolformer": (IMAGENET_MEAN, IMAGENET_STD),
     # The authors' datasets.py (Meituan-AutoML/Twins); timm: pretrained_cfg.
     "twins": (IMAGENET_MEAN, IMAGENET_STD),
 }

@@ -8,12 +8,20 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from segatlas.checkpoint.card_checks import MOST_CLASSES, class_faults, config_faults, name_faults, usage_faults
+from segatlas.checkpoint.card_checks import (
+    MOST_CLASSES,
+    class_faults,
+    config_faults,
+    name_faults,
+    object_faults,
+    usage_faults,
+)
 from segatlas.checkpoint.hostile import told_as_weights_error
 from segatlas.checkpoint.json_text import read_object
 from segatlas.checkpoint.preprocessing import InferenceMode, Preprocessing
 from segatlas.checkpoint.validation import FieldsError, validated
 from segatlas.config.encoder_keys import nested_fields
+from segatlas.config.objects import ObjectRule
 from segatlas.errors import UsageError, WeightsError
 from segatlas.files import whole_file
 from segatlas.printable import printable, shortened
@@ -44,7 +52,11 @@ def _is_long(value: Any) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """Facts that travel with weights. `config` holds the fields of the architecture's config dataclass."""
+    """Facts that travel with weights. `config` holds the fields of the architecture's config dataclass.
+
+    things: of each class, whether it is one of things, () = not said. objects: how objects and segments are made of
+    what the network finds.
+    """
 
     architecture: str
     config: dict[str, Any]
@@ -54,6 +66,8 @@ class Card:
     inputs: tuple[InputSpec, ...] = (InputSpec(),)
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     inference: InferenceMode = field(default_factory=InferenceMode)
+    things: tuple[bool, ...] = ()
+    objects: ObjectRule = field(default_factory=ObjectRule)
     source: str = ""
     sha256: str = ""
     licence: str = ""
@@ -63,6 +77,9 @@ class Card:
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types only."""
         plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        for name, usual in (("things", ()), ("objects", ObjectRule())):  # most cards have nothing to say of them
+            if getattr(self, name) == usual:
+                del plain[name]
         return plain
 
     @classmethod
@@ -94,6 +111,7 @@ class Card:
         """Raise UsageError, naming every fault, where facts contradict each other."""
         found = [
             *class_faults(self.classes, self.palette, self.config.get("num_classes")),
+            *object_faults(self.things, self.objects, len(self.classes)),
             *usage_faults(self.inputs, self.preprocessing, self.inference),
             *name_faults(self.architecture, self.task),
             *(f"config.{fault}" for fault in config_faults(self.config)),

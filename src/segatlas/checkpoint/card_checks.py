@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from segatlas.checkpoint.preprocessing import InferenceMode, Preprocessing
+from segatlas.config.objects import ObjectRule, rule_faults
 from segatlas.config.plain import LARGEST_SCALE, SMALLEST_SCALE
 from segatlas.printable import shortened
 from segatlas.structures import InputSpec
@@ -41,6 +42,13 @@ def class_faults(classes: Sequence[str], palette: Sequence[Sequence[int]], num_c
         yield f"palette: {len(palette)} colours for {count} classes"
     if not all(0 <= value <= 255 for color in palette for value in color):
         yield "palette: colours are three values 0..255"
+
+
+def object_faults(things: Sequence[bool], rule: ObjectRule, count: int) -> Iterator[str]:
+    """Yield in words what is wrong with the flags of `count` classes and with how objects are made."""
+    if things and len(things) != count:
+        yield f"things: {len(things)} flags for {count} classes"
+    yield from (f"objects.{fault}" for fault in rule_faults(rule))
 
 
 def usage_faults(inputs: Sequence[InputSpec], norm: Preprocessing, inference: InferenceMode) -> Iterator[str]:

@@ -274,9 +274,12 @@ class EvalConfig(Section):
     tta: tuple[Annotated[str, Field(pattern=TTA)], ...] = Field(
         (), description="'flips', 'vertical', 'turns' or 'scales:0.75,1.25'; test-time augmentation, averaged"
     )
-    boundary: bool = Field(True, description="also boundary IoU and boundary F-score")
+    boundary: bool = Field(True, description="also boundary IoU and boundary F-score, of objects boundary AP")
     boundary_width: float = Field(0.02, gt=0, le=1, description="boundary width as a fraction of the image's diagonal")
     sizes: bool = Field(True, description="also recall of small, medium and large objects")
+    max_detections: int = Field(
+        100, ge=1, description="predicted objects of a class in an image that average precision counts, as COCO's 100"
+    )
 
 
 class LogConfig(Section):

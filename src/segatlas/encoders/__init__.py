@@ -17,6 +17,8 @@ _VGG = "segatlas.encoders.vgg"
 _VIT, _VIT_MAPS = "segatlas.encoders.vit", "segatlas.encoders.vit_maps"
 _VIT_ADAPTER = "segatlas.encoders.vit_adapter"
 _SWIN = "segatlas.encoders.swin"
+_MSCAN = "segatlas.encoders.mscan"
+_POOLFORMER = "segatlas.encoders.poolformer"
 _TWINS = "segatlas.encoders.twins"
 
 ENCODERS: dict[str, str] = {
@@ -92,6 +94,17 @@ ENCODERS: dict[str, str] = {
     "swin_small": _SWIN,
     "swin_base": _SWIN,
     "swin_large": _SWIN,
+    "mscan_w8": _MSCAN,
+    "mscan_t": _MSCAN,
+    "mscan_s": _MSCAN,
+    "mscan_b": _MSCAN,
+    "mscan_l": _MSCAN,
+    "poolformer_w8": _POOLFORMER,
+    "poolformer_s12": _POOLFORMER,
+    "poolformer_s24": _POOLFORMER,
+    "poolformer_s36": _POOLFORMER,
+    "poolformer_m36": _POOLFORMER,
+    "poolformer_m48": _POOLFORMER,
     **{f"twins_{kind}_{size}": _TWINS for kind in ("pcpvt", "svt") for size in ("w8", "small", "base", "large")},
 }
 """Name of each encoder of feature maps written here -> the module whose record `FAMILY` makes it."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from segatlas.checkpoint.card import Card
+from segatlas.config.objects import asked_rule
 from segatlas.errors import DataError, TaskError, UsageError
 from segatlas.inference.images import ImageBatch, PreparedImage, ScaledInputs
 from segatlas.inference.runner import Runner
@@ -21,12 +23,21 @@ from segatlas.ops.summed_map import best_of, chunk_rows
 from segatlas.postprocess import find
 from segatlas.postprocess.semantic_logits import semantic_results
 from segatlas.structures import Inputs, Result, SemanticLogits, image_of
+from segatlas.tasks import TASKS
 
 
 class Segmenter:
     """How a card's network makes results of images: by which windows and views, and by which postprocess."""
 
-    def __init__(self, card: Card, *, windows: Windows | None, views: Sequence[View], window_batch: int | None):
+    def __init__(
+        self,
+        card: Card,
+        *,
+        windows: Windows | None,
+        views: Sequence[View],
+        window_batch: int | None,
+        objects: Mapping[str, Any] | None = None,
+    ):
         """Look up the postprocess of the card's task.
 
         Args:
@@ -34,6 +45,7 @@ class Segmenter:
             windows: those asked for in place of the card's mode.
             views: of test-time augmentation; none = the image as it is.
             window_batch: windows per pass; None = as many as keep the device busy.
+            objects: what is asked of objects in place of the card's rule, see `asked_rule`.
 
         Raises:
             TaskError: no result of the card's task can be made of the network's output.
@@ -42,12 +54,16 @@ class Segmenter:
         output = find_entry(card.architecture)[0].output
         self._postprocess = find(output, card.task)
         if output != SemanticLogits.__name__:
-            asked = [word for word, given in (("window", windows), ("tta", views)) if given]
+            words = [word for word, given in (("window", windows), ("tta", views)) if given]
             text = f"windows and test-time augmentation are for class maps; {card.architecture} gives {output}"
-            if asked:
-                raise UsageError(f"{' and '.join(asked)}: {text}")
+            if words:
+                raise UsageError(f"{' and '.join(words)}: {text}")
             if card_windows(card.inference) is not None:
                 raise TaskError(f"the card's inference mode is {card.inference.mode!r}: {text}")
+        asked = {name: value for name, value in (objects or {}).items() if value is not None}
+        if asked and "instances" not in TASKS[card.task].result:
+            raise UsageError(f"{', '.join(asked)}: about objects, but the model's task is {card.task}")
+        self.rule = asked_rule(card.objects, asked)
         if window_batch is not None and window_batch < 1:
             raise UsageError(f"window_batch: got {window_batch}, expected 1 or more")
         self.card = card
@@ -104,7 +120,10 @@ class Segmenter:
             batch = self._window_batch
             maps = slide_class_map(inputs, self.windows, runner.logits, size, confidence=confidence, batch=batch)
             return semantic_results(*maps)
-        return self._postprocess(runner.output(inputs.whole()), size, crop=inputs.size, confidence=confidence)
+        output = runner.output(inputs.whole())
+        return self._postprocess(
+            output, size, crop=inputs.size, confidence=confidence, rule=self.rule, things=self.card.things
+        )
 
     def _maps_of_views(
         self, runner: Runner, inputs: ImageBatch, size: tuple[int, int], confidence: bool

@@ -80,6 +80,7 @@ ARCHITECTURES: dict[str, ArchitectureEntry] = {
             "segnet", "SegNet", "https://arxiv.org/abs/1511.00561", "segnet_vgg16", "segnet_bayesian", "segnet_basic"
         ),
         _semantic("segformer", "SegFormer", "https://arxiv.org/abs/2105.15203", *(f"segformer_b{n}" for n in range(6))),
+        _semantic("segnext", "SegNeXt", "https://arxiv.org/abs/2209.08575", *(f"segnext_{size}" for size in "tsbl")),
         _semantic("fcn", "FCN", "https://arxiv.org/abs/1411.4038", *_three("fcn"), *_hrnets("fcn")),
         _semantic("fcn_skips", "FCN-8s", "https://arxiv.org/abs/1411.4038", "fcn_32s", "fcn_16s", "fcn_8s"),
         _semantic("pspnet", "PSPNet", "https://arxiv.org/abs/1612.01105", *_three("pspnet"), "pspnet_r34_smp"),
@@ -122,6 +123,7 @@ ARCHITECTURES: dict[str, ArchitectureEntry] = {
             "semantic_fpn_r50",
             "semantic_fpn_r101",
             *_twins("semantic_fpn"),
+            *(f"semantic_fpn_poolformer_{size}" for size in ("s12", "s24", "s36", "m36", "m48")),
         ),
         _semantic(
             "refinenet", "RefineNet", "https://arxiv.org/abs/1611.06612", *(f"refinenet_r{n}" for n in (50, 101, 152))

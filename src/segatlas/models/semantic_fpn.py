@@ -72,6 +72,10 @@ ARCHITECTURE = Architecture(
     variants={
         "semantic_fpn_r50": {"encoder": "resnet50c"},
         "semantic_fpn_r101": {"encoder": "resnet101c"},
+        **{
+            f"semantic_fpn_poolformer_{size}": {"encoder": f"poolformer_{size}"}
+            for size in ("s12", "s24", "s36", "m36", "m48")
+        },
         "semantic_fpn_twins_pcpvt_s": {"encoder": "twins_pcpvt_small"},
         "semantic_fpn_twins_pcpvt_b": {"encoder": "twins_pcpvt_base"},
         "semantic_fpn_twins_pcpvt_l": {"encoder": "twins_pcpvt_large"},

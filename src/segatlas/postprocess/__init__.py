@@ -5,18 +5,22 @@ The table holds no torch.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
 from segatlas.errors import TaskError
 
 if TYPE_CHECKING:
+    from segatlas.config.objects import ObjectRule
     from segatlas.structures import Result
 
 POSTPROCESS: dict[tuple[str, str], str] = {
     ("SemanticLogits", "semantic"): "segatlas.postprocess.semantic_logits:semantic",
     ("CentersAndOffsets", "instance"): "segatlas.postprocess.centers_offsets:instance",
     ("DetectedMasks", "instance"): "segatlas.postprocess.detected_masks:instance",
+    ("DetectedMasks", "semantic"): "segatlas.postprocess.detected_masks:semantic",
+    ("DetectedMasks", "panoptic"): "segatlas.postprocess.detected_masks:panoptic",
 }
 """(name of an output type of `segatlas.structures`, task) -> "module:function", a `Postprocess`."""
 
@@ -25,7 +29,14 @@ class Postprocess(Protocol):
     """What the functions of the table are."""
 
     def __call__(
-        self, output: Any, size: tuple[int, int], *, crop: tuple[int, int], confidence: bool = False
+        self,
+        output: Any,
+        size: tuple[int, int],
+        *,
+        crop: tuple[int, int],
+        confidence: bool = False,
+        rule: ObjectRule | None = None,
+        things: Sequence[bool] = (),
     ) -> list[Result]:
         """Return a result for each image of a batch.
 
@@ -34,6 +45,8 @@ class Postprocess(Protocol):
             size: (H, W) of the results.
             crop: (H', W') of the canvas that is image: the top left part; the rest is padding.
             confidence: also give what the task calls confidence.
+            rule: how objects and segments are made; None = the defaults. Class maps of logits have no use for it.
+            things: of each class, whether it is one of things; () = not known.
         """
         ...
 

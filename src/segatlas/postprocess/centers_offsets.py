@@ -5,11 +5,15 @@ Letters: N batch, K classes, H W result, h w network output, P foreground pixels
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from segatlas.config.objects import ObjectRule
 from segatlas.ops import upsample_logits
+from segatlas.postprocess.selecting import selected
 from segatlas.structures import CentersAndOffsets, Instance, Result
 
 LEAST_CENTER = 0.1
@@ -23,7 +27,13 @@ PIECE = 1 << 16
 
 
 def instance(
-    output: CentersAndOffsets, size: tuple[int, int], *, crop: tuple[int, int], confidence: bool = False
+    output: CentersAndOffsets,
+    size: tuple[int, int],
+    *,
+    crop: tuple[int, int],
+    confidence: bool = False,
+    rule: ObjectRule | None = None,
+    things: Sequence[bool] = (),
 ) -> list[Result]:
     """Return the objects of each image, by falling score; see `postprocess.Postprocess`. No confidence map is made.
 
@@ -36,7 +46,7 @@ def instance(
     scale = (crop[0] / size[0], crop[1] / size[1])
     cell = (output.canvas[0] / output.centers.shape[-2], output.canvas[1] / output.centers.shape[-1])
     return [
-        Result(objects=tuple(_objects(_peaks(centers, cell, crop), each, ways, scale)))
+        Result(objects=selected(_objects(_peaks(centers, cell, crop), each, ways, scale), rule or ObjectRule()))
         for centers, each, ways in zip(output.centers.sigmoid(), foreground, offsets, strict=True)
     ]
 
@@ -75,4 +85,4 @@ def _objects(
         found.append(
             Instance(mask=(owners == index).cpu().numpy(), class_index=int(kind), score=float(mean * scores[index]))
         )
-    return sorted(found, key=lambda one: -one.score)
+    return found

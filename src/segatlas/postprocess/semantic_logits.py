@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
+from segatlas.config.objects import ObjectRule
 from segatlas.ops import class_map, class_map_with_confidence
 from segatlas.structures import Result, SemanticLogits
 
 
 def semantic(
-    output: SemanticLogits, size: tuple[int, int], *, crop: tuple[int, int], confidence: bool = False
+    output: SemanticLogits,
+    size: tuple[int, int],
+    *,
+    crop: tuple[int, int],
+    confidence: bool = False,
+    rule: ObjectRule | None = None,
+    things: Sequence[bool] = (),
 ) -> list[Result]:
     """Return the class map of each image at `size`, see `postprocess.Postprocess`; confidence: of the chosen class."""
     mode, align_corners = output.resample

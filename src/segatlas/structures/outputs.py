@@ -66,12 +66,13 @@ class DetectedMasks(NamedTuple):
     """Output of a network that finds boxes and a mask in each.
 
     boxes: one (D, 4) float an image: x0, y0, x1, y1 in pixels of the canvas. scores: one (D,) float an image, 0..1.
-    labels: one (D,) int64 an image, 0..K-1.
+    labels: one (D,) int64 an image, 0..K-1; of a network with `semantic` they count the classes of things alone.
     mask_logits: one (D, m, m) float an image, laid over the box, or (D, h, w) over the canvas, as `frame` says.
     canvas: (H', W') pixels that boxes and maps refer to. resample: as in `SemanticLogits`, of `semantic` and of masks
         over the canvas.
     frame: "box" or "canvas", what the masks cover.
-    semantic: (N, S, h, w) float, logits of the classes that a panoptic network knows besides; None = it has none.
+    semantic: (N, S, h, w) float, logits of the classes of stuff in their order and of "any thing", which is the first
+        or the last as the card's `objects.other` says; None = the network gives none.
     raw: what the network had in between, by name, for losses and for comparisons: RPN maps by level ("rpn_scores",
         "rpn_deltas"), "proposals", "box_logits", "box_deltas", "mask_logits" and so on. Results are not made of it.
     """

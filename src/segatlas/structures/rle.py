@@ -41,17 +41,28 @@ class Rle:
         """Return the runs of a (H, W) mask; what is not 0 is inside."""
         if mask.ndim != 2:
             raise DataError(f"a mask is {mask.shape}, expected (H, W)")
-        mask = mask if mask.dtype == np.bool_ else mask != 0
-        size = (int(mask.shape[0]), int(mask.shape[1]))
-        columns = np.flatnonzero(mask.any(axis=0))
+        return cls.placed(mask, (int(mask.shape[0]), int(mask.shape[1])))
+
+    @classmethod
+    def placed(cls, part: np.ndarray, size: tuple[int, int], top: int = 0, left: int = 0) -> Rle:
+        """Return the runs of a mask of `size` that is 0 but for a part (h, w), which begins at (top, left) in it."""
+        part = part if part.dtype == np.bool_ else part != 0
+        columns = np.flatnonzero(part.any(axis=0))
         if not columns.size:
             return cls(size, _frozen([size[0] * size[1]]))
         first, last = int(columns[0]), int(columns[-1]) + 1
-        flat = np.empty((last - first) * size[0] + 2, np.bool_)
-        flat[0] = flat[-1] = False
-        flat[1:-1].reshape(last - first, size[0])[...] = mask[:, first:last].T
-        ends = np.flatnonzero(flat[1:] != flat[:-1]) + first * size[0]
-        return cls.between(size, ends)
+        upright = np.zeros((last - first, part.shape[0] + 1), np.bool_)  # a column ends with a pixel outside
+        upright[:, :-1] = part[:, first:last].T
+        flat = upright.ravel()
+        ends = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+        if flat[0]:
+            ends = np.concatenate([[0], ends])
+        column, row = np.divmod(ends, part.shape[0] + 1)
+        places = (column + first + left) * size[0] + row + top
+        if part.shape[0] == size[0]:  # a run may go on in the next column
+            joined = np.flatnonzero(places[1:] == places[:-1])
+            places = np.delete(places, np.concatenate([joined, joined + 1]))
+        return cls.between(size, places)
 
     @classmethod
     def between(cls, size: tuple[int, int], ends: np.ndarray) -> Rle:
@@ -103,6 +114,17 @@ class Rle:
         inside[1::2] = True
         height, width = self.size
         return np.ascontiguousarray(np.repeat(inside, self.counts).reshape(width, height).T)
+
+    def part(self) -> np.ndarray:
+        """Return the bitmap inside the box, (bottom - top, right - left) bool."""
+        top, left, bottom, right = self.box
+        height = self.size[0]
+        (starts, stops), columns = self.ends, right - left
+        flat = np.zeros(columns * height + 1, np.int8)
+        flat[starts - left * height] = 1
+        flat[stops - left * height] = -1
+        inside = np.cumsum(flat[:-1], dtype=np.int8).view(np.bool_).reshape(columns, height)
+        return np.ascontiguousarray(inside[:, top:bottom].T)
 
     @cached_property
     def ends(self) -> tuple[np.ndarray, np.ndarray]:

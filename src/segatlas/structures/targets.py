@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 
+from segatlas.labels import IGNORE
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -30,6 +32,12 @@ class SegmentsTarget(NamedTuple):
     classes: Array
     things: Array
     crowd: Array
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The same as a `SemanticTarget` has it: (H, W) uint8, the class of each pixel, 255 for none and for crowds."""
+        table = np.append(np.where(np.asarray(self.crowd).astype(bool), IGNORE, np.asarray(self.classes)), IGNORE)
+        return table.astype(np.uint8)[np.asarray(self.ids)]
 
 
 class InstancesTarget(NamedTuple):

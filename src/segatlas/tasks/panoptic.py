@@ -1,7 +1,4 @@
-"""Panoptic segmentation: a segment for each pixel, things told apart, stuff not.
-
-Planned: no network, metric and writer has it yet. The record says what they will be called.
-"""
+"""Panoptic segmentation: a segment for each pixel, things told apart, stuff not."""
 
 from segatlas.tasks.task import Task
 
@@ -9,7 +6,7 @@ TASK = Task(
     name="panoptic",
     title="panoptic segmentation",
     target="SegmentsTarget",
-    metrics=(),
+    metrics=("panoptic_quality", "average_precision", "confusion"),
     result=("semantic", "instances", "panoptic"),
     writers=("panoptic", "overlay", "json"),
     sheet="segatlas.drawing.sheets:panoptic_row",

@@ -11,7 +11,16 @@ import numpy as np
 
 from segatlas.errors import DataError, UsageError
 from segatlas.metrics.metric import Accumulator, Metric, Prediction, Rows
-from segatlas.structures import IGNORE, Instance, InstancesTarget, Result, SemanticTarget
+from segatlas.structures import (
+    IGNORE,
+    Instance,
+    InstancesTarget,
+    Panoptic,
+    Result,
+    Segment,
+    SegmentsTarget,
+    SemanticTarget,
+)
 from segatlas.testing.rules import Rule, check_kind, require
 
 CLASSES = ("sky", "road", "tree")
@@ -54,7 +63,7 @@ def check_metric(
 
     Args:
         metric: the record.
-        target: the type of truth that it counts, by name: "SemanticTarget" or "InstancesTarget"; images are made.
+        target: the type of truth that it counts, by name: images are made for each of `MAKERS`.
         pairs: results and truths to count instead of those, at least two that differ.
         classes: names of the classes.
         only: names of the rules to try, () = all.
@@ -100,7 +109,7 @@ def instance_pairs(count: int) -> list[Pair]:
             Instance(
                 mask=np.roll(masks[index], int(number + index), axis=1),
                 class_index=int(kinds[index]),
-                score=0.9 - index / 8,
+                score=0.9 - index / 8 - number / 50,  # among equal ones the order of images may decide
             )
             for index in range(4)
         )
@@ -109,7 +118,44 @@ def instance_pairs(count: int) -> list[Pair]:
     return pairs
 
 
-MAKERS: dict[str, Callable[[int], list[Pair]]] = {"SemanticTarget": semantic_pairs, "InstancesTarget": instance_pairs}
+def segment_pairs(count: int) -> list[Pair]:
+    """Make segments of blocks, found ones that are shifted true ones; class 0 is stuff, the last row a crowd."""
+    generator = np.random.default_rng(0)
+    pairs: list[Pair] = []
+    for number in range(4):
+        kinds = np.arange(6) % count
+        ids = np.full(SIZE, -1, np.int32)
+        for row in range(6):
+            top, left = row // 3 * 20, row % 3 * 20
+            ids[top : top + 18, left : left + int(generator.integers(10, 19))] = row
+        things, crowd = kinds > 0, np.arange(6) == 5
+        found = np.roll(ids, number + 1, axis=1) + 1
+        segments = tuple(
+            Segment(
+                id=row + 1,
+                class_index=int(kinds[row]),
+                is_thing=bool(things[row]),
+                score=0.5,
+                area=int((found == row + 1).sum()),
+                box=(0, 0, *SIZE),
+            )
+            for row in range(6)
+        )
+        objects = tuple(
+            Instance(mask=found == row + 1, class_index=int(kinds[row]), score=0.9 - row / 8 - number / 50)
+            for row in np.flatnonzero(things).tolist()
+        )
+        class_map = np.append(kinds, 0)[found - 1].astype(np.uint8)
+        result = Result(class_map=class_map, objects=objects, segments=Panoptic(ids=found, segments=segments))
+        pairs.append((result, SegmentsTarget(ids, kinds, things, crowd)))
+    return pairs
+
+
+MAKERS: dict[str, Callable[[int], list[Pair]]] = {
+    "SemanticTarget": semantic_pairs,
+    "InstancesTarget": instance_pairs,
+    "SegmentsTarget": segment_pairs,
+}
 """Name of a type of truth -> what makes results and truths of so many classes."""
 
 

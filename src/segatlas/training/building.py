@@ -105,6 +105,7 @@ def build_parts(config: Config, *, dry: bool = False) -> TrainingComponents:
         net,
         classes=train.classes,
         palette=train.palette,
+        things=(train.things or ()) if "instances" in TASKS[config.task].result else (),
         preprocessing=preprocessing,
         inference=inference_of(model.input),
         task=config.task,

@@ -47,6 +47,12 @@ VARIANTS: dict[tuple[str, str], tuple[dict[str, Any], ...]] = {
         {"encoder": "resnet101", "output_stride": 16},
     ),
     ("mmseg", "segformer"): tuple({"encoder": name, "projection_norm": True} for name in ("mit_b0", "mit_b3")),
+    ("mmseg", "segnext"): ({}, {"encoder": "mscan_w8", "channels": 32, "in_channels": 4, "aux": True}),
+    ("mmseg", "semantic_fpn"): (
+        {},
+        {"encoder": "poolformer_w8", "num_classes": 7, "in_channels": 4},
+        {"num_classes": 7, "in_channels": 4, "aux": True},
+    ),
     ("mmseg", "fastfcn"): tuple({"head": head, "output_stride": 32, "aux": aux} for head, aux in HEADS),
     ("mmseg", "stdc"): ({}, {"encoder": "stdc2", "aux": True}, {"aux": True, "detail_channels": 2}),
     ("mmseg", "segmenter"): ({"num_classes": 7, "in_channels": 4}, {"layers": 0}),

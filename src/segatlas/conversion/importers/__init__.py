@@ -31,6 +31,7 @@ SOURCES: dict[str, tuple[str, ...]] = {
         "pspnet",
         "segformer",
         "segmenter",
+        "segnext",
         "semantic_fpn",
         "setr",
         "stdc",

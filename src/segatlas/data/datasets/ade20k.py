@@ -227,7 +227,7 @@ _INDEX_OF_2021 = "index_ade20k.pkl"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class ObjectRule(LabelRule):
+class ObjectCodeRule(LabelRule):
     """How colours that name objects become labels. class_of_object: (OBJECTS,) uint8, 0..149 or 255."""
 
     class_of_object: np.ndarray
@@ -339,11 +339,11 @@ def _match_full(folder: Path, split: str) -> Part:
     )
 
 
-def _object_rule(labels: Labels) -> ObjectRule:
+def _object_rule(labels: Labels) -> ObjectCodeRule:
     table = np.full(OBJECTS, IGNORE, np.uint8)
     for index, (_, _, objects) in enumerate(labels):
         table[list(objects)] = index
-    return ObjectRule(num_classes=len(CLASSES), class_of_object=table)
+    return ObjectCodeRule(num_classes=len(CLASSES), class_of_object=table)
 
 
 def _read_object_map(home: Path) -> Labels | None:

@@ -18,7 +18,7 @@ from segatlas.encoders import ENCODERS, OTHERS
 from segatlas.encoders.spec import EncoderSpec, create_encoder
 from segatlas.errors import WeightsError
 
-_FAMILIES = ("resnest", "resnet", "mobilenet_v2", "hrnet", "vit", "swin", "twins", "convnext")
+_FAMILIES = ("resnest", "resnet", "mobilenet_v2", "hrnet", "vit", "swin", "twins", "convnext", "mscan", "poolformer")
 """Files beside this one that end with a record `BACKBONE`; names of fingerprints that do not overlap."""
 
 

@@ -15,7 +15,15 @@ FCN_AUX: Renames = (("auxiliary_head.convs.0", "aux_head.conv"), ("auxiliary_hea
 """The auxiliary FCN head of one 3x3 convolution, `segatlas.layers.fcn_head`."""
 
 
-_FIRST = ("stem.0", "conv1", "conv1.conv", "layers.0.0.projection", "patch_embeds.0.projection")
+_FIRST = (
+    "stem.0",
+    "conv1",
+    "conv1.conv",
+    "layers.0.0.projection",
+    "patch_embeds.0.projection",
+    "patch_embed1.proj.0",
+    "patch_embed.proj",
+)
 """What the first convolution of a backbone is called; of others the first one in the file is taken."""
 
 

@@ -1,0 +1,95 @@
+"""How objects and segments are made of what a network finds: what published models do differently, as data of the card.
+
+Loads no torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from segatlas.errors import UsageError
+
+NETWORK_FIELDS = {
+    "score": "score_threshold",
+    "top": "top",
+    "overlap": "nms_iou",
+    "class_agnostic": "class_agnostic",
+}
+"""What a user asks of objects -> the field of a network's config that is its own bound, where it has one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectRule:
+    """From detections to objects, and from objects and stuff to segments.
+
+    What holds for all objects, after the network's own bounds:
+        score: objects of a lower score go. top: objects of an image at most, None = all. overlap: of two of a class
+        whose boxes have a higher IoU the worse one goes, None = both stay. class_agnostic: of two of any class.
+    How masks become pixels:
+        paste: "grid" samples the mask at the centre of each pixel of the box as it is; "pixels" makes the box whole
+        pixels first and resizes the mask, with a border of zeros, to them, as torchvision does. mask_threshold: a pixel
+        is inside from this probability on. strict: above it, not at it. upsampled: whether masks over the canvas are
+        upsampled as "probabilities" or as "logits".
+    How segments are composed:
+        things_score: objects of a lower score are left out. things_overlap: so is one with more than this fraction of
+        its pixels under better ones. things_margin: pixels added to its area in that fraction. stuff_area: segments of
+        stuff with fewer pixels go. other: where the semantic logits have the class "any thing", "first" or "last".
+    """
+
+    score: float = 0.0
+    top: int | None = None
+    overlap: float | None = None
+    class_agnostic: bool = False
+    paste: Literal["grid", "pixels"] = "grid"
+    mask_threshold: float = 0.5
+    strict: bool = False
+    upsampled: Literal["probabilities", "logits"] = "probabilities"
+    things_score: float = 0.5
+    things_overlap: float = 0.5
+    things_margin: float = 0.0
+    stuff_area: int = 4096
+    other: Literal["first", "last"] = "first"
+
+
+DETECTRON2 = ObjectRule()
+"""Masks of at least one half, the class of all things first."""
+
+MMDET = ObjectRule(things_score=0.6, things_margin=1e-5, other="last")
+"""Things from 0.6 on, the class of all things last."""
+
+TORCHVISION = ObjectRule(paste="pixels", strict=True)
+"""Boxes of whole pixels; probabilities are cut above one half, as its users do."""
+
+
+def rule_faults(rule: ObjectRule) -> list[str]:
+    """Return in words what is wrong with the numbers of a rule, by field."""
+    found = []
+    for name in ("score", "mask_threshold", "things_score", "things_overlap"):
+        if not 0 <= getattr(rule, name) <= 1:  # NaN is not
+            found.append(f"{name}: got {getattr(rule, name)}, expected 0 to 1")
+    if rule.overlap is not None and not 0 <= rule.overlap <= 1:
+        found.append(f"overlap: got {rule.overlap}, expected 0 to 1")
+    if rule.top is not None and rule.top < 1:
+        found.append(f"top: got {rule.top}, expected 1 or more")
+    if rule.stuff_area < 0 or not 0 <= rule.things_margin <= 1:
+        found.append("stuff_area and things_margin: expected 0 or more")
+    return found
+
+
+def asked_rule(rule: ObjectRule, asked: dict[str, Any]) -> ObjectRule:
+    """Return the rule with what a user asks of objects: `score`, `top`, `overlap`, `class_agnostic`; None = as it is.
+
+    Raises:
+        UsageError: another name, or a number out of range.
+    """
+    unknown = [name for name in asked if name not in NETWORK_FIELDS]
+    if unknown:
+        raise UsageError(f"objects: got {unknown[0]!r}, expected some of {', '.join(NETWORK_FIELDS)}")
+    changed = replace(rule, **{name: value for name, value in asked.items() if value is not None})
+    if changed.class_agnostic and changed.overlap is None:
+        changed = replace(changed, overlap=0.5)
+    faults = rule_faults(changed)
+    if faults:
+        raise UsageError("; ".join(faults))
+    return changed
