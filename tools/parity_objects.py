@@ -2,8 +2,8 @@
 
 Each FOLDER is what `ref_models.py KEY --image FILE` wrote: checkpoint, input, the peer's maps stage by stage and its
 final detections. Printed are the largest differences as a fraction of the peer's largest value: proposal maps of all
-levels, then both heads on the peer's own proposals; and the fraction of final detections that have a partner of the same
-class (IoU of boxes 0.99, score within 1e-3) on the network's own proposals.
+levels, then both heads on the peer's own proposals; and the fraction of final detections that have a partner of
+the same class (IoU of boxes 0.99, score within 1e-3) on the network's own proposals.
 """
 
 from __future__ import annotations

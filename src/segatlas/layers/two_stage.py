@@ -120,6 +120,8 @@ class TwoStages(nn.Module):
         """Return proposals (P, 4) and scores (P,) of each image from the maps of `RPNHead`."""
         config = self.config
         before, after = config.train_proposals if self.training else config.proposals
+        if scores[0].is_meta:  # shapes alone, to count work: as many as there may be
+            return [(x.new_zeros(after, 4), x.new_zeros(after)) for x in scores[0]]
         rule = ProposalRule(
             before=before,
             after=after,
@@ -160,6 +162,9 @@ class TwoStages(nn.Module):
             size: (H, W) of the image.
         """
         config = self.config
+        if boxes.is_meta:
+            count = min(len(boxes), config.top or len(boxes))
+            return boxes[:count], logits[:count, 0], boxes.new_zeros(count, dtype=torch.long)
         scores = logits.float().softmax(dim=1)[:, :-1]
         row, label = (scores > config.score_threshold).nonzero(as_tuple=True)
         chosen = deltas.float().unflatten(1, (self.num_classes, 4))[row, label]

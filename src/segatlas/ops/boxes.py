@@ -134,6 +134,8 @@ def pooled(
     """
     owner = torch.cat([torch.full((len(one), 1), float(index)) for index, one in enumerate(boxes)])
     whole = torch.cat(list(boxes))
+    if whole.is_meta:
+        return maps[0].new_zeros(len(whole), maps[0].shape[1], side, side)
     rois = torch.cat([owner.to(whole), whole], dim=1)
     level = box_levels(whole, strides)
     out = maps[0].new_zeros(len(whole), maps[0].shape[1], side, side)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from segatlas.config.objects import MMDET
 from segatlas.conversion.importers.foreign import ForeignWeights
 from segatlas.conversion.importers.importer import Importer
 from segatlas.conversion.importers.mmdet.stages import has_stages, stage_fields, stage_renames
@@ -24,4 +25,4 @@ def renames(config: MaskRCNNConfig) -> Renames:
     return stage_renames(config.encoder.name)
 
 
-IMPORTER = Importer(source="mmdet", architecture="mask_rcnn", recognise=recognise, renames=renames)
+IMPORTER = Importer(source="mmdet", architecture="mask_rcnn", recognise=recognise, renames=renames, objects=MMDET)

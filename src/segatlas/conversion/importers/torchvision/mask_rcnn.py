@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from segatlas.config.objects import TORCHVISION
 from segatlas.conversion.importers.foreign import ForeignWeights
 from segatlas.conversion.importers.importer import Change, Importer
 from segatlas.conversion.importers.renames import Renames
@@ -127,5 +128,11 @@ def _with_one(rows: Tensor) -> Tensor:
 
 
 IMPORTER = Importer(
-    source="torchvision", architecture="mask_rcnn", recognise=recognise, renames=renames, changes=changes
+    source="torchvision",
+    architecture="mask_rcnn",
+    recognise=recognise,
+    renames=renames,
+    changes=changes,
+    objects=TORCHVISION,
+    resize="fit:800x1333",
 )
