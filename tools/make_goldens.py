@@ -221,6 +221,7 @@ CASES: tuple[Case, ...] = (
         for name in ("DeepLabV3", "FPN", "Linknet", "MAnet", "PSPNet", "UPerNet", "UnetPlusPlus")
     ),
     Case("smp.PAN@resnet18", (128, 160)),
+    Case("smp.Segformer@mit_b0", (64, 96)),
     Case("smp.Unet@resnet18"),
     Case("smp.Unet@mobilenet_v2", (61, 93)),
     Case("smp.Unet@mit_b0", (61, 93)),

@@ -218,7 +218,9 @@ def test_a_file_that_is_no_good_image_is_named_and_leaves_nothing(model, tmp_pat
         (["images", "--out", "out", "--save", ","], "nothing to write"),
         (["images", "--out", "out", "--tta", "mirror"], "'mirror' is not known"),
         (["images", "--out", "out", "--window", "big"], "'big', expected pixels"),
-        (["images", "--out", "out", "--overlap", "0.5"], "--overlap needs --window"),
+        (["images", "--out", "out", "--overlap", "0.5"], "overlap: needs a window, or a model of objects"),
+        (["images", "--out", "out", "--score", "0.5", "--top", "3"], "score, top: is for models of objects"),
+        (["images", "--out", "out", "--score", "1.5"], "score: got 1.5, expected 0 to 1"),
         (["images", "--out", "out", "--format", "coco"], "'coco', expected one of index"),
         (["images", "--out", "out", "--format", "cityscapes-ids"], "needs a model of the 19 Cityscapes classes"),
         (

@@ -85,5 +85,5 @@ def test_a_pair_that_ours_refuses_is_told_with_both_reasons():
 def test_the_table_has_ten_networks_of_ours_and_twelve_encoders():
     known = {name for name in NAMES.values() if name in ARCHITECTURES}
     assert {"unet", "deeplabv3", "deeplabv3plus", "pspnet", "upernet"} <= known
-    assert (len(NAMES), len(ENCODERS)) == (10, 12)
+    assert (len(NAMES.keys() - smp_table.PARTLY), len(ENCODERS)) == (10, 12)
     assert smp_table.STEPWISE == ("Unet", "UnetPlusPlus", "MAnet")

@@ -39,6 +39,20 @@ if TYPE_CHECKING:
 FORMATS = ("index", "cityscapes-ids")
 
 
+OverlapOption = Annotated[
+    float | None,
+    typer.Option(
+        help="Fraction that neighbouring windows overlap, default 1/3; without --window: of two objects of a class "
+        "whose boxes have a higher IoU the worse one goes."
+    ),
+]
+ScoreOption = Annotated[float | None, typer.Option(help="Objects of a lower score are left out.")]
+TopOption = Annotated[int | None, typer.Option(min=1, help="Objects of an image at most, those of highest score.")]
+AgnosticOption = Annotated[
+    bool, typer.Option("--class-agnostic", help="Of overlapping objects of any two classes the worse one goes.")
+]
+
+
 def _defaults() -> str:
     """Return what is written where --save is not given, for the help."""
     return "; ".join(f"{','.join(kinds_of(name, None))} ({name})" for name in tasks_with_writers())
@@ -83,9 +97,10 @@ def predict(
         str, typer.Option(help="Test-time augmentation: flips, vertical, turns, scales:0.75,1,1.25, joined by commas.")
     ] = "",
     window: Annotated[str, typer.Option(help="Predict by windows of N or HxW pixels.")] = "",
-    overlap: Annotated[
-        float | None, typer.Option(help="Fraction that neighbouring windows overlap; default 1/3.")
-    ] = None,
+    overlap: OverlapOption = None,
+    score: ScoreOption = None,
+    top: TopOption = None,
+    class_agnostic: AgnosticOption = False,
     batch: Annotated[int, typer.Option(min=1, help="Images of one size per pass.")] = 1,
     device: DeviceOption = "auto",
     precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
@@ -118,7 +133,7 @@ def predict(
     jobs = add_aux(jobs, aux or [])
     wanted = None if save is None else parse_kinds(save)
     options = {"tta": tta, **_window_options(window, overlap), "offline": offline, "commercial_ok": commercial_ok}
-    options["max_value"] = max_value
+    options |= {"max_value": max_value, "objects": _asked_of_objects(score, top, class_agnostic, window, overlap)}
     if wanted and "mask" not in wanted and mask_format != "index":
         raise UsageError(f"--format {mask_format} is about masks; --save {save} writes none")
     _check_targets(jobs, _all_targets(jobs, wanted or _usual(), out, output_file))  # before weights are loaded
@@ -338,10 +353,20 @@ def _check_targets(jobs: Sequence[Job], targets: dict[Job, dict[str, Path]]) -> 
 
 
 def _window_options(window: str, overlap: float | None) -> dict[str, Any]:
-    if overlap is not None and not window:
-        raise UsageError("--overlap needs --window")
     options: dict[str, Any] = {"window": parse_window(window)} if window else {}
-    return options if overlap is None else {**options, "overlap": overlap}
+    return options if overlap is None or not window else {**options, "overlap": overlap}
+
+
+def _asked_of_objects(
+    score: float | None, top: int | None, class_agnostic: bool, window: str, overlap: float | None
+) -> dict[str, Any]:
+    """Return what is asked of objects, checked."""
+    from segatlas.config.objects import ObjectRule, asked_rule
+
+    asked = {"score": score, "top": top, "class_agnostic": class_agnostic or None}
+    asked["overlap"] = None if window else overlap
+    asked_rule(ObjectRule(), asked)  # a number out of range should not wait for the weights
+    return asked
 
 
 def _load(model: str, device: str, precision: str, options: dict[str, Any]) -> Predictor:

@@ -5,11 +5,11 @@ that is no class (255) means "ignore". No torch, no files read; matplotlib is im
 """
 
 from segatlas.drawing.files import png_bytes, save_image, write_bytes
-from segatlas.drawing.legend import overlay
+from segatlas.drawing.legend import overlay, with_legend
 from segatlas.drawing.maps import boundary_image, color_mask, confidence_image, error_image, viewable
 from segatlas.drawing.plots import bars_image, confusion_image, curves_image, read_metrics
 from segatlas.drawing.report import ReportContent, write_report
-from segatlas.drawing.sheets import SAMPLE_TITLES, object_overlay, sample_row, sheet, side_by_side
+from segatlas.drawing.sheets import SAMPLE_TITLES, object_overlay, sample_row, segment_overlay, sheet, side_by_side
 from segatlas.renamed import old_names
 
 __all__ = [
@@ -28,9 +28,11 @@ __all__ = [
     "read_metrics",
     "sample_row",
     "save_image",
+    "segment_overlay",
     "sheet",
     "side_by_side",
     "viewable",
+    "with_legend",
     "write_bytes",
     "write_report",
 ]

@@ -45,8 +45,15 @@ def overlay(
         legend: add the strip with colour boxes, class names and fractions of the image's area.
     """
     tinted = blend(image, class_map, palette, alpha)
+    return with_legend(tinted, class_map, palette, classes) if legend else tinted
+
+
+def with_legend(
+    tinted: np.ndarray, class_map: np.ndarray, palette: Sequence[Color], classes: Sequence[str]
+) -> np.ndarray:
+    """Return an image (H, W, 3) with the strip of `overlay` for the classes of a map (H, W)."""
     entries = legend_entries(class_map, palette, classes)
-    if not legend or not entries:
+    if not entries:
         return tinted
     tell_missing(classes)
     height, width = class_map.shape

@@ -14,7 +14,7 @@ from segatlas.drawing.text import INK, MUTED, canvas, font, shortened, tell_miss
 from segatlas.labels import IGNORE
 
 if TYPE_CHECKING:
-    from segatlas.structures import Instance, InstancesTarget, Result, SemanticTarget
+    from segatlas.structures import Instance, InstancesTarget, Result, SegmentsTarget, SemanticTarget
 
 Pixels = np.ndarray
 
@@ -69,10 +69,42 @@ def instance_row(
     return viewable(image), _objects(truth_ids, truth, palette), _objects(found_ids, found, palette), error
 
 
+def panoptic_row(
+    image: Pixels, target: SegmentsTarget, result: Result, palette: Sequence[Color]
+) -> tuple[Pixels, Pixels, Pixels, Pixels]:
+    """Return the row of the task "panoptic": each segment in its class's colour, with a line between segments.
+
+    An error is a pixel whose class, or none, differs; ignored pixels and crowds are not judged.
+    """
+    truth_ids = np.asarray(target.ids)
+    truth = _classes_of(truth_ids, np.asarray(target.classes))
+    found_ids, found = segment_maps(result)
+    crowd = np.append(np.asarray(target.crowd).astype(bool), True)[truth_ids]  # the last is that of ignored pixels
+    error = error_image(found, np.where(crowd, IGNORED, truth), IGNORED)
+    return viewable(image), _objects(truth_ids, truth, palette), _objects(found_ids, found, palette), error
+
+
+def segment_maps(result: Result) -> tuple[np.ndarray, np.ndarray]:
+    """Return (H, W) the number of each pixel's segment, -1 = none, and its class, NO_OBJECT = none."""
+    classes = np.array([NO_OBJECT] * (1 + max((one.id for one in result.panoptic.segments), default=0)))
+    for one in result.panoptic.segments:
+        classes[one.id] = one.class_index
+    ids = result.panoptic.ids
+    return ids - 1, classes[ids]
+
+
+def segment_overlay(image: Pixels, result: Result, palette: Sequence[Color]) -> Pixels:
+    """Return the image (H, W, 3) with each segment tinted in its class's colour, and a line between segments."""
+    return _tinted(image, *segment_maps(result), palette)
+
+
 def object_overlay(image: Pixels, objects: Sequence[Instance], palette: Sequence[Color]) -> Pixels:
     """Return the image (H, W, 3) with each object tinted in its class's colour, and a line between objects."""
     ids = _ids_of(objects, (image.shape[0], image.shape[1]))
-    classes = _classes_of(ids, np.array([one.class_index for one in objects], np.int64))
+    return _tinted(image, ids, _classes_of(ids, np.array([one.class_index for one in objects], np.int64)), palette)
+
+
+def _tinted(image: Pixels, ids: np.ndarray, classes: np.ndarray, palette: Sequence[Color]) -> Pixels:
     drawn, inside = _objects(ids, classes, palette), ids >= 0
     tinted = image.copy()
     tinted[inside] = (image[inside].astype(np.uint16) + drawn[inside]) // 2

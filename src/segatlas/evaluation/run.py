@@ -324,6 +324,7 @@ def _with_options(
         window=window,
         max_value=max_value,
         check_scale=False,
+        objects=predictor.objects,
     )
 
 

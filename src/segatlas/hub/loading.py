@@ -4,23 +4,34 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
 from segatlas.build.assembling import assemble
 from segatlas.checkpoint.card import CARD_FILE, WEIGHTS_FILE, Card
 from segatlas.checkpoint.model_folder import local_model, read_model
+from segatlas.config.objects import NETWORK_FIELDS
 from segatlas.downloads.hugging_face import fetch_folder
 from segatlas.errors import WeightsError
 from segatlas.hub.catalogue import is_published, nearest_published
 from segatlas.hub.fetching import fetch_published
+from segatlas.models import load_architecture
 from segatlas.printable import printable
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
-def load_pretrained(path: str | Path, *, offline: bool = False, commercial_ok: bool = False) -> tuple[nn.Module, Card]:
+def load_pretrained(
+    path: str | Path,
+    *,
+    offline: bool = False,
+    commercial_ok: bool = False,
+    objects: Mapping[str, Any] | None = None,
+) -> tuple[nn.Module, Card]:
     """Load a network with its card, on the CPU in eval mode.
 
     Args:
@@ -28,6 +39,7 @@ def load_pretrained(path: str | Path, *, offline: bool = False, commercial_ok: b
             name of the catalogue, or a hub id `user/name`.
         offline: download nothing; so does `SEGATLAS_OFFLINE`, set to anything but 0.
         commercial_ok: refuse weights whose licence is known to forbid commercial use.
+        objects: what is asked of objects, see `with_bounds`.
 
     Raises:
         WeightsError: nothing usable there, weights that do not fit the card's network, or a hash that differs.
@@ -38,7 +50,21 @@ def load_pretrained(path: str | Path, *, offline: bool = False, commercial_ok: b
         raise WeightsError(
             f"{printable(path)}: refused, commercial use is asked for, but its licence is: {card.licence}"
         )
+    card = with_bounds(card, objects or {})
     return assemble(card, tensors, where=str(place)), card
+
+
+def with_bounds(card: Card, objects: Mapping[str, Any]) -> Card:
+    """Return the card with a network's own bounds on objects as they are asked for, where it has such fields.
+
+    Args:
+        card: of the network.
+        objects: "score", "top", "overlap" or "class_agnostic" -> its value; None = as it is.
+    """
+    known = load_architecture(card.architecture).fields if objects else ()
+    asked = {NETWORK_FIELDS[name]: value for name, value in objects.items() if value is not None}
+    fields = {name: value for name, value in asked.items() if name in known}
+    return replace(card, config={**card.config, **fields}) if fields else card
 
 
 def find_model(path: str | Path, *, offline: bool = False, commercial_ok: bool = False) -> Path:

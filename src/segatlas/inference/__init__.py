@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from segatlas.hub.loading import load_pretrained
 from segatlas.inference.images import WithSources
@@ -26,6 +27,7 @@ def load(
     max_value: float | None = None,
     offline: bool = False,
     commercial_ok: bool = False,
+    objects: Mapping[str, Any] | None = None,
 ) -> Predictor:
     """Return a Predictor for a run folder, its `model/`, a model folder, a checkpoint, a catalogue name or a hub id.
 
@@ -41,12 +43,14 @@ def load(
             it is not the one that the model expects.
         offline: download nothing; so does `SEGATLAS_OFFLINE`, set to anything but 0.
         commercial_ok: refuse weights whose licence is known to forbid commercial use.
+        objects: what is asked of objects: "score", "top", "overlap", "class_agnostic", see `Predictor`. Where the
+            network has a bound of its own for it, that one is replaced.
 
     Raises:
         WeightsError: nothing there, or nothing that can be loaded.
         UsageError: an option out of range.
     """
-    net, card = load_pretrained(path, offline=offline, commercial_ok=commercial_ok)
+    net, card = load_pretrained(path, offline=offline, commercial_ok=commercial_ok, objects=objects)
     return Predictor(
         net,
         card,
@@ -57,4 +61,5 @@ def load(
         overlap=overlap,
         window_batch=window_batch,
         max_value=max_value,
+        objects=objects,
     )

@@ -59,6 +59,7 @@ class Predictor:
         window_batch: int | None = None,
         max_value: float | None = None,
         check_scale: bool = True,
+        objects: Mapping[str, Any] | None = None,
     ):
         """Move the network to the device and set it to eval mode.
 
@@ -76,6 +77,10 @@ class Predictor:
                 bits), where it is not the one that the card expects.
             check_scale: refuse images whose values cannot be meant on the card's scale. Off for images of a data
                 set, which is looked at as a whole.
+            objects: what is asked of objects in place of the card's `objects`: "score" (objects of a lower one go),
+                "top" (so many of an image at most), "overlap" (of two of a class whose boxes have a higher IoU the
+                worse one goes), "class_agnostic" (of two of any class). `load` also tells the network, whose own
+                bounds came first otherwise.
 
         Raises:
             UsageError: an argument out of range, a device that is not there, or windows or test-time augmentation for a
@@ -86,7 +91,10 @@ class Predictor:
             expected = f"expected a number from {SMALLEST_SCALE:g} to {LARGEST_SCALE:g}"
             raise UsageError(f"max_value: got {max_value}, {expected}")
         windows = None if window is None else make_windows(window, overlap)
-        self._segmenter = Segmenter(card, windows=windows, views=parse_views(tta), window_batch=window_batch)
+        self._segmenter = Segmenter(
+            card, windows=windows, views=parse_views(tta), window_batch=window_batch, objects=objects
+        )
+        self.objects = dict(objects or {})
         self._runner = Runner(model, card.inputs, device, precision)
         self._prepare = partial(prepare, card=card, max_value=max_value, check_scale=check_scale)
         self.card = card

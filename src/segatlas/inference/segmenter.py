@@ -62,7 +62,8 @@ class Segmenter:
                 raise TaskError(f"the card's inference mode is {card.inference.mode!r}: {text}")
         asked = {name: value for name, value in (objects or {}).items() if value is not None}
         if asked and "instances" not in TASKS[card.task].result:
-            raise UsageError(f"{', '.join(asked)}: about objects, but the model's task is {card.task}")
+            needs = "needs a window, or a model of objects" if [*asked] == ["overlap"] else "is for models of objects"
+            raise UsageError(f"{', '.join(asked)}: {needs}; the task of this one is {card.task}")
         self.rule = asked_rule(card.objects, asked)
         if window_batch is not None and window_batch < 1:
             raise UsageError(f"window_batch: got {window_batch}, expected 1 or more")

@@ -28,24 +28,26 @@ from segatlas.encoders.spec import EncoderSpec
 from segatlas.layers.before_upsampling import fuse_before_upsampling
 from segatlas.layers.conv import ConvBNReLU
 from segatlas.models.architecture import Architecture
-from segatlas.models.dense import DenseConfig, DenseNetwork
-from segatlas.structures import SemanticLogits
+from segatlas.models.dense import DenseConfig, DenseNetwork, PresenceConfig
+from segatlas.structures import Resample, SemanticLogits
 
 LEVELS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class SegFormerConfig(DenseConfig):
-    """Settings of a SegFormer, besides those of `DenseConfig`.
+class SegFormerConfig(DenseConfig, PresenceConfig):
+    """Settings of a SegFormer, besides those of `DenseConfig` and `PresenceConfig`.
 
-    encoder: an encoder, its output stride and options, of which the four coarsest maps are used.
+    encoder: an encoder, its output stride and options, of which the four coarsest maps are used, or all of fewer.
     decoder_channels: decoder width, D: 256 in B0 and B1, 768 from B2 on.
     projection_norm: projections have batch norm and ReLU in place of a bias (MMSegmentation's form).
+    logits_align_corners: how logits are upsampled; True is the form of segmentation-models-pytorch.
     """
 
     encoder: EncoderSpec = EncoderSpec(name="mit_b0")
     decoder_channels: int = 256
     projection_norm: bool = False
+    logits_align_corners: bool = False
 
 
 class Fuse(nn.Module):
@@ -139,6 +141,7 @@ class SegFormer(DenseNetwork):
 
     def __init__(self, config: SegFormerConfig):
         super().__init__(config)
+        self.resample = Resample(align_corners=config.logits_align_corners)
         decoder = NormedDecoder if config.projection_norm else MLPDecoder
         self.decoder = decoder(self.encoder.channels[-LEVELS:], config.decoder_channels)
         self.add_classifier(config, config.decoder_channels, self.decoder)

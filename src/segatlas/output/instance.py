@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,16 +64,28 @@ def write_json(result: Segmentation, path: Path, options: WriterOptions) -> None
 
 
 def objects_record(result: Segmentation, model: str) -> dict[str, Any]:
-    """Return what STEM.json holds: size, and each object by falling score; box: top, left, bottom, right in pixels."""
+    """Return what STEM.json holds: size, and each object by falling score.
+
+    box: top, left, bottom, right in pixels, the network's own where it gives one. bbox, segmentation: as COCO writes
+    them, x, y, width and height of the box, and the mask as a compressed run-length code.
+    """
     objects = [
         {
             "index": one.class_index,
             "name": result.classes[one.class_index],
             "score": round(one.score, 6),
-            "box": list(one.box),
+            "box": [round(side, 3) for side in one.box],
             "pixels": one.area,
+            "bbox": coco_box(one.box),
+            "segmentation": one.rle.compressed(),
         }
         for one in result.instances
     ]
     height, width = result.size
     return {"source": result.source, "model": model, "size": {"height": height, "width": width}, "objects": objects}
+
+
+def coco_box(box: Sequence[float]) -> list[float]:
+    """Return x, y, width and height of (top, left, bottom, right)."""
+    top, left, bottom, right = box
+    return [round(side, 3) for side in (left, top, right - left, bottom - top)]

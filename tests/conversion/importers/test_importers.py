@@ -141,6 +141,10 @@ VARIANTS: dict[tuple[str, str], tuple[dict[str, Any], ...]] = {
         {**PSPNET_SMP, "encoder": {"name": "resnet18", "levels": 3}},
         {**PSPNET_SMP, "encoder": "resnet18", "inner_upsampling": 8, "presence_classes": 2},
     ),
+    ("smp", "segformer"): (
+        {"presence_classes": 2, "logits_align_corners": True},
+        {"encoder": {"name": "mit_b1", "levels": 4}, "decoder_channels": 24, "logits_align_corners": True},
+    ),
     ("smp", "unet"): (
         *({"encoder": name} for name in ("resnet18", "resnet101", "mobilenet_v2", "mit_b1")),
         {"encoder": "vgg11", "center": True},

@@ -47,6 +47,7 @@ SOURCES: dict[str, tuple[str, ...]] = {
         "manet",
         "pan",
         "pspnet",
+        "segformer",
         "unet",
         "unetplusplus",
         "upernet",

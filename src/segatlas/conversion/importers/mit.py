@@ -64,3 +64,10 @@ def require_authors_form(config: SegFormerConfig, library: str) -> None:
     if config.encoder.name not in SIZES or config.projection_norm:
         norm = "with batch norm in its projections" if config.projection_norm else f"on '{config.encoder.name}'"
         raise WeightsError(f"{library} has no SegFormer {norm}")
+    require_upsampling(config, library, align_corners=False)
+
+
+def require_upsampling(config: SegFormerConfig, library: str, *, align_corners: bool) -> None:
+    """Raise WeightsError where `library` upsamples the logits of a SegFormer otherwise than this one does."""
+    if config.logits_align_corners != align_corners:
+        raise WeightsError(f"{library} has no SegFormer with logits_align_corners={config.logits_align_corners}")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from segatlas.conversion.importers.foreign import ForeignWeights
 from segatlas.conversion.importers.importer import Change, Importer
-from segatlas.conversion.importers.mit import STAGES, mit_name, require_published
+from segatlas.conversion.importers.mit import STAGES, mit_name, require_published, require_upsampling
 from segatlas.conversion.importers.mmseg.heads import CLASSIFIER, image_channels
 from segatlas.conversion.importers.renames import Renames
 from segatlas.conversion.importers.stacks import Stack
@@ -84,6 +84,7 @@ def stacks(config: SegFormerConfig) -> Sequence[Stack]:
 
 def changes(config: SegFormerConfig) -> Mapping[str, tuple[Change, Change]]:
     """See `Importer`: linear layers are 1x1 convolutions, and the fuse convolution sees its maps in another order."""
+    require_upsampling(config, "MMSegmentation", align_corners=False)
     if config.encoder.name not in SIZES:
         raise WeightsError(f"MMSegmentation has no SegFormer on '{config.encoder.name}'")
     depths = SIZES[config.encoder.name].depths
