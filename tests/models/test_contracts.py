@@ -214,9 +214,10 @@ def test_the_fast_form_gives_the_numbers_of_the_network(case):
     check_model(load_architecture(name), fields, only=("fast_form_same",))
 
 
-@pytest.mark.parametrize(
-    "case", marked([case for case, (name, _) in CASES.items() if name not in BY_CONTENT], EXPORTED)
-)
+PROGRAMS = [case for case, (name, _) in CASES.items() if name not in BY_CONTENT]
+
+
+@pytest.mark.parametrize("case", marked(PROGRAMS, EXPORTED))
 def test_the_exported_program_gives_the_numbers_of_the_network(case):
     name, fields = CASES[case]
     check_model(load_architecture(name), fields, only=("exports",))
