@@ -16,10 +16,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from segatlas.conversion.converting import convert_file
 from segatlas.hub.loading import load_pretrained
 from segatlas.ops.boxes import ious
+from segatlas.postprocess.detected_masks import panoptic
 
 NAMES = {
     "tv": ("rpn.head", "roi_heads.box_predictor", "roi_heads.mask_predictor", "proposals"),
@@ -60,7 +62,7 @@ def last_of(value: Any) -> Any:
     return value[-1] if isinstance(value, list) else value
 
 
-def two_stage(net: Any, x: Tensor, reference: Mapping[str, Any], library: str) -> dict[str, float]:
+def two_stage(net: Any, card: Any, x: Tensor, reference: Mapping[str, Any], library: str) -> dict[str, float]:
     """Compare a network of two stages; the first class of torchvision's is "no object", of which ours has no box."""
     rpn, box, mask, boxes = NAMES[library]
     raw, final = reference["logits"], reference["final"]
@@ -81,16 +83,49 @@ def two_stage(net: Any, x: Tensor, reference: Mapping[str, Any], library: str) -
         maps, _ = net.pyramid(x)
         ours = net.stages.look_at_masks(maps, [final["boxes"]])
         found["mask logits"] = relative(ours, theirs[:, 1:] if library == "tv" else theirs)
-    if own.semantic is not None:
+    if own.semantic is not None and ("semantic_head" in raw or "sem_seg_head" in raw):
         theirs = last_of(raw.get("semantic_head", raw.get("sem_seg_head")))
-        theirs = last_of(theirs) if isinstance(theirs, list) else theirs
-        found["semantic"] = relative(own.semantic, theirs)
+        theirs = theirs[0] if isinstance(theirs, list) else theirs
+        if theirs.shape[-1] != own.semantic.shape[-1]:  # upsampled already
+            theirs = theirs.detach()
+            ours = F.interpolate(own.semantic, theirs.shape[-2:], mode="bilinear", align_corners=False)
+        else:
+            ours = own.semantic
+        found["semantic"] = relative(ours, theirs)
     if "boxes" in final:
         expected = (final["boxes"], final["scores"], final["labels"] - int(library == "tv"))
         for name, output in (("pairs, given", given), ("pairs, own", own)):
             found[name] = paired((output.boxes[0], output.scores[0], output.labels[0]), expected)
         found["detections"] = len(expected[0])
+    if "panoptic" in final:
+        found["pairs, pixels"] = panoptic_agreement(given, card, final, library)
     return found
+
+
+def panoptic_agreement(output: Any, card: Any, final: Mapping[str, Any], library: str) -> float:
+    """Return the fraction of pixels in the same segment: of one class, and one for one."""
+    theirs = final["panoptic"].long()
+    size = (theirs.shape[0], theirs.shape[1])
+    (result,) = panoptic(output, size, crop=size, rule=card.objects, things=card.things)
+    segments = result.panoptic
+    kinds = torch.full((len(segments.segments) + 1 + int(segments.ids.max()),), len(card.classes))
+    for one in segments.segments:
+        kinds[one.id] = one.class_index
+    ids = torch.from_numpy(segments.ids).long()
+    if library == "d2":
+        table = torch.full((int(theirs.max()) + 1,), len(card.classes))
+        things = sum(card.things)
+        for number, is_thing, category in final["segments"]:
+            table[number] = category if is_thing else things + category - 1
+        classes = table[theirs]
+    else:
+        classes = theirs % 1000
+    same = kinds[ids] == classes
+    agreed = torch.zeros_like(same)
+    for number in theirs.unique():
+        place = theirs == number
+        agreed |= place & (ids == ids[place].mode().values)
+    return float((same & agreed).float().mean())
 
 
 @torch.no_grad()
@@ -104,7 +139,7 @@ def compare(folder: Path) -> dict[str, float]:
         convert_file(file, out)
         net, card = load_pretrained(out)
     x = network_input(given["image"], card)
-    return two_stage(net, x, reference, library)
+    return two_stage(net, card, x, reference, library)
 
 
 def main() -> None:

@@ -115,6 +115,7 @@ def convert_file(
     if importer.resize is not None and described["preprocessing"].resize is None:
         described["preprocessing"] = replace(described["preprocessing"], resize=importer.resize)
     described["objects"] = importer.objects
+    described["things"] = getattr(net, "things", ())
     hashed = sha256(path, error=WeightsError)
     card = make_card(net, source=f"{title}: {path.name}, sha256 {hashed}", **{**described, **facts})
     folder = Path(out)

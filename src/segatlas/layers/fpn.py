@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segatlas.layers.conv import ConvBNReLU
+from segatlas.layers.conv import ConvBNReLU, ConvGNReLU
 from segatlas.layers.norm import BatchNorm2d
 
 
@@ -51,15 +51,28 @@ class FPNHead(nn.Module):
         channels: of the result.
         strides: of each level, finest first; a power of two apart.
         align_corners: how maps are upsampled.
+        groups: group norm of so many groups in place of batch norm; 0 = batch norm.
     """
 
-    def __init__(self, in_channels: int | Sequence[int], channels: int, *, strides: Sequence[int], align_corners: bool):
+    def __init__(
+        self,
+        in_channels: int | Sequence[int],
+        channels: int,
+        *,
+        strides: Sequence[int],
+        align_corners: bool,
+        groups: int = 0,
+    ):
         super().__init__()
+
+        def block(width: int) -> nn.Module:
+            return ConvGNReLU(width, channels, groups=groups) if groups else ConvBNReLU(width, channels)
+
         self.align_corners = align_corners
         widths = [in_channels] * len(strides) if isinstance(in_channels, int) else in_channels
         self.steps = [(stride // strides[0]).bit_length() - 1 for stride in strides]
         self.levels = nn.ModuleList(
-            nn.ModuleList(ConvBNReLU(channels if k else width, channels) for k in range(max(steps, 1)))
+            nn.ModuleList(block(channels if k else width) for k in range(max(steps, 1)))
             for steps, width in zip(self.steps, widths, strict=True)
         )
 

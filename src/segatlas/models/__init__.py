@@ -206,6 +206,18 @@ ARCHITECTURES: dict[str, ArchitectureEntry] = {
             exports_dynamic=False,
             not_dynamic_because="how many boxes are proposed and kept follows from the image",
         ),
+        ArchitectureEntry(
+            "panoptic_fpn",
+            "segatlas.models.panoptic_fpn",
+            "Panoptic FPN",
+            ("panoptic",),
+            "DetectedMasks",
+            "https://arxiv.org/abs/1901.02446",
+            ("panoptic_fpn_r50", "panoptic_fpn_r101"),
+            needs=Needs(targets=("SegmentsTarget",), targets_in_forward=True),
+            exports_dynamic=False,
+            not_dynamic_because="how many boxes are proposed and kept follows from the image",
+        ),
     )
 }
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from segatlas.labels import IGNORE
 from segatlas.ops.boxes import areas, boxes_of_masks, clipped, intersections, ious
 from segatlas.structures import InstancesTarget, SegmentsTarget
 
@@ -44,6 +45,16 @@ def true_objects(target: InstancesTarget | SegmentsTarget, device: torch.device 
     boxes, there = boxes_of_masks(masks)
     alone = there & ~crowd
     return TrueObjects(boxes[alone], classes[alone], masks[alone], boxes[there & crowd])
+
+
+def semantic_of(target: SegmentsTarget, place: Sequence[int], device: torch.device | str) -> Tensor:
+    """Return the class of each pixel (H, W) uint8 as `place` numbers the classes; 255 in void and crowds."""
+    ids = torch.as_tensor(target.ids, device=device).long()
+    classes = torch.as_tensor(target.classes, device=device).long()
+    crowd = torch.as_tensor(target.crowd, device=device).bool()
+    table = torch.tensor(place, device=device)[classes] if len(classes) else classes
+    table = torch.cat([torch.where(crowd, IGNORE, table), table.new_full((1,), IGNORE)])
+    return table[torch.where(ids < 0, len(classes), ids)].to(torch.uint8)
 
 
 def things_of(target: SegmentsTarget) -> InstancesTarget:

@@ -304,9 +304,10 @@ def saved(case: ModelCase) -> Iterator[str]:
 
 def results(case: ModelCase) -> Iterator[str]:
     """The results that are made of its output are of the image's own size and of its classes."""
+    things = getattr(case.net, "things", ())
     for task in case.architecture.tasks:
         output = case.output(case.noise())
-        (found,) = find(case.architecture.output.__name__, task)(output, (50, 70), crop=SIZE)
+        (found,) = find(case.architecture.output.__name__, task)(output, (50, 70), crop=SIZE, things=things)
         if found.class_map is not None and found.class_map.shape != (50, 70):
             yield f"a class map of {found.class_map.shape} for an image of (50, 70)"
         if found.class_map is not None and found.class_map.max() >= K:

@@ -91,6 +91,11 @@ VARIANTS: dict[tuple[str, str], tuple[dict[str, Any], ...]] = {
         {"encoder": "resnet50"},
         {"encoder": {"name": "resnet101", "stride_first": True}, "in_channels": 4, "box_channels": 512},
     ),
+    ("mmdet", "panoptic_fpn"): ({"num_classes": 7, "stuff": 2, "in_channels": 4}, {"encoder": "resnet101", "stuff": 2}),
+    ("detectron2", "panoptic_fpn"): (
+        {"encoder": "resnet50", "num_classes": 7, "stuff": 2},
+        {"encoder": "resnet101", "stuff": 2, "in_channels": 4},
+    ),
     ("nvlabs", "segformer"): tuple({"encoder": f"mit_b{size}"} for size in range(6)),
     ("refinenet", "refinenet"): (
         {"encoder": "resnet50", "channels": 16, "deep_channels": 24, "in_channels": 4, "num_classes": 7},

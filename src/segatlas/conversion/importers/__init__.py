@@ -65,8 +65,8 @@ SOURCES: dict[str, tuple[str, ...]] = {
     "vit_adapter": ("upernet",),
     "refinenet": ("refinenet",),
     "semask": ("semask_fpn",),
-    "mmdet": ("mask_rcnn",),
-    "detectron2": ("mask_rcnn",),
+    "mmdet": ("mask_rcnn", "panoptic_fpn"),
+    "detectron2": ("mask_rcnn", "panoptic_fpn"),
 }
 """Library -> the files in its folder that end with a record `IMPORTER`, mostly called like the architecture."""
 
