@@ -31,6 +31,7 @@ TITLES = {
     "decoders": "U-Net++ and MA-Net, the same weights",
     "one_thread": "One thread",
     "vit": "Networks on plain vision transformers, the same weights",
+    "pyramids": "Networks on pyramids of windows, pooling and convolutions, the same weights",
     "attention": "Attention of the non-local family",
     "data": "Data path of one worker",
     "confusion": "Counting",

@@ -57,6 +57,9 @@ BOTH = {
 """Folder of recipes and the end of their names -> what the peer's configs for both datasets begin with."""
 OTHERS = {
     "dpt_ade20k": "dpt/dpt_vit-b16_8xb2-160k_ade20k-512x512",
+    "knet_ade20k": "knet/knet-s3_r50-d8_upernet_8xb2-adamw-80k_ade20k-512x512",
+    "knet_swin_640_ade20k": "knet/knet-s3_swin-l_upernet_8xb2-adamw-80k_ade20k-640x640",
+    "knet_swin_ade20k": "knet/knet-s3_swin-t_upernet_8xb2-adamw-80k_ade20k-512x512",
     "pspnet_cityscapes_resnest101": "resnest/resnest_s101-d8_pspnet_4xb2-80k_cityscapes512x1024",
     "segformer_ade20k": "segformer/segformer_mit-b0_8xb2-160k_ade20k-512x512",
     "segformer_b5_ade20k": "segformer/segformer_mit-b5_8xb2-160k_ade20k-640x640",
@@ -99,6 +102,7 @@ ALONE = {
 """Recipes of ADE20K and Cityscapes without a config of the peer, and why."""
 RATES = (
     "fcn_ade20k",
+    "knet_swin_ade20k",
     "segformer_cityscapes",
     "segnext_ade20k",
     "semantic_fpn_poolformer_ade20k",
@@ -230,7 +234,7 @@ def _theirs(name: str, config: Any) -> dict[str, str]:
         ),
         "layer decay": f"{rules.get('layer_decay_rate', rules.get('decay_rate', 1.0)):g}" + " a stage" * stage_wise,
         "weight decay": f"{optimizer['weight_decay']:g}" + (f", not of: {spared}" if spared else ", of all"),
-        "fall": f"poly {fall['power']:g} to {fall['eta_min']:g}",
+        "fall": _their_fall(fall),
         "warm-up": f"{warm[0]['end'] // rounds} from {warm[0]['start_factor']:g}" if warm else "none",
         "clip": str((wrap.get("clip_grad") or {}).get("max_norm", "none")),
         "precision": "mixed" if "Amp" in wrap["type"] else "fp32",
@@ -249,6 +253,23 @@ def _theirs(name: str, config: Any) -> dict[str, str]:
         + (f", {mode['crop_size'][0]} by {mode['stride'][0]}" if mode["mode"] == "slide" else ""),
         "seed": str(config.get("randomness", {}).get("seed", "drawn anew")),
     }
+
+
+def _their_fall(fall: Any) -> str:
+    if fall["type"] != "MultiStepLR":
+        return f"poly {fall['power']:g} to {fall['eta_min']:g}"
+    steps = [fall["begin"] + step for step in fall["milestones"]]
+    return f"x {fall.get('gamma', 0.1):g} after {', '.join(map(str, steps))}"
+
+
+def _our_fall(fall: Any, steps: int, least: float) -> str:
+    from segatlas.training.schedule import lr_factor
+
+    if fall.name != "step":
+        return f"{fall.name} {fall.power:g} to {least:g}" + ("" if fall.span == "rest" else ", beside the warm-up")
+    factors = [lr_factor(fall, step, steps) for step in range(fall.warmup, steps)]
+    drops = [fall.warmup + index for index in range(1, len(factors)) if factors[index] != factors[index - 1]]
+    return f"x {fall.factor:g} after {', '.join(map(str, drops))}"
 
 
 def _has(model: Any, part: str) -> bool:
@@ -287,7 +308,9 @@ def _their_losses(model: Any) -> str:
     terms = []
     for part in ("decode_head", "auxiliary_head"):
         heads = model.get(part) or []
-        for head in heads if isinstance(heads, list | tuple) else [heads]:
+        heads = heads if isinstance(heads, list | tuple) else [heads]
+        heads = [inner for head in heads for inner in _scored(head)]
+        for head in heads:
             for loss in head["loss_decode"] if isinstance(head["loss_decode"], list | tuple) else [head["loss_decode"]]:
                 sampler = head.get("sampler")
                 kind = "dice" if "Dice" in loss["type"] else "bce" if loss.get("use_sigmoid") else "ce"
@@ -298,6 +321,12 @@ def _their_losses(model: Any) -> str:
             if head.get("loss_se_decode"):
                 terms.append(f"presence {head['loss_se_decode']['loss_weight']:g}")
     return ", ".join(sorted(terms))
+
+
+def _scored(head: Any) -> list[Any]:
+    """Return a head once for each of the maps that its losses see: those of a K-Net, its host's and one a stage."""
+    host = head.get("kernel_generate_head")
+    return [head] if host is None else [host] * (1 + head["num_stages"])
 
 
 def our_settings(config: Any) -> dict[str, str]:
@@ -322,9 +351,9 @@ def our_settings(config: Any) -> dict[str, str]:
         "lr": ", ".join([f"{train.lr:g}", *(f"{name} x {f:g}" for name, f in factors.items())]),
         "layer decay": decay,
         "weight decay": f"{optimizer.weight_decay:g}" + (f", not of: {', '.join(spared)}" if spared else ", of all"),
-        "fall": f"{fall.name} {fall.power:g} to {least:g}" + ("" if fall.span == "rest" else ", beside the warm-up"),
+        "fall": _our_fall(fall, train.steps, least),
         "warm-up": f"{fall.warmup} from {fall.warmup_ratio:g}" if fall.warmup else "none",
-        "clip": "none" if train.clip is None else str(train.clip),
+        "clip": "none" if train.clip is None else f"{train.clip:g}",
         "precision": "fp32" if train.precision == "fp32" else "mixed",
         "encoder begins": "trained" if config.model.encoder_weights else "random",
         "resize": resize,

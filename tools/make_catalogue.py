@@ -56,6 +56,7 @@ COLLECTIONS = {
     "segnext": "segnext",
     "poolformer": "semantic_fpn",
     "twins": None,
+    "knet": "knet",
 }
 """Folder of the index -> our architecture; None = the entry's second word says which."""
 
@@ -126,8 +127,21 @@ WIDTHS = {"resnet18": {"channels": 128, "aux_channels": 64}, "mobilenet_v2": {"a
 WITHOUT_AUX = ("segformer", "semantic_fpn")
 """Architectures that are published without an auxiliary head; so is what stands on an HRNet, but for OCRNet."""
 
-TRANSFORMERS = ("vit", "mae", "beit", "segmenter", "setr", "dpt", "swin", "convnext", "twins", "segnext", "poolformer")
-"""Folders of transformers and what is trained alike; config names tell our variant: `vit_deit-s16_mln_upernet_...`."""
+TRANSFORMERS = (
+    "vit",
+    "mae",
+    "beit",
+    "segmenter",
+    "setr",
+    "dpt",
+    "swin",
+    "convnext",
+    "twins",
+    "segnext",
+    "poolformer",
+    "knet",
+)
+"""Folders of transformers and what is named alike; config names tell our variant: `vit_deit-s16_mln_upernet_...`."""
 
 NON_COMMERCIAL = "NVIDIA Source Code License for SegFormer (non-commercial)"
 HOST = "download.openmmlab.com"
@@ -221,6 +235,9 @@ def variant_of(architecture: str, config: str) -> str:
     twins = re.match(r"twins_(pcpvt|svt)-(.)_", config)
     if twins:
         return f"{architecture}_twins_{twins[1]}_{twins[2]}"
+    knet = re.match(r"knet-s3_(r50|swin-.)(?:-d8)?_([a-z0-9]+)_", config)
+    if knet:
+        return f"{architecture}_{knet[2]}_{knet[1].replace('-', '_')}"
     backbone = re.sub(r"^vit_", "", config.partition("_upernet_")[0]).replace("mae-base", "mae_b16")
     return f"{architecture}_{backbone.replace('-', '_')}"
 
@@ -231,6 +248,8 @@ def count_of_variant(variant: str, dataset: str) -> int:
     fields: dict[str, Any] = {"num_classes": NUM_CLASSES[dataset]}
     if variant.startswith(("upernet", "setr")):
         fields["aux"] = True
+    if variant.startswith("knet"):
+        fields["host"] = {"aux": True}
     if variant.startswith("setr") and dataset == "cityscapes":
         fields |= {"encoder_options": {"image_size": (768, 768)}}
         fields |= {"aux_convs": 1} if variant == "setr_naive" else {}

@@ -112,6 +112,17 @@ HF_BEIT = (
     "auxiliary_channels=16, out_indices=[2, 3, 4, 5], out_features=['stage2', 'stage3', 'stage4', 'stage5']"
 )
 
+_KNET_STAGE = (
+    "dict(type='KernelUpdateHead', num_classes=150, num_ffn_fcs=2, num_heads=4, num_mask_fcs=1, "
+    "feedforward_channels=32, in_channels=16, out_channels=16, feat_transform_cfg=dict(conv_cfg=dict(type='Conv2d'), "
+    "act_cfg=None), kernel_updator_cfg=dict(type='KernelUpdator', in_channels=8, feat_channels=8, out_channels=8))"
+)
+KNET = (
+    "backbone=dict({}), decode_head=dict(num_stages=2, kernel_generate_head=dict(in_channels={}, channels=16), "
+    f"kernel_update_head=[{_KNET_STAGE}, {_KNET_STAGE}]), auxiliary_head=dict(in_channels={{}}, channels=16)"
+)
+"""A K-Net of two stages; {} take settings of the backbone, and channels of the two heads' input."""
+
 SWIN_W8 = (
     "backbone=dict(embed_dims=8, depths=(2, 1, 1, 1), num_heads=(1, 2, 2, 4), window_size={}), "
     "decode_head=dict(in_channels=[8, 16, 32, 64], channels=16), auxiliary_head=dict(in_channels=32, channels=16)"
@@ -182,6 +193,17 @@ CASES: tuple[Case, ...] = (
     Case("nonlocal", (61, 93), R18.format("")),
     Case("dnlnet", (61, 93), R18.format("")),
     Case("gcnet", (61, 93), R18.format("")),
+    Case("knet_fcn", (61, 93), KNET.format("depth=18", 512, 256)),
+    Case(
+        "mm:knet/knet-s3_r50-d8_deeplabv3_8xb2-adamw-80k_ade20k-512x512",
+        (61, 93),
+        KNET.format("depth=18", 512, 256),
+    ),
+    Case(
+        "mm:knet/knet-s3_swin-t_upernet_8xb2-adamw-80k_ade20k-512x512",
+        (61, 93),
+        KNET.format("embed_dims=8, depths=(2, 1, 1, 1), num_heads=(1, 2, 2, 4)", [8, 16, 32, 64], 32),
+    ),
     Case("isanet", (61, 93), R18.format(", isa_channels=64, down_factor=(4, 4)")),
     Case("psanet", (61, 93), R18.format(", mask_size=(13, 13)")),
     Case("fastfcn_psp", (61, 93), R18_JPU.format("256")),

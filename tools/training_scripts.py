@@ -53,7 +53,7 @@ SCRIPTS = (
     Script("train_mask2former", "mask2former_r50_8xb2-160k_ade20k-512x512"),
     Script("train_maskformer", "maskformer_r50-d32_8xb2-160k_ade20k-512x512"),
     Script("train_pointrend", "pointrend_r50_4xb4-160k_ade20k-512x512", "pointrend_ade20k"),
-    Script("train_knet", "knet-s3_r50-d8_upernet_8xb2-adamw-80k_ade20k-512x512"),
+    Script("train_knet", "knet-s3_r50-d8_upernet_8xb2-adamw-80k_ade20k-512x512", "knet_ade20k"),
     Script(
         "train_mobilenetv2",
         "mobilenet-v2-d8_deeplabv3plus_4xb4-160k_ade20k-512x512",

@@ -30,7 +30,7 @@ from segatlas.errors import ConfigError, Problem, UsageError
 from segatlas.losses import LOSSES, AnyLoss, losses_for
 from segatlas.metrics import Number, monitored
 from segatlas.models import ARCHITECTURES, ArchitectureEntry, lookup
-from segatlas.models.host import aux_names_of, encoder_of
+from segatlas.models.host import aux_names_of, encoder_of, host_in
 from segatlas.models.reading import load_architecture, read_config
 from segatlas.tasks import TASKS
 
@@ -113,7 +113,9 @@ def _encoder_cannot_be_made(made: Any, own: Mapping[str, Any]) -> list[Problem]:
 
 def aux_problems(cfg: config.Config, net: nn.Module) -> list[Problem]:
     """Return a problem for each loss on auxiliary logits that the network does not give while it trains."""
-    names = () if cfg.train.freeze_host else aux_names_of(net)  # in eval mode there are none
+    names = aux_names_of(net)
+    if cfg.train.freeze_host and (host := host_in(net)) is not None:  # it is in eval mode
+        names = tuple(name for name in names if name not in aux_names_of(host))
     given = ", ".join(f"aux.{name}" for name in names)
     message = f"the network has: {given}" if names else "the network has no auxiliary head; set model.aux=true"
     return [

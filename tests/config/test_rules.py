@@ -82,6 +82,7 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"transforms": {"photometric": {"saturation": (3, 1)}}}, "transforms.photometric.saturation", "low <= high"),
     ({"transforms": {"blur": {"sigma": (2, 1)}}}, "transforms.blur.sigma", "low <= high"),
     ({"transforms": {"class_balance": 0.7}}, "transforms.class_balance", "no crop"),
+    ({"transforms": {"copy_paste": {}}}, "transforms.copy_paste", "no objects to paste"),
 ]
 
 

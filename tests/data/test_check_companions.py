@@ -114,10 +114,10 @@ def test_a_map_of_objects_without_an_image_is_a_warning_as_a_mask_is(root: Path)
 
 def test_what_was_read_is_counted_and_a_truth_that_the_dataset_lacks_is_wrong_usage(root: Path):
     code, record, shown = segatlas("data", "check", root)
-    assert (code, record["splits"]["train"]) == (0, {"images": 3, "masks": 3, "instances": 3})
+    assert (code, record["splits"]["train"]) == (0, {"images": 3, "masks": 3, "instances": 3, "panoptic maps": 3})
     assert "train       3 images      3 masks      3 instances" in shown
-    with pytest.raises(UsageError, match=r"data\.name=folder gives SemanticTarget, not the InstancesTarget"):
-        examine(DataConfig(name="folder", root=str(root)), target="InstancesTarget")
+    with pytest.raises(UsageError, match=r"data\.name=pairs gives SemanticTarget, not the InstancesTarget"):
+        create_dataset(DataConfig(name="pairs", root=str(root)), "train", target="InstancesTarget")
 
 
 def test_maps_of_objects_lie_beside_masks_in_subfolders_and_where_kinds_come_first(root: Path, tmp_path: Path):
@@ -151,7 +151,9 @@ def test_no_copy_is_written_that_would_lose_objects_and_a_recipe_of_masks_writes
     for words in (("check", root, "--fix", tmp_path / "out"), ("convert", root, tmp_path / "out")):
         code, _, shown = segatlas("data", *words)
         assert code != 0
-        assert "a copy holds images and masks alone, not: instances; a recipe of a semantic task" in shown
+        assert (
+            "a copy holds images and masks alone, not: instances, panoptic maps; a recipe of a semantic task" in shown
+        )
         assert not (tmp_path / "out").exists()
     assert segatlas("data", "convert", "unet_shapes", tmp_path / "one", f"data.root={root}")[0] == 0
     assert segatlas("data", "check", "unet_shapes", f"data.root={root}", "--fix", tmp_path / "two")[0] == 0

@@ -86,7 +86,7 @@ def test_eval_names_the_tool_and_neither_scores_nor_writes(tmp_path: Path, model
 
 
 @pytest.mark.usefixtures("unscored")
-@pytest.mark.parametrize("tool", ["coco", "labelme", "cvat_masks", "yolo"])
+@pytest.mark.parametrize("tool", ["coco_roboflow", "labelme", "cvat_masks", "yolo"])
 def test_other_commands_that_read_data_name_the_tool_and_write_nothing(tmp_path: Path, model: Path, tool: str) -> None:
     write, name = TOOLS[tool]
     write(tmp_path / "set")

@@ -23,15 +23,6 @@ def _text(path: Path, text: str) -> None:
     path.write_text(text)
 
 
-def coco(root: Path) -> None:
-    """COCO as published: annotations/instances_{split}2017.json beside {split}2017/."""
-    for split in ("train2017", "val2017"):
-        images = [{"id": i, "file_name": p.name} for i, p in enumerate(_images(root / split))]
-        boxes = [{"id": 1, "image_id": 0, "category_id": 1, "segmentation": [[1, 1, 9, 1, 9, 9]], "bbox": [1, 1, 8, 8]}]
-        content = {"info": {}, "images": images, "annotations": boxes, "categories": [{"id": 1, "name": "car"}]}
-        _text(root / "annotations" / f"instances_{split}.json", json.dumps(content))
-
-
 def coco_roboflow(root: Path) -> None:
     """Roboflow's COCO: {train,valid}/_annotations.coco.json beside the images."""
     for split in ("train", "valid"):
@@ -215,7 +206,6 @@ def mmseg(root: Path) -> None:
 
 
 TOOLS: dict[str, tuple[Callable[[Path], None], str]] = {
-    "coco": (coco, "COCO annotations"),
     "coco_roboflow": (coco_roboflow, "COCO annotations"),
     "coco_next_to_images": (coco_next_to_images, "COCO annotations"),
     "coco_untouched": (coco_untouched, "COCO annotations"),

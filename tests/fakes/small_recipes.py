@@ -17,6 +17,7 @@ from segatlas.build.network import make_config
 from segatlas.config import recipes
 from segatlas.encoders.vit import FORMS
 from segatlas.models import ARCHITECTURES, lookup
+from segatlas.models.host import hosts_of, innermost
 from segatlas.recipe import Config
 from segatlas.training.dry import DryRun, dry_run
 
@@ -69,15 +70,18 @@ def network_of(name: str) -> Any:
 
 def narrow(name: str) -> list[str]:
     """Return the words that make a recipe's network small: another encoder, narrow heads."""
-    network = network_of(name)
+    whole = network_of(name)
+    network, inside = innermost(whole), "model." + "host." * len(list(hosts_of(whole)))
     small = SMALL.get(str(getattr(network, "encoder", None)))
-    further = [f"model.encoder={small}"] if small else []
+    further = [f"{inside}encoder={small}"] if small else []
     if small == "vit_w32":  # with as many blocks, which decoders name
         further = [f"model.encoder={{name: {small}, depth: {FORMS[network.encoder.name].depth}}}"]
+    if hasattr(whole, "part_channels"):  # of the host's
+        further += ["model.part_channels=8"]
     if hasattr(network, "growth"):
         further += ["model.growth=2"]
     return further + [
-        f"model.{width}=32" for width in ("channels", "deep_channels", "jpu_channels") if hasattr(network, width)
+        f"{inside}{width}=32" for width in ("channels", "deep_channels", "jpu_channels") if hasattr(network, width)
     ]
 
 

@@ -30,7 +30,7 @@ from segatlas.build.network import build_empty, make_config
 from segatlas.models import lookup
 for name in list_models():
     entry = lookup(name)[0]
-    host = {"host": "unet"} if entry.needs.host is not None else {}
+    host = {"host": entry.needs.example_host} if entry.needs.host is not None else {}
     if entry.name != "linear" and "convnext" not in name:  # their encoders are timm's, which brings the compiler
         build_empty(*make_config(name, {"num_classes": 2, **host}))
 print("torch._dynamo" in sys.modules)

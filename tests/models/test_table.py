@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from segatlas import encoders
+from segatlas.config.encoder_keys import dotted_fields
 from segatlas.models import ARCHITECTURES, lookup
 from segatlas.models.architecture import flat_fields
 from segatlas.models.reading import load_architecture, read_config
@@ -52,7 +53,9 @@ def test_every_variant_sets_fields_of_the_config(name):
         assert problems == []
         made = flat_fields(config)
         told = {**fields, **{f"encoder.{key}": value for key, value in fields.get("encoder_options", {}).items()}}
-        told |= {f"host.{key}": value for key, value in fields.get("host", {}).items()}
+        told |= {f"host.{key}": value for key, value in dotted_fields(fields.get("host", {})).items()}
+        if "host.name" in told:
+            told["host.name"] = lookup(told["host.name"])[0].name
         told = {key: value for key, value in told.items() if key not in ("encoder_options", "host")}
         nested = NESTED if told.get("encoder", "") is not None else {}
         told = {nested.get(key, key): value for key, value in told.items()}

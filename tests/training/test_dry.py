@@ -13,6 +13,7 @@ from segatlas.cli.main import app
 from segatlas.config import recipes
 from segatlas.encoders.spec import create_encoder
 from segatlas.errors import WeightsError
+from segatlas.models.host import encoder_of
 from segatlas.recipe import Config
 from segatlas.training import building
 from segatlas.training.building import build_parts
@@ -62,8 +63,8 @@ def no_connection(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("no_connection")
 @pytest.mark.parametrize("name", each_recipe())
 def test_every_shipped_recipe_takes_a_step_without_a_connection(name, roots, published):
-    config, network = Config.load(name), network_of(name)
-    has_weights, small = bool(config.model.encoder_weights), SMALL.get(str(getattr(network, "encoder", None)))
+    config, encoder = Config.load(name), encoder_of(network_of(name))
+    has_weights, small = bool(config.model.encoder_weights), SMALL.get(str(encoder))
     further = narrow(name)
     if has_weights and small == "resnet18_w8":
         further.append(f"model.encoder_weights={published}")

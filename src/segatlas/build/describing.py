@@ -20,11 +20,11 @@ from segatlas.config.encoder_keys import HOST
 from segatlas.encoders.spec import EncoderSpec
 from segatlas.models import find_entry
 from segatlas.models.host import HostSpec, host_in
+from segatlas.models.reading import load_architecture
 from segatlas.structures import Inputs, noise_inputs
 
 MEASURED_CLASSES = 19
 MEASURED_SIZE = (512, 512)
-EXAMPLE_HOST = "unet"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +44,9 @@ class ModelFacts:
 
     parameters: count, for `MEASURED_CLASSES` classes; of a wrapper, its own besides its host's.
     macs: multiply-accumulates of one image of `MEASURED_SIZE` pixels, of convolutions and matrix products. One is two
-        FLOPs. Of a wrapper, its own likewise, around `EXAMPLE_HOST`.
-    host: of a wrapper, the types of output that the network inside may give; None otherwise.
+        FLOPs. Of a wrapper, its own likewise, around the example of its `Needs`.
+    host: of a wrapper, the types of output that the network inside may give; None otherwise, and of a variant that
+        names its host: that one counts with it.
     """
 
     name: str
@@ -66,12 +67,14 @@ def describe(name: str) -> ModelFacts:
     Raises:
         UsageError: unknown name, with the nearest ones.
     """
-    inside = {HOST: EXAMPLE_HOST} if find_entry(name)[0].needs.host is not None else {}
+    entry, variant = find_entry(name)
+    alone = entry.needs.host is not None and HOST not in load_architecture(name).variants.get(variant or "", {})
+    inside = {HOST: entry.needs.example_host} if alone else {}
     architecture, config = make_config(name, {"num_classes": MEASURED_CLASSES, **inside})
     net = build_empty(architecture, config).eval()
     inputs = noise_inputs(architecture.inputs(config), MEASURED_SIZE, device="meta").given()
     (parameters, macs), host = _cost(net, inputs), host_in(net)
-    if host is not None:
+    if alone and host is not None:
         inner_parameters, inner_macs = _cost(host, inputs)
         parameters, macs = parameters - inner_parameters, macs - inner_macs
     return ModelFacts(
@@ -84,7 +87,7 @@ def describe(name: str) -> ModelFacts:
         variants=tuple(architecture.variants),
         parameters=parameters,
         macs=macs,
-        host=architecture.needs.host,
+        host=architecture.needs.host if alone else None,
     )
 
 

@@ -180,6 +180,9 @@ def _ranges(cfg: Config) -> Iterator[Fault]:
             yield (key,), f"expected [low, high] with 0 < low <= high <= {LARGEST_FACTOR}"
     if transforms.scale is not None and 0 < transforms.scale[0] < 1 / LARGEST_FACTOR:
         yield ("transforms.scale",), f"a factor below {1 / LARGEST_FACTOR} leaves nothing of an image"
+    is_semantic = cfg.task in TASKS and TASKS[cfg.task].target == "SemanticTarget"
+    if transforms.copy_paste is not None and is_semantic:
+        yield ("transforms.copy_paste", "task"), "masks of classes have no objects to paste"
     if transforms.class_balance < 1 and transforms.crop is None:
         yield ("transforms.class_balance", "transforms.crop"), "class_balance redraws the crop, but no crop is set"
 

@@ -37,6 +37,13 @@ class BlurConfig(Section):
     sigma: Range = Field((0.1, 1.5), description="radius in pixels, drawn between these")
 
 
+class CopyPasteConfig(Section):
+    """Objects of a second training image are pasted over a sample; only for truths of objects or segments."""
+
+    probability: Probability = Field(0.5, description="fraction of samples that get objects of another image")
+    objects: Probability = Field(0.5, description="fraction of that image's objects, each drawn by itself")
+
+
 class TransformsConfig(Section):
     """How a training sample is made: resize, scale jitter, rotation, crop, flip, photometric, blur, normalise."""
 
@@ -60,3 +67,4 @@ class TransformsConfig(Section):
     turns: bool = Field(False, description="random quarter turns, for images without an up")
     photometric: PhotometricConfig | None = None
     blur: BlurConfig | None = None
+    copy_paste: CopyPasteConfig | None = None

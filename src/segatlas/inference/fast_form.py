@@ -332,6 +332,11 @@ class _InFloat32(nn.Module):
         super().__init__()
         self.module = module
 
+    @property
+    def weight(self) -> Tensor:
+        """Return the module's weight, for networks that do more with it than call the module."""
+        return self.module.get_parameter("weight")
+
     def forward(self, *maps: Tensor) -> Any:
         """Return what the module gives for the maps in float32."""
         with torch.autocast(maps[0].device.type, enabled=False):

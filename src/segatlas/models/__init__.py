@@ -176,6 +176,16 @@ ARCHITECTURES: dict[str, ArchitectureEntry] = {
             "psanet_r50",
             "psanet_r101",
         ),
+        replace(
+            _semantic(
+                "knet",
+                "K-Net",
+                "https://arxiv.org/abs/2106.14855",
+                *(f"knet_{host}_r50" for host in ("fcn", "pspnet", "deeplabv3", "upernet")),
+                *(f"knet_upernet_swin_{size}" for size in "tl"),
+            ),
+            needs=Needs(host=("SemanticLogits",), example_host="fcn"),
+        ),
         ArchitectureEntry(
             "temperature",
             "segatlas.models.temperature",

@@ -137,12 +137,17 @@ class DenseNetwork(nn.Module, ABC):
 
     def forward(self, inputs: Tensor | Inputs) -> SemanticLogits:
         """Map a normalised image (N, C, H, W) to logits (N, K, h, w), and to auxiliary logits while training."""
+        return self.forward_with_map(inputs)[0]
+
+    def forward_with_map(self, inputs: Tensor | Inputs) -> tuple[SemanticLogits, Tensor]:
+        """Do as `forward`, and return beside it the map (N, D, h, w) that was classified, for networks around this."""
         x = pad_to_multiple(image_of(inputs), self.size_divisibility)
         features = self.encode(x)
-        logits = self.classify(self.decode(features))
+        decoded = self.decode(features)
+        logits = self.classify(decoded)
         aux = self.aux(features) if self.training else {}
         canvas = (x.shape[-2], x.shape[-1])
-        return SemanticLogits(logits, canvas, self.resample, aux)
+        return SemanticLogits(logits, canvas, self.resample, aux), decoded
 
     def _auxiliary_head(self, config: DenseConfig) -> FCNHead:
         in_channels = self.encoder.channels[-self.aux_level]

@@ -17,9 +17,11 @@ class Needs:
         otherwise. A wrapper takes the sources that its host takes, too.
     targets_in_forward: while training, `forward` takes the truths and the images' own sizes behind the inputs: which
         boxes its losses are taken of is drawn inside. Without them it gives what it gives in prediction.
+    example_host: of a wrapper, a network that it can wrap, around which it is described.
     """
 
     inputs: tuple[InputSpec, ...] = ()
     targets: tuple[str, ...] = ("SemanticTarget",)
     host: tuple[str, ...] | None = None
     targets_in_forward: bool = False
+    example_host: str = "unet"

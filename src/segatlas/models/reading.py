@@ -69,6 +69,8 @@ def read_config(
         problems += faults
         if ENCODER in nested:
             encoder = _laid_over(encoder, nested[ENCODER], kind)
+        if HOST in nested:
+            nested[HOST] = _host_laid_over(merged.get(HOST), nested[HOST])
         merged |= nested
     if ENCODER in record.fields and encoder is not None:
         merged.pop(ENCODER, None)
@@ -103,6 +105,9 @@ def _read_host(
         shown = [in_section(fault, "", known) for fault in faults]
         return made, [replace(problem, key=problem.key.removeprefix(".")) for problem in shown]
 
+    if given is None:
+        example = f"{{name: {record.needs.example_host}}}"
+        return None, [Problem(key="", message=f"{record.name} needs a network to wrap, for example {example}")]
     return read_host(given, wrappers, record.needs.host, read)
 
 
@@ -122,8 +127,6 @@ def read_host(
     """
     wrapper = wrappers[-1]
     fields = {"name": given} if isinstance(given, str) else given
-    if fields is None:
-        return None, [Problem(key="", message=f"{wrapper} needs a network to wrap, for example {{name: unet}}")]
     if not isinstance(fields, Mapping):
         return None, [Problem(key="", got=show(fields), message="expected a network's name or a group of its keys")]
     name: Any = fields.get("name")
@@ -153,6 +156,13 @@ def _name_fault(name: Any, wrappers: tuple[str, ...], accepted: tuple[str, ...])
         expected = " or ".join(accepted)
         return f"for {', '.join(entry.tasks)}, it gives {entry.output}; {wrapper} wraps networks that give {expected}"
     return ""
+
+
+def _host_laid_over(below: Any, above: Any) -> Any:
+    """Return a host's keys over those of a variant's host, where they name no other network."""
+    if not (isinstance(below, Mapping) and isinstance(above, Mapping)):
+        return above
+    return {**below, **above} if above.get("name", below.get("name")) == below.get("name") else above
 
 
 def _laid_over(below: Any, above: Any, kind: type[EncoderSpec]) -> Any:

@@ -13,6 +13,7 @@ from segatlas.data.dataset import SegmentationData
 from segatlas.data.sample import Sample
 from segatlas.data.stream import SampleStream
 from segatlas.data.transforms import Pipeline, PreparedSample
+from segatlas.data.transforms.copy_paste import copy_paste_of
 from segatlas.errors import SegAtlasError
 from segatlas.recipe import Config
 from segatlas.structures import Batch
@@ -129,7 +130,7 @@ class SegmentationDataModule(pl.LightningDataModule):
         assert self.trainer is not None
         config = self.config
         loader: DataLoader[Any] = DataLoader(
-            Reporting(SampleStream(self.train, self.pipeline, config.seed)),
+            Reporting(SampleStream(self.train, self.pipeline, config.seed, copy_paste_of(config.transforms))),
             batch_sampler=BatchAddresses(self.plan, seed=config.seed, rank=self.trainer.global_rank, start=self.start),
             collate_fn=collate_or_report,
             num_workers=config.data.workers,

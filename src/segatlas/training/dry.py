@@ -15,6 +15,7 @@ from torch import Tensor
 
 from segatlas.data.collate import collate
 from segatlas.data.stream import SampleStream
+from segatlas.data.transforms.copy_paste import copy_paste_of
 from segatlas.errors import TrainingError
 from segatlas.recipe import Config
 from segatlas.structures import DetectedMasks, Inputs, Output, PointLogits, maps_of
@@ -93,7 +94,7 @@ def dry_run(config: Config) -> DryRun:
     plan = Plan.of(settings, len(parts.train), machine.world)
     notices = (*machine.notices, *check_images(config, plan), *parts.notices)
     training_mode(parts.net.to(device), settings)
-    stream = SampleStream(parts.train, parts.pipeline, config.seed)
+    stream = SampleStream(parts.train, parts.pipeline, config.seed, copy_paste_of(config.transforms))
     batch = collate([stream[(0, i)] for i in range(plan.batch)])
     inputs, targets = batch.inputs.to(device), move_data_to_device(batch.targets, device)
     if settings.channels_last:

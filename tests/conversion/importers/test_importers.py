@@ -54,6 +54,12 @@ VARIANTS: dict[tuple[str, str], tuple[dict[str, Any], ...]] = {
         {"num_classes": 7, "in_channels": 4, "aux": True},
     ),
     ("mmseg", "fastfcn"): tuple({"head": head, "output_stride": 32, "aux": aux} for head, aux in HEADS),
+    ("mmseg", "knet"): (
+        {"host": {"name": "fcn_r50", "aux": True}},
+        {"host": {"name": "deeplabv3", "encoder": "resnet18c"}, "stages": 2, "kernel_layers": 3, "in_channels": 4},
+        {"host": {"name": "upernet_swin_t", "aux": True}, "num_classes": 7},
+        {"host": {"name": "pspnet", "encoder": "resnet18c", "channels": 64}, "part_channels": 32, "stages": 1},
+    ),
     ("mmseg", "stdc"): ({}, {"encoder": "stdc2", "aux": True}, {"aux": True, "detail_channels": 2}),
     ("mmseg", "segmenter"): ({"num_classes": 7, "in_channels": 4}, {"layers": 0}),
     ("mmseg", "setr"): (

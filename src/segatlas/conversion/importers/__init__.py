@@ -24,6 +24,7 @@ SOURCES: dict[str, tuple[str, ...]] = {
         "fcn",
         "gcnet",
         "isanet",
+        "knet",
         "nonlocal_net",
         "ocrnet",
         "pointrend",

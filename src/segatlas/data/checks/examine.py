@@ -83,6 +83,7 @@ def _further(part: Part) -> dict[str, int]:
     return {
         one.label: sum(name in item.sources or name in item.truths for item in part.items)
         for name, one in part.companions.items()
+        if one.missing or one.error is None or any(name in item.truths for item in part.items)
     }
 
 

@@ -45,6 +45,17 @@ KINDS = {
     "single_class": "only one class",
     "no_label": "split without a label",
     "no_object": "split without an object",
+    "annotation_file": "file of annotations",
+    "bad_annotation": "entry that cannot be read",
+    "duplicate_id": "number given twice",
+    "unknown_image": "entry of an image that is not listed",
+    "unknown_class": "entry of a class that is not listed",
+    "area_mismatch": "area or box not the mask's",
+    "polygon_outside": "polygon outside its image",
+    "empty_object": "object without a pixel",
+    "repeated_object": "one object twice",
+    "unlisted_segment": "segment in the map or in its table only",
+    "overlap": "segments that overlap",
     "leakage": "same image in two splits",
     "repeated_image": "same image twice in a split",
     "mixed_channels": "images of different channels",
@@ -61,6 +72,8 @@ FIX_OPTION = "--fix NEW_FOLDER"
 
 NOT_REPAIRED = frozenset(
     {"layout", "no_image", "missing_split", "list", "classes_file", "single_class", "no_label", "no_object"}
+    | {"annotation_file", "bad_annotation", "duplicate_id", "unknown_image", "unknown_class"}
+    | {"unlisted_segment", "overlap"}
 )
 """Kinds of errors that a repaired copy does not take away."""
 

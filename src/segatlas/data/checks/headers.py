@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from segatlas.data.checks.stats import ImageStats, MaskStats, TruthStats, fault_of
+from segatlas.data.datasets.listing import Item, TruthRule
 from segatlas.data.formats.guards import check_file
 from segatlas.data.formats.reading import read_shape
 from segatlas.errors import DataError
@@ -44,13 +45,21 @@ def head_of_mask(path: Path) -> MaskStats:
     return MaskStats(path=path, size=(shape.height, shape.width), is_lossy=shape.lossy)
 
 
-def head_of_truth(path: Path) -> TruthStats:
+def head_of_truth(item: Item, name: str, rule: TruthRule) -> TruthStats:
     """Return the size that the header of a truth says; a fault is part of it, nothing is raised."""
+    path = item.truths[name]
     try:
-        shape = read_shape(path)
+        size = rule.size(item)
+        return TruthStats(path=path, size=read_size(item.image) if size is None else size)
     except (DataError, OSError) as error:
-        return TruthStats(path=path, fault=fault_of(error, path))
-    return TruthStats(path=path, size=(shape.height, shape.width))
+        at = getattr(error, "path", None) or path
+        return TruthStats(path=at, fault=fault_of(error, at))
+
+
+def read_size(path: Path) -> tuple[int, int]:
+    """Return the upright (H, W) that a header says. DataError where it cannot be read."""
+    shape = read_shape(path)
+    return shape.height, shape.width
 
 
 def equal_files(paths: Iterable[Path], jobs: int) -> dict[Path, bytes]:

@@ -10,9 +10,12 @@ from pathlib import Path
 from segatlas.data.checks.findings import FIX_OPTION, Finding, Severity
 from segatlas.data.checks.reading import Reading
 from segatlas.data.checks.scan import ScanResult
-from segatlas.data.checks.stats import ImageStats, MaskStats
+from segatlas.data.checks.stats import ImageStats, MaskStats, TruthStats
 from segatlas.data.datasets.foreign import masks_meant
 from segatlas.data.datasets.listing import Companions, Item, Part
+
+Attached = tuple[str, str, Path, ImageStats | TruthStats | None]
+"""Kind of finding, name, file, and what the file shows."""
 
 Found = list[tuple[Path, str]]
 """Files at fault, each with its detail."""
@@ -130,21 +133,26 @@ def check_companions(scan: ScanResult, reading: Reading) -> Iterator[Finding]:
     for split, item in scan.items():
         image = scan.images[item.image]
         words = {name: one.words for name, one in scan.listing.parts[split].companions.items()}
-        for kind, files, looks in (
-            ("source_mismatch", item.sources, scan.sources),
-            ("size_mismatch", item.truths, scan.truths),
-        ):
-            for name, path in files.items():
-                look = looks.get(path)
-                if look is not None and not look.fault and not image.fault and look.size != image.size:
-                    what = f"{name} " if kind == "source_mismatch" else ""
-                    detail = f"{what}{_size(look.size)}, image {_size(image.size)}"
-                    sizes[kind, words.get(name, name)].append((path, detail))
+        sources: list[Attached] = [
+            ("source_mismatch", name, path, scan.sources.get(path)) for name, path in item.sources.items()
+        ]
+        truths: list[Attached] = [
+            ("size_mismatch", name, path, scan.truths.get((name, item.image))) for name, path in item.truths.items()
+        ]
+        for kind, name, path, look in (*sources, *truths):
+            if look is not None and not look.fault and not image.fault and look.size != image.size:
+                what = f"{name} " if kind == "source_mismatch" else ""
+                detail = f"{what}{_size(look.size)}, image {_size(image.size)}"
+                sizes[kind, words.get(name, name)].append((told_at(item, path), detail))
     for (kind, what), found in sizes.items():
         fault = f"{what} and image have different sizes"
         repair = "export them again on the pixels of the images, or take the images and all that belongs to them away"
         yield from _told(found, kind, "error", fault, repair)
-    misfits = [(truth.path, truth.misfit) for truth in scan.truths.values() if truth.misfit]
+    told: dict[tuple[Path, str], None] = {}
+    for (_, path), truth in scan.truths.items():
+        if truth.misfit:
+            told[truth.path, _with_image(path, truth.path, truth.misfit)] = None
+    misfits = list(told)
     fault = "its numbers are not those of a truth of this dataset"
     yield from _told(misfits, "unusable", "error", fault, "export them again, or take the images and masks away")
 
@@ -152,9 +160,54 @@ def check_companions(scan: ScanResult, reading: Reading) -> Iterator[Finding]:
 def check_objects(scan: ScanResult, reading: Reading) -> Iterator[Finding]:
     """Find splits whose maps of objects show not one: nothing can be learned or scored there."""
     for split, part in scan.listing.parts.items():
-        looks = [scan.truths[path] for item in part.items for path in item.truths.values() if path in scan.truths]
-        if looks and not any(look.objects or look.fault or look.misfit for look in looks):
-            yield no_object(split, [look.path for look in looks])
+        keys = [("InstancesTarget", item.image) for item in part.items]
+        looks = [scan.truths[key] for key in keys if key in scan.truths]
+        if looks and not any(look.objects or look.fault or look.misfit or look.problems for look in looks):
+            yield no_object(split, list(dict.fromkeys(look.path for look in looks)))
+
+
+def check_truths(scan: ScanResult, reading: Reading) -> Iterator[Finding]:
+    """Find what is wrong with single objects and segments."""
+    found: dict[str, dict[tuple[Path, str], None]] = defaultdict(dict)
+    for (_, image), truth in scan.truths.items():
+        for kind, text in truth.problems:
+            found[kind][truth.path, _with_image(image, truth.path, text)] = None
+    for kind, told in found.items():
+        severity, fault, repair = PROBLEMS[kind]
+        yield from _told(list(told), kind, severity, fault, repair)
+
+
+def _with_image(image: Path, path: Path, text: str) -> str:
+    """Return a text that names the image where the file is that of many."""
+    return text if path.stem == image.stem else f"{image.name}: {text}"
+
+
+PROBLEMS: dict[str, tuple[Severity, str, str]] = {
+    "bad_annotation": ("error", "entries that cannot be read", "correct or delete them"),
+    "polygon_outside": (
+        "warning",
+        "polygons that leave their image; what lies outside is not drawn",
+        "is the image that which was annotated? Else cut the polygons",
+    ),
+    "area_mismatch": (
+        "warning",
+        "areas or boxes that are not those of the masks; training and scores go by the masks",
+        "write the annotations anew: segatlas data convert ... --to coco, or --to panoptic",
+    ),
+    "empty_object": ("warning", "objects without a pixel; they are left out", "delete their entries"),
+    "repeated_object": ("warning", "objects that are there twice", "delete one of each"),
+    "unlisted_segment": (
+        "error",
+        "map and table differ: each segment is in both, and 0 is ignore",
+        "write map and table together again, or delete what is in one only",
+    ),
+    "overlap": (
+        "error",
+        "objects overlap, but a pixel of a panoptic map has one segment",
+        "cut the objects, or train the task instance, which takes them as they are",
+    ),
+}
+"""Kind of finding about single objects -> severity, fault, repair."""
 
 
 def no_object(split: str, files: list[Path]) -> Finding:
@@ -167,6 +220,11 @@ def no_object(split: str, files: list[Path]) -> Finding:
         fault=f"the {len(files)} maps of objects of {split} show none, so {what}",
         repair=f"export them again, or move images with objects to {split}",
     )
+
+
+def told_at(item: Item, path: Path) -> Path:
+    """Return the file to name: the image where the truth is an entry of a file of many."""
+    return path if path.suffix.lower() != ".json" else item.image
 
 
 def _told(found: Found, kind: str, severity: Severity, fault: str, repair: str) -> Iterator[Finding]:

@@ -7,7 +7,14 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from segatlas.data.checks.findings import Finding, findings_of
-from segatlas.data.checks.pairing import check_companions, check_objects, check_pairs, check_sizes, fix_command
+from segatlas.data.checks.pairing import (
+    check_companions,
+    check_objects,
+    check_pairs,
+    check_sizes,
+    check_truths,
+    fix_command,
+)
 from segatlas.data.checks.reading import Reading
 from segatlas.data.checks.scan import ScanResult
 from segatlas.data.checks.splits import check_labels, check_range, check_splits
@@ -307,6 +314,7 @@ RULES: tuple[Rule, ...] = (
     check_codes,
     check_labels,
     check_objects,
+    check_truths,
     check_leakage,
     check_images,
     check_range,

@@ -21,6 +21,9 @@ from segatlas.data.datasets import dataset_class
 from segatlas.data.datasets.listing import FileListing, Item
 
 Stats = TypeVar("Stats", ImageStats, MaskStats, TruthStats)
+TruthKey = tuple[str, Path]
+"""Of the truth of an item: the name of its type, and the item's image; many items may share the file."""
+
 Progress = Callable[[int, int], None]
 """Called with (files read, files in all)."""
 
@@ -38,7 +41,7 @@ class ScanResult:
     sources: dict[Path, ImageStats] = field(default_factory=dict)
     """Of further inputs that are images."""
 
-    truths: dict[Path, TruthStats] = field(default_factory=dict)
+    truths: dict[TruthKey, TruthStats] = field(default_factory=dict)
     """Of truths that are no mask."""
 
     obstacle: str | None = None
@@ -62,12 +65,12 @@ class ScanResult:
 
 @dataclass(frozen=True, kw_only=True)
 class FilesByRole:
-    """Every file of a listing once, by what it is read as. truths: by the name of their type."""
+    """Every file of a listing once, by what it is read as. truths: (name of the type, item) each."""
 
     images: tuple[Path, ...]
     masks: tuple[Path, ...]
     sources: tuple[Path, ...]
-    truths: dict[Path, str]
+    truths: dict[TruthKey, tuple[str, Item]]
 
     @classmethod
     def of(cls, listing: FileListing) -> FilesByRole:
@@ -79,7 +82,7 @@ class FilesByRole:
             images=tuple(dict.fromkeys(item.image for item in items)),
             masks=tuple(dict.fromkeys(item.target for item in items if item.target is not None)),
             sources=tuple(dict.fromkeys(further)),
-            truths={path: name for item in items for name, path in item.truths.items()},
+            truths={(name, item.image): (name, item) for item in items for name in item.truths},
         )
 
     def __len__(self) -> int:
@@ -97,26 +100,27 @@ def scan_files(
     files = FilesByRole.of(listing)
     done = 0
 
-    def gathered(looks: Iterator[Stats]) -> dict[Path, Stats]:
+    def counted(looks: Iterator[Stats]) -> Iterator[Stats]:
         nonlocal done
-        found = {}
         for stats in looks:
-            found[stats.path] = stats
+            yield stats
             done += 1
             if progress:
                 progress(done, len(files))
-        return found
+
+    def gathered(looks: Iterator[Stats]) -> dict[Path, Stats]:
+        return {stats.path: stats for stats in counted(looks)}
 
     with ThreadPoolExecutor(max_workers=jobs or min(8, os.cpu_count() or 1)) as pool:
         images = pool.map(lambda path: look_at_image(path, listing.channels), files.images)
         masks = pool.map(lambda path: look_at_mask(path, listing.encoding), files.masks)
         sources = pool.map(lambda path: look_at_image(path, listing.channels), files.sources)
-        truths = pool.map(lambda path: look_at_truth(path, listing.truths[files.truths[path]]), files.truths)
+        truths = pool.map(lambda one: look_at_truth(one[1], one[0], listing.truths[one[0]]), files.truths.values())
         return ScanResult(
             listing=listing,
             images=gathered(images),
             masks=gathered(masks),
             sources=gathered(sources),
-            truths=gathered(truths),
+            truths=dict(zip(files.truths, counted(truths), strict=True)),
             max_value=max_value,
         )

@@ -7,12 +7,13 @@ strictly between their left and right, or upper and lower, neighbours.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from segatlas.data.datasets.listing import LabelEncoding, TruthRule
+from segatlas.data.datasets.listing import Item, LabelEncoding, TruthRule
 from segatlas.data.formats.guards import read_bytes
 from segatlas.data.formats.reading import read_stored
 from segatlas.data.formats.stored import Stored, check_finite, codes_of, colors_of, image_of
@@ -86,14 +87,15 @@ class MaskStats:
 class TruthStats:
     """A file of a truth that is no mask. fault is "" where its pixels can be read, misfit where they mean a truth.
 
-    objects: how many there are of each class.
+    objects: how many there are of each class. problems: kind of finding and text of each further fault.
     """
 
     path: Path
     fault: str = ""
     misfit: str = ""
     size: tuple[int, int] = (0, 0)
-    objects: dict[int, int] = field(default_factory=dict)
+    objects: Mapping[int, int] = field(default_factory=dict)
+    problems: tuple[tuple[str, str], ...] = ()
 
 
 def is_too_large(fault: str) -> bool:
@@ -149,18 +151,15 @@ def look_at_mask(path: Path, encoding: LabelEncoding) -> MaskStats:
     )
 
 
-def look_at_truth(path: Path, rule: TruthRule) -> TruthStats:
-    """Read a file of a truth that is no mask; a fault is part of the result, nothing is raised."""
+def look_at_truth(item: Item, name: str, rule: TruthRule) -> TruthStats:
+    """Read the truth of an item that is no mask; a fault is part of the result, nothing is raised."""
+    path = item.truths[name]
     try:
-        stored = read_stored(read_bytes(path), path)
+        seen = rule.look(item)
     except DataError as error:
-        return TruthStats(path=path, fault=fault_of(error, path))
-    size = (stored.samples.shape[0], stored.samples.shape[1])
-    try:
-        target = rule.target(rule.codes(stored, path), path)
-    except DataError as error:
-        return TruthStats(path=path, size=size, misfit=fault_of(error, path))
-    return TruthStats(path=path, size=size, objects=_count(np.asarray(target.classes)))
+        at = error.path or path
+        return TruthStats(path=at, fault=fault_of(error, at))
+    return TruthStats(path=path, size=seen.size, misfit=seen.misfit, objects=seen.objects, problems=seen.problems)
 
 
 def _raw(stored: Stored, data: bytes, path: Path, encoding: LabelEncoding) -> np.ndarray:

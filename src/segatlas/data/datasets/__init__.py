@@ -13,6 +13,8 @@ DATASETS = {
     "shapes": "segatlas.data.datasets.shapes:Shapes",
     "cityscapes": "segatlas.data.datasets.cityscapes:Cityscapes",
     "ade20k": "segatlas.data.datasets.ade20k:ADE20K",
+    "coco": "segatlas.data.datasets.coco:Coco",
+    "pennfudan": "segatlas.data.datasets.pennfudan:PennFudan",
     "voc": "segatlas.data.datasets.voc:Voc",
     "camvid": "segatlas.data.datasets.camvid:CamVid",
     "pairs": "segatlas.data.datasets.pairs:Pairs",

@@ -11,6 +11,11 @@
 | source   | groups.csail.mit.edu/vision/datasets/ADE20K, ADEChallengeData2016 and ADE20K_2016_07_26               |
 | terms    | non-commercial research and education                                                                 |
 
+Objects: `annotations_instance/{training,validation}/STEM.png` of the instance track in the challenge tree (R is the
+class 1..100 in the order of the things, G the number of the object), or `ade20k_instance_{train,val}.json` in COCO's
+form. Segments: `ade20k_panoptic_{train,val}.json` and its maps, else objects and masks together. Objects have the 100
+things as classes, as published networks have them.
+
 Layouts, at the root or in the folder of the archive's name in it:
 
 1. Challenge: `images/{training,validation,testing}/STEM.jpg` and `annotations/{training,validation}/STEM.png`.
@@ -23,6 +28,7 @@ Layouts, at the root or in the folder of the archive's name in it:
 from __future__ import annotations
 
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -31,20 +37,31 @@ from pathlib import Path
 import numpy as np
 
 from segatlas.config.schema import DataConfig
+from segatlas.data.datasets.annotations import Annotations
+from segatlas.data.datasets.decoder import Decoder
 from segatlas.data.datasets.listing import (
     SPLITS,
     FileListing,
+    Item,
     LabelEncoding,
     Part,
+    TruthClasses,
+    TruthLook,
+    TruthRule,
     fault_of_list,
     match_folders,
     match_stems,
+    with_companions,
 )
 from segatlas.data.datasets.paired import PairedFiles
+from segatlas.data.datasets.truths import INSTANCES, SEGMENTS, EitherRule, MaskLabels, Painted
+from segatlas.data.formats.guards import read_bytes
 from segatlas.data.formats.listing import list_images
 from segatlas.data.formats.masks import IGNORE, LabelRule, decode_raw
+from segatlas.data.formats.reading import read_shape
 from segatlas.errors import DataError
 from segatlas.files import read_text
+from segatlas.structures import InstancesTarget
 
 Labels = Sequence[tuple[str, tuple[int, int, int], tuple[int, ...]]]
 LABELS: Labels = (
@@ -210,6 +227,14 @@ STUFF = frozenset({
 """Classes that are no things: all but the 100 of the instance track of the Places Challenge 2017."""
 
 THINGS = tuple(index not in STUFF for index in range(len(CLASSES)))
+THING = {kind: place for place, kind in enumerate(kind for kind, is_thing in enumerate(THINGS) if is_thing)}
+"""Class -> class among the things."""
+
+_THINGS = TruthClasses(
+    names=tuple(CLASSES[kind] for kind in THING),
+    palette=tuple(PALETTE[kind] for kind in THING),
+    things=(True,) * len(THING),
+)
 CLASS_OF_CODE = {0: IGNORE} | {code: code - 1 for code in range(1, len(CLASSES) + 1)}
 """Code in a mask of the challenge tree -> class."""
 
@@ -248,6 +273,7 @@ class ADE20K(PairedFiles):
     """One split of ADE20K with its 150 classes, from either layout (see the head of this file)."""
 
     name = "ade20k"
+    targets = ("SemanticTarget", INSTANCES, SEGMENTS)
     layout = "images/{training,validation}/ and annotations/{training,validation}/, or STEM_seg.png beside STEM.jpg"
     classes = CLASSES
     palette = PALETTE
@@ -266,12 +292,20 @@ class ADE20K(PairedFiles):
             return _list_full(cls.name, root, home, splits)
         folders = {split: _challenge_folders(home, split) for split in splits if split in FOLDERS}
         folders = {split: pair for split, pair in folders.items() if pair[0].is_dir()}
+        parts = {split: match_folders(*pair, split) for split, pair in folders.items()}
+        listed = Annotations(names=CLASSES, ids={index: index for index in range(len(CLASSES))}, object_classes=THING)
+        things = Annotations(names=_THINGS.names, ids=THING)
+        for split, part in parts.items():
+            parts[split] = _with_truths(part, home, split, listed, things)
         return FileListing(
             root=root,
             name=cls.name,
-            parts={split: match_folders(*pair, split) for split, pair in folders.items()},
+            parts=parts,
             encoding=LabelEncoding(classes=CLASSES, palette=PALETTE, label_map=CLASS_OF_CODE, ignore=()),
             folders=folders,
+            faults=(*listed.faults, *things.faults),
+            truths=_truths(listed, things),
+            class_tables={INSTANCES: _THINGS},
         )
 
     @classmethod
@@ -284,6 +318,83 @@ class ADE20K(PairedFiles):
     def label_rule(self, path: Path) -> LabelRule:
         """Return the rule of colours that name objects, or of class codes, as the layout has them."""
         return self.listed.encoding.rule or _CODE_RULE
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackRule:
+    """Maps of objects of the instance track."""
+
+    name: str = INSTANCES
+
+    def read(self, item: Item, decoder: Decoder) -> InstancesTarget:
+        """Return the objects of an item, by class and number."""
+        path = item.truths[self.name]
+        return _objects_of(decoder.file(path, "objects of the track", lambda data: _track_numbers(data, path)), path)
+
+    def size(self, item: Item) -> tuple[int, int]:
+        """Return the size that the header says."""
+        shape = read_shape(item.truths[self.name])
+        return shape.height, shape.width
+
+    def look(self, item: Item) -> TruthLook:
+        """Return what the file shows."""
+        path = item.truths[self.name]
+        numbers = _track_numbers(read_bytes(path), path)
+        size = (numbers.shape[0], numbers.shape[1])
+        try:
+            target = _objects_of(numbers, path)
+        except DataError as error:
+            return TruthLook(size=size, misfit=str(error).removeprefix(f"{path}: "))
+        return TruthLook(size=size, objects=dict(Counter(np.asarray(target.classes).tolist())))
+
+
+def _track_numbers(data: bytes, path: Path) -> np.ndarray:
+    """Return class * 256 + number (H, W) uint16 of a map of the instance track."""
+    colors = decode_raw(data, path)
+    if colors.ndim != 3:
+        raise DataError("is no map of the instance track: expected colours, R = class 1..100, G = number", path)
+    numbers: np.ndarray = colors[..., 0].astype(np.uint16) << 8 | colors[..., 1]
+    return numbers
+
+
+def _objects_of(numbers: np.ndarray, path: Path) -> InstancesTarget:
+    values = np.unique(numbers)
+    values = values[values >= 256]
+    kinds = (values >> 8).astype(np.int64) - 1
+    if kinds.size and kinds.max() >= len(THING):
+        raise DataError(f"holds class {kinds.max() + 1}, expected 1..{len(THING)}", path)
+    return InstancesTarget(numbers == values[:, None, None], kinds, np.zeros(len(values), bool))
+
+
+def _with_truths(part: Part, home: Path, split: str, listed: Annotations, things: Annotations) -> Part:
+    """Return a split with its files of objects and of segments, of whatever kind is there."""
+    folder = home / "annotations_instance" / FOLDERS[split]
+    objects, maps = (home / f"ade20k_{kind}_{split}.json" for kind in ("instance", "panoptic"))
+    if folder.is_dir():
+        images = home / "images" / FOLDERS[split]
+        part = with_companions(part, INSTANCES, "maps of objects", "map of objects", images, folder, is_input=False)
+    elif objects.is_file():
+        part = things.add_objects(part, objects)
+    if maps.is_file():
+        return listed.with_things(listed.add_maps(part, maps, maps.with_suffix(""), as_masks=False))
+    items = [
+        replace(item, truths={**item.truths, SEGMENTS: item.truths[INSTANCES]}) if INSTANCES in item.truths else item
+        for item in part.items
+    ]
+    return replace(part, items=tuple(items))
+
+
+def _truths(listed: Annotations, things: Annotations) -> dict[str, TruthRule]:
+    """Return how objects and segments are read: from files of COCO's form, else from maps and masks."""
+    tracked: TruthRule = TrackRule()
+    if things.objects:
+        tracked = EitherRule(first=things.truths()[INSTANCES], second=tracked, images=frozenset(things.objects))
+    painted: TruthRule = Painted(
+        objects=tracked, labels=MaskLabels(rule=_CODE_RULE), things=THINGS, classes={b: a for a, b in THING.items()}
+    )
+    if listed.maps:
+        painted = EitherRule(first=listed.truths()[SEGMENTS], second=painted, images=frozenset(listed.maps))
+    return {INSTANCES: tracked, SEGMENTS: painted}
 
 
 def find_home(root: Path) -> Path | None:

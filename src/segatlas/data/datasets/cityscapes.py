@@ -11,23 +11,47 @@
 | source   | www.cityscapes-dataset.com, packages leftImg8bit and gtFine                                           |
 | terms    | research, teaching and publications only, no redistribution                                           |
 
+Objects: `*_instanceIds.png` beside the masks holds label id * 1000 + n for things that are told apart, and the label id
+for all else; a thing's label id alone is a crowd. From it follow objects (of the 8 things, numbered 0..7 as published
+networks have them) and panoptic segments; or the latter from `gtFine/cityscapes_panoptic_{split}.json` and its maps.
+
 Layout: `leftImg8bit/{split}/{city}/NAME_leftImg8bit.png` and `gtFine/{split}/{city}/NAME_gtFine_labelIds.png`. Where
 there is no `_labelIds` file, `_labelTrainIds` is read. For the test server, `to_label_ids` turns a prediction back.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from segatlas.config.schema import DataConfig
-from segatlas.data.datasets.listing import SPLITS, Fault, FileListing, LabelEncoding, Part, match_stems
+from segatlas.data.datasets.annotations import Annotations
+from segatlas.data.datasets.decoder import Decoder
+from segatlas.data.datasets.listing import (
+    SPLITS,
+    Companions,
+    Fault,
+    FileListing,
+    Item,
+    LabelEncoding,
+    Part,
+    TruthClasses,
+    TruthLook,
+    match_stems,
+)
 from segatlas.data.datasets.paired import PairedFiles
+from segatlas.data.datasets.truths import INSTANCES, SEGMENTS, EitherRule
+from segatlas.data.formats.guards import read_bytes
+from segatlas.data.formats.instances import OBJECTS_PER_CLASS, InstanceRule
 from segatlas.data.formats.listing import list_images
 from segatlas.data.formats.masks import IGNORE, LabelRule
+from segatlas.data.formats.reading import read_shape, read_stored
 from segatlas.errors import DataError
+from segatlas.structures import InstancesTarget, SegmentsTarget
 
 LABELS: tuple[tuple[str, int, tuple[int, int, int]], ...] = (
     ("unlabeled", 255, (0, 0, 0)),
@@ -80,12 +104,25 @@ _LABEL_ID_RULE = LabelRule(num_classes=len(CLASSES), label_map=TRAIN_ID_OF_LABEL
 _TRAIN_ID_RULE = LabelRule(num_classes=len(CLASSES))
 _IMAGE_STEM = "_leftImg8bit"
 _MASK_ENDINGS = ("_gtFine_labelIds", "_gtFine_labelTrainIds")
+_IDS_ENDING = "_gtFine_instanceIds"
+
+_THINGS = TruthClasses(
+    names=tuple(name for name, is_thing in zip(CLASSES, THINGS, strict=True) if is_thing),
+    palette=tuple(color for color, is_thing in zip(PALETTE, THINGS, strict=True) if is_thing),
+    things=(True,) * sum(THINGS),
+)
+OBJECT_CLASSES = {kind: kind - THINGS.index(True) for kind, is_thing in enumerate(THINGS) if is_thing}
+"""Class -> class among the things."""
+
+CLASS_OF_PANOPTIC_ID = {label_id: train_id for label_id, _, train_id, _ in _EVALUATED}
+"""Category of a panoptic file -> class."""
 
 
 class Cityscapes(PairedFiles):
     """One split of Cityscapes with its 19 evaluated classes."""
 
     name = "cityscapes"
+    targets = ("SemanticTarget", INSTANCES, SEGMENTS)
     layout = "leftImg8bit/{train,val}/CITY/ and gtFine/{train,val}/CITY/"
     classes = CLASSES
     palette = PALETTE
@@ -101,16 +138,32 @@ class Cityscapes(PairedFiles):
         """List the splits; in test a mask may be missing. Label ids are read before train ids."""
         folders = {split: (root / "leftImg8bit" / split, root / "gtFine" / split) for split in splits}
         folders = {split: pair for split, pair in folders.items() if pair[0].is_dir()}
+        parts = {split: _match(images, masks, split) for split, (images, masks) in folders.items()}
+        found = Annotations(names=CLASSES, ids=CLASS_OF_PANOPTIC_ID, object_classes=OBJECT_CLASSES)
+        for split, part in parts.items():
+            listed = root / "gtFine" / f"cityscapes_panoptic_{split}.json"
+            if listed.is_file() and not any(INSTANCES in item.truths for item in part.items):
+                parts[split] = found.add_maps(part, listed, listed.with_suffix(""), as_masks=False)
+        maps = found.truths()
+        ids = frozenset(item.image for part in parts.values() for item in part.items if INSTANCES in item.truths)
+        parts = {split: found.with_things(part) for split, part in parts.items()}
         has_label_ids = any((root / "gtFine").rglob(f"*{_MASK_ENDINGS[0]}.png"))
         return FileListing(
             root=root,
             name=cls.name,
-            parts={split: _match(images, masks, split) for split, (images, masks) in folders.items()},
+            parts=parts,
             folders=folders,
-            faults=_other_images(folders),
+            faults=(*_other_images(folders), *found.faults),
             encoding=LabelEncoding(
                 classes=CLASSES, palette=PALETTE, label_map=TRAIN_ID_OF_LABEL_ID if has_label_ids else None
             ),
+            truths={
+                name: EitherRule(first=InstanceIds(name=name), second=maps[name], images=ids)
+                if name in maps
+                else InstanceIds(name=name)
+                for name in (INSTANCES, SEGMENTS)
+            },
+            class_tables={INSTANCES: _THINGS},
         )
 
     @classmethod
@@ -142,12 +195,75 @@ def _match(images: Path, masks: Path, split: str) -> Part:
     labels: dict[str, list[Path]] = {}
     for ending in reversed(_MASK_ENDINGS):  # the first one is laid over the others
         labels |= {key.removesuffix(ending): paths for key, paths in found.items() if key.endswith(ending)}
-    return match_stems(
+    part = match_stems(
         files,
         labels,
         needs_mask=split != "test",
         expected=lambda key: masks / f"{key}{_MASK_ENDINGS[0]}.png",
     )
+    ids = {key.removesuffix(_IDS_ENDING): paths[0] for key, paths in found.items() if key.endswith(_IDS_ENDING)}
+    if not ids:
+        return part
+    items = tuple(
+        replace(item, truths=dict.fromkeys((INSTANCES, SEGMENTS), ids[item.key])) if item.key in ids else item
+        for item in part.items
+    )
+    lost = tuple(item.image for item in items if item.target is not None and not item.truths)
+    error = DataError(f"has no map of objects *{_IDS_ENDING}.png in {masks}", lost[0]) if lost else None
+    missing = Companions(label="instanceIds", words="map of objects", folder=masks, missing=lost, error=error)
+    return replace(part, items=items, companions={INSTANCES: missing, SEGMENTS: replace(missing, missing=())})
+
+
+@dataclass(frozen=True, kw_only=True)
+class InstanceIds:
+    """Objects and segments of `*_instanceIds.png`, see the head of this file. name: which of the two."""
+
+    name: str
+
+    def read(self, item: Item, decoder: Decoder) -> InstancesTarget | SegmentsTarget:
+        """Return the truth of an item."""
+        path = item.truths[self.name]
+        codes = decoder.file(path, "instance ids", lambda data: _instance_ids(data, path))
+        return _target_of_ids(codes, self.name, path)
+
+    def size(self, item: Item) -> tuple[int, int]:
+        """Return the size that the header says."""
+        shape = read_shape(item.truths[self.name])
+        return shape.height, shape.width
+
+    def look(self, item: Item) -> TruthLook:
+        """Return what the file shows."""
+        path = item.truths[self.name]
+        codes = _instance_ids(read_bytes(path), path)
+        size = (codes.shape[0], codes.shape[1])
+        try:
+            target = _target_of_ids(codes, self.name, path)
+        except DataError as error:
+            return TruthLook(size=size, misfit=str(error).removeprefix(f"{path}: "))
+        return TruthLook(size=size, objects=dict(Counter(np.asarray(target.classes).tolist())))
+
+
+def _instance_ids(data: bytes, path: Path) -> np.ndarray:
+    return InstanceRule(num_classes=len(LABELS)).codes(read_stored(data, path), path)
+
+
+def _target_of_ids(codes: np.ndarray, name: str, path: Path) -> InstancesTarget | SegmentsTarget:
+    """Return objects or segments of numbers (H, W), by rising number."""
+    values = np.unique(codes).astype(np.int64)
+    kinds = np.where(values < OBJECTS_PER_CLASS, values, values // OBJECTS_PER_CLASS)
+    wrong = values[(kinds < 0) | (kinds >= len(LABELS))]
+    if wrong.size:
+        raise DataError(f"holds {wrong[0]}, which is no label id 0..{len(LABELS) - 1} nor label id * 1000 + n", path)
+    classes = np.array([TRAIN_ID_OF_LABEL_ID.get(kind, IGNORE) for kind in kinds.tolist()], np.int64)
+    is_thing = (classes != IGNORE) & np.array([kind != IGNORE and THINGS[kind] for kind in classes.tolist()], bool)
+    crowd = is_thing & (values < OBJECTS_PER_CLASS)
+    if name == INSTANCES:
+        masks = codes == values[is_thing][:, None, None]
+        return InstancesTarget(masks, classes[is_thing] - THINGS.index(True), crowd[is_thing])
+    kept = classes != IGNORE
+    rows = np.where(kept, np.cumsum(kept) - 1, -1).astype(np.int32)
+    ids = rows[np.searchsorted(values, codes)]
+    return SegmentsTarget(ids, classes[kept], is_thing[kept], crowd[kept])
 
 
 def _other_images(folders: Mapping[str, tuple[Path, Path]]) -> tuple[Fault, ...]:

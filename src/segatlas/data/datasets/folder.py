@@ -10,7 +10,8 @@ Layouts, `STEM` being equal for an image and its mask (subfolders allowed), endi
 Without a val part, a seeded fraction of train (`data.val_fraction`) is held out, and named in the log. In test, masks
 may be missing. Class names come from `data.classes`, else `ROOT/classes.json` or `ROOT/classes.txt`, else they are
 counted in
-the masks of all splits: `class_0` up to the largest label found.
+the masks of all splits: `class_0` up to the largest label found. Objects and segments beside the images:
+`folder_objects.py`; where they are, masks may be missing altogether.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from pydantic import Field
 from segatlas.config.mask_values import Color, MaskCode
 from segatlas.config.schema import DataConfig
 from segatlas.config.section import Section
+from segatlas.data.datasets.folder_objects import InstancesOptions, objects_there, with_objects
 from segatlas.data.datasets.foreign import masks_meant
 from segatlas.data.datasets.listing import (
     SPLITS,
@@ -43,6 +45,7 @@ from segatlas.data.datasets.listing import (
 from segatlas.data.datasets.lists import read_items
 from segatlas.data.datasets.paired import PairedFiles, empty_split
 from segatlas.data.datasets.scan import count_classes, refuse_black_and_white
+from segatlas.data.datasets.truths import INSTANCES, SEGMENTS, PanopticLabelsByFile
 from segatlas.data.formats.classes import ClassNames, read_classes
 from segatlas.data.formats.guards import IMAGE_ENDINGS
 from segatlas.data.formats.images import read_header
@@ -83,12 +86,14 @@ class FolderOptions(Section):
         None, description="CSV or text file of image,mask pairs for each split"
     )
     val_fraction: float = Field(0.2, gt=0, lt=1, description="fraction of train held out where there is no val split")
+    instances: InstancesOptions = Field(InstancesOptions(), description="what the files of objects mean")
 
 
 class FolderData(PairedFiles):
     """One split of a folder of images and masks, in any of the four layouts (see the head of this file)."""
 
     name = "folder"
+    targets: tuple[str, ...] = ("SemanticTarget", INSTANCES, SEGMENTS)
     options = FolderOptions
     layout = "train/images/ and train/masks/, or images/train/ and masks/train/, or images/ and masks/"
 
@@ -102,34 +107,48 @@ class FolderData(PairedFiles):
             parts, more = _listed_parts(options.lists, root)
             return replace(listing, parts=parts, faults=(*faults, *more))
         folders = {split: found for split in SPLITS if (found := split_folders(root, split)) is not None}
-        return replace(
+        listing = replace(
             listing,
             parts={split: find_part(root, split) for split in folders},
             faults=(*faults, *_not_read(folders), *_misnamed_splits(root)),
             folders=folders,
         )
+        if INSTANCES not in cls.targets:
+            return listing
+        rule = None if encoding.classes is None else _label_rule(options, len(encoding.classes))
+        return with_objects(listing, options.instances, rule)
 
     def open(self, cfg: DataConfig, root: Path, seed: int) -> Sequence[Item]:
         """Return the items of the split; classes and channels are the same for all splits of a root."""
         options = cfg.options(FolderOptions)
         self.listed = self.listing(cfg, root)
-        sound = {split: _sound(split, part) for split, part in self.listed.parts.items()}
+        sound = {split: _sound(split, part, self.target) for split, part in self.listed.parts.items()}
         parts = {split: items for split, items in sound.items() if items or options.lists}
-        label_map, colors = _tables(options)
-        masks = [item.target for name in SPLITS for item in parts.get(name, ()) if item.target is not None]
-        if label_map is None and colors is None and IGNORE in options.ignore:
-            refuse_black_and_white(masks, lossy=LOSSY in cfg.accept)
-        self.classes, self.palette, self.unread = _find_classes(options, cfg.accept, root, masks, label_map, colors)
-        self._rule = LabelRule(
-            num_classes=len(self.classes),
-            label_map=label_map,
-            ignore=options.ignore,
-            colors=colors,
-        )
+        items = [item for name in SPLITS for item in parts.get(name, ())]
+        if items and not self.gives(Part(items=tuple(items)), self.target):
+            text = f"gives no {self.target}, which is asked for; docs/datasets.md says where objects can lie"
+            raise DataError(text, root)
+        self._set_classes(options, cfg.accept, root, items)
         known = parts.get("train") or next(iter(parts.values()), ())
         if cfg.channels is None:
             self.channels = _count_channels(known[:HEADERS_READ])
         return _choose(parts, self.split, options, root, seed)
+
+    def _set_classes(self, options: FolderOptions, accept: Sequence[str], root: Path, items: Sequence[Item]) -> None:
+        """Find the classes of the truth that is asked for: listed with it, declared, or counted in masks."""
+        table = self.listed.class_tables.get(self.target)
+        if table is not None:
+            self.classes, self.palette, self.things = table.names, table.palette, table.things
+            self._rule = LabelRule(num_classes=len(table.names))
+            return
+        label_map, colors = _tables(options)
+        masks = [item.target for item in items if item.target is not None]
+        has_codes = self.target != INSTANCES and self.listed.encoding.rule is None
+        if has_codes and label_map is None and colors is None and IGNORE in options.ignore:
+            refuse_black_and_white(masks, lossy=LOSSY in accept)
+        self.classes, self.palette, self.unread = _find_classes(options, accept, root, masks, label_map, colors)
+        self.things = self.listed.things
+        self._rule = _label_rule(options, len(self.classes))
 
     @classmethod
     def prepare(cls, cfg: DataConfig) -> Path:
@@ -147,12 +166,16 @@ class FolderData(PairedFiles):
     @classmethod
     def fits(cls, root: Path) -> bool:
         """Whether a folder has a split with a folder of images and one of masks."""
-        parts = [split_folders(root, split) for split in SPLITS]
-        return any(folders is not None and folders[1].is_dir() for folders in parts)
+        parts = {split: split_folders(root, split) for split in SPLITS}
+        return any(
+            folders is not None and (folders[1].is_dir() or objects_there(root, split, folders[0]))
+            for split, folders in parts.items()
+        )
 
     def label_rule(self, path: Path) -> LabelRule:
         """Return the rule that the recipe gives: a label map or a colour table, and what is ignored."""
-        return self._rule
+        maps = self.listed.encoding.rule
+        return maps.rules[path] if isinstance(maps, PanopticLabelsByFile) else self._rule
 
 
 def split_folders(root: Path, split: str) -> tuple[Path, Path] | None:
@@ -221,10 +244,18 @@ def _listed_parts(
     return parts, faults
 
 
-def _sound(split: str, part: Part) -> tuple[Item, ...]:
-    """Return the items of a part; DataError at its first fault."""
-    if part.error is not None:
-        raise part.error
+def _label_rule(options: FolderOptions, count: int) -> LabelRule:
+    """Return how masks become `count` classes."""
+    label_map, colors = _tables(options)
+    return LabelRule(num_classes=count, label_map=label_map, ignore=options.ignore, colors=colors)
+
+
+def _sound(split: str, part: Part, target: str) -> tuple[Item, ...]:
+    """Return the items of a part; DataError at its first fault that concerns the truth that is asked for."""
+    companions = part.companions.get(target)
+    error = part.error or (None if companions is None else companions.error)
+    if error is not None:
+        raise error
     if part.masks_without_image:
         count, first = len(part.masks_without_image), part.masks_without_image[0]
         logger.warning("%d mask(s) of %s have no image and are left out, the first is %s", count, split, first)

@@ -178,8 +178,11 @@ def _coco(tree: Tree) -> Foreign | None:
         has_lists = '"images"' in text and _has_one(text, '"annotations"', '"categories"')
         is_named_so = path.name.startswith(("instances_", "panoptic_")) or ".coco." in path.name
         if has_lists and (is_named_so or '"file_name"' in text):
-            how = "Draw the annotations as masks (annToMask of pycocotools does one), or export masks from the tool."
-            return _no_masks("COCO annotations", path, "annotations in JSON", how)
+            advice = (
+                "COCO's files are read where they lie so: annotations/instances_train.json (or panoptic_train.json "
+                "with its maps) and train/, likewise val; or train/instances.json beside train/images/"
+            )
+            return Foreign(name="COCO annotations", evidence=path, advice=advice)
     return None
 
 

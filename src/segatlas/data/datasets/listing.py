@@ -17,9 +17,7 @@ from segatlas.data.formats.masks import IGNORE, LabelRule
 from segatlas.errors import DataError
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from segatlas.data.formats.stored import Stored
+    from segatlas.data.datasets.decoder import Decoder
     from segatlas.structures import InstancesTarget, SegmentsTarget
 
 SPLITS = ("train", "val", "test")
@@ -30,7 +28,7 @@ class Item:
     """The files of one sample. target: the file of its mask, None without. sources: files of further inputs, by name.
 
     key: unique within the split, relative path without ending. truths: files of truths of other types than a mask's, by
-    the type's name.
+    the type's name; many items may have one file, and a folder may stand for the files in it.
     """
 
     key: str
@@ -91,15 +89,42 @@ class LabelEncoding:
     rule: LabelRule | None = None
 
 
-class TruthRule(Protocol):
-    """How files of a truth become that truth."""
+@dataclass(frozen=True, kw_only=True)
+class TruthLook:
+    """What the truth of one item shows. size: (H, W). objects: how many there are of each class.
 
-    def codes(self, stored: Stored, path: Path) -> np.ndarray:
-        """Return the numbers that a file holds. DataError where they are none, or may have been changed."""
+    misfit: why it is no truth of this dataset, "" where it is one. problems: kind of finding and text of each further
+    fault.
+    """
+
+    size: tuple[int, int]
+    objects: Mapping[int, int] = field(default_factory=dict)
+    misfit: str = ""
+    problems: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TruthClasses:
+    """The classes of a type of truth. things: by class, None where nothing says it."""
+
+    names: tuple[str, ...]
+    palette: tuple[Color, ...]
+    things: tuple[bool, ...] | None = None
+
+
+class TruthRule(Protocol):
+    """How files, or entries of a file, become the truth of an item."""
+
+    def read(self, item: Item, decoder: Decoder) -> SegmentsTarget | InstancesTarget:
+        """Return the truth of an item. DataError where it cannot be read, or means nothing."""
         ...
 
-    def target(self, codes: np.ndarray, path: Path) -> SegmentsTarget | InstancesTarget:
-        """Return what the numbers mean. DataError where one of them means nothing."""
+    def look(self, item: Item) -> TruthLook:
+        """Return what it shows. DataError where its pixels cannot be read."""
+        ...
+
+    def size(self, item: Item) -> tuple[int, int] | None:
+        """Return the (H, W) that headers tell, None where there is no file. DataError where they cannot be read."""
         ...
 
 
@@ -129,6 +154,12 @@ class FileListing:
     truths: Mapping[str, TruthRule] = field(default_factory=dict)
     """How files of truths that are no mask are read, by the name of their type."""
 
+    class_tables: Mapping[str, TruthClasses] = field(default_factory=dict)
+    """Classes of truths that have others than those of the dataset, by the name of their type."""
+
+    things: tuple[bool, ...] | None = None
+    """By class of the masks, whether it is a thing; None = the files do not say."""
+
     holds_out_val: bool = False
     """Whether val is held out of train where it has no part of its own."""
 
@@ -152,6 +183,14 @@ class FileListing:
             companions = {name: one for name, one in part.companions.items() if name not in self.truths or name in kept}
             parts[split] = replace(part, items=items, companions=companions)
         return replace(self, parts=parts, truths={name: rule for name, rule in self.truths.items() if name in kept})
+
+    def without_masks(self) -> FileListing:
+        """Return the listing for a task of objects, to which masks of classes are nothing."""
+        parts = {}
+        for split, part in self.parts.items():
+            items = tuple(replace(item, target=None) if item.truths else item for item in part.items)
+            parts[split] = replace(part, items=items)
+        return replace(self, parts=parts)
 
     def has_part(self, split: str) -> bool:
         """Whether a split has an image, with or without a mask."""

@@ -13,11 +13,10 @@ import numpy as np
 from segatlas.config.schema import DataConfig
 from segatlas.config.section import Section
 from segatlas.data.dataset import Color
+from segatlas.data.datasets.decoder import Decoder
 from segatlas.data.datasets.listing import SPLITS, FileListing, Item, Part
-from segatlas.data.formats.guards import read_bytes
 from segatlas.data.formats.images import decode_image
 from segatlas.data.formats.masks import LOSSY, LabelRule, decode_raw
-from segatlas.data.formats.reading import read_stored
 from segatlas.data.sample import Sample, Source
 from segatlas.data.store import Store
 from segatlas.errors import DataError, UsageError
@@ -70,7 +69,7 @@ class PairedFiles(ABC):
     ):
         self.split = split
         self.target = target
-        self.store = store
+        self.decoder = Decoder(store)
         self.channels = cfg.channels or 3
         self.takes_lossy = LOSSY in cfg.accept
         self.items = tuple(self.open(cfg, self.prepare(cfg), seed))
@@ -125,10 +124,22 @@ class PairedFiles(ABC):
         error = part.error or (None if truths is None else truths.error)
         if error is not None:
             raise error
+        if part.items and not self.gives(part, self.target):
+            given = ", ".join(name for name in self.targets if self.gives(part, name)) or "no truth"
+            raise DataError(f"split {self.split!r} gives {given}, not the {self.target} that is asked for", root)
         if not part.items:
             parts = self.listing(cfg, root).parts
             raise empty_split(self.split, root, self.expected(root, self.split), [n for n in parts if parts[n].items])
+        if (table := self.listed.class_tables.get(self.target)) is not None:
+            self.classes, self.palette, self.things = table.names, table.palette, table.things
         return part.items
+
+    @staticmethod
+    def gives(part: Part, target: str) -> bool:
+        """Whether a split has truths of a type; of one where no image needs a truth, it is so."""
+        found = [item.target if target == "SemanticTarget" else item.truths.get(target) for item in part.items]
+        other = any(item.target is not None or item.truths for item in part.items)
+        return not other or any(path is not None for path in found)
 
     @abstractmethod
     def label_rule(self, path: Path) -> LabelRule:
@@ -152,8 +163,12 @@ class PairedFiles(ABC):
 
     def truth(self, index: int) -> Target | None:
         """Read the truth of one sample alone, of the type `self.target`; None without. DataError as `load`."""
-        path = self.truth_file(index)
-        return None if path is None else self.read_target(path)
+        item, path = self.items[index], self.truth_file(index)
+        if path is None:
+            return None
+        if self.target == "SemanticTarget":
+            return SemanticTarget(self.read_label(path))
+        return self.listed.truths[self.target].read(item, self.decoder)
 
     def load(self, index: int) -> Sample:
         """Read one sample.
@@ -184,14 +199,6 @@ class PairedFiles(ABC):
         array = self._decoded(path, f"image {channels}", lambda data: decode_image(data, channels, name=path))
         return Source(array=array, kind=kind)
 
-    def read_target(self, path: Path) -> Target:
-        """Read the truth of the type `self.target` from its file. DataError as `load`."""
-        if self.target == "SemanticTarget":
-            return SemanticTarget(self.read_label(path))
-        rule = self.listed.truths[self.target]
-        codes = self._decoded(path, self.target, lambda data: rule.codes(read_stored(data, path), path))
-        return rule.target(codes, path)
-
     def read_label(self, path: Path) -> np.ndarray:
         """Read a mask as (H, W) uint8, 0..K-1 or 255. DataError as `load`."""
         rule = self.label_rule(path)
@@ -200,7 +207,7 @@ class PairedFiles(ABC):
         return self._decoded(path, f"label {rule.text}", lambda data: rule.decode(data, path))
 
     def _decoded(self, path: Path, kind: str, decode: Callable[[bytes], np.ndarray]) -> np.ndarray:
-        return decode(read_bytes(path)) if self.store is None else self.store.array(path, kind, decode)
+        return self.decoder.file(path, kind, decode)
 
 
 def size_message(mask: tuple[int, ...], image: tuple[int, ...], image_path: Path) -> str:

@@ -25,6 +25,7 @@ class Pairs(FolderData):
     """One split of a folder of images at two dates and masks (see the head of this file)."""
 
     name = "pairs"
+    targets = ("SemanticTarget",)
     layout = "train/images/, train/before/ and train/masks/, or images/train/, before/train/ and masks/train/"
     sources: Mapping[str, SourceKind] = {BEFORE: "image"}
 

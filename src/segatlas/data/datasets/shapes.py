@@ -19,9 +19,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from segatlas.config.schema import DataConfig
+from segatlas.data.datasets.annotations import Annotations
 from segatlas.data.datasets.folder import find_part, sibling_folder, split_folders
 from segatlas.data.datasets.listing import SPLITS, FileListing, Item, LabelEncoding, fault_of_list, with_companions
 from segatlas.data.datasets.paired import PairedFiles
+from segatlas.data.datasets.truths import INSTANCES, SEGMENTS, MapOfObjects
 from segatlas.data.formats.classes import read_classes
 from segatlas.data.formats.instances import InstanceRule
 from segatlas.data.formats.masks import LabelRule
@@ -32,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_ROOT = "data/shapes"
 
-INSTANCES = "instances"
+MAPS = "instances"
 """The folder of the maps of objects, beside `masks`."""
 
 
@@ -40,7 +42,7 @@ class Shapes(PairedFiles):
     """One split of `shapes`. Where the root is missing or empty, the dataset is made there first."""
 
     name = "shapes"
-    targets = ("SemanticTarget", "InstancesTarget")
+    targets = ("SemanticTarget", INSTANCES, SEGMENTS)
     layout = f"{META_FILE}, classes.json, train/images/ and train/masks/, as `segatlas data make-shapes` writes them"
 
     @classmethod
@@ -74,12 +76,17 @@ class Shapes(PairedFiles):
             error = DataError("has no classes.json with colours", root)
         folders = {split: found for split in splits if (found := split_folders(root, split)) is not None}
         parts = {}
+        names = () if table is None else table.names
+        listed = Annotations(names=names)
         for split, (images, _) in folders.items():
-            maps = sibling_folder(images, root, INSTANCES)
-            part = find_part(root, split)
-            parts[split] = with_companions(
-                part, "InstancesTarget", INSTANCES, "map of objects", images, maps, is_input=False
+            maps = sibling_folder(images, root, MAPS)
+            part = with_companions(
+                find_part(root, split), INSTANCES, MAPS, "map of objects", images, maps, is_input=False
             )
+            file = root / "annotations" / f"panoptic_{split}.json"
+            if table is not None and file.is_file():
+                part = listed.add_maps(part, file, root / split / "panoptic", as_masks=False)
+            parts[split] = part
         repair = "make the dataset anew: segatlas data make-shapes NEW_FOLDER"
         return FileListing(
             root=root,
@@ -88,9 +95,11 @@ class Shapes(PairedFiles):
             encoding=LabelEncoding(
                 classes=None if table is None else table.names, palette=None if table is None else table.colors
             ),
-            faults=() if error is None else (fault_of_list(error, repair, kind="classes_file"),),
+            faults=tuple(listed.faults) if error is None else (fault_of_list(error, repair, kind="classes_file"),),
             folders=folders,
-            truths={} if table is None else {"InstancesTarget": InstanceRule(num_classes=len(table.names))},
+            truths={**listed.truths(), INSTANCES: MapOfObjects(rule=InstanceRule(num_classes=len(names)))}
+            if names
+            else {},
         )
 
     @classmethod

@@ -120,6 +120,19 @@ class Store:
             self._keep(digest, kind, found)
         return found
 
+    def made(self, content: bytes, kind: str, make: Callable[[], np.ndarray]) -> np.ndarray:
+        """Return what `make` gives, from the store where possible: content and kind are all that it depends on.
+
+        For entries of a file that many images share. The array is read-only, as that of `array`.
+        """
+        digest = _hash(content)
+        found = self._find(digest, kind)
+        if found is None:
+            found = make()
+            found.flags.writeable = False
+            self._keep(digest, kind, found)
+        return found
+
     def prepare(self) -> None:
         """Before a run: say now if nothing can be kept, and remove what killed processes left half-written."""
         if self._has_room(0):

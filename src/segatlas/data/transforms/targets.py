@@ -15,19 +15,29 @@ NO_SEGMENT = -1
 def warp_target(target: Target, placement: Placement) -> Target:
     """Return the truth that `placement` makes of one.
 
-    Labels are padded with 255. Segment ids are padded with -1; the tables stay, also where no pixel of a segment is
-    left. Instances that vanish are dropped.
+    Labels are padded with 255, segment ids with -1. Segments and instances of which no pixel is left are dropped.
     """
     if isinstance(target, SemanticTarget):
         return SemanticTarget(warp_label(np.asarray(target.labels), placement, IGNORE))
     if isinstance(target, SegmentsTarget):
-        return target._replace(ids=warp_label(np.asarray(target.ids), placement, NO_SEGMENT))
+        return visible(target._replace(ids=warp_label(np.asarray(target.ids), placement, NO_SEGMENT)))
     masks = np.asarray(target.masks)
     moved = np.zeros((len(masks), *placement.size), bool)
     for place, mask in zip(moved, masks, strict=True):
         place[...] = warp_label(mask.view(np.uint8), placement, 0)
     left = moved.any(axis=(1, 2))
     return InstancesTarget(moved[left], np.asarray(target.classes)[left], np.asarray(target.crowd)[left])
+
+
+def visible(target: SegmentsTarget) -> SegmentsTarget:
+    """Return the segments that have a pixel, in their order."""
+    ids = np.asarray(target.ids)
+    count = len(np.asarray(target.classes))
+    seen = np.bincount(ids[ids >= 0], minlength=count) > 0
+    if seen.all():
+        return target
+    rows = np.append(np.where(seen, np.cumsum(seen) - 1, NO_SEGMENT), NO_SEGMENT).astype(ids.dtype)  # the last is of -1
+    return SegmentsTarget(rows[ids], *(np.asarray(table)[seen] for table in target[1:]))
 
 
 def size_of_target(target: Target) -> Size:
