@@ -20,7 +20,7 @@ def network(**fields):
 
 
 def segments():
-    """Return a truth: stuff of class 0, things of classes 2 and 3, void below, a crowd of class 3 at the right."""
+    """Return a truth: stuff of class 0, things of classes 2 and 3, ignored below, a crowd of class 3 at the right."""
     ids = np.zeros(SIZE, np.int32)
     ids[8:30, 8:30], ids[30:50, 40:70], ids[:, 90:], ids[60:] = 1, 2, 3, -1
     flags = [np.array(values, bool) for values in ([0, 1, 1, 1], [0, 0, 0, 1])]

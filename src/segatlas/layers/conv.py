@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from segatlas.layers.norm import BatchNorm2d
 
 
-class ConvGNReLU(nn.Module):
+class ConvGroupNormReLU(nn.Module):
     """A convolution without bias that keeps the size, then group norm and ReLU."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 3, *, groups: int = 32):

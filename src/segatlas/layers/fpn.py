@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segatlas.layers.conv import ConvBNReLU, ConvGNReLU
+from segatlas.layers.conv import ConvBNReLU, ConvGroupNormReLU
 from segatlas.layers.norm import BatchNorm2d
 
 
@@ -66,7 +66,7 @@ class FPNHead(nn.Module):
         super().__init__()
 
         def block(width: int) -> nn.Module:
-            return ConvGNReLU(width, channels, groups=groups) if groups else ConvBNReLU(width, channels)
+            return ConvGroupNormReLU(width, channels, groups=groups) if groups else ConvBNReLU(width, channels)
 
         self.align_corners = align_corners
         widths = [in_channels] * len(strides) if isinstance(in_channels, int) else in_channels

@@ -48,7 +48,7 @@ def true_objects(target: InstancesTarget | SegmentsTarget, device: torch.device 
 
 
 def semantic_of(target: SegmentsTarget, place: Sequence[int], device: torch.device | str) -> Tensor:
-    """Return the class of each pixel (H, W) uint8 as `place` numbers the classes; 255 in void and crowds."""
+    """Return the class of each pixel (H, W) uint8 as `place` numbers the classes; 255 in ignored pixels and crowds."""
     ids = torch.as_tensor(target.ids, device=device).long()
     classes = torch.as_tensor(target.classes, device=device).long()
     crowd = torch.as_tensor(target.crowd, device=device).bool()
