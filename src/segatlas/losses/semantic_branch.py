@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class SemanticBranch(Loss):
-    """Mean cross-entropy of the semantic logits over the pixels that are neither void nor in a crowd.
+    """Mean cross-entropy of the semantic logits over the pixels that are neither ignored nor in a crowd.
 
     In place of logits and labels it takes the network's whole output and the truths; what each pixel should be lies in
     `raw`, as the network numbers it.
