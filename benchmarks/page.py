@@ -35,6 +35,7 @@ TITLES = {
     "attention": "Attention of the non-local family",
     "data": "Data path of one worker",
     "confusion": "Counting",
+    "objects": "Objects and segments",
     "window": "Windows",
     "start": "Cold start",
 }

@@ -9,6 +9,7 @@ from benchmarks import (
     image_metrics,
     loss,
     networks,
+    objects,
     plain_transformers,
     pyramids,
     start,
@@ -27,6 +28,7 @@ ROWS: tuple[Row, ...] = (
     *data_path.ROWS,
     *counting.ROWS,
     *image_metrics.ROWS,
+    *objects.ROWS,
     *window.ROWS,
     *start.ROWS,
 )

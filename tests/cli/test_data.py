@@ -204,7 +204,7 @@ def test_convert_writes_a_folder_that_is_read_again(tmp_path: Path) -> None:
     assert json.loads(result.stdout)["train"] > 0
     assert json.loads((tmp_path / "out/classes.json").read_text())[0]["name"] == "Sky"
     assert segatlas("convert", tmp_path / "camvid", tmp_path / "out").exit_code == 2
-    assert segatlas("convert", tmp_path / "camvid", tmp_path / "x", "--to", "coco").exit_code == 2
+    assert segatlas("convert", tmp_path / "camvid", tmp_path / "x", "--to", "yolo").exit_code == 2
 
 
 def test_convert_turns_predictions_into_cityscapes_ids(tmp_path: Path) -> None:

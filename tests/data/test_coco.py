@@ -12,7 +12,9 @@ import pytest
 from fakes.coco import CATEGORIES, change, scene, write_coco
 from fakes.shared import shared_data
 from PIL import Image
+from typer.testing import CliRunner
 
+from segatlas.cli.main import app
 from segatlas.config.schema import DataConfig
 from segatlas.data import Store, create_dataset
 from segatlas.data.checks import examine
@@ -267,3 +269,15 @@ def test_real_objects_segments_and_areas_are_read():
         target = val.load(index).target
         assert np.bincount(target.ids[target.ids >= 0]).tolist() == areas[val.key(index)]
     assert opened(root, "InstancesTarget", "val").load(0).target.masks.shape[0] == 15
+
+
+def test_stats_and_preview_show_objects_where_there_are_no_masks(tmp_path):
+    root = write_coco(tmp_path / "data", maps=False)
+    result = CliRunner().invoke(app, ["data", "stats", str(root), "--json"])
+    assert result.exit_code == 0, result.output
+    classes = json.loads(result.stdout.splitlines()[-1])["splits"]["train"]["classes"]
+    areas = [sum(int((scene(index, SIZE)[0] == number).sum()) for index in range(4)) for number in (300, 9, 66051)]
+    assert [one["pixels"] for one in classes] == areas
+    result = CliRunner().invoke(app, ["data", "preview", str(root), "--out", str(tmp_path / "sheet.png")])
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "sheet.png").is_file()

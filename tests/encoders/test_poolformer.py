@@ -13,6 +13,8 @@ from segatlas.conversion.renaming import rename_to_theirs
 from segatlas.encoders.poolformer import around
 from segatlas.encoders.spec import create_encoder
 from segatlas.errors import WeightsError
+from segatlas.models.semantic_fpn import ARCHITECTURE
+from segatlas.testing import check_model
 
 SMALL = {"encoder": "poolformer_w8", "neck_channels": 8, "channels": 8}
 
@@ -78,6 +80,18 @@ def test_images_of_other_channels_are_taken(channels):
     net = create_model("semantic_fpn", num_classes=3, in_channels=channels, **SMALL).eval()
     with torch.no_grad():
         assert net(torch.randn(1, channels, 61, 93)).logits.shape == (1, 3, 15, 23)
+
+
+@pytest.mark.slow
+def test_a_network_on_it_keeps_all_rules_but_that_of_whole_strides():
+    """Its first convolution leaves up to three pixels out at the end of a side, as the published one does."""
+    check_model(ARCHITECTURE, SMALL, skip=("stride",), slow=True)
+
+
+def test_an_image_of_one_pixel_is_taken():
+    net = create_model("semantic_fpn", num_classes=3, **SMALL).eval()
+    with torch.no_grad():
+        assert net(torch.randn(1, 3, 1, 1)).logits.shape == (1, 3, 1, 1)
 
 
 def file_of(settings=None):

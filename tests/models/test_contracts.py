@@ -46,6 +46,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "pspnet-mobilenet_v2_320": ("pspnet", {"encoder": "mobilenet_v2_320", "channels": 8}),
+    "segformer-smp": ("segformer", {"decoder_channels": 8, "logits_align_corners": True, "presence_classes": 3}),
     "segformer-resnet18": ("segformer", {"encoder": "resnet18", "decoder_channels": 8, "aux": True}),
     "fcn-hrnet": (
         "fcn",

@@ -7,7 +7,7 @@ import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from segatlas.data.checks import CheckReport, Finding
+    from segatlas.data.checks.convert_objects import Form
     from segatlas.data.dataset import SegmentationData
     from segatlas.data.statistics import SplitStatistics
     from segatlas.recipe import Config
@@ -37,7 +38,8 @@ app = typer.Typer(no_args_is_help=True, help="Check, repair, describe, show, mak
 
 MOST_FILES = 5
 BAR_WIDTH = 16
-TARGETS = ("folder", "cityscapes-ids")
+OBJECT_FORMS = ("coco", "panoptic", "instances")
+TARGETS = ("folder", *OBJECT_FORMS, "cityscapes-ids")
 
 DataWords = Annotated[
     list[str] | None,
@@ -107,7 +109,7 @@ def stats(
     """Count sizes, values, class pixels and images of every split, and suggest class weights and normalisation."""
     import json
 
-    from segatlas.data import create_dataset
+    from segatlas.data import create_dataset, plainest_target
     from segatlas.data.checks import available_splits
     from segatlas.data.statistics import describe
     from segatlas.files import whole_file
@@ -117,7 +119,7 @@ def stats(
     record: dict[str, object] = {"root": cfg.data.root, "name": cfg.data.name, "splits": {}}
     described = []
     for split in available_splits(cfg.data):
-        dataset = create_dataset(cfg.data, split, cfg.seed)
+        dataset = create_dataset(cfg.data, split, cfg.seed, target=plainest_target(cfg.data))
         with progress_bar(f"reading {dataset.split}") as bar:
             described.append(
                 describe(dataset, declared=cfg.model.input.stated_max_value, jobs=jobs, progress=bar.report)
@@ -149,11 +151,11 @@ def preview(
     """Draw a sheet: image | mask | overlay with legend, and with --augmented a training sample of the recipe."""
     import numpy as np
 
-    from segatlas.data import create_dataset
+    from segatlas.data import create_dataset, plainest_target
     from segatlas.drawing import save_image, sheet
 
     cfg = load_data(words, config_file)
-    dataset = create_dataset(cfg.data, split, cfg.seed)
+    dataset = create_dataset(cfg.data, split, cfg.seed, target=plainest_target(cfg.data))
     console = human(json_line=json_line)
     rows, names, failed = [], [], []
     for index in np.unique(np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int)).tolist():
@@ -211,11 +213,14 @@ def convert(
     json_line: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Write any readable dataset as a plain folder of images and index masks with classes.json.
+    """Write any readable dataset as a plain folder of images, index masks and maps of objects, with classes.json.
+
+    --to coco writes its objects as COCO's file, --to instances as maps, --to panoptic its segments as COCO's maps.
 
     --to cityscapes-ids turns predicted masks (19 train ids) into label ids, as the Cityscapes server wants them.
     """
     from segatlas.data.checks.convert import to_cityscapes_ids, to_folder
+    from segatlas.data.checks.convert_objects import to_objects
 
     if to not in TARGETS:
         raise UsageError(f"--to: got {to!r}, expected {' or '.join(TARGETS)}")
@@ -225,6 +230,10 @@ def convert(
             raise UsageError(f"{source}: no such folder")
         with progress_bar("writing") as bar:
             counts = {"masks": to_cityscapes_ids(source, out, bar.report)}
+    elif to in OBJECT_FORMS:
+        cfg = load_data([source, *(words or [])])
+        with progress_bar("writing") as bar:
+            counts = to_objects(cfg.data, out, cast("Form", to), bar.report)
     else:
         cfg = load_data([source, *(words or [])])
         with progress_bar("writing") as bar:
@@ -413,12 +422,15 @@ def preview_row(dataset: SegmentationData, index: int, augment: Config | None) -
     """Return image, mask colours and overlay of a sample, and with a recipe one training sample of it."""
     import numpy as np
 
+    from segatlas.data.statistics import label_of
     from segatlas.drawing import color_mask, overlay, viewable
     from segatlas.labels import IGNORE
 
     sample = dataset.load(index)
     image = viewable(sample.image)
-    label = sample.label if sample.label is not None else np.full(image.shape[:2], IGNORE, np.uint8)
+    label = label_of(sample.target)
+    if label is None:
+        label = np.full(image.shape[:2], IGNORE, np.uint8)
     row = [image, color_mask(label, dataset.palette), overlay(image, label, dataset.palette, dataset.classes)]
     if augment is not None:
         from segatlas.data.transforms import Pipeline
@@ -427,7 +439,9 @@ def preview_row(dataset: SegmentationData, index: int, augment: Config | None) -
         pipeline = Pipeline.from_config(augment.transforms, (0.0,) * channels, (1.0,) * channels, limit, channels)
         prepared = pipeline(sample, np.random.default_rng([augment.seed, 0, index]))
         changed = viewable(np.clip(prepared.image * 255 + 0.5, 0, 255).astype(np.uint8))
-        row.append(overlay(changed, prepared.label, dataset.palette, dataset.classes, alpha=0.35, legend=False))
+        label = label_of(prepared.target)
+        assert label is not None  # a prepared sample has a truth
+        row.append(overlay(changed, label, dataset.palette, dataset.classes, alpha=0.35, legend=False))
     return row
 
 

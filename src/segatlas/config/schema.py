@@ -280,6 +280,7 @@ class EvalConfig(Section):
     max_detections: int = Field(
         100, ge=1, description="predicted objects of a class in an image that average precision counts, as COCO's 100"
     )
+    class_agnostic: bool = Field(True, description="also average precision with classes left aside")
 
 
 class LogConfig(Section):

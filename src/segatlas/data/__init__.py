@@ -14,7 +14,7 @@ from segatlas.errors import DataError
 if TYPE_CHECKING:
     from segatlas.config.schema import DataConfig
 
-__all__ = ["DATASETS", "Store", "create_dataset", "describe_layout"]
+__all__ = ["DATASETS", "Store", "create_dataset", "describe_layout", "plainest_target"]
 
 
 def create_dataset(
@@ -42,6 +42,18 @@ def create_dataset(
     if not kind.reads(cfg, root):
         raise DataError(f"is not laid out as data.name={cfg.name}: expected {kind.layout}; it {_hint(root)}", root)
     return kind(cfg, split, seed, store, target)
+
+
+def plainest_target(cfg: DataConfig) -> str:
+    """Return the name of the plainest truth that a dataset's files give: of pixels, else of objects or segments."""
+    from segatlas.data.options import checked
+
+    kind = dataset_class(cfg.name)
+    cfg = checked(cfg)
+    items = [item for part in kind.listing(cfg, kind.prepare(cfg)).parts.values() for item in part.items]
+    if any(item.target is not None for item in items):
+        return kind.targets[0]
+    return next((name for name in kind.targets if any(name in item.truths for item in items)), kind.targets[0])
 
 
 def _hint(root: Path) -> str:

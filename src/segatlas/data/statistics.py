@@ -14,6 +14,7 @@ import numpy as np
 from segatlas.data.dataset import SegmentationData
 from segatlas.data.value_range import fitting_max, no_data_doubt, range_doubt
 from segatlas.errors import DataError
+from segatlas.structures import IGNORE, SegmentsTarget, SemanticTarget, Target
 
 MOST_SIZES = 5
 
@@ -26,6 +27,20 @@ def count_classes(dataset: SegmentationData) -> np.ndarray:
         if label is not None:
             counts += np.bincount(label.ravel(), minlength=256)
     return counts[: len(dataset.classes)]
+
+
+def label_of(target: Target | None) -> np.ndarray | None:
+    """Return (H, W) uint8 classes of a truth of any type, 255 where it says none; of objects the last one counts."""
+    if target is None or isinstance(target, SemanticTarget):
+        return None if target is None else np.asarray(target.labels)
+    kinds = np.asarray(target.classes).astype(np.uint8)
+    if isinstance(target, SegmentsTarget):
+        found: np.ndarray = np.append(kinds, np.uint8(IGNORE))[np.asarray(target.ids)]
+        return found
+    label = np.full(np.shape(target.masks)[1:], IGNORE, np.uint8)
+    for mask, kind in zip(np.asarray(target.masks), kinds, strict=True):
+        label[mask] = kind
+    return label
 
 
 def automatic_weights(counts: np.ndarray) -> np.ndarray:
@@ -190,8 +205,9 @@ def _sample_sums(dataset: SegmentationData, index: int) -> _SampleSums | DataErr
         total = np.array([channel.sum(dtype=np.float64) for channel in channels])
         squares = np.array([np.square(channel, dtype=np.float64).sum() for channel in channels])
     labels = np.zeros(256, np.int64)
-    if sample.label is not None:
-        labels = np.bincount(sample.label.ravel(), minlength=256)
+    label = label_of(sample.target)
+    if label is not None:
+        labels = np.bincount(label.ravel(), minlength=256)
     image = sample.image
     return _SampleSums(
         size=(image.shape[0], image.shape[1]),

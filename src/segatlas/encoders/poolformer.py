@@ -10,6 +10,9 @@ Letters: N batch, C image channels, H W image, h w map of a stage, D its channel
 How ours differs: nothing in the numbers. The norms are over a whole map (group norm of one group), so they are no layer
 norms of tokens. Each map that is given out has a norm of its own. Parameter names are
 MMPretrain's, but for the stages: `layers.{i}`, each with its `downsample` and `blocks`.
+
+Any image size, as there: nothing is padded but images below three pixels, so that of a side that is no multiple of four
+the first convolution may leave out the last pixels, and the maps stand for the whole side.
 """
 
 from __future__ import annotations
@@ -26,10 +29,13 @@ from segatlas.encoders.family import EncoderFamily, EncoderSettings, PyramidOpti
 from segatlas.layers.drop_path import DropPath
 from segatlas.layers.init import init_weights
 from segatlas.layers.linear import PointwiseConv2d
+from segatlas.layers.padding import pad_to_least
 
 STRIDES = (4, 8, 16, 32)
 MLP_RATIO = 4
 EPS = 1e-5
+SMALLEST = 3
+"""Pixels a side that the first convolution needs; smaller images are padded to it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +141,7 @@ class PoolFormer(PyramidEncoder):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Map an image (N, C, H, W) to a map (N, D, h, w) of each stage, channels-last in memory."""
-        x = self.stem(x.contiguous(memory_format=torch.channels_last))
+        x = self.stem(pad_to_least(x, SMALLEST).contiguous(memory_format=torch.channels_last))
         maps = []
         for index, stage in enumerate(self.layers):
             x = self.run_stage(stage, x)

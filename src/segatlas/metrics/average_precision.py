@@ -16,7 +16,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from itertools import groupby
+from operator import itemgetter
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -40,6 +42,18 @@ FEW, SOME = 1, 10
 """Predictions of a class in an image for the first two average recalls."""
 
 BITS = np.uint64(1) << np.arange(len(SIZES) * len(IOUS), dtype=np.uint64)
+"""A bit for each size and IoU: all IoUs of the first size come first."""
+
+_BOUNDS_OF_IOU = np.minimum(IOUS, 1 - 1e-10)
+_REACHED = np.array(
+    [sum((1 << reached) - 1 << len(IOUS) * size for size in range(4)) for reached in range(11)], np.uint64
+)
+"""How many IoUs a pair reaches -> their bits, of every size."""
+
+_OUT = np.array(
+    [sum(1023 << len(IOUS) * size for size in range(4) if flags >> size & 1) for flags in range(16)], np.uint64
+)
+"""Four flags, one a size -> the bits of all IoUs of these sizes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,19 +70,16 @@ class _Objects:
         areas = np.array([one.area for one in masks], np.float64)
         return cls(masks=tuple(masks), kinds=kinds, areas=areas, crowd=crowd)
 
-    def taken(self, rows: np.ndarray) -> _Objects:
-        """Return some of them in another order."""
-        masks = tuple(self.masks[row] for row in rows)
-        return _Objects(masks=masks, kinds=self.kinds[rows], areas=self.areas[rows], crowd=self.crowd[rows])
-
 
 def outside(areas: np.ndarray) -> np.ndarray:
     """Return (N, A) bool: the area is not in the range."""
-    inside: np.ndarray = (areas[:, None] < RANGES[None, :, 0]) | (areas[:, None] > RANGES[None, :, 1])
-    return inside
+    found: np.ndarray = (areas[:, None] < RANGES[None, :, 0]) | (areas[:, None] > RANGES[None, :, 1])
+    return found
 
 
-def match(shared: np.ndarray, found_out: np.ndarray, true_out: np.ndarray, crowd: np.ndarray) -> tuple[Any, Any]:
+def match(
+    shared: np.ndarray, found_out: np.ndarray, true_out: np.ndarray, crowd: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Match predictions of an image, by falling score, to its true objects.
 
     Args:
@@ -78,32 +89,34 @@ def match(shared: np.ndarray, found_out: np.ndarray, true_out: np.ndarray, crowd
         crowd: (G,).
 
     Returns:
-        (D, A, T) bool twice: matched; counts nowhere.
+        (D,) uint64 twice, a bit for each size and IoU: matched; counts nowhere.
     """
-    bounds = np.minimum(IOUS, 1 - 1e-10)
-    matched = np.zeros((*found_out.shape, len(IOUS)), bool)
-    ignored = np.repeat(found_out[:, :, None], len(IOUS), axis=2)
-    near = shared >= bounds[0]
+    flags = 1 << np.arange(len(SIZES))
+    out, hidden = _OUT[found_out @ flags], _OUT[true_out @ flags]
+    matched, ignored = np.zeros(len(shared), np.uint64), out.copy()
+    near = shared >= _BOUNDS_OF_IOU[0]
     rows, columns = np.nonzero(near)
+    values = shared[rows, columns]
+    reached = _REACHED[np.searchsorted(_BOUNDS_OF_IOU, values, side="right")]
     alone = (near.sum(1)[rows] == 1) & ((near.sum(0)[columns] == 1) | crowd[columns])
     single, own = rows[alone], columns[alone]
-    hit = shared[single, own][:, None] >= bounds[None]
-    matched[single] = hit[:, None, :]
-    ignored[single] = np.where(hit[:, None, :], true_out[own][:, :, None], ignored[single])
-    taken = np.zeros((len(crowd), *matched.shape[1:]), bool)
-    for row in np.unique(rows[~alone]).tolist():
-        near_row = np.flatnonzero(near[row])
-        near_row = near_row[np.argsort(shared[row, near_row], kind="stable")[::-1]]  # of equal ones the last wins
-        free = ~taken[near_row] | crowd[near_row, None, None]  # (g, A, T)
-        free &= shared[row, near_row][:, None, None] >= bounds
-        counted = free & ~true_out[near_row][:, :, None]
-        is_counted = counted.any(axis=0)
-        choice = np.where(is_counted, counted.argmax(axis=0), free.argmax(axis=0))
-        matched[row] = free.any(axis=0)
-        area, bound = np.nonzero(matched[row])
-        chosen = near_row[choice[area, bound]]
-        taken[chosen, area, bound] = True
-        ignored[row, area, bound] = true_out[chosen, area]
+    matched[single] = reached[alone]
+    ignored[single] = (hidden[own] & reached[alone]) | (out[single] & ~reached[alone])
+    taken = [0] * len(crowd)
+    pairs = np.flatnonzero(~alone)
+    pairs = pairs[np.lexsort((-columns[pairs], -values[pairs], rows[pairs]))]  # of equal IoUs the last object wins
+    order = zip(rows[pairs].tolist(), columns[pairs].tolist(), reached[pairs].tolist(), strict=True)
+    for row, near_ones in groupby(order, key=itemgetter(0)):
+        free = [(column, bits if crowd[column] else bits & ~taken[column]) for _, column, bits in near_ones]
+        hits, left_out = 0, int(out[row])
+        for wants_hidden in (False, True):  # what counts nowhere is taken by who finds no other
+            for column, bits in free:
+                own_bits = int(hidden[column]) if wants_hidden else ~int(hidden[column])
+                takes = bits & own_bits & ~hits
+                taken[column] |= takes
+                hits |= takes
+                left_out = left_out | takes if wants_hidden else left_out & ~takes
+        matched[row], ignored[row] = hits, left_out
     return matched, ignored
 
 
@@ -116,11 +129,13 @@ class AveragePrecision:
         max_detections: int = 100,
         boundary: bool = True,
         boundary_width: float = 0.02,
+        class_agnostic: bool = True,
     ):
         self.classes = tuple(classes)
         self.most = max_detections
         self.boundary_width = boundary_width if boundary else 0.0
-        self._kept: list[dict[str, np.ndarray]] = [_nothing()]
+        self.views = ("", *(["edge_"] if boundary else []), *(["any_"] if class_agnostic else []))
+        self._kept: list[dict[str, np.ndarray]] = [_nothing(self.views)]
         self._positives = np.zeros((len(self.classes), len(SIZES)), np.int64)
         self._images = 0
 
@@ -131,14 +146,18 @@ class AveragePrecision:
             DataError: masks differ in size, a class is out of range, or a score is no number.
         """
         true = objects_of(target)
-        found = self._found(result, true)
-        shared, edges = self._shared(found[1], true)
-        same = found[1].kinds[:, None] == true.kinds[None]
-        out, true_out = outside(found[1].areas), outside(true.areas) | true.crowd[:, None]
-        kept = {"score": found[0], "kind": found[1].kinds, "image": np.full(len(found[0]), self._images)}
-        for name, values in {"": shared * same, "edge_": edges * same}.items():
-            kept |= self._flags(name, values, found[1].kinds, out, true_out, true.crowd)
-        kept |= self._flags("any_", *self._without_classes(shared, found, true, out, true_out))
+        scores, found = self._found(result, true)
+        same = found.kinds[:, None] == true.kinds[None]
+        wanted = np.ones_like(same) if "any_" in self.views else same
+        shared = ious(found.masks, true.masks, true.crowd.tolist(), wanted)
+        out, true_out = outside(found.areas), outside(true.areas) | true.crowd[:, None]
+        kept = {"score": scores, "kind": found.kinds, "image": np.full(len(scores), self._images)}
+        given = (found.kinds, out, true_out, true.crowd)
+        kept |= self._flags("", shared * same, *given)
+        if "edge_" in self.views:
+            kept |= self._flags("edge_", self._edges(found, true, shared * same), *given)
+        if "any_" in self.views:
+            kept |= self._flags("any_", *_without_classes(shared, scores, found, true, out, true_out))
         self._kept.append(kept)
         self._images += 1
         np.add.at(self._positives, true.kinds, ~true_out)
@@ -159,27 +178,16 @@ class AveragePrecision:
                 )
         return scores, _Objects.of([one.rle for one in objects], kinds, np.zeros(len(kinds), bool))
 
-    def _shared(self, found: _Objects, true: _Objects) -> tuple[np.ndarray, np.ndarray]:
-        """Return (D, G) IoUs of masks, and the lower of these and those of their boundaries."""
-        shared = ious(found.masks, true.masks, true.crowd.tolist())
+    def _edges(self, found: _Objects, true: _Objects, shared: np.ndarray) -> np.ndarray:
+        """Return (D, G) the lower one of the IoUs (D, G) and those of boundaries, where it may count."""
+        near = shared >= IOUS[0]
+        rows, columns = np.flatnonzero(near.any(axis=1)), np.flatnonzero(near.any(axis=0))
+        own = [edge_of(found.masks[row], self.boundary_width) for row in rows]
+        other = [edge_of(true.masks[column], self.boundary_width) for column in columns]
+        block = np.ix_(rows, columns)
         edges = np.zeros_like(shared)
-        if self.boundary_width:
-            rows, columns = np.nonzero((shared >= IOUS[0]) & (found.kinds[:, None] == true.kinds[None]))
-            own = {row: edge_of(found.masks[row], self.boundary_width) for row in set(rows.tolist())}
-            other = {column: edge_of(true.masks[column], self.boundary_width) for column in set(columns.tolist())}
-            for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
-                edge = ious([own[row]], [other[column]], [bool(true.crowd[column])])[0, 0]
-                edges[row, column] = min(edge, shared[row, column])
-        return shared, edges
-
-    def _without_classes(
-        self, shared: np.ndarray, found: tuple[np.ndarray, _Objects], true: _Objects, *out: np.ndarray
-    ) -> tuple[np.ndarray, ...]:
-        """Return what `_flags` takes where classes play no part; of equal scores the lower class is first."""
-        rows = np.lexsort((found[1].kinds, -found[0]))
-        columns = np.argsort(true.kinds, kind="stable")
-        none = np.zeros(len(rows), np.int64)
-        return shared[rows][:, columns], none, out[0][rows], out[1][columns], true.crowd[columns], rows
+        edges[block] = np.minimum(shared[block], ious(own, other, true.crowd[columns].tolist(), near[block]))
+        return edges
 
     def _flags(
         self,
@@ -195,8 +203,7 @@ class AveragePrecision:
         rank = _ranks(kinds)
         kept = np.flatnonzero(rank < self.most)
         bits = np.zeros((2, len(kinds)), np.uint64)
-        for row, flags in enumerate(match(shared[kept], out[kept], true_out, crowd)):
-            bits[row, kept] = (flags.reshape(len(kept), len(BITS)) * BITS).sum(axis=1, dtype=np.uint64)
+        bits[:, kept] = match(shared[kept], out[kept], true_out, crowd)
         place = np.arange(len(kinds)) if order is None else np.argsort(order)
         matched, ignored = bits[:, place].view(np.int64)
         return {f"{name}rank": rank[place], f"{name}matched": matched, f"{name}ignored": ignored}
@@ -258,10 +265,10 @@ class AveragePrecision:
         whole["ar_1"], whole["ar_10"] = (mean(_means(recall[column, :, :, 0][None])) for column in (0, 1))
         for area, size in enumerate(SIZES[1:], start=1):
             whole[f"ar_{size}"] = mean(_means(recall[2, :, :, area][None]))
-        edge = self.curves("edge_")[0][:, :, :, 0] if self.boundary_width else np.full((1, 1, len(self.classes)), -1.0)
-        columns["boundary_ap"] = _means(edge)
+        none = np.full((1, 1, len(self.classes)), -1.0)
+        columns["boundary_ap"] = _means(self.curves("edge_")[0][:, :, :, 0] if "edge_" in self.views else none)
         whole["boundary_ap"] = mean(columns["boundary_ap"])
-        together = self.curves("any_")
+        together = self.curves("any_") if "any_" in self.views else (none[..., None], none[None, ..., None][[0, 0, 0]])
         whole["class_agnostic_ap"] = mean(_means(together[0][:, :, :, 0]))
         whole["class_agnostic_ar"] = mean(_means(together[1][2, :, :, 0][None]))
         return Rows(
@@ -271,10 +278,19 @@ class AveragePrecision:
         )
 
 
-def _nothing() -> dict[str, np.ndarray]:
+def _nothing(views: Sequence[str]) -> dict[str, np.ndarray]:
     """Return an entry for no prediction."""
-    names = [f"{name}{part}" for name in ("", "edge_", "any_") for part in ("rank", "matched", "ignored")]
+    names = [f"{name}{part}" for name in views for part in ("rank", "matched", "ignored")]
     return {"score": np.zeros(0), **{name: np.zeros(0, np.int64) for name in ["kind", "image", *names]}}
+
+
+def _without_classes(
+    shared: np.ndarray, scores: np.ndarray, found: _Objects, true: _Objects, out: np.ndarray, true_out: np.ndarray
+) -> tuple[np.ndarray, ...]:
+    """Return what `_flags` takes where classes play no part; of equal scores the lower class is first."""
+    rows, columns = np.lexsort((found.kinds, -scores)), np.argsort(true.kinds, kind="stable")
+    none = np.zeros(len(rows), np.int64)
+    return shared[rows][:, columns], none, out[rows], true_out[columns], true.crowd[columns], rows
 
 
 def _ranks(kinds: np.ndarray) -> np.ndarray:
@@ -317,14 +333,12 @@ def edge_of(mask: Rle, width: float) -> Rle:
     import cv2  # here: listing records and reading recipes does without
 
     reach = max(1, round(width * math.hypot(*mask.size)))
-    top, left, bottom, right = mask.box
-    inside = mask.bitmap()
-    part = inside[top:bottom, left:right].view(np.uint8)
+    top, left, _, _ = mask.box
+    part = mask.part()
     if part.size:
         kernel = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
-        inner = cv2.erode(part, kernel, borderType=cv2.BORDER_CONSTANT, borderValue=0)
-        inside[top:bottom, left:right] &= inner == 0
-    return Rle.of(inside)
+        part &= cv2.erode(part.view(np.uint8), kernel, borderType=cv2.BORDER_CONSTANT, borderValue=0) == 0
+    return Rle.placed(part, mask.size, top, left)
 
 
 def objects_of(target: InstancesTarget | SegmentsTarget) -> _Objects:
@@ -376,7 +390,7 @@ METRIC = Metric(
     title="average precision of masks",
     accumulator=AveragePrecision,
     of_objects=True,
-    options=("max_detections", "boundary", "boundary_width"),
+    options=("max_detections", "boundary", "boundary_width", "class_agnostic"),
     numbers=(
         Number(
             name="ap",

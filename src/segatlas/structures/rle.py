@@ -166,24 +166,30 @@ class Rle:
         vars(self).update(size=state["size"], counts=_frozen(state["counts"]))
 
 
-def intersections(many: Sequence[Rle], others: Sequence[Rle]) -> np.ndarray:
-    """Return (P, T) int64: the pixels that each mask has in common with each of the others; all are of one size."""
+def intersections(many: Sequence[Rle], others: Sequence[Rle], wanted: np.ndarray | None = None) -> np.ndarray:
+    """Return (P, T) int64: the pixels that each mask has in common with each of the others; all are of one size.
+
+    wanted: (P, T) bool, the pairs that are looked at, the others are 0; None = all.
+    """
     found = np.zeros((len(many), len(others)), np.int64)
     sizes = {one.size for one in (*many, *others)}
     if len(sizes) > 1:
         raise DataError(f"masks of {' and '.join(f'{height} x {width}' for height, width in sorted(sizes))} pixels")
     if not found.size:
         return found
-    boxes, other_boxes = (np.array([one.box for one in group]) for group in (many, others))
-    low = np.maximum(boxes[:, None, :2], other_boxes[None, :, :2])
-    high = np.minimum(boxes[:, None, 2:], other_boxes[None, :, 2:])
-    meets = (low < high).all(axis=2)
+    rows, columns = np.nonzero(np.ones(found.shape, bool) if wanted is None else wanted)
+    boxes, other_boxes = _boxes_of(many), _boxes_of(others)
+    low = np.maximum(boxes[rows, :2], other_boxes[columns, :2])
+    high = np.minimum(boxes[rows, 2:], other_boxes[columns, 2:])
+    meets = (low < high).all(axis=1)
+    rows, columns = rows[meets], columns[meets]
+    if not rows.size:
+        return found
     below = _Below(others)
     lengths = np.array([one.ends[0].size for one in many])
     starts = np.concatenate([one.ends[0] for one in many])
     stops = np.concatenate([one.ends[1] for one in many])
     firsts = np.cumsum(lengths) - lengths
-    rows, columns = np.nonzero(meets)
     walked = np.cumsum(lengths[rows])
     begin = 0
     while begin < rows.size:
@@ -198,6 +204,14 @@ def intersections(many: Sequence[Rle], others: Sequence[Rle]) -> np.ndarray:
         found[row, column] = np.add.reduceat(common, first)
         begin = end
     return found
+
+
+def _boxes_of(masks: Sequence[Rle]) -> np.ndarray:
+    """Return (N, 4) rough boxes: the columns that each mask has, and all rows."""
+    height = masks[0].size[0]
+    ends = np.array([(one.ends[0][0], one.ends[1][-1]) if one.ends[0].size else (0, 0) for one in masks], np.int64)
+    left, right = ends[:, 0] // height, -(-ends[:, 1] // height)
+    return np.stack([np.zeros(len(masks), np.int64), left, np.full(len(masks), height), right], axis=1)
 
 
 class _Below:
@@ -220,15 +234,18 @@ class _Below:
         return own - np.where(begun, np.maximum(self.stops[runs - 1] - keys, 0), 0)
 
 
-def ious(many: Sequence[Rle], others: Sequence[Rle], crowd: Sequence[bool] = ()) -> np.ndarray:
+def ious(
+    many: Sequence[Rle], others: Sequence[Rle], crowd: Sequence[bool] = (), wanted: np.ndarray | None = None
+) -> np.ndarray:
     """Return (P, T) float64: intersection over union; over the first mask's own area where the other is a crowd.
 
     Args:
         many: P masks, such as found ones.
         others: T masks of the same size, such as true ones.
         crowd: of the others, which are several objects; () = none.
+        wanted: (P, T) bool, the pairs that are looked at, the others are 0; None = all.
     """
-    common = intersections(many, others)
+    common = intersections(many, others, wanted)
     areas = np.array([one.area for one in many], np.int64)[:, None]
     whole = areas + np.array([one.area for one in others], np.int64)[None] - common
     if len(crowd):

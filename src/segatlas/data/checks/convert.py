@@ -7,6 +7,7 @@ from pathlib import Path
 
 from segatlas.config.schema import DataConfig
 from segatlas.data import create_dataset
+from segatlas.data.checks.convert_objects import write_objects
 from segatlas.data.checks.examine import available_splits
 from segatlas.data.checks.file_listing import list_dataset_files
 from segatlas.data.checks.repair import check_new_folder
@@ -14,12 +15,14 @@ from segatlas.data.checks.repairable import lost_in_copy
 from segatlas.data.checks.scan import Progress
 from segatlas.data.datasets import dataset_class
 from segatlas.data.datasets.cityscapes import to_label_ids
+from segatlas.data.datasets.truths import INSTANCES
 from segatlas.data.formats.classes import JSON_FILE, write_classes
 from segatlas.data.formats.listing import list_images
 from segatlas.data.formats.masks import read_mask, write_mask
 from segatlas.data.options import checked
 from segatlas.errors import DataError, UsageError
 from segatlas.files import whole_folder
+from segatlas.structures import InstancesTarget
 
 
 def to_folder(
@@ -48,9 +51,12 @@ def to_folder(
     check_new_folder(out, root)
     splits = {split: create_dataset(cfg, split) for split in available_splits(cfg)}
     known = checked(cfg)
-    lost = lost_in_copy(list_dataset_files(known, dataset_class(cfg.name).prepare(known), target=target))
-    if lost:
+    listing = list_dataset_files(known, dataset_class(cfg.name).prepare(known), target=target)
+    if lost := lost_in_copy(listing, keeps=(INSTANCES,)):
         raise UsageError(f"data.name={cfg.name}: {lost}")
+    objects = {}
+    if INSTANCES in listing.truths and target in (None, INSTANCES):
+        objects = {split: create_dataset(cfg, split, target=INSTANCES) for split in splits}
     total, done = sum(map(len, splits.values())), 0
     with whole_folder(out, durable=False) as temporary:
         for split, dataset in splits.items():
@@ -62,6 +68,12 @@ def to_folder(
                 label = dataset.load(index).label if mask is not None else None
                 if label is not None:
                     write_mask(temporary / split / "masks" / f"{key}.png", label, dataset.palette)
+                if split in objects and isinstance(truth := objects[split].truth(index), InstancesTarget):
+                    names = objects[split].classes
+                    same = tuple(dataset.classes.index(name) if name in dataset.classes else -1 for name in names)
+                    if -1 in same:
+                        raise UsageError(f"objects have the class {names[same.index(-1)]!r}, masks have none of it")
+                    write_objects(temporary / split / "instances", key, truth, names)
                 done += 1
                 if progress:
                     progress(done, total)

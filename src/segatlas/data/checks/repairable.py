@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from segatlas.data.checks.pairing import is_turned
@@ -42,10 +43,14 @@ data.label_colors"
     return ""
 
 
-def lost_in_copy(listing: FileListing) -> str:
-    """Return in words what a folder of images and masks would lose of a dataset; "" where it is nothing."""
+def lost_in_copy(listing: FileListing, keeps: Collection[str] = ()) -> str:
+    """Return in words what a folder of images and masks would lose of a dataset; "" where it is nothing.
+
+    keeps: truths that the copy holds as well; segments that are in masks and objects are then no loss.
+    """
     found = [(name in listing.truths, one.label) for part in listing.parts.values()
-             for name, one in part.companions.items()]  # fmt: skip
+             for name, one in part.companions.items()
+             if name not in keeps and not (keeps and name == "SegmentsTarget")]  # fmt: skip
     if not found:
         return ""
     named = f"a copy holds images and masks alone, not: {', '.join(sorted({label for _, label in found}))}"

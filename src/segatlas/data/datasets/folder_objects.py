@@ -56,7 +56,8 @@ class InstancesOptions(Section):
     classes: Literal["divisor", "table", "single"] | None = Field(
         None,
         description="how a number in a map tells its class: divisor: class * divisor + n; table: in STEM.json or "
-        "STEM.csv beside the map; single: all have one class. Default: what the numbers leave open, else refused",
+        "STEM.csv beside the map; single: all have one class. Default: a table if there is one, else what the numbers "
+        "leave open",
     )
     divisor: int = Field(OBJECTS_PER_CLASS, ge=2, description="of classes: divisor")
     single: str | None = Field(None, description="of classes: single, the name of the class; default: the only one")

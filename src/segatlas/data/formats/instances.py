@@ -27,8 +27,8 @@ class InstanceRule:
     """Maps of objects: a pixel holds the number of its object, 0 is none.
 
     num_classes: K. meaning: how a number tells its class. "divisor": class * divisor + n; "single": all objects are of
-    the class `single`; "table": a file of the map's name, `.json` or `.csv`, says it; None: as the numbers leave only
-    one of the first two open, else the file is refused.
+    the class `single`; "table": a file of the map's name, `.json` or `.csv`, says it; None: a table where there is one,
+    else as the numbers leave only one of the other two open, else the file is refused.
     first: the first class that has objects. names: of the classes, for tables that name them.
     """
 
@@ -88,6 +88,8 @@ class InstanceRule:
 
     def _guessed(self, values: np.ndarray, path: Path) -> Meaning:
         """Return the only meaning that the numbers leave open. DataError where there are two."""
+        if table_of(path).is_file():
+            return "table"
         if not len(values):
             return "divisor"
         kinds = values.astype(np.int64) // self.divisor

@@ -1,0 +1,77 @@
+"""Cityscapes, ADE20K and Penn-Fudan give objects and segments from the files that they publish."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from fakes.ade20k import write_ade20k
+from fakes.cityscapes import write_cityscapes
+from fakes.shared import shared_data
+from PIL import Image
+
+from segatlas.config.schema import DataConfig
+from segatlas.data import create_dataset
+from segatlas.data.checks import examine
+
+
+def opened(name: str, root: Path, target: str, split: str = "train"):
+    return create_dataset(DataConfig(name=name, root=str(root)), split, target=target)
+
+
+def test_instance_ids_of_cityscapes_are_things_crowds_and_stuff(tmp_path):
+    root = write_cityscapes(tmp_path, size=(32, 64))
+    ids = np.full((32, 64), 7, np.uint16)  # road
+    ids[:8] = 3  # out of the region of interest
+    ids[10:14, 4:9], ids[10:14, 20:29], ids[20:24, 4:9], ids[20:24, 30:40] = 24001, 26000, 24, 29002
+    for path in (root / "gtFine").rglob("*_labelIds.png"):
+        Image.fromarray(ids).save(path.with_name(path.name.replace("labelIds", "instanceIds")))
+    objects = opened("cityscapes", root, "InstancesTarget")
+    assert objects.classes == ("person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle")
+    target = objects.load(0).target
+    assert (target.classes.tolist(), target.crowd.tolist()) == ([0, 0, 2], [True, False, False])
+    assert np.array_equal(target.masks, ids == np.array([24, 24001, 26000])[:, None, None])
+    segments = opened("cityscapes", root, "SegmentsTarget").load(0).target
+    assert segments.classes.tolist() == [0, 11, 11, 13]
+    assert segments.things.tolist() == [False, True, True, True]
+    assert segments.crowd.tolist() == [False, True, False, False]
+    assert np.array_equal(segments.ids == -1, (ids == 3) | (ids == 29002))  # a caravan is not evaluated
+    assert examine(root).ok
+
+
+def test_the_instance_track_of_ade20k_gives_objects_and_with_masks_segments(tmp_path):
+    root = write_ade20k(tmp_path)
+    for mask in [*root.rglob("annotations/*/*.png")]:
+        codes = np.array(Image.open(mask))
+        colors = np.zeros((*codes.shape, 3), np.uint8)
+        colors[2:5, 2:6] = (4, 1, 0)  # the fourth thing: person, the first one
+        colors[2:5, 8:11] = (4, 2, 0)
+        place = mask.parent.parent.parent / "annotations_instance" / mask.parent.name / mask.name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(colors).save(place)
+    objects = opened("ade20k", root, "InstancesTarget")
+    assert (len(objects.classes), objects.classes[3]) == (100, "person")
+    target = objects.load(0).target
+    assert (target.classes.tolist(), target.masks.sum(axis=(1, 2)).tolist()) == ([3, 3], [12, 9])
+    data = opened("ade20k", root, "SegmentsTarget")
+    segments = data.load(0).target
+    assert (len(data.classes), sum(data.things)) == (150, 100)
+    assert segments.classes[:2].tolist() == [data.classes.index("person")] * 2
+    assert not segments.things[2:].any()
+    label = opened("ade20k", root, "SemanticTarget").load(0).label
+    for row, kind in enumerate(segments.classes.tolist()):
+        if row > 1:
+            assert (label[segments.ids == row] == kind).all()
+
+
+def test_real_objects_of_cityscapes_and_penn_fudan_are_read():
+    streets = shared_data("samples/cityscapes_small")
+    target = opened("cityscapes", streets, "InstancesTarget", "val").load(0).target
+    assert target.classes.tolist() == [0, 0, 0, 0, 2, 2, 2]
+    segments = opened("cityscapes", streets, "SegmentsTarget", "val").load(0).target
+    label = opened("cityscapes", streets, "SemanticTarget", "val").load(0).label
+    seen = segments.ids >= 0
+    assert np.array_equal(segments.classes[segments.ids[seen]], label[seen])
+    assert np.array_equal(seen, label != 255)
+    people = opened("pennfudan", shared_data("samples/pennfudan"), "InstancesTarget").load(0).target
+    assert people.classes.tolist() == [1, 1, 1]
