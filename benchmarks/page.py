@@ -132,7 +132,7 @@ def line_cells(row: dict[str, Any], line: dict[str, Any]) -> list[str]:
     milliseconds = f"{own['cpu_ms']['median']:.1f}"
     met = {True: "yes", False: "**no**", None: NONE}[line["met"]]
     if line["against"] is None:
-        limit = f"at most {line['most_seconds']:.1f} s (wall)"
+        limit = f"at most {line['most_seconds']:g} s (wall)"
         wall = f"{own['wall_ms']['median']:.0f} (wall)"
         return [NONE, str(line["threads"]), limit, NONE, NONE, wall, NONE, NONE, met, "", ""]
     equality = line["equality"]

@@ -120,7 +120,11 @@ def test_the_loss_of_centres_takes_its_own_example_and_no_logits():
 
 @pytest.mark.parametrize("name", [name for name, loss in LOSSES.items() if not loss.weighted])
 def test_class_weights_without_a_meaning_are_refused_by_the_recipe_and_by_the_loss(name):
-    model = {"name": "center"} if name == "centers_offsets" else {}
+    model = {
+        "centers_offsets": {"name": "center"},
+        "two_stage": {"name": "mask_rcnn"},
+        "semantic_branch": {"name": "panoptic_fpn"},
+    }.get(name, {})
     with pytest.raises(ConfigError, match=rf"losses\.0\.class_weights.*{name} takes none"):
         Config.load({"model": model, "losses": [{"name": name, "class_weights": [1, 2]}]})
     loss = LOSSES[name]()

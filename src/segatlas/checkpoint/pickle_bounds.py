@@ -66,13 +66,13 @@ _PLAIN = (False, 0, 1)
 """The effect of most instructions: one object more."""
 
 
-def pickle_end(data: bytes | mmap, start: int = 0) -> int:
-    """Return the position behind the pickle that begins at `start`.
+def pickle_end(data: bytes | mmap, start: int = 0, most: int = MOST_PICKLE_BYTES) -> int:
+    """Return the position behind the pickle that begins at `start` and has `most` bytes at most.
 
     Raises:
         WeightsError: no pickle, cut short, or one whose memo, lengths or number of objects are out of bounds.
     """
-    end, position, tuples = min(len(data), start + MOST_PICKLE_BYTES), start, _Tuples()
+    end, position, tuples = min(len(data), start + most), start, _Tuples()
     objects = long_integers = 0
     while position < end:
         code = data[position]
@@ -98,7 +98,7 @@ def pickle_end(data: bytes | mmap, start: int = 0) -> int:
             if size > _LONGEST_INTEGER or long_integers > _MOST_LONG_INTEGERS:
                 raise WeightsError("refused, it holds integers that are too long")
     if end < len(data):
-        raise WeightsError(f"refused, it holds more than {MOST_PICKLE_BYTES:,} bytes besides its tensors")
+        raise WeightsError(f"refused, it holds more than {most:,} bytes besides its tensors")
     raise WeightsError("truncated (its pickle has no end)")
 
 

@@ -23,7 +23,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from segatlas.checkpoint.pickle_bounds import MOST_OBJECTS, pickle_end
+from segatlas.checkpoint.numpy_pickles import FUNCTIONS, ArrayNote
+from segatlas.checkpoint.pickle_bounds import MOST_OBJECTS, MOST_PICKLE_BYTES, pickle_end
 from segatlas.checkpoint.torch_zip import Member, members
 from segatlas.errors import WeightsError
 from segatlas.printable import printable
@@ -194,6 +195,7 @@ class _Unpickler(pickle.Unpickler):
             ("torch._utils", "_rebuild_parameter"): _Function(_first),
             ("torch._utils", "_rebuild_parameter_with_state"): _Function(_first),
             ("torch._tensor", "_rebuild_from_type_v2"): _Function(_of_subclass),
+            **{name: _Function(call) for name, call in FUNCTIONS.items()},
         }
 
     def find_class(self, module: str, name: str) -> Any:
@@ -364,7 +366,9 @@ def _read_zip(path: Path, data: mmap.mmap) -> Any:
 
 
 def _read_legacy(data: mmap.mmap) -> Any:
-    magic, place = _load(data, 0)
+    magic, place = _load(data, 0, max(len(data), MOST_PICKLE_BYTES))
+    if isinstance(magic, dict):  # arrays of NumPy, whose numbers lie in the pickle itself
+        return _filled(magic, {}, _Following(data, {}))
     if not isinstance(magic, int) or magic != LEGACY_MAGIC:
         raise WeightsError("a Python pickle, but not one written by torch.save")
     _, place = _load(data, place)  # protocol version
@@ -389,9 +393,9 @@ def _read_legacy(data: mmap.mmap) -> Any:
     return _filled(value, reader.storages, _Following(data, starts))
 
 
-def _load(data: mmap.mmap, start: int) -> tuple[Any, int]:
-    """Return the value that is pickled at `start`, and where its pickle ends."""
-    end = pickle_end(data, start)
+def _load(data: mmap.mmap, start: int, most: int = MOST_PICKLE_BYTES) -> tuple[Any, int]:
+    """Return the value that is pickled at `start`, of `most` bytes at most, and where its pickle ends."""
+    end = pickle_end(data, start, most)
     return _Unpickler(data[start:end]).load(), end
 
 
@@ -400,7 +404,7 @@ def _filled(value: Any, storages: Mapping[str, _Storage], numbers: _Numbers) -> 
     done: dict[int, Any] = {}
 
     def fill(item: Any, depth: int) -> Any:
-        if not isinstance(item, _Note | dict | list | tuple):
+        if not isinstance(item, _Note | ArrayNote | dict | list | tuple):
             return item
         if id(item) in done:
             return done[id(item)]
@@ -409,6 +413,8 @@ def _filled(value: Any, storages: Mapping[str, _Storage], numbers: _Numbers) -> 
         made: Any
         if isinstance(item, _Note):
             made = numbers.tensor(item, storages)
+        elif isinstance(item, ArrayNote):
+            made = item.tensor()
         elif isinstance(item, dict):
             made = {key: fill(inner, depth + 1) for key, inner in item.items()}
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +112,10 @@ def convert_file(
         told = found.source.facts(found.read.meta, found.settings)
     net = filled(architecture, settings, with_counters(tensors), where=str(path), network=network)
     described, notes = _card_facts(settings, told, part)
+    if importer.resize is not None and described["preprocessing"].resize is None:
+        described["preprocessing"] = replace(described["preprocessing"], resize=importer.resize)
+    described["objects"] = importer.objects
+    described["things"] = getattr(net, "things", ())
     hashed = sha256(path, error=WeightsError)
     card = make_card(net, source=f"{title}: {path.name}, sha256 {hashed}", **{**described, **facts})
     folder = Path(out)
@@ -215,6 +219,7 @@ def _card_facts(config: Any, facts: Facts, part: PrefixedTensors) -> tuple[dict[
         "palette": listed.palette,
         "preprocessing": preprocessing,
         "inference": inference,
+        "licence": facts.licence,
     }
     return described, notes
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 CRITERIA: dict[str, str] = {
     "SemanticLogits": "segatlas.criteria.weighted_sum",
     "CentersAndOffsets": "segatlas.criteria.weighted_sum",
+    "DetectedMasks": "segatlas.criteria.weighted_sum",
 }
 """Name of an output type of `segatlas.structures` -> the file of its criterion."""
 

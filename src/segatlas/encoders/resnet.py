@@ -11,7 +11,8 @@ Forms: `resnet50` has one 7x7 convolution as stem; `resnet50c` three 3x3 ones; `
 average before they stride. `resnet18_w32` has half the channels everywhere (32 to 256), for little data and slow
 machines. `resnext50_32x4d` (Xie et al. 2017, https://arxiv.org/abs/1611.05431) has the 3x3 convolution of its
 bottlenecks in 32 groups, of 4 channels in the first layer. The stride of a bottleneck is in its 3x3 convolution
-everywhere. Parameter names are those of torchvision, and timm's for the deep stem (`conv1.0` to `conv1.6`, then `bn1`).
+everywhere, unless `stride_first` says otherwise. Parameter names are those of torchvision, and timm's for the deep stem
+(`conv1.0` to `conv1.6`, then `bn1`).
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ class Bottleneck(nn.Module):
     """1x1 to fewer channels, 3x3, 1x1 to four times as many, and a shortcut.
 
     groups, group_width: the 3x3 convolution has so many groups, each of `group_width` channels where `width` is 64; one
-    group of 64 makes it a plain one.
+    group of 64 makes it a plain one. stride_first: the first 1x1 convolution strides, not the 3x3 one.
     """
 
     expansion = 4
@@ -76,14 +77,16 @@ class Bottleneck(nn.Module):
         downsample: nn.Module | None,
         groups: int = 1,
         group_width: int = 64,
+        stride_first: bool = False,
     ):
         super().__init__()
         dilation = dilations[0]
         inner = width * group_width // 64 * groups
-        self.conv1 = nn.Conv2d(in_channels, inner, 1, bias=False)
+        first, second = (stride, 1) if stride_first else (1, stride)
+        self.conv1 = nn.Conv2d(in_channels, inner, 1, stride=first, bias=False)
         self.bn1 = nn.BatchNorm2d(inner)
         self.conv2 = nn.Conv2d(
-            inner, inner, 3, stride=stride, padding=dilation, dilation=dilation, groups=groups, bias=False
+            inner, inner, 3, stride=second, padding=dilation, dilation=dilation, groups=groups, bias=False
         )
         self.bn2 = nn.BatchNorm2d(inner)
         self.conv3 = nn.Conv2d(inner, width * self.expansion, 1, bias=False)
@@ -114,12 +117,12 @@ class Block(Protocol):
 
 
 class GroupedBottleneck:
-    """Makes the bottlenecks of a ResNeXt."""
+    """Makes the bottlenecks of a ResNeXt, or those of a ResNet that stride in their first convolution."""
 
     expansion = Bottleneck.expansion
 
-    def __init__(self, groups: int, group_width: int):
-        self.groups, self.group_width = groups, group_width
+    def __init__(self, groups: int, group_width: int, *, stride_first: bool = False):
+        self.groups, self.group_width, self.stride_first = groups, group_width, stride_first
 
     def __call__(
         self, in_channels: int, width: int, *, stride: int, dilations: tuple[int, int], downsample: nn.Module | None
@@ -133,6 +136,7 @@ class GroupedBottleneck:
             downsample=downsample,
             groups=self.groups,
             group_width=self.group_width,
+            stride_first=self.stride_first,
         )
 
 
@@ -144,12 +148,16 @@ class ResNetOptions(PyramidOptions):
     multi_grid: dilation of each block of the last layer (Chen et al. 2017, section 3.1); None = the same for all.
     contract_dilation: the first block of a layer that dilates has half its dilation: that of the layer before.
     basic_conv2_dilated: both convolutions of a basic block dilate, not only the first.
+    stride_first: the first 1x1 convolution of a bottleneck strides, as in Caffe's networks, not the 3x3 one.
+    norm_eps: what batch norms add to the variance.
     """
 
     dilations: tuple[int, int, int, int] | None = None
     multi_grid: tuple[int, ...] | None = None
     contract_dilation: bool = True
     basic_conv2_dilated: bool = True
+    stride_first: bool = False
+    norm_eps: float = 1e-5
 
 
 class ResNet(PyramidEncoder):
@@ -164,7 +172,8 @@ class ResNet(PyramidEncoder):
         width: channels of the first layer, doubled at each further layer.
         stem_width: channels of the stem; None = those of the first layer.
         output_stride: 8, 16 or 32; below 32 the last one (16) or two (8) layers dilate instead of striding.
-        dilations, multi_grid, contract_dilation, basic_conv2_dilated, levels: see `ResNetOptions`.
+        dilations, multi_grid, contract_dilation, basic_conv2_dilated, stride_first, norm_eps, levels: see
+            `ResNetOptions`.
     """
 
     def __init__(
@@ -182,9 +191,14 @@ class ResNet(PyramidEncoder):
         multi_grid: tuple[int, ...] | None = None,
         contract_dilation: bool = True,
         basic_conv2_dilated: bool = True,
+        stride_first: bool = False,
+        norm_eps: float = 1e-5,
         levels: int | None = None,
     ):
         super().__init__()
+        if stride_first and block is not BasicBlock:
+            groups, group_width = (block.groups, block.group_width) if isinstance(block, GroupedBottleneck) else (1, 64)
+            block = GroupedBottleneck(groups, group_width, stride_first=True)
         stem = stem_width or width
         self.conv1 = (
             deep_stem_convolutions(in_channels, stem)
@@ -219,6 +233,9 @@ class ResNet(PyramidEncoder):
             strides.append(stride)
         self.channels, self.strides = tuple(channels), tuple(strides)
         init_weights(self)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eps = norm_eps
 
     def stem(self, x: Tensor) -> Tensor:
         """Map an image (N, C, H, W) to (N, width, H/2, W/2)."""

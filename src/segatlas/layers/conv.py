@@ -7,6 +7,21 @@ from torch import Tensor, nn
 from segatlas.layers.norm import BatchNorm2d
 
 
+class ConvGroupNormReLU(nn.Module):
+    """A convolution without bias that keeps the size, then group norm and ReLU."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 3, *, groups: int = 32):
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False)
+        self.norm = nn.GroupNorm(groups, out_channels)
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, in_channels, h, w) to (N, out_channels, h, w)."""
+        out: Tensor = self.relu(self.norm(self.conv(x)))
+        return out
+
+
 class ConvBNReLU(nn.Module):
     """A convolution without bias that keeps the size ("same" padding) but for its stride, then batch norm and ReLU."""
 

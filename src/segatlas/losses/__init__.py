@@ -26,6 +26,8 @@ NAMES = (
     "class_presence",
     "point_cross_entropy",
     "centers_offsets",
+    "two_stage",
+    "semantic_branch",
 )
 """Each is a file of this folder. The first for an output type is its default."""
 

@@ -204,6 +204,30 @@ ARCHITECTURES: dict[str, ArchitectureEntry] = {
             "https://arxiv.org/abs/1904.07850",
             needs=Needs(targets=("InstancesTarget",)),
         ),
+        ArchitectureEntry(
+            "mask_rcnn",
+            "segatlas.models.mask_rcnn",
+            "Mask R-CNN",
+            ("instance",),
+            "DetectedMasks",
+            "https://arxiv.org/abs/1703.06870",
+            ("mask_rcnn_r50", "mask_rcnn_r101", "mask_rcnn_r50_tv", "mask_rcnn_r50_v2"),
+            needs=Needs(targets=("InstancesTarget",), targets_in_forward=True),
+            exports_dynamic=False,
+            not_dynamic_because="how many boxes are proposed and kept follows from the image",
+        ),
+        ArchitectureEntry(
+            "panoptic_fpn",
+            "segatlas.models.panoptic_fpn",
+            "Panoptic FPN",
+            ("panoptic",),
+            "DetectedMasks",
+            "https://arxiv.org/abs/1901.02446",
+            ("panoptic_fpn_r50", "panoptic_fpn_r101"),
+            needs=Needs(targets=("SegmentsTarget",), targets_in_forward=True),
+            exports_dynamic=False,
+            not_dynamic_because="how many boxes are proposed and kept follows from the image",
+        ),
     )
 }
 

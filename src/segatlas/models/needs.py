@@ -15,10 +15,13 @@ class Needs:
     targets: names of the types of truth that its training reads, of `segatlas.structures`: that of each of its tasks.
     host: of a wrapper, a network around another: names of the types of output that the other one may give; None
         otherwise. A wrapper takes the sources that its host takes, too.
+    targets_in_forward: while training, `forward` takes the truths and the images' own sizes behind the inputs: which
+        boxes its losses are taken of is drawn inside. Without them it gives what it gives in prediction.
     example_host: of a wrapper, a network that it can wrap, around which it is described.
     """
 
     inputs: tuple[InputSpec, ...] = ()
     targets: tuple[str, ...] = ("SemanticTarget",)
     host: tuple[str, ...] | None = None
+    targets_in_forward: bool = False
     example_host: str = "unet"

@@ -6,7 +6,8 @@ The record that ends a model file is what is checked: it builds the network. Let
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Iterator, Mapping
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from operator import itemgetter
 from typing import Any
@@ -23,7 +24,7 @@ from segatlas.models.architecture import Architecture
 from segatlas.models.host import aux_names_of
 from segatlas.models.reading import read_config
 from segatlas.postprocess import find
-from segatlas.structures import Inputs, InputSpec, Output, PointLogits, changed, maps_of, noise_inputs
+from segatlas.structures import DetectedMasks, Inputs, InputSpec, Output, PointLogits, changed, maps_of, noise_inputs
 from segatlas.tasks import TASKS
 from segatlas.testing.rules import Rule, check_kind, require, seeded
 
@@ -176,7 +177,12 @@ def untouched_inputs(case: ModelCase) -> Iterator[str]:
 
 def classes(case: ModelCase) -> Iterator[str]:
     """A map of classes has one channel a class: nothing but 0..K-1 is ever predicted, never 255."""
-    found = case.maps(case.noise())
+    output = case.output(case.noise())
+    if isinstance(output, DetectedMasks):
+        if any(not 0 <= int(label) < K for labels in output.labels for label in labels):
+            yield f"labels {', '.join(str(labels.tolist()) for labels in output.labels)} of {K} classes"
+        return
+    found = maps_of(output)
     more = case.maps(case.noise(), case.make(num_classes=K + 2))
     of_classes = [name for name in found if found[name].shape[1] != more[name].shape[1]]
     counts = {name: (found[name].shape[1], more[name].shape[1]) for name in of_classes or found}
@@ -210,9 +216,15 @@ def canvas(case: ModelCase) -> Iterator[str]:
 
 
 def stride(case: ModelCase) -> Iterator[str]:
-    """All its maps cover the canvas, or its next larger multiple, at one stride of whole pixels, same for each size."""
+    """All its maps cover the canvas, or its next larger multiple, at one stride of whole pixels, same for each size.
+
+    Boxes lie on the canvas.
+    """
     sizes = (SIZE, *ODD_SIZES)
     outputs = [case.output(case.noise(size)) for size in sizes]
+    if case.architecture.output is DetectedMasks:
+        yield from _off_canvas(outputs)
+        return
     possible = {(step, multiple) for step in range(1, LARGEST_STRIDE + 1) for multiple in range(1, MOST_PADDING + 1)}
     for size, output in zip(sizes, outputs, strict=True):
         shapes = {tuple(values.shape[-2:]) for values in maps_of(output).values()}
@@ -224,6 +236,17 @@ def stride(case: ModelCase) -> Iterator[str]:
         if not possible:
             yield f"maps of {sorted(shapes)} on a canvas of {tuple(output.canvas)}, image {size}"
             return
+
+
+def _off_canvas(outputs: Sequence[Any]) -> Iterator[str]:
+    """Name boxes that reach beyond their canvas."""
+    for output in outputs:
+        height, width = output.canvas
+        for boxes in output.boxes:
+            if len(boxes) and not (
+                boxes.min() >= 0 and boxes[:, 0::2].max() <= width and boxes[:, 1::2].max() <= height
+            ):
+                yield f"boxes from {float(boxes.min())} to {float(boxes.max())} on a canvas of {height} x {width}"
 
 
 def no_randomness(case: ModelCase) -> Iterator[str]:
@@ -254,7 +277,9 @@ def one_by_one(case: ModelCase) -> Iterator[str]:
     together = case.maps(both)
     alone = [case.maps(changed(both, itemgetter(slice(index, index + 1)))) for index in (0, 1)]
     for name, values in together.items():
-        error = relative(torch.cat([one[name] for one in alone]), values)
+        field, _, image = name.rpartition(".")
+        single = alone[int(image)][f"{field}.0"] if image.isdigit() else torch.cat([one[name] for one in alone])
+        error = relative(single, values)
         if not error <= SAME:
             yield f"{name} differs by {error:.1e} of its largest value"
 
@@ -279,9 +304,10 @@ def saved(case: ModelCase) -> Iterator[str]:
 
 def results(case: ModelCase) -> Iterator[str]:
     """The results that are made of its output are of the image's own size and of its classes."""
+    things = getattr(case.net, "things", ())
     for task in case.architecture.tasks:
         output = case.output(case.noise())
-        (found,) = find(case.architecture.output.__name__, task)(output, (50, 70), crop=SIZE)
+        (found,) = find(case.architecture.output.__name__, task)(output, (50, 70), crop=SIZE, things=things)
         if found.class_map is not None and found.class_map.shape != (50, 70):
             yield f"a class map of {found.class_map.shape} for an image of (50, 70)"
         if found.class_map is not None and found.class_map.max() >= K:
@@ -314,7 +340,10 @@ def gradients(case: ModelCase) -> Iterator[str]:
         if not parameter.any():  # what begins at zero, so that its block begins as nothing, stops gradients there
             nn.init.normal_(parameter, std=0.1)
     output = net(case.noise(TRAINING_SIZE, count=2))
-    auxiliary = [values.logits if isinstance(values, PointLogits) else values for values in output.aux.values()]
+    further = output.raw if isinstance(output, DetectedMasks) else output.aux
+    flat = [one for values in further.values() for one in (values if isinstance(values, tuple) else (values,))]
+    auxiliary = [values.logits if isinstance(values, PointLogits) else values for values in flat]
+    auxiliary = [values for values in auxiliary if values.is_floating_point()]
     torch.stack([values.square().mean() for values in (*maps_of(output).values(), *auxiliary)]).sum().backward()
     for name, parameter in net.named_parameters():
         if not parameter.requires_grad:
@@ -395,7 +424,14 @@ def fast_form_same(case: ModelCase) -> Iterator[str]:
 
 
 def relative(found: Tensor, expected: Tensor) -> float:
-    """Return the largest difference as a fraction of the largest expected value; NaN where either is NaN."""
+    """Return the largest difference as a fraction of the largest expected value; NaN where either is NaN.
+
+    It is infinite where there are more or fewer values, and 0 where there are none.
+    """
+    if found.shape != expected.shape:
+        return math.inf
+    if not found.numel():
+        return 0.0
     return float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-30))
 
 

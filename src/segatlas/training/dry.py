@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,14 +18,14 @@ from segatlas.data.stream import SampleStream
 from segatlas.data.transforms.copy_paste import copy_paste_of
 from segatlas.errors import TrainingError
 from segatlas.recipe import Config
-from segatlas.structures import Inputs, Output, PointLogits, maps_of
+from segatlas.structures import DetectedMasks, Inputs, Output, PointLogits, maps_of
 from segatlas.tasks import TASKS
 from segatlas.training.building import TrainingComponents, build_parts
 from segatlas.training.faults import ADVICE, SMALLER, is_out_of_memory, largest_gradient, require_finite
 from segatlas.training.freezing import training_mode
 from segatlas.training.inputs import NetworkFacts
 from segatlas.training.machine import check_images, choose_machine
-from segatlas.training.module import channels_last
+from segatlas.training.module import Sizes, channels_last, forward
 from segatlas.training.optim import build_optimizer
 from segatlas.training.plan import Plan
 
@@ -100,12 +101,15 @@ def dry_run(config: Config) -> DryRun:
         inputs = inputs.changed(channels_last)
     started = time.perf_counter()
     try:
-        output, loss = _one_step(config, parts, inputs, targets, f"in a dry run on: {', '.join(batch.keys)}")
+        output, loss = _one_step(
+            config, parts, inputs, targets, batch.sizes, f"in a dry run on: {', '.join(batch.keys)}"
+        )
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         raise TrainingError(f"out of memory in one step of a dry run: {error}. {SMALLER}") from error
     maps = {name: tuple(value.shape) for name, value in maps_of(output).items()}
+    maps = maps or {name: _shape(value) for name, value in _further(output).items()}
     first = next(iter(maps))
     return DryRun(
         train_images=len(parts.train),
@@ -119,7 +123,7 @@ def dry_run(config: Config) -> DryRun:
         label_shape=_target_shape(targets),
         output_name=first,
         output_shape=maps.pop(first),
-        aux_shapes={**maps, **{name: _shape(value) for name, value in output.aux.items()}},
+        aux_shapes={**maps, **{name: _shape(value) for name, value in _further(output).items()}},
         loss=loss,
         seconds=time.perf_counter() - started,
         memory_mb=_peak_memory(device),
@@ -128,13 +132,13 @@ def dry_run(config: Config) -> DryRun:
 
 
 def _one_step(
-    config: Config, parts: TrainingComponents, inputs: Inputs, targets: Any, where: str
+    config: Config, parts: TrainingComponents, inputs: Inputs, targets: Any, sizes: Sizes, where: str
 ) -> tuple[Output, float]:
     """Take one optimiser step; return the network's output and the loss. Raises TrainingError if it is not finite."""
     settings, net, device = config.train, parts.net, inputs.image.device.type
     optimizer = build_optimizer(net, settings.optimizer, settings.lr)
     with torch.autocast(device, AUTOCAST[settings.precision], enabled=settings.precision != "fp32"):
-        output = net(inputs)
+        output = forward(net, inputs, targets, sizes)
     loss, terms = parts.criterion.to(device)(output, targets)
     each = "; ".join(f"{name} {float(value):.4g}" for name, value in terms.items())
     require_finite("loss", float(loss.detach()), where, f"Its terms: {each}. {LOOK_AT}")
@@ -142,6 +146,13 @@ def _one_step(
     require_finite("gradient", largest_gradient(net), where, LOOK_AT)
     optimizer.step()
     return output, float(loss.detach())
+
+
+def _further(output: Output) -> Mapping[str, Tensor | PointLogits]:
+    """Return what is there for losses besides an output's own maps."""
+    if not isinstance(output, DetectedMasks):
+        return output.aux
+    return {name: value for name, value in output.raw.items() if isinstance(value, Tensor)}
 
 
 def _target_shape(targets: Any) -> tuple[int, ...]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeAlias
 
 import lightning.pytorch as pl
 import torch
@@ -13,8 +14,9 @@ from segatlas.data.sample import Sample
 from segatlas.inference import Predictor
 from segatlas.inference.images import with_sources
 from segatlas.metrics import MetricSet, create, monitoring
+from segatlas.models import find_entry
 from segatlas.recipe import Config
-from segatlas.structures import Batch
+from segatlas.structures import Batch, Inputs, Output
 from segatlas.tasks import TASKS
 from segatlas.training.faults import ADVICE, largest_gradient, require_finite
 from segatlas.training.freezing import training_mode
@@ -22,6 +24,7 @@ from segatlas.training.optim import build_optimizer
 from segatlas.training.plan import Plan
 from segatlas.training.schedule import Plateau, lr_factor
 
+Sizes: TypeAlias = Sequence[tuple[int, int]]
 KEPT = f"The last good checkpoint is kept; {ADVICE}"
 
 
@@ -69,7 +72,7 @@ class SegmentationModule(pl.LightningModule):
         inputs = batch.inputs
         if self.recipe.train.channels_last:
             inputs = inputs.changed(channels_last)
-        output = self.net(inputs)
+        output = forward(self.net, inputs, batch.targets, batch.sizes)
         with torch.autocast(inputs.image.device.type, enabled=False):
             total, self.last_terms = self.criterion(output, batch.targets)
         where = f"at step {self.global_step} on: {', '.join(batch.keys)}"
@@ -161,6 +164,13 @@ class SegmentationModule(pl.LightningModule):
         """Take up the schedule's memory; the time that `train.time_limit` gives is counted anew."""
         self.plateau.load_state_dict(checkpoint["plateau"])
         checkpoint["callbacks"].pop("Timer", None)
+
+
+def forward(net: nn.Module, inputs: Inputs, targets: Any, sizes: Sizes) -> Output:
+    """Run a network in training mode; one that draws what its losses are taken of is given the truths, too."""
+    needs = find_entry(str(net.architecture))[0].needs
+    output: Output = net(inputs, targets, sizes) if needs.targets_in_forward else net(inputs)
+    return output
 
 
 def channels_last(images: Tensor) -> Tensor:

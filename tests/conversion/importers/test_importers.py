@@ -21,6 +21,7 @@ from segatlas.errors import WeightsError
 from segatlas.models import ARCHITECTURES
 from segatlas.models.deeplabv3 import SMP as DEEPLABV3_SMP
 from segatlas.models.deeplabv3plus import SMP
+from segatlas.models.mask_rcnn import V1, V2
 from segatlas.models.pspnet import SMP as PSPNET_SMP
 from segatlas.models.upernet import SMP as UPERNET_SMP
 
@@ -89,6 +90,17 @@ VARIANTS: dict[tuple[str, str], tuple[dict[str, Any], ...]] = {
     ("torchvision", "fcn"): (
         {"encoder": "resnet50", "convs": 1, "concat_input": False, "aux": True},
         {"encoder": "resnet101", "convs": 1, "concat_input": False},
+    ),
+    ("torchvision", "mask_rcnn"): (V1, {**V2, "num_classes": 7}, {**V1, "encoder": "resnet18", "in_channels": 4}),
+    ("mmdet", "mask_rcnn"): ({}, {"encoder": "resnet101", "num_classes": 7, "in_channels": 4}),
+    ("detectron2", "mask_rcnn"): (
+        {"encoder": "resnet50"},
+        {"encoder": {"name": "resnet101", "stride_first": True}, "in_channels": 4, "box_channels": 512},
+    ),
+    ("mmdet", "panoptic_fpn"): ({"num_classes": 7, "stuff": 2, "in_channels": 4}, {"encoder": "resnet101", "stuff": 2}),
+    ("detectron2", "panoptic_fpn"): (
+        {"encoder": "resnet50", "num_classes": 7, "stuff": 2},
+        {"encoder": "resnet101", "stuff": 2, "in_channels": 4},
     ),
     ("nvlabs", "segformer"): tuple({"encoder": f"mit_b{size}"} for size in range(6)),
     ("refinenet", "refinenet"): (

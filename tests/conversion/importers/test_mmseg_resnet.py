@@ -52,7 +52,7 @@ def test_without_settings_the_published_stride_is_taken_and_noted():
 
 @pytest.mark.parametrize(
     ("backbone", "message"),
-    [({"strides": (1, 1, 2, 2)}, r"strides \(1, 1, 2, 2\)"), ({"style": "caffe"}, "style 'caffe'")],
+    [({"strides": (1, 1, 2, 2)}, r"strides \(1, 1, 2, 2\)"), ({"style": "other"}, "style 'other'")],
 )
 def test_a_form_that_ours_does_not_have_is_refused(backbone, message):
     with pytest.raises(WeightsError, match=message):

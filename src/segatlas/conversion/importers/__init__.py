@@ -38,7 +38,7 @@ SOURCES: dict[str, tuple[str, ...]] = {
         "stdc",
         "upernet",
     ),
-    "torchvision": ("deeplabv3", "fcn", "lraspp"),
+    "torchvision": ("deeplabv3", "fcn", "lraspp", "mask_rcnn"),
     "smp": (
         "deeplabv3",
         "deeplabv3plus",
@@ -66,6 +66,8 @@ SOURCES: dict[str, tuple[str, ...]] = {
     "vit_adapter": ("upernet",),
     "refinenet": ("refinenet",),
     "semask": ("semask_fpn",),
+    "mmdet": ("mask_rcnn", "panoptic_fpn"),
+    "detectron2": ("mask_rcnn", "panoptic_fpn"),
 }
 """Library -> the files in its folder that end with a record `IMPORTER`, mostly called like the architecture."""
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from segatlas.config.objects import ObjectRule
 from segatlas.conversion.importers.foreign import ForeignWeights
 from segatlas.conversion.importers.renames import Renames
 from segatlas.conversion.importers.stacks import Stack
@@ -29,6 +30,8 @@ class Importer:
         differently; given the config.
     stacks: tensors that one side keeps in one and the other in several; they need no line in `renames`.
     dropped: beginnings of their names that are left out on purpose.
+    objects: how the library makes objects and segments of what such a network finds.
+    resize: how large it predicts images, as in `Preprocessing`, where its settings do not tell.
     constants: tensors that the library needs to find in a file and ours has no use for; given the config. They are left
         out too, whatever their values.
     """
@@ -40,4 +43,6 @@ class Importer:
     changes: Callable[[Any], Mapping[str, tuple[Change, Change]]] = field(default=lambda config: {})
     stacks: Callable[[Any], Sequence[Stack]] = field(default=lambda config: ())
     dropped: tuple[str, ...] = ()
+    objects: ObjectRule = field(default_factory=ObjectRule)
+    resize: str | None = None
     constants: Callable[[Any], Mapping[str, Tensor]] = field(default=lambda config: {})

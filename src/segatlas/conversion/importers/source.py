@@ -18,12 +18,14 @@ from segatlas.conversion.importers.foreign import ForeignWeights
 class Facts:
     """What a library's files tell about the use of a network. "" and None where they do not.
 
+    licence: of the weights, where the file says whose they are.
     classes, palette: by index. data_set: a key of `segatlas.data.DATASETS`, or a name that is no key of it.
     """
 
     classes: tuple[str, ...] = ()
     palette: tuple[tuple[int, int, int], ...] = ()
     data_set: str = ""
+    licence: str = ""
     preprocessing: Preprocessing | None = None
     inference: InferenceMode | None = None
 

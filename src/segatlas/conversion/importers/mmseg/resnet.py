@@ -52,11 +52,11 @@ def stated_layout(file: ForeignWeights, output_stride: int) -> tuple[int, dict[s
     strides = tuple(given["strides"] or (1, 2, 2, 2))
     if strides not in _STRIDES:
         raise WeightsError(f"a ResNet with strides {strides}; known are {', '.join(str(known) for known in _STRIDES)}")
-    if given["style"] not in (None, "pytorch"):
-        raise WeightsError(f"a ResNet of style '{given['style']}', which strides in other places; known is 'pytorch'")
+    if given["style"] not in (None, "pytorch", "caffe"):
+        raise WeightsError(f"a ResNet of style '{given['style']}'; known are 'pytorch' and 'caffe'")
     output_stride = 4 * prod(strides)
     dilations = tuple(given["dilations"] or (1, 1, 1, 1))
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {"stride_first": True} if given["style"] == "caffe" else {}
     if dilations != DILATIONS[output_stride]:
         options["dilations"] = dilations
     if given["multi_grid"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -64,6 +65,12 @@ def disagreement(file: ForeignWeights) -> str:
 
 def facts(meta: Mapping[str, Any], settings: Mapping[str, Any]) -> Facts:
     """See `Source`."""
+    file = ForeignWeights(tensors={}, settings=settings)
+    return replace(named_facts(meta, settings), preprocessing=_preprocessing(file), inference=_inference(file))
+
+
+def named_facts(meta: Mapping[str, Any], settings: Mapping[str, Any]) -> Facts:
+    """Return class names, colours and dataset."""
     inner = meta.get("meta")
     inner = inner if isinstance(inner, Mapping) else {}
     named = inner.get("dataset_meta")
@@ -71,13 +78,10 @@ def facts(meta: Mapping[str, Any], settings: Mapping[str, Any]) -> Facts:
     classes = named.get("classes") or inner.get("CLASSES") or ()
     palette = named.get("palette") or inner.get("PALETTE") or ()
     kind = settings.get("dataset_type")
-    file = ForeignWeights(tensors={}, settings=settings)
     return Facts(
         classes=tuple(str(name).strip() for name in classes),
         palette=_colors(palette),
         data_set=_DATA_SETS.get(str(kind), str(kind or "")),
-        preprocessing=_preprocessing(file),
-        inference=_inference(file),
     )
 
 
@@ -107,25 +111,30 @@ def _colors(palette: Any) -> tuple[tuple[int, int, int], ...]:
 
 
 def _preprocessing(file: ForeignWeights) -> Preprocessing | None:
-    """Return the normalisation: `data_preprocessor` in 1.x, the `Normalize` step of a pipeline in 0.x.
-
-    Theirs is in stored values 0..255, ours in values / 255.
+    """Return the normalisation; theirs is in stored values 0..255, ours in values / 255.
 
     Raises:
         WeightsError: the network takes its channels in the order blue, green, red.
     """
+    norm = normalisation(file)
+    if norm is None:
+        return None
+    if not norm.get("bgr_to_rgb", norm.get("to_rgb", True)) and len(norm["mean"]) == 3:
+        raise WeightsError("the network takes images in BGR order (bgr_to_rgb=False); only RGB is supported")
+    mean, std = (tuple(round(float(value) / 255, 8) for value in norm[key]) for key in ("mean", "std"))
+    return Preprocessing(mean=mean, std=std)
+
+
+def normalisation(file: ForeignWeights) -> Mapping[str, Any] | None:
+    """Return how images are normalised: `data_preprocessor` in 1.x, the `Normalize` step of a pipeline in 0.x."""
     for norm in (
         file.stated("model.data_preprocessor"),
         file.stated("data_preprocessor"),
         file.stated("img_norm_cfg"),
         next(_steps(file.settings, "Normalize"), None),
     ):
-        if not isinstance(norm, Mapping) or not norm.get("mean") or not norm.get("std"):
-            continue
-        if not norm.get("bgr_to_rgb", norm.get("to_rgb", True)) and len(norm["mean"]) == 3:
-            raise WeightsError("the network takes images in BGR order (bgr_to_rgb=False); only RGB is supported")
-        mean, std = (tuple(round(float(value) / 255, 8) for value in norm[key]) for key in ("mean", "std"))
-        return Preprocessing(mean=mean, std=std)
+        if isinstance(norm, Mapping) and norm.get("mean") and norm.get("std"):
+            return norm
     return None
 
 

@@ -1,0 +1,1 @@
+"""MMDetection's checkpoints: `backbone.*`, `neck.*`, `rpn_head.*`, `roi_head.*` and other heads."""

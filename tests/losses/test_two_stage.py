@@ -1,0 +1,84 @@
+"""The losses of two stages beside a slow form, box by box."""
+
+import math
+
+import pytest
+import torch
+
+from segatlas.losses.two_stage import TwoStage
+
+LABELS, CLASSES = torch.zeros(2, 8, 8, dtype=torch.uint8), 3
+
+
+def softplus(x):
+    return max(x, 0.0) + math.log1p(math.exp(-abs(x)))
+
+
+def slow(raw):
+    """Return the five parts from loops."""
+    scores, deltas = raw["rpn_scores"][0], raw["rpn_deltas"][0]
+    rpn = rpn_box = 0.0
+    drawn = 0
+    for image, labels in enumerate(raw["rpn_labels"].tolist()):
+        for index, label in enumerate(labels):
+            if label < 0:
+                continue
+            cell, anchor = divmod(index, scores.shape[1])
+            y, x = divmod(cell, scores.shape[3])
+            drawn += 1
+            rpn += softplus(float(scores[image, anchor, y, x])) - label * float(scores[image, anchor, y, x])
+            if label == 1:
+                found = deltas[image, 4 * anchor : 4 * anchor + 4, y, x]
+                rpn_box += float((found - raw["rpn_targets"][image, index]).abs().sum())
+    kinds = raw["box_classes"].tolist()
+    of_class = sum(
+        float(logits.exp().sum().log() - logits[kind]) for logits, kind in zip(raw["box_logits"], kinds, strict=True)
+    )
+    box = mask = 0.0
+    objects = [index for index, kind in enumerate(kinds) if kind < CLASSES]
+    cells = 0
+    for row, index in enumerate(objects):
+        kind = kinds[index]
+        found = raw["box_deltas"][index, 4 * kind : 4 * kind + 4]
+        box += float((found - raw["box_targets"][row]).abs().sum())
+        for logit, wanted in zip(
+            raw["mask_logits"][row, kind].flatten(), raw["mask_targets"][row].flatten(), strict=True
+        ):
+            mask += softplus(float(logit)) - float(wanted) * float(logit)
+            cells += 1
+    return {
+        "rpn": rpn / drawn,
+        "rpn_box": rpn_box / drawn,
+        "class": of_class / len(kinds),
+        "box": box / len(kinds),
+        "mask": mask / cells,
+    }
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_each_part_is_that_of_the_slow_way(seed):
+    output = TwoStage().example(LABELS, CLASSES, torch.Generator().manual_seed(seed))
+    found, expected = TwoStage().parts(output, []), slow(output.raw)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert abs(float(found[name]) - value) < 1e-9, name
+
+
+def test_the_total_weighs_the_parts():
+    output = TwoStage().example(LABELS, CLASSES, torch.Generator().manual_seed(0))
+    parts = TwoStage().parts(output, [])
+    alone = TwoStage(rpn_weight=0, rpn_box_weight=0, class_weight=0, box_weight=0, mask_weight=3)
+    assert torch.isclose(alone(output, []), 3 * parts["mask"])
+
+
+def test_where_nothing_is_drawn_the_loss_is_zero_with_zero_gradient():
+    output = TwoStage().example(LABELS, CLASSES, torch.Generator().manual_seed(0))
+    raw = dict(output.raw)
+    for name in ("box_logits", "box_deltas", "box_classes", "box_targets", "mask_logits", "mask_targets"):
+        raw[name] = raw[name][:0]
+    raw["rpn_labels"] = torch.full_like(raw["rpn_labels"], -1)
+    scores = raw["rpn_scores"][0].requires_grad_()
+    total = TwoStage()(output._replace(raw=raw), [])
+    total.backward()
+    assert total == 0
+    assert not scores.grad.any()

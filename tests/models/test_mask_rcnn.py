@@ -1,0 +1,117 @@
+"""What is particular to Mask R-CNN: its stages, its forms, what it is trained on."""
+
+import numpy as np
+import pytest
+import torch
+
+from segatlas import criteria
+from segatlas.build.network import build_network, make_config, shapes_only
+from segatlas.errors import UsageError
+from segatlas.losses import LOSSES
+from segatlas.models.mask_rcnn import ARCHITECTURE
+from segatlas.structures import InstancesTarget
+
+K, SIZE = 3, (64, 96)
+
+
+def network(**fields):
+    torch.manual_seed(0)
+    return build_network(*make_config("mask_rcnn", {"num_classes": K, **ARCHITECTURE.tiny, **fields}))
+
+
+def rectangles(*objects, crowd=(), size=SIZE):
+    """Return a truth of rectangles (class, top, left, bottom, right)."""
+    masks = np.zeros((len(objects), *size), bool)
+    for mask, (_, top, left, bottom, right) in zip(masks, objects, strict=True):
+        mask[top:bottom, left:right] = True
+    kinds = np.array([one[0] for one in objects], np.int64)
+    return InstancesTarget(masks, kinds, np.array([index in crowd for index in range(len(objects))], bool))
+
+
+def trained_on(net, targets, sizes=None, seed=1):
+    torch.manual_seed(seed)
+    x = torch.randn(len(targets), 3, *SIZE)
+    torch.manual_seed(seed)
+    output = net.train()(x, targets, sizes)
+    total, parts = criteria.build("DetectedMasks", [LOSSES["two_stage"]()])(output, targets)
+    return output, total, parts
+
+
+@pytest.mark.parametrize(
+    ("variant", "parameters"),
+    [("mask_rcnn_r50_tv", 44_450_156), ("mask_rcnn_r50_v2", 46_355_052)],
+)
+def test_the_published_forms_have_their_parameters_but_for_the_rows_of_no_object(variant, parameters):
+    with shapes_only():
+        net = build_network(*make_config(variant, {"num_classes": 90}))
+    assert sum(p.numel() for p in net.parameters()) == parameters
+
+
+def test_given_proposals_take_the_place_of_the_networks_own():
+    net, x = network().eval(), torch.randn(1, 3, *SIZE)
+    with torch.no_grad():
+        own = net(x)
+        given = net.on_proposals(x, own.raw["proposals"])
+    for name in ("boxes", "scores", "labels", "mask_logits"):
+        assert torch.equal(getattr(own, name)[0], getattr(given, name)[0])
+    assert torch.equal(own.raw["box_logits"], given.raw["box_logits"])
+
+
+def test_an_image_without_proposals_has_no_objects():
+    net = network().eval()
+    with torch.no_grad():
+        found = net.on_proposals(torch.randn(2, 3, *SIZE), [torch.zeros(0, 4)] * 2)
+    assert [len(boxes) for boxes in found.boxes] == [0, 0]
+    assert found.mask_logits[0].shape == (0, 28, 28)
+
+
+def test_channels_are_turned_round_for_an_encoder_trained_on_bgr():
+    one, other, x = network().eval(), network(bgr=True).eval(), torch.randn(1, 3, *SIZE)
+    with torch.no_grad():
+        assert torch.equal(one(x).raw["rpn_scores"][0], other(x.flip(1)).raw["rpn_scores"][0])
+
+
+def test_anchors_for_another_number_of_levels_are_refused():
+    with pytest.raises(UsageError, match="anchor_sizes: got 2, expected one for each of the 5 levels"):
+        network(anchor_sizes=(8, 16))
+
+
+def test_a_batch_with_and_without_objects_trains_and_so_does_one_without_any():
+    for targets in ([rectangles((0, 8, 8, 40, 40)), rectangles()], [rectangles(), rectangles()]):
+        net = network()
+        _, total, parts = trained_on(net, targets)
+        total.backward()
+        assert total.isfinite()
+        assert all(value.isfinite() for value in parts.values())
+        assert all(p.grad is None or p.grad.isfinite().all() for p in net.parameters())
+
+
+def test_an_object_that_fills_the_image_and_one_of_one_pixel_train():
+    _, total, _ = trained_on(network(), [rectangles((0, 0, 0, *SIZE)), rectangles((2, 5, 5, 6, 6))])
+    assert total.isfinite()
+
+
+def test_objects_are_drawn_with_their_own_boxes_as_proposals():
+    output, _, _ = trained_on(network(), [rectangles((1, 8, 8, 40, 56))])
+    classes = output.raw["box_classes"]
+    assert (classes == 1).any()
+    assert set(classes.tolist()) <= {1, K}
+    first = output.raw["mask_targets"][int((output.raw["box_targets"].abs().sum(1)).argmin())]
+    assert first.all()  # inside its own box a rectangle is all object
+
+
+def test_nothing_in_a_crowd_is_background():
+    output, _, _ = trained_on(network(), [rectangles((0, 0, 0, *SIZE), crowd=(0,))])
+    assert (output.raw["rpn_labels"] == -1).all()
+    assert len(output.raw["box_classes"]) == 0
+
+
+def test_nothing_in_the_padding_of_an_image_is_judged():
+    output, _, _ = trained_on(network(), [rectangles((0, 4, 4, 28, 28))], [(32, 32)])
+    net = network()
+    maps, _ = net.pyramid(torch.randn(1, 3, *SIZE))
+    anchors = torch.cat(net.stages.anchors(maps))
+    centres = (anchors[:, :2] + anchors[:, 2:]) / 2
+    outside = (centres >= 32).any(dim=1)
+    assert (output.raw["rpn_labels"][0, outside] < 1).all()
+    assert not (output.raw["rpn_labels"][0, outside] == 0).any()

@@ -1,0 +1,163 @@
+"""Networks that find objects beside their peers: `python tools/parity_objects.py FOLDER...`.
+
+Each FOLDER is what `ref_models.py KEY --image FILE` wrote: checkpoint, input, the peer's maps stage by stage and its
+final detections. Printed are the largest differences as a fraction of the peer's largest value: proposal maps of all
+levels, then both heads on the peer's own proposals; and the fraction of final detections that have a partner of
+the same class (IoU of boxes 0.99, score within 1e-3) on the network's own proposals.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from segatlas.conversion.converting import convert_file
+from segatlas.hub.loading import load_pretrained
+from segatlas.ops.boxes import ious
+from segatlas.postprocess.detected_masks import panoptic
+
+NAMES = {
+    "tv": ("rpn.head", "roi_heads.box_predictor", "roi_heads.mask_predictor", "proposals"),
+    "md": ("rpn_head", "roi_head.bbox_head", "roi_head.mask_head", "bboxes"),
+    "d2": ("proposal_generator.rpn_head", "roi_heads.box_predictor", "roi_heads.mask_head.predictor", "boxes"),
+}
+"""Library -> what the reference calls proposal head, box head, mask head, and the boxes of proposals."""
+
+
+def relative(found: Tensor, expected: Tensor) -> float:
+    """Return the largest difference as a fraction of the largest expected value."""
+    if found.shape != expected.shape:
+        raise SystemExit(f"shapes differ: ours {tuple(found.shape)}, theirs {tuple(expected.shape)}")
+    return float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-30)) if found.numel() else 0.0
+
+
+def paired(found: tuple[Tensor, Tensor, Tensor], expected: tuple[Tensor, Tensor, Tensor]) -> float:
+    """Return the fraction of the expected (boxes, scores, labels) with a partner among those found."""
+    boxes, scores, labels = expected
+    if not len(boxes):
+        return 1.0
+    if not len(found[0]):
+        return 0.0
+    fits = (ious(boxes, found[0]) >= 0.99) & (labels[:, None] == found[2][None])
+    fits &= (scores[:, None] - found[1][None]).abs() <= 1e-3
+    return float(fits.any(dim=1).float().mean())
+
+
+def network_input(given: Mapping[str, Any], net: Any, card: Any, library: str) -> Tensor:
+    """Return the reference's image as our network takes it, in its own size.
+
+    MMDetection's own normalised image is taken as it is: another rounding of the same formula is enough to change which of
+    many like proposals come first. Of the others the image, (H, W, 3) uint8 in BGR, is normalised by our card.
+    """
+    if library == "md":
+        return given["input"].flip(1) if net.config.bgr else given["input"]
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (card.preprocessing.mean, card.preprocessing.std))
+    rgb = given["image"].flip(2).permute(2, 0, 1)[None].float()
+    return (rgb / card.preprocessing.max_value - mean) / std
+
+
+def last_of(value: Any) -> Any:
+    """Return the last call of a head that the reference listened to."""
+    return value[-1] if isinstance(value, list) else value
+
+
+def two_stage(net: Any, card: Any, x: Tensor, reference: Mapping[str, Any], library: str) -> dict[str, float]:
+    """Compare a network of two stages; the first class of torchvision's is "no object", of which ours has no box."""
+    rpn, box, mask, boxes = NAMES[library]
+    raw, final = reference["logits"], reference["final"]
+    scores, deltas = raw[rpn][0]
+    proposals = raw["proposals"] if torch.is_tensor(raw["proposals"]) else raw["proposals"][boxes]
+    given, own = net.on_proposals(x, [proposals]), net(x)
+    logits, box_deltas = raw[box][0]
+    if library == "tv":
+        logits, box_deltas = logits.roll(-1, 1), box_deltas[:, 4:]
+    found = {
+        "rpn scores": max(relative(a, b) for a, b in zip(own.raw["rpn_scores"], scores, strict=True)),
+        "rpn deltas": max(relative(a, b) for a, b in zip(own.raw["rpn_deltas"], deltas, strict=True)),
+        "box logits": relative(given.raw["box_logits"], logits),
+        "box deltas": relative(given.raw["box_deltas"], box_deltas),
+    }
+    if mask in raw and len(final.get("boxes", ())):
+        theirs = last_of(raw[mask])
+        maps, _ = net.pyramid(x)
+        ours = net.stages.look_at_masks(maps, [final["boxes"]])
+        found["mask logits"] = relative(ours, theirs[:, 1:] if library == "tv" else theirs)
+    if own.semantic is not None and ("semantic_head" in raw or "sem_seg_head" in raw):
+        theirs = last_of(raw.get("semantic_head", raw.get("sem_seg_head")))
+        theirs = theirs[0] if isinstance(theirs, list) else theirs
+        if theirs.shape[-1] != own.semantic.shape[-1]:  # upsampled already
+            theirs = theirs.detach()
+            ours = F.interpolate(own.semantic, theirs.shape[-2:], mode="bilinear", align_corners=False)
+        else:
+            ours = own.semantic
+        found["semantic"] = relative(ours, theirs)
+    if "boxes" in final:
+        expected = (final["boxes"], final["scores"], final["labels"] - int(library == "tv"))
+        for name, output in (("pairs, given", given), ("pairs, own", own)):
+            found[name] = paired((output.boxes[0], output.scores[0], output.labels[0]), expected)
+        found["detections"] = len(expected[0])
+    if "panoptic" in final:
+        found["pairs, pixels"] = panoptic_agreement(given, card, final, library)
+    return found
+
+
+def panoptic_agreement(output: Any, card: Any, final: Mapping[str, Any], library: str) -> float:
+    """Return the fraction of pixels in the same segment: of one class, and one for one."""
+    theirs = final["panoptic"].long()
+    size = (theirs.shape[0], theirs.shape[1])
+    (result,) = panoptic(output, size, crop=size, rule=card.objects, things=card.things)
+    segments = result.panoptic
+    kinds = torch.full((len(segments.segments) + 1 + int(segments.ids.max()),), len(card.classes))
+    for one in segments.segments:
+        kinds[one.id] = one.class_index
+    ids = torch.from_numpy(segments.ids).long()
+    if library == "d2":
+        table = torch.full((int(theirs.max()) + 1,), len(card.classes))
+        things = sum(card.things)
+        for number, is_thing, category in final["segments"]:
+            table[number] = category if is_thing else things + category - 1
+        classes = table[theirs]
+    else:
+        classes = theirs % 1000
+    same = kinds[ids] == classes
+    agreed = torch.zeros_like(same)
+    for number in theirs.unique():
+        place = theirs == number
+        agreed |= place & (ids == ids[place].mode().values)
+    return float((same & agreed).float().mean())
+
+
+@torch.no_grad()
+def compare(folder: Path) -> dict[str, float]:
+    """Compare the network of a reference folder."""
+    given = torch.load(folder / "input.pt")
+    reference = torch.load(folder / "reference.pt", weights_only=False)
+    library = folder.name.partition(".")[0]
+    file = next(file for file in (folder / "checkpoint.pkl", folder / "checkpoint.pth") if file.is_file())
+    with tempfile.TemporaryDirectory() as out:
+        convert_file(file, out)
+        net, card = load_pretrained(out)
+    x = network_input(given, net, card, library)
+    net.to(x.dtype)
+    return two_stage(net, card, x, reference, library)
+
+
+def main() -> None:
+    """Print a line for each folder."""
+    torch.set_num_threads(1)
+    for name in sys.argv[1:]:
+        found = compare(Path(name))
+        forms = {key: ".4f" if "pairs" in key else ".0f" if key == "detections" else ".1e" for key in found}
+        told = "  ".join(f"{key} {value:{forms[key]}}" for key, value in found.items())
+        print(f"{Path(name).name:28s} {told}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
