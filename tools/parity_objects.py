@@ -53,7 +53,7 @@ def paired(found: tuple[Tensor, Tensor, Tensor], expected: tuple[Tensor, Tensor,
 def network_input(given: Mapping[str, Any], net: Any, card: Any, library: str) -> Tensor:
     """Return the reference's image as our network takes it, in its own size.
 
-    MMDetection's own normalised image is taken as it is: another rounding of the same formula is enough to change which of
+    MMDetection's own normalised image is taken as it is: another rounding of the formula is enough to change which of
     many like proposals come first. Of the others the image, (H, W, 3) uint8 in BGR, is normalised by our card.
     """
     if library == "md":
