@@ -50,17 +50,20 @@ def paired(found: tuple[Tensor, Tensor, Tensor], expected: tuple[Tensor, Tensor,
     return float(fits.any(dim=1).float().mean())
 
 
-def network_input(given: Mapping[str, Any], net: Any, card: Any, library: str) -> Tensor:
-    """Return the reference's image as our network takes it, in its own size.
+def network_input(image: Tensor, card: Any, library: str) -> Tensor:
+    """Return an image (H, W, 3) uint8 in BGR as a network of that card takes it, in its own size.
 
-    MMDetection's own normalised image is taken as it is: another rounding of the formula is enough to change which of
-    many like proposals come first. Of the others the image, (H, W, 3) uint8 in BGR, is normalised by our card.
+    Values are normalised in the library's order, torchvision's as fractions, the others' as 0..255: another rounding of the
+    same formula is enough to change which of many like proposals come first.
     """
-    if library == "md":
-        return given["input"].flip(1) if net.config.bgr else given["input"]
-    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (card.preprocessing.mean, card.preprocessing.std))
-    rgb = given["image"].flip(2).permute(2, 0, 1)[None].float()
-    return (rgb / card.preprocessing.max_value - mean) / std
+    highest = card.preprocessing.max_value
+    scale = 1.0 if library == "tv" else float(highest)
+    mean, std = (
+        (torch.tensor(values, dtype=torch.float64) * scale).float().view(1, 3, 1, 1)
+        for values in (card.preprocessing.mean, card.preprocessing.std)
+    )
+    rgb = image.flip(2).permute(2, 0, 1)[None].float()
+    return (rgb / (highest / scale) - mean) / std
 
 
 def last_of(value: Any) -> Any:
@@ -144,8 +147,7 @@ def compare(folder: Path) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as out:
         convert_file(file, out)
         net, card = load_pretrained(out)
-    x = network_input(given, net, card, library)
-    net.to(x.dtype)
+    x = network_input(given["image"], card, library)
     return two_stage(net, card, x, reference, library)
 
 

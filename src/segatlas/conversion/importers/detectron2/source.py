@@ -57,8 +57,8 @@ def facts(meta: Mapping[str, Any], settings: Mapping[str, Any]) -> Facts:
     return Facts(
         licence=ZOO_LICENCE if meta.get("__author__") == ZOO else "",
         preprocessing=Preprocessing(
-            mean=tuple(round(float(value) / 255, 8) for value in mean[::order]),
-            std=tuple(round(float(value) / 255, 8) for value in std[::order]),
+            mean=tuple(round(float(value) / 255, 12) for value in mean[::order]),
+            std=tuple(round(float(value) / 255, 12) for value in std[::order]),
             resize=f"fit:{short}x{long}",
         ),
     )

@@ -27,7 +27,7 @@ def facts(meta: Mapping[str, Any], settings: Mapping[str, Any]) -> Facts:
     file = ForeignWeights(tensors={}, settings=settings)
     norm, found = normalisation(file), Preprocessing(resize=RESIZE)
     if norm is not None:
-        mean, std = (tuple(round(float(value) / 255, 8) for value in norm[key]) for key in ("mean", "std"))
+        mean, std = (tuple(round(float(value) / 255, 12) for value in norm[key]) for key in ("mean", "std"))
         order = -1 if is_bgr(file) else 1
         found = replace(found, mean=mean[::order], std=std[::order])
     return replace(named_facts(meta, settings), preprocessing=found)

@@ -121,7 +121,7 @@ def _preprocessing(file: ForeignWeights) -> Preprocessing | None:
         return None
     if not norm.get("bgr_to_rgb", norm.get("to_rgb", True)) and len(norm["mean"]) == 3:
         raise WeightsError("the network takes images in BGR order (bgr_to_rgb=False); only RGB is supported")
-    mean, std = (tuple(round(float(value) / 255, 8) for value in norm[key]) for key in ("mean", "std"))
+    mean, std = (tuple(round(float(value) / 255, 12) for value in norm[key]) for key in ("mean", "std"))
     return Preprocessing(mean=mean, std=std)
 
 
