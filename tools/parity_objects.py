@@ -53,8 +53,8 @@ def paired(found: tuple[Tensor, Tensor, Tensor], expected: tuple[Tensor, Tensor,
 def network_input(image: Tensor, card: Any, library: str) -> Tensor:
     """Return an image (H, W, 3) uint8 in BGR as a network of that card takes it, in its own size.
 
-    Values are normalised in the library's order, torchvision's as fractions, the others' as 0..255: another rounding of a
-    formula is enough to change which of many like proposals come first.
+    Values are normalised in the library's order, torchvision's as fractions, the others' as 0..255: another rounding of
+    a formula is enough to change which of many like proposals come first.
     """
     highest = card.preprocessing.max_value
     scale = 1.0 if library == "tv" else float(highest)
