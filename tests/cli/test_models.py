@@ -150,5 +150,5 @@ def test_an_unknown_task_is_wrong_usage_and_the_tasks_are_named():
     result = CliRunner().invoke(app, ["models", "list", "--task", "nope"])
     assert result.exit_code == 2
     assert "--task: unknown task; known here: semantic, instance, panoptic" in result.stderr
-    result = CliRunner().invoke(app, ["models", "list", "--task", "panoptic"])
-    assert (result.exit_code, result.stdout) == (0, "no model matches '*' and can do 'panoptic'\n")
+    result = CliRunner().invoke(app, ["models", "list", "unet*", "--task", "panoptic"])
+    assert (result.exit_code, result.stdout) == (0, "no model matches 'unet*' and can do 'panoptic'\n")

@@ -19,7 +19,7 @@ from segatlas.downloads.hugging_face import fetch_folder
 from segatlas.errors import WeightsError
 from segatlas.hub.catalogue import is_published, nearest_published
 from segatlas.hub.fetching import fetch_published
-from segatlas.models import load_architecture
+from segatlas.models import ARCHITECTURES, load_architecture
 from segatlas.printable import printable
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
@@ -61,8 +61,10 @@ def with_bounds(card: Card, objects: Mapping[str, Any]) -> Card:
         card: of the network.
         objects: "score", "top", "overlap" or "class_agnostic" -> its value; None = as it is.
     """
-    known = load_architecture(card.architecture).fields if objects else ()
     asked = {NETWORK_FIELDS[name]: value for name, value in objects.items() if value is not None}
+    if not asked or card.architecture not in ARCHITECTURES:  # an unknown one is told when its network is built
+        return card
+    known = load_architecture(card.architecture).fields
     fields = {name: value for name, value in asked.items() if name in known}
     return replace(card, config={**card.config, **fields}) if fields else card
 

@@ -137,7 +137,8 @@ class FolderData(PairedFiles):
     def _set_classes(self, options: FolderOptions, accept: Sequence[str], root: Path, items: Sequence[Item]) -> None:
         """Find the classes of the truth that is asked for: listed with it, declared, or counted in masks."""
         table = self.listed.class_tables.get(self.target)
-        if table is not None:
+        from_masks = self.target == "SemanticTarget" and self.listed.encoding.rule is None
+        if table is not None and not from_masks:  # masks have their own codes, whatever lies beside them
             self.classes, self.palette, self.things = table.names, table.palette, table.things
             self._rule = LabelRule(num_classes=len(table.names))
             return
