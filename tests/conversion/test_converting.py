@@ -304,7 +304,9 @@ def test_what_a_library_cannot_hold_is_an_error_and_nothing_is_written(tmp_path,
     out = tmp_path / "out.pth"
     with pytest.raises(UsageError, match="expected one of mmseg"):
         sa.convert(model, out, to="mmsegmentation")
-    with pytest.raises(UsageError, match="no segformer is written for segmentation-models-pytorch"):
+    with pytest.raises(UsageError, match="no segformer is written for"):
+        sa.convert(model, out, to="semask")
+    with pytest.raises(WeightsError, match="segmentation-models-pytorch has no such segformer"):
         sa.convert(model, out, to="smp")
     with pytest.raises(WeightsError, match=r"Hugging Face has no such segformer.*batch norm in its projections"):
         sa.convert(model, out, to="hf")

@@ -55,8 +55,11 @@ def to_folder(
     if lost := lost_in_copy(listing, keeps=(INSTANCES,)):
         raise UsageError(f"data.name={cfg.name}: {lost}")
     objects = {}
-    if INSTANCES in listing.truths and target in (None, INSTANCES):
-        objects = {split: create_dataset(cfg, split, target=INSTANCES) for split in splits}
+    there = any(item.truths.get(INSTANCES) for part in listing.parts.values() for item in part.items)
+    if there and target in (None, INSTANCES):
+        parts = [(split, listing.parts.get(split)) for split in splits]  # a part that is held out is none of its own
+        given = [split for split, part in parts if part is None or any(i.truths.get(INSTANCES) for i in part.items)]
+        objects = {split: create_dataset(cfg, split, target=INSTANCES) for split in given}
     total, done = sum(map(len, splits.values())), 0
     with whole_folder(out, durable=False) as temporary:
         for split, dataset in splits.items():
