@@ -35,7 +35,7 @@ ONE_OF_EACH = [
 INPUTS = ("cls_token", "reg_token", "pos_embed", "level_embed")
 """What transformers put beside the patches of an image: parameters of no module, as the image is."""
 
-NAMED_BY_KIND = ("segatlas.encoders.swin", "segatlas.encoders.twins")
+NAMED_BY_KIND = ("segatlas.encoders.poolformer", "segatlas.encoders.swin", "segatlas.encoders.twins")
 """Encoders whose published names begin with what a part is, not with the stage that it belongs to."""
 
 FIRST = {module: name for name, module in reversed(ENCODERS.items())}.values()
