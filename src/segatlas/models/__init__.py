@@ -122,8 +122,8 @@ ARCHITECTURES: dict[str, ArchitectureEntry] = {
             "https://arxiv.org/abs/1901.02446",
             "semantic_fpn_r50",
             "semantic_fpn_r101",
-            *_twins("semantic_fpn"),
             *(f"semantic_fpn_poolformer_{size}" for size in ("s12", "s24", "s36", "m36", "m48")),
+            *_twins("semantic_fpn"),
         ),
         _semantic(
             "refinenet", "RefineNet", "https://arxiv.org/abs/1611.06612", *(f"refinenet_r{n}" for n in (50, 101, 152))

@@ -158,7 +158,7 @@ ARCHITECTURE = Architecture(
         "segnext_t": {"encoder": "mscan_t"},
         "segnext_s": {"encoder": "mscan_s"},
         "segnext_b": {"encoder": "mscan_b", "channels": 512},
-        "segnext_l": {"encoder": {"name": "mscan_l", "drop_path": 0.3}, "channels": 1024},
+        "segnext_l": {"encoder": "mscan_l", "encoder_options": {"drop_path": 0.3}, "channels": 1024},
     },
     tiny={"encoder": "mscan_w8", "channels": 32, "patterns": 4},
 )

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torchvision.ops import batched_nms, nms, roi_align
 
 LARGEST_GROWTH = math.log(1000 / 16)
 """Sides grow by this factor at most when deltas are decoded, as a logarithm: no `exp` of a wild number."""
@@ -86,6 +85,8 @@ def suppressed(
     shifted: groups are kept apart by moving each to a place of its own, and not by taking them one by one: equal scores
     then come in another order, and boxes are rounded a little.
     """
+    from torchvision.ops import batched_nms, nms  # here: it brings torch's compiler, which a network is built without
+
     boxes, scores = boxes.float(), scores.float()
     if shifted and len(boxes):
         apart = groups.to(boxes) * (boxes.max() + 1)
@@ -148,6 +149,8 @@ def pooled(
 
 def cells_of(x: Tensor, rois: Tensor, side: int, *, stride: int = 1, aligned: bool = True, sampling: int = 0) -> Tensor:
     """Return what a map (N, D, h, w) shows in boxes (R, 5), the image's number first: (R, D, side, side)."""
+    from torchvision.ops import roi_align  # as in `suppressed`
+
     cells: Tensor = roi_align(x, rois, side, 1 / stride, sampling or -1, aligned)
     return cells
 
