@@ -84,6 +84,22 @@ FURTHER: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     "one_leaked_image": (broken.leaked, ()),
 }
 
+OF_OBJECTS = {
+    "annotation_file",
+    "area_mismatch",
+    "bad_annotation",
+    "duplicate_id",
+    "empty_object",
+    "overlap",
+    "polygon_outside",
+    "repeated_object",
+    "unknown_class",
+    "unknown_image",
+    "unlisted_segment",
+}
+"""Faults of single objects and of lists of them: their broken sets are in `tests/data/test_coco.py` and
+`test_folder_objects.py`, which see what `data check` says; what training says of them is not compared here yet."""
+
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
@@ -102,7 +118,7 @@ def train(root: Path, *words: object) -> Result:
 
 
 def test_every_kind_that_can_be_an_error_has_a_broken_set_here() -> None:
-    assert set(BROKEN) | WARNINGS_ONLY == set(KINDS)
+    assert set(BROKEN) | WARNINGS_ONLY | OF_OBJECTS == set(KINDS)
 
 
 @pytest.mark.parametrize("case", [*BROKEN, *FURTHER])
