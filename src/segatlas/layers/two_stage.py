@@ -41,10 +41,14 @@ class TwoStageConfig:
     round_anchors: their sides are whole pixels.
     rpn_convs: 3x3 convolutions of the proposal head.
     norm: batch norm in pyramid, box head and mask head, in place of biases.
-    box_convs, box_layers, box_channels: convolutions, fully connected layers and their width in the box head.
-    mask_convs, mask_channels: convolutions of the mask head before its doubling, and their width.
+    box_convs: convolutions of the box head.
+    box_layers: fully connected layers behind them.
+    box_channels: width of these.
+    mask_convs: convolutions of the mask head before its doubling.
+    mask_channels: their width.
     box_weights: factors of the deltas of the second stage: x, y, width, height.
-    aligned, sampling: how boxes are read from maps, see `ops.boxes.pooled`.
+    aligned: boxes are read from maps at the centres of cells, see `ops.boxes.pooled`.
+    sampling: points a side of each cell that are read; 0 = as many as pixels of the map lie in it.
     shrink_limit: sides of boxes also shrink by a factor of 62.5 at most where deltas are decoded.
     least_sides: boxes with a side of so many pixels or less go, among proposals and among detections.
     proposals: anchors of a level that are looked at, and proposals of an image at most.
