@@ -11,6 +11,7 @@ from segatlas.build.saving import save_pretrained
 from segatlas.conversion.importers.foreign import ForeignWeights
 from segatlas.conversion.importers.mmseg.segnext import IMPORTER, recognise
 from segatlas.conversion.renaming import rename_to_theirs
+from segatlas.encoders.mscan import StripConv2d
 from segatlas.errors import UsageError, WeightsError
 from segatlas.hub.loading import load_pretrained
 
@@ -127,3 +128,10 @@ def test_a_file_of_the_authors_begins_the_encoder(tmp_path):
     assert all(
         torch.equal(tensor, donor.encoder.state_dict()[name]) for name, tensor in net.encoder.state_dict().items()
     )
+
+
+def test_a_strip_is_computed_in_float32_under_bf16():
+    strip, x = StripConv2d(8, (1, 21)), torch.randn(1, 8, 32, 32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        given = strip(x.bfloat16())
+    assert torch.equal(given, strip(x.bfloat16().float()))

@@ -84,6 +84,24 @@ class PatchEmbedding(nn.Module):
         return out
 
 
+class StripConv2d(nn.Conv2d):
+    """A depthwise convolution with a long, thin kernel; on a processor it is computed in float32 under bf16, too.
+
+    In bf16 torch 2.15 does not come to an end there with kernels of 21 on maps of 32 and more.
+    """
+
+    def __init__(self, width: int, kernel_size: tuple[int, int]):
+        padding = (kernel_size[0] // 2, kernel_size[1] // 2)
+        super().__init__(width, width, kernel_size, padding=padding, groups=width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, width, h, w) to the same shape."""
+        if x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+            with torch.autocast("cpu", enabled=False):
+                return super().forward(x.float())
+        return super().forward(x)
+
+
 class SpatialGate(nn.Module):
     """Weighs a map by what lies around each pixel: 5x5, then the sum of strips of three lengths, mixed over channels.
 
@@ -96,8 +114,8 @@ class SpatialGate(nn.Module):
         depthwise = partial(nn.Conv2d, width, width, groups=width)
         self.conv0 = depthwise(kernel_size=5, padding=2)
         for index, length in enumerate(STRIPS):
-            setattr(self, f"conv{index}_1", depthwise(kernel_size=(1, length), padding=(0, length // 2)))
-            setattr(self, f"conv{index}_2", depthwise(kernel_size=(length, 1), padding=(length // 2, 0)))
+            setattr(self, f"conv{index}_1", StripConv2d(width, (1, length)))
+            setattr(self, f"conv{index}_2", StripConv2d(width, (length, 1)))
         self.conv3 = PointwiseConv2d(width, width, 1)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -282,23 +282,10 @@ def _store_weights_in_bf16(root: nn.Module, used: set[nn.Module]) -> None:
                 setattr(parent, name, _InFloat32(module))
             if module in kept or module not in used or type(module) not in (*_CONVOLUTIONS, *_OTHER_MATRIX_LAYERS):
                 continue
-            if _is_strip(module):
-                setattr(parent, name, _InFloat32(module))
-                continue
             for parameter_name, parameter in list(module.named_parameters()):
                 setattr(module, parameter_name, nn.Parameter(parameter.bfloat16(), requires_grad=False))
             if PackedConv2d.takes(module):
                 setattr(parent, name, PackedConv2d(module))
-
-
-def _is_strip(module: nn.Module) -> bool:
-    """Tell whether it is a depthwise convolution with a kernel that is no square.
-
-    oneDNN's bf16 kernels do not come to an end where such a one is longer than the map (torch 2.15).
-    """
-    if not isinstance(module, nn.Conv2d):
-        return False
-    return module.groups == module.in_channels > 1 and len(set(module.kernel_size)) > 1
 
 
 class PackedConv2d(nn.Module):
