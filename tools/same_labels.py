@@ -50,7 +50,10 @@ class Difference:
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """Of one image: its labels, the maps of the network, and the output of each layer in the order of the calls."""
+    """Of one image: its labels, the maps of the network, and the output of each layer in the order of the calls.
+
+    labels: (H, W) classes, or (H, W, K) of a network that finds objects: how many objects of each class lie on a pixel.
+    """
 
     labels: np.ndarray
     maps: dict[str, Tensor]
@@ -124,8 +127,8 @@ def look_at(form: nn.Module, record: Architecture, images: Tensor | Inputs) -> l
         output = form(changed(images, torch.clone))
     for hook in hooks:
         hook.remove()
-    maps = maps_of(output)
-    results = find(record.output.__name__, record.tasks[0])(output, size, crop=size)
+    maps, things = dense_maps(output), getattr(form, "things", ())
+    results = find(record.output.__name__, record.tasks[0])(output, size, crop=size, things=things)
     return [
         Seen(
             labels=labels_of(result, size),
@@ -136,13 +139,22 @@ def look_at(form: nn.Module, record: Architecture, images: Tensor | Inputs) -> l
     ]
 
 
+def dense_maps(output: Any) -> dict[str, Tensor]:
+    """Return the maps that have a place for each image; of boxes, whose rows come by score, what they are chosen from."""
+    maps = {name: values for name, values in maps_of(output).items() if "." not in name}
+    levels = getattr(output, "raw", {}).get("rpn_scores", ())
+    return maps | {f"rpn_scores {index}": values for index, values in enumerate(levels)}
+
+
 def labels_of(result: Any, size: tuple[int, int]) -> np.ndarray:
-    """Return the class map, or each object's number and class where there is none."""
+    """Return the class map, or how many objects of each class lie on each pixel where there is none."""
     if result.class_map is not None:
         return np.asarray(result.class_map)
-    drawn = np.zeros((*size, 2), np.int32)
-    for number, one in enumerate(result.objects, start=1):
-        drawn[np.asarray(one.mask, bool)] = (number, one.class_index)
+    drawn = np.zeros((*size, CLASSES), np.int32)
+    for one in result.objects:
+        drawn[np.asarray(one.mask, bool), one.class_index] += 1
+    if not result.objects:
+        raise ValueError("no object was found: nothing would be compared")
     return drawn
 
 
