@@ -60,6 +60,7 @@ VARIANTS: dict[tuple[str, str], tuple[dict[str, Any], ...]] = {
         {"host": {"name": "upernet_swin_t", "aux": True}, "num_classes": 7},
         {"host": {"name": "pspnet", "encoder": "resnet18c", "channels": 64}, "part_channels": 32, "stages": 1},
     ),
+    ("mmseg", "ddrnet"): ({"aux": True}, {"width": 8, "channels": 16, "in_channels": 4}),
     ("mmseg", "stdc"): ({}, {"encoder": "stdc2", "aux": True}, {"aux": True, "detail_channels": 2}),
     ("mmseg", "segmenter"): ({"num_classes": 7, "in_channels": 4}, {"layers": 0}),
     ("mmseg", "setr"): (

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 SOURCES: dict[str, tuple[str, ...]] = {
     "mmseg": (
+        "ddrnet",
         "deeplabv3",
         "deeplabv3plus",
         "dnlnet",
