@@ -1,4 +1,4 @@
-"""Convolution, batch norm, ReLU: the block that most decoders are made of, and its forms without ReLU or turned round."""
+"""Convolution, batch norm, ReLU: the block that most decoders are made of, and forms of it."""
 
 from __future__ import annotations
 
@@ -26,11 +26,18 @@ class ConvBNReLU(nn.Module):
     """A convolution without bias that keeps the size ("same" padding) but for its stride, then batch norm and ReLU."""
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int = 3, *, stride: int = 1, dilation: int = 1
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 3,
+        *,
+        stride: int = 1,
+        dilation: int = 1,
+        groups: int = 1,
     ):
         super().__init__()
         padding = kernel_size // 2 * dilation
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, dilation, bias=False)
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias=False)
         self.bn = BatchNorm2d(out_channels)
         self.relu = nn.ReLU(inplace=True)
 
@@ -40,7 +47,7 @@ class ConvBNReLU(nn.Module):
         return out
 
 
-class NormedConv(nn.Module):
+class OpenConv(nn.Module):
     """A convolution without bias that keeps the size ("same" padding) but for its stride, then batch norm."""
 
     def __init__(

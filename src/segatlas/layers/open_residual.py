@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from segatlas.layers.conv import ConvBNReLU, NormedConv
+from segatlas.layers.conv import ConvBNReLU, NormReLUConv, OpenConv
+from segatlas.layers.norm import BatchNorm2d
 
 
 class OpenBlock(nn.Module):
@@ -19,9 +20,9 @@ class OpenBlock(nn.Module):
     def __init__(self, in_channels: int, width: int, *, stride: int = 1, closed: bool = False):
         super().__init__()
         self.conv1 = ConvBNReLU(in_channels, width, stride=stride)
-        self.conv2 = NormedConv(width, width)
+        self.conv2 = OpenConv(width, width)
         changes = stride > 1 or in_channels != width
-        self.downsample = NormedConv(in_channels, width, 1, stride=stride) if changes else None
+        self.downsample = OpenConv(in_channels, width, 1, stride=stride) if changes else None
         self.relu = nn.ReLU(inplace=True) if closed else None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -40,14 +41,29 @@ class OpenBottleneck(nn.Module):
         super().__init__()
         self.conv1 = ConvBNReLU(in_channels, width, 1)
         self.conv2 = ConvBNReLU(width, width, stride=stride)
-        self.conv3 = NormedConv(width, width * self.expansion, 1)
+        self.conv3 = OpenConv(width, width * self.expansion, 1)
         changes = stride > 1 or in_channels != width * self.expansion
-        self.downsample = NormedConv(in_channels, width * self.expansion, 1, stride=stride) if changes else None
+        self.downsample = OpenConv(in_channels, width * self.expansion, 1, stride=stride) if changes else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, in_channels, h, w) to (N, 2 width, h / stride, w / stride)."""
         shortcut = x if self.downsample is None else self.downsample(x)
         out: Tensor = self.conv3(self.conv2(self.conv1(x))) + shortcut
+        return out
+
+
+class OpenHead(nn.Module):
+    """What comes before a classifier: batch norm, ReLU, a 3x3 convolution, batch norm, ReLU."""
+
+    def __init__(self, in_channels: int, channels: int):
+        super().__init__()
+        self.conv = NormReLUConv(in_channels, channels)
+        self.bn = BatchNorm2d(channels)
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, in_channels, h, w) to (N, channels, h, w)."""
+        out: Tensor = self.relu(self.bn(self.conv(x)))
         return out
 
 

@@ -21,10 +21,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segatlas.encoders.contract import PyramidEncoder
-from segatlas.layers.conv import ConvBNReLU, NormedConv, NormReLUConv
+from segatlas.layers.conv import ConvBNReLU, OpenConv
 from segatlas.layers.init import init_weights
-from segatlas.layers.norm import BatchNorm2d
-from segatlas.layers.open_residual import open_blocks, open_bottlenecks
+from segatlas.layers.open_residual import OpenHead, open_blocks, open_bottlenecks
 from segatlas.layers.padding import pad_to_multiple
 from segatlas.layers.pooled_scales import DAPPM
 from segatlas.models.architecture import Architecture, require_at_least
@@ -60,21 +59,6 @@ class DDRNetConfig:
         require_at_least(self, width=1, pool_channels=1, channels=1)
 
 
-class OpenHead(nn.Module):
-    """What comes before a classifier: batch norm, ReLU, a 3x3 convolution, batch norm, ReLU."""
-
-    def __init__(self, in_channels: int, channels: int):
-        super().__init__()
-        self.conv = NormReLUConv(in_channels, channels)
-        self.bn = BatchNorm2d(channels)
-        self.relu = nn.ReLU(inplace=True)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (N, in_channels, h, w) to (N, channels, h, w)."""
-        out: Tensor = self.relu(self.bn(self.conv(x)))
-        return out
-
-
 class DualResolutionEncoder(PyramidEncoder):
     """Stem, two branches with two exchanges, DAPPM: the detailed branch as it was half way, and the sum at the end."""
 
@@ -105,13 +89,13 @@ class DualResolutionEncoder(PyramidEncoder):
                 open_bottlenecks(8 * width, 8 * width, 1, stride=2),
             ]
         )
-        self.to_detail = nn.ModuleList([NormedConv(4 * width, 2 * width, 1), NormedConv(8 * width, 2 * width, 1)])
+        self.to_detail = nn.ModuleList([OpenConv(4 * width, 2 * width, 1), OpenConv(8 * width, 2 * width, 1)])
         self.to_context = nn.ModuleList(
             [
-                NormedConv(2 * width, 4 * width, stride=2),
+                OpenConv(2 * width, 4 * width, stride=2),
                 nn.Sequential(
                     ConvBNReLU(2 * width, 4 * width, stride=2),
-                    NormedConv(4 * width, 8 * width, stride=2),
+                    OpenConv(4 * width, 8 * width, stride=2),
                 ),
             ]
         )

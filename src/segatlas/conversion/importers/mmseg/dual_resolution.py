@@ -7,7 +7,7 @@ from segatlas.layers.pooled_scales import WINDOWS
 
 
 def stem_renames(*downsample: str) -> Renames:
-    """Return the table of the stem; `downsample`: what convolution and norm of a shortcut are called, where not alike."""
+    """Return the table of the stem; `downsample`: convolution and norm of a shortcut, if called otherwise."""
     return [
         *(
             (f"backbone.stem.{{i}}.{{j}}.{theirs}", f"encoder.stem.{{i}}.{{j}}.downsample.{ours}")
