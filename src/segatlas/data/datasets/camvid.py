@@ -44,6 +44,7 @@ from segatlas.data.datasets.listing import (
     Part,
     TruthClasses,
     fault_of_list,
+    joined_parts,
     match_stems,
 )
 from segatlas.data.datasets.paired import PairedFiles
@@ -189,7 +190,7 @@ class CamVid(PairedFiles):
         wanted = {"train": ("train", "val"), "val": ("test",), "test": ("test",)}
         there = tuple(dict.fromkeys(split for name in splits for split in wanted.get(name, ())))
         found = cls._listing(root, there, options)
-        parts = {name: _joined([found.parts[one] for one in wanted.get(name, ()) if one in found.parts])
+        parts = {name: joined_parts([found.parts[one] for one in wanted.get(name, ()) if one in found.parts])
                  for name in splits}  # fmt: skip
         return replace(found, parts={name: part for name, part in parts.items() if part != Part()}, folders={})
 
@@ -243,17 +244,6 @@ def official_split(stem: str) -> str:
     if drive == "Seq05VD" or (drive == "0001TP" and frame > 8520):
         return "test"
     return "val" if drive == "0016E5" and 7959 <= frame <= 8159 else "train"
-
-
-def _joined(parts: Sequence[Part]) -> Part:
-    """Return splits as one."""
-    return Part(
-        items=tuple(item for part in parts for item in part.items),
-        images_without_mask=tuple(path for part in parts for path in part.images_without_mask),
-        masks_without_image=tuple(path for part in parts for path in part.masks_without_image),
-        duplicates=tuple(path for part in parts for path in part.duplicates),
-        error=next((part.error for part in parts if part.error is not None), None),
-    )
 
 
 def _match(images: Path, labels: Path) -> Part:
