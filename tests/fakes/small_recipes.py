@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from fakes.ade20k import write_ade20k
 from fakes.camvid import write_camvid
 from fakes.cityscapes import write_cityscapes
 from fakes.folder import write_folder
+from fakes.gtav import write_gtav
 from fakes.pairs import write_pairs
 from fakes.shapes import write_shapes
 from fakes.voc import write_voc
@@ -24,8 +26,10 @@ from segatlas.training.dry import DryRun, dry_run
 WRITERS = {
     "ade20k": write_ade20k,
     "camvid": write_camvid,
+    "camvid, exact": partial(write_camvid, layout="colour_folders"),
     "cityscapes": write_cityscapes,
     "folder": write_folder,
+    "gtav": write_gtav,
     "pairs": write_pairs,
     "shapes": write_shapes,
     "voc": write_voc,
@@ -59,7 +63,9 @@ def words(name: str, roots: dict[str, Path], *further: str) -> list[str]:
         small.append("transforms.resize=short:64")
     if config.model.start_from:  # a trained network that is not there
         small += ["model.start_from=null", "train.freeze_host=false"]
-    return [name, f"data.root={roots[config.data.name]}", *small, *further]
+    kind = config.data.name
+    layout = f"{kind}, exact" if getattr(config.data, "grouping", "") == "exact" else kind
+    return [name, f"data.root={roots[layout]}", *small, *further]
 
 
 def network_of(name: str) -> Any:
@@ -78,6 +84,8 @@ def narrow(name: str) -> list[str]:
         further = [f"model.encoder={{name: {small}, depth: {FORMS[network.encoder.name].depth}}}"]
     if hasattr(whole, "part_channels"):  # of the host's
         further += ["model.part_channels=8"]
+    if hasattr(network, "further_rates"):  # a SANet, whose widths all follow from one
+        further += ["model.width=8"]
     if hasattr(network, "growth"):
         further += ["model.growth=2"]
     return further + [

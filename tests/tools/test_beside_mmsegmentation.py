@@ -16,8 +16,17 @@ OWN = "semask"
 CLAIMING = [name for name in recipes() if ("_ade20k" in name or "_cityscapes" in name) and not name.startswith(OWN)]
 STEP = {"ade20k": 16, "cityscapes": 8}
 OTHER_STEPS = {
-    **{"stdc": 48, "segmenter": 8, "semantic_fpn_twins_ade20k": 32, "semantic_fpn_poolformer_ade20k": 32},
-    **{"ddrnet": 12, "pidnet": 12, "bisenetv1": 16, "bisenetv2": 16, "fast": 32, "erfnet": 16, "cgnet": 32},
+    "stdc": 48,
+    "segmenter": 8,
+    "semantic_fpn_twins_ade20k": 32,
+    "semantic_fpn_poolformer_ade20k": 32,
+    "ddrnet": 12,
+    "pidnet": 12,
+    "bisenetv1": 16,
+    "bisenetv2": 16,
+    "fast": 32,
+    "erfnet": 16,
+    "cgnet": 32,
 }
 """Architecture or recipe -> images a step, of networks that are published with others."""
 DIFFER = {"batch x accumulated", "seed", "weight decay", "encoder begins", "evaluation", "precision", tool.STATISTICS}

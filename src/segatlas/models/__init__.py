@@ -119,6 +119,12 @@ ARCHITECTURES: dict[str, ArchitectureEntry] = {
             not_dynamic_because="capture asks whether the map at stride 64 and its averages have a second cell, and "
             "keeps the answers",
         ),
+        replace(
+            _semantic("sanet", "SANet", "https://arxiv.org/abs/2309.10519", *(f"sanet_{size}" for size in "sml")),
+            exports_dynamic=False,
+            not_dynamic_because="capture asks whether its maps at stride 64, and the strips pooled of them, have a "
+            "second cell in height and in width, and keeps the answers",
+        ),
         _semantic("ocrnet", "OCRNet", "https://arxiv.org/abs/1909.11065", *_hrnets("ocrnet"), "ocrnet_r101"),
         _semantic(
             "upernet",

@@ -68,8 +68,8 @@ class BiSeNetV2Config:
         require_at_least(self, expansion=1, channels=1)
         if self.detail_channels[-1] != self.semantic_channels[-1]:
             raise UsageError(
-                f"semantic_channels ends with {self.semantic_channels[-1]}, expected {self.detail_channels[-1]}, the end "
-                "of detail_channels"
+                f"semantic_channels ends with {self.semantic_channels[-1]}, expected {self.detail_channels[-1]}, as "
+                "detail_channels does"
             )
         if self.semantic_channels[0] < 2:
             raise UsageError(f"semantic_channels begins with {self.semantic_channels[0]}, expected 2 or more")

@@ -108,7 +108,7 @@ class ParallelPooling(nn.Module):
 
 
 class LightFusion(nn.Module):
-    """Detail near boundaries, context elsewhere, each beside the other one whole, by two 1x1 convolutions (Light-Bag)."""
+    """Detail near boundaries, context elsewhere, each beside the other, by two 1x1 convolutions (Light-Bag)."""
 
     def __init__(self, channels: int):
         super().__init__()

@@ -97,8 +97,8 @@ def upsampled_ohem(
     Hard are the labelled pixels whose true class has a probability below `threshold`, and in any case the `min_kept`
     pixels of the batch with the lowest ones (all of them if there are fewer). A first pass finds them, a second one is
     `upsampled_cross_entropy` over them; both are banded. The mean runs over the kept pixels, weighted by class, with
-    `count_ignored` over all pixels, easy ones being 0; with `by_count` the weighted sum is divided by how many are kept.
-    Other arguments, errors and the empty case are as there.
+    `count_ignored` over all pixels, easy ones being 0; with `by_count` it is the sum of the weighted pixels over how
+    many are kept. Other arguments, errors and the empty case are as there.
     """
     with torch.no_grad():
         probability = upsampled_log_likelihood(
