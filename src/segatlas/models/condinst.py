@@ -117,6 +117,10 @@ class CondInstConfig:
         require_at_least(self, neck_channels=1, head_convs=0, head_channels=1, groups=1, mask_levels=1, mask_convs=0)
         require_at_least(self, mask_channels=1, mask_features=1, dynamic_layers=2, dynamic_channels=1, candidates=1)
         require_at_least(self, mask_upsampling=1, train_masks=1)
+        if self.head_channels % self.groups or self.head_channels == self.groups:
+            raise UsageError(
+                f"groups: got {self.groups}, expected a divisor of {self.head_channels} (head_channels) below it"
+            )
         if self.mask_levels > self.levels:
             raise UsageError(f"mask_levels: got {self.mask_levels}, expected {self.levels} (levels) at most")
         bounds = self.levels + self.coarser_levels - self.detect_from - 1
@@ -154,6 +158,7 @@ class DetectionHead(nn.Module):
                 nn.init.normal_(module.weight, std=0.01)
                 nn.init.zeros_(module.bias)
         nn.init.constant_(self.classifier.bias, -math.log((1 - RARE) / RARE))
+        nn.init.ones_(self.distances.bias)  # a stride: where the ReLU is not flat
 
     def forward(self, maps: Sequence[Tensor]) -> dict[str, tuple[Tensor, ...]]:
         """Map levels (N, D, h_i, w_i) to tuples of maps by level, by the names of `DetectedMasks.raw`.
