@@ -458,7 +458,8 @@ def peer_logits(ref: Any, x: torch.Tensor) -> torch.Tensor:
 def peer_maps(ref: Any, x: torch.Tensor) -> dict[str, Any]:
     """Return the digest of each kind of maps of a network whose cells find objects, by our names."""
     features = ref.model.extract_feat(x)
-    maps = dict(zip(("class_logits", "distances", "centerness", "mask_weights"), ref.model.bbox_head(features)))
+    names = ("class_logits", "distances", "centerness", "mask_weights")
+    maps = dict(zip(names, ref.model.bbox_head(features), strict=True))
     maps["mask_features"] = [ref.model.mask_head.mask_feature_head(features)]
     return {name: digest(torch.cat([level.flatten() for level in levels])) for name, levels in maps.items()}
 

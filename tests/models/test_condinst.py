@@ -1,5 +1,7 @@
 """What is particular to CondInst: its masks, its cells, what it is trained on, images that are odd."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -57,9 +59,9 @@ def test_masks_are_those_of_each_objects_own_convolutions_over_offsets_and_featu
         seen = torch.cat([across.expand(1, height, width), down[:, None].expand(1, height, width), features])
         widths = [len(seen), *[inner] * (net.config.dynamic_layers - 1), 1]
         numbers = weights[index.tolist().index(row)]
-        bias_at = sum(a * b for a, b in zip(widths, widths[1:], strict=False))
+        bias_at = sum(a * b for a, b in pairwise(widths))
         at = 0
-        for a, b in zip(widths, widths[1:], strict=False):
+        for a, b in pairwise(widths):
             seen = F.relu(seen) if at else seen
             matrix, bias = numbers[at : at + a * b].view(b, a, 1, 1), numbers[bias_at : bias_at + b]
             seen = F.conv2d(seen[None], matrix, bias)[0]
@@ -192,7 +194,10 @@ def test_masks_are_computed_in_float32_under_bf16():
         ({"mask_upsampling": 3}, "mask_upsampling: got 3, expected a divisor of 8"),
         ({"groups": 8}, r"groups: got 8, expected a divisor of 8 \(head_channels\) below it"),
         ({"padding": 16}, "padding 16; expected strides that double, and a multiple of the last one"),
-        ({"levels": 9, "object_sizes": tuple(range(1, 11))}, r"levels: got 9, expected . \(the encoder's maps\) at most"),
+        (
+            {"levels": 9, "object_sizes": tuple(range(1, 11))},
+            r"levels: got 9, expected . \(the encoder's maps\) at most",
+        ),
     ],
 )
 def test_fields_that_do_not_fit_together_are_refused(fields, told):

@@ -29,7 +29,8 @@ def recognise(file: ForeignWeights) -> Mapping[str, Any] | None:
     layers = _layers(file.shape(f"{BOX}.controller.weight")[0], features, inner)
     if encoder is None or layers is None:
         return None
-    levels = file.count("neck.lateral_convs.{i}")
+    levels, all_levels = file.count("neck.lateral_convs.{i}"), file.count("neck.fpn_convs.{i}")
+    ranges = file.stated(f"model.{BOX}.regress_ranges") or [(0, 64 << level) for level in range(all_levels)]
     return {
         **encoder,
         **_stated(file),
@@ -37,7 +38,8 @@ def recognise(file: ForeignWeights) -> Mapping[str, Any] | None:
         "num_classes": file.shape(f"{BOX}.conv_cls.weight")[0],
         "in_channels": file.shape("backbone.conv1.weight")[1] if file.has("backbone.conv1.weight") else 3,
         "levels": levels,
-        "coarser_levels": file.count("neck.fpn_convs.{i}") - levels,
+        "coarser_levels": all_levels - levels,
+        "object_sizes": tuple(float(most) for _, most in ranges[: all_levels - 1]),
         "neck_channels": file.shape("neck.fpn_convs.0.conv.weight")[0],
         "head_convs": file.count(f"{BOX}.reg_convs.{{i}}"),
         "head_channels": file.shape(f"{BOX}.controller.weight")[1],
