@@ -83,11 +83,17 @@ def check_model(model: Mapping[str, Any]) -> list[Problem]:
     record = load_architecture(name)
     if variant:
         _tell_contradictions(name, record.variants[variant], own)
-    made, problems = read_config(record, {**FROM_DATA, **own}, variant=variant, strict=True)
+    made, problems = read_config(record, {**_from_data(own), **own}, variant=variant, strict=True)
     if made is not None and not problems:
         problems = _encoder_cannot_be_made(made, own)
     known = [*(key for key in ModelConfig.model_fields if key != "name"), *record.fields, HOST]
     return [in_section(problem, "model", known) for problem in problems]
+
+
+def _from_data(own: Mapping[str, Any]) -> dict[str, int]:
+    """Return stand-ins for what the dataset decides; there are more classes than the recipe says are stuff."""
+    stuff = own.get("stuff")
+    return {**FROM_DATA, "num_classes": max(2, stuff + 1)} if isinstance(stuff, int) else FROM_DATA
 
 
 def _encoder_cannot_be_made(made: Any, own: Mapping[str, Any]) -> list[Problem]:
@@ -349,7 +355,8 @@ class Config(config.Config):
         from segatlas.build.network import build_empty  # loads torch, as the network's file does
 
         record, variant = load_architecture(entry.name), lookup(self.model.name)[1]
-        made, faults = read_config(record, {**FROM_DATA, **self.model.architecture_fields()}, variant=variant)
+        own = self.model.architecture_fields()
+        made, faults = read_config(record, {**_from_data(own), **own}, variant=variant)
         if not faults and (problems := aux_problems(self, build_empty(record, made))):
             raise ConfigError("recipe", problems)
 

@@ -155,12 +155,12 @@ def pooled(
         return maps[0].new_zeros(len(whole), maps[0].shape[1], side, side)
     rois = torch.cat([owner.to(whole), whole], dim=1)
     level = box_levels(whole, strides)
-    out = maps[0].new_zeros(len(whole), maps[0].shape[1], side, side)
+    found, order = [], []
     for index, (x, stride) in enumerate(zip(maps, strides, strict=True)):
         chosen = (level == index).nonzero()[:, 0]
-        cells = cells_of(x, rois[chosen].to(x.dtype), side, stride=stride, aligned=aligned, sampling=sampling)
-        out = out.index_copy(0, chosen, cells)
-    return out
+        order.append(chosen)
+        found.append(cells_of(x, rois[chosen].to(x.dtype), side, stride=stride, aligned=aligned, sampling=sampling))
+    return torch.cat(found)[torch.cat(order).argsort()]
 
 
 def cells_of(x: Tensor, rois: Tensor, side: int, *, stride: int = 1, aligned: bool = True, sampling: int = 0) -> Tensor:
