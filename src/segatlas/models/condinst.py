@@ -155,10 +155,9 @@ class DetectionHead(nn.Module):
         self.scales = nn.ParameterList(nn.Parameter(torch.ones(())) for _ in strides)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                nn.init.normal_(module.weight, std=0.01)
-                nn.init.zeros_(module.bias)
-        nn.init.constant_(self.classifier.bias, -math.log((1 - RARE) / RARE))
-        nn.init.ones_(self.distances.bias)  # a stride: where the ReLU is not flat
+                _start(module)
+        _start(self.classifier, -math.log((1 - RARE) / RARE))
+        _start(self.distances, 1.0)  # a stride: where the ReLU is not flat
 
     def forward(self, maps: Sequence[Tensor]) -> dict[str, tuple[Tensor, ...]]:
         """Map levels (N, D, h_i, w_i) to tuples of maps by level, by the names of `DetectedMasks.raw`.
@@ -174,6 +173,13 @@ class DetectionHead(nn.Module):
             found["centerness"].append(self.centerness(of_box))
             found["mask_weights"].append(self.controller(of_box))
         return {name: tuple(values) for name, values in found.items()}
+
+
+def _start(conv: nn.Conv2d, bias: float = 0.0) -> None:
+    """Set starting weights."""
+    nn.init.normal_(conv.weight, std=0.01)
+    if conv.bias is not None:
+        nn.init.constant_(conv.bias, bias)
 
 
 class MaskBranch(nn.Module):
