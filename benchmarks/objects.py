@@ -74,6 +74,20 @@ def _ellipse(random: np.random.Generator) -> np.ndarray:
     return ((rows - random.integers(HEIGHT)) / height) ** 2 + ((columns - random.integers(WIDTH)) / width) ** 2 < 1
 
 
+def make_many_scenes(small: bool) -> Scenes:
+    """Return the images of `make_scenes` fifty times over."""
+    few, times = make_scenes(small), 2 if small else 50
+    count = len(few.pairs)
+    shifts = [copy * count for copy in range(times)]
+    annotations = [{**one, "image_id": one["image_id"] + shift} for shift in shifts for one in few.truth["annotations"]]
+    for number, one in enumerate(annotations, start=1):
+        one["id"] = number
+    images = [{**one, "id": one["id"] + shift} for shift in shifts for one in few.truth["images"]]
+    results = [{**one, "image_id": one["image_id"] + shift} for shift in shifts for one in few.results]
+    truth = few.truth | {"images": images, "annotations": annotations}
+    return Scenes(pairs=few.pairs * times, truth=truth, results=results)
+
+
 def our_precision(given: Scenes) -> Call:
     from segatlas.metrics.average_precision import AveragePrecision
 
@@ -273,6 +287,18 @@ ROWS = (
             "pycocotools": Peer(make=pycocotools_precision, target=Target(time=1)),
             "hotcoco": Peer(make=hotcoco_precision, target=Target(time=1)),
         },
+        equal=same_precision,
+        threads=(1,),
+    ),
+    Row(
+        key="average_precision_of_many",
+        group="objects",
+        part="average precision of masks in a set of COCO's size",
+        inputs=f"5,000 images of {HEIGHT} x {WIDTH} with {OBJECTS} objects and {DETECTIONS} detections of {KINDS} "
+        "classes: those of the row above fifty times over",
+        material=make_many_scenes,
+        ours=our_precision,
+        peers={"hotcoco": Peer(make=hotcoco_precision, target=Target(time=1, memory=1))},
         equal=same_precision,
         threads=(1,),
     ),

@@ -88,7 +88,7 @@ class Objects:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ObjectPairs:
-    """ObjectPairs of found and true objects. rows: (Q,) of found ones. columns: (Q,) of true ones. shared: (Q,) IoUs."""
+    """Found with true objects. rows: (Q,) of found ones. columns: (Q,) of true ones. shared: (Q,) IoUs."""
 
     rows: np.ndarray
     columns: np.ndarray
