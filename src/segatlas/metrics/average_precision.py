@@ -366,6 +366,7 @@ METRIC = Metric(
     accumulator=AveragePrecision,
     of_objects=True,
     options=("max_detections", "boundary", "boundary_width", "class_agnostic"),
+    training={"boundary": False, "class_agnostic": False},
     numbers=(
         Number(
             name="ap",
@@ -399,7 +400,6 @@ METRIC = Metric(
             name="boundary_ap",
             title="boundary average precision",
             label="B-AP",
-            monitored=True,
             definition="The ap where the IoU of two masks is the lower one of theirs and that of their boundaries "
             "(Cheng, CVPR 2021): the pixels of a mask that have one outside it, or outside the image, at most d pixels "
             "away (chessboard distance), d = boundary_width x image diagonal, rounded, at least 1.",
