@@ -79,7 +79,7 @@ def monitoring(names: Sequence[str]) -> tuple[str, ...]:
 def create_for_training(
     names: Sequence[str], classes: Sequence[str], options: Mapping[str, Any] | None = None
 ) -> MetricSet:
-    """Return a new set of those that training counts, see `monitoring`, by the recipe's `eval:` and `Metric.training`."""
+    """Return a new set of those of `monitoring`, by the recipe's `eval:` but for what `Metric.training` says."""
     given = dict(options or {})
     for name in monitoring(names):
         given |= load_metric(name).training
