@@ -99,6 +99,12 @@ ARCHITECTURES: dict[str, ArchitectureEntry] = {
         ),
         _semantic("lraspp", "LR-ASPP", "https://arxiv.org/abs/1905.02244", "lraspp_mobilenet_v3_large"),
         _semantic("stdc", "STDC-Seg", "https://arxiv.org/abs/2104.13188", "stdc1", "stdc2"),
+        replace(
+            _semantic("sanet", "SANet", "https://arxiv.org/abs/2309.10519", *(f"sanet_{size}" for size in "sml")),
+            exports_dynamic=False,
+            not_dynamic_because="capture asks whether its maps at stride 64, and the strips pooled of them, have a "
+            "second cell in height and in width, and keeps the answers",
+        ),
         _semantic("ocrnet", "OCRNet", "https://arxiv.org/abs/1909.11065", *_hrnets("ocrnet"), "ocrnet_r101"),
         _semantic(
             "upernet",

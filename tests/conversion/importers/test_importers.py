@@ -114,6 +114,11 @@ VARIANTS: dict[tuple[str, str], tuple[dict[str, Any], ...]] = {
         {"encoder": "resnet101"},
         {"encoder": "resnet152"},
     ),
+    ("sanet", "sanet"): (
+        {"num_classes": 7, "in_channels": 4, "aux": True},
+        {"depths": (3, 3, 9, 3), "aux": True},
+        {"depths": (3, 3, 27, 3), "rates": (1, 2, 5, 7, 13), "further_rates": (1, 2, 5, 7, 13)},
+    ),
     ("vit_adapter", "upernet"): (
         {"encoder": "vit_adapter_w32", "num_classes": 7, "in_channels": 4, "aux": True},
         {"encoder": "vit_adapter_tiny"},

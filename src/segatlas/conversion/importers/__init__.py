@@ -66,6 +66,7 @@ SOURCES: dict[str, tuple[str, ...]] = {
     "vit_adapter": ("upernet",),
     "refinenet": ("refinenet",),
     "semask": ("semask_fpn",),
+    "sanet": ("sanet",),
     "mmdet": ("condinst", "mask_rcnn", "panoptic_fpn"),
     "detectron2": ("mask_rcnn", "panoptic_fpn"),
 }
