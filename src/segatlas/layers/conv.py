@@ -8,11 +8,13 @@ from segatlas.layers.norm import BatchNorm2d
 
 
 class ConvGroupNormReLU(nn.Module):
-    """A convolution without bias that keeps the size, then group norm and ReLU."""
+    """A convolution that keeps the size, by default without bias, then group norm and ReLU."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 3, *, groups: int = 32):
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int = 3, *, groups: int = 32, bias: bool = False
+    ):
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False)
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=bias)
         self.norm = nn.GroupNorm(groups, out_channels)
         self.relu = nn.ReLU(inplace=True)
 

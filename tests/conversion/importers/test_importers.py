@@ -116,6 +116,12 @@ VARIANTS: dict[tuple[str, str], tuple[dict[str, Any], ...]] = {
     ),
     ("torchvision", "mask_rcnn"): (V1, {**V2, "num_classes": 7}, {**V1, "encoder": "resnet18", "in_channels": 4}),
     ("mmdet", "mask_rcnn"): ({}, {"encoder": "resnet101", "num_classes": 7, "in_channels": 4}),
+    ("mmdet", "condinst"): (
+        {},
+        {"encoder": "resnet101", "num_classes": 7, "in_channels": 4},
+        {"encoder": "resnet18", "head_convs": 1, "dynamic_layers": 4, "mask_levels": 2, "coarser_levels": 1}
+        | {"object_sizes": (64, 128, 256)},
+    ),
     ("detectron2", "mask_rcnn"): (
         {"encoder": "resnet50"},
         {"encoder": {"name": "resnet101", "stride_first": True}, "in_channels": 4, "box_channels": 512},

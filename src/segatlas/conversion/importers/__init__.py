@@ -75,7 +75,7 @@ SOURCES: dict[str, tuple[str, ...]] = {
     "refinenet": ("refinenet",),
     "semask": ("semask_fpn",),
     "sanet": ("sanet",),
-    "mmdet": ("mask_rcnn", "panoptic_fpn"),
+    "mmdet": ("condinst", "mask_rcnn", "panoptic_fpn"),
     "detectron2": ("mask_rcnn", "panoptic_fpn"),
 }
 """Library -> the files in its folder that end with a record `IMPORTER`, mostly called like the architecture."""
