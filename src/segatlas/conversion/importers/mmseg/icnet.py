@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
+import torch
+
 from segatlas.conversion.importers.foreign import ForeignWeights
-from segatlas.conversion.importers.importer import Importer
+from segatlas.conversion.importers.importer import Change, Importer
 from segatlas.conversion.importers.mmseg.heads import CLASSIFIER
 from segatlas.conversion.importers.mmseg.inner_backbone import inner_fields, inner_renames
 from segatlas.conversion.importers.renames import Renames
 from segatlas.errors import WeightsError
 from segatlas.models.icnet import ICNetConfig
+
+POOLED_SCALES = 4
 
 
 def recognise(file: ForeignWeights) -> Mapping[str, Any] | None:
@@ -64,4 +69,12 @@ def renames(config: ICNetConfig) -> Renames:
     ]
 
 
-IMPORTER = Importer(source="mmseg", architecture="icnet", recognise=recognise, renames=renames)
+def changes(config: ICNetConfig) -> Mapping[str, tuple[Change, Change]]:
+    """See `Importer`: they have the pooled maps before the map itself, ours come after it."""
+    pooled = config.pool_channels * POOLED_SCALES
+    to_ours: Change = partial(torch.roll, shifts=-pooled, dims=1)
+    to_theirs: Change = partial(torch.roll, shifts=pooled, dims=1)
+    return {"encoder.ppm.fuse.conv.weight": (to_ours, to_theirs)}
+
+
+IMPORTER = Importer(source="mmseg", architecture="icnet", recognise=recognise, renames=renames, changes=changes)
