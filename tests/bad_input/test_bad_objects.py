@@ -114,7 +114,7 @@ def test_a_split_without_objects_is_refused_and_told_by_check(segatlas, learn, t
         assert segatlas("data", "check", root).exit_code == 1
         result = learn(root, "instance", "data.name=coco")
         assert result.exit_code == 1, result.output
-        assert "no object" in " ".join(result.stderr.split())
+        assert "show none, so" in " ".join(result.stderr.split())
         assert not (tmp_path / "run").exists()
 
 
