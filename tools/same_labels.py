@@ -33,7 +33,7 @@ from segatlas.testing.rules import seeded
 CLASSES, BATCH = 5, 4
 SIZE = (97, 129)
 TIE = 2e-5
-RAISED = 5.0
+EAGER = 5.0
 THREADS = (1, 2)
 
 
@@ -152,7 +152,7 @@ def eager(output: Any) -> Any:
     """Return an output whose objects are as likely as not, where random weights find none: centres begin rare."""
     if not isinstance(output, CentersAndOffsets):
         return output
-    return output._replace(centers=output.centers + RAISED, foreground=output.foreground + RAISED)
+    return output._replace(centers=output.centers + EAGER, foreground=output.foreground + EAGER)
 
 
 def dense_maps(output: Any) -> dict[str, Tensor]:

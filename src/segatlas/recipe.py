@@ -236,12 +236,20 @@ def scores_of(task: str) -> Mapping[str, Number]:
 def _losses_of_network(cfg: Config) -> Iterator[Fault]:
     entry = _entry(cfg)
     for index, term in enumerate(cfg.losses):
+        place = (f"losses.{index}.name", "model.name")
+        expected = ", ".join(_losses_for(entry)) or "nothing; it cannot be trained" if entry is not None else ""
         if entry is not None and term.output != entry.output:
-            expected = ", ".join(losses_for(entry.output)) or "nothing; it cannot be trained"
             message = f"a loss on {term.output}, and {cfg.model.name} gives {entry.output} - expected {expected}"
-            yield (f"losses.{index}.name", "model.name"), message
+            yield place, message
+        elif entry is not None and term.name not in _losses_for(entry):
+            yield place, f"{cfg.model.name} does not give what it takes, {term.takes} - expected {expected}"
         elif not term.weighted and term.class_weights is not None:
             yield (f"losses.{index}.class_weights",), f"{term.name} takes none; remove it"
+
+
+def _losses_for(entry: ArchitectureEntry) -> tuple[str, ...]:
+    """Return the names of the losses that a network may train with."""
+    return entry.needs.losses or tuple(losses_for(entry.output))
 
 
 def _parts_of_output(cfg: config.Config) -> Iterator[Fault]:
@@ -328,7 +336,8 @@ class Config(config.Config):
         if entry is not None and "task" not in self.model_fields_set:
             found["task"] = entry.tasks[0]
         if entry is not None and "losses" not in self.model_fields_set:
-            found["losses"] = tuple(loss() for loss in [*losses_for(entry.output).values()][:1])
+            names = entry.needs.losses or _losses_for(entry)[:1]
+            found["losses"] = tuple(losses_for(entry.output)[name]() for name in names)
         task = found.get("task", self.task)
         if "metric" not in self.train.model_fields_set and task in TASKS and (scores := scores_of(task)):
             found["train"] = self.train.model_copy(update={"metric": next(iter(scores))})

@@ -118,7 +118,7 @@ ARCHITECTURE = Architecture(
     output=DetectedMasks,
     config=PanopticFPNConfig,
     build=PanopticFPN,
-    needs=Needs(targets=("SegmentsTarget",), targets_in_forward=True),
+    needs=Needs(targets=("SegmentsTarget",), targets_in_forward=True, losses=("two_stage", "semantic_branch")),
     variants={"panoptic_fpn_r50": {"encoder": "resnet50"}, "panoptic_fpn_r101": {"encoder": "resnet101"}},
     tiny={**TINY, "channels": 8, "groups": 2},
     exports_dynamic=False,
