@@ -122,7 +122,7 @@ def test_every_parameter_gets_a_gradient_in_the_first_step(words, name):
     assert ours == []
 
 
-@both
+@each
 def test_whole_images_of_different_sizes_share_a_batch(words, name):
     config = Config.load(words(name), "transforms.crop=null", "transforms.scale=[0.5, 2.0]")
     parts = build_parts(config)
