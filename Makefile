@@ -71,7 +71,7 @@ bench: env  ## shipped networks on this machine, then the table against the peer
 		if [ "$(PEERS)" = .peers/bin/python ] && [ -f "$(SHARED)/parity/ref_env.sh" ]; then \
 			echo "building .peers, the environment of the peers (about 6 GB on disk, minutes)" && \
 			PYTHON=$(PYTHON) "$(SHARED)/parity/ref_env.sh" .peers && \
-			.peers/bin/python -m pip install -q --no-deps hotcoco==1.3.0 && touch .peers/READY ; \
+			.peers/bin/python -m pip install -q --no-deps hotcoco==1.3.0 vernier==0.5.4 pyarrow && touch .peers/READY ; \
 		else \
 			echo "make bench: no peers at $(PEERS), and no $(SHARED)/parity/ref_env.sh to build them with." ; \
 			echo "Give PEERS=PATH, the python of an environment that holds them, or SEGATLAS_SHARED=FOLDER." ; \

@@ -84,7 +84,7 @@ ADDED: dict[str, tuple[str, ...]] = {
         *("train.schedule.min_lr", "train.schedule.span"),
         *("transforms.scale_draw", "transforms.crop_padding", "transforms.photometric.kind"),
         *("losses.*.count_ignored", "losses.*.ignored_as_class", "losses.*.squared_dice"),
-        "losses.*.align_corners",
+        *("losses.*.align_corners", "losses.*.by_count"),
         *("model.presence_classes", "model.presence_pooling", "model.presence_dropout"),
         *("model.attention", "model.center", "model.norm_maps"),
         *(

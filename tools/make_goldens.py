@@ -216,6 +216,11 @@ CASES: tuple[Case, ...] = (
     Case("fastfcn_psp", (61, 93), R18_JPU.format("256")),
     Case("fastfcn_aspp", (61, 93), R18_JPU.format("256")),
     Case("fastfcn_enc", (61, 93), R18_JPU.format("[128, 256, 256]")),
+    Case(
+        "mm:ddrnet/ddrnet_23-slim_in1k-pre_2xb6-120k_cityscapes-1024x1024",
+        (56, 104),
+        "backbone=dict(channels=8, ppm_channels=16), decode_head=dict(in_channels=32, channels=16)",
+    ),
     Case("stdc1", (61, 93)),
     Case("stdc2"),
     Case("resnest_fcn", (61, 93), "backbone=dict(depth=50, stem_channels=64)"),

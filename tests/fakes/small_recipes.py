@@ -11,6 +11,7 @@ from fakes.camvid import write_camvid
 from fakes.cityscapes import write_cityscapes
 from fakes.coco import write_coco
 from fakes.folder import write_folder
+from fakes.gtav import write_gtav
 from fakes.pairs import write_pairs
 from fakes.shapes import write_shapes
 from fakes.voc import write_voc
@@ -29,11 +30,13 @@ OBJECTS = "{} of objects"
 WRITERS = {
     "ade20k": write_ade20k,
     "camvid": write_camvid,
+    "camvid, exact": partial(write_camvid, layout="colour_folders"),
     "cityscapes": write_cityscapes,
     OBJECTS.format("cityscapes"): partial(write_cityscapes, objects=True),
     OBJECTS.format("coco"): write_coco,
     "folder": write_folder,
     OBJECTS.format("folder"): write_shapes,
+    "gtav": write_gtav,
     "pairs": write_pairs,
     "shapes": write_shapes,
     OBJECTS.format("shapes"): write_shapes,
@@ -68,8 +71,12 @@ def words(name: str, roots: dict[str, Path], *further: str) -> list[str]:
         small.append("transforms.resize=short:64")
     if config.model.start_from:  # a trained network that is not there
         small += ["model.start_from=null", "train.freeze_host=false"]
-    root = roots[config.data.name if config.task == "semantic" else OBJECTS.format(config.data.name)]
-    return [name, f"data.root={root}", *small, *further]
+    kind = config.data.name
+    if config.task != "semantic":
+        kind = OBJECTS.format(kind)
+    elif getattr(config.data, "grouping", "") == "exact":
+        kind = f"{kind}, exact"
+    return [name, f"data.root={roots[kind]}", *small, *further]
 
 
 def network_of(name: str) -> Any:
@@ -88,6 +95,8 @@ def narrow(name: str) -> list[str]:
         further = [f"model.encoder={{name: {small}, depth: {FORMS[network.encoder.name].depth}}}"]
     if hasattr(whole, "part_channels"):  # of the host's
         further += ["model.part_channels=8"]
+    if hasattr(network, "further_rates"):  # a SANet, whose widths all follow from one
+        further += ["model.width=8"]
     if hasattr(network, "growth"):
         further += ["model.growth=2"]
     if hasattr(network, "box_channels"):  # two stages

@@ -23,6 +23,8 @@ NAMES = (
     "lovasz",
     "boundary",
     "detail",
+    "edge",
+    "edge_ohem",
     "class_presence",
     "point_cross_entropy",
     "centers_offsets",
