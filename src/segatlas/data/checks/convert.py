@@ -7,9 +7,9 @@ from pathlib import Path
 
 from segatlas.config.schema import DataConfig
 from segatlas.data import create_dataset
-from segatlas.data.checks.convert_objects import write_objects
 from segatlas.data.checks.examine import available_splits
 from segatlas.data.checks.file_listing import list_dataset_files
+from segatlas.data.checks.object_files import write_objects
 from segatlas.data.checks.repair import check_new_folder
 from segatlas.data.checks.repairable import lost_in_copy
 from segatlas.data.checks.scan import Progress

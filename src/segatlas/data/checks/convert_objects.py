@@ -22,13 +22,13 @@ import numpy as np
 from segatlas.config.schema import DataConfig
 from segatlas.data import create_dataset
 from segatlas.data.checks.examine import available_splits
+from segatlas.data.checks.object_files import write_objects
 from segatlas.data.checks.repair import check_new_folder
 from segatlas.data.checks.scan import Progress
 from segatlas.data.dataset import SegmentationData
-from segatlas.data.datasets.truths import INSTANCES, SEGMENTS, object_class_text
+from segatlas.data.datasets.truths import INSTANCES, SEGMENTS
 from segatlas.data.formats.classes import JSON_FILE, write_classes
 from segatlas.data.formats.coco import numbers_of
-from segatlas.data.formats.masks import write_mask
 from segatlas.data.formats.panoptic import write_map
 from segatlas.errors import DataError
 from segatlas.files import whole_folder
@@ -38,13 +38,6 @@ from segatlas.structures.rle import Rle
 Form = Literal["coco", "panoptic", "instances"]
 TARGET_OF: dict[str, str] = {"coco": INSTANCES, "panoptic": SEGMENTS, "instances": INSTANCES}
 """Form -> the truth that it holds."""
-
-MOST_NUMBERED = 65535
-"""Objects that a map of 16 bits can number."""
-
-
-MOST_NAME = 200
-"""Bytes of a file's name."""
 
 
 @dataclass(kw_only=True)
@@ -89,33 +82,6 @@ def to_objects(cfg: DataConfig, out: str | Path, form: Form, progress: Progress 
             first = next(iter(splits.values()))
             write_classes(temporary / JSON_FILE, first.classes, first.palette)
     return counts
-
-
-def write_objects(folder: Path, key: str, target: InstancesTarget, names: tuple[str, ...]) -> None:
-    """Write the objects of an image as a map with its table, or as a file an object where they overlap."""
-    masks, kinds, crowd = (np.asarray(part) for part in target)
-    if len(masks) <= MOST_NUMBERED and not (masks.sum(axis=0, dtype=np.int32) > 1).any():
-        numbers = np.zeros(masks.shape[1:], np.uint16)
-        for row, mask in enumerate(masks):
-            numbers[mask] = row + 1
-        write_mask(folder / f"{key}.png", numbers)
-        table = [{"id": row + 1, "class": names[kind], "crowd": bool(many)}
-                 for row, (kind, many) in enumerate(zip(kinds.tolist(), crowd.tolist(), strict=True))]  # fmt: skip
-        (folder / f"{key}.json").write_text(json.dumps(table) + "\n", encoding="utf-8")
-        return
-    for row, (mask, kind, many) in enumerate(zip(masks, kinds.tolist(), crowd.tolist(), strict=True)):
-        name = object_file(row, kind, names, crowd=many)
-        write_mask(folder / key / name, np.where(mask, 255, 0).astype(np.uint8))
-
-
-def object_file(row: int, kind: int, names: tuple[str, ...], *, crowd: bool) -> str:
-    """Return the name of an object's file: its class is read from it again, by its index where the name is no help."""
-    end = "_crowd.png" if crowd else ".png"
-    named = f"{row:06d}_{names[kind]}{end}"
-    is_file = not set(names[kind]) & set('/\\:*?"<>|\0') and len(named.encode()) < MOST_NAME
-    if is_file and object_class_text(Path(named)) == (names[kind], crowd):
-        return named
-    return f"{kind}_{row:06d}{end}"
 
 
 def _write_sample(root: Path, form: Form, split: str, data: SegmentationData, index: int, lists: Lists) -> None:
