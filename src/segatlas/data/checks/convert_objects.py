@@ -6,7 +6,7 @@
                 overlap   OUT/classes.json
 
 Masks, classes, crowds and the order of objects stay as they are. Images are copied. An image without the truth that is
-written is left out, for a list without its objects would say that it has none.
+written is left out, for a list without its objects would say that it has none; so is a split of such images.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any, Literal
 import numpy as np
 
 from segatlas.config.schema import DataConfig
-from segatlas.data import create_dataset
+from segatlas.data import create_dataset, targets_of
 from segatlas.data.checks.examine import available_splits
 from segatlas.data.checks.object_files import write_objects
 from segatlas.data.checks.repair import check_new_folder
@@ -60,7 +60,9 @@ def to_objects(cfg: DataConfig, out: str | Path, form: Form, progress: Progress 
     """
     out = Path(out)
     check_new_folder(out, Path(cfg.root or "."))
-    splits = {split: create_dataset(cfg, split, target=TARGET_OF[form]) for split in available_splits(cfg)}
+    there = available_splits(cfg)
+    given = [split for split in there if TARGET_OF[form] in targets_of(cfg, split)]
+    splits = {split: create_dataset(cfg, split, target=TARGET_OF[form]) for split in given or there}
     total, done, counts = sum(map(len, splits.values())), 0, {}
     with whole_folder(out, durable=False) as temporary:
         for split, data in splits.items():
