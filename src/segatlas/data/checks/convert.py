@@ -11,7 +11,7 @@ from segatlas.data.checks.examine import available_splits
 from segatlas.data.checks.file_listing import list_dataset_files
 from segatlas.data.checks.object_files import write_objects
 from segatlas.data.checks.repair import check_new_folder
-from segatlas.data.checks.repairable import lost_in_copy
+from segatlas.data.checks.repairable import lost_entries, lost_in_copy
 from segatlas.data.checks.scan import Progress
 from segatlas.data.dataset import SegmentationData
 from segatlas.data.datasets import dataset_class
@@ -59,6 +59,8 @@ def to_folder(
     listing = list_dataset_files(known, dataset_class(cfg.name).prepare(known), target=target)
     if lost := lost_in_copy(listing, keeps=(INSTANCES,)):
         raise UsageError(f"data.name={cfg.name}: {lost}")
+    if target in (None, INSTANCES) and (lost := lost_entries(listing)):
+        raise DataError(lost, cfg.root)
     objects = {}
     there = any(item.truths.get(INSTANCES) for part in listing.parts.values() for item in part.items)
     if there and target in (None, INSTANCES):

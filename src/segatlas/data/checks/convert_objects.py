@@ -22,14 +22,18 @@ import numpy as np
 from segatlas.config.schema import DataConfig
 from segatlas.data import create_dataset, targets_of
 from segatlas.data.checks.examine import available_splits
+from segatlas.data.checks.file_listing import list_dataset_files
 from segatlas.data.checks.object_files import write_objects
 from segatlas.data.checks.repair import check_new_folder
+from segatlas.data.checks.repairable import lost_entries
 from segatlas.data.checks.scan import Progress
 from segatlas.data.dataset import SegmentationData
+from segatlas.data.datasets import dataset_class
 from segatlas.data.datasets.truths import INSTANCES, SEGMENTS
 from segatlas.data.formats.classes import JSON_FILE, write_classes
 from segatlas.data.formats.coco import numbers_of
 from segatlas.data.formats.panoptic import write_map
+from segatlas.data.options import checked
 from segatlas.errors import DataError
 from segatlas.files import whole_folder
 from segatlas.structures import InstancesTarget, SegmentsTarget
@@ -55,11 +59,15 @@ def to_objects(cfg: DataConfig, out: str | Path, form: Form, progress: Progress 
         The number of images in each split that was written.
 
     Raises:
-        DataError: a file that cannot be read, no image with that truth, or `out` cannot be written.
+        DataError: a file that cannot be read, entries of it that belong to no class or image, no image with that truth,
+            or `out` cannot be written.
         UsageError: `out` is not empty, or lies in the dataset itself; the dataset has no such truth.
     """
     out = Path(out)
     check_new_folder(out, Path(cfg.root or "."))
+    known = checked(cfg)
+    if lost := lost_entries(list_dataset_files(known, dataset_class(cfg.name).prepare(known))):
+        raise DataError(lost, cfg.root)
     there = available_splits(cfg)
     given = [split for split in there if TARGET_OF[form] in targets_of(cfg, split)]
     splits = {split: create_dataset(cfg, split, target=TARGET_OF[form]) for split in given or there}

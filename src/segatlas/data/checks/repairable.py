@@ -43,9 +43,8 @@ def obstacle_to_repair(scan: ScanResult, reading: Reading) -> str:
     if any(mask.is_palette and reading.bad_codes(mask) for mask in scan.readable_masks()):
         return "masks with a palette hold indices of no class, which a copy would lose: name the palette's colours in \
 data.label_colors"
-    unread = next((one.fault for one in scan.listing.faults if one.kind in ("bad_annotation", "unknown_class")), "")
-    if unread:
-        return f"objects whose image or class is not known would be lost: {unread}"
+    if lost := lost_entries(scan.listing):
+        return lost
     foreign = [name for name in object_names(scan.listing, reading) if name not in reading.classes]
     if foreign:
         return f"objects have the class {foreign[0]!r}, masks have none of it: name the classes in data.classes"
@@ -61,6 +60,12 @@ def object_names(listing: FileListing, reading: Reading) -> tuple[str, ...]:
         return ()
     table = listing.class_tables.get(INSTANCES)
     return reading.classes if table is None else table.names
+
+
+def lost_entries(listing: FileListing) -> str:
+    """Return in words which entries of annotation files belong to no object that can be written; "" for none."""
+    fault = next((one.fault for one in listing.faults if one.kind in ("bad_annotation", "unknown_class")), "")
+    return f"objects whose image or class is not known would be lost: {fault}" if fault else ""
 
 
 def lost_in_copy(listing: FileListing, keeps: Collection[str] = ()) -> str:
