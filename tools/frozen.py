@@ -78,7 +78,8 @@ RENAMED: dict[str, dict[str, str]] = {
 """Old dotted key -> its name today, by kind of file; `*` stands for one part of a key, here and there."""
 ADDED: dict[str, tuple[str, ...]] = {
     "recipe": (
-        *("model.encoder.*", "train.freeze_host", "train.optimizer.no_decay"),
+        *("model.encoder.*", "train.freeze_host", "train.freeze_stages", "train.freeze_norms"),
+        "train.optimizer.no_decay",
         *("train.optimizer.decay_encoder_norms", "train.optimizer.lr_factors"),
         *("train.schedule.min_lr", "train.schedule.span"),
         *("transforms.scale_draw", "transforms.crop_padding", "transforms.photometric.kind"),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from fakes.images import blocks, image_of, save_codes, save_image
+from PIL import Image
 
 STEMS = {
     "train": ("aachen/aachen_000000_000019", "bremen/bremen_000001_000019", "aachen/aachen_000001_000019"),
@@ -16,8 +17,14 @@ EVALUATED = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 3
 """Label ids of train ids 0..18."""
 
 
-def write_cityscapes(root: Path, *, train_ids: bool = False, size: tuple[int, int] = (32, 64)) -> Path:
-    """Write images and labelIds, or labelTrainIds files instead; test has no masks."""
+THINGS = (24, 25, 26, 27, 28, 31, 32, 33)
+"""Label ids of things."""
+
+
+def write_cityscapes(
+    root: Path, *, train_ids: bool = False, objects: bool = False, size: tuple[int, int] = (32, 64)
+) -> Path:
+    """Write images and labelIds, or labelTrainIds files instead, and instanceIds where asked; test has no masks."""
     for part, (split, stems) in enumerate(STEMS.items()):
         for number, stem in enumerate(stems):
             label_ids = blocks(number, range(34), size)
@@ -28,6 +35,9 @@ def write_cityscapes(root: Path, *, train_ids: bool = False, size: tuple[int, in
                 continue
             mask = root / "gtFine" / split / f"{stem}_gtFine_label{'TrainIds' if train_ids else 'Ids'}.png"
             save_codes(mask, to_train_ids(label_ids) if train_ids else label_ids)
+            if objects:
+                ids = np.where(np.isin(label_ids, THINGS), label_ids.astype(np.int64) * 1000 + 1, label_ids)
+                Image.fromarray(ids.astype(np.uint16)).save(mask.with_name(f"{mask.name[:-12]}instanceIds.png"))
     return root
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from fakes.ade20k import write_ade20k
 from fakes.camvid import write_camvid
 from fakes.cityscapes import write_cityscapes
+from fakes.coco import write_coco
 from fakes.folder import write_folder
 from fakes.gtav import write_gtav
 from fakes.pairs import write_pairs
@@ -23,15 +24,22 @@ from segatlas.models.host import hosts_of, innermost
 from segatlas.recipe import Config
 from segatlas.training.dry import DryRun, dry_run
 
+OBJECTS = "{} of objects"
+"""What a set of that name is called where objects or segments lie beside its masks."""
+
 WRITERS = {
     "ade20k": write_ade20k,
     "camvid": write_camvid,
     "camvid, exact": partial(write_camvid, layout="colour_folders"),
     "cityscapes": write_cityscapes,
+    OBJECTS.format("cityscapes"): partial(write_cityscapes, objects=True),
+    OBJECTS.format("coco"): write_coco,
     "folder": write_folder,
+    OBJECTS.format("folder"): write_shapes,
     "gtav": write_gtav,
     "pairs": write_pairs,
     "shapes": write_shapes,
+    OBJECTS.format("shapes"): write_shapes,
     "voc": write_voc,
 }
 SMALL = {
@@ -64,8 +72,11 @@ def words(name: str, roots: dict[str, Path], *further: str) -> list[str]:
     if config.model.start_from:  # a trained network that is not there
         small += ["model.start_from=null", "train.freeze_host=false"]
     kind = config.data.name
-    layout = f"{kind}, exact" if getattr(config.data, "grouping", "") == "exact" else kind
-    return [name, f"data.root={roots[layout]}", *small, *further]
+    if config.task != "semantic":
+        kind = OBJECTS.format(kind)
+    elif getattr(config.data, "grouping", "") == "exact":
+        kind = f"{kind}, exact"
+    return [name, f"data.root={roots[kind]}", *small, *further]
 
 
 def network_of(name: str) -> Any:
@@ -88,6 +99,12 @@ def narrow(name: str) -> list[str]:
         further += ["model.width=8"]
     if hasattr(network, "growth"):
         further += ["model.growth=2"]
+    if hasattr(network, "box_channels"):  # two stages
+        further += ["model.neck_channels=8", "model.box_channels=16", "model.mask_channels=8", "model.mask_convs=1"]
+        further += ["model.proposals=[64,16]", "model.train_proposals=[64,32]"]
+    if hasattr(network, "mask_features"):  # cells with masks
+        further += ["model.neck_channels=8", "model.head_channels=8", "model.groups=2", "model.head_convs=1"]
+        further += ["model.mask_channels=8", "model.mask_convs=1"]
     return further + [
         f"{inside}{width}=32" for width in ("channels", "deep_channels", "jpu_channels") if hasattr(network, width)
     ]

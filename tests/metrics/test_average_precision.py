@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from segatlas.errors import DataError
-from segatlas.metrics.average_precision import METRIC, RANGES, SIZES, AveragePrecision, edge_of, objects_of
+from segatlas.metrics import average_precision as module
+from segatlas.metrics.average_precision import METRIC, SIZES, AveragePrecision, edge_of, objects_of
+from segatlas.metrics.object_pairs import RANGES
 from segatlas.structures import Instance, InstancesTarget, Result, Rle, SegmentsTarget
 from segatlas.structures.rle import ious
 from segatlas.testing import check_metric
@@ -152,6 +154,21 @@ def test_counts_of_several_processes_are_those_of_one_and_all_promises_of_metric
     half.merge(counted(scenes[11:]).state())
     assert half.compute().whole == counted(scenes).compute().whole
     check_metric(METRIC, target="InstancesTarget", pairs=[scene(seed, 12) for seed in range(4)], classes=CLASSES)
+
+
+@pytest.mark.parametrize(("objects", "flags"), [(1, 1), (40, 200)])
+def test_neither_the_images_nor_the_classes_that_are_looked_at_in_one_go_change_a_number(objects, flags, monkeypatch):
+    scenes = [scene(seed) for seed in range(20)]
+    small = Result(objects=(Instance(mask=np.ones((9, 7), bool), class_index=0, score=0.7),))
+    scenes.append((small, InstancesTarget(np.ones((1, 9, 7), bool), np.zeros(1, np.int64), np.zeros(1, bool))))
+    expected = counted(scenes)
+    monkeypatch.setattr(module, "AT_ONCE", objects)
+    monkeypatch.setattr(module, "PIECE", flags)
+    found = counted(scenes)
+    assert sum(map(len, expected.state().values())) == sum(map(len, found.state().values()))
+    for name in ("", "any_", "edge_"):
+        for one, other in zip(found.curves(name), expected.curves(name), strict=True):
+            assert np.array_equal(one, other)
 
 
 def test_things_of_a_panoptic_truth_are_objects():

@@ -8,7 +8,7 @@ import sys
 import pytest
 from fakes.results import semantic_metrics, semantic_pair
 
-from segatlas.metrics import METRICS, Number, load_metric, monitored, monitoring
+from segatlas.metrics import METRICS, Number, create_for_training, load_metric, monitored, monitoring
 from segatlas.tasks import TASKS
 from segatlas.testing import check_metric
 
@@ -31,6 +31,15 @@ def test_the_metrics_of_a_task_have_numbers_of_different_names_and_one_to_rank_b
 def test_training_counts_only_what_it_may_monitor() -> None:
     assert monitoring(TASKS["semantic"].metrics) == ("confusion",)
     assert list(monitored(TASKS["semantic"].metrics)) == ["miou", "pixel_accuracy", "mean_accuracy"]
+
+
+def test_training_leaves_what_costs_much_to_eval_and_keeps_what_else_the_recipe_says() -> None:
+    names = TASKS["instance"].metrics
+    scores = create_for_training(names, ["a"], {"boundary": True, "max_detections": 7}).compute()
+    assert "at most 7 predictions" in scores.settings[-1]
+    (precision,) = (part for part in create_for_training(names, ["a"])._parts if part[0].name == "average_precision")
+    assert precision[1].views == ("",)
+    assert not {"boundary_ap", "class_agnostic_ap"} & set(monitored(names))
 
 
 def test_records_are_listed_without_torch() -> None:

@@ -10,7 +10,7 @@ import pytest
 from segatlas.errors import DataError
 from segatlas.structures import Rle
 from segatlas.structures import rle as module
-from segatlas.structures.rle import intersections, ious
+from segatlas.structures.rle import MaskRuns, ious
 
 
 def masks(count, size, seed=0):
@@ -78,11 +78,17 @@ def test_texts_areas_boxes_and_overlaps_are_those_of_pycocotools():
 
 
 @pytest.mark.parametrize("piece", [1, 7, 1 << 20])
-def test_intersections_are_the_common_pixels_however_many_are_looked_up_at_once(piece, monkeypatch):
+def test_common_pixels_are_the_same_however_many_are_looked_up_at_once(piece, monkeypatch):
     monkeypatch.setattr(module, "PIECE", piece)
-    first, second = masks(8, (24, 31), 3), masks(5, (24, 31), 4)
-    found = intersections([Rle.of(mask) for mask in first], [Rle.of(mask) for mask in second])
-    assert np.array_equal(found, [[(one & other).sum() for other in second] for one in first])
+    first = [*masks(8, (24, 31), 3), *masks(4, (7, 5), 6)]  # of two sizes
+    second = [*masks(5, (24, 31), 4), *masks(6, (7, 5), 5)]
+    pairs = [(row, column) for row, one in enumerate(first) for column, other in enumerate(second)
+             if one.shape == other.shape]  # fmt: skip
+    rows, columns = np.array(pairs).T
+    own, others = (MaskRuns([Rle.of(mask) for mask in group]) for group in (first, second))
+    found = own.common(rows, others, columns)
+    assert found.tolist() == [(first[row] & second[column]).sum() for row, column in pairs]
+    assert own.areas.tolist() == [mask.sum() for mask in first]
 
 
 def test_no_masks_on_one_side_have_no_overlaps():

@@ -7,12 +7,14 @@ that is no class (255) means "ignore". No torch, no files read; matplotlib is im
 from segatlas.drawing.files import png_bytes, save_image, write_bytes
 from segatlas.drawing.legend import overlay, with_legend
 from segatlas.drawing.maps import boundary_image, color_mask, confidence_image, error_image, viewable
+from segatlas.drawing.object_crops import CROP_TITLES, object_row
 from segatlas.drawing.plots import bars_image, confusion_image, curves_image, read_metrics
 from segatlas.drawing.report import ReportContent, write_report
 from segatlas.drawing.sheets import SAMPLE_TITLES, object_overlay, sample_row, segment_overlay, sheet, side_by_side
 from segatlas.renamed import old_names
 
 __all__ = [
+    "CROP_TITLES",
     "SAMPLE_TITLES",
     "ReportContent",
     "bars_image",
@@ -23,6 +25,7 @@ __all__ = [
     "curves_image",
     "error_image",
     "object_overlay",
+    "object_row",
     "overlay",
     "png_bytes",
     "read_metrics",

@@ -67,8 +67,8 @@ def boundary_image(image: np.ndarray, class_map: np.ndarray, color: Color = LINE
         color: RGB colour of the line.
     """
     width = max(1, round(max(image.shape[:2]) / 900))
-    line = _grow(boundaries(class_map), width)
-    halo = _grow(line, width + 2) & ~line
+    line = grow(boundaries(class_map), width)
+    halo = grow(line, width + 2) & ~line
     drawn = image.copy()
     drawn[halo] = (drawn[halo] * 0.35 + np.asarray(LINE_EDGE) * 0.65).astype(np.uint8)
     drawn[line] = color
@@ -118,7 +118,8 @@ def blend(image: np.ndarray, class_map: np.ndarray, palette: Sequence[Color], al
     return tinted
 
 
-def _grow(mask: np.ndarray, width: int) -> np.ndarray:
+def grow(mask: np.ndarray, width: int) -> np.ndarray:
+    """Return a (H, W) mask, or line, made wider: `width` pixels where it was one."""
     if width <= 1:
         return mask
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width))

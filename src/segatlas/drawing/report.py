@@ -86,7 +86,10 @@ def _shown(section: Section, content: ReportContent) -> str:
         case Matrix():
             return _figure(confusion_image(section.values, section.names), section.title)
         case Figures():
-            return "".join(_figure(png, caption or section.title, caption) for caption, png in section.entries)
+            return "".join(
+                f"<p>{escape(caption)}</p>" if png is None else _figure(png, caption or section.title, caption)
+                for caption, png in section.entries
+            )
 
 
 def _noted(text: str, note: str) -> str:

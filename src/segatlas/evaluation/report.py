@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from segatlas.evaluation.object_cases import ObjectCase
 from segatlas.files import whole_file
 from segatlas.metrics import Scores
 from segatlas.metrics.sections import Matrix, Ranking, Section
@@ -84,7 +85,8 @@ class Report:
     """Result of `evaluate`.
 
     images: one entry a scored image, in the set's order. worst: those with the worst scores of their own, worst first.
-    skipped: what was wrong with files that could not be scored. question: equal for two reports of the same model,
+    objects: of a task with objects, single ones that say most, by kind. skipped: what was wrong with files that could
+    not be scored. question: equal for two reports of the same model,
     data, split and settings.
     """
 
@@ -94,6 +96,7 @@ class Report:
     settings: EvalSettings
     images: tuple[ImageScore, ...] = field(repr=False)
     worst: tuple[ImageScore, ...]
+    objects: Mapping[str, tuple[ObjectCase, ...]] = field(default_factory=dict, repr=False)
     skipped: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     seconds: float
@@ -151,6 +154,7 @@ class Report:
                 "model": asdict(self.model),
                 "settings": _without_group(asdict(self.settings), "options"),
                 "worst": [self._image_row(image) for image in self.worst],
+                **({"objects": self._object_rows()} if self.objects else {}),
                 "images": [self._image_row(image) for image in self.images],
                 "skipped": self.skipped,
                 "warnings": self.warnings,
@@ -160,6 +164,9 @@ class Report:
             }
         )
         return plain
+
+    def _object_rows(self) -> dict[str, list[dict[str, Any]]]:
+        return {kind: [case.to_dict() for case in cases] for kind, cases in self.objects.items()}
 
     def _image_row(self, image: ImageScore) -> dict[str, Any]:
         own = {self.scores.image.name: image.score} if self.scores.image else {}

@@ -20,6 +20,7 @@ from segatlas.data.dataset import SegmentationData
 from segatlas.data.sample import Sample
 from segatlas.data.value_range import scale_fault
 from segatlas.errors import DataError
+from segatlas.evaluation.object_cases import ObjectCases
 from segatlas.evaluation.report import DataFacts, EvalSettings, ImageScore, Report, ScoredModel
 from segatlas.evaluation.sources import DataSource, EvaluationPlan, make_plan, open_split
 from segatlas.inference import Predictor, load, parse_views
@@ -27,7 +28,7 @@ from segatlas.inference.images import GivenImage, with_sources
 from segatlas.inference.runner import Precision
 from segatlas.metrics import MetricSet, Scores, create, load_metric
 from segatlas.safe_console import progress_bar
-from segatlas.structures import Target
+from segatlas.structures import InstancesTarget, SegmentsTarget, Target
 from segatlas.tasks import TASKS, Task
 
 
@@ -77,8 +78,9 @@ class Evaluation:
         metrics = create(self.task.metrics, self.predictor.card.classes, self.wanted.model_dump())
         start = time.perf_counter()
         watch = _ScaleWatch(self.predictor.card.preprocessing.max_value if self.max_value is None else None)
+        cases = ObjectCases(self.predictor.card.classes) if "instances" in self.task.result else None
         images, skipped = _score(
-            self.predictor, self.dataset, metrics, self.wanted.batch, watch, skip_bad=skip_bad, progress=progress
+            self.predictor, self.dataset, metrics, self.wanted.batch, watch, cases, skip_bad=skip_bad, progress=progress
         )
         seconds = time.perf_counter() - start
         if not images:
@@ -96,6 +98,7 @@ class Evaluation:
             settings=self.settings,
             images=tuple(images),
             worst=_worst(images, scores, keep_worst),
+            objects={} if cases is None else cases.cases(),
             skipped=tuple(skipped),
             warnings=(*self.warnings, *watch.warnings()),
             seconds=seconds,
@@ -264,6 +267,7 @@ def _score(
     metrics: MetricSet,
     batch: int,
     watch: _ScaleWatch,
+    cases: ObjectCases | None,
     *,
     skip_bad: bool,
     progress: bool,
@@ -284,6 +288,8 @@ def _score(
                 assert target is not None
                 score = metrics.update(result, target)
                 scores.append(ImageScore(key=dataset.key(index), file=str(file), score=score))
+                if cases is not None and isinstance(target, InstancesTarget | SegmentsTarget):
+                    cases.look(dataset.key(index), result, target)
             bar.step()
     return scores, skipped
 

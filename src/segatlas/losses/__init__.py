@@ -30,6 +30,7 @@ NAMES = (
     "centers_offsets",
     "two_stage",
     "semantic_branch",
+    "dynamic_masks",
 )
 """Each is a file of this folder. The first for an output type is its default."""
 

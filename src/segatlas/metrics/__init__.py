@@ -32,6 +32,7 @@ __all__ = [
     "Scores",
     "Sums",
     "create",
+    "create_for_training",
     "load_metric",
     "monitored",
     "monitoring",
@@ -73,6 +74,16 @@ def monitored(names: Sequence[str]) -> dict[str, Number]:
 def monitoring(names: Sequence[str]) -> tuple[str, ...]:
     """Return those of these metrics that training counts at each validation: they give a number to monitor."""
     return tuple(name for name in names if monitored([name]))
+
+
+def create_for_training(
+    names: Sequence[str], classes: Sequence[str], options: Mapping[str, Any] | None = None
+) -> MetricSet:
+    """Return a new set of those of `monitoring`, by the recipe's `eval:` but for what `Metric.training` says."""
+    given = dict(options or {})
+    for name in monitoring(names):
+        given |= load_metric(name).training
+    return create(monitoring(names), classes, given)
 
 
 __getattr__ = old_names("segatlas.metrics")

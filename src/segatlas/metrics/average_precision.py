@@ -3,21 +3,16 @@
 Lin et al., "Microsoft COCO: Common Objects in Context", ECCV 2014, and the rules of its reference implementation;
 boundary AP: Cheng et al., "Boundary IoU: Improving Object-Centric Image Segmentation Evaluation", CVPR 2021.
 
-Of each image only what its predictions matched is kept, 40 bytes a prediction; masks are compared as runs, and let go.
-At one IoU and range of sizes, each prediction by falling score takes the free true object with the highest IoU that
-reaches the bound. True objects outside the range, and crowds, are taken only by a prediction that finds no other; it
-counts nowhere then, nor does an unmatched prediction outside the range.
+Of each image only what its predictions matched is kept, 48 bytes a prediction, 96 with boundaries and without classes;
+masks are compared as runs, some images at a time, and let go. What takes what: `object_pairs`.
 
-Letters: K classes, D predictions, G true objects, T = 10 IoUs, A = 4 ranges of sizes.
+Letters: K classes, D predictions, G true objects, Q pairs of them, T = 10 IoUs, A = 4 ranges of sizes.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import groupby
-from operator import itemgetter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,99 +20,36 @@ import numpy as np
 from segatlas.errors import DataError
 from segatlas.metrics.metric import Metric, Prediction, Rows
 from segatlas.metrics.number import Number
+from segatlas.metrics.object_pairs import (
+    BITS,
+    BOUNDS,
+    IOUS,
+    SIZES,
+    FoundMasks,
+    ImageMasks,
+    ObjectPairs,
+    Objects,
+    joined_by,
+    match,
+    objects_of,
+    together,
+)
 from segatlas.metrics.ratios import floats, mean
-from segatlas.structures import Rle, SegmentsTarget
-from segatlas.structures.rle import ious
+from segatlas.structures import Rle
+from segatlas.structures.rle import MaskRuns, check_sizes, pair_ious
 
 if TYPE_CHECKING:
-    from segatlas.structures import InstancesTarget
+    from segatlas.structures import InstancesTarget, SegmentsTarget
 
-IOUS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0, 1, 101)
-SIZES = ("all", "small", "medium", "large")
-RANGES = np.array([[0, 1e10], [0, 32**2], [32**2, 96**2], [96**2, 1e10]], np.float64)
-"""Least and most area of each of SIZES, in pixels, both included."""
-
 FEW, SOME = 1, 10
 """Predictions of a class in an image for the first two average recalls."""
 
-BITS = np.uint64(1) << np.arange(len(SIZES) * len(IOUS), dtype=np.uint64)
-"""A bit for each size and IoU: all IoUs of the first size come first."""
+PIECE = 1 << 22
+"""Flags of predictions, one an IoU and size, that are looked at in one go."""
 
-_BOUNDS_OF_IOU = np.minimum(IOUS, 1 - 1e-10)
-_REACHED = np.array(
-    [sum((1 << reached) - 1 << len(IOUS) * size for size in range(4)) for reached in range(11)], np.uint64
-)
-"""How many IoUs a pair reaches -> their bits, of every size."""
-
-_OUT = np.array(
-    [sum(1023 << len(IOUS) * size for size in range(4) if flags >> size & 1) for flags in range(16)], np.uint64
-)
-"""Four flags, one a size -> the bits of all IoUs of these sizes."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Objects:
-    """Objects of one image. kinds: (N,). areas: (N,). crowd: (N,) bool."""
-
-    masks: tuple[Rle, ...]
-    kinds: np.ndarray
-    areas: np.ndarray
-    crowd: np.ndarray
-
-    @classmethod
-    def of(cls, masks: Sequence[Rle], kinds: np.ndarray, crowd: np.ndarray) -> _Objects:
-        areas = np.array([one.area for one in masks], np.float64)
-        return cls(masks=tuple(masks), kinds=kinds, areas=areas, crowd=crowd)
-
-
-def outside(areas: np.ndarray) -> np.ndarray:
-    """Return (N, A) bool: the area is not in the range."""
-    found: np.ndarray = (areas[:, None] < RANGES[None, :, 0]) | (areas[:, None] > RANGES[None, :, 1])
-    return found
-
-
-def match(
-    shared: np.ndarray, found_out: np.ndarray, true_out: np.ndarray, crowd: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Match predictions of an image, by falling score, to its true objects.
-
-    Args:
-        shared: (D, G) IoUs, 0 for a pair of two classes.
-        found_out: (D, A), outside the range.
-        true_out: (G, A), outside the range, or a crowd.
-        crowd: (G,).
-
-    Returns:
-        (D,) uint64 twice, a bit for each size and IoU: matched; counts nowhere.
-    """
-    flags = 1 << np.arange(len(SIZES))
-    out, hidden = _OUT[found_out @ flags], _OUT[true_out @ flags]
-    matched, ignored = np.zeros(len(shared), np.uint64), out.copy()
-    near = shared >= _BOUNDS_OF_IOU[0]
-    rows, columns = np.nonzero(near)
-    values = shared[rows, columns]
-    reached = _REACHED[np.searchsorted(_BOUNDS_OF_IOU, values, side="right")]
-    alone = (near.sum(1)[rows] == 1) & ((near.sum(0)[columns] == 1) | crowd[columns])
-    single, own = rows[alone], columns[alone]
-    matched[single] = reached[alone]
-    ignored[single] = (hidden[own] & reached[alone]) | (out[single] & ~reached[alone])
-    taken = [0] * len(crowd)
-    pairs = np.flatnonzero(~alone)
-    pairs = pairs[np.lexsort((-columns[pairs], -values[pairs], rows[pairs]))]  # of equal IoUs the last object wins
-    order = zip(rows[pairs].tolist(), columns[pairs].tolist(), reached[pairs].tolist(), strict=True)
-    for row, near_ones in groupby(order, key=itemgetter(0)):
-        free = [(column, bits if crowd[column] else bits & ~taken[column]) for _, column, bits in near_ones]
-        hits, left_out = 0, int(out[row])
-        for wants_hidden in (False, True):  # what counts nowhere is taken by who finds no other
-            for column, bits in free:
-                own_bits = int(hidden[column]) if wants_hidden else ~int(hidden[column])
-                takes = bits & own_bits & ~hits
-                taken[column] |= takes
-                hits |= takes
-                left_out = left_out | takes if wants_hidden else left_out & ~takes
-        matched[row], ignored[row] = hits, left_out
-    return matched, ignored
+AT_ONCE = 1500
+"""Objects, found and true, whose images are compared in one go: calls for many cost little more than for one."""
 
 
 class AveragePrecision:
@@ -138,6 +70,8 @@ class AveragePrecision:
         self._kept: list[dict[str, np.ndarray]] = [_nothing(self.views)]
         self._positives = np.zeros((len(self.classes), len(SIZES)), np.int64)
         self._images = 0
+        self._waiting: list[ImageMasks] = []
+        self._objects_waiting = 0
 
     def update(self, result: Prediction, target: InstancesTarget | SegmentsTarget) -> float:
         """Count one image; it has no score of its own.
@@ -145,70 +79,72 @@ class AveragePrecision:
         Raises:
             DataError: masks differ in size, a class is out of range, or a score is no number.
         """
-        true = objects_of(target)
-        scores, found = self._found(result, true)
-        same = found.kinds[:, None] == true.kinds[None]
-        wanted = np.ones_like(same) if "any_" in self.views else same
-        shared = ious(found.masks, true.masks, true.crowd.tolist(), wanted)
-        out, true_out = outside(found.areas), outside(true.areas) | true.crowd[:, None]
-        kept = {"score": scores, "kind": found.kinds, "image": np.full(len(scores), self._images)}
-        given = (found.kinds, out, true_out, true.crowd)
-        kept |= self._flags("", shared * same, *given)
-        if "edge_" in self.views:
-            kept |= self._flags("edge_", self._edges(found, true, shared * same), *given)
-        if "any_" in self.views:
-            kept |= self._flags("any_", *_without_classes(shared, scores, found, true, out, true_out))
-        self._kept.append(kept)
+        objects, true = result.instances, objects_of(target)
+        found = FoundMasks(
+            [one.rle for one in objects], [one.class_index for one in objects], [one.score for one in objects]
+        )
+        if any(map(math.isnan, found.scores)):
+            raise DataError("an object of the prediction has no number for its score")
+        for what, kinds in (("prediction", found.kinds), ("truth", true.kinds.tolist())):
+            if kinds and not 0 <= min(kinds) <= max(kinds) < len(self.classes):
+                wrong = next(kind for kind in kinds if not 0 <= kind < len(self.classes))
+                raise DataError(f"an object of the {what} has class {wrong}; expected 0..{len(self.classes) - 1}")
+        check_sizes([*found.masks, *true.masks])
+        self._waiting.append((self._images, found, true))
         self._images += 1
-        np.add.at(self._positives, true.kinds, ~true_out)
+        self._objects_waiting += len(objects) + len(true.masks)
+        if self._objects_waiting >= AT_ONCE:
+            self._compare()
         return math.nan
 
-    def _found(self, result: Prediction, true: _Objects) -> tuple[np.ndarray, _Objects]:
-        """Return scores (D,) and predictions, checked, by falling score."""
-        objects = sorted(result.instances, key=lambda one: -one.score)
-        scores = np.array([one.score for one in objects], np.float64)
-        if np.isnan(scores).any():
-            raise DataError("an object of the prediction has no number for its score")
-        kinds = np.array([one.class_index for one in objects], np.int64)
-        for what, values in (("prediction", kinds), ("truth", true.kinds)):
-            wrong = values[(values < 0) | (values >= len(self.classes))]
-            if wrong.size:
-                raise DataError(
-                    f"an object of the {what} has class {int(wrong[0])}; expected 0..{len(self.classes) - 1}"
-                )
-        return scores, _Objects.of([one.rle for one in objects], kinds, np.zeros(len(kinds), bool))
+    def _compare(self) -> None:
+        """Compare the objects of the images that wait."""
+        if not self._waiting:
+            return
+        found, true = together(self._waiting)
+        self._waiting, self._objects_waiting = [], 0
+        with_any = "any_" in self.views
+        names = ((one.images, one.images * len(self.classes) + one.kinds) for one in (found, true))
+        (found_image, found_kind), (true_image, true_kind) = names
+        rows, columns = joined_by(*((found_image, true_image) if with_any else (found_kind, true_kind)))
+        shared = pair_ious(found.runs, rows, true.runs, columns, true.crowd)
+        pairs = ObjectPairs(rows=rows, columns=columns, shared=shared)
+        same = pairs.where(found.kinds[rows] == true.kinds[columns]) if with_any else pairs
+        kept = {"score": found.scores, "kind": found.kinds, "image": found.images}
+        kept |= self._flags("", same, found, true, found_kind)
+        if "edge_" in self.views:
+            kept |= self._flags("edge_", self._edges(same, found, true), found, true, found_kind)
+        if with_any:
+            kept |= self._flags("any_", pairs, found, true, found_image)
+        self._kept.append(kept)
+        np.add.at(self._positives, true.kinds, ~true.out)
 
-    def _edges(self, found: _Objects, true: _Objects, shared: np.ndarray) -> np.ndarray:
-        """Return (D, G) the lower one of the IoUs (D, G) and those of boundaries, where it may count."""
-        near = shared >= IOUS[0]
-        rows, columns = np.flatnonzero(near.any(axis=1)), np.flatnonzero(near.any(axis=0))
-        own = [edge_of(found.masks[row], self.boundary_width) for row in rows]
-        other = [edge_of(true.masks[column], self.boundary_width) for column in columns]
-        block = np.ix_(rows, columns)
-        edges = np.zeros_like(shared)
-        edges[block] = np.minimum(shared[block], ious(own, other, true.crowd[columns].tolist(), near[block]))
-        return edges
+    def _edges(self, pairs: ObjectPairs, found: Objects, true: Objects) -> ObjectPairs:
+        """Return the pairs that may count, with the lower one of their IoU and that of their boundaries."""
+        near = pairs.where(pairs.shared >= BOUNDS[0])
+        edges = []
+        for places, objects in ((near.rows, found), (near.columns, true)):
+            used, own = np.unique(places, return_inverse=True)
+            edges.append((MaskRuns([edge_of(objects.masks[one], self.boundary_width) for one in used.tolist()]), own))
+        (many, rows), (others, columns) = edges
+        crowd = true.crowd[np.unique(near.columns)]
+        shared = np.minimum(near.shared, pair_ious(many, rows, others, columns, crowd))
+        return ObjectPairs(rows=near.rows, columns=near.columns, shared=shared)
 
     def _flags(
-        self,
-        name: str,
-        shared: np.ndarray,
-        kinds: np.ndarray,
-        out: np.ndarray,
-        true_out: np.ndarray,
-        crowd: np.ndarray,
-        order: np.ndarray | None = None,
+        self, name: str, pairs: ObjectPairs, found: Objects, true: Objects, group: np.ndarray
     ) -> dict[str, np.ndarray]:
-        """Return rank, and matched and ignored as bits, of predictions by falling score, in the order of the image."""
-        rank = _ranks(kinds)
-        kept = np.flatnonzero(rank < self.most)
-        bits = np.zeros((2, len(kinds)), np.uint64)
-        bits[:, kept] = match(shared[kept], out[kept], true_out, crowd)
-        place = np.arange(len(kinds)) if order is None else np.argsort(order)
-        matched, ignored = bits[:, place].view(np.int64)
-        return {f"{name}rank": rank[place], f"{name}matched": matched, f"{name}ignored": ignored}
+        """Return of each prediction its rank in its group (D,), and matched and ignored as bits."""
+        order = np.lexsort((found.kinds, -found.scores, group))  # of equal scores the lower class is first
+        place = np.empty(len(order), np.int64)
+        place[order] = np.arange(len(order))
+        rank = place - np.searchsorted(group[order], group)
+        counts = pairs.where(rank[pairs.rows] < self.most)
+        matched, ignored = (bits.view(np.int64) for bits in match(counts, found, true, place))
+        return {f"{name}rank": rank, f"{name}matched": matched, f"{name}ignored": ignored}
 
     def _joined(self) -> dict[str, np.ndarray]:
+        self._compare()
         if len(self._kept) > 1:
             self._kept = [{name: np.concatenate([part[name] for part in self._kept]) for name in self._kept[0]}]
         return self._kept[0]
@@ -235,26 +171,20 @@ class AveragePrecision:
         """
         kept = self._joined()
         positives = self._positives if name != "any_" else self._positives.sum(0, keepdims=True)
-        precision = -np.ones((len(IOUS), len(RECALLS), *positives.shape))
-        recall = -np.ones((3, len(IOUS), *positives.shape))
-        kinds = np.zeros_like(kept["kind"]) if name == "any_" else kept["kind"]
-        order = np.lexsort((kept[f"{name}rank"], kept["image"], -kept["score"], kinds))
+        rows = np.flatnonzero(kept[f"{name}rank"] < self.most)
+        rank, image, score, kind, matched, ignored = (
+            kept[part][rows] for part in (f"{name}rank", "image", "score", "kind", f"{name}matched", f"{name}ignored")
+        )
+        kinds = np.zeros_like(kind) if name == "any_" else kind
+        order = np.lexsort((rank, image, -score, kinds))
         ends = np.searchsorted(kinds[order], np.arange(len(positives) + 1))
-        for kind, sizes in enumerate(positives):
-            rows = order[ends[kind] : ends[kind + 1]]
-            rank = kept[f"{name}rank"][rows]
-            for area in np.flatnonzero(sizes).tolist():
-                shift = BITS[area * len(IOUS) : (area + 1) * len(IOUS), None].view(np.int64)
-                matched = kept[f"{name}matched"][rows] & shift != 0
-                counted = kept[f"{name}ignored"][rows] & shift == 0
-                for column, most in enumerate((FEW, SOME, self.most)):
-                    shown = rank < most
-                    hits = (matched & counted)[:, shown]
-                    recall[column, :, kind, area] = hits.sum(axis=1) / sizes[area]
-                    if column == 2:
-                        misses = (~matched & counted)[:, shown]
-                        precision[:, :, kind, area] = _precision(hits, misses, int(sizes[area]))
-        return precision, recall
+        precision, recall = (np.empty((len(BITS), len(positives), count)) for count in (len(RECALLS), 3))
+        for first, last in _stretches(np.maximum(np.diff(ends), positives[:, 0])):
+            own, part = order[ends[first] : ends[last]], slice(first, last)
+            given = (matched[own], ignored[own], rank[own], kinds[own] - first)
+            _draw(precision[:, part], recall[:, part], *given, positives[part])
+        shape = (len(SIZES), len(IOUS), len(positives), -1)
+        return precision.reshape(shape).transpose(1, 3, 2, 0), recall.reshape(shape).transpose(3, 1, 2, 0)
 
     def compute(self) -> Rows:
         """Return the numbers of `METRIC`."""
@@ -284,36 +214,92 @@ def _nothing(views: Sequence[str]) -> dict[str, np.ndarray]:
     return {"score": np.zeros(0), **{name: np.zeros(0, np.int64) for name in ["kind", "image", *names]}}
 
 
-def _without_classes(
-    shared: np.ndarray, scores: np.ndarray, found: _Objects, true: _Objects, out: np.ndarray, true_out: np.ndarray
-) -> tuple[np.ndarray, ...]:
-    """Return what `_flags` takes where classes play no part; of equal scores the lower class is first."""
-    rows, columns = np.lexsort((found.kinds, -scores)), np.argsort(true.kinds, kind="stable")
-    none = np.zeros(len(rows), np.int64)
-    return shared[rows][:, columns], none, out[rows], true_out[columns], true.crowd[columns], rows
+def _stretches(lengths: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Yield first and behind-last class of neighbours that are looked at in one go. lengths: of each class's lists."""
+    first = 0
+    for last in range(1, len(lengths) + 1):
+        wider = lengths[first : last + 1]
+        if last == len(lengths) or len(wider) * int(wider.max()) * len(BITS) > PIECE:
+            yield first, last
+            first = last
 
 
-def _ranks(kinds: np.ndarray) -> np.ndarray:
-    """Return the place of each among those of its class, from 0."""
-    order = np.argsort(kinds, kind="stable")
-    first = np.searchsorted(kinds[order], kinds[order])
-    ranks = np.empty(len(kinds), np.int64)
-    ranks[order] = np.arange(len(kinds)) - first
-    return ranks
+def _draw(
+    precision: np.ndarray,
+    recall: np.ndarray,
+    matched: np.ndarray,
+    ignored: np.ndarray,
+    rank: np.ndarray,
+    kinds: np.ndarray,
+    positives: np.ndarray,
+) -> None:
+    """Write precision (A x T, K, 101) and recall (A x T, K, 3) of some classes, see `AveragePrecision.curves`.
+
+    Args:
+        precision: written.
+        recall: written.
+        matched: (n,) bits of the predictions of these classes, class by class, by falling score.
+        ignored: (n,) bits.
+        rank: (n,) places in their images.
+        kinds: (n,) 0..K-1.
+        positives: (K, A) true objects.
+    """
+    needed = _hits_for(positives.T)
+    step = max(1, PIECE // max(len(rank), 1))
+    for begin in range(0, len(BITS), step):
+        columns = slice(begin, begin + step)
+        sizes = np.arange(len(BITS))[columns] // len(IOUS)
+        flags = BITS[columns, None].view(np.int64)
+        misses = ignored & flags == 0
+        hits = (matched & flags != 0) & misses
+        misses ^= hits
+        total = positives.T[sizes]
+        groups, places, best = _best_precision(hits, misses, kinds, len(positives))
+        wanted = np.minimum(needed, best.shape[1] - 1)[sizes]
+        wanted += (np.arange(len(best)) * best.shape[1]).reshape(*total.shape, 1)
+        np.take(best, wanted, out=precision[columns])
+        for place, shown in enumerate((rank[places] < FEW, rank[places] < SOME, slice(None))):
+            counts = np.bincount(groups[shown], minlength=len(best)).reshape(total.shape)
+            recall[columns, :, place] = counts / np.maximum(total, 1)
+        precision[columns][total == 0] = -1
+        recall[columns][total == 0] = -1
 
 
-def _precision(hits: np.ndarray, misses: np.ndarray, positives: int) -> np.ndarray:
-    """Return (T, 101) the best precision at each recall or above, from (T, n) flags by falling score."""
-    right, wrong = (np.cumsum(flags, axis=1, dtype=np.float64) for flags in (hits, misses))
-    reached = right / positives
-    precision = right / (wrong + right + np.spacing(1))
-    best = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-    found = np.zeros((len(hits), len(RECALLS)))
-    for row in range(len(hits)):
-        places = np.searchsorted(reached[row], RECALLS, side="left")
-        inside = places < best.shape[1]
-        found[row, inside] = best[row, places[inside]]
-    return found
+def _best_precision(
+    hits: np.ndarray, misses: np.ndarray, kinds: np.ndarray, count: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the best precision from each hit on: it is best at a hit, between two of them it only falls.
+
+    Args:
+        hits: (C, n) predictions of classes (n,) by falling score.
+        misses: (C, n).
+        kinds: (n,) 0..K-1, rising.
+        count: K.
+
+    Returns:
+        The group (column x K + class) and place in (n,) of each hit; (C x K, m + 1) of each group, 0 after the last.
+    """
+    rows, places = np.nonzero(hits)
+    groups = rows * count + kinds[places]
+    sizes = np.bincount(groups, minlength=len(hits) * count)
+    number = np.arange(len(groups)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    missed = np.zeros((len(hits), hits.shape[1] + 1), np.int32)
+    np.cumsum(misses, axis=1, out=missed[:, 1:])
+    begin = np.searchsorted(kinds, np.arange(count))
+    wrong = missed[rows, places] - missed[rows, begin[kinds[places]]]
+    best = np.zeros((len(sizes), int(sizes.max(initial=0)) + 1))
+    right = number + 1.0
+    best[groups, number] = right / (wrong + right + np.spacing(1))
+    return groups, places, np.ascontiguousarray(np.maximum.accumulate(best[:, ::-1], axis=1)[:, ::-1])
+
+
+def _hits_for(positives: np.ndarray) -> np.ndarray:
+    """Return (..., 101) which hit, from 0, is the first that reaches each recall, of numbers of true objects (...)."""
+    whole = np.maximum(positives, 1)[..., None]
+    hits = np.ceil(RECALLS * whole)
+    hits -= (hits - 1) / whole >= RECALLS  # where the product was rounded
+    hits += hits / whole < RECALLS
+    return np.maximum(hits, 1).astype(np.int64) - 1
 
 
 def _means(values: np.ndarray) -> tuple[float, ...]:
@@ -339,17 +325,6 @@ def edge_of(mask: Rle, width: float) -> Rle:
         kernel = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
         part &= cv2.erode(part.view(np.uint8), kernel, borderType=cv2.BORDER_CONSTANT, borderValue=0) == 0
     return Rle.placed(part, mask.size, top, left)
-
-
-def objects_of(target: InstancesTarget | SegmentsTarget) -> _Objects:
-    """Return the true objects; of segments those that are things."""
-    classes, crowd = np.asarray(target.classes, np.int64), np.asarray(target.crowd).astype(bool)
-    if not isinstance(target, SegmentsTarget):
-        masks = [one if isinstance(one, Rle) else Rle.of(np.asarray(one)) for one in target.masks]
-        return _Objects.of(masks, classes, crowd)
-    ids, rows = np.asarray(target.ids), np.flatnonzero(np.asarray(target.things))
-    masks = [Rle.of(ids == row) for row in rows]
-    return _Objects.of(masks, classes[rows], crowd[rows])
 
 
 _AP = (
@@ -391,6 +366,7 @@ METRIC = Metric(
     accumulator=AveragePrecision,
     of_objects=True,
     options=("max_detections", "boundary", "boundary_width", "class_agnostic"),
+    training={"boundary": False, "class_agnostic": False},
     numbers=(
         Number(
             name="ap",
@@ -424,7 +400,6 @@ METRIC = Metric(
             name="boundary_ap",
             title="boundary average precision",
             label="B-AP",
-            monitored=True,
             definition="The ap where the IoU of two masks is the lower one of theirs and that of their boundaries "
             "(Cheng, CVPR 2021): the pixels of a mask that have one outside it, or outside the image, at most d pixels "
             "away (chessboard distance), d = boundary_width x image diagonal, rounded, at least 1.",

@@ -7,7 +7,7 @@ training may watch them. Terminal, Markdown, eval.json, report.html and the docu
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -82,8 +82,9 @@ class Metric:
 
     numbers: in the order of tables. image: the score of one image alone that `update` returns, None = it has none; the
     images of a report are ranked by that of the task's first metric. switch: the key of `eval:` that leaves it out,
-    "" = it is always counted. options: keys of `eval:` that its class takes as keywords. of_objects: it counts objects,
-    so tables leave out classes that have none, such as stuff.
+    "" = it is always counted. options: keys of `eval:` that its class takes as keywords. training: what they are at the
+    validations of a training, whatever the recipe says: what costs much and is not monitored is left to `eval`.
+    of_objects: it counts objects, so tables leave out classes that have none, such as stuff.
     """
 
     name: str
@@ -93,4 +94,5 @@ class Metric:
     image: Number | None = None
     switch: str = ""
     options: tuple[str, ...] = ()
+    training: Mapping[str, Any] = field(default_factory=dict)
     of_objects: bool = False

@@ -81,10 +81,10 @@ class Ranking:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Figures:
-    """Drawn images. entries: (caption, PNG bytes)."""
+    """Drawn images. entries: (caption, PNG bytes); None = there is nothing to draw, and the caption says so."""
 
     title: str
-    entries: Sequence[tuple[str, bytes]] = field(repr=False)
+    entries: Sequence[tuple[str, bytes | None]] = field(repr=False)
 
 
 Section = ClassTable | Summary | Matrix | Ranking | Figures

@@ -2,7 +2,7 @@
 
 The order is COCO's: pixels go down the columns, left to right; the first run is of zeros and may be empty.
 
-Letters: H, W image, R runs, P and T masks of two groups.
+Letters: H, W image, R runs, P and T masks of two groups, Q pairs.
 """
 
 from __future__ import annotations
@@ -166,92 +166,121 @@ class Rle:
         vars(self).update(size=state["size"], counts=_frozen(state["counts"]))
 
 
-def intersections(many: Sequence[Rle], others: Sequence[Rle], wanted: np.ndarray | None = None) -> np.ndarray:
-    """Return (P, T) int64: the pixels that each mask has in common with each of the others; all are of one size.
+class MaskRuns:
+    """Many masks, which may differ in size, so that they can be asked all at once. Letters: N masks, Q pairs of them.
 
-    wanted: (P, T) bool, the pairs that are looked at, the others are 0; None = all.
+    areas: (N,) int64 pixels. left, right: (N,) the first column with a pixel, and the one behind the last.
     """
-    found = np.zeros((len(many), len(others)), np.int64)
-    sizes = {one.size for one in (*many, *others)}
-    if len(sizes) > 1:
-        raise DataError(f"masks of {' and '.join(f'{height} x {width}' for height, width in sorted(sizes))} pixels")
-    if not found.size:
-        return found
-    rows, columns = np.nonzero(np.ones(found.shape, bool) if wanted is None else wanted)
-    boxes, other_boxes = _boxes_of(many), _boxes_of(others)
-    low = np.maximum(boxes[rows, :2], other_boxes[columns, :2])
-    high = np.minimum(boxes[rows, 2:], other_boxes[columns, 2:])
-    meets = (low < high).all(axis=1)
-    rows, columns = rows[meets], columns[meets]
-    if not rows.size:
-        return found
-    below = _Below(others)
-    lengths = np.array([one.ends[0].size for one in many])
-    starts = np.concatenate([one.ends[0] for one in many])
-    stops = np.concatenate([one.ends[1] for one in many])
-    firsts = np.cumsum(lengths) - lengths
-    walked = np.cumsum(lengths[rows])
-    begin = 0
-    while begin < rows.size:
-        before = int(walked[begin - 1]) if begin else 0
-        end = max(begin + 1, int(np.searchsorted(walked, before + PIECE, side="right")))
-        row, column = rows[begin:end], columns[begin:end]
-        runs = lengths[row]
-        first = np.cumsum(runs) - runs
-        index = np.arange(int(runs.sum())) + np.repeat(firsts[row] - first, runs)
-        mask = np.repeat(column, runs)
-        common = below(mask, stops[index]) - below(mask, starts[index])
-        found[row, column] = np.add.reduceat(common, first)
-        begin = end
-    return found
-
-
-def _boxes_of(masks: Sequence[Rle]) -> np.ndarray:
-    """Return (N, 4) rough boxes: the columns that each mask has, and all rows."""
-    height = masks[0].size[0]
-    ends = np.array([(one.ends[0][0], one.ends[1][-1]) if one.ends[0].size else (0, 0) for one in masks], np.int64)
-    left, right = ends[:, 0] // height, -(-ends[:, 1] // height)
-    return np.stack([np.zeros(len(masks), np.int64), left, np.full(len(masks), height), right], axis=1)
-
-
-class _Below:
-    """Tells of several masks how many of their pixels lie before a place of the order."""
 
     def __init__(self, masks: Sequence[Rle]):
-        lengths = np.array([one.ends[0].size for one in masks])
-        self.step = masks[0].size[0] * masks[0].size[1] + 1
-        self.first = np.cumsum(lengths) - lengths
-        offset = np.repeat(np.arange(len(masks)) * self.step, lengths)
-        self.starts = np.concatenate([one.ends[0] for one in masks]) + offset
-        self.stops = np.concatenate([one.ends[1] for one in masks]) + offset
-        self.total = np.concatenate([[0], np.cumsum(self.stops - self.starts)])
+        self._counts = [one.counts for one in masks]
+        sizes = np.array([one.size for one in self._counts], np.int64)
+        height, width = np.array([one.size for one in masks], np.int64).reshape(-1, 2).T
+        self._pixels, self._ends = height * width, sizes + (sizes & 1)
+        flat, first = _end_to_end(self._counts), np.cumsum(self._ends) - self._ends
+        self.areas = np.add.reduceat(flat[1::2], first // 2, dtype=np.int64) if masks else sizes
+        begin, rest = flat[first].astype(np.int64), flat[first + sizes - 1].astype(np.int64)
+        self.left = begin // height
+        self.right = -((rest * (sizes & 1) - self._pixels) // height)
 
-    def __call__(self, masks: np.ndarray, places: np.ndarray) -> np.ndarray:
-        keys = masks * self.step + places
-        runs = np.searchsorted(self.starts, keys)  # runs of this and earlier masks that begin before the place
-        own = self.total[runs] - self.total[self.first[masks]]
-        begun = runs > self.first[masks]
-        return own - np.where(begun, np.maximum(self.stops[runs - 1] - keys, 0), 0)
+    def common(self, rows: np.ndarray, others: MaskRuns, columns: np.ndarray) -> np.ndarray:
+        """Return (Q,) int64, the pixels that masks (Q,) and masks (Q,) of others have in common, pair by pair.
+
+        Masks of a pair are of one size. Along a mask the pixels that it has had so far grow by one a pixel inside and
+        by none outside: what lies in a run of another is the difference of two values on that line.
+        """
+        found = np.zeros(len(rows), np.int64)
+        low, high = (
+            np.maximum(self.left[rows], others.left[columns]),
+            np.minimum(self.right[rows], others.right[columns]),
+        )
+        meets = np.flatnonzero(low < high)
+        if not meets.size:
+            return found
+        (ends, first, base, row), (line, _, other_base, column) = self._some(rows[meets]), others._some(columns[meets])
+        had = np.zeros(len(line))
+        np.cumsum(line[1::2] - line[::2], out=had[1::2])
+        had[2::2] = had[1:-1:2]
+        lengths = self._ends[rows[meets]]
+        walked = np.cumsum(lengths)
+        begin = 0
+        while begin < len(meets):
+            before = int(walked[begin - 1]) if begin else 0
+            stop = max(begin + 1, int(np.searchsorted(walked, before + PIECE, side="right")))
+            part = slice(begin, stop)
+            start = walked[part] - lengths[part] - before
+            places = ends[
+                np.arange(int(walked[stop - 1]) - before) + np.repeat(first[row[part]] - start, lengths[part])
+            ]
+            places += np.repeat(other_base[column[part]] - base[row[part]], lengths[part])
+            values = np.interp(places, line, had)
+            found[meets[part]] = np.add.reduceat(values[1::2] - values[::2], start // 2)
+            begin = stop
+        return found
+
+    def _some(self, asked: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Return of the asked masks (Q,) the ends of runs, as if those that occur were one after the other.
+
+        Returns: the ends, float64, in which any place is exact; where those of each mask begin; the place at which each
+            mask begins; which of these masks is asked each time (Q,).
+        """
+        used, place = np.unique(asked, return_inverse=True)
+        lengths, pixels = self._ends[used], self._pixels[used]
+        ends = np.cumsum(_end_to_end([self._counts[one] for one in used.tolist()]), dtype=np.float64)
+        return ends, np.cumsum(lengths) - lengths, np.cumsum(pixels) - pixels, place
 
 
-def ious(
-    many: Sequence[Rle], others: Sequence[Rle], crowd: Sequence[bool] = (), wanted: np.ndarray | None = None
+_NO_RUN = np.zeros(1, np.uint32)
+
+
+def _end_to_end(counts: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the lengths of runs of several masks, an empty run after those that end outside: outside, inside, ..."""
+    parts = []
+    for one in counts:
+        parts.append(one)
+        if one.size & 1:
+            parts.append(_NO_RUN)
+    return np.concatenate(parts) if parts else _NO_RUN[:0]
+
+
+def pair_ious(
+    many: MaskRuns, rows: np.ndarray, others: MaskRuns, columns: np.ndarray, crowd: np.ndarray | None = None
 ) -> np.ndarray:
-    """Return (P, T) float64: intersection over union; over the first mask's own area where the other is a crowd.
+    """Return (Q,) float64 of pairs of masks: intersection over union; over the first's own area at a crowd.
 
     Args:
-        many: P masks, such as found ones.
-        others: T masks of the same size, such as true ones.
-        crowd: of the others, which are several objects; () = none.
-        wanted: (P, T) bool, the pairs that are looked at, the others are 0; None = all.
+        many: masks, such as found ones.
+        rows: (Q,) the first of each pair, among many.
+        others: masks, such as true ones.
+        columns: (Q,) the second of each pair, among others, of the first's size.
+        crowd: (T,) bool of the others, which are several objects; None = none.
     """
-    common = intersections(many, others, wanted)
-    areas = np.array([one.area for one in many], np.int64)[:, None]
-    whole = areas + np.array([one.area for one in others], np.int64)[None] - common
-    if len(crowd):
-        whole = np.where(np.asarray(crowd, bool)[None], areas, whole)
-    shared: np.ndarray = np.divide(common, whole, out=np.zeros(common.shape), where=whole > 0)
+    common = many.common(rows, others, columns)
+    whole = many.areas[rows]
+    over = whole + others.areas[columns] - common
+    if crowd is not None:
+        over = np.where(crowd[columns], whole, over)
+    shared: np.ndarray = np.divide(common, over, out=np.zeros(len(common)), where=over > 0)
     return shared
+
+
+def ious(many: Sequence[Rle], others: Sequence[Rle], crowd: Sequence[bool] = ()) -> np.ndarray:
+    """Return (P, T) float64, the IoU of each of P masks with each of T others, see `pair_ious`.
+
+    Raises:
+        DataError: the masks differ in size.
+    """
+    check_sizes((*many, *others))
+    rows, columns = np.divmod(np.arange(len(many) * len(others)), max(len(others), 1))
+    flags = np.asarray(crowd, bool) if len(crowd) else None
+    return pair_ious(MaskRuns(many), rows, MaskRuns(others), columns, flags).reshape(len(many), len(others))
+
+
+def check_sizes(masks: Sequence[Rle]) -> None:
+    """Raise DataError where masks differ in size."""
+    sizes = {one.size for one in masks}
+    if len(sizes) > 1:
+        raise DataError(f"masks of {' and '.join(f'{height} x {width}' for height, width in sorted(sizes))} pixels")
 
 
 def _frozen(counts: Any) -> np.ndarray:

@@ -8,6 +8,7 @@ from segatlas import drawing
 from segatlas.config import to_yaml
 from segatlas.data.dataset import SegmentationData
 from segatlas.evaluation import Report, evaluate
+from segatlas.evaluation.object_cases import TITLES
 from segatlas.inference import Predictor, load
 from segatlas.metrics.sections import Figures, Matrix, Ranking, Section
 from segatlas.recipe import Config
@@ -18,6 +19,8 @@ from segatlas.training.run import RunFolder
 from segatlas.training.samples import sheet_row
 
 WORST = 4
+OBJECT_WIDTH = 240
+"""Pixels of a column of a sheet of objects."""
 
 
 def finish_run(config: Config, folder: RunFolder, val: SegmentationData) -> Report | None:
@@ -60,7 +63,26 @@ def _sheets(predictor: Predictor, val: SegmentationData, folder: RunFolder, repo
         else:
             worst = _worst_sheet(predictor, val, ranking)
             found.append(Figures(title="Worst images", entries=[(_capitalised(ranking.title), worst)]))
+    if report.data.split == val.split:
+        found += _object_sheets(val, report)
     return found
+
+
+def _object_sheets(val: SegmentationData, report: Report) -> list[Section]:
+    """Draw the objects that say most: found best and worst, missed, made up."""
+    by_key = {val.key(index): index for index in range(len(val))}
+    entries: list[tuple[str, bytes | None]] = []
+    for kind, cases in report.objects.items():
+        if not cases:
+            entries.append((f"{TITLES[kind]}: none", None))
+            continue
+        rows = []
+        for case in cases:
+            masks = [None if mask is None else mask.bitmap() for mask in (case.truth, case.found)]
+            rows.append(drawing.object_row(val.load(by_key[case.key]).image, *masks))
+        sheet = drawing.sheet(rows, drawing.CROP_TITLES, [case.caption for case in cases], cell_width=OBJECT_WIDTH)
+        entries.append((TITLES[kind], drawing.png_bytes(sheet)))
+    return [Figures(title="Objects", entries=entries)] if entries else []
 
 
 def _worst_sheet(predictor: Predictor, val: SegmentationData, ranking: Ranking) -> bytes:

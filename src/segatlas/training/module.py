@@ -13,7 +13,7 @@ from segatlas.checkpoint.card import Card
 from segatlas.data.sample import Sample
 from segatlas.inference import Predictor
 from segatlas.inference.images import with_sources
-from segatlas.metrics import MetricSet, create, monitoring
+from segatlas.metrics import MetricSet, create_for_training
 from segatlas.models import find_entry
 from segatlas.recipe import Config
 from segatlas.structures import Batch, Inputs, Output
@@ -142,7 +142,7 @@ class SegmentationModule(pl.LightningModule):
         self.validation_scores = {number.name: scores.whole[number.name] for number in scores.monitored}
 
     def _new_metrics(self) -> MetricSet:
-        return create(monitoring(TASKS[self.card.task].metrics), self.card.classes)
+        return create_for_training(TASKS[self.card.task].metrics, self.card.classes, self.recipe.eval.model_dump())
 
     def _validation_precision(self) -> str:
         return "fp32" if self.recipe.train.precision == "fp32" else "bf16"
