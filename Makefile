@@ -4,6 +4,13 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.pins-$(shell sha256sum requirements.txt pyproject.toml 2>/dev/null | sha256sum | cut -c1-16)
 DEMO ?= demo
+TASK ?= semantic
+DEMO_semantic = unet_shapes
+DEMO_instance = mask_rcnn_shapes train.epochs=6 train.val_epochs=6
+DEMO_panoptic = panoptic_fpn_shapes train.epochs=6 train.val_epochs=6
+SAVE_semantic = mask,overlay
+SAVE_instance = instances,overlay
+SAVE_panoptic = panoptic,overlay
 SHARED := $(or $(SEGATLAS_SHARED),../shared)
 PEERS ?= .peers/bin/python
 REFERENCES ?= $(wildcard ../parity_refs)
@@ -28,12 +35,13 @@ $(STAMP):
 	fi
 	@rm -f $(VENV)/.pins-* && touch $@
 
-demo: env  ## train, evaluate, predict and report on generated shapes, one to two minutes
+demo: env  ## train, evaluate, predict and report on generated shapes, two minutes; TASK=instance or panoptic: others
+	@$(if $(DEMO_$(TASK)),,$(error TASK=$(TASK): expected semantic, instance or panoptic))true
 	@rm -rf $(DEMO) && mkdir -p $(DEMO)
 	$(BIN)/segatlas data make-shapes $(DEMO)/shapes --train 128
-	$(BIN)/segatlas train unet_shapes data.root=$(DEMO)/shapes run.dir=$(DEMO)/run
+	$(BIN)/segatlas train $(DEMO_$(TASK)) data.root=$(DEMO)/shapes run.dir=$(DEMO)/run
 	$(BIN)/segatlas eval $(DEMO)/run --split test --out $(DEMO)/test
-	$(BIN)/segatlas predict $(DEMO)/run $(DEMO)/shapes/test/images --out $(DEMO)/predictions --save mask,overlay
+	$(BIN)/segatlas predict $(DEMO)/run $(DEMO)/shapes/test/images --out $(DEMO)/predictions --save $(SAVE_$(TASK))
 	@echo
 	@echo "report:  $(DEMO)/run/report.html"
 	@echo "image: $$(ls $(DEMO)/predictions/*_overlay.png | head -1)"

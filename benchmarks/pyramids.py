@@ -18,6 +18,9 @@ FASTER, UNASKED = Target(time=1.1, memory=1.0), Target()
 SEGNEXT = "segnext/segnext_mscan-t_1xb16-adamw-160k_ade20k-512x512"
 POOLFORMER = "poolformer/fpn_poolformer_s12_8xb4-40k_ade20k-512x512"
 SWIN = "swin/swin-tiny-patch4-window7-in1k-pre_upernet_8xb2-160k_ade20k-512x512"
+CONVNEXT = "convnext/convnext-tiny_upernet_8xb2-amp-160k_ade20k-512x512"
+TWINS = "twins/twins_svt-s_uperhead_8xb2-160k_ade20k-512x512"
+KNET = "knet/knet-s3_r50-d8_fcn_8xb2-adamw-80k_ade20k-512x512"
 
 
 def same_patterns(batch: int, splits: int, width: int, patterns: int, device: Any = None) -> Tensor:
@@ -42,6 +45,9 @@ FAMILIES: dict[str, Pairing] = {
         ("upernet_swin_t", of_mmseg("UPerNet on Swin-T", SWIN), Target(time=2.0)),
         ("segnext_t", pairing("SegNeXt-T", "mmseg", segnext, plain_logits), UNASKED),
         ("poolformer_s12", of_mmseg("Semantic FPN on PoolFormer-S12", POOLFORMER), UNASKED),
+        ("upernet_convnext_t", of_mmseg("UPerNet on ConvNeXt-T", CONVNEXT), UNASKED),
+        ("upernet_twins_svt_s", of_mmseg("UPerNet on Twins-SVT-S", TWINS), UNASKED),
+        ("knet_fcn_r50", of_mmseg("K-Net on FCN, ResNet-50", KNET), UNASKED),
     )
 }
 

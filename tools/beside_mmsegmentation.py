@@ -56,6 +56,7 @@ BOTH = {
 }
 """Folder of recipes and the end of their names -> what the peer's configs for both datasets begin with."""
 OTHERS = {
+    "ddrnet_cityscapes": "ddrnet/ddrnet_23-slim_in1k-pre_2xb6-120k_cityscapes-1024x1024",
     "dpt_ade20k": "dpt/dpt_vit-b16_8xb2-160k_ade20k-512x512",
     "knet_ade20k": "knet/knet-s3_r50-d8_upernet_8xb2-adamw-80k_ade20k-512x512",
     "knet_swin_640_ade20k": "knet/knet-s3_swin-l_upernet_8xb2-adamw-80k_ade20k-640x640",
@@ -247,7 +248,7 @@ def _theirs(name: str, config: Any) -> dict[str, str]:
         "flip": f"{pipeline['RandomFlip']['prob']:g}",
         "colours": _their_colours(pipeline.get("PhotoMetricDistortion")),
         STATISTICS: f"{_numbers(pre.mean)}; {_numbers(pre.std)}",
-        "losses": _their_losses(config.model),
+        "losses": _their_losses(config.model, config.train_dataloader.batch_size),
         "evaluation": f"{mode['mode']}, fit:{'x'.join(map(str, sorted(shown['Resize']['scale'])))}"
         + (f", stretched to multiples of {multiple}" if multiple else "")
         + (f", {mode['crop_size'][0]} by {mode['stride'][0]}" if mode["mode"] == "slide" else ""),
@@ -304,7 +305,13 @@ def _colours(probability: float, brightness: float, contrast: Any, saturation: A
     return f"each by {probability:g}: brightness {brightness:.4g}, {ranges}, hue {hue:g} degrees"
 
 
-def _their_losses(model: Any) -> str:
+def _their_ohem(loss: Any, batch: int) -> str:
+    """Return a loss over hard pixels in words: of the whole batch of a GPU, divided by how many are kept."""
+    kept = f"ohem {loss['thres']:g}, {loss['min_kept'] // batch} an image, over kept pixels"
+    return kept + f"{' by class' if loss.get('class_weight') else ''} {loss.get('loss_weight', 1.0):g}"
+
+
+def _their_losses(model: Any, batch: int) -> str:
     terms = []
     for part in ("decode_head", "auxiliary_head"):
         heads = model.get(part) or []
@@ -312,6 +319,9 @@ def _their_losses(model: Any) -> str:
         heads = [inner for head in heads for inner in _scored(head)]
         for head in heads:
             for loss in head["loss_decode"] if isinstance(head["loss_decode"], list | tuple) else [head["loss_decode"]]:
+                if loss["type"] == "OhemCrossEntropy":
+                    terms.append(_their_ohem(loss, batch))
+                    continue
                 sampler = head.get("sampler")
                 kind = "dice" if "Dice" in loss["type"] else "bce" if loss.get("use_sigmoid") else "ce"
                 kind = f"ohem {sampler['thresh']:g}, {sampler['min_kept']} an image," if sampler else kind
@@ -395,6 +405,7 @@ def _our_losses(config: Any) -> str:
         if term.name == "ohem":
             kinds = (f"ohem {term.threshold:g}, {term.min_kept // config.train.batch} an image,",)
         over = "" if getattr(term, "count_ignored", True) else " over labelled pixels"
+        over = " over kept pixels" if getattr(term, "by_count", False) else over
         by_class = " by class" if getattr(term, "class_weights", None) else ""
         terms += [f"{kind}{over}{by_class} {term.weight:g}" for kind in kinds]
     return ", ".join(sorted(terms))

@@ -78,12 +78,13 @@ RENAMED: dict[str, dict[str, str]] = {
 """Old dotted key -> its name today, by kind of file; `*` stands for one part of a key, here and there."""
 ADDED: dict[str, tuple[str, ...]] = {
     "recipe": (
-        *("model.encoder.*", "train.freeze_host", "train.optimizer.no_decay"),
+        *("model.encoder.*", "train.freeze_host", "train.freeze_stages", "train.freeze_norms"),
+        "train.optimizer.no_decay",
         *("train.optimizer.decay_encoder_norms", "train.optimizer.lr_factors"),
         *("train.schedule.min_lr", "train.schedule.span"),
         *("transforms.scale_draw", "transforms.crop_padding", "transforms.photometric.kind"),
         *("losses.*.count_ignored", "losses.*.ignored_as_class", "losses.*.squared_dice"),
-        "losses.*.align_corners",
+        *("losses.*.align_corners", "losses.*.by_count"),
         *("model.presence_classes", "model.presence_pooling", "model.presence_dropout"),
         *("model.attention", "model.center", "model.norm_maps"),
         *(

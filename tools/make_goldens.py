@@ -10,7 +10,8 @@ which `tests/conversion/importers/test_goldens.py` compares with ours.
 
 KEY names a network as `../shared/parity/ref_models.py` does (SEGATLAS_SHARED: where that folder is), e.g.
 `mm:fcn/fcn_r18-d8_4xb2-80k_cityscapes-512x1024` or `smp.Unet@resnet18`; "hf4." is "hf." under the names that its files
-have. One line in CASES makes a case.
+have. One line in CASES makes a case. Networks of MMDetection whose cells find objects have a digest for each kind of
+their maps, all levels behind one another.
 """
 
 from __future__ import annotations
@@ -162,6 +163,12 @@ HF_CONVNEXT = (
     + "}, hidden_size=16, auxiliary_channels=16"
 )
 
+R18_CONDINST = (
+    "backbone=dict(depth=18), neck=dict(in_channels=[64, 128, 256, 512], out_channels=32), "
+    "bbox_head=dict(in_channels=32, feat_channels=64, stacked_convs=2), "
+    "mask_head=dict(mask_feature_head=dict(in_channels=32, feat_channels=16, num_stacked_convs=2))"
+)
+
 CASES: tuple[Case, ...] = (
     Case("mm:fcn/fcn_r18-d8_4xb2-80k_cityscapes-512x1024"),
     Case("mm:fcn/fcn-d6_r50b-d16_4xb2-80k_cityscapes-512x1024"),
@@ -209,6 +216,11 @@ CASES: tuple[Case, ...] = (
     Case("fastfcn_psp", (61, 93), R18_JPU.format("256")),
     Case("fastfcn_aspp", (61, 93), R18_JPU.format("256")),
     Case("fastfcn_enc", (61, 93), R18_JPU.format("[128, 256, 256]")),
+    Case(
+        "mm:ddrnet/ddrnet_23-slim_in1k-pre_2xb6-120k_cityscapes-1024x1024",
+        (56, 104),
+        "backbone=dict(channels=8, ppm_channels=16), decode_head=dict(in_channels=32, channels=16)",
+    ),
     Case("stdc1", (61, 93)),
     Case("stdc2"),
     Case("resnest_fcn", (61, 93), "backbone=dict(depth=50, stem_channels=64)"),
@@ -261,6 +273,7 @@ CASES: tuple[Case, ...] = (
     Case("tv.deeplabv3_resnet50"),
     Case("tv.deeplabv3_mobilenet_v3_large", (61, 93)),
     Case("tv.lraspp_mobilenet_v3_large", (61, 93)),
+    Case("md.condinst_r50", (64, 96), R18_CONDINST),
 )
 
 USELESS = ("init_cfg", "train_cfg", "data_preprocessor", "pretrained", "loss_decode", "sampler")
@@ -296,7 +309,7 @@ def make_golden(case: Case, peers: str) -> str:
     tensors = {name: torch.empty(shape, device="meta") for name, shape in peer["tensors"].items()}
     source, facts = recognised(tensors, own_settings(peer["settings"]))
     golden = {"key": case.name, "size": list(case.size), **facts, "names_crc": names_crc(tensors)}
-    golden["logits"] = peer["logits"]
+    golden |= {name: peer[name] for name in ("logits", "maps") if name in peer}
     path = GOLDENS / f"{source}.json"
     goldens = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
     goldens = [other for other in goldens if other["key"] != case.name] + [golden]
@@ -338,7 +351,8 @@ def write_peer(key: str, size: str, model_settings: str, file: str) -> None:
     sys.path.insert(0, str(SHARED / "parity"))
     import ref_models
 
-    of_mmseg = key in ref_models.MM or key.startswith("mm:")
+    of_objects = key.startswith("md.")
+    of_mmseg = key in ref_models.MM or key.startswith("mm:") or of_objects
     if model_settings and of_mmseg:
         built = with_settings(ref_models, key, model_settings, Path(file).with_suffix(".py"))
     else:
@@ -351,22 +365,30 @@ def write_peer(key: str, size: str, model_settings: str, file: str) -> None:
     else:
         state = fill_in_place(ref.model)
     height, width = map(int, size.split("x"))
-    logits = peer_logits(ref, golden_input((1, 3, height, width)))
+    x = golden_input((1, 3, height, width))
+    found = {"maps": peer_maps(ref, x)} if of_objects else {"logits": digest(peer_logits(ref, x))}
     settings: dict[str, Any] = {}
     if hasattr(ref, "cfg"):
         settings = {"text": ref.cfg.pretty_text}
     elif key.startswith("hf"):
         settings = {"json": ref.model.config.to_dict()}
     tensors = {name: list(tensor.shape) for name, tensor in state.items()}
-    payload = {"tensors": tensors, "settings": settings, "logits": digest(logits)}
+    payload = {"tensors": tensors, "settings": settings, **found}
     Path(file).write_text(json.dumps(payload, default=str), encoding="utf-8")
 
 
 def with_settings(ref_models: Any, key: str, settings: str, config: Path) -> str:
-    """Write the config of a key of MMSegmentation with settings laid over it to a file; return a key for that."""
+    """Write the config of a key of MMSegmentation or MMDetection with settings over it to a file; return its key."""
     import ref_shims
 
-    configs = Path(ref_shims.install().__file__).parent / ".mim" / "configs"
+    of_mmseg = ref_shims.install()
+    if key.startswith("md."):
+        import mmdet
+
+        base = Path(mmdet.__file__).parent / ".mim" / "configs" / f"{ref_models.MD[key[3:]]}.py"
+        config.write_text(f"_base_ = [{str(base)!r}]\nmodel = dict({settings})\n", encoding="utf-8")
+        return f"md:{config}"
+    configs = Path(of_mmseg.__file__).parent / ".mim" / "configs"
     base = configs / f"{ref_models.MM.get(key, key.removeprefix('mm:'))}.py"
     config.write_text(f"_base_ = [{str(base)!r}]\nmodel = dict({settings})\n", encoding="utf-8")
     made = key.replace("mm:", "own:")
@@ -436,6 +458,15 @@ def peer_logits(ref: Any, x: torch.Tensor) -> torch.Tensor:
     ref.run(x)
     out = ref.outs[-1]
     return out[0] if isinstance(out, tuple) else out
+
+
+def peer_maps(ref: Any, x: torch.Tensor) -> dict[str, Any]:
+    """Return the digest of each kind of maps of a network whose cells find objects, by our names."""
+    features = ref.model.extract_feat(x)
+    names = ("class_logits", "distances", "centerness", "mask_weights")
+    maps = dict(zip(names, ref.model.bbox_head(features), strict=True))
+    maps["mask_features"] = [ref.model.mask_head.mask_feature_head(features)]
+    return {name: digest(torch.cat([level.flatten() for level in levels])) for name, levels in maps.items()}
 
 
 if __name__ == "__main__":

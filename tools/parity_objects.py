@@ -3,7 +3,9 @@
 Each FOLDER is what `ref_models.py KEY --image FILE` wrote: checkpoint, input, the peer's maps stage by stage and its
 final detections. Printed are the largest differences as a fraction of the peer's largest value: proposal maps of all
 levels, then both heads on the peer's own proposals; and the fraction of final detections that have a partner of
-the same class (IoU of boxes 0.99, score within 1e-3) on the network's own proposals.
+the same class (IoU of boxes 0.99, score within 1e-3) on the network's own proposals. Of networks whose cells find
+objects: all maps by level, masks of the peer's own detections, and the fraction of these with a partner whose final
+mask has an IoU of 0.99 besides.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -21,7 +24,7 @@ from torch.nn import functional as F
 from segatlas.conversion.converting import convert_file
 from segatlas.hub.loading import load_pretrained
 from segatlas.ops.boxes import ious
-from segatlas.postprocess.detected_masks import panoptic
+from segatlas.postprocess.detected_masks import instance, panoptic
 
 NAMES = {
     "tv": ("rpn.head", "roi_heads.box_predictor", "roi_heads.mask_predictor", "proposals"),
@@ -137,6 +140,50 @@ def panoptic_agreement(output: Any, card: Any, final: Mapping[str, Any], library
     return float((same & agreed).float().mean())
 
 
+def of_cells(net: Any, card: Any, x: Tensor, reference: Mapping[str, Any]) -> dict[str, float]:
+    """Compare a network whose cells find objects and bring the weights of their masks."""
+    (maps,), final, own = reference["logits"]["bbox_head"], reference["final"], net(x)
+    names = ("class_logits", "distances", "centerness", "mask_weights")
+    found = {
+        name.replace("_", " "): max(relative(a, b) for a, b in zip(own.raw[name], level, strict=True))
+        for name, level in zip(names, maps, strict=True)
+    }
+    cell = their_cells(net, own, dict(zip(names, maps, strict=True)), final)
+    weights = torch.cat([level[0].flatten(1).T for level in own.raw["mask_weights"]])[cell]
+    cells = type(net.cells(own.raw["distances"]))(*(part[cell] for part in net.cells(own.raw["distances"])))
+    masks = last_of(last_of(reference["logits"]["mask_head"]))
+    found["mask logits"] = relative(net.masks(own.raw["mask_features"][0], weights, cells), last_of(masks))
+    expected = (final["boxes"], final["scores"], final["labels"])
+    found["pairs, own"] = paired((own.boxes[0], own.scores[0], own.labels[0]), expected)
+    size = (int(final["size"][0]), int(final["size"][1]))
+    (result,) = instance(own, size, crop=size, rule=card.objects)
+    theirs = np.unpackbits(final["masks"].numpy(), axis=-1)[..., : size[1]].astype(bool)
+    bitmaps = np.stack([one.bitmap() for one in result.instances])
+    found["pairs, masks"] = float(np.mean([(mask_ious(mask, bitmaps) >= 0.99).any() for mask in theirs]))
+    found["detections"] = len(theirs)
+    return found
+
+
+def their_cells(net: Any, own: Any, maps: Mapping[str, Any], final: Mapping[str, Tensor]) -> Tensor:
+    """Return in which cell each of the peer's detections was found: its box and score follow from the peer's maps."""
+    flat = {name: torch.cat([level[0].flatten(1).T for level in levels]) for name, levels in maps.items()}
+    middles = net.cells(own.raw["distances"]).middles
+    boxes = torch.cat([middles - flat["distances"][:, :2], middles + flat["distances"][:, 2:]], dim=1)
+    height, width = (int(side) for side in final["size"])
+    boxes = torch.stack([boxes[:, index].clamp(0, (width, height)[index % 2]) for index in range(4)], dim=1)
+    scores = flat["class_logits"].sigmoid() * flat["centerness"].sigmoid()
+    apart = (boxes[None] - final["boxes"][:, None]).abs().amax(dim=2)
+    apart = apart + 100 * (scores[:, final["labels"]].T - final["scores"][:, None]).abs()
+    return apart.argmin(dim=1)
+
+
+def mask_ious(mask: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return the IoU of a mask (H, W) with others (D, H, W); 1 where both are empty."""
+    common, union = (mask & others).sum((1, 2)), (mask | others).sum((1, 2))
+    ratio: np.ndarray = np.where(union > 0, common / np.maximum(union, 1), 1.0)
+    return ratio
+
+
 @torch.no_grad()
 def compare(folder: Path) -> dict[str, float]:
     """Compare the network of a reference folder."""
@@ -148,6 +195,8 @@ def compare(folder: Path) -> dict[str, float]:
         convert_file(file, out)
         net, card = load_pretrained(out)
     x = network_input(given["image"], card, library)
+    if hasattr(net, "cells"):
+        return of_cells(net, card, x, reference)
     return two_stage(net, card, x, reference, library)
 
 

@@ -1,12 +1,14 @@
 """Kill trainings at random moments, resume them, and compare with the same training undisturbed, bit by bit.
 
     python tools/resume_campaign.py --runs 50 --seed 1
+    python tools/resume_campaign.py --runs 8 --settings 4 --objects
 
 Settings are drawn from what a resume has to survive (loader processes, EMA, accumulation, bf16, a plateau, dropout and
-stochastic depth, two processes ...). Each run is started through the command line, killed with SIGKILL at a random time
-after its first checkpoint, some of them twice, and resumed through the command line. The end must be that of the whole
-run with the same settings: every tensor and number of last.ckpt, the model folder, each line of metrics.csv (but speed)
-and each line of the terminal. Prints a Markdown table; the exit status is 1 where a run differs.
+stochastic depth, two processes ...), with --objects by networks that draw boxes while they train. Each run is started
+through the command line, killed with SIGKILL at a random time after its first checkpoint, some of them twice, and
+resumed through the command line. The end must be that of the whole run with the same settings: every tensor and number
+of last.ckpt, the model folder, each line of metrics.csv (but speed) and each line of the terminal. Prints a Markdown
+table; the exit status is 1 where a run differs.
 
 Runs of one process are forked from this one, which spares the import of torch; `--fresh` starts an interpreter each.
 """
@@ -39,14 +41,27 @@ from segatlas.cli.main import main as command_line
 from segatlas.data.shapes import make_shapes
 from segatlas.training import train as _preloaded  # noqa: F401  what forked runs would each load
 
+CLASSES_OF_PIXELS = "losses=[cross_entropy, {name: dice, weight: 0.5}]"
+TWO_STAGES = (
+    "encoder: resnet18_w8, neck_channels: 8, anchor_sizes: [8, 16, 32, 64, 128], box_channels: 16, mask_convs: 1, "
+    "mask_channels: 8, proposals: [64, 16], train_proposals: [64, 32], top: 8"
+)
 NETWORKS = {
-    "unet, dropout": "model={name: unet, width: 4, dropout: 0.2}",
-    "segformer, drop path": "model={name: segformer, encoder: mit_b0, decoder_channels: 16, drop_path: 0.3}",
+    "unet, dropout": ("model={name: unet, width: 4, dropout: 0.2}", CLASSES_OF_PIXELS),
+    "segformer, drop path": (
+        "model={name: segformer, encoder: mit_b0, decoder_channels: 16, drop_path: 0.3}",
+        CLASSES_OF_PIXELS,
+    ),
+    "mask_rcnn": (f"model={{name: mask_rcnn, {TWO_STAGES}}}", "losses=[two_stage]", "train.metric=ap"),
+    "panoptic_fpn": (
+        f"model={{name: panoptic_fpn, channels: 8, groups: 2, {TWO_STAGES}}}",
+        "losses=[two_stage, semantic_branch]",
+        "train.metric=pq",
+    ),
 }
 COMMON = (
     "data.name=shapes",
     "transforms={scale: [0.8, 1.25], crop: [32, 32], photometric: {}}",
-    "losses=[cross_entropy, {name: dice, weight: 0.5}]",
     "eval={boundary: false, sizes: false}",
     "log.tensorboard=false",
     "log.samples=0",
@@ -75,11 +90,15 @@ class Setting:
     log_every: int
 
     @classmethod
-    def draw(cls, rng: random.Random, index: int) -> Setting:
-        """Draw a setting; one of six has two processes, one of four drops paths, and loader processes go round."""
+    def draw(cls, rng: random.Random, index: int, *, objects: bool = False) -> Setting:
+        """Draw a setting; one of six has two processes, one of four drops paths, and loader processes go round.
+
+        objects: networks of objects by turns.
+        """
         processes = 2 if index % 6 == 5 else 1
+        network = "segformer, drop path" if index % 4 == 1 and processes == 1 else "unet, dropout"
         return cls(
-            network="segformer, drop path" if index % 4 == 1 and processes == 1 else "unet, dropout",
+            network=("mask_rcnn", "panoptic_fpn")[index % 2] if objects else network,
             workers=index % 3,
             processes=processes,
             ema=rng.random() < 0.5,
@@ -98,7 +117,7 @@ class Setting:
         )
         return [
             *COMMON,
-            NETWORKS[self.network],
+            *NETWORKS[self.network],
             f"data.workers={self.workers}",
             f"train.devices={self.processes}",
             f"train.batch={2 if self.processes == 1 else 1}",
@@ -316,10 +335,10 @@ def table(bases: Sequence[Baseline]) -> str:
     return "\n".join([*lines, f"| all | | {runs - faults} of {runs} |"])
 
 
-def run_setting(work: Path, seed: int, index: int, runs: int, fresh: bool) -> Baseline:
+def run_setting(work: Path, seed: int, index: int, runs: int, fresh: bool, objects: bool) -> Baseline:
     """Draw setting `index`, train it whole, then `runs` times with kills."""
     rng = random.Random(f"{seed}/{index}")
-    campaign = Campaign(work, Setting.draw(rng, index), rng, fresh=fresh)
+    campaign = Campaign(work, Setting.draw(rng, index, objects=objects), rng, fresh=fresh)
     base = campaign.baseline(work / f"whole-{index}")
     for number in range(runs):
         run = work / f"run-{index}-{number}"
@@ -341,6 +360,7 @@ def main() -> int:
     parser.add_argument("--settings", type=int, default=12, help="settings drawn; runs of one share the whole run")
     parser.add_argument("--jobs", type=int, default=1, help="settings that are tried at the same time")
     parser.add_argument("--fresh", action="store_true", help="a new interpreter for every start")
+    parser.add_argument("--objects", action="store_true", help="networks that find objects in place of the others")
     parser.add_argument("--keep", type=Path, help="folder to work in; it is not removed")
     options = parser.parse_args()
     work = (options.keep or Path(tempfile.mkdtemp(prefix="resume_campaign_"))).resolve()
@@ -351,7 +371,15 @@ def main() -> int:
     count = min(options.settings, options.runs)
     with ProcessPoolExecutor(options.jobs) as pool:
         waiting = [
-            pool.submit(run_setting, work, options.seed, index, len(range(index, options.runs, count)), options.fresh)
+            pool.submit(
+                run_setting,
+                work,
+                options.seed,
+                index,
+                len(range(index, options.runs, count)),
+                options.fresh,
+                options.objects,
+            )
             for index in range(count)
         ]
         bases = [future.result() for future in waiting]

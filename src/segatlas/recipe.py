@@ -83,11 +83,17 @@ def check_model(model: Mapping[str, Any]) -> list[Problem]:
     record = load_architecture(name)
     if variant:
         _tell_contradictions(name, record.variants[variant], own)
-    made, problems = read_config(record, {**FROM_DATA, **own}, variant=variant, strict=True)
+    made, problems = read_config(record, {**_from_data(own), **own}, variant=variant, strict=True)
     if made is not None and not problems:
         problems = _encoder_cannot_be_made(made, own)
     known = [*(key for key in ModelConfig.model_fields if key != "name"), *record.fields, HOST]
     return [in_section(problem, "model", known) for problem in problems]
+
+
+def _from_data(own: Mapping[str, Any]) -> dict[str, int]:
+    """Return stand-ins for what the dataset decides; there are more classes than the recipe says are stuff."""
+    stuff = own.get("stuff")
+    return {**FROM_DATA, "num_classes": max(2, stuff + 1)} if isinstance(stuff, int) else FROM_DATA
 
 
 def _encoder_cannot_be_made(made: Any, own: Mapping[str, Any]) -> list[Problem]:
@@ -230,12 +236,20 @@ def scores_of(task: str) -> Mapping[str, Number]:
 def _losses_of_network(cfg: Config) -> Iterator[Fault]:
     entry = _entry(cfg)
     for index, term in enumerate(cfg.losses):
+        place = (f"losses.{index}.name", "model.name")
+        expected = ", ".join(_losses_for(entry)) or "nothing; it cannot be trained" if entry is not None else ""
         if entry is not None and term.output != entry.output:
-            expected = ", ".join(losses_for(entry.output)) or "nothing; it cannot be trained"
             message = f"a loss on {term.output}, and {cfg.model.name} gives {entry.output} - expected {expected}"
-            yield (f"losses.{index}.name", "model.name"), message
+            yield place, message
+        elif entry is not None and term.name not in _losses_for(entry):
+            yield place, f"{cfg.model.name} does not give what it takes, {term.takes} - expected {expected}"
         elif not term.weighted and term.class_weights is not None:
             yield (f"losses.{index}.class_weights",), f"{term.name} takes none; remove it"
+
+
+def _losses_for(entry: ArchitectureEntry) -> tuple[str, ...]:
+    """Return the names of the losses that a network may train with."""
+    return entry.needs.losses or tuple(losses_for(entry.output))
 
 
 def _parts_of_output(cfg: config.Config) -> Iterator[Fault]:
@@ -322,7 +336,8 @@ class Config(config.Config):
         if entry is not None and "task" not in self.model_fields_set:
             found["task"] = entry.tasks[0]
         if entry is not None and "losses" not in self.model_fields_set:
-            found["losses"] = tuple(loss() for loss in [*losses_for(entry.output).values()][:1])
+            names = entry.needs.losses or _losses_for(entry)[:1]
+            found["losses"] = tuple(losses_for(entry.output)[name]() for name in names)
         task = found.get("task", self.task)
         if "metric" not in self.train.model_fields_set and task in TASKS and (scores := scores_of(task)):
             found["train"] = self.train.model_copy(update={"metric": next(iter(scores))})
@@ -340,7 +355,8 @@ class Config(config.Config):
         from segatlas.build.network import build_empty  # loads torch, as the network's file does
 
         record, variant = load_architecture(entry.name), lookup(self.model.name)[1]
-        made, faults = read_config(record, {**FROM_DATA, **self.model.architecture_fields()}, variant=variant)
+        own = self.model.architecture_fields()
+        made, faults = read_config(record, {**_from_data(own), **own}, variant=variant)
         if not faults and (problems := aux_problems(self, build_empty(record, made))):
             raise ConfigError("recipe", problems)
 

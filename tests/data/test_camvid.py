@@ -124,3 +124,30 @@ def test_real_full_size_labels_agree_with_the_small_ones():
     index = keys_of(small).index(full.key(0))
     agreement = (full.load(0).label[::2, ::2] == small.load(index).label).mean()
     assert agreement > 0.97
+
+
+@pytest.mark.parametrize("layout", ["colour_folders", "original"])
+def test_the_exact_grouping_has_11_of_the_32_colours_and_ignores_all_others(tmp_path, layout):
+    data = open_camvid(write_camvid(tmp_path, layout=layout), grouping="exact")
+    codes = blocks(1, range(32), (36, 48))
+    by_color = {color: index for index, color in enumerate(camvid.EXACT.values())}
+    table = np.array([by_color.get(tuple(color), 255) for color in COLORS_32.tolist()])
+    assert sorted(set(table.tolist())) == [*range(11), 255]
+    assert np.array_equal(data.load(1).label, table[codes])
+    assert data.classes[:2] == ("Bicyclist", "Building")
+    assert data.palette[0] == (0, 128, 192)
+    grouped = open_camvid(tmp_path)
+    assert np.array_equal(grouped.load(1).label, np.array(GROUPS_32)[codes])
+
+
+def test_the_exact_grouping_of_masks_that_are_grouped_already_is_refused(tmp_path):
+    with pytest.raises(UsageError, match=r"data\.grouping=exact: .* not the authors' 32 colours"):
+        open_camvid(write_camvid(tmp_path), grouping="exact")
+
+
+@pytest.mark.parametrize("layout", ["index", "original"])
+def test_trainval_trains_on_both_and_validates_on_test(tmp_path, layout):
+    root = write_camvid(tmp_path, layout=layout)
+    assert keys_of(open_camvid(root, trainval=True)) == STEMS["train"] + STEMS["val"]
+    assert keys_of(open_camvid(root, "val", trainval=True)) == STEMS["test"]
+    assert keys_of(open_camvid(root, "test", trainval=True)) == STEMS["test"]

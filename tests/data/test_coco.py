@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from fakes.broken_coco import EMPTY, FAULTS, OBJECTS, SIZE, add, again, one_object
 from fakes.coco import CATEGORIES, change, scene, write_coco
 from fakes.shared import shared_data
-from PIL import Image
 from typer.testing import CliRunner
 
 from segatlas.cli.main import app
@@ -20,10 +19,6 @@ from segatlas.data import Store, create_dataset
 from segatlas.data.checks import examine
 from segatlas.data.formats.coco import read_coco
 from segatlas.errors import DataError
-from segatlas.structures.rle import Rle
-
-SIZE = (32, 48)
-OBJECTS, MAPS = "annotations/instances_train2017.json", "annotations/panoptic_train2017.json"
 
 
 def opened(root: Path, target: str, split: str = "train", **own: Any):
@@ -97,7 +92,7 @@ def test_a_store_gives_the_same_truths(tmp_path, target):
 
 def test_overlapping_objects_come_back_from_a_store_as_bits(tmp_path):
     root = write_coco(tmp_path / "data")
-    change(root / OBJECTS, lambda content: content["annotations"].append(_again(content["annotations"][0])))
+    change(root / OBJECTS, lambda content: content["annotations"].append(again(content["annotations"][0])))
     cfg = DataConfig(name="coco", root=str(root))
     masks = [create_dataset(cfg, "train", store=Store(tmp_path / "store"), target="InstancesTarget").load(0).target[0]
              for _ in range(2)]  # fmt: skip
@@ -106,98 +101,13 @@ def test_overlapping_objects_come_back_from_a_store_as_bits(tmp_path):
     assert np.array_equal(masks[1][3], masks[1][0])
 
 
-def _again(one: dict[str, Any]) -> dict[str, Any]:
-    return {**one, "id": 999}
-
-
-def _add(**fields: Any) -> Callable[[Path], None]:
-    return lambda root: change(root / OBJECTS, lambda content: content["annotations"].append({**_object(), **fields}))
-
-
-def _object() -> dict[str, Any]:
-    corners = [[2.0, 2.0, 8.0, 2.0, 8.0, 9.0, 2.0, 9.0]]
-    return {"id": 77, "image_id": 5000, "category_id": 3, "iscrowd": 0, "segmentation": corners, "area": 42,
-            "bbox": [2, 2, 6, 7]}  # fmt: skip
-
-
-def _set(file: str, key: str, value: Any) -> Callable[[Path], None]:
-    def edit(content: dict[str, Any]) -> None:
-        entry = content["annotations"][0]
-        (entry["segments_info"][2] if "segments_info" in entry else entry)[key] = value
-
-    return lambda root: change(root / file, edit)
-
-
-def _pixel(root: Path) -> None:
-    png = next((root / "annotations/panoptic_train2017").iterdir())
-    colors = np.array(Image.open(png))
-    colors[5, 40] = (1, 2, 3)
-    Image.fromarray(colors).save(png)
-
-
-def _cut(file: str) -> Callable[[Path], None]:
-    return lambda root: (root / file).write_text((root / file).read_text()[:-40])
-
-
-def _smaller(root: Path) -> None:
-    png = next((root / "annotations/panoptic_train2017").iterdir())
-    Image.open(png).crop((0, 0, 40, 32)).save(png)
-
-
-EMPTY = {"size": list(SIZE), "counts": [SIZE[0] * SIZE[1]]}
-FAULTS: dict[str, tuple[Callable[[Path], Any], str, str, str]] = {
-    "an id twice": (_set(OBJECTS, "id", 1), "duplicate_id", "error", "annotation 1 is listed 2 times"),
-    "another area": (_set(MAPS, "area", 4), "area_mismatch", "warning", "its area is stated as 4"),
-    "another box": (_add(bbox=[2, 2, 26, 7]), "area_mismatch", "warning", "its box is stated as 2, 2, 26, 7"),
-    "a polygon outside": (
-        _add(segmentation=[[40.0, 2.0, 60.0, 2.0, 60.0, 9.0]]),
-        "polygon_outside",
-        "warning",
-        "annotation 77 leaves the image by 12.0 pixels",
-    ),
-    "a segment in the map only": (_pixel, "unlisted_segment", "error", "segment 197121 of the map is not in its table"),
-    "a segment in the table only": (
-        lambda root: change(root / MAPS, lambda c: c["annotations"][0]["segments_info"].append(
-            {"id": 5, "category_id": 3, "iscrowd": 0})),
-        "unlisted_segment",
-        "error",
-        "segment 5 of its table in the JSON file has no pixel",
-    ),
-    "an unknown class": (_add(category_id=4), "unknown_class", "error", "annotation 77 is of category 4"),
-    "an unknown class of a segment": (_set(MAPS, "category_id", 4), "unknown_class", "error", "300 is of category 4"),
-    "an image that is not listed": (_add(image_id=1), "unknown_image", "error", "annotation 77 is of image 1, which"),
-    "an object without a pixel": (_add(segmentation=EMPTY), "empty_object", "warning", "annotation 77 has no pixel"),
-    "another size": (_smaller, "size_mismatch", "error", "40 x 32, image 48 x 32"),
-    "an object twice": (_add(), "repeated_object", "warning", "the class of annotation 77"),
-    "a file that is cut off": (_cut(OBJECTS), "annotation_file", "error", "is not JSON, is it cut off?"),
-    "a box that is not finite": (_add(bbox=[float("nan"), 2, 6, 7]), "bad_annotation", "error", "is [NaN, 2, 6, 7]"),
-    "a code of another size": (
-        _add(segmentation=Rle.of(np.ones((9, 9), bool)).record()),
-        "bad_annotation",
-        "error",
-        "its run-length code is of 9 x 9 pixels (height x width), its image of 32 x 48",
-    ),
-    "a code that does not fill its size": (
-        _add(segmentation={"size": list(SIZE), "counts": [3, 4]}), "bad_annotation", "error", "7 pixels for a size of",
-    ),
-    "a polygon of two corners": (_add(segmentation=[[1, 2, 3, 4]]), "bad_annotation", "error", "fewer than three"),
-    "no segmentation": (_add(segmentation=[]), "bad_annotation", "error", "it has no segmentation"),
-    "a missing image": (
-        lambda root: next((root / "train2017").iterdir()).unlink(), "list", "error", "which are not there as images",
-    ),
-    "no categories": (
-        lambda root: change(root / OBJECTS, lambda c: c["categories"].clear()), "annotation_file", "error", "category",
-    ),
-}  # fmt: skip
-
-
 @pytest.mark.parametrize("case", FAULTS)
 def test_check_tells_what_is_wrong(tmp_path, case):
     breaks, kind, severity, text = FAULTS[case]
     root = write_coco(tmp_path)
     breaks(root)
     if case == "an object twice":
-        change(root / OBJECTS, lambda content: content["annotations"].append({**_object(), "id": 78}))
+        change(root / OBJECTS, lambda content: content["annotations"].append({**one_object(), "id": 78}))
     found = [one for one in examine(root).findings if one.kind == kind]
     assert found
     assert {one.severity for one in found} == {severity}
@@ -226,7 +136,7 @@ def test_training_never_takes_what_check_calls_an_error(tmp_path, case):
 
 def test_an_object_without_a_pixel_is_left_out(tmp_path):
     root = write_coco(tmp_path)
-    _add(segmentation=EMPTY)(root)
+    add(segmentation=EMPTY)(root)
     assert opened(root, "InstancesTarget").load(0).target.classes.tolist() == [0, 2, 1]
 
 
@@ -240,7 +150,7 @@ def test_several_years_are_refused_until_one_is_named(tmp_path):
 
 def test_two_thousand_objects_are_read(tmp_path):
     root = write_coco(tmp_path)
-    template = _object()
+    template = one_object()
     cells = [{**template, "id": 10000 + n, "segmentation": [[x, y, x + 1, y, x + 1, y + 1, x, y + 1]]}
              for n in range(2000) for x, y in [(n % 48, n // 48 % 32)]]  # fmt: skip
     change(root / OBJECTS, lambda content: content["annotations"].extend(cells))

@@ -10,6 +10,7 @@ from fakes.camvid import write_camvid
 from fakes.cityscapes import write_cityscapes
 from fakes.coco import write_coco
 from fakes.folder import write_folder
+from fakes.gtav import write_gtav
 from fakes.pairs import write_pairs
 from fakes.pennfudan import write_pennfudan
 from fakes.shapes import write_shapes
@@ -30,6 +31,7 @@ WRITERS = {
     "coco": write_coco,
     "pennfudan": write_pennfudan,
     "voc": write_voc,
+    "gtav": write_gtav,
     "camvid": write_camvid,
     "camvid, original": partial(write_camvid, layout="original"),
     "pairs": write_pairs,

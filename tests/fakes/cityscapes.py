@@ -21,8 +21,14 @@ EVALUATED = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 3
 """Label ids of train ids 0..18."""
 
 
-def write_cityscapes(root: Path, *, train_ids: bool = False, size: tuple[int, int] = (32, 64)) -> Path:
-    """Write images and labelIds, or labelTrainIds files instead; test has no masks."""
+THINGS = (24, 25, 26, 27, 28, 31, 32, 33)
+"""Label ids of things."""
+
+
+def write_cityscapes(
+    root: Path, *, train_ids: bool = False, objects: bool = False, size: tuple[int, int] = (32, 64)
+) -> Path:
+    """Write images and labelIds, or labelTrainIds files instead, and instanceIds where asked; test has no masks."""
     for part, (split, stems) in enumerate(STEMS.items()):
         for number, stem in enumerate(stems):
             label_ids = blocks(number, range(34), size)
@@ -33,6 +39,9 @@ def write_cityscapes(root: Path, *, train_ids: bool = False, size: tuple[int, in
                 continue
             mask = root / "gtFine" / split / f"{stem}_gtFine_label{'TrainIds' if train_ids else 'Ids'}.png"
             save_codes(mask, to_train_ids(label_ids) if train_ids else label_ids)
+            if objects:
+                ids = np.where(np.isin(label_ids, THINGS), label_ids.astype(np.int64) * 1000 + 1, label_ids)
+                Image.fromarray(ids.astype(np.uint16)).save(mask.with_name(f"{mask.name[:-12]}instanceIds.png"))
     return root
 
 
@@ -44,15 +53,11 @@ def to_train_ids(label_ids: np.ndarray) -> np.ndarray:
     return train_ids
 
 
-THING_IDS = (24, 25, 26, 27, 28, 31, 32, 33)
-"""Label ids of things."""
-
-
 def write_instance_ids(root: Path) -> Path:
     """Write a map of objects beside each mask: three numbered things, a crowd, a caravan, which is not evaluated."""
     for path in (root / "gtFine").rglob("*_labelIds.png"):
         label_ids = np.array(Image.open(path)).astype(np.uint16)
-        label_ids[np.isin(label_ids, THING_IDS)] = 7
+        label_ids[np.isin(label_ids, THINGS)] = 7
         places = {24001: (10, 4), 24002: (10, 20), 26000: (20, 4), 24: (20, 20), 29002: (20, 40)}
         for number, (top, left) in places.items():
             label_ids[top : top + 4, left : left + 6] = number
@@ -68,7 +73,7 @@ def write_panoptic(root: Path) -> Path:
     Images have texts for numbers, and names that end as the maps' do.
     """
     categories = [
-        {"id": label_id, "name": name, "color": list(color), "isthing": int(label_id in THING_IDS)}
+        {"id": label_id, "name": name, "color": list(color), "isthing": int(label_id in THINGS)}
         for label_id, (name, train_id, color) in enumerate(LABELS)
         if train_id != 255
     ]
@@ -85,7 +90,7 @@ def write_panoptic(root: Path) -> Path:
                 if label_id not in EVALUATED:
                     continue
                 colors[numbers == number] = (number % 256, number // 256, 0)
-                crowd = int(label_id in THING_IDS and number < 1000)
+                crowd = int(label_id in THINGS and number < 1000)
                 entry = {"id": number, "category_id": label_id, "iscrowd": crowd}
                 segments.append({**entry, **measured(numbers == number)})
             Image.fromarray(colors).save(out / f"{stem}_gtFine_panoptic.png")

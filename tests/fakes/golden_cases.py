@@ -57,13 +57,19 @@ def golden_differences(source: str, case: dict[str, Any]) -> list[str]:
     height, width = case["size"]
     with torch.inference_mode():
         out = net(golden_input((1, config.in_channels, height, width)))
+    differing = [] if plain(fields) == plain(config) else ["other fields of the config were read from the file"]
+    for name, of_maps in case.get("maps", {}).items():
+        levels = out.raw[name]
+        whole = torch.cat([level.flatten() for level in (levels if isinstance(levels, tuple) else (levels,))])
+        differing += [f"{name}: {told}" for told in _unlike(digest(whole), of_maps)]
+    if "logits" not in case:
+        return differing
     logits, expected = out.logits, case["logits"]
     if list(logits.shape) != expected["shape"]:  # a library that upsamples inside its network
         mode, align_corners = out.resample
         logits = upsample_logits(
             logits, (height, width), canvas=out.canvas, crop=(height, width), align_corners=align_corners, mode=mode
         )
-    differing = [] if plain(fields) == plain(config) else ["other fields of the config were read from the file"]
     return differing + _unlike(digest(logits), expected)
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from fakes.ade20k import write_ade20k
 from fakes.camvid import write_camvid
 from fakes.cityscapes import write_cityscapes
+from fakes.coco import write_coco
 from fakes.folder import write_folder
+from fakes.gtav import write_gtav
 from fakes.pairs import write_pairs
 from fakes.shapes import write_shapes
 from fakes.voc import write_voc
@@ -21,13 +24,22 @@ from segatlas.models.host import hosts_of, innermost
 from segatlas.recipe import Config
 from segatlas.training.dry import DryRun, dry_run
 
+OBJECTS = "{} of objects"
+"""What a set of that name is called where objects or segments lie beside its masks."""
+
 WRITERS = {
     "ade20k": write_ade20k,
     "camvid": write_camvid,
+    "camvid, exact": partial(write_camvid, layout="colour_folders"),
     "cityscapes": write_cityscapes,
+    OBJECTS.format("cityscapes"): partial(write_cityscapes, objects=True),
+    OBJECTS.format("coco"): write_coco,
     "folder": write_folder,
+    OBJECTS.format("folder"): write_shapes,
+    "gtav": write_gtav,
     "pairs": write_pairs,
     "shapes": write_shapes,
+    OBJECTS.format("shapes"): write_shapes,
     "voc": write_voc,
 }
 SMALL = {
@@ -59,7 +71,12 @@ def words(name: str, roots: dict[str, Path], *further: str) -> list[str]:
         small.append("transforms.resize=short:64")
     if config.model.start_from:  # a trained network that is not there
         small += ["model.start_from=null", "train.freeze_host=false"]
-    return [name, f"data.root={roots[config.data.name]}", *small, *further]
+    kind = config.data.name
+    if config.task != "semantic":
+        kind = OBJECTS.format(kind)
+    elif getattr(config.data, "grouping", "") == "exact":
+        kind = f"{kind}, exact"
+    return [name, f"data.root={roots[kind]}", *small, *further]
 
 
 def network_of(name: str) -> Any:
@@ -78,8 +95,16 @@ def narrow(name: str) -> list[str]:
         further = [f"model.encoder={{name: {small}, depth: {FORMS[network.encoder.name].depth}}}"]
     if hasattr(whole, "part_channels"):  # of the host's
         further += ["model.part_channels=8"]
+    if hasattr(network, "further_rates"):  # a SANet, whose widths all follow from one
+        further += ["model.width=8"]
     if hasattr(network, "growth"):
         further += ["model.growth=2"]
+    if hasattr(network, "box_channels"):  # two stages
+        further += ["model.neck_channels=8", "model.box_channels=16", "model.mask_channels=8", "model.mask_convs=1"]
+        further += ["model.proposals=[64,16]", "model.train_proposals=[64,32]"]
+    if hasattr(network, "mask_features"):  # cells with masks
+        further += ["model.neck_channels=8", "model.head_channels=8", "model.groups=2", "model.head_convs=1"]
+        further += ["model.mask_channels=8", "model.mask_convs=1"]
     return further + [
         f"{inside}{width}=32" for width in ("channels", "deep_channels", "jpu_channels") if hasattr(network, width)
     ]

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from segatlas.inference import fast_form as room
 from segatlas.inference.fast_form import fast_form, leaves, weights_state
 from segatlas.ops import torch_private
-from segatlas.structures import InputSpec, SemanticLogits
+from segatlas.structures import DetectedMasks, InputSpec, SemanticLogits
 
 IMAGE = (InputSpec(),)
 
@@ -189,6 +189,26 @@ def test_the_comparison_runs_in_the_network_s_own_precision_also_inside_an_autoc
     with torch.autocast("cpu", dtype=torch.bfloat16), caplog.at_level("INFO", logger="segatlas"):
         assert fast_form(net, IMAGE, precision) is not net
     assert not caplog.records
+
+
+def finds(count: int) -> DetectedMasks:
+    return DetectedMasks((torch.zeros(count, 4),), (torch.ones(count),), (), (torch.ones(count, 2, 2),), (8, 8))
+
+
+def test_a_network_that_finds_nothing_in_the_trial_has_its_fast_form_and_one_that_finds_more_in_it_has_not():
+    class Finds(nn.Module):
+        def __init__(self, plain: int, fast: int):
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)
+            self.plain, self.fast = plain, fast
+
+        def forward(self, x):
+            self.norm(self.conv(x))
+            return finds(self.plain if isinstance(self.norm, nn.BatchNorm2d) else self.fast)
+
+    for plain, fast, is_made in ((0, 0, True), (2, 2, True), (0, 1, False), (2, 1, False)):
+        net = Finds(plain, fast).eval()
+        assert (fast_form(net, IMAGE) is not net) == is_made
 
 
 def test_untouched_tensors_are_shared_and_touched_ones_are_not():

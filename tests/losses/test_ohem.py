@@ -21,3 +21,16 @@ def test_it_is_the_mean_over_pixels_below_the_threshold_or_among_the_hardest(thr
     loss = Ohem(threshold=threshold, min_kept=min_kept)(logits, labels, CANVAS, class_weights=torch.tensor(weights))
     assert loss.item() == pytest.approx(expected, rel=1e-5)
     assert (len(kept) < len(p)) == (min_kept < len(p))
+
+
+def test_by_count_it_is_the_sum_of_the_weighted_pixels_over_how_many_are_kept():
+    logits, labels = example()
+    p, truth = pixels(logits, labels)
+    true = p[range(len(p)), truth]
+    kept = np.flatnonzero(true < 0.3)
+    weights = (0.5, 2.0, 1.5, 3.0)
+    expected = -(np.array(weights)[truth[kept]] * np.log(true[kept])).mean()
+    loss = Ohem(threshold=0.3, min_kept=1, by_count=True)(logits, labels, CANVAS, class_weights=torch.tensor(weights))
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+    with pytest.raises(ValueError, match="two divisors"):
+        Ohem(by_count=True, count_ignored=True)

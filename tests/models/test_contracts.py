@@ -145,6 +145,9 @@ REFINED: set[str] = {
 }
 
 
+MAGNIFIED = {"unetplusplus-scse"}
+"""Cases whose random weights magnify rounding, to 3e-5 of the largest logit: predicted in the plain form."""
+
 CHEAPER = {"ocrnet": "ocrnet-resnet18"}
 """Architecture -> the case for every run where its own tiny variant takes several times as long; that one is slow."""
 
@@ -247,7 +250,7 @@ def test_the_fast_form_is_another_network_unless_order_is_kept_and_finite_in_bf1
     net, x = make(case).eval(), noise(case, 1, 65, 129)
     fast, low = fast_form(net, takes(case)), fast_form(net, takes(case), "bf16")
     keeps_order = any(getattr(module, "keeps_order", False) for module in net.modules())
-    assert (fast is net) == keeps_order
+    assert (fast is net) == (keeps_order or case in MAGNIFIED)
     assert low is not net
     with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
         rounded = low(x).logits
@@ -274,6 +277,7 @@ def test_a_program_exported_for_inputs_equals_the_network(case):
         if ARCHITECTURES[name].output == "SemanticLogits"
         and ARCHITECTURES[name].needs.host is None
         and name not in REFINED
+        and CASES[case][1].get("inner_upsampling", 1) == 1
     ),
 )
 def test_encoder_decode_and_classifier_make_the_logits(case):

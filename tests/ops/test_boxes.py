@@ -3,7 +3,17 @@
 import pytest
 import torch
 
-from segatlas.ops.boxes import are_wide, boxes_of_masks, clipped, decode, encode, ious, pooled, suppressed
+from segatlas.ops.boxes import (
+    are_wide,
+    boxes_of_masks,
+    clipped,
+    decode,
+    encode,
+    generalized_ious,
+    ious,
+    pooled,
+    suppressed,
+)
 
 
 def random_boxes(count, seed=0):
@@ -23,6 +33,17 @@ def test_overlap_is_that_of_the_slow_way():
     one, other = random_boxes(7), random_boxes(5, seed=1)
     slow = [[slow_iou(a, b) for b in other.tolist()] for a in one.tolist()]
     assert torch.allclose(ious(one, other), torch.tensor(slow), atol=1e-6)
+
+
+def test_generalised_overlap_takes_off_what_lies_between_the_boxes():
+    one, other = random_boxes(30), random_boxes(30, seed=1)
+    for a, b, value in zip(one.tolist(), other.tolist(), generalized_ious(one, other).tolist(), strict=True):
+        around = (max(a[2], b[2]) - min(a[0], b[0])) * (max(a[3], b[3]) - min(a[1], b[1]))
+        areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)]
+        union = sum(areas) / (1 + slow_iou(a, b))
+        assert value == pytest.approx(slow_iou(a, b) - (around - union) / around, abs=1e-5)
+    assert torch.allclose(generalized_ious(one, one), torch.ones(30))
+    assert torch.isfinite(generalized_ious(torch.zeros(1, 4), torch.zeros(1, 4))).all()
 
 
 @pytest.mark.parametrize("weights", [(1, 1, 1, 1), (10, 10, 5, 5)])

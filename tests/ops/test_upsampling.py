@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import interpolate
 
 from segatlas.ops import upsample_logits
-from segatlas.ops.upsampling import upsample_rows
+from segatlas.ops.upsampling import upsample_aligned, upsample_rows
 
 
 def noise(*shape: int) -> torch.Tensor:
@@ -41,3 +41,25 @@ def test_rows_are_those_of_the_whole(rows, align_corners):
     whole = upsample_logits(logits, (19, 22), canvas=(20, 24), align_corners=align_corners)
     part = upsample_rows(logits, (19, 22), *rows, canvas=(20, 24), align_corners=align_corners)
     torch.testing.assert_close(part, whole[:, :, rows[0] : rows[1]], atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("factor", "size"), [(2, (3, 4)), (3, (1, 5)), (4, (2, 1)), (1, (2, 2))])
+def test_aligned_samples_lie_in_the_middle_of_what_they_cover(factor, size):
+    values = noise(2, 3, *size).double()
+    upsampled = upsample_aligned(values, factor)
+    assert upsampled.shape == (2, 3, size[0] * factor, size[1] * factor)
+    for row in range(size[0] * factor):
+        for column in range(size[1] * factor):
+            y, x = (
+                min(max((place - factor // 2) / factor, 0), length - 1)
+                for place, length in ((row, size[0]), (column, size[1]))
+            )
+            top, left = int(y), int(x)
+            bottom, right = min(top + 1, size[0] - 1), min(left + 1, size[1] - 1)
+            upper = torch.lerp(values[:, :, top, left], values[:, :, top, right], x - left)
+            lower = torch.lerp(values[:, :, bottom, left], values[:, :, bottom, right], x - left)
+            torch.testing.assert_close(upsampled[:, :, row, column], torch.lerp(upper, lower, y - top))
+
+
+def test_no_maps_are_upsampled_to_none():
+    assert upsample_aligned(torch.zeros(0, 1, 3, 4), 2).shape == (0, 1, 6, 8)

@@ -97,8 +97,8 @@ OF_OBJECTS = {
     "unknown_image",
     "unlisted_segment",
 }
-"""Faults of single objects and of lists of them: their broken sets are in `tests/data/test_coco.py` and
-`test_folder_objects.py`, which see what `data check` says; what training says of them is not compared here yet."""
+"""Faults of single objects and of lists of them: their broken sets are in `fakes.broken_coco`, and what training says
+of them in `tests/bad_input/test_bad_objects.py`."""
 
 
 @pytest.fixture

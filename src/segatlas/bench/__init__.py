@@ -2,6 +2,7 @@
 
 from segatlas.bench.machine import Load, MachineState
 from segatlas.bench.measuring import BenchReport, BenchRow, MeasuredModel, measure
+from segatlas.bench.realtime import RealtimeReport, RealtimeRow, RealtimeSettings, measure_realtime
 from segatlas.bench.settings import BenchSettings
 from segatlas.bench.timing import Spread, Timing, time_alternating
 from segatlas.renamed import old_names
@@ -13,9 +14,13 @@ __all__ = [
     "Load",
     "MachineState",
     "MeasuredModel",
+    "RealtimeReport",
+    "RealtimeRow",
+    "RealtimeSettings",
     "Spread",
     "Timing",
     "measure",
+    "measure_realtime",
     "time_alternating",
 ]
 

@@ -96,7 +96,7 @@ def measure(
     if not models:
         raise UsageError("which models? For example: segatlas bench unet segformer_b0")
     watch = LoadWatch()
-    with _threads(settings.threads):
+    with threads_of(settings.threads):
         progress("loading")
         subjects = [load_subject(model, settings) for model in models]
         facts = tuple(describe(model, subject, settings) for model, subject in zip(models, subjects, strict=True))
@@ -163,7 +163,7 @@ def _ratio(value: float, base: float) -> float:
 
 
 @contextmanager
-def _threads(count: int | None) -> Iterator[None]:
+def threads_of(count: int | None) -> Iterator[None]:
     """Let torch use `count` threads inside; None changes nothing."""
     before = torch.get_num_threads()
     torch.set_num_threads(count or before)

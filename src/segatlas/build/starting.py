@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -111,19 +112,26 @@ def _read(path: str | Path) -> tuple[Card | None, dict[str, Tensor], str]:
 def _of_another_class_count(net: nn.Module, names: list[str], tensors: dict[str, Tensor]) -> list[str]:
     """Return those of `names` whose shape in the file differs only along axes that follow from the class count.
 
-    Which axes those are is seen from the same network with one class more.
+    Which axes those are is seen from the same network with one class more: of stuff, too, where it counts that apart.
     """
     config: Any = net.config
-    config = with_classes(config, config.num_classes + 1)
-    larger = build_empty(load_architecture(str(net.architecture)), config).state_dict()
+    changed = [with_classes(config, config.num_classes + 1)]
+    if "stuff" in flat_fields(config):
+        changed.append(replace(changed[0], stuff=config.stuff + 1, stuff_classes=None))
+    record = load_architecture(str(net.architecture))
+    larger = [build_empty(record, one).state_dict() for one in changed]
     ours = net.state_dict()
-    return [name for name in names if _differs_only_in_classes(ours[name], larger[name], tensors[name])]
+    return [
+        name for name in names if _differs_only_in_classes(ours[name], [one[name] for one in larger], tensors[name])
+    ]
 
 
-def _differs_only_in_classes(ours: Tensor, larger: Tensor, found: Tensor) -> bool:
+def _differs_only_in_classes(ours: Tensor, larger: Sequence[Tensor], found: Tensor) -> bool:
+    """Tell whether a tensor has another size only along axes along which one of the larger ones differs, too."""
     if ours.ndim != found.ndim:
         return False
-    return all(a == c or a != b for a, b, c in zip(ours.shape, larger.shape, found.shape, strict=True))
+    free = [any(one.shape[axis] != ours.shape[axis] for one in larger) for axis in range(ours.ndim)]
+    return all(a == c or is_free for a, c, is_free in zip(ours.shape, found.shape, free, strict=True))
 
 
 def _differences(net: nn.Module, card: Card | None) -> str:

@@ -15,21 +15,32 @@ from segatlas.files import require_writable, whole_file
 from segatlas.printable import printable
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
-    from segatlas.bench import BenchReport
+    from segatlas.bench import BenchReport, RealtimeReport, RealtimeSettings
 
 MODEL = "NAME or NAME:FIELD=VALUE,... (random weights), run folder or model folder."
 
 
 def bench(
     models: Annotated[list[str], typer.Argument(metavar="MODEL...", help=MODEL, show_default=False)],
-    size: Annotated[str, typer.Option(metavar="HxW", help="Size of the image.")] = "512x512",
+    size: Annotated[
+        str | None, typer.Option(metavar="HxW", help="Size of the image; default 512x512, by protocol 1024x2048.")
+    ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Images a call.")] = 1,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of torch; default: its own choice.")] = None,
     precision: Annotated[str, typer.Option(help="fp32, bf16 or fp32,bf16.")] = "fp32",
     repeats: Annotated[int, typer.Option(min=1, help="Measured calls of each piece.")] = 10,
     num_classes: Annotated[int, typer.Option(min=1, help="Classes of models made from a name.")] = 19,
+    protocol: Annotated[
+        str | None, typer.Option(metavar="realtime", help="Frames a second as papers on real-time networks count them.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=0.01, help="With --protocol: seconds each way is timed.")] = 6.0,
+    chart: Annotated[
+        Path | None,
+        typer.Option("--chart", metavar="FILE.png", help="With --protocol: published mIoU over speed."),
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE.json", help="Write the figures there.")] = None,
     offline: OfflineOption = False,
     json_line: JsonOption = False,
@@ -40,22 +51,40 @@ def bench(
     `forward` is the network alone; `predict` the whole way from a uint8 image to its class map or objects. They
     take turns; ratios are against the first row. Set OMP_WAIT_POLICY=PASSIVE before for steady processor times.
     Example: segatlas bench unet:encoder=resnet34 segformer_b0 --size 512x1024 --precision fp32,bf16
+    Frames a second: segatlas bench sanet_s stdc1 segformer_b0 --protocol realtime --threads 2 --chart speed.png
     """
-    from segatlas.bench import BenchSettings, measure
+    from segatlas.bench import BenchSettings, RealtimeSettings, measure
     from segatlas.bench.settings import parse_precisions, parse_size
 
+    for file in (out, chart):
+        if file is not None and file.is_dir():
+            raise UsageError(f"--{'out' if file is out else 'chart'}: {file} is a folder, expected a file")
+        if file is not None:
+            require_writable(file.parent, error=UsageError)
+    if protocol not in (None, "realtime"):
+        raise UsageError(f"--protocol: got {protocol!r}, expected realtime")
+    if protocol is None and chart is not None:
+        raise UsageError("--chart: only with --protocol realtime")
+    if protocol is not None:
+        if batch != 1:
+            raise UsageError(f"--batch: got {batch}, the protocol is for one image")
+        asked = RealtimeSettings(
+            size=parse_size(size or "1024x2048"),
+            threads=threads,
+            precisions=parse_precisions(precision),
+            seconds=seconds,
+            num_classes=num_classes,
+        )
+        realtime(models, asked, out=out, chart=chart, json_line=json_line)
+        return
     settings = BenchSettings(
-        size=parse_size(size),
+        size=parse_size(size or "512x512"),
         batch=batch,
         threads=threads,
         precisions=parse_precisions(precision),
         repeats=repeats,
         num_classes=num_classes,
     )
-    if out is not None:
-        if out.is_dir():
-            raise UsageError(f"--out: {out} is a folder, expected a file")
-        require_writable(out.parent, error=UsageError)
     console = human(json_line=json_line)
     with console.status("loading") as status:
         report = measure(models, settings, progress=status.update)
@@ -70,6 +99,91 @@ def bench(
         console.print(f"written: {printable(out)}", markup=False)
     if json_line:
         print_json_line(facts)
+
+
+def realtime(
+    models: list[str], settings: RealtimeSettings, *, out: Path | None, chart: Path | None, json_line: bool
+) -> None:
+    """Run the protocol and tell what it found."""
+    from segatlas.bench import measure_realtime
+
+    console = human(json_line=json_line)
+    with console.status("loading") as status:
+        report = measure_realtime(models, settings, progress=status.update)
+    facts = asdict(report)
+    if out is not None:
+        write_json(facts, out)
+    if chart is not None:
+        write_chart(report, chart)
+    _print_realtime(report, console)
+    for file in (out, chart):
+        if file is not None:
+            console.print(f"written: {printable(file)}", markup=False)
+    if json_line:
+        print_json_line(facts)
+
+
+def _print_realtime(report: RealtimeReport, console: Console) -> None:
+    machine, settings = report.machine, report.settings
+    where = f"{machine.processor}, {machine.threads} threads" if settings.device == "cpu" else settings.device
+    console.print(f"{where}, torch {machine.torch}; 1 image of {settings.size[0]}x{settings.size[1]}", markup=False)
+    table = _table("model", "parameters", "GMACs", "published mIoU")
+    for facts in report.models:
+        miou = "none" if facts.miou is None else f"{facts.miou:.1f} %"
+        table.add_row(_plain(facts.model), f"{facts.parameters / 1e6:.2f} M", f"{facts.macs / 1e9:.1f}", miou)
+    console.print(table)
+    for way, meaning in report.ways.items():
+        table = _table("model", "prec", "fps", "ms", "cpu ms", "ratio", "gain", "cpu gain", "same labels")
+        table.title = f"{way}: {meaning}"
+        for row in (row for row in report.rows if row.way == way):
+            same = "" if row.same_labels is None else f"{row.same_labels:.4%}"
+            numbers = (row.fps, row.wall_ms, row.cpu_ms)
+            ratios = (row.ratio, row.gain, row.gain_cpu)
+            table.add_row(
+                _plain(row.model),
+                row.precision,
+                *(f"{number:.1f}" for number in numbers),
+                *(f"{number:.2f}" for number in ratios),
+                same,
+            )
+        console.print(table)
+    console.print(
+        "ratio: frames a second over the first model's the same way. gain: the plain way's time of the same model over "
+        "this. Published mIoU: Cityscapes val, one scale.",
+        f"{report.unit}.",
+        report.load.message,
+        sep="\n",
+        markup=False,
+    )
+
+
+def write_chart(report: RealtimeReport, path: Path) -> None:
+    """Draw the published mIoU of the models over what was measured end to end, one point a precision.
+
+    Raises:
+        UsageError: nothing is published for any of them.
+    """
+    from segatlas.drawing.plots import scatter_image
+
+    miou = {facts.model: facts.miou for facts in report.models}
+    names = {row.precision for row in report.rows if row.way == "end to end"}
+    points = {
+        f"{row.model}, {row.precision}" if len(names) > 1 else row.model: (row.fps, value)
+        for row in report.rows
+        if row.way == "end to end" and (value := miou[row.model]) is not None
+    }
+    if not points:
+        raise UsageError("--chart: no mIoU is published for any of these models")
+    height, width = report.settings.size
+    content = scatter_image(
+        points,
+        title=f"published accuracy over speed, 1 image of {height} x {width}",
+        xlabel=f"images a second, image in to labels out, {' and '.join(sorted(names))}, {report.machine.processor}, "
+        f"{report.machine.threads} threads",
+        ylabel="published mIoU on Cityscapes val, %, fp32, one scale",
+    )
+    with whole_file(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def models_table(report: BenchReport) -> Table:

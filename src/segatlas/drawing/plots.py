@@ -148,6 +148,29 @@ def bars_image(classes: Sequence[str], values: Sequence[float | None], palette: 
     return _png(figure)
 
 
+def scatter_image(points: Mapping[str, tuple[float, float]], *, title: str, xlabel: str, ylabel: str) -> bytes:
+    """Draw named points, each with its name beside it.
+
+    Args:
+        points: name -> (x, y), at least one.
+        title: what is shown.
+        xlabel: what lies along the axis below, with its unit.
+        ylabel: what lies along the axis at the left, with its unit.
+    """
+    tell_missing(list(points))
+    figure = _figure(7.2, 4.8)
+    axes = figure.add_subplot()
+    for name, (x, y) in points.items():
+        axes.plot([x], [y], marker="o", markersize=6, color="#3b7dd8")
+        text = axes.annotate(name, (x, y), xytext=(6, 4), textcoords="offset points", fontsize=8, color=INK)
+        text.set_parse_math(False)
+    axes.set_xlim(left=0)
+    axes.margins(x=0.15, y=0.15)
+    _dress(axes, title, xlabel=xlabel)
+    axes.set_ylabel(ylabel, fontsize=8, color=INK)
+    return _png(figure)
+
+
 def _short(name: str) -> str:
     """Return a class name on one line of at most LONGEST_NAME letters."""
     name = one_line(name)

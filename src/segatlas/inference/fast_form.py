@@ -98,8 +98,20 @@ def _make(net: nn.Module, trial: Tensor | Inputs, *, channels_last: bool) -> tup
         if device == "cpu" or channels_last:
             _lay_weights_channels_last(fast)
         got, used = _run(fast, trial)
-    relative = [(got[name] - x).abs().max() / x.abs().max().clamp(min=1e-12) for name, x in expected.items()]
+    relative = [_difference(got[name], x) for name, x in expected.items()]
     return fast, used, float(torch.stack(relative).max())  # NaN where one is
+
+
+def _difference(got: Tensor, expected: Tensor) -> Tensor:
+    """Return by how much maps differ, relative to the largest value: infinite where they are not of one size.
+
+    Of what a network finds there may be none, or one more where rounding moves it over a threshold.
+    """
+    if got.shape != expected.shape:
+        return expected.new_tensor(float("inf"))
+    if not expected.numel():
+        return expected.new_zeros(())
+    return (got - expected).abs().max() / expected.abs().max().clamp(min=1e-12)
 
 
 def _explain_difference(net: nn.Module, trial: Tensor | Inputs, difference: float) -> None:

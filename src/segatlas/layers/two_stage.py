@@ -26,9 +26,8 @@ from segatlas.ops.matching import TrueObjects, drawn, match
 BOX_SIDE, MASK_SIDE = 7, 14
 """Cells a side of what the two heads see of a box."""
 
-RPN_DRAWN, RPN_OBJECTS = 256, 0.5
-BOX_DRAWN, BOX_OBJECTS = 512, 0.25
-"""Boxes of an image that the losses of each stage are taken of, and the fraction of objects' at most."""
+RPN_OBJECTS, BOX_OBJECTS = 0.5, 0.25
+"""Fraction of objects' boxes, at most, among those that the losses of each stage are taken of."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,10 +52,12 @@ class TwoStageConfig:
     least_sides: boxes with a side of so many pixels or less go, among proposals and among detections.
     proposals: anchors of a level that are looked at, and proposals of an image at most.
     train_proposals: the same while training.
+    drawn: anchors and proposals of an image that the losses of the two stages are taken of.
     proposal_rank: what proposals are ranked by, "logit", "probability" or "both", see `layers.rpn.ProposalRule`.
     proposal_iou: of two proposals of a level that overlap by more than this, the worse one goes.
     score_threshold: detections have a higher score than this.
     nms_iou: of two detections of a class that overlap by more than this, the worse one goes.
+    class_agnostic: so it is of two detections of any class.
     top: detections of an image at most; None = all.
     """
 
@@ -78,10 +79,12 @@ class TwoStageConfig:
     least_sides: tuple[float, float] = (0.0, 0.0)
     proposals: tuple[int, int] = (1000, 1000)
     train_proposals: tuple[int, int] = (2000, 1000)
+    drawn: tuple[int, int] = (256, 512)
     proposal_rank: Rank = "logit"
     proposal_iou: float = 0.7
     score_threshold: float = 0.05
     nms_iou: float = 0.5
+    class_agnostic: bool = False
     top: int | None = 100
 
 
@@ -177,7 +180,8 @@ class TwoStages(nn.Module):
         wide = are_wide(found, config.least_sides[1])
         found, score, label = found[wide], score[wide], label[wide]
         shifted = config.proposal_rank == "probability"
-        kept = suppressed(found.detach(), score.detach(), label, config.nms_iou, config.top, shifted=shifted)
+        group = torch.zeros_like(label) if config.class_agnostic else label
+        kept = suppressed(found.detach(), score.detach(), group, config.nms_iou, config.top, shifted=shifted)
         return found[kept], score[kept], label[kept]
 
     def forward(
@@ -233,12 +237,12 @@ class TwoStages(nn.Module):
         anchors = self.anchors(maps)
         proposals = self.propose(scores, deltas, anchors, size)
         raw: dict[str, Any] = {"rpn_scores": tuple(scores), "rpn_deltas": tuple(deltas)}
-        raw |= _first_truth(torch.cat(anchors), objects, sizes)
+        raw |= _first_truth(torch.cat(anchors), objects, sizes, self.config.drawn[0])
         drawn_boxes, classes, owners = [], [], []
         for (boxes, _), one, inside in zip(proposals, objects, sizes, strict=True):
             boxes = torch.cat([boxes, one.boxes])
             matched = match(boxes, one, inside, background_below=0.5, object_from=0.5, best_always=False)
-            positive, negative = drawn(matched, BOX_DRAWN, BOX_OBJECTS)
+            positive, negative = drawn(matched, self.config.drawn[1], BOX_OBJECTS)
             chosen = torch.cat([positive, negative])
             drawn_boxes.append(boxes[chosen])
             owners.append(matched[chosen])
@@ -284,13 +288,16 @@ def cut_masks(masks: Tensor, index: Tensor, boxes: Tensor, side: int) -> Tensor:
 
 
 def _first_truth(
-    anchors: Tensor, objects: Sequence[TrueObjects], sizes: Sequence[Sequence[int]]
+    anchors: Tensor, objects: Sequence[TrueObjects], sizes: Sequence[Sequence[int]], count: int
 ) -> Mapping[str, Tensor]:
-    """Return for the anchors (T, 4) of each image which are drawn, 1 an object, 0 none, -1 not drawn; and deltas."""
+    """Return for the anchors (T, 4) of each image which are drawn, 1 an object, 0 none, -1 not drawn; and deltas.
+
+    count: drawn of an image at most.
+    """
     labels, targets = [], []
     for one, size in zip(objects, sizes, strict=True):
         matched = match(anchors, one, size, background_below=0.3, object_from=0.7, best_always=True)
-        positive, negative = drawn(matched, RPN_DRAWN, RPN_OBJECTS)
+        positive, negative = drawn(matched, count, RPN_OBJECTS)
         label = torch.full_like(matched, -1)
         label[positive], label[negative] = 1, 0
         target = torch.zeros_like(anchors)

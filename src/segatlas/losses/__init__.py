@@ -23,11 +23,14 @@ NAMES = (
     "lovasz",
     "boundary",
     "detail",
+    "edge",
+    "edge_ohem",
     "class_presence",
     "point_cross_entropy",
     "centers_offsets",
     "two_stage",
     "semantic_branch",
+    "dynamic_masks",
 )
 """Each is a file of this folder. The first for an output type is its default."""
 

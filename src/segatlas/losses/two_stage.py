@@ -24,7 +24,8 @@ class TwoStage(Loss):
     Binary cross-entropy of the drawn anchors' scores, and L1 of the deltas of those that stand for an object; then
     cross-entropy of the drawn boxes' classes, L1 of the deltas of objects' boxes, and binary cross-entropy of their
     masks. Both first ones are divided by the drawn anchors, the next two by the drawn boxes, masks are a mean over
-    cells. Where nothing was drawn, a part is 0 with zero gradient.
+    cells. Where nothing was drawn, a part is 0 with zero gradient. With a `beta` L1 is smooth (Girshick 2015):
+    d^2 / (2 beta) below beta, d - beta / 2 from there on.
 
     In place of logits and labels it takes the network's whole output and the truths, which the network has used
     already: what is drawn, and what it should be, lies in `raw`.
@@ -40,6 +41,8 @@ class TwoStage(Loss):
     class_weight: float = Field(1.0, ge=0, le=1e6, description="factor of the classes of boxes")
     box_weight: float = Field(1.0, ge=0, le=1e6, description="factor of the deltas of boxes")
     mask_weight: float = Field(1.0, ge=0, le=1e6, description="factor of the masks")
+    rpn_box_beta: float = Field(0.0, ge=0, le=1e6, description="deltas of anchors that differ by less cost the square")
+    box_beta: float = Field(0.0, ge=0, le=1e6, description="the same of deltas of boxes")
 
     def parts(
         self,
@@ -51,7 +54,7 @@ class TwoStage(Loss):
     ) -> dict[str, Tensor]:
         """Return the five parts, before their factors."""
         self.check(logits, class_weights)
-        return {**first_stage(logits.raw), **second_stage(logits.raw)}
+        return {**first_stage(logits.raw, self.rpn_box_beta), **second_stage(logits.raw, self.box_beta)}
 
     def value(
         self,
@@ -109,10 +112,10 @@ class TwoStage(Loss):
         return DetectedMasks(boxes=(), scores=(), labels=(), mask_logits=(), canvas=size, raw=raw)
 
 
-def first_stage(raw: Mapping[str, Any]) -> dict[str, Tensor]:
+def first_stage(raw: Mapping[str, Any], beta: float = 0.0) -> dict[str, Tensor]:
     """Return the losses of anchors: scores (N, A, h, w) and deltas (N, 4 A, h, w) of each level against what is drawn.
 
-    raw: `rpn_labels` (N, T) 1, 0, or -1 where an anchor is not drawn; `rpn_targets` (N, T, 4).
+    raw: `rpn_labels` (N, T) 1, 0, or -1 where an anchor is not drawn; `rpn_targets` (N, T, 4). beta: see `TwoStage`.
     """
     import torch
     from torch.nn import functional as F
@@ -125,15 +128,16 @@ def first_stage(raw: Mapping[str, Any]) -> dict[str, Tensor]:
     count = is_drawn.sum().clamp(min=1)
     wanted = labels[is_drawn].to(scores)
     of_scores = F.binary_cross_entropy_with_logits(scores[is_drawn], wanted, reduction="sum")
-    of_deltas = (deltas[is_object] - targets[is_object].to(deltas)).abs().sum()
+    wanted_deltas = targets[is_object].to(deltas)
+    of_deltas = F.smooth_l1_loss(deltas[is_object], wanted_deltas, reduction="sum", beta=beta)
     return {"rpn": of_scores / count, "rpn_box": of_deltas / count}
 
 
-def second_stage(raw: Mapping[str, Any]) -> dict[str, Tensor]:
+def second_stage(raw: Mapping[str, Any], beta: float = 0.0) -> dict[str, Tensor]:
     """Return the losses of drawn boxes: logits (R, K + 1), deltas (R, 4 K) and masks (B, K, m, m).
 
     raw: `box_classes` (R,), K = no object; `box_targets` (B, 4) and `mask_targets` (B, m, m) of objects' boxes, in the
-    order in which they stand among all.
+    order in which they stand among all. beta: see `TwoStage`.
     """
     from torch.nn import functional as F
 
@@ -147,7 +151,7 @@ def second_stage(raw: Mapping[str, Any]) -> dict[str, Tensor]:
     wanted = raw["mask_targets"].to(shown)
     return {
         "class": F.cross_entropy(logits, classes, reduction="sum") / count,
-        "box": (chosen - raw["box_targets"].to(chosen)).abs().sum() / count,
+        "box": F.smooth_l1_loss(chosen, raw["box_targets"].to(chosen), reduction="sum", beta=beta) / count,
         "mask": F.binary_cross_entropy_with_logits(shown, wanted, reduction="sum") / max(shown.numel(), 1),
     }
 

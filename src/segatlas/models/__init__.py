@@ -99,6 +99,32 @@ ARCHITECTURES: dict[str, ArchitectureEntry] = {
         ),
         _semantic("lraspp", "LR-ASPP", "https://arxiv.org/abs/1905.02244", "lraspp_mobilenet_v3_large"),
         _semantic("stdc", "STDC-Seg", "https://arxiv.org/abs/2104.13188", "stdc1", "stdc2"),
+        _semantic(
+            "bisenetv1",
+            "BiSeNet",
+            "https://arxiv.org/abs/1808.00897",
+            *(f"bisenetv1_r{n}" for n in (18, 50, 101)),
+        ),
+        _semantic("bisenetv2", "BiSeNet V2", "https://arxiv.org/abs/2004.02147"),
+        _semantic("fast_scnn", "Fast-SCNN", "https://arxiv.org/abs/1902.04502"),
+        replace(
+            _semantic("ddrnet", "DDRNet", "https://arxiv.org/abs/2101.06085", "ddrnet_23_slim", "ddrnet_23"),
+            exports_dynamic=False,
+            not_dynamic_because="capture asks whether the map at stride 64 and its averages have a second cell, and "
+            "keeps the answers",
+        ),
+        replace(
+            _semantic("pidnet", "PIDNet", "https://arxiv.org/abs/2206.02066", *(f"pidnet_{size}" for size in "sml")),
+            exports_dynamic=False,
+            not_dynamic_because="capture asks whether the map at stride 64 and its averages have a second cell, and "
+            "keeps the answers",
+        ),
+        replace(
+            _semantic("sanet", "SANet", "https://arxiv.org/abs/2309.10519", *(f"sanet_{size}" for size in "sml")),
+            exports_dynamic=False,
+            not_dynamic_because="capture asks whether its maps at stride 64, and the strips pooled of them, have a "
+            "second cell in height and in width, and keeps the answers",
+        ),
         _semantic("ocrnet", "OCRNet", "https://arxiv.org/abs/1909.11065", *_hrnets("ocrnet"), "ocrnet_r101"),
         _semantic(
             "upernet",
@@ -212,9 +238,21 @@ ARCHITECTURES: dict[str, ArchitectureEntry] = {
             "DetectedMasks",
             "https://arxiv.org/abs/1703.06870",
             ("mask_rcnn_r50", "mask_rcnn_r101", "mask_rcnn_r50_tv", "mask_rcnn_r50_v2"),
-            needs=Needs(targets=("InstancesTarget",), targets_in_forward=True),
+            needs=Needs(targets=("InstancesTarget",), targets_in_forward=True, losses=("two_stage",)),
             exports_dynamic=False,
             not_dynamic_because="how many boxes are proposed and kept follows from the image",
+        ),
+        ArchitectureEntry(
+            "condinst",
+            "segatlas.models.condinst",
+            "CondInst",
+            ("instance",),
+            "DetectedMasks",
+            "https://arxiv.org/abs/2003.05664",
+            ("condinst_r50", "condinst_r101"),
+            needs=Needs(targets=("InstancesTarget",), targets_in_forward=True, losses=("dynamic_masks",)),
+            exports_dynamic=False,
+            not_dynamic_because="how many objects are found follows from the image",
         ),
         ArchitectureEntry(
             "panoptic_fpn",
@@ -224,7 +262,7 @@ ARCHITECTURES: dict[str, ArchitectureEntry] = {
             "DetectedMasks",
             "https://arxiv.org/abs/1901.02446",
             ("panoptic_fpn_r50", "panoptic_fpn_r101"),
-            needs=Needs(targets=("SegmentsTarget",), targets_in_forward=True),
+            needs=Needs(targets=("SegmentsTarget",), targets_in_forward=True, losses=("two_stage", "semantic_branch")),
             exports_dynamic=False,
             not_dynamic_because="how many boxes are proposed and kept follows from the image",
         ),

@@ -17,6 +17,8 @@ class Needs:
         otherwise. A wrapper takes the sources that its host takes, too.
     targets_in_forward: while training, `forward` takes the truths and the images' own sizes behind the inputs: which
         boxes its losses are taken of is drawn inside. Without them it gives what it gives in prediction.
+    losses: names of the losses that it trains with, where a recipe names none and for which it may name: those whose
+        input only this network makes. Empty = those of its output's type.
     example_host: of a wrapper, a network that it can wrap, around which it is described.
     """
 
@@ -24,4 +26,5 @@ class Needs:
     targets: tuple[str, ...] = ("SemanticTarget",)
     host: tuple[str, ...] | None = None
     targets_in_forward: bool = False
+    losses: tuple[str, ...] = ()
     example_host: str = "unet"

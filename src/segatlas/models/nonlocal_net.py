@@ -88,11 +88,19 @@ class ConcatenationMean(nn.Module):
         a = F.conv2d(query, for_query).flatten(1).to(exact)  # (N, h w)
         b, order = F.conv2d(key, for_key).flatten(1).to(exact).sort(dim=1, descending=True)
         g = value.flatten(2).transpose(1, 2).to(exact)  # (N, h w, R)
-        g = g.take_along_dim(order[:, :, None], dim=1) / g.shape[1]
-        count = torch.searchsorted(-b.detach(), a.detach())[:, :, None]  # of the b_j above -a_i
-        sums = [F.pad(x, (0, 0, 1, 0)).cumsum(dim=1).take_along_dim(count, dim=1) for x in (g, b[:, :, None] * g)]
+        g = rows(g, order) / g.shape[1]
+        count = torch.searchsorted(-b.detach(), a.detach())  # of the b_j above -a_i
+        sums = [rows(F.pad(x, (0, 0, 1, 0)).cumsum(dim=1), count) for x in (g, b[:, :, None] * g)]
         out = a[:, :, None] * sums[0] + sums[1]
         return out.to(value.dtype).transpose(1, 2).unflatten(2, query.shape[-2:])
+
+
+def rows(table: Tensor, index: Tensor) -> Tensor:
+    """Return rows (N, M, R) of tables (N, L, R) by their numbers (N, M).
+
+    Not `take_along_dim`: it broadcasts, so that an exported program would take one size only.
+    """
+    return table.gather(1, index[:, :, None].expand(-1, -1, table.shape[2]))
 
 
 class NonLocalBlock(nn.Module):

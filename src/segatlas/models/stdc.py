@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segatlas.encoders.spec import EncoderSpec, create_encoder
+from segatlas.layers.context_path import ContextPath
 from segatlas.layers.conv import ConvBNReLU
 from segatlas.layers.fcn_head import FCNHead
 from segatlas.layers.init import init_weights
-from segatlas.layers.norm import BatchNorm2d
 from segatlas.layers.padding import pad_to_multiple
 from segatlas.models.architecture import Architecture
 from segatlas.models.dense import DenseConfig
@@ -53,21 +53,6 @@ class STDCConfig(DenseConfig):
     align_corners: bool = True
 
 
-class AttentionRefinement(nn.Module):
-    """A 3x3 convolution whose channels are weighted by what the whole image shows."""
-
-    def __init__(self, in_channels: int, out_channels: int):
-        super().__init__()
-        self.conv = ConvBNReLU(in_channels, out_channels)
-        self.gate = nn.Conv2d(out_channels, out_channels, kernel_size=1, bias=False)
-        self.gate_bn = BatchNorm2d(out_channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (N, in_channels, h, w) to (N, out_channels, h, w)."""
-        x = self.conv(x)
-        return x * self.gate_bn(self.gate(F.adaptive_avg_pool2d(x, 1))).sigmoid()
-
-
 class FeatureFusion(nn.Module):
     """Detail and context concatenated through a 1x1 convolution, its channels weighted, and added to itself."""
 
@@ -82,27 +67,6 @@ class FeatureFusion(nn.Module):
         x: Tensor = self.conv(torch.cat([detail, context], dim=1))
         weights = self.excite(F.relu(self.squeeze(F.adaptive_avg_pool2d(x, 1)))).sigmoid()
         return x + x * weights
-
-
-class ContextPath(nn.Module):
-    """From the deepest map up to stride 8, attention at each step."""
-
-    def __init__(self, channels16: int, channels32: int, width: int):
-        super().__init__()
-        self.pooled = ConvBNReLU(channels32, width, 1)
-        self.refine32 = AttentionRefinement(channels32, width)
-        self.refine16 = AttentionRefinement(channels16, width)
-        self.conv32 = ConvBNReLU(width, width)
-        self.conv16 = ConvBNReLU(width, width)
-
-    def forward(self, maps: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Map the maps at strides 8, 16, 32 to context (N, width, ...) at strides 16 and 8."""
-        x8, x16, x32 = maps
-        x = self.refine32(x32) + self.pooled(F.adaptive_avg_pool2d(x32, 1))  # (N, width, H/32, W/32)
-        at16 = self.conv32(F.interpolate(x, size=x16.shape[-2:], mode="nearest"))
-        x = self.refine16(x16) + at16
-        at8 = self.conv16(F.interpolate(x, size=x8.shape[-2:], mode="nearest"))
-        return at16, at8
 
 
 class STDCSeg(nn.Module):

@@ -35,6 +35,22 @@ def ious(boxes: Tensor, others: Tensor) -> Tensor:
     return common / union.clamp(min=torch.finfo(common.dtype).tiny)
 
 
+def generalized_ious(boxes: Tensor, others: Tensor) -> Tensor:
+    """Return the generalised IoU (B,) of boxes (B, 4) with others (B, 4), one with one: -1..1.
+
+    IoU, less the fraction of the box around both that neither covers (Rezatofighi et al. 2019,
+    https://arxiv.org/abs/1902.09630). Areas count as 1e-6 at least.
+    """
+    width, height = (
+        (torch.minimum(boxes[:, 2:], others[:, 2:]) - torch.maximum(boxes[:, :2], others[:, :2])).clamp(min=0).unbind(1)
+    )
+    common = width * height
+    union = (areas(boxes) + areas(others) - common).clamp(min=1e-6)
+    sides = (torch.maximum(boxes[:, 2:], others[:, 2:]) - torch.minimum(boxes[:, :2], others[:, :2])).clamp(min=0)
+    around = sides.prod(dim=1).clamp(min=1e-6)
+    return common / union - (around - union) / around
+
+
 def encode(boxes: Tensor, anchors: Tensor, weights: Sequence[float] = (1, 1, 1, 1)) -> Tensor:
     """Return the deltas (B, 4) that lead from anchors (B, 4) to boxes (B, 4), each times its weight.
 
@@ -139,12 +155,12 @@ def pooled(
         return maps[0].new_zeros(len(whole), maps[0].shape[1], side, side)
     rois = torch.cat([owner.to(whole), whole], dim=1)
     level = box_levels(whole, strides)
-    out = maps[0].new_zeros(len(whole), maps[0].shape[1], side, side)
+    found, order = [], []
     for index, (x, stride) in enumerate(zip(maps, strides, strict=True)):
         chosen = (level == index).nonzero()[:, 0]
-        cells = cells_of(x, rois[chosen].to(x.dtype), side, stride=stride, aligned=aligned, sampling=sampling)
-        out = out.index_copy(0, chosen, cells)
-    return out
+        order.append(chosen)
+        found.append(cells_of(x, rois[chosen].to(x.dtype), side, stride=stride, aligned=aligned, sampling=sampling))
+    return torch.cat(found)[torch.cat(order).argsort()]
 
 
 def cells_of(x: Tensor, rois: Tensor, side: int, *, stride: int = 1, aligned: bool = True, sampling: int = 0) -> Tensor:

@@ -22,6 +22,10 @@ INSIDE_CROWD = 0.5
 """A box that has so much of its area in objects that were not told apart is no background."""
 
 
+POINTS_AT_ONCE = 4096
+"""Points that are compared with all objects together, for thousands of objects fit into memory so."""
+
+
 class TrueObjects(NamedTuple):
     """The objects of one image that are told apart, and the places of those that are not.
 
@@ -96,6 +100,62 @@ def match(
         inside = (intersections(shown, objects.crowd) / areas(shown)[:, None].clamp(min=1e-6)).amax(dim=1)
         found = torch.where((found == BACKGROUND) & (inside >= INSIDE_CROWD), IGNORED, found)
     return torch.where((found == BACKGROUND) & beyond(boxes, size), IGNORED, found)
+
+
+def match_points(
+    points: Tensor,
+    reach: Tensor,
+    bounds: Tensor,
+    objects: TrueObjects,
+    size: Sequence[int],
+) -> Tensor:
+    """Return (T,) the object that each point stands for, BACKGROUND, or IGNORED (Tian et al. 2019, section 3).
+
+    A point stands for an object where it lies inside its box and, in x and in y, nearer than `reach` to the middle of
+    its mask, and where the farthest side of the box is as far away as `bounds` say. Of several it takes the one of the
+    smallest box. Background inside a crowd, or in the padding beyond an image of `size` (H, W), is not judged.
+
+    Args:
+        points: (T, 2), x and y in pixels.
+        reach: (T,) in pixels.
+        bounds: (T, 2) least and largest distance in pixels, both included.
+        objects: M of them.
+        size: of the image.
+    """
+    parts = zip(points.split(POINTS_AT_ONCE), reach.split(POINTS_AT_ONCE), bounds.split(POINTS_AT_ONCE), strict=True)
+    middles, order = middles_of(objects.masks), areas(objects.boxes).argsort(stable=True)
+    found = torch.cat([_owners(*part, objects.boxes[order], middles[order], order) for part in parts])
+    if len(objects.crowd):
+        x, y = points[:, None].unbind(2)
+        left, top, right, bottom = objects.crowd.unbind(1)
+        inside = ((x >= left) & (x < right) & (y >= top) & (y < bottom)).any(dim=1)
+        found = torch.where((found == BACKGROUND) & inside, IGNORED, found)
+    return torch.where((found == BACKGROUND) & beyond(points.repeat(1, 2), size), IGNORED, found)
+
+
+def _owners(points: Tensor, reach: Tensor, bounds: Tensor, boxes: Tensor, middles: Tensor, numbers: Tensor) -> Tensor:
+    """Return (T,) the number of the first of boxes (M, 4) that each point fits, BACKGROUND where there is none."""
+    if not len(boxes):
+        return torch.full((len(points),), BACKGROUND, device=points.device)
+    sides = distances_to_sides(points[:, None], boxes[None])  # (T, M, 4)
+    near = (points[:, None] - middles[None]).abs().amax(dim=2) < reach[:, None]
+    farthest = sides.amax(dim=2)
+    fits = near & (sides.amin(dim=2) > 0) & (farthest >= bounds[:, :1]) & (farthest <= bounds[:, 1:])
+    return torch.where(fits.any(dim=1), numbers[fits.int().argmax(dim=1)], BACKGROUND)
+
+
+def distances_to_sides(points: Tensor, boxes: Tensor) -> Tensor:
+    """Return how far points (..., 2) lie inside the sides of boxes (..., 4): left, top, right, bottom (..., 4)."""
+    return torch.cat([points - boxes[..., :2], boxes[..., 2:] - points], dim=-1)
+
+
+def middles_of(masks: Tensor) -> Tensor:
+    """Return the mean column and row (M, 2) of the pixels of masks (M, H, W), which hold one at least."""
+    sums = []
+    for lines in (masks.sum(dim=1), masks.sum(dim=2)):
+        index = torch.arange(lines.shape[1], device=masks.device)
+        sums.append((lines * index).sum(dim=1) / lines.sum(dim=1).clamp(min=1))
+    return torch.stack(sums, dim=1)
 
 
 def drawn(matched: Tensor, count: int, objects: float) -> tuple[Tensor, Tensor]:

@@ -90,13 +90,15 @@ def upsampled_ohem(
     weight: Tensor | None = None,
     ignore_index: int = IGNORE,
     count_ignored: bool = False,
+    by_count: bool = False,
 ) -> Tensor:
     """Return the mean cross-entropy over hard pixels only (online hard example mining).
 
     Hard are the labelled pixels whose true class has a probability below `threshold`, and in any case the `min_kept`
     pixels of the batch with the lowest ones (all of them if there are fewer). A first pass finds them, a second one is
     `upsampled_cross_entropy` over them; both are banded. The mean runs over the kept pixels, weighted by class, with
-    `count_ignored` over all pixels, easy ones being 0; other arguments, errors and the empty case are as there.
+    `count_ignored` over all pixels, easy ones being 0; with `by_count` it is the sum of the weighted pixels over how
+    many are kept. Other arguments, errors and the empty case are as there.
     """
     with torch.no_grad():
         probability = upsampled_log_likelihood(
@@ -108,6 +110,10 @@ def upsampled_ohem(
     loss = upsampled_cross_entropy(
         logits, kept, canvas=canvas, align_corners=align_corners, weight=weight, ignore_index=easy
     )
+    if by_count and weight is not None:
+        counts = count_labels(kept, len(weight), easy)
+        mean_weight = (counts * weight.to(counts.device).double()).sum() / counts.sum().clamp(min=1)
+        return loss * mean_weight.to(loss.dtype)
     if not count_ignored:
         return loss
     return loss * fraction_of_all(kept, labels, weight, ignore_index, without=easy).to(loss.dtype)

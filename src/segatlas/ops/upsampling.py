@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
+from torch.nn.functional import interpolate, pad
 
 from segatlas.ops.sampling import Axis, make_axis
 
@@ -96,3 +96,18 @@ def resample(values: Tensor, dim: int, axis: Axis) -> Tensor:
     high = values.index_select(dim, (axis.low + 1).clamp(max=axis.samples - 1)).to(axis.weight.dtype)
     weight = axis.weight.view([-1 if i == dim else 1 for i in range(4)])
     return torch.lerp(low, high, weight.expand_as(low))
+
+
+def upsample_aligned(values: Tensor, factor: int) -> Tensor:
+    """Return values (N, K, h, w) as (N, K, h factor, w factor), sample i at index i * factor + factor // 2.
+
+    Between samples bilinear, beyond the outer ones constant. A sample then stands for the middle of what it covers, in
+    whole pixels, as the masks of Tian et al. 2020 (https://arxiv.org/abs/2003.05664) are cut and upsampled.
+    """
+    if factor == 1:
+        return values
+    bordered = pad(values, (1, 1, 1, 1), mode="replicate")
+    sides = [(length - 1) * factor + 1 for length in bordered.shape[-2:]]
+    whole = interpolate(bordered, size=sides, mode="bilinear", align_corners=True)
+    first = factor - factor // 2
+    return whole[..., first : first + values.shape[-2] * factor, first : first + values.shape[-1] * factor]

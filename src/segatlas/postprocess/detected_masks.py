@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from segatlas.config.objects import ObjectRule
 from segatlas.errors import DataError, TaskError
 from segatlas.ops import class_map, upsample_logits
+from segatlas.ops.upsampling import upsample_aligned
 from segatlas.postprocess.composing import composed
 from segatlas.postprocess.selecting import selected
 from segatlas.structures import DetectedMasks, Instance, Result, Rle
@@ -157,8 +158,15 @@ def _over(masks: Tensor, output: DetectedMasks, size: Size, crop: Size, rule: Ob
     mode, align_corners = output.resample
     for mask in masks:
         given = mask.sigmoid() if rule.upsampled == "probabilities" else mask
+        if mode == "aligned":  # to the canvas by its own rule, from there by the usual one
+            given = upsample_aligned(given[None, None], output.canvas[0] // len(given))[0, 0]
         whole = upsample_logits(
-            given[None, None], size, canvas=output.canvas, crop=crop, mode=mode, align_corners=align_corners
+            given[None, None],
+            size,
+            canvas=output.canvas,
+            crop=crop,
+            mode="bilinear" if mode == "aligned" else mode,
+            align_corners=align_corners,
         )[0, 0]
         yield Rle.of(_inside(whole if rule.upsampled == "probabilities" else whole.sigmoid(), rule))
 

@@ -10,7 +10,10 @@ if TYPE_CHECKING:
 
 
 class Resample(NamedTuple):
-    """How logits are upsampled to the canvas: a fact of the published network, kept in config and card."""
+    """How logits are upsampled to the canvas: a fact of the published network, kept in config and card.
+
+    mode: of torch's `interpolate`; of masks over the canvas also "aligned", see `ops.upsampling.upsample_aligned`.
+    """
 
     mode: str = "bilinear"
     align_corners: bool = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from segatlas.build.saving import make_card
 from segatlas.build.starting import start_from
 from segatlas.checkpoint.card import Card
 from segatlas.checkpoint.preprocessing import InferenceMode, Preprocessing
-from segatlas.config.schema import InputConfig
+from segatlas.config.schema import InputConfig, ModelConfig
 from segatlas.data import Store, create_dataset
 from segatlas.data.dataset import SegmentationData, sources_fault
 from segatlas.data.statistics import automatic_weights, count_classes
@@ -25,6 +26,7 @@ from segatlas.data.transforms import Pipeline
 from segatlas.errors import ConfigError, DataError, Problem, UsageError
 from segatlas.hub.loading import find_start
 from segatlas.models import find_entry
+from segatlas.models.reading import load_architecture
 from segatlas.recipe import Config, aux_problems
 from segatlas.tasks import TASKS
 from segatlas.training.consulting import check_data, refuse_single_values
@@ -65,7 +67,7 @@ def build_parts(config: Config, *, dry: bool = False) -> TrainingComponents:
     for dataset in splits.values():
         if len(dataset) == 0:
             raise DataError(f"split {dataset.split!r} of {config.data.name} at {config.data.root} holds no image")
-        if dataset.files(0)[1] is None:
+        if target == "SemanticTarget" and dataset.files(0)[1] is None:
             raise DataError(f"split {dataset.split!r} of {config.data.name} at {config.data.root} has no masks")
     check_data(config, tuple(splits.values()))
     model = config.model
@@ -90,13 +92,14 @@ def build_parts(config: Config, *, dry: bool = False) -> TrainingComponents:
         model.name,
         num_classes=num_classes,
         in_channels=channels,
-        **model.architecture_fields(),
+        **{**model.architecture_fields(), **_stuff_of(model, train)},
     )
     with _told_with_key("model.encoder_weights", model.encoder_weights):
         notices = _load_encoder(net, model.encoder_weights, dry=dry)
     if problems := aux_problems(config, net):
         raise ConfigError("recipe", problems)
-    freeze(net, config.train)
+    with _told_with_key("train.freeze_stages", str(config.train.freeze_stages)):
+        freeze(net, config.train)
     setattr(net.get_submodule("encoder"), "gradient_checkpointing", config.train.gradient_checkpointing)  # noqa: B010
     with _told_with_key("model.start_from", model.start_from):
         earlier = _start_from(net, model.start_from)
@@ -120,6 +123,26 @@ def build_parts(config: Config, *, dry: bool = False) -> TrainingComponents:
         train=train, val=val, net=net, criterion=_criterion(config, train), card=card, pipeline=pipeline,
         facts=_facts(config, net, preprocessing, statistics, notices), notices=notices,
     )  # fmt: skip
+
+
+def _stuff_of(model: ModelConfig, train: SegmentationData) -> dict[str, Any]:
+    """Return which classes are stuff, as the dataset says, for a network that has to know; else nothing.
+
+    Raises:
+        ConfigError: the recipe says otherwise.
+    """
+    if "stuff_classes" not in load_architecture(find_entry(model.name)[0].name).fields or train.things is None:
+        return {}
+    found = tuple(index for index, is_thing in enumerate(train.things) if not is_thing)
+    stated, names = model.architecture_fields(), ", ".join(train.classes[index] for index in found[:20])
+    for key, fits in (
+        ("stuff", stated.get("stuff", len(found)) == len(found)),
+        ("stuff_classes", set(stated.get("stuff_classes") or found) == set(found)),
+    ):
+        if not fits:
+            message = f"the dataset has {len(found)} classes of stuff: {names or 'none'}; leave the key out"
+            raise ConfigError("recipe", [Problem(key=f"model.{key}", got=str(stated[key]), message=message)])
+    return {"stuff": len(found), "stuff_classes": found}
 
 
 def with_preprocessing(parts: TrainingComponents, kept: Preprocessing, config: Config) -> TrainingComponents:

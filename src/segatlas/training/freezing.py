@@ -5,12 +5,24 @@ from __future__ import annotations
 from torch import nn
 
 from segatlas.config.schema import TrainConfig
+from segatlas.errors import UsageError
+
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+"""What keeps statistics of the maps that it sees."""
 
 
 def frozen_parts(net: nn.Module, settings: TrainConfig) -> tuple[nn.Module, ...]:
-    """Return the parts that the recipe freezes."""
+    """Return the parts that the recipe freezes.
+
+    Raises:
+        UsageError: `train.freeze_stages` is more than the encoder has.
+    """
     names = {"encoder": settings.freeze_encoder, "host": settings.freeze_host}
-    return tuple(net.get_submodule(name) for name, is_frozen in names.items() if is_frozen)
+    whole = [net.get_submodule(name) for name, is_frozen in names.items() if is_frozen]
+    stages: list[list[nn.Module]] = net.get_submodule("encoder").stages() if settings.freeze_stages else []  # type: ignore[operator]
+    if settings.freeze_stages > len(stages):
+        raise UsageError(f"the encoder has {len(stages)} stages")
+    return (*whole, *(part for stage in stages[: settings.freeze_stages] for part in stage))
 
 
 def freeze(net: nn.Module, settings: TrainConfig) -> None:
@@ -24,4 +36,8 @@ def training_mode(net: nn.Module, settings: TrainConfig) -> nn.Module:
     net.train()
     for part in frozen_parts(net, settings):
         part.eval()
+    if settings.freeze_norms:
+        for module in net.get_submodule("encoder").modules():
+            if isinstance(module, BATCH_NORMS):
+                module.eval()
     return net

@@ -274,7 +274,11 @@ def _other_groups(
     found = [len(group["params"]) for group in content["optimizer_states"][0]["param_groups"]]
     if [len(group["params"]) for group in groups] == found:
         return []
-    keys = [key for key in changed if _within(key, ("train.optimizer", "train.freeze_encoder", "train.freeze_host"))]
+    keys = [
+        key
+        for key in changed
+        if _within(key, ("train.optimizer", "train.freeze_encoder", "train.freeze_stages", "train.freeze_host"))
+    ]
     return [f"{', '.join(keys)}: the optimiser's state in the checkpoint belongs to other groups of parameters"]
 
 

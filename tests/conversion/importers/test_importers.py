@@ -60,6 +60,23 @@ VARIANTS: dict[tuple[str, str], tuple[dict[str, Any], ...]] = {
         {"host": {"name": "upernet_swin_t", "aux": True}, "num_classes": 7},
         {"host": {"name": "pspnet", "encoder": "resnet18c", "channels": 64}, "part_channels": 32, "stages": 1},
     ),
+    ("mmseg", "bisenetv1"): (
+        {"aux": True},
+        {"encoder": "resnet50", "spatial_channels": (8, 8, 8, 16), "channels": 32, "in_channels": 4},
+    ),
+    ("mmseg", "pidnet"): (
+        {"width": 8, "channels": 16, "aux": True},
+        {"width": 8, "detail_blocks": 3, "context_blocks": 4, "light": False, "in_channels": 4},
+    ),
+    ("mmseg", "bisenetv2"): (
+        {"aux": True},
+        {"semantic_channels": (8, 16, 32, 128), "expansion": 3, "channels": 32, "in_channels": 4},
+    ),
+    ("mmseg", "fast_scnn"): (
+        {"aux": True},
+        {"shared_channels": (8, 16, 24), "group_channels": (16, 24, 32), "expansion": 3, "in_channels": 4},
+    ),
+    ("mmseg", "ddrnet"): ({"aux": True}, {"width": 8, "channels": 16, "in_channels": 4}),
     ("mmseg", "stdc"): ({}, {"encoder": "stdc2", "aux": True}, {"aux": True, "detail_channels": 2}),
     ("mmseg", "segmenter"): ({"num_classes": 7, "in_channels": 4}, {"layers": 0}),
     ("mmseg", "setr"): (
@@ -93,6 +110,12 @@ VARIANTS: dict[tuple[str, str], tuple[dict[str, Any], ...]] = {
     ),
     ("torchvision", "mask_rcnn"): (V1, {**V2, "num_classes": 7}, {**V1, "encoder": "resnet18", "in_channels": 4}),
     ("mmdet", "mask_rcnn"): ({}, {"encoder": "resnet101", "num_classes": 7, "in_channels": 4}),
+    ("mmdet", "condinst"): (
+        {},
+        {"encoder": "resnet101", "num_classes": 7, "in_channels": 4},
+        {"encoder": "resnet18", "head_convs": 1, "dynamic_layers": 4, "mask_levels": 2, "coarser_levels": 1}
+        | {"object_sizes": (64, 128, 256)},
+    ),
     ("detectron2", "mask_rcnn"): (
         {"encoder": "resnet50"},
         {"encoder": {"name": "resnet101", "stride_first": True}, "in_channels": 4, "box_channels": 512},
@@ -107,6 +130,11 @@ VARIANTS: dict[tuple[str, str], tuple[dict[str, Any], ...]] = {
         {"encoder": "resnet50", "channels": 16, "deep_channels": 24, "in_channels": 4, "num_classes": 7},
         {"encoder": "resnet101"},
         {"encoder": "resnet152"},
+    ),
+    ("sanet", "sanet"): (
+        {"num_classes": 7, "in_channels": 4, "aux": True},
+        {"depths": (3, 3, 9, 3), "aux": True},
+        {"depths": (3, 3, 27, 3), "rates": (1, 2, 5, 7, 13), "further_rates": (1, 2, 5, 7, 13)},
     ),
     ("vit_adapter", "upernet"): (
         {"encoder": "vit_adapter_w32", "num_classes": 7, "in_channels": 4, "aux": True},

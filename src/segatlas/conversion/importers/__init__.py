@@ -16,10 +16,14 @@ if TYPE_CHECKING:
 
 SOURCES: dict[str, tuple[str, ...]] = {
     "mmseg": (
+        "bisenetv1",
+        "bisenetv2",
+        "ddrnet",
         "deeplabv3",
         "deeplabv3plus",
         "dnlnet",
         "dpt",
+        "fast_scnn",
         "fastfcn",
         "fcn",
         "gcnet",
@@ -27,6 +31,7 @@ SOURCES: dict[str, tuple[str, ...]] = {
         "knet",
         "nonlocal_net",
         "ocrnet",
+        "pidnet",
         "pointrend",
         "psanet",
         "pspnet",
@@ -66,7 +71,8 @@ SOURCES: dict[str, tuple[str, ...]] = {
     "vit_adapter": ("upernet",),
     "refinenet": ("refinenet",),
     "semask": ("semask_fpn",),
-    "mmdet": ("mask_rcnn", "panoptic_fpn"),
+    "sanet": ("sanet",),
+    "mmdet": ("condinst", "mask_rcnn", "panoptic_fpn"),
     "detectron2": ("mask_rcnn", "panoptic_fpn"),
 }
 """Library -> the files in its folder that end with a record `IMPORTER`, mostly called like the architecture."""

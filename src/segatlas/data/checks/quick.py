@@ -97,7 +97,7 @@ def look_before_training(
         found, samples = usable_samples(dataset, count)
         findings += found
         findings += [unusable(error, error.path) for error in dataset.unread if error.path is not None]
-        looked += len(samples.labels)
+        looked += len(samples.ends)
         ends[dataset.split] = samples.ends
     findings += range_findings(ends, max_value)
     listing = list_dataset_files(cfg, dataset_class(cfg.name).prepare(cfg), target=target)

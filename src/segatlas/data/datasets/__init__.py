@@ -16,6 +16,7 @@ DATASETS = {
     "coco": "segatlas.data.datasets.coco:Coco",
     "pennfudan": "segatlas.data.datasets.pennfudan:PennFudan",
     "voc": "segatlas.data.datasets.voc:Voc",
+    "gtav": "segatlas.data.datasets.gtav:Gtav",
     "camvid": "segatlas.data.datasets.camvid:CamVid",
     "pairs": "segatlas.data.datasets.pairs:Pairs",
     "folder": "segatlas.data.datasets.folder:FolderData",

@@ -3,7 +3,8 @@
 | fact     | value                                                                                                  |
 |----------|--------------------------------------------------------------------------------------------------------|
 | paper    | Brostow, Fauqueur, Cipolla, "Semantic object classes in video", Pattern Recognition Letters 2009       |
-| classes  | 11, grouped from the 32 of the authors as in Badrinarayanan, Kendall, Cipolla, SegNet, PAMI 2017       |
+| classes  | 11, grouped from the 32 of the authors as in Badrinarayanan, Kendall, Cipolla, SegNet, PAMI 2017; or   |
+|          | 11 of the 32 alone and all others ignored (`grouping: exact`), as real-time networks publish it        |
 | things   | not told: the authors label pixels and count no objects                                                |
 | codes    | index layout: 0..10, 11 = ignore; colour layout: the 32 colours of the authors, "Void" = ignore        |
 | images   | 960 x 720 (original), or 480 x 360 (SegNet's copy)                                                     |
@@ -18,6 +19,9 @@ Layouts read, in this order:
 3. `701_StillsRaw_full/STEM.png` and `LabeledApproved_full/STEM_L.png` (or `images/` and `labels/`): the original.
    `{split}.txt` lists the stems or file names, one a line; without lists, SegNet's split is taken, which follows from
    drive and frame number.
+
+Numbers of the two groupings are not comparable: lane markings and trucks, say, are road and cars in one and ignored in
+the other. Publications that train on train and val together are told by `trainval: true`.
 """
 
 from __future__ import annotations
@@ -26,13 +30,27 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
 
 from segatlas.config.schema import DataConfig
-from segatlas.data.datasets.listing import SPLITS, Fault, FileListing, LabelEncoding, Part, fault_of_list, match_stems
+from segatlas.config.section import Section
+from segatlas.data.datasets.listing import (
+    SPLITS,
+    Fault,
+    FileListing,
+    LabelEncoding,
+    Part,
+    TruthClasses,
+    fault_of_list,
+    joined_parts,
+    match_stems,
+)
 from segatlas.data.datasets.paired import PairedFiles
 from segatlas.data.formats.listing import list_images
 from segatlas.data.formats.masks import IGNORE, LabelRule
-from segatlas.errors import DataError
+from segatlas.errors import DataError, UsageError
 from segatlas.files import read_text
 
 CLASSES = (
@@ -100,6 +118,26 @@ COLORS_32 = {
 }
 """RGB colour -> (the authors' class name, index of the group or 255)."""
 
+EXACT = {
+    "Bicyclist": (0, 128, 192),
+    "Building": (128, 0, 0),
+    "Car": (64, 0, 128),
+    "Pole": (192, 192, 128),
+    "Fence": (64, 64, 128),
+    "Pedestrian": (64, 64, 0),
+    "Road": (128, 64, 128),
+    "Sidewalk": (0, 0, 192),
+    "Sign": (192, 128, 128),
+    "Sky": (128, 128, 128),
+    "Tree": (128, 128, 0),
+}
+"""Class of the exact grouping -> the only colour that it has, in the order in which its networks have them."""
+
+_EXACT_CLASSES = TruthClasses(names=tuple(EXACT), palette=tuple(EXACT.values()))
+_EXACT_COLORS = dict.fromkeys(COLORS_32, IGNORE) | {color: index for index, color in enumerate(EXACT.values())}
+_EXACT_RULE = LabelRule(num_classes=len(EXACT), colors=_EXACT_COLORS)
+_EXACT_ENCODING = LabelEncoding(classes=tuple(EXACT), palette=tuple(EXACT.values()), colors=_EXACT_COLORS)
+
 _LABEL_OF_COLOR = {color: index for color, (_, index) in COLORS_32.items()}
 _LABEL_OF_CODE = {index: index for index in range(len(CLASSES))} | {VOID_CODE: IGNORE}
 _COLOR_RULE = LabelRule(num_classes=len(CLASSES), colors=_LABEL_OF_COLOR)
@@ -110,6 +148,20 @@ _ORIGINAL_ENDING = "_L"
 _ORIGINAL_FOLDERS = (("701_StillsRaw_full", "LabeledApproved_full"), ("images", "labels"))
 
 
+class CamVidOptions(Section):
+    """Which classes CamVid has, and what it is trained on."""
+
+    grouping: Literal["segnet", "exact"] = Field(
+        "segnet",
+        description="segnet: all 32 classes in 11 groups; exact: 11 of the 32 alone, all others ignored (needs masks "
+        "of colours)",
+    )
+    trainval: bool = Field(
+        False,
+        description="train holds the images of val too, and val is test, as publications on all 468 images have it",
+    )
+
+
 class CamVid(PairedFiles):
     """One split of CamVid with 11 classes, from any of its three layouts (see the head of this file)."""
 
@@ -117,6 +169,7 @@ class CamVid(PairedFiles):
     layout = "train/ and trainannot/, train/ and train_labels/, or 701_StillsRaw_full/ and LabeledApproved_full/"
     classes = CLASSES
     palette = PALETTE
+    options = CamVidOptions
 
     @classmethod
     def fits(cls, root: Path) -> bool:
@@ -126,20 +179,47 @@ class CamVid(PairedFiles):
 
     @classmethod
     def listing(cls, cfg: DataConfig, root: Path, splits: Sequence[str] = SPLITS) -> FileListing:
-        """List the splits, each from the first layout that it has."""
+        """List the splits, each from the first layout that it has.
+
+        Raises:
+            UsageError: `grouping: exact` of masks that hold groups already.
+        """
+        options = cfg.options(CamVidOptions)
+        if not options.trainval:
+            return cls._listing(root, splits, options)
+        wanted = {"train": ("train", "val"), "val": ("test",), "test": ("test",)}
+        there = tuple(dict.fromkeys(split for name in splits for split in wanted.get(name, ())))
+        found = cls._listing(root, there, options)
+        parts = {name: joined_parts([found.parts[one] for one in wanted.get(name, ()) if one in found.parts])
+                 for name in splits}  # fmt: skip
+        return replace(found, parts={name: part for name, part in parts.items() if part != Part()}, folders={})
+
+    @classmethod
+    def _listing(cls, root: Path, splits: Sequence[str], options: CamVidOptions) -> FileListing:
+        is_exact = options.grouping == "exact"
         folders = {split: (root / split, labels) for split in SPLITS if (labels := _label_folder(root, split))}
         folders = {split: pair for split, pair in folders.items() if pair[0].is_dir()}
         if not folders:
-            return _list_original(cls.name, root, splits)
-        is_colored = not any(labels.name.endswith("annot") for _, labels in folders.values())
-        folders = {split: pair for split, pair in folders.items() if split in splits}
-        return FileListing(
-            root=root,
-            name=cls.name,
-            parts={split: _match(*pair) for split, pair in folders.items()},
-            encoding=_COLOR_ENCODING if is_colored else _INDEX_ENCODING,
-            folders=folders,
-        )
+            found = _list_original(cls.name, root, splits)
+            is_colored = True
+        else:
+            is_colored = not any(labels.name.endswith("annot") for _, labels in folders.values())
+            folders = {split: pair for split, pair in folders.items() if split in splits}
+            found = FileListing(
+                root=root,
+                name=cls.name,
+                parts={split: _match(*pair) for split, pair in folders.items()},
+                encoding=_COLOR_ENCODING if is_colored else _INDEX_ENCODING,
+                folders=folders,
+            )
+        if is_exact and not is_colored:
+            raise UsageError(
+                f"data.grouping=exact: the masks in {root} hold the 11 groups already, not the authors' 32 colours; "
+                "use data.grouping=segnet, or the original set (701_StillsRaw_full/ and LabeledApproved_full/)"
+            )
+        if is_exact:
+            return replace(found, encoding=_EXACT_ENCODING, class_tables={"SemanticTarget": _EXACT_CLASSES})
+        return found
 
     @classmethod
     def expected(cls, root: Path, split: str) -> str:
@@ -148,7 +228,9 @@ class CamVid(PairedFiles):
 
     def label_rule(self, path: Path) -> LabelRule:
         """Return the rule of colour masks or of index masks, as the layout has them."""
-        return _INDEX_RULE if path.parent.name.endswith("annot") else _COLOR_RULE
+        if path.parent.name.endswith("annot"):
+            return _INDEX_RULE
+        return _EXACT_RULE if self.listed.encoding is _EXACT_ENCODING else _COLOR_RULE
 
 
 def official_split(stem: str) -> str:

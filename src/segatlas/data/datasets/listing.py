@@ -230,6 +230,17 @@ def match_stems(
     )
 
 
+def joined_parts(parts: Sequence[Part]) -> Part:
+    """Return splits without companions as one."""
+    return Part(
+        items=tuple(item for part in parts for item in part.items),
+        images_without_mask=tuple(path for part in parts for path in part.images_without_mask),
+        masks_without_image=tuple(path for part in parts for path in part.masks_without_image),
+        duplicates=tuple(path for part in parts for path in part.duplicates),
+        error=next((part.error for part in parts if part.error is not None), None),
+    )
+
+
 def match_folders(images: Path, masks: Path, split: str) -> Part:
     """Match the images of one folder and the masks of another that have one stem."""
     return match_stems(

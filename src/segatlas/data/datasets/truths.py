@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -365,7 +365,7 @@ class Painted:
 
     def read(self, item: Item, decoder: Decoder) -> SegmentsTarget:
         """Return the segments of an item: its objects, then its stuff by class."""
-        objects = self.objects.read(item, decoder)
+        objects = self.objects.read(self._as_objects(item), decoder)
         assert isinstance(objects, InstancesTarget)
         kinds = np.array([self.classes.get(kind, kind) for kind in np.asarray(objects.classes).tolist()], np.int64)
         return painted(
@@ -374,7 +374,11 @@ class Painted:
 
     def size(self, item: Item) -> Size | None:
         """Return the size that the objects' file says."""
-        return self.objects.size(item)
+        return self.objects.size(self._as_objects(item))
+
+    def _as_objects(self, item: Item) -> Item:
+        """Return the item with its file of objects, which a listing of segments alone names as theirs."""
+        return replace(item, truths={INSTANCES: item.truths[self.name], **item.truths})
 
     def look(self, item: Item) -> TruthLook:
         """Return what mask and objects make together; faults of the objects are told with them."""
@@ -383,7 +387,7 @@ class Painted:
             target = self.read(item, Decoder())
         except DataError as error:
             kind = "overlap" if "overlap" in str(error) else ""
-            size = self.objects.size(item) or (0, 0)
+            size = self.size(item) or (0, 0)
             text = _text(error, path)
             return TruthLook(size=size, problems=((kind, text),)) if kind else TruthLook(size=size, misfit=text)
         return TruthLook(size=_size(np.asarray(target.ids)), objects=dict(Counter(np.asarray(target.classes).tolist())))

@@ -32,6 +32,7 @@ def stage_fields(file: ForeignWeights) -> Mapping[str, Any] | None:
         "proposal_iou": file.stated(f"{test}.rpn.nms.iou_threshold"),
         "score_threshold": file.stated(f"{test}.rcnn.score_thr"),
         "nms_iou": file.stated(f"{test}.rcnn.nms.iou_threshold"),
+        "class_agnostic": file.stated(f"{test}.rcnn.nms.class_agnostic"),
         "top": top,
         "proposals": (before, after) if before and after else None,
         "anchor_sizes": tuple(float(scales[0] * stride) for stride in STRIDES),

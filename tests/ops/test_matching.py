@@ -1,0 +1,74 @@
+"""Points that stand for objects beside a slow obvious version."""
+
+import numpy as np
+import torch
+from fakes.objects_truth import rectangles
+
+from segatlas.ops import matching
+from segatlas.ops.matching import BACKGROUND, IGNORED, match_points, middles_of, true_objects
+
+SIZE = (48, 64)
+OBJECTS = ((0, 4, 4, 40, 44), (1, 10, 10, 26, 22), (2, 20, 30, 21, 31), (1, 10, 12, 26, 24))
+
+
+def points():
+    """Return the middles of cells of two levels, how near and how far objects are looked for, by the strides."""
+    found, reach, bounds = [], [], []
+    for stride, bound in ((4, (0.0, 14.0)), (8, (14.0, 100.0))):
+        y, x = torch.meshgrid(*((torch.arange(side // stride) + 0.5) * stride for side in SIZE), indexing="ij")
+        found.append(torch.stack([x, y], dim=2).flatten(0, 1))
+        reach.append(torch.full((len(found[-1]),), 1.5 * stride))
+        bounds.append(torch.tensor([bound]).expand(len(found[-1]), 2))
+    return torch.cat(found), torch.cat(reach), torch.cat(bounds)
+
+
+def slow(point, reach, bound, objects):
+    """Return the object that a point stands for, BACKGROUND where there is none."""
+    best, area = BACKGROUND, float("inf")
+    for index, (_, top, left, bottom, right) in enumerate(objects):
+        x, y = point
+        sides = (x - left, y - top, right - x, bottom - y)
+        middle = ((left + right - 1) / 2, (top + bottom - 1) / 2)
+        near = abs(x - middle[0]) < reach and abs(y - middle[1]) < reach
+        size = (right - left) * (bottom - top)
+        if near and min(sides) > 0 and bound[0] <= max(sides) <= bound[1] and size < area:
+            best, area = index, size
+    return best
+
+
+def test_points_stand_for_the_object_of_the_slow_way(monkeypatch):
+    truth = true_objects(rectangles(*OBJECTS, size=SIZE), "cpu")
+    places, reach, bounds = points()
+    expected = [slow(*one, OBJECTS) for one in zip(places.tolist(), reach.tolist(), bounds.tolist(), strict=True)]
+    assert set(expected) >= {BACKGROUND, 0, 1}
+    assert match_points(places, reach, bounds, truth, SIZE).tolist() == expected
+    monkeypatch.setattr(matching, "POINTS_AT_ONCE", 7)
+    assert match_points(places, reach, bounds, truth, SIZE).tolist() == expected
+
+
+def test_without_an_object_all_is_background_but_crowds_and_padding():
+    places, reach, bounds = points()
+    crowd = (0, 0, 0, 16, 16)
+    truth = true_objects(rectangles(crowd, crowd=(0,), size=SIZE), "cpu")
+    found = match_points(places, reach, bounds, truth, (32, 64))
+    inside = (places < 16).all(dim=1)
+    beyond = places[:, 1] >= 32
+    assert (found[inside | beyond] == IGNORED).all()
+    assert (found[~(inside | beyond)] == BACKGROUND).all()
+
+
+def test_an_object_in_a_crowd_keeps_its_points():
+    places, reach, bounds = points()
+    alone = (1, 10, 10, 26, 22)
+    truth = true_objects(rectangles(alone, (1, 0, 0, *SIZE), crowd=(1,), size=SIZE), "cpu")
+    found = match_points(places, reach, bounds, truth, SIZE)
+    assert (found == 0).any()
+    assert ((found == 0) | (found == IGNORED)).all()
+
+
+def test_the_middle_of_a_mask_is_the_mean_of_its_pixels():
+    mask = np.random.default_rng(0).random((3, 9, 7)) < 0.3
+    found = middles_of(torch.from_numpy(mask))
+    for one, middle in zip(mask, found.tolist(), strict=True):
+        rows, columns = one.nonzero()
+        assert np.allclose(middle, (columns.mean(), rows.mean()))
