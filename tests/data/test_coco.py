@@ -195,8 +195,8 @@ def test_stats_and_preview_show_objects_where_there_are_no_masks(tmp_path):
 
 def test_a_repaired_copy_of_panoptic_maps_has_masks_and_things_and_leaves_out_what_cannot_be_read(tmp_path):
     root, out = write_coco(tmp_path / "set", objects=False), tmp_path / "fixed"
-    _pixel(root)
-    _set(MAPS, "area", 4)(root)
+    for case in ("a segment in the map only", "another area"):
+        FAULTS[case][0](root)
     result = CliRunner().invoke(app, ["data", "check", str(root), "--fix", str(out)])
     assert result.exit_code == 1, result.output
     files = json.loads((out / "fixes.json").read_text())["files"]
