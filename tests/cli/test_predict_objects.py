@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from segatlas.build.network import create_model
 from segatlas.build.saving import save_pretrained
 from segatlas.cli.main import app
+from segatlas.config.objects import ObjectRule
 from segatlas.errors import TaskError
 from segatlas.inference import load
 from segatlas.models import load_architecture
@@ -34,7 +35,8 @@ def model(request, tmp_path_factory) -> Path:
     net = create_model(request.param, num_classes=len(CLASSES), **fields)
     folder = tmp_path_factory.mktemp(request.param) / "model"
     things = [index < 10 for index in range(len(CLASSES))] if own else None
-    save_pretrained(net, folder, classes=list(CLASSES), **({"things": things} if things else {}))
+    facts = {"things": things, "objects": ObjectRule(things_score=0.0, stuff_area=1)} if things else {}
+    save_pretrained(net, folder, classes=list(CLASSES), **facts)
     return folder
 
 
@@ -103,7 +105,7 @@ def test_each_network_gives_the_tasks_that_follow_from_it_and_ids_are_unique(mod
     record = json.loads((tmp_path / "noise.json").read_text())
     ids = [one["id"] for one in record["segments_info"]]
     drawn = np.asarray(Image.open(tmp_path / "noise_panoptic.png")).astype(np.int64) @ [1, 256, 65536]
-    assert len(set(ids)) == len(ids) > 0
+    assert len(set(ids)) == len(ids) > 2
     assert sorted(set(np.unique(drawn).tolist()) - {0}) == sorted(ids)
     assert [int((drawn == one["id"]).sum()) for one in record["segments_info"]] == [
         one["area"] for one in record["segments_info"]
