@@ -56,11 +56,18 @@ BOTH = {
 }
 """Folder of recipes and the end of their names -> what the peer's configs for both datasets begin with."""
 OTHERS = {
+    "bisenetv1_cityscapes": "bisenetv1/bisenetv1_r18-d32-in1k-pre_4xb4-160k_cityscapes-1024x1024",
+    "bisenetv2_cityscapes": "bisenetv2/bisenetv2_fcn_4xb4-160k_cityscapes-1024x1024",
+    "cgnet_cityscapes": "cgnet/cgnet_fcn_4xb8-60k_cityscapes-512x1024",
     "ddrnet_cityscapes": "ddrnet/ddrnet_23-slim_in1k-pre_2xb6-120k_cityscapes-1024x1024",
     "dpt_ade20k": "dpt/dpt_vit-b16_8xb2-160k_ade20k-512x512",
+    "erfnet_cityscapes": "erfnet/erfnet_fcn_4xb4-160k_cityscapes-512x1024",
+    "fast_scnn_cityscapes": "fastscnn/fast_scnn_8xb4-160k_cityscapes-512x1024",
+    "icnet_cityscapes": "icnet/icnet_r50-d8-in1k-pre_4xb2-80k_cityscapes-832x832",
     "knet_ade20k": "knet/knet-s3_r50-d8_upernet_8xb2-adamw-80k_ade20k-512x512",
     "knet_swin_640_ade20k": "knet/knet-s3_swin-l_upernet_8xb2-adamw-80k_ade20k-640x640",
     "knet_swin_ade20k": "knet/knet-s3_swin-t_upernet_8xb2-adamw-80k_ade20k-512x512",
+    "pidnet_cityscapes": "pidnet/pidnet-s_2xb6-120k_1024x1024-cityscapes",
     "pspnet_cityscapes_resnest101": "resnest/resnest_s101-d8_pspnet_4xb2-80k_cityscapes512x1024",
     "segformer_ade20k": "segformer/segformer_mit-b0_8xb2-160k_ade20k-512x512",
     "segformer_b5_ade20k": "segformer/segformer_mit-b5_8xb2-160k_ade20k-640x640",

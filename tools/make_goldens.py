@@ -221,6 +221,31 @@ CASES: tuple[Case, ...] = (
         (56, 104),
         "backbone=dict(channels=8, ppm_channels=16), decode_head=dict(in_channels=32, channels=16)",
     ),
+    Case(
+        "mm:bisenetv1/bisenetv1_r18-d32_4xb4-160k_cityscapes-1024x1024",
+        (61, 93),
+        "backbone=dict(spatial_channels=(8, 8, 8, 128), out_channels=32), "
+        "decode_head=dict(in_channels=32, channels=16)",
+    ),
+    Case("mm:bisenetv2/bisenetv2_fcn_4xb4-160k_cityscapes-1024x1024", (61, 93), "decode_head=dict(channels=32)"),
+    Case("mm:cgnet/cgnet_fcn_4xb8-60k_cityscapes-512x1024", (61, 93), "backbone=dict(num_blocks=(2, 3))"),
+    Case("mm:erfnet/erfnet_fcn_4xb4-160k_cityscapes-512x1024", (61, 93), "decode_head=dict(channels=16)"),
+    Case("mm:fastscnn/fast_scnn_8xb4-160k_cityscapes-512x1024", (61, 93)),
+    Case(
+        "mm:icnet/icnet_r18-d8_4xb2-80k_cityscapes-832x832",
+        (61, 93),
+        "backbone=dict(psp_out_channels=16), decode_head=dict(channels=16)",
+    ),
+    Case(
+        "mm:pidnet/pidnet-s_2xb6-120k_1024x1024-cityscapes",
+        (56, 104),
+        "backbone=dict(channels=8, ppm_channels=16), decode_head=dict(in_channels=32, channels=16)",
+    ),
+    Case(
+        "mm:pidnet/pidnet-l_2xb6-120k_1024x1024-cityscapes",
+        (56, 104),
+        "backbone=dict(channels=8, ppm_channels=16), decode_head=dict(in_channels=32, channels=16)",
+    ),
     Case("stdc1", (61, 93)),
     Case("stdc2"),
     Case("resnest_fcn", (61, 93), "backbone=dict(depth=50, stem_channels=64)"),

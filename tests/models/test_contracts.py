@@ -136,6 +136,7 @@ REFINED: set[str] = {
     "dpt",
     "fc_siam",
     "fcn_skips",
+    "icnet",
     "linear",
     "lraspp",
     "pointrend",

@@ -106,6 +106,9 @@ ARCHITECTURES: dict[str, ArchitectureEntry] = {
             *(f"bisenetv1_r{n}" for n in (18, 50, 101)),
         ),
         _semantic("bisenetv2", "BiSeNet V2", "https://arxiv.org/abs/2004.02147"),
+        _semantic("erfnet", "ERFNet", "https://doi.org/10.1109/TITS.2017.2750080"),
+        _semantic("cgnet", "CGNet", "https://arxiv.org/abs/1811.08201"),
+        _semantic("icnet", "ICNet", "https://arxiv.org/abs/1704.08545", *(f"icnet_r{n}" for n in (18, 50, 101))),
         _semantic("fast_scnn", "Fast-SCNN", "https://arxiv.org/abs/1902.04502"),
         replace(
             _semantic("ddrnet", "DDRNet", "https://arxiv.org/abs/2101.06085", "ddrnet_23_slim", "ddrnet_23"),

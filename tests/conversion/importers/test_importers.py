@@ -60,6 +60,12 @@ VARIANTS: dict[tuple[str, str], tuple[dict[str, Any], ...]] = {
         {"host": {"name": "upernet_swin_t", "aux": True}, "num_classes": 7},
         {"host": {"name": "pspnet", "encoder": "resnet18c", "channels": 64}, "part_channels": 32, "stages": 1},
     ),
+    ("mmseg", "cgnet"): ({}, {"widths": (8, 16, 32), "blocks": (2, 3), "reductions": (4, 4), "in_channels": 4}),
+    ("mmseg", "erfnet"): ({}, {"widths": (8, 16, 24), "blocks": 2, "dilations": (2, 4, 8, 16), "in_channels": 4}),
+    ("mmseg", "icnet"): (
+        {"encoder": "resnet18c", "aux": True},
+        {"encoder": "resnet18c", "light_channels": 8, "pool_channels": 16, "branch_channels": 24, "in_channels": 4},
+    ),
     ("mmseg", "bisenetv1"): (
         {"aux": True},
         {"encoder": "resnet50", "spatial_channels": (8, 8, 8, 16), "channels": 32, "in_channels": 4},
