@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fakes.broken_coco import EMPTY, FAULTS, OBJECTS, SIZE, add, again, one_object
+from fakes.broken_coco import EMPTY, FAULTS, MAPS, OBJECTS, SIZE, add, again, new_pixel, one_object, set_key
 from fakes.coco import CATEGORIES, change, scene, write_coco
 from fakes.shared import shared_data
 from typer.testing import CliRunner
@@ -195,8 +195,8 @@ def test_stats_and_preview_show_objects_where_there_are_no_masks(tmp_path):
 
 def test_a_repaired_copy_of_panoptic_maps_has_masks_and_things_and_leaves_out_what_cannot_be_read(tmp_path):
     root, out = write_coco(tmp_path / "set", objects=False), tmp_path / "fixed"
-    _pixel(root)
-    _set(MAPS, "area", 4)(root)
+    new_pixel(root)
+    set_key(MAPS, "area", 4)(root)
     result = CliRunner().invoke(app, ["data", "check", str(root), "--fix", str(out)])
     assert result.exit_code == 1, result.output
     files = json.loads((out / "fixes.json").read_text())["files"]
