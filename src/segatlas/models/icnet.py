@@ -4,8 +4,8 @@ Paper: Zhao et al. 2018, "ICNet for Real-Time Semantic Segmentation on High-Reso
 https://arxiv.org/abs/1704.08545.
 
 Idea: most of a network's time goes to resolution. So the first half of an encoder sees the image at half size, its
-second half the result at half of that, with pyramid pooling; three light convolutions see the image itself. The three maps are
-fused from coarse to fine, each step with a loss of its own.
+second half the result at half of that, with pyramid pooling; three light convolutions see the image itself. The three
+maps are fused from coarse to fine, each step with a loss of its own.
 
 Letters: N batch, C image channels, K classes, H W image, E encoder, D width of the fused maps and of the head.
 
