@@ -149,16 +149,14 @@ def predict(
     _check_aux(jobs, predictor, model)
 
     console, summary, start = human(json_line=json_line), PredictionSummary(), time.perf_counter()
-    if not_read and not quiet:
-        console.print(_told_not_read(not_read))
+    _tell_not_read(not_read, console, quiet=quiet)
     with progress_bar(total=len(jobs), shown=not quiet, text_last=True, console=console) as bar:
         for job, result in _results(predictor, jobs, batch, "confidence" in kinds, summary, console, bar):
             for kind, path in targets[job].items():
                 write(task, kind, result, path, written)
             summary.done += 1
             bar.step(job.name)
-    if zip_file is not None:
-        _write_zip(zip_file, {targets[job]["mask"]: job.source for job in jobs}, summary, console)
+    _write_zip(zip_file, {targets[job].get("mask", job.source): job.source for job in jobs}, summary, console)
     seconds, place = time.perf_counter() - start, output_file if single else out
     agreement = _bf16_agreement(predictor, jobs) if precision == "bf16" and summary.done and not quiet else None
     if not quiet:
@@ -203,8 +201,10 @@ def _check_zip(file: Path | None, jobs: Sequence[Job], mask_format: str) -> None
     names_in_zip({Path(job.name): job.source for job in jobs})
 
 
-def _write_zip(file: Path, masks: dict[Path, Path], summary: PredictionSummary, console: Console) -> None:
+def _write_zip(file: Path | None, masks: dict[Path, Path], summary: PredictionSummary, console: Console) -> None:
     """Write the zip and say how much of the test set it holds; none where an image failed."""
+    if file is None:
+        return
     if summary.failed:
         console.print(f"{printable(file)} is not written: {len(summary.failed)} of {len(masks)} images failed")
         return
@@ -226,10 +226,12 @@ def _tell_done(console: Console, summary: PredictionSummary, agreement: float | 
     console.print(f"{summary.done} {images} predicted{failed} {where}")
 
 
-def _told_not_read(files: Sequence[Path]) -> str:
+def _tell_not_read(files: Sequence[Path], console: Console, *, quiet: bool) -> None:
+    if not files or quiet:
+        return
     count = "1 file" if len(files) == 1 else f"{len(files)} files"
     endings = ", ".join(sorted({path.suffix or "none" for path in files}))
-    return f"not read: {count} with other endings ({endings}), the first is {printable(files[0])}"
+    console.print(f"not read: {count} with other endings ({endings}), the first is {printable(files[0])}")
 
 
 def plan_jobs(sources: Sequence[str], out: Path, not_read: list[Path] | None = None) -> list[Job]:
