@@ -330,7 +330,15 @@ def _their_losses(model: Any, batch: int) -> str:
                     terms.append(_their_ohem(loss, batch))
                     continue
                 sampler = head.get("sampler")
-                kind = "dice" if "Dice" in loss["type"] else "bce" if loss.get("use_sigmoid") else "ce"
+                kind = (
+                    "edges"
+                    if loss["type"] == "BoundaryLoss"
+                    else "dice"
+                    if "Dice" in loss["type"]
+                    else "bce"
+                    if loss.get("use_sigmoid")
+                    else "ce"
+                )
                 kind = f"ohem {sampler['thresh']:g}, {sampler['min_kept']} an image," if sampler else kind
                 kind += " over labelled pixels" if loss.get("avg_non_ignore") else ""
                 kind += " by class" if loss.get("class_weight") else ""
@@ -406,10 +414,10 @@ def _our_statistics(model: Any) -> str:
 
 def _our_losses(config: Any) -> str:
     terms = []
-    words = {"cross_entropy": ("ce",), "point_cross_entropy": ("ce",), "detail": ("bce", "dice")}
+    words = {"cross_entropy": ("ce",), "point_cross_entropy": ("ce",), "detail": ("bce", "dice"), "edge": ("edges",)}
     for term in config.losses:
         kinds = words.get(term.name, ("presence",))
-        if term.name == "ohem":
+        if term.name in ("ohem", "edge_ohem"):
             kinds = (f"ohem {term.threshold:g}, {term.min_kept // config.train.batch} an image,",)
         over = "" if getattr(term, "count_ignored", True) else " over labelled pixels"
         over = " over kept pixels" if getattr(term, "by_count", False) else over
