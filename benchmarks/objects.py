@@ -293,7 +293,7 @@ def vernier_quality(given: Segments) -> Call:
         files = {one["image_id"]: given.root / side / one["file_name"] for one in content["annotations"]}
         tables = {str(one["image_id"]): one["segments_info"] for one in content["annotations"]}
         maps = {image: _ids(file).astype(np.uint32) for image, file in files.items()}
-        sides.append((maps, json.dumps(tables).encode()))
+        sides.append((maps, json.dumps(tables, default=int).encode()))  # panopticapi puts in its numbers
 
     def call() -> list[float]:
         truth = module.Dataset.from_arrays(*sides[0], categories)

@@ -52,7 +52,9 @@ def test_training_watches_f1_and_eval_gives_a_table_of_it(run):
     assert next(iter(line["per_class_instance_f1"])) == "ground"
     shown = call("eval", run).output
     assert "F1" in shown
-    table = [row.split() for row in shown.splitlines()]
+    last = shown[shown.rindex("class  ") :]  # many columns are two tables, counts in the last
+    assert {"F1", "AP75", "B-AP"} <= set(shown.split())
+    table = [row.split() for row in last.splitlines()]
     counts = [row[-1] for row in table if row and row[0] in (*SHAPES, "all")]
     assert len(counts) > 1
     assert sum(map(int, counts[:-1])) == int(counts[-1])  # counts in every row, and their sum in the last
@@ -133,3 +135,15 @@ def test_a_number_that_is_no_object_is_told_with_its_file(tmp_path):
 def test_a_dry_run_says_what_the_truth_is_whose_shape_it_gives(shapes, tmp_path):
     shown = call(*words(shapes, tmp_path / "run"), "--dry-run").output
     assert re.search(r"batch: images \(2, 3, 32, 32\), masks of objects \(2, \d+, 32, 32\)", shown)
+
+
+def test_the_report_shows_single_objects_and_the_evaluation_lists_them(run):
+    listed = json.loads((run / "eval.json").read_text())["objects"]
+    assert list(listed) == ["best", "worst", "missed", "false"]
+    assert {"key", "class", "iou", "score", "near", "area", "box"} == set(listed["missed"][0])
+    page = (run / "report.html").read_text()
+    assert page.count("<h2>Objects</h2>") == 1
+    assert 'alt="Objects missed, the largest"' in page
+    for kind, title in (("best", "Objects found best"), ("false", "Objects that are not there")):
+        assert (f'alt="{title}' in page) == bool(listed[kind])
+        assert bool(listed[kind]) or f"<p>{title}" in page

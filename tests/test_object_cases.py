@@ -47,6 +47,8 @@ def test_each_object_is_told_under_its_kind_with_what_lies_near_it():
         "missed": [("car", 0.75, None, "cow")],
         "false": [("cow", 0.75, 0.7, "car"), ("cow", 0.0, 0.5, None)],
     }
+    assert found["missed"][0].found.area == 300  # the cow
+    assert found["false"][0].truth.area == 400
     assert found["missed"][0].caption == "one: car, 400 pixels; nearest: cow, IoU 0.75"
     assert found["false"][1].caption == "one: cow, 25 pixels, score 0.50; nothing near it"
     assert found["best"][1].caption == "one: cow, score 0.80, IoU 0.60"

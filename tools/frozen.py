@@ -100,7 +100,7 @@ ADDED: dict[str, tuple[str, ...]] = {
             "model.neck",
             "model.separable",
         ),
-        *("data.instances", "data.instances.*", "data.year"),
+        *("data.instances", "data.instances.*", "data.year", "data.grouping", "data.trainval"),
         *("eval.class_agnostic", "eval.max_detections"),
         *("transforms.copy_paste", "transforms.copy_paste.*"),
     ),

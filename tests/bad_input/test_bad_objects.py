@@ -114,7 +114,7 @@ def test_a_split_without_objects_is_refused_and_told_by_check(segatlas, learn, t
         assert segatlas("data", "check", root).exit_code == 1
         result = learn(root, "instance", "data.name=coco")
         assert result.exit_code == 1, result.output
-        assert "no object" in " ".join(result.stderr.split())
+        assert "show none, so" in " ".join(result.stderr.split())
         assert not (tmp_path / "run").exists()
 
 
@@ -138,6 +138,7 @@ def test_an_object_that_fills_its_image_two_thousand_and_an_image_of_one_pixel_t
     save_image(root / "train2017" / "dot.png", np.full((1, 1, 3), 90, np.uint8))
     result = learn(root, "instance", "data.name=coco")
     assert result.exit_code == 0, result.output
+    assert "and 7 decoded samples show no error" in " ".join(result.stderr.split())  # 5 of train, 2 of val
     out = segatlas("predict", tmp_path / "run", root / "train2017" / "dot.png", "--out", tmp_path / "out")
     assert out.exit_code == 0, out.output
     assert Image.open(tmp_path / "out" / "dot_instances.png").size == (1, 1)

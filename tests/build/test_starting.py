@@ -104,3 +104,21 @@ def test_another_class_count_excuses_no_other_difference(tmp_path):
     torch.save(tiny(0, num_classes=5, width=8).state_dict(), tmp_path / "w.pth")
     with pytest.raises(WeightsError, match="of another shape"):
         start_from(tiny(1), tmp_path / "w.pth")
+
+
+def test_auxiliary_heads_that_the_earlier_model_has_not_stay_new_and_are_named(tmp_path):
+    deployed = save_pretrained(tiny(0, aux=False), tmp_path / "deployed", classes=CLASSES, preprocessing=HALF)
+    net, before = tiny(1), tiny(1).state_dict()
+    report = start_from(net, deployed)
+    heads = {name for name in before if name.startswith("aux_head")}
+    assert set(report.replaced) == heads > set()
+    assert all(torch.equal(net.state_dict()[name], before[name]) for name in heads)
+    assert torch.equal(net.classifier.weight, tiny(0, aux=False).classifier.weight)
+
+
+def test_an_auxiliary_head_that_is_there_in_part_is_refused(tmp_path):
+    tensors = tiny(0).state_dict()
+    head = next(name for name in tensors if name.startswith("aux_head"))
+    torch.save({name: tensor for name, tensor in tensors.items() if name != head}, tmp_path / "part.pth")
+    with pytest.raises(WeightsError, match="aux_head"):
+        start_from(tiny(1), tmp_path / "part.pth")

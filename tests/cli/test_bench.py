@@ -73,3 +73,37 @@ def test_wrong_words_end_with_code_2_before_anything_is_measured(words, message,
     result = segatlas(*words)
     assert result.exit_code == 2
     assert message in result.stderr
+
+
+def test_the_realtime_protocol_prints_frames_a_second_and_draws_published_accuracy(tmp_path):
+    words = ("--protocol", "realtime", "--size", "32x64", "--seconds", "0.02", "--threads", "1", "--json")
+    chart, out = tmp_path / "speed.png", tmp_path / "speed.json"
+    result = segatlas("sanet_s", "unet:width=4", *words, "--chart", chart, "--out", out)
+    assert result.exit_code == 0, result.output
+    facts = json.loads(out.read_text())
+    assert json.loads(result.stdout) == facts
+    assert facts["models"][0]["miou"] == 78.6
+    assert {row["way"] for row in facts["rows"]} == set(facts["ways"])
+    assert chart.read_bytes().startswith(b"\x89PNG")
+    for words in ("published mIoU", "end to end", "cpu gain", "batch norm folded"):
+        assert words in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["unet", "--protocol", "real"], "expected realtime"),
+        (["unet", "--chart", "x.png"], "only with --protocol realtime"),
+        (["unet", "--protocol", "realtime", "--batch", "2"], "the protocol is for one image"),
+        (
+            ["unet:width=4", "--protocol", "realtime", "--seconds", "0.02", "--size", "16x16", "--chart", "x.png"],
+            "no mIoU",
+        ),
+    ],
+)
+def test_wrong_words_of_the_protocol_are_told(words, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = segatlas(*words)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert not list(tmp_path.iterdir())

@@ -1,6 +1,8 @@
+import io
 import json
 import struct
 import zlib
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -221,6 +223,11 @@ def test_a_file_that_is_no_good_image_is_named_and_leaves_nothing(model, tmp_pat
         (["images", "--out", "out", "--overlap", "0.5"], "overlap: needs a window, or a model of objects"),
         (["images", "--out", "out", "--score", "0.5", "--top", "3"], "score, top: is for models of objects"),
         (["images", "--out", "out", "--score", "1.5"], "score: got 1.5, expected 0 to 1"),
+        (["images", "--out", "out", "--zip", "a.zip"], "add --format cityscapes-ids"),
+        (
+            ["images", "--out", "out", "--format", "cityscapes-ids", "--zip", "a.zip"],
+            "a.png is not called as images of Cityscapes are",
+        ),
         (["images", "--out", "out", "--format", "coco"], "'coco', expected one of index"),
         (["images", "--out", "out", "--format", "cityscapes-ids"], "needs a model of the 19 Cityscapes classes"),
         (
@@ -267,6 +274,36 @@ def test_cityscapes_ids_are_written_for_a_model_of_its_19_classes(images, tmp_pa
     assert result.exit_code == 0, result.output
     labels = expected_mask(folder, images / "a.png")
     assert np.array_equal(mask(tmp_path / "out" / "a_mask.png"), cityscapes.to_label_ids(labels))
+
+
+def test_a_submission_is_one_zip_of_label_ids_called_as_the_images(tmp_path):
+    from segatlas.build.network import create_model
+    from segatlas.build.saving import save_pretrained
+    from segatlas.data.datasets import cityscapes
+
+    folder, test = tmp_path / "city", tmp_path / "test"
+    save_pretrained(create_model("unet", num_classes=19, width=4), folder, classes=cityscapes.CLASSES)
+    for number, city in enumerate(("berlin", "bonn")):
+        save_image(test / city / f"{city}_000000_00001{number}_leftImg8bit.png")
+    words = ["--out", tmp_path / "out", "--save", "mask", "--format", "cityscapes-ids", "--zip", tmp_path / "all.zip"]
+    result = segatlas(folder, test, *words)
+    assert result.exit_code == 0, result.output
+    assert "2 masks in" in result.output
+    with ZipFile(tmp_path / "all.zip") as archive:
+        names = archive.namelist()
+        assert names == ["berlin_000000_000010_leftImg8bit.png", "bonn_000000_000011_leftImg8bit.png"]
+        stored = np.array(Image.open(io.BytesIO(archive.read(names[0]))))
+    labels = expected_mask(folder, test / "berlin" / names[0])
+    assert np.array_equal(stored, cityscapes.to_label_ids(labels))
+    before = (tmp_path / "all.zip").read_bytes()
+    assert segatlas(folder, test, *words).exit_code == 0
+    assert (tmp_path / "all.zip").read_bytes() == before
+    (test / "bonn" / "bonn_000000_000011_leftImg8bit.png").write_bytes(b"no image")
+    (tmp_path / "all.zip").unlink()
+    result = segatlas(folder, test, *words)
+    assert result.exit_code == 1
+    assert "is not written: 1 of 2 images failed" in result.output
+    assert not (tmp_path / "all.zip").exists()
 
 
 def test_an_image_named_twice_is_predicted_once(images, tmp_path):

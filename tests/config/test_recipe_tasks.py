@@ -61,6 +61,23 @@ def test_a_loss_for_another_output_is_told_with_its_line(tmp_path: Path, network
     assert told.message.startswith("a loss on SemanticLogits, and boxer gives CentersAndOffsets - expected ")
 
 
+@pytest.mark.parametrize(
+    ("network", "losses"),
+    [
+        ("mask_rcnn", ["two_stage"]),
+        ("panoptic_fpn", ["two_stage", "semantic_branch"]),
+        ("condinst", ["dynamic_masks"]),
+    ],
+)
+def test_networks_of_one_output_have_their_own_losses(tmp_path: Path, network: str, losses: list[str]):
+    assert [term.name for term in Config.load({"model": {"name": network}}).losses] == losses
+    wrong = "two_stage" if network == "condinst" else "dynamic_masks"
+    (told,) = problems_of(tmp_path / "a.yaml", f"model:\n  name: {network}\nlosses:\n- {wrong}\n")
+    assert (told.key, told.line) == ("losses.0.name", 4)
+    assert told.message.startswith(f"{network} does not give what it takes, ")
+    assert told.message.endswith(f"expected {', '.join(losses)}")
+
+
 def test_a_task_that_is_not_the_network_s_is_told_with_networks_for_it(tmp_path: Path):
     assert list_models(task="panoptic")
     (told,) = problems_of(tmp_path / "a.yaml", "model:\n  name: unet\ntask: panoptic\n")

@@ -147,18 +147,18 @@ def test_a_split_without_an_object_is_told_by_check_and_by_training(root: Path, 
     assert kinds == ([] if split == "test" else ["no_object"])
 
 
-def test_no_copy_is_written_that_would_lose_objects_and_a_recipe_of_masks_writes_one(root: Path, tmp_path: Path):
-    for words in (("check", root, "--fix", tmp_path / "out"),):
-        code, _, shown = segatlas("data", *words)
-        assert code != 0
-        assert (
-            "a copy holds images and masks alone, not: instances, panoptic maps; a recipe of a semantic task" in shown
-        )
-        assert not (tmp_path / "out").exists()
+def test_a_copy_of_a_folder_has_its_objects_and_one_of_a_recipe_of_masks_has_none(root: Path, tmp_path: Path):
+    assert segatlas("data", "check", root, "--fix", tmp_path / "all")[0] == 0
+    source, copy = (
+        create_dataset(DataConfig(name=name, root=str(place)), "val", target="InstancesTarget").load(0).target
+        for name, place in (("shapes", root), ("folder", tmp_path / "all"))
+    )
+    assert np.array_equal(source.masks, copy.masks)
     assert segatlas("data", "convert", "unet_shapes", tmp_path / "one", f"data.root={root}")[0] == 0
     assert segatlas("data", "check", "unet_shapes", f"data.root={root}", "--fix", tmp_path / "two")[0] == 0
-    for copy in ("one", "two"):
-        assert examine(tmp_path / copy).ok
+    for name in ("all", "one", "two"):
+        assert examine(tmp_path / name).ok
+        assert (tmp_path / name / "train/instances").exists() == (name == "all")
 
 
 def test_an_earlier_image_is_told_of_as_a_mask_is(tmp_path: Path):

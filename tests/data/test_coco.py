@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fakes.broken_coco import EMPTY, FAULTS, OBJECTS, SIZE, add, again, one_object
+from fakes.broken_coco import EMPTY, FAULTS, MAPS, OBJECTS, SIZE, add, again, new_pixel, one_object, set_key
 from fakes.coco import CATEGORIES, change, scene, write_coco
 from fakes.shared import shared_data
 from typer.testing import CliRunner
@@ -191,3 +191,23 @@ def test_stats_and_preview_show_objects_where_there_are_no_masks(tmp_path):
     result = CliRunner().invoke(app, ["data", "preview", str(root), "--out", str(tmp_path / "sheet.png")])
     assert result.exit_code == 0, result.output
     assert (tmp_path / "sheet.png").is_file()
+
+
+def test_a_repaired_copy_of_panoptic_maps_has_masks_and_things_and_leaves_out_what_cannot_be_read(tmp_path):
+    root, out = write_coco(tmp_path / "set", objects=False), tmp_path / "fixed"
+    new_pixel(root)
+    set_key(MAPS, "area", 4)(root)
+    result = CliRunner().invoke(app, ["data", "check", str(root), "--fix", str(out)])
+    assert result.exit_code == 1, result.output
+    files = json.loads((out / "fixes.json").read_text())["files"]
+    (left_out,) = [one for one in files if "left_out" in one]
+    assert "segment 197121 of the map is not in its table" in left_out["left_out"]
+    assert not [one for one in examine(out).errors if one.kind != "leakage"]
+    made = create_dataset(DataConfig(name="folder", root=str(out)), "train", target="InstancesTarget")
+    data = opened(root, "InstancesTarget")
+    kept = {data.key(index): index for index in range(len(data))}
+    for index in range(len(made)):
+        one, other = made.load(index).target, data.load(kept[made.key(index)]).target
+        assert np.array_equal(one.masks, other.masks)
+        assert [made.classes[kind] for kind in one.classes] == [data.classes[kind] for kind in other.classes]
+        assert np.array_equal(one.crowd, other.crowd)

@@ -127,3 +127,29 @@ def test_an_image_without_the_truth_is_left_out(tmp_path):
     assert len(written["images"]) == len(content["images"])
     assert [one["name"] for one in written["categories"]] == ["cat", "dog", "boat"]
     assert DataConfig(name="coco", root=str(out)).name == describe_layout(out)
+
+
+def test_a_split_without_the_truth_is_left_out_and_a_folder_takes_objects_without_masks(tmp_path):
+    root = write_coco(tmp_path / "source")
+    for path in (root / "annotations").glob("panoptic_train*"):
+        path.rename(path.with_name(f"unused_{path.name}"))
+    maps = convert(root, tmp_path / "maps", "panoptic")
+    assert segments(maps, "val") == segments(root, "val")
+    assert not (maps / "train").exists()
+    folder = convert(root, tmp_path / "folder", "folder")
+    assert not (folder / "train/masks").exists()
+    assert (folder / "val/masks").is_dir()
+    for split in ("train", "val"):
+        assert objects(folder, split) == objects(root, split)
+    assert not [one for one in examine(folder).errors if one.kind != "leakage"]
+
+
+@pytest.mark.parametrize("form", ["coco", "instances", "folder"])
+def test_objects_of_no_class_are_not_lost_on_the_way(tmp_path, form):
+    root = write_coco(tmp_path / "source", maps=form == "folder")
+    path = root / "annotations/instances_train2017.json"
+    change(path, lambda content: content["annotations"][0].update(category_id=4))
+    result = CliRunner().invoke(app, ["data", "convert", str(root), str(tmp_path / "x"), "--to", form])
+    assert result.exit_code == 1
+    assert "would be lost: annotation 0 is of category 4" in " ".join(result.output.split())
+    assert not (tmp_path / "x").exists()

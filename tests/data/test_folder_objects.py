@@ -12,7 +12,9 @@ import tifffile
 from fakes.images import image_of, save_image
 from fakes.shared import shared_data
 from PIL import Image
+from typer.testing import CliRunner
 
+from segatlas.cli.main import app
 from segatlas.config.schema import DataConfig
 from segatlas.data import create_dataset, describe_layout
 from segatlas.data.checks import examine
@@ -329,3 +331,80 @@ def test_real_nuclei_are_read_from_their_file_and_from_their_maps():
     for index in range(0, len(listed), 12):
         first, second = listed.load(index).target.masks, maps.load(index).target.masks
         assert sorted(mask.tobytes() for mask in first) == sorted(mask.tobytes() for mask in second)
+
+
+def test_a_repaired_copy_keeps_objects_and_mends_what_can_be_mended(tmp_path):
+    root, out = tmp_path / "set", tmp_path / "fixed"
+    make(root, "json")
+    path = root / "train/instances.json"
+    content = json.loads(path.read_text())
+    entries = content["annotations"]
+    entries[0]["area"] = 3
+    entries.append({**entries[0], "id": 900})
+    entries.append({**entries[0], "id": 901, "segmentation": Rle.of(np.zeros(SIZE, bool)).compressed()})
+    corners = [[1.0, 5.0, 60.0, 5.0, 60.0, 9.0, 1.0, 9.0]]
+    entries.append({**entries[3], "id": 902, "segmentation": corners, "area": None})
+    path.write_text(json.dumps(content))
+    mask = root / "train/masks/000.png"
+    save(mask, np.where(np.asarray(Image.open(mask)) == 0, 77, np.asarray(Image.open(mask))).astype(np.uint8))
+    result = CliRunner().invoke(app, ["data", "check", str(root), "--fix", str(out)])
+    assert result.exit_code == 1, result.output
+    told = {Path(one["image"]).stem: one["done"] for one in json.loads((out / "fixes.json").read_text())["files"]}
+    first = "; ".join(told["000"])
+    assert "pixels out of range set to 255" in first
+    assert "2 areas or boxes of objects left to their masks" in first
+    assert "1 objects that were there twice left out once" in first
+    assert "1 objects without a pixel left out" in first
+    assert told["001"] == ["1 polygons of objects cut at the image"]
+    found = examine(out)
+    assert not found.findings, found.findings
+    data, fixed = opened(root), opened(out)
+    assert fixed.load(0).target.classes.tolist() == [1, 1, 2]
+    for index in (1, 2):
+        for one, other in zip(data.load(index).target, fixed.load(index).target, strict=True):
+            assert np.array_equal(one, other)
+
+
+def test_a_pair_whose_objects_cannot_be_read_is_left_out_of_a_repaired_copy(tmp_path):
+    root, out = tmp_path / "set", tmp_path / "fixed"
+    make(root, "json")
+    path = root / "train/instances.json"
+    content = json.loads(path.read_text())
+    content["annotations"][0]["segmentation"] = [[1, 2, 3, 4]]
+    path.write_text(json.dumps(content))
+    assert CliRunner().invoke(app, ["data", "check", str(root), "--fix", str(out)]).exit_code == 1
+    (left_out,) = json.loads((out / "fixes.json").read_text())["files"]
+    assert left_out["left_out"].startswith("objects: annotation 1: a polygon of fewer than three corners")
+    assert sorted(one.stem for one in (out / "train/images").iterdir()) == ["001", "002"]
+
+
+def test_an_image_without_its_objects_is_left_out_of_a_repaired_copy(tmp_path):
+    root, out = tmp_path / "set", tmp_path / "fixed"
+    make(root, "16 bits")
+    (root / "train/instances/001.png").unlink()
+    assert CliRunner().invoke(app, ["data", "check", str(root), "--fix", str(out)]).exit_code == 1
+    (left_out,) = json.loads((out / "fixes.json").read_text())["files"]
+    assert left_out["left_out"] == "no map of objects"
+    assert examine(out).ok
+
+
+def test_a_copy_is_refused_where_objects_have_a_class_that_masks_have_not_or_there_are_no_masks(tmp_path):
+    make(tmp_path / "a", "json", names=False)
+    make(tmp_path / "b", "json")
+    for path in [*(tmp_path / "b").rglob("masks/*.png")]:
+        path.unlink()
+    for split in ("train", "val"):
+        (tmp_path / "b" / split / "masks").rmdir()
+    make(tmp_path / "c", "json")
+    path = tmp_path / "c/train/instances.json"
+    path.write_text(path.read_text().replace('"category_id": 20', '"category_id": 21', 1))
+    told = {
+        "a": "objects have the class 'car', masks have none of it",
+        "b": "it has no masks; segatlas data convert --to coco",
+        "c": "would be lost: annotation 3 is of category 21",
+    }
+    for name, text in told.items():
+        result = CliRunner().invoke(app, ["data", "check", str(tmp_path / name), "--fix", str(tmp_path / "out")])
+        assert result.exit_code == 1
+        assert text in " ".join(result.output.split())
+        assert not (tmp_path / "out").exists()

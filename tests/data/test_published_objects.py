@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from fakes.ade20k import write_ade20k
-from fakes.cityscapes import write_cityscapes
+from fakes.ade20k import write_ade20k, write_lists, write_track
+from fakes.cityscapes import write_cityscapes, write_instance_ids, write_panoptic
 from fakes.shared import shared_data
 from PIL import Image
+from typer.testing import CliRunner
 
+from segatlas.cli.main import app
 from segatlas.config.schema import DataConfig
 from segatlas.data import create_dataset
 from segatlas.data.checks import examine
@@ -40,28 +42,61 @@ def test_instance_ids_of_cityscapes_are_things_crowds_and_stuff(tmp_path):
 
 
 def test_the_instance_track_of_ade20k_gives_objects_and_with_masks_segments(tmp_path):
-    root = write_ade20k(tmp_path)
-    for mask in [*root.rglob("annotations/*/*.png")]:
-        codes = np.array(Image.open(mask))
-        colors = np.zeros((*codes.shape, 3), np.uint8)
-        colors[2:5, 2:6] = (4, 1, 0)  # the fourth thing: person, the first one
-        colors[2:5, 8:11] = (4, 2, 0)
-        place = mask.parent.parent.parent / "annotations_instance" / mask.parent.name / mask.name
-        place.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(colors).save(place)
+    root = write_track(write_ade20k(tmp_path))
     objects = opened("ade20k", root, "InstancesTarget")
     assert (len(objects.classes), objects.classes[3]) == (100, "person")
     target = objects.load(0).target
-    assert (target.classes.tolist(), target.masks.sum(axis=(1, 2)).tolist()) == ([3, 3], [12, 9])
+    assert (target.classes.tolist(), target.masks.sum(axis=(1, 2)).tolist()) == ([3, 3, 99], [12, 9, 72])
     data = opened("ade20k", root, "SegmentsTarget")
     segments = data.load(0).target
     assert (len(data.classes), sum(data.things)) == (150, 100)
     assert segments.classes[:2].tolist() == [data.classes.index("person")] * 2
-    assert not segments.things[2:].any()
+    assert not segments.things[3:].any()
     label = opened("ade20k", root, "SemanticTarget").load(0).label
     for row, kind in enumerate(segments.classes.tolist()):
-        if row > 1:
+        if row > 2:
             assert (label[segments.ids == row] == kind).all()
+
+
+def truths_of(data):
+    """Return class names, crowds and pixels of all objects or segments of each image, in an order of their own."""
+    found = {}
+    for index in range(len(data)):
+        target = data.load(index).target
+        masks = target.masks if hasattr(target, "masks") else [target.ids == row for row in range(len(target.classes))]
+        rows = zip(masks, target.classes.tolist(), target.crowd.tolist(), strict=True)
+        found[data.key(index)] = sorted((data.classes[kind], crowd, mask.tobytes()) for mask, kind, crowd in rows)
+    return found
+
+
+def test_panoptic_files_of_cityscapes_say_what_the_maps_of_objects_say(tmp_path):
+    root = write_panoptic(write_instance_ids(write_cityscapes(tmp_path / "set")))
+    kinds = ("InstancesTarget", "SegmentsTarget")
+    wanted = {kind: truths_of(opened("cityscapes", root, kind)) for kind in kinds}
+    assert {crowd for _, crowd, _ in wanted["SegmentsTarget"]["aachen/aachen_000000_000019"]} == {False, True}
+    for path in (root / "gtFine").rglob("*_instanceIds.png"):
+        path.unlink()
+    for kind in kinds:
+        data = opened("cityscapes", root, kind)
+        assert truths_of(data) == wanted[kind]
+    assert (len(data.classes), sum(data.things)) == (19, 8)
+    assert not [one for one in examine(root).errors if one.kind != "leakage"]
+    for form in ("coco", "panoptic", "instances"):
+        result = CliRunner().invoke(app, ["data", "convert", str(root), str(tmp_path / form), "--to", form])
+        assert result.exit_code == 0, result.output
+        assert examine(tmp_path / form).ok
+
+
+def test_lists_of_ade20k_say_what_masks_and_track_say(tmp_path):
+    root = write_track(write_ade20k(tmp_path / "set"))
+    kinds = ("InstancesTarget", "SegmentsTarget")
+    wanted = {kind: truths_of(opened("ade20k", root, kind)) for kind in kinds}
+    write_lists(root)
+    for kind in kinds:
+        data = opened("ade20k", root, kind)
+        assert truths_of(data) == wanted[kind]
+    assert (len(data.classes), sum(data.things)) == (150, 100)
+    assert not [one for one in examine(root).errors if one.kind != "leakage"]
 
 
 def test_real_objects_of_cityscapes_and_penn_fudan_are_read():

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
+from fakes.coco import measured
 from fakes.images import blocks, image_of, save_codes, save_image
 from PIL import Image
+
+from segatlas.data.datasets.cityscapes import LABELS
 
 STEMS = {
     "train": ("aachen/aachen_000000_000019", "bremen/bremen_000001_000019", "aachen/aachen_000001_000019"),
@@ -47,3 +51,53 @@ def to_train_ids(label_ids: np.ndarray) -> np.ndarray:
     for train_id, label_id in enumerate(EVALUATED):
         train_ids[label_ids == label_id] = train_id
     return train_ids
+
+
+def write_instance_ids(root: Path) -> Path:
+    """Write a map of objects beside each mask: three numbered things, a crowd, a caravan, which is not evaluated."""
+    for path in (root / "gtFine").rglob("*_labelIds.png"):
+        label_ids = np.array(Image.open(path)).astype(np.uint16)
+        label_ids[np.isin(label_ids, THINGS)] = 7
+        places = {24001: (10, 4), 24002: (10, 20), 26000: (20, 4), 24: (20, 20), 29002: (20, 40)}
+        for number, (top, left) in places.items():
+            label_ids[top : top + 4, left : left + 6] = number
+        Image.fromarray(label_ids).save(path.with_name(path.name.replace("labelIds", "instanceIds")))
+        kinds = np.where(label_ids >= 1000, label_ids // 1000, label_ids)
+        Image.fromarray(kinds.astype(np.uint8)).save(path)
+    return root
+
+
+def write_panoptic(root: Path) -> Path:
+    """Write what the authors' script makes of the maps of objects: `cityscapes_panoptic_{split}.json` and its maps.
+
+    Images have texts for numbers, and names that end as the maps' do.
+    """
+    categories = [
+        {"id": label_id, "name": name, "color": list(color), "isthing": int(label_id in THINGS)}
+        for label_id, (name, train_id, color) in enumerate(LABELS)
+        if train_id != 255
+    ]
+    for split in ("train", "val"):
+        images, annotations = [], []
+        out = root / "gtFine" / f"cityscapes_panoptic_{split}"
+        out.mkdir(parents=True)
+        for path in sorted((root / "gtFine" / split).rglob("*_instanceIds.png")):
+            numbers = np.array(Image.open(path)).astype(np.int64)
+            stem = path.name.removesuffix("_gtFine_instanceIds.png")
+            colors, segments = np.zeros((*numbers.shape, 3), np.uint8), []
+            for number in np.unique(numbers).tolist():
+                label_id = number // 1000 if number >= 1000 else number
+                if label_id not in EVALUATED:
+                    continue
+                colors[numbers == number] = (number % 256, number // 256, 0)
+                crowd = int(label_id in THINGS and number < 1000)
+                entry = {"id": number, "category_id": label_id, "iscrowd": crowd}
+                segments.append({**entry, **measured(numbers == number)})
+            Image.fromarray(colors).save(out / f"{stem}_gtFine_panoptic.png")
+            height, width = numbers.shape
+            images.append({"id": stem, "width": width, "height": height, "file_name": f"{stem}_gtFine_leftImg8bit.png"})
+            name = f"{stem}_gtFine_panoptic.png"
+            annotations.append({"image_id": stem, "file_name": name, "segments_info": segments})
+        content = {"images": images, "annotations": annotations, "categories": categories}
+        out.with_suffix(".json").write_text(json.dumps(content))
+    return root

@@ -71,6 +71,22 @@ def test_channels_are_turned_round_for_an_encoder_trained_on_bgr():
         assert torch.equal(one(x).raw["rpn_scores"][0], other(x.flip(1)).raw["rpn_scores"][0])
 
 
+def test_of_overlapping_detections_of_two_classes_the_worse_one_goes_only_where_classes_are_left_aside():
+    boxes = torch.tensor([[4.0, 4.0, 40.0, 40.0], [5.0, 4.0, 40.0, 40.0], [50.0, 8.0, 80.0, 40.0]])
+    logits = torch.tensor([[9.0, 0.0, 0.0, 0.0], [0.0, 8.0, 0.0, 0.0], [0.0, 0.0, 7.0, 0.0]])
+    for agnostic, kept in ((False, [0, 1, 2]), (True, [0, 2])):
+        stages = network(class_agnostic=agnostic, score_threshold=0.5).stages
+        _, _, labels = stages.detect(boxes, logits, torch.zeros(3, 4 * K), SIZE)
+        assert labels.tolist() == kept
+
+
+def test_no_more_boxes_are_drawn_than_the_config_says():
+    output, _, _ = trained_on(network(drawn=(20, 8)), [rectangles((1, 8, 8, 40, 56)), rectangles()])
+    assert (output.raw["rpn_labels"] >= 0).sum(dim=1).tolist() == [20, 20]
+    assert [len(boxes) for boxes in output.raw["proposals"]] == [8, 8]
+    assert (output.raw["box_classes"] < K).sum() <= 2  # a quarter of one image's
+
+
 def test_anchors_for_another_number_of_levels_are_refused():
     with pytest.raises(UsageError, match="anchor_sizes: got 2, expected one for each of the 5 levels"):
         network(anchor_sizes=(8, 16))

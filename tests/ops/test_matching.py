@@ -1,11 +1,14 @@
-"""Points that stand for objects beside a slow obvious version."""
+"""Boxes that stand for objects beside torchvision's matcher, points beside a slow obvious version."""
 
 import numpy as np
+import pytest
 import torch
 from fakes.objects_truth import rectangles
+from torchvision.models.detection._utils import Matcher
+from torchvision.ops import box_iou
 
 from segatlas.ops import matching
-from segatlas.ops.matching import BACKGROUND, IGNORED, match_points, middles_of, true_objects
+from segatlas.ops.matching import BACKGROUND, IGNORED, TrueObjects, drawn, match, match_points, middles_of, true_objects
 
 SIZE = (48, 64)
 OBJECTS = ((0, 4, 4, 40, 44), (1, 10, 10, 26, 22), (2, 20, 30, 21, 31), (1, 10, 12, 26, 24))
@@ -72,3 +75,28 @@ def test_the_middle_of_a_mask_is_the_mean_of_its_pixels():
     for one, middle in zip(mask, found.tolist(), strict=True):
         rows, columns = one.nonzero()
         assert np.allclose(middle, (columns.mean(), rows.mean()))
+
+
+@pytest.mark.parametrize(("below", "above", "best_always"), [(0.3, 0.7, True), (0.5, 0.5, False)])
+def test_boxes_stand_for_the_objects_of_torchvisions_matcher(below, above, best_always):
+    draw = torch.Generator().manual_seed(0)
+    corners = torch.rand(500, 2, generator=draw) * 40
+    boxes = torch.cat([corners, corners + 2 + torch.rand(500, 2, generator=draw) * 22], dim=1)
+    chosen = boxes[:9] + torch.rand(9, 4, generator=draw)
+    empty = torch.zeros(0, 4)
+    objects = TrueObjects(chosen, torch.zeros(9, dtype=torch.long), torch.zeros(9, 64, 64, dtype=torch.bool), empty)
+    found = match(boxes, objects, (100, 100), background_below=below, object_from=above, best_always=best_always)
+    theirs = Matcher(above, below, allow_low_quality_matches=best_always)(box_iou(chosen, boxes))
+    assert found.tolist() == theirs.tolist()  # -1 below, -2 between in both
+    assert {BACKGROUND, *range(3)} <= set(found.tolist())
+    assert (IGNORED in found) == (below < above)
+
+
+def test_objects_are_drawn_up_to_their_fraction_and_background_fills_up():
+    matched = torch.tensor([0] * 10 + [BACKGROUND] * 50 + [IGNORED] * 40)
+    for count, expected in ((16, (4, 12)), (100, (10, 50)), (2, (0, 2))):
+        positive, negative = drawn(matched, count, 0.25)
+        assert (len(positive), len(negative)) == expected
+        assert (matched[positive] == 0).all()
+        assert (matched[negative] == BACKGROUND).all()
+        assert len({*positive.tolist(), *negative.tolist()}) == sum(expected)

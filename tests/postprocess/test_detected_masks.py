@@ -7,11 +7,13 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch.nn.functional import interpolate
 
 from segatlas.config.objects import DETECTRON2, MMDET, TORCHVISION, ObjectRule, asked_rule, rule_faults
 from segatlas.errors import DataError, TaskError, UsageError
+from segatlas.ops.upsampling import upsample_aligned
 from segatlas.postprocess import find
-from segatlas.structures import DetectedMasks, Instance
+from segatlas.structures import DetectedMasks, Instance, Resample
 
 SIZE = (60, 80)
 CANVAS = (64, 96)
@@ -99,6 +101,20 @@ def test_masks_over_the_canvas_are_upsampled_and_cut_to_the_image(upsampled):
     (one,) = found(output, size=(120, 160), rule=ObjectRule(upsampled=upsampled)).instances
     assert one.rle.box == (32, 48, 64, 96)
     assert one.area == pytest.approx(32 * 48, rel=0.02)
+
+
+def test_aligned_masks_are_upsampled_by_their_own_rule_before_they_are_cut_and_resized():
+    draw = torch.Generator().manual_seed(2)
+    logits = torch.randn(3, 16, 24, generator=draw) * 4
+    boxes, scores = torch.tensor([[0.0, 0, 80, 60]]).expand(3, 4), torch.tensor([0.9, 0.8, 0.7])
+    parts = ((boxes,), (scores,), (torch.zeros(3, dtype=torch.int64),), (logits,))
+    output = DetectedMasks(*parts, CANVAS, resample=Resample("aligned"), frame="canvas")
+    whole = upsample_aligned(logits.sigmoid()[None], 4)[..., : SIZE[0], : SIZE[1]]
+    for size in (SIZE, (75, 130)):
+        expected = interpolate(whole, size, mode="bilinear")[0] > 0.5
+        objects = found(output, size=size, crop=SIZE, rule=ObjectRule(strict=True)).instances
+        for one, mask in zip(objects, expected, strict=True):
+            assert np.count_nonzero(one.mask != mask.numpy()) <= 2  # at one half, to the last bit
 
 
 def test_score_top_overlap_and_classes_decide_which_objects_stay():

@@ -122,6 +122,19 @@ def test_every_parameter_gets_a_gradient_in_the_first_step(words, name):
     assert ours == []
 
 
+@each
+def test_whole_images_of_different_sizes_share_a_batch(words, name):
+    config = Config.load(words(name), "transforms.crop=null", "transforms.scale=[0.5, 2.0]")
+    parts = build_parts(config)
+    batch = collate([SampleStream(parts.train, parts.pipeline, 7)[(0, index)] for index in range(4)])
+    assert len(set(batch.sizes)) > 1
+    net = training_mode(parts.net, config.train)
+    loss, _ = parts.criterion(net(batch.inputs, batch.targets, batch.sizes), batch.targets)
+    loss.backward()
+    assert loss.isfinite()
+    assert all(one.grad is None or one.grad.isfinite().all() for one in net.parameters())
+
+
 # ---- fine-tuning
 FIELDS = {
     "mask_rcnn": ({"num_classes": 7}, {"num_classes": 3}),

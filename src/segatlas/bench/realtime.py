@@ -197,7 +197,7 @@ def make_pieces(model: str, subject: Subject, settings: RealtimeSettings, plain:
     eager = partial(plain_labels, subject, image, torch.device(settings.device))
     found = [Piece(model=model, way=PLAIN, precision="fp32", call=eager, labels=eager().cpu().numpy()[0])]
     for precision, predictor in predictors.items():
-        calls = {
+        calls: dict[str, Callable[[], object]] = {
             WHOLE: partial(predictor.predict, image),
             NETWORK: partial(predictor.output, maps),
             UPSAMPLED: partial(_upsampled, predictor, maps),

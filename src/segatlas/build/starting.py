@@ -27,7 +27,8 @@ class StartReport:
     """What `start_from` did.
 
     loaded: names of the tensors taken over.
-    replaced: names of the tensors that stay new (classifiers, mostly), because the class count differs.
+    replaced: names of the tensors that stay new (classifiers, mostly), because the class count differs, or because
+        the earlier model has no auxiliary heads.
     card: the card of the earlier model, whose preprocessing training takes over; None for a file without one.
     """
 
@@ -40,7 +41,8 @@ def start_from(net: nn.Module, path: str | Path) -> StartReport:
     """Copy the weights of an earlier model into `net`, strictly.
 
     Only tensors whose shape follows from the class count may differ, and only in that: classifiers, auxiliary ones
-    too, and PointRend's layers over coarse logits. They stay as they are in `net` and are named in the report.
+    too, and PointRend's layers over coarse logits; and auxiliary heads may be missing, all of them. These stay as they
+    are in `net` and are named in the report.
     Weights of the network inside a wrapper go there.
 
     Args:
@@ -85,6 +87,7 @@ def _load(
     expected = net.state_dict()
     differing = [name for name, tensor in expected.items() if name in tensors and tensor.shape != tensors[name].shape]
     replaced = _of_another_class_count(net, differing, tensors) if differing else []
+    replaced += _of_heads_for_training(net, tensors)
     kept = {name: tensor for name, tensor in expected.items() if name not in replaced}
     taken = {name: tensor for name, tensor in tensors.items() if name not in replaced}
     try:
@@ -124,6 +127,16 @@ def _of_another_class_count(net: nn.Module, names: list[str], tensors: dict[str,
     return [
         name for name in names if _differs_only_in_classes(ours[name], [one[name] for one in larger], tensors[name])
     ]
+
+
+def _of_heads_for_training(net: nn.Module, tensors: dict[str, Tensor]) -> list[str]:
+    """Return the names of what only training has, the auxiliary heads, where the file has none of it."""
+    config: Any = net.config
+    if not getattr(config, "aux", False) or net.state_dict().keys() <= tensors.keys():
+        return []
+    deployed = build_empty(load_architecture(str(net.architecture)), replace(config, aux=False)).state_dict()
+    heads = [name for name in net.state_dict() if name not in deployed]
+    return [] if any(name in tensors for name in heads) else heads
 
 
 def _differs_only_in_classes(ours: Tensor, larger: Sequence[Tensor], found: Tensor) -> bool:

@@ -106,7 +106,10 @@ def realtime(
 ) -> None:
     """Run the protocol and tell what it found."""
     from segatlas.bench import measure_realtime
+    from segatlas.bench.realtime import published_miou
 
+    if chart is not None and all(published_miou(model) is None for model in models):
+        raise UsageError("--chart: no mIoU is published for any of these models")
     console = human(json_line=json_line)
     with console.status("loading") as status:
         report = measure_realtime(models, settings, progress=status.update)
@@ -158,11 +161,7 @@ def _print_realtime(report: RealtimeReport, console: Console) -> None:
 
 
 def write_chart(report: RealtimeReport, path: Path) -> None:
-    """Draw the published mIoU of the models over what was measured end to end, one point a precision.
-
-    Raises:
-        UsageError: nothing is published for any of them.
-    """
+    """Draw the published mIoU of the models over what was measured end to end, one point a precision."""
     from segatlas.drawing.plots import scatter_image
 
     miou = {facts.model: facts.miou for facts in report.models}
@@ -172,8 +171,6 @@ def write_chart(report: RealtimeReport, path: Path) -> None:
         for row in report.rows
         if row.way == "end to end" and (value := miou[row.model]) is not None
     }
-    if not points:
-        raise UsageError("--chart: no mIoU is published for any of these models")
     height, width = report.settings.size
     content = scatter_image(
         points,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from segatlas.data.checks import CheckReport, Finding
     from segatlas.data.checks.convert_objects import Form
     from segatlas.data.dataset import SegmentationData
+    from segatlas.data.object_statistics import ObjectStatistics
     from segatlas.data.statistics import SplitStatistics
     from segatlas.recipe import Config
 
@@ -106,26 +107,39 @@ def stats(
     json_line: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Count sizes, values, class pixels and images of every split, and suggest class weights and normalisation."""
+    """Count sizes, values, class pixels and images of every split, and suggest class weights and normalisation.
+
+    Where there are objects, they are counted too: of each class, by size, in an image.
+    """
     import json
 
-    from segatlas.data import create_dataset, plainest_target
+    from segatlas.data import create_dataset, targets_of
     from segatlas.data.checks import available_splits
+    from segatlas.data.object_statistics import describe_objects
     from segatlas.data.statistics import describe
     from segatlas.files import whole_file
 
     cfg = load_data(words, config_file)
     console = human(json_line=json_line)
     record: dict[str, object] = {"root": cfg.data.root, "name": cfg.data.name, "splits": {}}
-    described = []
+    described, objects = [], {}
     for split in available_splits(cfg.data):
-        dataset = create_dataset(cfg.data, split, cfg.seed, target=plainest_target(cfg.data))
+        targets = targets_of(cfg.data, split)
+        dataset = create_dataset(cfg.data, split, cfg.seed, target=targets[0])
         with progress_bar(f"reading {dataset.split}") as bar:
             described.append(
                 describe(dataset, declared=cfg.model.input.stated_max_value, jobs=jobs, progress=bar.report)
             )
         print_statistics(described[-1], console)
-    record["splits"] = {one.split: one.to_dict() for one in described}
+        if "InstancesTarget" in targets:
+            with progress_bar(f"reading objects of {dataset.split}") as bar:
+                given = create_dataset(cfg.data, split, cfg.seed, target="InstancesTarget")
+                objects[dataset.split] = describe_objects(given, jobs=jobs, progress=bar.report)
+            print_object_statistics(objects[dataset.split], console)
+    record["splits"] = {
+        one.split: one.to_dict() | ({"objects": objects[one.split].to_dict()} if one.split in objects else {})
+        for one in described
+    }
     _print_suggestion(described[0], console)
     if out is not None:
         with whole_file(out) as temporary:
@@ -133,7 +147,7 @@ def stats(
         console.print(f"written: {printable(out)}", markup=False)
     if json_line:
         print_json_line(record)
-    if any(one.skipped for one in described):
+    if any(one.skipped for one in described) or any(one.skipped for one in objects.values()):
         raise typer.Exit(1)
 
 
@@ -148,26 +162,35 @@ def preview(
     json_line: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Draw a sheet: image | mask | overlay with legend, and with --augmented a training sample of the recipe."""
+    """Draw a sheet: image | mask | overlay with legend, and with --augmented a training sample of the recipe.
+
+    Where there are objects or segments, each is drawn by itself in a further column.
+    """
     import numpy as np
 
-    from segatlas.data import create_dataset, plainest_target
+    from segatlas.data import create_dataset, targets_of
     from segatlas.drawing import save_image, sheet
 
     cfg = load_data(words, config_file)
-    dataset = create_dataset(cfg.data, split, cfg.seed, target=plainest_target(cfg.data))
+    targets = targets_of(cfg.data, split)
+    dataset = create_dataset(cfg.data, split, cfg.seed, target=targets[0])
+    further = {
+        title: create_dataset(cfg.data, split, cfg.seed, target=target)
+        for title, target in (("objects", "InstancesTarget"), ("segments", "SegmentsTarget"))
+        if target in targets
+    }
     console = human(json_line=json_line)
     rows, names, failed = [], [], []
     for index in np.unique(np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int)).tolist():
         try:
-            rows.append(preview_row(dataset, index, cfg if augmented else None))
+            rows.append(preview_row(dataset, index, further.values(), cfg if augmented else None))
             names.append(dataset.key(index))
         except DataError as error:
             failed.append(str(error))
             console.print(f"left out: {error}", markup=False)
     if not rows:
         raise DataError(f"no image of {split} can be drawn; run segatlas data check", cfg.data.root)
-    titles = ["image", "mask", "overlay", *(["training sample"] if augmented else [])]
+    titles = ["image", "mask", "overlay", *further, *(["training sample"] if augmented else [])]
     try:
         save_image(sheet(rows, titles, names), out)
     except ValueError as error:
@@ -410,6 +433,32 @@ def print_statistics(one: SplitStatistics, console: Console) -> None:
     console.print()
 
 
+def print_object_statistics(one: ObjectStatistics, console: Console) -> None:
+    """Print how many objects a split has, and of each class how many and how large they are."""
+    from rich.table import Table
+
+    least, median, most = one.per_image
+    console.print(f"{one.split}: {_number(one.objects, 'object')} in {_number(one.images, 'image')}", style="bold")
+    console.print(f"  in an image {least} / {median} / {most} (fewest / median / most); {one.without} without any")
+    table = Table("Class", "Objects", "Images", "Small", "Medium", "Large", "Area", "Crowds", box=None, pad_edge=False)
+    for column in range(1, 8):
+        table.columns[column].justify = "right"
+        table.columns[column].no_wrap = True
+    for row in one.classes:
+        area = "" if row.areas is None else " / ".join(f"{value:,}" for value in row.areas)
+        counts = (row.objects, row.images, row.small, row.medium, row.large)
+        if row.objects or row.crowds:
+            table.add_row(printable(row.name), *(f"{count:,}" for count in counts), area, str(row.crowds))
+    console.print(table, soft_wrap=False)
+    absent = [row.name for row in one.classes if not row.objects and not row.crowds]
+    if absent:
+        console.print(f"  no object of: {printable(', '.join(absent))}", style="dim", markup=False)
+    for text in one.skipped[:MOST_FILES]:
+        console.print(f"  skipped: {text}", style="red", markup=False)
+    console.print("  small below 32 x 32 pixels, large from 96 x 96; area smallest / median / largest", style="dim")
+    console.print()
+
+
 def _print_suggestion(train: SplitStatistics, console: Console) -> None:
     mean, std = (", ".join(f"{value:.4f}" for value in values) for values in (train.mean, train.std))
     console.print(f"from {train.split}, for a network that starts from random weights:", style="bold")
@@ -418,20 +467,32 @@ def _print_suggestion(train: SplitStatistics, console: Console) -> None:
     console.print("fractions are of labelled pixels, 'ignore' of all pixels", style="dim")
 
 
-def preview_row(dataset: SegmentationData, index: int, augment: Config | None) -> list[np.ndarray]:
-    """Return image, mask colours and overlay of a sample, and with a recipe one training sample of it."""
+def preview_row(
+    dataset: SegmentationData, index: int, further: Iterable[SegmentationData], augment: Config | None
+) -> list[np.ndarray | None]:
+    """Return image, mask colours and overlay of a sample, and with a recipe one training sample of it.
+
+    further: the same split with truths of objects or segments, of which each is drawn.
+    """
     import numpy as np
 
     from segatlas.data.statistics import label_of
-    from segatlas.drawing import color_mask, overlay, viewable
+    from segatlas.drawing import color_mask, overlay, truth_overlay, viewable
     from segatlas.labels import IGNORE
+    from segatlas.structures import InstancesTarget, SegmentsTarget
 
     sample = dataset.load(index)
     image = viewable(sample.image)
     label = label_of(sample.target)
     if label is None:
         label = np.full(image.shape[:2], IGNORE, np.uint8)
-    row = [image, color_mask(label, dataset.palette), overlay(image, label, dataset.palette, dataset.classes)]
+    shown = overlay(image, label, dataset.palette, dataset.classes)
+    row: list[np.ndarray | None] = [image, color_mask(label, dataset.palette), shown]
+    for other in further:
+        truth = other.truth(index)
+        row.append(
+            truth_overlay(image, truth, other.palette) if isinstance(truth, InstancesTarget | SegmentsTarget) else None
+        )
     if augment is not None:
         from segatlas.data.transforms import Pipeline
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 WINDOW_HELP = "Predict by windows of N or HxW pixels; default: as the model's card says."
 OUT_HELP = "Folder for eval.json; default: a file of evaluations/ in the run folder, called after the options."
-TTA_HELP = "Test-time augmentation: flips, vertical, turns, scales:0.75,1,1.25, joined by commas."
+TTA_HELP = "Test-time augmentation: flips, vertical, turns, scales:0.75,1,1.25, exp, joined by commas."
 
 
 def evaluate(

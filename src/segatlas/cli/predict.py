@@ -26,6 +26,7 @@ from segatlas.errors import UsageError
 from segatlas.files import require_writable, sweep_leftovers
 from segatlas.output import all_kinds, ending_of, kinds_of, tasks_with_writers, write
 from segatlas.output.options import WriterOptions
+from segatlas.output.submission import CITYSCAPES_TEST, names_in_zip, write_zip
 from segatlas.printable import printable
 from segatlas.safe_console import ProgressBar, progress_bar
 
@@ -94,7 +95,8 @@ def predict(
     input_file: Annotated[Path | None, typer.Option("--input", help="One image, in place of SOURCE.")] = None,
     output_file: Annotated[Path | None, typer.Option("--output", help="Mask file (.png) for --input.")] = None,
     tta: Annotated[
-        str, typer.Option(help="Test-time augmentation: flips, vertical, turns, scales:0.75,1,1.25, joined by commas.")
+        str,
+        typer.Option(help="Test-time augmentation: flips, vertical, turns, scales:0.75,1,1.25, exp, joined by commas."),
     ] = "",
     window: Annotated[str, typer.Option(help="Predict by windows of N or HxW pixels.")] = "",
     overlap: OverlapOption = None,
@@ -109,6 +111,9 @@ def predict(
         typer.Option(help="Value that is full scale in the images (1, 255, 4095, 65535); default: as the model's."),
     ] = None,
     mask_format: Annotated[str, typer.Option("--format", help=f"Codes in masks: {' or '.join(FORMATS)}.")] = "index",
+    zip_file: Annotated[
+        Path | None, typer.Option("--zip", metavar="FILE.zip", help="Also all masks in one zip for Cityscapes' server.")
+    ] = None,
     aux: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=PATH", help="A further input of the model: a file, or a folder of files by stem."),
@@ -123,14 +128,12 @@ def predict(
 
     A file that cannot be read is reported and the rest goes on; the exit code is 1 then.
     """
-    if mask_format not in FORMATS:
-        raise UsageError(f"--format: got {mask_format!r}, expected one of {', '.join(FORMATS)}")
     single = _single(source, out, input_file, output_file)
-    if single and save is not None:
-        raise UsageError(f"--save {save}: --input and --output write the mask alone; give SOURCE and --out")
+    _check_words(mask_format, save, is_single=single is not None)
     not_read: list[Path] = []
     jobs = [single] if single else plan_jobs(source or [], _required(out), not_read)
     jobs = add_aux(jobs, aux or [])
+    _check_zip(zip_file, jobs, mask_format)
     wanted = None if save is None else parse_kinds(save)
     options = {"tta": tta, **_window_options(window, overlap), "offline": offline, "commercial_ok": commercial_ok}
     options |= {"max_value": max_value, "objects": _asked_of_objects(score, top, class_agnostic, window, overlap)}
@@ -146,24 +149,68 @@ def predict(
     _check_aux(jobs, predictor, model)
 
     console, summary, start = human(json_line=json_line), PredictionSummary(), time.perf_counter()
-    if not_read and not quiet:
-        console.print(_told_not_read(not_read))
+    _tell_not_read(not_read, console, quiet=quiet)
     with progress_bar(total=len(jobs), shown=not quiet, text_last=True, console=console) as bar:
         for job, result in _results(predictor, jobs, batch, "confidence" in kinds, summary, console, bar):
             for kind, path in targets[job].items():
                 write(task, kind, result, path, written)
             summary.done += 1
             bar.step(job.name)
+    _write_zip(zip_file, {targets[job].get("mask", job.source): job.source for job in jobs}, summary, console)
     seconds, place = time.perf_counter() - start, output_file if single else out
     agreement = _bf16_agreement(predictor, jobs) if precision == "bf16" and summary.done and not quiet else None
     if not quiet:
         _tell_done(console, summary, agreement, f"in {seconds:.1f} s -> {printable(place)}")
     if json_line:
-        facts = {"model": model, "out": str(place), "predicted": summary.done, "failed": summary.failed}
-        facts["not_read"] = [str(path) for path in not_read]
-        print_json_line({**facts, "seconds": round(seconds, 3), "bf16_agreement": agreement})
+        print_json_line(_facts(model, place, summary, not_read, seconds, agreement))
     if summary.failed:
         raise typer.Exit(1)
+
+
+def _check_words(mask_format: str, save: str | None, *, is_single: bool) -> None:
+    if mask_format not in FORMATS:
+        raise UsageError(f"--format: got {mask_format!r}, expected one of {', '.join(FORMATS)}")
+    if is_single and save is not None:
+        raise UsageError(f"--save {save}: --input and --output write the mask alone; give SOURCE and --out")
+
+
+def _facts(
+    model: str, place: Path | None, summary: PredictionSummary, not_read: list[Path], seconds: float, agreement: Any
+) -> dict[str, Any]:
+    """Return what --json prints."""
+    return {
+        "model": model,
+        "out": str(place),
+        "predicted": summary.done,
+        "failed": summary.failed,
+        "not_read": [str(path) for path in not_read],
+        "seconds": round(seconds, 3),
+        "bf16_agreement": agreement,
+    }
+
+
+def _check_zip(file: Path | None, jobs: Sequence[Job], mask_format: str) -> None:
+    """Refuse a zip that the server would not take, before anything is predicted."""
+    if file is None:
+        return
+    if mask_format != "cityscapes-ids":
+        raise UsageError("--zip: the server takes label ids; add --format cityscapes-ids")
+    if file.is_dir():
+        raise UsageError(f"--zip: {file} is a folder, expected a file")
+    require_writable(file.parent, error=UsageError)
+    names_in_zip({Path(job.name): job.source for job in jobs})
+
+
+def _write_zip(file: Path | None, masks: dict[Path, Path], summary: PredictionSummary, console: Console) -> None:
+    """Write the zip and say how much of the test set it holds; none where an image failed."""
+    if file is None:
+        return
+    if summary.failed:
+        console.print(f"{printable(file)} is not written: {len(summary.failed)} of {len(masks)} images failed")
+        return
+    write_zip(names_in_zip(masks), file)
+    whole = "" if len(masks) == CITYSCAPES_TEST else f"; the test set has {CITYSCAPES_TEST}"
+    console.print(f"{len(masks)} masks in {printable(file)}{whole}", markup=False)
 
 
 def _usual() -> list[str]:
@@ -179,10 +226,12 @@ def _tell_done(console: Console, summary: PredictionSummary, agreement: float | 
     console.print(f"{summary.done} {images} predicted{failed} {where}")
 
 
-def _told_not_read(files: Sequence[Path]) -> str:
+def _tell_not_read(files: Sequence[Path], console: Console, *, quiet: bool) -> None:
+    if not files or quiet:
+        return
     count = "1 file" if len(files) == 1 else f"{len(files)} files"
     endings = ", ".join(sorted({path.suffix or "none" for path in files}))
-    return f"not read: {count} with other endings ({endings}), the first is {printable(files[0])}"
+    console.print(f"not read: {count} with other endings ({endings}), the first is {printable(files[0])}")
 
 
 def plan_jobs(sources: Sequence[str], out: Path, not_read: list[Path] | None = None) -> list[Job]:

@@ -26,7 +26,7 @@ from segatlas.tasks import TASKS
 
 DEFAULT_EPOCHS = 50
 MINUTES_IN_TEN_YEARS = 10 * 366 * 24 * 60
-TTA = r"^(flips|vertical|turns|scales:\d*\.?\d+(,\d*\.?\d+)*)$"
+TTA = r"^(flips|vertical|turns|exp|scales:\d*\.?\d+(,\d*\.?\d+)*)$"
 FIRST_TASK = next(iter(TASKS))
 OptionsType = TypeVar("OptionsType", bound=Section)
 ModelCheck = Callable[[Mapping[str, Any]], list[Problem]]
@@ -276,7 +276,7 @@ class EvalConfig(Section):
     split: Literal["train", "val", "test"] = Field("val", description="split that is evaluated")
     batch: int = Field(1, ge=1, description="images of one size predicted together")
     tta: tuple[Annotated[str, Field(pattern=TTA)], ...] = Field(
-        (), description="'flips', 'vertical', 'turns' or 'scales:0.75,1.25'; test-time augmentation, averaged"
+        (), description="'flips', 'vertical', 'turns', 'scales:0.75,1.25' or 'exp'; test-time augmentation, averaged"
     )
     boundary: bool = Field(True, description="also boundary IoU and boundary F-score, of objects boundary AP")
     boundary_width: float = Field(0.02, gt=0, le=1, description="boundary width as a fraction of the image's diagonal")

@@ -14,7 +14,7 @@ from segatlas.errors import DataError
 if TYPE_CHECKING:
     from segatlas.config.schema import DataConfig
 
-__all__ = ["DATASETS", "Store", "create_dataset", "describe_layout", "plainest_target"]
+__all__ = ["DATASETS", "Store", "create_dataset", "describe_layout", "targets_of"]
 
 
 def create_dataset(
@@ -44,16 +44,17 @@ def create_dataset(
     return kind(cfg, split, seed, store, target)
 
 
-def plainest_target(cfg: DataConfig) -> str:
-    """Return the name of the plainest truth that a dataset's files give: of pixels, else of objects or segments."""
+def targets_of(cfg: DataConfig, split: str) -> tuple[str, ...]:
+    """Return the names of the truths that a split's files give, the plainest first; a held-out val has train's."""
     from segatlas.data.options import checked
 
     kind = dataset_class(cfg.name)
     cfg = checked(cfg)
-    items = [item for part in kind.listing(cfg, kind.prepare(cfg)).parts.values() for item in part.items]
-    if any(item.target is not None for item in items):
-        return kind.targets[0]
-    return next((name for name in kind.targets if any(name in item.truths for item in items)), kind.targets[0])
+    listing = kind.listing(cfg, kind.prepare(cfg))
+    part = listing.parts.get(split) or listing.parts.get("train")
+    items = part.items if part is not None else ()
+    given = {name for item in items for name, path in {"SemanticTarget": item.target, **item.truths}.items() if path}
+    return tuple(name for name in kind.targets if name in given) or kind.targets[:1]
 
 
 def _hint(root: Path) -> str:

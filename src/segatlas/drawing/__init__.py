@@ -10,7 +10,15 @@ from segatlas.drawing.maps import boundary_image, color_mask, confidence_image, 
 from segatlas.drawing.object_crops import CROP_TITLES, object_row
 from segatlas.drawing.plots import bars_image, confusion_image, curves_image, read_metrics
 from segatlas.drawing.report import ReportContent, write_report
-from segatlas.drawing.sheets import SAMPLE_TITLES, object_overlay, sample_row, segment_overlay, sheet, side_by_side
+from segatlas.drawing.sheets import (
+    SAMPLE_TITLES,
+    object_overlay,
+    sample_row,
+    segment_overlay,
+    sheet,
+    side_by_side,
+    truth_overlay,
+)
 from segatlas.renamed import old_names
 
 __all__ = [
@@ -34,6 +42,7 @@ __all__ = [
     "segment_overlay",
     "sheet",
     "side_by_side",
+    "truth_overlay",
     "viewable",
     "with_legend",
     "write_bytes",

@@ -12,9 +12,10 @@ from PIL import Image
 from segatlas.drawing.maps import LINE, Color, boundaries, color_mask, error_image, viewable
 from segatlas.drawing.text import INK, MUTED, canvas, font, shortened, tell_missing
 from segatlas.labels import IGNORE
+from segatlas.structures import SegmentsTarget
 
 if TYPE_CHECKING:
-    from segatlas.structures import Instance, InstancesTarget, Result, SegmentsTarget, SemanticTarget
+    from segatlas.structures import Instance, InstancesTarget, Result, SemanticTarget
 
 Pixels = np.ndarray
 
@@ -57,10 +58,7 @@ def instance_row(
     """
     masks, classes, crowd = (np.asarray(part) for part in target)
     size = masks.shape[1:]
-    truth_ids = np.full(size, -1, np.int32)
-    for index in np.argsort(-masks.sum(axis=(1, 2)), kind="stable").tolist():  # the smallest on top
-        if not crowd[index]:
-            truth_ids[masks[index]] = index
+    truth_ids = _true_ids(masks, crowd)
     found_ids = _ids_of(result.instances, (size[0], size[1]))
     found_classes = np.array([one.class_index for one in result.instances], np.int64)
     truth, found = _classes_of(truth_ids, classes), _classes_of(found_ids, found_classes)
@@ -91,6 +89,25 @@ def segment_maps(result: Result) -> tuple[np.ndarray, np.ndarray]:
         classes[one.id] = one.class_index
     ids = result.panoptic.ids
     return ids - 1, classes[ids]
+
+
+def truth_overlay(image: Pixels, target: InstancesTarget | SegmentsTarget, palette: Sequence[Color]) -> Pixels:
+    """Return the image (H, W, 3) with each true object or segment tinted in its class's colour, and lines between."""
+    classes = np.asarray(target.classes)
+    ids = np.asarray(target.ids) if isinstance(target, SegmentsTarget) else _true_ids(np.asarray(target.masks))
+    return _tinted(image, ids, _classes_of(ids, classes), palette)
+
+
+def _true_ids(masks: np.ndarray, hidden: np.ndarray | None = None) -> np.ndarray:
+    """Return (H, W) the index of each pixel's object of masks (M, H, W), the smallest on top; -1 = none.
+
+    hidden: (M,) bool, masks that are left out.
+    """
+    ids = np.full(masks.shape[1:], -1, np.int32)
+    for index in np.argsort(-masks.sum(axis=(1, 2)), kind="stable").tolist():
+        if hidden is None or not hidden[index]:
+            ids[masks[index]] = index
+    return ids
 
 
 def segment_overlay(image: Pixels, result: Result, palette: Sequence[Color]) -> Pixels:

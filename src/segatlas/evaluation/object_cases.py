@@ -35,8 +35,9 @@ TITLES = {
 class ObjectCase:
     """One object. kind: of KINDS. key: of its image. name: of its class.
 
-    iou: of the two masks; of a missed or false object, that with the nearest one of any class, `near`, None = there is
-    none. score: of the predicted one, None where it is missed. truth, found: the masks, None where there is none.
+    iou: of the two masks. near: of a missed or false object, the class of the nearest one on the other side, None =
+    there is none. score: of the predicted object, None where it is missed. truth, found: the masks, one of them that of
+    the nearest one; None where there is none.
     """
 
     kind: str
@@ -49,11 +50,16 @@ class ObjectCase:
     found: Rle | None = field(default=None, repr=False)
 
     @property
-    def area(self) -> int:
-        """Pixels of the object, the true one where it is there."""
-        mask = self.truth or self.found
+    def mask(self) -> Rle:
+        """The object's own mask, the true one where it is there."""
+        mask = self.found if self.kind == FALSE else self.truth
         assert mask is not None
-        return mask.area
+        return mask
+
+    @property
+    def area(self) -> int:
+        """Pixels of it."""
+        return self.mask.area
 
     @property
     def caption(self) -> str:
@@ -66,10 +72,8 @@ class ObjectCase:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON; box: top, left, bottom, right."""
-        mask = self.truth or self.found
-        assert mask is not None
         facts = {"key": self.key, "class": self.name, "iou": self.iou, "score": self.score, "near": self.near}
-        return {**facts, "area": self.area, "box": list(mask.box)}
+        return {**facts, "area": self.area, "box": list(self.mask.box)}
 
 
 class ObjectCases:
@@ -100,11 +104,12 @@ class ObjectCases:
                 self._keep(ObjectCase(kind=BEST, **facts), float(own[best]))
                 self._keep(ObjectCase(kind=WORST, **facts), -float(own[best]))
             elif not (iou[row][true.crowd] >= IOU).any():
-                near = _nearest(np.where(true.crowd, 0.0, iou[row]), true_names)
-                self._keep(ObjectCase(kind=FALSE, **facts, **near), one.score)
+                near = _nearest(np.where(true.crowd, 0.0, iou[row]), true_names, true.masks)
+                self._keep(ObjectCase(kind=FALSE, **facts, truth=near[2], iou=near[0], near=near[1]), one.score)
         for column in np.flatnonzero(~taken & ~true.crowd).tolist():
             facts = {"key": key, "name": true_names[column], "score": None, "truth": true.masks[column]}
-            case = ObjectCase(kind=MISSED, **facts, **_nearest(iou[:, column], names))
+            near = _nearest(iou[:, column], names, masks)
+            case = ObjectCase(kind=MISSED, **facts, found=near[2], iou=near[0], near=near[1])
             self._keep(case, float(case.area))
 
     def _keep(self, case: ObjectCase, value: float) -> None:
@@ -119,8 +124,9 @@ class ObjectCases:
         return {kind: tuple(case for *_, case in sorted(kept, reverse=True)) for kind, kept in self._kept.items()}
 
 
-def _nearest(ious: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
+def _nearest(ious: np.ndarray, names: Sequence[str], masks: Sequence[Rle]) -> tuple[float, str | None, Rle | None]:
+    """Return IoU, class and mask of the object with the highest IoU; nothing where none is above 0."""
     place = int(ious.argmax()) if ious.size else -1
     if place < 0 or ious[place] <= 0:
-        return {"iou": 0.0, "near": None}
-    return {"iou": float(ious[place]), "near": names[place]}
+        return 0.0, None, None
+    return float(ious[place]), names[place], masks[place]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -14,6 +15,9 @@ from segatlas.evaluation.report import Report
 from segatlas.metrics.number import UNDEFINED, Number
 from segatlas.metrics.sections import ClassTable, Ranking, Summary
 from segatlas.printable import printable
+
+MOST_COLUMNS = 9
+"""Scores of a class side by side."""
 
 
 def facts(report: Report) -> list[tuple[str, list[str]]]:
@@ -33,6 +37,17 @@ def facts(report: Report) -> list[tuple[str, list[str]]]:
         ("how", [f"{window}, {resize}, {tta}", machine]),
         ("time", [f"{report.seconds:.1f} s, {speed:.1f} images/s, reading and scoring included"]),
     ]
+
+
+def pieces(section: ClassTable) -> list[ClassTable]:
+    """Return a table of classes as tables that fit side by side into 80 columns; counts stand in the last."""
+    scores = section.scores
+    count = -(-len(scores) // MOST_COLUMNS)
+    if count <= 1:
+        return [section]
+    size = -(-len(scores) // count)
+    found = [replace(section, columns=scores[start : start + size]) for start in range(0, len(scores), size)]
+    return [*found[:-1], replace(found[-1], columns=(*found[-1].columns, *section.counts))]
 
 
 def class_table(section: ClassTable) -> Table:
@@ -81,7 +96,8 @@ def full_report(report: Report) -> Group:
     parts: list[RenderableType] = [_facts_table(report)]
     for section in report.sections:
         if isinstance(section, ClassTable):
-            parts += ["", class_table(section), *_notes(section)]
+            parts += [part for piece in pieces(section) for part in ("", class_table(piece))]
+            parts += _notes(section)
         elif isinstance(section, Summary):
             parts += ["", summary_table(section)]
         elif isinstance(section, Ranking):

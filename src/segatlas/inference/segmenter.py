@@ -135,7 +135,14 @@ class Segmenter:
         logits, held = first.sample(), True
         if isinstance(first, Tile):
             held = len(self._views) * logits[0, 0].numel() <= size[0] * size[1]
-        chunks = mean_of_views(chain([first], views), len(self._views), size[0], chunk_rows(logits, size[1]), held=held)
+        chunks = mean_of_views(
+            chain([first], views),
+            len(self._views),
+            size[0],
+            chunk_rows(logits, size[1]),
+            held=held,
+            exponential=self._views[0].exponential,
+        )
         best = [(best_of(chunk).cpu(), chunk.amax(dim=1).cpu() if confidence else None) for chunk in chunks]
         labels = torch.cat([classes for classes, _ in best], dim=1)
         return labels, torch.cat([sure for _, sure in best if sure is not None], dim=1) if confidence else None

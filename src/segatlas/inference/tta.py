@@ -2,8 +2,9 @@
 
 A view is a resize followed by quarter turns and a left-right flip of the network's input. Each view's logits are
 upsampled to the image's own size (as published: one bilinear upsampling), turned back, and put through softmax; the
-mean over the views decides. This is done a chunk of rows at a time, from logits at the network's stride: those of all
-views where that is less than the full-size sum, (K, H, W), which is kept otherwise.
+mean over the views decides. With "exp" it is the sum of the exponentials of the logits, as code that descends from
+HRNet's publishes it: a view that is surer weighs more. This is done a chunk of rows at a time, from logits at the
+network's stride: those of all views where that is less than the full-size sum, (K, H, W), which is kept otherwise.
 """
 
 from __future__ import annotations
@@ -21,16 +22,21 @@ from segatlas.errors import UsageError
 from segatlas.structures import Inputs, changed
 
 DEFAULT_SCALES = (0.75, 1.0, 1.25)
-HELP = "flips, vertical, turns, scales or scales:0.75,1,1.25"
+MOST_EXPONENT = 60.0
+HELP = "flips, vertical, turns, scales, scales:0.75,1,1.25 or exp"
 
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """One way to see an image: resized by `scale`, then quarter turns counter-clockwise, then a left-right flip."""
+    """One way to see an image: resized by `scale`, then quarter turns counter-clockwise, then a left-right flip.
+
+    exponential: views are added by the exponentials of their logits, not by probabilities; the same of all of an image.
+    """
 
     scale: float = 1.0
     turns: int = 0
     flip: bool = False
+    exponential: bool = False
 
     def apply(self, images: Tensor) -> Tensor:
         """Return a batch (N, C, H, W) as this view sees it; (N, C, W', H') after an odd number of turns.
@@ -83,7 +89,9 @@ class RowSource(Protocol):
         ...
 
 
-def mean_of_views(views: Iterable[RowSource], count: int, height: int, step: int, *, held: bool) -> Iterator[Tensor]:
+def mean_of_views(
+    views: Iterable[RowSource], count: int, height: int, step: int, *, held: bool, exponential: bool = False
+) -> Iterator[Tensor]:
     """Yield the mean of the views' softmax, (N, K, rows, W) for chunks of `step` rows from the top down.
 
     Args:
@@ -92,29 +100,54 @@ def mean_of_views(views: Iterable[RowSource], count: int, height: int, step: int
         height: rows in all.
         step: rows of a chunk.
         held: keep all views and make each chunk at once, else the sum over them at full size and one view at a time.
+        exponential: the sum of the exponentials of the logits in place of the mean, over its sum over the classes.
     """
     cuts = [(first, min(first + step, height)) for first in range(0, height, step)]
     if held:
         kept = list(views)
         for cut in cuts:
-            yield sum((view.rows(*cut).softmax(dim=1) for view in kept[1:]), kept[0].rows(*cut).softmax(dim=1)) / count
+            total = Votes(exponential=exponential)
+            for view in kept:
+                total.add(view.rows(*cut))
+            yield total.result(count)
         return
-    total: list[Tensor] = []
+    totals = [Votes(exponential=exponential) for _ in cuts]
     for view in views:
-        for place, cut in enumerate(cuts):
-            probabilities = view.rows(*cut).softmax(dim=1)
-            if len(total) <= place:
-                total.append(probabilities)
-            else:
-                total[place] += probabilities
-    yield from (chunk / count for chunk in total)
+        for total, cut in zip(totals, cuts, strict=True):
+            total.add(view.rows(*cut))
+    for place in range(len(cuts)):
+        yield totals[place].result(count)
+
+
+class Votes:
+    """The sum over the views of what each says of some rows."""
+
+    def __init__(self, *, exponential: bool):
+        self.exponential = exponential
+        self.total: Tensor | None = None
+        self.largest: Tensor | None = None
+
+    def add(self, logits: Tensor) -> None:
+        """Add the logits (N, K, rows, W) of a view."""
+        if not self.exponential:
+            votes = logits.softmax(dim=1)
+        else:  # over the first view's largest, and within what float32 holds
+            self.largest = logits.amax(dim=1, keepdim=True) if self.largest is None else self.largest
+            votes = (logits - self.largest).clamp_(max=MOST_EXPONENT).exp_()
+        self.total = votes if self.total is None else self.total.add_(votes)
+
+    def result(self, count: int) -> Tensor:
+        """Return the probabilities (N, K, rows, W) that so many views agree on."""
+        assert self.total is not None
+        return self.total / self.total.sum(dim=1, keepdim=True) if self.exponential else self.total / count
 
 
 def parse_views(words: str | Sequence[str]) -> tuple[View, ...]:
     """Return the views that words such as "flips,scales:0.75,1.25" stand for; () for none.
 
     flips adds the left-right mirror, vertical the top-bottom one, turns the four quarter turns, scales the listed
-    multiples of the input (exactly those: list 1 to keep the image itself); several words multiply.
+    multiples of the input (exactly those: list 1 to keep the image itself); several words multiply. exp adds the views
+    by the exponentials of their logits.
 
     Raises:
         UsageError: a word that is not known, or a scale that is not a number above 0.
@@ -123,13 +156,15 @@ def parse_views(words: str | Sequence[str]) -> tuple[View, ...]:
     tokens = [token.strip() for token in text.split(",") if token.strip()]
     if not tokens:
         return ()
-    poses = {(0, False)}
+    poses, exponential = {(0, False)}, False
     scales: list[float] | None = None
     for number, token in enumerate(tokens):
         if token == "flips":
             poses = _times(poses, {(0, False), (0, True)})
         elif token == "vertical":
             poses = _times(poses, {(0, False), (2, True)})
+        elif token == "exp":
+            exponential = True
         elif token == "turns":
             poses = _times(poses, {(turns, False) for turns in range(4)})
         elif token == "scales":
@@ -141,7 +176,7 @@ def parse_views(words: str | Sequence[str]) -> tuple[View, ...]:
         else:
             raise UsageError(f"test-time augmentation {token!r} is not known; use {HELP}")
     return tuple(
-        View(scale=scale, turns=turns, flip=flip)
+        View(scale=scale, turns=turns, flip=flip, exponential=exponential)
         for scale in dict.fromkeys(scales or (1.0,))
         for turns, flip in sorted(poses)
     )

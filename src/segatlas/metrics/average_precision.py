@@ -345,6 +345,8 @@ def _of_size(name: str, size: str) -> Number:
     return Number(
         name=f"{name}_{size}",
         title=f"average {what}, {size} objects",
+        heading=f"AP {size[0].upper()}" if name == "ap" else "",
+        last_line=f"{name}_{size}" if name == "ap" else "",
         label=f"{name.upper()} {size}",
         definition=f"The {name} of objects {_BOUNDS[size]} of mask; others, true or predicted, count nowhere.",
     )
@@ -354,6 +356,8 @@ def _recall(name: str, most: str) -> Number:
     return Number(
         name=name,
         title=f"average recall, {most} a class and image",
+        heading="AR" if name == "ar" else "",
+        last_line=name if name == "ar" else "",
         label=name.upper().replace("_", "@"),
         definition=f"Mean over the IoUs of ap of the fraction of true objects that are matched when {most} predictions "
         "of a class in an image count, those of highest score, or the mean over the classes that have true objects.",
@@ -399,7 +403,9 @@ METRIC = Metric(
         Number(
             name="boundary_ap",
             title="boundary average precision",
+            heading="B-AP",
             label="B-AP",
+            last_line="boundary_ap",
             definition="The ap where the IoU of two masks is the lower one of theirs and that of their boundaries "
             "(Cheng, CVPR 2021): the pixels of a mask that have one outside it, or outside the image, at most d pixels "
             "away (chessboard distance), d = boundary_width x image diagonal, rounded, at least 1.",

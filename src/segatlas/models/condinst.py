@@ -312,7 +312,8 @@ class CondInst(nn.Module):
         middles, unit = cells.middles, (cells.strides * self.config.offset_unit)[:, None]
         y, x = (self.places(side, self.finest, middles) for side in size)
         offsets = [(middles[:, :1] - x) / unit, (middles[:, 1:] - y) / unit]  # (R, w) and (R, h)
-        with torch.autocast(features.device.type, enabled=False):
+        device = "cpu" if features.is_meta else features.device.type  # autocast does not know "meta"
+        with torch.autocast(device, enabled=False):
             matrices, biases = self._unpacked(precise(weights))
             x = matrices[0][:, :, 2:] @ precise(features).flatten(1) + biases[0]
             across, down = (matrices[0][:, :, index, None] * offsets[index][:, None] for index in (0, 1))

@@ -96,7 +96,7 @@ class BNReLUConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, in_channels, h, w) to (N, out_channels, h, w)."""
-        out: Tensor = self.conv(F.relu(self.bn(x)))
+        out: Tensor = self.conv(F.relu(self.bn(x), inplace=True))
         return out
 
 
@@ -115,9 +115,9 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, in_channels, h, w) to (N, channels, h / stride, w / stride)."""
-        y = F.relu(self.bn1(self.conv1(x)))
+        y = F.relu(self.bn1(self.conv1(x)), inplace=True)
         y = self.bn2(self.conv2(y)) + self.downsample(x)
-        return y if self.last else F.relu(y)
+        return y if self.last else F.relu(y, inplace=True)
 
 
 class Bottleneck(nn.Module):
@@ -198,16 +198,16 @@ class SpatialAssistantEncoder(PyramidEncoder):
         """Map an image (N, C, H, W), sides multiples of 8, to five maps."""
         x = self.layer1(self.stem(x))  # (N, P, H/4, W/4)
         x3 = self.run_stage(self.layer3, F.relu(self.run_stage(self.layer2, F.relu(x))))  # (N, 4P, H/8, W/8)
-        fine, coarse = F.relu(x3).chunk(2, dim=1)
+        fine, coarse = (F.relu(half) for half in x3.chunk(2, dim=1))  # each lies in memory by itself
 
         spatial = self.run_stage(self.spatial, fine)  # (N, 4P, H/8, W/8)
         x4 = self.run_stage(self.layer4, coarse)  # (N, 4P, H/16, W/16)
-        x = F.relu(x4 + self.down4(spatial))
+        x = F.relu(x4 + self.down4(spatial), inplace=True)
         spatial = x3 + (spatial + upsample(F.relu(x4), spatial))
 
         further = self.run_stage(self.further_spatial, spatial)
         x = self.run_stage(self.layer5, x)  # (N, 8P, H/32, W/32)
-        x = F.relu(x + self.down5(F.relu(further)))
+        x = F.relu(x + self.down5(F.relu(further)), inplace=True)
         both = further + upsample(self.compression(x), further)  # (N, 4P, H/8, W/8)
         return [spatial, further, both, x4, self.run_stage(self.layer6, x)]
 
@@ -270,6 +270,26 @@ class SpatialAttentionDecoder(nn.Module):
         out: Tensor = self.out(both * (1 + attention) + context * (2 - attention))
         return out
 
+    def inference_form(self) -> FusedDecoder:
+        """Return this with its sums written into few maps."""
+        return FusedDecoder(self)
+
+
+class FusedDecoder(nn.Module):
+    """`SpatialAttentionDecoder` in fewer passes over memory: both + 2 context + attention (both - context)."""
+
+    def __init__(self, decoder: SpatialAttentionDecoder):
+        super().__init__()
+        self.across, self.down, self.out = decoder.across, decoder.down, decoder.out
+
+    def forward(self, spatial: Tensor, both: Tensor, context: Tensor) -> Tensor:
+        """Map as `SpatialAttentionDecoder` does."""
+        attention = self.across(spatial).sigmoid_().add_(self.down(spatial).sigmoid_())
+        context = upsample(F.relu(context), both)
+        difference = attention.mul_(both - context)
+        out: Tensor = self.out(difference.add_(both).add_(context, alpha=2))
+        return out
+
 
 class Head(nn.Module):
     """Batch norm, ReLU and 3x3 convolution, then batch norm and ReLU: what a 1x1 classifier takes."""
@@ -277,12 +297,12 @@ class Head(nn.Module):
     def __init__(self, in_channels: int, channels: int, dropout: float = 0.0):
         super().__init__()
         self.reduce = BNReLUConv(in_channels, channels, 3)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
         self.bn = BatchNorm2d(channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, in_channels, h, w) to (N, channels, h, w)."""
-        return F.relu(self.bn(self.dropout(self.reduce(x))))
+        return F.relu(self.bn(self.dropout(self.reduce(x))), inplace=True)
 
 
 class SANet(nn.Module):

@@ -19,10 +19,8 @@ from segatlas.layers.norm import BatchNorm2d
 from segatlas.recipe import Config
 from segatlas.structures import Inputs
 from segatlas.tasks import TASKS
-from segatlas.training.freezing import training_mode
+from segatlas.training.freezing import BATCH_NORMS, training_mode
 from segatlas.training.logbook import LOGGER
-
-BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 def check_data(config: Config, datasets: Sequence[SegmentationData]) -> None:

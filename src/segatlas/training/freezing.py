@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from segatlas.config.schema import TrainConfig
 from segatlas.errors import UsageError
+
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+"""What keeps statistics of the maps that it sees."""
 
 
 def frozen_parts(net: nn.Module, settings: TrainConfig) -> tuple[nn.Module, ...]:
@@ -36,6 +38,6 @@ def training_mode(net: nn.Module, settings: TrainConfig) -> nn.Module:
         part.eval()
     if settings.freeze_norms:
         for module in net.get_submodule("encoder").modules():
-            if isinstance(module, _BatchNorm):
+            if isinstance(module, BATCH_NORMS):
                 module.eval()
     return net

@@ -6,14 +6,16 @@ import shutil
 from pathlib import Path
 
 from segatlas.config.schema import DataConfig
-from segatlas.data import create_dataset
-from segatlas.data.checks.convert_objects import write_objects
+from segatlas.data import create_dataset, targets_of
 from segatlas.data.checks.examine import available_splits
 from segatlas.data.checks.file_listing import list_dataset_files
+from segatlas.data.checks.object_files import write_objects
 from segatlas.data.checks.repair import check_new_folder
-from segatlas.data.checks.repairable import lost_in_copy
+from segatlas.data.checks.repairable import lost_entries, lost_in_copy
 from segatlas.data.checks.scan import Progress
+from segatlas.data.dataset import SegmentationData
 from segatlas.data.datasets import dataset_class
+from segatlas.data.datasets.annotations import SEMANTIC
 from segatlas.data.datasets.cityscapes import to_label_ids
 from segatlas.data.datasets.truths import INSTANCES
 from segatlas.data.formats.classes import JSON_FILE, write_classes
@@ -49,11 +51,16 @@ def to_folder(
     """
     out, root = Path(out), Path(cfg.root or ".")
     check_new_folder(out, root)
-    splits = {split: create_dataset(cfg, split) for split in available_splits(cfg)}
+    splits = {
+        split: create_dataset(cfg, split, target=_plainest(cfg, split, target)) for split in available_splits(cfg)
+    }
+    named = next((one for one in splits.values() if _has_masks(one)), next(iter(splits.values())))
     known = checked(cfg)
     listing = list_dataset_files(known, dataset_class(cfg.name).prepare(known), target=target)
     if lost := lost_in_copy(listing, keeps=(INSTANCES,)):
         raise UsageError(f"data.name={cfg.name}: {lost}")
+    if target in (None, INSTANCES) and (lost := lost_entries(listing)):
+        raise DataError(lost, cfg.root)
     objects = {}
     there = any(item.truths.get(INSTANCES) for part in listing.parts.values() for item in part.items)
     if there and target in (None, INSTANCES):
@@ -73,16 +80,25 @@ def to_folder(
                     write_mask(temporary / split / "masks" / f"{key}.png", label, dataset.palette)
                 if split in objects and isinstance(truth := objects[split].truth(index), InstancesTarget):
                     names = objects[split].classes
-                    same = tuple(dataset.classes.index(name) if name in dataset.classes else -1 for name in names)
-                    if -1 in same:
-                        raise UsageError(f"objects have the class {names[same.index(-1)]!r}, masks have none of it")
+                    foreign = [name for name in names if name not in named.classes]
+                    if foreign:
+                        raise UsageError(f"objects have the class {foreign[0]!r}, masks have none of it")
                     write_objects(temporary / split / "instances", key, truth, names)
                 done += 1
                 if progress:
                     progress(done, total)
-        first = next(iter(splits.values()))
-        write_classes(temporary / JSON_FILE, first.classes, first.palette)
+        write_classes(temporary / JSON_FILE, named.classes, named.palette)
     return {split: len(dataset) for split, dataset in splits.items()}
+
+
+def _plainest(cfg: DataConfig, split: str, target: str | None) -> str:
+    """Return the truth by which a split is opened: masks where it has some, else objects, which are then all it has."""
+    given = targets_of(cfg, split)
+    return INSTANCES if target is None and SEMANTIC not in given and INSTANCES in given else SEMANTIC
+
+
+def _has_masks(data: SegmentationData) -> bool:
+    return any(data.files(index)[1] is not None for index in range(len(data)))
 
 
 def to_cityscapes_ids(source: str | Path, out: str | Path, progress: Progress | None = None) -> int:

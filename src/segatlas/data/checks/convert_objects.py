@@ -6,7 +6,7 @@
                 overlap   OUT/classes.json
 
 Masks, classes, crowds and the order of objects stay as they are. Images are copied. An image without the truth that is
-written is left out, for a list without its objects would say that it has none.
+written is left out, for a list without its objects would say that it has none; so is a split of such images.
 """
 
 from __future__ import annotations
@@ -20,16 +20,20 @@ from typing import Any, Literal
 import numpy as np
 
 from segatlas.config.schema import DataConfig
-from segatlas.data import create_dataset
+from segatlas.data import create_dataset, targets_of
 from segatlas.data.checks.examine import available_splits
+from segatlas.data.checks.file_listing import list_dataset_files
+from segatlas.data.checks.object_files import write_objects
 from segatlas.data.checks.repair import check_new_folder
+from segatlas.data.checks.repairable import lost_entries
 from segatlas.data.checks.scan import Progress
 from segatlas.data.dataset import SegmentationData
-from segatlas.data.datasets.truths import INSTANCES, SEGMENTS, object_class_text
+from segatlas.data.datasets import dataset_class
+from segatlas.data.datasets.truths import INSTANCES, SEGMENTS
 from segatlas.data.formats.classes import JSON_FILE, write_classes
 from segatlas.data.formats.coco import numbers_of
-from segatlas.data.formats.masks import write_mask
 from segatlas.data.formats.panoptic import write_map
+from segatlas.data.options import checked
 from segatlas.errors import DataError
 from segatlas.files import whole_folder
 from segatlas.structures import InstancesTarget, SegmentsTarget
@@ -38,13 +42,6 @@ from segatlas.structures.rle import Rle
 Form = Literal["coco", "panoptic", "instances"]
 TARGET_OF: dict[str, str] = {"coco": INSTANCES, "panoptic": SEGMENTS, "instances": INSTANCES}
 """Form -> the truth that it holds."""
-
-MOST_NUMBERED = 65535
-"""Objects that a map of 16 bits can number."""
-
-
-MOST_NAME = 200
-"""Bytes of a file's name."""
 
 
 @dataclass(kw_only=True)
@@ -62,12 +59,18 @@ def to_objects(cfg: DataConfig, out: str | Path, form: Form, progress: Progress 
         The number of images in each split that was written.
 
     Raises:
-        DataError: a file that cannot be read, no image with that truth, or `out` cannot be written.
+        DataError: a file that cannot be read, entries of it that belong to no class or image, no image with that truth,
+            or `out` cannot be written.
         UsageError: `out` is not empty, or lies in the dataset itself; the dataset has no such truth.
     """
     out = Path(out)
     check_new_folder(out, Path(cfg.root or "."))
-    splits = {split: create_dataset(cfg, split, target=TARGET_OF[form]) for split in available_splits(cfg)}
+    known = checked(cfg)
+    if lost := lost_entries(list_dataset_files(known, dataset_class(cfg.name).prepare(known))):
+        raise DataError(lost, cfg.root)
+    there = available_splits(cfg)
+    given = [split for split in there if TARGET_OF[form] in targets_of(cfg, split)]
+    splits = {split: create_dataset(cfg, split, target=TARGET_OF[form]) for split in given or there}
     total, done, counts = sum(map(len, splits.values())), 0, {}
     with whole_folder(out, durable=False) as temporary:
         for split, data in splits.items():
@@ -89,33 +92,6 @@ def to_objects(cfg: DataConfig, out: str | Path, form: Form, progress: Progress 
             first = next(iter(splits.values()))
             write_classes(temporary / JSON_FILE, first.classes, first.palette)
     return counts
-
-
-def write_objects(folder: Path, key: str, target: InstancesTarget, names: tuple[str, ...]) -> None:
-    """Write the objects of an image as a map with its table, or as a file an object where they overlap."""
-    masks, kinds, crowd = (np.asarray(part) for part in target)
-    if len(masks) <= MOST_NUMBERED and not (masks.sum(axis=0, dtype=np.int32) > 1).any():
-        numbers = np.zeros(masks.shape[1:], np.uint16)
-        for row, mask in enumerate(masks):
-            numbers[mask] = row + 1
-        write_mask(folder / f"{key}.png", numbers)
-        table = [{"id": row + 1, "class": names[kind], "crowd": bool(many)}
-                 for row, (kind, many) in enumerate(zip(kinds.tolist(), crowd.tolist(), strict=True))]  # fmt: skip
-        (folder / f"{key}.json").write_text(json.dumps(table) + "\n", encoding="utf-8")
-        return
-    for row, (mask, kind, many) in enumerate(zip(masks, kinds.tolist(), crowd.tolist(), strict=True)):
-        name = object_file(row, kind, names, crowd=many)
-        write_mask(folder / key / name, np.where(mask, 255, 0).astype(np.uint8))
-
-
-def object_file(row: int, kind: int, names: tuple[str, ...], *, crowd: bool) -> str:
-    """Return the name of an object's file: its class is read from it again, by its index where the name is no help."""
-    end = "_crowd.png" if crowd else ".png"
-    named = f"{row:06d}_{names[kind]}{end}"
-    is_file = not set(names[kind]) & set('/\\:*?"<>|\0') and len(named.encode()) < MOST_NAME
-    if is_file and object_class_text(Path(named)) == (names[kind], crowd):
-        return named
-    return f"{kind}_{row:06d}{end}"
 
 
 def _write_sample(root: Path, form: Form, split: str, data: SegmentationData, index: int, lists: Lists) -> None:

@@ -72,8 +72,7 @@ FIX_OPTION = "--fix NEW_FOLDER"
 
 NOT_REPAIRED = frozenset(
     {"layout", "no_image", "missing_split", "list", "classes_file", "single_class", "no_label", "no_object"}
-    | {"annotation_file", "bad_annotation", "duplicate_id", "unknown_image", "unknown_class"}
-    | {"unlisted_segment", "overlap"}
+    | {"annotation_file", "unknown_class", "overlap"}
 )
 """Kinds of errors that a repaired copy does not take away."""
 

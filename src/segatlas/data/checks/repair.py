@@ -1,7 +1,8 @@
 """Write a repaired copy of a dataset; the source is only read.
 
 The copy is a plain folder dataset, `OUT/{split}/{images,masks}/KEY.*` with `classes.json`, and `fixes.json` that says
-what was done to which file. What cannot be repaired is left out, and named there.
+what was done to which file. What cannot be repaired is left out, and named there. Objects that lie beside the masks are
+written to `OUT/{split}/instances`, each once, as the pixels that it has in its image.
 """
 
 from __future__ import annotations
@@ -15,13 +16,16 @@ import cv2
 import numpy as np
 
 from segatlas.data.checks.findings import CheckReport
+from segatlas.data.checks.object_files import without_repeated, write_objects
 from segatlas.data.checks.pairing import is_turned
 from segatlas.data.checks.reading import Reading
-from segatlas.data.checks.repairable import Standard, reason_to_leave_out, standard_of
+from segatlas.data.checks.repairable import Standard, object_names, reason_to_leave_out, standard_of
 from segatlas.data.checks.scan import Progress, ScanResult
 from segatlas.data.checks.snapping import snap
 from segatlas.data.checks.stats import ImageStats, MaskStats, pack
+from segatlas.data.datasets.decoder import Decoder
 from segatlas.data.datasets.listing import Item, LabelEncoding
+from segatlas.data.datasets.truths import INSTANCES
 from segatlas.data.formats.classes import JSON_FILE, write_classes
 from segatlas.data.formats.guards import read_bytes
 from segatlas.data.formats.images import read_image
@@ -29,8 +33,16 @@ from segatlas.data.formats.masks import IGNORE, read_raw, write_mask
 from segatlas.data.formats.pixels import upright
 from segatlas.errors import DataError, UsageError
 from segatlas.files import whole_folder
+from segatlas.structures import InstancesTarget
 
 FIXES_FILE = "fixes.json"
+MENDED = {
+    "area_mismatch": "areas or boxes of objects left to their masks",
+    "polygon_outside": "polygons of objects cut at the image",
+    "empty_object": "objects without a pixel left out",
+    "repeated_object": "objects that were there twice left out once",
+}
+"""Kind of finding about objects -> what a copy does about it."""
 
 
 def repair(found: CheckReport, out: str | Path, progress: Progress | None = None) -> Path:
@@ -115,7 +127,19 @@ def _write_pair(
     if label is not None:
         target = root / split / "masks" / item.key
         write_mask(target.with_name(f"{target.name}.png"), label, reading.palette)
+    if INSTANCES in item.truths:
+        done += _write_objects(split, item, scan, reading, root)
     return done
+
+
+def _write_objects(split: str, item: Item, scan: ScanResult, reading: Reading, root: Path) -> list[str]:
+    """Write the objects of an item and return what was done to them."""
+    target = scan.listing.truths[INSTANCES].read(item, Decoder())
+    assert isinstance(target, InstancesTarget)
+    names = object_names(scan.listing, reading)
+    write_objects(root / split / "instances", item.key, without_repeated(target), names)
+    counts = Counter(kind for kind, _ in scan.truths[INSTANCES, item.image].problems if kind in MENDED)
+    return [f"{count} {MENDED[kind]}" for kind, count in counts.items()]
 
 
 def _repaired_label(mask: MaskStats, reading: Reading, encoding: LabelEncoding) -> tuple[np.ndarray, list[str]]:

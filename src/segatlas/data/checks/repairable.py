@@ -12,7 +12,11 @@ from segatlas.data.checks.rules import same_images
 from segatlas.data.checks.scan import ScanResult
 from segatlas.data.checks.stats import ImageStats, MaskStats
 from segatlas.data.datasets.listing import FileListing, Item
+from segatlas.data.datasets.truths import INSTANCES, SEGMENTS
 from segatlas.data.formats.pixels import can_convert, common_channels
+
+UNREAD = ("bad_annotation", "unlisted_segment")
+"""Kinds of findings about single objects with which the others of an image cannot be read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,9 +30,11 @@ class Standard:
 
 def obstacle_to_repair(scan: ScanResult, reading: Reading) -> str:
     """Return why no repaired copy can be written, or "" where it can."""
-    lost = lost_in_copy(scan.listing)
+    lost = lost_in_copy(scan.listing, keeps=(INSTANCES,))
     if lost:
         return lost
+    if scan.images and not scan.masks and any(item.truths for _, item in scan.items()):
+        return "it has no masks; segatlas data convert --to coco writes objects anew"
     standard = standard_of(scan)
     if standard is None:
         return "no image is readable" if scan.images else "there is no image with a mask"
@@ -37,10 +43,29 @@ def obstacle_to_repair(scan: ScanResult, reading: Reading) -> str:
     if any(mask.is_palette and reading.bad_codes(mask) for mask in scan.readable_masks()):
         return "masks with a palette hold indices of no class, which a copy would lose: name the palette's colours in \
 data.label_colors"
+    if lost := lost_entries(scan.listing):
+        return lost
+    foreign = [name for name in object_names(scan.listing, reading) if name not in reading.classes]
+    if foreign:
+        return f"objects have the class {foreign[0]!r}, masks have none of it: name the classes in data.classes"
     pairs = [item for split, item in scan.items() if split == "train"]
     if not any(not reason_to_leave_out("train", item, scan, reading, standard) for item in pairs):
         return "no pair of train would be left"
     return ""
+
+
+def object_names(listing: FileListing, reading: Reading) -> tuple[str, ...]:
+    """Return the names of the classes of objects; () where there are none."""
+    if not any(INSTANCES in item.truths for part in listing.parts.values() for item in part.items):
+        return ()
+    table = listing.class_tables.get(INSTANCES)
+    return reading.classes if table is None else table.names
+
+
+def lost_entries(listing: FileListing) -> str:
+    """Return in words which entries of annotation files belong to no object that can be written; "" for none."""
+    fault = next((one.fault for one in listing.faults if one.kind in ("bad_annotation", "unknown_class")), "")
+    return f"objects whose image or class is not known would be lost: {fault}" if fault else ""
 
 
 def lost_in_copy(listing: FileListing, keeps: Collection[str] = ()) -> str:
@@ -93,10 +118,28 @@ def reason_to_leave_out(split: str, item: Item, scan: ScanResult, reading: Readi
     if mask is not None and _has_another_shape(image, mask):
         (height, width), (rows, columns) = image.size, mask.size
         return f"mask of {columns} x {rows} pixels for an image of {width} x {height}: another aspect ratio"
+    objects = scan.listing.parts[split].companions.get(INSTANCES)
+    if objects is not None and item.image in objects.missing:
+        return f"no {objects.words}"
+    if INSTANCES in item.truths and (fault := _fault_of_objects(item, scan)):
+        return f"objects: {fault}"
     if not can_convert(image.channels, standard.channels):
         return f"image: {image.channels} channels, the copy has {standard.channels}"
     if image.depth != standard.depth and "float32" in (image.depth, standard.depth):
         return f"image: {image.depth}, most are {standard.depth}"
+    return ""
+
+
+def _fault_of_objects(item: Item, scan: ScanResult) -> str:
+    """Return why the objects of an image cannot be copied, "" where they can."""
+    image, truth = scan.images[item.image], scan.truths[INSTANCES, item.image]
+    segments = scan.truths.get((SEGMENTS, item.image), truth)  # a panoptic map, of which these may be the things
+    unread = [text for look in (truth, segments) for kind, text in look.problems if kind in UNREAD]
+    if truth.fault or truth.misfit or unread:
+        return truth.fault or truth.misfit or unread[0]
+    if truth.size != image.size:
+        (height, width), (rows, columns) = image.size, truth.size
+        return f"of {columns} x {rows} pixels for an image of {width} x {height}"
     return ""
 
 

@@ -48,6 +48,9 @@ class Annotations:
     ids: Mapping[int, int] | None = None
     """Category -> class where a dataset's numbers are fixed; names then do not count."""
 
+    endings: tuple[str, ...] = ()
+    """What the names of images end with in the files, and the items' keys do not."""
+
     object_classes: Mapping[int, int] | None = None
     """Class of a map -> class of its objects, where a dataset says it."""
 
@@ -66,7 +69,7 @@ class Annotations:
         self.object_categories = self.object_categories or file.categories
         classes = self._classes(file, self.object_categories)
         items, lost = [], []
-        found = matched(part.items, file.images)
+        found = matched(part.items, file.images, self.endings)
         for item in part.items:
             image = found.get(item.key)
             if image is None:
@@ -98,7 +101,7 @@ class Annotations:
         self.map_categories = self.map_categories or file.categories
         classes = self._classes(file, self.map_categories)
         items, lost = [], []
-        found = matched(part.items, file.images)
+        found = matched(part.items, file.images, self.endings)
         for item in part.items:
             image = found.get(item.key)
             table = None if image is None else file.maps.get(image.id)
@@ -235,12 +238,16 @@ class Annotations:
         self.faults.append(Fault(kind=kind, files=(path,), fault=text, repair=_REPAIRS[kind]))
 
 
-def matched(items: Iterable[Item], images: Sequence[CocoImage]) -> dict[str, CocoImage]:
+def matched(items: Iterable[Item], images: Sequence[CocoImage], endings: Sequence[str] = ()) -> dict[str, CocoImage]:
     """Return the listed image of each item by its key: that of the same path without ending, else of the same name."""
-    by_path = {PurePosixPath(one.file_name).with_suffix("").as_posix(): one for one in images}
+    by_path: dict[str, CocoImage] = {}
     by_name: dict[str, list[CocoImage]] = {}
     for one in images:
-        by_name.setdefault(PurePosixPath(one.file_name).stem, []).append(one)
+        path = PurePosixPath(one.file_name).with_suffix("")
+        ending = next((ending for ending in endings if path.name.endswith(ending) and path.name != ending), "")
+        path = path.with_name(path.name.removesuffix(ending))
+        by_path[path.as_posix()] = one
+        by_name.setdefault(path.name, []).append(one)
     found = {}
     for item in items:
         same = by_name.get(PurePosixPath(item.key).name, [])

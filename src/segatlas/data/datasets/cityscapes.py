@@ -105,6 +105,9 @@ _TRAIN_ID_RULE = LabelRule(num_classes=len(CLASSES))
 _IMAGE_STEM = "_leftImg8bit"
 _MASK_ENDINGS = ("_gtFine_labelIds", "_gtFine_labelTrainIds")
 _IDS_ENDING = "_gtFine_instanceIds"
+_LISTED_ENDINGS = ("_gtFine_leftImg8bit", "_leftImg8bit")
+"""What names of images end with in panoptic files; the authors' script writes the first."""
+
 
 _THINGS = TruthClasses(
     names=tuple(name for name, is_thing in zip(CLASSES, THINGS, strict=True) if is_thing),
@@ -139,7 +142,9 @@ class Cityscapes(PairedFiles):
         folders = {split: (root / "leftImg8bit" / split, root / "gtFine" / split) for split in splits}
         folders = {split: pair for split, pair in folders.items() if pair[0].is_dir()}
         parts = {split: _match(images, masks, split) for split, (images, masks) in folders.items()}
-        found = Annotations(names=CLASSES, ids=CLASS_OF_PANOPTIC_ID, object_classes=OBJECT_CLASSES)
+        found = Annotations(
+            names=CLASSES, ids=CLASS_OF_PANOPTIC_ID, object_classes=OBJECT_CLASSES, endings=_LISTED_ENDINGS
+        )
         for split, part in parts.items():
             listed = root / "gtFine" / f"cityscapes_panoptic_{split}.json"
             if listed.is_file() and not any(INSTANCES in item.truths for item in part.items):

@@ -14,8 +14,8 @@
 Layout: `images/STEM.png`, `labels/STEM.png`, and a list a split at the root. The authors divide the set in a file of
 MATLAB, `split.mat`; its three lists of numbers are to be written as text.
 
-Palette and grey masks hold label ids as they are. Colours are the same for some ids: what is black may be any of the
-first four (unlabeled is taken), what is a pole's a group of poles, what is a car's a licence plate.
+Palette and grey masks hold label ids as they are. Some ids have the same colour, and the first of them is taken: 0 of
+the four that are black, pole and not the group of poles, car and not the licence plate.
 
 The sizes of image and mask are compared by their headers when the files are listed. Pairs that differ are left out, and
 `data check` names them.
@@ -104,7 +104,7 @@ class Gtav(PairedFiles):
     def listing(cls, cfg: DataConfig, root: Path, splits: Sequence[str] = SPLITS) -> FileListing:
         """List the images that the lists of the splits name, but those whose mask has another size."""
         options = cfg.options(GtavOptions)
-        wanted = {split: (split,) for split in SPLITS}
+        wanted: dict[str, tuple[str, ...]] = {split: (split,) for split in SPLITS}
         if options.trainval:
             wanted = {"train": ("train", "val"), "val": ("test",), "test": ("test",)}
         parts: dict[str, Part] = {}
@@ -157,8 +157,8 @@ def _part(root: Path, split: str) -> tuple[Part, list[Fault]]:
     faults = [_left_out(item) for item in broken]
     part = replace(part, items=tuple(item for item in part.items if item not in broken))
     if lost:
-        error = DataError(f"no such image, listed in {listed_in}", lost[0])
-        return replace(part, error=part.error or error), [listed_but_missing(lost, listed_in), *faults]
+        missing = DataError(f"no such image, listed in {listed_in}", lost[0])
+        return replace(part, error=part.error or missing), [listed_but_missing(lost, listed_in), *faults]
     return part, faults
 
 

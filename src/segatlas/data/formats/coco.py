@@ -24,6 +24,7 @@ from segatlas.structures.rle import Rle
 Box = tuple[float, float, float, float]
 Size = tuple[int, int]
 Color = tuple[int, int, int]
+ImageId = int | str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,9 +39,9 @@ class Category:
 
 @dataclass(frozen=True, kw_only=True)
 class CocoImage:
-    """An image of a file. size: (H, W) as the file states it."""
+    """An image of a file. id: a number, or a text as Cityscapes and ADE20K have it. size: (H, W) as the file says."""
 
-    id: int
+    id: ImageId
     file_name: str
     size: Size
 
@@ -107,8 +108,8 @@ class CocoFile:
     path: Path
     categories: tuple[Category, ...]
     images: tuple[CocoImage, ...]
-    objects: Mapping[int, Sequence[CocoObject]] = field(default_factory=dict)
-    maps: Mapping[int, CocoMap] = field(default_factory=dict)
+    objects: Mapping[ImageId, Sequence[CocoObject]] = field(default_factory=dict)
+    maps: Mapping[ImageId, CocoMap] = field(default_factory=dict)
     faults: tuple[tuple[str, str], ...] = ()
 
     @property
@@ -157,7 +158,7 @@ def _read(path: Path, changed: int, size: int) -> CocoFile:
     return CocoFile(path=path, categories=categories, images=tuple(images), objects=objects, faults=tuple(faults))
 
 
-Known = tuple[set[int], set[int]]
+Known = tuple[set[int], set[ImageId]]
 """Numbers of categories, and of images, that a file lists."""
 
 
@@ -189,11 +190,11 @@ def _image(entry: Any) -> CocoImage:
     size = (_whole(entry["height"]), _whole(entry["width"]))
     if min(size) < 1 or not isinstance(entry["file_name"], str):
         raise ValueError(f"its size is {size[1]} x {size[0]}, its file {entry['file_name']!r}")
-    return CocoImage(id=_whole(entry["id"]), file_name=entry["file_name"], size=size)
+    return CocoImage(id=_image_id(entry["id"]), file_name=entry["file_name"], size=size)
 
 
-def _objects(entries: list[Any], known: Known, faults: list[tuple[str, str]]) -> dict[int, list[CocoObject]]:
-    objects: dict[int, list[CocoObject]] = {}
+def _objects(entries: list[Any], known: Known, faults: list[tuple[str, str]]) -> dict[ImageId, list[CocoObject]]:
+    objects: dict[ImageId, list[CocoObject]] = {}
     for image, one in _entries(entries, _object, "annotation", faults):
         if _is_known(f"annotation {one.id}", image, one.category, known, faults):
             objects.setdefault(image, []).append(one)
@@ -201,7 +202,7 @@ def _objects(entries: list[Any], known: Known, faults: list[tuple[str, str]]) ->
     return objects
 
 
-def _object(entry: Any) -> tuple[int, CocoObject]:
+def _object(entry: Any) -> tuple[ImageId, CocoObject]:
     fault, shape = "", entry.get("segmentation")
     area, box, wrong = _numbers(entry)
     if isinstance(shape, dict):
@@ -217,7 +218,7 @@ def _object(entry: Any) -> tuple[int, CocoObject]:
         box=box,
         fault=wrong or fault,
     )
-    return _whole(entry["image_id"]), one
+    return _image_id(entry["image_id"]), one
 
 
 def _polygons(given: Any) -> tuple[tuple[np.ndarray, ...], str]:
@@ -241,7 +242,7 @@ _FARTHEST = 1 << 20
 """Pixels beyond which a corner is damage: an outline is walked along in steps."""
 
 
-def _maps(entries: list[Any], known: Known, faults: list[tuple[str, str]]) -> dict[int, CocoMap]:
+def _maps(entries: list[Any], known: Known, faults: list[tuple[str, str]]) -> dict[ImageId, CocoMap]:
     found = _entries(entries, _map, "annotation", faults)
     _twice([image for image, _, _ in found], "map of image", faults)
     maps = {}
@@ -257,10 +258,10 @@ def _maps(entries: list[Any], known: Known, faults: list[tuple[str, str]]) -> di
     return maps
 
 
-def _map(entry: Any) -> tuple[int, str, list[Any]]:
+def _map(entry: Any) -> tuple[ImageId, str, list[Any]]:
     if not isinstance(entry["segments_info"], list) or not isinstance(entry["file_name"], str):
         raise ValueError("segments_info is no list, or file_name no text")
-    return _whole(entry["image_id"]), entry["file_name"], entry["segments_info"]
+    return _image_id(entry["image_id"]), entry["file_name"], entry["segments_info"]
 
 
 def _segment(entry: Any) -> CocoSegment:
@@ -290,13 +291,17 @@ def _is_finite(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
+def _image_id(value: Any) -> ImageId:
+    return value if isinstance(value, str) and value else _whole(value)
+
+
 def _whole(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
         raise ValueError(f"{value!r} is no whole number")
     return int(value)
 
 
-def _is_known(what: str, image: int, category: int, known: Known, faults: list[tuple[str, str]]) -> bool:
+def _is_known(what: str, image: ImageId, category: int, known: Known, faults: list[tuple[str, str]]) -> bool:
     if image not in known[1]:
         faults.append(("unknown_image", f"{what} is of image {image}, which the file does not list"))
     elif category not in known[0]:
@@ -306,9 +311,9 @@ def _is_known(what: str, image: int, category: int, known: Known, faults: list[t
     return False
 
 
-def _twice(numbers: list[int], what: str, faults: list[tuple[str, str]]) -> None:
-    seen: set[int] = set()
-    told: set[int] = set()
+def _twice(numbers: Sequence[ImageId], what: str, faults: list[tuple[str, str]]) -> None:
+    seen: set[ImageId] = set()
+    told: set[ImageId] = set()
     for number in numbers:
         if number in seen and number not in told:
             told.add(number)

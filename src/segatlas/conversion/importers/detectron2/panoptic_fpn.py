@@ -10,6 +10,7 @@ from segatlas.conversion.importers.detectron2.stages import DROPPED, has_stages,
 from segatlas.conversion.importers.foreign import ForeignWeights
 from segatlas.conversion.importers.importer import Importer
 from segatlas.conversion.importers.renames import Renames
+from segatlas.conversion.importers.stages import with_stuff
 from segatlas.models.panoptic_fpn import PanopticFPNConfig
 
 HEAD = "sem_seg_head"
@@ -19,15 +20,7 @@ def recognise(file: ForeignWeights) -> Mapping[str, Any] | None:
     """See `Importer`."""
     if not has_stages(file) or not file.has(f"{HEAD}.p2.0.norm", f"{HEAD}.predictor"):
         return None
-    fields = stage_fields(file)
-    if fields is None:
-        return None
-    logits, width = file.shape(f"{HEAD}.predictor.weight")[:2]
-    stuff = logits - 1
-    return {
-        **fields, "num_classes": fields["num_classes"] + stuff, "stuff": stuff, "other": "first", "channels": width,
-        "groups": 32,
-    }  # fmt: skip
+    return with_stuff(stage_fields(file), file, f"{HEAD}.predictor", other="first")
 
 
 def renames(config: PanopticFPNConfig) -> Renames:

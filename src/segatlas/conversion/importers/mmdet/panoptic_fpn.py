@@ -10,24 +10,20 @@ from segatlas.conversion.importers.foreign import ForeignWeights
 from segatlas.conversion.importers.importer import Importer
 from segatlas.conversion.importers.mmdet.stages import has_stages, stage_fields, stage_renames
 from segatlas.conversion.importers.renames import Renames
+from segatlas.conversion.importers.stages import with_stuff
 from segatlas.models.panoptic_fpn import PanopticFPNConfig
 
 HEAD = "semantic_head"
+PUBLISHED = {"score_threshold": 0.6, "class_agnostic": True}
+"""What published configurations say, for a file without one."""
 
 
 def recognise(file: ForeignWeights) -> Mapping[str, Any] | None:
     """See `Importer`."""
     if not has_stages(file) or not file.has(f"{HEAD}.conv_upsample_layers.0.conv.0.gn", f"{HEAD}.conv_logits"):
         return None
-    fields = stage_fields(file)
-    if fields is None:
-        return None
-    logits, width = file.shape(f"{HEAD}.conv_logits.weight")[:2]
-    stuff = logits - 1
-    return {
-        **fields, "num_classes": fields["num_classes"] + stuff, "stuff": stuff, "other": "last", "channels": width,
-        "groups": 32,
-    }  # fmt: skip
+    fields = with_stuff(stage_fields(file), file, f"{HEAD}.conv_logits", other="last")
+    return fields if fields is None or file.settings else {**fields, **PUBLISHED}
 
 
 def renames(config: PanopticFPNConfig) -> Renames:
