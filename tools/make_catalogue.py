@@ -57,6 +57,14 @@ COLLECTIONS = {
     "poolformer": "semantic_fpn",
     "twins": None,
     "knet": "knet",
+    "ddrnet": "ddrnet",
+    "pidnet": "pidnet",
+    "bisenetv1": "bisenetv1",
+    "bisenetv2": "bisenetv2",
+    "fastscnn": "fast_scnn",
+    "icnet": "icnet",
+    "cgnet": "cgnet",
+    "erfnet": "erfnet",
 }
 """Folder of the index -> our architecture; None = the entry's second word says which."""
 
@@ -68,7 +76,10 @@ ARCHITECTURES = {
     "FPN": "semantic_fpn",
     "UPerNet": "upernet",
 }
-CONFIGS = {"twins_svt-l_uperhead_8x2_512x512_160k_ade20k": "twins_svt-l_uperhead_8xb2-160k_ade20k-512x512"}
+CONFIGS = {
+    "twins_svt-l_uperhead_8x2_512x512_160k_ade20k": "twins_svt-l_uperhead_8xb2-160k_ade20k-512x512",
+    "bisenetv1_r101-d32_lr5e-3_4x4_512x512_160k_coco-stuff164k": "bisenetv1_r101-d32_4xb4-160k_coco-stuff164k-512x512",
+}
 """File -> its config, where the index names another one."""
 
 SHORT_ARCHITECTURE = {"nonlocal_net": "nonlocal", "semantic_fpn": "semantic-fpn"}
@@ -140,6 +151,7 @@ TRANSFORMERS = (
     "segnext",
     "poolformer",
     "knet",
+    *("ddrnet", "pidnet", "bisenetv1", "bisenetv2", "fastscnn", "icnet", "cgnet", "erfnet"),
 )
 """Folders of transformers and what is named alike; config names tell our variant: `vit_deit-s16_mln_upernet_...`."""
 
@@ -235,6 +247,11 @@ def variant_of(architecture: str, config: str) -> str:
     twins = re.match(r"twins_(pcpvt|svt)-(.)_", config)
     if twins:
         return f"{architecture}_twins_{twins[1]}_{twins[2]}"
+    real_time = re.match(
+        r"ddrnet_23(?:-slim)?|pidnet-.|bisenetv1_r\d+|bisenetv2|fast_scnn|icnet_r\d+|cgnet|erfnet", config
+    )
+    if real_time:
+        return real_time[0].replace("-", "_")
     knet = re.match(r"knet-s3_(r50|swin-.)(?:-d8)?_([a-z0-9]+)_", config)
     if knet:
         return f"{architecture}_{knet[2]}_{knet[1].replace('-', '_')}"
@@ -246,7 +263,7 @@ def variant_of(architecture: str, config: str) -> str:
 def count_of_variant(variant: str, dataset: str) -> int:
     """Return how many numbers of four bytes the tensors of a published network hold, with what is stored besides."""
     fields: dict[str, Any] = {"num_classes": NUM_CLASSES[dataset]}
-    if variant.startswith(("upernet", "setr")):
+    if variant.startswith(("upernet", "setr", "ddrnet", "pidnet", "bisenet", "fast_scnn", "icnet")):
         fields["aux"] = True
     if variant.startswith("knet"):
         fields["host"] = {"aux": True}

@@ -13,7 +13,7 @@ from segatlas.models import ARCHITECTURES
 
 def test_names_files_and_addresses_are_unique_and_carry_the_hash():
     entries = published()
-    assert len(entries) == len({e.name for e in entries}) == len({e.file for e in entries}) == 452
+    assert len(entries) == len({e.name for e in entries}) == len({e.file for e in entries}) == 488
     for entry in entries:
         assert entry.url.startswith("https://download.openmmlab.com/mmsegmentation/")
         assert entry.url.endswith(f"-{entry.sha256}.pth")
@@ -66,7 +66,7 @@ def test_a_variant_has_the_weights_of_its_own_form(variant, names):
 
 
 def test_every_architecture_of_it_has_a_variant_with_a_metric():
-    shown = {e.name for e in ARCHITECTURES.values() for variant in e.variants if published_for(variant)}
+    shown = {e.name for e in ARCHITECTURES.values() for name in (e.variants or (e.name,)) if published_for(name)}
     assert shown == {entry.architecture for entry in published()}
 
 
@@ -99,17 +99,19 @@ def test_the_numbers_of_an_entry_are_those_of_the_published_network(name, number
 
 def test_every_entry_has_a_bound_that_its_float32_file_fits_in_and_that_is_far_below_one_for_all():
     for entry in published():
-        assert 3_000_000 < entry.numbers < 600_000_000, entry.name
+        assert 500_000 < entry.numbers < 600_000_000, entry.name
         assert 4 * 4 * entry.numbers < most_bytes_of(entry.numbers) < 10 * 2**30, entry.name
 
 
 def test_the_bound_of_an_entry_holds_our_own_network_too():
     checked = 0
     for architecture in ARCHITECTURES.values():
-        variant = next((name for name in architecture.variants if published_for(name)), None)
+        names = architecture.variants or (architecture.name,)
+        variant = next((name for name in names if published_for(name)), None)
         for entry in [entry for entry in published_for(variant or "") if entry.dataset == "cityscapes"]:
             net = build_empty(*make_config(variant, {"num_classes": 19}))  # without an auxiliary head, where it can be
             ours = sum(tensor.numel() for tensor in net.state_dict().values())
-            assert ours <= entry.numbers < 1.2 * ours, entry.name
+            most = {"bisenetv2": 4.5}.get(architecture.name, 1.2)  # whose heads for training outweigh it
+            assert ours <= entry.numbers < most * ours, entry.name
             checked += 1
     assert checked == len({entry.architecture for entry in published() if entry.dataset == "cityscapes"})
