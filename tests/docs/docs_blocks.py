@@ -50,6 +50,7 @@ TINY_UNET = ("model.encoder=null", "model.width=4")
 EXTRA: dict[str, tuple[str, ...]] = {
     "eval": ("--device", "cpu"),
     "predict": ("--device", "cpu"),
+    "bench --protocol": ("--size", "64x64", "--seconds", "0.01", "--threads", "1"),
     "bench": ("--size", "32x32", "--repeats", "1", "--threads", "1"),
     "data make-shapes": ("--train", "8", "--val", "4", "--test", "4", "--size", "32x48"),
 }
@@ -194,7 +195,8 @@ def small_words(words: list[str]) -> list[str]:
     if words[0] == "train" and "--resume" not in words:
         return ["train", *small_train(words[1:])]
     for command, extra in EXTRA.items():
-        if words[: len(command.split())] == command.split() and "--help" not in words:
+        first, *others = command.split()
+        if words[0] == first and set(others) <= set(words) and "--help" not in words:
             return [*words, *extra]
     return words
 
