@@ -286,7 +286,7 @@ def test_views_of_a_network_at_full_size_give_the_same_as_when_they_are_all_held
     torch.manual_seed(0)
     net, kept = Full(), []
     module = "segatlas.inference.segmenter.mean_of_views"
-    monkeypatch.setattr(module, lambda *args, held: kept.append(held) or mean_of_views(*args, held=held))
+    monkeypatch.setattr(module, lambda *args, held, **how: kept.append(held) or mean_of_views(*args, held=held, **how))
     result = predictor(net, tta="flips").predict(make_image(), confidence=True)
     images = normalised(make_image())
     with torch.no_grad():
