@@ -164,7 +164,11 @@ def test_only_a_whole_number_is_a_whole_number(value: str) -> None:
         ({"transforms": {"crop": [8]}}, "transforms.crop", "a list of 2 whole numbers, each above 0"),
         ({"transforms": {"crop": [8, 8, 8]}}, "transforms.crop", "a list of 2 whole numbers"),
         ({"transforms": {"resize": "640"}}, "transforms.resize", "expected short:N, long:N, fit:SHORTxLONG or HxW"),
-        ({"eval": {"tta": ["flip"]}}, "eval.tta.0", "expected 'flips', 'vertical', 'turns', 'scales:0.75,1.25' or 'exp'"),
+        (
+            {"eval": {"tta": ["flip"]}},
+            "eval.tta.0",
+            "expected 'flips', 'vertical', 'turns', 'scales:0.75,1.25' or 'exp'",
+        ),
     ],
 )
 def test_each_kind_of_wrong_value_is_told_in_plain_words(recipe: dict[str, Any], key: str, message: str) -> None:
