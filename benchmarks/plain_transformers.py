@@ -64,9 +64,16 @@ def without_downloads(settings: Any) -> None:
 
 
 def heads_of(model: Mapping[str, Any]) -> list[Any]:
-    """Return the settings of all heads."""
+    """Return the settings of all heads that classify; of K-Net these are its host's and those of its stages."""
     found = [model.get(name) for name in ("decode_head", "auxiliary_head")]
-    return [head for heads in found if heads for head in (heads if isinstance(heads, list) else [heads])]
+    heads = [head for heads in found if heads for head in (heads if isinstance(heads, list) else [heads])]
+    return [
+        part
+        for head in heads
+        for part in (
+            [head["kernel_generate_head"], *head["kernel_update_head"]] if "kernel_update_head" in head else [head]
+        )
+    ]
 
 
 @cache
