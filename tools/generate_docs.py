@@ -25,8 +25,8 @@ OUT = ROOT / "docs" / "generated"
 HEAD = "<!-- Written by tools/generate_docs.py from the code; do not edit. -->\n\n"
 
 
-CROPS = {"segmenter-l-ade20k": "640x640"}
-"""Weights whose file is named after another crop than that of their config."""
+CROPS = {"segmenter-l-ade20k": "640x640", "fast-scnn-cityscapes": "512x1024"}
+"""Weights whose file is named after another crop than that of their config, or after none."""
 
 
 def pages(described: Iterable[str] | None = None) -> dict[str, str]:
@@ -236,8 +236,8 @@ def published_weights(names: Iterable[str]) -> Iterator[str]:
     for entry in published():
         if entry.name == entry.file or entry.dataset not in ("ade20k", "cityscapes"):
             continue
-        named = re.findall(r"\d{3,4}x\d{3,4}", entry.file)[0]
-        crop, steps = CROPS.get(entry.name, named), re.findall(r"(\d+)k_", entry.file + "_")[0]
+        crop = CROPS.get(entry.name) or re.findall(r"\d{3,4}x\d{3,4}", entry.file)[0]
+        steps = re.findall(r"(\d+)k_", entry.file + "_")[0]
         best = "" if entry.miou_ms_flip is None else f"{entry.miou_ms_flip:.2f}"
         built = code(network[entry.name]) if entry.name in network else f"({code(entry.architecture)})"
         training = f"{crop}, {steps}k"
