@@ -52,7 +52,6 @@ PAPERS = {
     "sanet_s": 78.6,
     "sanet_m": 78.8,
     "sanet_l": 79.2,
-    "segformer_b0": 76.2,
 }
 """Variant -> mIoU in percent on Cityscapes val as its authors published it, where the catalogue has no such weights."""
 
