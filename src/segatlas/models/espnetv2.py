@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -49,7 +50,7 @@ class ESPNetV2Config:
 
     num_classes: classes, K.
     in_channels: channels of the image, C.
-    widths: channels at strides 2, 4, 8 and 16, E: multiples of 4, each more than the one before.
+    widths: channels at strides 2, 4, 8 and 16, E: multiples of 16, each more than the one before.
     blocks: blocks at strides 8 and 16, after the one that leads there.
     channels: base width of the decoder, B: its maps have 4, 3 and 2 times as many channels.
     pool_channels: width of its pooled maps, P; None = half as many as the classifier's outputs, at most B.
@@ -72,10 +73,11 @@ class ESPNetV2Config:
         require_at_least(self, channels=1)
         if self.pool_channels is not None:
             require_at_least(self, pool_channels=1)
-        grows = all(below < above for below, above in zip(self.widths, self.widths[1:], strict=False))
-        if not grows or any(width % GROUPS for width in self.widths):
+        if not all(below < above for below, above in pairwise((0, *self.widths))) or any(
+            width % GROUPS**2 for width in self.widths
+        ):
             found = f"widths: got {list(self.widths)}"
-            raise UsageError(f"{found}, expected multiples of {GROUPS}, each more than the one before")
+            raise UsageError(f"{found}, expected multiples of {GROUPS**2}, each more than the one before")
 
     @property
     def outputs(self) -> int:
@@ -112,7 +114,10 @@ class ConvPReLU(nn.Sequential):
 
 
 class DepthwisePyramid(nn.Module):
-    """Reduce in groups, filter each channel at four dilations, add up from fine to coarse, join in groups; batch norm."""
+    """Reduce in groups, filter each channel at four dilations, add up from fine to coarse, join in groups, batch norm.
+
+    It has no activation at its end.
+    """
 
     def __init__(self, in_channels: int, out_channels: int, dilations: tuple[int, ...], *, stride: int = 1):
         super().__init__()
@@ -324,7 +329,7 @@ ARCHITECTURE = Architecture(
         "espnetv2_s15": {"widths": _widths(32, 96)},
         "espnetv2_s20": {"widths": _widths(32, 128)},
     },
-    tiny={"widths": (4, 8, 20, 32), "blocks": (1, 1), "channels": 4},
+    tiny={"widths": (16, 32, 48, 64), "blocks": (1, 1), "channels": 4},
     exports_dynamic=False,
     not_dynamic_because="how many cells its maps are pooled to follows from their size, and capture keeps the numbers",
 )

@@ -89,6 +89,4 @@ def trained_facts(
     names, palette = tuple(kind.classes), tuple(kind.palette)
     if known.unlabelled and classes == outputs:
         names, palette = (*names, UNLABELLED), (*palette, (0, 0, 0))
-    return Facts(
-        classes=names, palette=palette, data_set=known.data_set, licence=LICENCE, preprocessing=preprocessing
-    )
+    return Facts(classes=names, palette=palette, data_set=known.data_set, licence=LICENCE, preprocessing=preprocessing)

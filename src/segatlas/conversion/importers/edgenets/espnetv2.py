@@ -76,7 +76,10 @@ def renames(config: ESPNetV2Config) -> Renames:
         table += [*_pool(theirs, f"{ours}.pool"), (f"{theirs}.merge_layer.3", f"{ours}.widen.0")]
         table += _norm(f"{theirs}.br.br", f"{ours}.widen.1")
         skip = f"merge_enc_dec_l{index + 2}"
-        table += [(f"{skip}.wt_layer.1", f"{ours}.skip.gate"), *_row(f"{skip}.expansion_layer.cbr", f"{ours}.skip.conv")]
+        table += [
+            (f"{skip}.wt_layer.1", f"{ours}.skip.gate"),
+            *_row(f"{skip}.expansion_layer.cbr", f"{ours}.skip.conv"),
+        ]
         table += _norm(f"bu_br_l{index + 2}", f"{ours}.norm")
     return [*table, *_pool("bu_dec_l4", "pool"), ("bu_dec_l4.merge_layer.3", "classifier")]
 

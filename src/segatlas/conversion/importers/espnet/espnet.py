@@ -36,8 +36,8 @@ TRAINED = {
 """Outputs of a published file -> what it was trained on.
 
 The authors take away a mean of values 0..255, divide by a deviation of these, and by 255 again. Those of Cityscapes are
-stated in their program, in the order blue, green, red. Those of CamVid are nowhere: here they are what their rule (means
-over images of an image's mean and deviation) gives for its 367 training images.
+stated in their program, in the order blue, green, red. Those of CamVid are nowhere: here they are what their rule (the
+mean over images of an image's mean and deviation) gives for its 367 training images.
 """
 
 
