@@ -13,7 +13,7 @@ Each file is converted as `segatlas models convert` does it, and compared in thr
   logit;
 - label maps of real images (`--images`, files of Cityscapes): of the same pixels, resized as the card says; and theirs
   of the file as their program resizes it, which has numbers between those of pixels, or takes Pillow's filter;
-- `--camvid`: all of CamVid's test split through `segatlas eval`, beside theirs: with void ignored, and as they count.
+- `--camvid`: CamVid's test split through `segatlas eval`, beside theirs: ignored pixels left out, and as they count.
 
 `--goldens` writes what their networks compute instead: with weights filled by a rule to
 `tests/conversion/importers/goldens`, with their files' to `tests/conversion/importers/espnet_files.json`.
@@ -68,8 +68,8 @@ TIE = 1e-3
 """A label whose score is less above the next, over the deviation of all scores, is a tie."""
 RESIZED = (1024, 512)
 """Width and height that ESPNet's program resizes images to."""
-VOID = 11
-"""Output for CamVid's pixels without a label."""
+LABELLED = 11
+"""Classes of CamVid; the output behind them is for pixels without a label."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,19 +228,18 @@ def camvid_rows(trees: Trees, file: Path, folders: Sequence[Path], root: Path) -
     Args:
         trees: work trees of the authors' repositories.
         file: the published file for CamVid.
-        folders: it converted, as by itself and with void as a class.
+        folders: it converted, as by itself and with every output as a class.
         root: CamVid in SegNet's layout.
     """
     facts, net = published(file.stem), loaded(trees, file)
     counts = their_confusion(net, facts, root)
     eleven, twelve = (
-        our_confusion(folder, root, grouping)
-        for folder, grouping in zip(folders, ("segnet", "segnet_void"), strict=True)
+        our_confusion(folder, root, grouping) for folder, grouping in zip(folders, ("segnet", "segnet_12"), strict=True)
     )
     for told, theirs_there, ours_there in (
-        ("11 outputs, void ignored", counts[VOID][:VOID, :VOID], eleven),
-        ("12 outputs, void ignored", counts[facts.outputs][:VOID], twelve[:VOID]),
-        ("12 outputs, void counted", counts[facts.outputs], twelve),
+        ("11 outputs, ignored pixels left out", counts[LABELLED][:LABELLED, :LABELLED], eleven),
+        ("12 outputs, ignored pixels left out", counts[facts.outputs][:LABELLED], twelve[:LABELLED]),
+        ("12 outputs, ignored pixels counted", counts[facts.outputs], twelve),
     ):
         a, b = mean_iou(theirs_there), mean_iou(ours_there)
         pixels = int(np.abs(theirs_there - ours_there).sum()) // 2
@@ -249,8 +248,8 @@ def camvid_rows(trees: Trees, file: Path, folders: Sequence[Path], root: Path) -
 
 @torch.no_grad()
 def their_confusion(net: nn.Module, facts: Published, root: Path) -> dict[int, np.ndarray]:
-    """Return pixels by truth and prediction, void among both, of the first eleven outputs and of all."""
-    counts = {outputs: np.zeros((facts.outputs, facts.outputs), np.int64) for outputs in (VOID, facts.outputs)}
+    """Return pixels by truth and prediction, ignored ones among both, of the first eleven outputs and of all."""
+    counts = {outputs: np.zeros((facts.outputs, facts.outputs), np.int64) for outputs in (LABELLED, facts.outputs)}
     for image in sorted((root / "test").iterdir()):
         stored = cv2.imread(str(image))
         assert stored is not None
@@ -273,8 +272,8 @@ def our_confusion(folder: Path, root: Path, grouping: str) -> np.ndarray:
 
 def mean_iou(matrix: np.ndarray) -> float:
     """Return the mean IoU of CamVid's eleven classes; rows are the truth."""
-    hits = np.diag(matrix)[:VOID]
-    return float((hits / (matrix.sum(1)[:VOID] + matrix.sum(0)[:VOID] - hits)).mean())
+    hits = np.diag(matrix)[:LABELLED]
+    return float((hits / (matrix.sum(1)[:LABELLED] + matrix.sum(0)[:LABELLED] - hits)).mean())
 
 
 GOLDEN_CASES = (

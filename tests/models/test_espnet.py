@@ -24,7 +24,7 @@ from segatlas.models.espnet import ARCHITECTURE, DILATIONS, SpatialPyramid
     ],
 )
 def test_parameters_are_those_of_the_published_files(name, fields, count):
-    config = make_config(name, {"num_classes": 19, "unlabelled_output": True, **fields})
+    config = make_config(name, {"num_classes": 19, "ignored_output": True, **fields})
     assert sum(parameter.numel() for parameter in build_empty(*config).parameters()) == count
 
 
@@ -56,7 +56,7 @@ def test_one_output_more_is_kept_and_left_out_of_the_logits():
     torch.manual_seed(0)
     for decoder in (True, False):
         fields = {**ARCHITECTURE.tiny, "decoder": decoder, "channels": 6}
-        net = create_model("espnet", num_classes=5, unlabelled_output=True, **fields).eval()
+        net = create_model("espnet", num_classes=5, ignored_output=True, **fields).eval()
         x = torch.randn(1, 3, 40, 48)
         with torch.no_grad():
             outputs = net.classifier(net.decode(net.encoder(x)))
@@ -74,8 +74,8 @@ def test_an_espnet_pads_and_an_espnet_c_does_not():
 
 
 def test_the_decoder_is_as_wide_as_the_outputs_are_many_and_never_thinner_than_five():
-    for classes, unlabelled, width in ((2, False, 5), (19, True, 20), (11, False, 11)):
-        _, config = make_config("espnet", {"num_classes": classes, "unlabelled_output": unlabelled})
+    for classes, ignored, width in ((2, False, 5), (19, True, 20), (11, False, 11)):
+        _, config = make_config("espnet", {"num_classes": classes, "ignored_output": ignored})
         assert config.decoder_channels == width
     for fields in ({"channels": 4}, {"widths": (16, 4, 128)}):
         with pytest.raises(UsageError, match=f"{next(iter(fields))}: got"):

@@ -23,7 +23,7 @@ from segatlas.models.espnetv2 import ARCHITECTURE, NARROW, WIDE, DepthwisePyrami
     ],
 )
 def test_parameters_are_those_of_the_published_files_but_for_activations_that_never_run(scale, city, voc, unused):
-    for fields, count in (({"num_classes": 19, "unlabelled_output": True}, city), ({"num_classes": 21}, voc)):
+    for fields, count in (({"num_classes": 19, "ignored_output": True}, city), ({"num_classes": 21}, voc)):
         net = build_empty(*make_config(f"espnetv2_s{scale}", fields))
         assert sum(parameter.numel() for parameter in net.parameters()) + unused == count
 
@@ -80,7 +80,7 @@ def test_the_five_sizes_of_a_channel_are_mixed_together():
 
 def test_one_output_more_is_kept_and_left_out_of_the_logits():
     torch.manual_seed(0)
-    net = create_model("espnetv2", num_classes=5, unlabelled_output=True, **ARCHITECTURE.tiny).eval()
+    net = create_model("espnetv2", num_classes=5, ignored_output=True, **ARCHITECTURE.tiny).eval()
     x = torch.randn(1, 3, 33, 47)
     with torch.no_grad():
         outputs, out = net.classifier(net.decode(net.encoder(x))), net(x)

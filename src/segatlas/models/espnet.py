@@ -10,7 +10,7 @@ size with a decoder as thin as the classes are many.
 Letters: N batch, C image channels, K classes, H W image, E widths, D width of the decoder.
 
 How ours differs: nothing in the numbers. The authors' networks have one output more than classes, for pixels without a
-label; here that output is kept but never predicted (`unlabelled_output`). Their files hold two forms of the finest
+label; here that output is kept but never predicted (`ignored_output`). Their files hold two forms of the finest
 skip (`image_in_skip`).
 
 Any image size: ESPNet is padded right and bottom with zeros to a multiple of 8, and `canvas` says so; ESPNet-C is not
@@ -49,7 +49,7 @@ class ESPNetConfig:
     decoder: climb to full size; else it is an ESPNet-C, which ends at stride 8.
     channels: width of the decoder, D, at least 5; None = the classifier's outputs.
     image_in_skip: the finest skip holds the image beside the first convolution's map, both normalised.
-    unlabelled_output: the classifier has one output more than classes, for pixels without a label, as the authors train
+    ignored_output: the classifier has one output more than classes, for pixels without a label, as the authors train
         theirs; it is never predicted.
     bgr: the network was trained on channels in the order blue, green, red, so the image's are turned round for it.
     align_corners: how an ESPNet-C's logits are upsampled.
@@ -62,7 +62,7 @@ class ESPNetConfig:
     decoder: bool = True
     channels: int | None = None
     image_in_skip: bool = False
-    unlabelled_output: bool = False
+    ignored_output: bool = False
     bgr: bool = False
     align_corners: bool = True
 
@@ -77,7 +77,7 @@ class ESPNetConfig:
     @property
     def outputs(self) -> int:
         """Outputs of the classifier: classes, and one for pixels without a label."""
-        return self.num_classes + self.unlabelled_output
+        return self.num_classes + self.ignored_output
 
     @property
     def decoder_channels(self) -> int:

@@ -12,7 +12,7 @@ the pooled maps.
 
 How ours differs: nothing in the numbers. Where the authors' doubles a map, ours goes to the size of the encoder's,
 which is the same in every image that theirs takes. Their networks for Cityscapes have one output more than classes, for
-pixels without a label, that was never trained as right; here it is kept but never predicted (`unlabelled_output`).
+pixels without a label, that was never trained as right; here it is kept but never predicted (`ignored_output`).
 
 Any image size: nothing is padded; maps round up.
 """
@@ -54,7 +54,7 @@ class ESPNetV2Config:
     blocks: blocks at strides 8 and 16, after the one that leads there.
     channels: base width of the decoder, B: its maps have 4, 3 and 2 times as many channels.
     pool_channels: width of its pooled maps, P; None = half as many as the classifier's outputs, at most B.
-    unlabelled_output: the classifier has one output more than classes, for pixels without a label, as the authors' have
+    ignored_output: the classifier has one output more than classes, for pixels without a label, as the authors' have
         for Cityscapes; it is never predicted.
     align_corners: how maps and logits are upsampled.
     """
@@ -65,7 +65,7 @@ class ESPNetV2Config:
     blocks: tuple[int, int] = (3, 7)
     channels: int = 16
     pool_channels: int | None = None
-    unlabelled_output: bool = False
+    ignored_output: bool = False
     align_corners: bool = True
 
     def __post_init__(self) -> None:
@@ -82,7 +82,7 @@ class ESPNetV2Config:
     @property
     def outputs(self) -> int:
         """Outputs of the classifier: classes, and one for pixels without a label."""
-        return self.num_classes + self.unlabelled_output
+        return self.num_classes + self.ignored_output
 
     @property
     def pooled(self) -> int:
@@ -236,7 +236,7 @@ class PooledSizes(nn.Module):
             else:
                 seen.append(conv(x))
         joined = self.norm(torch.cat(seen, dim=1))
-        sides = joined.unflatten(1, (len(SCALES), -1)).transpose(1, 2).flatten(1, 2)  # a channel's sizes side by side
+        sides = joined.unflatten(1, (len(SCALES), -1)).transpose(1, 2).flatten(1, 2)  # a channel's sizes together
         out: Tensor = self.mix(sides)
         return out
 

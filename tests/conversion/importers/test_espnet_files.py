@@ -46,7 +46,7 @@ def authors_file(path: Path, name: str, **fields) -> Path:
     ],
 )
 def test_the_output_for_pixels_without_a_label_is_kept_and_never_predicted(tmp_path, name, classes, data, mean, resize):
-    file = authors_file(tmp_path / "a.pth", name, num_classes=classes, unlabelled_output=True)
+    file = authors_file(tmp_path / "a.pth", name, num_classes=classes, ignored_output=True)
     done = convert_file(file, tmp_path / "out")
     assert (len(done.card.classes), done.card.classes[-1], done.card.licence) == (classes, data, "MIT")
     assert done.card.preprocessing.mean[0] * 255 == pytest.approx(mean)
@@ -54,7 +54,7 @@ def test_the_output_for_pixels_without_a_label_is_kept_and_never_predicted(tmp_p
     assert any(f"the last of {classes + 1} outputs is for pixels without a label" in note for note in done.notes)
     net, _ = load_pretrained(tmp_path / "out")
     whole = convert_file(file, tmp_path / "whole", stated={"last_output": "class", "size": "own"})
-    assert whole.card.classes == (*done.card.classes, "unlabelled")
+    assert whole.card.classes == (*done.card.classes, "ignored")
     assert whole.card.preprocessing.resize is None
     every, _ = load_pretrained(tmp_path / "whole")
     x = golden_input((1, 3, 40, 48)).float()
@@ -62,8 +62,8 @@ def test_the_output_for_pixels_without_a_label_is_kept_and_never_predicted(tmp_p
         few, many = net.eval()(x).logits, every.eval()(x).logits
     assert (few.shape[1], many.shape[1]) == (classes, classes + 1)
     assert torch.equal(few, many[:, :classes])
-    with pytest.raises(WeightsError, match="last_output: got 'void', expected class or unlabelled"):
-        convert_file(file, tmp_path / "no", stated={"last_output": "void"})
+    with pytest.raises(WeightsError, match="last_output: got 'both', expected class or ignored"):
+        convert_file(file, tmp_path / "no", stated={"last_output": "both"})
 
 
 def test_outputs_of_no_published_file_are_all_classes_unless_it_is_stated(tmp_path):
@@ -72,14 +72,14 @@ def test_outputs_of_no_published_file_are_all_classes_unless_it_is_stated(tmp_pa
     assert len(done.card.classes) == 7
     assert any("all 7 outputs are classes" in note for note in done.notes)
     assert any("no published file has 7 outputs" in note for note in done.notes)
-    done = convert_file(file, tmp_path / "six", stated={"last_output": "unlabelled"})
+    done = convert_file(file, tmp_path / "six", stated={"last_output": "ignored"})
     assert len(done.card.classes) == 6
     voc = convert_file(authors_file(tmp_path / "v.pth", "espnetv2", num_classes=21), tmp_path / "voc")
     assert (voc.card.classes[0], voc.card.preprocessing.resize) == ("background", "384x384")
 
 
 def test_images_are_turned_round_for_an_espnet_unless_it_is_stated_that_they_are_not(tmp_path):
-    file = authors_file(tmp_path / "a.pth", "espnet", num_classes=19, unlabelled_output=True)
+    file = authors_file(tmp_path / "a.pth", "espnet", num_classes=19, ignored_output=True)
     convert_file(file, tmp_path / "bgr")
     convert_file(file, tmp_path / "rgb", stated={"bgr": False})
     x = golden_input((1, 3, 40, 48)).float()
@@ -91,7 +91,7 @@ def test_images_are_turned_round_for_an_espnet_unless_it_is_stated_that_they_are
 
 @pytest.mark.parametrize("name", SMALL)
 def test_a_file_comes_back_as_it_was_with_the_output_that_is_never_predicted(tmp_path, name):
-    file = authors_file(tmp_path / "a.pth", name, num_classes=19, unlabelled_output=True)
+    file = authors_file(tmp_path / "a.pth", name, num_classes=19, ignored_output=True)
     convert_file(file, tmp_path / "out")
     export_file(tmp_path / "out", tmp_path / "back.pth", to="edgenets" if name == "espnetv2" else name)
     before, back = (torch.load(path, weights_only=True) for path in (file, tmp_path / "back.pth"))
@@ -137,7 +137,7 @@ def test_the_authors_file_for_camvid_has_their_accuracy(tmp_path):
     convert_file(file, tmp_path / "twelve", stated={"last_output": "class"})
     plain = evaluate(tmp_path / "eleven", "unet_camvid", "test", overrides=words, boundary=False, progress=False)
     assert plain.miou == pytest.approx(0.572275, abs=1e-5)
-    words.append("data.grouping=segnet_void")
+    words.append("data.grouping=segnet_12")
     counts = evaluate(tmp_path / "twelve", "unet_camvid", "test", overrides=words, boundary=False, progress=False)
     ious = [row["iou"] for row in counts.per_class]
     assert np.mean(ious[:11]) == pytest.approx(0.556653, abs=1e-5)

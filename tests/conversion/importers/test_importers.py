@@ -144,13 +144,13 @@ VARIANTS: dict[tuple[str, str], tuple[dict[str, Any], ...]] = {
     ),
     ("espnet", "espnet"): (
         {"in_channels": 4, "blocks": (1, 2)},
-        {"num_classes": 19, "unlabelled_output": True, "blocks": (2, 3), "bgr": True},
-        {"decoder": False, "num_classes": 19, "unlabelled_output": True, "blocks": (2, 3), "bgr": True},
-        {"num_classes": 11, "unlabelled_output": True, "image_in_skip": True, "bgr": True},
+        {"num_classes": 19, "ignored_output": True, "blocks": (2, 3), "bgr": True},
+        {"decoder": False, "num_classes": 19, "ignored_output": True, "blocks": (2, 3), "bgr": True},
+        {"num_classes": 11, "ignored_output": True, "image_in_skip": True, "bgr": True},
         {"num_classes": 7, "channels": 9, "widths": (8, 16, 24), "decoder": True},
     ),
     ("edgenets", "espnetv2"): (
-        {"widths": (16, 32, 64, 128), "num_classes": 19, "unlabelled_output": True},
+        {"widths": (16, 32, 64, 128), "num_classes": 19, "ignored_output": True},
         {"num_classes": 21, "blocks": (1, 2)},
         {"widths": (32, 96, 192, 384), "channels": 32, "pool_channels": 7, "num_classes": 7},
         {"widths": (32, 64, 128, 256), "num_classes": 19, "pool_channels": 10},

@@ -5,7 +5,7 @@
 | paper    | Brostow, Fauqueur, Cipolla, "Semantic object classes in video", Pattern Recognition Letters 2009       |
 | classes  | 11, grouped from the 32 of the authors as in Badrinarayanan, Kendall, Cipolla, SegNet, PAMI 2017; or   |
 |          | 11 of the 32 alone and all others ignored (`grouping: exact`), as real-time networks publish it; or    |
-|          | with "Void" as a twelfth class (`grouping: segnet_void`), as ESPNet's authors count                    |
+|          | with "Void" as a twelfth class (`grouping: segnet_12`), as ESPNet's authors count                      |
 | things   | not told: the authors label pixels and count no objects                                                |
 | codes    | index layout: 0..10, 11 = ignore; colour layout: the 32 colours of the authors, "Void" = ignore        |
 | images   | 960 x 720 (original), or 480 x 360 (SegNet's copy)                                                     |
@@ -162,10 +162,10 @@ _ORIGINAL_FOLDERS = (("701_StillsRaw_full", "LabeledApproved_full"), ("images", 
 class CamVidOptions(Section):
     """Which classes CamVid has, and what it is trained on."""
 
-    grouping: Literal["segnet", "segnet_void", "exact"] = Field(
+    grouping: Literal["segnet", "segnet_12", "exact"] = Field(
         "segnet",
-        description="segnet: all 32 classes in 11 groups; segnet_void: these, and Void as a twelfth class; exact: 11 of "
-        "the 32 alone, all others ignored (needs masks of colours)",
+        description="segnet: all 32 classes in 11 groups; segnet_12: these, and what they ignore as a twelfth class; "
+        "exact: 11 of the 32 alone, all others ignored (needs masks of colours)",
     )
     trainval: bool = Field(
         False,
@@ -230,7 +230,7 @@ class CamVid(PairedFiles):
             )
         if is_exact:
             return replace(found, encoding=_EXACT_ENCODING, class_tables={"SemanticTarget": _EXACT_CLASSES})
-        if options.grouping == "segnet_void":
+        if options.grouping == "segnet_12":
             encoding = _VOID_COLOR_ENCODING if is_colored else _VOID_INDEX_ENCODING
             return replace(found, encoding=encoding, class_tables={"SemanticTarget": _WITH_VOID})
         return found

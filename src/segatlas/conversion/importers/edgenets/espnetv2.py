@@ -11,16 +11,16 @@ from torch import Tensor
 
 from segatlas.checkpoint.preprocessing import Preprocessing
 from segatlas.conversion.importers.foreign import ForeignWeights
+from segatlas.conversion.importers.ignored_output import Trained, class_fields, trained_facts
 from segatlas.conversion.importers.importer import Importer
 from segatlas.conversion.importers.renames import Renames
 from segatlas.conversion.importers.source import Facts
-from segatlas.conversion.importers.unlabelled import Trained, class_fields, trained_facts
 from segatlas.errors import WeightsError
 from segatlas.models.espnetv2 import ESPNetV2Config
 
 TRAINED = {
-    20: Trained(data_set="cityscapes", unlabelled=True, preprocessing=Preprocessing(resize="512x1024")),
-    21: Trained(data_set="voc", unlabelled=False, preprocessing=Preprocessing(resize="384x384")),
+    20: Trained(data_set="cityscapes", ignored=True, preprocessing=Preprocessing(resize="512x1024")),
+    21: Trained(data_set="voc", ignored=False, preprocessing=Preprocessing(resize="384x384")),
 }
 """Outputs of a published file -> what it was trained on, with the larger of its two sizes."""
 _STEPS = 3

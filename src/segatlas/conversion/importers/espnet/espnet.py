@@ -7,16 +7,16 @@ from typing import Any
 
 from segatlas.checkpoint.preprocessing import Preprocessing
 from segatlas.conversion.importers.foreign import ForeignWeights
+from segatlas.conversion.importers.ignored_output import Trained, class_fields, trained_facts
 from segatlas.conversion.importers.importer import Importer
 from segatlas.conversion.importers.renames import Renames
 from segatlas.conversion.importers.source import Facts
-from segatlas.conversion.importers.unlabelled import Trained, class_fields, trained_facts
 from segatlas.models.espnet import DILATIONS, ESPNetConfig
 
 TRAINED = {
     20: Trained(
         data_set="cityscapes",
-        unlabelled=True,
+        ignored=True,
         preprocessing=Preprocessing(
             mean=(73.15840149 / 255, 82.90893555 / 255, 72.3923111 / 255),
             std=(44.91483307, 46.15289307, 45.3192215),
@@ -25,7 +25,7 @@ TRAINED = {
     ),
     12: Trained(
         data_set="camvid",
-        unlabelled=True,
+        ignored=True,
         preprocessing=Preprocessing(
             mean=(104.99073696 / 255, 108.36229848 / 255, 110.25682941 / 255),
             std=(69.85317193, 72.65216472, 72.06398503),

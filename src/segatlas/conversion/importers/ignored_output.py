@@ -16,7 +16,7 @@ from segatlas.conversion.importers.source import Facts
 from segatlas.data.datasets import dataset_class
 from segatlas.errors import WeightsError
 
-CLASS, UNLABELLED = "class", "unlabelled"
+CLASS, IGNORED = "class", "ignored"
 LICENCE = "MIT"
 """Of the authors' repositories, which hold code and weights."""
 
@@ -25,12 +25,12 @@ LICENCE = "MIT"
 class Trained:
     """What a published file was trained on.
 
-    data_set: a key of `segatlas.data.DATASETS`. unlabelled: its last output is for pixels without a label.
+    data_set: a key of `segatlas.data.DATASETS`. ignored: its last output is for pixels without a label.
     preprocessing: its images.
     """
 
     data_set: str
-    unlabelled: bool
+    ignored: bool
     preprocessing: Preprocessing
 
 
@@ -47,19 +47,19 @@ def class_fields(file: ForeignWeights, outputs: int, trained: Mapping[int, Train
     """
     stated, known = file.stated("last_output"), trained.get(outputs)
     file.stated("size")
-    if stated not in (None, CLASS, UNLABELLED):
-        raise WeightsError(f"last_output: got {stated!r}, expected {CLASS} or {UNLABELLED}")
-    unlabelled = stated == UNLABELLED or (stated is None and known is not None and known.unlabelled)
+    if stated not in (None, CLASS, IGNORED):
+        raise WeightsError(f"last_output: got {stated!r}, expected {CLASS} or {IGNORED}")
+    ignored = stated == IGNORED or (stated is None and known is not None and known.ignored)
     if stated is None:
         told = f"the last of {outputs} outputs is for pixels without a label, as published, and is never predicted"
         file.note(
             f"{told} (--set last_output=class makes it a class)"
-            if unlabelled
-            else f"all {outputs} outputs are classes (--set last_output=unlabelled: the last one is never predicted)"
+            if ignored
+            else f"all {outputs} outputs are classes (--set last_output=ignored: the last one is never predicted)"
         )
     if known is None:
         file.note(f"no published file has {outputs} outputs: mean, std and size are those of their programs' defaults")
-    return {"num_classes": outputs - unlabelled, "unlabelled_output": unlabelled}
+    return {"num_classes": outputs - ignored, "ignored_output": ignored}
 
 
 def trained_facts(
@@ -87,6 +87,6 @@ def trained_facts(
         return Facts(licence=LICENCE, preprocessing=preprocessing)
     kind = dataset_class(known.data_set)
     names, palette = tuple(kind.classes), tuple(kind.palette)
-    if known.unlabelled and classes == outputs:
-        names, palette = (*names, UNLABELLED), (*palette, (0, 0, 0))
+    if known.ignored and classes == outputs:
+        names, palette = (*names, IGNORED), (*palette, (0, 0, 0))
     return Facts(classes=names, palette=palette, data_set=known.data_set, licence=LICENCE, preprocessing=preprocessing)
