@@ -11,7 +11,8 @@ Letters: N batch, C image channels, K classes, H W image, h w any map, E widths.
 
 How ours differs: nothing in the layers of the paper's table. What the paper leaves open is as in its authors' program
 (e-lab/ENet-training): batch norm with an epsilon of 1e-3, a bias in the convolution between two projections, the row
-before the column; the decoder's activations are the paper's PReLU, where that program has ReLU.
+before the column, no dropout in the decoder; the decoder's activations are the paper's PReLU, where that program has
+ReLU.
 
 Any image size: padded right and bottom with zeros to a multiple of 8, and `canvas` says so.
 """
@@ -53,7 +54,7 @@ class ENetConfig:
     widths: channels at strides 2, 4 and 8, E; each more than the one before, and at least 4.
     blocks: bottlenecks at stride 4, after the one that leads there.
     rounds: of eight bottlenecks each at stride 8.
-    dropout: fraction of channels that a bottleneck drops while training, at stride 4 and at stride 8.
+    block_dropout: fraction of channels that the encoder's bottlenecks drop while training, at stride 4 and at stride 8.
     """
 
     num_classes: int
@@ -61,7 +62,7 @@ class ENetConfig:
     widths: tuple[int, int, int] = (16, 64, 128)
     blocks: int = 4
     rounds: int = 2
-    dropout: tuple[float, float] = (0.01, 0.1)
+    block_dropout: tuple[float, float] = (0.01, 0.1)
 
     def __post_init__(self) -> None:
         """Refuse widths that do not grow."""
@@ -179,7 +180,7 @@ class ENetEncoder(PyramidEncoder):
     def __init__(self, config: ENetConfig):
         super().__init__()
         first, second, third = config.widths
-        light, heavy = config.dropout
+        light, heavy = config.block_dropout
         self.initial = InitialBlock(config.in_channels, first)
         self.stage1 = nn.Sequential(
             DownBottleneck(first, second, dropout=light),
