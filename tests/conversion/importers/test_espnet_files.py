@@ -52,10 +52,12 @@ def test_the_output_for_pixels_without_a_label_is_kept_and_never_predicted(tmp_p
     assert done.card.preprocessing.mean[0] * 255 == pytest.approx(mean)
     assert done.card.preprocessing.resize == resize
     assert any(f"the last of {classes + 1} outputs is for pixels without a label" in note for note in done.notes)
+    assert any(f"resized to {resize}, as published (--set size=HxW" in note for note in done.notes)
     net, _ = load_pretrained(tmp_path / "out")
     whole = convert_file(file, tmp_path / "whole", stated={"last_output": "class", "size": "own"})
     assert whole.card.classes == (*done.card.classes, "ignored")
     assert whole.card.preprocessing.resize is None
+    assert not any("resized" in note for note in whole.notes)
     every, _ = load_pretrained(tmp_path / "whole")
     x = golden_input((1, 3, 40, 48)).float()
     with torch.no_grad():

@@ -46,7 +46,6 @@ def class_fields(file: ForeignWeights, outputs: int, trained: Mapping[int, Train
         WeightsError: something else was stated than can be.
     """
     stated, known = file.stated("last_output"), trained.get(outputs)
-    file.stated("size")
     if stated not in (None, CLASS, IGNORED):
         raise WeightsError(f"last_output: got {stated!r}, expected {CLASS} or {IGNORED}")
     ignored = stated == IGNORED or (stated is None and known is not None and known.ignored)
@@ -56,6 +55,10 @@ def class_fields(file: ForeignWeights, outputs: int, trained: Mapping[int, Train
             f"{told} (--set last_output=class makes it a class)"
             if ignored
             else f"all {outputs} outputs are classes (--set last_output=ignored: the last one is never predicted)"
+        )
+    if file.stated("size") is None and known is not None:
+        file.note(
+            f"images are resized to {known.preprocessing.resize}, as published (--set size=HxW, or own, for others)"
         )
     if known is None:
         file.note(f"no published file has {outputs} outputs: mean, std and size are those of their programs' defaults")
