@@ -80,6 +80,16 @@ def test_outputs_of_no_published_file_are_all_classes_unless_it_is_stated(tmp_pa
     assert (voc.card.classes[0], voc.card.preprocessing.resize) == ("background", "384x384")
 
 
+def test_the_name_of_an_espnetv2s_file_tells_the_size_of_its_images_unless_another_is_stated(tmp_path):
+    file = authors_file(tmp_path / "espnetv2_s_0.5_city_512x256.pth", "espnetv2", num_classes=19, ignored_output=True)
+    done = convert_file(file, tmp_path / "named")
+    assert done.card.preprocessing.resize == "256x512"
+    assert "size = 256x512, as the name of the file says" in done.notes
+    other = convert_file(file, tmp_path / "stated", stated={"size": "own"})
+    assert other.card.preprocessing.resize is None
+    assert not any("size" in note for note in other.notes)
+
+
 def test_images_are_turned_round_for_an_espnet_unless_it_is_stated_that_they_are_not(tmp_path):
     file = authors_file(tmp_path / "a.pth", "espnet", num_classes=19, ignored_output=True)
     convert_file(file, tmp_path / "bgr")
