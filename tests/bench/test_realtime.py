@@ -89,6 +89,15 @@ def test_every_way_of_every_model_is_timed_and_its_labels_are_those_of_the_plain
     assert all(facts.macs > 0 and facts.parameters > 0 for facts in report.models)
 
 
+def test_the_smallest_networks_have_their_rows():
+    small = ["enet:widths=[8,12,16],rounds=1", "espnet:widths=[8,12,16],blocks=[1,1]"]
+    small.append("espnetv2:widths=[16,32,48,64],blocks=[1,1]")
+    report = measure_realtime(small, QUICK)
+    assert len(report.rows) == 21
+    assert all(row.same_labels == 1 for row in report.rows if row.way == WHOLE and row.precision == "fp32")
+    assert all(facts.macs > 0 and facts.miou is None for facts in report.models)
+
+
 def test_full_size_logits_cover_the_canvas_as_the_network_says():
     logits = torch.randn(1, 2, 3, 4, generator=torch.Generator().manual_seed(0))
     found = full_size(SemanticLogits(logits, (9, 16), Resample(align_corners=True)))

@@ -145,6 +145,17 @@ def test_the_exact_grouping_of_masks_that_are_grouped_already_is_refused(tmp_pat
         open_camvid(write_camvid(tmp_path), grouping="exact")
 
 
+@pytest.mark.parametrize("layout", ["index", "colour_folders", "original"])
+def test_what_is_ignored_is_a_twelfth_class_where_that_is_asked_for_and_nothing_else_changes(tmp_path, layout):
+    root = write_camvid(tmp_path, layout=layout)
+    plain, data = open_camvid(root), open_camvid(root, grouping="segnet_12")
+    assert (data.classes[:11], len(data.classes)) == (plain.classes, 12)
+    assert data.palette == (*plain.palette, (0, 0, 0))
+    before, label = plain.load(1).label, data.load(1).label
+    assert (before == 255).any()
+    assert np.array_equal(label, np.where(before == 255, 11, before))
+
+
 @pytest.mark.parametrize("layout", ["index", "original"])
 def test_trainval_trains_on_both_and_validates_on_test(tmp_path, layout):
     root = write_camvid(tmp_path, layout=layout)

@@ -72,6 +72,11 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         {**load_architecture("setr").tiny, "decoder": "mla", "branch_channels": 4, "scale": 4, "aux": True},
     ),
     "dpt-smp": ("dpt", {**load_architecture("dpt").tiny, "coarsest_unit": True, "doubled_logits": True, "aux": False}),
+    "espnet-c": ("espnet", {"widths": (8, 12, 16), "blocks": (1, 1), "decoder": False}),
+    "espnet-image_in_skip": (
+        "espnet",
+        {"widths": (8, 12, 16), "blocks": (0, 1), "channels": 7, "image_in_skip": True},
+    ),
     "temperature-fc_siam": ("temperature", {"host": {"name": "fc_siam", "width": 4}}),
     "linear-patch14": (
         "linear",

@@ -109,7 +109,8 @@ def convert_file(
         architecture, settings = make_config(importer.architecture, found.recognised.fields)
         tensors = rename_to_ours(importer, settings, part.inside)
     with told_as_weights_error(f"{printable(path)}: the settings of {title} ({found.settings_from}) cannot be used"):
-        told = found.source.facts(found.read.meta, found.settings)
+        own = importer.facts
+        told = found.source.facts(found.read.meta, found.settings) if own is None else own(settings, found.settings)
     net = filled(architecture, settings, with_counters(tensors), where=str(path), network=network)
     described, notes = _card_facts(settings, told, part)
     if importer.resize is not None and described["preprocessing"].resize is None:

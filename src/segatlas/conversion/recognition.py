@@ -121,13 +121,16 @@ def _fitting(
                 continue
             with told_as_weights_error("its settings cannot be used"):
                 settings = find_settings(source, path, inside, config)
-                values = overlaid(settings.values, stated)
+                named = source.settings_named(path.name)
+                values = overlaid({**named, **settings.values}, stated)
             fitting = recognise(part.inside, values, arch=arch, source=library)
         except SegAtlasError as error:
             faults.append(f"  {source.title}: {error}")
             continue
         for one in fitting:
-            noted = replace(one, notes=(*settings.notes, *one.notes))
+            told = [f"{key} = {value}, as the name of the file says" for key, value in named.items()
+                    if values[key] == value and key not in stated]  # fmt: skip
+            noted = replace(one, notes=(*settings.notes, *told, *one.notes))
             where = settings.where
             found.append(
                 Match(

@@ -108,6 +108,24 @@ ARCHITECTURES: dict[str, ArchitectureEntry] = {
         _semantic("bisenetv2", "BiSeNet V2", "https://arxiv.org/abs/2004.02147"),
         _semantic("erfnet", "ERFNet", "https://doi.org/10.1109/TITS.2017.2750080"),
         _semantic("cgnet", "CGNet", "https://arxiv.org/abs/1811.08201"),
+        _semantic("enet", "ENet", "https://arxiv.org/abs/1606.02147"),
+        _semantic(
+            "espnet",
+            "ESPNet",
+            "https://arxiv.org/abs/1803.06815",
+            *(f"{name}_q{q}" for name in ("espnet", "espnet_c") for q in (3, 5, 8)),
+        ),
+        replace(
+            _semantic(
+                "espnetv2",
+                "ESPNetV2",
+                "https://arxiv.org/abs/1811.11431",
+                *(f"espnetv2_s{scale}" for scale in ("05", "10", "15", "20")),
+            ),
+            exports_dynamic=False,
+            not_dynamic_because="how many cells its maps are pooled to follows from their size, and capture keeps the "
+            "numbers",
+        ),
         _semantic("icnet", "ICNet", "https://arxiv.org/abs/1704.08545", *(f"icnet_r{n}" for n in (18, 50, 101))),
         _semantic("fast_scnn", "Fast-SCNN", "https://arxiv.org/abs/1902.04502"),
         replace(

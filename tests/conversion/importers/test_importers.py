@@ -142,6 +142,19 @@ VARIANTS: dict[tuple[str, str], tuple[dict[str, Any], ...]] = {
         {"depths": (3, 3, 9, 3), "aux": True},
         {"depths": (3, 3, 27, 3), "rates": (1, 2, 5, 7, 13), "further_rates": (1, 2, 5, 7, 13)},
     ),
+    ("espnet", "espnet"): (
+        {"in_channels": 4, "blocks": (1, 2)},
+        {"num_classes": 19, "ignored_output": True, "blocks": (2, 3), "bgr": True},
+        {"decoder": False, "num_classes": 19, "ignored_output": True, "blocks": (2, 3), "bgr": True},
+        {"num_classes": 11, "ignored_output": True, "image_in_skip": True, "bgr": True},
+        {"num_classes": 7, "channels": 9, "widths": (8, 16, 24), "decoder": True},
+    ),
+    ("edgenets", "espnetv2"): (
+        {"widths": (16, 32, 64, 128), "num_classes": 19, "ignored_output": True},
+        {"num_classes": 21, "blocks": (1, 2)},
+        {"widths": (32, 96, 192, 384), "channels": 32, "pool_channels": 7, "num_classes": 7},
+        {"widths": (32, 64, 128, 256), "num_classes": 19, "pool_channels": 10},
+    ),
     ("vit_adapter", "upernet"): (
         {"encoder": "vit_adapter_w32", "num_classes": 7, "in_channels": 4, "aux": True},
         {"encoder": "vit_adapter_tiny"},

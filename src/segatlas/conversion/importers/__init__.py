@@ -75,6 +75,8 @@ SOURCES: dict[str, tuple[str, ...]] = {
     "refinenet": ("refinenet",),
     "semask": ("semask_fpn",),
     "sanet": ("sanet",),
+    "espnet": ("espnet",),
+    "edgenets": ("espnetv2",),
     "mmdet": ("condinst", "mask_rcnn", "panoptic_fpn"),
     "detectron2": ("mask_rcnn", "panoptic_fpn"),
 }

@@ -11,6 +11,7 @@ from torch import Tensor
 from segatlas.config.objects import ObjectRule
 from segatlas.conversion.importers.foreign import ForeignWeights
 from segatlas.conversion.importers.renames import Renames
+from segatlas.conversion.importers.source import Facts
 from segatlas.conversion.importers.stacks import Stack
 
 Change = Callable[[Tensor], Tensor]
@@ -34,6 +35,8 @@ class Importer:
     resize: how large it predicts images, as in `Preprocessing`, where its settings do not tell.
     constants: tensors that the library needs to find in a file and ours has no use for; given the config. They are left
         out too, whatever their values.
+    facts: what is known of the use of a network of that config, given it and the settings; in place of the library's,
+        whose files tell nothing.
     """
 
     source: str
@@ -46,3 +49,4 @@ class Importer:
     objects: ObjectRule = field(default_factory=ObjectRule)
     resize: str | None = None
     constants: Callable[[Any], Mapping[str, Tensor]] = field(default=lambda config: {})
+    facts: Callable[[Any, Mapping[str, Any]], Facts] | None = None

@@ -58,6 +58,7 @@ class Library:
     settings_of: reads its configuration from the plain data beside the tensors in a file, {} where it is not there.
     settings_names: names of configuration files that may lie beside a weights file; `{stem}` is that file's.
     read_settings: reads such a file. WeightsError where it is none.
+    settings_named: what the name of a published file tells, as settings; what is found elsewhere goes before it.
     disagreement: says in words where settings cannot belong to the tensors, "" where they agree.
     stranger: says in words that settings are of a network for which there is no importer, "" where that is not told;
         given them and what there are importers for.
@@ -70,6 +71,7 @@ class Library:
     settings_of: Callable[[Mapping[str, Any]], dict[str, Any]] = _nothing
     settings_names: tuple[str, ...] = ()
     read_settings: Callable[[Path], dict[str, Any]] = _nothing
+    settings_named: Callable[[str], dict[str, Any]] = _nothing
     disagreement: Callable[[ForeignWeights], str] = _agrees
     stranger: Callable[[Mapping[str, Any], Sequence[str]], str] = _no_stranger
     facts: Callable[[Mapping[str, Any], Mapping[str, Any]], Facts] = _no_facts

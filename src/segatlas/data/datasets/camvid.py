@@ -4,7 +4,8 @@
 |----------|--------------------------------------------------------------------------------------------------------|
 | paper    | Brostow, Fauqueur, Cipolla, "Semantic object classes in video", Pattern Recognition Letters 2009       |
 | classes  | 11, grouped from the 32 of the authors as in Badrinarayanan, Kendall, Cipolla, SegNet, PAMI 2017; or   |
-|          | 11 of the 32 alone and all others ignored (`grouping: exact`), as real-time networks publish it        |
+|          | 11 of the 32 alone and all others ignored (`grouping: exact`), as real-time networks publish it; or    |
+|          | with "Void" as a twelfth class (`grouping: segnet_12`), as ESPNet's authors count                      |
 | things   | not told: the authors label pixels and count no objects                                                |
 | codes    | index layout: 0..10, 11 = ignore; colour layout: the 32 colours of the authors, "Void" = ignore        |
 | images   | 960 x 720 (original), or 480 x 360 (SegNet's copy)                                                     |
@@ -144,6 +145,16 @@ _COLOR_RULE = LabelRule(num_classes=len(CLASSES), colors=_LABEL_OF_COLOR)
 _INDEX_RULE = LabelRule(num_classes=len(CLASSES), label_map=_LABEL_OF_CODE)
 _COLOR_ENCODING = LabelEncoding(classes=CLASSES, palette=PALETTE, colors=_LABEL_OF_COLOR)
 _INDEX_ENCODING = LabelEncoding(classes=CLASSES, palette=PALETTE, label_map=_LABEL_OF_CODE, ignore=())
+
+_WITH_VOID = TruthClasses(names=(*CLASSES, "Void"), palette=(*PALETTE, (0, 0, 0)))
+_VOID_COLORS = {color: VOID_CODE if label == IGNORE else label for color, label in _LABEL_OF_COLOR.items()}
+_VOID_CODES = {code: code for code in range(VOID_CODE + 1)}
+_VOID_COLOR_RULE = LabelRule(num_classes=len(_WITH_VOID.names), colors=_VOID_COLORS)
+_VOID_INDEX_RULE = LabelRule(num_classes=len(_WITH_VOID.names), label_map=_VOID_CODES)
+_VOID_COLOR_ENCODING = LabelEncoding(classes=_WITH_VOID.names, palette=_WITH_VOID.palette, colors=_VOID_COLORS)
+_VOID_INDEX_ENCODING = LabelEncoding(
+    classes=_WITH_VOID.names, palette=_WITH_VOID.palette, label_map=_VOID_CODES, ignore=()
+)
 _ORIGINAL_ENDING = "_L"
 _ORIGINAL_FOLDERS = (("701_StillsRaw_full", "LabeledApproved_full"), ("images", "labels"))
 
@@ -151,10 +162,10 @@ _ORIGINAL_FOLDERS = (("701_StillsRaw_full", "LabeledApproved_full"), ("images", 
 class CamVidOptions(Section):
     """Which classes CamVid has, and what it is trained on."""
 
-    grouping: Literal["segnet", "exact"] = Field(
+    grouping: Literal["segnet", "segnet_12", "exact"] = Field(
         "segnet",
-        description="segnet: all 32 classes in 11 groups; exact: 11 of the 32 alone, all others ignored (needs masks "
-        "of colours)",
+        description="segnet: all 32 classes in 11 groups; segnet_12: these, and what they ignore as a twelfth class; "
+        "exact: 11 of the 32 alone, all others ignored (needs masks of colours)",
     )
     trainval: bool = Field(
         False,
@@ -219,6 +230,9 @@ class CamVid(PairedFiles):
             )
         if is_exact:
             return replace(found, encoding=_EXACT_ENCODING, class_tables={"SemanticTarget": _EXACT_CLASSES})
+        if options.grouping == "segnet_12":
+            encoding = _VOID_COLOR_ENCODING if is_colored else _VOID_INDEX_ENCODING
+            return replace(found, encoding=encoding, class_tables={"SemanticTarget": _WITH_VOID})
         return found
 
     @classmethod
@@ -228,8 +242,11 @@ class CamVid(PairedFiles):
 
     def label_rule(self, path: Path) -> LabelRule:
         """Return the rule of colour masks or of index masks, as the layout has them."""
+        has_void = any(self.listed.encoding is one for one in (_VOID_COLOR_ENCODING, _VOID_INDEX_ENCODING))
         if path.parent.name.endswith("annot"):
-            return _INDEX_RULE
+            return _VOID_INDEX_RULE if has_void else _INDEX_RULE
+        if has_void:
+            return _VOID_COLOR_RULE
         return _EXACT_RULE if self.listed.encoding is _EXACT_ENCODING else _COLOR_RULE
 
 
