@@ -55,6 +55,9 @@ def write_theirs(key: str, checkpoint: str, given: str, out: str) -> None:
     if hasattr(network, "roi_head"):
         for sampler in (network.rpn_head.sampler, network.roi_head.bbox_sampler):
             sampler.num = ALL
+        anchors = network.rpn_head.prior_generator
+        grid = anchors.grid_priors
+        anchors.grid_priors = lambda *args, **more: [one.double() for one in grid(*args, **more)]
     else:
         network.bbox_head.train()  # distances in strides, as its losses take them
     plain = torch.Tensor.float  # which it uses in one place, on distances
@@ -120,7 +123,15 @@ def compare(folder: Path, key: str, peers: str) -> None:
         labels = [semantic_of(one, range(net.config.num_classes + 1), "cpu").int() for one in segments]
         given = [(one.masks, one.boxes, one.classes, label) for one, label in zip(objects, labels, strict=True)]
         torch.save((x, given), f"{place}/given.pt")
-        words = [peers, __file__, "--theirs", key, str(folder / "checkpoint.pth"), f"{place}/given.pt", f"{place}/out.pt"]
+        words = [
+            peers,
+            __file__,
+            "--theirs",
+            key,
+            str(folder / "checkpoint.pth"),
+            f"{place}/given.pt",
+            f"{place}/out.pt",
+        ]
         done = subprocess.run(words, check=False, capture_output=True, text=True)
         if done.returncode:
             raise SystemExit(done.stderr[-2000:])

@@ -26,6 +26,9 @@ from segatlas.ops.matching import TrueObjects, drawn, match
 BOX_SIDE, MASK_SIDE = 7, 14
 """Cells a side of what the two heads see of a box."""
 
+ANCHOR_IOUS = (0.3, 0.7)
+"""An anchor is background below the first one, and stands for an object from the second on."""
+
 BOX_IOU = 0.5
 """A proposal stands for an object from this IoU on, and is background below."""
 
@@ -314,8 +317,8 @@ def _first_truth(
             anchors,
             one,
             size,
-            background_below=0.3,
-            object_from=0.7,
+            background_below=ANCHOR_IOUS[0],
+            object_from=ANCHOR_IOUS[1],
             best_from=config.best_anchor_iou,
             best_own=config.best_own,
         )
