@@ -2,8 +2,8 @@
 
     PYTHONPATH=src:tools PEERS/bin/python tools/beside_mmdetection.py
 
-PEERS is the environment that `../shared/parity/ref_env.sh` makes. The table is written into `docs/objects-beside-peers.md`.
-What is unlike is said there with both figures. Nothing is trained.
+PEERS is the environment that `../shared/parity/ref_env.sh` makes. The table is written into
+`docs/objects-beside-peers.md`; what is unlike is said there with both figures. Nothing is trained.
 """
 
 from __future__ import annotations
@@ -66,13 +66,13 @@ def _their_sizes(pipeline: Any) -> str:
 
 
 def _their_stages(model: Any) -> dict[str, str]:
-    train, test = model.train_cfg, model.test_cfg.rcnn
+    train, test, proposals = model.train_cfg, model.test_cfg.rcnn, model.train_cfg.rpn_proposal
     box = model.roi_head.bbox_head.loss_bbox
     semantic = model.get("semantic_head")
     return {
         "anchors: background, objects, best": _limits(train.rpn.assigner),
         "anchors drawn": _sampled(train.rpn.sampler),
-        "proposals": f"{train.rpn_proposal.nms_pre}, {train.rpn_proposal.max_per_img} at {train.rpn_proposal.nms.iou_threshold}",
+        "proposals": f"{proposals.nms_pre}, {proposals.max_per_img} at {proposals.nms.iou_threshold}",
         "boxes: background, objects, best": _limits(train.rcnn.assigner),
         "boxes drawn": _sampled(train.rcnn.sampler),
         "box loss": f"{'L1' if box.type == 'L1Loss' else f'smooth L1 below {box.beta:g}'}, weight {box.loss_weight:g}",

@@ -5,8 +5,12 @@
 FOLDER is what `ref_models.py KEY` wrote, KEY one of `md.condinst_r50`, `md.mask_rcnn_r50`, `md.panoptic_fpn_r50` or
 another form of these. Both networks get its weights and the same generated scenes with their objects, PYTHON is that of
 the reference environment (SEGATLAS_SHARED: where `parity/` is). Printed are the parts and their relative differences.
-Sides are multiples of 128 pixels: of coarse cells beyond the image MMDetection takes a loss, and ours does not. Two-stage
-networks draw all anchors and proposals there are, so that chance plays no part, and match them by MMDetection's rule.
+Sides are multiples of 128 pixels: of coarse cells beyond the image MMDetection takes a loss, and ours does not.
+
+Two-stage networks draw all anchors and proposals there are, so that chance plays no part, and match them by
+MMDetection's rule. Of many anchors that hold a whole object rounding decides which overlaps it most, so both compute
+them in float64; the second stage sees MMDetection's proposals. Its semantic loss takes every fourth pixel's label by
+default and is told to take all, as ours does.
 """
 
 from __future__ import annotations
@@ -55,6 +59,8 @@ def write_theirs(key: str, checkpoint: str, given: str, out: str) -> None:
     if hasattr(network, "roi_head"):
         for sampler in (network.rpn_head.sampler, network.roi_head.bbox_sampler):
             sampler.num = ALL
+        if hasattr(network, "semantic_head"):
+            network.semantic_head.seg_rescale_factor = 1.0
         anchors = network.rpn_head.prior_generator
         grid = anchors.grid_priors
         anchors.grid_priors = lambda *args, **more: [one.double() for one in grid(*args, **more)]
@@ -68,9 +74,19 @@ def write_theirs(key: str, checkpoint: str, given: str, out: str) -> None:
         bitmaps = BitmapMasks(masks.numpy().astype(np.uint8), *SIZE)
         sample.gt_instances = InstanceData(bboxes=boxes.double(), labels=classes, masks=bitmaps)
         sample.gt_sem_seg = PixelData(sem_seg=label[None])
+    proposals: list[torch.Tensor] = []
+    if hasattr(network, "roi_head"):
+        both = network.rpn_head.loss_and_predict
+
+        def tapped(*args: Any, **more: Any) -> Any:
+            losses, found = both(*args, **more)
+            proposals.extend(one.bboxes.detach() for one in found)
+            return losses, found
+
+        network.rpn_head.loss_and_predict = tapped
     found = network.loss(x, samples)
     added = {name: sum(value) if isinstance(value, list) else value for name, value in found.items()}
-    torch.save({name: torch.as_tensor(value).detach() for name, value in added.items()}, out)
+    torch.save(({name: torch.as_tensor(value).detach() for name, value in added.items()}, proposals), out)
 
 
 def scenes(things: int, stuff: int) -> tuple[torch.Tensor, list[Any]]:
@@ -92,13 +108,15 @@ def scenes(things: int, stuff: int) -> tuple[torch.Tensor, list[Any]]:
     return (torch.stack(images) - 0.45) / 0.225, truths
 
 
-def ours(net: Any, x: torch.Tensor, truths: list[Any]) -> dict[str, torch.Tensor]:
-    """Return the parts of our losses."""
+def ours(net: Any, x: torch.Tensor, truths: list[Any], proposals: list[torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the parts of our losses, in two stages on given proposals (P, 4) of each image."""
     from segatlas.losses import LOSSES
 
     if hasattr(net, "cells"):
         return LOSSES["dynamic_masks"]().parts(net(x, truths), truths)
-    stages = net.stages.train()  # as many proposals as while training; they hold no norm
+    stages, anchors = net.stages, net.stages.anchors
+    stages.propose = lambda *_: [(boxes, boxes[:, 0]) for boxes in proposals]
+    stages.anchors = lambda maps: [one.double() for one in anchors(maps)]
     stages.config = replace(stages.config, drawn=(ALL, ALL), best_anchor_iou=0.3, best_own=True)
     output = net(x, truths)
     parts = dict(LOSSES["two_stage"]().parts(output, truths))
@@ -135,10 +153,10 @@ def compare(folder: Path, key: str, peers: str) -> None:
         done = subprocess.run(words, check=False, capture_output=True, text=True)
         if done.returncode:
             raise SystemExit(done.stderr[-2000:])
-        theirs = torch.load(f"{place}/out.pt", weights_only=True)
+        theirs, proposals = torch.load(f"{place}/out.pt", weights_only=True)
     truths = segments if stuff else [things_of(one) for one in segments]
     names = CELLS if hasattr(net, "cells") else STAGES
-    for name, value in ours(net.double().eval(), x, truths).items():
+    for name, value in ours(net.double().eval(), x, truths, proposals).items():
         expected = float(theirs[names[name]])
         print(f"{name:10s} ours {float(value):.9f}  theirs {expected:.9f}  {abs(float(value) / expected - 1):.1e}")
 

@@ -84,8 +84,8 @@ def match(
     """Return (B,) the object that each box stands for, BACKGROUND, or IGNORED.
 
     A box stands for the object that it overlaps most, where their IoU is `object_from` or more; it is background where
-    that is less than `background_below`. best_from: an object's best boxes that overlap it, and by so much, stand for an
-    object in any case, for that which they overlap most; best_own: for this one, for the last where it is several.
+    that is less than `background_below`. best_from: an object's best boxes that overlap it, and by so much, stand for
+    an object in any case, for that which they overlap most; best_own: for this one, for the last where it is several.
     Background inside a crowd, or in the padding beyond an image of `size` (H, W), is not judged.
     """
     found = boxes.new_full((len(boxes),), BACKGROUND, dtype=torch.long)
