@@ -122,7 +122,7 @@ class Setting:
             *NETWORKS[self.network],
             f"data.workers={self.workers}",
             f"train.devices={self.processes}",
-            f"train.batch={2 if self.processes == 1 else 1}",
+            f"train.batch={1 if self.processes == 2 and self.network not in OBJECTS else 2}",
             f"train.accumulate={self.accumulate}",
             f"train.ema={'{decay: 0.9}' if self.ema else 'null'}",
             f"train.precision={self.precision}",
