@@ -14,9 +14,10 @@ SAVE_panoptic = panoptic,overlay
 SHARED := $(or $(SEGATLAS_SHARED),../shared)
 PEERS ?= .peers/bin/python
 REFERENCES ?= $(wildcard ../parity_refs)
+PANOPTICAPI ?=
 JOBS ?= 2
 TESTS = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
-TABLE = OMP_WAIT_POLICY=PASSIVE SEGATLAS_SHARED=$(SHARED) PYTHONPATH=src $(PEERS) -m benchmarks
+TABLE = OMP_WAIT_POLICY=PASSIVE SEGATLAS_SHARED=$(SHARED) PYTHONPATH=src$(if $(PANOPTICAPI),:$(PANOPTICAPI)) $(PEERS) -m benchmarks
 
 .PHONY: demo test test-all check docs bench shape-proof env clean pins
 
@@ -66,17 +67,19 @@ docs: env  ## the documentation site in site/
 	$(BIN)/python tools/generate_docs.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-bench: env  ## shipped networks on this machine, then the table against the peers: docs/performance.md (ONLY=, ROUNDS=, ADD=1, PEERS=)
+bench: env  ## shipped networks on this machine, then the table against the peers: docs/performance.md (ONLY=, ROUNDS=, ADD=1, PEERS=; PANOPTICAPI=FOLDER: a checkout of cocodataset/panopticapi, which no index has)
 	@if [ ! -x "$(PEERS)" ] || { [ "$(PEERS)" = .peers/bin/python ] && [ ! -f .peers/READY ]; }; then \
 		if [ "$(PEERS)" = .peers/bin/python ] && [ -f "$(SHARED)/parity/ref_env.sh" ]; then \
 			echo "building .peers, the environment of the peers (about 6 GB on disk, minutes)" && \
-			PYTHON=$(PYTHON) "$(SHARED)/parity/ref_env.sh" .peers && \
-			.peers/bin/python -m pip install -q --no-deps hotcoco==1.3.0 vernier==0.5.4 pyarrow && touch .peers/READY ; \
+			PYTHON=$(PYTHON) "$(SHARED)/parity/ref_env.sh" .peers && touch .peers/READY ; \
 		else \
 			echo "make bench: no peers at $(PEERS), and no $(SHARED)/parity/ref_env.sh to build them with." ; \
 			echo "Give PEERS=PATH, the python of an environment that holds them, or SEGATLAS_SHARED=FOLDER." ; \
 			exit 1 ; \
 		fi ; \
+	fi
+	@if [ "$(PEERS)" = .peers/bin/python ] && ! $(PEERS) -c "import hotcoco, pyarrow, vernier" 2>/dev/null; then \
+		$(PEERS) -m pip install -q --no-deps hotcoco==1.3.0 vernier==0.5.4 pyarrow ; \
 	fi
 ifeq ($(ONLY)$(ROUNDS),)
 	$(BIN)/segatlas bench unet segformer_b0 --size 512x512

@@ -118,6 +118,10 @@ def panoptic_agreement(output: Any, card: Any, final: Mapping[str, Any], library
     """Return the fraction of pixels in the same segment: of one class, and one for one."""
     theirs = final["panoptic"].long()
     size = (theirs.shape[0], theirs.shape[1])
+    if library == "d2":  # its merging sorts once more, and equal scores come in an order of that sort's own
+        order = torch.argsort(-output.scores[0])
+        parts = ("boxes", "scores", "labels", "mask_logits")
+        output = output._replace(**{name: (getattr(output, name)[0][order],) for name in parts})
     (result,) = panoptic(output, size, crop=size, rule=card.objects, things=card.things)
     segments = result.panoptic
     kinds = torch.full((len(segments.segments) + 1 + int(segments.ids.max()),), len(card.classes))

@@ -2,6 +2,7 @@
 
     python tools/resume_campaign.py --runs 50 --seed 1
     python tools/resume_campaign.py --runs 8 --settings 4 --objects
+    python tools/resume_campaign.py --runs 2 --settings 2 --objects --processes 2
 
 Settings are drawn from what a resume has to survive (loader processes, EMA, accumulation, bf16, a plateau, dropout and
 stochastic depth, two processes ...), with --objects by networks that draw boxes while they train. Each run is started
@@ -59,6 +60,7 @@ NETWORKS = {
         "train.metric=pq",
     ),
 }
+OBJECTS = ("mask_rcnn", "panoptic_fpn")
 COMMON = (
     "data.name=shapes",
     "transforms={scale: [0.8, 1.25], crop: [32, 32], photometric: {}}",
@@ -90,15 +92,15 @@ class Setting:
     log_every: int
 
     @classmethod
-    def draw(cls, rng: random.Random, index: int, *, objects: bool = False) -> Setting:
+    def draw(cls, rng: random.Random, index: int, *, objects: bool = False, processes: int | None = None) -> Setting:
         """Draw a setting; one of six has two processes, one of four drops paths, and loader processes go round.
 
-        objects: networks of objects by turns.
+        objects: networks of objects by turns. processes: so many in each setting.
         """
-        processes = 2 if index % 6 == 5 else 1
+        processes = processes or (2 if index % 6 == 5 else 1)
         network = "segformer, drop path" if index % 4 == 1 and processes == 1 else "unet, dropout"
         return cls(
-            network=("mask_rcnn", "panoptic_fpn")[index % 2] if objects else network,
+            network=OBJECTS[index % len(OBJECTS)] if objects else network,
             workers=index % 3,
             processes=processes,
             ema=rng.random() < 0.5,
@@ -120,7 +122,7 @@ class Setting:
             *NETWORKS[self.network],
             f"data.workers={self.workers}",
             f"train.devices={self.processes}",
-            f"train.batch={2 if self.processes == 1 else 1}",
+            f"train.batch={1 if self.processes == 2 and self.network not in OBJECTS else 2}",
             f"train.accumulate={self.accumulate}",
             f"train.ema={'{decay: 0.9}' if self.ema else 'null'}",
             f"train.precision={self.precision}",
@@ -335,10 +337,11 @@ def table(bases: Sequence[Baseline]) -> str:
     return "\n".join([*lines, f"| all | | {runs - faults} of {runs} |"])
 
 
-def run_setting(work: Path, seed: int, index: int, runs: int, fresh: bool, objects: bool) -> Baseline:
+def run_setting(work: Path, index: int, runs: int, options: argparse.Namespace) -> Baseline:
     """Draw setting `index`, train it whole, then `runs` times with kills."""
-    rng = random.Random(f"{seed}/{index}")
-    campaign = Campaign(work, Setting.draw(rng, index, objects=objects), rng, fresh=fresh)
+    rng = random.Random(f"{options.seed}/{index}")
+    setting = Setting.draw(rng, index, objects=options.objects, processes=options.processes)
+    campaign = Campaign(work, setting, rng, fresh=options.fresh)
     base = campaign.baseline(work / f"whole-{index}")
     for number in range(runs):
         run = work / f"run-{index}-{number}"
@@ -361,6 +364,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1, help="settings that are tried at the same time")
     parser.add_argument("--fresh", action="store_true", help="a new interpreter for every start")
     parser.add_argument("--objects", action="store_true", help="networks that find objects in place of the others")
+    parser.add_argument("--processes", type=int, choices=(1, 2), help="so many in each; default: one of six has two")
     parser.add_argument("--keep", type=Path, help="folder to work in; it is not removed")
     options = parser.parse_args()
     work = (options.keep or Path(tempfile.mkdtemp(prefix="resume_campaign_"))).resolve()
@@ -371,15 +375,7 @@ def main() -> int:
     count = min(options.settings, options.runs)
     with ProcessPoolExecutor(options.jobs) as pool:
         waiting = [
-            pool.submit(
-                run_setting,
-                work,
-                options.seed,
-                index,
-                len(range(index, options.runs, count)),
-                options.fresh,
-                options.objects,
-            )
+            pool.submit(run_setting, work, index, len(range(index, options.runs, count)), options)
             for index in range(count)
         ]
         bases = [future.result() for future in waiting]

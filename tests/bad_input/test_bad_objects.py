@@ -46,6 +46,30 @@ def learn(segatlas, tmp_path):
     return run
 
 
+def test_masks_that_a_task_of_objects_leaves_aside_stop_none_of_its_commands(segatlas, learn, tmp_path):
+    root = tmp_path / "nuclei"
+    for split, count in (("train", 4), ("val", 2)):
+        for number in range(count):
+            ids = np.zeros((64, 64), np.uint16)
+            ids[4:20, 4:20], ids[30:50, 10 + number : 40] = 1, 2
+            save_image(
+                root / split / "images" / f"{number}.png", np.full((64, 64, 3), 20 * number + len(split), np.uint8)
+            )
+            for folder, array in (("masks", np.where(ids > 0, 255, 0).astype(np.uint8)), ("instances", ids)):
+                path = root / split / folder / f"{number}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(array).save(path)
+    refused = segatlas("data", "stats", root)
+    assert (refused.exit_code, "data.label_map={0: 0, 255: 1}" in refused.output) == (1, True)
+    done = learn(root, "instance", "--dry-run")
+    assert done.exit_code == 0, done.output
+    words = ("mask_rcnn_folder", f"data.root={root}")
+    for command in ("check", "stats", "preview"):
+        further = ("--out", tmp_path / "sheet.png") if command == "preview" else ()
+        told = segatlas("data", command, *words, *further)
+        assert told.exit_code == 0, told.output
+
+
 # ---- what is wrong with COCO's files is refused before a run exists
 BY_MAPS = ("a segment in the map only", "a segment in the table only", "an unknown class of a segment", "another size")
 

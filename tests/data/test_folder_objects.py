@@ -129,7 +129,7 @@ def test_segments_wait_for_what_only_the_user_knows(tmp_path):
     with pytest.raises(DataError, match=r"which classes are things: data\.instances=\{things"):
         opened(tmp_path / "a", "SegmentsTarget")
     make(tmp_path / "b", "files", names=False)
-    with pytest.raises(DataError, match=r"the names of the classes: data\.classes"):
+    with pytest.raises(DataError, match=r"how the classes are called: data\.classes"):
         opened(tmp_path / "b", "SegmentsTarget")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 from fakes.ade20k import write_ade20k, write_lists, write_track
 from fakes.cityscapes import write_cityscapes, write_instance_ids, write_panoptic
 from fakes.shared import shared_data
@@ -69,8 +70,9 @@ def truths_of(data):
     return found
 
 
-def test_panoptic_files_of_cityscapes_say_what_the_maps_of_objects_say(tmp_path):
-    root = write_panoptic(write_instance_ids(write_cityscapes(tmp_path / "set")))
+@pytest.mark.parametrize("train_ids", [(), ("train", "val"), ("val",)])
+def test_panoptic_files_of_cityscapes_say_what_the_maps_of_objects_say(tmp_path, train_ids):
+    root = write_panoptic(write_instance_ids(write_cityscapes(tmp_path / "set")), train_ids=train_ids)
     kinds = ("InstancesTarget", "SegmentsTarget")
     wanted = {kind: truths_of(opened("cityscapes", root, kind)) for kind in kinds}
     assert {crowd for _, crowd, _ in wanted["SegmentsTarget"]["aachen/aachen_000000_000019"]} == {False, True}
@@ -85,6 +87,27 @@ def test_panoptic_files_of_cityscapes_say_what_the_maps_of_objects_say(tmp_path)
         result = CliRunner().invoke(app, ["data", "convert", str(root), str(tmp_path / form), "--to", form])
         assert result.exit_code == 0, result.output
         assert examine(tmp_path / form).ok
+
+
+def test_of_two_panoptic_files_of_cityscapes_the_one_of_label_ids_is_read(tmp_path):
+    root = write_instance_ids(write_cityscapes(tmp_path))
+    write_panoptic(write_panoptic(root), train_ids=("train", "val"))
+    for path in (root / "gtFine").rglob("*_instanceIds.png"):
+        path.unlink()
+    before = truths_of(opened("cityscapes", root, "SegmentsTarget"))
+    for path in (root / "gtFine").glob("*_trainId.json"):
+        path.write_text("{")
+    assert truths_of(opened("cityscapes", root, "SegmentsTarget")) == before
+    assert not [one for one in examine(root).errors if one.kind != "leakage"]
+
+
+def test_a_category_that_cityscapes_has_not_is_told(tmp_path):
+    root = write_panoptic(write_instance_ids(write_cityscapes(tmp_path)))
+    for path in (root / "gtFine").rglob("*_instanceIds.png"):
+        path.unlink()
+    path = root / "gtFine/cityscapes_panoptic_train.json"
+    path.write_text(path.read_text().replace('"name": "road"', '"name": "street"'))
+    assert "'street'" in next(one.fault for one in examine(root).errors if one.kind == "unknown_class")
 
 
 def test_lists_of_ade20k_say_what_masks_and_track_say(tmp_path):

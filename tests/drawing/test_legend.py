@@ -1,9 +1,12 @@
 import numpy as np
 import pytest
 
-from segatlas.drawing import overlay
+from segatlas.drawing import legend, overlay
 from segatlas.drawing.legend import legend_entries
 from segatlas.drawing.maps import blend
+from segatlas.drawing.text import canvas
+from segatlas.inference import Segmentation
+from segatlas.structures import Panoptic, Segment
 
 PALETTE = ((10, 20, 30), (200, 0, 0), (0, 200, 0))
 CLASSES = ("ground", "house", "tree")
@@ -24,6 +27,25 @@ def test_a_class_of_one_pixel_is_not_called_zero_percent():
     label = np.zeros((100, 100), np.uint8)
     label[0, 0] = 2
     assert legend_entries(label, PALETTE, CLASSES)[1].fraction == "< 0.1 %"
+
+
+def test_the_legend_of_segments_counts_their_pixels_and_things_and_calls_the_others_none(monkeypatch):
+    ids = np.zeros((10, 10), np.int32)
+    ids[:5], ids[5, :2], ids[6, :3] = 1, 7, 4
+    parts = ((1, 0, False, 50), (7, 2, True, 2), (4, 2, True, 3))
+    segments = [Segment(id=i, class_index=k, is_thing=t, score=None, area=a, box=(0, 0, 1, 1)) for i, k, t, a in parts]
+    result = Segmentation(
+        class_map=np.zeros((10, 10), np.uint8),  # the best class of stuff where there is no segment: not counted
+        segments=Panoptic(ids=ids, segments=tuple(segments)),
+        size=(10, 10),
+        classes=CLASSES,
+        palette=PALETTE,
+        image=np.zeros((10, 10, 3), np.uint8),
+    )
+    shown = []
+    monkeypatch.setattr(legend, "_strip", lambda entries, size, columns: shown.extend(entries) or canvas(1, 1)[0])
+    result.overlay()
+    assert [(e.name, e.fraction) for e in shown] == [("ground", "50.0 %"), ("tree (2)", "5.0 %"), ("none", "45.0 %")]
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 4000), (3000, 2), (64, 48), (300, 500), (500, 300)])

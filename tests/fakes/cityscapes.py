@@ -67,19 +67,26 @@ def write_instance_ids(root: Path) -> Path:
     return root
 
 
-def write_panoptic(root: Path) -> Path:
+def write_panoptic(root: Path, *, train_ids: tuple[str, ...] = ()) -> Path:
     """Write what the authors' script makes of the maps of objects: `cityscapes_panoptic_{split}.json` and its maps.
 
-    Images have texts for numbers, and names that end as the maps' do.
+    Images have texts for numbers, and names that end as the maps' do. train_ids: splits whose categories it numbers by
+    train ids, in files of another name.
     """
-    categories = [
-        {"id": label_id, "name": name, "color": list(color), "isthing": int(label_id in THINGS)}
-        for label_id, (name, train_id, color) in enumerate(LABELS)
-        if train_id != 255
-    ]
     for split in ("train", "val"):
+        by_train_id = split in train_ids
+        categories = [
+            {
+                "id": train_id if by_train_id else label_id,
+                "name": name,
+                "color": list(color),
+                "isthing": int(label_id in THINGS),
+            }
+            for label_id, (name, train_id, color) in enumerate(LABELS)
+            if train_id != 255
+        ]
         images, annotations = [], []
-        out = root / "gtFine" / f"cityscapes_panoptic_{split}"
+        out = root / "gtFine" / f"cityscapes_panoptic_{split}{'_trainId' if by_train_id else ''}"
         out.mkdir(parents=True)
         for path in sorted((root / "gtFine" / split).rglob("*_instanceIds.png")):
             numbers = np.array(Image.open(path)).astype(np.int64)
@@ -91,7 +98,8 @@ def write_panoptic(root: Path) -> Path:
                     continue
                 colors[numbers == number] = (number % 256, number // 256, 0)
                 crowd = int(label_id in THINGS and number < 1000)
-                entry = {"id": number, "category_id": label_id, "iscrowd": crowd}
+                kind = EVALUATED.index(label_id) if by_train_id else label_id
+                entry = {"id": number, "category_id": kind, "iscrowd": crowd}
                 segments.append({**entry, **measured(numbers == number)})
             Image.fromarray(colors).save(out / f"{stem}_gtFine_panoptic.png")
             height, width = numbers.shape

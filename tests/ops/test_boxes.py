@@ -61,6 +61,19 @@ def test_a_wild_delta_grows_a_side_by_no_more_than_the_limit_and_shrinks_it_so_o
     assert torch.isclose(box[3] - box[1], torch.tensor(0.256))
 
 
+def test_where_sides_shrink_by_the_limit_numbers_are_rounded_as_mmdetection_rounds_them():
+    draw = torch.Generator().manual_seed(0)
+    left = torch.rand(500, 2, generator=draw) * 300
+    anchors = torch.cat([left, left + 1 + torch.rand(500, 2, generator=draw) * 90], dim=1)
+    deltas = torch.randn(500, 4, generator=draw)
+    scaled = deltas * torch.tensor([0.1, 0.1, 0.2, 0.2])
+    middle, side = (anchors[:, :2] + anchors[:, 2:]) * 0.5, anchors[:, 2:] - anchors[:, :2]
+    center, half = middle + side * scaled[:, :2], side * scaled[:, 2:].exp() * 0.5
+    found = decode(deltas, anchors, (10, 10, 5, 5), shrink_limit=True)
+    assert torch.equal(found, torch.cat([center - half, center + half], dim=1))
+    assert not torch.equal(found, decode(deltas, anchors, (10, 10, 5, 5)))
+
+
 def test_boxes_are_cut_at_the_image_and_narrow_ones_are_told():
     boxes = clipped(torch.tensor([[-5.0, -5, 200, 50], [90.0, 10, 95, 20]]), (40, 80))
     assert boxes.tolist() == [[0, 0, 80, 40], [80, 10, 80, 20]]

@@ -85,11 +85,40 @@ def test_boxes_stand_for_the_objects_of_torchvisions_matcher(below, above, best_
     chosen = boxes[:9] + torch.rand(9, 4, generator=draw)
     empty = torch.zeros(0, 4)
     objects = TrueObjects(chosen, torch.zeros(9, dtype=torch.long), torch.zeros(9, 64, 64, dtype=torch.bool), empty)
-    found = match(boxes, objects, (100, 100), background_below=below, object_from=above, best_always=best_always)
+    limits = {"background_below": below, "object_from": above}
+    found = match(boxes, objects, (100, 100), **limits, best_from=0.0 if best_always else None)
     theirs = Matcher(above, below, allow_low_quality_matches=best_always)(box_iou(chosen, boxes))
     assert found.tolist() == theirs.tolist()  # -1 below, -2 between in both
     assert {BACKGROUND, *range(3)} <= set(found.tolist())
     assert (IGNORED in found) == (below < above)
+
+
+def owner_of(overlap, row, below, above, best_from):
+    """Return what a box stands for where an object's best boxes are its own: MMDetection's rule, box by box."""
+    values = overlap[row].tolist()
+    best = max(values)
+    found = values.index(best) if best >= above else BACKGROUND if best < below else IGNORED
+    for index, value in enumerate(values):
+        if value >= best_from and value == overlap[:, index].max():
+            found = index
+    return found
+
+
+@pytest.mark.parametrize(("below", "above", "best_from"), [(0.3, 0.7, 0.3), (0.5, 0.5, 0.5), (0.3, 0.7, 0.6)])
+def test_an_objects_best_boxes_from_an_overlap_on_are_its_own_though_they_overlap_another_more(below, above, best_from):
+    draw = torch.Generator().manual_seed(4)
+    corners = torch.rand(60, 2, generator=draw) * 40
+    boxes = torch.cat([corners, corners + 4 + torch.rand(60, 2, generator=draw) * 20], dim=1)
+    twins = boxes[:2] + torch.tensor([0.0, 0.0, 1.0, 0.0])  # boxes 0 and 1 are the best of two objects each
+    chosen = torch.cat([twins, boxes[:2] + 0.5, boxes[5:6] + 9, torch.tensor([[90.0, 90.0, 99.0, 99.0]])])
+    objects = TrueObjects(
+        chosen, torch.zeros(6, dtype=torch.long), torch.zeros(6, 100, 100, dtype=torch.bool), torch.zeros(0, 4)
+    )
+    limits = {"background_below": below, "object_from": above}
+    found = match(boxes, objects, (100, 100), **limits, best_from=best_from, best_own=True)
+    overlap = box_iou(boxes, chosen)
+    assert found.tolist() == [owner_of(overlap, row, below, above, best_from) for row in range(60)]
+    assert (found != match(boxes, objects, (100, 100), **limits, best_from=best_from)).any()
 
 
 def test_objects_are_drawn_up_to_their_fraction_and_background_fills_up():

@@ -109,7 +109,8 @@ def stats(
 ) -> None:
     """Count sizes, values, class pixels and images of every split, and suggest class weights and normalisation.
 
-    Where there are objects, they are counted too: of each class, by size, in an image.
+    Where there are objects, they are counted too: of each class, by size, in an image. Of a recipe that trains on
+    objects they alone are counted, and masks are left aside.
     """
     import json
 
@@ -123,8 +124,9 @@ def stats(
     console = human(json_line=json_line)
     record: dict[str, object] = {"root": cfg.data.root, "name": cfg.data.name, "splits": {}}
     described, objects = [], {}
+    stated = stated_target(cfg, words, config_file)
     for split in available_splits(cfg.data):
-        targets = targets_of(cfg.data, split)
+        targets = shown_targets(targets_of(cfg.data, split), stated)
         dataset = create_dataset(cfg.data, split, cfg.seed, target=targets[0])
         with progress_bar(f"reading {dataset.split}") as bar:
             described.append(
@@ -172,7 +174,7 @@ def preview(
     from segatlas.drawing import save_image, sheet
 
     cfg = load_data(words, config_file)
-    targets = targets_of(cfg.data, split)
+    targets = shown_targets(targets_of(cfg.data, split), stated_target(cfg, words, config_file))
     dataset = create_dataset(cfg.data, split, cfg.seed, target=targets[0])
     further = {
         title: create_dataset(cfg.data, split, cfg.seed, target=target)
@@ -327,6 +329,11 @@ def stated_target(cfg: Config, words: Sequence[str] | None, config_file: Path | 
     first = next(iter(words or ()), "")
     names_recipe = config_file is not None or (first and "=" not in first and not Path(first).expanduser().is_dir())
     return TASKS[cfg.task].target if names_recipe else None
+
+
+def shown_targets(given: tuple[str, ...], stated: str | None) -> tuple[str, ...]:
+    """Return the truths to look at, the plainest first: objects alone where a recipe needs no more, as `check` does."""
+    return (stated,) if stated == "InstancesTarget" and stated in given else given
 
 
 def print_check_report(found: CheckReport, console: Console, fix_command: str | None) -> None:

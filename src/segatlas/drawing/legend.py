@@ -49,10 +49,15 @@ def overlay(
 
 
 def with_legend(
-    tinted: np.ndarray, class_map: np.ndarray, palette: Sequence[Color], classes: Sequence[str]
+    tinted: np.ndarray,
+    class_map: np.ndarray,
+    palette: Sequence[Color],
+    classes: Sequence[str],
+    *,
+    outside: str = "ignore",
 ) -> np.ndarray:
-    """Return an image (H, W, 3) with the strip of `overlay` for the classes of a map (H, W)."""
-    entries = legend_entries(class_map, palette, classes)
+    """Return an image (H, W, 3) with the strip of `overlay` for the classes of a map; see `legend_entries`."""
+    entries = legend_entries(class_map, palette, classes, outside=outside)
     if not entries:
         return tinted
     tell_missing(classes)
@@ -68,8 +73,13 @@ def with_legend(
     return _joined(tinted, _strip(entries, size, columns=min(columns, len(entries))), to_the_right=False)
 
 
-def legend_entries(class_map: np.ndarray, palette: Sequence[Color], classes: Sequence[str]) -> list[LegendEntry]:
-    """Return one entry for each class that occurs, largest first, then "ignore" where there is some."""
+def legend_entries(
+    class_map: np.ndarray, palette: Sequence[Color], classes: Sequence[str], *, outside: str = "ignore"
+) -> list[LegendEntry]:
+    """Return one entry for each class that occurs, largest first, then one for pixels that are no class.
+
+    outside: what the last one is called.
+    """
     values, counts = np.unique(class_map, return_counts=True)
     order = sorted(zip(values.tolist(), counts.tolist(), strict=True), key=lambda pair: -pair[1])
     entries = [
@@ -79,7 +89,7 @@ def legend_entries(class_map: np.ndarray, palette: Sequence[Color], classes: Seq
     ]
     ignored = sum(count for value, count in order if value >= len(classes))
     if ignored:
-        entries.append(LegendEntry(name="ignore", color=PAPER, fraction=percent(ignored / class_map.size)))
+        entries.append(LegendEntry(name=outside, color=PAPER, fraction=percent(ignored / class_map.size)))
     return entries
 
 

@@ -40,7 +40,7 @@ class Segmentation(Result):
         """Return the image tinted with class colours, and a legend beside it: (H', W', 3) uint8.
 
         A result that has objects and no class map: each object tinted, lines between objects, no legend. One with
-        segments: likewise with segments, and a legend.
+        segments: likewise with segments, and a legend that counts their pixels; "none" are those of no segment.
 
         Raises:
             TaskError: the image itself was not kept.
@@ -49,8 +49,6 @@ class Segmentation(Result):
             raise TaskError("this result does not hold its image; overlays are drawn by segatlas.drawing.overlay")
         if self.class_map is None and self.objects is not None:
             return drawing.object_overlay(self.image, self.objects, self.palette)
-        if self.segments is not None and self.class_map is not None:
-            return drawing.with_legend(
-                drawing.segment_overlay(self.image, self, self.palette), self.class_map, self.palette, self.classes
-            )
+        if self.segments is not None:
+            return drawing.segment_overlay(self.image, self, self.palette, self.classes)
         return drawing.overlay(self.image, self.semantic, self.palette, self.classes)

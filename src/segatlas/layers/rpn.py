@@ -107,7 +107,9 @@ def choose_proposals(
             of_level = score[image, :, 0].float()
             count = min(rule.before, len(anchor))
             if rule.rank == "probability":  # of equal ones it matters which come first
-                best, index = (values[:count] for values in of_level.sigmoid().sort(descending=True))
+                best, index = of_level.sigmoid(), torch.arange(len(of_level), device=of_level.device)
+                if count < len(of_level):
+                    best, index = (values[:count] for values in best.sort(descending=True))
             else:
                 best, index = of_level.topk(count)
             boxes.append(decode(delta[image, index].float(), anchor[index], shrink_limit=rule.shrink_limit))

@@ -26,6 +26,12 @@ from segatlas.ops.matching import TrueObjects, drawn, match
 BOX_SIDE, MASK_SIDE = 7, 14
 """Cells a side of what the two heads see of a box."""
 
+ANCHOR_IOUS = (0.3, 0.7)
+"""An anchor is background below the first one, and stands for an object from the second on."""
+
+BOX_IOU = 0.5
+"""A proposal stands for an object from this IoU on, and is background below."""
+
 RPN_OBJECTS, BOX_OBJECTS = 0.5, 0.25
 """Fraction of objects' boxes, at most, among those that the losses of each stage are taken of."""
 
@@ -53,6 +59,9 @@ class TwoStageConfig:
     proposals: anchors of a level that are looked at, and proposals of an image at most.
     train_proposals: the same while training.
     drawn: anchors and proposals of an image that the losses of the two stages are taken of.
+    best_anchor_iou: an object's best anchors stand for an object from this IoU on, others from 0.7 on.
+    best_own: anchors and proposals that an object has no better ones of stand for that object, although they overlap
+        another one more: MMDetection's rule. Else for the one that they overlap most: Detectron2's and torchvision's.
     proposal_rank: what proposals are ranked by, "logit", "probability" or "both", see `layers.rpn.ProposalRule`.
     proposal_iou: of two proposals of a level that overlap by more than this, the worse one goes.
     score_threshold: detections have a higher score than this.
@@ -80,6 +89,8 @@ class TwoStageConfig:
     proposals: tuple[int, int] = (1000, 1000)
     train_proposals: tuple[int, int] = (2000, 1000)
     drawn: tuple[int, int] = (256, 512)
+    best_anchor_iou: float = 0.0
+    best_own: bool = False
     proposal_rank: Rank = "logit"
     proposal_iou: float = 0.7
     score_threshold: float = 0.05
@@ -237,11 +248,10 @@ class TwoStages(nn.Module):
         anchors = self.anchors(maps)
         proposals = self.propose(scores, deltas, anchors, size)
         raw: dict[str, Any] = {"rpn_scores": tuple(scores), "rpn_deltas": tuple(deltas)}
-        raw |= _first_truth(torch.cat(anchors), objects, sizes, self.config.drawn[0])
+        raw |= _first_truth(torch.cat(anchors), objects, sizes, self.config)
         drawn_boxes, classes, owners = [], [], []
         for (boxes, _), one, inside in zip(proposals, objects, sizes, strict=True):
-            boxes = torch.cat([boxes, one.boxes])
-            matched = match(boxes, one, inside, background_below=0.5, object_from=0.5, best_always=False)
+            boxes, matched = self._owners(boxes, one, inside)
             positive, negative = drawn(matched, self.config.drawn[1], BOX_OBJECTS)
             chosen = torch.cat([positive, negative])
             drawn_boxes.append(boxes[chosen])
@@ -253,6 +263,16 @@ class TwoStages(nn.Module):
         raw |= self._second_truth(drawn_boxes, owners, classes, objects)
         raw["mask_logits"] = self.look_at_masks(maps, raw.pop("mask_boxes"))
         return raw
+
+    def _owners(self, boxes: Tensor, one: TrueObjects, size: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Return proposals (P, 4) with the objects' own boxes behind them, and what they stand for, see `match`."""
+        every = torch.cat([boxes, one.boxes])
+        if not self.config.best_own:
+            return every, match(every, one, size, background_below=BOX_IOU, object_from=BOX_IOU)
+        matched = match(
+            boxes, one, size, background_below=BOX_IOU, object_from=BOX_IOU, best_from=BOX_IOU, best_own=True
+        )
+        return every, torch.cat([matched, torch.arange(len(one.boxes), device=matched.device)])
 
     def _second_truth(
         self,
@@ -288,16 +308,21 @@ def cut_masks(masks: Tensor, index: Tensor, boxes: Tensor, side: int) -> Tensor:
 
 
 def _first_truth(
-    anchors: Tensor, objects: Sequence[TrueObjects], sizes: Sequence[Sequence[int]], count: int
+    anchors: Tensor, objects: Sequence[TrueObjects], sizes: Sequence[Sequence[int]], config: TwoStageConfig
 ) -> Mapping[str, Tensor]:
-    """Return for the anchors (T, 4) of each image which are drawn, 1 an object, 0 none, -1 not drawn; and deltas.
-
-    count: drawn of an image at most.
-    """
+    """Return for the anchors (T, 4) of each image which are drawn, 1 an object, 0 none, -1 not drawn; and deltas."""
     labels, targets = [], []
     for one, size in zip(objects, sizes, strict=True):
-        matched = match(anchors, one, size, background_below=0.3, object_from=0.7, best_always=True)
-        positive, negative = drawn(matched, count, RPN_OBJECTS)
+        matched = match(
+            anchors,
+            one,
+            size,
+            background_below=ANCHOR_IOUS[0],
+            object_from=ANCHOR_IOUS[1],
+            best_from=config.best_anchor_iou,
+            best_own=config.best_own,
+        )
+        positive, negative = drawn(matched, config.drawn[0], RPN_OBJECTS)
         label = torch.full_like(matched, -1)
         label[positive], label[negative] = 1, 0
         target = torch.zeros_like(anchors)

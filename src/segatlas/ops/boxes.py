@@ -66,10 +66,14 @@ def decode(
 ) -> Tensor:
     """Return the boxes (B, 4) that deltas (B, 4) make of anchors (B, 4); see `encode`.
 
-    shrink_limit: sides also shrink by that factor at most, and not only grow.
+    shrink_limit: sides also shrink by that factor at most, and not only grow. Numbers are then rounded as MMDetection,
+        which has that limit, rounds them: a last bit decides which of two overlapping boxes stays.
     """
     ax, ay, awidth, aheight = _centred(anchors)
     dx, dy, dw, dh = (deltas[:, index] / weight for index, weight in enumerate(weights))
+    if shrink_limit:
+        ax, ay = (anchors[:, 0] + anchors[:, 2]) * 0.5, (anchors[:, 1] + anchors[:, 3]) * 0.5
+        dx, dy, dw, dh = (deltas[:, index] * (1 / weight) for index, weight in enumerate(weights))
     least = -LARGEST_GROWTH if shrink_limit else -math.inf
     width = dw.clamp(least, LARGEST_GROWTH).exp() * awidth
     height = dh.clamp(least, LARGEST_GROWTH).exp() * aheight

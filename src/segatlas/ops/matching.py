@@ -78,12 +78,14 @@ def match(
     *,
     background_below: float,
     object_from: float,
-    best_always: bool,
+    best_from: float | None = None,
+    best_own: bool = False,
 ) -> Tensor:
     """Return (B,) the object that each box stands for, BACKGROUND, or IGNORED.
 
     A box stands for the object that it overlaps most, where their IoU is `object_from` or more; it is background where
-    that is less than `background_below`. best_always: an object's best boxes stand for it however little they overlap.
+    that is less than `background_below`. best_from: an object's best boxes that overlap it, and by so much, stand for
+    an object in any case, for that which they overlap most; best_own: for this one, for the last where it is several.
     Background inside a crowd, or in the padding beyond an image of `size` (H, W), is not judged.
     """
     found = boxes.new_full((len(boxes),), BACKGROUND, dtype=torch.long)
@@ -91,10 +93,11 @@ def match(
         overlap = ious(boxes, objects.boxes)
         best, index = overlap.max(dim=1)
         found = torch.where(best >= object_from, index, torch.where(best < background_below, BACKGROUND, IGNORED))
-        if best_always:
+        if best_from is not None and len(boxes):
             most = overlap.amax(dim=0)
-            is_best = ((overlap == most) & (most > 0)).any(dim=1)
-            found = torch.where(is_best, index, found)
+            is_best = (overlap == most) & (most > 0) & (most >= best_from)
+            last = len(objects.boxes) - 1 - is_best.flip(1).int().argmax(dim=1)
+            found = torch.where(is_best.any(dim=1), last if best_own else index, found)
     if len(objects.crowd):
         shown = clipped(boxes, (size[0], size[1]))
         inside = (intersections(shown, objects.crowd) / areas(shown)[:, None].clamp(min=1e-6)).amax(dim=1)

@@ -129,10 +129,11 @@ def _scan_headers(listing: FileListing) -> ScanResult:
 
 
 def _sample_findings(listing: FileListing, datasets: Sequence[SegmentationData], count: int) -> list[Finding]:
-    """Apply the rules about masks to a sample of each split."""
+    """Apply the rules about masks to a sample of each split; not to masks that the task leaves aside."""
+    listed = {item.target for part in listing.parts.values() for item in part.items}
     parts: dict[str, Part] = {}
     for dataset in datasets:
-        items = [Item(key=dataset.key(i), image=image, target=mask)
+        items = [Item(key=dataset.key(i), image=image, target=mask if mask in listed else None)
                  for i in spread(len(dataset), count) for image, mask in [dataset.files(i)]]  # fmt: skip
         parts[dataset.split] = Part(items=tuple(items))
     paths = [item.target for part in parts.values() for item in part.items if item.target is not None]

@@ -258,11 +258,11 @@ def matched(items: Iterable[Item], images: Sequence[CocoImage], endings: Sequenc
 
 
 def _table(categories: Sequence[Category]) -> TruthClasses:
-    """Return categories as classes; with made colours where the file gives none to some."""
+    """Return categories as classes; with made colours, none of them black, where the file gives none to some."""
     own = tuple(one.color for one in categories if one.color is not None)
     return TruthClasses(
         names=tuple(one.name for one in categories),
-        palette=own if len(own) == len(categories) else voc_palette(len(categories)),
+        palette=own if len(own) == len(categories) else voc_palette(len(categories) + 1)[1:],
         things=tuple(one.is_thing for one in categories),
     )
 

@@ -117,8 +117,8 @@ _THINGS = TruthClasses(
 OBJECT_CLASSES = {kind: kind - THINGS.index(True) for kind, is_thing in enumerate(THINGS) if is_thing}
 """Class -> class among the things."""
 
-CLASS_OF_PANOPTIC_ID = {label_id: train_id for label_id, _, train_id, _ in _EVALUATED}
-"""Category of a panoptic file -> class."""
+PANOPTIC_FILES = ("cityscapes_panoptic_{split}", "cityscapes_panoptic_{split}_trainId")
+"""What the authors' script calls its file and folder, with label ids and with train ids; the first is read first."""
 
 
 class Cityscapes(PairedFiles):
@@ -142,12 +142,11 @@ class Cityscapes(PairedFiles):
         folders = {split: (root / "leftImg8bit" / split, root / "gtFine" / split) for split in splits}
         folders = {split: pair for split, pair in folders.items() if pair[0].is_dir()}
         parts = {split: _match(images, masks, split) for split, (images, masks) in folders.items()}
-        found = Annotations(
-            names=CLASSES, ids=CLASS_OF_PANOPTIC_ID, object_classes=OBJECT_CLASSES, endings=_LISTED_ENDINGS
-        )
+        found = Annotations(names=CLASSES, object_classes=OBJECT_CLASSES, endings=_LISTED_ENDINGS)
         for split, part in parts.items():
-            listed = root / "gtFine" / f"cityscapes_panoptic_{split}.json"
-            if listed.is_file() and not any(INSTANCES in item.truths for item in part.items):
+            files = (root / "gtFine" / f"{name.format(split=split)}.json" for name in PANOPTIC_FILES)
+            listed = next((file for file in files if file.is_file()), None)
+            if listed is not None and not any(INSTANCES in item.truths for item in part.items):
                 parts[split] = found.add_maps(part, listed, listed.with_suffix(""), as_masks=False)
         maps = found.truths()
         ids = frozenset(item.image for part in parts.values() for item in part.items if INSTANCES in item.truths)

@@ -241,7 +241,7 @@ def _with_segments(state: FolderObjects, part: Part, things: Sequence[bool] | No
     """Return a split whose items with mask and objects have segments; where something lacks, it is said when asked."""
     lack = ""
     if rule is None:
-        lack = "the names of the classes: data.classes=[...], or classes.json"
+        lack = "how the classes are called: data.classes=[...], or classes.json"
     elif things is None:
         lack = "which classes are things: data.instances={things: [...]}"
     items, waiting = [], []
