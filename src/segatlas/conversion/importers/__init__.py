@@ -76,7 +76,7 @@ SOURCES: dict[str, tuple[str, ...]] = {
     "semask": ("semask_fpn",),
     "sanet": ("sanet",),
     "mmdet": ("condinst", "mask_rcnn", "panoptic_fpn"),
-    "detectron2": ("mask_rcnn", "panoptic_fpn"),
+    "detectron2": ("mask_rcnn", "panoptic_fpn", "panoptic_deeplab"),
 }
 """Library -> the files in its folder that end with a record `IMPORTER`, mostly called like the architecture."""
 
