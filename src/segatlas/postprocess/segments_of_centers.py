@@ -123,7 +123,7 @@ def peaks(heat: Tensor, rule: ObjectRule) -> Tensor:
 
 
 def _is_largest(heat: Tensor, above: Tensor, rule: ObjectRule) -> Tensor:
-    """Tell of each of these flat places whether no pixel of the window around it has more; near ones are asked first."""
+    """Tell of each of these flat places whether no pixel of the window around it has more; near ones come first."""
     reach = rule.center_window // 2
     padded = F.pad(heat, (reach,) * 4, value=-torch.inf).flatten()
     width = heat.shape[1] + 2 * reach
