@@ -33,13 +33,13 @@ Value = TypeVar("Value")
 
 
 def scene(size: tuple[int, int], things: int) -> CentersAndOffsets:
-    """Return the maps of ellipses on bands of stuff, with some noise."""
+    """Return the maps of ellipses on stuff in rows, with some noise."""
     draw = torch.Generator().manual_seed(0)
     h, w = size[0] // 4, size[1] // 4
     y, x = torch.arange(h)[:, None].float(), torch.arange(w).float()
     semantic = torch.randn(1, CLASSES, h, w, generator=draw) * 0.3
-    for band in range(FIRST_THING):
-        semantic[0, band, band * h // FIRST_THING : (band + 1) * h // FIRST_THING] += 4
+    for kind in range(FIRST_THING):
+        semantic[0, kind, kind * h // FIRST_THING : (kind + 1) * h // FIRST_THING] += 4
     offsets = torch.randn(1, 2, h, w, generator=draw) * 2
     heat = torch.zeros(1, 1, h, w)
     reach = (0.25 * h * w / things / 3.1416) ** 0.5
@@ -108,9 +108,9 @@ def main() -> None:
     ids, kinds = slow_groups(labels[0], heat[0, 0], offsets[0])
     slow = (time.perf_counter() - start) * 1e3
     same = bool(torch.equal(ids, groups.ids) and torch.equal(kinds, groups.classes))
-    share = float((ids > 0).float().mean())
+    part = float((ids > 0).float().mean())
     print(
-        f"{len(kinds)} things of {len(groups.centers)} centres on {share:.0%} of {asked.size}, {asked.threads} threads"
+        f"{len(kinds)} things of {len(groups.centers)} centres on {part:.0%} of {asked.size}, {asked.threads} threads"
     )
     print(f"grouping {grouping:.1f} ms, the plain way {slow:.0f} ms, equal: {same}")
     print(

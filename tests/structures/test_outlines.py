@@ -35,7 +35,7 @@ AWKWARD = {
 
 def masks() -> dict[str, np.ndarray]:
     draw = np.random.default_rng(0)
-    noise = {f"noise {share}": draw.random((23, 31)) < share for share in (0.2, 0.5, 0.8)}
+    noise = {f"noise {part}": draw.random((23, 31)) < part for part in (0.2, 0.5, 0.8)}
     y, x = np.mgrid[:40, :50]
     return {name: drawn(text) for name, text in AWKWARD.items()} | noise | {"disc": (y - 20) ** 2 + (x - 22) ** 2 < 300}
 

@@ -47,6 +47,13 @@ OverlapOption = Annotated[
         "whose boxes have a higher IoU the worse one goes."
     ),
 ]
+PixelOption = Annotated[
+    str, typer.Option(help="How long a pixel's side is, such as 0.5um: areas and lengths in it too.")
+]
+ScaleOption = Annotated[
+    float | None,
+    typer.Option(help="Value that is full scale in the images (1, 255, 4095, 65535); default: as the model's."),
+]
 ScoreOption = Annotated[float | None, typer.Option(help="Objects of a lower score are left out.")]
 TopOption = Annotated[int | None, typer.Option(min=1, help="Objects of an image at most, those of highest score.")]
 AgnosticOption = Annotated[
@@ -106,13 +113,8 @@ def predict(
     batch: Annotated[int, typer.Option(min=1, help="Images of one size per pass.")] = 1,
     device: DeviceOption = "auto",
     precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
-    max_value: Annotated[
-        float | None,
-        typer.Option(help="Value that is full scale in the images (1, 255, 4095, 65535); default: as the model's."),
-    ] = None,
-    pixel_size: Annotated[
-        str, typer.Option(help="How long a pixel's side is, such as 0.5um: areas and lengths in it too.")
-    ] = "",
+    max_value: ScaleOption = None,
+    pixel_size: PixelOption = "",
     mask_format: Annotated[str, typer.Option("--format", help=f"Codes in masks: {' or '.join(FORMATS)}.")] = "index",
     zip_file: Annotated[
         Path | None, typer.Option("--zip", metavar="FILE.zip", help="Also all masks in one zip for Cityscapes' server.")

@@ -49,7 +49,7 @@ Segmented = Callable[[Tensor | Inputs, Size, ObjectRule], list[Result]]
 """Maps a window to the results of its images at a size, by a rule."""
 
 
-class Piece(NamedTuple):
+class SeenObject(NamedTuple):
     """An object as one window shows it. one: with its mask in the image. seen: the window. cut: it may go on."""
 
     one: Instance
@@ -142,8 +142,8 @@ class _Image:
 
     def __init__(self, size: Size, first: Result, classes: int):
         self.size, self.classes = size, classes
-        self.objects: list[Piece] | None = None if first.objects is None else []
-        self.things: list[Piece] = []
+        self.objects: list[SeenObject] | None = None if first.objects is None else []
+        self.things: list[SeenObject] = []
         self.windows: list[Box] = []
         self.class_map = None if first.class_map is None else np.zeros(size, first.class_map.dtype)
         self.stuff = None if first.segments is None else np.full(size, classes, np.int32)
@@ -172,14 +172,14 @@ class _Image:
                 )
             self.stuff[top:bottom, left:right] = kinds[result.panoptic.ids[inner]]
 
-    def _piece(self, one: Instance, mask: Rle, place: _Place) -> Piece:
+    def _piece(self, one: Instance, mask: Rle, place: _Place) -> SeenObject:
         """Return an object of a window as a piece of the image."""
         top, left, _, _ = place.seen
         y, x, _, _ = mask.box
         moved = Rle.placed(mask.part(), self.size, y + top, x + left)
         box = tuple(side + shift for side, shift in zip(one.box, (top, left, top, left), strict=True))
         whole = replace(one, mask=moved, box=(box[0], box[1], box[2], box[3]))
-        return Piece(whole, place.seen, _is_cut(moved.box, place.seen, self.size))
+        return SeenObject(whole, place.seen, _is_cut(moved.box, place.seen, self.size))
 
     def result(self, rule: ObjectRule) -> Result:
         """Return what the image holds."""
@@ -197,7 +197,7 @@ def _is_cut(box: Box, window: Box, size: Size) -> bool:
     return before or any(window[side + 2] < size[side] and window[side + 2] - box[side + 2] <= NEAR for side in (0, 1))
 
 
-def joined(pieces: Sequence[Piece], windows: Sequence[Box]) -> list[Instance]:
+def joined(pieces: Sequence[SeenObject], windows: Sequence[Box]) -> list[Instance]:
     """Return the objects that pieces of windows make, see the head of this file; `windows` are all that looked."""
     pairs = _pairs(pieces)
     whole = sorted((index for index, piece in enumerate(pieces) if not piece.cut), key=lambda i: -pieces[i].depth)
@@ -220,7 +220,7 @@ def joined(pieces: Sequence[Piece], windows: Sequence[Box]) -> list[Instance]:
 
 
 def _is_unconfirmed(
-    index: int, pieces: Sequence[Piece], pairs: dict[int, dict[int, float]], windows: Sequence[Box]
+    index: int, pieces: Sequence[SeenObject], pairs: dict[int, dict[int, float]], windows: Sequence[Box]
 ) -> bool:
     """Tell whether a window sees all of a cut piece, not at its own sides, and finds no such object there."""
     piece = pieces[index]
@@ -238,7 +238,7 @@ def _is_unconfirmed(
     )
 
 
-def _pairs(pieces: Sequence[Piece]) -> dict[int, dict[int, float]]:
+def _pairs(pieces: Sequence[SeenObject]) -> dict[int, dict[int, float]]:
     """Return for each piece those of other windows that show the same object, and how much of it is common."""
     found: dict[int, dict[int, float]] = {}
     if not pieces:
@@ -260,7 +260,7 @@ def _pairs(pieces: Sequence[Piece]) -> dict[int, dict[int, float]]:
     return found
 
 
-def _alike(one: Piece, other: Piece) -> float:
+def _alike(one: SeenObject, other: SeenObject) -> float:
     """Return how much two pieces have in common where both windows look, 0.0 where they are not the same object."""
     top, left = max(one.seen[0], other.seen[0]), max(one.seen[1], other.seen[1])
     bottom, right = min(one.seen[2], other.seen[2]), min(one.seen[3], other.seen[3])
@@ -313,7 +313,7 @@ def _groups(loose: Sequence[int], pairs: dict[int, dict[int, float]]) -> list[li
     return groups
 
 
-def _together(pieces: Sequence[Piece]) -> Instance:
+def _together(pieces: Sequence[SeenObject]) -> Instance:
     """Return the object that cut pieces make."""
     if len(pieces) == 1:
         return pieces[0].one

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from segatlas.checkpoint.card import Card
 from segatlas.config.objects import ObjectRule, asked_rule
-from segatlas.errors import DataError, TaskError, UsageError
+from segatlas.errors import DataError, UsageError
 from segatlas.inference.images import ImageBatch, PreparedImage, ScaledInputs
 from segatlas.inference.object_windows import results_by_windows
 from segatlas.inference.runner import Runner
@@ -56,13 +56,8 @@ class Segmenter:
         output = find_entry(card.architecture)[0].output
         self._postprocess = find(output, card.task)
         self._of_objects = output != SemanticLogits.__name__
-        if self._of_objects:
-            if views:
-                raise UsageError(f"tta: test-time augmentation is for class maps; {card.architecture} gives {output}")
-            if card.task == "semantic" and (windows or card_windows(card.inference)):
-                raise TaskError(
-                    f"windows of {card.architecture} are for objects and segments, not for class maps alone"
-                )
+        if self._of_objects and views:
+            raise UsageError(f"tta: test-time augmentation is for class maps; {card.architecture} gives {output}")
         asked = {name: value for name, value in (objects or {}).items() if value is not None}
         if asked and "instances" not in TASKS[card.task].result:
             needs = "needs a window, or a model of objects" if [*asked] == ["overlap"] else "is for models of objects"

@@ -123,7 +123,7 @@ class PanopticDeepLabConfig:
             )
 
 
-class Decoder(nn.Module):
+class JoiningDecoder(nn.Module):
     """ASPP on the last map, then up to stride 4, a finer map at a time."""
 
     def __init__(
@@ -211,11 +211,11 @@ class PanopticDeepLab(nn.Module):
         cells = self.encoder.strides[-1]
         pixels = config.pool_window
         window = None if pixels is None else (max(pixels[0] // cells, 1), max(pixels[1] // cells, 1))
-        self.semantic_decoder = Decoder(config, channels, config.channels, config.low_channels, window=window)
+        self.semantic_decoder = JoiningDecoder(config, channels, config.channels, config.low_channels, window=window)
         self.semantic_head = wide(config.channels, config.channels, config.head_channels, separable=config.separable)
         self.classifier = nn.Conv2d(config.head_channels, config.num_classes, kernel_size=1)
         width, narrow = config.instance_channels, config.instance_head_channels
-        self.instance_decoder = Decoder(config, channels, width, config.instance_low_channels, window=window)
+        self.instance_decoder = JoiningDecoder(config, channels, width, config.instance_low_channels, window=window)
         self.centers = Head(width, narrow, 1, separable=config.separable and config.separable_centers)
         self.offsets = Head(width, narrow, 2, separable=config.separable)
         for part in (
@@ -316,5 +316,6 @@ ARCHITECTURE = Architecture(
         "instance_low_channels": (4, 4, 4),
         "head_channels": 8,
         "instance_head_channels": 4,
+        "stuff_classes": (0,),
     },
 )

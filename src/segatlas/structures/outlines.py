@@ -70,7 +70,7 @@ def polygons_of(mask: Rle) -> tuple[Polygon, ...]:
     for ring in rings:
         x, y = ring[0]  # where a side begins whose pixel lies to the right hand
         first = ring[1] - ring[0]
-        row, column = _beside(int(x), int(y), np.sign(first))
+        row, column = _pixel_at_right(int(x), int(y), np.sign(first))
         label = int(labels[row, column])
         placed = ring + np.array([left, top])
         if _signed_area(ring) > 0:
@@ -118,10 +118,10 @@ def _sides_of(part: np.ndarray) -> _Sides:
     outside = (around[:-2, 1:-1], around[1:-1, 2:], around[2:, 1:-1], around[1:-1, :-2])
     begin = ((0, 0), (1, 0), (1, 1), (0, 1))  # of a pixel's upper, right, lower and left side
     starts, ways = [], []
-    for way, (neighbour, (right, down)) in enumerate(zip(outside, begin, strict=True)):
+    for index, (neighbour, (right, down)) in enumerate(zip(outside, begin, strict=True)):
         rows, columns = np.nonzero(part & ~neighbour)
         starts.append(np.stack([columns + right, rows + down], axis=1))
-        ways.append(np.full(len(rows), way))
+        ways.append(np.full(len(rows), index))
     start, way = np.concatenate(starts), np.concatenate(ways)
     width = part.shape[1] + 1
     codes = (start[:, 1] * width + start[:, 0]) * 4 + way
@@ -157,7 +157,7 @@ def _rings(sides: _Sides) -> list[np.ndarray]:
     return rings
 
 
-def _beside(x: int, y: int, step: np.ndarray) -> tuple[int, int]:
+def _pixel_at_right(x: int, y: int, step: np.ndarray) -> tuple[int, int]:
     """Return row and column of the pixel to the right hand of a step from a corner."""
     right, down = int(step[0]), int(step[1])
     if right:
