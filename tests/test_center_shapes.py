@@ -62,12 +62,12 @@ def test_training_watches_f1_and_eval_gives_a_table_of_it(run):
     assert "no objects, true or predicted: ground" in shown
 
 
-@pytest.mark.parametrize("option", [("--tta", "flips"), ("--window", "32")])
-def test_windows_and_test_time_augmentation_are_wrong_usage_of_predict_and_eval(run, shapes, tmp_path, option):
+@pytest.mark.parametrize("option", [("--tta", "flips")])
+def test_test_time_augmentation_is_wrong_usage_of_predict_and_eval(run, shapes, tmp_path, option):
     for line in (["predict", run, shapes / "val" / "images"], ["eval", run]):
         result = CliRunner().invoke(app, [str(word) for word in [*line, "--out", tmp_path / "out", *option]])
         assert result.exit_code == 2, result.output
-        told = "windows and test-time augmentation are for class maps; center gives CentersAndOffsets"
+        told = "test-time augmentation is for class maps; center gives CentersAndOffsets"
         assert f"{option[0][2:]}: {told}" in " ".join(result.stderr.split())
         assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
 

@@ -5,7 +5,8 @@ final detections. Printed are the largest differences as a fraction of the peer'
 levels, then both heads on the peer's own proposals; and the fraction of final detections that have a partner of
 the same class (IoU of boxes 0.99, score within 1e-3) on the network's own proposals. Of networks whose cells find
 objects: all maps by level, masks of the peer's own detections, and the fraction of these with a partner whose final
-mask has an IoU of 0.99 besides.
+mask has an IoU of 0.99 besides. Of networks whose pixels point at centres: the three maps at the image's size, the
+fraction of pixels in the same segment, and of objects with a partner of the same mask and score.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ from torch.nn import functional as F
 
 from segatlas.conversion.converting import convert_file
 from segatlas.hub.loading import load_pretrained
+from segatlas.ops import upsample_logits
 from segatlas.ops.boxes import ious
+from segatlas.postprocess.centers_offsets import panoptic as centered
 from segatlas.postprocess.detected_masks import instance, panoptic
 
 NAMES = {
@@ -168,6 +171,41 @@ def of_cells(net: Any, card: Any, x: Tensor, reference: Mapping[str, Any]) -> di
     return found
 
 
+def of_centers(net: Any, card: Any, x: Tensor, reference: Mapping[str, Any]) -> dict[str, float]:
+    """Compare a network whose pixels point at centres; theirs numbers segments class * 1000 + n, -1 = none."""
+    raw, final, own = reference["logits"], reference["final"], net(x)
+    size = (x.shape[-2], x.shape[-1])
+    theirs = {"semantic": last_of(raw["sem_seg_head"])[0]}
+    theirs["centers"], theirs["offsets"] = last_of(raw["ins_embed_head"])[:2]
+    align = own.resample.align_corners
+    found = {
+        name: relative(upsample_logits(getattr(own, name), size, canvas=own.canvas, align_corners=align), values)
+        for name, values in theirs.items()
+    }
+    (result,) = centered(own, size, crop=size, rule=card.objects, things=card.things)
+    segments, given = result.panoptic, final["panoptic"].long()
+    kinds = torch.full((len(segments.segments) + 1,), -1)
+    for one in segments.segments:
+        kinds[one.id] = one.class_index
+    ids = torch.from_numpy(segments.ids).long()
+    same = kinds[ids] == torch.where(given < 0, -1, given // 1000)
+    agreed = torch.zeros_like(same)
+    for number in given.unique():
+        place = given == number
+        agreed |= place & (ids == ids[place].mode().values)
+    found["pairs, pixels"] = float((same & agreed).float().mean())
+    found["segments"] = len(given.unique())
+    if "masks" in final:
+        masks = np.unpackbits(final["masks"].numpy(), axis=-1)[..., : size[1]].astype(bool)
+        bitmaps = np.stack([one.bitmap() for one in result.instances])
+        ratios = np.stack([mask_ious(mask, bitmaps) for mask in masks])
+        found["pairs, masks"] = float((ratios.max(axis=1) >= 0.99).mean())
+        scores = np.array([one.score for one in result.instances])[ratios.argmax(axis=1)]
+        found["scores"] = float(np.abs(scores - final["scores"].numpy()).max())
+        found["detections"] = len(masks)
+    return found
+
+
 def their_cells(net: Any, own: Any, maps: Mapping[str, Any], final: Mapping[str, Tensor]) -> Tensor:
     """Return in which cell each of the peer's detections was found: its box and score follow from the peer's maps."""
     flat = {name: torch.cat([level[0].flatten(1).T for level in levels]) for name, levels in maps.items()}
@@ -199,6 +237,8 @@ def compare(folder: Path) -> dict[str, float]:
         convert_file(file, out)
         net, card = load_pretrained(out)
     x = network_input(given["image"], card, library)
+    if "ins_embed_head" in reference["logits"]:
+        return of_centers(net, card, x, reference)
     if hasattr(net, "cells"):
         return of_cells(net, card, x, reference)
     return two_stage(net, card, x, reference, library)
@@ -209,7 +249,8 @@ def main() -> None:
     torch.set_num_threads(1)
     for name in sys.argv[1:]:
         found = compare(Path(name))
-        forms = {key: ".4f" if "pairs" in key else ".0f" if key == "detections" else ".1e" for key in found}
+        whole = ("detections", "segments")
+        forms = {key: ".4f" if "pairs" in key else ".0f" if key in whole else ".1e" for key in found}
         told = "  ".join(f"{key} {value:{forms[key]}}" for key, value in found.items())
         print(f"{Path(name).name:28s} {told}", flush=True)
 

@@ -150,7 +150,7 @@ def look_at(form: nn.Module, record: Architecture, images: Tensor | Inputs) -> l
 
 def eager(output: Any) -> Any:
     """Return an output whose objects are as likely as not, where random weights find none: centres begin rare."""
-    if not isinstance(output, CentersAndOffsets):
+    if not isinstance(output, CentersAndOffsets) or output.foreground is None:
         return output
     return output._replace(centers=output.centers + EAGER, foreground=output.foreground + EAGER)
 

@@ -48,10 +48,9 @@ def test_weights_that_the_network_of_a_recipe_cannot_take_are_told_with_file_and
     assert "override model." in refused("train", "center_shapes", f"model.{key}={value}", "--dry-run")
 
 
-@pytest.mark.parametrize("option", [("--tta", "flips"), ("--window", "32")])
-def test_windows_and_views_for_a_network_of_objects_are_refused(models, folder, tmp_path, option):
-    text = refused("predict", models / "center", folder, "--out", tmp_path / "out", *option)
-    assert "windows and test-time augmentation are for class maps; center gives CentersAndOffsets" in text
+def test_views_for_a_network_of_objects_are_refused(models, folder, tmp_path):
+    text = refused("predict", models / "center", folder, "--out", tmp_path / "out", "--tta", "flips")
+    assert "test-time augmentation is for class maps; center gives CentersAndOffsets" in text
 
 
 @pytest.mark.parametrize(

@@ -67,11 +67,14 @@ def test_a_loss_for_another_output_is_told_with_its_line(tmp_path: Path, network
         ("mask_rcnn", ["two_stage"]),
         ("panoptic_fpn", ["two_stage", "semantic_branch"]),
         ("condinst", ["dynamic_masks"]),
+        ("center", ["centers_offsets"]),
+        ("panoptic_deeplab", ["hard_pixels", "center_mse", "offset_l1"]),
     ],
 )
 def test_networks_of_one_output_have_their_own_losses(tmp_path: Path, network: str, losses: list[str]):
     assert [term.name for term in Config.load({"model": {"name": network}}).losses] == losses
-    wrong = "two_stage" if network == "condinst" else "dynamic_masks"
+    others = {"condinst": "two_stage", "center": "hard_pixels", "panoptic_deeplab": "centers_offsets"}
+    wrong = others.get(network, "dynamic_masks")
     (told,) = problems_of(tmp_path / "a.yaml", f"model:\n  name: {network}\nlosses:\n- {wrong}\n")
     assert (told.key, told.line) == ("losses.0.name", 4)
     assert told.message.startswith(f"{network} does not give what it takes, ")

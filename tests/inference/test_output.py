@@ -61,10 +61,12 @@ def test_scores_of_a_network_of_objects_are_refused():
         predictor(*OBJECTS).scores(images(1))
 
 
-@pytest.mark.parametrize(
-    ("options", "named"),
-    [({"tta": "flips"}, "tta"), ({"window": 32}, "window"), ({"window": 32, "tta": "flips"}, "window and tta")],
-)
-def test_windows_and_views_of_a_network_of_objects_are_wrong_usage(options, named):
-    with pytest.raises(sa.errors.UsageError, match=f"^{named}: windows and test-time augmentation are for class maps"):
+@pytest.mark.parametrize("options", [{"tta": "flips"}, {"window": 32, "tta": "flips"}])
+def test_views_of_a_network_of_objects_are_wrong_usage(options):
+    with pytest.raises(sa.errors.UsageError, match=r"^tta: test-time augmentation is for class maps"):
         predictor(*OBJECTS, **options)
+
+
+def test_a_network_of_objects_takes_windows():
+    result = predictor(*OBJECTS, window=32).predict(torch.zeros(3, 70, 90, dtype=torch.uint8))
+    assert all(one.rle.size == (70, 90) for one in result.instances)

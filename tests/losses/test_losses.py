@@ -122,6 +122,7 @@ def test_the_loss_of_centres_takes_its_own_example_and_no_logits():
 def test_class_weights_without_a_meaning_are_refused_by_the_recipe_and_by_the_loss(name):
     model = {
         "centers_offsets": {"name": "center"},
+        **{loss: {"name": "panoptic_deeplab"} for loss in ("hard_pixels", "center_mse", "offset_l1")},
         "two_stage": {"name": "mask_rcnn"},
         "semantic_branch": {"name": "panoptic_fpn"},
         "dynamic_masks": {"name": "condinst"},

@@ -64,6 +64,7 @@ def test_the_map_holds_ids_as_coco_does_and_the_record_lists_them(tmp_path):
         "score": 0.875,
         "area": 64,
         "bbox": [4, 12, 8, 8],
+        "measures": {"area_px": 64, "perimeter_px": 30.828, "longest_axis_px": 11.314, "centroid_px": [8.0, 16.0]},
     }
     assert record["segments_info"][0]["score"] is None
 

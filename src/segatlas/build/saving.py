@@ -13,7 +13,7 @@ from segatlas.checkpoint.card import Card
 from segatlas.checkpoint.model_folder import write_model
 from segatlas.checkpoint.preprocessing import default_preprocessing
 from segatlas.config.messages import unknown
-from segatlas.config.objects import ObjectRule
+from segatlas.config.objects import rule_of
 from segatlas.errors import UsageError
 from segatlas.models import find_entry
 from segatlas.models.architecture import plain_fields
@@ -91,7 +91,7 @@ def make_card(
         "task": entry.tasks[0],
         "inputs": load_architecture(name).inputs(config),
         "preprocessing": default_preprocessing(channels, *getattr(net, "encoder_statistics", ())),
-        "objects": ObjectRule(other=settings.get("other", ObjectRule.other)),
+        "objects": rule_of(settings),
     }
     made = dataclasses.replace(card, **own, **facts) if card is not None else Card(**{**defaults, **own, **facts})
     try:

@@ -25,7 +25,7 @@ from segatlas.cli.common import (
 from segatlas.errors import UsageError
 from segatlas.files import require_writable, sweep_leftovers
 from segatlas.output import all_kinds, ending_of, kinds_of, tasks_with_writers, write
-from segatlas.output.options import WriterOptions
+from segatlas.output.options import PixelSize, WriterOptions
 from segatlas.output.submission import CITYSCAPES_TEST, names_in_zip, write_zip
 from segatlas.printable import printable
 from segatlas.safe_console import ProgressBar, progress_bar
@@ -46,6 +46,13 @@ OverlapOption = Annotated[
         help="Fraction that neighbouring windows overlap, default 1/3; without --window: of two objects of a class "
         "whose boxes have a higher IoU the worse one goes."
     ),
+]
+PixelOption = Annotated[
+    str, typer.Option(help="How long a pixel's side is, such as 0.5um: areas and lengths in it too.")
+]
+ScaleOption = Annotated[
+    float | None,
+    typer.Option(help="Value that is full scale in the images (1, 255, 4095, 65535); default: as the model's."),
 ]
 ScoreOption = Annotated[float | None, typer.Option(help="Objects of a lower score are left out.")]
 TopOption = Annotated[int | None, typer.Option(min=1, help="Objects of an image at most, those of highest score.")]
@@ -106,10 +113,8 @@ def predict(
     batch: Annotated[int, typer.Option(min=1, help="Images of one size per pass.")] = 1,
     device: DeviceOption = "auto",
     precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
-    max_value: Annotated[
-        float | None,
-        typer.Option(help="Value that is full scale in the images (1, 255, 4095, 65535); default: as the model's."),
-    ] = None,
+    max_value: ScaleOption = None,
+    pixel_size: PixelOption = "",
     mask_format: Annotated[str, typer.Option("--format", help=f"Codes in masks: {' or '.join(FORMATS)}.")] = "index",
     zip_file: Annotated[
         Path | None, typer.Option("--zip", metavar="FILE.zip", help="Also all masks in one zip for Cityscapes' server.")
@@ -135,6 +140,7 @@ def predict(
     jobs = add_aux(jobs, aux or [])
     _check_zip(zip_file, jobs, mask_format)
     wanted = None if save is None else parse_kinds(save)
+    size_of_pixel = PixelSize.read(pixel_size) if pixel_size else None
     options = {"tta": tta, **_window_options(window, overlap), "offline": offline, "commercial_ok": commercial_ok}
     options |= {"max_value": max_value, "objects": _asked_of_objects(score, top, class_agnostic, window, overlap)}
     if wanted and "mask" not in wanted and mask_format != "index":
@@ -145,7 +151,8 @@ def predict(
     kinds = kinds_of(task, wanted)[:1] if single else kinds_of(task, wanted)
     targets = _all_targets(jobs, kinds, out, output_file)
     _check_targets(jobs, targets)
-    written = WriterOptions(model=model, codes=_mask_codes(mask_format, predictor.card, kinds))
+    codes = _mask_codes(mask_format, predictor.card, kinds)
+    written = WriterOptions(model=model, codes=codes, pixel_size=size_of_pixel)
     _check_aux(jobs, predictor, model)
 
     console, summary, start = human(json_line=json_line), PredictionSummary(), time.perf_counter()

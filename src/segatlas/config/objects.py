@@ -5,6 +5,7 @@ Loads no torch.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -35,6 +36,10 @@ class ObjectRule:
         things_score: objects of a lower score are left out. things_overlap: so is one with more than this fraction of
         its pixels under better ones. things_margin: pixels added to its area in that fraction. stuff_area: segments of
         stuff with fewer pixels go. other: where the semantic logits have the class "any thing", "first" or "last".
+    How segments are found by their centres:
+        center_score: a pixel is a centre only above this value of the heat map. center_window: and where it is the
+        largest of a square of so many pixels a side around it. center_top: of the centres of an image those above the
+        value of the one in this place, where there are as many.
     """
 
     score: float = 0.0
@@ -50,6 +55,18 @@ class ObjectRule:
     things_margin: float = 0.0
     stuff_area: int = 4096
     other: Literal["first", "last"] = "first"
+    center_score: float = 0.1
+    center_window: int = 7
+    center_top: int = 200
+
+
+OF_NETWORKS = ("other", "stuff_area", "center_score", "center_window", "center_top")
+"""Fields that a network's config may have too, which then says what its cards hold."""
+
+
+def rule_of(settings: Mapping[str, Any], rule: ObjectRule | None = None) -> ObjectRule:
+    """Return a rule, by default the usual one, with what a network's config says of it."""
+    return replace(rule or ObjectRule(), **{name: settings[name] for name in OF_NETWORKS if name in settings})
 
 
 DETECTRON2 = ObjectRule()
@@ -65,13 +82,15 @@ TORCHVISION = ObjectRule(paste="pixels", strict=True)
 def rule_faults(rule: ObjectRule) -> list[str]:
     """Return in words what is wrong with the numbers of a rule, by field."""
     found = []
-    for name in ("score", "mask_threshold", "things_score", "things_overlap"):
+    for name in ("score", "mask_threshold", "things_score", "things_overlap", "center_score"):
         if not 0 <= getattr(rule, name) <= 1:  # NaN is not
             found.append(f"{name}: got {getattr(rule, name)}, expected 0 to 1")
     if rule.overlap is not None and not 0 <= rule.overlap <= 1:
         found.append(f"overlap: got {rule.overlap}, expected 0 to 1")
     if rule.top is not None and rule.top < 1:
         found.append(f"top: got {rule.top}, expected 1 or more")
+    if rule.center_window < 1 or rule.center_window % 2 == 0 or rule.center_top < 1:
+        found.append("center_window and center_top: expected an odd number, and 1 or more")
     if rule.stuff_area < 0 or not 0 <= rule.things_margin <= 1:
         found.append("stuff_area and things_margin: expected 0 or more")
     return found

@@ -19,6 +19,7 @@ from segatlas.checkpoint.hostile import told_as_weights_error
 from segatlas.checkpoint.model_folder import plain_tensors, read_model, write_model
 from segatlas.checkpoint.prefixes import PrefixedTensors
 from segatlas.checkpoint.preprocessing import InferenceMode, Preprocessing, default_preprocessing
+from segatlas.config.objects import rule_of
 from segatlas.conversion.class_lists import class_list
 from segatlas.conversion.importers import SOURCES, importers, load_source
 from segatlas.conversion.importers.foreign import ForeignWeights
@@ -113,9 +114,11 @@ def convert_file(
         told = found.source.facts(found.read.meta, found.settings) if own is None else own(settings, found.settings)
     net = filled(architecture, settings, with_counters(tensors), where=str(path), network=network)
     described, notes = _card_facts(settings, told, part)
+    if importer.preprocessing is not None and not found.settings:
+        described["preprocessing"] = importer.preprocessing(settings)
     if importer.resize is not None and described["preprocessing"].resize is None:
         described["preprocessing"] = replace(described["preprocessing"], resize=importer.resize)
-    described["objects"] = importer.objects
+    described["objects"] = rule_of(vars(net.config), importer.objects)
     described["things"] = getattr(net, "things", ())
     hashed = sha256(path, error=WeightsError)
     card = make_card(net, source=f"{title}: {path.name}, sha256 {hashed}", **{**described, **facts})

@@ -150,6 +150,7 @@ class ResNetOptions(PyramidOptions):
     basic_conv2_dilated: both convolutions of a basic block dilate, not only the first.
     stride_first: the first 1x1 convolution of a bottleneck strides, as in Caffe's networks, not the 3x3 one.
     norm_eps: what batch norms add to the variance.
+    stem_width: channels of the stem; None = those of the first layer.
     """
 
     dilations: tuple[int, int, int, int] | None = None
@@ -158,6 +159,7 @@ class ResNetOptions(PyramidOptions):
     basic_conv2_dilated: bool = True
     stride_first: bool = False
     norm_eps: float = 1e-5
+    stem_width: int | None = None
 
 
 class ResNet(PyramidEncoder):
@@ -170,9 +172,8 @@ class ResNet(PyramidEncoder):
         deep_stem: three 3x3 convolutions instead of one 7x7.
         average_shortcut: where a shortcut strides, average 2x2 pixels first instead of dropping three of four.
         width: channels of the first layer, doubled at each further layer.
-        stem_width: channels of the stem; None = those of the first layer.
         output_stride: 8, 16 or 32; below 32 the last one (16) or two (8) layers dilate instead of striding.
-        dilations, multi_grid, contract_dilation, basic_conv2_dilated, stride_first, norm_eps, levels: see
+        dilations, multi_grid, contract_dilation, basic_conv2_dilated, stride_first, norm_eps, stem_width, levels: see
             `ResNetOptions`.
     """
 

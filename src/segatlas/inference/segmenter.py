@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -10,9 +11,10 @@ import torch
 from torch import Tensor
 
 from segatlas.checkpoint.card import Card
-from segatlas.config.objects import asked_rule
-from segatlas.errors import DataError, TaskError, UsageError
+from segatlas.config.objects import ObjectRule, asked_rule
+from segatlas.errors import DataError, UsageError
 from segatlas.inference.images import ImageBatch, PreparedImage, ScaledInputs
+from segatlas.inference.object_windows import results_by_windows
 from segatlas.inference.runner import Runner
 from segatlas.inference.segmentation import Segmentation
 from segatlas.inference.sliding import Tile, WindowRows, Windows, card_windows, slide, slide_class_map
@@ -49,17 +51,13 @@ class Segmenter:
 
         Raises:
             TaskError: no result of the card's task can be made of the network's output.
-            UsageError: windows or views for a network of something else than class maps; a `window_batch` below 1.
+            UsageError: views for a network of something else than class maps; a `window_batch` below 1.
         """
         output = find_entry(card.architecture)[0].output
         self._postprocess = find(output, card.task)
-        if output != SemanticLogits.__name__:
-            words = [word for word, given in (("window", windows), ("tta", views)) if given]
-            text = f"windows and test-time augmentation are for class maps; {card.architecture} gives {output}"
-            if words:
-                raise UsageError(f"{' and '.join(words)}: {text}")
-            if card_windows(card.inference) is not None:
-                raise TaskError(f"the card's inference mode is {card.inference.mode!r}: {text}")
+        self._of_objects = output != SemanticLogits.__name__
+        if self._of_objects and views:
+            raise UsageError(f"tta: test-time augmentation is for class maps; {card.architecture} gives {output}")
         asked = {name: value for name, value in (objects or {}).items() if value is not None}
         if asked and "instances" not in TASKS[card.task].result:
             needs = "needs a window, or a model of objects" if [*asked] == ["overlap"] else "is for models of objects"
@@ -117,6 +115,16 @@ class Segmenter:
         """Return the results at `size` for a batch of network inputs."""
         if self._views:
             return semantic_results(*self._maps_of_views(runner, inputs, size, confidence))
+        if self.windows is not None and self._of_objects:
+            return results_by_windows(
+                inputs,
+                self.windows,
+                partial(self._window_results, runner),
+                size,
+                rule=self.rule,
+                things=self.card.things,
+                most=self.card.config.get("top"),
+            )
         if self.windows is not None:
             batch = self._window_batch
             maps = slide_class_map(inputs, self.windows, runner.logits, size, confidence=confidence, batch=batch)
@@ -125,6 +133,12 @@ class Segmenter:
         return self._postprocess(
             output, size, crop=inputs.size, confidence=confidence, rule=self.rule, things=self.card.things
         )
+
+    def _window_results(
+        self, runner: Runner, part: Tensor | Inputs, size: tuple[int, int], rule: ObjectRule
+    ) -> list[Result]:
+        """Return the results of a window of the batch at `size`."""
+        return self._postprocess(runner.output(part), size, crop=_size(part), rule=rule, things=self.card.things)
 
     def _maps_of_views(
         self, runner: Runner, inputs: ImageBatch, size: tuple[int, int], confidence: bool

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segatlas.layers.conv import ConvBNReLU
 from segatlas.layers.pooled_fuse import PooledFuse
 
 
@@ -23,16 +22,32 @@ class ASPP(nn.Module):
         branches: the convolutions: (N, C, h, w) -> (N, D_i, h, w) each.
         pool: the convolution of the average: (N, C, 1, 1) -> (N, D_p, 1, 1).
         fuse: over the branches in order, and the pooled map last.
+        window: (rows, columns) of the map that are averaged together, at every place; where the map is not made of
+            whole such windows, and without one, all of it is averaged.
     """
 
-    def __init__(self, branches: Iterable[nn.Module], pool: ConvBNReLU, fuse: PooledFuse):
+    def __init__(
+        self,
+        branches: Iterable[nn.Module],
+        pool: nn.Module,
+        fuse: PooledFuse,
+        *,
+        window: tuple[int, int] | None = None,
+    ):
         super().__init__()
         self.branches = nn.ModuleList(branches)
         self.pool = pool
         self.fuse = fuse
+        self.window = window
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, h, w) to the fused map (N, D, h, w)."""
-        pooled = self.pool(F.adaptive_avg_pool2d(x, 1))
+        pooled = self.pool(self.average(x))
         out: Tensor = self.fuse(torch.cat([branch(x) for branch in self.branches], dim=1), [pooled])
         return out
+
+    def average(self, x: Tensor) -> Tensor:
+        """Map (N, C, h, w) to its average (N, C, 1, 1), or to those of all windows."""
+        if self.window is None or any(side % part for side, part in zip(x.shape[-2:], self.window, strict=True)):
+            return F.adaptive_avg_pool2d(x, 1)
+        return F.avg_pool2d(x, self.window, stride=1)

@@ -15,19 +15,35 @@ from segatlas.ops.capture import is_captured
 
 
 class SeparableConvBNReLU(nn.Module):
-    """Depthwise 3x3 convolution, pointwise convolution, batch norm, ReLU; the size stays.
+    """Depthwise convolution, pointwise convolution, batch norm, ReLU; the size stays.
 
     Args:
         in_channels: of the map.
         out_channels: of the result.
         dilation: of the depthwise convolution.
         depthwise_norm: batch norm and ReLU after the depthwise convolution too.
+        kernel_size: of the depthwise convolution.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, *, dilation: int = 1, depthwise_norm: bool = True):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        dilation: int = 1,
+        depthwise_norm: bool = True,
+        kernel_size: int = 3,
+    ):
         super().__init__()
+        padding = kernel_size // 2 * dilation
         self.depthwise = nn.Conv2d(
-            in_channels, in_channels, 3, padding=dilation, dilation=dilation, groups=in_channels, bias=False
+            in_channels,
+            in_channels,
+            kernel_size,
+            padding=padding,
+            dilation=dilation,
+            groups=in_channels,
+            bias=False,
         )
         self.depthwise_bn = BatchNorm2d(in_channels) if depthwise_norm else None
         self.pointwise = nn.Conv2d(in_channels, out_channels, 1, bias=False)
@@ -45,7 +61,7 @@ class SeparableConvBNReLU(nn.Module):
     def inference_form(self) -> SeparableConvBNReLU:
         """Return the block with the depthwise convolution as sum of shifts where it dilates."""
         form = copy.deepcopy(self, {id(tensor): tensor for tensor in (*self.parameters(), *self.buffers())})
-        if form.depthwise.dilation != (1, 1):
+        if form.depthwise.dilation != (1, 1) and form.depthwise.kernel_size == (3, 3):
             form.depthwise.__class__ = ShiftedDepthwise
         return form
 

@@ -54,6 +54,7 @@ class CentersOffsets(Loss):
         from segatlas.ops.center_maps import maps_of_targets
 
         self.check(logits, class_weights)
+        assert logits.foreground is not None
         centers, offsets, foreground = logits.centers.float(), logits.offsets.float(), logits.foreground.float()
         wanted = maps_of_targets(logits, labels)
         cell = logits.canvas[0] / centers.shape[-2]
@@ -88,7 +89,7 @@ class CentersOffsets(Loss):
 
     def fits(self, logits: Any) -> bool:
         """Tell whether this is such an output."""
-        return isinstance(logits, CentersAndOffsets)
+        return isinstance(logits, CentersAndOffsets) and logits.foreground is not None
 
     def example(self, labels: Tensor, classes: int, draw: Generator) -> CentersAndOffsets:
         """See `Loss`."""

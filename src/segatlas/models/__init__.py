@@ -249,7 +249,7 @@ ARCHITECTURES: dict[str, ArchitectureEntry] = {
             ("instance",),
             "CentersAndOffsets",
             "https://arxiv.org/abs/1904.07850",
-            needs=Needs(targets=("InstancesTarget",)),
+            needs=Needs(targets=("InstancesTarget",), losses=("centers_offsets",)),
         ),
         ArchitectureEntry(
             "mask_rcnn",
@@ -286,6 +286,16 @@ ARCHITECTURES: dict[str, ArchitectureEntry] = {
             needs=Needs(targets=("SegmentsTarget",), targets_in_forward=True, losses=("two_stage", "semantic_branch")),
             exports_dynamic=False,
             not_dynamic_because="how many boxes are proposed and kept follows from the image",
+        ),
+        ArchitectureEntry(
+            "panoptic_deeplab",
+            "segatlas.models.panoptic_deeplab",
+            "Panoptic-DeepLab",
+            ("panoptic",),
+            "CentersAndOffsets",
+            "https://arxiv.org/abs/1911.10194",
+            ("panoptic_deeplab_r50", "panoptic_deeplab_r101", "panoptic_deeplab_r52", "panoptic_deeplab_r52_ds"),
+            needs=Needs(targets=("SegmentsTarget",), losses=("hard_pixels", "center_mse", "offset_l1")),
         ),
     )
 }

@@ -162,6 +162,6 @@ ARCHITECTURE = Architecture(
     output=CentersAndOffsets,
     config=CenterConfig,
     build=CenterNet,
-    needs=Needs(targets=("InstancesTarget",)),
+    needs=Needs(targets=("InstancesTarget",), losses=("centers_offsets",)),
     tiny={"width": 4, "levels": 3},
 )

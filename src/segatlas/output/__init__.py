@@ -19,7 +19,13 @@ from segatlas.tasks import TASKS
 if TYPE_CHECKING:
     from segatlas.inference import Segmentation
 
-_OTHER_ENDINGS = {"json": ".json"}
+_OTHER_ENDINGS = {
+    "json": ".json",
+    "coco": "_coco.json",
+    "labelme": "_labelme.json",
+    "geojson": ".geojson",
+    "csv": ".csv",
+}
 """Kinds whose files do not end in `_KIND.png`."""
 
 

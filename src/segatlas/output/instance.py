@@ -16,7 +16,12 @@ from segatlas.drawing.files import write_bytes
 from segatlas.errors import DataError
 from segatlas.files import whole_file
 from segatlas.inference import Segmentation
-from segatlas.output.options import WriterOptions
+from segatlas.output.listed_objects import measured
+from segatlas.output.listed_objects import write_coco as write_coco
+from segatlas.output.listed_objects import write_csv as write_csv
+from segatlas.output.listed_objects import write_geojson as write_geojson
+from segatlas.output.listed_objects import write_labelme as write_labelme
+from segatlas.output.options import PixelSize, WriterOptions
 
 MOST_CLASSES = 65
 """Below it, class * 1000 + n fits into 16 bits for every n up to 999."""
@@ -59,15 +64,17 @@ def write_overlay(result: Segmentation, path: Path, options: WriterOptions) -> N
 
 def write_json(result: Segmentation, path: Path, options: WriterOptions) -> None:
     """Write `objects_record`."""
-    text = json.dumps(objects_record(result, options.model), indent=2, ensure_ascii=False)
+    record = objects_record(result, options.model, options.pixel_size)
+    text = json.dumps(record, indent=2, ensure_ascii=False)
     write_bytes(f"{text}\n".encode(), path)
 
 
-def objects_record(result: Segmentation, model: str) -> dict[str, Any]:
+def objects_record(result: Segmentation, model: str, pixel_size: PixelSize | None = None) -> dict[str, Any]:
     """Return what STEM.json holds: size, and each object by falling score.
 
     box: top, left, bottom, right in pixels, the network's own where it gives one. bbox, segmentation: as COCO writes
-    them, x, y, width and height of the box, and the mask as a compressed run-length code.
+    them, x, y, width and height of the box, and the mask as a compressed run-length code. measures: see
+    `listed_objects.measured`.
     """
     objects = [
         {
@@ -78,6 +85,7 @@ def objects_record(result: Segmentation, model: str) -> dict[str, Any]:
             "pixels": one.area,
             "bbox": coco_box(one.box),
             "segmentation": one.rle.compressed(),
+            "measures": measured(one.rle, pixel_size),
         }
         for one in result.instances
     ]

@@ -14,7 +14,13 @@ from segatlas.drawing.files import write_bytes
 from segatlas.files import whole_file
 from segatlas.inference import Segmentation
 from segatlas.output.instance import coco_box
-from segatlas.output.options import WriterOptions
+from segatlas.output.instance import write_instances as write_instances
+from segatlas.output.listed_objects import listed, measured
+from segatlas.output.listed_objects import write_coco as write_coco
+from segatlas.output.listed_objects import write_csv as write_csv
+from segatlas.output.listed_objects import write_geojson as write_geojson
+from segatlas.output.listed_objects import write_labelme as write_labelme
+from segatlas.output.options import PixelSize, WriterOptions
 from segatlas.output.semantic import write_color as write_color
 from segatlas.output.semantic import write_mask as write_mask
 
@@ -38,17 +44,21 @@ def write_overlay(result: Segmentation, path: Path, options: WriterOptions) -> N
 def write_json(result: Segmentation, path: Path, options: WriterOptions) -> None:
     """Write `segments_record`."""
     name = f"{path.stem}_panoptic.png"
-    text = json.dumps(segments_record(result, options.model, name), indent=2, ensure_ascii=False)
+    record = segments_record(result, options.model, name, options.pixel_size)
+    text = json.dumps(record, indent=2, ensure_ascii=False)
     write_bytes(f"{text}\n".encode(), path)
 
 
-def segments_record(result: Segmentation, model: str, file_name: str) -> dict[str, Any]:
+def segments_record(
+    result: Segmentation, model: str, file_name: str, pixel_size: PixelSize | None = None
+) -> dict[str, Any]:
     """Return what STEM.json holds: COCO's record of an image's segments, and the classes that their numbers mean.
 
     Args:
         result: of an image.
         model: what the user called it.
         file_name: of the PNG with the ids.
+        pixel_size: how long a pixel's side is, None = not known.
     """
     segments = [
         {
@@ -60,8 +70,9 @@ def segments_record(result: Segmentation, model: str, file_name: str) -> dict[st
             "score": None if one.score is None else round(one.score, 6),
             "area": one.area,
             "bbox": coco_box(one.box),
+            "measures": measured(item.mask, pixel_size),
         }
-        for one in result.panoptic.segments
+        for one, item in zip(result.panoptic.segments, listed(result), strict=True)
     ]
     height, width = result.size
     return {

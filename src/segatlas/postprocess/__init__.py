@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 POSTPROCESS: dict[tuple[str, str], str] = {
     ("SemanticLogits", "semantic"): "segatlas.postprocess.semantic_logits:semantic",
     ("CentersAndOffsets", "instance"): "segatlas.postprocess.centers_offsets:instance",
+    ("CentersAndOffsets", "panoptic"): "segatlas.postprocess.centers_offsets:panoptic",
+    ("CentersAndOffsets", "semantic"): "segatlas.postprocess.centers_offsets:semantic",
     ("DetectedMasks", "instance"): "segatlas.postprocess.detected_masks:instance",
     ("DetectedMasks", "semantic"): "segatlas.postprocess.detected_masks:semantic",
     ("DetectedMasks", "panoptic"): "segatlas.postprocess.detected_masks:panoptic",

@@ -12,7 +12,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from segatlas.config.objects import ObjectRule
+from segatlas.errors import TaskError
 from segatlas.ops import upsample_logits
+from segatlas.postprocess.segments_of_centers import panoptic_results
 from segatlas.postprocess.selecting import selected
 from segatlas.structures import CentersAndOffsets, Instance, Result
 
@@ -39,8 +41,11 @@ def instance(
 
     A pixel is foreground where its best class has a probability above one half; it belongs to the centre that is
     nearest to where it points. An object's class is that of its pixels' mean probability, its score that mean times the
-    centre's probability.
+    centre's probability. Of a network with `semantic` it is what `panoptic` gives.
     """
+    if output.foreground is None:
+        results = panoptic_results(output, size, crop, rule or ObjectRule(), things)
+        return [Result(objects=one.objects) for one in results]
     foreground = upsample_logits(output.foreground, size, canvas=output.canvas, crop=crop).sigmoid()
     offsets = upsample_logits(output.offsets, size, canvas=output.canvas, crop=crop)
     scale = (crop[0] / size[0], crop[1] / size[1])
@@ -49,6 +54,39 @@ def instance(
         Result(objects=selected(_objects(_peaks(centers, cell, crop), each, ways, scale), rule or ObjectRule()))
         for centers, each, ways in zip(output.centers.sigmoid(), foreground, offsets, strict=True)
     ]
+
+
+def panoptic(
+    output: CentersAndOffsets,
+    size: tuple[int, int],
+    *,
+    crop: tuple[int, int],
+    confidence: bool = False,
+    rule: ObjectRule | None = None,
+    things: Sequence[bool] = (),
+) -> list[Result]:
+    """Return segments, objects and a class map of each image, see `panoptic_results`.
+
+    Raises:
+        TaskError: the network gives foreground and no classes of stuff.
+    """
+    if output.semantic is None:
+        raise TaskError("a network without classes of stuff gives no segments; it can give: instance")
+    return panoptic_results(output, size, crop, rule or ObjectRule(), things)
+
+
+def semantic(
+    output: CentersAndOffsets,
+    size: tuple[int, int],
+    *,
+    crop: tuple[int, int],
+    confidence: bool = False,
+    rule: ObjectRule | None = None,
+    things: Sequence[bool] = (),
+) -> list[Result]:
+    """Return the class map of each image: the best class of each pixel. TaskError as in `panoptic`."""
+    results = panoptic(output, size, crop=crop, rule=rule, things=things)
+    return [Result(class_map=one.class_map) for one in results]
 
 
 def _peaks(heat: Tensor, cell: tuple[float, float], crop: tuple[int, int]) -> tuple[Tensor, Tensor]:

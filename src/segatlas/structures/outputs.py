@@ -47,22 +47,26 @@ class SemanticLogits(NamedTuple):
 
 
 class CentersAndOffsets(NamedTuple):
-    """Output of a network that finds objects by their centres.
+    """Output of a network that finds objects by their centres: with `foreground` objects, with `semantic` segments.
 
-    centers: (N, 1, h, w) float, logits of "the centre of an object is here".
+    centers: (N, 1, h, w) float, "the centre of an object is here": logits with `foreground`; with `semantic` the value
+        itself, which was learned as such and is 1 at a centre.
     offsets: (N, 2, h, w) float, from each pixel to the centre of its object: rows down, columns right, in pixels of the
         canvas.
-    foreground: (N, K, h, w) float, logits of "this pixel belongs to an object of class k".
+    foreground: (N, K, h, w) float, logits of "this pixel belongs to an object of class k"; None with `semantic`.
     canvas, resample: as in `SemanticLogits`.
     aux: as there.
+    semantic: (N, K, h, w) float, logits of the class of each pixel, things and stuff, before softmax; None with
+        `foreground`.
     """
 
     centers: Tensor
     offsets: Tensor
-    foreground: Tensor
+    foreground: Tensor | None
     canvas: tuple[int, int]
     resample: Resample = Resample()
     aux: Mapping[str, Tensor] = {}
+    semantic: Tensor | None = None
 
 
 class DetectedMasks(NamedTuple):

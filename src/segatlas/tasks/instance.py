@@ -8,6 +8,6 @@ TASK = Task(
     target="InstancesTarget",
     metrics=("instance_f1", "average_precision"),
     result=("instances",),
-    writers=("instances", "overlay", "json"),
+    writers=("instances", "overlay", "json", "coco", "labelme", "geojson", "csv"),
     sheet="segatlas.drawing.sheets:instance_row",
 )

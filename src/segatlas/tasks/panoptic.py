@@ -8,6 +8,6 @@ TASK = Task(
     target="SegmentsTarget",
     metrics=("panoptic_quality", "average_precision", "confusion"),
     result=("semantic", "instances", "panoptic"),
-    writers=("panoptic", "overlay", "json", "mask", "color"),
+    writers=("panoptic", "overlay", "json", "mask", "color", "instances", "coco", "labelme", "geojson", "csv"),
     sheet="segatlas.drawing.sheets:panoptic_row",
 )

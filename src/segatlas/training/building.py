@@ -131,7 +131,8 @@ def _stuff_of(model: ModelConfig, train: SegmentationData) -> dict[str, Any]:
     Raises:
         ConfigError: the recipe says otherwise.
     """
-    if "stuff_classes" not in load_architecture(find_entry(model.name)[0].name).fields or train.things is None:
+    fields = load_architecture(find_entry(model.name)[0].name).fields
+    if "stuff_classes" not in fields or train.things is None:
         return {}
     found = tuple(index for index, is_thing in enumerate(train.things) if not is_thing)
     stated, names = model.architecture_fields(), ", ".join(train.classes[index] for index in found[:20])
@@ -142,7 +143,8 @@ def _stuff_of(model: ModelConfig, train: SegmentationData) -> dict[str, Any]:
         if not fits:
             message = f"the dataset has {len(found)} classes of stuff: {names or 'none'}; leave the key out"
             raise ConfigError("recipe", [Problem(key=f"model.{key}", got=str(stated[key]), message=message)])
-    return {"stuff": len(found), "stuff_classes": found}
+    facts: dict[str, Any] = {"stuff": len(found), "stuff_classes": found}
+    return {key: value for key, value in facts.items() if key in fields}
 
 
 def with_preprocessing(parts: TrainingComponents, kept: Preprocessing, config: Config) -> TrainingComponents:

@@ -22,6 +22,7 @@ from segatlas.models import ARCHITECTURES
 from segatlas.models.deeplabv3 import SMP as DEEPLABV3_SMP
 from segatlas.models.deeplabv3plus import SMP
 from segatlas.models.mask_rcnn import V1, V2
+from segatlas.models.panoptic_deeplab import R52
 from segatlas.models.pspnet import SMP as PSPNET_SMP
 from segatlas.models.upernet import SMP as UPERNET_SMP
 
@@ -130,6 +131,11 @@ VARIANTS: dict[tuple[str, str], tuple[dict[str, Any], ...]] = {
     ("detectron2", "panoptic_fpn"): (
         {"encoder": "resnet50", "num_classes": 7, "stuff": 2},
         {"encoder": "resnet101", "stuff": 2, "in_channels": 4},
+    ),
+    ("detectron2", "panoptic_deeplab"): (
+        {**R52, "num_classes": 19, "separable": True, "separable_aspp": True, "stuff_classes": tuple(range(11))},
+        {**R52, "encoder": "resnet50", "in_channels": 4, "channels": 64, "instance_low_channels": (16, 8)}
+        | {"encoder_options": {"multi_grid": (2, 4, 8)}},
     ),
     ("nvlabs", "segformer"): tuple({"encoder": f"mit_b{size}"} for size in range(6)),
     ("refinenet", "refinenet"): (

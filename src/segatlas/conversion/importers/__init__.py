@@ -78,7 +78,7 @@ SOURCES: dict[str, tuple[str, ...]] = {
     "espnet": ("espnet",),
     "edgenets": ("espnetv2",),
     "mmdet": ("condinst", "mask_rcnn", "panoptic_fpn"),
-    "detectron2": ("mask_rcnn", "panoptic_fpn"),
+    "detectron2": ("mask_rcnn", "panoptic_fpn", "panoptic_deeplab"),
 }
 """Library -> the files in its folder that end with a record `IMPORTER`, mostly called like the architecture."""
 

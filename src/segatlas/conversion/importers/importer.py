@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from segatlas.checkpoint.preprocessing import Preprocessing
 from segatlas.config.objects import ObjectRule
 from segatlas.conversion.importers.foreign import ForeignWeights
 from segatlas.conversion.importers.renames import Renames
@@ -33,6 +34,7 @@ class Importer:
     dropped: beginnings of their names that are left out on purpose.
     objects: how the library makes objects and segments of what such a network finds.
     resize: how large it predicts images, as in `Preprocessing`, where its settings do not tell.
+    preprocessing: how it prepares images for a network of that config, where a file comes without settings.
     constants: tensors that the library needs to find in a file and ours has no use for; given the config. They are left
         out too, whatever their values.
     facts: what is known of the use of a network of that config, given it and the settings; in place of the library's,
@@ -48,5 +50,6 @@ class Importer:
     dropped: tuple[str, ...] = ()
     objects: ObjectRule = field(default_factory=ObjectRule)
     resize: str | None = None
+    preprocessing: Callable[[Any], Preprocessing] | None = None
     constants: Callable[[Any], Mapping[str, Tensor]] = field(default=lambda config: {})
     facts: Callable[[Any, Mapping[str, Any]], Facts] | None = None

@@ -21,6 +21,20 @@ DROPPED = ("pixel_mean", "pixel_std", "proposal_generator.anchor_generator")
 """What older files hold besides: constants of the configuration."""
 
 
+def layer_renames(body: str = BODY) -> list[tuple[str, str]]:
+    """Return the names of a ResNet's layers below `body`; a convolution's norm lies below it."""
+    found: list[tuple[str, str]] = []
+    for layer in (1, 2, 3, 4):
+        theirs, ours = f"{body}.res{layer + 1}.{{i}}", f"encoder.layer{layer}.{{i}}"
+        for index in (1, 2, 3):
+            found += [
+                (f"{theirs}.conv{index}.norm", f"{ours}.bn{index}"),
+                (f"{theirs}.conv{index}", f"{ours}.conv{index}"),
+            ]
+        found += [(f"{theirs}.shortcut.norm", f"{ours}.downsample.1"), (f"{theirs}.shortcut", f"{ours}.downsample.0")]
+    return found
+
+
 def has_stages(file: ForeignWeights) -> bool:
     """Tell whether these are two stages with masks on a pyramid."""
     return file.has("backbone.fpn_lateral2", f"{RPN}.objectness_logits", f"{BOX}.cls_score", f"{MASK}.predictor")
@@ -61,13 +75,7 @@ def stage_fields(file: ForeignWeights) -> Mapping[str, Any] | None:
 def stage_renames() -> Renames:
     """Return the table of these; a convolution's norm lies below it."""
     body = [(f"{BODY}.stem.conv1.norm", "encoder.bn1"), (f"{BODY}.stem.conv1", "encoder.conv1")]
-    for theirs, ours in ((f"{BODY}.res{layer + 1}.{{i}}", f"encoder.layer{layer}.{{i}}") for layer in (1, 2, 3, 4)):
-        for index in (1, 2, 3):
-            body += [
-                (f"{theirs}.conv{index}.norm", f"{ours}.bn{index}"),
-                (f"{theirs}.conv{index}", f"{ours}.conv{index}"),
-            ]
-        body += [(f"{theirs}.shortcut.norm", f"{ours}.downsample.1"), (f"{theirs}.shortcut", f"{ours}.downsample.0")]
+    body += layer_renames()
     pyramid = [
         (f"backbone.fpn_{theirs}{level + 2}", f"neck.{theirs}.{level}")
         for theirs in ("lateral", "output")
