@@ -29,6 +29,7 @@ from segatlas.conversion.converting import convert_file
 from segatlas.data.sample import Sample
 from segatlas.data.transforms import Pipeline
 from segatlas.hub.loading import load_pretrained
+from segatlas.losses.edge import edge_map
 from segatlas.models import find_entry
 from segatlas.recipe import Config
 from segatlas.structures import IGNORE, SemanticTarget
@@ -38,8 +39,13 @@ from segatlas.training.schedule import lr_factor
 SIZE = (64, 128)
 STEPS = 20
 DRAWS = 2000
+IGNORED = 0.2
 GROUPING = ("optimizer", "paramwise_cfg", "constructor")
 """Keys of the peer's wrapper that say which parameter is trained how."""
+BINARY = ("fastscnn/",)
+"""Peer's configs that learn each class by itself, where the recipe has the paper's loss: compared with that in both."""
+NEVER_CALLED = {"pidnet/": "decode_head.dropout"}
+"""Begin of the peer's configs -> a layer that the base class of its head makes and the head leaves out."""
 DROPOUTS = ("Dropout", "Dropout2d", "DropPath")
 Pairs = list[tuple[Tensor, dict[str, Tensor]]]
 
@@ -66,6 +72,13 @@ def _without_weights(node: Any) -> None:
             node["init_cfg"] = None
     for child in node.values() if isinstance(node, dict) else node if isinstance(node, list | tuple) else ():
         _without_weights(child)
+
+
+def _with_softmax(node: Any) -> None:
+    if isinstance(node, dict) and node.get("use_sigmoid"):
+        node["use_sigmoid"] = False
+    for child in node.values() if isinstance(node, dict) else node if isinstance(node, list | tuple) else ():
+        _with_softmax(child)
 
 
 def peer_model(config: Any, seed: int) -> nn.Module:
@@ -143,7 +156,8 @@ def rates(recipe: str, peer: str, seed: int, form: dict[str, Any]) -> dict[str, 
     matched = {name for names in pairs.values() for name in names}
     idle = {"backbone.cls_token"} if config.model.backbone.get("with_cls_token") is False else set()  # it has one still
     without = sorted(theirs.keys() - {source for sources in known.values() for source in sources} - idle)
-    dropped = {"theirs": drops(model), "ours": drops(net)}
+    idle_layers = {name for start, name in NEVER_CALLED.items() if peer.startswith(start)}
+    dropped = {"theirs": drops(model, idle_layers), "ours": drops(net)}
     count = sum(1 for _ in net.parameters())
     decay = max(decays.values())
     return {
@@ -199,11 +213,11 @@ def _group_of(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, i
     return {name: numbers[id(p)] for name, p in model.named_parameters() if id(p) in numbers}
 
 
-def drops(model: nn.Module) -> list[str]:
-    """Return with which probabilities values (or channels) and branches are dropped in training."""
+def drops(model: nn.Module, idle: Iterable[str] = ()) -> list[str]:
+    """Return with which probabilities values (or channels) and branches are dropped in training; not by `idle` layers."""
     found: set[str] = set()
-    for module in model.modules():
-        if type(module).__name__ in DROPOUTS:
+    for name, module in model.named_modules():
+        if type(module).__name__ in DROPOUTS and name not in idle:
             kind = "branch" if type(module).__name__ == "DropPath" else "value"
             rate = next(float(getattr(module, f)) for f in ("p", "drop_prob", "rate") if hasattr(module, f))
             found |= {f"{kind} {rate:.4f}"} if rate else set()
@@ -211,14 +225,25 @@ def drops(model: nn.Module) -> list[str]:
 
 
 # ---- losses of the first steps
-def batches(classes: int, seed: int, dtype: torch.dtype) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the same normalised images and labels (2, H, W) for both; a fifth of the labels is ignored."""
+def batches(classes: int, seed: int, dtype: torch.dtype, ignored: float) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the same normalised images and labels (2, H, W) for both, a fraction of the labels ignored."""
     draw = torch.Generator().manual_seed(seed)
     for _ in range(STEPS):
         images = torch.randn(2, 3, *SIZE, generator=draw, dtype=torch.float64)
         coarse = torch.randint(0, classes, (2, SIZE[0] // 8, SIZE[1] // 8), generator=draw)
-        coarse[torch.rand(coarse.shape, generator=draw) < 0.2] = IGNORE
+        coarse[torch.rand(coarse.shape, generator=draw) < ignored] = IGNORE
         yield images.to(dtype), coarse.repeat_interleave(8, 1).repeat_interleave(8, 2)
+
+
+def ignored_by(node: Any) -> float:
+    """Return the fraction of pixels to ignore: a fifth, or 0 for a config whose cross-entropy weighs classes.
+
+    The peer's then looks for the weight of class 255 and fails.
+    """
+    if isinstance(node, dict) and node.get("type") == "CrossEntropyLoss" and node.get("class_weight"):
+        return 0.0
+    children = node.values() if isinstance(node, dict) else node if isinstance(node, list | tuple) else ()
+    return min((ignored_by(child) for child in children), default=IGNORED)
 
 
 def without_drawing(model: nn.Module) -> nn.Module:
@@ -235,19 +260,21 @@ def without_drawing(model: nn.Module) -> nn.Module:
 def in_double(dtype: torch.dtype) -> Iterator[None]:
     """Let the peer's losses compute in float64 where the network does.
 
-    They make float32 of their targets and weights (`.float()`), in which torch then stores the binary cross-entropy,
-    and add float32's smallest step to what they divide by.
+    They make float32 of their targets and weights (`.float()`, fractions of counts), in which torch then stores the
+    binary cross-entropy, and add float32's smallest step to what they divide by.
     """
     if dtype != torch.float64:
         yield
         return
-    as_float, facts = torch.Tensor.float, torch.finfo
+    as_float, facts, kind = torch.Tensor.float, torch.finfo, torch.get_default_dtype()
     smallest = facts(torch.float64)
+    torch.set_default_dtype(dtype)
     torch.Tensor.float, torch.finfo = torch.Tensor.double, lambda *_: smallest  # type: ignore[assignment,misc]
     try:
         yield
     finally:
         torch.Tensor.float, torch.finfo = as_float, facts  # type: ignore[assignment,misc]
+        torch.set_default_dtype(kind)
 
 
 def for_small_images(model: nn.Module, terms: Iterable[Any], dtype: torch.dtype) -> list[Any]:
@@ -255,9 +282,11 @@ def for_small_images(model: nn.Module, terms: Iterable[Any], dtype: torch.dtype)
     for module in model.modules():
         if getattr(module, "sampler", None) is not None:
             module.sampler.min_kept = 1000
+        if type(module).__name__ == "OhemCrossEntropy":
+            module.min_kept = 2 * 1000  # of the whole batch
         if hasattr(module, "fusion_kernel"):  # float32's 0.1 is above 0.1 in float64
             module.fusion_kernel.data = torch.tensor([0.6, 0.3, 0.1], dtype=dtype).view(1, 3, 1, 1)
-    return [term.model_copy(update={"min_kept": 2 * 1000} if term.name == "ohem" else {}) for term in terms]
+    return [term.model_copy(update={"min_kept": 2 * 1000} if hasattr(term, "min_kept") else {}) for term in terms]
 
 
 class Theirs:
@@ -268,6 +297,8 @@ class Theirs:
         from mmseg.registry import PARAM_SCHEDULERS
 
         config = peer_config(peer)
+        if peer.startswith(BINARY):
+            _with_softmax(config.model)
         self.model = peer_model(config, seed)
         self.folder = converted(self.model, config, place) if place else None
         self.wrapper = build_optim_wrapper(self.model, config.optim_wrapper)
@@ -301,7 +332,8 @@ class Ours:
         self.net, self.card = load_pretrained(folder)
         without_drawing(self.net.to(dtype))
         terms = for_small_images(self.net, recipe.losses, dtype)
-        self.criterion = criteria.build(find_entry(recipe.model.name)[0].output, terms)
+        with in_double(dtype):  # weights of classes are made in torch's default type
+            self.criterion = criteria.build(find_entry(recipe.model.name)[0].output, terms)
         self.optimizer = build_optimizer(self.net, self.train.optimizer, self.train.lr)
 
     def step(self, number: int, images: Tensor, labels: Tensor) -> float:
@@ -324,8 +356,8 @@ def losses(recipe: str, peer: str, seed: int, dtype: torch.dtype = torch.float64
     with tempfile.TemporaryDirectory() as folder:
         theirs = Theirs(peer, seed, Path(folder)).prepared(dtype)
         ours = Ours(Config.load(recipe), theirs.folder, dtype)
-    classes, values = len(ours.card.classes), []
-    for step, batch in enumerate(islice(batches(classes, seed, dtype), steps)):
+    classes, values, ignored = len(ours.card.classes), [], ignored_by(peer_config(peer).model)
+    for step, batch in enumerate(islice(batches(classes, seed, dtype, ignored), steps)):
         torch.manual_seed(step)  # PointRend draws points
         theirs_now = theirs.step(*batch)
         torch.manual_seed(step)
@@ -336,11 +368,11 @@ def losses(recipe: str, peer: str, seed: int, dtype: torch.dtype = torch.float64
     result = {
         "what": "losses", "recipe": recipe, "peer": peer, "seed": seed, "type": str(dtype).removeprefix("torch."),
         "steps": len(values), "from": values[0][1], "to": values[-1][1], "first": apart[0], "worst": max(apart),
-        "good": good,
+        "ignored": ignored, "good": good,
     }  # fmt: skip
     if not good:
         moved = Theirs(peer, seed).prepared(dtype, moved=torch.finfo(dtype).eps)
-        again = [moved.step(*batch) for batch in islice(batches(classes, seed, dtype), steps)]
+        again = [moved.step(*batch) for batch in islice(batches(classes, seed, dtype, ignored), steps)]
         result["itself"] = max(abs(a - b) / abs(b) for a, (_, b) in zip(again, values, strict=True))
     return result
 
@@ -361,7 +393,8 @@ def step_by_step(recipe: str, peer: str, seed: int) -> dict[str, Any]:
     pairs = {p: found[next(iter(known[name]))] for name, p in ours.net.named_parameters() if len(known[name]) == 1}
     assert len(pairs) == sum(1 for _ in ours.net.parameters()), "a weight of ours is made of several of theirs"
     values, updates = [], []
-    for step, batch in enumerate(batches(len(ours.card.classes), seed, dtype)):
+    ignored = ignored_by(config.model)
+    for step, batch in enumerate(batches(len(ours.card.classes), seed, dtype, ignored)):
         with torch.no_grad():
             for mine, other in pairs.items():
                 mine.copy_(other)
@@ -374,19 +407,21 @@ def step_by_step(recipe: str, peer: str, seed: int) -> dict[str, Any]:
     worst = max(abs(a - b) / abs(a) for a, b in values)
     return {
         "what": "losses", "recipe": recipe, "peer": peer, "seed": seed, "type": "float64", "steps": len(values),
-        "from": values[0][0], "to": values[-1][0], "worst": worst, "update": max(updates),
+        "from": values[0][0], "to": values[-1][0], "worst": worst, "update": max(updates), "ignored": ignored,
         "good": worst <= 1e-6 and max(updates) <= 1e-6,
     }  # fmt: skip
 
 
 def peer_samples(labels: Tensor) -> list[Any]:
-    """Return labels (N, H, W) as the peer's heads take them."""
+    """Return labels (N, H, W) as the peer's heads take them, with the edges that ours learn."""
     from mmengine.structures import PixelData
     from mmseg.structures import SegDataSample
 
     samples = [SegDataSample() for _ in labels]
-    for sample, label in zip(samples, labels, strict=True):
+    edges = edge_map(labels, ignored_as_class=True).long()
+    for sample, label, edge in zip(samples, labels, edges, strict=True):
         sample.gt_sem_seg = PixelData(data=label.unsqueeze(0))
+        sample.gt_edge_map = PixelData(data=edge.unsqueeze(0))
         sample.set_metainfo({"img_shape": SIZE, "ori_shape": SIZE, "pad_shape": SIZE})
     return samples
 
