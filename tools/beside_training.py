@@ -40,6 +40,9 @@ SIZE = (64, 128)
 STEPS = 20
 DRAWS = 2000
 IGNORED = 0.2
+TINY = 1e-6
+"""What updated weights are compared in units of where all of a tensor are smaller: those whose gradient is 0 but for
+rounding, such as biases in front of a batch norm."""
 GROUPING = ("optimizer", "paramwise_cfg", "constructor")
 """Keys of the peer's wrapper that say which parameter is trained how."""
 BINARY = ("fastscnn/",)
@@ -214,7 +217,7 @@ def _group_of(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, i
 
 
 def drops(model: nn.Module, idle: Iterable[str] = ()) -> list[str]:
-    """Return with which probabilities values (or channels) and branches are dropped in training; not by `idle` layers."""
+    """Return with which probabilities values (channels) and branches are dropped in training, `idle` layers aside."""
     found: set[str] = set()
     for name, module in model.named_modules():
         if type(module).__name__ in DROPOUTS and name not in idle:
@@ -402,7 +405,7 @@ def step_by_step(recipe: str, peer: str, seed: int) -> dict[str, Any]:
                     for key, value in theirs.wrapper.optimizer.state[other].items():
                         ours.optimizer.state[mine][key] = value.clone()
         values.append((theirs.step(*batch), ours.step(step, *batch)))
-        changes = ((mine - other).abs().max() / other.abs().max().clamp(min=1e-30) for mine, other in pairs.items())
+        changes = ((mine - other).abs().max() / other.abs().max().clamp(min=TINY) for mine, other in pairs.items())
         updates.append(max(float(change.detach()) for change in changes))
     worst = max(abs(a - b) / abs(a) for a, b in values)
     return {

@@ -101,7 +101,7 @@ ADDED: dict[str, tuple[str, ...]] = {
             "model.separable",
         ),
         *("data.instances", "data.instances.*", "data.year", "data.grouping", "data.trainval"),
-        *("eval.class_agnostic", "eval.max_detections"),
+        *("eval.class_agnostic", "eval.max_detections", "pretrain"),
         *("transforms.copy_paste", "transforms.copy_paste.*"),
     ),
     "card": ("config.encoder.*",),

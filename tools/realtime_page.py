@@ -1,6 +1,6 @@
 """Write the table of `docs/realtime.md` from a run of the protocol.
 
-    segatlas bench --protocol realtime --threads 2 --seconds 2 --out docs/realtime.json --chart docs/results/realtime.png
+    segatlas bench --protocol realtime --threads 2 --seconds 2 --out docs/realtime.json --chart CHART.png
     python tools/realtime_page.py
 
 Everything that the table says stands in the file that `bench` wrote.
