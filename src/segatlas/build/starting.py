@@ -27,7 +27,7 @@ class StartReport:
 
     loaded: names of the tensors taken over.
     replaced: names of the tensors that stay new (classifiers, mostly), because the class count differs, or because
-        the earlier model has no auxiliary heads or, of a pre-training, no classifier.
+        the earlier model has no auxiliary heads, or a pre-training no such layers.
     card: the card of the earlier model, whose preprocessing training takes over; None for a file without one.
     is_pretrained: whether the weights are those of a pre-training.
     """
@@ -43,7 +43,8 @@ def start_from(net: nn.Module, path: str | Path) -> StartReport:
 
     Only tensors whose shape follows from the class count may differ, and only in that: classifiers, auxiliary ones
     too, and PointRend's layers over coarse logits; and auxiliary heads may be missing, all of them. These stay as they
-    are in `net` and are named in the report. What a pre-training leaves has no classifier either.
+    are in `net` and are named in the report. Of what a pre-training leaves, all that it has must fit, and whatever it
+    lacks stays new.
     Weights of the network inside a wrapper go there.
 
     Args:
@@ -59,7 +60,7 @@ def start_from(net: nn.Module, path: str | Path) -> StartReport:
     part, place = _part_for(net, card, tensors)
     if card is not None and card.architecture != part.architecture:
         raise UsageError(f"{where}: holds a {card.architecture}, but the network is a {_named(net)}")
-    missing = _of_classifier(part) if is_pretrained else []
+    missing = [name for name in part.state_dict() if name not in tensors] if is_pretrained else []
     loaded, replaced = _load(part, card, tensors, where, missing)
     return StartReport(
         loaded=tuple(place + name for name in loaded), replaced=tuple(place + name for name in replaced), card=card,
@@ -93,7 +94,7 @@ def _load(
     expected = net.state_dict()
     differing = [name for name, tensor in expected.items() if name in tensors and tensor.shape != tensors[name].shape]
     replaced = _of_another_class_count(net, differing, tensors) if differing else []
-    replaced += missing + _of_heads_for_training(net, tensors)
+    replaced += missing or _of_heads_for_training(net, tensors)
     kept = {name: tensor for name, tensor in expected.items() if name not in replaced}
     taken = {name: tensor for name, tensor in tensors.items() if name not in replaced}
     try:
@@ -102,11 +103,6 @@ def _load(
         raise WeightsError(f"{error}{_differences(net, card)}") from None
     net.load_state_dict(taken, strict=False)
     return tuple(taken), tuple(replaced)
-
-
-def _of_classifier(net: nn.Module) -> list[str]:
-    classifier = net.get_submodule("classifier").state_dict()
-    return [f"classifier.{name}" for name in classifier]
 
 
 def _read(path: str | Path) -> tuple[Card | None, dict[str, Tensor], str, bool]:

@@ -284,6 +284,7 @@ class PretrainingModule(SegmentationModule):
     def validation_step(self, batch: Batch | None, index: int) -> None:  # type: ignore[override]
         """Count one batch; None where this process has fewer images than others."""
         if batch is not None:
+            assert isinstance(batch.targets, Tensor)
             self.counts.update(self.net(batch.inputs), batch.targets)
 
     def on_validation_epoch_end(self) -> None:

@@ -32,6 +32,8 @@ class Importer:
     dropped: beginnings of their names that are left out on purpose.
     objects: how the library makes objects and segments of what such a network finds.
     resize: how large it predicts images, as in `Preprocessing`, where its settings do not tell.
+    backbone: of a file that holds its backbone alone, as under "backbone.": the fields of a variant that tell it from
+        others, or None where the file is of another network.
     constants: tensors that the library needs to find in a file and ours has no use for; given the config. They are left
         out too, whatever their values.
     """
@@ -45,4 +47,5 @@ class Importer:
     dropped: tuple[str, ...] = ()
     objects: ObjectRule = field(default_factory=ObjectRule)
     resize: str | None = None
+    backbone: Callable[[ForeignWeights], Mapping[str, Any] | None] | None = None
     constants: Callable[[Any], Mapping[str, Tensor]] = field(default=lambda config: {})
