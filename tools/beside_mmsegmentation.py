@@ -181,7 +181,8 @@ def results(parts: list[str], seed: int, only: list[str] | None) -> Any:
     """Yield (name, result) of the parts."""
     import torch
 
-    from beside_training import draws, losses, rates, real_images, scores, step_by_step
+    from beside_scores import scores
+    from beside_training import draws, losses, rates, real_images, step_by_step
 
     torch.set_num_threads(1)
     camvid = SHARED / "data" / "camvid"

@@ -79,8 +79,8 @@ def test_points_side_by_side_have_their_names_at_places_that_do_not_overlap(monk
         write(figure, axes, points)
         boxes.extend(text.get_window_extent().extents for text in axes.texts)
 
-    write = plots._write_beside
-    monkeypatch.setattr(plots, "_write_beside", keep)
+    write = plots._write_names
+    monkeypatch.setattr(plots, "_write_names", keep)
     points = {f"network {index}": (1 + 0.02 * index, 70 + 0.1 * index) for index in range(6)} | {"far": (40.0, 75.0)}
     groups = {name: "one" if name == "far" else "other" for name in points}
     image = plots.scatter_image(points, title="t", xlabel="x", ylabel="y", groups=groups)

@@ -34,7 +34,7 @@ IMAGENET = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Backbone:
+class BackboneFile:
     """What a file holds: the network that it is of, its tensors under our names, and what was left out.
 
     card: of that network, its classes those of images; library: a key of `SOURCES`; variant: its name.
@@ -49,7 +49,7 @@ class Backbone:
     left_out: tuple[str, ...]
 
 
-def find_backbone(path: Path) -> Backbone | None:
+def find_backbone(path: Path) -> BackboneFile | None:
     """Return the backbone that a file holds alone; None where it holds none that is known, or a head for pixels too.
 
     Raises:
@@ -67,7 +67,7 @@ def find_backbone(path: Path) -> Backbone | None:
     return None
 
 
-def _backbone(path: Path, importer: Importer, facts: Mapping[str, Any], named: Mapping[str, Tensor]) -> Backbone:
+def _backbone(path: Path, importer: Importer, facts: Mapping[str, Any], named: Mapping[str, Tensor]) -> BackboneFile:
     record = load_architecture(importer.architecture)
     fitting = [
         name
@@ -92,7 +92,7 @@ def _backbone(path: Path, importer: Importer, facts: Mapping[str, Any], named: M
             f"{printable(path)}: a backbone of {fitting[0]}, which has no such tensor: {printable(unlike[0])}{more}"
         )
     listed = class_list(IMAGENET, (), (), "")
-    return Backbone(
+    return BackboneFile(
         path=path,
         library=importer.source,
         title=load_source(importer.source).title,

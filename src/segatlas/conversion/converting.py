@@ -25,7 +25,7 @@ from segatlas.checkpoint.model_folder import (
 )
 from segatlas.checkpoint.prefixes import PrefixedTensors
 from segatlas.checkpoint.preprocessing import InferenceMode, Preprocessing, default_preprocessing
-from segatlas.conversion.backbones import Backbone, find_backbone
+from segatlas.conversion.backbones import BackboneFile, find_backbone
 from segatlas.conversion.class_lists import class_list
 from segatlas.conversion.importers import SOURCES, importers, load_source
 from segatlas.conversion.importers.foreign import ForeignWeights
@@ -148,7 +148,7 @@ def convert_file(
     )
 
 
-def _keep_backbone(found: Backbone, folder: Path) -> Conversion:
+def _keep_backbone(found: BackboneFile, folder: Path) -> Conversion:
     """Write what a training begins with, for no network can be predicted with that has no head."""
     title = f"{found.title}: {found.path.name}, sha256 {sha256(found.path, error=WeightsError)}"
     card = replace(found.card, source=title)

@@ -193,11 +193,11 @@ def scatter_image(
     axes.tick_params(which="minor", labelsize=7, colors=INK, length=0)
     axes.set_ylabel(ylabel, fontsize=8, color=INK)
     axes.legend(fontsize=8, loc="lower left", frameon=False, labelcolor=INK)
-    _write_beside(figure, axes, points)
+    _write_names(figure, axes, points)
     return _png(figure)
 
 
-def _write_beside(figure: Figure, axes: Axes, points: Mapping[str, tuple[float, float]]) -> None:
+def _write_names(figure: Figure, axes: Axes, points: Mapping[str, tuple[float, float]]) -> None:
     """Write the name of each point at the first place around it that is free; of none, at the first."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # what is written inside moves nothing

@@ -38,8 +38,8 @@ class ExponentialRows:
             network: maps windows to their logits.
             size: (H, W) of the rows given out.
             view: turns and flip of the tiles.
-            largest: (N, 1, 1, 1), what is subtracted from all logits; None = the largest of the first tile. The same
-                for all views of an image, whose sum it does not change.
+            largest: (N, 1, 1, 1), what is subtracted from all logits, in the precision of the sums; None = the largest
+                of the first tile. The same for all views of an image, whose labels it does not change.
             batch: tiles per pass of the network.
         """
         self.size = size
@@ -49,9 +49,9 @@ class ExponentialRows:
         for top in tops:
             for tile in run_row(pixels, network, top, lefts, side, batch, view):
                 logits = tile.rows(0, side[0]).float()
-                largest = logits.amax((1, 2, 3), keepdim=True) if largest is None else largest
+                largest = _largest(logits) if largest is None else largest
                 if total is None:
-                    total = logits.new_zeros(*logits.shape[:2], *pixels.size)
+                    total = largest.new_zeros(*logits.shape[:2], *pixels.size)
                 area = (..., slice(top, top + side[0]), slice(tile.left, tile.left + side[1]))
                 total[area] += (logits - largest).clamp_(max=MOST_EXPONENT).exp_()
                 hits[area] += 1
@@ -66,9 +66,19 @@ class ExponentialRows:
         return self._total
 
     def rows(self, first: int, last: int) -> Tensor:
-        """Return rows first..last - 1 at the result's size, (N, K, last - first, W) float32."""
+        """Return rows first..last - 1 at the result's size, (N, K, last - first, W)."""
         axes = [
-            make_axis(before, after, align_corners=self._align_corners, device=self._total.device)
+            make_axis(
+                before, after, align_corners=self._align_corners, dtype=self._total.dtype, device=self._total.device
+            )
             for before, after in zip(self._total.shape[-2:], self.size, strict=True)
         ]
         return resample(resample(self._total, 2, axes[0].part(first, last)), 3, axes[1])
+
+
+def _largest(logits: Tensor) -> Tensor:
+    """Return each image's largest logit, (N, 1, 1, 1); in float64 where pixels differ by more than float32 holds."""
+    best = logits.amax(dim=1, keepdim=True)
+    largest = best.amax((2, 3), keepdim=True)
+    wide = float((largest - best).max()) > MOST_EXPONENT and logits.device.type != "mps"  # which has no float64
+    return largest.double() if wide else largest

@@ -108,7 +108,7 @@ def mean_of_views(
         return view.rows(*cut) if exponential else view.rows(*cut).softmax(dim=1)
 
     def result(total: Tensor) -> Tensor:
-        return total / total.sum(dim=1, keepdim=True) if exponential else total / count
+        return (total / total.sum(dim=1, keepdim=True)).float() if exponential else total / count
 
     if held:
         kept = list(views)
