@@ -37,7 +37,8 @@ from segatlas.training.optim import build_optimizer, parameter_groups
 from segatlas.training.schedule import lr_factor
 
 SIZE = (64, 128)
-STEPS = 20
+STEPS, OWN_STEPS = 20, 5
+"""Of both trainings, and of those of which each begins with the peer's state."""
 DRAWS = 2000
 IGNORED = 0.2
 TINY = 1e-6
@@ -397,7 +398,7 @@ def step_by_step(recipe: str, peer: str, seed: int) -> dict[str, Any]:
     assert len(pairs) == sum(1 for _ in ours.net.parameters()), "a weight of ours is made of several of theirs"
     values, updates = [], []
     ignored = ignored_by(config.model)
-    for step, batch in enumerate(batches(len(ours.card.classes), seed, dtype, ignored)):
+    for step, batch in enumerate(islice(batches(len(ours.card.classes), seed, dtype, ignored), OWN_STEPS)):
         with torch.no_grad():
             for mine, other in pairs.items():
                 mine.copy_(other)
