@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
@@ -26,6 +26,7 @@ from segatlas.build.network import build_network, make_config, shapes_only
 from segatlas.checkpoint.card import Card
 from segatlas.checkpoint.model_folder import read_model
 from segatlas.conversion.converting import convert_file
+from segatlas.conversion.importers import importers
 from segatlas.data.sample import Sample
 from segatlas.data.transforms import Pipeline
 from segatlas.hub.loading import load_pretrained
@@ -393,20 +394,27 @@ def step_by_step(recipe: str, peer: str, seed: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         _, _, known = names_of_peer(theirs.model, config, Path(folder))
     theirs.prepared(dtype)
-    found = dict(theirs.model.named_parameters())
-    pairs = {p: found[next(iter(known[name]))] for name, p in ours.net.named_parameters() if len(known[name]) == 1}
+    found, layouts = dict(theirs.model.named_parameters()), _layouts(ours.net)
+    pairs = {
+        p: (found[next(iter(known[name]))], layouts.get(name, torch.clone))
+        for name, p in ours.net.named_parameters()
+        if len(known[name]) == 1
+    }
     assert len(pairs) == sum(1 for _ in ours.net.parameters()), "a weight of ours is made of several of theirs"
     values, updates = [], []
     ignored = ignored_by(config.model)
     for step, batch in enumerate(islice(batches(len(ours.card.classes), seed, dtype, ignored), OWN_STEPS)):
         with torch.no_grad():
-            for mine, other in pairs.items():
-                mine.copy_(other)
+            for mine, (other, laid_out) in pairs.items():
+                mine.copy_(laid_out(other))
                 if step:
                     for key, value in theirs.wrapper.optimizer.state[other].items():
-                        ours.optimizer.state[mine][key] = value.clone()
+                        ours.optimizer.state[mine][key] = (laid_out if value.ndim else torch.clone)(value)
         values.append((theirs.step(*batch), ours.step(step, *batch)))
-        changes = ((mine - other).abs().max() / other.abs().max().clamp(min=TINY) for mine, other in pairs.items())
+        changes = (
+            (mine - laid_out(other)).abs().max() / other.abs().max().clamp(min=TINY)
+            for mine, (other, laid_out) in pairs.items()
+        )
         updates.append(max(float(change.detach()) for change in changes))
     worst = max(abs(a - b) / abs(a) for a, b in values)
     return {
@@ -414,6 +422,12 @@ def step_by_step(recipe: str, peer: str, seed: int) -> dict[str, Any]:
         "from": values[0][0], "to": values[-1][0], "worst": worst, "update": max(updates), "ignored": ignored,
         "good": worst <= 1e-6 and max(updates) <= 1e-6,
     }  # fmt: skip
+
+
+def _layouts(net: nn.Module) -> dict[str, Callable[[Tensor], Tensor]]:
+    """Return our name of each tensor that lies otherwise with the peer -> how theirs becomes ours."""
+    importer = importers("mmseg", str(net.architecture))[0]
+    return {name: change[0] for name, change in importer.changes(net.config).items()}
 
 
 def peer_samples(labels: Tensor) -> list[Any]:
