@@ -108,7 +108,12 @@ ALONE = {
     "upernet_vit_adapter_large_ade20k": "it has no ViT-Adapter; the recipe is the authors'",
 }
 """Recipes of ADE20K and Cityscapes without a config of the peer, and why."""
+REALTIME = (
+    *("bisenetv1_cityscapes", "bisenetv2_cityscapes", "cgnet_cityscapes", "ddrnet_cityscapes", "erfnet_cityscapes"),
+    *("fast_scnn_cityscapes", "icnet_cityscapes", "pidnet_cityscapes"),
+)
 RATES = (
+    *REALTIME,
     "fcn_ade20k",
     "knet_swin_ade20k",
     "segformer_cityscapes",
@@ -117,9 +122,7 @@ RATES = (
     "setr_ade20k_mla",
     "upernet_mae_ade20k",
 )
-LOSSES = ("fcn_ade20k", "segformer_cityscapes", "ocrnet_ade20k", "stdc_cityscapes")
-STEP_BY_STEP = ("ocrnet_ade20k", "stdc_cityscapes")
-"""Recipes whose losses part by themselves: theirs from theirs, too, where a start differs in its last bits."""
+LOSSES = ("fcn_ade20k", "segformer_cityscapes", "ocrnet_ade20k", "stdc_cityscapes", *REALTIME)
 FORMS: dict[str, dict[str, Any]] = {
     "segformer": {"projection_norm": True},
     **{start: {"patch_bias": False} for start in ("dpt", "segmenter", "setr", "upernet_vit")},
@@ -178,7 +181,8 @@ def results(parts: list[str], seed: int, only: list[str] | None) -> Any:
     """Yield (name, result) of the parts."""
     import torch
 
-    from beside_training import draws, losses, rates, real_images, scores, step_by_step
+    from beside_scores import scores
+    from beside_training import draws, losses, rates, real_images, step_by_step
 
     torch.set_num_threads(1)
     camvid = SHARED / "data" / "camvid"
@@ -189,9 +193,9 @@ def results(parts: list[str], seed: int, only: list[str] | None) -> Any:
         form = next((fields for start, fields in FORMS.items() if recipe.startswith(start)), {})
         yield f"rates {recipe}", rates(recipe, PAIRS[recipe], seed, form)
     for recipe in only or LOSSES if "losses" in parts else ():
-        yield f"losses {recipe} float64", losses(recipe, PAIRS[recipe], seed)
+        yield f"losses {recipe} float64", (result := losses(recipe, PAIRS[recipe], seed))
         yield f"losses {recipe} float32", losses(recipe, PAIRS[recipe], seed, torch.float32, 1)
-        if recipe in STEP_BY_STEP:
+        if not result["good"]:
             yield f"losses {recipe}, step by step", step_by_step(recipe, PAIRS[recipe], seed)
     if "draws" in parts:
         yield "draws fcn_ade20k", draws("fcn_ade20k", PAIRS["fcn_ade20k"], seed, real_images(camvid, 8))
@@ -467,6 +471,7 @@ def numbers_table(kept: dict[str, Any]) -> list[str]:
             text = f"{result['steps']} steps, {result['from']:.4f} to {result['to']:.4f}: {result['worst']:.1e}"
             text += f", theirs from a start moved by its last bit: {result['itself']:.1e}" if "itself" in result else ""
             text += f"; updated weights: {result['update']:.1e}" if "update" in result else ""
+            text += "; no pixel ignored" if result.get("ignored") == 0 else ""
             limit = "1e-6" if result["type"] == "float64" else "1e-5"
         elif what == "draws":
             text = ", ".join(f"{key} p = {number['p']:.2f}" for key, number in result["numbers"].items())

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
@@ -26,9 +26,11 @@ from segatlas.build.network import build_network, make_config, shapes_only
 from segatlas.checkpoint.card import Card
 from segatlas.checkpoint.model_folder import read_model
 from segatlas.conversion.converting import convert_file
+from segatlas.conversion.importers import importers
 from segatlas.data.sample import Sample
 from segatlas.data.transforms import Pipeline
 from segatlas.hub.loading import load_pretrained
+from segatlas.losses.edge import edge_map
 from segatlas.models import find_entry
 from segatlas.recipe import Config
 from segatlas.structures import IGNORE, SemanticTarget
@@ -36,10 +38,19 @@ from segatlas.training.optim import build_optimizer, parameter_groups
 from segatlas.training.schedule import lr_factor
 
 SIZE = (64, 128)
-STEPS = 20
+STEPS, OWN_STEPS = 20, 5
+"""Of both trainings, and of those of which each begins with the peer's state."""
 DRAWS = 2000
+IGNORED = 0.2
+TINY = 1e-6
+"""What updated weights are compared in units of where all of a tensor are smaller: those whose gradient is 0 but for
+rounding, such as biases in front of a batch norm."""
 GROUPING = ("optimizer", "paramwise_cfg", "constructor")
 """Keys of the peer's wrapper that say which parameter is trained how."""
+BINARY = ("fastscnn/",)
+"""Peer's configs that learn each class by itself, where the recipe has the paper's loss: compared with that in both."""
+NEVER_CALLED = {"pidnet/": "decode_head.dropout"}
+"""Begin of the peer's configs -> a layer that the base class of its head makes and the head leaves out."""
 DROPOUTS = ("Dropout", "Dropout2d", "DropPath")
 Pairs = list[tuple[Tensor, dict[str, Tensor]]]
 
@@ -66,6 +77,13 @@ def _without_weights(node: Any) -> None:
             node["init_cfg"] = None
     for child in node.values() if isinstance(node, dict) else node if isinstance(node, list | tuple) else ():
         _without_weights(child)
+
+
+def _with_softmax(node: Any) -> None:
+    if isinstance(node, dict) and node.get("use_sigmoid"):
+        node["use_sigmoid"] = False
+    for child in node.values() if isinstance(node, dict) else node if isinstance(node, list | tuple) else ():
+        _with_softmax(child)
 
 
 def peer_model(config: Any, seed: int) -> nn.Module:
@@ -143,7 +161,8 @@ def rates(recipe: str, peer: str, seed: int, form: dict[str, Any]) -> dict[str, 
     matched = {name for names in pairs.values() for name in names}
     idle = {"backbone.cls_token"} if config.model.backbone.get("with_cls_token") is False else set()  # it has one still
     without = sorted(theirs.keys() - {source for sources in known.values() for source in sources} - idle)
-    dropped = {"theirs": drops(model), "ours": drops(net)}
+    idle_layers = {name for start, name in NEVER_CALLED.items() if peer.startswith(start)}
+    dropped = {"theirs": drops(model, idle_layers), "ours": drops(net)}
     count = sum(1 for _ in net.parameters())
     decay = max(decays.values())
     return {
@@ -199,11 +218,11 @@ def _group_of(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, i
     return {name: numbers[id(p)] for name, p in model.named_parameters() if id(p) in numbers}
 
 
-def drops(model: nn.Module) -> list[str]:
-    """Return with which probabilities values (or channels) and branches are dropped in training."""
+def drops(model: nn.Module, idle: Iterable[str] = ()) -> list[str]:
+    """Return with which probabilities values (channels) and branches are dropped in training, `idle` layers aside."""
     found: set[str] = set()
-    for module in model.modules():
-        if type(module).__name__ in DROPOUTS:
+    for name, module in model.named_modules():
+        if type(module).__name__ in DROPOUTS and name not in idle:
             kind = "branch" if type(module).__name__ == "DropPath" else "value"
             rate = next(float(getattr(module, f)) for f in ("p", "drop_prob", "rate") if hasattr(module, f))
             found |= {f"{kind} {rate:.4f}"} if rate else set()
@@ -211,14 +230,25 @@ def drops(model: nn.Module) -> list[str]:
 
 
 # ---- losses of the first steps
-def batches(classes: int, seed: int, dtype: torch.dtype) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the same normalised images and labels (2, H, W) for both; a fifth of the labels is ignored."""
+def batches(classes: int, seed: int, dtype: torch.dtype, ignored: float) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the same normalised images and labels (2, H, W) for both, a fraction of the labels ignored."""
     draw = torch.Generator().manual_seed(seed)
     for _ in range(STEPS):
         images = torch.randn(2, 3, *SIZE, generator=draw, dtype=torch.float64)
         coarse = torch.randint(0, classes, (2, SIZE[0] // 8, SIZE[1] // 8), generator=draw)
-        coarse[torch.rand(coarse.shape, generator=draw) < 0.2] = IGNORE
+        coarse[torch.rand(coarse.shape, generator=draw) < ignored] = IGNORE
         yield images.to(dtype), coarse.repeat_interleave(8, 1).repeat_interleave(8, 2)
+
+
+def ignored_by(node: Any) -> float:
+    """Return the fraction of pixels to ignore: a fifth, or 0 for a config whose cross-entropy weighs classes.
+
+    The peer's then looks for the weight of class 255 and fails.
+    """
+    if isinstance(node, dict) and node.get("type") == "CrossEntropyLoss" and node.get("class_weight"):
+        return 0.0
+    children = node.values() if isinstance(node, dict) else node if isinstance(node, list | tuple) else ()
+    return min((ignored_by(child) for child in children), default=IGNORED)
 
 
 def without_drawing(model: nn.Module) -> nn.Module:
@@ -235,19 +265,21 @@ def without_drawing(model: nn.Module) -> nn.Module:
 def in_double(dtype: torch.dtype) -> Iterator[None]:
     """Let the peer's losses compute in float64 where the network does.
 
-    They make float32 of their targets and weights (`.float()`), in which torch then stores the binary cross-entropy,
-    and add float32's smallest step to what they divide by.
+    They make float32 of their targets and weights (`.float()`, fractions of counts), in which torch then stores the
+    binary cross-entropy, and add float32's smallest step to what they divide by.
     """
     if dtype != torch.float64:
         yield
         return
-    as_float, facts = torch.Tensor.float, torch.finfo
+    as_float, facts, kind = torch.Tensor.float, torch.finfo, torch.get_default_dtype()
     smallest = facts(torch.float64)
+    torch.set_default_dtype(dtype)
     torch.Tensor.float, torch.finfo = torch.Tensor.double, lambda *_: smallest  # type: ignore[assignment,misc]
     try:
         yield
     finally:
         torch.Tensor.float, torch.finfo = as_float, facts  # type: ignore[assignment,misc]
+        torch.set_default_dtype(kind)
 
 
 def for_small_images(model: nn.Module, terms: Iterable[Any], dtype: torch.dtype) -> list[Any]:
@@ -255,9 +287,11 @@ def for_small_images(model: nn.Module, terms: Iterable[Any], dtype: torch.dtype)
     for module in model.modules():
         if getattr(module, "sampler", None) is not None:
             module.sampler.min_kept = 1000
+        if type(module).__name__ == "OhemCrossEntropy":
+            module.min_kept = 2 * 1000  # of the whole batch
         if hasattr(module, "fusion_kernel"):  # float32's 0.1 is above 0.1 in float64
             module.fusion_kernel.data = torch.tensor([0.6, 0.3, 0.1], dtype=dtype).view(1, 3, 1, 1)
-    return [term.model_copy(update={"min_kept": 2 * 1000} if term.name == "ohem" else {}) for term in terms]
+    return [term.model_copy(update={"min_kept": 2 * 1000} if hasattr(term, "min_kept") else {}) for term in terms]
 
 
 class Theirs:
@@ -268,6 +302,8 @@ class Theirs:
         from mmseg.registry import PARAM_SCHEDULERS
 
         config = peer_config(peer)
+        if peer.startswith(BINARY):
+            _with_softmax(config.model)
         self.model = peer_model(config, seed)
         self.folder = converted(self.model, config, place) if place else None
         self.wrapper = build_optim_wrapper(self.model, config.optim_wrapper)
@@ -301,7 +337,8 @@ class Ours:
         self.net, self.card = load_pretrained(folder)
         without_drawing(self.net.to(dtype))
         terms = for_small_images(self.net, recipe.losses, dtype)
-        self.criterion = criteria.build(find_entry(recipe.model.name)[0].output, terms)
+        with in_double(dtype):  # weights of classes are made in torch's default type
+            self.criterion = criteria.build(find_entry(recipe.model.name)[0].output, terms)
         self.optimizer = build_optimizer(self.net, self.train.optimizer, self.train.lr)
 
     def step(self, number: int, images: Tensor, labels: Tensor) -> float:
@@ -324,8 +361,8 @@ def losses(recipe: str, peer: str, seed: int, dtype: torch.dtype = torch.float64
     with tempfile.TemporaryDirectory() as folder:
         theirs = Theirs(peer, seed, Path(folder)).prepared(dtype)
         ours = Ours(Config.load(recipe), theirs.folder, dtype)
-    classes, values = len(ours.card.classes), []
-    for step, batch in enumerate(islice(batches(classes, seed, dtype), steps)):
+    classes, values, ignored = len(ours.card.classes), [], ignored_by(peer_config(peer).model)
+    for step, batch in enumerate(islice(batches(classes, seed, dtype, ignored), steps)):
         torch.manual_seed(step)  # PointRend draws points
         theirs_now = theirs.step(*batch)
         torch.manual_seed(step)
@@ -336,11 +373,11 @@ def losses(recipe: str, peer: str, seed: int, dtype: torch.dtype = torch.float64
     result = {
         "what": "losses", "recipe": recipe, "peer": peer, "seed": seed, "type": str(dtype).removeprefix("torch."),
         "steps": len(values), "from": values[0][1], "to": values[-1][1], "first": apart[0], "worst": max(apart),
-        "good": good,
+        "ignored": ignored, "good": good,
     }  # fmt: skip
     if not good:
         moved = Theirs(peer, seed).prepared(dtype, moved=torch.finfo(dtype).eps)
-        again = [moved.step(*batch) for batch in islice(batches(classes, seed, dtype), steps)]
+        again = [moved.step(*batch) for batch in islice(batches(classes, seed, dtype, ignored), steps)]
         result["itself"] = max(abs(a - b) / abs(b) for a, (_, b) in zip(again, values, strict=True))
     return result
 
@@ -357,36 +394,52 @@ def step_by_step(recipe: str, peer: str, seed: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         _, _, known = names_of_peer(theirs.model, config, Path(folder))
     theirs.prepared(dtype)
-    found = dict(theirs.model.named_parameters())
-    pairs = {p: found[next(iter(known[name]))] for name, p in ours.net.named_parameters() if len(known[name]) == 1}
+    found, layouts = dict(theirs.model.named_parameters()), _layouts(ours.net)
+    pairs = {
+        p: (found[next(iter(known[name]))], layouts.get(name, torch.clone))
+        for name, p in ours.net.named_parameters()
+        if len(known[name]) == 1
+    }
     assert len(pairs) == sum(1 for _ in ours.net.parameters()), "a weight of ours is made of several of theirs"
     values, updates = [], []
-    for step, batch in enumerate(batches(len(ours.card.classes), seed, dtype)):
+    ignored = ignored_by(config.model)
+    for step, batch in enumerate(islice(batches(len(ours.card.classes), seed, dtype, ignored), OWN_STEPS)):
         with torch.no_grad():
-            for mine, other in pairs.items():
-                mine.copy_(other)
+            for mine, (other, laid_out) in pairs.items():
+                mine.copy_(laid_out(other))
                 if step:
                     for key, value in theirs.wrapper.optimizer.state[other].items():
-                        ours.optimizer.state[mine][key] = value.clone()
+                        ours.optimizer.state[mine][key] = (laid_out if value.ndim else torch.clone)(value)
         values.append((theirs.step(*batch), ours.step(step, *batch)))
-        changes = ((mine - other).abs().max() / other.abs().max().clamp(min=1e-30) for mine, other in pairs.items())
+        changes = (
+            (mine - laid_out(other)).abs().max() / other.abs().max().clamp(min=TINY)
+            for mine, (other, laid_out) in pairs.items()
+        )
         updates.append(max(float(change.detach()) for change in changes))
     worst = max(abs(a - b) / abs(a) for a, b in values)
     return {
         "what": "losses", "recipe": recipe, "peer": peer, "seed": seed, "type": "float64", "steps": len(values),
-        "from": values[0][0], "to": values[-1][0], "worst": worst, "update": max(updates),
+        "from": values[0][0], "to": values[-1][0], "worst": worst, "update": max(updates), "ignored": ignored,
         "good": worst <= 1e-6 and max(updates) <= 1e-6,
     }  # fmt: skip
 
 
+def _layouts(net: nn.Module) -> dict[str, Callable[[Tensor], Tensor]]:
+    """Return our name of each tensor that lies otherwise with the peer -> how theirs becomes ours."""
+    importer = importers("mmseg", str(net.architecture))[0]
+    return {name: change[0] for name, change in importer.changes(net.config).items()}
+
+
 def peer_samples(labels: Tensor) -> list[Any]:
-    """Return labels (N, H, W) as the peer's heads take them."""
+    """Return labels (N, H, W) as the peer's heads take them, with the edges that ours learn."""
     from mmengine.structures import PixelData
     from mmseg.structures import SegDataSample
 
     samples = [SegDataSample() for _ in labels]
-    for sample, label in zip(samples, labels, strict=True):
+    edges = edge_map(labels, ignored_as_class=True).long()
+    for sample, label, edge in zip(samples, labels, edges, strict=True):
         sample.gt_sem_seg = PixelData(data=label.unsqueeze(0))
+        sample.gt_edge_map = PixelData(data=edge.unsqueeze(0))
         sample.set_metainfo({"img_shape": SIZE, "ori_shape": SIZE, "pad_shape": SIZE})
     return samples
 
@@ -474,114 +527,12 @@ def real_images(root: Path, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
     found = []
     files = sorted((root / "train").iterdir())
     for file in files[:: max(1, len(files) // count)][:count]:
-        label = _label(root / "trainannot" / f"{file.stem}.png")
+        label = label_of(root / "trainannot" / f"{file.stem}.png")
         found.append((cv2.imread(str(file))[..., ::-1].copy(), label))
     return found
 
 
-def _label(file: Path) -> np.ndarray:
+def label_of(file: Path) -> np.ndarray:
     """Return the indices of a label image, (H, W) uint8; 11, which is no class, becomes 255."""
     label = np.array(Image.open(file))
     return np.where(label > 10, IGNORE, label).astype(np.uint8)
-
-
-# ---- scores of a converted model
-def scores(
-    peer: str, seed: int, root: Path, count: int, window: int | None = None, *, resize: bool = True
-) -> dict[str, Any]:
-    """Evaluate a converted checkpoint as `segatlas eval` does, and with the peer's test pipeline and IoUMetric.
-
-    `window`: both by windows of this side, two thirds of it apart. `resize`: both resize as the pipeline says; else
-    images stay at their own size, as they do with ours by default.
-    """
-    from mmseg.registry import TRANSFORMS
-
-    from segatlas.evaluation import evaluate
-
-    config = peer_config(peer)
-    config.model.decode_head.num_classes = 11
-    if window is not None:
-        stride = window * 2 // 3
-        config.model.test_cfg = {"mode": "slide", "crop_size": (window, window), "stride": (stride, stride)}
-    model = peer_model(config, seed)
-    steps = [TRANSFORMS.build(step) for step in config.test_pipeline]
-    steps = [step for step in steps if type(step).__name__ == "PackSegInputs" or (resize and _is_resize(step))]
-    with tempfile.TemporaryDirectory() as name:
-        place = Path(name)
-        files = _linked(root, place / "camvid", count)
-        _spread_classes(model.eval(), steps, files[0][0])
-        folder = converted(model, config, place)
-        if resize:
-            sides = sorted(next(step for step in config.test_pipeline if step["type"] == "Resize")["scale"])
-            _set_resize(folder, f"fit:{sides[0]}x{sides[1]}")
-        words = ["data.name=camvid", f"data.root={place / 'camvid'}", "data.store=off"]
-        report = evaluate(str(folder), split="val", overrides=words, device="cpu", boundary=False, sizes=False)
-    theirs, predicted = _peer_ious(model, steps, files)
-    mine = np.array(report.scores.columns["iou"], float)
-    mean = 100 * float(np.nanmean(theirs))
-    return {
-        "what": "scores", "peer": peer, "seed": seed, "images": len(files), "ours": 100 * report.miou, "theirs": mean,
-        "class": float(np.nanmax(np.abs(100 * mine - 100 * theirs))), "classes": predicted,
-        "good": abs(100 * report.miou - mean) <= 0.01,
-    }  # fmt: skip
-
-
-def _is_resize(step: Any) -> bool:
-    return type(step).__name__ == "Resize"
-
-
-def _spread_classes(model: nn.Module, steps: list[Any], image: Path) -> None:
-    """Let all classes of a random start be predicted: far apart, and of the same mean on one image."""
-    sample = _sample_of(image, steps)
-    with torch.inference_mode():
-        inputs = model.data_preprocessor({"inputs": [sample["inputs"]], "data_samples": [sample["data_samples"]]})
-        logits = model.decode_head.forward(model.extract_feat(inputs["inputs"]))
-    head = model.decode_head.conv_seg
-    with torch.no_grad():
-        head.bias.copy_(30 * (head.bias - logits.mean((0, 2, 3))))
-        head.weight.mul_(30)
-
-
-def _sample_of(image: Path, steps: list[Any]) -> dict[str, Any]:
-    pixels = cv2.imread(str(image))
-    size = pixels.shape[:2]
-    results: dict[str, Any] = {"img": pixels, "ori_shape": size, "img_shape": size, "img_path": str(image)}
-    for step in steps:
-        results = step.transform(results)
-    return results
-
-
-def _peer_ious(model: nn.Module, steps: list[Any], files: list[tuple[Path, Path]]) -> tuple[np.ndarray, int]:
-    """Return the IoU of each class as the peer's metric counts them, unrounded, and how many classes are predicted."""
-    from mmseg.evaluation import IoUMetric
-
-    metric = IoUMetric(iou_metrics=["mIoU"])
-    metric.dataset_meta = {"classes": [str(index) for index in range(11)]}
-    for image, annotation in files:
-        packed = _sample_of(image, steps)
-        with torch.inference_mode():
-            (found,) = model.test_step({"inputs": [packed["inputs"]], "data_samples": [packed["data_samples"]]})
-        label = torch.from_numpy(_label(annotation)).unsqueeze(0)
-        metric.process({}, [found.to_dict() | {"gt_sem_seg": {"data": label}}])
-    sums = [sum(areas) for areas in zip(*metric.results, strict=True)]
-    ious = metric.total_area_to_metrics(*sums, metrics=["mIoU"])["IoU"]
-    return np.asarray(ious, float), int((np.asarray(sums[2]) > 0).sum())
-
-
-def _linked(root: Path, place: Path, count: int) -> list[tuple[Path, Path]]:
-    files = sorted((root / "val").iterdir())[::5][:count]
-    pairs = [(file, root / "valannot" / f"{file.stem}.png") for file in files]
-    for split in ("train", "val", "test"):
-        for folder, number in ((split, 0), (f"{split}annot", 1)):
-            (place / folder).mkdir(parents=True)
-            for pair in pairs:
-                (place / folder / pair[number].name).symlink_to(pair[number])
-    return pairs
-
-
-def _set_resize(folder: Path, resize: str) -> None:
-    import json
-
-    card = json.loads((folder / "card.json").read_text())
-    card["preprocessing"]["resize"] = resize
-    (folder / "card.json").write_text(json.dumps(card))

@@ -102,7 +102,7 @@ ADDED: dict[str, tuple[str, ...]] = {
         ),
         *("model.best_anchor_iou", "model.best_own"),
         *("data.instances", "data.instances.*", "data.year", "data.grouping", "data.trainval"),
-        *("eval.class_agnostic", "eval.max_detections"),
+        *("eval.class_agnostic", "eval.max_detections", "pretrain"),
         *("transforms.copy_paste", "transforms.copy_paste.*"),
     ),
     "card": ("config.encoder.*",),

@@ -28,7 +28,7 @@ from segatlas.data.options import check_options
 from segatlas.encoders import ENCODERS
 from segatlas.errors import ConfigError, Problem, UsageError
 from segatlas.losses import LOSSES, AnyLoss, losses_for
-from segatlas.metrics import Number, monitored
+from segatlas.metrics import Number, image_classes, monitored
 from segatlas.models import ARCHITECTURES, ArchitectureEntry, lookup
 from segatlas.models.host import aux_names_of, encoder_of, host_in
 from segatlas.models.reading import load_architecture, read_config
@@ -220,17 +220,32 @@ def _written(cfg: config.Config) -> tuple[str, str]:
 
 
 def _metric_of_task(cfg: config.Config) -> Iterator[Fault]:
-    scores = scores_of(cfg.task) if cfg.task in TASKS else {}
+    scores, of = scores_of(cfg), "a pre-training" if cfg.pretrain else f"task {cfg.task}"
     if scores and cfg.train.metric not in scores:
-        yield ("train.metric", "task"), f"expected a score of task {cfg.task}: {', '.join(scores)}"
+        yield ("train.metric", "task"), f"expected a score of {of}: {', '.join(scores)}"
 
 
-def scores_of(task: str) -> Mapping[str, Number]:
-    """Return the scores of a task that training may watch, the first ranks models.
+def scores_of(cfg: config.Config) -> Mapping[str, Number]:
+    """Return the scores that a recipe's training may watch, the first ranks models; {} of an unknown task.
 
     The files of the task's metrics are imported for it; they hold no torch.
     """
-    return monitored(TASKS[task].metrics)
+    if cfg.pretrain is not None:
+        return image_classes.NUMBERS
+    return monitored(TASKS[cfg.task].metrics) if cfg.task in TASKS else {}
+
+
+def _network_of_classes(cfg: config.Config) -> Iterator[Fault]:
+    entry = _entry(cfg)
+    if cfg.pretrain is None or entry is None:
+        return
+    if entry.output != CLASS_MAPS or entry.needs.host is not None or entry.needs.inputs:
+        yield ("model.name", "pretrain"), f"{entry.name} gives no map of one image, whose mean could say a class"
+
+
+def _losses_of_pixels(cfg: Config) -> Iterator[Fault]:
+    if cfg.pretrain is not None and tuple(cfg.losses) != (LOSSES["cross_entropy"](),):
+        yield ("losses", "pretrain"), "have no meaning where whole images have classes - remove them"
 
 
 def _losses_of_network(cfg: Config) -> Iterator[Fault]:
@@ -325,6 +340,8 @@ class Config(config.Config):
         _truth_of_data,
         _sources_of_data,
         _metric_of_task,
+        _network_of_classes,
+        _losses_of_pixels,
         _losses_of_network,
         _parts_of_output,
     )
@@ -338,8 +355,8 @@ class Config(config.Config):
         if entry is not None and "losses" not in self.model_fields_set:
             names = entry.needs.losses or _losses_for(entry)[:1]
             found["losses"] = tuple(losses_for(entry.output)[name]() for name in names)
-        task = found.get("task", self.task)
-        if "metric" not in self.train.model_fields_set and task in TASKS and (scores := scores_of(task)):
+        scores = scores_of(self.model_copy(update=found))
+        if "metric" not in self.train.model_fields_set and scores:
             found["train"] = self.train.model_copy(update={"metric": next(iter(scores))})
         return self.model_copy(update=found)
 

@@ -238,7 +238,7 @@ def test_a_full_disk_under_the_model_folder_keeps_the_earlier_model_and_a_resume
     with monkeypatch.context() as patch:
         patch.setattr(model_folder, name, fails_the_second_time)
         if place == "card":  # reading a model checks the hash too: only writing is under test here
-            patch.setattr("segatlas.training.fit.finish_run", lambda *args: None)
+            patch.setattr("segatlas.training.course.finish_run", lambda *args: None)
         result = train(folder, TWO_EPOCHS)
     assert result.exit_code == 1
     assert f"{run / 'model'}: cannot be written: No space left on device" in result.stderr

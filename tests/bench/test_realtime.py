@@ -19,6 +19,8 @@ from segatlas.bench.realtime import (
     time_bounded,
 )
 from segatlas.errors import UsageError
+from segatlas.hub.catalogue import SOURCE
+from segatlas.models import lookup
 from segatlas.structures import Resample, SemanticLogits
 
 QUICK = RealtimeSettings(size=(32, 48), threads=1, seconds=0.02, turns=2, num_classes=3, precisions=("fp32", "bf16"))
@@ -55,12 +57,16 @@ def test_a_loop_grows_to_a_second_and_then_fills_the_time_asked_for_in_turns():
     assert fake.waits == 2 * (10 + 3 + 3)
 
 
-def test_warming_up_ends_with_the_time_and_slow_calls_are_timed_once_a_turn():
+def test_warming_up_ends_with_the_time_and_slow_calls_are_timed_twice_in_different_turns():
     fake = FakeTime()
-    settings = RealtimeSettings(seconds=1.0, turns=2, warmups=10)
+    settings = RealtimeSettings(seconds=1.0, turns=3, warmups=10)
     found = fake.measure([fake.call("a", 3.0, 1.0), fake.call("b", 2.0, 1.0)], settings)
     assert found == [(2, 6.0, 2.0), (2, 4.0, 2.0)]
     assert "".join(fake.calls) == "aa" + "bb" + "ab" + "ba"
+
+
+def test_calls_are_dealt_out_to_turns_as_evenly_as_they_go():
+    assert [realtime.dealt(calls, 3) for calls in (2, 3, 7)] == [[1, 1, 0], [1, 1, 1], [3, 2, 2]]
 
 
 def test_ratios_are_to_the_first_model_and_gains_to_the_plain_way_of_the_same():
@@ -106,16 +112,30 @@ def test_full_size_logits_cover_the_canvas_as_the_network_says():
     assert full_size(SemanticLogits(logits, (9, 16), Resample("nearest"))).shape == (1, 2, 9, 16)
 
 
-def test_what_gives_no_class_maps_and_no_model_at_all_are_refused():
-    with pytest.raises(UsageError, match="which models"):
-        measure_realtime([], QUICK)
+def test_what_gives_no_class_maps_is_refused():
     with pytest.raises(UsageError, match=r"center.*gives no class maps"):
         measure_realtime(["center:width=4"], QUICK)
 
 
-def test_published_numbers_are_those_of_the_catalogue_or_of_papers():
-    assert published_miou("stdc1") == 74.94
-    assert published_miou("sanet_s:dropout=0.1") == 78.6
+def test_published_numbers_are_those_of_the_catalogue_or_of_papers_and_say_whose_they_are():
+    assert published_miou("stdc1") == (74.94, SOURCE)
+    assert published_miou("sanet_s:dropout=0.1") == (78.6, "authors, arXiv 2309.10519")
     assert published_miou("unet") is None
-    assert published_miou("segformer_b0") == 76.54
+    assert published_miou("segformer_b0") == (76.54, SOURCE)
     assert set(realtime.PAPERS) == {"sanet_s", "sanet_m", "sanet_l"}
+
+
+def test_the_real_time_networks_are_known_and_each_has_a_published_number():
+    assert len(set(realtime.NETWORKS)) == len(realtime.NETWORKS)
+    for name in realtime.NETWORKS:
+        assert lookup(name)
+        assert published_miou(name), name
+
+
+def test_without_a_name_the_real_time_networks_are_timed(monkeypatch):
+    monkeypatch.setattr(realtime, "NETWORKS", ("fast_scnn", "unet:width=4"))
+    report = measure_realtime([], QUICK)
+    assert [(facts.model, facts.miou, facts.source) for facts in report.models] == [
+        ("fast_scnn", 70.96, SOURCE),
+        ("unet:width=4", None, None),
+    ]

@@ -85,7 +85,7 @@ def test_the_realtime_protocol_prints_frames_a_second_and_draws_published_accura
     assert facts["models"][0]["miou"] == 78.6
     assert {row["way"] for row in facts["rows"]} == set(facts["ways"])
     assert chart.read_bytes().startswith(b"\x89PNG")
-    for words in ("published mIoU", "end to end", "cpu gain", "batch norm folded"):
+    for words in ("published mIoU", "arXiv 2309.10519", "end to end", "cpu gain", "batch norm folded"):
         assert words in result.stderr
 
 

@@ -1,9 +1,11 @@
 import io
 import sys
+from itertools import combinations
 
 import numpy as np
 from PIL import Image
 
+from segatlas.drawing import plots
 from segatlas.drawing.plots import bars_image, confusion_image, curves_image, read_metrics
 
 
@@ -68,3 +70,21 @@ def test_any_score_of_validation_is_drawn_and_the_one_that_ranks_the_weights_is_
     assert drawn.min() < 200 <= opened(curves_image(none)).min()
     assert not np.array_equal(opened(curves_image(corner, best="mean_corner")), drawn)
     assert np.array_equal(opened(curves_image(corner, best="miou")), drawn)
+
+
+def test_points_side_by_side_have_their_names_at_places_that_do_not_overlap(monkeypatch):
+    boxes = []
+
+    def keep(figure, axes, points):
+        write(figure, axes, points)
+        boxes.extend(text.get_window_extent().extents for text in axes.texts)
+
+    write = plots._write_names
+    monkeypatch.setattr(plots, "_write_names", keep)
+    points = {f"network {index}": (1 + 0.02 * index, 70 + 0.1 * index) for index in range(6)} | {"far": (40.0, 75.0)}
+    groups = {name: "one" if name == "far" else "other" for name in points}
+    image = plots.scatter_image(points, title="t", xlabel="x", ylabel="y", groups=groups)
+    assert image.startswith(b"\x89PNG")
+    assert len(boxes) == len(points)
+    apart = [a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1] for a, b in combinations(boxes, 2)]
+    assert all(apart)

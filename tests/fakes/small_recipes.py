@@ -12,6 +12,7 @@ from fakes.cityscapes import write_cityscapes
 from fakes.coco import write_coco
 from fakes.folder import write_folder
 from fakes.gtav import write_gtav
+from fakes.image_classes import write_image_classes
 from fakes.pairs import write_pairs
 from fakes.shapes import write_shapes
 from fakes.voc import write_voc
@@ -27,6 +28,8 @@ from segatlas.training.dry import DryRun, dry_run
 OBJECTS = "{} of objects"
 """What a set of that name is called where objects or segments lie beside its masks."""
 
+CLASSES = "classes of images"
+
 WRITERS = {
     "ade20k": write_ade20k,
     "camvid": write_camvid,
@@ -37,6 +40,7 @@ WRITERS = {
     "folder": write_folder,
     OBJECTS.format("folder"): write_shapes,
     "gtav": write_gtav,
+    CLASSES: write_image_classes,
     "pairs": write_pairs,
     "shapes": write_shapes,
     OBJECTS.format("shapes"): write_shapes,
@@ -72,7 +76,10 @@ def words(name: str, roots: dict[str, Path], *further: str) -> list[str]:
     if config.model.start_from:  # a trained network that is not there
         small += ["model.start_from=null", "train.freeze_host=false"]
     kind = config.data.name
-    if config.task != "semantic":
+    if config.pretrain is not None:
+        kind = CLASSES
+        small.append("pretrain.resize=64")
+    elif config.task != "semantic":
         kind = OBJECTS.format(kind)
     elif getattr(config.data, "grouping", "") == "exact":
         kind = f"{kind}, exact"

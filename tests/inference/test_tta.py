@@ -96,17 +96,12 @@ def test_mean_of_views_is_that_of_their_softmax_held_or_not(held, step):
 
 
 @pytest.mark.parametrize("held", [True, False])
-@pytest.mark.parametrize("size", [1.0, 40.0])
-def test_exponentials_are_added_as_published_and_large_ones_do_not_overflow(held, size):
-    logits = size * torch.randn(3, 2, 4, 7, 5, generator=torch.Generator().manual_seed(0))
-    chunks = mean_of_views((Whole(one) for one in logits), 3, 7, 3, held=held, exponential=True)
-    total = logits.double().exp().sum(0)
-    found = torch.cat(list(chunks), 2)
-    assert found.isfinite().all()
-    if size == 1:
-        torch.testing.assert_close(found.double(), total / total.sum(1, keepdim=True), rtol=1e-5, atol=1e-7)
-        assert (found.argmax(1) != logits.softmax(2).mean(0).argmax(1)).any()
-    assert (found.argmax(1) == total.argmax(1)).double().mean() > 0.9
+def test_exponentials_are_added_and_a_surer_view_weighs_more(held):
+    logits = 3 * torch.randn(3, 2, 4, 7, 5, generator=torch.Generator().manual_seed(0))
+    chunks = mean_of_views((Whole(one.exp()) for one in logits), 3, 7, 3, held=held, exponential=True)
+    total, found = logits.exp().sum(0), torch.cat(list(chunks), 2)
+    torch.testing.assert_close(found, total / total.sum(1, keepdim=True))
+    assert (found.argmax(1) != logits.softmax(2).mean(0).argmax(1)).any()
 
 
 def test_exp_is_a_word_beside_scales():

@@ -164,7 +164,7 @@ def test_the_evaluation_after_a_training_is_interrupted_at_once(recipe, monkeypa
         assert signal.getsignal(signal.SIGTERM) is before
 
     before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr("segatlas.training.fit.finish_run", evaluating)
+    monkeypatch.setattr("segatlas.training.course.finish_run", evaluating)
     train(recipe("train.epochs=1"), quiet=True)
 
 

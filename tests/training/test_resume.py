@@ -93,7 +93,7 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_a_run_that_stopped_ends_like_one_that_did_not(recipe, monkeypatch, name):
     end, step, checkpoint, settings = CASES[name]
-    monkeypatch.setattr("segatlas.training.fit.finish_run", lambda *args: None)
+    monkeypatch.setattr("segatlas.training.course.finish_run", lambda *args: None)
     model = DROP_PATH if "drop path" in name else None
     whole = train(recipe(*settings, "log.samples=0", name="whole", model=model), quiet=True).dir
     cut = whole.parent / "cut"
@@ -128,7 +128,7 @@ def test_the_comparison_sees_one_changed_number_of_each_kind(half_made, tmp_path
 
 
 def test_a_frozen_encoder_stays_frozen_after_a_resume_in_the_middle_of_an_epoch(recipe, monkeypatch):
-    monkeypatch.setattr("segatlas.training.fit.finish_run", lambda *args: None)
+    monkeypatch.setattr("segatlas.training.course.finish_run", lambda *args: None)
     config = recipe("train.freeze_encoder=true", "train.epochs=1", "train.checkpoint_every=1")
     with monkeypatch.context() as patch:
         kill_at(patch, 3)
@@ -156,7 +156,7 @@ def half_made(shapes, tmp_path_factory) -> Path:
         "eval={boundary: false, sizes: false}", "log={every: 1, tensorboard: false, samples: 0}",
     ]  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("segatlas.training.fit.finish_run", lambda *args: None)
+        patch.setattr("segatlas.training.course.finish_run", lambda *args: None)
         kill_at(patch, 8)
         with pytest.raises(Killed):
             train(Config.load(root / "recipe.yaml", *words), quiet=True)
@@ -166,7 +166,7 @@ def half_made(shapes, tmp_path_factory) -> Path:
 @pytest.fixture
 def resume(half_made, tmp_path, monkeypatch):
     """Resume a copy of that run through the command line; the report at the end is left out."""
-    monkeypatch.setattr("segatlas.training.fit.finish_run", lambda *args: None)
+    monkeypatch.setattr("segatlas.training.course.finish_run", lambda *args: None)
 
     def go(*words: str, run: Path | None = None) -> tuple[Result, Path]:
         if run is None:
@@ -328,7 +328,7 @@ def test_a_run_resumed_from_an_older_checkpoint_stands_there_also_for_the_next_r
 
 
 def test_a_run_that_replaces_another_shares_neither_rows_nor_checkpoints_with_it(recipe, monkeypatch):
-    monkeypatch.setattr("segatlas.training.fit.finish_run", lambda *args: None)
+    monkeypatch.setattr("segatlas.training.course.finish_run", lambda *args: None)
     train(recipe("train.epochs=1", "log.samples=0"), quiet=True)
     with monkeypatch.context() as patch:
         kill_at(patch, 3)
@@ -341,7 +341,7 @@ def test_a_run_that_replaces_another_shares_neither_rows_nor_checkpoints_with_it
 
 
 def test_a_run_that_stopped_early_does_not_train_on_when_it_is_resumed(recipe, monkeypatch):
-    monkeypatch.setattr("segatlas.training.fit.finish_run", lambda *args: None)
+    monkeypatch.setattr("segatlas.training.course.finish_run", lambda *args: None)
     config = recipe("train.lr=1e-12", "train.epochs=9", "train.early_stopping={patience: 2}", "log.samples=0")
     run = train(config, quiet=True).dir
     stopped = step_of(run)
@@ -352,7 +352,7 @@ def test_a_run_that_stopped_early_does_not_train_on_when_it_is_resumed(recipe, m
 
 
 def test_a_time_limit_counts_from_each_start(recipe, monkeypatch):
-    monkeypatch.setattr("segatlas.training.fit.finish_run", lambda *args: None)
+    monkeypatch.setattr("segatlas.training.course.finish_run", lambda *args: None)
     config = recipe("train.time_limit=0.0001", "train.epochs=9", "log.samples=0")
     run = train(config, quiet=True).dir
     first = step_of(run)

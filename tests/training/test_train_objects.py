@@ -63,7 +63,7 @@ def words(shapes, tmp_path):
 
 @each
 def test_a_run_killed_in_its_second_epoch_ends_with_the_weights_of_one_that_was_not(words, monkeypatch, name):
-    monkeypatch.setattr("segatlas.training.fit.finish_run", lambda *args: None)
+    monkeypatch.setattr("segatlas.training.course.finish_run", lambda *args: None)
     assert Config.load(words(name)).data.workers == 1  # as users have it: drawn boxes follow from step and seed alone
     whole = train(Config.load(words(name, "whole")), quiet=True).dir
     assert torch.load(whole / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 10
@@ -84,7 +84,7 @@ def test_a_run_killed_in_its_second_epoch_ends_with_the_weights_of_one_that_was_
 
 @each
 def test_bf16_trains_and_the_metric_that_was_asked_for_decides(words, monkeypatch, name):
-    monkeypatch.setattr("segatlas.training.fit.finish_run", lambda *args: None)
+    monkeypatch.setattr("segatlas.training.course.finish_run", lambda *args: None)
     metric = NETWORKS[name][3]
     run = train(Config.load(words(name), "train.precision=bf16", "train.epochs=1"), quiet=True)
     rows = list(csv.DictReader((run.dir / "metrics.csv").open()))
@@ -215,7 +215,7 @@ def test_the_recipe_of_coco_freezes_what_mmdetection_freezes():
 
 
 def test_a_resume_with_other_frozen_stages_is_refused(words, monkeypatch):
-    monkeypatch.setattr("segatlas.training.fit.finish_run", lambda *args: None)
+    monkeypatch.setattr("segatlas.training.course.finish_run", lambda *args: None)
     run = train(Config.load(words("mask_rcnn"), "train.epochs=1"), quiet=True).dir
     result = CliRunner().invoke(app, ["train", "--resume", str(run), "train.freeze_stages=1", "train.epochs=2"])
     assert result.exit_code == 2

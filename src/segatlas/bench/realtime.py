@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,10 +32,11 @@ from segatlas.bench.subjects import (
     seeded_image,
 )
 from segatlas.errors import UsageError
-from segatlas.hub.catalogue import published_for
+from segatlas.hub.catalogue import SOURCE, published_for
 from segatlas.inference import Predictor
 from segatlas.inference.images import GivenImage, ImageBatch, prepare
 from segatlas.inference.runner import Precision
+from segatlas.models import lookup
 from segatlas.structures import Inputs, SemanticLogits
 
 PLAIN, WHOLE, NETWORK, UPSAMPLED = "plain", "end to end", "network", "network, upsampled"
@@ -48,12 +50,15 @@ SIZE = (1024, 2048)
 SHORTEST = 1.0
 """Seconds that a loop lasts at least before its length is believed."""
 
-PAPERS = {
-    "sanet_s": 78.6,
-    "sanet_m": 78.8,
-    "sanet_l": 79.2,
-}
-"""Variant -> mIoU in percent on Cityscapes val as its authors published it, where the catalogue has no such weights."""
+NETWORKS = (
+    *("sanet_s", "sanet_m", "sanet_l", "ddrnet_23_slim", "ddrnet_23", "pidnet_s", "pidnet_m", "pidnet_l"),
+    *("bisenetv1_r18", "bisenetv2", "fast_scnn", "icnet_r50", "cgnet", "erfnet", "stdc1", "stdc2", "segformer_b0"),
+)
+"""The real-time networks, which the protocol times where none is named."""
+
+SANET = "authors, arXiv 2309.10519"
+PAPERS = {"sanet_s": (78.6, SANET), "sanet_m": (78.8, SANET), "sanet_l": (79.2, SANET)}
+"""Variant -> mIoU in percent on Cityscapes val and who published it, where the catalogue has no such weights."""
 
 DATASET = "cityscapes"
 
@@ -83,7 +88,7 @@ class RealtimeSettings:
 class RealtimeModel:
     """What is known of a model before it is timed. macs: of one image, see `RealtimeReport.unit`.
 
-    miou: percent on Cityscapes val at a single scale, as published; None where nothing is.
+    miou: percent on Cityscapes val at a single scale, as published; None where nothing is. source: who published it.
     """
 
     model: str
@@ -91,6 +96,7 @@ class RealtimeModel:
     parameters: int
     macs: int
     miou: float | None
+    source: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,16 +152,15 @@ def measure_realtime(
     """Time models by the protocol, all in turns.
 
     Args:
-        models: words as `load_subject` takes them.
+        models: words as `load_subject` takes them; none: `NETWORKS`.
         settings: what to do.
         progress: told what is being measured.
 
     Raises:
-        UsageError: no models, an unknown one, one that gives no class maps, or a device that is not there.
+        UsageError: an unknown model, one that gives no class maps, or a device that is not there.
         WeightsError: a model folder that cannot be loaded.
     """
-    if not models:
-        raise UsageError("which models? For example: segatlas bench sanet_s stdc1 --protocol realtime")
+    models = models or NETWORKS
     watch = LoadWatch()
     plain = BenchSettings(size=settings.size, num_classes=settings.num_classes, seed=settings.seed)
     with threads_of(settings.threads), torch.inference_mode():
@@ -185,14 +190,15 @@ def make_pieces(model: str, subject: Subject, settings: RealtimeSettings, plain:
     Raises:
         UsageError: it gives no class maps.
     """
+    name: Any = subject.net.architecture
+    if lookup(name)[0].output != SemanticLogits.__name__:
+        raise UsageError(f"{model}: gives no class maps, which the protocol is for")
     image = seeded_image(subject.card, plain)
     maps = network_input(subject.card, plain).to(torch.device(settings.device))
     predictors: dict[Precision, Predictor] = {
         precision: Predictor(subject.net, subject.card, device=settings.device, precision=precision)
         for precision in settings.precisions
     }
-    if not isinstance(subject.net(maps), SemanticLogits):
-        raise UsageError(f"{model}: gives no class maps, which the protocol is for")
     eager = partial(plain_labels, subject, image, torch.device(settings.device))
     found = [Piece(model=model, way=PLAIN, precision="fp32", call=eager, labels=eager().cpu().numpy()[0])]
     for precision, predictor in predictors.items():
@@ -249,7 +255,8 @@ def time_bounded(
     """Time calls in loops, in turns; return the number of calls, and seconds of clock and processor, of each.
 
     A call is warmed up; then its loop grows until it lasts a second, which tells how many calls fill the time asked
-    for. These are cut into turns, in reverse order every other turn. The device is waited for before and after a loop.
+    for, two at least. These are dealt out to the turns, in reverse order every other turn. The device is waited for
+    before and after a loop.
     """
 
     def loop(call: Callable[[], object], count: int) -> tuple[float, float]:
@@ -270,14 +277,20 @@ def time_bounded(
         while spent < min(SHORTEST, settings.seconds):
             count *= 2
             spent = loop(call, count)[0]
-        counts.append(max(1, math.ceil(settings.seconds / spent * count / settings.turns)))
+        counts.append(dealt(max(2, math.ceil(settings.seconds / spent * count)), settings.turns))
     found = [(0, 0.0, 0.0)] * len(calls)
     for turn in range(settings.turns):
         for index in range(len(calls))[:: 1 if turn % 2 == 0 else -1]:
-            elapsed, used = loop(calls[index], counts[index])
+            count = counts[index][turn]
+            elapsed, used = loop(calls[index], count) if count else (0.0, 0.0)
             number, before, before_cpu = found[index]
-            found[index] = (number + counts[index], before + elapsed, before_cpu + used)
+            found[index] = (number + count, before + elapsed, before_cpu + used)
     return found
+
+
+def dealt(calls: int, turns: int) -> list[int]:
+    """Return how many of the calls each turn makes, as evenly as they go."""
+    return [calls // turns + (turn < calls % turns) for turn in range(turns)]
 
 
 def make_rows(pieces: Sequence[Piece], times: Sequence[tuple[int, float, float]]) -> tuple[RealtimeRow, ...]:
@@ -308,20 +321,22 @@ def make_rows(pieces: Sequence[Piece], times: Sequence[tuple[int, float, float]]
     return tuple(rows)
 
 
-def published_miou(model: str) -> float | None:
-    """Return the mIoU in percent on Cityscapes val at a single scale that is published for a variant."""
+def published_miou(model: str) -> tuple[float, str] | None:
+    """Return the mIoU in percent on Cityscapes val at a single scale that is published for a variant, and by whom."""
     name = model.partition(":")[0]
     found = [entry.miou for entry in published_for(name) if entry.dataset == DATASET]
-    return found[0] if found else PAPERS.get(name)
+    return (found[0], SOURCE) if found else PAPERS.get(name)
 
 
 def _describe(model: str, subject: Subject, settings: BenchSettings) -> RealtimeModel:
+    miou, source = published_miou(model) or (None, None)
     return RealtimeModel(
         model=model,
         origin=subject.origin,
         parameters=count_parameters(subject.net),
         macs=count_flops(subject.net, network_input(subject.card, settings)) // 2,
-        miou=published_miou(model),
+        miou=miou,
+        source=source,
     )
 
 

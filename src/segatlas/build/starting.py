@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from segatlas.build.network import build_empty
 from segatlas.checkpoint.card import Card
 from segatlas.checkpoint.fitting import require_fit
-from segatlas.checkpoint.model_folder import local_model, read_model
-from segatlas.checkpoint.reading import read_state_dict
+from segatlas.checkpoint.model_folder import local_model, pretrained_weights, read_model, read_weights
 from segatlas.config.encoder_keys import HOST
 from segatlas.errors import UsageError, WeightsError
 from segatlas.models.architecture import flat_fields
@@ -28,13 +27,15 @@ class StartReport:
 
     loaded: names of the tensors taken over.
     replaced: names of the tensors that stay new (classifiers, mostly), because the class count differs, or because
-        the earlier model has no auxiliary heads.
+        the earlier model has no auxiliary heads, or a pre-training no such layers.
     card: the card of the earlier model, whose preprocessing training takes over; None for a file without one.
+    is_pretrained: whether the weights are those of a pre-training.
     """
 
     loaded: tuple[str, ...]
     replaced: tuple[str, ...]
     card: Card | None
+    is_pretrained: bool = False
 
 
 def start_from(net: nn.Module, path: str | Path) -> StartReport:
@@ -42,7 +43,8 @@ def start_from(net: nn.Module, path: str | Path) -> StartReport:
 
     Only tensors whose shape follows from the class count may differ, and only in that: classifiers, auxiliary ones
     too, and PointRend's layers over coarse logits; and auxiliary heads may be missing, all of them. These stay as they
-    are in `net` and are named in the report.
+    are in `net` and are named in the report. Of what a pre-training leaves, all that it has must fit, and whatever it
+    lacks stays new.
     Weights of the network inside a wrapper go there.
 
     Args:
@@ -54,14 +56,16 @@ def start_from(net: nn.Module, path: str | Path) -> StartReport:
         UsageError: a model of another architecture.
         WeightsError: nothing usable there, or tensors that do not fit.
     """
-    card, tensors, where = _read(path)
+    card, tensors, where, is_pretrained = _read(path)
     part, place = _part_for(net, card, tensors)
     if card is not None and card.architecture != part.architecture:
         raise UsageError(f"{where}: holds a {card.architecture}, but the network is a {_named(net)}")
-    loaded, replaced = _load(part, card, tensors, where)
+    missing = [name for name in part.state_dict() if name not in tensors] if is_pretrained else []
+    loaded, replaced = _load(part, card, tensors, where, missing)
     return StartReport(
-        loaded=tuple(place + name for name in loaded), replaced=tuple(place + name for name in replaced), card=card
-    )
+        loaded=tuple(place + name for name in loaded), replaced=tuple(place + name for name in replaced), card=card,
+        is_pretrained=is_pretrained,
+    )  # fmt: skip
 
 
 def _part_for(net: nn.Module, card: Card | None, tensors: dict[str, Tensor]) -> tuple[nn.Module, str]:
@@ -81,13 +85,16 @@ def _named(net: nn.Module) -> str:
 
 
 def _load(
-    net: nn.Module, card: Card | None, tensors: dict[str, Tensor], where: str
+    net: nn.Module, card: Card | None, tensors: dict[str, Tensor], where: str, missing: list[str]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Copy tensors into a network; return the names of those taken over and of those that stay new."""
+    """Copy tensors into a network; return the names of those taken over and of those that stay new.
+
+    missing: names that the file lacks on purpose.
+    """
     expected = net.state_dict()
     differing = [name for name, tensor in expected.items() if name in tensors and tensor.shape != tensors[name].shape]
     replaced = _of_another_class_count(net, differing, tensors) if differing else []
-    replaced += _of_heads_for_training(net, tensors)
+    replaced += missing or _of_heads_for_training(net, tensors)
     kept = {name: tensor for name, tensor in expected.items() if name not in replaced}
     taken = {name: tensor for name, tensor in tensors.items() if name not in replaced}
     try:
@@ -98,10 +105,12 @@ def _load(
     return tuple(taken), tuple(replaced)
 
 
-def _read(path: str | Path) -> tuple[Card | None, dict[str, Tensor], str]:
-    file = Path(path).expanduser()
+def _read(path: str | Path) -> tuple[Card | None, dict[str, Tensor], str, bool]:
+    """Return card, tensors, where they were found, and whether a pre-training has left them."""
+    file = pretrained_weights(path) or Path(path).expanduser()
     if file.is_file() and file.suffix != ".ckpt":
-        return None, read_state_dict(file).tensors, str(file)
+        card, tensors = read_weights(file)
+        return card, tensors, str(file), card is not None
     place = local_model(path)
     if place is None:
         raise WeightsError(
@@ -109,7 +118,7 @@ def _read(path: str | Path) -> tuple[Card | None, dict[str, Tensor], str]:
             "segatlas.hub.loading.find_start(NAME)"
         )
     card, tensors = read_model(place)
-    return card, tensors, str(place)
+    return card, tensors, str(place), False
 
 
 def _of_another_class_count(net: nn.Module, names: list[str], tensors: dict[str, Tensor]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,6 +16,11 @@ from segatlas.checkpoint.reading import named_tensors, read_state_dict, read_tor
 from segatlas.errors import WeightsError
 from segatlas.files import sha256, whole_file, whole_folder
 from segatlas.printable import printable
+
+PRETRAINED_FILE = "pretrained.safetensors"
+"""In a run folder, what a pre-training leaves: a network without its classifier, its card among the metadata."""
+
+_CARD_KEY = "segatlas_card"
 
 _STATES = ("ema_state_dict", "state_dict")
 """Where a training checkpoint has the network's tensors; the first one that is not empty is taken."""
@@ -43,6 +49,39 @@ def write_model(folder: Path, card: Card, tensors: Mapping[str, Tensor]) -> Card
     return written
 
 
+def write_pretrained(file: Path, card: Card, tensors: Mapping[str, Tensor]) -> None:
+    """Write what a pre-training leaves, whole or not at all. card: of the network, its classes those of images.
+
+    Raises:
+        WeightsError: the file cannot be written.
+    """
+    plain = plain_tensors(tensors)
+    with whole_file(file, error=WeightsError) as temporary:
+        try:
+            save_file(plain, temporary, metadata={"format": "pt", _CARD_KEY: card.to_text()})
+        except SafetensorError as error:
+            raise OSError(str(error)) from error
+
+
+def read_weights(file: Path) -> tuple[Card | None, dict[str, Tensor]]:
+    """Return the tensors of a weights file, and the card of one that a pre-training has left."""
+    found = read_state_dict(file)
+    text = found.meta.get(_CARD_KEY)
+    if not isinstance(text, str):
+        return None, found.tensors
+    try:
+        facts = json.loads(text)
+    except (ValueError, RecursionError):
+        raise WeightsError(f"{printable(file)}: the card among its metadata is no JSON") from None
+    return Card.from_dict(facts, where=f"{printable(file)}: card"), found.tensors
+
+
+def pretrained_weights(path: str | Path) -> Path | None:
+    """Return what the run of a pre-training left, where `path` is such a run's folder."""
+    file = Path(path).expanduser() / PRETRAINED_FILE
+    return file if file.is_file() else None
+
+
 def local_model(path: str | Path) -> Path | None:
     """Return the model folder or `.ckpt` file that a path on this disk means: itself, or a run's `model/`.
 
@@ -56,6 +95,11 @@ def local_model(path: str | Path) -> Path | None:
         for folder in (place, place / "model"):
             if (folder / CARD_FILE).is_file():
                 return folder
+        if pretrained_weights(place) is not None:
+            raise WeightsError(
+                f"{printable(place)}: a pre-training on classes of whole images, which leaves no model to predict "
+                f"with; a training begins with it: model.start_from={printable(place)}"
+            )
         if (place / "config.yaml").is_file():
             raise WeightsError(f"{printable(place)}: this run has no model yet (model/{CARD_FILE} is missing)")
         raise WeightsError(

@@ -20,11 +20,14 @@ if TYPE_CHECKING:
 
     from segatlas.bench import BenchReport, RealtimeReport, RealtimeSettings
 
-MODEL = "NAME or NAME:FIELD=VALUE,... (random weights), run folder or model folder."
+MODEL = (
+    "NAME or NAME:FIELD=VALUE,... (random weights), run folder or model folder. None, with --protocol: all real-time "
+    "networks."
+)
 
 
 def bench(
-    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help=MODEL, show_default=False)],
+    models: Annotated[list[str] | None, typer.Argument(metavar="[MODEL...]", help=MODEL, show_default=False)] = None,
     size: Annotated[
         str | None, typer.Option(metavar="HxW", help="Size of the image; default 512x512, by protocol 1024x2048.")
     ] = None,
@@ -75,7 +78,7 @@ def bench(
             seconds=seconds,
             num_classes=num_classes,
         )
-        realtime(models, asked, out=out, chart=chart, json_line=json_line)
+        realtime(models or [], asked, out=out, chart=chart, json_line=json_line)
         return
     settings = BenchSettings(
         size=parse_size(size or "512x512"),
@@ -87,7 +90,7 @@ def bench(
     )
     console = human(json_line=json_line)
     with console.status("loading") as status:
-        report = measure(models, settings, progress=status.update)
+        report = measure(models or [], settings, progress=status.update)
     facts = asdict(report)
     if out is not None:
         write_json(facts, out)
@@ -106,9 +109,9 @@ def realtime(
 ) -> None:
     """Run the protocol and tell what it found."""
     from segatlas.bench import measure_realtime
-    from segatlas.bench.realtime import published_miou
+    from segatlas.bench.realtime import NETWORKS, published_miou
 
-    if chart is not None and all(published_miou(model) is None for model in models):
+    if chart is not None and all(published_miou(model) is None for model in models or NETWORKS):
         raise UsageError("--chart: no mIoU is published for any of these models")
     console = human(json_line=json_line)
     with console.status("loading") as status:
@@ -130,10 +133,11 @@ def _print_realtime(report: RealtimeReport, console: Console) -> None:
     machine, settings = report.machine, report.settings
     where = f"{machine.processor}, {machine.threads} threads" if settings.device == "cpu" else settings.device
     console.print(f"{where}, torch {machine.torch}; 1 image of {settings.size[0]}x{settings.size[1]}", markup=False)
-    table = _table("model", "parameters", "GMACs", "published mIoU")
+    table = _table("model", "parameters", "GMACs", "published mIoU", "by")
     for facts in report.models:
-        miou = "none" if facts.miou is None else f"{facts.miou:.1f} %"
-        table.add_row(_plain(facts.model), f"{facts.parameters / 1e6:.2f} M", f"{facts.macs / 1e9:.1f}", miou)
+        miou = "none" if facts.miou is None else f"{facts.miou:.2f} %"
+        size = (f"{facts.parameters / 1e6:.2f} M", f"{facts.macs / 1e9:.1f}")
+        table.add_row(_plain(facts.model), *size, miou, facts.source or "")
     console.print(table)
     for way, meaning in report.ways.items():
         table = _table("model", "prec", "fps", "ms", "cpu ms", "ratio", "gain", "cpu gain", "same labels")
@@ -164,17 +168,15 @@ def write_chart(report: RealtimeReport, path: Path) -> None:
     """Draw the published mIoU of the models over what was measured end to end, one point a precision."""
     from segatlas.drawing.plots import scatter_image
 
-    miou = {facts.model: facts.miou for facts in report.models}
-    names = {row.precision for row in report.rows if row.way == "end to end"}
-    points = {
-        f"{row.model}, {row.precision}" if len(names) > 1 else row.model: (row.fps, value)
-        for row in report.rows
-        if row.way == "end to end" and (value := miou[row.model]) is not None
-    }
+    published = {facts.model: facts for facts in report.models}
+    rows = [row for row in report.rows if row.way == "end to end" and published[row.model].miou is not None]
+    names = {row.precision for row in rows}
+    called = {row: f"{row.model}, {row.precision}" if len(names) > 1 else row.model for row in rows}
     height, width = report.settings.size
     content = scatter_image(
-        points,
-        title=f"published accuracy over speed, 1 image of {height} x {width}",
+        {called[row]: (row.fps, float(published[row.model].miou or 0)) for row in rows},
+        groups={called[row]: f"mIoU: {published[row.model].source}" for row in rows},
+        title=f"published accuracy over measured speed, 1 image of {height} x {width}",
         xlabel=f"images a second, image in to labels out, {' and '.join(sorted(names))}, {report.machine.processor}, "
         f"{report.machine.threads} threads",
         ylabel="published mIoU on Cityscapes val, %, fp32, one scale",

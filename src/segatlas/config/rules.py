@@ -17,6 +17,12 @@ from segatlas.errors import Problem
 from segatlas.labels import IGNORE, MAX_CLASSES
 from segatlas.tasks import TASKS
 
+WITHOUT_PIXELS = (
+    *("task", "eval", "data.name", "data.accept", "data.channels", "model.num_classes", "model.start_from"),
+    *("model.input.resize", "model.input.mode", "train.freeze_encoder", "train.freeze_stages", "train.freeze_norms"),
+    *("train.freeze_host", "transforms.copy_paste", "transforms.class_balance"),
+)
+"""Keys that a pre-training on classes of whole images does not read."""
 Fault = tuple[tuple[str, ...], str]
 LARGEST_FACTOR = 100
 """Of scale jitter, colour changes and blur."""
@@ -43,6 +49,32 @@ def _overlap(a: str, b: str) -> bool:
 def _task(cfg: Config) -> Iterator[Fault]:
     if cfg.task not in TASKS:
         yield ("task",), unknown("task", cfg.task, TASKS)
+
+
+def _pretraining(cfg: Config) -> Iterator[Fault]:
+    given, crop = cfg.pretrain, cfg.transforms.crop
+    if given is None:
+        return
+    if crop is None:
+        yield ("transforms.crop", "pretrain"), "images of one size are needed, for example [224, 224]"
+    elif max(crop) > given.resize:
+        yield ("pretrain.resize", "transforms.crop"), f"the crop of {crop[0]}x{crop[1]} is larger than such an image"
+    if cfg.train.batch < 2 and given.hidden is not None:
+        yield (
+            ("train.batch", "pretrain.hidden"),
+            "its batch norm sees one value a channel - two images a step are needed",
+        )
+    blank = Config()
+    for key in WITHOUT_PIXELS:
+        if _at(cfg, key) != _at(blank, key):
+            yield (key, "pretrain"), "has no meaning where whole images have classes - remove it"
+
+
+def _at(cfg: Config, key: str) -> object:
+    value: object = cfg
+    for part in key.split("."):
+        value = getattr(value, part)
+    return value
 
 
 def _length(cfg: Config) -> Iterator[Fault]:
@@ -251,6 +283,7 @@ def _views(cfg: Config) -> Iterator[Fault]:
 
 RULES: tuple[Rule, ...] = (
     _task,
+    _pretraining,
     _length,
     _validations,
     _schedule,

@@ -287,6 +287,26 @@ class EvalConfig(Section):
     class_agnostic: bool = Field(True, description="also average precision with classes left aside")
 
 
+class PretrainConfig(Section):
+    """Learn classes of whole images first; another training begins with that. `data.root` holds {train,val}/CLASS/*.
+
+    The network's map before its classifier is averaged over the image; a head says the class of that. The head is not
+    kept. Keys of truths, losses and evaluation have no meaning then.
+    """
+
+    hidden: int | None = Field(
+        None, ge=1, le=65536, description="width of a layer with batch norm and ReLU in the head; default: none"
+    )
+    dropout: float = Field(0.0, ge=0, lt=1, description="fraction of values dropped before the head's last layer")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="fraction of the target spread evenly over all classes")
+    resize: int = Field(
+        256,
+        ge=1,
+        le=32768,
+        description="shorter side of a validation image, of which the middle transforms.crop counts",
+    )
+
+
 class LogConfig(Section):
     """What is written while training."""
 
@@ -320,6 +340,7 @@ class Config(Section):
         "default [cross_entropy], or what suits the network's output",
     )
     train: TrainConfig = Field(default_factory=TrainConfig)
+    pretrain: PretrainConfig | None = None
     eval: EvalConfig = Field(default_factory=EvalConfig)
     log: LogConfig = Field(default_factory=LogConfig)
 

@@ -16,10 +16,17 @@ from segatlas.build.saving import make_card
 from segatlas.checkpoint.card import CARD_FILE, WEIGHTS_FILE, Card
 from segatlas.checkpoint.fitting import require_fit
 from segatlas.checkpoint.hostile import told_as_weights_error
-from segatlas.checkpoint.model_folder import plain_tensors, read_model, write_model
+from segatlas.checkpoint.model_folder import (
+    PRETRAINED_FILE,
+    plain_tensors,
+    read_model,
+    write_model,
+    write_pretrained,
+)
 from segatlas.checkpoint.prefixes import PrefixedTensors
 from segatlas.checkpoint.preprocessing import InferenceMode, Preprocessing, default_preprocessing
 from segatlas.config.objects import rule_of
+from segatlas.conversion.backbones import BackboneFile, find_backbone
 from segatlas.conversion.class_lists import class_list
 from segatlas.conversion.importers import SOURCES, importers, load_source
 from segatlas.conversion.importers.foreign import ForeignWeights
@@ -96,6 +103,8 @@ def convert_file(
     Raises:
         WeightsError: not readable, not recognised, several architectures fit, or tensors that do not fit.
         UsageError: unknown architecture, or a model of ours.
+
+    A backbone alone becomes no model: the folder then holds what `start_from` takes, see `conversion.backbones`.
     """
     path = find_weights(Path(source).expanduser())
     if path.name == WEIGHTS_FILE and path.with_name(CARD_FILE).is_file():
@@ -103,7 +112,12 @@ def convert_file(
             f"{printable(path.parent)}: is a model of SegAtlas already; load it as it is (--to converts it)"
         )
     settings_file = None if config is None else Path(config).expanduser()
-    found = find_importer(path, arch=arch, config=settings_file, stated=stated)
+    try:
+        found = find_importer(path, arch=arch, config=settings_file, stated=stated)
+    except WeightsError:
+        if (backbone := find_backbone(path)) is None:
+            raise
+        return _keep_backbone(backbone, Path(out))
     importer, title, part = found.recognised.importer, found.source.title, found.part
     network = f"the {importer.architecture} of {title} that it looks like"
     with told_as_weights_error(f"{printable(path)}: {network} cannot be built"):
@@ -135,6 +149,26 @@ def convert_file(
         prefix=part.prefix,
         left_out=(*part.extras, *(f"all of {key}" for key in found.read.others)),
         notes=(*found.recognised.notes, *notes),
+    )
+
+
+def _keep_backbone(found: BackboneFile, folder: Path) -> Conversion:
+    """Write what a training begins with, for no network can be predicted with that has no head."""
+    title = f"{found.title}: {found.path.name}, sha256 {sha256(found.path, error=WeightsError)}"
+    card = replace(found.card, source=title)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_pretrained(folder / PRETRAINED_FILE, card, found.tensors)
+    return Conversion(
+        folder=folder,
+        file=found.path,
+        library=found.library,
+        title=found.title,
+        card=card,
+        settings_from="",
+        tensors=len(found.tensors),
+        prefix="",
+        left_out=found.left_out,
+        notes=(f"{found.variant} without its heads: a training begins with it, model.start_from={printable(folder)}",),
     )
 
 

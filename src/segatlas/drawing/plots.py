@@ -11,6 +11,7 @@ import math
 import unicodedata
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,20 @@ VALIDATION = "val_"
 """What the columns of validation begin with in `metrics.csv`."""
 
 INK, GRID = "#33383e", "#dfe3e8"
+GROUPS = ("#3b7dd8", "#d1603d", "#3f8f5f", "#8a5fb0")  # colours of points in turn
+FAR_APART = 8  # times the smallest value
+AROUND = (
+    ((7, 0), "left", "center"),
+    ((-7, 0), "right", "center"),
+    ((0, 7), "center", "bottom"),
+    ((0, -7), "center", "top"),
+    ((6, 6), "left", "bottom"),
+    ((6, -6), "left", "top"),
+    ((-6, 6), "right", "bottom"),
+    ((-6, -6), "right", "top"),
+    ((14, 16), "left", "bottom"),
+    ((14, -16), "left", "top"),
+)  # places of a name around its point: points to the right and up, and which of its sides lies there
 LONGEST_NAME = 24  # letters of a class name in a plot
 NUMBERS_UP_TO = 25  # classes of a confusion matrix whose cells carry numbers
 
@@ -148,27 +163,59 @@ def bars_image(classes: Sequence[str], values: Sequence[float | None], palette: 
     return _png(figure)
 
 
-def scatter_image(points: Mapping[str, tuple[float, float]], *, title: str, xlabel: str, ylabel: str) -> bytes:
-    """Draw named points, each with its name beside it.
+def scatter_image(
+    points: Mapping[str, tuple[float, float]], *, title: str, xlabel: str, ylabel: str, groups: Mapping[str, str]
+) -> bytes:
+    """Draw named points, each with its name beside it; the axis below is logarithmic where values are far apart.
 
     Args:
-        points: name -> (x, y), at least one.
+        points: name -> (x, y), at least one; x above 0.
         title: what is shown.
         xlabel: what lies along the axis below, with its unit.
         ylabel: what lies along the axis at the left, with its unit.
+        groups: name -> what the point belongs to; each has a colour, which a legend names.
     """
     tell_missing(list(points))
-    figure = _figure(7.2, 4.8)
+    figure = _figure(8.4, 5.6)
     axes = figure.add_subplot()
-    for name, (x, y) in points.items():
-        axes.plot([x], [y], marker="o", markersize=6, color="#3b7dd8")
-        text = axes.annotate(name, (x, y), xytext=(6, 4), textcoords="offset points", fontsize=8, color=INK)
-        text.set_parse_math(False)
-    axes.set_xlim(left=0)
-    axes.margins(x=0.15, y=0.15)
+    places = [x for x, _ in points.values()]
+    if max(places) > FAR_APART * min(places):
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter("{x:g}")
+    else:
+        axes.set_xlim(left=0, right=1.15 * max(places))
+    for color, group in zip(cycle(GROUPS), dict.fromkeys(groups.values()), strict=False):
+        inside = [points[name] for name in points if groups[name] == group]
+        axes.plot(*zip(*inside, strict=True), "o", markersize=6, color=color, label=group)
+    axes.margins(x=0.1, y=0.12)
     _dress(axes, title, xlabel=xlabel)
+    axes.tick_params(which="minor", labelsize=7, colors=INK, length=0)
     axes.set_ylabel(ylabel, fontsize=8, color=INK)
+    axes.legend(fontsize=8, loc="lower left", frameon=False, labelcolor=INK)
+    _write_names(figure, axes, points)
     return _png(figure)
+
+
+def _write_names(figure: Figure, axes: Axes, points: Mapping[str, tuple[float, float]]) -> None:
+    """Write the name of each point at the first place around it that is free; of none, at the first."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # what is written inside moves nothing
+    half = 5 * figure.dpi / 72
+    centres = [axes.transData.transform(point) for point in points.values()]
+    taken = [(x - half, y - half, x + half, y + half) for x, y in centres]
+    for name, point in points.items():
+        for step, (offset, across, along) in enumerate((*AROUND, AROUND[0])):
+            text = axes.annotate(
+                name, point, xytext=offset, textcoords="offset points", fontsize=8, color=INK, ha=across, va=along
+            )
+            text.set_parse_math(False)
+            box = text.get_window_extent().extents
+            free = not any(box[0] < r and left < box[2] and box[1] < t and b < box[3] for left, b, r, t in taken)
+            if step == len(AROUND) or (free and axes.bbox.x0 <= box[0] and box[2] <= axes.bbox.x1):
+                taken.append(box)
+                break
+            text.remove()
 
 
 def _short(name: str) -> str:

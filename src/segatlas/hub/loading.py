@@ -13,7 +13,7 @@ from torch import nn
 
 from segatlas.build.assembling import assemble
 from segatlas.checkpoint.card import CARD_FILE, WEIGHTS_FILE, Card
-from segatlas.checkpoint.model_folder import local_model, read_model
+from segatlas.checkpoint.model_folder import local_model, pretrained_weights, read_model
 from segatlas.config.objects import NETWORK_FIELDS
 from segatlas.downloads.hugging_face import fetch_folder
 from segatlas.errors import WeightsError
@@ -94,6 +94,9 @@ def find_model(path: str | Path, *, offline: bool = False, commercial_ok: bool =
 
 
 def find_start(path: str | Path) -> Path:
-    """Return what a recipe's `start_from` means: as `find_model`, and a weights file without a card is itself."""
+    """Return what a recipe's `start_from` means: as `find_model`, and a weights file is itself.
+
+    Of a pre-training's run it is the file that the run has left.
+    """
     file = Path(path).expanduser()
-    return file if file.is_file() else find_model(path)
+    return file if file.is_file() else pretrained_weights(file) or find_model(path)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -13,6 +13,7 @@ from torch import Tensor
 from segatlas.checkpoint.card import Card
 from segatlas.config.objects import ObjectRule, asked_rule
 from segatlas.errors import DataError, UsageError
+from segatlas.inference.exponentials import ExponentialRows
 from segatlas.inference.images import ImageBatch, PreparedImage, ScaledInputs
 from segatlas.inference.object_windows import results_by_windows
 from segatlas.inference.runner import Runner
@@ -144,19 +145,18 @@ class Segmenter:
         self, runner: Runner, inputs: ImageBatch, size: tuple[int, int], confidence: bool
     ) -> tuple[Tensor, Tensor | None]:
         """Return class maps (N, H, W) and confidences at `size` of the mean of the views' probabilities."""
-        views = (self._view_rows(runner, inputs, view, size) for view in self._views)
+        exponential = self._views[0].exponential
+        views: Iterator[Tile | WindowRows | ExponentialRows] = (
+            self._exponentials(runner, inputs, size)
+            if exponential
+            else (self._view_rows(runner, inputs, view, size) for view in self._views)
+        )
         first = next(views)
-        logits, held = first.sample(), True
+        logits, held = first.sample(), not exponential
         if isinstance(first, Tile):
             held = len(self._views) * logits[0, 0].numel() <= size[0] * size[1]
-        chunks = mean_of_views(
-            chain([first], views),
-            len(self._views),
-            size[0],
-            chunk_rows(logits, size[1]),
-            held=held,
-            exponential=self._views[0].exponential,
-        )
+        step, count = chunk_rows(logits, size[1]), len(self._views)
+        chunks = mean_of_views(chain([first], views), count, size[0], step, held=held, exponential=exponential)
         best = [(best_of(chunk).cpu(), chunk.amax(dim=1).cpu() if confidence else None) for chunk in chunks]
         labels = torch.cat([classes for classes, _ in best], dim=1)
         return labels, torch.cat([sure for _, sure in best if sure is not None], dim=1) if confidence else None
@@ -168,6 +168,19 @@ class Segmenter:
             return Tile(output=runner.logits(seen)._replace(aux={}), size=size, covered=_size(seen), view=view)
         pixels = inputs if view.scale == 1.0 else ScaledInputs(inputs, view.scale)
         return WindowRows(pixels, self.windows, runner.logits, size, view=view, batch=self._window_batch)
+
+    def _exponentials(self, runner: Runner, inputs: ImageBatch, size: tuple[int, int]) -> Iterator[ExponentialRows]:
+        """Yield the exponentials of each view; those above the image's size are seen in tiles of it."""
+        largest: Tensor | None = None
+        for view in self._views:
+            pixels = inputs if view.scale == 1.0 else ScaledInputs(inputs, view.scale)
+            side = inputs.size[::-1] if view.turns % 2 else inputs.size
+            tiles = self.windows or Windows(crop=side, stride=side)
+            found = ExponentialRows(
+                pixels, tiles, runner.logits, size, view=view, largest=largest, batch=self._window_batch
+            )
+            largest = found.largest
+            yield found
 
 
 def scores(runner: Runner, inputs: Tensor | Inputs, windows: Windows | None) -> Tensor:

@@ -225,7 +225,7 @@ class WindowRows:
         self.size = size
         self.view = view
         self.batch = batch
-        self.tops, self.lefts, self.side = _upright_grid(inputs.size, windows, view)
+        self.tops, self.lefts, self.side = upright_grid(inputs.size, windows, view)
         self.tiles: list[Tile] = []  # those that reach the current rows, by row of windows, then from left to right
         self._coming = list(self.tops)
 
@@ -255,7 +255,7 @@ class WindowRows:
         self.tiles = [tile for tile in self.tiles if tile.top + self.side[0] > first]
         while self._coming and self._coming[0] < last:
             top = self._coming.pop(0)
-            self.tiles += _run_row(self.inputs, self.network, top, self.lefts, self.side, self.batch, self.view)
+            self.tiles += run_row(self.inputs, self.network, top, self.lefts, self.side, self.batch, self.view)
 
     def _mean(self, first: int, last: int) -> Tensor:
         """Return mean logits of input rows first..last - 1."""
@@ -320,13 +320,13 @@ def _maps_by_regions(
 ) -> tuple[Tensor, Tensor | None]:
     """Return class map and confidence in the inputs' size, see `slide_class_map`."""
     height, width = inputs.size
-    tops, lefts, side = _upright_grid(inputs.size, windows, UPRIGHT)
+    tops, lefts, side = upright_grid(inputs.size, windows, UPRIGHT)
     result: Tensor | None = None
     sure: Tensor | None = None
     parts: list[_Part] = []
     for top, bottom in pairwise([*tops, height]):
         done = 0  # columns of the rows top..bottom - 1 that are finished
-        for tile, right in zip(_run_row(inputs, network, top, lefts, side, batch), [*lefts[1:], width], strict=True):
+        for tile, right in zip(run_row(inputs, network, top, lefts, side, batch), [*lefts[1:], width], strict=True):
             parts.append(_Part.of(tile))
             if result is None:
                 count, classes = tile.output.logits.shape[:2]
@@ -354,7 +354,7 @@ def _regions(
             yield first, last, begin, end
 
 
-def _run_row(
+def run_row(
     inputs: Pixels,
     network: Network,
     top: int,
@@ -381,7 +381,7 @@ def _run_row(
         done += batch
 
 
-def _upright_grid(size: tuple[int, int], windows: Windows, view: View) -> tuple[list[int], list[int], tuple[int, int]]:
+def upright_grid(size: tuple[int, int], windows: Windows, view: View) -> tuple[list[int], list[int], tuple[int, int]]:
     """Return where windows over the view of an image of `size` begin upright, rows and columns, and their size."""
     swapped, *reversed_axes = view.pose()
     starts: list[list[int]] = []

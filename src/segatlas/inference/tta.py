@@ -2,8 +2,8 @@
 
 A view is a resize followed by quarter turns and a left-right flip of the network's input. Each view's logits are
 upsampled to the image's own size (as published: one bilinear upsampling), turned back, and put through softmax; the
-mean over the views decides. With "exp" it is the sum of the exponentials of the logits, as code that descends from
-HRNet's publishes it: a view that is surer weighs more. This is done a chunk of rows at a time, from logits at the
+mean over the views decides. With "exp" it is the sum of the exponentials of the logits, see `exponentials`: a view that
+is surer weighs more. This is done a chunk of rows at a time, from logits at the
 network's stride: those of all views where that is less than the full-size sum, (K, H, W), which is kept otherwise.
 """
 
@@ -100,46 +100,30 @@ def mean_of_views(
         height: rows in all.
         step: rows of a chunk.
         held: keep all views and make each chunk at once, else the sum over them at full size and one view at a time.
-        exponential: the sum of the exponentials of the logits in place of the mean, over its sum over the classes.
+        exponential: views give exponentials already; their sum over its sum over the classes.
     """
     cuts = [(first, min(first + step, height)) for first in range(0, height, step)]
+
+    def votes(view: RowSource, cut: tuple[int, int]) -> Tensor:
+        return view.rows(*cut) if exponential else view.rows(*cut).softmax(dim=1)
+
+    def result(total: Tensor) -> Tensor:
+        return (total / total.sum(dim=1, keepdim=True)).float() if exponential else total / count
+
     if held:
         kept = list(views)
         for cut in cuts:
-            total = Votes(exponential=exponential)
-            for view in kept:
-                total.add(view.rows(*cut))
-            yield total.result(count)
+            total = votes(kept[0], cut)
+            for view in kept[1:]:
+                total += votes(view, cut)
+            yield result(total)
         return
-    totals = [Votes(exponential=exponential) for _ in cuts]
+    totals: list[Tensor] = []
     for view in views:
-        for total, cut in zip(totals, cuts, strict=True):
-            total.add(view.rows(*cut))
-    for place in range(len(cuts)):
-        yield totals[place].result(count)
-
-
-class Votes:
-    """The sum over the views of what each says of some rows."""
-
-    def __init__(self, *, exponential: bool):
-        self.exponential = exponential
-        self.total: Tensor | None = None
-        self.largest: Tensor | None = None
-
-    def add(self, logits: Tensor) -> None:
-        """Add the logits (N, K, rows, W) of a view."""
-        if not self.exponential:
-            votes = logits.softmax(dim=1)
-        else:  # over the first view's largest, and within what float32 holds
-            self.largest = logits.amax(dim=1, keepdim=True) if self.largest is None else self.largest
-            votes = (logits - self.largest).clamp_(max=MOST_EXPONENT).exp_()
-        self.total = votes if self.total is None else self.total.add_(votes)
-
-    def result(self, count: int) -> Tensor:
-        """Return the probabilities (N, K, rows, W) that so many views agree on."""
-        assert self.total is not None
-        return self.total / self.total.sum(dim=1, keepdim=True) if self.exponential else self.total / count
+        found = (votes(view, cut) for cut in cuts)
+        totals = [*found] if not totals else [total.add_(one) for total, one in zip(totals, found, strict=True)]
+    for total in totals:
+        yield result(total)
 
 
 def parse_views(words: str | Sequence[str]) -> tuple[View, ...]:

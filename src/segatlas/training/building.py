@@ -94,14 +94,14 @@ def build_parts(config: Config, *, dry: bool = False) -> TrainingComponents:
         in_channels=channels,
         **{**model.architecture_fields(), **_stuff_of(model, train)},
     )
-    with _told_with_key("model.encoder_weights", model.encoder_weights):
-        notices = _load_encoder(net, model.encoder_weights, dry=dry)
+    with told_with_key("model.encoder_weights", model.encoder_weights):
+        notices = load_encoder(net, model.encoder_weights, dry=dry)
     if problems := aux_problems(config, net):
         raise ConfigError("recipe", problems)
-    with _told_with_key("train.freeze_stages", str(config.train.freeze_stages)):
+    with told_with_key("train.freeze_stages", str(config.train.freeze_stages)):
         freeze(net, config.train)
     setattr(net.get_submodule("encoder"), "gradient_checkpointing", config.train.gradient_checkpointing)  # noqa: B010
-    with _told_with_key("model.start_from", model.start_from):
+    with told_with_key("model.start_from", model.start_from):
         earlier = _start_from(net, model.start_from)
     preprocessing, statistics = choose_preprocessing(model, net, channels, earlier, config.data.root)
     card = make_card(
@@ -117,11 +117,11 @@ def build_parts(config: Config, *, dry: bool = False) -> TrainingComponents:
     fault = sources_fault(card.inputs[1:], train.name, train.sources)
     if fault:
         raise ConfigError("recipe", [Problem(key="data.name", got=train.name, message=fault)])
-    pipeline = _pipeline(config, card)
+    pipeline = pipeline_of(config, card)
     refuse_single_values(config, net, train, pipeline)
     return TrainingComponents(
         train=train, val=val, net=net, criterion=_criterion(config, train), card=card, pipeline=pipeline,
-        facts=_facts(config, net, preprocessing, statistics, notices), notices=notices,
+        facts=facts_of(config, net, preprocessing, statistics, notices), notices=notices,
     )  # fmt: skip
 
 
@@ -155,10 +155,11 @@ def with_preprocessing(parts: TrainingComponents, kept: Preprocessing, config: C
     facts = replace(
         parts.facts, mean=kept.mean, std=kept.std, max_value=kept.max_value, statistics="those of the checkpoint"
     )
-    return replace(parts, card=card, facts=facts, pipeline=_pipeline(config, card))
+    return replace(parts, card=card, facts=facts, pipeline=pipeline_of(config, card))
 
 
-def _pipeline(config: Config, card: Card) -> Pipeline:
+def pipeline_of(config: Config, card: Card) -> Pipeline:
+    """Return what prepares training samples: the recipe's transforms, normalised as the card says."""
     preprocessing = card.preprocessing
     return Pipeline.from_config(
         config.transforms, mean=preprocessing.mean, std=preprocessing.std, max_value=preprocessing.max_value,
@@ -167,7 +168,7 @@ def _pipeline(config: Config, card: Card) -> Pipeline:
 
 
 @contextmanager
-def _told_with_key(key: str, got: str | None) -> Iterator[None]:
+def told_with_key(key: str, got: str | None) -> Iterator[None]:
     """Say of which key of the recipe a value was that the network cannot take."""
     try:
         yield
@@ -182,13 +183,15 @@ def _start_from(net: nn.Module, path: str | None) -> Card | None:
     report = start_from(net, find_start(path))
     LOGGER.info("start from %s: %d tensors taken over", path, len(report.loaded))
     if report.replaced:
-        LOGGER.info("new, because the class count differs: %s", ", ".join(report.replaced))
+        why = "no such layers are there" if report.is_pretrained else "the class count differs"
+        LOGGER.info("new, because %s: %s", why, ", ".join(report.replaced))
     return report.card
 
 
-def _facts(
+def facts_of(
     config: Config, net: nn.Module, preprocessing: Preprocessing, statistics: str, notices: tuple[str, ...]
 ) -> NetworkFacts:
+    """Return what the log says of a run's network. notices: what `load_encoder` said."""
     model = config.model
     weights = "random" if model.encoder_weights is None else f"encoder {model.encoder_weights}, the rest random"
     if model.encoder_weights is not None and is_published(model.encoder_weights):
@@ -208,7 +211,7 @@ def _facts(
     )
 
 
-def _load_encoder(net: nn.Module, source: str | None, *, dry: bool) -> tuple[str, ...]:
+def load_encoder(net: nn.Module, source: str | None, *, dry: bool) -> tuple[str, ...]:
     """Load the encoder's weights; return what is to be said where a dry run does without."""
     if dry and source is not None and is_published(source):
         repository, file = imagenet_on_disk(net, source)

@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import threading
-from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -23,7 +22,6 @@ from segatlas.files import whole_file
 from segatlas.training.logbook import LOGGER
 from segatlas.training.module import SegmentationModule
 from segatlas.training.run import RunFolder
-from segatlas.training.saving import save_model
 
 WRITE_FAILURES = ("no space left", "file write failed", "unexpected pos", "iostream error", "disk quota")
 """How torch words a failed write, which it raises as a plain RuntimeError."""
@@ -133,12 +131,12 @@ class RunCheckpoints(Checkpoint):
         trainer.strategy.barrier("checkpoint")
 
     def _keep_best(self, trainer: pl.Trainer, module: SegmentationModule) -> None:
-        """Write best.ckpt, then model/, then make best.ckpt the last one too."""
+        """Write best.ckpt, then what the module keeps of it, then make best.ckpt the last one too."""
         self.save(trainer, self.folder.best)
         if not trainer.is_global_zero:
             return
-        card = replace(module.card, metric={self.config.metric: self.best, "split": "val", "step": trainer.global_step})
-        save_model(self.folder.best, card, self.folder.model)
+        metric = {self.config.metric: self.best, "split": "val", "step": trainer.global_step}
+        module.keep(self.folder.best, self.folder, metric)
         put(self.folder.best, self.folder.last)
 
     # ---- interrupts

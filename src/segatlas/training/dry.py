@@ -13,14 +13,11 @@ import torch
 from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
 
-from segatlas.data.collate import collate
-from segatlas.data.stream import SampleStream
-from segatlas.data.transforms.copy_paste import copy_paste_of
 from segatlas.errors import TrainingError
 from segatlas.recipe import Config
 from segatlas.structures import DetectedMasks, Inputs, Output, PointLogits, maps_of
-from segatlas.tasks import TASKS
-from segatlas.training.building import TrainingComponents, build_parts
+from segatlas.training.building import TrainingComponents
+from segatlas.training.course import course_of
 from segatlas.training.faults import ADVICE, SMALLER, is_out_of_memory, largest_gradient, require_finite
 from segatlas.training.freezing import training_mode
 from segatlas.training.inputs import NetworkFacts
@@ -30,7 +27,6 @@ from segatlas.training.optim import build_optimizer
 from segatlas.training.plan import Plan
 
 AUTOCAST = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-TRUTHS = {"SemanticTarget": "labels", "SegmentsTarget": "segment ids", "InstancesTarget": "masks of objects"}
 LOOK_AT = (
     "Look at model.input (mean, std, max_value), the weights in losses, model.start_from and the images themselves "
     f"(segatlas data check); {ADVICE}"
@@ -42,7 +38,8 @@ class DryRun:
     """What one training step looked like. Memory is the process's peak (CPU) or the device's (CUDA), in MB.
 
     `source_shapes` are of further inputs by name. `label_name` says what the truth is whose shape `label_shape` is:
-    labels (N, H, W), segment ids likewise, masks of objects (N, most objects of an image, H, W). `output_name` and
+    labels (N, H, W), segment ids likewise, masks of objects (N, most objects of an image, H, W), classes of images
+    (N,). `output_name` and
     `output_shape` are of the output's first map, `aux_shapes` of all others. `notices` says what is to be known of the
     run, and where the step differs from a real one.
     """
@@ -89,13 +86,12 @@ def dry_run(config: Config) -> DryRun:
     As in training, a set with fewer images than `train.batch` gives one smaller batch. Raises what training would
     raise at its start, and TrainingError where loss or gradient are not finite.
     """
-    machine, settings = choose_machine(config), config.train
-    parts, device = build_parts(config, dry=True), machine.device
+    machine, settings, course = choose_machine(config), config.train, course_of(config)
+    parts, device = course.build(config, dry=True), machine.device
     plan = Plan.of(settings, len(parts.train), machine.world)
     notices = (*machine.notices, *check_images(config, plan), *parts.notices)
     training_mode(parts.net.to(device), settings)
-    stream = SampleStream(parts.train, parts.pipeline, config.seed, copy_paste_of(config.transforms))
-    batch = collate([stream[(0, i)] for i in range(plan.batch)])
+    batch = course.first_batch(config, parts, plan.batch)
     inputs, targets = batch.inputs.to(device), move_data_to_device(batch.targets, device)
     if settings.channels_last:
         inputs = inputs.changed(channels_last)
@@ -108,7 +104,8 @@ def dry_run(config: Config) -> DryRun:
         if not is_out_of_memory(error):
             raise
         raise TrainingError(f"out of memory in one step of a dry run: {error}. {SMALLER}") from error
-    maps = {name: tuple(value.shape) for name, value in maps_of(output).items()}
+    own = {"scores": output} if isinstance(output, Tensor) else maps_of(output)
+    maps = {name: tuple(value.shape) for name, value in own.items()}
     maps = maps or {name: _shape(value) for name, value in _further(output).items()}
     first = next(iter(maps))
     return DryRun(
@@ -119,7 +116,7 @@ def dry_run(config: Config) -> DryRun:
         network=parts.facts,
         batch_shape=tuple(inputs.image.shape),
         source_shapes={name: tuple(values.shape) for name, values in inputs.sources.items()},
-        label_name=TRUTHS[TASKS[config.task].target],
+        label_name=course.truth,
         label_shape=_target_shape(targets),
         output_name=first,
         output_shape=maps.pop(first),
@@ -133,7 +130,7 @@ def dry_run(config: Config) -> DryRun:
 
 def _one_step(
     config: Config, parts: TrainingComponents, inputs: Inputs, targets: Any, sizes: Sizes, where: str
-) -> tuple[Output, float]:
+) -> tuple[Output | Tensor, float]:
     """Take one optimiser step; return the network's output and the loss. Raises TrainingError if it is not finite."""
     settings, net, device = config.train, parts.net, inputs.image.device.type
     optimizer = build_optimizer(net, settings.optimizer, settings.lr)
@@ -148,8 +145,10 @@ def _one_step(
     return output, float(loss.detach())
 
 
-def _further(output: Output) -> Mapping[str, Tensor | PointLogits]:
+def _further(output: Output | Tensor) -> Mapping[str, Tensor | PointLogits]:
     """Return what is there for losses besides an output's own maps."""
+    if isinstance(output, Tensor):
+        return {}
     if not isinstance(output, DetectedMasks):
         return output.aux
     return {name: value for name, value in output.raw.items() if isinstance(value, Tensor)}

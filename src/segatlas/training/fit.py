@@ -19,17 +19,15 @@ from segatlas.errors import SegAtlasError, TrainingError, UsageError
 from segatlas.files import whole_file
 from segatlas.recipe import Config, scores_of
 from segatlas.tasks import TASKS
-from segatlas.training.building import TrainingComponents, build_parts, with_preprocessing
+from segatlas.training.building import TrainingComponents, with_preprocessing
 from segatlas.training.checkpoints import RunCheckpoints, WholeCheckpoints, put
-from segatlas.training.data_module import SegmentationDataModule
+from segatlas.training.course import course_of
 from segatlas.training.ema import Ema
 from segatlas.training.environment import describe_environment
 from segatlas.training.faults import SMALLER, is_out_of_memory
-from segatlas.training.finish import finish_run
 from segatlas.training.inputs import as_taken
 from segatlas.training.logbook import LOGGER, Logbook, close_log, hold_log, open_log
 from segatlas.training.machine import Machine, check_images, choose_machine
-from segatlas.training.module import SegmentationModule
 from segatlas.training.plan import Plan
 from segatlas.training.progress import Intervals, ProgressReporter
 from segatlas.training.resume import Start, other_data, resumed, stand_at
@@ -76,7 +74,7 @@ def train(
     try:
         machine = choose_machine(config)
         launched = _join_processes(machine)
-        parts = build_parts(config)
+        parts = course_of(config).build(config)
         config = as_taken(config, parts.card.preprocessing)
         plan = Plan.of(config.train, len(parts.train), machine.world)
         for notice in (*machine.notices, *check_images(config, plan)):
@@ -109,12 +107,10 @@ def _fit(
         folder.sweep()
     handlers = open_log(folder.log, held, console=not quiet) if first else []
     plan, step, again = start.plan, start.step, start.checkpoint is not None
-    scores = scores_of(config.task)
+    scores, course = scores_of(config), course_of(config)
     logbook = Logbook(folder, scores=scores, tensorboard=config.log.tensorboard, resumed=again) if first else None
-    module = SegmentationModule(parts.net, parts.criterion, parts.card, config, plan=plan, step=step)
-    data = SegmentationDataModule(
-        config, parts.train, parts.val, parts.pipeline, plan=plan, start=step * plan.accumulate
-    )
+    module = course.module(parts.net, parts.criterion, parts.card, config, plan=plan, step=step)
+    data = course.data(config, parts.train, parts.val, parts.pipeline, plan=plan, start=step * plan.accumulate)
     trainer, checkpoints, reporter = _trainer(config, machine, folder, logbook, parts, plan, quiet or not first)
     give_back = checkpoints.catch_interrupts()
     try:
@@ -132,11 +128,11 @@ def _fit(
             trainer.fit(module, datamodule=data, ckpt_path=start.checkpoint, weights_only=True)
         give_back()  # no step is to come after which the evaluation could stop
         if not first:
-            return Run(dir=folder.root, best=folder.model)
-        report = finish_run(config, folder, parts.val)
+            return Run(dir=folder.root, best=course.kept(folder))
+        report = course.finish(config, folder, parts.val)
         ranked = next(iter(scores))
         metrics = {ranked: report.scores.summary()[ranked]} if report is not None else {}
-        return Run(dir=folder.root, best=folder.model, metrics=metrics | checkpoints.best_scores, report=report)
+        return Run(dir=folder.root, best=course.kept(folder), metrics=metrics | checkpoints.best_scores, report=report)
     except RuntimeError as error:
         raise _explain(error, folder) from error
     finally:
@@ -163,7 +159,7 @@ def _trainer(
     intervals = Intervals.of(config.log.every, plan.steps)
     reporter = ProgressReporter(
         logbook,
-        scores=scores_of(config.task),
+        scores=scores_of(config),
         intervals=intervals,
         images_per_step=plan.samples_per_step,
         quiet=quiet,
@@ -171,7 +167,7 @@ def _trainer(
     )
     callbacks: list[Any] = [Ema(settings.ema)] if settings.ema else []
     callbacks += [reporter, checkpoints]
-    if config.log.samples:
+    if config.log.samples and course_of(config).sheets:
         callbacks.insert(0, SampleSheets(folder, parts.val, config.log.samples, TASKS[config.task]))
     trainer = pl.Trainer(
         accelerator=machine.accelerator,
@@ -271,7 +267,7 @@ def _write_head(config: Config, parts: TrainingComponents, folder: RunFolder, st
     LOGGER.info("run folder: %s", folder.root)
     LOGGER.info(
         "%s: %d train and %d %s images, %d classes",
-        config.data.name, len(parts.train), len(parts.val), parts.val.split, len(parts.train.classes),
+        parts.train.name, len(parts.train), len(parts.val), parts.val.split, len(parts.train.classes),
     )  # fmt: skip
     for line in parts.facts.lines():
         LOGGER.info("%s", line)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import lightning.pytorch as pl
@@ -22,6 +24,8 @@ from segatlas.training.faults import ADVICE, largest_gradient, require_finite
 from segatlas.training.freezing import training_mode
 from segatlas.training.optim import build_optimizer
 from segatlas.training.plan import Plan
+from segatlas.training.run import RunFolder
+from segatlas.training.saving import save_model
 from segatlas.training.schedule import Plateau, lr_factor
 
 Sizes: TypeAlias = Sequence[tuple[int, int]]
@@ -146,6 +150,11 @@ class SegmentationModule(pl.LightningModule):
 
     def _validation_precision(self) -> str:
         return "fp32" if self.recipe.train.precision == "fp32" else "bf16"
+
+    # ---- what is kept
+    def keep(self, checkpoint: Path, folder: RunFolder, metric: dict[str, Any]) -> None:
+        """Write the model folder of a new best. metric: the card's."""
+        save_model(checkpoint, replace(self.card, metric=metric), folder.model)
 
     # ---- checkpoints: plain types only, so that they load with weights_only=True
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

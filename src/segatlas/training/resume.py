@@ -25,6 +25,7 @@ REFUSED = {
     "seed": "the order of the samples follows from it",
     "task": "the network was made for the other one",
     "model": "the network and its preprocessing are those of the checkpoint",
+    "pretrain": "the head and what it learns are those of the checkpoint",
     "train.optimizer.name": "the optimiser's state in the checkpoint belongs to the other one",
     "train.metric": "the best validation so far was chosen by the other one",
 }
@@ -178,10 +179,10 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Return key -> (before, after) of every setting that differs."""
+    """Return key -> (before, after) of every setting that differs; one that was not there and is null does not."""
     before, after = _flat(old), _flat(new)
     pairs = {key: (before.get(key, NOT_SET), after.get(key, NOT_SET)) for key in [*before, *after]}
-    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
+    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1] and pair != (NOT_SET, None)}
 
 
 def _within(key: str, sections: Mapping[str, str] | tuple[str, ...]) -> str | None:

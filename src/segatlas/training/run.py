@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from segatlas.checkpoint.model_folder import PRETRAINED_FILE
 from segatlas.errors import SegAtlasError, UsageError
 from segatlas.files import point_link, sweep_leftovers
 from segatlas.recipe import Config
@@ -56,6 +57,11 @@ class RunFolder:
         return self.root / "model"
 
     @property
+    def pretrained(self) -> Path:
+        """Weights that another training begins with, of the best validation of a pre-training."""
+        return self.root / PRETRAINED_FILE
+
+    @property
     def evaluation(self) -> Path:
         """All numbers of the final evaluation."""
         return self.root / "eval.json"
@@ -83,7 +89,10 @@ class RunFolder:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """A finished training. `best` is the model folder; `metrics` are the numbers of the best validation."""
+    """A finished training. `best` is the model folder, of a pre-training the file that others begin with.
+
+    `metrics` are the numbers of the best validation.
+    """
 
     dir: Path
     best: Path

@@ -35,6 +35,8 @@ class Importer:
     objects: how the library makes objects and segments of what such a network finds.
     resize: how large it predicts images, as in `Preprocessing`, where its settings do not tell.
     preprocessing: how it prepares images for a network of that config, where a file comes without settings.
+    backbone: of a file that holds its backbone alone, as under "backbone.": the fields of a variant that tell it from
+        others, or None where the file is of another network.
     constants: tensors that the library needs to find in a file and ours has no use for; given the config. They are left
         out too, whatever their values.
     facts: what is known of the use of a network of that config, given it and the settings; in place of the library's,
@@ -51,5 +53,6 @@ class Importer:
     objects: ObjectRule = field(default_factory=ObjectRule)
     resize: str | None = None
     preprocessing: Callable[[Any], Preprocessing] | None = None
+    backbone: Callable[[ForeignWeights], Mapping[str, Any] | None] | None = None
     constants: Callable[[Any], Mapping[str, Tensor]] = field(default=lambda config: {})
     facts: Callable[[Any, Mapping[str, Any]], Facts] | None = None

@@ -7,7 +7,7 @@
 | things   | not told: the authors label pixels and count no objects                                               |
 | codes    | palette PNG, index = label id; or their colours as RGB (see below)                                    |
 | images   | 1914 x 1052 PNG, 24,966 of them; in two of the set as published the mask has another size             |
-| splits   | by lists: train.txt, val.txt, test.txt, one stem a line (the authors': 12,403, 6,382, 6,181)            |
+| splits   | by lists: train.txt, val.txt, test.txt, one stem a line (those of SANet: 12,402, 6,347, 6,155)        |
 | source   | download.visinf.tu-darmstadt.de/data/from_games                                                       |
 | terms    | research and education, not commercial                                                                |
 

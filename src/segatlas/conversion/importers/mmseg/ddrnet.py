@@ -28,6 +28,13 @@ def recognise(file: ForeignWeights) -> Mapping[str, Any] | None:
     }
 
 
+def backbone(file: ForeignWeights) -> Mapping[str, Any] | None:
+    """See `Importer`."""
+    if not file.has("backbone.stem.0.conv", "backbone.context_branch_layers"):
+        return None
+    return {"width": file.shape("backbone.stem.0.conv.weight")[0]}
+
+
 def renames(config: DDRNetConfig) -> Renames:
     """See `Importer`."""
     return [
@@ -51,4 +58,4 @@ def renames(config: DDRNetConfig) -> Renames:
     ]
 
 
-IMPORTER = Importer(source="mmseg", architecture="ddrnet", recognise=recognise, renames=renames)
+IMPORTER = Importer(source="mmseg", architecture="ddrnet", recognise=recognise, renames=renames, backbone=backbone)

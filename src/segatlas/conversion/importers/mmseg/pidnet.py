@@ -31,6 +31,17 @@ def recognise(file: ForeignWeights) -> Mapping[str, Any] | None:
     }
 
 
+def backbone(file: ForeignWeights) -> Mapping[str, Any] | None:
+    """See `Importer`."""
+    if not file.has("backbone.stem.0.conv", "backbone.i_branch_layers"):
+        return None
+    return {
+        "width": file.shape("backbone.stem.0.conv.weight")[0],
+        "detail_blocks": file.count("backbone.stem.2.{i}"),
+        "context_blocks": file.count("backbone.i_branch_layers.0.{i}"),
+    }
+
+
 def renames(config: PIDNetConfig) -> Renames:
     """See `Importer`."""
     branches = {"i": "context", "p": "detail", "d": "boundary"}
@@ -65,4 +76,4 @@ def renames(config: PIDNetConfig) -> Renames:
     ]
 
 
-IMPORTER = Importer(source="mmseg", architecture="pidnet", recognise=recognise, renames=renames)
+IMPORTER = Importer(source="mmseg", architecture="pidnet", recognise=recognise, renames=renames, backbone=backbone)
