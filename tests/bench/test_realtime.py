@@ -125,11 +125,11 @@ def test_published_numbers_are_those_of_the_catalogue_or_of_papers_and_say_whose
     assert set(realtime.PAPERS) == {"sanet_s", "sanet_m", "sanet_l"}
 
 
-def test_the_real_time_networks_are_known_and_each_has_a_published_number():
+def test_the_real_time_networks_are_known_and_have_published_numbers_but_where_none_is_of_this_size():
     assert len(set(realtime.NETWORKS)) == len(realtime.NETWORKS)
-    for name in realtime.NETWORKS:
-        assert lookup(name)
-        assert published_miou(name), name
+    assert all(lookup(name) for name in realtime.NETWORKS)
+    bare = [name for name in realtime.NETWORKS if not published_miou(name)]
+    assert bare == ["enet", "espnet_q8", "espnetv2_s05", "espnetv2_s20"], "of 512 x 1024, or of the test set"
 
 
 def test_without_a_name_the_real_time_networks_are_timed(monkeypatch):

@@ -52,7 +52,8 @@ SHORTEST = 1.0
 
 NETWORKS = (
     *("sanet_s", "sanet_m", "sanet_l", "ddrnet_23_slim", "ddrnet_23", "pidnet_s", "pidnet_m", "pidnet_l"),
-    *("bisenetv1_r18", "bisenetv2", "fast_scnn", "icnet_r50", "cgnet", "erfnet", "stdc1", "stdc2", "segformer_b0"),
+    *("bisenetv1_r18", "bisenetv2", "fast_scnn", "icnet_r50", "cgnet", "erfnet", "enet", "espnet_q8"),
+    *("espnetv2_s05", "espnetv2_s20", "stdc1", "stdc2", "segformer_b0"),
 )
 """The real-time networks, which the protocol times where none is named."""
 
