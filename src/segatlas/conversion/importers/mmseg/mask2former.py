@@ -7,7 +7,6 @@ from typing import Any
 
 from segatlas.conversion.importers.foreign import ForeignWeights
 from segatlas.conversion.importers.importer import Importer
-
 from segatlas.conversion.importers.mmseg.backbones import encoder_changes, encoder_constants
 from segatlas.conversion.importers.mmseg.mask_queries import mask2former_fields, mask2former_renames, query_stacks
 from segatlas.conversion.importers.renames import Renames
