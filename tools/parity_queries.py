@@ -48,8 +48,11 @@ def input_of(given: Mapping[str, Tensor], card: Any, library: str) -> Tensor:
     """Return the image as a network of that card takes it; the authors' network normalises by itself."""
     if library != "d2":
         return given["input"]
-    mean, std = (torch.tensor(v).view(1, 3, 1, 1) * 255 for v in (card.preprocessing.mean, card.preprocessing.std))
-    return ((given["input"] - mean) / std).to(given["input"].dtype)
+    mean, std = (
+        torch.tensor([round(255 * value, 6) for value in values]).view(1, 3, 1, 1).double()
+        for values in (card.preprocessing.mean, card.preprocessing.std)
+    )
+    return (given["input"].double() - mean) / std
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ TEMPERATURE = 10000
 """Ratio of the longest wave to the shortest, about."""
 
 
-class Attention(nn.Module):
+class MultiHeadAttention(nn.Module):
     """Attention of queries to keys with values, all of the same width.
 
     Args:
@@ -46,7 +46,7 @@ class Attention(nn.Module):
         return x.unflatten(2, (self.heads, -1)).transpose(1, 2)  # (N, M, Q, D / M)
 
 
-class FeedForward(nn.Sequential):
+class QueryFeedForward(nn.Sequential):
     """Widen, ReLU, narrow; a fraction is dropped behind either step while training."""
 
     def __init__(self, width: int, hidden: int, *, dropout: float = 0.0):
@@ -77,7 +77,7 @@ def mask_logits(embeddings: Tensor, features: Tensor) -> Tensor:
 
 
 def exact_mask_logits(embeddings: Tensor, features: Tensor) -> Tensor:
-    """Return `mask_logits` in float32 or better whatever the autocast around, as the last logits of all networks are."""
+    """Return `mask_logits` in float32 or better whatever the autocast around, as last logits of all networks are."""
     device = embeddings.device.type
     if device == "meta" or not torch.is_autocast_enabled(device):
         return mask_logits(embeddings, features)
@@ -89,8 +89,8 @@ def exact_mask_logits(embeddings: Tensor, features: Tensor) -> Tensor:
 def sine_positions(grid: tuple[int, int], width: int, like: Tensor) -> Tensor:
     """Return where the cells of a map of so many rows and columns are, as waves of many lengths: (h w, D).
 
-    The first half of the channels tells the row, the other the column; sine and cosine of each wave stand side by side
-    (Carion et al. 2020, https://arxiv.org/abs/2005.12872). Computed in float32 as all libraries do, then of the
+    The first half of the channels tells the row, the other the column; sine and cosine of each wave are adjacent
+    (Carion et al. 2020, https://arxiv.org/abs/2005.12872). Computed in float32 as the authors do, then of the
     device and precision of `like`.
     """
     half = width // 2
@@ -102,6 +102,6 @@ def sine_positions(grid: tuple[int, int], width: int, like: Tensor) -> Tensor:
         angles = (place / (place[-1:] + 1e-6) * (2 * math.pi))[:, None] / lengths
         axes.append(torch.stack([angles[:, 0::2].sin(), angles[:, 1::2].cos()], dim=2).flatten(1))
     y, x = axes
-    (height, columns), rows = (len(y), len(x)), y[:, None]
+    height, columns, rows = y.shape[0], x.shape[0], y[:, None]
     both = torch.cat([rows.expand(-1, columns, -1), x.expand(height, -1, -1)], dim=2)
     return both.flatten(0, 1).to(like.dtype)

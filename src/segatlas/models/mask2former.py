@@ -34,9 +34,9 @@ from segatlas.errors import UsageError
 from segatlas.layers.deformable_pixel_decoder import DecodedMaps, DeformablePixelDecoder
 from segatlas.layers.padding import pad_to_multiple
 from segatlas.layers.query_decoder import (
-    Attention,
-    FeedForward,
     MaskEmbedding,
+    MultiHeadAttention,
+    QueryFeedForward,
     exact_mask_logits,
     mask_logits,
     sine_positions,
@@ -104,9 +104,9 @@ class DecoderLayer(nn.Module):
     def __init__(self, config: Mask2FormerConfig):
         super().__init__()
         width = config.channels
-        self.cross_attention = Attention(width, heads=config.heads, dropout=config.dropout)
-        self.self_attention = Attention(width, heads=config.heads, dropout=config.dropout)
-        self.feed_forward = FeedForward(width, config.hidden, dropout=config.dropout)
+        self.cross_attention = MultiHeadAttention(width, heads=config.heads, dropout=config.dropout)
+        self.self_attention = MultiHeadAttention(width, heads=config.heads, dropout=config.dropout)
+        self.feed_forward = QueryFeedForward(width, config.hidden, dropout=config.dropout)
         self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(width) for _ in range(3))
         self.dropout = nn.Dropout(config.dropout)
 
@@ -179,7 +179,7 @@ class Mask2Former(nn.Module):
         """Map what the pixel decoder gives to what queries predict: before the first layer and after each, or last."""
         values = [cells + level for cells, level in zip(maps.cells, self.level_embedding, strict=True)]
         keys = [x + sine_positions(grid, x.shape[2], x) for x, grid in zip(values, maps.grids, strict=True)]
-        x = self.queries.expand(len(maps.features), -1, -1)
+        x = self.queries.expand(maps.features.shape[0], -1, -1)
         found = []
         seen: list[Tensor | None] = [None] * LEVELS  # features at the size of each map
         for index, layer in enumerate(self.layers):
@@ -227,7 +227,7 @@ ARCHITECTURE = Architecture(
     output=QueryMasks,
     config=Mask2FormerConfig,
     build=Mask2Former,
-    needs=Needs(targets=("SegmentsTarget", "InstancesTarget", "SemanticTarget")),
+    needs=Needs(targets=("SegmentsTarget", "InstancesTarget", "SemanticTarget"), losses=("query_points", "query_maps")),
     variants={
         "mask2former_r50": {"encoder": "resnet50"},
         "mask2former_r101": {"encoder": "resnet101"},

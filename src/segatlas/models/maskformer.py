@@ -10,8 +10,8 @@ of a transformer; each then says which class it stands for, or none, and its pro
     coarsest map (N, D, h', w'), with a transformer's encoder on it or without -> pyramid -> features (N, F, h, w)
     queries (N, Q, D) -> layers that look at the coarsest map -> classes (N, Q, K + 1), masks (N, Q, h, w)
 
-Letters: N batch, C image channels, K classes, H W image, D width, F channels of the features, Q queries, h w finest map,
-T = h' w' cells of the coarsest one.
+Letters: N batch, C image channels, K classes, H W image, D width, F channels of the features, Q queries, h w finest
+map, T = h' w' cells of the coarsest one.
 
 How ours differs: nothing in the numbers, which are the authors', MMSegmentation's, MMDetection's and Hugging Face's.
 In eval mode masks are made of the last layer alone.
@@ -31,7 +31,13 @@ from segatlas.errors import UsageError
 from segatlas.layers.conv import ConvGroupNorm, ConvGroupNormReLU
 from segatlas.layers.deformable_pixel_decoder import start_convolutions
 from segatlas.layers.padding import pad_to_multiple
-from segatlas.layers.query_decoder import Attention, FeedForward, MaskEmbedding, exact_mask_logits, sine_positions
+from segatlas.layers.query_decoder import (
+    MaskEmbedding,
+    MultiHeadAttention,
+    QueryFeedForward,
+    exact_mask_logits,
+    sine_positions,
+)
 from segatlas.models.architecture import Architecture, require_at_least
 from segatlas.models.needs import Needs
 from segatlas.structures import Inputs, QueryLayer, QueryMasks, image_of
@@ -91,8 +97,8 @@ class EncoderLayer(nn.Module):
     def __init__(self, config: MaskFormerConfig):
         super().__init__()
         width = config.channels
-        self.self_attention = Attention(width, heads=config.heads, dropout=config.dropout)
-        self.feed_forward = FeedForward(width, config.hidden, dropout=config.dropout)
+        self.self_attention = MultiHeadAttention(width, heads=config.heads, dropout=config.dropout)
+        self.feed_forward = QueryFeedForward(width, config.hidden, dropout=config.dropout)
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.dropout = nn.Dropout(config.dropout)
 
@@ -110,9 +116,9 @@ class DecoderLayer(nn.Module):
     def __init__(self, config: MaskFormerConfig):
         super().__init__()
         width = config.channels
-        self.self_attention = Attention(width, heads=config.heads, dropout=config.dropout)
-        self.cross_attention = Attention(width, heads=config.heads, dropout=config.dropout)
-        self.feed_forward = FeedForward(width, config.hidden, dropout=config.dropout)
+        self.self_attention = MultiHeadAttention(width, heads=config.heads, dropout=config.dropout)
+        self.cross_attention = MultiHeadAttention(width, heads=config.heads, dropout=config.dropout)
+        self.feed_forward = QueryFeedForward(width, config.hidden, dropout=config.dropout)
         self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(width) for _ in range(3))
         self.dropout = nn.Dropout(config.dropout)
 
@@ -156,8 +162,8 @@ class Pyramid(nn.Module):
 class MaskFormer(nn.Module):
     """Encoder, pyramid, layers of queries: classes and masks.
 
-    Parameters: `encoder`; `project`, of the coarsest map; `pixel_layers`; `pyramid`; `query_positions` (Q, D); `layers`;
-    `norm`, `classifier`, `mask_embedding`, which all layers share.
+    Parameters: `encoder`; `project`, of the coarsest map; `pixel_layers`; `pyramid`; `query_positions` (Q, D);
+    `layers`; `norm`, `classifier`, `mask_embedding`, which all layers share.
     """
 
     def __init__(self, config: MaskFormerConfig):
@@ -177,10 +183,12 @@ class MaskFormer(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.classifier = nn.Linear(width, config.num_classes + 1)
         self.mask_embedding = MaskEmbedding(width, config.mask_channels)
-        for part in (self.project, self.pyramid):
-            start_convolutions(part)
-        for part in (self.pixel_layers, self.layers):
-            start(part)
+        start_convolutions(self.project)
+        start_convolutions(self.pyramid)
+        start(self.pixel_layers)
+        start(self.layers)
+        first = self.layers[0].get_submodule("self_attention.v")
+        first.get_parameter("weight").requires_grad_(False)  # queries begin as zeros: it never counts
 
     @property
     def aux_names(self) -> tuple[str, ...]:
@@ -207,7 +215,7 @@ class MaskFormer(nn.Module):
     def decode(self, memory: Tensor, positions: Tensor, features: Tensor) -> Sequence[QueryLayer]:
         """Map cells (N, T, D) at positions (T, D) and features to what queries predict after each layer, or last."""
         key = memory + positions
-        x = torch.zeros_like(self.query_positions).expand(len(memory), -1, -1)
+        x = torch.zeros_like(self.query_positions).expand(memory.shape[0], -1, -1)
         found = []
         for index, layer in enumerate(self.layers):
             x = layer(x, self.query_positions, key, memory)
@@ -237,7 +245,7 @@ ARCHITECTURE = Architecture(
     output=QueryMasks,
     config=MaskFormerConfig,
     build=MaskFormer,
-    needs=Needs(targets=("SemanticTarget", "SegmentsTarget", "InstancesTarget")),
+    needs=Needs(targets=("SemanticTarget", "SegmentsTarget", "InstancesTarget"), losses=("query_maps", "query_points")),
     variants={
         "maskformer_r50": {"encoder": "resnet50"},
         "maskformer_r101": {"encoder": "resnet101"},

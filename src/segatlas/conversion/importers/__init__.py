@@ -65,6 +65,8 @@ SOURCES: dict[str, tuple[str, ...]] = {
     ),
     "hf": (
         "dpt",
+        "mask2former",
+        "maskformer",
         "segformer",
         "segformer_before_5",
         "upernet",
@@ -78,7 +80,7 @@ SOURCES: dict[str, tuple[str, ...]] = {
     "semask": ("semask_fpn",),
     "sanet": ("sanet",),
     "mmdet": ("condinst", "mask2former", "mask_rcnn", "maskformer", "panoptic_fpn"),
-    "detectron2": ("mask_rcnn", "panoptic_fpn"),
+    "detectron2": ("mask2former", "mask_rcnn", "maskformer", "panoptic_fpn"),
 }
 """Library -> the files in its folder that end with a record `IMPORTER`, mostly called like the architecture."""
 
