@@ -1,7 +1,7 @@
 """Memory and time of what is made of queries, and memory of their losses: `python tools/query_memory.py [--only WORD]`.
 
 Every line is a process of its own, with one thread: the most memory that it held beyond its inputs, and processor time,
-the least of three turns. Results beside the published order, which makes every mask as large as the image first, and
+the lesser of two turns. Results beside the published order, which makes every mask as large as the image first, and
 beside transformers' functions, are made in the same run and compared pixel by pixel. Losses are those of ten layers of
 100 queries on 512 x 512 pixels, forward and backward, by the number of objects. --python: an environment that holds the
 peer, too; without it its lines are left out.
@@ -148,7 +148,7 @@ def result_case(who: str, task: str, source: str, size: tuple[int, int], count: 
     held: list[Any] = []
     peak = peak_of(lambda: held.append(make(output, size)))
     seconds = []
-    for _ in range(3):
+    for _ in range(2):
         start = time.process_time()
         make(output, size)
         seconds.append(time.process_time() - start)

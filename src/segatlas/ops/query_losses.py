@@ -140,7 +140,7 @@ class Weights:
     none: float
 
 
-class Pairs(NamedTuple):
+class MatchedQueries(NamedTuple):
     """Indices of queries and of the objects that they stand for, each (R,) int64."""
 
     queries: Tensor
@@ -148,7 +148,9 @@ class Pairs(NamedTuple):
 
 
 @torch.no_grad()
-def matched(layer: QueryLayer, truths: Sequence[QueryTruth], terms: MaskTerms, weights: Weights) -> list[Pairs]:
+def matched(
+    layer: QueryLayer, truths: Sequence[QueryTruth], terms: MaskTerms, weights: Weights
+) -> list[MatchedQueries]:
     """Return of each image which query stands for which object, at the lowest sum of costs.
 
     Raises:
@@ -157,7 +159,7 @@ def matched(layer: QueryLayer, truths: Sequence[QueryTruth], terms: MaskTerms, w
     pairs, wrong = [], []
     for index, truth in enumerate(truths):
         if not len(truth):
-            pairs.append(Pairs(*(truth.classes.new_zeros(0) for _ in range(2))))
+            pairs.append(MatchedQueries(*(truth.classes.new_zeros(0) for _ in range(2))))
             continue
         probabilities = layer.class_logits[index].softmax(dim=-1)
         of_mask, of_dice = terms.costs(layer.mask_logits[index], truth)
@@ -166,13 +168,13 @@ def matched(layer: QueryLayer, truths: Sequence[QueryTruth], terms: MaskTerms, w
         if not np.isfinite(table).all():
             wrong.append(index)
             continue
-        pairs.append(Pairs(*(torch.from_numpy(one).to(truth.classes.device) for one in assigned(table))))
+        pairs.append(MatchedQueries(*(torch.from_numpy(one).to(truth.classes.device) for one in assigned(table))))
     if wrong:
         raise CostError("the costs of matching queries with true objects are not finite", wrong)
     return pairs
 
 
-def class_loss(logits: Tensor, truths: Sequence[QueryTruth], pairs: Sequence[Pairs], none: float) -> Tensor:
+def class_loss(logits: Tensor, truths: Sequence[QueryTruth], pairs: Sequence[MatchedQueries], none: float) -> Tensor:
     """Return the weighted mean cross-entropy of classes (N, Q, K + 1): those without an object should say the last."""
     wanted = torch.full(logits.shape[:2], logits.shape[2] - 1, device=logits.device)
     for row, truth, (queries, objects) in zip(wanted, truths, pairs, strict=True):
@@ -185,7 +187,7 @@ def class_loss(logits: Tensor, truths: Sequence[QueryTruth], pairs: Sequence[Pai
 def mask_losses(
     masks: Tensor,
     truths: Sequence[QueryTruth],
-    pairs: Sequence[Pairs],
+    pairs: Sequence[MatchedQueries],
     terms: MaskTerms,
     weights: Weights,
     count: float,
