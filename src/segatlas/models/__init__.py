@@ -258,6 +258,16 @@ ARCHITECTURES: dict[str, ArchitectureEntry] = {
             not_dynamic_because="how many objects are found follows from the image",
         ),
         ArchitectureEntry(
+            "eomt",
+            "segatlas.models.eomt",
+            "EoMT",
+            ("panoptic", "instance", "semantic"),
+            "QueryMasks",
+            "https://arxiv.org/abs/2503.19108",
+            tuple(f"eomt_{size}{of}" for of in ("", "_dinov3") for size in "sbl"),
+            needs=Needs(targets=("SegmentsTarget", "InstancesTarget", "SemanticTarget")),
+        ),
+        ArchitectureEntry(
             "panoptic_fpn",
             "segatlas.models.panoptic_fpn",
             "Panoptic FPN",

@@ -69,6 +69,8 @@ class SegmentationModule(pl.LightningModule):
         epoch, index = self.plan.batch_in_epoch(self.next_batch)
         self.next_batch += 1
         torch.manual_seed(step_seed(self.recipe.seed, epoch, index, self.global_rank))
+        if (advance := getattr(self.net, "advance", None)) is not None:
+            advance(self.plan.fraction(self.global_step))
         inputs = batch.inputs
         if self.recipe.train.channels_last:
             inputs = inputs.changed(channels_last)

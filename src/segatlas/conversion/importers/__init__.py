@@ -63,6 +63,8 @@ SOURCES: dict[str, tuple[str, ...]] = {
     ),
     "hf": (
         "dpt",
+        "eomt",
+        "eomt_dinov3",
         "segformer",
         "segformer_before_5",
         "upernet",
@@ -76,6 +78,7 @@ SOURCES: dict[str, tuple[str, ...]] = {
     "semask": ("semask_fpn",),
     "sanet": ("sanet",),
     "mmdet": ("condinst", "mask_rcnn", "panoptic_fpn"),
+    "eomt": ("eomt",),
     "detectron2": ("mask_rcnn", "panoptic_fpn"),
 }
 """Library -> the files in its folder that end with a record `IMPORTER`, mostly called like the architecture."""
