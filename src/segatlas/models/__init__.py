@@ -268,6 +268,16 @@ ARCHITECTURES: dict[str, ArchitectureEntry] = {
             needs=Needs(targets=("SegmentsTarget", "InstancesTarget", "SemanticTarget")),
         ),
         ArchitectureEntry(
+            "oneformer",
+            "segatlas.models.oneformer",
+            "OneFormer",
+            ("panoptic", "instance", "semantic"),
+            "QueryMasks",
+            "https://arxiv.org/abs/2211.06220",
+            ("oneformer_swin_t", "oneformer_swin_l"),
+            needs=Needs(targets=("SegmentsTarget", "InstancesTarget", "SemanticTarget")),
+        ),
+        ArchitectureEntry(
             "panoptic_fpn",
             "segatlas.models.panoptic_fpn",
             "Panoptic FPN",

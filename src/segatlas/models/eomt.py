@@ -36,9 +36,10 @@ from segatlas.encoders.vit import VisionTransformer
 from segatlas.errors import UsageError
 from segatlas.layers.linear import TokenLinear
 from segatlas.layers.norm import ChannelNorm
-from segatlas.layers.padding import pad_to_multiple
+from segatlas.layers.padding import pad_to_least, pad_to_multiple
 from segatlas.models.architecture import Architecture, require_at_least
 from segatlas.models.needs import Needs
+from segatlas.ops.capture import may_differ
 from segatlas.structures import Inputs, QueryLayer, QueryMasks, image_of
 
 FINEST = 4
@@ -48,6 +49,8 @@ FADES_FROM, FADES_TO, FADES_FOR = 1 / 6, 2 / 3, 1 / 6
 """Fractions of the run: where masks begin to fade in the first and in the last of the blocks, and for how long."""
 POWER = 0.9
 """Of the polynomial by which they fade."""
+BLACK = (-0.485 / 0.229, -0.456 / 0.224, -0.406 / 0.225)
+"""Red, green and blue of a black pixel that is normalised with ImageNet's statistics."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +62,8 @@ class EoMTConfig:
     encoder: a plain vision transformer written here, and its options.
     queries: how many objects and kinds of stuff there may be in an image, Q.
     query_blocks: the last so many blocks work on queries, too, B.
+    padded_to: images grow right and bottom to so many pixels a side, with black, where they are smaller: so published
+        ones for instances and panoptic see all. None = to whole patches.
     fading: for each of these blocks from where to where in the run its masks of attention fade, as fractions of it;
         None = as most published ones: one after the other, from a sixth to five sixths; () = they stay.
     """
@@ -68,10 +73,13 @@ class EoMTConfig:
     encoder: TokenEncoderSpec = TokenEncoderSpec(name="dinov2_large")
     queries: int = 200
     query_blocks: int = 4
+    padded_to: int | None = None
     fading: tuple[tuple[float, float], ...] | None = None
 
     def __post_init__(self) -> None:
         require_at_least(self, num_classes=1, in_channels=1, queries=1, query_blocks=1)
+        if self.padded_to is not None:
+            require_at_least(self, padded_to=1)
         if self.fading and len(self.fading) != self.query_blocks:
             raise UsageError(f"fading: got {len(self.fading)} pairs, expected {self.query_blocks} (query_blocks)")
         if any(not 0 <= start < end <= 1 for start, end in self.fading or ()):
@@ -176,7 +184,9 @@ class EoMT(nn.Module):
 
     def forward(self, inputs: Tensor | Inputs) -> QueryMasks:
         """Map a normalised image (N, C, H, W) to classes and masks of queries; while training, those of each block."""
-        x = pad_to_multiple(image_of(inputs), self.encoder.patch_size)
+        x = image_of(inputs)
+        x = x if self.config.padded_to is None else padded_with_black(x, self.config.padded_to)
+        x = pad_to_multiple(x, self.encoder.patch_size)
         canvas, (tokens, positions) = (x.shape[-2], x.shape[-1]), self.encoder.embed(x)
         grid, blocks = positions.grid, self.encoder.blocks
         first = len(blocks) - self.config.query_blocks
@@ -191,6 +201,19 @@ class EoMT(nn.Module):
             tokens = self.encoder.run_stage(partial(block, positions=positions, mask=mask), tokens)
         last = self.predict(tokens, grid)
         return QueryMasks(*last, canvas, aux=earlier if self.training else {})
+
+
+def padded_with_black(x: Tensor, least: int) -> Tensor:
+    """Pad a normalised image (N, C, H, W) right and bottom to so many pixels a side, where it has fewer.
+
+    Black is that of RGB images with ImageNet's statistics, which all published networks take; of others it is 0.
+    """
+    padded = pad_to_least(x, least)
+    if not may_differ(padded.shape[-2:], x.shape[-2:]) or x.shape[1] != len(BLACK):
+        return padded
+    black = x.new_tensor(BLACK)
+    inside = pad_to_least(torch.ones_like(x[:1, :1]), least)
+    return torch.where(inside > 0, padded, black[:, None, None])
 
 
 def doublings(patch_size: int) -> int:

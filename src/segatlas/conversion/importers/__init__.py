@@ -65,6 +65,8 @@ SOURCES: dict[str, tuple[str, ...]] = {
         "dpt",
         "eomt",
         "eomt_dinov3",
+        "oneformer",
+        "oneformer_before_5",
         "segformer",
         "segformer_before_5",
         "upernet",
