@@ -34,16 +34,15 @@ from segatlas.errors import UsageError
 from segatlas.layers.deformable_pixel_decoder import DecodedMaps, DeformablePixelDecoder
 from segatlas.layers.padding import pad_to_multiple
 from segatlas.layers.query_decoder import (
-    Attention,
-    FeedForward,
-    MaskEmbedding,
     MaskedLayer,
+    MaskEmbedding,
+    PlainLayer,
     allowed_cells,
     exact_mask_logits,
     mask_logits,
     resized,
     sine_positions,
-    start_layers,
+    start_matrices,
 )
 from segatlas.models.architecture import Architecture, require_at_least
 from segatlas.models.needs import Needs
@@ -117,27 +116,6 @@ class OneFormerConfig:
             raise UsageError(f"channels, mask_channels: got {found}, expected multiples of 4")
 
 
-class FirstLayer(nn.Module):
-    """Attention among queries, then to the whole features, then a feed-forward part; each added, then a norm."""
-
-    def __init__(self, config: OneFormerConfig):
-        super().__init__()
-        width, heads, dropout = config.channels, config.heads, config.dropout
-        self.self_attention = Attention(width, heads=heads, dropout=dropout)
-        self.cross_attention = Attention(width, heads=heads, dropout=dropout)
-        self.feed_forward = FeedForward(width, config.hidden, dropout=dropout)
-        self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(width) for _ in range(3))
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, x: Tensor, positions: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Map queries (N, Q - 1, D) at positions (Q - 1, D) to the same shape; keys, values (N, T, D) of the cells."""
-        placed = x + positions
-        x = self.norm1(x + self.dropout(self.self_attention(placed, placed, x)))
-        x = self.norm2(x + self.dropout(self.cross_attention(x + positions, key, value)))
-        out: Tensor = self.norm3(x + self.feed_forward(x))
-        return out
-
-
 class FirstLook(nn.Module):
     """Makes queries of the task token: they ask where in the image there is something.
 
@@ -147,7 +125,10 @@ class FirstLook(nn.Module):
     def __init__(self, config: OneFormerConfig):
         super().__init__()
         self.project = nn.Conv2d(config.mask_channels, config.channels, kernel_size=1)
-        self.layers = nn.ModuleList(FirstLayer(config) for _ in range(config.first_layers))
+        heads, hidden, dropout = config.heads, config.hidden, config.dropout
+        self.layers = nn.ModuleList(
+            PlainLayer(config.channels, heads=heads, hidden=hidden, dropout=dropout) for _ in range(config.first_layers)
+        )
         self.norm = nn.LayerNorm(config.channels)
 
     def forward(self, token: Tensor, positions: Tensor, features: Tensor) -> Tensor:
@@ -193,12 +174,14 @@ class OneFormer(nn.Module):
         self.first_look = FirstLook(config)
         self.query_positions = nn.Parameter(torch.randn(config.queries, width))
         self.level_embedding = nn.Parameter(torch.randn(LEVELS, width))
-        self.layers = nn.ModuleList(MaskedLayer(width, config.heads, config.hidden) for _ in range(config.layers))
+        self.layers = nn.ModuleList(
+            MaskedLayer(width, heads=config.heads, hidden=config.hidden) for _ in range(config.layers)
+        )
         self.norm = nn.LayerNorm(width)
         self.classifier = nn.Linear(width, config.num_classes + 1)
         self.mask_embedding = MaskEmbedding(width, config.mask_channels)
         for part in (self.layers, self.first_look.layers, self.task_embedding):
-            start_layers(part)
+            start_matrices(part)
 
     @property
     def aux_names(self) -> tuple[str, ...]:
@@ -213,7 +196,7 @@ class OneFormer(nn.Module):
         return QueryMasks(*found[-1], canvas=(x.shape[-2], x.shape[-1]), aux=aux)
 
     def task_token(self) -> Tensor:
-        """Return what stands for the task (1, D): made of the numbers of its words, which half precision cannot hold."""
+        """Return what stands for the task (1, D): made of the numbers of its words, too large for half precision."""
         weight = self.task_embedding[0].weight
         words = weight.new_tensor([*self.words, *[0] * (WORDS - len(self.words))])[None]
         device = "cpu" if weight.is_meta else weight.device.type  # autocast does not know "meta"

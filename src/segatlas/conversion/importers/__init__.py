@@ -32,6 +32,8 @@ SOURCES: dict[str, tuple[str, ...]] = {
         "icnet",
         "isanet",
         "knet",
+        "mask2former",
+        "maskformer",
         "nonlocal_net",
         "ocrnet",
         "pidnet",
@@ -79,8 +81,8 @@ SOURCES: dict[str, tuple[str, ...]] = {
     "refinenet": ("refinenet",),
     "semask": ("semask_fpn",),
     "sanet": ("sanet",),
-    "mmdet": ("condinst", "mask_rcnn", "panoptic_fpn"),
     "eomt": ("eomt",),
+    "mmdet": ("condinst", "mask2former", "mask_rcnn", "maskformer", "panoptic_fpn"),
     "detectron2": ("mask_rcnn", "panoptic_fpn"),
 }
 """Library -> the files in its folder that end with a record `IMPORTER`, mostly called like the architecture."""

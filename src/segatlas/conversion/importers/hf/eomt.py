@@ -135,9 +135,7 @@ def stacks(config: EoMTConfig) -> Sequence[Stack]:
     return [*found, GATE] if FORMS[config.encoder.name].gated else found
 
 
-GATE = Stack(
-    theirs={f"{LAYER}.mlp.{part}_proj": 1 for part in ("gate", "up")}, ours={"encoder.blocks.{i}.mlp.fc1": 1}
-)
+GATE = Stack(theirs={f"{LAYER}.mlp.{part}_proj": 1 for part in ("gate", "up")}, ours={"encoder.blocks.{i}.mlp.fc1": 1})
 """What makes the gate, and what passes it."""
 
 
