@@ -47,9 +47,10 @@ def dino_options(
     Args:
         file: the file.
         family: as above.
-        width, heads: as of `form_of`.
+        width: channels of a token.
         hidden: channels within the feed-forward part, those of the gate not counted.
         gated: that part has a gate.
+        heads: as of `form_of`.
         told: what the file tells of other options, by name.
 
     Raises:

@@ -119,7 +119,8 @@ def importer(backbone: BackboneNames, table: str, root: str, dropped: tuple[str,
 
     Args:
         backbone: the names of Swin in it.
-        table, root: as of `recognise_with`.
+        table: as of `recognise_with`.
+        root: likewise.
         dropped: further beginnings of their names that are left out.
     """
 
