@@ -134,6 +134,11 @@ class EoMT(nn.Module):
         self.masked = (True,) * config.query_blocks
         self.register_load_state_dict_post_hook(lambda net, _: net.remember_fractions())
 
+    @property
+    def aux_names(self) -> tuple[str, ...]:
+        """Return the names of what training gives besides: what queries predict before each block."""
+        return tuple(f"layer_{index}" for index in range(self.config.query_blocks))
+
     # ---- how masks of attention fade
     def remember_fractions(self) -> None:
         """Take over from `mask_fractions` which blocks mask in prediction: a graph cannot ask a tensor."""
@@ -194,9 +199,9 @@ class EoMT(nn.Module):
         for index, block in enumerate(blocks):
             mask, place = None, index - first
             if place == 0:
-                tokens = torch.cat([self.queries.expand(len(tokens), -1, -1), tokens], dim=1)
+                tokens = torch.cat([self.queries.expand(tokens.shape[0], -1, -1), tokens], dim=1)
             if place >= 0 and (self.training or self.masked[place]):
-                earlier[f"layer_{place}"] = found = self.predict(tokens, grid)
+                earlier[self.aux_names[place]] = found = self.predict(tokens, grid)
                 mask = self.masks_of_attention(found.mask_logits.detach(), place, grid)
             tokens = self.encoder.run_stage(partial(block, positions=positions, mask=mask), tokens)
         last = self.predict(tokens, grid)

@@ -134,9 +134,9 @@ class FirstLook(nn.Module):
     def forward(self, token: Tensor, positions: Tensor, features: Tensor) -> Tensor:
         """Map the task token (1, D), positions of queries (Q - 1, D) and features (N, F, h, w) to (N, Q - 1, D)."""
         size = (features.shape[-2], features.shape[-1])
-        places = sine_positions(size, positions.shape[1], features)[None].expand(len(features), -1, -1)
+        places = sine_positions(size, positions.shape[1], features)[None].expand(features.shape[0], -1, -1)
         key = places + self.project(features).flatten(2).transpose(1, 2)
-        x = token.expand(len(features), len(positions), -1)
+        x = token.expand(features.shape[0], len(positions), -1)
         for layer in self.layers:
             x = layer(x, positions, key, places)
         out: Tensor = self.norm(x)
@@ -208,7 +208,7 @@ class OneFormer(nn.Module):
         """Map what the pixel decoder gives to what queries predict: before the first layer and after each, or last."""
         token = self.task_token()
         x = self.first_look(token, self.query_positions[:-1], maps.features)
-        x = torch.cat([x, token.to(x.dtype).expand(len(x), 1, -1)], dim=1)  # (N, Q, D)
+        x = torch.cat([x, token.to(x.dtype).expand(x.shape[0], 1, -1)], dim=1)  # (N, Q, D)
         values = [cells + level for cells, level in zip(maps.cells, self.level_embedding, strict=True)]
         keys = [x + sine_positions(grid, x.shape[2], x) for x, grid in zip(values, maps.grids, strict=True)]
         small = [] if self.training else [resized(maps.features, grid) for grid in maps.grids[: len(self.layers)]]
@@ -247,7 +247,7 @@ ARCHITECTURE = Architecture(
         },
     },
     tiny={
-        "encoder": "swin_w8",
+        "encoder": {"name": "swin_w8", "drop_path": 0.0},
         "queries": 6,
         "channels": 8,
         "mask_channels": 8,
