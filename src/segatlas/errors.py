@@ -93,6 +93,14 @@ class TrainingError(SegAtlasError):
     """Training had to stop; what was reached so far is kept."""
 
 
+class CostError(TrainingError):
+    """What a loss compares is no number. image: which of the batch it is."""
+
+    def __init__(self, message: str, image: int):
+        super().__init__(message)
+        self.image = image
+
+
 class MissingExtraError(SegAtlasError):
     """An optional dependency is not installed."""
 

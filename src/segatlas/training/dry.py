@@ -20,7 +20,7 @@ from segatlas.recipe import Config
 from segatlas.structures import Inputs, Output, further_maps, maps_of
 from segatlas.tasks import TASKS
 from segatlas.training.building import TrainingComponents, build_parts
-from segatlas.training.faults import ADVICE, SMALLER, is_out_of_memory, largest_gradient, require_finite
+from segatlas.training.faults import ADVICE, SMALLER, is_out_of_memory, largest_gradient, require_finite, told_of
 from segatlas.training.freezing import training_mode
 from segatlas.training.inputs import NetworkFacts
 from segatlas.training.machine import check_images, choose_machine
@@ -100,9 +100,10 @@ def dry_run(config: Config) -> DryRun:
         inputs = inputs.changed(channels_last)
     started = time.perf_counter()
     try:
-        output, loss = _one_step(
-            config, parts, inputs, targets, batch.sizes, f"in a dry run on: {', '.join(batch.keys)}"
-        )
+        with told_of(batch.keys, "in a dry run", LOOK_AT):
+            output, loss = _one_step(
+                config, parts, inputs, targets, batch.sizes, f"in a dry run on: {', '.join(batch.keys)}"
+            )
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise

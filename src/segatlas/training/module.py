@@ -18,7 +18,7 @@ from segatlas.models import find_entry
 from segatlas.recipe import Config
 from segatlas.structures import Batch, Inputs, Output
 from segatlas.tasks import TASKS
-from segatlas.training.faults import ADVICE, largest_gradient, require_finite
+from segatlas.training.faults import ADVICE, largest_gradient, require_finite, told_of
 from segatlas.training.freezing import training_mode
 from segatlas.training.optim import build_optimizer
 from segatlas.training.plan import Plan
@@ -75,9 +75,10 @@ class SegmentationModule(pl.LightningModule):
         if self.recipe.train.channels_last:
             inputs = inputs.changed(channels_last)
         output = forward(self.net, inputs, batch.targets, batch.sizes)
-        with torch.autocast(inputs.image.device.type, enabled=False):
+        step = f"at step {self.global_step}"
+        with torch.autocast(inputs.image.device.type, enabled=False), told_of(batch.keys, step, KEPT):
             total, self.last_terms = self.criterion(output, batch.targets)
-        where = f"at step {self.global_step} on: {', '.join(batch.keys)}"
+        where = f"{step} on: {', '.join(batch.keys)}"
         require_finite("loss", float(total.detach()), where, KEPT)
         return total
 
