@@ -135,7 +135,7 @@ def mask_logits(embeddings: Tensor, features: Tensor) -> Tensor:
 
 
 def exact_mask_logits(embeddings: Tensor, features: Tensor) -> Tensor:
-    """Return `mask_logits` in float32 or better whatever the autocast around, as the last logits of all networks are."""
+    """Return `mask_logits` in float32 or better whatever the autocast around, as last logits of all networks are."""
     device = embeddings.device.type
     if device == "meta" or not torch.is_autocast_enabled(device):
         return mask_logits(embeddings, features)
@@ -160,7 +160,7 @@ def sine_positions(grid: tuple[int, int], width: int, like: Tensor) -> Tensor:
         angles = (place / (place[-1:] + 1e-6) * (2 * math.pi))[:, None] / lengths
         axes.append(torch.stack([angles[:, 0::2].sin(), angles[:, 1::2].cos()], dim=2).flatten(1))
     y, x = axes
-    (height, columns), rows = (len(y), len(x)), y[:, None]
+    height, columns, rows = y.shape[0], x.shape[0], y[:, None]
     both = torch.cat([rows.expand(-1, columns, -1), x.expand(height, -1, -1)], dim=2)
     return both.flatten(0, 1).to(like.dtype)
 

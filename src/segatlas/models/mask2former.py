@@ -154,7 +154,7 @@ class Mask2Former(nn.Module):
         """Map what the pixel decoder gives to what queries predict: before the first layer and after each, or last."""
         values = [cells + level for cells, level in zip(maps.cells, self.level_embedding, strict=True)]
         keys = [x + sine_positions(grid, x.shape[2], x) for x, grid in zip(values, maps.grids, strict=True)]
-        x = self.queries.expand(len(maps.features), -1, -1)
+        x = self.queries.expand(maps.features.shape[0], -1, -1)
         found = []
         seen: list[Tensor | None] = [None] * LEVELS  # features at the size of each map
         for index, layer in enumerate(self.layers):

@@ -10,8 +10,8 @@ of a transformer; each then says which class it stands for, or none, and its pro
     coarsest map (N, D, h', w'), with a transformer's encoder on it or without -> pyramid -> features (N, F, h, w)
     queries (N, Q, D) -> layers that look at the coarsest map -> classes (N, Q, K + 1), masks (N, Q, h, w)
 
-Letters: N batch, C image channels, K classes, H W image, D width, F channels of the features, Q queries, h w finest map,
-T = h' w' cells of the coarsest one.
+Letters: N batch, C image channels, K classes, H W image, D width, F channels of the features, Q queries, h w finest
+map, T = h' w' cells of the coarsest one.
 
 How ours differs: nothing in the numbers, which are the authors', MMSegmentation's, MMDetection's and Hugging Face's.
 In eval mode masks are made of the last layer alone.
@@ -143,8 +143,8 @@ class Pyramid(nn.Module):
 class MaskFormer(nn.Module):
     """Encoder, pyramid, layers of queries: classes and masks.
 
-    Parameters: `encoder`; `project`, of the coarsest map; `pixel_layers`; `pyramid`; `query_positions` (Q, D); `layers`;
-    `norm`, `classifier`, `mask_embedding`, which all layers share.
+    Parameters: `encoder`; `project`, of the coarsest map; `pixel_layers`; `pyramid`; `query_positions` (Q, D);
+    `layers`; `norm`, `classifier`, `mask_embedding`, which all layers share.
     """
 
     def __init__(self, config: MaskFormerConfig):
@@ -171,6 +171,8 @@ class MaskFormer(nn.Module):
             start_convolutions(part)
         for part in (self.pixel_layers, self.layers):
             start_matrices(part)
+        first = self.layers[0].get_submodule("self_attention.v")
+        first.get_parameter("weight").requires_grad_(False)  # queries begin as zeros: it never counts
 
     @property
     def aux_names(self) -> tuple[str, ...]:
@@ -197,7 +199,7 @@ class MaskFormer(nn.Module):
     def decode(self, memory: Tensor, positions: Tensor, features: Tensor) -> Sequence[QueryLayer]:
         """Map cells (N, T, D) at positions (T, D) and features to what queries predict after each layer, or last."""
         key = memory + positions
-        x = torch.zeros_like(self.query_positions).expand(len(memory), -1, -1)
+        x = torch.zeros_like(self.query_positions).expand(memory.shape[0], -1, -1)
         found = []
         for index, layer in enumerate(self.layers):
             x = layer(x, self.query_positions, key, memory)

@@ -40,7 +40,22 @@ BEIT = {
 }
 HEADS = (("psp", True), ("aspp", False), ("enc", True))
 TORCHVISION = {"channels": 256, "fuse_kernel_size": 1, "convs": 1}
+MASKS = {"encoder": "swin_w8", "num_classes": 7, "in_channels": 4, "queries": 9, "channels": 64, "mask_channels": 32}
 VARIANTS: dict[tuple[str, str], tuple[dict[str, Any], ...]] = {
+    **{
+        (library, "mask2former"): (
+            {"encoder": "swin_tiny" if library == "hf" else "resnet50"},
+            {**MASKS, "pixel_layers": 2, "pixel_hidden": 16, "points": 2, "layers": 4, "hidden": 24},
+        )
+        for library in ("mmseg", "mmdet", "hf", "detectron2")
+    },
+    **{
+        (library, "maskformer"): (
+            {**MASKS, "layers": 2, "hidden": 24},
+            {"encoder": "swin_tiny" if library == "hf" else "resnet50", "pixel_layers": 0 if library == "hf" else 2},
+        )
+        for library in ("mmseg", "mmdet", "hf", "detectron2")
+    },
     ("mmseg", "fcn"): (
         {"aux": True},
         {"encoder": "resnet18d", "concat_input": False, "convs": 1, "channels": 32},

@@ -67,6 +67,8 @@ SOURCES: dict[str, tuple[str, ...]] = {
         "dpt",
         "eomt",
         "eomt_dinov3",
+        "mask2former",
+        "maskformer",
         "oneformer",
         "oneformer_before_5",
         "segformer",
@@ -83,7 +85,7 @@ SOURCES: dict[str, tuple[str, ...]] = {
     "sanet": ("sanet",),
     "eomt": ("eomt",),
     "mmdet": ("condinst", "mask2former", "mask_rcnn", "maskformer", "panoptic_fpn"),
-    "detectron2": ("mask_rcnn", "panoptic_fpn"),
+    "detectron2": ("mask2former", "mask_rcnn", "maskformer", "panoptic_fpn"),
 }
 """Library -> the files in its folder that end with a record `IMPORTER`, mostly called like the architecture."""
 

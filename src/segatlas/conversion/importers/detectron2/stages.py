@@ -58,16 +58,21 @@ def stage_fields(file: ForeignWeights) -> Mapping[str, Any] | None:
     }
 
 
-def stage_renames() -> Renames:
-    """Return the table of these; a convolution's norm lies below it."""
-    body = [(f"{BODY}.stem.conv1.norm", "encoder.bn1"), (f"{BODY}.stem.conv1", "encoder.conv1")]
-    for theirs, ours in ((f"{BODY}.res{layer + 1}.{{i}}", f"encoder.layer{layer}.{{i}}") for layer in (1, 2, 3, 4)):
+def body_renames(body: str) -> Renames:
+    """Return the table of a ResNet whose names begin so; a convolution's norm lies below it."""
+    found = [(f"{body}.stem.conv1.norm", "encoder.bn1"), (f"{body}.stem.conv1", "encoder.conv1")]
+    for theirs, ours in ((f"{body}.res{layer + 1}.{{i}}", f"encoder.layer{layer}.{{i}}") for layer in (1, 2, 3, 4)):
         for index in (1, 2, 3):
-            body += [
+            found += [
                 (f"{theirs}.conv{index}.norm", f"{ours}.bn{index}"),
                 (f"{theirs}.conv{index}", f"{ours}.conv{index}"),
             ]
-        body += [(f"{theirs}.shortcut.norm", f"{ours}.downsample.1"), (f"{theirs}.shortcut", f"{ours}.downsample.0")]
+        found += [(f"{theirs}.shortcut.norm", f"{ours}.downsample.1"), (f"{theirs}.shortcut", f"{ours}.downsample.0")]
+    return found
+
+
+def stage_renames() -> Renames:
+    """Return the table of these."""
     pyramid = [
         (f"backbone.fpn_{theirs}{level + 2}", f"neck.{theirs}.{level}")
         for theirs in ("lateral", "output")
@@ -76,7 +81,7 @@ def stage_renames() -> Renames:
     boxes = [(f"roi_heads.box_head.fc{index + 1}", f"stages.box_head.layers.{index}") for index in range(4)]
     masks = [(f"{MASK}.mask_fcn{index + 1}", f"stages.mask_head.convs.{index}") for index in range(8)]
     return [
-        *body,
+        *body_renames(BODY),
         *pyramid,
         (f"{RPN}.conv", "stages.rpn.convs.0"),
         (f"{RPN}.objectness_logits", "stages.rpn.scores"),
