@@ -70,7 +70,6 @@ SOURCES: dict[str, tuple[str, ...]] = {
         "mask2former",
         "maskformer",
         "oneformer",
-        "oneformer_before_5",
         "segformer",
         "segformer_before_5",
         "upernet",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from segatlas.config.objects import MASK2FORMER
 from segatlas.conversion.importers.foreign import ForeignWeights
 from segatlas.conversion.importers.importer import Importer
 from segatlas.conversion.importers.renames import Renames
@@ -37,6 +38,7 @@ def recognise(file: ForeignWeights) -> Mapping[str, Any] | None:
         "image_size": image_size(file.shape(_POSITIONS)[1], patch, None, tensor=_POSITIONS),
         "class_position": False,
         "registers": file.shape(f"{_BACKBONE}.reg_token")[1],
+        "layer_scale": 1e-5 if file.has(f"{_BACKBONE}.blocks.0.ls1") else 0.0,
     }
     name, options = dino_options(
         file,
@@ -79,5 +81,6 @@ IMPORTER = Importer(
     architecture="eomt",
     recognise=recognise,
     renames=renames,
+    objects=MASK2FORMER,
     dropped=("encoder.pixel_mean", "encoder.pixel_std", "criterion"),
 )

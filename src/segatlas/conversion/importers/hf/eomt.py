@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from segatlas.config.objects import TRANSFORMERS_EOMT
 from segatlas.conversion.importers.foreign import ForeignWeights
 from segatlas.conversion.importers.importer import Change, Importer
 from segatlas.conversion.importers.renames import Renames
@@ -159,5 +160,6 @@ IMPORTER = Importer(
     renames=renames,
     stacks=stacks,
     changes=changes,
+    objects=TRANSFORMERS_EOMT,
     dropped=("criterion",),
 )

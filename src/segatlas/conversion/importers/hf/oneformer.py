@@ -1,52 +1,48 @@
-"""OneFormerForUniversalSegmentation on Swin, as transformers 5 names its tensors, without what encodes texts."""
+"""OneFormerForUniversalSegmentation on Swin, as transformers 5 and 4 name its tensors, without what encodes texts."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
 
+from segatlas.config.objects import TRANSFORMERS_MASKFORMER
 from segatlas.conversion.importers.foreign import ForeignWeights
 from segatlas.conversion.importers.hf import swin
-from segatlas.conversion.importers.hf.backbones import BackboneNames
+from segatlas.conversion.importers.hf.mask_queries import (
+    DECODER,
+    ENCODER,
+    TRANSFORMER,
+    encoder_fields,
+    padding,
+    require_form,
+)
 from segatlas.conversion.importers.importer import Importer
+from segatlas.conversion.importers.mmseg.mask_queries import attention_stack
 from segatlas.conversion.importers.renames import Renames
 from segatlas.conversion.importers.stacks import Stack
 from segatlas.errors import WeightsError
 from segatlas.models.oneformer import WORDS, OneFormerConfig
 
-_ENCODER, _PIXELS = "pixel_level_module.encoder", "pixel_level_module.decoder"
-_QUERIES = "transformer_module.decoder"
+_PIXELS, _QUERIES = DECODER, f"{TRANSFORMER}.decoder"
 _FIRST = f"{_QUERIES}.query_transformer.decoder"
-_TASK = "task_encoder.task_mlp.layers"
-_BACKBONE = "backbone"
-"""What names of a backbone begin with below other heads of the library."""
+_TASK = "model.task_encoder.task_mlp.layers"
+SWIN = f"{ENCODER}.swin"
+NORMS = [f"{ENCODER}.hidden_states_norms.stage{stage + 1}" for stage in range(4)]
 
 _FIXED = {"pre_norm": False, "enforce_input_proj": False, "use_task_norm": True, "norm": "GN", "common_stride": 4}
 """Setting -> the one value that ours has."""
 
 
-def recognise_with(file: ForeignWeights, table: str, root: str) -> Mapping[str, Any] | None:
-    """Return the fields of the config, None where the file has another network.
-
-    Args:
-        file: the file.
-        table: as of `swin_fields`.
-        root: what all names of the backbone begin with.
-
-    Raises:
-        WeightsError: settings state a form that ours does not have.
-    """
+def recognise(file: ForeignWeights) -> Mapping[str, Any] | None:
+    """See `Importer`."""
     if not file.has(f"{_TASK}.0.0", f"{_FIRST}.norm", f"{_PIXELS}.level_embed", f"{_QUERIES}.class_embed"):
         return None
-    encoder = swin.swin_fields(file, root, table)
+    encoder = encoder_fields(file, SWIN, ENCODER)
     if encoder is None:
         raise WeightsError("a OneFormer around another backbone: only Swin is supported")
-    for key, ours in _FIXED.items():
-        if (stated := file.stated(key)) not in (None, ours):
-            raise WeightsError(f"{key} = {stated}: only {ours} is supported")
+    require_form(file, _FIXED)
     if (words := file.shape(f"{_TASK}.0.0.weight")[1]) != WORDS:
         raise WeightsError(f"a task of {words} numbers: only {WORDS} are supported")
     width, heads = file.shape(f"{_QUERIES}.class_embed.weight")[1], file.setting("num_attention_heads", 8)
@@ -54,7 +50,7 @@ def recognise_with(file: ForeignWeights, table: str, root: str) -> Mapping[str, 
     return {
         **encoder,
         "num_classes": file.shape(f"{_QUERIES}.class_embed.weight")[0] - 1,
-        "queries": file.shape("transformer_module.queries_embedder.weight")[0],
+        "queries": file.shape(f"{TRANSFORMER}.queries_embedder.weight")[0],
         "channels": width,
         "mask_channels": file.shape(f"{_PIXELS}.mask_projection.weight")[0],
         "heads": heads,
@@ -65,10 +61,11 @@ def recognise_with(file: ForeignWeights, table: str, root: str) -> Mapping[str, 
         "layers": file.count(f"{_QUERIES}.layers.{{i}}"),
         "hidden": file.shape(f"{_QUERIES}.layers.0.ffn.linear1.weight")[0],
         "dropout": OneFormerConfig.dropout if (stated := file.stated("dropout")) is None else stated,
+        "padding": padding(file),
     }
 
 
-HEAD: Renames = (
+_HEAD: Renames = (
     (f"{_PIXELS}.level_embed", "pixel_decoder.level_embedding"),
     (f"{_PIXELS}.input_projections.{{i}}.0", "pixel_decoder.project.{i}.conv"),
     (f"{_PIXELS}.input_projections.{{i}}.1", "pixel_decoder.project.{i}.norm"),
@@ -91,8 +88,8 @@ HEAD: Renames = (
     (f"{_FIRST}.layers.{{i}}.linear2", "first_look.layers.{i}.feed_forward.fc2"),
     (f"{_FIRST}.layers.{{i}}", "first_look.layers.{i}"),
     (f"{_FIRST}.norm", "first_look.norm"),
-    ("transformer_module.queries_embedder.weight", "query_positions"),
-    ("transformer_module.level_embed.weight", "level_embedding"),
+    (f"{TRANSFORMER}.queries_embedder.weight", "query_positions"),
+    (f"{TRANSFORMER}.level_embed.weight", "level_embedding"),
     (f"{_QUERIES}.layers.{{i}}.cross_attn.multihead_attn.out_proj", "layers.{i}.cross_attention.proj"),
     (f"{_QUERIES}.layers.{{i}}.cross_attn.norm", "layers.{i}.norm1"),
     *((f"{_QUERIES}.layers.{{i}}.self_attn.self_attn.{x}_proj", f"layers.{{i}}.self_attention.{x}") for x in "qkv"),
@@ -114,57 +111,35 @@ _ATTENTION = {
 """Their attention with one matrix of queries, keys and values -> ours, which has three."""
 
 
-def importer(backbone: BackboneNames, table: str, root: str, dropped: tuple[str, ...] = ()) -> Importer:
-    """Return the importer for the names of one version.
-
-    Args:
-        backbone: the names of Swin in it.
-        table: as of `recognise_with`.
-        root: likewise.
-        dropped: further beginnings of their names that are left out.
-    """
-
-    def recognise(file: ForeignWeights) -> Mapping[str, Any] | None:
-        return recognise_with(file, table, root)
-
-    def renames(config: OneFormerConfig) -> Renames:
-        if config.encoder.name not in backbone.encoders or config.padding != OneFormerConfig.padding:
-            raise WeightsError(f"Hugging Face has no OneFormer on '{config.encoder.name}', or with such padding")
-        return [*((below(theirs), ours) for theirs, ours in backbone.renames(config.encoder)), *HEAD]
-
-    def stacks(config: OneFormerConfig) -> Sequence[Stack]:
-        of_encoder = [
-            replace(stack, theirs={below(name): rows for name, rows in stack.theirs.items()})
-            for stack in backbone.stacks(config.encoder)
-        ]
-        of_queries = [
-            Stack(theirs={f"{theirs}.in_proj_{kind}": 1}, ours={f"{ours}.{x}.{kind}": 1 for x in "qkv"})
-            for theirs, ours in _ATTENTION.items()
-            for kind in ("weight", "bias")
-        ]
-        return [*of_encoder, *of_queries]
-
-    def constants(config: OneFormerConfig) -> Mapping[str, Tensor]:
-        return {below(name): tensor for name, tensor in backbone.constants(config.encoder).items()}
-
-    return Importer(
-        source="hf",
-        architecture="oneformer",
-        recognise=recognise,
-        renames=renames,
-        stacks=stacks,
-        dropped=("text_mapper", "criterion", *map(below, dropped)),
-        constants=constants,
-    )
+def renames(config: OneFormerConfig) -> Renames:
+    """See `Importer`. The library's group norms have 32 groups always."""
+    return [
+        *swin.block_renames(SWIN),
+        *swin.other_renames(SWIN, NORMS),
+        *swin.block_renames_before_5(ENCODER),
+        *swin.other_renames(ENCODER, NORMS),
+        *_HEAD,
+    ]
 
 
-def below(name: str) -> str:
-    """Return a name of a backbone as it is inside a OneFormer."""
-    return _ENCODER + name.removeprefix(_BACKBONE)
+def stacks(config: OneFormerConfig) -> Sequence[Stack]:
+    """See `Importer`."""
+    stacked = [attention_stack(a, b, kind) for a, b in _ATTENTION.items() for kind in ("weight", "bias")]
+    return [*stacked, swin.block_stack(SWIN), swin.block_stack_before_5(ENCODER)]
 
 
-IMPORTER = importer(
-    swin.BACKBONE,
-    "attention.relative_position_bias.relative_position_bias_table",
-    f"{_ENCODER}.swin",
+def constants(config: OneFormerConfig) -> Mapping[str, Tensor]:
+    """See `Importer`."""
+    return swin.unused_norm(f"{SWIN}.layernorm", config.encoder)
+
+
+IMPORTER = Importer(
+    source="hf",
+    architecture="oneformer",
+    recognise=recognise,
+    renames=renames,
+    stacks=stacks,
+    dropped=("model.text_mapper", "criterion", *swin.index_before_5(ENCODER)),
+    constants=constants,
+    objects=TRANSFORMERS_MASKFORMER,
 )
