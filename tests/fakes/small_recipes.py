@@ -100,7 +100,13 @@ def narrow(name: str) -> list[str]:
     if hasattr(network, "queries"):
         further += ["model.queries=5"]
     if hasattr(network, "first_layers"):  # two decoders
-        further += ["model.mask_channels=8", "model.groups=4", "model.heads=2", "model.pixel_layers=1", "model.layers=2"]
+        further += [
+            "model.mask_channels=8",
+            "model.groups=4",
+            "model.heads=2",
+            "model.pixel_layers=1",
+            "model.layers=2",
+        ]
         further += ["model.pixel_hidden=16", "model.hidden=16", "model.first_layers=1"]
     if hasattr(whole, "part_channels"):  # of the host's
         further += ["model.part_channels=8"]
@@ -111,6 +117,9 @@ def narrow(name: str) -> list[str]:
     if hasattr(network, "box_channels"):  # two stages
         further += ["model.neck_channels=8", "model.box_channels=16", "model.mask_channels=8", "model.mask_convs=1"]
         further += ["model.proposals=[64,16]", "model.train_proposals=[64,32]"]
+    if hasattr(network, "pixel_layers"):  # queries
+        further += ["model.queries=8", "model.mask_channels=8", "model.pixel_layers=1", "model.layers=2"]
+        further += ["model.hidden=16"]
     if hasattr(network, "mask_features"):  # cells with masks
         further += ["model.neck_channels=8", "model.head_channels=8", "model.groups=2", "model.head_convs=1"]
         further += ["model.mask_channels=8", "model.mask_convs=1"]

@@ -116,6 +116,9 @@ def convert_file(
         described["preprocessing"] = replace(described["preprocessing"], resize=importer.resize)
     described["objects"] = importer.objects
     described["things"] = getattr(net, "things", ())
+    seen = ForeignWeights(tensors=part.inside, settings=found.settings)
+    described |= importer.facts(seen, settings)
+    notes += seen.notes
     hashed = sha256(path, error=WeightsError)
     card = make_card(net, source=f"{title}: {path.name}, sha256 {hashed}", **{**described, **facts})
     folder = Path(out)

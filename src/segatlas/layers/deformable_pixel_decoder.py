@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from segatlas.layers.conv import ConvGroupNorm, ConvGroupNormReLU
 from segatlas.layers.deformable_attention import DeformableAttention, Grid, centers
-from segatlas.layers.query_decoder import FeedForward, sine_positions
+from segatlas.layers.query_decoder import QueryFeedForward, sine_positions
 
 
 class DecodedMaps(NamedTuple):
@@ -41,7 +41,7 @@ class DeformableLayer(nn.Module):
         super().__init__()
         self.attention = DeformableAttention(width, heads=heads, levels=levels, points=points)
         self.norm1 = nn.LayerNorm(width)
-        self.feed_forward = FeedForward(width, hidden)
+        self.feed_forward = QueryFeedForward(width, hidden)
         self.norm2 = nn.LayerNorm(width)
         for layer in (self.feed_forward.fc1, self.feed_forward.fc2):
             nn.init.xavier_uniform_(layer.weight)

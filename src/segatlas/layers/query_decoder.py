@@ -17,7 +17,7 @@ TEMPERATURE = 10000
 """Ratio of the longest wave to the shortest, about."""
 
 
-class Attention(nn.Module):
+class MultiHeadAttention(nn.Module):
     """Attention of queries to keys with values, all of the same width.
 
     Args:
@@ -46,7 +46,7 @@ class Attention(nn.Module):
         return x.unflatten(2, (self.heads, -1)).transpose(1, 2)  # (N, M, Q, D / M)
 
 
-class FeedForward(nn.Sequential):
+class QueryFeedForward(nn.Sequential):
     """Widen, ReLU, narrow; a fraction is dropped behind either step while training."""
 
     def __init__(self, width: int, hidden: int, *, dropout: float = 0.0):
@@ -70,9 +70,9 @@ class PlainLayer(nn.Module):
 
     def __init__(self, width: int, *, heads: int, hidden: int, dropout: float = 0.0):
         super().__init__()
-        self.self_attention = Attention(width, heads=heads, dropout=dropout)
-        self.cross_attention = Attention(width, heads=heads, dropout=dropout)
-        self.feed_forward = FeedForward(width, hidden, dropout=dropout)
+        self.self_attention = MultiHeadAttention(width, heads=heads, dropout=dropout)
+        self.cross_attention = MultiHeadAttention(width, heads=heads, dropout=dropout)
+        self.feed_forward = QueryFeedForward(width, hidden, dropout=dropout)
         self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(width) for _ in range(3))
         self.dropout = nn.Dropout(dropout)
 
@@ -93,9 +93,9 @@ class MaskedLayer(nn.Module):
 
     def __init__(self, width: int, *, heads: int, hidden: int, dropout: float = 0.0):
         super().__init__()
-        self.cross_attention = Attention(width, heads=heads, dropout=dropout)
-        self.self_attention = Attention(width, heads=heads, dropout=dropout)
-        self.feed_forward = FeedForward(width, hidden, dropout=dropout)
+        self.cross_attention = MultiHeadAttention(width, heads=heads, dropout=dropout)
+        self.self_attention = MultiHeadAttention(width, heads=heads, dropout=dropout)
+        self.feed_forward = QueryFeedForward(width, hidden, dropout=dropout)
         self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(width) for _ in range(3))
         self.dropout = nn.Dropout(dropout)
 
@@ -147,8 +147,8 @@ def exact_mask_logits(embeddings: Tensor, features: Tensor) -> Tensor:
 def sine_positions(grid: tuple[int, int], width: int, like: Tensor) -> Tensor:
     """Return where the cells of a map of so many rows and columns are, as waves of many lengths: (h w, D).
 
-    The first half of the channels tells the row, the other the column; sine and cosine of each wave stand side by side
-    (Carion et al. 2020, https://arxiv.org/abs/2005.12872). Computed in float32 as all libraries do, then of the
+    The first half of the channels tells the row, the other the column; sine and cosine of each wave are adjacent
+    (Carion et al. 2020, https://arxiv.org/abs/2005.12872). Computed in float32 as the authors do, then of the
     device and precision of `like`.
     """
     half = width // 2

@@ -285,7 +285,9 @@ ARCHITECTURES: dict[str, ArchitectureEntry] = {
             "QueryMasks",
             "https://arxiv.org/abs/2112.01527",
             ("mask2former_r50", "mask2former_r101", *(f"mask2former_swin_{size}" for size in "tsbl")),
-            needs=Needs(targets=("SegmentsTarget", "InstancesTarget", "SemanticTarget")),
+            needs=Needs(
+                targets=("SegmentsTarget", "InstancesTarget", "SemanticTarget"), losses=("query_points", "query_maps")
+            ),
         ),
         ArchitectureEntry(
             "maskformer",
@@ -298,7 +300,9 @@ ARCHITECTURES: dict[str, ArchitectureEntry] = {
                 *(f"maskformer_{encoder}" for encoder in ("r50", "r101", "r50_panoptic")),
                 *(f"maskformer_swin_{size}" for size in "tsbl"),
             ),
-            needs=Needs(targets=("SemanticTarget", "SegmentsTarget", "InstancesTarget")),
+            needs=Needs(
+                targets=("SemanticTarget", "SegmentsTarget", "InstancesTarget"), losses=("query_maps", "query_points")
+            ),
         ),
         ArchitectureEntry(
             "panoptic_fpn",

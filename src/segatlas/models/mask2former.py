@@ -183,7 +183,7 @@ ARCHITECTURE = Architecture(
     output=QueryMasks,
     config=Mask2FormerConfig,
     build=Mask2Former,
-    needs=Needs(targets=("SegmentsTarget", "InstancesTarget", "SemanticTarget")),
+    needs=Needs(targets=("SegmentsTarget", "InstancesTarget", "SemanticTarget"), losses=("query_points", "query_maps")),
     variants={
         "mask2former_r50": {"encoder": "resnet50"},
         "mask2former_r101": {"encoder": "resnet101"},

@@ -32,10 +32,10 @@ from segatlas.layers.conv import ConvGroupNorm, ConvGroupNormReLU
 from segatlas.layers.deformable_pixel_decoder import start_convolutions
 from segatlas.layers.padding import pad_to_multiple
 from segatlas.layers.query_decoder import (
-    Attention,
-    FeedForward,
     MaskEmbedding,
+    MultiHeadAttention,
     PlainLayer,
+    QueryFeedForward,
     exact_mask_logits,
     sine_positions,
     start_matrices,
@@ -99,8 +99,8 @@ class EncoderLayer(nn.Module):
     def __init__(self, config: MaskFormerConfig):
         super().__init__()
         width = config.channels
-        self.self_attention = Attention(width, heads=config.heads, dropout=config.dropout)
-        self.feed_forward = FeedForward(width, config.hidden, dropout=config.dropout)
+        self.self_attention = MultiHeadAttention(width, heads=config.heads, dropout=config.dropout)
+        self.feed_forward = QueryFeedForward(width, config.hidden, dropout=config.dropout)
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.dropout = nn.Dropout(config.dropout)
 
@@ -167,10 +167,10 @@ class MaskFormer(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.classifier = nn.Linear(width, config.num_classes + 1)
         self.mask_embedding = MaskEmbedding(width, config.mask_channels)
-        for part in (self.project, self.pyramid):
-            start_convolutions(part)
-        for part in (self.pixel_layers, self.layers):
-            start_matrices(part)
+        start_convolutions(self.project)
+        start_convolutions(self.pyramid)
+        start_matrices(self.pixel_layers)
+        start_matrices(self.layers)
         first = self.layers[0].get_submodule("self_attention.v")
         first.get_parameter("weight").requires_grad_(False)  # queries begin as zeros: it never counts
 
@@ -221,7 +221,7 @@ ARCHITECTURE = Architecture(
     output=QueryMasks,
     config=MaskFormerConfig,
     build=MaskFormer,
-    needs=Needs(targets=("SemanticTarget", "SegmentsTarget", "InstancesTarget")),
+    needs=Needs(targets=("SemanticTarget", "SegmentsTarget", "InstancesTarget"), losses=("query_maps", "query_points")),
     variants={
         "maskformer_r50": {"encoder": "resnet50"},
         "maskformer_r101": {"encoder": "resnet101"},

@@ -46,3 +46,4 @@ class Importer:
     objects: ObjectRule = field(default_factory=ObjectRule)
     resize: str | None = None
     constants: Callable[[Any], Mapping[str, Tensor]] = field(default=lambda config: {})
+    facts: Callable[[ForeignWeights, Any], Mapping[str, Any]] = field(default=lambda file, config: {})

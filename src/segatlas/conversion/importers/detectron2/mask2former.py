@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from segatlas.config.objects import MASK2FORMER
 from segatlas.conversion.importers.detectron2.mask_queries import (
     EMBEDDINGS,
     PIXEL,
@@ -16,6 +17,7 @@ from segatlas.conversion.importers.detectron2.mask_queries import (
     encoder_constants,
     encoder_fields,
     encoder_renames,
+    facts_of,
     head_fields,
 )
 from segatlas.conversion.importers.foreign import ForeignWeights
@@ -97,6 +99,11 @@ def constants(config: Mask2FormerConfig) -> Mapping[str, Tensor]:
     return encoder_constants(config.encoder)
 
 
+def facts(file: ForeignWeights, config: Mask2FormerConfig) -> Mapping[str, Any]:
+    """See `Importer`."""
+    return facts_of(file, config, MASK2FORMER)
+
+
 IMPORTER = Importer(
     source="detectron2",
     architecture="mask2former",
@@ -105,4 +112,5 @@ IMPORTER = Importer(
     stacks=stacks,
     dropped=("criterion", "pixel_mean", "pixel_std"),
     constants=constants,
+    facts=facts,
 )

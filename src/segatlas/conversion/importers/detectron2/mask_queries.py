@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from segatlas.build.swin_weights import side_of
+from segatlas.checkpoint.preprocessing import default_preprocessing
+from segatlas.config.objects import ObjectRule
 from segatlas.conversion.importers.detectron2.stages import body_renames
 from segatlas.conversion.importers.foreign import ForeignWeights
+from segatlas.conversion.importers.query_facts import query_facts, with_score
 from segatlas.conversion.importers.renames import Renames
 from segatlas.conversion.importers.stacks import Stack
 from segatlas.conversion.importers.stages import resnet_name
@@ -60,6 +64,22 @@ def head_fields(file: ForeignWeights) -> dict[str, Any]:
         "padding": divisor if divisor > 0 else 1,
         "bgr": file.setting("INPUT.FORMAT", "RGB") == "BGR",
     }
+
+
+def facts_of(file: ForeignWeights, config: Any, rule: ObjectRule) -> dict[str, Any]:
+    """Return the further fields of a card. Without a configuration, images are those of the authors' own.
+
+    Their networks make objects, segments and class maps, whichever are on; of several the first of these is taken.
+    """
+    test = file.stated("MODEL.MASK_FORMER.TEST")
+    test = test if isinstance(test, Mapping) else {}
+    on = (task for task in ("panoptic", "instance", "semantic") if test.get(f"{task.upper()}_ON"))
+    stated = with_score(rule, test, ("OBJECT_MASK_THRESHOLD", "OVERLAP_THRESHOLD"))
+    found = query_facts(file, config.num_classes, stated, task=next(on, None))
+    if file.stated("MODEL.PIXEL_MEAN") is None:
+        resize = f"fit:{file.stated('INPUT.MIN_SIZE_TEST') or 800}x{file.stated('INPUT.MAX_SIZE_TEST') or 1333}"
+        found["preprocessing"] = replace(default_preprocessing(config.in_channels), resize=resize)
+    return found
 
 
 def encoder_renames(encoder: str) -> Renames:

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from segatlas.config.objects import MMDET_MASKFORMER
 from segatlas.conversion.importers.detectron2.mask_queries import (
     EMBEDDINGS,
     PIXEL,
@@ -16,6 +17,7 @@ from segatlas.conversion.importers.detectron2.mask_queries import (
     encoder_constants,
     encoder_fields,
     encoder_renames,
+    facts_of,
     head_fields,
 )
 from segatlas.conversion.importers.foreign import ForeignWeights
@@ -85,6 +87,11 @@ def constants(config: MaskFormerConfig) -> Mapping[str, Tensor]:
     return encoder_constants(config.encoder)
 
 
+def facts(file: ForeignWeights, config: MaskFormerConfig) -> Mapping[str, Any]:
+    """See `Importer`."""
+    return facts_of(file, config, MMDET_MASKFORMER)
+
+
 IMPORTER = Importer(
     source="detectron2",
     architecture="maskformer",
@@ -93,4 +100,5 @@ IMPORTER = Importer(
     stacks=stacks,
     dropped=("criterion", "pixel_mean", "pixel_std"),
     constants=constants,
+    facts=facts,
 )

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from segatlas.config.objects import TRANSFORMERS_MASK2FORMER
 from segatlas.conversion.importers.foreign import ForeignWeights
 from segatlas.conversion.importers.hf import swin
 from segatlas.conversion.importers.hf.mask_queries import (
@@ -19,11 +20,13 @@ from segatlas.conversion.importers.hf.mask_queries import (
 )
 from segatlas.conversion.importers.importer import Importer
 from segatlas.conversion.importers.mmseg.mask_queries import attention_stack
+from segatlas.conversion.importers.query_facts import query_facts
 from segatlas.conversion.importers.renames import Renames
 from segatlas.conversion.importers.stacks import Stack
 from segatlas.models.mask2former import LEVELS, Mask2FormerConfig
 
 SWIN, LAYER, PIXEL_LAYER = f"{ENCODER}.swin", f"{TRANSFORMER}.decoder.layers", f"{DECODER}.encoder.layers"
+RULE = TRANSFORMERS_MASK2FORMER
 NORMS = [f"{ENCODER}.hidden_states_norms.stage{stage + 1}" for stage in range(4)]
 
 
@@ -108,6 +111,11 @@ def constants(config: Mask2FormerConfig) -> Mapping[str, Tensor]:
     return swin.unused_norm(f"{SWIN}.layernorm", config.encoder)
 
 
+def facts(file: ForeignWeights, config: Mask2FormerConfig) -> Mapping[str, Any]:
+    """See `Importer`. Nothing there tells the task."""
+    return query_facts(file, config.num_classes, RULE, class_maps=RULE)
+
+
 IMPORTER = Importer(
     source="hf",
     architecture="mask2former",
@@ -116,4 +124,5 @@ IMPORTER = Importer(
     stacks=stacks,
     dropped=("criterion", *swin.index_before_5(ENCODER)),
     constants=constants,
+    facts=facts,
 )

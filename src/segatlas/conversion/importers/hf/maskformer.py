@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from segatlas.config.objects import TRANSFORMERS_MASKFORMER
 from segatlas.conversion.importers.foreign import ForeignWeights
 from segatlas.conversion.importers.hf import swin
 from segatlas.conversion.importers.hf.mask_queries import (
@@ -18,6 +19,7 @@ from segatlas.conversion.importers.hf.mask_queries import (
     require_form,
 )
 from segatlas.conversion.importers.importer import Importer
+from segatlas.conversion.importers.query_facts import query_facts
 from segatlas.conversion.importers.renames import Renames
 from segatlas.conversion.importers.stacks import Stack
 from segatlas.encoders.swin import SIZES
@@ -25,6 +27,7 @@ from segatlas.errors import WeightsError
 from segatlas.models.maskformer import LEVELS, MaskFormerConfig
 
 SWIN, LAYER, PYRAMID = f"{ENCODER}.model", f"{TRANSFORMER}.decoder.layers", f"{DECODER}.fpn"
+RULE = TRANSFORMERS_MASKFORMER
 NORMS = [f"{ENCODER}.hidden_states_norms.{stage}" for stage in range(4)]
 
 
@@ -114,6 +117,11 @@ def constants(config: MaskFormerConfig) -> Mapping[str, Tensor]:
     return swin.unused_norm(f"{SWIN}.layernorm", config.encoder)
 
 
+def facts(file: ForeignWeights, config: MaskFormerConfig) -> Mapping[str, Any]:
+    """See `Importer`. Nothing there tells the task."""
+    return query_facts(file, config.num_classes, RULE, class_maps=RULE)
+
+
 IMPORTER = Importer(
     source="hf",
     architecture="maskformer",
@@ -122,4 +130,5 @@ IMPORTER = Importer(
     stacks=stacks,
     dropped=("criterion", *swin.index_before_5(SWIN)),
     constants=constants,
+    facts=facts,
 )

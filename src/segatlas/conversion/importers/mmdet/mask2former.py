@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from segatlas.config.objects import MASK2FORMER
 from segatlas.conversion.importers.foreign import ForeignWeights
 from segatlas.conversion.importers.importer import Importer
+from segatlas.conversion.importers.mmdet.query_facts import facts_of
 from segatlas.conversion.importers.mmdet.source import is_bgr
 from segatlas.conversion.importers.mmseg.backbones import encoder_changes, encoder_constants
 from segatlas.conversion.importers.mmseg.mask_queries import mask2former_fields, mask2former_renames, query_stacks
@@ -32,6 +34,11 @@ def stacks(config: Mask2FormerConfig) -> Sequence[Stack]:
     return query_stacks(HEAD, config)
 
 
+def facts(file: ForeignWeights, config: Mask2FormerConfig) -> Mapping[str, Any]:
+    """See `Importer`."""
+    return facts_of(file, config.num_classes, MASK2FORMER)
+
+
 IMPORTER = Importer(
     source="mmdet",
     architecture="mask2former",
@@ -40,4 +47,5 @@ IMPORTER = Importer(
     changes=encoder_changes,
     stacks=stacks,
     constants=encoder_constants,
+    facts=facts,
 )

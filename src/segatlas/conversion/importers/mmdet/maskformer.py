@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from segatlas.config.objects import MMDET_MASKFORMER
 from segatlas.conversion.importers.foreign import ForeignWeights
 from segatlas.conversion.importers.importer import Importer
+from segatlas.conversion.importers.mmdet.query_facts import facts_of
 from segatlas.conversion.importers.mmdet.source import is_bgr
 from segatlas.conversion.importers.mmseg.backbones import encoder_changes, encoder_constants
 from segatlas.conversion.importers.mmseg.mask_queries import maskformer_fields, maskformer_renames, query_stacks
@@ -32,6 +34,11 @@ def stacks(config: MaskFormerConfig) -> Sequence[Stack]:
     return query_stacks(HEAD, config)
 
 
+def facts(file: ForeignWeights, config: MaskFormerConfig) -> Mapping[str, Any]:
+    """See `Importer`."""
+    return facts_of(file, config.num_classes, MMDET_MASKFORMER)
+
+
 IMPORTER = Importer(
     source="mmdet",
     architecture="maskformer",
@@ -40,4 +47,5 @@ IMPORTER = Importer(
     changes=encoder_changes,
     stacks=stacks,
     constants=encoder_constants,
+    facts=facts,
 )

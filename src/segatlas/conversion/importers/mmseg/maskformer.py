@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from segatlas.config.objects import CLASS_MAPS_OF_QUERIES
 from segatlas.conversion.importers.foreign import ForeignWeights
 from segatlas.conversion.importers.importer import Importer
 from segatlas.conversion.importers.mmseg.backbones import encoder_changes, encoder_constants
@@ -31,6 +32,11 @@ def stacks(config: MaskFormerConfig) -> Sequence[Stack]:
     return query_stacks(HEAD, config)
 
 
+def facts(file: ForeignWeights, config: MaskFormerConfig) -> Mapping[str, Any]:
+    """See `Importer`: all are for class maps."""
+    return {"task": "semantic", "objects": CLASS_MAPS_OF_QUERIES}
+
+
 IMPORTER = Importer(
     source="mmseg",
     architecture="maskformer",
@@ -39,4 +45,5 @@ IMPORTER = Importer(
     changes=encoder_changes,
     stacks=stacks,
     constants=encoder_constants,
+    facts=facts,
 )
