@@ -58,6 +58,64 @@ class QueryFeedForward(nn.Sequential):
         self.dropout2 = nn.Dropout(dropout)
 
 
+class PlainLayer(nn.Module):
+    """Attention among queries, attention to a map, feed-forward part; each added, then a norm: DETR's decoder layer.
+
+    Args:
+        width: D.
+        heads: M.
+        hidden: width of the feed-forward part.
+        dropout: fraction dropped while training.
+    """
+
+    def __init__(self, width: int, *, heads: int, hidden: int, dropout: float = 0.0):
+        super().__init__()
+        self.self_attention = MultiHeadAttention(width, heads=heads, dropout=dropout)
+        self.cross_attention = MultiHeadAttention(width, heads=heads, dropout=dropout)
+        self.feed_forward = QueryFeedForward(width, hidden, dropout=dropout)
+        self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(width) for _ in range(3))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, positions: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Map queries (N, Q, D) at positions (Q, D) to the same shape; keys and values are (N, T, D)."""
+        placed = x + positions
+        x = self.norm1(x + self.dropout(self.self_attention(placed, placed, x)))
+        x = self.norm2(x + self.dropout(self.cross_attention(x + positions, key, value)))
+        out: Tensor = self.norm3(x + self.feed_forward(x))
+        return out
+
+
+class MaskedLayer(nn.Module):
+    """Masked attention to a map, attention among queries, feed-forward part; each added, then a norm: Mask2Former's.
+
+    Args: as of `PlainLayer`.
+    """
+
+    def __init__(self, width: int, *, heads: int, hidden: int, dropout: float = 0.0):
+        super().__init__()
+        self.cross_attention = MultiHeadAttention(width, heads=heads, dropout=dropout)
+        self.self_attention = MultiHeadAttention(width, heads=heads, dropout=dropout)
+        self.feed_forward = QueryFeedForward(width, hidden, dropout=dropout)
+        self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(width) for _ in range(3))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, positions: Tensor, key: Tensor, value: Tensor, allowed: Tensor) -> Tensor:
+        """Map queries (N, Q, D) at positions (Q, D) to the same shape.
+
+        Args:
+            x: the queries.
+            positions: added to them where they attend.
+            key: (N, T, D), of the cells of a map.
+            value: likewise.
+            allowed: (N, 1, Q, T) bool, where each may look.
+        """
+        x = self.norm1(x + self.dropout(self.cross_attention(x + positions, key, value, allowed)))
+        placed = x + positions
+        x = self.norm2(x + self.dropout(self.self_attention(placed, placed, x)))
+        out: Tensor = self.norm3(x + self.feed_forward(x))
+        return out
+
+
 class MaskEmbedding(nn.Sequential):
     """What a query looks for in the map that masks are made of: three matrices with ReLU between them."""
 
@@ -105,3 +163,22 @@ def sine_positions(grid: tuple[int, int], width: int, like: Tensor) -> Tensor:
     height, columns, rows = y.shape[0], x.shape[0], y[:, None]
     both = torch.cat([rows.expand(-1, columns, -1), x.expand(height, -1, -1)], dim=2)
     return both.flatten(0, 1).to(like.dtype)
+
+
+def resized(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Interpolate a map (N, C, h, w) to another size."""
+    return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+
+
+def allowed_cells(logits: Tensor) -> Tensor:
+    """Return where queries may look, (N, 1, Q, T) bool, of their masks (N, Q, h, w): inside, or all if empty."""
+    inside = (logits >= 0).flatten(2)[:, None]
+    return inside | ~inside.any(dim=3, keepdim=True)
+
+
+def start_matrices(root: nn.Module) -> None:
+    """Set the authors' starting weights: every matrix uniform by the number of its rows and columns, every bias 0."""
+    for module in root.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            nn.init.zeros_(module.bias)

@@ -27,19 +27,20 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from segatlas.encoders.spec import EncoderSpec, create_encoder
 from segatlas.errors import UsageError
 from segatlas.layers.deformable_pixel_decoder import DecodedMaps, DeformablePixelDecoder
 from segatlas.layers.padding import pad_to_multiple
 from segatlas.layers.query_decoder import (
+    MaskedLayer,
     MaskEmbedding,
-    MultiHeadAttention,
-    QueryFeedForward,
+    allowed_cells,
     exact_mask_logits,
     mask_logits,
+    resized,
     sine_positions,
+    start_matrices,
 )
 from segatlas.models.architecture import Architecture, require_at_least
 from segatlas.models.needs import Needs
@@ -98,35 +99,6 @@ class Mask2FormerConfig:
             raise UsageError(f"channels: got {self.channels}, expected a multiple of 4")
 
 
-class DecoderLayer(nn.Module):
-    """Masked attention to a map, attention among queries, feed-forward part; each added, then a norm."""
-
-    def __init__(self, config: Mask2FormerConfig):
-        super().__init__()
-        width = config.channels
-        self.cross_attention = MultiHeadAttention(width, heads=config.heads, dropout=config.dropout)
-        self.self_attention = MultiHeadAttention(width, heads=config.heads, dropout=config.dropout)
-        self.feed_forward = QueryFeedForward(width, config.hidden, dropout=config.dropout)
-        self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(width) for _ in range(3))
-        self.dropout = nn.Dropout(config.dropout)
-
-    def forward(self, x: Tensor, positions: Tensor, key: Tensor, value: Tensor, allowed: Tensor) -> Tensor:
-        """Map queries (N, Q, D) at positions (Q, D) to the same shape.
-
-        Args:
-            x: the queries.
-            positions: added to them where they attend.
-            key: (N, T_i, D), of the cells of a map.
-            value: likewise.
-            allowed: (N, 1, Q, T_i) bool, where each may look.
-        """
-        x = self.norm1(x + self.dropout(self.cross_attention(x + positions, key, value, allowed)))
-        placed = x + positions
-        x = self.norm2(x + self.dropout(self.self_attention(placed, placed, x)))
-        out: Tensor = self.norm3(x + self.feed_forward(x))
-        return out
-
-
 class Mask2Former(nn.Module):
     """Encoder, pixel decoder, layers of queries: classes and masks.
 
@@ -156,11 +128,14 @@ class Mask2Former(nn.Module):
         self.queries = nn.Parameter(torch.randn(config.queries, width))
         self.query_positions = nn.Parameter(torch.randn(config.queries, width))
         self.level_embedding = nn.Parameter(torch.randn(LEVELS, width))
-        self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.layers))
+        heads, hidden, dropout = config.heads, config.hidden, config.dropout
+        self.layers = nn.ModuleList(
+            MaskedLayer(width, heads=heads, hidden=hidden, dropout=dropout) for _ in range(config.layers)
+        )
         self.norm = nn.LayerNorm(width)
         self.classifier = nn.Linear(width, config.num_classes + 1)
         self.mask_embedding = MaskEmbedding(width, config.mask_channels)
-        start(self.layers)
+        start_matrices(self.layers)
 
     @property
     def aux_names(self) -> tuple[str, ...]:
@@ -198,25 +173,6 @@ class Mask2Former(nn.Module):
         """Map queries (N, Q, D) and features (N, F, h, w) to classes and masks."""
         x = self.norm(x)
         return QueryLayer(self.classifier(x), exact_mask_logits(self.mask_embedding(x), features))
-
-
-def resized(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Interpolate a map (N, C, h, w) to another size."""
-    return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
-
-
-def allowed_cells(logits: Tensor) -> Tensor:
-    """Return where queries may look, (N, 1, Q, T_i) bool, of their masks (N, Q, h_i, w_i): inside, or all if empty."""
-    inside = (logits >= 0).flatten(2)[:, None]
-    return inside | ~inside.any(dim=3, keepdim=True)
-
-
-def start(layers: nn.Module) -> None:
-    """Set the authors' starting weights: every matrix uniform by the number of its rows and columns, every bias 0."""
-    for module in layers.modules():
-        if isinstance(module, nn.Linear):
-            nn.init.xavier_uniform_(module.weight)
-            nn.init.zeros_(module.bias)
 
 
 ARCHITECTURE = Architecture(

@@ -34,9 +34,11 @@ from segatlas.layers.padding import pad_to_multiple
 from segatlas.layers.query_decoder import (
     MaskEmbedding,
     MultiHeadAttention,
+    PlainLayer,
     QueryFeedForward,
     exact_mask_logits,
     sine_positions,
+    start_matrices,
 )
 from segatlas.models.architecture import Architecture, require_at_least
 from segatlas.models.needs import Needs
@@ -110,27 +112,6 @@ class EncoderLayer(nn.Module):
         return out
 
 
-class DecoderLayer(nn.Module):
-    """Attention among queries, attention to the map, feed-forward part; each added, then a norm."""
-
-    def __init__(self, config: MaskFormerConfig):
-        super().__init__()
-        width = config.channels
-        self.self_attention = MultiHeadAttention(width, heads=config.heads, dropout=config.dropout)
-        self.cross_attention = MultiHeadAttention(width, heads=config.heads, dropout=config.dropout)
-        self.feed_forward = QueryFeedForward(width, config.hidden, dropout=config.dropout)
-        self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(width) for _ in range(3))
-        self.dropout = nn.Dropout(config.dropout)
-
-    def forward(self, x: Tensor, positions: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Map queries (N, Q, D) at positions (Q, D) to the same shape; keys and values are (N, T, D)."""
-        placed = x + positions
-        x = self.norm1(x + self.dropout(self.self_attention(placed, placed, x)))
-        x = self.norm2(x + self.dropout(self.cross_attention(x + positions, key, value)))
-        out: Tensor = self.norm3(x + self.feed_forward(x))
-        return out
-
-
 class Pyramid(nn.Module):
     """From the coarsest map to the finest: upsampled by nearest neighbour, added to the next, convolved.
 
@@ -179,14 +160,17 @@ class MaskFormer(nn.Module):
             channels[-1] = width
         self.pyramid = Pyramid(channels, width, config.mask_channels, groups=config.groups)
         self.query_positions = nn.Parameter(torch.randn(config.queries, width))
-        self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.layers))
+        heads, hidden, dropout = config.heads, config.hidden, config.dropout
+        self.layers = nn.ModuleList(
+            PlainLayer(width, heads=heads, hidden=hidden, dropout=dropout) for _ in range(config.layers)
+        )
         self.norm = nn.LayerNorm(width)
         self.classifier = nn.Linear(width, config.num_classes + 1)
         self.mask_embedding = MaskEmbedding(width, config.mask_channels)
         start_convolutions(self.project)
         start_convolutions(self.pyramid)
-        start(self.pixel_layers)
-        start(self.layers)
+        start_matrices(self.pixel_layers)
+        start_matrices(self.layers)
         first = self.layers[0].get_submodule("self_attention.v")
         first.get_parameter("weight").requires_grad_(False)  # queries begin as zeros: it never counts
 
@@ -227,14 +211,6 @@ class MaskFormer(nn.Module):
         """Map queries (N, Q, D) and features (N, F, h, w) to classes and masks."""
         x = self.norm(x)
         return QueryLayer(self.classifier(x), exact_mask_logits(self.mask_embedding(x), features))
-
-
-def start(layers: nn.Module) -> None:
-    """Set the authors' starting weights: every matrix uniform by the number of its rows and columns, every bias 0."""
-    for module in layers.modules():
-        if isinstance(module, nn.Linear):
-            nn.init.xavier_uniform_(module.weight)
-            nn.init.zeros_(module.bias)
 
 
 ARCHITECTURE = Architecture(

@@ -78,6 +78,8 @@ class MaskSteps:
         Inside is what has more than the threshold. Where probabilities go on from the first step, masks are cut there,
         their mean is taken there, and the bitmap takes the nearest value.
         """
+        if not len(logits):
+            return
         bound = logits.new_tensor(threshold).logit()
         for part in logits.split(max(1, PLANE_VALUES // (self.size[0] * self.size[1]))):
             raised = self._raised(part) if self.probabilities else self.to_image(self.at_first(part))

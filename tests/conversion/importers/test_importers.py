@@ -38,6 +38,14 @@ BEIT = {
     "key_bias": False,
     "final_norm": False,
 }
+QUERIED = {
+    "name": "vit_w32",
+    "registers": 4,
+    "class_position": False,
+    "image_size": (64, 64),
+    "patch_size": 16,
+    "layer_scale": 1e-5,
+}
 HEADS = (("psp", True), ("aspp", False), ("enc", True))
 TORCHVISION = {"channels": 256, "fuse_kernel_size": 1, "convs": 1}
 MASKS = {"encoder": "swin_w8", "num_classes": 7, "in_channels": 4, "queries": 9, "channels": 64, "mask_channels": 32}
@@ -145,6 +153,23 @@ VARIANTS: dict[tuple[str, str], tuple[dict[str, Any], ...]] = {
     ("detectron2", "panoptic_fpn"): (
         {"encoder": "resnet50", "num_classes": 7, "stuff": 2},
         {"encoder": "resnet101", "stuff": 2, "in_channels": 4},
+    ),
+    ("hf", "eomt"): (
+        {"encoder": {**QUERIED, "layer_scale": 1.0}, "query_blocks": 2, "queries": 7},
+        {"encoder": {**QUERIED, "name": "dinov2_small", "depth": 2, "hidden": 48}, "query_blocks": 1, "in_channels": 4},
+        {"encoder": {**QUERIED, "name": "dinov2_giant", "depth": 1}, "query_blocks": 1},
+    ),
+    ("hf", "eomt_dinov3"): (
+        {"encoder": {"name": "dinov3_small", "depth": 2}, "query_blocks": 2, "queries": 7},
+        {"encoder": {"name": "dinov3_huge_plus", "depth": 1, "registers": 2}, "query_blocks": 1, "in_channels": 4},
+    ),
+    ("eomt", "eomt"): (
+        {"encoder": QUERIED, "query_blocks": 2, "queries": 7, "in_channels": 4},
+        {"encoder": {**QUERIED, "name": "dinov2_giant", "depth": 1}, "query_blocks": 1},
+    ),
+    ("hf", "oneformer"): (
+        {"encoder": "swin_w8", "queries": 7, "layers": 3, "num_classes": 7, "in_channels": 4},
+        {"first_layers": 1, "pixel_layers": 2, "pixel_hidden": 64, "hidden": 96, "points": 2},
     ),
     ("nvlabs", "segformer"): tuple({"encoder": f"mit_b{size}"} for size in range(6)),
     ("refinenet", "refinenet"): (

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from segatlas.build.network import build_empty, make_config
 from segatlas.config.objects import (
     CLASS_MAPS_OF_QUERIES,
     MASK2FORMER,
@@ -12,13 +13,13 @@ from segatlas.config.objects import (
 )
 from segatlas.conversion.importers import importers
 from segatlas.conversion.importers.foreign import ForeignWeights
+from segatlas.conversion.renaming import rename_to_theirs
 from segatlas.data.datasets import dataset_class
+from segatlas.errors import WeightsError
 
 
 def facts(library, architecture, classes, settings=None):
     """Return what the importer tells of a file with such settings, and the notes that it left."""
-    from segatlas.build.network import make_config
-
     (importer,) = importers(library, architecture)
     file = ForeignWeights(tensors={}, settings=settings or {})
     _, config = make_config(architecture, {"num_classes": classes})
@@ -74,12 +75,18 @@ def test_the_authors_networks_take_images_in_their_own_order_with_imagenets_stat
     assert found["preprocessing"].resize == "fit:800x1333"
 
 
+@pytest.mark.parametrize(("file", "licence"), [("model_final_94dc52.pkl", "non-commercial"), ("model_final.pth", "")])
+@pytest.mark.parametrize("architecture", ["mask2former", "maskformer"])
+def test_files_of_the_authors_zoos_are_known_to_forbid_commercial_use(architecture, file, licence):
+    (importer,) = importers("detectron2", architecture)
+    _, config = make_config(architecture, {"num_classes": 133})
+    found = importer.facts(ForeignWeights(tensors={}, file=file), config)
+    assert licence in found.get("licence", "")
+    assert bool(licence) == ("licence" in found)
+
+
 @pytest.mark.parametrize("library", ["mmseg", "mmdet", "hf", "detectron2"])
 def test_a_form_that_ours_does_not_have_is_refused_by_its_name(library):
-    from segatlas.build.network import build_empty, make_config
-    from segatlas.conversion.renaming import rename_to_theirs
-    from segatlas.errors import WeightsError
-
     (importer,) = importers(library, "mask2former")
     encoder = "swin_w8" if library == "hf" else "resnet50"
     architecture, config = make_config("mask2former", {"num_classes": 5, "encoder": encoder})

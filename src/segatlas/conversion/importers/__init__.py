@@ -65,8 +65,11 @@ SOURCES: dict[str, tuple[str, ...]] = {
     ),
     "hf": (
         "dpt",
+        "eomt",
+        "eomt_dinov3",
         "mask2former",
         "maskformer",
+        "oneformer",
         "segformer",
         "segformer_before_5",
         "upernet",
@@ -79,6 +82,7 @@ SOURCES: dict[str, tuple[str, ...]] = {
     "refinenet": ("refinenet",),
     "semask": ("semask_fpn",),
     "sanet": ("sanet",),
+    "eomt": ("eomt",),
     "mmdet": ("condinst", "mask2former", "mask_rcnn", "maskformer", "panoptic_fpn"),
     "detectron2": ("mask2former", "mask_rcnn", "maskformer", "panoptic_fpn"),
 }
