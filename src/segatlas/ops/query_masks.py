@@ -24,7 +24,7 @@ Size = tuple[int, int]
 PLANE_VALUES = 1 << 20
 """Values of planes that are made at once; one plane is made whole."""
 
-BAND_VALUES = 1 << 21
+BAND_VALUES = 1 << 23
 """Values of a band of rows of all queries."""
 
 
@@ -114,7 +114,7 @@ class MaskSteps:
             if self.probabilities:
                 yield first, self._rows(logits, first, last, weights)
             else:
-                yield first, _mixed(weights, self._rows(logits, first, last).sigmoid())
+                yield first, _mixed(weights, self._rows(logits, first, last).sigmoid_())
 
     def _rows(self, logits: Tensor, first: int, last: int, weights: Tensor | None = None) -> Tensor:
         """Return rows of the image, of masks or with `weights` of classes: (Q or K, last - first, W)."""
@@ -136,24 +136,27 @@ class MaskSteps:
         return interpolate(band, size=(last - first, self.size[1]), mode="bilinear", align_corners=False)[0]
 
     def _rows_of_canvas(self, logits: Tensor, first: int, last: int, weights: Tensor | None) -> Tensor:
-        rows = rows_of(logits, self.canvas, first, last, self.align_corners)
-        return rows if weights is None else _mixed(weights, rows.sigmoid())
+        band, begin = band_of(logits, self.canvas, first, last, self.align_corners)
+        if weights is not None:  # before the cut, which would copy
+            band = _mixed(weights, band.sigmoid_())
+        return band[:, begin : begin + last - first]
 
 
-def rows_of(maps: Tensor, size: Size, first: int, last: int, align_corners: bool = False) -> Tensor:
-    """Return rows first..last - 1 of maps (Q, h, w) upsampled to `size`.
+def band_of(maps: Tensor, size: Size, first: int, last: int, align_corners: bool = False) -> tuple[Tensor, int]:
+    """Return some rows, first..last - 1 among them, of maps (Q, h, w) upsampled to `size`, and where that one begins.
 
-    Where `size` is a multiple of theirs, torch's kernel makes them of the samples around, with its own weights.
+    Where `size` is a multiple of theirs, torch's kernel makes them of the samples around, with its own weights. They
+    are new and may be changed.
     """
     height = maps.shape[-2]
     factor = size[0] // height
     if align_corners or factor * height != size[0]:
-        return upsample_rows(maps[None], size, first, last, align_corners=align_corners)[0]
+        return upsample_rows(maps[None], size, first, last, align_corners=align_corners)[0], 0
     low, high = max(first // factor - 1, 0), min(-(-last // factor) + 1, height)
     band = interpolate(
         maps[None, :, low:high], size=((high - low) * factor, size[1]), mode="bilinear", align_corners=False
-    )[0]
-    return band[:, first - low * factor : last - low * factor]
+    )
+    return band[0], first - low * factor
 
 
 def _mixed(weights: Tensor, probabilities: Tensor) -> Tensor:
