@@ -301,6 +301,7 @@ def _images(output: QueryMasks) -> list[tuple[Tensor, Tensor]]:
     """Return classes (Q, K + 1) and masks (Q, h, w) of each image. DataError where they are no numbers."""
     pairs = list(zip(output.class_logits, output.mask_logits, strict=True))
     for classes, masks in pairs:
-        if not bool(classes.isfinite().all() & masks.isfinite().all()):
+        extremes = (*classes.aminmax(), *masks.aminmax())  # NaN where one is; `isfinite` would copy the masks
+        if not bool(torch.stack(extremes).isfinite().all()):
             raise DataError("the network's classes or masks are not finite numbers")
     return pairs
