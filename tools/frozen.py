@@ -81,7 +81,7 @@ ADDED: dict[str, tuple[str, ...]] = {
         *("model.encoder.*", "train.freeze_host", "train.freeze_stages", "train.freeze_norms"),
         "train.optimizer.no_decay",
         *("train.optimizer.decay_encoder_norms", "train.optimizer.lr_factors"),
-        *("train.schedule.min_lr", "train.schedule.span"),
+        *("train.schedule.min_lr", "train.schedule.span", "train.schedule.encoder_warmup"),
         *("transforms.scale_draw", "transforms.crop_padding", "transforms.photometric.kind"),
         *("losses.*.count_ignored", "losses.*.ignored_as_class", "losses.*.squared_dice"),
         *("losses.*.align_corners", "losses.*.by_count"),

@@ -50,8 +50,8 @@ SCRIPTS = (
     Script("train_segnext", "segnext_mscan-t_1xb16-adamw-160k_ade20k-512x512", "segnext_ade20k"),
     Script("train_setr", "setr_vit-l_naive_8xb2-160k_ade20k-512x512", "setr_ade20k"),
     Script("train_vit_deit", "vit_vit-b16_mln_upernet_8xb2-80k_ade20k-512x512", "upernet_vit_ade20k"),
-    Script("train_mask2former", "mask2former_r50_8xb2-160k_ade20k-512x512"),
-    Script("train_maskformer", "maskformer_r50-d32_8xb2-160k_ade20k-512x512"),
+    Script("train_mask2former", "mask2former_r50_8xb2-160k_ade20k-512x512", "mask2former_ade20k"),
+    Script("train_maskformer", "maskformer_r50-d32_8xb2-160k_ade20k-512x512", "maskformer_ade20k"),
     Script("train_pointrend", "pointrend_r50_4xb4-160k_ade20k-512x512", "pointrend_ade20k"),
     Script("train_knet", "knet-s3_r50-d8_upernet_8xb2-adamw-80k_ade20k-512x512", "knet_ade20k"),
     Script(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,6 +92,14 @@ class WeightsError(SegAtlasError):
 
 class TrainingError(SegAtlasError):
     """Training had to stop; what was reached so far is kept."""
+
+
+class CostError(TrainingError):
+    """What a loss compares is no number. images: those of the batch where it is none."""
+
+    def __init__(self, message: str, images: Sequence[int]):
+        super().__init__(message)
+        self.images = tuple(images)
 
 
 class MissingExtraError(SegAtlasError):

@@ -100,6 +100,21 @@ def test_a_pointrend_of_another_class_count_keeps_all_but_classifiers_and_layers
     assert all(torch.equal(net.state_dict()[name], expected[name]) for name in report.loaded)
 
 
+def test_other_classes_and_queries_keep_all_that_has_not_their_number(tmp_path):
+    encoder = {"name": "vit_w32", "depth": 1}
+    fields = {"encoder": encoder, "query_blocks": 1}
+    place = save_pretrained(create_model("eomt", num_classes=3, queries=6, **fields), tmp_path / "a", classes=CLASSES)
+    report = start_from(create_model("eomt", num_classes=3, queries=4, **fields), place)
+    assert set(report.replaced) == {"queries"}
+    report = start_from(create_model("eomt", num_classes=5, queries=9, **fields), place)
+    assert set(report.replaced) == {"queries", "classifier.weight", "classifier.bias"}
+    with pytest.raises(WeightsError, match="mask_fractions"):
+        start_from(
+            create_model("eomt", num_classes=3, **{**fields, "encoder": {**encoder, "depth": 2}, "query_blocks": 2}),
+            place,
+        )
+
+
 def test_another_class_count_excuses_no_other_difference(tmp_path):
     torch.save(tiny(0, num_classes=5, width=8).state_dict(), tmp_path / "w.pth")
     with pytest.raises(WeightsError, match="of another shape"):

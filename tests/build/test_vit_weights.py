@@ -6,6 +6,7 @@ import math
 import re
 
 import pytest
+import timm
 import torch
 from fakes.random_weights import randomise
 from torch.nn import functional as F
@@ -182,6 +183,26 @@ def test_positions_may_have_no_row_for_the_class_token_or_one_for_a_distilled_to
         torch.testing.assert_close(ours.pos_embed[:, 1:], cells)
         expected = first[:, :1] if first.shape[1] else torch.zeros(1, 1, 32)
         torch.testing.assert_close(ours.pos_embed[:, :1], expected)
+
+
+def test_a_class_token_without_position_takes_over_the_row_that_a_file_has_for_it(tmp_path):
+    theirs, x = source(), torch.randn(1, 3, 64, 64)
+    torch.save(theirs.state_dict(), tmp_path / "a.pth")
+    ours = loaded(tmp_path / "a.pth", class_position=False)
+    assert torch.equal(ours.pos_embed, theirs.pos_embed[:, 1:])
+    torch.testing.assert_close(ours.cls_token, theirs.cls_token + theirs.pos_embed[:, :1])
+    with torch.no_grad():
+        torch.testing.assert_close(ours(x).patches, theirs(x).patches, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("side", [14, 20])
+def test_patches_of_another_size_are_resized_as_timm_resizes_them(side, tmp_path):
+    theirs = source()
+    state = dict(theirs.state_dict())
+    state["patch_embed.proj.weight"] = kernel = torch.randn(32, 3, side, side)
+    torch.save(state, tmp_path / "a.pth")
+    expected = timm.layers.resample_patch_embed(kernel, [16, 16])
+    torch.testing.assert_close(loaded(tmp_path / "a.pth").patch_embed.proj.weight, expected, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("channels", [1, 4])

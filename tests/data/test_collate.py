@@ -72,6 +72,13 @@ def test_instances_are_one_target_a_sample_padded_to_the_batch() -> None:
     assert first.masks.sum().item() == 2 * 4 * 3
     assert first.classes.tolist() == [0, 1]
     assert second.masks.shape == (0, 4, 6)
+    beyond = np.ones((4, 6), bool)
+    beyond[:, :3] = False
+    assert np.array_equal(first.padding, beyond)
+    assert not second.padding[:2].any()
+    assert second.padding[2:].all()
+    same = collate([prepared(4, 3, 1, target=objects(4, 3, 2))] * 2)
+    assert [one.padding for one in same.targets] == [None, None]
 
 
 def test_segments_are_padded_with_no_segment() -> None:

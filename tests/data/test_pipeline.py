@@ -171,6 +171,18 @@ def test_truths_of_every_type_move_as_labels_do(seed: int) -> None:
     assert ids.dtype == np.int32
     np.testing.assert_array_equal(masks, moved == runs[2].target.classes[:, None, None])
     np.testing.assert_array_equal(runs[2].image, runs[0].image)
+    beyond = np.zeros(moved.shape, bool) if runs[2].target.padding is None else runs[2].target.padding
+    np.testing.assert_array_equal(beyond, moved == 255)
+
+
+def test_the_padding_of_objects_is_known_and_there_is_none_inside_an_image() -> None:
+    objects = InstancesTarget(np.zeros((0, *SIZE), bool), np.zeros(0, np.int64), np.zeros(0, bool))
+    larger = pipeline(crop=(30, 40), crop_padding="end", flip=0)(sample(target=objects), np.random.default_rng(0))
+    expected = np.ones((30, 40), bool)
+    expected[: SIZE[0], : SIZE[1]] = False
+    np.testing.assert_array_equal(larger.target.padding, expected)
+    inside = pipeline(crop=(8, 8))(sample(target=objects), np.random.default_rng(0))
+    assert inside.target.padding is None
 
 
 def test_instances_that_vanish_are_dropped_with_their_rows() -> None:

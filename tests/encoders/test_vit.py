@@ -23,6 +23,7 @@ PAIRS = {
     "deit_tiny_patch16_224": ("vit_tiny", {}),
     "vit_small_patch14_dinov2": ("dinov2_small", {}),
     "vit_small_patch14_reg4_dinov2": ("dinov2_small", {"registers": 4}),
+    "vit_base_patch14_reg4_dinov2": ("dinov2_base", {"registers": 4, "class_position": False}),
     "vit_small_patch16_dinov3": ("dinov3_small", {}),
     "vit_small_plus_patch16_dinov3_qkvb": ("dinov3_small_plus", {}),
     "vit_base_patch16_siglip_224": ("vit_base", {"class_token": False}),
@@ -97,6 +98,14 @@ def test_positions_are_resized_as_told_and_left_alone_on_their_own_grid():
         found = resize_grid(stored, (4, 4), (3, 7), mode=mode, antialias=antialias)
         torch.testing.assert_close(found, expected.flatten(2).transpose(1, 2))
         torch.testing.assert_close(resize_grid(stored, (4, 4), (4, 4), mode=mode, antialias=antialias), stored)
+
+
+def test_a_class_token_may_have_no_position_and_the_feed_forward_part_another_width():
+    encoder = tiny(class_position=False, registers=2, hidden=48)
+    assert encoder.pos_embed.shape == (1, 16, 32)
+    assert encoder.blocks[1].mlp.fc1.weight.shape == (48, 32)
+    tokens, _ = encoder.embed(torch.randn(1, 3, 64, 64))
+    assert torch.equal(tokens[:, :1], encoder.cls_token)
 
 
 def test_an_image_of_no_whole_patches_is_padded_right_and_bottom():

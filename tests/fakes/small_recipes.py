@@ -100,6 +100,21 @@ def narrow(name: str) -> list[str]:
     further = [f"{inside}encoder={small}"] if small else []
     if small == "vit_w32":  # with as many blocks, which decoders name
         further = [f"model.encoder={{name: {small}, depth: {FORMS[network.encoder.name].depth}}}"]
+    if hasattr(network, "query_blocks"):  # a plain transformer with queries in its last blocks
+        depth = network.query_blocks + 1
+        further = [f"model.encoder={{name: vit_w32, depth: {depth}, registers: 1, image_size: [64, 64]}}"]
+        further += ["model.padded_to=null"]
+    if hasattr(network, "queries"):
+        further += ["model.queries=5"]
+    if hasattr(network, "first_layers"):  # two decoders
+        further += [
+            "model.mask_channels=8",
+            "model.groups=4",
+            "model.heads=2",
+            "model.pixel_layers=1",
+            "model.layers=2",
+        ]
+        further += ["model.pixel_hidden=16", "model.hidden=16", "model.first_layers=1"]
     if hasattr(whole, "part_channels"):  # of the host's
         further += ["model.part_channels=8"]
     if hasattr(network, "further_rates"):  # a SANet, whose widths all follow from one
@@ -111,6 +126,9 @@ def narrow(name: str) -> list[str]:
         further += ["model.proposals=[64,16]", "model.train_proposals=[64,32]"]
     if hasattr(network, "aspp_channels"):  # two decoders
         further += ["model.aspp_channels=8", "model.instance_channels=8", "model.head_channels=8"]
+    if hasattr(network, "pixel_layers"):  # queries
+        further += ["model.queries=8", "model.mask_channels=8", "model.pixel_layers=1", "model.layers=2"]
+        further += ["model.hidden=16"]
     if hasattr(network, "mask_features"):  # cells with masks
         further += ["model.neck_channels=8", "model.head_channels=8", "model.groups=2", "model.head_convs=1"]
         further += ["model.mask_channels=8", "model.mask_convs=1"]

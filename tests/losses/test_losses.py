@@ -126,6 +126,8 @@ def test_class_weights_without_a_meaning_are_refused_by_the_recipe_and_by_the_lo
         "two_stage": {"name": "mask_rcnn"},
         "semantic_branch": {"name": "panoptic_fpn"},
         "dynamic_masks": {"name": "condinst"},
+        "query_points": {"name": "mask2former"},
+        "query_maps": {"name": "maskformer"},
     }.get(name, {})
     with pytest.raises(ConfigError, match=rf"losses\.0\.class_weights.*{name} takes none"):
         Config.load({"model": model, "losses": [{"name": name, "class_weights": [1, 2]}]})

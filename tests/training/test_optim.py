@@ -107,6 +107,15 @@ def test_layer_decay_takes_each_block_of_a_plain_transformer_for_a_layer_and_its
     assert rates == pytest.approx([1.0, 0.5, 0.5, 0.25, 0.125, 0.0625, 0.0625, 0.0625])
 
 
+def test_the_encoder_has_groups_of_its_own_where_they_are_asked_for():
+    net = Net()
+    apart = parameter_groups(net, OptimizerConfig(), 1.0, encoder_apart=True)
+    inside = {id(parameter) for parameter in net.encoder.parameters()}
+    assert {group["of_encoder"] for group in apart} == {True, False}
+    assert all((id(p) in inside) == group["of_encoder"] for group in apart for p in group["params"])
+    assert not any(group["of_encoder"] for group in parameter_groups(net, OptimizerConfig(), 1.0))
+
+
 def test_every_trainable_parameter_is_in_exactly_one_group_and_frozen_ones_in_none():
     net = Net()
     net.encoder.stem.requires_grad_(False)

@@ -3,7 +3,7 @@ import math
 import pytest
 
 from segatlas.config.schema import ScheduleConfig
-from segatlas.training.schedule import Plateau, lr_factor, warmup_steps
+from segatlas.training.schedule import Plateau, encoder_lr_factor, lr_factor, warmup_steps
 
 
 def factors(schedule: ScheduleConfig, total: int) -> list[float]:
@@ -24,6 +24,16 @@ def test_cosine_starts_at_one_passes_a_half_and_ends_near_min_ratio():
 def test_warmup_rises_linearly_to_the_schedule():
     values = factors(ScheduleConfig(name="constant", warmup=4, warmup_ratio=0.2), 12)
     assert values == pytest.approx([0.2, 0.4, 0.6, 0.8, *[1] * 8])
+
+
+def test_an_encoder_with_a_warm_up_of_its_own_begins_where_that_of_the_others_ends():
+    schedule = ScheduleConfig(name="poly", span="rest", warmup=5, warmup_ratio=0.0, encoder_warmup=10)
+    values = [encoder_lr_factor(schedule, step, 65) for step in range(65)]
+    assert values[:5] == [0] * 5
+    assert values[5:15] == pytest.approx([step / 9 for step in range(10)])
+    assert values[15:] == pytest.approx([(1 - step / 49) ** 0.9 for step in range(50)])
+    alone = ScheduleConfig(name="poly", warmup=5)
+    assert [encoder_lr_factor(alone, step, 65) for step in range(65)] == factors(alone, 65)
 
 
 @pytest.mark.parametrize(("total", "warmup"), [(300, 100), (299, 99), (10, 3), (2, 0)])

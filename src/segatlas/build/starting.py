@@ -1,4 +1,4 @@
-"""Fine-tuning: begin with the weights of an earlier model, all but the classifier of another class count."""
+"""Fine-tuning: begin with the weights of an earlier model, all but what follows from other counts of classes."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class StartReport:
     """What `start_from` did.
 
     loaded: names of the tensors taken over.
-    replaced: names of the tensors that stay new (classifiers, mostly), because the class count differs, or because
-        the earlier model has no auxiliary heads, or a pre-training no such layers.
+    replaced: names of the tensors that stay new (classifiers, mostly), because the class count differs, or that of
+        queries, or because the earlier model has no auxiliary heads, or a pre-training no such layers.
     card: the card of the earlier model, whose preprocessing training takes over; None for a file without one.
     is_pretrained: whether the weights are those of a pre-training.
     """
@@ -42,9 +42,9 @@ def start_from(net: nn.Module, path: str | Path) -> StartReport:
     """Copy the weights of an earlier model into `net`, strictly.
 
     Only tensors whose shape follows from the class count may differ, and only in that: classifiers, auxiliary ones
-    too, and PointRend's layers over coarse logits; and auxiliary heads may be missing, all of them. These stay as they
-    are in `net` and are named in the report. Of what a pre-training leaves, all that it has must fit, and whatever it
-    lacks stays new.
+    too, and PointRend's layers over coarse logits; likewise queries, where there are others; and auxiliary heads may be
+    missing, all of them. These stay as they are in `net` and are named in the report. Of what a pre-training leaves, all
+    that it has must fit, and whatever it lacks stays new.
     Weights of the network inside a wrapper go there.
 
     Args:
@@ -93,7 +93,7 @@ def _load(
     """
     expected = net.state_dict()
     differing = [name for name, tensor in expected.items() if name in tensors and tensor.shape != tensors[name].shape]
-    replaced = _of_another_class_count(net, differing, tensors) if differing else []
+    replaced = _of_other_counts(net, differing, tensors) if differing else []
     replaced += missing or _of_heads_for_training(net, tensors)
     kept = {name: tensor for name, tensor in expected.items() if name not in replaced}
     taken = {name: tensor for name, tensor in tensors.items() if name not in replaced}
@@ -121,15 +121,18 @@ def _read(path: str | Path) -> tuple[Card | None, dict[str, Tensor], str, bool]:
     return card, tensors, str(place), False
 
 
-def _of_another_class_count(net: nn.Module, names: list[str], tensors: dict[str, Tensor]) -> list[str]:
+def _of_other_counts(net: nn.Module, names: list[str], tensors: dict[str, Tensor]) -> list[str]:
     """Return those of `names` whose shape in the file differs only along axes that follow from the class count.
 
     Which axes those are is seen from the same network with one class more: of stuff, too, where it counts that apart.
+    Where there are queries, their number may be another one, too.
     """
     config: Any = net.config
     changed = [with_classes(config, config.num_classes + 1)]
     if "stuff" in flat_fields(config):
         changed.append(replace(changed[0], stuff=config.stuff + 1, stuff_classes=None))
+    if "queries" in flat_fields(config):
+        changed.append(replace(changed[0], queries=config.queries + 1))
     record = load_architecture(str(net.architecture))
     larger = [build_empty(record, one).state_dict() for one in changed]
     ours = net.state_dict()

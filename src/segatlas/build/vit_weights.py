@@ -14,6 +14,7 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from segatlas.encoders.vit import VisionTransformer, distances, resize_grid
 from segatlas.errors import WeightsError
@@ -113,7 +114,9 @@ def translated(tensors: Mapping[str, Tensor], encoder: VisionTransformer) -> tup
     if "blocks.0.attn.q_bias" in own:
         ours = _two_biases(ours, turned=bool(encoder.rotary_width))
     if "pos_embed" in ours:
-        ours["pos_embed"] = _positions(ours["pos_embed"], encoder)
+        ours |= _positions(ours["pos_embed"], ours.get("cls_token"), encoder)
+    if "patch_embed.proj.weight" in ours:
+        ours["patch_embed.proj.weight"] = _patches(ours["patch_embed.proj.weight"], encoder.patch_size)
     ours |= {name: _table(tensor, encoder) for name, tensor in ours.items() if name.endswith("relative.table")}
     kinds = (
         ("attn.qkv.bias", True),
@@ -195,15 +198,15 @@ def _stacked(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return out
 
 
-def _positions(stored: Tensor, encoder: VisionTransformer) -> Tensor:
+def _positions(stored: Tensor, class_token: Tensor | None, encoder: VisionTransformer) -> dict[str, Tensor]:
     """Resize position embeddings to the encoder's grid, and give the class token a row, or none, as the encoder has.
 
     Those of a file may have none for it (as timm where there are registers), or a second one for a distilled token.
+    What the encoder has no row for is added to the class token.
     """
-    if encoder.pos_embed is None or stored.ndim != 3:
-        return stored
-    if stored.shape[1] == encoder.pos_embed.shape[1]:
-        return stored
+    found = {"pos_embed": stored}
+    if encoder.pos_embed is None or stored.ndim != 3 or stored.shape[1] == encoder.pos_embed.shape[1]:
+        return found
     own = encoder.grid[0] * encoder.grid[1]
     others = [rows for rows in (0, 1, 2) if stored.shape[1] - rows == own or _side(stored.shape[1] - rows)]
     if not others:
@@ -213,9 +216,27 @@ def _positions(stored: Tensor, encoder: VisionTransformer) -> Tensor:
     if cells.shape[1] != own:
         cells = resize_grid(cells, (side, side), encoder.grid, mode=encoder.mode, antialias=encoder.antialias)
     if encoder.cls_token is None:
-        return cells
+        return {"pos_embed": cells}
     of_class = stored[:, :1] if rows else torch.zeros_like(stored[:, :1])
-    return torch.cat([of_class, cells], dim=1)
+    if encoder.pos_embed.shape[1] == own:
+        return {"pos_embed": cells} | ({} if class_token is None else {"cls_token": class_token + of_class})
+    return {"pos_embed": torch.cat([of_class, cells], dim=1)}
+
+
+def _patches(kernel: Tensor, size: int) -> Tensor:
+    """Bring the matrix of patches (D, C, p, p) to patches of another size (D, C, size, size).
+
+    So that a patch that is resized, bicubic, gives the numbers that it gave (Beyer et al. 2023, "FlexiViT", as timm):
+    the least squares of that.
+    """
+    side = kernel.shape[-1]
+    if kernel.ndim != 4 or side == size:
+        return kernel
+    pixels = torch.eye(side * side).view(side * side, 1, side, side)
+    resized = F.interpolate(pixels, size=(size, size), mode="bicubic", antialias=True, align_corners=False)
+    solved = torch.linalg.pinv(resized.flatten(1).double())  # (size², side²)
+    made = (kernel.double().flatten(2) @ solved.t()).to(kernel.dtype)
+    return made.unflatten(2, (size, size))
 
 
 def refitted(stored: Tensor, wanted: Tensor) -> Tensor:

@@ -80,6 +80,8 @@ class Card:
         for name, usual in (("things", ()), ("objects", ObjectRule())):  # most cards have nothing to say of them
             if getattr(self, name) == usual:
                 del plain[name]
+        if "objects" in plain and self.objects.queries == ObjectRule.queries:
+            del plain["objects"]["queries"]
         return plain
 
     @classmethod

@@ -19,6 +19,39 @@ NETWORK_FIELDS = {
 }
 """What a user asks of objects -> the field of a network's config that is its own bound, where it has one."""
 
+MOST_RAISED = 4096
+"""Pixels of a side of the size that masks of queries are raised to at most."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueryRule:
+    """From the classes and masks of queries to class maps, objects and segments.
+
+    How masks get the image's size:
+        raised: first to the "canvas", to a size of (rows, columns) whatever the canvas is, or not at all, "stride".
+        upsampled: what is resized from there to the image. "logits": the sigmoid comes last. "probabilities": it comes
+        before, and masks of objects are even cut before and take the nearest value; so it is where they are not raised
+        to the canvas.
+    Which objects there are:
+        pairs: as many pairs of a query and a class, those of the highest probability; "queries" = as many as there are
+        queries, "best" = of each query its best class alone. A score is the probability of the class times the mean
+        probability of the mask inside it.
+    Which segments there are; a pixel belongs to the query with the highest product of class and mask probability:
+        segment_score: only queries with more than this probability of a class take part. compared: what makes a pixel
+        one of the query's own mask, the "probability" of the mask, or the "product", from `mask_threshold` on.
+        segment_overlap: a query goes when the pixels that it won, as a fraction of its own mask, are fewer; strict:
+        also when they are just that. painted: of the pixels that it won all, "won", or those "inside" its own mask.
+    """
+
+    raised: Literal["canvas", "stride"] | tuple[int, int] = "canvas"
+    upsampled: Literal["logits", "probabilities"] = "logits"
+    pairs: int | Literal["queries", "best"] = 100
+    segment_score: float = 0.8
+    compared: Literal["probability", "product"] = "probability"
+    segment_overlap: float = 0.8
+    strict: bool = False
+    painted: Literal["inside", "won"] = "inside"
+
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectRule:
@@ -40,6 +73,7 @@ class ObjectRule:
         center_score: a pixel is a centre only above this value of the heat map. center_window: and where it is the
         largest of a square of so many pixels a side around it. center_top: of the centres of an image those above the
         value of the one in this place, where there are as many.
+    Of networks of queries `queries` says the rest, and of the second and third group `mask_threshold` alone holds.
     """
 
     score: float = 0.0
@@ -58,6 +92,7 @@ class ObjectRule:
     center_score: float = 0.1
     center_window: int = 7
     center_top: int = 200
+    queries: QueryRule = QueryRule()
 
 
 OF_NETWORKS = ("other", "stuff_area", "center_score", "center_window", "center_top")
@@ -79,6 +114,38 @@ TORCHVISION = ObjectRule(paste="pixels", strict=True)
 """Boxes of whole pixels; probabilities are cut above one half, as its users do."""
 
 
+MASK2FORMER = ObjectRule()
+"""Mask2Former's own code, MMDetection's Mask2Former and the authors' EoMT, for objects and segments."""
+
+CLASS_MAPS_OF_QUERIES = ObjectRule(queries=QueryRule(upsampled="probabilities"))
+"""The same sources and MMSegmentation, of networks for class maps alone: scores of classes are resized."""
+
+MMDET_MASKFORMER = ObjectRule(queries=QueryRule(painted="won"))
+"""MMDetection's MaskFormer: all pixels that a query won."""
+
+TRANSFORMERS_MASKFORMER = ObjectRule(
+    score=0.5,
+    queries=QueryRule(
+        raised="stride",
+        upsampled="probabilities",
+        pairs="queries",
+        segment_score=0.5,
+        compared="product",
+        strict=True,
+        painted="won",
+    ),
+)
+"""What transformers makes of MaskFormer, and of OneFormer's class maps and segments, by default."""
+
+TRANSFORMERS_MASK2FORMER = replace(
+    TRANSFORMERS_MASKFORMER, queries=replace(TRANSFORMERS_MASKFORMER.queries, raised=(384, 384))
+)
+"""What it makes of Mask2Former: masks go over 384 x 384."""
+
+TRANSFORMERS_EOMT = ObjectRule(score=0.8, queries=QueryRule(pairs="best", strict=True))
+"""What it makes of EoMT's objects and segments."""
+
+
 def rule_faults(rule: ObjectRule) -> list[str]:
     """Return in words what is wrong with the numbers of a rule, by field."""
     found = []
@@ -93,11 +160,28 @@ def rule_faults(rule: ObjectRule) -> list[str]:
         found.append("center_window and center_top: expected an odd number, and 1 or more")
     if rule.stuff_area < 0 or not 0 <= rule.things_margin <= 1:
         found.append("stuff_area and things_margin: expected 0 or more")
+    return [*found, *(f"queries.{fault}" for fault in _query_faults(rule.queries))]
+
+
+def _query_faults(rule: QueryRule) -> list[str]:
+    found = [
+        f"{name}: got {getattr(rule, name)}, expected 0 to 1"
+        for name in ("segment_score", "segment_overlap")
+        if not 0 <= getattr(rule, name) <= 1
+    ]
+    if isinstance(rule.pairs, int) and rule.pairs < 1:
+        found.append(f"pairs: got {rule.pairs}, expected 1 or more")
+    if rule.raised != "canvas" and rule.upsampled != "probabilities":
+        found.append(f"raised: got {rule.raised}, expected canvas where logits are upsampled")
+    if isinstance(rule.raised, tuple) and not all(1 <= side <= MOST_RAISED for side in rule.raised):
+        found.append(f"raised: got {rule.raised}, expected two sides of 1 to {MOST_RAISED} pixels")
     return found
 
 
 def asked_rule(rule: ObjectRule, asked: dict[str, Any]) -> ObjectRule:
     """Return the rule with what a user asks of objects: `score`, `top`, `overlap`, `class_agnostic`; None = as it is.
+
+    Of queries a score holds for segments, too, and more objects are made of more pairs.
 
     Raises:
         UsageError: another name, or a number out of range.
@@ -108,7 +192,18 @@ def asked_rule(rule: ObjectRule, asked: dict[str, Any]) -> ObjectRule:
     changed = replace(rule, **{name: value for name, value in asked.items() if value is not None})
     if changed.class_agnostic and changed.overlap is None:
         changed = replace(changed, overlap=0.5)
+    changed = replace(changed, queries=_asked_queries(changed.queries, asked))
     faults = rule_faults(changed)
     if faults:
         raise UsageError("; ".join(faults))
     return changed
+
+
+def _asked_queries(rule: QueryRule, asked: dict[str, Any]) -> QueryRule:
+    """Return the rule of queries with what a user asks."""
+    score, top = asked.get("score"), asked.get("top")
+    if score is not None:
+        rule = replace(rule, segment_score=score)
+    if top is not None and isinstance(rule.pairs, int):
+        rule = replace(rule, pairs=max(rule.pairs, top))
+    return rule

@@ -190,6 +190,12 @@ class ScheduleConfig(Section):
     )
     warmup: int = Field(0, ge=0, description="optimiser steps of linear warm-up; at most a third of the run")
     warmup_ratio: float = Field(1e-3, ge=0, le=1, description="learning rate at the first warm-up step, as a fraction")
+    encoder_warmup: int = Field(
+        0,
+        ge=0,
+        description="the encoder's rate is 0 while the others' warms up, then has so many steps of warm-up of its own, "
+        "at most a third of what is left; 0: it warms up with them",
+    )
     power: float = Field(0.9, gt=0, le=100, description="poly only")
     min_ratio: float = Field(0.0, ge=0, le=1, description="final learning rate as a fraction (poly, cosine)")
     min_lr: float | None = Field(

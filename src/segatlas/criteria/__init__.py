@@ -22,6 +22,7 @@ CRITERIA: dict[str, str] = {
     "SemanticLogits": "segatlas.criteria.weighted_sum",
     "CentersAndOffsets": "segatlas.criteria.weighted_sum",
     "DetectedMasks": "segatlas.criteria.weighted_sum",
+    "QueryMasks": "segatlas.criteria.query_masks",
 }
 """Name of an output type of `segatlas.structures` -> the file of its criterion."""
 

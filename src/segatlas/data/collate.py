@@ -60,10 +60,18 @@ def _padded(target: Target, size: tuple[int, int]) -> Target:
 
     if isinstance(target, SemanticTarget):
         return SemanticTarget(grown(target.labels, IGNORE))
-    tables = tuple(torch.as_tensor(table) for table in target[1:])
     if isinstance(target, SegmentsTarget):
+        tables = (torch.as_tensor(table) for table in target[1:])
         return SegmentsTarget(grown(target.ids, NO_SEGMENT), *tables)
-    return InstancesTarget(grown(target.masks, 0), *tables)
+    masks, beyond = grown(target.masks, 0), target.padding
+    if beyond is None and size_of_target(target) != size:
+        beyond = np.zeros(size_of_target(target), bool)
+    return InstancesTarget(
+        masks,
+        torch.as_tensor(target.classes),
+        torch.as_tensor(target.crowd),
+        None if beyond is None else grown(beyond, 1),
+    )
 
 
 def _images(arrays: list[np.ndarray]) -> Tensor:

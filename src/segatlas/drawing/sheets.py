@@ -58,7 +58,7 @@ def instance_row(
 
     An error is a pixel whose class, or none, differs; crowds are not judged.
     """
-    masks, classes, crowd = (np.asarray(part) for part in target)
+    masks, classes, crowd = (np.asarray(part) for part in target[:3])
     size = masks.shape[1:]
     truth_ids = _true_ids(masks, crowd)
     found_ids = _ids_of(result.instances, (size[0], size[1]))

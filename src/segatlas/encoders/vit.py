@@ -15,7 +15,7 @@ token, then registers), L = P + h w tokens, D width, M attention heads, d = D / 
 
 How ours differs: parameter names are timm's, which DeiT, MAE and DINOv2 share for the most part. Any image size works:
 the image is padded right and bottom to whole patches, and position embeddings are resized to the grid of each image.
-A class token has a row in `pos_embed`, registers have none.
+A class token has a row in `pos_embed`, unless `class_position` says otherwise, registers have none.
 
 What heads build on:
 
@@ -101,11 +101,13 @@ class VisionTransformerOptions:
     """Options of a plain vision transformer. None = that of the encoder's name.
 
     depth: how many of its blocks are made, from the first.
+    hidden: width of the feed-forward part.
     drop_path: stochastic depth of the last block while training; it rises linearly from 0 at the first.
     dropout: fraction of numbers dropped after positions, attention and feed-forward layers while training.
     patch_size: height and width of a patch in pixels.
     image_size: height and width of the images that stored positions are for; those of others are resized.
     class_token: a class token stands before the patches.
+    class_position: where there are position embeddings the class token has one, too; in DINOv2 with registers not.
     registers: further tokens between class token and patches, without positions.
     absolute_positions: position embeddings are added to the patches; None = unless positions are rotary.
     relative_positions: attention is biased by where patches stand to each other (BEiT, MAE's fine-tuning).
@@ -122,11 +124,13 @@ class VisionTransformerOptions:
     """
 
     depth: int | None = None
+    hidden: int | None = None
     drop_path: float = 0.0
     dropout: float = 0.0
     patch_size: int | None = None
     image_size: tuple[int, int] | None = None
     class_token: bool = True
+    class_position: bool = True
     registers: int | None = None
     absolute_positions: bool | None = None
     relative_positions: bool = False
@@ -347,7 +351,7 @@ class VisionTransformer(TokenEncoder):
         self.patch_embed = PatchEmbedding(in_channels, width, patch_size=form.patch_size, bias=options.patch_bias)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width)) if has_class else None
         self.reg_token = nn.Parameter(torch.zeros(1, form.registers, width)) if form.registers else None
-        rows = has_class + self.grid[0] * self.grid[1]
+        rows = (has_class and options.class_position) + self.grid[0] * self.grid[1]
         self.pos_embed = nn.Parameter(torch.zeros(1, rows, width)) if absolute else None
         self.pos_drop = nn.Dropout(options.dropout)
         self.norm_pre = nn.LayerNorm(width, eps=form.norm_eps) if options.pre_norm else nn.Identity()
@@ -380,9 +384,9 @@ class VisionTransformer(TokenEncoder):
         tokens = patches.flatten(2).transpose(1, 2)  # (N, h w, D)
         first: Tensor | None = self.cls_token
         if self.pos_embed is not None:
-            rows = self.pos_embed.shape[1] - self.grid[0] * self.grid[1]  # 1 or, without class token, 0
+            rows = self.pos_embed.shape[1] - self.grid[0] * self.grid[1]  # 1 or, where no class token has one, 0
             tokens = tokens + self.resized(self.pos_embed[:, rows:], grid)
-            first = None if first is None else first + self.pos_embed[:, :1]
+            first = first + self.pos_embed[:, :1] if first is not None and rows else first
         prefix = [token.expand(x.shape[0], -1, -1) for token in (first, self.reg_token) if token is not None]
         tokens = self.norm_pre(self.pos_drop(torch.cat([*prefix, tokens], dim=1)))
         rotation = rotations(grid, self.rotary_width, tokens.device) if self.rotary_width else None
@@ -483,7 +487,7 @@ def make(form: VisionTransformerForm, options: VisionTransformerOptions, in_chan
     Raises:
         UsageError: options that contradict each other.
     """
-    own = ("depth", "patch_size", "image_size", "registers", "layer_scale", "norm_eps")
+    own = ("depth", "hidden", "patch_size", "image_size", "registers", "layer_scale", "norm_eps")
     given = {key: getattr(options, key) for key in own if getattr(options, key) is not None}
     return VisionTransformer(replace(form, **given), options, in_channels=in_channels)
 

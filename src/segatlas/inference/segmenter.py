@@ -25,7 +25,7 @@ from segatlas.ops import upsample_logits
 from segatlas.ops.summed_map import best_of, chunk_rows
 from segatlas.postprocess import find
 from segatlas.postprocess.semantic_logits import semantic_results
-from segatlas.structures import Inputs, Result, SemanticLogits, image_of
+from segatlas.structures import Inputs, QueryMasks, Result, SemanticLogits, image_of
 from segatlas.tasks import TASKS
 
 
@@ -56,8 +56,9 @@ class Segmenter:
         """
         output = find_entry(card.architecture)[0].output
         self._postprocess = find(output, card.task)
-        self._of_objects = output != SemanticLogits.__name__
-        if self._of_objects and views:
+        scored = output == QueryMasks.__name__ and TASKS[card.task].result == ("semantic",)
+        self._of_objects = output != SemanticLogits.__name__ and not scored
+        if output != SemanticLogits.__name__ and views:
             raise UsageError(f"tta: test-time augmentation is for class maps; {card.architecture} gives {output}")
         asked = {name: value for name, value in (objects or {}).items() if value is not None}
         if asked and "instances" not in TASKS[card.task].result:

@@ -24,6 +24,22 @@ class ConvGroupNormReLU(nn.Module):
         return out
 
 
+class ConvGroupNorm(nn.Module):
+    """A convolution that keeps the size, by default without bias, then group norm."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int = 1, *, groups: int = 32, bias: bool = False
+    ):
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=bias)
+        self.norm = nn.GroupNorm(groups, out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, in_channels, h, w) to (N, out_channels, h, w)."""
+        out: Tensor = self.norm(self.conv(x))
+        return out
+
+
 class ConvBNReLU(nn.Module):
     """A convolution without bias that keeps the size ("same" padding) but for its stride, then batch norm and ReLU."""
 

@@ -34,6 +34,8 @@ NAMES = (
     "two_stage",
     "semantic_branch",
     "dynamic_masks",
+    "query_points",
+    "query_maps",
 )
 """Each is a file of this folder. The first for an output type is its default."""
 

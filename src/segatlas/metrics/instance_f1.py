@@ -53,7 +53,7 @@ class InstanceF1(Sums):
         Raises:
             DataError: masks differ in size, or a class is out of range.
         """
-        masks, kinds, crowd = (np.asarray(part) for part in target)
+        masks, kinds, crowd = (np.asarray(part) for part in target[:3])
         objects = sorted(result.instances, key=lambda one: -one.score)
         found = [one.class_index for one in objects]
         count = len(self.counts["counts"])

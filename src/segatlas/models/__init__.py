@@ -276,6 +276,53 @@ ARCHITECTURES: dict[str, ArchitectureEntry] = {
             not_dynamic_because="how many objects are found follows from the image",
         ),
         ArchitectureEntry(
+            "eomt",
+            "segatlas.models.eomt",
+            "EoMT",
+            ("panoptic", "instance", "semantic"),
+            "QueryMasks",
+            "https://arxiv.org/abs/2503.19108",
+            tuple(f"eomt_{size}{of}" for of in ("", "_dinov3") for size in "sbl"),
+            needs=Needs(targets=("SegmentsTarget", "InstancesTarget", "SemanticTarget")),
+        ),
+        ArchitectureEntry(
+            "oneformer",
+            "segatlas.models.oneformer",
+            "OneFormer",
+            ("panoptic", "instance", "semantic"),
+            "QueryMasks",
+            "https://arxiv.org/abs/2211.06220",
+            ("oneformer_swin_t", "oneformer_swin_l"),
+            needs=Needs(targets=("SegmentsTarget", "InstancesTarget", "SemanticTarget")),
+        ),
+        ArchitectureEntry(
+            "mask2former",
+            "segatlas.models.mask2former",
+            "Mask2Former",
+            ("panoptic", "instance", "semantic"),
+            "QueryMasks",
+            "https://arxiv.org/abs/2112.01527",
+            ("mask2former_r50", "mask2former_r101", *(f"mask2former_swin_{size}" for size in "tsbl")),
+            needs=Needs(
+                targets=("SegmentsTarget", "InstancesTarget", "SemanticTarget"), losses=("query_points", "query_maps")
+            ),
+        ),
+        ArchitectureEntry(
+            "maskformer",
+            "segatlas.models.maskformer",
+            "MaskFormer",
+            ("semantic", "panoptic", "instance"),
+            "QueryMasks",
+            "https://arxiv.org/abs/2107.06278",
+            (
+                *(f"maskformer_{encoder}" for encoder in ("r50", "r101", "r50_panoptic")),
+                *(f"maskformer_swin_{size}" for size in "tsbl"),
+            ),
+            needs=Needs(
+                targets=("SemanticTarget", "SegmentsTarget", "InstancesTarget"), losses=("query_maps", "query_points")
+            ),
+        ),
+        ArchitectureEntry(
             "panoptic_fpn",
             "segatlas.models.panoptic_fpn",
             "Panoptic FPN",

@@ -23,6 +23,9 @@ POSTPROCESS: dict[tuple[str, str], str] = {
     ("DetectedMasks", "instance"): "segatlas.postprocess.detected_masks:instance",
     ("DetectedMasks", "semantic"): "segatlas.postprocess.detected_masks:semantic",
     ("DetectedMasks", "panoptic"): "segatlas.postprocess.detected_masks:panoptic",
+    ("QueryMasks", "semantic"): "segatlas.postprocess.query_masks:semantic",
+    ("QueryMasks", "instance"): "segatlas.postprocess.query_masks:instance",
+    ("QueryMasks", "panoptic"): "segatlas.postprocess.query_masks:panoptic",
 }
 """(name of an output type of `segatlas.structures`, task) -> "module:function", a `Postprocess`."""
 

@@ -100,7 +100,40 @@ class DetectedMasks(NamedTuple):
         return {}
 
 
-Output = SemanticLogits | CentersAndOffsets | DetectedMasks
+class QueryLayer(NamedTuple):
+    """What one layer of a decoder of queries predicts.
+
+    class_logits: (N, Q, K + 1) float, before softmax; the last is "none of them".
+    mask_logits: (N, Q, h, w) float, before the sigmoid.
+    """
+
+    class_logits: Tensor
+    mask_logits: Tensor
+
+
+class QueryMasks(NamedTuple):
+    """Output of a network of Q queries, each of which gives a class and a mask; results of all tasks are made of it.
+
+    class_logits: (N, Q, K + 1) float, before softmax; the last is "none of them".
+    mask_logits: (N, Q, h, w) float, before the sigmoid, at the network's own stride.
+    canvas, resample: as in `SemanticLogits`, of the masks.
+    aux: what earlier layers of the decoder predict, the first layer first, by name: "layer_0", "layer_1" and so on. For
+        losses; empty in eval mode.
+    """
+
+    class_logits: Tensor
+    mask_logits: Tensor
+    canvas: tuple[int, int]
+    resample: Resample = Resample()
+    aux: Mapping[str, QueryLayer] = {}
+
+    @property
+    def layers(self) -> tuple[QueryLayer, ...]:
+        """What each layer predicts, that of the last one, which results are made of, at the end."""
+        return (*self.aux.values(), QueryLayer(self.class_logits, self.mask_logits))
+
+
+Output = SemanticLogits | CentersAndOffsets | DetectedMasks | QueryMasks
 OutputType = TypeVar("OutputType", bound=Output)
 
 
@@ -116,6 +149,25 @@ def maps_of(output: Output) -> dict[str, Tensor]:
             found[name] = value
         elif isinstance(value, tuple):
             found |= {f"{name}.{index}": one for index, one in enumerate(value) if _is_map(one)}
+    return found
+
+
+def further_maps(output: Output) -> dict[str, Tensor]:
+    """Return by name what an output has for losses besides its own maps; several tensors have their names behind it.
+
+    Of `PointLogits` these are the logits, of a layer of queries "layer_0.class_logits" and "layer_0.mask_logits", of a
+    tuple the parts by number.
+    """
+    found: dict[str, Tensor] = {}
+    for name, value in (output.raw if isinstance(output, DetectedMasks) else output.aux).items():
+        if isinstance(value, PointLogits):
+            found[name] = value.logits
+        elif isinstance(value, QueryLayer):
+            found |= {f"{name}.{part}": one for part, one in value._asdict().items()}
+        elif isinstance(value, tuple):
+            found |= {f"{name}.{index}": one for index, one in enumerate(value)}
+        else:
+            found[name] = value
     return found
 
 

@@ -44,11 +44,13 @@ class InstancesTarget(NamedTuple):
     """Objects that may overlap, have holes and several parts.
 
     masks: (M, H, W) bool. classes: (M,) int64, 0..K-1. crowd: (M,) bool, several objects that were not told apart.
+    padding: (H, W) bool, beyond the image; None = nothing is.
     """
 
     masks: Array
     classes: Array
     crowd: Array
+    padding: Array | None = None
 
 
 Target = SemanticTarget | SegmentsTarget | InstancesTarget

@@ -24,7 +24,17 @@ from segatlas.models.architecture import Architecture
 from segatlas.models.host import aux_names_of
 from segatlas.models.reading import read_config
 from segatlas.postprocess import find
-from segatlas.structures import DetectedMasks, Inputs, InputSpec, Output, PointLogits, changed, maps_of, noise_inputs
+from segatlas.structures import (
+    DetectedMasks,
+    Inputs,
+    InputSpec,
+    Output,
+    QueryMasks,
+    changed,
+    further_maps,
+    maps_of,
+    noise_inputs,
+)
 from segatlas.tasks import TASKS
 from segatlas.testing.rules import Rule, check_kind, require, seeded
 
@@ -176,8 +186,15 @@ def untouched_inputs(case: ModelCase) -> Iterator[str]:
 
 
 def classes(case: ModelCase) -> Iterator[str]:
-    """A map of classes has one channel a class: nothing but 0..K-1 is ever predicted, never 255."""
+    """A map of classes has one channel a class: nothing but 0..K-1 is ever predicted, never 255.
+
+    Queries have one logit more, of no class.
+    """
     output = case.output(case.noise())
+    if isinstance(output, QueryMasks):
+        if output.class_logits.shape[-1] != K + 1:
+            yield f"class_logits has {output.class_logits.shape[-1]} numbers of {K} classes and none"
+        return
     if isinstance(output, DetectedMasks):
         if any(not 0 <= int(label) < K for labels in output.labels for label in labels):
             yield f"labels {', '.join(str(labels.tolist()) for labels in output.labels)} of {K} classes"
@@ -218,7 +235,7 @@ def canvas(case: ModelCase) -> Iterator[str]:
 def stride(case: ModelCase) -> Iterator[str]:
     """All its maps cover the canvas, or its next larger multiple, at one stride of whole pixels, same for each size.
 
-    Boxes lie on the canvas.
+    Boxes lie on the canvas. What has no rows and columns, such as the classes of queries, covers nothing.
     """
     sizes = (SIZE, *ODD_SIZES)
     outputs = [case.output(case.noise(size)) for size in sizes]
@@ -227,7 +244,7 @@ def stride(case: ModelCase) -> Iterator[str]:
         return
     possible = {(step, multiple) for step in range(1, LARGEST_STRIDE + 1) for multiple in range(1, MOST_PADDING + 1)}
     for size, output in zip(sizes, outputs, strict=True):
-        shapes = {tuple(values.shape[-2:]) for values in maps_of(output).values()}
+        shapes = {tuple(values.shape[-2:]) for values in maps_of(output).values() if values.ndim == 4}
         possible &= {
             (step, multiple)
             for step, multiple in possible
@@ -304,7 +321,7 @@ def saved(case: ModelCase) -> Iterator[str]:
 
 def results(case: ModelCase) -> Iterator[str]:
     """The results that are made of its output are of the image's own size and of its classes."""
-    things = getattr(case.net, "things", ())
+    things = getattr(case.net, "things", ()) or tuple(index < K // 2 for index in range(K))
     for task in case.architecture.tasks:
         output = case.output(case.noise())
         (found,) = find(case.architecture.output.__name__, task)(output, (50, 70), crop=SIZE, things=things)
@@ -340,10 +357,7 @@ def gradients(case: ModelCase) -> Iterator[str]:
         if not parameter.any():  # what begins at zero, so that its block begins as nothing, stops gradients there
             nn.init.normal_(parameter, std=0.1)
     output = net(case.noise(TRAINING_SIZE, count=2))
-    further = output.raw if isinstance(output, DetectedMasks) else output.aux
-    flat = [one for values in further.values() for one in (values if isinstance(values, tuple) else (values,))]
-    auxiliary = [values.logits if isinstance(values, PointLogits) else values for values in flat]
-    auxiliary = [values for values in auxiliary if values.is_floating_point()]
+    auxiliary = [values for values in further_maps(output).values() if values.is_floating_point()]
     torch.stack([values.square().mean() for values in (*maps_of(output).values(), *auxiliary)]).sum().backward()
     for name, parameter in net.named_parameters():
         if not parameter.requires_grad:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +14,10 @@ from torch import Tensor
 
 from segatlas.errors import TrainingError
 from segatlas.recipe import Config
-from segatlas.structures import DetectedMasks, Inputs, Output, PointLogits, maps_of
+from segatlas.structures import Inputs, Output, further_maps, maps_of
 from segatlas.training.building import TrainingComponents
 from segatlas.training.course import course_of
-from segatlas.training.faults import ADVICE, SMALLER, is_out_of_memory, largest_gradient, require_finite
+from segatlas.training.faults import ADVICE, SMALLER, is_out_of_memory, largest_gradient, require_finite, told_of
 from segatlas.training.freezing import training_mode
 from segatlas.training.inputs import NetworkFacts
 from segatlas.training.machine import check_images, choose_machine
@@ -97,16 +96,19 @@ def dry_run(config: Config) -> DryRun:
         inputs = inputs.changed(channels_last)
     started = time.perf_counter()
     try:
-        output, loss = _one_step(
-            config, parts, inputs, targets, batch.sizes, f"in a dry run on: {', '.join(batch.keys)}"
-        )
+        with told_of(batch.keys, "in a dry run", LOOK_AT):
+            output, loss = _one_step(
+                config, parts, inputs, targets, batch.sizes, f"in a dry run on: {', '.join(batch.keys)}"
+            )
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         raise TrainingError(f"out of memory in one step of a dry run: {error}. {SMALLER}") from error
     own = {"scores": output} if isinstance(output, Tensor) else maps_of(output)
+    others = {} if isinstance(output, Tensor) else further_maps(output)
     maps = {name: tuple(value.shape) for name, value in own.items()}
-    maps = maps or {name: _shape(value) for name, value in _further(output).items()}
+    further = {name: tuple(value.shape) for name, value in others.items() if not _is_numbered(name)}
+    maps = maps or dict(further)
     first = next(iter(maps))
     return DryRun(
         train_images=len(parts.train),
@@ -120,7 +122,7 @@ def dry_run(config: Config) -> DryRun:
         label_shape=_target_shape(targets),
         output_name=first,
         output_shape=maps.pop(first),
-        aux_shapes={**maps, **{name: _shape(value) for name, value in _further(output).items()}},
+        aux_shapes={**maps, **further},
         loss=loss,
         seconds=time.perf_counter() - started,
         memory_mb=_peak_memory(device),
@@ -145,22 +147,14 @@ def _one_step(
     return output, float(loss.detach())
 
 
-def _further(output: Output | Tensor) -> Mapping[str, Tensor | PointLogits]:
-    """Return what is there for losses besides an output's own maps."""
-    if isinstance(output, Tensor):
-        return {}
-    if not isinstance(output, DetectedMasks):
-        return output.aux
-    return {name: value for name, value in output.raw.items() if isinstance(value, Tensor)}
+def _is_numbered(name: str) -> bool:
+    """Tell whether this is one of several, such as the maps of a pyramid: their shapes are many and say little."""
+    return name.rpartition(".")[2].isdigit()
 
 
 def _target_shape(targets: Any) -> tuple[int, ...]:
     """Return the shape of labels (N, H, W), or that of the first map of N targets of another type behind N."""
     return tuple(targets.shape if isinstance(targets, Tensor) else (len(targets), *targets[0][0].shape))
-
-
-def _shape(logits: Tensor | PointLogits) -> tuple[int, ...]:
-    return tuple(logits.logits.shape if isinstance(logits, PointLogits) else logits.shape)
 
 
 def _peak_memory(device: torch.device) -> float:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from torch import nn
 
-from segatlas.errors import TrainingError
+from segatlas.errors import CostError, TrainingError
 
 ADVICE = "try a lower train.lr, train.clip=1 or train.precision=fp32"
 SMALLER = "A smaller train.batch or transforms.crop helps"
@@ -19,6 +21,17 @@ def require_finite(what: str, value: float, where: str, advice: str) -> None:
     """
     if not math.isfinite(value):
         raise TrainingError(f"the {what} became {value} {where}. {advice}")
+
+
+@contextmanager
+def told_of(keys: Sequence[str], where: str, advice: str) -> Iterator[None]:
+    """Turn a `CostError` into a TrainingError that names the images, the step (`where`) and what is kept (`advice`)."""
+    try:
+        yield
+    except CostError as error:
+        raise TrainingError(
+            f"{error} {where} on: {', '.join(keys[image] for image in error.images)}. {advice}"
+        ) from error
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -20,13 +20,13 @@ from segatlas.models import find_entry
 from segatlas.recipe import Config
 from segatlas.structures import Batch, Inputs, Output
 from segatlas.tasks import TASKS
-from segatlas.training.faults import ADVICE, largest_gradient, require_finite
+from segatlas.training.faults import ADVICE, largest_gradient, require_finite, told_of
 from segatlas.training.freezing import training_mode
 from segatlas.training.optim import build_optimizer
 from segatlas.training.plan import Plan
 from segatlas.training.run import RunFolder
 from segatlas.training.saving import save_model
-from segatlas.training.schedule import Plateau, lr_factor
+from segatlas.training.schedule import Plateau, encoder_lr_factor, lr_factor
 
 Sizes: TypeAlias = Sequence[tuple[int, int]]
 KEPT = f"The last good checkpoint is kept; {ADVICE}"
@@ -73,13 +73,16 @@ class SegmentationModule(pl.LightningModule):
         epoch, index = self.plan.batch_in_epoch(self.next_batch)
         self.next_batch += 1
         torch.manual_seed(step_seed(self.recipe.seed, epoch, index, self.global_rank))
+        if (advance := getattr(self.net, "advance", None)) is not None:
+            advance(self.plan.fraction(self.global_step))
         inputs = batch.inputs
         if self.recipe.train.channels_last:
             inputs = inputs.changed(channels_last)
         output = forward(self.net, inputs, batch.targets, batch.sizes)
-        with torch.autocast(inputs.image.device.type, enabled=False):
+        step = f"at step {self.global_step}"
+        with torch.autocast(inputs.image.device.type, enabled=False), told_of(batch.keys, step, KEPT):
             total, self.last_terms = self.criterion(output, batch.targets)
-        where = f"at step {self.global_step} on: {', '.join(batch.keys)}"
+        where = f"{step} on: {', '.join(batch.keys)}"
         require_finite("loss", float(total.detach()), where, KEPT)
         return total
 
@@ -92,14 +95,14 @@ class SegmentationModule(pl.LightningModule):
             require_finite("gradient", largest_gradient(self.net), f"at step {self.global_step}", KEPT)
         schedule, step, done = self.recipe.train.schedule, self.global_step, self.plan.fraction(self.global_step)
         for group in optimizer.param_groups:
-            base = group["base_lr"]
-            group["lr"] = base * lr_factor(
-                schedule, step, self.plan.steps, self.plateau.drops, fraction=done, base=base
-            )
+            base, factor = group["base_lr"], encoder_lr_factor if group.get("of_encoder") else lr_factor
+            group["lr"] = base * factor(schedule, step, self.plan.steps, self.plateau.drops, fraction=done, base=base)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Build the optimiser of the recipe."""
-        return build_optimizer(self.net, self.recipe.train.optimizer, self.recipe.train.lr)
+        train = self.recipe.train
+        apart = train.schedule.encoder_warmup > 0
+        return build_optimizer(self.net, train.optimizer, train.lr, encoder_apart=apart)
 
     @property
     def learning_rate(self) -> float:

@@ -15,13 +15,16 @@ NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._NormBase)
 """Kinds of norm layers: batch and instance norms have a base in common."""
 
 
-def parameter_groups(net: nn.Module, config: OptimizerConfig, lr: float) -> list[dict[str, Any]]:
+def parameter_groups(
+    net: nn.Module, config: OptimizerConfig, lr: float, *, encoder_apart: bool = False
+) -> list[dict[str, Any]]:
     """Split the trainable parameters of `net` into groups of equal learning rate and weight decay.
 
     Norms and biases (tensors of at most one dimension) get no decay unless `decay_norms`, nor does what `no_decay`
     names, nor do the encoder's norm layers without `decay_encoder_norms`. Encoder parameters get
     lr * encoder_lr_factor * layer_decay ** depth_from_top, where depth counts the encoder's `stages()` from its last;
     it is 0 for what its `outside_stages()` holds. What `lr_factors` names gets lr times that, wherever it lies.
+    With `encoder_apart` no group has parameters of the encoder and others; `of_encoder` of a group tells which it has.
 
     Raises:
         UsageError: no parameter has a name of `no_decay` or `lr_factors`.
@@ -34,7 +37,9 @@ def parameter_groups(net: nn.Module, config: OptimizerConfig, lr: float) -> list
                 raise UsageError(f"train.optimizer.{key}: no parameter of the network is called {word!r}")
     for word, stated in config.lr_factors.items():
         factors |= {number: stated for number, name in names.items() if _is_called(name, word)}
-    groups: dict[tuple[float, float], dict[str, Any]] = {}
+    encoder = getattr(net, "encoder", None) if encoder_apart else None
+    apart = set() if encoder is None else {id(parameter) for parameter in encoder.parameters()}
+    groups: dict[tuple[float, float, bool], dict[str, Any]] = {}
     for parameter in net.parameters():
         if not parameter.requires_grad:
             continue
@@ -43,7 +48,8 @@ def parameter_groups(net: nn.Module, config: OptimizerConfig, lr: float) -> list
         decays = (parameter.ndim > 1 or config.decay_norms) and not named and id(parameter) not in spared
         decay = config.weight_decay if decays else 0.0
         settings = {"params": [], "lr": lr * factor, "base_lr": lr * factor, "weight_decay": decay}
-        groups.setdefault((factor, decay), settings)["params"].append(parameter)
+        settings["of_encoder"] = of_encoder = id(parameter) in apart
+        groups.setdefault((factor, decay, of_encoder), settings)["params"].append(parameter)
     return list(groups.values())
 
 
@@ -79,9 +85,11 @@ def _encoder_norms(net: nn.Module, config: OptimizerConfig) -> set[int]:
     return {id(parameter) for norm in norms for parameter in norm.parameters(recurse=False)}
 
 
-def build_optimizer(net: nn.Module, config: OptimizerConfig, lr: float) -> torch.optim.Optimizer:
+def build_optimizer(
+    net: nn.Module, config: OptimizerConfig, lr: float, *, encoder_apart: bool = False
+) -> torch.optim.Optimizer:
     """Return the optimiser named in the recipe over the groups of `parameter_groups`."""
-    groups = parameter_groups(net, config, lr)
+    groups = parameter_groups(net, config, lr, encoder_apart=encoder_apart)
     if config.name == "sgd":
         return torch.optim.SGD(groups, lr=lr, momentum=config.momentum, nesterov=config.nesterov)
     kind = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam

@@ -271,15 +271,13 @@ def _other_groups(
     content: dict[str, Any], config: Config, parts: TrainingComponents, changed: dict[str, tuple[Any, Any]]
 ) -> list[str]:
     """Refuse settings that sort the parameters into other groups: the optimiser's state goes by their order."""
-    groups = parameter_groups(parts.net, config.train.optimizer, config.train.lr)
+    apart = config.train.schedule.encoder_warmup > 0
+    groups = parameter_groups(parts.net, config.train.optimizer, config.train.lr, encoder_apart=apart)
     found = [len(group["params"]) for group in content["optimizer_states"][0]["param_groups"]]
     if [len(group["params"]) for group in groups] == found:
         return []
-    keys = [
-        key
-        for key in changed
-        if _within(key, ("train.optimizer", "train.freeze_encoder", "train.freeze_stages", "train.freeze_host"))
-    ]
+    sorting = ("train.optimizer", "train.schedule.encoder_warmup", "train.freeze_encoder", "train.freeze_stages")
+    keys = [key for key in changed if _within(key, (*sorting, "train.freeze_host"))]
     return [f"{', '.join(keys)}: the optimiser's state in the checkpoint belongs to other groups of parameters"]
 
 

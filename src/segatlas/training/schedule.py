@@ -35,6 +35,28 @@ def lr_factor(
     return factor
 
 
+def encoder_lr_factor(
+    schedule: ScheduleConfig,
+    step: int,
+    total: int,
+    drops: int = 0,
+    *,
+    fraction: float | None = None,
+    base: float | None = None,
+) -> float:
+    """Return `lr_factor` for the encoder, which with an `encoder_warmup` begins where the others' warm-up ends."""
+    before = warmup_steps(schedule, total)
+    if not schedule.encoder_warmup or not total:
+        return lr_factor(schedule, step, total, drops, fraction=fraction, base=base)
+    if step < before:
+        return 0.0
+    done = min(step / total, 1.0) if fraction is None else fraction
+    rest = total - before
+    own = schedule.model_copy(update={"warmup": schedule.encoder_warmup})
+    left = max(done * total - before, 0.0) / max(rest, 1)
+    return lr_factor(own, step - before, rest, drops, fraction=min(left, 1.0), base=base)
+
+
 def warmup_steps(schedule: ScheduleConfig, total: int) -> int:
     """Return the steps of the warm-up: the recipe's, but at most a third of the run."""
     return min(schedule.warmup, total // 3)

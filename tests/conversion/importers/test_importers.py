@@ -39,9 +39,32 @@ BEIT = {
     "key_bias": False,
     "final_norm": False,
 }
+QUERIED = {
+    "name": "vit_w32",
+    "registers": 4,
+    "class_position": False,
+    "image_size": (64, 64),
+    "patch_size": 16,
+    "layer_scale": 1e-5,
+}
 HEADS = (("psp", True), ("aspp", False), ("enc", True))
 TORCHVISION = {"channels": 256, "fuse_kernel_size": 1, "convs": 1}
+MASKS = {"encoder": "swin_w8", "num_classes": 7, "in_channels": 4, "queries": 9, "channels": 64, "mask_channels": 32}
 VARIANTS: dict[tuple[str, str], tuple[dict[str, Any], ...]] = {
+    **{
+        (library, "mask2former"): (
+            {"encoder": "swin_tiny" if library == "hf" else "resnet50"},
+            {**MASKS, "pixel_layers": 2, "pixel_hidden": 16, "points": 2, "layers": 4, "hidden": 24},
+        )
+        for library in ("mmseg", "mmdet", "hf", "detectron2")
+    },
+    **{
+        (library, "maskformer"): (
+            {**MASKS, "layers": 2, "hidden": 24},
+            {"encoder": "swin_tiny" if library == "hf" else "resnet50", "pixel_layers": 0 if library == "hf" else 2},
+        )
+        for library in ("mmseg", "mmdet", "hf", "detectron2")
+    },
     ("mmseg", "fcn"): (
         {"aux": True},
         {"encoder": "resnet18d", "concat_input": False, "convs": 1, "channels": 32},
@@ -136,6 +159,23 @@ VARIANTS: dict[tuple[str, str], tuple[dict[str, Any], ...]] = {
         {**R52, "num_classes": 19, "separable": True, "separable_aspp": True, "stuff_classes": tuple(range(11))},
         {**R52, "encoder": "resnet50", "in_channels": 4, "channels": 64, "instance_low_channels": (16, 8)}
         | {"encoder_options": {"multi_grid": (2, 4, 8)}},
+    ),
+    ("hf", "eomt"): (
+        {"encoder": {**QUERIED, "layer_scale": 1.0}, "query_blocks": 2, "queries": 7},
+        {"encoder": {**QUERIED, "name": "dinov2_small", "depth": 2, "hidden": 48}, "query_blocks": 1, "in_channels": 4},
+        {"encoder": {**QUERIED, "name": "dinov2_giant", "depth": 1}, "query_blocks": 1},
+    ),
+    ("hf", "eomt_dinov3"): (
+        {"encoder": {"name": "dinov3_small", "depth": 2}, "query_blocks": 2, "queries": 7},
+        {"encoder": {"name": "dinov3_huge_plus", "depth": 1, "registers": 2}, "query_blocks": 1, "in_channels": 4},
+    ),
+    ("eomt", "eomt"): (
+        {"encoder": QUERIED, "query_blocks": 2, "queries": 7, "in_channels": 4},
+        {"encoder": {**QUERIED, "name": "dinov2_giant", "depth": 1}, "query_blocks": 1},
+    ),
+    ("hf", "oneformer"): (
+        {"encoder": "swin_w8", "queries": 7, "layers": 3, "num_classes": 7, "in_channels": 4},
+        {"first_layers": 1, "pixel_layers": 2, "pixel_hidden": 64, "hidden": 96, "points": 2},
     ),
     ("nvlabs", "segformer"): tuple({"encoder": f"mit_b{size}"} for size in range(6)),
     ("refinenet", "refinenet"): (

@@ -32,6 +32,8 @@ SOURCES: dict[str, tuple[str, ...]] = {
         "icnet",
         "isanet",
         "knet",
+        "mask2former",
+        "maskformer",
         "nonlocal_net",
         "ocrnet",
         "pidnet",
@@ -63,6 +65,11 @@ SOURCES: dict[str, tuple[str, ...]] = {
     ),
     "hf": (
         "dpt",
+        "eomt",
+        "eomt_dinov3",
+        "mask2former",
+        "maskformer",
+        "oneformer",
         "segformer",
         "segformer_before_5",
         "upernet",
@@ -77,8 +84,9 @@ SOURCES: dict[str, tuple[str, ...]] = {
     "sanet": ("sanet",),
     "espnet": ("espnet",),
     "edgenets": ("espnetv2",),
-    "mmdet": ("condinst", "mask_rcnn", "panoptic_fpn"),
-    "detectron2": ("mask_rcnn", "panoptic_fpn", "panoptic_deeplab"),
+    "eomt": ("eomt",),
+    "mmdet": ("condinst", "mask2former", "mask_rcnn", "maskformer", "panoptic_fpn"),
+    "detectron2": ("mask2former", "mask_rcnn", "maskformer", "panoptic_fpn", "panoptic_deeplab"),
 }
 """Library -> the files in its folder that end with a record `IMPORTER`, mostly called like the architecture."""
 

@@ -56,3 +56,4 @@ class Importer:
     backbone: Callable[[ForeignWeights], Mapping[str, Any] | None] | None = None
     constants: Callable[[Any], Mapping[str, Tensor]] = field(default=lambda config: {})
     facts: Callable[[Any, Mapping[str, Any]], Facts] | None = None
+    card_fields: Callable[[ForeignWeights, Any], Mapping[str, Any]] = field(default=lambda file, config: {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import isqrt
 from typing import Any
 
@@ -34,6 +35,40 @@ def form_of(file: ForeignWeights, *, width: int, hidden: int, heads: str) -> tup
         told = f"{stated or form.heads} heads and {hidden} channels between"
         raise WeightsError(f"a plain transformer of width {width} with {told}; known are {form.heads} and {4 * width}")
     return name, form
+
+
+def dino_options(
+    file: ForeignWeights, family: str, *, width: int, hidden: int, gated: bool, heads: str, told: Mapping[str, Any]
+) -> tuple[str, dict[str, Any]]:
+    """Return name and options of the transformer of DINOv2 or DINOv3 ("dinov2", "dinov3") of a width.
+
+    Narrower and wider ones than the published are plain transformers with the options that make them the same.
+
+    Args:
+        file: the file.
+        family: as above.
+        width: channels of a token.
+        hidden: channels within the feed-forward part, those of the gate not counted.
+        gated: that part has a gate.
+        heads: as of `form_of`.
+        told: what the file tells of other options, by name.
+
+    Raises:
+        WeightsError: none of ours.
+    """
+    fitting = [
+        name
+        for name, form in FORMS.items()
+        if form.width == width and form.gated == gated and (name.startswith(family) or not form.rotary)
+    ]
+    first = sorted(fitting, key=lambda name: not name.startswith(family))[:1]
+    if not first or (family == "dinov3" and not FORMS[first[0]].rotary):
+        raise WeightsError(f"a {family} of width {width}{', with a gate' if gated else ''}: none of the known ones")
+    form, stated = FORMS[first[0]], file.stated(heads)
+    if stated not in (None, form.heads):
+        raise WeightsError(f"{heads} = {stated}: only {form.heads} is supported at a width of {width}")
+    own = {} if hidden == (form.hidden or 4 * width) else {"hidden": hidden}
+    return first[0], {**without_defaults(dict(told), form), **own}
 
 
 def image_size(cells: int, patch_size: int, stated: Any, *, tensor: str) -> tuple[int, int]:

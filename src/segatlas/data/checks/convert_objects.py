@@ -115,7 +115,7 @@ def _write_sample(root: Path, form: Form, split: str, data: SegmentationData, in
 
 
 def _objects(target: InstancesTarget, image: int, before: int) -> list[dict[str, Any]]:
-    masks, kinds, crowd = (np.asarray(part) for part in target)
+    masks, kinds, crowd = (np.asarray(part) for part in target[:3])
     entries = []
     for row, mask in enumerate(masks):
         area, box = numbers_of(mask)

@@ -20,7 +20,7 @@ MOST_NAME = 200
 
 def without_repeated(target: InstancesTarget) -> InstancesTarget:
     """Return the objects, those that have pixels and class of an earlier one left out."""
-    masks, kinds, crowd = (np.asarray(part) for part in target)
+    masks, kinds, crowd = (np.asarray(part) for part in target[:3])
     seen: set[tuple[bytes, int]] = set()
     kept = []
     for row, (mask, kind) in enumerate(zip(masks, kinds.tolist(), strict=True)):
@@ -33,7 +33,7 @@ def without_repeated(target: InstancesTarget) -> InstancesTarget:
 
 def write_objects(folder: Path, key: str, target: InstancesTarget, names: tuple[str, ...]) -> None:
     """Write the objects of an image as a map with its table, or as a file an object where they overlap."""
-    masks, kinds, crowd = (np.asarray(part) for part in target)
+    masks, kinds, crowd = (np.asarray(part) for part in target[:3])
     if len(masks) <= MOST_NUMBERED and not (masks.sum(axis=0, dtype=np.int32) > 1).any():
         numbers = np.zeros(masks.shape[1:], np.uint16)
         for row, mask in enumerate(masks):

@@ -93,6 +93,7 @@ def pasted(target: Target, masks: np.ndarray, classes: Sequence[int] | np.ndarra
             np.concatenate([below[kept], masks]),
             np.concatenate([np.asarray(target.classes)[kept], new]),
             np.concatenate([np.asarray(target.crowd)[kept], crowd]),
+            None if target.padding is None else np.asarray(target.padding) & ~cover,
         )
     if isinstance(target, SegmentsTarget):
         ids = np.array(target.ids)

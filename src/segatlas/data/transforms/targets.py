@@ -26,7 +26,16 @@ def warp_target(target: Target, placement: Placement) -> Target:
     for place, mask in zip(moved, masks, strict=True):
         place[...] = warp_label(mask.view(np.uint8), placement, 0)
     left = moved.any(axis=(1, 2))
-    return InstancesTarget(moved[left], np.asarray(target.classes)[left], np.asarray(target.crowd)[left])
+    return InstancesTarget(
+        moved[left], np.asarray(target.classes)[left], np.asarray(target.crowd)[left], _padding(target, placement)
+    )
+
+
+def _padding(target: InstancesTarget, placement: Placement) -> np.ndarray | None:
+    """Return what of the placed image lies beyond the source, (H, W) bool; None where nothing does."""
+    before = np.zeros(size_of_target(target), np.uint8) if target.padding is None else np.asarray(target.padding)
+    beyond = warp_label(before.view(np.uint8), placement, 1).astype(bool)
+    return beyond if beyond.any() else None
 
 
 def visible(target: SegmentsTarget) -> SegmentsTarget:

@@ -72,10 +72,14 @@ def stage_fields(file: ForeignWeights) -> Mapping[str, Any] | None:
     }
 
 
+def body_renames(body: str) -> Renames:
+    """Return the table of a ResNet whose names begin so; a convolution's norm lies below it."""
+    stem = [(f"{body}.stem.conv1.norm", "encoder.bn1"), (f"{body}.stem.conv1", "encoder.conv1")]
+    return [*stem, *layer_renames(body)]
+
+
 def stage_renames() -> Renames:
-    """Return the table of these; a convolution's norm lies below it."""
-    body = [(f"{BODY}.stem.conv1.norm", "encoder.bn1"), (f"{BODY}.stem.conv1", "encoder.conv1")]
-    body += layer_renames()
+    """Return the table of these."""
     pyramid = [
         (f"backbone.fpn_{theirs}{level + 2}", f"neck.{theirs}.{level}")
         for theirs in ("lateral", "output")
@@ -84,7 +88,7 @@ def stage_renames() -> Renames:
     boxes = [(f"roi_heads.box_head.fc{index + 1}", f"stages.box_head.layers.{index}") for index in range(4)]
     masks = [(f"{MASK}.mask_fcn{index + 1}", f"stages.mask_head.convs.{index}") for index in range(8)]
     return [
-        *body,
+        *body_renames(BODY),
         *pyramid,
         (f"{RPN}.conv", "stages.rpn.convs.0"),
         (f"{RPN}.objectness_logits", "stages.rpn.scores"),

@@ -17,8 +17,9 @@ from segatlas.encoders.spec import EncoderSpec
 from segatlas.encoders.swin import MLP_RATIO, PATCH_SIZE, SIZES, STRIDES, SwinOptions
 from segatlas.errors import WeightsError
 
-NORM = "backbone.swin.layernorm"
-"""A norm that no map goes through; the library has it all the same."""
+TABLE = "attention.relative_position_bias.relative_position_bias_table"
+TABLE_BEFORE_5 = "attention.self.relative_position_bias_table"
+"""What the table of relative positions is called below a block, in either version."""
 
 _MERGED = range(1, len(STRIDES))
 _FIXED = {
@@ -68,60 +69,24 @@ def swin_fields(file: ForeignWeights, root: str, table: str) -> Mapping[str, Any
 
 def recognise(file: ForeignWeights) -> Mapping[str, Any] | None:
     """See `BackboneNames`."""
-    return swin_fields(file, "backbone.swin", "attention.relative_position_bias.relative_position_bias_table")
+    return swin_fields(file, "backbone.swin", TABLE)
 
 
-def renames(encoder: EncoderSpec) -> Renames:
-    """See `BackboneNames`."""
-    block, ours = "backbone.swin.encoder.layers.{s}.blocks.{i}", "encoder.layers.{s}.blocks.{i}"
+def block_renames(root: str) -> Renames:
+    """Return the table of the blocks of a Swin Transformer whose names begin so, as of transformers 5."""
+    block, ours = f"{root}.encoder.layers.{{s}}.blocks.{{i}}", "encoder.layers.{s}.blocks.{i}"
     return [
         (f"{block}.attention.o_proj", f"{ours}.attn.proj"),
         (f"{block}.attention.relative_position_bias", f"{ours}.attn"),
         (f"{block}.layernorm_before", f"{ours}.norm1"),
         (f"{block}.layernorm_after", f"{ours}.norm2"),
         (f"{block}.mlp", f"{ours}.mlp"),
-        *_outside_blocks("backbone.swin"),
     ]
 
 
-def _outside_blocks(root: str) -> Renames:
-    merging = [
-        (f"{root}.encoder.layers.{stage - 1}.downsample", f"encoder.layers.{stage}.downsample") for stage in _MERGED
-    ]
-    norms = [
-        (f"backbone.hidden_states_norms.stage{stage + 1}", f"encoder.norm{stage}") for stage in range(len(STRIDES))
-    ]
-    embedding = [
-        (f"{root}.embeddings.patch_embeddings.projection", "encoder.patch_embed.proj"),
-        (f"{root}.embeddings.norm", "encoder.patch_embed.norm"),
-    ]
-    return [*embedding, *merging, *norms]
-
-
-def stacks(encoder: EncoderSpec) -> Sequence[Stack]:
-    """See `BackboneNames`: queries, keys and values are three matrices."""
-    block = "backbone.swin.encoder.layers.{s}.blocks.{i}.attention"
-    return [_stack([f"{block}.{part}_proj" for part in ("q", "k", "v")])]
-
-
-def _stack(parts: Sequence[str]) -> Stack:
-    return Stack(theirs=dict.fromkeys(parts, 1), ours={"encoder.layers.{s}.blocks.{i}.attn.qkv": 1})
-
-
-def constants(encoder: EncoderSpec) -> Mapping[str, Tensor]:
-    """See `BackboneNames`."""
-    width = SIZES[encoder.name].width * 2 ** (len(STRIDES) - 1)
-    return {f"{NORM}.weight": torch.ones(width), f"{NORM}.bias": torch.zeros(width)}
-
-
-def recognise_before_5(file: ForeignWeights) -> Mapping[str, Any] | None:
-    """See `BackboneNames`."""
-    return swin_fields(file, "backbone", "attention.self.relative_position_bias_table")
-
-
-def renames_before_5(encoder: EncoderSpec) -> Renames:
-    """See `BackboneNames`."""
-    block, ours = "backbone.encoder.layers.{s}.blocks.{i}", "encoder.layers.{s}.blocks.{i}"
+def block_renames_before_5(root: str) -> Renames:
+    """Return the same as of transformers up to 4."""
+    block, ours = f"{root}.encoder.layers.{{s}}.blocks.{{i}}", "encoder.layers.{s}.blocks.{i}"
     return [
         (
             f"{block}.attention.self.relative_position_bias_table",
@@ -132,22 +97,86 @@ def renames_before_5(encoder: EncoderSpec) -> Renames:
         (f"{block}.layernorm_after", f"{ours}.norm2"),
         (f"{block}.intermediate.dense", f"{ours}.mlp.fc1"),
         (f"{block}.output.dense", f"{ours}.mlp.fc2"),
-        *_outside_blocks("backbone"),
     ]
+
+
+def other_renames(root: str, norms: Sequence[str]) -> Renames:
+    """Return the table of what is outside of the blocks; `norms` are their names of those of the maps."""
+    merging = [
+        (f"{root}.encoder.layers.{stage - 1}.downsample", f"encoder.layers.{stage}.downsample") for stage in _MERGED
+    ]
+    embedding = [
+        (f"{root}.embeddings.patch_embeddings.projection", "encoder.patch_embed.proj"),
+        (f"{root}.embeddings.norm", "encoder.patch_embed.norm"),
+    ]
+    return [*embedding, *merging, *((name, f"encoder.norm{stage}") for stage, name in enumerate(norms))]
+
+
+def block_stack(root: str) -> Stack:
+    """Return where queries, keys and values of a block are, three matrices there, as of transformers 5."""
+    block = f"{root}.encoder.layers.{{s}}.blocks.{{i}}.attention"
+    return _stack([f"{block}.{part}_proj" for part in ("q", "k", "v")])
+
+
+def block_stack_before_5(root: str) -> Stack:
+    """Return the same as of transformers up to 4."""
+    attention = f"{root}.encoder.layers.{{s}}.blocks.{{i}}.attention.self"
+    return _stack([f"{attention}.{part}" for part in ("query", "key", "value")])
+
+
+def _stack(parts: Sequence[str]) -> Stack:
+    return Stack(theirs=dict.fromkeys(parts, 1), ours={"encoder.layers.{s}.blocks.{i}.attn.qkv": 1})
+
+
+def index_before_5(root: str) -> tuple[str, ...]:
+    """Return the names of which row of its table each pair of tokens has: computed here, stored in their files."""
+    return tuple(
+        f"{root}.encoder.layers.{stage}.blocks.{block}.attention.self.relative_position_index"
+        for stage in range(len(STRIDES))
+        for block in range(max(size.depths[stage] for size in SIZES.values()))
+    )
+
+
+def unused_norm(name: str, encoder: EncoderSpec) -> Mapping[str, Tensor]:
+    """Return a norm that no map goes through and the library has all the same."""
+    width = SIZES[encoder.name].width * 2 ** (len(STRIDES) - 1)
+    return {f"{name}.weight": torch.ones(width), f"{name}.bias": torch.zeros(width)}
+
+
+_NORMS = [f"backbone.hidden_states_norms.stage{stage + 1}" for stage in range(len(STRIDES))]
+
+
+def renames(encoder: EncoderSpec) -> Renames:
+    """See `BackboneNames`."""
+    return [*block_renames("backbone.swin"), *other_renames("backbone.swin", _NORMS)]
+
+
+def stacks(encoder: EncoderSpec) -> Sequence[Stack]:
+    """See `BackboneNames`."""
+    return [block_stack("backbone.swin")]
+
+
+def constants(encoder: EncoderSpec) -> Mapping[str, Tensor]:
+    """See `BackboneNames`."""
+    return unused_norm("backbone.swin.layernorm", encoder)
+
+
+def recognise_before_5(file: ForeignWeights) -> Mapping[str, Any] | None:
+    """See `BackboneNames`."""
+    return swin_fields(file, "backbone", TABLE_BEFORE_5)
+
+
+def renames_before_5(encoder: EncoderSpec) -> Renames:
+    """See `BackboneNames`."""
+    return [*block_renames_before_5("backbone"), *other_renames("backbone", _NORMS)]
 
 
 def stacks_before_5(encoder: EncoderSpec) -> Sequence[Stack]:
     """See `BackboneNames`."""
-    attention = "backbone.encoder.layers.{s}.blocks.{i}.attention.self"
-    return [_stack([f"{attention}.{part}" for part in ("query", "key", "value")])]
+    return [block_stack_before_5("backbone")]
 
 
-INDEX_BEFORE_5 = tuple(
-    f"backbone.encoder.layers.{stage}.blocks.{block}.attention.self.relative_position_index"
-    for stage in range(len(STRIDES))
-    for block in range(max(size.depths[stage] for size in SIZES.values()))
-)
-"""Which row of its table each pair of tokens has: computed here, stored in files of transformers 4."""
+INDEX_BEFORE_5 = index_before_5("backbone")
 
 BACKBONE = BackboneNames(
     encoders=tuple(SIZES), recognise=recognise, renames=renames, stacks=stacks, constants=constants

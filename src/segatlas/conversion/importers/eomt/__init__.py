@@ -1,0 +1,1 @@
+"""The authors' EoMT repository: files hold tensors only, under the names of timm's transformers."""

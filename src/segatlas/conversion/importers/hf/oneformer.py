@@ -1,0 +1,145 @@
+"""OneFormerForUniversalSegmentation on Swin, as transformers 5 and 4 name its tensors, without what encodes texts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from segatlas.config.objects import TRANSFORMERS_MASKFORMER
+from segatlas.conversion.importers.foreign import ForeignWeights
+from segatlas.conversion.importers.hf import swin
+from segatlas.conversion.importers.hf.mask_queries import (
+    DECODER,
+    ENCODER,
+    TRANSFORMER,
+    encoder_fields,
+    padding,
+    require_form,
+)
+from segatlas.conversion.importers.importer import Importer
+from segatlas.conversion.importers.mmseg.mask_queries import attention_stack
+from segatlas.conversion.importers.renames import Renames
+from segatlas.conversion.importers.stacks import Stack
+from segatlas.errors import WeightsError
+from segatlas.models.oneformer import WORDS, OneFormerConfig
+
+_PIXELS, _QUERIES = DECODER, f"{TRANSFORMER}.decoder"
+_FIRST = f"{_QUERIES}.query_transformer.decoder"
+_TASK = "model.task_encoder.task_mlp.layers"
+SWIN = f"{ENCODER}.swin"
+NORMS = [f"{ENCODER}.hidden_states_norms.stage{stage + 1}" for stage in range(4)]
+
+_FIXED = {"pre_norm": False, "enforce_input_proj": False, "use_task_norm": True, "norm": "GN", "common_stride": 4}
+"""Setting -> the one value that ours has."""
+
+
+def recognise(file: ForeignWeights) -> Mapping[str, Any] | None:
+    """See `Importer`."""
+    if not file.has(f"{_TASK}.0.0", f"{_FIRST}.norm", f"{_PIXELS}.level_embed", f"{_QUERIES}.class_embed"):
+        return None
+    encoder = encoder_fields(file, SWIN, ENCODER)
+    if encoder is None:
+        raise WeightsError("a OneFormer around another backbone: only Swin is supported")
+    require_form(file, _FIXED)
+    if (words := file.shape(f"{_TASK}.0.0.weight")[1]) != WORDS:
+        raise WeightsError(f"a task of {words} numbers: only {WORDS} are supported")
+    width, heads = file.shape(f"{_QUERIES}.class_embed.weight")[1], file.setting("num_attention_heads", 8)
+    levels = file.shape(f"{_PIXELS}.level_embed")[0]
+    return {
+        **encoder,
+        "num_classes": file.shape(f"{_QUERIES}.class_embed.weight")[0] - 1,
+        "queries": file.shape(f"{TRANSFORMER}.queries_embedder.weight")[0],
+        "channels": width,
+        "mask_channels": file.shape(f"{_PIXELS}.mask_projection.weight")[0],
+        "heads": heads,
+        "pixel_layers": file.count(f"{_PIXELS}.encoder.layers.{{i}}"),
+        "pixel_hidden": file.shape(f"{_PIXELS}.encoder.layers.0.fc1.weight")[0],
+        "points": file.shape(f"{_PIXELS}.encoder.layers.0.self_attn.attention_weights.weight")[0] // (heads * levels),
+        "first_layers": file.count(f"{_FIRST}.layers.{{i}}"),
+        "layers": file.count(f"{_QUERIES}.layers.{{i}}"),
+        "hidden": file.shape(f"{_QUERIES}.layers.0.ffn.linear1.weight")[0],
+        "dropout": OneFormerConfig.dropout if (stated := file.stated("dropout")) is None else stated,
+        "padding": padding(file),
+    }
+
+
+_HEAD: Renames = (
+    (f"{_PIXELS}.level_embed", "pixel_decoder.level_embedding"),
+    (f"{_PIXELS}.input_projections.{{i}}.0", "pixel_decoder.project.{i}.conv"),
+    (f"{_PIXELS}.input_projections.{{i}}.1", "pixel_decoder.project.{i}.norm"),
+    (f"{_PIXELS}.encoder.layers.{{i}}.self_attn", "pixel_decoder.layers.{i}.attention"),
+    (f"{_PIXELS}.encoder.layers.{{i}}.self_attn_layer_norm", "pixel_decoder.layers.{i}.norm1"),
+    (f"{_PIXELS}.encoder.layers.{{i}}.fc1", "pixel_decoder.layers.{i}.feed_forward.fc1"),
+    (f"{_PIXELS}.encoder.layers.{{i}}.fc2", "pixel_decoder.layers.{i}.feed_forward.fc2"),
+    (f"{_PIXELS}.encoder.layers.{{i}}.final_layer_norm", "pixel_decoder.layers.{i}.norm2"),
+    (f"{_PIXELS}.adapter_1.0", "pixel_decoder.lateral.0.conv"),
+    (f"{_PIXELS}.adapter_1.1", "pixel_decoder.lateral.0.norm"),
+    (f"{_PIXELS}.layer_1.0", "pixel_decoder.output.0.conv"),
+    (f"{_PIXELS}.layer_1.1", "pixel_decoder.output.0.norm"),
+    (f"{_PIXELS}.mask_projection", "pixel_decoder.mask_features"),
+    (f"{_TASK}.0.0", "task_embedding.0"),
+    (f"{_TASK}.1.0", "task_embedding.2"),
+    (f"{_QUERIES}.query_input_projection", "first_look.project"),
+    (f"{_FIRST}.layers.{{i}}.self_attn.out_proj", "first_look.layers.{i}.self_attention.proj"),
+    (f"{_FIRST}.layers.{{i}}.multihead_attn.out_proj", "first_look.layers.{i}.cross_attention.proj"),
+    (f"{_FIRST}.layers.{{i}}.linear1", "first_look.layers.{i}.feed_forward.fc1"),
+    (f"{_FIRST}.layers.{{i}}.linear2", "first_look.layers.{i}.feed_forward.fc2"),
+    (f"{_FIRST}.layers.{{i}}", "first_look.layers.{i}"),
+    (f"{_FIRST}.norm", "first_look.norm"),
+    (f"{TRANSFORMER}.queries_embedder.weight", "query_positions"),
+    (f"{TRANSFORMER}.level_embed.weight", "level_embedding"),
+    (f"{_QUERIES}.layers.{{i}}.cross_attn.multihead_attn.out_proj", "layers.{i}.cross_attention.proj"),
+    (f"{_QUERIES}.layers.{{i}}.cross_attn.norm", "layers.{i}.norm1"),
+    *((f"{_QUERIES}.layers.{{i}}.self_attn.self_attn.{x}_proj", f"layers.{{i}}.self_attention.{x}") for x in "qkv"),
+    (f"{_QUERIES}.layers.{{i}}.self_attn.self_attn.out_proj", "layers.{i}.self_attention.proj"),
+    (f"{_QUERIES}.layers.{{i}}.self_attn.norm", "layers.{i}.norm2"),
+    (f"{_QUERIES}.layers.{{i}}.ffn.linear1", "layers.{i}.feed_forward.fc1"),
+    (f"{_QUERIES}.layers.{{i}}.ffn.linear2", "layers.{i}.feed_forward.fc2"),
+    (f"{_QUERIES}.layers.{{i}}.ffn.norm", "layers.{i}.norm3"),
+    (f"{_QUERIES}.decoder_norm", "norm"),
+    (f"{_QUERIES}.class_embed", "classifier"),
+    *((f"{_QUERIES}.mask_embed.layers.{index}.0", f"mask_embedding.{2 * index}") for index in range(3)),
+)
+
+_ATTENTION = {
+    f"{_FIRST}.layers.{{i}}.self_attn": "first_look.layers.{i}.self_attention",
+    f"{_FIRST}.layers.{{i}}.multihead_attn": "first_look.layers.{i}.cross_attention",
+    f"{_QUERIES}.layers.{{i}}.cross_attn.multihead_attn": "layers.{i}.cross_attention",
+}
+"""Their attention with one matrix of queries, keys and values -> ours, which has three."""
+
+
+def renames(config: OneFormerConfig) -> Renames:
+    """See `Importer`. The library's group norms have 32 groups always."""
+    return [
+        *swin.block_renames(SWIN),
+        *swin.other_renames(SWIN, NORMS),
+        *swin.block_renames_before_5(ENCODER),
+        *swin.other_renames(ENCODER, NORMS),
+        *_HEAD,
+    ]
+
+
+def stacks(config: OneFormerConfig) -> Sequence[Stack]:
+    """See `Importer`."""
+    stacked = [attention_stack(a, b, kind) for a, b in _ATTENTION.items() for kind in ("weight", "bias")]
+    return [*stacked, swin.block_stack(SWIN), swin.block_stack_before_5(ENCODER)]
+
+
+def constants(config: OneFormerConfig) -> Mapping[str, Tensor]:
+    """See `Importer`."""
+    return swin.unused_norm(f"{SWIN}.layernorm", config.encoder)
+
+
+IMPORTER = Importer(
+    source="hf",
+    architecture="oneformer",
+    recognise=recognise,
+    renames=renames,
+    stacks=stacks,
+    dropped=("model.text_mapper", "criterion", *swin.index_before_5(ENCODER)),
+    constants=constants,
+    objects=TRANSFORMERS_MASKFORMER,
+)
