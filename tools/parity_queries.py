@@ -66,9 +66,8 @@ def our_objects(output: QueryMasks, size: tuple[int, int], rule: Any, things: Se
     return result
 
 
-def paired(result: Result, final: Mapping[str, Any], suffix: str) -> float:
-    """Return the fraction of the peer's objects that have a partner among ours."""
-    width = int(final["size"][1])
+def paired(result: Result, final: Mapping[str, Any], suffix: str, width: int) -> float:
+    """Return the fraction of the peer's objects, in an image of that width, that have a partner among ours."""
     theirs = np.unpackbits(final[f"masks{suffix}"].numpy(), axis=-1)[..., :width].astype(bool)
     ours = list(result.instances)
     bitmaps = [one.bitmap() for one in ours]
@@ -123,11 +122,12 @@ def rules(rule: Any, library: str, suffix: str) -> tuple[Any, Any]:
     return rule, replace(rule, queries=replace(rule.queries, segment_score=0.02, segment_overlap=0.005))
 
 
-def finals(output: QueryMasks, card: Any, reference: Mapping[str, Any], library: str) -> Iterator[tuple[str, float]]:
-    """Compare what follows from the last layer, as far as the reference has it."""
+def finals(
+    output: QueryMasks, card: Any, reference: Mapping[str, Any], library: str, size: tuple[int, int]
+) -> Iterator[tuple[str, float]]:
+    """Compare what follows from the last layer for an image of that size, as far as the reference has it."""
     final, classes, rule = reference.get("final") or {}, len(card.classes), card.objects
     if reference.get("pred") is not None:
-        size = (int(reference["pred"].shape[0]), int(reference["pred"].shape[1]))
         (result,) = query_masks.semantic(output, size, crop=size, rule=rule)
         differs = torch.from_numpy(np.asarray(result.class_map).astype(np.int64)) != reference["pred"]
         clear = reference["margin"].float() >= 1e-3 * float(reference["seg_logits_s8"].std())
@@ -138,12 +138,10 @@ def finals(output: QueryMasks, card: Any, reference: Mapping[str, Any], library:
         if library == "hf":  # as the reference was told
             things = tuple(index < 2 * classes // 3 for index in range(classes))
         if f"masks{suffix}" in final:
-            size = (int(final["size"][0]), int(final["size"][1]))
             of_things = () if library == "hf" else card.things
-            yield f"objects{named}", paired(our_objects(output, size, of_objects, of_things), final, suffix)
+            yield f"objects{named}", paired(our_objects(output, size, of_objects, of_things), final, suffix, size[1])
         if f"panoptic{suffix}" in final:
             there, ids = their_segments(final, suffix, library, classes)
-            size = (int(ids.shape[0]), int(ids.shape[1]))
             (result,) = query_masks.panoptic(output, size, crop=size, rule=of_segments, things=things)
             yield f"segments{named}", same_segments(result, there, ids, classes)
 
@@ -159,7 +157,7 @@ def compare(folder: Path) -> dict[str, float]:
         net, card = load_pretrained(out)
     theirs = their_layers(reference)
     x = input_of(given, card, folder.name.partition(".")[0]).to(theirs[-1].mask_logits.dtype)
-    net = net.to(x.dtype)
+    net, size = net.to(x.dtype), (given["image"].shape[0], given["image"].shape[1])
     last = net(x)
     net.training = True  # the network alone, not its parts: it then gives all layers
     layers = net(x).layers[-len(theirs) :]
@@ -170,7 +168,7 @@ def compare(folder: Path) -> dict[str, float]:
         "worst classes": max(relative(a.class_logits, b.class_logits) for a, b in zip(layers, theirs, strict=True)),
         "worst masks": max(relative(a.mask_logits, b.mask_logits) for a, b in zip(layers, theirs, strict=True)),
     }
-    return found | dict(finals(last, card, reference, folder.name.partition(".")[0]))
+    return found | dict(finals(last, card, reference, folder.name.partition(".")[0], size))
 
 
 def main() -> None:
