@@ -2,9 +2,9 @@
 
 Each FOLDER is what `ref_models.py KEY [--dtype float64] [--image FILE]` wrote: checkpoint, input, and what the peer's
 queries predict. Printed are the largest differences as a fraction of the peer's largest value: of classes and masks
-after the last layer in eval mode, and of the worst layer where the peer gives all of them. Then, by the card's rule: the
-fraction of the peer's objects that have a partner (same class, score within 1e-3, IoU of masks 0.99), of pixels in
-the same segment of the same class, and of pixels of the same class in class maps; "low" is the same at the peer's low
+after the last layer in eval mode, and of the worst layer where the peer gives all of them. Then, by the card's rule,
+the fraction of the peer's objects with a partner (same class, score within 1e-3, IoU of masks 0.99), of pixels in the
+same segment of the same class, and of pixels of the same class in class maps; "low" is the same at the peer's low
 thresholds, which random weights pass. The arithmetic is that of the reference.
 """
 
@@ -142,7 +142,8 @@ def finals(
             yield f"objects{named}", paired(our_objects(output, size, of_objects, of_things), final, suffix, size[1])
         if f"panoptic{suffix}" in final:
             there, ids = their_segments(final, suffix, library, classes)
-            (result,) = query_masks.panoptic(output, size, crop=size, rule=of_segments, things=things)
+            whole = (ids.shape[0], ids.shape[1])  # MMDetection's at low thresholds are of the padded image
+            (result,) = query_masks.panoptic(output, whole, crop=whole, rule=of_segments, things=things)
             yield f"segments{named}", same_segments(result, there, ids, classes)
 
 
