@@ -83,13 +83,13 @@ def paired(result: Result, final: Mapping[str, Any], suffix: str, width: int) ->
     return found / max(len(theirs), 1)
 
 
-def same_segments(result: Result, classes: np.ndarray, ids: np.ndarray, void: int) -> float:
+def same_segments(result: Result, classes: np.ndarray, ids: np.ndarray, none: int) -> float:
     """Return the fraction of pixels whose class is the peer's and whose segment stands for the peer's there.
 
     classes, ids: (H, W), of the peer; an id may stand for several segments, of which each has its class.
     """
     segments = result.panoptic
-    kinds = np.full(int(segments.ids.max()) + 1, void)
+    kinds = np.full(int(segments.ids.max()) + 1, none)
     for one in segments.segments:
         kinds[one.id] = one.class_index
     ours, same = kinds[segments.ids], np.zeros(ids.shape, bool)
