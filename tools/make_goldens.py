@@ -122,16 +122,6 @@ M2F = (
 """A Mask2Former of few layers; {} take the backbone's settings, the head's name and the channels of its maps."""
 MF = "{}, {}=dict(in_channels={}, num_queries=6, transformer_decoder=dict(num_layers=2){})"
 """A MaskFormer likewise; the last {} takes further settings of the head."""
-_HF_SWIN = (
-    "{{'model_type': '{}', 'embed_dim': 8, 'depths': [2, 1, 1, 1], 'num_heads': [1, 2, 2, 4], 'window_size': 7, "
-    "'out_features': ['stage1', 'stage2', 'stage3', 'stage4']}}"
-)
-HF_M2F = f"num_queries=6, encoder_layers=1, decoder_layers=5, backbone_config={_HF_SWIN.format('swin')}"
-HF_MF = (
-    f"backbone_config={_HF_SWIN.format('maskformer-swin')}, decoder_config={{'model_type': 'detr', 'num_queries': 6, "
-    "'decoder_layers': 2}"
-)
-
 _KNET_STAGE = (
     "dict(type='KernelUpdateHead', num_classes=150, num_ffn_fcs=2, num_heads=4, num_mask_fcs=1, "
     "feedforward_channels=32, in_channels=16, out_channels=16, feat_transform_cfg=dict(conv_cfg=dict(type='Conv2d'), "
@@ -331,10 +321,6 @@ CASES: tuple[Case, ...] = (
             "backbone=dict(depth=18)", "panoptic_head", _R18_MAPS, ", pixel_decoder=dict(encoder=dict(num_layers=1))"
         ),
     ),
-    Case("hf.Mask2Former", (64, 96), HF_M2F),
-    Case("hf4.Mask2Former", (64, 96), HF_M2F),
-    Case("hf.MaskFormer", (64, 96), HF_MF),
-    Case("hf4.MaskFormer", (64, 96), HF_MF),
 )
 
 USELESS = ("init_cfg", "train_cfg", "data_preprocessor", "pretrained", "loss_decode", "sampler")

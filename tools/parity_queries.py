@@ -2,9 +2,9 @@
 
 Each FOLDER is what `ref_models.py KEY [--dtype float64] [--image FILE]` wrote: checkpoint, input, and what the peer's
 queries predict. Printed are the largest differences as a fraction of the peer's largest value: of classes and masks
-after the last layer in eval mode, and of the worst layer where the peer gives all of them. Then, by the card's rule: the
-fraction of the peer's objects that have a partner (same class, score within 1e-3, IoU of masks 0.99), of pixels in
-the same segment of the same class, and of pixels of the same class in class maps; "low" is the same at the peer's low
+after the last layer in eval mode, and of the worst layer where the peer gives all of them. Then, by the card's rule,
+the fraction of the peer's objects with a partner (same class, score within 1e-3, IoU of masks 0.99), of pixels in the
+same segment of the same class, and of pixels of the same class in class maps; "low" is the same at the peer's low
 thresholds, which random weights pass. The arithmetic is that of the reference.
 """
 
@@ -66,9 +66,8 @@ def our_objects(output: QueryMasks, size: tuple[int, int], rule: Any, things: Se
     return result
 
 
-def paired(result: Result, final: Mapping[str, Any], suffix: str) -> float:
-    """Return the fraction of the peer's objects that have a partner among ours."""
-    width = int(final["size"][1])
+def paired(result: Result, final: Mapping[str, Any], suffix: str, width: int) -> float:
+    """Return the fraction of the peer's objects, in an image of that width, that have a partner among ours."""
     theirs = np.unpackbits(final[f"masks{suffix}"].numpy(), axis=-1)[..., :width].astype(bool)
     ours = list(result.instances)
     bitmaps = [one.bitmap() for one in ours]
@@ -84,13 +83,13 @@ def paired(result: Result, final: Mapping[str, Any], suffix: str) -> float:
     return found / max(len(theirs), 1)
 
 
-def same_segments(result: Result, classes: np.ndarray, ids: np.ndarray, void: int) -> float:
+def same_segments(result: Result, classes: np.ndarray, ids: np.ndarray, none: int) -> float:
     """Return the fraction of pixels whose class is the peer's and whose segment stands for the peer's there.
 
     classes, ids: (H, W), of the peer; an id may stand for several segments, of which each has its class.
     """
     segments = result.panoptic
-    kinds = np.full(int(segments.ids.max()) + 1, void)
+    kinds = np.full(int(segments.ids.max()) + 1, none)
     for one in segments.segments:
         kinds[one.id] = one.class_index
     ours, same = kinds[segments.ids], np.zeros(ids.shape, bool)
@@ -123,11 +122,12 @@ def rules(rule: Any, library: str, suffix: str) -> tuple[Any, Any]:
     return rule, replace(rule, queries=replace(rule.queries, segment_score=0.02, segment_overlap=0.005))
 
 
-def finals(output: QueryMasks, card: Any, reference: Mapping[str, Any], library: str) -> Iterator[tuple[str, float]]:
-    """Compare what follows from the last layer, as far as the reference has it."""
+def finals(
+    output: QueryMasks, card: Any, reference: Mapping[str, Any], library: str, size: tuple[int, int]
+) -> Iterator[tuple[str, float]]:
+    """Compare what follows from the last layer for an image of that size, as far as the reference has it."""
     final, classes, rule = reference.get("final") or {}, len(card.classes), card.objects
     if reference.get("pred") is not None:
-        size = (int(reference["pred"].shape[0]), int(reference["pred"].shape[1]))
         (result,) = query_masks.semantic(output, size, crop=size, rule=rule)
         differs = torch.from_numpy(np.asarray(result.class_map).astype(np.int64)) != reference["pred"]
         clear = reference["margin"].float() >= 1e-3 * float(reference["seg_logits_s8"].std())
@@ -138,13 +138,12 @@ def finals(output: QueryMasks, card: Any, reference: Mapping[str, Any], library:
         if library == "hf":  # as the reference was told
             things = tuple(index < 2 * classes // 3 for index in range(classes))
         if f"masks{suffix}" in final:
-            size = (int(final["size"][0]), int(final["size"][1]))
             of_things = () if library == "hf" else card.things
-            yield f"objects{named}", paired(our_objects(output, size, of_objects, of_things), final, suffix)
+            yield f"objects{named}", paired(our_objects(output, size, of_objects, of_things), final, suffix, size[1])
         if f"panoptic{suffix}" in final:
             there, ids = their_segments(final, suffix, library, classes)
-            size = (int(ids.shape[0]), int(ids.shape[1]))
-            (result,) = query_masks.panoptic(output, size, crop=size, rule=of_segments, things=things)
+            whole = (ids.shape[0], ids.shape[1])  # MMDetection's at low thresholds are of the padded image
+            (result,) = query_masks.panoptic(output, whole, crop=whole, rule=of_segments, things=things)
             yield f"segments{named}", same_segments(result, there, ids, classes)
 
 
@@ -159,7 +158,7 @@ def compare(folder: Path) -> dict[str, float]:
         net, card = load_pretrained(out)
     theirs = their_layers(reference)
     x = input_of(given, card, folder.name.partition(".")[0]).to(theirs[-1].mask_logits.dtype)
-    net = net.to(x.dtype)
+    net, size = net.to(x.dtype), (given["image"].shape[0], given["image"].shape[1])
     last = net(x)
     net.training = True  # the network alone, not its parts: it then gives all layers
     layers = net(x).layers[-len(theirs) :]
@@ -170,7 +169,7 @@ def compare(folder: Path) -> dict[str, float]:
         "worst classes": max(relative(a.class_logits, b.class_logits) for a, b in zip(layers, theirs, strict=True)),
         "worst masks": max(relative(a.mask_logits, b.mask_logits) for a, b in zip(layers, theirs, strict=True)),
     }
-    return found | dict(finals(last, card, reference, folder.name.partition(".")[0]))
+    return found | dict(finals(last, card, reference, folder.name.partition(".")[0], size))
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from segatlas.models import ARCHITECTURES
 
 def test_names_files_and_addresses_are_unique_and_carry_the_hash():
     entries = published()
-    assert len(entries) == len({e.name for e in entries}) == len({e.file for e in entries}) == 488
+    assert len(entries) == len({e.name for e in entries}) == len({e.file for e in entries}) == 505
     for entry in entries:
         assert entry.url.startswith("https://download.openmmlab.com/mmsegmentation/")
         assert entry.url.endswith(f"-{entry.sha256}.pth")
