@@ -1,10 +1,11 @@
-"""Networks of queries beside Hugging Face's, from weights to segments: `python tools/parity_query_segments.py FOLDER...`.
+"""Networks of queries beside Hugging Face's, to segments: `python tools/parity_query_segments.py FOLDER...`.
 
-Each FOLDER is what `ref_models.py hf.NAME --image FILE` wrote: checkpoint, input, the peer's classes and masks of queries,
-and what its own image processor makes of them, at its thresholds and at lower ones that random weights pass. Printed are
-the largest differences of classes and masks as a fraction of the peer's largest value; at the low thresholds the fraction
-of pixels in the same segment (of one class, and one for one), and of objects that have a partner of the same class whose
-score is within 1e-3; then how many segments and objects those are. References in float64 are compared in float64.
+Each FOLDER is what `ref_models.py hf.NAME --image FILE` wrote: checkpoint, input, the peer's classes and masks of
+queries, and what its own image processor makes of them, at its thresholds and at lower ones that random weights pass.
+Printed are the largest differences of classes and masks as a fraction of the peer's largest value; at the low
+thresholds the fraction of pixels in the same segment (of one class, and one for one), and of objects that have a
+partner of the same class whose score is within 1e-3; then how many segments and objects those are. References in
+float64 are compared in float64.
 """
 
 from __future__ import annotations
