@@ -41,6 +41,9 @@ LOGGER = logging.getLogger("segatlas")
 FROM_DATA = {"num_classes": 2, "in_channels": 3}
 """Stand-ins for what the dataset decides later, where the recipe leaves it open."""
 
+ASKED = "oneformer"
+"""The network that is told what to give: its field `asked_for`."""
+
 CLASS_MAPS = "SemanticLogits"
 """The output that windows, test-time augmentation and class weights are for."""
 
@@ -187,6 +190,15 @@ def _task_of_network(cfg: config.Config) -> Iterator[Fault]:
     yield ("task", "model.name"), f"{cfg.model.name} is for {', '.join(entry.tasks)}; {others}"
 
 
+def _asked_for(cfg: config.Config) -> Iterator[Fault]:
+    entry, asked = _entry(cfg), cfg.model.architecture_fields().get("asked_for")
+    if entry is None or entry.name != ASKED or cfg.task not in entry.tasks:
+        return
+    asked = asked or entry.tasks[0]
+    if asked != cfg.task:
+        yield ("model.asked_for", "task"), f"the network is asked for {asked}, and the task is {cfg.task}; set it so"
+
+
 def _truth_of_data(cfg: config.Config) -> Iterator[Fault]:
     entry, dataset, task = _entry(cfg), cfg.data.name, TASKS.get(cfg.task)
     if entry is None or task is None or task.name not in entry.tasks or dataset not in DATASETS:
@@ -327,6 +339,7 @@ class Config(config.Config):
         _metric_of_task,
         _losses_of_network,
         _parts_of_output,
+        _asked_for,
     )
 
     def settled(self) -> Self:
