@@ -11,7 +11,7 @@ which `tests/conversion/importers/test_goldens.py` compares with ours.
 KEY names a network as `../shared/parity/ref_models.py` does (SEGATLAS_SHARED: where that folder is), e.g.
 `mm:fcn/fcn_r18-d8_4xb2-80k_cityscapes-512x1024` or `smp.Unet@resnet18`; "hf4." is "hf." under the names that its files
 have. One line in CASES makes a case. Networks of MMDetection whose cells find objects have a digest for each kind of
-their maps, all levels behind one another.
+their maps, all levels behind one another; networks of queries one for classes and one for masks.
 """
 
 from __future__ import annotations
@@ -111,6 +111,25 @@ VIT_W32 = (
 HF_BEIT = (
     "hidden_size=32, num_hidden_layers=5, num_attention_heads=2, intermediate_size=128, image_size=64, "
     "auxiliary_channels=16, out_indices=[2, 3, 4, 5], out_features=['stage2', 'stage3', 'stage4', 'stage5']"
+)
+
+_SWIN = "backbone=dict(embed_dims=8, depths=[2, 1, 1, 1], num_heads=[1, 2, 2, 4])"
+_R18_MAPS, _SWIN_MAPS = "[64, 128, 256, 512]", "[8, 16, 32, 64]"
+M2F = (
+    "{}, {}=dict(in_channels={}, num_queries=6, pixel_decoder=dict(encoder=dict(num_layers=1)), "
+    "transformer_decoder=dict(num_layers=4))"
+)
+"""A Mask2Former of few layers; {} take the backbone's settings, the head's name and the channels of its maps."""
+MF = "{}, {}=dict(in_channels={}, num_queries=6, transformer_decoder=dict(num_layers=2){})"
+"""A MaskFormer likewise; the last {} takes further settings of the head."""
+_HF_SWIN = (
+    "{{'model_type': '{}', 'embed_dim': 8, 'depths': [2, 1, 1, 1], 'num_heads': [1, 2, 2, 4], 'window_size': 7, "
+    "'out_features': ['stage1', 'stage2', 'stage3', 'stage4']}}"
+)
+HF_M2F = f"num_queries=6, encoder_layers=1, decoder_layers=5, backbone_config={_HF_SWIN.format('swin')}"
+HF_MF = (
+    f"backbone_config={_HF_SWIN.format('maskformer-swin')}, decoder_config={{'model_type': 'detr', 'num_queries': 6, "
+    "'decoder_layers': 2}"
 )
 
 _KNET_STAGE = (
@@ -299,6 +318,23 @@ CASES: tuple[Case, ...] = (
     Case("tv.deeplabv3_mobilenet_v3_large", (61, 93)),
     Case("tv.lraspp_mobilenet_v3_large", (61, 93)),
     Case("md.condinst_r50", (64, 96), R18_CONDINST),
+    Case("mask2former_r50", (64, 96), M2F.format("backbone=dict(depth=18)", "decode_head", _R18_MAPS)),
+    Case("mask2former_swin_t", (64, 96), M2F.format(_SWIN, "decode_head", _SWIN_MAPS)),
+    Case("maskformer_r50", (61, 93), MF.format("backbone=dict(depth=18)", "decode_head", _R18_MAPS, "")),
+    Case("maskformer_swin_t", (61, 93), MF.format(_SWIN, "decode_head", _SWIN_MAPS, "")),
+    Case("md.mask2former_r50", (64, 96), M2F.format("backbone=dict(depth=18)", "panoptic_head", _R18_MAPS)),
+    Case("md.mask2former_swin_t_panoptic", (64, 96), M2F.format(_SWIN, "panoptic_head", _SWIN_MAPS)),
+    Case(
+        "md.maskformer_r50",
+        (61, 93),
+        MF.format(
+            "backbone=dict(depth=18)", "panoptic_head", _R18_MAPS, ", pixel_decoder=dict(encoder=dict(num_layers=1))"
+        ),
+    ),
+    Case("hf.Mask2Former", (64, 96), HF_M2F),
+    Case("hf4.Mask2Former", (64, 96), HF_M2F),
+    Case("hf.MaskFormer", (64, 96), HF_MF),
+    Case("hf4.MaskFormer", (64, 96), HF_MF),
 )
 
 USELESS = ("init_cfg", "train_cfg", "data_preprocessor", "pretrained", "loss_decode", "sampler")
@@ -391,7 +427,10 @@ def write_peer(key: str, size: str, model_settings: str, file: str) -> None:
         state = fill_in_place(ref.model)
     height, width = map(int, size.split("x"))
     x = golden_input((1, 3, height, width))
-    found = {"maps": peer_maps(ref, x)} if of_objects else {"logits": digest(peer_logits(ref, x))}
+    if of_queries(ref):
+        found = {"maps": peer_queries(ref, x)}
+    else:
+        found = {"maps": peer_maps(ref, x)} if of_objects else {"logits": digest(peer_logits(ref, x))}
     settings: dict[str, Any] = {}
     if hasattr(ref, "cfg"):
         settings = {"text": ref.cfg.pretty_text}
@@ -483,6 +522,25 @@ def peer_logits(ref: Any, x: torch.Tensor) -> torch.Tensor:
     ref.run(x)
     out = ref.outs[-1]
     return out[0] if isinstance(out, tuple) else out
+
+
+def of_queries(ref: Any) -> bool:
+    """Tell whether a network gives classes and masks of queries."""
+    return any(name.rpartition(".")[2] in ("query_embed", "queries_embedder") for name, _ in ref.model.named_modules())
+
+
+def peer_queries(ref: Any, x: torch.Tensor) -> dict[str, Any]:
+    """Return the digests of what queries predict after the last layer, by our names."""
+    if not hasattr(ref, "cfg"):
+        out = ref.logits(x)
+        last = (out["cls"], out["mask"])
+    elif hasattr(ref.model, "panoptic_head"):
+        size = (x.shape[2], x.shape[3])
+        last = [of_all[-1] for of_all in ref.model.panoptic_head(ref.model.extract_feat(x), ref.samples(1, size))]
+    else:
+        ref.run(x)
+        last = [of_all[-1] for of_all in ref.outs[-1]]
+    return dict(zip(("class_logits", "mask_logits"), map(digest, last), strict=True))
 
 
 def peer_maps(ref: Any, x: torch.Tensor) -> dict[str, Any]:

@@ -2,24 +2,29 @@
 
 Each FOLDER is what `ref_models.py KEY [--dtype float64] [--image FILE]` wrote: checkpoint, input, and what the peer's
 queries predict. Printed are the largest differences as a fraction of the peer's largest value: of classes and masks
-after the last layer in eval mode, and of the worst layer where the peer gives all of them. The arithmetic is that of
-the reference.
+after the last layer in eval mode, and of the worst layer where the peer gives all of them. Then, by the card's rule: the
+fraction of the peer's objects that have a partner (same class, score within 1e-3, IoU of masks 0.99), of pixels in
+the same segment of the same class, and of pixels of the same class in class maps; "low" is the same at the peer's low
+thresholds, which random weights pass. The arithmetic is that of the reference.
 """
 
 from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from segatlas.conversion.converting import convert_file
 from segatlas.hub.loading import load_pretrained
-from segatlas.structures import QueryLayer
+from segatlas.postprocess import query_masks
+from segatlas.structures import QueryLayer, QueryMasks, Result
 
 
 def relative(found: Tensor, expected: Tensor) -> float:
@@ -55,6 +60,94 @@ def input_of(given: Mapping[str, Tensor], card: Any, library: str) -> Tensor:
     return (given["input"].double() - mean) / std
 
 
+def our_objects(output: QueryMasks, size: tuple[int, int], rule: Any, things: Sequence[bool]) -> Result:
+    """Return the objects of an output over the top left `size` pixels of its canvas."""
+    (result,) = query_masks.instance(output, size, crop=size, rule=rule, things=things)
+    return result
+
+
+def paired(result: Result, final: Mapping[str, Any], suffix: str) -> float:
+    """Return the fraction of the peer's objects that have a partner among ours."""
+    width = int(final["size"][1])
+    theirs = np.unpackbits(final[f"masks{suffix}"].numpy(), axis=-1)[..., :width].astype(bool)
+    ours = list(result.instances)
+    bitmaps = [one.bitmap() for one in ours]
+    found = 0
+    for mask, label, score in zip(theirs, final[f"labels{suffix}"], final[f"scores{suffix}"], strict=True):
+        for one, bitmap in zip(ours, bitmaps, strict=True):
+            if one.class_index != int(label) or abs(one.score - float(score)) > 1e-3:
+                continue
+            common, union = (mask & bitmap).sum(), (mask | bitmap).sum()
+            if union == 0 or common / union >= 0.99:
+                found += 1
+                break
+    return found / max(len(theirs), 1)
+
+
+def same_segments(result: Result, classes: np.ndarray, ids: np.ndarray, void: int) -> float:
+    """Return the fraction of pixels whose class is the peer's and whose segment stands for the peer's there.
+
+    classes, ids: (H, W), of the peer; an id may stand for several segments, of which each has its class.
+    """
+    segments = result.panoptic
+    kinds = np.full(int(segments.ids.max()) + 1, void)
+    for one in segments.segments:
+        kinds[one.id] = one.class_index
+    ours, same = kinds[segments.ids], np.zeros(ids.shape, bool)
+    for pair in np.unique(np.stack([ids, classes]).reshape(2, -1), axis=1).T:
+        place = (ids == pair[0]) & (classes == pair[1]) & (ours == pair[1])
+        if place.any():
+            number = np.bincount(segments.ids[place]).argmax()
+            same |= place & (segments.ids == number)
+    return float(same.mean())
+
+
+def their_segments(final: Mapping[str, Any], suffix: str, library: str, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the peer's class and number of each pixel, `classes` where there is none."""
+    theirs = final[f"panoptic{suffix}"].numpy().astype(np.int64)
+    if library == "md":
+        return theirs % 1000, theirs
+    table = np.full(max(int(theirs.max()), 0) + 2, classes)  # the last entry is for -1, nothing
+    for number, *_, category in final[f"segments{suffix}"]:
+        table[number] = category
+    return table[theirs], theirs
+
+
+def rules(rule: Any, library: str, suffix: str) -> tuple[Any, Any]:
+    """Return the card's rule for objects and for segments, at the peer's low thresholds where a suffix asks."""
+    if not suffix:
+        return rule, rule
+    if library == "hf":
+        queries = replace(rule.queries, segment_score=0.05, segment_overlap=0.05)
+        return replace(rule, score=0.05), replace(rule, mask_threshold=0.02, queries=queries)
+    return rule, replace(rule, queries=replace(rule.queries, segment_score=0.02, segment_overlap=0.005))
+
+
+def finals(output: QueryMasks, card: Any, reference: Mapping[str, Any], library: str) -> Iterator[tuple[str, float]]:
+    """Compare what follows from the last layer, as far as the reference has it."""
+    final, classes, rule = reference.get("final") or {}, len(card.classes), card.objects
+    if reference.get("pred") is not None:
+        size = (int(reference["pred"].shape[0]), int(reference["pred"].shape[1]))
+        (result,) = query_masks.semantic(output, size, crop=size, rule=rule)
+        differs = torch.from_numpy(np.asarray(result.class_map).astype(np.int64)) != reference["pred"]
+        clear = reference["margin"].float() >= 1e-3 * float(reference["seg_logits_s8"].std())
+        yield "classes of pixels", 1 - float((differs & clear).float().mean())
+    for suffix in ("", "_low"):
+        named, (of_objects, of_segments) = suffix.replace("_", " "), rules(rule, library, suffix)
+        things = card.things
+        if library == "hf":  # as the reference was told
+            things = tuple(index < 2 * classes // 3 for index in range(classes))
+        if f"masks{suffix}" in final:
+            size = (int(final["size"][0]), int(final["size"][1]))
+            of_things = () if library == "hf" else card.things
+            yield f"objects{named}", paired(our_objects(output, size, of_objects, of_things), final, suffix)
+        if f"panoptic{suffix}" in final:
+            there, ids = their_segments(final, suffix, library, classes)
+            size = (int(ids.shape[0]), int(ids.shape[1]))
+            (result,) = query_masks.panoptic(output, size, crop=size, rule=of_segments, things=things)
+            yield f"segments{named}", same_segments(result, there, ids, classes)
+
+
 @torch.no_grad()
 def compare(folder: Path) -> dict[str, float]:
     """Compare the network of a reference folder."""
@@ -70,13 +163,14 @@ def compare(folder: Path) -> dict[str, float]:
     last = net(x)
     net.training = True  # the network alone, not its parts: it then gives all layers
     layers = net(x).layers[-len(theirs) :]
-    return {
+    found = {
         "classes": relative(last.class_logits, theirs[-1].class_logits),
         "masks": relative(last.mask_logits, theirs[-1].mask_logits),
         "layers": len(theirs),
         "worst classes": max(relative(a.class_logits, b.class_logits) for a, b in zip(layers, theirs, strict=True)),
         "worst masks": max(relative(a.mask_logits, b.mask_logits) for a, b in zip(layers, theirs, strict=True)),
     }
+    return found | dict(finals(last, card, reference, folder.name.partition(".")[0]))
 
 
 def main() -> None:
@@ -84,7 +178,11 @@ def main() -> None:
     torch.set_num_threads(1)
     for name in sys.argv[1:]:
         found = compare(Path(name))
-        told = "  ".join(f"{key} {value:{'.0f' if key == 'layers' else '.1e'}}" for key, value in found.items())
+        forms = {
+            key: ".0f" if key == "layers" else ".4f" if value > 0.01 or "s low" in key else ".1e"
+            for key, value in found.items()
+        }
+        told = "  ".join(f"{key} {value:{forms[key]}}" for key, value in found.items())
         print(f"{Path(name).name:28s} {told}", flush=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,11 +95,11 @@ class TrainingError(SegAtlasError):
 
 
 class CostError(TrainingError):
-    """What a loss compares is no number. image: which of the batch it is."""
+    """What a loss compares is no number. images: those of the batch where it is none."""
 
-    def __init__(self, message: str, image: int):
+    def __init__(self, message: str, images: Sequence[int]):
         super().__init__(message)
-        self.image = image
+        self.images = tuple(images)
 
 
 class MissingExtraError(SegAtlasError):

@@ -258,7 +258,7 @@ def test_costs_that_are_no_numbers_stop_and_name_the_image(name, value):
     given.mask_logits.data[1, 2] = value
     with pytest.raises(CostError, match="costs of matching queries with true objects are not finite") as caught:
         build(name)(given, (objects(), objects()))
-    assert caught.value.image == 1
+    assert caught.value.images == (1,)
 
 
 def test_a_term_on_an_earlier_layer_is_of_that_layer_alone():

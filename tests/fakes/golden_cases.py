@@ -18,6 +18,7 @@ from segatlas.conversion.recognition import recognise
 from segatlas.conversion.renaming import rename_to_ours, rename_to_theirs
 from segatlas.errors import WeightsError
 from segatlas.ops import upsample_logits
+from segatlas.structures import QueryMasks
 
 FOLDER = Path(__file__).resolve().parent.parent / "conversion" / "importers" / "goldens"
 GOLDENS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -59,7 +60,7 @@ def golden_differences(source: str, case: dict[str, Any]) -> list[str]:
         out = net(golden_input((1, config.in_channels, height, width)))
     differing = [] if plain(fields) == plain(config) else ["other fields of the config were read from the file"]
     for name, of_maps in case.get("maps", {}).items():
-        levels = out.raw[name]
+        levels = getattr(out, name) if architecture.output is QueryMasks else out.raw[name]
         whole = torch.cat([level.flatten() for level in (levels if isinstance(levels, tuple) else (levels,))])
         differing += [f"{name}: {told}" for told in _unlike(digest(whole), of_maps)]
     if "logits" not in case:

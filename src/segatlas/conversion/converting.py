@@ -116,7 +116,7 @@ def convert_file(
         described["preprocessing"] = replace(described["preprocessing"], resize=importer.resize)
     described["objects"] = importer.objects
     described["things"] = getattr(net, "things", ())
-    seen = ForeignWeights(tensors=part.inside, settings=found.settings)
+    seen = ForeignWeights(tensors=part.inside, settings=found.settings, file=path.name)
     described |= importer.facts(seen, settings)
     notes += seen.notes
     hashed = sha256(path, error=WeightsError)

@@ -95,7 +95,7 @@ class Predictor:
             card, windows=windows, views=parse_views(tta), window_batch=window_batch, objects=objects
         )
         self.objects = dict(objects or {})
-        self._runner = Runner(model, card.inputs, device, precision)
+        self._runner = Runner(model, card.inputs, device, precision, self._segmenter.rule)
         self._prepare = partial(prepare, card=card, max_value=max_value, check_scale=check_scale)
         self.card = card
         self.model, self.device, self.precision = self._runner.model, self._runner.device, self._runner.precision
@@ -229,7 +229,8 @@ class Predictor:
             inputs: image (N, C, H, W) float, normalised as the card says, or with the sources that the model takes.
 
         Returns:
-            (N, K, H, W) float32 on the device of `inputs`.
+            (N, K, H, W) float32 on the device of `inputs`; of queries the sum of each class's probability times the
+            mask's.
 
         Raises:
             TaskError: the network gives no class scores for each pixel.

@@ -12,9 +12,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from segatlas.config.objects import ObjectRule
 from segatlas.errors import TaskError, UsageError
 from segatlas.inference.current_form import CurrentForm, PlainForm
-from segatlas.structures import Inputs, InputSpec, Output, SemanticLogits, changed, with_maps
+from segatlas.postprocess.query_masks import scores_of
+from segatlas.structures import Inputs, InputSpec, Output, QueryMasks, SemanticLogits, changed, with_maps
 
 Precision = Literal["fp32", "bf16"]
 LOGGER = logging.getLogger("segatlas")
@@ -26,13 +28,28 @@ class Runner:
     model: the network in eval mode, on `device`; it stays plain, what runs is its form. precision: "fp32" or "bf16".
     """
 
-    def __init__(self, model: nn.Module, inputs: Sequence[InputSpec], device: str | torch.device, precision: str):
-        """Move the network to the device and set it to eval mode; `inputs` is what it takes, the image first.
+    def __init__(
+        self,
+        model: nn.Module,
+        inputs: Sequence[InputSpec],
+        device: str | torch.device,
+        precision: str,
+        rule: ObjectRule | None = None,
+    ):
+        """Move the network to the device and set it to eval mode.
+
+        Args:
+            model: the network.
+            inputs: what it takes, the image first.
+            device: where it runs.
+            precision: "fp32" or "bf16".
+            rule: how scores of classes are made of queries; None = the defaults.
 
         Raises:
             UsageError: a device that is not there, or an unknown precision.
         """
         self.device = resolve_device(device)
+        self.rule = rule or ObjectRule()
         self.precision = resolve_precision(precision, self.device)
         self.model = model.to(self.device).eval()
         self._form = CurrentForm(self.model, inputs, self.precision)
@@ -63,8 +80,10 @@ class Runner:
         return with_maps(output, Tensor.float)
 
     def logits(self, inputs: Tensor | Inputs) -> SemanticLogits:
-        """Run a network of class maps. TaskError where it gives something else."""
+        """Run a network of class maps, or of queries, of which scores of classes are made; else TaskError."""
         output = self.output(inputs)
+        if isinstance(output, QueryMasks):
+            return scores_of(output, self.rule)
         if not isinstance(output, SemanticLogits):
             raise TaskError(f"the network gives {type(output).__name__}, no class scores for each pixel")
         return output

@@ -22,7 +22,7 @@ from segatlas.ops import upsample_logits
 from segatlas.ops.summed_map import best_of, chunk_rows
 from segatlas.postprocess import find
 from segatlas.postprocess.semantic_logits import semantic_results
-from segatlas.structures import Inputs, Result, SemanticLogits, image_of
+from segatlas.structures import Inputs, QueryMasks, Result, SemanticLogits, image_of
 from segatlas.tasks import TASKS
 
 
@@ -54,11 +54,12 @@ class Segmenter:
         output = find_entry(card.architecture)[0].output
         self._postprocess = find(output, card.task)
         if output != SemanticLogits.__name__:
-            words = [word for word, given in (("window", windows), ("tta", views)) if given]
+            scored = output == QueryMasks.__name__ and TASKS[card.task].result == ("semantic",)
+            words = [word for word, given in (("window", windows and not scored), ("tta", views)) if given]
             text = f"windows and test-time augmentation are for class maps; {card.architecture} gives {output}"
             if words:
                 raise UsageError(f"{' and '.join(words)}: {text}")
-            if card_windows(card.inference) is not None:
+            if card_windows(card.inference) is not None and not scored:
                 raise TaskError(f"the card's inference mode is {card.inference.mode!r}: {text}")
         asked = {name: value for name, value in (objects or {}).items() if value is not None}
         if asked and "instances" not in TASKS[card.task].result:

@@ -152,9 +152,9 @@ def matched(layer: QueryLayer, truths: Sequence[QueryTruth], terms: MaskTerms, w
     """Return of each image which query stands for which object, at the lowest sum of costs.
 
     Raises:
-        CostError: a cost is not finite; it says which image.
+        CostError: a cost is not finite; it says of which images.
     """
-    pairs = []
+    pairs, wrong = [], []
     for index, truth in enumerate(truths):
         if not len(truth):
             pairs.append(Pairs(*(truth.classes.new_zeros(0) for _ in range(2))))
@@ -164,8 +164,11 @@ def matched(layer: QueryLayer, truths: Sequence[QueryTruth], terms: MaskTerms, w
         costs = weights.mask * of_mask - weights.classes * probabilities[:, truth.classes] + weights.dice * of_dice
         table = costs.double().cpu().numpy()
         if not np.isfinite(table).all():
-            raise CostError("the costs of matching queries with true objects are not finite", index)
+            wrong.append(index)
+            continue
         pairs.append(Pairs(*(torch.from_numpy(one).to(truth.classes.device) for one in assigned(table))))
+    if wrong:
+        raise CostError("the costs of matching queries with true objects are not finite", wrong)
     return pairs
 
 

@@ -160,7 +160,7 @@ def truth_of(target: Any, canvas: Size, device: torch.device, *, void_is_ignored
     kept = seen & ~crowd
     table = torch.where(kept, kept.cumsum(0) - 1, NOBODY)
     ids = torch.cat([table, table.new_tensor([NOBODY])])[ids]  # -1 is the last
-    judged = ids >= 0 if void_is_ignored else None
+    judged = _judged(ids >= 0, canvas) if void_is_ignored else None
     return QueryTruth(classes=classes[kept], ids=ids, masks=None, judged=judged, canvas=canvas)
 
 
@@ -174,7 +174,13 @@ def _of_objects(target: InstancesTarget, canvas: Size, device: torch.device, voi
         judged = ~masks[crowd].any(dim=0)
         if target.padding is not None:
             judged &= ~torch.as_tensor(target.padding, device=device).bool()
+        judged = _judged(judged, canvas)
     return QueryTruth(classes=classes[kept], ids=None, masks=masks[kept], judged=judged, canvas=canvas)
+
+
+def _judged(flags: Tensor, canvas: Size) -> Tensor | None:
+    """Return what is judged, (H, W) bool; None where that is the whole canvas."""
+    return None if tuple(flags.shape) == tuple(canvas) and bool(flags.all()) else flags
 
 
 def _grown(maps: Tensor, canvas: Size) -> Tensor:

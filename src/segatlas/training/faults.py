@@ -25,11 +25,13 @@ def require_finite(what: str, value: float, where: str, advice: str) -> None:
 
 @contextmanager
 def told_of(keys: Sequence[str], where: str, advice: str) -> Iterator[None]:
-    """Turn a `CostError` into a TrainingError that names the image, the step (`where`) and what is kept (`advice`)."""
+    """Turn a `CostError` into a TrainingError that names the images, the step (`where`) and what is kept (`advice`)."""
     try:
         yield
     except CostError as error:
-        raise TrainingError(f"{error} {where} on: {keys[error.image]}. {advice}") from error
+        raise TrainingError(
+            f"{error} {where} on: {', '.join(keys[image] for image in error.images)}. {advice}"
+        ) from error
 
 
 def is_out_of_memory(error: Exception) -> bool:

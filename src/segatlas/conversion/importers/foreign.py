@@ -37,12 +37,14 @@ class ForeignWeights:
 
     tensors: name -> tensor; their values are not touched while a file is recognised.
     settings: the library's own configuration as plain data, {} where there is none. Nothing of it was executed.
+    file: its name, "" where there is none.
     notes: what was taken by default because neither weights nor settings tell it; filled by `setting`.
     asked: dotted paths of settings that were looked up; filled by `stated`.
     """
 
     tensors: Mapping[str, Tensor]
     settings: Mapping[str, Any] = field(default_factory=dict)
+    file: str = ""
     notes: list[str] = field(default_factory=list)
     asked: set[str] = field(default_factory=set)
 

@@ -14,7 +14,7 @@ from segatlas.checkpoint.preprocessing import default_preprocessing
 from segatlas.config.objects import ObjectRule
 from segatlas.conversion.importers.detectron2.stages import body_renames
 from segatlas.conversion.importers.foreign import ForeignWeights
-from segatlas.conversion.importers.query_facts import query_facts, with_score
+from segatlas.conversion.importers.query_facts import ZOO_LICENCE, query_facts, with_score
 from segatlas.conversion.importers.renames import Renames
 from segatlas.conversion.importers.stacks import Stack
 from segatlas.conversion.importers.stages import resnet_name
@@ -69,7 +69,8 @@ def head_fields(file: ForeignWeights) -> dict[str, Any]:
 def facts_of(file: ForeignWeights, config: Any, rule: ObjectRule) -> dict[str, Any]:
     """Return the further fields of a card. Without a configuration, images are those of the authors' own.
 
-    Their networks make objects, segments and class maps, whichever are on; of several the first of these is taken.
+    A pickle of arrays is a file of their zoos, whose licence is known; trainings write torch's own files. Their
+    networks make objects, segments and class maps, whichever are on; of several the first of these is taken.
     """
     test = file.stated("MODEL.MASK_FORMER.TEST")
     test = test if isinstance(test, Mapping) else {}
@@ -79,7 +80,7 @@ def facts_of(file: ForeignWeights, config: Any, rule: ObjectRule) -> dict[str, A
     if file.stated("MODEL.PIXEL_MEAN") is None:
         resize = f"fit:{file.stated('INPUT.MIN_SIZE_TEST') or 800}x{file.stated('INPUT.MAX_SIZE_TEST') or 1333}"
         found["preprocessing"] = replace(default_preprocessing(config.in_channels), resize=resize)
-    return found
+    return found | {"licence": ZOO_LICENCE} if file.file.endswith(".pkl") else found
 
 
 def encoder_renames(encoder: str) -> Renames:

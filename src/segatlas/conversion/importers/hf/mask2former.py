@@ -20,7 +20,7 @@ from segatlas.conversion.importers.hf.mask_queries import (
 )
 from segatlas.conversion.importers.importer import Importer
 from segatlas.conversion.importers.mmseg.mask_queries import attention_stack
-from segatlas.conversion.importers.query_facts import query_facts
+from segatlas.conversion.importers.query_facts import ZOO_LICENCE, query_facts
 from segatlas.conversion.importers.renames import Renames
 from segatlas.conversion.importers.stacks import Stack
 from segatlas.models.mask2former import LEVELS, Mask2FormerConfig
@@ -112,7 +112,10 @@ def constants(config: Mask2FormerConfig) -> Mapping[str, Tensor]:
 
 
 def facts(file: ForeignWeights, config: Mask2FormerConfig) -> Mapping[str, Any]:
-    """See `Importer`. Nothing there tells the task."""
+    """See `Importer`. Nothing there tells the task, nor whose the weights are."""
+    file.note(
+        f"licence: what is published as facebook/mask2former-* is {ZOO_LICENCE}; the file does not tell whose it is"
+    )
     return query_facts(file, config.num_classes, RULE, class_maps=RULE)
 
 

@@ -19,7 +19,7 @@ from segatlas.conversion.importers.hf.mask_queries import (
     require_form,
 )
 from segatlas.conversion.importers.importer import Importer
-from segatlas.conversion.importers.query_facts import query_facts
+from segatlas.conversion.importers.query_facts import ZOO_LICENCE, query_facts
 from segatlas.conversion.importers.renames import Renames
 from segatlas.conversion.importers.stacks import Stack
 from segatlas.encoders.swin import SIZES
@@ -118,7 +118,10 @@ def constants(config: MaskFormerConfig) -> Mapping[str, Tensor]:
 
 
 def facts(file: ForeignWeights, config: MaskFormerConfig) -> Mapping[str, Any]:
-    """See `Importer`. Nothing there tells the task."""
+    """See `Importer`. Nothing there tells the task, nor whose the weights are."""
+    file.note(
+        f"licence: what is published as facebook/maskformer-* is {ZOO_LICENCE}; the file does not tell whose it is"
+    )
     return query_facts(file, config.num_classes, RULE, class_maps=RULE)
 
 
