@@ -127,6 +127,11 @@ _HF_SWIN = (
     "'out_features': ['stage1', 'stage2', 'stage3', 'stage4']}}"
 )
 HF_M2F = f"num_queries=6, encoder_layers=1, decoder_layers=5, backbone_config={_HF_SWIN.format('swin')}"
+HF_EOMT_DINOV3 = "image_size=64, num_hidden_layers=2, num_blocks=1, num_queries=6, num_labels=7, intermediate_size=64"
+HF_EOMT = HF_EOMT_DINOV3.replace("intermediate_size=64", "hidden_size=32, num_attention_heads=2")
+HF_ONEFORMER = (
+    f"num_queries=6, encoder_layers=1, decoder_layers=5, query_dec_layers=1, backbone_config={_HF_SWIN.format('swin')}"
+)
 HF_MF = (
     f"backbone_config={_HF_SWIN.format('maskformer-swin')}, decoder_config={{'model_type': 'detr', 'num_queries': 6, "
     "'decoder_layers': 2}"
@@ -335,6 +340,10 @@ CASES: tuple[Case, ...] = (
     Case("hf4.Mask2Former", (64, 96), HF_M2F),
     Case("hf.MaskFormer", (64, 96), HF_MF),
     Case("hf4.MaskFormer", (64, 96), HF_MF),
+    Case("hf.Eomt", (64, 64), HF_EOMT),
+    Case("hf.EomtDinov3", (64, 64), HF_EOMT_DINOV3),
+    Case("hf.OneFormer", (64, 96), HF_ONEFORMER),
+    Case("hf4.OneFormer", (64, 96), HF_ONEFORMER),
 )
 
 USELESS = ("init_cfg", "train_cfg", "data_preprocessor", "pretrained", "loss_decode", "sampler")
@@ -524,14 +533,20 @@ def peer_logits(ref: Any, x: torch.Tensor) -> torch.Tensor:
     return out[0] if isinstance(out, tuple) else out
 
 
+QUERIES = ("query_embed", "queries_embedder", "query")
+"""What the libraries call the embeddings of queries."""
+
+
 def of_queries(ref: Any) -> bool:
     """Tell whether a network gives classes and masks of queries."""
-    return any(name.rpartition(".")[2] in ("query_embed", "queries_embedder") for name, _ in ref.model.named_modules())
+    return any(name.rpartition(".")[2] in QUERIES for name, _ in ref.model.named_modules())
 
 
 def peer_queries(ref: Any, x: torch.Tensor) -> dict[str, Any]:
     """Return the digests of what queries predict after the last layer, by our names."""
     if not hasattr(ref, "cfg"):
+        if hasattr(ref.model, "attn_mask_probs"):  # between 0 and 1 it draws, in eval mode too; ours takes it for 0
+            ref.model.attn_mask_probs.zero_()
         out = ref.logits(x)
         last = (out["cls"], out["mask"])
     elif hasattr(ref.model, "panoptic_head"):
