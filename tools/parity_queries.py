@@ -5,7 +5,7 @@ queries predict. Printed are the largest differences as a fraction of the peer's
 after the last layer in eval mode, and of the worst layer where the peer gives all of them. Then, by the card's rule:
 the fraction of the peer's objects that have a partner (same class, score within 1e-3, IoU of masks 0.99 where the
 reference has their masks), of pixels in the same segment of the same class, and of pixels of the same class in class
-maps; "low" is the same at the peer's low thresholds, which random weights pass. The arithmetic is that of the reference.
+maps; "low" is the same at the peer's low thresholds, which random weights pass. The arithmetic is the reference's.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from segatlas.conversion.converting import convert_file
 from segatlas.hub.loading import load_pretrained
 from segatlas.postprocess import query_masks
 from segatlas.structures import QueryLayer, QueryMasks, Result
-
 
 WORDS = range(1, 78)
 """What the references tell a OneFormer, in place of words."""
