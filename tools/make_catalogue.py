@@ -57,6 +57,8 @@ COLLECTIONS = {
     "poolformer": "semantic_fpn",
     "twins": None,
     "knet": "knet",
+    "mask2former": "mask2former",
+    "maskformer": "maskformer",
     "ddrnet": "ddrnet",
     "pidnet": "pidnet",
     "bisenetv1": "bisenetv1",
@@ -151,6 +153,8 @@ TRANSFORMERS = (
     "segnext",
     "poolformer",
     "knet",
+    "mask2former",
+    "maskformer",
     *("ddrnet", "pidnet", "bisenetv1", "bisenetv2", "fastscnn", "icnet", "cgnet", "erfnet"),
 )
 """Folders of transformers and what is named alike; config names tell our variant: `vit_deit-s16_mln_upernet_...`."""
@@ -252,6 +256,9 @@ def variant_of(architecture: str, config: str) -> str:
     )
     if real_time:
         return real_time[0].replace("-", "_")
+    queries = re.match(r"mask2?former_(?:r\d+|swin-.)", config)
+    if queries:
+        return queries[0].replace("-", "_")
     knet = re.match(r"knet-s3_(r50|swin-.)(?:-d8)?_([a-z0-9]+)_", config)
     if knet:
         return f"{architecture}_{knet[2]}_{knet[1].replace('-', '_')}"

@@ -113,9 +113,7 @@ def constants(config: Mask2FormerConfig) -> Mapping[str, Tensor]:
 
 def facts(file: ForeignWeights, config: Mask2FormerConfig) -> Mapping[str, Any]:
     """See `Importer`. Nothing there tells the task, nor whose the weights are."""
-    file.note(
-        f"licence: what is published as facebook/mask2former-* is {ZOO_LICENCE}; the file does not tell whose it is"
-    )
+    file.note(f"licence: what facebook/mask2former-* publish is {ZOO_LICENCE}; the file does not tell whose it is")
     return query_facts(file, config.num_classes, RULE, class_maps=RULE)
 
 

@@ -119,9 +119,7 @@ def constants(config: MaskFormerConfig) -> Mapping[str, Tensor]:
 
 def facts(file: ForeignWeights, config: MaskFormerConfig) -> Mapping[str, Any]:
     """See `Importer`. Nothing there tells the task, nor whose the weights are."""
-    file.note(
-        f"licence: what is published as facebook/maskformer-* is {ZOO_LICENCE}; the file does not tell whose it is"
-    )
+    file.note(f"licence: what facebook/maskformer-* publish is {ZOO_LICENCE}; the file does not tell whose it is")
     return query_facts(file, config.num_classes, RULE, class_maps=RULE)
 
 
