@@ -100,13 +100,13 @@ def paired_scores(result: Result, final: Mapping[str, Any], suffix: str) -> floa
     return found / len(labels)
 
 
-def same_segments(result: Result, classes: np.ndarray, ids: np.ndarray, void: int) -> float:
+def same_segments(result: Result, classes: np.ndarray, ids: np.ndarray, nothing: int) -> float:
     """Return the fraction of pixels whose class is the peer's and whose segment stands for the peer's there.
 
     classes, ids: (H, W), of the peer; an id may stand for several segments, of which each has its class.
     """
     segments = result.panoptic
-    kinds = np.full(int(segments.ids.max()) + 1, void)
+    kinds = np.full(int(segments.ids.max()) + 1, nothing)
     for one in segments.segments:
         kinds[one.id] = one.class_index
     ours, same = kinds[segments.ids], np.zeros(ids.shape, bool)
@@ -177,7 +177,7 @@ def compare(folder: Path) -> dict[str, float]:
         convert_file(file, out)
         net, card = load_pretrained(out)
     if hasattr(net, "words"):
-        net.words = WORDS
+        setattr(net, "words", WORDS)  # noqa: B010
     theirs = their_layers(reference)
     x = input_of(given, card, folder.name.partition(".")[0]).to(theirs[-1].mask_logits.dtype)
     net = net.to(x.dtype)

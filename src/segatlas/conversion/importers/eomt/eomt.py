@@ -37,10 +37,11 @@ def recognise(file: ForeignWeights) -> Mapping[str, Any] | None:
     if (found := file.count("upscale.{i}")) != doublings(patch):
         raise WeightsError(f"{found} upsamplings of patches of {patch}: only {doublings(patch)} are supported")
     first, second = (file.shape(f"{_BACKBONE}.blocks.0.mlp.{part}.weight") for part in ("fc1", "fc2"))
+    size = image_size(file.shape(_POSITIONS)[1], patch, None, tensor=_POSITIONS)
     told = {
         "depth": file.count(f"{_BACKBONE}.blocks.{{i}}"),
         "patch_size": patch,
-        "image_size": image_size(file.shape(_POSITIONS)[1], patch, None, tensor=_POSITIONS),
+        "image_size": size,
         "class_position": False,
         "registers": file.shape(f"{_BACKBONE}.reg_token")[1],
         "layer_scale": 1e-5 if file.has(f"{_BACKBONE}.blocks.0.ls1") else 0.0,
@@ -54,7 +55,7 @@ def recognise(file: ForeignWeights) -> Mapping[str, Any] | None:
         heads="num_heads",
         told=told,
     )
-    classes, (side, _) = file.shape("class_head.weight")[0] - 1, told["image_size"]
+    classes, side = file.shape("class_head.weight")[0] - 1, size[0]
     return {
         "padded_to": None if _is_for_class_maps(classes, file.shape("q.weight")[0]) else side,
         "num_classes": classes,
