@@ -343,7 +343,6 @@ CASES: tuple[Case, ...] = (
     Case("hf.Eomt", (64, 64), HF_EOMT),
     Case("hf.EomtDinov3", (64, 64), HF_EOMT_DINOV3),
     Case("hf.OneFormer", (64, 96), HF_ONEFORMER),
-    Case("hf4.OneFormer", (64, 96), HF_ONEFORMER),
 )
 
 USELESS = ("init_cfg", "train_cfg", "data_preprocessor", "pretrained", "loss_decode", "sampler")

@@ -30,7 +30,7 @@ WORDS = range(1, 78)
 """What the references tell a OneFormer, in place of words."""
 
 COMPOSED = "oneformer"
-"""Of it transformers composes objects as it does segments, but of logits; ours are made as the authors' own code does."""
+"""Of it transformers composes objects as it does segments, but of logits; ours are made as the authors make theirs."""
 
 
 def relative(found: Tensor, expected: Tensor) -> float:

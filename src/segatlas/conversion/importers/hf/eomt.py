@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from segatlas.config.objects import TRANSFORMERS_EOMT
@@ -173,6 +174,13 @@ def _unbatched(rows: Tensor) -> Tensor:
     return rows[0]
 
 
+def constants(config: EoMTConfig) -> Mapping[str, Tensor]:
+    """See `Importer`. A part of the library's loss stands in all files."""
+    weights = torch.ones(config.num_classes + 1)
+    weights[-1] = 0.1
+    return {"criterion.empty_weight": weights}
+
+
 IMPORTER = Importer(
     source="hf",
     architecture="eomt",
@@ -182,4 +190,5 @@ IMPORTER = Importer(
     changes=changes,
     facts=facts,
     dropped=("criterion",),
+    constants=constants,
 )

@@ -6,7 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from segatlas.conversion.importers.foreign import ForeignWeights
-from segatlas.conversion.importers.hf.eomt import GATE, HEAD, LAYER, facts, head_fields, options_told, require_form
+from segatlas.conversion.importers.hf.eomt import (
+    GATE,
+    HEAD,
+    LAYER,
+    constants,
+    facts,
+    head_fields,
+    options_told,
+    require_form,
+)
 from segatlas.conversion.importers.importer import Importer
 from segatlas.conversion.importers.renames import Renames
 from segatlas.conversion.importers.stacks import Stack
@@ -75,4 +84,5 @@ IMPORTER = Importer(
     stacks=stacks,
     facts=facts,
     dropped=("criterion", "embeddings.mask_token"),
+    constants=constants,
 )
