@@ -41,6 +41,9 @@ LOGGER = logging.getLogger("segatlas")
 FROM_DATA = {"num_classes": 2, "in_channels": 3}
 """Stand-ins for what the dataset decides later, where the recipe leaves it open."""
 
+ASKED = "oneformer"
+"""The network that is told what to give: its field `asked_for`."""
+
 CLASS_MAPS = "SemanticLogits"
 """The output that windows, test-time augmentation and class weights are for."""
 
@@ -185,6 +188,15 @@ def _task_of_network(cfg: config.Config) -> Iterator[Fault]:
     able = [name for name, other in ARCHITECTURES.items() if cfg.task in other.tasks]
     others = f"networks for {cfg.task}: {', '.join(able)}" if able else f"no network is for {cfg.task} yet"
     yield ("task", "model.name"), f"{cfg.model.name} is for {', '.join(entry.tasks)}; {others}"
+
+
+def _asked_for(cfg: config.Config) -> Iterator[Fault]:
+    entry, asked = _entry(cfg), cfg.model.architecture_fields().get("asked_for")
+    if entry is None or entry.name != ASKED or cfg.task not in entry.tasks:
+        return
+    asked = asked or entry.tasks[0]
+    if asked != cfg.task:
+        yield ("model.asked_for", "task"), f"the network is asked for {asked}, and the task is {cfg.task}; set it so"
 
 
 def _truth_of_data(cfg: config.Config) -> Iterator[Fault]:
@@ -344,6 +356,7 @@ class Config(config.Config):
         _losses_of_pixels,
         _losses_of_network,
         _parts_of_output,
+        _asked_for,
     )
 
     def settled(self) -> Self:

@@ -89,6 +89,14 @@ def test_a_task_that_is_not_the_network_s_is_told_with_networks_for_it(tmp_path:
     assert "panoptic_fpn" in told.message
 
 
+def test_a_network_that_is_told_what_to_give_must_be_told_the_task(tmp_path: Path):
+    text = "model:\n  name: oneformer\n  asked_for: instance\ntask: panoptic\n"
+    (told,) = problems_of(tmp_path / "a.yaml", text)
+    assert (told.key, told.line) == ("model.asked_for", 3)
+    assert told.message == "the network is asked for instance, and the task is panoptic; set it so"
+    assert Config.load({"model": {"name": "oneformer_swin_t"}}).task == "panoptic"
+
+
 def test_an_unknown_task_is_told_with_the_nearest_one(tmp_path: Path):
     (told,) = problems_of(tmp_path / "a.yaml", "task: semantics\n")
     assert (told.key, told.line) == ("task", 1)

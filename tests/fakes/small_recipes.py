@@ -103,18 +103,9 @@ def narrow(name: str) -> list[str]:
     if hasattr(network, "query_blocks"):  # a plain transformer with queries in its last blocks
         depth = network.query_blocks + 1
         further = [f"model.encoder={{name: vit_w32, depth: {depth}, registers: 1, image_size: [64, 64]}}"]
-        further += ["model.padded_to=null"]
-    if hasattr(network, "queries"):
-        further += ["model.queries=5"]
-    if hasattr(network, "first_layers"):  # two decoders
-        further += [
-            "model.mask_channels=8",
-            "model.groups=4",
-            "model.heads=2",
-            "model.pixel_layers=1",
-            "model.layers=2",
-        ]
-        further += ["model.pixel_hidden=16", "model.hidden=16", "model.first_layers=1"]
+        further += ["model.padded_to=null", "model.queries=8"]
+    if hasattr(network, "first_layers"):
+        further += ["model.first_layers=1"]
     if hasattr(whole, "part_channels"):  # of the host's
         further += ["model.part_channels=8"]
     if hasattr(network, "further_rates"):  # a SANet, whose widths all follow from one

@@ -150,3 +150,17 @@ def test_the_variants_are_the_published_networks():
 def test_every_key_of_a_variant_is_one_of_the_config():
     names = {field.name for field in dataclasses.fields(ARCHITECTURE.config)} | {"encoder_options"}
     assert {key for fields in ARCHITECTURE.variants.values() for key in fields} <= names
+
+
+def test_a_smaller_image_is_padded_with_black_and_its_canvas_is_the_whole_square():
+    net, x = make(padded_to=64), torch.randn(1, 3, 40, 56)
+    black = torch.tensor([-0.485 / 0.229, -0.456 / 0.224, -0.406 / 0.225])
+    whole = black[:, None, None].repeat(1, 64, 64)[None].clone()
+    whole[:, :, :40, :56] = x
+    with torch.no_grad():
+        found, expected = net(x), make()(whole)
+    assert found.canvas == (64, 64)
+    assert torch.equal(found.mask_logits, expected.mask_logits)
+    larger = torch.randn(1, 3, 80, 64)
+    with torch.no_grad():
+        assert torch.equal(net(larger).class_logits, make()(larger).class_logits)

@@ -135,7 +135,7 @@ def convert_file(
     described["objects"] = rule_of(vars(net.config), importer.objects)
     described["things"] = getattr(net, "things", ())
     seen = ForeignWeights(tensors=part.inside, settings=found.settings, file=path.name)
-    described |= importer.facts(seen, settings)
+    described |= importer.card_fields(seen, settings)
     notes += seen.notes
     hashed = sha256(path, error=WeightsError)
     card = make_card(net, source=f"{title}: {path.name}, sha256 {hashed}", **{**described, **facts})

@@ -86,7 +86,7 @@ class EoMTConfig:
             raise UsageError("fading: expected pairs of fractions of the run, the second one the larger")
 
 
-class Upsampling(nn.Sequential):
+class PatchUpsampling(nn.Sequential):
     """Maps of twice the size: a transposed convolution, GELU, a depthwise convolution, a norm over channels."""
 
     def __init__(self, width: int):
@@ -98,7 +98,7 @@ class Upsampling(nn.Sequential):
         )
 
 
-class MaskHead(nn.Sequential):
+class QueryMaskHead(nn.Sequential):
     """What a query looks for in the map of patches: three matrices with GELU between them."""
 
     def __init__(self, width: int):
@@ -128,8 +128,8 @@ class EoMT(nn.Module):
         self.encoder, width = encoder, encoder.width
         self.queries = nn.Parameter(torch.randn(config.queries, width))
         self.classifier = nn.Linear(width, config.num_classes + 1)
-        self.mask_head = MaskHead(width)
-        self.upsampling = nn.Sequential(*(Upsampling(width) for _ in range(doublings(encoder.patch_size))))
+        self.mask_head = QueryMaskHead(width)
+        self.upsampling = nn.Sequential(*(PatchUpsampling(width) for _ in range(doublings(encoder.patch_size))))
         self.register_buffer("mask_fractions", torch.ones(config.query_blocks))
         self.masked = (True,) * config.query_blocks
         self.register_load_state_dict_post_hook(lambda net, _: net.remember_fractions())

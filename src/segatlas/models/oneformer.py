@@ -197,7 +197,7 @@ class OneFormer(nn.Module):
 
     def task_token(self) -> Tensor:
         """Return what stands for the task (1, D): made of the numbers of its words, too large for half precision."""
-        weight = self.task_embedding[0].weight
+        weight = self.task_embedding.get_parameter("0.weight")
         words = weight.new_tensor([*self.words, *[0] * (WORDS - len(self.words))])[None]
         device = "cpu" if weight.is_meta else weight.device.type  # autocast does not know "meta"
         with torch.autocast(device, enabled=False):

@@ -23,7 +23,7 @@ def facts(library, architecture, classes, settings=None):
     (importer,) = importers(library, architecture)
     file = ForeignWeights(tensors={}, settings=settings or {})
     _, config = make_config(architecture, {"num_classes": classes})
-    return importer.facts(file, config), file.notes
+    return importer.card_fields(file, config), file.notes
 
 
 def mmdet(things, panoptic, **test):
@@ -80,7 +80,7 @@ def test_the_authors_networks_take_images_in_their_own_order_with_imagenets_stat
 def test_files_of_the_authors_zoos_are_known_to_forbid_commercial_use(architecture, file, licence):
     (importer,) = importers("detectron2", architecture)
     _, config = make_config(architecture, {"num_classes": 133})
-    found = importer.facts(ForeignWeights(tensors={}, file=file), config)
+    found = importer.card_fields(ForeignWeights(tensors={}, file=file), config)
     assert licence in found.get("licence", "")
     assert bool(licence) == ("licence" in found)
 

@@ -41,6 +41,8 @@ class Importer:
         out too, whatever their values.
     facts: what is known of the use of a network of that config, given it and the settings; in place of the library's,
         whose files tell nothing.
+    card_fields: what the card of a network of that config says besides, given the file: task, things, objects and the
+        like; over what is said in general.
     """
 
     source: str

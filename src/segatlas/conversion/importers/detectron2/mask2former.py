@@ -99,7 +99,7 @@ def constants(config: Mask2FormerConfig) -> Mapping[str, Tensor]:
     return encoder_constants(config.encoder)
 
 
-def facts(file: ForeignWeights, config: Mask2FormerConfig) -> Mapping[str, Any]:
+def card_fields(file: ForeignWeights, config: Mask2FormerConfig) -> Mapping[str, Any]:
     """See `Importer`."""
     return facts_of(file, config, MASK2FORMER)
 
@@ -112,5 +112,5 @@ IMPORTER = Importer(
     stacks=stacks,
     dropped=("criterion", "pixel_mean", "pixel_std"),
     constants=constants,
-    facts=facts,
+    card_fields=card_fields,
 )

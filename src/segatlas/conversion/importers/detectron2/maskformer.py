@@ -87,7 +87,7 @@ def constants(config: MaskFormerConfig) -> Mapping[str, Tensor]:
     return encoder_constants(config.encoder)
 
 
-def facts(file: ForeignWeights, config: MaskFormerConfig) -> Mapping[str, Any]:
+def card_fields(file: ForeignWeights, config: MaskFormerConfig) -> Mapping[str, Any]:
     """See `Importer`."""
     return facts_of(file, config, MMDET_MASKFORMER)
 
@@ -100,5 +100,5 @@ IMPORTER = Importer(
     stacks=stacks,
     dropped=("criterion", "pixel_mean", "pixel_std"),
     constants=constants,
-    facts=facts,
+    card_fields=card_fields,
 )

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+from segatlas.checkpoint.preprocessing import default_preprocessing
 from segatlas.config.objects import MASK2FORMER
 from segatlas.conversion.importers.foreign import ForeignWeights
 from segatlas.conversion.importers.importer import Importer
+from segatlas.conversion.importers.query_facts import WITH_THINGS, query_facts
 from segatlas.conversion.importers.renames import Renames
 from segatlas.conversion.importers.vit import dino_options, image_size
 from segatlas.encoders.vit import FORMS
@@ -17,6 +20,8 @@ from segatlas.models.eomt import EoMTConfig, doublings
 _BACKBONE = "encoder.backbone"
 _PATCHES = f"{_BACKBONE}.patch_embed.proj.weight"
 _POSITIONS = f"{_BACKBONE}.pos_embed"
+QUERIES_FOR_CLASS_MAPS = 100
+"""How many queries the authors' networks for class maps have; all others have 200."""
 
 
 def recognise(file: ForeignWeights) -> Mapping[str, Any] | None:
@@ -32,10 +37,11 @@ def recognise(file: ForeignWeights) -> Mapping[str, Any] | None:
     if (found := file.count("upscale.{i}")) != doublings(patch):
         raise WeightsError(f"{found} upsamplings of patches of {patch}: only {doublings(patch)} are supported")
     first, second = (file.shape(f"{_BACKBONE}.blocks.0.mlp.{part}.weight") for part in ("fc1", "fc2"))
+    size = image_size(file.shape(_POSITIONS)[1], patch, None, tensor=_POSITIONS)
     told = {
         "depth": file.count(f"{_BACKBONE}.blocks.{{i}}"),
         "patch_size": patch,
-        "image_size": image_size(file.shape(_POSITIONS)[1], patch, None, tensor=_POSITIONS),
+        "image_size": size,
         "class_position": False,
         "registers": file.shape(f"{_BACKBONE}.reg_token")[1],
         "layer_scale": 1e-5 if file.has(f"{_BACKBONE}.blocks.0.ls1") else 0.0,
@@ -49,8 +55,10 @@ def recognise(file: ForeignWeights) -> Mapping[str, Any] | None:
         heads="num_heads",
         told=told,
     )
+    classes, side = file.shape("class_head.weight")[0] - 1, size[0]
     return {
-        "num_classes": file.shape("class_head.weight")[0] - 1,
+        "padded_to": None if _is_for_class_maps(classes, file.shape("q.weight")[0]) else side,
+        "num_classes": classes,
         "in_channels": channels,
         "encoder": name,
         "encoder_options": options,
@@ -76,11 +84,26 @@ def renames(config: EoMTConfig) -> Renames:
     ]
 
 
+def _is_for_class_maps(classes: int, queries: int) -> bool:
+    """Tell whether it is published for class maps, by its numbers of classes and queries."""
+    return classes in WITH_THINGS and queries == QUERIES_FOR_CLASS_MAPS
+
+
+def card_fields(file: ForeignWeights, config: EoMTConfig) -> Mapping[str, Any]:
+    """See `Importer`. Images are as large as the stored positions are for: all of it inside, but for class maps."""
+    of_class_maps = _is_for_class_maps(config.num_classes, config.queries)
+    told = "panoptic" if config.num_classes in WITH_THINGS and not of_class_maps else None
+    found = query_facts(file, config.num_classes, MASK2FORMER, task=told)
+    side = config.encoder.options.image_size[0]
+    resize = f"short:{side}" if of_class_maps else f"fit:{side}x{side}"
+    return {**found, "preprocessing": replace(default_preprocessing(config.in_channels), resize=resize)}
+
+
 IMPORTER = Importer(
     source="eomt",
     architecture="eomt",
     recognise=recognise,
     renames=renames,
-    objects=MASK2FORMER,
+    card_fields=card_fields,
     dropped=("encoder.pixel_mean", "encoder.pixel_std", "criterion"),
 )

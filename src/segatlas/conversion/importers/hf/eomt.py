@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from segatlas.config.objects import TRANSFORMERS_EOMT
 from segatlas.conversion.importers.foreign import ForeignWeights
 from segatlas.conversion.importers.importer import Change, Importer
+from segatlas.conversion.importers.query_facts import query_facts, things_of
 from segatlas.conversion.importers.renames import Renames
 from segatlas.conversion.importers.stacks import Stack
 from segatlas.conversion.importers.vit import dino_options, image_size
@@ -80,8 +82,27 @@ def head_fields(file: ForeignWeights, patch: int) -> dict[str, Any]:
     return {
         "num_classes": file.shape("class_predictor.weight")[0] - 1,
         "queries": file.shape("query.weight")[0],
+        "padded_to": _padded_to(file),
         "query_blocks": file.shape(FRACTIONS)[0],
     }
+
+
+def _padded_to(file: ForeignWeights) -> int | None:
+    """Return to which side images are padded, where the image processor does that: published for objects, segments."""
+    processor = "preprocessor_config"
+    sides = file.stated(f"{processor}.size") or {}
+    longest = sides.get("longest_edge") if isinstance(sides, Mapping) else None
+    return longest if file.stated(f"{processor}.do_pad") and isinstance(longest, int) else None
+
+
+def card_fields(file: ForeignWeights, config: EoMTConfig) -> Mapping[str, Any]:
+    """See `Importer`. Images that are split are for class maps."""
+    task = None
+    if file.stated("preprocessor_config.do_split_image"):
+        task = "semantic"
+    elif config.padded_to is not None:
+        task = "panoptic" if things_of(config.num_classes, None) else "instance"
+    return query_facts(file, config.num_classes, TRANSFORMERS_EOMT, task=task)
 
 
 HEAD: Renames = (
@@ -153,6 +174,13 @@ def _unbatched(rows: Tensor) -> Tensor:
     return rows[0]
 
 
+def constants(config: EoMTConfig) -> Mapping[str, Tensor]:
+    """See `Importer`. A part of the library's loss stands in all files."""
+    weights = torch.ones(config.num_classes + 1)
+    weights[-1] = 0.1
+    return {"criterion.empty_weight": weights}
+
+
 IMPORTER = Importer(
     source="hf",
     architecture="eomt",
@@ -160,6 +188,7 @@ IMPORTER = Importer(
     renames=renames,
     stacks=stacks,
     changes=changes,
-    objects=TRANSFORMERS_EOMT,
+    card_fields=card_fields,
     dropped=("criterion",),
+    constants=constants,
 )

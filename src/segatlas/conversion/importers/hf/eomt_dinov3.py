@@ -5,9 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from segatlas.config.objects import TRANSFORMERS_EOMT
 from segatlas.conversion.importers.foreign import ForeignWeights
-from segatlas.conversion.importers.hf.eomt import GATE, HEAD, LAYER, head_fields, options_told, require_form
+from segatlas.conversion.importers.hf.eomt import (
+    GATE,
+    HEAD,
+    LAYER,
+    constants,
+    card_fields,
+    head_fields,
+    options_told,
+    require_form,
+)
 from segatlas.conversion.importers.importer import Importer
 from segatlas.conversion.importers.renames import Renames
 from segatlas.conversion.importers.stacks import Stack
@@ -74,6 +82,7 @@ IMPORTER = Importer(
     recognise=recognise,
     renames=renames,
     stacks=stacks,
-    objects=TRANSFORMERS_EOMT,
+    card_fields=card_fields,
     dropped=("criterion", "embeddings.mask_token"),
+    constants=constants,
 )

@@ -117,7 +117,7 @@ def constants(config: MaskFormerConfig) -> Mapping[str, Tensor]:
     return swin.unused_norm(f"{SWIN}.layernorm", config.encoder)
 
 
-def facts(file: ForeignWeights, config: MaskFormerConfig) -> Mapping[str, Any]:
+def card_fields(file: ForeignWeights, config: MaskFormerConfig) -> Mapping[str, Any]:
     """See `Importer`. Nothing there tells the task, nor whose the weights are."""
     file.note(f"licence: what facebook/maskformer-* publish is {ZOO_LICENCE}; the file does not tell whose it is")
     return query_facts(file, config.num_classes, RULE, class_maps=RULE)
@@ -131,5 +131,5 @@ IMPORTER = Importer(
     stacks=stacks,
     dropped=("criterion", *swin.index_before_5(SWIN)),
     constants=constants,
-    facts=facts,
+    card_fields=card_fields,
 )

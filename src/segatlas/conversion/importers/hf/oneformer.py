@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from segatlas.config.objects import TRANSFORMERS_MASKFORMER
@@ -20,19 +22,24 @@ from segatlas.conversion.importers.hf.mask_queries import (
 )
 from segatlas.conversion.importers.importer import Importer
 from segatlas.conversion.importers.mmseg.mask_queries import attention_stack
+from segatlas.conversion.importers.query_facts import query_facts, things_of
 from segatlas.conversion.importers.renames import Renames
 from segatlas.conversion.importers.stacks import Stack
 from segatlas.errors import WeightsError
-from segatlas.models.oneformer import WORDS, OneFormerConfig
+from segatlas.models.oneformer import TASK_WORDS, WORDS, OneFormerConfig
 
 _PIXELS, _QUERIES = DECODER, f"{TRANSFORMER}.decoder"
 _FIRST = f"{_QUERIES}.query_transformer.decoder"
 _TASK = "model.task_encoder.task_mlp.layers"
 SWIN = f"{ENCODER}.swin"
+RULE = TRANSFORMERS_MASKFORMER
 NORMS = [f"{ENCODER}.hidden_states_norms.stage{stage + 1}" for stage in range(4)]
 
 _FIXED = {"pre_norm": False, "enforce_input_proj": False, "use_task_norm": True, "norm": "GN", "common_stride": 4}
 """Setting -> the one value that ours has."""
+
+_WEIGHT_OF_NONE, _TEMPERATURE = 0.1, 0.07
+"""Of the library's loss, which stand in its files."""
 
 
 def recognise(file: ForeignWeights) -> Mapping[str, Any] | None:
@@ -45,11 +52,16 @@ def recognise(file: ForeignWeights) -> Mapping[str, Any] | None:
     require_form(file, _FIXED)
     if (words := file.shape(f"{_TASK}.0.0.weight")[1]) != WORDS:
         raise WeightsError(f"a task of {words} numbers: only {WORDS} are supported")
+    classes = file.shape(f"{_QUERIES}.class_embed.weight")[0] - 1
+    asked = file.setting("task", "panoptic" if things_of(classes, None) else "instance")
+    if asked not in TASK_WORDS:
+        raise WeightsError(f"task = {asked!r}: expected {', '.join(TASK_WORDS)}")
     width, heads = file.shape(f"{_QUERIES}.class_embed.weight")[1], file.setting("num_attention_heads", 8)
     levels = file.shape(f"{_PIXELS}.level_embed")[0]
     return {
         **encoder,
-        "num_classes": file.shape(f"{_QUERIES}.class_embed.weight")[0] - 1,
+        "asked_for": asked,
+        "num_classes": classes,
         "queries": file.shape(f"{TRANSFORMER}.queries_embedder.weight")[0],
         "channels": width,
         "mask_channels": file.shape(f"{_PIXELS}.mask_projection.weight")[0],
@@ -129,8 +141,19 @@ def stacks(config: OneFormerConfig) -> Sequence[Stack]:
 
 
 def constants(config: OneFormerConfig) -> Mapping[str, Tensor]:
-    """See `Importer`."""
-    return swin.unused_norm(f"{SWIN}.layernorm", config.encoder)
+    """See `Importer`. Parts of the library's loss stand in all files."""
+    weights = torch.ones(config.num_classes + 1)
+    weights[-1] = _WEIGHT_OF_NONE
+    return {
+        **swin.unused_norm(f"{SWIN}.layernorm", config.encoder),
+        "criterion.empty_weight": weights,
+        "criterion.logit_scale": torch.tensor(-math.log(_TEMPERATURE)),
+    }
+
+
+def card_fields(file: ForeignWeights, config: OneFormerConfig) -> Mapping[str, Any]:
+    """See `Importer`. The weights do all tasks; the one asked for is stated, `task`, or taken to be all in one."""
+    return query_facts(file, config.num_classes, RULE, task=config.asked_for, class_maps=RULE)
 
 
 IMPORTER = Importer(
@@ -141,5 +164,5 @@ IMPORTER = Importer(
     stacks=stacks,
     dropped=("model.text_mapper", "criterion", *swin.index_before_5(ENCODER)),
     constants=constants,
-    objects=TRANSFORMERS_MASKFORMER,
+    card_fields=card_fields,
 )

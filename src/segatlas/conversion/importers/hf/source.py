@@ -81,10 +81,11 @@ def facts(meta: Mapping[str, Any], settings: Mapping[str, Any]) -> Facts:
 
 
 def _preprocessing(rules: Any) -> Preprocessing | None:
-    """Return normalisation and resize of a preprocessor_config.json."""
+    """Return normalisation and resize of a preprocessor_config.json: to sides, or to the shorter and the longer one."""
     if not isinstance(rules, Mapping) or not rules.get("image_mean") or not rules.get("image_std"):
         return None
     size = rules.get("size")
+    of_sides = _resize_by_sides(size) if rules.get("do_resize", True) and isinstance(size, Mapping) else None
     if isinstance(size, Mapping):
         size = (size.get("height"), size.get("width"))
     elif isinstance(size, int):
@@ -93,8 +94,16 @@ def _preprocessing(rules: Any) -> Preprocessing | None:
     return Preprocessing(
         mean=tuple(float(value) for value in rules["image_mean"]),
         std=tuple(float(value) for value in rules["image_std"]),
-        resize=f"{size[0]}x{size[1]}" if fixed and size is not None else None,
+        resize=f"{size[0]}x{size[1]}" if fixed and size is not None else of_sides,
     )
+
+
+def _resize_by_sides(size: Mapping[str, Any]) -> str | None:
+    """Return the resize of an image whose ratio is kept, None where no shorter side is told."""
+    shorter, longer = size.get("shortest_edge"), size.get("longest_edge")
+    if not isinstance(shorter, int):
+        return None
+    return f"fit:{shorter}x{longer}" if isinstance(longer, int) else f"short:{shorter}"
 
 
 SOURCE = Library(

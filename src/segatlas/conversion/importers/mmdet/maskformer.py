@@ -34,7 +34,7 @@ def stacks(config: MaskFormerConfig) -> Sequence[Stack]:
     return query_stacks(HEAD, config)
 
 
-def facts(file: ForeignWeights, config: MaskFormerConfig) -> Mapping[str, Any]:
+def card_fields(file: ForeignWeights, config: MaskFormerConfig) -> Mapping[str, Any]:
     """See `Importer`."""
     return facts_of(file, config.num_classes, MMDET_MASKFORMER)
 
@@ -47,5 +47,5 @@ IMPORTER = Importer(
     changes=encoder_changes,
     stacks=stacks,
     constants=encoder_constants,
-    facts=facts,
+    card_fields=card_fields,
 )

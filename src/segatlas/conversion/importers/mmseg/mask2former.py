@@ -32,7 +32,7 @@ def stacks(config: Mask2FormerConfig) -> Sequence[Stack]:
     return query_stacks(HEAD, config)
 
 
-def facts(file: ForeignWeights, config: Mask2FormerConfig) -> Mapping[str, Any]:
+def card_fields(file: ForeignWeights, config: Mask2FormerConfig) -> Mapping[str, Any]:
     """See `Importer`: all are for class maps."""
     return {"task": "semantic", "objects": CLASS_MAPS_OF_QUERIES}
 
@@ -45,5 +45,5 @@ IMPORTER = Importer(
     changes=encoder_changes,
     stacks=stacks,
     constants=encoder_constants,
-    facts=facts,
+    card_fields=card_fields,
 )
