@@ -122,24 +122,15 @@ M2F = (
 """A Mask2Former of few layers; {} take the backbone's settings, the head's name and the channels of its maps."""
 MF = "{}, {}=dict(in_channels={}, num_queries=6, transformer_decoder=dict(num_layers=2){})"
 """A MaskFormer likewise; the last {} takes further settings of the head."""
-<<<<<<< HEAD
-=======
 _HF_SWIN = (
     "{{'model_type': '{}', 'embed_dim': 8, 'depths': [2, 1, 1, 1], 'num_heads': [1, 2, 2, 4], 'window_size': 7, "
     "'out_features': ['stage1', 'stage2', 'stage3', 'stage4']}}"
 )
-HF_M2F = f"num_queries=6, encoder_layers=1, decoder_layers=5, backbone_config={_HF_SWIN.format('swin')}"
 HF_EOMT_DINOV3 = "image_size=64, num_hidden_layers=2, num_blocks=1, num_queries=6, num_labels=7, intermediate_size=64"
 HF_EOMT = HF_EOMT_DINOV3.replace("intermediate_size=64", "hidden_size=32, num_attention_heads=2")
 HF_ONEFORMER = (
     f"num_queries=6, encoder_layers=1, decoder_layers=5, query_dec_layers=1, backbone_config={_HF_SWIN.format('swin')}"
 )
-HF_MF = (
-    f"backbone_config={_HF_SWIN.format('maskformer-swin')}, decoder_config={{'model_type': 'detr', 'num_queries': 6, "
-    "'decoder_layers': 2}"
-)
-
->>>>>>> eomt9
 _KNET_STAGE = (
     "dict(type='KernelUpdateHead', num_classes=150, num_ffn_fcs=2, num_heads=4, num_mask_fcs=1, "
     "feedforward_channels=32, in_channels=16, out_channels=16, feat_transform_cfg=dict(conv_cfg=dict(type='Conv2d'), "
@@ -339,16 +330,9 @@ CASES: tuple[Case, ...] = (
             "backbone=dict(depth=18)", "panoptic_head", _R18_MAPS, ", pixel_decoder=dict(encoder=dict(num_layers=1))"
         ),
     ),
-<<<<<<< HEAD
-=======
-    Case("hf.Mask2Former", (64, 96), HF_M2F),
-    Case("hf4.Mask2Former", (64, 96), HF_M2F),
-    Case("hf.MaskFormer", (64, 96), HF_MF),
-    Case("hf4.MaskFormer", (64, 96), HF_MF),
     Case("hf.Eomt", (64, 64), HF_EOMT),
     Case("hf.EomtDinov3", (64, 64), HF_EOMT_DINOV3),
     Case("hf.OneFormer", (64, 96), HF_ONEFORMER),
->>>>>>> eomt9
 )
 
 USELESS = ("init_cfg", "train_cfg", "data_preprocessor", "pretrained", "loss_decode", "sampler")

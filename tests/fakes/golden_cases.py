@@ -63,16 +63,9 @@ def golden_differences(source: str, case: dict[str, Any]) -> list[str]:
     differing = [] if plain(fields) == plain(config) else ["other fields of the config were read from the file"]
     for name, of_maps in case.get("maps", {}).items():
         levels = getattr(out, name) if architecture.output is QueryMasks else out.raw[name]
-<<<<<<< HEAD
         whole = torch.cat([level.flatten() for level in levels]) if isinstance(levels, tuple) else levels
         if of_maps["shape"] != list(whole.shape):
             whole = whole.flatten()
-=======
-        if architecture.output is QueryMasks:
-            differing += [f"{name}: {told}" for told in _unlike(digest(levels), of_maps)]
-            continue
-        whole = torch.cat([level.flatten() for level in (levels if isinstance(levels, tuple) else (levels,))])
->>>>>>> eomt9
         differing += [f"{name}: {told}" for told in _unlike(digest(whole), of_maps)]
     if "logits" not in case:
         return differing

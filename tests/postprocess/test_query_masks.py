@@ -37,7 +37,7 @@ RULES = {
     "class maps": CLASS_MAPS_OF_QUERIES,
     "mmdet maskformer": MMDET_MASKFORMER,
     "transformers mask2former": replace(
-        TRANSFORMERS_MASK2FORMER, queries=replace(TRANSFORMERS_MASK2FORMER.queries, raised=(48, 40))
+        TRANSFORMERS_MASK2FORMER, queries=replace(TRANSFORMERS_MASK2FORMER.queries, upsampled_to=(48, 40))
     ),
     "transformers maskformer": TRANSFORMERS_MASKFORMER,
     "transformers eomt": TRANSFORMERS_EOMT,
@@ -68,8 +68,8 @@ def slow_probabilities(masks: torch.Tensor, rule: QueryRule, canvas: Any, crop: 
         maps = maps[:, : crop[0], : crop[1]]
         return maps if crop == size else F.interpolate(maps[None], size=size, mode="bilinear")[0]
 
-    if rule.raised != "stride":
-        first = canvas if rule.raised == "canvas" else rule.raised
+    if rule.upsampled_to != "stride":
+        first = canvas if rule.upsampled_to == "canvas" else rule.upsampled_to
         masks = F.interpolate(masks[None], size=first, mode="bilinear")[0]
     return to_image(masks.sigmoid()) if rule.upsampled == "probabilities" else to_image(masks).sigmoid()
 
@@ -107,7 +107,7 @@ def pairs_of(panoptic: Panoptic) -> list[tuple[int, np.ndarray]]:
 
 
 def steps_of(rule: ObjectRule) -> list[Any]:
-    whole = rule.queries.raised == "canvas"
+    whole = rule.queries.upsampled_to == "canvas"
     return [(canvas, crop if whole else canvas, size) for canvas, crop, size in SIZES]
 
 
@@ -169,14 +169,14 @@ def test_objects_are_those_of_the_published_order(name):
             else:
                 values, places = scores.flatten().topk(Q if rule.queries.pairs == "queries" else min(100, Q * K))
                 queries, kinds = places // K, places % K
-            first = canvas if rule.queries.raised == "canvas" else rule.queries.raised
-            raised = masks if first == "stride" else F.interpolate(masks[None], size=first, mode="bilinear")[0]
+            first = canvas if rule.queries.upsampled_to == "canvas" else rule.queries.upsampled_to
+            upsampled = masks if first == "stride" else F.interpolate(masks[None], size=first, mode="bilinear")[0]
             if rule.queries.upsampled == "logits" and crop != size:
-                raised = F.interpolate(raised[None, :, : crop[0], : crop[1]], size=size, mode="bilinear")[0]
+                upsampled = F.interpolate(upsampled[None, :, : crop[0], : crop[1]], size=size, mode="bilinear")[0]
             elif rule.queries.upsampled == "logits":
-                raised = raised[:, : crop[0], : crop[1]]
-            inside = (raised > 0).float()
-            sure = (raised.sigmoid() * inside).flatten(1).sum(1) / (inside.flatten(1).sum(1) + 1e-6)
+                upsampled = upsampled[:, : crop[0], : crop[1]]
+            inside = (upsampled > 0).float()
+            sure = (upsampled.sigmoid() * inside).flatten(1).sum(1) / (inside.flatten(1).sum(1) + 1e-6)
             if rule.queries.upsampled == "probabilities":
                 inside = F.interpolate(inside[None], size=size, mode="nearest")[0]
             expected = [
@@ -254,14 +254,14 @@ def test_what_a_user_asks_of_objects_holds_for_queries():
 
 def test_a_rule_with_numbers_out_of_range_is_told():
     told = rule_faults(
-        ObjectRule(queries=QueryRule(segment_score=1.5, pairs=0, raised=(0, 3), segment_overlap=float("nan")))
+        ObjectRule(queries=QueryRule(segment_score=1.5, pairs=0, upsampled_to=(0, 3), segment_overlap=float("nan")))
     )
     assert [fault.partition(":")[0] for fault in told] == [
         "queries.segment_score",
         "queries.segment_overlap",
         "queries.pairs",
-        "queries.raised",
-        "queries.raised",
+        "queries.upsampled_to",
+        "queries.upsampled_to",
     ]
     with pytest.raises(UsageError, match="score: got 2"):
         asked_rule(ObjectRule(), {"score": 2.0})

@@ -43,8 +43,8 @@ def start_from(net: nn.Module, path: str | Path) -> StartReport:
 
     Only tensors whose shape follows from the class count may differ, and only in that: classifiers, auxiliary ones
     too, and PointRend's layers over coarse logits; likewise queries, where there are others; and auxiliary heads may be
-    missing, all of them. These stay as they are in `net` and are named in the report. Of what a pre-training leaves, all
-    that it has must fit, and whatever it lacks stays new.
+    missing, all of them. These stay as they are in `net` and are named in the report. Of what a pre-training leaves,
+    all that it has must fit, and whatever it lacks stays new.
     Weights of the network inside a wrapper go there.
 
     Args:

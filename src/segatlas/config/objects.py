@@ -19,8 +19,8 @@ NETWORK_FIELDS = {
 }
 """What a user asks of objects -> the field of a network's config that is its own bound, where it has one."""
 
-MOST_RAISED = 4096
-"""Pixels of a side of the size that masks of queries are raised to at most."""
+MOST_UPSAMPLED = 4096
+"""Pixels of a side of the size that masks of queries are upsampled_to to at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,10 +28,10 @@ class QueryRule:
     """From the classes and masks of queries to class maps, objects and segments.
 
     How masks get the image's size:
-        raised: first to the "canvas", to a size of (rows, columns) whatever the canvas is, or not at all, "stride".
+        upsampled_to: first the "canvas", a size of (rows, columns) whatever the canvas is, or nothing, "stride".
         upsampled: what is resized from there to the image. "logits": the sigmoid comes last. "probabilities": it comes
-        before, and masks of objects are even cut before and take the nearest value; so it is where they are not raised
-        to the canvas.
+        before, and masks of objects are even cut before and take the nearest value; so it is without the canvas
+        between.
     Which objects there are:
         pairs: as many pairs of a query and a class, those of the highest probability; "queries" = as many as there are
         queries, "best" = of each query its best class alone. A score is the probability of the class times the mean
@@ -43,7 +43,7 @@ class QueryRule:
         also when they are just that. painted: of the pixels that it won all, "won", or those "inside" its own mask.
     """
 
-    raised: Literal["canvas", "stride"] | tuple[int, int] = "canvas"
+    upsampled_to: Literal["canvas", "stride"] | tuple[int, int] = "canvas"
     upsampled: Literal["logits", "probabilities"] = "logits"
     pairs: int | Literal["queries", "best"] = 100
     segment_score: float = 0.8
@@ -126,7 +126,7 @@ MMDET_MASKFORMER = ObjectRule(queries=QueryRule(painted="won"))
 TRANSFORMERS_MASKFORMER = ObjectRule(
     score=0.5,
     queries=QueryRule(
-        raised="stride",
+        upsampled_to="stride",
         upsampled="probabilities",
         pairs="queries",
         segment_score=0.5,
@@ -138,7 +138,7 @@ TRANSFORMERS_MASKFORMER = ObjectRule(
 """What transformers makes of MaskFormer, and of OneFormer's class maps and segments, by default."""
 
 TRANSFORMERS_MASK2FORMER = replace(
-    TRANSFORMERS_MASKFORMER, queries=replace(TRANSFORMERS_MASKFORMER.queries, raised=(384, 384))
+    TRANSFORMERS_MASKFORMER, queries=replace(TRANSFORMERS_MASKFORMER.queries, upsampled_to=(384, 384))
 )
 """What it makes of Mask2Former: masks go over 384 x 384."""
 
@@ -171,10 +171,10 @@ def _query_faults(rule: QueryRule) -> list[str]:
     ]
     if isinstance(rule.pairs, int) and rule.pairs < 1:
         found.append(f"pairs: got {rule.pairs}, expected 1 or more")
-    if rule.raised != "canvas" and rule.upsampled != "probabilities":
-        found.append(f"raised: got {rule.raised}, expected canvas where logits are upsampled")
-    if isinstance(rule.raised, tuple) and not all(1 <= side <= MOST_RAISED for side in rule.raised):
-        found.append(f"raised: got {rule.raised}, expected two sides of 1 to {MOST_RAISED} pixels")
+    if rule.upsampled_to != "canvas" and rule.upsampled != "probabilities":
+        found.append(f"upsampled_to: got {rule.upsampled_to}, expected canvas where logits are upsampled")
+    if isinstance(rule.upsampled_to, tuple) and not all(1 <= side <= MOST_UPSAMPLED for side in rule.upsampled_to):
+        found.append(f"upsampled_to: got {rule.upsampled_to}, expected two sides of 1 to {MOST_UPSAMPLED} pixels")
     return found
 
 

@@ -56,7 +56,7 @@ class Segmenter:
         """
         output = find_entry(card.architecture)[0].output
         self._postprocess = find(output, card.task)
-        scored = output == QueryMasks.__name__ and TASKS[card.task].result == ("semantic",)
+        scored = output == QueryMasks.__name__ and TASKS[card.task].target == "SemanticTarget"
         self._of_objects = output != SemanticLogits.__name__ and not scored
         if output != SemanticLogits.__name__ and views:
             raise UsageError(f"tta: test-time augmentation is for class maps; {card.architecture} gives {output}")

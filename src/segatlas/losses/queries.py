@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from segatlas.ops.query_truth import QueryTruth, QueryTruths
 
 
-class Parts(dict[str, Any]):
+class LossParts(dict[str, Any]):
     """Values of parts by name, and their weighted sum, which alone has a gradient."""
 
     total: Tensor
@@ -92,7 +92,7 @@ class QueryLoss(Loss):
             total = total + self.class_weight * of_class + of_masks
             for name, value in zip(sums, (of_class.detach(), mask, dice), strict=True):
                 sums[name] = sums[name] + value
-        found = Parts(sums)
+        found = LossParts(sums)
         found.total = total
         return found
 
@@ -109,7 +109,7 @@ class QueryLoss(Loss):
 
     def total(self, parts: Mapping[str, Tensor]) -> Tensor:
         """Return the weighted sum of the three parts."""
-        if isinstance(parts, Parts):
+        if isinstance(parts, LossParts):
             return parts.total
         return self.class_weight * parts["class"] + self.mask_weight * parts["mask"] + self.dice_weight * parts["dice"]
 

@@ -1,8 +1,8 @@
-"""Masks of queries at the image's size, without holding all of them: plane by plane, or band by band of rows.
+"""Masks of queries at the image's size, without holding all of them: plane by plane, or chunk by chunk of rows.
 
 The published order makes every mask as large as the image first. Here one plane at a time is made by the same steps, so
 that its values are the same to the last bit; where all queries of a pixel are needed at once, in class maps, it is a
-band of rows.
+chunk of rows.
 
 Letters: Q queries, K classes, h w mask logits, H' W' canvas, H W image.
 """
@@ -24,8 +24,8 @@ Size = tuple[int, int]
 PLANE_VALUES = 1 << 20
 """Values of planes that are made at once; one plane is made whole."""
 
-BAND_VALUES = 1 << 23
-"""Values of a band of rows of all queries."""
+CHUNK_VALUES = 1 << 23
+"""Values of a chunk of rows of all queries."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,14 +82,14 @@ class MaskSteps:
             return
         bound = logits.new_tensor(threshold).logit()
         for part in logits.split(max(1, PLANE_VALUES // (self.size[0] * self.size[1]))):
-            raised = self._raised(part) if self.probabilities else self.to_image(self.at_first(part))
-            inside = raised > bound
-            sums = (raised.sigmoid() * inside).flatten(1).sum(1) / (inside.flatten(1).sum(1) + 1e-6)
+            upsampled = self._upsampled(part) if self.probabilities else self.to_image(self.at_first(part))
+            inside = upsampled > bound
+            sums = (upsampled.sigmoid() * inside).flatten(1).sum(1) / (inside.flatten(1).sum(1) + 1e-6)
             if self.probabilities:
                 inside = self._nearest(inside)
             yield from zip(inside, sums, strict=True)
 
-    def _raised(self, logits: Tensor) -> Tensor:
+    def _upsampled(self, logits: Tensor) -> Tensor:
         """Return the logits (Q, h, w) after the first step."""
         if self.first is None or self.first == tuple(logits.shape[-2:]):
             return logits
@@ -103,12 +103,12 @@ class MaskSteps:
         whole = upsample_logits(given.float(), self.size, canvas=self.canvas, crop=self.crop, mode="nearest")
         return whole[0] > 0.5
 
-    def score_bands(self, logits: Tensor, weights: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """Yield bands of the image's rows with the scores of classes: the first row, and (K, rows, W).
+    def score_chunks(self, logits: Tensor, weights: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """Yield chunks of the image's rows with the scores of classes: the first row, and (K, rows, W).
 
         A score is the sum over queries of the class's probability, `weights` (K, Q), times the mask's.
         """
-        step = max(1, BAND_VALUES // (max(weights.shape) * max(self.size[1], self.canvas[1])))
+        step = max(1, CHUNK_VALUES // (max(weights.shape) * max(self.size[1], self.canvas[1])))
         for first in range(0, self.size[0], step):
             last = min(first + step, self.size[0])
             if self.probabilities:
@@ -132,17 +132,17 @@ class MaskSteps:
         ).part(first, last)
         low, high = axis.reach()
         rows = self._rows_of_canvas(logits, low, high, weights)[..., : self.crop[1]]
-        band = resample(rows[None], 2, axis.over(low, high))
-        return interpolate(band, size=(last - first, self.size[1]), mode="bilinear", align_corners=False)[0]
+        chunk = resample(rows[None], 2, axis.over(low, high))
+        return interpolate(chunk, size=(last - first, self.size[1]), mode="bilinear", align_corners=False)[0]
 
     def _rows_of_canvas(self, logits: Tensor, first: int, last: int, weights: Tensor | None) -> Tensor:
-        band, begin = band_of(logits, self.canvas, first, last, self.align_corners)
+        chunk, begin = chunk_of(logits, self.canvas, first, last, self.align_corners)
         if weights is not None:  # before the cut, which would copy
-            band = _mixed(weights, band.sigmoid_())
-        return band[:, begin : begin + last - first]
+            chunk = _mixed(weights, chunk.sigmoid_())
+        return chunk[:, begin : begin + last - first]
 
 
-def band_of(maps: Tensor, size: Size, first: int, last: int, align_corners: bool = False) -> tuple[Tensor, int]:
+def chunk_of(maps: Tensor, size: Size, first: int, last: int, align_corners: bool = False) -> tuple[Tensor, int]:
     """Return some rows, first..last - 1 among them, of maps (Q, h, w) upsampled to `size`, and where that one begins.
 
     Where `size` is a multiple of theirs, torch's kernel makes them of the samples around, with its own weights. They
@@ -153,10 +153,10 @@ def band_of(maps: Tensor, size: Size, first: int, last: int, align_corners: bool
     if align_corners or factor * height != size[0]:
         return upsample_rows(maps[None], size, first, last, align_corners=align_corners)[0], 0
     low, high = max(first // factor - 1, 0), min(-(-last // factor) + 1, height)
-    band = interpolate(
+    chunk = interpolate(
         maps[None, :, low:high], size=((high - low) * factor, size[1]), mode="bilinear", align_corners=False
     )
-    return band[0], first - low * factor
+    return chunk[0], first - low * factor
 
 
 def _mixed(weights: Tensor, probabilities: Tensor) -> Tensor:

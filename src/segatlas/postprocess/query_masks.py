@@ -42,7 +42,7 @@ def semantic(
     class as a fraction of the sum of all.
     """
     rule = rule or ObjectRule()
-    if rule.queries.raised != "canvas":
+    if rule.queries.upsampled_to != "canvas":
         return _of_resized_scores(output, size, crop, confidence, rule)
     results = []
     for classes, masks in _images(output):
@@ -241,7 +241,7 @@ def _best_classes(steps: MaskSteps, classes: Tensor, masks: Tensor, confidence: 
     weights = _probabilities(classes)[:, :-1].T.contiguous()
     labels = torch.empty(steps.size, dtype=torch.uint8 if len(weights) <= 255 else torch.int32)
     sure = torch.empty(steps.size) if confidence else None
-    for first, scores in steps.score_bands(masks, weights):
+    for first, scores in steps.score_chunks(masks, weights):
         part = slice(first, first + scores.shape[1])
         best, kinds = scores.max(dim=0)
         labels[part] = kinds.to(labels)
@@ -251,7 +251,7 @@ def _best_classes(steps: MaskSteps, classes: Tensor, masks: Tensor, confidence: 
 
 
 def _of_resized_scores(output: QueryMasks, size: Size, crop: Size, confidence: bool, rule: ObjectRule) -> list[Result]:
-    """Return class maps where the scores of classes are made at the size that masks are raised to, and resized."""
+    """Return class maps where the scores of classes are made at the size that masks are upsampled to, and resized."""
     results = []
     for classes, masks in _images(output):
         weights = _probabilities(classes)[:, :-1].T
@@ -266,9 +266,9 @@ def _fractions(scores: Tensor, steps: MaskSteps) -> Tensor:
     """Return (H, W) the best of scores (1, K, h, w) as a fraction of their sum, plane by plane."""
     best, whole = scores.new_zeros(steps.size), scores.new_zeros(steps.size)
     for plane in scores[0].split(1):
-        raised = upsample_logits(plane[None], steps.size, canvas=steps.canvas, crop=steps.crop)[0, 0]
-        torch.maximum(best, raised, out=best)
-        whole += raised
+        upsampled = upsample_logits(plane[None], steps.size, canvas=steps.canvas, crop=steps.crop)[0, 0]
+        torch.maximum(best, upsampled, out=best)
+        whole += upsampled
     return best / whole.clamp(min=LEAST)
 
 
@@ -287,10 +287,10 @@ def _steps(output: QueryMasks, size: Size, crop: Size, rule: ObjectRule) -> Mask
 
 def _first(output: QueryMasks, rule: ObjectRule) -> Size | None:
     """Return the size that masks have after their first step."""
-    raised = rule.queries.raised
-    if raised == "canvas":
+    upsampled = rule.queries.upsampled_to
+    if upsampled == "canvas":
         return output.canvas
-    return None if raised == "stride" else raised
+    return None if upsampled == "stride" else upsampled
 
 
 def _probabilities(classes: Tensor) -> Tensor:
