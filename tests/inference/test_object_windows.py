@@ -199,6 +199,30 @@ def test_a_window_with_as_many_objects_as_the_network_gives_is_told():
         run(ids, perfect, most=500)
 
 
+def test_a_cut_piece_goes_where_a_window_sees_all_of_it_and_finds_nothing_and_this_is_told():
+    ids = np.zeros((64, 96), np.int32)  # windows of columns 0 to 64 and 32 to 96
+    ids[10:20, 58:70] = 1  # the second sees all of it
+    ids[30:40, 20:70] = 2  # no window does
+    ids[50:54, 5:12] = 3
+
+    def first_alone(part: torch.Tensor, size: tuple[int, int], rule: ObjectRule) -> list[Result]:
+        return perfect(part if 3 in part else torch.zeros_like(part), size, rule)
+
+    told = "^1 pieces that sides of windows cut are left out, the best with a score of 0.56: another window sees all"
+    with pytest.warns(UserWarning, match=told) as caught:
+        result = run(ids, first_alone, 64, 0.5)
+    assert len(caught) == 1
+    cut = np.where(np.arange(96) < 64, ids, 0)
+    kept = {Rle.of(cut == 2), Rle.of(ids == 3)}
+    assert as_set([one.rle for one in result.instances]) == kept
+    drawn = result.panoptic
+    assert as_set([Rle.of(drawn.ids == one.id) for one in drawn.segments if one.is_thing]) == kept
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run(ids * (ids != 1), first_alone, 64, 0.5)
+        run(ids, perfect, 64, 0.5)
+
+
 def test_bounds_on_number_hold_for_the_image():
     ids = scene((200, 200))
     (result,) = results_by_windows(

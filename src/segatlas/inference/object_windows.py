@@ -5,7 +5,8 @@ cut where it reaches a side of its window that is not the image's.
 
 1. Of pieces that are not cut and cover each other where both windows look, the one deepest in its window stays.
 2. A cut piece that such a one covers is that object, and goes.
-3. So does a cut piece all of which a window sees that finds no such object there: it looked at more.
+3. So does a cut piece all of which a window sees, away from its sides, that finds no such object there: it looked at
+   more. Nothing else is left out without a counterpart, and a warning says how many pieces are.
 4. Other cut pieces that cover each other where both windows look are one object: its mask is all of them together, its
    class and score those of the largest. One without a counterpart stays as it is.
 
@@ -102,7 +103,19 @@ def results_by_windows(
             "window or a larger --top shows them",
             stacklevel=2,
         )
-    return [one.result(rule) for one in images]
+    results, unconfirmed = [], []
+    for one in images:
+        result, lost = one.result(rule)
+        results.append(result)
+        unconfirmed += lost
+    if unconfirmed:
+        warnings.warn(
+            f"{len(unconfirmed)} pieces that sides of windows cut are left out, the best with a score of "
+            f"{max(one.score for one in unconfirmed):.2f}: another window sees all of each and finds no such object "
+            "there; a larger overlap or window may find them",
+            stacklevel=2,
+        )
+    return results
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,14 +194,19 @@ class _Image:
         whole = replace(one, mask=moved, box=(box[0], box[1], box[2], box[3]))
         return SeenObject(whole, place.seen, _is_cut(moved.box, place.seen, self.size))
 
-    def result(self, rule: ObjectRule) -> Result:
-        """Return what the image holds."""
-        objects = None if self.objects is None else selected(joined(self.objects, self.windows), rule)
-        segments = None
+    def result(self, rule: ObjectRule) -> tuple[Result, list[Instance]]:
+        """Return what the image holds, and the pieces left out unconfirmed: of objects or segments, whichever are more."""
+        objects = segments = None
+        lost: list[Instance] = []
+        if self.objects is not None:
+            found, lost = joined(self.objects, self.windows)
+            objects = selected(found, rule)
         if self.stuff is not None:
-            things = sorted(joined(self.things, self.windows), key=lambda one: -one.score)
+            found, of_segments = joined(self.things, self.windows)
+            things = sorted(found, key=lambda one: -one.score)
             segments = composed(things, self.stuff, self.classes, replace(rule, things_score=0.0))
-        return Result(class_map=self.class_map, objects=objects, segments=segments)
+            lost = max(lost, of_segments, key=len)
+        return Result(class_map=self.class_map, objects=objects, segments=segments), lost
 
 
 def _is_cut(box: Box, window: Box, size: Size) -> bool:
@@ -197,8 +215,11 @@ def _is_cut(box: Box, window: Box, size: Size) -> bool:
     return before or any(window[side + 2] < size[side] and window[side + 2] - box[side + 2] <= NEAR for side in (0, 1))
 
 
-def joined(pieces: Sequence[SeenObject], windows: Sequence[Box]) -> list[Instance]:
-    """Return the objects that pieces of windows make, see the head of this file; `windows` are all that looked."""
+def joined(pieces: Sequence[SeenObject], windows: Sequence[Box]) -> tuple[list[Instance], list[Instance]]:
+    """Return the objects that pieces of windows make, and the pieces left out without a counterpart.
+
+    See the head of this file; `windows` are all that looked.
+    """
     pairs = _pairs(pieces)
     whole = sorted((index for index, piece in enumerate(pieces) if not piece.cut), key=lambda i: -pieces[i].depth)
     gone: set[int] = set()
@@ -211,12 +232,13 @@ def joined(pieces: Sequence[SeenObject], windows: Sequence[Box]) -> list[Instanc
         for index, piece in enumerate(pieces)
         if piece.cut and all(pieces[other].cut for other in pairs.get(index, {}))
     ]
-    loose = [index for index in loose if not _is_unconfirmed(index, pieces, pairs, windows)]
-    groups = _groups(loose, pairs)
-    return [
+    unconfirmed = {index for index in loose if _is_unconfirmed(index, pieces, pairs, windows)}
+    groups = _groups([index for index in loose if index not in unconfirmed], pairs)
+    found = [
         *(pieces[index].one for index in kept),
         *(_together([pieces[index] for index in group]) for group in groups),
     ]
+    return found, [pieces[index].one for index in sorted(unconfirmed)]
 
 
 def _is_unconfirmed(
