@@ -133,7 +133,7 @@ def test_an_unknown_model_type_is_named_with_those_that_are_known(tmp_path):
     (tmp_path / "mobilevit").mkdir()
     save_file({"mobilevit.conv_stem.weight": torch.zeros(1, 1, 8)}, tmp_path / "mobilevit" / "model.safetensors")
     (tmp_path / "mobilevit" / "config.json").write_text(json.dumps({"model_type": "mobilevit"}))
-    with pytest.raises(WeightsError, match="says model_type 'mobilevit'; known are dpt, segformer") as caught:
+    with pytest.raises(WeightsError, match="says model_type 'mobilevit'; known are dpt, eomt, mask2former") as caught:
         sa.convert(tmp_path / "mobilevit", out=tmp_path / "ours")
     assert "Hugging Face" in str(caught.value)
 
