@@ -57,6 +57,8 @@ def test_every_variant_sets_fields_of_the_config(name):
         if "host.name" in told:
             told["host.name"] = lookup(told["host.name"])[0].name
         told = {key: value for key, value in told.items() if key not in ("encoder_options", "host")}
+        if isinstance(told.get("encoder"), dict):
+            told |= {f"encoder.{key}": value for key, value in told.pop("encoder").items()}
         nested = NESTED if told.get("encoder", "") is not None else {}
         told = {nested.get(key, key): value for key, value in told.items()}
         assert {name: made[name] for name in told} == told

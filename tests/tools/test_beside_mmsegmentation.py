@@ -10,7 +10,10 @@ import beside_mmsegmentation as tool
 from segatlas.config import recipes
 from segatlas.recipe import Config
 
-OWN = ("semask", "sanet", "enet", "espnet", "mask_rcnn", "panoptic_fpn")
+OWN = (
+    *("semask", "sanet", "enet", "espnet", "mask_rcnn", "panoptic_fpn", "panoptic_deeplab"),
+    *("eomt", "oneformer", "mask2former", "maskformer"),
+)
 """What names of recipes begin with that train as other authors do; those of objects as MMDetection and Detectron2."""
 
 CLAIMING = [name for name in recipes() if ("_ade20k" in name or "_cityscapes" in name) and not name.startswith(OWN)]
