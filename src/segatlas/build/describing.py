@@ -71,7 +71,7 @@ def describe(name: str) -> ModelFacts:
     alone = entry.needs.host is not None and HOST not in load_architecture(name).variants.get(variant or "", {})
     inside = {HOST: entry.needs.example_host} if alone else {}
     architecture, config = make_config(name, {"num_classes": MEASURED_CLASSES, **inside})
-    net = build_empty(architecture, config).eval()
+    net = build_empty(architecture, config).eval().requires_grad_(False)  # the counter looks for gradients
     inputs = noise_inputs(architecture.inputs(config), MEASURED_SIZE, device="meta").given()
     (parameters, macs), host = _cost(net, inputs), host_in(net)
     if alone and host is not None:
