@@ -16,7 +16,6 @@ from segatlas.errors import ConfigError, Problem
 from segatlas.models import ARCHITECTURES
 from segatlas.recipe import Config, check_model
 
-
 OF_QUERIES = {"eomt_train": ["eomt"], "mask2former_train": ["mask2former"]}
 """Parts of recipes with losses that few networks have -> one that has."""
 

@@ -195,7 +195,7 @@ class _Image:
         return SeenObject(whole, place.seen, _is_cut(moved.box, place.seen, self.size))
 
     def result(self, rule: ObjectRule) -> tuple[Result, list[Instance]]:
-        """Return what the image holds, and the pieces left out unconfirmed: of objects or segments, whichever are more."""
+        """Return what the image holds, and the pieces left out unconfirmed: of objects or segments, the longer list."""
         objects = segments = None
         lost: list[Instance] = []
         if self.objects is not None:
