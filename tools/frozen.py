@@ -100,7 +100,7 @@ ADDED: dict[str, tuple[str, ...]] = {
             "model.neck",
             "model.separable",
         ),
-        *("model.best_anchor_iou", "model.best_own"),
+        *("model.best_anchor_iou", "model.best_own", "model.measured_strides"),
         *("data.instances", "data.instances.*", "data.year", "data.grouping", "data.trainval"),
         *("eval.class_agnostic", "eval.max_detections", "pretrain"),
         *("transforms.copy_paste", "transforms.copy_paste.*"),

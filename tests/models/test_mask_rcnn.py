@@ -8,7 +8,7 @@ from segatlas import criteria
 from segatlas.build.network import build_network, make_config, shapes_only
 from segatlas.errors import UsageError
 from segatlas.losses import LOSSES
-from segatlas.models.mask_rcnn import ARCHITECTURE
+from segatlas.models.mask_rcnn import ARCHITECTURE, V2
 from segatlas.structures import InstancesTarget
 
 K, SIZE = 3, (64, 96)
@@ -131,3 +131,18 @@ def test_nothing_in_the_padding_of_an_image_is_judged():
     outside = (centres >= 32).any(dim=1)
     assert (output.raw["rpn_labels"][0, outside] < 1).all()
     assert not (output.raw["rpn_labels"][0, outside] == 0).any()
+
+
+def test_anchors_of_torchvisions_forms_lie_where_its_own_generator_puts_them():
+    from torchvision.models.detection.anchor_utils import AnchorGenerator
+    from torchvision.models.detection.image_list import ImageList
+
+    net = network(**V2, anchor_sizes=(32.0, 64.0, 128.0, 256.0, 512.0)).eval()
+    height, width = 160, 96  # the coarsest map is rounded up: 3 x 2 cells of 53 x 48 pixels
+    image = torch.zeros(1, 3, height, width)
+    maps, _ = net.pyramid(image)
+    theirs = AnchorGenerator(((32,), (64,), (128,), (256,), (512,)), ((0.5, 1.0, 2.0),) * 5)
+    (expected,) = theirs(ImageList(image, [(height, width)]), list(maps))
+    assert torch.equal(torch.cat(net.stages.anchors(maps)), expected)
+    by_stride = network(**{**V2, "measured_strides": False}, anchor_sizes=(32.0, 64.0, 128.0, 256.0, 512.0)).eval()
+    assert not torch.equal(torch.cat(by_stride.stages.anchors(maps)), expected)

@@ -71,9 +71,15 @@ def base_anchors(sizes: Sequence[float], ratios: Sequence[float], *, rounded: bo
     return boxes.round() if rounded else boxes
 
 
-def grid_anchors(base: Tensor, size: tuple[int, int], stride: int) -> Tensor:
-    """Return the anchors (h w A, 4) of a map of `size`: those of a cell, moved to the top left corner of every cell."""
-    y, x = (torch.arange(length, device=base.device, dtype=base.dtype) * stride for length in size)
+def grid_anchors(base: Tensor, size: tuple[int, int], strides: tuple[int, int]) -> Tensor:
+    """Return the anchors (h w A, 4) of a map of `size`: those of a cell, moved to the top left corner of every cell.
+
+    strides: pixels from a cell to that below and to that on its right.
+    """
+    y, x = (
+        torch.arange(length, device=base.device, dtype=base.dtype) * stride
+        for length, stride in zip(size, strides, strict=True)
+    )
     moved = torch.stack(torch.meshgrid(y, x, indexing="ij"), dim=2).flip(2).reshape(-1, 1, 2)  # x, y
     return (base.unsqueeze(0) + moved.repeat(1, 1, 2)).reshape(-1, 4)
 

@@ -44,6 +44,8 @@ class TwoStageConfig:
     anchor_sizes: root of the area of a level's anchors, in pixels, finest level first.
     anchor_ratios: height to width of the anchors of a cell.
     round_anchors: their sides are whole pixels.
+    measured_strides: they lie apart by the image's size over the map's, in whole pixels, as in torchvision: closer than
+        the level's stride where the map's size was rounded up.
     rpn_convs: 3x3 convolutions of the proposal head.
     norm: batch norm in pyramid, box head and mask head, in place of biases.
     box_convs: convolutions of the box head.
@@ -74,6 +76,7 @@ class TwoStageConfig:
     anchor_sizes: tuple[float, ...] = (32, 64, 128, 256, 512)
     anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
     round_anchors: bool = False
+    measured_strides: bool = False
     rpn_convs: int = 1
     norm: bool = False
     box_convs: int = 0
@@ -127,9 +130,12 @@ class TwoStages(nn.Module):
     def anchors(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """Return the anchors (h_i w_i A, 4) of every level."""
         found = []
+        image = [length * self.strides[0] for length in maps[0].shape[-2:]]
         for x, size, stride in zip(maps, self.config.anchor_sizes, self.strides, strict=True):
             base = base_anchors((size,), self.config.anchor_ratios, rounded=self.config.round_anchors)
-            found.append(grid_anchors(base.to(x.device), (x.shape[-2], x.shape[-1]), stride))
+            rows, columns = x.shape[-2:]
+            apart = (image[0] // rows, image[1] // columns) if self.config.measured_strides else (stride, stride)
+            found.append(grid_anchors(base.to(x.device), (rows, columns), apart))
         return found
 
     def propose(

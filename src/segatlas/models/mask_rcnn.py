@@ -29,6 +29,7 @@ from segatlas.structures import DetectedMasks
 
 V2 = {
     "round_anchors": True,
+    "measured_strides": True,
     "rpn_convs": 2,
     "norm": True,
     "box_convs": 4,
