@@ -6,8 +6,8 @@ STAMP := $(VENV)/.pins-$(shell sha256sum requirements.txt pyproject.toml 2>/dev/
 DEMO ?= demo
 TASK ?= semantic
 DEMO_semantic = unet_shapes
-DEMO_instance = mask_rcnn_shapes train.epochs=6 train.val_epochs=6
-DEMO_panoptic = panoptic_fpn_shapes train.epochs=6 train.val_epochs=6
+DEMO_instance = mask_rcnn_shapes train.epochs=5 train.val_epochs=5
+DEMO_panoptic = panoptic_fpn_shapes train.epochs=5 train.val_epochs=5
 SAVE_semantic = mask,overlay
 SAVE_instance = instances,overlay
 SAVE_panoptic = panoptic,overlay
