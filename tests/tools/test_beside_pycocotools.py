@@ -34,5 +34,5 @@ def test_an_image_without_a_file_is_told(tmp_path):
 def test_an_unknown_class_is_told(tmp_path):
     write(tmp_path, "a")
     write(tmp_path, "b", name="cell")
-    with pytest.raises(SystemExit, match="b_coco.json: the class cell is none of"):
+    with pytest.raises(SystemExit, match=r"b_coco\.json: the class cell is none of"):
         beside_pycocotools.found_objects(TRUTH, tmp_path)
