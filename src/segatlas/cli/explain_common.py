@@ -1,0 +1,68 @@
+"""What the commands of `segatlas explain` share: how they name a model, an output, and how they load and write."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from segatlas.inference import Predictor
+
+ModelArgument = Annotated[str, typer.Argument(help="Run folder, model folder, checkpoint, published name or hub id.")]
+OutOption = Annotated[Path, typer.Option("--out", help="The image file to write (.png, .jpg, .webp or .tif).")]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace the file where it is there.")]
+
+
+def load_model(model: str, *, device: str = "auto", offline: bool = False, commercial_ok: bool = False) -> Predictor:
+    """Return the model's Predictor."""
+    from segatlas.inference import load
+
+    return load(model, device=device, offline=offline, commercial_ok=commercial_ok)
+
+
+def check_out(out: Path, *, overwrite: bool) -> None:
+    """Refuse a file to write that is there already, has no image's ending, or whose folder nobody may write in.
+
+    Called before a model is loaded, so that nobody waits for a message.
+
+    Raises:
+        UsageError: as said.
+    """
+    from PIL import Image
+
+    from segatlas.errors import UsageError
+    from segatlas.files import require_writable
+    from segatlas.printable import printable
+
+    Image.init()
+    if Image.registered_extensions().get(out.suffix.lower()) not in Image.SAVE:
+        raise UsageError(f"--out: {printable(out)} is no image's name; use .png, .jpg, .webp or .tif")
+    if out.is_dir():
+        raise UsageError(f"--out: {printable(out)} is a folder, expected the file to write")
+    if out.exists() and not overwrite:
+        raise UsageError(f"--out: {printable(out)} is there already; --overwrite replaces it")
+    require_writable(out.parent)
+
+
+def write_figure(figure: np.ndarray, out: Path, *, json_line: bool, quiet: bool = False, **facts: Any) -> None:
+    """Write an image (H, W, 3) uint8 and say where; `facts` go into the line of --json."""
+    from segatlas.cli.common import human, print_json_line
+    from segatlas.drawing import save_image
+    from segatlas.printable import printable
+
+    save_image(figure, out)
+    if not quiet:
+        height, width = figure.shape[:2]
+        human(json_line=json_line).print(f"{printable(out)}: {width} x {height} pixels", markup=False)
+    if json_line:
+        print_json_line({"out": str(out), **facts})
+
+
+def listed_names(given: Sequence[str] | None) -> list[str]:
+    """Return the words of an option that may be repeated, and may hold several joined by commas."""
+    return [word.strip() for one in given or () for word in one.split(",") if word.strip()]
