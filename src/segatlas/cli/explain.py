@@ -7,9 +7,13 @@ from typing import Any
 
 import typer
 
-from segatlas.cli import explain_layers
+from segatlas.cli import explain_boundary, explain_heatmap, explain_layers, explain_probability
 
 COMMANDS: dict[str, Callable[..., Any]] = {
+    "boundary": explain_boundary.boundary,
+    "heatmap": explain_heatmap.heatmap,
+    "probability": explain_probability.probability,
+    "entropy": explain_probability.entropy,
     "layers": explain_layers.layers,
 }
 """Command -> the function that does it. One file a command; one line here makes it known."""
