@@ -62,7 +62,7 @@ def boundary(
     objects: ObjectsOption = None,
     classes: ClassesOption = None,
     palette: PaletteOption = None,
-    show: ShowOption = ",".join(KINDS),
+    show: ShowOption = "image,map,overlay,boundary,colored",
     legend: LegendOption = False,
     overwrite: OverwriteOption = False,
     device: DeviceOption = "auto",

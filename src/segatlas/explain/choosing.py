@@ -16,8 +16,8 @@ from segatlas.structures import Result
 
 Box: TypeAlias = tuple[int, int, int, int]
 Region: TypeAlias = Literal["image", "predicted"] | Box | np.ndarray | str | Path
-"""A part of an image: all of it, the pixels that are predicted to be of the class in question, a box (top, left, bottom,
-right) in pixels, the last two exclusive, or a mask: (H, W) bool, or a file whose pixels other than 0 are inside."""
+"""A part of an image: all of it, the pixels that are predicted to be of the class in question, a box (top, left,
+bottom, right) in pixels, the last two exclusive, or a mask: (H, W) bool, or a file, inside where it is not 0."""
 
 MOST_PREDICTED = 6
 """Classes that are taken where none is named."""

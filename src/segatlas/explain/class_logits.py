@@ -5,7 +5,7 @@
 | `SemanticLogits` | the class's logit, upsampled as the model upsamples |
 | `CentersAndOffsets` | likewise, of its classes of pixels (foreground, or things and stuff) |
 | `QueryMasks` | the class's score: the sum over queries of the class's probability times the mask's |
-| `DetectedMasks`, things | of each object of the class, inside its mask: the log-odds of its score plus its mask's logit |
+| `DetectedMasks`, things | of each object of the class, inside its mask: log-odds of its score plus the mask's logit |
 | `DetectedMasks`, stuff | the logit of the semantic branch |
 
 Outside of its objects a class of things has none. Letters: K classes, h w network output, H W image.

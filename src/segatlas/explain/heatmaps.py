@@ -216,8 +216,8 @@ def _gradients(target: Tensor, found: Recorded, name: str, kind: str) -> list[Te
     """Return the gradient of the target at each output of a layer, 0 where it hangs on another one alone."""
     if not target.requires_grad:
         raise UsageError(
-            f"layer: the logits of class {kind!r} have no gradient at {name}: what is computed from it plays no part in "
-            "them, or only by whole numbers"
+            f"layer: the logits of class {kind!r} have no gradient at {name}: they do not depend on it, or only by whole "
+            "numbers; take another layer"
         )
     given = torch.autograd.grad(target, found.outputs, retain_graph=True, allow_unused=True)
     if all(one is None for one in given):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
 from segatlas.config.messages import unknown
 from segatlas.data.datasets import DATASETS, dataset_class
+from segatlas.data.formats.classes import read_class_file
 from segatlas.data.formats.palettes import read_palette, voc_palette
 from segatlas.errors import UsageError
 from segatlas.palette import default_palette
@@ -16,7 +17,7 @@ Color: TypeAlias = tuple[int, int, int]
 Palette: TypeAlias = str | Path | Sequence[Color]
 """Colours by class index, the name of a palette, or a file of one."""
 
-RULES = {"default": default_palette, "voc": voc_palette}
+RULES: dict[str, Callable[[int], tuple[Color, ...]]] = {"default": default_palette, "voc": voc_palette}
 """Palettes of any length. Those of datasets besides: each that has fixed classes."""
 
 
@@ -64,14 +65,12 @@ def _names_of(dataset: str) -> tuple[str, ...]:
 
 
 def find_names(classes: str | Path | None, count: int) -> tuple[str, ...]:
-    """Return the names of classes: of a dataset with fixed ones, or of a `classes.json` or `.txt`; None = their numbers.
+    """Return the names of classes: a dataset's, where they are fixed, or a `classes.json`'s or `.txt`'s; None = numbers.
 
     Raises:
         UsageError: no such dataset or file, or fewer names than classes.
         DataError: a file that holds something else.
     """
-    from segatlas.data.formats.classes import read_class_file
-
     if classes is None:
         return tuple(f"class {index}" for index in range(count))
     if Path(classes).is_file():

@@ -6,7 +6,7 @@
 | `QueryMasks`, class maps or segments | its score as a fraction of the sum of all scores | of these fractions |
 | `QueryMasks`, objects alone | the largest product of a query's class and mask probability | none |
 | `CentersAndOffsets` with foreground | sigmoid of its logit | none |
-| `DetectedMasks` | the largest product of an object's score and mask probability; of stuff, softmax of its branch | of the branch |
+| `DetectedMasks` | the largest product of an object's score and mask probability; of stuff, its branch's softmax | branch |
 
 Entropy is a fraction of the largest that so many classes can have, ln K: 0 = sure, 1 = all are equally probable.
 Where classes are not told apart pixel by pixel there is no distribution, and no entropy: TaskError says so.
@@ -189,13 +189,13 @@ class _Found:
         predictor = seen.predictor
         card, inputs = predictor.card, seen.inputs()
         frame = Frame(size=seen.size, crop=seen.crop, things=card.things, rule=predictor.rule)
-        facts = {"frame": frame, "count": len(card.classes), "segments": TASKS[card.task].result != ("instances",)}
+        count, segments = len(card.classes), TASKS[card.task].result != ("instances",)
         windows = card_windows(card.inference)
         if windows is None or TASKS[card.task].target != "SemanticTarget":
-            return cls(output=predictor.output(inputs), **facts)
+            return cls(output=predictor.output(inputs), frame=frame, count=count, segments=segments)
         of_queries = find_entry(card.architecture)[0].output == QueryMasks.__name__
-        scores = predictor.scores(inputs)
-        return cls(output=SemanticLogits(scores, canvas=seen.crop), summed=of_queries, **facts)
+        output = SemanticLogits(predictor.scores(inputs), canvas=seen.crop)
+        return cls(output=output, frame=frame, count=count, segments=segments, summed=of_queries)
 
     def probability_rows(self) -> Iterator[tuple[int, Tensor]]:
         """Yield chunks of the image's rows: the first row, and (K, rows, W) probabilities on the processor."""
