@@ -18,7 +18,15 @@ from segatlas.cli.common import (
     human,
     print_json_line,
 )
-from segatlas.cli.explain_common import MODEL_HELP, OverwriteOption, check_image, check_out, load_model, write_figure
+from segatlas.cli.explain_common import (
+    MODEL_HELP,
+    OverwriteOption,
+    ScoreOption,
+    check_image,
+    check_out,
+    load_model,
+    write_figure,
+)
 from segatlas.errors import UsageError
 from segatlas.files import require_writable
 from segatlas.printable import printable
@@ -64,6 +72,7 @@ def boundary(
     palette: PaletteOption = None,
     show: ShowOption = "image,map,overlay,boundary,colored",
     legend: LegendOption = False,
+    score: ScoreOption = None,
     overwrite: OverwriteOption = False,
     device: DeviceOption = "auto",
     offline: OfflineOption = False,
@@ -99,7 +108,7 @@ def boundary(
         view = viewable(read_image(images[0]))
         found = [Labels.read(view, labels, objects, classes, palette or "default")]
     else:
-        predictor = load_model(model, device=device, offline=offline, commercial_ok=commercial_ok)
+        predictor = load_model(model, device=device, offline=offline, commercial_ok=commercial_ok, score=score)
         colors = None if palette is None else find_palette(palette, len(predictor.card.classes))
         found = [Labels.of(predictor.predict(str(image)), colors) for image in images]
     if not in_folder:

@@ -22,15 +22,24 @@ ClassOption = Annotated[
 AuxOption = Annotated[
     list[str] | None, typer.Option(metavar="NAME=FILE", help="A further input of the model; may be repeated.")
 ]
+ScoreOption = Annotated[float | None, typer.Option(help="Objects of a lower score are left out.")]
 OutOption = Annotated[Path, typer.Option("--out", help="The image file to write (.png, .jpg, .webp or .tif).")]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace the file where it is there.")]
 
 
-def load_model(model: str, *, device: str = "auto", offline: bool = False, commercial_ok: bool = False) -> Predictor:
-    """Return the model's Predictor."""
+def load_model(
+    model: str,
+    *,
+    device: str = "auto",
+    offline: bool = False,
+    commercial_ok: bool = False,
+    score: float | None = None,
+) -> Predictor:
+    """Return the model's Predictor. score: objects of a lower one are left out."""
     from segatlas.inference import load
 
-    return load(model, device=device, offline=offline, commercial_ok=commercial_ok)
+    objects = None if score is None else {"score": score}
+    return load(model, device=device, offline=offline, commercial_ok=commercial_ok, objects=objects)
 
 
 def read_aux(words: Sequence[str] | None) -> dict[str, Any] | None:

@@ -15,6 +15,7 @@ from segatlas.cli.explain_common import (
     ModelArgument,
     OutOption,
     OverwriteOption,
+    ScoreOption,
     check_image,
     check_out,
     load_model,
@@ -50,6 +51,7 @@ def heatmap(
     mask: MaskOption = None,
     style: StyleOption = "overlay",
     aux: AuxOption = None,
+    score: ScoreOption = None,
     overwrite: OverwriteOption = False,
     device: DeviceOption = "auto",
     offline: OfflineOption = False,
@@ -68,7 +70,7 @@ def heatmap(
     check_image(image)
     sources = read_aux(aux)
     check_out(out, overwrite=overwrite)
-    predictor = load_model(model, device=device, offline=offline, commercial_ok=commercial_ok)
+    predictor = load_model(model, device=device, offline=offline, commercial_ok=commercial_ok, score=score)
 
     from segatlas.explain import heat_map_figure, heat_maps
     from segatlas.explain.seeing import SeenImage

@@ -14,6 +14,7 @@ from segatlas.cli.explain_common import (
     ModelArgument,
     OutOption,
     OverwriteOption,
+    ScoreOption,
     check_image,
     check_out,
     load_model,
@@ -29,6 +30,7 @@ def probability(
     class_names: ClassOption = None,
     every: Annotated[bool, typer.Option("--all", help="All classes of the model.")] = False,
     aux: AuxOption = None,
+    score: ScoreOption = None,
     overwrite: OverwriteOption = False,
     device: DeviceOption = "auto",
     offline: OfflineOption = False,
@@ -41,7 +43,7 @@ def probability(
     check_image(image)
     sources = read_aux(aux)
     check_out(out, overwrite=overwrite)
-    predictor = load_model(model, device=device, offline=offline, commercial_ok=commercial_ok)
+    predictor = load_model(model, device=device, offline=offline, commercial_ok=commercial_ok, score=score)
 
     from segatlas.explain import probability_figure, probability_maps
     from segatlas.explain.probabilities import MOST_SHOWN

@@ -33,7 +33,7 @@ def with_color_bar(figure: np.ndarray, colors: Colors, *, low: str, high: str, t
     Texts that are wider than the figure make it wider; a long title is cut.
     """
     width = figure.shape[1]
-    size = int(np.clip(width / 55, 12, 28))
+    size = int(np.clip(width / 55, 12, 17))
     margin, gap, height = size, size // 2, round(0.9 * size)
     names = text_width(low, size) + text_width(high, size) + 2 * gap
     whole = max(width, names + 8 * size + 2 * margin)

@@ -22,9 +22,10 @@ Form = Literal["channels first", "channels last", "tokens"]
 STRIDES = (1, 2, 4, 8, 14, 16, 32, 64, 128)
 """Pixels between the tokens of a grid, besides the strides that the encoder says itself."""
 
-FIRST = (nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d, nn.GroupNorm, nn.modules.pooling._MaxPoolNd)
+FIRST = (nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d, nn.GroupNorm, nn.MaxPool2d, nn.AvgPool2d)
 LAST = (nn.LayerNorm, nn.Linear)
-"""Layers whose form is known by their kind; what is made of one of the two kinds alone has its form."""
+"""Kinds of layers whose channels come first, or last. Where an output may lie either way, what is made of one of the
+kinds alone has its form. A kind that is made of LayerNorm, here or in timm, has its channels first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,24 +119,26 @@ def placement_of(shape: tuple[int, ...], network: nn.Module, layer: nn.Module, n
 
 
 def _form(shape: tuple[int, ...], layer: nn.Module, canvas: Size, name: str) -> Form:
-    """Return the form of four-dimensional outputs: by the layer's kind, by its sides, by what it is made of."""
-    if isinstance(layer, FIRST):
-        return "channels first"
-    if isinstance(layer, LAST):
-        return "channels last"
+    """Return the form of four-dimensional outputs: by the sides, else by what the layer is made of."""
     fits_first, fits_last = _fits(shape[2:], canvas), _fits(shape[1:3], canvas)
     if fits_first != fits_last:
         return "channels first" if fits_first else "channels last"
     told = f"layer: {name} gives a tensor of shape {shape}"
     if not fits_first:
         raise UsageError(f"{told}, which covers no grid over {canvas[1]} x {canvas[0]} pixels; take another layer")
-    parts = list(layer.modules())
-    has_first, has_last = (any(isinstance(one, kinds) for one in parts) for kinds in (FIRST, LAST))
-    if has_first and has_last:
+    forms = {_form_of_kind(layer)} - {None} or {_form_of_kind(one) for one in layer.modules()} - {None}
+    if len(forms) > 1:
         raise UsageError(
             f"{told}, whose channels may be first or last; an image of other sides tells, or a layer inside it"
         )
-    return "channels last" if has_last else "channels first"
+    return next((form for form in forms if form), "channels first")
+
+
+def _form_of_kind(layer: nn.Module) -> Form | None:
+    """Return the form that a single layer's kind tells; None where it tells none."""
+    if isinstance(layer, FIRST) or (isinstance(layer, nn.LayerNorm) and type(layer) is not nn.LayerNorm):
+        return "channels first"
+    return "channels last" if isinstance(layer, LAST) else None
 
 
 def _fits(grid: tuple[int, ...], canvas: Size) -> bool:
@@ -186,18 +189,19 @@ def _encoder_around(network: nn.Module, name: str) -> EncoderBase | None:
     return next((one for one in around if isinstance(one, EncoderBase)), None)
 
 
-def usual_layer(network: nn.Module) -> str:
-    """Return the layer that is explained where none is named: the last of the encoder that gives maps.
+def usual_layers(network: nn.Module) -> list[str]:
+    """Return the layers that come into question where none is named, the likeliest first.
+
+    These are the encoder's last stage, then what is in it from the end: a stage that only holds others never runs.
 
     Raises:
-        UsageError: the network has no encoder that says so.
+        UsageError: the network has no encoder that says what its stages are.
     """
     encoder = getattr(network, "encoder", None)
     if not isinstance(encoder, EncoderBase):
         raise UsageError("layer: which one? this network has no encoder; `segatlas explain layers MODEL` lists them")
-    names = {module: name for name, module in network.named_modules()}
     stage = encoder.stages()[-1]
-    last = stage[0] if isinstance(encoder, TokenEncoder) else stage[-1]
-    if last not in names:
-        raise UsageError("layer: which one? `segatlas explain layers MODEL` lists them")
-    return names[last]
+    parts = stage[:1] if isinstance(encoder, TokenEncoder) else stage[::-1]
+    inside = [one for part in parts for one in (part, *reversed([*part.modules()][1:]))]
+    names = {module: name for name, module in network.named_modules()}
+    return [names[one] for one in dict.fromkeys(inside) if one in names]

@@ -80,9 +80,26 @@ def class_map_logits(output: Output, kind: int, frame: Frame) -> Tensor:
         return torch.einsum("nq,nqhw->nhw", weights, output.mask_logits.sigmoid())[:, None]
     if output.semantic is None or not _is_stuff(output, kind, frame.things):
         raise TaskError(f"{type(output).__name__} gives no logits of class {kind} for each pixel")
-    stuff = [index for index, is_thing in enumerate(frame.things) if not is_thing]
-    column = stuff.index(kind) + (1 if frame.rule.other == "first" else 0)
+    column = stuff_columns(output, frame)[kind]
     return output.semantic[:, column : column + 1]
+
+
+def stuff_columns(output: DetectedMasks, frame: Frame) -> dict[int, int]:
+    """Return class -> channel of the semantic branch, for the classes of stuff; none where there is no branch.
+
+    Raises:
+        TaskError: the branch has another number of channels.
+    """
+    if output.semantic is None:
+        return {}
+    stuff = [index for index, is_thing in enumerate(frame.things) if not is_thing]
+    if output.semantic.shape[1] != len(stuff) + 1:
+        raise TaskError(
+            f"{output.semantic.shape[1]} semantic logits for {len(stuff)} classes of stuff; expected one more, for all "
+            "things"
+        )
+    first = 1 if frame.rule.other == "first" else 0
+    return {kind: first + place for place, kind in enumerate(stuff)}
 
 
 def _is_stuff(output: DetectedMasks, kind: int, things: Sequence[bool]) -> bool:

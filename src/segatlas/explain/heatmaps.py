@@ -19,7 +19,7 @@ from torch import Tensor
 
 from segatlas.drawing import Cell, gallery, heat_image, heat_overlay, with_color_bar
 from segatlas.errors import DataError, UsageError
-from segatlas.explain.activations import Recorded, placement_of, recorded, usual_layer
+from segatlas.explain.activations import Recorded, placement_of, recorded, usual_layers
 from segatlas.explain.choosing import (
     ChosenRegion,
     Region,
@@ -89,17 +89,18 @@ def heat_maps(
         TaskError: the network has no logits of the class.
     """
     network = predictor.model
-    name = usual_layer(network) if layer is None else layer
-    find_layer(network, name)
+    names = usual_layers(network) if layer is None else [layer]
+    find_layer(network, names[0])
     kinds = find_classes(classes, predictor.card.classes)
     seen = SeenImage.of(predictor, image, sources)
     where = find_region(region, seen.size)
     inside = _regions(seen, kinds, where)
-    with _ONE_AT_A_TIME, torch.enable_grad(), recorded(network, find_layer(network, name), name) as found:
-        output = _run(seen)
-        if not found.outputs:
-            raise UsageError(f"layer: {name} does not run when the model predicts; take another one")
-        return [_heat_map(seen, output, found, name, kind, where, part) for kind, part in inside.items()]
+    for name in names:
+        with _ONE_AT_A_TIME, torch.enable_grad(), recorded(network, find_layer(network, name), name) as found:
+            output = _run(seen)
+            if found.outputs:
+                return [_heat_map(seen, output, found, name, kind, where, part) for kind, part in inside.items()]
+    raise UsageError(f"layer: {names[0]} does not run when the model predicts; take another one")
 
 
 def heat_map(
@@ -216,8 +217,8 @@ def _gradients(target: Tensor, found: Recorded, name: str, kind: str) -> list[Te
     """Return the gradient of the target at each output of a layer, 0 where it hangs on another one alone."""
     if not target.requires_grad:
         raise UsageError(
-            f"layer: the logits of class {kind!r} have no gradient at {name}: they do not depend on it, or only by whole "
-            "numbers; take another layer"
+            f"layer: the logits of class {kind!r} have no gradient at {name}: they do not depend on it, or by whole "
+            "numbers alone; take another layer"
         )
     given = torch.autograd.grad(target, found.outputs, retain_graph=True, allow_unused=True)
     if all(one is None for one in given):

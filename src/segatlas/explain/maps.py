@@ -34,6 +34,9 @@ KINDS: tuple[Kind, ...] = ("image", "map", "overlay", "boundary", "colored")
 """The image; each pixel in its class's colour; the image tinted with it; lines along changes of class or object; the
 boundary of each object, or region of a class, in its class's colour."""
 
+SHEET_TEXT = 16
+"""Size of the text of a sheet's legend, in pixels."""
+
 TITLES = {
     "image": "image",
     "map": "segmentation",
@@ -171,7 +174,7 @@ def map_figure(labels: Sequence[Labels], kinds: Sequence[Kind] = KINDS, names: S
     sheet = gallery(cells, columns=len(kinds))
     first = labels[0]
     seen = np.concatenate([one.class_map().ravel() for one in labels])
-    return with_legend(sheet, seen, first.palette, first.classes, outside=_outside(first))
+    return with_legend(sheet, seen, first.palette, first.classes, outside=_outside(first), size=SHEET_TEXT)
 
 
 def _outside(labels: Labels) -> str:

@@ -65,7 +65,7 @@ def _names_of(dataset: str) -> tuple[str, ...]:
 
 
 def find_names(classes: str | Path | None, count: int) -> tuple[str, ...]:
-    """Return the names of classes: a dataset's, where they are fixed, or a `classes.json`'s or `.txt`'s; None = numbers.
+    """Return the names of classes: of a dataset with fixed ones, or of a file, JSON or a name a line; None = numbers.
 
     Raises:
         UsageError: no such dataset or file, or fewer names than classes.

@@ -6,7 +6,7 @@
 | `QueryMasks`, class maps or segments | its score as a fraction of the sum of all scores | of these fractions |
 | `QueryMasks`, objects alone | the largest product of a query's class and mask probability | none |
 | `CentersAndOffsets` with foreground | sigmoid of its logit | none |
-| `DetectedMasks` | the largest product of an object's score and mask probability; of stuff, its branch's softmax | branch |
+| `DetectedMasks` | the largest product of an object's score and mask probability; of stuff, a softmax | of it |
 
 Entropy is a fraction of the largest that so many classes can have, ln K: 0 = sure, 1 = all are equally probable.
 Where classes are not told apart pixel by pixel there is no distribution, and no entropy: TaskError says so.
@@ -27,7 +27,7 @@ from torch import Tensor
 from segatlas.drawing import Cell, gallery, heat_image, with_color_bar
 from segatlas.errors import TaskError
 from segatlas.explain.choosing import find_classes
-from segatlas.explain.class_logits import Frame, object_logits
+from segatlas.explain.class_logits import Frame, object_logits, stuff_columns
 from segatlas.explain.seeing import SeenImage
 from segatlas.inference import Predictor
 from segatlas.inference.images import GivenImage, ImageLike
@@ -265,19 +265,16 @@ class _Found:
                     torch.maximum(plane, mask * of_classes[kind], out=plane)
             return planes
         assert isinstance(output, DetectedMasks)
-        stuff = (
-            [kind for kind, thing in enumerate(self.frame.things) if not thing] if output.semantic is not None else []
-        )
-        kinds = [kind for kind in range(self.count) if kind not in stuff]
+        columns = stuff_columns(output, self.frame)
+        kinds = [kind for kind in range(self.count) if kind not in columns]
         for index, (label, score) in enumerate(zip(output.labels[0].tolist(), output.scores[0].cpu(), strict=True)):
             if score >= self.frame.rule.score:
                 plane = planes.setdefault(kinds[label], torch.zeros(self.frame.size))
                 logits, part = object_logits(output, index, self.frame)
                 torch.maximum(plane[part], logits.float().cpu().sigmoid() * score, out=plane[part])
         if output.semantic is not None:
-            column = 1 if self.frame.rule.other == "first" else 0
             branch = self._upsampled(output.semantic[:1]).softmax(dim=0)
-            planes |= {kind: branch[column + place] for place, kind in enumerate(stuff)}
+            planes |= {kind: branch[column] for kind, column in columns.items()}
         return planes
 
     def _upsampled(self, logits: Tensor) -> Tensor:
