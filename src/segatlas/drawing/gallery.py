@@ -21,9 +21,14 @@ CELL_WIDTH, SMALL_CELL_WIDTH = 360, 220
 FEW_CELLS = 12
 """Up to so many, cells are large."""
 
-MOST_COLUMNS = 6
+MANY_CELLS = 48
+"""More than these stand in more columns."""
+
 TALLEST = 1.6
-"""Height of a cell in its width, at most: an upright image is made narrower."""
+"""Height of a cell in its width, at most: an upright image is made narrower, and its column with it."""
+
+NARROWEST = 0.45
+"""Width of a column in that of a cell, at least: titles need room."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -42,7 +47,9 @@ class Cell:
 
 def columns_for(count: int) -> int:
     """Return how many columns a gallery of so many cells has."""
-    return min(count, 4 if count in (4, 7, 8) or count > 9 else 3) if count <= FEW_CELLS else MOST_COLUMNS
+    if count > FEW_CELLS:
+        return 6 if count <= MANY_CELLS else 10
+    return min(count, 4 if count in (4, 7, 8) or count > 9 else 3)
 
 
 def gallery(cells: Sequence[Cell], columns: int | None = None, cell_width: int | None = None) -> np.ndarray:
@@ -60,7 +67,9 @@ def gallery(cells: Sequence[Cell], columns: int | None = None, cell_width: int |
     tell_missing([text for cell in cells for text in (cell.title, cell.note)])
     text, gap = max(13, width // 22), max(6, width // 40)
     head = round(1.7 * text) + (round(1.3 * text) if any(cell.note for cell in cells) else 0)
-    height = round(max(min(width * cell.image.shape[0] / cell.image.shape[1], TALLEST * width) for cell in cells)) or 1
+    ratios = [cell.image.shape[0] / cell.image.shape[1] for cell in cells]
+    height = max(1, round(max(min(width * ratio, TALLEST * width) for ratio in ratios)))
+    width = round(max(NARROWEST * width, max(min(width, height / ratio) for ratio in ratios)))
     rows = -(-len(cells) // columns)
     paper, pen = canvas(gap + columns * (width + gap), gap + rows * (head + height + gap))
     for number, cell in enumerate(cells):

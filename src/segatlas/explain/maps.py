@@ -24,7 +24,7 @@ from segatlas.drawing import (
     with_legend,
 )
 from segatlas.drawing.maps import blend
-from segatlas.errors import DataError
+from segatlas.errors import DataError, UsageError
 from segatlas.explain.palettes import Color, Palette, find_names, find_palette
 from segatlas.inference import Segmentation
 from segatlas.labels import IGNORE, MAX_CLASSES
@@ -104,7 +104,7 @@ class Labels:
             UsageError, DataError: neither or both of labels and objects; files that cannot be used.
         """
         if (labels is None) == (objects is None):
-            raise DataError("give a mask of classes, or a map of objects")
+            raise UsageError("labels: expected a mask of classes or a map of objects, one of the two")
         path = Path(labels if labels is not None else str(objects))
         if labels is not None:
             ids = kinds = read_mask(path).astype(np.int32)
