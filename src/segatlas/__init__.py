@@ -12,7 +12,7 @@ from segatlas.renamed import OldModules
 from segatlas.version import __version__
 
 if TYPE_CHECKING:
-    from segatlas import errors, ops
+    from segatlas import errors, explain, ops
     from segatlas.build.network import create_model
     from segatlas.build.saving import save_pretrained
     from segatlas.evaluation import evaluate
@@ -32,6 +32,7 @@ _PUBLIC = {
     "create_model": "segatlas.build.network:create_model",
     "errors": "segatlas.errors",
     "evaluate": "segatlas.evaluation:evaluate",
+    "explain": "segatlas.explain",
     "list_models": "segatlas.models:list_models",
     "load": "segatlas.inference:load",
     "ops": "segatlas.ops",
@@ -50,6 +51,7 @@ __all__ = [
     "create_model",
     "errors",
     "evaluate",
+    "explain",
     "list_models",
     "load",
     "ops",

@@ -1,0 +1,76 @@
+"""Images and numbers that explain a model. Every function is for notebooks, too; `segatlas explain` calls the same.
+
+The names below are imported at first use, so that `import segatlas.explain` loads no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from segatlas.explain.choosing import Region
+    from segatlas.explain.heatmaps import HeatMap, heat_map, heat_map_figure, heat_maps
+    from segatlas.explain.layers import find_layer, layer_names
+    from segatlas.explain.maps import Labels, drawn_map, map_figure
+    from segatlas.explain.palettes import find_palette, palette_names
+    from segatlas.explain.probabilities import (
+        ProbabilityMaps,
+        entropy_figure,
+        entropy_map,
+        probability_figure,
+        probability_maps,
+    )
+
+_PUBLIC = {
+    "HeatMap": "segatlas.explain.heatmaps",
+    "Labels": "segatlas.explain.maps",
+    "ProbabilityMaps": "segatlas.explain.probabilities",
+    "Region": "segatlas.explain.choosing",
+    "drawn_map": "segatlas.explain.maps",
+    "entropy_figure": "segatlas.explain.probabilities",
+    "entropy_map": "segatlas.explain.probabilities",
+    "find_layer": "segatlas.explain.layers",
+    "find_palette": "segatlas.explain.palettes",
+    "heat_map": "segatlas.explain.heatmaps",
+    "heat_map_figure": "segatlas.explain.heatmaps",
+    "heat_maps": "segatlas.explain.heatmaps",
+    "layer_names": "segatlas.explain.layers",
+    "map_figure": "segatlas.explain.maps",
+    "palette_names": "segatlas.explain.palettes",
+    "probability_figure": "segatlas.explain.probabilities",
+    "probability_maps": "segatlas.explain.probabilities",
+}
+"""Public name -> the file that it is in."""
+
+__all__ = [
+    "HeatMap",
+    "Labels",
+    "ProbabilityMaps",
+    "Region",
+    "drawn_map",
+    "entropy_figure",
+    "entropy_map",
+    "find_layer",
+    "find_palette",
+    "heat_map",
+    "heat_map_figure",
+    "heat_maps",
+    "layer_names",
+    "map_figure",
+    "palette_names",
+    "probability_figure",
+    "probability_maps",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'segatlas.explain' has no attribute '{name}'")
+    value = getattr(import_module(_PUBLIC[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_PUBLIC})
