@@ -5,7 +5,7 @@ that is no class (255) means "ignore". No torch, no files read; matplotlib is im
 """
 
 from segatlas.drawing.files import png_bytes, save_image, write_bytes
-from segatlas.drawing.legend import overlay
+from segatlas.drawing.legend import legend_image, overlay
 from segatlas.drawing.maps import boundary_image, color_mask, confidence_image, error_image, viewable
 from segatlas.drawing.object_crops import CROP_TITLES, object_row
 from segatlas.drawing.plots import bars_image, confusion_image, curves_image, read_metrics
@@ -32,6 +32,7 @@ __all__ = [
     "confusion_image",
     "curves_image",
     "error_image",
+    "legend_image",
     "object_overlay",
     "object_row",
     "overlay",
