@@ -151,7 +151,7 @@ def test_frames_that_change_their_size_keep_it(tmp_path):
         write_video(tmp_path / f"{n}.h264", part, form="h264").read_bytes() for n, part in enumerate((first, then))
     ]
     path.write_bytes(b"".join(parts))
-    found, fault = everything(open_frames(path))
+    found, _ = everything(open_frames(path))
     assert [frame.image.shape[:2] for frame in found] == [(24, 32)] * 3 + [(40, 48)] * 3
     assert [frame.pts for frame in found] == sorted({frame.pts for frame in found})
 
@@ -263,11 +263,12 @@ def camera(monkeypatch):
 def test_a_camera_gives_rgb_and_says_when_it_gives_no_more(camera):
     given, turn = images(3), threading.Semaphore(1)
     fake = camera(FakeCamera(given, gate=lambda number: turn.acquire()))
-    found = []
+    coming, found = iter(open_frames(0)), []
+    for _ in given:
+        found.append(next(coming))
+        turn.release()
     with pytest.raises(DataError, match=r"camera 0 gives no more frames after 3, at "):
-        for frame in open_frames(0):
-            found.append(frame)
-            turn.release()
+        next(coming)
     assert all((frame.image == image).all() for frame, image in zip(found, given, strict=True))
     assert [frame.pts for frame in found] == sorted({frame.pts for frame in found})
     assert fake.released

@@ -106,7 +106,7 @@ def read_images(path: Path) -> list[np.ndarray]:
 
 
 class FakeCamera:
-    """Gives images as a camera does, BGR, and then nothing more. gate: waited for before each image, with its number."""
+    """Gives images as a camera does, BGR, and then nothing more. gate: called before each image, with its number."""
 
     def __init__(self, frames: Sequence[np.ndarray], gate: Any = None):
         self.frames = list(frames)

@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from fakes.videos import UNEVEN, TICK, images, read_images, read_times, write_video
+from fakes.videos import TICK, UNEVEN, images, read_images, read_times, write_video
 
 from segatlas.data.video import open_frames
 from segatlas.errors import UsageError

@@ -229,7 +229,7 @@ class Predictor:
         items = ((frame, frame.image) for frame in islice(source, most))
         with closing(source), closing(self._stream(items, batch, segment, facts)) as results:
             for frame, result in results:
-                if isinstance(result, UsageError):
+                if isinstance(result, UsageError) or (isinstance(result, Exception) and frame.source in str(result)):
                     raise result
                 if isinstance(result, Exception):
                     raise DataError(str(result), frame.source) from result
@@ -249,8 +249,9 @@ class Predictor:
 
         def read(given: tuple[int, tuple[Key, GivenImage | Exception]]) -> tuple[Key, PreparedImage | Exception]:
             number, item = given
+            name = item[0].source if isinstance(item[0], VideoFrame) else f"image {number}"
             with facts.reading():
-                return read_item(item, partial(self._prepare, name=f"image {number}"), whole=whole)
+                return read_item(item, partial(self._prepare, name=name), whole=whole)
 
         with closing(read_ahead(facts.taken(numbered), read, ahead=2 * batch)) as coming:
             for group in in_groups(coming, batch):
