@@ -39,7 +39,7 @@ def test_every_frame_is_read_also_those_that_the_decoder_holds_back(tmp_path):
     source = open_frames(write_video(tmp_path / "clip.mp4", images(23)))
     found, fault = everything(source)
     assert [frame.number for frame in found] == list(range(23))
-    assert (fault, source.count, source.notes) == (None, 23, [])
+    assert (fault, source.count, source.report()) == (None, 23, [])
     assert all(frame.image.shape == (24, 32, 3) and frame.image.dtype == np.uint8 for frame in found)
 
 
@@ -65,7 +65,7 @@ def test_deep_and_transparent_pixels_are_read_as_8_bit_colours(tmp_path, pixels)
     (frame,), _ = everything(source)
     assert frame.image.shape == (25, 33, 3)
     assert np.abs(frame.image.astype(int) - (200, 60, 30)).max() <= 1
-    assert bool(source.notes) == any(digits in pixels for digits in ("10", "12", "48"))
+    assert bool(source.report()) == any(digits in pixels for digits in ("10", "12", "48"))
 
 
 @pytest.mark.parametrize("pixels", ["gray", "gray10le", "gray16le"])
@@ -90,7 +90,7 @@ def test_high_dynamic_range_is_said(tmp_path, trc, kind):
         )
     )
     everything(source)
-    assert [note for note in source.notes if f"HDR ({kind})" in note]
+    assert [note for note in source.report() if f"HDR ({kind})" in note]
 
 
 @pytest.mark.parametrize("rotation", [90, 180, 270])
@@ -109,7 +109,7 @@ def test_an_odd_angle_leaves_frames_as_stored_and_is_said(tmp_path):
     source = open_frames(write_video(tmp_path / "clip.mp4", images(2), rotation=30))
     found, fault = everything(source)
     assert (len(found), fault) == (2, None)
-    assert [note for note in source.notes if "multiple of 90" in note]
+    assert [note for note in source.report() if "multiple of 90" in note]
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,7 @@ def test_numbered_images_come_in_the_order_of_their_numbers(tmp_path):
     found, fault = everything(source)
     assert [int(frame.image[0, 0, 0]) for frame in found] == [1, 2, 9, 10]
     assert [frame.pts * frame.time_base for frame in found] == [n * Fraction(1001, 30000) for n in range(4)]
-    assert (fault, source.notes) == (None, ["6 numbers are missing between 1 and 10, the first after 2"])
+    assert (fault, source.report()) == (None, ["6 numbers are missing between 1 and 10, the first after 2"])
 
 
 def test_an_image_that_cannot_be_read_is_told_after_the_others(tmp_path):
@@ -328,3 +328,18 @@ def test_words_that_mean_a_video(tmp_path):
         *(True, True, True, True, True),
         *(False, False, False),
     ]
+
+
+def test_a_camera_that_nobody_asked_for_a_frame_overwrites_none_and_is_let_go(camera):
+    fake = camera(FakeCamera(images(5)))
+    source = open_frames(0)
+    assert (source.overwritten, fake.given) == (0, 0)
+    source.close()
+    source.close()
+    assert fake.released
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:9/clip.mp4", "rtsp://127.0.0.1:9/door"])
+def test_an_address_where_nobody_answers_is_told(address):
+    with pytest.raises(DataError, match=rf"{address}: cannot be opened as a video \(.*refused"):
+        open_frames(address)

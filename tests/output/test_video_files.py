@@ -147,6 +147,13 @@ def test_other_encoders_keep_frames_and_times(tmp_path, codec):
     assert times == pytest.approx([time / 90_000 for time in UNEVEN], abs=0.001)
 
 
+def test_ffv1_keeps_every_pixel_of_odd_sizes_too(tmp_path):
+    clip = write_video(tmp_path / "clip.mkv", images(3, (25, 33)), codec="ffv1", pixels="bgr0")
+    writer = copied(clip, tmp_path / "out.mkv", codec="ffv1")
+    assert writer.padded == (0, 0)
+    assert np.array_equal(read_images(tmp_path / "out.mkv"), images(3, (25, 33)))
+
+
 def test_nothing_is_left_of_a_video_that_could_not_be_finished(tmp_path):
     with pytest.raises(RuntimeError, match="stop"):
         copied(write_video(tmp_path / "clip.mp4"), tmp_path / "out" / "x.mp4", change=stop_at_5)
@@ -157,3 +164,12 @@ def stop_at_5(image, number):
     if number == 5:
         raise RuntimeError("stop")
     return image
+
+
+def test_frames_closer_than_a_tick_of_the_file_all_get_a_time_of_their_own(tmp_path):
+    clip = write_video(tmp_path / "clip.mp4", images(5), times=(0, 10, 20, 30, 9000))
+    for name in ("out.mkv", "out.mp4"):
+        copied(clip, tmp_path / name)
+        times = read_times(tmp_path / name)
+        assert times == sorted(set(times))
+        assert len(times) == 5

@@ -26,10 +26,12 @@ from segatlas.cli.predict_options import (
     FORMATS,
     AgnosticOption,
     Asked,
+    OutOption,
     OverlapOption,
     PixelOption,
     ScaleOption,
     ScoreOption,
+    SourceArgument,
     TopOption,
     default_kinds,
     parse_window,
@@ -89,10 +91,8 @@ class PredictionSummary:
 
 def predict(
     model: Annotated[str, typer.Argument(help="Run folder, model folder, checkpoint, published name or hub id.")],
-    source: Annotated[
-        list[str] | None, typer.Argument(help="Files, folders (with all below) and globs; or videos, addresses, - .")
-    ] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Folder for the results, or a video file.")] = None,
+    source: SourceArgument = None,
+    out: OutOption = None,
     save: Annotated[
         str | None, typer.Option(help=f"What to write, of: {','.join(all_kinds())}; default: {default_kinds()}.")
     ] = None,
@@ -156,7 +156,7 @@ def predict(
         quiet=quiet,
     )
     videos = VideoOptions(camera=camera, fps=fps, most=frames, smooth=smooth, codec=codec)
-    if videos.mean(source or []):
+    if videos.are_meant(source or []):
         for name, value in (("--input", input_file), ("--output", output_file), ("--zip", zip_file), ("--aux", aux)):
             if value:
                 raise UsageError(f"{name} is for images; videos and cameras are predicted without")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from segatlas.data.video import FrameSource
-    from segatlas.output.stream import VideoSummary, VideoTargets
+    from segatlas.video import VideoSummary, VideoTargets
 
 CameraOption = Annotated[int | None, typer.Option(metavar="INDEX", help="A camera in place of SOURCE: 0, the first.")]
 FpsOption = Annotated[
@@ -56,7 +56,7 @@ class VideoOptions:
     smooth: float | None
     codec: str | None
 
-    def mean(self, sources: Sequence[str]) -> bool:
+    def are_meant(self, sources: Sequence[str]) -> bool:
         """Whether a call with these words and sources is about videos.
 
         Raises:
@@ -99,10 +99,11 @@ def predict_videos(asked: Asked, sources: Sequence[str], options: VideoOptions) 
         writing = asked.writing(predictor.card, kinds)
         summaries = []
         for job, source in opened.items():
-            from segatlas.output.stream import write_video
+            from segatlas.video import write_video
 
             targets = targets_of(job, kinds, required(asked.out))
-            with progress_bar(total=source.count, shown=not asked.quiet, text_last=True, console=console) as bar:
+            total = source.count if options.most is None else min(options.most, source.count or options.most)
+            with progress_bar(total=total, shown=not asked.quiet, text_last=True, console=console) as bar:
                 try:
                     summary = write_video(
                         predictor,
@@ -174,7 +175,7 @@ def targets_of(job: VideoJob, kinds: Sequence[str], out: Path) -> VideoTargets:
     Raises:
         UsageError: `out` is a video file, and more than one video is to be written.
     """
-    from segatlas.output.stream import VideoTargets
+    from segatlas.video import VideoTargets
 
     moving = [kind for kind in kinds if kind in MOVING]
     single = tuple(kind for kind in kinds if kind not in MOVING)

@@ -27,8 +27,12 @@ CODEC_OPTIONS = {
     "libx265": {"crf": "20", "preset": "veryfast", "x265-params": "log-level=none"},
     "libvpx-vp9": {"crf": "24", "b": "0", "deadline": "realtime", "cpu-used": "6"},
 }
+PIXELS = {"ffv1": "bgr0"}
+"""Encoders that lose nothing -> pixels with which that holds for colours, too; others get yuv420p where they can."""
 BT709, LIMITED = 1, 1
 """Colours of the videos written, as files number them: the matrix, and the range 16..235."""
+MILLISECOND = Fraction(1, 1000)
+"""Time base of Matroska."""
 MOST_TICKS = 65535
 """MPEG-4 part 2 has no finer time base than this."""
 
@@ -62,22 +66,23 @@ class VideoWriter:
         self.sound: Sound | None = None
         self.frames = self.refitted = 0
         self.size, self.padded = (0, 0), (0, 0)
-        self._end = Fraction(0)
+        self._end, self._last = Fraction(0), 0
 
     def write(self, image: np.ndarray, frame: VideoFrame) -> None:
         """Add an image (H, W, 3) uint8 RGB at the time of `frame`."""
         with self._naming():
             if self._container is None:
                 self._begin(image, frame)
-            moment = frame.pts * frame.time_base
+            moment, previous = frame.pts * frame.time_base, self._last
             if self.sound is not None:
                 self.sound.copy(moment)
             drawn = self._av.VideoFrame.from_ndarray(self._fitted(image), format="rgb24")
-            drawn = self._reformatter.reformat(
-                drawn, format=self._stream.pix_fmt, dst_colorspace="ITU709", dst_color_range="MPEG"
-            )
+            drawn = self._reformatter.reformat(drawn, format=self._stream.pix_fmt, **self._matrix)
             drawn.time_base = self._base
-            drawn.pts = round((moment - self._source.origin) / self._base)
+            self._last = round((moment - self._source.origin) / self._base)
+            if self.frames:
+                self._last = max(self._last, previous + 1)  # two frames within one tick of this file
+            drawn.pts = self._last
             drawn.duration = round(frame.duration * frame.time_base / self._base)
             self._container.mux(self._stream.encode(drawn))
             self.frames += 1
@@ -107,20 +112,25 @@ class VideoWriter:
         self._stream = stream = self._container.add_stream(self._codec, rate=rate.limit_denominator(MOST_TICKS))
         context = stream.codec_context
         names = [one.name for one in context.codec.video_formats or ()]
-        stream.pix_fmt = "yuv420p" if "yuv420p" in names or not names else names[0]
+        wanted = PIXELS.get(self._codec, "yuv420p")
+        stream.pix_fmt = wanted if wanted in names or not names else names[0]
         pixels = self._av.VideoFormat(stream.pix_fmt, 16, 16)
         steps = [16 // pixels.chroma_height(), 16 // pixels.chroma_width()]
         self.padded = -self.size[0] % steps[0], -self.size[1] % steps[1]
         stream.height, stream.width = self.size[0] + self.padded[0], self.size[1] + self.padded[1]
         self._base = frame.time_base
-        if self._codec == "mpeg4" and self._base.denominator > MOST_TICKS:
+        if self._format in ("matroska", "webm"):
+            self._base = MILLISECOND
+        elif self._codec == "mpeg4" and self._base.denominator > MOST_TICKS:
             self._base = Fraction(1, MOST_TICKS)
         context.time_base = stream.time_base = self._base
         context.sample_aspect_ratio = self._source.pixel_aspect
         context.max_b_frames = 0  # the length of a file with them is short where times are uneven
-        context.colorspace = context.color_primaries = context.color_trc = BT709
-        context.color_range = LIMITED
+        if not pixels.is_rgb:
+            context.colorspace = context.color_primaries = context.color_trc = BT709
+            context.color_range = LIMITED
         context.options = CODEC_OPTIONS.get(self._codec, {})
+        self._matrix = {} if pixels.is_rgb else {"dst_colorspace": "ITU709", "dst_color_range": "MPEG"}
         self._reformatter = self._av.video.reformatter.VideoReformatter()
         if self._source.path is not None and self._source.sound:
             self.sound = Sound(self._source.path, self._container, self._source.origin)

@@ -59,7 +59,6 @@ class CameraFrames(FrameSource):
         self._newest: tuple[np.ndarray, float] | None = None
         self._closed = self._ended = False
         self._thread = threading.Thread(target=self._take, name="segatlas-camera", daemon=True)
-        self._thread.start()
 
     def __iter__(self) -> Iterator[VideoFrame]:
         """Yield the newest frame, as soon as there is one that was not yielded yet.
@@ -67,6 +66,7 @@ class CameraFrames(FrameSource):
         Raises:
             DataError: the camera gives no frame any more.
         """
+        self._thread.start()  # not before: nothing is overwritten while a model is loaded
         number, last, start = 0, -1, None
         while True:
             with self._news:
@@ -86,9 +86,12 @@ class CameraFrames(FrameSource):
     def close(self) -> None:
         """Let go of the camera."""
         with self._news:
-            self._closed = True
+            is_first, self._closed = not self._closed, True
             self._news.notify_all()
-        self._thread.join(PATIENCE)
+        if self._thread.ident is not None:
+            self._thread.join(PATIENCE)
+        elif is_first:
+            self._camera.release()
 
     def _take(self) -> None:
         try:

@@ -85,7 +85,6 @@ class ContainerFrames(FrameSource):
             if found is None:
                 break
             yield found
-        self._finish_notes()
         fault = self._fault()
         if fault:
             raise DataError(fault, self.name)
@@ -191,13 +190,14 @@ class ContainerFrames(FrameSource):
             self._told.add(kind)
             self.notes.append(text)
 
-    def _finish_notes(self) -> None:
+    def report(self) -> list[str]:
+        """Return what a user should know of the frames that were taken so far."""
+        told = super().report()
         if self._moved:
-            self.notes.append(
-                f"{self._moved} frames had no time, or none after that of the frame before; they follow it"
-            )
+            told.append(f"{self._moved} frames had no time, or none after that of the frame before; they follow it")
         if self._damaged:
-            self.notes.append(f"{self._damaged} frames are marked as damaged by the decoder")
+            told.append(f"{self._damaged} frames are marked as damaged by the decoder")
+        return told
 
     def _fault(self) -> str:
         """Return what is wrong with the file as far as it was read, "" for nothing."""

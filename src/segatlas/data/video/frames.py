@@ -41,8 +41,7 @@ class FrameSource(ABC):
     name: for messages. count: of frames, None = not known. rate: frames per second on average, None = not known.
     path: the file, where it is one that can be read again. pixel_aspect: width of a pixel by its height, as shown.
     sound: codecs of its sound. origin: seconds that its time begins with, 0 where it begins before.
-    overwritten: frames that came while earlier ones were worked on, and went. notes: what a user should know, complete
-    when the last frame is taken.
+    overwritten: frames that came while earlier ones were worked on, and went. notes: what a user should know of all.
     """
 
     def __init__(
@@ -73,6 +72,10 @@ class FrameSource(ABC):
         Raises:
             DataError: after the last frame, where the source ends early or frames of it were lost.
         """
+
+    def report(self) -> list[str]:
+        """Return what a user should know of the frames that were taken so far."""
+        return list(self.notes)
 
     def called(self, number: int) -> str:
         """Return what a frame is called that has no name of its own."""

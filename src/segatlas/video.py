@@ -155,7 +155,7 @@ def write_video(
     summary.seconds, summary.written = (time.perf_counter() - at for at in (start, begin - summary.written))
     summary.read, summary.network = facts.read, facts.network
     summary.overwritten, summary.cuts = source.overwritten, None if smooth is None else facts.cuts
-    summary.notes = [*source.notes, *_notes_of(writers)]
+    summary.notes = [*source.report(), *_notes_of(writers)]
     summary.sound = _sound_of(source, [*writers.values()])
     if targets.folder is not None:
         _write_record(summary, targets.folder / "video.json")
