@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import sys
+from contextlib import contextmanager
 from fractions import Fraction
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from fakes.model import make_model
 from fakes.videos import TICK, UNEVEN, FakeCamera, images, read_images, read_times, write_sound_alone, write_video
 from PIL import Image
 from typer.testing import CliRunner
 
+from segatlas.build.network import create_model
+from segatlas.build.saving import save_pretrained
 from segatlas.cli.main import app
 from segatlas.cli.predict_video import name_of
+from segatlas.config.objects import ObjectRule
 from segatlas.data.video import cameras, open_frames
 from segatlas.inference import load
+from segatlas.models import load_architecture
+from segatlas.output.instance import instance_map
+from segatlas.output.panoptic import id_colors
 
 av = pytest.importorskip("av", reason="PyAV is not installed; the extra [video] brings it")
 
@@ -261,6 +271,7 @@ REFUSED = {
     "smooth: got 0.0": ("CLIP", "--smooth", "0", "--out", "out"),
     "is one of the videos and would be overwritten": ("CLIP", "--out", "CLIP"),
     "taken is there already": ("CLIP", "--out", "taken_by", "--save", "mask"),
+    "photo.png": ("CLIP", "--out", "photo.png/inside"),
     "no such file": ("none.mp4", "--out", "out"),
     "there is no camera 63": ("--camera", "63", "--out", "out"),
 }
@@ -286,3 +297,49 @@ def test_names_of_results():
     assert [name_of(word) for word in ("a/b.mp4", "-", "rtsp://host:554/live/door.mp4?x=1", "http://host/")] == [
         *("b", "stdin", "door", "host")
     ]
+
+
+@pytest.mark.parametrize("task", ["instance", pytest.param("panoptic", marks=pytest.mark.slow)])
+def test_objects_and_segments_of_frames_are_those_of_each_frame_alone(tmp_path, monkeypatch, clip, task):
+    objects = load(save_objects(tmp_path / "net", task), device="cpu")
+    monkeypatch.setattr("segatlas.inference.load", lambda path, **options: objects)
+    kind = {"instance": "instances", "panoptic": "panoptic"}[task]
+    result = segatlas(tmp_path / "net", clip, "--out", tmp_path / "out", "--save", f"overlay,{kind}", "--frames", "3")
+    assert result.exit_code == 0, result.output
+    assert len(read_times(tmp_path / "out" / "clip_overlay.mp4")) == 3
+    for frame, _ in zip(open_frames(clip), range(3), strict=False):
+        alone = objects.predict(frame.image)
+        expected = instance_map(alone) if task == "instance" else id_colors(alone.panoptic.ids)
+        assert np.array_equal(mask(tmp_path / "out" / "clip" / f"{frame.number:06d}_{kind}.png"), expected)
+    result = segatlas(tmp_path / "net", clip, "--out", tmp_path / "smooth", "--smooth", "0.5")
+    assert result.exit_code == 2
+    assert {"instance": "center gives CentersAndOffsets", "panoptic": "panoptic_fpn gives "}[task] in result.stderr
+
+
+def save_objects(folder, task):
+    """Save a tiny network of objects, or of segments, whose scores are not bounded."""
+    torch.manual_seed(0)
+    if task == "instance":
+        net = create_model("center", num_classes=3, width=4)
+        return save_pretrained(net, folder, classes=tuple("abc"), task=task)
+    fields = {**load_architecture("panoptic_fpn").tiny, "stuff": 2, "score_threshold": 0.0}
+    net = create_model("panoptic_fpn", num_classes=4, **fields)
+    rule = ObjectRule(things_score=0.0, stuff_area=1)
+    return save_pretrained(net, folder, classes=tuple("abcd"), things=[True, True, False, False], objects=rule)
+
+
+def test_frames_per_second_are_shown_after_each_frame(model, clip, tmp_path, monkeypatch):
+    from segatlas.cli import predict_video
+
+    shown, given = [], {}
+
+    @contextmanager
+    def bar(**options):
+        given.update(options)
+        yield SimpleNamespace(step=shown.append)
+
+    monkeypatch.setattr(predict_video, "progress_bar", bar)
+    segatlas(model, clip, "--out", tmp_path, "--frames", "4")
+    assert given["total"] == 4
+    assert len(shown) == 4
+    assert all(re.fullmatch(r"\d+\.\d frames/s", text) for text in shown)
