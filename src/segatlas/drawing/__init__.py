@@ -7,7 +7,7 @@ that is no class (255) means "ignore". No torch, no files read; matplotlib is im
 from segatlas.drawing.files import png_bytes, save_image, write_bytes
 from segatlas.drawing.gallery import Cell, gallery
 from segatlas.drawing.heat import heat_overlay, with_color_bar
-from segatlas.drawing.legend import overlay, with_legend
+from segatlas.drawing.legend import legend_image, overlay, with_legend
 from segatlas.drawing.maps import (
     boundary_image,
     color_mask,
@@ -48,6 +48,7 @@ __all__ = [
     "gallery",
     "heat_image",
     "heat_overlay",
+    "legend_image",
     "object_boundaries",
     "object_maps",
     "object_overlay",

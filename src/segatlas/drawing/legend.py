@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -86,15 +86,39 @@ def legend_entries(
     outside: what the last one is called.
     """
     values, counts = np.unique(class_map, return_counts=True)
-    order = sorted(zip(values.tolist(), counts.tolist(), strict=True), key=lambda pair: -pair[1])
+    found = dict(zip(values.tolist(), counts.tolist(), strict=True))
+    return _entries(found, class_map.size, palette, classes, outside)
+
+
+def legend_image(
+    pixels: Mapping[int, int], total: int, palette: Sequence[Color], classes: Sequence[str], size: int = 16
+) -> np.ndarray:
+    """Return a legend alone, (H, W, 3) uint8: a line for each class, largest first.
+
+    Args:
+        pixels: of each class that occurs.
+        total: pixels in all, for the fractions.
+        palette: K RGB colours.
+        classes: K names.
+        size: of the text, in pixels.
+    """
+    tell_missing(classes)
+    entries = _entries(pixels, total, palette, classes, "ignore")
+    return np.asarray(_strip(entries, size, columns=-(-len(entries) // 40)) if entries else canvas(8 * size, size)[0])
+
+
+def _entries(
+    pixels: Mapping[int, int], total: int, palette: Sequence[Color], classes: Sequence[str], outside: str
+) -> list[LegendEntry]:
+    order = sorted(pixels.items(), key=lambda pair: -pair[1])
     entries = [
-        LegendEntry(name=classes[value], color=tuple(palette[value]), fraction=percent(count / class_map.size))
+        LegendEntry(name=classes[value], color=palette[value], fraction=percent(count / total))
         for value, count in order
         if value < len(classes)
     ]
     ignored = sum(count for value, count in order if value >= len(classes))
     if ignored:
-        entries.append(LegendEntry(name=outside, color=PAPER, fraction=percent(ignored / class_map.size)))
+        entries.append(LegendEntry(name=outside, color=PAPER, fraction=percent(ignored / total)))
     return entries
 
 

@@ -133,7 +133,9 @@ def _true_ids(masks: np.ndarray, hidden: np.ndarray | None = None) -> np.ndarray
     return ids
 
 
-def segment_overlay(image: Pixels, result: Result, palette: Sequence[Color], classes: Sequence[str]) -> Pixels:
+def segment_overlay(
+    image: Pixels, result: Result, palette: Sequence[Color], classes: Sequence[str], legend: bool = True
+) -> Pixels:
     """Return the image with each segment tinted in its class's colour, a line between segments, and a legend.
 
     The legend counts the pixels of segments by class, and behind a thing's name how many there are; the pixels of no
@@ -144,8 +146,11 @@ def segment_overlay(image: Pixels, result: Result, palette: Sequence[Color], cla
         result: with segments.
         palette: K RGB colours.
         classes: K names.
+        legend: add it.
     """
     ids, kinds = segment_maps(result)
+    if not legend:
+        return _tinted(image, ids, kinds, palette)
     things = Counter(one.class_index for one in result.panoptic.segments if one.is_thing)
     names = [f"{name} ({things[index]})" if things[index] else name for index, name in enumerate(classes)]
     class_map = np.where(kinds == NO_OBJECT, len(names), kinds)

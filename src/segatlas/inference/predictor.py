@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
+from itertools import islice
 from typing import Any, overload
 
 import torch
@@ -13,7 +15,8 @@ from torch import Tensor, nn
 
 from segatlas.checkpoint.card import Card
 from segatlas.config.plain import LARGEST_SCALE, SMALLEST_SCALE
-from segatlas.errors import UsageError
+from segatlas.data.video import FrameSource, VideoFrame, VideoLike, open_frames
+from segatlas.errors import DataError, UsageError
 from segatlas.inference.images import (
     GivenImage,
     ImageLike,
@@ -28,6 +31,8 @@ from segatlas.inference.runner import Runner
 from segatlas.inference.segmentation import Segmentation
 from segatlas.inference.segmenter import Segmenter, scores
 from segatlas.inference.sliding import DEFAULT_OVERLAP, card_windows, make_windows
+from segatlas.inference.smoothing import SmoothedRunner
+from segatlas.inference.streaming import StreamFacts
 from segatlas.inference.tta import parse_views
 from segatlas.structures import Inputs, Output, image_of
 
@@ -169,18 +174,100 @@ class Predictor:
             goes on. What `items` itself raises is raised after the results before it. Closing the iterator early ends
             the thread.
         """
+        yield from self._stream(items, batch, partial(self._segmenter.segment, self._runner, confidence=confidence))
+
+    def stream(
+        self,
+        source: VideoLike,
+        batch: int = 1,
+        confidence: bool = False,
+        smooth: float | None = None,
+        fps: float | None = None,
+        most: int | None = None,
+        facts: StreamFacts | None = None,
+    ) -> Generator[tuple[VideoFrame, Segmentation], None, None]:
+        """Segment the frames of a video or a camera, in order, reading the next ones in a thread meanwhile.
+
+        Memory stays bounded: at most two passes' frames are held besides those that the caller keeps.
+
+        Args:
+            source: a video file, an address, a folder of numbered images, the index of a camera, or images in order;
+                see `segatlas.data.video.open_frames`. It is opened now and closed with the iterator.
+            batch: frames per pass of the network; only frames of one size share a pass.
+            confidence: as for `predict`.
+            smooth: temporal smoothing, off by default: the weight of a new frame in the mean of class probabilities,
+                see `segatlas.inference.smoothing`. For networks that give class maps, frame by frame.
+            fps: frames per second of a folder or of images.
+            most: so many frames, then the end.
+            facts: seconds and cuts are noted here.
+
+        Returns:
+            An iterator of each frame with its result. After the last one it raises DataError where the source ends
+            early or frames of it were lost.
+
+        Raises:
+            DataError: the source cannot be opened.
+            UsageError: an argument out of range, or smoothing for another network, with test-time augmentation or in
+                batches.
+            MissingExtraError: PyAV is needed and is not installed.
+        """
+        smoothed = None if smooth is None else self._segmenter.smoothed(self._runner, smooth, batch)
+        if most is not None and most < 1:
+            raise UsageError(f"most: got {most}, expected 1 frame or more")
+        return self._frames(open_frames(source, fps), batch, confidence, smoothed, most, facts)
+
+    def _frames(
+        self,
+        source: FrameSource,
+        batch: int,
+        confidence: bool,
+        smoothed: SmoothedRunner | None,
+        most: int | None,
+        facts: StreamFacts | None,
+    ) -> Generator[tuple[VideoFrame, Segmentation], None, None]:
+        """Yield what `stream` returns."""
+        facts = facts or StreamFacts()
+
+        def segment(images: Sequence[PreparedImage]) -> list[Segmentation | DataError]:
+            if smoothed is None:
+                return self._segmenter.segment(self._runner, images, confidence)
+            for image in images:  # one
+                smoothed.begin(image)
+                facts.cuts = smoothed.cuts
+            return self._segmenter.segment(smoothed, images, confidence)
+
+        items = ((frame, frame.image) for frame in islice(source, most))
+        with closing(source), closing(self._stream(items, batch, segment, facts)) as results:
+            for frame, result in results:
+                if isinstance(result, UsageError) or (isinstance(result, Exception) and frame.source in str(result)):
+                    raise result
+                if isinstance(result, Exception):
+                    raise DataError(str(result), frame.source) from result
+                yield frame, replace(result, source=frame.source)
+
+    def _stream(
+        self,
+        items: Iterable[tuple[Key, GivenImage | Exception]],
+        batch: int,
+        segment: Callable[[list[PreparedImage]], list[Segmentation | DataError]],
+        facts: StreamFacts | None = None,
+    ) -> Generator[tuple[Key, Segmentation | Exception], None, None]:
+        """Yield each key with its result or error, see `predict_stream`."""
         if not isinstance(batch, int) or batch < 1:
             raise UsageError(f"batch: got {batch!r}, expected a whole number, 1 or more")
-        whole, numbered = self._segmenter.windows is None, enumerate(items, 1)
+        whole, numbered, facts = self._segmenter.windows is None, enumerate(items, 1), facts or StreamFacts()
 
         def read(given: tuple[int, tuple[Key, GivenImage | Exception]]) -> tuple[Key, PreparedImage | Exception]:
             number, item = given
-            return read_item(item, partial(self._prepare, name=f"image {number}"), whole=whole)
+            name = item[0].source if isinstance(item[0], VideoFrame) else f"image {number}"
+            with facts.reading():
+                return read_item(item, partial(self._prepare, name=name), whole=whole)
 
-        with closing(read_ahead(numbered, read, ahead=2 * batch)) as coming:
+        with closing(read_ahead(facts.taken(numbered), read, ahead=2 * batch)) as coming:
             for group in in_groups(coming, batch):
                 good = [outcome for _, outcome in group if isinstance(outcome, PreparedImage)]
-                results = iter(self._segmenter.segment(self._runner, good, confidence))
+                with facts.computing():
+                    results = iter(segment(good))
                 for key, outcome in group:
                     yield key, next(results) if isinstance(outcome, PreparedImage) else outcome
 

@@ -36,8 +36,8 @@ class Segmentation(Result):
         """Return (H, W, 3) uint8: each pixel in its class's colour."""
         return drawing.color_mask(self.semantic, self.palette)
 
-    def overlay(self) -> np.ndarray:
-        """Return the image tinted with class colours, and a legend beside it: (H', W', 3) uint8.
+    def overlay(self, legend: bool = True) -> np.ndarray:
+        """Return the image tinted with class colours, and a legend beside it: (H', W', 3) uint8; without, (H, W, 3).
 
         A result that has objects and no class map: each object tinted, lines between objects, no legend. One with
         segments: likewise with segments, and a legend that counts their pixels; "none" are those of no segment.
@@ -50,5 +50,5 @@ class Segmentation(Result):
         if self.class_map is None and self.objects is not None:
             return drawing.object_overlay(self.image, self.objects, self.palette)
         if self.segments is not None:
-            return drawing.segment_overlay(self.image, self, self.palette, self.classes)
-        return drawing.overlay(self.image, self.semantic, self.palette, self.classes)
+            return drawing.segment_overlay(self.image, self, self.palette, self.classes, legend=legend)
+        return drawing.overlay(self.image, self.semantic, self.palette, self.classes, legend=legend)

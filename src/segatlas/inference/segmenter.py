@@ -19,6 +19,7 @@ from segatlas.inference.object_windows import results_by_windows
 from segatlas.inference.runner import Runner
 from segatlas.inference.segmentation import Segmentation
 from segatlas.inference.sliding import Tile, WindowRows, Windows, card_windows, slide, slide_class_map
+from segatlas.inference.smoothing import SmoothedRunner
 from segatlas.inference.tta import View, mean_of_views
 from segatlas.models import find_entry
 from segatlas.ops import upsample_logits
@@ -55,6 +56,7 @@ class Segmenter:
             UsageError: views for a network of something else than class maps; a `window_batch` below 1.
         """
         output = find_entry(card.architecture)[0].output
+        self._output = output
         self._postprocess = find(output, card.task)
         scored = output == QueryMasks.__name__ and TASKS[card.task].target == "SemanticTarget"
         self._of_objects = output != SemanticLogits.__name__ and not scored
@@ -71,6 +73,19 @@ class Segmenter:
         self.windows = windows or card_windows(card.inference)
         self._views = tuple(views)
         self._window_batch = window_batch
+
+    def smoothed(self, runner: Runner, weight: float, batch: int) -> SmoothedRunner:
+        """Return a runner with temporal smoothing for one video. UsageError where there is none for it."""
+        if self._output != SemanticLogits.__name__:
+            raise UsageError(
+                "smooth: temporal smoothing is the mean of class probabilities; "
+                f"{self.card.architecture} gives {self._output}"
+            )
+        if self._views:
+            raise UsageError("smooth: temporal smoothing and test-time augmentation do not go together")
+        if batch != 1:
+            raise UsageError(f"smooth: temporal smoothing goes frame by frame; got a batch of {batch}")
+        return SmoothedRunner(runner, weight)
 
     @torch.inference_mode()
     def segment(

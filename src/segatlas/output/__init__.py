@@ -17,6 +17,8 @@ from segatlas.output.options import WriterOptions
 from segatlas.tasks import TASKS
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from segatlas.inference import Segmentation
 
 _OTHER_ENDINGS = {
@@ -27,6 +29,9 @@ _OTHER_ENDINGS = {
     "csv": ".csv",
 }
 """Kinds whose files do not end in `_KIND.png`."""
+
+MOVING = ("overlay", "color", "boundary", "confidence")
+"""Kinds that are images for people, in the image's own size: of a video they are videos, all others files a frame."""
 
 
 def tasks_with_writers() -> tuple[str, ...]:
@@ -60,3 +65,9 @@ def kinds_of(task: str, wanted: Sequence[str] | None) -> tuple[str, ...]:
 def write(task: str, kind: str, result: Segmentation, path: Path, options: WriterOptions) -> None:
     """Write one file of a result; it appears under its name only when complete."""
     getattr(import_module(f"{__name__}.{task}"), f"write_{kind}")(result, path, options)
+
+
+def draw(task: str, kind: str, result: Segmentation) -> np.ndarray:
+    """Return a result as an image (H, W, 3) uint8 of its own size, of one of the kinds MOVING."""
+    image: np.ndarray = getattr(import_module(f"{__name__}.{task}"), f"draw_{kind}")(result)
+    return image

@@ -57,6 +57,11 @@ def instance_map(result: Segmentation) -> np.ndarray:
     return drawn
 
 
+def draw_overlay(result: Segmentation) -> np.ndarray:
+    """Return the image with each object tinted in its class's colour and outlined."""
+    return result.overlay(legend=False)
+
+
 def write_overlay(result: Segmentation, path: Path, options: WriterOptions) -> None:
     """Write the image with each object tinted in its class's colour and outlined."""
     drawing.save_image(result.overlay(), path)

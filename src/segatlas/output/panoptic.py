@@ -21,6 +21,7 @@ from segatlas.output.listed_objects import write_csv as write_csv
 from segatlas.output.listed_objects import write_geojson as write_geojson
 from segatlas.output.listed_objects import write_labelme as write_labelme
 from segatlas.output.options import PixelSize, WriterOptions
+from segatlas.output.semantic import draw_color as draw_color
 from segatlas.output.semantic import write_color as write_color
 from segatlas.output.semantic import write_mask as write_mask
 
@@ -34,6 +35,11 @@ def write_panoptic(result: Segmentation, path: Path, options: WriterOptions) -> 
 def id_colors(ids: np.ndarray) -> np.ndarray:
     """Return (H, W, 3) uint8 from ids (H, W) below 256^3."""
     return np.stack([ids & 255, ids >> 8 & 255, ids >> 16 & 255], axis=-1).astype(np.uint8)
+
+
+def draw_overlay(result: Segmentation) -> np.ndarray:
+    """Return the image with each segment tinted in its class's colour, and lines between segments."""
+    return result.overlay(legend=False)
 
 
 def write_overlay(result: Segmentation, path: Path, options: WriterOptions) -> None:

@@ -23,9 +23,31 @@ def write_mask(result: Segmentation, path: Path, options: WriterOptions) -> None
         write_mask_file(path, options.codes(result.semantic))
 
 
+def draw_color(result: Segmentation) -> np.ndarray:
+    """Return each pixel in its class's colour."""
+    return result.mask_image()
+
+
+def draw_overlay(result: Segmentation) -> np.ndarray:
+    """Return the image tinted with class colours."""
+    return result.overlay(legend=False)
+
+
+def draw_boundary(result: Segmentation) -> np.ndarray:
+    """Return the image with a line along every change of class."""
+    assert result.image is not None, "a Predictor keeps the image"
+    return drawing.boundary_image(result.image, result.semantic)
+
+
+def draw_confidence(result: Segmentation) -> np.ndarray:
+    """Return the probability of the chosen class as a heat map."""
+    assert result.confidence is not None, "it was asked for"
+    return drawing.confidence_image(result.confidence)
+
+
 def write_color(result: Segmentation, path: Path, options: WriterOptions) -> None:
     """Write each pixel in its class's colour."""
-    drawing.save_image(result.mask_image(), path)
+    drawing.save_image(draw_color(result), path)
 
 
 def write_overlay(result: Segmentation, path: Path, options: WriterOptions) -> None:
@@ -35,14 +57,13 @@ def write_overlay(result: Segmentation, path: Path, options: WriterOptions) -> N
 
 def write_boundary(result: Segmentation, path: Path, options: WriterOptions) -> None:
     """Write the image with a line along every change of class."""
-    assert result.image is not None, "a Predictor keeps the image"
-    drawing.save_image(drawing.boundary_image(result.image, result.semantic), path)
+    drawing.save_image(draw_boundary(result), path)
 
 
 def write_confidence(result: Segmentation, path: Path, options: WriterOptions) -> None:
     """Write the probability of the chosen class as a heat map, where it was asked for."""
     if result.confidence is not None:
-        drawing.save_image(drawing.confidence_image(result.confidence), path)
+        drawing.save_image(draw_confidence(result), path)
 
 
 def write_json(result: Segmentation, path: Path, options: WriterOptions) -> None:
