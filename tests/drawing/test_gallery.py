@@ -34,8 +34,8 @@ def test_upright_images_stand_in_narrower_columns():
 def test_a_title_that_is_too_wide_stays_in_its_cell():
     wide = Cell(image=np.full((20, 20, 3), 9, np.uint8), title="a name without an end " * 9, color=(255, 0, 0))
     sheet = gallery([wide, *cells(1)], cell_width=200)
-    beside = sheet[:20, 6 + 200 : 6 + 200 + 5]
-    assert (beside == 255).all()
+    between = sheet[:20, 6 + 200 : 6 + 200 + 5]
+    assert (between == 255).all()
 
 
 def test_a_gallery_of_nothing_is_refused():

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from segatlas.config.objects import ObjectRule
 from segatlas.errors import TaskError
-from segatlas.explain.class_logits import Frame, summed_logits
+from segatlas.explain.class_logits import OutputFrame, summed_logits
 from segatlas.structures import CentersAndOffsets, DetectedMasks, QueryMasks, Resample, SemanticLogits
 
 SIZE = (12, 16)
@@ -19,8 +19,8 @@ INSIDE = torch.zeros(SIZE, dtype=torch.bool)
 INSIDE[2:9, 3:14] = True
 
 
-def frame(**rule) -> Frame:
-    return Frame(size=SIZE, crop=SIZE, things=THINGS, rule=ObjectRule(**rule))
+def frame(**rule) -> OutputFrame:
+    return OutputFrame(size=SIZE, crop=SIZE, things=THINGS, rule=ObjectRule(**rule))
 
 
 def maps(channels: int, seed: int = 0) -> torch.Tensor:

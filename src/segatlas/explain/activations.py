@@ -29,7 +29,7 @@ kinds alone has its form. A kind that is made of LayerNorm, here or in timm, has
 
 
 @dataclass(frozen=True, kw_only=True)
-class Placement:
+class LayerPlacement:
     """How a layer's output lies in the image. grid: (h, w). prefix: tokens before those of the grid.
 
     covered: (H, W) pixels of the network's input that the grid covers; a little more than the canvas where it was
@@ -102,7 +102,9 @@ def _one_tensor(output: Any, name: str) -> tuple[Tensor, Callable[[Tensor], Any]
     raise UsageError(f"layer: {name} gives {what}, expected one map; take one of the layers inside it")
 
 
-def placement_of(shape: tuple[int, ...], network: nn.Module, layer: nn.Module, name: str, output: Output) -> Placement:
+def placement_of(
+    shape: tuple[int, ...], network: nn.Module, layer: nn.Module, name: str, output: Output
+) -> LayerPlacement:
     """Return how a layer's output of a shape lies in the image.
 
     Raises:
@@ -111,7 +113,7 @@ def placement_of(shape: tuple[int, ...], network: nn.Module, layer: nn.Module, n
     if len(shape) == 4 and shape[0] == 1:
         form = _form(shape, layer, output.canvas, name)
         grid = (shape[2], shape[3]) if form == "channels first" else (shape[1], shape[2])
-        return Placement(form=form, grid=grid, covered=_covered(grid, output.canvas))
+        return LayerPlacement(form=form, grid=grid, covered=_covered(grid, output.canvas))
     if len(shape) == 3 and shape[0] == 1:
         return _tokens(shape[1], network, name, output)
     told = f"layer: {name} gives a tensor of shape {tuple(shape)}"
@@ -156,7 +158,7 @@ def _covered(grid: Size, canvas: Size) -> Size:
     return canvas
 
 
-def _tokens(count: int, network: nn.Module, name: str, output: Output) -> Placement:
+def _tokens(count: int, network: nn.Module, name: str, output: Output) -> LayerPlacement:
     """Return where tokens lie: those of the grid are the last, as in the encoders here."""
     queries = output.class_logits.shape[1] if isinstance(output, QueryMasks) else 0
     encoder = _encoder_around(network, name)
@@ -179,7 +181,7 @@ def _tokens(count: int, network: nn.Module, name: str, output: Output) -> Placem
             "pixels; take a layer that gives a map"
         )
     ((grid, prefix), stride) = next(iter(found.items()))
-    return Placement(form="tokens", grid=grid, covered=(grid[0] * stride, grid[1] * stride), prefix=prefix)
+    return LayerPlacement(form="tokens", grid=grid, covered=(grid[0] * stride, grid[1] * stride), prefix=prefix)
 
 
 def _encoder_around(network: nn.Module, name: str) -> EncoderBase | None:

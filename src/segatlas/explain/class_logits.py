@@ -32,7 +32,7 @@ SUREST = 1e-6
 """Scores are taken to be at least so far from 0 and from 1: their log-odds stay numbers."""
 
 
-class Frame(NamedTuple):
+class OutputFrame(NamedTuple):
     """Where an output lies in an image.
 
     size: (H, W) of the image. crop: (H', W') of the canvas that is image. things: of each class, whether it is one of
@@ -45,7 +45,7 @@ class Frame(NamedTuple):
     rule: ObjectRule
 
 
-def summed_logits(output: Output, kind: int, inside: Tensor, frame: Frame) -> Tensor:
+def summed_logits(output: Output, kind: int, inside: Tensor, frame: OutputFrame) -> Tensor:
     """Return the logits of a class summed over a region of the first image, a scalar with its gradient.
 
     Args:
@@ -67,7 +67,7 @@ def summed_logits(output: Output, kind: int, inside: Tensor, frame: Frame) -> Te
     return whole[0, 0][inside].sum()
 
 
-def class_map_logits(output: Output, kind: int, frame: Frame) -> Tensor:
+def class_map_logits(output: Output, kind: int, frame: OutputFrame) -> Tensor:
     """Return (N, 1, h, w), the logits of a class at the network's stride; TaskError where there are none for pixels."""
     if isinstance(output, SemanticLogits):
         return output.logits[:, kind : kind + 1]
@@ -84,7 +84,7 @@ def class_map_logits(output: Output, kind: int, frame: Frame) -> Tensor:
     return output.semantic[:, column : column + 1]
 
 
-def stuff_columns(output: DetectedMasks, frame: Frame) -> dict[int, int]:
+def stuff_columns(output: DetectedMasks, frame: OutputFrame) -> dict[int, int]:
     """Return class -> channel of the semantic branch, for the classes of stuff; none where there is no branch.
 
     Raises:
@@ -106,7 +106,7 @@ def _is_stuff(output: DetectedMasks, kind: int, things: Sequence[bool]) -> bool:
     return output.semantic is not None and len(things) > kind and not things[kind]
 
 
-def _summed_objects(output: DetectedMasks, kind: int, inside: Tensor, frame: Frame) -> Tensor:
+def _summed_objects(output: DetectedMasks, kind: int, inside: Tensor, frame: OutputFrame) -> Tensor:
     """Return the sum over the objects of a class; 0 without a gradient where there is none in the region."""
     kinds = [index for index, is_thing in enumerate(frame.things) if is_thing]
     label = kinds.index(kind) if output.semantic is not None else kind
@@ -121,7 +121,7 @@ def _summed_objects(output: DetectedMasks, kind: int, inside: Tensor, frame: Fra
     return total
 
 
-def object_logits(output: DetectedMasks, index: int, frame: Frame) -> tuple[Tensor, tuple[slice, slice]]:
+def object_logits(output: DetectedMasks, index: int, frame: OutputFrame) -> tuple[Tensor, tuple[slice, slice]]:
     """Return the mask logits of an object of the first image at its pixels, and the rows and columns that these are."""
     mask, (height, width) = output.mask_logits[0][index], frame.size
     if output.frame == "canvas":

@@ -28,7 +28,7 @@ from segatlas.explain.choosing import (
     predicted_classes,
     predicted_pixels,
 )
-from segatlas.explain.class_logits import Frame, summed_logits
+from segatlas.explain.class_logits import OutputFrame, summed_logits
 from segatlas.explain.layers import find_layer
 from segatlas.explain.seeing import SeenImage
 from segatlas.inference import Predictor
@@ -178,7 +178,7 @@ def _heat_map(
 ) -> HeatMap:
     predictor = seen.predictor
     card, device = predictor.card, predictor.device
-    frame = Frame(size=seen.size, crop=seen.crop, things=card.things, rule=predictor.rule)
+    frame = OutputFrame(size=seen.size, crop=seen.crop, things=card.things, rule=predictor.rule)
     target = summed_logits(output, kind, torch.from_numpy(inside).to(device), frame)
     if not bool(target.isfinite()):
         raise seen.not_finite("logits")

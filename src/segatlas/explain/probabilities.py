@@ -27,7 +27,7 @@ from torch import Tensor
 from segatlas.drawing import Cell, gallery, heat_image, with_color_bar
 from segatlas.errors import TaskError
 from segatlas.explain.choosing import find_classes
-from segatlas.explain.class_logits import Frame, object_logits, stuff_columns
+from segatlas.explain.class_logits import OutputFrame, object_logits, stuff_columns
 from segatlas.explain.seeing import SeenImage
 from segatlas.inference import Predictor
 from segatlas.inference.images import GivenImage, ImageLike
@@ -177,7 +177,7 @@ class _Found:
     """
 
     output: Output
-    frame: Frame
+    frame: OutputFrame
     count: int
     segments: bool
     summed: bool = False
@@ -188,7 +188,7 @@ class _Found:
         """Run the network, by the card's windows where class maps are made so."""
         predictor = seen.predictor
         card, inputs = predictor.card, seen.inputs()
-        frame = Frame(size=seen.size, crop=seen.crop, things=card.things, rule=predictor.rule)
+        frame = OutputFrame(size=seen.size, crop=seen.crop, things=card.things, rule=predictor.rule)
         count, segments = len(card.classes), TASKS[card.task].result != ("instances",)
         windows = card_windows(card.inference)
         if windows is None or TASKS[card.task].target != "SemanticTarget":
