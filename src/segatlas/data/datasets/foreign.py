@@ -249,7 +249,9 @@ def _other_names(tree: Tree) -> Foreign | None:
 # ---- no masks at all
 def _image_classes(tree: Tree) -> Foreign | None:
     """Folders of classes below train and val, as `segatlas.data.image_classes` reads them."""
-    train, val = ({path.name for path in tree.folders if path.parent == tree.root / split} for split in ("train", "val"))
+    train, val = (
+        {path.name for path in tree.folders if path.parent == tree.root / split} for split in ("train", "val")
+    )
     known = {name.lower() for name in (*IMAGE_FOLDERS, *MASK_FOLDERS)}
     holding = sorted(name for name in train if has_images(tree.root / "train" / name))
     if len(holding) < 2 or not val or val - train or {name.lower() for name in train} & known:
