@@ -28,7 +28,6 @@ def test_a_failed_child_is_reported_with_its_last_words(monkeypatch):
         measure_memory("unet", "fp32", "forward", BenchSettings())
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the high-water mark can be set back on Linux only")
 def test_a_child_process_measures_at_least_the_logits_and_not_the_loaded_model():
     settings = BenchSettings(size=(256, 256), threads=1, num_classes=64)

@@ -70,3 +70,23 @@ def test_a_tensor_that_the_network_has_not_is_named(tmp_path):
     published("ddrnet_23_slim", tmp_path / "pre.pth", further={"gate.weight": torch.zeros(3)})
     with pytest.raises(WeightsError, match=r"a backbone of ddrnet_23_slim, which has no such tensor: backbone\.gate"):
         convert_file(tmp_path / "pre.pth", tmp_path / "pre")
+
+
+def test_espnetv2_begins_with_its_authors_file_for_imagenet(tmp_path):
+    torch.manual_seed(1)
+    net = create_model("espnetv2_s05", num_classes=2)
+    theirs = tensors_of("edgenets", "espnetv2", net.config, net.state_dict())
+    inside = {
+        name.removeprefix("base_net."): tensor for name, tensor in theirs.items() if name.startswith("base_net.level")
+    }
+    further = ("level5_0.act.weight", "level5.3.conv.weight", "classifier.weight", "classifier.bias")
+    file = tmp_path / "espnetv2_s_0.5_imagenet_224x224.pth"
+    torch.save({**inside, **{name: torch.zeros(4) for name in further}}, file)
+    convert_file(file, tmp_path / "pre")
+    other = create_model("espnetv2_s05", num_classes=19)
+    report = start_from(other, find_start(tmp_path / "pre"))
+    ours = other.state_dict()
+    assert set(report.loaded) == {name for name in ours if name.startswith("encoder.")}
+    assert all(torch.equal(ours[name], net.state_dict()[name]) for name in report.loaded)
+    with pytest.raises(WeightsError, match=r"widths = .*16, 32, 64, 128.* in the file"):
+        start_from(create_model("espnetv2_s10", num_classes=19), tmp_path / "pre")

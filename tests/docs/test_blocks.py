@@ -6,10 +6,12 @@ How blocks are found, made small and run, and which commands are excused with wh
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -31,6 +33,8 @@ from segatlas.hub.catalogue import find_published
 from segatlas.recipe import Config
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+SHOWN = ("camvid", "center_shapes", "panoptic_fpn_shapes")
+"""Pages of results, one a task, whose trainings run each time; the others are alike, and slow tests."""
 BARE = ("README.md", "docs/get-started.md")
 """Pages that make their own data and runs; the others start from what `stage` prepares."""
 NEED_VIDEO = ("video.md",)
@@ -42,10 +46,14 @@ RUN = "runs/semantic/unet_shapes-001"
 
 @pytest.fixture(scope="module", autouse=True)
 def downloads(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Stands in for downloads: in the cache lie small networks where the weights would, and nothing can be fetched."""
+    """Stands in for downloads: in the cache lie small networks where the weights would, and nothing can be fetched.
+
+    Memory is not measured, for which `bench` starts a process for each piece; `tests/bench/test_memory.py` does.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SEGATLAS_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("SEGATLAS_OFFLINE", "1")
+        patch.setattr("segatlas.bench.measuring.measure_memory", lambda *_: 1.0)
         for name in DOWNLOADED:
             entry = find_published(name)
             make_model(cache_folder("models") / f"{entry.file}-{entry.sha256}", ("background", "circle", "square"))
@@ -92,7 +100,26 @@ def write_two_dates(root: Path) -> None:
             save_image(file, np.random.default_rng(len(name)).integers(0, 256, (32, 48, 3)).astype(np.uint8))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def is_shown(page: Path) -> bool:
+    return page.parent.name != "results" or page.stem in SHOWN
+
+
+def each_page() -> list[Any]:
+    """Return the pages for a parameter."""
+    marks = {True: [], False: [pytest.mark.slow]}
+    return [pytest.param(page, id=str(page.relative_to(ROOT)), marks=marks[is_shown(page)]) for page in PAGES]
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if not is_shown(page)], ids=lambda page: page.stem)
+def test_every_training_of_a_page_of_results_is_of_a_recipe_with_the_words_of_the_page(page: Path):
+    commands = [command for block in find_blocks(page) if block.language == "bash" for command in find_commands(block)]
+    trainings = [shlex.split(c.text)[2:] for c in commands if c.text.startswith("segatlas train ")]
+    assert trainings
+    for recipe, *own in trainings:
+        assert Config.load(recipe, *own).data.root == dict(word.split("=", 1) for word in own)["data.root"]
+
+
+@pytest.mark.parametrize("page", each_page())
 def test_the_blocks_of_a_page_run(
     page: Path, prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from fakes.broken import COLORS, image_of, label_of, save
+from fakes.image_classes import write_image_classes
 
 CVAT_COLORS = {"background": (0, 0, 0), "car": (200, 30, 60), "tree": (30, 180, 90)}
 
@@ -205,7 +206,7 @@ def mmseg(root: Path) -> None:
             save(root / "ann_dir" / split / f"{number}.png", label_of(number))
 
 
-TOOLS: dict[str, tuple[Callable[[Path], None], str]] = {
+TOOLS: dict[str, tuple[Callable[[Path], object], str]] = {
     "coco_roboflow": (coco_roboflow, "COCO annotations"),
     "coco_next_to_images": (coco_next_to_images, "COCO annotations"),
     "coco_untouched": (coco_untouched, "COCO annotations"),
@@ -230,5 +231,6 @@ TOOLS: dict[str, tuple[Callable[[Path], None], str]] = {
     "roboflow_masks": (roboflow_masks, "a Roboflow export of masks"),
     "nnunet": (nnunet, "an nnU-Net dataset"),
     "mmseg": (mmseg, "a folder of images and masks under other names"),
+    "image_classes": (write_image_classes, "an image folder of 3 classes"),
 }
 """Name of the layout -> its writer, and what it must be called."""

@@ -7,7 +7,9 @@ import torch
 from torch.nn import functional as F
 
 from segatlas.build.network import build_empty, create_model, make_config
-from segatlas.errors import UsageError
+from segatlas.build.saving import save_pretrained
+from segatlas.build.starting import start_from
+from segatlas.errors import UsageError, WeightsError
 from segatlas.models.espnet import ARCHITECTURE, DILATIONS, SpatialPyramid
 
 
@@ -80,3 +82,26 @@ def test_the_decoder_is_as_wide_as_the_outputs_are_many_and_never_thinner_than_f
     for fields in ({"channels": 4}, {"widths": (16, 4, 128)}):
         with pytest.raises(UsageError, match=f"{next(iter(fields))}: got"):
             create_model("espnet", num_classes=5, **fields)
+
+
+@pytest.mark.parametrize(("classes", "taken"), [(6, True), (7, False)])
+def test_training_with_a_decoder_begins_with_an_espnet_c_whose_classifier_leads_into_it(classes, taken, tmp_path):
+    torch.manual_seed(0)
+    first = create_model("espnet", num_classes=6, **ARCHITECTURE.tiny, decoder=False)
+    save_pretrained(first, tmp_path / "first", classes=list("abcdef"))
+    net = create_model("espnet", num_classes=classes, **ARCHITECTURE.tiny)
+    new = net.state_dict()["deep.0.weight"].clone()
+    report = start_from(net, tmp_path / "first")
+    ours, theirs = net.state_dict(), first.state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours if name.startswith("encoder."))
+    assert torch.equal(ours["deep.0.weight"], theirs["classifier.weight"] if taken else new)
+    assert set(report.loaded) | set(report.replaced) == ours.keys()
+    assert {name.split(".")[0] for name in report.replaced} == {"deep", "middle", "join", "up", "conv", "classifier"}
+    assert ("deep.0.weight" in report.loaded) == taken
+
+
+def test_an_espnet_c_does_not_begin_with_an_espnet(tmp_path):
+    whole = create_model("espnet", num_classes=6, **ARCHITECTURE.tiny)
+    save_pretrained(whole, tmp_path / "whole", classes=list("abcdef"))
+    with pytest.raises(WeightsError, match="decoder = True in the file, False here"):
+        start_from(create_model("espnet", num_classes=6, **ARCHITECTURE.tiny, decoder=False), tmp_path / "whole")

@@ -6,6 +6,7 @@ from fakes.golden import digest, filled, filled_state, golden_input, hollow
 from torch.nn import functional as F
 
 from segatlas.build.network import build_empty, create_model, make_config
+from segatlas.build.starting import start_from
 from segatlas.conversion.converting import convert_file
 from segatlas.conversion.importers.sanet.sanet import IMPORTER
 from segatlas.conversion.renaming import rename_to_ours, rename_to_theirs
@@ -120,6 +121,19 @@ def test_a_file_of_the_authors_training_converts_and_names_what_was_left_out(tmp
     net, _ = load_pretrained(tmp_path / "out")
     assert (net.config.depths, net.config.rates, net.config.aux) == ((2, 2, 2, 2), (1, 2, 5), True)
     assert torch.equal(net.classifier.bias, filled("final_layer.conv2.bias", (19,)).float())
+
+
+def test_a_training_begins_with_the_authors_file_for_imagenet_whose_names_have_no_prefix(tmp_path):
+    small = {"width": 4, "channels": 8}
+    torch.save(authors_file("s", **small), tmp_path / "imagenet.pt")
+    convert_file(tmp_path / "imagenet.pt", tmp_path / "out")
+    net = create_model("sanet_s", num_classes=11, aux=True, **small)
+    report = start_from(net, tmp_path / "out")
+    earlier, _ = load_pretrained(tmp_path / "out")
+    assert all(
+        torch.equal(tensor, earlier.encoder.state_dict()[name]) for name, tensor in net.encoder.state_dict().items()
+    )
+    assert {name.split(".")[0] for name in report.replaced} == {"classifier", "aux_heads"}
 
 
 def test_outputs_that_the_dataset_has_not_are_left_out_where_it_is_stated(tmp_path):

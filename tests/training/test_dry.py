@@ -20,7 +20,7 @@ from segatlas.training.building import build_parts
 from segatlas.training.dry import dry_run
 
 QUICK = ("_shapes", "_folder", "_pairs")
-WHOLE = ("pspnet_ade20k", "fcn_ade20k_resnest101", "stdc_cityscapes")
+WHOLE = ("pspnet_ade20k", pytest.param("fcn_ade20k_resnest101", marks=pytest.mark.slow), "stdc_cityscapes")
 """Recipes run as they are too."""
 
 

@@ -29,7 +29,7 @@ class StartReport:
     replaced: names of the tensors that stay new (classifiers, mostly), because the class count differs, or that of
         queries, or because the earlier model has no auxiliary heads, or a pre-training no such layers.
     card: the card of the earlier model, whose preprocessing training takes over; None for a file without one.
-    is_pretrained: whether the weights are those of a pre-training.
+    is_pretrained: whether the weights are those of a pre-training, or of the first of a network's two stages.
     """
 
     loaded: tuple[str, ...]
@@ -44,7 +44,7 @@ def start_from(net: nn.Module, path: str | Path) -> StartReport:
     Only tensors whose shape follows from the class count may differ, and only in that: classifiers, auxiliary ones
     too, and PointRend's layers over coarse logits; likewise queries, where there are others; and auxiliary heads may be
     missing, all of them. These stay as they are in `net` and are named in the report. Of what a pre-training leaves,
-    all that it has must fit, and whatever it lacks stays new.
+    or of the network that is trained first (ESPNet-C), all that it has must fit, and whatever it lacks stays new.
     Weights of the network inside a wrapper go there.
 
     Args:
@@ -60,6 +60,8 @@ def start_from(net: nn.Module, path: str | Path) -> StartReport:
     part, place = _part_for(net, card, tensors)
     if card is not None and card.architecture != part.architecture:
         raise UsageError(f"{where}: holds a {card.architecture}, but the network is a {_named(net)}")
+    if (first := _of_first_stage(part, card, tensors)) is not None:
+        tensors, is_pretrained = first, True
     missing = [name for name in part.state_dict() if name not in tensors] if is_pretrained else []
     loaded, replaced = _load(part, card, tensors, where, missing)
     return StartReport(
@@ -77,6 +79,24 @@ def _part_for(net: nn.Module, card: Card | None, tensors: dict[str, Tensor]) -> 
             break
         part, place = host, f"{place}{HOST}."
     return part, place
+
+
+def _of_first_stage(net: nn.Module, card: Card | None, tensors: dict[str, Tensor]) -> dict[str, Tensor] | None:
+    """Return the tensors of the network that is trained before this one, as they are called here; None of any other.
+
+    What moves to another place stays behind where it does not fit there: classifiers of other classes.
+    """
+    if card is None or not hasattr(net, "names_of_first_stage"):
+        return None
+    moved: dict[str, str] | None = net.names_of_first_stage(card.config)
+    if moved is None:
+        return None
+    ours = net.state_dict()
+    return {
+        moved.get(name, name): tensor
+        for name, tensor in tensors.items()
+        if name not in moved or tensor.shape == ours[moved[name]].shape
+    }
 
 
 def _named(net: nn.Module) -> str:

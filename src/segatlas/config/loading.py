@@ -6,6 +6,7 @@ import copy
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -32,8 +33,16 @@ OVERRIDE, DICT, DEFAULT, COMMAND = (Place(file=name) for name in ("override", "d
 
 def recipes() -> dict[str, Path]:
     """Return the shipped recipes: `FOLDER_FILE` -> path. Folders that begin with "_" hold parts, not recipes."""
-    files = sorted(RECIPES.glob("[!_]*/*.yaml"))
-    return {f"{path.parent.name}_{path.stem}": path for path in files}
+    return {f"{path.parent.name}_{path.stem}": path for path in _shipped() if not path.parent.name.startswith("_")}
+
+
+@cache
+def _shipped() -> dict[Path, str]:
+    """Return the files of recipes and parts that come with the package -> how each is called in messages.
+
+    The folders are listed once in a process: that takes longer than to read a recipe.
+    """
+    return {path: str(path.relative_to(RECIPES.parent.parent)) for path in sorted(RECIPES.glob("*/*.yaml"))}
 
 
 class Config(schema.Config):
@@ -279,7 +288,7 @@ def _check(
 
 def _is_shipped(model: Node | None) -> bool:
     """Tell whether the whole section stands in shipped recipes: the tests check those, no network is imported."""
-    return model is None or model.files() <= {_display(path) for path in RECIPES.rglob("*.yaml")}
+    return model is None or model.files() <= set(_shipped().values())
 
 
 def _validate(cls: type[ConfigType], data: Any) -> tuple[ConfigType | None, list[Problem]]:

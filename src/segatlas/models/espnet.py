@@ -19,7 +19,9 @@ padded, maps round up.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -223,6 +225,13 @@ class ESPNet(nn.Module):
         self.conv = ConvPReLU(width + fine, width)
         self.classifier = double(width, config.outputs)
         init_weights(self)
+
+    def names_of_first_stage(self, config: Mapping[str, Any]) -> dict[str, str] | None:
+        """Return which tensors of an ESPNet-C have other names here, given its config; None of any other network.
+
+        The paper trains that first: its classifier then is the decoder's first convolution.
+        """
+        return {"classifier.weight": "deep.0.weight"} if config.get("decoder") is False else None
 
     def decode(self, features: list[Tensor]) -> Tensor:
         """Map the encoder's maps to the map before the classifier: (N, D, H/2, W/2)."""

@@ -56,6 +56,7 @@ class ModelCase:
         self.architecture = architecture
         self.fields = dict(fields)
         self.build = build
+        self._seen: dict[tuple[int, int], Output] = {}
 
     def config(self, **fields: Any) -> Any:
         """Make the config of K classes, with some fields changed."""
@@ -81,6 +82,12 @@ class ModelCase:
     def noise(self, size: tuple[int, int] = SIZE, count: int = 1, seed: int = 1, channels: int = 3) -> Tensor | Inputs:
         """Make inputs of noise: an image, with the sources that the network needs."""
         return noise_inputs(self.takes(channels), size, count=count, seed=seed).given()
+
+    def seen(self, size: tuple[int, int] = SIZE) -> Output:
+        """Return what `net` gives for one image of noise of that size: made once, and only read."""
+        if size not in self._seen:
+            self._seen[size] = self.output(self.noise(size))
+        return self._seen[size]
 
     def maps(self, inputs: Tensor | Inputs, net: nn.Module | None = None, seed: int = 0) -> dict[str, Tensor]:
         """Return the maps that a network gives for a copy of these inputs."""
@@ -143,7 +150,7 @@ def record(case: ModelCase) -> Iterator[str]:
 
 def runs(case: ModelCase) -> Iterator[str]:
     """It is built from its config, and gives the type of output that its record names."""
-    output, expected = case.output(case.noise()), case.architecture.output
+    output, expected = case.seen(), case.architecture.output
     if not isinstance(output, expected):
         yield f"{type(output).__name__}, expected {expected.__name__}"
 
@@ -166,7 +173,7 @@ def finite(case: ModelCase) -> Iterator[str]:
 
 def dtype(case: ModelCase) -> Iterator[str]:
     """Of float32 images it makes float32 maps."""
-    for name, values in case.maps(case.noise()).items():
+    for name, values in maps_of(case.seen()).items():
         if values.dtype != torch.float32:
             yield f"{name} is {values.dtype}"
 
@@ -190,7 +197,7 @@ def classes(case: ModelCase) -> Iterator[str]:
 
     Queries have one logit more, of no class.
     """
-    output = case.output(case.noise())
+    output = case.seen()
     if isinstance(output, QueryMasks):
         if output.class_logits.shape[-1] != K + 1:
             yield f"class_logits has {output.class_logits.shape[-1]} numbers of {K} classes and none"
@@ -219,7 +226,7 @@ def channels(case: ModelCase) -> Iterator[str]:
 def any_size(case: ModelCase) -> Iterator[str]:
     """Images may have any size, odd ones and a single pixel too."""
     for size in ODD_SIZES:
-        for name, values in case.maps(case.noise(size)).items():
+        for name, values in maps_of(case.seen(size)).items():
             if not values.isfinite().all():
                 yield f"{name} has values that are not finite for an image of {size[0]} x {size[1]}"
 
@@ -227,7 +234,7 @@ def any_size(case: ModelCase) -> Iterator[str]:
 def canvas(case: ModelCase) -> Iterator[str]:
     """Its canvas holds the image, and goes on by less than 32 pixels below and to the right."""
     for size in (SIZE, *ODD_SIZES):
-        found = tuple(case.output(case.noise(size)).canvas)
+        found = tuple(case.seen(size).canvas)
         if not all(0 <= ours - given < MOST_PADDING for ours, given in zip(found, size, strict=True)):
             yield f"canvas {found} for an image of {size}"
 
@@ -238,7 +245,7 @@ def stride(case: ModelCase) -> Iterator[str]:
     Boxes lie on the canvas. What has no rows and columns, such as the classes of queries, covers nothing.
     """
     sizes = (SIZE, *ODD_SIZES)
-    outputs = [case.output(case.noise(size)) for size in sizes]
+    outputs = [case.seen(size) for size in sizes]
     if case.architecture.output is DetectedMasks:
         yield from _off_canvas(outputs)
         return
@@ -305,17 +312,18 @@ def inputs_record(case: ModelCase) -> Iterator[str]:
     """It takes an `Inputs` with the image as it takes the image alone."""
     given = case.noise()
     whole = given if isinstance(given, Inputs) else Inputs(given)
-    for name, values in case.maps(given).items():
-        if not torch.equal(case.maps(whole)[name], values):
+    taken = case.maps(whole)
+    for name, values in maps_of(case.seen()).items():
+        if not torch.equal(taken[name], values):
             yield f"{name} differs"
 
 
 def saved(case: ModelCase) -> Iterator[str]:
     """All that it has learned is in its state dict: saved and loaded into another network it gives the same."""
-    other, inputs = case.make(seed=1), case.noise()
+    other, expected = case.make(seed=1), maps_of(case.seen())
     other.load_state_dict(load(save(case.net.state_dict())), strict=True)
-    for name, values in case.maps(inputs, other).items():
-        if not torch.equal(values, case.maps(inputs)[name]):
+    for name, values in case.maps(case.noise(), other).items():
+        if not torch.equal(values, expected[name]):
             yield f"{name} differs"
 
 
@@ -323,8 +331,7 @@ def results(case: ModelCase) -> Iterator[str]:
     """The results that are made of its output are of the image's own size and of its classes."""
     things = getattr(case.net, "things", ()) or tuple(index < K // 2 for index in range(K))
     for task in case.architecture.tasks:
-        output = case.output(case.noise())
-        (found,) = find(case.architecture.output.__name__, task)(output, (50, 70), crop=SIZE, things=things)
+        (found,) = find(case.architecture.output.__name__, task)(case.seen(), (50, 70), crop=SIZE, things=things)
         if found.class_map is not None and found.class_map.shape != (50, 70):
             yield f"a class map of {found.class_map.shape} for an image of (50, 70)"
         if found.class_map is not None and found.class_map.max() >= K:
@@ -336,7 +343,7 @@ def results(case: ModelCase) -> Iterator[str]:
 
 def no_aux_in_eval(case: ModelCase) -> Iterator[str]:
     """Auxiliary outputs are made while training only."""
-    found = case.output(case.noise()).aux
+    found = case.seen().aux
     if found:
         yield f"{', '.join(found)} in eval mode"
 

@@ -14,17 +14,19 @@ from fakes.golden_cases import GOLDENS, golden_differences
 from segatlas.build.network import build_empty, make_config
 
 
+def size(name: str) -> int:
+    """Return a golden's parameters times its pixels."""
+    case = GOLDENS[name][1]
+    parameters = sum(p.numel() for p in build_empty(*make_config(case["architecture"], case["fields"])).parameters())
+    return parameters * case["size"][0] * case["size"][1]
+
+
 def networks() -> list[Any]:
     """Return each golden for a parameter: the smallest of a library and architecture is for every run; others slow."""
-    size: dict[str, int] = {}
-    smallest: dict[tuple[str, str], str] = {}
+    kinds: dict[tuple[str, str], list[str]] = {}
     for name, (source, case) in GOLDENS.items():
-        architecture, config = make_config(case["architecture"], case["fields"])
-        parameters = sum(p.numel() for p in build_empty(architecture, config).parameters())
-        size[name] = parameters * case["size"][0] * case["size"][1]
-        kind = (source, case["architecture"])
-        smallest[kind] = min(smallest.get(kind, name), name, key=size.__getitem__)
-    shown = set(smallest.values())
+        kinds.setdefault((source, case["architecture"]), []).append(name)
+    shown = {names[0] if len(names) == 1 else min(names, key=size) for names in kinds.values()}
     return [
         pytest.param(source, case, id=name, marks=[] if name in shown else [pytest.mark.slow])
         for name, (source, case) in GOLDENS.items()

@@ -27,13 +27,14 @@ def to_theirs(name: str, renames: Renames) -> str | None:
 def rename(name: str, pairs: Iterable[tuple[str, str]]) -> str | None:
     """Return `name` with its beginning replaced by the first pair (before, after) that fits, None where none does."""
     for before, after in pairs:
-        match = _pattern(before).match(name)
-        if match:
+        start, pattern = _pattern(before)
+        if name.startswith(start) and (match := pattern.match(name)):
             return after.format(**match.groupdict()) + name[match.end() :]
     return None
 
 
-@lru_cache(maxsize=4096)
-def _pattern(beginning: str) -> re.Pattern[str]:
+@lru_cache(maxsize=2**16)
+def _pattern(beginning: str) -> tuple[str, re.Pattern[str]]:
+    """Return what a name begins with at least, which is quick to see, and the pattern for all of the beginning."""
     escaped = re.escape(beginning)
-    return re.compile(_NUMBER.sub(r"(?P<\1>\\d+)", escaped) + r"(?=\.|$)")
+    return beginning.partition("{")[0], re.compile(_NUMBER.sub(r"(?P<\1>\\d+)", escaped) + r"(?=\.|$)")

@@ -246,6 +246,24 @@ def _other_names(tree: Tree) -> Foreign | None:
     return None
 
 
+# ---- no masks at all
+def _image_classes(tree: Tree) -> Foreign | None:
+    """Folders of classes below train and val, as `segatlas.data.image_classes` reads them."""
+    train, val = (
+        {path.name for path in tree.folders if path.parent == tree.root / split} for split in ("train", "val")
+    )
+    known = {name.lower() for name in (*IMAGE_FOLDERS, *MASK_FOLDERS)}
+    holding = sorted(name for name in train if has_images(tree.root / "train" / name))
+    if len(holding) < 2 or not val or val - train or {name.lower() for name in train} & known:
+        return None
+    advice = (
+        "a whole image has a class here and there are no masks to look at: training begins with such images by "
+        f"`segatlas train sanet_imagenet data.root={tree.root}` (`pretrain:` in a recipe), and looks at them first"
+    )
+    name = f"an image folder of {len(holding)} classes"
+    return Foreign(name=name, evidence=tree.root / "train" / holding[0], advice=advice)
+
+
 RECOGNISERS: tuple[Callable[[Tree], Foreign | None], ...] = (
     _cvat_masks,
     _label_studio_brush,
@@ -290,6 +308,7 @@ RECOGNISERS: tuple[Callable[[Tree], Foreign | None], ...] = (
     ),
     _yolo,
     _other_names,
+    _image_classes,
 )
 """The first that says yes counts: the more particular a sign, the earlier."""
 

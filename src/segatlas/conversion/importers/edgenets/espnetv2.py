@@ -29,6 +29,10 @@ _UNUSED = 0.25
 """The slope with which an activation begins that their steps down hold and never run."""
 
 
+_OF_IMAGES = ("backbone.level5", "backbone.level5_0")
+"""What their network for ImageNet has below stride 16, before its classifier; their network for pixels lacks it."""
+
+
 def recognise(file: ForeignWeights) -> Mapping[str, Any] | None:
     """See `Importer`."""
     before = "base_net.level{}.conv.weight"
@@ -40,37 +44,34 @@ def recognise(file: ForeignWeights) -> Mapping[str, Any] | None:
     return {
         **class_fields(file, outputs, TRAINED),
         "in_channels": file.shape(before.format(1))[1],
-        "widths": (
-            file.shape(before.format(1))[0],
-            *(file.shape(f"base_net.level{level}_0.act.weight")[0] for level in (2, 3, 4)),
-        ),
+        "widths": _widths(file, "base_net"),
         "blocks": tuple(file.count(f"base_net.level{level}.{{i}}") for level in (3, 4)),
         "channels": channels,
         "pool_channels": None if usual else pooled,
     }
 
 
+def _widths(file: ForeignWeights, place: str) -> tuple[int, ...]:
+    first = file.shape(f"{place}.level1.conv.weight")[0]
+    return first, *(file.shape(f"{place}.level{level}_0.act.weight")[0] for level in (2, 3, 4))
+
+
+def backbone(file: ForeignWeights) -> Mapping[str, Any] | None:
+    """See `Importer`: `espnetv2_s_*_imagenet_224x224.pth`."""
+    if not file.has("backbone.level1.conv", "backbone.level4_0.inp_reinf", "backbone.level5_0"):
+        return None
+    return {"widths": _widths(file, "backbone")}
+
+
 def renames(config: ESPNetV2Config) -> Renames:
-    """See `Importer`.
+    """See `Importer`; the encoder's names stand twice, as in whole networks and as in backbones alone.
 
     Raises:
         WeightsError: images that their network cannot take.
     """
     if config.in_channels != 3:
         raise WeightsError(f"the authors' ESPNetV2 takes images of 3 channels, this one {config.in_channels}")
-    table = [*_unit("base_net.level1", "encoder.stem")]
-    for index in range(_STEPS):
-        theirs, ours = f"base_net.level{index + 2}_0", f"encoder.downs.{index}"
-        table += _pyramid(f"{theirs}.eesp", f"{ours}.pyramid")
-        table += _unit(f"{theirs}.inp_reinf.0", f"{ours}.image.0")
-        table += [
-            (f"{theirs}.inp_reinf.1.conv", f"{ours}.image.1"),
-            (f"{theirs}.inp_reinf.1.bn", f"{ours}.image.2"),
-            (f"{theirs}.act", f"{ours}.activation"),
-        ]
-    for level in (3, 4):
-        theirs, ours = f"base_net.level{level}.{{i}}", f"encoder.levels.{level - 2}.{{i}}"
-        table += [*_pyramid(theirs, f"{ours}.pyramid"), (f"{theirs}.module_act", f"{ours}.activation")]
+    table = [*_encoder("base_net"), *_encoder("backbone")]
     for index in range(_STEPS):
         theirs, ours = f"bu_dec_l{index + 1}", f"steps.{index}"
         table += [*_pool(theirs, f"{ours}.pool"), (f"{theirs}.merge_layer.3", f"{ours}.widen.0")]
@@ -82,6 +83,23 @@ def renames(config: ESPNetV2Config) -> Renames:
         ]
         table += _norm(f"bu_br_l{index + 2}", f"{ours}.norm")
     return [*table, *_pool("bu_dec_l4", "pool"), ("bu_dec_l4.merge_layer.3", "classifier")]
+
+
+def _encoder(place: str) -> list[tuple[str, str]]:
+    table = [*_unit(f"{place}.level1", "encoder.stem")]
+    for index in range(_STEPS):
+        theirs, ours = f"{place}.level{index + 2}_0", f"encoder.downs.{index}"
+        table += _pyramid(f"{theirs}.eesp", f"{ours}.pyramid")
+        table += _unit(f"{theirs}.inp_reinf.0", f"{ours}.image.0")
+        table += [
+            (f"{theirs}.inp_reinf.1.conv", f"{ours}.image.1"),
+            (f"{theirs}.inp_reinf.1.bn", f"{ours}.image.2"),
+            (f"{theirs}.act", f"{ours}.activation"),
+        ]
+    for level in (3, 4):
+        theirs, ours = f"{place}.level{level}.{{i}}", f"encoder.levels.{level - 2}.{{i}}"
+        table += [*_pyramid(theirs, f"{ours}.pyramid"), (f"{theirs}.module_act", f"{ours}.activation")]
+    return table
 
 
 def _norm(theirs: str, ours: str) -> list[tuple[str, str]]:
@@ -139,4 +157,6 @@ IMPORTER = Importer(
     renames=renames,
     constants=constants,
     facts=facts,
+    backbone=backbone,
+    dropped=(*_OF_IMAGES, *(f"backbone.level{index + 2}_0.eesp.module_act" for index in range(_STEPS))),
 )
