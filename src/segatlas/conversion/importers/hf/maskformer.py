@@ -15,11 +15,11 @@ from segatlas.conversion.importers.hf.mask_queries import (
     ENCODER,
     TRANSFORMER,
     encoder_fields,
+    facts_of,
     padding,
     require_form,
 )
 from segatlas.conversion.importers.importer import Importer
-from segatlas.conversion.importers.query_facts import ZOO_LICENCE, query_facts
 from segatlas.conversion.importers.renames import Renames
 from segatlas.conversion.importers.stacks import Stack
 from segatlas.encoders.swin import SIZES
@@ -27,7 +27,6 @@ from segatlas.errors import WeightsError
 from segatlas.models.maskformer import LEVELS, MaskFormerConfig
 
 SWIN, LAYER, PYRAMID = f"{ENCODER}.model", f"{TRANSFORMER}.decoder.layers", f"{DECODER}.fpn"
-RULE = TRANSFORMERS_MASKFORMER
 NORMS = [f"{ENCODER}.hidden_states_norms.{stage}" for stage in range(4)]
 
 
@@ -118,9 +117,8 @@ def constants(config: MaskFormerConfig) -> Mapping[str, Tensor]:
 
 
 def card_fields(file: ForeignWeights, config: MaskFormerConfig) -> Mapping[str, Any]:
-    """See `Importer`. Nothing there tells the task, nor whose the weights are."""
-    file.note(f"licence: what facebook/maskformer-* publish is {ZOO_LICENCE}; the file does not tell whose it is")
-    return query_facts(file, config.num_classes, RULE, class_maps=RULE)
+    """See `Importer`."""
+    return facts_of(file, config.num_classes, TRANSFORMERS_MASKFORMER, "facebook/maskformer-*")
 
 
 IMPORTER = Importer(
