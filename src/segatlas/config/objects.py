@@ -145,6 +145,11 @@ TRANSFORMERS_MASK2FORMER = replace(
 TRANSFORMERS_EOMT = ObjectRule(score=0.8, queries=QueryRule(pairs="best", strict=True))
 """What it makes of EoMT's objects and segments."""
 
+TRANSFORMERS_EOMT_CLASS_MAPS = replace(
+    TRANSFORMERS_EOMT, queries=replace(TRANSFORMERS_EOMT.queries, upsampled="probabilities")
+)
+"""What it makes of one for class maps: scores of classes are resized."""
+
 
 def rule_faults(rule: ObjectRule) -> list[str]:
     """Return in words what is wrong with the numbers of a rule, by field."""

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from segatlas.config.objects import TRANSFORMERS_EOMT
+from segatlas.config.objects import TRANSFORMERS_EOMT, TRANSFORMERS_EOMT_CLASS_MAPS
 from segatlas.conversion.importers.foreign import ForeignWeights
 from segatlas.conversion.importers.importer import Change, Importer
 from segatlas.conversion.importers.query_facts import query_facts, things_of
@@ -102,7 +102,9 @@ def card_fields(file: ForeignWeights, config: EoMTConfig) -> Mapping[str, Any]:
         task = "semantic"
     elif config.padded_to is not None:
         task = "panoptic" if things_of(config.num_classes, None) else "instance"
-    return query_facts(file, config.num_classes, TRANSFORMERS_EOMT, task=task)
+    return query_facts(
+        file, config.num_classes, TRANSFORMERS_EOMT, task=task, class_maps=TRANSFORMERS_EOMT_CLASS_MAPS
+    )
 
 
 HEAD: Renames = (
