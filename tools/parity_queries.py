@@ -7,9 +7,10 @@ the fraction of the peer's objects that have a partner (same class, score within
 reference has their masks), of pixels in the same segment of the same class, and of pixels of the same class in class
 maps; "low" is the same at the peer's low thresholds, which random weights pass. The arithmetic is the reference's.
 
-Where it is float32, cells that lie on the border of a mask may fall to either side of it, and what queries see jumps. So
-further printed are: of how many cells ours decides otherwise in float32 than in float64, "cells"; the differences where
-ours in float32 decides as in float64, "alike"; and how far the peer's float32 lies from our float64, "theirs alone".
+Where it is float32, cells that lie on the border of a mask may fall to either side of it, and what queries see jumps.
+So further printed are: of how many cells ours decides otherwise in float32 than in float64, "cells"; the differences
+where ours in float32 decides as in float64, "alike"; and how far the peer's float32 lies from our float64, "theirs
+alone".
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def relative(found: Tensor, expected: Tensor) -> float:
 
 @dataclass
 class Decisions:
-    """Which cells queries saw, block by block: kept in one pass, given back in another and counted where that differs."""
+    """Which cells queries saw, block by block: kept in one pass, given back in another, counted where that differs."""
 
     kept: list[Tensor] = field(default_factory=list)
     replayed: int | None = None
