@@ -102,9 +102,7 @@ def card_fields(file: ForeignWeights, config: EoMTConfig) -> Mapping[str, Any]:
         task = "semantic"
     elif config.padded_to is not None:
         task = "panoptic" if things_of(config.num_classes, None) else "instance"
-    return query_facts(
-        file, config.num_classes, TRANSFORMERS_EOMT, task=task, class_maps=TRANSFORMERS_EOMT_CLASS_MAPS
-    )
+    return query_facts(file, config.num_classes, TRANSFORMERS_EOMT, task=task, class_maps=TRANSFORMERS_EOMT_CLASS_MAPS)
 
 
 HEAD: Renames = (
