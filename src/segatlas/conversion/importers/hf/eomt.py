@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from segatlas.config.objects import TRANSFORMERS_EOMT, TRANSFORMERS_EOMT_CLASS_MAPS
 from segatlas.conversion.importers.foreign import ForeignWeights
+from segatlas.conversion.importers.hf.mask_queries import class_weights
 from segatlas.conversion.importers.importer import Change, Importer
 from segatlas.conversion.importers.query_facts import query_facts, things_of
 from segatlas.conversion.importers.renames import Renames
@@ -176,9 +176,7 @@ def _unbatched(rows: Tensor) -> Tensor:
 
 def constants(config: EoMTConfig) -> Mapping[str, Tensor]:
     """See `Importer`. A part of the library's loss stands in all files."""
-    weights = torch.ones(config.num_classes + 1)
-    weights[-1] = 0.1
-    return {"criterion.empty_weight": weights}
+    return class_weights(config.num_classes)
 
 
 IMPORTER = Importer(

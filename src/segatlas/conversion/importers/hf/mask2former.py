@@ -15,6 +15,7 @@ from segatlas.conversion.importers.hf.mask_queries import (
     ENCODER,
     SWIN,
     TRANSFORMER,
+    class_weights,
     encoder_fields,
     facts_of,
     masked_renames,
@@ -80,7 +81,7 @@ def stacks(config: Mask2FormerConfig) -> Sequence[Stack]:
 
 def constants(config: Mask2FormerConfig) -> Mapping[str, Tensor]:
     """See `Importer`."""
-    return swin.unused_norm(f"{SWIN}.layernorm", config.encoder)
+    return {**swin.unused_norm(f"{SWIN}.layernorm", config.encoder), **class_weights(config.num_classes)}
 
 
 def card_fields(file: ForeignWeights, config: Mask2FormerConfig) -> Mapping[str, Any]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from segatlas.config.objects import ObjectRule
 from segatlas.conversion.importers.foreign import ForeignWeights
 from segatlas.conversion.importers.hf import swin
@@ -18,6 +21,7 @@ TRANSFORMER = "model.transformer_module"
 SWIN = f"{ENCODER}.swin"
 NORMS = [f"{ENCODER}.hidden_states_norms.stage{stage + 1}" for stage in range(4)]
 """Below Mask2Former and OneFormer, as of transformers 5; before, the encoder's names began without "swin"."""
+_WEIGHT_OF_NONE = 0.1
 _PIXEL_LAYER = f"{DECODER}.encoder.layers"
 
 
@@ -88,3 +92,10 @@ def facts_of(file: ForeignWeights, classes: int, rule: ObjectRule, names: str) -
     """
     file.note(f"licence: what {names} publish is {ZOO_LICENCE}; the file does not tell whose it is")
     return query_facts(file, classes, rule, class_maps=rule)
+
+
+def class_weights(classes: int) -> dict[str, Tensor]:
+    """Return the weights of classes in the library's loss, which stand in all its files."""
+    weights = torch.ones(classes + 1)
+    weights[-1] = _WEIGHT_OF_NONE
+    return {"criterion.empty_weight": weights}

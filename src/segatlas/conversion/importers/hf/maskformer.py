@@ -14,6 +14,7 @@ from segatlas.conversion.importers.hf.mask_queries import (
     DECODER,
     ENCODER,
     TRANSFORMER,
+    class_weights,
     encoder_fields,
     facts_of,
     padding,
@@ -113,7 +114,11 @@ def constants(config: MaskFormerConfig) -> Mapping[str, Tensor]:
     """See `Importer`."""
     if config.encoder.name not in SIZES:
         return {}
-    return swin.unused_norm(f"{SWIN}.layernorm", config.encoder)
+    return {
+        **swin.unused_norm(f"{SWIN}.layernorm", config.encoder),
+        **swin.indices_before_5(SWIN, config.encoder),
+        **class_weights(config.num_classes),
+    }
 
 
 def card_fields(file: ForeignWeights, config: MaskFormerConfig) -> Mapping[str, Any]:

@@ -17,6 +17,7 @@ from segatlas.conversion.importers.hf.mask_queries import (
     ENCODER,
     SWIN,
     TRANSFORMER,
+    class_weights,
     encoder_fields,
     masked_renames,
     pixel_fields,
@@ -37,8 +38,8 @@ RULE = TRANSFORMERS_MASKFORMER
 _FIXED = {"pre_norm": False, "enforce_input_proj": False, "use_task_norm": True, "norm": "GN", "common_stride": 4}
 """Setting -> the one value that ours has."""
 
-_WEIGHT_OF_NONE, _TEMPERATURE = 0.1, 0.07
-"""Of the library's loss, which stand in its files."""
+_TEMPERATURE = 0.07
+"""Of the library's loss, which stands in its files."""
 
 
 def recognise(file: ForeignWeights) -> Mapping[str, Any] | None:
@@ -112,11 +113,9 @@ def stacks(config: OneFormerConfig) -> Sequence[Stack]:
 
 def constants(config: OneFormerConfig) -> Mapping[str, Tensor]:
     """See `Importer`. Parts of the library's loss stand in all files."""
-    weights = torch.ones(config.num_classes + 1)
-    weights[-1] = _WEIGHT_OF_NONE
     return {
         **swin.unused_norm(f"{SWIN}.layernorm", config.encoder),
-        "criterion.empty_weight": weights,
+        **class_weights(config.num_classes),
         "criterion.logit_scale": torch.tensor(-math.log(_TEMPERATURE)),
     }
 
