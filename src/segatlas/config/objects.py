@@ -137,6 +137,9 @@ TRANSFORMERS_MASKFORMER = ObjectRule(
 )
 """What transformers makes of MaskFormer, and of OneFormer's class maps and segments, by default."""
 
+ONEFORMER_OBJECTS = ObjectRule(queries=QueryRule(pairs="queries"))
+"""What OneFormer's authors make of objects: as many pairs as there are queries."""
+
 TRANSFORMERS_MASK2FORMER = replace(
     TRANSFORMERS_MASKFORMER, queries=replace(TRANSFORMERS_MASKFORMER.queries, upsampled_to=(384, 384))
 )

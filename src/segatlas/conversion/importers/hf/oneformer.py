@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from segatlas.config.objects import TRANSFORMERS_MASKFORMER
+from segatlas.config.objects import ONEFORMER_OBJECTS, TRANSFORMERS_MASKFORMER
 from segatlas.conversion.importers.foreign import ForeignWeights
 from segatlas.conversion.importers.hf import swin
 from segatlas.conversion.importers.hf.mask_queries import (
@@ -121,8 +121,12 @@ def constants(config: OneFormerConfig) -> Mapping[str, Tensor]:
 
 
 def card_fields(file: ForeignWeights, config: OneFormerConfig) -> Mapping[str, Any]:
-    """See `Importer`. The weights do all tasks; the one asked for is stated, `task`, or taken to be all in one."""
-    return query_facts(file, config.num_classes, RULE, task=config.asked_for, class_maps=RULE)
+    """See `Importer`. The weights do all tasks; the one asked for is stated, `task`, or taken to be all in one.
+
+    Class maps and segments are the library's. Objects alone are the authors': the library composes them like segments.
+    """
+    rule = ONEFORMER_OBJECTS if config.asked_for == "instance" else RULE
+    return query_facts(file, config.num_classes, rule, task=config.asked_for, class_maps=RULE)
 
 
 IMPORTER = Importer(
