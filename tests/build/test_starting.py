@@ -124,7 +124,7 @@ def test_other_classes_and_queries_keep_all_that_has_not_their_number(tmp_path):
     ],
 )
 def test_networks_of_queries_keep_all_but_what_has_the_number_of_classes_or_queries(name, of_queries, tmp_path):
-    fields = {"encoder": "swin_w8", "channels": 8, "mask_channels": 8, "heads": 2, "groups": 2, "hidden": 8, "layers": 2}
+    fields = {"encoder": "swin_w8", "channels": 8, "mask_channels": 8, "heads": 2, "groups": 2, "layers": 2}
     fields |= {"pixel_layers": 1} if name == "maskformer" else {"pixel_layers": 1, "pixel_hidden": 8, "points": 2}
     place = save_pretrained(create_model(name, num_classes=3, queries=6, **fields), tmp_path / "a", classes=CLASSES)
     net = create_model(name, num_classes=5, queries=9, **fields)
