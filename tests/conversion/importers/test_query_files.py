@@ -53,7 +53,8 @@ def test_an_eomt_whose_images_are_split_is_for_class_maps(tmp_path):
     processor = {"size": {"shortest_edge": 64, "longest_edge": None}, "do_pad": False, "do_split_image": True}
     card = convert_file(hub_folder(tmp_path / "a", eomt(150), processor), tmp_path / "out").card
     assert (card.task, card.config["padded_to"], card.preprocessing.resize) == ("semantic", None, "short:64")
-    assert card.objects.queries.upsampled == "probabilities"
+    assert (card.objects.queries.upsampled, card.objects.queries.pairs) == ("probabilities", "best")
+    assert (card.inference.mode, card.inference.crop, card.inference.stride) == ("slide", (64, 64), (64, 64))
 
 
 @pytest.mark.parametrize(
@@ -77,6 +78,7 @@ def test_the_authors_files_tell_their_use_by_classes_and_queries(classes, querie
     card = found.card
     assert (card.task, card.config["padded_to"], card.preprocessing.resize) == (task, padded, resize)
     assert bool(card.things) == (task == "panoptic")
+    assert (card.inference.mode == "slide") == (task == "semantic")
 
 
 def test_differences_from_dinov3_are_no_network(tmp_path):
