@@ -103,9 +103,7 @@ def card_fields(file: ForeignWeights, config: EoMTConfig) -> Mapping[str, Any]:
         task = "semantic"
     elif config.padded_to is not None:
         task = "panoptic" if things_of(config.num_classes, None) else "instance"
-    found = query_facts(
-        file, config.num_classes, TRANSFORMERS_EOMT, task=task, class_maps=TRANSFORMERS_EOMT_CLASS_MAPS
-    )
+    found = query_facts(file, config.num_classes, TRANSFORMERS_EOMT, task=task, class_maps=TRANSFORMERS_EOMT_CLASS_MAPS)
     side = file.stated("preprocessor_config.size.shortest_edge")
     return found | {"inference": square_windows(side)} if split and isinstance(side, int) else found
 
