@@ -9,6 +9,7 @@ PEERS is the environment that `../shared/parity/ref_env.sh` makes. The table is 
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,15 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "objects-beside-peers.md"
 MARKS = ("<!-- settings -->", "<!-- end of settings -->")
 GPUS = 8
-"""Of their configs, which state images for one."""
+"""Of their configs whose names say none; they state images for one."""
 PEERS = {
     "mask_rcnn_coco": "mask_rcnn/mask-rcnn_r50_fpn_1x_coco",
     "panoptic_fpn_coco": "panoptic_fpn/panoptic-fpn_r50_fpn_1x_coco",
     "mask_rcnn_cityscapes": "cityscapes/mask-rcnn_r50_fpn_1x_cityscapes",
     "condinst_coco": "condinst/condinst_r50_fpn_ms-poly-90k_coco_instance",
+    "mask2former_coco": "mask2former/mask2former_r50_8xb2-lsj-50e_coco-panoptic",
+    "mask2former_coco_instance": "mask2former/mask2former_r50_8xb2-lsj-50e_coco",
+    "maskformer_coco": "maskformer/maskformer_r50_ms-16xb1-75e_coco",
 }
 """Recipe -> their config."""
 
@@ -38,26 +42,46 @@ def theirs(name: str) -> dict[str, str]:
     loader, optimiser = config.train_dataloader, config.optim_wrapper.optimizer
     times = loader.dataset.get("times", 1)
     pipeline = loader.dataset.get("dataset", loader.dataset).pipeline
-    warmup, drops = config.param_scheduler
+    schedule = config.param_scheduler
+    *warmup, drops = [schedule] if isinstance(schedule, dict) else schedule
+    gpus = re.search(r"(\d+)xb\d", name)
     steps = config.train_cfg.get("max_iters")
     epochs = None if steps else times * config.train_cfg.max_epochs
     figures = {
-        "images a step": str(GPUS * loader.batch_size),
+        "images a step": str((int(gpus[1]) if gpus else GPUS) * loader.batch_size),
         "length": f"{steps} steps" if steps else f"{epochs} epochs",
-        "rate": f"{optimiser.lr:g}",
-        "momentum, decay": f"{optimiser.momentum:g}, {optimiser.weight_decay:g}",
+        "rate": f"{optimiser.lr:g}" + _their_factor(config.optim_wrapper),
+        "momentum, decay": f"{_numbers(optimiser.get('momentum') or optimiser.betas)}, {optimiser.weight_decay:g}",
         "drops to a tenth behind": ", ".join(str(times * one if epochs else one) for one in drops.milestones),
-        "warm-up": f"{warmup.end} steps from {warmup.start_factor:g}",
-        "largest gradient": str(config.optim_wrapper.get("clip_grad")),
+        "warm-up": f"{warmup[0].end} steps from {warmup[0].start_factor:g}" if warmup else "none",
+        "largest gradient": str((config.optim_wrapper.get("clip_grad") or {}).get("max_norm")),
         "sizes": _their_sizes(pipeline),
         "flip": str(next(step.prob for step in pipeline if step.type == "RandomFlip")),
         "frozen stages, norms' statistics": f"{config.model.backbone.frozen_stages}, {config.model.backbone.norm_eval}",
     }
+    if "panoptic_head" in config.model:
+        figures |= _their_queries(config.model)
     return figures | (_their_stages(config.model) if "roi_head" in config.model else {})
 
 
+def _numbers(values: Any) -> str:
+    return ", ".join(f"{one:g}" for one in (values if isinstance(values, list | tuple) else [values]))
+
+
+def _their_factor(wrapper: Any) -> str:
+    factor = wrapper.get("paramwise_cfg", {}).get("custom_keys", {}).get("backbone", {}).get("lr_mult", 1)
+    return f", encoder x {factor:g}" if factor != 1 else ""
+
+
 def _their_sizes(pipeline: Any) -> str:
+    choice = next((step for step in pipeline if step.type == "RandomChoice"), None)
+    if choice is not None:
+        return _their_sizes(choice.transforms[0]) + ", half of them cut besides"
     step = next(step for step in pipeline if "Resize" in step.type)
+    if step.get("ratio_range"):
+        low, high = step.ratio_range
+        cut = next((one.crop_size for one in pipeline if one.type == "RandomCrop"), None)
+        return f"{_sides(step.scale)} times {low:g} to {high:g}" + (f", cut to {_sides(cut)}" if cut else "")
     scales = step.get("scales", step.get("scale"))
     scales = [scales] if isinstance(scales[0], int) else scales
     short = sorted(min(one) for one in scales)
@@ -82,6 +106,46 @@ def _their_stages(model: Any) -> dict[str, str]:
     }
 
 
+def _sides(size: Any) -> str:
+    return "x".join(map(str, sorted(size)))
+
+
+def _their_queries(model: Any) -> dict[str, str]:
+    head, train = model.panoptic_head, model.train_cfg
+    costs = [cost.weight for cost in train.assigner.match_costs]
+    points = train.get("num_points")
+    return {
+        "queries": str(head.get("num_queries", 100)),
+        "losses: class, mask, Dice": _numbers([loss.loss_weight for loss in _query_losses(head)]),
+        "costs": _numbers(costs),
+        "a mask is judged": f"at {points} points" if points else _focal(head.loss_mask.alpha, head.loss_mask.gamma),
+        "weight of no object": f"{head.loss_cls.class_weight[-1]:g}",
+        "void": "background",
+    }
+
+
+def _query_losses(head: Any) -> list[Any]:
+    return [head.loss_cls, head.loss_mask, head.loss_dice]
+
+
+def _focal(alpha: float, gamma: float) -> str:
+    return f"whole, focal {alpha:g} {gamma:g}"
+
+
+def _our_queries(config: Any) -> dict[str, str]:
+    (loss,) = config.losses
+    points = getattr(loss, "points", None)
+    weights = _numbers([loss.class_weight, loss.mask_weight, loss.dice_weight])
+    return {
+        "queries": str(_network(config).queries),
+        "losses: class, mask, Dice": weights,
+        "costs": weights,
+        "a mask is judged": f"at {points} points" if points else _focal(loss.alpha, loss.gamma),
+        "weight of no object": f"{loss.none_weight:g}",
+        "void": loss.void,
+    }
+
+
 def _limits(rule: Any) -> str:
     own = ", best ones their own" if rule.match_low_quality else ""
     return f"{rule.neg_iou_thr:g}, {rule.pos_iou_thr:g}, {rule.min_pos_iou:g}{own}"
@@ -103,30 +167,47 @@ def ours(name: str) -> dict[str, str]:
     least, most = (int(side) for side in fit.split("x"))
     scale = geometry.scale or (1.0, 1.0)
     short = sorted({round(factor * least) for factor in scale})
+    sizes = f"{' to '.join(map(str, short))}, at most {most}"
+    if geometry.crop:
+        sizes = f"{least}x{most} times {scale[0]:g} to {scale[1]:g}, cut to {_sides(geometry.crop)}"
+    optimiser = train.optimizer
+    factor = f", encoder x {optimiser.encoder_lr_factor:g}" if optimiser.encoder_lr_factor != 1 else ""
     figures = {
         "images a step": str(train.batch * train.accumulate),
         "length": f"{train.steps} steps" if train.steps else f"{train.epochs} epochs",
-        "rate": f"{train.lr:g}",
-        "momentum, decay": f"{train.optimizer.momentum:g}, {train.optimizer.weight_decay:g}",
+        "rate": f"{train.lr:g}" + factor,
+        "momentum, decay": f"{_numbers(optimiser.momentum if optimiser.name == 'sgd' else optimiser.betas)}, "
+        f"{optimiser.weight_decay:g}",
         "drops to a tenth behind": ", ".join(map(str, drops)),
-        "warm-up": f"{train.schedule.warmup} steps from {train.schedule.warmup_ratio:g}",
+        "warm-up": f"{train.schedule.warmup} steps from {train.schedule.warmup_ratio:g}"
+        if train.schedule.warmup
+        else "none",
         "largest gradient": str(train.clip),
-        "sizes": f"{' to '.join(map(str, short))}, at most {most}",
+        "sizes": sizes,
         "flip": str(geometry.flip),
         "frozen stages, norms' statistics": f"{train.freeze_stages - 1}, {train.freeze_norms}",
     }
+    if model.name.startswith(("mask2former", "maskformer")):
+        figures |= _our_queries(config)
     return figures | (_our_stages(config) if model.name.startswith(("mask_rcnn", "panoptic_fpn")) else {})
 
 
-def _our_stages(config: Any) -> dict[str, str]:
-    from segatlas.layers.two_stage import ANCHOR_IOUS, BOX_IOU, BOX_OBJECTS, RPN_OBJECTS
+def _network(config: Any) -> Any:
+    """Return the settings of a recipe's network."""
     from segatlas.models.reading import load_architecture, read_config
 
     fields = {key: value for key, value in config.model.model_dump().items() if value is not None}
     name = fields.pop("name")
-    record = load_architecture(name.rpartition("_")[0])
+    record = load_architecture(name.partition("_r50")[0])
     known = {key: value for key, value in fields.items() if key in record.config.__dataclass_fields__}
     net, _ = read_config(record, {"num_classes": 80, **known}, variant=name)
+    return net
+
+
+def _our_stages(config: Any) -> dict[str, str]:
+    from segatlas.layers.two_stage import ANCHOR_IOUS, BOX_IOU, BOX_OBJECTS, RPN_OBJECTS
+
+    net = _network(config)
     own = ", best ones their own" if net.best_own else ""
     losses = {one.name: one for one in config.losses}
     box = losses["two_stage"]

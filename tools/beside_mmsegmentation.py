@@ -67,6 +67,11 @@ OTHERS = {
     "knet_ade20k": "knet/knet-s3_r50-d8_upernet_8xb2-adamw-80k_ade20k-512x512",
     "knet_swin_640_ade20k": "knet/knet-s3_swin-l_upernet_8xb2-adamw-80k_ade20k-640x640",
     "knet_swin_ade20k": "knet/knet-s3_swin-t_upernet_8xb2-adamw-80k_ade20k-512x512",
+    "mask2former_ade20k": "mask2former/mask2former_r50_8xb2-160k_ade20k-512x512",
+    "mask2former_cityscapes": "mask2former/mask2former_r50_8xb2-90k_cityscapes-512x1024",
+    "mask2former_swin_ade20k": "mask2former/mask2former_swin-t_8xb2-160k_ade20k-512x512",
+    "maskformer_ade20k": "maskformer/maskformer_r50-d32_8xb2-160k_ade20k-512x512",
+    "maskformer_swin_ade20k": "maskformer/maskformer_swin-t_upernet_8xb2-160k_ade20k-512x512",
     "pidnet_cityscapes": "pidnet/pidnet-s_2xb6-120k_1024x1024-cityscapes",
     "pspnet_cityscapes_resnest101": "resnest/resnest_s101-d8_pspnet_4xb2-80k_cityscapes512x1024",
     "segformer_ade20k": "segformer/segformer_mit-b0_8xb2-160k_ade20k-512x512",
@@ -225,13 +230,17 @@ def _theirs(name: str, config: Any) -> dict[str, str]:
     pipeline, pre, mode = {step["type"]: step for step in steps}, config.model.data_preprocessor, config.model.test_cfg
     rounds = wrap.get("accumulative_counts", 1)  # steps and warm-up count batches there
     gpus = int(re.search(r"_(\d+)xb\d+", name).group(1))  # type: ignore[union-attr]
-    factor = rules.get("custom_keys", {}).get("head", {}).get("lr_mult", 1.0)
+    customs = rules.get("custom_keys", {})
+    factor = customs.get("head", {}).get("lr_mult", 1.0)
     fall, warm = config.param_scheduler[-1], config.param_scheduler[:-1]
     shown = {step["type"]: step for step in config.test_pipeline}
     multiple = shown["ResizeToMultiple"]["size_divisor"] if "ResizeToMultiple" in shown else None
-    scale, jitter = sorted(pipeline["RandomResize"]["scale"]), pipeline["RandomResize"]["ratio_range"]
-    spared = ", ".join(key for key, rule in rules.get("custom_keys", {}).items() if rule.get("decay_mult") == 0)
+    resize, scale = _their_scale(pipeline)
+    keys = [key for key, rule in customs.items() if rule.get("decay_mult") == 0]
+    inner = [key for key in keys if key.startswith("backbone.") and key.endswith("norm")]  # each is named
+    spared = ", ".join([key for key in keys if key not in inner] + ["norm (encoder)"] * bool(inner))
     spared = "norms and biases" if rules.get("num_layers") else spared
+    spared += ", norms" * (rules.get("norm_decay_mult") == 0)
     stage_wise = rules.get("decay_type") == "stage_wise"  # stages count 1 to 4, what follows num_layers + 1
     return {
         "images a step": str(gpus * config.train_dataloader.batch_size * rounds),
@@ -242,6 +251,7 @@ def _theirs(name: str, config: Any) -> dict[str, str]:
         "lr": ", ".join(
             [f"{optimizer['lr'] * factor:g}"]
             + [f"{part} x {1 / factor:g}" for part in ("encoder", "neck") if factor != 1 and _has(config.model, part)]
+            + [f"encoder x {rule['lr_mult']:g}" for key, rule in customs.items() if _slows_encoder(key, rule)]
             + ([f"encoder x {rules['decay_rate'] ** (rules['num_layers'] - 4):g}"] if stage_wise else [])
         ),
         "layer decay": f"{rules.get('layer_decay_rate', rules.get('decay_rate', 1.0)):g}" + " a stage" * stage_wise,
@@ -251,8 +261,8 @@ def _theirs(name: str, config: Any) -> dict[str, str]:
         "clip": str(float(wrap.clip_grad["max_norm"])) if wrap.get("clip_grad") else "none",
         "precision": "mixed" if "Amp" in wrap["type"] else "fp32",
         "encoder begins": "trained" if _begins_trained(config.model) else "random",
-        "resize": f"fit:{scale[0]}x{scale[1]}",
-        "scale": f"{jitter[0]:g} to {jitter[1]:g}, uniform",
+        "resize": resize,
+        "scale": scale,
         "crop": "x".join(map(str, pipeline["RandomCrop"]["crop_size"])),
         "crop rule": f"10 tries, one class < {pipeline['RandomCrop']['cat_max_ratio']:g}",
         "padding": f"right and below, {pre.pad_val:g} / {pre.seg_pad_val}",
@@ -265,6 +275,22 @@ def _theirs(name: str, config: Any) -> dict[str, str]:
         + (f", {mode['crop_size'][0]} by {mode['stride'][0]}" if mode["mode"] == "slide" else ""),
         "seed": str(config.get("randomness", {}).get("seed", "drawn anew")),
     }
+
+
+def _slows_encoder(key: str, rule: Any) -> bool:
+    return key == "backbone" and rule.get("lr_mult", 1.0) != 1
+
+
+def _their_scale(pipeline: Any) -> tuple[str, str]:
+    """Return to what images are resized before all else, and by what they are scaled then."""
+    if "RandomResize" in pipeline:
+        size, (low, high) = sorted(pipeline["RandomResize"]["scale"]), pipeline["RandomResize"]["ratio_range"]
+        return f"fit:{size[0]}x{size[1]}", f"{low:g} to {high:g}, uniform"
+    step = pipeline["RandomChoiceResize"]  # of shorter sides
+    sides = sorted(step["scales"])
+    base = sides[-1] // 2
+    scale = f"{sides[0] / base:g} to 2 in {len(sides)} steps, at most {step['max_size']} pixels"
+    return f"short:{base}", scale
 
 
 def _their_fall(fall: Any) -> str:
@@ -329,6 +355,9 @@ def _their_losses(model: Any, batch: int) -> str:
         heads = heads if isinstance(heads, list | tuple) else [heads]
         heads = [inner for head in heads for inner in _scored(head)]
         for head in heads:
+            if "loss_dice" in head:
+                terms.append(_their_query_loss(head))
+                continue
             for loss in head["loss_decode"] if isinstance(head["loss_decode"], list | tuple) else [head["loss_decode"]]:
                 if loss["type"] == "OhemCrossEntropy":
                     terms.append(_their_ohem(loss, batch))
@@ -350,6 +379,29 @@ def _their_losses(model: Any, batch: int) -> str:
             if head.get("loss_se_decode"):
                 terms.append(f"presence {head['loss_se_decode']['loss_weight']:g}")
     return ", ".join(sorted(terms))
+
+
+def _their_query_loss(head: Any) -> str:
+    """Return the loss of queries in words; void is no part of any mask there."""
+    of_class, of_mask, dice = head["loss_cls"], head["loss_mask"], head["loss_dice"]
+    points = head["train_cfg"].get("num_points")
+    where = f"bce at {points} points" if points else f"focal {of_mask['alpha']:g} {of_mask['gamma']:g}"
+    costs = [cost["weight"] for cost in head["train_cfg"]["assigner"]["match_costs"]]
+    weights = [loss["loss_weight"] for loss in (of_class, of_mask, dice)]
+    return _query_loss(weights, costs, of_class["class_weight"][-1], where, "background")
+
+
+def _query_loss(weights: Any, costs: Any, none: float, where: str, void: str) -> str:
+    parts = ", ".join(f"{name} {weight:g}" for name, weight in zip(("class", where, "dice"), weights, strict=True))
+    alike = "costs alike" if list(weights) == list(costs) else f"costs {_numbers(costs)}"
+    return f"queries: {parts}, {alike}, none {none:g}, void {void}"
+
+
+def _our_query_loss(term: Any) -> str:
+    weights = (term.class_weight, term.mask_weight, term.dice_weight)
+    points = getattr(term, "points", None)
+    where = f"bce at {points} points" if points else f"focal {term.alpha:g} {term.gamma:g}"
+    return _query_loss(weights, weights, term.none_weight, where, term.void)
 
 
 def _scored(head: Any) -> list[Any]:
@@ -420,6 +472,9 @@ def _our_losses(config: Any) -> str:
     terms = []
     words = {"cross_entropy": ("ce",), "point_cross_entropy": ("ce",), "detail": ("bce", "dice"), "edge": ("edges",)}
     for term in config.losses:
+        if term.name.startswith("query_"):
+            terms.append(_our_query_loss(term))
+            continue
         kinds = words.get(term.name, ("presence",))
         if term.name in ("ohem", "edge_ohem"):
             kinds = (f"ohem {term.threshold:g}, {term.min_kept // config.train.batch} an image,",)

@@ -128,6 +128,11 @@ _HF_SWIN = (
 )
 HF_EOMT_DINOV3 = "image_size=64, num_hidden_layers=2, num_blocks=1, num_queries=6, num_labels=7, intermediate_size=64"
 HF_EOMT = HF_EOMT_DINOV3.replace("intermediate_size=64", "hidden_size=32, num_attention_heads=2")
+HF_M2F = f"num_queries=6, encoder_layers=1, decoder_layers=5, backbone_config={_HF_SWIN.format('swin')}"
+HF_MF = (
+    f"backbone_config={_HF_SWIN.format('maskformer-swin')}, decoder_config={{'model_type': 'detr', 'num_queries': 6, "
+    "'decoder_layers': 2}"
+)
 HF_ONEFORMER = (
     f"num_queries=6, encoder_layers=1, decoder_layers=5, query_dec_layers=1, backbone_config={_HF_SWIN.format('swin')}"
 )
@@ -333,6 +338,8 @@ CASES: tuple[Case, ...] = (
     Case("hf.Eomt", (64, 64), HF_EOMT),
     Case("hf.EomtDinov3", (64, 64), HF_EOMT_DINOV3),
     Case("hf.OneFormer", (64, 96), HF_ONEFORMER),
+    Case("hf.Mask2Former", (64, 96), HF_M2F),
+    Case("hf.MaskFormer", (64, 96), HF_MF),
 )
 
 USELESS = ("init_cfg", "train_cfg", "data_preprocessor", "pretrained", "loss_decode", "sampler")

@@ -6,14 +6,20 @@ after the last layer in eval mode, and of the worst layer where the peer gives a
 the fraction of the peer's objects that have a partner (same class, score within 1e-3, IoU of masks 0.99 where the
 reference has their masks), of pixels in the same segment of the same class, and of pixels of the same class in class
 maps; "low" is the same at the peer's low thresholds, which random weights pass. The arithmetic is the reference's.
+
+Where it is float32, cells that lie on the border of a mask may fall to either side of it, and what queries see jumps.
+So further printed are: of how many cells ours decides otherwise in float32 than in float64, "cells"; the differences
+where ours in float32 decides as in float64, "alike"; and how far the peer's float32 lies from our float64, "theirs
+alone".
 """
 
 from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +29,16 @@ from torch import Tensor
 
 from segatlas.conversion.converting import convert_file
 from segatlas.hub.loading import load_pretrained
+from segatlas.models import query_network
+from segatlas.models.eomt import EoMT
 from segatlas.postprocess import query_masks
 from segatlas.structures import QueryLayer, QueryMasks, Result
 
 WORDS = range(1, 78)
 """What the references tell a OneFormer, in place of words."""
+
+SHORTCUT: dict[str, Any] = {"upsampled_to": "stride", "upsampled": "probabilities"}
+"""How the references make EoMT's class maps. transformers upsamples the logits first, and so does the card's rule."""
 
 COMPOSED = "oneformer"
 """Of it transformers composes objects as it does segments, but of logits; ours are made as the authors make theirs."""
@@ -38,6 +49,54 @@ def relative(found: Tensor, expected: Tensor) -> float:
     if found.shape != expected.shape:
         raise SystemExit(f"shapes differ: ours {tuple(found.shape)}, theirs {tuple(expected.shape)}")
     return float((found - expected).abs().max() / expected.abs().max())
+
+
+@dataclass
+class Decisions:
+    """Which cells queries saw, block by block: kept in one pass, given back in another, counted where that differs."""
+
+    kept: list[Tensor] = field(default_factory=list)
+    replayed: int | None = None
+    unlike: int = 0
+
+    def of(self, decided: Tensor) -> Tensor:
+        """Return what is decided, or what was."""
+        if self.replayed is None:
+            self.kept.append(decided)
+            return decided
+        before = self.kept[self.replayed]
+        self.replayed += 1
+        self.unlike += int((decided != before).sum())
+        return before
+
+    @contextmanager
+    def watch(self) -> Iterator[None]:
+        """Ask the networks' own decisions through `of`."""
+        cells, tokens = query_network.allowed_cells, EoMT.masks_of_attention
+
+        def watched(decide: Callable[..., Tensor]) -> Callable[..., Tensor]:
+            return lambda *given: self.of(decide(*given))
+
+        setattr(query_network, "allowed_cells", watched(cells))  # noqa: B010
+        setattr(EoMT, "masks_of_attention", watched(tokens))  # noqa: B010
+        try:
+            yield
+        finally:
+            setattr(query_network, "allowed_cells", cells)  # noqa: B010
+            setattr(EoMT, "masks_of_attention", tokens)  # noqa: B010
+
+
+def by_decisions(net: Any, x: Tensor, theirs: QueryLayer) -> Iterator[tuple[str, float]]:
+    """Say what decisions in float32 do: see above."""
+    decisions = Decisions()
+    with decisions.watch():
+        exact = net.double()(x.double())
+        decisions.replayed = 0
+        alike = net.float()(x)
+    yield "cells", decisions.unlike
+    for name, found in (("alike", alike), ("theirs alone", exact)):
+        yield f"classes {name}", relative(found.class_logits, theirs.class_logits)
+        yield f"masks {name}", relative(found.mask_logits, theirs.mask_logits)
 
 
 def their_layers(reference: Mapping[str, Any]) -> list[QueryLayer]:
@@ -147,7 +206,8 @@ def finals(
     """Compare what follows from the last layer for an image of that size, as far as the reference has it."""
     final, classes, rule = reference.get("final") or {}, len(card.classes), card.objects
     if reference.get("pred") is not None:
-        (result,) = query_masks.semantic(output, size, crop=size, rule=rule)
+        whose = replace(rule, queries=replace(rule.queries, **SHORTCUT)) if card.architecture == "eomt" else rule
+        (result,) = query_masks.semantic(output, size, crop=size, rule=whose)
         differs = torch.from_numpy(np.asarray(result.class_map).astype(np.int64)) != reference["pred"]
         clear = reference["margin"].float() >= 1e-3 * float(reference["seg_logits_s8"].std())
         yield "classes of pixels", 1 - float((differs & clear).float().mean())
@@ -182,6 +242,7 @@ def compare(folder: Path) -> dict[str, float]:
     theirs = their_layers(reference)
     x = input_of(given, card, folder.name.partition(".")[0]).to(theirs[-1].mask_logits.dtype)
     net, size = net.to(x.dtype), (given["image"].shape[0], given["image"].shape[1])
+    jumps = dict(by_decisions(net, x, theirs[-1])) if x.dtype == torch.float32 else {}
     last = net(x)
     net.training = True  # the network alone, not its parts: it then gives all layers
     layers = net(x).layers[-len(theirs) :]
@@ -192,7 +253,7 @@ def compare(folder: Path) -> dict[str, float]:
         "worst classes": max(relative(a.class_logits, b.class_logits) for a, b in zip(layers, theirs, strict=True)),
         "worst masks": max(relative(a.mask_logits, b.mask_logits) for a, b in zip(layers, theirs, strict=True)),
     }
-    return found | dict(finals(last, card, reference, folder.name.partition(".")[0], size))
+    return found | jumps | dict(finals(last, card, reference, folder.name.partition(".")[0], size))
 
 
 def main() -> None:
@@ -201,7 +262,7 @@ def main() -> None:
     for name in sys.argv[1:]:
         found = compare(Path(name))
         forms = {
-            key: ".0f" if key == "layers" else ".4f" if value > 0.01 or "s low" in key else ".1e"
+            key: ".0f" if key in ("layers", "cells") else ".4f" if value > 0.01 or "s low" in key else ".1e"
             for key, value in found.items()
         }
         told = "  ".join(f"{key} {value:{forms[key]}}" for key, value in found.items())

@@ -115,6 +115,24 @@ def test_other_classes_and_queries_keep_all_that_has_not_their_number(tmp_path):
         )
 
 
+@pytest.mark.parametrize(
+    ("name", "of_queries"),
+    [
+        ("mask2former", {"queries", "query_positions"}),
+        ("maskformer", {"query_positions"}),
+        ("oneformer", {"query_positions"}),
+    ],
+)
+def test_networks_of_queries_keep_all_but_what_has_the_number_of_classes_or_queries(name, of_queries, tmp_path):
+    fields = {"encoder": "swin_w8", "channels": 8, "mask_channels": 8, "heads": 2, "groups": 2, "layers": 2}
+    fields |= {"pixel_layers": 1} if name == "maskformer" else {"pixel_layers": 1, "pixel_hidden": 8, "points": 2}
+    place = save_pretrained(create_model(name, num_classes=3, queries=6, **fields), tmp_path / "a", classes=CLASSES)
+    net = create_model(name, num_classes=5, queries=9, **fields)
+    report = start_from(net, place)
+    assert set(report.replaced) == {*of_queries, "classifier.weight", "classifier.bias"}
+    assert set(report.loaded) | set(report.replaced) == set(net.state_dict())
+
+
 def test_another_class_count_excuses_no_other_difference(tmp_path):
     torch.save(tiny(0, num_classes=5, width=8).state_dict(), tmp_path / "w.pth")
     with pytest.raises(WeightsError, match="of another shape"):

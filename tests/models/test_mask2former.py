@@ -6,8 +6,8 @@ from torch.nn import functional as F
 
 from segatlas.build.network import build_network, make_config, shapes_only
 from segatlas.errors import UsageError
-from segatlas.layers.query_decoder import sine_positions
-from segatlas.models.mask2former import ARCHITECTURE, allowed_cells, resized
+from segatlas.layers.query_decoder import allowed_cells, resized, sine_positions
+from segatlas.models.mask2former import ARCHITECTURE
 
 K = 3
 

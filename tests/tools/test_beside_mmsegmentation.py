@@ -12,7 +12,7 @@ from segatlas.recipe import Config
 
 OWN = (
     *("semask", "sanet", "enet", "espnet", "mask_rcnn", "panoptic_fpn", "panoptic_deeplab"),
-    *("eomt", "oneformer", "mask2former", "maskformer"),
+    *("eomt", "oneformer"),
 )
 """What names of recipes begin with that train as other authors do; those of objects as MMDetection and Detectron2."""
 
@@ -30,11 +30,20 @@ OTHER_STEPS = {
     "fast": 32,
     "erfnet": 16,
     "cgnet": 32,
+    "mask2former": 16,
+    "maskformer": 16,
 }
 """Architecture or recipe -> images a step, of networks that are published with others."""
 DIFFER = {"batch x accumulated", "seed", "weight decay", "encoder begins", "evaluation", "precision", tool.STATISTICS}
 """Settings that the page says why they differ."""
-DIFFER_TOO = {"knet_swin_640_ade20k": {"crop", "resize"}, "fast_scnn_cityscapes": {"losses"}}
+SIDES = {"resize", "scale"}
+DIFFER_TOO = {
+    "knet_swin_640_ade20k": {"crop", "resize"},
+    "fast_scnn_cityscapes": {"losses"},
+    "mask2former_ade20k": SIDES,
+    "mask2former_swin_ade20k": SIDES,
+    "mask2former_cityscapes": {*SIDES, "crop rule"},
+}
 """Recipe -> those that differ in it alone, and the page says why."""
 MISSES = [name for name in tool.kept_results() if name.endswith(" float64") and not tool.kept_results()[name]["good"]]
 """Numbers beyond their limit, theirs from theirs as well; the page says why."""
@@ -89,7 +98,7 @@ def test_recipes_of_ade20k_and_cityscapes_make_the_choices_of_mmsegmentation(nam
     usual = OTHER_STEPS.get(name.split("_")[0], STEP[config.data.name])
     assert train.batch * train.accumulate == OTHER_STEPS.get(name, usual)
     assert (moves.scale, moves.scale_draw, moves.flip) == ((0.5, 2.0), "uniform", 0.5)
-    assert (moves.class_balance, moves.crop_padding) == (0.75, "end")
+    assert (moves.class_balance, moves.crop_padding) == (1.0 if name == "mask2former_cityscapes" else 0.75, "end")
     assert moves.photometric is not None
     assert (moves.photometric.kind, moves.photometric.probability, moves.photometric.hue) == ("steps", 0.5, 36)
     assert train.schedule.span == "rest"

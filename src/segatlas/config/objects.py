@@ -137,6 +137,9 @@ TRANSFORMERS_MASKFORMER = ObjectRule(
 )
 """What transformers makes of MaskFormer, and of OneFormer's class maps and segments, by default."""
 
+ONEFORMER_OBJECTS = ObjectRule(queries=QueryRule(pairs="queries"))
+"""What OneFormer's authors make of objects: as many pairs as there are queries."""
+
 TRANSFORMERS_MASK2FORMER = replace(
     TRANSFORMERS_MASKFORMER, queries=replace(TRANSFORMERS_MASKFORMER.queries, upsampled_to=(384, 384))
 )
@@ -144,6 +147,11 @@ TRANSFORMERS_MASK2FORMER = replace(
 
 TRANSFORMERS_EOMT = ObjectRule(score=0.8, queries=QueryRule(pairs="best", strict=True))
 """What it makes of EoMT's objects and segments."""
+
+TRANSFORMERS_EOMT_CLASS_MAPS = replace(
+    TRANSFORMERS_EOMT, queries=replace(TRANSFORMERS_EOMT.queries, upsampled="probabilities")
+)
+"""What it makes of one for class maps: scores of classes are resized."""
 
 
 def rule_faults(rule: ObjectRule) -> list[str]:

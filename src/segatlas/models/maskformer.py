@@ -26,71 +26,42 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segatlas.encoders.spec import EncoderSpec, create_encoder
-from segatlas.errors import UsageError
 from segatlas.layers.conv import ConvGroupNorm, ConvGroupNormReLU
 from segatlas.layers.deformable_pixel_decoder import start_convolutions
-from segatlas.layers.padding import pad_to_multiple
 from segatlas.layers.query_decoder import (
-    MaskEmbedding,
     MultiHeadAttention,
     PlainLayer,
     QueryFeedForward,
-    exact_mask_logits,
     sine_positions,
     start_matrices,
 )
 from segatlas.models.architecture import Architecture, require_at_least
 from segatlas.models.needs import Needs
-from segatlas.structures import Inputs, QueryLayer, QueryMasks, image_of
+from segatlas.models.query_network import TINY, QueryNetwork, QueryNetworkConfig
+from segatlas.structures import QueryLayer, QueryMasks
 
 LEVELS = 4
 """Maps of the encoder that the pyramid takes, its last ones, in all published networks."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class MaskFormerConfig:
-    """Settings of a MaskFormer.
+class MaskFormerConfig(QueryNetworkConfig):
+    """Settings of a MaskFormer. `padding` 1: images stay as large as they are, and masks are stretched.
 
-    num_classes: classes, K.
-    in_channels: channels of the image, C.
-    encoder: an encoder and its options; its last four maps are used.
-    queries: how many objects and kinds of stuff there may be in an image, Q.
-    channels: width of queries and maps, D.
-    mask_channels: channels of the map that masks are made of, F.
-    heads: attention heads.
     pixel_layers: layers of a transformer's encoder on the coarsest map; 0 = none, queries then see the encoder's own.
     layers: layers of queries.
     hidden: width of all feed-forward parts.
     dropout: fraction dropped in the transformers while training.
-    groups: of the pyramid's group norms.
-    padding: images grow right and bottom to multiples of so many pixels; 1 = they stay, and masks are stretched.
-    bgr: the encoder was trained on channels in the order blue, green, red, so the image's are turned round for it.
     """
 
-    num_classes: int
-    in_channels: int = 3
-    encoder: EncoderSpec = EncoderSpec(name="resnet50")
-    queries: int = 100
-    channels: int = 256
-    mask_channels: int = 256
-    heads: int = 8
     pixel_layers: int = 0
     layers: int = 6
     hidden: int = 2048
     dropout: float = 0.1
-    groups: int = 32
-    padding: int = 32
-    bgr: bool = False
 
     def __post_init__(self) -> None:
-        require_at_least(self, num_classes=1, in_channels=1, queries=1, channels=4, mask_channels=1, heads=1)
-        require_at_least(self, pixel_layers=0, layers=1, hidden=1, groups=1, padding=1)
-        for name, parts in (("heads", self.heads), ("groups", self.groups)):
-            if self.channels % parts:
-                raise UsageError(f"{name}: got {parts}, expected a divisor of {self.channels} (channels)")
-        if self.channels % 4:
-            raise UsageError(f"channels: got {self.channels}, expected a multiple of 4")
+        super().__post_init__()
+        require_at_least(self, pixel_layers=0, layers=1, hidden=1)
 
 
 class EncoderLayer(nn.Module):
@@ -140,7 +111,7 @@ class Pyramid(nn.Module):
         return features
 
 
-class MaskFormer(nn.Module):
+class MaskFormer(QueryNetwork):
     """Encoder, pyramid, layers of queries: classes and masks.
 
     Parameters: `encoder`; `project`, of the coarsest map; `pixel_layers`; `pyramid`; `query_positions` (Q, D);
@@ -148,12 +119,8 @@ class MaskFormer(nn.Module):
     """
 
     def __init__(self, config: MaskFormerConfig):
-        super().__init__()
-        self.config = config
-        self.encoder = create_encoder(config.encoder, in_channels=config.in_channels)
+        super().__init__(config, LEVELS)
         channels, width = list(self.encoder.channels[-LEVELS:]), config.channels
-        if len(channels) < LEVELS:
-            raise UsageError(f"encoder: {config.encoder.name} gives {len(channels)} maps, expected {LEVELS} or more")
         self.project = nn.Conv2d(channels[-1], width, kernel_size=1)
         self.pixel_layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.pixel_layers))
         if config.pixel_layers:
@@ -164,9 +131,7 @@ class MaskFormer(nn.Module):
         self.layers = nn.ModuleList(
             PlainLayer(width, heads=heads, hidden=hidden, dropout=dropout) for _ in range(config.layers)
         )
-        self.norm = nn.LayerNorm(width)
-        self.classifier = nn.Linear(width, config.num_classes + 1)
-        self.mask_embedding = MaskEmbedding(width, config.mask_channels)
+        self.add_heads()
         start_convolutions(self.project)
         start_convolutions(self.pyramid)
         start_matrices(self.pixel_layers)
@@ -177,13 +142,11 @@ class MaskFormer(nn.Module):
     @property
     def aux_names(self) -> tuple[str, ...]:
         """Return the names of what training gives besides: what queries predict after each layer but the last."""
-        return tuple(f"layer_{index}" for index in range(len(self.layers) - 1))
+        return super().aux_names[:-1]
 
-    def forward(self, inputs: Tensor | Inputs) -> QueryMasks:
-        """Map a normalised image (N, C, H, W) to classes and masks of queries, in training to those of all layers."""
-        image = image_of(inputs)
-        x = pad_to_multiple(image.flip(1) if self.config.bgr else image, self.config.padding)
-        *finer, coarsest = self.encoder(x)[-LEVELS:]
+    def decode(self, maps: Sequence[Tensor]) -> Sequence[QueryLayer]:
+        """See `QueryNetwork`: after each layer, or after the last alone."""
+        *finer, coarsest = maps
         grid = (coarsest.shape[-2], coarsest.shape[-1])
         memory = self.project(coarsest).flatten(2).transpose(1, 2)  # (N, T, D)
         positions = sine_positions(grid, self.config.channels, memory)
@@ -192,12 +155,6 @@ class MaskFormer(nn.Module):
         if self.config.pixel_layers:
             coarsest = memory.transpose(1, 2).unflatten(2, grid)
         features = self.pyramid([*finer, coarsest])
-        found = self.decode(memory, positions, features)
-        aux = dict(zip(self.aux_names, found[:-1], strict=True)) if self.training else {}
-        return QueryMasks(*found[-1], canvas=(x.shape[-2], x.shape[-1]), aux=aux)
-
-    def decode(self, memory: Tensor, positions: Tensor, features: Tensor) -> Sequence[QueryLayer]:
-        """Map cells (N, T, D) at positions (T, D) and features to what queries predict after each layer, or last."""
         key = memory + positions
         x = torch.zeros_like(self.query_positions).expand(memory.shape[0], -1, -1)
         found = []
@@ -206,11 +163,6 @@ class MaskFormer(nn.Module):
             if self.training or index == len(self.layers) - 1:
                 found.append(self.predicted(x, features))
         return found
-
-    def predicted(self, x: Tensor, features: Tensor) -> QueryLayer:
-        """Map queries (N, Q, D) and features (N, F, h, w) to classes and masks."""
-        x = self.norm(x)
-        return QueryLayer(self.classifier(x), exact_mask_logits(self.mask_embedding(x), features))
 
 
 ARCHITECTURE = Architecture(
@@ -231,15 +183,5 @@ ARCHITECTURE = Architecture(
         "maskformer_swin_b": {"encoder": "swin_base", "encoder_options": {"window": 12}},
         "maskformer_swin_l": {"encoder": "swin_large", "encoder_options": {"window": 12}},
     },
-    tiny={
-        "encoder": "resnet18_w8",
-        "queries": 6,
-        "channels": 8,
-        "mask_channels": 8,
-        "heads": 2,
-        "pixel_layers": 1,
-        "layers": 2,
-        "hidden": 8,
-        "groups": 2,
-    },
+    tiny={"encoder": "resnet18_w8", "pixel_layers": 1, "layers": 2, **TINY},
 )

@@ -29,27 +29,13 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from segatlas.encoders.spec import EncoderSpec, create_encoder
+from segatlas.encoders.spec import EncoderSpec
 from segatlas.errors import UsageError
-from segatlas.layers.deformable_pixel_decoder import DecodedMaps, DeformablePixelDecoder
-from segatlas.layers.padding import pad_to_multiple
-from segatlas.layers.query_decoder import (
-    MaskedLayer,
-    MaskEmbedding,
-    PlainLayer,
-    allowed_cells,
-    exact_mask_logits,
-    mask_logits,
-    resized,
-    sine_positions,
-    start_matrices,
-)
+from segatlas.layers.query_decoder import PlainLayer, sine_positions, start_matrices
 from segatlas.models.architecture import Architecture, require_at_least
 from segatlas.models.needs import Needs
-from segatlas.structures import Inputs, QueryLayer, QueryMasks, image_of
-
-LEVELS = 3
-"""Maps that queries look at, in all published networks."""
+from segatlas.models.query_network import TINY_MASKED, MaskedQueryConfig, MaskedQueryNetwork
+from segatlas.structures import QueryMasks
 
 WORDS = 77
 """Numbers that stand for the words of a task; 0 behind the last one."""
@@ -64,56 +50,26 @@ TASK_WORDS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class OneFormerConfig:
-    """Settings of a OneFormer.
+class OneFormerConfig(MaskedQueryConfig):
+    """Settings of a OneFormer; of its queries the last one is the task token.
 
-    num_classes: classes, K.
-    in_channels: channels of the image, C.
-    encoder: an encoder and its options; its last four maps are used.
     asked_for: what the network is told to give.
-    queries: how many objects and kinds of stuff there may be in an image, and the task token, Q.
-    channels: width of queries and maps, D.
-    mask_channels: channels of the map that masks are made of, F.
-    heads: attention heads, in all decoders.
-    pixel_layers: layers of the pixel decoder's transformer.
-    pixel_hidden: width of their feed-forward parts.
-    points: places that a head of the pixel decoder looks at in each map.
-    groups: of the pixel decoder's group norms.
-    first_layers: layers in which queries look at all of the features.
-    layers: layers of masked attention behind them.
-    hidden: width of the feed-forward parts of both.
+    first_layers: layers in which queries look at all of the features, before those of masked attention.
     dropout: fraction dropped in the first layers while training.
-    padding: images grow right and bottom to multiples of so many pixels.
     """
 
-    num_classes: int
-    in_channels: int = 3
     encoder: EncoderSpec = EncoderSpec(name="swin_tiny")
-    asked_for: Literal["panoptic", "instance", "semantic"] = "panoptic"
     queries: int = 150
-    channels: int = 256
-    mask_channels: int = 256
-    heads: int = 8
-    pixel_layers: int = 6
-    pixel_hidden: int = 1024
-    points: int = 4
-    groups: int = 32
+    asked_for: Literal["panoptic", "instance", "semantic"] = "panoptic"
     first_layers: int = 2
-    layers: int = 9
-    hidden: int = 2048
     dropout: float = 0.1
-    padding: int = 32
 
     def __post_init__(self) -> None:
-        require_at_least(self, num_classes=1, in_channels=1, queries=2, channels=4, mask_channels=1, heads=1)
-        require_at_least(self, pixel_layers=1, pixel_hidden=1, points=1, groups=1, layers=1, hidden=1, padding=1)
-        require_at_least(self, first_layers=0, dropout=0)
-        for name, parts in (("heads", self.heads), ("groups", self.groups)):
-            if self.channels % parts:
-                raise UsageError(f"{name}: got {parts}, expected a divisor of {self.channels} (channels)")
+        require_at_least(self, queries=2, first_layers=0, dropout=0)
         if self.channels % 4 or self.mask_channels % 4:
             found = f"{self.channels} and {self.mask_channels}"
             raise UsageError(f"channels, mask_channels: got {found}, expected multiples of 4")
+        super().__post_init__()
 
 
 class FirstLook(nn.Module):
@@ -143,7 +99,7 @@ class FirstLook(nn.Module):
         return out
 
 
-class OneFormer(nn.Module):
+class OneFormer(MaskedQueryNetwork):
     """Encoder, pixel decoder, task token, queries, layers of masked attention: classes and masks.
 
     Parameters: `encoder`; `pixel_decoder`; `task_embedding`, `first_look`; `query_positions` (Q, D), `level_embedding`
@@ -151,49 +107,14 @@ class OneFormer(nn.Module):
     """
 
     def __init__(self, config: OneFormerConfig):
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.words: Sequence[int] = TASK_WORDS[config.asked_for]
-        self.encoder = create_encoder(config.encoder, in_channels=config.in_channels)
-        if len(self.encoder.channels) <= LEVELS:
-            found = len(self.encoder.channels)
-            raise UsageError(f"encoder: {config.encoder.name} gives {found} maps, expected {LEVELS + 1} or more")
         width = config.channels
-        self.pixel_decoder = DeformablePixelDecoder(
-            self.encoder.channels[-LEVELS - 1 :],
-            width,
-            config.mask_channels,
-            levels=LEVELS,
-            layers=config.pixel_layers,
-            hidden=config.pixel_hidden,
-            heads=config.heads,
-            points=config.points,
-            groups=config.groups,
-        )
         self.task_embedding = nn.Sequential(nn.Linear(WORDS, width), nn.ReLU(), nn.Linear(width, width))
         self.first_look = FirstLook(config)
-        self.query_positions = nn.Parameter(torch.randn(config.queries, width))
-        self.level_embedding = nn.Parameter(torch.randn(LEVELS, width))
-        self.layers = nn.ModuleList(
-            MaskedLayer(width, heads=config.heads, hidden=config.hidden) for _ in range(config.layers)
-        )
-        self.norm = nn.LayerNorm(width)
-        self.classifier = nn.Linear(width, config.num_classes + 1)
-        self.mask_embedding = MaskEmbedding(width, config.mask_channels)
+        self.add_layers()
         for part in (self.layers, self.first_look.layers, self.task_embedding):
             start_matrices(part)
-
-    @property
-    def aux_names(self) -> tuple[str, ...]:
-        """Return the names of what training gives besides: what queries predict before each layer."""
-        return tuple(f"layer_{index}" for index in range(len(self.layers)))
-
-    def forward(self, inputs: Tensor | Inputs) -> QueryMasks:
-        """Map a normalised image (N, C, H, W) to classes and masks of queries, in training to those of all layers."""
-        x = pad_to_multiple(image_of(inputs), self.config.padding)
-        found = self.decode(self.pixel_decoder(self.encoder(x)[-LEVELS - 1 :]))
-        aux = dict(zip(self.aux_names, found[:-1], strict=True)) if self.training else {}
-        return QueryMasks(*found[-1], canvas=(x.shape[-2], x.shape[-1]), aux=aux)
 
     def task_token(self) -> Tensor:
         """Return what stands for the task (1, D): made of the numbers of its words, too large for half precision."""
@@ -204,29 +125,11 @@ class OneFormer(nn.Module):
             token: Tensor = self.norm(self.task_embedding(words))
         return token
 
-    def decode(self, maps: DecodedMaps) -> list[QueryLayer]:
-        """Map what the pixel decoder gives to what queries predict: before the first layer and after each, or last."""
+    def first_queries(self, features: Tensor) -> Tensor:
+        """Return what queries made of the task token are after their look at the features, and the token: (N, Q, D)."""
         token = self.task_token()
-        x = self.first_look(token, self.query_positions[:-1], maps.features)
-        x = torch.cat([x, token.to(x.dtype).expand(x.shape[0], 1, -1)], dim=1)  # (N, Q, D)
-        values = [cells + level for cells, level in zip(maps.cells, self.level_embedding, strict=True)]
-        keys = [x + sine_positions(grid, x.shape[2], x) for x, grid in zip(values, maps.grids, strict=True)]
-        small = [] if self.training else [resized(maps.features, grid) for grid in maps.grids[: len(self.layers)]]
-        found = []
-        for index, layer in enumerate(self.layers):
-            level = index % LEVELS
-            if self.training:
-                found.append(self.predicted(x, maps.features))
-                logits = resized(found[-1].mask_logits.detach(), maps.grids[level])
-            else:
-                logits = mask_logits(self.mask_embedding(self.norm(x)), small[level])
-            x = layer(x, self.query_positions, keys[level], values[level], allowed_cells(logits))
-        return [*found, self.predicted(x, maps.features)]
-
-    def predicted(self, x: Tensor, features: Tensor) -> QueryLayer:
-        """Map queries (N, Q, D) and features (N, F, h, w) to classes and masks."""
-        x = self.norm(x)
-        return QueryLayer(self.classifier(x), exact_mask_logits(self.mask_embedding(x), features))
+        x = self.first_look(token, self.query_positions[:-1], features)
+        return torch.cat([x, token.to(x.dtype).expand(x.shape[0], 1, -1)], dim=1)
 
 
 ARCHITECTURE = Architecture(
@@ -246,18 +149,5 @@ ARCHITECTURE = Architecture(
             "queries": 250,
         },
     },
-    tiny={
-        "encoder": {"name": "swin_w8", "drop_path": 0.0},
-        "queries": 6,
-        "channels": 8,
-        "mask_channels": 8,
-        "heads": 2,
-        "pixel_layers": 1,
-        "pixel_hidden": 8,
-        "points": 2,
-        "groups": 2,
-        "first_layers": 1,
-        "layers": 3,
-        "hidden": 8,
-    },
+    tiny={"encoder": {"name": "swin_w8", "drop_path": 0.0}, "first_layers": 1, **TINY_MASKED},
 )

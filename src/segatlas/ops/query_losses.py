@@ -13,12 +13,12 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from segatlas.errors import CostError
-from segatlas.ops.assignment import assigned
 from segatlas.ops.query_truth import QueryTruth
 from segatlas.structures import QueryLayer
 
@@ -151,7 +151,9 @@ class MatchedQueries(NamedTuple):
 def matched(
     layer: QueryLayer, truths: Sequence[QueryTruth], terms: MaskTerms, weights: Weights
 ) -> list[MatchedQueries]:
-    """Return of each image which query stands for which object, at the lowest sum of costs.
+    """Return of each image which query stands for which object, at the lowest sum of costs, by rising query.
+
+    Of several assignments of the same sum it is the one that scipy finds, the same one at every call.
 
     Raises:
         CostError: a cost is not finite; it says of which images.
@@ -168,7 +170,8 @@ def matched(
         if not np.isfinite(table).all():
             wrong.append(index)
             continue
-        pairs.append(MatchedQueries(*(torch.from_numpy(one).to(truth.classes.device) for one in assigned(table))))
+        pair = (torch.from_numpy(one).to(truth.classes.device) for one in linear_sum_assignment(table))
+        pairs.append(MatchedQueries(*pair))
     if wrong:
         raise CostError("the costs of matching queries with true objects are not finite", wrong)
     return pairs

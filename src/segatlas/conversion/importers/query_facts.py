@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from segatlas.checkpoint.preprocessing import InferenceMode
 from segatlas.config.objects import CLASS_MAPS_OF_QUERIES, ObjectRule
 from segatlas.conversion.importers.foreign import ForeignWeights
 from segatlas.data.datasets import dataset_class
@@ -61,6 +62,11 @@ def things_of(classes: int, things: int | None) -> tuple[bool, ...]:
     if count is not None:
         return tuple(index < count for index in range(classes))
     return (dataset_class(WITH_THINGS[classes]).things or ()) if classes in WITH_THINGS else ()
+
+
+def square_windows(side: int) -> InferenceMode:
+    """Return prediction by squares side by side along the longer side, the last one moved back to the border."""
+    return InferenceMode(mode="slide", crop=(side, side), stride=(side, side))
 
 
 def with_score(rule: ObjectRule, settings: Mapping[str, Any], names: Sequence[str]) -> ObjectRule:

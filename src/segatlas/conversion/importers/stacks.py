@@ -26,6 +26,18 @@ class Stack:
     ours: Mapping[str, int]
 
 
+def attention_stacks(places: Mapping[str, str]) -> list[Stack]:
+    """Return how queries, keys and values of torch's attention, which lie in one matrix, lie in ours, which has three.
+
+    places: beginning of the names of an attention's tensors there -> here.
+    """
+    return [
+        Stack(theirs={f"{theirs}.in_proj_{kind}": 1}, ours={f"{ours}.{part}.{kind}": 1 for part in "qkv"})
+        for theirs, ours in places.items()
+        for kind in ("weight", "bias")
+    ]
+
+
 def stack_to_ours(
     tensors: Mapping[str, Tensor], stacks: Sequence[Stack]
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
-
-from torch import Tensor
 
 from segatlas.config.objects import MASK2FORMER
 from segatlas.conversion.importers.detectron2.mask_queries import (
     EMBEDDINGS,
     PIXEL,
     PREDICTOR,
-    attention_stacks,
     conv_renames,
-    encoder_constants,
     encoder_fields,
     encoder_renames,
-    facts_of,
     head_fields,
+    query_importer,
 )
 from segatlas.conversion.importers.foreign import ForeignWeights
-from segatlas.conversion.importers.importer import Importer
 from segatlas.conversion.importers.renames import Renames
-from segatlas.conversion.importers.stacks import Stack
 from segatlas.errors import WeightsError
-from segatlas.models.mask2former import LEVELS, Mask2FormerConfig
+from segatlas.models.mask2former import Mask2FormerConfig
+from segatlas.models.query_network import LEVELS
 
 PIXEL_LAYER = f"{PIXEL}.transformer.encoder.layers"
 SELF, CROSS, HIDDEN = (
@@ -86,31 +81,13 @@ def renames(config: Mask2FormerConfig) -> Renames:
     ]
 
 
-def stacks(config: Mask2FormerConfig) -> Sequence[Stack]:
-    """See `Importer`."""
-    return [
-        *attention_stacks(f"{CROSS}.{{i}}.multihead_attn", "layers.{i}.cross_attention"),
-        *attention_stacks(f"{SELF}.{{i}}.self_attn", "layers.{i}.self_attention"),
-    ]
-
-
-def constants(config: Mask2FormerConfig) -> Mapping[str, Tensor]:
-    """See `Importer`."""
-    return encoder_constants(config.encoder)
-
-
-def card_fields(file: ForeignWeights, config: Mask2FormerConfig) -> Mapping[str, Any]:
-    """See `Importer`."""
-    return facts_of(file, config, MASK2FORMER)
-
-
-IMPORTER = Importer(
-    source="detectron2",
-    architecture="mask2former",
+IMPORTER = query_importer(
+    "mask2former",
+    MASK2FORMER,
     recognise=recognise,
     renames=renames,
-    stacks=stacks,
-    dropped=("criterion", "pixel_mean", "pixel_std"),
-    constants=constants,
-    card_fields=card_fields,
+    attention={
+        f"{CROSS}.{{i}}.multihead_attn": "layers.{i}.cross_attention",
+        f"{SELF}.{{i}}.self_attn": "layers.{i}.self_attention",
+    },
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -14,9 +14,10 @@ from segatlas.checkpoint.preprocessing import default_preprocessing
 from segatlas.config.objects import ObjectRule
 from segatlas.conversion.importers.detectron2.stages import body_renames
 from segatlas.conversion.importers.foreign import ForeignWeights
+from segatlas.conversion.importers.importer import Importer
 from segatlas.conversion.importers.query_facts import ZOO_LICENCE, query_facts, with_score
 from segatlas.conversion.importers.renames import Renames
-from segatlas.conversion.importers.stacks import Stack
+from segatlas.conversion.importers.stacks import attention_stacks
 from segatlas.conversion.importers.stages import resnet_name
 from segatlas.encoders.spec import EncoderSpec
 from segatlas.encoders.swin import SIZES, STRIDES, SwinOptions, distances
@@ -109,14 +110,6 @@ def encoder_constants(encoder: EncoderSpec) -> Mapping[str, Tensor]:
     }
 
 
-def attention_stacks(theirs: str, ours: str) -> Sequence[Stack]:
-    """Return how the queries, keys and values of torch's attention lie in ours."""
-    return [
-        Stack(theirs={f"{theirs}.in_proj_{kind}": 1}, ours={f"{ours}.{part}.{kind}": 1 for part in "qkv"})
-        for kind in ("weight", "bias")
-    ]
-
-
 def conv_renames(theirs: str, ours: str) -> Renames:
     """Return the table of a convolution whose norm lies below it."""
     return [(f"{theirs}.norm", f"{ours}.norm"), (theirs, f"{ours}.conv")]
@@ -128,3 +121,32 @@ EMBEDDINGS: Renames = (
     *((f"{PREDICTOR}.mask_embed.layers.{index}", f"mask_embedding.{2 * index}") for index in range(3)),
 )
 """What is called alike in both."""
+
+
+def query_importer(
+    architecture: str,
+    rule: ObjectRule,
+    *,
+    recognise: Callable[[ForeignWeights], Mapping[str, Any] | None],
+    renames: Callable[[Any], Renames],
+    attention: Mapping[str, str],
+) -> Importer:
+    """Return the importer of an architecture.
+
+    Args:
+        architecture: our name of it.
+        rule: how the authors make objects and segments.
+        recognise: see `Importer`.
+        renames: see `Importer`.
+        attention: beginning of the names of an attention's tensors there -> here.
+    """
+    return Importer(
+        source="detectron2",
+        architecture=architecture,
+        recognise=recognise,
+        renames=renames,
+        stacks=lambda config: attention_stacks(attention),
+        dropped=("criterion", "pixel_mean", "pixel_std"),
+        constants=lambda config: encoder_constants(config.encoder),
+        card_fields=lambda file, config: facts_of(file, config, rule),
+    )

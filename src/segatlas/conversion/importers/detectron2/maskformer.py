@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
-
-from torch import Tensor
 
 from segatlas.config.objects import MMDET_MASKFORMER
 from segatlas.conversion.importers.detectron2.mask_queries import (
     EMBEDDINGS,
     PIXEL,
     PREDICTOR,
-    attention_stacks,
     conv_renames,
-    encoder_constants,
     encoder_fields,
     encoder_renames,
-    facts_of,
     head_fields,
+    query_importer,
 )
 from segatlas.conversion.importers.foreign import ForeignWeights
-from segatlas.conversion.importers.importer import Importer
 from segatlas.conversion.importers.renames import Renames
-from segatlas.conversion.importers.stacks import Stack
 from segatlas.errors import WeightsError
 from segatlas.models.maskformer import LEVELS, MaskFormerConfig
 
@@ -73,32 +67,14 @@ def renames(config: MaskFormerConfig) -> Renames:
     ]
 
 
-def stacks(config: MaskFormerConfig) -> Sequence[Stack]:
-    """See `Importer`."""
-    return [
-        *attention_stacks(f"{LAYER}.{{i}}.multihead_attn", "layers.{i}.cross_attention"),
-        *attention_stacks(f"{LAYER}.{{i}}.self_attn", "layers.{i}.self_attention"),
-        *attention_stacks(f"{PIXEL_LAYER}.{{i}}.self_attn", "pixel_layers.{i}.self_attention"),
-    ]
-
-
-def constants(config: MaskFormerConfig) -> Mapping[str, Tensor]:
-    """See `Importer`."""
-    return encoder_constants(config.encoder)
-
-
-def card_fields(file: ForeignWeights, config: MaskFormerConfig) -> Mapping[str, Any]:
-    """See `Importer`."""
-    return facts_of(file, config, MMDET_MASKFORMER)
-
-
-IMPORTER = Importer(
-    source="detectron2",
-    architecture="maskformer",
+IMPORTER = query_importer(
+    "maskformer",
+    MMDET_MASKFORMER,
     recognise=recognise,
     renames=renames,
-    stacks=stacks,
-    dropped=("criterion", "pixel_mean", "pixel_std"),
-    constants=constants,
-    card_fields=card_fields,
+    attention={
+        f"{LAYER}.{{i}}.multihead_attn": "layers.{i}.cross_attention",
+        f"{LAYER}.{{i}}.self_attn": "layers.{i}.self_attention",
+        f"{PIXEL_LAYER}.{{i}}.self_attn": "pixel_layers.{i}.self_attention",
+    },
 )

@@ -10,7 +10,7 @@ from segatlas.checkpoint.preprocessing import default_preprocessing
 from segatlas.config.objects import MASK2FORMER
 from segatlas.conversion.importers.foreign import ForeignWeights
 from segatlas.conversion.importers.importer import Importer
-from segatlas.conversion.importers.query_facts import WITH_THINGS, query_facts
+from segatlas.conversion.importers.query_facts import WITH_THINGS, query_facts, square_windows
 from segatlas.conversion.importers.renames import Renames
 from segatlas.conversion.importers.vit import dino_options, image_size
 from segatlas.encoders.vit import FORMS
@@ -96,7 +96,8 @@ def card_fields(file: ForeignWeights, config: EoMTConfig) -> Mapping[str, Any]:
     found = query_facts(file, config.num_classes, MASK2FORMER, task=told)
     side = config.encoder.options.image_size[0]
     resize = f"short:{side}" if of_class_maps else f"fit:{side}x{side}"
-    return {**found, "preprocessing": replace(default_preprocessing(config.in_channels), resize=resize)}
+    found["preprocessing"] = replace(default_preprocessing(config.in_channels), resize=resize)
+    return found | {"inference": square_windows(side)} if of_class_maps else found
 
 
 IMPORTER = Importer(

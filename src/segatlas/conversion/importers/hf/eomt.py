@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from segatlas.config.objects import TRANSFORMERS_EOMT
+from segatlas.config.objects import TRANSFORMERS_EOMT, TRANSFORMERS_EOMT_CLASS_MAPS
 from segatlas.conversion.importers.foreign import ForeignWeights
+from segatlas.conversion.importers.hf.mask_queries import class_weights
 from segatlas.conversion.importers.importer import Change, Importer
-from segatlas.conversion.importers.query_facts import query_facts, things_of
+from segatlas.conversion.importers.query_facts import query_facts, square_windows, things_of
 from segatlas.conversion.importers.renames import Renames
 from segatlas.conversion.importers.stacks import Stack
 from segatlas.conversion.importers.vit import dino_options, image_size
@@ -96,13 +96,16 @@ def _padded_to(file: ForeignWeights) -> int | None:
 
 
 def card_fields(file: ForeignWeights, config: EoMTConfig) -> Mapping[str, Any]:
-    """See `Importer`. Images that are split are for class maps."""
+    """See `Importer`. Images that are split are for class maps, and are predicted by windows."""
     task = None
-    if file.stated("preprocessor_config.do_split_image"):
+    split = file.stated("preprocessor_config.do_split_image")
+    if split:
         task = "semantic"
     elif config.padded_to is not None:
         task = "panoptic" if things_of(config.num_classes, None) else "instance"
-    return query_facts(file, config.num_classes, TRANSFORMERS_EOMT, task=task)
+    found = query_facts(file, config.num_classes, TRANSFORMERS_EOMT, task=task, class_maps=TRANSFORMERS_EOMT_CLASS_MAPS)
+    side = file.stated("preprocessor_config.size.shortest_edge")
+    return found | {"inference": square_windows(side)} if split and isinstance(side, int) else found
 
 
 HEAD: Renames = (
@@ -176,9 +179,7 @@ def _unbatched(rows: Tensor) -> Tensor:
 
 def constants(config: EoMTConfig) -> Mapping[str, Tensor]:
     """See `Importer`. A part of the library's loss stands in all files."""
-    weights = torch.ones(config.num_classes + 1)
-    weights[-1] = 0.1
-    return {"criterion.empty_weight": weights}
+    return class_weights(config.num_classes)
 
 
 IMPORTER = Importer(

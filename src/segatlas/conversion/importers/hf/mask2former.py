@@ -13,79 +13,52 @@ from segatlas.conversion.importers.hf import swin
 from segatlas.conversion.importers.hf.mask_queries import (
     DECODER,
     ENCODER,
+    SWIN,
     TRANSFORMER,
+    class_weights,
     encoder_fields,
-    padding,
+    facts_of,
+    masked_renames,
+    pixel_fields,
     require_form,
 )
 from segatlas.conversion.importers.importer import Importer
-from segatlas.conversion.importers.mmseg.mask_queries import attention_stack
-from segatlas.conversion.importers.query_facts import ZOO_LICENCE, query_facts
 from segatlas.conversion.importers.renames import Renames
-from segatlas.conversion.importers.stacks import Stack
-from segatlas.models.mask2former import LEVELS, Mask2FormerConfig
+from segatlas.conversion.importers.stacks import Stack, attention_stacks
+from segatlas.models.mask2former import Mask2FormerConfig
 
-SWIN, LAYER, PIXEL_LAYER = f"{ENCODER}.swin", f"{TRANSFORMER}.decoder.layers", f"{DECODER}.encoder.layers"
-RULE = TRANSFORMERS_MASK2FORMER
-NORMS = [f"{ENCODER}.hidden_states_norms.stage{stage + 1}" for stage in range(4)]
+LAYER = f"{TRANSFORMER}.decoder.layers"
 
 
 def recognise(file: ForeignWeights) -> Mapping[str, Any] | None:
     """See `Importer`."""
-    if not file.has(
-        f"{PIXEL_LAYER}.0.self_attn.sampling_offsets", f"{TRANSFORMER}.queries_features", "class_predictor"
-    ):
+    offsets = f"{DECODER}.encoder.layers.0.self_attn.sampling_offsets"
+    if not file.has(offsets, f"{TRANSFORMER}.queries_features", "class_predictor"):
         return None
     encoder = encoder_fields(file, SWIN, ENCODER)
     if encoder is None:
         return None
     fixed = {"activation_function": "relu", "pre_norm": False, "enforce_input_projection": False, "common_stride": 4}
     require_form(file, fixed)
-    heads = file.setting("num_attention_heads", 8)
-    rows = file.shape(f"{PIXEL_LAYER}.0.self_attn.attention_weights.weight")[0]
     queries, width = file.shape(f"{TRANSFORMER}.queries_features.weight")
     return {
         **encoder,
+        **pixel_fields(file, file.setting("num_attention_heads", 8)),
         "num_classes": file.shape("class_predictor.weight")[0] - 1,
         "queries": queries,
         "channels": width,
-        "mask_channels": file.shape(f"{DECODER}.mask_projection.weight")[0],
-        "heads": heads,
-        "points": rows // (LEVELS * heads),
-        "pixel_layers": file.count(f"{PIXEL_LAYER}.{{i}}"),
-        "pixel_hidden": file.shape(f"{PIXEL_LAYER}.0.fc1.weight")[0],
         "layers": file.count(f"{LAYER}.{{i}}"),
         "hidden": file.shape(f"{LAYER}.0.fc1.weight")[0],
         "dropout": file.stated("dropout") or 0.0,
-        "padding": padding(file),
     }
 
 
 def renames(config: Mask2FormerConfig) -> Renames:
     """See `Importer`. The library's group norms have 32 groups always."""
-    pixel, ours = f"{PIXEL_LAYER}.{{i}}", "pixel_decoder.layers.{i}"
     layer = f"{LAYER}.{{i}}"
     return [
-        *swin.block_renames(SWIN),
-        *swin.other_renames(SWIN, NORMS),
-        *swin.block_renames_before_5(ENCODER),
-        *swin.other_renames(ENCODER, NORMS),
-        (f"{DECODER}.input_projections.{{i}}.0", "pixel_decoder.project.{i}.conv"),
-        (f"{DECODER}.input_projections.{{i}}.1", "pixel_decoder.project.{i}.norm"),
-        (f"{pixel}.self_attn_layer_norm", f"{ours}.norm1"),
-        (f"{pixel}.self_attn", f"{ours}.attention"),
-        (f"{pixel}.fc1", f"{ours}.feed_forward.fc1"),
-        (f"{pixel}.fc2", f"{ours}.feed_forward.fc2"),
-        (f"{pixel}.final_layer_norm", f"{ours}.norm2"),
-        (f"{DECODER}.level_embed", "pixel_decoder.level_embedding"),
-        (f"{DECODER}.adapter_1.0", "pixel_decoder.lateral.0.conv"),
-        (f"{DECODER}.adapter_1.1", "pixel_decoder.lateral.0.norm"),
-        (f"{DECODER}.layer_1.0", "pixel_decoder.output.0.conv"),
-        (f"{DECODER}.layer_1.1", "pixel_decoder.output.0.norm"),
-        (f"{DECODER}.mask_projection", "pixel_decoder.mask_features"),
+        *masked_renames(),
         (f"{TRANSFORMER}.queries_features.weight", "queries"),
-        (f"{TRANSFORMER}.queries_embedder.weight", "query_positions"),
-        (f"{TRANSFORMER}.level_embed.weight", "level_embedding"),
         *((f"{layer}.self_attn.{part}_proj", f"layers.{{i}}.self_attention.{part}") for part in "qkv"),
         (f"{layer}.self_attn.out_proj", "layers.{i}.self_attention.proj"),
         (f"{layer}.cross_attn.out_proj", "layers.{i}.cross_attention.proj"),
@@ -102,19 +75,18 @@ def renames(config: Mask2FormerConfig) -> Renames:
 
 def stacks(config: Mask2FormerConfig) -> Sequence[Stack]:
     """See `Importer`."""
-    cross = [attention_stack(f"{LAYER}.{{i}}.cross_attn", "layers.{i}.cross_attention", k) for k in ("weight", "bias")]
+    cross = attention_stacks({f"{LAYER}.{{i}}.cross_attn": "layers.{i}.cross_attention"})
     return [*cross, swin.block_stack(SWIN), swin.block_stack_before_5(ENCODER)]
 
 
 def constants(config: Mask2FormerConfig) -> Mapping[str, Tensor]:
     """See `Importer`."""
-    return swin.unused_norm(f"{SWIN}.layernorm", config.encoder)
+    return {**swin.unused_norm(f"{SWIN}.layernorm", config.encoder), **class_weights(config.num_classes)}
 
 
 def card_fields(file: ForeignWeights, config: Mask2FormerConfig) -> Mapping[str, Any]:
-    """See `Importer`. Nothing there tells the task, nor whose the weights are."""
-    file.note(f"licence: what facebook/mask2former-* publish is {ZOO_LICENCE}; the file does not tell whose it is")
-    return query_facts(file, config.num_classes, RULE, class_maps=RULE)
+    """See `Importer`."""
+    return facts_of(file, config.num_classes, TRANSFORMERS_MASK2FORMER, "facebook/mask2former-*")
 
 
 IMPORTER = Importer(

@@ -14,12 +14,13 @@ from segatlas.conversion.importers.hf.mask_queries import (
     DECODER,
     ENCODER,
     TRANSFORMER,
+    class_weights,
     encoder_fields,
+    facts_of,
     padding,
     require_form,
 )
 from segatlas.conversion.importers.importer import Importer
-from segatlas.conversion.importers.query_facts import ZOO_LICENCE, query_facts
 from segatlas.conversion.importers.renames import Renames
 from segatlas.conversion.importers.stacks import Stack
 from segatlas.encoders.swin import SIZES
@@ -27,7 +28,6 @@ from segatlas.errors import WeightsError
 from segatlas.models.maskformer import LEVELS, MaskFormerConfig
 
 SWIN, LAYER, PYRAMID = f"{ENCODER}.model", f"{TRANSFORMER}.decoder.layers", f"{DECODER}.fpn"
-RULE = TRANSFORMERS_MASKFORMER
 NORMS = [f"{ENCODER}.hidden_states_norms.{stage}" for stage in range(4)]
 
 
@@ -114,13 +114,16 @@ def constants(config: MaskFormerConfig) -> Mapping[str, Tensor]:
     """See `Importer`."""
     if config.encoder.name not in SIZES:
         return {}
-    return swin.unused_norm(f"{SWIN}.layernorm", config.encoder)
+    return {
+        **swin.unused_norm(f"{SWIN}.layernorm", config.encoder),
+        **swin.indices_before_5(SWIN, config.encoder),
+        **class_weights(config.num_classes),
+    }
 
 
 def card_fields(file: ForeignWeights, config: MaskFormerConfig) -> Mapping[str, Any]:
-    """See `Importer`. Nothing there tells the task, nor whose the weights are."""
-    file.note(f"licence: what facebook/maskformer-* publish is {ZOO_LICENCE}; the file does not tell whose it is")
-    return query_facts(file, config.num_classes, RULE, class_maps=RULE)
+    """See `Importer`."""
+    return facts_of(file, config.num_classes, TRANSFORMERS_MASKFORMER, "facebook/maskformer-*")
 
 
 IMPORTER = Importer(

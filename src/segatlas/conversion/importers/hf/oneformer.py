@@ -9,42 +9,42 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from segatlas.config.objects import TRANSFORMERS_MASKFORMER
+from segatlas.config.objects import ONEFORMER_OBJECTS, TRANSFORMERS_MASKFORMER
 from segatlas.conversion.importers.foreign import ForeignWeights
 from segatlas.conversion.importers.hf import swin
 from segatlas.conversion.importers.hf.mask_queries import (
     DECODER,
     ENCODER,
+    SWIN,
     TRANSFORMER,
+    class_weights,
     encoder_fields,
-    padding,
+    masked_renames,
+    pixel_fields,
     require_form,
 )
 from segatlas.conversion.importers.importer import Importer
-from segatlas.conversion.importers.mmseg.mask_queries import attention_stack
 from segatlas.conversion.importers.query_facts import query_facts, things_of
 from segatlas.conversion.importers.renames import Renames
-from segatlas.conversion.importers.stacks import Stack
+from segatlas.conversion.importers.stacks import Stack, attention_stacks
 from segatlas.errors import WeightsError
 from segatlas.models.oneformer import TASK_WORDS, WORDS, OneFormerConfig
 
-_PIXELS, _QUERIES = DECODER, f"{TRANSFORMER}.decoder"
+_QUERIES = f"{TRANSFORMER}.decoder"
 _FIRST = f"{_QUERIES}.query_transformer.decoder"
 _TASK = "model.task_encoder.task_mlp.layers"
-SWIN = f"{ENCODER}.swin"
 RULE = TRANSFORMERS_MASKFORMER
-NORMS = [f"{ENCODER}.hidden_states_norms.stage{stage + 1}" for stage in range(4)]
 
 _FIXED = {"pre_norm": False, "enforce_input_proj": False, "use_task_norm": True, "norm": "GN", "common_stride": 4}
 """Setting -> the one value that ours has."""
 
-_WEIGHT_OF_NONE, _TEMPERATURE = 0.1, 0.07
-"""Of the library's loss, which stand in its files."""
+_TEMPERATURE = 0.07
+"""Of the library's loss, which stands in its files."""
 
 
 def recognise(file: ForeignWeights) -> Mapping[str, Any] | None:
     """See `Importer`."""
-    if not file.has(f"{_TASK}.0.0", f"{_FIRST}.norm", f"{_PIXELS}.level_embed", f"{_QUERIES}.class_embed"):
+    if not file.has(f"{_TASK}.0.0", f"{_FIRST}.norm", f"{DECODER}.level_embed", f"{_QUERIES}.class_embed"):
         return None
     encoder = encoder_fields(file, SWIN, ENCODER)
     if encoder is None:
@@ -56,41 +56,21 @@ def recognise(file: ForeignWeights) -> Mapping[str, Any] | None:
     asked = file.setting("task", "panoptic" if things_of(classes, None) else "instance")
     if asked not in TASK_WORDS:
         raise WeightsError(f"task = {asked!r}: expected {', '.join(TASK_WORDS)}")
-    width, heads = file.shape(f"{_QUERIES}.class_embed.weight")[1], file.setting("num_attention_heads", 8)
-    levels = file.shape(f"{_PIXELS}.level_embed")[0]
     return {
         **encoder,
+        **pixel_fields(file, file.setting("num_attention_heads", 8)),
         "asked_for": asked,
         "num_classes": classes,
         "queries": file.shape(f"{TRANSFORMER}.queries_embedder.weight")[0],
-        "channels": width,
-        "mask_channels": file.shape(f"{_PIXELS}.mask_projection.weight")[0],
-        "heads": heads,
-        "pixel_layers": file.count(f"{_PIXELS}.encoder.layers.{{i}}"),
-        "pixel_hidden": file.shape(f"{_PIXELS}.encoder.layers.0.fc1.weight")[0],
-        "points": file.shape(f"{_PIXELS}.encoder.layers.0.self_attn.attention_weights.weight")[0] // (heads * levels),
+        "channels": file.shape(f"{_QUERIES}.class_embed.weight")[1],
         "first_layers": file.count(f"{_FIRST}.layers.{{i}}"),
         "layers": file.count(f"{_QUERIES}.layers.{{i}}"),
         "hidden": file.shape(f"{_QUERIES}.layers.0.ffn.linear1.weight")[0],
         "dropout": OneFormerConfig.dropout if (stated := file.stated("dropout")) is None else stated,
-        "padding": padding(file),
     }
 
 
 _HEAD: Renames = (
-    (f"{_PIXELS}.level_embed", "pixel_decoder.level_embedding"),
-    (f"{_PIXELS}.input_projections.{{i}}.0", "pixel_decoder.project.{i}.conv"),
-    (f"{_PIXELS}.input_projections.{{i}}.1", "pixel_decoder.project.{i}.norm"),
-    (f"{_PIXELS}.encoder.layers.{{i}}.self_attn", "pixel_decoder.layers.{i}.attention"),
-    (f"{_PIXELS}.encoder.layers.{{i}}.self_attn_layer_norm", "pixel_decoder.layers.{i}.norm1"),
-    (f"{_PIXELS}.encoder.layers.{{i}}.fc1", "pixel_decoder.layers.{i}.feed_forward.fc1"),
-    (f"{_PIXELS}.encoder.layers.{{i}}.fc2", "pixel_decoder.layers.{i}.feed_forward.fc2"),
-    (f"{_PIXELS}.encoder.layers.{{i}}.final_layer_norm", "pixel_decoder.layers.{i}.norm2"),
-    (f"{_PIXELS}.adapter_1.0", "pixel_decoder.lateral.0.conv"),
-    (f"{_PIXELS}.adapter_1.1", "pixel_decoder.lateral.0.norm"),
-    (f"{_PIXELS}.layer_1.0", "pixel_decoder.output.0.conv"),
-    (f"{_PIXELS}.layer_1.1", "pixel_decoder.output.0.norm"),
-    (f"{_PIXELS}.mask_projection", "pixel_decoder.mask_features"),
     (f"{_TASK}.0.0", "task_embedding.0"),
     (f"{_TASK}.1.0", "task_embedding.2"),
     (f"{_QUERIES}.query_input_projection", "first_look.project"),
@@ -100,8 +80,6 @@ _HEAD: Renames = (
     (f"{_FIRST}.layers.{{i}}.linear2", "first_look.layers.{i}.feed_forward.fc2"),
     (f"{_FIRST}.layers.{{i}}", "first_look.layers.{i}"),
     (f"{_FIRST}.norm", "first_look.norm"),
-    (f"{TRANSFORMER}.queries_embedder.weight", "query_positions"),
-    (f"{TRANSFORMER}.level_embed.weight", "level_embedding"),
     (f"{_QUERIES}.layers.{{i}}.cross_attn.multihead_attn.out_proj", "layers.{i}.cross_attention.proj"),
     (f"{_QUERIES}.layers.{{i}}.cross_attn.norm", "layers.{i}.norm1"),
     *((f"{_QUERIES}.layers.{{i}}.self_attn.self_attn.{x}_proj", f"layers.{{i}}.self_attention.{x}") for x in "qkv"),
@@ -125,35 +103,30 @@ _ATTENTION = {
 
 def renames(config: OneFormerConfig) -> Renames:
     """See `Importer`. The library's group norms have 32 groups always."""
-    return [
-        *swin.block_renames(SWIN),
-        *swin.other_renames(SWIN, NORMS),
-        *swin.block_renames_before_5(ENCODER),
-        *swin.other_renames(ENCODER, NORMS),
-        *_HEAD,
-    ]
+    return [*masked_renames(), *_HEAD]
 
 
 def stacks(config: OneFormerConfig) -> Sequence[Stack]:
     """See `Importer`."""
-    stacked = [attention_stack(a, b, kind) for a, b in _ATTENTION.items() for kind in ("weight", "bias")]
-    return [*stacked, swin.block_stack(SWIN), swin.block_stack_before_5(ENCODER)]
+    return [*attention_stacks(_ATTENTION), swin.block_stack(SWIN), swin.block_stack_before_5(ENCODER)]
 
 
 def constants(config: OneFormerConfig) -> Mapping[str, Tensor]:
     """See `Importer`. Parts of the library's loss stand in all files."""
-    weights = torch.ones(config.num_classes + 1)
-    weights[-1] = _WEIGHT_OF_NONE
     return {
         **swin.unused_norm(f"{SWIN}.layernorm", config.encoder),
-        "criterion.empty_weight": weights,
+        **class_weights(config.num_classes),
         "criterion.logit_scale": torch.tensor(-math.log(_TEMPERATURE)),
     }
 
 
 def card_fields(file: ForeignWeights, config: OneFormerConfig) -> Mapping[str, Any]:
-    """See `Importer`. The weights do all tasks; the one asked for is stated, `task`, or taken to be all in one."""
-    return query_facts(file, config.num_classes, RULE, task=config.asked_for, class_maps=RULE)
+    """See `Importer`. The weights do all tasks; the one asked for is stated, `task`, or taken to be all in one.
+
+    Class maps and segments are the library's. Objects alone are the authors': the library composes them like segments.
+    """
+    rule = ONEFORMER_OBJECTS if config.asked_for == "instance" else RULE
+    return query_facts(file, config.num_classes, rule, task=config.asked_for, class_maps=RULE)
 
 
 IMPORTER = Importer(

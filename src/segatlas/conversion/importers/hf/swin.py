@@ -14,7 +14,7 @@ from segatlas.conversion.importers.hf.backbones import BackboneNames
 from segatlas.conversion.importers.renames import Renames
 from segatlas.conversion.importers.stacks import Stack
 from segatlas.encoders.spec import EncoderSpec
-from segatlas.encoders.swin import MLP_RATIO, PATCH_SIZE, SIZES, STRIDES, SwinOptions
+from segatlas.encoders.swin import MLP_RATIO, PATCH_SIZE, SIZES, STRIDES, SwinOptions, distances
 from segatlas.errors import WeightsError
 
 TABLE = "attention.relative_position_bias.relative_position_bias_table"
@@ -135,6 +135,16 @@ def index_before_5(root: str) -> tuple[str, ...]:
         for stage in range(len(STRIDES))
         for block in range(max(size.depths[stage] for size in SIZES.values()))
     )
+
+
+def indices_before_5(root: str, encoder: EncoderSpec) -> Mapping[str, Tensor]:
+    """Return these of an encoder by name."""
+    index = distances(encoder.options.window, torch.device("cpu"))
+    return {
+        f"{root}.encoder.layers.{stage}.blocks.{block}.attention.self.relative_position_index": index
+        for stage, depth in enumerate(SIZES[encoder.name].depths)
+        for block in range(depth)
+    }
 
 
 def unused_norm(name: str, encoder: EncoderSpec) -> Mapping[str, Tensor]:

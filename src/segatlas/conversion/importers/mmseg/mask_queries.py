@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from segatlas.conversion.importers.foreign import ForeignWeights
-from segatlas.conversion.importers.mmseg.backbones import encoder_fields, encoder_renames, encoder_stacks
+from segatlas.conversion.importers.importer import Importer
+from segatlas.conversion.importers.mmseg.backbones import (
+    encoder_changes,
+    encoder_constants,
+    encoder_fields,
+    encoder_renames,
+    encoder_stacks,
+)
 from segatlas.conversion.importers.mmseg.heads import image_channels
 from segatlas.conversion.importers.renames import Renames
-from segatlas.conversion.importers.stacks import Stack
+from segatlas.conversion.importers.stacks import Stack, attention_stacks
 from segatlas.errors import WeightsError
+from segatlas.models.mask2former import Mask2FormerConfig
+from segatlas.models.maskformer import MaskFormerConfig
 
 _NORMS: Renames = (("norms.0", "norm1"), ("norms.1", "norm2"), ("norms.2", "norm3"))
 _FEED_FORWARD: Renames = (("ffn.layers.0.0", "feed_forward.fc1"), ("ffn.layers.1", "feed_forward.fc2"))
@@ -103,12 +112,12 @@ def _shared_fields(file: ForeignWeights, head: str, *, padding: int) -> dict[str
     }
 
 
-def mask2former_renames(head: str, encoder: str) -> Renames:
+def mask2former_renames(head: str, config: Mask2FormerConfig) -> Renames:
     """Return the table of a Mask2Former."""
     pixel = f"{head}.pixel_decoder"
     theirs, ours = f"{pixel}.encoder.layers.{{i}}", "pixel_decoder.layers.{i}"
     return [
-        *encoder_renames(encoder),
+        *encoder_renames(config.encoder.name),
         *_below(f"{pixel}.input_convs.{{i}}", "pixel_decoder.project.{i}", _CONV),
         (f"{theirs}.self_attn", f"{ours}.attention"),
         *_below(theirs, ours, (*_FEED_FORWARD, *_NORMS[:2])),
@@ -122,12 +131,12 @@ def mask2former_renames(head: str, encoder: str) -> Renames:
     ]
 
 
-def maskformer_renames(head: str, encoder: str, pixel_layers: int) -> Renames:
-    """Return the table of a MaskFormer with so many layers on its coarsest map."""
-    pixel = f"{head}.pixel_decoder"
+def maskformer_renames(head: str, config: MaskFormerConfig) -> Renames:
+    """Return the table of a MaskFormer."""
+    pixel, pixel_layers = f"{head}.pixel_decoder", config.pixel_layers
     theirs, ours = f"{pixel}.encoder.layers.{{i}}", "pixel_layers.{i}"
     return [
-        *encoder_renames(encoder),
+        *encoder_renames(config.encoder.name),
         (f"{pixel}.encoder_in_proj" if pixel_layers else f"{head}.decoder_input_proj", "project"),
         (f"{theirs}.self_attn.attn.out_proj", f"{ours}.self_attention.proj"),
         *_below(theirs, ours, (*_FEED_FORWARD, *_NORMS[:2])),
@@ -156,17 +165,31 @@ def _below(theirs: str, ours: str, parts: Renames) -> Renames:
     return [(f"{theirs}.{one}", f"{ours}.{other}") for one, other in parts]
 
 
-def query_stacks(head: str, config: Any) -> Sequence[Stack]:
+def query_stacks(head: str, config: Any) -> list[Stack]:
     """Return how queries, keys and values lie in one matrix, in both decoders, and what the encoder's do."""
-    places = [
-        (f"{head}.transformer_decoder.layers.{{i}}.{part}_attn.attn", f"layers.{{i}}.{part}_attention")
-        for part in ("cross", "self")
-    ]
-    places.append((f"{head}.pixel_decoder.encoder.layers.{{i}}.self_attn.attn", "pixel_layers.{i}.self_attention"))
-    attention = [attention_stack(theirs, ours, kind) for theirs, ours in places for kind in ("weight", "bias")]
-    return [*attention, *encoder_stacks(config)]
+    layers = f"{head}.transformer_decoder.layers.{{i}}"
+    places = {f"{layers}.{part}_attn.attn": f"layers.{{i}}.{part}_attention" for part in ("cross", "self")}
+    places[f"{head}.pixel_decoder.encoder.layers.{{i}}.self_attn.attn"] = "pixel_layers.{i}.self_attention"
+    return [*attention_stacks(places), *encoder_stacks(config)]
 
 
-def attention_stack(theirs: str, ours: str, kind: str) -> Stack:
-    """Return how the queries, keys and values of torch's attention lie in ours; `kind` is "weight" or "bias"."""
-    return Stack(theirs={f"{theirs}.in_proj_{kind}": 1}, ours={f"{ours}.{part}.{kind}": 1 for part in "qkv"})
+def query_importer(
+    source: str,
+    architecture: str,
+    head: str,
+    *,
+    recognise: Callable[[ForeignWeights], Mapping[str, Any] | None],
+    renames: Callable[[str, Any], Renames],
+    card_fields: Callable[[ForeignWeights, Any], Mapping[str, Any]],
+) -> Importer:
+    """Return the importer of an architecture whose head is called `head`; for the rest see `Importer`."""
+    return Importer(
+        source=source,
+        architecture=architecture,
+        recognise=recognise,
+        renames=lambda config: renames(head, config),
+        changes=encoder_changes,
+        stacks=lambda config: query_stacks(head, config),
+        constants=encoder_constants,
+        card_fields=card_fields,
+    )

@@ -1,49 +1,17 @@
-"""MMSegmentation's MaskFormer, semantic, on its ResNet and Swin Transformer."""
+"""MMSegmentation's MaskFormer, semantic, on its ResNet and Swin Transformer. All are for class maps."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 from segatlas.config.objects import CLASS_MAPS_OF_QUERIES
-from segatlas.conversion.importers.foreign import ForeignWeights
-from segatlas.conversion.importers.importer import Importer
-from segatlas.conversion.importers.mmseg.backbones import encoder_changes, encoder_constants
-from segatlas.conversion.importers.mmseg.mask_queries import maskformer_fields, maskformer_renames, query_stacks
-from segatlas.conversion.importers.renames import Renames
-from segatlas.conversion.importers.stacks import Stack
-from segatlas.models.maskformer import MaskFormerConfig
+from segatlas.conversion.importers.mmseg.mask_queries import maskformer_fields, maskformer_renames, query_importer
 
 HEAD = "decode_head"
 
-
-def recognise(file: ForeignWeights) -> Mapping[str, Any] | None:
-    """See `Importer`."""
-    return maskformer_fields(file, HEAD)
-
-
-def renames(config: MaskFormerConfig) -> Renames:
-    """See `Importer`."""
-    return maskformer_renames(HEAD, config.encoder.name, config.pixel_layers)
-
-
-def stacks(config: MaskFormerConfig) -> Sequence[Stack]:
-    """See `Importer`."""
-    return query_stacks(HEAD, config)
-
-
-def card_fields(file: ForeignWeights, config: MaskFormerConfig) -> Mapping[str, Any]:
-    """See `Importer`: all are for class maps."""
-    return {"task": "semantic", "objects": CLASS_MAPS_OF_QUERIES}
-
-
-IMPORTER = Importer(
-    source="mmseg",
-    architecture="maskformer",
-    recognise=recognise,
-    renames=renames,
-    changes=encoder_changes,
-    stacks=stacks,
-    constants=encoder_constants,
-    card_fields=card_fields,
+IMPORTER = query_importer(
+    "mmseg",
+    "maskformer",
+    HEAD,
+    recognise=lambda file: maskformer_fields(file, HEAD),
+    renames=maskformer_renames,
+    card_fields=lambda file, config: {"task": "semantic", "objects": CLASS_MAPS_OF_QUERIES},
 )
