@@ -28,7 +28,12 @@ from segatlas.data.shapes import make_shapes
 from segatlas.hub.catalogue import find_published
 from segatlas.recipe import Config
 
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *(page for page in sorted((ROOT / "docs").rglob("*.md")) if not page.is_relative_to(ROOT / "docs" / "learn")),
+]
+"""All but the course, whose blocks `test_learn.py` runs and compares with what the pages show."""
 BARE = ("README.md", "docs/get-started.md")
 """Pages that make their own data and runs; the others start from what `stage` prepares."""
 DOWNLOADED = ("pspnet-r50-ade20k", "pspnet-r50-cityscapes")
