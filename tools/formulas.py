@@ -1,7 +1,7 @@
 """Formulas of the documentation as MathML, which browsers draw by themselves: no script, no font, no network.
 
-A hook of mkdocs (`hooks:` in mkdocs.yml): `pymdownx.arithmatex` marks what stands between dollars, and here it is turned
-into MathML. The sources stay LaTeX, which code hosts and notebooks draw, too. Only what the pages use is known, and
+A hook of mkdocs (`hooks:` in mkdocs.yml): `pymdownx.arithmatex` marks what stands between dollars, and here it becomes
+MathML. The sources stay LaTeX, which code hosts and notebooks draw, too. Only what the pages use is known, and
 anything else is an error that names it.
 """
 
@@ -61,9 +61,9 @@ ACCENTS = {"hat": "^", "bar": "¯"}
 LOWERED, LIFTED = "_", "^"
 
 
-def on_page_content(page: str, **given: object) -> str:
+def on_page_content(content: str, **given: object) -> str:
     """Replace the marked formulas of a page (HTML); mkdocs calls this for each page."""
-    return MARKED.sub(lambda found: mathml(html.unescape(found[2]), block=found[1] == "div"), page)
+    return MARKED.sub(lambda found: mathml(html.unescape(found[2]), block=found[1] == "div"), content)
 
 
 def formulas(markdown: str) -> Iterator[tuple[str, bool]]:
@@ -80,8 +80,8 @@ def mathml(tex: str, *, block: bool) -> str:
         ValueError: it holds a command that is not known here, or a brace without its partner.
     """
     reader = _Reader(tex, block=block)
-    inside = reader.row(end=None)
-    return f'<math xmlns="http://www.w3.org/1998/Math/MathML" display="{"block" if block else "inline"}">{inside}</math>'
+    display = "block" if block else "inline"
+    return f'<math xmlns="http://www.w3.org/1998/Math/MathML" display="{display}">{reader.row(end=None)}</math>'
 
 
 class _Reader:
@@ -127,7 +127,10 @@ class _Reader:
             return self.command(token[1:])
         if token[0].isdigit():
             return f"<mn>{token}</mn>"
-        return f"<mi>{token}</mi>" if token.isalpha() else f"<mo>{html.escape('−' if token == '-' else token)}</mo>"
+        if token.isalpha():
+            return f"<mi>{token}</mi>"
+        still = ' stretchy="false"' if token in "()[]|" else ""  # they grow after "left" alone
+        return f"<mo{still}>{html.escape('−' if token == '-' else token)}</mo>"
 
     def command(self, name: str) -> str:
         if name in LETTERS:

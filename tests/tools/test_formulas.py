@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 
 import pytest
+
 from formulas import formulas, mathml, on_page_content
 
 
