@@ -44,19 +44,18 @@ SIGNS = {
     "approx": "≈",
     "cap": "∩",
     "cup": "∪",
-    "quad": "\u2003",
     "ldots": "…",
     "top": "⊤",
     "lfloor": "⌊",
     "rfloor": "⌋",
     "mid": "|",
-    ",": "\u2009",
     "{": "{",
     "}": "}",
     "%": "%",
 }
 LIMITS = {"sum": "∑", "prod": "∏", "max": "max", "min": "min", "argmax": "arg max"}
 """What carries its limits below and above where a formula stands alone."""
+SPACES = {",": "0.17em", "quad": "1em"}
 ACCENTS = {"hat": "^", "bar": "¯"}
 LOWERED, LIFTED = "_", "^"
 
@@ -137,6 +136,8 @@ class _Reader:
             return f"<mi>{LETTERS[name]}</mi>"
         if name in SIGNS:
             return f"<mo>{SIGNS[name]}</mo>"
+        if name in SPACES:
+            return f'<mspace width="{SPACES[name]}"></mspace>'
         if name in LIMITS:
             return f"<mo>{LIMITS[name]}</mo>"
         if name in ("text", "mathrm"):

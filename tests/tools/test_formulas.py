@@ -32,6 +32,7 @@ def test_a_sum_has_its_limits_below_and_above_where_it_stands_alone_and_beside_i
 
 def test_words_stay_together_and_are_escaped():
     assert "<mtext>a &lt; b</mtext>" in mathml(r"\text{a < b}", block=False)
+    assert '<mspace width="0.17em"></mspace>' in mathml(r"h \, w", block=False)
     assert "<mi>softmax</mi>" in mathml(r"\mathrm{softmax}(z)", block=False)
 
 
