@@ -32,7 +32,12 @@ from segatlas.data.shapes import make_shapes
 from segatlas.hub.catalogue import find_published
 from segatlas.recipe import Config
 
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *(page for page in sorted((ROOT / "docs").rglob("*.md")) if not page.is_relative_to(ROOT / "docs" / "learn")),
+]
+"""All but the course, whose blocks `test_learn.py` runs and compares with what the pages show."""
 SHOWN = ("camvid", "center_shapes", "panoptic_fpn_shapes")
 """Pages of results, one a task, whose trainings run each time; the others are alike, and slow tests."""
 BARE = ("README.md", "docs/get-started.md")
