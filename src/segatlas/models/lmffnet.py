@@ -28,6 +28,7 @@ from segatlas.encoders.contract import PyramidEncoder
 from segatlas.errors import UsageError
 from segatlas.layers.norm import BatchNorm2d
 from segatlas.layers.padding import pad_to_multiple
+from segatlas.layers.prelu import PReLU
 from segatlas.models.architecture import Architecture, require_at_least
 from segatlas.structures import Inputs, SemanticLogits, image_of
 
@@ -68,7 +69,7 @@ class NormPReLU(nn.Sequential):
     """Batch norm and a ReLU whose slope below zero is learned, channel by channel."""
 
     def __init__(self, channels: int):
-        super().__init__(BatchNorm2d(channels, eps=EPS), nn.PReLU(channels))
+        super().__init__(BatchNorm2d(channels, eps=EPS), PReLU(channels))
 
 
 def conv_of(
@@ -144,7 +145,7 @@ class QuarterWeighting(nn.Module):
         hidden = max(channels // REDUCTION, 1)
         self.quarters = nn.Conv2d(channels, channels, 2, groups=channels, bias=False)
         self.weigh = nn.Sequential(
-            nn.Linear(channels, hidden, bias=False), nn.PReLU(), nn.Linear(hidden, channels, bias=False), nn.Sigmoid()
+            nn.Linear(channels, hidden, bias=False), PReLU(), nn.Linear(hidden, channels, bias=False), nn.Sigmoid()
         )
 
     def forward(self, x: Tensor) -> Tensor:
