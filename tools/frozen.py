@@ -107,7 +107,7 @@ ADDED: dict[str, tuple[str, ...]] = {
         *("train.optimizer.alpha", "train.optimizer.epsilon", "eval.batch_stats"),
     ),
     "card": ("config.encoder.*",),
-    "report": (),
+    "report": ("settings.batch_stats",),
     "metrics": (),
     "step": (),
 }

@@ -293,6 +293,10 @@ class EvalConfig(Section):
 
     split: Literal["train", "val", "test"] = Field("val", description="split that is evaluated")
     batch: int = Field(1, ge=1, description="images of one size predicted together")
+    batch_stats: bool = Field(
+        False,
+        description="batch norm by the statistics of the images of a pass (`batch` of them), not by running averages",
+    )
     tta: tuple[Annotated[str, Field(pattern=TTA)], ...] = Field(
         (), description="'flips', 'vertical', 'turns', 'scales:0.75,1.25' or 'exp'; test-time augmentation, averaged"
     )

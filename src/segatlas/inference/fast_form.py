@@ -87,9 +87,9 @@ def _make(net: nn.Module, trial: Tensor | Inputs, *, channels_last: bool) -> tup
     """
     device = image_of(trial).device.type
     with torch.autocast(device, enabled=False):
-        watch = _ModuleWatch(_copy_of(net))  # the network itself may be predicting in another thread
+        watch = _ModuleWatch(copy_of(net))  # the network itself may be predicting in another thread
         expected = watch.run(trial)
-        fast = _copy_of(net)
+        fast = copy_of(net)
         for conv, norm in watch.pairs():
             fold(fast, conv, norm)
         _replace_offered(fast)
@@ -133,7 +133,7 @@ def _explain_difference(net: nn.Module, trial: Tensor | Inputs, difference: floa
         LOGGER.info(text, name, difference)
 
 
-def _copy_of(net: nn.Module) -> nn.Module:
+def copy_of(net: nn.Module) -> nn.Module:
     """Return a copy with modules of its own that shares every tensor with the network."""
     return copy.deepcopy(net, {id(t): t for t in (*net.parameters(), *net.buffers())})
 
