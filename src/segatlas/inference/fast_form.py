@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from segatlas.layers.grouped import DilatedGroups
 from segatlas.layers.linear import PointwiseConv2d, TokenLinear
 from segatlas.layers.norm import BatchNorm2d
 from segatlas.ops import torch_private
@@ -47,7 +48,7 @@ _PACKING = threading.Lock()
 _told: set[str] = set()
 """Names of networks whose rounding was told: a training makes a fast form at each validation, one line is enough."""
 
-_CONVOLUTIONS = (nn.Conv2d, PointwiseConv2d)
+_CONVOLUTIONS = (nn.Conv2d, PointwiseConv2d, DilatedGroups)
 _NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm, BatchNorm2d)
 _OTHER_MATRIX_LAYERS = (nn.ConvTranspose2d, nn.Linear, TokenLinear)
 
