@@ -27,9 +27,7 @@ CRITERIA: dict[str, str] = {
 """Name of an output type of `segatlas.structures` -> the file of its criterion."""
 
 
-def build(
-    output: str, terms: Sequence[Loss], automatic_weights: Mapping[str, Tensor] | None = None
-) -> nn.Module:
+def build(output: str, terms: Sequence[Loss], automatic_weights: Mapping[str, Tensor] | None = None) -> nn.Module:
     """Return the criterion of networks that give this type of output.
 
     Args:

@@ -232,7 +232,7 @@ class _ModuleWatch(TorchFunctionMode):
 
 def _is_plain_convolution(module: nn.Module) -> bool:
     """Tell whether a module is torch's own convolution: one of a subclass may do more than multiply its weight."""
-    return type(module) is nn.Conv2d and not _has_hooks(module)
+    return type(module) in (nn.Conv2d, DilatedGroups) and not _has_hooks(module)
 
 
 def _is_plain_norm(module: nn.Module) -> bool:

@@ -40,7 +40,7 @@ class _PReLU(torch.autograd.Function):
         return F.prelu(x, slopes)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
         x, slopes = ctx.saved_tensors
         (given,) = gradients

@@ -207,7 +207,7 @@ class LMFFEncoder(PyramidEncoder):
         self.strides = (2, 4, 8)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Map an image (N, C, H, W) to maps at strides 2, 4 and 8, each with E or 2 E channels and those of the image."""
+        """Map an image (N, C, H, W) to maps at strides 2, 4, 8: E1, 2 E2, 2 E3 channels and those of the image."""
         image = halved(x)
         half = self.merge(self.run_stage(self.stem, x), image)  # (N, E1 + C, H/2, W/2)
         image = halved(image)
