@@ -104,9 +104,10 @@ ADDED: dict[str, tuple[str, ...]] = {
         *("data.instances", "data.instances.*", "data.year", "data.grouping", "data.trainval"),
         *("eval.class_agnostic", "eval.max_detections", "pretrain"),
         *("transforms.copy_paste", "transforms.copy_paste.*"),
+        *("train.optimizer.alpha", "train.optimizer.epsilon", "eval.batch_stats"),
     ),
     "card": ("config.encoder.*",),
-    "report": (),
+    "report": ("settings.batch_stats",),
     "metrics": (),
     "step": (),
 }

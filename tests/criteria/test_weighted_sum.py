@@ -70,7 +70,7 @@ def test_class_weights_come_from_the_term_or_from_the_data():
     numbers = (0.5, 2.0, 1.5, 3.0)
     expected = CrossEntropy()(out.logits, labels, CANVAS, class_weights=torch.tensor(numbers))
     given = Criterion([CrossEntropy(class_weights=numbers)])
-    automatic = Criterion([CrossEntropy(class_weights="auto")], torch.tensor(numbers))
+    automatic = Criterion([CrossEntropy(class_weights="auto")], {"auto": torch.tensor(numbers)})
     for criterion in (given, automatic):
         torch.testing.assert_close(criterion(out, labels)[0], expected)
         assert not criterion.state_dict()
@@ -79,13 +79,15 @@ def test_class_weights_come_from_the_term_or_from_the_data():
 
 def test_automatic_weights_do_not_touch_terms_without():
     out, labels = output()
-    total, _ = Criterion([CrossEntropy()], torch.tensor([0.5, 2.0, 1.5, 3.0]))(out, labels)
+    total, _ = Criterion([CrossEntropy()], {"auto": torch.tensor([0.5, 2.0, 1.5, 3.0])})(out, labels)
     torch.testing.assert_close(total, CrossEntropy()(out.logits, labels, CANVAS))
 
 
 def test_automatic_weights_must_be_given_where_asked_for():
     with pytest.raises(UsageError, match=r"cross_entropy: class_weights is 'auto'"):
         Criterion([CrossEntropy(class_weights="auto")])
+    with pytest.raises(UsageError, match=r"cross_entropy: class_weights is 'median_frequency'"):
+        Criterion([CrossEntropy(class_weights="median_frequency")], {"auto": torch.ones(4)})
 
 
 def test_a_wrong_number_of_class_weights_is_an_error():

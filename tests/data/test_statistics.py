@@ -11,7 +11,13 @@ from fakes import broken
 
 from segatlas.config.schema import DataConfig
 from segatlas.data import create_dataset
-from segatlas.data.statistics import automatic_weights, count_classes, describe
+from segatlas.data.statistics import (
+    automatic_weights,
+    count_classes,
+    count_occurrences,
+    describe,
+    median_frequency_weights,
+)
 from segatlas.errors import DataError
 
 
@@ -85,3 +91,24 @@ def test_weights_are_largest_for_the_rarest_class_and_1_without_a_pixel() -> Non
     assert weights[:3].mean() == pytest.approx(1)
     assert weights[3] == 1
     assert weights[2] / weights[0] == pytest.approx(np.log(1.1 + 0.9) / np.log(1.1 + 0.01))
+
+
+def test_median_frequencies_count_a_class_over_the_images_that_show_it(root: Path) -> None:
+    dataset = create_dataset(DataConfig(root=str(root)), "train")
+    labels = [dataset.load(i).label for i in range(3)]
+    counts, around = count_occurrences(dataset)
+    for k in range(4):
+        showing = [label for label in labels if (label == k).any()]
+        assert counts[k] == sum((label == k).sum() for label in labels)
+        assert around[k] == sum(label.size for label in showing)
+    assert (counts == count_classes(dataset)).all()
+    assert around[0] == 3 * 40 * 48  # ignored pixels are around the classes, too
+    assert counts.sum() == 3 * 40 * 48 - 4 * 48
+
+
+def test_median_frequency_weights_by_hand() -> None:
+    counts, around = np.array([600, 100, 0, 20]), np.array([1000, 1000, 0, 400])
+    frequencies = [0.6, 0.1, 0.05]
+    expected = [0.1 / frequencies[0], 1.0, 1.0, 0.1 / frequencies[2]]
+    assert median_frequency_weights(counts, around) == pytest.approx(expected)
+    assert median_frequency_weights(np.zeros(2, int), np.zeros(2, int)) == pytest.approx([1, 1])

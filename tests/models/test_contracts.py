@@ -143,6 +143,7 @@ REFINED: set[str] = {
     "fcn_skips",
     "icnet",
     "linear",
+    "lmffnet",
     "lraspp",
     "pointrend",
     "segmenter",

@@ -96,3 +96,12 @@ def test_over_the_rest_short_runs_have_rates_between_the_first_and_the_final_one
     values = factors(schedule, total)
     assert all(0 <= value <= 1 for value in values)
     assert values[warmup if warmup < total else 0] == 1
+
+
+def test_exponential_falls_by_one_ratio_an_epoch():
+    epochs, steps = 750, 122
+    schedule = ScheduleConfig(name="exponential", min_ratio=0.995**epochs)
+    found = [lr_factor(schedule, epoch * steps, epochs * steps) for epoch in range(0, epochs, 50)]
+    assert found == pytest.approx([0.995**epoch for epoch in range(0, epochs, 50)])
+    final = ScheduleConfig(name="exponential", min_lr=1e-5)
+    assert lr_factor(final, 10, 10, base=1e-3) == pytest.approx(1e-2)

@@ -21,8 +21,11 @@ class LossConfig(Section):
     align_corners: bool | None = Field(
         None, description="how what the term is on is upsampled; default: as the network's output"
     )
-    class_weights: tuple[float, ...] | Literal["auto"] | None = Field(
-        None, description="one per class, or 'auto': from the training masks (see `segatlas data stats`)"
+    class_weights: tuple[float, ...] | Literal["auto", "median_frequency"] | None = Field(
+        None,
+        description="one per class; or from the training masks: 'auto' (see `segatlas data stats`), or "
+        "'median_frequency': the median of the classes' frequencies by that of the class, each counted over the images "
+        "that show it",
     )
 
 

@@ -102,6 +102,9 @@ def _schedule(cfg: Config) -> Iterator[Fault]:
     least, keys = cfg.train.schedule.min_lr, ("train.schedule.min_lr", "train.lr")
     if least is not None and least > cfg.train.lr:
         yield keys, f"the final learning rate is above the first one, train.lr = {cfg.train.lr:g}"
+    if cfg.train.schedule.name == "exponential" and not (least or cfg.train.schedule.min_ratio):
+        names = ("train.schedule.min_ratio", "train.schedule.min_lr", "train.schedule.name")
+        yield names, "an exponential fall has no end at 0 - say min_ratio, 0.01 for example"
 
 
 def _optimizer(cfg: Config) -> Iterator[Fault]:

@@ -158,7 +158,7 @@ class DataConfig(Section):
 class OptimizerConfig(Section):
     """Optimiser and parameter groups."""
 
-    name: Literal["adamw", "adam", "sgd"] = Field("adamw", description="the algorithm")
+    name: Literal["adamw", "adam", "sgd", "rmsprop"] = Field("adamw", description="the algorithm")
     weight_decay: float = Field(0.01, ge=0, le=10, description="not applied to norms and biases unless decay_norms")
     decay_norms: bool = Field(False, description="apply weight decay to norm layers and biases too")
     decay_encoder_norms: bool = Field(
@@ -173,6 +173,10 @@ class OptimizerConfig(Section):
     momentum: float = Field(0.9, ge=0, lt=1, description="sgd only")
     nesterov: bool = Field(False, description="sgd only")
     betas: tuple[float, float] = Field((0.9, 0.999), description="adam and adamw only")
+    alpha: float = Field(0.9, ge=0, lt=1, description="rmsprop only: fraction of the mean square kept at each step")
+    epsilon: float = Field(
+        1e-6, gt=0, le=1, description="rmsprop only: added to the mean square inside the root, as in Lasagne"
+    )
     encoder_lr_factor: float = Field(
         1.0, gt=0, le=1000, description="learning rate of the encoder as a fraction of train.lr"
     )
@@ -185,8 +189,10 @@ class OptimizerConfig(Section):
 class ScheduleConfig(Section):
     """Learning rate over the run, per optimiser step."""
 
-    name: Literal["poly", "cosine", "step", "plateau", "constant"] = Field(
-        "poly", description="how the learning rate falls after the warm-up"
+    name: Literal["poly", "cosine", "exponential", "step", "plateau", "constant"] = Field(
+        "poly",
+        description="how the learning rate falls after the warm-up; exponential: by the same ratio at each step, to "
+        "min_ratio at the end of the run",
     )
     warmup: int = Field(0, ge=0, description="optimiser steps of linear warm-up; at most a third of the run")
     warmup_ratio: float = Field(1e-3, ge=0, le=1, description="learning rate at the first warm-up step, as a fraction")
@@ -197,7 +203,13 @@ class ScheduleConfig(Section):
         "at most a third of what is left; 0: it warms up with them",
     )
     power: float = Field(0.9, gt=0, le=100, description="poly only")
-    min_ratio: float = Field(0.0, ge=0, le=1, description="final learning rate as a fraction (poly, cosine)")
+    min_ratio: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="final learning rate as a fraction (poly, cosine; exponential, which needs one above 0: x 0.995 an "
+        "epoch over 750 epochs is 0.0233)",
+    )
     min_lr: float | None = Field(
         None, ge=0, le=100, description="final learning rate itself, the same for the encoder; replaces min_ratio"
     )
@@ -281,6 +293,10 @@ class EvalConfig(Section):
 
     split: Literal["train", "val", "test"] = Field("val", description="split that is evaluated")
     batch: int = Field(1, ge=1, description="images of one size predicted together")
+    batch_stats: bool = Field(
+        False,
+        description="batch norm by the statistics of the images of a pass (`batch` of them), not by running averages",
+    )
     tta: tuple[Annotated[str, Field(pattern=TTA)], ...] = Field(
         (), description="'flips', 'vertical', 'turns', 'scales:0.75,1.25' or 'exp'; test-time augmentation, averaged"
     )

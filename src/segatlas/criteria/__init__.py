@@ -7,7 +7,7 @@ own is for outputs whose terms depend on each other.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -27,13 +27,13 @@ CRITERIA: dict[str, str] = {
 """Name of an output type of `segatlas.structures` -> the file of its criterion."""
 
 
-def build(output: str, terms: Sequence[Loss], automatic_weights: Tensor | None = None) -> nn.Module:
+def build(output: str, terms: Sequence[Loss], automatic_weights: Mapping[str, Tensor] | None = None) -> nn.Module:
     """Return the criterion of networks that give this type of output.
 
     Args:
         output: the type's name, a key of CRITERIA.
         terms: the recipe's `losses`.
-        automatic_weights: (K,) class weights for terms with `class_weights: auto`.
+        automatic_weights: (K,) class weights by the word that terms ask for them with: `class_weights: auto`.
 
     Raises:
         UsageError: the terms do not suit.

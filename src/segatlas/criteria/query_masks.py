@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -55,6 +55,6 @@ class Criterion(weighted_sum.Criterion):
             )
 
 
-def build(terms: Sequence[Loss], automatic_weights: Tensor | None = None) -> Criterion:
+def build(terms: Sequence[Loss], automatic_weights: Mapping[str, Tensor] | None = None) -> Criterion:
     """Return the criterion of a recipe's `losses`."""
     return Criterion(terms, automatic_weights)

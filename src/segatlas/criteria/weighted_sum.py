@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,13 +18,13 @@ class Criterion(nn.Module):
 
     Args:
         terms: at least one line of `losses:`.
-        automatic_weights: (K,) class weights for terms with `class_weights: auto`.
+        automatic_weights: (K,) class weights by the word that terms ask for them with: `class_weights: auto`.
 
     Raises:
         UsageError: there is no term, or a term asks for automatic class weights and none are given.
     """
 
-    def __init__(self, terms: Sequence[Loss], automatic_weights: Tensor | None = None):
+    def __init__(self, terms: Sequence[Loss], automatic_weights: Mapping[str, Tensor] | None = None):
         super().__init__()
         if not terms:
             raise UsageError("expected at least one loss, for example cross_entropy")
@@ -64,7 +64,7 @@ class Criterion(nn.Module):
         return torch.stack(totals).sum(), dict(zip(_numbered(names), values, strict=True))
 
 
-def build(terms: Sequence[Loss], automatic_weights: Tensor | None = None) -> Criterion:
+def build(terms: Sequence[Loss], automatic_weights: Mapping[str, Tensor] | None = None) -> Criterion:
     """Return the criterion of a recipe's `losses`."""
     return Criterion(terms, automatic_weights)
 
@@ -73,12 +73,13 @@ def _buffer(index: int) -> str:
     return f"class_weights_{index}"
 
 
-def _class_weights(term: Loss, automatic_weights: Tensor | None) -> Tensor | None:
-    if term.class_weights == "auto":
-        if automatic_weights is None:
-            raise UsageError(f"loss {term.name}: class_weights is 'auto', but no automatic weights were given")
-        return automatic_weights
-    return None if term.class_weights is None else torch.tensor(term.class_weights)
+def _class_weights(term: Loss, automatic_weights: Mapping[str, Tensor] | None) -> Tensor | None:
+    asked = term.class_weights
+    if not isinstance(asked, str):
+        return None if asked is None else torch.tensor(asked)
+    if automatic_weights is None or asked not in automatic_weights:
+        raise UsageError(f"loss {term.name}: class_weights is '{asked}', but no such weights were given")
+    return automatic_weights[asked]
 
 
 def _numbered(names: Sequence[str]) -> Iterator[str]:

@@ -21,12 +21,22 @@ MOST_SIZES = 5
 
 def count_classes(dataset: SegmentationData) -> np.ndarray:
     """Return the number of labelled pixels of each class over a whole split, (K,) int64."""
-    counts = np.zeros(256, np.int64)
+    return count_occurrences(dataset)[0]
+
+
+def count_occurrences(dataset: SegmentationData) -> tuple[np.ndarray, np.ndarray]:
+    """Return two counts of each class over a whole split, (K,) int64 each.
+
+    They are its labelled pixels, and all pixels, labelled or not, of the images that show it.
+    """
+    counts, around = np.zeros(256, np.int64), np.zeros(256, np.int64)
     for index in range(len(dataset)):
         label = dataset.load(index).label
         if label is not None:
-            counts += np.bincount(label.ravel(), minlength=256)
-    return counts[: len(dataset.classes)]
+            own = np.bincount(label.ravel(), minlength=256)
+            counts += own
+            around += np.where(own > 0, label.size, 0)
+    return counts[: len(dataset.classes)], around[: len(dataset.classes)]
 
 
 def label_of(target: Target | None) -> np.ndarray | None:
@@ -55,6 +65,20 @@ def automatic_weights(counts: np.ndarray) -> np.ndarray:
     if seen.any():
         weights = weights / weights[seen].mean()
     weights[~seen] = 1.0
+    return weights
+
+
+def median_frequency_weights(counts: np.ndarray, around: np.ndarray) -> np.ndarray:
+    """Return one loss weight a class: the median of all classes' frequencies by its own (Eigen and Fergus 2015).
+
+    The frequency of a class is its pixels by all pixels of the images that show it, see `count_occurrences`. A class
+    without a pixel gets 1 and does not count for the median.
+    """
+    seen = counts > 0
+    frequencies = counts / np.maximum(around, 1)
+    weights = np.ones(len(counts))
+    if seen.any():
+        weights[seen] = np.median(frequencies[seen]) / frequencies[seen]
     return weights
 
 

@@ -90,6 +90,8 @@ def report_name(run: Path, evaluation: Evaluation) -> str:
         parts.append("window{}x{}".format(*settings.window))
     if settings.precision != "fp32":
         parts.append(settings.precision)
+    if settings.batch_stats:
+        parts += ["batch", "stats"] if settings.batch == 1 else ["batch", "stats", f"of{settings.batch}"]
     return re.sub(r"[^\w.]+", "-", "-".join(parts)).strip("-.")[:LONGEST_NAME]
 
 

@@ -54,7 +54,8 @@ class EvalSettings:
     """How it predicted and scored.
 
     window: size of the sliding windows (h, w), None = the whole image in one pass. resize: what the card does to an
-    image before the network. options: of the metrics, by their key in the recipe's `eval:`.
+    image before the network. batch_stats: batch norm by the statistics of the images of a pass, not by its running
+    averages. options: of the metrics, by their key in the recipe's `eval:`.
     """
 
     tta: tuple[str, ...]
@@ -63,6 +64,7 @@ class EvalSettings:
     batch: int
     device: str
     precision: str
+    batch_stats: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
 
 

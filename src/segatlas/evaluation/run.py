@@ -123,6 +123,7 @@ def evaluate(
     boundary: bool | None = None,
     boundary_width: float | None = None,
     sizes: bool | None = None,
+    batch_stats: bool | None = None,
     progress: bool = True,
     keep_worst: int = 8,
     skip_bad: bool = False,
@@ -131,7 +132,7 @@ def evaluate(
 
     Args:
         model: a run folder, model folder, checkpoint, published name (whatever `load` takes), or a Predictor (whose own
-            tta and window are put aside for the ones given here). Of a run, the best weights.
+            tta, window and batch statistics are put aside for the ones given here). Of a run, the best weights.
         data: a DataConfig, a Config, a recipe's path, or the root of a folder dataset; default: the run's own recipe.
         split: train, val or test; default: the recipe's `eval.split`, else val.
         overrides: "key=value" words for the recipe.
@@ -146,6 +147,7 @@ def evaluate(
         boundary: also boundary IoU and boundary F-score.
         boundary_width: width of the boundary as a fraction of the image's diagonal.
         sizes: also recall of small, medium and large objects.
+        batch_stats: batch norm by the statistics of the images that share a pass, see `Predictor`.
         progress: show a bar on stderr.
         keep_worst: how many of the lowest images the report names.
         skip_bad: report and leave out files that cannot be used, instead of raising at the first.
@@ -173,6 +175,7 @@ def evaluate(
         boundary=boundary,
         boundary_width=boundary_width,
         sizes=sizes,
+        batch_stats=batch_stats,
     )
     return opened.score(progress=progress, keep_worst=keep_worst, skip_bad=skip_bad)
 
@@ -194,6 +197,7 @@ def open_evaluation(
     boundary: bool | None = None,
     boundary_width: float | None = None,
     sizes: bool | None = None,
+    batch_stats: bool | None = None,
 ) -> Evaluation:
     """Open a model and a split and check that they fit, without predicting anything; arguments as in `evaluate`.
 
@@ -205,12 +209,12 @@ def open_evaluation(
     predictor = _open(model, device=device, precision=precision, offline=offline, commercial_ok=commercial_ok)
     plan = make_plan(path, data, tuple(overrides), predictor.card)
     asked: dict[str, Any] = {"split": split, "batch": batch, "boundary": boundary, "sizes": sizes}
-    asked["boundary_width"] = boundary_width
+    asked |= {"boundary_width": boundary_width, "batch_stats": batch_stats}
     asked["tta"] = (tta,) if isinstance(tta, str) else None if tta is None else tuple(tta)
     wanted = plan.eval.model_copy(update={name: value for name, value in asked.items() if value is not None})
     dataset, warnings = open_split(plan, wanted.split, predictor.card)
     return Evaluation(
-        predictor=_with_options(predictor, wanted.tta, window, max_value),
+        predictor=_with_options(predictor, wanted, window, max_value),
         path=path,
         plan=plan,
         dataset=dataset,
@@ -318,7 +322,7 @@ def _worst(images: Sequence[ImageScore], scores: Scores, count: int) -> tuple[Im
 
 
 def _with_options(
-    predictor: Predictor, views: Sequence[str], window: int | tuple[int, int] | None, max_value: float | None
+    predictor: Predictor, wanted: EvalConfig, window: int | tuple[int, int] | None, max_value: float | None
 ) -> Predictor:
     """Return a predictor of the same network with other options."""
     return Predictor(
@@ -326,11 +330,12 @@ def _with_options(
         predictor.card,
         device=predictor.device,
         precision=predictor.precision,
-        tta=views,
+        tta=wanted.tta,
         window=window,
         max_value=max_value,
         check_scale=False,
         objects=predictor.objects,
+        batch_stats=wanted.batch_stats,
     )
 
 
@@ -360,5 +365,6 @@ def _settings(
         batch=wanted.batch,
         device=str(predictor.device),
         precision=predictor.precision,
+        batch_stats=wanted.batch_stats,
         options={key: getattr(wanted, key) for key in options},
     )

@@ -29,7 +29,8 @@ def facts(report: Report) -> list[tuple[str, list[str]]]:
     resize = f"resized to {settings.resize}" if settings.resize else "own size"
     tta = "test-time augmentation: " + ", ".join(settings.tta) if settings.tta else "no test-time augmentation"
     machine = f"{settings.precision} on {settings.device}, batch {settings.batch}"
-    machine = ", ".join([machine, *report.scores.settings])
+    norms = ["batch norm by the statistics of the images of a pass"] if settings.batch_stats else []
+    machine = ", ".join([machine, *norms, *report.scores.settings])
     speed = len(report.images) / report.seconds if report.seconds else math.nan
     return [
         ("model", [printable(model.path), " · ".join(filter(None, parts))]),

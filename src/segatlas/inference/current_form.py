@@ -33,8 +33,12 @@ class CurrentForm:
             with self._lock:
                 made = self._made
                 if made is None or made[0] != state:
-                    made = self._made = (state, fast_form(self.net, self.inputs, self.precision))
+                    made = self._made = (state, self.make())
         return made[1]
+
+    def make(self) -> nn.Module:
+        """Return the form for the weights as they are, made anew."""
+        return fast_form(self.net, self.inputs, self.precision)
 
     def __getstate__(self) -> dict[str, object]:
         """Leave the form out of copies and pickles: it is made again where it is needed."""

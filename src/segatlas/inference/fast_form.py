@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from segatlas.layers.grouped import DilatedGroups
 from segatlas.layers.linear import PointwiseConv2d, TokenLinear
 from segatlas.layers.norm import BatchNorm2d
 from segatlas.ops import torch_private
@@ -47,7 +48,7 @@ _PACKING = threading.Lock()
 _told: set[str] = set()
 """Names of networks whose rounding was told: a training makes a fast form at each validation, one line is enough."""
 
-_CONVOLUTIONS = (nn.Conv2d, PointwiseConv2d)
+_CONVOLUTIONS = (nn.Conv2d, PointwiseConv2d, DilatedGroups)
 _NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm, BatchNorm2d)
 _OTHER_MATRIX_LAYERS = (nn.ConvTranspose2d, nn.Linear, TokenLinear)
 
@@ -87,9 +88,9 @@ def _make(net: nn.Module, trial: Tensor | Inputs, *, channels_last: bool) -> tup
     """
     device = image_of(trial).device.type
     with torch.autocast(device, enabled=False):
-        watch = _ModuleWatch(_copy_of(net))  # the network itself may be predicting in another thread
+        watch = _ModuleWatch(copy_of(net))  # the network itself may be predicting in another thread
         expected = watch.run(trial)
-        fast = _copy_of(net)
+        fast = copy_of(net)
         for conv, norm in watch.pairs():
             fold(fast, conv, norm)
         _replace_offered(fast)
@@ -133,7 +134,7 @@ def _explain_difference(net: nn.Module, trial: Tensor | Inputs, difference: floa
         LOGGER.info(text, name, difference)
 
 
-def _copy_of(net: nn.Module) -> nn.Module:
+def copy_of(net: nn.Module) -> nn.Module:
     """Return a copy with modules of its own that shares every tensor with the network."""
     return copy.deepcopy(net, {id(t): t for t in (*net.parameters(), *net.buffers())})
 
@@ -231,7 +232,7 @@ class _ModuleWatch(TorchFunctionMode):
 
 def _is_plain_convolution(module: nn.Module) -> bool:
     """Tell whether a module is torch's own convolution: one of a subclass may do more than multiply its weight."""
-    return type(module) is nn.Conv2d and not _has_hooks(module)
+    return type(module) in (nn.Conv2d, DilatedGroups) and not _has_hooks(module)
 
 
 def _is_plain_norm(module: nn.Module) -> bool:

@@ -65,6 +65,7 @@ class Predictor:
         max_value: float | None = None,
         check_scale: bool = True,
         objects: Mapping[str, Any] | None = None,
+        batch_stats: bool = False,
     ):
         """Move the network to the device and set it to eval mode.
 
@@ -86,22 +87,30 @@ class Predictor:
                 "top" (so many of an image at most), "overlap" (of two of a class whose boxes have a higher IoU the
                 worse one goes), "class_agnostic" (of two of any class). `load` also tells the network, whose own
                 bounds came first otherwise.
+            batch_stats: batch norm by the statistics of the images, or of the window, that the network sees in one
+                pass, in place of its running averages; views pass one by one, and so do windows. The network itself
+                is not changed.
 
         Raises:
-            UsageError: an argument out of range, a device that is not there, or windows or test-time augmentation for a
-                network of something else than class maps.
+            UsageError: an argument out of range, a device that is not there, windows or test-time augmentation for a
+                network of something else than class maps, or batch statistics where there is no batch norm or several
+                windows were to share a pass.
             TaskError: no result of the card's task can be made of the network's output.
         """
         if max_value is not None and not SMALLEST_SCALE <= max_value <= LARGEST_SCALE:
             expected = f"expected a number from {SMALLEST_SCALE:g} to {LARGEST_SCALE:g}"
             raise UsageError(f"max_value: got {max_value}, {expected}")
         windows = None if window is None else make_windows(window, overlap)
+        if batch_stats and window_batch not in (None, 1):
+            raise UsageError(f"window_batch: got {window_batch}; with batch_stats each window has a pass of its own: 1")
+        window_batch = 1 if batch_stats else window_batch
         self._segmenter = Segmenter(
             card, windows=windows, views=parse_views(tta), window_batch=window_batch, objects=objects
         )
         self.objects = dict(objects or {})
         self.rule = self._segmenter.rule
-        self._runner = Runner(model, card.inputs, device, precision, self._segmenter.rule)
+        self.batch_stats = batch_stats
+        self._runner = Runner(model, card.inputs, device, precision, self._segmenter.rule, batch_stats)
         self._prepare = partial(prepare, card=card, max_value=max_value, check_scale=check_scale)
         self.card = card
         self.model, self.device, self.precision = self._runner.model, self._runner.device, self._runner.precision

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from segatlas.config.objects import ObjectRule
 from segatlas.errors import TaskError, UsageError
+from segatlas.inference.batch_statistics import BatchStatisticsForm
 from segatlas.inference.current_form import CurrentForm, PlainForm
 from segatlas.postprocess.query_masks import scores_of
 from segatlas.structures import Inputs, InputSpec, Output, QueryMasks, SemanticLogits, changed, with_maps
@@ -35,6 +36,7 @@ class Runner:
         device: str | torch.device,
         precision: str,
         rule: ObjectRule | None = None,
+        batch_stats: bool = False,
     ):
         """Move the network to the device and set it to eval mode.
 
@@ -44,28 +46,31 @@ class Runner:
             device: where it runs.
             precision: "fp32" or "bf16".
             rule: how scores of classes are made of queries; None = the defaults.
+            batch_stats: batch norm by the statistics of the images that share a pass.
 
         Raises:
-            UsageError: a device that is not there, or an unknown precision.
+            UsageError: a device that is not there, an unknown precision, or batch statistics without batch norm.
         """
         self.device = resolve_device(device)
         self.rule = rule or ObjectRule()
         self.precision = resolve_precision(precision, self.device)
         self.model = model.to(self.device).eval()
-        self._form = CurrentForm(self.model, inputs, self.precision)
+        self._kind = BatchStatisticsForm if batch_stats else CurrentForm
+        self._form = self._kind(self.model, inputs, self.precision)
 
     def with_precision(self, precision: str) -> Runner:
         """Return a runner of the same network in another precision."""
         other = copy.copy(self)
         other.precision = resolve_precision(precision, self.device)
-        other._form = CurrentForm(self.model, self._form.inputs, other.precision)
+        other._form = self._kind(self.model, self._form.inputs, other.precision)
         return other
 
     def plain(self) -> Runner:
         """Return a runner of the network itself in fp32, in place of its fast form."""
         other = copy.copy(self)
         other.precision = "fp32"
-        other._form = PlainForm(self.model, self._form.inputs, "fp32")
+        kind = BatchStatisticsForm if self._kind is BatchStatisticsForm else PlainForm
+        other._form = kind(self.model, self._form.inputs, "fp32")
         return other
 
     def output(self, inputs: Tensor | Inputs) -> Output:

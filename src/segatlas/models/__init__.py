@@ -126,6 +126,7 @@ ARCHITECTURES: dict[str, ArchitectureEntry] = {
             not_dynamic_because="how many cells its maps are pooled to follows from their size, and capture keeps the "
             "numbers",
         ),
+        _semantic("lmffnet", "LMFFNet", "https://doi.org/10.1109/TNNLS.2022.3176493"),
         _semantic("icnet", "ICNet", "https://arxiv.org/abs/1704.08545", *(f"icnet_r{n}" for n in (18, 50, 101))),
         _semantic("fast_scnn", "Fast-SCNN", "https://arxiv.org/abs/1902.04502"),
         replace(

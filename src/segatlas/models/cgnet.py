@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from segatlas.encoders.contract import PyramidEncoder
 from segatlas.layers.init import init_weights
 from segatlas.layers.norm import BatchNorm2d
+from segatlas.layers.prelu import PReLU
 from segatlas.models.architecture import Architecture, require_at_least
 from segatlas.structures import Inputs, Resample, SemanticLogits, image_of
 
@@ -63,7 +64,7 @@ class NormPReLU(nn.Sequential):
     """Batch norm and a ReLU whose slope below zero is learned, channel by channel."""
 
     def __init__(self, channels: int):
-        super().__init__(BatchNorm2d(channels, eps=EPS), nn.PReLU(channels))
+        super().__init__(BatchNorm2d(channels, eps=EPS), PReLU(channels))
 
 
 class ConvPReLU(nn.Module):
@@ -73,7 +74,7 @@ class ConvPReLU(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, bias=False)
         self.bn = BatchNorm2d(out_channels, eps=EPS)
-        self.activation = nn.PReLU(out_channels)
+        self.activation = PReLU(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, in_channels, h, w) to (N, out_channels, h / stride, w / stride)."""

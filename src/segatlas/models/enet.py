@@ -30,6 +30,7 @@ from segatlas.errors import UsageError
 from segatlas.layers.init import init_weights
 from segatlas.layers.norm import BatchNorm2d
 from segatlas.layers.padding import pad_to_multiple
+from segatlas.layers.prelu import PReLU
 from segatlas.models.architecture import Architecture, require_at_least
 from segatlas.structures import Inputs, SemanticLogits, image_of
 
@@ -75,7 +76,7 @@ class NormPReLU(nn.Sequential):
     """Batch norm and a ReLU whose slope below zero is learned, channel by channel."""
 
     def __init__(self, channels: int):
-        super().__init__(BatchNorm2d(channels, eps=EPS), nn.PReLU(channels))
+        super().__init__(BatchNorm2d(channels, eps=EPS), PReLU(channels))
 
 
 def projection(in_channels: int, out_channels: int, *, stride: int = 1) -> nn.Conv2d:
@@ -109,7 +110,7 @@ class Bottleneck(nn.Module):
         inside = channels // SQUEEZE
         self.branch = Branch(projection(channels, inside), middle(inside, kind), channels)
         self.dropout = nn.Dropout2d(dropout)
-        self.activation = nn.PReLU(channels)
+        self.activation = PReLU(channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, channels, h, w) to the same shape."""
@@ -126,7 +127,7 @@ class DownBottleneck(nn.Module):
         self.added = out_channels - in_channels
         self.branch = Branch(projection(in_channels, inside, stride=2), middle(inside, PLAIN), out_channels)
         self.dropout = nn.Dropout2d(dropout)
-        self.activation = nn.PReLU(out_channels)
+        self.activation = PReLU(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, in_channels, h, w) to (N, out_channels, h/2, w/2)."""
@@ -144,7 +145,7 @@ class UpBottleneck(nn.Module):
         doubled = nn.ConvTranspose2d(inside, inside, 3, stride=2, padding=1, output_padding=1)
         self.branch = Branch(projection(in_channels, inside), doubled, out_channels)
         self.main = nn.Sequential(projection(in_channels, out_channels), BatchNorm2d(out_channels, eps=EPS))
-        self.activation = nn.PReLU(out_channels)
+        self.activation = PReLU(out_channels)
 
     def forward(self, x: Tensor, pooled: Tensor) -> Tensor:
         """Map (N, in_channels, h, w), and what was pooled (N, out_channels, 2 h, 2 w), to the shape of that."""

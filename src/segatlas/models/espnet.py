@@ -32,6 +32,7 @@ from segatlas.errors import UsageError
 from segatlas.layers.init import init_weights
 from segatlas.layers.norm import BatchNorm2d
 from segatlas.layers.padding import pad_to_multiple
+from segatlas.layers.prelu import PReLU
 from segatlas.models.architecture import Architecture, require_at_least
 from segatlas.structures import Inputs, Resample, SemanticLogits, image_of
 
@@ -91,7 +92,7 @@ class NormPReLU(nn.Sequential):
     """Batch norm and a ReLU whose slope below zero is learned, channel by channel."""
 
     def __init__(self, channels: int):
-        super().__init__(BatchNorm2d(channels, eps=EPS), nn.PReLU(channels))
+        super().__init__(BatchNorm2d(channels, eps=EPS), PReLU(channels))
 
 
 class ConvPReLU(nn.Sequential):

@@ -31,6 +31,7 @@ from segatlas.encoders.contract import PyramidEncoder
 from segatlas.errors import UsageError
 from segatlas.layers.init import init_weights
 from segatlas.layers.norm import BatchNorm2d
+from segatlas.layers.prelu import PReLU
 from segatlas.models.architecture import Architecture, require_at_least
 from segatlas.structures import Inputs, Resample, SemanticLogits, image_of
 
@@ -94,7 +95,7 @@ class NormPReLU(nn.Sequential):
     """Batch norm and a ReLU whose slope below zero is learned, channel by channel."""
 
     def __init__(self, channels: int):
-        super().__init__(BatchNorm2d(channels), nn.PReLU(channels))
+        super().__init__(BatchNorm2d(channels), PReLU(channels))
 
 
 def conv_of(
@@ -146,7 +147,7 @@ class PyramidBlock(nn.Module):
     def __init__(self, channels: int, dilations: tuple[int, ...]):
         super().__init__()
         self.pyramid = DepthwisePyramid(channels, channels, dilations)
-        self.activation = nn.PReLU(channels)
+        self.activation = PReLU(channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, channels, h, w) to the same shape."""
@@ -170,7 +171,7 @@ class PyramidDown(nn.Module):
             conv_of(image_channels, out_channels, 1),
             BatchNorm2d(out_channels),
         )
-        self.activation = nn.PReLU(out_channels)
+        self.activation = PReLU(out_channels)
 
     def forward(self, x: Tensor, image: Tensor) -> Tensor:
         """Map (N, in_channels, h, w), and an image of the new size, to (N, out_channels, h/2, w/2)."""

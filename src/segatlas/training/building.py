@@ -21,7 +21,7 @@ from segatlas.checkpoint.preprocessing import InferenceMode, Preprocessing
 from segatlas.config.schema import InputConfig, ModelConfig
 from segatlas.data import Store, create_dataset
 from segatlas.data.dataset import SegmentationData, sources_fault
-from segatlas.data.statistics import automatic_weights, count_classes
+from segatlas.data.statistics import automatic_weights, count_occurrences, median_frequency_weights
 from segatlas.data.transforms import Pipeline
 from segatlas.errors import ConfigError, DataError, Problem, UsageError
 from segatlas.hub.loading import find_start
@@ -236,10 +236,12 @@ def inference_of(given: InputConfig) -> InferenceMode:
 
 
 def _criterion(config: Config, train: SegmentationData) -> nn.Module:
-    automatic: torch.Tensor | None = None
-    if any(term.class_weights == "auto" for term in config.losses):
-        weights = automatic_weights(count_classes(train))
-        automatic = torch.tensor(np.asarray(weights), dtype=torch.float32)
+    asked = sorted({term.class_weights for term in config.losses if isinstance(term.class_weights, str)})
+    measured: dict[str, torch.Tensor] = {}
+    counts, around = count_occurrences(train) if asked else (np.zeros(0), np.zeros(0))
+    for rule in asked:
+        weights = automatic_weights(counts) if rule == "auto" else median_frequency_weights(counts, around)
+        measured[rule] = torch.tensor(np.asarray(weights), dtype=torch.float32)
         named = ", ".join(f"{name} {weight:.2f}" for name, weight in zip(train.classes, weights, strict=True))
-        LOGGER.info("automatic class weights: %s", named)
-    return criteria.build(find_entry(config.model.name)[0].output, config.losses, automatic)
+        LOGGER.info("%s class weights: %s", "automatic" if rule == "auto" else "median frequency", named)
+    return criteria.build(find_entry(config.model.name)[0].output, config.losses, measured)

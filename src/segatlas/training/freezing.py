@@ -6,6 +6,7 @@ from torch import nn
 
 from segatlas.config.schema import TrainConfig
 from segatlas.errors import UsageError
+from segatlas.layers.grouped import hold_dilated_groups
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 """What keeps statistics of the maps that it sees."""
@@ -32,8 +33,12 @@ def freeze(net: nn.Module, settings: TrainConfig) -> None:
 
 
 def training_mode(net: nn.Module, settings: TrainConfig) -> nn.Module:
-    """Put the network in training mode, but frozen parts in eval mode: they keep their statistics. Return it."""
+    """Put the network in training mode, but frozen parts in eval mode: they keep their statistics. Return it.
+
+    Convolutions that torch trains wrongly in half precision are held in float32, see `layers.grouped`.
+    """
     net.train()
+    hold_dilated_groups(net)
     for part in frozen_parts(net, settings):
         part.eval()
     if settings.freeze_norms:

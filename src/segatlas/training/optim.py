@@ -10,6 +10,7 @@ from torch import nn
 
 from segatlas.config.schema import OptimizerConfig
 from segatlas.errors import UsageError
+from segatlas.training.rmsprop import RMSProp
 
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._NormBase)
 """Kinds of norm layers: batch and instance norms have a base in common."""
@@ -90,6 +91,8 @@ def build_optimizer(
 ) -> torch.optim.Optimizer:
     """Return the optimiser named in the recipe over the groups of `parameter_groups`."""
     groups = parameter_groups(net, config, lr, encoder_apart=encoder_apart)
+    if config.name == "rmsprop":
+        return RMSProp(groups, lr=lr, alpha=config.alpha, epsilon=config.epsilon)
     if config.name == "sgd":
         return torch.optim.SGD(groups, lr=lr, momentum=config.momentum, nesterov=config.nesterov)
     kind = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam

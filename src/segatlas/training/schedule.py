@@ -67,6 +67,8 @@ def _after_warmup(schedule: ScheduleConfig, done: float, drops: int, least: floa
         return least + (1 - least) * (1 - done) ** schedule.power
     if schedule.name == "cosine":
         return least + (1 - least) * 0.5 * (1 + math.cos(math.pi * done))
+    if schedule.name == "exponential":
+        return least**done
     if schedule.name == "step":
         return schedule.factor ** sum(done >= milestone for milestone in schedule.milestones)
     if schedule.name == "plateau":
