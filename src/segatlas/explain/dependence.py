@@ -1,0 +1,225 @@
+"""A tensor without values that knows which pixels each of them would depend on; a network's own forward runs on it.
+
+Every operation of torch that the network calls, whatever Python calls it, arrives at `Traced.__torch_dispatch__` and is
+looked up in the rules. One without a rule gives a tensor of which nothing is known, and says which operation it was:
+what is made of it is not known either, and never a wrong number. Weights and other constants are real tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from segatlas.explain.spans import Span, Spans, TooLargeError, merged
+
+AXES = ("rows", "columns")
+
+
+class ValueNeededError(Exception):
+    """The network asks for a value to decide what to do next; there is none."""
+
+
+@dataclass(eq=False)
+class Trace:
+    """Where the network is. layers: names of the layers that run, the innermost last. weights: places of parameters."""
+
+    layers: list[str] = field(default_factory=list)
+    weights: frozenset[int] = frozenset()
+
+    @classmethod
+    def of(cls, network: nn.Module) -> Trace:
+        """Return that of a network which has not begun."""
+        held = [*network.parameters(), *network.buffers()]
+        return cls(weights=frozenset(tensor.untyped_storage().data_ptr() for tensor in held))
+
+    @property
+    def here(self) -> str:
+        """Name of the layer that runs."""
+        return self.layers[-1] if self.layers else "the network"
+
+
+Fields = tuple[Spans, Spans]
+"""What a tensor depends on: rows, then columns."""
+
+
+class Traced(Tensor):
+    """A tensor of a shape, on the processor, without values. `unknown`: why its fields are not known, "" = they are."""
+
+    shadow: Tensor
+    fields: Fields
+    unknown: str
+    trace: Trace
+    base: Traced | None
+    has_views: bool
+
+    @staticmethod
+    def __new__(cls, shadow: Tensor, trace: Trace, fields: Fields, unknown: str = "") -> Traced:  # noqa: PYI034
+        made: Traced = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+            cls, shadow.size(), strides=shadow.stride(), dtype=shadow.dtype, device="cpu", requires_grad=False
+        )
+        made.shadow, made.trace, made.fields, made.unknown = shadow, trace, fields, unknown
+        made.base, made.has_views = None, False
+        return made
+
+    __torch_function__ = torch._C._disabled_torch_function_impl
+
+    def __repr__(self, *, tensor_contents: Any = None) -> str:
+        return f"Traced({tuple(self.shape)})"
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run one operation on shapes and fields."""
+        return _run(func, args, dict(kwargs or {}))
+
+
+def image(size: tuple[int, int], channels: int, trace: Trace, dtype: torch.dtype = torch.float32) -> Traced:
+    """Return the tensor (1, C, H, W) of an image: each value depends on its own pixel."""
+    shadow = torch.empty(1, channels, *size, device="meta", dtype=dtype)
+    rows = torch.arange(size[0], dtype=torch.int32).reshape(1, 1, -1, 1)
+    columns = torch.arange(size[1], dtype=torch.int32).reshape(1, 1, 1, -1)
+    return Traced(shadow, trace, ((Span(low=rows, high=rows),), (Span(low=columns, high=columns),)))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Call:
+    """One operation. name: of torch's table, without "_" at the end where it works in place. given: arguments by name,
+    defaults among them. out: the results' shapes. by: layer and operation, for people.
+    """
+
+    name: str
+    func: Any
+    args: Sequence[Any]
+    kwargs: Mapping[str, Any]
+    given: Mapping[str, Any]
+    out: tuple[Tensor, ...]
+    trace: Trace
+    by: str
+
+    def traced(self) -> list[Traced]:
+        """Return the traced tensors among the arguments, in their order."""
+        found: list[Traced] = []
+        tree_map(lambda one: found.append(one) if isinstance(one, Traced) else None, (self.args, dict(self.kwargs)))
+        return found
+
+    def is_weight(self, tensor: Tensor) -> bool:
+        """Tell whether a constant is a parameter or buffer of the network, or a view of one."""
+        return tensor.untyped_storage().data_ptr() in self.trace.weights
+
+
+Rule = Callable[[Call, int], "Spans | tuple[Spans, ...]"]
+"""Takes a call and an axis (0 rows, 1 columns) and returns what each result depends on, one for all alike."""
+
+
+def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    from segatlas.explain.dependence_rules import CONSTANT, VALUES, find
+
+    traced: list[Traced] = []
+    tree_map(lambda one: traced.append(one) if isinstance(one, Traced) else None, (args, kwargs))
+    full = func._schema.name.removeprefix("aten::")
+    trace = traced[0].trace
+    by = f"{trace.here} ({full.strip('_')})"
+    if full in VALUES:
+        raise ValueNeededError(by)
+    shadows = tree_map(_shadow, args)
+    options = tree_map(_shadow, {**kwargs, **({"device": torch.device("meta")} if kwargs.get("device") else {})})
+    try:
+        made = func(*shadows, **options)
+    except (NotImplementedError, RuntimeError) as error:
+        raise ValueNeededError(by) from error
+    if full in CONSTANT:
+        return tree_map(lambda one: torch.full_like(one, CONSTANT[full](args, kwargs), device="cpu"), made)
+    in_place = full.endswith("_") and not full.endswith("__")
+    call = Call(
+        name=full.rstrip("_") if in_place else full,
+        func=func,
+        args=args,
+        kwargs=kwargs,
+        given=_by_name(func, args, kwargs),
+        out=tuple(one for one in (made if isinstance(made, tuple | list) else (made,)) if isinstance(one, Tensor)),
+        trace=trace,
+        by=by,
+    )
+    unknown = next((one.unknown for one in traced if one.unknown), "")
+    fields: list[Fields] = []
+    if not unknown:
+        rule = find(call)
+        try:
+            fields = [] if rule is None else _fields(rule, call)
+        except TooLargeError:
+            unknown = f"{by}: too many pairs of places"
+        if rule is None:
+            unknown = by
+    if unknown:
+        fields = [((), ())] * len(call.out)
+    if in_place:
+        return _changed(args[0], fields[0], unknown, by)
+    results = iter(Traced(one, trace, each, unknown) for one, each in zip(call.out, fields, strict=True))
+    made = tree_map(lambda one: next(results) if isinstance(one, Tensor) else one, made)
+    _note_views(func, args, made)
+    return made
+
+
+def _fields(rule: Rule, call: Call) -> list[Fields]:
+    count = len(call.out)
+    axes = []
+    for axis in range(2):
+        found = rule(call, axis)
+        each = found if found and isinstance(found[0], tuple) else (found,) * count
+        axes.append([merged(spans) for spans in each])  # type: ignore[union-attr, arg-type]
+    return list(zip(*axes, strict=True))
+
+
+def _shadow(one: Any) -> Any:
+    if isinstance(one, Traced):
+        return one.shadow
+    return torch.empty_like(one, device="meta") if isinstance(one, Tensor) else one
+
+
+def _by_name(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    names = [argument.name for argument in func._schema.arguments]
+    defaults = {
+        argument.name: argument.default_value for argument in func._schema.arguments if argument.has_default_value()
+    }
+    return {**defaults, **dict(zip(names, args, strict=False)), **kwargs}
+
+
+def _changed(target: Any, fields: Fields, unknown: str, by: str) -> Any:
+    """Write new fields into a tensor that was changed in place.
+
+    Raises:
+        ValueNeededError: it is a constant, or shares its values with another tensor, which would not be told.
+    """
+    if not isinstance(target, Traced):
+        raise ValueNeededError(f"{by}, which writes into a constant")
+    if not unknown and _same(target.fields, fields):
+        return target
+    if target.base is not None or target.has_views:
+        raise ValueNeededError(f"{by}, which writes into a part of another tensor")
+    target.fields, target.unknown = fields, unknown
+    return target
+
+
+def _same(one: Fields, other: Fields) -> bool:
+    return all(
+        len(a) == len(b)
+        and all(x.shape == y.shape and bool((x.low == y.low).all() and (x.high == y.high).all()) for x, y in zip(a, b))
+        for a, b in zip(one, other, strict=True)
+    )
+
+
+def _note_views(func: Any, args: Sequence[Any], made: Any) -> None:
+    """Note which results share their values with the first argument."""
+    shares = any(
+        given.alias_info is not None and not given.alias_info.is_write for given in func._schema.arguments[:1]
+    )
+    if not shares or not args or not isinstance(args[0], Traced):
+        return
+    args[0].has_views = True
+    for one in made if isinstance(made, tuple | list) else (made,):
+        if isinstance(one, Traced):
+            one.base = args[0]
