@@ -7,10 +7,12 @@ from typing import Any
 
 import typer
 
-from segatlas.cli import explain_layers
+from segatlas.cli import explain_layers, explain_receptive_field
 
 COMMANDS: dict[str, Callable[..., Any]] = {
     "layers": explain_layers.layers,
+    "receptive-field": explain_receptive_field.receptive_field,
+    "field-calculator": explain_receptive_field.field_calculator,
 }
 """Command -> the function that does it. One file a command; one line here makes it known."""
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 
 from segatlas.explain.spans import Span, Spans, TooLargeError, merged
 
@@ -51,28 +50,25 @@ class Traced(Tensor):
     """A tensor of a shape, on the processor, without values. `unknown`: why its fields are not known, "" = they are."""
 
     shadow: Tensor
-    fields: Fields
-    unknown: str
-    trace: Trace
-    base: Traced | None
-    has_views: bool
+    place: Trace
+    fields: Fields = ((), ())
+    unknown: str = "a constant that this torch hides"
+    base: Traced | None = None
+    has_views: bool = False
 
     @staticmethod
-    def __new__(cls, shadow: Tensor, trace: Trace, fields: Fields, unknown: str = "") -> Traced:  # noqa: PYI034
-        made: Traced = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
-            cls, shadow.size(), strides=shadow.stride(), dtype=shadow.dtype, device="cpu", requires_grad=False
-        )
-        made.shadow, made.trace, made.fields, made.unknown = shadow, trace, fields, unknown
-        made.base, made.has_views = None, False
+    def of(shadow: Tensor, place: Trace, fields: Fields, unknown: str = "") -> Traced:
+        """Return one with the shape of a tensor without storage."""
+        made: Traced = hollow_tensor(Traced, shadow)
+        made.shadow, made.place, made.fields, made.unknown = shadow, place, fields, unknown
         return made
 
-    __torch_function__ = torch._C._disabled_torch_function_impl
-
-    def __repr__(self, *, tensor_contents: Any = None) -> str:
-        return f"Traced({tuple(self.shape)})"
+    __torch_function__ = results_as_they_are()
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         """Run one operation on shapes and fields."""
         return _run(func, args, dict(kwargs or {}))
 
@@ -82,13 +78,15 @@ def image(size: tuple[int, int], channels: int, trace: Trace, dtype: torch.dtype
     shadow = torch.empty(1, channels, *size, device="meta", dtype=dtype)
     rows = torch.arange(size[0], dtype=torch.int32).reshape(1, 1, -1, 1)
     columns = torch.arange(size[1], dtype=torch.int32).reshape(1, 1, 1, -1)
-    return Traced(shadow, trace, ((Span(low=rows, high=rows),), (Span(low=columns, high=columns),)))
+    return Traced.of(shadow, trace, ((Span(low=rows, high=rows),), (Span(low=columns, high=columns),)))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Call:
-    """One operation. name: of torch's table, without "_" at the end where it works in place. given: arguments by name,
-    defaults among them. out: the results' shapes. by: layer and operation, for people.
+    """One operation.
+
+    name: of torch's table, without "_" at the end where it works in place. given: arguments by name, defaults among
+    them. out: the results' shapes. by: layer and operation, for people.
     """
 
     name: str
@@ -102,9 +100,7 @@ class Call:
 
     def traced(self) -> list[Traced]:
         """Return the traced tensors among the arguments, in their order."""
-        found: list[Traced] = []
-        tree_map(lambda one: found.append(one) if isinstance(one, Traced) else None, (self.args, dict(self.kwargs)))
-        return found
+        return _traced_among((self.args, self.kwargs))
 
     def is_weight(self, tensor: Tensor) -> bool:
         """Tell whether a constant is a parameter or buffer of the network, or a view of one."""
@@ -118,21 +114,20 @@ Rule = Callable[[Call, int], "Spans | tuple[Spans, ...]"]
 def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     from segatlas.explain.dependence_rules import CONSTANT, VALUES, find
 
-    traced: list[Traced] = []
-    tree_map(lambda one: traced.append(one) if isinstance(one, Traced) else None, (args, kwargs))
+    traced = _traced_among((args, kwargs))
     full = func._schema.name.removeprefix("aten::")
-    trace = traced[0].trace
+    trace = traced[0].place
     by = f"{trace.here} ({full.strip('_')})"
     if full in VALUES:
         raise ValueNeededError(by)
-    shadows = tree_map(_shadow, args)
-    options = tree_map(_shadow, {**kwargs, **({"device": torch.device("meta")} if kwargs.get("device") else {})})
+    shadows = _mapped(_shadow, args)
+    options = _mapped(_shadow, {**kwargs, **({"device": torch.device("meta")} if kwargs.get("device") else {})})
     try:
         made = func(*shadows, **options)
     except (NotImplementedError, RuntimeError) as error:
         raise ValueNeededError(by) from error
     if full in CONSTANT:
-        return tree_map(lambda one: torch.full_like(one, CONSTANT[full](args, kwargs), device="cpu"), made)
+        return _mapped(lambda one: torch.full_like(one, CONSTANT[full](args, kwargs), device="cpu"), made)
     in_place = full.endswith("_") and not full.endswith("__")
     call = Call(
         name=full.rstrip("_") if in_place else full,
@@ -158,8 +153,8 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         fields = [((), ())] * len(call.out)
     if in_place:
         return _changed(args[0], fields[0], unknown, by)
-    results = iter(Traced(one, trace, each, unknown) for one, each in zip(call.out, fields, strict=True))
-    made = tree_map(lambda one: next(results) if isinstance(one, Tensor) else one, made)
+    results = iter(Traced.of(one, trace, each, unknown) for one, each in zip(call.out, fields, strict=True))
+    made = _mapped(lambda one: next(results) if isinstance(one, Tensor) else one, made)
     _note_views(func, args, made)
     return made
 
@@ -170,8 +165,23 @@ def _fields(rule: Rule, call: Call) -> list[Fields]:
     for axis in range(2):
         found = rule(call, axis)
         each = found if found and isinstance(found[0], tuple) else (found,) * count
-        axes.append([merged(spans) for spans in each])  # type: ignore[union-attr, arg-type]
+        axes.append([merged(spans) for spans in each])  # type: ignore[arg-type]
     return list(zip(*axes, strict=True))
+
+
+def _mapped(change: Callable[[Any], Any], value: Any) -> Any:
+    """Return arguments or results with each single one changed."""
+    if isinstance(value, tuple | list):
+        return type(value)(_mapped(change, one) for one in value)
+    if isinstance(value, dict):
+        return {key: _mapped(change, one) for key, one in value.items()}
+    return change(value)
+
+
+def _traced_among(value: Any) -> list[Traced]:
+    found: list[Traced] = []
+    _mapped(lambda one: found.append(one) if isinstance(one, Traced) else None, value)
+    return found
 
 
 def _shadow(one: Any) -> Any:
@@ -207,17 +217,20 @@ def _changed(target: Any, fields: Fields, unknown: str, by: str) -> Any:
 def _same(one: Fields, other: Fields) -> bool:
     return all(
         len(a) == len(b)
-        and all(x.shape == y.shape and bool((x.low == y.low).all() and (x.high == y.high).all()) for x, y in zip(a, b))
+        and all(
+            x.shape == y.shape and bool((x.low == y.low).all() and (x.high == y.high).all())
+            for x, y in zip(a, b, strict=True)
+        )
         for a, b in zip(one, other, strict=True)
     )
 
 
 def _note_views(func: Any, args: Sequence[Any], made: Any) -> None:
     """Note which results share their values with the first argument."""
-    shares = any(
+    is_view = any(
         given.alias_info is not None and not given.alias_info.is_write for given in func._schema.arguments[:1]
     )
-    if not shares or not args or not isinstance(args[0], Traced):
+    if not is_view or not args or not isinstance(args[0], Traced):
         return
     args[0].has_views = True
     for one in made if isinstance(made, tuple | list) else (made,):

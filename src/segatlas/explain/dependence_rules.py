@@ -232,10 +232,7 @@ def product(call: Call, axis: int) -> Spans:
 
 def _times(call: Call, one: Any, other: Any, axis: int, spans: Any = None) -> list[Span]:
     """Return what one @ other depends on by its left factor. spans: the factor where `one` is it transposed."""
-    if spans is None:
-        mine = list(spans_of(one, axis))
-    else:
-        mine = [_transposed(span) for span in spans_of(spans, axis)]
+    mine = list(spans_of(one, axis)) if spans is None else [_transposed(span) for span in spans_of(spans, axis)]
     if not mine:
         return []
     taps = None if isinstance(other, Traced) else _taps(call, other)
@@ -284,10 +281,9 @@ def attention(call: Call, axis: int) -> tuple[Spans, ...]:
     found += [reduced(span, [-2], keep=True, by=call.by) for span in spans_of(value, axis)]
     mask = call.given.get("attn_mask", call.given.get("attn_bias"))
     found += [reduced(aligned(span, query.ndim), [-1], keep=True, by=call.by) for span in spans_of(mask, axis)]
-    further = [(reduced(span, range(span.low.ndim), keep=True) for span in found) for _ in call.out[1:]]
-    cut = [tuple(span.change(lambda end, rank=out.ndim: end.reshape((1,) * rank)) for span in each)
-           for out, each in zip(call.out[1:], further, strict=True)]
-    return (tuple(found), *cut)
+    totals = [reduced(span, range(span.low.ndim), keep=False) for span in found]
+    further = [tuple(aligned(span, out.ndim) for span in totals) for out in call.out[1:]]
+    return (tuple(found), *further)
 
 
 def convolution(call: Call, axis: int) -> Spans:
@@ -441,6 +437,11 @@ def chosen(call: Call, axis: int) -> Spans | tuple[Spans, ...]:
     return tuple(copied(span, source.shape, copy) for span in spans_of(source, axis))
 
 
+def looked_up(call: Call, axis: int) -> Spans:
+    """Rows of a table, each by one number."""
+    return tuple(span.change(lambda end: end.unsqueeze(-1)) for span in spans_of(call.args[1], axis))
+
+
 def _constant_places(rule: Rule) -> Callable[[Call, int], Any]:
     """Return a rule for calls whose only traced argument is the first."""
 
@@ -470,6 +471,8 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("upsample_linear1d", "upsample_bilinear2d", "upsample_bicubic2d"), resize),
     **dict.fromkeys(("native_batch_norm", "_native_batch_norm_legit_no_training", "batch_norm"), batch_norm),
     "convolution": convolution,
+    "embedding": looked_up,
+    "_prelu_kernel": pointwise,
     "linear": linear,
     "constant_pad_nd": padded,
     "copy": overwritten,

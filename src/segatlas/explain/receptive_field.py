@@ -117,8 +117,10 @@ class LayerField:
 
 @dataclass(frozen=True, kw_only=True)
 class FieldReport:
-    """What was found. size: (H, W) of the image. layers: in the order in which they end. stopped: where the network
-    asked for a value, which is where this ends; "" = it went to its end.
+    """What was found.
+
+    size: (H, W) of the image. layers: in the order in which they end. stopped: where the network asked for a value,
+    which is where this ends; "" = it went to its end.
     """
 
     size: tuple[int, int]
@@ -213,8 +215,10 @@ def traced_output(
 
 
 def unit_box(result: Traced, row: int, column: int) -> tuple[int, int, int, int] | None:
-    """Return the field of a place of a map (N, C, h, w) over all channels: top, left, bottom, right, the last two
-    exclusive. None where it is not known, all 0 where it depends on nothing.
+    """Return the field of a place of a map (N, C, h, w) over all channels.
+
+    Returns:
+        Top, left, bottom, right, the last two exclusive; None where it is not known, all 0 where it is empty.
     """
     if result.unknown or result.ndim != 4:
         return None
@@ -303,8 +307,8 @@ def _layer_field(name: str, module: nn.Module, result: Traced, size: tuple[int, 
         if rows is None or columns is None:
             unknown = "too many pairs of places"
     kind = type(module).__name__
-    facts = {"name": name, "kind": kind, "shape": tuple(result.shape), "number": number}
-    return LayerField(**facts, rows=rows, columns=columns, unknown=unknown)
+    shape = tuple(result.shape)
+    return LayerField(name=name, kind=kind, shape=shape, number=number, rows=rows, columns=columns, unknown=unknown)
 
 
 def axis_field(spans: Spans, axis: int, length: int) -> AxisField | None:
@@ -314,7 +318,7 @@ def axis_field(spans: Spans, axis: int, length: int) -> AxisField | None:
 
 
 def hull(spans: Spans) -> tuple[Tensor, Tensor] | None:
-    """Return first and last place of each value, each dimension of the tensor's size or 1; None if they are too many."""
+    """Return first and last place of each value, dimensions of the tensor's size or 1; None if they are too many."""
     together = torch.broadcast_shapes(*(span.low.shape for span in spans))
     if math.prod(together) > MOST_VALUES:
         return None
@@ -352,8 +356,7 @@ def _place_of_axis(low: Tensor, high: Tensor, axis: int) -> int | None:
     varied = {
         dim
         for dim in range(4)
-        if low.shape[dim] > 1
-        and not all(bool((end == end.narrow(dim, 0, 1)).all()) for end in (low, high))
+        if low.shape[dim] > 1 and not all(bool((end == end.narrow(dim, 0, 1)).all()) for end in (low, high))
     }
     for place, channels in ((2 + axis, 1), (1 + axis, 3)):
         if place in varied and varied <= {place, channels}:
@@ -391,21 +394,24 @@ def _of_line(low: Tensor, high: Tensor, length: int, grows: str) -> AxisField:
     first, last = first + quarter, last - quarter
     sizes = (high - low + 1)[first : last + 1]
     twice_middle = (low + high + 1)[first : last + 1]
-    stride = _stride(twice_middle)
-    start = None
-    if stride is not None:
-        start = Fraction(int(twice_middle[0]), 2) - stride * first
+    stride, start = _regular(twice_middle, first)
     return AxisField(size=int(sizes.max()), least=int(sizes.min()), stride=stride, start=start, grows=grows)
 
 
-def _stride(twice_middle: Tensor) -> Fraction | None:
-    """Return the pixels between neighbours, exact where a period shows; None where none does."""
-    count = len(twice_middle)
-    for period in range(1, min(LONGEST_PERIOD, count - 1) + 1):
+def _regular(twice_middle: Tensor, first: int) -> tuple[Fraction | None, Fraction | None]:
+    """Return the pixels between neighbours, and the middle of value 0; exact where a period shows, else None twice.
+
+    Args:
+        twice_middle: of fields side by side, each its middle times two.
+        first: number of the first of them.
+    """
+    for period in range(1, min(LONGEST_PERIOD, len(twice_middle) - 1) + 1):
         steps = twice_middle[period:] - twice_middle[:-period]
         if bool((steps == steps[0]).all()):
-            return Fraction(int(steps[0]), 2 * period)
-    return None
+            stride = Fraction(int(steps[0]), 2 * period)
+            middle = Fraction(int(twice_middle[:period].sum()), 2 * period)
+            return stride, middle - stride * (first + Fraction(period - 1, 2))
+    return None, None
 
 
 __all__ = ["AXES", "AxisField", "FieldReport", "LayerField", "axis_field", "receptive_field", "traced_output"]
