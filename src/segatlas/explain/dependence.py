@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from segatlas.explain.spans import Span, Spans, TooLargeError, merged
+from segatlas.ops.torch_private import hollow_tensor, results_as_they_are
 
 AXES = ("rows", "columns")
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from segatlas.explain.dependence import Call, Rule, Traced
-from segatlas.explain.spans import Span, Spans, TooLargeError, aligned, copied, gathered, moved, reduced, reshaped
+from segatlas.explain.spans import Span, Spans, aligned, copied, gathered, moved, reduced, reshaped
 
 VALUES = frozenset({"_local_scalar_dense", "equal", "is_nonzero", "nonzero", "masked_select", "item", "unique2"})
 """Operations whose result, or its size, is a value."""
@@ -50,7 +50,7 @@ REDUCTIONS = frozenset(
     {"mean", "sum", "amax", "amin", "max", "min", "var", "std", "var_mean", "std_mean", "logsumexp", "prod", "any"}
     | {"all", "argmax", "argmin", "linalg_vector_norm", "norm", "median", "aminmax"}
 )
-KEEPING = frozenset({"softmax", "_softmax", "log_softmax", "_log_softmax"})
+KEEPING = frozenset({"softmax", "_softmax", "_safe_softmax", "log_softmax", "_log_softmax"})
 ATTENTION = frozenset(
     {"_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_flash_attention"}
     | {"_scaled_dot_product_efficient_attention", "_scaled_dot_product_attention_math", "scaled_dot_product_attention"}
@@ -58,9 +58,11 @@ ATTENTION = frozenset(
 
 
 def find(call: Call) -> Rule | None:
-    """Return the rule of a call, None where there is none."""
-    if call.name in RULES:
-        return RULES[call.name]
+    """Return the rule of a call, None where there is none, or none for what is made of the image in it."""
+    rule = RULES.get(call.name)
+    if rule is not None:
+        alone = all(one is call.args[0] for one in call.traced())
+        return rule if alone or rule in OF_SEVERAL else None
     overloads = getattr(torch.ops.aten, call.name, None)
     names = overloads.overloads() if overloads is not None else ()
     is_pointwise = any(torch.Tag.pointwise in getattr(overloads, name).tags for name in names)
@@ -427,7 +429,7 @@ def resize_taps(size: int, out: int, mode: str, step: Fraction, *, align_corners
 
 
 def chosen(call: Call, axis: int) -> Spans | tuple[Spans, ...]:
-    """Values at constant places; places that depend on the image are refused by the caller."""
+    """Values at constant places."""
     source = call.args[0]
 
     def copy(end: Tensor) -> Tensor:
@@ -438,19 +440,21 @@ def chosen(call: Call, axis: int) -> Spans | tuple[Spans, ...]:
 
 
 def looked_up(call: Call, axis: int) -> Spans:
-    """Rows of a table, each by one number."""
-    return tuple(span.change(lambda end: end.unsqueeze(-1)) for span in spans_of(call.args[1], axis))
-
-
-def _constant_places(rule: Rule) -> Callable[[Call, int], Any]:
-    """Return a rule for calls whose only traced argument is the first."""
-
-    def checked(call: Call, axis: int) -> Any:
-        if len(call.traced()) > 1 or not isinstance(call.args[0], Traced):
-            raise TooLargeError
-        return rule(call, axis)
-
-    return checked
+    """Rows of a table by numbers; either may be made of the image."""
+    table, numbers = call.args[:2]
+    found = [span.change(lambda end: end.unsqueeze(-1)) for span in spans_of(numbers, axis)]
+    if not isinstance(table, Traced):
+        return tuple(found)
+    if isinstance(numbers, Traced):
+        every = [reduced(span, [0], keep=True, by=call.by) for span in spans_of(table, axis)]
+        return (*found, *(aligned(span, numbers.ndim + 1) for span in every))
+    for span in spans_of(table, axis):
+        rows = gathered(span, 0, table.shape[0], numbers.reshape(-1, 1))
+        if rows.low.shape[0] == 1:
+            found.append(aligned(rows, numbers.ndim + 1))
+        else:
+            found.append(rows.change(lambda end: end.reshape(*numbers.shape, end.shape[-1])))
+    return tuple(found)
 
 
 RULES: dict[str, Rule] = {
@@ -464,7 +468,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("mm", "bmm", "addmm", "baddbmm"), product),
     **dict.fromkeys(("roll", "flip"), rolled),
     **dict.fromkeys(("cat", "stack", "concat"), joined),
-    **dict.fromkeys(("index_select", "index", "gather", "repeat_interleave"), _constant_places(chosen)),
+    **dict.fromkeys(("index_select", "index", "gather", "repeat_interleave"), chosen),
     **dict.fromkeys(("max_pool2d_with_indices", "avg_pool2d", "max_pool2d", "avg_pool1d", "avg_pool3d"), pooling),
     **dict.fromkeys(("_adaptive_avg_pool2d", "adaptive_max_pool2d", "adaptive_avg_pool2d"), adaptive_pooling),
     **dict.fromkeys(("upsample_nearest1d", "upsample_nearest2d", "_upsample_nearest_exact2d"), resize),
@@ -480,3 +484,6 @@ RULES: dict[str, Rule] = {
     "native_group_norm": group_norm,
 }
 """Operation -> its rule. Those that torch calls pointwise need none."""
+
+OF_SEVERAL = frozenset({pointwise, overwritten, joined, product, attention, convolution, looked_up})
+"""Rules that look at every argument; the others are for calls whose first one alone is made of the image."""
