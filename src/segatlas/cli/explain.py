@@ -7,11 +7,13 @@ from typing import Any
 
 import typer
 
-from segatlas.cli import explain_layers, explain_receptive_field
+from segatlas.cli import explain_boundary_labels, explain_errors, explain_layers, explain_receptive_field
 
 COMMANDS: dict[str, Callable[..., Any]] = {
     "layers": explain_layers.layers,
     "receptive-field": explain_receptive_field.receptive_field,
+    "errors": explain_errors.errors,
+    "boundary-labels": explain_boundary_labels.boundary_labels,
     "field-calculator": explain_receptive_field.field_calculator,
 }
 """Command -> the function that does it. One file a command; one line here makes it known."""
