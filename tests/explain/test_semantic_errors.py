@@ -70,7 +70,7 @@ def test_several_damages_in_one_image_stay_apart():
 def test_a_part_of_a_region_taken_for_another_class_is_confused_but_for_its_edge():
     true = label()
     prediction = true.copy()
-    prediction[40:, 60:75] = 0  # a wide band of class 3, beside class 0
+    prediction[40:, 60:75] = 0  # a wide strip of class 3, beside class 0
     found = pixel_errors(true, prediction, EDGE)
     assert (found[44:, 64:75] == KINDS.index("confused")).all()
     assert (found[40:, 60:62] == KINDS.index("ragged")).all()

@@ -64,7 +64,7 @@ def write_boundary_labels(
         largest = max(largest, int(labels[labels != IGNORE].max(initial=-1)))
     if largest < 0:
         raise UsageError(f"no pixel of {len(places)} masks has a label: all are {ignore}")
-    code = {"none": largest + 1, "ignore": IGNORE}[rest] if rest in ("none", "ignore") else int(rest)  # type: ignore[index]
+    code = {"none": largest + 1, "ignore": IGNORE}[rest] if rest in ("none", "ignore") else int(rest)
     if code >= IGNORE and rest != "ignore":
         raise UsageError(f"rest: {code} is no free code below {IGNORE}; use --rest ignore, or fewer classes")
     require_writable(out, error=UsageError)

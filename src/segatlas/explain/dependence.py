@@ -113,7 +113,7 @@ Rule = Callable[[Call, int], "Spans | tuple[Spans, ...]"]
 
 
 def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-    from segatlas.explain.dependence_rules import CONSTANT, VALUES, find
+    from segatlas.explain.dependence_rules import CONSTANT, SIZED_BY_VALUES, VALUES, find
 
     traced = _traced_among((args, kwargs))
     full = func._schema.name.removeprefix("aten::")
@@ -125,8 +125,10 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     options = _mapped(_shadow, {**kwargs, **({"device": torch.device("meta")} if kwargs.get("device") else {})})
     try:
         made = func(*shadows, **options)
-    except (NotImplementedError, RuntimeError) as error:
-        raise ValueNeededError(by) from error
+    except RuntimeError as error:  # NotImplementedError is one
+        if isinstance(error, NotImplementedError) or full in SIZED_BY_VALUES:
+            raise ValueNeededError(by) from error
+        raise
     if full in CONSTANT:
         return _mapped(lambda one: torch.full_like(one, CONSTANT[full](args, kwargs), device="cpu"), made)
     in_place = full.endswith("_") and not full.endswith("__")

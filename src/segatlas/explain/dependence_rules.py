@@ -22,6 +22,9 @@ from segatlas.explain.spans import Span, Spans, aligned, copied, gathered, moved
 VALUES = frozenset({"_local_scalar_dense", "equal", "is_nonzero", "nonzero", "masked_select", "item", "unique2"})
 """Operations whose result, or its size, is a value."""
 
+SIZED_BY_VALUES = frozenset({"index", "index_put_", "repeat_interleave"})
+"""Operations whose result has a size that may follow from values: torch cannot tell its shape then."""
+
 CONSTANT: dict[str, Callable[[Sequence[Any], dict[str, Any]], Any]] = {
     "zeros_like": lambda args, kwargs: 0,
     "new_zeros": lambda args, kwargs: 0,

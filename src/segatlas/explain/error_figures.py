@@ -36,13 +36,15 @@ def kind_sheet(
     cases = report.cases[kind]
     if not cases:
         raise UsageError(f"kind: no error of kind {kind!r} occurred")
-    rows, shown = [], []
+    rows: list[Sequence[np.ndarray]] = []
+    shown: list[np.ndarray] = []
     for case in cases:
         image = dataset.load(case.index).image
         if case.kinds is None:
             rows.append(object_row(image, case.truth, case.prediction))
             continue
-        assert case.truth is not None and case.prediction is not None
+        assert case.truth is not None
+        assert case.prediction is not None
         of_kind = case.kinds == KINDS.index(kind)
         rows.append(pixel_error_row(image, case.truth, case.prediction, case.mask, of_kind, palette))
         top, left, bottom, right = part_around(case.mask)

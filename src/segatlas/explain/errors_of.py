@@ -25,12 +25,12 @@ OBJECTS = {
     "confused": "a true and a predicted object of different classes with an IoU of at least 0.5",
     "missed": "a true object that no error or match above takes",
     "extra": "a predicted object that no error or match above takes, a second one on the same true object too",
-    "shifted": "a true and a predicted object of one class with an IoU below 0.75, where moving the one by whole pixels, "
+    "shifted": "a true and a predicted object of one class with an IoU below 0.75, where moving one by whole pixels, "
     "no further than its longer side, gives an IoU of at least 0.5 and takes away half of the pixels that differ",
     "ragged": "any other true and predicted object of one class with an IoU of at least 0.1 and less than 0.75",
 }
 PIXELS = {
-    "confused": "the true and the predicted region have an IoU of at least 0.5 and differ in class; or none of the others",
+    "confused": "the true and the predicted region have an IoU of at least 0.5 and differ in class; or no other kind",
     "missed": "of the true region less than a quarter is predicted right, and at least half of it is further than the "
     "edge from any pixel predicted as its class",
     "extra": "of the predicted region less than a quarter is right, and at least half of it is further than the edge "
@@ -39,7 +39,7 @@ PIXELS = {
     "whole pixels, no further than its longer side, gives an IoU of at least 0.5 and takes away half of what differs",
     "ragged": "the predicted class is the true one at most the edge's width away",
 }
-"""Kind -> its definition, of objects and of pixels; the first that holds counts, see `object_errors`, `semantic_errors`."""
+"""Kind -> its definition; the first that holds counts, in the order of `semantic_errors` and `object_errors`."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -78,9 +78,11 @@ class ErrorCase:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ErrorReport:
-    """What was found. unit: "pixels" or "objects". counts: (5, K) of KINDS and classes: of extra objects the predicted
-    class, of others the true one. right, judged: in units. edge: fraction of the diagonal. score: least, of objects.
-    cases: by kind, the largest first.
+    """What was found.
+
+    unit: "pixels" or "objects". counts: (5, K) of KINDS and classes: of extra objects the predicted class, of others
+    the true one. right, judged: in units. edge: fraction of the diagonal. score: least, of objects. cases: by kind, the
+    largest first.
     """
 
     unit: str

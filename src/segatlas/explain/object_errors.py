@@ -114,7 +114,7 @@ def _falling(
     shifted: take only those that are each other in another place.
     """
     places = np.argwhere(allowed & free[0][:, None] & free[1][None])
-    order = np.argsort(-iou[tuple(places.T)], kind="stable") if len(places) else []
+    order = np.argsort(-iou[places[:, 0], places[:, 1]], kind="stable")
     for row, column in places[order].tolist():
         if not (free[0][row] and free[1][column]):
             continue

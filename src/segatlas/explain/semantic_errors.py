@@ -41,7 +41,10 @@ SMALLEST_SHIFTED = 9
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Regions:
-    """Connected regions of a label map. ids: (H, W) int32, -1 = none. classes, boxes: of each, top left bottom right."""
+    """Connected regions of a label map.
+
+    ids: (H, W) int32, -1 = none. classes: (n,). boxes: (n, 4), top, left, bottom, right, the last two exclusive.
+    """
 
     ids: np.ndarray
     classes: np.ndarray
