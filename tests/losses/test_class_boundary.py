@@ -35,7 +35,7 @@ def slow(chances: np.ndarray, labels: np.ndarray, width: int, weights: np.ndarra
 def test_it_is_the_overlap_of_class_boundaries_pixel_by_pixel(weights):
     logits, labels = example()
     upsampled = F.interpolate(logits, CANVAS, mode="bilinear")[..., : labels.shape[1], : labels.shape[2]]
-    expected = slow(upsampled.softmax(1).numpy(), labels.numpy(), 1, np.array(weights or [1.0] * 4))
+    expected = slow(upsampled.softmax(1).detach().numpy(), labels.numpy(), 1, np.array(weights or [1.0] * 4))
     given = None if weights is None else torch.tensor(weights)
     loss = ClassBoundary(width=1)(logits, labels, CANVAS, class_weights=given)
     assert loss.item() == pytest.approx(expected, rel=1e-5)

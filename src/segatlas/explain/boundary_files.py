@@ -61,7 +61,7 @@ def write_boundary_labels(
     largest = -1
     for file in places:
         labels = _labels(file, ignore)
-        largest = max(largest, int(labels[labels != IGNORE].max(initial=-1)))
+        largest = max(largest, int(labels[labels != IGNORE].astype(np.int64).max(initial=-1)))
     if largest < 0:
         raise UsageError(f"no pixel of {len(places)} masks has a label: all are {ignore}")
     code = {"none": largest + 1, "ignore": IGNORE}[rest] if rest in ("none", "ignore") else int(rest)
