@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from segatlas.drawing import boundary_image, color_mask, confidence_image, error_image, viewable
+from segatlas.drawing import boundary_image, color_mask, confidence_image, error_image, object_boundaries, viewable
 from segatlas.drawing.maps import IGNORE_COLOR, LINE, RIGHT, WRONG, blend, boundaries
 
 PALETTE = ((10, 20, 30), (200, 0, 0), (0, 200, 0))
@@ -89,3 +89,20 @@ def test_any_image_is_viewable():
     assert deep.dtype == np.uint8
     assert (deep.min(), deep.max()) == (0, 255)
     assert viewable(np.full((2, 2, 1), np.nan, np.float32)).max() == 0
+
+
+def test_each_object_has_a_line_in_its_classs_colour_inside_itself():
+    ids = np.zeros((20, 30), np.int32)
+    ids[:, 15:] = 1
+    ids[:, :3] = -1
+    kinds = np.where(ids < 0, -1, np.array([2, 1])[ids])
+    drawn = object_boundaries(np.full((20, 30, 3), 90, np.uint8), ids, kinds, PALETTE, fade=0.0)
+    left, right, plain = tuple(PALETTE[2]), tuple(PALETTE[1]), (90, 90, 90)
+    row = [tuple(pixel) for pixel in drawn[10].tolist()]
+    assert row == [*[plain] * 3, *[left] * 2, *[plain] * 8, *[left] * 2, *[right] * 2, *[plain] * 13]
+
+
+def test_what_is_no_class_has_no_line():
+    ids = np.arange(6, dtype=np.int32).reshape(2, 3)
+    drawn = object_boundaries(np.full((2, 3, 3), 90, np.uint8), ids, np.full((2, 3), 3), PALETTE, fade=0.0)
+    assert (drawn == 90).all()

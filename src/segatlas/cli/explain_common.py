@@ -13,16 +13,65 @@ if TYPE_CHECKING:
 
     from segatlas.inference import Predictor
 
-ModelArgument = Annotated[str, typer.Argument(help="Run folder, model folder, checkpoint, published name or hub id.")]
+MODEL_HELP = "Run folder, model folder, checkpoint, published name or hub id."
+ModelArgument = Annotated[str, typer.Argument(help=MODEL_HELP)]
+ImageArgument = Annotated[Path, typer.Argument(help="The image file.")]
+ClassOption = Annotated[
+    list[str] | None, typer.Option("--class", metavar="NAME", help="A class, by name or number; may be repeated.")
+]
+AuxOption = Annotated[
+    list[str] | None, typer.Option(metavar="NAME=FILE", help="A further input of the model; may be repeated.")
+]
+ScoreOption = Annotated[float | None, typer.Option(help="Objects of a lower score are left out.")]
 OutOption = Annotated[Path, typer.Option("--out", help="The image file to write (.png, .jpg, .webp or .tif).")]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace the file where it is there.")]
 
 
-def load_model(model: str, *, device: str = "auto", offline: bool = False, commercial_ok: bool = False) -> Predictor:
-    """Return the model's Predictor."""
+def load_model(
+    model: str,
+    *,
+    device: str = "auto",
+    offline: bool = False,
+    commercial_ok: bool = False,
+    score: float | None = None,
+) -> Predictor:
+    """Return the model's Predictor. score: objects of a lower one are left out."""
     from segatlas.inference import load
 
-    return load(model, device=device, offline=offline, commercial_ok=commercial_ok)
+    objects = None if score is None else {"score": score}
+    return load(model, device=device, offline=offline, commercial_ok=commercial_ok, objects=objects)
+
+
+def read_aux(words: Sequence[str] | None) -> dict[str, Any] | None:
+    """Return the further inputs that --aux names; None where it names none.
+
+    Raises:
+        UsageError: not NAME=FILE, a name twice, no such file.
+    """
+    from segatlas.errors import UsageError
+
+    found: dict[str, Any] = {}
+    for word in words or ():
+        name, sign, text = word.partition("=")
+        if not (name and sign and text):
+            raise UsageError(f"--aux: got {word!r}, expected NAME=FILE, such as before=before.png")
+        if name in found:
+            raise UsageError(f"--aux: {name} is given twice")
+        if not Path(text).is_file():
+            raise UsageError(f"--aux {word}: no such file")
+        found[name] = text
+    return found or None
+
+
+def check_image(image: Path) -> None:
+    """Refuse an image that is not there, before a model is loaded. UsageError."""
+    from segatlas.errors import UsageError
+    from segatlas.printable import printable
+
+    if not image.is_file():
+        raise UsageError(
+            f"{printable(image)}: {'is a folder, expected an image' if image.is_dir() else 'no such file'}"
+        )
 
 
 def check_out(out: Path, *, overwrite: bool) -> None:
@@ -46,7 +95,7 @@ def check_out(out: Path, *, overwrite: bool) -> None:
         raise UsageError(f"--out: {printable(out)} is a folder, expected the file to write")
     if out.exists() and not overwrite:
         raise UsageError(f"--out: {printable(out)} is there already; --overwrite replaces it")
-    require_writable(out.parent)
+    require_writable(out.parent, error=UsageError)
 
 
 def write_figure(figure: np.ndarray, out: Path, *, json_line: bool, quiet: bool = False, **facts: Any) -> None:
@@ -61,8 +110,3 @@ def write_figure(figure: np.ndarray, out: Path, *, json_line: bool, quiet: bool 
         human(json_line=json_line).print(f"{printable(out)}: {width} x {height} pixels", markup=False)
     if json_line:
         print_json_line({"out": str(out), **facts})
-
-
-def listed_names(given: Sequence[str] | None) -> list[str]:
-    """Return the words of an option that may be repeated, and may hold several joined by commas."""
-    return [word.strip() for one in given or () for word in one.split(",") if word.strip()]

@@ -38,6 +38,8 @@ SMALL = ("ReLU", "ReLU6", "GELU", "Identity", "Dropout", "Dropout2d", "BatchNorm
 """Layers that move nothing: left out where no layer was asked for."""
 
 DEPTH, MOST_BARS = 2, 40
+MOST_MEASURED = 256
+"""Side of the largest image that --effective chooses by itself."""
 
 
 def receptive_field(
@@ -209,9 +211,9 @@ def _measure(
 
     if len(names) > 1:
         raise UsageError(f"--effective: got {len(names)} layers, expected one")
-    found = effective_field(
-        network, layer=next(iter(names), ""), size=size or (256, 256), count=count, seed=seed, inputs=specs
-    )
+    name = next(iter(names), "")
+    size = size or _size_for(network, specs, name)
+    found = effective_field(network, layer=name, size=size, count=count, seed=seed, inputs=specs)
     console = human(json_line=json_line)
     for line in _told(found):
         console.print(line, markup=False)
@@ -228,6 +230,19 @@ def _measure(
         console.print(f"written: {printable(out)}", markup=False)
     if json_line:
         print_json_line({**found.to_dict(), "out": None if out is None else str(out)})
+
+
+def _size_for(network: nn.Module, specs: Sequence[InputSpec], name: str) -> tuple[int, int]:
+    """Return a size of image around a layer's field, at most MOST_MEASURED a side; of what is not known, that."""
+    from segatlas.explain.receptive_field import receptive_field as find
+
+    report = find(network, size=(MOST_MEASURED, MOST_MEASURED), inputs=specs)
+    found = [one for one in report.layers if one.name == name]
+    sides = []
+    for axis in (found[0].rows, found[0].columns) if found else (None, None):
+        known = axis is not None and not axis.cut and not axis.grows
+        sides.append(min(-(-(axis.size + 16) // 32) * 32, MOST_MEASURED) if axis is not None and known else MOST_MEASURED)
+    return sides[0], sides[1]
 
 
 def _told(found: EffectiveField) -> list[str]:

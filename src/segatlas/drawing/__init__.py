@@ -5,18 +5,30 @@ that is no class (255) means "ignore". No torch, no files read; matplotlib is im
 """
 
 from segatlas.drawing.files import png_bytes, save_image, write_bytes
-from segatlas.drawing.legend import overlay
-from segatlas.drawing.maps import boundary_image, color_mask, confidence_image, error_image, viewable
+from segatlas.drawing.gallery import Cell, gallery
+from segatlas.drawing.heat import heat_overlay, with_color_bar
+from segatlas.drawing.legend import overlay, with_legend
+from segatlas.drawing.maps import (
+    boundary_image,
+    color_mask,
+    confidence_image,
+    error_image,
+    heat_image,
+    object_boundaries,
+    viewable,
+)
 from segatlas.drawing.object_crops import CROP_TITLES, object_row
 from segatlas.drawing.plots import bars_image, confusion_image, curves_image, read_metrics
 from segatlas.drawing.report import ReportContent, write_report
 from segatlas.drawing.sheets import (
     SAMPLE_TITLES,
+    object_maps,
     object_overlay,
     sample_row,
     segment_overlay,
     sheet,
     side_by_side,
+    truth_maps,
     truth_overlay,
 )
 from segatlas.renamed import old_names
@@ -24,6 +36,7 @@ from segatlas.renamed import old_names
 __all__ = [
     "CROP_TITLES",
     "SAMPLE_TITLES",
+    "Cell",
     "ReportContent",
     "bars_image",
     "boundary_image",
@@ -32,6 +45,11 @@ __all__ = [
     "confusion_image",
     "curves_image",
     "error_image",
+    "gallery",
+    "heat_image",
+    "heat_overlay",
+    "object_boundaries",
+    "object_maps",
     "object_overlay",
     "object_row",
     "overlay",
@@ -42,8 +60,11 @@ __all__ = [
     "segment_overlay",
     "sheet",
     "side_by_side",
+    "truth_maps",
     "truth_overlay",
     "viewable",
+    "with_color_bar",
+    "with_legend",
     "write_bytes",
     "write_report",
 ]

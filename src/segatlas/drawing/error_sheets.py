@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from segatlas.drawing.legend import legend_entries, legend_strip
+from segatlas.drawing.legend import LegendEntry, legend_entries, legend_strip
 from segatlas.drawing.maps import IGNORE_COLOR, WRONG, Color, color_mask, viewable
 from segatlas.drawing.object_crops import object_row, part_around
 from segatlas.drawing.sheets import sheet
@@ -84,7 +84,9 @@ def error_sheet(
     strip = None
     if shown:
         values = np.concatenate([labels.ravel() for labels in shown])[None]
-        entries = legend_entries(values, palette, classes, outside="not judged")
+        entries = legend_entries(values, palette, classes)
+        if (values == IGNORE).any():  # the last one, which the images draw in black
+            entries[-1] = LegendEntry(name="not judged", color=IGNORE_COLOR, fraction="")
         strip = legend_strip(entries, size - 2, body.width, fractions=False)
     heading = round(2.2 * size)
     width = max(body.width, strip.width if strip is not None else 0)

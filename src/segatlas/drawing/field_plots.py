@@ -86,8 +86,8 @@ def field_heat_image(gradient: np.ndarray, *, box: Box | None, square: Box, titl
     boxes = [(square, "#35c3a8", "-", square_name)]
     if box is not None:
         is_all = box == (0, 0, height, width)
-        name = f"theoretical field: {box[2] - box[0]} x {box[3] - box[1]}{', the whole image' if is_all else ''}"
-        boxes.append((box, "#ffffff", "--", name))
+        name = f"theoretical field: {box[2] - box[0]} x {box[3] - box[1]}{', all of this image' if is_all else ''}"
+        boxes.append((box, "#5aa9ff", "--", name))
     from matplotlib.patches import Rectangle
 
     handles = []
@@ -100,8 +100,8 @@ def field_heat_image(gradient: np.ndarray, *, box: Box | None, square: Box, titl
         handles.append(
             Rectangle((0, 0), 1, 1, facecolor="#3b0f6f", edgecolor=color, linestyle=style, linewidth=1.6, label=name)
         )
-    axes.set_xlim(-0.01 * width, 1.01 * width)
-    axes.set_ylim(1.01 * height, -0.01 * height)
+    axes.set_xlim(-0.015 * width, 1.015 * width)
+    axes.set_ylim(1.015 * height, -0.015 * height)
     _dress(axes, title, xlabel="column of the image")
     axes.set_ylabel("row of the image", fontsize=8, color=INK)
     axes.grid(visible=False)

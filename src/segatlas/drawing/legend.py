@@ -55,14 +55,19 @@ def with_legend(
     classes: Sequence[str],
     *,
     outside: str = "ignore",
+    size: int | None = None,
 ) -> np.ndarray:
-    """Return an image (H, W, 3) with the strip of `overlay` for the classes of a map; see `legend_entries`."""
+    """Return an image (H, W, 3) with the strip of `overlay` for the classes of a map; see `legend_entries`.
+
+    The map's size need not be the image's: a sheet of several images has one legend. size: of its text.
+    """
     entries = legend_entries(class_map, palette, classes, outside=outside)
     if not entries:
         return tinted
     tell_missing(classes)
-    height, width = class_map.shape
-    size = int(np.clip(min(max(width, height) / 50, 2 * min(width, height) / 20), SMALLEST_TEXT, LARGEST_TEXT))
+    height, width = tinted.shape[:2]
+    usual = min(max(width, height) / 50, 2 * min(width, height) / 20)
+    size = size or int(np.clip(usual, SMALLEST_TEXT, LARGEST_TEXT))
     if height > 1.2 * width:
         strip = _strip(entries, size, columns=1)
         rows = max(1, height // _line(size) - 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -10,6 +11,10 @@ import numpy as np
 from segatlas.labels import IGNORE
 
 Color = tuple[int, int, int]
+Colors = Literal["viridis", "turbo", "magma"]
+
+COLOR_MAPS = {"viridis": cv2.COLORMAP_VIRIDIS, "turbo": cv2.COLORMAP_TURBO, "magma": cv2.COLORMAP_MAGMA}
+"""viridis for probabilities, turbo for heat over an image, magma for uncertainty."""
 
 IGNORE_COLOR: Color = (0, 0, 0)
 RIGHT: Color = (72, 72, 72)
@@ -75,17 +80,47 @@ def boundary_image(image: np.ndarray, class_map: np.ndarray, color: Color = LINE
     return drawn
 
 
+def heat_image(values: np.ndarray, colors: Colors = "viridis") -> np.ndarray:
+    """Return (H, W, 3) uint8: numbers (H, W) of 0..1 as colours, see `COLOR_MAPS`; NaN is drawn black."""
+    known = np.isfinite(values)
+    level = np.clip(np.nan_to_num(values) * 255.0 + 0.5, 0, 255).astype(np.uint8)
+    heat: np.ndarray = cv2.cvtColor(cv2.applyColorMap(level, COLOR_MAPS[colors]), cv2.COLOR_BGR2RGB)
+    heat[~known] = IGNORE_COLOR
+    return heat
+
+
 def confidence_image(confidence: np.ndarray) -> np.ndarray:
     """Return (H, W, 3) uint8: 0 dark blue, through green, to 1 yellow (viridis, on the fixed scale 0..1).
 
     Args:
         confidence: (H, W) float 0..1, the probability of the chosen class; NaN is drawn black.
     """
-    known = np.isfinite(confidence)
-    level = np.clip(np.nan_to_num(confidence) * 255.0 + 0.5, 0, 255).astype(np.uint8)
-    heat: np.ndarray = cv2.cvtColor(cv2.applyColorMap(level, cv2.COLORMAP_VIRIDIS), cv2.COLOR_BGR2RGB)
-    heat[~known] = IGNORE_COLOR
-    return heat
+    return heat_image(confidence)
+
+
+def object_boundaries(
+    image: np.ndarray, ids: np.ndarray, classes: np.ndarray, palette: Sequence[Color], fade: float = 0.45
+) -> np.ndarray:
+    """Return the image, faded, with the inner boundary of every object in its class's colour.
+
+    The line lies inside the object, as wide as that of `boundary_image`, at least two pixels; so two objects that touch
+    have a line each. The border of the image is no boundary.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        ids: (H, W) the number of each pixel's object, below 0 = none. Of a class map it is the map itself.
+        classes: (H, W) the class of each pixel's object; what is no class has no line.
+        palette: K RGB colours.
+        fade: how far the image goes towards white, 0..1.
+    """
+    width = max(2, round(max(image.shape[:2]) / 300))
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * width + 1, 2 * width + 1))
+    numbers = ids.astype(np.float32)  # whole numbers up to 2^24 are exact
+    line = cv2.dilate(numbers, kernel) != cv2.erode(numbers, kernel)
+    line &= (ids >= 0) & (classes >= 0) & (classes < len(palette))
+    drawn: np.ndarray = (image * (1 - fade) + 255 * fade).astype(np.uint8)
+    drawn[line] = np.asarray(palette, np.uint8).reshape(-1, 3)[classes[line]]
+    return drawn
 
 
 def error_image(class_map: np.ndarray, label: np.ndarray, ignore: int = IGNORE) -> np.ndarray:

@@ -6,18 +6,17 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
-from PIL import Image
 
+from segatlas.drawing.gallery import place
 from segatlas.drawing.legend import with_legend
 from segatlas.drawing.maps import LINE, Color, boundaries, color_mask, error_image, viewable
 from segatlas.drawing.text import INK, MUTED, canvas, font, shortened, tell_missing
 from segatlas.labels import IGNORE
-from segatlas.structures import SegmentsTarget
+from segatlas.structures import Result, SegmentsTarget
 
 if TYPE_CHECKING:
-    from segatlas.structures import Instance, InstancesTarget, Result, SemanticTarget
+    from segatlas.structures import Instance, InstancesTarget, SemanticTarget
 
 Pixels = np.ndarray
 
@@ -93,11 +92,33 @@ def segment_maps(result: Result) -> tuple[np.ndarray, np.ndarray]:
     return ids - 1, classes[ids]
 
 
+def object_maps(result: Result, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Return (H, W) the number of each pixel's object or segment, -1 = none, and its class, NO_OBJECT = none.
+
+    Of a result that has a class map alone, each class counts as one.
+
+    Args:
+        result: what was found.
+        size: (H, W) of the image.
+    """
+    if result.segments is not None:
+        return segment_maps(result)
+    if result.objects is None:
+        numbers = result.semantic.astype(np.int32)
+        return numbers, numbers
+    ids = _ids_of(result.instances, size)
+    return ids, _classes_of(ids, np.array([one.class_index for one in result.instances], np.int64))
+
+
+def truth_maps(target: InstancesTarget | SegmentsTarget) -> tuple[np.ndarray, np.ndarray]:
+    """Return the same of a truth, the smallest object on top."""
+    ids = np.asarray(target.ids) if isinstance(target, SegmentsTarget) else _true_ids(np.asarray(target.masks))
+    return ids, _classes_of(ids, np.asarray(target.classes))
+
+
 def truth_overlay(image: Pixels, target: InstancesTarget | SegmentsTarget, palette: Sequence[Color]) -> Pixels:
     """Return the image (H, W, 3) with each true object or segment tinted in its class's colour, and lines between."""
-    classes = np.asarray(target.classes)
-    ids = np.asarray(target.ids) if isinstance(target, SegmentsTarget) else _true_ids(np.asarray(target.masks))
-    return _tinted(image, ids, _classes_of(ids, classes), palette)
+    return _tinted(image, *truth_maps(target), palette)
 
 
 def _true_ids(masks: np.ndarray, hidden: np.ndarray | None = None) -> np.ndarray:
@@ -133,8 +154,8 @@ def segment_overlay(image: Pixels, result: Result, palette: Sequence[Color], cla
 
 def object_overlay(image: Pixels, objects: Sequence[Instance], palette: Sequence[Color]) -> Pixels:
     """Return the image (H, W, 3) with each object tinted in its class's colour, and a line between objects."""
-    ids = _ids_of(objects, (image.shape[0], image.shape[1]))
-    return _tinted(image, ids, _classes_of(ids, np.array([one.class_index for one in objects], np.int64)), palette)
+    found = Result(objects=tuple(objects))
+    return _tinted(image, *object_maps(found, (image.shape[0], image.shape[1])), palette)
 
 
 def _tinted(image: Pixels, ids: np.ndarray, classes: np.ndarray, palette: Sequence[Color]) -> Pixels:
@@ -199,7 +220,7 @@ def sheet(
     for number, (row, height) in enumerate(zip(rows, heights, strict=True)):
         for column, image in enumerate(row):
             if image is not None:
-                _place(paper, image, gap + column * (cell_width + gap), top, cell_width, height)
+                place(paper, image, gap + column * (cell_width + gap), top, cell_width, height)
         if number < len(row_titles):
             middle = top + height + caption / 2
             name = shortened(row_titles[number], text - 2, width - 2 * gap)
@@ -217,11 +238,3 @@ def _row_height(row: Sequence[Pixels | None], cell_width: int) -> int:
     """Height that the row's tallest image needs, at most twice the width of a cell."""
     wanted = [cell_width * p.shape[0] / p.shape[1] for p in row if p is not None]
     return round(min(max(wanted, default=1), 2 * cell_width)) or 1
-
-
-def _place(paper: Image.Image, image: Pixels, left: int, top: int, width: int, height: int) -> None:
-    factor = min(width / image.shape[1], height / image.shape[0])
-    size = (max(1, round(image.shape[1] * factor)), max(1, round(image.shape[0] * factor)))
-    method = cv2.INTER_AREA if factor < 1 else cv2.INTER_NEAREST
-    scaled = cv2.resize(image, size, interpolation=method)
-    paper.paste(Image.fromarray(scaled), (left + (width - size[0]) // 2, top + (height - size[1]) // 2))

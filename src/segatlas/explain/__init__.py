@@ -9,15 +9,83 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from segatlas.explain.boundary_files import write_boundary_labels
+    from segatlas.explain.effective_field import effective_field
+    from segatlas.explain.error_figures import kind_sheet
+    from segatlas.explain.errors_of import errors_of
+    from segatlas.explain.field_calculator import chain_fields
+    from segatlas.explain.object_errors import object_errors
+    from segatlas.explain.receptive_field import receptive_field
+    from segatlas.explain.semantic_errors import pixel_errors
+    from segatlas.explain.choosing import Region
+    from segatlas.explain.heatmaps import HeatMap, heat_map, heat_map_figure, heat_maps
     from segatlas.explain.layers import find_layer, layer_names
+    from segatlas.explain.maps import Labels, drawn_map, map_figure
+    from segatlas.explain.palettes import find_palette, palette_names
+    from segatlas.explain.probabilities import (
+        ProbabilityMaps,
+        entropy_figure,
+        entropy_map,
+        probability_figure,
+        probability_maps,
+    )
 
 _PUBLIC = {
+    "chain_fields": "segatlas.explain.field_calculator",
+    "effective_field": "segatlas.explain.effective_field",
+    "errors_of": "segatlas.explain.errors_of",
+    "kind_sheet": "segatlas.explain.error_figures",
+    "object_errors": "segatlas.explain.object_errors",
+    "pixel_errors": "segatlas.explain.semantic_errors",
+    "receptive_field": "segatlas.explain.receptive_field",
+    "write_boundary_labels": "segatlas.explain.boundary_files",
+    "HeatMap": "segatlas.explain.heatmaps",
+    "Labels": "segatlas.explain.maps",
+    "ProbabilityMaps": "segatlas.explain.probabilities",
+    "Region": "segatlas.explain.choosing",
+    "drawn_map": "segatlas.explain.maps",
+    "entropy_figure": "segatlas.explain.probabilities",
+    "entropy_map": "segatlas.explain.probabilities",
     "find_layer": "segatlas.explain.layers",
+    "find_palette": "segatlas.explain.palettes",
+    "heat_map": "segatlas.explain.heatmaps",
+    "heat_map_figure": "segatlas.explain.heatmaps",
+    "heat_maps": "segatlas.explain.heatmaps",
     "layer_names": "segatlas.explain.layers",
+    "map_figure": "segatlas.explain.maps",
+    "palette_names": "segatlas.explain.palettes",
+    "probability_figure": "segatlas.explain.probabilities",
+    "probability_maps": "segatlas.explain.probabilities",
 }
 """Public name -> the file that it is in."""
 
-__all__ = ["find_layer", "layer_names"]
+__all__ = [
+    "chain_fields",
+    "effective_field",
+    "errors_of",
+    "kind_sheet",
+    "object_errors",
+    "pixel_errors",
+    "receptive_field",
+    "write_boundary_labels",
+    "HeatMap",
+    "Labels",
+    "ProbabilityMaps",
+    "Region",
+    "drawn_map",
+    "entropy_figure",
+    "entropy_map",
+    "find_layer",
+    "find_palette",
+    "heat_map",
+    "heat_map_figure",
+    "heat_maps",
+    "layer_names",
+    "map_figure",
+    "palette_names",
+    "probability_figure",
+    "probability_maps",
+]
 
 
 def __getattr__(name: str) -> Any:

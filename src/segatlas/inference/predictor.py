@@ -38,7 +38,7 @@ class Predictor:
     """A network with its card, ready to segment images.
 
     Everything about the input (resize, mean, std, largest value, channels, whole image or windows) comes from the
-    card. `model` is the network in eval mode, `card` its card, `device` where it runs.
+    card. `model` is the network in eval mode, `card` its card, `device` where it runs, `rule` how objects are made.
 
     Images are predicted by a fast form of the network, see `segatlas.inference.fast_form`, made at the first of them
     and again when weights of `model` have changed. `model` itself stays plain, with its published parameters.
@@ -95,10 +95,20 @@ class Predictor:
             card, windows=windows, views=parse_views(tta), window_batch=window_batch, objects=objects
         )
         self.objects = dict(objects or {})
+        self.rule = self._segmenter.rule
         self._runner = Runner(model, card.inputs, device, precision, self._segmenter.rule)
         self._prepare = partial(prepare, card=card, max_value=max_value, check_scale=check_scale)
         self.card = card
         self.model, self.device, self.precision = self._runner.model, self._runner.device, self._runner.precision
+
+    def prepare(self, image: GivenImage) -> PreparedImage:
+        """Read an image and bring it into the network's form, as `predict` does first.
+
+        Raises:
+            DataError: as `predict`.
+            UsageError: as `predict`.
+        """
+        return self._prepare(image)
 
     @overload
     def predict(

@@ -6,7 +6,7 @@ classes, h w mask logits, H W result.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -110,6 +110,27 @@ def scores_of(output: QueryMasks, rule: ObjectRule) -> SemanticLogits:
         for classes, masks in _images(output)
     ]
     return SemanticLogits(torch.stack(maps), canvas=output.canvas, resample=Resample())
+
+
+def score_rows(
+    output: QueryMasks, size: Size, *, crop: Size, rule: ObjectRule | None = None
+) -> Iterator[tuple[int, Tensor]]:
+    """Yield chunks of an image's rows with the scores of classes that `semantic` compares: the first row, (K, rows, W).
+
+    Args:
+        output: of one image.
+        size: (H, W) of the image.
+        crop: of the canvas, what is image.
+        rule: how class maps are made.
+    """
+    rule = rule or ObjectRule()
+    ((classes, masks),) = _images(output)
+    steps, weights = _steps(output, size, crop, rule), _probabilities(classes)[:, :-1].T.contiguous()
+    if rule.queries.upsampled_to == "canvas":
+        yield from steps.score_chunks(masks, weights)
+    else:
+        scores = torch.einsum("kq,qhw->khw", weights, steps.at_first(masks))[None]
+        yield 0, upsample_logits(scores, size, canvas=output.canvas, crop=crop)[0]
 
 
 def segments_of(classes: Tensor, masks: Tensor, steps: MaskSteps, rule: ObjectRule, things: Sequence[bool]) -> Panoptic:

@@ -33,14 +33,18 @@ def read_classes(root: str | Path) -> ClassNames | None:
         DataError: the file is damaged or empty, names a class twice or more than 255 classes, or gives colours to some
             classes only.
     """
-    text_path, json_path = Path(root) / TEXT_FILE, Path(root) / JSON_FILE
-    if json_path.is_file():
-        path, table = json_path, _read_json(json_path)
-    elif text_path.is_file():
-        lines = read_text(text_path).splitlines()
-        path, table = text_path, ClassNames(names=tuple(line.strip() for line in lines if line.strip()))
+    json_path, text_path = Path(root) / JSON_FILE, Path(root) / TEXT_FILE
+    path = next((path for path in (json_path, text_path) if path.is_file()), None)
+    return None if path is None else read_class_file(path)
+
+
+def read_class_file(path: Path) -> ClassNames:
+    """Read a class table: JSON where the file ends in `.json`, else a name a line; errors as of `read_classes`."""
+    if path.suffix.lower() == ".json":
+        table = _read_json(path)
     else:
-        return None
+        lines = read_text(path).splitlines()
+        table = ClassNames(names=tuple(line.strip() for line in lines if line.strip()))
     if not table.names:
         raise DataError("names no class", path)
     if len(table.names) > MAX_CLASSES:
