@@ -30,7 +30,10 @@ COMMANDS: dict[str, Callable[..., Any]] = {
 }
 """Command -> the function that does it. One file a command; one line here makes it known."""
 
-app = typer.Typer(no_args_is_help=True, help="Draw what a model sees: maps, heat maps, probabilities, receptive fields, errors by kind.")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Draw what a model sees: maps, heat maps, probabilities, receptive fields, errors by kind.",
+)
 
 for _name, _command in COMMANDS.items():
     app.command(_name)(_command)

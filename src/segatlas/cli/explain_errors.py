@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from segatlas.evaluation import Evaluation
-    from segatlas.explain.errors_of import ErrorReport
+    from segatlas.explain.error_report import ErrorReport
 
 REPORT = "errors.json"
 EDGE_HELP = "Of class maps: how far an edge may be off, as a fraction of the image's diagonal."
@@ -67,7 +67,7 @@ def errors(
     check_folder(out, overwrite=overwrite)
 
     from segatlas.evaluation import open_evaluation
-    from segatlas.explain.errors_of import ErrorCounter, errors_of
+    from segatlas.explain.error_report import ErrorCounter, errors_of
 
     ErrorCounter((), edge=edge, score=score)  # a number out of range should not wait for the weights
     opened = open_evaluation(
@@ -109,7 +109,7 @@ def write_report(report: ErrorReport, opened: Evaluation, out: Path) -> list[str
     """Write errors.json, and a sheet for each kind that occurs; return their names. Sheets of earlier calls go."""
     from segatlas.drawing import save_image
     from segatlas.explain.error_figures import kind_sheet
-    from segatlas.explain.semantic_errors import KINDS
+    from segatlas.explain.errors_of_pixels import KINDS
 
     out.mkdir(parents=True, exist_ok=True)
     facts: dict[str, Any] = {"model": opened.path, "data": opened.plan.data.root, "split": opened.dataset.split}
@@ -144,7 +144,7 @@ def _table(report: ErrorReport) -> Table:
     from rich.text import Text
 
     from segatlas.cli.bench import plain_table
-    from segatlas.explain.semantic_errors import KINDS, TITLES
+    from segatlas.explain.errors_of_pixels import KINDS, TITLES
 
     made = plain_table("class", *(TITLES[kind] for kind in KINDS))
     order = sorted(range(len(report.classes)), key=lambda index: -int(report.counts[:, index].sum()))

@@ -16,7 +16,7 @@ from segatlas.cli.common import (
     human,
     print_json_line,
 )
-from segatlas.cli.explain_common import OverwriteOption, check_out, listed_names
+from segatlas.cli.explain_common import OverwriteOption, check_out
 from segatlas.errors import UsageError
 from segatlas.printable import printable
 
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from rich.table import Table
     from torch import nn
 
-    from segatlas.explain.effective_field import EffectiveField
     from segatlas.explain.field_calculator import ChainField
-    from segatlas.explain.receptive_field import AxisField, FieldReport, LayerField
+    from segatlas.explain.measured_field import EffectiveField
+    from segatlas.explain.theoretical_field import AxisField, FieldReport, LayerField
     from segatlas.structures import InputSpec
 
 MODEL_HELP = "Run, model folder, checkpoint, published name; or NAME or NAME:FIELD=VALUE,... of an architecture."
@@ -68,7 +68,7 @@ def receptive_field(
     middle of a layer's map, for noise, and draws the theoretical field over it.
     """
     from segatlas.bench.settings import parse_size
-    from segatlas.explain.receptive_field import receptive_field as find
+    from segatlas.explain.theoretical_field import receptive_field as find
 
     asked = None if size is None else parse_size(size)
     if out is not None:
@@ -94,6 +94,11 @@ def receptive_field(
         facts = report.to_dict()
         facts["layers"] = [one.to_dict() for one in shown]
         print_json_line({**facts, "out": None if out is None else str(out)})
+
+
+def listed_names(given: Sequence[str] | None) -> list[str]:
+    """Return the words of an option that may be repeated, and may hold several joined by commas."""
+    return [word.strip() for one in given or () for word in one.split(",") if word.strip()]
 
 
 def _network(model: str, *, offline: bool, commercial_ok: bool) -> tuple[nn.Module, Sequence[InputSpec]]:
@@ -207,7 +212,7 @@ def _measure(
 ) -> None:
     from segatlas.drawing import write_bytes
     from segatlas.drawing.field_plots import field_heat_image
-    from segatlas.explain.effective_field import MASS, effective_field
+    from segatlas.explain.measured_field import MASS, effective_field
 
     if len(names) > 1:
         raise UsageError(f"--effective: got {len(names)} layers, expected one")
@@ -234,14 +239,16 @@ def _measure(
 
 def _size_for(network: nn.Module, specs: Sequence[InputSpec], name: str) -> tuple[int, int]:
     """Return a size of image around a layer's field, at most MOST_MEASURED a side; of what is not known, that."""
-    from segatlas.explain.receptive_field import receptive_field as find
+    from segatlas.explain.theoretical_field import receptive_field as find
 
     report = find(network, size=(MOST_MEASURED, MOST_MEASURED), inputs=specs)
     found = [one for one in report.layers if one.name == name]
     sides = []
     for axis in (found[0].rows, found[0].columns) if found else (None, None):
         known = axis is not None and not axis.cut and not axis.grows
-        sides.append(min(-(-(axis.size + 16) // 32) * 32, MOST_MEASURED) if axis is not None and known else MOST_MEASURED)
+        sides.append(
+            min(-(-(axis.size + 16) // 32) * 32, MOST_MEASURED) if axis is not None and known else MOST_MEASURED
+        )
     return sides[0], sides[1]
 
 

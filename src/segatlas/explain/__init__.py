@@ -10,17 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from segatlas.explain.boundary_files import write_boundary_labels
-    from segatlas.explain.effective_field import effective_field
-    from segatlas.explain.error_figures import kind_sheet
-    from segatlas.explain.errors_of import errors_of
-    from segatlas.explain.field_calculator import chain_fields
-    from segatlas.explain.object_errors import object_errors
-    from segatlas.explain.receptive_field import receptive_field
-    from segatlas.explain.semantic_errors import pixel_errors
     from segatlas.explain.choosing import Region
+    from segatlas.explain.error_figures import kind_sheet
+    from segatlas.explain.error_report import errors_of
+    from segatlas.explain.errors_of_objects import object_errors
+    from segatlas.explain.errors_of_pixels import pixel_errors
+    from segatlas.explain.field_calculator import chain_fields
     from segatlas.explain.heatmaps import HeatMap, heat_map, heat_map_figure, heat_maps
     from segatlas.explain.layers import find_layer, layer_names
     from segatlas.explain.maps import Labels, drawn_map, map_figure
+    from segatlas.explain.measured_field import effective_field
     from segatlas.explain.palettes import find_palette, palette_names
     from segatlas.explain.probabilities import (
         ProbabilityMaps,
@@ -29,15 +28,16 @@ if TYPE_CHECKING:
         probability_figure,
         probability_maps,
     )
+    from segatlas.explain.theoretical_field import receptive_field
 
 _PUBLIC = {
     "chain_fields": "segatlas.explain.field_calculator",
-    "effective_field": "segatlas.explain.effective_field",
-    "errors_of": "segatlas.explain.errors_of",
+    "effective_field": "segatlas.explain.measured_field",
+    "errors_of": "segatlas.explain.error_report",
     "kind_sheet": "segatlas.explain.error_figures",
-    "object_errors": "segatlas.explain.object_errors",
-    "pixel_errors": "segatlas.explain.semantic_errors",
-    "receptive_field": "segatlas.explain.receptive_field",
+    "object_errors": "segatlas.explain.errors_of_objects",
+    "pixel_errors": "segatlas.explain.errors_of_pixels",
+    "receptive_field": "segatlas.explain.theoretical_field",
     "write_boundary_labels": "segatlas.explain.boundary_files",
     "HeatMap": "segatlas.explain.heatmaps",
     "Labels": "segatlas.explain.maps",
@@ -60,31 +60,31 @@ _PUBLIC = {
 """Public name -> the file that it is in."""
 
 __all__ = [
-    "chain_fields",
-    "effective_field",
-    "errors_of",
-    "kind_sheet",
-    "object_errors",
-    "pixel_errors",
-    "receptive_field",
-    "write_boundary_labels",
     "HeatMap",
     "Labels",
     "ProbabilityMaps",
     "Region",
+    "chain_fields",
     "drawn_map",
+    "effective_field",
     "entropy_figure",
     "entropy_map",
+    "errors_of",
     "find_layer",
     "find_palette",
     "heat_map",
     "heat_map_figure",
     "heat_maps",
+    "kind_sheet",
     "layer_names",
     "map_figure",
+    "object_errors",
     "palette_names",
+    "pixel_errors",
     "probability_figure",
     "probability_maps",
+    "receptive_field",
+    "write_boundary_labels",
 ]
 
 

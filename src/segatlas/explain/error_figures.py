@@ -10,8 +10,8 @@ from segatlas.data.dataset import SegmentationData
 from segatlas.drawing.error_sheets import OBJECT_TITLES, PIXEL_TITLES, error_sheet, pixel_error_row
 from segatlas.drawing.object_crops import object_row, part_around
 from segatlas.errors import UsageError
-from segatlas.explain.errors_of import ErrorReport
-from segatlas.explain.semantic_errors import KINDS, TITLES
+from segatlas.explain.error_report import ErrorReport
+from segatlas.explain.errors_of_pixels import KINDS, TITLES
 
 Color = tuple[int, int, int]
 

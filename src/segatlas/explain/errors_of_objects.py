@@ -22,8 +22,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from segatlas.explain.errors_of_pixels import CONFUSED, EXTRA, MISSED, RAGGED, SHIFTED
 from segatlas.explain.placed import PlacedMask, is_shifted
-from segatlas.explain.semantic_errors import CONFUSED, EXTRA, MISSED, RAGGED, SHIFTED
 from segatlas.metrics.object_pairs import TrueMasks, objects_of
 from segatlas.structures import InstancesTarget, Result, Rle, SegmentsTarget
 from segatlas.structures.rle import MaskRuns, pair_ious

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from segatlas.explain.semantic_errors import KINDS, RIGHT, pixel_errors
+from segatlas.explain.errors_of_pixels import KINDS, RIGHT, pixel_errors
 
 EDGE = 2
 

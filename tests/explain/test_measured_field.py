@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from segatlas.errors import UsageError
-from segatlas.explain.effective_field import effective_field
+from segatlas.explain.measured_field import effective_field
 
 
 def test_of_one_convolution_it_is_its_kernel():

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from segatlas.errors import UsageError
 from segatlas.explain.dependence import Trace, Traced, ValueNeededError
 from segatlas.explain.layers import find_layer
-from segatlas.explain.receptive_field import traced_output, unit_box
+from segatlas.explain.theoretical_field import traced_output, unit_box
 from segatlas.structures import Inputs, InputSpec, maps_of, noise_inputs
 
 MASS = 0.95

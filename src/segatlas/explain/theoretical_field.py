@@ -6,7 +6,7 @@ of the layer in an image of a size: away from the edges the same in any larger o
 image, or a fraction of it, which is said.
 
 Luo et al. 2016, "Understanding the Effective Receptive Field in Deep Convolutional Neural Networks",
-https://arxiv.org/abs/1701.04128, tell theoretical from effective; the latter is in `effective_field`.
+https://arxiv.org/abs/1701.04128, tell theoretical from effective; the latter is in `measured_field`.
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ import numpy as np
 
 from segatlas.errors import DataError, UsageError
 from segatlas.evaluation import Evaluation
-from segatlas.explain.object_errors import found_objects, object_errors, true_objects
-from segatlas.explain.semantic_errors import EXTRA, KINDS, RIGHT, TITLES, pixel_errors
+from segatlas.explain.errors_of_objects import found_objects, object_errors, true_objects
+from segatlas.explain.errors_of_pixels import EXTRA, KINDS, RIGHT, TITLES, pixel_errors
 from segatlas.metrics.boundary import boundary_reach
 from segatlas.metrics.label_maps import label_maps
 from segatlas.metrics.metric import Prediction
@@ -39,7 +39,7 @@ PIXELS = {
     "whole pixels, no further than its longer side, gives an IoU of at least 0.5 and takes away half of what differs",
     "ragged": "the predicted class is the true one at most the edge's width away",
 }
-"""Kind -> its definition; the first that holds counts, in the order of `semantic_errors` and `object_errors`."""
+"""Kind -> its definition; the first that holds counts, in the order of `errors_of_pixels` and `errors_of_objects`."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

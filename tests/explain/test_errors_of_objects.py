@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from segatlas.explain.object_errors import FoundObjects, found_objects, object_errors, true_objects
-from segatlas.explain.semantic_errors import KINDS
+from segatlas.explain.errors_of_objects import FoundObjects, found_objects, object_errors, true_objects
+from segatlas.explain.errors_of_pixels import KINDS
 from segatlas.metrics.object_pairs import TrueMasks
 from segatlas.structures import Instance, InstancesTarget, Panoptic, Result, Rle, SegmentsTarget
 from segatlas.structures.results import Segment

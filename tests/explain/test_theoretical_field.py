@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from segatlas import create_model
 from segatlas.errors import UsageError
-from segatlas.explain.receptive_field import receptive_field, traced_output, unit_box
+from segatlas.explain.theoretical_field import receptive_field, traced_output, unit_box
 from segatlas.models import ARCHITECTURES
 
 SIZE = (65, 82)
