@@ -55,7 +55,7 @@ def load_subject(model: str, settings: BenchSettings) -> Subject:
         WeightsError: a folder or file that cannot be loaded.
     """
     name, _, text = model.partition(":")
-    if not _is_architecture(name) and (os.sep in model or "/" in model or Path(model).exists()):
+    if not is_architecture(name) and (os.sep in model or "/" in model or Path(model).exists()):
         net, card = load_pretrained(model)
         return Subject(net=net, card=card, origin=str(model))
     torch.manual_seed(settings.seed)
@@ -146,7 +146,8 @@ def count_parameters(net: nn.Module) -> int:
     return sum(parameter.numel() for parameter in net.parameters())
 
 
-def _is_architecture(name: str) -> bool:
+def is_architecture(name: str) -> bool:
+    """Tell whether there is an architecture, or a variant of one, of that name."""
     try:
         lookup(name)
     except KeyError:

@@ -133,14 +133,14 @@ def _print_realtime(report: RealtimeReport, console: Console) -> None:
     machine, settings = report.machine, report.settings
     where = f"{machine.processor}, {machine.threads} threads" if settings.device == "cpu" else settings.device
     console.print(f"{where}, torch {machine.torch}; 1 image of {settings.size[0]}x{settings.size[1]}", markup=False)
-    table = _table("model", "parameters", "GMACs", "published mIoU", "by")
+    table = plain_table("model", "parameters", "GMACs", "published mIoU", "by")
     for facts in report.models:
         miou = "none" if facts.miou is None else f"{facts.miou:.2f} %"
         size = (f"{facts.parameters / 1e6:.2f} M", f"{facts.macs / 1e9:.1f}")
         table.add_row(_plain(facts.model), *size, miou, facts.source or "")
     console.print(table)
     for way, meaning in report.ways.items():
-        table = _table("model", "prec", "fps", "ms", "cpu ms", "ratio", "gain", "cpu gain", "same labels")
+        table = plain_table("model", "prec", "fps", "ms", "cpu ms", "ratio", "gain", "cpu gain", "same labels")
         table.title = f"{way}: {meaning}"
         for row in (row for row in report.rows if row.way == way):
             same = "" if row.same_labels is None else f"{row.same_labels:.4%}"
@@ -187,7 +187,7 @@ def write_chart(report: RealtimeReport, path: Path) -> None:
 
 def models_table(report: BenchReport) -> Table:
     """Return what the models cost on any machine."""
-    table = _table("model", "input", "parameters", "GFLOPs", "GMACs")
+    table = plain_table("model", "input", "parameters", "GFLOPs", "GMACs")
     for facts in report.models:
         table.add_row(
             _plain(facts.model),
@@ -222,7 +222,7 @@ def times_tables(report: BenchReport) -> list[Table]:
     }
     call = "1 image" if report.settings.batch == 1 else f"{report.settings.batch} images"
     tables = {
-        piece: _table("model", "prec", "median", "p95", "min", "cpu", "ratio", "cpu ratio", "peak MiB")
+        piece: plain_table("model", "prec", "median", "p95", "min", "cpu", "ratio", "cpu ratio", "peak MiB")
         for piece in titles
     }
     for piece, title in titles.items():
@@ -253,7 +253,8 @@ def _plain(text: str) -> Any:
     return Text(text, overflow="fold")
 
 
-def _table(name: str, *columns: str) -> Table:
+def plain_table(name: str, *columns: str) -> Table:
+    """Return an empty table: a column of names, and further ones set to the right."""
     from rich import box
     from rich.table import Table
 

@@ -44,6 +44,12 @@ class CopyPasteConfig(Section):
     objects: Probability = Field(0.5, description="fraction of that image's objects, each drawn by itself")
 
 
+class BoundaryLabelsConfig(Section):
+    """Only pixels near another class keep their label; the rest is ignored in training, validation sees all labels."""
+
+    width: int = Field(2, ge=1, le=1000, description="pixels on each side of a boundary that keep their class")
+
+
 class TransformsConfig(Section):
     """How a training sample is made: resize, scale jitter, rotation, crop, flip, photometric, blur, normalise."""
 
@@ -68,3 +74,4 @@ class TransformsConfig(Section):
     photometric: PhotometricConfig | None = None
     blur: BlurConfig | None = None
     copy_paste: CopyPasteConfig | None = None
+    boundary_labels: BoundaryLabelsConfig | None = None

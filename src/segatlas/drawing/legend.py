@@ -122,6 +122,21 @@ def _entries(
     return entries
 
 
+def legend_strip(entries: Sequence[LegendEntry], size: int, width: int, *, fractions: bool = True) -> Image.Image:
+    """Return a strip of paper with the entries in as many columns as fit into a width.
+
+    Args:
+        entries: at least one.
+        size: of the text, in pixels.
+        width: in pixels.
+        fractions: write those behind the names.
+    """
+    if not fractions:
+        entries = [LegendEntry(name=entry.name, color=entry.color, fraction="") for entry in entries]
+    columns = max(1, (width - 2 * _margin(size)) // _column(entries, size))
+    return _strip(entries, size, columns=min(columns, len(entries)))
+
+
 def percent(fraction: float) -> str:
     """Return a fraction 0..1 as text: "12.3 %", or "< 0.1 %"."""
     return "< 0.1 %" if 0 < fraction < 0.001 else f"{100 * fraction:.1f} %"

@@ -27,6 +27,7 @@ from segatlas.inference import Predictor, load, parse_views
 from segatlas.inference.images import GivenImage, with_sources
 from segatlas.inference.runner import Precision
 from segatlas.metrics import MetricSet, Scores, create, load_metric
+from segatlas.metrics.metric import Prediction
 from segatlas.safe_console import progress_bar
 from segatlas.structures import InstancesTarget, SegmentsTarget, Target
 from segatlas.tasks import TASKS, Task
@@ -72,6 +73,32 @@ class Evaluation:
         asked = [path, root, data, self.plan.seed, wanted, self.window, self.max_value]
         text = json.dumps([*asked, self.predictor.precision, str(self.predictor.device)], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def results(
+        self, skipped: list[str], *, skip_bad: bool = False, progress: bool = True, title: str = "evaluating"
+    ) -> Iterator[tuple[int, Target, Prediction]]:
+        """Predict every image; yield its number, its truth and what was found.
+
+        Args:
+            skipped: gets the faults of files that cannot be used, if skip_bad.
+            skip_bad: leave them out in place of raising at the first.
+            progress: show a bar on stderr.
+            title: of the bar.
+
+        Raises:
+            DataError: a file that cannot be used, unless skip_bad.
+        """
+        watch = _ScaleWatch(None)
+        yield from _results(
+            self.predictor,
+            self.dataset,
+            self.wanted.batch,
+            watch,
+            skipped,
+            skip_bad=skip_bad,
+            progress=progress,
+            title=title,
+        )
 
     def score(self, *, progress: bool = True, keep_worst: int = 8, skip_bad: bool = False) -> Report:
         """Predict every image and compare it with the truth; arguments and errors as in `evaluate`."""
@@ -279,23 +306,41 @@ def _score(
     """Predict and count every image. Returns each image's own score, and the faults of those left out."""
     skipped: list[str] = []
     scores: list[ImageScore] = []
+    results = _results(predictor, dataset, batch, watch, skipped, skip_bad=skip_bad, progress=progress)
+    for index, target, result in results:
+        score = metrics.update(result, target)
+        scores.append(ImageScore(key=dataset.key(index), file=str(dataset.files(index)[0]), score=score))
+        if cases is not None and isinstance(target, InstancesTarget | SegmentsTarget):
+            cases.look(dataset.key(index), result, target)
+    return scores, skipped
+
+
+def _results(
+    predictor: Predictor,
+    dataset: SegmentationData,
+    batch: int,
+    watch: _ScaleWatch,
+    skipped: list[str],
+    *,
+    skip_bad: bool,
+    progress: bool,
+    title: str = "evaluating",
+) -> Iterator[tuple[int, Target, Prediction]]:
+    """Predict every image and yield its number, its truth and what was found; note the faults of those left out."""
     items = _items(dataset, predictor.card, watch)
-    with progress_bar("evaluating", total=len(dataset), shown=progress) as bar:
+    with progress_bar(title, total=len(dataset), shown=progress) as bar:
         for (index, target), result in predictor.predict_stream(items, batch=batch):
-            file = dataset.files(index)[0]
             if isinstance(result, Exception):
-                fault = result if target is None else DataError(f"cannot be predicted: {result}", file)
+                fault = (
+                    result if target is None else DataError(f"cannot be predicted: {result}", dataset.files(index)[0])
+                )
                 if not skip_bad:
                     raise fault
                 skipped.append(str(fault))
             else:
                 assert target is not None
-                score = metrics.update(result, target)
-                scores.append(ImageScore(key=dataset.key(index), file=str(file), score=score))
-                if cases is not None and isinstance(target, InstancesTarget | SegmentsTarget):
-                    cases.look(dataset.key(index), result, target)
+                yield index, target, result
             bar.step()
-    return scores, skipped
 
 
 def _items(

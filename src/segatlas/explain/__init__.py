@@ -9,10 +9,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from segatlas.explain.boundary_files import write_boundary_labels
     from segatlas.explain.choosing import Region
+    from segatlas.explain.error_figures import kind_sheet
+    from segatlas.explain.error_report import errors_of
+    from segatlas.explain.errors_of_objects import object_errors
+    from segatlas.explain.errors_of_pixels import pixel_errors
+    from segatlas.explain.field_calculator import chain_fields
     from segatlas.explain.heatmaps import HeatMap, heat_map, heat_map_figure, heat_maps
     from segatlas.explain.layers import find_layer, layer_names
     from segatlas.explain.maps import Labels, drawn_map, map_figure
+    from segatlas.explain.measured_field import effective_field
     from segatlas.explain.palettes import find_palette, palette_names
     from segatlas.explain.probabilities import (
         ProbabilityMaps,
@@ -21,8 +28,17 @@ if TYPE_CHECKING:
         probability_figure,
         probability_maps,
     )
+    from segatlas.explain.theoretical_field import receptive_field
 
 _PUBLIC = {
+    "chain_fields": "segatlas.explain.field_calculator",
+    "effective_field": "segatlas.explain.measured_field",
+    "errors_of": "segatlas.explain.error_report",
+    "kind_sheet": "segatlas.explain.error_figures",
+    "object_errors": "segatlas.explain.errors_of_objects",
+    "pixel_errors": "segatlas.explain.errors_of_pixels",
+    "receptive_field": "segatlas.explain.theoretical_field",
+    "write_boundary_labels": "segatlas.explain.boundary_files",
     "HeatMap": "segatlas.explain.heatmaps",
     "Labels": "segatlas.explain.maps",
     "ProbabilityMaps": "segatlas.explain.probabilities",
@@ -48,19 +64,27 @@ __all__ = [
     "Labels",
     "ProbabilityMaps",
     "Region",
+    "chain_fields",
     "drawn_map",
+    "effective_field",
     "entropy_figure",
     "entropy_map",
+    "errors_of",
     "find_layer",
     "find_palette",
     "heat_map",
     "heat_map_figure",
     "heat_maps",
+    "kind_sheet",
     "layer_names",
     "map_figure",
+    "object_errors",
     "palette_names",
+    "pixel_errors",
     "probability_figure",
     "probability_maps",
+    "receptive_field",
+    "write_boundary_labels",
 ]
 
 

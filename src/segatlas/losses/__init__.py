@@ -22,6 +22,7 @@ NAMES = (
     "tversky",
     "lovasz",
     "boundary",
+    "class_boundary",
     "detail",
     "edge",
     "edge_ohem",

@@ -22,6 +22,7 @@ from segatlas.metrics.metric import Metric, Prediction, Rows
 from segatlas.metrics.number import Number
 from segatlas.metrics.ratios import floats, mean, ratio
 from segatlas.metrics.sums import Sums
+from segatlas.structures.class_boundaries import near_another_class
 
 if TYPE_CHECKING:
     from segatlas.structures import SemanticTarget
@@ -36,20 +37,6 @@ BITS = 64
 def boundary_reach(size: tuple[int, int], fraction: float) -> int:
     """Return the width d in pixels of the boundary region of a (H, W) image: a fraction of its diagonal, at least 1."""
     return max(1, round(fraction * math.hypot(*size)))
-
-
-def near_another_class(labels: Map, reach: int, ignore: int = IGNORE) -> np.ndarray:
-    """Return (H, W) bool: labelled pixels with a labelled pixel of another class at most `reach` away (chessboard)."""
-    import cv2  # here: listing records and reading recipes does without
-
-    kernel = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
-    # Ignored pixels must never win, and the frame takes no part (cv2's default border).
-    # Numbers go round so that `ignore` becomes 0 for the maximum and 255 for the minimum.
-    above, below = labels - np.uint8(ignore), labels + np.uint8(255 - ignore)
-    near: np.ndarray = cv2.dilate(above, kernel) != above
-    near |= cv2.erode(below, kernel) != below
-    near &= labels != ignore
-    return near
 
 
 def boundary_region(labels: Map, width: int, ignore: int = IGNORE) -> np.ndarray:

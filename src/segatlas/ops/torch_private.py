@@ -95,6 +95,27 @@ def empty_in_shared_memory(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor
     return torch.empty(shape, dtype=dtype).share_memory_()
 
 
+def hollow_tensor(kind: type[Tensor], like: Tensor) -> Any:
+    """Return a tensor of a subclass, on the processor, that has shape, strides and type of another and no values.
+
+    The public way takes the memory, which nobody writes or reads.
+    """
+    make = private("Tensor._make_wrapper_subclass")
+    facts: dict[str, Any] = {"dtype": like.dtype, "device": torch.device("cpu")}
+    try:
+        if make is not None:
+            return make(kind, like.size(), strides=like.stride(), requires_grad=False, **facts)
+    except (RuntimeError, TypeError):
+        pass
+    return torch.empty_strided(like.size(), like.stride(), **facts).as_subclass(kind)
+
+
+def results_as_they_are() -> Any:
+    """Return the `__torch_function__` of a subclass that makes no result one of its kind; the public one makes all."""
+    found = private("_C._disabled_torch_function_impl")
+    return classmethod(vars(Tensor)["__torch_function__"].__func__) if found is None else found
+
+
 def version(tensor: Tensor) -> int | float:
     """Return a number that changes when a tensor is changed in place; tensors of inference mode are not, and have 0.
 

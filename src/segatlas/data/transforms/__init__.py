@@ -5,6 +5,7 @@ Geometry composes to one affine and one warp, colour and normalisation to one ma
 
 from __future__ import annotations
 
+from segatlas.data.transforms.boundary_labels import BoundaryLabels
 from segatlas.data.transforms.color import ColorChange, GaussianBlur, Photometric, normalise
 from segatlas.data.transforms.geometry import Geometry, Placement, resized_size
 from segatlas.data.transforms.pipeline import Pipeline, PreparedSample
@@ -12,6 +13,7 @@ from segatlas.data.transforms.warp import fill_outside, resize_image, warp_image
 from segatlas.renamed import old_names
 
 __all__ = [
+    "BoundaryLabels",
     "ColorChange",
     "GaussianBlur",
     "Geometry",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from segatlas.data.sample import Sample
+from segatlas.data.transforms.boundary_labels import BoundaryLabels, boundary_labels_of
 from segatlas.data.transforms.color import (
     ColorChange,
     ColorSteps,
@@ -72,6 +73,7 @@ class Pipeline:
     The blur comes before the colour change, which commutes with it up to rounding, because it is cheaper on stored
     values. mean, std: per channel, of values / max_value. sources: what the network takes besides the image; others of
     a sample are left out. All move by one placement, and sources of kind "image" change colour as the image does.
+    boundary_labels: what is done to labels once they lie in their place.
     """
 
     geometry: Geometry
@@ -81,6 +83,7 @@ class Pipeline:
     std: tuple[float, ...]
     max_value: float = 255.0
     sources: tuple[InputSpec, ...] = ()
+    boundary_labels: BoundaryLabels | None = None
 
     @classmethod
     def from_config(
@@ -106,6 +109,7 @@ class Pipeline:
             std=tuple(std),
             max_value=max_value,
             sources=sources,
+            boundary_labels=boundary_labels_of(transforms),
         )
 
     def __call__(self, sample: Sample, generator: np.random.Generator) -> PreparedSample:
@@ -131,9 +135,10 @@ class Pipeline:
             fill_outside(image, placement, size, 0)
             return image
 
+        target = _empty(placement.size) if sample.target is None else warp_target(sample.target, placement)
         return PreparedSample(
             image=prepared(sample.image),
-            target=_empty(placement.size) if sample.target is None else warp_target(sample.target, placement),
+            target=target if self.boundary_labels is None else self.boundary_labels.apply(target),
             key=sample.key,
             sources=_sources(sample, self.sources, placement, prepared),
             present=_present(sample, self.sources),
