@@ -23,6 +23,7 @@ from segatlas.inference.images import (
     prepare,
     with_own_sources,
 )
+from segatlas.inference.object_windows import Tally
 from segatlas.inference.reader import Key, in_groups, read_ahead, read_item
 from segatlas.inference.runner import Runner
 from segatlas.inference.segmentation import Segmentation
@@ -137,7 +138,9 @@ class Predictor:
             return list(self.predict_iter(given, confidence=confidence))
         if sources is not None:
             image = WithSources(image=image.image if isinstance(image, WithSources) else image, sources=sources)
-        result = self._segmenter.segment(self._runner, [self._prepare(image)], confidence)[0]
+        tally = Tally()
+        result = self._segmenter.segment(self._runner, [self._prepare(image)], confidence, tally)[0]
+        tally.tell()
         if isinstance(result, Exception):
             raise result
         return result
@@ -157,7 +160,7 @@ class Predictor:
         Yields:
             Each key with its result, or with what was wrong with its image (DataError, UsageError, OSError); the rest
             goes on. What `items` itself raises is raised after the results before it. Closing the iterator early ends
-            the thread.
+            the thread. What is to be told of windows is a warning at the end, one for all images.
         """
         if not isinstance(batch, int) or batch < 1:
             raise UsageError(f"batch: got {batch!r}, expected a whole number, 1 or more")
@@ -167,12 +170,16 @@ class Predictor:
             number, item = given
             return read_item(item, partial(self._prepare, name=f"image {number}"), whole=whole)
 
-        with closing(read_ahead(numbered, read, ahead=2 * batch)) as coming:
-            for group in in_groups(coming, batch):
-                good = [outcome for _, outcome in group if isinstance(outcome, PreparedImage)]
-                results = iter(self._segmenter.segment(self._runner, good, confidence))
-                for key, outcome in group:
-                    yield key, next(results) if isinstance(outcome, PreparedImage) else outcome
+        tally = Tally()
+        try:
+            with closing(read_ahead(numbered, read, ahead=2 * batch)) as coming:
+                for group in in_groups(coming, batch):
+                    good = [outcome for _, outcome in group if isinstance(outcome, PreparedImage)]
+                    results = iter(self._segmenter.segment(self._runner, good, confidence, tally))
+                    for key, outcome in group:
+                        yield key, next(results) if isinstance(outcome, PreparedImage) else outcome
+        finally:
+            tally.tell()
 
     def predict_iter(
         self,
