@@ -150,7 +150,8 @@ def draw_large_scene(
     wanted = rng.permutation(np.resize(rng.permutation(len(classes)), 6 * tiles[0] * tiles[1]))
     for kind in wanted:
         for _ in range(20):
-            top, left = (int(rng.integers(0, n - m + 1)) for n, m in zip(labels.shape, size, strict=True))
+            top = int(rng.integers(0, labels.shape[0] - size[0] + 1))
+            left = int(rng.integers(0, labels.shape[1] - size[1] + 1))
             part = (slice(top, top + size[0]), slice(left, left + size[1]))
             coverage = _place(rng, size, classes[kind], labels[part] > 0)
             if coverage is not None and not any(side.any() for side in _sides(coverage[0])):

@@ -292,22 +292,29 @@ def _pairs(pieces: Sequence[SeenObject]) -> dict[int, dict[int, float]]:
         low = np.maximum(boxes[part, None, :2], boxes[None, :, :2])
         high = np.minimum(boxes[part, None, 2:], boxes[None, :, 2:])
         near = (low < high).all(axis=2) & (windows[part, None] != windows[None]).any(axis=2)
+        parts: dict[int, np.ndarray] = {}  # masks of these and of their neighbours, each made once
         for row, other in np.argwhere(near).tolist():
             index = begin + row
             if other > index:
-                common = _alike(pieces[index], pieces[other])
+                for one in (index, other):
+                    if one not in parts:
+                        parts[one] = pieces[one].one.rle.part()
+                common = _alike(pieces[index], pieces[other], parts[index], parts[other])
                 if common:
                     found.setdefault(index, {})[other] = common
                     found.setdefault(other, {})[index] = common
     return found
 
 
-def _alike(one: SeenObject, other: SeenObject) -> float:
-    """Return how much two pieces have in common where both windows look, 0.0 where they are not the same object."""
+def _alike(one: SeenObject, other: SeenObject, part: np.ndarray, other_part: np.ndarray) -> float:
+    """Return how much two pieces have in common where both windows look, 0.0 where they are not the same object.
+
+    `part` and `other_part` are their masks inside their boxes.
+    """
     top, left = max(one.seen[0], other.seen[0]), max(one.seen[1], other.seen[1])
     bottom, right = min(one.seen[2], other.seen[2]), min(one.seen[3], other.seen[3])
     both = (top, left, bottom, right)
-    areas = [_within(piece.one.rle, both) for piece in (one, other)]
+    areas = [_within(one.one.rle.box, part, both), _within(other.one.rle.box, other_part, both)]
     if not all(area.any() for area in areas):
         return 0.0
     common = float(np.count_nonzero(areas[0] & areas[1]))
@@ -325,14 +332,14 @@ def _alike(one: SeenObject, other: SeenObject) -> float:
     return 0.0
 
 
-def _within(mask: Rle, box: Box) -> np.ndarray:
-    """Return the mask inside a box, (bottom - top, right - left) bool."""
+def _within(own: Box, mask: np.ndarray, box: Box) -> np.ndarray:
+    """Return inside a box, (bottom - top, right - left) bool, the mask that is known inside `own`."""
     top, left, bottom, right = box
-    y, x, below, behind = mask.box
+    y, x, below, behind = own
     found = np.zeros((bottom - top, right - left), bool)
     rows, columns = (max(y, top), min(below, bottom)), (max(x, left), min(behind, right))
     if rows[0] < rows[1] and columns[0] < columns[1]:
-        part = mask.part()[rows[0] - y : rows[1] - y, columns[0] - x : columns[1] - x]
+        part = mask[rows[0] - y : rows[1] - y, columns[0] - x : columns[1] - x]
         found[rows[0] - top : rows[1] - top, columns[0] - left : columns[1] - left] = part
     return found
 
