@@ -145,13 +145,14 @@ def draw_large_scene(
     rng = np.random.default_rng([seed, len(_SPLITS), *tiles])
     light = rng.uniform(0, 2 * np.pi)
     canvas, grounds = _large_ground(rng, tiles, size)
-    labels, instances = np.zeros(canvas.shape[:2], np.uint8), np.zeros(canvas.shape[:2], np.uint16)
+    whole = (tiles[0] * size[0], tiles[1] * size[1])
+    labels, instances = np.zeros(whole, np.uint8), np.zeros(whole, np.uint16)
     drawn = np.zeros(len(classes), int)
     wanted = rng.permutation(np.resize(rng.permutation(len(classes)), 6 * tiles[0] * tiles[1]))
     for kind in wanted:
         for _ in range(20):
-            top = int(rng.integers(0, labels.shape[0] - size[0] + 1))
-            left = int(rng.integers(0, labels.shape[1] - size[1] + 1))
+            top = int(rng.integers(0, whole[0] - size[0] + 1))
+            left = int(rng.integers(0, whole[1] - size[1] + 1))
             part = (slice(top, top + size[0]), slice(left, left + size[1]))
             coverage = _place(rng, size, classes[kind], labels[part] > 0)
             if coverage is not None and not any(side.any() for side in _sides(coverage[0])):
