@@ -1,12 +1,13 @@
 """Objects of a large image by windows beside the same objects of its tiles alone:
 
-    python tools/object_windows.py MODEL SHAPES [--side 13] [--window 256] [--overlap 0.33] [--out FOLDER]
+    python tools/object_windows.py MODEL [--shapes FOLDER] [--side 14] [--window 256] [--overlap 0.33] [--out FOLDER]
 
-MODEL finds objects in the generated shapes of the folder SHAPES, whose `val` images are put side by side to one mosaic.
-Objects that a tile's border cuts are ignored in the truth: in the mosaic they end where no object ends that the model
-learned. Printed are PQ over the things of the mosaic, of results tile by tile and by windows, of the same truth by the
-same composition; how many objects there are, how many masks end along a side of a window where the true object goes on,
-and how far the memory of the process grew. FOLDER gets the mosaic with both results drawn.
+MODEL finds objects in generated shapes. The image is one scene as large as side x side of them, with as many objects of
+their sizes. With --shapes it is the `val` images of that folder side by side instead, each with a ground of its own: there
+the network also sees what it never learned, borders between images. Objects that a tile's border cuts are ignored in
+the truth. Printed are PQ over the things, of results tile by tile and by windows, of the same truth by the same
+composition, and for windows of all objects too; how many objects there are, how many masks end along a side of a window
+where the true object goes on, and how far the memory of the process grew. FOLDER gets both results drawn.
 """
 
 from __future__ import annotations
@@ -23,20 +24,25 @@ from PIL import Image
 
 from segatlas.config.objects import ObjectRule
 from segatlas.data.formats.instances import OBJECTS_PER_CLASS
+from segatlas.data.shapes import draw_large_scene
 from segatlas.drawing import object_overlay, save_image
 from segatlas.inference import load
+from segatlas.inference.segmentation import Segmentation
 from segatlas.inference.sliding import make_windows
 from segatlas.metrics.panoptic_quality import PanopticQuality
 from segatlas.ops import window_starts
 from segatlas.postprocess.composing import composed
 from segatlas.structures import Instance, Result, Rle, SegmentsTarget
 
+TILE = (128, 160)
+"""(H, W) of a generated image."""
+
 LONG = 4
 """Pixels along a line from which on an end is straight."""
 
 
-def mosaic(root: Path, side: int) -> tuple[list[np.ndarray], np.ndarray, np.ndarray, int]:
-    """Return the tiles, all of them side by side, the numbers of objects (H, W), 0 = none, and the length of a row."""
+def mosaic(root: Path, side: int) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+    """Return the tiles, all of them side by side, and the numbers of objects (H, W), 0 = none."""
     files = sorted((root / "val" / "images").glob("*.png"))[: side * side]
     if len(files) < side * side:
         raise SystemExit(f"{root}: {len(files)} val images, {side * side} wanted")
@@ -49,15 +55,26 @@ def mosaic(root: Path, side: int) -> tuple[list[np.ndarray], np.ndarray, np.ndar
     rows = range(0, side * side, side)
     image = np.concatenate([np.concatenate(tiles[row : row + side], axis=1) for row in rows])
     numbers = np.concatenate([np.concatenate(maps[row : row + side], axis=1) for row in rows])
-    return tiles, image, numbers, side
+    return tiles, image, numbers
 
 
-def truth_of(numbers: np.ndarray, tile: tuple[int, int]) -> SegmentsTarget:
+def scene(side: int, tile: tuple[int, int]) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+    """Return the tiles of one large scene, the scene, and the numbers of its objects (H, W), 0 = none."""
+    drawn = draw_large_scene(0, (side, side), tile)
+    tiles = [
+        drawn.image[row * tile[0] : (row + 1) * tile[0], column * tile[1] : (column + 1) * tile[1]]
+        for row, column in np.ndindex(side, side)
+    ]
+    return tiles, drawn.image, drawn.instances.astype(np.int64)
+
+
+def truth_of(numbers: np.ndarray, tile: tuple[int, int] | None) -> SegmentsTarget:
     """Return the objects as segments; what is no object is stuff of class 0, what a tile's border cuts is ignored."""
     numbers = numbers.copy()
-    heads, sides = ({*range(0, n, m), *range(m - 1, n, m)} for n, m in zip(numbers.shape, tile, strict=True))
-    at_border = np.unique(np.concatenate([numbers[sorted(heads)].ravel(), numbers[:, sorted(sides)].ravel()]))
-    numbers[np.isin(numbers, at_border[at_border > 0])] = -1
+    if tile is not None:
+        heads, sides = ({*range(0, n, m), *range(m - 1, n, m)} for n, m in zip(numbers.shape, tile, strict=True))
+        at_border = np.unique(np.concatenate([numbers[sorted(heads)].ravel(), numbers[:, sorted(sides)].ravel()]))
+        numbers[np.isin(numbers, at_border[at_border > 0])] = -1
     known, ids = np.unique(numbers, return_inverse=True)
     ids = ids.reshape(numbers.shape).astype(np.int32) - int(known[0] < 0)
     known = known[known >= 0]
@@ -80,6 +97,20 @@ def quality(objects: Sequence[Instance], truth: SegmentsTarget, classes: Sequenc
     return float(metric.compute().whole["pq_things"] or 0.0), masks
 
 
+def things_of(result: Segmentation) -> list[Instance]:
+    """Return the objects of a result, or its segments of things, by falling score."""
+    if result.objects is not None:
+        return list(result.instances)
+    ids, found = result.panoptic.ids, []
+    for one in result.panoptic.segments:
+        if one.is_thing:
+            top, left, bottom, right = one.box
+            mask = Rle.placed(ids[top:bottom, left:right] == one.id, (ids.shape[0], ids.shape[1]), top, left)
+            score = 1.0 if one.score is None else one.score
+            found.append(Instance(mask=mask, class_index=one.class_index, score=score))
+    return sorted(found, key=lambda one: -one.score)
+
+
 def straight_ends(masks: Sequence[Rle], truth: np.ndarray, lines: tuple[set[int], set[int]]) -> int:
     """Return how many masks end along one of the lines (rows, columns) where the true object goes on."""
     drawn = np.zeros(truth.shape, np.int32)
@@ -98,21 +129,22 @@ def main() -> None:
     """Print one line for each way."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
-    parser.add_argument("shapes", type=Path)
-    parser.add_argument("--side", type=int, default=13)
+    parser.add_argument("--shapes", type=Path)
+    parser.add_argument("--side", type=int, default=14)
     parser.add_argument("--window", type=int, default=256)
     parser.add_argument("--overlap", type=float, default=1 / 3)
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    tiles, image, numbers, side = mosaic(asked.shapes, asked.side)
+    side = asked.side
+    tiles, image, numbers = mosaic(asked.shapes, side) if asked.shapes else scene(side, TILE)
     height, width = tiles[0].shape[:2]
     truth = truth_of(numbers, (height, width))
     started, alone, before = time.perf_counter(), load(asked.model), 0
     objects = []
     for index, tile in enumerate(tiles):
         top, left = index // side * height, index % side * width
-        for one in alone.predict(tile).instances:
+        for one in things_of(alone.predict(tile)):
             y, x, _, _ = one.rle.box
             mask = Rle.placed(one.rle.part(), numbers.shape, top + y, left + x)
             objects.append(Instance(mask=mask, class_index=one.class_index, score=one.score))
@@ -129,12 +161,15 @@ def main() -> None:
     for name in ("tiles", "windows"):
         if name == "windows":
             before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
-            objects = list(load(asked.model, window=asked.window, overlap=asked.overlap).predict(image).instances)
+            objects = things_of(load(asked.model, window=asked.window, overlap=asked.overlap).predict(image))
         seconds = time.perf_counter() - started
         pq, masks = quality(objects, truth, alone.card.classes)
         more = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024 if name == "windows" else 0.0
         ends = straight_ends(masks, ids, (lines[0], lines[1]))
-        told = f"{name:8s} PQ {100 * pq:.2f}  objects {len(masks)}  straight ends {ends}  {seconds:.1f} s"
+        every = ""
+        if name == "windows":
+            every = f", of all objects {100 * quality(objects, truth_of(numbers, None), alone.card.classes)[0]:.2f}"
+        told = f"{name:8s} PQ {100 * pq:.2f}{every}  objects {len(masks)}  straight ends {ends}  {seconds:.1f} s"
         print(f"{told}  {more:.0f} MiB more", flush=True)
         if asked.out is not None:
             asked.out.mkdir(parents=True, exist_ok=True)

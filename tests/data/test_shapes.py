@@ -12,7 +12,7 @@ from segatlas.data import create_dataset, describe_layout
 from segatlas.data.dataset import SegmentationData
 from segatlas.data.formats.images import read_image
 from segatlas.data.formats.masks import read_mask
-from segatlas.data.shapes import SHAPES, draw_scene, make_shapes
+from segatlas.data.shapes import SHAPES, draw_large_scene, draw_scene, make_shapes
 from segatlas.errors import DataError, UsageError
 
 
@@ -170,3 +170,17 @@ def test_a_root_that_is_made_on_first_use_is_told(tmp_path, caplog):
     caplog.clear()
     open_shapes(tmp_path / "new", "val")
     assert not caplog.text
+
+
+def test_a_large_scene_has_the_objects_of_its_tiles_and_none_ends_at_its_border():
+    scene = draw_large_scene(5, (2, 3), (64, 80))
+    assert scene.image.shape == (128, 240, 3)
+    numbers = np.unique(scene.instances)[1:]
+    assert 24 <= len(numbers) <= 36
+    assert np.array_equal(scene.instances // 1000, scene.classes)
+    assert not any(
+        side.any() for side in (scene.classes[0], scene.classes[-1], scene.classes[:, 0], scene.classes[:, -1])
+    )
+    steps = np.abs(np.diff(scene.image.astype(int), axis=1)).mean(axis=(0, 2))
+    assert steps[[79, 159]].max() < 2 * np.median(steps)  # the ground goes on where tiles meet
+    assert np.array_equal(draw_large_scene(5, (2, 3), (64, 80)).image, scene.image)

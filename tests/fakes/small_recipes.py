@@ -13,6 +13,7 @@ from fakes.coco import write_coco
 from fakes.folder import write_folder
 from fakes.gtav import write_gtav
 from fakes.image_classes import write_image_classes
+from fakes.nuclei import write_nuclei
 from fakes.pairs import write_pairs
 from fakes.shapes import write_shapes
 from fakes.voc import write_voc
@@ -28,6 +29,8 @@ from segatlas.training.dry import DryRun, dry_run
 OBJECTS = "{} of objects"
 """What a set of that name is called where objects or segments lie beside its masks."""
 
+NUCLEI = "folder of nuclei"
+
 CLASSES = "classes of images"
 
 WRITERS = {
@@ -40,6 +43,7 @@ WRITERS = {
     "folder": write_folder,
     OBJECTS.format("folder"): write_shapes,
     "gtav": write_gtav,
+    NUCLEI: write_nuclei,
     CLASSES: write_image_classes,
     "pairs": write_pairs,
     "shapes": write_shapes,
@@ -80,7 +84,7 @@ def words(name: str, roots: dict[str, Path], *further: str) -> list[str]:
         kind = CLASSES
         small.append("pretrain.resize=64")
     elif config.task != "semantic":
-        kind = OBJECTS.format(kind)
+        kind = NUCLEI if getattr(config.data, "label_map", None) else OBJECTS.format(kind)
     elif getattr(config.data, "grouping", "") == "exact":
         kind = f"{kind}, exact"
     return [name, f"data.root={roots[kind]}", *small, *further]

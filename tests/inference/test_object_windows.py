@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from segatlas.config.objects import ObjectRule
-from segatlas.inference.object_windows import results_by_windows
+from segatlas.inference.object_windows import Tally, results_by_windows
 from segatlas.inference.sliding import make_windows
 from segatlas.structures import Instance, Panoptic, Result, Rle, Segment
 
@@ -102,9 +102,18 @@ def scrappy(part: torch.Tensor, size: tuple[int, int], rule: ObjectRule) -> list
 
 
 def run(ids: np.ndarray, segmented, window: int = 64, overlap: float = 1 / 3, most: int | None = None) -> Result:
+    tally = Tally()
     (result,) = results_by_windows(
-        Pixels(ids), make_windows(window, overlap), segmented, ids.shape, rule=RULE, things=THINGS, most=most
+        Pixels(ids),
+        make_windows(window, overlap),
+        segmented,
+        ids.shape,
+        rule=RULE,
+        things=THINGS,
+        most=most,
+        tally=tally,
     )
+    tally.tell()
     return result
 
 
@@ -173,7 +182,8 @@ def test_an_object_larger_than_many_windows_is_one():
 def test_windows_are_no_larger_than_asked_for():
     ids = scene((200, 230))
     pixels = Pixels(ids)
-    results_by_windows(pixels, make_windows(48), perfect, ids.shape, rule=RULE, things=THINGS, most=None)
+    windows = make_windows(48)
+    results_by_windows(pixels, windows, perfect, ids.shape, rule=RULE, things=THINGS, most=None, tally=Tally())
     assert pixels.largest == 48 * 48
 
 
@@ -185,7 +195,7 @@ def test_results_of_another_size_are_joined_there():
         return perfect(part.repeat_interleave(2, 0).repeat_interleave(2, 1), size, rule)
 
     (result,) = results_by_windows(
-        Pixels(ids), make_windows(64), doubled, twice.shape, rule=RULE, things=THINGS, most=None
+        Pixels(ids), make_windows(64), doubled, twice.shape, rule=RULE, things=THINGS, most=None, tally=Tally()
     )
     assert as_set([one.rle for one in result.instances]) == {Rle.of(twice == one) for one in np.unique(ids)[1:]}
 
@@ -225,7 +235,8 @@ def test_a_cut_piece_goes_where_a_window_sees_all_of_it_and_finds_nothing_and_th
 
 def test_bounds_on_number_hold_for_the_image():
     ids = scene((200, 200))
+    rule, windows = ObjectRule(top=10), make_windows(64)
     (result,) = results_by_windows(
-        Pixels(ids), make_windows(64), perfect, ids.shape, rule=ObjectRule(top=10), things=THINGS, most=None
+        Pixels(ids), windows, perfect, ids.shape, rule=rule, things=THINGS, most=None, tally=Tally()
     )
     assert len(result.instances) == 10

@@ -8,7 +8,7 @@ from segatlas.build.network import create_model
 from segatlas.build.saving import make_card, save_pretrained
 from segatlas.errors import UsageError
 from segatlas.hub.loading import with_bounds
-from segatlas.inference import Predictor, load
+from segatlas.inference import Predictor, load, segmenter
 
 IMAGE = np.zeros((64, 64, 3), np.uint8)
 
@@ -48,3 +48,16 @@ def test_bounds_that_do_not_fit_the_model_are_wrong_usage(folder):
     with pytest.raises(UsageError, match="top: is for models of objects; the task of this one is semantic"):
         Predictor(unet, card, objects={"top": 3})
     assert with_bounds(card, {"top": 3, "score": None}) == card
+
+
+def test_what_windows_leave_out_is_told_once_of_all_images(folder, monkeypatch):
+    joined = segmenter.results_by_windows
+
+    def leaving_two_out(*given, tally, **more):
+        tally.left_out, tally.best = tally.left_out + 2, max(tally.best, 0.25)
+        return joined(*given, tally=tally, **more)
+
+    monkeypatch.setattr(segmenter, "results_by_windows", leaving_two_out)
+    with pytest.warns(UserWarning, match="^6 pieces .* with a score of 0.25") as caught:
+        found = list(load(folder, window=48).predict_iter([IMAGE] * 3))
+    assert (len(caught), len(found)) == (1, 3)

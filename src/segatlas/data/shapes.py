@@ -126,16 +126,90 @@ def draw_scene(
         coverage = _place(rng, size, classes[kind], labels > 0)
         if coverage is None:
             continue
-        alpha, u, v, radius = coverage
-        texture = _texture(rng, u, v, radius, kind, len(classes), ground)
-        shade = 1 + 0.25 * (u * np.cos(light) + v * np.sin(light)) / (abs(u) + abs(v) + radius)
-        canvas *= 1 - 0.45 * _shadow(alpha, light, radius)[..., None]
-        canvas += alpha[..., None] * (texture * shade[..., None] - canvas)
-        inside = alpha > 0.5
+        _paint(rng, canvas, coverage, kind, len(classes), ground, light)
+        inside = coverage[0] > 0.5
         labels[inside] = kind + 1
         instances[inside] = (kind + 1) * 1000 + drawn[kind]
         drawn[kind] += 1
     return Scene(image=_expose(rng, canvas, light), classes=labels, instances=instances)
+
+
+def draw_large_scene(
+    seed: int, tiles: tuple[int, int], size: tuple[int, int] = (128, 160), classes: Sequence[str] = SHAPES
+) -> Scene:
+    """Draw a scene as large as rows x columns of scenes of (H, W) pixels: as many objects, each as large as in those.
+
+    No object leaves the scene or ends anywhere else, and the ground goes on from each tile into the next; so a network
+    that learned such scenes sees in any part of it what it learned. The same arguments give the same pixels.
+    """
+    rng = np.random.default_rng([seed, len(_SPLITS), *tiles])
+    light = rng.uniform(0, 2 * np.pi)
+    canvas, grounds = _large_ground(rng, tiles, size)
+    whole = (tiles[0] * size[0], tiles[1] * size[1])
+    labels, instances = np.zeros(whole, np.uint8), np.zeros(whole, np.uint16)
+    drawn = np.zeros(len(classes), int)
+    wanted = rng.permutation(np.resize(rng.permutation(len(classes)), 6 * tiles[0] * tiles[1]))
+    for kind in wanted:
+        for _ in range(20):
+            top = int(rng.integers(0, whole[0] - size[0] + 1))
+            left = int(rng.integers(0, whole[1] - size[1] + 1))
+            part = (slice(top, top + size[0]), slice(left, left + size[1]))
+            coverage = _place(rng, size, classes[kind], labels[part] > 0)
+            if coverage is not None and not any(side.any() for side in _sides(coverage[0])):
+                break
+        else:
+            continue
+        ground = grounds[(top + size[0] // 2) // size[0], (left + size[1] // 2) // size[1]]
+        _paint(rng, canvas[part], coverage, kind, len(classes), ground, light)
+        inside = coverage[0] > 0.5
+        labels[part][inside] = kind + 1
+        instances[part][inside] = (kind + 1) * 1000 + drawn[kind]
+        drawn[kind] += 1
+    return Scene(image=_expose(rng, canvas, light), classes=labels, instances=instances)
+
+
+def _sides(values: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Return the first and last row and column."""
+    return values[0], values[-1], values[:, 0], values[:, -1]
+
+
+def _large_ground(
+    rng: np.random.Generator, tiles: tuple[int, int], size: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ground of rows x columns of tiles of (H, W) pixels, one fading into the next, and its colours."""
+    margin = tuple(side // 4 for side in size)
+    grown = (tiles[0] * size[0] + 2 * margin[0], tiles[1] * size[1] + 2 * margin[1])
+    total, weight = np.zeros((*grown, 3), np.float32), np.zeros((*grown, 1), np.float32)
+    ramps = [
+        np.minimum(np.minimum(np.arange(1, n + 2 * m + 1), np.arange(n + 2 * m, 0, -1)) / (2 * m), 1)
+        for n, m in zip(size, margin, strict=True)
+    ]
+    fading = (ramps[0][:, None] * ramps[1])[..., None].astype(np.float32)
+    grounds = rng.uniform(0.15, 0.85, (*tiles, 3)) * 0.6 + 0.2
+    for row, column in np.ndindex(*tiles):
+        top, left = row * size[0], column * size[1]
+        part = (slice(top, top + fading.shape[0]), slice(left, left + fading.shape[1]))
+        total[part] += fading * _ground(rng, (fading.shape[0], fading.shape[1]), grounds[row, column])
+        weight[part] += fading
+    whole = total / weight
+    return np.ascontiguousarray(whole[margin[0] : -margin[0], margin[1] : -margin[1]]), grounds
+
+
+def _paint(
+    rng: np.random.Generator,
+    canvas: np.ndarray,
+    coverage: tuple[np.ndarray, np.ndarray, np.ndarray, float],
+    kind: int,
+    kinds: int,
+    ground: np.ndarray,
+    light: float,
+) -> None:
+    """Lay an object and its shadow over a canvas (H, W, 3) of the ground's colour."""
+    alpha, u, v, radius = coverage
+    texture = _texture(rng, u, v, radius, kind, kinds, ground)
+    shade = 1 + 0.25 * (u * np.cos(light) + v * np.sin(light)) / (abs(u) + abs(v) + radius)
+    canvas *= 1 - 0.45 * _shadow(alpha, light, radius)[..., None]
+    canvas += alpha[..., None] * (texture * shade[..., None] - canvas)
 
 
 def _place(

@@ -6,7 +6,7 @@ cut where it reaches a side of its window that is not the image's.
 1. Of pieces that are not cut and cover each other where both windows look, the one deepest in its window stays.
 2. A cut piece that such a one covers is that object, and goes.
 3. So does a cut piece all of which a window sees, away from its sides, that finds no such object there: it looked at
-   more. Nothing else is left out without a counterpart, and a warning says how many pieces are.
+   more. Nothing else is left out without a counterpart, and a warning says how many pieces are, once of all images.
 4. Other cut pieces that cover each other where both windows look are one object: its mask is all of them together, its
    class and score those of the largest. One without a counterpart stays as it is.
 
@@ -64,6 +64,36 @@ class SeenObject(NamedTuple):
         return min(inner[0] - outer[0], inner[1] - outer[1], outer[2] - inner[2], outer[3] - inner[3])
 
 
+@dataclass(kw_only=True)
+class Tally:
+    """What is to be told of the windows of all images of a call, once.
+
+    full: windows with as many objects as the network gives at most. most: so many. left_out: pieces left out
+    unconfirmed. best: the highest score of these.
+    """
+
+    full: int = 0
+    most: int = 0
+    left_out: int = 0
+    best: float = 0.0
+
+    def tell(self) -> None:
+        """Warn of what there is."""
+        if self.full:
+            warnings.warn(
+                f"{self.full} windows hold {self.most} objects, as many as the network gives at most: there may be "
+                "more; a smaller window or a larger --top shows them",
+                stacklevel=3,
+            )
+        if self.left_out:
+            warnings.warn(
+                f"{self.left_out} pieces that sides of windows cut are left out, the best with a score of "
+                f"{self.best:.2f}: another window sees all of each and finds no such object there; a larger overlap or "
+                "window may find them",
+                stacklevel=3,
+            )
+
+
 def results_by_windows(
     inputs: Pixels,
     windows: Windows,
@@ -73,6 +103,7 @@ def results_by_windows(
     rule: ObjectRule,
     things: Sequence[bool],
     most: int | None,
+    tally: Tally,
 ) -> list[Result]:
     """Return the results of a batch of images.
 
@@ -83,11 +114,11 @@ def results_by_windows(
         size: (H, W) of the results.
         rule: how objects and segments are made. Its bounds on their number and on the area of stuff hold for the image.
         things: of each class, whether it is one of things.
-        most: objects that the network gives of a window at most; a warning tells where one has as many. None = any.
+        most: objects that the network gives of a window at most. None = any.
+        tally: what is to be told of it, counted on.
     """
     within = replace(rule, stuff_area=0)
     images: list[_Image] = []
-    full = 0
     for place in _places(inputs.size, windows, size):
         top, left, bottom, right = place.inputs
         seen = place.seen
@@ -96,25 +127,14 @@ def results_by_windows(
             if index == len(images):
                 images.append(_Image(size, result, len(things)))
             images[index].take(result, place)
-            full += most is not None and len(result.objects or ()) >= most
-    if full:
-        warnings.warn(
-            f"{full} windows hold {most} objects, as many as the network gives at most: there may be more; a smaller "
-            "window or a larger --top shows them",
-            stacklevel=2,
-        )
-    results, unconfirmed = [], []
+            if most is not None and len(result.objects or ()) >= most:
+                tally.full, tally.most = tally.full + 1, most
+    results = []
     for one in images:
         result, lost = one.result(rule)
         results.append(result)
-        unconfirmed += lost
-    if unconfirmed:
-        warnings.warn(
-            f"{len(unconfirmed)} pieces that sides of windows cut are left out, the best with a score of "
-            f"{max(one.score for one in unconfirmed):.2f}: another window sees all of each and finds no such object "
-            "there; a larger overlap or window may find them",
-            stacklevel=2,
-        )
+        tally.left_out += len(lost)
+        tally.best = max([tally.best, *(piece.score for piece in lost)])
     return results
 
 
@@ -272,22 +292,29 @@ def _pairs(pieces: Sequence[SeenObject]) -> dict[int, dict[int, float]]:
         low = np.maximum(boxes[part, None, :2], boxes[None, :, :2])
         high = np.minimum(boxes[part, None, 2:], boxes[None, :, 2:])
         near = (low < high).all(axis=2) & (windows[part, None] != windows[None]).any(axis=2)
+        parts: dict[int, np.ndarray] = {}  # masks of these and of their neighbours, each made once
         for row, other in np.argwhere(near).tolist():
             index = begin + row
             if other > index:
-                common = _alike(pieces[index], pieces[other])
+                for one in (index, other):
+                    if one not in parts:
+                        parts[one] = pieces[one].one.rle.part()
+                common = _alike(pieces[index], pieces[other], parts[index], parts[other])
                 if common:
                     found.setdefault(index, {})[other] = common
                     found.setdefault(other, {})[index] = common
     return found
 
 
-def _alike(one: SeenObject, other: SeenObject) -> float:
-    """Return how much two pieces have in common where both windows look, 0.0 where they are not the same object."""
+def _alike(one: SeenObject, other: SeenObject, part: np.ndarray, other_part: np.ndarray) -> float:
+    """Return how much two pieces have in common where both windows look, 0.0 where they are not the same object.
+
+    `part` and `other_part` are their masks inside their boxes.
+    """
     top, left = max(one.seen[0], other.seen[0]), max(one.seen[1], other.seen[1])
     bottom, right = min(one.seen[2], other.seen[2]), min(one.seen[3], other.seen[3])
     both = (top, left, bottom, right)
-    areas = [_within(piece.one.rle, both) for piece in (one, other)]
+    areas = [_within(one.one.rle.box, part, both), _within(other.one.rle.box, other_part, both)]
     if not all(area.any() for area in areas):
         return 0.0
     common = float(np.count_nonzero(areas[0] & areas[1]))
@@ -305,14 +332,14 @@ def _alike(one: SeenObject, other: SeenObject) -> float:
     return 0.0
 
 
-def _within(mask: Rle, box: Box) -> np.ndarray:
-    """Return the mask inside a box, (bottom - top, right - left) bool."""
+def _within(own: Box, mask: np.ndarray, box: Box) -> np.ndarray:
+    """Return inside a box, (bottom - top, right - left) bool, the mask that is known inside `own`."""
     top, left, bottom, right = box
-    y, x, below, behind = mask.box
+    y, x, below, behind = own
     found = np.zeros((bottom - top, right - left), bool)
     rows, columns = (max(y, top), min(below, bottom)), (max(x, left), min(behind, right))
     if rows[0] < rows[1] and columns[0] < columns[1]:
-        part = mask.part()[rows[0] - y : rows[1] - y, columns[0] - x : columns[1] - x]
+        part = mask[rows[0] - y : rows[1] - y, columns[0] - x : columns[1] - x]
         found[rows[0] - top : rows[1] - top, columns[0] - left : columns[1] - left] = part
     return found
 

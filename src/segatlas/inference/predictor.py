@@ -26,6 +26,7 @@ from segatlas.inference.images import (
     prepare,
     with_own_sources,
 )
+from segatlas.inference.object_windows import Tally
 from segatlas.inference.reader import Key, in_groups, read_ahead, read_item
 from segatlas.inference.runner import Runner
 from segatlas.inference.segmentation import Segmentation
@@ -161,7 +162,9 @@ class Predictor:
             return list(self.predict_iter(given, confidence=confidence))
         if sources is not None:
             image = WithSources(image=image.image if isinstance(image, WithSources) else image, sources=sources)
-        result = self._segmenter.segment(self._runner, [self._prepare(image)], confidence)[0]
+        tally = Tally()
+        result = self._segmenter.segment(self._runner, [self._prepare(image)], confidence, tally)[0]
+        tally.tell()
         if isinstance(result, Exception):
             raise result
         return result
@@ -181,9 +184,13 @@ class Predictor:
         Yields:
             Each key with its result, or with what was wrong with its image (DataError, UsageError, OSError); the rest
             goes on. What `items` itself raises is raised after the results before it. Closing the iterator early ends
-            the thread.
+            the thread. What is to be told of windows is a warning at the end, one for all images.
         """
-        yield from self._stream(items, batch, partial(self._segmenter.segment, self._runner, confidence=confidence))
+
+        def segment(images: Sequence[PreparedImage], tally: Tally) -> list[Segmentation | DataError]:
+            return self._segmenter.segment(self._runner, images, confidence, tally)
+
+        yield from self._stream(items, batch, segment)
 
     def stream(
         self,
@@ -237,13 +244,13 @@ class Predictor:
         """Yield what `stream` returns."""
         facts = facts or StreamFacts()
 
-        def segment(images: Sequence[PreparedImage]) -> list[Segmentation | DataError]:
+        def segment(images: Sequence[PreparedImage], tally: Tally) -> list[Segmentation | DataError]:
             if smoothed is None:
-                return self._segmenter.segment(self._runner, images, confidence)
+                return self._segmenter.segment(self._runner, images, confidence, tally)
             for image in images:  # one
                 smoothed.begin(image)
                 facts.cuts = smoothed.cuts
-            return self._segmenter.segment(smoothed, images, confidence)
+            return self._segmenter.segment(smoothed, images, confidence, tally)
 
         items = ((frame, frame.image) for frame in islice(source, most))
         with closing(source), closing(self._stream(items, batch, segment, facts)) as results:
@@ -258,7 +265,7 @@ class Predictor:
         self,
         items: Iterable[tuple[Key, GivenImage | Exception]],
         batch: int,
-        segment: Callable[[list[PreparedImage]], list[Segmentation | DataError]],
+        segment: Callable[[list[PreparedImage], Tally], list[Segmentation | DataError]],
         facts: StreamFacts | None = None,
     ) -> Generator[tuple[Key, Segmentation | Exception], None, None]:
         """Yield each key with its result or error, see `predict_stream`."""
@@ -272,13 +279,17 @@ class Predictor:
             with facts.reading():
                 return read_item(item, partial(self._prepare, name=name), whole=whole)
 
-        with closing(read_ahead(facts.taken(numbered), read, ahead=2 * batch)) as coming:
-            for group in in_groups(coming, batch):
-                good = [outcome for _, outcome in group if isinstance(outcome, PreparedImage)]
-                with facts.computing():
-                    results = iter(segment(good))
-                for key, outcome in group:
-                    yield key, next(results) if isinstance(outcome, PreparedImage) else outcome
+        tally = Tally()
+        try:
+            with closing(read_ahead(facts.taken(numbered), read, ahead=2 * batch)) as coming:
+                for group in in_groups(coming, batch):
+                    good = [outcome for _, outcome in group if isinstance(outcome, PreparedImage)]
+                    with facts.computing():
+                        results = iter(segment(good, tally))
+                    for key, outcome in group:
+                        yield key, next(results) if isinstance(outcome, PreparedImage) else outcome
+        finally:
+            tally.tell()
 
     def predict_iter(
         self,

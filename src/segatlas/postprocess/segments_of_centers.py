@@ -29,13 +29,24 @@ class Groups(NamedTuple):
     """Pixels by the centre that they point at.
 
     ids: (H, W) int32, 0 = no thing, else 1 + the row of its thing. classes: (G,) int64 of each thing. areas: (G,) int64
-    pixels. centers: (M, 2) int64, row and column of each centre; those that no pixel points at are no things.
+    pixels. centers: (M, 2) int64, row and column of each centre; those that no pixel points at are no things. pixels:
+    (2, P) int64, rows and columns of the pixels of things. owners: (P,) int64, the row of the thing of each.
     """
 
     ids: Tensor
     classes: Tensor
     areas: Tensor
     centers: Tensor
+    pixels: Tensor
+    owners: Tensor
+
+    def lines(self) -> tuple[Tensor, Tensor]:
+        """Return how many pixels of each thing lie in each row (G, H) and column (G, W)."""
+        rows, columns = (
+            torch.bincount(self.owners * length + places, minlength=len(self.areas) * length).view(-1, length)
+            for places, length in zip(self.pixels, self.ids.shape, strict=True)
+        )
+        return rows, columns
 
 
 def panoptic_results(
@@ -67,8 +78,9 @@ def panoptic_results(
     results = []
     for index in range(len(labels)):
         groups = grouped(labels[index], heat[index, 0], offsets[index], rule, things)
-        scores = _scores(output, index, groups, heat[index, 0], crop)
-        results.append(_result(labels[index], groups, scores, rule, things))
+        lines = groups.lines()
+        scores = _scores(output, index, groups, lines, heat[index, 0], crop)
+        results.append(_result(labels[index], groups, lines, scores, rule, things))
     return results
 
 
@@ -84,23 +96,30 @@ def grouped(labels: Tensor, heat: Tensor, offsets: Tensor, rule: ObjectRule, thi
     """
     centers = peaks(heat, rule)
     width = labels.shape[1]
-    is_thing = torch.tensor(things, device=labels.device)[labels.int()]
     ids = torch.zeros(labels.shape, dtype=torch.int32, device=labels.device)
-    pixels = is_thing.flatten().nonzero()[:, 0]
-    if not len(centers) or not len(pixels):
-        none = pixels.new_zeros(0)
-        return Groups(ids, none, none, centers)
-    rows = torch.div(pixels, width, rounding_mode="floor")
-    places = torch.stack([rows, pixels - rows * width], dim=1) + offsets.flatten(1)[:, pixels].T
-    owner = nearest(places, centers.to(places.dtype))
-    kinds = labels.flatten()[pixels].long()
+    flat = _are_things(labels, things).flatten().nonzero()[:, 0]
+    if not len(centers) or not len(flat):
+        none = flat.new_zeros(0)
+        return Groups(ids, none, none, centers, none.view(2, 0), none)
+    pixels = torch.stack([torch.div(flat, width, rounding_mode="floor"), flat % width])
+    owner = nearest((pixels + offsets.flatten(1)[:, flat]).T, centers.to(offsets.dtype))
+    kinds = labels.flatten()[flat].long()
     votes = torch.bincount(owner * len(things) + kinds, minlength=len(centers) * len(things))
     votes = votes.view(len(centers), len(things))
     areas = votes.sum(dim=1)
     there = areas > 0
-    numbers = torch.where(there, there.cumsum(0), 0).int()
-    ids.view(-1)[pixels] = numbers[owner]
-    return Groups(ids, votes.argmax(dim=1)[there], areas[there], centers)
+    owner = (there.cumsum(0) - 1)[owner]
+    ids.view(-1)[flat] = owner.int() + 1
+    return Groups(ids, votes.argmax(dim=1)[there], areas[there], centers, pixels, owner)
+
+
+def _are_things(labels: Tensor, things: Sequence[bool]) -> Tensor:
+    """Tell of each pixel of a map of classes (H, W) whether it is of a class of things."""
+    found = torch.zeros(labels.shape, dtype=torch.bool, device=labels.device)
+    edges = [k for k in range(len(things) + 1) if (k < len(things) and things[k]) != (k > 0 and things[k - 1])]
+    for first, behind in zip(edges[::2], edges[1::2], strict=True):  # classes of things that follow one another
+        found |= (labels >= first) & (labels < behind)
+    return found
 
 
 def peaks(heat: Tensor, rule: ObjectRule) -> Tensor:
@@ -139,49 +158,63 @@ def _is_largest(heat: Tensor, above: Tensor, rule: ObjectRule) -> Tensor:
     return is_largest
 
 
-def _scores(output: CentersAndOffsets, index: int, groups: Groups, heat: Tensor, crop: tuple[int, int]) -> list[float]:
+def _scores(
+    output: CentersAndOffsets,
+    index: int,
+    groups: Groups,
+    lines: tuple[Tensor, Tensor],
+    heat: Tensor,
+    crop: tuple[int, int],
+) -> list[float]:
     """Return the score of each thing, see `panoptic_results`."""
-    count = len(groups.areas)
-    if not count:
+    if not len(groups.areas):
         return []
     assert output.semantic is not None
-    probabilities = output.semantic[index].float().softmax(dim=0)
-    pixels = groups.ids.flatten().nonzero()[:, 0]
-    owner = groups.ids.flatten()[pixels].long() - 1
-    rows = torch.div(pixels, heat.shape[1], rounding_mode="floor")
-    columns = pixels - rows * heat.shape[1]
-    cells = []
+    logits = output.semantic[index].float()
+    cells = torch.zeros_like(groups.owners)
     for places, length, seen, canvas, side in zip(
-        (rows, columns), heat.shape, crop, output.canvas, probabilities.shape[1:], strict=True
+        groups.pixels, heat.shape, crop, output.canvas, logits.shape[1:], strict=True
     ):
-        cells.append(((places.double() + 0.5) * (seen / length / canvas * side)).long().clamp(max=side - 1))
-    of_class = groups.classes[owner]
-    sure = probabilities[of_class, cells[0], cells[1]].double()
+        all_places = torch.arange(length, device=heat.device, dtype=torch.float64)
+        cell = ((all_places + 0.5) * (seen / length / canvas * side)).long().clamp(max=side - 1)
+        cells = cells * side + cell[places]
+    used = torch.zeros(logits[0].numel(), dtype=torch.bool, device=heat.device)
+    used[cells] = True
+    probabilities = logits.flatten(1)[:, used].softmax(dim=0)
+    at = (used.cumsum(0) - 1)[cells]
+    sure = probabilities.flatten()[groups.classes[groups.owners] * probabilities.shape[1] + at]
     areas = groups.areas.double()
-    mean = torch.zeros_like(areas).index_add_(0, owner, sure) / areas
-    middles = [torch.zeros_like(areas).index_add_(0, owner, at.double()) / areas for at in (rows, columns)]
+    mean = torch.bincount(groups.owners, weights=sure.double(), minlength=len(areas)) / areas
+    middles = [(line * torch.arange(line.shape[1], device=heat.device)).sum(dim=1).double() / areas for line in lines]
     scores: list[float] = (mean * heat[middles[0].long(), middles[1].long()]).clamp(0, 1).tolist()
     return scores
 
 
-def _result(labels: Tensor, groups: Groups, scores: list[float], rule: ObjectRule, things: Sequence[bool]) -> Result:
+def _result(
+    labels: Tensor,
+    groups: Groups,
+    lines: tuple[Tensor, Tensor],
+    scores: list[float],
+    rule: ObjectRule,
+    things: Sequence[bool],
+) -> Result:
     """Return the result of an image: things by falling score, then stuff by class."""
     classes, given = labels.cpu().numpy(), groups.ids.cpu().numpy()
     order = sorted(range(len(scores)), key=lambda row: -scores[row])
-    numbers = np.zeros(len(scores) + 1, np.int32)
+    numbers = np.zeros(len(scores), np.int32)
     segments: list[Segment] = []
     objects: list[Instance] = []
-    boxes = _boxes(given, len(scores))
+    boxes, kinds, areas = _boxes(lines), groups.classes.tolist(), groups.areas.tolist()
     for row in order:
-        kind, area, box = int(groups.classes[row]), int(groups.areas[row]), boxes[row]
-        numbers[row + 1] = len(segments) + 1
+        kind, box = kinds[row], boxes[row]
+        numbers[row] = len(segments) + 1
         segments.append(
-            Segment(id=len(segments) + 1, class_index=kind, is_thing=True, score=scores[row], area=area, box=box)
+            Segment(id=len(segments) + 1, class_index=kind, is_thing=True, score=scores[row], area=areas[row], box=box)
         )
         inside = given[box[0] : box[2], box[1] : box[3]] == row + 1
         mask = Rle.placed(inside, (given.shape[0], given.shape[1]), box[0], box[1])
         objects.append(Instance(mask=mask, class_index=kind, score=scores[row]))
-    ids = numbers[given]
+    numbers_of_stuff = np.zeros(len(things), np.int32)
     for kind, is_thing in enumerate(things):
         if is_thing:
             continue
@@ -189,21 +222,22 @@ def _result(labels: Tensor, groups: Groups, scores: list[float], rule: ObjectRul
         area = int(np.count_nonzero(inside))
         if area == 0 or area < rule.stuff_area:
             continue
-        ids[inside] = len(segments) + 1
+        numbers_of_stuff[kind] = len(segments) + 1
         segments.append(
             Segment(id=len(segments) + 1, class_index=kind, is_thing=False, score=None, area=area, box=box_of(inside))
         )
+    ids = numbers_of_stuff[classes]
+    rows, columns = groups.pixels.cpu().numpy()
+    ids[rows, columns] = numbers[groups.owners.cpu().numpy()]
     found = Panoptic(ids=ids, segments=tuple(segments))
     return Result(class_map=classes, objects=selected(objects, rule), segments=found)
 
 
-def _boxes(ids: np.ndarray, count: int) -> list[tuple[int, int, int, int]]:
-    """Return (top, left, bottom, right) of the numbers 1 to `count`, each of which occurs in a map (H, W)."""
-    rows, columns = np.nonzero(ids)
-    owner = ids[rows, columns].astype(np.int64) - 1
+def _boxes(lines: tuple[Tensor, Tensor]) -> list[tuple[int, int, int, int]]:
+    """Return (top, left, bottom, right) of things from their pixels in each row and column, see `Groups.lines`."""
     sides = []
-    for places, length in ((rows, ids.shape[0]), (columns, ids.shape[1])):
-        there = np.bincount(owner * length + places, minlength=count * length).reshape(count, length) > 0
-        sides += [there.argmax(axis=1), length - there[:, ::-1].argmax(axis=1)]
+    for line in lines:
+        there = line.cpu().numpy() > 0
+        sides += [there.argmax(axis=1), there.shape[1] - there[:, ::-1].argmax(axis=1)]
     top, bottom, left, right = (side.tolist() for side in sides)
     return [*zip(top, left, bottom, right, strict=True)]
