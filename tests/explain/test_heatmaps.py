@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from fakes.explained import CLASSES, SIZE, finder, image, predictor
+from fakes.explained import CLASSES, SIZE, Finder, finder, image, predictor
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segatlas import explain
 from segatlas.errors import DataError, UsageError
 from segatlas.explain.seeing import SeenImage
+from segatlas.structures import DetectedMasks
 
 STEP = 1e-5
 
@@ -205,6 +207,25 @@ def test_values_that_are_no_numbers_are_told():
         broken.model.classifier.weight.fill_(float("nan"))
     with pytest.raises(DataError, match="no finite numbers"):
         explain.heat_map(broken, image(), "car", region="image")
+
+
+def test_a_class_that_hangs_on_another_layer_has_a_note_beside_those_that_have_heat():
+    class WithStuff(Finder):
+        def __init__(self) -> None:
+            super().__init__()
+            self.other = nn.Conv2d(3, 2, 1)
+
+        def forward(self, inputs: Tensor) -> DetectedMasks:
+            return super().forward(inputs)._replace(semantic=self.other(inputs))
+
+    one = finder()
+    one.model, one.card = WithStuff().eval(), replace(one.card, things=(True, True, True, False))
+    found = explain.heat_maps(one, image(), "encoder", ["car", "tree"], "image")
+    assert [each.note for each in found] == ["", "its logits do not depend on this layer"]
+    assert found[0].strength > 0
+    with pytest.raises(UsageError, match="logits of 'tree' have no gradient at encoder"):
+        explain.heat_maps(one, image(), "encoder", ["tree"], "image")
+    assert explain.heat_map(one, image(), "tree", "other", "image").note == ""
 
 
 def test_a_network_without_gradients_is_told():

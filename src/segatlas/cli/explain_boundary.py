@@ -81,7 +81,7 @@ def boundary(
     quiet: QuietOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Draw segmentations and boundaries of images in any palette; `colored` gives each object's its class's colour.
+    """Draw segmentations and boundaries of images in any palette; `colored`: those of objects in their class's colour.
 
     Of a model, or with --labels or --objects of a file.
     """

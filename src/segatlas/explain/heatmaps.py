@@ -38,6 +38,9 @@ from segatlas.structures import Output, with_maps
 
 Style = Literal["overlay", "beside"]
 
+INDEPENDENT = "its logits do not depend on this layer"
+"""Note of a map without heat, where other classes of the same call have some; where none has, it is an error."""
+
 _ONE_AT_A_TIME = threading.Lock()
 """While a layer is recorded the network's weights take no gradients: two explanations at once would meet in that."""
 
@@ -99,7 +102,14 @@ def heat_maps(
         with _ONE_AT_A_TIME, torch.enable_grad(), recorded(network, find_layer(network, name), name) as found:
             output = _run(seen)
             if found.outputs:
-                return [_heat_map(seen, output, found, name, kind, where, part) for kind, part in inside.items()]
+                maps = [_heat_map(seen, output, found, name, kind, where, part) for kind, part in inside.items()]
+                if all(one.note == INDEPENDENT for one in maps):
+                    told = ", ".join(repr(one.class_name) for one in maps)
+                    raise UsageError(
+                        f"layer: the logits of {told} have no gradient at {name}: they do not depend on it, or by "
+                        "whole numbers alone; take another layer"
+                    )
+                return maps
     raise UsageError(f"layer: {names[0]} does not run when the model predicts; take another one")
 
 
@@ -187,10 +197,12 @@ def _heat_map(
     if not target.requires_grad and not _has_objects(target):
         note = "no object of it is found there"
     else:
-        gradients = _gradients(target, found, name, card.classes[kind])
+        gradients = _gradients(target, found)
         heat = _cam(seen, output, found, gradients, name)
         strength = float(heat.max())
-        if strength > 0:
+        if not gradients:
+            note = INDEPENDENT
+        elif strength > 0:
             heat /= strength
         elif all(not bool(one.any()) for one in gradients):
             note = "the gradient is 0 everywhere: nothing to see"
@@ -213,16 +225,13 @@ def _has_objects(target: Tensor) -> bool:
     return bool(target.detach() != 0)
 
 
-def _gradients(target: Tensor, found: Recorded, name: str, kind: str) -> list[Tensor]:
-    """Return the gradient of the target at each output of a layer, 0 where it hangs on another one alone."""
+def _gradients(target: Tensor, found: Recorded) -> list[Tensor]:
+    """Return the gradient of the target at each output of a layer; none where it depends on none of them."""
     if not target.requires_grad:
-        raise UsageError(
-            f"layer: the logits of class {kind!r} have no gradient at {name}: they do not depend on it, or by whole "
-            "numbers alone; take another layer"
-        )
+        return []
     given = torch.autograd.grad(target, found.outputs, retain_graph=True, allow_unused=True)
     if all(one is None for one in given):
-        raise UsageError(f"layer: the logits of class {kind!r} do not depend on {name}; take another layer")
+        return []
     return [torch.zeros_like(out) if one is None else one for out, one in zip(found.outputs, given, strict=True)]
 
 
@@ -231,7 +240,7 @@ def _cam(seen: SeenImage, output: Output, found: Recorded, gradients: Sequence[T
     network = seen.predictor.model
     layer = find_layer(network, name)
     total = torch.zeros(seen.size)
-    for values, gradient in zip(found.outputs, gradients, strict=True):
+    for values, gradient in zip(found.outputs, gradients, strict=False):  # without gradients there is no heat
         place = placement_of(tuple(values.shape), network, layer, name, output)
         maps, slopes = place.as_map(values.detach().float()), place.as_map(gradient.float())
         heat = torch.einsum("c,chw->hw", slopes.mean(dim=(1, 2)), maps).relu()

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from segatlas.data.formats.guards import read_bytes
-from segatlas.data.formats.instances import InstanceRule
+from segatlas.data.formats.instances import InstanceRule, Meaning, table_of
 from segatlas.data.formats.masks import read_mask
 from segatlas.data.formats.reading import read_stored
 from segatlas.drawing import (
@@ -115,7 +115,8 @@ class Labels:
             ids = kinds
         else:
             names = () if classes is None else find_names(classes, 0)
-            rule = InstanceRule(num_classes=len(names) or MAX_CLASSES, meaning=None, first=0, names=names)
+            meaning: Meaning = "table" if table_of(path).is_file() else "divisor"
+            rule = InstanceRule(num_classes=len(names) or MAX_CLASSES, meaning=meaning, first=0, names=names)
             codes = rule.codes(read_stored(read_bytes(path), path, None), path)
             ids, kinds = truth_maps(rule.target(codes, path))
             highest = int(kinds.max(initial=0))

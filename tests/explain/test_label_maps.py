@@ -66,6 +66,17 @@ def test_a_map_of_objects_is_drawn_object_by_object(tmp_path):
     assert found.class_map()[0, 0] == len(found.classes)
 
 
+def test_plain_numbers_of_objects_are_of_class_0_unless_a_table_says_else(tmp_path):
+    codes = np.zeros(SIZE, np.uint8)
+    codes[10:30, 10:30], codes[10:30, 30:50] = 1, 2
+    file = tmp_path / "objects.png"
+    write_mask(file, codes)
+    assert explain.Labels.read(image(), objects=file).class_map()[20, 20] == 0
+    file.with_suffix(".json").write_text('{"1": 3, "2": 1}')
+    found = explain.Labels.read(image(), objects=file)
+    assert (found.class_map()[20, 20], found.class_map()[20, 40]) == (3, 1)
+
+
 def test_label_files_that_do_not_fit_are_told(labels, tmp_path):
     with pytest.raises(DataError, match=r"mask.png: is 83 x 60 pixels, the image 9 x 8"):
         explain.Labels.read(image((8, 9)), labels)
