@@ -80,9 +80,11 @@ def errors(
         offline=offline,
         commercial_ok=commercial_ok,
     )
+    console = human(json_line=json_line)
+    for warning in opened.warnings:
+        console.print(f"warning: {warning}", markup=False)
     report = errors_of(opened, edge=edge, score=score, progress=not quiet)
     written = write_report(report, opened, out)
-    console = human(json_line=json_line)
     if not quiet:
         console.print(*_lines(report), sep="\n", markup=False)
         console.print(_table(report))

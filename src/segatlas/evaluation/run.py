@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -31,6 +32,8 @@ from segatlas.metrics.metric import Prediction
 from segatlas.safe_console import progress_bar
 from segatlas.structures import InstancesTarget, SegmentsTarget, Target
 from segatlas.tasks import TASKS, Task
+
+LOGGER = logging.getLogger("segatlas")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -88,7 +91,7 @@ class Evaluation:
         Raises:
             DataError: a file that cannot be used, unless skip_bad.
         """
-        watch = _ScaleWatch(None)
+        watch = _ScaleWatch(self.predictor.card.preprocessing.max_value if self.max_value is None else None)
         yield from _results(
             self.predictor,
             self.dataset,
@@ -99,6 +102,8 @@ class Evaluation:
             progress=progress,
             title=title,
         )
+        for warning in watch.warnings():
+            LOGGER.warning("%s", warning)
 
     def score(self, *, progress: bool = True, keep_worst: int = 8, skip_bad: bool = False) -> Report:
         """Predict every image and compare it with the truth; arguments and errors as in `evaluate`."""
