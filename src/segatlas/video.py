@@ -145,6 +145,8 @@ def write_video(
                 tell(summary)
         except KeyboardInterrupt:
             summary.interrupted = True
+        if not summary.frames and summary.interrupted:
+            raise KeyboardInterrupt
         if not summary.frames:
             raise DataError(summary.fault or f"{source.name}: no frame came")
         begin = time.perf_counter()
@@ -228,6 +230,7 @@ def _sound_of(source: FrameSource, writers: list[VideoWriter]) -> str:
     sound = writers[0].sound
     parts = [f"{', '.join(sound.copied)}, copied"] if sound.copied else []
     parts += [f"{', '.join(sound.left_out)}, left out: the format has no place for it"] if sound.left_out else []
+    parts += [f"it ends before the frames do ({sound.fault})"] if sound.fault else []
     return "; ".join(parts)
 
 

@@ -141,7 +141,8 @@ def test_damage_in_the_middle_is_told_after_the_other_frames(tmp_path):
     path.write_bytes(data)
     found, fault = everything(open_frames(path))
     assert 30 < len(found) < 50
-    assert "a packet cannot be decoded" in fault
+    assert f"cannot be decoded, after {fault.partition('after ')[2].partition(' ')[0]} frames (" in fault
+    assert fault.endswith(f"; {len(found)} frames are there")
 
 
 def test_frames_that_change_their_size_keep_it(tmp_path):
