@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from segatlas import drawing
+from segatlas.checkpoint.card import Card
 from segatlas.data.video import FrameSource, VideoFrame
 from segatlas.errors import DataError
 from segatlas.files import whole_file
@@ -112,32 +113,17 @@ def write_video(
         DataError: no frame at all, or a result cannot be written.
         UsageError: what `Predictor.stream` does not take, or an encoder that is not there.
     """
-    task, start, facts = predictor.card.task, time.perf_counter(), StreamFacts()
-    smoothing = described_smoothing(smooth)
+    start, facts, smoothing = time.perf_counter(), StreamFacts(), described_smoothing(smooth)
     summary = VideoSummary(source=source.name, model=options.model, smoothing=smoothing)
-    comment = f"SegAtlas {__version__}: {options.model}; smoothing: {smoothing}"
-    pixels, total = Counter[int](), 0
     with ExitStack() as stack:
         stack.enter_context(closing(source))
-        writers = {
-            kind: stack.enter_context(video_file(path, source, codec=codec, comment=f"{kind} by {comment}"))
-            for kind, path in targets.videos.items()
-        }
-        table = stack.enter_context(_table_of_frames(targets.folder))
-        sure = "confidence" in writers
+        files = _Files(stack, predictor.card, source, targets, options, codec, smoothing)
+        sure = "confidence" in targets.videos
         stream = predictor.stream(source, batch=batch, confidence=sure, smooth=smooth, most=most, facts=facts)
         try:
             for frame, result in _until_the_end(stack.enter_context(closing(stream)), summary):
                 begin = time.perf_counter()
-                for kind, writer in writers.items():
-                    writer.write(draw(task, kind, result), frame)
-                for kind in targets.kinds:
-                    assert targets.folder is not None
-                    write(task, kind, result, targets.folder / f"{frame.number:06d}{ending_of(kind)}", options)
-                table(frame)
-                if targets.legend is not None:
-                    pixels.update(_pixels_of_classes(result))
-                    total += result.size[0] * result.size[1]
+                files.add(frame, result)
                 now = time.perf_counter()
                 summary.frames += 1
                 summary.written += now - begin
@@ -145,21 +131,62 @@ def write_video(
                 tell(summary)
         except KeyboardInterrupt:
             summary.interrupted = True
+        if not summary.frames and summary.interrupted:
+            raise KeyboardInterrupt
         if not summary.frames:
             raise DataError(summary.fault or f"{source.name}: no frame came")
         begin = time.perf_counter()
-    if targets.legend is not None:
-        drawing.save_image(
-            drawing.legend_image(pixels, total, predictor.card.palette, predictor.card.classes), targets.legend
-        )
+    files.draw_legend()
     summary.seconds, summary.written = (time.perf_counter() - at for at in (start, begin - summary.written))
     summary.read, summary.network = facts.read, facts.network
     summary.overwritten, summary.cuts = source.overwritten, None if smooth is None else facts.cuts
-    summary.notes = [*source.report(), *_notes_of(writers)]
-    summary.sound = _sound_of(source, [*writers.values()])
+    summary.notes = [*source.report(), *_notes_of(files.writers)]
+    summary.sound = _sound_of(source, [*files.writers.values()])
     if targets.folder is not None:
         _write_record(summary, targets.folder / "video.json")
     return summary
+
+
+class _Files:
+    """What is written of a video while it runs."""
+
+    def __init__(
+        self,
+        stack: ExitStack,
+        card: Card,
+        source: FrameSource,
+        targets: VideoTargets,
+        options: WriterOptions,
+        codec: str | None,
+        smoothing: str,
+    ):
+        self._card, self._targets, self._options = card, targets, options
+        comment = f"by SegAtlas {__version__}: {options.model}; smoothing: {smoothing}"
+        self.writers = {
+            kind: stack.enter_context(video_file(path, source, codec=codec, comment=f"{kind} {comment}"))
+            for kind, path in targets.videos.items()
+        }
+        self._table = stack.enter_context(_table_of_frames(targets.folder))
+        self._pixels, self._total = Counter[int](), 0
+
+    def add(self, frame: VideoFrame, result: Segmentation) -> None:
+        """Write a frame."""
+        task, folder = self._card.task, self._targets.folder
+        for kind, writer in self.writers.items():
+            writer.write(draw(task, kind, result), frame)
+        for kind in self._targets.kinds:
+            assert folder is not None, "there is one where there are such kinds"
+            write(task, kind, result, folder / f"{frame.number:06d}{ending_of(kind)}", self._options)
+        self._table(frame)
+        if self._targets.legend is not None:
+            self._pixels.update(_pixels_of_classes(result))
+            self._total += result.size[0] * result.size[1]
+
+    def draw_legend(self) -> None:
+        """Write the legend of all frames."""
+        if self._targets.legend is not None:
+            legend = drawing.legend_image(self._pixels, self._total, self._card.palette, self._card.classes)
+            drawing.save_image(legend, self._targets.legend)
 
 
 def _until_the_end(
@@ -228,6 +255,7 @@ def _sound_of(source: FrameSource, writers: list[VideoWriter]) -> str:
     sound = writers[0].sound
     parts = [f"{', '.join(sound.copied)}, copied"] if sound.copied else []
     parts += [f"{', '.join(sound.left_out)}, left out: the format has no place for it"] if sound.left_out else []
+    parts += [f"it ends before the frames do ({sound.fault})"] if sound.fault else []
     return "; ".join(parts)
 
 

@@ -51,6 +51,7 @@ def write_video(
         stream.height, stream.width = frames[0].shape[:2]
         stream.pix_fmt = pixels
         stream.codec_context.time_base = stream.time_base = tick
+        stream.codec_context.thread_count = 1  # the same bytes each time
         for name, value in (tags or {}).items():
             setattr(stream.codec_context, name, value)
         stream.options = options or {}

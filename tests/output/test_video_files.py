@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
 from fakes.videos import TICK, UNEVEN, images, read_images, read_times, write_video
 
 from segatlas.data.video import open_frames
-from segatlas.errors import UsageError
-from segatlas.output.video import check_codec, video_file
+from segatlas.errors import DataError, UsageError
+from segatlas.output.video import VideoWriter, check_codec, video_file
 
 av = pytest.importorskip("av", reason="PyAV is not installed; the extra [video] brings it")
 
@@ -173,3 +174,29 @@ def test_frames_closer_than_a_tick_of_the_file_all_get_a_time_of_their_own(tmp_p
         times = read_times(tmp_path / name)
         assert times == sorted(set(times))
         assert len(times) == 5
+
+
+def test_a_full_disk_is_told_by_the_file_s_name(tmp_path):
+    source = open_frames(write_video(tmp_path / "clip.mp4", images(6, (96, 128))))
+    writer = VideoWriter(Path("/dev/full"), source, name=tmp_path / "out.mkv")
+    with pytest.raises((OSError, DataError), match=r"No space left|cannot be written"):
+        write_all(writer, source)
+    writer.close()
+
+
+def write_all(writer, source):
+    for frame in source:
+        writer.write(frame.image, frame)
+    writer.finish()
+
+
+def test_sound_that_cannot_be_copied_ends_and_the_frames_go_on(tmp_path):
+    source = open_frames(write_video(tmp_path / "clip.mp4", images(25), sound="aac"))
+    with video_file(tmp_path / "out.mp4", source, codec=None, comment="") as writer:
+        for frame in source:
+            writer.write(frame.image, frame)
+            if frame.number == 5:
+                writer.sound._stop(ValueError("damaged"))
+    assert writer.sound.fault == "damaged"
+    assert len(read_times(tmp_path / "out.mp4")) == 25
+    assert 2 < len(sound_packets(tmp_path / "out.mp4")) < len(sound_packets(tmp_path / "clip.mp4"))

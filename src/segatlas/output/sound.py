@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from segatlas.data.video.pyav import import_av
+from segatlas.printable import printable
 
 
 class Sound:
     """The sound streams of a file, on their way into another file; packets are copied, nothing is coded anew.
 
-    copied: their codecs. left_out: those that the other file's format has no place for.
+    copied: their codecs. left_out: those that the other file's format has no place for. fault: why they end before the
+    frames do, "" where they do not.
     """
 
     def __init__(self, path: Path, output: Any, origin: Fraction):
@@ -34,6 +36,7 @@ class Sound:
         self._targets = {one.index: output.add_stream_from_template(one) for one in fitting}
         self._packets = self._input.demux(*fitting) if fitting else iter(())
         self._next: Any = None
+        self.fault = ""
 
     def copy(self, until: Fraction | None) -> None:
         """Copy what sounds before `until`, in seconds of the file's time; None: all that is left."""
@@ -49,7 +52,10 @@ class Sound:
             packet.pts = None if packet.pts is None else packet.pts - shift
             packet.dts = packet.dts - shift
             packet.stream = self._targets[packet.stream.index]
-            self._output.mux(packet)
+            try:
+                self._output.mux(packet)
+            except (self._av.error.FFmpegError, ValueError) as error:  # the frames are worth more
+                self._stop(error)
 
     def close(self) -> None:
         """Close the file."""
@@ -57,12 +63,16 @@ class Sound:
         self._input.close()
 
     def _take(self) -> Any:
-        """Return the next packet with content, None at the end or where the file is damaged."""
+        """Return the next packet with content, None at the end."""
         try:
             return next((packet for packet in self._packets if packet.dts is not None and packet.size), None)
-        except (self._av.error.FFmpegError, ValueError):
-            self._packets = iter(())
+        except (self._av.error.FFmpegError, ValueError) as error:
+            self._stop(error)
             return None
+
+    def _stop(self, error: Exception) -> None:
+        self.fault = printable(getattr(error, "strerror", None) or error)
+        self._packets = iter(())
 
     def _fits(self, stream: Any) -> bool:
         """Whether the output's format takes a stream: a file of it alone is begun in memory."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -45,12 +45,12 @@ class VideoWriter:
     sound: that of the source, None where it has none that can be copied.
     """
 
-    def __init__(self, path: Path, ending: str, source: FrameSource, *, codec: str | None = None, comment: str = ""):
+    def __init__(self, path: Path, source: FrameSource, *, name: Path, codec: str | None = None, comment: str = ""):
         """Prepare; the file is begun at the first frame.
 
         Args:
             path: where to, whatever its ending.
-            ending: one of FORMATS.
+            name: what the file is called in the end; its ending is one of FORMATS.
             source: of the frames, for rate, form of pixels and sound.
             codec: an encoder of FFmpeg; None = that of the ending.
             comment: is written into the file.
@@ -59,9 +59,9 @@ class VideoWriter:
             UsageError: an encoder that PyAV does not have, or that the format does not take.
         """
         self._av = import_av()
-        self._path, self._source, self._comment = path, source, comment
-        self._format = FORMATS[ending][0]
-        self._codec = check_codec(ending, codec)
+        self._path, self._name, self._source, self._comment = path, name, source, comment
+        self._format = FORMATS[name.suffix.lower()][0]
+        self._codec = check_codec(name.suffix.lower(), codec)
         self._container: Any = None
         self.sound: Sound | None = None
         self.frames = self.refitted = 0
@@ -98,10 +98,11 @@ class VideoWriter:
                 self._container.close()
 
     def close(self) -> None:
-        """Let go of all files."""
+        """Let go of all files, whatever state they are in; what counts is said by `finish`."""
         for one in (self.sound, self._container):
             if one is not None:
-                one.close()
+                with suppress(self._av.error.FFmpegError, OSError, ValueError):
+                    one.close()
 
     def _begin(self, image: np.ndarray, frame: VideoFrame) -> None:
         self.size = image.shape[0], image.shape[1]
@@ -157,14 +158,14 @@ class VideoWriter:
             if isinstance(error, OSError) and error.errno:
                 raise OSError(error.errno, error.strerror) from error
             reason = printable(getattr(error, "strerror", None) or error)
-            raise DataError(f"the video cannot be written with {self._codec} ({reason})", self._path) from error
+            raise DataError(f"the video cannot be written with {self._codec} ({reason})", self._name) from error
 
 
 @contextmanager
 def video_file(path: Path, source: FrameSource, *, codec: str | None, comment: str) -> Iterator[VideoWriter]:
     """Yield a writer; the file appears under its name when the block has ended well. Its ending is one of FORMATS."""
     with whole_file(path, durable=False) as temporary:  # made again by the same command
-        writer = VideoWriter(temporary, path.suffix.lower(), source, codec=codec, comment=comment)
+        writer = VideoWriter(temporary, source, name=path, codec=codec, comment=comment)
         try:
             yield writer
             writer.finish()

@@ -69,7 +69,8 @@ class ContainerFrames(FrameSource):
             self.notes.append(f"of its streams is left out: {named}")
         self._packets = self._last = self._damaged = self._moved = 0
         self._number, self._end = 0, Fraction(0)
-        self._faults: list[str] = []
+        self._bad: list[str] = []
+        self._stopped = ""
         self._told: set[str] = set()
 
     def __iter__(self) -> Iterator[VideoFrame]:
@@ -101,7 +102,7 @@ class ContainerFrames(FrameSource):
             return self._av.open(str(source) if isinstance(source, Path) else source, timeout=timeout)
         except (self._av.error.FFmpegError, OSError, ValueError) as error:
             hint = ", is it truncated or damaged, or no video at all?" if isinstance(error, ValueError) else ""
-            raise DataError(f"cannot be opened as a video{hint} ({_reason(error)})", name) from error
+            raise DataError(f"cannot be opened as a video{hint} ({self._why(error)})", name) from error
 
     def _video_stream(self, name: str) -> Any:
         """Return the best stream of moving images."""
@@ -127,14 +128,14 @@ class ContainerFrames(FrameSource):
             try:
                 packet = next(packets, None)
             except (self._av.error.FFmpegError, OSError, ValueError) as error:
-                self._faults.append(f"reading stops ({_reason(error)})")
+                self._stopped = f": reading stops ({self._why(error)})"
                 packet = None
             try:
                 frames = self._stream.codec_context.decode(None) if packet is None else packet.decode()
             except EOFError:
                 frames = []  # flushed already
             except (self._av.error.FFmpegError, ValueError) as error:
-                self._faults.append(f"a packet cannot be decoded ({_reason(error)})")
+                self._bad.append(f"after {self._number} frames ({_reason(error)})")
                 frames = []
             if packet is not None and packet.size:
                 self._packets += 1
@@ -204,23 +205,26 @@ class ContainerFrames(FrameSource):
         start = (self._stream.start_time or 0) * self._stream.time_base
         got, whole = self._end - start, self._length()
         step = 1 / self.rate if self.rate else Fraction(1, 10)
-        of_time = f" of {float(whole):.2f}" if whole is not None and whole >= got else ""
-        place = f"after {self._number}{{}} frames, at {float(got):.2f}{of_time} s"
-        if self.count is not None:
-            ends_early = self._packets < self.count and (
-                whole is None
-                or got < whole - step / 2
-                or bool(self._faults)  # a cut list of edits also leaves some out
-            )
-            place = place.format(f" of {self.count}")
-        else:
+        bad = ""
+        if self._bad:
+            packets = "1 packet" if len(self._bad) == 1 else f"{len(self._bad)} packets, the first of them"
+            bad = f"{packets} cannot be decoded, {self._bad[0]}"
+        if self._number == 0:
+            return f"holds no frame that can be decoded{self._stopped}{bad and f': {bad}'}"
+        if self.count is None:
             ends_early = whole is not None and got < whole - 2 * step
-            place = place.format("")
-        if self._number == 0 and not ends_early:
-            return f"holds no frame that can be decoded{_more(self._faults)}"
-        if ends_early:
-            return f"ends early, {place}{_more(self._faults)}"
-        return f"read {place}, but not whole{_more(self._faults)}" if self._faults else ""
+        else:  # a list of edits may leave packets out; then the time is whole
+            ends_early = self._packets < self.count and (whole is None or got < whole - step / 2 or bool(bad))
+        if ends_early or self._stopped:
+            frames = f"{self._number} frames" if self.count is None else f"{self._number} of {self.count} frames"
+            of_time = f" of {float(whole):.2f}" if whole is not None and whole >= got else ""
+            return f"ends early, after {frames}, at {float(got):.2f}{of_time} s{self._stopped or (bad and f': {bad}')}"
+        return f"{bad}; {self._number} frames are there" if bad else ""
+
+    def _why(self, error: BaseException) -> str:
+        """Return why reading stopped."""
+        is_silence = isinstance(error, self._av.error.ExitError)
+        return f"no data for {NO_DATA_SECONDS:g} s" if is_silence else _reason(error)
 
     def _length(self) -> Fraction | None:
         """Return the seconds that the file says the stream has, None where it does not tell."""
@@ -275,14 +279,6 @@ def _check_file(path: Path) -> None:
 def _reason(error: BaseException) -> str:
     """Return what FFmpeg says of an error, without its number and the place in its code."""
     return printable(getattr(error, "strerror", None) or error)
-
-
-def _more(faults: list[str]) -> str:
-    """Return the first of several faults and how many there are."""
-    if not faults:
-        return ""
-    others = f", and {len(faults) - 1} more such" if len(faults) > 1 else ""
-    return f": {faults[0]}{others}"
 
 
 def _codec(container: Any, stream: Any) -> str:
