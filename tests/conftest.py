@@ -16,7 +16,7 @@ from segatlas.data.store import store as store_module
 
 TERABYTE = 10**12
 
-LONG = ("test_two_processes", "test_blocks", "test_contracts", "test_resume", "test_fit", "test_dry")
+LONG = ("test_two_processes", "test_blocks", "test_contracts", "test_resume", "test_fit", "test_dry", "test_learn")
 """Files that take longest: they begin, so that no process of a run on several is left with one at the end."""
 
 DRAWN = ("test_fit", "test_train_objects", "test_pretraining")
