@@ -2,9 +2,9 @@
 
     python tools/authors_lmffnet.py TREE
 
-TREE is a work tree of github.com/Greak-1124/LMFFNet, whose `model/LMFFNet.py` is run. Norms and slopes are drawn, too, so
-that none of them is an identity. One line a size: the largest difference, in units of the largest logit; it ends with 1
-where one is above 1e-5.
+TREE is a work tree of github.com/Greak-1124/LMFFNet, whose `model/LMFFNet.py` is run. Norms and slopes are drawn, too,
+so that none of them is an identity. One line a size: the largest difference, in units of the largest logit; it ends
+with 1 where one is above 1e-5.
 """
 
 from __future__ import annotations

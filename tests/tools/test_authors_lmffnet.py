@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import authors_lmffnet as tool
-
 from segatlas.build.network import build_empty, make_config
 
 
