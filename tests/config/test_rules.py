@@ -22,6 +22,9 @@ GOOD: list[dict[str, Any]] = [
     {"data": {"label_colors": {"0,0,0": 0, "255, 0, 1": 255}}},
     {"model": {"num_classes": 2}, "losses": [{"name": "dice", "class_weights": (0, 1)}]},
     {"losses": [{"name": "dice", "class_weights": "auto"}]},
+    {"losses": [{"name": "cross_entropy", "class_weights": "median_frequency"}]},
+    {"train": {"schedule": {"name": "exponential", "min_ratio": 0.01}, "optimizer": {"name": "rmsprop"}}},
+    {"train": {"schedule": {"name": "exponential", "min_lr": 1e-4}}},
     {"train": {"optimizer": {"decay_norms": True, "decay_encoder_norms": False}, "schedule": {"min_lr": 1e-3}}},
     {"transforms": {"scale": (0.5, 0.5), "class_balance": 0.7, "crop": (8, 8), "photometric": {}, "blur": {}}},
 ]
@@ -34,6 +37,8 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"train": {"schedule": {"milestones": (0.5, 0.5)}}}, "train.schedule.milestones", "ascend"),
     ({"train": {"schedule": {"milestones": (0.5, 1.0)}}}, "train.schedule.milestones", "below 1"),
     ({"train": {"lr": 0.01, "schedule": {"min_lr": 0.1}}}, "train.schedule.min_lr", "train.lr = 0.01"),
+    ({"train": {"schedule": {"name": "exponential"}}}, "train.schedule.min_ratio", "no end at 0"),
+    ({"train": {"schedule": {"name": "exponential", "min_lr": 0}}}, "train.schedule.min_ratio", "no end at 0"),
     (
         {"train": {"optimizer": {"decay_encoder_norms": False}}},
         "train.optimizer.decay_encoder_norms",

@@ -6,6 +6,7 @@ from segatlas.build.network import create_model
 from segatlas.config.schema import OptimizerConfig
 from segatlas.errors import UsageError
 from segatlas.training.optim import build_optimizer, parameter_groups
+from segatlas.training.rmsprop import RMSProp
 
 
 class Encoder(nn.Module):
@@ -125,7 +126,8 @@ def test_every_trainable_parameter_is_in_exactly_one_group_and_frozen_ones_in_no
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"), [("sgd", torch.optim.SGD), ("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)]
+    ("name", "kind"),
+    [("sgd", torch.optim.SGD), ("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW), ("rmsprop", RMSProp)],
 )
 def test_the_recipe_names_the_optimiser(name, kind):
     optimizer = build_optimizer(Net(), OptimizerConfig(name=name), 0.01)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from segatlas.data.statistics import automatic_weights, count_occurrences, median_frequency_weights
 from segatlas.errors import ConfigError
 from segatlas.training.building import build_parts
 from segatlas.training.dry import dry_run
@@ -33,3 +34,15 @@ def test_a_dry_run_trains_a_network_on_points_and_tells_how_many(recipe):
     run = dry_run(recipe(losses, model=POINTREND))
     assert run.aux_shapes == {"points": (2, len(run.classes), 24)}
     assert run.loss > 0
+
+
+def test_weights_that_the_masks_give_reach_the_losses_that_ask_for_them(recipe):
+    terms = "{name: cross_entropy, class_weights: median_frequency}, {name: dice, class_weights: auto}, cross_entropy"
+    parts = build_parts(recipe(f"losses=[{terms}]", model=UNET), dry=True)
+    counts, around = count_occurrences(parts.train)
+    expected = [median_frequency_weights(counts, around), automatic_weights(counts)]
+    found = list(parts.criterion.buffers())
+    assert len(found) == 2
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours.tolist() == pytest.approx(theirs)
+    assert found[0].tolist() != found[1].tolist()
