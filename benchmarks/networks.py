@@ -159,8 +159,8 @@ def predictor_of(make: Callable[[], nn.Module], precision: str) -> Predictor:
     from segatlas.build.saving import make_card
     from segatlas.inference import Predictor
 
-    net = make()
-    card = make_card(net, classes=[f"class {index}" for index in range(CLASSES)])
+    net: Any = make()
+    card = make_card(net, classes=[f"class {index}" for index in range(net.config.num_classes)])
     return Predictor(net, card, device="cpu", precision=precision)
 
 

@@ -32,6 +32,7 @@ TITLES = {
     "one_thread": "One thread",
     "vit": "Networks on plain vision transformers, the same weights",
     "pyramids": "Networks on pyramids of windows, pooling and convolutions, the same weights",
+    "queries": "Whole networks of queries, from image to segments, the same weights",
     "attention": "Attention of the non-local family",
     "data": "Data path of one worker",
     "confusion": "Counting",

@@ -29,6 +29,7 @@ from segatlas.conversion.importers.renames import Renames
 from segatlas.conversion.importers.stacks import Stack, attention_stacks
 from segatlas.errors import WeightsError
 from segatlas.models.oneformer import TASK_WORDS, WORDS, OneFormerConfig
+from segatlas.tasks import TASKS
 
 _QUERIES = f"{TRANSFORMER}.decoder"
 _FIRST = f"{_QUERIES}.query_transformer.decoder"
@@ -125,7 +126,7 @@ def card_fields(file: ForeignWeights, config: OneFormerConfig) -> Mapping[str, A
 
     Class maps and segments are the library's. Objects alone are the authors': the library composes them like segments.
     """
-    rule = ONEFORMER_OBJECTS if config.asked_for == "instance" else RULE
+    rule = ONEFORMER_OBJECTS if TASKS[config.asked_for].target == "InstancesTarget" else RULE
     return query_facts(file, config.num_classes, rule, task=config.asked_for, class_maps=RULE)
 
 
