@@ -86,10 +86,8 @@ def _of_first_stage(net: nn.Module, card: Card | None, tensors: dict[str, Tensor
 
     What moves to another place stays behind where it does not fit there: classifiers of other classes.
     """
-    names = getattr(net, "names_of_first_stage", None)
-    if card is None or names is None:
-        return None
-    moved: dict[str, str] | None = names(card.config)
+    names: Any = getattr(net, "names_of_first_stage", None)
+    moved: dict[str, str] | None = None if card is None or names is None else names(card.config)
     if moved is None:
         return None
     ours = net.state_dict()
