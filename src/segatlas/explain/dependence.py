@@ -24,18 +24,33 @@ class ValueNeededError(Exception):
     """The network asks for a value to decide what to do next; there is none."""
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """What is known of torch's operations, by their names, see `dependence_rules`.
+
+    find: a call -> its rule, or None. values: those whose result is a value. sized: those whose result may have a size
+    that follows from values. constant: those that take a shape alone -> what they fill it with.
+    """
+
+    find: Callable[[Call], Rule | None]
+    values: frozenset[str]
+    sized: frozenset[str]
+    constant: Mapping[str, Callable[[Sequence[Any], dict[str, Any]], Any]]
+
+
+@dataclass(kw_only=True, eq=False)
 class Trace:
     """Where the network is. layers: names of the layers that run, the innermost last. weights: places of parameters."""
 
+    rules: Rules
     layers: list[str] = field(default_factory=list)
     weights: frozenset[int] = frozenset()
 
     @classmethod
-    def of(cls, network: nn.Module) -> Trace:
+    def of(cls, network: nn.Module, rules: Rules) -> Trace:
         """Return that of a network which has not begun."""
         held = [*network.parameters(), *network.buffers()]
-        return cls(weights=frozenset(tensor.untyped_storage().data_ptr() for tensor in held))
+        return cls(rules=rules, weights=frozenset(tensor.untyped_storage().data_ptr() for tensor in held))
 
     @property
     def here(self) -> str:
@@ -113,24 +128,23 @@ Rule = Callable[[Call, int], "Spans | tuple[Spans, ...]"]
 
 
 def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-    from segatlas.explain.dependence_rules import CONSTANT, SIZED_BY_VALUES, VALUES, find
-
     traced = _traced_among((args, kwargs))
     full = func._schema.name.removeprefix("aten::")
     trace = traced[0].place
     by = f"{trace.here} ({full.strip('_')})"
-    if full in VALUES:
+    rules = trace.rules
+    if full in rules.values:
         raise ValueNeededError(by)
     shadows = _mapped(_shadow, args)
     options = _mapped(_shadow, {**kwargs, **({"device": torch.device("meta")} if kwargs.get("device") else {})})
     try:
         made = func(*shadows, **options)
     except RuntimeError as error:  # NotImplementedError is one
-        if isinstance(error, NotImplementedError) or full in SIZED_BY_VALUES:
+        if isinstance(error, NotImplementedError) or full in rules.sized:
             raise ValueNeededError(by) from error
         raise
-    if full in CONSTANT:
-        return _mapped(lambda one: torch.full_like(one, CONSTANT[full](args, kwargs), device="cpu"), made)
+    if full in rules.constant:
+        return _mapped(lambda one: torch.full_like(one, rules.constant[full](args, kwargs), device="cpu"), made)
     in_place = full.endswith("_") and not full.endswith("__")
     call = Call(
         name=full.rstrip("_") if in_place else full,
@@ -145,7 +159,7 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     unknown = next((one.unknown for one in traced if one.unknown), "")
     fields: list[Fields] = []
     if not unknown:
-        rule = find(call)
+        rule = rules.find(call)
         try:
             fields = [] if rule is None else _fields(rule, call)
         except TooLargeError:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from segatlas.explain.dependence import Call, Rule, Traced
+from segatlas.explain.dependence import Call, Rule, Rules, Traced
 from segatlas.explain.spans import Span, Spans, aligned, copied, gathered, moved, reduced, reshaped
 
 VALUES = frozenset({"_local_scalar_dense", "equal", "is_nonzero", "nonzero", "masked_select", "item", "unique2"})
@@ -490,3 +490,6 @@ RULES: dict[str, Rule] = {
 
 OF_SEVERAL = frozenset({pointwise, overwritten, joined, product, attention, convolution, looked_up})
 """Rules that look at every argument; the others are for calls whose first one alone is made of the image."""
+
+KNOWN = Rules(find=find, values=VALUES, sized=SIZED_BY_VALUES, constant=CONSTANT)
+"""All that is known."""

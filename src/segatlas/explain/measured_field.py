@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from segatlas.errors import UsageError
 from segatlas.explain.dependence import Trace, Traced, ValueNeededError
+from segatlas.explain.dependence_rules import KNOWN
 from segatlas.explain.layers import find_layer
 from segatlas.explain.theoretical_field import traced_output, unit_box
 from segatlas.structures import Inputs, InputSpec, maps_of, noise_inputs
@@ -193,7 +194,7 @@ def _first_map(output: Any) -> Tensor | None:
 def _theoretical(
     network: nn.Module, layer: str, size: tuple[int, int], specs: Sequence[InputSpec], unit: tuple[int, int]
 ) -> tuple[int, int, int, int] | None:
-    trace = Trace.of(network)
+    trace = Trace.of(network, KNOWN)
     caught: list[Any] = []
     handle = None
     if layer:

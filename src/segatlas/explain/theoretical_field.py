@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from segatlas.errors import UsageError
 from segatlas.explain.dependence import AXES, Trace, Traced, ValueNeededError, image
+from segatlas.explain.dependence_rules import KNOWN
 from segatlas.explain.layers import find_layer
 from segatlas.explain.spans import MOST_VALUES, Spans
 from segatlas.structures import Inputs, InputSpec
@@ -198,7 +199,7 @@ def traced_output(
     Raises:
         ValueNeededError: the network asks for a value.
     """
-    trace = Trace.of(network) if trace is None else trace
+    trace = Trace.of(network, KNOWN) if trace is None else trace
     config = getattr(network, "config", None)
     specs = tuple(inputs) or (InputSpec(channels=getattr(config, "in_channels", 3)),)
     dtype = next((one.dtype for one in network.parameters() if one.is_floating_point()), torch.float32)
@@ -237,7 +238,7 @@ def unit_box(result: Traced, row: int, column: int) -> tuple[int, int, int, int]
 def _trace(
     network: nn.Module, size: tuple[int, int], inputs: Sequence[InputSpec], without: Sequence[str]
 ) -> FieldReport:
-    trace = Trace.of(network)
+    trace = Trace.of(network, KNOWN)
     found: list[LayerField] = []
     stopped = ""
     with _watched(network, trace, size, found, frozenset(without)):
