@@ -23,7 +23,7 @@ from segatlas.inference.images import (
     prepare,
     with_own_sources,
 )
-from segatlas.inference.object_windows import Tally
+from segatlas.inference.object_windows import WindowNotices
 from segatlas.inference.reader import Key, in_groups, read_ahead, read_item
 from segatlas.inference.runner import Runner
 from segatlas.inference.segmentation import Segmentation
@@ -138,9 +138,9 @@ class Predictor:
             return list(self.predict_iter(given, confidence=confidence))
         if sources is not None:
             image = WithSources(image=image.image if isinstance(image, WithSources) else image, sources=sources)
-        tally = Tally()
-        result = self._segmenter.segment(self._runner, [self._prepare(image)], confidence, tally)[0]
-        tally.tell()
+        notices = WindowNotices()
+        result = self._segmenter.segment(self._runner, [self._prepare(image)], confidence, notices)[0]
+        notices.tell()
         if isinstance(result, Exception):
             raise result
         return result
@@ -170,16 +170,16 @@ class Predictor:
             number, item = given
             return read_item(item, partial(self._prepare, name=f"image {number}"), whole=whole)
 
-        tally = Tally()
+        notices = WindowNotices()
         try:
             with closing(read_ahead(numbered, read, ahead=2 * batch)) as coming:
                 for group in in_groups(coming, batch):
                     good = [outcome for _, outcome in group if isinstance(outcome, PreparedImage)]
-                    results = iter(self._segmenter.segment(self._runner, good, confidence, tally))
+                    results = iter(self._segmenter.segment(self._runner, good, confidence, notices))
                     for key, outcome in group:
                         yield key, next(results) if isinstance(outcome, PreparedImage) else outcome
         finally:
-            tally.tell()
+            notices.tell()
 
     def predict_iter(
         self,
