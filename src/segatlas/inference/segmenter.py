@@ -78,8 +78,8 @@ class Segmenter:
     ) -> list[Segmentation | DataError]:
         """Segment images, those of one input size and one own size together; results in the order given.
 
-        What is to be told of their windows is counted on in `notices`. An image that the memory does not suffice for has
-        an error in place of its result.
+        What is to be told of their windows is counted on in `notices`. An image that the memory does not suffice for
+        has an error in place of its result.
         """
         groups: dict[tuple[object, ...], list[int]] = {}
         for index, image in enumerate(images):
