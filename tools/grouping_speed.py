@@ -4,9 +4,9 @@
 
 Maps at stride 4 are drawn from a made scene: things on a quarter of the image, 19 classes. Timed are the parts by
 themselves, the least of some turns: grouping (centres, nearest centre of each pixel, classes by majority) on maps at
-full size, the upsampling of these maps, the class map, and all of it to the result with masks and boxes. With one thread
-processor time counts, so that others on the machine hardly matter; else that of the clock. Grouping is compared with a
-plain form: pooling over the whole heat map, and all pixels with all centres.
+full size, the upsampling of these maps, the class map, and all of it to the result with masks and boxes. With one
+thread processor time counts, so that others on the machine hardly matter; else that of the clock. Grouping is compared
+with a plain form: pooling over the whole heat map, and all pixels with all centres.
 """
 
 from __future__ import annotations

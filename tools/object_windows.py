@@ -2,12 +2,12 @@
 
     python tools/object_windows.py MODEL [--shapes FOLDER] [--side 14] [--window 256] [--overlap 0.33] [--out FOLDER]
 
-MODEL finds objects in generated shapes. The image is one scene as large as side x side of them, with as many objects of
-their sizes. With --shapes it is the `val` images of that folder side by side instead, each with a ground of its own: there
-the network also sees what it never learned, borders between images. Objects that a tile's border cuts are ignored in
-the truth. Printed are PQ over the things, of results tile by tile and by windows, of the same truth by the same
-composition, and for windows of all objects too; how many objects there are, how many masks end along a side of a window
-where the true object goes on, and how far the memory of the process grew. FOLDER gets both results drawn.
+MODEL finds objects in generated shapes. The image is one scene as large as side x side of them, with as many objects
+of their sizes. With --shapes it is the `val` images of that folder side by side instead, each with a ground of its
+own: there the network also sees what it never learned, borders between images. Objects that a tile's border cuts are
+ignored in the truth. Printed are PQ over the things, of results tile by tile and by windows, of the same truth by the
+same composition, and for windows of all objects too; how many objects there are, how many masks end along a side of a
+window where the true object goes on, and how far the memory of the process grew. FOLDER gets both results drawn.
 """
 
 from __future__ import annotations

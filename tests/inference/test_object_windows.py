@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from segatlas.config.objects import ObjectRule
-from segatlas.inference.object_windows import Tally, results_by_windows
+from segatlas.inference.object_windows import WindowNotices, results_by_windows
 from segatlas.inference.sliding import make_windows
 from segatlas.structures import Instance, Panoptic, Result, Rle, Segment
 
@@ -102,7 +102,7 @@ def scrappy(part: torch.Tensor, size: tuple[int, int], rule: ObjectRule) -> list
 
 
 def run(ids: np.ndarray, segmented, window: int = 64, overlap: float = 1 / 3, most: int | None = None) -> Result:
-    tally = Tally()
+    notices = WindowNotices()
     (result,) = results_by_windows(
         Pixels(ids),
         make_windows(window, overlap),
@@ -111,9 +111,9 @@ def run(ids: np.ndarray, segmented, window: int = 64, overlap: float = 1 / 3, mo
         rule=RULE,
         things=THINGS,
         most=most,
-        tally=tally,
+        notices=notices,
     )
-    tally.tell()
+    notices.tell()
     return result
 
 
@@ -183,7 +183,9 @@ def test_windows_are_no_larger_than_asked_for():
     ids = scene((200, 230))
     pixels = Pixels(ids)
     windows = make_windows(48)
-    results_by_windows(pixels, windows, perfect, ids.shape, rule=RULE, things=THINGS, most=None, tally=Tally())
+    results_by_windows(
+        pixels, windows, perfect, ids.shape, rule=RULE, things=THINGS, most=None, notices=WindowNotices()
+    )
     assert pixels.largest == 48 * 48
 
 
@@ -195,7 +197,14 @@ def test_results_of_another_size_are_joined_there():
         return perfect(part.repeat_interleave(2, 0).repeat_interleave(2, 1), size, rule)
 
     (result,) = results_by_windows(
-        Pixels(ids), make_windows(64), doubled, twice.shape, rule=RULE, things=THINGS, most=None, tally=Tally()
+        Pixels(ids),
+        make_windows(64),
+        doubled,
+        twice.shape,
+        rule=RULE,
+        things=THINGS,
+        most=None,
+        notices=WindowNotices(),
     )
     assert as_set([one.rle for one in result.instances]) == {Rle.of(twice == one) for one in np.unique(ids)[1:]}
 
@@ -237,6 +246,6 @@ def test_bounds_on_number_hold_for_the_image():
     ids = scene((200, 200))
     rule, windows = ObjectRule(top=10), make_windows(64)
     (result,) = results_by_windows(
-        Pixels(ids), windows, perfect, ids.shape, rule=rule, things=THINGS, most=None, tally=Tally()
+        Pixels(ids), windows, perfect, ids.shape, rule=rule, things=THINGS, most=None, notices=WindowNotices()
     )
     assert len(result.instances) == 10

@@ -53,9 +53,9 @@ def test_bounds_that_do_not_fit_the_model_are_wrong_usage(folder):
 def test_what_windows_leave_out_is_told_once_of_all_images(folder, monkeypatch):
     joined = segmenter.results_by_windows
 
-    def leaving_two_out(*given, tally, **more):
-        tally.left_out, tally.best = tally.left_out + 2, max(tally.best, 0.25)
-        return joined(*given, tally=tally, **more)
+    def leaving_two_out(*given, notices, **more):
+        notices.left_out, notices.best = notices.left_out + 2, max(notices.best, 0.25)
+        return joined(*given, notices=notices, **more)
 
     monkeypatch.setattr(segmenter, "results_by_windows", leaving_two_out)
     with pytest.warns(UserWarning, match="^6 pieces .* with a score of 0.25") as caught:

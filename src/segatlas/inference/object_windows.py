@@ -65,7 +65,7 @@ class SeenObject(NamedTuple):
 
 
 @dataclass(kw_only=True)
-class Tally:
+class WindowNotices:
     """What is to be told of the windows of all images of a call, once.
 
     full: windows with as many objects as the network gives at most. most: so many. left_out: pieces left out
@@ -103,7 +103,7 @@ def results_by_windows(
     rule: ObjectRule,
     things: Sequence[bool],
     most: int | None,
-    tally: Tally,
+    notices: WindowNotices,
 ) -> list[Result]:
     """Return the results of a batch of images.
 
@@ -115,7 +115,7 @@ def results_by_windows(
         rule: how objects and segments are made. Its bounds on their number and on the area of stuff hold for the image.
         things: of each class, whether it is one of things.
         most: objects that the network gives of a window at most. None = any.
-        tally: what is to be told of it, counted on.
+        notices: what is to be told of it, counted on.
     """
     within = replace(rule, stuff_area=0)
     images: list[_Image] = []
@@ -128,13 +128,13 @@ def results_by_windows(
                 images.append(_Image(size, result, len(things)))
             images[index].take(result, place)
             if most is not None and len(result.objects or ()) >= most:
-                tally.full, tally.most = tally.full + 1, most
+                notices.full, notices.most = notices.full + 1, most
     results = []
     for one in images:
         result, lost = one.result(rule)
         results.append(result)
-        tally.left_out += len(lost)
-        tally.best = max([tally.best, *(piece.score for piece in lost)])
+        notices.left_out += len(lost)
+        notices.best = max([notices.best, *(piece.score for piece in lost)])
     return results
 
 

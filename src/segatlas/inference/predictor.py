@@ -26,7 +26,7 @@ from segatlas.inference.images import (
     prepare,
     with_own_sources,
 )
-from segatlas.inference.object_windows import Tally
+from segatlas.inference.object_windows import WindowNotices
 from segatlas.inference.reader import Key, in_groups, read_ahead, read_item
 from segatlas.inference.runner import Runner
 from segatlas.inference.segmentation import Segmentation
@@ -162,9 +162,9 @@ class Predictor:
             return list(self.predict_iter(given, confidence=confidence))
         if sources is not None:
             image = WithSources(image=image.image if isinstance(image, WithSources) else image, sources=sources)
-        tally = Tally()
-        result = self._segmenter.segment(self._runner, [self._prepare(image)], confidence, tally)[0]
-        tally.tell()
+        notices = WindowNotices()
+        result = self._segmenter.segment(self._runner, [self._prepare(image)], confidence, notices)[0]
+        notices.tell()
         if isinstance(result, Exception):
             raise result
         return result
@@ -187,8 +187,8 @@ class Predictor:
             the thread. What is to be told of windows is a warning at the end, one for all images.
         """
 
-        def segment(images: Sequence[PreparedImage], tally: Tally) -> list[Segmentation | DataError]:
-            return self._segmenter.segment(self._runner, images, confidence, tally)
+        def segment(images: Sequence[PreparedImage], notices: WindowNotices) -> list[Segmentation | DataError]:
+            return self._segmenter.segment(self._runner, images, confidence, notices)
 
         yield from self._stream(items, batch, segment)
 
@@ -244,13 +244,13 @@ class Predictor:
         """Yield what `stream` returns."""
         facts = facts or StreamFacts()
 
-        def segment(images: Sequence[PreparedImage], tally: Tally) -> list[Segmentation | DataError]:
+        def segment(images: Sequence[PreparedImage], notices: WindowNotices) -> list[Segmentation | DataError]:
             if smoothed is None:
-                return self._segmenter.segment(self._runner, images, confidence, tally)
+                return self._segmenter.segment(self._runner, images, confidence, notices)
             for image in images:  # one
                 smoothed.begin(image)
                 facts.cuts = smoothed.cuts
-            return self._segmenter.segment(smoothed, images, confidence, tally)
+            return self._segmenter.segment(smoothed, images, confidence, notices)
 
         items = ((frame, frame.image) for frame in islice(source, most))
         with closing(source), closing(self._stream(items, batch, segment, facts)) as results:
@@ -265,7 +265,7 @@ class Predictor:
         self,
         items: Iterable[tuple[Key, GivenImage | Exception]],
         batch: int,
-        segment: Callable[[list[PreparedImage], Tally], list[Segmentation | DataError]],
+        segment: Callable[[list[PreparedImage], WindowNotices], list[Segmentation | DataError]],
         facts: StreamFacts | None = None,
     ) -> Generator[tuple[Key, Segmentation | Exception], None, None]:
         """Yield each key with its result or error, see `predict_stream`."""
@@ -279,17 +279,17 @@ class Predictor:
             with facts.reading():
                 return read_item(item, partial(self._prepare, name=name), whole=whole)
 
-        tally = Tally()
+        notices = WindowNotices()
         try:
             with closing(read_ahead(facts.taken(numbered), read, ahead=2 * batch)) as coming:
                 for group in in_groups(coming, batch):
                     good = [outcome for _, outcome in group if isinstance(outcome, PreparedImage)]
                     with facts.computing():
-                        results = iter(segment(good, tally))
+                        results = iter(segment(good, notices))
                     for key, outcome in group:
                         yield key, next(results) if isinstance(outcome, PreparedImage) else outcome
         finally:
-            tally.tell()
+            notices.tell()
 
     def predict_iter(
         self,

@@ -15,7 +15,7 @@ from segatlas.config.objects import ObjectRule, asked_rule
 from segatlas.errors import DataError, UsageError
 from segatlas.inference.exponentials import ExponentialRows
 from segatlas.inference.images import ImageBatch, PreparedImage, ScaledInputs
-from segatlas.inference.object_windows import Tally, results_by_windows
+from segatlas.inference.object_windows import WindowNotices, results_by_windows
 from segatlas.inference.runner import Runner
 from segatlas.inference.segmentation import Segmentation
 from segatlas.inference.sliding import Tile, WindowRows, Windows, card_windows, slide, slide_class_map
@@ -89,12 +89,12 @@ class Segmenter:
 
     @torch.inference_mode()
     def segment(
-        self, runner: Runner, images: Sequence[PreparedImage], confidence: bool, tally: Tally
+        self, runner: Runner, images: Sequence[PreparedImage], confidence: bool, notices: WindowNotices
     ) -> list[Segmentation | DataError]:
         """Segment images, those of one input size and one own size together; results in the order given.
 
-        What is to be told of their windows is counted on in `tally`. An image that the memory does not suffice for has
-        an error in place of its result.
+        What is to be told of their windows is counted on in `notices`. An image that the memory does not suffice for
+        has an error in place of its result.
         """
         groups: dict[tuple[object, ...], list[int]] = {}
         for index, image in enumerate(images):
@@ -102,16 +102,16 @@ class Segmenter:
         results: dict[int, Segmentation | DataError] = {}
         for indices in groups.values():
             chosen = [images[index] for index in indices]
-            results |= zip(indices, self._segmented(runner, chosen, confidence, tally), strict=True)
+            results |= zip(indices, self._segmented(runner, chosen, confidence, notices), strict=True)
         return [results[index] for index in range(len(images))]
 
     def _segmented(
-        self, runner: Runner, images: Sequence[PreparedImage], confidence: bool, tally: Tally
+        self, runner: Runner, images: Sequence[PreparedImage], confidence: bool, notices: WindowNotices
     ) -> Sequence[Segmentation | DataError]:
         """Segment images of one size in one pass."""
         inputs = ImageBatch(images, runner.device)
         try:
-            results = self._results(runner, inputs, images[0].size, confidence, tally)
+            results = self._results(runner, inputs, images[0].size, confidence, notices)
         except (torch.OutOfMemoryError, RuntimeError) as error:
             if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
                 raise
@@ -130,7 +130,7 @@ class Segmenter:
         )
 
     def _results(
-        self, runner: Runner, inputs: ImageBatch, size: tuple[int, int], confidence: bool, tally: Tally
+        self, runner: Runner, inputs: ImageBatch, size: tuple[int, int], confidence: bool, notices: WindowNotices
     ) -> list[Result]:
         """Return the results at `size` for a batch of network inputs."""
         if self._views:
@@ -144,7 +144,7 @@ class Segmenter:
                 rule=self.rule,
                 things=self.card.things,
                 most=self.card.config.get("top"),
-                tally=tally,
+                notices=notices,
             )
         if self.windows is not None:
             batch = self._window_batch
