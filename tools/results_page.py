@@ -16,6 +16,7 @@ import csv
 import json
 import shutil
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 
 from segatlas.files import whole_file
@@ -29,17 +30,28 @@ def percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.1f}"
 
 
-def read_time(path: Path) -> dict[str, str]:
-    """Return what `/usr/bin/time -v` appended to a log, by name."""
-    lines = [line.strip().partition(": ") for line in path.read_text().splitlines() if line.startswith("\t")]
-    return {name: value for name, _, value in lines}
+STOPPED = 30 * 60
+"""Seconds without a line of the log from which on a run stood still, interrupted and resumed later."""
+
+
+def read_times(path: Path) -> list[dict[str, str]]:
+    """Return what each `/usr/bin/time -v` appended to a log, by name: one for a run, more where it was resumed."""
+    found: list[dict[str, str]] = []
+    for line in path.read_text().splitlines():
+        name, _, value = line.strip().partition(": ")
+        if line.startswith("\tCommand being timed"):
+            found.append({})
+        if line.startswith("\t") and found:
+            found[-1][name] = value
+    return found
 
 
 def wall_minutes(log: Path) -> float:
-    """Return the minutes between the first and the last line of a run's log."""
+    """Return the minutes that a run took by its log, without those in which it was stopped."""
     stamps = [line[:19] for line in log.read_text().splitlines() if line[:2] == "20"]
-    first, last = (datetime.strptime(stamp, "%Y-%m-%d %H:%M:%S") for stamp in (stamps[0], stamps[-1]))
-    return (last - first).total_seconds() / 60
+    times = [datetime.strptime(stamp, "%Y-%m-%d %H:%M:%S") for stamp in stamps]
+    gaps = [(later - earlier).total_seconds() for earlier, later in pairwise(times)]
+    return sum(gap for gap in gaps if gap < STOPPED) / 60
 
 
 def table_head(cells: list[str]) -> list[str]:
@@ -106,7 +118,7 @@ def main() -> None:
         f"date {datetime.fromtimestamp((run / 'eval.json').stat().st_mtime):%Y-%m-%d}",
     ]
     if arguments.time:
-        spent = [read_time(log) for log in arguments.time]
+        spent = [part for log in arguments.time for part in read_times(log)]
         cpu = sum(float(log[f"{kind} time (seconds)"]) for log in spent for kind in ("User", "System"))
         peak = max(int(log["Maximum resident set size (kbytes)"]) for log in spent)
         facts.insert(4, f"processor time {cpu / 60:.1f} core-minutes: {cpu / 120:.1f} minutes of two cores")

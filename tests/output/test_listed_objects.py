@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +73,12 @@ def test_a_file_of_coco_holds_categories_one_image_and_exact_masks(tmp_path):
         assert one["category_id"] in (1, 2)
     assert record["annotations"][1]["bbox"] == [40, 30, 10, 10]
     assert [one["score"] for one in record["annotations"]] == [0.9, 0.7, 0.5]
+
+
+def test_scores_for_an_evaluation_are_not_rounded(tmp_path):
+    sure = replace(objects(), objects=(replace(objects().objects[0], score=0.123456789012),))
+    assert json.loads(written("coco", tmp_path, sure))["annotations"][0]["score"] == 0.123456789012
+    assert json.loads(written("json", tmp_path, sure))["objects"][0]["score"] == 0.123456789012
 
 
 def test_polygons_of_labelme_give_the_masks_back_and_parts_share_a_group(tmp_path):

@@ -80,7 +80,7 @@ def objects_record(result: Segmentation, model: str, pixel_size: PixelSize | Non
         {
             "index": one.class_index,
             "name": result.classes[one.class_index],
-            "score": round(one.score, 6),
+            "score": one.score,
             "box": [round(side, 3) for side in one.box],
             "pixels": one.area,
             "bbox": coco_box(one.box),

@@ -101,7 +101,7 @@ def write_coco(result: Segmentation, path: Path, options: WriterOptions) -> None
             "area": one.mask.area,
             "iscrowd": 0,
         }
-        objects.append(record if one.score is None else {**record, "score": round(one.score, 6)})
+        objects.append(record if one.score is None else {**record, "score": one.score})
     _write_json(
         {
             "info": {"description": f"predicted by {options.model}"},
