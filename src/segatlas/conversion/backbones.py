@@ -1,7 +1,8 @@
 """Files that hold the backbone of a network alone, as pre-training on ImageNet leaves it: what a training begins with.
 
-MMSegmentation publishes such files for DDRNet and PIDNet. Their names are those of the backbone in a whole checkpoint
-without its prefix; parts that the pre-training has not may be missing, and its own classifier is beside them.
+MMSegmentation publishes such files for DDRNet and PIDNet, EdgeNets for ESPNetV2. Their names are those of the backbone
+in a whole checkpoint without its prefix; parts that the pre-training has not may be missing, and its own classifier is
+beside them.
 """
 
 from __future__ import annotations
