@@ -36,3 +36,10 @@ def test_an_unknown_class_is_told(tmp_path):
     write(tmp_path, "b", name="cell")
     with pytest.raises(SystemExit, match=r"b_coco\.json: the class cell is none of"):
         beside_pycocotools.found_objects(TRUTH, tmp_path)
+
+
+def test_stuff_is_left_out_where_it_is_named(tmp_path):
+    write(tmp_path, "a")
+    write(tmp_path, "b", name="ground")
+    found = beside_pycocotools.found_objects(TRUTH, tmp_path, ["ground"])
+    assert [one["image_id"] for one in found] == [7]
