@@ -3,7 +3,8 @@
 Each FOLDER is what `ref_models.py KEY --image FILE` wrote: checkpoint, input, the peer's maps stage by stage and its
 final detections. Printed are the largest differences as a fraction of the peer's largest value: proposal maps of all
 levels, then both heads on the peer's own proposals; and the fraction of final detections that have a partner of
-the same class (IoU of boxes 0.99, score within 1e-3) on the network's own proposals. Of networks whose cells find
+the same class (IoU of boxes 0.99, score within 1e-3) on the network's own proposals. Of a PointRend also coarse masks
+and points of the peer's own detections, and the fraction of its final masks that have an IoU of 0.99. Of networks whose cells find
 objects: all maps by level, masks of the peer's own detections, and the fraction of these with a partner whose final
 mask has an IoU of 0.99 besides. Of networks whose pixels point at centres: the three maps at the image's size, the
 fraction of pixels in the same segment, and of objects with a partner of the same mask and score.
@@ -11,6 +12,7 @@ fraction of pixels in the same segment, and of objects with a partner of the sam
 
 from __future__ import annotations
 
+import math
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -24,6 +26,7 @@ from torch.nn import functional as F
 
 from segatlas.conversion.converting import convert_file
 from segatlas.hub.loading import load_pretrained
+from segatlas.layers.point_head import pixel_centres
 from segatlas.ops import upsample_logits
 from segatlas.ops.boxes import ious
 from segatlas.postprocess.centers_offsets import panoptic as centered
@@ -35,6 +38,9 @@ NAMES = {
     "d2": ("proposal_generator.rpn_head", "roi_heads.box_predictor", "roi_heads.mask_head.predictor", "boxes"),
 }
 """Library -> what the reference calls proposal head, box head, mask head, and the boxes of proposals."""
+
+POINTS_D2 = "roi_heads.mask_head.point_head"
+"""What the reference calls Detectron2's point head."""
 
 
 def relative(found: Tensor, expected: Tensor) -> float:
@@ -98,6 +104,7 @@ def two_stage(net: Any, card: Any, x: Tensor, reference: Mapping[str, Any], libr
         maps, _ = net.pyramid(x)
         ours = net.stages.look_at_masks(maps, [final["boxes"]])
         found["mask logits"] = relative(ours, theirs[:, 1:] if library == "tv" else theirs)
+    found |= point_logits(net, x, reference, library) if hasattr(net.stages, "point_head") else {}
     if own.semantic is not None and ("semantic_head" in raw or "sem_seg_head" in raw):
         theirs = last_of(raw.get("semantic_head", raw.get("sem_seg_head")))
         theirs = theirs[0] if isinstance(theirs, list) else theirs
@@ -112,9 +119,36 @@ def two_stage(net: Any, card: Any, x: Tensor, reference: Mapping[str, Any], libr
         for name, output in (("pairs, given", given), ("pairs, own", own)):
             found[name] = paired((output.boxes[0], output.scores[0], output.labels[0]), expected)
         found["detections"] = len(expected[0])
+    if hasattr(net.stages, "point_head"):
+        found["pairs, masks"] = masks_agreement(own, card, final)
     if "panoptic" in final:
         found["pairs, pixels"] = panoptic_agreement(given, card, final, library)
     return found
+
+
+def point_logits(net: Any, x: Tensor, reference: Mapping[str, Any], library: str) -> dict[str, float]:
+    """Compare coarse masks and points of the peer's own detections: those of the first step, which computes every cell.
+
+    In which order theirs come is chance, so the values of each class are sorted.
+    """
+    raw, boxes = reference["logits"], [reference["final"]["boxes"]]
+    coarse, points = ("roi_head.mask_head", "roi_head.point_head") if library == "md" else ("", POINTS_D2)
+    maps, stages = net.pyramid(x)[0], net.stages
+    ours, theirs = stages.look_at_masks(maps, boxes), raw[points][0]
+    found = {"mask logits": relative(ours, last_of(raw[coarse]))} if coarse else {}
+    side = math.isqrt(theirs.shape[2])
+    cells = torch.arange(side**2).expand(len(ours), -1)
+    here = stages.logits_at(pixel_centres(cells, side, side), maps, boxes, ours)
+    return found | {"point logits": relative(here.sort(dim=2).values, theirs.sort(dim=2).values)}
+
+
+def masks_agreement(output: Any, card: Any, final: Mapping[str, Any]) -> float:
+    """Return the fraction of the peer's masks with an IoU of 0.99 with one of ours."""
+    size = (int(final["size"][0]), int(final["size"][1]))
+    (result,) = instance(output, size, crop=size, rule=card.objects)
+    theirs = np.unpackbits(final["masks"].numpy(), axis=-1)[..., : size[1]].astype(bool)
+    bitmaps = np.stack([one.bitmap() for one in result.instances])
+    return float(np.mean([(mask_ious(mask, bitmaps) >= 0.99).any() for mask in theirs]))
 
 
 def panoptic_agreement(output: Any, card: Any, final: Mapping[str, Any], library: str) -> float:
@@ -162,12 +196,8 @@ def of_cells(net: Any, card: Any, x: Tensor, reference: Mapping[str, Any]) -> di
     found["mask logits"] = relative(net.masks(own.raw["mask_features"][0], weights, cells), last_of(masks))
     expected = (final["boxes"], final["scores"], final["labels"])
     found["pairs, own"] = paired((own.boxes[0], own.scores[0], own.labels[0]), expected)
-    size = (int(final["size"][0]), int(final["size"][1]))
-    (result,) = instance(own, size, crop=size, rule=card.objects)
-    theirs = np.unpackbits(final["masks"].numpy(), axis=-1)[..., : size[1]].astype(bool)
-    bitmaps = np.stack([one.bitmap() for one in result.instances])
-    found["pairs, masks"] = float(np.mean([(mask_ious(mask, bitmaps) >= 0.99).any() for mask in theirs]))
-    found["detections"] = len(theirs)
+    found["pairs, masks"] = masks_agreement(own, card, final)
+    found["detections"] = len(final["boxes"])
     return found
 
 

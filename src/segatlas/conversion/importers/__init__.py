@@ -85,7 +85,7 @@ SOURCES: dict[str, tuple[str, ...]] = {
     "espnet": ("espnet",),
     "edgenets": ("espnetv2",),
     "eomt": ("eomt",),
-    "mmdet": ("condinst", "mask2former", "mask_rcnn", "maskformer", "panoptic_fpn"),
+    "mmdet": ("condinst", "mask2former", "mask_rcnn", "maskformer", "panoptic_fpn", "pointrend_instance"),
     "detectron2": ("mask2former", "mask_rcnn", "maskformer", "panoptic_fpn", "panoptic_deeplab"),
 }
 """Library -> the files in its folder that end with a record `IMPORTER`, mostly called like the architecture."""
