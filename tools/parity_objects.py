@@ -4,10 +4,11 @@ Each FOLDER is what `ref_models.py KEY --image FILE` wrote: checkpoint, input, t
 final detections. Printed are the largest differences as a fraction of the peer's largest value: proposal maps of all
 levels, then both heads on the peer's own proposals; and the fraction of final detections that have a partner of
 the same class (IoU of boxes 0.99, score within 1e-3) on the network's own proposals. Of a PointRend also coarse masks
-and points of the peer's own detections, and the fraction of its final masks that have an IoU of 0.99. Of networks whose cells find
-objects: all maps by level, masks of the peer's own detections, and the fraction of these with a partner whose final
-mask has an IoU of 0.99 besides. Of networks whose pixels point at centres: the three maps at the image's size, the
-fraction of pixels in the same segment, and of objects with a partner of the same mask and score.
+and points of the peer's own detections, and the fraction of its final masks that have an IoU of 0.99 with one of ours.
+Of networks whose cells find objects: all maps by level, masks of the peer's own detections, and the fraction of these
+with a partner whose final mask has an IoU of 0.99 besides. Of networks whose pixels point at centres: the three maps
+at the image's size, the fraction of pixels in the same segment, and of objects with a partner of the same mask and
+score.
 """
 
 from __future__ import annotations

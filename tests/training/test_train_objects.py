@@ -20,6 +20,7 @@ from segatlas.errors import ConfigError, TrainingError, WeightsError
 from segatlas.models.condinst import ARCHITECTURE as CONDINST
 from segatlas.models.mask_rcnn import ARCHITECTURE as MASK_RCNN
 from segatlas.models.panoptic_fpn import ARCHITECTURE as PANOPTIC_FPN
+from segatlas.models.pointrend_instance import ARCHITECTURE as POINTREND
 from segatlas.recipe import Config
 from segatlas.training import train
 from segatlas.training.building import build_parts
@@ -30,6 +31,7 @@ NETWORKS = {
     "mask_rcnn": (MASK_RCNN, "instance", ["two_stage"], "ap"),
     "panoptic_fpn": (PANOPTIC_FPN, "panoptic", ["two_stage", {"name": "semantic_branch", "weight": 0.5}], "pq"),
     "condinst": (CONDINST, "instance", ["dynamic_masks"], "ap"),
+    "pointrend_instance": (POINTREND, "instance", ["two_stage", "mask_points"], "ap"),
 }
 each = pytest.mark.parametrize("name", NETWORKS)
 
@@ -139,6 +141,7 @@ def test_whole_images_of_different_sizes_share_a_batch(words, name):
 FIELDS = {
     "mask_rcnn": ({"num_classes": 7}, {"num_classes": 3}),
     "condinst": ({"num_classes": 7}, {"num_classes": 3}),
+    "pointrend_instance": ({"num_classes": 7}, {"num_classes": 3}),
     "panoptic_fpn": ({"num_classes": 7, "stuff": 3}, {"num_classes": 6, "stuff": 1, "stuff_classes": (0,)}),
 }
 
@@ -154,6 +157,8 @@ def test_a_network_of_other_classes_is_begun_with_and_only_what_follows_from_cla
     heads = {"stages.box_head.classifier", "stages.box_head.deltas", "stages.mask_head.classifier"}
     expected = {"head.classifier"} if name == "condinst" else heads
     expected = expected | ({"classifier"} if name == "panoptic_fpn" else set())
+    if name == "pointrend_instance":  # every layer of its points sees the coarse logits of all classes
+        expected |= {"stages.point_head.classifier", *(f"stages.point_head.layers.{index}" for index in range(3))}
     assert {key.rpartition(".")[0] for key in report.replaced} == expected
     theirs, ours = earlier.state_dict(), later.state_dict()
     assert all(torch.equal(theirs[key], ours[key]) for key in report.loaded)

@@ -2,20 +2,20 @@
 
 Paper: Kirillov et al. 2020, "PointRend: Image Segmentation as Rendering", https://arxiv.org/abs/1912.08193.
 
-Idea: boxes are found as in Mask R-CNN. What the finest level shows inside a box gives a coarse mask of 7x7 cells by fully
-connected layers. That is upsampled by steps of two, and at each step only the least certain cells are computed anew: by
-a small network that reads the finest level and the coarse logits at that very point. Five steps give 224x224 cells.
+Idea: boxes are found as in Mask R-CNN. What the finest level shows inside a box gives a coarse mask of 7x7 cells by
+fully connected layers. That is upsampled by steps of two, and at each step only the least certain cells are computed
+anew: by a small network that reads the finest level and the coarse logits at that very point. Five steps give 224x224.
 
     image (N, C, H, W) -> encoder -> pyramid (N, D, h_i, w_i), 4 levels and one pooled -> boxes as in Mask R-CNN
     14x14 points of the finest level in each box -> coarse mask head: logits (R, K, 7, 7)
     points (R, P, 2) -> finest level (R, D, P) and coarse logits (R, K, P) there -> point head: logits (R, K, P)
     coarse logits of the class (R, 7, 7) -> 14 -> 28 -> 56 -> 112 -> 224, points replaced at each step -> (R, 224, 224)
 
-Letters: N batch, C image channels, K classes, H W image, D pyramid width, R boxes of a batch, P points of a box, m cells
-of the coarse mask a side.
+Letters: N batch, C image channels, K classes, H W image, D pyramid width, R boxes of a batch, B objects' boxes among
+these, P points of a box, m cells of the coarse mask a side, M objects of an image.
 
-How ours differs: nothing in the numbers, which are MMDetection's and Detectron2's. Only the mask of a detection's own class
-is refined, the points' other logits are not kept; steps of which the next one computes every cell are left out, as there.
+How ours differs: nothing in the numbers, which are MMDetection's and Detectron2's. Only the mask of a detection's own
+class is refined, in place of those of all classes. As there, a step is left out where the next one computes every cell.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class PointRendInstanceConfig(TwoStageNetworkConfig):
 
 
 class CoarseMaskHead(nn.Module):
-    """A convolution that halves the cells of a box, fully connected layers, then a small map of logits for each class."""
+    """A convolution that halves the cells of a box, fully connected layers, then a small map of logits a class."""
 
     def __init__(self, config: PointRendInstanceConfig, num_classes: int):
         super().__init__()
@@ -142,9 +142,7 @@ class PointRendStages(TwoStages):
 
     def logits_at(self, points: Tensor, maps: Sequence[Tensor], boxes: Sequence[Tensor], coarse: Tensor) -> Tensor:
         """Compute logits (R, K, P) at points (R, P, 2) of boxes from the pyramid and coarse logits (R, K, m, m)."""
-        logits: Tensor = self.point_head(
-            self.fine(maps, boxes, points), sample(coarse, points, align_corners=False)
-        )
+        logits: Tensor = self.point_head(self.fine(maps, boxes, points), sample(coarse, points, align_corners=False))
         return logits
 
     # ---- prediction
@@ -199,8 +197,10 @@ def upsampled(masks: Tensor, side: int) -> Tensor:
 def masks_at(points: Tensor, index: Tensor, masks: Tensor) -> Tensor:
     """Read masks (M, H, W) bool, those at `index` (B,), at points (B, P, 2) in pixels, bilinearly: (B, P), 0..1."""
     size = points.new_tensor([masks.shape[2], masks.shape[1]])
-    found = [sample(masks[one, None, None].to(points.dtype), (place / size)[None], align_corners=False)[0, 0]
-             for one, place in zip(index.tolist(), points, strict=True)]
+    found = [
+        sample(masks[one, None, None].to(points.dtype), (place / size)[None], align_corners=False)[0, 0]
+        for one, place in zip(index.tolist(), points, strict=True)
+    ]
     return torch.stack(found) if found else points.new_zeros(points.shape[:2])
 
 

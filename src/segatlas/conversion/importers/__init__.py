@@ -86,7 +86,14 @@ SOURCES: dict[str, tuple[str, ...]] = {
     "edgenets": ("espnetv2",),
     "eomt": ("eomt",),
     "mmdet": ("condinst", "mask2former", "mask_rcnn", "maskformer", "panoptic_fpn", "pointrend_instance"),
-    "detectron2": ("mask2former", "mask_rcnn", "maskformer", "panoptic_fpn", "panoptic_deeplab"),
+    "detectron2": (
+        "mask2former",
+        "mask_rcnn",
+        "maskformer",
+        "panoptic_fpn",
+        "panoptic_deeplab",
+        "pointrend_instance",
+    ),
 }
 """Library -> the files in its folder that end with a record `IMPORTER`, mostly called like the architecture."""
 
