@@ -105,7 +105,7 @@ def two_stage(net: Any, card: Any, x: Tensor, reference: Mapping[str, Any], libr
         maps, _ = net.pyramid(x)
         ours = net.stages.look_at_masks(maps, [final["boxes"]])
         found["mask logits"] = relative(ours, theirs[:, 1:] if library == "tv" else theirs)
-    found |= point_logits(net, x, reference, library) if hasattr(net.stages, "point_head") else {}
+    found |= point_logits(net, x, reference, library, given.boxes[0]) if hasattr(net.stages, "point_head") else {}
     if own.semantic is not None and ("semantic_head" in raw or "sem_seg_head" in raw):
         theirs = last_of(raw.get("semantic_head", raw.get("sem_seg_head")))
         theirs = theirs[0] if isinstance(theirs, list) else theirs
@@ -127,20 +127,23 @@ def two_stage(net: Any, card: Any, x: Tensor, reference: Mapping[str, Any], libr
     return found
 
 
-def point_logits(net: Any, x: Tensor, reference: Mapping[str, Any], library: str) -> dict[str, float]:
+def point_logits(net: Any, x: Tensor, reference: Mapping[str, Any], library: str, found: Tensor) -> dict[str, float]:
     """Compare coarse masks and points of the peer's own detections: those of the first step, which computes every cell.
 
-    In which order theirs come is chance, so the values of each class are sorted.
+    In which order theirs come is chance, so the values of each class are sorted. Detectron2 drops detections without
+    an area behind the heads: then `found`, the boxes (D, 4) on the peer's proposals, stand for all of them.
     """
-    raw, boxes = reference["logits"], [reference["final"]["boxes"]]
+    raw, final = reference["logits"], reference["final"]["boxes"]
     coarse, points = ("roi_head.mask_head", "roi_head.point_head") if library == "md" else ("", POINTS_D2)
     maps, stages = net.pyramid(x)[0], net.stages
-    ours, theirs = stages.look_at_masks(maps, boxes), raw[points][0]
-    found = {"mask logits": relative(ours, last_of(raw[coarse]))} if coarse else {}
+    theirs = raw[points][0]
+    boxes = [final if len(final) == len(theirs) else found]
+    ours = stages.look_at_masks(maps, boxes)
+    values = {"mask logits": relative(ours, last_of(raw[coarse]))} if coarse else {}
     side = math.isqrt(theirs.shape[2])
     cells = torch.arange(side**2).expand(len(ours), -1)
     here = stages.logits_at(pixel_centres(cells, side, side), maps, boxes, ours)
-    return found | {"point logits": relative(here.sort(dim=2).values, theirs.sort(dim=2).values)}
+    return values | {"point logits": relative(here.sort(dim=2).values, theirs.sort(dim=2).values)}
 
 
 def masks_agreement(output: Any, card: Any, final: Mapping[str, Any]) -> float:

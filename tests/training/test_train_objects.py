@@ -34,6 +34,11 @@ NETWORKS = {
     "pointrend_instance": (POINTREND, "instance", ["two_stage", "mask_points"], "ap"),
 }
 each = pytest.mark.parametrize("name", NETWORKS)
+SECONDS = {"pointrend_instance"}
+"""Networks whose whole runs take seconds: mask_rcnn's go the same way."""
+each_run = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in SECONDS else []) for name in NETWORKS]
+)
 
 
 class Killed(BaseException):
@@ -63,7 +68,7 @@ def words(shapes, tmp_path):
     return make
 
 
-@each
+@each_run
 def test_a_run_killed_in_its_second_epoch_ends_with_the_weights_of_one_that_was_not(words, monkeypatch, name):
     monkeypatch.setattr("segatlas.training.course.finish_run", lambda *args: None)
     assert Config.load(words(name)).data.workers == 1  # as users have it: drawn boxes follow from step and seed alone
@@ -84,7 +89,7 @@ def test_a_run_killed_in_its_second_epoch_ends_with_the_weights_of_one_that_was_
     assert resume_campaign.differences(whole, cut) == []
 
 
-@each
+@each_run
 def test_bf16_trains_and_the_metric_that_was_asked_for_decides(words, monkeypatch, name):
     monkeypatch.setattr("segatlas.training.course.finish_run", lambda *args: None)
     metric = NETWORKS[name][3]
@@ -97,7 +102,7 @@ def test_bf16_trains_and_the_metric_that_was_asked_for_decides(words, monkeypatc
     assert all(tensor.dtype != torch.bfloat16 for tensor in state.values())
 
 
-@each
+@each_run
 def test_a_loss_of_nan_stops_with_the_files_named(words, monkeypatch, name):
     original = SegmentationModule.training_step
 

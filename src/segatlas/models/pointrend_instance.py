@@ -68,7 +68,8 @@ class PointRendInstanceConfig(TwoStageNetworkConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_at_least(self, mask_layers=1, mask_width=1, point_channels=1, point_layers=0, train_points=1)
+        require_at_least(self, mask_convs=0, mask_channels=1, mask_layers=1, mask_width=1)
+        require_at_least(self, point_channels=1, point_layers=0, train_points=1)
         require_at_least(self, oversample=1, importance=0, subdivisions=0, subdivision_points=1)
         if self.importance > 1:
             raise UsageError(f"importance: got {self.importance}, expected a fraction of at most 1")
