@@ -50,7 +50,7 @@ def same_draws(*size: int, **_: Any) -> torch.Tensor:
     """Stand for `torch.rand`: the same numbers (P, 2) for each box, whatever order the boxes are in."""
     boxes, *rest = size
     draw = torch.Generator().manual_seed(rest[0])
-    return torch.empty(rest, dtype=torch.float64).uniform_(generator=draw).expand(boxes, *rest)
+    return torch.empty(rest, dtype=torch.float64).uniform_(generator=draw).repeat(boxes, 1, 1)
 
 
 def write_theirs(key: str, checkpoint: str, given: str, out: str) -> None:
@@ -153,7 +153,7 @@ def compare(folder: Path, key: str, peers: str) -> None:
         objects = [true_objects(one, "cpu") for one in segments]
         labels = [semantic_of(one, range(net.config.num_classes + 1), "cpu").int() for one in segments]
         given = [(one.masks, one.boxes, one.classes, label) for one, label in zip(objects, labels, strict=True)]
-        torch.save((x, given), f"{place}/given.pt")
+        torch.save((x.flip(1) if net.config.bgr else x, given), f"{place}/given.pt")  # theirs has no such switch
         words = [
             peers,
             __file__,

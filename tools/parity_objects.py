@@ -3,8 +3,8 @@
 Each FOLDER is what `ref_models.py KEY --image FILE` wrote: checkpoint, input, the peer's maps stage by stage and its
 final detections. Printed are the largest differences as a fraction of the peer's largest value: proposal maps of all
 levels, then both heads on the peer's own proposals; and the fraction of final detections that have a partner of
-the same class (IoU of boxes 0.99, score within 1e-3) on the network's own proposals. Of a PointRend also coarse masks
-and points of the peer's own detections, and the fraction of its final masks that have an IoU of 0.99 with one of ours.
+the same class (IoU of boxes 0.99, score within 1e-3) on the network's own proposals. Of a PointRend also points
+of the peer's own detections, and the fraction of their final masks with an IoU of 0.99 with one of ours.
 Of networks whose cells find objects: all maps by level, masks of the peer's own detections, and the fraction of these
 with a partner whose final mask has an IoU of 0.99 besides. Of networks whose pixels point at centres: the three maps
 at the image's size, the fraction of pixels in the same segment, and of objects with a partner of the same mask and
@@ -39,9 +39,6 @@ NAMES = {
     "d2": ("proposal_generator.rpn_head", "roi_heads.box_predictor", "roi_heads.mask_head.predictor", "boxes"),
 }
 """Library -> what the reference calls proposal head, box head, mask head, and the boxes of proposals."""
-
-POINTS_D2 = "roi_heads.mask_head.point_head"
-"""What the reference calls Detectron2's point head."""
 
 
 def relative(found: Tensor, expected: Tensor) -> float:
@@ -105,7 +102,7 @@ def two_stage(net: Any, card: Any, x: Tensor, reference: Mapping[str, Any], libr
         maps, _ = net.pyramid(x)
         ours = net.stages.look_at_masks(maps, [final["boxes"]])
         found["mask logits"] = relative(ours, theirs[:, 1:] if library == "tv" else theirs)
-    found |= point_logits(net, x, reference, library, given.boxes[0]) if hasattr(net.stages, "point_head") else {}
+    found |= of_points(net, card, x, reference, library, given) if hasattr(net.stages, "point_head") else {}
     if own.semantic is not None and ("semantic_head" in raw or "sem_seg_head" in raw):
         theirs = last_of(raw.get("semantic_head", raw.get("sem_seg_head")))
         theirs = theirs[0] if isinstance(theirs, list) else theirs
@@ -120,30 +117,31 @@ def two_stage(net: Any, card: Any, x: Tensor, reference: Mapping[str, Any], libr
         for name, output in (("pairs, given", given), ("pairs, own", own)):
             found[name] = paired((output.boxes[0], output.scores[0], output.labels[0]), expected)
         found["detections"] = len(expected[0])
-    if hasattr(net.stages, "point_head"):
-        found["pairs, masks"] = masks_agreement(own, card, final)
     if "panoptic" in final:
         found["pairs, pixels"] = panoptic_agreement(given, card, final, library)
     return found
 
 
-def point_logits(net: Any, x: Tensor, reference: Mapping[str, Any], library: str, found: Tensor) -> dict[str, float]:
-    """Compare coarse masks and points of the peer's own detections: those of the first step, which computes every cell.
+def of_points(
+    net: Any, card: Any, x: Tensor, reference: Mapping[str, Any], library: str, given: Any
+) -> dict[str, float]:
+    """Compare what a PointRend makes of the peer's own detections: points and final masks.
 
-    In which order theirs come is chance, so the values of each class are sorted. Detectron2 drops detections without
-    an area behind the heads: then `found`, the boxes (D, 4) on the peer's proposals, stand for all of them.
+    Points are those of the first step, which computes every cell. In which order theirs come is chance, so the values
+    of each class are sorted. Detectron2 drops detections without an area behind the heads: theirs then has more rows.
     """
-    raw, final = reference["logits"], reference["final"]["boxes"]
-    coarse, points = ("roi_head.mask_head", "roi_head.point_head") if library == "md" else ("", POINTS_D2)
-    maps, stages = net.pyramid(x)[0], net.stages
-    theirs = raw[points][0]
-    boxes = [final if len(final) == len(theirs) else found]
-    ours = stages.look_at_masks(maps, boxes)
-    values = {"mask logits": relative(ours, last_of(raw[coarse]))} if coarse else {}
-    side = math.isqrt(theirs.shape[2])
-    cells = torch.arange(side**2).expand(len(ours), -1)
-    here = stages.logits_at(pixel_centres(cells, side, side), maps, boxes, ours)
-    return values | {"point logits": relative(here.sort(dim=2).values, theirs.sort(dim=2).values)}
+    raw, final, stages = reference["logits"], reference["final"], net.stages
+    maps, boxes, labels = net.pyramid(x)[0], [final["boxes"]], final["labels"]
+    coarse = stages.look_at_masks(maps, boxes)
+    theirs = raw["roi_head.point_head" if library == "md" else "roi_heads.mask_head.point_head"][0].sort(dim=2).values
+    side, dropped = math.isqrt(theirs.shape[2]), len(theirs) - len(coarse)
+    cells = torch.arange(side**2).expand(len(coarse), -1)
+    ours = stages.logits_at(pixel_centres(cells, side, side), maps, boxes, coarse).sort(dim=2).values
+    shifted = [(ours - theirs[shift : shift + len(ours)]).abs().amax(dim=(1, 2)) for shift in range(dropped + 1)]
+    found = {"point logits": float(torch.stack(shifted).amin(dim=0).max() / theirs.abs().max())}
+    masks = stages.own_masks(maps, boxes, labels, coarse)
+    output = given._replace(boxes=(boxes[0],), scores=(final["scores"],), labels=(labels,), mask_logits=(masks,))
+    return found | {"pairs, masks": masks_agreement(output, card, final)}
 
 
 def masks_agreement(output: Any, card: Any, final: Mapping[str, Any]) -> float:
