@@ -14,6 +14,7 @@ from fakes.videos import images
 
 from segatlas.errors import DataError, UsageError
 from segatlas.inference import load
+from segatlas.inference.object_windows import WindowNotices
 from segatlas.inference.smoothing import CUT, SmoothedRunner
 from segatlas.inference.streaming import StreamFacts
 
@@ -153,7 +154,7 @@ def test_smoothing_with_windows_keeps_a_mean_of_each_window(model_with):
     for image in CLIP[:3]:
         prepared = model._prepare(image)
         smoothed.begin(prepared)
-        model._segmenter.segment(smoothed, [prepared], False)
+        model._segmenter.segment(smoothed, [prepared], False, WindowNotices())
     assert len(smoothed._means) == smoothed._passes
     assert sum(len(mean) for mean in smoothed._means) == 2  # windows, some of which share a pass
 
