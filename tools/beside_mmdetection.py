@@ -25,6 +25,7 @@ PEERS = {
     "mask_rcnn_coco": "mask_rcnn/mask-rcnn_r50_fpn_1x_coco",
     "panoptic_fpn_coco": "panoptic_fpn/panoptic-fpn_r50_fpn_1x_coco",
     "mask_rcnn_cityscapes": "cityscapes/mask-rcnn_r50_fpn_1x_cityscapes",
+    "pointrend_instance_coco": "point_rend/point-rend_r50-caffe_fpn_ms-1x_coco",
     "condinst_coco": "condinst/condinst_r50_fpn_ms-poly-90k_coco_instance",
     "mask2former_coco": "mask2former/mask2former_r50_8xb2-lsj-50e_coco-panoptic",
     "mask2former_coco_instance": "mask2former/mask2former_r50_8xb2-lsj-50e_coco",
@@ -101,9 +102,21 @@ def _their_stages(model: Any) -> dict[str, str]:
         "boxes drawn": _sampled(train.rcnn.sampler),
         "box loss": f"{'L1' if box.type == 'L1Loss' else f'smooth L1 below {box.beta:g}'}, weight {box.loss_weight:g}",
         "semantic loss": f"weight {semantic.loss_seg.loss_weight:g}" if semantic else "",
+        "points: of a box, drawn, uncertain": _their_points(model),
         "detections: score, IoU, most": f"{test.score_thr:g}, {test.nms.iou_threshold:g}, {test.max_per_img}"
         + (", of any class" if test.nms.get("class_agnostic") else ""),
     }
+
+
+def _their_points(model: Any) -> str:
+    head, train = model.roi_head.get("point_head"), model.train_cfg.rcnn
+    if head is None:
+        return ""
+    return _points(train.num_points, train.oversample_ratio, train.importance_sample_ratio, head.loss_point.loss_weight)
+
+
+def _points(count: int, oversample: int, importance: float, weight: float) -> str:
+    return f"{count}, {oversample} times, {importance:g}, weight {weight:g}"
 
 
 def _sides(size: Any) -> str:
@@ -189,7 +202,8 @@ def ours(name: str) -> dict[str, str]:
     }
     if model.name.startswith(("mask2former", "maskformer")):
         figures |= _our_queries(config)
-    return figures | (_our_stages(config) if model.name.startswith(("mask_rcnn", "panoptic_fpn")) else {})
+    staged = ("mask_rcnn", "panoptic_fpn", "pointrend_instance")
+    return figures | (_our_stages(config) if model.name.startswith(staged) else {})
 
 
 def _network(config: Any) -> Any:
@@ -211,7 +225,7 @@ def _our_stages(config: Any) -> dict[str, str]:
     own = ", best ones their own" if net.best_own else ""
     losses = {one.name: one for one in config.losses}
     box = losses["two_stage"]
-    semantic = losses.get("semantic_branch")
+    semantic, points = losses.get("semantic_branch"), losses.get("mask_points")
     return {
         "anchors: background, objects, best": f"{ANCHOR_IOUS[0]:g}, {ANCHOR_IOUS[1]:g}, {net.best_anchor_iou:g}{own}",
         "anchors drawn": f"{net.drawn[0]}, {RPN_OBJECTS:g} of objects",
@@ -220,6 +234,9 @@ def _our_stages(config: Any) -> dict[str, str]:
         "boxes drawn": f"{net.drawn[1]}, {BOX_OBJECTS:g} of objects",
         "box loss": f"{f'smooth L1 below {box.box_beta:g}' if box.box_beta else 'L1'}, weight {box.box_weight:g}",
         "semantic loss": f"weight {semantic.weight:g}" if semantic else "",
+        "points: of a box, drawn, uncertain": _points(net.train_points, net.oversample, net.importance, points.weight)
+        if points
+        else "",
         "detections: score, IoU, most": f"{net.score_threshold:g}, {net.nms_iou:g}, {net.top}"
         + (", of any class" if net.class_agnostic else ""),
     }

@@ -2,15 +2,16 @@
 
     python tools/parity_losses.py FOLDER --peers PYTHON
 
-FOLDER is what `ref_models.py KEY` wrote, KEY one of `md.condinst_r50`, `md.mask_rcnn_r50`, `md.panoptic_fpn_r50` or
-another form of these. Both networks get its weights and the same generated scenes with their objects, PYTHON is that of
-the reference environment (SEGATLAS_SHARED: where `parity/` is). Printed are the parts and their relative differences.
-Sides are multiples of 128 pixels: of coarse cells beyond the image MMDetection takes a loss, and ours does not.
+FOLDER is what `ref_models.py KEY` wrote, KEY one of `md.condinst_r50`, `md.mask_rcnn_r50`, `md.panoptic_fpn_r50`,
+`md.point_rend_r50` or another form of these. Both networks get its weights and the same generated scenes with their
+objects, PYTHON is that of the reference environment (SEGATLAS_SHARED: where `parity/` is). Printed are the parts and
+their relative differences. Sides are multiples of 128 pixels: of coarse cells beyond the image MMDetection takes a
+loss, and ours does not.
 
 Two-stage networks draw all anchors and proposals there are, so that chance plays no part, and match them by
 MMDetection's rule. Of many anchors that hold a whole object rounding decides which overlaps it most, so both compute
 them in float64; the second stage sees MMDetection's proposals. Its semantic loss takes every fourth pixel's label by
-default and is told to take all, as ours does.
+default and is told to take all, as ours does. Points of a PointRend are drawn among the same ones in every box.
 """
 
 from __future__ import annotations
@@ -40,8 +41,16 @@ STAGES = {
     "box": "loss_bbox",
     "mask": "loss_mask",
     "semantic": "loss_seg",
+    "points": "loss_point",
 }
 """Parts of the losses: ours -> theirs."""
+
+
+def same_draws(*size: int, **_: Any) -> torch.Tensor:
+    """Stand for `torch.rand`: the same numbers (P, 2) for each box, whatever order the boxes are in."""
+    boxes, *rest = size
+    draw = torch.Generator().manual_seed(rest[0])
+    return torch.empty(rest, dtype=torch.float64).uniform_(generator=draw).repeat(boxes, 1, 1)
 
 
 def write_theirs(key: str, checkpoint: str, given: str, out: str) -> None:
@@ -75,6 +84,7 @@ def write_theirs(key: str, checkpoint: str, given: str, out: str) -> None:
         sample.gt_instances = InstanceData(bboxes=boxes.double(), labels=classes, masks=bitmaps)
         sample.gt_sem_seg = PixelData(sem_seg=label[None])
     proposals: list[torch.Tensor] = []
+    torch.rand = same_draws
     if hasattr(network, "roi_head"):
         both = network.rpn_head.loss_and_predict
 
@@ -118,10 +128,13 @@ def ours(net: Any, x: torch.Tensor, truths: list[Any], proposals: list[torch.Ten
     stages.propose = lambda *_: [(boxes, boxes[:, 0]) for boxes in proposals]
     stages.anchors = lambda maps: [one.double() for one in anchors(maps)]
     stages.config = replace(stages.config, drawn=(ALL, ALL), best_anchor_iou=0.3, best_own=True)
+    torch.rand = same_draws
     output = net(x, truths)
     parts = dict(LOSSES["two_stage"]().parts(output, truths))
     if output.semantic is not None:
         parts["semantic"] = 0.5 * LOSSES["semantic_branch"]()(output, truths)  # the weight is in theirs
+    if "point_logits" in output.raw:
+        parts["points"] = LOSSES["mask_points"]()(output, truths)
     return parts
 
 
@@ -140,7 +153,7 @@ def compare(folder: Path, key: str, peers: str) -> None:
         objects = [true_objects(one, "cpu") for one in segments]
         labels = [semantic_of(one, range(net.config.num_classes + 1), "cpu").int() for one in segments]
         given = [(one.masks, one.boxes, one.classes, label) for one, label in zip(objects, labels, strict=True)]
-        torch.save((x, given), f"{place}/given.pt")
+        torch.save((x.flip(1) if net.config.bgr else x, given), f"{place}/given.pt")  # theirs has no such switch
         words = [
             peers,
             __file__,

@@ -3,14 +3,17 @@
 Each FOLDER is what `ref_models.py KEY --image FILE` wrote: checkpoint, input, the peer's maps stage by stage and its
 final detections. Printed are the largest differences as a fraction of the peer's largest value: proposal maps of all
 levels, then both heads on the peer's own proposals; and the fraction of final detections that have a partner of
-the same class (IoU of boxes 0.99, score within 1e-3) on the network's own proposals. Of networks whose cells find
-objects: all maps by level, masks of the peer's own detections, and the fraction of these with a partner whose final
-mask has an IoU of 0.99 besides. Of networks whose pixels point at centres: the three maps at the image's size, the
-fraction of pixels in the same segment, and of objects with a partner of the same mask and score.
+the same class (IoU of boxes 0.99, score within 1e-3) on the network's own proposals. Of a PointRend also points
+of the peer's own detections, and the fraction of their final masks with an IoU of 0.99 with one of ours.
+Of networks whose cells find objects: all maps by level, masks of the peer's own detections, and the fraction of these
+with a partner whose final mask has an IoU of 0.99 besides. Of networks whose pixels point at centres: the three maps
+at the image's size, the fraction of pixels in the same segment, and of objects with a partner of the same mask and
+score.
 """
 
 from __future__ import annotations
 
+import math
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -24,6 +27,7 @@ from torch.nn import functional as F
 
 from segatlas.conversion.converting import convert_file
 from segatlas.hub.loading import load_pretrained
+from segatlas.layers.point_head import pixel_centres
 from segatlas.ops import upsample_logits
 from segatlas.ops.boxes import ious
 from segatlas.postprocess.centers_offsets import panoptic as centered
@@ -98,6 +102,7 @@ def two_stage(net: Any, card: Any, x: Tensor, reference: Mapping[str, Any], libr
         maps, _ = net.pyramid(x)
         ours = net.stages.look_at_masks(maps, [final["boxes"]])
         found["mask logits"] = relative(ours, theirs[:, 1:] if library == "tv" else theirs)
+    found |= of_points(net, card, x, reference, library, given) if hasattr(net.stages, "point_head") else {}
     if own.semantic is not None and ("semantic_head" in raw or "sem_seg_head" in raw):
         theirs = last_of(raw.get("semantic_head", raw.get("sem_seg_head")))
         theirs = theirs[0] if isinstance(theirs, list) else theirs
@@ -115,6 +120,37 @@ def two_stage(net: Any, card: Any, x: Tensor, reference: Mapping[str, Any], libr
     if "panoptic" in final:
         found["pairs, pixels"] = panoptic_agreement(given, card, final, library)
     return found
+
+
+def of_points(
+    net: Any, card: Any, x: Tensor, reference: Mapping[str, Any], library: str, given: Any
+) -> dict[str, float]:
+    """Compare what a PointRend makes of the peer's own detections: points and final masks.
+
+    Points are those of the first step, which computes every cell. In which order theirs come is chance, so the values
+    of each class are sorted. Detectron2 drops detections without an area behind the heads: theirs then has more rows.
+    """
+    raw, final, stages = reference["logits"], reference["final"], net.stages
+    maps, boxes, labels = net.pyramid(x)[0], [final["boxes"]], final["labels"]
+    coarse = stages.look_at_masks(maps, boxes)
+    theirs = raw["roi_head.point_head" if library == "md" else "roi_heads.mask_head.point_head"][0].sort(dim=2).values
+    side, dropped = math.isqrt(theirs.shape[2]), len(theirs) - len(coarse)
+    cells = torch.arange(side**2).expand(len(coarse), -1)
+    ours = stages.logits_at(pixel_centres(cells, side, side), maps, boxes, coarse).sort(dim=2).values
+    shifted = [(ours - theirs[shift : shift + len(ours)]).abs().amax(dim=(1, 2)) for shift in range(dropped + 1)]
+    found = {"point logits": float(torch.stack(shifted).amin(dim=0).max() / theirs.abs().max())}
+    masks = stages.own_masks(maps, boxes, labels, coarse)
+    output = given._replace(boxes=(boxes[0],), scores=(final["scores"],), labels=(labels,), mask_logits=(masks,))
+    return found | {"pairs, masks": masks_agreement(output, card, final)}
+
+
+def masks_agreement(output: Any, card: Any, final: Mapping[str, Any]) -> float:
+    """Return the fraction of the peer's masks with an IoU of 0.99 with one of ours."""
+    size = (int(final["size"][0]), int(final["size"][1]))
+    (result,) = instance(output, size, crop=size, rule=card.objects)
+    theirs = np.unpackbits(final["masks"].numpy(), axis=-1)[..., : size[1]].astype(bool)
+    bitmaps = np.stack([one.bitmap() for one in result.instances])
+    return float(np.mean([(mask_ious(mask, bitmaps) >= 0.99).any() for mask in theirs]))
 
 
 def panoptic_agreement(output: Any, card: Any, final: Mapping[str, Any], library: str) -> float:
@@ -162,12 +198,8 @@ def of_cells(net: Any, card: Any, x: Tensor, reference: Mapping[str, Any]) -> di
     found["mask logits"] = relative(net.masks(own.raw["mask_features"][0], weights, cells), last_of(masks))
     expected = (final["boxes"], final["scores"], final["labels"])
     found["pairs, own"] = paired((own.boxes[0], own.scores[0], own.labels[0]), expected)
-    size = (int(final["size"][0]), int(final["size"][1]))
-    (result,) = instance(own, size, crop=size, rule=card.objects)
-    theirs = np.unpackbits(final["masks"].numpy(), axis=-1)[..., : size[1]].astype(bool)
-    bitmaps = np.stack([one.bitmap() for one in result.instances])
-    found["pairs, masks"] = float(np.mean([(mask_ious(mask, bitmaps) >= 0.99).any() for mask in theirs]))
-    found["detections"] = len(theirs)
+    found["pairs, masks"] = masks_agreement(own, card, final)
+    found["detections"] = len(final["boxes"])
     return found
 
 

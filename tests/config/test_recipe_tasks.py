@@ -66,6 +66,7 @@ def test_a_loss_for_another_output_is_told_with_its_line(tmp_path: Path, network
     [
         ("mask_rcnn", ["two_stage"]),
         ("panoptic_fpn", ["two_stage", "semantic_branch"]),
+        ("pointrend_instance", ["two_stage", "mask_points"]),
         ("condinst", ["dynamic_masks"]),
         ("center", ["centers_offsets"]),
         ("panoptic_deeplab", ["hard_pixels", "center_mse", "offset_l1"]),

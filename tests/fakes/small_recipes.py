@@ -119,6 +119,8 @@ def narrow(name: str) -> list[str]:
     if hasattr(network, "box_channels"):  # two stages
         further += ["model.neck_channels=8", "model.box_channels=16", "model.mask_channels=8", "model.mask_convs=1"]
         further += ["model.proposals=[64,16]", "model.train_proposals=[64,32]"]
+    if hasattr(network, "mask_width"):  # with points
+        further += ["model.mask_width=16", "model.point_channels=8"]
     if hasattr(network, "aspp_channels"):  # two decoders
         further += ["model.aspp_channels=8", "model.instance_channels=8", "model.head_channels=8"]
     if hasattr(network, "pixel_layers"):  # queries

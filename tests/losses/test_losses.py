@@ -125,6 +125,7 @@ def test_class_weights_without_a_meaning_are_refused_by_the_recipe_and_by_the_lo
         **{loss: {"name": "panoptic_deeplab"} for loss in ("hard_pixels", "center_mse", "offset_l1")},
         "two_stage": {"name": "mask_rcnn"},
         "semantic_branch": {"name": "panoptic_fpn"},
+        "mask_points": {"name": "pointrend_instance"},
         "dynamic_masks": {"name": "condinst"},
         "query_points": {"name": "mask2former"},
         "query_maps": {"name": "maskformer"},

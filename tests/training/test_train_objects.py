@@ -20,6 +20,7 @@ from segatlas.errors import ConfigError, TrainingError, WeightsError
 from segatlas.models.condinst import ARCHITECTURE as CONDINST
 from segatlas.models.mask_rcnn import ARCHITECTURE as MASK_RCNN
 from segatlas.models.panoptic_fpn import ARCHITECTURE as PANOPTIC_FPN
+from segatlas.models.pointrend_instance import ARCHITECTURE as POINTREND
 from segatlas.recipe import Config
 from segatlas.training import train
 from segatlas.training.building import build_parts
@@ -30,8 +31,14 @@ NETWORKS = {
     "mask_rcnn": (MASK_RCNN, "instance", ["two_stage"], "ap"),
     "panoptic_fpn": (PANOPTIC_FPN, "panoptic", ["two_stage", {"name": "semantic_branch", "weight": 0.5}], "pq"),
     "condinst": (CONDINST, "instance", ["dynamic_masks"], "ap"),
+    "pointrend_instance": (POINTREND, "instance", ["two_stage", "mask_points"], "ap"),
 }
 each = pytest.mark.parametrize("name", NETWORKS)
+SECONDS = {"pointrend_instance"}
+"""Networks whose whole runs take seconds: mask_rcnn's go the same way."""
+each_run = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in SECONDS else []) for name in NETWORKS]
+)
 
 
 class Killed(BaseException):
@@ -61,7 +68,7 @@ def words(shapes, tmp_path):
     return make
 
 
-@each
+@each_run
 def test_a_run_killed_in_its_second_epoch_ends_with_the_weights_of_one_that_was_not(words, monkeypatch, name):
     monkeypatch.setattr("segatlas.training.course.finish_run", lambda *args: None)
     assert Config.load(words(name)).data.workers == 1  # as users have it: drawn boxes follow from step and seed alone
@@ -82,7 +89,7 @@ def test_a_run_killed_in_its_second_epoch_ends_with_the_weights_of_one_that_was_
     assert resume_campaign.differences(whole, cut) == []
 
 
-@each
+@each_run
 def test_bf16_trains_and_the_metric_that_was_asked_for_decides(words, monkeypatch, name):
     monkeypatch.setattr("segatlas.training.course.finish_run", lambda *args: None)
     metric = NETWORKS[name][3]
@@ -95,7 +102,7 @@ def test_bf16_trains_and_the_metric_that_was_asked_for_decides(words, monkeypatc
     assert all(tensor.dtype != torch.bfloat16 for tensor in state.values())
 
 
-@each
+@each_run
 def test_a_loss_of_nan_stops_with_the_files_named(words, monkeypatch, name):
     original = SegmentationModule.training_step
 
@@ -139,6 +146,7 @@ def test_whole_images_of_different_sizes_share_a_batch(words, name):
 FIELDS = {
     "mask_rcnn": ({"num_classes": 7}, {"num_classes": 3}),
     "condinst": ({"num_classes": 7}, {"num_classes": 3}),
+    "pointrend_instance": ({"num_classes": 7}, {"num_classes": 3}),
     "panoptic_fpn": ({"num_classes": 7, "stuff": 3}, {"num_classes": 6, "stuff": 1, "stuff_classes": (0,)}),
 }
 
@@ -154,6 +162,8 @@ def test_a_network_of_other_classes_is_begun_with_and_only_what_follows_from_cla
     heads = {"stages.box_head.classifier", "stages.box_head.deltas", "stages.mask_head.classifier"}
     expected = {"head.classifier"} if name == "condinst" else heads
     expected = expected | ({"classifier"} if name == "panoptic_fpn" else set())
+    if name == "pointrend_instance":  # every layer of its points sees the coarse logits of all classes
+        expected |= {"stages.point_head.classifier", *(f"stages.point_head.layers.{index}" for index in range(3))}
     assert {key.rpartition(".")[0] for key in report.replaced} == expected
     theirs, ours = earlier.state_dict(), later.state_dict()
     assert all(torch.equal(theirs[key], ours[key]) for key in report.loaded)

@@ -66,7 +66,7 @@ class MaskHead(nn.Module):
     def __init__(self, channels: int, width: int, num_classes: int, *, convs: int, norm: bool):
         super().__init__()
         widths = [channels, *[width] * convs]
-        self.convs = nn.ModuleList(_convolution(a, width, norm=norm) for a in widths[:-1])
+        self.convs = nn.ModuleList(box_convolution(a, width, norm=norm) for a in widths[:-1])
         self.up = nn.ConvTranspose2d(widths[-1], width, kernel_size=2, stride=2)
         self.classifier = nn.Conv2d(width, num_classes, kernel_size=1)
         for module in self.modules():
@@ -83,5 +83,6 @@ class MaskHead(nn.Module):
         return out
 
 
-def _convolution(in_channels: int, channels: int, *, norm: bool) -> nn.Module:
+def box_convolution(in_channels: int, channels: int, *, norm: bool) -> nn.Module:
+    """Return a 3x3 convolution of cells; with `norm` batch norm and ReLU follow in place of its bias."""
     return ConvBNReLU(in_channels, channels) if norm else nn.Conv2d(in_channels, channels, 3, padding=1)

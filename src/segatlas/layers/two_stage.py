@@ -51,7 +51,7 @@ class TwoStageConfig:
     box_convs: convolutions of the box head.
     box_layers: fully connected layers behind them.
     box_channels: width of these.
-    mask_convs: convolutions of the mask head before its doubling.
+    mask_convs: 3x3 convolutions of the mask head, before its doubling.
     mask_channels: their width.
     box_weights: factors of the deltas of the second stage: x, y, width, height.
     aligned: boxes are read from maps at the centres of cells, see `ops.boxes.pooled`.
@@ -124,7 +124,46 @@ class TwoStages(nn.Module):
         self.box_head = BoxHead(
             width, BOX_SIDE, num_classes, convs=config.box_convs, layers=config.box_layers, width=config.box_channels
         )
-        self.mask_head = MaskHead(width, config.mask_channels, num_classes, convs=config.mask_convs, norm=config.norm)
+        self.mask_head = self.make_mask_head()
+
+    # ---- masks: what another head may say
+    @property
+    def mask_cells(self) -> int:
+        """Return how many cells a side the mask head gives, m."""
+        return 2 * MASK_SIDE
+
+    def make_mask_head(self) -> nn.Module:
+        """Return the head that maps what `look_at_masks` sees to mask logits."""
+        config = self.config
+        return MaskHead(
+            config.neck_channels, config.mask_channels, self.num_classes, convs=config.mask_convs, norm=config.norm
+        )
+
+    def look_at_masks(self, maps: Sequence[Tensor], boxes: Sequence[Tensor]) -> Tensor:
+        """Return mask logits (R, K, m, m) for given boxes of each image."""
+        logits: Tensor = self.mask_head(self.look(maps, boxes, MASK_SIDE))
+        return logits
+
+    def own_masks(self, maps: Sequence[Tensor], boxes: Sequence[Tensor], labels: Tensor, logits: Tensor) -> Tensor:
+        """Return the mask of each detection's own class from the logits (R, K, m, m) of all: (R, m', m')."""
+        return own_of(logits, labels)
+
+    def train_masks(
+        self, maps: Sequence[Tensor], boxes: Sequence[Tensor], owners: Sequence[Tensor], objects: Sequence[TrueObjects]
+    ) -> dict[str, Tensor]:
+        """Return mask logits (B, K, m, m) of objects' boxes, and what they should be, (B, m, m) of 0 and 1, by name.
+
+        Args:
+            maps: the pyramid.
+            boxes: those of each image that stand for an object.
+            owners: which object of the image.
+            objects: of each image.
+        """
+        truths = [
+            cut_masks(one.masks, owner, box, self.mask_cells)
+            for box, owner, one in zip(boxes, owners, objects, strict=True)
+        ]
+        return {"mask_logits": self.look_at_masks(maps, boxes), "mask_targets": torch.cat(truths)}
 
     # ---- first stage
     def anchors(self, maps: Sequence[Tensor]) -> list[Tensor]:
@@ -168,11 +207,6 @@ class TwoStages(nn.Module):
         """Return logits (R, K + 1), the last is "no object", and deltas (R, 4 K) for given boxes of each image."""
         logits, deltas = self.box_head(self.look(maps, boxes, BOX_SIDE))
         return logits, deltas
-
-    def look_at_masks(self, maps: Sequence[Tensor], boxes: Sequence[Tensor]) -> Tensor:
-        """Return mask logits (R, K, m, m) for given boxes of each image."""
-        logits: Tensor = self.mask_head(self.look(maps, boxes, MASK_SIDE))
-        return logits
 
     def detect(
         self, boxes: Tensor, logits: Tensor, deltas: Tensor, size: tuple[int, int]
@@ -223,9 +257,9 @@ class TwoStages(nn.Module):
         parts = zip(proposals, logits.split(counts), box_deltas.split(counts), strict=True)
         found = [self.detect(*part, size) for part in parts]
         boxes, found_scores, labels = zip(*found, strict=True)
-        masks = self.look_at_masks(maps, [one.detach() for one in boxes])
-        raw["mask_logits"] = masks
-        own = masks[torch.arange(len(masks), device=masks.device), torch.cat(labels)]
+        places = [one.detach() for one in boxes]
+        raw["mask_logits"] = self.look_at_masks(maps, places)
+        own = self.own_masks(maps, places, torch.cat(labels), raw["mask_logits"])
         return {
             "boxes": boxes,
             "scores": found_scores,
@@ -266,9 +300,14 @@ class TwoStages(nn.Module):
             classes.append(torch.cat([kinds, kinds.new_full((len(negative),), self.num_classes)]))
         logits, box_deltas = self.look_at_boxes(maps, drawn_boxes)
         raw |= {"proposals": tuple(drawn_boxes), "box_logits": logits, "box_deltas": box_deltas}
-        raw |= self._second_truth(drawn_boxes, owners, classes, objects)
-        raw["mask_logits"] = self.look_at_masks(maps, raw.pop("mask_boxes"))
-        return raw
+        mine = [(box[owner >= 0], owner[owner >= 0]) for box, owner in zip(drawn_boxes, owners, strict=True)]
+        places, indices = zip(*mine, strict=True)
+        deltas = [
+            encode(one.boxes[index], box, self.config.box_weights)
+            for (box, index), one in zip(mine, objects, strict=True)
+        ]
+        raw |= {"box_classes": torch.cat(classes), "box_targets": torch.cat(deltas)}
+        return raw | self.train_masks(maps, places, indices, objects)
 
     def _owners(self, boxes: Tensor, one: TrueObjects, size: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Return proposals (P, 4) with the objects' own boxes behind them, and what they stand for, see `match`."""
@@ -280,27 +319,10 @@ class TwoStages(nn.Module):
         )
         return every, torch.cat([matched, torch.arange(len(one.boxes), device=matched.device)])
 
-    def _second_truth(
-        self,
-        boxes: Sequence[Tensor],
-        owners: Sequence[Tensor],
-        classes: Sequence[Tensor],
-        objects: Sequence[TrueObjects],
-    ) -> dict[str, Any]:
-        """Return classes (R,), deltas (B, 4), masks (B, m, m) of 0 and 1 and boxes of the objects among the drawn."""
-        deltas, masks, places = [], [], []
-        for box, owner, one in zip(boxes, owners, objects, strict=True):
-            is_object = owner >= 0
-            mine, index = box[is_object], owner[is_object]
-            places.append(mine)
-            deltas.append(encode(one.boxes[index], mine, self.config.box_weights))
-            masks.append(cut_masks(one.masks, index, mine, 2 * MASK_SIDE))
-        return {
-            "box_classes": torch.cat(list(classes)),
-            "box_targets": torch.cat(deltas),
-            "mask_targets": torch.cat(masks),
-            "mask_boxes": places,
-        }
+
+def own_of(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return of logits (R, K, ...) those of the class of each row, labels (R,): (R, ...)."""
+    return logits[torch.arange(len(logits), device=logits.device), labels]
 
 
 def cut_masks(masks: Tensor, index: Tensor, boxes: Tensor, side: int) -> Tensor:

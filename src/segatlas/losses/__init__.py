@@ -34,6 +34,7 @@ NAMES = (
     "offset_l1",
     "two_stage",
     "semantic_branch",
+    "mask_points",
     "dynamic_masks",
     "query_points",
     "query_maps",

@@ -265,6 +265,18 @@ ARCHITECTURES: dict[str, ArchitectureEntry] = {
             not_dynamic_because="how many boxes are proposed and kept follows from the image",
         ),
         ArchitectureEntry(
+            "pointrend_instance",
+            "segatlas.models.pointrend_instance",
+            "PointRend for objects",
+            ("instance",),
+            "DetectedMasks",
+            "https://arxiv.org/abs/1912.08193",
+            ("pointrend_instance_r50", "pointrend_instance_r101"),
+            needs=Needs(targets=("InstancesTarget",), targets_in_forward=True, losses=("two_stage", "mask_points")),
+            exports_dynamic=False,
+            not_dynamic_because="how many boxes are proposed and kept follows from the image",
+        ),
+        ArchitectureEntry(
             "condinst",
             "segatlas.models.condinst",
             "CondInst",

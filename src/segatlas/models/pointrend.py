@@ -25,6 +25,7 @@ from segatlas.errors import UsageError
 from segatlas.layers.fpn import FPN, FPNHead
 from segatlas.layers.init import init_weights
 from segatlas.layers.padding import pad_to_multiple
+from segatlas.layers.point_head import PointHead, pixel_centres, sample
 from segatlas.models.architecture import Architecture, require_at_least
 from segatlas.models.dense import DenseConfig
 from segatlas.ops.capture import may_differ, smaller
@@ -64,28 +65,6 @@ class PointRendConfig(DenseConfig):
     importance: float = 0.75
     subdivisions: int = 2
     subdivision_points: int = 8196
-
-
-class PointHead(nn.Module):
-    """The same small network at every point: each layer sees the coarse logits again."""
-
-    def __init__(self, in_channels: int, channels: int, num_classes: int, *, layers: int, dropout: float):
-        super().__init__()
-        widths = [in_channels, *[channels] * layers]
-        self.layers = nn.ModuleList(nn.Conv1d(width + num_classes, channels, 1) for width in widths[:-1])
-        self.dropout = nn.Dropout(dropout)
-        self.classifier = nn.Conv1d(widths[-1] + num_classes, num_classes, 1)
-        for layer in (*self.layers, self.classifier):
-            nn.init.normal_(layer.weight, std=0.01 if layer is self.classifier else (2 / layer.out_channels) ** 0.5)
-            nn.init.zeros_(layer.bias)
-
-    def forward(self, fine: Tensor, coarse: Tensor) -> Tensor:
-        """Map features (N, in_channels, P) and coarse logits (N, K, P) of points to logits (N, K, P)."""
-        x = fine
-        for layer in self.layers:
-            x = F.relu(layer(torch.cat([x, coarse], dim=1)), inplace=True)
-        logits: Tensor = self.classifier(self.dropout(torch.cat([x, coarse], dim=1)))
-        return logits
 
 
 class PointRend(nn.Module):
@@ -185,20 +164,6 @@ def uncertainty(logits: Tensor) -> Tensor:
     """Map logits (N, K, P) to (N, P): the second best minus the best; 0 is the least certain."""
     best, second = logits.topk(2, dim=1).values.unbind(1)
     return second - best
-
-
-def pixel_centres(index: Tensor, height: int, width: int) -> Tensor:
-    """Map flat pixel indices (N, P) of a map to the pixels' centres (N, P, 2): x and y, 0..1."""
-    x = (index % width).float() / width + 0.5 / width
-    y = index.div(width, rounding_mode="floor").float() / height + 0.5 / height
-    return torch.stack([x, y], dim=2)
-
-
-def sample(x: Tensor, points: Tensor, *, align_corners: bool) -> Tensor:
-    """Read a map (N, C, h, w) at points (N, P, 2), x and y in 0..1, bilinearly; zero outside. Returns (N, C, P)."""
-    precise = torch.promote_types(x.dtype, points.dtype)  # half precision is too coarse for places in a map
-    grid = (2 * points - 1).unsqueeze(2).to(precise)
-    return F.grid_sample(x.to(precise), grid, mode="bilinear", align_corners=align_corners).squeeze(3)
 
 
 ARCHITECTURE = Architecture(

@@ -65,7 +65,8 @@ class TwoStageNetworkConfig(TwoStageConfig):
 class TwoStageNetwork(nn.Module):
     """Encoder, pyramid, two stages.
 
-    A subclass with more heads writes `besides`, and where its truth is not objects alone `objects_of` and `truth_of`.
+    A subclass with more heads writes `besides`, one with other masks `make_stages`, and where its truth is not objects
+    alone `objects_of` and `truth_of`.
 
     Args:
         config: the network's.
@@ -79,9 +80,13 @@ class TwoStageNetwork(nn.Module):
         strides = self.encoder.strides[-config.levels :]
         self.neck = FPN(self.encoder.channels[-config.levels :], config.neck_channels, norm=config.norm)
         init_weights(self.neck)
-        self.stages = TwoStages(config, num_classes, (*strides, 2 * strides[-1]))
+        self.stages = self.make_stages(num_classes, (*strides, 2 * strides[-1]))
 
     # ---- what an architecture may say
+    def make_stages(self, num_classes: int, strides: Sequence[int]) -> TwoStages:
+        """Return the stages on a pyramid of these strides."""
+        return TwoStages(self.config, num_classes, strides)
+
     def besides(self, maps: Sequence[Tensor]) -> dict[str, Tensor]:
         """Map the pyramid to what the network gives besides objects, by the names of `DetectedMasks`."""
         return {}

@@ -140,6 +140,16 @@ VARIANTS: dict[tuple[str, str], tuple[dict[str, Any], ...]] = {
     ),
     ("torchvision", "mask_rcnn"): (V1, {**V2, "num_classes": 7}, {**V1, "encoder": "resnet18", "in_channels": 4}),
     ("mmdet", "mask_rcnn"): ({}, {"encoder": "resnet101", "num_classes": 7, "in_channels": 4}),
+    ("mmdet", "pointrend_instance"): (
+        {},
+        {"encoder": "resnet101", "num_classes": 7, "in_channels": 4, "mask_convs": 1, "mask_channels": 128}
+        | {"mask_layers": 3, "mask_width": 64, "point_layers": 2, "point_channels": 16},
+    ),
+    ("detectron2", "pointrend_instance"): (
+        {"encoder": "resnet50"},
+        {"encoder": {"name": "resnet101", "stride_first": True}, "in_channels": 4, "mask_width": 64}
+        | {"mask_layers": 3, "point_layers": 2, "point_channels": 16},
+    ),
     ("mmdet", "condinst"): (
         {},
         {"encoder": "resnet101", "num_classes": 7, "in_channels": 4},

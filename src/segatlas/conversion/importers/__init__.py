@@ -85,8 +85,15 @@ SOURCES: dict[str, tuple[str, ...]] = {
     "espnet": ("espnet",),
     "edgenets": ("espnetv2",),
     "eomt": ("eomt",),
-    "mmdet": ("condinst", "mask2former", "mask_rcnn", "maskformer", "panoptic_fpn"),
-    "detectron2": ("mask2former", "mask_rcnn", "maskformer", "panoptic_fpn", "panoptic_deeplab"),
+    "mmdet": ("condinst", "mask2former", "mask_rcnn", "maskformer", "panoptic_fpn", "pointrend_instance"),
+    "detectron2": (
+        "mask2former",
+        "mask_rcnn",
+        "maskformer",
+        "panoptic_fpn",
+        "panoptic_deeplab",
+        "pointrend_instance",
+    ),
 }
 """Library -> the files in its folder that end with a record `IMPORTER`, mostly called like the architecture."""
 

@@ -35,13 +35,30 @@ def layer_renames(body: str = BODY) -> list[tuple[str, str]]:
     return found
 
 
+def has_boxes(file: ForeignWeights) -> bool:
+    """Tell whether these are two stages on a pyramid."""
+    return file.has("backbone.fpn_lateral2", f"{RPN}.objectness_logits", f"{BOX}.cls_score")
+
+
 def has_stages(file: ForeignWeights) -> bool:
     """Tell whether these are two stages with masks on a pyramid."""
-    return file.has("backbone.fpn_lateral2", f"{RPN}.objectness_logits", f"{BOX}.cls_score", f"{MASK}.predictor")
+    return has_boxes(file) and file.has(f"{MASK}.predictor")
 
 
 def stage_fields(file: ForeignWeights) -> Mapping[str, Any] | None:
     """Return the config fields of encoder, pyramid and stages, None for another backbone."""
+    fields = box_fields(file)
+    if fields is None:
+        return None
+    return {
+        **fields,
+        "mask_convs": sum(file.has(f"{MASK}.mask_fcn{index}") for index in range(1, 9)),
+        "mask_channels": file.shape(f"{MASK}.predictor.weight")[1],
+    }
+
+
+def box_fields(file: ForeignWeights) -> Mapping[str, Any] | None:
+    """Return those of all but the mask head."""
     name = resnet_name(file, f"{BODY}.res{{layer}}", first=2)
     if name is None:
         return None
@@ -67,8 +84,6 @@ def stage_fields(file: ForeignWeights) -> Mapping[str, Any] | None:
         "neck_channels": file.shape("backbone.fpn_output2.weight")[0],
         "box_channels": file.shape(f"{BOX}.cls_score.weight")[1],
         "box_layers": sum(file.has(f"roi_heads.box_head.fc{index}") for index in range(1, 5)),
-        "mask_convs": sum(file.has(f"{MASK}.mask_fcn{index}") for index in range(1, 9)),
-        "mask_channels": file.shape(f"{MASK}.predictor.weight")[1],
     }
 
 
@@ -79,14 +94,24 @@ def body_renames(body: str) -> Renames:
 
 
 def stage_renames() -> Renames:
-    """Return the table of these."""
+    """Return the table of encoder, pyramid and stages."""
+    masks = [(f"{MASK}.mask_fcn{index + 1}", f"stages.mask_head.convs.{index}") for index in range(8)]
+    return [
+        *box_renames(),
+        *masks,
+        (f"{MASK}.deconv", "stages.mask_head.up"),
+        (f"{MASK}.predictor", "stages.mask_head.classifier"),
+    ]
+
+
+def box_renames() -> Renames:
+    """Return the table of all but the mask head."""
     pyramid = [
         (f"backbone.fpn_{theirs}{level + 2}", f"neck.{theirs}.{level}")
         for theirs in ("lateral", "output")
         for level in range(4)
     ]
     boxes = [(f"roi_heads.box_head.fc{index + 1}", f"stages.box_head.layers.{index}") for index in range(4)]
-    masks = [(f"{MASK}.mask_fcn{index + 1}", f"stages.mask_head.convs.{index}") for index in range(8)]
     return [
         *body_renames(BODY),
         *pyramid,
@@ -96,7 +121,4 @@ def stage_renames() -> Renames:
         *boxes,
         (f"{BOX}.cls_score", "stages.box_head.classifier"),
         (f"{BOX}.bbox_pred", "stages.box_head.deltas"),
-        *masks,
-        (f"{MASK}.deconv", "stages.mask_head.up"),
-        (f"{MASK}.predictor", "stages.mask_head.classifier"),
     ]

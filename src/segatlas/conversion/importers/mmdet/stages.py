@@ -10,17 +10,34 @@ from segatlas.conversion.importers.mmdet.source import is_bgr
 from segatlas.conversion.importers.mmseg.backbones import encoder_fields, encoder_renames
 from segatlas.conversion.importers.renames import Renames
 
-BOX, MASK = "roi_head.bbox_head", "roi_head.mask_head"
+BOX, MASK, POINT = "roi_head.bbox_head", "roi_head.mask_head", "roi_head.point_head"
 STRIDES = (4, 8, 16, 32, 64)
+
+
+def has_boxes(file: ForeignWeights) -> bool:
+    """Tell whether these are two stages on a pyramid."""
+    return file.has("neck.fpn_convs.0.conv.weight", "rpn_head.rpn_cls", f"{BOX}.fc_cls")
 
 
 def has_stages(file: ForeignWeights) -> bool:
     """Tell whether these are two stages with masks on a pyramid."""
-    return file.has("neck.fpn_convs.0.conv.weight", "rpn_head.rpn_cls", f"{BOX}.fc_cls", f"{MASK}.conv_logits")
+    return has_boxes(file) and file.has(f"{MASK}.conv_logits")
 
 
 def stage_fields(file: ForeignWeights) -> Mapping[str, Any] | None:
     """Return the config fields of encoder, pyramid and stages, None for another backbone."""
+    fields = box_fields(file)
+    if fields is None:
+        return None
+    return {
+        **fields,
+        "mask_convs": file.count(f"{MASK}.convs.{{i}}"),
+        "mask_channels": file.shape(f"{MASK}.conv_logits.weight")[1],
+    }
+
+
+def box_fields(file: ForeignWeights) -> Mapping[str, Any] | None:
+    """Return those of all but the mask head."""
     encoder = encoder_fields(file, output_stride=32)
     if encoder is None:
         return None
@@ -49,8 +66,6 @@ def stage_fields(file: ForeignWeights) -> Mapping[str, Any] | None:
         "neck_channels": file.shape("neck.fpn_convs.0.conv.weight")[0],
         "box_channels": file.shape(f"{BOX}.fc_cls.weight")[1],
         "box_layers": file.count(f"{BOX}.shared_fcs.{{i}}"),
-        "mask_convs": file.count(f"{MASK}.convs.{{i}}"),
-        "mask_channels": file.shape(f"{MASK}.conv_logits.weight")[1],
     }
 
 
