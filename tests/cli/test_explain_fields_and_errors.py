@@ -81,6 +81,8 @@ def test_a_chain_of_layers_is_worked_out():
         (("receptive-field", "MODEL", "--size", "12"), "--size: got '12', expected HxW"),
         (("receptive-field", "MODEL", "--out", "field.jpg"), "expected a .png file"),
         (("receptive-field", "MODEL", "--effective", "--layer", "a,b"), "got 2 layers, expected one"),
+        (("receptive-field", "unte"), "no such model or architecture; nearest: unet"),
+        (("receptive-field", "MODEL", "--effective", "--without", "encoder"), "measures the network as it is"),
         (("receptive-field", "MODEL", "--images", "."), "--images belongs to --effective"),
         (("receptive-field", "MODEL", "--effective", "--images", "none"), "--images: none: no such file or folder"),
         (("receptive-field", "MODEL", "--effective", "--images", "."), "--images: no images in ."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,7 +18,7 @@ from segatlas.cli.common import (
     print_json_line,
 )
 from segatlas.cli.explain_common import OverwriteOption, check_out
-from segatlas.errors import UsageError
+from segatlas.errors import UsageError, WeightsError
 from segatlas.printable import printable
 
 if TYPE_CHECKING:
@@ -81,6 +82,8 @@ def receptive_field(
             raise UsageError(f"--out: {printable(out)}; expected a .png file")
         check_out(out, overwrite=overwrite)
     patterns, left_out = listed_names(layer), listed_names(without)
+    if effective and left_out:
+        raise UsageError("--without belongs to theoretical fields; --effective measures the network as it is")
     if images and not effective:
         raise UsageError("--images belongs to --effective: theoretical fields do not depend on images")
     files = image_files(images or ())[:inputs]
@@ -131,11 +134,18 @@ def _network(model: str, *, offline: bool, commercial_ok: bool) -> tuple[nn.Modu
     from segatlas.bench.settings import BenchSettings
     from segatlas.bench.subjects import is_architecture, load_subject
     from segatlas.cli.explain_common import load_model
+    from segatlas.models import ARCHITECTURES
 
     if is_architecture(model.partition(":")[0]):
         subject = load_subject(model, BenchSettings())
         return subject.net, subject.card
-    predictor = load_model(model, device="cpu", offline=offline, commercial_ok=commercial_ok)
+    try:
+        predictor = load_model(model, device="cpu", offline=offline, commercial_ok=commercial_ok)
+    except WeightsError:
+        near = difflib.get_close_matches(model.partition(":")[0], list(ARCHITECTURES), n=3)
+        if Path(model).exists() or not near:
+            raise
+        raise UsageError(f"{model}: no such model or architecture; nearest: {', '.join(near)}") from None
     return predictor.model, predictor.card
 
 

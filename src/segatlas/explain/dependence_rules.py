@@ -68,6 +68,8 @@ def find(call: Call) -> Rule | None:
         alone = all(one is call.args[0] for one in call.traced())
         if rule is unpooled:
             return rule if is_unpooling(call) else None
+        if rule is bags:
+            return None if isinstance(call.args[2], Traced) else rule
         return rule if alone or rule in OF_SEVERAL else None
     overloads = getattr(torch.ops.aten, call.name, None)
     names = overloads.overloads() if overloads is not None else ()
@@ -477,6 +479,25 @@ def looked_up(call: Call, axis: int) -> Spans:
     return tuple(found)
 
 
+def bags(call: Call, axis: int) -> tuple[Spans, ...]:
+    """Rows of a table added up, bag by bag; where their numbers are made of the image, any row may be one of a bag."""
+    table, numbers, starts = call.args[:3]
+    weights = call.given.get("per_sample_weights")
+    ends = torch.cat([starts[1:].long(), torch.tensor([numbers.shape[0]])])[: call.out[0].shape[0]]
+    places = starts[: len(ends)].long()[:, None] + torch.arange(int((ends - starts[: len(ends)]).max()))
+    taps = torch.where(places < ends[:, None], places, -1)
+    found = []
+    for one in (numbers, weights):
+        for span in spans_of(one, axis):
+            found.append(gathered(span, 0, numbers.shape[0], taps).change(lambda end: end.unsqueeze(-1)))
+    for span in spans_of(table, axis):
+        if isinstance(numbers, Traced):
+            found.append(reduced(span, [0], keep=True, by=call.by))
+        else:
+            found.append(gathered(span, 0, table.shape[0], torch.where(taps >= 0, numbers.long()[taps], -1)))
+    return (tuple(found), *((),) * (len(call.out) - 1))
+
+
 RULES: dict[str, Rule] = {
     **dict.fromkeys(SAME, same),
     **dict.fromkeys(VIEWS, view),
@@ -500,6 +521,7 @@ RULES: dict[str, Rule] = {
     "linear": linear,
     "constant_pad_nd": padded,
     "copy": overwritten,
+    **dict.fromkeys(("_embedding_bag_forward_only", "_embedding_bag"), bags),
     **dict.fromkeys(("scatter", "max_unpool2d"), unpooled),
     "native_layer_norm": layer_norm,
     "native_group_norm": group_norm,
