@@ -1,4 +1,4 @@
-"""Fields behind unpooling against images with one pixel changed: the value, and which pixel wins, follow from a window."""
+"""Fields behind unpooling against images with one pixel changed: value and winner both follow from a window."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SIZE = (13, 14)
 
 
 class Unpooled(nn.Module):
-    """Convolution, pooling, convolution at the coarse stride, unpooling, convolution. scattered: as SegNet writes it."""
+    """Convolutions before, between and after pooling and unpooling. scattered: as SegNet writes it."""
 
     def __init__(self, *pool: int, scattered: bool, own_size: bool = True):
         super().__init__()

@@ -251,7 +251,9 @@ def _measured(
     whole = [normalised_image(file, card) for file in files]
     if size is None:
         wanted = _size_for(network, card.inputs, name)
-        height, width = (min(side, *(one.shape[axis] for one in whole), side) for axis, side in enumerate(wanted, start=1))
+        height, width = (
+            min(side, *(one.shape[axis] for one in whole), side) for axis, side in enumerate(wanted, start=1)
+        )
         size = height, width
     parts = [middle_part(one, size, printable(file)) for one, file in zip(whole, files, strict=True)]
     return effective_field(network, layer=name, size=size, count=count, seed=seed, images=parts, inputs=card.inputs)

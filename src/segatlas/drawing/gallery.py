@@ -81,7 +81,7 @@ def gallery(cells: Sequence[Cell], columns: int | None = None, cell_width: int |
 
 
 def place(paper: Image.Image, image: np.ndarray, left: int, top: int, width: int, height: int) -> None:
-    """Paste an image into a cell, scaled to fit with its ratio kept: at the top, so that neighbours of less height line up."""
+    """Paste an image into a cell, scaled to fit with its ratio kept, at its top: so those of one row line up."""
     factor = min(width / image.shape[1], height / image.shape[0])
     size = (max(1, round(image.shape[1] * factor)), max(1, round(image.shape[0] * factor)))
     method = cv2.INTER_AREA if factor < 1 else cv2.INTER_NEAREST

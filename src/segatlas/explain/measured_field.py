@@ -194,7 +194,9 @@ def _map_of(network: nn.Module, layer: str, given: Any) -> Tensor:
     found = _first_map(caught[0])
     if found is None or found.ndim != 4 or not found.is_floating_point() or not found.requires_grad:
         what = f"{tuple(found.shape)}" if found is not None else type(caught[0]).__name__
-        raise UsageError(f"layer {layer or 'output'}: it gives {what}, expected a map (N, C, h, w) made of the image: name another layer")
+        raise UsageError(
+            f"layer {layer or 'output'}: it gives {what}, expected a map (N, C, h, w); name a layer that gives one"
+        )
     return found
 
 

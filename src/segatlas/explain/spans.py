@@ -184,8 +184,8 @@ def copied(span: Span, shape: Sequence[int], copy: Callable[[Tensor], Tensor]) -
 def reshaped(span: Span, old: Sequence[int], new: Sequence[int]) -> Span:
     """Return it for a tensor of another shape with the same values in the same order.
 
-    Dimensions that belong together are written out; those that are constant as a group stay so, and those of one that is
-    split may become so.
+    Dimensions that belong together are written out; those that are constant as a group stay so, and those of
+    one that is split may become so.
     """
     if math.prod(old) == 0:
         return span.change(lambda end: end.reshape(-1)[:1].reshape((1,) * len(new)))

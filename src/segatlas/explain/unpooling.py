@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from segatlas.explain.dependence import Call, PooledPlaces, Traced, spans_of
+from segatlas.explain.dependence import Call, Traced, spans_of
 from segatlas.explain.spans import Span, Spans, gathered, reshaped
 
 
@@ -30,7 +30,9 @@ def is_unpooling(call: Call) -> bool:
 def unpooled(call: Call, axis: int) -> Spans:
     """Each place takes in the windows that cover it, the values to put there and those that were pooled."""
     places = _places(call)
-    known: PooledPlaces = places.places
+    assert isinstance(places, Traced)
+    assert places.places is not None
+    known = places.places
     windows = (len(known.rows), len(known.columns))
     covering = [inverted(taps, size) for taps, size in zip((known.rows, known.columns), known.size, strict=True)]
     out = call.out[0]
@@ -49,7 +51,7 @@ def unpooled(call: Call, axis: int) -> Spans:
 
 
 def inverted(taps: Tensor, size: int) -> Tensor:
-    """Return (size, T) windows that cover each of `size` places, -1 = none. taps: (windows, T) places of each, likewise."""
+    """Return (size, T) windows that cover each of `size` places, -1 = none; taps: (windows, T) places of each."""
     windows, columns = (taps >= 0).nonzero(as_tuple=True)
     places, order = taps[windows, columns].sort(stable=True)
     counts = torch.bincount(places, minlength=size)
