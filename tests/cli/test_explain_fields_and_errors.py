@@ -51,6 +51,20 @@ def test_fields_are_printed_and_drawn(model, tmp_path):
     assert Image.open(tmp_path / "e.png").size[0] > 400
 
 
+def test_effective_fields_are_measured_on_own_images(model, tmp_path):
+    draw = np.random.default_rng(0)
+    for index, size in enumerate(((70, 90), (64, 80), (99, 99))):
+        Image.fromarray(draw.integers(0, 256, (*size, 3), dtype=np.uint8)).save(tmp_path / f"{index}.png")
+    words = ("receptive-field", model, "--effective", "--images", tmp_path, "--inputs", 2)
+    shown = run(*words, "--json")
+    facts = last_line(shown)
+    assert "2 images" in shown.stderr
+    assert (facts["inputs"], facts["size"]) == (2, [64, 80])
+    assert "is 64 x 80 for the network, expected at least 70 x 70" in run(*words, "--size", "70x70").stderr
+    noise = last_line(run(*words[:3], "--inputs", 2, "--size", "64x80", "--json"))
+    assert noise["side"] != facts["side"]
+
+
 def test_a_chain_of_layers_is_worked_out():
     found = last_line(run("field-calculator", "7,2,3", "1x5,1x2,0x2", "--json"))
     assert [one["size"] for one in found] == [[7, 7], [7, 15]]
@@ -67,7 +81,13 @@ def test_a_chain_of_layers_is_worked_out():
         (("receptive-field", "MODEL", "--size", "12"), "--size: got '12', expected HxW"),
         (("receptive-field", "MODEL", "--out", "field.jpg"), "expected a .png file"),
         (("receptive-field", "MODEL", "--effective", "--layer", "a,b"), "got 2 layers, expected one"),
+        (("receptive-field", "unte"), "no such model or architecture; nearest: unet"),
+        (("receptive-field", "MODEL", "--effective", "--without", "encoder"), "measures the network as it is"),
+        (("receptive-field", "MODEL", "--images", "."), "--images belongs to --effective"),
+        (("receptive-field", "MODEL", "--effective", "--images", "none"), "--images: none: no such file or folder"),
+        (("receptive-field", "MODEL", "--effective", "--images", "."), "--images: no images in ."),
         (("errors", "MODEL", "--out", "errors", "--edge", "0"), "edge: got 0.0"),
+        (("errors", "MODEL", "--out", "errors", "--tta", "flip"), "flips"),
         (("errors", "MODEL", "--out", "errors", "--score", "2"), "score: got 2.0"),
         (("errors", "MODEL", "other", "--out", "errors"), "got 2 models"),
         (("errors", "MODEL", "--out", "errors"), "lies in no run folder, so say which data"),

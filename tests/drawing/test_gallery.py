@@ -68,3 +68,12 @@ def test_a_color_bar_has_its_texts_whole_whatever_the_width(width):
     assert inked[30:].any()
     assert not inked[:, [0, -1]].any()
     assert not inked[[0, -1]].any()
+
+
+def test_images_of_one_row_line_up_at_the_top():
+    wide = np.zeros((30, 60, 3), np.uint8)
+    with_strip = np.concatenate([wide, np.full((20, 60, 3), 128, np.uint8)])
+    sheet = gallery([Cell(image=wide, title=""), Cell(image=with_strip, title="")])
+    black = (sheet == 0).all(axis=2)
+    middle = sheet.shape[1] // 2
+    assert np.array_equal(black[:, :middle].any(axis=1), black[:, middle:].any(axis=1))

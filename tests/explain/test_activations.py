@@ -43,6 +43,13 @@ def test_the_form_of_an_output_follows_from_its_sides(shape, form, grid):
     assert torch.equal(found.as_map(values)[:, 2, 3], expected)
 
 
+def test_a_grid_of_one_row_may_cover_an_image_of_one_row():
+    output = OUTPUT._replace(canvas=(1, 200))
+    assert placed((1, 64, 1, 7), output=output).grid == (1, 7)
+    with pytest.raises(UsageError, match="covers no grid over 200 x 1 pixels"):
+        placed((1, 64, 3, 7), output=output)
+
+
 @pytest.mark.parametrize(
     ("layer", "form"), [(CONV, "channels first"), (LINEAR, "channels last"), (ChannelNorm(8), "channels first")]
 )

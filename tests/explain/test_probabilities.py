@@ -57,6 +57,12 @@ def test_of_objects_the_surest_that_covers_a_pixel_counts():
     assert not found.maps[1].any()
 
 
+def test_classes_that_are_0_everywhere_are_left_out_unless_all_or_they_are_asked_for():
+    assert explain.probability_maps(finder(), image()).names == ("car",)
+    assert len(explain.probability_maps(finder(), image(), most=None).names) == len(CLASSES)
+    assert explain.probability_maps(finder(), image(), ["sky"]).names == ("sky",)
+
+
 def test_of_queries_of_objects_the_largest_product_counts():
     one = predictor("mask2former", "instance")
     out = one.output(SeenImage.of(one, image()).inputs())

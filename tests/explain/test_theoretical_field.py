@@ -190,6 +190,26 @@ def test_what_is_not_understood_is_not_known_and_never_a_number():
     assert [layer.name for layer in report.layers] == ["conv"]
 
 
+class Bags(nn.Module):
+    """Sums of pixels 0, 1 and 29, 33 of 8 a row, as a map; or of pixels that the image names."""
+
+    def __init__(self, named: bool):
+        super().__init__()
+        self.named = named
+
+    def forward(self, x: Tensor) -> Tensor:
+        numbers = x[0, 0, :2, 1:3].long() if self.named else torch.tensor([[0, 1], [29, 33]])
+        table = x.flatten(2)[0].T
+        return F.embedding_bag(numbers, table, mode="sum", per_sample_weights=table[:4, 0].view(2, 2)).T[None, :, None]
+
+
+def test_sums_of_chosen_rows_of_a_table_take_in_those_rows_and_what_chooses_them():
+    known = traced_output(Bags(named=False), (6, 8))
+    assert unit_box(known, 0, 0) == (0, 0, 1, 2)
+    assert unit_box(known, 0, 1) == (0, 1, 5, 6)  # pixels 2 and 3 weigh those of rows 3 and 4
+    assert unit_box(traced_output(Bags(named=True), (6, 8)), 0, 1) == (0, 0, 6, 8)
+
+
 def test_values_written_into_a_part_of_another_tensor_stop_it():
     class Writes(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from segatlas.cli.common import (
     human,
     print_json_line,
 )
-from segatlas.cli.evaluate import split_models
+from segatlas.cli.evaluate import STATS_HELP, TTA_HELP, WINDOW_HELP, split_models
 from segatlas.cli.predict import parse_window
 from segatlas.errors import UsageError
 from segatlas.files import require_writable, whole_file
@@ -47,8 +47,13 @@ def errors(
     split: Annotated[str | None, typer.Option(help="train, val or test; default: the recipe's eval.split.")] = None,
     edge: Annotated[float, typer.Option(help=EDGE_HELP)] = 0.01,
     score: Annotated[float, typer.Option(help="Of objects: the least score that counts.")] = 0.5,
-    window: Annotated[str | None, typer.Option(metavar="N|HxW", help="Predict by windows of that size.")] = None,
+    window: Annotated[str | None, typer.Option(metavar="N|HxW", help=WINDOW_HELP)] = None,
+    tta: Annotated[str | None, typer.Option(help=TTA_HELP)] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Images of one size per pass.")] = None,
+    max_value: Annotated[float | None, typer.Option(help="Value that is full scale in the images.")] = None,
     device: DeviceOption = "auto",
+    precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
+    batch_stats: Annotated[bool | None, typer.Option("--batch-stats/--no-batch-stats", help=STATS_HELP)] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier call wrote there.")] = False,
     offline: OfflineOption = False,
     commercial_ok: CommercialOption = False,
@@ -70,16 +75,10 @@ def errors(
     from segatlas.explain.error_report import ErrorCounter, errors_of
 
     ErrorCounter((), edge=edge, score=score)  # a number out of range should not wait for the weights
-    opened = open_evaluation(
-        names[0],
-        data,
-        split,
-        overrides=overrides,
-        window=None if window is None else parse_window(window),
-        device=device,
-        offline=offline,
-        commercial_ok=commercial_ok,
-    )
+    options: dict[str, Any] = {"tta": tta, "batch": batch, "device": device, "precision": precision}
+    options |= {"window": None if window is None else parse_window(window), "batch_stats": batch_stats}
+    options |= {"max_value": max_value, "offline": offline, "commercial_ok": commercial_ok}
+    opened = open_evaluation(names[0], data, split, overrides=overrides, **options)
     console = human(json_line=json_line)
     for warning in opened.warnings:
         console.print(f"warning: {warning}", markup=False)

@@ -91,7 +91,7 @@ def chosen_region(region: str | None, box: str, mask: Path | None) -> str | Path
         raise UsageError(f"give one of {' and '.join(given)}")
     if mask is not None:
         if not mask.is_file():
-            raise UsageError(f"--mask {mask}: no such file")
+            raise UsageError(f"--mask {mask}: {'is a folder, expected a file' if mask.is_dir() else 'no such file'}")
         return mask
     if box:
         sides = [part.strip() for part in box.split(",")]

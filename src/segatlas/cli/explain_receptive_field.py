@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,7 +18,7 @@ from segatlas.cli.common import (
     print_json_line,
 )
 from segatlas.cli.explain_common import OverwriteOption, check_out
-from segatlas.errors import UsageError
+from segatlas.errors import UsageError, WeightsError
 from segatlas.printable import printable
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from torch import nn
 
+    from segatlas.checkpoint.card import Card
     from segatlas.explain.field_calculator import ChainField
     from segatlas.explain.measured_field import EffectiveField
     from segatlas.explain.theoretical_field import AxisField, FieldReport, LayerField
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 MODEL_HELP = "Run, model folder, checkpoint, published name; or NAME or NAME:FIELD=VALUE,... of an architecture."
 LAYER_HELP = "Layers to show: names or shell patterns such as 'encoder.*', joined by commas; repeatable."
 WITHOUT_HELP = "Layers taken for constants: what remains is the field by the other ways; repeatable."
+IMAGES_HELP = "With --effective: image files or folders in place of noise, the middle of each image; repeatable."
 SMALL = ("ReLU", "ReLU6", "GELU", "Identity", "Dropout", "Dropout2d", "BatchNorm2d", "SiLU", "Hardswish", "DropPath")
 """Layers that move nothing: left out where no layer was asked for."""
 
@@ -53,7 +56,10 @@ def receptive_field(
         bool,
         typer.Option("--effective", help="Measure by gradients; --layer names the one layer, default: the output."),
     ] = False,
-    inputs: Annotated[int, typer.Option("--inputs", min=1, help="With --effective: inputs of noise.")] = 8,
+    inputs: Annotated[
+        int, typer.Option("--inputs", min=1, help="With --effective: inputs of noise, or as many of --images at most.")
+    ] = 8,
+    images: Annotated[list[Path] | None, typer.Option("--images", help=IMAGES_HELP)] = None,
     seed: Annotated[int, typer.Option(help="With --effective: of the noise.")] = 0,
     out: Annotated[Path | None, typer.Option("--out", help="Also draw it, a .png file.")] = None,
     overwrite: OverwriteOption = False,
@@ -65,7 +71,7 @@ def receptive_field(
     """Print the receptive field of each layer of a model: size, stride, start; exact on branches, or "not known".
 
     Without --layer, layers two levels deep are shown. --effective measures how much each pixel moves the value in the
-    middle of a layer's map, for noise, and draws the theoretical field over it.
+    middle of a layer's map, for noise or --images, and draws the theoretical field over it.
     """
     from segatlas.bench.settings import parse_size
     from segatlas.explain.theoretical_field import receptive_field as find
@@ -76,10 +82,17 @@ def receptive_field(
             raise UsageError(f"--out: {printable(out)}; expected a .png file")
         check_out(out, overwrite=overwrite)
     patterns, left_out = listed_names(layer), listed_names(without)
-    network, specs = _network(model, offline=offline, commercial_ok=commercial_ok)
+    if effective and left_out:
+        raise UsageError("--without belongs to theoretical fields; --effective measures the network as it is")
+    if images and not effective:
+        raise UsageError("--images belongs to --effective: theoretical fields do not depend on images")
+    files = image_files(images or ())[:inputs]
+    network, card = _network(model, offline=offline, commercial_ok=commercial_ok)
+    specs = card.inputs
     console = human(json_line=json_line)
     if effective:
-        _measure(network, specs, patterns, asked, count=inputs, seed=seed, out=out, json_line=json_line, model=model)
+        found = _measured(network, card, patterns, asked, count=inputs, seed=seed, files=files)
+        _show_measured(found, out, f"{found.layer or 'output'} of {Path(model).name}", bool(files), json_line=json_line)
         return
     report = find(network, size=asked, inputs=specs, without=left_out)
     shown = chosen(report, patterns, network)
@@ -101,17 +114,39 @@ def listed_names(given: Sequence[str] | None) -> list[str]:
     return [word.strip() for one in given or () for word in one.split(",") if word.strip()]
 
 
-def _network(model: str, *, offline: bool, commercial_ok: bool) -> tuple[nn.Module, Sequence[InputSpec]]:
-    """Return a network and what it takes. One made from a name has random weights, which no field depends on."""
+def image_files(sources: Sequence[Path]) -> list[Path]:
+    """Return the image files that files and folders name, in order. UsageError where one is not there or has none."""
+    from segatlas.data.formats.listing import IMAGE_ENDINGS, is_image_name, walk_files
+
+    found = []
+    for source in sources:
+        if not source.exists():
+            raise UsageError(f"--images: {printable(source)}: no such file or folder")
+        inside = sorted(file for file in walk_files(source) if is_image_name(file)) if source.is_dir() else [source]
+        if not inside:
+            raise UsageError(f"--images: no images in {printable(source)} (looked for {' '.join(IMAGE_ENDINGS)})")
+        found += inside
+    return found
+
+
+def _network(model: str, *, offline: bool, commercial_ok: bool) -> tuple[nn.Module, Card]:
+    """Return a network and its card. One made from a name has random weights, which no field depends on."""
     from segatlas.bench.settings import BenchSettings
     from segatlas.bench.subjects import is_architecture, load_subject
     from segatlas.cli.explain_common import load_model
+    from segatlas.models import ARCHITECTURES
 
     if is_architecture(model.partition(":")[0]):
         subject = load_subject(model, BenchSettings())
-        return subject.net, subject.card.inputs
-    predictor = load_model(model, device="cpu", offline=offline, commercial_ok=commercial_ok)
-    return predictor.model, predictor.card.inputs
+        return subject.net, subject.card
+    try:
+        predictor = load_model(model, device="cpu", offline=offline, commercial_ok=commercial_ok)
+    except WeightsError:
+        near = difflib.get_close_matches(model.partition(":")[0], list(ARCHITECTURES), n=3)
+        if Path(model).exists() or not near:
+            raise
+        raise UsageError(f"{model}: no such model or architecture; nearest: {', '.join(near)}") from None
+    return predictor.model, predictor.card
 
 
 def chosen(report: FieldReport, patterns: Sequence[str], network: nn.Module) -> tuple[LayerField, ...]:
@@ -198,29 +233,41 @@ def _draw(shown: Sequence[LayerField], out: Path, title: str) -> None:
     write_bytes(field_growth_image(bars, title=title), out)
 
 
-def _measure(
+def _measured(
     network: nn.Module,
-    specs: Sequence[InputSpec],
+    card: Card,
     names: Sequence[str],
     size: tuple[int, int] | None,
     *,
     count: int,
     seed: int,
-    out: Path | None,
-    json_line: bool,
-    model: str,
-) -> None:
-    from segatlas.drawing import write_bytes
-    from segatlas.drawing.field_plots import field_heat_image
-    from segatlas.explain.measured_field import MASS, effective_field
+    files: Sequence[Path],
+) -> EffectiveField:
+    from segatlas.explain.measured_field import effective_field, middle_part, normalised_image
 
     if len(names) > 1:
         raise UsageError(f"--effective: got {len(names)} layers, expected one")
     name = next(iter(names), "")
-    size = size or _size_for(network, specs, name)
-    found = effective_field(network, layer=name, size=size, count=count, seed=seed, inputs=specs)
+    whole = [normalised_image(file, card) for file in files]
+    if size is None:
+        wanted = _size_for(network, card.inputs, name)
+        height, width = (
+            min(side, *(one.shape[axis] for one in whole), side) for axis, side in enumerate(wanted, start=1)
+        )
+        size = height, width
+    parts = [middle_part(one, size, printable(file)) for one, file in zip(whole, files, strict=True)]
+    return effective_field(network, layer=name, size=size, count=count, seed=seed, images=parts, inputs=card.inputs)
+
+
+def _show_measured(found: EffectiveField, out: Path | None, what: str, is_own: bool, *, json_line: bool) -> None:
+    from segatlas.drawing import write_bytes
+    from segatlas.drawing.field_plots import field_heat_image
+    from segatlas.explain.measured_field import MASS
+
+    kind = "image" if is_own else "input of noise"
+    inputs = f"{found.count} {kind.replace('image', 'images').replace('input', 'inputs') if found.count > 1 else kind}"
     console = human(json_line=json_line)
-    for line in _told(found):
+    for line in _told(found, inputs):
         console.print(line, markup=False)
     if out is not None:
         top, left, bottom, right = found.square
@@ -228,7 +275,7 @@ def _measure(
             found.gradient,
             box=found.box,
             square=found.square,
-            title=f"effective field: {found.layer or 'output'} of {Path(model).name}, {found.count} inputs of noise",
+            title=f"effective field: {what}, {inputs}",
             square_name=f"{MASS:.0%} of the gradient: {bottom - top} x {right - left}",
         )
         write_bytes(image, out)
@@ -252,13 +299,12 @@ def _size_for(network: nn.Module, specs: Sequence[InputSpec], name: str) -> tupl
     return sides[0], sides[1]
 
 
-def _told(found: EffectiveField) -> list[str]:
+def _told(found: EffectiveField, inputs: str) -> list[str]:
     height, width = found.gradient.shape
     top, left, bottom, right = found.square
     row, column = found.unit
     lines = [
-        f"value in row {row}, column {column} of {found.layer or 'the output'}, image of {height} x {width}, "
-        f"{found.count} inputs",
+        f"value in row {row}, column {column} of {found.layer or 'the output'}, image of {height} x {width}, {inputs}",
         f"95% of the gradient lies in {bottom - top} x {right - left} pixels",
         f"as many pixels as a square of {found.side:.1f} have at least 4.55% of the largest gradient",
     ]

@@ -81,12 +81,12 @@ def gallery(cells: Sequence[Cell], columns: int | None = None, cell_width: int |
 
 
 def place(paper: Image.Image, image: np.ndarray, left: int, top: int, width: int, height: int) -> None:
-    """Paste an image into the middle of a cell, scaled to fit with its ratio kept."""
+    """Paste an image into a cell, scaled to fit with its ratio kept, at its top: so those of one row line up."""
     factor = min(width / image.shape[1], height / image.shape[0])
     size = (max(1, round(image.shape[1] * factor)), max(1, round(image.shape[0] * factor)))
     method = cv2.INTER_AREA if factor < 1 else cv2.INTER_NEAREST
     scaled = cv2.resize(image, size, interpolation=method)
-    paper.paste(Image.fromarray(scaled), (left + (width - size[0]) // 2, top + (height - size[1]) // 2))
+    paper.paste(Image.fromarray(scaled), (left + (width - size[0]) // 2, top))
 
 
 def _write(pen: ImageDraw.ImageDraw, cell: Cell, left: int, top: int, width: int, text: int) -> None:

@@ -5,6 +5,7 @@ Letters: N batch (1), C channels, h w the layer's map, L tokens, H' W' canvas.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -144,9 +145,9 @@ def _form_of_kind(layer: nn.Module) -> Form | None:
 
 
 def _fits(grid: tuple[int, ...], canvas: Size) -> bool:
-    """Tell whether a grid may cover a canvas: its cells are about squares."""
+    """Tell whether a grid may cover a canvas: its cells are about squares. Of one cell a side may have any part."""
     low = max(side / (cells + 1) for side, cells in zip(canvas, grid, strict=True))
-    high = min(side / max(cells - 1, 0.5) for side, cells in zip(canvas, grid, strict=True))
+    high = min(side / (cells - 1) if cells > 1 else math.inf for side, cells in zip(canvas, grid, strict=True))
     return low < high
 
 

@@ -29,13 +29,15 @@ class Rules:
     """What is known of torch's operations, by their names, see `dependence_rules`.
 
     find: a call -> its rule, or None. values: those whose result is a value. sized: those whose result may have a size
-    that follows from values. constant: those that take a shape alone -> what they fill it with.
+    that follows from values. constant: those that take a shape alone -> what they fill it with. places: a call -> of
+    each of its results the places that its values name, or None.
     """
 
     find: Callable[[Call], Rule | None]
     values: frozenset[str]
     sized: frozenset[str]
     constant: Mapping[str, Callable[[Sequence[Any], dict[str, Any]], Any]]
+    places: Callable[[Call], Sequence[PooledPlaces | None]]
 
 
 @dataclass(kw_only=True, eq=False)
@@ -62,13 +64,30 @@ Fields = tuple[Spans, Spans]
 """What a tensor depends on: rows, then columns."""
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PooledPlaces:
+    """What is known of a tensor of flat places in a map (h, w), as pooling gives them with its largest values.
+
+    rows, columns: (h', T) rows and (w', T) columns among which the place that each window names must be, -1 = none.
+    size: (h, w).
+    """
+
+    rows: Tensor
+    columns: Tensor
+    size: tuple[int, int]
+
+
 class Traced(Tensor):
-    """A tensor of a shape, on the processor, without values. `unknown`: why its fields are not known, "" = they are."""
+    """A tensor of a shape, on the processor, without values. `unknown`: why its fields are not known, "" = they are.
+
+    `places`: which places its values name, where that is known; the last dimensions are those of the windows then.
+    """
 
     shadow: Tensor
     place: Trace
     fields: Fields = ((), ())
     unknown: str = "a constant that this torch hides"
+    places: PooledPlaces | None = None
     base: Traced | None = None
     has_views: bool = False
 
@@ -123,6 +142,11 @@ class Call:
         return tensor.untyped_storage().data_ptr() in self.trace.weights
 
 
+def spans_of(one: Any, axis: int) -> Spans:
+    """Return what an argument depends on: nothing, if it is a constant."""
+    return one.fields[axis] if isinstance(one, Traced) else ()
+
+
 Rule = Callable[[Call, int], "Spans | tuple[Spans, ...]"]
 """Takes a call and an axis (0 rows, 1 columns) and returns what each result depends on, one for all alike."""
 
@@ -170,7 +194,10 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         fields = [((), ())] * len(call.out)
     if in_place:
         return _changed(args[0], fields[0], unknown, by)
-    results = iter(Traced.of(one, trace, each, unknown) for one, each in zip(call.out, fields, strict=True))
+    traced = [Traced.of(one, trace, each, unknown) for one, each in zip(call.out, fields, strict=True)]
+    for one, places in zip(traced, rules.places(call), strict=True):
+        one.places = places
+    results = iter(traced)
     made = _mapped(lambda one: next(results) if isinstance(one, Tensor) else one, made)
     _note_views(func, args, made)
     return made
@@ -223,9 +250,13 @@ def _changed(target: Any, fields: Fields, unknown: str, by: str) -> Any:
     """
     if not isinstance(target, Traced):
         raise ValueNeededError(f"{by}, which writes into a constant")
+    is_shared = target.base is not None or target.has_views
+    if target.places is not None and is_shared:
+        raise ValueNeededError(f"{by}, which writes into a part of another tensor")
+    target.places = None
     if not unknown and _same(target.fields, fields):
         return target
-    if target.base is not None or target.has_views:
+    if is_shared:
         raise ValueNeededError(f"{by}, which writes into a part of another tensor")
     target.fields, target.unknown = fields, unknown
     return target

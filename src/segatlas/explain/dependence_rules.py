@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from segatlas.explain.dependence import Call, Rule, Rules, Traced
+from segatlas.explain.dependence import Call, PooledPlaces, Rule, Rules, Traced, spans_of
 from segatlas.explain.spans import Span, Spans, aligned, copied, gathered, moved, reduced, reshaped
+from segatlas.explain.unpooling import is_unpooling, unpooled
 
 VALUES = frozenset({"_local_scalar_dense", "equal", "is_nonzero", "nonzero", "masked_select", "item", "unique2"})
 """Operations whose result, or its size, is a value."""
@@ -65,16 +66,15 @@ def find(call: Call) -> Rule | None:
     rule = RULES.get(call.name)
     if rule is not None:
         alone = all(one is call.args[0] for one in call.traced())
+        if rule is unpooled:
+            return rule if is_unpooling(call) else None
+        if rule is bags:
+            return None if isinstance(call.args[2], Traced) else rule
         return rule if alone or rule in OF_SEVERAL else None
     overloads = getattr(torch.ops.aten, call.name, None)
     names = overloads.overloads() if overloads is not None else ()
     is_pointwise = any(torch.Tag.pointwise in getattr(overloads, name).tags for name in names)
     return pointwise if is_pointwise else None
-
-
-def spans_of(one: Any, axis: int) -> Spans:
-    """Return what an argument depends on: nothing, if it is a constant."""
-    return one.fields[axis] if isinstance(one, Traced) else ()
 
 
 def pointwise(call: Call, axis: int) -> Spans:
@@ -336,22 +336,41 @@ def transposed_taps(size: int, out: int, kernel: int, stride: int, padding: int,
 
 def pooling(call: Call, axis: int) -> Spans:
     """Windows of places of one channel."""
-    source, out, given = call.args[0], call.out[0], call.given
-    spatial = int(call.name.split("d")[0][-1])
-    first = source.ndim - spatial
+    source = call.args[0]
+    windows = _pooled_windows(call)
     found = []
     for span in spans_of(source, axis):
-        for number in range(spatial):
-            kernel = _at(given["kernel_size"], number)
-            stride = _at(given["stride"], number) if given.get("stride") else kernel
-            dilation = _at(given["dilation"], number) if given.get("dilation") else 1
-            dim = first + number
-            taps = window_taps(
-                source.shape[dim], out.shape[dim], kernel, stride, _at(given["padding"], number), dilation
-            )
+        for dim, taps in enumerate(windows, start=source.ndim - len(windows)):
             span = gathered(span, dim, source.shape[dim], taps)
         found.append(span)
     return tuple(found)
+
+
+def _pooled_windows(call: Call) -> list[Tensor]:
+    """Return the windows of pooling along each of its dimensions, the last ones of the tensor."""
+    source, out, given = call.args[0], call.out[0], call.given
+    spatial = int(call.name.split("d")[0][-1])
+    found = []
+    for number, dim in enumerate(range(source.ndim - spatial, source.ndim)):
+        kernel = _at(given["kernel_size"], number)
+        stride = _at(given["stride"], number) if given.get("stride") else kernel
+        dilation = _at(given["dilation"], number) if given.get("dilation") else 1
+        padding = _at(given["padding"], number)
+        found.append(window_taps(source.shape[dim], out.shape[dim], kernel, stride, padding, dilation))
+    return found
+
+
+def places_of(call: Call) -> Sequence[PooledPlaces | None]:
+    """Return of each result which places its values name: those of max pooling, and the same ones in another shape."""
+    nothing = [None] * len(call.out)
+    if call.name == "max_pool2d_with_indices":
+        rows, columns = _pooled_windows(call)
+        height, width = call.args[0].shape[-2:]
+        return [None, PooledPlaces(rows=rows, columns=columns, size=(height, width))]
+    source = call.args[0] if call.args else None
+    if call.name in SAME | RESHAPES and isinstance(source, Traced) and not call.out[0].is_floating_point():
+        return [source.places]
+    return nothing
 
 
 def adaptive_pooling(call: Call, axis: int) -> Spans:
@@ -460,6 +479,25 @@ def looked_up(call: Call, axis: int) -> Spans:
     return tuple(found)
 
 
+def bags(call: Call, axis: int) -> tuple[Spans, ...]:
+    """Rows of a table added up, bag by bag; where their numbers are made of the image, any row may be one of a bag."""
+    table, numbers, starts = call.args[:3]
+    weights = call.given.get("per_sample_weights")
+    ends = torch.cat([starts[1:].long(), torch.tensor([numbers.shape[0]])])[: call.out[0].shape[0]]
+    places = starts[: len(ends)].long()[:, None] + torch.arange(int((ends - starts[: len(ends)]).max()))
+    taps = torch.where(places < ends[:, None], places, -1)
+    found = []
+    for one in (numbers, weights):
+        for span in spans_of(one, axis):
+            found.append(gathered(span, 0, numbers.shape[0], taps).change(lambda end: end.unsqueeze(-1)))
+    for span in spans_of(table, axis):
+        if isinstance(numbers, Traced):
+            found.append(reduced(span, [0], keep=True, by=call.by))
+        else:
+            found.append(gathered(span, 0, table.shape[0], torch.where(taps >= 0, numbers.long()[taps], -1)))
+    return (tuple(found), *((),) * (len(call.out) - 1))
+
+
 RULES: dict[str, Rule] = {
     **dict.fromkeys(SAME, same),
     **dict.fromkeys(VIEWS, view),
@@ -483,6 +521,8 @@ RULES: dict[str, Rule] = {
     "linear": linear,
     "constant_pad_nd": padded,
     "copy": overwritten,
+    **dict.fromkeys(("_embedding_bag_forward_only", "_embedding_bag"), bags),
+    **dict.fromkeys(("scatter", "max_unpool2d"), unpooled),
     "native_layer_norm": layer_norm,
     "native_group_norm": group_norm,
 }
@@ -491,5 +531,5 @@ RULES: dict[str, Rule] = {
 OF_SEVERAL = frozenset({pointwise, overwritten, joined, product, attention, convolution, looked_up})
 """Rules that look at every argument; the others are for calls whose first one alone is made of the image."""
 
-KNOWN = Rules(find=find, values=VALUES, sized=SIZED_BY_VALUES, constant=CONSTANT)
+KNOWN = Rules(find=find, values=VALUES, sized=SIZED_BY_VALUES, constant=CONSTANT, places=places_of)
 """All that is known."""

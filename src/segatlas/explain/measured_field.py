@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from segatlas.checkpoint.card import Card
 from segatlas.errors import UsageError
 from segatlas.explain.dependence import Trace, Traced, ValueNeededError
 from segatlas.explain.dependence_rules import KNOWN
 from segatlas.explain.layers import find_layer
 from segatlas.explain.theoretical_field import traced_output, unit_box
+from segatlas.inference.images import GivenImage, ImageBatch, WithSources, prepare
 from segatlas.structures import Inputs, InputSpec, maps_of, noise_inputs
 
 MASS = 0.95
@@ -151,6 +153,23 @@ def effective_field(
     return EffectiveField(gradient=(total / total.max()).numpy(), unit=unit, layer=layer, box=box, count=used)
 
 
+def normalised_image(image: GivenImage, card: Card) -> Tensor:
+    """Return an image (C, H, W) as the network gets it. DataError where it cannot be read or does not fit."""
+    if len(card.inputs) > 1 and not isinstance(image, WithSources):
+        card = replace(card, inputs=card.inputs[:1])
+    given = ImageBatch([prepare(image, card)], torch.device("cpu")).whole()
+    return (given.image if isinstance(given, Inputs) else given)[0]
+
+
+def middle_part(image: Tensor, size: tuple[int, int], name: str) -> Tensor:
+    """Return the middle (C, *size) of an image (C, H, W). UsageError, with its name, where it is smaller."""
+    height, width = image.shape[1:]
+    if height < size[0] or width < size[1]:
+        raise UsageError(f"{name}: is {height} x {width} for the network, expected at least {size[0]} x {size[1]}")
+    top, left = (height - size[0]) // 2, (width - size[1]) // 2
+    return image[:, top : top + size[0], left : left + size[1]]
+
+
 def _given(
     specs: Sequence[InputSpec], size: tuple[int, int], count: int, seed: int, images: Sequence[Tensor]
 ) -> Iterator[Inputs]:
@@ -175,7 +194,9 @@ def _map_of(network: nn.Module, layer: str, given: Any) -> Tensor:
     found = _first_map(caught[0])
     if found is None or found.ndim != 4 or not found.is_floating_point() or not found.requires_grad:
         what = f"{tuple(found.shape)}" if found is not None else type(caught[0]).__name__
-        raise UsageError(f"layer {layer or 'output'}: it gives {what}, expected a map (N, C, h, w) made of the image")
+        raise UsageError(
+            f"layer {layer or 'output'}: it gives {what}, expected a map (N, C, h, w); name a layer that gives one"
+        )
     return found
 
 

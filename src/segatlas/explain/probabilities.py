@@ -79,7 +79,7 @@ def probability_maps(
         predictor: from `segatlas.load`.
         image: as `Predictor.predict` takes it.
         classes: names or indices; () = those of the highest mean, by falling mean.
-        most: so many of these; None = all.
+        most: so many of these, without those that are 0 everywhere; None = all.
         sources: further inputs of the model.
 
     Raises:
@@ -95,7 +95,9 @@ def probability_maps(
         sums += rows.sum(dim=(1, 2), dtype=torch.float64).numpy()
     if not bool(np.isfinite(sums).all()):
         raise seen.not_finite("scores")
-    kinds = kinds or np.argsort(-sums, kind="stable")[:most].tolist()
+    if not kinds:
+        kinds = np.argsort(-sums, kind="stable")[:most].tolist()
+        kinds = kinds if most is None else [kind for kind in kinds if sums[kind] > 0] or kinds
     maps = np.empty((len(kinds), *seen.size), np.float32)
     for first, rows in found.probability_rows():
         maps[:, first : first + rows.shape[1]] = rows[kinds].numpy()

@@ -184,19 +184,23 @@ def copied(span: Span, shape: Sequence[int], copy: Callable[[Tensor], Tensor]) -
 def reshaped(span: Span, old: Sequence[int], new: Sequence[int]) -> Span:
     """Return it for a tensor of another shape with the same values in the same order.
 
-    Dimensions that belong together are written out; those that are constant as a group stay so.
+    Dimensions that belong together are written out; those that are constant as a group stay so, and those of
+    one that is split may become so.
     """
     if math.prod(old) == 0:
         return span.change(lambda end: end.reshape(-1)[:1].reshape((1,) * len(new)))
     sizes: list[int] = []
     out: list[int] = []
+    is_split = False
     for before, after in shape_groups(old, new):
         constant = all(span.low.shape[dim] == 1 for dim in before)
+        is_split |= len(after) > 1 and not constant
         sizes += [1] * len(before) if constant else [old[dim] for dim in before]
         out += [1] * len(after) if constant else [new[dim] for dim in after]
     if math.prod(sizes) > MOST_VALUES:
         raise TooLargeError
-    return span.change(lambda end: end.expand(sizes).reshape(out))
+    found = span.change(lambda end: end.expand(sizes).reshape(out))
+    return slim_both(found) if is_split else found
 
 
 def shape_groups(old: Sequence[int], new: Sequence[int]) -> list[tuple[list[int], list[int]]]:
