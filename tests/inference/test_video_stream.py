@@ -14,6 +14,7 @@ from fakes.videos import images
 
 from segatlas.errors import DataError, UsageError
 from segatlas.inference import load
+from segatlas.inference.object_windows import WindowNotices
 from segatlas.inference.smoothing import CUT, SmoothedRunner
 from segatlas.inference.streaming import StreamFacts
 
@@ -153,7 +154,7 @@ def test_smoothing_with_windows_keeps_a_mean_of_each_window(model_with):
     for image in CLIP[:3]:
         prepared = model._prepare(image)
         smoothed.begin(prepared)
-        model._segmenter.segment(smoothed, [prepared], False)
+        model._segmenter.segment(smoothed, [prepared], False, WindowNotices())
     assert len(smoothed._means) == smoothed._passes
     assert sum(len(mean) for mean in smoothed._means) == 2  # windows, some of which share a pass
 
@@ -165,7 +166,9 @@ def test_smoothing_with_windows_keeps_a_mean_of_each_window(model_with):
         ({}, {"smooth": 1.5}, "smooth: got 1.5"),
         ({}, {"smooth": 0.5, "batch": 2}, "frame by frame; got a batch of 2"),
         ({"tta": "flips"}, {"smooth": 0.5}, "test-time augmentation do not go together"),
+        ({}, {"smooth": "0.5"}, "smooth: got '0.5'"),
         ({}, {"most": 0}, "most: got 0"),
+        ({}, {"most": 1.5}, "most: got 1.5"),
         ({}, {"batch": 0}, "batch: got 0"),
     ],
 )
