@@ -345,6 +345,16 @@ def test_a_stack_of_images_is_a_video(shape):
     assert [frame.image.shape for frame in open_frames(np.zeros(shape, np.uint8))] == [shape[1:]] * 3
 
 
+def test_frames_without_times_follow_each_other_and_it_is_said(tmp_path):
+    source = open_frames(write_video(tmp_path / "clip.h264", images(12), form="h264"))
+    found, fault = everything(source)
+    assert [frame.pts * frame.time_base for frame in found] == [Fraction(number, 25) for number in range(12)]
+    assert (fault, source.report()) == (
+        None,
+        ["12 frames with no time, or none after the frame before: put 0.04 s behind it"],
+    )
+
+
 def test_one_is_not_called_many(tmp_path):
     clip = write_video(tmp_path / "clip.mkv", images(5), codec="mjpeg", pixels="yuvj420p", tick=Fraction(1, 1000))
     clip.write_bytes(clip.read_bytes()[: clip.stat().st_size * 45 // 100])

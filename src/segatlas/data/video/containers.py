@@ -195,7 +195,8 @@ class ContainerFrames(FrameSource):
         """Return what a user should know of the frames that were taken so far."""
         told = super().report()
         if self._moved:
-            told.append(f"{count_frames(self._moved)} without a time after that of the frame before; put behind it")
+            behind = f"put {float(1 / self.rate):g} s behind it" if self.rate else "put behind it"
+            told.append(f"{count_frames(self._moved)} with no time, or none after the frame before: {behind}")
         if self._damaged:
             told.append(f"{count_frames(self._damaged)} marked as damaged by the decoder")
         return told
