@@ -96,7 +96,7 @@ EXCEPTIONS = (
     ("tools/beside_mmsegmentation.py", "void", "that key"),
     ("tools/beside_mmdetection.py", "void", "that key"),
     ("docs/objects-beside-peers.md", "void", "that key"),
-    ("docs/from-mmsegmentation", "void", "that key"),
+    ("docs/from-mmsegmentation.md", "void", "that key"),
     ("src/segatlas/recipes/oneformer/", "void", "that key"),
     ("src/segatlas/recipes/maskformer/", "void", "that key"),
     ("src/segatlas/recipes/_base_/mask2former_train.yaml", "void", "that key"),

@@ -152,11 +152,15 @@ def test_only_a_whole_number_is_a_whole_number(value: str) -> None:
         (
             {"losses": [{"weight": 2}]},
             "losses.0.name",
-            "this key is required, one of: boundary, center_mse, centers_offsets, class_presence",
+            "this key is required, one of: boundary, center_mse, centers_offsets, class_boundary",
         ),
         ({"losses": [3]}, "losses.0", "a name or a group of keys with `name`, one of: boundary"),
         ({"losses": [{"name": "dice", "class_weights": ["x"]}]}, "losses.0.class_weights.0", "expected a number"),
-        ({"losses": [{"name": "dice", "class_weights": "x"}]}, "losses.0.class_weights", "a list of numbers or 'auto'"),
+        (
+            {"losses": [{"name": "dice", "class_weights": "x"}]},
+            "losses.0.class_weights",
+            "a list of numbers or one of: auto, median_frequency",
+        ),
         ({"data": {"lists": {"trian": "x"}}}, "data.lists.trian", "expected as key one of: train, val, test"),
         ({"data": {"label_map": {"a": 1}}}, "data.label_map.a", "expected a whole number as key"),
         ({"data": {"label_map": {"1": "a"}}}, "data.label_map.1", "expected a whole number"),

@@ -3,7 +3,13 @@ from __future__ import annotations
 from segatlas.config.reference import reference
 from segatlas.recipe import Config
 
-GROUPS = ("transforms.photometric.", "transforms.blur.", "transforms.copy_paste.", "train.ema.")
+GROUPS = (
+    "transforms.photometric.",
+    "transforms.blur.",
+    "transforms.copy_paste.",
+    "transforms.boundary_labels.",
+    "train.ema.",
+)
 """Groups that are off by default: their keys have defaults all the same."""
 
 

@@ -59,7 +59,7 @@ def write_video(
             stream.set_display_rotation(rotation)
         voice = container.add_stream(sound, rate=48000, layout="mono") if sound else None
         for number, image in enumerate(frames):
-            frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format=pixels)
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format=pixels, threads=1)
             frame.time_base = tick
             frame.pts = times[number] if times else round(number / (25 * tick))
             container.mux(stream.encode(frame))

@@ -26,7 +26,7 @@ from torch.nn import functional as F
 
 from segatlas.encoders.spec import EncoderSpec
 from segatlas.errors import UsageError
-from segatlas.layers.init import init_weights, start_bilinear
+from segatlas.layers.init import start_bilinear
 from segatlas.layers.padding import pad_to_multiple
 from segatlas.models.architecture import Architecture, require_at_least
 from segatlas.models.dense import DenseConfig, DenseNetwork
@@ -60,7 +60,8 @@ class SkipScores(nn.Module):
         self.ups = nn.ModuleList(
             nn.ConvTranspose2d(num_classes, num_classes, 4, stride=2, padding=1, bias=False) for _ in skip_channels
         )
-        init_weights(self.scores[0])
+        nn.init.normal_(self.scores[0].get_parameter("weight"), std=0.01)  # as classifiers elsewhere
+        nn.init.zeros_(self.scores[0].get_parameter("bias"))
         for score in list(self.scores)[1:]:
             nn.init.zeros_(score.get_parameter("weight"))
             nn.init.zeros_(score.get_parameter("bias"))

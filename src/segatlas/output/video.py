@@ -81,7 +81,8 @@ class VideoWriter:
             if self.sound is not None:
                 self.sound.copy(moment)
             drawn = self._av.VideoFrame.from_ndarray(self._fitted(image), format="rgb24")
-            drawn = self._reformatter.reformat(drawn, format=self._stream.pix_fmt, **self._matrix)
+            # one thread: with more, libswscale of PyAV 18.1 leaves places of chroma at 10 bits unset now and then
+            drawn = self._reformatter.reformat(drawn, format=self._stream.pix_fmt, threads=1, **self._matrix)
             drawn.time_base = self._base
             self._last = round((moment - self._source.origin) / self._base)
             if self.frames:
