@@ -16,6 +16,7 @@ import numpy as np
 from segatlas import drawing
 from segatlas.checkpoint.card import Card
 from segatlas.data.video import FrameSource, VideoFrame
+from segatlas.data.video.frames import count_frames
 from segatlas.errors import DataError
 from segatlas.files import whole_file
 from segatlas.inference import Predictor, Segmentation
@@ -240,7 +241,7 @@ def _notes_of(writers: Mapping[str, VideoWriter]) -> list[str]:
             )
         if writer.refitted:
             notes.append(
-                f"{writer.refitted} frames have another size than the first; they are fitted into {width} x {height}"
+                f"{count_frames(writer.refitted)} of another size than the first, fitted into {width} x {height}"
             )
     return notes
 

@@ -143,7 +143,7 @@ def test_damage_in_the_middle_is_told_after_the_other_frames(tmp_path):
     found, fault = everything(open_frames(path))
     assert len(found) == 49
     assert fault.startswith(f"{path}: 1 packet cannot be decoded, after 30 frames (")
-    assert fault.endswith("; 49 frames are there")
+    assert fault.endswith("; what is there: 49 frames")
 
 
 def test_frames_that_change_their_size_keep_it(tmp_path):
@@ -321,6 +321,46 @@ def test_rates_are_fractions_and_belong_to_folders_alone(tmp_path):
             read_rate(bad)
     with pytest.raises(UsageError, match="time stamps of its own"):
         open_frames(write_video(tmp_path / "clip.mp4"), fps=25)
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("", "an empty name"),
+        (3.5, "float"),
+        (None, "NoneType"),
+        (True, "bool"),
+        (b"clip.mp4", "bytes"),
+        (np.zeros((24, 32, 3), np.uint8), r"an array of shape \(24, 32, 3\)"),
+        (np.zeros((24, 32), np.uint8), r"an array of shape \(24, 32\)"),
+    ],
+)
+def test_what_is_no_source_is_refused(source, found):
+    with pytest.raises(UsageError, match=f"source: got {found}, expected a video file"):
+        open_frames(source)
+
+
+@pytest.mark.parametrize("shape", [(3, 24, 32, 3), (3, 24, 32)])
+def test_a_stack_of_images_is_a_video(shape):
+    assert [frame.image.shape for frame in open_frames(np.zeros(shape, np.uint8))] == [shape[1:]] * 3
+
+
+def test_frames_without_times_follow_each_other_and_it_is_said(tmp_path):
+    source = open_frames(write_video(tmp_path / "clip.h264", images(12), form="h264"))
+    found, fault = everything(source)
+    assert [frame.pts * frame.time_base for frame in found] == [Fraction(number, 25) for number in range(12)]
+    assert (fault, source.report()) == (
+        None,
+        ["12 frames with no time, or none after the frame before: put 0.04 s behind it"],
+    )
+
+
+def test_one_is_not_called_many(tmp_path):
+    clip = write_video(tmp_path / "clip.mkv", images(5), codec="mjpeg", pixels="yuvj420p", tick=Fraction(1, 1000))
+    clip.write_bytes(clip.read_bytes()[: clip.stat().st_size * 45 // 100])
+    found, fault = everything(open_frames(clip))
+    assert len(found) == 1
+    assert fault.startswith(f"{clip}: ends early, after 1 frame, at 0.04 of ")
 
 
 def test_words_that_mean_a_video(tmp_path):

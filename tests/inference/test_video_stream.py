@@ -166,7 +166,9 @@ def test_smoothing_with_windows_keeps_a_mean_of_each_window(model_with):
         ({}, {"smooth": 1.5}, "smooth: got 1.5"),
         ({}, {"smooth": 0.5, "batch": 2}, "frame by frame; got a batch of 2"),
         ({"tta": "flips"}, {"smooth": 0.5}, "test-time augmentation do not go together"),
+        ({}, {"smooth": "0.5"}, "smooth: got '0.5'"),
         ({}, {"most": 0}, "most: got 0"),
+        ({}, {"most": 1.5}, "most: got 1.5"),
         ({}, {"batch": 0}, "batch: got 0"),
     ],
 )

@@ -141,7 +141,24 @@ def test_encoders_that_are_not_there_are_told_with_the_nearest_name():
         check_codec(".webm", "libx264")
 
 
-@pytest.mark.parametrize("codec", ["mpeg4", "ffv1", "libx265"])
+def test_an_encoder_that_does_not_start_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"out\.mkv: the encoder mpeg2video does not start with this video"):
+        copied(write_video(tmp_path / "clip.mp4", images(2)), tmp_path / "out.mkv", codec="mpeg2video")
+    assert not (tmp_path / "out.mkv").exists()
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libvpx-vp9", "mpeg4", "mjpeg"])
+def test_colours_come_back_with_every_named_encoder(tmp_path, codec):
+    ramp = np.linspace(40, 200, 96)[None].repeat(64, 0)
+    given = np.stack([ramp, ramp[:, ::-1], np.full_like(ramp, 90)], -1).astype(np.uint8)
+    clip = write_video(tmp_path / "clip.mkv", [given] * 3, codec="ffv1", pixels="bgr0")
+    copied(clip, tmp_path / "out.mp4", codec=codec)
+    found = [frame.image for frame in open_frames(tmp_path / "out.mp4")]
+    assert len(found) == 3
+    assert max(np.abs(image.astype(int) - given).mean() for image in found) < 2.5
+
+
+@pytest.mark.parametrize("codec", ["mpeg4", "ffv1", "libx265", "mjpeg"])
 def test_other_encoders_keep_frames_and_times(tmp_path, codec):
     copied(write_video(tmp_path / "clip.mp4", times=UNEVEN), tmp_path / "out.mkv", codec=codec)
     times = [float(time) for time in read_times(tmp_path / "out.mkv")]

@@ -354,6 +354,8 @@ def _expand(source: str, out: Path, not_read: list[Path]) -> list[tuple[Path, st
     """Return (file, name) of the images that one SOURCE stands for; adds other files of a folder to `not_read`."""
     from segatlas.data.formats.listing import IMAGE_ENDINGS, is_hidden, is_image_name, walk_files
 
+    if not source:
+        raise UsageError("SOURCE: got an empty name; . is this folder")
     path = Path(source)
     if path.is_file():
         return [(path, path.stem)]

@@ -258,7 +258,9 @@ def _tell_failed(job: VideoJob, error: str, failed: list[dict[str, str]], consol
 
 def _tell(summary: VideoSummary, targets: VideoTargets, console: Console) -> None:
     """Print what became of a video."""
-    frames = "1 frame" if summary.frames == 1 else f"{summary.frames} frames"
+    from segatlas.data.video.frames import count_frames
+
+    frames = count_frames(summary.frames)
     parts = f"network {summary.network:.2f} s, drawing and writing {summary.written:.2f} s"
     places = ", ".join(printable(path) for path in targets.files())
     console.print(
@@ -266,7 +268,7 @@ def _tell(summary: VideoSummary, targets: VideoTargets, console: Console) -> Non
         f"({parts}; reading, beside them, {summary.read:.2f} s) -> {places}"
     )
     if summary.overwritten:
-        console.print(f"{summary.overwritten} frames came while earlier ones were predicted, and are left out")
+        console.print(f"{count_frames(summary.overwritten)} left out, which came while earlier ones were predicted")
     if summary.cuts is not None:
         again = f", begun anew {summary.cuts} times" if summary.cuts else ""
         console.print(f"smoothing: {summary.smoothing}{again}")

@@ -228,8 +228,8 @@ class Predictor:
             MissingExtraError: PyAV is needed and is not installed.
         """
         smoothed = None if smooth is None else self._segmenter.smoothed(self._runner, smooth, batch)
-        if most is not None and most < 1:
-            raise UsageError(f"most: got {most}, expected 1 frame or more")
+        if most is not None and (not isinstance(most, int) or most < 1):
+            raise UsageError(f"most: got {most!r}, expected a whole number of frames, 1 or more")
         return self._frames(open_frames(source, fps), batch, confidence, smoothed, most, facts)
 
     def _frames(

@@ -44,8 +44,8 @@ class SmoothedRunner(Runner):
         Raises:
             UsageError: a weight out of range.
         """
-        if not 0 < weight <= 1:
-            raise UsageError(f"smooth: got {weight}, expected the weight of a new frame, above 0 and up to 1")
+        if not isinstance(weight, int | float) or not 0 < weight <= 1:
+            raise UsageError(f"smooth: got {weight!r}, expected the weight of a new frame, above 0 and up to 1")
         vars(self).update(vars(runner))
         self.cuts = 0
         self._weight = weight

@@ -26,11 +26,15 @@ CODEC_OPTIONS = {
     "libx264": {"crf": "18", "preset": "veryfast"},
     "libx265": {"crf": "20", "preset": "veryfast", "x265-params": "log-level=none"},
     "libvpx-vp9": {"crf": "24", "b": "0", "deadline": "realtime", "cpu-used": "6"},
+    "mpeg4": {"flags": "+qscale", "global_quality": "354"},
+    "mjpeg": {"flags": "+qscale", "global_quality": "354"},
 }
-PIXELS = {"ffv1": "bgr0"}
-"""Encoders that lose nothing -> pixels with which that holds for colours, too; others get yuv420p where they can."""
+PIXELS = {"ffv1": "bgr0", "mjpeg": "yuvj420p"}
+"""Encoders -> pixels: those with which ffv1 loses no colour, and those of JPEG; others get yuv420p where they can."""
 BT709, LIMITED = 1, 1
 """Colours of the videos written, as files number them: the matrix, and the range 16..235."""
+BT601, FULL = 5, 2
+"""Likewise those of JPEG, which has no others: the range is 0..255."""
 MILLISECOND = Fraction(1, 1000)
 """Time base of Matroska."""
 MOST_TICKS = 65535
@@ -128,14 +132,27 @@ class VideoWriter:
         context.time_base = stream.time_base = self._base
         context.sample_aspect_ratio = self._source.pixel_aspect
         context.max_b_frames = 0  # the length of a file with them is short where times are uneven
+        is_jpeg = stream.pix_fmt.startswith("yuvj")
+        self._matrix: dict[str, str] = {}
         if not pixels.is_rgb:
-            context.colorspace = context.color_primaries = context.color_trc = BT709
-            context.color_range = LIMITED
+            context.color_primaries = context.color_trc = BT709
+            context.colorspace, context.color_range = (BT601, FULL) if is_jpeg else (BT709, LIMITED)
+            matrix, values = ("ITU601", "JPEG") if is_jpeg else ("ITU709", "MPEG")
+            self._matrix = {"dst_colorspace": matrix, "dst_color_range": values}
         context.options = CODEC_OPTIONS.get(self._codec, {})
-        self._matrix = {} if pixels.is_rgb else {"dst_colorspace": "ITU709", "dst_color_range": "MPEG"}
+        self._open_encoder(context)
         self._reformatter = self._av.video.reformatter.VideoReformatter()
         if self._source.path is not None and self._source.sound:
             self.sound = Sound(self._source.path, self._container, self._source.origin)
+
+    def _open_encoder(self, context: Any) -> None:
+        """Open it. DataError where it does not start: it needs what this machine does not have, say."""
+        try:
+            context.open()
+        except (self._av.error.FFmpegError, OSError, ValueError) as error:
+            reason = printable(getattr(error, "strerror", None) or error)
+            text = f"the encoder {self._codec} does not start with this video on this machine ({reason})"
+            raise DataError(text, self._name) from error
 
     def _fitted(self, image: np.ndarray) -> np.ndarray:
         """Return an image in the video's size."""

@@ -53,12 +53,14 @@ def open_frames(source: VideoLike, fps: float | Fraction | str | None = None) ->
 
     Raises:
         DataError: nothing there, no camera, or nothing in it that is a video.
-        UsageError: a negative index of a camera, or an `fps` that is no rate or that the source has no use for.
+        UsageError: what is no source, such as one image; a negative index of a camera; an `fps` that is no rate or
+            that the source has no use for.
         MissingExtraError: PyAV is needed and is not installed.
     """
     if isinstance(source, FrameSource):
         return source
     rate = None if fps is None else read_rate(fps)
+    _check_source(source)
     if isinstance(source, int):
         from segatlas.data.video.cameras import CameraFrames
 
@@ -74,6 +76,20 @@ def open_frames(source: VideoLike, fps: float | Fraction | str | None = None) ->
 
     _refuse_rate(rate, str(source))
     return ContainerFrames(sys.stdin.buffer if str(source) == "-" else source)
+
+
+def _check_source(source: object) -> None:
+    """Raise UsageError for what is no source of frames."""
+    shape: tuple[int, ...] | None = getattr(source, "shape", None)
+    if shape is not None and (len(shape) < 3 or (len(shape) == 3 and shape[-1] <= 4)):
+        found = f"an array of shape {tuple(shape)}"
+    elif isinstance(source, str) and not source:
+        found = "an empty name"
+    elif isinstance(source, bool | bytes | bytearray) or not isinstance(source, str | Path | int | Iterable):
+        found = type(source).__name__
+    else:
+        return
+    raise UsageError(f"source: got {found}, expected a video file, a folder, the index of a camera or images in order")
 
 
 def read_rate(fps: float | Fraction | str) -> Fraction:

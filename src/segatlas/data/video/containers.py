@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from segatlas.data.video.frames import FrameSource, VideoFrame
+from segatlas.data.video.frames import FrameSource, VideoFrame, count_frames
 from segatlas.data.video.pyav import import_av
 from segatlas.errors import DataError
 from segatlas.printable import printable
@@ -135,7 +135,7 @@ class ContainerFrames(FrameSource):
             except EOFError:
                 frames = []  # flushed already
             except (self._av.error.FFmpegError, ValueError) as error:
-                self._bad.append(f"after {self._number} frames ({_reason(error)})")
+                self._bad.append(f"after {count_frames(self._number)} ({_reason(error)})")
                 frames = []
             if packet is not None and packet.size:
                 self._packets += 1
@@ -195,9 +195,10 @@ class ContainerFrames(FrameSource):
         """Return what a user should know of the frames that were taken so far."""
         told = super().report()
         if self._moved:
-            told.append(f"{self._moved} frames had no time, or none after that of the frame before; they follow it")
+            behind = f"put {float(1 / self.rate):g} s behind it" if self.rate else "put behind it"
+            told.append(f"{count_frames(self._moved)} with no time, or none after the frame before: {behind}")
         if self._damaged:
-            told.append(f"{self._damaged} frames are marked as damaged by the decoder")
+            told.append(f"{count_frames(self._damaged)} marked as damaged by the decoder")
         return told
 
     def _fault(self) -> str:
@@ -216,10 +217,10 @@ class ContainerFrames(FrameSource):
         else:  # a list of edits may leave packets out; then the time is whole
             ends_early = self._packets < self.count and (whole is None or got < whole - step / 2 or bool(bad))
         if ends_early or self._stopped:
-            frames = f"{self._number} frames" if self.count is None else f"{self._number} of {self.count} frames"
+            frames = f"{self._number} of {self.count} frames" if self.count else count_frames(self._number)
             of_time = f" of {float(whole):.2f}" if whole is not None and whole >= got else ""
             return f"ends early, after {frames}, at {float(got):.2f}{of_time} s{self._stopped or (bad and f': {bad}')}"
-        return f"{bad}; {self._number} frames are there" if bad else ""
+        return f"{bad}; what is there: {count_frames(self._number)}" if bad else ""
 
     def _why(self, error: BaseException) -> str:
         """Return why reading stopped."""

@@ -85,6 +85,11 @@ class FrameSource(ABC):
         """Let go of what the source holds; no frame is taken any more."""
 
 
+def count_frames(number: int) -> str:
+    """Return "1 frame", "3 frames"."""
+    return "1 frame" if number == 1 else f"{number} frames"
+
+
 class GivenFrames(FrameSource):
     """Images that the caller has, as frames of one length each."""
 

@@ -86,4 +86,5 @@ def _gaps(numbers: list[int]) -> list[str]:
     usual = min(steps)
     missing = sum(step // usual - 1 for step in steps)
     first = next(number for number, step in zip(numbers, steps, strict=False) if step != usual)
-    return [f"{missing} numbers are missing between {numbers[0]} and {numbers[-1]}, the first after {first}"]
+    gap = "1 number is" if missing == 1 else f"{missing} numbers are"
+    return [f"{gap} missing between {numbers[0]} and {numbers[-1]}, the first after {first}"]
