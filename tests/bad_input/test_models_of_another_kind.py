@@ -56,7 +56,7 @@ def test_views_for_a_network_of_objects_are_refused(models, folder, tmp_path):
 @pytest.mark.parametrize(
     ("model", "code", "expected"),
     [
-        ("center", 1, "gives no InstancesTarget, which is asked for; docs/datasets.md says where objects can lie"),
+        ("center", 1, "gives no masks of objects, which is asked for; docs/datasets.md says where objects can lie"),
         ("fc_siam", 2, "the network takes the source 'before' (image); folder gives: none"),
     ],
 )

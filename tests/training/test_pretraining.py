@@ -73,7 +73,7 @@ def test_a_run_validates_top_1_and_top_5_and_keeps_the_network_without_classifie
 
 def test_a_segmentation_training_begins_with_it_and_says_what_is_new(run, tmp_path):
     root = write_camvid(tmp_path / "camvid")
-    small = ["model.width=4", "model.channels=8", "transforms.crop=[32,32]", "train.batch=2", "train.steps=1"]
+    small = ["model.width=4", "model.channels=8", "transforms.crop=[64,64]", "train.batch=2", "train.steps=1"]
     place = tmp_path / "run"
     given = [f"data.root={root}", f"model.start_from={run}", f"run.dir={place}", "train.lr=1e-12", *small]
     given += ["data.workers=0", "data.store=off", "train.device=cpu", "train.schedule.warmup=0", "train.val_every=1"]

@@ -12,14 +12,12 @@ from segatlas.data.stream import SampleStream
 from segatlas.data.transforms.copy_paste import copy_paste_of
 from segatlas.recipe import Config
 from segatlas.structures import Batch
-from segatlas.tasks import TASKS
+from segatlas.tasks import TASKS, TRUTHS
 from segatlas.training.building import TrainingComponents, build_parts
 from segatlas.training.data_module import SegmentationDataModule
 from segatlas.training.finish import finish_run
 from segatlas.training.module import SegmentationModule
 from segatlas.training.run import RunFolder
-
-TRUTHS = {"SemanticTarget": "labels", "SegmentsTarget": "segment ids", "InstancesTarget": "masks of objects"}
 
 
 @dataclass(frozen=True, kw_only=True)

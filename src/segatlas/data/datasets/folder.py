@@ -54,6 +54,7 @@ from segatlas.data.formats.masks import IGNORE, LOSSY, LabelRule
 from segatlas.data.formats.palettes import voc_palette
 from segatlas.data.formats.pixels import common_channels
 from segatlas.errors import DataError, UsageError
+from segatlas.tasks import TRUTHS
 
 logger = logging.getLogger(__name__)
 
@@ -126,7 +127,7 @@ class FolderData(PairedFiles):
         parts = {split: items for split, items in sound.items() if items or options.lists}
         items = [item for name in SPLITS for item in parts.get(name, ())]
         if items and not self.gives(Part(items=tuple(items)), self.target):
-            text = f"gives no {self.target}, which is asked for; docs/datasets.md says where objects can lie"
+            text = f"gives no {TRUTHS[self.target]}, which is asked for; docs/datasets.md says where objects can lie"
             raise DataError(text, root)
         self._set_classes(options, cfg.accept, root, items)
         known = parts.get("train") or next(iter(parts.values()), ())
