@@ -128,8 +128,9 @@ def test_three_quarters_of_the_points_are_the_least_certain_of_those_drawn():
 def test_a_point_on_the_edge_of_a_mask_is_half_inside():
     masks = torch.zeros(2, 8, 8, dtype=torch.bool)
     masks[1, :, 4:] = True
-    points = torch.tensor([[[4.0, 4.0], [6.0, 4.0], [1.0, 4.0]]])
-    torch.testing.assert_close(masks_at(points, torch.tensor([1]), masks), torch.tensor([[0.5, 1.0, 0.0]]))
+    points = torch.tensor([[[4.0, 4.0], [6.0, 4.0], [1.0, 4.0]]]).repeat(3, 1, 1)
+    expected = torch.tensor([[0.5, 1.0, 0.0], [0.0, 0.0, 0.0], [0.5, 1.0, 0.0]])
+    torch.testing.assert_close(masks_at(points, torch.tensor([1, 0, 1]), masks), expected)
 
 
 def test_images_without_objects_and_without_proposals_train_and_find_nothing():

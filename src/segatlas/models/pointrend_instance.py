@@ -197,12 +197,12 @@ def upsampled(masks: Tensor, side: int) -> Tensor:
 
 def masks_at(points: Tensor, index: Tensor, masks: Tensor) -> Tensor:
     """Read masks (M, H, W) bool, those at `index` (B,), at points (B, P, 2) in pixels, bilinearly: (B, P), 0..1."""
-    size = points.new_tensor([masks.shape[2], masks.shape[1]])
-    found = [
-        sample(masks[one, None, None].to(points.dtype), (place / size)[None], align_corners=False)[0, 0]
-        for one, place in zip(index.tolist(), points, strict=True)
-    ]
-    return torch.stack(found) if found else points.new_zeros(points.shape[:2])
+    places = points / points.new_tensor([masks.shape[2], masks.shape[1]])
+    found = points.new_zeros(points.shape[:2])
+    for one in index.unique().tolist():
+        mine, mask = index == one, masks[one, None, None].to(points.dtype)
+        found[mine] = sample(mask, places[mine].flatten(0, 1)[None], align_corners=False).reshape(-1, points.shape[1])
+    return found
 
 
 class PointRendInstance(TwoStageNetwork):
