@@ -46,7 +46,9 @@ def errors(
     ] = None,
     split: Annotated[str | None, typer.Option(help="train, val or test; default: the recipe's eval.split.")] = None,
     edge: Annotated[float, typer.Option(help=EDGE_HELP)] = 0.01,
-    score: Annotated[float, typer.Option(help="Of objects: the least score that counts.")] = 0.5,
+    score: Annotated[
+        float | None, typer.Option(help="Of objects: the least score that counts; 0.5, of segments 0.")
+    ] = None,
     window: Annotated[str | None, typer.Option(metavar="N|HxW", help=WINDOW_HELP)] = None,
     tta: Annotated[str | None, typer.Option(help=TTA_HELP)] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Images of one size per pass.")] = None,
@@ -74,7 +76,7 @@ def errors(
     from segatlas.evaluation import open_evaluation
     from segatlas.explain.error_report import ErrorCounter, errors_of
 
-    ErrorCounter((), edge=edge, score=score)  # a number out of range should not wait for the weights
+    ErrorCounter((), edge=edge, score=score or 0)  # a number out of range should not wait for the weights
     options: dict[str, Any] = {"tta": tta, "batch": batch, "device": device, "precision": precision}
     options |= {"window": None if window is None else parse_window(window), "batch_stats": batch_stats}
     options |= {"max_value": max_value, "offline": offline, "commercial_ok": commercial_ok}

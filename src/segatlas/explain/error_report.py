@@ -17,6 +17,7 @@ from segatlas.metrics.boundary import boundary_reach
 from segatlas.metrics.label_maps import label_maps
 from segatlas.metrics.metric import Prediction
 from segatlas.structures import InstancesTarget, SegmentsTarget, SemanticTarget
+from segatlas.tasks import TASKS
 
 EDGE, SCORE, KEPT = 0.01, 0.5, 6
 """Width of an edge as a fraction of the image's diagonal; surest objects alone are judged; cases a kind."""
@@ -241,18 +242,21 @@ class ErrorCounter:
 
 
 def errors_of(
-    opened: Evaluation, *, edge: float = EDGE, score: float = SCORE, progress: bool = True, skip_bad: bool = True
+    opened: Evaluation, *, edge: float = EDGE, score: float | None = None, progress: bool = True, skip_bad: bool = True
 ) -> ErrorReport:
     """Predict every image of a split and sort the errors by kind.
 
     Args:
         opened: model and data, see `evaluation.open_evaluation`.
         edge: of pixels, how far an edge may be off, as a fraction of the image's diagonal.
-        score: of objects, the least that counts.
+        score: of objects, the least that counts; default 0.5, and 0 where the model fills the image with segments.
         progress: show a bar on stderr.
         skip_bad: report and leave out files that cannot be used.
     """
-    counter = ErrorCounter(opened.predictor.card.classes, edge=edge, score=score)
+    card = opened.predictor.card
+    if score is None:
+        score = 0.0 if TASKS[card.task].target == "SegmentsTarget" else SCORE
+    counter = ErrorCounter(card.classes, edge=edge, score=score)
     skipped: list[str] = []
     for index, target, result in opened.results(skipped, skip_bad=skip_bad, progress=progress, title="looking"):
         counter.update(index, opened.dataset.key(index), result, target)
