@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from segatlas.explain.error_report import least_score
 from segatlas.explain.errors_of_objects import FoundObjects, found_objects, object_errors, true_objects
 from segatlas.explain.errors_of_pixels import KINDS
 from segatlas.metrics.object_pairs import TrueMasks
@@ -90,3 +91,15 @@ def test_instances_below_the_score_do_not_count_and_segments_of_stuff_do():
     found, right = object_errors(true_objects(segments), found_objects(panoptic, segments, 0.5))
     assert right == 1
     assert [one.kind for one in found] == ["confused"]
+
+
+def test_all_segments_of_a_panoptic_result_are_judged_whatever_their_score():
+    assert (least_score("panoptic"), least_score("instance")) == (0, 0.5)
+    ids = np.where(TRUE, 1, 0).astype(np.int32)
+    target = SegmentsTarget(ids, np.array([0, 1]), np.array([False, True]), np.array([False, False]))
+    parts = tuple(
+        Segment(id=n + 1, class_index=n, is_thing=n == 1, score=(None, 0.1)[n], area=1, box=(0, 0, 1, 1))
+        for n in (0, 1)
+    )
+    panoptic = Result(segments=Panoptic(ids=ids + 1, segments=parts))
+    assert object_errors(true_objects(target), found_objects(panoptic, target, least_score("panoptic"))) == ([], 2)

@@ -159,3 +159,16 @@ def telling_lines(words: Sequence[str], config_file: Path | None = None) -> Iter
 
         recipe, overrides = split_words(words)
         raise located(error, config_file or recipe or {}, overrides) from None
+
+
+def aux_paths(words: Sequence[str], form: str = "NAME=PATH") -> dict[str, Path]:
+    """Return what each --aux names. UsageError for another form than that which is told, or a name twice."""
+    found: dict[str, Path] = {}
+    for word in words:
+        name, sign, text = word.partition("=")
+        if not (name and sign and text):
+            raise UsageError(f"--aux: got {word!r}, expected {form}, such as before=before.png")
+        if name in found:
+            raise UsageError(f"--aux: {name} is given twice")
+        found[name] = Path(text)
+    return found

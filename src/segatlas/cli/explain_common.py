@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from segatlas.cli.common import aux_paths
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -50,17 +52,11 @@ def read_aux(words: Sequence[str] | None) -> dict[str, Any] | None:
     """
     from segatlas.errors import UsageError
 
-    found: dict[str, Any] = {}
-    for word in words or ():
-        name, sign, text = word.partition("=")
-        if not (name and sign and text):
-            raise UsageError(f"--aux: got {word!r}, expected NAME=FILE, such as before=before.png")
-        if name in found:
-            raise UsageError(f"--aux: {name} is given twice")
-        if not Path(text).is_file():
-            raise UsageError(f"--aux {word}: no such file")
-        found[name] = text
-    return found or None
+    named = aux_paths(words or (), "NAME=FILE")
+    for name, path in named.items():
+        if not path.is_file():
+            raise UsageError(f"--aux {name}={path}: no such file")
+    return {name: str(path) for name, path in named.items()} or None
 
 
 def check_image(image: Path) -> None:

@@ -19,6 +19,7 @@ from segatlas.cli.common import (
     JsonOption,
     OfflineOption,
     QuietOption,
+    aux_paths,
     human,
     print_json_line,
 )
@@ -301,13 +302,8 @@ def add_aux(jobs: Sequence[Job], words: Sequence[str]) -> list[Job]:
     from segatlas.data.formats.listing import list_images
 
     found: dict[str, dict[str, Path]] = {}
-    for word in words:
-        name, sign, text = word.partition("=")
-        if not (name and sign and text):
-            raise UsageError(f"--aux: got {word!r}, expected NAME=PATH, such as before=before.png")
-        if name in found:
-            raise UsageError(f"--aux: {name} is given twice")
-        path = Path(text)
+    for name, path in aux_paths(words).items():
+        word = f"{name}={path}"
         if path.is_dir():
             found[name] = {key: files[0] for key, files in list_images(path).items()}
             lost = [job for job in jobs if job.name not in found[name]]

@@ -241,6 +241,11 @@ class ErrorCounter:
             heapq.heappop(heap)
 
 
+def least_score(task: str) -> float:
+    """Return the least score that counts by default: segments fill the image, so all of them do."""
+    return 0.0 if TASKS[task].target == "SegmentsTarget" else SCORE
+
+
 def errors_of(
     opened: Evaluation, *, edge: float = EDGE, score: float | None = None, progress: bool = True, skip_bad: bool = True
 ) -> ErrorReport:
@@ -254,9 +259,7 @@ def errors_of(
         skip_bad: report and leave out files that cannot be used.
     """
     card = opened.predictor.card
-    if score is None:
-        score = 0.0 if TASKS[card.task].target == "SegmentsTarget" else SCORE
-    counter = ErrorCounter(card.classes, edge=edge, score=score)
+    counter = ErrorCounter(card.classes, edge=edge, score=least_score(card.task) if score is None else score)
     skipped: list[str] = []
     for index, target, result in opened.results(skipped, skip_bad=skip_bad, progress=progress, title="looking"):
         counter.update(index, opened.dataset.key(index), result, target)
