@@ -121,13 +121,19 @@ RATES = (
     *REALTIME,
     "fcn_ade20k",
     "knet_swin_ade20k",
+    "mask2former_ade20k",
+    "mask2former_cityscapes",
+    "mask2former_swin_ade20k",
+    "maskformer_ade20k",
+    "maskformer_swin_ade20k",
     "segformer_cityscapes",
     "segnext_ade20k",
     "semantic_fpn_poolformer_ade20k",
     "setr_ade20k_mla",
     "upernet_mae_ade20k",
 )
-LOSSES = ("fcn_ade20k", "segformer_cityscapes", "ocrnet_ade20k", "stdc_cityscapes", *REALTIME)
+QUERIES = ("mask2former_ade20k", "maskformer_ade20k")
+LOSSES = ("fcn_ade20k", "segformer_cityscapes", "ocrnet_ade20k", "stdc_cityscapes", *REALTIME, *QUERIES)
 FORMS: dict[str, dict[str, Any]] = {
     "segformer": {"projection_norm": True},
     **{start: {"patch_bias": False} for start in ("dpt", "segmenter", "setr", "upernet_vit")},
