@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -161,33 +162,38 @@ def paired_scores(result: Result, final: Mapping[str, Any], suffix: str) -> floa
     return found / len(labels)
 
 
-def same_segments(result: Result, classes: np.ndarray, ids: np.ndarray, none: int) -> float:
+def same_segments(result: Result, ids: np.ndarray, kinds: Mapping[int, Counter[int]], none: int) -> float:
     """Return the fraction of pixels whose class is the peer's and whose segment stands for the peer's there.
 
-    classes, ids: (H, W), of the peer; an id may stand for several segments, of which each has its class.
+    ids: (H, W), of the peer. kinds: of each id the classes that it stands for, and for how many segments of a class:
+    of one in all sources but transformers, which gives an id twice (things that follow a stuff met before).
     """
     segments = result.panoptic
-    kinds = np.full(int(segments.ids.max()) + 1, none)
+    table = np.full(int(segments.ids.max()) + 1, none)
     for one in segments.segments:
-        kinds[one.id] = one.class_index
-    ours, same = kinds[segments.ids], np.zeros(ids.shape, bool)
-    for pair in np.unique(np.stack([ids, classes]).reshape(2, -1), axis=1).T:
-        place = (ids == pair[0]) & (classes == pair[1]) & (ours == pair[1])
-        if place.any():
-            number = np.bincount(segments.ids[place]).argmax()
-            same |= place & (segments.ids == number)
+        table[one.id] = one.class_index
+    ours, same = table[segments.ids], np.zeros(ids.shape, bool)
+    for number in np.unique(ids).tolist():
+        for kind, count in kinds.get(number, Counter([none])).items():
+            place = (ids == number) & (ours == kind)
+            if place.any():
+                areas = np.bincount(segments.ids[place])
+                same |= place & np.isin(segments.ids, np.argsort(areas)[-count:])
     return float(same.mean())
 
 
-def their_segments(final: Mapping[str, Any], suffix: str, library: str, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the peer's class and number of each pixel, `classes` where there is none."""
+def their_segments(
+    final: Mapping[str, Any], suffix: str, library: str, things: Sequence[bool]
+) -> tuple[np.ndarray, dict[int, Counter[int]]]:
+    """Return the number of each pixel's segment in the peer's map, and of each number the classes of its segments."""
     theirs = final[f"panoptic{suffix}"].numpy().astype(np.int64)
     if library == "md":
-        return theirs % 1000, theirs
-    table = np.full(max(int(theirs.max()), 0) + 2, classes)  # the last entry is for -1, nothing
+        return theirs, {number: Counter([number % 1000]) for number in np.unique(theirs).tolist()}
+    kinds: dict[int, Counter[int]] = {}
     for number, *_, category in final[f"segments{suffix}"]:
-        table[number] = category
-    return table[theirs], theirs
+        of_number = kinds.setdefault(number, Counter())
+        of_number[category] = of_number[category] + 1 if things[category] else 1
+    return theirs, kinds
 
 
 def rules(rule: Any, library: str, suffix: str) -> tuple[Any, Any]:
@@ -222,10 +228,10 @@ def finals(
         elif len(final.get(f"labels{suffix}", ())) and card.architecture != COMPOSED:
             yield f"objects{named}", paired_scores(our_objects(output, size, of_objects, ()), final, suffix)
         if f"panoptic{suffix}" in final:
-            there, ids = their_segments(final, suffix, library, classes)
+            ids, kinds = their_segments(final, suffix, library, things)
             whole = (ids.shape[0], ids.shape[1])  # MMDetection's at low thresholds are of the padded image
             (result,) = query_masks.panoptic(output, whole, crop=whole, rule=of_segments, things=things)
-            yield f"segments{named}", same_segments(result, there, ids, classes)
+            yield f"segments{named}", same_segments(result, ids, kinds, classes)
 
 
 @torch.no_grad()
