@@ -133,20 +133,24 @@ def our_objects(output: QueryMasks, size: tuple[int, int], rule: Any, things: Se
 
 
 def paired(result: Result, final: Mapping[str, Any], suffix: str, width: int) -> float:
-    """Return the fraction of the peer's objects, in an image of that width, that have a partner among ours."""
+    """Return the fraction of the peer's objects, in an image of that width, that have a partner among ours.
+
+    Those without a pixel, which MMDetection keeps with a score of 0 and ours leaves out, do not count.
+    """
     theirs = np.unpackbits(final[f"masks{suffix}"].numpy(), axis=-1)[..., :width].astype(bool)
     ours = list(result.instances)
     bitmaps = [one.bitmap() for one in ours]
-    found = 0
+    found, count = 0, int(theirs.any(axis=(1, 2)).sum())
     for mask, label, score in zip(theirs, final[f"labels{suffix}"], final[f"scores{suffix}"], strict=True):
+        if not mask.any():
+            continue
         for one, bitmap in zip(ours, bitmaps, strict=True):
             if one.class_index != int(label) or abs(one.score - float(score)) > 1e-3:
                 continue
-            common, union = (mask & bitmap).sum(), (mask | bitmap).sum()
-            if union == 0 or common / union >= 0.99:
+            if (mask & bitmap).sum() / (mask | bitmap).sum() >= 0.99:
                 found += 1
                 break
-    return found / max(len(theirs), 1)
+    return found / max(count, 1)
 
 
 def paired_scores(result: Result, final: Mapping[str, Any], suffix: str) -> float:
