@@ -5,7 +5,8 @@ queries predict. Printed are the largest differences as a fraction of the peer's
 after the last layer in eval mode, and of the worst layer where the peer gives all of them. Then, by the card's rule:
 the fraction of the peer's objects that have a partner (same class, score within 1e-3, IoU of masks 0.99 where the
 reference has their masks), of pixels in the same segment of the same class, and of pixels of the same class in class
-maps; "low" is the same at the peer's low thresholds, which random weights pass. The arithmetic is the reference's.
+maps; "low" is the same at the peer's low thresholds, which random weights pass. The arithmetic is the reference's, also
+that of positions, for which ours takes float32 always, as all but transformers do.
 
 Where it is float32, cells that lie on the border of a mask may fall to either side of it, and what queries see jumps.
 So further printed are: of how many cells ours decides otherwise in float32 than in float64, "cells"; the differences
@@ -30,7 +31,9 @@ from torch import Tensor
 
 from segatlas.conversion.converting import convert_file
 from segatlas.hub.loading import load_pretrained
-from segatlas.models import query_network
+from segatlas.layers import deformable_pixel_decoder
+from segatlas.layers.query_decoder import sine_positions
+from segatlas.models import maskformer, oneformer, query_network
 from segatlas.models.eomt import EoMT
 from segatlas.postprocess import query_masks
 from segatlas.structures import QueryLayer, QueryMasks, Result
@@ -85,6 +88,28 @@ class Decisions:
         finally:
             setattr(query_network, "allowed_cells", cells)  # noqa: B010
             setattr(EoMT, "masks_of_attention", tokens)  # noqa: B010
+
+
+@contextmanager
+def positions_of(library: str, dtype: torch.dtype) -> Iterator[None]:
+    """Let positions of cells be computed in float64, as transformers does in such a network; all others in float32."""
+    rooms = (query_network, maskformer, oneformer, deformable_pixel_decoder)
+
+    def exact(grid: tuple[int, int], width: int, like: Tensor) -> Tensor:
+        single = torch.float32
+        setattr(torch, "float32", dtype)  # noqa: B010
+        try:
+            return sine_positions(grid, width, like)
+        finally:
+            setattr(torch, "float32", single)  # noqa: B010
+
+    for room in rooms if library == "hf" and dtype == torch.float64 else ():
+        setattr(room, "sine_positions", exact)  # noqa: B010
+    try:
+        yield
+    finally:
+        for room in rooms:
+            setattr(room, "sine_positions", sine_positions)  # noqa: B010
 
 
 def by_decisions(net: Any, x: Tensor, theirs: QueryLayer) -> Iterator[tuple[str, float]]:
@@ -253,9 +278,10 @@ def compare(folder: Path) -> dict[str, float]:
     x = input_of(given, card, folder.name.partition(".")[0]).to(theirs[-1].mask_logits.dtype)
     net, size = net.to(x.dtype), (given["image"].shape[0], given["image"].shape[1])
     jumps = dict(by_decisions(net, x, theirs[-1])) if x.dtype == torch.float32 else {}
-    last = net(x)
-    net.training = True  # the network alone, not its parts: it then gives all layers
-    layers = net(x).layers[-len(theirs) :]
+    with positions_of(folder.name.partition(".")[0], x.dtype):
+        last = net(x)
+        net.training = True  # the network alone, not its parts: it then gives all layers
+        layers = net(x).layers[-len(theirs) :]
     found = {
         "classes": relative(last.class_logits, theirs[-1].class_logits),
         "masks": relative(last.mask_logits, theirs[-1].mask_logits),

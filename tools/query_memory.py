@@ -2,8 +2,8 @@
 
 Every line is a process of its own, with one thread: the most memory that it held beyond its inputs, and processor time,
 the lesser of two turns. Results beside the published order, which makes every mask as large as the image first, and
-beside transformers' functions, are made in the same run and compared pixel by pixel. A step of validation is all results
-of an image (objects, segments, class map) and what is counted of them. Losses are those of ten layers of
+beside transformers' functions, are made in the same run and compared pixel by pixel. A step of validation is all
+results of an image (objects, segments, class map) and what is counted of them. Losses are those of ten layers of
 100 queries on 512 x 512 pixels, forward and backward, by the number of objects. --python: an environment that holds the
 peer, too; without it its lines are left out.
 """
@@ -287,9 +287,10 @@ def table(python: str, peers: bool, only: str) -> None:
             )
     for size, count in VALIDATION if only in "validation" else ():
         found = run(python, ["validation", size, count, 133])
+        whole = count * size[0] * size[1] * 4 / 2**20
         print(
-            f"validation {size[0]}x{size[1]}, Q={count}, K=133: {found['mb']:.0f} MB, {found['seconds']:.1f} s; all masks "
-            f"would take {count * size[0] * size[1] * 4 / 2**20:.0f} MB",
+            f"validation {size[0]}x{size[1]}, Q={count}, K=133: {found['mb']:.0f} MB, {found['seconds']:.1f} s; "
+            f"all masks would take {whole:.0f} MB",
             flush=True,
         )
     if only not in "losses":
