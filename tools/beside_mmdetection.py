@@ -58,7 +58,8 @@ def theirs(name: str) -> dict[str, str]:
         "largest gradient": str((config.optim_wrapper.get("clip_grad") or {}).get("max_norm")),
         "sizes": _their_sizes(pipeline),
         "flip": str(next(step.prob for step in pipeline if step.type == "RandomFlip")),
-        "frozen stages, norms' statistics": f"{config.model.backbone.frozen_stages}, {config.model.backbone.norm_eval}",
+        "frozen stages, norms' statistics, their weights": f"{config.model.backbone.frozen_stages}, "
+        f"{config.model.backbone.norm_eval}, {not config.model.backbone.norm_cfg.requires_grad}",
     }
     if "panoptic_head" in config.model:
         figures |= _their_queries(config.model)
@@ -198,7 +199,8 @@ def ours(name: str) -> dict[str, str]:
         "largest gradient": str(train.clip),
         "sizes": sizes,
         "flip": str(geometry.flip),
-        "frozen stages, norms' statistics": f"{train.freeze_stages - 1}, {train.freeze_norms}",
+        "frozen stages, norms' statistics, their weights": f"{train.freeze_stages - 1}, {train.freeze_norms}, "
+        f"{train.freeze_norm_weights}",
     }
     if model.name.startswith(("mask2former", "maskformer")):
         figures |= _our_queries(config)

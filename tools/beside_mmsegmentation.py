@@ -121,13 +121,19 @@ RATES = (
     *REALTIME,
     "fcn_ade20k",
     "knet_swin_ade20k",
+    "mask2former_ade20k",
+    "mask2former_cityscapes",
+    "mask2former_swin_ade20k",
+    "maskformer_ade20k",
+    "maskformer_swin_ade20k",
     "segformer_cityscapes",
     "segnext_ade20k",
     "semantic_fpn_poolformer_ade20k",
     "setr_ade20k_mla",
     "upernet_mae_ade20k",
 )
-LOSSES = ("fcn_ade20k", "segformer_cityscapes", "ocrnet_ade20k", "stdc_cityscapes", *REALTIME)
+QUERIES = ("mask2former_ade20k", "maskformer_ade20k")
+LOSSES = ("fcn_ade20k", "segformer_cityscapes", "ocrnet_ade20k", "stdc_cityscapes", *REALTIME, *QUERIES)
 FORMS: dict[str, dict[str, Any]] = {
     "segformer": {"projection_norm": True},
     **{start: {"patch_bias": False} for start in ("dpt", "segmenter", "setr", "upernet_vit")},
@@ -148,6 +154,7 @@ def main() -> int:
     parser.add_argument("parts", nargs="+", choices=["settings", "rates", "losses", "draws", "scores", "page"])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", help="recipes of settings, rates and losses, with commas; default: all of the list")
+    parser.add_argument("--steps", type=int, default=20, help="of the losses, where a network takes long")
     parser.add_argument("--shims", type=Path, default=SHARED / "parity", help="folder of ref_shims.py")
     args = parser.parse_args()
     warnings.filterwarnings("ignore")
@@ -161,7 +168,8 @@ def main() -> int:
         from mmengine.logging import MMLogger
 
         MMLogger.get_instance("beside", log_level="ERROR")
-        for name, result in results(args.parts, args.seed, args.only.split(",") if args.only else None):
+        only = args.only.split(",") if args.only else None
+        for name, result in results(args.parts, args.seed, only, args.steps):
             print(name, {key: value for key, value in result.items() if key != "rows"}, flush=True)
             good &= bool(result.get("good", True))
             keep(name, result | {"date": str(date.today())})
@@ -182,7 +190,7 @@ def keep(name: str, result: dict[str, Any]) -> None:
     written.replace(RESULTS)
 
 
-def results(parts: list[str], seed: int, only: list[str] | None) -> Any:
+def results(parts: list[str], seed: int, only: list[str] | None, steps: int) -> Any:
     """Yield (name, result) of the parts."""
     import torch
 
@@ -198,7 +206,7 @@ def results(parts: list[str], seed: int, only: list[str] | None) -> Any:
         form = next((fields for start, fields in FORMS.items() if recipe.startswith(start)), {})
         yield f"rates {recipe}", rates(recipe, PAIRS[recipe], seed, form)
     for recipe in only or LOSSES if "losses" in parts else ():
-        yield f"losses {recipe} float64", (result := losses(recipe, PAIRS[recipe], seed))
+        yield f"losses {recipe} float64", (result := losses(recipe, PAIRS[recipe], seed, steps=steps))
         yield f"losses {recipe} float32", losses(recipe, PAIRS[recipe], seed, torch.float32, 1)
         if not result["good"]:
             yield f"losses {recipe}, step by step", step_by_step(recipe, PAIRS[recipe], seed)

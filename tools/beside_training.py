@@ -34,6 +34,7 @@ from segatlas.losses.edge import edge_map
 from segatlas.models import find_entry
 from segatlas.recipe import Config
 from segatlas.structures import IGNORE, SemanticTarget
+from segatlas.training.freezing import freeze, training_mode
 from segatlas.training.optim import build_optimizer, parameter_groups
 from segatlas.training.schedule import lr_factor
 
@@ -51,7 +52,13 @@ BINARY = ("fastscnn/",)
 """Peer's configs that learn each class by itself, where the recipe has the paper's loss: compared with that in both."""
 NEVER_CALLED = {"pidnet/": "decode_head.dropout"}
 """Begin of the peer's configs -> a layer that the base class of its head makes and the head leaves out."""
+FIXED_NORMS = ("mask2former/",)
+"""Peer's configs in which weights of batch norms are fixed and their statistics go on; the recipes have the authors'
+way, both fixed: compared with that in both."""
 DROPOUTS = ("Dropout", "Dropout2d", "DropPath")
+ATTENTIONS = ("MultiheadAttention", "MultiHeadAttention")
+"""Whose dropout is no layer: the peer's, which is torch's, and ours."""
+MOST_POINTS = 1 << 16
 Pairs = list[tuple[Tensor, dict[str, Tensor]]]
 
 
@@ -146,24 +153,27 @@ def rates(recipe: str, peer: str, seed: int, form: dict[str, Any]) -> dict[str, 
         card, shapes, known = names_of_peer(model, config, Path(folder))
     with shapes_only():
         net = network(ours.model, len(card.classes), form)
+    freeze(net, ours.train)
     unlike = shapes.items() ^ {(name, tensor.shape) for name, tensor in net.state_dict().items()}
     groups_alone = {key: config.optim_wrapper[key] for key in GROUPING if key in config.optim_wrapper}
     wrapper = build_optim_wrapper(model, groups_alone)  # that of mixed precision needs a GPU
-    theirs = _group_of(model, wrapper.optimizer)
+    groups_of = _group_of(model, wrapper.optimizer)
+    theirs = {name: groups_of[name] for name, p in model.named_parameters() if p.requires_grad and name in groups_of}
     groups = parameter_groups(net, ours.train.optimizer, ours.train.lr)
     mine = {id(p): index for index, group in enumerate(groups) for p in group["params"]}
     pairs: dict[tuple[int, int], list[str]] = {}
-    for name, parameter in net.named_parameters():
+    learned = {name: parameter for name, parameter in net.named_parameters() if parameter.requires_grad}
+    for name, parameter in learned.items():
         for source in known.get(name, set()) & theirs.keys():
             pairs.setdefault((mine[id(parameter)], theirs[source]), []).append(name)
     decays = {key: abs(groups[key[0]]["weight_decay"] - wrapper.param_groups[key[1]]["weight_decay"]) for key in pairs}
     worst, where = _worst_rate(pairs, groups, wrapper, config, ours.train)
     matched = {name for names in pairs.values() for name in names}
     idle = {"backbone.cls_token"} if config.model.backbone.get("with_cls_token") is False else set()  # it has one still
-    without = sorted(theirs.keys() - {source for sources in known.values() for source in sources} - idle)
+    without = sorted(theirs.keys() - {source for name in learned for source in known.get(name, ())} - idle)
     idle_layers = {name for start, name in NEVER_CALLED.items() if peer.startswith(start)}
     dropped = {"theirs": drops(model, idle_layers), "ours": drops(net)}
-    count = sum(1 for _ in net.parameters())
+    count = len(learned)
     decay = max(decays.values())
     return {
         "what": "rates", "recipe": recipe, "peer": peer, "seed": seed, "steps": ours.train.steps,
@@ -226,6 +236,8 @@ def drops(model: nn.Module, idle: Iterable[str] = ()) -> list[str]:
             kind = "branch" if type(module).__name__ == "DropPath" else "value"
             rate = next(float(getattr(module, f)) for f in ("p", "drop_prob", "rate") if hasattr(module, f))
             found |= {f"{kind} {rate:.4f}"} if rate else set()
+        if type(module).__name__ in ATTENTIONS and isinstance(rate := getattr(module, "dropout", None), float) and rate:
+            found.add(f"attention {rate:.4f}")
     return sorted(found)
 
 
@@ -258,7 +270,31 @@ def without_drawing(model: nn.Module) -> nn.Module:
             for field in ("p", "drop_prob", "rate"):
                 if isinstance(getattr(module, field, None), float):
                     setattr(module, field, 0.0)
+        if type(module).__name__ in ATTENTIONS and isinstance(getattr(module, "dropout", None), float):
+            module.dropout = 0.0
     return model.train()
+
+
+@contextmanager
+def same_draws() -> Iterator[None]:
+    """Let `torch.rand` give the first of the same points (P, 2) to each mask, whatever order masks are drawn for in.
+
+    Everything else that it is asked for is drawn as before.
+    """
+    drawn = torch.rand
+    points = drawn(MOST_POINTS, 2, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
+
+    def given(*sizes: Any, **more: Any) -> Tensor:
+        shape = tuple(sizes[0]) if len(sizes) == 1 and not isinstance(sizes[0], int) else sizes
+        if len(shape) != 3 or shape[2] != 2 or shape[1] > MOST_POINTS:
+            return drawn(*sizes, **more)
+        return points[: shape[1]].to(more.get("dtype") or torch.get_default_dtype()).repeat(shape[0], 1, 1)
+
+    torch.rand = given
+    try:
+        yield
+    finally:
+        torch.rand = drawn
 
 
 @contextmanager
@@ -304,6 +340,8 @@ class Theirs:
         config = peer_config(peer)
         if peer.startswith(BINARY):
             _with_softmax(config.model)
+        if peer.startswith(FIXED_NORMS) and "norm_cfg" in config.model.backbone:
+            config.model.backbone.norm_eval = config.model.backbone.norm_cfg.get("requires_grad") is False
         self.model = peer_model(config, seed)
         self.folder = converted(self.model, config, place) if place else None
         self.wrapper = build_optim_wrapper(self.model, config.optim_wrapper)
@@ -335,7 +373,8 @@ class Ours:
     def __init__(self, recipe: Config, folder: Path, dtype: torch.dtype):
         self.train = recipe.train
         self.net, self.card = load_pretrained(folder)
-        without_drawing(self.net.to(dtype))
+        freeze(self.net, self.train)
+        training_mode(without_drawing(self.net.to(dtype)), self.train)
         terms = for_small_images(self.net, recipe.losses, dtype)
         with in_double(dtype):  # weights of classes are made in torch's default type
             self.criterion = criteria.build(find_entry(recipe.model.name)[0].output, terms)
@@ -346,6 +385,8 @@ class Ours:
         loss, _ = self.criterion(self.net(images), labels)
         self.optimizer.zero_grad()
         loss.backward()
+        if self.train.clip is not None:
+            nn.utils.clip_grad_norm_(self.net.parameters(), self.train.clip)
         for group in self.optimizer.param_groups:
             base = group["base_lr"]
             group["lr"] = base * lr_factor(self.train.schedule, number, self.train.steps or 1, base=base)
@@ -364,9 +405,10 @@ def losses(recipe: str, peer: str, seed: int, dtype: torch.dtype = torch.float64
     classes, values, ignored = len(ours.card.classes), [], ignored_by(peer_config(peer).model)
     for step, batch in enumerate(islice(batches(classes, seed, dtype, ignored), steps)):
         torch.manual_seed(step)  # PointRend draws points
-        theirs_now = theirs.step(*batch)
-        torch.manual_seed(step)
-        values.append((ours.step(step, *batch), theirs_now))
+        with same_draws():
+            theirs_now = theirs.step(*batch)
+            torch.manual_seed(step)
+            values.append((ours.step(step, *batch), theirs_now))
         print(f"{recipe} {dtype} step {step}: {values[-1][0]:.12f} {values[-1][1]:.12f}", file=sys.stderr, flush=True)
     apart = [abs(a - b) / abs(b) for a, b in values]
     good = max(apart) <= 1e-6 if dtype == torch.float64 else apart[0] <= 1e-5
@@ -377,7 +419,8 @@ def losses(recipe: str, peer: str, seed: int, dtype: torch.dtype = torch.float64
     }  # fmt: skip
     if not good:
         moved = Theirs(peer, seed).prepared(dtype, moved=torch.finfo(dtype).eps)
-        again = [moved.step(*batch) for batch in islice(batches(classes, seed, dtype, ignored), steps)]
+        with same_draws():
+            again = [moved.step(*batch) for batch in islice(batches(classes, seed, dtype, ignored), steps)]
         result["itself"] = max(abs(a - b) / abs(b) for a, (_, b) in zip(again, values, strict=True))
     return result
 
@@ -410,7 +453,8 @@ def step_by_step(recipe: str, peer: str, seed: int) -> dict[str, Any]:
                 if step:
                     for key, value in theirs.wrapper.optimizer.state[other].items():
                         ours.optimizer.state[mine][key] = (laid_out if value.ndim else torch.clone)(value)
-        values.append((theirs.step(*batch), ours.step(step, *batch)))
+        with same_draws():
+            values.append((theirs.step(*batch), ours.step(step, *batch)))
         changes = (
             (mine - laid_out(other)).abs().max() / other.abs().max().clamp(min=TINY)
             for mine, (other, laid_out) in pairs.items()

@@ -79,6 +79,7 @@ RENAMED: dict[str, dict[str, str]] = {
 ADDED: dict[str, tuple[str, ...]] = {
     "recipe": (
         *("model.encoder.*", "train.freeze_host", "train.freeze_stages", "train.freeze_norms"),
+        "train.freeze_norm_weights",
         "train.optimizer.no_decay",
         *("train.optimizer.decay_encoder_norms", "train.optimizer.lr_factors"),
         *("train.schedule.min_lr", "train.schedule.span", "train.schedule.encoder_warmup"),

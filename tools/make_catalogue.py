@@ -1,6 +1,6 @@
-"""Write src/segatlas/hub/catalogue.json from MMSegmentation's own model index.
+"""Write src/segatlas/hub/catalogue.json from the model indices of MMSegmentation and MMDetection.
 
-    python tools/make_catalogue.py FOLDER      FOLDER holds model-index.yml: the package's `.mim` folder
+    python tools/make_catalogue.py MMSEG/.mim MMDET/.mim      of the installed packages: each holds model-index.yml
 
 Facts only: names, addresses, hashes (the 8 hex digits in a file's name), metrics. Slips of the index are corrected here
 and nowhere else. The index gives no sizes: how many numbers a file's network has is counted on our own network, built
@@ -70,6 +70,9 @@ COLLECTIONS = {
 }
 """Folder of the index -> our architecture; None = the entry's second word says which."""
 
+OF_OBJECTS = ("mask2former", "maskformer")
+"""Folders of MMDetection's index, which are our architectures."""
+
 ARCHITECTURES = {
     "FCN": "fcn",
     "PSPNet": "pspnet",
@@ -134,6 +137,8 @@ NUM_CLASSES = {
     "vaihingen": 6,
     "isaid": 16,
     "mapillary": 65,
+    "coco-panoptic": 133,
+    "coco-instance": 80,
 }
 WIDTHS = {"resnet18": {"channels": 128, "aux_channels": 64}, "mobilenet_v2": {"aux_channels": 256}}
 """What an encoder's name begins with -> widths of the published heads that are not the usual ones."""
@@ -164,9 +169,10 @@ HOST = "download.openmmlab.com"
 
 
 def main() -> None:
-    """Read the index named on the command line and write the catalogue."""
-    folder = Path(sys.argv[1])
+    """Read the indices named on the command line and write the catalogue."""
+    folder, of_objects = (Path(word) for word in sys.argv[1:3])
     entries = [entry for name in COLLECTIONS for entry in read_collection(folder, name)]
+    entries += [entry for name in OF_OBJECTS for entry in read_objects(of_objects, name)]
     entries.sort(key=lambda entry: (entry["architecture"], entry["file"]))
     by_name: dict[str, dict[str, Any]] = {}
     full = {entry["short"] for entry in entries if "fp16" not in entry["file"]}
@@ -174,7 +180,8 @@ def main() -> None:
         if "fp16" in entry["file"] and entry["short"] in full:
             continue
         best = by_name.setdefault(entry["short"], entry)
-        if entry["miou"] > best["miou"]:
+        metric = "miou" if "miou" in entry else "pq" if "pq" in entry else "ap"
+        if entry[metric] > best[metric]:
             by_name[entry["short"]] = entry
     for entry in entries:
         short = entry.pop("short")
@@ -213,6 +220,31 @@ def read_collection(folder: Path, name: str) -> Iterator[dict[str, Any]]:
             "miou": float(result["Metrics"]["mIoU"]),
             "miou_ms_flip": result["Metrics"].get("mIoU(ms+flip)"),
             "licence": NON_COMMERCIAL if architecture == "segformer" else "Apache-2.0",
+        }
+
+
+def read_objects(folder: Path, name: str) -> Iterator[dict[str, Any]]:
+    """Yield the entries of one metafile of MMDetection's index: segments where their PQ is stated, else objects."""
+    content = yaml.safe_load((folder / "configs" / name / "metafile.yml").read_text(encoding="utf-8"))
+    for model in content["Models"]:
+        stated = {key: float(value) for result in model["Results"] for key, value in result["Metrics"].items()}
+        dataset = "coco-panoptic" if "PQ" in stated else "coco-instance"
+        config, url = Path(model["Config"]).stem, re.sub(r"^https://[^/]+/", f"https://{HOST}/", model["Weights"])
+        variant = variant_of(name, config)
+        if variant == "maskformer_r50":  # with a transformer on its last map
+            variant = "maskformer_r50_panoptic"
+        yield {
+            "short": f"{variant.replace('_', '-')}-{dataset}",
+            "architecture": name,
+            "config": config,
+            "file": re.sub(r"_\d{8}_\d{6}-[0-9a-f]{8}\.pth$", "", url.rpartition("/")[2]),
+            "dataset": dataset,
+            "numbers": count_of_variant(variant, dataset, "mmdet"),
+            "url": url,
+            "sha256": re.findall(r"-([0-9a-f]{8})\.pth$", url)[0],
+            **({"pq": stated["PQ"]} if "PQ" in stated else {}),
+            **({"ap": stated["mask AP"]} if "mask AP" in stated else {}),
+            "licence": "Apache-2.0",
         }
 
 
@@ -267,7 +299,7 @@ def variant_of(architecture: str, config: str) -> str:
 
 
 @cache
-def count_of_variant(variant: str, dataset: str) -> int:
+def count_of_variant(variant: str, dataset: str, library: str = "mmseg") -> int:
     """Return how many numbers of four bytes the tensors of a published network hold, with what is stored besides."""
     fields: dict[str, Any] = {"num_classes": NUM_CLASSES[dataset]}
     if variant.startswith(("upernet", "setr", "ddrnet", "pidnet", "bisenet", "fast_scnn", "icnet")):
@@ -279,7 +311,7 @@ def count_of_variant(variant: str, dataset: str) -> int:
         fields |= {"aux_convs": 1} if variant == "setr_naive" else {}
     architecture, config = make_config(variant, fields)
     state = build_empty(architecture, config).state_dict()
-    theirs = tensors_of("mmseg", architecture.name, config, state)
+    theirs = tensors_of(library, architecture.name, config, state)
     return sum(tensor.numel() * tensor.itemsize for tensor in theirs.values()) // 4
 
 

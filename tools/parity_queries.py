@@ -5,7 +5,8 @@ queries predict. Printed are the largest differences as a fraction of the peer's
 after the last layer in eval mode, and of the worst layer where the peer gives all of them. Then, by the card's rule:
 the fraction of the peer's objects that have a partner (same class, score within 1e-3, IoU of masks 0.99 where the
 reference has their masks), of pixels in the same segment of the same class, and of pixels of the same class in class
-maps; "low" is the same at the peer's low thresholds, which random weights pass. The arithmetic is the reference's.
+maps; "low" is the same at the peer's low thresholds, which random weights pass. The arithmetic is the reference's, also
+that of positions, for which ours takes float32 always, as all but transformers do.
 
 Where it is float32, cells that lie on the border of a mask may fall to either side of it, and what queries see jumps.
 So further printed are: of how many cells ours decides otherwise in float32 than in float64, "cells"; the differences
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -29,7 +31,9 @@ from torch import Tensor
 
 from segatlas.conversion.converting import convert_file
 from segatlas.hub.loading import load_pretrained
-from segatlas.models import query_network
+from segatlas.layers import deformable_pixel_decoder
+from segatlas.layers.query_decoder import sine_positions
+from segatlas.models import maskformer, oneformer, query_network
 from segatlas.models.eomt import EoMT
 from segatlas.postprocess import query_masks
 from segatlas.structures import QueryLayer, QueryMasks, Result
@@ -86,6 +90,28 @@ class Decisions:
             setattr(EoMT, "masks_of_attention", tokens)  # noqa: B010
 
 
+@contextmanager
+def positions_of(library: str, dtype: torch.dtype) -> Iterator[None]:
+    """Let positions of cells be computed in float64, as transformers does in such a network; all others in float32."""
+    rooms = (query_network, maskformer, oneformer, deformable_pixel_decoder)
+
+    def exact(grid: tuple[int, int], width: int, like: Tensor) -> Tensor:
+        single = torch.float32
+        setattr(torch, "float32", dtype)  # noqa: B010
+        try:
+            return sine_positions(grid, width, like)
+        finally:
+            setattr(torch, "float32", single)  # noqa: B010
+
+    for room in rooms if library == "hf" and dtype == torch.float64 else ():
+        setattr(room, "sine_positions", exact)  # noqa: B010
+    try:
+        yield
+    finally:
+        for room in rooms:
+            setattr(room, "sine_positions", sine_positions)  # noqa: B010
+
+
 def by_decisions(net: Any, x: Tensor, theirs: QueryLayer) -> Iterator[tuple[str, float]]:
     """Say what decisions in float32 do: see above."""
     decisions = Decisions()
@@ -132,20 +158,24 @@ def our_objects(output: QueryMasks, size: tuple[int, int], rule: Any, things: Se
 
 
 def paired(result: Result, final: Mapping[str, Any], suffix: str, width: int) -> float:
-    """Return the fraction of the peer's objects, in an image of that width, that have a partner among ours."""
+    """Return the fraction of the peer's objects, in an image of that width, that have a partner among ours.
+
+    Those without a pixel, which MMDetection keeps with a score of 0 and ours leaves out, do not count.
+    """
     theirs = np.unpackbits(final[f"masks{suffix}"].numpy(), axis=-1)[..., :width].astype(bool)
     ours = list(result.instances)
     bitmaps = [one.bitmap() for one in ours]
-    found = 0
+    found, count = 0, int(theirs.any(axis=(1, 2)).sum())
     for mask, label, score in zip(theirs, final[f"labels{suffix}"], final[f"scores{suffix}"], strict=True):
+        if not mask.any():
+            continue
         for one, bitmap in zip(ours, bitmaps, strict=True):
             if one.class_index != int(label) or abs(one.score - float(score)) > 1e-3:
                 continue
-            common, union = (mask & bitmap).sum(), (mask | bitmap).sum()
-            if union == 0 or common / union >= 0.99:
+            if (mask & bitmap).sum() / (mask | bitmap).sum() >= 0.99:
                 found += 1
                 break
-    return found / max(len(theirs), 1)
+    return found / max(count, 1)
 
 
 def paired_scores(result: Result, final: Mapping[str, Any], suffix: str) -> float:
@@ -161,33 +191,38 @@ def paired_scores(result: Result, final: Mapping[str, Any], suffix: str) -> floa
     return found / len(labels)
 
 
-def same_segments(result: Result, classes: np.ndarray, ids: np.ndarray, none: int) -> float:
+def same_segments(result: Result, ids: np.ndarray, kinds: Mapping[int, Counter[int]], none: int) -> float:
     """Return the fraction of pixels whose class is the peer's and whose segment stands for the peer's there.
 
-    classes, ids: (H, W), of the peer; an id may stand for several segments, of which each has its class.
+    ids: (H, W), of the peer. kinds: of each id the classes that it stands for, and for how many segments of a class:
+    of one in all sources but transformers, which gives an id twice (things that follow a stuff met before).
     """
     segments = result.panoptic
-    kinds = np.full(int(segments.ids.max()) + 1, none)
+    table = np.full(int(segments.ids.max()) + 1, none)
     for one in segments.segments:
-        kinds[one.id] = one.class_index
-    ours, same = kinds[segments.ids], np.zeros(ids.shape, bool)
-    for pair in np.unique(np.stack([ids, classes]).reshape(2, -1), axis=1).T:
-        place = (ids == pair[0]) & (classes == pair[1]) & (ours == pair[1])
-        if place.any():
-            number = np.bincount(segments.ids[place]).argmax()
-            same |= place & (segments.ids == number)
+        table[one.id] = one.class_index
+    ours, same = table[segments.ids], np.zeros(ids.shape, bool)
+    for number in np.unique(ids).tolist():
+        for kind, count in kinds.get(number, Counter([none])).items():
+            place = (ids == number) & (ours == kind)
+            if place.any():
+                areas = np.bincount(segments.ids[place])
+                same |= place & np.isin(segments.ids, np.argsort(areas)[-count:])
     return float(same.mean())
 
 
-def their_segments(final: Mapping[str, Any], suffix: str, library: str, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the peer's class and number of each pixel, `classes` where there is none."""
+def their_segments(
+    final: Mapping[str, Any], suffix: str, library: str, things: Sequence[bool]
+) -> tuple[np.ndarray, dict[int, Counter[int]]]:
+    """Return the number of each pixel's segment in the peer's map, and of each number the classes of its segments."""
     theirs = final[f"panoptic{suffix}"].numpy().astype(np.int64)
     if library == "md":
-        return theirs % 1000, theirs
-    table = np.full(max(int(theirs.max()), 0) + 2, classes)  # the last entry is for -1, nothing
+        return theirs, {number: Counter([number % 1000]) for number in np.unique(theirs).tolist()}
+    kinds: dict[int, Counter[int]] = {}
     for number, *_, category in final[f"segments{suffix}"]:
-        table[number] = category
-    return table[theirs], theirs
+        of_number = kinds.setdefault(number, Counter())
+        of_number[category] = of_number[category] + 1 if things[category] else 1
+    return theirs, kinds
 
 
 def rules(rule: Any, library: str, suffix: str) -> tuple[Any, Any]:
@@ -222,10 +257,10 @@ def finals(
         elif len(final.get(f"labels{suffix}", ())) and card.architecture != COMPOSED:
             yield f"objects{named}", paired_scores(our_objects(output, size, of_objects, ()), final, suffix)
         if f"panoptic{suffix}" in final:
-            there, ids = their_segments(final, suffix, library, classes)
+            ids, kinds = their_segments(final, suffix, library, things)
             whole = (ids.shape[0], ids.shape[1])  # MMDetection's at low thresholds are of the padded image
             (result,) = query_masks.panoptic(output, whole, crop=whole, rule=of_segments, things=things)
-            yield f"segments{named}", same_segments(result, there, ids, classes)
+            yield f"segments{named}", same_segments(result, ids, kinds, classes)
 
 
 @torch.no_grad()
@@ -243,9 +278,10 @@ def compare(folder: Path) -> dict[str, float]:
     x = input_of(given, card, folder.name.partition(".")[0]).to(theirs[-1].mask_logits.dtype)
     net, size = net.to(x.dtype), (given["image"].shape[0], given["image"].shape[1])
     jumps = dict(by_decisions(net, x, theirs[-1])) if x.dtype == torch.float32 else {}
-    last = net(x)
-    net.training = True  # the network alone, not its parts: it then gives all layers
-    layers = net(x).layers[-len(theirs) :]
+    with positions_of(folder.name.partition(".")[0], x.dtype):
+        last = net(x)
+        net.training = True  # the network alone, not its parts: it then gives all layers
+        layers = net(x).layers[-len(theirs) :]
     found = {
         "classes": relative(last.class_logits, theirs[-1].class_logits),
         "masks": relative(last.mask_logits, theirs[-1].mask_logits),

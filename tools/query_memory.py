@@ -2,7 +2,8 @@
 
 Every line is a process of its own, with one thread: the most memory that it held beyond its inputs, and processor time,
 the lesser of two turns. Results beside the published order, which makes every mask as large as the image first, and
-beside transformers' functions, are made in the same run and compared pixel by pixel. Losses are those of ten layers of
+beside transformers' functions, are made in the same run and compared pixel by pixel. A step of validation is all
+results of an image (objects, segments, class map) and what is counted of them. Losses are those of ten layers of
 100 queries on 512 x 512 pixels, forward and backward, by the number of objects. --python: an environment that holds the
 peer, too; without it its lines are left out.
 """
@@ -172,6 +173,34 @@ def digest(found: Any, task: str, who: str, source: str) -> list[str]:
     return sorted(hashlib.sha1(np.packbits(one.numpy() > 0)).hexdigest() for one in maps if one.any())
 
 
+# ---- a step of validation
+def validation_case(size: tuple[int, int], count: int, classes: int) -> dict[str, Any]:
+    """Return the memory of what follows the network in validation: all results of an image, and what is counted."""
+    from segatlas.config.objects import MASK2FORMER
+    from segatlas.metrics import create_for_training
+    from segatlas.postprocess import find
+    from segatlas.structures import QueryMasks, SegmentsTarget
+    from segatlas.tasks import TASKS
+
+    things = tuple(index < classes * 2 // 3 for index in range(classes))
+    metrics = create_for_training(TASKS["panoptic"].metrics, [f"class {index}" for index in range(classes)])
+
+    def step(size: tuple[int, int]) -> None:
+        output = QueryMasks(*given[size], canvas=size)
+        (result,) = find("QueryMasks", "panoptic")(output, size, crop=size, rule=MASK2FORMER, things=things)
+        metrics.update(result, truths[size])
+
+    given = {one: queries(one, count, classes) for one in ((64, 64), size)}
+    truths = {}
+    for rows, columns in given:
+        ids = np.arange(16, dtype=np.int32).reshape(4, 4).repeat(rows // 4, 0).repeat(columns // 4, 1)
+        kinds = np.arange(16) % classes
+        truths[rows, columns] = SegmentsTarget(ids, kinds, np.array(things)[kinds], np.zeros(16, bool))
+    step((64, 64))  # what is loaded once does not count
+    started = time.process_time()
+    return {"mb": peak_of(lambda: step(size)), "seconds": time.process_time() - started}
+
+
 # ---- losses
 def loss_case(name: str, objects: int) -> dict[str, Any]:
     """Return the memory of a loss and its gradient."""
@@ -237,6 +266,8 @@ RESULTS = (
     ("panoptic", STREET, 200, 19),
     ("panoptic", (512, 1024), 100, 19),
 )
+VALIDATION = (((512, 1024), 100), ((512, 1024), 200), (STREET, 100), (STREET, 200))
+"""Size and queries of the steps of validation."""
 
 
 def table(python: str, peers: bool, only: str) -> None:
@@ -254,6 +285,14 @@ def table(python: str, peers: bool, only: str) -> None:
                 f"{other['seconds']:.2f} ({other['seconds'] / own['seconds']:.1f}x), {apart}",
                 flush=True,
             )
+    for size, count in VALIDATION if only in "validation" else ():
+        found = run(python, ["validation", size, count, 133])
+        whole = count * size[0] * size[1] * 4 / 2**20
+        print(
+            f"validation {size[0]}x{size[1]}, Q={count}, K=133: {found['mb']:.0f} MB, {found['seconds']:.1f} s; "
+            f"all masks would take {whole:.0f} MB",
+            flush=True,
+        )
     if only not in "losses":
         return
     for name in ("query_points", "query_maps"):
@@ -268,7 +307,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--python", default=sys.executable, help="that runs the cases")
     parser.add_argument("--peers", action="store_true", help="beside transformers, too")
-    parser.add_argument("--only", default="", help="a task, or 'losses'")
+    parser.add_argument("--only", default="", help="a task, 'validation' or 'losses'")
     parser.add_argument("--case", help=argparse.SUPPRESS)
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -276,10 +315,13 @@ def main() -> None:
         table(args.python, args.peers, args.only)
         return
     kind, *words = json.loads(args.case)
-    with torch.no_grad() if kind == "result" else torch.enable_grad():
+    with torch.enable_grad() if kind == "loss" else torch.no_grad():
         if kind == "result":
             who, task, source, size, count, classes = words
             print(json.dumps(result_case(who, task, source, (size[0], size[1]), count, classes)))
+        elif kind == "validation":
+            size, count, classes = words
+            print(json.dumps(validation_case((size[0], size[1]), count, classes)))
         else:
             print(json.dumps(loss_case(*words)))
 

@@ -91,7 +91,7 @@ def page() -> str:
 
 def published_miou(script: Script) -> str:
     """Return what is published for a config, of several runs the highest; "" where nothing is."""
-    found = [entry.miou for entry in published() if script.config == entry.config or script.file == entry.file]
+    found = [entry.miou or 0 for entry in published() if script.config == entry.config or script.file == entry.file]
     return f"{max(found):.2f}" if found else ""
 
 

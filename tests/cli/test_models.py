@@ -130,7 +130,7 @@ def test_info_of_a_folder_without_a_model_exits_1(tmp_path):
 def test_list_published_and_info_say_metric_and_licence_in_a_hundred_columns():
     result = run("list", "--published", "*-ade20k")
     row = next(line for line in result.output.splitlines() if " segformer-b0-ade20k " in line)
-    assert row.split() == ["segformer-b0-ade20k", "ade20k", "37.41", "38.34", "non-commercial"]
+    assert row.split() == ["segformer-b0-ade20k", "ade20k", "mIoU", "37.41", "38.34", "non-commercial"]
     assert max(map(len, result.output.splitlines())) <= 100
     shown = run("info", "pspnet-r50-ade20k").output
     assert "42.48 %, 43.44 % with scales and flips, on its validation split" in shown

@@ -13,11 +13,14 @@ from segatlas.models import ARCHITECTURES
 
 def test_names_files_and_addresses_are_unique_and_carry_the_hash():
     entries = published()
-    assert len(entries) == len({e.name for e in entries}) == len({e.file for e in entries}) == 505
+    assert len(entries) == len({e.name for e in entries}) == len({e.file for e in entries}) == 518
     for entry in entries:
-        assert entry.url.startswith("https://download.openmmlab.com/mmsegmentation/")
+        library = "mmdetection" if entry.dataset in ("coco-panoptic", "coco-instance") else "mmsegmentation"
+        assert entry.url.startswith(f"https://download.openmmlab.com/{library}/")
         assert entry.url.endswith(f"-{entry.sha256}.pth")
-        assert 15 < entry.miou < 95
+        assert entry.source.lower().startswith(library)
+        assert entry.metrics
+        assert all(15 < value < 95 for value in entry.metrics.values())
 
 
 def test_every_architecture_of_it_is_one_of_ours():
@@ -30,6 +33,18 @@ def test_the_short_name_is_the_best_of_its_kind():
     same = [e for e in published() if e.file.startswith("pspnet_r50-d8_512x512_") and e.dataset == "ade20k"]
     assert entry.miou == max(e.miou for e in same)
     assert find_published("pspnet_r50-d8_512x512_80k_ade20k") in same
+
+
+def test_of_networks_for_objects_the_best_of_segments_and_of_objects_have_names():
+    entry = find_published("mask2former-swin-b-coco-panoptic")
+    assert (entry.pq, entry.ap, entry.miou) == (56.3, 46.3, None)
+    assert "in21k" in entry.file
+    assert find_published("mask2former-r50-coco-instance").metrics == {"ap": 42.9}
+    assert find_published("maskformer-r50-panoptic-coco-panoptic").metrics == {"pq": 46.9}
+    assert {e.dataset for e in published_for("mask2former_r50")} == {
+        *("ade20k", "cityscapes"),
+        *("coco-instance", "coco-panoptic"),
+    }
 
 
 def test_mix_transformers_are_not_for_commercial_use():
@@ -57,6 +72,7 @@ def test_a_pattern_lists_entries():
         ("fastfcn_enc", {"fastfcn-enc-r50-ade20k", "fastfcn-enc-r50-cityscapes"}),
         ("semantic_fpn_r50", {"semantic-fpn-r50-ade20k", "semantic-fpn-r50-cityscapes"}),
         ("stdc1", {"stdc1-cityscapes"}),
+        ("mask2former_r50", {"mask2former-r50-ade20k", "mask2former-r50-cityscapes"}),
         ("deeplabv3plus_r34_smp", set()),
     ],
 )
@@ -81,7 +97,7 @@ def test_weights_belong_to_one_variant_of_their_own_architecture():
 
 @pytest.mark.parametrize(
     ("name", "numbers"),
-    [  # of MMSegmentation 1.2.2's own networks, built from the configs that the entries name
+    [  # of MMSegmentation's and MMDetection's own networks, built from the configs that the entries name
         ("deeplabv3-s101-ade20k", 91_049_566),
         ("deeplabv3-r18-cityscapes", 13_997_795),
         ("deeplabv3plus-r18-isaid", 12_483_953),
@@ -91,6 +107,7 @@ def test_weights_belong_to_one_variant_of_their_own_architecture():
         ("fastfcn-enc-r50-cityscapes", 55_702_911),
         ("pspnet-r18-loveda", 12_798_922),
         ("upernet-deit-s16-ade20k", 52_106_694),
+        ("mask2former-r50-coco-panoptic", 44_090_224),
     ],
 )
 def test_the_numbers_of_an_entry_are_those_of_the_published_network(name, numbers):

@@ -11,21 +11,25 @@ from typer.testing import CliRunner
 
 import resume_campaign
 import segatlas
+from segatlas.build.network import create_model
 from segatlas.build.saving import make_card
+from segatlas.build.starting import start_from
 from segatlas.cli.main import app
 from segatlas.data.collate import collate
 from segatlas.data.stream import SampleStream
 from segatlas.errors import TaskError, TrainingError, UsageError
 from segatlas.inference import Predictor
 from segatlas.models import load_architecture
+from segatlas.models.oneformer import TASK_WORDS
 from segatlas.ops import class_map
 from segatlas.recipe import Config
 from segatlas.training import train
 from segatlas.training.building import build_parts
-from segatlas.training.freezing import training_mode
+from segatlas.training.freezing import encoder_norms, freeze, training_mode
 from segatlas.training.module import SegmentationModule
 
-NETWORKS = {"mask2former": {"name": "query_points", "points": 64}, "maskformer": "query_maps"}
+POINTS = {"name": "query_points", "points": 64}
+NETWORKS = {"mask2former": POINTS, "maskformer": "query_maps", "oneformer": POINTS, "eomt": POINTS}
 METRICS = {"panoptic": "pq", "instance": "ap", "semantic": "miou"}
 
 
@@ -35,6 +39,7 @@ def words(shapes, tmp_path):
 
     def make(name: str, task: str = "panoptic", run: str = "run") -> dict[str, object]:
         tiny = {key: list(v) if isinstance(v, tuple) else v for key, v in load_architecture(name).tiny.items()}
+        tiny |= {"asked_for": task} if name == "oneformer" else {}
         return {
             "seed": 7,
             "task": task,
@@ -123,6 +128,33 @@ def test_a_trained_network_predicts_evaluates_and_does_what_is_asked_of_objects(
     assert done.exit_code == 0, done.output
     listed = json.loads(next((tmp_path / "out").rglob("*.json")).read_text())
     assert "segments" in json.dumps(listed)
+
+
+def test_a_oneformer_learns_the_task_of_its_token_and_gives_the_objects_of_it(words, shapes, monkeypatch):
+    monkeypatch.setattr("segatlas.training.course.finish_run", lambda *args: None)
+    run = train(Config.load(words("oneformer", "instance"), "train.epochs=null", "train.steps=2"), quiet=True)
+    predictor = segatlas.load(run.dir / "model", device="cpu", objects={"score": 0.0})
+    assert predictor.card.config["asked_for"] == predictor.card.task == "instance"
+    assert predictor.model.words == TASK_WORDS["instance"]
+    result = predictor.predict(sorted((shapes / "val" / "images").iterdir())[0])
+    assert result.given == ("instances",)
+    assert result.instances
+    fields = {**load_architecture("oneformer").tiny, "num_classes": len(predictor.card.classes)}
+    report = start_from(create_model("oneformer", **fields, asked_for="panoptic"), run.dir / "model")
+    assert not report.replaced  # its token alone is another
+
+
+def test_mask2former_on_coco_freezes_batch_norms_altogether_as_mmdetection_does():
+    settings = Config.load("mask2former_coco").train
+    net = create_model("mask2former", num_classes=3, **load_architecture("mask2former").tiny)
+    freeze(net, settings)
+    norms = encoder_norms(training_mode(net, settings))
+    assert norms
+    assert not any(norm.training or norm.weight.requires_grad or norm.bias.requires_grad for norm in norms)
+    fixed = {name for name, parameter in net.named_parameters() if not parameter.requires_grad}
+    assert len(fixed) == 2 * len(norms)
+    swin = Config.load("mask2former_swin_ade20k").train
+    assert (swin.freeze_norms, swin.freeze_norm_weights) == (False, False)
 
 
 def semantic_predictor(**options) -> Predictor:

@@ -325,7 +325,7 @@ def make_rows(pieces: Sequence[Piece], times: Sequence[tuple[int, float, float]]
 def published_miou(model: str) -> tuple[float, str] | None:
     """Return the mIoU in percent on Cityscapes val at a single scale that is published for a variant, and by whom."""
     name = model.partition(":")[0]
-    found = [entry.miou for entry in published_for(name) if entry.dataset == DATASET]
+    found = [entry.miou for entry in published_for(name) if entry.dataset == DATASET and entry.miou is not None]
     return (found[0], SOURCE) if found else PAPERS.get(name)
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from segatlas.build.describing import ModelFacts
     from segatlas.checkpoint.card import Card
     from segatlas.conversion.converting import Conversion
+    from segatlas.hub.catalogue import Published
 
 app = typer.Typer(
     no_args_is_help=True, help="List the networks, explain one of them or a trained model, convert weights."
@@ -27,6 +28,7 @@ NO_TERMINAL_WIDTH = 160
 SHOWN_CLASSES = 40
 FEW_CLASSES = 5
 SHOWN_LEFT_OUT = 8
+METRICS = {"miou": "mIoU", "pq": "PQ", "ap": "AP"}
 
 
 @app.command("list")
@@ -69,7 +71,7 @@ def list_(
 def _list_published(pattern: str, *, json_line: bool) -> None:
     from dataclasses import asdict
 
-    from segatlas.hub.catalogue import SOURCE, list_published
+    from segatlas.hub.catalogue import list_published
 
     entries = list_published(pattern)
     if json_line:
@@ -78,13 +80,19 @@ def _list_published(pattern: str, *, json_line: bool) -> None:
     if not entries:
         say(f"no published weights match '{printable(pattern)}'")
         return
-    table = _table("Name", "Trained on", "mIoU %", "scales, flips", "Licence")
+    table = _table("Name", "Trained on", "Published, %", "scales, flips", "Licence")
     for entry in entries:
         best = "" if entry.miou_ms_flip is None else f"{entry.miou_ms_flip:.2f}"
         licence = entry.licence if entry.is_commercial else "non-commercial"
-        table.add_row(entry.name, entry.dataset, f"{entry.miou:.2f}", best, licence)
+        table.add_row(entry.name, entry.dataset, _metrics(entry), best, licence)
     _show(table)
-    say(f"mIoU on the validation split ({SOURCE}); more: segatlas models info NAME")
+    sources = " and ".join(sorted({entry.source for entry in entries}))
+    say(f"on the validation split ({sources}); more: segatlas models info NAME")
+
+
+def _metrics(entry: Published) -> str:
+    """Return what was published of weights, in percent."""
+    return ", ".join(f"{METRICS[name]} {percent:.2f}" for name, percent in entry.metrics.items())
 
 
 @app.command()
@@ -245,19 +253,19 @@ def _field_table(facts: ModelFacts) -> Table:
 def _info_published(name: str, *, json_line: bool) -> None:
     from dataclasses import asdict
 
-    from segatlas.hub.catalogue import SOURCE, find_published
+    from segatlas.hub.catalogue import find_published
 
     entry = find_published(name)
     if json_line:
         print_json_line({"kind": "published", **asdict(entry)})
         return
-    say(f"{entry.name}: weights published by MMSegmentation")
+    say(f"{entry.name}: weights published by {entry.source.partition(' ')[0]}")
     best = "" if entry.miou_ms_flip is None else f", {entry.miou_ms_flip:.2f} % with scales and flips"
     _print_pairs(
         {
             "architecture": entry.architecture,
             "trained on": f"{entry.dataset}, whose terms apply too",
-            "mIoU": f"{entry.miou:.2f} %{best}, on its validation split ({SOURCE})",
+            "published": f"{_metrics(entry)} %{best}, on its validation split ({entry.source})",
             "licence": entry.licence,
             "config": entry.config,
             "file": entry.file,

@@ -20,7 +20,7 @@ from segatlas.tasks import TASKS
 WITHOUT_PIXELS = (
     *("task", "eval", "data.name", "data.accept", "data.channels", "model.num_classes", "model.start_from"),
     *("model.input.resize", "model.input.mode", "train.freeze_encoder", "train.freeze_stages", "train.freeze_norms"),
-    *("train.freeze_host", "transforms.copy_paste", "transforms.class_balance"),
+    *("train.freeze_norm_weights", "train.freeze_host", "transforms.copy_paste", "transforms.class_balance"),
 )
 """Keys that a pre-training on classes of whole images does not read."""
 Fault = tuple[tuple[str, ...], str]

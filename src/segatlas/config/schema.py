@@ -273,6 +273,7 @@ class TrainConfig(Section):
         0, ge=0, le=100, description="of so many stages of the encoder, its stem the first, weights and statistics stay"
     )
     freeze_norms: bool = Field(False, description="batch norms of the encoder keep their statistics; weights train")
+    freeze_norm_weights: bool = Field(False, description="batch norms of the encoder keep their scales and offsets")
     freeze_host: bool = Field(False, description="the same of the network inside a wrapper, its `model.host`")
     gradient_checkpointing: bool = Field(False, description="recompute encoder stages in backward to save memory")
     deterministic: bool = Field(True, description="only deterministic algorithms")

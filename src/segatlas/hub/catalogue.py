@@ -1,6 +1,7 @@
 """The catalogue of published weights: what they are called, where they lie, what they reach. Loads no torch.
 
-The data (`catalogue.json`) are made by `tools/make_catalogue.py` from MMSegmentation's own model index.
+The data (`catalogue.json`) are made by `tools/make_catalogue.py` from the model indices of MMSegmentation and
+MMDetection.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from segatlas.config.messages import unknown
 from segatlas.errors import UsageError
 
 SOURCE = "MMSegmentation 1.2.2 model index"
+SOURCE_OF_OBJECTS = "MMDetection 3.3.0 model index"
 NON_COMMERCIAL = "NVIDIA Source Code License for SegFormer (non-commercial)"
 
 WRITTEN = {"hr18_small": "hr18s", "mobilenet_v2": "mobilenetv2", "dnl_": "dnlnet_"}
@@ -33,6 +35,7 @@ class Published:
     sha256: the first 8 hex digits of its hash, as its name carries them.
     numbers: how many numbers its network's tensors hold: weights and statistics, auxiliary heads too.
     miou, miou_ms_flip: percent on the dataset's validation split, one scale; several scales and flips, where stated.
+    pq, ap: percent likewise, of segments and of objects' masks.
     licence: of the weights. Terms of the dataset trained on come besides.
     """
 
@@ -44,14 +47,27 @@ class Published:
     url: str
     sha256: str
     numbers: int
-    miou: float
-    miou_ms_flip: float | None
     licence: str
+    miou: float | None = None
+    miou_ms_flip: float | None = None
+    pq: float | None = None
+    ap: float | None = None
 
     @property
     def is_commercial(self) -> bool:
         """Whether the licence of the weights allows commercial use."""
         return "non-commercial" not in self.licence
+
+    @property
+    def source(self) -> str:
+        """Whose index tells of it."""
+        return SOURCE if self.miou is not None else SOURCE_OF_OBJECTS
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """What was published of it, in percent: "miou", or "pq" and "ap" where there are segments or objects."""
+        stated = {"miou": self.miou, "pq": self.pq, "ap": self.ap}
+        return {name: value for name, value in stated.items() if value is not None}
 
 
 @cache

@@ -14,7 +14,7 @@ from segatlas.conversion.converting import convert_file
 from segatlas.downloads.http import download, most_bytes_of, only_one
 from segatlas.errors import WeightsError
 from segatlas.files import sha256, sweep_leftovers
-from segatlas.hub.catalogue import SOURCE, Published, find_published
+from segatlas.hub.catalogue import Published, find_published
 
 LOGGER = logging.getLogger("segatlas")
 
@@ -98,10 +98,10 @@ def _only_one_makes(folder: Path) -> Iterator[None]:
 
 
 def _metric(entry: Published) -> dict[str, object]:
-    metric: dict[str, object] = {"miou": entry.miou / 100}
+    metric: dict[str, object] = {name: percent / 100 for name, percent in entry.metrics.items()}
     if entry.miou_ms_flip is not None:
         metric["miou_ms_flip"] = entry.miou_ms_flip / 100
-    return {**metric, "split": f"{entry.dataset} val", "published_in": f"{SOURCE}, {entry.config}"}
+    return {**metric, "split": f"{entry.dataset} val", "published_in": f"{entry.source}, {entry.config}"}
 
 
 def _is_on(variable: str) -> bool:

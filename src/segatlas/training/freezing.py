@@ -27,9 +27,14 @@ def frozen_parts(net: nn.Module, settings: TrainConfig) -> tuple[nn.Module, ...]
 
 
 def freeze(net: nn.Module, settings: TrainConfig) -> None:
-    """Let no weight of these parts be trained."""
-    for part in frozen_parts(net, settings):
+    """Let no weight of these parts be trained, nor of the encoder's batch norms where the recipe says so."""
+    for part in (*frozen_parts(net, settings), *(encoder_norms(net) if settings.freeze_norm_weights else ())):
         part.requires_grad_(False)
+
+
+def encoder_norms(net: nn.Module) -> list[nn.Module]:
+    """Return the batch norms of the encoder."""
+    return [module for module in net.get_submodule("encoder").modules() if isinstance(module, BATCH_NORMS)]
 
 
 def training_mode(net: nn.Module, settings: TrainConfig) -> nn.Module:
@@ -41,8 +46,6 @@ def training_mode(net: nn.Module, settings: TrainConfig) -> nn.Module:
     hold_dilated_groups(net)
     for part in frozen_parts(net, settings):
         part.eval()
-    if settings.freeze_norms:
-        for module in net.get_submodule("encoder").modules():
-            if isinstance(module, BATCH_NORMS):
-                module.eval()
+    for module in encoder_norms(net) if settings.freeze_norms else ():
+        module.eval()
     return net

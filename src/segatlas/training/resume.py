@@ -277,7 +277,7 @@ def _other_groups(
     if [len(group["params"]) for group in groups] == found:
         return []
     sorting = ("train.optimizer", "train.schedule.encoder_warmup", "train.freeze_encoder", "train.freeze_stages")
-    keys = [key for key in changed if _within(key, (*sorting, "train.freeze_host"))]
+    keys = [key for key in changed if _within(key, (*sorting, "train.freeze_norm_weights", "train.freeze_host"))]
     return [f"{', '.join(keys)}: the optimiser's state in the checkpoint belongs to other groups of parameters"]
 
 

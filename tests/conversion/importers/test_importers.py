@@ -61,7 +61,8 @@ VARIANTS: dict[tuple[str, str], tuple[dict[str, Any], ...]] = {
     **{
         (library, "maskformer"): (
             {**MASKS, "layers": 2, "hidden": 24},
-            {"encoder": "swin_tiny" if library == "hf" else "resnet50", "pixel_layers": 0 if library == "hf" else 2},
+            {"encoder": "resnet50", "pixel_layers": 0 if library == "hf" else 2},
+            *([{"encoder": "resnet18", "layers": 2}, {"encoder": "swin_tiny"}] if library == "hf" else []),
         )
         for library in ("mmseg", "mmdet", "hf", "detectron2")
     },

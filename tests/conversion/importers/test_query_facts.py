@@ -101,3 +101,18 @@ def test_a_form_that_ours_does_not_have_is_refused_by_its_name(library):
         theirs[extra[library]] = torch.empty(1, device="meta")
     with pytest.raises(WeightsError, match=r"pre_norm|before its decoder"):
         importer.recognise(ForeignWeights(tensors=theirs, settings=settings))
+
+
+def test_a_maskformer_of_hugging_face_on_a_resnet_strides_where_settings_say():
+    (importer,) = importers("hf", "maskformer")
+    architecture, config = make_config("maskformer", {"num_classes": 5, "encoder": "resnet50"})
+    theirs = rename_to_theirs(importer, config, build_empty(architecture, config).state_dict())
+    for settings, options in (({}, {}), ({"downsample_in_bottleneck": True}, {"stride_first": True})):
+        fields = importer.recognise(ForeignWeights(tensors=theirs, settings={"backbone_config": settings}))
+        assert (fields["encoder"], fields["encoder_options"]) == ("resnet50", options)
+    settings = {"backbone_config": {"downsample_in_first_stage": True}}
+    with pytest.raises(WeightsError, match="downsample_in_first_stage = True: only False is supported"):
+        importer.recognise(ForeignWeights(tensors=theirs, settings=settings))
+    some = {name: one for name, one in theirs.items() if ".stages.3.layers.2." not in name}
+    with pytest.raises(WeightsError, match=r"a ResNet of \[3, 4, 6, 2\] blocks is none of the published"):
+        importer.recognise(ForeignWeights(tensors=some, settings={}))

@@ -1,4 +1,4 @@
-"""MaskFormerForInstanceSegmentation on its own Swin Transformer, as transformers 5 and 4 name its tensors."""
+"""MaskFormerForInstanceSegmentation on a ResNet or its own Swin Transformer, with the names of transformers 5 and 4."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from segatlas.config.objects import TRANSFORMERS_MASKFORMER
 from segatlas.conversion.importers.foreign import ForeignWeights
-from segatlas.conversion.importers.hf import swin
+from segatlas.conversion.importers.hf import resnet, swin
 from segatlas.conversion.importers.hf.mask_queries import (
     DECODER,
     ENCODER,
@@ -35,7 +35,7 @@ def recognise(file: ForeignWeights) -> Mapping[str, Any] | None:
     """See `Importer`."""
     if not file.has(f"{PYRAMID}.stem.0", f"{TRANSFORMER}.queries_embedder", "mask_embedder", "class_predictor"):
         return None
-    encoder = encoder_fields(file, SWIN)
+    encoder = resnet.resnet_fields(file, ENCODER) or encoder_fields(file, SWIN)
     if encoder is None:
         return None
     require_form(file, {"decoder_config.activation_function": "relu", "decoder_config.model_type": "detr"})
@@ -63,10 +63,11 @@ def renames(config: MaskFormerConfig) -> Renames:
     """
     if config.pixel_layers:
         raise WeightsError("Hugging Face's MaskFormer has no transformer on its coarsest map (pixel_layers)")
-    if config.encoder.name not in SIZES:
+    if config.encoder.name not in (*SIZES, *resnet.NAMES):
         raise WeightsError(
-            f"Hugging Face's MaskFormer is written on a Swin Transformer, not on '{config.encoder.name}'"
+            f"Hugging Face's MaskFormer is written on a ResNet or a Swin Transformer, not on '{config.encoder.name}'"
         )
+    of_swin = [*swin.block_renames_before_5(SWIN), *swin.other_renames(SWIN, NORMS)]
     pyramid = []
     for index in range(LEVELS - 1):
         theirs, ours = f"{PYRAMID}.layers.{index}", LEVELS - 2 - index
@@ -74,8 +75,7 @@ def renames(config: MaskFormerConfig) -> Renames:
             pyramid += [(f"{theirs}.{part}.0", f"pyramid.{name}.{ours}.conv")]
             pyramid += [(f"{theirs}.{part}.1", f"pyramid.{name}.{ours}.norm")]
     return [
-        *swin.block_renames_before_5(SWIN),
-        *swin.other_renames(SWIN, NORMS),
+        *(of_swin if config.encoder.name in SIZES else resnet.resnet_renames(ENCODER)),
         (f"{PYRAMID}.stem.0", "pyramid.coarsest.conv"),
         (f"{PYRAMID}.stem.1", "pyramid.coarsest.norm"),
         *pyramid,
@@ -107,13 +107,13 @@ def _attention(theirs: str, ours: str) -> Renames:
 
 def stacks(config: MaskFormerConfig) -> Sequence[Stack]:
     """See `Importer`."""
-    return [swin.block_stack_before_5(SWIN)]
+    return [swin.block_stack_before_5(SWIN)] if config.encoder.name in SIZES else []
 
 
 def constants(config: MaskFormerConfig) -> Mapping[str, Tensor]:
     """See `Importer`."""
     if config.encoder.name not in SIZES:
-        return {}
+        return class_weights(config.num_classes)
     return {
         **swin.unused_norm(f"{SWIN}.layernorm", config.encoder),
         **swin.indices_before_5(SWIN, config.encoder),
