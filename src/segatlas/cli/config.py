@@ -84,6 +84,8 @@ def summary(cfg: Config) -> str:
     network.append(f"{classes} classes" if classes else "classes from the data")
     length = f"{train.steps} steps" if train.steps else f"{train.epochs} epochs"
     losses = " + ".join(term.name for term in cfg.losses)
+    if cfg.distill is not None:
+        losses += "".join(f" + {term.name}" for term in cfg.distill.terms) + f" of {cfg.distill.teacher}"
     return "\n".join(
         (
             f"  model  {', '.join(network)}",

@@ -24,6 +24,8 @@ from segatlas.training.taken_maps import Size, check_name, covers, encoder_strid
 from segatlas.training.teacher import Change, Teacher, load_teacher, source_with, told, value_fault
 
 KEY = "distill.teacher"
+TRIED = 2
+"""Training images that are sent through both networks before a run begins."""
 
 
 def build_parts(config: Config, *, dry: bool = False) -> TrainingComponents:
@@ -35,7 +37,7 @@ def build_parts(config: Config, *, dry: bool = False) -> TrainingComponents:
     parts, given = building.build_parts(config, dry=dry), config.distill
     assert given is not None
     stream = SampleStream(parts.train, parts.pipeline, config.seed, copy_paste_of(config.transforms))
-    sample = collate([stream[(0, 0)]])
+    sample = collate([stream[(0, index)] for index in range(min(TRIED, config.train.batch, len(parts.train)))])
     height, width = sample.inputs.image.shape[-2:]
     with told_with_key(KEY, given.teacher):
         teacher = load_teacher(
@@ -123,7 +125,7 @@ Shapes = Mapping[Pair, tuple[tuple[int, int, int], tuple[int, int, int]]]
 def _looked_at(
     terms: Sequence[ComparedTerm], net: nn.Module, teacher: Teacher, change: Change, sample: Batch, precision: str
 ) -> tuple[Shapes, list[str]]:
-    """Send one training image through both networks; return the shapes of what is compared, and a line on each.
+    """Send training images through both networks; return the shapes of what is compared, and a line on each.
 
     Raises ConfigError where something named is no map over the image.
     """
