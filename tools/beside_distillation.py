@@ -117,9 +117,7 @@ def cases_of_mmrazor(root: Path) -> Iterator[Case]:
     stand_in("mmrazor.registry", MODELS=_Registry())
     folder = root / "mmrazor" / "models" / "losses"
     channel = run_file(folder / "cwd.py", "mmrazor_cwd").ChannelWiseDivergence(tau=4.0)
-    yield Case(
-        name="channel_wise, temperature 4, MMRazor", ours=lambda s, t: channel_wise(s, t, 4.0), theirs=channel
-    )
+    yield Case(name="channel_wise, temperature 4, MMRazor", ours=lambda s, t: channel_wise(s, t, 4.0), theirs=channel)
     pixel = run_file(folder / "kl_divergence.py", "mmrazor_kl").KLDivergence(tau=2.0, reduction="sum")
     pixels = SHAPE[0] * SHAPE[2] * SHAPE[3]
     yield Case(
