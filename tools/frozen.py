@@ -103,7 +103,7 @@ ADDED: dict[str, tuple[str, ...]] = {
         ),
         *("model.best_anchor_iou", "model.best_own", "model.measured_strides"),
         *("data.instances", "data.instances.*", "data.year", "data.grouping", "data.trainval"),
-        *("eval.class_agnostic", "eval.max_detections", "pretrain"),
+        *("eval.class_agnostic", "eval.max_detections", "pretrain", "distill"),
         *("transforms.copy_paste", "transforms.copy_paste.*"),
         *("transforms.boundary_labels", "transforms.boundary_labels.*"),
         *("train.optimizer.alpha", "train.optimizer.epsilon", "eval.batch_stats"),

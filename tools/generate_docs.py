@@ -79,6 +79,17 @@ def recipe_keys() -> Iterator[str]:
         )
         if group == "data":
             yield from _own_keys_of_datasets()
+        if group == "distill":
+            yield from _keys_of_terms()
+
+
+def _keys_of_terms() -> Iterator[str]:
+    from segatlas.recipe import distillation_keys
+
+    for title, rows in distillation_keys():
+        yield f"### {title}"
+        cells = ((code(row.key), row.expects, code(row.default), row.meaning) for row in rows)
+        yield table(("Key", "Expects", "Default", "Meaning"), cells)
 
 
 def _own_keys_of_datasets() -> Iterator[str]:

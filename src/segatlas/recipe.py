@@ -18,7 +18,7 @@ from segatlas import config
 from segatlas.config.architectures import in_section
 from segatlas.config.encoder_keys import ENCODER, HOST, dotted_fields
 from segatlas.config.messages import show, unknown
-from segatlas.config.reference import KeyRow, reference, rows_of
+from segatlas.config.reference import KeyRow, distillation_reference, reference, rows_of
 from segatlas.config.rules import Fault
 from segatlas.config.schema import DataCheck, DataConfig, ModelCheck, ModelConfig, Rule
 from segatlas.config.section import Section
@@ -255,6 +255,15 @@ def _network_of_classes(cfg: config.Config) -> Iterator[Fault]:
         yield ("model.name", "pretrain"), f"{entry.name} gives no map of one image, whose mean could say a class"
 
 
+def _student_of_classes(cfg: config.Config) -> Iterator[Fault]:
+    entry = _entry(cfg)
+    if cfg.distill is not None and entry is not None and entry.output != CLASS_MAPS:
+        yield (
+            ("distill", "model.name"),
+            f"distillation is for networks of class maps, and {cfg.model.name} gives {entry.output}",
+        )
+
+
 def _losses_of_pixels(cfg: Config) -> Iterator[Fault]:
     if cfg.pretrain is not None and tuple(cfg.losses) != (LOSSES["cross_entropy"](),):
         yield ("losses", "pretrain"), "have no meaning where whole images have classes - remove them"
@@ -310,6 +319,11 @@ def loss_keys() -> list[tuple[str, list[KeyRow]]]:
     return reference(Config)[1:]
 
 
+def distillation_keys() -> list[tuple[str, list[KeyRow]]]:
+    """Return (title, rows) of the keys of each term of `distill.terms`."""
+    return distillation_reference()
+
+
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema of a recipe file with the keys of every dataset, each allowed for those that have it."""
     schema = config.json_schema(Config)
@@ -353,6 +367,7 @@ class Config(config.Config):
         _sources_of_data,
         _metric_of_task,
         _network_of_classes,
+        _student_of_classes,
         _losses_of_pixels,
         _losses_of_network,
         _parts_of_output,

@@ -192,8 +192,8 @@ def run_command(command: Command, place: str) -> None:
 
 def small_words(words: list[str]) -> list[str]:
     """Return a command's words, with what makes it quick."""
-    if words[0] == "train" and "--resume" not in words:
-        return ["train", *small_train(words[1:])]
+    if words[0] in ("train", "distill") and "--resume" not in words:
+        return [words[0], *small_train(words[1:])]
     for command, extra in EXTRA.items():
         first, *others = command.split()
         if words[0] == first and set(others) <= set(words) and "--help" not in words:

@@ -79,6 +79,8 @@ def words(name: str, roots: dict[str, Path], *further: str) -> list[str]:
         small.append("transforms.resize=short:64")
     if config.model.start_from:  # a trained network that is not there
         small += ["model.start_from=null", "train.freeze_host=false"]
+    if config.distill:
+        small.append("distill=null")
     kind = config.data.name
     if config.pretrain is not None:
         kind = CLASSES

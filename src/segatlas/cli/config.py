@@ -84,6 +84,8 @@ def summary(cfg: Config) -> str:
     network.append(f"{classes} classes" if classes else "classes from the data")
     length = f"{train.steps} steps" if train.steps else f"{train.epochs} epochs"
     losses = " + ".join(term.name for term in cfg.losses)
+    if cfg.distill is not None:
+        losses += "".join(f" + {term.name}" for term in cfg.distill.terms) + f" of {cfg.distill.teacher}"
     return "\n".join(
         (
             f"  model  {', '.join(network)}",
@@ -95,14 +97,14 @@ def summary(cfg: Config) -> str:
 
 
 def _print_schema() -> None:
-    from segatlas.recipe import common_keys, dataset_keys, loss_keys
+    from segatlas.recipe import common_keys, dataset_keys, distillation_keys, loss_keys
 
     console = human()
     if not console.is_terminal:
         console.width = NO_TERMINAL_WIDTH
     from rich.table import Table
 
-    for title, rows in (common_keys(), *dataset_keys(), *loss_keys()):
+    for title, rows in (common_keys(), *dataset_keys(), *loss_keys(), *distillation_keys()):
         table = Table("Key", "Expects", "Default", "Meaning", title=title, title_justify="left", title_style="bold")
         table.columns[0].no_wrap = True
         for row in rows:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from segatlas.cli import bench, config, data, doctor, evaluate, explain, models, predict, train
+from segatlas.cli import bench, config, data, distill, doctor, evaluate, explain, models, predict, train
 from segatlas.cli.common import guard, reset_debug, set_debug
 from segatlas.printable import SafeRecords
 from segatlas.version import __version__
@@ -19,6 +19,7 @@ SAFE_RECORDS = SafeRecords()
 
 COMMANDS: dict[str, Callable[..., Any] | typer.Typer] = {
     "train": train.train,
+    "distill": distill.distill,
     "eval": evaluate.evaluate,
     "predict": predict.predict,
     "data": data.app,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,23 +23,49 @@ from segatlas.cli.common import (
 )
 from segatlas.errors import UsageError
 
+if TYPE_CHECKING:
+    from segatlas.recipe import Config
+
 DRY_RUN = "Build all, run one batch, print shapes and memory; nothing is written."
 RESUME = "Continue a run: 'last', a run folder or a checkpoint. It needs no recipe."
+ResumeOption = Annotated[str | None, typer.Option(metavar="last|PATH", help=RESUME)]
+DevicesOption = Annotated[int | None, typer.Option(help="Processes or GPUs; short for train.devices.")]
+PrecisionOption = Annotated[str | None, typer.Option(help="fp32, bf16 or fp16; short for train.precision.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help=DRY_RUN)]
 
 
 def train(
     words: Words = None,
     config: ConfigFileOption = None,
-    resume: Annotated[str | None, typer.Option(metavar="last|PATH", help=RESUME)] = None,
-    devices: Annotated[int | None, typer.Option(help="Processes or GPUs; short for train.devices.")] = None,
-    precision: Annotated[str | None, typer.Option(help="fp32, bf16 or fp16; short for train.precision.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help=DRY_RUN)] = False,
+    resume: ResumeOption = None,
+    devices: DevicesOption = None,
+    precision: PrecisionOption = None,
+    dry_run: DryRunOption = False,
     offline: OfflineOption = False,
     json_line: JsonOption = False,
     quiet: QuietOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Train a recipe: a shipped name (`segatlas config schema --recipes` lists them) or a YAML file."""
+    start(
+        words, config, resume=resume, devices=devices, precision=precision, dry_run=dry_run, json_line=json_line,
+        quiet=quiet,
+    )  # fmt: skip
+
+
+def start(
+    words: list[str] | None,
+    config: Path | None,
+    *,
+    resume: str | None,
+    devices: int | None,
+    precision: str | None,
+    dry_run: bool,
+    json_line: bool,
+    quiet: bool,
+    check: Callable[[Config], None] = lambda _: None,
+) -> None:
+    """Do what `train` does; `check` looks at the recipe as it was read."""
     words = [*(words or [])]
     short = {"train.devices": devices, "train.precision": precision}
     words += [f"{key}={value}" for key, value in short.items() if value is not None]
@@ -51,6 +78,7 @@ def train(
     elif config is None and (not words or "=" in words[0]):
         raise UsageError("which recipe? For example: segatlas train unet_folder data.root=DIR")
     cfg = load_recipe(words, config)
+    check(cfg)
     console = human(json_line=json_line)
     if dry_run:
         from dataclasses import asdict

@@ -26,6 +26,8 @@ from segatlas.printable import printable
 
 ConfigType = TypeVar("ConfigType", bound=schema.Config)
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
+NAMED_TERMS = (("losses",), ("distill", "terms"))
+"""Lists whose items may be given by name alone."""
 MAX_BASES = 2
 MAX_BYTES = 1_000_000
 OVERRIDE, DICT, DEFAULT, COMMAND = (Place(file=name) for name in ("override", "dict", "default", "command"))
@@ -96,9 +98,10 @@ def json_schema(recipe: type[Config]) -> dict[str, Any]:
     texts = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
     base = {**texts, "description": "recipe (or list of them) that this one is laid over: a path or a shipped name"}
     schema["properties"] = {"base": base, **schema["properties"]}
-    losses = schema["properties"]["losses"]
-    names = sorted(losses["items"]["discriminator"]["mapping"])
-    losses["items"] = {"anyOf": [{"enum": names}, losses["items"]]}
+    terms = schema["$defs"]["DistillConfig"]["properties"]["terms"]
+    for listed in (schema["properties"]["losses"], terms):
+        names = sorted(listed["items"]["discriminator"]["mapping"])
+        listed["items"] = {"anyOf": [{"enum": names}, listed["items"]]}
     return schema
 
 
@@ -107,10 +110,10 @@ def _whole_tree(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
     tree, title, problems = _read_source(source)
     stated = _stated(overrides)
     problems += tell_old_keys(stated)
-    tree = make_room(_expand_losses(tree), todays_keys(stated))
+    tree = make_room(_expand_names(tree), todays_keys(stated))
     for word in overrides:
         tree, faults = _override(tree, word)
-        tree = _expand_losses(tree)
+        tree = _expand_names(tree)
         problems += faults
     return _name_run(tree, source), title, problems
 
@@ -239,15 +242,29 @@ def _set(tree: Node, path: list[str], value: Node, key: str) -> tuple[Node, list
     return Node(value={**group, first: changed}, place=tree.place), problems
 
 
-def _expand_losses(tree: Node) -> Node:
-    """Turn a loss given by name alone into a group: `- dice` means `- name: dice`."""
-    losses = tree.value.get("losses")
-    if losses is None or not isinstance(losses.value, list):
-        return tree
-    terms = [
-        Node(value={"name": term}, place=term.place) if isinstance(term.value, str) else term for term in losses.value
+def _expand_names(tree: Node) -> Node:
+    """Turn a loss, or a term of distillation, given by name alone into a group: `- dice` means `- name: dice`."""
+    for section, *further in NAMED_TERMS:
+        group = tree.value.get(section)
+        if group is None:
+            continue
+        if not further:
+            changed = _with_groups(group)
+        elif isinstance(group.value, dict) and (terms := group.value.get(further[0])) is not None:
+            changed = Node(value={**group.value, further[0]: _with_groups(terms)}, place=group.place)
+        else:
+            continue
+        tree = Node(value={**tree.value, section: changed}, place=tree.place)
+    return tree
+
+
+def _with_groups(terms: Node) -> Node:
+    if not isinstance(terms.value, list):
+        return terms
+    groups = [
+        Node(value={"name": term}, place=term.place) if isinstance(term.value, str) else term for term in terms.value
     ]
-    return Node(value={**tree.value, "losses": Node(value=terms, place=losses.place)}, place=tree.place)
+    return Node(value=groups, place=terms.place)
 
 
 def _name_run(tree: Node, source: str | Path | Mapping[str, Any]) -> Node:

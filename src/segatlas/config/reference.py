@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from segatlas.config.distillation import DistillConfig
 from segatlas.config.messages import Schema, SchemaWords, show
 from segatlas.config.schema import Config
 from segatlas.config.section import Section
@@ -34,6 +35,17 @@ def reference(recipe: type[Config]) -> list[tuple[str, list[KeyRow]]]:
             tables.append(("Keys of every loss in `losses`, beside its name", [r for r in rows if r.key in shared]))
         own = [row for row in rows if row.key not in shared]
         tables.append((f"Loss {name}: {_first_line(term)}", own))
+    return tables
+
+
+def distillation_reference() -> list[tuple[str, list[KeyRow]]]:
+    """Return (title, rows) of the keys of each term of `distill.terms`."""
+    words = SchemaWords(DistillConfig.model_json_schema())
+    tables = []
+    for name, target in words.root["properties"]["terms"]["items"]["discriminator"]["mapping"].items():
+        term = words.resolve({"$ref": target})
+        rows = [_row(key, node, words) for key, node in words.leaves(term) if key != "name"]
+        tables.append((f"Term {name} of `distill.terms`: {_first_line(term)}", rows))
     return tables
 
 

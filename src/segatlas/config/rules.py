@@ -10,6 +10,7 @@ import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
+from segatlas.config.distillation import FEATURES, LOGITS, PixelWise
 from segatlas.config.messages import unknown
 from segatlas.config.plain import LARGEST_VIEW, SMALLEST_SCALE
 from segatlas.config.schema import Config, Rule
@@ -20,7 +21,7 @@ from segatlas.tasks import TASKS
 WITHOUT_PIXELS = (
     *("task", "eval", "data.name", "data.accept", "data.channels", "model.num_classes", "model.start_from"),
     *("model.input.resize", "model.input.mode", "train.freeze_encoder", "train.freeze_stages", "train.freeze_norms"),
-    *("train.freeze_norm_weights", "train.freeze_host", "transforms.copy_paste", "transforms.class_balance"),
+    *("train.freeze_norm_weights", "train.freeze_host", "transforms.copy_paste", "transforms.class_balance", "distill"),
 )
 """Keys that a pre-training on classes of whole images does not read."""
 Fault = tuple[tuple[str, ...], str]
@@ -202,6 +203,26 @@ def _losses(cfg: Config) -> Iterator[Fault]:
             yield (key,), f"weights must be at most {LARGEST_WEIGHT:g} - only their ratios count"
 
 
+def _distillation(cfg: Config) -> Iterator[Fault]:
+    if cfg.distill is None:
+        return
+    terms = cfg.distill.terms
+    if not terms:
+        yield ("distill.terms",), "expected at least one term, for example channel_wise"
+    for index, term in enumerate(terms):
+        key = f"distill.terms.{index}"
+        if any((other.name, other.on) == (term.name, term.on) for other in terms[:index]):
+            yield (f"{key}.on",), f"a second {term.name} on {term.on} - one of them is enough"
+        on_classes = LOGITS in (term.on, term.teacher_on)
+        if isinstance(term, PixelWise) and not (term.on == LOGITS and term.teacher_on in (None, LOGITS)):
+            yield (f"{key}.on",), "pixel_wise compares probabilities of classes - expected 'logits'"
+        elif on_classes and term.teacher_on not in (None, term.on):
+            yield (f"{key}.teacher_on",), "logits are compared with logits - leave this key out"
+        elif term.teacher_on is not None and FEATURES in (term.on, term.teacher_on):
+            where = "teacher_on" if term.teacher_on == FEATURES else "on"
+            yield (f"{key}.{where}",), "with teacher_on one map of each is meant - say which, 'features.16' for example"
+
+
 def _ranges(cfg: Config) -> Iterator[Fault]:
     transforms = cfg.transforms
     ranges = {"transforms.scale": transforms.scale}
@@ -244,6 +265,7 @@ def _paths(cfg: Config) -> Iterator[Fault]:
         "model.start_from": cfg.model.start_from,
         "data.root": cfg.data.root,
         "data.store": cfg.data.store,
+        "distill.teacher": cfg.distill and cfg.distill.teacher,
         **{f"data.lists.{split}": text for split, text in (cfg.data.own("lists") or {}).items()},
     }
     for key, text in texts.items():
@@ -298,6 +320,7 @@ RULES: tuple[Rule, ...] = (
     _classes,
     _labels,
     _losses,
+    _distillation,
     _ranges,
     _views,
     _run_name,

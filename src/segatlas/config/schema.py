@@ -17,6 +17,7 @@ from pydantic import (
     model_serializer,
 )
 
+from segatlas.config.distillation import DistillConfig
 from segatlas.config.losses import LossConfig
 from segatlas.config.plain import LARGEST_SCALE, SMALLEST_SCALE
 from segatlas.config.section import Section
@@ -363,6 +364,7 @@ class Config(Section):
         "default [cross_entropy], or what suits the network's output",
     )
     train: TrainConfig = Field(default_factory=TrainConfig)
+    distill: DistillConfig | None = None
     pretrain: PretrainConfig | None = None
     eval: EvalConfig = Field(default_factory=EvalConfig)
     log: LogConfig = Field(default_factory=LogConfig)

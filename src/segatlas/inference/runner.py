@@ -73,9 +73,14 @@ class Runner:
         other._form = kind(self.model, self._form.inputs, "fp32")
         return other
 
+    @property
+    def form(self) -> nn.Module:
+        """Return the network that runs: its fast form for the weights as they are, or itself."""
+        return self._form.get()
+
     def output(self, inputs: Tensor | Inputs) -> Output:
         """Run the form of the network; its maps come back as float32, on `device`, as `inputs` are."""
-        network = self._form.get()
+        network = self.form
         if self.precision == "bf16":
             inputs = changed(inputs, _as_bf16)
         elif self.device.type == "cpu" and network is not self.model:

@@ -30,6 +30,7 @@ from segatlas.models.reading import load_architecture
 from segatlas.recipe import Config, aux_problems
 from segatlas.tasks import TASKS
 from segatlas.training.consulting import check_data, refuse_single_values
+from segatlas.training.distillation import normalised_anew
 from segatlas.training.freezing import freeze
 from segatlas.training.inputs import NetworkFacts, choose_preprocessing, encoder_name
 from segatlas.training.logbook import LOGGER
@@ -152,6 +153,7 @@ def with_preprocessing(parts: TrainingComponents, kept: Preprocessing, config: C
     if kept == parts.card.preprocessing:
         return parts
     card = replace(parts.card, preprocessing=kept)
+    normalised_anew(parts.criterion, kept)
     facts = replace(
         parts.facts, mean=kept.mean, std=kept.std, max_value=kept.max_value, statistics="those of the checkpoint"
     )

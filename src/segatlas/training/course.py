@@ -44,7 +44,7 @@ def course_of(config: Config) -> Course:
     """Return the course of a recipe: `pretrain` says that whole images have classes."""
     if config.pretrain is None:
         return Course(
-            build=build_parts,
+            build=_builder(config),
             module=SegmentationModule,
             data=SegmentationDataModule,
             finish=finish_run,
@@ -65,6 +65,15 @@ def course_of(config: Config) -> Course:
         truth="classes of images",
         first_batch=pretraining.first_batch,
     )
+
+
+def _builder(config: Config) -> Callable[..., TrainingComponents]:
+    """Return what builds the parts: with a teacher beside them where the recipe has one."""
+    if config.distill is None:
+        return build_parts
+    from segatlas.training import distilling
+
+    return distilling.build_parts
 
 
 def _first_batch(config: Config, parts: TrainingComponents, images: int) -> Batch:

@@ -10,13 +10,14 @@ from typing import Any
 
 import torch
 from lightning.fabric.utilities import move_data_to_device
-from torch import Tensor
+from torch import Tensor, nn
 
 from segatlas.errors import TrainingError
 from segatlas.recipe import Config
 from segatlas.structures import Inputs, Output, further_maps, maps_of
 from segatlas.training.building import TrainingComponents
 from segatlas.training.course import course_of
+from segatlas.training.distillation import trained_too, watched
 from segatlas.training.faults import ADVICE, SMALLER, is_out_of_memory, largest_gradient, require_finite, told_of
 from segatlas.training.freezing import training_mode
 from segatlas.training.inputs import NetworkFacts
@@ -135,14 +136,18 @@ def _one_step(
 ) -> tuple[Output | Tensor, float]:
     """Take one optimiser step; return the network's output and the loss. Raises TrainingError if it is not finite."""
     settings, net, device = config.train, parts.net, inputs.image.device.type
-    optimizer = build_optimizer(net, settings.optimizer, settings.lr)
-    with torch.autocast(device, AUTOCAST[settings.precision], enabled=settings.precision != "fp32"):
+    criterion = parts.criterion.to(device)
+    optimizer = build_optimizer(net, settings.optimizer, settings.lr, too=trained_too(criterion, config.distill))
+    with (
+        torch.autocast(device, AUTOCAST[settings.precision], enabled=settings.precision != "fp32"),
+        watched(criterion, net, inputs, targets),
+    ):
         output = forward(net, inputs, targets, sizes)
-    loss, terms = parts.criterion.to(device)(output, targets)
+    loss, terms = criterion(output, targets)
     each = "; ".join(f"{name} {float(value):.4g}" for name, value in terms.items())
     require_finite("loss", float(loss.detach()), where, f"Its terms: {each}. {LOOK_AT}")
     loss.backward()
-    require_finite("gradient", largest_gradient(net), where, LOOK_AT)
+    require_finite("gradient", largest_gradient(nn.ModuleList([net, criterion])), where, LOOK_AT)
     optimizer.step()
     return output, float(loss.detach())
 

@@ -35,6 +35,7 @@ from segatlas.training.run import Run, RunFolder, find_run, make_run_folder
 from segatlas.training.run_lock import RunLock
 from segatlas.training.samples import SampleSheets
 from segatlas.training.schedule import warmup_steps
+from segatlas.training.teacher import with_lasting_name
 
 for _name in ("lightning.pytorch", "lightning.fabric"):
     logging.getLogger(_name).setLevel(logging.WARNING)  # their notices on hardware and products are not ours
@@ -75,7 +76,7 @@ def train(
         machine = choose_machine(config)
         launched = _join_processes(machine)
         parts = course_of(config).build(config)
-        config = as_taken(config, parts.card.preprocessing)
+        config = with_lasting_name(as_taken(config, parts.card.preprocessing))
         plan = Plan.of(config.train, len(parts.train), machine.world)
         for notice in (*machine.notices, *check_images(config, plan)):
             LOGGER.warning("%s", notice)

@@ -20,6 +20,7 @@ from segatlas.models import find_entry
 from segatlas.recipe import Config
 from segatlas.structures import Batch, Inputs, Output
 from segatlas.tasks import TASKS
+from segatlas.training.distillation import Distillation, trained_too, watched
 from segatlas.training.faults import ADVICE, largest_gradient, require_finite, told_of
 from segatlas.training.freezing import training_mode
 from segatlas.training.optim import build_optimizer
@@ -78,7 +79,8 @@ class SegmentationModule(pl.LightningModule):
         inputs = batch.inputs
         if self.recipe.train.channels_last:
             inputs = inputs.changed(channels_last)
-        output = forward(self.net, inputs, batch.targets, batch.sizes)
+        with watched(self.criterion, self.net, inputs, batch.targets):
+            output = forward(self.net, inputs, batch.targets, batch.sizes)
         step = f"at step {self.global_step}"
         with torch.autocast(inputs.image.device.type, enabled=False), told_of(batch.keys, step, KEPT):
             total, self.last_terms = self.criterion(output, batch.targets)
@@ -92,7 +94,7 @@ class SegmentationModule(pl.LightningModule):
         Raises TrainingError where the gradient is not finite: the step would ruin the weights, and a checkpoint them.
         """
         if self.recipe.train.precision != "fp16":  # there, loss scaling leaves such a step out and scales lower
-            require_finite("gradient", largest_gradient(self.net), f"at step {self.global_step}", KEPT)
+            require_finite("gradient", largest_gradient(self), f"at step {self.global_step}", KEPT)
         schedule, step, done = self.recipe.train.schedule, self.global_step, self.plan.fraction(self.global_step)
         for group in optimizer.param_groups:
             base, factor = group["base_lr"], encoder_lr_factor if group.get("of_encoder") else lr_factor
@@ -102,12 +104,13 @@ class SegmentationModule(pl.LightningModule):
         """Build the optimiser of the recipe."""
         train = self.recipe.train
         apart = train.schedule.encoder_warmup > 0
-        return build_optimizer(self.net, train.optimizer, train.lr, encoder_apart=apart)
+        adapters = trained_too(self.criterion, self.recipe.distill)
+        return build_optimizer(self.net, train.optimizer, train.lr, encoder_apart=apart, too=adapters)
 
     @property
     def learning_rate(self) -> float:
         """The learning rate that the classifier's group had at the last step."""
-        return max(group["lr"] for group in self.trainer.optimizers[0].param_groups)
+        return max(group["lr"] for group in self.trainer.optimizers[0].param_groups if not group.get("too"))
 
     # ---- validation
     @property
@@ -170,6 +173,8 @@ class SegmentationModule(pl.LightningModule):
         checkpoint["plan"] = self.plan.to_dict()
         checkpoint["recipe"] = self.recipe.model_dump(mode="json")
         checkpoint["epoch"] = self.epoch
+        if isinstance(self.criterion, Distillation):
+            checkpoint["teacher"] = self.criterion.teacher.sha256
         checkpoint.pop("loops", None)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

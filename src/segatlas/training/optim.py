@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -16,8 +16,20 @@ NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._NormBase)
 """Kinds of norm layers: batch and instance norms have a base in common."""
 
 
+class TrainedToo(NamedTuple):
+    """Modules that are trained with the network and are no part of it, at this fraction of its learning rate."""
+
+    modules: nn.Module
+    lr_factor: float
+
+
 def parameter_groups(
-    net: nn.Module, config: OptimizerConfig, lr: float, *, encoder_apart: bool = False
+    net: nn.Module,
+    config: OptimizerConfig,
+    lr: float,
+    *,
+    encoder_apart: bool = False,
+    too: TrainedToo | None = None,
 ) -> list[dict[str, Any]]:
     """Split the trainable parameters of `net` into groups of equal learning rate and weight decay.
 
@@ -26,6 +38,7 @@ def parameter_groups(
     lr * encoder_lr_factor * layer_decay ** depth_from_top, where depth counts the encoder's `stages()` from its last;
     it is 0 for what its `outside_stages()` holds. What `lr_factors` names gets lr times that, wherever it lies.
     With `encoder_apart` no group has parameters of the encoder and others; `of_encoder` of a group tells which it has.
+    What is trained `too` has groups of its own, behind all others, in which `too` is true.
 
     Raises:
         UsageError: no parameter has a name of `no_decay` or `lr_factors`.
@@ -51,6 +64,16 @@ def parameter_groups(
         settings = {"params": [], "lr": lr * factor, "base_lr": lr * factor, "weight_decay": decay}
         settings["of_encoder"] = of_encoder = id(parameter) in apart
         groups.setdefault((factor, decay, of_encoder), settings)["params"].append(parameter)
+    return [*groups.values(), *(_groups_trained_too(too, config, lr) if too else ())]
+
+
+def _groups_trained_too(too: TrainedToo, config: OptimizerConfig, lr: float) -> list[dict[str, Any]]:
+    groups: dict[float, dict[str, Any]] = {}
+    for parameter in too.modules.parameters():
+        decay = config.weight_decay if parameter.ndim > 1 or config.decay_norms else 0.0
+        rate = lr * too.lr_factor
+        settings = {"params": [], "lr": rate, "base_lr": rate, "weight_decay": decay, "of_encoder": False}
+        groups.setdefault(decay, {**settings, "too": True})["params"].append(parameter)
     return list(groups.values())
 
 
@@ -87,10 +110,15 @@ def _encoder_norms(net: nn.Module, config: OptimizerConfig) -> set[int]:
 
 
 def build_optimizer(
-    net: nn.Module, config: OptimizerConfig, lr: float, *, encoder_apart: bool = False
+    net: nn.Module,
+    config: OptimizerConfig,
+    lr: float,
+    *,
+    encoder_apart: bool = False,
+    too: TrainedToo | None = None,
 ) -> torch.optim.Optimizer:
     """Return the optimiser named in the recipe over the groups of `parameter_groups`."""
-    groups = parameter_groups(net, config, lr, encoder_apart=encoder_apart)
+    groups = parameter_groups(net, config, lr, encoder_apart=encoder_apart, too=too)
     if config.name == "rmsprop":
         return RMSProp(groups, lr=lr, alpha=config.alpha, epsilon=config.epsilon)
     if config.name == "sgd":

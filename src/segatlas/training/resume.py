@@ -16,16 +16,19 @@ from segatlas.config.old_keys import OLD_FACTS, todays_name, todays_recipe
 from segatlas.errors import UsageError, WeightsError
 from segatlas.recipe import Config
 from segatlas.training.building import TrainingComponents
+from segatlas.training.distillation import Distillation, trained_too
 from segatlas.training.environment import manifest, recorded_environment
 from segatlas.training.optim import parameter_groups
 from segatlas.training.plan import Plan
 from segatlas.training.run import RunFolder
+from segatlas.training.teacher import lies_in
 
 REFUSED = {
     "seed": "the order of the samples follows from it",
     "task": "the network was made for the other one",
     "model": "the network and its preprocessing are those of the checkpoint",
     "pretrain": "the head and what it learns are those of the checkpoint",
+    "distill.terms": "what is learned from the teacher, and its adapters, are those of the checkpoint",
     "train.optimizer.name": "the optimiser's state in the checkpoint belongs to the other one",
     "train.metric": "the best validation so far was chosen by the other one",
 }
@@ -89,7 +92,7 @@ def resumed(checkpoint: Path, config: Config, parts: TrainingComponents, fresh: 
     refused += faults
     if not refused:
         _require_network(content, checkpoint, parts)
-        refused = _other_groups(content, config, parts, changed)
+        refused = [*_other_teacher(content, parts, folder), *_other_groups(content, config, parts, changed)]
     if refused:
         lines = "\n".join(f"  {line}" for line in refused)
         raise UsageError(
@@ -267,12 +270,25 @@ def _require_network(content: dict[str, Any], checkpoint: Path, parts: TrainingC
     require_fit(net.state_dict(), found, where=str(checkpoint), network=f"the {net.architecture} of the recipe")
 
 
+def _other_teacher(content: dict[str, Any], parts: TrainingComponents, folder: RunFolder) -> list[str]:
+    """Refuse a teacher of other weights: what its name means may have been trained on meanwhile."""
+    if not isinstance(parts.criterion, Distillation):
+        return []
+    teacher, began = parts.criterion.teacher, content.get("teacher")
+    if lies_in(teacher.place, folder.root):
+        return [f"distill.teacher: {teacher.name} lies in the run itself, whose best model it is"]
+    if teacher.sha256 == began:
+        return []
+    return [f"distill.teacher: the sha256 of its weights is {teacher.sha256}, and the run began with {began}"]
+
+
 def _other_groups(
     content: dict[str, Any], config: Config, parts: TrainingComponents, changed: dict[str, tuple[Any, Any]]
 ) -> list[str]:
     """Refuse settings that sort the parameters into other groups: the optimiser's state goes by their order."""
     apart = config.train.schedule.encoder_warmup > 0
-    groups = parameter_groups(parts.net, config.train.optimizer, config.train.lr, encoder_apart=apart)
+    adapters = trained_too(parts.criterion, config.distill)
+    groups = parameter_groups(parts.net, config.train.optimizer, config.train.lr, encoder_apart=apart, too=adapters)
     found = [len(group["params"]) for group in content["optimizer_states"][0]["param_groups"]]
     if [len(group["params"]) for group in groups] == found:
         return []
