@@ -105,6 +105,7 @@ ADDED: dict[str, tuple[str, ...]] = {
         *("eval.class_agnostic", "eval.max_detections", "pretrain"),
         *("transforms.copy_paste", "transforms.copy_paste.*"),
         *("transforms.boundary_labels", "transforms.boundary_labels.*"),
+        *("transforms.tps", "transforms.tps.*"),
         *("train.optimizer.alpha", "train.optimizer.epsilon", "eval.batch_stats"),
     ),
     "card": ("config.encoder.*",),

@@ -118,7 +118,7 @@ class Aligner(nn.Module):
         plate = fit_or_identity(keypoints, of_source, REGULARISATION)
         size = (image.shape[-2], image.shape[-1])
         grids = plate.grid(size)  # (N, G, h, w, 2)
-        rest = pixel_points(size, grids).expand(len(image), 1, -1, -1, -1)
+        rest = pixel_points(size, grids).expand(image.shape[0], 1, -1, -1, -1)
         flows = torch.cat([grids, rest], dim=1)
         differences = heat_maps(keypoints, size) - heat_maps(of_source, size)
         seen = torch.cat(

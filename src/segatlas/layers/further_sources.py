@@ -50,15 +50,15 @@ def gather(
     given = inputs if isinstance(inputs, Inputs) else Inputs(image)
     if not specs:
         return None
-    kept = torch.ones(len(image), dtype=torch.bool, device=image.device)
+    kept = torch.ones(image.shape[0], dtype=torch.bool, device=image.device)
     if dropped > 0:
-        kept = torch.rand(len(image), device=image.device) >= dropped
+        kept = torch.rand(image.shape[0], device=image.device) >= dropped
     values, present = [], torch.zeros_like(kept)
     for spec in specs:
         channels = classes if spec.kind == "label" else spec.channels
         source = given.sources.get(spec.name)
         if source is None:
-            values.append(image.new_zeros(len(image), channels, *image.shape[-2:]))
+            values.append(image.new_zeros(image.shape[0], channels, *image.shape[-2:]))
             continue
         flags = given.present.get(spec.name)
         there = kept if flags is None else kept & flags.to(image.device)
@@ -76,7 +76,7 @@ def _check(source: Tensor, spec: InputSpec, classes: int, image: Tensor, there: 
     """Raise UsageError where a source is not what the network takes."""
     if is_captured() or source.is_meta or type(source) is not Tensor:
         return
-    size = (len(image), *image.shape[-2:])
+    size = (image.shape[0], *image.shape[-2:])
     expected = size if spec.kind == "label" else (size[0], spec.channels, *size[1:])
     if tuple(source.shape) != expected:
         raise UsageError(

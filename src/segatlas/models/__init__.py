@@ -218,6 +218,10 @@ ARCHITECTURES: dict[str, ArchitectureEntry] = {
             needs=Needs(inputs=(InputSpec(name="before", kind="image"),)),
         ),
         replace(
+            _semantic("kfvton_seg", "KF-VTON segmenter", "https://doi.org/10.1145/3673903"),
+            needs=Needs(from_config=True),
+        ),
+        replace(
             _semantic("multisource", "MultiSource", "https://doi.org/10.1145/3673903"),
             needs=Needs(from_config=True),
         ),

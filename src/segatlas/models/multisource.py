@@ -372,7 +372,7 @@ class MultiSource(nn.Module):
         flat = there[:, :, 0].float()
         aux["bending"] = alignment.weights.flatten(1, 2) * flat
         if self.config.equivariance:
-            plate = random_plate(len(source), source)
+            plate = random_plate(source.shape[0], source)
             moved = warped(source, plate.grid((source.shape[-2], source.shape[-1])))
             moved_map = self.source_levels(self.source_encoder(moved))[16] * there
             off = self.aligner.equivariance(image_map, alignment.source_keypoints, moved_map, plate)
@@ -429,10 +429,11 @@ ARCHITECTURE = Architecture(
     config=MultiSourceConfig,
     build=MultiSource,
     tiny={
-        "encoder": "residual_w8",
-        "channels": 8,
-        "spade_hidden": 8,
+        "encoder": {"name": "residual_w8", "width": 4},
+        "channels": 4,
+        "spade_hidden": 4,
         "groups": 2,
+        "keypoints": 2,
         "source_dropout": 0.0,
         "aux": True,
     },

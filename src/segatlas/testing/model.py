@@ -9,7 +9,6 @@ import dataclasses
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cached_property, partial
-from operator import itemgetter
 from typing import Any
 
 import torch
@@ -34,6 +33,7 @@ from segatlas.structures import (
     further_maps,
     maps_of,
     noise_inputs,
+    samples_of,
 )
 from segatlas.tasks import TASKS
 from segatlas.testing.rules import Rule, check_kind, require, seeded
@@ -299,22 +299,13 @@ def one_by_one(case: ModelCase) -> Iterator[str]:
     """What it gives for an image does not depend on the others of its batch."""
     both = case.noise(ODD_SIZES[0], count=2)
     together = case.maps(both)
-    alone = [case.maps(_sample(both, index)) for index in (0, 1)]
+    alone = [case.maps(samples_of(both, slice(index, index + 1))) for index in (0, 1)]
     for name, values in together.items():
         field, _, image = name.rpartition(".")
         single = alone[int(image)][f"{field}.0"] if image.isdigit() else torch.cat([one[name] for one in alone])
         error = relative(single, values)
         if not error <= SAME:
             yield f"{name} differs by {error:.1e} of its largest value"
-
-
-def _sample(inputs: Tensor | Inputs, index: int) -> Tensor | Inputs:
-    """Return one sample of a batch as a batch of its own."""
-    chosen = slice(index, index + 1)
-    one = changed(inputs, itemgetter(chosen))
-    if not isinstance(one, Inputs):
-        return one
-    return one._replace(present={name: flags[chosen] for name, flags in one.present.items()})
 
 
 def inputs_record(case: ModelCase) -> Iterator[str]:
