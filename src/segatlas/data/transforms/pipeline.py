@@ -31,8 +31,8 @@ from segatlas.data.transforms.geometry import (
     Step,
     Turns,
 )
-from segatlas.data.transforms.thin_plate import ThinPlateWarp
 from segatlas.data.transforms.targets import size_of_target, warp_target
+from segatlas.data.transforms.thin_plate import ThinPlateWarp
 from segatlas.data.transforms.warp import fill_outside, warp_image, warp_label
 from segatlas.errors import DataError, UsageError
 from segatlas.structures import IGNORE, InputSpec, SemanticTarget, Target
