@@ -16,10 +16,11 @@ from torch import Tensor
 from segatlas.checkpoint.card import Card
 from segatlas.checkpoint.preprocessing import Preprocessing
 from segatlas.data.formats.images import as_image
-from segatlas.data.formats.masks import decode_raw, read_raw
+from segatlas.data.formats.masks import as_codes, decode_raw, read_raw
 from segatlas.data.sample import Sample
 from segatlas.data.transforms.color import normalise
 from segatlas.data.transforms.geometry import Resize, resized_size
+from segatlas.data.transforms.pipeline import is_empty
 from segatlas.data.transforms.warp import resize_image, warp_label
 from segatlas.data.value_range import FAR_ABOVE, far_below_zero, scale_fault
 from segatlas.drawing.maps import viewable
@@ -210,7 +211,9 @@ def prepare(
     size = (array.shape[0], array.shape[1])
     target = _input_size(card.preprocessing, size, name)
     sources = {
-        spec.name: prepare_source(given.get(spec.name), spec, card.preprocessing, size, target, name, *scale)
+        spec.name: prepare_source(
+            given.get(spec.name), spec, card.preprocessing, size, target, name, *scale, len(card.classes)
+        )
         for spec in further
     }
     return PreparedImage(
@@ -220,8 +223,13 @@ def prepare(
         view=viewable(array),
         source=source_name(image),
         sources=sources,
-        present={spec.name: spec.name in given for spec in further if not spec.required},
+        present={spec.name: _is_there(given, spec, sources) for spec in further if not spec.required},
     )
+
+
+def _is_there(given: Mapping[str, ImageLike], spec: InputSpec, prepared: Mapping[str, PreparedArray]) -> bool:
+    """Tell whether a source is given and says anything: codes that are all "ignore" do not."""
+    return spec.name in given and not (spec.kind == "label" and is_empty(prepared[spec.name].values))
 
 
 def _as_stored(
@@ -303,6 +311,7 @@ def prepare_source(
     name: str,
     max_value: float | None,
     check_scale: bool,
+    num_classes: int | None = None,
 ) -> PreparedArray:
     """Read a source of an image; where it is missing, padding stands in its place.
 
@@ -315,16 +324,17 @@ def prepare_source(
         name: of the image, for messages.
         max_value: as of `prepare`.
         check_scale: as of `prepare`.
+        num_classes: classes of the model, which the codes of a source may be.
 
     Raises:
-        DataError: as `prepare`; or it has another size than the image.
+        DataError: as `prepare`; or it has another size than the image, or codes that are no class.
     """
     if given is None:
         empty = np.full(target, IGNORE, np.uint8) if spec.kind == "label" else np.zeros((*target, spec.channels), "f4")
         return PreparedArray(values=empty, rules=None)
     own = source_name(given) or f"{name}, source {spec.name}"
     if spec.kind == "label":
-        values = _codes(given, own)
+        values = _codes(given, own, num_classes if spec.codes == "classes" else None)
     elif spec.kind == "image":
         _, values = _as_stored(given, spec.channels, rules, own, max_value, check_scale)
     else:
@@ -340,17 +350,18 @@ def prepare_source(
     return PreparedArray(values=resize_image(values, target), rules=rules if spec.kind == "image" else None)
 
 
-def _codes(given: ImageLike, name: str) -> np.ndarray:
-    """Return codes (H, W) uint8 of a mask file, its bytes, a PIL image, an array or a tensor."""
+def _codes(given: ImageLike, name: str, num_classes: int | None) -> np.ndarray:
+    """Return codes (H, W) uint8 of a mask file, its bytes, a PIL image, an array or a tensor.
+
+    num_classes: where the codes are classes, how many there are.
+    """
     if isinstance(given, str | Path):
         codes = read_raw(given)
     elif isinstance(given, bytes):
         codes = decode_raw(given, name)
     else:
         codes = given.detach().cpu().numpy() if isinstance(given, Tensor) else np.asarray(given)
-    if codes.ndim != 2 or codes.dtype.kind not in "biu" or (codes.size and not 0 <= codes.min() <= codes.max() <= 255):
-        raise DataError(f"{codes.dtype} of shape {codes.shape}; expected codes 0..255 of shape (height, width)", name)
-    return codes.astype(np.uint8)
+    return as_codes(codes, name, num_classes)
 
 
 def _numbers(given: ImageLike, channels: int, name: str) -> np.ndarray:
