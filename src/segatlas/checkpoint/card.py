@@ -83,7 +83,7 @@ class Card:
         if "objects" in plain and self.objects.queries == ObjectRule.queries:
             del plain["objects"]["queries"]
         for spec in plain["inputs"]:
-            if spec["codes"] == InputSpec.codes:
+            if spec["codes"] is None:
                 del spec["codes"]
         return plain
 

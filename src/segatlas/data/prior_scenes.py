@@ -39,6 +39,8 @@ HIDDEN = 0.25
 """Fraction of the image that the board covers."""
 BENDS = (0.05, 0.15)
 """Standard deviation of the control points of the prior, in half sides, drawn between these."""
+POINTS = 4
+"""Control points along each side of it."""
 LACKING = 0.2
 """Fraction of the priors in which a class is missing."""
 ROUNDED = 256
@@ -132,11 +134,12 @@ def _with_board(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
 
 def _prior(rng: np.random.Generator, classes: np.ndarray) -> np.ndarray:
     """Return a mask (H, W) bent at random, now and then without one of its classes."""
-    from segatlas.data.transforms.bending import Bend  # here: listing records and reading recipes does without OpenCV
+    from segatlas.data.transforms.bending import bent  # here: listing records and reading recipes does without OpenCV
     from segatlas.data.transforms.geometry import Placement
     from segatlas.data.transforms.warp import warp_label
 
-    drawn = Bend(sigma=rng.uniform(*BENDS)).draw(rng, (classes.shape[0], classes.shape[1]))
+    moves = rng.normal(0, rng.uniform(*BENDS), (POINTS**2, 2))
+    drawn = bent((classes.shape[0], classes.shape[1]), moves)
     grid = np.floor(drawn.points() * ROUNDED + 0.5) / ROUNDED
     prior = warp_label(classes, Placement(matrix=drawn.matrix, size=drawn.size, grid=grid), padding=0)
     there = [index for index in range(1, len(CLASSES) + 1) if (classes == index).any()]

@@ -211,9 +211,7 @@ def prepare(
     size = (array.shape[0], array.shape[1])
     target = _input_size(card.preprocessing, size, name)
     sources = {
-        spec.name: prepare_source(
-            given.get(spec.name), spec, card.preprocessing, size, target, name, *scale, len(card.classes)
-        )
+        spec.name: prepare_source(given.get(spec.name), spec, card.preprocessing, size, target, name, *scale)
         for spec in further
     }
     return PreparedImage(
@@ -311,7 +309,6 @@ def prepare_source(
     name: str,
     max_value: float | None,
     check_scale: bool,
-    num_classes: int | None = None,
 ) -> PreparedArray:
     """Read a source of an image; where it is missing, padding stands in its place.
 
@@ -324,17 +321,16 @@ def prepare_source(
         name: of the image, for messages.
         max_value: as of `prepare`.
         check_scale: as of `prepare`.
-        num_classes: classes of the model, which the codes of a source may be.
 
     Raises:
-        DataError: as `prepare`; or it has another size than the image, or codes that are no class.
+        DataError: as `prepare`; or it has another size than the image, or codes that are none of the source's.
     """
     if given is None:
         empty = np.full(target, IGNORE, np.uint8) if spec.kind == "label" else np.zeros((*target, spec.channels), "f4")
         return PreparedArray(values=empty, rules=None)
     own = source_name(given) or f"{name}, source {spec.name}"
     if spec.kind == "label":
-        values = _codes(given, own, num_classes if spec.codes == "classes" else None)
+        values = _codes(given, own, spec.codes)
     elif spec.kind == "image":
         _, values = _as_stored(given, spec.channels, rules, own, max_value, check_scale)
     else:
@@ -350,10 +346,10 @@ def prepare_source(
     return PreparedArray(values=resize_image(values, target), rules=rules if spec.kind == "image" else None)
 
 
-def _codes(given: ImageLike, name: str, num_classes: int | None) -> np.ndarray:
+def _codes(given: ImageLike, name: str, count: int | None) -> np.ndarray:
     """Return codes (H, W) uint8 of a mask file, its bytes, a PIL image, an array or a tensor.
 
-    num_classes: where the codes are classes, how many there are.
+    count: how many codes there are, None = any.
     """
     if isinstance(given, str | Path):
         codes = read_raw(given)
@@ -361,7 +357,7 @@ def _codes(given: ImageLike, name: str, num_classes: int | None) -> np.ndarray:
         codes = decode_raw(given, name)
     else:
         codes = given.detach().cpu().numpy() if isinstance(given, Tensor) else np.asarray(given)
-    return as_codes(codes, name, num_classes)
+    return as_codes(codes, name, count)
 
 
 def _numbers(given: ImageLike, channels: int, name: str) -> np.ndarray:

@@ -1,86 +1,77 @@
-"""Bending an image by a thin-plate spline: the smoothest map that takes some points where they are to go.
+"""Random smooth bending of a sample by a thin-plate spline (Bookstein 1989): image, sources and truth alike.
 
-The same as `segatlas.layers.tps` without torch, for samples: a `Bend` is a step of geometry whose placement has a grid.
-
-Letters: n control points; U(r) = r^2 log r^2. Units are half sides: an image covers -1..1 both ways.
+The spline goes through a regular lattice of points, each of which is moved by normal noise. In numpy, for it runs where
+samples are read; `segatlas.layers.tps` is the same for networks.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
 from segatlas.data.transforms.geometry import Placement, Size, identity
 
-POINTS = 4
-"""Control points along each side of a `Bend`."""
+SMALL = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bend:
-    """Bend by 4 x 4 control points, each moved by normal noise of `sigma` half sides; the size is kept.
+class ThinPlateWarp:
+    """Bend `probability` of the samples.
 
-    Beyond the image there is nothing: what is drawn from there is padding.
+    sigma: deviation of each point's move along x and y, as a fraction of half that side. points: of the lattice, along
+        each side; the outermost lie in the image's corners.
     """
 
-    sigma: float
+    probability: float = 0.5
+    sigma: float = 0.05
+    points: int = 4
 
     def draw(self, generator: np.random.Generator, size: Size) -> Placement:
-        """Draw where the control points go."""
-        across = np.linspace(-1, 1, POINTS)
-        points = np.stack(np.meshgrid(across, across), axis=-1).reshape(-1, 2)
-        return bent(size, points, points + generator.normal(0, self.sigma, points.shape))
+        """Draw the moves of all points, or leave an image of `size` as it is."""
+        bends = generator.random() < self.probability
+        moves = generator.normal(0.0, self.sigma, (self.points**2, 2))
+        return bent(size, moves) if bends else identity(size)
 
 
-def bent(size: Size, points: np.ndarray, shown: np.ndarray) -> Placement:
-    """Return the bend of an image by which each control point shows another point.
+def bent(size: Size, moves: np.ndarray) -> Placement:
+    """Return the placement of a spline that moves the points of a lattice.
 
     Args:
-        size: (height, width).
-        points: (n, 2) points (x, y) of the new image in half sides, not all on a line.
-        shown: (n, 2) points of the old image.
+        size: (height, width) of the image, which is kept.
+        moves: (n^2, 2) along x and y, of the n x n points row by row, as fractions of half a side: the image shows
+            at each point what lies that far from it.
     """
+    side = round(len(moves) ** 0.5)
+    inverse, lattice = _system(side)
+    solution = inverse @ np.concatenate([moves, np.zeros((3, 2))])
+    weights, affine = solution[:-3], solution[-3:]
+    height, width = size
+    x, y = 2 * (np.arange(width) + 0.5) / width - 1, (2 * (np.arange(height) + 0.5) / height - 1)[:, None]
+    move = x[..., None] * affine[0] + y[..., None] * affine[1] + affine[2]  # (height, width, 2)
+    for (at_x, at_y), weight in zip(lattice, weights, strict=True):
+        move = move + _kernel((x - at_x) ** 2 + (y - at_y) ** 2)[..., None] * weight
     plain = identity(size)
-    half = np.array([size[1] / 2, size[0] / 2])
-    at = plain.points() / half - 1
-    return Placement(matrix=plain.matrix, size=size, grid=(thin_plate(points, shown, at) + 1) * half)
+    return Placement(
+        matrix=plain.matrix, size=size, grid=plain.points() + move * np.array([width / 2, height / 2])
+    )
 
 
-def thin_plate(points: np.ndarray, values: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """Return the thin-plate spline through (n, 2) `values` at (n, 2) `points`, read at (..., 2) `at`.
+@lru_cache(maxsize=16)
+def _system(side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return what moves of a lattice are multiplied by for weights and affine part, and its points (side^2, 2).
 
-    It is solved and read without a library of linear algebra, so that equal input gives equal output wherever it runs.
+    The lattice is always the same, so that its system is solved once, for the moves of one point each.
     """
-    count = len(points)
-    system = np.zeros((count + 3, count + 3))
-    system[:count, :count] = _kernel(((points[:, None] - points) ** 2).sum(axis=-1))
-    system[:count, count:] = np.column_stack([points, np.ones(count)])
-    system[count:, :count] = system[:count, count:].T
-    weights = solve(system, np.concatenate([values, np.zeros((3, 2))]))
-    found = at[..., :1] * weights[count] + at[..., 1:] * weights[count + 1] + weights[count + 2]
-    for point, weight in zip(points, weights[:count], strict=True):
-        found += _kernel(((at - point) ** 2).sum(axis=-1))[..., None] * weight
-    return np.asarray(found)
+    steps = np.linspace(-1, 1, side)
+    lattice = np.stack([np.tile(steps, side), np.repeat(steps, side)], axis=1)
+    squared = ((lattice[:, None] - lattice) ** 2).sum(axis=2)
+    plane = np.concatenate([lattice, np.ones((side**2, 1))], axis=1)
+    system = np.block([[_kernel(squared), plane], [plane.T, np.zeros((3, 3))]])
+    return np.linalg.solve(system, np.eye(len(system))), lattice
 
 
-def solve(system: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Solve (m, m) x = (m, k) by elimination, the largest pivot first. LinAlgError where there is no one solution."""
-    rows = np.concatenate([system, values], axis=1).astype(np.float64)
-    size = len(rows)
-    smallest = 1e-10 * np.abs(system).max()
-    for column in range(size):
-        pivot = column + int(np.abs(rows[column:, column]).argmax())
-        if not abs(rows[pivot, column]) > smallest:
-            raise np.linalg.LinAlgError("control points on one line, or two at one place")
-        rows[[column, pivot]] = rows[[pivot, column]]
-        rows[column] /= rows[column, column]
-        for other in range(size):
-            if other != column:
-                rows[other] -= rows[other, column] * rows[column]
-    return rows[:, size:]
-
-
-def _kernel(squares: np.ndarray) -> np.ndarray:
-    """Return U of squared distances."""
-    return np.asarray(squares * np.log(np.maximum(squares, 1e-300)))
+def _kernel(squared: np.ndarray) -> np.ndarray:
+    values: np.ndarray = squared * np.log(squared + SMALL)
+    return values

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segatlas.data.transforms.bending import Bend
+from segatlas.data.transforms.bending import ThinPlateWarp
 from segatlas.data.transforms.geometry import Placement, Size, identity, rotated
 
 
@@ -31,7 +31,7 @@ class SourceJitter:
         factor = math.exp(generator.uniform(math.log(self.scale[0]), math.log(self.scale[1])))
         angle = math.radians(generator.uniform(-self.rotation, self.rotation))
         down, across = generator.uniform(-self.shift, self.shift, 2)
-        bend = Bend(sigma=self.bend).draw(generator, size) if self.bend > 0 else identity(size)
+        bend = ThinPlateWarp(probability=1.0, sigma=self.bend).draw(generator, size) if self.bend else identity(size)
         if not is_moved:
             return identity(size)
         height, width = size
