@@ -105,6 +105,7 @@ ADDED: dict[str, tuple[str, ...]] = {
         *("eval.class_agnostic", "eval.max_detections", "pretrain"),
         *("transforms.copy_paste", "transforms.copy_paste.*"),
         *("transforms.boundary_labels", "transforms.boundary_labels.*"),
+        *("transforms.tps", "transforms.tps.*"),
         *("train.optimizer.alpha", "train.optimizer.epsilon", "eval.batch_stats"),
         *("transforms.source_jitter", "data.pairs", "data.sources", "train.schedule.hold", "train.schedule.every"),
         *("model.start_partial", "data.pairs.*", "data.sources.*"),

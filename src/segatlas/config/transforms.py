@@ -66,8 +66,18 @@ class BoundaryLabelsConfig(Section):
     width: int = Field(2, ge=1, le=1000, description="pixels on each side of a boundary that keep their class")
 
 
+class ThinPlateConfig(Section):
+    """Random smooth bending: a thin-plate spline through a lattice of points, each moved a little."""
+
+    probability: Probability = Field(0.5, description="fraction of samples that are bent")
+    sigma: float = Field(
+        0.05, gt=0, le=0.5, description="deviation of each point's move along x and y, as a fraction of half that side"
+    )
+    points: int = Field(4, ge=2, le=16, description="points of the lattice along each side")
+
+
 class TransformsConfig(Section):
-    """How a training sample is made: resize, scale jitter, rotation, crop, flip, photometric, blur, normalise."""
+    """How a training sample is made: resize, jitter, rotation, bending, crop, flip, photometric, blur, normalise."""
 
     resize: str | None = Field(
         None, pattern=RESIZE, description="short:N, long:N, fit:SHORTxLONG or HxW; done before all else"
@@ -76,6 +86,7 @@ class TransformsConfig(Section):
     scale_draw: Literal["log", "uniform"] = Field("log", description="scale jitter is drawn log-uniformly or uniformly")
     aspect: float = Field(0.0, ge=0, lt=1, description="aspect jitter: log-uniform within 1/(1+a)..1+a")
     rotation: float = Field(0.0, ge=0, le=180, description="degrees each way")
+    tps: ThinPlateConfig | None = None
     crop: Size | None = Field(None, description="(h, w) of a training sample; default: no crop")
     class_balance: Annotated[float, Field(gt=0, le=1)] = Field(
         1.0, description="redraw the crop (up to 10 times) while one class covers more than this fraction"

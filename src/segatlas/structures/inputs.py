@@ -75,6 +75,14 @@ def changed(inputs: Tensor | Inputs, change: Callable[[Tensor], Tensor]) -> Tens
     return inputs.changed(change) if isinstance(inputs, Inputs) else change(inputs)
 
 
+def samples_of(inputs: Tensor | Inputs, chosen: slice) -> Tensor | Inputs:
+    """Return some samples of a batch as a batch of their own, their flags included."""
+    taken = changed(inputs, lambda tensor: tensor[chosen])
+    if not isinstance(taken, Inputs):
+        return taken
+    return taken._replace(present={name: flags[chosen] for name, flags in taken.present.items()})
+
+
 def joined(parts: Sequence[Tensor | Inputs]) -> Tensor | Inputs:
     """Return several batches of one size as one; a single one as it is."""
     import torch

@@ -5,6 +5,7 @@ Geometry composes to one affine and one warp, colour and normalisation to one ma
 
 from __future__ import annotations
 
+from segatlas.data.transforms.thin_plate import ThinPlateWarp
 from segatlas.data.transforms.boundary_labels import BoundaryLabels
 from segatlas.data.transforms.color import ColorChange, GaussianBlur, Photometric, normalise
 from segatlas.data.transforms.geometry import Geometry, Placement, resized_size
@@ -21,6 +22,7 @@ __all__ = [
     "Pipeline",
     "Placement",
     "PreparedSample",
+    "ThinPlateWarp",
     "fill_outside",
     "normalise",
     "resize_image",

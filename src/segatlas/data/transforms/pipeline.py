@@ -34,6 +34,7 @@ from segatlas.data.transforms.geometry import (
 )
 from segatlas.data.transforms.source_jitter import SourceJitter
 from segatlas.data.transforms.targets import size_of_target, warp_target
+from segatlas.data.transforms.thin_plate import ThinPlateWarp
 from segatlas.data.transforms.warp import fill_outside, warp_image, warp_label
 from segatlas.errors import DataError, UsageError
 from segatlas.structures import IGNORE, InputSpec, SemanticTarget, Target
@@ -172,6 +173,8 @@ def geometry_of(transforms: TransformsConfig) -> Geometry:
         before.append(AspectJitter(amount=transforms.aspect))
     if transforms.rotation > 0:
         before.append(Rotation(degrees=transforms.rotation))
+    if transforms.tps is not None:
+        before.append(ThinPlateWarp(**dict(transforms.tps)))
     if transforms.turns:
         before.append(Turns())
     crop = None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segatlas.data.transforms.bending import ThinPlateWarp
+from segatlas.data.transforms.thin_plate import ThinPlateWarp
 from segatlas.data.transforms.geometry import Placement, Size, identity, rotated
 
 
