@@ -115,6 +115,7 @@ def test_real_camvid_has_362_100_and_231_pairs_of_60_frames_at_most():
 
 
 def _gap(item):
-    (drive, frame), (other, before) = (drive_and_frame(Path(file).stem) for file in (item.image, item.sources["before"]))
+    files = (item.image, item.sources["before"])
+    (drive, frame), (other, before) = (drive_and_frame(Path(file).stem) for file in files)
     assert drive == other
     return frame - before

@@ -134,8 +134,10 @@ def _with_board(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
 
 def _prior(rng: np.random.Generator, classes: np.ndarray) -> np.ndarray:
     """Return a mask (H, W) bent at random, now and then without one of its classes."""
-    from segatlas.data.transforms.thin_plate import bent  # here: listing records and reading recipes does without OpenCV
     from segatlas.data.transforms.geometry import Placement
+    from segatlas.data.transforms.thin_plate import (
+        bent,  # here: listing records and reading recipes does without OpenCV
+    )
     from segatlas.data.transforms.warp import warp_label
 
     moves = rng.normal(0, rng.uniform(*BENDS), (POINTS**2, 2))

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from segatlas.data.transforms.thin_plate import ThinPlateWarp
 from segatlas.data.transforms.geometry import Placement, Size, identity, rotated
+from segatlas.data.transforms.thin_plate import ThinPlateWarp
 
 
 @dataclass(frozen=True, kw_only=True)
