@@ -107,9 +107,11 @@ ADDED: dict[str, tuple[str, ...]] = {
         *("transforms.boundary_labels", "transforms.boundary_labels.*"),
         *("transforms.tps", "transforms.tps.*"),
         *("train.optimizer.alpha", "train.optimizer.epsilon", "eval.batch_stats"),
+        *("transforms.source_jitter", "data.pairs", "data.sources", "train.schedule.hold", "train.schedule.every"),
+        *("model.start_partial", "data.pairs.*", "data.sources.*"),
     ),
     "card": ("config.encoder.*",),
-    "report": ("settings.batch_stats",),
+    "report": ("settings.batch_stats", "settings.sources"),
     "metrics": (),
     "step": (),
 }

@@ -221,7 +221,12 @@ def _sources_of_data(cfg: config.Config) -> Iterator[Fault]:
     if entry is None or dataset not in DATASETS:
         return
     needed = _needed_sources(cfg, entry)
-    fault = sources_fault(needed, dataset, dataset_class(dataset).sources)
+    taken = [spec.name for spec in needed]
+    lost = next((name for name in cfg.transforms.source_jitter if name not in taken), None)
+    if lost is not None:
+        told = f"{entry.name} takes no source {lost!r}; besides the image it takes: {', '.join(taken) or 'nothing'}"
+        yield (f"transforms.source_jitter.{lost}", "model.name"), told
+    fault = sources_fault(needed, dataset, dataset_class(dataset).sources_of(cfg.data))
     if fault:
         able = [name for name in DATASETS if not sources_fault(needed, name, dataset_class(name).sources)]
         yield _written(cfg), f"{fault}; datasets with it: {', '.join(able) or 'none yet'}"

@@ -23,6 +23,7 @@ from segatlas.cli.common import (
 from segatlas.errors import UsageError
 
 DRY_RUN = "Build all, run one batch, print shapes and memory; nothing is written."
+PARTIAL = "Begin with what fits of model.start_from; short for model.start_partial=true."
 RESUME = "Continue a run: 'last', a run folder or a checkpoint. It needs no recipe."
 
 
@@ -32,6 +33,7 @@ def train(
     resume: Annotated[str | None, typer.Option(metavar="last|PATH", help=RESUME)] = None,
     devices: Annotated[int | None, typer.Option(help="Processes or GPUs; short for train.devices.")] = None,
     precision: Annotated[str | None, typer.Option(help="fp32, bf16 or fp16; short for train.precision.")] = None,
+    partial: Annotated[bool, typer.Option("--partial", help=PARTIAL)] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help=DRY_RUN)] = False,
     offline: OfflineOption = False,
     json_line: JsonOption = False,
@@ -40,7 +42,7 @@ def train(
 ) -> None:
     """Train a recipe: a shipped name (`segatlas config schema --recipes` lists them) or a YAML file."""
     words = [*(words or [])]
-    short = {"train.devices": devices, "train.precision": precision}
+    short = {"train.devices": devices, "train.precision": precision, "model.start_partial": partial or None}
     words += [f"{key}={value}" for key, value in short.items() if value is not None]
     if resume:
         resume = _resumed(resume, words)

@@ -10,6 +10,7 @@ from segatlas.config.section import Section
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Range = tuple[float, float]
+Factor = Annotated[float, Field(gt=0, le=100)]
 Side = Annotated[int, Field(gt=0, le=32768)]
 Size = tuple[Side, Side]
 RESIZE = r"^((short|long):[1-9]\d{0,4}|(fit:)?[1-9]\d{0,4}x[1-9]\d{0,4})$"
@@ -42,6 +43,21 @@ class CopyPasteConfig(Section):
 
     probability: Probability = Field(0.5, description="fraction of samples that get objects of another image")
     objects: Probability = Field(0.5, description="fraction of that image's objects, each drawn by itself")
+
+
+class SourceJitterConfig(Section):
+    """One further input is moved by itself, before it moves with its image; the truth stays where it is."""
+
+    probability: Probability = Field(1.0, description="fraction of samples that get it")
+    scale: tuple[Factor, Factor] = Field((1.0, 1.0), description="factor about the centre, drawn between these")
+    rotation: float = Field(0.0, ge=0, le=180, description="degrees each way, about the centre")
+    shift: Probability = Field(0.0, description="fraction of height and width, each way")
+    bend: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="thin-plate spline: standard deviation of its 4 x 4 control points, as a fraction of half a side",
+    )
 
 
 class BoundaryLabelsConfig(Section):
@@ -86,3 +102,6 @@ class TransformsConfig(Section):
     blur: BlurConfig | None = None
     copy_paste: CopyPasteConfig | None = None
     boundary_labels: BoundaryLabelsConfig | None = None
+    source_jitter: dict[str, SourceJitterConfig] = Field(
+        {}, description="by name, further inputs that are moved on purpose, besides moving as the image does"
+    )

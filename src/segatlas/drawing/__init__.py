@@ -15,6 +15,7 @@ from segatlas.drawing.maps import (
     error_image,
     heat_image,
     object_boundaries,
+    source_view,
     viewable,
 )
 from segatlas.drawing.object_crops import CROP_TITLES, object_row
@@ -61,6 +62,7 @@ __all__ = [
     "segment_overlay",
     "sheet",
     "side_by_side",
+    "source_view",
     "truth_maps",
     "truth_overlay",
     "viewable",

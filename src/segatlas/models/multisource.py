@@ -142,8 +142,9 @@ class MultiSourceConfig:
         """Return the sources that the network takes, in the order of their channels; it copes without each of them."""
         if self.fusion == "image_only":
             return ()
+        codes = self.source_classes or self.num_classes
         return (
-            *(InputSpec(name=name, kind="label", channels=1, required=False) for name in self.label_sources),
+            *(InputSpec(name=n, kind="label", channels=1, required=False, codes=codes) for n in self.label_sources),
             *(InputSpec(name=n, kind="image", channels=self.in_channels, required=False) for n in self.image_sources),
             *(
                 InputSpec(name=name, kind="map", channels=count, required=False)

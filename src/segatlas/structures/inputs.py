@@ -26,12 +26,15 @@ class InputSpec:
         they are resized, and padded with 0. "label" are codes (H, W) uint8: nearest value, padded with 255.
     channels: of kind "image" the image's; 1 of kind "label".
     required: False = the network copes where it is missing, see `Inputs.present`.
+    codes: of kind "label", how many there are: 0..codes-1 and 255, others are refused where a source is read. None =
+        any.
     """
 
     name: str = "image"
     kind: SourceKind = "image"
     channels: int = 3
     required: bool = True
+    codes: int | None = None
 
 
 class Inputs(NamedTuple):
