@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,12 @@ STEMS = {
     "val": ("0016E5_07959", "0016E5_08159"),
     "test": ("0001TP_008550", "Seq05VD_f00000"),
 }
+IN_PAIRS = {
+    "train": ("0001TP_006690", "0001TP_006720", "0001TP_006750"),
+    "val": ("0016E5_07959", "0016E5_07961"),
+    "test": ("0001TP_008550", "0001TP_008580"),
+}
+"""Stems of frames that have others of their drive before them."""
 COLORS = (
     "64 128 64, 192 0 128, 0 128 192, 0 128 64, 128 0 0, 64 0 128, 64 0 192, 192 128 64, 192 192 128, 64 64 128, "
     "128 0 192, 192 0 64, 128 128 64, 192 0 192, 128 64 64, 64 192 128, 64 64 0, 128 64 128, 128 128 192, 0 0 192, "
@@ -23,9 +30,15 @@ COLORS_32 = np.array([color.split() for color in COLORS.split(", ")], dtype=np.u
 """The 32 colours of the authors' file label_colors.txt, in its order (Animal, Archway, Bicyclist, ...)."""
 
 
-def write_camvid(root: Path, *, layout: str = "index", size: tuple[int, int] = (36, 48)) -> Path:
+def write_camvid(
+    root: Path,
+    *,
+    layout: str = "index",
+    size: tuple[int, int] = (36, 48),
+    frames: Mapping[str, Sequence[str]] = STEMS,
+) -> Path:
     """Write layout "index" ({split}, {split}annot), "colour_folders" ({split}, {split}_labels) or "original"."""
-    for part, (split, stems) in enumerate(STEMS.items()):
+    for part, (split, stems) in enumerate(frames.items()):
         for number, stem in enumerate(stems):
             is_index = layout == "index"
             codes = blocks(number, range(12 if is_index else 32), size)
