@@ -58,6 +58,7 @@ SMALL = {
     **dict.fromkeys(("swin_tiny", "swin_large"), "swin_w8"),
     "twins_pcpvt_small": "twins_pcpvt_w8",
     "twins_svt_small": "twins_svt_w8",
+    "residual": "residual_w8",
     **dict.fromkeys(("vit_adapter_small", "vit_adapter_large"), "vit_adapter_w32"),
     **{f"mscan_{size}": "mscan_w8" for size in "tsbl"},
     "poolformer_s12": "poolformer_w8",

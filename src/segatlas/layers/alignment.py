@@ -24,7 +24,15 @@ from torch.nn import functional as F
 
 from segatlas.layers.co_attention import CoAttention
 from segatlas.layers.hourglass import Hourglass
-from segatlas.layers.tps import ThinPlate, fit_or_identity, heat_maps, keypoints_of, lattice_points, pixel_points, warped
+from segatlas.layers.tps import (
+    ThinPlate,
+    fit_or_identity,
+    heat_maps,
+    keypoints_of,
+    lattice_points,
+    pixel_points,
+    warped,
+)
 
 REACH = 2 / 3
 """The lattice's outermost keypoints lie so far from the centre, of 1."""
@@ -143,6 +151,6 @@ class Aligner(nn.Module):
         return moved_by(moved.flatten(1, 2)) - source_keypoints.flatten(1, 2)
 
     def _warped_by_each(self, source: Tensor, grids: Tensor) -> Tensor:
-        """Return the source (N, S, h, w) as each spline warps it, side by side: (N, G S, h, w)."""
+        """Return the source (N, S, h, w) as each spline warps it, concatenated: (N, G S, h, w)."""
         repeated = source.unsqueeze(1).expand(-1, self.groups, -1, -1, -1).flatten(0, 1)
         return warped(repeated, grids.flatten(0, 1)).unflatten(0, (-1, self.groups)).flatten(1, 2)

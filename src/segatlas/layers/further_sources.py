@@ -1,4 +1,4 @@
-"""What sources besides the image are to a network: channels side by side, and which samples have any.
+"""What sources besides the image are to a network: concatenated channels, and which samples have any.
 
 Letters: N batch, C channels of the image, S of all sources together, K classes of masks, H W image.
 """
@@ -18,9 +18,9 @@ from segatlas.structures import Inputs, InputSpec, image_of
 
 
 class Gathered(NamedTuple):
-    """Sources side by side.
+    """Sources, concatenated.
 
-    values: (N, S, H, W), in the image's type: of a mask one channel a class, 1 where it is; 0 where a source is missing.
+    values: (N, S, H, W), in the image's type: of a mask a channel a class, 1 where it is; 0 where a source is missing.
     present: (N,) bool, which samples have any source.
     """
 
@@ -28,9 +28,7 @@ class Gathered(NamedTuple):
     present: Tensor
 
 
-def gather(
-    inputs: Tensor | Inputs, specs: Sequence[InputSpec], classes: int, dropped: float = 0.0
-) -> Gathered | None:
+def gather(inputs: Tensor | Inputs, specs: Sequence[InputSpec], classes: int, dropped: float = 0.0) -> Gathered | None:
     """Return the sources that a network takes of its inputs; None where it takes none.
 
     A source is missing where its flag says so, where it was not given at all, or where a mask has no label; whatever

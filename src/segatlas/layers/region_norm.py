@@ -5,6 +5,7 @@ Letters: N batch, C channels, h w map.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -65,6 +66,19 @@ class MaskNorm(nn.Module):
 
 def base_norm(kind: BaseNorm, channels: int) -> nn.Module:
     """Return a norm without parameters; "batch" keeps running statistics."""
-    if kind == "batch":
-        return BatchNorm2d(channels, affine=False)
-    return InstanceNorm2d() if kind == "instance" else LayerNorm2d()
+    made: dict[str, Callable[[], nn.Module]] = {
+        "instance": InstanceNorm2d,
+        "batch": lambda: BatchNorm2d(channels, affine=False),
+        "layer": LayerNorm2d,
+    }
+    return made[kind]()
+
+
+def block_norm(kind: BlockNorm, channels: int) -> nn.Module:
+    """Return a norm of a residual block: "batch" has parameters, "mask" takes a mask at every call."""
+    made: dict[str, Callable[[], nn.Module]] = {
+        "batch": lambda: BatchNorm2d(channels),
+        "instance": InstanceNorm2d,
+        "mask": MaskNorm,
+    }
+    return made[kind]()

@@ -8,8 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segatlas.errors import UsageError
-from segatlas.layers.norm import BatchNorm2d
-from segatlas.layers.region_norm import BlockNorm, InstanceNorm2d, MaskNorm
+from segatlas.layers.region_norm import BlockNorm, block_norm
 
 Scale = Literal["down", "same", "up"]
 
@@ -27,26 +26,20 @@ class ScaledResidual(nn.Module):
         norm: "instance" without parameters and convolutions with bias, as published, or "batch" and none.
     """
 
-    def __init__(
-        self, in_channels: int, out_channels: int, scale: Scale, norm: Literal["batch", "instance"] = "batch"
-    ):
+    def __init__(self, in_channels: int, out_channels: int, scale: Scale, norm: Literal["batch", "instance"] = "batch"):
         super().__init__()
-        bias = norm == "instance"
+        bias = norm != "batch"
         self.doubles = scale == "up"
         if scale == "down":
             self.scale = nn.Conv2d(in_channels, out_channels, 3, stride=2, padding=1, bias=True)
         else:
             self.scale = nn.Conv2d(in_channels, out_channels, 1)
-
-        def norm_of() -> nn.Module:
-            return InstanceNorm2d() if norm == "instance" else BatchNorm2d(out_channels)
-
         self.block = nn.Sequential(
             nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=bias),
-            norm_of(),
+            block_norm(norm, out_channels),
             nn.ReLU(inplace=True),
             nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=bias),
-            norm_of(),
+            block_norm(norm, out_channels),
         )
         self.relu = nn.ReLU(inplace=True)
 
@@ -70,7 +63,7 @@ class NormResidual(nn.Module):
     def __init__(self, channels: int, norm: BlockNorm = "batch"):
         super().__init__()
         self.takes_mask = norm == "mask"
-        self.norm_1, self.norm_2 = (_norm(norm, channels) for _ in range(2))
+        self.norm_1, self.norm_2 = (block_norm(norm, channels) for _ in range(2))
         self.conv_1, self.conv_2 = (nn.Conv2d(channels, channels, 3, padding=1) for _ in range(2))
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -87,9 +80,3 @@ class NormResidual(nn.Module):
         out = self.conv_2(F.relu(self.norm_2(out, *given)))
         result: Tensor = x + out
         return result
-
-
-def _norm(kind: BlockNorm, channels: int) -> nn.Module:
-    if kind == "batch":
-        return BatchNorm2d(channels)
-    return InstanceNorm2d() if kind == "instance" else MaskNorm()

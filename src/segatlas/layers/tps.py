@@ -95,7 +95,7 @@ def fit_or_identity(points: Tensor, values: Tensor, regularisation: float) -> Th
 
 
 def fit_as_published(points: Tensor, values: Tensor, ridge: float = 0.01) -> ThinPlate:
-    """Return KF-VTON's spline, which has `ridge` on the diagonal of the whole system: not even the identity is exact."""
+    """Return KF-VTON's spline, which has `ridge` on the diagonal of the whole system: even the identity is inexact."""
     return _solved(_precise(points), _precise(values), ridge, whole=True)
 
 
@@ -126,8 +126,8 @@ def _solved(points: Tensor, values: Tensor, ridge: float, *, whole: bool = False
             ],
             dim=-2,
         )
-        raised = torch.arange(count + 3, device=points.device) < (count + 3 if whole else count)
-        system = system + ridge * torch.diag(raised.to(points.dtype))
+        ridged = torch.arange(count + 3, device=points.device) < (count + 3 if whole else count)
+        system = system + ridge * torch.diag(ridged.to(points.dtype))
         wanted = F.pad(values, (0, 0, 0, 3))
         solution = torch.linalg.solve(system, wanted)
     return ThinPlate(points, solution[..., :count, :], solution[..., count:, :])
@@ -188,9 +188,7 @@ def warped(x: Tensor, grid: Tensor) -> Tensor:
     """Sample a map (N, C, h, w) bilinearly at the points of a grid (N, H, W, 2): (N, C, H, W). Edges go on beyond."""
     with torch.autocast(x.device.type, enabled=False):
         values = _precise(x)
-        out = F.grid_sample(
-            values, grid.to(values.dtype), mode="bilinear", padding_mode="border", align_corners=True
-        )
+        out = F.grid_sample(values, grid.to(values.dtype), mode="bilinear", padding_mode="border", align_corners=True)
     return out.to(x.dtype)
 
 
@@ -206,7 +204,9 @@ def _squared_distances(first: Tensor, second: Tensor) -> Tensor:
 
 def _spare_points(like: Tensor) -> Tensor:
     """Return n points that span the plane, (n, 2): on a circle."""
-    turn = torch.arange(like.shape[-2], dtype=like.dtype, device=like.device) * (2 * torch.pi / larger(like.shape[-2], 1))
+    turn = torch.arange(like.shape[-2], dtype=like.dtype, device=like.device) * (
+        2 * torch.pi / larger(like.shape[-2], 1)
+    )
     return torch.stack([torch.cos(turn), torch.sin(turn)], dim=-1)
 
 

@@ -12,10 +12,10 @@ any map.
 The person is the image, in the authors' data 13 channels: the image without its clothes, seven maps of regions, a
 drawing of the pose. The garment is the source "garment", a map of numbers.
 
-How ours differs: the published last block ends in an instance norm and a ReLU, so that what it gives is 0 or more and of
-one level in every image, and a sigmoid follows it in training alone. Ours gives the block's output as logits, without
-the sigmoid; with `plain_head` a 1x1 convolution follows the block, as everywhere else. Layers that the authors' program
-makes and never runs are left out. The image is padded right and bottom to a multiple of 32, which theirs needs.
+How ours differs: the published last block ends in an instance norm and a ReLU, so that what it gives is 0 or more, and
+of one level in every image, and a sigmoid follows it in training alone. Ours gives the block's output as logits,
+without the sigmoid; with `plain_head` a 1x1 convolution follows the block, as everywhere else. Layers that the authors'
+program makes and never runs are left out. The image is padded right and bottom to a multiple of 32, which theirs needs.
 
 `multisource` is a network for any two sources from the paper's parts.
 """
@@ -133,9 +133,7 @@ class KFVTONSeg(nn.Module):
 
     def forward(self, inputs: Tensor | Inputs) -> SemanticLogits:
         """Map a person (N, A, H, W) and the source "garment" (N, B, H, W) to logits (N, K, H, W), as published >= 0."""
-        person, garment = (
-            pad_to_multiple(x, LARGEST_STRIDE) for x in (image_of(inputs), source_of(inputs, GARMENT))
-        )
+        person, garment = (pad_to_multiple(x, LARGEST_STRIDE) for x in (image_of(inputs), source_of(inputs, GARMENT)))
         decoded = self.decode(*self.look(self.encoder(person), self.garment_encoder(garment)))
         logits = self.classifier(self.out(torch.cat([decoded, garment, person], dim=1)))
         return SemanticLogits(logits, canvas=(person.shape[-2], person.shape[-1]))

@@ -75,8 +75,8 @@ class MultiSourceConfig:
     map_sources: names of sources that are maps of numbers, such as heat maps of a pose or another sensor.
     map_channels: channels of each of these, in their order.
     source_classes: classes of the masks among the sources; null = K.
-    fusion: "two_encoders"; "concatenate" = one encoder for all of them side by side; "image_only" and "source_only" = one
-        encoder for a part. Where there is one encoder, `align`, `coattention` and `spade` have no meaning.
+    fusion: "two_encoders"; "concatenate" = one encoder for all of them at once; "image_only" and "source_only" =
+        one encoder for a part. Where there is one encoder, `align`, `coattention` and `spade` have no meaning.
     align: lay the source over the image by keypoints and splines.
     groups: splines of the alignment.
     keypoints: keypoints of each spline, a side of their lattice.
@@ -179,7 +179,9 @@ class Levels(nn.Module):
         given = {stride: encoder.channels[index] for stride, index in self.indices.items()}
         self.projections = nn.ModuleDict(
             {
-                str(stride): nn.Identity() if count == self.widths[stride] else ConvBNReLU(count, self.widths[stride], 1)
+                str(stride): nn.Identity()
+                if count == self.widths[stride]
+                else ConvBNReLU(count, self.widths[stride], 1)
                 for stride, count in given.items()
             }
         )

@@ -5,11 +5,11 @@ Geometry composes to one affine and one warp, colour and normalisation to one ma
 
 from __future__ import annotations
 
-from segatlas.data.transforms.thin_plate import ThinPlateWarp
 from segatlas.data.transforms.boundary_labels import BoundaryLabels
 from segatlas.data.transforms.color import ColorChange, GaussianBlur, Photometric, normalise
 from segatlas.data.transforms.geometry import Geometry, Placement, resized_size
 from segatlas.data.transforms.pipeline import Pipeline, PreparedSample
+from segatlas.data.transforms.thin_plate import ThinPlateWarp
 from segatlas.data.transforms.warp import fill_outside, resize_image, warp_image, warp_label
 from segatlas.renamed import old_names
 

@@ -53,9 +53,7 @@ def bent(size: Size, moves: np.ndarray) -> Placement:
     for (at_x, at_y), weight in zip(lattice, weights, strict=True):
         move = move + _kernel((x - at_x) ** 2 + (y - at_y) ** 2)[..., None] * weight
     plain = identity(size)
-    return Placement(
-        matrix=plain.matrix, size=size, grid=plain.points() + move * np.array([width / 2, height / 2])
-    )
+    return Placement(matrix=plain.matrix, size=size, grid=plain.points() + move * np.array([width / 2, height / 2]))
 
 
 @lru_cache(maxsize=16)
