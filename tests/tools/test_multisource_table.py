@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+
 from multisource_table import class_table, cost_table, read_reports, score_table, several
 
 TIMES = """\tCommand being timed: "x"
