@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fakes.images import blocks, image_of, save_codes, save_image
+from fakes.camvid import FRAMES, write_frames
+from fakes.images import save_codes
 from fakes.shared import shared_data
 from PIL import Image
 
@@ -16,22 +17,10 @@ from segatlas.data.checks import examine
 from segatlas.data.datasets.camvid import drive_and_frame
 from segatlas.errors import DataError, UsageError
 
-FRAMES = {
-    "train": ("0001TP_006690", "0001TP_006720", "0001TP_006750", "0001TP_006840", "0006R0_f00930", "0006R0_f00960"),
-    "val": ("0016E5_07959", "0016E5_07961", "0016E5_07963"),
-    "test": ("0001TP_008550", "0001TP_008580", "Seq05VD_f00000", "Seq05VD_f00030"),
-}
-
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    root = tmp_path_factory.mktemp("camvid")
-    for part, (split, stems) in enumerate(FRAMES.items()):
-        for number, stem in enumerate(stems, start=10 * part):
-            codes = blocks(number, range(12), (24, 32))
-            save_image(root / split / f"{stem}.png", image_of(codes, number))
-            save_codes(root / f"{split}annot" / f"{stem}.png", codes)
-    return root
+    return write_frames(tmp_path_factory.mktemp("camvid"))
 
 
 def opened(root, split="train", **pairs):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fakes.ade20k import write_ade20k
-from fakes.camvid import IN_PAIRS, write_camvid
+from fakes.camvid import write_camvid, write_frames
 from fakes.cityscapes import write_cityscapes
 from fakes.coco import write_coco
 from fakes.folder import write_folder
@@ -33,11 +33,13 @@ NUCLEI = "folder of nuclei"
 
 CLASSES = "classes of images"
 
+FRAMES = "camvid in pairs"
+
 WRITERS = {
     "ade20k": write_ade20k,
     "camvid": write_camvid,
     "camvid, exact": partial(write_camvid, layout="colour_folders"),
-    "camvid, in pairs": partial(write_camvid, frames=IN_PAIRS),
+    FRAMES: partial(write_frames, size=(64, 64)),
     "cityscapes": write_cityscapes,
     OBJECTS.format("cityscapes"): partial(write_cityscapes, objects=True),
     OBJECTS.format("coco"): write_coco,
@@ -91,7 +93,8 @@ def words(name: str, roots: dict[str, Path], *further: str) -> list[str]:
     elif getattr(config.data, "grouping", "") == "exact":
         kind = f"{kind}, exact"
     elif getattr(config.data, "pairs", None):
-        kind = f"{kind}, in pairs"
+        kind = FRAMES
+        small += [f"data.pairs.priors={roots[FRAMES] / 'priors'}", "data.pairs.tail=0"]
     elif getattr(config.data, "sources", None):
         kind = f"{kind}, named"
     return [name, f"data.root={roots[kind]}", *small, *further]
