@@ -37,6 +37,8 @@ from segatlas.tasks import TASKS
 if TYPE_CHECKING:
     from torch import nn
 
+    from segatlas.structures import InputSpec
+
 LOGGER = logging.getLogger("segatlas")
 FROM_DATA = {"num_classes": 2, "in_channels": 3}
 """Stand-ins for what the dataset decides later, where the recipe leaves it open."""
@@ -218,11 +220,27 @@ def _sources_of_data(cfg: config.Config) -> Iterator[Fault]:
     entry, dataset = _entry(cfg), cfg.data.name
     if entry is None or dataset not in DATASETS:
         return
-    needed = [spec for network in (entry, *_hosts(cfg)) for spec in network.needs.inputs]
-    fault = sources_fault(needed, dataset, dataset_class(dataset).sources)
+    needed = _needed_sources(cfg, entry)
+    taken = [spec.name for spec in needed]
+    lost = next((name for name in cfg.transforms.source_jitter if name not in taken), None)
+    if lost is not None:
+        told = f"{entry.name} takes no source {lost!r}; besides the image it takes: {', '.join(taken) or 'nothing'}"
+        yield (f"transforms.source_jitter.{lost}", "model.name"), told
+    fault = sources_fault(needed, dataset, dataset_class(dataset).sources_of(cfg.data))
     if fault:
         able = [name for name in DATASETS if not sources_fault(needed, name, dataset_class(name).sources)]
         yield _written(cfg), f"{fault}; datasets with it: {', '.join(able) or 'none yet'}"
+
+
+def _needed_sources(cfg: config.Config, entry: ArchitectureEntry) -> list[InputSpec]:
+    """Return the sources that the network takes besides the image; its file is imported only where its config says."""
+    networks = (entry, *_hosts(cfg))
+    if not any(network.needs.from_config for network in networks):
+        return [spec for network in networks for spec in network.needs.inputs]
+    record, variant = load_architecture(cfg.model.name), lookup(cfg.model.name)[1]
+    own = cfg.model.architecture_fields()
+    made, _ = read_config(record, {**_from_data(own), **own}, variant=variant)
+    return [] if made is None else list(record.inputs(made)[1:])
 
 
 def _written(cfg: config.Config) -> tuple[str, str]:
@@ -251,7 +269,8 @@ def _network_of_classes(cfg: config.Config) -> Iterator[Fault]:
     entry = _entry(cfg)
     if cfg.pretrain is None or entry is None:
         return
-    if entry.output != CLASS_MAPS or entry.needs.host is not None or entry.needs.inputs:
+    takes_more = entry.needs.inputs or entry.needs.from_config
+    if entry.output != CLASS_MAPS or entry.needs.host is not None or takes_more:
         yield ("model.name", "pretrain"), f"{entry.name} gives no map of one image, whose mean could say a class"
 
 

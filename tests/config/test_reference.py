@@ -8,6 +8,7 @@ GROUPS = (
     "transforms.blur.",
     "transforms.copy_paste.",
     "transforms.boundary_labels.",
+    "transforms.tps.",
     "train.ema.",
 )
 """Groups that are off by default: their keys have defaults all the same."""

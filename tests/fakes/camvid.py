@@ -13,6 +13,11 @@ STEMS = {
     "val": ("0016E5_07959", "0016E5_08159"),
     "test": ("0001TP_008550", "Seq05VD_f00000"),
 }
+FRAMES = {
+    "train": ("0001TP_006690", "0001TP_006720", "0001TP_006750", "0001TP_006840", "0006R0_f00930", "0006R0_f00960"),
+    "val": ("0016E5_07959", "0016E5_07961", "0016E5_07963"),
+    "test": ("0001TP_008550", "0001TP_008580", "Seq05VD_f00000", "Seq05VD_f00030"),
+}
 COLORS = (
     "64 128 64, 192 0 128, 0 128 192, 0 128 64, 128 0 0, 64 0 128, 64 0 192, 192 128 64, 192 192 128, 64 64 128, "
     "128 0 192, 192 0 64, 128 128 64, 192 0 192, 128 64 64, 64 192 128, 64 64 0, 128 64 128, 128 128 192, 0 0 192, "
@@ -38,4 +43,15 @@ def write_camvid(root: Path, *, layout: str = "index", size: tuple[int, int] = (
             labels = root / "LabeledApproved_full" if layout == "original" else root / f"{split}_labels"
             labels.mkdir(parents=True, exist_ok=True)
             Image.fromarray(COLORS_32[codes]).save(labels / f"{stem}_L.png")
+    return root
+
+
+def write_frames(root: Path, size: tuple[int, int] = (24, 32)) -> Path:
+    """Write frames that follow each other, and priors/{split}/STEM.png, a predicted mask of each."""
+    for part, (split, stems) in enumerate(FRAMES.items()):
+        for number, stem in enumerate(stems, start=10 * part):
+            codes = blocks(number, range(12), size)
+            save_image(root / split / f"{stem}.png", image_of(codes, number))
+            save_codes(root / f"{split}annot" / f"{stem}.png", codes)
+            save_codes(root / "priors" / split / f"{stem}.png", np.minimum(codes, 10))
     return root

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from fakes.images import blocks, image_of, save_codes, save_image
+from PIL import Image
 
 COUNTS = {"train": 6, "val": 2}
 
@@ -29,6 +31,24 @@ def write_pairs(
             for kind, array in arrays.items():
                 save_image(_folder(root, split, kind, kind_first) / f"{number:03d}.png", array)
             save_codes(_folder(root, split, "masks", kind_first) / f"{number:03d}.png", changed)
+    return root
+
+
+def write_sources(root: Path) -> Path:
+    """Write the same with three other sources: prior masks, heat maps of two channels, an image that some lack."""
+    write_pairs(root)
+    stated = {"prior": "label", "pose": "map", "thermal": {"kind": "image", "optional": True}}
+    (root / "sources.json").write_text(json.dumps(stated), encoding="utf-8")
+    for split, count in COUNTS.items():
+        for index in range(count):
+            stem = f"{index + 100 * list(COUNTS).index(split):03d}"
+            mask = np.asarray(Image.open(root / split / "masks" / f"{stem}.png"))
+            save_codes(root / split / "prior" / f"{stem}.png", np.roll(mask, 2, axis=1))
+            heat = [Image.fromarray(np.full(mask.shape, 0.25 * channel, np.float32)) for channel in (1, 2)]
+            (root / split / "pose").mkdir(exist_ok=True)
+            heat[0].save(root / split / "pose" / f"{stem}.tif", save_all=True, append_images=heat[1:])
+            if index < count / 2:
+                save_image(root / split / "thermal" / f"{stem}.png", np.full((*mask.shape, 3), index, np.uint8))
     return root
 
 

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from fakes.ade20k import write_ade20k
-from fakes.camvid import write_camvid
+from fakes.camvid import write_camvid, write_frames
 from fakes.cityscapes import write_cityscapes
 from fakes.coco import write_coco
 from fakes.folder import write_folder
 from fakes.gtav import write_gtav
 from fakes.image_classes import write_image_classes
 from fakes.nuclei import write_nuclei
-from fakes.pairs import write_pairs
+from fakes.pairs import write_pairs, write_sources
 from fakes.shapes import write_shapes
 from fakes.voc import write_voc
 
@@ -33,10 +33,13 @@ NUCLEI = "folder of nuclei"
 
 CLASSES = "classes of images"
 
+FRAMES = "camvid in pairs"
+
 WRITERS = {
     "ade20k": write_ade20k,
     "camvid": write_camvid,
     "camvid, exact": partial(write_camvid, layout="colour_folders"),
+    FRAMES: partial(write_frames, size=(64, 64)),
     "cityscapes": write_cityscapes,
     OBJECTS.format("cityscapes"): partial(write_cityscapes, objects=True),
     OBJECTS.format("coco"): write_coco,
@@ -46,6 +49,7 @@ WRITERS = {
     NUCLEI: write_nuclei,
     CLASSES: write_image_classes,
     "pairs": write_pairs,
+    "pairs, named": write_sources,
     "shapes": write_shapes,
     OBJECTS.format("shapes"): write_shapes,
     "voc": write_voc,
@@ -58,6 +62,7 @@ SMALL = {
     **dict.fromkeys(("swin_tiny", "swin_large"), "swin_w8"),
     "twins_pcpvt_small": "twins_pcpvt_w8",
     "twins_svt_small": "twins_svt_w8",
+    "residual": "residual_w8",
     **dict.fromkeys(("vit_adapter_small", "vit_adapter_large"), "vit_adapter_w32"),
     **{f"mscan_{size}": "mscan_w8" for size in "tsbl"},
     "poolformer_s12": "poolformer_w8",
@@ -89,6 +94,11 @@ def words(name: str, roots: dict[str, Path], *further: str) -> list[str]:
         kind = NUCLEI if getattr(config.data, "label_map", None) else OBJECTS.format(kind)
     elif getattr(config.data, "grouping", "") == "exact":
         kind = f"{kind}, exact"
+    elif getattr(config.data, "pairs", None):
+        kind = FRAMES
+        small += [f"data.pairs.priors={roots[FRAMES] / 'priors'}", "data.pairs.tail=0"]
+    elif getattr(config.data, "sources", None):
+        kind = f"{kind}, named"
     return [name, f"data.root={roots[kind]}", *small, *further]
 
 
@@ -131,6 +141,8 @@ def narrow(name: str) -> list[str]:
     if hasattr(network, "mask_features"):  # cells with masks
         further += ["model.neck_channels=8", "model.head_channels=8", "model.groups=2", "model.head_convs=1"]
         further += ["model.mask_channels=8", "model.mask_convs=1"]
+    if hasattr(network, "garment_channels"):
+        further += ["data.sources={garment: {kind: map, folder: pose}}", "model.garment_channels=2", "model.width=8"]
     return further + [
         f"{inside}{width}=32" for width in ("channels", "deep_channels", "jpu_channels") if hasattr(network, width)
     ]

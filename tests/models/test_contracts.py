@@ -131,6 +131,19 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         "upernet",
         {"encoder": "vit_adapter_w32", "channels": 8, "aux": True, "aux_channels": 8},
     ),
+    **{
+        f"multisource-{case}": ("multisource", {**load_architecture("multisource").tiny, **fields})
+        for case, fields in {
+            "concatenate": {"fusion": "concatenate"},
+            "image_only": {"fusion": "image_only", "stride": 2, "aux": False},
+            "source_only": {"fusion": "source_only"},
+            "unaligned": {"align": False, "stride": 4},
+            "joined": {"coattention": (), "spade": False, "spade_norm": "instance"},
+            "maps": {"label_sources": (), "image_sources": ("before",), "map_sources": ("pose",), "map_channels": (2,)},
+            "mit_b0": {"encoder": "mit_b0", "equivariance": False},
+        }.items()
+    },
+    "kfvton_seg-plain": ("kfvton_seg", {"width": 4, "plain_head": True}),
     "psanet-collect": (
         "psanet",
         {"encoder": "resnet18_w8", "channels": 8, "mask_size": (4, 5), "distribute": False, "softmax": False},
@@ -142,9 +155,11 @@ REFINED: set[str] = {
     "fc_siam",
     "fcn_skips",
     "icnet",
+    "kfvton_seg",
     "linear",
     "lmffnet",
     "lraspp",
+    "multisource",
     "pointrend",
     "segmenter",
     "semask_fpn",

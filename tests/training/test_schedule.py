@@ -1,6 +1,7 @@
 import math
 
 import pytest
+import torch
 
 from segatlas.config.schema import ScheduleConfig
 from segatlas.training.schedule import Plateau, encoder_lr_factor, lr_factor, warmup_steps
@@ -105,3 +106,49 @@ def test_exponential_falls_by_one_ratio_an_epoch():
     assert found == pytest.approx([0.995**epoch for epoch in range(0, epochs, 50)])
     final = ScheduleConfig(name="exponential", min_lr=1e-5)
     assert lr_factor(final, 10, 10, base=1e-3) == pytest.approx(1e-2)
+
+
+# ---- beside torch
+def rates_of_torch(make, steps: int) -> list[float]:
+    """Return the learning rates that a scheduler of torch sets at each of its steps, from 1."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = make(optimizer)
+    found = []
+    for _ in range(steps):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return found
+
+
+def test_linear_is_torchs_lambda_that_holds_and_then_falls_to_0():
+    """As base models of image translation have it: 1 for `niter` epochs, then in a line to 0 over `niter_decay`."""
+    niter, decay = 30, 20
+    wanted = rates_of_torch(
+        lambda optimizer: torch.optim.lr_scheduler.LambdaLR(optimizer, lambda e: 1 - max(0, e - niter) / decay), 50
+    )
+    assert factors(ScheduleConfig(name="linear", hold=niter / (niter + decay)), 50) == pytest.approx(wanted)
+    wanted = rates_of_torch(
+        lambda optimizer: torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.1, total_iters=50), 50
+    )
+    assert factors(ScheduleConfig(name="linear", hold=0, min_ratio=0.1), 50) == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize(("every", "factor"), [(7, 0.1), (1, 0.95), (50, 0.5)])
+def test_step_with_every_is_torchs_step_lr(every, factor):
+    wanted = rates_of_torch(lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, every, factor), 40)
+    assert factors(ScheduleConfig(name="step", every=every, factor=factor), 40) == pytest.approx(wanted)
+
+
+def test_step_with_milestones_is_torchs_multi_step_lr():
+    wanted = rates_of_torch(lambda optimizer: torch.optim.lr_scheduler.MultiStepLR(optimizer, [24, 34], 0.1), 40)
+    assert factors(ScheduleConfig(name="step", milestones=(0.6, 0.85)), 40) == pytest.approx(wanted)
+
+
+def test_exponential_is_torchs_by_steps_and_every_that_by_epochs():
+    steps, epochs = 5, 8
+    total = steps * epochs
+    wanted = rates_of_torch(lambda optimizer: torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.95), total)
+    assert factors(ScheduleConfig(name="exponential", min_ratio=0.95**total), total) == pytest.approx(wanted)
+    by_epoch = factors(ScheduleConfig(name="step", every=steps, factor=0.95), total)
+    assert by_epoch == pytest.approx([rate for rate in wanted[:epochs] for _ in range(steps)])

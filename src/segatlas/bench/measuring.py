@@ -24,7 +24,7 @@ from segatlas.bench.subjects import (
 from segatlas.bench.timing import Timing, time_alternating
 from segatlas.errors import UsageError
 from segatlas.inference.runner import Precision
-from segatlas.structures import changed, image_of
+from segatlas.structures import image_of, samples_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +121,7 @@ def measure(
 
 def describe(model: str, subject: Subject, settings: BenchSettings) -> MeasuredModel:
     """Count parameters and arithmetic of a model for one image of the settings' size."""
-    one = changed(network_input(subject.card, settings), lambda maps: maps[:1])
+    one = samples_of(network_input(subject.card, settings), slice(1))
     _, channels, height, width = image_of(one).shape
     flops = count_flops(subject.net, one)
     return MeasuredModel(

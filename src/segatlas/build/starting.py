@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from segatlas.build.network import build_empty
 from segatlas.checkpoint.card import Card
-from segatlas.checkpoint.fitting import require_fit
+from segatlas.checkpoint.fitting import fitting, require_fit
 from segatlas.checkpoint.model_folder import local_model, pretrained_weights, read_model, read_weights
 from segatlas.config.encoder_keys import HOST
 from segatlas.errors import UsageError, WeightsError
@@ -19,6 +19,9 @@ from segatlas.models.architecture import flat_fields
 from segatlas.models.host import host_in, with_classes
 from segatlas.models.reading import load_architecture, read_config
 from segatlas.printable import printable
+
+MOST_NAMED = 24
+"""Tensors of each kind of fault that are named where a file does not fit."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +31,7 @@ class StartReport:
     loaded: names of the tensors taken over.
     replaced: names of the tensors that stay new (classifiers, mostly), because the class count differs, or that of
         queries, or because the earlier model has no auxiliary heads, or a pre-training no such layers.
+    left_out: of a partial start, names of the file's tensors that have no place in the network, or another shape.
     card: the card of the earlier model, whose preprocessing training takes over; None for a file without one.
     is_pretrained: whether the weights are those of a pre-training, or of the first of a network's two stages.
     """
@@ -36,10 +40,11 @@ class StartReport:
     replaced: tuple[str, ...]
     card: Card | None
     is_pretrained: bool = False
+    left_out: tuple[str, ...] = ()
 
 
-def start_from(net: nn.Module, path: str | Path) -> StartReport:
-    """Copy the weights of an earlier model into `net`, strictly.
+def start_from(net: nn.Module, path: str | Path, *, partial: bool = False) -> StartReport:
+    """Copy the weights of an earlier model into `net`, strictly unless `partial`.
 
     Only tensors whose shape follows from the class count may differ, and only in that: classifiers, auxiliary ones
     too, and PointRend's layers over coarse logits; likewise queries, where there are others; and auxiliary heads may be
@@ -51,10 +56,11 @@ def start_from(net: nn.Module, path: str | Path) -> StartReport:
         net: a network of `create_model`, changed in place.
         path: a run folder, a model folder, a `.ckpt` of training, or a weights file with our names in it; what
             a name means says `hub.loading.find_start`.
+        partial: take the tensors that fit, whatever else the file holds or lacks; the report names the others.
 
     Raises:
         UsageError: a model of another architecture.
-        WeightsError: nothing usable there, or tensors that do not fit.
+        WeightsError: nothing usable there, or tensors that do not fit; of a partial start, if none fits.
     """
     card, tensors, where, is_pretrained = _read(path)
     part, place = _part_for(net, card, tensors)
@@ -62,12 +68,31 @@ def start_from(net: nn.Module, path: str | Path) -> StartReport:
         raise UsageError(f"{where}: holds a {card.architecture}, but the network is a {_named(net)}")
     if (first := _of_first_stage(part, card, tensors)) is not None:
         tensors, is_pretrained = first, True
+    if partial:
+        return _partial_start(part, place, card, tensors, where)
     missing = [name for name in part.state_dict() if name not in tensors] if is_pretrained else []
     loaded, replaced = _load(part, card, tensors, where, missing)
     return StartReport(
         loaded=tuple(place + name for name in loaded), replaced=tuple(place + name for name in replaced), card=card,
         is_pretrained=is_pretrained,
     )  # fmt: skip
+
+
+def _partial_start(
+    net: nn.Module, place: str, card: Card | None, tensors: dict[str, Tensor], where: str
+) -> StartReport:
+    """Copy what fits of a file. place: what the names of the network's tensors begin with."""
+    expected = net.state_dict()
+    names = fitting(expected, tensors)
+    if not names:
+        raise WeightsError(f"{printable(where)}: none of its {len(tensors)} tensors fits the {net.architecture}")
+    net.load_state_dict({name: tensors[name] for name in names}, strict=False)
+    return StartReport(
+        loaded=tuple(place + name for name in names),
+        replaced=tuple(place + name for name in expected if name not in names),
+        card=card,
+        left_out=tuple(name for name in tensors if name not in names),
+    )
 
 
 def _part_for(net: nn.Module, card: Card | None, tensors: dict[str, Tensor]) -> tuple[nn.Module, str]:
@@ -117,9 +142,11 @@ def _load(
     kept = {name: tensor for name, tensor in expected.items() if name not in replaced}
     taken = {name: tensor for name, tensor in tensors.items() if name not in replaced}
     try:
-        require_fit(kept, taken, where=where, network=f"the {net.architecture}")
+        require_fit(kept, taken, where=where, network=f"the {net.architecture}", shown=MOST_NAMED)
     except WeightsError as error:
-        raise WeightsError(f"{error}{_differences(net, card)}") from None
+        fit = len(fitting(kept, taken))
+        other = f"\n  --partial (model.start_partial=true) takes the {fit} that fit, and names the rest" if fit else ""
+        raise WeightsError(f"{error}{_differences(net, card)}{other}") from None
     net.load_state_dict(taken, strict=False)
     return tuple(taken), tuple(replaced)
 

@@ -82,6 +82,9 @@ class Card:
                 del plain[name]
         if "objects" in plain and self.objects.queries == ObjectRule.queries:
             del plain["objects"]["queries"]
+        for spec in plain["inputs"]:
+            if spec["codes"] is None:
+                del spec["codes"]
         return plain
 
     @classmethod

@@ -14,7 +14,18 @@ _SHOWN = 4
 """Names listed of each kind of fault."""
 
 
-def require_fit(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], *, where: str, network: str) -> None:
+def fitting(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """Return the names of which both hold tensors of one shape and kind of numbers."""
+    return tuple(
+        name
+        for name, tensor in expected.items()
+        if name in found and found[name].shape == tensor.shape and _kind(found[name]) == _kind(tensor)
+    )
+
+
+def require_fit(
+    expected: Mapping[str, Tensor], found: Mapping[str, Tensor], *, where: str, network: str, shown: int = _SHOWN
+) -> None:
     """Raise WeightsError unless both hold the same names with the same shapes and kinds of numbers.
 
     Real numbers of another precision fit, and so do whole numbers of another size; complex ones do not.
@@ -24,6 +35,7 @@ def require_fit(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], *, 
         found: the file's tensors.
         where: the file, named in the error.
         network: what the network is, named in the error.
+        shown: names listed of each kind of fault.
     """
     missing = [f"{name} {_shape(tensor)}" for name, tensor in expected.items() if name not in found]
     unexpected = [f"{name} {_shape(tensor)}" for name, tensor in found.items() if name not in expected]
@@ -43,7 +55,7 @@ def require_fit(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], *, 
         "of another shape": other_shape,
         "of another kind": other_kind,
     }
-    lines = [f"  {len(names)} {kind}: {_first(names)}" for kind, names in kinds.items() if names]
+    lines = [f"  {len(names)} {kind}: {_first(names, shown)}" for kind, names in kinds.items() if names]
     if lines:
         raise WeightsError(f"{printable(where)}: does not fit {network} ({len(expected)} tensors)\n" + "\n".join(lines))
 
@@ -71,9 +83,9 @@ def _kind(tensor: Tensor) -> str:
     return "complex numbers" if tensor.is_complex() else "whole numbers" if tensor.dtype != torch.bool else "flags"
 
 
-def _first(names: list[str]) -> str:
-    more = f", and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(shortened(name, 200) for name in names[:_SHOWN]) + more
+def _first(names: list[str], shown: int = _SHOWN) -> str:
+    more = f", and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(shortened(name, 200) for name in names[:shown]) + more
 
 
 def _shape(tensor: Tensor) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from segatlas.recipe import Config
+    from segatlas.structures import InputSpec
 
+Found = TypeVar("Found")
 INTERRUPTED = 130
 _debug: ContextVar[bool] = ContextVar("debug", default=False)
 
@@ -161,14 +163,47 @@ def telling_lines(words: Sequence[str], config_file: Path | None = None) -> Iter
         raise located(error, config_file or recipe or {}, overrides) from None
 
 
+UNNAMED = ""
+"""The name of what --aux gives as a path alone, until the model tells what its one source is called."""
+
+
 def aux_paths(words: Sequence[str], form: str = "NAME=PATH") -> dict[str, Path]:
-    """Return what each --aux names. UsageError for another form than that which is told, or a name twice."""
+    """Return what each --aux names; a path alone, with no `=` or of something that is there, as `UNNAMED`.
+
+    Raises:
+        UsageError: another form than that which is told, a name twice, several paths alone.
+    """
     found: dict[str, Path] = {}
     for word in words:
         name, sign, text = word.partition("=")
-        if not (name and sign and text):
+        if word and (not sign or Path(word).exists()):
+            name, text = UNNAMED, word
+        elif not (name and text):
             raise UsageError(f"--aux: got {word!r}, expected {form}, such as before=before.png")
         if name in found:
-            raise UsageError(f"--aux: {name} is given twice")
+            told = f"{name} is given twice" if name else f"several without a name ({found[name]}, {text}); give {form}"
+            raise UsageError(f"--aux: {told}")
         found[name] = Path(text)
     return found
+
+
+def named_aux(found: Mapping[str, Found] | None, inputs: Sequence[InputSpec]) -> dict[str, Found] | None:
+    """Return what --aux gives, with the name of the model's one source for what has none; None of None.
+
+    Args:
+        found: by name, or `UNNAMED`.
+        inputs: what the model takes, the image first.
+
+    Raises:
+        UsageError: something has no name, and the model takes no source or several, or that one is named, too.
+    """
+    if found is None or UNNAMED not in found:
+        return None if found is None else dict(found)
+    names = [spec.name for spec in inputs[1:]]
+    if not names:
+        raise UsageError("--aux: the model takes an image alone, and nothing besides")
+    if len(names) > 1:
+        raise UsageError(f"--aux: the model takes {', '.join(names)}; say which one it is: {names[0]}=PATH")
+    if names[0] in found:
+        raise UsageError(f"--aux: {names[0]} is given twice, with and without its name")
+    return {name or names[0]: path for name, path in found.items()}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import re
 import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from segatlas.cli.common import (
     load_recipe,
     print_json_line,
 )
+from segatlas.cli.data_make import make_pairs, make_priors, make_shapes
 from segatlas.errors import DataError, UsageError
 from segatlas.files import read_text
 from segatlas.printable import printable
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from segatlas.recipe import Config
 
 app = typer.Typer(no_args_is_help=True, help="Check, repair, describe, show, make and convert datasets.")
+for command, function in (("make-shapes", make_shapes), ("make-pairs", make_pairs), ("make-priors", make_priors)):
+    app.command(command)(function)
 
 MOST_FILES = 5
 BAR_WIDTH = 16
@@ -166,7 +168,8 @@ def preview(
 ) -> None:
     """Draw a sheet: image | mask | overlay with legend, and with --augmented a training sample of the recipe.
 
-    Where there are objects or segments, each is drawn by itself in a further column.
+    Further inputs stand beside the image. Where there are objects or segments, each is drawn by itself in a further
+    column.
     """
     import numpy as np
 
@@ -192,7 +195,7 @@ def preview(
             console.print(f"left out: {error}", markup=False)
     if not rows:
         raise DataError(f"no image of {split} can be drawn; run segatlas data check", cfg.data.root)
-    titles = ["image", "mask", "overlay", *further, *(["training sample"] if augmented else [])]
+    titles = ["image", *dataset.sources, "mask", "overlay", *further, *(["training sample"] if augmented else [])]
     try:
         save_image(sheet(rows, titles, names), out)
     except ValueError as error:
@@ -202,31 +205,6 @@ def preview(
         print_json_line({"out": str(out), "images": names, "failed": failed})
     if failed:
         raise typer.Exit(1)
-
-
-@app.command("make-shapes")
-def make_shapes(
-    out: Annotated[Path, typer.Argument(help="The folder to make.")],
-    train: Annotated[int, typer.Option(min=1, help="Images in train.")] = 64,
-    val: Annotated[int, typer.Option(min=0, help="Images in val.")] = 16,
-    test: Annotated[int, typer.Option(min=0, help="Images in test.")] = 16,
-    size: Annotated[str, typer.Option(metavar="HxW", help="Size of every image.")] = "128x160",
-    seed: Annotated[int, typer.Option(min=0, help="What all scenes follow from.")] = 0,
-    json_line: JsonOption = False,
-    debug: DebugOption = False,
-) -> None:
-    """Draw a dataset of textured shapes with labels for all three tasks; the same seed gives the same images."""
-    from segatlas.data import shapes
-
-    match = re.fullmatch(r"(\d+)x(\d+)", size)
-    if match is None:
-        raise UsageError(f"--size: got {size!r}, expected HxW such as 128x160")
-    shapes.make_shapes(out, train=train, val=val, test=test, size=(int(match[1]), int(match[2])), seed=seed)
-    console = human(json_line=json_line)
-    console.print(f"{train} train, {val} val, {test} test images of {size} pixels -> {printable(out)}", markup=False)
-    console.print(f"next: segatlas train unet_shapes data.root={printable(out)}", markup=False)
-    if json_line:
-        print_json_line({"out": str(out), "train": train, "val": val, "test": test, "seed": seed})
 
 
 @app.command()
@@ -477,14 +455,14 @@ def _print_suggestion(train: SplitStatistics, console: Console) -> None:
 def preview_row(
     dataset: SegmentationData, index: int, further: Iterable[SegmentationData], augment: Config | None
 ) -> list[np.ndarray | None]:
-    """Return image, mask colours and overlay of a sample, and with a recipe one training sample of it.
+    """Return image, sources, mask colours and overlay of a sample, and with a recipe one training sample of it.
 
     further: the same split with truths of objects or segments, of which each is drawn.
     """
     import numpy as np
 
     from segatlas.data.statistics import label_of
-    from segatlas.drawing import color_mask, overlay, truth_overlay, viewable
+    from segatlas.drawing import color_mask, overlay, source_view, truth_overlay, viewable
     from segatlas.labels import IGNORE
     from segatlas.structures import InstancesTarget, SegmentsTarget
 
@@ -494,7 +472,10 @@ def preview_row(
     if label is None:
         label = np.full(image.shape[:2], IGNORE, np.uint8)
     shown = overlay(image, label, dataset.palette, dataset.classes)
-    row: list[np.ndarray | None] = [image, color_mask(label, dataset.palette), shown]
+    sources = [sample.sources.get(name) for name in dataset.sources]
+    row: list[np.ndarray | None] = [image]
+    row += [None if one is None else source_view(one.array, one.kind, dataset.palette) for one in sources]
+    row += [color_mask(label, dataset.palette), shown]
     for other in further:
         truth = other.truth(index)
         row.append(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from segatlas.cli.common import ConfigFileOption, DebugOption, JsonOption, OfflineOption, QuietOption, Words
-from segatlas.cli.train import DevicesOption, DryRunOption, PrecisionOption, ResumeOption, start
+from segatlas.cli.train import DevicesOption, DryRunOption, PartialOption, PrecisionOption, ResumeOption, start
 from segatlas.errors import UsageError
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ def distill(
     resume: ResumeOption = None,
     devices: DevicesOption = None,
     precision: PrecisionOption = None,
+    partial: PartialOption = False,
     dry_run: DryRunOption = False,
     offline: OfflineOption = False,
     json_line: JsonOption = False,
@@ -35,8 +36,8 @@ def distill(
     if teacher is not None:
         words.append(f"distill.teacher={json.dumps(teacher, ensure_ascii=False)}")
     start(
-        words, config, resume=resume, devices=devices, precision=precision, dry_run=dry_run, json_line=json_line,
-        quiet=quiet, check=_has_teacher,
+        words, config, resume=resume, devices=devices, precision=precision, partial=partial, dry_run=dry_run,
+        json_line=json_line, quiet=quiet, check=_has_teacher,
     )  # fmt: skip
 
 

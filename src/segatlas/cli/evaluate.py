@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 WINDOW_HELP = "Predict by windows of N or HxW pixels; default: as the model's card says."
 OUT_HELP = "Folder for eval.json; default: a file of evaluations/ in the run folder, called after the options."
 STATS_HELP = "Batch norm by the statistics of the images of a pass (--batch), not by running averages."
+SOURCE_HELP = "A control: NAME=absent, or NAME=shuffled[:SEED] for that of another image; may be repeated."
 TTA_HELP = "Test-time augmentation: flips, vertical, turns, scales:0.75,1,1.25, exp, joined by commas."
 
 
@@ -56,6 +57,7 @@ def evaluate(
     boundary: Annotated[bool | None, typer.Option(help="Boundary IoU and boundary F-score.")] = None,
     sizes: Annotated[bool | None, typer.Option(help="Recall of small, medium and large objects.")] = None,
     batch_stats: Annotated[bool | None, typer.Option("--batch-stats/--no-batch-stats", help=STATS_HELP)] = None,
+    source: Annotated[list[str] | None, typer.Option("--source", metavar="NAME=HOW", help=SOURCE_HELP)] = None,
     compare: Annotated[bool, typer.Option("--compare", help="Also show the models side by side.")] = False,
     explain: Annotated[bool, typer.Option("--explain", help="Also say what each number means.")] = False,
     out: Annotated[Path | None, typer.Option("--out", help=OUT_HELP)] = None,
@@ -77,6 +79,7 @@ def evaluate(
     options: dict[str, Any] = {"tta": tta, "batch": batch, "device": device, "precision": precision}
     options |= {"boundary": boundary, "sizes": sizes, "window": None if window is None else parse_window(window)}
     options |= {"batch_stats": batch_stats, "max_value": max_value, "offline": offline, "commercial_ok": commercial_ok}
+    options |= {"sources": source or ()}
 
     from segatlas import evaluation
     from segatlas.evaluation import tables

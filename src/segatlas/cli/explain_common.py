@@ -22,7 +22,7 @@ ClassOption = Annotated[
     list[str] | None, typer.Option("--class", metavar="NAME", help="A class, by name or number; may be repeated.")
 ]
 AuxOption = Annotated[
-    list[str] | None, typer.Option(metavar="NAME=FILE", help="A further input of the model; may be repeated.")
+    list[str] | None, typer.Option(metavar="[NAME=]FILE", help="A further input of the model; may be repeated.")
 ]
 ScoreOption = Annotated[float | None, typer.Option(help="Objects of a lower score are left out.")]
 OutOption = Annotated[Path, typer.Option("--out", help="The image file to write (.png, .jpg, .webp or .tif).")]
@@ -45,7 +45,7 @@ def load_model(
 
 
 def read_aux(words: Sequence[str] | None) -> dict[str, Any] | None:
-    """Return the further inputs that --aux names; None where it names none.
+    """Return the further inputs that --aux names, see `named_aux`; None where it names none.
 
     Raises:
         UsageError: not NAME=FILE, a name twice, no such file.
@@ -55,7 +55,7 @@ def read_aux(words: Sequence[str] | None) -> dict[str, Any] | None:
     named = aux_paths(words or (), "NAME=FILE")
     for name, path in named.items():
         if not path.is_file():
-            raise UsageError(f"--aux {name}={path}: no such file")
+            raise UsageError(f"--aux {name}{'=' if name else ''}{path}: no such file")
     return {name: str(path) for name, path in named.items()} or None
 
 

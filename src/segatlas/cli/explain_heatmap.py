@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from segatlas.cli.common import CommercialOption, DebugOption, DeviceOption, JsonOption, OfflineOption, QuietOption
+from segatlas.cli.common import (
+    CommercialOption,
+    DebugOption,
+    DeviceOption,
+    JsonOption,
+    OfflineOption,
+    QuietOption,
+    named_aux,
+)
 from segatlas.cli.explain_common import (
     AuxOption,
     ClassOption,
@@ -71,6 +79,7 @@ def heatmap(
     sources = read_aux(aux)
     check_out(out, overwrite=overwrite)
     predictor = load_model(model, device=device, offline=offline, commercial_ok=commercial_ok, score=score)
+    sources = named_aux(sources, predictor.card.inputs)
 
     from segatlas.explain import heat_map_figure, heat_maps
     from segatlas.explain.seeing import SeenImage

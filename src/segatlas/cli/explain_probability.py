@@ -6,7 +6,15 @@ from typing import Annotated
 
 import typer
 
-from segatlas.cli.common import CommercialOption, DebugOption, DeviceOption, JsonOption, OfflineOption, QuietOption
+from segatlas.cli.common import (
+    CommercialOption,
+    DebugOption,
+    DeviceOption,
+    JsonOption,
+    OfflineOption,
+    QuietOption,
+    named_aux,
+)
 from segatlas.cli.explain_common import (
     AuxOption,
     ClassOption,
@@ -44,6 +52,7 @@ def probability(
     sources = read_aux(aux)
     check_out(out, overwrite=overwrite)
     predictor = load_model(model, device=device, offline=offline, commercial_ok=commercial_ok, score=score)
+    sources = named_aux(sources, predictor.card.inputs)
 
     from segatlas.explain import probability_figure, probability_maps
     from segatlas.explain.probabilities import MOST_SHOWN
@@ -75,6 +84,7 @@ def entropy(
     sources = read_aux(aux)
     check_out(out, overwrite=overwrite)
     predictor = load_model(model, device=device, offline=offline, commercial_ok=commercial_ok)
+    sources = named_aux(sources, predictor.card.inputs)
 
     from segatlas.explain import entropy_figure, entropy_map
     from segatlas.explain.seeing import SeenImage

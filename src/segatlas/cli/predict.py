@@ -21,6 +21,7 @@ from segatlas.cli.common import (
     QuietOption,
     aux_paths,
     human,
+    named_aux,
     print_json_line,
 )
 from segatlas.cli.predict_options import (
@@ -119,7 +120,10 @@ def predict(
     ] = None,
     aux: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=PATH", help="A further input of the model: a file, or a folder of files by stem."),
+        typer.Option(
+            metavar="[NAME=]PATH",
+            help="A further input of the model: a file, or a folder of files by stem; by name where it takes several.",
+        ),
     ] = None,
     offline: OfflineOption = False,
     commercial_ok: CommercialOption = False,
@@ -186,6 +190,7 @@ def _predict_images(
     wanted = asked.check()
     _check_targets(jobs, _all_targets(jobs, wanted or usual_kinds(), out, output_file))  # before weights are loaded
     predictor = asked.load()
+    jobs = [replace(job, aux=tuple((named_aux(dict(job.aux), predictor.card.inputs) or {}).items())) for job in jobs]
     task = predictor.card.task
     kinds = kinds_of(task, wanted)[:1] if single else kinds_of(task, wanted)
     targets = _all_targets(jobs, kinds, out, output_file)
@@ -294,7 +299,8 @@ def plan_jobs(sources: Sequence[str], out: Path, not_read: list[Path] | None = N
 def add_aux(jobs: Sequence[Job], words: Sequence[str]) -> list[Job]:
     """Return the jobs with the further inputs that --aux names: NAME=FILE for one image, NAME=FOLDER for any number.
 
-    In a folder, a file belongs to the image whose results have its name without ending.
+    A path alone has no name yet, see `named_aux`. In a folder, a file belongs to the image whose results have its name
+    without ending.
 
     Raises:
         UsageError: not NAME=PATH, a name twice, nothing there, or an image without its file.
@@ -303,7 +309,7 @@ def add_aux(jobs: Sequence[Job], words: Sequence[str]) -> list[Job]:
 
     found: dict[str, dict[str, Path]] = {}
     for name, path in aux_paths(words).items():
-        word = f"{name}={path}"
+        word = f"{name}={path}" if name else str(path)
         if path.is_dir():
             found[name] = {key: files[0] for key, files in list_images(path).items()}
             lost = [job for job in jobs if job.name not in found[name]]

@@ -27,10 +27,12 @@ if TYPE_CHECKING:
     from segatlas.recipe import Config
 
 DRY_RUN = "Build all, run one batch, print shapes and memory; nothing is written."
+PARTIAL = "Begin with what fits of model.start_from; short for model.start_partial=true."
 RESUME = "Continue a run: 'last', a run folder or a checkpoint. It needs no recipe."
 ResumeOption = Annotated[str | None, typer.Option(metavar="last|PATH", help=RESUME)]
 DevicesOption = Annotated[int | None, typer.Option(help="Processes or GPUs; short for train.devices.")]
 PrecisionOption = Annotated[str | None, typer.Option(help="fp32, bf16 or fp16; short for train.precision.")]
+PartialOption = Annotated[bool, typer.Option("--partial", help=PARTIAL)]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help=DRY_RUN)]
 
 
@@ -40,6 +42,7 @@ def train(
     resume: ResumeOption = None,
     devices: DevicesOption = None,
     precision: PrecisionOption = None,
+    partial: PartialOption = False,
     dry_run: DryRunOption = False,
     offline: OfflineOption = False,
     json_line: JsonOption = False,
@@ -48,8 +51,8 @@ def train(
 ) -> None:
     """Train a recipe: a shipped name (`segatlas config schema --recipes` lists them) or a YAML file."""
     start(
-        words, config, resume=resume, devices=devices, precision=precision, dry_run=dry_run, json_line=json_line,
-        quiet=quiet,
+        words, config, resume=resume, devices=devices, precision=precision, partial=partial, dry_run=dry_run,
+        json_line=json_line, quiet=quiet,
     )  # fmt: skip
 
 
@@ -60,6 +63,7 @@ def start(
     resume: str | None,
     devices: int | None,
     precision: str | None,
+    partial: bool,
     dry_run: bool,
     json_line: bool,
     quiet: bool,
@@ -67,7 +71,7 @@ def start(
 ) -> None:
     """Do what `train` does; `check` looks at the recipe as it was read."""
     words = [*(words or [])]
-    short = {"train.devices": devices, "train.precision": precision}
+    short = {"train.devices": devices, "train.precision": precision, "model.start_partial": partial or None}
     words += [f"{key}={value}" for key, value in short.items() if value is not None]
     if resume:
         resume = _resumed(resume, words)

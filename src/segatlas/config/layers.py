@@ -21,7 +21,7 @@ from segatlas.config.messages import show
 from segatlas.config.yaml_tree import Node, merge
 
 LOGGER = logging.getLogger("segatlas")
-OF_ANY_NETWORK = ("name", "num_classes", "in_channels", "start_from", "input", "aux")
+OF_ANY_NETWORK = ("name", "num_classes", "in_channels", "start_from", "start_partial", "input", "aux")
 """Keys of `model:` that say nothing about which network it is. `aux` goes with the recipe's losses, not with it."""
 
 OF_ANY_DATA_SET = ("name", "root", "workers", "store", "store_reserve_gb")

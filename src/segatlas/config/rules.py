@@ -20,6 +20,7 @@ from segatlas.tasks import TASKS
 
 WITHOUT_PIXELS = (
     *("task", "eval", "data.name", "data.accept", "data.channels", "model.num_classes", "model.start_from"),
+    "model.start_partial",
     *("model.input.resize", "model.input.mode", "train.freeze_encoder", "train.freeze_stages", "train.freeze_norms"),
     *("train.freeze_norm_weights", "train.freeze_host", "transforms.copy_paste", "transforms.class_balance", "distill"),
 )
@@ -223,6 +224,11 @@ def _distillation(cfg: Config) -> Iterator[Fault]:
             yield (f"{key}.{where}",), "with teacher_on one map of each is meant - say which, 'features.16' for example"
 
 
+def _partial_start(cfg: Config) -> Iterator[Fault]:
+    if cfg.model.start_partial and cfg.model.start_from is None:
+        yield ("model.start_partial", "model.start_from"), "there is no file to begin with - set model.start_from"
+
+
 def _ranges(cfg: Config) -> Iterator[Fault]:
     transforms = cfg.transforms
     ranges = {"transforms.scale": transforms.scale}
@@ -231,6 +237,8 @@ def _ranges(cfg: Config) -> Iterator[Fault]:
         ranges["transforms.photometric.saturation"] = transforms.photometric.saturation
     if transforms.blur is not None:
         ranges["transforms.blur.sigma"] = transforms.blur.sigma
+    for name, jitter in transforms.source_jitter.items():
+        ranges[f"transforms.source_jitter.{name}.scale"] = jitter.scale
     for key, bounds in ranges.items():
         if bounds is not None and not 0 < bounds[0] <= bounds[1] <= LARGEST_FACTOR:
             yield (key,), f"expected [low, high] with 0 < low <= high <= {LARGEST_FACTOR}"
@@ -322,6 +330,7 @@ RULES: tuple[Rule, ...] = (
     _losses,
     _distillation,
     _ranges,
+    _partial_start,
     _views,
     _run_name,
     _paths,

@@ -89,6 +89,10 @@ class ModelConfig(Section):
     num_classes: int | None = Field(None, ge=2, description="default: the dataset's number of classes")
     in_channels: int | None = Field(None, ge=1, description="default: the dataset's number of channels")
     start_from: str | None = Field(None, description="run, model folder or file to fine-tune from")
+    start_partial: bool = Field(
+        False,
+        description="of start_from take the tensors that fit, and name all others; false: refuse a file with others",
+    )
     input: InputConfig = Field(default_factory=InputConfig)
 
     def architecture_fields(self) -> dict[str, Any]:
@@ -190,10 +194,10 @@ class OptimizerConfig(Section):
 class ScheduleConfig(Section):
     """Learning rate over the run, per optimiser step."""
 
-    name: Literal["poly", "cosine", "exponential", "step", "plateau", "constant"] = Field(
+    name: Literal["poly", "cosine", "linear", "exponential", "step", "plateau", "constant"] = Field(
         "poly",
-        description="how the learning rate falls after the warm-up; exponential: by the same ratio at each step, to "
-        "min_ratio at the end of the run",
+        description="how the learning rate falls after the warm-up; linear: not at first, then in a straight line; "
+        "exponential: by the same ratio at each step, to min_ratio at the end of the run",
     )
     warmup: int = Field(0, ge=0, description="optimiser steps of linear warm-up; at most a third of the run")
     warmup_ratio: float = Field(1e-3, ge=0, le=1, description="learning rate at the first warm-up step, as a fraction")
@@ -208,8 +212,8 @@ class ScheduleConfig(Section):
         0.0,
         ge=0,
         le=1,
-        description="final learning rate as a fraction (poly, cosine; exponential, which needs one above 0: x 0.995 an "
-        "epoch over 750 epochs is 0.0233)",
+        description="final learning rate as a fraction (poly, cosine, linear; exponential, which needs one above 0: "
+        "x 0.995 an epoch over 750 epochs is 0.0233)",
     )
     min_lr: float | None = Field(
         None, ge=0, le=100, description="final learning rate itself, the same for the encoder; replaces min_ratio"
@@ -219,7 +223,14 @@ class ScheduleConfig(Section):
         description="run: the rate falls from the first step on, the warm-up is a factor of it. rest: it falls from "
         "the end of the warm-up on and reaches the final rate at the last step, as in MMSegmentation",
     )
+    hold: float = Field(0.5, ge=0, lt=1, description="linear only: fraction of the run with the full learning rate")
     milestones: tuple[float, ...] = Field((0.6, 0.85), description="step only: fractions of the run at which lr drops")
+    every: int | None = Field(
+        None,
+        ge=1,
+        description="step only: optimiser steps after which lr drops, again and again, in place of milestones; with "
+        "factor 0.95 and an epoch's steps it is torch's ExponentialLR",
+    )
     factor: float = Field(0.1, gt=0, lt=1, description="step and plateau: what lr is multiplied by")
     patience: int = Field(5, ge=1, description="plateau: validations without improvement before lr drops")
 

@@ -10,6 +10,7 @@ from segatlas.config.section import Section
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Range = tuple[float, float]
+Factor = Annotated[float, Field(gt=0, le=100)]
 Side = Annotated[int, Field(gt=0, le=32768)]
 Size = tuple[Side, Side]
 RESIZE = r"^((short|long):[1-9]\d{0,4}|(fit:)?[1-9]\d{0,4}x[1-9]\d{0,4})$"
@@ -44,14 +45,39 @@ class CopyPasteConfig(Section):
     objects: Probability = Field(0.5, description="fraction of that image's objects, each drawn by itself")
 
 
+class SourceJitterConfig(Section):
+    """One further input is moved by itself, before it moves with its image; the truth stays where it is."""
+
+    probability: Probability = Field(1.0, description="fraction of samples that get it")
+    scale: tuple[Factor, Factor] = Field((1.0, 1.0), description="factor about the centre, drawn between these")
+    rotation: float = Field(0.0, ge=0, le=180, description="degrees each way, about the centre")
+    shift: Probability = Field(0.0, description="fraction of height and width, each way")
+    bend: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="thin-plate spline: standard deviation of its 4 x 4 control points, as a fraction of half a side",
+    )
+
+
 class BoundaryLabelsConfig(Section):
     """Only pixels near another class keep their label; the rest is ignored in training, validation sees all labels."""
 
     width: int = Field(2, ge=1, le=1000, description="pixels on each side of a boundary that keep their class")
 
 
+class ThinPlateConfig(Section):
+    """Random smooth bending: a thin-plate spline through a lattice of points, each moved a little."""
+
+    probability: Probability = Field(0.5, description="fraction of samples that are bent")
+    sigma: float = Field(
+        0.05, gt=0, le=0.5, description="deviation of each point's move along x and y, as a fraction of half that side"
+    )
+    points: int = Field(4, ge=2, le=16, description="points of the lattice along each side")
+
+
 class TransformsConfig(Section):
-    """How a training sample is made: resize, scale jitter, rotation, crop, flip, photometric, blur, normalise."""
+    """How a training sample is made: resize, jitter, rotation, bending, crop, flip, photometric, blur, normalise."""
 
     resize: str | None = Field(
         None, pattern=RESIZE, description="short:N, long:N, fit:SHORTxLONG or HxW; done before all else"
@@ -60,6 +86,7 @@ class TransformsConfig(Section):
     scale_draw: Literal["log", "uniform"] = Field("log", description="scale jitter is drawn log-uniformly or uniformly")
     aspect: float = Field(0.0, ge=0, lt=1, description="aspect jitter: log-uniform within 1/(1+a)..1+a")
     rotation: float = Field(0.0, ge=0, le=180, description="degrees each way")
+    tps: ThinPlateConfig | None = None
     crop: Size | None = Field(None, description="(h, w) of a training sample; default: no crop")
     class_balance: Annotated[float, Field(gt=0, le=1)] = Field(
         1.0, description="redraw the crop (up to 10 times) while one class covers more than this fraction"
@@ -75,3 +102,6 @@ class TransformsConfig(Section):
     blur: BlurConfig | None = None
     copy_paste: CopyPasteConfig | None = None
     boundary_labels: BoundaryLabelsConfig | None = None
+    source_jitter: dict[str, SourceJitterConfig] = Field(
+        {}, description="by name, further inputs that are moved on purpose, besides moving as the image does"
+    )

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from segatlas.data.sample import Sample
+from segatlas.data.sample import Sample, Source
 from segatlas.errors import DataError
 from segatlas.structures import InputSpec, SourceKind, Target
 
@@ -51,6 +51,14 @@ class SegmentationData(Protocol):
 
     def truth(self, index: int) -> Target | None:
         """Read the truth of one sample alone; None without. Raises DataError as `load`."""
+        ...
+
+    def sequence(self, index: int) -> str:
+        """Return which drive, video or patient a sample comes from, "" where nothing says it."""
+        ...
+
+    def source(self, index: int, name: str) -> Source | None:
+        """Read a further input of one sample alone; None where it is not there. Raises DataError as `load`."""
         ...
 
     def load(self, index: int) -> Sample:

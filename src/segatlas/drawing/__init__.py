@@ -15,6 +15,7 @@ from segatlas.drawing.maps import (
     error_image,
     heat_image,
     object_boundaries,
+    source_view,
     viewable,
 )
 from segatlas.drawing.object_crops import CROP_TITLES, object_row
@@ -31,6 +32,7 @@ from segatlas.drawing.sheets import (
     truth_maps,
     truth_overlay,
 )
+from segatlas.drawing.warps import warped_lattice
 from segatlas.renamed import old_names
 
 __all__ = [
@@ -61,9 +63,11 @@ __all__ = [
     "segment_overlay",
     "sheet",
     "side_by_side",
+    "source_view",
     "truth_maps",
     "truth_overlay",
     "viewable",
+    "warped_lattice",
     "with_color_bar",
     "with_legend",
     "write_bytes",

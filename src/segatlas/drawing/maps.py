@@ -8,6 +8,7 @@ from typing import Literal
 import cv2
 import numpy as np
 
+from segatlas.data.formats.palettes import voc_palette
 from segatlas.labels import IGNORE
 
 Color = tuple[int, int, int]
@@ -37,6 +38,21 @@ def viewable(image: np.ndarray) -> np.ndarray:
     span = high - low if high > low else 1.0
     level: np.ndarray = np.clip((np.nan_to_num(values, nan=low, posinf=high, neginf=low) - low) / span, 0, 1)
     return (level * 255 + 0.5).astype(np.uint8)
+
+
+def source_view(array: np.ndarray, kind: str, palette: Sequence[Color]) -> np.ndarray:
+    """Return a further input of any kind as (H, W, 3) uint8 to look at.
+
+    Args:
+        array: (H, W, C), or (H, W).
+        kind: "label" of codes, which have the colours of classes, and those that are none the next ones; else an image.
+        palette: RGB colours of the classes.
+    """
+    if kind != "label":
+        return viewable(np.atleast_3d(array))
+    codes = array.reshape(array.shape[:2])
+    further = voc_palette(IGNORE)[len(palette) :]
+    return color_mask(codes, [*palette, *further][:IGNORE])
 
 
 def color_mask(class_map: np.ndarray, palette: Sequence[Color]) -> np.ndarray:

@@ -20,6 +20,7 @@ _SWIN = "segatlas.encoders.swin"
 _MSCAN = "segatlas.encoders.mscan"
 _POOLFORMER = "segatlas.encoders.poolformer"
 _TWINS = "segatlas.encoders.twins"
+_RESIDUAL = "segatlas.encoders.residual"
 
 ENCODERS: dict[str, str] = {
     "resnet18": _RESNET,
@@ -99,6 +100,8 @@ ENCODERS: dict[str, str] = {
     "mscan_s": _MSCAN,
     "mscan_b": _MSCAN,
     "mscan_l": _MSCAN,
+    "residual_w8": _RESIDUAL,
+    "residual": _RESIDUAL,
     "poolformer_w8": _POOLFORMER,
     "poolformer_s12": _POOLFORMER,
     "poolformer_s24": _POOLFORMER,

@@ -2,8 +2,8 @@
 
 `eval.json` of a run folder is what its training wrote at the end, and stays. Any later evaluation of the run is a file
 of `evaluations/`, called after what was asked: the split, a checkpoint other than the best, a dataset other than the
-run's, test-time augmentation, windows, precision. The same question asked again replaces its own file; another question
-of the same name takes the next number.
+run's, test-time augmentation, windows, precision, sources left out or shuffled. The same question asked again replaces
+its own file; another question of the same name takes the next number.
 """
 
 from __future__ import annotations
@@ -92,6 +92,7 @@ def report_name(run: Path, evaluation: Evaluation) -> str:
         parts.append(settings.precision)
     if settings.batch_stats:
         parts += ["batch", "stats"] if settings.batch == 1 else ["batch", "stats", f"of{settings.batch}"]
+    parts += [f"{name}-{text}" for name, text in settings.sources.items()]
     return re.sub(r"[^\w.]+", "-", "-".join(parts)).strip("-.")[:LONGEST_NAME]
 
 

@@ -55,7 +55,8 @@ class EvalSettings:
 
     window: size of the sliding windows (h, w), None = the whole image in one pass. resize: what the card does to an
     image before the network. batch_stats: batch norm by the statistics of the images of a pass, not by its running
-    averages. options: of the metrics, by their key in the recipe's `eval:`.
+    averages. options: of the metrics, by their key in the recipe's `eval:`. sources: further inputs that were left out
+    or shuffled, by name: a control.
     """
 
     tta: tuple[str, ...]
@@ -66,6 +67,7 @@ class EvalSettings:
     precision: str
     batch_stats: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
+    sources: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,8 +7,8 @@ import json
 import logging
 import math
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from segatlas.data.value_range import scale_fault
 from segatlas.errors import DataError
 from segatlas.evaluation.object_cases import ObjectCases
 from segatlas.evaluation.report import DataFacts, EvalSettings, ImageScore, Report, ScoredModel
+from segatlas.evaluation.source_controls import ControlledSources, read_controls
 from segatlas.evaluation.sources import DataSource, EvaluationPlan, make_plan, open_split
 from segatlas.inference import Predictor, load, parse_views
 from segatlas.inference.images import GivenImage, with_sources
@@ -42,8 +43,8 @@ class Evaluation:
 
     path: what the caller named, None for a Predictor. wanted: the recipe's `eval:` with what was asked instead. window:
     the size asked for, None for the card's mode. max_value: the full scale asked for, None for the card's. other_data:
-    the data are not those of the model's own run. question: equal for two evaluations that ask the same of the same
-    model.
+    the data are not those of the model's own run. controls: sources that are left out or shuffled. question: equal for
+    two evaluations that ask the same of the same model.
     """
 
     predictor: Predictor
@@ -55,6 +56,7 @@ class Evaluation:
     max_value: float | None
     other_data: bool
     warnings: tuple[str, ...]
+    controls: ControlledSources | None = None
 
     @property
     def task(self) -> Task:
@@ -64,7 +66,9 @@ class Evaluation:
     @property
     def settings(self) -> EvalSettings:
         """How it predicts and scores."""
-        return _settings(self.predictor, self.task, self.wanted, self.window)
+        controls = {} if self.controls is None else self.controls.controls
+        sources = {name: control.text for name, control in controls.items()}
+        return replace(_settings(self.predictor, self.task, self.wanted, self.window), sources=sources)
 
     @property
     def question(self) -> str:
@@ -74,6 +78,7 @@ class Evaluation:
         data = self.plan.data.model_dump(mode="json", exclude={"root", "workers", "store", "store_reserve_gb"})
         wanted = self.wanted.model_dump(mode="json")
         asked = [path, root, data, self.plan.seed, wanted, self.window, self.max_value]
+        asked += [dict(self.settings.sources)] if self.settings.sources else []
         text = json.dumps([*asked, self.predictor.precision, str(self.predictor.device)], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -101,6 +106,7 @@ class Evaluation:
             skip_bad=skip_bad,
             progress=progress,
             title=title,
+            controls=self.controls,
         )
         for warning in watch.warnings():
             LOGGER.warning("%s", warning)
@@ -112,8 +118,9 @@ class Evaluation:
         watch = _ScaleWatch(self.predictor.card.preprocessing.max_value if self.max_value is None else None)
         cases = ObjectCases(self.predictor.card.classes) if "instances" in self.task.result else None
         images, skipped = _score(
-            self.predictor, self.dataset, metrics, self.wanted.batch, watch, cases, skip_bad=skip_bad, progress=progress
-        )
+            self.predictor, self.dataset, metrics, self.wanted.batch, watch, cases, self.controls, skip_bad=skip_bad,
+            progress=progress,
+        )  # fmt: skip
         seconds = time.perf_counter() - start
         if not images:
             raise DataError(f"no image of split {self.dataset.split!r} could be scored; first fault: {skipped[0]}")
@@ -156,6 +163,7 @@ def evaluate(
     boundary_width: float | None = None,
     sizes: bool | None = None,
     batch_stats: bool | None = None,
+    sources: Mapping[str, str] | Sequence[str] = (),
     progress: bool = True,
     keep_worst: int = 8,
     skip_bad: bool = False,
@@ -180,6 +188,8 @@ def evaluate(
         boundary_width: width of the boundary as a fraction of the image's diagonal.
         sizes: also recall of small, medium and large objects.
         batch_stats: batch norm by the statistics of the images that share a pass, see `Predictor`.
+        sources: controls, as {"prior": "absent"} or {"prior": "shuffled:1"}: further inputs that are left out, or
+            replaced by those of other images (1: a seed), of other sequences where the split has several.
         progress: show a bar on stderr.
         keep_worst: how many of the lowest images the report names.
         skip_bad: report and leave out files that cannot be used, instead of raising at the first.
@@ -208,6 +218,7 @@ def evaluate(
         boundary_width=boundary_width,
         sizes=sizes,
         batch_stats=batch_stats,
+        sources=sources,
     )
     return opened.score(progress=progress, keep_worst=keep_worst, skip_bad=skip_bad)
 
@@ -230,6 +241,7 @@ def open_evaluation(
     boundary_width: float | None = None,
     sizes: bool | None = None,
     batch_stats: bool | None = None,
+    sources: Mapping[str, str] | Sequence[str] = (),
 ) -> Evaluation:
     """Open a model and a split and check that they fit, without predicting anything; arguments as in `evaluate`.
 
@@ -239,12 +251,15 @@ def open_evaluation(
     parse_views(() if tta is None else tta)  # a mistyped word should not wait for the weights
     path = str(model) if isinstance(model, str | Path) else None
     predictor = _open(model, device=device, precision=precision, offline=offline, commercial_ok=commercial_ok)
+    controls = read_controls(sources, predictor.card)
     plan = make_plan(path, data, tuple(overrides), predictor.card)
     asked: dict[str, Any] = {"split": split, "batch": batch, "boundary": boundary, "sizes": sizes}
     asked |= {"boundary_width": boundary_width, "batch_stats": batch_stats}
     asked["tta"] = (tta,) if isinstance(tta, str) else None if tta is None else tuple(tta)
     wanted = plan.eval.model_copy(update={name: value for name, value in asked.items() if value is not None})
     dataset, warnings = open_split(plan, wanted.split, predictor.card)
+    controlled = ControlledSources(dataset, controls) if controls else None
+    warnings += [] if controlled is None else controlled.warnings()
     return Evaluation(
         predictor=_with_options(predictor, wanted, window, max_value),
         path=path,
@@ -255,6 +270,7 @@ def open_evaluation(
         max_value=max_value,
         other_data=data is not None or any(word.startswith("data.") for word in overrides),
         warnings=tuple(warnings),
+        controls=controlled,
     )
 
 
@@ -304,6 +320,7 @@ def _score(
     batch: int,
     watch: _ScaleWatch,
     cases: ObjectCases | None,
+    controls: ControlledSources | None,
     *,
     skip_bad: bool,
     progress: bool,
@@ -311,7 +328,9 @@ def _score(
     """Predict and count every image. Returns each image's own score, and the faults of those left out."""
     skipped: list[str] = []
     scores: list[ImageScore] = []
-    results = _results(predictor, dataset, batch, watch, skipped, skip_bad=skip_bad, progress=progress)
+    results = _results(
+        predictor, dataset, batch, watch, skipped, skip_bad=skip_bad, progress=progress, controls=controls
+    )
     for index, target, result in results:
         score = metrics.update(result, target)
         scores.append(ImageScore(key=dataset.key(index), file=str(dataset.files(index)[0]), score=score))
@@ -330,9 +349,10 @@ def _results(
     skip_bad: bool,
     progress: bool,
     title: str = "evaluating",
+    controls: ControlledSources | None = None,
 ) -> Iterator[tuple[int, Target, Prediction]]:
     """Predict every image and yield its number, its truth and what was found; note the faults of those left out."""
-    items = _items(dataset, predictor.card, watch)
+    items = _items(dataset, predictor.card, watch, controls)
     with progress_bar(title, total=len(dataset), shown=progress) as bar:
         for (index, target), result in predictor.predict_stream(items, batch=batch):
             if isinstance(result, Exception):
@@ -349,7 +369,7 @@ def _results(
 
 
 def _items(
-    dataset: SegmentationData, card: Card, watch: _ScaleWatch
+    dataset: SegmentationData, card: Card, watch: _ScaleWatch, controls: ControlledSources | None
 ) -> Iterator[tuple[tuple[int, Target | None], GivenImage | DataError]]:
     """Yield each image under its number and truth; under no truth what is wrong with the sample itself."""
     for index in range(len(dataset)):
@@ -357,6 +377,8 @@ def _items(
             sample = dataset.load(index)
             if sample.target is None:
                 raise DataError("has no mask, so there is nothing to compare with", dataset.files(index)[0])
+            if controls is not None:
+                sample = controls.applied(sample, index)
         except DataError as error:
             yield (index, None), error
         else:

@@ -32,10 +32,11 @@ def facts(report: Report) -> list[tuple[str, list[str]]]:
     norms = ["batch norm by the statistics of the images of a pass"] if settings.batch_stats else []
     machine = ", ".join([machine, *norms, *report.scores.settings])
     speed = len(report.images) / report.seconds if report.seconds else math.nan
+    controls = [f"source {name}: {text}, a control" for name, text in settings.sources.items()]
     return [
         ("model", [printable(model.path), " · ".join(filter(None, parts))]),
         ("data", [f"{data.name}, {data.split} split, {scored}", printable(data.root)]),
-        ("how", [f"{window}, {resize}, {tta}", machine]),
+        ("how", [f"{window}, {resize}, {tta}", machine, *controls]),
         ("time", [f"{report.seconds:.1f} s, {speed:.1f} images/s, reading and scoring included"]),
     ]
 

@@ -16,10 +16,11 @@ from torch import Tensor
 from segatlas.checkpoint.card import Card
 from segatlas.checkpoint.preprocessing import Preprocessing
 from segatlas.data.formats.images import as_image
-from segatlas.data.formats.masks import decode_raw, read_raw
+from segatlas.data.formats.masks import as_codes, decode_raw, read_raw
 from segatlas.data.sample import Sample
 from segatlas.data.transforms.color import normalise
 from segatlas.data.transforms.geometry import Resize, resized_size
+from segatlas.data.transforms.pipeline import is_empty
 from segatlas.data.transforms.warp import resize_image, warp_label
 from segatlas.data.value_range import FAR_ABOVE, far_below_zero, scale_fault
 from segatlas.drawing.maps import viewable
@@ -220,8 +221,13 @@ def prepare(
         view=viewable(array),
         source=source_name(image),
         sources=sources,
-        present={spec.name: spec.name in given for spec in further if not spec.required},
+        present={spec.name: _is_there(given, spec, sources) for spec in further if not spec.required},
     )
+
+
+def _is_there(given: Mapping[str, ImageLike], spec: InputSpec, prepared: Mapping[str, PreparedArray]) -> bool:
+    """Tell whether a source is given and says anything: codes that are all "ignore" do not."""
+    return spec.name in given and not (spec.kind == "label" and is_empty(prepared[spec.name].values))
 
 
 def _as_stored(
@@ -317,14 +323,14 @@ def prepare_source(
         check_scale: as of `prepare`.
 
     Raises:
-        DataError: as `prepare`; or it has another size than the image.
+        DataError: as `prepare`; or it has another size than the image, or codes that are none of the source's.
     """
     if given is None:
         empty = np.full(target, IGNORE, np.uint8) if spec.kind == "label" else np.zeros((*target, spec.channels), "f4")
         return PreparedArray(values=empty, rules=None)
     own = source_name(given) or f"{name}, source {spec.name}"
     if spec.kind == "label":
-        values = _codes(given, own)
+        values = _codes(given, own, spec.codes)
     elif spec.kind == "image":
         _, values = _as_stored(given, spec.channels, rules, own, max_value, check_scale)
     else:
@@ -340,17 +346,18 @@ def prepare_source(
     return PreparedArray(values=resize_image(values, target), rules=rules if spec.kind == "image" else None)
 
 
-def _codes(given: ImageLike, name: str) -> np.ndarray:
-    """Return codes (H, W) uint8 of a mask file, its bytes, a PIL image, an array or a tensor."""
+def _codes(given: ImageLike, name: str, count: int | None) -> np.ndarray:
+    """Return codes (H, W) uint8 of a mask file, its bytes, a PIL image, an array or a tensor.
+
+    count: how many codes there are, None = any.
+    """
     if isinstance(given, str | Path):
         codes = read_raw(given)
     elif isinstance(given, bytes):
         codes = decode_raw(given, name)
     else:
         codes = given.detach().cpu().numpy() if isinstance(given, Tensor) else np.asarray(given)
-    if codes.ndim != 2 or codes.dtype.kind not in "biu" or (codes.size and not 0 <= codes.min() <= codes.max() <= 255):
-        raise DataError(f"{codes.dtype} of shape {codes.shape}; expected codes 0..255 of shape (height, width)", name)
-    return codes.astype(np.uint8)
+    return as_codes(codes, name, count)
 
 
 def _numbers(given: ImageLike, channels: int, name: str) -> np.ndarray:

@@ -21,6 +21,8 @@ def init_weights(root: nn.Module) -> None:
         elif isinstance(module, nn.Linear):
             nn.init.trunc_normal_(module.weight, std=0.02)
         elif isinstance(module, nn.BatchNorm2d | nn.LayerNorm | nn.GroupNorm):
+            if module.weight is None:  # a norm without parameters
+                continue
             nn.init.ones_(module.weight)
         else:
             continue

@@ -27,6 +27,8 @@ NAMES = (
     "edge",
     "edge_ohem",
     "class_presence",
+    "keypoint_equivariance",
+    "bending",
     "point_cross_entropy",
     "centers_offsets",
     "hard_pixels",

@@ -217,6 +217,14 @@ ARCHITECTURES: dict[str, ArchitectureEntry] = {
             ("fc_siam_diff", "fc_siam_conc", "fc_ef"),
             needs=Needs(inputs=(InputSpec(name="before", kind="image"),)),
         ),
+        replace(
+            _semantic("kfvton_seg", "KF-VTON segmenter", "https://doi.org/10.1145/3673903"),
+            needs=Needs(from_config=True),
+        ),
+        replace(
+            _semantic("multisource", "MultiSource", "https://doi.org/10.1145/3673903"),
+            needs=Needs(from_config=True),
+        ),
         _semantic(
             "psanet",
             "PSANet",

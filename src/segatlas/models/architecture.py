@@ -43,8 +43,8 @@ class Architecture:
 
     def inputs(self, config: Any) -> tuple[InputSpec, ...]:
         """Return all that a network of this config takes, the image first, what its hosts take last."""
-        needs = [self.needs, *(host.needs for host in hosts_of(config))]
-        sources = {spec.name: spec for need in needs for spec in need.inputs}.values()
+        needs = [(self.needs, config), *((host.needs, host.config) for host in hosts_of(config))]
+        sources = {spec.name: spec for need, of in needs for spec in further_inputs(need, of)}.values()
         channels = config.in_channels
         image = InputSpec(channels=channels)
         return (image, *(replace(spec, channels=channels) if spec.kind == "image" else spec for spec in sources))
@@ -53,6 +53,12 @@ class Architecture:
     def fields(self) -> tuple[str, ...]:
         """Return the names of the config's fields."""
         return tuple(field.name for field in dataclasses.fields(self.config))
+
+
+def further_inputs(needs: Needs, config: Any) -> tuple[InputSpec, ...]:
+    """Return the sources that a network of this config takes besides the image, those of its hosts not counted."""
+    named: tuple[InputSpec, ...] = config.source_specs() if needs.from_config else needs.inputs
+    return named
 
 
 def plain_fields(config: Any) -> dict[str, Any]:

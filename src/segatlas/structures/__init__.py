@@ -14,6 +14,7 @@ from segatlas.structures.inputs import (
     image_of,
     joined,
     noise_inputs,
+    samples_of,
     source_of,
 )
 from segatlas.structures.outputs import (
@@ -62,6 +63,7 @@ __all__ = [
     "joined",
     "maps_of",
     "noise_inputs",
+    "samples_of",
     "source_of",
     "with_maps",
 ]

@@ -26,12 +26,15 @@ class InputSpec:
         they are resized, and padded with 0. "label" are codes (H, W) uint8: nearest value, padded with 255.
     channels: of kind "image" the image's; 1 of kind "label".
     required: False = the network copes where it is missing, see `Inputs.present`.
+    codes: of kind "label", how many there are: 0..codes-1 and 255, others are refused where a source is read. None =
+        any.
     """
 
     name: str = "image"
     kind: SourceKind = "image"
     channels: int = 3
     required: bool = True
+    codes: int | None = None
 
 
 class Inputs(NamedTuple):
@@ -70,6 +73,14 @@ def image_of(inputs: Tensor | Inputs) -> Tensor:
 def changed(inputs: Tensor | Inputs, change: Callable[[Tensor], Tensor]) -> Tensor | Inputs:
     """Return what a network was given with image and sources as `change` makes them, each alone."""
     return inputs.changed(change) if isinstance(inputs, Inputs) else change(inputs)
+
+
+def samples_of(inputs: Tensor | Inputs, chosen: slice) -> Tensor | Inputs:
+    """Return some samples of a batch as a batch of their own, their flags included."""
+    taken = changed(inputs, lambda tensor: tensor[chosen])
+    if not isinstance(taken, Inputs):
+        return taken
+    return taken._replace(present={name: flags[chosen] for name, flags in taken.present.items()})
 
 
 def joined(parts: Sequence[Tensor | Inputs]) -> Tensor | Inputs:

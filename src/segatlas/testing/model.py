@@ -9,7 +9,6 @@ import dataclasses
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cached_property, partial
-from operator import itemgetter
 from typing import Any
 
 import torch
@@ -34,6 +33,7 @@ from segatlas.structures import (
     further_maps,
     maps_of,
     noise_inputs,
+    samples_of,
 )
 from segatlas.tasks import TASKS
 from segatlas.testing.rules import Rule, check_kind, require, seeded
@@ -299,7 +299,7 @@ def one_by_one(case: ModelCase) -> Iterator[str]:
     """What it gives for an image does not depend on the others of its batch."""
     both = case.noise(ODD_SIZES[0], count=2)
     together = case.maps(both)
-    alone = [case.maps(changed(both, itemgetter(slice(index, index + 1)))) for index in (0, 1)]
+    alone = [case.maps(samples_of(both, slice(index, index + 1))) for index in (0, 1)]
     for name, values in together.items():
         field, _, image = name.rpartition(".")
         single = alone[int(image)][f"{field}.0"] if image.isdigit() else torch.cat([one[name] for one in alone])

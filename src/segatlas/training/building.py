@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -103,7 +103,7 @@ def build_parts(config: Config, *, dry: bool = False) -> TrainingComponents:
         freeze(net, config.train)
     setattr(net.get_submodule("encoder"), "gradient_checkpointing", config.train.gradient_checkpointing)  # noqa: B010
     with told_with_key("model.start_from", model.start_from):
-        earlier = _start_from(net, model.start_from)
+        earlier = _start_from(net, model.start_from, partial=model.start_partial)
     preprocessing, statistics = choose_preprocessing(model, net, channels, earlier, config.data.root)
     card = make_card(
         net,
@@ -113,11 +113,15 @@ def build_parts(config: Config, *, dry: bool = False) -> TrainingComponents:
         preprocessing=preprocessing,
         inference=inference_of(model.input),
         task=config.task,
-        source=f"trained by SegAtlas on {config.data.name}",
+        source=f"trained by SegAtlas on {train.name}",
     )
     fault = sources_fault(card.inputs[1:], train.name, train.sources)
     if fault:
         raise ConfigError("recipe", [Problem(key="data.name", got=train.name, message=fault)])
+    for name in (spec.name for spec in card.inputs[1:] if spec.name not in train.sources):
+        LOGGER.warning(
+            "%s gives no source %r: the network learns without it, as if it were never there", train.name, name
+        )
     pipeline = pipeline_of(config, card)
     refuse_single_values(config, net, train, pipeline)
     return TrainingComponents(
@@ -178,16 +182,23 @@ def told_with_key(key: str, got: str | None) -> Iterator[None]:
         raise ConfigError("recipe", [Problem(key=key, got=str(got), message=str(error))]) from None
 
 
-def _start_from(net: nn.Module, path: str | None) -> Card | None:
+def _start_from(net: nn.Module, path: str | None, *, partial: bool) -> Card | None:
     """Take over the weights of an earlier model; return its card, where there is one."""
     if path is None:
         return None
-    report = start_from(net, find_start(path))
+    report = start_from(net, find_start(path), partial=partial)
     LOGGER.info("start from %s: %d tensors taken over", path, len(report.loaded))
-    if report.replaced:
+    if partial:
+        LOGGER.warning("partial start: %d tensors of the network stay new: %s", *_named(report.replaced))
+        LOGGER.warning("partial start: %d tensors of the file are left out: %s", *_named(report.left_out))
+    elif report.replaced:
         why = "no such layers are there" if report.is_pretrained else "the class count differs"
         LOGGER.info("new, because %s: %s", why, ", ".join(report.replaced))
     return report.card
+
+
+def _named(names: Sequence[str]) -> tuple[int, str]:
+    return len(names), ", ".join(names) or "none"
 
 
 def facts_of(
@@ -204,7 +215,9 @@ def facts_of(
         model=model.name,
         architecture=str(net.architecture),
         encoder=encoder_name(net),
-        weights=f"all of {model.start_from}" if model.start_from else weights,
+        weights=f"{'what fits' if model.start_partial else 'all'} of {model.start_from}"
+        if model.start_from
+        else weights,
         parameters=sum(parameter.numel() for parameter in net.parameters()),
         mean=preprocessing.mean,
         std=preprocessing.std,

@@ -28,7 +28,7 @@ def lr_factor(
         done = min(max(done * total - warmup, 0.0) / max(total - 1 - warmup, 1), 1.0)
         ramp_end = max(warmup - 1, 1)
     least = schedule.min_ratio if schedule.min_lr is None or not base else schedule.min_lr / base
-    factor = _after_warmup(schedule, done, drops, least)
+    factor = _after_warmup(schedule, step, done, drops, least)
     if step < warmup:
         ramp = schedule.warmup_ratio + (1 - schedule.warmup_ratio) * step / ramp_end
         return factor * ramp
@@ -62,13 +62,17 @@ def warmup_steps(schedule: ScheduleConfig, total: int) -> int:
     return min(schedule.warmup, total // 3)
 
 
-def _after_warmup(schedule: ScheduleConfig, done: float, drops: int, least: float) -> float:
+def _after_warmup(schedule: ScheduleConfig, step: int, done: float, drops: int, least: float) -> float:
     if schedule.name == "poly":
         return least + (1 - least) * (1 - done) ** schedule.power
     if schedule.name == "cosine":
         return least + (1 - least) * 0.5 * (1 + math.cos(math.pi * done))
+    if schedule.name == "linear":
+        return least + (1 - least) * min((1 - done) / (1 - schedule.hold), 1.0)
     if schedule.name == "exponential":
         return least**done
+    if schedule.name == "step" and schedule.every is not None:
+        return schedule.factor ** (step // schedule.every)
     if schedule.name == "step":
         return schedule.factor ** sum(done >= milestone for milestone in schedule.milestones)
     if schedule.name == "plateau":

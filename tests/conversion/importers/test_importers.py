@@ -194,6 +194,7 @@ VARIANTS: dict[tuple[str, str], tuple[dict[str, Any], ...]] = {
         {"encoder": "resnet101"},
         {"encoder": "resnet152"},
     ),
+    ("kfvton", "kfvton_seg"): ({"width": 4}, {"num_classes": 7}, {"in_channels": 4, "garment_channels": 1}),
     ("sanet", "sanet"): (
         {"num_classes": 7, "in_channels": 4, "aux": True},
         {"depths": (3, 3, 9, 3), "aux": True},

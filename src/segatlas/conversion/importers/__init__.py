@@ -82,6 +82,7 @@ SOURCES: dict[str, tuple[str, ...]] = {
     "refinenet": ("refinenet",),
     "semask": ("semask_fpn",),
     "sanet": ("sanet",),
+    "kfvton": ("kfvton_seg",),
     "espnet": ("espnet",),
     "edgenets": ("espnetv2",),
     "eomt": ("eomt",),

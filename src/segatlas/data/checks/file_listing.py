@@ -31,7 +31,8 @@ def list_dataset_files(cfg: DataConfig, root: Path, split: str | None = None, ta
     known = {
         name: part for name, part in listing.parts.items() if part.error is None or replace(part, error=None) != Part()
     }
-    listing = replace(listing, parts=known, channels=cfg.channels, accept=cfg.accept)
+    sources = {**kind.sources_of(cfg), **listing.sources}
+    listing = replace(listing, parts=known, channels=cfg.channels, accept=cfg.accept, sources=sources)
     if split is None:
         return listing
     if split not in listing.parts:

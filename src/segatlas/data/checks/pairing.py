@@ -14,7 +14,7 @@ from segatlas.data.checks.stats import ImageStats, MaskStats, TruthStats
 from segatlas.data.datasets.foreign import masks_meant
 from segatlas.data.datasets.listing import Companions, Item, Part
 
-Attached = tuple[str, str, Path, ImageStats | TruthStats | None]
+Attached = tuple[str, str, Path, ImageStats | MaskStats | TruthStats | None]
 """Kind of finding, name, file, and what the file shows."""
 
 Found = list[tuple[Path, str]]
@@ -134,7 +134,7 @@ def check_companions(scan: ScanResult, reading: Reading) -> Iterator[Finding]:
         image = scan.images[item.image]
         words = {name: one.words for name, one in scan.listing.parts[split].companions.items()}
         sources: list[Attached] = [
-            ("source_mismatch", name, path, scan.sources.get(path)) for name, path in item.sources.items()
+            ("source_mismatch", name, path, scan.source(path)) for name, path in item.sources.items()
         ]
         truths: list[Attached] = [
             ("size_mismatch", name, path, scan.truths.get((name, item.image))) for name, path in item.truths.items()

@@ -121,11 +121,15 @@ def _scan_headers(listing: FileListing) -> ScanResult:
         images = {stats.path: stats for stats in pool.map(head, files.images)}
         masks = {stats.path: stats for stats in pool.map(head_of_mask, files.masks)}
         sources = {stats.path: stats for stats in pool.map(head, files.sources)}
+        maps = {stats.path: stats for stats in pool.map(head_of_image, files.maps)}
+        codes = {stats.path: stats for stats in pool.map(head_of_mask, files.codes)}
         looks = pool.map(lambda one: head_of_truth(one[1], one[0], listing.truths[one[0]]), files.truths.values())
         truths = dict(zip(files.truths, looks, strict=True))
     for path, digest in equal_files(files.images, jobs).items():
         images[path] = replace(images[path], digest=digest)
-    return ScanResult(listing=listing, images=images, masks=masks, sources=sources, truths=truths)
+    return ScanResult(
+        listing=listing, images=images, masks=masks, sources=sources, maps=maps, codes=codes, truths=truths
+    )
 
 
 def _sample_findings(listing: FileListing, datasets: Sequence[SegmentationData], count: int) -> list[Finding]:

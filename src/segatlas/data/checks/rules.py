@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from segatlas.data.checks.findings import Finding, findings_of
+from segatlas.data.checks.further_inputs import check_sources
 from segatlas.data.checks.pairing import (
     check_companions,
     check_objects,
@@ -41,7 +42,7 @@ def find_all(scan: ScanResult, reading: Reading) -> tuple[Finding, ...]:
 
 def check_readable(scan: ScanResult, reading: Reading) -> Iterator[Finding]:
     """Find files that cannot be decoded."""
-    looks = (scan.images, scan.masks, scan.sources, scan.truths)
+    looks = (scan.images, scan.masks, scan.sources, scan.maps, scan.codes, scan.truths)
     facts: list[ImageStats | MaskStats | TruthStats] = [one for found in looks for one in found.values()]
     broken = sorted((f for f in facts if f.fault), key=lambda f: f.path)
     bombs = [f for f in broken if is_too_large(f.fault)]
@@ -309,6 +310,7 @@ RULES: tuple[Rule, ...] = (
     check_readable,
     check_sizes,
     check_companions,
+    check_sources,
     check_colors,
     check_damage,
     check_codes,

@@ -17,8 +17,7 @@ from segatlas.data.checks.stats import (
     look_at_mask,
     look_at_truth,
 )
-from segatlas.data.datasets import dataset_class
-from segatlas.data.datasets.listing import FileListing, Item
+from segatlas.data.datasets.listing import FileListing, Item, LabelEncoding
 
 Stats = TypeVar("Stats", ImageStats, MaskStats, TruthStats)
 TruthKey = tuple[str, Path]
@@ -41,6 +40,12 @@ class ScanResult:
     sources: dict[Path, ImageStats] = field(default_factory=dict)
     """Of further inputs that are images."""
 
+    maps: dict[Path, ImageStats] = field(default_factory=dict)
+    """Of further inputs that are maps of numbers."""
+
+    codes: dict[Path, MaskStats] = field(default_factory=dict)
+    """Of further inputs that are codes."""
+
     truths: dict[TruthKey, TruthStats] = field(default_factory=dict)
     """Of truths that are no mask."""
 
@@ -57,6 +62,10 @@ class ScanResult:
         """Return the masks without a fault, by path."""
         return [facts for _, facts in sorted(self.masks.items()) if not facts.fault]
 
+    def source(self, path: Path) -> ImageStats | MaskStats | None:
+        """Return what a further input shows, of whatever kind; None where it was not read."""
+        return self.sources.get(path) or self.maps.get(path) or self.codes.get(path)
+
     def shown(self, path: Path) -> str:
         """Return a path below the root as short as messages want it."""
         root = self.listing.root
@@ -65,28 +74,39 @@ class ScanResult:
 
 @dataclass(frozen=True, kw_only=True)
 class FilesByRole:
-    """Every file of a listing once, by what it is read as. truths: (name of the type, item) each."""
+    """Every file of a listing once, by what it is read as. truths: (name of the type, item) each.
+
+    sources, maps, codes: further inputs by kind; of codes with what they are declared to hold.
+    """
 
     images: tuple[Path, ...]
     masks: tuple[Path, ...]
     sources: tuple[Path, ...]
+    maps: tuple[Path, ...]
+    codes: dict[Path, LabelEncoding]
     truths: dict[TruthKey, tuple[str, Item]]
 
     @classmethod
     def of(cls, listing: FileListing) -> FilesByRole:
-        """Gather the files of a listing's items; of further inputs those that are images."""
+        """Gather the files of a listing's items."""
         items = [item for part in listing.parts.values() for item in part.items]
-        kinds = dataset_class(listing.name).sources
-        further = [path for item in items for name, path in item.sources.items() if kinds.get(name) == "image"]
+        further: dict[str, dict[Path, LabelEncoding]] = {"image": {}, "map": {}, "label": {}}
+        for item in items:
+            for name, path in item.sources.items():
+                as_masks = listing.source_codes.get(name) == "masks"
+                further[listing.sources[name]][path] = listing.encoding if as_masks else LabelEncoding()
         return cls(
             images=tuple(dict.fromkeys(item.image for item in items)),
             masks=tuple(dict.fromkeys(item.target for item in items if item.target is not None)),
-            sources=tuple(dict.fromkeys(further)),
+            sources=tuple(further["image"]),
+            maps=tuple(further["map"]),
+            codes=further["label"],
             truths={(name, item.image): (name, item) for item in items for name in item.truths},
         )
 
     def __len__(self) -> int:
-        return len(self.images) + len(self.masks) + len(self.sources) + len(self.truths)
+        sources = len(self.sources) + len(self.maps) + len(self.codes)
+        return len(self.images) + len(self.masks) + sources + len(self.truths)
 
 
 def scan_files(
@@ -115,12 +135,16 @@ def scan_files(
         images = pool.map(lambda path: look_at_image(path, listing.channels), files.images)
         masks = pool.map(lambda path: look_at_mask(path, listing.encoding), files.masks)
         sources = pool.map(lambda path: look_at_image(path, listing.channels), files.sources)
+        maps = pool.map(look_at_image, files.maps)
+        codes = pool.map(lambda one: look_at_mask(*one), files.codes.items())
         truths = pool.map(lambda one: look_at_truth(one[1], one[0], listing.truths[one[0]]), files.truths.values())
         return ScanResult(
             listing=listing,
             images=gathered(images),
             masks=gathered(masks),
             sources=gathered(sources),
+            maps=gathered(maps),
+            codes=gathered(codes),
             truths=dict(zip(files.truths, counted(truths), strict=True)),
             max_value=max_value,
         )

@@ -21,6 +21,8 @@ Layouts read, in this order:
    `{split}.txt` lists the stems or file names, one a line; without lists, SegNet's split is taken, which follows from
    drive and frame number.
 
+With `pairs: {...}` each sample has the labelled frame before it as a further input, see `previous_frames.py`.
+
 Numbers of the two groupings are not comparable: lane markings and trucks, say, are road and cars in one and ignored in
 the other. Publications that train on train and val together are told by `trainval: true`.
 """
@@ -28,10 +30,10 @@ the other. Publications that train on train and val together are told by `trainv
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -49,10 +51,12 @@ from segatlas.data.datasets.listing import (
     match_stems,
 )
 from segatlas.data.datasets.paired import PairedFiles
+from segatlas.data.datasets.previous_frames import ORACLE, PreviousFrames, sources_of_pairs, with_previous_frames
 from segatlas.data.formats.listing import list_images
 from segatlas.data.formats.masks import IGNORE, LabelRule
 from segatlas.errors import DataError, UsageError
 from segatlas.files import read_text
+from segatlas.structures import SourceKind
 
 CLASSES = (
     "Sky",
@@ -171,6 +175,9 @@ class CamVidOptions(Section):
         False,
         description="train holds the images of val too, and val is test, as publications on all 468 images have it",
     )
+    pairs: PreviousFrames | None = Field(
+        None, description="each sample has the labelled frame before it as a further input; default: no"
+    )
 
 
 class CamVid(PairedFiles):
@@ -189,13 +196,44 @@ class CamVid(PairedFiles):
         return by_split or _original_folders(root) is not None
 
     @classmethod
+    def sources_of(cls, cfg: DataConfig) -> Mapping[str, SourceKind]:
+        """Return the frame before and what is known of it, where pairs are asked for."""
+        asked = cfg.own("pairs")
+        if asked is None or asked is False:
+            return {}
+        prior = asked.prior if isinstance(asked, PreviousFrames) else dict(asked).get("prior")
+        return sources_of_pairs(has_prior=prior is not None)
+
+    def __init__(self, cfg: DataConfig, *arguments: Any, **options: Any):
+        super().__init__(cfg, *arguments, **options)
+        asked = cfg.options(CamVidOptions).pairs
+        if asked is not None and asked.prior == "oracle":
+            self.name = ORACLE  # what is scored with true masks of other frames should never be taken for a prediction
+
+    @classmethod
     def listing(cls, cfg: DataConfig, root: Path, splits: Sequence[str] = SPLITS) -> FileListing:
         """List the splits, each from the first layout that it has.
 
         Raises:
-            UsageError: `grouping: exact` of masks that hold groups already.
+            UsageError: `grouping: exact` of masks that hold groups already; keys of `pairs` that contradict others.
         """
         options = cfg.options(CamVidOptions)
+        if options.pairs is None:
+            return cls._all(root, splits, options)
+        if options.trainval and options.pairs.tail:
+            raise UsageError(
+                "data.pairs.tail: holds out a part of train, but data.trainval trains on all; leave one out"
+            )
+        found = cls._all(root, SPLITS, options)
+        return with_previous_frames(found, options.pairs, splits, drive_and_frame)
+
+    def sequence(self, index: int) -> str:
+        """Return the drive that a sample comes from."""
+        return drive_and_frame(self.items[index].image.stem)[0]
+
+    @classmethod
+    def _all(cls, root: Path, splits: Sequence[str], options: CamVidOptions) -> FileListing:
+        """List the splits without what lies before each frame."""
         if not options.trainval:
             return cls._listing(root, splits, options)
         wanted = {"train": ("train", "val"), "val": ("test",), "test": ("test",)}
@@ -252,15 +290,20 @@ class CamVid(PairedFiles):
 
 def official_split(stem: str) -> str:
     """Return the split of SegNet to which an image belongs, from its drive and frame number."""
+    drive, frame = drive_and_frame(stem)
+    if drive == "Seq05VD" or (drive == "0001TP" and frame > 8520):
+        return "test"
+    return "val" if drive == "0016E5" and 7959 <= frame <= 8159 else "train"
+
+
+def drive_and_frame(stem: str) -> tuple[str, int]:
+    """Return drive and frame number of an image. DataError where its name tells none."""
     match = re.fullmatch(r"(\w+)_f?(\d+)", stem)
     if match is None:
         raise DataError(
             f"{stem!r} is not a CamVid name such as 0001TP_006690; list the stems in train.txt, val.txt, ..."
         )
-    drive, frame = match[1], int(match[2])
-    if drive == "Seq05VD" or (drive == "0001TP" and frame > 8520):
-        return "test"
-    return "val" if drive == "0016E5" and 7959 <= frame <= 8159 else "train"
+    return match[1], int(match[2])
 
 
 def _match(images: Path, labels: Path) -> Part:

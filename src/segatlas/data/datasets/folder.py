@@ -42,7 +42,7 @@ from segatlas.data.datasets.listing import (
     fault_of_list,
     match_folders,
 )
-from segatlas.data.datasets.lists import read_items
+from segatlas.data.datasets.lists import Columns, read_items
 from segatlas.data.datasets.paired import PairedFiles, empty_split
 from segatlas.data.datasets.scan import count_classes, refuse_black_and_white
 from segatlas.data.datasets.truths import INSTANCES, SEGMENTS, PanopticLabelsByFile
@@ -105,7 +105,7 @@ class FolderData(PairedFiles):
         encoding, faults = _declared(options, root)
         listing = FileListing(root=root, name=cls.name, parts={}, encoding=encoding, holds_out_val=True)
         if options.lists:
-            parts, more = _listed_parts(options.lists, root)
+            parts, more = listed_parts(options.lists, root)
             return replace(listing, parts=parts, faults=(*faults, *more))
         folders = {split: found for split in SPLITS if (found := split_folders(root, split)) is not None}
         listing = replace(
@@ -227,18 +227,20 @@ def hold_out(keys: Sequence[str], fraction: float, seed: int) -> set[str]:
     return set(ranked[:count])
 
 
-def _listed_parts(
-    lists: Mapping[Literal["train", "val", "test"], str], root: Path
+def listed_parts(
+    lists: Mapping[Literal["train", "val", "test"], str], root: Path, columns: Columns | None = None
 ) -> tuple[dict[str, Part], list[Fault]]:
+    """Return the splits that lists make, and their faults. columns: the further inputs that lists must name."""
     parts: dict[str, Part] = {}
     faults = []
     for split, name in lists.items():
         path = Path(name).expanduser()
         path = root / path if (root / path).is_file() or not path.is_file() else path
         try:
-            parts[split] = Part(items=read_items(path, root, split))
+            parts[split] = Part(items=read_items(path, root, split, columns))
         except DataError as error:
-            repair = "correct the line: image,mask, relative to the list's folder or to data.root"
+            form = ",".join(("image", *(columns.sources if columns else ()), "mask"))
+            repair = f"correct the line: {form}, relative to the list's folder or to data.root"
             if not path.exists():
                 repair = f"put the list into {root}, or correct data.lists"
             faults.append(fault_of_list(error, repair))

@@ -9,18 +9,22 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from segatlas.data.dataset import Color
 from segatlas.data.formats.listing import list_images
 from segatlas.data.formats.masks import IGNORE, LabelRule
 from segatlas.errors import DataError
+from segatlas.structures import SourceKind
 
 if TYPE_CHECKING:
     from segatlas.data.datasets.decoder import Decoder
     from segatlas.structures import InstancesTarget, SegmentsTarget
 
 SPLITS = ("train", "val", "test")
+SourceCoding: TypeAlias = Literal["classes", "masks", "any"]
+"""Codes of a further input: classes 0..K-1 and 255, as `segatlas predict` writes them; those of the dataset's masks; or
+any numbers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,6 +155,12 @@ class FileListing:
     folders: dict[str, tuple[Path, Path]] = field(default_factory=dict)
     """Split -> its folder of images and its folder of masks, where it has them."""
 
+    sources: Mapping[str, SourceKind] = field(default_factory=dict)
+    """Names and kinds of the further inputs that items may have."""
+
+    source_codes: Mapping[str, SourceCoding] = field(default_factory=dict)
+    """What the codes of further inputs of kind "label" are, by name; "any" of those that are not here."""
+
     truths: Mapping[str, TruthRule] = field(default_factory=dict)
     """How files of truths that are no mask are read, by the name of their type."""
 
@@ -252,7 +262,7 @@ def match_folders(images: Path, masks: Path, split: str) -> Part:
 
 
 def with_companions(
-    part: Part, name: str, label: str, words: str, images: Path, folder: Path, *, is_input: bool
+    part: Part, name: str, label: str, words: str, images: Path, folder: Path, *, is_input: bool, needed: bool = True
 ) -> Part:
     """Return a split whose items have their file of `folder` of the same stem, and what does not fit there.
 
@@ -265,6 +275,7 @@ def with_companions(
         folder: that of the files.
         is_input: whether they are a further input, without which the split cannot be opened; else truths, which only
             images with a mask need.
+        needed: of a further input, whether every image needs one.
     """
     found = list_images(folder)
     items = tuple(
@@ -275,7 +286,7 @@ def with_companions(
         else replace(item, truths={**item.truths, name: found[item.key][0]})
         for item in part.items
     )
-    lost = [item for item in items if item.key not in found and (is_input or item.target is not None)]
+    lost = [item for item in items if item.key not in found and (needed if is_input else item.target is not None)]
     known = {item.key for item in items}
     known |= {path.relative_to(images).with_suffix("").as_posix() for path in part.images_without_mask}
     duplicates = tuple(path for paths in found.values() for path in paths[1:])

@@ -16,7 +16,7 @@ from segatlas.data.dataset import Color
 from segatlas.data.datasets.decoder import Decoder
 from segatlas.data.datasets.listing import SPLITS, FileListing, Item, Part
 from segatlas.data.formats.images import decode_image
-from segatlas.data.formats.masks import LOSSY, LabelRule, decode_raw
+from segatlas.data.formats.masks import LOSSY, LabelRule, as_codes, decode_raw
 from segatlas.data.sample import Sample, Source
 from segatlas.data.store import Store
 from segatlas.errors import DataError, UsageError
@@ -45,7 +45,7 @@ class PairedFiles(ABC):
     """Names of the types of truth that it can give, the plainest first."""
 
     sources: Mapping[str, SourceKind] = {}
-    """Further inputs that its samples carry besides the image, by name."""
+    """Further inputs that its samples carry besides the image, by name; where a recipe says which, its defaults."""
 
     things: tuple[bool, ...] | None = None
     """By class: whether it is a thing (objects that can be counted) and not stuff; None = the dataset does not say."""
@@ -71,6 +71,7 @@ class PairedFiles(ABC):
         self.target = target
         self.decoder = Decoder(store)
         self.channels = cfg.channels or 3
+        self.sources = self.sources_of(cfg)
         self.takes_lossy = LOSSY in cfg.accept
         self.items = tuple(self.open(cfg, self.prepare(cfg), seed))
 
@@ -79,6 +80,11 @@ class PairedFiles(ABC):
         """Raise UsageError where this dataset does not give truths of a type."""
         if target not in cls.targets:
             raise UsageError(f"data.name={cls.name} gives {', '.join(cls.targets)}, not the {target} that is asked for")
+
+    @classmethod
+    def sources_of(cls, cfg: DataConfig) -> Mapping[str, SourceKind]:
+        """Return the further inputs of samples by name. Raises nothing: what is faulty shows when it is opened."""
+        return cls.sources
 
     @classmethod
     def prepare(cls, cfg: DataConfig) -> Path:
@@ -152,6 +158,15 @@ class PairedFiles(ABC):
         """Return the unique name of a sample (relative path without ending)."""
         return self.items[index].key
 
+    def sequence(self, index: int) -> str:
+        """Return which drive, video or patient a sample comes from, "" where nothing says it."""
+        return ""
+
+    def source(self, index: int, name: str) -> Source | None:
+        """Read a further input of one sample alone; None where it is not there. DataError as `load`."""
+        path = self.items[index].sources.get(name)
+        return None if path is None else self._source(path, name)
+
     def files(self, index: int) -> tuple[Path, Path | None]:
         """Return the image's file and the mask's file (None without truth)."""
         return self.items[index].image, self.items[index].target
@@ -183,7 +198,7 @@ class PairedFiles(ABC):
         truth, target = self.truth_file(index), self.truth(index)
         if target is not None and np.shape(target[0])[-2:] != image.shape[:2]:
             raise DataError(size_message(np.shape(target[0])[-2:], image.shape[:2], item.image), truth)
-        sources = {name: self._source(path, self.sources[name]) for name, path in item.sources.items()}
+        sources = {name: self._source(path, name) for name, path in item.sources.items()}
         for name, source in sources.items():
             if source.array.shape[:2] != image.shape[:2]:
                 (height, width), found = image.shape[:2], source.array.shape
@@ -191,10 +206,15 @@ class PairedFiles(ABC):
                 raise DataError(text, item.sources[name])
         return Sample(image=image, target=target, key=item.key, index=index, sources=sources)
 
-    def _source(self, path: Path, kind: SourceKind) -> Source:
+    def _source(self, path: Path, name: str) -> Source:
         """Read a further input, as `segatlas.data.sample.Source` says of its kind."""
+        kind, coding = self.sources[name], self.listed.source_codes.get(name, "any")
+        if kind == "label" and coding == "masks":
+            return Source(array=self.read_label(path), kind=kind)
         if kind == "label":
-            return Source(array=self._decoded(path, "codes", lambda data: decode_raw(data, path)), kind=kind)
+            count = len(self.classes) if coding == "classes" else None
+            codes = self._decoded(path, f"codes {count}", lambda data: as_codes(decode_raw(data, path), path, count))
+            return Source(array=codes, kind=kind)
         channels = self.channels if kind == "image" else None
         array = self._decoded(path, f"image {channels}", lambda data: decode_image(data, channels, name=path))
         return Source(array=array, kind=kind)

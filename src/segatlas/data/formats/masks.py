@@ -103,6 +103,30 @@ def decode_raw(data: bytes, name: str | Path, as_colors: bool = False, max_pixel
     return colors_of(stored, name) if as_colors else codes_of(stored, name)
 
 
+def as_codes(raw: np.ndarray, name: str | Path, count: int | None = None) -> np.ndarray:
+    """Return what a further input of kind "label" holds: codes (H, W) uint8.
+
+    Args:
+        raw: a mask as it is stored, colours only where their three channels are equal.
+        name: what messages call it.
+        count: how many codes there are: 0..count-1 and 255; None = any numbers up to 255.
+
+    Raises:
+        DataError: of another shape or type, colours, or a code that is no class.
+    """
+    if raw.ndim == 3 and raw.shape[2] == 3:
+        if not ((raw[..., 0] == raw[..., 1]).all() and (raw[..., 0] == raw[..., 2]).all()):
+            raise DataError("holds colours; expected codes 0..255 of shape (height, width)", name)
+        raw = raw[..., 0]
+    if raw.ndim != 2 or raw.dtype.kind not in "biu" or (raw.size and not 0 <= raw.min() <= raw.max() <= IGNORE):
+        raise DataError(f"{raw.dtype} of shape {raw.shape}; expected codes 0..255 of shape (height, width)", name)
+    codes = raw.astype(np.uint8, copy=False)
+    if count is not None and (bad := np.unique(codes[(codes >= count) & (codes != IGNORE)])).size:
+        shown = ", ".join(map(str, bad[:5].tolist())) + (", ..." if bad.size > 5 else "")
+        raise DataError(f"holds the codes {shown}; expected one of {count} classes, 0..{count - 1}, or 255", name)
+    return codes
+
+
 def codes_of_colors(array: np.ndarray, colors: Mapping[Color, int], path: str | Path | None = None) -> np.ndarray:
     """Look up every pixel of an (H, W, 3) uint8 colour mask in a table; exact matches only.
 

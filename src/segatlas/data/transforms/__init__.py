@@ -9,6 +9,7 @@ from segatlas.data.transforms.boundary_labels import BoundaryLabels
 from segatlas.data.transforms.color import ColorChange, GaussianBlur, Photometric, normalise
 from segatlas.data.transforms.geometry import Geometry, Placement, resized_size
 from segatlas.data.transforms.pipeline import Pipeline, PreparedSample
+from segatlas.data.transforms.thin_plate import ThinPlateWarp
 from segatlas.data.transforms.warp import fill_outside, resize_image, warp_image, warp_label
 from segatlas.renamed import old_names
 
@@ -21,6 +22,7 @@ __all__ = [
     "Pipeline",
     "Placement",
     "PreparedSample",
+    "ThinPlateWarp",
     "fill_outside",
     "normalise",
     "resize_image",

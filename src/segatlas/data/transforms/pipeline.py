@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from segatlas.data.sample import Sample
+from segatlas.data.sample import Sample, Source
 from segatlas.data.transforms.boundary_labels import BoundaryLabels, boundary_labels_of
 from segatlas.data.transforms.color import (
     ColorChange,
@@ -28,10 +28,13 @@ from segatlas.data.transforms.geometry import (
     Resize,
     Rotation,
     ScaleJitter,
+    Size,
     Step,
     Turns,
 )
+from segatlas.data.transforms.source_jitter import SourceJitter
 from segatlas.data.transforms.targets import size_of_target, warp_target
+from segatlas.data.transforms.thin_plate import ThinPlateWarp
 from segatlas.data.transforms.warp import fill_outside, warp_image, warp_label
 from segatlas.errors import DataError, UsageError
 from segatlas.structures import IGNORE, InputSpec, SemanticTarget, Target
@@ -73,7 +76,8 @@ class Pipeline:
     The blur comes before the colour change, which commutes with it up to rounding, because it is cheaper on stored
     values. mean, std: per channel, of values / max_value. sources: what the network takes besides the image; others of
     a sample are left out. All move by one placement, and sources of kind "image" change colour as the image does.
-    boundary_labels: what is done to labels once they lie in their place.
+    boundary_labels: what is done to labels once they lie in their place. jitter: sources that are moved by themselves
+    first. An optional source of codes that says nothing, 255 everywhere, counts as absent.
     """
 
     geometry: Geometry
@@ -84,6 +88,7 @@ class Pipeline:
     max_value: float = 255.0
     sources: tuple[InputSpec, ...] = ()
     boundary_labels: BoundaryLabels | None = None
+    jitter: Mapping[str, SourceJitter] = field(default_factory=dict)
 
     @classmethod
     def from_config(
@@ -98,9 +103,11 @@ class Pipeline:
         """Build the pipeline that a recipe's `transforms:` asks for.
 
         Raises:
-            UsageError: mean or std do not have one entry for each of the `channels` channels.
+            UsageError: mean or std do not have one entry for each of the `channels` channels; jitter of what is no
+                source.
         """
         _check_channels(mean, std, channels)
+        _check_jitter(transforms, sources)
         return cls(
             geometry=geometry_of(transforms),
             photometric=photometric_of(transforms),
@@ -110,6 +117,7 @@ class Pipeline:
             max_value=max_value,
             sources=sources,
             boundary_labels=boundary_labels_of(transforms),
+            jitter={name: SourceJitter(**dict(one)) for name, one in transforms.source_jitter.items()},
         )
 
     def __call__(self, sample: Sample, generator: np.random.Generator) -> PreparedSample:
@@ -124,7 +132,7 @@ class Pipeline:
         sigma = self.blur.draw(generator, placement.size) if self.blur else None
         change = self.photometric.draw(generator, placement.size) if self.photometric else None
 
-        def prepared(image: np.ndarray) -> np.ndarray:
+        def prepared(image: np.ndarray, placement: Placement = placement) -> np.ndarray:
             image = warp_image(image, placement)
             if sigma is not None:
                 image = GaussianBlur.apply(image, sigma)
@@ -140,9 +148,14 @@ class Pipeline:
             image=prepared(sample.image),
             target=target if self.boundary_labels is None else self.boundary_labels.apply(target),
             key=sample.key,
-            sources=_sources(sample, self.sources, placement, prepared),
+            sources=_sources(sample, self.sources, placement, self._moved(generator, size, placement), prepared),
             present=_present(sample, self.sources),
         )
+
+    def _moved(self, generator: np.random.Generator, size: Size, placement: Placement) -> dict[str, Placement]:
+        """Return the placement of each source that is moved by itself."""
+        named = [(spec.name, self.jitter[spec.name]) for spec in self.sources if spec.name in self.jitter]
+        return {name: jitter.draw(generator, size).then(placement) for name, jitter in named}
 
 
 def geometry_of(transforms: TransformsConfig) -> Geometry:
@@ -160,6 +173,8 @@ def geometry_of(transforms: TransformsConfig) -> Geometry:
         before.append(AspectJitter(amount=transforms.aspect))
     if transforms.rotation > 0:
         before.append(Rotation(degrees=transforms.rotation))
+    if transforms.tps is not None:
+        before.append(ThinPlateWarp(**dict(transforms.tps)))
     if transforms.turns:
         before.append(Turns())
     crop = None
@@ -216,6 +231,14 @@ def _check_channels(mean: tuple[float, ...], std: tuple[float, ...], channels: i
             )
 
 
+def _check_jitter(transforms: TransformsConfig, sources: Sequence[InputSpec]) -> None:
+    names = [spec.name for spec in sources]
+    lost = next((name for name in transforms.source_jitter if name not in names), None)
+    if lost is not None:
+        taken = ", ".join(names) or "none"
+        raise UsageError(f"transforms.source_jitter: {lost!r} is no source of the network, which takes: {taken}")
+
+
 def _size(array: np.ndarray) -> tuple[int, int]:
     return array.shape[0], array.shape[1]
 
@@ -225,31 +248,49 @@ def _empty(size: tuple[int, int]) -> SemanticTarget:
 
 
 def _present(sample: Sample, sources: Sequence[InputSpec]) -> dict[str, bool]:
-    return {spec.name: spec.name in sample.sources for spec in sources if not spec.required}
+    return {spec.name: is_there(sample.sources.get(spec.name)) for spec in sources if not spec.required}
+
+
+def is_there(source: Source | None) -> bool:
+    """Tell whether a source says anything: codes that are all "ignore" do not."""
+    return source is not None and not (source.kind == "label" and is_empty(source.array))
+
+
+def is_empty(codes: np.ndarray) -> bool:
+    """Tell whether codes are 255 everywhere."""
+    return bool(codes.size and codes.flat[0] == IGNORE and (codes == IGNORE).all())
 
 
 def _sources(
     sample: Sample,
     sources: Sequence[InputSpec],
     placement: Placement,
-    as_image: Callable[[np.ndarray], np.ndarray],
+    moved: Mapping[str, Placement],
+    as_image: Callable[[np.ndarray, Placement], np.ndarray],
 ) -> dict[str, np.ndarray]:
-    """Return the sources that the network takes, in the size of `placement`; padding stands for what is missing."""
+    """Return the sources that the network takes, in the size of `placement`; padding stands for what is missing.
+
+    moved: placements of those that do not lie as the image does; what is padding of the image is padding there, too.
+    """
     found: dict[str, np.ndarray] = {}
     for spec in sources:
-        source = sample.sources.get(spec.name)
-        if spec.kind == "label":
-            empty = np.full(placement.size, IGNORE, np.uint8)
-            found[spec.name] = empty if source is None else warp_label(_flat(source.array), placement, IGNORE)
-        elif source is None:
-            found[spec.name] = np.zeros((*placement.size, spec.channels), np.float32)
+        source, own = sample.sources.get(spec.name), moved.get(spec.name, placement)
+        padding = IGNORE if spec.kind == "label" else 0
+        if source is None:
+            shape = placement.size if spec.kind == "label" else (*placement.size, spec.channels)
+            array = np.full(shape, padding, np.uint8 if spec.kind == "label" else np.float32)
+        elif spec.kind == "label":
+            array = warp_label(_flat(source.array), own, padding)
         elif spec.kind == "image":
-            found[spec.name] = as_image(source.array)
+            array = as_image(source.array, own)
         else:
             values = np.atleast_3d(source.array)
-            moved = warp_image(values, placement)
-            fill_outside(moved, placement, _size(values), 0)
-            found[spec.name] = moved.astype(np.float32, copy=False)
+            warped = warp_image(values, own)
+            fill_outside(warped, own, _size(values), padding)
+            array = warped.astype(np.float32, copy=False)
+        if own is not placement and source is not None:
+            fill_outside(array, placement, _size(source.array), padding)
+        found[spec.name] = array
     return found
 
 

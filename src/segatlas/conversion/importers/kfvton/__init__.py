@@ -1,0 +1,1 @@
+"""The authors' own KF-VTON: files of its segmenter."""
