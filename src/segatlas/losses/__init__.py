@@ -27,6 +27,7 @@ NAMES = (
     "edge",
     "edge_ohem",
     "class_presence",
+    "patch_attention",
     "point_cross_entropy",
     "centers_offsets",
     "hard_pixels",
