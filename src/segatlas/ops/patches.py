@@ -48,14 +48,14 @@ def to_patches(x: Tensor, side: int, border: Border) -> Tensor:
     """Map (N, K, H, W) to its patches (N, K, I, P^2), row by row, each row by row."""
     rows, columns = patch_grid((x.shape[-2], x.shape[-1]), side, border)
     x = fitted(x, (rows * side, columns * side))
-    blocks = x.unflatten(3, (columns, side)).unflatten(2, (rows, side))  # (N, K, rows, P, columns, P)
+    blocks = x.reshape(*x.shape[:2], rows, side, columns, side)
     return blocks.permute(0, 1, 2, 4, 3, 5).reshape(*x.shape[:2], rows * columns, side * side)
 
 
 def from_patches(patches: Tensor, side: int, size: tuple[int, int], border: Border) -> Tensor:
     """Map patches (N, K, I, P^2) back to (N, K, *size): without what they go on with, 0 where there is no patch."""
     rows, columns = patch_grid(size, side, border)
-    blocks = patches.unflatten(3, (side, side)).unflatten(2, (rows, columns))  # (N, K, rows, columns, P, P)
+    blocks = patches.reshape(*patches.shape[:2], rows, columns, side, side)
     whole = blocks.permute(0, 1, 2, 4, 3, 5).reshape(*patches.shape[:2], rows * side, columns * side)
     return fitted(whole, size)
 
@@ -72,24 +72,24 @@ def class_fractions(
         cells: (h, w).
         dtype: of the result.
     """
-    height, width = cells
+    (height, width), count = cells, labels.shape[0]
     index = labels.long()
     index = fitted(torch.where(index < classes, index, classes), (height * stride, width * stride), value=classes)
-    blocks = index.unflatten(2, (width, stride)).unflatten(1, (height, stride)).permute(0, 1, 3, 2, 4)
-    blocks = blocks.reshape(len(index), height * width, stride * stride)
-    counts = torch.zeros(len(index), height * width, classes + 1, dtype=dtype, device=labels.device)
+    blocks = index.reshape(count, height, stride, width, stride).permute(0, 1, 3, 2, 4)
+    blocks = blocks.reshape(count, height * width, stride * stride)
+    counts = torch.zeros(count, height * width, classes + 1, dtype=dtype, device=labels.device)
     counts = counts.scatter_add(2, blocks, torch.ones((), dtype=dtype, device=labels.device).expand_as(blocks))
-    return (counts[..., :classes] / stride**2).transpose(1, 2).unflatten(2, cells)
+    return (counts[..., :classes] / stride**2).transpose(1, 2).reshape(count, classes, height, width)
 
 
 def attention_rows(image: Tensor, features: Tensor) -> Iterator[Tensor]:
     """Yield A P^2, (N, K, rows, F), a chunk of patches of the image at a time; all of it while a graph is captured."""
-    step = image.shape[2]
-    if not is_captured():
-        each_row = max(image.shape[0] * image.shape[1] * features.shape[2], 1)
-        step = max(CHUNK_VALUES // each_row, 1)
-    for first in range(0, 1 if is_captured() else image.shape[2], step):
-        yield (image if is_captured() else image[:, :, first : first + step]) @ features.mT
+    if is_captured():
+        yield image @ features.mT
+        return
+    each_row = max(image.shape[0] * image.shape[1] * features.shape[2], 1)
+    for part in image.split(max(CHUNK_VALUES // each_row, 1), dim=2):
+        yield part @ features.mT
 
 
 @torch.no_grad()
@@ -97,8 +97,7 @@ def attended_patches(attention: PatchAttention) -> Tensor:
     """Return of each patch of the image how many of the map it attends to at all, (N, K, I, 1), of the factors' type."""
     image, features = attention.image.detach(), attention.features.detach()
     counts = [(rows != 0).sum(dim=-1, keepdim=True) for rows in attention_rows(image, features)]
-    whole = torch.cat(counts, dim=2) if counts else image.new_zeros(*image.shape[:3], 1)
-    return whole.to(image.dtype)
+    return torch.cat(counts, dim=2).to(image.dtype)
 
 
 def squared_differences(attention: PatchAttention, image: Tensor, features: Tensor) -> Tensor:
