@@ -36,13 +36,14 @@ from torch.nn import functional as F
 
 from segatlas.encoders.contract import PyramidEncoder
 from segatlas.errors import UsageError
+from segatlas.layers.linear import token_linear
 from segatlas.models.architecture import Architecture, require_at_least
 from segatlas.models.host import HostSpec, aux_names_of
 from segatlas.models.hosted import HostedNetwork
 from segatlas.models.needs import Needs
 from segatlas.ops import upsample_logits
 from segatlas.ops.capture import may_differ
-from segatlas.ops.patches import attended_patches, class_fractions, fitted, from_patches, to_patches
+from segatlas.ops.patches import carried_back, class_fractions, fitted, from_patches, to_patches
 from segatlas.structures import Inputs, PatchAttention, SemanticLogits, image_of
 
 FIRST_KERNEL, SECOND_KERNEL = 7, 3
@@ -168,7 +169,7 @@ class PatchTransform(nn.Module):
 
     def forward(self, patches: Tensor) -> Tensor:
         """Map patches (N, K, I, P^2) to the same shape, none below 0."""
-        return F.relu(F.linear(patches, self.second.weight @ self.first.weight))
+        return token_linear(patches, self.second.weight @ self.first.weight, None).relu_()
 
 
 class AFMA(HostedNetwork):
@@ -230,8 +231,7 @@ class AFMA(HostedNetwork):
         fractions = class_fractions(labels, logits.shape[1], self.stride, attention.cells, dtype)
         with in_full_precision(logits):
             predicted = to_patches(fractions, self.side, self.border)  # (N, K, F, P^2)
-            carried = attention.image @ (attention.features.mT @ predicted)
-            carried = carried / (self.side**2 * (attended_patches(attention) + SMALL))
+            carried = carried_back(attention, predicted, SMALL)
         carried = from_patches(carried, self.side, size, self.border)
         return logits + carried if self.adds else torch.addcmul(logits.to(dtype), carried, logits.to(dtype))
 

@@ -1,9 +1,10 @@
 """Square patches of maps, side by side, and what they attend to: the arithmetic of attention across feature maps.
 
 Letters: N batch, K classes, H W canvas, h w map of features, P side of a patch, I F patches of the image and of the map.
-The attention A = image @ features^T / P^2, (N, K, I, F), is not made: at 1024 x 1024, stride 2 and 12 classes it would
-take 1.3 GB an image. A product with it is one with its two factors, a sum of squares is one over their small products
-(P^2, P^2), and what needs its single values goes by chunks of rows.
+The attention is A = image @ features^T / P^2, (N, K, I, F). Where the map has more patches than a patch has values it is
+not made: at 1024 x 1024, stride 2 and 12 classes it would take 1.3 GB an image. A product with it is then one with its
+two factors, a sum of squares is one over their small products (P^2, P^2), and what needs its single values goes by
+chunks of rows.
 """
 
 from __future__ import annotations
@@ -82,8 +83,41 @@ def class_fractions(
     return (counts[..., :classes] / stride**2).transpose(1, 2).reshape(count, classes, height, width)
 
 
-def attention_rows(image: Tensor, features: Tensor) -> Iterator[Tensor]:
+def carried_back(attention: PatchAttention, values: Tensor, small: float) -> Tensor:
+    """Return for each patch of the image the mean of A times values, over the patches of the map that it attends to.
+
+    Args:
+        attention: A.
+        values: (N, K, F, P^2), of each patch of the map.
+        small: added to the number of these patches, which may be 0. It has no gradient.
+
+    Returns:
+        (N, K, I, P^2).
+    """
+    image, features = attention.image, attention.features
+    if is_whole(attention):
+        whole = image @ features.mT
+        products, counts = whole @ values, attended(whole)
+    else:
+        products = image @ (features.mT @ values)
+        counts = torch.cat([attended(rows) for rows in attention_rows(attention)], dim=2)
+    return products.div_((counts + small) * attention.side**2)
+
+
+def is_whole(attention: PatchAttention) -> bool:
+    """Tell whether A is made at once: it is no larger than its factor of the image is. Not while a graph is captured."""
+    return not is_captured() and attention.features.shape[2] <= attention.side**2
+
+
+def attended(rows: Tensor) -> Tensor:
+    """Return of rows of A, (N, K, rows, F), how many values are not 0, (N, K, rows, 1), of its type."""
+    return torch.count_nonzero(rows.detach(), dim=-1).unsqueeze(-1).to(rows.dtype)
+
+
+@torch.no_grad()
+def attention_rows(attention: PatchAttention) -> Iterator[Tensor]:
     """Yield A P^2, (N, K, rows, F), a chunk of patches of the image at a time; all of it while a graph is captured."""
+    image, features = attention.image, attention.features
     if is_captured():
         yield image @ features.mT
         return
@@ -92,20 +126,14 @@ def attention_rows(image: Tensor, features: Tensor) -> Iterator[Tensor]:
         yield part @ features.mT
 
 
-@torch.no_grad()
-def attended_patches(attention: PatchAttention) -> Tensor:
-    """Return of each patch of the image how many of the map it attends to at all, (N, K, I, 1), of the factors' type."""
-    image, features = attention.image.detach(), attention.features.detach()
-    counts = [(rows != 0).sum(dim=-1, keepdim=True) for rows in attention_rows(image, features)]
-    return torch.cat(counts, dim=2).to(image.dtype)
-
-
 def squared_differences(attention: PatchAttention, image: Tensor, features: Tensor) -> Tensor:
     """Return the sum of (A - B)^2 over all values, B = image @ features^T / P^2: of factors (N, K, I or F, P^2).
 
-    |A|^2 - 2 <A, B> + |B|^2, each a sum over products (P^2, P^2) of the factors.
+    Where A is not made: |A|^2 - 2 <A, B> + |B|^2, each a sum over products (P^2, P^2) of the factors.
     """
     own, other = (attention.image, attention.features), (image, features)
+    if is_whole(attention):
+        return (own[0] @ own[1].mT - image @ features.mT).square().sum() / attention.side**4
 
     def product(one: tuple[Tensor, Tensor], two: tuple[Tensor, Tensor]) -> Tensor:
         return ((one[0].mT @ two[0]) * (one[1].mT @ two[1])).sum()
