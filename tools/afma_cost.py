@@ -1,9 +1,9 @@
 """What AFMA adds to its host: `python tools/afma_cost.py [--threads 2] [--turns 10] [--only time|memory|training]`.
 
-The host is a U-Net on ResNet-34 with 12 classes, an image at a time, in fp32 and the form that predicts. Times are medians
-of turns in one process, host and host with AFMA one after the other. Memory is that of a process of its own for each line:
-the most that a call held beyond the network, of both, and of AFMA's part alone, given what the host gives. Training is
-AFMA's part with its loss, forward and backward, as the attention needs it at that level.
+The host is a U-Net on ResNet-34 with 12 classes, an image at a time, in fp32 and the form that predicts. Times are
+medians of turns in one process, host and host with AFMA one after the other. Memory is that of a process of its own for
+each number: the most that a call held beyond the network, of both, and of AFMA's part alone, given what the host gives.
+Training is AFMA's part with its loss, forward and backward.
 """
 
 from __future__ import annotations

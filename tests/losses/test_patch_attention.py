@@ -55,7 +55,9 @@ def test_it_is_the_mean_over_all_pairs_of_patches(border):
 def test_attention_that_the_label_asks_for_costs_nothing():
     attention, labels, canvas = example()
     image, features = label_attention(attention, labels, canvas)
-    assert LOSS(attention._replace(image=image, features=features), labels, canvas).item() == pytest.approx(0, abs=1e-12)
+    assert LOSS(attention._replace(image=image, features=features), labels, canvas).item() == pytest.approx(
+        0, abs=1e-12
+    )
 
 
 def test_without_labels_it_is_0_with_zero_gradients_and_half_precision_is_computed_in_float32():

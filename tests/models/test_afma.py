@@ -19,7 +19,6 @@ from segatlas.conversion.renaming import rename_to_ours, rename_to_theirs
 from segatlas.errors import UsageError, WeightsError
 from segatlas.inference.fast_form import fast_form
 from segatlas.losses import LOSSES
-from segatlas.models import afma
 from segatlas.models.afma import ARCHITECTURE, HOSTS, AFMAConfig, ImageMaps, MergedImageMaps, logits_of
 from segatlas.structures import InputSpec, PatchAttention
 
@@ -88,7 +87,7 @@ def _one_seed():
 
 
 def small(host: str) -> dict[str, Any]:
-    """Return the fields of one of the eight hosts with another encoder than ResNet-50, where the authors' can have it."""
+    """Return the fields of one of the eight hosts on ResNet-18, where the authors' can have that."""
     if host == "pspnet":
         return dict(HOSTS[host])
     encoder = HOSTS[host]["encoder"]
@@ -103,7 +102,9 @@ def far(found: torch.Tensor, expected: tuple[float, ...]) -> float:
     return max(abs(a - b) for a, b in zip(values, expected, strict=True)) / expected[2]
 
 
-@pytest.mark.parametrize("host", [pytest.param(name, marks=[] if name == "fpn" else pytest.mark.slow) for name in GOLDEN])
+@pytest.mark.parametrize(
+    "host", [pytest.param(name, marks=[] if name == "fpn" else pytest.mark.slow) for name in GOLDEN]
+)
 def test_the_golden_digests_of_the_authors_networks(host):
     parameters, loss, expected = GOLDEN[host]
     architecture, config = make_config("afma", {"num_classes": 12, "host": small(host), **AUTHORS})
@@ -252,7 +253,9 @@ def test_it_starts_from_a_converted_host_and_keeps_its_numbers(tmp_path):
     image = torch.randn(1, 3, 64, 64)
     net = create_model("afma", host=host, patch=4)
     fields = {key: value for key, value in vars(host.config).items() if key not in ("num_classes", "in_channels")}
-    fresh = create_model("afma", num_classes=host.config.num_classes, patch=4, host={"name": host.architecture, **fields})
+    fresh = create_model(
+        "afma", num_classes=host.config.num_classes, patch=4, host={"name": host.architecture, **fields}
+    )
     report = start_from(fresh, tmp_path / "converted")
     assert report.replaced == ()
     assert all(name.startswith("host.") for name in report.loaded)
@@ -285,10 +288,10 @@ def test_a_file_tells_its_host(host):
 
 def test_a_level_that_channels_do_not_tell_is_asked_for_or_read_off_the_name(tmp_path):
     for level in (1, 2):
-        with pytest.raises(WeightsError, match="a map of 64 channels, of levels 1, 2: state which"):
+        with pytest.raises(WeightsError, match="a map of 64 channels, of levels 1, 2: state it"):
             IMPORTER.recognise(file_of(level=level))
     assert IMPORTER.recognise(file_of(settings={"level": 2}, level=1))["level"] == 2
-    with pytest.raises(WeightsError, match="level = 4: the file takes a map of 64 channels, .* level 1 or 2"):
+    with pytest.raises(WeightsError, match=r"level = 4: the file takes a map of 64 channels, .* level 1 or 2"):
         IMPORTER.recognise(file_of(settings={"level": 4}, level=1))
     net = create_model("afma", num_classes=3, host=small("linknet"), level=2, **AUTHORS)
     name = tmp_path / "My_linknet_resnet18_2_val.pth"
@@ -312,4 +315,3 @@ def test_hosts_that_the_authors_do_not_have_are_told():
 
 def create_spec(name: str) -> Any:
     return make_config("afma", {"num_classes": 3, "host": {"name": name, "encoder": "resnet18"}})[1].host
-

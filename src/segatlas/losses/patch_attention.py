@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 class PatchAttentionLoss(Loss):
     """Attention between patches against that of the label: squared differences, their mean over all pairs of patches.
 
-    Sang et al. 2023, https://pmc.ncbi.nlm.nih.gov/articles/PMC10823909: a patch of the image should attend to a patch of the
-    map, for a class, by the product of where both have it: of its one-hot label, and of that averaged to the map's
-    cells. A pixel without label has no class.
+    Sang et al. 2023, https://pmc.ncbi.nlm.nih.gov/articles/PMC10823909: a patch of the image should attend to a patch
+    of the map, for a class, by the product of where both have it: of its one-hot label, and of that averaged to the
+    map's cells. A pixel without label has no class.
     """
 
     takes: ClassVar = "attention between patches (PatchAttention), such as aux.attention"

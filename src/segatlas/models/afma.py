@@ -173,7 +173,7 @@ class PatchTransform(nn.Module):
 
 
 class AFMA(HostedNetwork):
-    """A host, its logits raised and lowered by what patches of the image attend to: logits at stride 1."""
+    """A host whose logits change by what patches of the image attend to: logits at stride 1."""
 
     def __init__(self, config: AFMAConfig, host: nn.Module):
         super().__init__(host)
@@ -182,7 +182,9 @@ class AFMA(HostedNetwork):
             raise UsageError(NO_MAPS.format(config.host))
         encoder = cast(Host, host).encoder
         if config.level > len(encoder.strides):
-            raise UsageError(f"level: got {config.level}, expected 1 to {len(encoder.strides)}, the host's encoder's maps")
+            raise UsageError(
+                f"level: got {config.level}, expected 1 to {len(encoder.strides)}, the host's encoder's maps"
+            )
         self.level, self.side, self.border = config.level, config.patch, config.border
         self.stride, self.adds = encoder.strides[config.level - 1], config.combine == "add"
         self.divisor = self.stride**2 if config.divide_by == "area" else 4**config.level

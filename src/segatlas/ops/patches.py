@@ -1,9 +1,9 @@
-"""Square patches of maps, side by side, and what they attend to: the arithmetic of attention across feature maps.
+"""Square patches that tile maps, and what they attend to: the arithmetic of attention across feature maps.
 
-Letters: N batch, K classes, H W canvas, h w map of features, P side of a patch, I F patches of the image and of the map.
-The attention is A = image @ features^T / P^2, (N, K, I, F). Where the map has more patches than a patch has values it is
-not made: at 1024 x 1024, stride 2 and 12 classes it would take 1.3 GB an image. A product with it is then one with its
-two factors, a sum of squares is one over their small products (P^2, P^2), and what needs its single values goes by
+Letters: N batch, K classes, H W canvas, h w map of features, P side of a patch, I F patches of the image and the map.
+The attention is A = image @ features^T / P^2, (N, K, I, F). Where the map has more patches than a patch has values it
+is not made: at 1024 x 1024, stride 2 and 12 classes it would take 1.3 GB an image. A product with it is then one with
+its two factors, a sum of squares is one over their small products (P^2, P^2), and what needs its single values goes by
 chunks of rows.
 """
 
@@ -105,7 +105,7 @@ def carried_back(attention: PatchAttention, values: Tensor, small: float) -> Ten
 
 
 def is_whole(attention: PatchAttention) -> bool:
-    """Tell whether A is made at once: it is no larger than its factor of the image is. Not while a graph is captured."""
+    """Tell whether A is made at once: it is no larger than its factor of the image. Not while a graph is captured."""
     return not is_captured() and attention.features.shape[2] <= attention.side**2
 
 

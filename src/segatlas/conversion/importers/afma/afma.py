@@ -1,9 +1,8 @@
-"""AFMA as its authors trained it: a host of segmentation-models-pytorch's decoders, with AFMA's parts in its encoder."""
+"""AFMA as its authors train it: a host with a decoder of segmentation-models-pytorch, AFMA's parts in its encoder."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
@@ -44,17 +43,11 @@ _DEEPLABV3: Renames = (
 """(theirs, that of the host in a file of the library's own)."""
 
 
-
-@dataclass(kw_only=True)
-class HostWeights(ForeignWeights):
-    """The host inside a file, as it would lie in one of segmentation-models-pytorch; there are no settings."""
-
-    @classmethod
-    def of(cls, whole: ForeignWeights) -> HostWeights:
-        """Return the host inside a file."""
-        own = tuple(f"{theirs}." for theirs, _ in _OWN)
-        named = {rename(name, _DEEPLABV3) or name: t for name, t in whole.tensors.items() if not name.startswith(own)}
-        return cls(tensors=named)
+def inside(whole: ForeignWeights) -> ForeignWeights:
+    """Return the host inside a file, as it would lie in one of segmentation-models-pytorch; there are no settings."""
+    own = tuple(f"{theirs}." for theirs, _ in _OWN)
+    host = {name: tensor for name, tensor in whole.tensors.items() if not name.startswith(own)}
+    return ForeignWeights(tensors={rename(name, _DEEPLABV3) or name: tensor for name, tensor in host.items()})
 
 
 def recognise(file: ForeignWeights) -> Mapping[str, Any] | None:
@@ -65,11 +58,15 @@ def recognise(file: ForeignWeights) -> Mapping[str, Any] | None:
     """
     if not file.has("encoder.conv_img.1", "encoder.conv_feamap.0", "encoder.resolution_trans.1"):
         return None
-    host = HostWeights.of(file)
+    host = inside(file)
     for name, importer in HOSTS.items():
         fields = importer.recognise(host)
         if fields is not None:
-            return {**{key: fields[key] for key in SHARED}, "host": _host(name, fields, file), **_own_fields(file, fields)}
+            return {
+                **{key: fields[key] for key in SHARED},
+                "host": _host(name, fields, file),
+                **_own_fields(file, fields),
+            }
     raise WeightsError(f"an AFMA around a decoder of other parts than those of {', '.join(HOSTS)}")
 
 
@@ -95,10 +92,12 @@ def _own_fields(file: ForeignWeights, fields: Mapping[str, Any]) -> dict[str, An
     stated = file.stated("level")
     if stated is not None and stated not in fitting:
         listed = " or ".join(map(str, fitting)) or "none"
-        raise WeightsError(f"level = {stated!r}: the file takes a map of {width} channels, which is that of level {listed}")
+        raise WeightsError(
+            f"level = {stated!r}: the file takes a map of {width} channels, which is that of level {listed}"
+        )
     if stated is None and len(fitting) != 1:
         raise WeightsError(
-            f"the file takes a map of {width} channels, of levels {', '.join(map(str, fitting)) or 'none'}: state which, "
+            f"the file takes a map of {width} channels, of levels {', '.join(map(str, fitting)) or 'none'}: state it, "
             "--set level=1, or by the authors' name of the file"
         )
     channels_between, values = file.shape("encoder.resolution_trans.0.weight")

@@ -1,4 +1,4 @@
-"""The authors' AFMA repository as a whole: a file holds tensors, and its name says which of the encoder's maps it uses."""
+"""The authors' AFMA repository as a whole: files hold tensors, their names say which of the encoder's maps is used."""
 
 from __future__ import annotations
 
