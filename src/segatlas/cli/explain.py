@@ -8,6 +8,7 @@ from typing import Any
 import typer
 
 from segatlas.cli import (
+    explain_attention,
     explain_boundary,
     explain_boundary_labels,
     explain_errors,
@@ -22,6 +23,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "heatmap": explain_heatmap.heatmap,
     "probability": explain_probability.probability,
     "entropy": explain_probability.entropy,
+    "attention": explain_attention.attention,
     "layers": explain_layers.layers,
     "receptive-field": explain_receptive_field.receptive_field,
     "errors": explain_errors.errors,

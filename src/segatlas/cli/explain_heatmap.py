@@ -93,8 +93,13 @@ def heatmap(
     write_figure(figure, out, json_line=json_line, quiet=quiet, layer=maps[0].layer, region=maps[0].region, maps=facts)
 
 
-def chosen_region(region: str | None, box: str, mask: Path | None) -> str | Path | tuple[int, int, int, int]:
-    """Return what --region, --box and --mask mean. UsageError where several are given, or one is none."""
+def chosen_region(
+    region: str | None, box: str, mask: Path | None, words: tuple[str, ...] = REGIONS
+) -> str | Path | tuple[int, int, int, int]:
+    """Return what --region, --box and --mask mean. UsageError where several are given, or one is none.
+
+    words: that --region may be, the first one where nothing is given.
+    """
     given = [name for name, value in (("--region", region), ("--box", box), ("--mask", mask)) if value]
     if len(given) > 1:
         raise UsageError(f"give one of {' and '.join(given)}")
@@ -108,6 +113,6 @@ def chosen_region(region: str | None, box: str, mask: Path | None) -> str | Path
             raise UsageError(f"--box: got {box!r}, expected four whole numbers TOP,LEFT,BOTTOM,RIGHT")
         top, left, bottom, right = map(int, sides)
         return top, left, bottom, right
-    if region not in (None, *REGIONS):
-        raise UsageError(f"--region: got {region!r}, expected {' or '.join(REGIONS)}; --box and --mask say others")
-    return region or "predicted"
+    if region not in (None, *words):
+        raise UsageError(f"--region: got {region!r}, expected {' or '.join(words)}; --box and --mask say others")
+    return region or words[0]

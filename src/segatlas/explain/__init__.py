@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from segatlas.explain.attention import AttentionMap, attention_figure, attention_map
     from segatlas.explain.boundary_files import write_boundary_labels
     from segatlas.explain.choosing import Region
     from segatlas.explain.error_figures import kind_sheet
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
     from segatlas.explain.theoretical_field import receptive_field
 
 _PUBLIC = {
+    "AttentionMap": "segatlas.explain.attention",
+    "attention_figure": "segatlas.explain.attention",
+    "attention_map": "segatlas.explain.attention",
     "chain_fields": "segatlas.explain.field_calculator",
     "effective_field": "segatlas.explain.measured_field",
     "errors_of": "segatlas.explain.error_report",
@@ -72,6 +76,7 @@ _PUBLIC = {
 """Public name -> the file that it is in."""
 
 __all__ = [
+    "AttentionMap",
     "HeatMap",
     "Labels",
     "LaidSource",

@@ -29,6 +29,7 @@ NAMES = (
     "class_presence",
     "keypoint_equivariance",
     "bending",
+    "patch_attention",
     "point_cross_entropy",
     "centers_offsets",
     "hard_pixels",

@@ -242,6 +242,18 @@ ARCHITECTURES: dict[str, ArchitectureEntry] = {
             ),
             needs=Needs(host=("SemanticLogits",), example_host="fcn"),
         ),
+        replace(
+            _semantic(
+                "afma",
+                "AFMA",
+                "https://pmc.ncbi.nlm.nih.gov/articles/PMC10823909",
+                *(
+                    f"afma_{host}_r50"
+                    for host in ("unet", "manet", "linknet", "fpn", "pan", "unetplusplus", "pspnet", "deeplabv3")
+                ),
+            ),
+            needs=Needs(host=("SemanticLogits",)),
+        ),
         ArchitectureEntry(
             "temperature",
             "segatlas.models.temperature",

@@ -137,17 +137,25 @@ class DenseNetwork(nn.Module, ABC):
 
     def forward(self, inputs: Tensor | Inputs) -> SemanticLogits:
         """Map a normalised image (N, C, H, W) to logits (N, K, h, w), and to auxiliary logits while training."""
-        return self.forward_with_map(inputs)[0]
+        return self.forward_with_maps(inputs)[0]
 
-    def forward_with_map(self, inputs: Tensor | Inputs) -> tuple[SemanticLogits, Tensor]:
-        """Do as `forward`, and return beside it the map (N, D, h, w) that was classified, for networks around this."""
+    def forward_with_maps(self, inputs: Tensor | Inputs) -> tuple[SemanticLogits, list[Tensor], Tensor]:
+        """Do as `forward`, for networks around this one: return beside its output what it was made of.
+
+        Returns:
+            The output; the encoder's maps, finest first; the map (N, D, h, w) that was classified.
+        """
         x = pad_to_multiple(image_of(inputs), self.size_divisibility)
         features = self.encode(x)
         decoded = self.decode(features)
         logits = self.classify(decoded)
         aux = self.aux(features) if self.training else {}
         canvas = (x.shape[-2], x.shape[-1])
-        return SemanticLogits(logits, canvas, self.resample, aux), decoded
+        return SemanticLogits(logits, canvas, self.resample, aux), self.maps_of_encoder(features), decoded
+
+    def maps_of_encoder(self, features: list[Tensor]) -> list[Tensor]:
+        """Return the encoder's own maps, finest first, out of what `encode` gives."""
+        return features[: len(self.encoder.channels)]
 
     def _auxiliary_head(self, config: DenseConfig) -> FCNHead:
         in_channels = self.encoder.channels[-self.aux_level]

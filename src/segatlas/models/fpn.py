@@ -137,6 +137,10 @@ class FPNNetwork(DenseNetwork):
         features = super().encode(x)
         return [x, *features] if self.takes_image else features
 
+    def maps_of_encoder(self, features: list[Tensor]) -> list[Tensor]:
+        """Return the encoder's own maps, finest first."""
+        return features[-len(self.encoder.channels) :]
+
 
 ARCHITECTURE = Architecture(
     name="fpn",

@@ -220,7 +220,7 @@ class KNet(HostedNetwork):
 
     def forward(self, inputs: Tensor | Inputs) -> SemanticLogits:
         """Map a normalised image (N, C, H, W) to the last stage's logits (N, K, h, w), in training to all logits."""
-        out, x = self.host.forward_with_map(inputs)
+        out, _, x = self.host.forward_with_maps(inputs)
         kernels = self.host.classifier.get_parameter("weight").flatten(1).repeat(x.shape[0], 1, 1)
         logits = [out.logits]
         for stage in self.stages:

@@ -169,10 +169,15 @@ class PlainUNet(nn.Module):
 
     def forward(self, inputs: Tensor | Inputs) -> SemanticLogits:
         """Map a normalised image (N, C, H, W) to logits (N, K, H, W)."""
+        return self.forward_with_maps(inputs)[0]
+
+    def forward_with_maps(self, inputs: Tensor | Inputs) -> tuple[SemanticLogits, list[Tensor], Tensor]:
+        """Do as `forward`; return the output, the encoder's maps, and the map that was classified."""
         x = pad_to_multiple(image_of(inputs), self.encoder.strides[-1])
         features = self.encoder(x)
-        logits = self.classifier(self.dropout(self.decode(features)))
-        return SemanticLogits(logits, canvas=canvas_of(x), aux=auxiliary(self, features))
+        decoded = self.decode(features)
+        logits = self.classifier(self.dropout(decoded))
+        return SemanticLogits(logits, canvas=canvas_of(x), aux=auxiliary(self, features)), features, decoded
 
 
 class UNet(nn.Module):
@@ -221,10 +226,15 @@ class UNet(nn.Module):
 
     def forward(self, inputs: Tensor | Inputs) -> SemanticLogits:
         """Map a normalised image (N, C, H, W) to logits (N, K, H/s, W/s)."""
+        return self.forward_with_maps(inputs)[0]
+
+    def forward_with_maps(self, inputs: Tensor | Inputs) -> tuple[SemanticLogits, list[Tensor], Tensor]:
+        """Do as `forward`; return the output, the encoder's maps, and the map that was classified."""
         x = pad_to_multiple(image_of(inputs), self.encoder.size_divisibility)
         features = self.encoder(x)
-        logits = self.classifier(self.dropout(self.decode(features, canvas_of(x))))
-        return SemanticLogits(logits, canvas=canvas_of(x), aux=auxiliary(self, features))
+        decoded = self.decode(features, canvas_of(x))
+        logits = self.classifier(self.dropout(decoded))
+        return SemanticLogits(logits, canvas=canvas_of(x), aux=auxiliary(self, features)), features, decoded
 
 
 def decoder_plan(encoder: PyramidEncoder, steps: int) -> list[tuple[int, int]]:

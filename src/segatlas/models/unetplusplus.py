@@ -44,12 +44,14 @@ class UNetPlusPlusConfig(DenseConfig, PresenceConfig):
     decoder_channels: channels of the last node of each row, deepest first. Fewer entries than the encoder has doublings
         stop early and leave the logits at a coarser stride.
     attention: "scse" weights what a node of a stride above 1 joins, and the result of each, by channel and by pixel.
+    classifier_kernel_size: of the classifier.
     """
 
     encoder: EncoderSpec = EncoderSpec(name="resnet34")
     dropout: float = 0.0
     decoder_channels: tuple[int, ...] = (256, 128, 64, 32, 16)
     attention: Literal["scse"] | None = None
+    classifier_kernel_size: int = 3
 
 
 class NestedNode(nn.Module):
@@ -97,7 +99,8 @@ class UNetPlusPlus(DenseNetwork):
             )
             self.rows.append(nn.ModuleList(nodes))
             below = [skip, *outputs] if skip else outputs
-        self.add_classifier(config, config.decoder_channels[-1], self.rows, kernel_size=3)
+        kernel_size = config.classifier_kernel_size
+        self.add_classifier(config, config.decoder_channels[-1], self.rows, kernel_size=kernel_size)
 
     def decode(self, features: list[Tensor]) -> Tensor:
         """Map the encoder's maps to the map before the classifier: (N, decoder_channels[-1], H/s, W/s)."""

@@ -30,20 +30,42 @@ class PointLogits(NamedTuple):
     points: Tensor
 
 
+class PatchAttention(NamedTuple):
+    """How much patches of the image attend to patches of a map of features, class by class, in two factors.
+
+    Patches are P x P, side by side, row by row. The attention itself, (N, K, I, F), is image @ features^T / P^2; it is
+    seldom made, for it may be larger than everything else: see `ops.patches`.
+
+    image: (N, K, I, P^2) float, none below 0, of each patch of the image. features: (N, K, F, P^2) likewise, of each
+    patch of the map.
+    side: P, pixels or cells along a side.
+    stride: pixels of the canvas along a side of a cell of the map.
+    cells: (h, w) of the map.
+    border: "pad" or "drop", what happens to patches that are not full: they go on with zeros, or they are left out.
+    """
+
+    image: Tensor
+    features: Tensor
+    side: int
+    stride: int
+    cells: tuple[int, int]
+    border: Literal["pad", "drop"]
+
+
 class SemanticLogits(NamedTuple):
     """Output of a semantic network.
 
     logits: (N, K, h, w) float, before softmax, at the network's own stride.
     canvas: (H', W') pixels that the logits cover; larger than the input where the network padded right and bottom.
     resample: how the last upsampling from (h, w) to the canvas is done.
-    aux: further (N, K, h', w') logits over the same canvas, or logits at points of it, by name, for losses; empty in
-        eval mode.
+    aux: further (N, K, h', w') logits over the same canvas, or logits at points of it, or attention between patches, by
+        name, for losses; empty in eval mode.
     """
 
     logits: Tensor
     canvas: tuple[int, int]
     resample: Resample = Resample()
-    aux: Mapping[str, Tensor | PointLogits] = {}
+    aux: Mapping[str, Tensor | PointLogits | PatchAttention] = {}
 
 
 class CentersAndOffsets(NamedTuple):
@@ -155,13 +177,15 @@ def maps_of(output: Output) -> dict[str, Tensor]:
 def further_maps(output: Output) -> dict[str, Tensor]:
     """Return by name what an output has for losses besides its own maps; several tensors have their names behind it.
 
-    Of `PointLogits` these are the logits, of a layer of queries "layer_0.class_logits" and "layer_0.mask_logits", of a
-    tuple the parts by number.
+    Of `PointLogits` these are the logits, of a layer of queries "layer_0.class_logits" and "layer_0.mask_logits", of
+    `PatchAttention` "attention.image" and "attention.features", of a tuple the parts by number.
     """
     found: dict[str, Tensor] = {}
     for name, value in (output.raw if isinstance(output, DetectedMasks) else output.aux).items():
         if isinstance(value, PointLogits):
             found[name] = value.logits
+        elif isinstance(value, PatchAttention):
+            found |= {f"{name}.image": value.image, f"{name}.features": value.features}
         elif isinstance(value, QueryLayer):
             found |= {f"{name}.{part}": one for part, one in value._asdict().items()}
         elif isinstance(value, tuple):

@@ -19,6 +19,7 @@ from segatlas.conversion.recognition import recognise
 from segatlas.conversion.renaming import rename_to_ours, rename_to_theirs
 from segatlas.errors import WeightsError
 from segatlas.models import ARCHITECTURES
+from segatlas.models.afma import HOSTS as AFMA_HOSTS
 from segatlas.models.deeplabv3 import SMP as DEEPLABV3_SMP
 from segatlas.models.deeplabv3plus import SMP
 from segatlas.models.mask_rcnn import V1, V2
@@ -84,6 +85,11 @@ VARIANTS: dict[tuple[str, str], tuple[dict[str, Any], ...]] = {
         {"host": {"name": "deeplabv3", "encoder": "resnet18c"}, "stages": 2, "kernel_layers": 3, "in_channels": 4},
         {"host": {"name": "upernet_swin_t", "aux": True}, "num_classes": 7},
         {"host": {"name": "pspnet", "encoder": "resnet18c", "channels": 64}, "part_channels": 32, "stages": 1},
+    ),
+    ("afma", "afma"): (
+        {"host": {"name": "unet", "encoder": "resnet34"}, "border": "drop", "divide_by": "level"},
+        {"host": {"name": "pan", "encoder": "resnet50"}, "level": 1, "in_channels": 4, "patch": 8},
+        *({"host": host} for host in AFMA_HOSTS.values()),
     ),
     ("mmseg", "cgnet"): ({}, {"widths": (8, 16, 32), "blocks": (2, 3), "reductions": (4, 4), "in_channels": 4}),
     ("mmseg", "erfnet"): ({}, {"widths": (8, 16, 24), "blocks": 2, "dilations": (2, 4, 8, 16), "in_channels": 4}),

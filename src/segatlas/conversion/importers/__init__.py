@@ -86,6 +86,7 @@ SOURCES: dict[str, tuple[str, ...]] = {
     "espnet": ("espnet",),
     "edgenets": ("espnetv2",),
     "eomt": ("eomt",),
+    "afma": ("afma",),
     "mmdet": ("condinst", "mask2former", "mask_rcnn", "maskformer", "panoptic_fpn", "pointrend_instance"),
     "detectron2": (
         "mask2former",
