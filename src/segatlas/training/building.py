@@ -114,6 +114,7 @@ def build_parts(config: Config, *, dry: bool = False) -> TrainingComponents:
         preprocessing=preprocessing,
         inference=inference_of(model.input),
         task=config.task,
+        slices=getattr(train, "slices", None),
         source=f"trained by SegAtlas on {config.data.name}",
     )
     fault = sources_fault(card.inputs[1:], train.name, train.sources)
