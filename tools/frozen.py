@@ -106,9 +106,14 @@ ADDED: dict[str, tuple[str, ...]] = {
         *("transforms.copy_paste", "transforms.copy_paste.*"),
         *("transforms.boundary_labels", "transforms.boundary_labels.*"),
         *("train.optimizer.alpha", "train.optimizer.epsilon", "eval.batch_stats"),
+        *("eval.size_bounds", "eval.small_classes", "data.agreement", "data.window", "data.axis", "data.slices"),
     ),
     "card": ("config.encoder.*",),
-    "report": ("settings.batch_stats",),
+    "report": (
+        *("settings.batch_stats", "settings.size_bounds", "settings.small_classes"),
+        *("summary.iou_small", "summary.iou_medium", "summary.iou_large", "definitions.*"),
+        *("per_class.*.iou_small", "per_class.*.iou_medium", "per_class.*.iou_large"),
+    ),
     "metrics": (),
     "step": (),
 }

@@ -36,7 +36,7 @@ WRITERS = {
     "voc": write_voc,
     "gtav": write_gtav,
     "cub200": write_cub200,
-    "cub200, masks beside": partial(write_cub200, beside=True),
+    "cub200, masks apart": partial(write_cub200, apart=True),
     "isic2018": write_isic2018,
     "lits": write_lits,
     "lits, decathlon": write_decathlon,

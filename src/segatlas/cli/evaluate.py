@@ -44,13 +44,7 @@ TTA_HELP = "Test-time augmentation: flips, vertical, turns, scales:0.75,1,1.25, 
 
 
 def evaluate(
-    models: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="MODEL|KEY=VALUE",
-            help=MODELS_HELP,
-        ),
-    ],
+    models: Annotated[list[str], typer.Argument(metavar="MODEL|KEY=VALUE", help=MODELS_HELP)],
     data: Annotated[
         str | None,
         typer.Option("--data", help="A recipe (.yaml or shipped name) or a data folder; default: the run's own."),

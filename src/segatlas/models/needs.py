@@ -20,6 +20,7 @@ class Needs:
     losses: names of the losses that it trains with, where a recipe names none and for which it may name: those whose
         input only this network makes. Empty = those of its output's type.
     example_host: of a wrapper, a network that it can wrap, around which it is described.
+    classes_less: of a wrapper, how many logits its host gives fewer than there are classes.
     """
 
     inputs: tuple[InputSpec, ...] = ()
@@ -28,3 +29,4 @@ class Needs:
     targets_in_forward: bool = False
     losses: tuple[str, ...] = ()
     example_host: str = "unet"
+    classes_less: int = 0

@@ -72,13 +72,14 @@ class AgreementRule(LabelRule):
             advice = "; data.agreement=any takes what one of them marked" if most and self.agreement == "half" else ""
             asked = "half of the five" if self.agreement == "half" else "one"
             raise DataError(
-                f"no pixel was marked as bird by {asked} annotators (at most by {most}), but each image shows one{advice}",
+                f"no pixel was marked as bird by {asked} annotators (at most by {most}), but each image "
+                f"shows one{advice}",
                 path,
             )
         return label
 
     @property
-    def text(self) -> str:  # type: ignore[override]
+    def text(self) -> str:
         """A text that differs where the rule does."""
         return f"agreement {self.agreement} {self.lossy}"
 
