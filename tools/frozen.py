@@ -111,7 +111,8 @@ ADDED: dict[str, tuple[str, ...]] = {
     "card": ("config.encoder.*",),
     "report": (
         *("settings.batch_stats", "settings.size_bounds", "settings.small_classes"),
-        *("summary.iou_small", "summary.iou_medium", "summary.iou_large", "definitions.*"),
+        *("summary.iou_small", "summary.iou_medium", "summary.iou_large"),
+        *("definitions.iou_small", "definitions.iou_medium", "definitions.iou_large"),
         *("per_class.*.iou_small", "per_class.*.iou_medium", "per_class.*.iou_large"),
     ),
     "metrics": (),

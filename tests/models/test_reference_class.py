@@ -52,7 +52,9 @@ def test_its_label_is_1_where_the_sigmoid_is_above_one_half(net, tmp_path):
     assert (predictor.card.config["num_classes"], predictor.card.classes) == (2, ("ground", "thing"))
     pixels = (torch.rand(40, 56, 3, generator=torch.Generator().manual_seed(2)) * 255).byte().numpy()
     found = predictor.predict(pixels, confidence=True)
-    output = predictor.scores(ImageBatch([predictor.prepare(pixels)], torch.device("cpu")).whole())[0, 1].sigmoid().numpy()
+    output = (
+        predictor.scores(ImageBatch([predictor.prepare(pixels)], torch.device("cpu")).whole())[0, 1].sigmoid().numpy()
+    )
     assert ((output > 0.5) == (found.semantic == 1)).all()
     assert abs(found.confidence - abs(output - 0.5) - 0.5).max() < 1e-5
 

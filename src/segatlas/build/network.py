@@ -65,8 +65,10 @@ def create_model(
     """
     given = {"in_channels": in_channels, **_without_aliases(fields, num_classes)}
     finished = host if isinstance(host, nn.Module) else None
-    if host is not None:
-        given |= _facts_of_host(finished, given, find_entry(name)[0].needs.classes_less) if finished is not None else {HOST: host}
+    if finished is not None:
+        given |= _facts_of_host(finished, given, find_entry(name)[0].needs.classes_less)
+    elif host is not None:
+        given |= {HOST: host}
     architecture, config = make_config(name, given)
     net = build_network(architecture, config, finished).train()
     if encoder_weights is not None:

@@ -114,7 +114,12 @@ class Cub200(PairedFiles):
         """List train and test as the lists divide them, whichever split is asked for."""
         home, rule = _home(root), _rule(cfg)
         images, masks = list_images(home / "images"), list_images(_masks(home))
-        listed, faults = _division(home)
+        try:
+            listed, faults = _division(home), list[Fault]()
+        except DataError as error:
+            fault = fault_of_list(error, "get the lists again from their source", root=home)
+            parts = dict.fromkeys(("train", "test"), Part(error=error))
+            return FileListing(root=root, name=cls.name, parts=parts, encoding=cls._encoding(rule), faults=(fault,))
         parts = {split: _match(home, stems, images, masks) for split, stems in listed.items()}
         lost = [home / "images" / f"{stem}.jpg" for stems in listed.values() for stem in stems if stem not in images]
         faults += [listed_but_missing(lost, home / NAMES)] if lost else []
@@ -122,10 +127,14 @@ class Cub200(PairedFiles):
             root=root,
             name=cls.name,
             parts=parts,
-            encoding=LabelEncoding(classes=CLASSES, palette=cls.palette, ignore=(), rule=rule),
+            encoding=cls._encoding(rule),
             faults=tuple(faults),
             holds_out_val=True,
         )
+
+    @classmethod
+    def _encoding(cls, rule: LabelRule) -> LabelEncoding:
+        return LabelEncoding(classes=CLASSES, palette=cls.palette, ignore=(), rule=rule)
 
     def open(self, cfg: DataConfig, root: Path, seed: int) -> Sequence[Item]:
         """Return the items of the split: val is held out of train."""
@@ -178,21 +187,18 @@ def _match(
     return replace(part, error=part.error or missing)
 
 
-def _division(home: Path) -> tuple[dict[str, list[str]], list[Fault]]:
-    """Return the stems of train and test, and what is wrong with the two lists."""
-    try:
-        names, division = (_numbered(home / name) for name in (NAMES, DIVISION))
-        if odd := sorted(set(names) ^ set(division)):
-            raise DataError(f"image {odd[0]} is in one of {NAMES} and {DIVISION} only", home / DIVISION)
-        wrong = next((number for number, word in division.items() if word not in ("0", "1")), None)
-        if wrong is not None:
-            raise DataError(f"image {wrong}: got {division[wrong]!r}, expected 1 (train) or 0 (test)", home / DIVISION)
-    except DataError as error:
-        return {}, [fault_of_list(error, "get the lists again from their source", root=home)]
+def _division(home: Path) -> dict[str, list[str]]:
+    """Return the stems of train and test. DataError where the two lists do not say them."""
+    names, division = (_numbered(home / name) for name in (NAMES, DIVISION))
+    if odd := sorted(set(names) ^ set(division)):
+        raise DataError(f"image {odd[0]} is in one of {NAMES} and {DIVISION} only", home / DIVISION)
+    wrong = next((number for number, word in division.items() if word not in ("0", "1")), None)
+    if wrong is not None:
+        raise DataError(f"image {wrong}: got {division[wrong]!r}, expected 1 (train) or 0 (test)", home / DIVISION)
     found: dict[str, list[str]] = {"train": [], "test": []}
     for number, word in division.items():
         found["train" if word == "1" else "test"].append(names[number].rpartition(".")[0])
-    return {split: sorted(stems) for split, stems in found.items() if stems}, []
+    return {split: sorted(stems) for split, stems in found.items() if stems}
 
 
 def _numbered(path: Path) -> dict[str, str]:
