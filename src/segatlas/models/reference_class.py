@@ -49,14 +49,17 @@ class ReferenceClass(HostedNetwork):
     def forward(self, inputs: Tensor | Inputs) -> SemanticLogits:
         """Map what the host takes to its output with logits (N, K, h, w), of which the first is 0."""
         out: SemanticLogits = self.host(inputs)
-        aux = {name: value if name in OF_NO_CLASS else _with_zero(value) for name, value in out.aux.items()}
+        aux = {name: value if name in OF_NO_CLASS else _whole(value) for name, value in out.aux.items()}
         return out._replace(logits=_with_zero(out.logits), aux=aux)
 
 
-def _with_zero(logits: Tensor | PointLogits) -> Tensor | PointLogits:
-    """Return logits of K classes from those of the last K - 1, along the second axis."""
-    if isinstance(logits, PointLogits):
-        return logits._replace(logits=_with_zero(logits.logits))
+def _whole(logits: Tensor | PointLogits) -> Tensor | PointLogits:
+    """Return auxiliary logits of K classes from those of the last K - 1."""
+    return logits._replace(logits=_with_zero(logits.logits)) if isinstance(logits, PointLogits) else _with_zero(logits)
+
+
+def _with_zero(logits: Tensor) -> Tensor:
+    """Return (N, K, ...) logits from those of the last K - 1 classes."""
     return torch.cat([torch.zeros_like(logits[:, :1]), logits], dim=1)
 
 
