@@ -110,9 +110,15 @@ ADDED: dict[str, tuple[str, ...]] = {
         *("train.optimizer.alpha", "train.optimizer.epsilon", "eval.batch_stats"),
         *("transforms.source_jitter", "data.pairs", "data.sources", "train.schedule.hold", "train.schedule.every"),
         *("model.start_partial", "data.pairs.*", "data.sources.*"),
+        *("eval.size_bounds", "eval.small_classes", "data.agreement", "data.window", "data.axis", "data.slices"),
     ),
     "card": ("config.encoder.*",),
-    "report": ("settings.batch_stats", "settings.sources"),
+    "report": (
+        *("settings.batch_stats", "settings.sources", "settings.size_bounds", "settings.small_classes"),
+        *("summary.iou_small", "summary.iou_medium", "summary.iou_large"),
+        *("definitions.iou_small", "definitions.iou_medium", "definitions.iou_large"),
+        *("per_class.*.iou_small", "per_class.*.iou_medium", "per_class.*.iou_large"),
+    ),
     "metrics": (),
     "step": (),
 }

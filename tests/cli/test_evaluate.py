@@ -13,9 +13,10 @@ from click.testing import Result
 from PIL import Image
 from typer.testing import CliRunner
 
-from segatlas.cli.evaluate import check_compared, evaluate, short_names, split_models
+from segatlas.cli.evaluate import evaluate, parse_bounds, runs_of, short_names, split_models
 from segatlas.cli.main import CommandGroup
 from segatlas.errors import DataError, UsageError
+from segatlas.evaluation.comparison import check_same
 
 CLASSES = ("sky", "road", "car")
 
@@ -273,11 +274,48 @@ def test_models_that_could_not_score_the_same_images_are_not_compared(models: tu
     from types import SimpleNamespace as Some
 
     first, second = (
-        Some(model=Some(path=path), images=[Some(key=key) for key in keys]) for path, keys in (("a", "xy"), ("b", "xz"))
+        Some(model=Some(path=path), images=[Some(key=key) for key in keys], scores=Some(classes=CLASSES), counts=None)
+        for path, keys in (("a", "xy"), ("b", "xz"))
     )
-    check_compared([first, first])
+    check_same([first, first])
     with pytest.raises(DataError, match="a could score 2 images, b 2"):
-        check_compared([first, second])
+        check_same([first, second])
+
+
+def test_runs_joined_by_commas_or_found_by_a_pattern_are_one_model(tmp_path: Path) -> None:
+    for name in ("a_1", "a_0", "b,c"):
+        (tmp_path / name).mkdir()
+    assert runs_of(f"{tmp_path}/a_*") == [f"{tmp_path}/a_0", f"{tmp_path}/a_1"]
+    assert runs_of("x,y") == ["x", "y"]
+    assert runs_of(f"{tmp_path}/b,c") == [f"{tmp_path}/b,c"]
+    with pytest.raises(UsageError, match=r"z_\*: no run is called so"):
+        runs_of(f"{tmp_path}/z_*")
+    assert parse_bounds("0.01,0.1") == (0.01, 0.1)
+    with pytest.raises(UsageError, match="--size-bounds: got '9,x'; expected two rising numbers"):
+        parse_bounds("9,x")
+
+
+def test_seeds_are_compared_with_intervals_and_kept_as_file_and_page(run: Path, models: tuple[Path, Path]) -> None:
+    second = shutil.copytree(models[1], run.parent / "second")
+    words = (f"{run},{models[0]}", f"{second},{models[1]}", "--data", run.parent / "data", "--compare")
+    words = (*words, "--small-classes", "CAR", "--draws", "50", "--out", run.parent / "out", "--json")
+    result = segatlas(*words)
+    assert result.exit_code == 0, result.output
+    line = json.loads(result.stdout.splitlines()[-1])["comparison"]
+    stored = json.loads((run.parent / "out" / "compare.json").read_text())
+    assert {**stored, "file": line["file"]} == line
+    assert [len(model["runs"]) for model in stored["models"]] == [2, 2]
+    assert stored["models"][0]["spread"]["miou"] == 0  # the same weights twice
+    assert len(stored["differences"][0]["pairs"]) == 2
+    assert stored["differences"][0]["means"]["small_classes_iou"].keys() == {
+        "difference", "low", "high", "better", "within_spread",
+    }  # fmt: skip
+    assert "spread of 1" in result.stderr
+    assert result.stderr.index("spread of 1") < result.stderr.index("95 % interval")
+    assert (run.parent / "out" / "compare.html").read_text().count("<img") == 1
+    wrong = segatlas(*words[:3], run.parent / "data", "--small-classes", "cat")
+    assert wrong.exit_code == 2
+    assert "no class 'cat'; did you mean 'car'? There are: sky, road, car" in wrong.stderr
 
 
 def test_json_is_one_last_line_on_stdout_and_the_rest_on_stderr(run: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from segatlas.metrics import MetricSet, create
 from segatlas.structures import SemanticTarget
+from segatlas.tasks import TASKS
 
 
 def semantic_pair(prediction: Any, label: Any) -> tuple[Any, SemanticTarget]:
@@ -17,4 +18,4 @@ def semantic_pair(prediction: Any, label: Any) -> tuple[Any, SemanticTarget]:
 
 def semantic_metrics(classes: Sequence[str], **options: Any) -> MetricSet:
     """Return all metrics of semantic maps; `options` as in a recipe's `eval:`."""
-    return create(["confusion", "boundary", "object_size"], classes, options)
+    return create(TASKS["semantic"].metrics, classes, {"small_classes": (), **(options or {})})

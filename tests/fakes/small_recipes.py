@@ -10,9 +10,12 @@ from fakes.ade20k import write_ade20k
 from fakes.camvid import write_camvid, write_frames
 from fakes.cityscapes import write_cityscapes
 from fakes.coco import write_coco
+from fakes.cub200 import write_cub200
 from fakes.folder import write_folder
 from fakes.gtav import write_gtav
 from fakes.image_classes import write_image_classes
+from fakes.isic2018 import write_isic2018
+from fakes.lits import write_lits
 from fakes.nuclei import write_nuclei
 from fakes.pairs import write_pairs, write_sources
 from fakes.shapes import write_shapes
@@ -43,10 +46,13 @@ WRITERS = {
     "cityscapes": write_cityscapes,
     OBJECTS.format("cityscapes"): partial(write_cityscapes, objects=True),
     OBJECTS.format("coco"): write_coco,
+    "cub200": write_cub200,
     "folder": write_folder,
     OBJECTS.format("folder"): write_shapes,
     "gtav": write_gtav,
     NUCLEI: write_nuclei,
+    "isic2018": write_isic2018,
+    "lits": write_lits,
     CLASSES: write_image_classes,
     "pairs": write_pairs,
     "pairs, named": write_sources,

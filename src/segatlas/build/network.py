@@ -65,8 +65,10 @@ def create_model(
     """
     given = {"in_channels": in_channels, **_without_aliases(fields, num_classes)}
     finished = host if isinstance(host, nn.Module) else None
-    if host is not None:
-        given |= _facts_of_host(finished, given) if finished is not None else {HOST: host}
+    if finished is not None:
+        given |= _facts_of_host(finished, given, find_entry(name)[0].needs.classes_less)
+    elif host is not None:
+        given |= {HOST: host}
     architecture, config = make_config(name, given)
     net = build_network(architecture, config, finished).train()
     if encoder_weights is not None:
@@ -167,14 +169,16 @@ class _NoDraw(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def _facts_of_host(host: nn.Module, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of a wrapper that follow from its finished host."""
+def _facts_of_host(host: nn.Module, given: Mapping[str, Any], less: int) -> dict[str, Any]:
+    """Return the fields of a wrapper that follow from its finished host, which gives `less` logits fewer."""
     name, config = getattr(host, "architecture", None), getattr(host, "config", None)
     if not isinstance(name, str) or config is None:
         raise UsageError("host: the network has no .config and .architecture; make it with create_model")
     shared = {key: getattr(config, key) for key in SHARED}
-    if given.get("num_classes", config.num_classes) != config.num_classes:
-        raise UsageError(f"num_classes={given['num_classes']}: the host has {config.num_classes}")
+    shared["num_classes"] += less
+    if given.get("num_classes", shared["num_classes"]) != shared["num_classes"]:
+        told = f", which makes {shared['num_classes']}" if less else ""
+        raise UsageError(f"num_classes={given['num_classes']}: the host has {config.num_classes}{told}")
     if given["in_channels"] not in (config.in_channels, DEFAULT_CHANNELS):
         raise UsageError(f"in_channels={given['in_channels']}: the host takes {config.in_channels}")
     return {**shared, HOST: HostSpec(name=name, config=config, needs=find_entry(name)[0].needs)}

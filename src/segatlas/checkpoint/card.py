@@ -14,6 +14,7 @@ from segatlas.checkpoint.card_checks import (
     config_faults,
     name_faults,
     object_faults,
+    slices_faults,
     usage_faults,
 )
 from segatlas.checkpoint.hostile import told_as_weights_error
@@ -25,7 +26,7 @@ from segatlas.config.objects import ObjectRule
 from segatlas.errors import UsageError, WeightsError
 from segatlas.files import whole_file
 from segatlas.printable import printable, shortened
-from segatlas.structures import InputSpec
+from segatlas.structures import InputSpec, VolumeSlices
 
 CARD_FILE = "card.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -55,7 +56,7 @@ class Card:
     """Facts that travel with weights. `config` holds the fields of the architecture's config dataclass.
 
     things: of each class, whether it is one of things, () = not said. objects: how objects and segments are made of
-    what the network finds.
+    what the network finds. slices: how images were cut out of volumes, None = they were images.
     """
 
     architecture: str
@@ -68,6 +69,7 @@ class Card:
     inference: InferenceMode = field(default_factory=InferenceMode)
     things: tuple[bool, ...] = ()
     objects: ObjectRule = field(default_factory=ObjectRule)
+    slices: VolumeSlices | None = None
     source: str = ""
     sha256: str = ""
     licence: str = ""
@@ -77,7 +79,11 @@ class Card:
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types only."""
         plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
-        for name, usual in (("things", ()), ("objects", ObjectRule())):  # most cards have nothing to say of them
+        for name, usual in (
+            ("things", ()),
+            ("objects", ObjectRule()),
+            ("slices", None),
+        ):  # most cards have nothing to say of them
             if getattr(self, name) == usual:
                 del plain[name]
         if "objects" in plain and self.objects.queries == ObjectRule.queries:
@@ -118,6 +124,7 @@ class Card:
             *class_faults(self.classes, self.palette, self.config.get("num_classes")),
             *object_faults(self.things, self.objects, len(self.classes)),
             *usage_faults(self.inputs, self.preprocessing, self.inference),
+            *slices_faults(self.slices),
             *name_faults(self.architecture, self.task),
             *(f"config.{fault}" for fault in config_faults(self.config)),
         ]

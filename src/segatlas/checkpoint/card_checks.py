@@ -11,7 +11,7 @@ from segatlas.checkpoint.preprocessing import InferenceMode, Preprocessing
 from segatlas.config.objects import ObjectRule, rule_faults
 from segatlas.config.plain import LARGEST_SCALE, SMALLEST_SCALE
 from segatlas.printable import shortened
-from segatlas.structures import InputSpec
+from segatlas.structures import InputSpec, VolumeSlices
 from segatlas.tasks import TASKS
 
 MOST_CLASSES = 10_000
@@ -59,6 +59,14 @@ def usage_faults(inputs: Sequence[InputSpec], norm: Preprocessing, inference: In
         yield "inputs: empty; the first one is the image"
     if not all(1 <= one.channels <= MOST_WIDTH for one in inputs):
         yield f"inputs: channels are 1 to {MOST_WIDTH:,}"
+
+
+def slices_faults(slices: VolumeSlices | None) -> Iterator[str]:
+    """Yield in words what is wrong with how images are cut out of volumes."""
+    if slices is not None and not -LARGEST_SCALE <= slices.window[0] < slices.window[1] <= LARGEST_SCALE:
+        yield f"slices.window: got {slices.window[0]}, {slices.window[1]}, expected two rising numbers"
+    if slices is not None and slices.axis not in (0, 1, 2):
+        yield f"slices.axis: got {slices.axis}, expected 0, 1 or 2"
 
 
 def name_faults(architecture: str, task: str) -> Iterator[str]:

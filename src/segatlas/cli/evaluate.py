@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -27,22 +28,24 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from segatlas.evaluation import Evaluation, Report
+    from segatlas.evaluation.comparison import Comparison
 
 WINDOW_HELP = "Predict by windows of N or HxW pixels; default: as the model's card says."
-OUT_HELP = "Folder for eval.json; default: a file of evaluations/ in the run folder, called after the options."
+OUT_HELP = "Folder for eval.json (and compare.json); default: a file of evaluations/ in the run folder."
+COMPARE_HELP = "Also show the models side by side, with intervals of their differences (paired bootstrap over images)."
+BOUNDS_HELP = "Size of medium and of large objects: pixels, or fractions of the image below 1; default: 1024,9216."
+SMALL_HELP = "Names of small classes, joined by commas: also their mean IoU and recall."
+MODELS_HELP = (
+    "Run folders, model folders, checkpoints, published names; words with = override keys of the recipe. Runs joined "
+    "by commas, or a quoted pattern with *, are the seeds of one model to --compare."
+)
 STATS_HELP = "Batch norm by the statistics of the images of a pass (--batch), not by running averages."
 SOURCE_HELP = "A control: NAME=absent, or NAME=shuffled[:SEED] for that of another image; may be repeated."
 TTA_HELP = "Test-time augmentation: flips, vertical, turns, scales:0.75,1,1.25, exp, joined by commas."
 
 
 def evaluate(
-    models: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="MODEL|KEY=VALUE",
-            help="Run folders, model folders, checkpoints, published names; words with = override keys of the recipe.",
-        ),
-    ],
+    models: Annotated[list[str], typer.Argument(metavar="MODEL|KEY=VALUE", help=MODELS_HELP)],
     data: Annotated[
         str | None,
         typer.Option("--data", help="A recipe (.yaml or shipped name) or a data folder; default: the run's own."),
@@ -55,10 +58,14 @@ def evaluate(
     device: DeviceOption = "auto",
     precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
     boundary: Annotated[bool | None, typer.Option(help="Boundary IoU and boundary F-score.")] = None,
-    sizes: Annotated[bool | None, typer.Option(help="Recall of small, medium and large objects.")] = None,
+    sizes: Annotated[bool | None, typer.Option(help="IoU and recall of small, medium and large objects.")] = None,
+    size_bounds: Annotated[str | None, typer.Option(metavar="M,L", help=BOUNDS_HELP)] = None,
+    small_classes: Annotated[str | None, typer.Option(metavar="NAMES", help=SMALL_HELP)] = None,
     batch_stats: Annotated[bool | None, typer.Option("--batch-stats/--no-batch-stats", help=STATS_HELP)] = None,
     source: Annotated[list[str] | None, typer.Option("--source", metavar="NAME=HOW", help=SOURCE_HELP)] = None,
-    compare: Annotated[bool, typer.Option("--compare", help="Also show the models side by side.")] = False,
+    compare: Annotated[bool, typer.Option("--compare", help=COMPARE_HELP)] = False,
+    draws: Annotated[int, typer.Option(min=1, help="Of --compare: draws of the bootstrap.")] = 10_000,
+    draw_seed: Annotated[int, typer.Option(min=0, help="Of --compare: seed of the draws.")] = 0,
     explain: Annotated[bool, typer.Option("--explain", help="Also say what each number means.")] = False,
     out: Annotated[Path | None, typer.Option("--out", help=OUT_HELP)] = None,
     offline: OfflineOption = False,
@@ -72,14 +79,19 @@ def evaluate(
     Without --data, a run is scored on the data of its own recipe. All models and data are opened and checked before the
     first image is scored. An image or mask that cannot be used is reported and left out; the exit code is 1 then.
     """
-    names, overrides = split_models(models)
-    if compare and len(names) < 2:
-        raise UsageError("--compare needs two or more models")
+    words, overrides = split_models(models)
+    groups = [runs_of(word) for word in words]
+    names = [name for group in groups for name in group]
+    refuse_twice(names)
+    if compare and len(groups) < 2:
+        raise UsageError("--compare needs two or more models; runs joined by commas, or a pattern, are one")
     folders = plan_folders(names, out)
     options: dict[str, Any] = {"tta": tta, "batch": batch, "device": device, "precision": precision}
     options |= {"boundary": boundary, "sizes": sizes, "window": None if window is None else parse_window(window)}
     options |= {"batch_stats": batch_stats, "max_value": max_value, "offline": offline, "commercial_ok": commercial_ok}
     options |= {"sources": source or ()}
+    options |= {"size_bounds": None if size_bounds is None else parse_bounds(size_bounds)}
+    options |= {"small_classes": None if small_classes is None else parse_names(small_classes)}
 
     from segatlas import evaluation
     from segatlas.evaluation import tables
@@ -91,21 +103,26 @@ def evaluate(
     targets = plan_files(opened, folders, in_run=out is None)
     reports: list[Report] = []
     for target in targets:
-        report = opened.pop(0).score(skip_bad=True, progress=not quiet)  # what is done need not stay in memory
+        report = opened.pop(0).score(
+            skip_bad=True, progress=not quiet, keep_counts=compare
+        )  # what is done need not stay in memory
         reports.append(report)
         written = _write(report, target)
         _print_report(report, written, console, quiet)
-    if compare:
-        check_compared(reports)
+    compared = compare_reports(reports, words, [len(group) for group in groups], draws, draw_seed) if compare else None
+    kept = None if compared is None or out is None else write_comparison(compared, out)
     if not quiet:
-        if compare:
+        if compare and len(groups) == len(reports):
             console.print(tables.compare(reports), "", soft_wrap=False, sep="\n")
+        if compared is not None:
+            print_comparison(compared, kept, console)
         if explain:
             console.print("what the numbers mean", style="bold")
             console.print(tables.definitions_table(reports), soft_wrap=False)
     if json_line:
         records = [json_record(report, target) for report, target in zip(reports, targets, strict=True)]
-        print_json_line(records[0] if len(records) == 1 else {"reports": records})
+        found = {} if compared is None else {"comparison": {**compared.to_dict(), "file": kept and str(kept)}}
+        print_json_line(records[0] if len(records) == 1 else {"reports": records, **found})
     if any(report.skipped for report in reports):
         raise typer.Exit(1)
 
@@ -115,10 +132,55 @@ def split_models(words: Sequence[str]) -> tuple[list[str], list[str]]:
     models = [word for word in words if "=" not in word or Path(word).exists()]
     if not models:
         raise UsageError("which model? give a run folder, model folder or checkpoint")
+    refuse_twice(models)
+    return models, [word for word in words if word not in models]
+
+
+def refuse_twice(models: Sequence[str]) -> None:
+    """Raise UsageError where a model is named twice."""
     double = next((model for model in models if models.count(model) > 1), None)
     if double is not None:
         raise UsageError(f"{double} is named twice")
-    return models, [word for word in words if word not in models]
+
+
+def runs_of(word: str) -> list[str]:
+    """Return the runs that a word means: those joined by commas, and those that a pattern finds, by name.
+
+    A word that is the name of a file or folder is that one alone.
+    """
+    if Path(word).exists():
+        return [word]
+    runs: list[str] = []
+    for part in filter(None, word.split(",")):
+        if not glob.has_magic(part) or Path(part).exists():
+            runs.append(part)
+            continue
+        found = sorted(glob.glob(part))
+        if not found:
+            raise UsageError(f"{part}: no run is called so")
+        runs += found
+    return runs or [word]
+
+
+def parse_names(text: str) -> tuple[str, ...]:
+    """Return the names of --small-classes. UsageError for none."""
+    names = tuple(word.strip() for word in text.split(",") if word.strip())
+    if not names:
+        raise UsageError("--small-classes: names no class")
+    return names
+
+
+def parse_bounds(text: str) -> tuple[float, float]:
+    """Return the two numbers of --size-bounds. UsageError for anything else."""
+    from segatlas.config.plain import size_bounds_fault
+
+    try:
+        bounds = [float(word) for word in text.split(",")]
+    except ValueError:
+        bounds = []
+    if fault := size_bounds_fault(bounds):
+        raise UsageError(f"--size-bounds: got {text!r}; {fault}")
+    return bounds[0], bounds[1]
 
 
 def plan_folders(models: Sequence[str], out: Path | None) -> list[Path | None]:
@@ -180,15 +242,41 @@ def check_comparable(opened: Sequence[Evaluation]) -> None:
             )
 
 
-def check_compared(reports: Sequence[Report]) -> None:
-    """Raise DataError where images could be scored by one model and not by another."""
-    first = reports[0]
-    for other in reports[1:]:
-        if [image.key for image in first.images] != [image.key for image in other.images]:
-            raise DataError(
-                f"{first.model.path} could score {len(first.images)} images, {other.model.path} "
-                f"{len(other.images)}, not the same ones: they cannot be compared"
-            )
+def compare_reports(
+    reports: Sequence[Report], labels: Sequence[str], counts: Sequence[int], draws: int, seed: int
+) -> Comparison | None:
+    """Compare models, the first `counts[0]` reports being the runs of the first; None where no classes are counted.
+
+    Raises:
+        DataError: images that could be scored by one model and not by another, or with another truth.
+    """
+    from segatlas.evaluation.comparison import check_same, compare_models
+
+    check_same(reports)
+    if any(report.counts is None for report in reports):
+        return None
+    rest = iter(reports)
+    groups = [[next(rest) for _ in range(count)] for count in counts]
+    return compare_models(groups, short_names(labels) if len(set(labels)) > 1 else labels, draws=draws, seed=seed)
+
+
+def write_comparison(comparison: Comparison, out: Path) -> Path:
+    """Write compare.json and compare.html into a folder and return the first."""
+    from segatlas.evaluation.comparison import COMPARISON_FILE
+    from segatlas.evaluation.comparison_pages import PAGE_FILE, write_page
+
+    write_page(comparison, out / PAGE_FILE)
+    return comparison.to_json(out / COMPARISON_FILE)
+
+
+def print_comparison(comparison: Comparison, kept: Path | None, console: Console) -> None:
+    """Print the tables of a comparison, and where it is kept."""
+    from segatlas.evaluation import comparison_pages, tables
+
+    for section in comparison_pages.sections(comparison):
+        console.print(tables.text_table(section), "", soft_wrap=False, sep="\n")
+    told = "not kept; --out DIR keeps the comparison" if kept is None else f"written: {printable(kept)}, and its page"
+    console.print(told, "", markup=False, sep="\n")
 
 
 def _of(opened: Evaluation) -> str:

@@ -49,6 +49,7 @@ from segatlas.cli.predict_video import (
     VideoOptions,
     predict_videos,
 )
+from segatlas.cli.predict_volumes import AxisOption, VolumeOptions, VolumeWindowOption, predict_volumes
 from segatlas.errors import UsageError
 from segatlas.files import require_writable, sweep_leftovers
 from segatlas.output import all_kinds, ending_of, kinds_of, write
@@ -134,12 +135,15 @@ def predict(
     frames: FramesOption = None,
     smooth: SmoothOption = None,
     codec: CodecOption = None,
+    volume_window: VolumeWindowOption = None,
+    axis: AxisOption = None,
     debug: DebugOption = False,
 ) -> None:
-    """Segment images or videos with a trained model; results have each image's own size.
+    """Segment images, videos or volumes with a trained model; results have each image's own size.
 
     A file that cannot be read is reported and the rest goes on; the exit code is 1 then. A video, an address, a pipe or
-    a camera gives a video with overlay, and files for each frame where --save asks for them.
+    a camera gives a video with overlay, and files for each frame where --save asks for them. A NIfTI volume gives a
+    label volume with its affine.
     """
     asked = Asked(
         model=model,
@@ -161,13 +165,23 @@ def predict(
         quiet=quiet,
     )
     videos = VideoOptions(camera=camera, fps=fps, most=frames, smooth=smooth, codec=codec)
+    volumes = VolumeOptions(window=volume_window, axis=axis)
+    others = (("--input", input_file), ("--output", output_file), ("--zip", zip_file), ("--aux", aux))
     if videos.are_meant(source or []):
-        for name, value in (("--input", input_file), ("--output", output_file), ("--zip", zip_file), ("--aux", aux)):
-            if value:
-                raise UsageError(f"{name} is for images; videos and cameras are predicted without")
+        _refuse(others, "videos and cameras")
         predict_videos(asked, source or [], videos)
+    elif volumes.are_meant(source or []):
+        _refuse(others, "volumes")
+        predict_volumes(asked, source or [], volumes)
     else:
         _predict_images(asked, source, (input_file, output_file), zip_file, aux)
+
+
+def _refuse(given: Sequence[tuple[str, object]], what: str) -> None:
+    """Raise UsageError for options that are for images alone."""
+    for name, value in given:
+        if value:
+            raise UsageError(f"{name} is for images; {what} are predicted without")
 
 
 def _predict_images(

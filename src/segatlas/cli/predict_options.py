@@ -21,7 +21,7 @@ FORMATS = ("index", "cityscapes-ids")
 
 SourceArgument = Annotated[
     list[str] | None,
-    typer.Argument(help="Files, folders (with all below) and globs; or videos, addresses, - for standard input."),
+    typer.Argument(help="Files, folders (with all below), globs; or volumes, videos, addresses, - for standard input."),
 ]
 OutOption = Annotated[Path | None, typer.Option("--out", help="Folder for the results, or a video file.")]
 OverlapOption = Annotated[

@@ -7,7 +7,7 @@ architecture, the options of an encoder, the facts in a card.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from segatlas.config.messages import show
@@ -24,6 +24,14 @@ LARGEST_VIEW = 8
 """Scale of a test-time view at most."""
 NAN_CODE = -(2**31)
 """The raw mask value that stands for "not a number" in masks of floats; recipes write it as nan."""
+
+
+def size_bounds_fault(bounds: Sequence[float]) -> str:
+    """Say what is wrong with the bounds of medium and large objects, `eval.size_bounds`; "" where nothing is."""
+    fits = len(bounds) == 2 and all(bound > 0 and math.isfinite(bound) for bound in bounds)
+    if fits and bounds[0] < bounds[1] and (bounds[0] < 1) == (bounds[1] < 1):
+        return ""
+    return "expected two rising numbers, both of pixels, or both below 1: fractions of an image's pixels"
 
 
 def value_problems(data: Any) -> list[Problem]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from segatlas.config.distillation import FEATURES, LOGITS, PixelWise
 from segatlas.config.messages import unknown
-from segatlas.config.plain import LARGEST_VIEW, SMALLEST_SCALE
+from segatlas.config.plain import LARGEST_VIEW, SMALLEST_SCALE, size_bounds_fault
 from segatlas.config.schema import Config, Rule
 from segatlas.errors import Problem
 from segatlas.labels import IGNORE, MAX_CLASSES
@@ -314,6 +314,11 @@ def _views(cfg: Config) -> Iterator[Fault]:
             yield (f"eval.tta.{index}",), f"each scale is above 0 and at most {LARGEST_VIEW}"
 
 
+def _size_bounds(cfg: Config) -> Iterator[Fault]:
+    if fault := size_bounds_fault(cfg.eval.size_bounds):
+        yield ("eval.size_bounds",), fault
+
+
 RULES: tuple[Rule, ...] = (
     _task,
     _pretraining,
@@ -332,6 +337,7 @@ RULES: tuple[Rule, ...] = (
     _ranges,
     _partial_start,
     _views,
+    _size_bounds,
     _run_name,
     _paths,
 )

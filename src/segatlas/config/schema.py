@@ -315,7 +315,13 @@ class EvalConfig(Section):
     )
     boundary: bool = Field(True, description="also boundary IoU and boundary F-score, of objects boundary AP")
     boundary_width: float = Field(0.02, gt=0, le=1, description="boundary width as a fraction of the image's diagonal")
-    sizes: bool = Field(True, description="also recall of small, medium and large objects")
+    sizes: bool = Field(True, description="also IoU and recall of small, medium and large objects")
+    size_bounds: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = Field(
+        (1024, 9216),
+        description="size from which on an object is medium, and large: two rising numbers of pixels, or two below 1, "
+        "which are fractions of the image's pixels",
+    )
+    small_classes: tuple[str, ...] = Field((), description="also mean IoU and recall of the classes of these names")
     max_detections: int = Field(
         100, ge=1, description="predicted objects of a class in an image that average precision counts, as COCO's 100"
     )

@@ -19,7 +19,7 @@ from segatlas.drawing.maps import (
     viewable,
 )
 from segatlas.drawing.object_crops import CROP_TITLES, object_row
-from segatlas.drawing.plots import bars_image, confusion_image, curves_image, read_metrics
+from segatlas.drawing.plots import bars_image, confusion_image, curves_image, pairs_image, read_metrics
 from segatlas.drawing.report import ReportContent, write_report
 from segatlas.drawing.sheets import (
     SAMPLE_TITLES,
@@ -56,6 +56,7 @@ __all__ = [
     "object_overlay",
     "object_row",
     "overlay",
+    "pairs_image",
     "png_bytes",
     "read_metrics",
     "sample_row",

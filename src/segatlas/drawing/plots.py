@@ -197,6 +197,23 @@ def scatter_image(
     return _png(figure)
 
 
+def pairs_image(first: Sequence[float], second: Sequence[float], *, title: str, xlabel: str, ylabel: str) -> bytes:
+    """Draw two numbers 0..1 of each image as a point; above the diagonal the second is the higher one."""
+    tell_missing([title, xlabel, ylabel])
+    figure = _figure(4.8, 4.8)
+    axes = figure.add_subplot()
+    axes.plot([0, 1], [0, 1], color=GRID, linewidth=1.2, zorder=1)
+    axes.plot(first, second, "o", markersize=3.5, alpha=0.6, color=GROUPS[0], zorder=2)
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1)
+    axes.set_aspect("equal")
+    _dress(axes, title, xlabel=xlabel)
+    axes.set_ylabel(ylabel, fontsize=8, color=INK)
+    for text in (axes.title, axes.xaxis.label, axes.yaxis.label):
+        text.set_parse_math(False)
+    return _png(figure)
+
+
 def _write_names(figure: Figure, axes: Axes, points: Mapping[str, tuple[float, float]]) -> None:
     """Write the name of each point at the first place around it that is free; of none, at the first."""
     figure.draw_without_rendering()

@@ -12,7 +12,7 @@ from segatlas.drawing.files import write_bytes
 from segatlas.drawing.maps import Color
 from segatlas.drawing.plots import confusion_image
 from segatlas.metrics.number import UNDEFINED, Number
-from segatlas.metrics.sections import ClassTable, Figures, Matrix, Ranking, Section, Summary
+from segatlas.metrics.sections import ClassTable, Figures, Matrix, Ranking, Section, Summary, TextTable
 from segatlas.printable import html_text as escape
 
 
@@ -83,6 +83,8 @@ def _shown(section: Section, content: ReportContent) -> str:
             )
         case Ranking():
             return _pairs({key: section.number.text(value, 1) for value, key in section.entries})
+        case TextTable():
+            return _text_table(section)
         case Matrix():
             return _figure(confusion_image(section.values, section.names), section.title)
         case Figures():
@@ -115,6 +117,21 @@ def _class_table(section: ClassTable, colors: Sequence[Color]) -> str:
     return (
         f'<div class="wide"><table class="classes"><thead><tr><th>class</th>{head}</tr></thead>'
         f"<tbody>{''.join(lines)}</tbody></table>{f'<p>{escape(section.note)}</p>' if section.note else ''}</div>"
+    )
+
+
+def _text_table(section: TextTable) -> str:
+    head = "".join(f'<th class="score">{escape(name)}</th>' for name in section.columns[1:])
+    lines = [
+        f'<tr><td class="name">{escape(row[0])}</td>'
+        + "".join(f'<td class="score">{escape(cell)}</td>' for cell in row[1:])
+        + "</tr>"
+        for row in section.rows
+    ]
+    note = f"<p>{escape(section.note)}</p>" if section.note else ""
+    return (
+        f'<div class="wide"><table><thead><tr><th>{escape(section.columns[0])}</th>{head}</tr></thead>'
+        f"<tbody>{''.join(lines)}</tbody></table>{note}</div>"
     )
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from segatlas.evaluation.image_counts import ImageCounts
 from segatlas.evaluation.object_cases import ObjectCase
 from segatlas.files import whole_file
 from segatlas.metrics import Scores
@@ -91,7 +92,7 @@ class Report:
     images: one entry a scored image, in the set's order. worst: those with the worst scores of their own, worst first.
     objects: of a task with objects, single ones that say most, by kind. skipped: what was wrong with files that could
     not be scored. question: equal for two reports of the same model,
-    data, split and settings.
+    data, split and settings. counts: what each image adds, where that was kept.
     """
 
     scores: Scores
@@ -105,6 +106,7 @@ class Report:
     warnings: tuple[str, ...] = ()
     seconds: float
     question: str = ""
+    counts: ImageCounts | None = field(default=None, repr=False)
 
     pictures = old_attribute("pictures", "images")
 

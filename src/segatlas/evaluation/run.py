@@ -20,7 +20,8 @@ from segatlas.config.schema import EvalConfig
 from segatlas.data.dataset import SegmentationData
 from segatlas.data.sample import Sample
 from segatlas.data.value_range import scale_fault
-from segatlas.errors import DataError
+from segatlas.errors import DataError, UsageError
+from segatlas.evaluation.image_counts import ImageCounts
 from segatlas.evaluation.object_cases import ObjectCases
 from segatlas.evaluation.report import DataFacts, EvalSettings, ImageScore, Report, ScoredModel
 from segatlas.evaluation.source_controls import ControlledSources, read_controls
@@ -111,16 +112,23 @@ class Evaluation:
         for warning in watch.warnings():
             LOGGER.warning("%s", warning)
 
-    def score(self, *, progress: bool = True, keep_worst: int = 8, skip_bad: bool = False) -> Report:
-        """Predict every image and compare it with the truth; arguments and errors as in `evaluate`."""
-        metrics = create(self.task.metrics, self.predictor.card.classes, self.wanted.model_dump())
+    def new_metrics(self) -> MetricSet:
+        """Return the metrics, with nothing counted. UsageError where an option does not fit the classes."""
+        return create(self.task.metrics, self.predictor.card.classes, self.wanted.model_dump())
+
+    def score(
+        self, *, progress: bool = True, keep_worst: int = 8, skip_bad: bool = False, keep_counts: bool = False
+    ) -> Report:
+        """Predict every image and compare it with the truth; arguments and errors as in `evaluate`.
+
+        keep_counts: also keep what each image adds to the counts, where the task counts pixels of classes.
+        """
+        metrics = self.new_metrics()
+        kept = ImageCounts.empty(metrics) if keep_counts else None
         start = time.perf_counter()
         watch = _ScaleWatch(self.predictor.card.preprocessing.max_value if self.max_value is None else None)
         cases = ObjectCases(self.predictor.card.classes) if "instances" in self.task.result else None
-        images, skipped = _score(
-            self.predictor, self.dataset, metrics, self.wanted.batch, watch, cases, self.controls, skip_bad=skip_bad,
-            progress=progress,
-        )  # fmt: skip
+        images, skipped = self._score(metrics, watch, cases, kept, skip_bad=skip_bad, progress=progress)
         seconds = time.perf_counter() - start
         if not images:
             raise DataError(f"no image of split {self.dataset.split!r} could be scored; first fault: {skipped[0]}")
@@ -142,7 +150,39 @@ class Evaluation:
             warnings=(*self.warnings, *watch.warnings()),
             seconds=seconds,
             question=self.question,
+            counts=kept,
         )
+
+    def _score(
+        self,
+        metrics: MetricSet,
+        watch: _ScaleWatch,
+        cases: ObjectCases | None,
+        kept: ImageCounts | None,
+        *,
+        skip_bad: bool,
+        progress: bool,
+    ) -> tuple[list[ImageScore], list[str]]:
+        """Predict and count every image. Returns each image's own score, and the faults of those left out."""
+        skipped: list[str] = []
+        scores: list[ImageScore] = []
+        results = _results(
+            self.predictor, self.dataset, self.wanted.batch, watch, skipped, skip_bad=skip_bad, progress=progress,
+            controls=self.controls,
+        )  # fmt: skip
+        for index, target, result in results:
+            if kept is None:
+                score = metrics.update(result, target)
+            else:
+                own = self.new_metrics()
+                score = own.update(result, target)
+                metrics.merge(own.state())
+                kept.add(own)
+            key = self.dataset.key(index)
+            scores.append(ImageScore(key=key, file=str(self.dataset.files(index)[0]), score=score))
+            if cases is not None and isinstance(target, InstancesTarget | SegmentsTarget):
+                cases.look(key, result, target)
+        return scores, skipped
 
 
 def evaluate(
@@ -162,6 +202,8 @@ def evaluate(
     boundary: bool | None = None,
     boundary_width: float | None = None,
     sizes: bool | None = None,
+    size_bounds: Sequence[float] | None = None,
+    small_classes: Sequence[str] | None = None,
     batch_stats: bool | None = None,
     sources: Mapping[str, str] | Sequence[str] = (),
     progress: bool = True,
@@ -186,7 +228,9 @@ def evaluate(
         commercial_ok: refuse weights whose licence is known to forbid commercial use.
         boundary: also boundary IoU and boundary F-score.
         boundary_width: width of the boundary as a fraction of the image's diagonal.
-        sizes: also recall of small, medium and large objects.
+        sizes: also IoU and recall of small, medium and large objects.
+        size_bounds: size from which on an object is medium, and large: pixels, or fractions of the image.
+        small_classes: also mean IoU and recall of the classes of these names.
         batch_stats: batch norm by the statistics of the images that share a pass, see `Predictor`.
         sources: controls, as {"prior": "absent"} or {"prior": "shuffled:1"}: further inputs that are left out, or
             replaced by those of other images (1: a seed), of other sequences where the split has several.
@@ -217,6 +261,8 @@ def evaluate(
         boundary=boundary,
         boundary_width=boundary_width,
         sizes=sizes,
+        size_bounds=size_bounds,
+        small_classes=small_classes,
         batch_stats=batch_stats,
         sources=sources,
     )
@@ -240,6 +286,8 @@ def open_evaluation(
     boundary: bool | None = None,
     boundary_width: float | None = None,
     sizes: bool | None = None,
+    size_bounds: Sequence[float] | None = None,
+    small_classes: Sequence[str] | None = None,
     batch_stats: bool | None = None,
     sources: Mapping[str, str] | Sequence[str] = (),
 ) -> Evaluation:
@@ -255,12 +303,18 @@ def open_evaluation(
     plan = make_plan(path, data, tuple(overrides), predictor.card)
     asked: dict[str, Any] = {"split": split, "batch": batch, "boundary": boundary, "sizes": sizes}
     asked |= {"boundary_width": boundary_width, "batch_stats": batch_stats}
+    asked |= {
+        "size_bounds": size_bounds and tuple(size_bounds),
+        "small_classes": small_classes and tuple(small_classes),
+    }
     asked["tta"] = (tta,) if isinstance(tta, str) else None if tta is None else tuple(tta)
     wanted = plan.eval.model_copy(update={name: value for name, value in asked.items() if value is not None})
     dataset, warnings = open_split(plan, wanted.split, predictor.card)
     controlled = ControlledSources(dataset, controls) if controls else None
     warnings += [] if controlled is None else controlled.warnings()
-    return Evaluation(
+    if small_classes and TASKS[predictor.card.task].target != "SemanticTarget":
+        raise UsageError(f"small_classes: they are classes of pixels; the task of this model is {predictor.card.task}")
+    opened = Evaluation(
         predictor=_with_options(predictor, wanted, window, max_value),
         path=path,
         plan=plan,
@@ -272,6 +326,8 @@ def open_evaluation(
         warnings=tuple(warnings),
         controls=controlled,
     )
+    opened.new_metrics()  # an option that does not fit the classes is refused now
+    return opened
 
 
 class _ScaleWatch:
@@ -311,32 +367,6 @@ class _ScaleWatch:
 
 def _open(model: str | Path | Predictor, **options: Any) -> Predictor:
     return load(model, **options) if isinstance(model, str | Path) else model
-
-
-def _score(
-    predictor: Predictor,
-    dataset: SegmentationData,
-    metrics: MetricSet,
-    batch: int,
-    watch: _ScaleWatch,
-    cases: ObjectCases | None,
-    controls: ControlledSources | None,
-    *,
-    skip_bad: bool,
-    progress: bool,
-) -> tuple[list[ImageScore], list[str]]:
-    """Predict and count every image. Returns each image's own score, and the faults of those left out."""
-    skipped: list[str] = []
-    scores: list[ImageScore] = []
-    results = _results(
-        predictor, dataset, batch, watch, skipped, skip_bad=skip_bad, progress=progress, controls=controls
-    )
-    for index, target, result in results:
-        score = metrics.update(result, target)
-        scores.append(ImageScore(key=dataset.key(index), file=str(dataset.files(index)[0]), score=score))
-        if cases is not None and isinstance(target, InstancesTarget | SegmentsTarget):
-            cases.look(dataset.key(index), result, target)
-    return scores, skipped
 
 
 def _results(

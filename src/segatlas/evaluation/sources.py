@@ -17,6 +17,7 @@ from segatlas.data.formats.classes import read_classes
 from segatlas.errors import DataError, UsageError
 from segatlas.printable import printable
 from segatlas.recipe import Config
+from segatlas.structures import VolumeSlices
 from segatlas.tasks import TASKS
 
 CONFIG_FILE = "config.yaml"
@@ -128,6 +129,8 @@ def open_split(plan: EvaluationPlan, split: str, card: Card) -> tuple[Segmentati
     fault = sources_fault(card.inputs[1:], data.name, data.sources)
     if fault:
         raise UsageError(f"{place}: {fault}")
+    if fault := _slices_fault(card.slices, getattr(data, "slices", None)):
+        raise UsageError(f"{place}: {fault}")
     if len(data) == 0:
         raise DataError(f"split {split!r} of {data.name} holds no image", plan.data.root)
     pairs = zip(data.classes, card.classes, strict=True)
@@ -141,6 +144,17 @@ def open_split(plan: EvaluationPlan, split: str, card: Card) -> tuple[Segmentati
         more = f" and {len(others) - 5} more" if len(others) > 5 else ""
         warnings = [f"class names differ ({'; '.join(others[:5])}{more}); they were compared by index"]
     return data, warnings
+
+
+def _slices_fault(taken: VolumeSlices | None, given: VolumeSlices | None) -> str:
+    """Say in what the slices of a dataset differ from those that a model learned from; "" where in nothing."""
+    if taken is None or given is None or taken == given:
+        return ""
+    low, high = taken.window
+    return (
+        f"slices along axis {given.axis} with {given.window[0]:g}..{given.window[1]:g} as 0..1, the model learned from "
+        f'axis {taken.axis} with {low:g}..{high:g}: data.axis={taken.axis} "data.window=[{low:g}, {high:g}]"'
+    )
 
 
 def _from_config(cfg: Config) -> EvaluationPlan:

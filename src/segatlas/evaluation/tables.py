@@ -13,7 +13,7 @@ from rich.text import Text
 
 from segatlas.evaluation.report import Report
 from segatlas.metrics.number import UNDEFINED, Number
-from segatlas.metrics.sections import ClassTable, Ranking, Summary
+from segatlas.metrics.sections import ClassTable, Ranking, Summary, TextTable
 from segatlas.printable import printable
 
 MOST_COLUMNS = 9
@@ -154,6 +154,17 @@ def compare(reports: Sequence[Report]) -> Group:
     plain = [line.number.title for line in summary.lines if line.number.format == "plain"]
     note = Text("; ".join(["percent", "differences in points", *(f"{title} as it is" for title in plain)]), style="dim")
     return Group(_pairs(legend), "", table, "", note)
+
+
+def text_table(section: TextTable) -> Group:
+    """Return a table of texts with its title and note."""
+    table = _table()
+    for index, name in enumerate(section.columns):
+        table.add_column(Text(printable(name)), justify="right" if index else "left", overflow="fold")
+    for row in section.rows:
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    note = [Text(printable(section.note), style="dim")] if section.note else []
+    return Group(Text(printable(section.title), style="bold"), table, *note)
 
 
 def _notes(section: ClassTable) -> list[Text]:

@@ -1,4 +1,9 @@
-"""Recall by the size of the objects in the truth, with COCO's bounds: small < 32 x 32 <= medium < 96 x 96 <= large."""
+"""IoU and recall by the size of objects: by default COCO's bounds, small < 32 x 32 <= medium < 96 x 96 <= large.
+
+A semantic label knows no objects, so an object is an 8-connected region of one class. Each pixel counts at one size: a
+pixel of the truth at that of its region there, a pixel wrongly predicted as a class at that of the predicted region
+that it lies in. So the three sizes of a class add up to its TP, FN and FP in the confusion matrix.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +13,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from segatlas.config.plain import size_bounds_fault
+from segatlas.errors import UsageError
 from segatlas.metrics.label_maps import label_maps
 from segatlas.metrics.metric import Metric, Prediction, Rows
 from segatlas.metrics.number import Number
-from segatlas.metrics.ratios import floats, ratio
+from segatlas.metrics.ratios import floats, mean, ratio
 from segatlas.metrics.sums import Sums
 
 if TYPE_CHECKING:
@@ -21,33 +28,52 @@ SIZES = ("small", "medium", "large")
 BOUNDS = (32 * 32, 96 * 96)
 """Smallest number of pixels of a medium and of a large object."""
 
+OBJECTS, PIXELS, HIT, FALSE = range(4)
+"""What is counted of a class and size: objects, their pixels, those of them predicted right; pixels that were wrongly
+predicted as the class, by the size of the predicted region."""
 
-def size_counts(prediction: np.ndarray, label: np.ndarray, num_classes: int) -> np.ndarray:
-    """Count objects and their pixels by size.
+
+def size_counts(
+    prediction: np.ndarray, label: np.ndarray, num_classes: int, bounds: Sequence[float] = BOUNDS
+) -> np.ndarray:
+    """Count objects and pixels by size.
 
     An object is an 8-connected region of one class in the truth (touching objects of one class count as one: a semantic
     label cannot tell them apart). Its size is its number of pixels in the label's own resolution.
 
     Args:
-        prediction: (H, W) uint8.
+        prediction: (H, W) uint8, ignored where the label is.
         label: (H, W) uint8, 0..K-1; higher values are left out.
         num_classes: K.
+        bounds: of medium and of large, in pixels; a number below 1 is a fraction of the H x W pixels.
 
     Returns:
-        (K, 3, 3) int64: class x (small, medium, large) x (objects, their pixels, those of them predicted right).
+        (K, 3, 4) int64: class x (small, medium, large) x (OBJECTS, PIXELS, HIT, FALSE).
     """
+    limits = [bound * label.size if bound < 1 else bound for bound in bounds]
+    right = prediction == label
+    counts = np.zeros((num_classes, len(SIZES), 4), np.int64)
+    counts[..., :FALSE] = _by_region(label, right, num_classes, limits)
+    if not right.all():
+        found = _by_region(prediction, ~right, num_classes, limits)
+        counts[..., FALSE] = found[..., HIT]
+    return counts
+
+
+def _by_region(labels: np.ndarray, chosen: np.ndarray, num_classes: int, limits: Sequence[float]) -> np.ndarray:
+    """Return by class and size (K, 3, 3): regions of (H, W) labels, their pixels, and how many of these are chosen."""
     counts = np.zeros((num_classes, len(SIZES), 3), np.int64)
-    starts, lengths = _runs(label)
+    starts, lengths = _runs(labels)
     if not len(starts):
         return counts
-    right = np.add.reduceat((prediction == label).ravel(), starts, dtype=np.int32)
-    classes = label.ravel()[starts]
-    first = _first_of_each(len(starts), *_touching(starts, lengths, classes, label.shape))
-    size, hit = (np.bincount(first, weights=values, minlength=len(starts)) for values in (lengths, right))
+    amount = np.add.reduceat(chosen.ravel(), starts, dtype=np.int32)
+    classes = labels.ravel()[starts]
+    first = _first_of_each(len(starts), *_touching(starts, lengths, classes, labels.shape))
+    size, hit = (np.bincount(first, weights=values, minlength=len(starts)) for values in (lengths, amount))
     objects = np.flatnonzero((first == np.arange(len(starts))) & (classes < num_classes))
-    place = classes[objects].astype(np.int64) * len(SIZES) + np.digitize(size[objects], BOUNDS)
-    for column, amount in enumerate((None, size[objects], hit[objects])):
-        summed = np.bincount(place, weights=amount, minlength=num_classes * len(SIZES))
+    place = classes[objects].astype(np.int64) * len(SIZES) + np.digitize(size[objects], limits)
+    for column, weights in enumerate((None, size[objects], hit[objects])):
+        summed = np.bincount(place, weights=weights, minlength=num_classes * len(SIZES))
         counts[:, :, column] = summed.reshape(num_classes, len(SIZES))
     return counts
 
@@ -90,34 +116,74 @@ def _first_of_each(count: int, one: np.ndarray, other: np.ndarray) -> np.ndarray
 
 
 class ObjectSize(Sums):
-    """Counts objects of the truth and their pixels by size."""
+    """Counts objects of the truth and pixels by size.
 
-    def __init__(self, classes: Sequence[str]):
-        super().__init__(sizes=(len(classes), len(SIZES), 3))
+    Raises UsageError for `size_bounds` that are no two rising numbers.
+    """
+
+    def __init__(self, classes: Sequence[str], size_bounds: Sequence[float] = BOUNDS):
+        super().__init__(sizes=(len(classes), len(SIZES), 4))
+        self.bounds = tuple(size_bounds)
+        if fault := size_bounds_fault(self.bounds):
+            raise UsageError(f"eval.size_bounds: got {', '.join(f'{bound:g}' for bound in self.bounds)}; {fault}")
 
     def update(self, result: Prediction, target: SemanticTarget) -> float:
         """Count one image; it has no score of its own."""
         count = len(self.counts["sizes"])
-        self.counts["sizes"] += size_counts(*label_maps(result, target, count), count)
+        self.counts["sizes"] += size_counts(*label_maps(result, target, count), count, self.bounds)
         return math.nan
 
     def compute(self) -> Rows:
         """Return the numbers of `METRIC`: each of a class, and of all classes together."""
-        per_class, whole = _by_size(self.counts["sizes"]), _by_size(self.counts["sizes"].sum(0, keepdims=True))
-        return Rows(per_class=per_class, whole={name: values[0] for name, values in whole.items()})
+        counts = self.counts["sizes"]
+        per_class, whole = _by_size(counts), _by_size(counts.sum(0, keepdims=True))
+        means = {f"iou_{size}": mean_iou(counts[:, index]) for index, size in enumerate(SIZES)}
+        setting = "" if self.bounds == BOUNDS else f"medium objects from {text_of(self.bounds[0])}, large ones from "
+        return Rows(
+            per_class=per_class,
+            whole={name: values[0] for name, values in whole.items()} | means,
+            setting=setting and setting + text_of(self.bounds[1]),
+        )
+
+
+def text_of(bound: float) -> str:
+    """Return a bound in words."""
+    return f"{100 * bound:g} % of the image" if bound < 1 else f"{bound:g} pixels"
+
+
+def iou_by_class(counts: np.ndarray) -> np.ndarray:
+    """Return (..., K) IoU of (..., K, 4) counts of one size; NaN for a class without an object of that size."""
+    iou = ratio(counts[..., HIT], counts[..., PIXELS] + counts[..., FALSE])
+    iou[counts[..., OBJECTS] == 0] = math.nan
+    return iou
+
+
+def mean_iou(counts: np.ndarray) -> float:
+    """Return the mean IoU of (K, 4) counts of one size, over the classes that have objects of it."""
+    return mean(iou_by_class(counts))
 
 
 def _by_size(counts: np.ndarray) -> dict[str, tuple[float, ...]]:
-    """Return recall and number of objects by size from (K, 3, 3) counts, each a tuple of K values."""
-    recall = ratio(counts[..., 2], counts[..., 1])
+    """Return IoU, recall and number of objects by size from (K, 3, 4) counts, each a tuple of K values."""
+    recall = ratio(counts[..., HIT], counts[..., PIXELS])
     columns = {f"recall_{size}": floats(recall[:, index]) for index, size in enumerate(SIZES)}
-    return columns | {f"objects_{size}": tuple(counts[:, index, 0].tolist()) for index, size in enumerate(SIZES)}
+    columns |= {f"iou_{size}": floats(iou_by_class(counts[:, index])) for index, size in enumerate(SIZES)}
+    return columns | {f"objects_{size}": tuple(counts[:, index, OBJECTS].tolist()) for index, size in enumerate(SIZES)}
 
 
 def _recall(size: str, definition: str) -> Number:
     name = f"recall_{size}"
     title, counted = f"recall, {size} objects", f"objects_{size}"
     return Number(name=name, heading=size, title=title, last_line=name, counted=counted, definition=definition)
+
+
+def _iou(size: str) -> Number:
+    definition = (
+        f"Per class TP / (TP + FP + FN) of {size} objects (bounds as in recall_{size}): TP and FN are pixels of such "
+        f"objects in the truth, FP pixels wrongly predicted as the class in {size} regions of the prediction; "
+        f"undefined for a class without {size} objects, and the whole set's is the mean over the others."
+    )
+    return Number(name=f"iou_{size}", title=f"mean IoU, {size} objects", definition=definition)
 
 
 def _objects(size: str) -> Number:
@@ -127,17 +193,20 @@ def _objects(size: str) -> Number:
 
 METRIC = Metric(
     name="object_size",
-    title="recall by the size of objects",
+    title="IoU and recall by the size of objects",
     accumulator=ObjectSize,
     switch="sizes",
+    options=("size_bounds",),
     numbers=(
         _recall(
             "small",
-            "Fraction of the pixels of small objects (8-connected regions of one class in the truth, under 32 x 32 = "
-            "1024 pixels) that were predicted right; of one class, or of all classes together.",
+            "Fraction of the pixels of small objects (8-connected regions of one class in the truth, under the first "
+            "of eval.size_bounds, by default 32 x 32 = 1024 pixels) that were predicted right; of one class, or of all "
+            "classes together.",
         ),
-        _recall("medium", "As recall_small, for objects of 1024 to 9215 pixels (under 96 x 96)."),
-        _recall("large", "As recall_small, for objects of 9216 pixels or more."),
+        _recall("medium", "As recall_small, for objects from there to under the second bound, 96 x 96 = 9216 pixels."),
+        _recall("large", "As recall_small, for objects of the second bound or more."),
+        *(_iou(size) for size in SIZES),
         *(_objects(size) for size in SIZES),
     ),
 )

@@ -87,4 +87,14 @@ class Figures:
     entries: Sequence[tuple[str, bytes | None]] = field(repr=False)
 
 
-Section = ClassTable | Summary | Matrix | Ranking | Figures
+@dataclass(frozen=True, kw_only=True)
+class TextTable:
+    """Rows of text under headings; the first column holds names, the others numbers. note: said below, "" = nothing."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+
+
+Section = ClassTable | Summary | Matrix | Ranking | Figures | TextTable

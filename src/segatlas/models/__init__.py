@@ -264,6 +264,15 @@ ARCHITECTURES: dict[str, ArchitectureEntry] = {
             needs=Needs(host=("SemanticLogits",)),
         ),
         ArchitectureEntry(
+            "reference_class",
+            "segatlas.models.reference_class",
+            "Reference class",
+            ("semantic",),
+            "SemanticLogits",
+            "https://en.wikipedia.org/wiki/Multinomial_logistic_regression",
+            needs=Needs(host=("SemanticLogits",), classes_less=1),
+        ),
+        ArchitectureEntry(
             "center",
             "segatlas.models.center",
             "Center network",

@@ -60,9 +60,11 @@ def encoder_of(config: Any) -> EncoderSpec | None:
 
 
 def with_classes(config: Any, count: int) -> Any:
-    """Return the config for another number of classes, its hosts included."""
-    host = getattr(config, HOST, None)
-    changed = {HOST: replace(host, config=with_classes(host.config, count))} if isinstance(host, HostSpec) else {}
+    """Return the config for another number of classes, its hosts included, which have as many fewer as before."""
+    host, changed = getattr(config, HOST, None), {}
+    if isinstance(host, HostSpec):
+        less = config.num_classes - host.config.num_classes
+        changed = {HOST: replace(host, config=with_classes(host.config, count - less))}
     return dataclasses.replace(config, num_classes=count, **changed)
 
 

@@ -21,6 +21,7 @@ class Needs:
         input only this network makes. Empty = those of its output's type.
     example_host: of a wrapper, a network that it can wrap, around which it is described.
     from_config: its config says what it takes besides the image, in `source_specs()`: users name the sources.
+    classes_less: of a wrapper, how many logits its host gives fewer than there are classes.
     """
 
     inputs: tuple[InputSpec, ...] = ()
@@ -30,3 +31,4 @@ class Needs:
     losses: tuple[str, ...] = ()
     example_host: str = "unet"
     from_config: bool = False
+    classes_less: int = 0

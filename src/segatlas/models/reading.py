@@ -97,6 +97,8 @@ def _read_host(
         able = ", ".join(name for name, entry in ARCHITECTURES.items() if entry.needs.host is not None)
         return None, [Problem(key="", message=f"{record.name} wraps no other network; those that do: {able}")]
     shared = {key: fields[key] for key in SHARED if key in fields}
+    if record.needs.classes_less and isinstance(count := shared.get("num_classes"), int):
+        shared["num_classes"] = max(1, count - record.needs.classes_less)
 
     def read(name: str, own: Mapping[str, Any]) -> tuple[Any, list[Problem]]:
         inner, variant = load_architecture(name), lookup(name)[1]

@@ -34,6 +34,7 @@ from segatlas.structures.outputs import (
 from segatlas.structures.results import Instance, Panoptic, Result, Segment
 from segatlas.structures.rle import Rle
 from segatlas.structures.targets import InstancesTarget, SegmentsTarget, SemanticTarget, Target
+from segatlas.structures.volume_slices import VolumeSlices
 
 __all__ = [
     "IGNORE",
@@ -59,6 +60,7 @@ __all__ = [
     "SemanticTarget",
     "SourceKind",
     "Target",
+    "VolumeSlices",
     "changed",
     "further_maps",
     "image_of",

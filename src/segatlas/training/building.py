@@ -25,6 +25,7 @@ from segatlas.data.statistics import automatic_weights, count_occurrences, media
 from segatlas.data.transforms import Pipeline
 from segatlas.errors import ConfigError, DataError, Problem, UsageError
 from segatlas.hub.loading import find_start
+from segatlas.metrics import create
 from segatlas.models import find_entry
 from segatlas.models.reading import load_architecture
 from segatlas.recipe import Config, aux_problems
@@ -84,6 +85,7 @@ def build_parts(config: Config, *, dry: bool = False) -> TrainingComponents:
                 )
             ],
         )
+    create(TASKS[config.task].metrics, train.classes, config.eval.model_dump())  # the end of a run is late to refuse
     channels = model.in_channels or train.channels
     if channels != train.channels:
         message = f"the images of {config.data.root} have {train.channels} channels"
@@ -113,6 +115,7 @@ def build_parts(config: Config, *, dry: bool = False) -> TrainingComponents:
         preprocessing=preprocessing,
         inference=inference_of(model.input),
         task=config.task,
+        slices=getattr(train, "slices", None),
         source=f"trained by SegAtlas on {train.name}",
     )
     fault = sources_fault(card.inputs[1:], train.name, train.sources)

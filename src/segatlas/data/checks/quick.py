@@ -44,6 +44,9 @@ from segatlas.structures import InstancesTarget
 SAMPLES = 24
 """Samples of a split that are decoded: more than `value_range.FEWEST_IMAGES`."""
 
+SLICES = 4
+"""Slices of a label volume that are looked at."""
+
 _EMPTY = Reading(classes=(), palette=(), table={})
 _LISTING_RULES = (
     check_splits,
@@ -141,7 +144,7 @@ def _sample_findings(listing: FileListing, datasets: Sequence[SegmentationData],
                  for i in spread(len(dataset), count) for image, mask in [dataset.files(i)]]  # fmt: skip
         parts[dataset.split] = Part(items=tuple(items))
     paths = [item.target for part in parts.values() for item in part.items if item.target is not None]
-    masks = {path: look_at_mask(path, listing.encoding) for path in dict.fromkeys(paths)}
+    masks = {path: look_at_mask(path, listing.encoding, SLICES) for path in dict.fromkeys(paths)}
     images = {item.image: ImageStats(path=item.image) for part in parts.values() for item in part.items}
     scan = ScanResult(listing=replace(listing, parts=parts), images=images, masks=masks)
     classes = {len(dataset.classes) for dataset in datasets}

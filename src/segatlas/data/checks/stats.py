@@ -7,17 +7,27 @@ strictly between their left and right, or upper and lower, neighbours.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from segatlas.data.datasets.listing import Item, LabelEncoding, TruthRule
-from segatlas.data.formats.guards import read_bytes
+from segatlas.data.formats.guards import is_volume_name, read_bytes
+from segatlas.data.formats.nifti import (
+    VolumeHeader,
+    decode_volume,
+    read_header,
+    read_slice,
+    whole_numbers,
+    windowed,
+)
 from segatlas.data.formats.reading import read_stored
 from segatlas.data.formats.stored import Stored, check_finite, codes_of, colors_of, image_of
 from segatlas.errors import DataError
+from segatlas.structures import VolumeSlices
 
 MOST_COLORS = 512
 """Colours of a mask that are kept, the most frequent ones: a smoothed mask has thousands."""
@@ -34,6 +44,7 @@ interpolation (factors 0.5 to 2) at least 0.20.
 """
 
 FEWEST_BETWEEN = 8
+_AS_STORED = VolumeSlices()
 _ABOVE_LIMIT = "above the limit"
 
 
@@ -105,6 +116,8 @@ def is_too_large(fault: str) -> bool:
 
 def look_at_image(path: Path, channels: int | None = None) -> ImageStats:
     """Read an image file; a fault is part of the result, nothing is raised. channels: as in `head_of_image`."""
+    if is_volume_name(path):
+        return _look_at_volume(path)
     try:
         stored = read_stored(read_bytes(path), path)
         array = check_finite(image_of(stored, channels, path), path)
@@ -123,8 +136,13 @@ def look_at_image(path: Path, channels: int | None = None) -> ImageStats:
     )
 
 
-def look_at_mask(path: Path, encoding: LabelEncoding) -> MaskStats:
-    """Read a mask file; a fault is part of the result, nothing is raised."""
+def look_at_mask(path: Path, encoding: LabelEncoding, most_slices: int | None = None) -> MaskStats:
+    """Read a mask file; a fault is part of the result, nothing is raised.
+
+    most_slices: of a label volume, evenly spread ones; None = all.
+    """
+    if is_volume_name(path):
+        return _look_at_labels(path, most_slices)
     try:
         data = read_bytes(path)
         stored = read_stored(data, path)
@@ -149,6 +167,56 @@ def look_at_mask(path: Path, encoding: LabelEncoding) -> MaskStats:
         is_lossy=stored.lossy,
         is_palette=stored.color == "palette",
     )
+
+
+def _look_at_volume(path: Path) -> ImageStats:
+    """Read all voxels of a volume: as images its slices have values of 0..1, see `segatlas.data.datasets.volumes`."""
+    digest = hashlib.blake2b(digest_size=16)
+    try:
+        header = read_header(path)
+        for values in _slices(path, header):
+            windowed(values, _AS_STORED, path)
+            digest.update(values.data)
+    except DataError as error:
+        return ImageStats(path=path, fault=fault_of(error, path))
+    size, shape = header.size(_AS_STORED.axis), bytes(str(header.shape), "ascii")
+    found = digest.digest() + shape
+    return ImageStats(path=path, size=size, channels=3, depth="float32", lowest=0.0, highest=1.0, digest=found)
+
+
+def _look_at_labels(path: Path, most_slices: int | None) -> MaskStats:
+    """Read the voxels of a label volume, of `most_slices` evenly spread slices at most."""
+    counts: Counter[int] = Counter()
+    solid: Counter[int] = Counter()
+    between = steps = 0
+    try:
+        header = read_header(path)
+        for index, values in enumerate(_slices(path, header, most_slices)):
+            codes = whole_numbers(values, path, index)
+            counts.update(_count(codes))
+            solid.update(_count(codes[solid_pixels(codes)]))
+            found = count_between(codes)
+            between, steps = between + found[0], steps + found[1]
+    except DataError as error:
+        return MaskStats(path=path, fault=fault_of(error, path))
+    return MaskStats(
+        path=path,
+        size=header.size(_AS_STORED.axis),
+        counts=dict(counts),
+        solid=dict(solid),
+        colors=len(counts),
+        between=between,
+        steps=steps,
+    )
+
+
+def _slices(path: Path, header: VolumeHeader, most: int | None = None) -> Iterator[np.ndarray]:
+    """Yield the slices of a volume, of a packed one unpacked whole; at most `most` evenly spread ones."""
+    count = header.slices(_AS_STORED.axis)
+    chosen = np.unique(np.linspace(0, count - 1, count if most is None else min(most, count)).round().astype(int))
+    whole = decode_volume(read_bytes(path), _AS_STORED, path) if path.suffix.lower() == ".gz" else None
+    for index in chosen.tolist():
+        yield read_slice(path, header, _AS_STORED, index) if whole is None else whole[index]
 
 
 def look_at_truth(item: Item, name: str, rule: TruthRule) -> TruthStats:

@@ -32,7 +32,8 @@ class Item:
     """The files of one sample. target: the file of its mask, None without. sources: files of further inputs, by name.
 
     key: unique within the split, relative path without ending. truths: files of truths of other types than a mask's, by
-    the type's name; many items may have one file, and a folder may stand for the files in it.
+    the type's name; many items may have one file, and a folder may stand for the files in it. slice: which one of a
+    volume, None = the file is the image; listings have volumes whole, and opening a split cuts them.
     """
 
     key: str
@@ -40,6 +41,7 @@ class Item:
     sources: Mapping[str, Path] = field(default_factory=dict)
     target: Path | None = None
     truths: Mapping[str, Path] = field(default_factory=dict)
+    slice: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import difflib
 import io
+import math
 import os
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,6 +17,9 @@ from PIL import Image, UnidentifiedImageError
 from segatlas.errors import DataError, SegAtlasError, UsageError
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+VOLUME_ENDINGS = (".nii", ".nii.gz")
+"""Endings of volumes, whose slices some datasets have as images."""
+
 MAX_PIXELS = 2**28
 """Largest image read by default, in pixels (16384 x 16384); channels beyond four count too."""
 
@@ -29,8 +33,13 @@ class NotReadError(ValueError):
     """A file of a kind that is not read: whole as far as anybody knows, so nothing is said about damage."""
 
 
-def check_file(path: str | Path) -> Path:
-    """Return `path` if it is a file with content, an image's ending and no more bytes than any image needs.
+def is_volume_name(path: str | Path) -> bool:
+    """Whether a file of this name is taken for a volume: by its ending, in upper or lower case."""
+    return Path(path).name.lower().endswith(VOLUME_ENDINGS)
+
+
+def check_file(path: str | Path, endings: Sequence[str] = IMAGE_ENDINGS) -> Path:
+    """Return `path` if it is a file with content, one of the endings and no more bytes than any image needs.
 
     Raises:
         DataError: saying what is wrong. Nothing has been read yet.
@@ -44,10 +53,8 @@ def check_file(path: str | Path) -> Path:
         raise DataError(f"cannot be read: {error.strerror or error}", path) from error
     if status is not None and stat.S_ISDIR(status.st_mode):
         raise DataError("is a folder, expected an image file", path)
-    if path.suffix.lower() not in IMAGE_ENDINGS:
-        raise DataError(
-            f"ending {path.suffix or '(none)'} is not read; expected one of {' '.join(IMAGE_ENDINGS)}", path
-        )
+    if not path.suffix or not path.name.lower().endswith(tuple(endings)):
+        raise DataError(f"ending {path.suffix or '(none)'} is not read; expected one of {' '.join(endings)}", path)
     if status is None:
         if path.is_symlink():
             raise DataError(f"is a link to {os.readlink(path)}, which is not there", path)
@@ -67,8 +74,8 @@ def check_file(path: str | Path) -> Path:
 
 
 def read_bytes(path: str | Path) -> bytes:
-    """Return the content of an image file; DataError when there is none."""
-    path = check_file(path)
+    """Return the content of an image file or a volume; DataError when there is none."""
+    path = check_file(path, VOLUME_ENDINGS if is_volume_name(path) else IMAGE_ENDINGS)
     try:
         return path.read_bytes()
     except OSError as error:
@@ -122,6 +129,18 @@ def check_pixels(height: int, width: int, channels: int, name: str | Path, max_p
         raise DataError(
             f"is {width} x {height} pixels with {channels} channel(s), above the limit of {limit} pixels: damaged, or "
             f"one made to exhaust memory. If it is real, raise {_LIMIT_VARIABLE}",
+            name,
+        )
+
+
+def check_voxels(shape: Sequence[int], name: str | Path) -> None:
+    """Raise DataError where a volume is larger than allowed: four times the pixels of an image, of one value each."""
+    limit = 4 * _pixel_limit()
+    if math.prod(shape) > limit:
+        sides = " x ".join(map(str, shape))
+        raise DataError(
+            f"has {sides} voxels, above the limit of {limit}: damaged, or one made to exhaust memory. If it is real, "
+            f"raise {_LIMIT_VARIABLE}",
             name,
         )
 

@@ -9,13 +9,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segatlas.data.formats.bmp import is_plain_bmp, read_bmp
-from segatlas.data.formats.guards import NotReadError, check_file, check_pixels, decoding, open_image
+from segatlas.data.formats.guards import (
+    NotReadError,
+    check_file,
+    check_pixels,
+    decoding,
+    is_volume_name,
+    open_image,
+)
 from segatlas.data.formats.jpeg import is_jpeg, read_frame, read_jpeg
+from segatlas.data.formats.nifti import read_header
 from segatlas.data.formats.png import is_png, orientation_of, read_chunks, read_header_chunks, read_png
 from segatlas.data.formats.pnm import MOST_HEADER_BYTES, is_pnm, pnm_header, read_pnm
 from segatlas.data.formats.simple import FORMATS, is_lossy_webp, read_simple
 from segatlas.data.formats.stored import Stored
 from segatlas.data.formats.tiff import is_tiff, open_tiff, read_tiff
+from segatlas.errors import DataError
 
 _BEGIN = 16
 """Bytes that tell the kind of a file."""
@@ -32,6 +41,8 @@ def read_stored(data: bytes, name: str | Path, max_pixels: int | None = None) ->
     Raises:
         DataError: damaged, incomplete, too large, or of a kind that is not read; it says which.
     """
+    if is_volume_name(name):
+        raise DataError("is a volume, no image: `segatlas predict` takes it, and data.name=lits reads its slices", name)
     if is_tiff(data):
         with open_tiff(data, name, max_pixels) as (tiff, layout):
             return read_tiff(tiff, layout, data)
@@ -82,6 +93,9 @@ def read_shape(path: str | Path, max_pixels: int | None = None) -> ImageHeader:
     Raises:
         DataError: as `read_stored`, where the headers tell.
     """
+    if is_volume_name(path):
+        height, width = read_header(path).size(2)
+        return ImageHeader(height=height, width=width, channels=3, depth="float32", most_channels=3)  # of a slice
     path = check_file(path)
     with decoding(path):
         with path.open("rb") as stream:
