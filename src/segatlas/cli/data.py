@@ -19,6 +19,7 @@ from segatlas.cli.common import (
     load_recipe,
     print_json_line,
 )
+from segatlas.cli.data_weaken import weaken
 from segatlas.errors import DataError, UsageError
 from segatlas.files import read_text
 from segatlas.printable import printable
@@ -35,7 +36,8 @@ if TYPE_CHECKING:
     from segatlas.data.statistics import SplitStatistics
     from segatlas.recipe import Config
 
-app = typer.Typer(no_args_is_help=True, help="Check, repair, describe, show, make and convert datasets.")
+app = typer.Typer(no_args_is_help=True, help="Check, repair, describe, show, make, weaken and convert datasets.")
+app.command()(weaken)
 
 MOST_FILES = 5
 BAR_WIDTH = 16

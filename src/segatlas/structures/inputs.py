@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 from segatlas.errors import UsageError
 
@@ -131,9 +131,36 @@ class Batch(NamedTuple):
         what losses read at once; else one target a sample, its arrays of the size of the batch.
     sizes: (height, width) of each image before it was padded to the batch.
     keys: name of each sample.
+    annotated, present: (N, K) bool, of labels that say less than a class for each pixel, see `SemanticTarget`; None
+        where no sample has such. A sample without has all classes annotated, and the classes that its labels show.
     """
 
     inputs: Inputs
     targets: Tensor | tuple[Target, ...]
     sizes: tuple[tuple[int, int], ...]
     keys: tuple[str, ...]
+    annotated: Tensor | None = None
+    present: Tensor | None = None
+
+
+class Surroundings(NamedTuple):
+    """What stands around labels and logits, for losses that read more than these.
+
+    image: (N, C, H, W) float32, values / max_value as stored: 0..1 for whole numbers. valid: (N, H, W) bool, False in
+    padding. annotated, present: as in `Batch`.
+    """
+
+    image: Tensor
+    valid: Tensor
+    annotated: Tensor | None = None
+    present: Tensor | None = None
+
+
+class WithSurroundings(NamedTuple):
+    """What a loss takes that reads more than logits and labels.
+
+    part: what the term is on, a map of logits or a network's whole output. around: see `Surroundings`.
+    """
+
+    part: Any
+    around: Surroundings

@@ -19,6 +19,8 @@ DATASETS = {
     "gtav": "segatlas.data.datasets.gtav:Gtav",
     "camvid": "segatlas.data.datasets.camvid:CamVid",
     "pairs": "segatlas.data.datasets.pairs:Pairs",
+    "mixed": "segatlas.data.datasets.mixed:Mixed",
+    "weak": "segatlas.data.datasets.weak:Weak",
     "folder": "segatlas.data.datasets.folder:FolderData",
 }
 """Name in `data.name` -> module:class, the most particular layout first."""

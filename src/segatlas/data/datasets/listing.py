@@ -18,7 +18,7 @@ from segatlas.errors import DataError
 
 if TYPE_CHECKING:
     from segatlas.data.datasets.decoder import Decoder
-    from segatlas.structures import InstancesTarget, SegmentsTarget
+    from segatlas.structures import Target
 
 SPLITS = ("train", "val", "test")
 
@@ -27,8 +27,9 @@ SPLITS = ("train", "val", "test")
 class Item:
     """The files of one sample. target: the file of its mask, None without. sources: files of further inputs, by name.
 
-    key: unique within the split, relative path without ending. truths: files of truths of other types than a mask's, by
-    the type's name; many items may have one file, and a folder may stand for the files in it.
+    key: unique within the split, relative path without ending. truths: files of truths of other types than a mask's, and
+    of labels that are no mask, by the type's name; many items may have one file, and a folder may stand for the files
+    in it.
     """
 
     key: str
@@ -36,6 +37,10 @@ class Item:
     sources: Mapping[str, Path] = field(default_factory=dict)
     target: Path | None = None
     truths: Mapping[str, Path] = field(default_factory=dict)
+
+    def file_of(self, target: str) -> Path | None:
+        """Return the file of a truth by its type; None without. Labels are those of the mask unless a file says them."""
+        return self.truths.get(target) or (self.target if target == "SemanticTarget" else None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +120,7 @@ class TruthClasses:
 class TruthRule(Protocol):
     """How files, or entries of a file, become the truth of an item."""
 
-    def read(self, item: Item, decoder: Decoder) -> SegmentsTarget | InstancesTarget:
+    def read(self, item: Item, decoder: Decoder) -> Target:
         """Return the truth of an item. DataError where it cannot be read, or means nothing."""
         ...
 
