@@ -35,11 +35,20 @@ def middle_line(inside: np.ndarray, generator: np.random.Generator) -> np.ndarra
         padded[: inside.shape[0], : inside.shape[1]] = inside
         covered = cv2.resize(padded.astype(np.float32), (columns, rows), interpolation=cv2.INTER_AREA)
         small = covered >= 0.5
-    if not small.any():
-        return np.argwhere(inside)[:1]
-    line = _longest(skeleton(small), generator)
+    thin = skeleton(small)
+    if not thin.any():  # nothing is left of two by two pixels
+        return middle_of(inside)
+    line = _longest(thin, generator)
     places = np.array(line, np.int64) * step + step // 2
     return np.minimum(places, np.array(inside.shape) - 1)
+
+
+def middle_of(inside: np.ndarray) -> np.ndarray:
+    """Return the centre (1, 2) of the largest circle inside a region (h, w) bool: a pixel of it, (row, column)."""
+    import cv2
+
+    distance = cv2.distanceTransform(np.pad(inside.astype(np.uint8), 1), cv2.DIST_L2, 5)[1:-1, 1:-1]
+    return np.array([np.unravel_index(int(distance.argmax()), distance.shape)])
 
 
 def skeleton(inside: np.ndarray) -> np.ndarray:

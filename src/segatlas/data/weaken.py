@@ -1,4 +1,4 @@
-"""Weak labels made of whole ones, so that what is learned from weak labels can be measured against what whole ones give.
+"""Weak labels made of whole ones, so that what weak labels teach can be measured against what whole ones teach.
 
     scribbles  a line or a few in every region of a class, along its middle, a few pixels wide
     points     a pixel in the middle of every region, and as many further ones in the background
@@ -35,7 +35,7 @@ from segatlas.data.formats.classes import JSON_FILE, background_of, write_classe
 from segatlas.data.formats.coco import numbers_of
 from segatlas.data.formats.label_tables import BETWEEN_CLASSES
 from segatlas.data.formats.masks import write_mask
-from segatlas.data.strokes import middle_line
+from segatlas.data.strokes import middle_line, middle_of
 from segatlas.errors import DataError, UsageError
 from segatlas.files import whole_folder
 from segatlas.labels import IGNORE
@@ -51,8 +51,8 @@ Progress = Callable[[int, int], None]
 class Weakening:
     """How labels are made weak.
 
-    form: the kind. seed: what all draws follow from. background: class of everything else, which gets further points, no
-    boxes, and is no class of an image; None = one that is called so, "none" = none.
+    form: the kind. seed: what all draws follow from. background: class of everything else, which gets further points,
+    no boxes, and is no class of an image; None = one that is called so, "none" = none.
     width: of scribbles, in pixels. smallest: pixels of a region that is labelled at all. fraction: of the classes of a
     set that are annotated in an image of `partial`.
     """
@@ -78,7 +78,9 @@ class _Tables:
 
 
 def weaken(cfg: DataConfig, out: str | Path, how: Weakening, progress: Progress | None = None) -> dict[str, int]:
-    """Write a dataset with weak labels of train as a folder that `data.name=weak` reads; `out` appears when all is there.
+    """Write a dataset with weak labels of train as a folder that `data.name=weak` reads.
+
+    `out` appears when all of it is there.
 
     Returns:
         The number of images in each split, and of labels (scribbles, points, boxes, classes) in train.
@@ -106,7 +108,7 @@ def weaken(cfg: DataConfig, out: str | Path, how: Weakening, progress: Progress 
                 copy = temporary / split / "images" / key
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(image, copy.with_name(copy.name + image.suffix))
-                label = data.load(index).label if data.truth_file(index) is not None else None
+                label = data.load(index).label if data.files(index)[1] is not None else None
                 if label is None and split != "test":
                     raise UsageError(f"{data.key(index)} of {split} has no mask, of which weak labels could be made")
                 if label is not None and split != "train":
@@ -145,7 +147,11 @@ def scribbles_of(
             first = int(generator.integers(0, max(len(line) - length, 0) + 1))
             points = np.ascontiguousarray(line[first : first + length, ::-1]).reshape(-1, 1, 2).astype(np.int32)
             cv2.polylines(drawn, [points], isClosed=False, color=1, thickness=how.width)
-        stroke = drawn.astype(bool) & (eroded if (drawn.astype(bool) & eroded).any() else inside)
+        wide = drawn.astype(bool) & inside
+        if not wide.any():  # the line of a crooked region may run beside it
+            wide[tuple(middle_of(inside)[0])] = True
+        narrow = wide & eroded
+        stroke = narrow if 2 * narrow.sum() >= wide.sum() else wide
         kept[top : top + inside.shape[0], left : left + inside.shape[1]][stroke] = kind
         count += strokes
     return kept, count
@@ -159,13 +165,9 @@ def points_of(
     They are the centre of the largest circle inside each region; the background, whose regions are large and few, has
     besides as many further pixels anywhere as there are points of other classes. rest: the class of everything else.
     """
-    import cv2
-
     kept, others = np.full_like(label, IGNORE), 0
     for kind, inside, (top, left) in regions_of(label, how.smallest):
-        padded = np.pad(inside.astype(np.uint8), 1)
-        distance = cv2.distanceTransform(padded, cv2.DIST_L2, 5)[1:-1, 1:-1]
-        row, column = np.unravel_index(int(distance.argmax()), distance.shape)
+        row, column = middle_of(inside)[0]
         kept[top + row, left + column] = kind
         others += kind != rest
     places = np.flatnonzero((label == rest) & (kept == IGNORE)) if rest is not None else ()
@@ -199,7 +201,9 @@ def boxes_of(
     """
     if isinstance(objects, InstancesTarget):
         masks, kinds, crowd = (np.asarray(part) for part in objects[:3])
-        found = [(int(kind), numbers_of(mask)) for mask, kind, many in zip(masks, kinds, crowd, strict=True) if not many]
+        found = [
+            (int(kind), numbers_of(mask)) for mask, kind, many in zip(masks, kinds, crowd, strict=True) if not many
+        ]
         return [(kind, _corners(box)) for kind, (area, box) in found if area >= how.smallest]
     boxes = []
     for kind, inside, (top, left) in regions_of(label, how.smallest):
@@ -209,7 +213,7 @@ def boxes_of(
 
 
 def regions_of(label: np.ndarray, smallest: int) -> Iterator[tuple[int, np.ndarray, tuple[int, int]]]:
-    """Yield (class, its mask (h, w) bool in its box, (row, column) of that) of each region of `smallest` pixels or more."""
+    """Yield (class, mask (h, w) bool in its box, (row, column) of that) of each region of `smallest` pixels or more."""
     import cv2
 
     for kind in np.unique(label[label != IGNORE]).tolist():

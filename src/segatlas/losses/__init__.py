@@ -38,6 +38,8 @@ NAMES = (
     "dynamic_masks",
     "query_points",
     "query_maps",
+    "marginal_cross_entropy",
+    "gated_crf",
 )
 """Each is a file of this folder. The first for an output type is its default."""
 

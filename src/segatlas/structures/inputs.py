@@ -146,14 +146,26 @@ class Batch(NamedTuple):
 class Surroundings(NamedTuple):
     """What stands around labels and logits, for losses that read more than these.
 
-    image: (N, C, H, W) float32, values / max_value as stored: 0..1 for whole numbers. valid: (N, H, W) bool, False in
-    padding. annotated, present: as in `Batch`.
+    image: (N, C, H, W) float, normalised as the network takes it. mean, std: (C,) what it was normalised with, so that
+        image * std + mean is 0..1. valid: (N, H, W) bool, False in padding.
+    annotated, present: as in `Batch`.
+    progress: how much of the training is done, 0..1.
     """
 
     image: Tensor
     valid: Tensor
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     annotated: Tensor | None = None
     present: Tensor | None = None
+    progress: float = 1.0
+
+    @property
+    def plain(self) -> Tensor:
+        """The image in 0..1, float32."""
+        shape = (1, -1, 1, 1)
+        std, mean = (self.image.new_tensor(values).float().reshape(shape) for values in (self.std, self.mean))
+        return self.image.float() * std + mean
 
 
 class WithSurroundings(NamedTuple):

@@ -27,9 +27,9 @@ SPLITS = ("train", "val", "test")
 class Item:
     """The files of one sample. target: the file of its mask, None without. sources: files of further inputs, by name.
 
-    key: unique within the split, relative path without ending. truths: files of truths of other types than a mask's, and
-    of labels that are no mask, by the type's name; many items may have one file, and a folder may stand for the files
-    in it.
+    key: unique within the split, relative path without ending. truths: files of truths of other types than a mask's,
+    and of labels that are no mask, by the type's name; many items may have one file, and a folder may stand for the
+    files in it.
     """
 
     key: str
@@ -39,7 +39,7 @@ class Item:
     truths: Mapping[str, Path] = field(default_factory=dict)
 
     def file_of(self, target: str) -> Path | None:
-        """Return the file of a truth by its type; None without. Labels are those of the mask unless a file says them."""
+        """Return the file of a truth by its type; None without. Labels are the mask's unless a file says them."""
         return self.truths.get(target) or (self.target if target == "SemanticTarget" else None)
 
 

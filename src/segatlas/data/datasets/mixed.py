@@ -8,10 +8,11 @@
         - {name: folder, root: cars}            # its masks know "other" and "car" alone
       rest: other
 
-Classes are matched by name; by default all that a source names are classes, in the order in which they first occur. What
-a source does not name was not annotated in its images: `SemanticTarget.annotated` says so, `marginal_cross_entropy`
-learns by it, and scores leave it out. `rest` is the class that in a source means "none of mine": where a source lacks
-other classes, such pixels may show one of these. A class of a source that is not among `classes` is part of that rest.
+Classes are matched by name; by default all that a source names are classes, in the order in which they first occur.
+What a source does not name was not annotated in its images: `SemanticTarget.annotated` says so, the loss
+`marginal_cross_entropy` learns by it, and scores leave it out. `rest` is the class that in a source means "none of
+mine": where a source lacks other classes, such pixels may show one of these. A class of a source that is not among
+`classes` is part of that rest.
 
 Each source is read by its own dataset with its own keys. A split holds the images of all sources that have it; nothing
 is held out. Only truths of classes of pixels are mixed.
@@ -82,7 +83,7 @@ class MappedLabels:
         """Return the labels of an item, and what was annotated in it."""
         target = self.inner.read(item, decoder)
         assert isinstance(target, SemanticTarget)
-        flags, present = self.annotated, None
+        flags, present = self.annotated.copy(), None
         if target.annotated is not None:
             flags = flags & self._moved(np.asarray(target.annotated))
         if target.present is not None:
@@ -98,7 +99,7 @@ class MappedLabels:
         found = self.inner.look(item)
         counts: dict[int, int] = {}
         for kind, count in found.objects.items():
-            if self.table[kind] != IGNORE and self.annotated[self.table[kind]]:
+            if self.table[kind] != IGNORE:
                 counts[int(self.table[kind])] = counts.get(int(self.table[kind]), 0) + count
         return replace(found, objects=counts)
 
@@ -246,7 +247,7 @@ def _prefixed(
     maps: tuple[np.ndarray, np.ndarray],
     rules: dict[Path, TruthRule],
 ) -> Part:
-    """Return a source's split whose items have its name before their keys, and their labels read by the whole's classes."""
+    """Return a source's split: its name before the keys of items, their labels read by the classes of the whole."""
     encoding = listed.encoding
     plain = encoding.rule or LabelRule(
         num_classes=len(_classes(listed) or ()),
@@ -259,6 +260,8 @@ def _prefixed(
     for item in part.items:
         path = item.file_of(SEMANTIC)
         truths = {} if path is None else {SEMANTIC: path}
+        if path is not None and item.image in rules:
+            raise UsageError(f"data.sources: {item.image} is in two of them; which labels count is not clear")
         if path is not None:
             inner = listed.truths[SEMANTIC] if SEMANTIC in item.truths else masks
             rules[item.image] = MappedLabels(inner=inner, table=maps[0], annotated=maps[1])

@@ -4,7 +4,7 @@ Images, classes and masks lie as in `folder`; beside the images of a split lies 
 
     ROOT/train/scribbles/STEM.png        class indices where somebody drew, 255 everywhere else
     ROOT/train/points/STEM.png           the same with single pixels
-    ROOT/train/boxes.csv                 image,class,x0,y0,x1,y1; or boxes.json of COCO's form, or boxes/STEM.xml of VOC's
+    ROOT/train/boxes.csv                 image,class,x0,y0,x1,y1; or boxes.json as COCO has it, or boxes/STEM.xml as VOC
     ROOT/train/labels.csv                image,classes: names with `;` between them
     ROOT/train/masks/ and classes_labelled.csv   image,classes: the classes that were looked for in these masks
 
@@ -79,11 +79,13 @@ class WeakOptions(FolderOptions):
         "or mask_labels (of masks the classes alone); default: the one kind that is there",
     )
     background: str | None = Field(
-        None, description="class of everything else, which every image shows and which lies outside boxes; 'none'; "
-        "default: one that is called background, ground, other or the like"
+        None,
+        description="class of everything else, which every image shows and which lies outside boxes; 'none'; "
+        "default: one that is called background, ground, other or the like",
     )
     outside: Literal["background", "ignore"] = Field(
-        "background", description="what pixels outside all boxes are: of the background where there is one, or not known"
+        "background",
+        description="what pixels outside all boxes are: of the background where there is one, or not known",
     )
 
 
@@ -266,7 +268,7 @@ def _partial(state: WeakLabels, part: Part, masked: Part, root: Path, split: str
 def annotated_by_image(
     state: WeakLabels, table: Mapping[str, tuple[tuple[str, ...], int]], items: Sequence[Item], path: Path
 ) -> dict[Path, tuple[bool, ...]]:
-    """Return by image which classes were annotated: as the first row says whose name or pattern (`city_a/*`) it fits."""
+    """Return by image which classes were annotated: as the first row says whose name or pattern (`a/*`) it fits."""
     flags: dict[str, tuple[bool, ...]] = {}
     lost, nowhere = [], []
     for pattern, (names, line) in table.items():
@@ -281,9 +283,9 @@ def annotated_by_image(
         raise DataError((lost or nowhere)[0], path)
     found = {}
     for item in items:
-        pattern = next((one for one in flags if _fits(one, item.key)), None)
-        if pattern is not None and not all(flags[pattern]):
-            found[item.image] = flags[pattern]
+        known = next((own for one, own in flags.items() if _fits(one, item.key)), None)
+        if known is not None and not all(known):
+            found[item.image] = known
     return found
 
 
@@ -444,11 +446,12 @@ def _of_items(items: Sequence[Item], table: Mapping[str, object]) -> tuple[dict[
     lost = []
     for name in table:
         short = by_name.get(name.rpartition("/")[2], [])
-        key = name if name in keys else short[0] if len(short) == 1 else None
-        if key is None:
-            lost.append(name)
+        if name in keys:
+            own[name] = name
+        elif len(short) == 1:
+            own[short[0]] = name
         else:
-            own[key] = name
+            lost.append(name)
     return own, lost
 
 

@@ -116,7 +116,7 @@ class PartialLabels:
         return _header_size(item.truths[self.name])
 
     def look(self, item: Item) -> TruthLook:
-        """Return which of the annotated classes the file shows."""
+        """Return which labels the file shows: a class that stands for those not annotated is among them."""
         path = item.truths[self.name]
         try:
             target = self.read(item, Decoder())
@@ -124,7 +124,7 @@ class PartialLabels:
             return TruthLook(size=self.size(item), misfit=_without(error, path))
         labels = np.asarray(target.labels)
         problems = [] if (labels != IGNORE).any() else [("nothing_labelled", "no pixel is labelled")]
-        return TruthLook(size=_size(labels), objects=_counts(target.certain), problems=tuple(problems))
+        return TruthLook(size=_size(labels), objects=_counts(labels), problems=tuple(problems))
 
 
 @dataclass(frozen=True, kw_only=True)
