@@ -40,6 +40,8 @@ NAMES = (
     "query_maps",
     "marginal_cross_entropy",
     "gated_crf",
+    "box_regions",
+    "box_masks",
 )
 """Each is a file of this folder. The first for an output type is its default."""
 

@@ -72,8 +72,13 @@ def pooled_probabilities(logits: Tensor, canvas: tuple[int, int], stride: int) -
     from torch.nn import functional as F
 
     probabilities = precise(logits).softmax(dim=1)
-    height, width = logits.shape[-2:]
-    size = (min(height, max(1, -(-canvas[0] // stride))), min(width, max(1, -(-canvas[1] // stride))))
-    if size == (height, width):
+    size = map_size(logits, canvas, stride)
+    if size == tuple(logits.shape[-2:]):
         return probabilities
     return F.adaptive_avg_pool2d(probabilities, size)
+
+
+def map_size(logits: Tensor, canvas: tuple[int, int], stride: int) -> tuple[int, int]:
+    """Return (h, w) of a map of logits, made so small that its pixels have at least `stride` pixels of the canvas."""
+    height, width = logits.shape[-2:]
+    return min(height, max(1, -(-canvas[0] // stride))), min(width, max(1, -(-canvas[1] // stride)))
