@@ -17,6 +17,7 @@ from fakes.nuclei import write_nuclei
 from fakes.pairs import write_pairs
 from fakes.shapes import write_shapes
 from fakes.voc import write_voc
+from fakes.weak import write_weak
 
 from segatlas.build.network import make_config
 from segatlas.config import recipes
@@ -32,6 +33,8 @@ OBJECTS = "{} of objects"
 NUCLEI = "folder of nuclei"
 
 CLASSES = "classes of images"
+
+WEAK = "weak {}"
 
 WRITERS = {
     "ade20k": write_ade20k,
@@ -49,6 +52,10 @@ WRITERS = {
     "shapes": write_shapes,
     OBJECTS.format("shapes"): write_shapes,
     "voc": write_voc,
+    **{
+        WEAK.format(kind): partial(write_weak, kind=kind)
+        for kind in ("scribbles", "points", "boxes", "labels", "partial")
+    },
 }
 SMALL = {
     **dict.fromkeys(("resnet34", "resnet50", "resnet50c", "resnet101", "vgg16"), "resnet18_w8"),
@@ -80,7 +87,9 @@ def words(name: str, roots: dict[str, Path], *further: str) -> list[str]:
     if config.model.start_from:  # a trained network that is not there
         small += ["model.start_from=null", "train.freeze_host=false"]
     kind = config.data.name
-    if config.pretrain is not None:
+    if kind == "weak":
+        kind = WEAK.format(config.data.own("kind"))
+    elif config.pretrain is not None:
         kind = CLASSES
         small.append("pretrain.resize=64")
     elif config.task != "semantic":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 from fakes.images import blocks, image_of, save_codes, save_image
 
 from segatlas.data.formats.classes import write_classes
@@ -29,6 +30,10 @@ def write_weak(root: Path, kind: str = "scribbles", *, train: int = 4, val: int 
             save_image(root / split / "images" / f"{stem}.png", image_of(codes, number))
             if split == "val":
                 save_codes(root / split / "masks" / f"{stem}.png", codes)
+                if kind == "boxes":
+                    maps = root / split / "instances" / f"{stem}.png"
+                    maps.parent.mkdir(parents=True, exist_ok=True)
+                    Image.fromarray(np.where(codes > 0, 1000 * codes + 1, 0).astype(np.uint16)).save(maps)
             else:
                 rows += _labels(root / "train", kind, stem, codes)
     heads = {"boxes": "image,class,x0,y0,x1,y1", "labels": "image,classes", "partial": "image,classes"}

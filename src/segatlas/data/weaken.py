@@ -8,7 +8,7 @@
 
 A region is what hangs together of one class; those of fewer pixels than `smallest` get no point, scribble or box. What
 is drawn follows from (seed, key of the image) alone. Only train becomes weak: val and test are copied with whole masks,
-for scores need them.
+with boxes also with the objects that the dataset has, for scores need them.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ import numpy as np
 from segatlas.config.schema import DataConfig
 from segatlas.data import create_dataset, targets_of
 from segatlas.data.checks.examine import available_splits
+from segatlas.data.checks.object_files import write_objects
 from segatlas.data.checks.repair import check_new_folder
 from segatlas.data.dataset import SegmentationData
 from segatlas.data.datasets.truths import INSTANCES
@@ -96,9 +97,11 @@ def weaken(cfg: DataConfig, out: str | Path, how: Weakening, progress: Progress 
         raise DataError(f"has no {lost[0]}: weak labels of train need whole masks of val to be scored", cfg.root)
     classes = splits["train"].classes
     rest = background_of(classes, how.background)
-    objects = None
-    if how.form == "boxes" and INSTANCES in targets_of(cfg, "train"):
-        objects = create_dataset(cfg, "train", target=INSTANCES)
+    objects = {
+        split: create_dataset(cfg, split, target=INSTANCES)
+        for split in splits
+        if how.form == "boxes" and INSTANCES in targets_of(cfg, split)
+    }
     total, done, labels = sum(map(len, splits.values())), 0, 0
     tables = _Tables()
     with whole_folder(out, durable=False) as temporary:
@@ -111,10 +114,12 @@ def weaken(cfg: DataConfig, out: str | Path, how: Weakening, progress: Progress 
                 label = data.load(index).label if data.files(index)[1] is not None else None
                 if label is None and split != "test":
                     raise UsageError(f"{data.key(index)} of {split} has no mask, of which weak labels could be made")
+                truth = objects[split].truth(index) if split in objects else None
                 if label is not None and split != "train":
                     write_mask(temporary / split / "masks" / f"{key}.png", label, data.palette)
+                    if isinstance(truth, InstancesTarget):
+                        write_objects(temporary / split / "instances", key, truth, objects[split].classes)
                 elif label is not None:
-                    truth = None if objects is None else objects.truth(index)
                     labels += _write(temporary / split, key, label, truth, how, rest, data, tables)
                 done += 1
                 if progress:

@@ -40,6 +40,7 @@ NAMES = (
     "query_maps",
     "marginal_cross_entropy",
     "gated_crf",
+    "image_labels",
     "box_regions",
     "box_masks",
 )

@@ -88,6 +88,13 @@ class WeakOptions(FolderOptions):
         description="what pixels outside all boxes are: of the background where there is one, or not known",
     )
 
+    grow: int = Field(
+        0,
+        ge=0,
+        le=100,
+        description="pixels by which points and scribbles are widened to all sides, so that no resize loses them",
+    )
+
 
 @dataclass(kw_only=True)
 class WeakLabels:
@@ -97,6 +104,7 @@ class WeakLabels:
     background: int | None
     outside: int
     rule: LabelRule
+    grow: int
     rules: dict[Path, TruthRule] = field(default_factory=dict)
     objects: dict[Path, TruthRule] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
@@ -158,6 +166,7 @@ class Weak(FolderData):
             background=background,
             outside=IGNORE if background is None or options.outside == "ignore" else background,
             rule=_rule(listed, len(names)),
+            grow=options.grow,
         )
         parts = dict(listed.parts)
         for split, (images, masks) in listed.folders.items():
@@ -243,7 +252,7 @@ def _sparse(kind: Kind) -> Callable[..., Part]:
         folder = sibling_folder(images, root, kind)
         found = list_images(folder)
         full = {item.image: item.target for item in masked.items if item.target is not None}
-        rule = SparseLabels(rule=state.rule, words=SPARSE[kind], full=full)
+        rule = SparseLabels(rule=state.rule, words=SPARSE[kind], grow=state.grow, full=full)
         return _with_files(state, part, kind, SPARSE[kind], folder, found, dict.fromkeys(found, rule))
 
     return read

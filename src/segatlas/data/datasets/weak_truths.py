@@ -57,18 +57,21 @@ class Box:
 class SparseLabels:
     """Masks in which few pixels have a class and all others are 255: scribbles or points.
 
-    words: what one label is called. full: by image, the file of its whole mask, where there is one: what the labels
-    leave out is then told by `look`.
+    words: what one label is called. grow: pixels by which each is widened to all sides when it is read; where two meet,
+    the class of the lower number counts. full: by image, the file of its whole mask, where there is one: what the
+    labels leave out is then told by `look`.
     """
 
     rule: LabelRule
     words: str
+    grow: int = 0
     full: Mapping[Path, Path] = field(default_factory=dict)
     name: str = SEMANTIC
 
     def read(self, item: Item, decoder: Decoder) -> SemanticTarget:
         """Return the labels of an item."""
-        return SemanticTarget(_decoded(item.truths[self.name], self.rule, decoder))
+        labels = _decoded(item.truths[self.name], self.rule, decoder)
+        return SemanticTarget(labels if self.grow == 0 else _grown(labels, self.grow))
 
     def size(self, item: Item) -> Size:
         """Return the size that the header says."""
@@ -78,7 +81,7 @@ class SparseLabels:
         """Return what the file shows, and beside a whole mask which regions have no label, or one of another class."""
         path = item.truths[self.name]
         try:
-            labels = np.asarray(self.read(item, Decoder()).labels)
+            labels = _decoded(path, self.rule, Decoder())
         except DataError as error:
             return TruthLook(size=self.size(item), misfit=_without(error, path))
         problems = [] if (labels != IGNORE).any() else [("nothing_labelled", f"no pixel has a {self.words}")]
@@ -324,6 +327,13 @@ def _pixels(box: Box, size: Size, path: Path) -> tuple[int, int, int, int]:
 
 def _decoded(path: Path, rule: LabelRule, decoder: Decoder) -> np.ndarray:
     return decoder.file(path, f"label {rule.text}", lambda data: rule.decode(data, path))
+
+
+def _grown(labels: np.ndarray, pixels: int) -> np.ndarray:
+    """Return sparse labels (H, W) uint8 widened by so many pixels to all sides: the lowest value around counts."""
+    import cv2
+
+    return cv2.erode(labels, np.ones((2 * pixels + 1,) * 2, np.uint8), borderType=cv2.BORDER_REPLICATE)
 
 
 def _counts(labels: np.ndarray) -> dict[int, int]:
