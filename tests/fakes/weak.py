@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from fakes.images import blocks, image_of, save_codes, save_image
+from PIL import Image
 
 from segatlas.data.formats.classes import write_classes
 

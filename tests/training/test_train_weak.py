@@ -1,4 +1,4 @@
-"""Each kind of weak labels trains through the command line on its fake; a run that is resumed ends with the same weights."""
+"""Each kind of weak labels trains through the command line on its fake, and a resumed run ends with the same weights."""
 
 from __future__ import annotations
 
@@ -41,6 +41,14 @@ def train(home: Path, root: Path, *words: object) -> Result:
 
 
 @pytest.mark.parametrize("kind", LOSSES)
+def test_each_kind_takes_a_step_through_the_command_line(tmp_path, kind):
+    root = write_weak(tmp_path / "data", kind)
+    done = train(tmp_path, root, "data.name=weak", f"losses={LOSSES[kind]}", "--dry-run")
+    assert done.exit_code == 0, done.output
+    assert "loss " in done.output
+
+
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=pytest.mark.slow) for kind in LOSSES])
 def test_each_kind_trains_through_the_command_line(tmp_path, kind):
     root = write_weak(tmp_path / "data", kind)
     done = train(tmp_path, root, "data.name=weak", f"losses={LOSSES[kind]}")
@@ -49,6 +57,7 @@ def test_each_kind_trains_through_the_command_line(tmp_path, kind):
     assert 0 <= report["summary"]["miou"] <= 1
 
 
+@pytest.mark.slow
 def test_mixed_sources_train_with_what_each_has_annotated(tmp_path):
     write_weak(tmp_path / "data/a", "partial")
     write_folder(tmp_path / "data/b", counts={"train": 2, "val": 1})
@@ -61,6 +70,7 @@ def test_mixed_sources_train_with_what_each_has_annotated(tmp_path):
     assert json.loads((tmp_path / "run/model/card.json").read_text())["classes"] == [*NAMES, "road"]
 
 
+@pytest.mark.slow
 def test_a_stopped_run_ends_with_the_weights_of_one_that_was_not(tmp_path):
     root = write_weak(tmp_path / "data", "scribbles")
     words = ("data.name=weak", "losses=[cross_entropy, {name: gated_crf, after: 0.4}]", "train.val_every=2")

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from segatlas.cli import bench, config, data, doctor, evaluate, explain, models, predict, train
+from segatlas.cli import bench, config, data, doctor, evaluate, explain, models, predict, pseudo, train
 from segatlas.cli.common import guard, reset_debug, set_debug
 from segatlas.printable import SafeRecords
 from segatlas.version import __version__
@@ -21,6 +21,7 @@ COMMANDS: dict[str, Callable[..., Any] | typer.Typer] = {
     "train": train.train,
     "eval": evaluate.evaluate,
     "predict": predict.predict,
+    "pseudo": pseudo.pseudo,
     "data": data.app,
     "models": models.app,
     "config": config.app,

@@ -24,8 +24,8 @@ class BoxMasks(Loss):
 
     "projection": one minus the Dice coefficient of the largest probability of each row with the box's, and the same of
     columns; a mean over masks. "pairwise": -log of the probability that a pixel and its neighbour in one of eight
-    directions are on one side, a mean over the pairs whose colour is alike (`alike` or more) and whose first pixel is in
-    the box. Its factor grows from 0 over the first `ramp` of the training.
+    directions are on one side, a mean over the pairs whose colour is alike (`alike` or more) and whose first pixel is
+    in the box. Its factor grows from 0 over the first `ramp` of the training.
 
     The truths are boxes as masks, as `data.name=weak` gives them. It goes beside the network's own loss with
     `mask_weight: 0`. It takes the network's whole output and the image.
@@ -71,7 +71,7 @@ class BoxMasks(Loss):
         return {"projection": projection, "pairwise": pairs * grown(around, self.ramp)}
 
     def masks_of(self, output: DetectedMasks) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the logits of masks (S, h, w), their boxes as masks likewise (-1 beyond the image), and images (S,)."""
+        """Return logits of masks (S, h, w), their boxes as masks likewise (-1 beyond the image), and images (S,)."""
         import torch
 
         from segatlas.ops.box_losses import OUTSIDE, pasted

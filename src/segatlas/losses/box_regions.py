@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 class BoxRegions(LossAround):
     """Classes of pixels from boxes: the weighted sum of three parts, after Tian et al. 2021.
 
-    "allowed": -log of the sum of the probabilities of the classes that a pixel may have, a mean over pixels. Outside all
-    boxes that is the background alone, inside one the background and every class that has a box in the image.
-    "projection": for each class with a box in an image, one minus the Dice coefficient of the largest probability of each
-    row with the boxes', and the same of columns, a mean. "pairwise": -log of the probability that a pixel and its
-    neighbour in one of eight directions have one class, a mean over the pairs whose colour is alike and whose first pixel
-    is in a box; its factor grows from 0 over the first `ramp` of the training.
+    "allowed": -log of the sum of the probabilities of the classes that a pixel may have, a mean over pixels. Outside
+    all boxes that is the background alone, inside one the background and every class that has a box in the image.
+    "projection": for each class with a box in an image, one minus the Dice coefficient of the largest probability of
+    each row with the boxes', and the same of columns, a mean. "pairwise": -log of the probability that a pixel and its
+    neighbour in one of eight directions have one class, a mean over the pairs whose colour is alike and whose first
+    pixel is in a box; its factor grows from 0 over the first `ramp` of the training.
 
-    Labels are boxes filled with their class, as `data.name=weak` gives them. It is computed where the logits lie, averaged
-    to `stride` pixels where they are finer.
+    Labels are boxes filled with their class, as `data.name=weak` gives them. It is computed where the logits lie,
+    averaged to `stride` pixels where they are finer.
     """
 
     takes: ClassVar = "a map of logits (N, K, h, w) with the image"

@@ -23,7 +23,7 @@ OUTSIDE = -30.0
 
 
 def lab_of(image: Tensor) -> Tensor:
-    """Return L, a, b (N, 3, h, w) of an image of sRGB values 0..1; of other than three channels the mean counts as grey."""
+    """Return L, a, b (N, 3, h, w) of an image of sRGB values 0..1; other than three channels count as grey."""
     if image.shape[1] != 3:
         image = image.mean(dim=1, keepdim=True).expand(-1, 3, -1, -1)
     image = image.clamp(0, 1)
@@ -46,7 +46,7 @@ def neighbours(maps: Tensor, dilation: int) -> Tensor:
 
 
 def color_similarity(lab: Tensor, valid: Tensor, dilation: int) -> Tensor:
-    """Return exp(-|Lab_i - Lab_j| / 2) of each pixel and its neighbours, (N, 8, h, w); 0 where one of them is not valid."""
+    """Return exp(-|Lab_i - Lab_j| / 2) of each pixel and its neighbours, (N, 8, h, w); 0 where one is not valid."""
     apart = (neighbours(lab, dilation) - lab).square().sum(dim=2).sqrt()
     gate = neighbours(valid.to(lab), dilation) * valid.to(lab)
     return (torch.exp(-apart / 2) * gate).transpose(0, 1)
