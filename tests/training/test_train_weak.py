@@ -1,4 +1,4 @@
-"""Each kind of weak labels trains through the command line on its fake, and a resumed run ends with the same weights."""
+"""Each kind of weak labels trains through the command line; a resumed run ends with the weights of a whole one."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from segatlas.cli.common import (
     load_recipe,
     print_json_line,
 )
-from segatlas.cli.data_weaken import weaken
+from segatlas.cli.data_weaken import grabcut, weaken
 from segatlas.errors import DataError, UsageError
 from segatlas.files import read_text
 from segatlas.printable import printable
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Check, repair, describe, show, make, weaken and convert datasets.")
 app.command()(weaken)
+app.command()(grabcut)
 
 MOST_FILES = 5
 BAR_WIDTH = 16

@@ -1,4 +1,4 @@
-"""`segatlas data weaken`: weak labels made of whole ones."""
+"""`segatlas data weaken`: weak labels made of whole ones; `segatlas data grabcut`: masks made of boxes."""
 
 from __future__ import annotations
 
@@ -54,3 +54,28 @@ def weaken(
     console.print(f"next: segatlas data check {printable(out)}", markup=False)
     if json_line:
         print_json_line({"out": str(out), "to": to, "seed": seed, **counts})
+
+
+def grabcut(
+    source: Annotated[str, typer.Argument(metavar="ROOT|RECIPE", help="Data whose train part has boxes.")],
+    out: Annotated[Path, typer.Argument(help="The folder to make.")],
+    words: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", show_default=False)] = None,
+    background: Annotated[
+        str | None, typer.Option(help="Class of everything else, or 'none'; default: one that is called so.")
+    ] = None,
+    json_line: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Make masks of boxes by GrabCut; what it is not sure of is 255. Val and test are copied with their masks."""
+    from segatlas.cli.data import load_data
+    from segatlas.data.box_masks import masks_of_boxes
+
+    cfg = load_data([source, *(words or [])])
+    console = human(json_line=json_line)
+    with progress_bar("cutting") as bar:
+        counts = masks_of_boxes(cfg.data, out, background=background, progress=bar.report)
+    told = ", ".join(f"{count} {name}" for name, count in counts.items())
+    console.print(f"{told} -> {printable(out)}", markup=False)
+    console.print(f"next: segatlas train unet_folder data.root={printable(out)}", markup=False)
+    if json_line:
+        print_json_line({"out": str(out), **counts})
