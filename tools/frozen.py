@@ -106,6 +106,7 @@ ADDED: dict[str, tuple[str, ...]] = {
         *("transforms.copy_paste", "transforms.copy_paste.*"),
         *("transforms.boundary_labels", "transforms.boundary_labels.*"),
         *("train.optimizer.alpha", "train.optimizer.epsilon", "eval.batch_stats"),
+        *("semi", "semi.*", "data.unlabelled", "data.grow"),
         *("data.kind", "data.background", "data.outside", "data.sources", "data.sources.*", "data.rest"),
     ),
     "card": ("config.encoder.*",),
