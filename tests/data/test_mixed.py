@@ -88,8 +88,8 @@ def test_a_mixed_set_keeps_the_rules_of_all_and_is_examined(tmp_path):
 
 FAULTS = {
     "no sources": ({}, UsageError, "data.sources is empty"),
-    "no dataset": ({"sources": [{"name": "camvit", "root": "a"}]}, UsageError, "nearest camvid"),
-    "itself": ({"sources": [{"name": "mixed", "root": "a"}]}, UsageError, "that can be mixed"),
+    "no dataset": ({"sources": [{"name": "camvit", "root": "a"}]}, ConfigError, "did you mean 'camvid'"),
+    "itself": ({"sources": [{"name": "mixed", "root": "a"}]}, ConfigError, "that can be mixed"),
     "no root": ({"sources": [{"name": "folder"}]}, UsageError, r"sources\.0\.root is not set"),
     "not there": ({"sources": [{"root": "c"}]}, DataError, "is missing"),
     "unknown key": ({"sources": [{"root": "a", "grouping": "exact"}]}, ConfigError, "an option of data.name=gtav"),

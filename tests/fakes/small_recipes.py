@@ -87,6 +87,8 @@ def words(name: str, roots: dict[str, Path], *further: str) -> list[str]:
     if config.model.start_from:  # a trained network that is not there
         small += ["model.start_from=null", "train.freeze_host=false"]
     kind = config.data.name
+    if config.data.unlabelled is not None:  # the images of another tiny set
+        small.append(f"data.unlabelled={roots['shapes']}/train/images")
     if kind == "weak":
         kind = WEAK.format(config.data.own("kind"))
     elif config.pretrain is not None:

@@ -8,6 +8,7 @@ from typing import Annotated, cast
 import typer
 
 from segatlas.cli.common import DebugOption, JsonOption, human, print_json_line
+from segatlas.cli.data_words import load_data
 from segatlas.errors import UsageError
 from segatlas.printable import printable
 from segatlas.safe_console import progress_bar
@@ -36,7 +37,6 @@ def weaken(
 
     Val and test are copied with their masks, so that what weak labels teach can be scored. `data.name=weak` reads it.
     """
-    from segatlas.cli.data import load_data
     from segatlas.data.weaken import Form, Weakening
     from segatlas.data.weaken import weaken as write
 
@@ -67,7 +67,6 @@ def grabcut(
     debug: DebugOption = False,
 ) -> None:
     """Make masks of boxes by GrabCut; what it is not sure of is 255. Val and test are copied with their masks."""
-    from segatlas.cli.data import load_data
     from segatlas.data.box_masks import masks_of_boxes
 
     cfg = load_data([source, *(words or [])])

@@ -16,6 +16,7 @@ from segatlas.cli.common import (
     human,
     print_json_line,
 )
+from segatlas.cli.data_words import load_data
 from segatlas.errors import UsageError
 from segatlas.printable import printable
 from segatlas.safe_console import progress_bar
@@ -47,7 +48,6 @@ def pseudo(
 
     What is not sure is 255. The folder has masks of train made so, those of val and test as they are: train on it next.
     """
-    from segatlas.cli.data import load_data
     from segatlas.inference import load
     from segatlas.pseudo import PseudoRule, write_pseudo_masks
 

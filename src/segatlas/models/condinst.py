@@ -457,7 +457,9 @@ ARCHITECTURE = Architecture(
     output=DetectedMasks,
     config=CondInstConfig,
     build=CondInst,
-    needs=Needs(targets=("InstancesTarget",), targets_in_forward=True, losses=("dynamic_masks", "box_masks")),
+    needs=Needs(
+        targets=("InstancesTarget",), targets_in_forward=True, losses=("dynamic_masks",), further_losses=("box_masks",)
+    ),
     variants={"condinst_r50": {"encoder": "resnet50"}, "condinst_r101": {"encoder": "resnet101"}},
     tiny={
         "encoder": "resnet18_w8",

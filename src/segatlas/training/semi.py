@@ -161,7 +161,7 @@ class SemiDataModule(SegmentationDataModule):
         loader: DataLoader[Any] = DataLoader(
             Reporting(SemiStream(labelled, others, self.pipeline, config.seed)),  # type: ignore[arg-type]
             batch_sampler=addresses,
-            collate_fn=collate_semi,  # type: ignore[arg-type]
+            collate_fn=collate_semi,
             num_workers=config.data.workers,
             pin_memory=self.trainer.strategy.root_device.type == "cuda",
         )
@@ -203,8 +203,9 @@ class SemiModule(SegmentationModule):
         return supervised + weight * other
 
     def _begin_step(self) -> None:
-        """Move the teacher towards what the student became in the last step: before this one, so that no checkpoint
-        lies between a step and what the teacher makes of it.
+        """Move the teacher towards what the student became in the last step.
+
+        Before this step and not after that one: so no checkpoint lies between a step and what the teacher makes of it.
         """
         if self.semi.method == "mean_teacher" and self.next_batch % self.plan.accumulate == 0 and self.global_step:
             step = self.global_step
@@ -259,8 +260,8 @@ def weak_to_strong_loss(
 ) -> tuple[Tensor, Tensor]:
     """Return the loss of the strong views and of perturbed features, and the fraction of pixels that were sure.
 
-    Half of it is the mean of the two strong views', half that of the weak view with a fraction of the encoder's channels
-    dropped. A pixel whose class has less than `threshold` is no label (255), and neither is padding.
+    Half of it is the mean of the two strong views', half that of the weak view with a fraction of the encoder's
+    channels dropped. A pixel whose class has less than `threshold` is no label (255), and neither is padding.
     """
     with evaluating(net), torch.no_grad():
         labels = sure_labels(_logits(net(weak.inputs)), _valid(weak.inputs.image), semi.threshold)

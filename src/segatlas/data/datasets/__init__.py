@@ -29,7 +29,10 @@ DATASETS = {
 def dataset_class(name: str) -> type[PairedFiles]:
     """Return the class of a dataset in the table."""
     module, _, attribute = DATASETS[name].partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    kind: type[PairedFiles] = getattr(importlib.import_module(module), attribute)
+    if "sources" in kind.options.model_fields:
+        kind.find = staticmethod(dataset_class)
+    return kind
 
 
 def describe_layout(root: str | Path) -> str | None:

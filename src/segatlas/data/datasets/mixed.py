@@ -142,13 +142,11 @@ class Mixed(PairedFiles):
         Raises:
             UsageError: a source that is no dataset, keys that contradict one another, a class that no source has.
         """
-        from segatlas.data.datasets import dataset_class
-
         options = cfg.options(MixedOptions)
         listings = []
         for number, section in enumerate(options.sources):
             own = source_config(section, number, root)
-            kind = dataset_class(own.name)
+            kind = cls.find(own.name)
             place = kind.prepare(own)
             if not kind.reads(own, place):
                 raise DataError(f"is not laid out as data.name={own.name}: expected {kind.layout}", place)
@@ -183,24 +181,11 @@ class Mixed(PairedFiles):
 
 
 def source_config(section: Mapping[str, Any], number: int, root: Path) -> DataConfig:
-    """Return the `data` section of a source, its keys checked and its root below `root`.
-
-    Raises:
-        ConfigError: keys that the dataset does not have. UsageError: no such dataset, or no root.
-    """
-    from segatlas.data.datasets import DATASETS
-    from segatlas.data.options import checked
-
-    name = section.get("name", "folder")
-    if name not in DATASETS or name == Mixed.name:
-        known = [one for one in DATASETS if one != Mixed.name]
-        close = difflib.get_close_matches(str(name), known, n=1)
-        hint = f", nearest {close[0]}" if close else ""
-        raise UsageError(f"data.sources.{number}.name: {name!r} is no dataset that can be mixed{hint}")
+    """Return the `data` section of a source, its root below `root`. UsageError where it names none."""
     if not isinstance(section.get("root"), str):
         raise UsageError(f"data.sources.{number}.root is not set; expected the folder of the dataset")
     place = root / Path(section["root"]).expanduser()
-    return checked(DataConfig.model_validate({**section, "root": str(place)}))
+    return DataConfig.model_validate({**section, "root": str(place)})
 
 
 def _names(options: MixedOptions, listings: Sequence[FileListing]) -> tuple[str, ...]:

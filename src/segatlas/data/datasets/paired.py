@@ -50,6 +50,9 @@ class PairedFiles(ABC):
     things: tuple[bool, ...] | None = None
     """By class: whether it is a thing (objects that can be counted) and not stuff; None = the dataset does not say."""
 
+    find: Callable[[str], type[PairedFiles]]
+    """How a dataset made of others finds these by name: the table gives it to those whose options have `sources`."""
+
     options: type[Section] = Section
     """The record of the keys that only this dataset has in a recipe's `data:`."""
 
