@@ -111,6 +111,8 @@ ADDED: dict[str, tuple[str, ...]] = {
         *("transforms.source_jitter", "data.pairs", "data.sources", "train.schedule.hold", "train.schedule.every"),
         *("model.start_partial", "data.pairs.*", "data.sources.*"),
         *("eval.size_bounds", "eval.small_classes", "data.agreement", "data.window", "data.axis", "data.slices"),
+        *("semi", "semi.*", "data.unlabelled", "data.grow"),
+        *("data.kind", "data.background", "data.outside", "data.rest"),
     ),
     "card": ("config.encoder.*",),
     "report": (

@@ -304,7 +304,7 @@ def _losses_of_network(cfg: Config) -> Iterator[Fault]:
 
 def _losses_for(entry: ArchitectureEntry) -> tuple[str, ...]:
     """Return the names of the losses that a network may train with."""
-    return entry.needs.losses or tuple(losses_for(entry.output))
+    return (*entry.needs.losses, *entry.needs.further_losses) or tuple(losses_for(entry.output))
 
 
 def _parts_of_output(cfg: config.Config) -> Iterator[Fault]:

@@ -152,7 +152,7 @@ def test_only_a_whole_number_is_a_whole_number(value: str) -> None:
         (
             {"losses": [{"weight": 2}]},
             "losses.0.name",
-            "this key is required, one of: boundary, center_mse, centers_offsets, class_boundary",
+            "this key is required, one of: boundary, box_masks, box_regions, center_mse, centers_offsets",
         ),
         ({"losses": [3]}, "losses.0", "a name or a group of keys with `name`, one of: boundary"),
         ({"losses": [{"name": "dice", "class_weights": ["x"]}]}, "losses.0.class_weights.0", "expected a number"),

@@ -119,7 +119,7 @@ def test_the_own_keys_of_a_new_dataset_are_checked_shown_and_read_back(farm, tmp
     assert found["data.season"] == (3, "expected 'summer' or 'winter'")
     assert found["data.label_map"] == (
         4,
-        "an option of data.name=pairs or folder; data.name=farm has none such - remove it",
+        "an option of data.name=pairs or weak or folder; data.name=farm has none such - remove it",
     )
     assert found["data.seasn"] == (5, "unknown key - did you mean 'season'?")
     path.write_text("data: {name: frm}\n")

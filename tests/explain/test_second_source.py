@@ -50,10 +50,10 @@ def test_figures_are_of_the_size_of_the_input(laid):
     palette = default_palette(len(CLASSES))
     assert explain.lattice_figure(laid).shape == (*SIZE, 3)
     assert explain.prior_figure(laid, palette).shape == (SIZE[0], 2 * SIZE[1], 3)
-    heat = explain.attention_map(predictor("multisource"), image(), AT, {"prior": PRIOR})
+    heat = explain.co_attention_map(predictor("multisource"), image(), AT, {"prior": PRIOR})
     assert heat.shape == SIZE
     assert 0 <= heat.min() <= heat.max() == 1
-    assert explain.attention_figure(laid.image, heat, AT).shape == (*SIZE, 3)
+    assert explain.co_attention_figure(laid.image, heat, AT).shape == (*SIZE, 3)
 
 
 def test_what_a_network_has_not_is_refused():
@@ -63,6 +63,6 @@ def test_what_a_network_has_not_is_refused():
     with pytest.raises(UsageError, match="align = false"):
         explain.laid_source(one, image())
     with pytest.raises(UsageError, match="no co-attention at stride 16; the network has: 32"):
-        explain.attention_map(one, image(), AT)
+        explain.co_attention_map(one, image(), AT)
     with pytest.raises(UsageError, match=r"pixel \(99, 1\) lies outside the image of 60 x 83"):
-        explain.attention_map(one, image(), (99, 1), stride=32)
+        explain.co_attention_map(one, image(), (99, 1), stride=32)

@@ -261,6 +261,16 @@ def unknown_object(root: Path) -> Path:
     return root / "train/instances/0001.png"
 
 
+def empty_box(root: Path) -> Path:
+    """Give train boxes in place of masks, one of them without area."""
+    shutil.rmtree(root / "train/masks")
+    rows = [f"{path.stem},disc,2,3,20,30" for path in sorted((root / "train/images").iterdir())]
+    rows[1] = rows[1].replace("20,30", "2,30")
+    (root / "train/boxes.csv").write_text("\n".join(["image,class,x0,y0,x1,y1", *rows]) + "\n")
+    (root / "classes.json").write_text('["ground", "disc"]')
+    return root / "train/boxes.csv"
+
+
 def without_objects(root: Path, split: str = "val") -> list[Path]:
     """A generated set in which no map of a split shows an object."""
     files = sorted((shapes_instead(root) / split / "instances").iterdir())

@@ -20,6 +20,7 @@ from fakes.nuclei import write_nuclei
 from fakes.pairs import write_pairs, write_sources
 from fakes.shapes import write_shapes
 from fakes.voc import write_voc
+from fakes.weak import write_weak
 
 from segatlas.build.network import make_config
 from segatlas.config import recipes
@@ -37,6 +38,7 @@ NUCLEI = "folder of nuclei"
 CLASSES = "classes of images"
 
 FRAMES = "camvid in pairs"
+WEAK = "weak {}"
 
 WRITERS = {
     "ade20k": write_ade20k,
@@ -59,6 +61,10 @@ WRITERS = {
     "shapes": write_shapes,
     OBJECTS.format("shapes"): write_shapes,
     "voc": write_voc,
+    **{
+        WEAK.format(kind): partial(write_weak, kind=kind)
+        for kind in ("scribbles", "points", "boxes", "labels", "partial")
+    },
 }
 SMALL = {
     **dict.fromkeys(("resnet34", "resnet50", "resnet50c", "resnet101", "vgg16"), "resnet18_w8"),
@@ -93,7 +99,11 @@ def words(name: str, roots: dict[str, Path], *further: str) -> list[str]:
     if config.distill:
         small.append("distill=null")
     kind = config.data.name
-    if config.pretrain is not None:
+    if config.data.unlabelled is not None:  # the images of another tiny set
+        small.append(f"data.unlabelled={roots['shapes']}/train/images")
+    if kind == "weak":
+        kind = WEAK.format(config.data.own("kind"))
+    elif config.pretrain is not None:
         kind = CLASSES
         small.append("pretrain.resize=64")
     elif config.task != "semantic":

@@ -127,6 +127,7 @@ def test_class_weights_without_a_meaning_are_refused_by_the_recipe_and_by_the_lo
         "semantic_branch": {"name": "panoptic_fpn"},
         "mask_points": {"name": "pointrend_instance"},
         "dynamic_masks": {"name": "condinst"},
+        "box_masks": {"name": "condinst"},
         "query_points": {"name": "mask2former"},
         "query_maps": {"name": "maskformer"},
     }.get(name, {})

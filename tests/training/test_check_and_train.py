@@ -40,6 +40,10 @@ WARNINGS_ONLY = {
     "value_range",
     "class_never_seen",
     "class_not_in_train",
+    "nothing_labelled",
+    "region_without_label",
+    "contradiction",
+    "box_cut",
 }
 OBJECTS = ("data.name=shapes", "model={name: center, width: 4}")
 NAMED = "data.classes=[ground, disc]"
@@ -72,6 +76,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     "missing_file": (broken.missing_objects, OBJECTS),
     "unusable": (broken.unknown_object, OBJECTS),
     "no_object": (broken.without_objects, OBJECTS),
+    "bad_box": (broken.empty_box, ("data.name=weak",)),
 }
 """Kind of finding -> what breaks a sound set that way, and further words."""
 

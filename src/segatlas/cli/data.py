@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -15,10 +14,11 @@ from segatlas.cli.common import (
     DebugOption,
     JsonOption,
     human,
-    load_recipe,
     print_json_line,
 )
 from segatlas.cli.data_make import make_pairs, make_priors, make_shapes
+from segatlas.cli.data_weaken import grabcut, weaken
+from segatlas.cli.data_words import load_data
 from segatlas.errors import DataError, UsageError
 from segatlas.files import read_text
 from segatlas.printable import printable
@@ -35,9 +35,11 @@ if TYPE_CHECKING:
     from segatlas.data.statistics import SplitStatistics
     from segatlas.recipe import Config
 
-app = typer.Typer(no_args_is_help=True, help="Check, repair, describe, show, make and convert datasets.")
+app = typer.Typer(no_args_is_help=True, help="Check, repair, describe, show, make, weaken and convert datasets.")
 for command, function in (("make-shapes", make_shapes), ("make-pairs", make_pairs), ("make-priors", make_priors)):
     app.command(command)(function)
+app.command()(weaken)
+app.command()(grabcut)
 
 MOST_FILES = 5
 BAR_WIDTH = 16
@@ -271,33 +273,6 @@ def store(
     if json_line:
         record = {"folder": str(usage.folder), "entries": usage.entries, "bytes": usage.bytes, "free": usage.free}
         print_json_line({**record, "cleared": clear})
-
-
-def load_data(words: Sequence[str] | None, config_file: Path | None = None) -> Config:
-    """Load `ROOT|RECIPE [KEY=VALUE]...`; a folder's layout is recognised.
-
-    Raises:
-        UsageError: the first word is neither a folder nor a recipe.
-        ConfigError: the recipe is faulty.
-    """
-    from segatlas.config import recipes
-    from segatlas.data.checks import data_config
-    from segatlas.recipe import Config
-
-    words = list(words or ())
-    if not words and config_file is None:
-        raise UsageError("which dataset? give its folder or a recipe")
-    first = words[0] if words else ""
-    if Path(first).expanduser().is_dir() and first and config_file is None:
-        data = data_config(Path(first).expanduser())
-        return Config.load({"data": {"name": data.name, "root": data.root}}, *words[1:])
-    is_recipe = first in recipes() or first.endswith((".yaml", ".yml"))
-    if first and "=" not in first and not is_recipe and config_file is None:
-        close = difflib.get_close_matches(first, recipes(), n=1)
-        hint = f"; nearest recipe: {close[0]}" if close else ""
-        what = "is a file" if Path(first).exists() else "no such folder, and no recipe of that name"
-        raise UsageError(f"{first}: {what}{hint}")
-    return load_recipe(words, config_file)
 
 
 def stated_target(cfg: Config, words: Sequence[str] | None, config_file: Path | None) -> str | None:

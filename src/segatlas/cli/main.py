@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from segatlas.cli import bench, config, data, distill, doctor, evaluate, explain, models, predict, train
+from segatlas.cli import bench, config, data, distill, doctor, evaluate, explain, models, predict, pseudo, train
 from segatlas.cli.common import guard, reset_debug, set_debug
 from segatlas.printable import SafeRecords
 from segatlas.version import __version__
@@ -22,6 +22,7 @@ COMMANDS: dict[str, Callable[..., Any] | typer.Typer] = {
     "distill": distill.distill,
     "eval": evaluate.evaluate,
     "predict": predict.predict,
+    "pseudo": pseudo.pseudo,
     "data": data.app,
     "models": models.app,
     "config": config.app,

@@ -251,6 +251,21 @@ def _ranges(cfg: Config) -> Iterator[Fault]:
         yield ("transforms.class_balance", "transforms.crop"), "class_balance redraws the crop, but no crop is set"
 
 
+def _without_labels(cfg: Config) -> Iterator[Fault]:
+    if cfg.semi is None:
+        if cfg.data.unlabelled is not None:
+            yield ("data.unlabelled", "semi"), "nothing says how to learn from it - set semi.method"
+        return
+    if cfg.data.unlabelled is None:
+        yield ("semi", "data.unlabelled"), "needs a folder of images without labels - set data.unlabelled"
+    if cfg.pretrain is not None:
+        yield ("semi", "pretrain"), "not together with classes of whole images - remove one of them"
+    if cfg.distill is not None:
+        yield ("semi", "distill"), "not together with a trained teacher - remove one of them"
+    if cfg.task in TASKS and TASKS[cfg.task].target != "SemanticTarget":
+        yield ("semi", "task"), "is for classes of pixels"
+
+
 def _run_name(cfg: Config) -> Iterator[Fault]:
     name, key = cfg.run.name, ("run.name",)
     if name is None:
@@ -274,6 +289,7 @@ def _paths(cfg: Config) -> Iterator[Fault]:
         "data.root": cfg.data.root,
         "data.store": cfg.data.store,
         "distill.teacher": cfg.distill and cfg.distill.teacher,
+        "data.unlabelled": cfg.data.unlabelled,
         **{f"data.lists.{split}": text for split, text in (cfg.data.own("lists") or {}).items()},
     }
     for key, text in texts.items():
@@ -338,6 +354,7 @@ RULES: tuple[Rule, ...] = (
     _partial_start,
     _views,
     _size_bounds,
+    _without_labels,
     _run_name,
     _paths,
 )

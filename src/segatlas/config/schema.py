@@ -108,6 +108,9 @@ class DataConfig(Section):
     name: str = Field("folder", description="which dataset, by its layout")
     root: str | None = Field(None, description="folder that holds the dataset")
     channels: int | None = Field(None, ge=1, description="channels of an image; default: as in train")
+    unlabelled: str | None = Field(
+        None, description="folder of images without labels, in it and below, for `semi`; labelled ones are left out"
+    )
     accept: tuple[Literal["leakage", "lossy_mask", "smoothed_mask", "mixed_depth"], ...] = Field(
         (), description="findings of `data check` that are meant so: said as warnings, and training goes on"
     )
@@ -348,6 +351,30 @@ class PretrainConfig(Section):
     )
 
 
+class SemiConfig(Section):
+    """Learn from images without labels, too: those of `data.unlabelled`. Each step takes some beside labelled ones."""
+
+    method: Literal["weak_to_strong", "mean_teacher"] = Field(
+        "weak_to_strong",
+        description="weak_to_strong: what the network is sure of in a weakly changed view is the label of two strongly "
+        "changed ones and of perturbed features; mean_teacher: the average of its weights says what a strongly changed "
+        "view should give",
+    )
+    batch: int | None = Field(None, ge=1, le=4096, description="images without labels a batch; default: train.batch")
+    weight: float = Field(1.0, gt=0, le=1e6, description="factor of what is learned from them")
+    threshold: float = Field(0.95, ge=0, lt=1, description="weak_to_strong: probability from which a class is a label")
+    feature_dropout: float = Field(
+        0.5, ge=0, lt=1, description="weak_to_strong: fraction of the encoder's channels dropped in the perturbed view"
+    )
+    cutmix: float = Field(
+        0.5, ge=0, le=1, description="fraction of strong views that get a box of another image, with its labels"
+    )
+    decay: float = Field(0.996, gt=0, lt=1, description="mean_teacher: fraction of the average kept at each step")
+    ramp: float = Field(
+        0.2, ge=0, le=1, description="mean_teacher: fraction of the training in which the weight grows from almost 0"
+    )
+
+
 class LogConfig(Section):
     """What is written while training."""
 
@@ -383,6 +410,7 @@ class Config(Section):
     train: TrainConfig = Field(default_factory=TrainConfig)
     distill: DistillConfig | None = None
     pretrain: PretrainConfig | None = None
+    semi: SemiConfig | None = None
     eval: EvalConfig = Field(default_factory=EvalConfig)
     log: LogConfig = Field(default_factory=LogConfig)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from segatlas.criteria import weighted_sum
 from segatlas.losses import Loss
 from segatlas.ops.query_truth import QueryTruths
-from segatlas.structures import Output, QueryMasks
+from segatlas.structures import Output, QueryMasks, Surroundings
 
 LOGGER = logging.getLogger("segatlas")
 
@@ -24,22 +24,25 @@ class Criterion(weighted_sum.Criterion):
 
     most_told = 0
 
-    def forward(self, output: Output, targets: Any) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(
+        self, output: Output, targets: Any, around: Surroundings | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the total, and the value of each part of a term by name.
 
         Args:
             output: a `QueryMasks`, of a network in training mode.
             targets: labels (N, H, W), or a target an image; the top left part of the canvas.
+            around: what terms read besides.
 
         Raises:
             UsageError: see `weighted_sum.Criterion`.
             CostError: the costs of matching an image are not finite.
         """
         if not isinstance(output, QueryMasks):
-            return super().forward(output, targets)  # says what it takes
+            return super().forward(output, targets, around)  # says what it takes
         truths = QueryTruths(targets, output.canvas, output.mask_logits.device)
         self._tell_too_many(truths, output.class_logits.shape[1])
-        return super().forward(output, truths)
+        return super().forward(output, truths, around)
 
     def _tell_too_many(self, truths: QueryTruths, queries: int) -> None:
         ignored = any(getattr(term, "void", "ignore") == "ignore" for term in self.terms)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from segatlas.errors import UsageError
 from segatlas.losses import Loss
-from segatlas.structures import Output
+from segatlas.structures import Output, Surroundings, WithSurroundings
 
 
 class Criterion(nn.Module):
@@ -32,7 +32,14 @@ class Criterion(nn.Module):
         for index, term in enumerate(self.terms):  # buffers move along; a checkpoint holds only the network
             self.register_buffer(_buffer(index), _class_weights(term, automatic_weights), persistent=False)
 
-    def forward(self, output: Output, targets: Any) -> tuple[Tensor, dict[str, Tensor]]:
+    @property
+    def reads_around(self) -> bool:
+        """Whether a term reads more than output and truth, see `Surroundings`."""
+        return any(term.reads_around for term in self.terms)
+
+    def forward(
+        self, output: Output, targets: Any, around: Surroundings | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the total, a scalar, and the value of each part of a term by name: detached, before its factors.
 
         A term without parts is its own part. The head comes in front unless a term is on the output itself
@@ -42,17 +49,18 @@ class Criterion(nn.Module):
             output: of a network in training mode.
             targets: what the losses take, for semantic networks labels (N, H, W) uint8 or int64, 0..K-1 or 255; the top
                 left part of `output.canvas`.
+            around: what terms read besides, where `reads_around`.
 
         Raises:
             UsageError: a term is on an auxiliary head that the network does not have or that gives what the loss does
-                not take, or shapes do not fit together.
+                not take, or shapes do not fit together; a term reads what stands around, and it was not given.
         """
         totals: list[Tensor] = []
         names: list[str] = []
         values: list[Tensor] = []
         for index, term in enumerate(self.terms):
             parts = term.parts(
-                term.given(output),
+                _with_surroundings(term, output, around),
                 targets,
                 canvas=output.canvas,
                 align_corners=output.resample.align_corners if term.align_corners is None else term.align_corners,
@@ -67,6 +75,15 @@ class Criterion(nn.Module):
 def build(terms: Sequence[Loss], automatic_weights: Mapping[str, Tensor] | None = None) -> Criterion:
     """Return the criterion of a recipe's `losses`."""
     return Criterion(terms, automatic_weights)
+
+
+def _with_surroundings(term: Loss, output: Output, around: Surroundings | None) -> Any:
+    given = term.given(output)
+    if not term.reads_around:
+        return given
+    if around is None:
+        raise UsageError(f"loss {term.name} reads the image and more: give the criterion `around`, see Surroundings")
+    return WithSurroundings(given, around)
 
 
 def _buffer(index: int) -> str:

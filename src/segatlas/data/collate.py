@@ -36,7 +36,32 @@ def collate(samples: Sequence[PreparedSample]) -> Batch:
         targets=_targets([sample.target for sample in samples]),
         sizes=tuple((sample.image.shape[0], sample.image.shape[1]) for sample in samples),
         keys=tuple(sample.key for sample in samples),
+        **_said_of_classes([sample.target for sample in samples]),
     )
+
+
+def _said_of_classes(targets: list[Target]) -> dict[str, Tensor]:
+    """Return `Batch.annotated` and `Batch.present` where a sample says such of its classes."""
+    found: dict[str, Tensor] = {}
+    semantic = [target for target in targets if isinstance(target, SemanticTarget)]
+    for name in ("annotated", "present"):
+        rows = [getattr(target, name) for target in semantic]
+        count = next((len(row) for row in rows if row is not None), 0)
+        if not count:
+            continue
+        own = [
+            np.asarray(row) if row is not None else _default_of(name, target, count)
+            for row, target in zip(rows, semantic, strict=True)
+        ]
+        found[name] = torch.from_numpy(np.stack(own).astype(bool))
+    return found
+
+
+def _default_of(name: str, target: SemanticTarget, count: int) -> np.ndarray:
+    """Return what holds of (K,) classes where a truth says nothing: all are annotated, those of its labels present."""
+    if name == "annotated":
+        return np.ones(count, bool)
+    return np.isin(np.arange(count), np.asarray(target.labels))
 
 
 def _targets(targets: list[Target]) -> Tensor | tuple[Target, ...]:
@@ -59,7 +84,7 @@ def _padded(target: Target, size: tuple[int, int]) -> Target:
         return out
 
     if isinstance(target, SemanticTarget):
-        return SemanticTarget(grown(target.labels, IGNORE))
+        return target._replace(labels=grown(target.labels, IGNORE))
     if isinstance(target, SegmentsTarget):
         tables = (torch.as_tensor(table) for table in target[1:])
         return SegmentsTarget(grown(target.ids, NO_SEGMENT), *tables)

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from segatlas.config.messages import SchemaWords, explain, misplaced, show
+from segatlas.config.messages import SchemaWords, explain, misplaced, show, unknown
 from segatlas.config.schema import Config, DataConfig
 from segatlas.config.section import Section
 from segatlas.data.datasets import DATASETS, dataset_class
@@ -30,6 +30,7 @@ def check_options(name: str, own: Mapping[str, Any]) -> tuple[Section, list[Prob
     record = dataset_class(name).options
     known = {key: value for key, value in own.items() if key in record.model_fields}
     problems = [problem for key in own if key not in known for problem in _foreign(name, key, own[key])]
+    problems += [one for number, section in enumerate(_sources(own)) for one in _of_source(name, number, section)]
     try:
         return _read(record, known), problems
     except ValidationError as error:
@@ -38,6 +39,23 @@ def check_options(name: str, own: Mapping[str, Any]) -> tuple[Section, list[Prob
     faulty = {problem.key.split(".")[0] for problem in faults}
     problems += [replace(problem, key=f"data.{problem.key}") for problem in faults]
     return _read(record, {key: value for key, value in known.items() if key not in faulty}), problems
+
+
+def _sources(own: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the sections of the datasets that one is made of, as far as they are sections."""
+    given = own.get("sources") or ()
+    return [one for one in given if isinstance(one, Mapping)] if isinstance(given, list | tuple) else []
+
+
+def _of_source(whole: str, number: int, section: Mapping[str, Any]) -> list[Problem]:
+    """Return what is wrong with the section of a source of the dataset `whole`: its name, its keys."""
+    key, name = f"data.sources.{number}", section.get("name", DataConfig.model_fields["name"].default)
+    known = [one for one in DATASETS if one != whole]
+    if name not in known:
+        return [Problem(key=f"{key}.name", got=show(name), message=unknown("dataset that can be mixed", name, known))]
+    own = {one: value for one, value in section.items() if one not in DataConfig.model_fields}
+    found = check_options(name, own)[1]
+    return [replace(one, key=f"{key}.{one.key.removeprefix('data.')}") for one in found]
 
 
 def checked(cfg: DataConfig) -> DataConfig:

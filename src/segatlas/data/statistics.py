@@ -42,7 +42,7 @@ def count_occurrences(dataset: SegmentationData) -> tuple[np.ndarray, np.ndarray
 def label_of(target: Target | None) -> np.ndarray | None:
     """Return (H, W) uint8 classes of a truth of any type, 255 where it says none; of objects the last one counts."""
     if target is None or isinstance(target, SemanticTarget):
-        return None if target is None else np.asarray(target.labels)
+        return None if target is None else target.certain
     kinds = np.asarray(target.classes).astype(np.uint8)
     if isinstance(target, SegmentsTarget):
         found: np.ndarray = np.append(kinds, np.uint8(IGNORE))[np.asarray(target.ids)]

@@ -164,7 +164,7 @@ def _from_config(cfg: Config) -> EvaluationPlan:
 def _with_model_classes(plan: EvaluationPlan, card: Card) -> EvaluationPlan:
     """Give a folder dataset without class names those of the model: the labels of one split may lack classes."""
     data = plan.data
-    takes_names = "classes" in dataset_class(data.name).options.model_fields
+    takes_names = {"classes", "palette"} <= dataset_class(data.name).options.model_fields.keys()
     if not takes_names or data.own("classes") is not None or (data.root and read_classes(data.root) is not None):
         return plan
     named = data.with_own(classes=card.classes, palette=data.own("palette") or card.palette)

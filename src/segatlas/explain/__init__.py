@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     )
     from segatlas.explain.second_source import (
         LaidSource,
-        attention_figure,
-        attention_map,
+        co_attention_figure,
+        co_attention_map,
         laid_source,
         lattice_figure,
         prior_figure,
@@ -52,7 +52,7 @@ _PUBLIC = {
     "receptive_field": "segatlas.explain.theoretical_field",
     "write_boundary_labels": "segatlas.explain.boundary_files",
     **dict.fromkeys(
-        ("LaidSource", "attention_figure", "attention_map", "laid_source", "lattice_figure", "prior_figure"),
+        ("LaidSource", "co_attention_figure", "co_attention_map", "laid_source", "lattice_figure", "prior_figure"),
         "segatlas.explain.second_source",
     ),
     "HeatMap": "segatlas.explain.heatmaps",
@@ -85,6 +85,8 @@ __all__ = [
     "attention_figure",
     "attention_map",
     "chain_fields",
+    "co_attention_figure",
+    "co_attention_map",
     "drawn_map",
     "effective_field",
     "entropy_figure",

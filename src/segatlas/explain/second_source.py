@@ -102,7 +102,7 @@ def prior_figure(laid: LaidSource, palette: tuple[tuple[int, int, int], ...]) ->
     return np.concatenate(tinted, axis=1)
 
 
-def attention_map(
+def co_attention_map(
     predictor: Predictor,
     image: GivenImage,
     at: tuple[int, int],
@@ -144,7 +144,7 @@ def _network(predictor: Predictor, method: str) -> Any:
     return net
 
 
-def attention_figure(image: np.ndarray, heat: np.ndarray, at: tuple[int, int]) -> np.ndarray:
+def co_attention_figure(image: np.ndarray, heat: np.ndarray, at: tuple[int, int]) -> np.ndarray:
     """Return an image (H, W, 3) uint8 in grey under the heat (H, W), a cross at the pixel (row, column) that looks."""
     drawn = heat_overlay(image, heat)
     size = max(2, max(drawn.shape[:2]) // 60)

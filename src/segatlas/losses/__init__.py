@@ -41,6 +41,11 @@ NAMES = (
     "dynamic_masks",
     "query_points",
     "query_maps",
+    "marginal_cross_entropy",
+    "gated_crf",
+    "image_labels",
+    "box_regions",
+    "box_masks",
 )
 """Each is a file of this folder. The first for an output type is its default."""
 

@@ -45,13 +45,15 @@ class Loss(LossConfig):
     not one class weight per class.
 
     A loss says of itself: `output`, the output type of `segatlas.structures` that it is for; `takes`, in words;
-    `weighted`, whether class weights have a meaning; `tiny`, keys for images of a few pixels, used in tests.
+    `weighted`, whether class weights have a meaning; `tiny`, keys for images of a few pixels, used in tests;
+    `reads_around`, whether it takes logits together with what stands around them (`WithSurroundings`).
     """
 
     model_config = ConfigDict(extra="forbid", json_schema_extra=_name_is_required)
 
     output: ClassVar[str] = "SemanticLogits"
     takes: ClassVar[str] = "a map of logits (N, K, h, w)"
+    reads_around: ClassVar[bool] = False
     weighted: ClassVar[bool] = True
     tiny: ClassVar[Mapping[str, Any]] = {}
 

@@ -20,12 +20,14 @@ EXACT = 1 << 24
 def label_maps(result: Prediction, target: SemanticTarget, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
     """Return prediction and label, (H, W) uint8 of values 0..K-1 or 255; both are 255 where the label is.
 
+    Where a pixel has one of the classes that were not annotated in its image, it is not known which, and it is ignored.
+
     Raises:
         DataError: the two differ in size, or a value names no class.
     """
     if num_classes > MAX_CLASSES:
         raise ValueError(f"{num_classes} classes; at most {MAX_CLASSES} can be told from {IGNORE}, which is ignored")
-    prediction, label = _as_numpy(result.semantic), _as_numpy(target.labels)
+    prediction, label = _as_numpy(result.semantic), _as_numpy(_certain(target))
     if prediction.shape != label.shape or prediction.ndim != 2:
         raise DataError(f"prediction {prediction.shape} and label {label.shape} must be (H, W) of one size")
     label = _as_uint8(label, num_classes, "label")
@@ -36,6 +38,11 @@ def label_maps(result: Prediction, target: SemanticTarget, num_classes: int) -> 
     else:
         prediction = np.where(ignored, IGNORE, prediction)
     return _as_uint8(prediction, num_classes, "prediction"), label
+
+
+def _certain(target: SemanticTarget) -> Any:
+    """Return the labels, without those of classes that were not annotated."""
+    return target.labels if target.annotated is None else target.certain
 
 
 def histogram(values: np.ndarray, chosen: np.ndarray | None = None) -> np.ndarray:

@@ -391,7 +391,7 @@ class CondInst(nn.Module):
 
         "cell_classes" (N, T): K = no object, -1 = not judged; "distance_targets" (B, 4) of the B cells that stand for
         objects, in their order; "mask_logits" (S, f h, f w) of those drawn among them, and "mask_targets" likewise: 1
-        inside, 0 outside, -1 beyond the image.
+        inside, 0 outside, -1 beyond the image; "mask_images" (S,), whose they are.
 
         Args:
             raw: maps by level, and mask features.
@@ -418,6 +418,7 @@ class CondInst(nn.Module):
             "distance_targets": torch.cat(distances),
             "mask_logits": torch.cat(masks),
             "mask_targets": torch.cat(truths),
+            "mask_images": torch.cat([classes[0].new_full((len(one),), image) for image, one in enumerate(masks)]),
         }
 
     def _truth_of_masks(self, masks: Tensor, owner: Tensor, size: Sequence[int], canvas: tuple[int, int]) -> Tensor:
@@ -456,7 +457,9 @@ ARCHITECTURE = Architecture(
     output=DetectedMasks,
     config=CondInstConfig,
     build=CondInst,
-    needs=Needs(targets=("InstancesTarget",), targets_in_forward=True, losses=("dynamic_masks",)),
+    needs=Needs(
+        targets=("InstancesTarget",), targets_in_forward=True, losses=("dynamic_masks",), further_losses=("box_masks",)
+    ),
     variants={"condinst_r50": {"encoder": "resnet50"}, "condinst_r101": {"encoder": "resnet101"}},
     tiny={
         "encoder": "resnet18_w8",

@@ -65,7 +65,9 @@ ARCHITECTURE = Architecture(
     output=DetectedMasks,
     config=MaskRCNNConfig,
     build=MaskRCNN,
-    needs=Needs(targets=("InstancesTarget",), targets_in_forward=True, losses=("two_stage",)),
+    needs=Needs(
+        targets=("InstancesTarget",), targets_in_forward=True, losses=("two_stage",), further_losses=("box_masks",)
+    ),
     variants={
         "mask_rcnn_r50": {"encoder": "resnet50"},
         "mask_rcnn_r101": {"encoder": "resnet101"},

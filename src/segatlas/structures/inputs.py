@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 from segatlas.errors import UsageError
 
@@ -142,9 +142,48 @@ class Batch(NamedTuple):
         what losses read at once; else one target a sample, its arrays of the size of the batch.
     sizes: (height, width) of each image before it was padded to the batch.
     keys: name of each sample.
+    annotated, present: (N, K) bool, of labels that say less than a class for each pixel, see `SemanticTarget`; None
+        where no sample has such. A sample without has all classes annotated, and the classes that its labels show.
     """
 
     inputs: Inputs
     targets: Tensor | tuple[Target, ...]
     sizes: tuple[tuple[int, int], ...]
     keys: tuple[str, ...]
+    annotated: Tensor | None = None
+    present: Tensor | None = None
+
+
+class Surroundings(NamedTuple):
+    """What stands around labels and logits, for losses that read more than these.
+
+    image: (N, C, H, W) float, normalised as the network takes it. mean, std: (C,) what it was normalised with, so that
+        image * std + mean is 0..1. valid: (N, H, W) bool, False in padding.
+    annotated, present: as in `Batch`.
+    progress: how much of the training is done, 0..1.
+    """
+
+    image: Tensor
+    valid: Tensor
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    annotated: Tensor | None = None
+    present: Tensor | None = None
+    progress: float = 1.0
+
+    @property
+    def plain(self) -> Tensor:
+        """The image in 0..1, float32."""
+        shape = (1, -1, 1, 1)
+        std, mean = (self.image.new_tensor(values).float().reshape(shape) for values in (self.std, self.mean))
+        return self.image.float() * std + mean
+
+
+class WithSurroundings(NamedTuple):
+    """What a loss takes that reads more than logits and labels.
+
+    part: what the term is on, a map of logits or a network's whole output. around: see `Surroundings`.
+    """
+
+    part: Any
+    around: Surroundings

@@ -15,9 +15,27 @@ Array: TypeAlias = "np.ndarray | Tensor"
 
 
 class SemanticTarget(NamedTuple):
-    """A class for each pixel. labels: (H, W) uint8, 0..K-1 or 255."""
+    """A class for each pixel.
+
+    labels: (H, W) uint8, 0..K-1 or 255.
+    annotated: (K,) bool, the classes that were looked for in this image; None = all. A pixel whose label is one of the
+        others is known to have one of these others, and which of them is not known.
+    present: (K,) bool, the classes that the image shows somewhere, where nothing says where; None = labels say it.
+    """
 
     labels: Array
+    annotated: Array | None = None
+    present: Array | None = None
+
+    @property
+    def certain(self) -> np.ndarray:
+        """Labels (H, W) uint8 with 255 where the class is one of those that were not annotated."""
+        labels = np.asarray(self.labels)
+        if self.annotated is None or np.asarray(self.annotated).all():
+            return labels
+        table = np.arange(256, dtype=np.uint8)
+        table[np.flatnonzero(~np.asarray(self.annotated).astype(bool))] = IGNORE
+        return table[labels]
 
 
 class SegmentsTarget(NamedTuple):

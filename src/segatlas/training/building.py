@@ -69,7 +69,7 @@ def build_parts(config: Config, *, dry: bool = False) -> TrainingComponents:
     for dataset in splits.values():
         if len(dataset) == 0:
             raise DataError(f"split {dataset.split!r} of {config.data.name} at {config.data.root} holds no image")
-        if target == "SemanticTarget" and dataset.files(0)[1] is None:
+        if target == "SemanticTarget" and dataset.truth_file(0) is None:
             raise DataError(f"split {dataset.split!r} of {config.data.name} at {config.data.root} has no masks")
     check_data(config, tuple(splits.values()))
     model = config.model

@@ -41,7 +41,20 @@ class Course:
 
 
 def course_of(config: Config) -> Course:
-    """Return the course of a recipe: `pretrain` says that whole images have classes."""
+    """Return the course of a recipe: `pretrain` says that whole images have classes, `semi` that some have nothing."""
+    if config.semi is not None:
+        from segatlas.training import semi
+
+        return Course(
+            build=semi.build_semi_parts,
+            module=semi.SemiModule,
+            data=semi.SemiDataModule,
+            finish=finish_run,
+            kept=lambda folder: folder.model,
+            sheets=True,
+            truth=TRUTHS[TASKS[config.task].target],
+            first_batch=_first_batch,
+        )
     if config.pretrain is None:
         return Course(
             build=_builder(config),

@@ -15,7 +15,7 @@ from segatlas.config.distillation import LOGITS, ChannelWise, DistillConfig, Pai
 from segatlas.layers.init import init_weights
 from segatlas.layers.norm import BatchNorm2d
 from segatlas.ops.distillation import at_positions, channel_wise, pair_wise, pixel_wise, positions_within
-from segatlas.structures import Inputs, Output, SemanticLogits
+from segatlas.structures import Inputs, Output, SemanticLogits, Surroundings
 from segatlas.training.optim import TrainedToo
 from segatlas.training.taken_maps import Size, taken
 from segatlas.training.teacher import Change, Teacher
@@ -97,18 +97,26 @@ class Distillation(nn.Module):
             yield
         self._given = (*answer, maps)
 
-    def forward(self, output: Output, targets: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    @property
+    def reads_around(self) -> bool:
+        """Tell whether one of the student's own losses takes what stands around the output."""
+        return bool(getattr(self.own, "reads_around", False))
+
+    def forward(
+        self, output: Output, targets: Tensor, around: Surroundings | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the total, and the value of each part of a loss and of each term by name, before its weight.
 
         Args:
             output: of the student, which ran inside `watching`.
             targets: labels, as the student's own losses take them.
+            around: what these read besides, where `reads_around`.
         """
         assert self._given is not None, "the student ran outside `watching`"
         assert isinstance(output, SemanticLogits)
         theirs, their_maps, maps = self._given
         self._given = None
-        total, values = self.own(output, targets)
+        total, values = self.own(output, targets, *(() if around is None else (around,)))
         maps, their_maps = {**maps, LOGITS: output.logits}, {**their_maps, LOGITS: theirs.logits}
         for one in self.terms:
             differences = [

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from segatlas.errors import TrainingError
 from segatlas.recipe import Config
-from segatlas.structures import Inputs, Output, further_maps, maps_of
+from segatlas.structures import Batch, Output, further_maps, maps_of
 from segatlas.training.building import TrainingComponents
 from segatlas.training.course import course_of
 from segatlas.training.distillation import trained_too, watched
@@ -22,9 +22,10 @@ from segatlas.training.faults import ADVICE, SMALLER, is_out_of_memory, largest_
 from segatlas.training.freezing import training_mode
 from segatlas.training.inputs import NetworkFacts
 from segatlas.training.machine import check_images, choose_machine
-from segatlas.training.module import Sizes, channels_last, forward
+from segatlas.training.module import channels_last, forward
 from segatlas.training.optim import build_optimizer
 from segatlas.training.plan import Plan
+from segatlas.training.surroundings import surroundings_of
 
 AUTOCAST = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 LOOK_AT = (
@@ -98,9 +99,12 @@ def dry_run(config: Config) -> DryRun:
     started = time.perf_counter()
     try:
         with told_of(batch.keys, "in a dry run", LOOK_AT):
-            output, loss = _one_step(
-                config, parts, inputs, targets, batch.sizes, f"in a dry run on: {', '.join(batch.keys)}"
+            batch = batch._replace(
+                inputs=inputs,
+                targets=targets,
+                **{name: move_data_to_device(getattr(batch, name), device) for name in ("annotated", "present")},
             )
+            output, loss = _one_step(config, parts, batch, f"in a dry run on: {', '.join(batch.keys)}")
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
@@ -131,19 +135,19 @@ def dry_run(config: Config) -> DryRun:
     )
 
 
-def _one_step(
-    config: Config, parts: TrainingComponents, inputs: Inputs, targets: Any, sizes: Sizes, where: str
-) -> tuple[Output | Tensor, float]:
+def _one_step(config: Config, parts: TrainingComponents, batch: Batch, where: str) -> tuple[Output | Tensor, float]:
     """Take one optimiser step; return the network's output and the loss. Raises TrainingError if it is not finite."""
-    settings, net, device = config.train, parts.net, inputs.image.device.type
+    settings, net, device = config.train, parts.net, batch.inputs.image.device.type
     criterion = parts.criterion.to(device)
     optimizer = build_optimizer(net, settings.optimizer, settings.lr, too=trained_too(criterion, config.distill))
     with (
         torch.autocast(device, AUTOCAST[settings.precision], enabled=settings.precision != "fp32"),
-        watched(criterion, net, inputs, targets),
+        watched(criterion, net, batch.inputs, batch.targets),
     ):
-        output = forward(net, inputs, targets, sizes)
-    loss, terms = criterion(output, targets)
+        output = forward(net, batch.inputs, batch.targets, batch.sizes)
+    reads_around = getattr(criterion, "reads_around", False)
+    around = (surroundings_of(batch, parts.card.preprocessing, 1.0),) if reads_around else ()
+    loss, terms = criterion(output, batch.targets, *around)
     each = "; ".join(f"{name} {float(value):.4g}" for name, value in terms.items())
     require_finite("loss", float(loss.detach()), where, f"Its terms: {each}. {LOOK_AT}")
     loss.backward()

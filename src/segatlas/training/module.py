@@ -28,6 +28,7 @@ from segatlas.training.plan import Plan
 from segatlas.training.run import RunFolder
 from segatlas.training.saving import save_model
 from segatlas.training.schedule import Plateau, encoder_lr_factor, lr_factor
+from segatlas.training.surroundings import surroundings_of
 
 Sizes: TypeAlias = Sequence[tuple[int, int]]
 KEPT = f"The last good checkpoint is kept; {ADVICE}"
@@ -83,10 +84,18 @@ class SegmentationModule(pl.LightningModule):
             output = forward(self.net, inputs, batch.targets, batch.sizes)
         step = f"at step {self.global_step}"
         with torch.autocast(inputs.image.device.type, enabled=False), told_of(batch.keys, step, KEPT):
-            total, self.last_terms = self.criterion(output, batch.targets)
+            total, self.last_terms = self._judged(output, batch)
         where = f"{step} on: {', '.join(batch.keys)}"
         require_finite("loss", float(total.detach()), where, KEPT)
         return total
+
+    def _judged(self, output: Output, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss of a batch and its parts."""
+        given: tuple[Any, ...] = (output, batch.targets)
+        if getattr(self.criterion, "reads_around", False):
+            given += (surroundings_of(batch, self.card.preprocessing, self.plan.fraction(self.global_step)),)
+        total, terms = self.criterion(*given)
+        return total, terms
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Set the learning rate of this step: a function of the step alone, so a resume cannot shift it.

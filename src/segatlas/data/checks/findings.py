@@ -59,6 +59,11 @@ KINDS = {
     "repeated_object": "one object twice",
     "unlisted_segment": "segment in the map or in its table only",
     "overlap": "segments that overlap",
+    "nothing_labelled": "image without a label",
+    "region_without_label": "object without point, scribble or box",
+    "contradiction": "label that contradicts the whole mask",
+    "bad_box": "box without a pixel of its image",
+    "box_cut": "box that leaves its image",
     "leakage": "same image in two splits",
     "repeated_image": "same image twice in a split",
     "mixed_channels": "images of different channels",
@@ -75,7 +80,7 @@ FIX_OPTION = "--fix NEW_FOLDER"
 
 NOT_REPAIRED = frozenset(
     {"layout", "no_image", "missing_split", "list", "classes_file", "single_class", "no_label", "no_object"}
-    | {"annotation_file", "unknown_class", "overlap"}
+    | {"annotation_file", "unknown_class", "overlap", "bad_box"}
 )
 """Kinds of errors that a repaired copy does not take away."""
 

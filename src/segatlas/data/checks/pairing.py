@@ -201,6 +201,23 @@ PROBLEMS: dict[str, tuple[Severity, str, str]] = {
         "map and table differ: each segment is in both, and 0 is ignore",
         "write map and table together again, or delete what is in one only",
     ),
+    "nothing_labelled": (
+        "warning",
+        "images of which nothing is labelled",
+        "nothing is learned from them, or that they show nothing: label them, or take them out",
+    ),
+    "region_without_label": (
+        "warning",
+        "regions of the whole mask beside without a label; training does not learn from the whole mask",
+        "label them too, where the labels should name every object",
+    ),
+    "contradiction": (
+        "warning",
+        "labels of another class than the whole mask beside has",
+        "which of the two is right? Correct the other one",
+    ),
+    "bad_box": ("error", "boxes without a pixel of their image", "correct or delete them"),
+    "box_cut": ("warning", "boxes that leave their image; they are cut", "is the image that which was annotated?"),
     "overlap": (
         "error",
         "objects overlap, but a pixel of a panoptic map has one segment",

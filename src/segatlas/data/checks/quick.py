@@ -15,6 +15,8 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 
+import numpy as np
+
 from segatlas.config.schema import DataConfig
 from segatlas.data.checks.file_listing import list_dataset_files
 from segatlas.data.checks.findings import Finding, accepted, findings_of
@@ -39,7 +41,7 @@ from segatlas.data.datasets.listing import FileListing, Item, Part
 from segatlas.data.datasets.scan import mask_codes
 from segatlas.data.formats.masks import IGNORE, LOSSY
 from segatlas.errors import DataError
-from segatlas.structures import InstancesTarget
+from segatlas.structures import InstancesTarget, SemanticTarget
 
 SAMPLES = 24
 """Samples of a split that are decoded: more than `value_range.FEWEST_IMAGES`."""
@@ -177,17 +179,31 @@ def _has_other(mask: Path, ignored: frozenset[int], lossy: bool) -> bool:
 
 
 def _without_object(dataset: SegmentationData) -> list[Finding]:
-    """Find a split without an object. Reads until the first one is found: as a rule one map of objects a split."""
-    files = []
+    """Find a split without an object, or of labels that are no masks without a label.
+
+    Reads until the first one is found: as a rule one map of objects a split.
+    """
+    files: list[Path | None] = []
+    kind: type[SemanticTarget] | type[InstancesTarget] = InstancesTarget
     for index in range(len(dataset)):
         try:
             target = dataset.truth(index)
         except (DataError, OSError):
             return []  # what is wrong with it is told elsewhere
-        if not isinstance(target, InstancesTarget) or len(target.classes):
+        if isinstance(target, SemanticTarget) and dataset.files(index)[1] is None:
+            kind = SemanticTarget
+        if not isinstance(target, kind) or _says_something(target):
             return []
         files.append(dataset.truth_file(index))
-    return [no_object(dataset.split, [path for path in files if path is not None])]
+    found = list(dict.fromkeys(path for path in files if path is not None))
+    return [no_label(dataset.split, found) if kind is SemanticTarget else no_object(dataset.split, found)]
+
+
+def _says_something(target: SemanticTarget | InstancesTarget) -> bool:
+    """Whether a truth has an object, a label, or a class of the whole image."""
+    if not isinstance(target, SemanticTarget):
+        return len(target.classes) > 0
+    return bool((target.certain != IGNORE).any() or (target.present is not None and np.any(target.present)))
 
 
 def _unread_places(listing: FileListing, datasets: Sequence[SegmentationData]) -> dict[Path, str]:

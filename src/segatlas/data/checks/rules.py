@@ -272,6 +272,9 @@ def check_classes(scan: ScanResult, reading: Reading) -> Iterator[Finding]:
         facts = scan.masks.get(item.target) if item.target is not None else None
         if facts is not None and not facts.fault:
             per_split[split].update(reading.label_counts(facts))
+        truth = scan.truths.get(("SemanticTarget", item.image))  # labels that are no mask
+        if truth is not None:
+            per_split[split].update(truth.objects)
     names = dict(enumerate(reading.classes))
     seen = set().union(*per_split.values())
     if not seen - {IGNORE}:

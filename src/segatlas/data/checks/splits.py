@@ -76,6 +76,11 @@ def check_labels(scan: ScanResult, reading: Reading) -> Iterator[Finding]:
     for split, labels in codes.items():
         if labels == {IGNORE} and split not in unknown and reading.classes:
             yield no_label(split, files[split])
+    for split, part in scan.listing.parts.items():
+        keys = [("SemanticTarget", item.image) for item in part.items]
+        looks = [scan.truths[key] for key in keys if key in scan.truths]
+        if looks and not any(look.objects or look.fault or look.misfit for look in looks):
+            yield no_label(split, list(dict.fromkeys(look.path for look in looks)))
 
 
 def no_label(split: str, masks: Sequence[Path]) -> Finding:

@@ -22,6 +22,8 @@ DATASETS = {
     "lits": "segatlas.data.datasets.lits:Lits",
     "camvid": "segatlas.data.datasets.camvid:CamVid",
     "pairs": "segatlas.data.datasets.pairs:Pairs",
+    "mixed": "segatlas.data.datasets.mixed:Mixed",
+    "weak": "segatlas.data.datasets.weak:Weak",
     "folder": "segatlas.data.datasets.folder:FolderData",
 }
 """Name in `data.name` -> module:class, the most particular layout first."""
@@ -30,7 +32,10 @@ DATASETS = {
 def dataset_class(name: str) -> type[PairedFiles]:
     """Return the class of a dataset in the table."""
     module, _, attribute = DATASETS[name].partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    kind: type[PairedFiles] = getattr(importlib.import_module(module), attribute)
+    if "sources" in kind.options.model_fields:
+        kind.find = staticmethod(dataset_class)
+    return kind
 
 
 def describe_layout(root: str | Path) -> str | None:

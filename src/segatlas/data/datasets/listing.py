@@ -19,7 +19,7 @@ from segatlas.structures import SourceKind
 
 if TYPE_CHECKING:
     from segatlas.data.datasets.decoder import Decoder
-    from segatlas.structures import InstancesTarget, SegmentsTarget
+    from segatlas.structures import Target
 
 SPLITS = ("train", "val", "test")
 SourceCoding: TypeAlias = Literal["classes", "masks", "any"]
@@ -31,9 +31,10 @@ any numbers."""
 class Item:
     """The files of one sample. target: the file of its mask, None without. sources: files of further inputs, by name.
 
-    key: unique within the split, relative path without ending. truths: files of truths of other types than a mask's, by
-    the type's name; many items may have one file, and a folder may stand for the files in it. slice: which one of a
-    volume, None = the file is the image; listings have volumes whole, and opening a split cuts them.
+    key: unique within the split, relative path without ending. truths: files of truths of other types than a mask's,
+    and of labels that are no mask, by the type's name; many items may have one file, and a folder may stand for the
+    files in it. slice: which one of a volume, None = the file is the image; listings have volumes whole, and opening a
+    split cuts them.
     """
 
     key: str
@@ -42,6 +43,10 @@ class Item:
     target: Path | None = None
     truths: Mapping[str, Path] = field(default_factory=dict)
     slice: int | None = None
+
+    def file_of(self, target: str) -> Path | None:
+        """Return the file of a truth by its type; None without. Labels are the mask's unless a file says them."""
+        return self.truths.get(target) or (self.target if target == "SemanticTarget" else None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +126,7 @@ class TruthClasses:
 class TruthRule(Protocol):
     """How files, or entries of a file, become the truth of an item."""
 
-    def read(self, item: Item, decoder: Decoder) -> SegmentsTarget | InstancesTarget:
+    def read(self, item: Item, decoder: Decoder) -> Target:
         """Return the truth of an item. DataError where it cannot be read, or means nothing."""
         ...
 

@@ -50,6 +50,9 @@ class PairedFiles(ABC):
     things: tuple[bool, ...] | None = None
     """By class: whether it is a thing (objects that can be counted) and not stuff; None = the dataset does not say."""
 
+    find: Callable[[str], type[PairedFiles]]
+    """How a dataset made of others finds these by name: the table gives it to those whose options have `sources`."""
+
     options: type[Section] = Section
     """The record of the keys that only this dataset has in a recipe's `data:`."""
 
@@ -143,7 +146,7 @@ class PairedFiles(ABC):
     @staticmethod
     def gives(part: Part, target: str) -> bool:
         """Whether a split has truths of a type; of one where no image needs a truth, it is so."""
-        found = [item.target if target == "SemanticTarget" else item.truths.get(target) for item in part.items]
+        found = [item.file_of(target) for item in part.items]
         other = any(item.target is not None or item.truths for item in part.items)
         return not other or any(path is not None for path in found)
 
@@ -173,15 +176,14 @@ class PairedFiles(ABC):
 
     def truth_file(self, index: int) -> Path | None:
         """Return the file of the truth that a sample carries; None without."""
-        item = self.items[index]
-        return item.target if self.target == "SemanticTarget" else item.truths.get(self.target)
+        return self.items[index].file_of(self.target)
 
     def truth(self, index: int) -> Target | None:
         """Read the truth of one sample alone, of the type `self.target`; None without. DataError as `load`."""
         item, path = self.items[index], self.truth_file(index)
         if path is None:
             return None
-        if self.target == "SemanticTarget":
+        if self.target == "SemanticTarget" and self.target not in item.truths:
             return SemanticTarget(self.read_label(path))
         return self.listed.truths[self.target].read(item, self.decoder)
 

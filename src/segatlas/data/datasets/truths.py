@@ -30,7 +30,7 @@ from segatlas.data.formats.masks import IGNORE, LabelRule
 from segatlas.data.formats.panoptic import IGNORED, segment_numbers
 from segatlas.data.formats.reading import read_shape, read_stored
 from segatlas.errors import DataError
-from segatlas.structures import InstancesTarget, SegmentsTarget
+from segatlas.structures import InstancesTarget, SegmentsTarget, Target
 
 INSTANCES, SEGMENTS = "InstancesTarget", "SegmentsTarget"
 NO_SEGMENT = -1
@@ -287,7 +287,7 @@ class EitherRule:
     second: TruthRule
     images: frozenset[Path]
 
-    def read(self, item: Item, decoder: Decoder) -> SegmentsTarget | InstancesTarget:
+    def read(self, item: Item, decoder: Decoder) -> Target:
         """Return the truth of an item."""
         return self._of(item).read(item, decoder)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from segatlas.data.formats.masks import MAX_CLASSES
-from segatlas.errors import DataError
+from segatlas.errors import DataError, UsageError
 from segatlas.files import read_text, whole_file
 
 Color = tuple[int, int, int]
@@ -22,6 +23,29 @@ class ClassNames:
 
     names: tuple[str, ...]
     colors: tuple[Color, ...] | None = None
+
+
+BACKGROUND_NAMES = ("background", "ground", "other", "others", "rest", "bg")
+"""What the class of everything else is called."""
+
+
+def background_of(names: Sequence[str], stated: str | None = None) -> int | None:
+    """Return the class of everything else: the stated one, else one that is called so; None where there is none.
+
+    stated: a name; "none" says that no class is.
+
+    Raises:
+        UsageError: no class has the stated name.
+    """
+    if stated == "none":
+        return None
+    if stated:
+        if stated not in names:
+            close = difflib.get_close_matches(stated, names, n=1)
+            hint = f", nearest {close[0]!r}" if close else ""
+            raise UsageError(f"background: {stated!r} is none of the {len(names)} classes{hint}")
+        return list(names).index(stated)
+    return next((place for place, name in enumerate(names) if name.lower() in BACKGROUND_NAMES), None)
 
 
 def read_classes(root: str | Path) -> ClassNames | None:

@@ -33,7 +33,8 @@ class BoundaryLabels:
             raise UsageError(
                 "transforms.boundary_labels: objects have no map of labels; take it out, or train masks of classes"
             )
-        return SemanticTarget(class_boundaries(np.asarray(target.labels), width=self.width, rest=self.rest))
+        labels = class_boundaries(np.asarray(target.labels), width=self.width, rest=self.rest)
+        return target._replace(labels=labels)
 
 
 def boundary_labels_of(transforms: TransformsConfig) -> BoundaryLabels | None:

@@ -18,7 +18,7 @@ def warp_target(target: Target, placement: Placement) -> Target:
     Labels are padded with 255, segment ids with -1. Segments and instances of which no pixel is left are dropped.
     """
     if isinstance(target, SemanticTarget):
-        return SemanticTarget(warp_label(np.asarray(target.labels), placement, IGNORE))
+        return target._replace(labels=warp_label(np.asarray(target.labels), placement, IGNORE))
     if isinstance(target, SegmentsTarget):
         return visible(target._replace(ids=warp_label(np.asarray(target.ids), placement, NO_SEGMENT)))
     masks = np.asarray(target.masks)

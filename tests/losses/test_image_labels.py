@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from segatlas.losses import LOSSES
+from segatlas.structures import Surroundings, WithSurroundings
+
+
+def given(logits: torch.Tensor, present=None, valid=None) -> WithSurroundings:
+    size = (len(logits), 8, 8)
+    valid = torch.ones(size, dtype=torch.bool) if valid is None else valid
+    around = Surroundings(
+        image=torch.zeros(len(logits), 3, 8, 8), valid=valid, mean=(0.5,), std=(0.2,), present=present
+    )
+    return WithSurroundings(logits, around)
+
+
+NOTHING = torch.full((2, 8, 8), 255)
+
+
+def test_it_is_the_binary_cross_entropy_of_mean_logits_without_the_background():
+    logits = torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(0))
+    present = torch.tensor([[True, False, True, False], [True, True, False, False]])
+    means = logits.mean(dim=(2, 3))
+    for background, kinds in ((0, slice(1, None)), (None, slice(None)), (2, [0, 1, 3])):
+        expected = F.binary_cross_entropy_with_logits(means[:, kinds], present[:, kinds].float())
+        value = LOSSES["image_labels"](background=background)(given(logits, present), NOTHING)
+        torch.testing.assert_close(value, expected)
+
+
+def test_padding_is_no_part_of_the_mean():
+    logits = torch.zeros(1, 2, 4, 4)
+    logits[:, :, 2:] = 50.0
+    valid = torch.ones(1, 8, 8, dtype=torch.bool)
+    valid[:, 4:] = False
+    value = LOSSES["image_labels"]()(given(logits, torch.tensor([[True, False]]), valid), NOTHING[:1])
+    assert value.item() == pytest.approx(0.6931, abs=1e-4)
+
+
+def test_labels_say_what_is_present_where_images_do_not_and_an_ignored_image_says_nothing():
+    logits = torch.zeros(2, 3, 4, 4)
+    logits[0, 2], logits[1] = 30.0, 1e3
+    labels = NOTHING.clone()
+    labels[0, 0, 0] = 2
+    value = LOSSES["image_labels"]()(given(logits), labels)
+    assert value.item() == pytest.approx(0.6931 / 2, abs=1e-4)
+    assert LOSSES["image_labels"]()(given(logits), NOTHING) == 0
