@@ -14,6 +14,7 @@ from segatlas.checkpoint.card_checks import (
     config_faults,
     name_faults,
     object_faults,
+    surgery_faults,
     usage_faults,
 )
 from segatlas.checkpoint.hostile import told_as_weights_error
@@ -31,8 +32,8 @@ CARD_FILE = "card.json"
 WEIGHTS_FILE = "model.safetensors"
 CARD_VERSION = 1
 
-_NEVER_READ = ("resample", "postprocess", "surgery")
-"""Keys that cards had until 2026-11: nothing ever acted on them."""
+_NEVER_READ = ("resample", "postprocess")
+"""Keys that cards had until 2026-11: nothing ever acted on them. Nor did anything on `surgery` while it was a list."""
 
 
 def _with_nested_encoder(data: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -55,7 +56,8 @@ class Card:
     """Facts that travel with weights. `config` holds the fields of the architecture's config dataclass.
 
     things: of each class, whether it is one of things, () = not said. objects: how objects and segments are made of
-    what the network finds.
+    what the network finds. surgery: of a pruned network, name of a layer -> its channels in, channels out and groups,
+    of each layer that its config makes wider.
     """
 
     architecture: str
@@ -68,6 +70,7 @@ class Card:
     inference: InferenceMode = field(default_factory=InferenceMode)
     things: tuple[bool, ...] = ()
     objects: ObjectRule = field(default_factory=ObjectRule)
+    surgery: dict[str, tuple[int, int, int]] = field(default_factory=dict)
     source: str = ""
     sha256: str = ""
     licence: str = ""
@@ -77,7 +80,7 @@ class Card:
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types only."""
         plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
-        for name, usual in (("things", ()), ("objects", ObjectRule())):  # most cards have nothing to say of them
+        for name, usual in (("things", ()), ("objects", ObjectRule()), ("surgery", {})):  # most cards have nothing to say of them
             if getattr(self, name) == usual:
                 del plain[name]
         if "objects" in plain and self.objects.queries == ObjectRule.queries:
@@ -103,6 +106,8 @@ class Card:
         try:
             with told_as_weights_error(f"{where}: not a valid card"):
                 kept = {key: value for key, value in data.items() if key not in _NEVER_READ}
+                if isinstance(kept.get("surgery"), list):
+                    del kept["surgery"]
                 card = validated(cls, _with_nested_encoder(kept))
             card.check()
         except UsageError as error:
@@ -116,6 +121,7 @@ class Card:
             *object_faults(self.things, self.objects, len(self.classes)),
             *usage_faults(self.inputs, self.preprocessing, self.inference),
             *name_faults(self.architecture, self.task),
+            *surgery_faults(self.surgery),
             *(f"config.{fault}" for fault in config_faults(self.config)),
         ]
         if found:
