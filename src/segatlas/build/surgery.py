@@ -55,8 +55,10 @@ def surgery_of(net: nn.Module) -> dict[str, Sizes]:
 def resize(net: nn.Module, surgery: Mapping[str, Sizes], *, where: str) -> None:
     """Make layers of a network narrower, in place: they keep their first channels, and whether they are trained.
 
+    Where it has been done before, the network's table holds both.
+
     Args:
-        net: as its config says.
+        net: the network.
         surgery: name of a layer -> its sizes.
         where: the file, named in errors.
 
@@ -71,9 +73,12 @@ def resize(net: nn.Module, surgery: Mapping[str, Sizes], *, where: str) -> None:
         more = f"\n  and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
         lines = "\n".join(f"  {fault}" for fault in faults[:_SHOWN])
         raise WeightsError(f"{printable(where)}: its card's surgery does not fit its network\n{lines}{more}")
+    table = {**surgery_of(net), **surgery}
     for name, sizes in surgery.items():
         _narrow(modules[name], *sizes)
-    net.surgery = dict(surgery)  # type: ignore[assignment]
+    for module in net.modules():  # of a network inside
+        vars(module).pop("surgery", None)
+    net.surgery = table  # type: ignore[assignment]
 
 
 def resize_alike(net: nn.Module, surgery: Mapping[str, Sizes], original: nn.Module, *, where: str) -> None:

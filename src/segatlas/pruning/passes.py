@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from segatlas.models import find_entry
-from segatlas.structures import Inputs, further_maps, maps_of
+from segatlas.models.host import aux_names_of
+from segatlas.structures import Inputs, SemanticLogits, further_maps, maps_of
 
 
 def all_maps(net: nn.Module, inputs: Tensor | Inputs) -> dict[str, Tensor]:
@@ -22,7 +23,9 @@ def all_maps(net: nn.Module, inputs: Tensor | Inputs) -> dict[str, Tensor]:
         torch.manual_seed(0)
         net.eval()
         maps = dict(maps_of(net(inputs)))
-        if find_entry(str(net.architecture))[0].needs.targets_in_forward:
+        entry = find_entry(str(net.architecture))[0]
+        gives_no_more = entry.output == SemanticLogits.__name__ and not aux_names_of(net)
+        if entry.needs.targets_in_forward or gives_no_more:
             return maps
         with training_outputs(net):
             torch.manual_seed(0)

@@ -20,6 +20,9 @@ from segatlas.structures import Inputs
 MOST_DIFFERENCE = 1e-9
 """Of the largest value of a map, in float64."""
 
+LEAST_EFFECT = 1e-5
+"""What removing channels must change, relative likewise: otherwise nothing can be seen of where they were taken from."""
+
 Choice = Mapping[str, Sequence[int]]
 """Root of a group -> which of its choices are removed."""
 
@@ -51,11 +54,43 @@ def _blind(module: nn.Module, rows: list[int]) -> None:
 
 
 @torch.no_grad()
-def difference(net: nn.Module, smaller: nn.Module, inputs: Tensor | Inputs) -> float:
-    """Return by how much two networks differ at most, relative to the largest value of a map; infinite where in size."""
-    expected, found = all_maps(net, inputs), all_maps(smaller, inputs)
+def redrawn(net: nn.Module) -> nn.Module:
+    """Return a copy with other weights, by which every channel has an effect on what the network gives.
+
+    Whether channels are removed rightly does not depend on the weights. It is only seen where they matter, and in the
+    network itself some may not: those of a norm that has learned a scale of zero, all of an untrained one.
+    """
+    copied = copy.deepcopy(net)
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(x: Tensor, std: float, mean: float = 0.0) -> None:
+        x.copy_(torch.randn(x.shape, generator=generator, dtype=torch.float64) * std + mean)
+
+    for module in copied.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            is_scale = name == "weight" and parameter.ndim == 1
+            fan_in = parameter[0].numel() if parameter.ndim > 1 else 1
+            std = 0.1 if name == "bias" else 0.3 if is_scale else (2 / fan_in) ** 0.5
+            normal(parameter, std, mean=float(is_scale))
+        for name, buffer in module.named_buffers(recurse=False):
+            if name == "running_mean":
+                normal(buffer, 0.1)
+            elif name == "running_var":
+                buffer.fill_(1.0)
+    return copied
+
+
+@torch.no_grad()
+def maps(net: nn.Module, inputs: Tensor | Inputs) -> dict[str, Tensor]:
+    """Return all that a network gives, without a graph."""
+    return all_maps(net, inputs)
+
+
+def difference(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> float:
+    """Return by how much maps differ at most, relative to the largest value of each; infinite where in number or size."""
     if expected.keys() != found.keys() or any(found[name].shape != x.shape for name, x in expected.items()):
         return float("inf")
-    ratios = [(found[name] - x).abs().max() / x.abs().max().clamp(min=1e-30) for name, x in expected.items() if x.numel()]
+    pairs = [(x, found[name]) for name, x in expected.items() if x.numel()]
+    ratios = [(y - x).abs().max() / x.abs().max().clamp(min=1e-30) for x, y in pairs]
     worst = torch.stack(ratios).max() if ratios else torch.zeros(())
     return float(worst) if worst.isfinite() else float("inf")
