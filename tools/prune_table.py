@@ -1,10 +1,10 @@
-"""Tries pruning on every architecture, and writes the table of docs/pruning.md: which can be pruned, how far, and why not.
+"""Tries pruning on every architecture, and writes the table of docs/pruning.md: which can be pruned, and how far.
 
     PYTHONPATH=src:tests:tools python tools/prune_table.py [NAME...] [--write]
 
-Each network is the narrow form of its first shipped recipe, with random weights in which nothing is neutral. It is pruned to
-half of its multiply-accumulates, or as far as it goes; the result is saved, loaded, and compared: it must give the numbers of
-the network that no longer reads the removed channels, its fast form likewise.
+Each network is the narrow form of its first shipped recipe, with random weights in which nothing is neutral. It is
+pruned to half of its multiply-accumulates, or as far as it goes; the result is saved, loaded, and compared: it must
+give the numbers of the network that no longer reads the removed channels, and its fast form likewise.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from segatlas.hub.loading import load_pretrained
 from segatlas.inference.fast_form import TOLERANCES, fast_form
 from segatlas.models import ARCHITECTURES
 from segatlas.models.reading import load_architecture
-from segatlas.pruning.prune import Prunable
 from segatlas.pruning.proof import redrawn
+from segatlas.pruning.prune import Prunable
 from segatlas.pruning.search import Costs, plan_for_macs
 from segatlas.recipe import Config
 from segatlas.structures import InputSpec, maps_of, noise_inputs
@@ -68,15 +68,17 @@ def try_architecture(name: str, recipe: str) -> Row:
         least, whole = found.least(1), found.costs.whole
         scores = {group.root: found.graph.scores(group, "magnitude") for group in found.graph.groups}
         target = round(whole * max(0.5, least + 0.01))
-        plan = plan_for_macs(
-            found.graph.groups, scores, found.costs, target, round_to=1, tolerance=round(0.05 * whole)
-        )
+        plan = plan_for_macs(found.graph.groups, scores, found.costs, target, round_to=1, tolerance=round(0.05 * whole))
         smaller, _ = found.prune(plan)
         after = Costs(smaller, noise_inputs(inputs_of(smaller), SIZE, device="meta").given()).whole
     except SegAtlasError as error:
-        return Row(name=name, title=title, least=None, pruned=None, kept=str(error), seconds=time.process_time() - began)
+        return Row(
+            name=name, title=title, least=None, pruned=None, kept=str(error), seconds=time.process_time() - began
+        )
     reasons = sorted({reason for reason in found.kept.values() if "are classes" not in reason})
-    wrong = checked(smaller) or ("" if abs(after - plan.macs) <= 0.001 * whole else f"counted {plan.macs}, costs {after}")
+    wrong = checked(smaller) or (
+        "" if abs(after - plan.macs) <= 0.001 * whole else f"counted {plan.macs}, costs {after}"
+    )
     return Row(
         name=name, title=title, least=least, pruned=after / whole, kept=", ".join(reasons),
         seconds=time.process_time() - began, wrong=wrong,
@@ -101,8 +103,7 @@ def checked(net: torch.nn.Module) -> str:
             return "differs after loading"
         fast = fast_form(back, specs)
         if fast is back:
-            whole = "no fast form"
-            return whole
+            return "no fast form"
         worst = max(
             float((x - expected[key]).abs().max() / expected[key].abs().max().clamp(min=1e-12))
             for key, x in maps_of(fast(inputs)).items() if x.numel() and x.shape == expected[key].shape
@@ -111,7 +112,10 @@ def checked(net: torch.nn.Module) -> str:
 
 
 def table(rows: list[Row]) -> str:
-    lines = ["| architecture | least MACs that can be left | what stays whole, because its channels go through |", "|---|---|---|"]
+    lines = [
+        "| architecture | least MACs that can be left | what stays whole, because its channels go through |",
+        "|---|---|---|",
+    ]
     for row in rows:
         least = "refused" if row.least is None else f"{100 * row.least:.0f} %"
         lines.append(f"| {row.title} (`{row.name}`) | {least} | {row.kept or 'nothing'} |")

@@ -132,7 +132,9 @@ def _load(
     replaced = _of_other_counts(net, card, differing, tensors, where) if differing else []
     heads = _of_heads_for_training(net, tensors)
     if heads and card is not None and card.surgery:
-        raise UsageError(f"{where}: a pruned network without auxiliary heads, which cannot get new ones; set model.aux=false")
+        raise UsageError(
+            f"{where}: a pruned network without auxiliary heads, which cannot get new ones; set model.aux=false"
+        )
     replaced += missing or heads
     kept = {name: tensor for name, tensor in expected.items() if name not in replaced}
     taken = {name: tensor for name, tensor in tensors.items() if name not in replaced}
@@ -176,8 +178,9 @@ def _of_other_counts(
         changed.append(replace(changed[0], queries=config.queries + 1))
     record = load_architecture(str(net.architecture))
     networks = [build_empty(record, one) for one in changed]
-    for one in networks if card is not None else ():
-        _cut_alike(one, card, where)
+    if card is not None:
+        for one in networks:
+            _cut_alike(one, card, where)
     larger = [one.state_dict() for one in networks]
     ours = net.state_dict()
     return [

@@ -15,7 +15,7 @@ from segatlas.errors import WeightsError
 from segatlas.printable import printable, shortened
 
 Sizes: TypeAlias = tuple[int, int, int]
-"""Channels that go in, channels that come out, groups of channels. Of norms and activations all but the last are one."""
+"""Channels that go in, channels that come out, groups. Of norms and activations the first two are the same."""
 
 CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm, nn.InstanceNorm2d)
@@ -99,7 +99,9 @@ def resize_alike(net: nn.Module, surgery: Mapping[str, Sizes], original: nn.Modu
     uncut, own = layer_sizes(original), layer_sizes(net)
     resize(original, surgery, where=where)  # tells every fault of the table by itself
     table = {
-        name: tuple(mine if cut == before else cut for mine, cut, before in zip(own[name], sizes, uncut[name], strict=True))
+        name: tuple(
+            mine if cut == before else cut for mine, cut, before in zip(own[name], sizes, uncut[name], strict=True)
+        )
         for name, sizes in surgery.items()
         if name in own
     }

@@ -80,7 +80,11 @@ class Card:
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types only."""
         plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
-        for name, usual in (("things", ()), ("objects", ObjectRule()), ("surgery", {})):  # most cards have nothing to say of them
+        for name, usual in (
+            ("things", ()),
+            ("objects", ObjectRule()),
+            ("surgery", {}),
+        ):  # most cards have nothing to say of them
             if getattr(self, name) == usual:
                 del plain[name]
         if "objects" in plain and self.objects.queries == ObjectRule.queries:

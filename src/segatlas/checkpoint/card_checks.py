@@ -76,7 +76,7 @@ def surgery_faults(surgery: Mapping[str, Sequence[int]]) -> Iterator[str]:
             yield f"surgery: a name of {len(name):,} characters"
         elif not all(1 <= size <= MOST_WIDTH for size in sizes):
             told = ", ".join(map(shortened_number, sizes))
-            yield f"surgery.{shortened(name)}: got {told}, expected channels in, channels out and groups of 1 to {MOST_WIDTH:,}"
+            yield f"surgery.{shortened(name)}: got {told}, expected channels in and out and groups, 1 to {MOST_WIDTH:,}"
 
 
 def _preprocessing_faults(norm: Preprocessing, channels: int) -> Iterator[str]:

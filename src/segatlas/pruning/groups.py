@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -29,13 +30,70 @@ from segatlas.pruning.passes import all_maps
 from segatlas.structures import Inputs
 
 FOLLOWED = frozenset(
-    "Relu LeakyRelu Hardtanh Hardswish Hardsigmoid Silu Gelu Elu Sigmoid Tanh Softplus Threshold Clamp ClampMin Mish "
-    "Add Sub Rsub Mul Div Neg Pow Sqrt Rsqrt Exp Mean Sum Maximum Minimum MaxPool2DWithIndices AvgPool2D "
-    "MkldnnMaxPool2D MkldnnAvgPool2D AdaptiveAvgPool2D MkldnnAdaptiveAvgPool2D AdaptiveMaxPool2D UpsampleBilinear2D "
-    "UpsampleNearest2D UpsampleBicubic2D UpsampleBilinear2DAa ConstantPadNd ReflectionPad2D ReplicationPad2D Clone Alias "
-    "ToCopy Squeeze Unsqueeze Transpose Permute T NativeDropout MulDropout Copy AsStrided Flip Repeat".split()
+    [
+        "Relu",
+        "LeakyRelu",
+        "Hardtanh",
+        "Hardswish",
+        "Hardsigmoid",
+        "Silu",
+        "Gelu",
+        "Elu",
+        "Sigmoid",
+        "Tanh",
+        "Softplus",
+        "Threshold",
+        "Clamp",
+        "ClampMin",
+        "Mish",
+        "Add",
+        "Sub",
+        "Rsub",
+        "Mul",
+        "Div",
+        "Neg",
+        "Pow",
+        "Sqrt",
+        "Rsqrt",
+        "Exp",
+        "Mean",
+        "Sum",
+        "Maximum",
+        "Minimum",
+        "MaxPool2DWithIndices",
+        "AvgPool2D",
+        "MkldnnMaxPool2D",
+        "MkldnnAvgPool2D",
+        "AdaptiveAvgPool2D",
+        "MkldnnAdaptiveAvgPool2D",
+        "AdaptiveMaxPool2D",
+        "UpsampleBilinear2D",
+        "UpsampleNearest2D",
+        "UpsampleBicubic2D",
+        "UpsampleBilinear2DAa",
+        "ConstantPadNd",
+        "ReflectionPad2D",
+        "ReplicationPad2D",
+        "Clone",
+        "Alias",
+        "ToCopy",
+        "Squeeze",
+        "Unsqueeze",
+        "Transpose",
+        "Permute",
+        "T",
+        "NativeDropout",
+        "MulDropout",
+        "Copy",
+        "AsStrided",
+        "Flip",
+        "Repeat",
+    ]
 )
 """Operations of torch, as autograd calls them, that give channel by channel what they are given channel by channel."""
+
+MOST_IN_A_GROUP = 1_000_000
+"""Channels of layers in one group at most: of a wide residual network they are some hundred thousand."""
 
 Side = Literal["reads", "writes", "both"]
 
@@ -97,12 +155,13 @@ class Graph:
             except (AttributeError, IndexError, KeyError, RuntimeError, TypeError) as error:
                 text = str(error).partition("\n")[0]
                 raise UsageError(f"the channels of a {net.architecture} cannot be followed ({text})") from error
+        self._take_views_as_they_are()
         self.kept: dict[str, str] = {}
         self.groups: list[ChannelGroup] = []
-        for found in self._graph.get_all_groups(root_module_types=[nn.Conv2d, nn.ConvTranspose2d, nn.Linear]):
-            root = self.names[found[0].dep.target.module]
-            reason = "left whole" if root in whole else self._reason_to_keep(found, fixed)
-            if reason:
+        for root, found in self._found():
+            if found is None:
+                self.kept[root] = "more layers than can be followed"
+            elif reason := "left whole" if root in whole else self._reason_to_keep(found, fixed):
                 self.kept[root] = reason
             else:
                 self.groups.append(self._group(root, found))
@@ -136,6 +195,43 @@ class Graph:
         module = self.net.get_submodule(group.root)
         pruner = self._graph.get_pruner_of_module(module)
         return self._graph.get_pruning_group(module, pruner.prune_out_channels, list(channels))
+
+    def _found(self) -> Iterator[tuple[str, Any]]:
+        """Yield the first layer of each group and all that is in it; None where that does not end."""
+        seen: set[nn.Module] = set()
+        for module in list(self._graph.module2node):
+            if not isinstance(module, (*CONVOLUTIONS, nn.Linear)) or module in seen:
+                continue
+            pruner = self._graph.get_pruner_of_module(module)
+            channels = list(range(pruner.get_out_channels(module)))
+            try:
+                with bounded():
+                    found = self._graph.get_pruning_group(module, pruner.prune_out_channels, channels)
+            except OverflowError:
+                found = None
+            seen |= {item.dep.target.module for item in found or () if not self._reads(item)}
+            yield self.names[module], found
+
+    def _take_views_as_they_are(self) -> None:
+        """Let views keep the channels that they are given, and cuts too, unless they are cuts of channels.
+
+        torch-pruning works out by how much a view folds channels together, from sizes that it guesses.
+        """
+        from torch_pruning.ops import OPTYPE
+
+        for node in self._graph.module2node.values():
+            if node.type == OPTYPE.SLICE:
+                sizes, axis = (getattr(node.grad_fn, f"_saved_{name}", None) for name in ("self_sym_sizes", "dim"))
+                of_channels = sizes is None or axis == (1 if len(sizes) == 4 else len(sizes) - 1)
+            else:
+                of_channels = node.type not in (OPTYPE.RESHAPE, OPTYPE.EXPAND)
+            if of_channels:
+                continue
+            node.type = OPTYPE.ELEMENTWISE
+            for other in (node, *node.inputs, *node.outputs):
+                for dependency in other.dependencies:
+                    if node in (dependency.target, dependency.source):
+                        dependency.index_mapping[0] = None
 
     def _follow(self, net: nn.Module, inputs: Tensor | Inputs) -> list[Tensor]:
         """Run the network; a product behind each map lets no layer be taken for the end of the graph."""
@@ -239,17 +335,45 @@ class _LinearStep(torch.autograd.Function):
         raise AssertionError("the graph is followed, never run backwards")
 
 
+def _one_step(layer: nn.Linear, x: Tensor) -> Tensor:
+    result: Tensor = _LinearStep.apply(x, layer.weight, layer.bias)
+    return result
+
+
 @contextmanager
 def linear_layers_as_one_step(net: nn.Module) -> Iterator[None]:
     """Let each fully connected layer of a network be one operation in the graph that autograd records."""
     layers = [module for module in net.modules() if isinstance(module, nn.Linear)]
     for layer in layers:
-        layer.forward = lambda x, layer=layer: _LinearStep.apply(x, layer.weight, layer.bias)  # type: ignore[method-assign]
+        layer.forward = partial(_one_step, layer)  # type: ignore[method-assign]
     try:
         yield
     finally:
         for layer in layers:
             del layer.forward
+
+
+@contextmanager
+def bounded() -> Iterator[None]:
+    """End the search for a group that goes round in circles: OverflowError where it has more than any network's."""
+    from torch_pruning.dependency import graph
+
+    original = graph.Group
+
+    class Bounded(original):  # type: ignore[misc, valid-type]
+        left = MOST_IN_A_GROUP
+
+        def add_dep(self, dep: Any, idxs: Any) -> None:
+            self.left -= len(idxs)
+            if self.left < 0:
+                raise OverflowError
+            super().add_dep(dep, idxs)
+
+    graph.Group = Bounded
+    try:
+        yield
+    finally:
+        graph.Group = original
 
 
 @contextmanager

@@ -1,8 +1,8 @@
 """Whether channels were removed rightly: the smaller network must be the whole one that no longer reads them.
 
-A channel that nobody reads has no effect. So the whole network, with zeros in place of every weight that reads a removed
-channel, has to give the numbers of the smaller network, in float64 to rounding: wherever a channel was taken from the
-wrong place, or is used in a way that nobody followed, the two differ.
+A channel that nobody reads has no effect. So the whole network, with zeros for each weight that reads a removed
+channel, has to give the numbers of the smaller network, in float64 to rounding: wherever a channel was taken from the wrong
+place, or is used in a way that nobody followed, the two differ.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MOST_DIFFERENCE = 1e-9
 """Of the largest value of a map, in float64."""
 
 LEAST_EFFECT = 1e-5
-"""What removing channels must change, relative likewise: otherwise nothing can be seen of where they were taken from."""
+"""What removing channels must change, relative likewise: else nothing is seen of where they were taken from."""
 
 Choice = Mapping[str, Sequence[int]]
 """Root of a group -> which of its choices are removed."""
@@ -87,7 +87,7 @@ def maps(net: nn.Module, inputs: Tensor | Inputs) -> dict[str, Tensor]:
 
 
 def difference(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> float:
-    """Return by how much maps differ at most, relative to the largest value of each; infinite where in number or size."""
+    """Return by how much maps differ at most, relative to the largest value of each; infinite where in size."""
     if expected.keys() != found.keys() or any(found[name].shape != x.shape for name, x in expected.items()):
         return float("inf")
     pairs = [(x, found[name]) for name, x in expected.items() if x.numel()]

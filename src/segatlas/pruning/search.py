@@ -159,8 +159,9 @@ def plan_for_macs(
     least = cost(narrow)
     if least > target + tolerance:
         raise UsageError(
-            f"macs: {target / costs.whole:.3g} cannot be reached: {least / costs.whole:.3g} is left where each layer that "
-            f"can be pruned keeps {round_to} channels" + ("; a smaller round_to keeps fewer" if round_to > 1 else "")
+            f"macs: {target / costs.whole:.3g} cannot be reached: {least / costs.whole:.3g} is left where each layer "
+            f"that can be pruned keeps {round_to} channels"
+            + ("; a smaller round_to keeps fewer" if round_to > 1 else "")
         )
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
@@ -173,8 +174,8 @@ def plan_for_macs(
     plan = _plan(groups, scores, costs, kept)
     if abs(plan.macs - target) > tolerance:
         raise UsageError(
-            f"macs: {target / costs.whole:.3g} cannot be met within {tolerance / costs.whole:.3g}: the nearest that can be "
-            f"had is {plan.macs / costs.whole:.3g}" + ("; a smaller round_to comes nearer" if round_to > 1 else "")
+            f"macs: {target / costs.whole:.3g} cannot be met within {tolerance / costs.whole:.3g}: the nearest to "
+            f"be had is {plan.macs / costs.whole:.3g}" + ("; a smaller round_to comes nearer" if round_to > 1 else "")
         )
     return plan
 
@@ -209,8 +210,6 @@ def _removed(
     }
 
 
-def _plan(
-    groups: Sequence[ChannelGroup], scores: Mapping[str, Tensor], costs: Costs, kept: Mapping[str, int]
-) -> Plan:
+def _plan(groups: Sequence[ChannelGroup], scores: Mapping[str, Tensor], costs: Costs, kept: Mapping[str, int]) -> Plan:
     removed = _removed(groups, scores, kept)
     return Plan(removed=removed, macs=costs.of(costs.table(groups, removed)))
