@@ -27,7 +27,7 @@ from segatlas.inference.fast_form import TOLERANCES, fast_form
 from segatlas.models import ARCHITECTURES
 from segatlas.models.reading import load_architecture
 from segatlas.pruning.proof import redrawn
-from segatlas.pruning.prune import Prunable
+from segatlas.pruning.removal import Prunable
 from segatlas.pruning.search import Costs, plan_for_macs
 from segatlas.recipe import Config
 from segatlas.structures import InputSpec, maps_of, noise_inputs

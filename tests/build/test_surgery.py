@@ -110,7 +110,7 @@ TOLD = (
 def test_a_table_that_does_not_fit_is_refused_with_every_fault_and_nothing_is_cut():
     net = unet()
     before = layer_sizes(net)
-    with pytest.raises(WeightsError, match="evil/card.json: its card's surgery does not fit its network") as error:
+    with pytest.raises(WeightsError, match=r"evil/card\.json: its card's surgery does not fit its network") as error:
         resize(net, WRONG, where="evil/card.json")
     assert all(told in str(error.value) for told in TOLD)
     assert layer_sizes(net) == before

@@ -2,7 +2,7 @@
 
 from segatlas.pruning.control import Control, narrower
 from segatlas.pruning.model import PrunedModel, control_of, prune_model
-from segatlas.pruning.prune import Prunable, PruneReport, prune_network
+from segatlas.pruning.removal import Prunable, PruneReport, prune_network
 from segatlas.pruning.settings import PruneSettings
 
 __all__ = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from segatlas.bench.subjects import count_flops, count_parameters
@@ -13,6 +14,7 @@ from segatlas.config.encoder_keys import ENCODER
 from segatlas.encoders.resnet import ResNetOptions, width_of
 from segatlas.encoders.spec import EncoderSpec
 from segatlas.errors import UsageError
+from segatlas.models.architecture import Architecture
 from segatlas.models.reading import load_architecture
 from segatlas.structures import noise_inputs
 
@@ -59,17 +61,28 @@ def narrower(architecture: str, config: Any, macs: int, size: tuple[int, int], *
         raise UsageError(f"control: a {architecture} has none of the fields {', '.join(WIDTHS)}")
     inputs = noise_inputs(record.inputs(config), size, device="meta").given()
 
+    @cache
     def made(part: int) -> Control:
         changed = _scaled(config, encoder, part / FACTORS, multiple)
-        fields = {ENCODER: encoder, **changed} if isinstance(encoder, EncoderSpec) else changed
-        net = build_empty(record, dataclasses.replace(config, **fields)).eval().requires_grad_(False)
+        net = build_empty(record, dataclasses.replace(config, **changed)).eval().requires_grad_(False)
         return Control(fields=changed, macs=count_flops(net, inputs) // 2, parameters=count_parameters(net))
 
     low, high = 1, FACTORS
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if made(middle).macs <= macs else (low, middle)
-    return min((made(low), made(high)), key=lambda control: abs(control.macs - macs))
+    found = min((made(low), made(high)), key=lambda control: abs(control.macs - macs))
+    return dataclasses.replace(found, fields=_of_effect(record, config, found))
+
+
+def _of_effect(record: Architecture, config: Any, found: Control) -> dict[str, Any]:
+    """Return the fields of a control without which it would be another network: some say nothing beside others."""
+    kept = dict(found.fields)
+    for name in found.fields:
+        fewer = {key: value for key, value in kept.items() if key != name}
+        if count_parameters(build_empty(record, dataclasses.replace(config, **fewer))) == found.parameters:
+            kept = fewer
+    return kept
 
 
 def _scaled(config: Any, encoder: Any, factor: float, multiple: int) -> dict[str, Any]:

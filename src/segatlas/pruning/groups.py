@@ -30,65 +30,41 @@ from segatlas.pruning.passes import all_maps
 from segatlas.structures import Inputs
 
 FOLLOWED = frozenset(
-    [
-        "Relu",
-        "LeakyRelu",
-        "Hardtanh",
-        "Hardswish",
-        "Hardsigmoid",
-        "Silu",
-        "Gelu",
-        "Elu",
-        "Sigmoid",
-        "Tanh",
-        "Softplus",
-        "Threshold",
-        "Clamp",
-        "ClampMin",
-        "Mish",
-        "Add",
-        "Sub",
-        "Rsub",
-        "Mul",
-        "Div",
-        "Neg",
-        "Pow",
-        "Sqrt",
-        "Rsqrt",
-        "Exp",
-        "Mean",
-        "Sum",
-        "Maximum",
-        "Minimum",
-        "MaxPool2DWithIndices",
-        "AvgPool2D",
-        "MkldnnMaxPool2D",
-        "MkldnnAvgPool2D",
-        "AdaptiveAvgPool2D",
-        "MkldnnAdaptiveAvgPool2D",
-        "AdaptiveMaxPool2D",
-        "UpsampleBilinear2D",
-        "UpsampleNearest2D",
-        "UpsampleBicubic2D",
-        "UpsampleBilinear2DAa",
-        "ConstantPadNd",
-        "ReflectionPad2D",
-        "ReplicationPad2D",
-        "Clone",
-        "Alias",
-        "ToCopy",
-        "Squeeze",
-        "Unsqueeze",
-        "Transpose",
-        "Permute",
-        "T",
-        "NativeDropout",
-        "MulDropout",
-        "Copy",
-        "AsStrided",
-        "Flip",
-        "Repeat",
-    ]
+    (
+        *(
+            "Relu",
+            "LeakyRelu",
+            "Hardtanh",
+            "Hardswish",
+            "Hardsigmoid",
+            "Silu",
+            "Gelu",
+            "Elu",
+            "Sigmoid",
+            "Tanh",
+            "Mish",
+        ),
+        *(
+            "Softplus",
+            "Threshold",
+            "Clamp",
+            "ClampMin",
+            "Add",
+            "Sub",
+            "Rsub",
+            "Mul",
+            "Div",
+            "Neg",
+            "Pow",
+            "Sqrt",
+            "Rsqrt",
+        ),
+        *("Exp", "Mean", "Sum", "Maximum", "Minimum", "MaxPool2DWithIndices", "MkldnnMaxPool2D", "AvgPool2D"),
+        *("MkldnnAvgPool2D", "AdaptiveAvgPool2D", "MkldnnAdaptiveAvgPool2D", "AdaptiveMaxPool2D", "UpsampleNearest2D"),
+        *("UpsampleBilinear2D", "UpsampleBilinear2DAa", "UpsampleBicubic2D", "ConstantPadNd", "ReflectionPad2D"),
+        *("ReplicationPad2D", "Clone", "Alias", "ToCopy", "Copy", "Squeeze", "Unsqueeze", "Transpose", "Permute", "T"),
+        *("NativeDropout", "Flip", "View", "UnsafeView", "ReshapeAlias", "Expand", "Slice"),
+    )
 )
 """Operations of torch, as autograd calls them, that give channel by channel what they are given channel by channel."""
 
@@ -96,6 +72,21 @@ MOST_IN_A_GROUP = 1_000_000
 """Channels of layers in one group at most: of a wide residual network they are some hundred thousand."""
 
 Side = Literal["reads", "writes", "both"]
+
+IN_WORDS = {
+    "Convolution": "parts of a layer's weights",
+    "SlowConv2D": "parts of a layer's weights",
+    "Bmm": "products of two maps",
+    "Mm": "products of two maps",
+    "Addmm": "products of two maps",
+    "Softmax": "softmax",
+    "LinalgVectorNorm": "lengths of vectors",
+    "PixelShuffle": "pixels made of channels",
+    "Index": "chosen points",
+    "GridSampler2D": "chosen points",
+    "Im2Col": "windows of pixels",
+}
+"""Operations that are not followed, as people call them; others are told by their name in torch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -257,7 +248,7 @@ class Graph:
             if node.type in through:
                 return through[node.type]
             if node.type == OPTYPE.ELEMENTWISE and (name := operation(node.grad_fn)) not in FOLLOWED:
-                return name
+                return IN_WORDS.get(name, f"torch's {name}")
             if (name := self.names.get(node.module, "")) and (name, self._reads(item)) in fixed:
                 return f"{name}, whose channels are classes"
         return ""

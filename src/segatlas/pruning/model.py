@@ -15,7 +15,7 @@ from segatlas.models.reading import load_architecture
 from segatlas.printable import printable
 from segatlas.pruning.control import Control, narrower
 from segatlas.pruning.groups import torch_pruning
-from segatlas.pruning.prune import Gradients, PruneReport, prune_network
+from segatlas.pruning.removal import Gradients, PruneReport, prune_network
 from segatlas.pruning.settings import PruneSettings
 from segatlas.recipe import Config
 from segatlas.structures import noise_inputs

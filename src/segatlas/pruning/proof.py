@@ -1,8 +1,8 @@
 """Whether channels were removed rightly: the smaller network must be the whole one that no longer reads them.
 
 A channel that nobody reads has no effect. So the whole network, with zeros for each weight that reads a removed
-channel, has to give the numbers of the smaller network, in float64 to rounding: wherever a channel was taken from the wrong
-place, or is used in a way that nobody followed, the two differ.
+channel, has to give the numbers of the smaller network, in float64 to rounding: wherever a channel was taken from the
+wrong place, or is used in a way that nobody followed, the two differ.
 """
 
 from __future__ import annotations

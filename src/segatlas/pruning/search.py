@@ -99,7 +99,7 @@ def smaller_sizes(
 
 def kept_of(group: ChannelGroup, ratio: float, round_to: int) -> int:
     """Return how many choices of a group stay where a fraction `ratio` goes: a multiple, and all of a narrow one."""
-    if group.size <= round_to:
+    if group.size <= round_to or ratio == 0:
         return group.size
     wanted = group.size * (1 - ratio)
     return max(round_to, min(round(wanted / round_to) * round_to, group.size))
