@@ -21,12 +21,13 @@ from segatlas.cli.main import app
 from segatlas.hub.loading import load_pretrained
 from segatlas.training.module import SegmentationModule
 
+SMALL = {"encoder": {"name": "resnet18_w8", "levels": 2}, "decoder_channels": (8, 8), "aux": True}
 QUICK = ("--size", "32x48", "--round-to", "1")
 RECIPE = """
 data: {{name: folder, root: {data}, workers: 0, store: "off"}}
-model: {{name: unet, width: 8, aux: true}}
+model: {{name: unet, encoder: {{name: resnet18_w8, levels: 2}}, decoder_channels: [8, 8], aux: true}}
 transforms: {{crop: [16, 16]}}
-losses: [{{name: cross_entropy}}, {{name: cross_entropy, on: fcn, weight: 0.4}}]
+losses: [{{name: cross_entropy}}, {{name: cross_entropy, on: aux.fcn, weight: 0.4}}]
 train: {{epochs: 2, batch: 2, lr: 1e-3, device: cpu, threads: 1, checkpoint_every: 1}}
 eval: {{boundary: false, sizes: false}}
 log: {{every: 1, tensorboard: false, samples: 0}}
@@ -46,7 +47,7 @@ def last(result: Result) -> dict:
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A dense model, the same pruned to half, and data of its classes."""
     home = tmp_path_factory.mktemp("prune")
-    save_pretrained(network(), home / "dense", classes=CLASSES, metric={"miou": 0.5})
+    save_pretrained(network(**SMALL), home / "dense", classes=CLASSES, metric={"miou": 0.5})
     root = home / "data"
     for split in ("train", "val"):
         for kind in ("images", "masks"):
@@ -126,12 +127,15 @@ def test_the_loss_on_images_may_tell_what_matters(home):
     facts = last(segatlas("prune", home / "dense", *words, "--out", home / "taylor", "--data", home / "recipe.yaml"))
     assert facts["macs"]["after"] / facts["macs"]["before"] == pytest.approx(0.5, abs=0.02)
     other, half = (load_pretrained(home / name)[0] for name in ("taylor", "half"))
-    assert not torch.equal(other.decoder[3].convs[1].conv.weight[0, 0], half.decoder[3].convs[1].conv.weight[0, 0])
+    pairs = zip(other.parameters(), half.parameters(), strict=True)
+    assert any(one.shape != two.shape or not torch.equal(one, two) for one, two in pairs)
 
 
 def test_the_control_is_told_in_words_of_a_recipe(home):
     facts = last(segatlas("prune", home / "dense", "--macs", "0.5", "--size", "32x48", "--control", "--json"))
-    assert facts["words"] == ["model.width=6"]
+    assert facts["words"][0] in [f"model.encoder={{name: resnet18_w8, levels: 2, width: {width}}}" for width in (5, 6)]
+    assert facts["words"][1].startswith("model.decoder_channels=[")
+    assert len(facts["words"]) == 2, "aux_channels, which is not set, stays so"
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,8 @@ from segatlas.inference.fast_form import fast_form
 from segatlas.models.reading import load_architecture
 from segatlas.pruning import Prunable, PruneSettings, prune_network
 from segatlas.pruning import groups as groups_file
-from segatlas.pruning.removal import followed_inputs, unsound_groups
-from segatlas.pruning.search import Plan
+from segatlas.pruning.removal import _plan, followed_inputs, unsound_groups
+from segatlas.pruning.search import Removal
 from segatlas.structures import InputSpec
 
 SIZE = (32, 48)
@@ -116,15 +116,18 @@ def test_a_network_on_an_encoder_with_sums_and_depthwise_convolutions_is_pruned_
 
 def test_what_cannot_be_reached_is_refused_with_what_can(whole):
     found = Prunable(whole, SIZE)
-    assert 0.05 < found.least(4) < 0.1
-    with pytest.raises(
-        UsageError, match=rf"macs: 0\.05 cannot be reached: {found.least(4):.3g} is left where each layer"
-    ):
-        prune_network(whole, PruneSettings(macs=0.05, size=SIZE, round_to=4))
+    least = found.least(4)
+    assert 0.05 < least < 0.1
+
+    def plan(**asked):
+        return _plan(found, PruneSettings(size=SIZE, **asked), 1, found.costs.whole)
+
+    with pytest.raises(UsageError, match=rf"macs: 0\.05 cannot be reached: {least:.3g} is left where each layer"):
+        plan(macs=0.05, round_to=4)
     with pytest.raises(UsageError, match=r"cannot be met within 0\.0001: the nearest to be had is 0\.\d+; a smaller"):
-        prune_network(whole, PruneSettings(macs=0.5123, size=SIZE, round_to=4, tolerance=1e-4))
+        plan(macs=0.5123, round_to=4, tolerance=1e-4)
     with pytest.raises(UsageError, match=r"ratio: 0\.9 would leave no channel of \d+ layers: .*encoder\.levels\.0\.0"):
-        prune_network(whole, PruneSettings(ratio=0.9, size=SIZE, round_to=1))
+        plan(ratio=0.9, round_to=1)
 
 
 def test_a_ratio_takes_that_part_of_each_group(whole):
@@ -142,7 +145,7 @@ def test_removing_other_channels_than_those_that_nobody_reads_is_found_out(whole
     remove = type(found.graph).remove
     shifted = lambda graph, group, chosen: remove(graph, group, [one + 1 for one in chosen])  # noqa: E731
     monkeypatch.setattr(type(found.graph), "remove", shifted)
-    plan = Plan(removed={group.root: [0] for group in found.graph.groups}, macs=0)
+    plan = Removal(removed={group.root: [0] for group in found.graph.groups}, macs=0)
     with pytest.raises(
         SegAtlasError, match="it gives other numbers than the network that does not read these channels"
     ):

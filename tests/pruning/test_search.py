@@ -8,7 +8,7 @@ from fakes.prunable import network
 
 from segatlas.bench.subjects import count_flops
 from segatlas.build.surgery import resize
-from segatlas.pruning.groups import ChannelGroup, Member
+from segatlas.pruning.groups import ChannelGroup, GroupMember
 from segatlas.pruning.search import Costs, kept_of, smaller_sizes
 
 SIZE = (32, 48)
@@ -27,10 +27,10 @@ def test_sizes_follow_from_who_reads_and_who_writes():
     alone = tuple((index,) for index in range(4))
     behind = tuple((4 + index,) for index in range(4))
     members = (
-        Member(layer="writes", side="writes", channels=alone),
-        Member(layer="norm", side="both", channels=alone),
-        Member(layer="depthwise", side="both", channels=alone),
-        Member(layer="reads", side="reads", channels=behind),
+        GroupMember(layer="writes", side="writes", channels=alone),
+        GroupMember(layer="norm", side="both", channels=alone),
+        GroupMember(layer="depthwise", side="both", channels=alone),
+        GroupMember(layer="reads", side="reads", channels=behind),
     )
     group = ChannelGroup(root="writes", channels=4, repeats=1, members=members)
     whole = {"writes": (3, 4, 1), "norm": (4, 4, 1), "depthwise": (4, 4, 4), "reads": (8, 5, 1), "other": (5, 5, 1)}

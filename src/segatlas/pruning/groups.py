@@ -90,7 +90,7 @@ IN_WORDS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Member:
+class GroupMember:
     """A layer in a group.
 
     side: whether its channels are those that the layer reads, writes, or both at once, as a norm has them.
@@ -113,7 +113,7 @@ class ChannelGroup:
     root: str
     channels: int
     repeats: int
-    members: tuple[Member, ...]
+    members: tuple[GroupMember, ...]
 
     @property
     def size(self) -> int:
@@ -266,7 +266,7 @@ class Graph:
             by_channel = isinstance(module, CONVOLUTIONS) and sizes[0] == sizes[1] == sizes[2] > 1
             is_both = by_channel or not isinstance(module, (*CONVOLUTIONS, nn.Linear))
             side: Side = "both" if is_both else "reads" if self._reads(item) else "writes"
-            members.append(Member(layer=self.names[module], side=side, channels=tuple(map(tuple, own))))
+            members.append(GroupMember(layer=self.names[module], side=side, channels=tuple(map(tuple, own))))
             if not by_channel:  # where each channel is a group, it goes alone
                 repeats = max(repeats, sizes[2])
         return ChannelGroup(root=root, channels=channels, repeats=repeats, members=tuple(members))

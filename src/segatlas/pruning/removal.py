@@ -15,7 +15,7 @@ from segatlas.errors import SegAtlasError, UsageError
 from segatlas.models.reading import load_architecture
 from segatlas.pruning.groups import Graph, in_float64
 from segatlas.pruning.proof import LEAST_EFFECT, MOST_DIFFERENCE, blinded, difference, maps, redrawn
-from segatlas.pruning.search import Costs, Plan, kept_of, plan_for_macs, plan_for_ratio, smaller_sizes
+from segatlas.pruning.search import Costs, Removal, kept_of, plan_for_macs, plan_for_ratio, smaller_sizes
 from segatlas.pruning.settings import PruneSettings
 from segatlas.structures import Inputs, InputSpec, changed, noise_inputs
 
@@ -76,7 +76,7 @@ class Prunable:
         removed = {group.root: range(group.size - kept_of(group, 1.0, round_to)) for group in groups}
         return self.costs.of(self.costs.table(groups, removed)) / self.costs.whole
 
-    def prune(self, plan: Plan) -> tuple[nn.Module, float]:
+    def prune(self, plan: Removal) -> tuple[nn.Module, float]:
         """Remove what a plan says, once; return the network in its own precision, and the difference that is left.
 
         Raises:
@@ -141,7 +141,7 @@ def prune_network(
     )
 
 
-def _plan(found: Prunable, settings: PruneSettings, step: int, whole: int) -> Plan:
+def _plan(found: Prunable, settings: PruneSettings, step: int, whole: int) -> Removal:
     """Return what goes in one of the rounds. whole: multiply-accumulates before the first."""
     groups = found.graph.groups
     torch.manual_seed(settings.seed)

@@ -20,7 +20,7 @@ _HALVINGS = 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class Removal:
     """Which choices of each group go, by its root, and the multiply-accumulates that are left."""
 
     removed: Mapping[str, Sequence[int]]
@@ -107,7 +107,7 @@ def kept_of(group: ChannelGroup, ratio: float, round_to: int) -> int:
 
 def plan_for_ratio(
     groups: Sequence[ChannelGroup], scores: Mapping[str, Tensor], costs: Costs, ratio: float, round_to: int
-) -> Plan:
+) -> Removal:
     """Return the plan that takes a fraction of each group.
 
     Raises:
@@ -130,7 +130,7 @@ def plan_for_macs(
     *,
     round_to: int,
     tolerance: int,
-) -> Plan:
+) -> Removal:
     """Return the plan whose multiply-accumulates lie nearest to a target.
 
     The same fraction of each group goes: it is searched by halving. Where channels that stay come in multiples, groups
@@ -210,6 +210,8 @@ def _removed(
     }
 
 
-def _plan(groups: Sequence[ChannelGroup], scores: Mapping[str, Tensor], costs: Costs, kept: Mapping[str, int]) -> Plan:
+def _plan(
+    groups: Sequence[ChannelGroup], scores: Mapping[str, Tensor], costs: Costs, kept: Mapping[str, int]
+) -> Removal:
     removed = _removed(groups, scores, kept)
-    return Plan(removed=removed, macs=costs.of(costs.table(groups, removed)))
+    return Removal(removed=removed, macs=costs.of(costs.table(groups, removed)))
