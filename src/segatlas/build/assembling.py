@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor, nn
 
 from segatlas.build.network import build_empty, build_network
+from segatlas.build.surgery import Sizes, resize
 from segatlas.checkpoint.card import Card
 from segatlas.checkpoint.fitting import require_finite, require_fit
 from segatlas.checkpoint.hostile import told_as_weights_error
@@ -32,11 +34,18 @@ def assemble(card: Card, tensors: Mapping[str, Tensor], *, where: str) -> nn.Mod
         config, problems = read_config(architecture, card.config)
         if problems:
             raise FieldsError(problems)
-    return filled(architecture, config, tensors, where=where, network=f"the {card.architecture} of its card")
+    network = f"the {card.architecture} of its card"
+    return filled(architecture, config, tensors, where=where, network=network, surgery=card.surgery)
 
 
 def filled(
-    architecture: Architecture, config: Any, tensors: Mapping[str, Tensor], *, where: str, network: str
+    architecture: Architecture,
+    config: Any,
+    tensors: Mapping[str, Tensor],
+    *,
+    where: str,
+    network: str,
+    surgery: Mapping[str, Sizes] = MappingProxyType({}),
 ) -> nn.Module:
     """Build a network around `tensors`, without drawing random weights first. Returned in eval mode.
 
@@ -46,12 +55,14 @@ def filled(
         tensors: the state dict; the network keeps those that have its precision, and copies of others.
         where: the file, named in errors.
         network: what the network is, named in errors.
+        surgery: of a pruned network, the sizes of its narrower layers.
 
     Raises:
-        WeightsError: tensors that do not fit, or hold NaN or infinite values.
+        WeightsError: tensors or a surgery that do not fit, or tensors that hold NaN or infinite values.
     """
     with told_as_weights_error(f"{where}: {network} cannot be built"):
         net = build_empty(architecture, config, tensors=len(tensors))
+    resize(net, surgery, where=where)
     expected = net.state_dict()
     require_fit(expected, tensors, where=where, network=network)
     require_finite(tensors, where=where)
@@ -60,6 +71,7 @@ def filled(
         _require_computable(computed, tensors, where=where, network=network)
         with told_as_weights_error(f"{where}: {network} cannot be built"):
             net = build_network(architecture, config)
+        resize(net, surgery, where=where)
     net.load_state_dict({name: tensor.to(expected[name].dtype) for name, tensor in tensors.items()}, assign=True)
     return net.eval()
 

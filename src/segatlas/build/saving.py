@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from segatlas.build.surgery import surgery_of
 from segatlas.checkpoint.card import Card
 from segatlas.checkpoint.model_folder import write_model
 from segatlas.checkpoint.preprocessing import default_preprocessing
@@ -20,7 +21,7 @@ from segatlas.models.architecture import plain_fields
 from segatlas.models.reading import load_architecture
 from segatlas.palette import default_palette
 
-_FROM_NETWORK = ("architecture", "config", "sha256", "version")
+_FROM_NETWORK = ("architecture", "config", "surgery", "sha256", "version")
 """Fields of a card that are never given by hand."""
 
 
@@ -84,6 +85,7 @@ def make_card(
     own: dict[str, Any] = {
         "architecture": name,
         "config": settings,
+        "surgery": surgery_of(net),
         "classes": tuple(classes),
         "palette": default_palette(len(classes)) if palette is None else tuple(map(tuple, palette)),
     }

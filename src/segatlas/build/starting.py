@@ -10,9 +10,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from segatlas.build.network import build_empty
+from segatlas.build.surgery import resize_alike
 from segatlas.checkpoint.card import Card
 from segatlas.checkpoint.fitting import fitting, require_fit
 from segatlas.checkpoint.model_folder import local_model, pretrained_weights, read_model, read_weights
+from segatlas.checkpoint.validation import FieldsError
 from segatlas.config.encoder_keys import HOST
 from segatlas.errors import UsageError, WeightsError
 from segatlas.models.architecture import flat_fields
@@ -50,7 +52,7 @@ def start_from(net: nn.Module, path: str | Path, *, partial: bool = False) -> St
     too, and PointRend's layers over coarse logits; likewise queries, where there are others; and auxiliary heads may be
     missing, all of them. These stay as they are in `net` and are named in the report. Of what a pre-training leaves,
     or of the network that is trained first (ESPNet-C), all that it has must fit, and whatever it lacks stays new.
-    Weights of the network inside a wrapper go there.
+    Weights of the network inside a wrapper go there. Where the earlier model is a pruned one, `net` becomes as narrow.
 
     Args:
         net: a network of `create_model`, changed in place.
@@ -67,7 +69,11 @@ def start_from(net: nn.Module, path: str | Path, *, partial: bool = False) -> St
     if card is not None and card.architecture != part.architecture:
         raise UsageError(f"{where}: holds a {card.architecture}, but the network is a {_named(net)}")
     if (first := _of_first_stage(part, card, tensors)) is not None:
+        if card is not None and card.surgery:
+            raise UsageError(f"{where}: a pruned {card.architecture}, which no second stage can be built around")
         tensors, is_pretrained = first, True
+    elif card is not None:
+        _cut_alike(part, card, where)
     if partial:
         return _partial_start(part, place, card, tensors, where)
     missing = [name for name in part.state_dict() if name not in tensors] if is_pretrained else []
@@ -93,6 +99,17 @@ def _partial_start(
         card=card,
         left_out=tuple(name for name in tensors if name not in names),
     )
+
+
+def _cut_alike(net: nn.Module, card: Card, where: str) -> None:
+    """Make a network as narrow as a pruned one that its weights come from."""
+    if not card.surgery:
+        return
+    record = load_architecture(card.architecture)
+    config, problems = read_config(record, card.config)
+    if problems:
+        raise WeightsError(f"{where}: the card's network cannot be built\n{FieldsError(problems)}")
+    resize_alike(net, card.surgery, build_empty(record, config), where=where)
 
 
 def _part_for(net: nn.Module, card: Card | None, tensors: dict[str, Tensor]) -> tuple[nn.Module, str]:
@@ -137,8 +154,13 @@ def _load(
     """
     expected = net.state_dict()
     differing = [name for name, tensor in expected.items() if name in tensors and tensor.shape != tensors[name].shape]
-    replaced = _of_other_counts(net, differing, tensors) if differing else []
-    replaced += missing or _of_heads_for_training(net, tensors)
+    replaced = _of_other_counts(net, card, differing, tensors, where) if differing else []
+    heads = _of_heads_for_training(net, tensors)
+    if heads and card is not None and card.surgery:
+        raise UsageError(
+            f"{where}: a pruned network without auxiliary heads, which cannot get new ones; set model.aux=false"
+        )
+    replaced += missing or heads
     kept = {name: tensor for name, tensor in expected.items() if name not in replaced}
     taken = {name: tensor for name, tensor in tensors.items() if name not in replaced}
     try:
@@ -167,7 +189,9 @@ def _read(path: str | Path) -> tuple[Card | None, dict[str, Tensor], str, bool]:
     return card, tensors, str(place), False
 
 
-def _of_other_counts(net: nn.Module, names: list[str], tensors: dict[str, Tensor]) -> list[str]:
+def _of_other_counts(
+    net: nn.Module, card: Card | None, names: list[str], tensors: dict[str, Tensor], where: str
+) -> list[str]:
     """Return those of `names` whose shape in the file differs only along axes that follow from the class count.
 
     Which axes those are is seen from the same network with one class more: of stuff, too, where it counts that apart.
@@ -180,7 +204,11 @@ def _of_other_counts(net: nn.Module, names: list[str], tensors: dict[str, Tensor
     if "queries" in flat_fields(config):
         changed.append(replace(changed[0], queries=config.queries + 1))
     record = load_architecture(str(net.architecture))
-    larger = [build_empty(record, one).state_dict() for one in changed]
+    networks = [build_empty(record, one) for one in changed]
+    if card is not None:
+        for one in networks:
+            _cut_alike(one, card, where)
+    larger = [one.state_dict() for one in networks]
     ours = net.state_dict()
     return [
         name for name in names if _differs_only_in_classes(ours[name], [one[name] for one in larger], tensors[name])

@@ -15,6 +15,7 @@ from segatlas.checkpoint.card_checks import (
     name_faults,
     object_faults,
     slices_faults,
+    surgery_faults,
     usage_faults,
 )
 from segatlas.checkpoint.hostile import told_as_weights_error
@@ -32,8 +33,8 @@ CARD_FILE = "card.json"
 WEIGHTS_FILE = "model.safetensors"
 CARD_VERSION = 1
 
-_NEVER_READ = ("resample", "postprocess", "surgery")
-"""Keys that cards had until 2026-11: nothing ever acted on them."""
+_NEVER_READ = ("resample", "postprocess")
+"""Keys that cards had until 2026-11: nothing ever acted on them. Nor did anything on `surgery` while it was a list."""
 
 
 def _with_nested_encoder(data: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -56,7 +57,8 @@ class Card:
     """Facts that travel with weights. `config` holds the fields of the architecture's config dataclass.
 
     things: of each class, whether it is one of things, () = not said. objects: how objects and segments are made of
-    what the network finds. slices: how images were cut out of volumes, None = they were images.
+    what the network finds. slices: how images were cut out of volumes, None = they were images. surgery: of a pruned
+    network, name of a layer -> its channels in, channels out and groups, of each layer that its config makes wider.
     """
 
     architecture: str
@@ -70,6 +72,7 @@ class Card:
     things: tuple[bool, ...] = ()
     objects: ObjectRule = field(default_factory=ObjectRule)
     slices: VolumeSlices | None = None
+    surgery: dict[str, tuple[int, int, int]] = field(default_factory=dict)
     source: str = ""
     sha256: str = ""
     licence: str = ""
@@ -83,6 +86,7 @@ class Card:
             ("things", ()),
             ("objects", ObjectRule()),
             ("slices", None),
+            ("surgery", {}),
         ):  # most cards have nothing to say of them
             if getattr(self, name) == usual:
                 del plain[name]
@@ -112,6 +116,8 @@ class Card:
         try:
             with told_as_weights_error(f"{where}: not a valid card"):
                 kept = {key: value for key, value in data.items() if key not in _NEVER_READ}
+                if isinstance(kept.get("surgery"), list):
+                    del kept["surgery"]
                 card = validated(cls, _with_nested_encoder(kept))
             card.check()
         except UsageError as error:
@@ -126,6 +132,7 @@ class Card:
             *usage_faults(self.inputs, self.preprocessing, self.inference),
             *slices_faults(self.slices),
             *name_faults(self.architecture, self.task),
+            *surgery_faults(self.surgery),
             *(f"config.{fault}" for fault in config_faults(self.config)),
         ]
         if found:

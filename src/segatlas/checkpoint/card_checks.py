@@ -77,6 +77,16 @@ def name_faults(architecture: str, task: str) -> Iterator[str]:
         yield f"task: got {shortened(task)}, expected one of: {', '.join(TASKS)}"
 
 
+def surgery_faults(surgery: Mapping[str, Sequence[int]]) -> Iterator[str]:
+    """Yield in words what is wrong with the sizes of a pruned network's layers; the network itself is not asked."""
+    for name, sizes in surgery.items():
+        if len(name) > MOST_NAME:
+            yield f"surgery: a name of {len(name):,} characters"
+        elif not all(1 <= size <= MOST_WIDTH for size in sizes):
+            told = ", ".join(map(shortened_number, sizes))
+            yield f"surgery.{shortened(name)}: got {told}, expected channels in and out and groups, 1 to {MOST_WIDTH:,}"
+
+
 def _preprocessing_faults(norm: Preprocessing, channels: int) -> Iterator[str]:
     if not len(norm.mean) == len(norm.std) == channels:
         yield f"preprocessing: {len(norm.mean)} means and {len(norm.std)} deviations for {channels} channels"

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from segatlas.cli import bench, config, data, distill, doctor, evaluate, explain, models, predict, pseudo, train
+from segatlas.cli import bench, config, data, distill, doctor, evaluate, explain, models, predict, prune, pseudo, train
 from segatlas.cli.common import guard, reset_debug, set_debug
 from segatlas.printable import SafeRecords
 from segatlas.version import __version__
@@ -28,6 +28,7 @@ COMMANDS: dict[str, Callable[..., Any] | typer.Typer] = {
     "config": config.app,
     "explain": explain.app,
     "bench": bench.bench,
+    "prune": prune.prune,
     "doctor": doctor.doctor,
 }
 """Command -> the function that does it, or a group of commands. One file a command; one line here makes it known."""

@@ -315,6 +315,7 @@ def _card_pairs(card: Card) -> dict[str, str]:
         "mean": ", ".join(f"{value:g}" for value in norm.mean),
         "std": ", ".join(f"{value:g}" for value in norm.std),
         "inference": mode.mode + windows,
+        **({"pruned": f"{len(card.surgery)} layers are narrower than this config says"} if card.surgery else {}),
         "licence": card.licence or "not stated",
         "metric": ", ".join(f"{key}={_short(value)}" for key, value in card.metric.items()) or "not stated",
         "source": card.source or "not stated",

@@ -191,6 +191,11 @@ def export_file(place: Path, out: str | Path, *, to: str) -> Export:
         raise UsageError(f"to: got {to!r}, expected one of {', '.join(SOURCES)}")
     out, library = Path(out).expanduser(), load_source(to)
     card, tensors = read_model(place)
+    if card.surgery:
+        raise WeightsError(
+            f"{printable(place)}: a pruned network, {len(card.surgery)} layers of it are narrower than any "
+            f"{card.architecture} of {library.title}, which could not load it"
+        )
     net = assemble(card, tensors, where=str(place))
     config: Any = net.config
     theirs, read_back = _written(to, card.architecture, config, net.state_dict())

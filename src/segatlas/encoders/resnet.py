@@ -151,6 +151,7 @@ class ResNetOptions(PyramidOptions):
     stride_first: the first 1x1 convolution of a bottleneck strides, as in Caffe's networks, not the 3x3 one.
     norm_eps: what batch norms add to the variance.
     stem_width: channels of the stem; None = those of the first layer.
+    width: channels of the first layer, doubled at each further one; None = what the name says, 64 without a word.
     """
 
     dilations: tuple[int, int, int, int] | None = None
@@ -160,6 +161,12 @@ class ResNetOptions(PyramidOptions):
     stride_first: bool = False
     norm_eps: float = 1e-5
     stem_width: int | None = None
+    width: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.width is not None and self.width < 2:
+            raise UsageError(f"width = {self.width}: expected 2 or more")
 
 
 class ResNet(PyramidEncoder):
@@ -338,9 +345,9 @@ def build(spec: EncoderSettings, in_channels: int) -> ResNet:
             DEPTHS[f"resnet{depth}"].depths,
             in_channels=in_channels,
             output_stride=spec.output_stride or 32,
-            **asdict(spec.options),
+            **{**asdict(spec.options), "width": width_of(spec)},
         )
-    family, _, width = spec.name.partition("_w")
+    family = spec.name.partition("_w")[0]
     block, depths = DEPTHS[family.rstrip("cd")]
     return ResNet(
         block,
@@ -348,10 +355,15 @@ def build(spec: EncoderSettings, in_channels: int) -> ResNet:
         in_channels=in_channels,
         deep_stem=family.endswith(("c", "d")),
         average_shortcut=family.endswith("d"),
-        width=int(width or 64),
         output_stride=spec.output_stride or 32,
-        **asdict(spec.options),
+        **{**asdict(spec.options), "width": width_of(spec)},
     )
+
+
+def width_of(spec: EncoderSettings) -> int:
+    """Return the channels of a ResNet's first layer: its option, what its name says, or 64."""
+    said = re.search(r"_w(\d+)$", spec.name)
+    return spec.options.width or int(said[1] if said else 64)
 
 
 FAMILY = EncoderFamily(options=ResNetOptions, output_strides=tuple(sorted(DILATIONS)), build=build)

@@ -1,0 +1,65 @@
+"""Gradients of a recipe's losses on real images, which tell how much the loss changes without a channel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import nn
+
+from segatlas.checkpoint.card import Card
+from segatlas.data.collate import collate
+from segatlas.data.stream import SampleStream
+from segatlas.data.transforms.copy_paste import copy_paste_of
+from segatlas.errors import UsageError
+from segatlas.pruning.passes import training_outputs
+from segatlas.recipe import Config
+from segatlas.training.building import build_parts, pipeline_of
+from segatlas.training.faults import ADVICE, largest_gradient, require_finite, told_of
+from segatlas.training.module import forward
+
+
+def gradient_source(config: Config, card: Card, batches: int) -> Callable[[nn.Module], None]:
+    """Return what gives each parameter of a network the gradient of a recipe's losses, summed over training batches.
+
+    Norms keep to their averages, and nothing is dropped.
+
+    Args:
+        config: the recipe: its data, transforms and losses. Its network is not used.
+        card: of the networks that will be given; images are prepared as it says.
+        batches: of `train.batch` images each, drawn by the recipe's seed.
+
+    Raises:
+        UsageError: the recipe's data has other classes.
+        ConfigError, DataError: what training would raise at its start.
+    """
+    parts = build_parts(config, dry=True)
+    if tuple(parts.train.classes) != card.classes:
+        theirs, ours = (", ".join(names[:6]) for names in (parts.train.classes, card.classes))
+        raise UsageError(
+            f"{config.data.name} at {config.data.root} has {len(parts.train.classes)} classes ({theirs}), but the "
+            f"network has {len(card.classes)} ({ours})"
+        )
+    stream = SampleStream(parts.train, pipeline_of(config, card), config.seed, copy_paste_of(config.transforms))
+    order = np.random.default_rng(config.seed).permutation(len(stream))
+    each = min(config.train.batch, len(stream))
+
+    def give(net: nn.Module) -> None:
+        net.requires_grad_(True).zero_grad()
+        for number in range(batches):
+            places = np.take(order, range(number * each, (number + 1) * each), mode="wrap")
+            batch = collate([stream[(0, int(place))] for place in places])
+            torch.manual_seed(config.seed + number)
+            where = f"in batch {number + 1} of {batches}"
+            with training_outputs(net), told_of(batch.keys, where, ADVICE):
+                output = forward(net, batch.inputs, batch.targets, batch.sizes)
+                loss, _ = parts.criterion(output, batch.targets)
+            require_finite("loss", float(loss.detach()), where, ADVICE)
+            loss.backward()
+            require_finite("gradient", largest_gradient(net), where, ADVICE)
+        for parameter in net.parameters():
+            if parameter.grad is None:  # of a head that none of the losses is on
+                parameter.grad = torch.zeros_like(parameter)
+
+    return give

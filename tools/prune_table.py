@@ -1,0 +1,153 @@
+"""Tries pruning on every architecture, and writes the table of docs/pruning.md: which can be pruned, and how far.
+
+    PYTHONPATH=src:tests:tools python tools/prune_table.py [NAME...] [--write]
+
+Each network is the narrow form of its first shipped recipe, with random weights in which nothing is neutral. It is
+pruned to half of its multiply-accumulates, or as far as it goes; the result is saved, loaded, and compared: it must
+give the numbers of the network that no longer reads the removed channels, and its fast form likewise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from fakes.small_recipes import narrow, recipe_of_each_architecture
+
+from segatlas.build.network import create_model
+from segatlas.build.saving import save_pretrained
+from segatlas.errors import SegAtlasError
+from segatlas.hub.loading import load_pretrained
+from segatlas.inference.fast_form import TOLERANCES, fast_form
+from segatlas.models import ARCHITECTURES
+from segatlas.models.reading import load_architecture
+from segatlas.pruning.proof import redrawn
+from segatlas.pruning.removal import Prunable
+from segatlas.pruning.search import Costs, plan_for_macs
+from segatlas.recipe import Config
+from segatlas.structures import InputSpec, maps_of, noise_inputs
+
+SIZE = (128, 128)
+CLASSES = 5
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "pruning.md"
+BEGIN, END = "<!-- architectures: written by tools/prune_table.py -->", "<!-- end of architectures -->"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """What became of one architecture. least: fraction of multiply-accumulates that can be reached; None = refused."""
+
+    name: str
+    title: str
+    least: float | None
+    pruned: float | None
+    kept: str
+    seconds: float
+    wrong: str = ""
+
+
+def narrow_network(recipe: str) -> torch.nn.Module:
+    """Return the network of a recipe in its narrow form."""
+    config = Config.load(recipe, *narrow(recipe), "model.encoder_weights=null", "model.start_from=null")
+    torch.manual_seed(0)
+    net = create_model(config.model.name, **{"num_classes": CLASSES, **config.model.architecture_fields()})
+    return redrawn(net).eval()
+
+
+def try_architecture(name: str, recipe: str) -> Row:
+    """Prune one."""
+    began, title = time.process_time(), ARCHITECTURES[name].title
+    try:
+        net = narrow_network(recipe)
+        found = Prunable(net, SIZE)
+        least, whole = found.least(1), found.costs.whole
+        scores = {group.root: found.graph.scores(group, "magnitude") for group in found.graph.groups}
+        target = round(whole * max(0.5, least + 0.01))
+        plan = plan_for_macs(found.graph.groups, scores, found.costs, target, round_to=1, tolerance=round(0.05 * whole))
+        smaller, _ = found.prune(plan)
+        after = Costs(smaller, noise_inputs(inputs_of(smaller), SIZE, device="meta").given()).whole
+    except SegAtlasError as error:
+        return Row(
+            name=name, title=title, least=None, pruned=None, kept=str(error), seconds=time.process_time() - began
+        )
+    reasons = sorted({reason for reason in found.kept.values() if "are classes" not in reason})
+    wrong = checked(smaller) or (
+        "" if abs(after - plan.macs) <= 0.001 * whole else f"counted {plan.macs}, costs {after}"
+    )
+    return Row(
+        name=name, title=title, least=least, pruned=after / whole, kept=", ".join(reasons),
+        seconds=time.process_time() - began, wrong=wrong,
+    )  # fmt: skip
+
+
+def inputs_of(net: torch.nn.Module) -> tuple[InputSpec, ...]:
+    return load_architecture(str(net.architecture)).inputs(net.config)
+
+
+def checked(net: torch.nn.Module) -> str:
+    """Return "" where a pruned network comes back from its folder and has a fast form; else what is wrong."""
+    specs = inputs_of(net)
+    inputs = noise_inputs(specs, SIZE).given()
+    with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+        save_pretrained(net, Path(folder) / "m", classes=[str(i) for i in range(net.config.num_classes)])
+        back, _ = load_pretrained(Path(folder) / "m")
+        torch.manual_seed(0)
+        expected = maps_of(net(inputs))
+        torch.manual_seed(0)
+        if any(not torch.equal(x, expected[key]) for key, x in maps_of(back(inputs)).items()):
+            return "differs after loading"
+        fast = fast_form(back, specs)
+        if fast is back:
+            return "no fast form"
+        worst = max(
+            float((x - expected[key]).abs().max() / expected[key].abs().max().clamp(min=1e-12))
+            for key, x in maps_of(fast(inputs)).items() if x.numel() and x.shape == expected[key].shape
+        )  # fmt: skip
+        return "" if worst < 10 * TOLERANCES["fp32"] else f"fast form differs by {worst:.0e}"
+
+
+def table(rows: list[Row]) -> str:
+    lines = [
+        "| architecture | least MACs that can be left | what stays whole, because its channels go through |",
+        "|---|---|---|",
+    ]
+    for row in rows:
+        least = "refused" if row.least is None else f"{100 * row.least:.0f} %"
+        lines.append(f"| {row.title} (`{row.name}`) | {least} | {row.kept or 'nothing'} |")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*")
+    parser.add_argument("--write", action="store_true")
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    recipes = recipe_of_each_architecture()
+    rows = []
+    for name in asked.names or ARCHITECTURES:
+        if name not in recipes:
+            print(name, "has no recipe")
+            continue
+        try:
+            rows.append(try_architecture(name, recipes[name]))
+        except Exception as error:
+            print(f"{name}: FAILED {type(error).__name__}: {error}", flush=True)
+            continue
+        row = rows[-1]
+        least = "refused" if row.least is None else f"least {row.least:.2f} pruned {row.pruned:.2f}"
+        print(f"{name}: {least} {row.seconds:.0f} s; {row.wrong} | {row.kept}", flush=True)
+    if asked.write:
+        text = PAGE.read_text(encoding="utf-8")
+        before, _, rest = text.partition(BEGIN)
+        PAGE.write_text(f"{before}{BEGIN}\n\n{table(rows)}\n\n{END}{rest.partition(END)[2]}", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
