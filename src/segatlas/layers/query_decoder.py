@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segatlas.layers.linear import TokenLinear
+from segatlas.ops.full_precision import in_full_precision
 
 TEMPERATURE = 10000
 """Ratio of the longest wave to the shortest, about."""
@@ -136,11 +137,8 @@ def mask_logits(embeddings: Tensor, features: Tensor) -> Tensor:
 
 def exact_mask_logits(embeddings: Tensor, features: Tensor) -> Tensor:
     """Return `mask_logits` in float32 or better whatever the autocast around, as last logits of all networks are."""
-    device = embeddings.device.type
-    if device == "meta" or not torch.is_autocast_enabled(device):
-        return mask_logits(embeddings, features)
     dtype = torch.promote_types(features.dtype, torch.float32)
-    with torch.autocast(device, enabled=False):
+    with in_full_precision(embeddings):
         return mask_logits(embeddings.to(dtype), features.to(dtype))
 
 

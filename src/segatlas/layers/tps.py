@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from segatlas.errors import UsageError
 from segatlas.ops.capture import larger
+from segatlas.ops.full_precision import in_full_precision
 
 SMALL = 1e-9
 ON_A_LINE = 1e-8
@@ -46,7 +47,7 @@ class ThinPlate(NamedTuple):
 
     def __call__(self, queries: Tensor) -> Tensor:
         """Map points (..., Q, 2), whose leading dimensions broadcast with the spline's, to points (..., Q, 2)."""
-        with torch.autocast(self.points.device.type, enabled=False):
+        with in_full_precision(self.points):
             queries = _precise(queries)
             bent = _kernel(queries, self.points) @ self.weights
             out: Tensor = queries @ self.affine[..., :2, :] + self.affine[..., 2:, :] + bent
@@ -114,7 +115,7 @@ def solvable(points: Tensor, regularisation: float = 0.0) -> Tensor:
 
 def _solved(points: Tensor, values: Tensor, ridge: float, *, whole: bool = False) -> ThinPlate:
     """Solve [[K + ridge I, P], [P^T, 0]] [w; t] = [values; 0]; with `whole` the ridge is on all of the diagonal."""
-    with torch.autocast(points.device.type, enabled=False):
+    with in_full_precision(points):
         count = points.shape[-2]
         one = torch.ones_like(points[..., :1])
         plane = torch.cat([points, one], dim=-1)  # (..., n, 3)
@@ -170,7 +171,7 @@ def lattice_points(side: int, reach: float, like: Tensor) -> Tensor:
 
 def keypoints_of(heat: Tensor) -> Tensor:
     """Return where the heat of each map lies in the mean, its soft arg max: (N, J, h, w) logits -> (N, J, 2)."""
-    with torch.autocast(heat.device.type, enabled=False):
+    with in_full_precision(heat):
         heat = _precise(heat)
         at = pixel_points((heat.shape[-2], heat.shape[-1]), heat)
         out: Tensor = heat.flatten(2).softmax(dim=-1) @ at.flatten(0, 1)
@@ -186,7 +187,7 @@ def heat_maps(points: Tensor, size: tuple[int, int], variance: float = 0.01) -> 
 
 def warped(x: Tensor, grid: Tensor) -> Tensor:
     """Sample a map (N, C, h, w) bilinearly at the points of a grid (N, H, W, 2): (N, C, H, W). Edges go on beyond."""
-    with torch.autocast(x.device.type, enabled=False):
+    with in_full_precision(x):
         values = _precise(x)
         out = F.grid_sample(values, grid.to(values.dtype), mode="bilinear", padding_mode="border", align_corners=True)
     return out.to(x.dtype)

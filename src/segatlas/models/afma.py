@@ -25,8 +25,6 @@ square of its own stride (`divide_by`); no part of the image is left out (`borde
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, cast
 
@@ -43,6 +41,7 @@ from segatlas.models.hosted import HostedNetwork
 from segatlas.models.needs import Needs
 from segatlas.ops import upsample_logits
 from segatlas.ops.capture import may_differ
+from segatlas.ops.full_precision import in_full_precision
 from segatlas.ops.patches import carried_back, class_fractions, fitted, from_patches, to_patches
 from segatlas.structures import Inputs, PatchAttention, SemanticLogits, image_of
 
@@ -244,17 +243,6 @@ def logits_of(out: SemanticLogits) -> Tensor:
         return out.logits
     mode, align_corners = out.resample
     return upsample_logits(out.logits, out.canvas, align_corners=align_corners, mode=mode)
-
-
-@contextmanager
-def in_full_precision(x: Tensor) -> Iterator[None]:
-    """Compute without the autocast around, where there is one."""
-    device = x.device.type
-    if device == "meta" or not torch.is_autocast_enabled(device):
-        yield
-        return
-    with torch.autocast(device, enabled=False):
-        yield
 
 
 PSP: dict[str, Any] = {

@@ -41,6 +41,7 @@ from segatlas.layers.padding import pad_to_multiple
 from segatlas.models.architecture import Architecture, require_at_least
 from segatlas.models.needs import Needs
 from segatlas.ops.boxes import are_wide, clipped, suppressed
+from segatlas.ops.full_precision import in_full_precision
 from segatlas.ops.matching import BACKGROUND, TrueObjects, distances_to_sides, match_points, true_objects
 from segatlas.ops.upsampling import upsample_aligned
 from segatlas.structures import DetectedMasks, Inputs, InstancesTarget, Resample, image_of
@@ -312,8 +313,7 @@ class CondInst(nn.Module):
         middles, unit = cells.middles, (cells.strides * self.config.offset_unit)[:, None]
         y, x = (self.places(side, self.finest, middles) for side in size)
         offsets = [(middles[:, :1] - x) / unit, (middles[:, 1:] - y) / unit]  # (R, w) and (R, h)
-        device = "cpu" if features.is_meta else features.device.type  # autocast does not know "meta"
-        with torch.autocast(device, enabled=False):
+        with in_full_precision(features):
             matrices, biases = self._unpacked(precise(weights))
             x = matrices[0][:, :, 2:] @ precise(features).flatten(1) + biases[0]
             across, down = (matrices[0][:, :, index, None] * offsets[index][:, None] for index in (0, 1))

@@ -31,6 +31,7 @@ from segatlas.models.dense import DenseConfig, DenseNetwork
 from segatlas.models.host import HostSpec, aux_names_of
 from segatlas.models.hosted import HostedNetwork
 from segatlas.models.needs import Needs
+from segatlas.ops.full_precision import in_full_precision
 from segatlas.structures import Inputs, SemanticLogits
 
 
@@ -127,10 +128,8 @@ class Classifier(NamedTuple):
 
     def exact_logits(self) -> Tensor:
         """Return them in float32 or better whatever the autocast around, as the last logits of all networks are."""
-        device, dtype = self.x.device.type, torch.promote_types(self.x.dtype, torch.float32)
-        if device == "meta" or not torch.is_autocast_enabled(device):
-            return self.logits()
-        with torch.autocast(device, enabled=False):
+        dtype = torch.promote_types(self.x.dtype, torch.float32)
+        with in_full_precision(self.x):
             bias = None if self.bias is None else self.bias.to(dtype)
             return Classifier(self.x.to(dtype), self.matrix.to(dtype), bias).logits()
 

@@ -35,6 +35,7 @@ from segatlas.layers.query_decoder import PlainLayer, sine_positions, start_matr
 from segatlas.models.architecture import Architecture, require_at_least
 from segatlas.models.needs import Needs
 from segatlas.models.query_network import TINY_MASKED, MaskedQueryConfig, MaskedQueryNetwork
+from segatlas.ops.full_precision import in_full_precision
 from segatlas.structures import QueryMasks
 
 WORDS = 77
@@ -120,8 +121,7 @@ class OneFormer(MaskedQueryNetwork):
         """Return what stands for the task (1, D): made of the numbers of its words, too large for half precision."""
         weight = self.task_embedding.get_parameter("0.weight")
         words = weight.new_tensor([*self.words, *[0] * (WORDS - len(self.words))])[None]
-        device = "cpu" if weight.is_meta else weight.device.type  # autocast does not know "meta"
-        with torch.autocast(device, enabled=False):
+        with in_full_precision(weight):
             token: Tensor = self.norm(self.task_embedding(words))
         return token
 

@@ -15,15 +15,19 @@ How ours differs: nothing; auxiliary logits of classes get their 0 too, lines ("
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 
+from segatlas.errors import UsageError
 from segatlas.models.architecture import Architecture, require_at_least
 from segatlas.models.host import HostSpec
 from segatlas.models.hosted import HostedNetwork
 from segatlas.models.needs import Needs
-from segatlas.structures import Inputs, PointLogits, SemanticLogits
+from segatlas.structures import Inputs, PatchAttention, PointLogits, SemanticLogits
+
+AuxLogits: TypeAlias = Tensor | PointLogits | PatchAttention
 
 OF_NO_CLASS = ("boundary", "detail")
 """Auxiliary logits that say where lines are."""
@@ -53,8 +57,12 @@ class ReferenceClass(HostedNetwork):
         return out._replace(logits=_with_zero(out.logits), aux=aux)
 
 
-def _whole(logits: Tensor | PointLogits) -> Tensor | PointLogits:
+def _whole(logits: AuxLogits) -> AuxLogits:
     """Return auxiliary logits of K classes from those of the last K - 1."""
+    if isinstance(logits, PatchAttention):
+        raise UsageError(
+            "host: attention between patches has no class that could be left out; wrap its own host instead"
+        )
     return logits._replace(logits=_with_zero(logits.logits)) if isinstance(logits, PointLogits) else _with_zero(logits)
 
 
