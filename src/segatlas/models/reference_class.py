@@ -61,7 +61,7 @@ def _whole(logits: AuxLogits) -> AuxLogits:
     """Return auxiliary logits of K classes from those of the last K - 1."""
     if isinstance(logits, PatchAttention):
         raise UsageError(
-            "host: attention between patches has no class that could be left out; wrap its own host instead"
+            "host: no class of attention between patches can be left out; wrap its own host instead"
         )
     return logits._replace(logits=_with_zero(logits.logits)) if isinstance(logits, PointLogits) else _with_zero(logits)
 
