@@ -60,9 +60,7 @@ class ReferenceClass(HostedNetwork):
 def _whole(logits: AuxLogits) -> AuxLogits:
     """Return auxiliary logits of K classes from those of the last K - 1."""
     if isinstance(logits, PatchAttention):
-        raise UsageError(
-            "host: no class of attention between patches can be left out; wrap its own host instead"
-        )
+        raise UsageError("host: no class of attention between patches can be left out; wrap its own host instead")
     return logits._replace(logits=_with_zero(logits.logits)) if isinstance(logits, PointLogits) else _with_zero(logits)
 
 
