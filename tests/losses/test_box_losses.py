@@ -18,7 +18,7 @@ from segatlas.ops.box_losses import (
     pasted,
     projection_losses,
 )
-from segatlas.structures import DetectedMasks, Surroundings, WithSurroundings
+from segatlas.structures import DetectedMasks, InstancesTarget, QueryMasks, Surroundings, WithSurroundings
 
 
 def around(image: torch.Tensor, progress: float = 1.0) -> Surroundings:
@@ -196,3 +196,25 @@ def test_an_image_without_a_box_is_background_and_one_of_ignored_pixels_nothing(
     nothing = loss(given, empty + 255)
     assert nothing == 0
     assert torch.autograd.grad(nothing, logits)[0].abs().max() == 0
+
+
+def test_queries_are_matched_with_boxes_by_their_projections_and_cost_what_boxes_say():
+    image = torch.zeros(1, 3, 16, 24)
+    masks = torch.zeros(2, 16, 24, dtype=torch.bool)
+    masks[0, 2:10, 2:10], masks[1, 4:14, 12:22] = True, True
+    target = InstancesTarget(masks, torch.tensor([0, 1]), torch.zeros(2, dtype=torch.bool))
+    sure = torch.full((1, 3, 16, 24), -20.0)
+    sure[0, 1][masks[0]], sure[0, 2][masks[1]] = 20.0, 20.0  # query 1 is the first object, query 2 the second
+    classes = torch.full((1, 3, 3), -20.0)
+    classes[0, 0, 2], classes[0, 1, 0], classes[0, 2, 1] = 20.0, 20.0, 20.0
+    image[0, :, masks.any(dim=0)] = 3.0
+    loss = LOSSES["query_boxes"](dilation=1, ramp=0.0)
+    parts = loss.parts(WithSurroundings(QueryMasks(classes, sure, canvas=(16, 24)), around(image)), [target])
+    assert all(value < 1e-3 for value in parts.values())
+    wrong = sure.flip(1).clone().requires_grad_()
+    given = WithSurroundings(QueryMasks(classes, wrong, canvas=(16, 24)), around(image))
+    total = loss.total(loss.parts(given, [target]))
+    assert total > 1
+    assert torch.autograd.grad(total, wrong)[0].abs().max() > 0
+    nothing = InstancesTarget(masks[:0], torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.bool))
+    assert loss.parts(given, [nothing])["dice"] == 0

@@ -130,6 +130,7 @@ def test_class_weights_without_a_meaning_are_refused_by_the_recipe_and_by_the_lo
         "box_masks": {"name": "condinst"},
         "query_points": {"name": "mask2former"},
         "query_maps": {"name": "maskformer"},
+        "query_boxes": {"name": "mask2former"},
     }.get(name, {})
     with pytest.raises(ConfigError, match=rf"losses\.0\.class_weights.*{name} takes none"):
         Config.load({"model": model, "losses": [{"name": name, "class_weights": [1, 2]}]})

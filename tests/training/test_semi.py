@@ -17,10 +17,10 @@ from segatlas.cli.main import app
 from segatlas.config.schema import DataConfig, SemiConfig
 from segatlas.data import create_dataset
 from segatlas.data.collate import collate
+from segatlas.data.further_images import FurtherImages
 from segatlas.data.sample import Sample
 from segatlas.data.transforms import Pipeline
 from segatlas.data.transforms.geometry import Crop, Flip, Geometry, ScaleJitter
-from segatlas.data.unlabelled import UnlabelledImages
 from segatlas.errors import ConfigError, DataError, UsageError
 from segatlas.recipe import Config
 from segatlas.structures import SemanticLogits
@@ -219,7 +219,7 @@ def test_labelled_images_are_left_out_and_a_folder_of_nothing_else_is_refused(tm
     train, val = (create_dataset(cfg, split) for split in ("train", "val"))
 
     def found(folder):
-        return UnlabelledImages.of(cfg.model_copy(update={"unlabelled": str(folder)}), train, (val,))
+        return FurtherImages.of(cfg.model_copy(update={"unlabelled": str(folder)}), train, (val,))
 
     with pytest.raises(DataError, match="holds the labelled images and no other"):
         found(root / "train/images")

@@ -46,6 +46,7 @@ NAMES = (
     "image_labels",
     "box_regions",
     "box_masks",
+    "query_boxes",
 )
 """Each is a file of this folder. The first for an output type is its default."""
 

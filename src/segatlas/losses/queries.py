@@ -6,7 +6,7 @@ Letters: N batch, Q queries, K classes, h w mask logits, H W truth.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -70,10 +70,19 @@ class QueryLoss(Loss):
         Raises:
             CostError: the costs of an image are not finite.
         """
+        self.check(logits, class_weights)
+        return self.summed(logits, labels, lambda truths: self.mask_terms())
+
+    def summed(
+        self,
+        logits: QueryMasks,
+        labels: Tensor | Sequence[Target] | QueryTruths,
+        terms_of: Callable[[Sequence[QueryTruth]], MaskTerms],
+    ) -> LossParts:
+        """Return the three parts over all layers; terms_of: truths -> how masks are compared with them."""
         from segatlas.ops.query_losses import Weights, class_loss, mask_losses, masks_of_all, matched
         from segatlas.ops.query_truth import QueryTruths
 
-        self.check(logits, class_weights)
         device = logits.mask_logits.device
         truths = labels if isinstance(labels, QueryTruths) else QueryTruths(labels, logits.canvas, device)
         wanted = truths.of(self.void == "ignore")
@@ -81,7 +90,7 @@ class QueryLoss(Loss):
         weights = Weights(
             classes=self.class_weight, mask=self.mask_weight, dice=self.dice_weight, none=self.none_weight
         )
-        terms, count = self.mask_terms(), masks_of_all(wanted, device)
+        terms, count = terms_of(wanted), masks_of_all(wanted, device)
         sums: dict[str, Any] = dict.fromkeys(("class", "mask", "dice"), 0)
         total: Any = 0
         for layer in logits.layers:

@@ -356,7 +356,9 @@ ARCHITECTURES: dict[str, ArchitectureEntry] = {
             "https://arxiv.org/abs/2112.01527",
             ("mask2former_r50", "mask2former_r101", *(f"mask2former_swin_{size}" for size in "tsbl")),
             needs=Needs(
-                targets=("SegmentsTarget", "InstancesTarget", "SemanticTarget"), losses=("query_points", "query_maps")
+                targets=("SegmentsTarget", "InstancesTarget", "SemanticTarget"),
+                losses=("query_points", "query_maps"),
+                further_losses=("query_boxes",),
             ),
         ),
         ArchitectureEntry(
@@ -371,7 +373,9 @@ ARCHITECTURES: dict[str, ArchitectureEntry] = {
                 *(f"maskformer_swin_{size}" for size in "tsbl"),
             ),
             needs=Needs(
-                targets=("SemanticTarget", "SegmentsTarget", "InstancesTarget"), losses=("query_maps", "query_points")
+                targets=("SemanticTarget", "SegmentsTarget", "InstancesTarget"),
+                losses=("query_maps", "query_points"),
+                further_losses=("query_boxes",),
             ),
         ),
         ArchitectureEntry(

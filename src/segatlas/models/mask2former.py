@@ -70,7 +70,11 @@ ARCHITECTURE = Architecture(
     output=QueryMasks,
     config=Mask2FormerConfig,
     build=Mask2Former,
-    needs=Needs(targets=("SegmentsTarget", "InstancesTarget", "SemanticTarget"), losses=("query_points", "query_maps")),
+    needs=Needs(
+        targets=("SegmentsTarget", "InstancesTarget", "SemanticTarget"),
+        losses=("query_points", "query_maps"),
+        further_losses=("query_boxes",),
+    ),
     variants={
         "mask2former_r50": {"encoder": "resnet50"},
         "mask2former_r101": {"encoder": "resnet101"},

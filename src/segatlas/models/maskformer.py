@@ -173,7 +173,11 @@ ARCHITECTURE = Architecture(
     output=QueryMasks,
     config=MaskFormerConfig,
     build=MaskFormer,
-    needs=Needs(targets=("SemanticTarget", "SegmentsTarget", "InstancesTarget"), losses=("query_maps", "query_points")),
+    needs=Needs(
+        targets=("SemanticTarget", "SegmentsTarget", "InstancesTarget"),
+        losses=("query_maps", "query_points"),
+        further_losses=("query_boxes",),
+    ),
     variants={
         "maskformer_r50": {"encoder": "resnet50"},
         "maskformer_r101": {"encoder": "resnet101"},

@@ -7,7 +7,7 @@ Letters: N batch, Q queries, M objects of an image, P points, R matched pairs, h
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -19,6 +19,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from segatlas.errors import CostError
+from segatlas.ops.box_losses import SMALLEST, pairwise_losses, projection_losses
 from segatlas.ops.query_truth import QueryTruth
 from segatlas.structures import QueryLayer
 
@@ -128,6 +129,50 @@ class WholeTerms:
     def at_once(self, truth: QueryTruth) -> int:
         """See `MaskTerms`."""
         return max(1, PIXELS_AT_ONCE // (truth.canvas[0] * truth.canvas[1]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoxTerms:
+    """What boxes say of masks (Tian et al. 2021): projections for the matching, and pairs of one colour as losses.
+
+    similar: by `id` of the truth of an image, (8, h, w) bool, which neighbours have a pixel's colour. dilation: how far
+    these are apart. factor: of the pairs.
+    """
+
+    similar: Mapping[int, Tensor]
+    dilation: int
+    factor: float
+
+    def costs(self, masks: Tensor, truth: QueryTruth) -> tuple[Tensor, Tensor]:
+        """See `MaskTerms`: pairs cost nothing, for they tell no objects apart."""
+        p, boxes = masks.sigmoid(), self._boxes(truth, masks)
+        total = masks.new_zeros(len(masks), len(boxes))
+        for dim in (1, 2):
+            found, wanted = p.amax(dim=dim), boxes.amax(dim=dim)
+            squares = found.square().sum(dim=1, keepdim=True) + wanted.square().sum(dim=1) + SMALLEST
+            total += 1 - 2 * found @ wanted.T / squares
+        return torch.zeros_like(total), total
+
+    def losses(self, masks: Tensor, truth: QueryTruth, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """See `MaskTerms`."""
+        boxes = self._boxes(truth, masks)[rows]
+        projection = projection_losses(masks.sigmoid(), boxes)
+        similar = self.similar.get(id(truth))
+        if similar is None or self.factor == 0:
+            return masks.flatten(1).sum(dim=1) * 0, projection
+        weight = similar[None] * boxes[:, None]
+        pairs = (pairwise_losses(masks, self.dilation) * weight).flatten(1).sum(dim=1)
+        return self.factor * pairs / weight.flatten(1).sum(dim=1).clamp(min=1), projection
+
+    def at_once(self, truth: QueryTruth) -> int:
+        """See `MaskTerms`."""
+        return MASKS_AT_ONCE
+
+    @staticmethod
+    def _boxes(truth: QueryTruth, masks: Tensor) -> Tensor:
+        """Return the objects of a truth on the map of masks, (M, h, w) of 0 and 1."""
+        size = (masks.shape[-2], masks.shape[-1])
+        return truth.nearest(size)[0].to(masks).reshape(-1, *size)
 
 
 @dataclass(frozen=True, kw_only=True)

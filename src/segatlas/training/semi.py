@@ -28,13 +28,13 @@ from torch.utils.data import DataLoader, Dataset
 
 from segatlas.config.schema import SemiConfig
 from segatlas.data.collate import collate
+from segatlas.data.further_images import FurtherImages
 from segatlas.data.sample import Sample
 from segatlas.data.stream import SampleStream
 from segatlas.data.transforms import Pipeline, PreparedSample
 from segatlas.data.transforms.color import GaussianBlur, Photometric
 from segatlas.data.transforms.copy_paste import copy_paste_of
 from segatlas.data.transforms.geometry import Geometry, Placement
-from segatlas.data.unlabelled import UnlabelledImages
 from segatlas.errors import SegAtlasError, UsageError
 from segatlas.ops import upsample_logits, upsampled_cross_entropy
 from segatlas.structures import IGNORE, Batch, SemanticLogits
@@ -84,7 +84,7 @@ class _Placed(Geometry):
 class SemiStream(Dataset[Any]):
     """Labelled samples by (epoch, index), views of other images by (epoch, index, VIEWS); see `SampleStream`."""
 
-    def __init__(self, labelled: SampleStream, others: UnlabelledImages, pipeline: Pipeline, seed: int):
+    def __init__(self, labelled: SampleStream, others: FurtherImages, pipeline: Pipeline, seed: int):
         self.labelled, self.others, self.pipeline, self.seed = labelled, others, pipeline, seed
 
     def __len__(self) -> int:
@@ -152,7 +152,7 @@ class SemiDataModule(SegmentationDataModule):
         assert self.trainer is not None
         config, semi = self.config, self.config.semi
         assert semi is not None
-        others = UnlabelledImages.of(config.data, self.train, (self.val,))
+        others = FurtherImages.of(config.data, self.train, (self.val,))
         labelled = SampleStream(self.train, self.pipeline, config.seed, copy_paste_of(config.transforms))
         addresses = SemiAddresses(
             self.plan, seed=config.seed, others=len(others), batch=semi.batch or self.plan.batch,
@@ -350,7 +350,7 @@ def build_semi_parts(config: Any, *, dry: bool = False) -> TrainingComponents:
         DataError: no image there but labelled ones, or a file that cannot be read.
     """
     parts = build_parts(config, dry=dry)
-    others = UnlabelledImages.of(config.data, parts.train, (parts.val,))
+    others = FurtherImages.of(config.data, parts.train, (parts.val,))
     for index in sorted({0, len(others) - 1}):
         others.load(index)
     LOGGER.info("images without labels: %d in %s", len(others), Path(config.data.unlabelled))

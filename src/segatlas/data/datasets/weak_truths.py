@@ -87,10 +87,10 @@ class SparseLabels:
         problems = [] if (labels != IGNORE).any() else [("nothing_labelled", f"no pixel has a {self.words}")]
         whole = self.full.get(item.image)
         if whole is not None and not problems:
-            problems += self._beside(labels, _decoded(whole, self.rule, Decoder()))
+            problems += self._against(labels, _decoded(whole, self.rule, Decoder()))
         return TruthLook(size=_size(labels), objects=_counts(labels), problems=tuple(problems))
 
-    def _beside(self, labels: np.ndarray, whole: np.ndarray) -> Iterator[tuple[str, str]]:
+    def _against(self, labels: np.ndarray, whole: np.ndarray) -> Iterator[tuple[str, str]]:
         if whole.shape != labels.shape:
             return
         both = (labels != IGNORE) & (whole != IGNORE)

@@ -22,7 +22,7 @@ LOGGER = logging.getLogger("segatlas")
 
 
 @dataclass(frozen=True, kw_only=True)
-class UnlabelledImages:
+class FurtherImages:
     """The images of a folder, in the order of their paths. channels: those that each is read with."""
 
     root: Path
