@@ -125,12 +125,8 @@ def main() -> None:
         parser.error(f"{given.runs}/evals holds no evaluation of {given.start}_*")
     parts = [score_table(reports), class_table(reports), cost_table(given.runs, reports)]
     if given.start == "pairs" and (given.runs / "pairs").is_dir():
-        parts.insert(
-            1,
-            [
-                f"The priors of test as they are, taken for predictions: {percent(prior_itself(given.runs / 'pairs'))} %."
-            ],
-        )
+        told = percent(prior_itself(given.runs / "pairs"))
+        parts.insert(1, [f"The priors of test as they are, taken for predictions: {told} %."])
     print("\n\n".join("\n".join(part) for part in parts if part))
 
 
