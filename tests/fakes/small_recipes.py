@@ -14,7 +14,7 @@ from fakes.folder import write_folder
 from fakes.gtav import write_gtav
 from fakes.image_classes import write_image_classes
 from fakes.nuclei import write_nuclei
-from fakes.pairs import write_pairs
+from fakes.pairs import write_pairs, write_sources
 from fakes.shapes import write_shapes
 from fakes.voc import write_voc
 
@@ -49,6 +49,7 @@ WRITERS = {
     NUCLEI: write_nuclei,
     CLASSES: write_image_classes,
     "pairs": write_pairs,
+    "pairs, named": write_sources,
     "shapes": write_shapes,
     OBJECTS.format("shapes"): write_shapes,
     "voc": write_voc,
@@ -94,6 +95,8 @@ def words(name: str, roots: dict[str, Path], *further: str) -> list[str]:
     elif getattr(config.data, "pairs", None):
         kind = FRAMES
         small += [f"data.pairs.priors={roots[FRAMES] / 'priors'}", "data.pairs.tail=0"]
+    elif getattr(config.data, "sources", None):
+        kind = f"{kind}, named"
     return [name, f"data.root={roots[kind]}", *small, *further]
 
 
@@ -136,6 +139,8 @@ def narrow(name: str) -> list[str]:
     if hasattr(network, "mask_features"):  # cells with masks
         further += ["model.neck_channels=8", "model.head_channels=8", "model.groups=2", "model.head_convs=1"]
         further += ["model.mask_channels=8", "model.mask_convs=1"]
+    if hasattr(network, "garment_channels"):
+        further += ["data.sources={garment: {kind: map, folder: pose}}", "model.garment_channels=2", "model.width=8"]
     return further + [
         f"{inside}{width}=32" for width in ("channels", "deep_channels", "jpu_channels") if hasattr(network, width)
     ]

@@ -32,6 +32,7 @@ from segatlas.drawing.sheets import (
     truth_maps,
     truth_overlay,
 )
+from segatlas.drawing.warps import warped_lattice
 from segatlas.renamed import old_names
 
 __all__ = [
@@ -66,6 +67,7 @@ __all__ = [
     "truth_maps",
     "truth_overlay",
     "viewable",
+    "warped_lattice",
     "with_color_bar",
     "with_legend",
     "write_bytes",

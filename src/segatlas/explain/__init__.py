@@ -28,6 +28,14 @@ if TYPE_CHECKING:
         probability_figure,
         probability_maps,
     )
+    from segatlas.explain.second_source import (
+        LaidSource,
+        attention_figure,
+        attention_map,
+        laid_source,
+        lattice_figure,
+        prior_figure,
+    )
     from segatlas.explain.theoretical_field import receptive_field
 
 _PUBLIC = {
@@ -39,6 +47,10 @@ _PUBLIC = {
     "pixel_errors": "segatlas.explain.errors_of_pixels",
     "receptive_field": "segatlas.explain.theoretical_field",
     "write_boundary_labels": "segatlas.explain.boundary_files",
+    **dict.fromkeys(
+        ("LaidSource", "attention_figure", "attention_map", "laid_source", "lattice_figure", "prior_figure"),
+        "segatlas.explain.second_source",
+    ),
     "HeatMap": "segatlas.explain.heatmaps",
     "Labels": "segatlas.explain.maps",
     "ProbabilityMaps": "segatlas.explain.probabilities",
@@ -62,8 +74,11 @@ _PUBLIC = {
 __all__ = [
     "HeatMap",
     "Labels",
+    "LaidSource",
     "ProbabilityMaps",
     "Region",
+    "attention_figure",
+    "attention_map",
     "chain_fields",
     "drawn_map",
     "effective_field",
@@ -76,11 +91,14 @@ __all__ = [
     "heat_map_figure",
     "heat_maps",
     "kind_sheet",
+    "laid_source",
+    "lattice_figure",
     "layer_names",
     "map_figure",
     "object_errors",
     "palette_names",
     "pixel_errors",
+    "prior_figure",
     "probability_figure",
     "probability_maps",
     "receptive_field",

@@ -223,6 +223,9 @@ class Lateral(nn.Module):
 class MultiSource(nn.Module):
     """Encoders of image and source, alignment, co-attention, a decoder that a mask modulates."""
 
+    size_divisibility = STRIDES[-1]
+    """What the image is padded to a multiple of."""
+
     def __init__(self, config: MultiSourceConfig):
         super().__init__()
         self.config = config
@@ -316,9 +319,9 @@ class MultiSource(nn.Module):
 
     def look(self, inputs: Tensor | Inputs) -> Seen:
         """Do as `forward`, and return beside it what figures show."""
-        image = pad_to_multiple(image_of(inputs), STRIDES[-1])
+        image = pad_to_multiple(image_of(inputs), self.size_divisibility)
         found = gather(inputs, self.specs, self.source_classes, self.config.source_dropout if self.training else 0.0)
-        source = None if found is None else pad_to_multiple(found.values, STRIDES[-1])
+        source = None if found is None else pad_to_multiple(found.values, self.size_divisibility)
         canvas = (image.shape[-2], image.shape[-1])
         if not self.both:
             given = {"concatenate": (image, source), "source_only": (source,)}.get(self.config.fusion, (image,))
@@ -331,16 +334,9 @@ class MultiSource(nn.Module):
         return self._look_at_both(image, source, found)
 
     def _look_at_both(self, image: Tensor, source: Tensor, found: Gathered) -> Seen:
-        assert self.source_encoder is not None
-        assert self.source_levels is not None
         there = found.present.to(image.dtype)[:, None, None, None]
-        maps = self.levels(self.encoder(image))
-        plain = {stride: x * there for stride, x in self.source_levels(self.source_encoder(source)).items()}
-        alignment, before = None, maps[16]
-        if self.aligner is not None:
-            quarters = (F.avg_pool2d(image, QUARTER), F.avg_pool2d(source, QUARTER))
-            alignment = self.aligner(maps[16], plain[16], *quarters)
-        of_source = {stride: laid_over(x, alignment) for stride, x in plain.items()}
+        maps, of_source, alignment = self._encode_both(image, source, there)
+        before = maps[16]
         for name, module in self.co_attention.items():
             stride = int(name)
             of_image, of_other = module(maps[stride], of_source[stride])
@@ -361,6 +357,47 @@ class MultiSource(nn.Module):
                 aux |= self._aux_of_alignment(alignment, priors.get(QUARTER), before, source, there)
         output = SemanticLogits(logits, (image.shape[-2], image.shape[-1]), aux=aux)
         return Seen(output, alignment, prior, priors.get(QUARTER))
+
+    def _encode_both(
+        self, image: Tensor, source: Tensor, there: Tensor
+    ) -> tuple[dict[int, Tensor], dict[int, Tensor], Alignment | None]:
+        """Return the maps of image and source by stride, the latter laid over the image, and how they are laid."""
+        assert self.source_encoder is not None
+        assert self.source_levels is not None
+        maps = self.levels(self.encoder(image))
+        plain = {stride: x * there for stride, x in self.source_levels(self.source_encoder(source)).items()}
+        alignment = None
+        if self.aligner is not None:
+            quarters = (F.avg_pool2d(image, QUARTER), F.avg_pool2d(source, QUARTER))
+            alignment = self.aligner(maps[16], plain[16], *quarters)
+        return maps, {stride: laid_over(x, alignment) for stride, x in plain.items()}, alignment
+
+    def attention(self, inputs: Tensor | Inputs, row: int, column: int, stride: int = 16) -> Tensor:
+        """Return where a pixel of the image looks in the source, laid over it: (N, h, w) of sum 1, for figures.
+
+        Args:
+            inputs: as of `forward`.
+            row: of the pixel, in the image.
+            column: likewise.
+            stride: of the maps that look at each other.
+
+        Raises:
+            UsageError: the network has no co-attention at that stride, or the pixel lies outside the image.
+        """
+        if str(stride) not in self.co_attention:
+            has = ", ".join(self.co_attention) or "none"
+            raise UsageError(f"no co-attention at stride {stride}; the network has: {has}")
+        height, width = image_of(inputs).shape[-2:]
+        if not (0 <= row < height and 0 <= column < width):
+            raise UsageError(f"pixel ({row}, {column}) lies outside the image of {height} x {width} pixels")
+        image = pad_to_multiple(image_of(inputs), self.size_divisibility)
+        found = gather(inputs, self.specs, self.source_classes)
+        assert found is not None
+        there = found.present.to(image.dtype)[:, None, None, None]
+        maps, of_source, _ = self._encode_both(image, pad_to_multiple(found.values, self.size_divisibility), there)
+        module = self.co_attention[str(stride)]
+        assert isinstance(module, CoAttention)
+        return module.weights(maps[stride], of_source[stride], row // stride, column // stride)
 
     def _aux_of_alignment(
         self, alignment: Alignment, warped_prior: Tensor | None, image_map: Tensor, source: Tensor, there: Tensor
