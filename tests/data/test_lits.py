@@ -10,6 +10,7 @@ from fakes.shared import shared_data
 from segatlas.config.schema import DataConfig
 from segatlas.data import Store, create_dataset
 from segatlas.data.checks import examine
+from segatlas.data.checks.convert import to_folder
 from segatlas.data.formats.nifti import windowed
 from segatlas.errors import DataError, UsageError
 from segatlas.structures import VolumeSlices
@@ -126,6 +127,12 @@ def test_a_sound_set_is_clean_in_data_check(root):
     assert report.findings == ()
     assert report.splits == {"train": (5, 5), "test": (1, 0)}
     assert report.classes == ("background", "liver", "tumour")
+
+
+def test_a_copy_as_folder_is_refused_for_it_would_lose_values_and_affine(root, tmp_path):
+    with pytest.raises(UsageError, match="data.name=lits: a copy holds images, and its samples are slices of volumes"):
+        to_folder(cfg(root), tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()
 
 
 def test_real_volumes_of_the_decathlon_are_samples():

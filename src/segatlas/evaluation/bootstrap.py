@@ -27,7 +27,7 @@ CLASS = "iou."
 """What the name of a class's IoU begins with."""
 
 CHUNK = 1 << 22
-"""Image numbers drawn at once."""
+"""Image numbers drawn, or sums held, at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,10 +74,9 @@ def of_whole_set(counts: ImageCounts, measured: Measured) -> dict[str, float]:
     return {name: float(value[0]) for name, value in found.items()}
 
 
-def resampled(images: int, draws: int, seed: int) -> Iterator[np.ndarray]:
-    """Yield the images of each draw, chunk by chunk: (d, N) numbers 0..N-1."""
+def resampled(images: int, draws: int, seed: int, step: int) -> Iterator[np.ndarray]:
+    """Yield the images of each draw, `step` draws at a time: (d, N) numbers 0..N-1, the same whatever the step."""
     generator = np.random.default_rng(seed)
-    step = max(1, CHUNK // images)
     for start in range(0, draws, step):
         yield generator.integers(0, images, (min(step, draws - start), images))
 
@@ -89,7 +88,8 @@ def bootstrap(
     counts = [_flat(run, measured) for run in runs]
     images = len(counts[0])
     found: list[list[Mapping[str, np.ndarray]]] = [[] for _ in runs]
-    for chosen in resampled(images, draws, seed):
+    step = max(1, CHUNK // max(images, counts[0].shape[1]))
+    for chosen in resampled(images, draws, seed, step):
         places = chosen + np.arange(len(chosen))[:, None] * images
         times = np.bincount(places.ravel(), minlength=len(chosen) * images).reshape(len(chosen), images)
         weights = times.astype(np.float64)

@@ -13,6 +13,7 @@ from segatlas.data.checks.scan import ScanResult
 from segatlas.data.checks.stats import ImageStats, MaskStats
 from segatlas.data.datasets.listing import FileListing, Item
 from segatlas.data.datasets.truths import INSTANCES, SEGMENTS
+from segatlas.data.formats.guards import is_volume_name
 from segatlas.data.formats.pixels import can_convert, common_channels
 
 UNREAD = ("bad_annotation", "unlisted_segment")
@@ -73,6 +74,8 @@ def lost_in_copy(listing: FileListing, keeps: Collection[str] = ()) -> str:
 
     keeps: truths that the copy holds as well; segments that are in masks and objects are then no loss.
     """
+    if any(is_volume_name(item.image) for part in listing.parts.values() for item in part.items):
+        return "a copy holds images, and its samples are slices of volumes, whose values and affine would be lost"
     found = [(name in listing.truths, one.label) for part in listing.parts.values()
              for name, one in part.companions.items()
              if name not in keeps and not (keeps and name == "SegmentsTarget")]  # fmt: skip

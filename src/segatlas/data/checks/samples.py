@@ -55,7 +55,8 @@ def usable_samples(dataset: SegmentationData, count: int) -> tuple[list[Finding]
         samples.ends.append(ValueEnds(path=image, depth=sample.image.dtype.name, lowest=low, highest=high))
         if sample.label is None or mask is None:
             continue
-        samples.labels[mask] = frozenset(np.unique(sample.label).tolist()) - {IGNORE}
+        seen_here = frozenset(np.unique(sample.label).tolist()) - {IGNORE}
+        samples.labels[mask] = samples.labels.get(mask, frozenset()) | seen_here  # a volume has many samples
         between, steps = count_between(sample.label)
         if between >= FEWEST_BETWEEN and between > SMOOTHED_FRACTION * steps:
             smoothed.append(mask)
