@@ -1,4 +1,4 @@
-"""The comparison with published terms of distillation: it runs the other side's files as they are, and sees a difference."""
+"""The comparison with published terms of distillation: the other side runs as it is, and a difference is seen."""
 
 from __future__ import annotations
 
