@@ -18,6 +18,7 @@ from segatlas.build.network import create_model
 from segatlas.build.saving import make_card, save_pretrained
 from segatlas.checkpoint.preprocessing import InferenceMode, Preprocessing
 from segatlas.cli.main import app
+from segatlas.config.distillation import ChannelWise, PairWise, PixelWise
 from segatlas.data import create_dataset
 from segatlas.data.transforms.color import normalise
 from segatlas.errors import ConfigError, UsageError, WeightsError
@@ -26,12 +27,12 @@ from segatlas.recipe import Config
 from segatlas.structures import Inputs
 from segatlas.training import dry_run, train
 from segatlas.training.building import with_preprocessing
-from segatlas.training.distillation import Distillation
+from segatlas.training.distillation import Distillation, _difference
 from segatlas.training.distilling import _common, build_parts
 from segatlas.training.free_memory import _of_container, _of_machine
 from segatlas.training.module import forward
-from segatlas.training.taken_maps import taken
-from segatlas.training.teacher import Change, least_memory
+from segatlas.training.taken_maps import covered, taken
+from segatlas.training.teacher import Change, Teacher, least_memory, with_lasting_name
 
 OWN = Preprocessing(mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3), max_value=255.0)
 """Input statistics of the teacher; those of the student are ImageNet's."""
@@ -184,6 +185,42 @@ def test_features_are_the_encoders_maps_at_common_strides_with_an_adapter_each_a
     assert all(parameter.grad is None for parameter in criterion.teacher.net.parameters())
 
 
+def test_a_wrapped_teacher_gives_the_maps_of_its_host(distilled, write):
+    place = write("temperature", host={"name": "unet", "width": 4})
+    criterion = criterion_of(
+        distilled(terms="[{name: pair_wise, on: decoded}, {name: pair_wise, on: features.4}]", at=place)
+    )
+    _, maps = criterion.teacher.run(torch.randn(1, 3, 32, 32), "fp32")
+    assert {name: tuple(values.shape[1:]) for name, values in maps.items()} == {
+        "decoded": (4, 32, 32), "features.4": (16, 8, 8)
+    }  # fmt: skip
+
+
+def test_the_teacher_that_a_link_means_today_stands_in_the_runs_recipe(distilled, teacher, tmp_path):
+    (tmp_path / "last").symlink_to(teacher)
+    assert with_lasting_name(distilled(at=tmp_path / "last")).distill.teacher == str(teacher.resolve())
+    config = distilled(at="a/hub-id")
+    assert with_lasting_name(config) is config
+
+
+def test_maps_of_an_encoder_cover_whole_cells_of_their_stride_and_others_the_canvas():
+    maps = torch.zeros(1, 4, 8, 10)
+    assert covered("features.32", maps, (240, 320)) == (256, 320)
+    assert covered("features.32", maps, (257, 320)) == (257, 320)
+    assert covered("decoded", maps, (240, 320)) == (240, 320)
+
+
+@pytest.mark.parametrize("term", [PixelWise(), ChannelWise(), PairWise()])
+def test_networks_that_pad_an_image_to_other_multiples_are_compared_where_both_have_pixels(term):
+    def of_places(canvas: tuple[int, int]) -> torch.Tensor:
+        y, x = (torch.arange(side // 4, dtype=torch.float64) * 4 + 2 for side in canvas)
+        return torch.stack([y[:, None] * x / 90, y[:, None] - x, (y[:, None] / 9).sin() + x])[None]
+
+    ours, theirs = of_places((40, 56)), of_places((64, 64))
+    assert abs(float(_difference(term, ours, theirs, (40, 56), (64, 64)))) < 1e-9
+    assert float(_difference(term, ours, theirs, (64, 64), (64, 64))) > 1e-3  # as if both covered the same
+
+
 def test_what_a_network_changes_in_place_later_is_taken_as_it_was():
     net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.ReLU(inplace=True))
     x = torch.randn(1, 3, 4, 4)
@@ -238,7 +275,10 @@ def test_another_teacher_or_other_terms_are_refused_on_resume_and_a_moved_one_is
     distilled, write, teacher, monkeypatch, tmp_path
 ):
     monkeypatch.setattr("segatlas.training.course.finish_run", lambda *args: None)
+    asked, plain = [], Teacher.run
+    monkeypatch.setattr(Teacher, "run", lambda self, *given: asked.append(len(given[0])) or plain(self, *given))
     run = train(distilled("train.steps=1"), quiet=True).dir
+    assert asked == [2, 2]  # the two images that are tried, then once for the batch
     moved = shutil.copytree(teacher, tmp_path / "moved")
     other = write(width=6)
 

@@ -19,14 +19,14 @@ class DistillTerm(Section):
     on: str = Field(
         LOGITS,
         pattern=r"^\w+(\.\w+)*$",
-        description="'logits', 'decoded' (the map before the classifier), 'features' (the encoders' maps at every "
-        "stride that both have), 'features.16' (those at stride 16) or a layer's name, see `segatlas explain layers`; "
-        "of the student, and of the teacher where teacher_on says no other",
+        description="logits, decoded, features, features.16 or a layer's name; decoded is the map before the "
+        "classifier, features are the encoders' maps at every stride that both have, features.16 those at stride 16; "
+        "`segatlas explain layers` lists names",
     )
     teacher_on: str | None = Field(
         None,
         pattern=r"^\w+(\.\w+)*$",
-        description="the teacher's map, 'decoded', 'features.16' or a layer's name; default: the same as on",
+        description="decoded, features.16 or a layer's name; the teacher's map, where it is another; default: as on",
     )
 
 

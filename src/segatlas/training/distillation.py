@@ -17,7 +17,7 @@ from segatlas.layers.norm import BatchNorm2d
 from segatlas.ops.distillation import at_positions, channel_wise, pair_wise, pixel_wise, positions_within
 from segatlas.structures import Inputs, Output, SemanticLogits, Surroundings
 from segatlas.training.optim import TrainedToo
-from segatlas.training.taken_maps import Size, taken
+from segatlas.training.taken_maps import Size, covered, taken
 from segatlas.training.teacher import Change, Teacher
 
 Term = PixelWise | ChannelWise | PairWise
@@ -124,8 +124,8 @@ class Distillation(nn.Module):
                     one.term,
                     self._adapted(one.term, pair, maps[pair.student].float()),
                     their_maps[pair.teacher],
-                    output.canvas,
-                    theirs.canvas,
+                    covered(pair.student, maps[pair.student], output.canvas),
+                    covered(pair.teacher, their_maps[pair.teacher], theirs.canvas),
                 )
                 for pair in one.pairs
             ]

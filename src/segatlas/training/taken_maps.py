@@ -119,5 +119,20 @@ def covers(grid: Size, canvas: Size) -> bool:
     return low < high
 
 
+def covered(name: str, maps: Tensor, canvas: Size) -> Size:
+    """Return the (H, W) pixels that a map covers: whole cells of its stride, where its name tells it, else the canvas.
+
+    A last cell may reach beyond the canvas, where the encoder rounds up what it was given.
+    """
+    if not name.startswith(f"{FEATURES}."):
+        return canvas
+    stride = int(name.removeprefix(f"{FEATURES}."))
+    height, width = (
+        cells * stride if -(-side // stride) == cells else side
+        for cells, side in zip(maps.shape[-2:], canvas, strict=True)
+    )
+    return height, width
+
+
 def _called(net: nn.Module) -> str:
     return str(getattr(net, "architecture", type(net).__name__))
