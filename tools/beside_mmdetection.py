@@ -29,6 +29,7 @@ PEERS = {
     "condinst_coco": "condinst/condinst_r50_fpn_ms-poly-90k_coco_instance",
     "mask2former_coco": "mask2former/mask2former_r50_8xb2-lsj-50e_coco-panoptic",
     "mask2former_coco_instance": "mask2former/mask2former_r50_8xb2-lsj-50e_coco",
+    "mask2former_swin_coco": "mask2former/mask2former_swin-t-p4-w7-224_8xb2-lsj-50e_coco-panoptic",
     "maskformer_coco": "maskformer/maskformer_r50_ms-16xb1-75e_coco",
 }
 """Recipe -> their config."""
@@ -58,12 +59,16 @@ def theirs(name: str) -> dict[str, str]:
         "largest gradient": str((config.optim_wrapper.get("clip_grad") or {}).get("max_norm")),
         "sizes": _their_sizes(pipeline),
         "flip": str(next(step.prob for step in pipeline if step.type == "RandomFlip")),
-        "frozen stages, norms' statistics, their weights": f"{config.model.backbone.frozen_stages}, "
-        f"{config.model.backbone.norm_eval}, {not config.model.backbone.norm_cfg.requires_grad}",
+        "frozen stages, norms' statistics, their weights": _their_frozen(config.model.backbone),
     }
     if "panoptic_head" in config.model:
         figures |= _their_queries(config.model)
     return figures | (_their_stages(config.model) if "roi_head" in config.model else {})
+
+
+def _their_frozen(encoder: Any) -> str:
+    weights = not encoder.get("norm_cfg", {}).get("requires_grad", True)
+    return f"{encoder.frozen_stages}, {encoder.get('norm_eval', False)}, {weights}"
 
 
 def _numbers(values: Any) -> str:
@@ -210,11 +215,12 @@ def ours(name: str) -> dict[str, str]:
 
 def _network(config: Any) -> Any:
     """Return the settings of a recipe's network."""
+    from segatlas.models import find_entry
     from segatlas.models.reading import load_architecture, read_config
 
     fields = {key: value for key, value in config.model.model_dump().items() if value is not None}
     name = fields.pop("name")
-    record = load_architecture(name.partition("_r50")[0])
+    record = load_architecture(find_entry(name)[0].name)
     known = {key: value for key, value in fields.items() if key in record.config.__dataclass_fields__}
     net, _ = read_config(record, {"num_classes": 80, **known}, variant=name)
     return net

@@ -27,6 +27,7 @@ from segatlas.training import train
 from segatlas.training.building import build_parts
 from segatlas.training.freezing import encoder_norms, freeze, training_mode
 from segatlas.training.module import SegmentationModule
+from segatlas.training.optim import parameter_groups
 
 POINTS = {"name": "query_points", "points": 64}
 NETWORKS = {"mask2former": POINTS, "maskformer": "query_maps", "oneformer": POINTS, "eomt": POINTS}
@@ -155,6 +156,20 @@ def test_mask2former_on_coco_freezes_batch_norms_altogether_as_mmdetection_does(
     assert len(fixed) == 2 * len(norms)
     swin = Config.load("mask2former_swin_ade20k").train
     assert (swin.freeze_norms, swin.freeze_norm_weights) == (False, False)
+
+
+@pytest.mark.parametrize("recipe", ["oneformer_ade20k", "oneformer_coco"])
+def test_of_oneformer_what_its_authors_decay_decays(recipe):
+    settings = Config.load(recipe).train
+    net = create_model("oneformer", num_classes=3, **load_architecture("oneformer").tiny)
+    groups = parameter_groups(net, settings.optimizer, settings.lr)
+    decays = {id(parameter) for group in groups for parameter in group["params"] if group["weight_decay"]}
+    embeddings = {"query_positions", "level_embedding"}  # of the pixel decoder it is none, and decays
+    for place, module in net.named_modules():
+        is_norm = isinstance(module, (torch.nn.LayerNorm, torch.nn.GroupNorm))
+        for name, parameter in module.named_parameters(recurse=False):
+            spared = is_norm or name == "relative_position_bias_table" or (not place and name in embeddings)
+            assert (id(parameter) in decays) is not spared, f"{place}.{name}"
 
 
 def semantic_predictor(**options) -> Predictor:
