@@ -89,8 +89,7 @@ def evaluate(
     options: dict[str, Any] = {"tta": tta, "batch": batch, "device": device, "precision": precision}
     options |= {"boundary": boundary, "sizes": sizes, "window": None if window is None else parse_window(window)}
     options |= {"batch_stats": batch_stats, "max_value": max_value, "offline": offline, "commercial_ok": commercial_ok}
-    options |= {"sources": source or ()}
-    options |= {"size_bounds": None if size_bounds is None else parse_bounds(size_bounds)}
+    options |= {"sources": source or (), "size_bounds": None if size_bounds is None else parse_bounds(size_bounds)}
     options |= {"small_classes": None if small_classes is None else parse_names(small_classes)}
 
     from segatlas import evaluation
@@ -103,9 +102,7 @@ def evaluate(
     targets = plan_files(opened, folders, in_run=out is None)
     reports: list[Report] = []
     for target in targets:
-        report = opened.pop(0).score(
-            skip_bad=True, progress=not quiet, keep_counts=compare
-        )  # what is done need not stay in memory
+        report = opened.pop(0).score(skip_bad=True, progress=not quiet, keep_counts=compare)  # what is done goes
         reports.append(report)
         written = _write(report, target)
         _print_report(report, written, console, quiet)

@@ -28,6 +28,7 @@ from segatlas.cli.predict_options import (
     FORMATS,
     AgnosticOption,
     Asked,
+    AuxOption,
     OutOption,
     OverlapOption,
     PixelOption,
@@ -35,6 +36,7 @@ from segatlas.cli.predict_options import (
     ScoreOption,
     SourceArgument,
     TopOption,
+    ZipOption,
     default_kinds,
     parse_window,
     required,
@@ -116,16 +118,8 @@ def predict(
     max_value: ScaleOption = None,
     pixel_size: PixelOption = "",
     mask_format: Annotated[str, typer.Option("--format", help=f"Codes in masks: {' or '.join(FORMATS)}.")] = "index",
-    zip_file: Annotated[
-        Path | None, typer.Option("--zip", metavar="FILE.zip", help="Also all masks in one zip for Cityscapes' server.")
-    ] = None,
-    aux: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="[NAME=]PATH",
-            help="A further input of the model: a file, or a folder of files by stem; by name where it takes several.",
-        ),
-    ] = None,
+    zip_file: ZipOption = None,
+    aux: AuxOption = None,
     offline: OfflineOption = False,
     commercial_ok: CommercialOption = False,
     json_line: JsonOption = False,

@@ -40,6 +40,16 @@ ScaleOption = Annotated[
 ]
 ScoreOption = Annotated[float | None, typer.Option(help="Objects of a lower score are left out.")]
 TopOption = Annotated[int | None, typer.Option(min=1, help="Objects of an image at most, those of highest score.")]
+ZipOption = Annotated[
+    Path | None, typer.Option("--zip", metavar="FILE.zip", help="Also all masks in one zip for Cityscapes' server.")
+]
+AuxOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="[NAME=]PATH",
+        help="A further input of the model: a file, or a folder of files by stem; by name where it takes several.",
+    ),
+]
 AgnosticOption = Annotated[
     bool, typer.Option("--class-agnostic", help="Of overlapping objects of any two classes the worse one goes.")
 ]

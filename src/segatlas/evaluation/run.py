@@ -232,14 +232,12 @@ def evaluate(
         size_bounds: size from which on an object is medium, and large: pixels, or fractions of the image.
         small_classes: also mean IoU and recall of the classes of these names.
         batch_stats: batch norm by the statistics of the images that share a pass, see `Predictor`.
-        sources: controls, as {"prior": "absent"} or {"prior": "shuffled:1"}: further inputs that are left out, or
-            replaced by those of other images (1: a seed), of other sequences where the split has several.
+        sources: controls, {"prior": "absent"} or {"prior": "shuffled:1"}, see `source_controls`.
         progress: show a bar on stderr.
         keep_worst: how many of the lowest images the report names.
         skip_bad: report and leave out files that cannot be used, instead of raising at the first.
 
-    Returns:
-        The report; `report.skipped` names what was left out.
+    Returns the report; `report.skipped` names what was left out.
 
     Raises:
         UsageError, ConfigError: it is not clear which data, or a fault in the recipe or in an argument.
