@@ -152,9 +152,9 @@ def test_only_a_whole_number_is_a_whole_number(value: str) -> None:
         (
             {"losses": [{"weight": 2}]},
             "losses.0.name",
-            "this key is required, one of: boundary, box_masks, box_regions, center_mse, centers_offsets",
+            "this key is required, one of: bending, boundary, box_masks, box_regions, center_mse, centers_offsets",
         ),
-        ({"losses": [3]}, "losses.0", "a name or a group of keys with `name`, one of: boundary"),
+        ({"losses": [3]}, "losses.0", "a name or a group of keys with `name`, one of: bending, boundary"),
         ({"losses": [{"name": "dice", "class_weights": ["x"]}]}, "losses.0.class_weights.0", "expected a number"),
         (
             {"losses": [{"name": "dice", "class_weights": "x"}]},

@@ -35,12 +35,16 @@ class PatchAttentionLoss(Loss):
         from segatlas.ops.patches import squared_differences
 
         check_labels(logits.image, labels, canvas, IGNORE)
-        attention = logits._replace(image=precise(logits.image), features=precise(logits.features))
+        has_labels = (labels != IGNORE).flatten(1).any(1)
+        if not has_labels.any():
+            return (precise(logits.image).sum() + precise(logits.features).sum()) * 0
+        attention = logits._replace(
+            image=precise(logits.image)[has_labels], features=precise(logits.features)[has_labels]
+        )
         size = (labels.shape[-2], labels.shape[-1]) if canvas is None else canvas
-        image, features = label_attention(attention, labels, size)
+        image, features = label_attention(attention, labels[has_labels], size)
         pairs = attention.image.shape[:3].numel() * attention.features.shape[2]
-        says_something = (labels != IGNORE).any().to(attention.image)
-        return squared_differences(attention, image, features) * says_something / max(pairs, 1)
+        return squared_differences(attention, image, features) / max(pairs, 1)
 
     def fits(self, logits: Any) -> bool:
         """Tell whether this is attention between patches."""

@@ -41,8 +41,8 @@ def label_maps(result: Prediction, target: SemanticTarget, num_classes: int) -> 
 
 
 def _certain(target: SemanticTarget) -> Any:
-    """Return the labels, without those of classes that were not annotated."""
-    return target.labels if target.annotated is None else target.certain
+    """Return the labels, without those of classes that were not annotated; maps of other truths have all classes."""
+    return target.labels if getattr(target, "annotated", None) is None else target.certain
 
 
 def histogram(values: np.ndarray, chosen: np.ndarray | None = None) -> np.ndarray:
