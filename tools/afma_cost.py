@@ -109,6 +109,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--turns", type=int, default=10)
+    parser.add_argument("--side", type=int, help="leave out images of other sizes")
     parser.add_argument("--only", choices=("time", "memory", "training"), help="leave out the others")
     parser.add_argument("--case", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -120,6 +121,8 @@ def main() -> None:
         return
     watch = LoadWatch()
     for side, level in CASES:
+        if args.side not in (None, side):
+            continue
         told = []
         if args.only in (None, "time"):
             found = times(side, level, args.turns)
