@@ -130,7 +130,7 @@ def test_a_sound_set_is_clean_in_data_check(root):
 
 
 def test_a_copy_as_folder_is_refused_for_it_would_lose_values_and_affine(root, tmp_path):
-    with pytest.raises(UsageError, match="data.name=lits: a copy holds images, and its samples are slices of volumes"):
+    with pytest.raises(UsageError, match=r"data.name=lits: a copy holds images, and its samples are slices of volumes"):
         to_folder(cfg(root), tmp_path / "copy")
     assert not (tmp_path / "copy").exists()
 
