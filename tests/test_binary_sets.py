@@ -35,7 +35,7 @@ def trained(recipe, root, run, *words):
 @pytest.mark.parametrize(
     ("recipe", "network"),
     [
-        ("unet_isic2018", NARROW),
+        pytest.param("unet_isic2018", NARROW, marks=pytest.mark.slow),
         ("reference_class_isic2018", (f"model.host={UNET}",)),
     ],
 )

@@ -285,6 +285,7 @@ def test_models_that_could_not_score_the_same_images_are_not_compared(models: tu
 def test_runs_joined_by_commas_or_found_by_a_pattern_are_one_model(tmp_path: Path) -> None:
     for name in ("a_1", "a_0", "b,c"):
         (tmp_path / name).mkdir()
+    (tmp_path / "a_0.log").touch()
     assert runs_of(f"{tmp_path}/a_*") == [f"{tmp_path}/a_0", f"{tmp_path}/a_1"]
     assert runs_of("x,y") == ["x", "y"]
     assert runs_of(f"{tmp_path}/b,c") == [f"{tmp_path}/b,c"]

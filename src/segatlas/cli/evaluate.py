@@ -143,7 +143,8 @@ def refuse_twice(models: Sequence[str]) -> None:
 def runs_of(word: str) -> list[str]:
     """Return the runs that a word means: those joined by commas, and those that a pattern finds, by name.
 
-    A word that is the name of a file or folder is that one alone.
+    A word that is the name of a file or folder is that one alone. Of what a pattern finds, folders and .ckpt files are
+    runs.
     """
     if Path(word).exists():
         return [word]
@@ -152,7 +153,7 @@ def runs_of(word: str) -> list[str]:
         if not glob.has_magic(part) or Path(part).exists():
             runs.append(part)
             continue
-        found = sorted(glob.glob(part))
+        found = sorted(name for name in glob.glob(part) if Path(name).is_dir() or name.endswith(".ckpt"))
         if not found:
             raise UsageError(f"{part}: no run is called so")
         runs += found
