@@ -1,6 +1,6 @@
 """Tries pruning on every architecture, and writes the table of docs/pruning.md: which can be pruned, and how far.
 
-    PYTHONPATH=src:tests:tools python tools/prune_table.py [NAME...] [--write]
+    PYTHONPATH=src:tests:tools python tools/prune_table.py [NAME...]
 
 Each network is the narrow form of its first shipped recipe, with random weights in which nothing is neutral. It is
 pruned to half of its multiply-accumulates, or as far as it goes; the result is saved, loaded, and compared: it must
@@ -10,10 +10,12 @@ give the numbers of the network that no longer reads the removed channels, and i
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+import traceback
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -35,6 +37,8 @@ from segatlas.structures import InputSpec, maps_of, noise_inputs
 SIZE = (128, 128)
 CLASSES = 5
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "pruning.md"
+FACTS = PAGE.with_suffix(".json")
+"""What the table was made of, by architecture: those that are not asked for stay as they were found."""
 BEGIN, END = "<!-- architectures: written by tools/prune_table.py -->", "<!-- end of architectures -->"
 
 
@@ -47,7 +51,6 @@ class Row:
     least: float | None
     pruned: float | None
     kept: str
-    seconds: float
     wrong: str = ""
 
 
@@ -61,28 +64,22 @@ def narrow_network(recipe: str) -> torch.nn.Module:
 
 def try_architecture(name: str, recipe: str) -> Row:
     """Prune one."""
-    began, title = time.process_time(), ARCHITECTURES[name].title
+    title = ARCHITECTURES[name].title
     try:
         net = narrow_network(recipe)
         found = Prunable(net, SIZE)
         least, whole = found.least(1), found.costs.whole
         scores = {group.root: found.graph.scores(group, "magnitude") for group in found.graph.groups}
-        target = round(whole * max(0.5, least + 0.01))
-        plan = plan_for_macs(found.graph.groups, scores, found.costs, target, round_to=1, tolerance=round(0.05 * whole))
+        target, tolerance = round(whole * max(0.5, least + 0.01)), round(0.05 * whole)
+        plan = plan_for_macs(found.graph.groups, scores, found.costs, target, round_to=1, tolerance=tolerance)
         smaller, _ = found.prune(plan)
         after = Costs(smaller, noise_inputs(inputs_of(smaller), SIZE, device="meta").given()).whole
     except SegAtlasError as error:
-        return Row(
-            name=name, title=title, least=None, pruned=None, kept=str(error), seconds=time.process_time() - began
-        )
+        return Row(name=name, title=title, least=None, pruned=None, kept=str(error))
     reasons = sorted({reason for reason in found.kept.values() if "are classes" not in reason})
-    wrong = checked(smaller) or (
-        "" if abs(after - plan.macs) <= 0.001 * whole else f"counted {plan.macs}, costs {after}"
-    )
-    return Row(
-        name=name, title=title, least=least, pruned=after / whole, kept=", ".join(reasons),
-        seconds=time.process_time() - began, wrong=wrong,
-    )  # fmt: skip
+    agrees = abs(after - plan.macs) <= 0.001 * whole
+    wrong = checked(smaller) or ("" if agrees else f"counted {plan.macs}, costs {after}")
+    return Row(name=name, title=title, least=least, pruned=after / whole, kept=", ".join(reasons), wrong=wrong)
 
 
 def inputs_of(net: torch.nn.Module) -> tuple[InputSpec, ...]:
@@ -125,28 +122,30 @@ def table(rows: list[Row]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*")
-    parser.add_argument("--write", action="store_true")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     recipes = recipe_of_each_architecture()
-    rows = []
+    failed = 0
     for name in asked.names or ARCHITECTURES:
-        if name not in recipes:
-            print(name, "has no recipe")
-            continue
+        began = time.process_time()
         try:
-            rows.append(try_architecture(name, recipes[name]))
-        except Exception as error:
-            print(f"{name}: FAILED {type(error).__name__}: {error}", flush=True)
-            continue
-        row = rows[-1]
-        least = "refused" if row.least is None else f"least {row.least:.2f} pruned {row.pruned:.2f}"
-        print(f"{name}: {least} {row.seconds:.0f} s; {row.wrong} | {row.kept}", flush=True)
-    if asked.write:
+            row = try_architecture(name, recipes[name])
+        except Exception as error:  # the others are worth knowing, too
+            traceback.print_exc()
+            row = Row(name=name, title=ARCHITECTURES[name].title, least=None, pruned=None, kept="", wrong=repr(error))
+        seconds = time.process_time() - began
+        told = "refused" if row.least is None else f"least {row.least:.2f}, pruned to {row.pruned:.2f}"
+        print(f"{name}: {told} in {seconds:.1f} s; {row.kept}" + f"; WRONG: {row.wrong}" * bool(row.wrong), flush=True)
+        failed += bool(row.wrong)
+        facts = json.loads(FACTS.read_text(encoding="utf-8")) if FACTS.is_file() else {}
+        facts[name] = asdict(row)
+        rows = {one: facts[one] for one in ARCHITECTURES if one in facts}
+        FACTS.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         text = PAGE.read_text(encoding="utf-8")
         before, _, rest = text.partition(BEGIN)
-        PAGE.write_text(f"{before}{BEGIN}\n\n{table(rows)}\n\n{END}{rest.partition(END)[2]}", encoding="utf-8")
-    return 0
+        made = table([Row(**one) for one in rows.values()])
+        PAGE.write_text(f"{before}{BEGIN}\n\n{made}\n\n{END}{rest.partition(END)[2]}", encoding="utf-8")
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

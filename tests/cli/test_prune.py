@@ -21,11 +21,10 @@ from segatlas.cli.main import app
 from segatlas.hub.loading import load_pretrained
 from segatlas.training.module import SegmentationModule
 
-SMALL = {"encoder": {"name": "resnet18_w8", "levels": 2}, "decoder_channels": (8, 8), "aux": True}
 QUICK = ("--size", "32x48", "--round-to", "1")
 RECIPE = """
 data: {{name: folder, root: {data}, workers: 0, store: "off"}}
-model: {{name: unet, encoder: {{name: resnet18_w8, levels: 2}}, decoder_channels: [8, 8], aux: true}}
+model: {{name: unet, encoder: {{name: resnet18, width: 16, levels: 2}}, decoder_channels: [16, 8], aux: true}}
 transforms: {{crop: [16, 16]}}
 losses: [{{name: cross_entropy}}, {{name: cross_entropy, on: aux.fcn, weight: 0.4}}]
 train: {{epochs: 2, batch: 2, lr: 1e-3, device: cpu, threads: 1, checkpoint_every: 1}}
@@ -47,7 +46,7 @@ def last(result: Result) -> dict:
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A dense model, the same pruned to half, and data of its classes."""
     home = tmp_path_factory.mktemp("prune")
-    save_pretrained(network(**SMALL), home / "dense", classes=CLASSES, metric={"miou": 0.5})
+    save_pretrained(network(), home / "dense", classes=CLASSES, metric={"miou": 0.5})
     root = home / "data"
     for split in ("train", "val"):
         for kind in ("images", "masks"):
@@ -133,7 +132,7 @@ def test_the_loss_on_images_may_tell_what_matters(home):
 
 def test_the_control_is_told_in_words_of_a_recipe(home):
     facts = last(segatlas("prune", home / "dense", "--macs", "0.5", "--size", "32x48", "--control", "--json"))
-    assert facts["words"][0] in [f"model.encoder={{name: resnet18_w8, levels: 2, width: {width}}}" for width in (5, 6)]
+    assert facts["words"][0] in [f"model.encoder={{name: resnet18, levels: 2, width: {width}}}" for width in (10, 11)]
     assert facts["words"][1].startswith("model.decoder_channels=[")
     assert len(facts["words"]) == 2, "aux_channels, which is not set, stays so"
 

@@ -47,37 +47,25 @@ def test_half_of_the_multiply_accumulates_is_left_by_the_count_of_bench(whole, p
     assert report.parameters == tuple(sum(p.numel() for p in one.parameters()) for one in (whole, net))
     assert report.layers == len(surgery_of(net)) > 0
     assert report.difference < 1e-12
-    assert layer_sizes(whole)["encoder.levels.0.0.conv"] == (3, 8, 1), "the network itself stays as it is"
+    assert layer_sizes(whole)["encoder.conv1"] == (3, 16, 1), "the network itself stays as it is"
 
 
 def test_torch_pruning_counts_the_same_in_convolutions(pruned):
     import torch_pruning as tp
 
     net = copy.deepcopy(pruned[0])
-    for module in net.modules():  # whose additions it counts, too
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d) and module.bias is not None:
-            module.bias = None
+    convolutions = [module for module in net.modules() if isinstance(module, nn.Conv2d)]
+    for module in convolutions:  # whose additions it counts, too
+        module.bias = None
     _, _, by_layer, _ = tp.utils.count_ops_and_params(net, torch.zeros(1, 3, *SIZE), layer_wise=True)
-    convolutions = [m for m in net.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d) and m in by_layer]
-    inside = [m for name, m in net.named_modules() if m in convolutions and not name.startswith("aux_head")]
-    plain = [m for m in inside if isinstance(m, nn.Conv2d)]
-    up = sum(
-        32 * 48 // 4**level * m.weight.numel() // 4 for level, m in ups(net)
-    )  # it takes the kernel for a plain one
-    assert sum(by_layer[m] for m in plain) + up == macs(net)
-
-
-def ups(net: nn.Module) -> list[tuple[int, nn.ConvTranspose2d]]:
-    """Return the transposed convolutions with the level of the map that each gives."""
-    found = [m for m in net.modules() if isinstance(m, nn.ConvTranspose2d)]
-    return list(enumerate(reversed(found)))
+    assert sum(by_layer[module] or 0 for module in convolutions) == macs(net)
 
 
 def test_heads_keep_their_classes_and_the_image_its_channels(pruned):
     sizes = layer_sizes(pruned[0])
     assert sizes["classifier"][1] == sizes["aux_head.classifier"][1] == len(CLASSES)
     assert sizes["aux_head.classifier"][0] < layer_sizes(network())["aux_head.classifier"][0], "its own width goes down"
-    assert sizes["encoder.levels.0.0.conv"][0] == 3
+    assert sizes["encoder.conv1"][0] == 3
 
 
 def test_it_comes_back_from_its_folder_has_a_fast_form_and_exports(pruned, tmp_path):
@@ -117,7 +105,7 @@ def test_a_network_on_an_encoder_with_sums_and_depthwise_convolutions_is_pruned_
 def test_what_cannot_be_reached_is_refused_with_what_can(whole):
     found = Prunable(whole, SIZE)
     least = found.least(4)
-    assert 0.05 < least < 0.1
+    assert 0.05 < least < 0.3
 
     def plan(**asked):
         return _plan(found, PruneSettings(size=SIZE, **asked), 1, found.costs.whole)
@@ -126,18 +114,23 @@ def test_what_cannot_be_reached_is_refused_with_what_can(whole):
         plan(macs=0.05, round_to=4)
     with pytest.raises(UsageError, match=r"cannot be met within 0\.0001: the nearest to be had is 0\.\d+; a smaller"):
         plan(macs=0.5123, round_to=4, tolerance=1e-4)
-    with pytest.raises(UsageError, match=r"ratio: 0\.9 would leave no channel of \d+ layers: .*encoder\.levels\.0\.0"):
+    with pytest.raises(UsageError, match=r"ratio: 0\.9 would leave no channel of \d+ layers: .*decoder\.1\.conv1"):
         plan(ratio=0.9, round_to=1)
 
 
 def test_a_ratio_takes_that_part_of_each_group(whole):
     net, _ = prune_network(whole, PruneSettings(ratio=0.25, size=SIZE, round_to=1))
-    before = layer_sizes(whole)
-    assert {name: sizes[1] for name, sizes in surgery_of(net).items() if sizes[0] == 3} == {
-        "encoder.levels.0.0.conv": 6
-    }
-    assert surgery_of(net)["encoder.levels.4.1.conv"] == (96, 96, 1)
-    assert before["encoder.levels.4.1.conv"] == (128, 128, 1)
+    cut = surgery_of(net)
+    assert cut["encoder.conv1"] == (3, 12, 1)
+    assert cut["encoder.layer1.1.conv2"] == (12, 12, 1)
+    assert cut["decoder.0.conv1.conv"] == (24, 12, 1), "two maps side by side, tied to each other by a sum"
+    assert cut["classifier"] == (6, len(CLASSES), 1)
+
+
+def test_transposed_convolutions_lose_channels_on_both_sides():
+    net, report = prune_network(network("unet", width=4), PruneSettings(ratio=0.5, size=(16, 16), round_to=1))
+    assert surgery_of(net)["decoder.0.up"] == (32, 16, 1)
+    assert report.difference < 1e-12
 
 
 def test_removing_other_channels_than_those_that_nobody_reads_is_found_out(whole, monkeypatch):
@@ -167,9 +160,9 @@ class Shuffled(nn.Module):
 
 def test_only_groups_whose_channels_are_mixed_up_stay_whole(whole):
     net = copy.deepcopy(whole)
-    net.encoder.levels[1][0].conv = Shuffled(net.encoder.levels[1][0].conv)
+    net.encoder.layer1[0].conv1 = Shuffled(net.encoder.layer1[0].conv1)
     unsound = unsound_groups(net, followed_inputs(load_architecture("unet").inputs(net.config)))
-    assert unsound == ["encoder.levels.1.0.conv.inside"]
+    assert unsound == ["encoder.layer1.0.conv1.inside"]
 
 
 def test_a_transformer_keeps_its_tokens_and_heads_and_loses_channels_between_its_two_layers():

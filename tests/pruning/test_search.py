@@ -40,7 +40,7 @@ def test_sizes_follow_from_who_reads_and_who_writes():
 
 
 def test_costs_of_sizes_are_those_of_the_network_cut_to_them():
-    net, inputs = network(), torch.zeros(1, 3, *SIZE, device="meta")
+    net, inputs = network(width=8), torch.zeros(1, 3, *SIZE, device="meta")
     costs = Costs(net, inputs)
     table = {
         "decoder.0.up": (100, 64, 1),

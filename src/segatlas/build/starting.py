@@ -109,7 +109,10 @@ def _cut_alike(net: nn.Module, card: Card, where: str) -> None:
     config, problems = read_config(record, card.config)
     if problems:
         raise WeightsError(f"{where}: the card's network cannot be built\n{FieldsError(problems)}")
-    resize_alike(net, card.surgery, build_empty(record, config), where=where)
+    try:
+        resize_alike(net, card.surgery, build_empty(record, config), where=where)
+    except WeightsError as error:
+        raise WeightsError(f"{error}{_differences(net, card)}") from None
 
 
 def _part_for(net: nn.Module, card: Card | None, tensors: dict[str, Tensor]) -> tuple[nn.Module, str]:

@@ -68,6 +68,8 @@ FOLLOWED = frozenset(
 )
 """Operations of torch, as autograd calls them, that give channel by channel what they are given channel by channel."""
 
+UNKNOWN = "an operation that does not keep channels apart"
+
 MOST_IN_A_GROUP = 1_000_000
 """Channels of layers in one group at most: of a wide residual network they are some hundred thousand."""
 
@@ -80,6 +82,9 @@ IN_WORDS = {
     "Mm": "products of two maps",
     "Addmm": "products of two maps",
     "Softmax": "softmax",
+    "NativeLayerNorm": "a layer norm",
+    "NativeGroupNorm": "a group norm",
+    "Scatter": "places kept by pooling",
     "LinalgVectorNorm": "lengths of vectors",
     "PixelShuffle": "pixels made of channels",
     "Index": "chosen points",
@@ -154,8 +159,10 @@ class Graph:
                 self.kept[root] = "more layers than can be followed"
             elif reason := "left whole" if root in whole else self._reason_to_keep(found, fixed):
                 self.kept[root] = reason
+            elif reason := self._reason_it_is_none(group := self._group(root, found)):
+                self.kept[root] = reason
             else:
-                self.groups.append(self._group(root, found))
+                self.groups.append(group)
 
     def scores(self, group: ChannelGroup, importance: str) -> Tensor:
         """Return how much each choice of a group matters, (size,) float64, on the CPU: small = little.
@@ -270,6 +277,17 @@ class Graph:
             if not by_channel:  # where each channel is a group, it goes alone
                 repeats = max(repeats, sizes[2])
         return ChannelGroup(root=root, channels=channels, repeats=repeats, members=tuple(members))
+
+    def _reason_it_is_none(self, group: ChannelGroup) -> str:
+        """Return why a group cannot lose any of its channels, "" where it can."""
+        if group.size < 2 or group.channels % group.repeats:
+            return "convolutions in groups that need all of their channels"
+        for member in group.members:
+            sizes = sizes_of(self.net.get_submodule(member.layer))
+            most = (sizes or (0, 0))[0 if member.side == "reads" else 1]
+            if any(index >= most for indices in member.channels for index in indices):
+                return UNKNOWN
+        return ""
 
     def _reads(self, item: Any) -> bool:
         """Tell whether a layer is in a group for what it reads."""

@@ -13,7 +13,7 @@ from segatlas.bench.subjects import count_parameters
 from segatlas.build.surgery import layer_sizes, resize, surgery_of
 from segatlas.errors import SegAtlasError, UsageError
 from segatlas.models.reading import load_architecture
-from segatlas.pruning.groups import Graph, in_float64
+from segatlas.pruning.groups import UNKNOWN, Graph, in_float64
 from segatlas.pruning.proof import LEAST_EFFECT, MOST_DIFFERENCE, blinded, difference, maps, redrawn
 from segatlas.pruning.search import Costs, Removal, kept_of, plan_for_macs, plan_for_ratio, smaller_sizes
 from segatlas.pruning.settings import PruneSettings
@@ -21,8 +21,6 @@ from segatlas.structures import Inputs, InputSpec, changed, noise_inputs
 
 FOLLOWED_SIZE = (64, 96)
 """Of the image that a network is followed on: maps at stride 64 still have a cell, and no map is square."""
-
-UNSOUND = "an operation that does not keep channels apart"
 
 Gradients = Callable[[nn.Module], None]
 """Gives each parameter of a network the gradient of its loss on real images."""
@@ -64,7 +62,7 @@ class Prunable:
         self._inputs = followed_inputs(specs)
         unsound = unsound_groups(net, self._inputs)
         self.graph = Graph(net, self._inputs, whole=tuple(unsound))
-        self.kept: dict[str, str] = {**self.graph.kept, **dict.fromkeys(unsound, UNSOUND)}
+        self.kept: dict[str, str] = {**self.graph.kept, **dict.fromkeys(unsound, UNKNOWN)}
         if not self.graph.groups:
             reasons = ", ".join(sorted(set(self.kept.values()))[:6]) or "no layer that has any"
             raise UsageError(f"a {net.architecture} cannot be pruned: all of its channels go through {reasons}")
