@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from segatlas.cli.common import human, load_recipe, print_json_line, split_words
+from segatlas.cli.common import aux_paths, human, load_recipe, named_aux, print_json_line, split_words
 from segatlas.errors import UsageError
+from segatlas.structures import InputSpec
 
 
 @pytest.mark.parametrize(
@@ -52,3 +53,34 @@ def test_the_json_line_is_one_line_and_people_read_stderr_then(capsys: pytest.Ca
     line, rest = out.split("\n", 1)
     assert json.loads(line) == {"path": "a/b", "text": "two\nlines ü"}
     assert (err, rest) == ("for people\n", "done\n")
+
+
+# ---- further inputs
+SPECS = (InputSpec(), InputSpec(name="prior", kind="label", required=False))
+
+
+def test_a_path_alone_gets_the_name_of_the_one_source(tmp_path):
+    odd = tmp_path / "a=b.png"  # a file of that name is a path, not NAME=PATH
+    odd.touch()
+    assert aux_paths(["prior.png"]) == {"": Path("prior.png")}
+    assert aux_paths([str(odd), "more=x.png"]) == {"": odd, "more": Path("x.png")}
+    assert named_aux(aux_paths(["prior.png"]), SPECS) == {"prior": Path("prior.png")}
+    assert named_aux({"other": 1}, SPECS) == {"other": 1}
+    assert named_aux(None, SPECS) is None
+
+
+@pytest.mark.parametrize(
+    ("words", "specs", "message"),
+    [
+        (["a.png", "b.png"], SPECS, "several without a name"),
+        (["a=x", "a=y"], SPECS, "a is given twice"),
+        (["x="], SPECS, "got 'x=', expected NAME=PATH"),
+        ([""], SPECS, "got '', expected NAME=PATH"),
+        (["a.png"], SPECS[:1], "takes an image alone"),
+        (["a.png"], (*SPECS, InputSpec(name="before")), "takes prior, before; say which one it is: prior=PATH"),
+        (["a.png", "prior=b.png"], SPECS, "prior is given twice, with and without its name"),
+    ],
+)
+def test_a_wrong_number_or_form_of_further_inputs_is_told(words, specs, message):
+    with pytest.raises(UsageError, match=message):
+        named_aux(aux_paths(words), specs)

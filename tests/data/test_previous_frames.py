@@ -14,6 +14,7 @@ from PIL import Image
 from segatlas.config.schema import DataConfig
 from segatlas.data import create_dataset
 from segatlas.data.checks import examine
+from segatlas.data.checks.convert import to_folder
 from segatlas.data.datasets.camvid import drive_and_frame
 from segatlas.errors import DataError, UsageError
 
@@ -108,3 +109,8 @@ def _gap(item):
     (drive, frame), (other, before) = (drive_and_frame(Path(file).stem) for file in files)
     assert drive == other
     return frame - before
+
+
+def test_a_plain_folder_would_lose_the_frame_before_and_is_refused(root, tmp_path):
+    with pytest.raises(UsageError, match="a copy holds images and masks alone, not: before"):
+        to_folder(DataConfig(name="camvid", root=str(root), pairs={}), tmp_path / "copy")

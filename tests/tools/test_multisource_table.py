@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
+from fakes.images import save_codes
 
-from multisource_table import class_table, cost_table, read_reports, score_table, several
+from multisource_table import class_table, cost_table, prior_itself, read_reports, score_table, several
 
 TIMES = """\tCommand being timed: "x"
 \tUser time (seconds): 90.00
@@ -45,3 +47,13 @@ def test_each_number_of_a_table_comes_from_the_files(runs):
     assert cost_table(runs, reports)[-1] == "| full | 1.80 M | 2.0, 2.0 | 1.0, 1.0 |"
     assert not read_reports(runs, "camvid")
     assert several([0.5]) == "50.0"
+
+
+def test_priors_are_scored_as_if_they_were_predictions(tmp_path):
+    truth = np.zeros((4, 4), np.int64)
+    truth[2:] = 1
+    prior = np.where(np.arange(4) < 1, 0, truth)  # a quarter of class 1 is called 0
+    for name in ("a", "b"):
+        save_codes(tmp_path / "test/masks" / f"{name}.png", truth)
+        save_codes(tmp_path / "test/prior" / f"{name}.png", prior)
+    assert prior_itself(tmp_path) == pytest.approx((8 / 10 + 6 / 8) / 2)

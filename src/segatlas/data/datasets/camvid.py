@@ -199,10 +199,9 @@ class CamVid(PairedFiles):
     def sources_of(cls, cfg: DataConfig) -> Mapping[str, SourceKind]:
         """Return the frame before and what is known of it, where pairs are asked for."""
         asked = cfg.own("pairs")
-        if asked is None or asked is False:
-            return {}
-        prior = asked.prior if isinstance(asked, PreviousFrames) else dict(asked).get("prior")
-        return sources_of_pairs(has_prior=prior is not None)
+        if isinstance(asked, PreviousFrames):
+            return sources_of_pairs(has_prior=asked.prior is not None)
+        return sources_of_pairs(has_prior=asked.get("prior") is not None) if isinstance(asked, Mapping) else {}
 
     def __init__(self, cfg: DataConfig, *arguments: Any, **options: Any):
         super().__init__(cfg, *arguments, **options)
