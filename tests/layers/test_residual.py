@@ -60,7 +60,7 @@ def test_a_mask_where_none_belongs_and_none_where_one_does_are_refused():
 def test_doubling_behind_its_1x1_convolution_gives_the_numbers_of_doubling_before_it(norm):
     torch.manual_seed(0)
     net, x = ScaledResidual(3, 4, "up", norm).double().eval(), draw(1, 3, 4, 5)
-    scaled = net.scale(F.interpolate(x, scale_factor=2, mode="bilinear"))
+    scaled = net.scale_norm(net.scale(F.interpolate(x, scale_factor=2, mode="bilinear")))
     torch.testing.assert_close(net(x), F.relu(scaled + net.block(scaled)))
     assert ScaledResidual(3, 4, "down", norm).double().eval()(x).shape == (1, 4, 2, 3)
     assert ScaledResidual(3, 4, "same", norm).double().eval()(x).shape == (1, 4, 4, 5)

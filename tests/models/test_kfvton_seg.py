@@ -8,9 +8,11 @@ from fakes.golden import filled_state, hollow
 from fakes.kfvton import off_golden, wave
 
 from segatlas.build.network import build_empty, create_model, make_config
+from segatlas.conversion.converting import convert_file
 from segatlas.conversion.importers.kfvton.kfvton_seg import IMPORTER
 from segatlas.conversion.renaming import rename_to_ours, rename_to_theirs
 from segatlas.errors import UsageError, WeightsError
+from segatlas.hub.loading import load_pretrained
 from segatlas.structures import Inputs
 
 PARAMETERS = 18_044_151
@@ -29,6 +31,22 @@ def test_it_gives_the_authors_numbers_under_their_names_and_has_their_parameters
         found = net(Inputs(wave(1, 13, 64, 96, phase=1), {"garment": wave(1, 3, 64, 96)})).logits
     assert found.shape == (1, 7, 64, 96)
     assert off_golden("seg", found) <= 1e-6
+
+
+def test_a_file_of_the_authors_program_converts_without_what_it_never_runs(tmp_path):
+    torch.manual_seed(0)
+    net = create_model("kfvton_seg", num_classes=7, in_channels=5, width=4).eval()
+    never = {"conv1.0.weight": torch.ones(4, 4, 1, 1), "Coattention.bn1.running_mean": torch.ones(16)}
+    torch.save(rename_to_theirs(IMPORTER, net.config, net.state_dict()) | never, tmp_path / "10_net_Seg.pth")
+    done = convert_file(tmp_path / "10_net_Seg.pth", tmp_path / "out")
+    assert (done.library, done.card.architecture) == ("kfvton", "kfvton_seg")
+    assert [(spec.name, spec.kind, spec.channels) for spec in done.card.inputs] == [
+        ("image", "image", 5),
+        ("garment", "map", 3),
+    ]
+    inputs = Inputs(torch.randn(1, 5, 32, 32), {"garment": torch.randn(1, 3, 32, 32)})
+    with torch.no_grad():
+        assert torch.equal(load_pretrained(tmp_path / "out")[0](inputs).logits, net(inputs).logits)
 
 
 def test_the_published_head_gives_nothing_below_zero_and_the_plain_one_does():

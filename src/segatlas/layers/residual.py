@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segatlas.errors import UsageError
+from segatlas.layers.norm import BatchNorm2d
 from segatlas.layers.region_norm import BlockNorm, block_norm
 
 Scale = Literal["down", "same", "up"]
@@ -16,14 +17,15 @@ Scale = Literal["down", "same", "up"]
 class ScaledResidual(nn.Module):
     """A convolution that scales, then two 3x3 convolutions beside it: ReLU(r + block(r)), r = scale(x).
 
-    Paper: Wu et al. 2024, "KF-VTON", https://doi.org/10.1145/3673903, its blocks of encoder and decoder.
+    Paper: Wu et al. 2024, "KF-VTON", https://doi.org/10.1145/3673903, its blocks of encoder and decoder. With batch
+    norm r is normed too, which the paper's are not: else it outgrows what the block adds to it, the more the deeper.
 
     Args:
         in_channels: of x.
         out_channels: of the result.
         scale: "down" = 3x3 of stride 2, "same" = 1x1, "up" = 1x1, doubled bilinearly. (A 1x1 convolution before the
             doubling gives the numbers of one behind it, at a quarter of the price.)
-        norm: "instance" without parameters and convolutions with bias, as published, or "batch" and none.
+        norm: "instance" without parameters and convolutions with bias, as published; or "batch", which r has as well.
     """
 
     def __init__(self, in_channels: int, out_channels: int, scale: Scale, norm: Literal["batch", "instance"] = "batch"):
@@ -31,9 +33,10 @@ class ScaledResidual(nn.Module):
         bias = norm != "batch"
         self.doubles = scale == "up"
         if scale == "down":
-            self.scale = nn.Conv2d(in_channels, out_channels, 3, stride=2, padding=1, bias=True)
+            self.scale = nn.Conv2d(in_channels, out_channels, 3, stride=2, padding=1, bias=bias)
         else:
-            self.scale = nn.Conv2d(in_channels, out_channels, 1)
+            self.scale = nn.Conv2d(in_channels, out_channels, 1, bias=bias)
+        self.scale_norm = nn.Identity() if bias else BatchNorm2d(out_channels)
         self.block = nn.Sequential(
             nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=bias),
             block_norm(norm, out_channels),
@@ -45,7 +48,7 @@ class ScaledResidual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, in_channels, h, w) to (N, out_channels, h', w'), h' = h/2, h or 2h."""
-        scaled = self.scale(x)
+        scaled = self.scale_norm(self.scale(x))
         if self.doubles:
             scaled = F.interpolate(scaled, scale_factor=2.0, mode="bilinear", align_corners=False)
         out: Tensor = self.relu(scaled + self.block(scaled))

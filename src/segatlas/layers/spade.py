@@ -22,6 +22,8 @@ from segatlas.ops.capture import larger, may_differ
 HIDDEN = 128
 SLOPE = 0.2
 SIMAM_EPS = 1e-4
+FIRST_SPREAD = 0.02
+"""Deviation of the first weights of gamma and beta."""
 
 
 class SPADE(nn.Module):
@@ -40,6 +42,11 @@ class SPADE(nn.Module):
         self.shared = _conv(map_channels, hidden)
         self.gamma = _conv(hidden, channels)
         self.beta = _conv(hidden, channels)
+
+    def start_small(self) -> None:
+        """Let gamma and beta begin near 0, as published: the norm alone, which the second map then comes to change."""
+        for conv in (self.gamma, self.beta):
+            nn.init.normal_(conv.weight, std=FIRST_SPREAD)
 
     def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
         """Map x (N, C, h, w) by (N, M, h', w'), which is resized by the nearest value, to (N, C, h, w)."""

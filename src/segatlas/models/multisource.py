@@ -37,13 +37,13 @@ from segatlas.encoders.spec import EncoderSpec, create_encoder
 from segatlas.errors import UsageError
 from segatlas.layers.alignment import Aligner, Alignment
 from segatlas.layers.co_attention import CoAttention
-from segatlas.layers.conv import ConvBNReLU
+from segatlas.layers.conv import ConvBNReLU, OpenConv
 from segatlas.layers.further_sources import Gathered, gather
 from segatlas.layers.init import init_weights
 from segatlas.layers.padding import pad_to_multiple
 from segatlas.layers.region_norm import BaseNorm
 from segatlas.layers.residual import ScaledResidual
-from segatlas.layers.spade import SPADEBlock
+from segatlas.layers.spade import SPADE, SPADEBlock
 from segatlas.layers.tps import random_plate, warped
 from segatlas.models.architecture import Architecture, require_at_least
 from segatlas.models.needs import Needs
@@ -85,6 +85,7 @@ class MultiSourceConfig:
     spade_norm: the norm that is modulated.
     spade_hidden: channels between the mask and what modulates.
     channels: width, W': the decoder's channels at stride 2, 2 W' at stride 4, and 4 W' at coarser ones.
+    head_channels: channels before the classifier, whose weights begin near 0: few channels would take long to say much.
     stride: of the logits, 1, 2 or 4: each halving of it costs a step of the decoder.
     source_dropout: fraction of samples whose sources are taken away while training.
     dropout: fraction of channels dropped before the classifier while training.
@@ -111,6 +112,7 @@ class MultiSourceConfig:
     spade_norm: BaseNorm = "batch"
     spade_hidden: int = 128
     channels: int = 64
+    head_channels: int = 64
     stride: Literal[1, 2, 4] = 1
     source_dropout: float = 0.2
     dropout: float = 0.0
@@ -119,7 +121,7 @@ class MultiSourceConfig:
 
     def __post_init__(self) -> None:
         """Refuse sources and switches that do not fit each other."""
-        require_at_least(self, channels=1, groups=1, keypoints=2, spade_hidden=1)
+        require_at_least(self, channels=1, head_channels=1, groups=1, keypoints=2, spade_hidden=1)
         names = (*self.label_sources, *self.image_sources, *self.map_sources)
         if len(set(names)) < len(names) or "image" in names:
             raise UsageError(f"sources: got {', '.join(names)}; expected each name once, and none that is 'image'")
@@ -192,11 +194,14 @@ class Levels(nn.Module):
 
 
 class ModulatedStep(nn.Module):
-    """One step up: a 1x1 convolution, doubled bilinearly, then a SPADE block that a mask of that size modulates."""
+    """One step up: a 1x1 convolution with batch norm, doubled bilinearly, then a SPADE block that a mask modulates.
+
+    Without that norm what the block adds, through which alone the mask is seen, would be small beside what it adds to.
+    """
 
     def __init__(self, in_channels: int, out_channels: int, map_channels: int, *, hidden: int, base: BaseNorm):
         super().__init__()
-        self.scale = nn.Conv2d(in_channels, out_channels, 1)
+        self.scale = OpenConv(in_channels, out_channels, 1)
         self.block = SPADEBlock(out_channels, out_channels, map_channels, hidden=hidden, base=base)
 
     def forward(self, x: Tensor, prior: Tensor) -> Tensor:
@@ -260,14 +265,17 @@ class MultiSource(nn.Module):
             }
         )
         self._make_decoder()
-        self.head = ConvBNReLU(self.decoded, width)
+        self.head = ConvBNReLU(self.decoded, config.head_channels)
         self.dropout = nn.Dropout2d(config.dropout)
-        self.classifier = nn.Conv2d(width, config.num_classes, 1)
+        self.classifier = nn.Conv2d(config.head_channels, config.num_classes, 1)
         self.aux_head = nn.Conv2d(4 * width, config.num_classes, 1) if config.aux else None
         parts = (self.levels, self.source_levels, self.aligner, self.co_attention, self.laterals, self.source_laterals)
         for part in (*parts, self.decoder, self.head, self.classifier, self.aux_head):
             if part is not None:
                 init_weights(part)
+        for part in self.decoder.modules():
+            if isinstance(part, SPADE):
+                part.start_small()
         if self.aligner is not None:
             self.aligner.start_at_identity()
 
@@ -472,6 +480,7 @@ ARCHITECTURE = Architecture(
         "encoder": {"name": "residual_w8", "width": 4},
         "channels": 4,
         "spade_hidden": 4,
+        "head_channels": 4,
         "groups": 2,
         "keypoints": 2,
         "source_dropout": 0.0,

@@ -182,10 +182,17 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Return key -> (before, after) of every setting that differs; one that was not there and is null does not."""
-    before, after = _flat(old), _flat(new)
+    """Return key -> (before, after) of every setting that differs.
+
+    One that was not there and is null, or has the default of a key that has come since, does not.
+    """
+    before, after, usual = _flat(old), _flat(new), _flat(Config().model_dump(mode="json"))
     pairs = {key: (before.get(key, NOT_SET), after.get(key, NOT_SET)) for key in [*before, *after]}
-    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1] and pair != (NOT_SET, None)}
+    return {
+        key: pair
+        for key, pair in pairs.items()
+        if pair[0] != pair[1] and not (pair[0] == NOT_SET and pair[1] in (None, usual.get(key, NOT_SET)))
+    }
 
 
 def _within(key: str, sections: Mapping[str, str] | tuple[str, ...]) -> str | None:
