@@ -31,8 +31,9 @@ def count_occurrences(dataset: SegmentationData) -> tuple[np.ndarray, np.ndarray
     """
     counts, around = np.zeros(256, np.int64), np.zeros(256, np.int64)
     for index in range(len(dataset)):
-        label = dataset.load(index).label
-        if label is not None:
+        target = dataset.load(index).target
+        if isinstance(target, SemanticTarget):
+            label = target.certain
             own = np.bincount(label.ravel(), minlength=256)
             counts += own
             around += np.where(own > 0, label.size, 0)
