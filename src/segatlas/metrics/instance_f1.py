@@ -205,8 +205,8 @@ METRIC = Metric(
             name="best_score",
             title="that threshold",
             format="plain",
-            definition="The score below which objects are left out for best_f1, the highest of those that give it; what "
-            "`--score` of a prediction may be, and chosen on these very images, so that best_f1 flatters a little.",
+            definition="The score below which objects are left out for best_f1, the highest of those that give it; "
+            "what `--score` of a prediction may be, chosen on these very images, so that best_f1 flatters a little.",
         ),
         Number(
             name="objects",
