@@ -88,7 +88,8 @@ def test_a_number_key_takes_only_finite_numbers(key):
         where = key if not key.startswith("losses.") else f"losses.0.{key.split('.')[2]}"
         assert problem.key.startswith(where), problem
         assert "finite" in problem.message or "single precision" in problem.message
-        assert all(other.key.startswith(where) or other.key in ("model.name", "distill.teacher") for other in others), others
+        required = ("model.name", "distill.teacher")
+        assert all(other.key.startswith((where, *required)) for other in others), others
 
 
 @pytest.mark.parametrize("word", ["1e999", "-1e999", "9" * 5000, "9" * 30, "1e-300"])

@@ -157,12 +157,12 @@ class Graph:
         for root, found in self._found():
             if found is None:
                 self.kept[root] = "more layers than can be followed"
-            elif reason := "left whole" if root in whole else self._reason_to_keep(found, fixed):
-                self.kept[root] = reason
-            elif reason := self._reason_it_is_none(group := self._group(root, found)):
-                self.kept[root] = reason
-            else:
+                continue
+            reason = "left whole" if root in whole else self._reason_to_keep(found, fixed)
+            if not reason and not (reason := self._reason_it_is_none(group := self._group(root, found))):
                 self.groups.append(group)
+            else:
+                self.kept[root] = reason
 
     def scores(self, group: ChannelGroup, importance: str) -> Tensor:
         """Return how much each choice of a group matters, (size,) float64, on the CPU: small = little.
