@@ -65,7 +65,7 @@ def test_binary_text_and_folders_are_no_recipes(segatlas, tmp_path):
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (["train", "nosuch"], 2, "unknown recipe; known here: bisenetv1_cityscapes,"),
+        (["train", "nosuch"], 2, "unknown recipe; known here: afma_camvid,"),
         (["train", "unet_shape"], 2, "did you mean 'unet_shapes'?"),
         (["trian"], 2, "Did you mean 'train'?"),
         (["train"], 2, "which recipe? For example: segatlas train unet_folder data.root=DIR"),

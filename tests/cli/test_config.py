@@ -109,7 +109,8 @@ def test_another_data_set_over_a_recipe_inherits_none_of_its_classes_and_one_lin
     )
     code, out, _ = run("show", str(path), "data.name=camvid")
     assert code == 0
-    assert "name: camvid\n  root: some/where\n  channels: null\n  accept: []\n" in out
+    assert "name: camvid\n  root: some/where\n  channels: null\n" in out
+    assert "\n  accept: []\n" in out
     assert "label_map" not in out
     (line,) = [record.getMessage() for record in caplog.records]
     assert line.startswith("data.name is camvid: left out what was written for folder: classes = [")

@@ -109,7 +109,7 @@ FAULTS = {
     "two regions": ("heatmap", ["--region", "image", "--box", "0,0,1,1"], "give one of --region and --box"),
     "no mask": ("heatmap", ["--mask", "nothing.png"], "--mask nothing.png: no such file"),
     "style": ("heatmap", ["--style", "x"], "--style: got 'x', expected overlay or beside"),
-    "aux": ("heatmap", ["--aux", "x"], "--aux: got 'x', expected NAME=FILE"),
+    "aux": ("heatmap", ["--aux", "x"], "--aux x: no such file"),
     "ending": ("entropy", ["--out", "x.txt"], "--out: x.txt is no image's name"),
     "show": ("boundary", ["--show", "mpa"], "--show: got 'mpa': unknown map - did you mean 'map'?"),
     "palette": ("boundary", ["--palette", "citiscapes"], "did you mean 'cityscapes'?"),
