@@ -59,8 +59,33 @@ NETWORKS = {
         "losses=[two_stage, semantic_branch]",
         "train.metric=pq",
     ),
+    "pointrend_instance": (
+        f"model={{name: pointrend_instance, mask_width: 16, point_channels: 8, train_points: 16, {TWO_STAGES}}}",
+        "losses=[two_stage]",
+        "train.metric=ap",
+    ),
+    "condinst": (
+        "model={name: condinst, encoder: resnet18_w8, neck_channels: 8, head_convs: 1, head_channels: 8, groups: 2, "
+        "mask_convs: 1, mask_channels: 8, train_masks: 3, top: 8}",
+        "losses=[dynamic_masks]",
+        "train.metric=ap",
+    ),
+    "panoptic_deeplab": (
+        "model={name: panoptic_deeplab, encoder: resnet18_w8, aspp_channels: 8, channels: 8, instance_channels: 8, "
+        "low_channels: [8, 8, 4], instance_low_channels: [8, 8, 4], head_channels: 8, instance_head_channels: 4, "
+        "dropout: 0.1}",
+        "losses=[hard_pixels, {name: center_mse, weight: 200}, {name: offset_l1, weight: 0.01}]",
+        "train.metric=pq",
+    ),
+    "mask2former": (
+        "model={name: mask2former, encoder: resnet18_w8, queries: 6, channels: 16, mask_channels: 16, heads: 2, "
+        "pixel_layers: 1, pixel_hidden: 16, layers: 2, hidden: 16, groups: 4, dropout: 0.1}",
+        "losses=[{name: query_points, points: 64}]",
+        "task=panoptic",
+        "train.metric=pq",
+    ),
 }
-OBJECTS = ("mask_rcnn", "panoptic_fpn")
+OBJECTS = tuple(list(NETWORKS)[2:])
 COMMON = (
     "data.name=shapes",
     "transforms={scale: [0.8, 1.25], crop: [32, 32], photometric: {}}",

@@ -72,6 +72,26 @@ def test_counts_are_those_of_the_obvious_version_and_do_not_depend_on_who_counte
     assert scores.whole["instance_recall"] == pytest.approx(tp / (tp + fn), abs=1e-12)
 
 
+def test_the_best_threshold_is_that_of_trying_them_all():
+    scenes = [scene(seed) for seed in range(10)]
+    counter = create(("instance_f1",), CLASSES)
+    for result, target in scenes:
+        counter.update(result, target)
+    whole = counter.compute().whole
+    tried = {}
+    for threshold in np.arange(1001) / 1000:
+        kept = [
+            (Result(objects=tuple(one for one in result.instances if one.score >= threshold)), target)
+            for result, target in scenes
+        ]
+        tp, fp, fn = np.sum([obvious(kept, kind) for kind in range(2)], axis=0)
+        tried[float(threshold)] = 2 * tp / max(2 * tp + fp + fn, 1)
+    best = max(tried.values())
+    assert whole["best_f1"] == pytest.approx(best, abs=1e-12)
+    assert whole["best_f1"] > whole["instance_f1"] == pytest.approx(tried[0.0], abs=1e-12)
+    assert whole["best_score"] == max(threshold for threshold, f1 in tried.items() if f1 == best)
+
+
 def test_an_object_on_a_crowd_is_neither_right_nor_wrong():
     mask = np.zeros((1, 8, 8), bool)
     mask[:, :4] = True

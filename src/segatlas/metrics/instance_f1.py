@@ -3,6 +3,9 @@
 Matching goes through the predictions of an image by falling score; each takes the free true object with the highest IoU
 of their masks, if that is at least 0.5. TP, FP, FN are matched predictions, other predictions, and true objects that
 nothing matched. Predictions that lie mostly on a crowd of their class count nowhere.
+
+Leaving out predictions below a score leaves the pairs of all others as they are. So one look at an image counts for
+every threshold, and `best_f1` says what a threshold for use is worth, where a detector gives many doubtful objects.
 """
 
 from __future__ import annotations
@@ -20,11 +23,14 @@ from segatlas.metrics.ratios import floats, mean, number, ratio
 from segatlas.metrics.sums import Sums
 
 if TYPE_CHECKING:
-    from segatlas.structures import InstancesTarget
+    from segatlas.structures import Instance, InstancesTarget
 
 LEAST_IOU = 0.5
 SCALE = 1 << 20
 """IoUs are added up as whole numbers of this part of one, so that the order of images and processes cannot matter."""
+
+STEPS = 1000
+"""Thresholds of scores are multiples of this part of one."""
 
 TP, FP, FN, IOU = range(4)
 
@@ -42,10 +48,10 @@ def match_objects(ious: np.ndarray) -> list[tuple[int, int]]:
 
 
 class InstanceF1(Sums):
-    """Counts matched, superfluous and missed objects of each class, and the IoUs of matched ones."""
+    """Counts matched, superfluous and missed objects of each class, the IoUs of matched ones, and both by score."""
 
     def __init__(self, classes: Sequence[str]):
-        super().__init__(counts=(len(classes), 4))
+        super().__init__(counts=(len(classes), 4), by_score=(STEPS + 1, 2))
 
     def update(self, result: Prediction, target: InstancesTarget) -> float:
         """Count one image; returns its own F1 over all classes, NaN where there is no object at all.
@@ -65,10 +71,16 @@ class InstanceF1(Sums):
             if one.rle.size != masks.shape[1:]:
                 raise DataError(f"a predicted mask is {one.rle.size}, the true ones are {masks.shape[1:]}")
         counts = np.zeros_like(self.counts["counts"])
-        for kind in {*found, *kinds[~crowd.astype(bool)].tolist()}:
-            predicted = [one.mask for one in objects if one.class_index == kind]
+        is_crowd = crowd.astype(bool)
+        for kind in {*found, *kinds[~is_crowd].tolist()}:
+            predicted = [one for one in objects if one.class_index == kind]
             of_kind = kinds == kind
-            counts[kind] = _count(predicted, masks[of_kind & ~crowd.astype(bool)], masks[of_kind & crowd.astype(bool)])
+            verdicts, matched_ious = _judge(predicted, masks[of_kind & ~is_crowd], masks[of_kind & is_crowd])
+            tp, fp = (int(np.count_nonzero(verdicts == verdict)) for verdict in (TP, FP))
+            counts[kind] = tp, fp, int(np.count_nonzero(of_kind & ~is_crowd)) - tp, matched_ious
+            steps = (np.clip([one.score for one in predicted], 0, 1) * STEPS).astype(int)
+            for verdict in (TP, FP):
+                np.add.at(self.counts["by_score"][:, verdict], steps[verdicts == verdict], 1)
         self.counts["counts"] += counts
         total = counts.sum(0)
         return number(ratio(2 * total[TP], 2 * total[TP] + total[FP] + total[FN]))
@@ -80,6 +92,7 @@ class InstanceF1(Sums):
         names = {"instance_f1": "f1", "instance_precision": "precision", "instance_recall": "recall"}
         numbers = {name: whole[short][0] for name, short in names.items()}
         numbers |= {"matched_iou": whole["matched"][0], "mean_instance_f1": mean(columns["f1"])}
+        numbers |= _best(self.counts["by_score"], int(counts[:, [TP, FN]].sum()))
         return Rows(
             per_class={
                 **{name: columns[short] for name, short in names.items()},
@@ -91,22 +104,31 @@ class InstanceF1(Sums):
         )
 
 
-def _count(predicted: Sequence[np.ndarray], true: np.ndarray, crowd: np.ndarray) -> tuple[int, int, int, int]:
-    """Return TP, FP, FN and the sum of matched IoUs of one class in one image."""
+def _judge(predicted: Sequence[Instance], true: np.ndarray, crowd: np.ndarray) -> tuple[np.ndarray, int]:
+    """Return TP, FP or FN (= counts nowhere) of each prediction of a class in an image, and the sum of matched IoUs."""
     areas = true.sum((1, 2))
     ious = np.zeros((len(predicted), len(true)))
-    for index, mask in enumerate(predicted):
-        both = true[:, mask].sum(1)
-        ious[index] = both / np.maximum(areas + np.count_nonzero(mask) - both, 1)
-    pairs = match_objects(ious)
-    matched = {index for index, _ in pairs}
     crowded: np.ndarray = np.any(crowd, axis=0)
-    on_crowd = [
-        index not in matched and 2 * np.count_nonzero(mask & crowded) > np.count_nonzero(mask)
-        for index, mask in enumerate(predicted)
-    ]
-    total = sum(round(SCALE * float(ious[pair])) for pair in pairs)
-    return len(pairs), len(predicted) - len(pairs) - sum(map(bool, on_crowd)), len(true) - len(pairs), total
+    verdicts = np.full(len(predicted), FP)
+    for index, one in enumerate(predicted):
+        mask = one.mask
+        both, area = true[:, mask].sum(1), np.count_nonzero(mask)
+        ious[index] = both / np.maximum(areas + area - both, 1)
+        if 2 * np.count_nonzero(mask & crowded) > area:
+            verdicts[index] = FN
+    pairs = match_objects(ious)
+    verdicts[[index for index, _ in pairs]] = TP
+    return verdicts, sum(round(SCALE * float(ious[pair])) for pair in pairs)
+
+
+def _best(by_score: np.ndarray, true: int) -> dict[str, float]:
+    """Return the highest F1 of all thresholds and the highest threshold that gives it."""
+    tp, fp = by_score[::-1].cumsum(0).T
+    if not true + tp[-1] + fp[-1]:
+        return {"best_f1": math.nan, "best_score": math.nan}
+    f1 = ratio(2 * tp, tp + fp + true)
+    best = int(np.nanargmax(f1))
+    return {"best_f1": float(f1[best]), "best_score": (STEPS - best) / STEPS}
 
 
 def _scores(counts: np.ndarray) -> dict[str, tuple[float, ...]]:
@@ -171,6 +193,20 @@ METRIC = Metric(
             title="mean F1 over classes",
             monitored=True,
             definition="Mean of instance_f1 over the classes where it is defined.",
+        ),
+        Number(
+            name="best_f1",
+            title="F1 of objects, best threshold",
+            monitored=True,
+            definition="The highest instance_f1 of all classes together that leaving out the objects below one score "
+            "gives; thresholds are multiples of 0.001.",
+        ),
+        Number(
+            name="best_score",
+            title="that threshold",
+            format="plain",
+            definition="The score below which objects are left out for best_f1, the highest of those that give it; "
+            "what `--score` of a prediction may be, chosen on these very images, so that best_f1 flatters a little.",
         ),
         Number(
             name="objects",
