@@ -273,9 +273,9 @@ class MultiSource(nn.Module):
         for part in (*parts, self.decoder, self.head, self.classifier, self.aux_head):
             if part is not None:
                 init_weights(part)
-        for step in self.decoder.modules():
-            if isinstance(step, SPADE):
-                step.start_small()
+        for module in self.decoder.modules():
+            if isinstance(module, SPADE):
+                module.start_small()
         if self.aligner is not None:
             self.aligner.start_at_identity()
 
