@@ -77,8 +77,8 @@ def lost_in_copy(listing: FileListing, keeps: Collection[str] = ()) -> str:
              for name, one in part.companions.items()
              if name not in keeps and not (keeps and name == "SegmentsTarget")]  # fmt: skip
     told = {name for part in listing.parts.values() for name in part.companions}
-    beside = {name for part in listing.parts.values() for item in part.items for name in item.sources} - told
-    found += [(False, name) for name in sorted(beside)]
+    further = {name for part in listing.parts.values() for item in part.items for name in item.sources} - told
+    found += [(False, name) for name in sorted(further)]
     if not found:
         return ""
     named = f"a copy holds images and masks alone, not: {', '.join(sorted({label for _, label in found}))}"
