@@ -294,8 +294,12 @@ def _checkpoint_of(resume: str | Path, folder: RunFolder) -> Path:
 
 
 def _quiet_warnings() -> None:
-    """Silence what the trainer warns about and we have answered: our resume is exact, its own imports are dated."""
+    """Silence what the trainer warns about and we have answered.
+
+    Our resume is exact, its own imports are dated, and a teacher is in eval mode on purpose.
+    """
     warnings.filterwarnings("ignore", "You're resuming from a checkpoint that ended before the epoch")
+    warnings.filterwarnings("ignore", r"Found \d+ module\(s\) in eval mode at the start of training")
     warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated")
 
 
