@@ -236,7 +236,7 @@ def test_a_file_that_is_no_good_image_is_named_and_leaves_nothing(model, tmp_pat
             "a source 'prior' is given, which the model does not take; besides the image the model takes nothing",
         ),
         (["images", "--out", "out", "--aux", "prior=x.png"], "no such file or folder"),
-        (["images", "--out", "out", "--aux", "prior"], "'prior', expected NAME=PATH"),
+        (["images", "--out", "out", "--aux", "prior"], "--aux prior: no such file or folder"),
         (["images", "--out", "out", "--aux", "a=images", "--aux", "a=images"], "a is given twice"),
         (["images", "--out", "out", "--aux", "a=images/a.png"], "one file for"),
         (["images", "--out", "out", "--aux", "a=twin"], "(3 of 4 images have none)"),

@@ -88,7 +88,7 @@ def test_empty_split_and_fixed_keys_are_errors(tmp_path):
     with pytest.raises(DataError, match=r"split 'test' is empty.*: train, val"):
         open_camvid(tmp_path, "test")
     with pytest.raises(
-        UsageError, match=r"data\.label_map.* an option of data\.name=pairs or folder; data\.name=camvid has"
+        UsageError, match=r"data\.label_map.* an option of data\.name=pairs or weak or folder; data\.name=camvid has"
     ):
         open_camvid(tmp_path, label_map={0: 0})
     assert len(open_camvid(tmp_path, classes=camvid.CLASSES)) == 3
