@@ -351,13 +351,14 @@ def test_a_run_that_stopped_early_does_not_train_on_when_it_is_resumed(recipe, m
     assert f"nothing left to train: the run had stopped early at step {stopped}" in said(run)
 
 
-def test_a_time_limit_counts_from_each_start(recipe, monkeypatch):
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_time_limit_counts_from_each_start_and_ends_after_a_whole_step(recipe, monkeypatch, accumulate):
     monkeypatch.setattr("segatlas.training.course.finish_run", lambda *args: None)
-    config = recipe("train.time_limit=0.0001", "train.epochs=9", "log.samples=0")
+    config = recipe("train.time_limit=1e-7", "train.epochs=9", "log.samples=0", f"train.accumulate={accumulate}")
     run = train(config, quiet=True).dir
-    first = step_of(run)
+    assert step_of(run) == 1
     train(config, resume=run, quiet=True)
-    assert first < step_of(run) < 45
+    assert step_of(run) == 2
 
 
 def test_a_checkpoint_of_an_earlier_version_is_refused_with_what_to_do(resume, half_made, tmp_path):

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import threading
+import time
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -51,7 +52,8 @@ class WholeCheckpoints(TorchCheckpointIO):
 class RunCheckpoints(Checkpoint):
     """Writes last.ckpt every `checkpoint_every` steps and at each validation, best.ckpt and model/ at each new best.
 
-    Ctrl-C once writes last.ckpt at the next step and stops; twice stops at once.
+    Ctrl-C once writes last.ckpt at the next step and stops; twice stops at once. `time_limit` ends at a step, too:
+    between the batches of one gradients would be lost, and batch norms would see the first ones again on resume.
     """
 
     def __init__(self, folder: RunFolder, config: TrainConfig):
@@ -60,6 +62,7 @@ class RunCheckpoints(Checkpoint):
         self.best_scores: dict[str, float] = {}
         self.waited, self.reference = 0, -math.inf
         self._judged_step = 0  # batches that are accumulated leave the count of steps where it is
+        self._ends = math.inf
         self._interrupts = 0
         self._process: int | None = None  # whose signals `catch_interrupts` has taken over
 
@@ -70,7 +73,7 @@ class RunCheckpoints(Checkpoint):
         if step == self._judged_step:
             return
         self._judged_step = step
-        if step >= pl_module.plan.steps:
+        if step >= pl_module.plan.steps or self._time_is_up(trainer):
             trainer.should_stop = True  # makes the trainer validate once more, also off the usual rhythm
         if trainer.should_stop or _validation_is_due(trainer):
             return  # a validation follows and saves; a checkpoint before it would lose it on resume
@@ -141,11 +144,13 @@ class RunCheckpoints(Checkpoint):
 
     # ---- interrupts
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Begin behind the steps that were taken, and take SIGTERM back from the trainer.
+        """Begin behind the steps that were taken, begin to count the time, and take SIGTERM back from the trainer.
 
         The trainer's own answer is to end with status 0 and without a checkpoint, wherever our stop is still to come:
         within an accumulated step, before and in a validation.
         """
+        if self.config.time_limit:
+            self._ends = time.monotonic() + 60 * self.config.time_limit
         self._judged_step = trainer.global_step
         if self._process is not None:
             signal.signal(signal.SIGTERM, self._interrupt)
@@ -162,6 +167,11 @@ class RunCheckpoints(Checkpoint):
                 signal.signal(number, handler)
 
         return give_back
+
+    def _time_is_up(self, trainer: pl.Trainer) -> bool:
+        if self._ends == math.inf:
+            return False
+        return trainer.strategy.reduce_boolean_decision(time.monotonic() >= self._ends, all=False)
 
     def _interrupted(self, trainer: pl.Trainer) -> bool:
         return trainer.strategy.reduce_boolean_decision(self._interrupts > 0, all=False)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from datetime import timedelta
 from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Any
@@ -178,7 +177,6 @@ def _trainer(
         precision=PRECISION[settings.precision],  # type: ignore[arg-type]
         max_epochs=-1,
         max_steps=plan.steps,
-        max_time=timedelta(minutes=settings.time_limit) if settings.time_limit else None,
         accumulate_grad_batches=plan.accumulate,
         gradient_clip_val=settings.clip,
         val_check_interval=plan.steps_between_validations(settings) * plan.accumulate,
