@@ -127,6 +127,7 @@ def test_a_ratio_takes_that_part_of_each_group(whole):
     assert cut["classifier"] == (6, len(CLASSES), 1)
 
 
+@pytest.mark.slow
 def test_transposed_convolutions_lose_channels_on_both_sides():
     net, report = prune_network(network("unet", width=4), PruneSettings(ratio=0.5, size=(16, 16), round_to=1))
     assert surgery_of(net)["decoder.0.up"] == (32, 16, 1)

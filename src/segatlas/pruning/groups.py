@@ -159,10 +159,12 @@ class Graph:
                 self.kept[root] = "more layers than can be followed"
                 continue
             reason = "left whole" if root in whole else self._reason_to_keep(found, fixed)
-            if not reason and not (reason := self._reason_it_is_none(group := self._group(root, found))):
-                self.groups.append(group)
-            else:
+            group = None if reason else self._group(root, found)
+            reason = reason if group is None else self._reason_it_is_none(group)
+            if group is None or reason:
                 self.kept[root] = reason
+            else:
+                self.groups.append(group)
 
     def scores(self, group: ChannelGroup, importance: str) -> Tensor:
         """Return how much each choice of a group matters, (size,) float64, on the CPU: small = little.
@@ -181,6 +183,10 @@ class Graph:
             values = made[importance]()(found)
             if values is None:  # no batch norm among them
                 values = tp.importance.GroupMagnitudeImportance(p=2)(found)
+        if len(values) != group.channels:
+            raise UsageError(
+                f"a {self.net.architecture} cannot be pruned: the channels of {group.root} cannot be told apart"
+            )
         return torch.as_tensor(values).detach().double().cpu().view(group.repeats, -1).mean(dim=0)
 
     def remove(self, group: ChannelGroup, chosen: Sequence[int]) -> None:
@@ -282,6 +288,8 @@ class Graph:
         """Return why a group cannot lose any of its channels, "" where it can."""
         if group.size < 2 or group.channels % group.repeats:
             return "convolutions in groups that need all of their channels"
+        if len({(member.layer, member.side) for member in group.members}) < len(group.members):
+            return UNKNOWN
         for member in group.members:
             sizes = sizes_of(self.net.get_submodule(member.layer))
             most = (sizes or (0, 0))[0 if member.side == "reads" else 1]
