@@ -243,6 +243,28 @@ def half_size_before(root: Path) -> Path:
     return path
 
 
+def grey_before(root: Path) -> Path:
+    """Give each image one of an earlier date; that of the first training image is grey."""
+    path = half_size_before(root)
+    with Image.open(root / "train" / "images" / path.name) as image:
+        image.convert("L").save(path)
+    return path
+
+
+def prior_of_another_class(root: Path) -> Path:
+    """Give each image a prior of ground alone; that of the first training image holds the code 7."""
+    for images in root.glob("*/images"):
+        for path in images.iterdir():
+            target = images.parent / "prior" / f"{path.stem}.png"
+            target.parent.mkdir(exist_ok=True)
+            with Image.open(path) as image:
+                Image.new("L", image.size).save(target)
+    path = min((root / "train" / "prior").iterdir())
+    with Image.open(path) as image:
+        Image.new("L", image.size, 7).save(path)
+    return path
+
+
 def shapes_instead(root: Path) -> Path:
     """Put a generated set with maps of objects in the place of a set."""
     shutil.rmtree(root)

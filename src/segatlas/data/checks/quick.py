@@ -20,6 +20,7 @@ import numpy as np
 from segatlas.config.schema import DataConfig
 from segatlas.data.checks.file_listing import list_dataset_files
 from segatlas.data.checks.findings import Finding, accepted, findings_of
+from segatlas.data.checks.further_inputs import check_source_channels
 from segatlas.data.checks.headers import equal_files, head_of_image, head_of_mask, head_of_truth
 from segatlas.data.checks.pairing import check_companions, check_pairs, check_sizes, no_object
 from segatlas.data.checks.reading import Reading, read_codes
@@ -56,6 +57,7 @@ _LISTING_RULES = (
     check_readable,
     check_sizes,
     check_companions,
+    check_source_channels,
     check_leakage,
     check_images,
 )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from segatlas.data.checks.findings import Finding, findings_of
-from segatlas.data.checks.further_inputs import check_sources
+from segatlas.data.checks.further_inputs import check_source_channels, check_source_codes
 from segatlas.data.checks.pairing import (
     check_companions,
     check_objects,
@@ -313,7 +313,8 @@ RULES: tuple[Rule, ...] = (
     check_readable,
     check_sizes,
     check_companions,
-    check_sources,
+    check_source_channels,
+    check_source_codes,
     check_colors,
     check_damage,
     check_codes,
