@@ -139,7 +139,7 @@ def straight_sides(masks: list[Rle], truth: np.ndarray, window: int, overlap: fl
     return count
 
 
-@pytest.mark.parametrize("overlap", [0.25, 1 / 3, 0.5])
+@pytest.mark.parametrize("overlap", [0.25, 1 / 3, pytest.param(0.5, marks=pytest.mark.slow)])
 def test_a_thousand_objects_come_back_each_once_and_as_they_are(overlap):
     ids = scene((480, 560))
     truth = [Rle.of(ids == one) for one in np.unique(ids)[1:]]

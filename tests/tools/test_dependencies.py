@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import tomllib
 from collections.abc import Iterable
@@ -42,10 +43,11 @@ def name_of(requirement: str) -> str:
     return re.match(r"[\w.-]+", requirement)[0]
 
 
-def imported(folders: Iterable[str]) -> set[str]:
-    """Return the top modules that are imported anywhere in these folders, inside functions too."""
+@functools.cache
+def imported(folder: str) -> set[str]:
+    """Return the top modules that are imported anywhere in a folder, inside functions too."""
     found = set()
-    for path in (path for folder in folders for path in (ROOT / folder).rglob("*.py")):
+    for path in (ROOT / folder).rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
                 found |= {one.name.split(".")[0] for one in node.names}
@@ -56,7 +58,7 @@ def imported(folders: Iterable[str]) -> set[str]:
 
 def unused(requirements: Iterable[str], folders: Iterable[str]) -> list[str]:
     """Return the requirements that nothing imports or names."""
-    modules = imported(folders)
+    modules = set().union(*map(imported, folders))
     names = [name_of(requirement) for requirement in requirements]
     plain = [name for name in names if MODULES.get(name, name.replace("-", "_")) not in modules]
     return [name for name in plain if name not in NAMED or NAMED[name][1] not in (ROOT / NAMED[name][0]).read_text()]
