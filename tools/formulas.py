@@ -27,6 +27,7 @@ LETTERS = {
     "sigma": "σ",
     "tau": "τ",
     "theta": "θ",
+    "Omega": "Ω",
     "ell": "ℓ",
     "infty": "∞",
     "log": "log",
@@ -37,6 +38,7 @@ SIGNS = {
     "cdot": "·",
     "times": "×",
     "in": "∈",
+    "notin": "∉",
     "to": "→",
     "le": "≤",
     "ge": "≥",
@@ -55,7 +57,7 @@ SIGNS = {
 }
 LIMITS = {"sum": "∑", "prod": "∏", "max": "max", "min": "min", "argmax": "arg max"}
 """What carries its limits below and above where a formula stands alone."""
-SPACES = {",": "0.17em", "quad": "1em"}
+SPACES = {",": "0.17em", "quad": "1em", "qquad": "2em"}
 ACCENTS = {"hat": "^", "bar": "¯"}
 LOWERED, LIFTED = "_", "^"
 

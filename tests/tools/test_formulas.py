@@ -1,10 +1,14 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
 from formulas import formulas, mathml, on_page_content
+
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
 def plain(text: str) -> str:
@@ -52,3 +56,10 @@ def test_marked_formulas_of_a_page_are_replaced_and_nothing_else():
 def test_formulas_are_found_outside_of_code():
     page = "Of $a$ and `$b$`:\n\n$$c$$\n\n```text\n$d$\n```\n"
     assert list(formulas(page)) == [("a", False), ("c", True)]
+
+
+def test_every_formula_of_the_documentation_can_be_set():
+    found = [(tex, block) for page in sorted(DOCS.rglob("*.md")) for tex, block in formulas(page.read_text("utf-8"))]
+    assert len(found) > 100
+    for tex, block in found:
+        assert mathml(tex, block=block)
