@@ -7,7 +7,6 @@ import pytest
 
 from formulas import formulas, mathml, on_page_content
 
-
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
