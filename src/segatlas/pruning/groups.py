@@ -70,8 +70,12 @@ FOLLOWED = frozenset(
 
 UNKNOWN = "an operation that does not keep channels apart"
 
+NOT_FOLLOWED = (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""How torch-pruning ends where it does not understand a graph."""
 MOST_IN_A_GROUP = 1_000_000
 """Channels of layers in one group at most: of a wide residual network they are some hundred thousand."""
+MOST_STEPS = 3_000
+"""Steps from layer to layer in a group; each looks at all before it."""
 
 Side = Literal["reads", "writes", "both"]
 
@@ -148,7 +152,7 @@ class Graph:
         with quietly(), linear_layers_as_one_step(self.net):
             try:
                 self._graph.build_dependency(self.net, inputs, forward_fn=self._follow, verbose=False)
-            except (AttributeError, IndexError, KeyError, RuntimeError, TypeError) as error:
+            except NOT_FOLLOWED as error:
                 text = str(error).partition("\n")[0]
                 raise UsageError(f"the channels of a {net.architecture} cannot be followed ({text})") from error
         self._take_views_as_they_are()
@@ -171,6 +175,11 @@ class Graph:
 
         importance: a key of `settings.IMPORTANCES`.
         """
+        values = self._values(group, importance)
+        return torch.as_tensor(values).detach().double().cpu().view(group.repeats, -1).mean(dim=0)
+
+    def _values(self, group: ChannelGroup, importance: str) -> Any:
+        """Return what each channel of a group is worth, a tensor or list."""
         tp: Any = torch_pruning()
         made: dict[str, Callable[[], Any]] = {
             "magnitude": lambda: tp.importance.GroupMagnitudeImportance(p=2),
@@ -183,11 +192,7 @@ class Graph:
             values = made[importance]()(found)
             if values is None:  # no batch norm among them
                 values = tp.importance.GroupMagnitudeImportance(p=2)(found)
-        if len(values) != group.channels:
-            raise UsageError(
-                f"a {self.net.architecture} cannot be pruned: the channels of {group.root} cannot be told apart"
-            )
-        return torch.as_tensor(values).detach().double().cpu().view(group.repeats, -1).mean(dim=0)
+        return values
 
     def remove(self, group: ChannelGroup, chosen: Sequence[int]) -> None:
         """Remove choices of a group, 0..size-1, from all its layers, in place."""
@@ -290,11 +295,15 @@ class Graph:
             return "convolutions in groups that need all of their channels"
         if len({(member.layer, member.side) for member in group.members}) < len(group.members):
             return UNKNOWN
+        if any(not indices for member in group.members for indices in member.channels):
+            return UNKNOWN  # a layer has a part of the choices alone: others might take all of its channels
         for member in group.members:
             sizes = sizes_of(self.net.get_submodule(member.layer))
             most = (sizes or (0, 0))[0 if member.side == "reads" else 1]
             if any(index >= most for indices in member.channels for index in indices):
                 return UNKNOWN
+        if len(self._values(group, "magnitude")) != group.channels:
+            return UNKNOWN  # not every channel of it has a worth of its own
         return ""
 
     def _reads(self, item: Any) -> bool:
@@ -378,11 +387,12 @@ def bounded() -> Iterator[None]:
     original = graph.Group
 
     class Bounded(original):  # type: ignore[misc, valid-type]
-        left = MOST_IN_A_GROUP
+        left, layers_left = MOST_IN_A_GROUP, MOST_STEPS
 
         def add_dep(self, dep: Any, idxs: Any) -> None:
             self.left -= len(idxs)
-            if self.left < 0:
+            self.layers_left -= 1
+            if self.left < 0 or self.layers_left < 0:
                 raise OverflowError
             super().add_dep(dep, idxs)
 
