@@ -15,8 +15,10 @@ from segatlas.bench.subjects import (
     parse_fields,
     seeded_image,
 )
+from segatlas.build.network import create_model
 from segatlas.build.saving import save_pretrained
 from segatlas.errors import UsageError, WeightsError
+from segatlas.models.reading import load_architecture
 
 SMALL = BenchSettings(size=(17, 30), num_classes=5)
 
@@ -43,6 +45,11 @@ def test_counting_flops_leaves_the_network_as_it_was():
     assert count_flops(subject.net, torch.empty((1, 3, 32, 32))) > 0
     for kept, now in zip(before, subject.net.parameters(), strict=True):
         assert torch.equal(kept, now)
+
+
+def test_the_passes_of_trainable_queries_are_counted_too():
+    fields = {**load_architecture("mask2former").tiny, "num_classes": 3}
+    assert count_flops(create_model("mask2former", **fields), torch.empty((1, 3, 64, 64))) > 0
 
 
 def test_parameters_are_counted_without_buffers():

@@ -135,7 +135,7 @@ def bf16_agreement(subject: Subject, settings: BenchSettings) -> float:
 
 def count_flops(net: nn.Module, inputs: Tensor | Inputs) -> int:
     """Return the FLOPs of one pass over a batch; see FLOPS_UNIT. Only shapes are followed."""
-    shell = copy.deepcopy(net).to("meta")
+    shell = copy.deepcopy(net).to("meta").requires_grad_(False)  # its hooks would want a graph of parameters passed on
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         shell(inputs.to("meta"))
     return int(counter.get_total_flops())

@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from segatlas.cli.common import CommercialOption, DebugOption, DeviceOption, JsonOption, OfflineOption, QuietOption
+from segatlas.cli.common import (
+    CommercialOption,
+    DebugOption,
+    DeviceOption,
+    JsonOption,
+    OfflineOption,
+    QuietOption,
+    named_aux,
+)
 from segatlas.cli.explain_common import (
     AuxOption,
     ImageArgument,
@@ -60,6 +68,7 @@ def attention(
     sources = read_aux(aux)
     check_out(out, overwrite=overwrite)
     predictor = load_model(model, device=device, offline=offline, commercial_ok=commercial_ok)
+    sources = named_aux(sources, predictor.card.inputs)
 
     from segatlas.explain import attention_figure, attention_map
     from segatlas.explain.seeing import SeenImage

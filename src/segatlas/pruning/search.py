@@ -38,7 +38,7 @@ class Costs:
     def __init__(self, net: nn.Module, inputs: Tensor | Inputs):
         self.sizes = layer_sizes(net)
         self._by_layer: dict[str, int] = dict.fromkeys(self.sizes, 0)
-        shell = copy.deepcopy(net).eval().requires_grad_(False)
+        shell = copy.deepcopy(net).eval()
         for name, module in shell.named_modules():
             if isinstance(module, (*CONVOLUTIONS, nn.Linear)):
                 module.register_forward_hook(self._counting(name))

@@ -53,13 +53,17 @@ class Logbook:
             self.writer = SummaryWriter(str(folder.root / "tensorboard"))
 
     def rewind(self, step: int) -> None:
-        """Drop rows past `step`: a killed run may have written some that its checkpoint does not hold."""
+        """Drop rows past `step`: a killed run may have written some that its checkpoint does not hold.
+
+        The columns stay those of the file: a version that watches further scores writes none of them there.
+        """
         kept = list(csv.reader(read_text(self.path, error=TrainingError).splitlines()))
-        head, *rows = kept or [list(self.columns)]  # a power failure may leave an empty file
+        head, *rows = kept or [list(self.columns)]  # a power failure may leave an empty file, or half of a line
+        if head[-1] != self.columns[-1]:
+            head = list(self.columns)
         head = [todays_name(name, OLD_COLUMNS, of=self.path.name) for name in head]
-        whole = [
-            row for row in rows if len(row) == len(self.columns) and row[0].isdigit()
-        ]  # a kill may cut a row short
+        self.columns = tuple(head)
+        whole = [row for row in rows if len(row) == len(head) and row[0].isdigit()]  # a kill may cut a row short
         with whole_file(self.path, error=TrainingError) as temporary, temporary.open("w", newline="") as file:
             csv.writer(file).writerows([head, *(row for row in whole if int(row[0]) <= step)])
 
