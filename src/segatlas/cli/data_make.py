@@ -31,11 +31,8 @@ def make_shapes(
     from segatlas.data import shapes
 
     shapes.make_shapes(out, train=train, val=val, test=test, size=_size(size), seed=seed)
-    console = human(json_line=json_line)
-    console.print(f"{train} train, {val} val, {test} test images of {size} pixels -> {printable(out)}", markup=False)
-    console.print(f"next: segatlas train unet_shapes data.root={printable(out)}", markup=False)
-    if json_line:
-        print_json_line({"out": str(out), "train": train, "val": val, "test": test, "seed": seed})
+    counts = {"train": train, "val": val, "test": test}
+    _tell(out, counts, f"images of {size} pixels", "train unet_shapes data.root=", seed, json_line=json_line)
 
 
 def make_pairs(
@@ -52,11 +49,18 @@ def make_pairs(
     from segatlas.data import prior_scenes
 
     prior_scenes.make_pairs(out, train=train, val=val, test=test, size=_size(size), seed=seed)
+    counts = {"train": train, "val": val, "test": test}
+    _tell(out, counts, f"pairs of {size} pixels", "data preview ", seed, json_line=json_line)
+
+
+def _tell(out: Path, counts: dict[str, int], what: str, command: str, seed: int, *, json_line: bool) -> None:
+    """Say what was made, and the command to go on with; `out` stands behind it."""
     console = human(json_line=json_line)
-    console.print(f"{train} train, {val} val, {test} test pairs of {size} pixels -> {printable(out)}", markup=False)
-    console.print(f"next: segatlas data preview {printable(out)}", markup=False)
+    made = ", ".join(f"{count} {split}" for split, count in counts.items())
+    console.print(f"{made} {what} -> {printable(out)}", markup=False)
+    console.print(f"next: segatlas {command}{printable(out)}", markup=False)
     if json_line:
-        print_json_line({"out": str(out), "train": train, "val": val, "test": test, "seed": seed})
+        print_json_line({"out": str(out), **counts, "seed": seed})
 
 
 def make_priors(
