@@ -34,7 +34,7 @@ def their_loss(network: Any, indexing: Any, relations: Tensor, labels: Tensor) -
     for place, part in enumerate(index.path_indices):
         own._buffers[f"path_indices{place}"] = torch.from_numpy(part)
     network.path_indices_prefix = "path_indices"
-    sys.modules[network.__module__].AffinityDisplacementLoss = network
+    vars(sys.modules[network.__module__])["AffinityDisplacementLoss"] = network
     affinity = network.to_affinity(own, relations[:, :1].sigmoid())
     moved = network.to_pair_displacement(own, relations[:, 1:])
     off, none = network.to_displacement_loss(own, moved), moved.abs()
@@ -67,7 +67,8 @@ def main() -> int:
     inside = (slice(0, SIDE - RADIUS), slice(RADIUS, SIDE - RADIUS))
     labels[inside] = torch.randint(0, 3, labels[inside].shape)
     labels[3:7, 12:20] = 255
-    found, values = [], []
+    found: list[Tensor] = []
+    values: list[Tensor] = []
     for loss in (
         lambda x: PixelRelations(radius=RADIUS)(x, labels[None]),
         lambda x: their_loss(network, indexing, x, labels),
