@@ -75,7 +75,7 @@ def train(
         machine = choose_machine(config)
         launched = _join_processes(machine)
         parts = course_of(config).build(config)
-        config = with_lasting_name(as_taken(config, parts.card.preprocessing))
+        config = with_lasting_name(as_taken(config, parts.card.preprocessing, parts.encoder_weights))
         plan = Plan.of(config.train, len(parts.train), machine.world)
         for notice in (*machine.notices, *check_images(config, plan)):
             LOGGER.warning("%s", notice)
