@@ -53,8 +53,6 @@ def bench(
 
     `forward` is the network alone; `predict` the whole way from a uint8 image to its class map or objects. They
     take turns; ratios are against the first row. Set OMP_WAIT_POLICY=PASSIVE before for steady processor times.
-    Example: segatlas bench unet:encoder=resnet34 segformer_b0 --size 512x1024 --precision fp32,bf16
-    Frames a second: segatlas bench sanet_s stdc1 segformer_b0 --protocol realtime --threads 2 --chart speed.png
     """
     from segatlas.bench import BenchSettings, RealtimeSettings, measure
     from segatlas.bench.settings import parse_precisions, parse_size

@@ -47,7 +47,6 @@ def prune(
     """Take channels out of a network's layers until it costs what is asked; what is left is a model like any other.
 
     It scores badly until it is trained again: segatlas train RECIPE model.start_from=DIR keeps its shape.
-    Example: segatlas prune runs/semantic/last --macs 0.5 --size 360x480 --out pruned
     """
     from segatlas.bench.settings import parse_size
     from segatlas.pruning import PruneSettings, prune_model
