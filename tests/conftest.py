@@ -1,5 +1,7 @@
 """For all tests: their order; nothing is kept in the user's own decoded store, and the disk seems to have room.
 
+Each line that a command prints with --json is compared with what is published of it, whichever test has it printed.
+
 The plots at the end of a training are left white, but in the tests that look at one: they were a third of the time of
 each training.
 """
@@ -11,6 +13,7 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 import pytest
+from json_lines import checked_line, invoke
 
 from segatlas.data.store import store as store_module
 
@@ -42,4 +45,12 @@ def white_plots(request: pytest.FixtureRequest) -> Iterator[None]:
             white = cv2.imencode(".png", np.full((8, 8, 3), 255, np.uint8))[1].tobytes()
             for plot in ("curves_image", "confusion_image"):
                 patch.setattr(f"segatlas.drawing.{plot}", lambda *_, **__: white)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def published_lines() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("segatlas.cli.common.json_line", checked_line)
+        patch.setattr("segatlas.cli.examples.CommandWithExamples.invoke", invoke)
         yield

@@ -1,26 +1,16 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
 
 import pytest
 import typer
+from fakes.command_tree import TREE
 from typer.testing import CliRunner
 
 from segatlas.cli.common import split_words
 from segatlas.cli.examples import EXAMPLES, WIDTH, examples_text
 from segatlas.cli.main import app
 from segatlas.recipe import Config
-
-
-def commands(command, path: str = "") -> Iterator[tuple[str, object]]:
-    """Yield every command and group under its words."""
-    yield path, command
-    for name, inner in getattr(command, "commands", {}).items():
-        yield from commands(inner, f"{path} {name}".strip())
-
-
-TREE = dict(commands(typer.main.get_command(app)))
 
 
 def parsed(words: list[str]) -> tuple[str, dict[str, object]]:

@@ -141,7 +141,7 @@ def bad_image(*_):
 
 
 @pytest.mark.parametrize(
-    ("place", "fault", "raised"),
+    ("place", "fault", "error"),
     [
         ("module.SegmentationModule.training_step", out_of_memory, TrainingError),
         ("module.SegmentationModule.training_step", lambda *_: signal.raise_signal(signal.SIGINT), Interrupted),
@@ -149,12 +149,12 @@ def bad_image(*_):
         ("fit._trainer", bad_image, DataError),
     ],
 )
-def test_a_run_that_ends_before_its_first_step_leaves_no_folder(recipe, monkeypatch, tmp_path, place, fault, raised):
+def test_a_run_that_ends_before_its_first_step_leaves_no_folder(recipe, monkeypatch, tmp_path, place, fault, error):
     def failing(*given, **_):
         fault(*given)
 
     monkeypatch.setattr(f"segatlas.training.{place}", failing)
-    with pytest.raises(raised):
+    with pytest.raises(error):
         train(recipe("run.dir=null", "log.tensorboard=true"), quiet=True)
     assert list(tmp_path.iterdir()) == []
 

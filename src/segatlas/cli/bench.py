@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from segatlas.cli import completion
 from segatlas.cli.common import DebugOption, JsonOption, OfflineOption, human, print_json_line
 from segatlas.errors import UsageError
 from segatlas.files import require_writable, whole_file
@@ -27,7 +28,10 @@ MODEL = (
 
 
 def bench(
-    models: Annotated[list[str] | None, typer.Argument(metavar="[MODEL...]", help=MODEL, show_default=False)] = None,
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[MODEL...]", help=MODEL, show_default=False, autocompletion=completion.networks),
+    ] = None,
     size: Annotated[
         str | None, typer.Option(metavar="HxW", help="Size of the image; default 512x512, by protocol 1024x2048.")
     ] = None,

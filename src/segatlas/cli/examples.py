@@ -1,4 +1,4 @@
-"""Examples of every command: what `--help` ends with. A test reads each as the command line would, without running it."""
+"""Examples of every command, with which its `--help` ends. A test reads each as the command line would."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
 
-WIDTH = 78
+WIDTH = 79
 """Letters of the longest line: a terminal of 80 columns breaks none."""
 
 EXAMPLES: dict[str, tuple[str, ...]] = {
@@ -30,11 +30,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "eval": (
         "eval runs/semantic/last --split test",
         "eval runs/semantic/last --data my-data --tta flips --csv tables",
-        "eval runs/semantic/unet-001 runs/semantic/fpn-001 --compare --out both",
+        "eval runs/semantic/unet-001 runs/semantic/unet-002 --compare",
     ),
     "predict": (
         "predict runs/semantic/last photos/ --out results",
-        "predict segformer-b0-ade20k street.jpg --out results --save mask,json",
+        "predict segformer-b0-ade20k a.jpg --out results --save mask,overlay",
         "predict runs/semantic/last --input a.jpg --output a_mask.png",
         "predict runs/semantic/last drive.mp4 --out drive_overlay.mp4",
     ),
@@ -89,7 +89,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "models convert": (
         "models convert theirs.pth --out ours",
-        "models convert theirs.pth --out ours --arch pspnet --config theirs.py",
+        "models convert theirs.pth --out ours --config theirs.py",
         "models convert runs/semantic/last --out theirs.pth --to mmseg",
     ),
     "config": (
@@ -110,20 +110,14 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "explain errors runs/semantic/last --out errors",
     ),
     "explain boundary": ("explain boundary runs/semantic/last a.jpg --out boundary.png",),
-    "explain heatmap": (
-        "explain heatmap runs/semantic/last a.jpg --class road --out heat.png",
-    ),
-    "explain probability": (
-        "explain probability runs/semantic/last a.jpg --class road --out road.png",
-    ),
+    "explain heatmap": ("explain heatmap runs/semantic/last a.jpg --class road --out heat.png",),
+    "explain probability": ("explain probability runs/semantic/last a.jpg --out maps.png",),
     "explain entropy": ("explain entropy runs/semantic/last a.jpg --out entropy.png",),
-    "explain attention": (
-        "explain attention runs/semantic/last a.jpg --class pole --out looks.png",
-    ),
+    "explain attention": ("explain attention runs/semantic/last a.jpg --out looks.png",),
     "explain layers": ("explain layers runs/semantic/last 'encoder.*'",),
     "explain receptive-field": (
         "explain receptive-field unet --layer 'encoder.*'",
-        "explain receptive-field runs/semantic/last --effective --out field.png",
+        "explain receptive-field unet --effective --out field.png",
     ),
     "explain errors": ("explain errors runs/semantic/last --split test --out errors",),
     "explain boundary-labels": ("explain boundary-labels my-data/masks --out edges --width 3",),

@@ -53,7 +53,8 @@ class RunCheckpoints(Checkpoint):
     """Writes last.ckpt every `checkpoint_every` steps and at each validation, best.ckpt and model/ at each new best.
 
     Ctrl-C once writes last.ckpt at the next step and stops; twice, or alone before the first step, stops at once.
-    `time_limit` ends at a step, too: between the batches of one gradients would be lost, and batch norms would see the first ones again on resume.
+    `time_limit` ends at a step, too: between the batches of one gradients would be lost, and batch norms would see the
+    first ones again on resume.
     """
 
     def __init__(self, folder: RunFolder, config: TrainConfig):

@@ -18,6 +18,7 @@ from segatlas.errors import SegAtlasError, TrainingError, UsageError
 from segatlas.files import whole_file
 from segatlas.recipe import Config, scores_of
 from segatlas.tasks import TASKS
+from segatlas.training.auto_batch import settled_batch
 from segatlas.training.beginning import Beginning
 from segatlas.training.building import TrainingComponents, with_preprocessing
 from segatlas.training.checkpoints import RunCheckpoints, WholeCheckpoints, put
@@ -76,9 +77,13 @@ def train(
     try:
         machine = choose_machine(config)
         launched = _join_processes(machine)
+        given = os.environ.get(RUN_FOLDER_VARIABLE)
+        config, tried = settled_batch(config, machine, resume=resume, given=given)
         parts = course_of(config).build(config)
         config = with_lasting_name(as_taken(config, parts.card.preprocessing))
         plan = Plan.of(config.train, len(parts.train), machine.world)
+        for line in tried:
+            LOGGER.info("%s", line)
         for notice in (*machine.notices, *check_images(config, plan)):
             LOGGER.warning("%s", notice)
         folder = _agree_on_folder(config, resume, machine, lock)

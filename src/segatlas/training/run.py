@@ -123,6 +123,13 @@ class Run:
     metrics: dict[str, float] = field(default_factory=dict)
     report: Any = None
 
+    @property
+    def headline(self) -> str:
+        """The score in words; of a pre-training that of its best validation."""
+        if self.report is not None:
+            return str(self.report.headline)
+        return ", ".join(f"{name} {value:.4f}" for name, value in [*self.metrics.items()][:1])
+
     def model(self) -> Any:
         """Return a Predictor with the best weights."""
         from segatlas.inference import load
