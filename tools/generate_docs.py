@@ -448,9 +448,7 @@ def _line(member: Mapping[str, Any], root: Mapping[str, Any], title: str = "") -
     yield meaning
     rows, inside = [], []
     for key, node in group["properties"].items():
-        node = words.resolve(node)
-        told = {k: v for k, v in group["properties"][key].items() if k == "description"}
-        rows.append((code(key), _kind_of(node, words), told.get("description", "")))
+        rows.append((code(key), _kind_of(node, words), node.get("description", "")))
         inside += [(key, inner) for inner in _groups_in(node, words)]
     yield table(("Key", "Holds", "Meaning"), rows)
     for key, inner in inside:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from fakes.command_tree import TREE
@@ -57,3 +58,19 @@ def test_all_tests_compare_lines_and_see_a_key_more_or_less_or_of_another_kind(
     common.print_json_line({"ok": True, "recipe": "a"})
     with pytest.raises(AssertionError, match=f"segatlas config check --json: .*\n{fault}"):
         common.print_json_line(line)
+
+
+def test_lines_that_no_other_test_prints(tmp_path: Path) -> None:
+    sizes = ("--train", "1", "--val", "1", "--test", "0", "--size", "32x32", "--json")
+    masks = ("explain", "boundary-labels", str(tmp_path / "make-shapes" / "val" / "masks"), "--out", str(tmp_path / "b"))
+    for words in (
+        *(("data", command, str(tmp_path / command), *sizes) for command in ("make-shapes", "make-pairs")),
+        (*masks, "--json"),
+        ("models", "list", "--published", "fcn-*", "--json"),
+        ("models", "info", "fcn-r50-ade20k", "--json"),
+        ("config", "schema", "--recipes", "--json"),
+        ("config", "schema", "--json"),
+    ):
+        done = run(*words)
+        assert done.exit_code == 0, done.output
+        assert json.loads(done.stdout)

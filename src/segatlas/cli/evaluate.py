@@ -118,8 +118,8 @@ def evaluate(
     compared = compare_reports(reports, words, [len(group) for group in groups], draws, draw_seed) if compare else None
     kept = None if compared is None or out is None else write_comparison(compared, out)
     if not quiet:
-        beside = compare and len(groups) == len(reports)
-        _print_rest(reports, compared, kept, tables_kept, console, side_by_side=beside, explain=explain)
+        together = compare and len(groups) == len(reports)
+        _print_rest(reports, compared, kept, tables_kept, console, side_by_side=together, explain=explain)
     if json_line:
         records = [json_record(report, target) for report, target in zip(reports, targets, strict=True)]
         found = {} if compared is None else {"comparison": {**compared.to_dict(), "file": kept and str(kept)}}

@@ -96,7 +96,7 @@ def _show_architectures(pattern: str, wanted: Filter, *, json_line: bool) -> Non
                     "title": entries[name].title,
                     "tasks": entries[name].tasks,
                     "paper": entries[name].paper,
-                    "parameters": sizes[name],
+                    "parameters": sizes.get(name),
                     "published": [asdict(entry) for entry in weights[name]],
                 }
                 for name in shown
@@ -109,9 +109,10 @@ def _show_architectures(pattern: str, wanted: Filter, *, json_line: bool) -> Non
     table = _table("Name", "Title", "Tasks", "Parameters", "Published, %", "Paper")
     for name in shown:
         entry, scores = entries[name], [f"{one.dataset} {_metrics(one)}" for one in weights[name]]
-        size = f"{sizes[name] / 1e6:.2f} M"
-        if entry.needs.host is not None and name == entry.name:  # a variant names its host
-            size = f"host + {sizes[name]:,}"
+        count = sizes.get(name)
+        size = "unknown" if count is None else f"{count / 1e6:.2f} M"
+        if count is not None and entry.needs.host is not None and name == entry.name:  # a variant names its host
+            size = f"host + {count:,}"
         table.add_row(name, entry.title, ", ".join(entry.tasks), size, "\n".join(scores), entry.paper)
     _show(table)
 

@@ -35,7 +35,9 @@ class ListedModelLine(JsonLine):
     title: str
     tasks: list[str]
     paper: str
-    parameters: int = Field(description="with 19 classes; of a wrapper its own, without its host's")
+    parameters: int | None = Field(
+        description="with 19 classes; of a wrapper its own, without its host's; null of a network that is not ours"
+    )
     published: list[PublishedModelLine] = Field(description="the best weights of each dataset that load by name")
 
 
