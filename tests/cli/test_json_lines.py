@@ -62,7 +62,13 @@ def test_all_tests_compare_lines_and_see_a_key_more_or_less_or_of_another_kind(
 
 def test_lines_that_no_other_test_prints(tmp_path: Path) -> None:
     sizes = ("--train", "1", "--val", "1", "--test", "0", "--size", "32x32", "--json")
-    masks = ("explain", "boundary-labels", str(tmp_path / "make-shapes" / "val" / "masks"), "--out", str(tmp_path / "b"))
+    masks = (
+        "explain",
+        "boundary-labels",
+        str(tmp_path / "make-shapes" / "val" / "masks"),
+        "--out",
+        str(tmp_path / "b"),
+    )
     for words in (
         *(("data", command, str(tmp_path / command), *sizes) for command in ("make-shapes", "make-pairs")),
         (*masks, "--json"),

@@ -140,7 +140,7 @@ class BoundaryLabelsLine(JsonLine):
 
     out: str
     width: int
-    rest: str = Field(description="what other pixels are, in words")
+    rest: int = Field(description="the code of other pixels")
     boundary_fraction: float
     files: list[str]
 
