@@ -25,7 +25,7 @@ def recipe_words(ctx: typer.Context, incomplete: str) -> list[str]:
     """Return what may be the next word of `[RECIPE] [KEY=VALUE]...`."""
     given = [str(word) for word in ctx.params.get("words") or ()]
     if (key := _key_before(given, incomplete)) is not None:
-        return _starting(values_of(key), "" if incomplete == "=" else incomplete)
+        return _starting(values_of(key), incomplete)
     if "=" in incomplete:
         key, _, begin = incomplete.partition("=")
         return [f"{key}={value}" for value in _starting(values_of(key), begin)]
@@ -165,8 +165,11 @@ def _leaves() -> list[tuple[str, Mapping[str, Any]]]:
 
 
 def _key_before(given: list[str], incomplete: str) -> str | None:
-    """Return the key whose value is being typed where a shell, as bash does, makes three words of KEY=VALUE."""
-    if incomplete == "=" and given and "=" not in given[-1]:
+    """Return the key whose value is being typed where a shell, as bash does, makes three words of KEY=VALUE.
+
+    Of a sign that nothing follows yet, the parser hands on an empty word.
+    """
+    if not incomplete and given and "=" not in given[-1] and (len(given) > 1 or given[-1] in keys()):
         return given[-1]
     if given[-1:] == ["="] and len(given) > 1:
         return given[-2]

@@ -39,5 +39,8 @@ class Beginning(pl.Callback):
         """Take the folder back of a run that has not begun; else nothing happens."""
         if self.over or self._folder is None:
             return
-        self._folder.discard(lock)
-        LOGGER.warning("no step was taken: the run folder %s is removed", self._folder.root)
+        try:
+            self._folder.discard(lock)
+            LOGGER.warning("no step was taken: the run folder %s is removed", self._folder.root)
+        except OSError as error:  # what ended the run is told, and not this
+            LOGGER.warning("no step was taken, but %s cannot be removed: %s", self._folder.root, error)
