@@ -61,7 +61,7 @@ def test_little_memory_makes_it_smaller_and_a_dry_run_says_why(recipe, monkeypat
     config = recipe("train.batch=auto")
     shown = dry_run(config)
     assert shown.batch_shape[0] == 2
-    assert "4 steps an epoch" in shown.notices[0]
+    assert "leave 4 steps an epoch" in shown.notices[0]
     monkeypatch.setattr(auto_batch, "free_memory", lambda device: 1000)
     found, told = settled_batch(config, choose_machine(config))
     assert found.train.batch == 1

@@ -105,8 +105,7 @@ def _probe(config: Config, machine: Machine) -> tuple[int, str]:
     finally:
         del parts
         _clean(device)
-    few = " and so few are in train that more would leave few steps" if found == sizes[-1] < SIZES[-1] else ""
-    return found, why + (few if device.type == "cuda" else "")
+    return found, why
 
 
 def sizes_for(images: int) -> tuple[int, ...]:
@@ -161,7 +160,8 @@ def _by_trial(
         raise TrainingError(
             f"train.batch=auto: not even a step of one image fits into the memory of {device}. {SMALLER}"
         )
-    return found, f"by trial: at most {OF_GPU:.0%} of what is free on {device} is used"
+    why = f"by trial: at most {OF_GPU:.0%} of what is free on {device} is used"
+    return found, why if found < sizes[-1] else f"the most that is tried for so many in train, and it fits on {device}"
 
 
 def _by_estimate(
@@ -169,15 +169,16 @@ def _by_estimate(
 ) -> tuple[int, str]:
     """Look at what the forward pass of the smallest batch keeps; `free` is None where the system does not tell."""
     sizes = [size for size in sizes if size <= USUAL_BATCH]
-    usual = f"the usual {USUAL_BATCH}" if sizes[-1] == USUAL_BATCH else f"as many as {STEPS} steps an epoch allow"
+    usual = f"the usual {USUAL_BATCH}: more are no faster on a processor"
+    usual = usual if sizes[-1] == USUAL_BATCH else f"as many as leave {STEPS} steps an epoch, or two images"
     if free is None:
-        return sizes[-1], f"{usual}: this system does not tell how much memory is free"
+        return sizes[-1], f"{usual}; this system does not tell how much memory is free"
     batch = placed(course_of(config).first_batch(config, parts, sizes[0]), config, device)
     each = kept_bytes(lambda: passed(config, parts, batch)[1], parts) // len(batch.keys)
     state = BYTES_OF_STATE * parts.facts.parameters
     found = climb(lambda size: state + BESIDES * each * size, sizes, int(OF_MEMORY * free))
     if found == sizes[-1]:
-        return found, f"{usual}: more are no faster on a processor"
+        return found, usual
     return max(found, 1), f"for half of the {free / 2**30:.1f} GiB of free memory"
 
 

@@ -91,11 +91,12 @@ class RunCheckpoints(Checkpoint):
         """Compare with the best so far; save last, and best if it is one."""
         value = pl_module.validation_scores[self.config.metric]
         if math.isnan(value):
-            self.save(trainer, self.folder.last)
+            if not trainer.sanity_checking:  # before the first step nothing is kept
+                self.save(trainer, self.folder.last)
+            written = "" if trainer.sanity_checking else f"; {self.folder.last} is written"
             raise TrainingError(
                 f"{self.config.metric} is undefined: nothing in the truth of the validation images is labelled, so no "
-                f"checkpoint can be the best; {self.folder.last} is written. Choose another val split (see segatlas "
-                "data check)"
+                f"checkpoint can be the best{written}. Choose another val split (see segatlas data check)"
             )
         if trainer.sanity_checking:  # of a trained network, before its first step
             self.best, self.best_scores, self.start = value, dict(pl_module.validation_scores), value
