@@ -267,7 +267,10 @@ class PretrainingDataModule(SegmentationDataModule):
         rank, world = self.trainer.global_rank, self.trainer.world_size
         part = ValImages(cast(Any, self.val), self.pipeline, self.config, rank, world)
         return DataLoader(
-            part, batch_size=self.config.train.batch, collate_fn=collate_classes, num_workers=self.config.data.workers
+            part,
+            batch_size=self.config.train.batch_size,
+            collate_fn=collate_classes,
+            num_workers=self.config.data.workers,
         )
 
 
