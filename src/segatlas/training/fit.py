@@ -80,7 +80,7 @@ def train(
         given = os.environ.get(RUN_FOLDER_VARIABLE)
         config, tried = settled_batch(config, machine, resume=resume, given=given)
         parts = course_of(config).build(config)
-        config = with_lasting_name(as_taken(config, parts.card.preprocessing))
+        config = with_lasting_name(as_taken(config, parts.card.preprocessing, parts.encoder_weights))
         plan = Plan.of(config.train, len(parts.train), machine.world)
         for line in tried:
             LOGGER.info("%s", line)
