@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
+from fakes.camvid import write_camvid
+from fakes.folder import write_folder
+from fakes.shapes import write_shapes
 from typer.testing import CliRunner
 
 from segatlas.cli.main import app
@@ -58,3 +62,37 @@ def test_an_interrupted_run_says_what_is_kept(
     done = run()
     assert done.exit_code == 130
     assert told in done.stderr
+
+
+def test_a_folder_in_place_of_a_recipe_takes_one_for_it_and_says_which(
+    trained: list[Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_folder(tmp_path / "mine", counts={"train": 2, "val": 1})
+    write_camvid(tmp_path / "camvid")
+    write_shapes(tmp_path / "things")
+    (tmp_path / "things" / "shapes.json").unlink()
+    for part in ("masks", "panoptic", "annotations"):
+        for folder in list((tmp_path / "things").rglob(part)):
+            shutil.rmtree(folder)
+    monkeypatch.chdir(tmp_path)
+    for folder, expected in (
+        ("mine", ("unet", "folder", "semantic")),
+        ("camvid", ("unet", "camvid", "semantic")),
+        ("./things", ("mask_rcnn", "folder", "instance")),
+    ):
+        done = CliRunner().invoke(app, ["train", folder, "train.batch=2"])
+        assert done.exit_code == 0, done.output
+        cfg = trained[-1]
+        assert (cfg.model.name, cfg.data.name, cfg.task) == expected
+        assert (cfg.train.batch, Path(cfg.data.root or "")) == (2, Path(folder))
+        assert f"{folder} is a folder: segatlas train {expected[0]}_folder data.root=" in done.stdout
+
+
+def test_a_folder_called_like_a_recipe_is_told(
+    trained: list[Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "unet_shapes").mkdir()
+    monkeypatch.chdir(tmp_path)
+    done = run()
+    assert "unet_shapes is taken as the recipe of that name; for the folder write ./unet_shapes" in done.stdout
+    assert trained[0].data.root == "shapes"

@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segatlas.cli.common import load_recipe
-from segatlas.errors import UsageError
+from segatlas.errors import SegAtlasError, UsageError
 
 if TYPE_CHECKING:
     from segatlas.recipe import Config
+
+RECIPES_OF_FOLDERS = {"SemanticTarget": "unet_folder", "InstancesTarget": "mask_rcnn_folder"}
+"""Plainest truth of a folder -> the recipe that is taken where the folder stands in a recipe's place."""
 
 
 def load_data(words: Sequence[str] | None, config_file: Path | None = None) -> Config:
@@ -39,3 +42,28 @@ def load_data(words: Sequence[str] | None, config_file: Path | None = None) -> C
         what = "is a file" if Path(first).exists() else "no such folder, and no recipe of that name"
         raise UsageError(f"{first}: {what}{hint}")
     return load_recipe(words, config_file)
+
+
+def with_recipe(words: Sequence[str]) -> tuple[list[str], str]:
+    """Return the words of a training in which a folder in a recipe's place has become a recipe and keys, and a line.
+
+    The line says what was taken, or that a folder is called as a recipe is; it is empty where there is nothing to say.
+    """
+    from segatlas.config import recipes
+    from segatlas.data import targets_of
+    from segatlas.data.checks import data_config
+
+    first = words[0] if words else ""
+    folder = Path(first).expanduser()
+    if not first or "=" in first or not folder.is_dir():
+        return list(words), ""
+    if first in recipes():
+        return list(words), f"{first} is taken as the recipe of that name; for the folder write ./{first}"
+    data = data_config(folder)
+    try:
+        truth = next(iter(targets_of(data, "train")), "")
+    except SegAtlasError:  # training says it better
+        truth = ""
+    recipe = RECIPES_OF_FOLDERS.get(truth, RECIPES_OF_FOLDERS["SemanticTarget"])
+    given = [recipe, f"data.root={data.root}", *([f"data.name={data.name}"] if data.name != "folder" else [])]
+    return [*given, *words[1:]], f"{first} is a folder: segatlas train {' '.join([*given, *words[1:]])}"

@@ -22,6 +22,7 @@ from segatlas.cli.common import (
     print_json_line,
     telling_lines,
 )
+from segatlas.cli.data_words import with_recipe
 from segatlas.errors import UsageError
 from segatlas.printable import printable
 
@@ -59,7 +60,10 @@ def train(
     quiet: QuietOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Train a recipe: a shipped name (`segatlas config schema --recipes` lists them) or a YAML file."""
+    """Train a recipe: a shipped name (`segatlas config schema --recipes` lists them), a YAML file, or a data folder.
+
+    For a folder the recipe is unet_folder, or mask_rcnn_folder where there are objects and no masks.
+    """
     start(
         words, config, resume=resume, device=device, devices=devices, precision=precision, partial=partial,
         dry_run=dry_run, json_line=json_line, quiet=quiet,
@@ -81,7 +85,7 @@ def start(
     check: Callable[[Config], None] = lambda _: None,
 ) -> None:
     """Do what `train` does; `check` looks at the recipe as it was read."""
-    words = [*(words or [])]
+    words, told = with_recipe(words or ()) if config is None and not resume else ([*(words or ())], "")
     short: dict[str, object] = {"train.device": device, "train.devices": devices, "train.precision": precision}
     short["model.start_partial"] = partial or None
     words += [f"{key}={value}" for key, value in short.items() if value is not None]
@@ -92,10 +96,12 @@ def start(
 
             config = find_run(resume).config
     elif config is None and (not words or "=" in words[0]):
-        raise UsageError("which recipe? For example: segatlas train unet_folder data.root=DIR")
+        raise UsageError("which recipe? For example: segatlas train unet_folder data.root=DIR, or segatlas train DIR")
     cfg = load_recipe(words, config)
     check(cfg)
     console = human(json_line=json_line)
+    if told and not quiet:
+        console.print(printable(told), markup=False)
     if dry_run:
         from dataclasses import asdict
 

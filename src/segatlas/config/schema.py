@@ -86,8 +86,8 @@ class ModelConfig(Section):
     name: str = Field("unet", description="architecture or variant, see `segatlas models list`")
     encoder_weights: str | None = Field(
         None,
-        description="null, 'imagenet', 'auto' (ImageNet's if they can be had, else random; config.yaml says which), one "
-        "of timm's such as timm/vit_base_patch16_224.mae, or a weights file",
+        description="null, 'imagenet', 'auto' (ImageNet's if they can be had, else random; config.yaml says which), "
+        "one of timm's such as timm/vit_base_patch16_224.mae, or a weights file",
     )
     num_classes: int | None = Field(None, ge=2, description="default: the dataset's number of classes")
     in_channels: int | None = Field(None, ge=1, description="default: the dataset's number of channels")

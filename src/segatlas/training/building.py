@@ -82,23 +82,8 @@ def build_parts(config: Config, *, dry: bool = False) -> TrainingComponents:
             raise DataError(f"split {dataset.split!r} of {config.data.name} at {config.data.root} has no masks")
     check_data(config, tuple(splits.values()))
     model = config.model
-    num_classes = model.num_classes or len(train.classes)
-    if num_classes != len(train.classes):
-        raise ConfigError(
-            "recipe",
-            [
-                Problem(
-                    key="model.num_classes",
-                    got=str(num_classes),
-                    message=f"the dataset has {len(train.classes)} classes: {', '.join(train.classes[:20])}",
-                )
-            ],
-        )
+    num_classes, channels = _agreed(config, train)
     create(TASKS[config.task].metrics, train.classes, config.eval.model_dump())  # the end of a run is late to refuse
-    channels = model.in_channels or train.channels
-    if channels != train.channels:
-        message = f"the images of {config.data.root} have {train.channels} channels"
-        raise ConfigError("recipe", [Problem(key="model.in_channels", got=str(channels), message=message)])
     torch.manual_seed(config.seed)
     net = create_model(
         model.name,
@@ -143,6 +128,32 @@ def build_parts(config: Config, *, dry: bool = False) -> TrainingComponents:
         starts_trained=start is not None and set(net.state_dict()) <= set(start.loaded),
         encoder_weights=model.encoder_weights,
     )  # fmt: skip
+
+
+def _agreed(config: Config, train: SegmentationData) -> tuple[int, int]:
+    """Return the number of classes and of channels, which recipe and dataset must agree on.
+
+    Raises:
+        ConfigError: they do not.
+    """
+    model = config.model
+    num_classes = model.num_classes or len(train.classes)
+    if num_classes != len(train.classes):
+        raise ConfigError(
+            "recipe",
+            [
+                Problem(
+                    key="model.num_classes",
+                    got=str(num_classes),
+                    message=f"the dataset has {len(train.classes)} classes: {', '.join(train.classes[:20])}",
+                )
+            ],
+        )
+    channels = model.in_channels or train.channels
+    if channels != train.channels:
+        message = f"the images of {config.data.root} have {train.channels} channels"
+        raise ConfigError("recipe", [Problem(key="model.in_channels", got=str(channels), message=message)])
+    return num_classes, channels
 
 
 def _stuff_of(model: ModelConfig, train: SegmentationData) -> dict[str, Any]:
