@@ -23,15 +23,20 @@ from segatlas.cli.main import app
 
 codes = []
 for line in ("--help", "--version", "config --help", "config show unet_shapes", "config check x", "config schema",
-             "config check unet_shapes train.epoch=3", "config check model.name=unett", "doctor --help", "tran"):
+             "config check unet_shapes train.epoch=3", "config check model.name=unett", "doctor --help", "tran",
+             "models list --dataset ade20k", "config schema --of eval"):
     codes.append(CliRunner().invoke(app, line.split()).exit_code)
-assert codes == [0, 0, 0, 0, 2, 0, 2, 2, 0, 2], codes
+assert codes == [0, 0, 0, 0, 2, 0, 2, 2, 0, 2, 0, 0], codes
+for line in ("train unet", "train unet_shapes train.", "train unet_shapes model.name =", "eval segf", "bench segf"):
+    words = ["segatlas", *line.split()]
+    asked = {"COMP_WORDS": "\\n".join(words), "COMP_CWORD": str(len(words) - 1), "_SEGATLAS_COMPLETE": "complete_bash"}
+    assert CliRunner().invoke(app, [], env=asked).stdout.strip(), line
 heavy = {"torch", "torchvision", "timm", "lightning", "cv2", "matplotlib"} & set(sys.modules)
 assert not heavy, heavy
 """
 
 
-def test_help_recipes_and_config_errors_load_no_torch() -> None:
+def test_help_lists_completion_and_config_errors_load_no_torch() -> None:
     done = subprocess.run(
         [sys.executable, "-c", LIGHT], capture_output=True, text=True, env={"PYTHONPATH": SRC}, timeout=120, check=False
     )

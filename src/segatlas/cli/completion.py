@@ -128,6 +128,8 @@ def values_of(key: str) -> list[str]:
         from segatlas.encoders import ENCODERS
 
         return list(ENCODERS)
+    if key == "model.encoder_weights":
+        return ["auto", "imagenet", "null"]
     if key == "data.name":
         from segatlas.data.datasets import DATASETS
 

@@ -17,7 +17,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "eval runs/semantic/last --split test",
     ),
     "train": (
-        "train unet_folder data.root=my-data",
+        "train my-data",
         "train unet_folder data.root=my-data train.epochs=20 train.batch=auto",
         "train --config my.yaml --device cuda --precision bf16",
         "train --resume last",

@@ -204,7 +204,7 @@ def _trainer(
         gradient_clip_val=settings.clip,
         val_check_interval=plan.steps_between_validations(settings) * plan.accumulate,
         check_val_every_n_epoch=None,
-        num_sanity_val_steps=-1 if parts.starts_trained else 0,  # on all of val; Lightning leaves it out on a resume
+        num_sanity_val_steps=-1 if parts.starts_trained and not beginning.over else 0,  # on all of val; not on a resume
         use_distributed_sampler=False,
         deterministic="warn" if settings.deterministic else False,
         callbacks=callbacks,
