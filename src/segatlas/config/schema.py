@@ -21,6 +21,7 @@ from segatlas.config.distillation import DistillConfig
 from segatlas.config.losses import LossConfig
 from segatlas.config.plain import LARGEST_SCALE, SMALLEST_SCALE
 from segatlas.config.section import Section
+from segatlas.config.trackers import MlflowConfig, WandbConfig
 from segatlas.config.transforms import RESIZE, Size, TransformsConfig
 from segatlas.errors import Problem
 from segatlas.tasks import TASKS
@@ -396,7 +397,9 @@ class LogConfig(Section):
         description="optimiser steps between log lines and between points of the loss curve; default: 10, in a run of "
         "fewer than 100 steps a point each step and ten lines",
     )
-    tensorboard: bool = Field(True, description="write TensorBoard files beside metrics.csv")
+    tensorboard: bool = Field(True, description="write TensorBoard files beside metrics.csv: numbers, recipe, sheets")
+    wandb: WandbConfig | None = None
+    mlflow: MlflowConfig | None = None
     samples: int = Field(4, ge=0, le=100, description="images on the sheet drawn at each validation")
 
 

@@ -22,6 +22,7 @@ from segatlas.training.inputs import NetworkFacts
 from segatlas.training.machine import check_images, choose_machine
 from segatlas.training.one_step import LOOK_AT, one_step, placed
 from segatlas.training.plan import Plan
+from segatlas.training.trackers import needed_extras
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +78,7 @@ def dry_run(config: Config) -> DryRun:
     As in training, a set with fewer images than `train.batch` gives one smaller batch. Raises what training would
     raise at its start, and TrainingError where loss or gradient are not finite.
     """
+    needed_extras(config)
     machine = choose_machine(config)
     config, tried = settled_batch(config, machine)
     settings, course = config.train, course_of(config)

@@ -37,6 +37,7 @@ from segatlas.training.run_lock import RunLock
 from segatlas.training.samples import SampleSheets
 from segatlas.training.schedule import warmup_steps
 from segatlas.training.teacher import with_lasting_name
+from segatlas.training.trackers import needed_extras, open_trackers
 
 for _name in ("lightning.pytorch", "lightning.fabric"):
     logging.getLogger(_name).setLevel(logging.WARNING)  # their notices on hardware and products are not ours
@@ -71,6 +72,7 @@ def train(
     """
     if not isinstance(config, Config):
         config = Config.load(config)
+    needed_extras(config)
     _set_threads(config)
     held, lock = hold_log(), RunLock()
     launched, beginning = False, Beginning(config, new=resume is None)
@@ -122,16 +124,21 @@ def _fit(
     handlers = open_log(folder.log, held, console=not quiet) if first else []
     plan, step, again = start.plan, start.step, start.checkpoint is not None
     scores, course = scores_of(config), course_of(config)
-    logbook = Logbook(folder, scores=scores, tensorboard=config.log.tensorboard, resumed=again) if first else None
+    logbook = None
+    if first:
+        trackers = open_trackers(config, folder, step=step if again else None, warn=LOGGER.warning)
+        logbook = Logbook(folder, scores=scores, trackers=trackers, resumed=again)
     module = course.module(parts.net, parts.criterion, parts.card, config, plan=plan, step=step)
     data = course.data(config, parts.train, parts.val, parts.pipeline, plan=plan, start=step * plan.accumulate)
     trainer, checkpoints, reporter = _trainer(
         config, machine, folder, logbook, parts, plan, beginning, quiet=quiet or not first
     )
-    give_back = checkpoints.catch_interrupts()
+    give_back, finished = checkpoints.catch_interrupts(), False
     try:
         if first:
             _write_head(config, parts, folder, start)
+        if logbook is not None:
+            logbook.begin(config)
         if start.checkpoint is not None and logbook is not None:
             logbook.rewind(step)
             if start.checkpoint.resolve() != folder.last.resolve():  # else a second resume would jump ahead again
@@ -153,6 +160,7 @@ def _fit(
         report = course.finish(config, folder, parts.val)
         ranked = next(iter(scores))
         metrics = {ranked: report.scores.summary()[ranked]} if report is not None else {}
+        finished = True
         return Run(dir=folder.root, best=course.kept(folder), metrics=metrics | checkpoints.best_scores, report=report)
     except RuntimeError as error:
         raise _explain(error, folder) from error
@@ -161,7 +169,7 @@ def _fit(
         data.close()
         reporter.close()
         if logbook is not None:
-            logbook.close()
+            logbook.close(finished=finished)
         close_log(handlers)
 
 
@@ -191,7 +199,7 @@ def _trainer(
     callbacks: list[Any] = [Ema(settings.ema)] if settings.ema else []
     callbacks += [beginning, reporter, checkpoints]
     if config.log.samples and course_of(config).sheets:
-        callbacks.insert(0, SampleSheets(folder, parts.val, config.log.samples, TASKS[config.task]))
+        callbacks.insert(0, SampleSheets(folder, parts.val, config.log.samples, TASKS[config.task], logbook))
     trainer = pl.Trainer(
         accelerator=machine.accelerator,
         devices=world // machine.nodes,

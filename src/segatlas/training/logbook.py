@@ -1,15 +1,16 @@
-"""What a run writes down while it trains: metrics.csv, log.txt and TensorBoard events."""
+"""What a run writes down while it trains: metrics.csv, log.txt, and what its trackers get."""
 
 from __future__ import annotations
 
 import csv
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import cache
 from logging.handlers import MemoryHandler
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 from rich.text import Text
 
@@ -17,8 +18,10 @@ from segatlas.config.old_keys import OLD_COLUMNS, todays_name
 from segatlas.errors import TrainingError
 from segatlas.files import read_text, whole_file
 from segatlas.printable import SafeRecords
+from segatlas.recipe import Config
 from segatlas.safe_console import SafeConsole
 from segatlas.training.run import RunFolder
+from segatlas.training.trackers import Guarded, end_of, head_of
 
 LOGGER = logging.getLogger("segatlas")
 
@@ -35,22 +38,33 @@ def columns(scores: Iterable[str]) -> tuple[str, ...]:
 
 
 class Logbook:
-    """Appends rows to metrics.csv and mirrors numbers to TensorBoard. One per run, on the first process only.
+    """Appends rows to metrics.csv and passes numbers to trackers. One per run, on the first process only.
 
     `scores`: names of the scores of a validation; each has a column.
+    `trackers`: programs that show runs, see `segatlas.training.trackers`.
     `resumed`: the rows that are there belong to this run; else they are an earlier one's, and are replaced.
     """
 
-    def __init__(self, folder: RunFolder, *, scores: Iterable[str], tensorboard: bool, resumed: bool = False):
-        self.path = folder.metrics
+    def __init__(
+        self,
+        folder: RunFolder,
+        *,
+        scores: Iterable[str],
+        trackers: Sequence[Guarded] = (),
+        resumed: bool = False,
+    ):
+        self.path, self.folder, self.trackers = folder.metrics, folder, trackers
         self.columns = columns(scores)
         if not resumed or not self.path.exists():
             self._write("w", [list(self.columns)])
-        self.writer = None
-        if tensorboard:
-            from torch.utils.tensorboard import SummaryWriter
 
-            self.writer = SummaryWriter(str(folder.root / "tensorboard"))
+    def begin(self, config: Config) -> None:
+        """Begin with the trackers: say what each gets, and attach recipe and environment."""
+        for tracker in self.trackers:
+            if line := tracker.begin(config):
+                LOGGER.info("%s", line)
+            for path in head_of(self.folder):
+                tracker.file(path)
 
     def rewind(self, step: int) -> None:
         """Drop rows past `step`: a killed run may have written some that its checkpoint does not hold.
@@ -73,14 +87,21 @@ class Logbook:
         row += [f"{values[name]:.6g}" if name in values else "" for name in self.columns[2:-1]]
         row.append(" ".join(f"{name}={value:.6g}" for name, value in (terms or {}).items()))
         self._write("a", [row])
-        if self.writer is not None:
-            for name, value in {**values, **(terms or {})}.items():
-                self.writer.add_scalar(name.replace("val_", "val/"), value, step)
+        shown = {name.replace("val_", "val/"): value for name, value in {**values, **(terms or {})}.items()}
+        for tracker in self.trackers:
+            tracker.numbers(step, shown)
 
-    def close(self) -> None:
-        """Flush and close."""
-        if self.writer is not None:
-            self.writer.close()
+    def sheet(self, step: int, path: Path, pixels: np.ndarray) -> None:
+        """Pass on the sheet of a validation, written to `path`: (H, W, 3) uint8 pixels."""
+        for tracker in self.trackers:
+            tracker.image(step, "samples", path, pixels)
+
+    def close(self, *, finished: bool) -> None:
+        """Attach the files of the end and close. finished: the run came to its end."""
+        for tracker in self.trackers:
+            for path in end_of(self.folder):
+                tracker.file(path)
+            tracker.close(finished=finished)
 
     def _write(self, mode: str, rows: list[list[object]] | list[list[str]]) -> None:
         try:

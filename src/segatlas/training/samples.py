@@ -14,14 +14,15 @@ from segatlas.data.dataset import SegmentationData
 from segatlas.inference import Predictor
 from segatlas.inference.images import with_sources
 from segatlas.tasks import Task
+from segatlas.training.logbook import Logbook
 from segatlas.training.run import RunFolder
 
 
 class SampleSheets(pl.Callback):
     """Draws evenly spread validation images after each validation epoch, with the weights that were validated."""
 
-    def __init__(self, folder: RunFolder, val: SegmentationData, count: int, task: Task):
-        self.folder, self.val, self.task = folder, val, task
+    def __init__(self, folder: RunFolder, val: SegmentationData, count: int, task: Task, logbook: Logbook | None):
+        self.folder, self.val, self.task, self.logbook = folder, val, task, logbook
         self.indices = np.unique(np.linspace(0, len(val) - 1, count).round().astype(int)).tolist()
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
@@ -30,7 +31,10 @@ class SampleSheets(pl.Callback):
             return
         rows = [sheet_row(self.task, pl_module.predictor, self.val, index) for index in self.indices]
         path = self.folder.samples / f"step_{trainer.global_step:06d}.png"
-        drawing.save_image(drawing.sheet(rows, drawing.SAMPLE_TITLES), path)
+        sheet = drawing.sheet(rows, drawing.SAMPLE_TITLES)
+        drawing.save_image(sheet, path)
+        if self.logbook is not None:
+            self.logbook.sheet(trainer.global_step, path, sheet)
 
 
 def sheet_row(task: Task, predictor: Predictor, dataset: SegmentationData, index: int) -> Sequence[np.ndarray]:
