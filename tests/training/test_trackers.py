@@ -1,4 +1,4 @@
-"""What TensorBoard, W&B and MLflow get of a run: the packages where they are installed, stand-ins of them everywhere."""
+"""What TensorBoard, W&B and MLflow get of a run: the packages where they are installed, else stand-ins of them."""
 
 from __future__ import annotations
 
@@ -35,9 +35,14 @@ class FakeWandb:
         self.dir, self.url = str(folder), "https://wandb.test/run"
         folder.mkdir()
         settings = type("Settings", (SimpleNamespace,), {"model_fields": {"console": 0, "x_disable_meta": 0}})
-        self.module = Standing(
-            "wandb", init=self.init, Settings=settings, Image=lambda path: ("image", path), api=SimpleNamespace(api_key=KEY)
-        )  # fmt: skip
+        self.key: str | None = KEY
+        self.module = Standing("wandb", init=self.init, Settings=settings, Image=self.image, login=self.login)
+
+    def image(self, path):
+        return ("image", path)
+
+    def login(self, *, prompt):
+        return self.key is not None
 
     def init(self, **given):
         self.begun.append(given)
@@ -63,7 +68,7 @@ class FakeMlflow:
 
     def __init__(self):
         self.created, self.metrics, self.parameters, self.artifacts, self.states = [], [], {}, [], []
-        client = SimpleNamespace(
+        self.calls = SimpleNamespace(
             get_experiment_by_name=lambda name: None,
             create_experiment=lambda name, artifact_location: name,
             create_run=self.create_run,
@@ -77,9 +82,13 @@ class FakeMlflow:
             "mlflow.entities", Param=lambda *given: given, Metric=lambda name, value, now, step: (name, value, step)
         )
         self.modules = {
-            "mlflow": Standing("mlflow", MlflowClient=lambda tracking_uri: self.addresses.append(tracking_uri) or client),
+            "mlflow": Standing("mlflow", MlflowClient=self.client),
             "mlflow.entities": entities,
         }
+
+    def client(self, tracking_uri):
+        self.addresses.append(tracking_uri)
+        return self.calls
 
     def create_run(self, experiment, run_name):
         self.created.append((experiment, run_name))
@@ -186,7 +195,7 @@ def test_online_sends_where_it_is_asked_for_and_a_key_is_there_and_no_switch_say
     config, [tracker], said = guarded(recipe, tmp_path, "log.wandb.mode=online")
     assert "nothing is sent" in tracker.begin(config)
     monkeypatch.delenv("SEGATLAS_OFFLINE")
-    wandb.module.api.api_key = None
+    wandb.key = None
     config, [tracker], said = guarded(recipe, tmp_path, "log.wandb.mode=online")
     assert tracker.begin(config) == ""
     assert "no key for it here: run `wandb login`, or set WANDB_API_KEY" in said[0]

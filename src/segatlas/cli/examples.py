@@ -92,6 +92,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "models convert theirs.pth --out ours --config theirs.py",
         "models convert runs/semantic/last --out theirs.pth --to mmseg",
     ),
+    "models push": (
+        "models push runs/semantic/last me/my-model --licence Apache-2.0 --dry-run",
+        "models push runs/semantic/last me/my-model --private",
+    ),
+    "models pull": ("models pull me/my-model --out my-model",),
     "config": (
         "config schema --recipes",
         "config show unet_folder data.root=my-data",

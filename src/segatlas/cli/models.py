@@ -11,6 +11,7 @@ import typer
 
 from segatlas.cli import completion
 from segatlas.cli.common import DebugOption, JsonOption, OfflineOption, human, print_json_line, say
+from segatlas.cli.models_hub import pull, push
 from segatlas.errors import UsageError
 from segatlas.printable import printable
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True, help="List the networks, explain one of them or a trained model, convert weights."
 )
+app.command()(push)
+app.command()(pull)
 NO_TERMINAL_WIDTH = 200
 SHOWN_CLASSES = 40
 FEW_CLASSES = 5

@@ -1,10 +1,11 @@
-"""Fetch files from the Hugging Face hub, with an error that says what to do instead when that is impossible."""
+"""Files from the Hugging Face hub and to it, with an error that says what to do instead when that is impossible."""
 
 from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,48 @@ from segatlas.cache import is_offline
 from segatlas.downloads.http import MOST_BYTES, redacted
 from segatlas.errors import WeightsError
 
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+_REFUSED = (401, 403)
 _OFFLINE = "downloads are off (--offline, SEGATLAS_OFFLINE or HF_HUB_OFFLINE)"
+
+
+def is_hub_id(text: str) -> bool:
+    """Tell whether text reads as `user/name`."""
+    return _HUB_ID.fullmatch(text) is not None
+
+
+def upload(hub_id: str, contents: Mapping[str, Path | bytes], *, private: bool) -> str:
+    """Put files into a repository of the hub, as one commit; return its address. It is made where it is not there.
+
+    The client takes its token from its own places; none goes through here.
+
+    Args:
+        hub_id: user and name.
+        contents: name there -> a file here, or its bytes.
+        private: for its owner alone.
+
+    Raises:
+        WeightsError: offline, no token or no right, no connection; or `private`, and everybody sees the repository.
+    """
+    from huggingface_hub import CommitOperationAdd, HfApi
+
+    if is_hub_offline():
+        raise WeightsError(f"{hub_id}: nothing is sent, {_OFFLINE}")
+    api = HfApi()
+    try:
+        url = str(api.create_repo(hub_id, private=private, exist_ok=True))
+        if private and not api.repo_info(hub_id).private:
+            raise WeightsError(f"{hub_id}: is there already, and public, which --private does not allow")
+        added = [CommitOperationAdd(name, content) for name, content in contents.items()]
+        api.create_commit(hub_id, added, commit_message="A model of SegAtlas")
+    except WeightsError:
+        raise
+    except Exception as error:  # as for fetch_folder
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        missing = type(error).__name__ == "LocalTokenNotFoundError"
+        hint = "; a token that may write is needed: hf auth login" if missing or status in _REFUSED else ""
+        raise WeightsError(f"{hub_id}: the hub did not take it ({_reason(error)}){hint}") from error
+    return url
 
 
 def fetch_folder(hub_id: str, names: Sequence[str], *, offline: bool = False) -> Path:

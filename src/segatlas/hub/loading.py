@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,14 +14,12 @@ from segatlas.build.assembling import assemble
 from segatlas.checkpoint.card import CARD_FILE, WEIGHTS_FILE, Card
 from segatlas.checkpoint.model_folder import local_model, pretrained_weights, read_model
 from segatlas.config.objects import NETWORK_FIELDS
-from segatlas.downloads.hugging_face import fetch_folder
+from segatlas.downloads.hugging_face import fetch_folder, is_hub_id
 from segatlas.errors import WeightsError
 from segatlas.hub.catalogue import is_published, nearest_published
 from segatlas.hub.fetching import fetch_published
 from segatlas.models import ARCHITECTURES, load_architecture
 from segatlas.printable import printable
-
-_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
 def load_pretrained(
@@ -85,7 +82,7 @@ def find_model(path: str | Path, *, offline: bool = False, commercial_ok: bool =
         return place
     if is_published(str(path)):
         return fetch_published(str(path), offline=offline, commercial_ok=commercial_ok)
-    if not os.path.lexists(Path(path).expanduser()) and _HUB_ID.fullmatch(str(path)):
+    if not os.path.lexists(Path(path).expanduser()) and is_hub_id(str(path)):
         return fetch_folder(str(path), (CARD_FILE, WEIGHTS_FILE), offline=offline)
     near = nearest_published(str(path))
     raise WeightsError(

@@ -6,6 +6,7 @@ recipe asks for it by `log.wandb.mode=online` or the address of an MLflow server
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import shutil
@@ -210,7 +211,7 @@ class Wandb:
     def begin(self, config: Config) -> str:
         """Open the run, or go on with it."""
         settings, folder = self._settings, self._folder
-        if self._mode == "online" and not self._module.api.api_key:
+        if self._mode == "online" and not self._has_key():
             raise RuntimeError("no key for it here: run `wandb login`, or set WANDB_API_KEY")
         known = self._ids.known.get("wandb")
         name = known or uuid4().hex[:12]
@@ -230,6 +231,12 @@ class Wandb:
         if self._mode == "online":
             return f"W&B: sends {SENT} to {redacted(str(self._run.url))}"
         return f"W&B: offline, nothing is sent; `wandb sync {folder.root / 'wandb'}/offline-run-*` sends {SENT}"
+
+    def _has_key(self) -> bool:
+        """Tell whether W&B finds a key in its own places; it would wait for somebody to type one."""
+        if "prompt" in inspect.signature(self._module.login).parameters:
+            return bool(self._module.login(prompt=False))
+        return bool(self._module.api.api_key)  # until 2026
 
     def _quiet_settings(self) -> Any:
         """Return settings that collect what a recipe asks for, and nothing of the machine or the sources."""

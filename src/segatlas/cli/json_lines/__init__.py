@@ -43,6 +43,8 @@ from segatlas.cli.json_lines.models import (
     ListedModelLine,
     PublishedInfoLine,
     PublishedModelLine,
+    PulledModelLine,
+    PushedModelLine,
     ShippedRecipeLine,
     TrainedInfoLine,
 )
@@ -77,6 +79,8 @@ JSON_LINES: dict[str, Any] = {
     "models list": list[ListedModelLine] | list[PublishedModelLine],
     "models info": ArchitectureInfoLine | PublishedInfoLine | TrainedInfoLine,
     "models convert": ConvertedModelLine | ExportedModelLine,
+    "models push": PushedModelLine,
+    "models pull": PulledModelLine,
     "config show": AnyObject,
     "config check": CheckedRecipeLine,
     "config schema": list[ShippedRecipeLine] | AnyObject,

@@ -115,6 +115,27 @@ class ExportedModelLine(JsonLine):
     notes: list[str]
 
 
+class PushedModelLine(JsonLine):
+    """A model that was published on the Hugging Face hub, or would be."""
+
+    kind: Literal["push"]
+    dry_run: bool
+    hub_id: str
+    url: str | None = Field(description="of the repository; null of a dry run")
+    private: bool
+    licence: str
+    files: dict[str, int] = Field(description="name there -> bytes")
+
+
+class PulledModelLine(JsonLine):
+    """A model of the hub that was copied here."""
+
+    kind: Literal["pull"]
+    hub_id: str
+    folder: str
+    licence: str
+
+
 class CheckedRecipeLine(JsonLine):
     """A recipe without a fault."""
 
