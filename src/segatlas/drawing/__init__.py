@@ -22,7 +22,6 @@ from segatlas.drawing.object_crops import CROP_TITLES, object_row
 from segatlas.drawing.plots import bars_image, confusion_image, curves_image, pairs_image, read_metrics
 from segatlas.drawing.report import ReportContent, write_report
 from segatlas.drawing.results import name_of, result_colors, result_overlay, result_plot, results_sheet
-from segatlas.drawing.showing import facts_html, result_html, results_html, show, small_png
 from segatlas.drawing.sheets import (
     SAMPLE_TITLES,
     object_maps,
@@ -33,6 +32,7 @@ from segatlas.drawing.sheets import (
     truth_maps,
     truth_overlay,
 )
+from segatlas.drawing.showing import facts_html, result_html, results_html, show, small_png
 from segatlas.drawing.warps import warped_lattice
 from segatlas.renamed import old_names
 
@@ -53,9 +53,9 @@ __all__ = [
     "heat_image",
     "heat_overlay",
     "legend_image",
+    "name_of",
     "object_boundaries",
     "object_maps",
-    "name_of",
     "object_overlay",
     "object_row",
     "overlay",

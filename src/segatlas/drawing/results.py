@@ -35,6 +35,9 @@ MOST_CELLS = 48
 CELL_PIXELS, PLOT_PIXELS = 480, 1200
 """Longest side of a result on a sheet, and in a plot."""
 
+SHEET_TEXT = 16
+"""Of the legend of a sheet, in pixels: as its titles."""
+
 MOST_NAMED = 40
 """Objects of a plot that carry their names: more would cover the image; those of highest score do."""
 
@@ -43,10 +46,11 @@ MOST_LINES = 24
 
 
 class _Maps(NamedTuple):
-    """What is drawn of a result. ids: (H, W) number of each pixel's object, -1 = none; None = no objects are told apart.
+    """What is drawn of a result.
 
-    classes: (H, W) class of each pixel; what is none is NO_OBJECT or no class. counted: the same for a legend, which
-    has `names`; outside: what the legend calls pixels of no class.
+    ids: (H, W) number of each pixel's object, -1 = none; None = no objects are told apart. classes: (H, W) class of
+    each pixel; what is none is NO_OBJECT or no class. counted: the same for a legend, which has `names`. outside: what
+    the legend calls pixels of no class.
     """
 
     ids: np.ndarray | None
@@ -119,7 +123,7 @@ def results_sheet(results: Sequence[ImageResult], columns: int | None = None) ->
     sheet, first = gallery(cells, columns), shown[0]
     if any((one.classes, one.palette) != (first.classes, first.palette) for one in shown):
         return sheet
-    return with_legend(sheet, np.concatenate(seen), first.palette, first.classes, outside=outside)
+    return with_legend(sheet, np.concatenate(seen), first.palette, first.classes, outside=outside, size=SHEET_TEXT)
 
 
 def result_plot(
@@ -255,14 +259,15 @@ def _show(axes: Axes, pixels: Pixels, size: tuple[int, int], title: str) -> None
 
 
 def _name_objects(axes: Axes, result: ImageResult) -> None:
-    """Write class and score at the upper left corner of each object's box."""
+    """Write class and score over the upper left corner of each object's box, or in it where the image ends there."""
     if result.objects is None:
         return
+    room = 0.06 * max(result.size)
     for one in result.objects[:MOST_NAMED]:
         top, left, _, _ = one.box
         color = result.palette[one.class_index]
         text = axes.text(left, top, f"{_short(result.classes[one.class_index])} {one.score:.2f}", fontsize=6)
-        text.set(color=_readable(color), verticalalignment="bottom", clip_on=True)
+        text.set(color=_readable(color), verticalalignment="bottom" if top > room else "top", clip_on=True)
         text.set_bbox({"facecolor": _as_floats(color), "edgecolor": "none", "pad": 1})
         _as_it_is(text)
 
@@ -290,8 +295,9 @@ def _as_it_is(text: Text) -> None:
         text.set_fontproperties(FontProperties(fname=file, size=text.get_fontsize()))
 
 
-def _as_floats(color: Color) -> tuple[float, ...]:
-    return tuple(part / 255 for part in color)
+def _as_floats(color: Color) -> tuple[float, float, float]:
+    red, green, blue = color
+    return red / 255, green / 255, blue / 255
 
 
 def _readable(color: Color) -> str:

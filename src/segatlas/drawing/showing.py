@@ -1,4 +1,4 @@
-"""Results where people look at them: in a notebook, in a window, as HTML. IPython is asked only where it runs already."""
+"""Results where people look at them: in a notebook, in a window, as HTML. IPython is asked only where it runs."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def result_html(result: ImageResult) -> str:
     Names are escaped. The image is inside, so that the text needs no other file.
     """
     if result.class_map is None and result.objects is not None:
-        heads = ("object", "score", "pixels", "box (top, left, bottom, right)")
-        rows = [
+        heads: tuple[str, ...] = ("object", "score", "pixels", "box (top, left, bottom, right)")
+        rows: list[tuple[Any, ...]] = [
             (one.class_index, f"{one.score:.3f}", f"{one.area:,}", ", ".join(f"{side:.0f}" for side in one.box))
             for one in result.objects[:MOST_ROWS]
         ]

@@ -58,7 +58,7 @@ def fetch_image(address: str, *, offline: bool = False) -> bytes:
     if offline or is_offline():
         if (kept := _kept(file)) is None:
             raise DataError(
-                f"{name}: downloads are off (offline=True, SEGATLAS_OFFLINE), and there is no copy of it in {file.parent}"
+                f"{name}: downloads are off (offline=True, SEGATLAS_OFFLINE), and no copy of it is in {file.parent}"
             )
         return kept
     try:

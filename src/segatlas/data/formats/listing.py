@@ -23,7 +23,7 @@ SYSTEM_NAMES = frozenset({"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini",
 class NamedImages(NamedTuple):
     """The images that a file, a folder or a glob stands for.
 
-    images: (file, name) each; below a folder, or the fixed part of a glob, the name has the sub-folders, without ending.
+    images: (file, name) each; the name has no ending, and below a folder, or the fixed part of a glob, the sub-folders.
     not_read: other files there.
     """
 
