@@ -143,6 +143,5 @@ def test_colours_of_classes_are_kept_in_what_is_drawn():
     assert segmentation().mask_image()[5, 7].tolist() == list(PALETTE[1])
     assert segmentation("instance").mask_image()[15, 25].tolist() == list(PALETTE[2])
     assert segmentation("instance").mask_image()[0, 0].tolist() == [0, 0, 0]
-    assert segmentation().areas() == dict(
-        zip(("ground", "square", "disc"), np.bincount(CLASS_MAP.ravel()), strict=True)
-    )
+    counts = np.bincount(CLASS_MAP.ravel())
+    assert segmentation().areas() == {"ground": counts[0], "square": counts[1], "disc": counts[2]}
