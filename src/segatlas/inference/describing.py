@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+
+from torch import nn
 
 from segatlas.checkpoint.card import Card
 from segatlas.inference.images import described
@@ -11,23 +12,25 @@ from segatlas.models import find_entry
 from segatlas.printable import printable
 from segatlas.tasks import TASKS
 
-if TYPE_CHECKING:
-    from segatlas.inference.predictor import Predictor
-
 MOST_CLASSES = 12
 """Classes whose names are told."""
 
 
-def facts_of(predictor: Predictor) -> list[tuple[str, str]]:
-    """Return (name, text) of what a predictor is; texts are on one line and safe to print."""
-    card = predictor.card
-    numbers = sum(weights.numel() for weights in predictor.model.parameters())
+def facts_of(card: Card, model: nn.Module, where: str) -> list[tuple[str, str]]:
+    """Return (name, text) of what a predictor is; texts are on one line and safe to print.
+
+    Args:
+        card: of the network.
+        model: the network.
+        where: device and precision.
+    """
+    numbers = sum(weights.numel() for weights in model.parameters())
     facts = [
         ("architecture", f"{_architecture(card)}, {numbers / 1e6:.1f} M parameters"),
         ("task", f"{TASKS[card.task].title}: gives {', '.join(TASKS[card.task].result)}"),
         ("classes", _classes(card)),
         ("input", _input(card)),
-        ("runs on", f"{predictor.device}, {predictor.precision}"),
+        ("runs on", where),
         ("licence", card.licence or "not stated"),
     ]
     further = "; ".join(described(spec) for spec in card.inputs[1:])

@@ -423,13 +423,16 @@ class Predictor:
         return other
 
     def __repr__(self) -> str:
-        facts = facts_of(self)
+        facts = self._facts()
         width = max(len(name) for name, _ in facts)
         return "\n".join(["Predictor", *(f"  {name:<{width}}  {text}" for name, text in facts)])
 
     def _repr_html_(self) -> str:
         colors = [*zip(self.card.classes, self.card.palette, strict=True)]
-        return drawing.facts_html("Predictor", facts_of(self), colors)
+        return drawing.facts_html("Predictor", self._facts(), colors)
+
+    def _facts(self) -> list[tuple[str, str]]:
+        return facts_of(self.card, self.model, f"{self.device}, {self.precision}")
 
 
 def _stands_for_several(image: object) -> bool:
