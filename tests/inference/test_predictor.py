@@ -495,6 +495,8 @@ def test_a_folder_or_glob_without_images_and_sources_for_several_are_refused(tmp
         ours.predict(f"{photos}/*.gif")
     with pytest.raises(UsageError, match="sources: are for one image, or for a list of them"):
         ours.predict(photos, sources={"before": "a.png"})
+    with pytest.raises(UsageError, match=r"clip\.mp4: is a video; predictor\.stream\('clip\.mp4'\) gives its frames"):
+        ours.predict("clip.mp4")
     Image.fromarray(make_image()).save(tmp_path / "a[1].png")
     assert ours.predict(tmp_path / "a[1].png").source == str(tmp_path / "a[1].png")
 

@@ -139,6 +139,18 @@ def test_a_notebook_is_given_the_result_and_a_machine_without_screen_is_told(mon
         result.show()
 
 
+def test_on_a_screen_the_overlay_stands_in_a_window(monkeypatch):
+    from matplotlib import pyplot
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    shown = []
+    monkeypatch.setattr(FigureCanvasAgg, "required_interactive_framework", "a screen")
+    monkeypatch.setattr(pyplot, "show", lambda: shown.append(pyplot.gcf().axes[0].images[0].get_array()))
+    segmentation().show()
+    pyplot.close()
+    assert np.array_equal(shown[0], segmentation().overlay())
+
+
 def test_colours_of_classes_are_kept_in_what_is_drawn():
     assert segmentation().mask_image()[5, 7].tolist() == list(PALETTE[1])
     assert segmentation("instance").mask_image()[15, 25].tolist() == list(PALETTE[2])

@@ -57,6 +57,8 @@ def test_two_images_whose_results_would_have_one_name_are_refused_before_anythin
     with pytest.raises(UsageError, match=r"p/a\.png and p/a\.jpg would both be written to .*/a_\*"):
         several("p/a.png", "p/a.jpg").save(tmp_path / "out")
     assert not (tmp_path / "out").exists()
+    with pytest.raises(UsageError, match=r"grid\.png: is the name of a file; several results go into a folder"):
+        several("a.png").save(tmp_path / "grid.png")
     (tmp_path / "file.png").write_bytes(b"")
     with pytest.raises(UsageError, match="is a file; several results go into a folder"):
         several("a.png").save(tmp_path / "file.png")

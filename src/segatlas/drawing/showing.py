@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -69,8 +69,13 @@ def facts_html(title: str, facts: Sequence[tuple[str, str]], colors: Sequence[tu
     return f"<div><b>{html_text(title)}</b><table>{rows}</table><div style='max-width:60em'>{boxes}</div></div>"
 
 
-def show(thing: Any, image: np.ndarray, title: str) -> None:
-    """Show a thing in a notebook by its own form there, elsewhere an image in a window that waits to be closed.
+def show(thing: Any, draw: Callable[[], np.ndarray], title: str) -> None:
+    """Show a thing in a notebook by its own form there, elsewhere in a window that waits to be closed.
+
+    Args:
+        thing: to show.
+        draw: makes the image (H, W, 3) uint8 for a window.
+        title: of the window.
 
     Raises:
         UsageError: there is neither.
@@ -81,12 +86,14 @@ def show(thing: Any, image: np.ndarray, title: str) -> None:
         return
     from matplotlib import pyplot
 
-    height, width = image.shape[:2]
-    factor = min(12 / width, 8 / height)
-    figure = pyplot.figure(figsize=(max(width * factor, 1), max(height * factor, 1)))
+    figure = pyplot.figure()
     if getattr(figure.canvas, "required_interactive_framework", None) is None:
         pyplot.close(figure)
         raise UsageError("there is no screen here to show it on; write it to a file: .save('overlay.png')")
+    image = draw()
+    height, width = image.shape[:2]
+    factor = min(12 / width, 8 / height)
+    figure.set_size_inches(max(width * factor, 1), max(height * factor, 1))
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
     axes.imshow(image)

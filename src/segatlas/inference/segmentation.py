@@ -67,7 +67,7 @@ class Segmentation(ImageResult):
 
     def show(self) -> None:
         """Show the overlay: in a notebook below the cell, else in a window; UsageError where there is neither."""
-        drawing.show(self, drawing.result_overlay(self), drawing.name_of(self) or "segmentation")
+        drawing.show(self, self.overlay, drawing.name_of(self) or "segmentation")
 
     def save(self, path: str | Path, kinds: str | Sequence[str] | None = None) -> list[Path]:
         """Write to a file whose name says the kind (`street_mask.png`, `street.png`, `street.json`), or into a folder.

@@ -34,7 +34,7 @@ class Segmentations(list[Segmentation]):
 
     def show(self) -> None:
         """Show the grid: in a notebook below the cell, else in a window; UsageError where there is neither."""
-        drawing.show(self, self.grid(), f"{len(self)} images")
+        drawing.show(self, self.grid, f"{len(self)} images")
 
     def save(self, folder: str | Path, kinds: str | Sequence[str] | None = None) -> list[Path]:
         """Write each into a folder, as `Segmentation.save` does; return what was written.

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 """Formats of images to look at."""
 
+FILE_SUFFIXES = (*IMAGE_SUFFIXES, *sorted({Path(f"a{ending_of(kind)}").suffix for kind in all_kinds()} - {".png"}))
+"""Of files that a result is written to."""
+
 NAMELESS = "image"
 """What files of an image without a name are called by."""
 
@@ -65,8 +68,10 @@ class FolderOfResults:
     """Writes one result after the other into a folder, under names of their own."""
 
     def __init__(self, folder: str | Path, kinds: str | Sequence[str] | None = None):
-        if not is_folder(folder, may_have_suffix=True):
+        if os.path.lexists(folder) and not os.path.isdir(folder):
             raise UsageError(f"{folder}: is a file; several results go into a folder")
+        if not os.path.isdir(folder) and Path(folder).suffix.lower() in FILE_SUFFIXES:
+            raise UsageError(f"{folder}: is the name of a file; several results go into a folder")
         self.folder, self.kinds = Path(folder), kinds
         self._sources: dict[str, str] = {}
 
@@ -123,12 +128,12 @@ def stem_of(source: str) -> str:
     return "".join("_" if letter in '/\\:*?"<>|' or not letter.isprintable() else letter for letter in stem).strip(". ")
 
 
-def is_folder(path: str | Path, *, may_have_suffix: bool = False) -> bool:
-    """Tell whether a path means a folder: there is one, it ends with a slash, or (mostly) it has no suffix."""
+def is_folder(path: str | Path) -> bool:
+    """Tell whether a path means a folder: there is one, it ends with a slash, or it has no suffix."""
     path = os.fspath(path)
     if os.path.isdir(path) or path.endswith(("/", os.sep)):
         return True
-    return not os.path.lexists(path) and (may_have_suffix or not Path(path).suffix)
+    return not os.path.lexists(path) and not Path(path).suffix
 
 
 def _kind_of(path: Path, wanted: Sequence[str] | None, task: str) -> str:
