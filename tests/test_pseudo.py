@@ -19,7 +19,9 @@ from segatlas.data import create_dataset
 from segatlas.data.checks import examine
 from segatlas.errors import DataError, UsageError
 from segatlas.inference import load
-from segatlas.pseudo import PseudoRule, activation_maps, label_of_maps, write_pseudo_masks
+from segatlas.inference.images import ImageBatch
+from segatlas.models.irnet import ARCHITECTURE
+from segatlas.pseudo import PseudoRule, activation_maps, label_of_maps, learned_edges, write_pseudo_masks
 
 QUICK = PseudoRule(scales=(1.0,), flip=False)
 
@@ -111,6 +113,40 @@ def test_what_does_not_fit_is_refused_and_leaves_nothing(tmp_path, model):
         write_pseudo_masks(load(str(model)), DataConfig(name="weak", root=str(silent)), tmp_path / "out", QUICK)
 
 
+def test_a_walk_stops_at_the_borders_that_a_network_has_learned(tmp_path):
+    torch.manual_seed(0)
+    net = create_model("irnet", num_classes=3, **ARCHITECTURE.tiny)
+    save_pretrained(net, tmp_path / "model", classes=NAMES)
+    predictor = load(str(tmp_path / "model"))
+    image = np.random.default_rng(0).integers(0, 256, (30, 46, 3)).astype(np.uint8)
+    rule = PseudoRule(spread="walk", scales=(1.0,))
+    edges = learned_edges(predictor, image, rule)
+    assert edges.shape == (8, 12)
+    with torch.no_grad():
+        _, seen = net.eval().forward_with_relations(ImageBatch([predictor.prepare(image)], predictor.device).whole())
+    once = learned_edges(predictor, image, PseudoRule(spread="walk", flip=False))
+    torch.testing.assert_close(once[:7, :11], seen[0, 0, :7, :11].sigmoid(), atol=1e-5, rtol=0)
+    turned = learned_edges(predictor, np.ascontiguousarray(image[:, ::-1]), rule)
+    torch.testing.assert_close(turned.flip(-1), edges, atol=1e-5, rtol=0)
+    flat, maps = scene()
+    border = torch.zeros(8, 12)
+    border[:, 2] = 1
+    label = label_of_maps(maps, flat, [2], rule, 0, border)
+    assert (label[:, 12:20] == 2).any()
+    assert (label[:, 24:] == 2).any()  # the colour's edge plays no part, only the border does
+
+
+def test_the_command_walks_where_the_model_has_learned_borders(tmp_path):
+    torch.manual_seed(0)
+    save_pretrained(create_model("irnet", num_classes=3, **ARCHITECTURE.tiny), tmp_path / "model", classes=NAMES)
+    root = write_weak(tmp_path / "weak", "labels", train=1)
+    words = ["pseudo", str(tmp_path / "model"), str(root), "--out", str(tmp_path / "out"), "--scales", "1"]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    record = json.loads((tmp_path / "out/pseudo.json").read_text())
+    assert (record["spread"], record["edges"]) == ("walk", "learned")
+
+
 def test_the_command_writes_the_folder(tmp_path, model):
     root = write_weak(tmp_path / "weak", "labels", train=2)
     words = ["pseudo", str(model), str(root), "--out", str(tmp_path / "out"), "--scales", "1", "--no-flip", "--json"]
@@ -118,4 +154,5 @@ def test_the_command_writes_the_folder(tmp_path, model):
     assert done.exit_code == 0, done.output
     record = json.loads(done.stdout.splitlines()[-1])
     assert (record["train"], record["spread"]) == (2, "walk")
-    assert json.loads((tmp_path / "out/pseudo.json").read_text())["spread"] == "walk"
+    record = json.loads((tmp_path / "out/pseudo.json").read_text())
+    assert (record["spread"], record["edges"]) == ("walk", "colour")

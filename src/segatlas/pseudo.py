@@ -50,7 +50,8 @@ Progress = Callable[[int, int], None]
 class PseudoRule:
     """How activation maps become labels.
 
-    spread: "local" by colour to neighbours, "walk" by a random walk that stops at edges of colour, "none" not at all.
+    spread: "local" by colour to neighbours, "walk" by a random walk that stops at borders, those that the network has
+    learned (`irnet`), or else edges of colour, "none" not at all.
     foreground: score from which on a class is sure, as a fraction of its largest in the image; background: score below
     which nothing is there; what lies between is 255. scales: sizes of the image that are looked at. flip: and their
     mirror images.
@@ -131,7 +132,12 @@ def write_pseudo_masks(
                 if progress:
                     progress(done, total)
         write_classes(temporary / JSON_FILE, classes, splits["train"].palette)
-        record = {"spread": rule.spread, "foreground": rule.foreground, "background": rule.background}
+        record = {
+            "spread": rule.spread,
+            "edges": ("learned" if learns_edges(predictor) else "colour") if rule.spread == "walk" else None,
+            "foreground": rule.foreground,
+            "background": rule.background,
+        }
         (temporary / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return {**{split: len(data) for split, data in splits.items()}, "labelled": labelled / max(pixels, 1)}
 
@@ -149,7 +155,34 @@ def pseudo_label(
     if not kinds:
         return np.full(size, IGNORE if rest is None else rest, np.uint8)
     maps = activation_maps(predictor, sample.image, kinds, rule)
-    return label_of_maps(maps, _plain(sample.image, predictor), kinds, rule, rest)
+    edges = learned_edges(predictor, sample.image, rule) if rule.spread == "walk" and learns_edges(predictor) else None
+    return label_of_maps(maps, _plain(sample.image, predictor), kinds, rule, rest, edges)
+
+
+def learns_edges(predictor: Predictor) -> bool:
+    """Tell whether the network says where borders of classes lie."""
+    return hasattr(predictor.model, "forward_with_relations")
+
+
+@torch.inference_mode()
+def learned_edges(predictor: Predictor, image: np.ndarray, rule: PseudoRule) -> Tensor:
+    """Return the probability of a border, (h, w), by a network that has learned it, of the image and its mirror image.
+
+    image: (H, W, C) as stored.
+    """
+    size, logits = map_size(image), []
+    for flipped in (False, True) if rule.flip else (False,):
+        prepared = predictor.prepare(np.ascontiguousarray(image[:, ::-1]) if flipped else image)
+        network: Any = predictor.model
+        out, relations = network.forward_with_relations(ImageBatch([prepared], predictor.device).whole())
+        found = upsample_logits(relations[:, :1].float().cpu(), size, canvas=out.canvas, crop=_size_of(prepared))[0, 0]
+        logits.append(found.flip(-1) if flipped else found)
+    return torch.stack(logits).mean(dim=0).sigmoid()
+
+
+def map_size(image: np.ndarray) -> tuple[int, int]:
+    """Return (h, w) of the activation maps of an image (H, W, C)."""
+    return -(-image.shape[0] // STRIDE), -(-image.shape[1] // STRIDE)
 
 
 @torch.inference_mode()
@@ -167,7 +200,7 @@ def activation_maps(predictor: Predictor, image: np.ndarray, kinds: Sequence[int
     """
     import cv2
 
-    size = (-(-image.shape[0] // STRIDE), -(-image.shape[1] // STRIDE))
+    size = map_size(image)
     total = torch.zeros(len(kinds), *size)
     for scale in rule.scales:
         height, width = (max(8, round(side * scale)) for side in image.shape[:2])
@@ -190,16 +223,24 @@ def activation_maps(predictor: Predictor, image: np.ndarray, kinds: Sequence[int
     return total / (total.amax(dim=(1, 2), keepdim=True) + 1e-5)
 
 
-def label_of_maps(maps: Tensor, image: Tensor, kinds: Sequence[int], rule: PseudoRule, rest: int | None) -> np.ndarray:
+def label_of_maps(
+    maps: Tensor,
+    image: Tensor,
+    kinds: Sequence[int],
+    rule: PseudoRule,
+    rest: int | None,
+    edges: Tensor | None = None,
+) -> np.ndarray:
     """Return labels (H, W) uint8 of activation maps (C, h, w) and the image (3, H, W): sure ones, else 255.
 
     A class is sure where it is the largest of all with the background's score at `rule.foreground`; the background
-    where it is with `rule.background`. Without a background what is not sure is 255.
+    where it is with `rule.background`. Without a background what is not sure is 255. edges: (h, w), 0..1, at which a
+    walk stops; None = those of colour.
     """
     size = (image.shape[-2], image.shape[-1])
     small = F.interpolate(image[None], size=maps.shape[-2:], mode="area")[0]
     if rule.spread == "walk":
-        walked = random_walk(maps, color_edges(small))
+        walked = random_walk(maps, color_edges(small) if edges is None else edges)
         maps = walked / (walked.amax(dim=(1, 2), keepdim=True) + 1e-5)
     whole = F.interpolate(maps[None], size=size, mode="bilinear", align_corners=False)[0]
     table = torch.tensor([IGNORE if rest is None else rest, *kinds], dtype=torch.uint8)

@@ -129,7 +129,7 @@ def test_an_encoder_beside_the_host_is_sent_to_the_host():
 
 def test_a_host_of_a_network_that_wraps_none_is_told():
     with pytest.raises(
-        UsageError, match="host: unet wraps no other network; those that do: knet, afma, temperature, reference_class"
+        UsageError, match="unet wraps no other network; those that do: knet, afma, irnet, temperature, reference_class"
     ):
         create_model("unet", num_classes=3, host="fcn")
 

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +16,14 @@ import pytest
 import torch
 from fakes.folder import write_folder
 
+from segatlas.checkpoint.reading import read_state_dict
 from segatlas.data.formats.masks import read_mask, write_mask
 from segatlas.data.shapes import make_shapes
 from segatlas.errors import ConfigError, SegAtlasError, TrainingError
 from segatlas.evaluation import evaluate
 from segatlas.recipe import Config
 from segatlas.structures import Inputs
-from segatlas.training import Interrupted, dry_run, train
+from segatlas.training import Interrupted, building, dry_run, train
 from segatlas.training.module import SegmentationModule
 
 STRESS = ("train.accumulate=2", "train.ema={decay: 0.9}", "train.clip=1.0", "train.schedule.name=cosine")
@@ -253,6 +255,36 @@ def test_a_frozen_encoder_keeps_weights_and_statistics(recipe):
         if name.startswith("net.encoder."):
             assert torch.equal(tensor, other[name]), name
     assert not torch.equal(one["net.classifier.weight"], other["net.classifier.weight"])
+
+
+def test_a_run_that_only_gets_worse_keeps_the_weights_it_began_with(recipe, tmp_path):
+    first = train(recipe("train.epochs=2", name="first"), quiet=True)
+    start = (f"model.start_from={first.dir}", "train.epochs=1", "train.lr=1", "train.schedule.name=constant")
+    run = train(recipe(*start, "train.ema={decay: 0.5}", name="worse"), quiet=True)
+    log = (run.dir / "log.txt").read_text()
+    assert f"no validation was better than the start, miou {100 * run.metrics['miou']:.2f} %: the run's model is" in log
+    one, other = (read_state_dict(each.dir / "model" / "model.safetensors").tensors for each in (first, run))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert json.loads((run.dir / "model/card.json").read_text())["metric"]["step"] == 0
+    assert checkpoint(run.dir)["global_step"] == 5  # the last step, from which it could go on
+
+
+def test_a_start_that_was_judged_changes_no_weight_and_a_resumed_run_remembers_it(recipe, monkeypatch):
+    first = train(recipe("train.epochs=1", "train.lr=1e-5", name="first"), quiet=True)
+    words = (f"model.start_from={first.dir}", "train.val_every=2", "train.epochs=1", *STRESS)
+    whole = train(recipe(*words, name="whole"), quiet=True)
+    assert "start  validation: miou" in (whole.dir / "log.txt").read_text()
+    interrupt_at(monkeypatch, 1)
+    with pytest.raises(Interrupted) as stop:
+        train(recipe(*words, name="parts"), quiet=True)
+    resumed = train(Config.load(stop.value.run / "config.yaml"), resume=stop.value.run, quiet=True)
+    assert_same_state(checkpoint(whole.dir), checkpoint(resumed.dir))
+    states = [checkpoint(run.dir)["callbacks"]["RunCheckpoints"] for run in (whole, resumed)]
+    assert states[0]["start"] == states[1]["start"] is not None
+    took = building._start_from
+    monkeypatch.setattr(building, "_start_from", lambda *a, **k: replace(took(*a, **k), loaded=()))
+    again = train(recipe(*words, name="unjudged"), quiet=True)
+    assert_same_state(checkpoint(whole.dir), checkpoint(again.dir))
 
 
 def test_gradient_checkpointing_changes_memory_not_weights(recipe):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -30,7 +31,13 @@ def pseudo(
     source: Annotated[str, typer.Argument(metavar="ROOT|RECIPE", help="Data whose train part gets masks.")],
     words: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", show_default=False)] = None,
     out: Annotated[Path, typer.Option("--out", help="The folder to make.")] = Path("pseudo"),
-    spread: Annotated[str, typer.Option(help="How maps spread by colour: local, walk or none.")] = "local",
+    spread: Annotated[
+        str | None,
+        typer.Option(
+            help="How maps spread: local by colour, walk up to borders, or none; default: walk for a model that has "
+            "learned borders (irnet), else local."
+        ),
+    ] = None,
     foreground: Annotated[float, typer.Option(help="Score from which on a class is sure, 0..1.")] = 0.3,
     background_score: Annotated[float, typer.Option("--background", help="Score below which nothing is there.")] = 0.05,
     background_class: Annotated[
@@ -49,10 +56,10 @@ def pseudo(
     What is not sure is 255. The folder has masks of train made so, those of val and test as they are: train on it next.
     """
     from segatlas.inference import load
-    from segatlas.pseudo import PseudoRule, write_pseudo_masks
+    from segatlas.pseudo import PseudoRule, learns_edges, write_pseudo_masks
 
     rule = PseudoRule(
-        spread=cast("Spread", spread),
+        spread=cast("Spread", spread or "local"),
         foreground=foreground,
         background=background_score,
         scales=_numbers(scales),
@@ -60,6 +67,8 @@ def pseudo(
     )
     cfg = load_data([source, *(words or [])])
     predictor = load(model, device=device, offline=offline, commercial_ok=commercial_ok)
+    if spread is None and learns_edges(predictor):
+        rule = replace(rule, spread="walk")
     console = human(json_line=json_line)
     with progress_bar("making masks") as bar:
         counts = write_pseudo_masks(predictor, cfg.data, out, rule, background=background_class, progress=bar.report)
@@ -68,7 +77,7 @@ def pseudo(
     console.print(f"{told}; {labelled:.1%} of train's pixels have a class -> {printable(out)}", markup=False)
     console.print(f"next: segatlas train unet_folder data.root={printable(out)}", markup=False)
     if json_line:
-        print_json_line({"out": str(out), "spread": spread, **counts, "labelled": labelled})
+        print_json_line({"out": str(out), "spread": rule.spread, **counts, "labelled": labelled})
 
 
 def _numbers(text: str) -> tuple[float, ...]:

@@ -44,6 +44,7 @@ NAMES = (
     "marginal_cross_entropy",
     "gated_crf",
     "image_labels",
+    "pixel_relations",
     "box_regions",
     "box_masks",
     "query_boxes",

@@ -255,6 +255,15 @@ ARCHITECTURES: dict[str, ArchitectureEntry] = {
             needs=Needs(host=("SemanticLogits",)),
         ),
         ArchitectureEntry(
+            "irnet",
+            "segatlas.models.irnet",
+            "IRNet",
+            ("semantic",),
+            "SemanticLogits",
+            "https://arxiv.org/abs/1904.05044",
+            needs=Needs(host=("SemanticLogits",)),
+        ),
+        ArchitectureEntry(
             "temperature",
             "segatlas.models.temperature",
             "Temperature scaling",

@@ -26,18 +26,17 @@ square of its own stride (`divide_by`); no part of the image is left out (`borde
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segatlas.encoders.contract import PyramidEncoder
 from segatlas.errors import UsageError
 from segatlas.layers.linear import token_linear
 from segatlas.models.architecture import Architecture, require_at_least
 from segatlas.models.host import HostSpec, aux_names_of
-from segatlas.models.hosted import HostedNetwork
+from segatlas.models.hosted import HostedNetwork, HostWithMaps, require_maps
 from segatlas.models.needs import Needs
 from segatlas.ops import upsample_logits
 from segatlas.ops.capture import may_differ
@@ -51,11 +50,6 @@ REACH = FIRST_KERNEL // 2 + SECOND_KERNEL // 2
 """Pixels that the two see to each side."""
 SMALL = 1e-5
 """Added to the number of patches that are attended to."""
-
-NO_MAPS = (
-    "host: {} does not give its encoder's maps; unet, unetplusplus, manet, linknet, fpn, pan, pspnet and deeplabv3 do, "
-    "for example"
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,15 +81,6 @@ class AFMAConfig:
     combine: Literal["scale", "add"] = "scale"
     border: Literal["pad", "drop"] = "pad"
     divide_by: Literal["area", "level"] = "area"
-
-
-class Host(Protocol):
-    """A network that gives its encoder's maps beside its output."""
-
-    encoder: PyramidEncoder
-
-    def forward_with_maps(self, inputs: Tensor | Inputs) -> tuple[SemanticLogits, list[Tensor], Tensor]:
-        """Return the output, the encoder's maps, finest first, and the map that was classified."""
 
 
 class ImageMaps(nn.Module):
@@ -177,9 +162,7 @@ class AFMA(HostedNetwork):
     def __init__(self, config: AFMAConfig, host: nn.Module):
         super().__init__(host)
         require_at_least(config, level=1, patch=1, image_channels=1, transform_channels=1)
-        if not hasattr(host, "forward_with_maps"):
-            raise UsageError(NO_MAPS.format(config.host))
-        encoder = cast(Host, host).encoder
+        encoder = require_maps(host, config.host).encoder
         if config.level > len(encoder.strides):
             raise UsageError(
                 f"level: got {config.level}, expected 1 to {len(encoder.strides)}, the host's encoder's maps"
@@ -204,7 +187,7 @@ class AFMA(HostedNetwork):
 
     def forward_with_attention(self, inputs: Tensor | Inputs) -> tuple[SemanticLogits, PatchAttention]:
         """Return the host's output, at its own stride, and the attention, for what explains it."""
-        out, maps, _ = cast(Host, self.host).forward_with_maps(inputs)
+        out, maps, _ = cast(HostWithMaps, self.host).forward_with_maps(inputs)
         image = fitted(image_of(inputs), out.canvas)
         return out, self.attention(image, maps[self.level - 1])
 

@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
-from torch import nn
+from typing import TYPE_CHECKING, Protocol, cast
 
-from segatlas.models.host import aux_names_of
+from torch import Tensor, nn
+
+from segatlas.encoders.contract import PyramidEncoder
+from segatlas.errors import UsageError
+from segatlas.models.host import HostSpec, aux_names_of
+
+if TYPE_CHECKING:
+    from segatlas.structures import Inputs, SemanticLogits
+
+NO_MAPS = (
+    "host: {} does not give its encoder's maps; unet, unetplusplus, manet, linknet, fpn, pan, pspnet and deeplabv3 do, "
+    "for example"
+)
 
 
 class HostedNetwork(nn.Module):
@@ -31,3 +43,19 @@ class HostedNetwork(nn.Module):
     def aux_names(self) -> tuple[str, ...]:
         """Return the names of the auxiliary logits that training gives: the host's."""
         return aux_names_of(self.host)
+
+
+class HostWithMaps(Protocol):
+    """A network that gives its encoder's maps beside its output."""
+
+    encoder: PyramidEncoder
+
+    def forward_with_maps(self, inputs: Tensor | Inputs) -> tuple[SemanticLogits, list[Tensor], Tensor]:
+        """Return the output, the encoder's maps, finest first, and the map that was classified."""
+
+
+def require_maps(host: nn.Module, spec: HostSpec | None) -> HostWithMaps:
+    """Return a host that gives its encoder's maps. Raises UsageError, with the name in its spec, for another one."""
+    if not hasattr(host, "forward_with_maps"):
+        raise UsageError(NO_MAPS.format(spec))
+    return cast(HostWithMaps, host)

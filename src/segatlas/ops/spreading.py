@@ -93,12 +93,8 @@ def path_affinity(edges: Tensor, step: Step) -> Tensor:
     """
     height, width = edges.shape[-2:]
     left, right = max(0, -step[1]), max(0, step[1])
-    strongest = None
-    for y, x in path_of(step):
-        part = edges[..., y : height - step[0] + y, left + x : width - right + x]
-        strongest = part if strongest is None else torch.maximum(strongest, part)
-    assert strongest is not None
-    return 1 - strongest
+    way = [edges[..., y : height - step[0] + y, left + x : width - right + x] for y, x in path_of(step)]
+    return 1 - torch.stack(way).max(dim=0).values  # keeps for the gradient which was the strongest, not all of them
 
 
 def random_walk(maps: Tensor, edges: Tensor, *, radius: int = 5, power: float = 10.0, steps: int = 256) -> Tensor:

@@ -15,7 +15,7 @@ from segatlas import criteria
 from segatlas.build.encoder_weights import imagenet_on_disk, is_published, load_encoder_weights
 from segatlas.build.network import create_model
 from segatlas.build.saving import make_card
-from segatlas.build.starting import start_from
+from segatlas.build.starting import StartReport, start_from
 from segatlas.checkpoint.card import Card
 from segatlas.checkpoint.preprocessing import InferenceMode, Preprocessing
 from segatlas.config.schema import InputConfig, ModelConfig
@@ -39,7 +39,10 @@ from segatlas.training.logbook import LOGGER
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingComponents:
-    """All that a run is made of. `notices` says where a dry run differs from a real one."""
+    """All that a run is made of. `notices` says where a dry run differs from a real one.
+
+    starts_trained: all weights are those of an earlier model, so it can be judged before the first step.
+    """
 
     train: SegmentationData
     val: SegmentationData
@@ -49,6 +52,7 @@ class TrainingComponents:
     pipeline: Pipeline
     facts: NetworkFacts
     notices: tuple[str, ...]
+    starts_trained: bool = False
 
 
 def build_parts(config: Config, *, dry: bool = False) -> TrainingComponents:
@@ -105,7 +109,8 @@ def build_parts(config: Config, *, dry: bool = False) -> TrainingComponents:
         freeze(net, config.train)
     setattr(net.get_submodule("encoder"), "gradient_checkpointing", config.train.gradient_checkpointing)  # noqa: B010
     with told_with_key("model.start_from", model.start_from):
-        earlier = _start_from(net, model.start_from, partial=model.start_partial)
+        start = _start_from(net, model.start_from, partial=model.start_partial)
+    earlier = start.card if start is not None else None
     preprocessing, statistics = choose_preprocessing(model, net, channels, earlier, config.data.root)
     card = make_card(
         net,
@@ -130,6 +135,7 @@ def build_parts(config: Config, *, dry: bool = False) -> TrainingComponents:
     return TrainingComponents(
         train=train, val=val, net=net, criterion=_criterion(config, train), card=card, pipeline=pipeline,
         facts=facts_of(config, net, preprocessing, statistics, notices), notices=notices,
+        starts_trained=start is not None and set(net.state_dict()) <= set(start.loaded),
     )  # fmt: skip
 
 
@@ -185,8 +191,8 @@ def told_with_key(key: str, got: str | None) -> Iterator[None]:
         raise ConfigError("recipe", [Problem(key=key, got=str(got), message=str(error))]) from None
 
 
-def _start_from(net: nn.Module, path: str | None, *, partial: bool) -> Card | None:
-    """Take over the weights of an earlier model; return its card, where there is one."""
+def _start_from(net: nn.Module, path: str | None, *, partial: bool) -> StartReport | None:
+    """Take over the weights of an earlier model; return what was done, None where there is none."""
     if path is None:
         return None
     report = start_from(net, find_start(path), partial=partial)
@@ -197,7 +203,7 @@ def _start_from(net: nn.Module, path: str | None, *, partial: bool) -> Card | No
     elif report.replaced:
         why = "no such layers are there" if report.is_pretrained else "the class count differs"
         LOGGER.info("new, because %s: %s", why, ", ".join(report.replaced))
-    return report.card
+    return report
 
 
 def _named(names: Sequence[str]) -> tuple[int, str]:

@@ -60,6 +60,7 @@ class RunCheckpoints(Checkpoint):
         self.folder, self.config = folder, config
         self.best = -math.inf
         self.best_scores: dict[str, float] = {}
+        self.start: float | None = None
         self.waited, self.reference = 0, -math.inf
         self._judged_step = 0  # batches that are accumulated leave the count of steps where it is
         self._ends = math.inf
@@ -86,8 +87,6 @@ class RunCheckpoints(Checkpoint):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Compare with the best so far; save last, and best if it is one."""
-        if trainer.sanity_checking:
-            return
         value = pl_module.validation_scores[self.config.metric]
         if math.isnan(value):
             self.save(trainer, self.folder.last)
@@ -96,6 +95,12 @@ class RunCheckpoints(Checkpoint):
                 f"checkpoint can be the best; {self.folder.last} is written. Choose another val split (see segatlas "
                 "data check)"
             )
+        if trainer.sanity_checking:  # of a trained network, before its first step
+            self.best, self.best_scores, self.start = value, dict(pl_module.validation_scores), value
+            self.save(trainer, self.folder.best)
+            self._keep_model(trainer, pl_module)
+            LOGGER.info("start  validation: %s", self.start_text)
+            return
         counts = _validation_is_due(trainer)  # one more, where the time is up, must not change what a resume does
         if counts:
             pl_module.plateau.update(value)
@@ -136,11 +141,25 @@ class RunCheckpoints(Checkpoint):
     def _keep_best(self, trainer: pl.Trainer, module: SegmentationModule) -> None:
         """Write best.ckpt, then what the module keeps of it, then make best.ckpt the last one too."""
         self.save(trainer, self.folder.best)
-        if not trainer.is_global_zero:
-            return
-        metric = {self.config.metric: self.best, "split": "val", "step": trainer.global_step}
-        module.keep(self.folder.best, self.folder, metric)
-        put(self.folder.best, self.folder.last)
+        if trainer.is_global_zero:
+            self._keep_model(trainer, module)
+            put(self.folder.best, self.folder.last)
+
+    def _keep_model(self, trainer: pl.Trainer, module: SegmentationModule) -> None:
+        """Write what the module keeps of best.ckpt."""
+        if trainer.is_global_zero:
+            metric = {self.config.metric: self.best, "split": "val", "step": trainer.global_step}
+            module.keep(self.folder.best, self.folder, metric)
+
+    @property
+    def kept_start(self) -> bool:
+        """Tell whether the weights that the run began with are the best."""
+        return self.start is not None and self.best <= self.start
+
+    @property
+    def start_text(self) -> str:
+        """Return the score of the weights that the run began with."""
+        return f"{self.config.metric} {100 * (self.start or 0):.2f} %"
 
     # ---- interrupts
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
@@ -191,13 +210,14 @@ class RunCheckpoints(Checkpoint):
     def state_dict(self) -> dict[str, Any]:
         """Return plain numbers for a checkpoint."""
         return {
-            "best": self.best, "best_scores": self.best_scores, "waited": self.waited, "reference": self.reference
+            "best": self.best, "best_scores": self.best_scores, "waited": self.waited, "reference": self.reference,
+            "start": self.start,
         }  # fmt: skip
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up the state of a checkpoint."""
         self.best, self.best_scores, self.waited = state["best"], state["best_scores"], state["waited"]
-        self.reference = state.get("reference", self.best)
+        self.reference, self.start = state.get("reference", self.best), state.get("start")
 
 
 def _validation_is_due(trainer: pl.Trainer) -> bool:

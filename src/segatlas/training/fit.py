@@ -129,6 +129,11 @@ def _fit(
         give_back()  # no step is to come after which the evaluation could stop
         if not first:
             return Run(dir=folder.root, best=course.kept(folder))
+        if checkpoints.kept_start:
+            LOGGER.warning(
+                "no validation was better than the start, %s: the run's model is %s as it was", checkpoints.start_text,
+                config.model.start_from,
+            )  # fmt: skip
         report = course.finish(config, folder, parts.val)
         ranked = next(iter(scores))
         metrics = {ranked: report.scores.summary()[ranked]} if report is not None else {}
@@ -181,7 +186,7 @@ def _trainer(
         gradient_clip_val=settings.clip,
         val_check_interval=plan.steps_between_validations(settings) * plan.accumulate,
         check_val_every_n_epoch=None,
-        num_sanity_val_steps=0,
+        num_sanity_val_steps=-1 if parts.starts_trained else 0,  # on all of val; Lightning leaves it out on a resume
         use_distributed_sampler=False,
         deterministic="warn" if settings.deterministic else False,
         callbacks=callbacks,
