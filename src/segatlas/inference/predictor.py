@@ -22,7 +22,7 @@ from segatlas.checkpoint.card import Card
 from segatlas.config.plain import LARGEST_SCALE, SMALLEST_SCALE
 from segatlas.data.formats.addresses import is_address
 from segatlas.data.formats.listing import images_of, is_several
-from segatlas.data.video import FrameSource, VideoFrame, VideoLike, is_video, open_frames
+from segatlas.data.video import VIDEO_ENDINGS, FrameSource, VideoFrame, VideoLike, open_frames
 from segatlas.errors import DataError, UsageError
 from segatlas.inference.describing import facts_of
 from segatlas.inference.images import (
@@ -184,11 +184,11 @@ class Predictor:
         if isinstance(image, list | tuple) and not isinstance(image, Inputs):  # which is a tuple, too
             given = image if sources is None else with_own_sources(image, sources)
             return Segmentations(self.predict_iter(given, confidence=confidence))
-        if isinstance(image, str | Path) and is_video(str(image)) and not is_address(image):
-            raise UsageError(
-                f"{image}: is a video; predictor.stream({str(image)!r}) gives its frames with their results"
-            )
         several = _stands_for_several(image)
+        if isinstance(image, str | Path) and not several and Path(image).suffix.lower() in VIDEO_ENDINGS:
+            raise UsageError(
+                f"{image}: is a video; predictor.stream({str(image)!r}) gives its frames and their results"
+            )
         if (several or _comes_bit_by_bit(image)) and sources is not None:
             raise UsageError(
                 "sources: are for one image, or for a list of them; WithSources holds an image with its own"
