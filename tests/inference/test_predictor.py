@@ -479,6 +479,7 @@ def test_a_folder_or_a_glob_is_the_list_of_its_images_and_saves_with_its_folders
         Segmentations,
         *(str(photos / name) for name in ("a.png", "b.png", "deep/a.png")),
     ]
+    assert results[2:].save(tmp_path / "one", "mask") == [tmp_path / "one" / "deep" / "a_mask.png"]
     assert [one.source for one in ours.predict(f"{photos}/[ab].png")] == [str(photos / f"{name}.png") for name in "ab"]
     saved = results.save(tmp_path / "out", "mask")
     streamed = ours.predict_iter(f"{photos}/**/*.png").save(tmp_path / "again", "mask")
@@ -570,6 +571,7 @@ def test_an_address_is_an_image_and_offline_it_is_none(tmp_path, monkeypatch):
         ({"a.png"}, "a set is not an image"),
         (io.BytesIO(b"x"), "a BytesIO is not an image"),
         (None, "a NoneType is not an image"),
+        (Image.new("RGB", (0, 5)), "a PIL image of 0 x 5 pixels"),
     ],
 )
 def test_what_is_no_image_is_refused_with_what_is_expected(image, fault):

@@ -166,7 +166,7 @@ def result_plot(
     columns = min(len(entries), max(1, round(len(panels) * panel_width / 1.9))) or 1
     lines = -(-len(entries) // columns)
     panel_height = min(max(panel_width * height / width, 0.6), 7.0)
-    figure = _figure(panel_width * len(panels), panel_height + 0.35 + 0.2 * lines)
+    figure = _figure(panel_width * len(panels), panel_height + 0.65 + 0.2 * lines)
     for number, (title, pixels) in enumerate(panels, start=1):
         axes = figure.add_subplot(1, len(panels), number)
         _show(axes, pixels, result.size, title)

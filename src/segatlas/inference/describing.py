@@ -26,7 +26,7 @@ def facts_of(card: Card, model: nn.Module, where: str) -> list[tuple[str, str]]:
     """
     numbers = sum(weights.numel() for weights in model.parameters())
     facts = [
-        ("architecture", f"{_architecture(card)}, {numbers / 1e6:.1f} M parameters"),
+        ("architecture", f"{_architecture(card)}, {_counted(numbers)} parameters"),
         ("task", f"{TASKS[card.task].title}: gives {', '.join(TASKS[card.task].result)}"),
         ("classes", _classes(card)),
         ("input", _input(card)),
@@ -41,6 +41,10 @@ def _architecture(card: Card) -> str:
     title, encoder = find_entry(card.architecture)[0].title, card.config.get("encoder")
     name = encoder.get("name") if isinstance(encoder, Mapping) else encoder
     return f"{title} ({card.architecture})" + (f" on {name}" if name else "")
+
+
+def _counted(numbers: int) -> str:
+    return f"{numbers / 1e6:.1f} M" if numbers >= 100_000 else f"{numbers:,}"
 
 
 def _classes(card: Card) -> str:

@@ -201,7 +201,7 @@ class Predictor:
                     image,
                     len(stream.names),
                 )
-            return Segmentations(stream)
+            return Segmentations(stream, stream.names)
         if _comes_bit_by_bit(image):
             return self.predict_iter(image, confidence=confidence)
         if sources is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, SupportsIndex, overload
@@ -20,7 +20,12 @@ class Segmentations(list[Segmentation]):
     """The results of several images, in their order: a list, whose slices are such lists too.
 
     All of them are in memory, with their images: see `Segmentation`. `Predictor.predict_iter` gives one at a time.
+    names: what the files of results are called by, by the file of the image, where this is known beforehand.
     """
+
+    def __init__(self, results: Iterable[Segmentation] = (), names: Mapping[str, str] | None = None):
+        super().__init__(results)
+        self.names = dict(names or {})
 
     def grid(self, columns: int | None = None) -> np.ndarray:
         """Return all on one sheet with the names of their images, (H, W, 3) uint8; those beyond 48 are left out.
@@ -39,17 +44,19 @@ class Segmentations(list[Segmentation]):
     def save(self, folder: str | Path, kinds: str | Sequence[str] | None = None) -> list[Path]:
         """Write each into a folder, as `Segmentation.save` does; return what was written.
 
-        Files are called by the stems of the images' files; where two have the same one, their folders come before it,
-        below the folder that they have in common. Images without a name are `image_1`, `image_2` by their place.
+        Files are called by the stems of the images' files; those of a folder or glob have their sub-folders before it,
+        and where two of a list have the same stem their folders, below the one that they have in common. Images without
+        a name are `image_1`, `image_2` by their place.
 
         Raises:
             UsageError: a file in place of a folder, a kind that the task has no file for, or images whose results
                 would have one name; nothing was written then.
         """
-        place, names = FolderOfResults(folder, kinds), result_names([result.source for result in self])
-        for name, result in zip(names, self, strict=True):
+        place, usual = FolderOfResults(folder, kinds), result_names([result.source for result in self])
+        named = [(self.names.get(one.source, name), one) for one, name in zip(self, usual, strict=True)]
+        for name, result in named:
             place.claim(name, result.source)
-        return [path for name, result in zip(names, self, strict=True) for path in place.save(result, name)]
+        return [path for name, result in named for path in place.save(result, name)]
 
     def to_dict(self) -> list[dict[str, Any]]:
         """Return `Segmentation.to_dict` of each."""
@@ -64,7 +71,7 @@ class Segmentations(list[Segmentation]):
     def __getitem__(self, index: Any) -> Any:
         """Return one, or a list of some."""
         found = super().__getitem__(index)
-        return Segmentations(found) if isinstance(index, slice) else found
+        return Segmentations(found, self.names) if isinstance(index, slice) else found
 
     def __repr__(self) -> str:
         lines = "".join(f"  {result!r},\n" for result in self)

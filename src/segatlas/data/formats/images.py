@@ -94,6 +94,8 @@ def as_image(source: Any, channels: int | None = None, *, name: str | Path = "im
     if isinstance(source, bytes):
         return decode_image(source, channels, name=name)
     if isinstance(source, Image.Image):
+        if 0 in source.size:
+            raise DataError(f"a PIL image of {source.width} x {source.height} pixels", name)
         with decoding(name):
             array = _pillow_array(source, channels)
         return fit_channels(check_finite(array, name), channels, name)
