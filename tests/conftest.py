@@ -1,5 +1,7 @@
 """For all tests: their order; nothing is kept in the user's own decoded store, and the disk seems to have room.
 
+Each line that a command prints with --json is compared with what is published of it, whichever test has it printed.
+
 The plots at the end of a training are left white, but in the tests that look at one: they were a third of the time of
 each training.
 """
@@ -7,10 +9,13 @@ each training.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 
 import cv2
 import numpy as np
 import pytest
+import typer
+from json_lines import checked_line, invoke
 
 from segatlas.data.store import store as store_module
 
@@ -42,4 +47,20 @@ def white_plots(request: pytest.FixtureRequest) -> Iterator[None]:
             white = cv2.imencode(".png", np.full((8, 8, 3), 255, np.uint8))[1].tobytes()
             for plot in ("curves_image", "confusion_image"):
                 patch.setattr(f"segatlas.drawing.{plot}", lambda *_, **__: white)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_command_tree() -> Iterator[None]:
+    """The parser of all commands, 60 ms each time it is made, is made once in a process and not at each call."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("typer.testing._get_command", cache(typer.main.get_command))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def published_lines() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("segatlas.cli.common.json_line", checked_line)
+        patch.setattr("segatlas.cli.examples.CommandWithExamples.invoke", invoke)
         yield

@@ -1,5 +1,7 @@
 """Write the tables of `docs/generated/` from the code. `tests/docs/test_generated.py` compares them with a fresh run.
 
+It also writes `hub/parameters.json`, how large each network is, for `segatlas models list`.
+
     python tools/generate_docs.py
 
 Nothing in there is typed by hand: keys and losses come from the schema, networks and encoders are built with shapes
@@ -9,6 +11,7 @@ only (meta device) and counted, definitions and commands are those that the prog
 from __future__ import annotations
 
 import inspect
+import json
 import re
 import sys
 import types
@@ -22,6 +25,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "docs" / "generated"
+PARAMETERS = ROOT / "src" / "segatlas" / "hub" / "parameters.json"
 HEAD = "<!-- Written by tools/generate_docs.py from the code; do not edit. -->\n\n"
 
 
@@ -29,14 +33,15 @@ CROPS = {"segmenter-l-ade20k": "640x640", "fast-scnn-cityscapes": "512x1024"}
 """Weights whose file is named after another crop than that of their config, or after none."""
 
 
-def pages(described: Iterable[str] | None = None) -> dict[str, str]:
-    """Return file name -> text of every generated page; `described` as in `models`."""
+def pages(networks: Iterable[str] | None = None) -> dict[str, str]:
+    """Return file name -> text of every generated page; `networks`: the rows of `models`."""
     makers: dict[str, Callable[[], Iterator[str]]] = {
         "commands.md": commands,
+        "json-lines.md": json_lines,
         "recipe.md": recipe_keys,
         "losses.md": losses,
         "recipes.md": recipes,
-        "models.md": lambda: models(described),
+        "models.md": lambda: models(networks),
         "encoders.md": encoders,
         "metrics.md": metrics,
         "findings.md": findings,
@@ -53,8 +58,11 @@ def main() -> int:
     for path in OUT.glob("*.md"):
         if path.name not in texts:
             path.unlink()
-    for name, text in texts.items():
-        path = OUT / name
+    from segatlas.models import list_models
+
+    counts = {name: described(name).parameters for name in list_models()}
+    texts = {OUT / name: text for name, text in texts.items()}
+    for path, text in {**texts, PARAMETERS: json.dumps(counts, indent=0) + "\n"}.items():
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             with whole_file(path) as temporary:
                 temporary.write_text(text, encoding="utf-8")
@@ -139,14 +147,22 @@ def recipes() -> Iterator[str]:
 
 
 # ---- networks
-def models(described: Iterable[str] | None = None) -> Iterator[str]:
-    """Yield the tables of networks; rows of `described` alone, which hold every architecture, None meaning all."""
-    from segatlas.build.describing import MEASURED_CLASSES, MEASURED_SIZE, describe
+@cache
+def described(name: str) -> Any:
+    """Return the facts of an architecture or variant."""
+    from segatlas.build.describing import describe
+
+    return describe(name)
+
+
+def models(of: Iterable[str] | None = None) -> Iterator[str]:
+    """Yield the tables of networks; rows of some alone, which hold every architecture, None meaning all."""
+    from segatlas.build.describing import MEASURED_CLASSES, MEASURED_SIZE
     from segatlas.models import ARCHITECTURES
 
     height, width = MEASURED_SIZE
     names = [name for entry in ARCHITECTURES.values() for name in (entry.name, *entry.variants)]
-    facts = {name: describe(name) for name in (names if described is None else described)}
+    facts = {name: described(name) for name in (names if of is None else of)}
     yield "# Table of networks"
     yield (
         f"Parameters with {MEASURED_CLASSES} classes; GMACs are multiply-accumulates of convolutions and matrix "
@@ -368,21 +384,111 @@ def commands() -> Iterator[str]:
 
     yield "# Command line"
     yield "`segatlas COMMAND --help` prints the same."
-    yield f"## segatlas\n\n{_options(root)}"
+    yield f"## segatlas\n\n{_options(root)}\n\n{_examples('')}"
     for name, command in COMMANDS.items():
         if not isinstance(command, typer.Typer):
-            yield _command(f"segatlas {name}", command)
+            yield _command(name, command)
             continue
         yield f"## segatlas {name}"
-        yield str(command.info.help)
+        yield f"{command.info.help}\n\n{_examples(name)}"
         for part in command.registered_commands:
             assert part.callback is not None
             inner = part.name or part.callback.__name__.strip("_").replace("_", "-")
-            yield _command(f"segatlas {name} {inner}", part.callback, level=3)
+            yield _command(f"{name} {inner}", part.callback, level=3)
 
 
-def _command(title: str, function: Callable[..., Any], level: int = 2) -> str:
-    return "\n\n".join((f"{'#' * level} {title}", inspect.getdoc(function) or "", _options(function)))
+def _command(path: str, function: Callable[..., Any], level: int = 2) -> str:
+    told = inspect.getdoc(function) or ""
+    return "\n\n".join((f"{'#' * level} segatlas {path}", told, _options(function), _examples(path)))
+
+
+def _examples(path: str) -> str:
+    """Return a command's examples as a list: no blocks, which tests would run."""
+    from segatlas.cli.examples import EXAMPLES
+
+    return "Examples:\n\n" + "\n".join(f"- `segatlas {example}`" for example in EXAMPLES[path])
+
+
+def json_lines() -> Iterator[str]:
+    from segatlas.cli.json_lines import JSON_LINES, line_schema
+
+    yield "# What --json prints"
+    yield (
+        "Every command takes `--json` and then prints one machine-readable last line, whose keys are below; the rest "
+        "goes to stderr. `segatlas config schema --of COMMAND` prints the same as a JSON Schema. Later versions may "
+        "add keys; none is taken away or changes its meaning."
+    )
+    for command in JSON_LINES:
+        yield f"## segatlas {command}"
+        if command == "config show":
+            yield "The recipe: [Keys of a recipe](recipe.md)."
+            continue
+        schema = line_schema(command)
+        members = schema.get("anyOf", [schema])
+        yield "\n\n".join(part for member in members for part in _line(member, schema))
+
+
+def _line(member: Mapping[str, Any], root: Mapping[str, Any], title: str = "") -> Iterator[str]:
+    """Yield what a line means and the table of its keys, then the same of the groups inside it."""
+    from segatlas.config.messages import SchemaWords
+
+    words = SchemaWords(dict(root))
+    group = words.resolve(dict(member))
+    if group.get("type") == "array":
+        yield from _line(group["items"], root, title or "A list. ")
+        return
+    meaning = (
+        f"**{title}**: {group.get('description', '')}"
+        if title.startswith("`")
+        else title + group.get("description", "")
+    )
+    if "properties" not in group:
+        yield meaning + "A JSON Schema."
+        return
+    yield meaning
+    rows, inside = [], []
+    for key, node in group["properties"].items():
+        rows.append((code(key), _kind_of(node, words), node.get("description", "")))
+        inside += [(key, inner) for inner in _groups_in(node, words)]
+    yield table(("Key", "Holds", "Meaning"), rows)
+    for key, inner in inside:
+        yield from _line(inner, root, code(key))
+
+
+def _groups_in(node: Mapping[str, Any], words: Any) -> Iterator[Mapping[str, Any]]:
+    """Yield the groups that a key holds: itself, items of its list, values of its names."""
+    node = words.resolve(dict(node))
+    if "properties" in node:
+        yield node
+    for inner in (*node.get("anyOf", ()), node.get("items"), node.get("additionalProperties")):
+        if isinstance(inner, Mapping):
+            yield from _groups_in(inner, words)
+
+
+def _kind_of(node: Mapping[str, Any], words: Any) -> str:
+    """Return in words what a key holds."""
+    node = words.resolve(dict(node))
+    if "anyOf" in node:
+        return " or ".join(_kind_of(member, words) for member in node["anyOf"])
+    if "properties" in node:
+        return "a group"
+    if node.get("type") == "array":
+        return "list: " + _kind_of(node.get("items", {}), words)
+    if node.get("type") == "object":
+        values = node.get("additionalProperties")
+        return "name -> " + (_kind_of(values, words) if isinstance(values, Mapping) else "any value")
+    if "const" in node:
+        return code(json.dumps(node["const"]))
+    if "enum" in node:
+        return ", ".join(code(str(value)) for value in node["enum"])
+    kinds = {
+        "null": "null",
+        "string": "text",
+        "integer": "whole number",
+        "number": "number",
+        "boolean": "true or false",
+    }
+    return kinds.get(str(node.get("type")), "any value")
 
 
 def _options(function: Callable[..., Any]) -> str:

@@ -13,7 +13,7 @@ from fakes.folder import write_folder
 from segatlas.recipe import Config
 from segatlas.training import machine
 from segatlas.training.module import SegmentationModule
-from segatlas.training.run import find_run, make_run_folder
+from segatlas.training.run import find_run, link_last, make_run_folder
 from segatlas.training.run_lock import RunLock
 
 BOTH = pytest.mark.parametrize("further", [(), ("--dry-run",)], ids=["training", "dry run"])
@@ -222,7 +222,7 @@ def test_any_other_run_name_is_one_folder_below_the_root(tmp_path, name):
     lock = RunLock()
     make_run_folder(Config.load({}, f"run.root={tmp_path}", f"run.name={json.dumps(name)}"), lock)
     lock.release()
-    assert {path.name for path in (tmp_path / "semantic").iterdir()} == {f"{name}-001", "last"}
+    assert {path.name for path in (tmp_path / "semantic").iterdir()} == {f"{name}-001"}
 
 
 @pytest.mark.parametrize(
@@ -238,8 +238,10 @@ def test_a_path_is_never_empty_and_holds_no_control_characters(refused, key):
 def test_a_tilde_in_the_place_of_a_run_is_the_home_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     lock = RunLock()
-    folder = make_run_folder(Config.load({}, "run.dir=~/run", "run.root=~/runs"), lock)
+    config = Config.load({}, "run.dir=~/run", "run.root=~/runs")
+    folder = make_run_folder(config, lock)
     lock.release()
+    link_last(folder, config)
     folder.config.write_text("seed: 1\n")
     assert folder.root == tmp_path / "home" / "run"
     assert find_run("last", root="~/runs").root == find_run("~/run").root == folder.root.resolve()

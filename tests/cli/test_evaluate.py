@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-import typer
 from click.testing import Result
 from PIL import Image
 from typer.testing import CliRunner
 
-from segatlas.cli.evaluate import evaluate, parse_bounds, runs_of, short_names, split_models
-from segatlas.cli.main import CommandGroup
+from segatlas.cli.evaluate import parse_bounds, runs_of, short_names, split_models
+from segatlas.cli.main import app
 from segatlas.errors import DataError, UsageError
 from segatlas.evaluation.comparison import check_same
 
@@ -22,9 +22,6 @@ CLASSES = ("sky", "road", "car")
 
 
 def segatlas(*words: object) -> Result:
-    app = typer.Typer(cls=CommandGroup)
-    app.callback()(lambda: None)
-    app.command("eval")(evaluate)
     return CliRunner().invoke(app, ["eval", *map(str, words), "--device", "cpu"])
 
 
@@ -350,6 +347,24 @@ def test_words_with_equal_signs_override_the_recipe(run: Path) -> None:
     assert line["split"] == "train"
     assert "mean_boundary_iou" not in line
     assert result.stderr == ""
+
+
+def test_quiet_leaves_the_score_and_csv_holds_each_class_and_image(run: Path, tmp_path: Path) -> None:
+    done = segatlas(run, "--quiet", "--csv", tmp_path / "tables")
+    stored = json.loads((run / "evaluations" / "val.json").read_text())
+    assert done.stdout == f"{run}: mean IoU {100 * stored['miou']:.2f} % on val\n"
+    classes, images = (
+        list(csv.DictReader((tmp_path / "tables" / name).open())) for name in ("per_class.csv", "per_image.csv")
+    )
+    assert [row["class"] for row in classes] == list(CLASSES)
+    assert [row["key"] for row in images] == [row["key"] for row in stored["images"]]
+    for row, kept in zip(classes, stored["per_class"], strict=True):
+        assert (row["model"], row["split"]) == (str(run), "val")
+        assert float(row["iou"]) == pytest.approx(kept["iou"], rel=1e-5)
+    for row, kept in zip(images, stored["images"], strict=True):
+        ious = [float(row[f"iou {name}"]) for name in CLASSES if row[f"iou {name}"]]
+        assert float(row["image_miou"]) == pytest.approx(kept["image_miou"], rel=1e-5)
+        assert float(row["image_miou"]) == pytest.approx(sum(ious) / len(ious), rel=1e-5)
 
 
 def test_a_bad_file_is_reported_and_the_exit_code_is_1(run: Path) -> None:

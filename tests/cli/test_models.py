@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import asdict
 from io import StringIO
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +16,7 @@ from segatlas.build.network import create_model
 from segatlas.build.saving import save_pretrained
 from segatlas.cli.main import app
 from segatlas.cli.models import _table
+from segatlas.hub.catalogue import find_published, parameters
 from segatlas.models import list_models
 
 
@@ -45,8 +49,44 @@ def test_list_takes_a_pattern_and_prints_json():
             "title": "SegFormer",
             "tasks": ["semantic"],
             "paper": "https://arxiv.org/abs/2105.15203",
+            "parameters": 3_719_027,
+            "published": [asdict(find_published(f"segformer-b0-{name}")) for name in ("ade20k", "cityscapes")],
         }
     ]
+
+
+def names(*words: str) -> list[str]:
+    return [entry["name"] for entry in json.loads(run("list", *words, "--json").stdout)]
+
+
+def test_filters_leave_what_fits_and_take_no_weights_for_others():
+    assert names("segformer_b?", "--least", "80", "--dataset", "cityscapes") == [
+        f"segformer_b{n}" for n in (2, 3, 4, 5)
+    ]
+    assert names("segformer_b?", "--commercial-ok") == []
+    assert names("segformer*", "--most-parameters", "15") == ["segformer", "segformer_b0", "segformer_b1"]
+    assert "reference_class" in names("--most-parameters", "0.1")
+    found = names("--published", "*cityscapes", "--least", "81", "--commercial-ok", "--most-parameters", "80")
+    entries = [find_published(name) for name in found]
+    assert entries
+    assert all(entry.miou >= 81 and entry.numbers <= 80e6 and entry.is_commercial for entry in entries)
+    objects = [find_published(name) for name in names("--published", "--task", "panoptic", "--least", "50")]
+    assert objects
+    assert all(entry.pq >= 50 for entry in objects)
+
+
+def test_a_dataset_of_no_weights_is_told_with_the_nearest():
+    result = run("list", "--dataset", "cityscape")
+    assert result.exit_code == 2
+    assert "did you mean 'cityscapes'" in result.stderr
+
+
+def test_parameters_are_those_of_the_generated_table():
+    table = (Path(__file__).parents[2] / "docs" / "generated" / "models.md").read_text(encoding="utf-8")
+    told = dict(re.findall(r"^\| `(\w+)` \| \[[^|]*\|[^|]*\| ([^|]+) \|", table, re.MULTILINE))
+    assert list(parameters()) == list_models()
+    for name, count in parameters().items():
+        assert told[name] in (f"{count / 1e6:.2f} M", f"host + {count:,}")
 
 
 def test_list_says_so_where_nothing_matches():
@@ -130,7 +170,7 @@ def test_info_of_a_folder_without_a_model_exits_1(tmp_path):
 def test_list_published_and_info_say_metric_and_licence_in_a_hundred_columns():
     result = run("list", "--published", "*-ade20k")
     row = next(line for line in result.output.splitlines() if " segformer-b0-ade20k " in line)
-    assert row.split() == ["segformer-b0-ade20k", "ade20k", "mIoU", "37.41", "38.34", "non-commercial"]
+    assert row.split() == ["segformer-b0-ade20k", "ade20k", "mIoU", "37.41", "38.34", "3.8", "M", "non-commercial"]
     assert max(map(len, result.output.splitlines())) <= 100
     shown = run("info", "pspnet-r50-ade20k").output
     assert "42.48 %, 43.44 % with scales and flips, on its validation split" in shown

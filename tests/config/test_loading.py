@@ -141,7 +141,7 @@ def test_the_message_is_aligned_and_counts_the_problems(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", ["true", "3.0", "'3'", "[3]", "{a: 3}", "three", "null"])
 def test_only_a_whole_number_is_a_whole_number(value: str) -> None:
-    assert only({}, f"train.batch={value}").message == "expected a whole number, at least 1"
+    assert only({}, f"train.accumulate={value}").message == "expected a whole number, at least 1"
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from fakes.folder import write_folder
 from segatlas.checkpoint.reading import read_state_dict
 from segatlas.data.formats.masks import read_mask, write_mask
 from segatlas.data.shapes import make_shapes
-from segatlas.errors import ConfigError, SegAtlasError, TrainingError
+from segatlas.errors import ConfigError, DataError, SegAtlasError, TrainingError
 from segatlas.evaluation import evaluate
 from segatlas.recipe import Config
 from segatlas.structures import Inputs
@@ -132,6 +132,33 @@ def test_ctrl_c_twice_stops_at_once_and_keeps_the_last_checkpoint(recipe, monkey
     assert not stop.value.saved
     assert checkpoint(stop.value.run)["global_step"] == 5
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def out_of_memory(*_):
+    raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+
+def bad_image(*_):
+    raise DataError("is no image", Path("a.png"))
+
+
+@pytest.mark.parametrize(
+    ("place", "fault", "error"),
+    [
+        ("module.SegmentationModule.training_step", out_of_memory, TrainingError),
+        ("module.SegmentationModule.training_step", lambda *_: signal.raise_signal(signal.SIGINT), Interrupted),
+        ("fit._write_head", lambda *_: signal.raise_signal(signal.SIGINT), Interrupted),
+        ("fit._trainer", bad_image, DataError),
+    ],
+)
+def test_a_run_that_ends_before_its_first_step_leaves_no_folder(recipe, monkeypatch, tmp_path, place, fault, error):
+    def failing(*given, **_):
+        fault(*given)
+
+    monkeypatch.setattr(f"segatlas.training.{place}", failing)
+    with pytest.raises(error):
+        train(recipe("run.dir=null", "log.tensorboard=true"), quiet=True)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -17,9 +18,10 @@ from segatlas.checkpoint.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Prepr
 from segatlas.encoders import ENCODERS, TOKEN_ENCODERS
 from segatlas.encoders.spec import EncoderSpec
 from segatlas.recipe import Config
+from segatlas.training import building
 from segatlas.training.building import build_parts
 from segatlas.training.fit import train
-from segatlas.training.inputs import choose_preprocessing
+from segatlas.training.inputs import as_taken, choose_preprocessing
 
 HALF = (0.5, 0.5, 0.5)
 LITE = "model={name: unet, encoder: timm/tf_efficientnet_lite0, decoder_channels: [8, 8]}"
@@ -212,3 +214,36 @@ def test_a_run_goes_on_with_the_scale_that_it_took_from_its_first_weights(recipe
     torch.save(content, run.dir / "checkpoints" / "last.ckpt")
     train(Config.load(run.dir / "config.yaml", "train.epochs=4"), resume=run.dir, quiet=True)
     assert read_model(run.dir / "model")[0].preprocessing == card
+
+
+NARROW = {"name": "unet", "encoder": "resnet18_w8", "decoder_channels": [8, 8, 8, 8]}
+AUTO = {**NARROW, "encoder_weights": "auto"}
+
+
+def test_weights_that_cannot_be_had_are_random_in_one_line_and_config_says_so(recipe):
+    config = recipe(model=AUTO)
+    parts = build_parts(config)
+    assert parts.encoder_weights is None
+    assert parts.facts.weights.startswith("random, for ImageNet's cannot be had: of encoder_weights='imagenet' timm")
+    assert as_taken(config, parts.card.preprocessing, parts.encoder_weights).model.encoder_weights is None
+
+
+def test_weights_that_can_be_had_are_taken_and_config_says_so(recipe, monkeypatch):
+    taken = []
+    monkeypatch.setattr(building, "load_encoder_weights", lambda net, source: taken.append(source))
+    monkeypatch.setattr(building, "imagenet_on_disk", lambda *_: ("a package", Path("file")))
+    monkeypatch.setattr("segatlas.training.inputs.published_statistics", lambda *_: ((0.5,) * 3, (0.5,) * 3))
+    config = recipe(model=AUTO)
+    parts = build_parts(config)
+    assert (taken, parts.encoder_weights) == (["imagenet"], "imagenet")
+    assert parts.facts.weights == "encoder imagenet (a package), the rest random"
+    assert parts.card.preprocessing.mean == (0.5,) * 3
+    assert as_taken(config, parts.card.preprocessing, parts.encoder_weights).model.encoder_weights == "imagenet"
+
+
+def test_a_start_from_an_earlier_model_needs_no_weights_of_the_encoder(recipe, tmp_path):
+    save_pretrained(build_parts(recipe(model=NARROW)).net, tmp_path / "earlier", classes=list("abcdefg"))
+    parts = build_parts(recipe(f"model.start_from={tmp_path / 'earlier'}", model=AUTO))
+    assert parts.encoder_weights is None
+    assert parts.facts.weights.startswith("all of ")
+    assert parts.starts_trained

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from segatlas.cli import completion
 from segatlas.cli.common import DebugOption, JsonOption, OfflineOption, human, print_json_line
 from segatlas.errors import UsageError
 from segatlas.files import require_writable, whole_file
@@ -27,7 +28,10 @@ MODEL = (
 
 
 def bench(
-    models: Annotated[list[str] | None, typer.Argument(metavar="[MODEL...]", help=MODEL, show_default=False)] = None,
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[MODEL...]", help=MODEL, show_default=False, autocompletion=completion.networks),
+    ] = None,
     size: Annotated[
         str | None, typer.Option(metavar="HxW", help="Size of the image; default 512x512, by protocol 1024x2048.")
     ] = None,
@@ -53,8 +57,6 @@ def bench(
 
     `forward` is the network alone; `predict` the whole way from a uint8 image to its class map or objects. They
     take turns; ratios are against the first row. Set OMP_WAIT_POLICY=PASSIVE before for steady processor times.
-    Example: segatlas bench unet:encoder=resnet34 segformer_b0 --size 512x1024 --precision fp32,bf16
-    Frames a second: segatlas bench sanet_s stdc1 segformer_b0 --protocol realtime --threads 2 --chart speed.png
     """
     from segatlas.bench import BenchSettings, RealtimeSettings, measure
     from segatlas.bench.settings import parse_precisions, parse_size

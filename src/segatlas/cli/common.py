@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from segatlas.cache import OFFLINE_VARIABLE
+from segatlas.cli import completion
 from segatlas.errors import ConfigError, SegAtlasError, UsageError
 from segatlas.printable import json_line, printable, printable_lines
 
@@ -50,18 +51,25 @@ def set_offline(context: typer.Context, value: bool) -> bool:
     return value
 
 
-Words = Annotated[list[str] | None, typer.Argument(metavar="[RECIPE] [KEY=VALUE]...", show_default=False)]
+Words = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[RECIPE] [KEY=VALUE]...", show_default=False, autocompletion=completion.recipe_words),
+]
 ConfigFileOption = Annotated[Path | None, typer.Option("--config", help="A recipe file, in place of RECIPE.")]
 DebugOption = Annotated[
     bool, typer.Option("--debug", callback=set_debug, is_eager=True, help="Show the stack trace of an error.")
 ]
-DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")]
+DeviceOption = Annotated[
+    str, typer.Option("--device", help="auto, cpu, cuda or mps.", autocompletion=completion.devices)
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one machine-readable last line.")]
 OfflineOption = Annotated[bool, typer.Option("--offline", callback=set_offline, help="Download no weights.")]
 CommercialOption = Annotated[
     bool, typer.Option("--commercial-ok", help="Refuse weights whose licence forbids commercial use.")
 ]
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings and errors only.")]
+QuietOption = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Print warnings and errors only, and the score where there is one.")
+]
 
 
 @contextmanager

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from segatlas.cli import completion
 from segatlas.cli.common import (
     ConfigFileOption,
     DebugOption,
@@ -14,9 +16,11 @@ from segatlas.cli.common import (
     human,
     load_recipe,
     print_json_line,
+    say,
     split_words,
     telling_lines,
 )
+from segatlas.errors import UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Show, check and explain recipes.")
 NO_TERMINAL_WIDTH = 180
+OF_HELP = "Print the JSON Schema of what a command prints with --json instead, such as eval or 'data check'."
 
 
 @app.command()
@@ -58,6 +63,9 @@ def check(
 @app.command()
 def schema(
     recipes: Annotated[bool, typer.Option("--recipes", help="List the shipped recipes instead.")] = False,
+    of: Annotated[
+        str | None, typer.Option("--of", metavar="COMMAND", help=OF_HELP, autocompletion=completion.commands_with_lines)
+    ] = None,
     json_line: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
@@ -65,7 +73,9 @@ def schema(
     from segatlas import config
     from segatlas.recipe import json_schema
 
-    if recipes:
+    if of is not None:
+        _print_line_schema(of, json_line=json_line)
+    elif recipes:
         _list_recipes(config.recipes(), json_line=json_line)
     elif json_line:
         print_json_line(json_schema())
@@ -110,6 +120,21 @@ def _print_schema() -> None:
         for row in rows:
             table.add_row(row.key, row.expects, row.default, row.meaning)
         console.print(table, markup=False)
+
+
+def _print_line_schema(command: str, *, json_line: bool) -> None:
+    """Print a schema over many lines, with --json in one."""
+    from segatlas.cli.json_lines import JSON_LINES, line_schema
+    from segatlas.config.messages import unknown
+
+    command = " ".join(command.removeprefix("segatlas ").split())
+    if command not in JSON_LINES:
+        raise UsageError(f"--of: {unknown('command', command, JSON_LINES)}")
+    found = line_schema(command)
+    if json_line:
+        print_json_line(found)
+    else:
+        say(json.dumps(found, indent=2, ensure_ascii=False))
 
 
 def _list_recipes(shipped: dict[str, Path], *, json_line: bool) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from segatlas.cli import completion
 from segatlas.cli.common import DebugOption, DeviceOption, JsonOption, QuietOption, human, print_json_line
 from segatlas.errors import UsageError
 from segatlas.printable import printable
@@ -64,7 +65,12 @@ def _tell(out: Path, counts: dict[str, int], what: str, command: str, seed: int,
 
 
 def make_priors(
-    model: Annotated[str, typer.Argument(help="Run folder, model folder, checkpoint, published name or hub id.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="Run folder, model folder, checkpoint, published name or hub id.", autocompletion=completion.models
+        ),
+    ],
     out: OutArgument,
     words: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", show_default=False)] = None,
     data: Annotated[

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from segatlas.cli.common import ConfigFileOption, DebugOption, JsonOption, OfflineOption, QuietOption, Words
-from segatlas.cli.train import DevicesOption, DryRunOption, PartialOption, PrecisionOption, ResumeOption, start
+from segatlas.cli.train import (
+    DeviceChoice,
+    DevicesOption,
+    DryRunOption,
+    PartialOption,
+    PrecisionOption,
+    ResumeOption,
+    start,
+)
 from segatlas.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,6 +30,7 @@ def distill(
     teacher: Annotated[str | None, typer.Option(metavar="PATH", help=TEACHER)] = None,
     config: ConfigFileOption = None,
     resume: ResumeOption = None,
+    device: DeviceChoice = None,
     devices: DevicesOption = None,
     precision: PrecisionOption = None,
     partial: PartialOption = False,
@@ -36,8 +45,8 @@ def distill(
     if teacher is not None:
         words.append(f"distill.teacher={json.dumps(teacher, ensure_ascii=False)}")
     start(
-        words, config, resume=resume, devices=devices, precision=precision, partial=partial, dry_run=dry_run,
-        json_line=json_line, quiet=quiet, check=_has_teacher,
+        words, config, resume=resume, device=device, devices=devices, precision=precision, partial=partial,
+        dry_run=dry_run, json_line=json_line, quiet=quiet, check=_has_teacher,
     )  # fmt: skip
 
 

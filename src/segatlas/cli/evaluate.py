@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from segatlas.cli import completion
 from segatlas.cli.common import (
     CommercialOption,
     DebugOption,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 WINDOW_HELP = "Predict by windows of N or HxW pixels; default: as the model's card says."
 OUT_HELP = "Folder for eval.json (and compare.json); default: a file of evaluations/ in the run folder."
+CSV_HELP = "Folder for per_class.csv and per_image.csv, a row a class or image of each model."
 COMPARE_HELP = "Also show the models side by side, with intervals of their differences (paired bootstrap over images)."
 BOUNDS_HELP = "Size of medium and of large objects: pixels, or fractions of the image below 1; default: 1024,9216."
 SMALL_HELP = "Names of small classes, joined by commas: also their mean IoU and recall."
@@ -45,12 +47,17 @@ TTA_HELP = "Test-time augmentation: flips, vertical, turns, scales:0.75,1,1.25, 
 
 
 def evaluate(
-    models: Annotated[list[str], typer.Argument(metavar="MODEL|KEY=VALUE", help=MODELS_HELP)],
+    models: Annotated[
+        list[str], typer.Argument(metavar="MODEL|KEY=VALUE", help=MODELS_HELP, autocompletion=completion.models)
+    ],
     data: Annotated[
         str | None,
         typer.Option("--data", help="A recipe (.yaml or shipped name) or a data folder; default: the run's own."),
     ] = None,
-    split: Annotated[str | None, typer.Option(help="train, val or test; default: the recipe's eval.split.")] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(help="train, val or test; default: the recipe's eval.split.", autocompletion=completion.splits),
+    ] = None,
     tta: Annotated[str | None, typer.Option(help=TTA_HELP)] = None,
     window: Annotated[str | None, typer.Option(metavar="N|HxW", help=WINDOW_HELP)] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Images of one size per pass.")] = None,
@@ -68,6 +75,7 @@ def evaluate(
     draw_seed: Annotated[int, typer.Option(min=0, help="Of --compare: seed of the draws.")] = 0,
     explain: Annotated[bool, typer.Option("--explain", help="Also say what each number means.")] = False,
     out: Annotated[Path | None, typer.Option("--out", help=OUT_HELP)] = None,
+    csv: Annotated[Path | None, typer.Option("--csv", metavar="DIR", help=CSV_HELP)] = None,
     offline: OfflineOption = False,
     commercial_ok: CommercialOption = False,
     json_line: JsonOption = False,
@@ -85,7 +93,7 @@ def evaluate(
     refuse_twice(names)
     if compare and len(groups) < 2:
         raise UsageError("--compare needs two or more models; runs joined by commas, or a pattern, are one")
-    folders = plan_folders(names, out)
+    folders = plan_folders(names, out, csv)
     options: dict[str, Any] = {"tta": tta, "batch": batch, "device": device, "precision": precision}
     options |= {"boundary": boundary, "sizes": sizes, "window": None if window is None else parse_window(window)}
     options |= {"batch_stats": batch_stats, "max_value": max_value, "offline": offline, "commercial_ok": commercial_ok}
@@ -93,7 +101,7 @@ def evaluate(
     options |= {"small_classes": None if small_classes is None else parse_names(small_classes)}
 
     from segatlas import evaluation
-    from segatlas.evaluation import tables
+    from segatlas.evaluation.csv_files import write_tables
 
     console = human(json_line=json_line)
     opened = [evaluation.open_evaluation(name, data, split, overrides=overrides, **options) for name in names]
@@ -102,26 +110,46 @@ def evaluate(
     targets = plan_files(opened, folders, in_run=out is None)
     reports: list[Report] = []
     for target in targets:
-        report = opened.pop(0).score(skip_bad=True, progress=not quiet, keep_counts=compare)  # what is done goes
+        report = opened.pop(0).score(skip_bad=True, progress=not quiet, keep_counts=compare or csv is not None)
         reports.append(report)
         written = _write(report, target)
-        _print_report(report, written, console, quiet)
+        _print_report(report, written, console, quiet=quiet, json_line=json_line)
+    tables_kept = [] if csv is None else write_tables(reports, csv)
     compared = compare_reports(reports, words, [len(group) for group in groups], draws, draw_seed) if compare else None
     kept = None if compared is None or out is None else write_comparison(compared, out)
     if not quiet:
-        if compare and len(groups) == len(reports):
-            console.print(tables.compare(reports), "", soft_wrap=False, sep="\n")
-        if compared is not None:
-            print_comparison(compared, kept, console)
-        if explain:
-            console.print("what the numbers mean", style="bold")
-            console.print(tables.definitions_table(reports), soft_wrap=False)
+        together = compare and len(groups) == len(reports)
+        _print_rest(reports, compared, kept, tables_kept, console, side_by_side=together, explain=explain)
     if json_line:
         records = [json_record(report, target) for report, target in zip(reports, targets, strict=True)]
         found = {} if compared is None else {"comparison": {**compared.to_dict(), "file": kept and str(kept)}}
         print_json_line(records[0] if len(records) == 1 else {"reports": records, **found})
     if any(report.skipped for report in reports):
         raise typer.Exit(1)
+
+
+def _print_rest(
+    reports: Sequence[Report],
+    compared: Comparison | None,
+    kept: Path | None,
+    tables_kept: Sequence[Path],
+    console: Console,
+    *,
+    side_by_side: bool,
+    explain: bool,
+) -> None:
+    """Print what is told of all models together."""
+    from segatlas.evaluation import tables
+
+    if side_by_side:
+        console.print(tables.compare(reports), "", soft_wrap=False, sep="\n")
+    if compared is not None:
+        print_comparison(compared, kept, console)
+    for path in tables_kept:
+        console.print(f"written: {printable(path)}", markup=False)
+    if explain:
+        console.print("what the numbers mean", style="bold")
+        console.print(tables.definitions_table(reports), soft_wrap=False)
 
 
 def split_models(words: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -181,10 +209,10 @@ def parse_bounds(text: str) -> tuple[float, float]:
     return bounds[0], bounds[1]
 
 
-def plan_folders(models: Sequence[str], out: Path | None) -> list[Path | None]:
+def plan_folders(models: Sequence[str], out: Path | None, csv: Path | None = None) -> list[Path | None]:
     """Return which folder each model's report belongs to: --out, else the run folder that MODEL lies in, else none.
 
-    Several models get a folder each below --out. The folders are tried now, before any work.
+    Several models get a folder each below --out. The folders, and that of --csv, are tried now, before any work.
 
     Raises:
         UsageError: a folder that cannot be written.
@@ -192,6 +220,8 @@ def plan_folders(models: Sequence[str], out: Path | None) -> list[Path | None]:
     from segatlas.evaluation.places import run_of
 
     folders: list[Path | None] = []
+    if csv is not None:
+        require_writable(csv, error=UsageError)
     for model, name in zip(models, short_names(models), strict=True):
         folder = run_of(model) if out is None else out
         if out is not None and len(models) > 1:
@@ -307,14 +337,16 @@ def _write(report: Report, target: Path | None) -> str:
     return f"written: {printable(target)}" + (" (in place of the same evaluation of before)" if replaced else "")
 
 
-def _print_report(report: Report, written: str, console: Console, quiet: bool) -> None:
-    """Print a report; with --quiet only its warnings and the files left out, on stderr."""
+def _print_report(report: Report, written: str, console: Console, *, quiet: bool, json_line: bool) -> None:
+    """Print a report; with --quiet its score alone, and on stderr its warnings and the files left out."""
     from segatlas.evaluation import tables
 
     if quiet:
         errors = human(json_line=True)
         for line in tables.complaints(report):
             errors.print(line)
+        if not json_line:
+            console.print(f"{printable(report.model.path)}: {report.headline}", markup=False)
         return
     console.print(tables.full_report(report), soft_wrap=False)
     console.print(written, markup=False)

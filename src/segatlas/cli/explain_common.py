@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from segatlas.cli import completion
 from segatlas.cli.common import aux_paths
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from segatlas.inference import Predictor
 
 MODEL_HELP = "Run folder, model folder, checkpoint, published name or hub id."
-ModelArgument = Annotated[str, typer.Argument(help=MODEL_HELP)]
+ModelArgument = Annotated[str, typer.Argument(help=MODEL_HELP, autocompletion=completion.models)]
 ImageArgument = Annotated[Path, typer.Argument(help="The image file.")]
 ClassOption = Annotated[
     list[str] | None, typer.Option("--class", metavar="NAME", help="A class, by name or number; may be repeated.")

@@ -328,7 +328,6 @@ def field_calculator(
     """Work out the receptive field of layers in a row from their numbers alone.
 
     What is left out is stride 1, padding 0, dilation 1. Rectangles are HxW: 1x5,1x2,0x2.
-    Example: segatlas explain field-calculator 7,2,3 3,2,1 3
     """
     from segatlas.explain.field_calculator import chain_fields, parse_layer
 

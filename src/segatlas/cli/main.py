@@ -8,10 +8,10 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from segatlas.cli import bench, config, data, distill, doctor, evaluate, explain, models, predict, prune, pseudo, train
 from segatlas.cli.common import guard, reset_debug, set_debug
+from segatlas.cli.examples import CommandWithExamples, GroupWithExamples
 from segatlas.printable import SafeRecords
 from segatlas.version import __version__
 
@@ -34,7 +34,7 @@ COMMANDS: dict[str, Callable[..., Any] | typer.Typer] = {
 """Command -> the function that does it, or a group of commands. One file a command; one line here makes it known."""
 
 
-class CommandGroup(TyperGroup):
+class CommandGroup(GroupWithExamples):
     """The group of all commands: whatever one of them raises ends in a message and an exit code."""
 
     def list_commands(self, ctx: Any) -> list[str]:
@@ -81,9 +81,11 @@ def root(
 
 for _name, _command in COMMANDS.items():
     if isinstance(_command, typer.Typer):
-        app.add_typer(_command, name=_name)
+        app.add_typer(_command, name=_name, cls=GroupWithExamples)
+        for _part in _command.registered_commands:
+            _part.cls = CommandWithExamples
     else:
-        app.command(_name)(_command)
+        app.command(_name, cls=CommandWithExamples)(_command)
 
 
 def main() -> None:

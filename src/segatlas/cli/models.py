@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from segatlas.cli import completion
 from segatlas.cli.common import DebugOption, JsonOption, OfflineOption, human, print_json_line, say
 from segatlas.errors import UsageError
 from segatlas.printable import printable
@@ -19,75 +20,122 @@ if TYPE_CHECKING:
     from segatlas.build.describing import ModelFacts
     from segatlas.checkpoint.card import Card
     from segatlas.conversion.converting import Conversion
-    from segatlas.hub.catalogue import Published
+    from segatlas.hub.catalogue import Filter, Published
 
 app = typer.Typer(
     no_args_is_help=True, help="List the networks, explain one of them or a trained model, convert weights."
 )
-NO_TERMINAL_WIDTH = 160
+NO_TERMINAL_WIDTH = 200
 SHOWN_CLASSES = 40
 FEW_CLASSES = 5
 SHOWN_LEFT_OUT = 8
 METRICS = {"miou": "mIoU", "pq": "PQ", "ap": "AP"}
 
 
+DATASET_HELP = "Published weights of this dataset alone, such as ade20k or cityscapes."
+LEAST_HELP = "Published mIoU (PQ, AP) of at least so many percent."
+MOST_HELP = "At most so many million parameters; of published weights all that their file holds."
+WEIGHTS_HELP = "Published weights whose licence allows commercial use alone."
+
+
 @app.command("list")
 def list_(
     pattern: Annotated[str, typer.Argument(help="Shell pattern of names, e.g. '*former*'.")] = "*",
-    task: Annotated[str | None, typer.Option("--task", help="semantic, instance or panoptic.")] = None,
+    task: Annotated[
+        str | None, typer.Option("--task", help="semantic, instance or panoptic.", autocompletion=completion.tasks)
+    ] = None,
     published: Annotated[bool, typer.Option("--published", help="List published weights instead.")] = False,
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", help=DATASET_HELP, autocompletion=completion.datasets)
+    ] = None,
+    least: Annotated[float | None, typer.Option("--least", metavar="PERCENT", help=LEAST_HELP)] = None,
+    most_parameters: Annotated[
+        float | None, typer.Option("--most-parameters", metavar="MILLIONS", help=MOST_HELP)
+    ] = None,
+    commercial_ok: Annotated[bool, typer.Option("--commercial-ok", help=WEIGHTS_HELP)] = False,
     json_line: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """List architectures and their variants, or the published weights that can be loaded by name."""
+    """List architectures and their variants, or the published weights that can be loaded by name.
+
+    A filter of weights leaves those architectures in for which there are such weights.
+    """
     from segatlas.config.messages import unknown
+    from segatlas.hub.catalogue import Filter, list_published
     from segatlas.tasks import TASKS
 
     if task is not None and task not in TASKS:
         raise UsageError(f"--task: {unknown('task', task, TASKS)}")
+    wanted = Filter(
+        task=task, dataset=dataset, least=least, most_parameters=most_parameters, commercial=commercial_ok
+    )  # fmt: skip
     if published:
-        _list_published(pattern, json_line=json_line)
-        return
+        _show_published(list_published(pattern, wanted), pattern, json_line=json_line)
+    else:
+        _show_architectures(pattern, wanted, json_line=json_line)
+
+
+def _show_architectures(pattern: str, wanted: Filter, *, json_line: bool) -> None:
+    from dataclasses import asdict
+
+    from segatlas.hub.catalogue import parameters, published_for
     from segatlas.models import list_models, lookup
 
-    entries = {name: lookup(name)[0] for name in list_models(pattern, task)}
+    entries = {name: lookup(name)[0] for name in list_models(pattern, wanted.task)}
+    sizes = parameters()
+    weights = {name: [entry for entry in published_for(name) if wanted.takes(entry)] for name in entries}
+    shown = [
+        name for name in entries if wanted.takes_size(sizes.get(name)) and (weights[name] or not wanted.is_of_weights)
+    ]
     if json_line:
         print_json_line(
             [
-                {"name": name, "architecture": e.name, "title": e.title, "tasks": e.tasks, "paper": e.paper}
-                for name, e in entries.items()
+                {
+                    "name": name,
+                    "architecture": entries[name].name,
+                    "title": entries[name].title,
+                    "tasks": entries[name].tasks,
+                    "paper": entries[name].paper,
+                    "parameters": sizes.get(name),
+                    "published": [asdict(entry) for entry in weights[name]],
+                }
+                for name in shown
             ]
         )
         return
-    if not entries:
-        say(f"no model matches '{printable(pattern)}'" + (f" and can do '{task}'" if task else ""))
+    if not shown:
+        say(f"no model matches '{printable(pattern)}'" + (f" and can do '{wanted.task}'" if wanted.task else ""))
         return
-    table = _table("Name", "Title", "Tasks", "Paper")
-    for name, entry in entries.items():
-        table.add_row(name, entry.title, ", ".join(entry.tasks), entry.paper)
+    table = _table("Name", "Title", "Tasks", "Parameters", "Published, %", "Paper")
+    for name in shown:
+        entry, scores = entries[name], [f"{one.dataset} {_metrics(one)}" for one in weights[name]]
+        count = sizes.get(name)
+        size = "unknown" if count is None else f"{count / 1e6:.2f} M"
+        if count is not None and entry.needs.host is not None and name == entry.name:  # a variant names its host
+            size = f"host + {count:,}"
+        table.add_row(name, entry.title, ", ".join(entry.tasks), size, "\n".join(scores), entry.paper)
     _show(table)
 
 
-def _list_published(pattern: str, *, json_line: bool) -> None:
+def _show_published(entries: Sequence[Published], pattern: str, *, json_line: bool) -> None:
     from dataclasses import asdict
 
-    from segatlas.hub.catalogue import list_published
-
-    entries = list_published(pattern)
     if json_line:
         print_json_line([asdict(entry) for entry in entries])
         return
     if not entries:
-        say(f"no published weights match '{printable(pattern)}'")
+        say(f"no published weights match '{printable(pattern)}' and what else is asked for")
         return
-    table = _table("Name", "Trained on", "Published, %", "scales, flips", "Licence")
+    table = _table("Name", "Trained on", "Score, %", "scales", "Size", "Licence")
     for entry in entries:
         best = "" if entry.miou_ms_flip is None else f"{entry.miou_ms_flip:.2f}"
         licence = entry.licence if entry.is_commercial else "non-commercial"
-        table.add_row(entry.name, entry.dataset, _metrics(entry), best, licence)
+        size = f"{entry.numbers / 1e6:.1f} M"
+        table.add_row(entry.name, entry.dataset, _metrics(entry), best, size, licence)
     _show(table)
     sources = " and ".join(sorted({entry.source for entry in entries}))
-    say(f"on the validation split ({sources}); more: segatlas models info NAME")
+    say(f"on the validation split ({sources})")
+    say("scales: by several scales and flips; size: all numbers of the file; more: segatlas models info NAME")
 
 
 def _metrics(entry: Published) -> str:
@@ -98,7 +146,11 @@ def _metrics(entry: Published) -> str:
 @app.command()
 def info(
     name: Annotated[
-        str, typer.Argument(help="Architecture, variant, run folder, model folder, .ckpt file or published name.")
+        str,
+        typer.Argument(
+            help="Architecture, variant, run folder, model folder, .ckpt file or published name.",
+            autocompletion=completion.networks,
+        ),
     ],
     offline: OfflineOption = False,
     json_line: JsonOption = False,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from segatlas.cli import completion
 from segatlas.cli.common import (
     CommercialOption,
     DebugOption,
@@ -94,7 +95,12 @@ class PredictionSummary:
 
 
 def predict(
-    model: Annotated[str, typer.Argument(help="Run folder, model folder, checkpoint, published name or hub id.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="Run folder, model folder, checkpoint, published name or hub id.", autocompletion=completion.models
+        ),
+    ],
     source: SourceArgument = None,
     out: OutOption = None,
     save: Annotated[

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from segatlas.cli import completion
 from segatlas.cli.common import DebugOption, JsonOption, OfflineOption, human, print_json_line
 from segatlas.errors import UsageError
 from segatlas.files import require_writable
@@ -27,7 +28,12 @@ CONTROL = "Write nothing; tell the words that make a recipe train a narrower net
 
 
 def prune(
-    model: Annotated[str, typer.Argument(help="Run folder, model folder, checkpoint or published name.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="Run folder, model folder, checkpoint or published name.", autocompletion=completion.models
+        ),
+    ],
     macs: Annotated[float | None, typer.Option("--macs", help=MACS, show_default=False)] = None,
     ratio: Annotated[float | None, typer.Option("--ratio", help=RATIO, show_default=False)] = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Folder to write.")] = None,
@@ -47,7 +53,6 @@ def prune(
     """Take channels out of a network's layers until it costs what is asked; what is left is a model like any other.
 
     It scores badly until it is trained again: segatlas train RECIPE model.start_from=DIR keeps its shape.
-    Example: segatlas prune runs/semantic/last --macs 0.5 --size 360x480 --out pruned
     """
     from segatlas.bench.settings import parse_size
     from segatlas.pruning import PruneSettings, prune_model

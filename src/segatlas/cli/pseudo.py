@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from segatlas.cli import completion
 from segatlas.cli.common import (
     CommercialOption,
     DebugOption,
@@ -27,7 +28,12 @@ if TYPE_CHECKING:
 
 
 def pseudo(
-    model: Annotated[str, typer.Argument(help="Run folder, model folder or checkpoint, trained with image_labels.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="Run folder, model folder or checkpoint, trained with image_labels.", autocompletion=completion.models
+        ),
+    ],
     source: Annotated[str, typer.Argument(metavar="ROOT|RECIPE", help="Data whose train part gets masks.")],
     words: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", show_default=False)] = None,
     out: Annotated[Path, typer.Option("--out", help="The folder to make.")] = Path("pseudo"),

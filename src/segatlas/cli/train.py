@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from segatlas.cli import completion
 from segatlas.cli.common import (
     INTERRUPTED,
     ConfigFileOption,
@@ -22,6 +23,7 @@ from segatlas.cli.common import (
     telling_lines,
 )
 from segatlas.errors import UsageError
+from segatlas.printable import printable
 
 if TYPE_CHECKING:
     from segatlas.recipe import Config
@@ -31,7 +33,14 @@ PARTIAL = "Begin with what fits of model.start_from; short for model.start_parti
 RESUME = "Continue a run: 'last', a run folder or a checkpoint. It needs no recipe."
 ResumeOption = Annotated[str | None, typer.Option(metavar="last|PATH", help=RESUME)]
 DevicesOption = Annotated[int | None, typer.Option(help="Processes or GPUs; short for train.devices.")]
-PrecisionOption = Annotated[str | None, typer.Option(help="fp32, bf16 or fp16; short for train.precision.")]
+DeviceChoice = Annotated[
+    str | None,
+    typer.Option("--device", help="auto, cpu, cuda or mps; short for train.device.", autocompletion=completion.devices),
+]
+PrecisionOption = Annotated[
+    str | None,
+    typer.Option(help="fp32, bf16 or fp16; short for train.precision.", autocompletion=completion.precisions),
+]
 PartialOption = Annotated[bool, typer.Option("--partial", help=PARTIAL)]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help=DRY_RUN)]
 
@@ -40,6 +49,7 @@ def train(
     words: Words = None,
     config: ConfigFileOption = None,
     resume: ResumeOption = None,
+    device: DeviceChoice = None,
     devices: DevicesOption = None,
     precision: PrecisionOption = None,
     partial: PartialOption = False,
@@ -51,8 +61,8 @@ def train(
 ) -> None:
     """Train a recipe: a shipped name (`segatlas config schema --recipes` lists them) or a YAML file."""
     start(
-        words, config, resume=resume, devices=devices, precision=precision, partial=partial, dry_run=dry_run,
-        json_line=json_line, quiet=quiet,
+        words, config, resume=resume, device=device, devices=devices, precision=precision, partial=partial,
+        dry_run=dry_run, json_line=json_line, quiet=quiet,
     )  # fmt: skip
 
 
@@ -61,6 +71,7 @@ def start(
     config: Path | None,
     *,
     resume: str | None,
+    device: str | None,
     devices: int | None,
     precision: str | None,
     partial: bool,
@@ -71,7 +82,8 @@ def start(
 ) -> None:
     """Do what `train` does; `check` looks at the recipe as it was read."""
     words = [*(words or [])]
-    short = {"train.devices": devices, "train.precision": precision, "model.start_partial": partial or None}
+    short: dict[str, object] = {"train.device": device, "train.devices": devices, "train.precision": precision}
+    short["model.start_partial"] = partial or None
     words += [f"{key}={value}" for key, value in short.items() if value is not None]
     if resume:
         resume = _resumed(resume, words)
@@ -104,12 +116,17 @@ def start(
             run = run_training(cfg, resume=resume, quiet=quiet)
     except Interrupted as stop:
         how = "a checkpoint was written" if stop.saved else "stopped at once"
-        typer.echo(f"interrupted: {how}; continue with: segatlas train --resume {stop.run}", err=True)
+        kept = f"continue with: segatlas train --resume {stop.run}"
+        if not stop.run.exists():
+            how, kept = "stopped before the first step", "nothing is kept"
+        typer.echo(f"interrupted: {how}; {kept}", err=True)
         raise typer.Exit(INTERRUPTED) from stop
     if not is_first_process():
         return
     if not quiet:
         console.print(f"run: {run.dir}\nmodel: {run.best}\nreport: {run.dir / 'report.html'}")
+    elif not json_line:
+        console.print(f"{printable(run.best)}: {run.headline}", markup=False)
     if json_line:
         print_json_line({"run": str(run.dir), "model": str(run.best), **run.metrics})
 

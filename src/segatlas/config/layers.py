@@ -87,8 +87,8 @@ def _without_others(
 
 
 def _is_of_any_network(key: str, node: Node) -> bool:
-    """Tell whether a key stays; "imagenet" means the weights of whatever encoder it is, but a file is of one."""
-    return key in OF_ANY_NETWORK or (key == "encoder_weights" and node.value in (None, "imagenet"))
+    """Tell whether a key stays; "imagenet" and "auto" mean those of whatever encoder it is, a file is of one."""
+    return key in OF_ANY_NETWORK or (key == "encoder_weights" and node.value in (None, "imagenet", "auto"))
 
 
 def _is_in_file(node: Node | None) -> bool:

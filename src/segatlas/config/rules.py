@@ -61,7 +61,7 @@ def _pretraining(cfg: Config) -> Iterator[Fault]:
         yield ("transforms.crop", "pretrain"), "images of one size are needed, for example [224, 224]"
     elif max(crop) > given.resize:
         yield ("pretrain.resize", "transforms.crop"), f"the crop of {crop[0]}x{crop[1]} is larger than such an image"
-    if cfg.train.batch < 2 and given.hidden is not None:
+    if cfg.train.batch_size < 2 and given.hidden is not None:
         yield (
             ("train.batch", "pretrain.hidden"),
             "its batch norm sees one value a channel - two images a step are needed",

@@ -26,6 +26,7 @@ from segatlas.errors import Problem
 from segatlas.tasks import TASKS
 
 DEFAULT_EPOCHS = 50
+USUAL_BATCH = 8
 MINUTES_IN_TEN_YEARS = 10 * 366 * 24 * 60
 TTA = r"^(flips|vertical|turns|exp|scales:\d*\.?\d+(,\d*\.?\d+)*)$"
 FIRST_TASK = next(iter(TASKS))
@@ -84,7 +85,9 @@ class ModelConfig(Section):
 
     name: str = Field("unet", description="architecture or variant, see `segatlas models list`")
     encoder_weights: str | None = Field(
-        None, description="null, 'imagenet', one of timm's such as timm/vit_base_patch16_224.mae, or a weights file"
+        None,
+        description="null, 'imagenet', 'auto' (ImageNet's if they can be had, else random; config.yaml says which), one "
+        "of timm's such as timm/vit_base_patch16_224.mae, or a weights file",
     )
     num_classes: int | None = Field(None, ge=2, description="default: the dataset's number of classes")
     in_channels: int | None = Field(None, ge=1, description="default: the dataset's number of channels")
@@ -261,7 +264,11 @@ class TrainConfig(Section):
         ge=1,
         description=f"length in passes over train; excludes steps; default {DEFAULT_EPOCHS} where steps is not set",
     )
-    batch: int = Field(8, ge=1, description="images per step and process")
+    batch: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+        USUAL_BATCH,
+        description="images per step and process; auto: as many as the GPU's memory holds, on a processor "
+        f"{USUAL_BATCH} where they fit; the run's config.yaml holds the number",
+    )
     accumulate: int = Field(1, ge=1, description="batches per optimiser step")
     allow_other_batch: bool = Field(
         False,
@@ -302,6 +309,11 @@ class TrainConfig(Section):
     time_limit: float | None = Field(
         None, gt=0, le=MINUTES_IN_TEN_YEARS, description="minutes after which training ends cleanly"
     )
+
+    @property
+    def batch_size(self) -> int:
+        """Images per step and process: `batch`, and the usual number as long as nobody has found out what fits."""
+        return USUAL_BATCH if self.batch == "auto" else self.batch
 
 
 class EvalConfig(Section):

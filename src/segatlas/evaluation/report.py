@@ -121,6 +121,12 @@ class Report:
         return float(self.scores.whole[self.scores.headline.name])
 
     @property
+    def headline(self) -> str:
+        """That number in words, and which images it is of."""
+        number = self.scores.headline
+        return f"{number.title or number.name} {number.text(self.score)} on {self.data.split}"
+
+    @property
     def confusion(self) -> np.ndarray:
         """(K, K) int64 pixels, rows truth, columns prediction."""
         return next(matrix.values for matrix in self.scores.matrices if matrix.name == "confusion")

@@ -22,6 +22,8 @@ NON_COMMERCIAL = "NVIDIA Source Code License for SegFormer (non-commercial)"
 
 WRITTEN = {"hr18_small": "hr18s", "mobilenet_v2": "mobilenetv2", "dnl_": "dnlnet_"}
 """Part of a variant's name -> how the catalogue writes it."""
+SCORES = {"miou": "semantic", "pq": "panoptic", "ap": "instance"}
+"""Name of a published score -> the task that it is of."""
 FASTFCN_BACKBONE = "r50"
 """Variants of FastFCN are named by their head alone; all are published on this one."""
 
@@ -66,8 +68,68 @@ class Published:
     @property
     def metrics(self) -> dict[str, float]:
         """What was published of it, in percent: "miou", or "pq" and "ap" where there are segments or objects."""
-        stated = {"miou": self.miou, "pq": self.pq, "ap": self.ap}
+        stated = {name: getattr(self, name) for name in SCORES}
         return {name: value for name, value in stated.items() if value is not None}
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """What it was scored for."""
+        return tuple(SCORES[name] for name in self.metrics)
+
+    def score(self, task: str | None = None) -> float:
+        """Return the percent published for a task, by default the first of `metrics`; 0 where there is none."""
+        return next((value for name, value in self.metrics.items() if task in (None, SCORES[name])), 0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filter:
+    """What a list shows; None leaves all in.
+
+    task: what it can do. dataset: what weights were trained on. least: percent that were published. most_parameters: in
+    millions. commercial: weights whose licence allows commercial use alone.
+
+    Raises:
+        UsageError: no weights are of the dataset; with the nearest names.
+    """
+
+    task: str | None = None
+    dataset: str | None = None
+    least: float | None = None
+    most_parameters: float | None = None
+    commercial: bool = False
+
+    def __post_init__(self) -> None:
+        datasets = sorted({entry.dataset for entry in published()})
+        if self.dataset not in (None, *datasets):
+            raise UsageError(f"--dataset: {unknown('dataset', str(self.dataset), datasets)}")
+
+    @property
+    def is_of_weights(self) -> bool:
+        """Whether it asks for anything that only published weights have."""
+        return self.dataset is not None or self.least is not None or self.commercial
+
+    def takes(self, entry: Published) -> bool:
+        """Tell whether published weights are shown, but for their size."""
+        return (
+            (self.task is None or self.task in entry.tasks)
+            and self.dataset in (None, entry.dataset)
+            and (self.least is None or entry.score(self.task) >= self.least)
+            and (entry.is_commercial or not self.commercial)
+        )
+
+    def takes_size(self, parameters: int | None) -> bool:
+        """Tell whether a network of so many parameters is shown; one of unknown size is where no bound is given."""
+        return self.most_parameters is None or (parameters is not None and parameters <= self.most_parameters * 1e6)
+
+
+@cache
+def parameters() -> dict[str, int]:
+    """Return the parameters of each architecture and variant with 19 classes; of a wrapper without its host's.
+
+    `tools/generate_docs.py` counts them.
+    """
+    counts: dict[str, int] = json.loads(files("segatlas.hub").joinpath("parameters.json").read_text(encoding="utf-8"))
+    return counts
 
 
 @cache
@@ -77,9 +139,14 @@ def published() -> tuple[Published, ...]:
     return tuple(Published(**row) for row in rows)
 
 
-def list_published(pattern: str = "*") -> list[Published]:
-    """Return the entries whose name matches a shell pattern; letter case does not matter."""
-    return [entry for entry in published() if fnmatchcase(entry.name.lower(), pattern.lower())]
+def list_published(pattern: str = "*", wanted: Filter | None = None) -> list[Published]:
+    """Return the entries whose name matches a shell pattern, and a filter; letter case does not matter."""
+    wanted = wanted or Filter()
+    return [
+        entry
+        for entry in published()
+        if fnmatchcase(entry.name.lower(), pattern.lower()) and wanted.takes(entry) and wanted.takes_size(entry.numbers)
+    ]
 
 
 def is_published(name: str) -> bool:

@@ -43,7 +43,7 @@ def gradient_source(config: Config, card: Card, batches: int) -> Callable[[nn.Mo
         )
     stream = SampleStream(parts.train, pipeline_of(config, card), config.seed, copy_paste_of(config.transforms))
     order = np.random.default_rng(config.seed).permutation(len(stream))
-    each = min(config.train.batch, len(stream))
+    each = min(config.train.batch_size, len(stream))
 
     def give(net: nn.Module) -> None:
         net.requires_grad_(True).zero_grad()

@@ -23,7 +23,7 @@ from segatlas.data import Store, create_dataset
 from segatlas.data.dataset import SegmentationData, sources_fault
 from segatlas.data.statistics import automatic_weights, count_occurrences, median_frequency_weights
 from segatlas.data.transforms import Pipeline
-from segatlas.errors import ConfigError, DataError, Problem, UsageError
+from segatlas.errors import ConfigError, DataError, Problem, UsageError, WeightsError
 from segatlas.hub.loading import find_start
 from segatlas.metrics import create
 from segatlas.models import find_entry
@@ -36,12 +36,16 @@ from segatlas.training.freezing import freeze
 from segatlas.training.inputs import NetworkFacts, choose_preprocessing, encoder_name
 from segatlas.training.logbook import LOGGER
 
+OF_WEIGHTS = "encoder weights: "
+"""How notices of the encoder's weights begin."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingComponents:
     """All that a run is made of. `notices` says where a dry run differs from a real one.
 
     starts_trained: all weights are those of an earlier model, so it can be judged before the first step.
+    encoder_weights: what the encoder began with, where the recipe leaves that open.
     """
 
     train: SegmentationData
@@ -53,6 +57,7 @@ class TrainingComponents:
     facts: NetworkFacts
     notices: tuple[str, ...]
     starts_trained: bool = False
+    encoder_weights: str | None = None
 
 
 def build_parts(config: Config, *, dry: bool = False) -> TrainingComponents:
@@ -101,8 +106,8 @@ def build_parts(config: Config, *, dry: bool = False) -> TrainingComponents:
         in_channels=channels,
         **{**model.architecture_fields(), **_stuff_of(model, train)},
     )
-    with told_with_key("model.encoder_weights", model.encoder_weights):
-        notices = load_encoder(net, model.encoder_weights, dry=dry)
+    model, notices = with_encoder(net, model, dry=dry)
+    config = config.model_copy(update={"model": model})
     if problems := aux_problems(config, net):
         raise ConfigError("recipe", problems)
     with told_with_key("train.freeze_stages", str(config.train.freeze_stages)):
@@ -136,6 +141,7 @@ def build_parts(config: Config, *, dry: bool = False) -> TrainingComponents:
         train=train, val=val, net=net, criterion=_criterion(config, train), card=card, pipeline=pipeline,
         facts=facts_of(config, net, preprocessing, statistics, notices), notices=notices,
         starts_trained=start is not None and set(net.state_dict()) <= set(start.loaded),
+        encoder_weights=model.encoder_weights,
     )  # fmt: skip
 
 
@@ -215,7 +221,9 @@ def facts_of(
 ) -> NetworkFacts:
     """Return what the log says of a run's network. notices: what `load_encoder` said."""
     model = config.model
-    weights = "random" if model.encoder_weights is None else f"encoder {model.encoder_weights}, the rest random"
+    weights = f"encoder {model.encoder_weights}, the rest random"
+    if model.encoder_weights is None:
+        weights = notices[0].removeprefix(OF_WEIGHTS) if notices else "random"
     if model.encoder_weights is not None and is_published(model.encoder_weights):
         repository, _ = imagenet_on_disk(net, model.encoder_weights)
         missing = ", which a dry run does not fetch" if notices else ""
@@ -235,13 +243,32 @@ def facts_of(
     )
 
 
+def with_encoder(net: nn.Module, model: ModelConfig, *, dry: bool) -> tuple[ModelConfig, tuple[str, ...]]:
+    """Load the encoder's weights; return the recipe's section with what was taken, and what is to be said.
+
+    With `encoder_weights: auto` it is "imagenet", or null where these cannot be had, or other weights come over them.
+    """
+    source = model.encoder_weights
+    if source != "auto":
+        with told_with_key("model.encoder_weights", source):
+            return model, load_encoder(net, source, dry=dry)
+    random = model.model_copy(update={"encoder_weights": None})
+    if model.start_from is not None:
+        return random, ()
+    try:
+        notices = load_encoder(net, "imagenet", dry=dry)
+    except (UsageError, WeightsError) as error:
+        return random, (f"{OF_WEIGHTS}random, for ImageNet's cannot be had: {str(error).splitlines()[0]}",)
+    return model.model_copy(update={"encoder_weights": "imagenet"}), notices
+
+
 def load_encoder(net: nn.Module, source: str | None, *, dry: bool) -> tuple[str, ...]:
     """Load the encoder's weights; return what is to be said where a dry run does without."""
     if dry and source is not None and is_published(source):
         repository, file = imagenet_on_disk(net, source)
         if file is None:
             return (
-                f"encoder weights: {source} ({repository}) cannot be fetched here, for a dry run downloads nothing; "
+                f"{OF_WEIGHTS}{source} ({repository}) cannot be fetched here, for a dry run downloads nothing; "
                 "it goes on with random ones. Training fetches them; without a connection give it a file: "
                 "model.encoder_weights=PATH",
             )

@@ -29,7 +29,7 @@ WRITE_FAILURES = ("no space left", "file write failed", "unexpected pos", "iostr
 
 
 class Interrupted(BaseException):
-    """Ctrl-C was pressed once and the checkpoint of `run` is written (`saved`), or twice and it is not."""
+    """Ctrl-C was pressed and the checkpoint of `run` is written (`saved`), or pressed again, or before any step."""
 
     def __init__(self, run: Path, saved: bool):
         self.run, self.saved = run, saved
@@ -52,8 +52,9 @@ class WholeCheckpoints(TorchCheckpointIO):
 class RunCheckpoints(Checkpoint):
     """Writes last.ckpt every `checkpoint_every` steps and at each validation, best.ckpt and model/ at each new best.
 
-    Ctrl-C once writes last.ckpt at the next step and stops; twice stops at once. `time_limit` ends at a step, too:
-    between the batches of one gradients would be lost, and batch norms would see the first ones again on resume.
+    Ctrl-C once writes last.ckpt at the next step and stops; twice, or alone before the first step, stops at once.
+    `time_limit` ends at a step, too: between the batches of one gradients would be lost, and batch norms would see the
+    first ones again on resume.
     """
 
     def __init__(self, folder: RunFolder, config: TrainConfig):
@@ -65,6 +66,7 @@ class RunCheckpoints(Checkpoint):
         self._judged_step = 0  # batches that are accumulated leave the count of steps where it is
         self._ends = math.inf
         self._interrupts = 0
+        self._nothing_to_save = True
         self._process: int | None = None  # whose signals `catch_interrupts` has taken over
 
     # ---- when
@@ -73,7 +75,7 @@ class RunCheckpoints(Checkpoint):
         step = trainer.global_step
         if step == self._judged_step:
             return
-        self._judged_step = step
+        self._judged_step, self._nothing_to_save = step, False
         if step >= pl_module.plan.steps or self._time_is_up(trainer):
             trainer.should_stop = True  # makes the trainer validate once more, also off the usual rhythm
         if trainer.should_stop or _validation_is_due(trainer):
@@ -89,11 +91,12 @@ class RunCheckpoints(Checkpoint):
         """Compare with the best so far; save last, and best if it is one."""
         value = pl_module.validation_scores[self.config.metric]
         if math.isnan(value):
-            self.save(trainer, self.folder.last)
+            if not trainer.sanity_checking:  # before the first step nothing is kept
+                self.save(trainer, self.folder.last)
+            written = "" if trainer.sanity_checking else f"; {self.folder.last} is written"
             raise TrainingError(
                 f"{self.config.metric} is undefined: nothing in the truth of the validation images is labelled, so no "
-                f"checkpoint can be the best; {self.folder.last} is written. Choose another val split (see segatlas "
-                "data check)"
+                f"checkpoint can be the best{written}. Choose another val split (see segatlas data check)"
             )
         if trainer.sanity_checking:  # of a trained network, before its first step
             self.best, self.best_scores, self.start = value, dict(pl_module.validation_scores), value
@@ -171,6 +174,7 @@ class RunCheckpoints(Checkpoint):
         if self.config.time_limit:
             self._ends = time.monotonic() + 60 * self.config.time_limit
         self._judged_step = trainer.global_step
+        self._nothing_to_save &= trainer.global_step == 0 and trainer.world_size == 1
         if self._process is not None:
             signal.signal(signal.SIGTERM, self._interrupt)
 
@@ -202,7 +206,7 @@ class RunCheckpoints(Checkpoint):
                 os.kill(os.getpid(), number)
             return
         self._interrupts += 1
-        if self._interrupts > 1:
+        if self._interrupts > 1 or self._nothing_to_save:
             raise Interrupted(self.folder.root, saved=False)
         LOGGER.warning("interrupted: writing a checkpoint after this step (press again to stop at once)")
 

@@ -69,7 +69,7 @@ def refuse_single_values(config: Config, net: nn.Module, train: SegmentationData
         ConfigError: naming the layer, and what helps.
     """
     world = int(os.environ.get("WORLD_SIZE", config.train.devices or 1))
-    if min(config.train.batch, len(train) // world) != 1:  # 0: fewer images than processes, told elsewhere
+    if min(config.train.batch_size, len(train) // world) != 1:  # 0: fewer images than processes, told elsewhere
         return
     inputs = collate([SampleStream(train, pipeline, config.seed)[(0, 0)]]).inputs
     layer = _norm_of_one_value(net, inputs, config.train)
@@ -79,7 +79,7 @@ def refuse_single_values(config: Config, net: nn.Module, train: SegmentationData
             f"one image a step ({len(train)} in train), of which the batch norm {layer} gets one value a channel at a "
             f"size of {size}: it has no variance. Two images a step, or a larger transforms.crop, are needed"
         )
-        raise ConfigError("recipe", [Problem(key="train.batch", got=str(config.train.batch), message=message)])
+        raise ConfigError("recipe", [Problem(key="train.batch", got=str(config.train.batch_size), message=message)])
 
 
 def _norm_of_one_value(net: nn.Module, given: Inputs, settings: TrainConfig) -> str:

@@ -37,7 +37,7 @@ def build_parts(config: Config, *, dry: bool = False) -> TrainingComponents:
     parts, given = building.build_parts(config, dry=dry), config.distill
     assert given is not None
     stream = SampleStream(parts.train, parts.pipeline, config.seed, copy_paste_of(config.transforms))
-    sample = collate([stream[(0, index)] for index in range(min(TRIED, config.train.batch, len(parts.train)))])
+    sample = collate([stream[(0, index)] for index in range(min(TRIED, config.train.batch_size, len(parts.train)))])
     height, width = sample.inputs.image.shape[-2:]
     with told_with_key(KEY, given.teacher):
         teacher = load_teacher(
@@ -46,7 +46,7 @@ def build_parts(config: Config, *, dry: bool = False) -> TrainingComponents:
             student=parts.card,
             by=given.classes,
             on_classes=any(term.on == LOGITS for term in given.terms),
-            batch=(min(config.train.batch, len(parts.train)), (height, width)),
+            batch=(min(config.train.batch_size, len(parts.train)), (height, width)),
             crop=config.transforms.crop,
             device=resolve_device(config.train.device),
         )

@@ -9,29 +9,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from lightning.fabric.utilities import move_data_to_device
-from torch import Tensor, nn
+from torch import Tensor
 
 from segatlas.errors import TrainingError
 from segatlas.recipe import Config
-from segatlas.structures import Batch, Output, further_maps, maps_of
-from segatlas.training.building import TrainingComponents
+from segatlas.structures import further_maps, maps_of
+from segatlas.training.auto_batch import settled_batch
 from segatlas.training.course import course_of
-from segatlas.training.distillation import trained_too, watched
-from segatlas.training.faults import ADVICE, SMALLER, is_out_of_memory, largest_gradient, require_finite, told_of
+from segatlas.training.faults import SMALLER, is_out_of_memory, told_of
 from segatlas.training.freezing import training_mode
 from segatlas.training.inputs import NetworkFacts
 from segatlas.training.machine import check_images, choose_machine
-from segatlas.training.module import channels_last, forward
-from segatlas.training.optim import build_optimizer
+from segatlas.training.one_step import LOOK_AT, one_step, placed
 from segatlas.training.plan import Plan
-from segatlas.training.surroundings import surroundings_of
-
-AUTOCAST = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-LOOK_AT = (
-    "Look at model.input (mean, std, max_value), the weights in losses, model.start_from and the images themselves "
-    f"(segatlas data check); {ADVICE}"
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,24 +77,19 @@ def dry_run(config: Config) -> DryRun:
     As in training, a set with fewer images than `train.batch` gives one smaller batch. Raises what training would
     raise at its start, and TrainingError where loss or gradient are not finite.
     """
-    machine, settings, course = choose_machine(config), config.train, course_of(config)
+    machine = choose_machine(config)
+    config, tried = settled_batch(config, machine)
+    settings, course = config.train, course_of(config)
     parts, device = course.build(config, dry=True), machine.device
     plan = Plan.of(settings, len(parts.train), machine.world)
-    notices = (*machine.notices, *check_images(config, plan), *parts.notices)
+    notices = (*tried, *machine.notices, *check_images(config, plan), *parts.notices)
     training_mode(parts.net.to(device), settings)
-    batch = course.first_batch(config, parts, plan.batch)
-    inputs, targets = batch.inputs.to(device), move_data_to_device(batch.targets, device)
-    if settings.channels_last:
-        inputs = inputs.changed(channels_last)
+    batch = placed(course.first_batch(config, parts, plan.batch), config, device)
+    inputs, targets = batch.inputs, batch.targets
     started = time.perf_counter()
     try:
         with told_of(batch.keys, "in a dry run", LOOK_AT):
-            batch = batch._replace(
-                inputs=inputs,
-                targets=targets,
-                **{name: move_data_to_device(getattr(batch, name), device) for name in ("annotated", "present")},
-            )
-            output, loss = _one_step(config, parts, batch, f"in a dry run on: {', '.join(batch.keys)}")
+            output, loss = one_step(config, parts, batch, f"in a dry run on: {', '.join(batch.keys)}")
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
@@ -133,27 +118,6 @@ def dry_run(config: Config) -> DryRun:
         memory_mb=_peak_memory(device),
         notices=notices,
     )
-
-
-def _one_step(config: Config, parts: TrainingComponents, batch: Batch, where: str) -> tuple[Output | Tensor, float]:
-    """Take one optimiser step; return the network's output and the loss. Raises TrainingError if it is not finite."""
-    settings, net, device = config.train, parts.net, batch.inputs.image.device.type
-    criterion = parts.criterion.to(device)
-    optimizer = build_optimizer(net, settings.optimizer, settings.lr, too=trained_too(criterion, config.distill))
-    with (
-        torch.autocast(device, AUTOCAST[settings.precision], enabled=settings.precision != "fp32"),
-        watched(criterion, net, batch.inputs, batch.targets),
-    ):
-        output = forward(net, batch.inputs, batch.targets, batch.sizes)
-    reads_around = getattr(criterion, "reads_around", False)
-    around = (surroundings_of(batch, parts.card.preprocessing, 1.0),) if reads_around else ()
-    loss, terms = criterion(output, batch.targets, *around)
-    each = "; ".join(f"{name} {float(value):.4g}" for name, value in terms.items())
-    require_finite("loss", float(loss.detach()), where, f"Its terms: {each}. {LOOK_AT}")
-    loss.backward()
-    require_finite("gradient", largest_gradient(nn.ModuleList([net, criterion])), where, LOOK_AT)
-    optimizer.step()
-    return output, float(loss.detach())
 
 
 def _is_numbered(name: str) -> bool:

@@ -18,6 +18,8 @@ from segatlas.errors import SegAtlasError, TrainingError, UsageError
 from segatlas.files import whole_file
 from segatlas.recipe import Config, scores_of
 from segatlas.tasks import TASKS
+from segatlas.training.auto_batch import settled_batch
+from segatlas.training.beginning import Beginning
 from segatlas.training.building import TrainingComponents, with_preprocessing
 from segatlas.training.checkpoints import RunCheckpoints, WholeCheckpoints, put
 from segatlas.training.course import course_of
@@ -64,26 +66,36 @@ def train(
     Raises:
         ConfigError, DataError, WeightsError: before anything was written.
         UsageError: another training is at work in the run folder.
-        TrainingError: the loss became NaN, the disk is full, a loader process died; checkpoints are kept.
+        TrainingError: the loss became NaN, the disk is full, a loader process died; checkpoints are kept. A new run
+            that ends before its first step leaves no folder.
     """
     if not isinstance(config, Config):
         config = Config.load(config)
     _set_threads(config)
     held, lock = hold_log(), RunLock()
-    launched = False
+    launched, beginning = False, Beginning(config, new=resume is None)
     try:
         machine = choose_machine(config)
         launched = _join_processes(machine)
+        given = os.environ.get(RUN_FOLDER_VARIABLE)
+        config, tried = settled_batch(config, machine, resume=resume, given=given)
         parts = course_of(config).build(config)
-        config = with_lasting_name(as_taken(config, parts.card.preprocessing))
+        config = with_lasting_name(as_taken(config, parts.card.preprocessing, parts.encoder_weights))
         plan = Plan.of(config.train, len(parts.train), machine.world)
+        for line in tried:
+            LOGGER.info("%s", line)
         for notice in (*machine.notices, *check_images(config, plan)):
             LOGGER.warning("%s", notice)
         folder = _agree_on_folder(config, resume, machine, lock)
+        if is_first_process():
+            beginning.in_folder(folder)
         start = resumed(_checkpoint_of(resume, folder), config, parts, plan, folder) if resume else Start(plan=plan)
         if start.preprocessing is not None:
             parts = with_preprocessing(parts, start.preprocessing, config)
-        return _fit(config, machine, parts, folder, start, held, quiet)
+        return _fit(config, machine, parts, folder, start, held, beginning, quiet=quiet)
+    except BaseException:
+        beginning.undo(lock)
+        raise
     finally:
         lock.release()
         close_log([held])
@@ -100,6 +112,8 @@ def _fit(
     folder: RunFolder,
     start: Start,
     held: MemoryHandler,
+    beginning: Beginning,
+    *,
     quiet: bool,
 ) -> Run:
     first = is_first_process()
@@ -111,7 +125,9 @@ def _fit(
     logbook = Logbook(folder, scores=scores, tensorboard=config.log.tensorboard, resumed=again) if first else None
     module = course.module(parts.net, parts.criterion, parts.card, config, plan=plan, step=step)
     data = course.data(config, parts.train, parts.val, parts.pipeline, plan=plan, start=step * plan.accumulate)
-    trainer, checkpoints, reporter = _trainer(config, machine, folder, logbook, parts, plan, quiet or not first)
+    trainer, checkpoints, reporter = _trainer(
+        config, machine, folder, logbook, parts, plan, beginning, quiet=quiet or not first
+    )
     give_back = checkpoints.catch_interrupts()
     try:
         if first:
@@ -156,6 +172,8 @@ def _trainer(
     logbook: Logbook | None,
     parts: TrainingComponents,
     plan: Plan,
+    beginning: Beginning,
+    *,
     quiet: bool,
 ) -> tuple[pl.Trainer, RunCheckpoints, ProgressReporter]:
     settings = config.train
@@ -171,7 +189,7 @@ def _trainer(
         watched=settings.metric,
     )
     callbacks: list[Any] = [Ema(settings.ema)] if settings.ema else []
-    callbacks += [reporter, checkpoints]
+    callbacks += [beginning, reporter, checkpoints]
     if config.log.samples and course_of(config).sheets:
         callbacks.insert(0, SampleSheets(folder, parts.val, config.log.samples, TASKS[config.task]))
     trainer = pl.Trainer(

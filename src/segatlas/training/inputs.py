@@ -122,8 +122,15 @@ def _filled(given: InputConfig, known: Preprocessing) -> Preprocessing:
     )
 
 
-def as_taken(config: Config, taken: Preprocessing) -> Config:
-    """Return a recipe that states what a run takes from the card of its first weights, as its config.yaml should."""
+def as_taken(config: Config, taken: Preprocessing, encoder_weights: str | None = None) -> Config:
+    """Return a recipe that states what a run takes from its first weights, as its config.yaml should.
+
+    taken: from their card. encoder_weights: those that were found, where the recipe says "auto".
+    """
+    if config.model.encoder_weights == "auto":
+        config = config.model_copy(
+            update={"model": config.model.model_copy(update={"encoder_weights": encoder_weights})}
+        )
     given = config.model.input
     changed = {
         key: getattr(taken, key) for key in ("max_value", "resize") if getattr(taken, key) != getattr(given, key)

@@ -75,7 +75,7 @@ def check_images(config: Config, plan: Plan) -> tuple[str, ...]:
     if plan.images < plan.world:
         message = f"{plan.world} processes for training, but the train split has {found}; each needs one"
         raise ConfigError("recipe", [Problem(key="train.devices", message=message)])
-    batch, accumulate = config.train.batch, config.train.accumulate
+    batch, accumulate = config.train.batch_size, config.train.accumulate
     if (plan.batch, plan.accumulate) == (batch, accumulate):
         return ()
     return (

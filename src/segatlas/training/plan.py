@@ -37,7 +37,7 @@ class Plan:
     @classmethod
     def of(cls, config: TrainConfig, images: int, world: int) -> Self:
         """Plan a run over a train split of `images` shared by `world` processes."""
-        batch, accumulate = fitting_factors(images // world, config.batch, config.accumulate)
+        batch, accumulate = fitting_factors(images // world, config.batch_size, config.accumulate)
         plan = cls(images=images, world=world, batch=batch, accumulate=accumulate, samples=0)
         return plan.to_length(config)
 

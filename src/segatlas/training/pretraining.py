@@ -40,7 +40,7 @@ from segatlas.metrics.sections import Figures
 from segatlas.models.host import aux_names_of
 from segatlas.recipe import Config
 from segatlas.structures import Batch, Inputs, SemanticLogits, image_of
-from segatlas.training.building import TrainingComponents, facts_of, load_encoder, pipeline_of, told_with_key
+from segatlas.training.building import TrainingComponents, facts_of, pipeline_of, with_encoder
 from segatlas.training.data_module import BatchStream, SegmentationDataModule
 from segatlas.training.environment import recorded_environment
 from segatlas.training.inputs import choose_preprocessing
@@ -132,8 +132,8 @@ def build_parts(config: Config, *, dry: bool = False) -> TrainingComponents:
     net = create_model(model.name, num_classes=len(train.classes), in_channels=channels, **fields)
     if problems := _not_for_this(net):
         raise ConfigError("recipe", problems)
-    with told_with_key("model.encoder_weights", model.encoder_weights):
-        notices = load_encoder(net, model.encoder_weights, dry=dry)
+    model, notices = with_encoder(net, model, dry=dry)
+    config = config.model_copy(update={"model": model})
     net.get_submodule("encoder").gradient_checkpointing = config.train.gradient_checkpointing  # type: ignore[assignment]
     preprocessing, statistics = choose_preprocessing(model, net, channels, None, config.data.root)
     source = f"learned {len(train.classes)} classes of whole images with SegAtlas"
@@ -142,7 +142,7 @@ def build_parts(config: Config, *, dry: bool = False) -> TrainingComponents:
     return TrainingComponents(
         train=train, val=val, net=ImageClassifier(net, len(train.classes), given),
         criterion=ImageCrossEntropy(given.label_smoothing), card=card, pipeline=pipeline_of(config, card), facts=facts,
-        notices=notices,
+        notices=notices, encoder_weights=model.encoder_weights,
     )  # fmt: skip
 
 
@@ -267,7 +267,10 @@ class PretrainingDataModule(SegmentationDataModule):
         rank, world = self.trainer.global_rank, self.trainer.world_size
         part = ValImages(cast(Any, self.val), self.pipeline, self.config, rank, world)
         return DataLoader(
-            part, batch_size=self.config.train.batch, collate_fn=collate_classes, num_workers=self.config.data.workers
+            part,
+            batch_size=self.config.train.batch_size,
+            collate_fn=collate_classes,
+            num_workers=self.config.data.workers,
         )
 
 

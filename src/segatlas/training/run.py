@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,14 +14,19 @@ from segatlas.errors import SegAtlasError, UsageError
 from segatlas.files import point_link, sweep_leftovers
 from segatlas.recipe import Config
 from segatlas.tasks import TASKS
-from segatlas.training.run_lock import RunLock
+from segatlas.training.run_lock import LOCK_FILE, RunLock
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunFolder:
-    """Paths inside one run folder."""
+    """Paths inside one run folder.
+
+    found: names that lay there before a new run. made: folders that were made for it, the outermost first.
+    """
 
     root: Path
+    found: frozenset[str] = frozenset()
+    made: tuple[Path, ...] = ()
 
     @property
     def config(self) -> Path:
@@ -86,6 +93,23 @@ class RunFolder:
         for folder in (self.root, self.last.parent, self.plots, self.samples):
             sweep_leftovers(folder)
 
+    def discard(self, lock: RunLock) -> None:
+        """Remove what a new run has left, and the folders that were made for it; `lock` is its own, and is released.
+
+        What lay there before stays.
+        """
+        for path in self.root.iterdir():
+            if path.name in self.found or path.name == LOCK_FILE:
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+        lock.release()  # not before: without it another training may begin there
+        for folder in reversed(self.made):
+            with suppress(OSError):  # something else lies there by now
+                folder.rmdir()
+
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
@@ -99,6 +123,13 @@ class Run:
     metrics: dict[str, float] = field(default_factory=dict)
     report: Any = None
 
+    @property
+    def headline(self) -> str:
+        """The score in words; of a pre-training that of its best validation."""
+        if self.report is not None:
+            return str(self.report.headline)
+        return ", ".join(f"{name} {value:.4f}" for name, value in [*self.metrics.items()][:1])
+
     def model(self) -> Any:
         """Return a Predictor with the best weights."""
         from segatlas.inference import load
@@ -109,6 +140,8 @@ class Run:
 def make_run_folder(config: Config, lock: RunLock) -> RunFolder:
     """Create the folder of a new run: `run.dir`, or the next free `<root>/<task>/<name>-NNN`; take its lock.
 
+    `link_last` makes it the run that is called `last`, once it has begun.
+
     Raises UsageError when `run.dir` already holds a run and `run.exist_ok` is off, or another training is at work in
     it; SegAtlasError when the place cannot be written.
     """
@@ -116,8 +149,9 @@ def make_run_folder(config: Config, lock: RunLock) -> RunFolder:
     name = run.name or f"{config.model.name}_{config.data.name}"
     try:
         if run.dir:
-            folder = RunFolder(root=Path(run.dir).expanduser())
-            folder.root.mkdir(parents=True, exist_ok=True)
+            root = Path(run.dir).expanduser()
+            made = _make(root)
+            folder = RunFolder(root=root, made=made, found=frozenset(path.name for path in root.iterdir()))
             lock.take(folder.root)
             if folder.config.exists() and not run.exist_ok:
                 raise UsageError(
@@ -125,14 +159,25 @@ def make_run_folder(config: Config, lock: RunLock) -> RunFolder:
                     f"or continue it with --resume {folder.root}"
                 )
         else:
-            folder = RunFolder(root=_next_numbered(_parent(run.root, config.task), name))
+            made = _make(_parent(run.root, config.task))
+            root = _next_numbered(_parent(run.root, config.task), name)
+            folder = RunFolder(root=root, made=(*made, root))
             lock.take(folder.root)
         for sub in (folder.last.parent, folder.plots, folder.samples):
             sub.mkdir(exist_ok=True)
     except OSError as error:
         raise SegAtlasError(f"cannot write the run folder: {error}") from error
-    _link_last(folder.root, _parent(run.root, config.task))
     return folder
+
+
+def link_last(folder: RunFolder, config: Config) -> None:
+    """Point `<root>/<task>/last` to a run that has begun. A file system without links simply has none."""
+    parent = _parent(config.run.root, config.task)
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        point_link(parent / "last", folder.root)
+    except OSError:
+        return
 
 
 def find_run(where: str | Path, *, root: str = "runs") -> RunFolder:
@@ -155,8 +200,14 @@ def _newest(root: str) -> Path:
     return max(links, key=lambda link: link.lstat().st_mtime_ns if link.is_symlink() else 0)
 
 
+def _make(folder: Path) -> tuple[Path, ...]:
+    """Make a folder; return which were missing, the outermost first."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    return tuple(reversed(missing))
+
+
 def _next_numbered(parent: Path, name: str) -> Path:
-    parent.mkdir(parents=True, exist_ok=True)
     taken = [int(m[1]) for p in parent.iterdir() if (m := re.fullmatch(re.escape(name) + r"-(\d{3,})", p.name))]
     number = max(taken, default=0) + 1
     while True:  # mkdir decides when two runs start at the same moment
@@ -167,12 +218,3 @@ def _next_numbered(parent: Path, name: str) -> Path:
             number += 1
             continue
         return folder
-
-
-def _link_last(folder: Path, parent: Path) -> None:
-    """Point `<parent>/last` to the newest run. A file system without links simply has none."""
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-        point_link(parent / "last", folder)
-    except OSError:
-        return
