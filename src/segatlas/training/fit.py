@@ -147,9 +147,10 @@ def _fit(
             return Run(dir=folder.root, best=course.kept(folder))
         if checkpoints.kept_start:
             LOGGER.warning(
-                "no validation was better than the start, %s: the run keeps it unchanged (model.start_from=%s)", checkpoints.start_text,
+                "no validation was better than the start, %s: the run keeps it unchanged (model.start_from=%s)",
+                checkpoints.start_text,
                 config.model.start_from,
-            )  # fmt: skip
+            )
         report = course.finish(config, folder, parts.val)
         ranked = next(iter(scores))
         metrics = {ranked: report.scores.summary()[ranked]} if report is not None else {}
