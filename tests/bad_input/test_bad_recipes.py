@@ -56,10 +56,16 @@ def test_all_faults_are_told_at_once_those_of_the_network_too(segatlas):
 
 def test_binary_text_and_folders_are_no_recipes(segatlas, tmp_path):
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00\x01")
-    for path, message in ((tmp_path / "binary.yaml", "is not text in UTF-8 (byte"), (tmp_path, "a folder, expected")):
-        result = segatlas("train", path)
+    for given, message in (
+        (("train", tmp_path / "binary.yaml"), "is not text in UTF-8 (byte"),
+        (("train", "--config", tmp_path), "a folder, expected"),
+    ):
+        result = segatlas(*given)
         assert result.exit_code == 2
         assert message in result.stderr
+    result = segatlas("train", tmp_path)
+    assert result.exit_code == 1
+    assert "holds binary.yaml" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from click.testing import Result
 from fakes import broken
+from fakes.images import save_image
 from fakes.model import make_model
 from typer.testing import CliRunner
 
@@ -20,7 +21,7 @@ from segatlas.config.schema import DataConfig
 from segatlas.data import create_dataset
 from segatlas.data.checks import examine
 from segatlas.data.formats import read_image
-from segatlas.data.formats.listing import list_images, walk_files
+from segatlas.data.formats.listing import images_of, is_several, list_images, walk_files
 from segatlas.errors import DataError, UsageError
 
 SPARSE = 40 * 2**30
@@ -169,3 +170,20 @@ def test_a_real_large_file_is_read_once_the_limit_is_raised(tmp_path: Path, monk
         read_image(tmp_path / "a.png")
     monkeypatch.setenv("SEGATLAS_MAX_PIXELS", "25")
     assert read_image(tmp_path / "a.png").shape == (5, 5, 1)
+
+
+def test_a_word_stands_for_a_file_of_its_name_before_it_is_a_glob(tmp_path):
+    odd = tmp_path / "a[1].png"
+    save_image(odd, np.zeros((3, 4, 3), np.uint8))
+    save_image(tmp_path / "deep" / "a1.png", np.zeros((3, 4, 3), np.uint8))
+    (tmp_path / "notes.txt").write_text("")
+    assert [is_several(word) for word in (odd, tmp_path, tmp_path / "a[2].png", tmp_path / "none.png")] == [
+        *(False, True, True, False)
+    ]
+    assert images_of(odd) == ([(odd, "a[1]")], [])
+    assert images_of(tmp_path).not_read == [tmp_path / "notes.txt"]
+    assert [name for _, name in images_of(f"{tmp_path}/**/*.png").images] == ["a[1]", "deep/a1"]
+    assert [name for _, name in images_of(tmp_path, without=tmp_path / "deep").images] == ["a[1]"]
+    for word in (tmp_path / "none.png", tmp_path / "*.jpg"):
+        with pytest.raises(UsageError, match=r"no (such file or folder: .*none|images in .*\.jpg)"):
+            images_of(word)

@@ -89,9 +89,10 @@ def test_offline_asks_no_hub_and_says_which_switch_it_was(hub, monkeypatch, vari
 
 def test_a_recipes_start_from_may_be_a_hub_id_and_start_from_itself_says_who_fetches_it(hub):
     net = create_model("unet", num_classes=2, width=4)
-    card = building._start_from(net, "user/net", partial=False)
-    assert card is not None
-    assert card.classes == ("sky", "road")
+    report = building._start_from(net, "user/net", partial=False)
+    assert report is not None
+    assert report.card is not None
+    assert report.card.classes == ("sky", "road")
     with pytest.raises(WeightsError, match=r"user/net: no such file or folder; .* fetched by .*find_start"):
         start_from(net, "user/net")
 

@@ -1,4 +1,6 @@
+import io
 import threading
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -6,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from fakes.views import sees, undo
+from fakes.web import serving
 from PIL import Image
 from torch import nn
 
@@ -13,7 +16,7 @@ from segatlas.checkpoint.card import Card, InputSpec
 from segatlas.checkpoint.preprocessing import InferenceMode, Preprocessing
 from segatlas.data.transforms.color import normalise
 from segatlas.errors import DataError, TaskError, UsageError
-from segatlas.inference import Predictor, parse_views
+from segatlas.inference import Predictor, Segmentations, SegmentationStream, parse_views
 from segatlas.inference.runner import processor_has_bf16, resolve_precision
 from segatlas.inference.tta import mean_of_views
 from segatlas.structures import Resample, SemanticLogits
@@ -456,3 +459,131 @@ def test_an_autocast_around_it_changes_no_number():
 def test_a_batch_beyond_the_images_takes_them_all_at_once_and_reads_no_further():
     results = list(predictor().predict_iter((make_image(seed=seed) for seed in range(3)), batch=2**53))
     assert len(results) == 3
+
+
+# ---- what people give
+def write_photos(folder):
+    """Write three images in two folders, and a file that is none."""
+    for number, name in enumerate(("a", "b", "deep/a")):
+        path = folder / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(make_image(seed=number)).save(path)
+    (folder / "notes.txt").write_text("no image")
+    return folder
+
+
+def test_a_folder_or_a_glob_is_the_list_of_its_images_and_saves_with_its_folders(tmp_path):
+    ours, photos = predictor(), write_photos(tmp_path / "photos")
+    results = ours.predict(photos)
+    assert [type(results), *(result.source for result in results)] == [
+        Segmentations,
+        *(str(photos / name) for name in ("a.png", "b.png", "deep/a.png")),
+    ]
+    assert results[2:].save(tmp_path / "one", "mask") == [tmp_path / "one" / "deep" / "a_mask.png"]
+    assert [one.source for one in ours.predict(f"{photos}/[ab].png")] == [str(photos / f"{name}.png") for name in "ab"]
+    saved = results.save(tmp_path / "out", "mask")
+    streamed = ours.predict_iter(f"{photos}/**/*.png").save(tmp_path / "again", "mask")
+    assert [path.relative_to(tmp_path / "out") for path in saved] == [
+        path.relative_to(tmp_path / "again") for path in streamed
+    ]
+    assert (tmp_path / "out" / "deep" / "a_mask.png").is_file()
+    assert [one.source for one in ours.predict_iter(str(photos / "b.png"))] == [str(photos / "b.png")]
+
+
+def test_a_folder_or_glob_without_images_and_sources_for_several_are_refused(tmp_path):
+    ours, photos = predictor(), write_photos(tmp_path / "photos")
+    with pytest.raises(UsageError, match=r"no images in .*\*\.gif"):
+        ours.predict(f"{photos}/*.gif")
+    with pytest.raises(UsageError, match="sources: are for one image, or for a list of them"):
+        ours.predict(photos, sources={"before": "a.png"})
+    with pytest.raises(UsageError, match=r"clip\.mp4: is a video; predictor\.stream\('clip\.mp4'\) gives its frames"):
+        ours.predict("clip.mp4")
+    Image.fromarray(make_image()).save(tmp_path / "a[1].png")
+    assert ours.predict(tmp_path / "a[1].png").source == str(tmp_path / "a[1].png")
+
+
+def test_many_images_of_a_folder_are_told_to_be_held_in_memory(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("segatlas.inference.predictor.MANY_IMAGES", 2)
+    predictor().predict(write_photos(tmp_path))
+    assert "3 images, whose results are all held in memory; predict_iter gives one at a time" in caplog.text
+
+
+def test_a_generator_is_predicted_one_at_a_time():
+    taken = []
+
+    def images():
+        for seed in range(40):
+            taken.append(seed)
+            yield make_image(seed=seed)
+
+    stream = predictor().predict(images())
+    assert type(stream) is SegmentationStream
+    assert taken == []
+    assert next(stream).size == (13, 22)
+    assert len(taken) < 10
+    stream.close()
+
+
+def test_a_predictor_is_called_like_predict_and_says_what_it_is():
+    ours = predictor(card=replace(make_card(), licence="MIT"))
+    assert ours(make_image()) == ours.predict(make_image())
+    assert type(ours([make_image()])) is Segmentations
+    told = repr(ours)
+    for word in ("Predictor\n", "U-Net (unet)", "semantic segmentation: gives semantic", "3: sky, road, car"):
+        assert word in told
+    assert "3 channels (RGB), values 0..255, of any size" in told
+    assert told.endswith("licence       MIT")
+    assert "licence       not stated" in repr(predictor())
+    assert "rgb(200,0,0)" in ours._repr_html_()
+
+
+def test_an_address_is_an_image_and_offline_it_is_none(tmp_path, monkeypatch):
+    monkeypatch.setenv("SEGATLAS_CACHE", str(tmp_path))
+    monkeypatch.delenv("SEGATLAS_OFFLINE", raising=False)
+    buffer = io.BytesIO()
+    Image.fromarray(make_image()).save(buffer, format="PNG")
+    with serving(buffer.getvalue()) as web:
+        result = predictor().predict(f"{web.url}/street%201.png?key=secret")
+        (path,) = result.save(tmp_path / "out", "mask")
+        web.content = b"<html>gone</html>"
+        with pytest.raises(DataError, match=r"/b\.png: is a web page, no image"):
+            predictor().predict(f"{web.url}/b.png")
+        assert len(web.requests) == 2
+    assert (result.source, path.name) == (f"{web.url}/street%201.png", "street 1_mask.png")
+    assert np.array_equal(result.image, make_image())
+    with pytest.raises(DataError, match="downloads are off"):
+        predictor(offline=True).predict(f"{web.url}/c.png")
+    again = predictor(offline=True).predict([f"{web.url}/street%201.png?key=secret"])
+    assert again[0] == result
+
+
+@pytest.mark.parametrize(
+    ("image", "fault"),
+    [
+        (torch.zeros(2, 3, 24, 32), r"\(2, 3, 24, 32\) is a batch; expected \(C, H, W\), or a list"),
+        (torch.zeros(24, 32, 3), r"looks like \(H, W, C\); expected \(C, H, W\)"),
+        (torch.full((3, 24, 32), 200.0), r"values 200\.\.200; expected 0\.\.1"),
+        (torch.full((3, 24, 32), -0.5), r"expected 0\.\.1 \(not normalised\)"),
+        (torch.zeros(3, 24, 32, dtype=torch.int64), "expected uint8, or float in 0..1"),
+        (torch.full((3, 24, 32), torch.nan), "expected 0..1"),
+        (np.zeros((2, 24, 32, 3), np.uint8), r"is a batch; expected \(H, W, C\)"),
+        ({"image": "a.png"}, "a dict is not an image"),
+        ({"a.png"}, "a set is not an image"),
+        (io.BytesIO(b"x"), "a BytesIO is not an image"),
+        (None, "a NoneType is not an image"),
+        (Image.new("RGB", (0, 5)), "a PIL image of 0 x 5 pixels"),
+    ],
+)
+def test_what_is_no_image_is_refused_with_what_is_expected(image, fault):
+    with pytest.raises(DataError, match=fault):
+        predictor().predict(image)
+
+
+def test_a_tensor_of_either_kind_is_the_array_and_is_shown_as_it_is():
+    ours, image = predictor(), make_image()
+    wanted = ours.predict(image)
+    stored = torch.from_numpy(image).permute(2, 0, 1)
+    for tensor in (stored, stored.float() / 255, stored.double() / 255):
+        result = ours.predict(tensor)
+        assert np.array_equal(result.semantic, wanted.semantic)
+        assert np.array_equal(result.image, image)

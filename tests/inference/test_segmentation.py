@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import pickle
+import sys
 from dataclasses import replace
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
+from fakes.segmentations import CLASS_MAP, IMAGE, PALETTE, segmentation
+from PIL import Image
 
 import segatlas
 from segatlas import drawing
-from segatlas.errors import TaskError
+from segatlas.errors import DataError, TaskError, UsageError
 
 LABELS = np.repeat(np.array([[0, 1, 1, 2]], np.uint8), 3, axis=0)
 RESULT = segatlas.Segmentation(
@@ -20,20 +26,12 @@ RESULT = segatlas.Segmentation(
     class_map=LABELS,
     image=np.full((3, 4, 3), 200, np.uint8),
 )
-
-
-def test_areas_are_pixels_by_the_name_of_the_class():
-    assert RESULT.areas() == {"sky": 3, "road": 6, "car": 3}
+TASKS = ("semantic", "instance", "panoptic")
 
 
 def test_images_of_a_result_are_those_of_drawing():
     assert np.array_equal(RESULT.mask_image(), drawing.color_mask(LABELS, RESULT.palette))
     assert np.array_equal(RESULT.overlay(), drawing.overlay(RESULT.image, LABELS, RESULT.palette, RESULT.classes))
-
-
-def test_an_overlay_without_the_image_is_refused():
-    with pytest.raises(TaskError, match="does not hold its image"):
-        replace(RESULT, image=None).overlay()
 
 
 def test_a_result_survives_pickling_and_equals_itself():
@@ -44,3 +42,118 @@ def test_a_result_survives_pickling_and_equals_itself():
 def test_instances_of_a_semantic_model_are_refused_naming_what_it_gives():
     with pytest.raises(TaskError, match="this model gives no instances; it can give: semantic"):
         _ = RESULT.instances
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_result_of_every_task_draws_plots_shows_and_lists_itself(task):
+    result = segmentation(task)
+    assert result.overlay().shape[1] >= 36
+    assert result.overlay(legend=False).shape == result.mask_image().shape == (24, 36, 3)
+    assert len(result.plot().axes) == 2
+    assert result._repr_png_().startswith(b"\x89PNG")
+    assert "street.jpg, 36 x 24 pixels" in result._repr_html_()
+    assert json.loads(json.dumps(result.to_dict()))["size"] == {"height": 24, "width": 36}
+
+
+@pytest.mark.parametrize(
+    ("task", "told"),
+    [
+        ("semantic", "Segmentation(street.jpg, 24x36: ground 87.6 %, square 8.2 %, disc 4.2 %)"),
+        ("instance", "Segmentation(street.jpg, 24x36: 2 objects, square 1, disc 1)"),
+        ("panoptic", "Segmentation(street.jpg, 24x36: 3 segments, ground 1, square 1, disc 1)"),
+    ],
+)
+def test_a_result_is_told_on_one_line(task, told):
+    assert repr(segmentation(task)) == told
+
+
+def test_a_result_with_nothing_found_is_told_drawn_and_saved(tmp_path):
+    empty = segmentation("instance", objects=())
+    assert repr(empty) == "Segmentation(street.jpg, 24x36: 0 objects)"
+    assert np.array_equal(empty.overlay(legend=False), IMAGE)
+    assert empty.areas() == empty.polygons() == {}
+    assert len(empty.plot().axes) == 2
+    assert len(empty.save(tmp_path)) == 2
+
+
+def test_a_result_without_its_image_takes_one_or_is_drawn_in_colours_alone(tmp_path):
+    bare = segmentation().without_image()
+    assert bare.image is None
+    assert np.array_equal(bare.overlay(legend=False), bare.mask_image())
+    assert len(bare.plot().axes) == 1
+    Image.fromarray(IMAGE).save(tmp_path / "a.png")
+    whole = segmentation().overlay()
+    for image in (IMAGE, tmp_path / "a.png", Image.fromarray(IMAGE), torch.from_numpy(IMAGE).permute(2, 0, 1) / 255):
+        assert np.array_equal(bare.overlay(image=image), whole)
+
+
+def test_an_image_of_another_size_is_refused_with_both_sizes():
+    with pytest.raises(DataError, match="an image of 30 x 20 pixels for a result of 36 x 24"):
+        segmentation().overlay(image=np.zeros((20, 30, 3), np.uint8))
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4, 7])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_an_image_of_any_channels_and_depth_lies_below_the_colours(channels, dtype):
+    values = np.random.default_rng(0).integers(0, 255, (24, 36, channels)).astype(dtype)
+    assert segmentation().overlay(image=values, legend=False).shape == (24, 36, 3)
+
+
+def test_alpha_goes_from_the_image_to_the_colours():
+    result = segmentation()
+    assert np.array_equal(result.overlay(legend=False, alpha=0), IMAGE)
+    assert np.array_equal(result.overlay(legend=False, alpha=1), result.mask_image())
+
+
+def test_a_plot_is_drawn_on_axes_of_ones_own_in_pixels_of_the_image():
+    from matplotlib.figure import Figure
+
+    axes = Figure().add_subplot()
+    assert segmentation("instance").plot(axes=axes) is axes.figure
+    assert (axes.get_xlim(), axes.get_ylim()) == ((-0.5, 35.5), (23.5, -0.5))
+    assert [text.get_text() for text in axes.texts] == ["square 0.90", "disc 0.75"]
+    assert len(segmentation(confidence=np.ones((24, 36), np.float32)).plot().axes) == 3
+
+
+def test_names_of_others_are_text_in_html_and_in_plots():
+    result = segmentation(classes=("<b>x</b>", "$a_", "half"), source='<img src="x">.png')
+    html = result._repr_html_()
+    assert "<b>x</b>" not in html
+    assert "&lt;b&gt;x&lt;/b&gt;" in html
+    assert "alt='<img" not in html
+    assert result.plot().legends[0].get_texts()[1].get_text().startswith("$a_")
+
+
+def test_a_notebook_is_given_the_result_and_a_machine_without_screen_is_told(monkeypatch):
+    result, shown = segmentation(), []
+    with pytest.raises(UsageError, match=r"no screen here .* \.save\('overlay\.png'\)"):
+        result.show()
+    ipython, display = ModuleType("IPython"), ModuleType("IPython.display")
+    ipython.get_ipython, display.display = lambda: SimpleNamespace(kernel=object()), shown.append
+    monkeypatch.setitem(sys.modules, "IPython", ipython)
+    monkeypatch.setitem(sys.modules, "IPython.display", display)
+    result.show()
+    assert shown == [result]
+    ipython.get_ipython = lambda: SimpleNamespace()  # in a terminal
+    with pytest.raises(UsageError, match="no screen"):
+        result.show()
+
+
+def test_on_a_screen_the_overlay_stands_in_a_window(monkeypatch):
+    from matplotlib import pyplot
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    shown = []
+    monkeypatch.setattr(FigureCanvasAgg, "required_interactive_framework", "a screen")
+    monkeypatch.setattr(pyplot, "show", lambda: shown.append(pyplot.gcf().axes[0].images[0].get_array()))
+    segmentation().show()
+    pyplot.close()
+    assert np.array_equal(shown[0], segmentation().overlay())
+
+
+def test_colours_of_classes_are_kept_in_what_is_drawn():
+    assert segmentation().mask_image()[5, 7].tolist() == list(PALETTE[1])
+    assert segmentation("instance").mask_image()[15, 25].tolist() == list(PALETTE[2])
+    assert segmentation("instance").mask_image()[0, 0].tolist() == [0, 0, 0]
+    counts = np.bincount(CLASS_MAP.ravel())
+    assert segmentation().areas() == {"ground": counts[0], "square": counts[1], "disc": counts[2]}

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from segatlas.errors import TaskError
-from segatlas.structures import Instance, Panoptic, Result, Rle, Segment
+from segatlas.structures import IGNORE, ImageResult, Instance, Panoptic, Result, Rle, Segment
 
 MASK = np.zeros((4, 6), bool)
 MASK[1:3, 2:6] = True
@@ -90,3 +90,63 @@ def test_results_are_equal_when_all_that_they_hold_is():
 def test_results_that_hold_something_else_are_not_equal(change):
     assert replace(WHOLE, **change) != WHOLE
     assert WHOLE != "a result"
+
+
+def named(result, **changes):
+    usual = {"size": (4, 6), "classes": ("ground", "car"), "palette": ((0, 0, 0), (9, 9, 9)), "source": "a.png"}
+    return ImageResult(**vars(result), **{**usual, **changes})
+
+
+def ring(size=6):
+    mask = np.zeros((size, size), bool)
+    mask[1:5, 1:5] = True
+    mask[2:4, 2:4] = False
+    return mask
+
+
+def test_areas_are_pixels_by_the_name_of_the_class():
+    assert named(Result(class_map=MASK.astype(np.uint8))).areas() == {"ground": 16, "car": 8}
+    assert named(WHOLE).areas() == {"ground": 16, "car": 8}
+    assert named(Result(class_map=np.full((4, 6), IGNORE, np.uint8))).areas() == {}
+    assert named(Result(class_map=MASK.astype(np.uint8)), classes=("car", "car")).areas() == {"car": 24}
+
+
+def test_a_pixel_of_two_objects_of_a_class_counts_once_for_it():
+    other = Instance(mask=np.roll(MASK, 1, axis=0), class_index=1, score=0.5)
+    third = Instance(mask=MASK, class_index=0, score=0.4)
+    assert named(Result(objects=(OBJECT, other, third))).areas() == {"ground": 8, "car": 12}
+    with pytest.raises(TaskError, match="it can give: nothing"):
+        named(Result()).areas()
+
+
+def test_counting_goes_by_pieces(monkeypatch):
+    monkeypatch.setattr("segatlas.structures.results.PIXELS_AT_ONCE", 5)
+    assert named(Result(class_map=MASK.astype(np.int32))).class_pixels() == {0: 16, 1: 8}
+
+
+def test_polygons_of_a_class_keep_holes_and_their_pixels_are_its_area():
+    result = named(Result(class_map=ring().astype(np.uint8)), size=(6, 6))
+    found = result.polygons()
+    assert [len(part.holes) for part in found["car"]] == [1]
+    assert {name: sum(part.area for part in parts) for name, parts in found.items()} == result.areas()
+    (part,) = Instance(mask=ring(), class_index=1, score=0.5).polygons()
+    assert (part.area, part.outer.tolist()) == (12, found["car"][0].outer.tolist())
+
+
+def test_things_that_touch_have_polygons_of_their_own():
+    ids = np.array([[1, 1, 2, 2], [1, 1, 2, 2]], np.int32)
+    both = tuple(
+        Segment(id=i, class_index=1, is_thing=True, score=None, area=4, box=(0, 2 * i - 2, 2, 2 * i)) for i in (1, 2)
+    )
+    segments = Panoptic(ids=ids, segments=both)
+    whole = named(Result(class_map=np.ones((2, 4), np.uint8), segments=segments), size=(2, 4))
+    assert [part.area for part in whole.polygons()["car"]] == [4, 4]
+    objects = tuple(Instance(mask=segments.mask_of(one), class_index=1, score=0.5) for one in both)
+    assert [part.area for part in named(Result(objects=objects), size=(2, 4)).polygons()["car"]] == [4, 4]
+    assert [part.area for part in replace(whole, segments=None).polygons()["car"]] == [8]
+
+
+def test_a_result_is_left_without_its_image():
+    result = named(WHOLE, image=np.zeros((4, 6, 3), np.uint8))
+    assert result.without_image() == replace(result, image=None)
+    assert repr(SEGMENTS) == "Panoptic(1 segments, 4x6)"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 
-from segatlas.training.logbook import Logbook
+import pytest
+
+from segatlas.training.logbook import LOGGER, Logbook, close_log, hold_log, open_log
 from segatlas.training.run import RunFolder
 
 
@@ -35,3 +37,18 @@ def test_a_file_cut_within_its_first_line_begins_anew(tmp_path):
     later.rewind(0)
     later.add(1, 0, {"loss": 1.0})
     assert [(row["step"], row["loss"]) for row in rows(folder)] == [("1", "1")]
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_a_quiet_run_tells_warnings_alone_and_its_file_has_all(tmp_path, capsys, quiet):
+    held = hold_log()
+    LOGGER.info("before the run has a folder")
+    LOGGER.warning("so early")
+    handlers = open_log(tmp_path / "log.txt", held, quiet=quiet)
+    LOGGER.info("step 1")
+    LOGGER.warning("careful")
+    close_log(handlers)
+    told = capsys.readouterr().err
+    assert ("warning: so early" in told, "warning: careful" in told) == (True, True)
+    assert ("step 1" in told, "before the run" in told) == (not quiet, not quiet)
+    assert len((tmp_path / "log.txt").read_text().splitlines()) == 4

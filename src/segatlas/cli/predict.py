@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -368,40 +367,16 @@ def _single(
 
 def _expand(source: str, out: Path, not_read: list[Path]) -> list[tuple[Path, str]]:
     """Return (file, name) of the images that one SOURCE stands for; adds other files of a folder to `not_read`."""
-    from segatlas.data.formats.listing import IMAGE_ENDINGS, is_hidden, is_image_name, walk_files
+    from segatlas.data.formats.listing import images_of
 
     if not source:
         raise UsageError("SOURCE: got an empty name; . is this folder")
     path = Path(source)
-    if path.is_file():
-        return [(path, path.stem)]
-    if path.is_dir():
-        root, files = path, list(walk_files(path))
-        if root.resolve() == out.resolve():
-            raise UsageError(f"--out {out} is the folder of the images; choose another")
-    elif glob.has_magic(source):
-        root = _fixed_part(path)
-        found = [Path(name) for name in glob.glob(source, recursive=True)]
-        files = [file for file in found if not (file.is_dir() or any(map(is_hidden, file.relative_to(root).parts)))]
-    else:
-        raise UsageError(f"no such file or folder: {source}")
-    results = Path(os.path.realpath(out))
-    files = sorted(file for file in files if results not in Path(os.path.realpath(file)).parents)
-    images = [file for file in files if is_image_name(file)]
-    not_read += [file for file in files if not is_image_name(file)]
-    if not images:
-        raise UsageError(f"no images in {source} (looked for {' '.join(IMAGE_ENDINGS)})")
-    return [(file, file.relative_to(root).with_suffix("").as_posix()) for file in images]
-
-
-def _fixed_part(pattern: Path) -> Path:
-    """Return the folders of a glob before its first wildcard."""
-    parts: list[str] = []
-    for part in pattern.parts[:-1]:
-        if glob.has_magic(part):
-            break
-        parts.append(part)
-    return Path(*parts)
+    if path.is_dir() and path.resolve() == out.resolve():
+        raise UsageError(f"--out {out} is the folder of the images; choose another")
+    found = images_of(source, without=out)
+    not_read += found.not_read
+    return found.images
 
 
 def _all_targets(

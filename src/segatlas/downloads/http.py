@@ -50,7 +50,7 @@ PAUSE = 1.0
 """Seconds before the second attempt, doubled before each further one."""
 
 _BLOCK = 1 << 20
-_ANOTHER_FILE = "it is another file than the published one: use another server"
+_ANOTHER_FILE = "; it is another file than the published one: use another server"
 _SCHEMES = ("http", "https")
 _WITH_SCHEME = re.compile(r"\w[\w+.-]*://")
 
@@ -62,19 +62,26 @@ class _GoneError(Exception):
     """Another attempt would not help: there is no such file, or it is not one that is taken."""
 
 
+class _TooLargeError(_GoneError):
+    """More than is taken."""
+
+
 class _BrokenError(Exception):
     """The connection failed or brought too little; what is there is kept for another attempt."""
 
 
-def download(url: str, file: Path, *, sha256: str, most_bytes: int = MOST_BYTES, report: Report | None = None) -> Path:
+def download(
+    url: str, file: Path, *, sha256: str | None, most_bytes: int = MOST_BYTES, report: Report | None = None
+) -> Path:
     """Fetch `url` to `file`, which appears complete and checked or not at all.
 
-    What arrived before a break stays in `FILE.part`, where the next attempt, or the next call, goes on.
+    What arrived before a break stays in `FILE.part`, where the next attempt, or the next call, goes on. Without a hash
+    nobody could tell whether the rest is of the same file: each attempt begins anew, and a `file` that is there goes.
 
     Args:
         url: http or https; a name and password in it are sent and never shown.
         file: where to; its folder is made.
-        sha256: hash of the file, or its first digits.
+        sha256: hash of the file, or its first digits; None = not known.
         most_bytes: a larger file is refused: before its first byte where the server says how large it is, else when
             one byte more has come. See `most_bytes_of`.
         report: is told the progress.
@@ -90,20 +97,26 @@ def download(url: str, file: Path, *, sha256: str, most_bytes: int = MOST_BYTES,
             if place.is_dir() and not place.is_symlink():
                 raise WeightsError(f"{place}: a folder is in the way of the file to download; move or delete it")
         with only_one(file):
-            if file.is_file() and sha256_of(file, error=WeightsError).startswith(sha256):
+            if sha256 is not None and file.is_file() and sha256_of(file, error=WeightsError).startswith(sha256):
                 return file  # fetched by another process meanwhile
             for attempt in range(ATTEMPTS):
                 if attempt:
                     time.sleep(PAUSE * 2 ** (attempt - 1))
                     LOGGER.warning("%s: %s; attempt %d of %d", _shown(url), fault, attempt + 1, ATTEMPTS)
+                if sha256 is None:
+                    part.unlink(missing_ok=True)
                 try:
                     _fetch(url, part, most_bytes, report)
                 except _GoneError as error:
                     part.unlink(missing_ok=True)
-                    raise WeightsError(f"{_shown(url)}: {error}") from None
+                    advice = _ANOTHER_FILE if isinstance(error, _TooLargeError) and sha256 is not None else ""
+                    raise WeightsError(f"{_shown(url)}: {error}{advice}") from None
                 except _BrokenError as error:
                     fault = redacted(str(error))
                     continue
+                if sha256 is None:
+                    os.replace(part, file)
+                    return file
                 found = sha256_of(part, error=WeightsError)
                 if found.startswith(sha256):
                     os.replace(part, file)
@@ -112,6 +125,8 @@ def download(url: str, file: Path, *, sha256: str, most_bytes: int = MOST_BYTES,
                 fault = f"its sha256 begins with {found[:8]}, published is {sha256}"
     except OSError as error:
         raise WeightsError(f"{file}: cannot be written ({error.strerror or error})") from error
+    if sha256 is None:
+        part.unlink(missing_ok=True)
     raise WeightsError(f"{_shown(url)}: cannot be downloaded after {ATTEMPTS} attempts ({fault})")
 
 
@@ -178,7 +193,7 @@ def _fetch(url: str, part: Path, most_bytes: int, report: Report | None) -> None
             raise _BrokenError("the server goes on from another byte than asked for")
         whole = None if response.length is None else begun + response.length
         if whole is not None and whole > most_bytes:
-            raise _GoneError(f"announces {whole} bytes, at most {most_bytes} are taken; {_ANOTHER_FILE}")
+            raise _TooLargeError(f"announces {whole} bytes, at most {most_bytes} are taken")
         free = shutil.disk_usage(part.parent).free
         if response.length is not None and response.length > free:
             raise WeightsError(f"{part}: no room: {response.length} bytes are missing, {free} are free on this disk")
@@ -249,7 +264,7 @@ def _copy(
         done += len(block)
         watch.count(len(block))
         if done > most_bytes:
-            raise _GoneError(f"sends more than {most_bytes} bytes, which is all that is taken; {_ANOTHER_FILE}")
+            raise _TooLargeError(f"sends more than {most_bytes} bytes, which is all that is taken")
         out.write(block)
         if report is not None:
             report(done, whole)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from segatlas.drawing.gallery import place
-from segatlas.drawing.legend import with_legend
 from segatlas.drawing.maps import LINE, Color, boundaries, color_mask, error_image, viewable
 from segatlas.drawing.text import INK, MUTED, canvas, font, shortened, tell_missing
 from segatlas.labels import IGNORE
@@ -131,30 +129,6 @@ def _true_ids(masks: np.ndarray, hidden: np.ndarray | None = None) -> np.ndarray
         if hidden is None or not hidden[index]:
             ids[masks[index]] = index
     return ids
-
-
-def segment_overlay(
-    image: Pixels, result: Result, palette: Sequence[Color], classes: Sequence[str], legend: bool = True
-) -> Pixels:
-    """Return the image with each segment tinted in its class's colour, a line between segments, and a legend.
-
-    The legend counts the pixels of segments by class, and behind a thing's name how many there are; the pixels of no
-    segment are "none".
-
-    Args:
-        image: (H, W, 3) uint8 RGB.
-        result: with segments.
-        palette: K RGB colours.
-        classes: K names.
-        legend: add it.
-    """
-    ids, kinds = segment_maps(result)
-    if not legend:
-        return _tinted(image, ids, kinds, palette)
-    things = Counter(one.class_index for one in result.panoptic.segments if one.is_thing)
-    names = [f"{name} ({things[index]})" if things[index] else name for index, name in enumerate(classes)]
-    class_map = np.where(kinds == NO_OBJECT, len(names), kinds)
-    return with_legend(_tinted(image, ids, kinds, palette), class_map, palette, names, outside="none")
 
 
 def object_overlay(image: Pixels, objects: Sequence[Instance], palette: Sequence[Color]) -> Pixels:

@@ -10,10 +10,20 @@ from segatlas.hub.loading import load_pretrained
 from segatlas.inference.images import WithSources
 from segatlas.inference.predictor import Predictor
 from segatlas.inference.segmentation import Segmentation
+from segatlas.inference.segmentations import Segmentations, SegmentationStream
 from segatlas.inference.sliding import DEFAULT_OVERLAP
 from segatlas.inference.tta import View, parse_views
 
-__all__ = ["Predictor", "Segmentation", "View", "WithSources", "load", "parse_views"]
+__all__ = [
+    "Predictor",
+    "Segmentation",
+    "SegmentationStream",
+    "Segmentations",
+    "View",
+    "WithSources",
+    "load",
+    "parse_views",
+]
 
 
 def load(
@@ -41,7 +51,8 @@ def load(
         window_batch: windows per pass of the network; default: as many as keep the device busy.
         max_value: the stored value that is full scale in the images (1 for floats of 0..1, 4095 for 12 bits), where
             it is not the one that the model expects.
-        offline: download nothing; so does `SEGATLAS_OFFLINE`, set to anything but 0.
+        offline: download nothing, neither weights nor images at addresses; so does `SEGATLAS_OFFLINE`, set to anything
+            but 0.
         commercial_ok: refuse weights whose licence is known to forbid commercial use.
         objects: what is asked of objects: "score", "top", "overlap", "class_agnostic", see `Predictor`. Where the
             network has a bound of its own for it, that one is replaced.
@@ -62,4 +73,5 @@ def load(
         window_batch=window_batch,
         max_value=max_value,
         objects=objects,
+        offline=offline,
     )

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from segatlas.checkpoint.card import Card
 from segatlas.checkpoint.preprocessing import Preprocessing
+from segatlas.data.formats.addresses import fetch_image, is_address, shown_address
 from segatlas.data.formats.images import as_image
 from segatlas.data.formats.masks import as_codes, decode_raw, read_raw
 from segatlas.data.sample import Sample
@@ -177,18 +178,20 @@ def prepare(
     *,
     max_value: float | None = None,
     check_scale: bool = True,
+    offline: bool = False,
 ) -> PreparedImage:
     """Read an image and bring it into the network's form.
 
     Args:
-        image: a file (str, Path), its bytes, a PIL image, an array (H, W) or (H, W, C) of uint8, uint16 or float in
-            stored values, RGB order, or a tensor (C, H, W) or (H, W), uint8 or float 0..1; `WithSources` for a model
-            that takes more.
+        image: a file (str, Path), its address (http, https), its bytes, a PIL image, an array (H, W) or (H, W, C) of
+            uint8, uint16 or float in stored values, RGB order, or a tensor (C, H, W) or (H, W), uint8 or float 0..1;
+            `WithSources` for a model that takes more.
         card: the model's card.
         name: what messages call an image that is no file.
         max_value: the stored value that is full scale in this image, where it is not the card's; float tensors are
             0..1 anyway.
         check_scale: refuse an image whose values cannot be meant on the card's scale, see `scale_fault`.
+        offline: fetch nothing, see `fetch_image`.
 
     Raises:
         DataError: unreadable, of another number of channels, with NaN or infinite values, on another scale than the
@@ -204,22 +207,24 @@ def prepare(
             f"{name}: Inputs are normalised and for Predictor.output; WithSources holds images as they are"
         )
     further = card.inputs[1:]
-    name = source_name(image) or name
+    source = source_name(image)
+    name = source or name
     check_names(tuple(given), further, name)
     scale = (max_value, check_scale)
+    image = at_hand(image, offline)
     array, values = _as_stored(image, card.inputs[0].channels, card.preprocessing, name, *scale)
     size = (array.shape[0], array.shape[1])
     target = _input_size(card.preprocessing, size, name)
     sources = {
-        spec.name: prepare_source(given.get(spec.name), spec, card.preprocessing, size, target, name, *scale)
+        spec.name: prepare_source(given.get(spec.name), spec, card.preprocessing, size, target, name, *scale, offline)
         for spec in further
     }
     return PreparedImage(
         values=resize_image(values, target),
         rules=card.preprocessing,
         size=size,
-        view=viewable(array),
-        source=source_name(image),
+        view=_tensor_view(array, card.preprocessing.max_value) if isinstance(image, Tensor) else viewable(array),
+        source=source,
         sources=sources,
         present={spec.name: _is_there(given, spec, sources) for spec in further if not spec.required},
     )
@@ -264,7 +269,7 @@ def check_names(given: Sequence[str], taken: Sequence[InputSpec], name: str = "i
     unknown = [repr(one) for one in given if one not in [spec.name for spec in taken]]
     if not lost and not unknown:
         return
-    takes = ", ".join(_described(spec) for spec in taken) if taken else "nothing"
+    takes = ", ".join(described(spec) for spec in taken) if taken else "nothing"
     faults = [f"no source {', '.join(lost)} is given"] if lost else []
     faults += [f"a source {', '.join(unknown)} is given, which the model does not take"] if unknown else []
     raise UsageError(f"{name}: {', but '.join(faults)}; besides the image the model takes {takes}")
@@ -294,7 +299,8 @@ def check_inputs(inputs: Tensor | Inputs, taken: Sequence[InputSpec]) -> None:
             raise UsageError(f"{spec.name}: {tensor.dtype} of shape {tuple(tensor.shape)}; expected {form}")
 
 
-def _described(spec: InputSpec) -> str:
+def described(spec: InputSpec) -> str:
+    """Return on one line what a further input is."""
     form = {"image": "an image", "map": "a map of numbers", "label": "codes"}[spec.kind]
     channels = "" if spec.kind == "label" else f" of {spec.channels} channel{'s' if spec.channels > 1 else ''}"
     return f"{spec.name} ({form}{channels}{'' if spec.required else ', optional'})"
@@ -309,6 +315,7 @@ def prepare_source(
     name: str,
     max_value: float | None,
     check_scale: bool,
+    offline: bool = False,
 ) -> PreparedArray:
     """Read a source of an image; where it is missing, padding stands in its place.
 
@@ -321,6 +328,7 @@ def prepare_source(
         name: of the image, for messages.
         max_value: as of `prepare`.
         check_scale: as of `prepare`.
+        offline: as of `prepare`.
 
     Raises:
         DataError: as `prepare`; or it has another size than the image, or codes that are none of the source's.
@@ -329,6 +337,7 @@ def prepare_source(
         empty = np.full(target, IGNORE, np.uint8) if spec.kind == "label" else np.zeros((*target, spec.channels), "f4")
         return PreparedArray(values=empty, rules=None)
     own = source_name(given) or f"{name}, source {spec.name}"
+    given = at_hand(given, offline)
     if spec.kind == "label":
         values = _codes(given, own, spec.codes)
     elif spec.kind == "image":
@@ -410,12 +419,35 @@ def _on_card_scale(array: np.ndarray, of_card: float, of_image: float | None, na
 
 
 def source_name(image: ImageLike) -> str:
-    """Return the file that an image comes from, "" where there is none."""
+    """Return the file or address that an image comes from, "" where there is none."""
+    if isinstance(image, str) and is_address(image):
+        return shown_address(image)
     if isinstance(image, str | Path):
         return str(image)
     if isinstance(image, Image.Image):
         return str(getattr(image, "filename", "") or "")
     return ""
+
+
+def at_hand(image: ImageLike, offline: bool = False) -> ImageLike:
+    """Return an image that is on this machine: of an address its content, all else as it is. DataError: see there."""
+    return fetch_image(image, offline=offline) if isinstance(image, str) and is_address(image) else image
+
+
+def as_view(image: ImageLike) -> np.ndarray:
+    """Return an image of any kind as (H, W, 3) uint8 to look at, see `viewable`. DataError where it is unreadable."""
+    name = source_name(image) or "image"
+    held = at_hand(image)
+    if isinstance(held, Tensor):
+        return _tensor_view(as_image(_tensor_array(held, 255.0, name), name=name), 255.0)
+    return viewable(as_image(held, name=name))
+
+
+def _tensor_view(array: np.ndarray, max_value: float) -> np.ndarray:
+    """Return what a tensor held, (H, W, C) uint8 or float of 0..max_value, to look at: nothing is stretched."""
+    if array.dtype != np.uint8:
+        array = (array * np.float32(255 / max_value) + np.float32(0.5)).astype(np.uint8)
+    return viewable(array)
 
 
 def _with_channels(image: ImageLike, channels: int, rules: Preprocessing, name: str) -> np.ndarray:
@@ -448,8 +480,13 @@ def _channels_last(tensor: Tensor, name: str) -> Tensor:
         raise DataError("a sparse or meta tensor is not an image; expected a dense tensor", name)
     if tensor.ndim == 2:
         tensor = tensor[None]
+    if tensor.ndim == 4:
+        shape = tuple(tensor.shape)
+        raise DataError(f"tensor of shape {shape} is a batch; expected (C, H, W), or a list of them: list(batch)", name)
     if tensor.ndim != 3:
         raise DataError(f"tensor of shape {tuple(tensor.shape)}; expected (C, H, W) or (H, W)", name)
+    if tensor.shape[2] in (1, 3, 4) and tensor.shape[0] > 16:
+        raise DataError(f"tensor of shape {tuple(tensor.shape)} looks like (H, W, C); expected (C, H, W)", name)
     return tensor.detach().cpu().permute(1, 2, 0).contiguous()
 
 

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+import logging
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
+from io import IOBase
 from itertools import islice
+from pathlib import Path
 from typing import Any, overload
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from segatlas import drawing
 from segatlas.checkpoint.card import Card
 from segatlas.config.plain import LARGEST_SCALE, SMALLEST_SCALE
-from segatlas.data.video import FrameSource, VideoFrame, VideoLike, open_frames
+from segatlas.data.formats.addresses import is_address
+from segatlas.data.formats.listing import images_of, is_several
+from segatlas.data.video import VIDEO_ENDINGS, FrameSource, VideoFrame, VideoLike, open_frames
 from segatlas.errors import DataError, UsageError
+from segatlas.inference.describing import facts_of
 from segatlas.inference.images import (
     GivenImage,
     ImageLike,
@@ -30,12 +38,18 @@ from segatlas.inference.object_windows import WindowNotices
 from segatlas.inference.reader import Key, in_groups, read_ahead, read_item
 from segatlas.inference.runner import Runner
 from segatlas.inference.segmentation import Segmentation
+from segatlas.inference.segmentations import Segmentations, SegmentationStream
 from segatlas.inference.segmenter import Segmenter, scores
 from segatlas.inference.sliding import DEFAULT_OVERLAP, card_windows, make_windows
 from segatlas.inference.smoothing import SmoothedRunner
 from segatlas.inference.streaming import StreamFacts
 from segatlas.inference.tta import parse_views
 from segatlas.structures import Inputs, Output, image_of
+
+LOGGER = logging.getLogger("segatlas")
+
+MANY_IMAGES = 200
+"""Of a folder or glob: more than these are better taken one at a time, which `predict` then says."""
 
 OnError = Callable[[GivenImage, Exception], None]
 
@@ -67,6 +81,7 @@ class Predictor:
         check_scale: bool = True,
         objects: Mapping[str, Any] | None = None,
         batch_stats: bool = False,
+        offline: bool = False,
     ):
         """Move the network to the device and set it to eval mode.
 
@@ -91,6 +106,7 @@ class Predictor:
             batch_stats: batch norm by the statistics of the images, or of the window, that the network sees in one
                 pass, in place of its running averages; views pass one by one, and so do windows. The network itself
                 is not changed.
+            offline: images at addresses are not fetched, only copies of them are taken, see `fetch_image`.
 
         Raises:
             UsageError: an argument out of range, a device that is not there, windows or test-time augmentation for a
@@ -112,7 +128,7 @@ class Predictor:
         self.rule = self._segmenter.rule
         self.batch_stats = batch_stats
         self._runner = Runner(model, card.inputs, device, precision, self._segmenter.rule, batch_stats)
-        self._prepare = partial(prepare, card=card, max_value=max_value, check_scale=check_scale)
+        self._prepare = partial(prepare, card=card, max_value=max_value, check_scale=check_scale, offline=offline)
         self.card = card
         self.model, self.device, self.precision = self._runner.model, self._runner.device, self._runner.precision
 
@@ -133,33 +149,61 @@ class Predictor:
     @overload
     def predict(
         self, image: list[Any] | tuple[Any, ...], confidence: bool = False, sources: Mapping[str, Any] | None = None
-    ) -> list[Segmentation]: ...
+    ) -> Segmentations: ...
+
+    @overload
+    def predict(self, image: Iterator[Any], confidence: bool = False, sources: None = None) -> SegmentationStream: ...
 
     def predict(
         self,
         image: Any,
         confidence: bool = False,
         sources: Mapping[str, Any] | None = None,
-    ) -> Segmentation | list[Segmentation]:
-        """Segment one image, or each of a list.
+    ) -> Segmentation | Segmentations | SegmentationStream:
+        """Segment one image, or several; calling the predictor does the same.
 
         Args:
-            image: file (str or Path), PIL image, array (H, W, 3) uint8 RGB (also (H, W), N channels, uint16, or
-                float in stored values), tensor (C, H, W) uint8 or float 0..1, or a list of these.
+            image: file (str or Path), address (http or https: fetched and kept for a day, see
+                `segatlas.data.formats.addresses`), bytes of a file, PIL image, array (H, W, 3) uint8 RGB (also (H, W),
+                N channels, uint16, or float in stored values), tensor (C, H, W) uint8 or float 0..1; a list of these;
+                a folder or a glob, which are the list of the images in it; or what gives images one after the other,
+                such as a generator.
             confidence: also give the probability of the chosen class, (H, W) float32.
             sources: further inputs of the model by the names of its card, on the same pixels, each what an image may
                 be; for a list of images, a list of as many.
 
         Returns:
-            One Segmentation in the image's own size for each image, a list for a list.
+            One Segmentation in the image's own size; for a list, folder or glob a list of them, all in memory; for a
+            generator an iterator that makes each when it is asked for.
 
         Raises:
             DataError: an image that cannot be read or does not fit the model; it names the file.
-            UsageError: a source that the model needs is not given, or one that it does not take is.
+            UsageError: a source that the model needs is not given, or one that it does not take is; no image in a
+                folder, or none that fits a glob; a video.
         """
         if isinstance(image, list | tuple) and not isinstance(image, Inputs):  # which is a tuple, too
             given = image if sources is None else with_own_sources(image, sources)
-            return list(self.predict_iter(given, confidence=confidence))
+            return Segmentations(self.predict_iter(given, confidence=confidence))
+        several = _stands_for_several(image)
+        if isinstance(image, str | Path) and not several and Path(image).suffix.lower() in VIDEO_ENDINGS:
+            raise UsageError(
+                f"{image}: is a video; predictor.stream({str(image)!r}) gives its frames and their results"
+            )
+        if (several or _comes_bit_by_bit(image)) and sources is not None:
+            raise UsageError(
+                "sources: are for one image, or for a list of them; WithSources holds an image with its own"
+            )
+        if several:
+            stream = self.predict_iter(image, confidence=confidence)
+            if len(stream.names) > MANY_IMAGES:
+                LOGGER.warning(
+                    "%s: %d images, whose results are all held in memory; predict_iter gives one at a time",
+                    image,
+                    len(stream.names),
+                )
+            return Segmentations(stream, stream.names)
+        if _comes_bit_by_bit(image):
+            return self.predict_iter(image, confidence=confidence)
         if sources is not None:
             image = WithSources(image=image.image if isinstance(image, WithSources) else image, sources=sources)
         notices = WindowNotices()
@@ -168,6 +212,10 @@ class Predictor:
         if isinstance(result, Exception):
             raise result
         return result
+
+    def __call__(self, image: Any, confidence: bool = False, sources: Mapping[str, Any] | None = None) -> Any:
+        """Do as `predict`."""
+        return self.predict(image, confidence, sources)
 
     def predict_stream(
         self, items: Iterable[tuple[Key, GivenImage | Exception]], batch: int = 1, confidence: bool = False
@@ -293,23 +341,37 @@ class Predictor:
 
     def predict_iter(
         self,
-        images: Iterable[GivenImage],
+        images: Iterable[GivenImage] | str | Path,
         batch: int = 1,
         on_error: OnError | None = None,
         confidence: bool = False,
-    ) -> Iterator[Segmentation]:
-        """Segment many images in order: `predict_stream` for images without keys.
+    ) -> SegmentationStream:
+        """Segment many images in order, one at a time: `predict_stream` for images without keys.
 
         Args:
-            images: as for `predict`, or `WithSources`; they may be endless.
+            images: as for `predict`, or `WithSources`; they may be endless. A folder or a glob are the images in it.
             batch: images per pass of the network; only images of one size share a pass.
             on_error: called with the image and its error (DataError, UsageError, OSError) in place of a result; the
                 rest goes on. Without it the first error is raised.
             confidence: as for `predict`.
 
-        Yields:
-            One Segmentation for each good image, in order.
+        Returns:
+            An iterator of one Segmentation for each good image, in order; its `save` writes all that come.
+
+        Raises:
+            UsageError: no image in a folder, or none that fits a glob.
         """
+        names: dict[str, str] = {}
+        if isinstance(images, str | Path):
+            found = images_of(images).images if _stands_for_several(images) else []
+            names = {str(path): name for path, name in found}
+            images = list(names) if found else [images]
+        return SegmentationStream(self._results_of(images, batch, on_error, confidence), names)
+
+    def _results_of(
+        self, images: Iterable[GivenImage], batch: int, on_error: OnError | None, confidence: bool
+    ) -> Generator[Segmentation, None, None]:
+        """Yield what `predict_iter` gives."""
         with closing(self.predict_stream(((image, image) for image in images), batch, confidence)) as stream:
             for image, result in stream:
                 if isinstance(result, Segmentation):
@@ -363,3 +425,27 @@ class Predictor:
         other._runner = self._runner.with_precision(precision)
         other.precision = other._runner.precision
         return other
+
+    def __repr__(self) -> str:
+        facts = self._facts()
+        width = max(len(name) for name, _ in facts)
+        return "\n".join(["Predictor", *(f"  {name:<{width}}  {text}" for name, text in facts)])
+
+    def _repr_html_(self) -> str:
+        colors = [*zip(self.card.classes, self.card.palette, strict=True)]
+        return drawing.facts_html("Predictor", self._facts(), colors)
+
+    def _facts(self) -> list[tuple[str, str]]:
+        return facts_of(self.card, self.model, f"{self.device}, {self.precision}")
+
+
+def _stands_for_several(image: object) -> bool:
+    """Tell whether a word is a folder or a glob."""
+    return isinstance(image, str | Path) and not is_address(image) and is_several(image)
+
+
+def _comes_bit_by_bit(image: object) -> bool:
+    """Tell whether something gives images one after the other, and is none itself, nor a file that is open."""
+    if isinstance(image, str | bytes | np.ndarray | Tensor | Inputs | Mapping | Set | IOBase):
+        return False
+    return isinstance(image, Iterable)

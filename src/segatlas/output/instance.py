@@ -15,19 +15,19 @@ from segatlas.data.formats.instances import OBJECTS_PER_CLASS
 from segatlas.drawing.files import write_bytes
 from segatlas.errors import DataError
 from segatlas.files import whole_file
-from segatlas.inference import Segmentation
 from segatlas.output.listed_objects import measured
 from segatlas.output.listed_objects import write_coco as write_coco
 from segatlas.output.listed_objects import write_csv as write_csv
 from segatlas.output.listed_objects import write_geojson as write_geojson
 from segatlas.output.listed_objects import write_labelme as write_labelme
 from segatlas.output.options import PixelSize, WriterOptions
+from segatlas.structures import ImageResult
 
 MOST_CLASSES = 65
 """Below it, class * 1000 + n fits into 16 bits for every n up to 999."""
 
 
-def write_instances(result: Segmentation, path: Path, options: WriterOptions) -> None:
+def write_instances(result: ImageResult, path: Path, options: WriterOptions) -> None:
     """Write a PNG of 16 bits, class * 1000 + n for objects and 0 elsewhere, as `shapes` and Cityscapes number them.
 
     Where objects overlap, the surer one is on top; of one class, the surest object is number 1.
@@ -39,7 +39,7 @@ def write_instances(result: Segmentation, path: Path, options: WriterOptions) ->
         Image.fromarray(instance_map(result)).save(temporary, format="PNG")
 
 
-def instance_map(result: Segmentation) -> np.ndarray:
+def instance_map(result: ImageResult) -> np.ndarray:
     """Return (H, W) uint16, see `write_instances`."""
     drawn, counts = np.zeros(result.size, np.uint16), [0] * len(result.classes)
     numbers = []
@@ -57,24 +57,28 @@ def instance_map(result: Segmentation) -> np.ndarray:
     return drawn
 
 
-def draw_overlay(result: Segmentation) -> np.ndarray:
+def draw_overlay(result: ImageResult) -> np.ndarray:
     """Return the image with each object tinted in its class's colour and outlined."""
-    return result.overlay(legend=False)
+    return drawing.result_overlay(result, legend=False)
 
 
-def write_overlay(result: Segmentation, path: Path, options: WriterOptions) -> None:
+def write_overlay(result: ImageResult, path: Path, options: WriterOptions) -> None:
     """Write the image with each object tinted in its class's colour and outlined."""
-    drawing.save_image(result.overlay(), path)
+    drawing.save_image(drawing.result_overlay(result), path)
 
 
-def write_json(result: Segmentation, path: Path, options: WriterOptions) -> None:
+def write_json(result: ImageResult, path: Path, options: WriterOptions) -> None:
     """Write `objects_record`."""
-    record = objects_record(result, options.model, options.pixel_size)
-    text = json.dumps(record, indent=2, ensure_ascii=False)
+    text = json.dumps(record(result, options, path.stem), indent=2, ensure_ascii=False)
     write_bytes(f"{text}\n".encode(), path)
 
 
-def objects_record(result: Segmentation, model: str, pixel_size: PixelSize | None = None) -> dict[str, Any]:
+def record(result: ImageResult, options: WriterOptions, stem: str) -> dict[str, Any]:
+    """Return what STEM.json holds."""
+    return objects_record(result, options.model, options.pixel_size)
+
+
+def objects_record(result: ImageResult, model: str, pixel_size: PixelSize | None = None) -> dict[str, Any]:
     """Return what STEM.json holds: size, and each object by falling score.
 
     box: top, left, bottom, right in pixels, the network's own where it gives one. bbox, segmentation: as COCO writes

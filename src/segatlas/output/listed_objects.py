@@ -15,9 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from segatlas.drawing.files import write_bytes
-from segatlas.inference import Segmentation
 from segatlas.output.options import PixelSize, WriterOptions
-from segatlas.structures import Rle
+from segatlas.structures import ImageResult, Rle
 from segatlas.structures.outlines import Polygon, joined_ring, measures_of, polygons_of
 
 COORDINATES = (
@@ -46,7 +45,7 @@ COLUMNS = (
 """Columns of a list of objects before those of what is measured."""
 
 
-def listed(result: Segmentation) -> list[Listed]:
+def listed(result: ImageResult) -> list[Listed]:
     """Return the segments of a result by their ids, or its objects by falling score."""
     names = result.classes
     if result.segments is None:
@@ -54,13 +53,10 @@ def listed(result: Segmentation) -> list[Listed]:
             Listed(index + 1, one.class_index, names[one.class_index], True, one.score, one.rle)
             for index, one in enumerate(result.instances)
         ]
-    ids, found = result.panoptic.ids, []
-    for one in result.panoptic.segments:
-        top, left, bottom, right = one.box
-        part = ids[top:bottom, left:right] == one.id
-        mask = Rle.placed(part, (ids.shape[0], ids.shape[1]), top, left)
-        found.append(Listed(one.id, one.class_index, names[one.class_index], one.is_thing, one.score, mask))
-    return found
+    return [
+        Listed(one.id, one.class_index, names[one.class_index], one.is_thing, one.score, result.panoptic.mask_of(one))
+        for one in result.panoptic.segments
+    ]
 
 
 def measured(mask: Rle, pixel_size: PixelSize | None) -> dict[str, Any]:
@@ -83,7 +79,7 @@ def measured(mask: Rle, pixel_size: PixelSize | None) -> dict[str, Any]:
     return record
 
 
-def write_coco(result: Segmentation, path: Path, options: WriterOptions) -> None:
+def write_coco(result: ImageResult, path: Path, options: WriterOptions) -> None:
     """Write a whole file of COCO's objects for one image, masks as compressed run-length codes; the image has id 1.
 
     Categories are numbered as the classes are, from 0. Boxes are those of the masks.
@@ -113,7 +109,7 @@ def write_coco(result: Segmentation, path: Path, options: WriterOptions) -> None
     )
 
 
-def write_labelme(result: Segmentation, path: Path, options: WriterOptions) -> None:
+def write_labelme(result: ImageResult, path: Path, options: WriterOptions) -> None:
     """Write a file of LabelMe: a polygon for each part of an object; parts of one object share a group.
 
     Its polygons have no holes: the outline goes into each hole and comes back on the same line.
@@ -147,7 +143,7 @@ def write_labelme(result: Segmentation, path: Path, options: WriterOptions) -> N
     )
 
 
-def write_geojson(result: Segmentation, path: Path, options: WriterOptions) -> None:
+def write_geojson(result: ImageResult, path: Path, options: WriterOptions) -> None:
     """Write a feature for each object, with holes and parts, in pixel coordinates: the image lies nowhere on the earth.
 
     Outer rings go round clockwise as the image is seen, holes the other way.
@@ -178,7 +174,7 @@ def write_geojson(result: Segmentation, path: Path, options: WriterOptions) -> N
     _write_json(record, path)
 
 
-def write_csv(result: Segmentation, path: Path, options: WriterOptions) -> None:
+def write_csv(result: ImageResult, path: Path, options: WriterOptions) -> None:
     """Write a line for each object: what it is, its box and centroid in pixels, and what is measured of it."""
     rows = []
     for one in listed(result):
@@ -216,7 +212,7 @@ def _closed(part: Polygon) -> list[list[list[int]]]:
     return [[*ring.tolist(), ring[0].tolist()] for ring in (part.outer, *part.holes)]
 
 
-def _file_name(result: Segmentation) -> str:
+def _file_name(result: ImageResult) -> str:
     return Path(result.source).name
 
 

@@ -12,7 +12,6 @@ from PIL import Image
 from segatlas import drawing
 from segatlas.drawing.files import write_bytes
 from segatlas.files import whole_file
-from segatlas.inference import Segmentation
 from segatlas.output.instance import coco_box
 from segatlas.output.instance import write_instances as write_instances
 from segatlas.output.listed_objects import listed, measured
@@ -24,9 +23,10 @@ from segatlas.output.options import PixelSize, WriterOptions
 from segatlas.output.semantic import draw_color as draw_color
 from segatlas.output.semantic import write_color as write_color
 from segatlas.output.semantic import write_mask as write_mask
+from segatlas.structures import ImageResult
 
 
-def write_panoptic(result: Segmentation, path: Path, options: WriterOptions) -> None:
+def write_panoptic(result: ImageResult, path: Path, options: WriterOptions) -> None:
     """Write the id of each pixel's segment as the colour R + 256 G + 65536 B, 0 = none: COCO's panoptic PNG."""
     with whole_file(path, durable=False) as temporary:  # one of many, and made again by the same command
         Image.fromarray(id_colors(result.panoptic.ids)).save(temporary, format="PNG")
@@ -37,26 +37,29 @@ def id_colors(ids: np.ndarray) -> np.ndarray:
     return np.stack([ids & 255, ids >> 8 & 255, ids >> 16 & 255], axis=-1).astype(np.uint8)
 
 
-def draw_overlay(result: Segmentation) -> np.ndarray:
+def draw_overlay(result: ImageResult) -> np.ndarray:
     """Return the image with each segment tinted in its class's colour, and lines between segments."""
-    return result.overlay(legend=False)
+    return drawing.result_overlay(result, legend=False)
 
 
-def write_overlay(result: Segmentation, path: Path, options: WriterOptions) -> None:
+def write_overlay(result: ImageResult, path: Path, options: WriterOptions) -> None:
     """Write the image with each segment tinted in its class's colour, lines between segments, and a legend."""
-    drawing.save_image(result.overlay(), path)
+    drawing.save_image(drawing.result_overlay(result), path)
 
 
-def write_json(result: Segmentation, path: Path, options: WriterOptions) -> None:
+def write_json(result: ImageResult, path: Path, options: WriterOptions) -> None:
     """Write `segments_record`."""
-    name = f"{path.stem}_panoptic.png"
-    record = segments_record(result, options.model, name, options.pixel_size)
-    text = json.dumps(record, indent=2, ensure_ascii=False)
+    text = json.dumps(record(result, options, path.stem), indent=2, ensure_ascii=False)
     write_bytes(f"{text}\n".encode(), path)
 
 
+def record(result: ImageResult, options: WriterOptions, stem: str) -> dict[str, Any]:
+    """Return what STEM.json holds."""
+    return segments_record(result, options.model, f"{stem}_panoptic.png", options.pixel_size)
+
+
 def segments_record(
-    result: Segmentation, model: str, file_name: str, pixel_size: PixelSize | None = None
+    result: ImageResult, model: str, file_name: str, pixel_size: PixelSize | None = None
 ) -> dict[str, Any]:
     """Return what STEM.json holds: COCO's record of an image's segments, and the classes that their numbers mean.
 

@@ -11,11 +11,12 @@ import numpy as np
 from segatlas import drawing
 from segatlas.data.formats.masks import write_mask as write_mask_file
 from segatlas.drawing.files import write_bytes
-from segatlas.inference import Segmentation
+from segatlas.errors import TaskError
 from segatlas.output.options import WriterOptions
+from segatlas.structures import ImageResult
 
 
-def write_mask(result: Segmentation, path: Path, options: WriterOptions) -> None:
+def write_mask(result: ImageResult, path: Path, options: WriterOptions) -> None:
     """Write class indices as PNG with the palette, or the codes of another format."""
     if options.codes is None:
         write_mask_file(path, result.semantic, result.palette)
@@ -23,67 +24,72 @@ def write_mask(result: Segmentation, path: Path, options: WriterOptions) -> None
         write_mask_file(path, options.codes(result.semantic))
 
 
-def draw_color(result: Segmentation) -> np.ndarray:
+def draw_color(result: ImageResult) -> np.ndarray:
     """Return each pixel in its class's colour."""
-    return result.mask_image()
+    return drawing.result_colors(result)
 
 
-def draw_overlay(result: Segmentation) -> np.ndarray:
+def draw_overlay(result: ImageResult) -> np.ndarray:
     """Return the image tinted with class colours."""
-    return result.overlay(legend=False)
+    return drawing.result_overlay(result, legend=False)
 
 
-def draw_boundary(result: Segmentation) -> np.ndarray:
+def draw_boundary(result: ImageResult) -> np.ndarray:
     """Return the image with a line along every change of class."""
-    assert result.image is not None, "a Predictor keeps the image"
+    if result.image is None:
+        raise TaskError("boundary: the result does not hold its image, over which boundaries are drawn")
     return drawing.boundary_image(result.image, result.semantic)
 
 
-def draw_confidence(result: Segmentation) -> np.ndarray:
+def draw_confidence(result: ImageResult) -> np.ndarray:
     """Return the probability of the chosen class as a heat map."""
-    assert result.confidence is not None, "it was asked for"
+    if result.confidence is None:
+        raise TaskError("confidence: the result holds none; predict(..., confidence=True) gives it")
     return drawing.confidence_image(result.confidence)
 
 
-def write_color(result: Segmentation, path: Path, options: WriterOptions) -> None:
+def write_color(result: ImageResult, path: Path, options: WriterOptions) -> None:
     """Write each pixel in its class's colour."""
     drawing.save_image(draw_color(result), path)
 
 
-def write_overlay(result: Segmentation, path: Path, options: WriterOptions) -> None:
+def write_overlay(result: ImageResult, path: Path, options: WriterOptions) -> None:
     """Write the image tinted with class colours, with a legend."""
-    drawing.save_image(result.overlay(), path)
+    drawing.save_image(drawing.result_overlay(result), path)
 
 
-def write_boundary(result: Segmentation, path: Path, options: WriterOptions) -> None:
+def write_boundary(result: ImageResult, path: Path, options: WriterOptions) -> None:
     """Write the image with a line along every change of class."""
     drawing.save_image(draw_boundary(result), path)
 
 
-def write_confidence(result: Segmentation, path: Path, options: WriterOptions) -> None:
-    """Write the probability of the chosen class as a heat map, where it was asked for."""
-    if result.confidence is not None:
-        drawing.save_image(draw_confidence(result), path)
+def write_confidence(result: ImageResult, path: Path, options: WriterOptions) -> None:
+    """Write the probability of the chosen class as a heat map."""
+    drawing.save_image(draw_confidence(result), path)
 
 
-def write_json(result: Segmentation, path: Path, options: WriterOptions) -> None:
+def write_json(result: ImageResult, path: Path, options: WriterOptions) -> None:
     """Write `areas_record`."""
-    text = json.dumps(areas_record(result, options.model), indent=2, ensure_ascii=False)
+    text = json.dumps(record(result, options, path.stem), indent=2, ensure_ascii=False)
     write_bytes(f"{text}\n".encode(), path)
 
 
-def areas_record(result: Segmentation, model: str) -> dict[str, Any]:
+def record(result: ImageResult, options: WriterOptions, stem: str) -> dict[str, Any]:
+    """Return what STEM.json holds."""
+    return areas_record(result, options.model)
+
+
+def areas_record(result: ImageResult, model: str) -> dict[str, Any]:
     """Return what STEM.json holds: size, and pixels and fraction of each class that occurs, in order of index."""
-    index, pixels = np.unique(result.semantic, return_counts=True)
     classes = [
         {
-            "index": int(i),
-            "name": result.classes[int(i)],
-            "color": list(result.palette[int(i)]),
-            "pixels": int(n),
-            "fraction": round(int(n) / result.semantic.size, 6),
+            "index": index,
+            "name": result.classes[index],
+            "color": list(result.palette[index]),
+            "pixels": pixels,
+            "fraction": round(pixels / result.semantic.size, 6),
         }
-        for i, n in zip(index, pixels, strict=True)
+        for index, pixels in result.class_pixels().items()
     ]
     record: dict[str, Any] = {
         "source": result.source,

@@ -33,7 +33,7 @@ from segatlas.structures.outputs import (
     maps_of,
     with_maps,
 )
-from segatlas.structures.results import Instance, Panoptic, Result, Segment
+from segatlas.structures.results import ImageResult, Instance, Panoptic, Result, Segment
 from segatlas.structures.rle import Rle
 from segatlas.structures.targets import InstancesTarget, SegmentsTarget, SemanticTarget, Target
 from segatlas.structures.volume_slices import VolumeSlices
@@ -43,6 +43,7 @@ __all__ = [
     "Batch",
     "CentersAndOffsets",
     "DetectedMasks",
+    "ImageResult",
     "InputSpec",
     "Inputs",
     "Instance",

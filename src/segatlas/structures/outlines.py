@@ -32,6 +32,11 @@ class Polygon(NamedTuple):
     outer: np.ndarray
     holes: tuple[np.ndarray, ...]
 
+    @property
+    def area(self) -> int:
+        """Pixels inside, those of holes not."""
+        return sum(_signed_area(ring) for ring in (self.outer, *self.holes)) // 2
+
 
 class Measures(NamedTuple):
     """What can be measured of a mask, in pixels.

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Never, overload
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, Never, Self, overload
 
 import numpy as np
 
 from segatlas.errors import TaskError
+from segatlas.structures.outlines import Polygon, polygons_of
 from segatlas.structures.rle import Rle
+
+PIXELS_AT_ONCE = 1 << 20
+"""Pixels of a class map that are counted at once: counting needs eight bytes for each."""
 
 
 def _equal(one: Any, other: Any) -> bool:
@@ -104,6 +109,10 @@ class Instance(_WithArrays):
         """The class, as `class_index`."""
         return self.class_index
 
+    def polygons(self) -> tuple[Polygon, ...]:
+        """Return the outline: a polygon with its holes for each part of the mask, see `structures.outlines`."""
+        return polygons_of(self.rle)
+
     def __repr__(self) -> str:
         return f"Instance(class_index={self.class_index}, score={self.score:.4g}, box={self.box}, area={self.area})"
 
@@ -130,6 +139,16 @@ class Panoptic(_WithArrays):
 
     ids: np.ndarray
     segments: tuple[Segment, ...]
+
+    def mask_of(self, segment: Segment) -> Rle:
+        """Return the mask of one of the segments as runs; `.bitmap()` gives (H, W) bool."""
+        top, left, bottom, right = segment.box
+        part = self.ids[top:bottom, left:right] == segment.id
+        return Rle.placed(part, (self.ids.shape[0], self.ids.shape[1]), top, left)
+
+    def __repr__(self) -> str:
+        height, width = self.ids.shape
+        return f"Panoptic({len(self.segments)} segments, {height}x{width})"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -176,3 +195,67 @@ class Result(_WithArrays):
 
     def _missing(self, what: str) -> TaskError:
         return TaskError(f"this model gives no {what}; it can give: {', '.join(self.given) or 'nothing'}")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ImageResult(Result):
+    """A result with what it is about: the image, and what its classes are called.
+
+    size: (H, W). classes, palette: names and RGB colours by class index. source: the image's file or name, "" where it
+    has none. image: (H, W, 3) uint8 RGB to look at, None where it is not kept.
+    """
+
+    size: tuple[int, int]
+    classes: tuple[str, ...]
+    palette: tuple[tuple[int, int, int], ...]
+    source: str = ""
+    image: np.ndarray | None = field(default=None, repr=False)
+
+    def without_image(self) -> Self:
+        """Return the same without the image, for many results that are kept: it takes three bytes a pixel."""
+        return replace(self, image=None)
+
+    def areas(self) -> dict[str, int]:
+        """Return the pixel count of each class that occurs in the image.
+
+        Of a result that has objects alone, a pixel counts once for each class that it has an object of.
+        """
+        found: dict[str, int] = {}
+        for index, pixels in self.class_pixels().items():
+            found[self.classes[index]] = found.get(self.classes[index], 0) + pixels
+        return found
+
+    def class_pixels(self) -> dict[int, int]:
+        """Return the same by class index, rising."""
+        if self.class_map is None and self.objects is not None:
+            of_class: dict[int, np.ndarray] = {}
+            for one in self.instances:
+                mask = one.bitmap()
+                of_class[one.class_index] = mask | of_class.get(one.class_index, mask)
+            return {index: int(np.count_nonzero(of_class[index])) for index in sorted(of_class)}
+        flat = self.semantic.reshape(-1)
+        counts = np.zeros(max(len(self.classes), 1 + int(flat.max(initial=0))), np.int64)
+        for start in range(0, flat.size, PIXELS_AT_ONCE):
+            counts += np.bincount(flat[start : start + PIXELS_AT_ONCE], minlength=len(counts))
+        return {index: int(counts[index]) for index in np.flatnonzero(counts[: len(self.classes)]).tolist()}
+
+    def polygons(self) -> dict[str, tuple[Polygon, ...]]:
+        """Return the outlines of each class that occurs: a polygon with its holes for each part, exact.
+
+        Things that are told apart have polygons of their own also where they touch: those of segments or objects.
+        `Instance.polygons` are those of one object. Corners are (x, y) in pixels, see `structures.outlines`.
+        """
+        found: dict[str, tuple[Polygon, ...]] = {}
+        for index, mask in self._masks():
+            name = self.classes[index]
+            found[name] = (*found.get(name, ()), *polygons_of(mask))
+        return found
+
+    def _masks(self) -> Iterator[tuple[int, Rle]]:
+        """Yield class index and mask of each segment, of each object, or else of each class."""
+        if self.segments is not None:
+            yield from ((one.class_index, self.segments.mask_of(one)) for one in self.segments.segments)
+        elif self.class_map is None and self.objects is not None:
+            yield from ((one.class_index, one.rle) for one in self.objects)
+        else:
+            yield from ((index, Rle.of(self.semantic == index)) for index in self.class_pixels())

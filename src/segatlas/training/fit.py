@@ -59,7 +59,7 @@ def train(
     Args:
         config: a Config, a shipped recipe's name or a YAML file.
         resume: run folder or checkpoint to continue; its own config.yaml is the usual `config` then.
-        quiet: no progress on the terminal; log.txt has it all the same.
+        quiet: warnings alone on the terminal; log.txt has all the same.
 
     Returns:
         The run: `dir`, `best` (model folder), `metrics`, `report`.
@@ -121,7 +121,7 @@ def _fit(
     first = is_first_process()
     if first:
         folder.sweep()
-    handlers = open_log(folder.log, held, console=not quiet) if first else []
+    handlers = open_log(folder.log, held, quiet=quiet) if first else []
     plan, step, again = start.plan, start.step, start.checkpoint is not None
     scores, course = scores_of(config), course_of(config)
     logbook = None
@@ -154,9 +154,10 @@ def _fit(
             return Run(dir=folder.root, best=course.kept(folder))
         if checkpoints.kept_start:
             LOGGER.warning(
-                "no validation was better than the start, %s: the run's model is %s as it was", checkpoints.start_text,
+                "no validation was better than the start, %s: the run keeps it unchanged (model.start_from=%s)",
+                checkpoints.start_text,
                 config.model.start_from,
-            )  # fmt: skip
+            )
         report = course.finish(config, folder, parts.val)
         ranked = next(iter(scores))
         metrics = {ranked: report.scores.summary()[ranked]} if report is not None else {}

@@ -158,19 +158,21 @@ def hold_log() -> MemoryHandler:
     return held
 
 
-def open_log(path: Path, held: MemoryHandler, *, console: bool) -> list[logging.Handler]:
-    """Send the log, from what was `held` on, to `path` and, if asked, to the terminal; close with `close_log`."""
-    handlers: list[logging.Handler] = [LogFile(path)]
+def open_log(path: Path, held: MemoryHandler, *, quiet: bool) -> list[logging.Handler]:
+    """Send the log, from what was `held` on, to `path` and to the terminal; close with `close_log`.
+
+    quiet: to the terminal warnings alone.
+    """
+    handlers: list[logging.Handler] = [LogFile(path), TerminalHandler(logging.WARNING if quiet else logging.NOTSET)]
     handlers[0].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    if console:
-        handlers.append(TerminalHandler())
     LOGGER.removeHandler(held)
     for handler in handlers:
         handler.addFilter(SafeRecords())
         handler.addFilter(DataLinesOnce())
         LOGGER.addHandler(handler)
         for record in held.buffer:
-            handler.handle(record)
+            if record.levelno >= handler.level:
+                handler.handle(record)
     return handlers
 
 

@@ -94,6 +94,8 @@ def as_image(source: Any, channels: int | None = None, *, name: str | Path = "im
     if isinstance(source, bytes):
         return decode_image(source, channels, name=name)
     if isinstance(source, Image.Image):
+        if 0 in source.size:
+            raise DataError(f"a PIL image of {source.width} x {source.height} pixels", name)
         with decoding(name):
             array = _pillow_array(source, channels)
         return fit_channels(check_finite(array, name), channels, name)
@@ -140,6 +142,8 @@ def _check_array(array: np.ndarray, name: str | Path) -> np.ndarray:
     array = np.asarray(array)  # no subclass, whose operations may be others
     if array.ndim == 2:
         array = array[..., None]
+    if array.ndim == 4 and 0 not in array.shape:
+        raise DataError(f"array of shape {array.shape} is a batch; expected (H, W, C), or a list of them", name)
     if array.ndim != 3 or 0 in array.shape:
         raise DataError(f"array of shape {array.shape} is not an image; expected (H, W) or (H, W, C)", name)
     if array.shape[0] in (1, 3, 4) and array.shape[2] > 16:
