@@ -139,7 +139,7 @@ def test_a_private_push_does_not_go_to_a_public_repository(hub, tmp_path):
     hub.public = True
     done = run("push", mine, "me/net", "--private")
     assert done.exit_code == 1
-    assert "me/net: is there already, and public; nothing was sent" in done.stderr
+    assert "me/net: is there already, and public, which --private does not allow" in done.stderr
     assert not hub.folder.exists()
 
 

@@ -93,7 +93,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "models convert runs/semantic/last --out theirs.pth --to mmseg",
     ),
     "models push": (
-        "models push runs/semantic/last me/my-model --licence Apache-2.0 --dry-run",
+        "models push runs/semantic/last me/my-model --licence MIT --dry-run",
         "models push runs/semantic/last me/my-model --private",
     ),
     "models pull": ("models pull me/my-model --out my-model",),

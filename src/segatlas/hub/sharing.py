@@ -75,7 +75,7 @@ def push_model(
         if place.is_file():
             folder = Path(scratch) / "model"
             stated = write_model(folder, stated, tensors)
-        contents = {
+        contents: dict[str, Path | bytes] = {
             CARD_FILE: stated.to_text().encode(),
             WEIGHTS_FILE: folder / WEIGHTS_FILE,
             PAGE_FILE: model_page(stated, hub_id).encode(),

@@ -34,6 +34,8 @@ MOST_PARAMETERS = 100
 """Of one request to MLflow."""
 LONGEST_PARAMETER = 500
 """Letters of a value there; servers of some years refuse longer ones."""
+LONGEST_REASON = 200
+"""Letters of what a tracker says of its fault."""
 MLFLOW_ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",  # it tells its makers of each use otherwise
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # a server that is away holds a training up for seconds, not minutes
@@ -132,7 +134,7 @@ class Guarded:
             return action()
         except Exception as error:  # of libraries and servers of others, with no common class
             said = str(error).strip().splitlines()
-            told = f"{type(error).__name__}: {redacted(said[0])}" if said else type(error).__name__
+            told = f"{type(error).__name__}: {redacted(said[0])[:LONGEST_REASON]}" if said else type(error).__name__
             self._warn(f"{self.title} failed and gets nothing more of this run, which goes on ({told})")
             self._tracker = None
             return None
