@@ -40,7 +40,8 @@ def test_a_file_cut_within_its_first_line_begins_anew(tmp_path):
 
 
 @pytest.mark.parametrize("quiet", [False, True])
-def test_a_quiet_run_tells_warnings_alone_and_its_file_has_all(tmp_path, capsys, quiet):
+def test_a_quiet_run_tells_warnings_alone_and_its_file_has_all(tmp_path, capsys, monkeypatch, quiet):
+    monkeypatch.setattr(LOGGER, "handlers", [])
     held = hold_log()
     LOGGER.info("before the run has a folder")
     LOGGER.warning("so early")

@@ -100,7 +100,7 @@ def train(
         raise
     finally:
         lock.release()
-        close_log([held])
+        close_log()
         if is_first_process():
             os.environ.pop(RUN_FOLDER_VARIABLE, None)
         if launched:

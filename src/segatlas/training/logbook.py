@@ -176,8 +176,10 @@ def open_log(path: Path, held: MemoryHandler, *, quiet: bool) -> list[logging.Ha
     return handlers
 
 
-def close_log(handlers: list[logging.Handler]) -> None:
-    """Detach and close what `open_log` returned."""
+def close_log(handlers: list[logging.Handler] | None = None) -> None:
+    """Detach and close what `open_log` returned; None = all that a training has attached, however it ended."""
+    if handlers is None:
+        handlers = [one for one in LOGGER.handlers if isinstance(one, LogFile | TerminalHandler | MemoryHandler)]
     for handler in handlers:
         LOGGER.removeHandler(handler)
         handler.close()
