@@ -75,9 +75,11 @@ def test_a_folder_in_place_of_a_recipe_takes_one_for_it_and_says_which(
         for folder in list((tmp_path / "things").rglob(part)):
             shutil.rmtree(folder)
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").rename(tmp_path / "7")
+    (tmp_path / "camvid").rename(tmp_path / "my data: [street]")
     for folder, expected in (
-        ("mine", ("unet", "folder", "semantic")),
-        ("camvid", ("unet", "camvid", "semantic")),
+        ("7", ("unet", "folder", "semantic")),
+        ("my data: [street]", ("unet", "camvid", "semantic")),
         ("./things", ("mask_rcnn", "folder", "instance")),
     ):
         done = CliRunner().invoke(app, ["train", folder, "train.batch=2"])
@@ -85,7 +87,7 @@ def test_a_folder_in_place_of_a_recipe_takes_one_for_it_and_says_which(
         cfg = trained[-1]
         assert (cfg.model.name, cfg.data.name, cfg.task) == expected
         assert (cfg.train.batch, Path(cfg.data.root or "")) == (2, Path(folder))
-        assert f"{folder} is a folder: segatlas train {expected[0]}_folder data.root=" in done.stdout
+        assert f"{folder} is a folder; its recipe: {expected[0]}_folder" in done.stdout
 
 
 def test_a_folder_called_like_a_recipe_is_told(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -65,5 +67,7 @@ def with_recipe(words: Sequence[str]) -> tuple[list[str], str]:
     except SegAtlasError:  # training says it better
         truth = ""
     recipe = RECIPES_OF_FOLDERS.get(truth, RECIPES_OF_FOLDERS["SemanticTarget"])
-    given = [recipe, f"data.root={data.root}", *([f"data.name={data.name}"] if data.name != "folder" else [])]
-    return [*given, *words[1:]], f"{first} is a folder: segatlas train {' '.join([*given, *words[1:]])}"
+    name = [f"data.name={data.name}"] if data.name != "folder" else []
+    given = [recipe, f"data.root={json.dumps(data.root, ensure_ascii=False)}", *name]  # a folder may be called 7
+    told = shlex.join([recipe, f"data.root={data.root}", *name])
+    return [*given, *words[1:]], f"{first} is a folder; its recipe: {told}"
