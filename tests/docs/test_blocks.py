@@ -32,12 +32,13 @@ from segatlas.data.shapes import make_shapes
 from segatlas.hub.catalogue import find_published
 from segatlas.recipe import Config
 
+OTHERS = ("learn", "notebooks", "zh")
+"""Folders of docs/ whose blocks `test_learn.py` runs, or that `test_chinese.py` finds equal to those of other pages."""
 PAGES = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
-    *(page for page in sorted((ROOT / "docs").rglob("*.md")) if not page.is_relative_to(ROOT / "docs" / "learn")),
+    *(page for page in sorted((ROOT / "docs").rglob("*.md")) if page.relative_to(ROOT / "docs").parts[0] not in OTHERS),
 ]
-"""All but the course, whose blocks `test_learn.py` runs and compares with what the pages show."""
 SHOWN = ("camvid", "center_shapes", "panoptic_fpn_shapes")
 """Pages of results, one a task, whose trainings run each time; the others are alike, and slow tests."""
 BARE = ("README.md", "docs/get-started.md")
@@ -141,16 +142,6 @@ def test_the_blocks_of_a_page_run(
     for block in blocks:
         run_block(block, tmp_path, namespace, monkeypatch)
     assert not list(tmp_path.rglob("*.tmp"))
-
-
-def test_the_chinese_readme_has_the_blocks_of_the_english_one():
-    english, chinese = (find_blocks(ROOT / name) for name in ("README.md", "README.zh.md"))
-    assert [without_comments(block) for block in chinese] == [without_comments(block) for block in english]
-
-
-def without_comments(block: Block) -> tuple[str, list[str]]:
-    lines = (line.partition("#")[0].rstrip() for line in block.text.splitlines())
-    return block.language, [line for line in lines if line]
 
 
 @pytest.mark.parametrize("name", ["README.md", "README.zh.md", "CONTRIBUTING.md"])
