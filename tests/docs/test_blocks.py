@@ -17,7 +17,17 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from docs_blocks import ROOT, Block, find_blocks, find_commands, parse_command, run_block, run_command, small_train
+from docs_blocks import (
+    ROOT,
+    Block,
+    files_named,
+    find_blocks,
+    find_commands,
+    parse_command,
+    run_block,
+    run_command,
+    small_train,
+)
 from fakes.camvid import write_camvid
 from fakes.folder import write_folder
 from fakes.foreign import foreign_state, small_network, write_checkpoint
@@ -43,6 +53,8 @@ SHOWN = ("camvid", "center_shapes", "panoptic_fpn_shapes")
 """Pages of results, one a task, whose trainings run each time; the others are alike, and slow tests."""
 BARE = ("README.md", "docs/get-started.md")
 """Pages that make their own data and runs; the others start from what `stage` prepares."""
+SWITCHED_OFF = ("tensorboard/",)
+"""Folders that runs have and the small ones here have not."""
 NEED_VIDEO = ("video.md",)
 """Pages whose commands read and write video."""
 DOWNLOADED = ("pspnet-r50-ade20k", "pspnet-r50-cityscapes")
@@ -142,6 +154,11 @@ def test_the_blocks_of_a_page_run(
     for block in blocks:
         run_block(block, tmp_path, namespace, monkeypatch)
     assert not list(tmp_path.rglob("*.tmp"))
+    if str(page.relative_to(ROOT)) in BARE:
+        places = (tmp_path, tmp_path / "runs" / "semantic" / "last", ROOT)
+        named = [name for name in files_named(page) if name not in SWITCHED_OFF]
+        assert named
+        assert [name for name in named if not any((place / name).exists() for place in places)] == []
 
 
 @pytest.mark.parametrize("name", ["README.md", "README.zh.md", "CONTRIBUTING.md"])

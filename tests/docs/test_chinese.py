@@ -59,6 +59,12 @@ def test_a_chinese_page_has_the_blocks_of_the_english_one(pair: tuple[Path, Path
     assert chinese == english
 
 
+def test_the_chinese_readme_names_the_same_in_code_under_the_same_headings():
+    english, chinese = map(facts, PAIRS[0])
+    for name in ("headings", "rows of tables", "names in code"):
+        assert chinese[name] == english[name], name
+
+
 @pytest.mark.parametrize("pair", PAIRS[1:], ids=ids)
 def test_a_chinese_page_has_the_headings_rows_names_and_numbers_of_the_english_one(pair: tuple[Path, Path]):
     english, chinese = map(facts, pair)
@@ -78,6 +84,16 @@ def test_a_chinese_page_leads_to_the_same_pages_and_to_chinese_ones_where_there_
 def links(page: Path) -> list[Path]:
     found = re.findall(r"\]\(([^)#:\s]+\.md)(?:#[^)\s]*)?\)", prose(page))
     return [(page.parent / link).resolve() for link in found]
+
+
+def test_the_site_finds_chinese_words_and_lists_every_chinese_page():
+    site = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    assert [page.name for page in CHINESE if f": zh/{page.name}\n" not in site] == []
+    (separator,) = re.findall(r"^ +separator: '(.*)'$", site, flags=re.MULTILINE)
+    words = [word for word in re.split(separator, "训练网络，data.root=data/shapes (0.5, fp32)。") if word]
+    assert words == [*"训练网络", "data", "root", "data", "shapes", "0.5", "fp32"]
+    asked = [word for word in re.split(separator, "训* 练* 网络") if word.strip()]
+    assert asked == ["训*", "练*", *"网络"]  # what the site makes of words that are searched for
 
 
 def test_every_page_that_beginners_read_is_there_in_chinese():
