@@ -146,6 +146,13 @@ def parse_command(line: str, output: tuple[str, ...] = ()) -> Command:
     return Command(text=" ".join(command.split()), exit_code=int(exits[1]) if exits else 0, output=output)
 
 
+def files_named(page: Path) -> list[str]:
+    """Return what a page's text, outside its blocks, calls by the name of a file or folder."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    spans = (" ".join(span.split()) for span in re.findall(r"`([^`]+)`", text))
+    return [span for span in spans if re.fullmatch(r"[\w-][\w./-]*(/[\w-]*|\.(html|json|csv|txt|yaml|ckpt|png))", span)]
+
+
 def run_block(block: Block, folder: Path, namespace: dict[str, Any], monkeypatch: Any) -> None:
     """Run one block; AssertionError naming the place where it does not do what the page says."""
     assert block.language in RUN + READ, f"{block.place}: blocks of language {block.language!r} are not known here"
@@ -220,6 +227,8 @@ def says_the_network(recipe: list[str], own: list[str]) -> bool:
     file = recipe[0] if recipe else own[own.index("--config") + 1]
     if file in recipes():
         return not file.startswith("unet")
+    if Path(file).is_dir():  # a dataset, which its default recipe trains on: a U-Net where there are masks
+        return False
     return "\nmodel:" in Path(file).read_text(encoding="utf-8")
 
 

@@ -1,8 +1,9 @@
-"""Reads and runs the pages of the course, `docs/learn`: what they print, what they draw, and their notebooks.
+"""Reads and runs pages that are notebooks too, `docs/learn` and `docs/notebooks`: what they print and what they draw.
 
 A page is Markdown with ```python blocks, which share one namespace. What a block prints stands behind it as ```text. A
 block that ends in `plt.show()` draws the page's figure, figures/STEM.png. A block whose first line begins with SLOW
-takes longer than the others; it is the last one, and `make test` leaves it out. Chinese pages, in zh/, have the same
+takes longer than the others; it is the last one, and `make test` leaves it out; its figure is figures/STEM-slow.png. A line
+that begins with !segatlas is a command, which runs in this process. Pages of the course in Chinese, in zh/, have the same
 blocks and figures.
 """
 
@@ -11,7 +12,9 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,15 +24,20 @@ import matplotlib
 import numpy as np
 from docs_blocks import ROOT
 from PIL import Image
+from typer.testing import CliRunner
+
+from segatlas.cli.main import app
 
 COURSE = ROOT / "docs" / "learn"
 PAGES = sorted(COURSE.glob("[0-9]*.md"))
 CHINESE = sorted((COURSE / "zh").glob("[0-9]*.md"))
+NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.md"))
 SLOW = "# slow:"
 PART = re.compile(r"^```(\w+)\n(.*?)^```\n", re.DOTALL | re.MULTILINE)
 FIGURE = re.compile(r"^!\[(.*?)\]\((.*?)\)\n", re.MULTILINE)
 DOWNLOAD = re.compile(r"^\[.*?\]\(\S+\.ipynb\).*\n", re.MULTILINE)
 """The line of a page that leads to its notebook, which has none."""
+COMMAND = re.compile(r"^!(segatlas .*)$", re.MULTILINE)
 DOTS = 110
 """A figure's pixels an inch."""
 
@@ -73,13 +81,14 @@ def blocks_of(page: Path) -> list[tuple[str, str]]:
     return [(part.text, then.text if then.kind == "text" else "") for part, then in pairs if part.kind == "python"]
 
 
-def figure_of(page: Path) -> Path:
-    """Return the file of a page's figure; both languages have the same."""
-    return COURSE / "figures" / f"{page.stem}.png"
+def figure_of(page: Path, *, slow: bool = False) -> Path:
+    """Return the file of a page's figure, or of its slow block's; both languages have the same."""
+    folder = page.parent if page.parent.name == "notebooks" else COURSE
+    return folder / "figures" / f"{page.stem}{'-slow' if slow else ''}.png"
 
 
 def run_page(page: Path, *, slow: bool) -> Iterator[Ran]:
-    """Run the blocks of a page in order, those that are slow only where asked.
+    """Run the blocks of a page in order where the process stands, those that are slow only where asked.
 
     Raises:
         AssertionError: a block failed; the page is named.
@@ -90,7 +99,7 @@ def run_page(page: Path, *, slow: bool) -> Iterator[Ran]:
 
     torch.manual_seed(0)
     drawn: list[np.ndarray] = []
-    namespace: dict[str, Any] = {"__name__": page.stem}
+    namespace: dict[str, Any] = {"__name__": page.stem, "run_command": run_command}
     show, plt.show = plt.show, lambda: drawn.append(_pixels(plt))
     try:
         for code, _ in blocks_of(page):
@@ -99,13 +108,26 @@ def run_page(page: Path, *, slow: bool) -> Iterator[Ran]:
             printed = io.StringIO()
             with contextlib.redirect_stdout(printed):
                 try:
-                    exec(compile(code, str(page), "exec"), namespace)
+                    exec(compile(python_of(code), str(page), "exec"), namespace)
                 except Exception as error:
                     raise AssertionError(f"{page.name}: {type(error).__name__}: {error}\n{code}") from error
             yield Ran(code=code, printed=printed.getvalue(), drawn=drawn.pop() if drawn else None)
     finally:
         plt.show = show
         plt.close("all")
+
+
+def python_of(code: str) -> str:
+    """Return a block with its commands as calls of `run_command`."""
+    return COMMAND.sub(lambda found: f"run_command({found[1]!r})", code)
+
+
+def run_command(line: str) -> None:
+    """Run a command of SegAtlas and print what it prints; as in a notebook its exit code is not looked at."""
+    result = CliRunner().invoke(app, shlex.split(line)[1:], env=os.environ | {"COLUMNS": "100"})
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    print(result.output, end="")
 
 
 def _pixels(plt: Any) -> np.ndarray:

@@ -17,7 +17,17 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from docs_blocks import ROOT, Block, find_blocks, find_commands, parse_command, run_block, run_command, small_train
+from docs_blocks import (
+    ROOT,
+    Block,
+    files_named,
+    find_blocks,
+    find_commands,
+    parse_command,
+    run_block,
+    run_command,
+    small_train,
+)
 from fakes.camvid import write_camvid
 from fakes.folder import write_folder
 from fakes.foreign import foreign_state, small_network, write_checkpoint
@@ -32,16 +42,19 @@ from segatlas.data.shapes import make_shapes
 from segatlas.hub.catalogue import find_published
 from segatlas.recipe import Config
 
+OTHERS = ("learn", "notebooks", "zh")
+"""Folders of docs/ whose blocks `test_learn.py` runs, or that `test_chinese.py` finds equal to those of other pages."""
 PAGES = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
-    *(page for page in sorted((ROOT / "docs").rglob("*.md")) if not page.is_relative_to(ROOT / "docs" / "learn")),
+    *(page for page in sorted((ROOT / "docs").rglob("*.md")) if page.relative_to(ROOT / "docs").parts[0] not in OTHERS),
 ]
-"""All but the course, whose blocks `test_learn.py` runs and compares with what the pages show."""
 SHOWN = ("camvid", "center_shapes", "panoptic_fpn_shapes")
 """Pages of results, one a task, whose trainings run each time; the others are alike, and slow tests."""
 BARE = ("README.md", "docs/get-started.md")
 """Pages that make their own data and runs; the others start from what `stage` prepares."""
+SWITCHED_OFF = ("tensorboard/",)
+"""Folders that runs have and the small ones here have not."""
 NEED_VIDEO = ("video.md",)
 """Pages whose commands read and write video."""
 DOWNLOADED = ("pspnet-r50-ade20k", "pspnet-r50-cityscapes")
@@ -141,16 +154,11 @@ def test_the_blocks_of_a_page_run(
     for block in blocks:
         run_block(block, tmp_path, namespace, monkeypatch)
     assert not list(tmp_path.rglob("*.tmp"))
-
-
-def test_the_chinese_readme_has_the_blocks_of_the_english_one():
-    english, chinese = (find_blocks(ROOT / name) for name in ("README.md", "README.zh.md"))
-    assert [without_comments(block) for block in chinese] == [without_comments(block) for block in english]
-
-
-def without_comments(block: Block) -> tuple[str, list[str]]:
-    lines = (line.partition("#")[0].rstrip() for line in block.text.splitlines())
-    return block.language, [line for line in lines if line]
+    if str(page.relative_to(ROOT)) in BARE:
+        places = (tmp_path, tmp_path / "runs" / "semantic" / "last", ROOT)
+        named = [name for name in files_named(page) if name not in SWITCHED_OFF]
+        assert named
+        assert [name for name in named if not any((place / name).exists() for place in places)] == []
 
 
 @pytest.mark.parametrize("name", ["README.md", "README.zh.md", "CONTRIBUTING.md"])

@@ -1,4 +1,4 @@
-"""The course in docs/learn: blocks run, print and draw what pages show; languages and notebooks agree."""
+"""The course in docs/learn and the pages in docs/notebooks: blocks run, print and draw what pages show; languages and notebooks agree."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from learn_pages import (
     CHINESE,
     COURSE,
     FIGURE,
+    NOTEBOOKS,
     PAGES,
     SLOW,
     Ran,
@@ -47,7 +48,8 @@ def one_thread() -> Iterator[None]:
 
 def trains(page: Path) -> bool:
     """Tell whether a page trains a network: rounding then grows, and other machines give slightly other numbers."""
-    return "optimiser.step()" in page.read_text(encoding="utf-8")
+    text = page.read_text(encoding="utf-8")
+    return "optimiser.step()" in text or "sa.train(" in text
 
 
 def assert_same_lines(printed: str, shown: str, *, rough: bool) -> None:
@@ -72,20 +74,26 @@ def check(page: Path, ran: list[Ran]) -> None:
     for one in ran:
         assert_same_lines(one.printed, shown[one.code], rough=trains(page))
         if one.drawn is not None:
-            assert_same_figure(one.drawn, figure_of(page), rough=trains(page))
+            assert_same_figure(one.drawn, figure_of(page, slow=one.is_slow), rough=trains(page))
     assert any(one.drawn is not None for one in ran)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_the_blocks_of_a_page_print_and_draw_what_it_shows(page: Path):
+def has_slow_blocks(page: Path) -> bool:
+    return any(code.startswith(SLOW) for code, _ in blocks_of(page))
+
+
+@pytest.mark.parametrize("page", [*PAGES, *NOTEBOOKS], ids=lambda page: page.stem)
+def test_the_blocks_of_a_page_print_and_draw_what_it_shows(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
     check(page, list(run_page(page, slow=False)))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "page", [page for page in PAGES if any(code.startswith(SLOW) for code, _ in blocks_of(page))], ids=lambda p: p.stem
-)
-def test_the_slow_blocks_of_a_page_print_what_it_shows(page: Path):
+@pytest.mark.parametrize("page", filter(has_slow_blocks, [*PAGES, *NOTEBOOKS]), ids=lambda page: page.stem)
+def test_the_slow_blocks_of_a_page_print_what_it_shows(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
     check(page, list(run_page(page, slow=True)))
 
 
@@ -128,7 +136,18 @@ def test_no_figure_or_notebook_is_left_over():
     assert books == sorted(page.with_suffix(".ipynb") for page in (*PAGES, *CHINESE))
 
 
-@pytest.mark.parametrize("page", [*PAGES, *CHINESE], ids=lambda page: str(page.relative_to(COURSE)))
+def test_of_the_two_notebooks_each_has_its_page_and_the_figures_that_it_shows():
+    folder = ROOT / "docs" / "notebooks"
+    assert [page.stem for page in NOTEBOOKS] == ["own-data", "published-weights"]
+    assert sorted(folder.glob("*.ipynb")) == [page.with_suffix(".ipynb") for page in NOTEBOOKS]
+    drawn = [figure_of(page, slow=slow) for page in NOTEBOOKS for slow in (False, True)[: 1 + has_slow_blocks(page)]]
+    shown = [folder / file for page in NOTEBOOKS for _, file in FIGURE.findall(page.read_text(encoding="utf-8"))]
+    assert shown == drawn
+    assert sorted((folder / "figures").iterdir()) == sorted(drawn)
+    assert all(file.stat().st_size < LARGEST_FIGURE for file in drawn)
+
+
+@pytest.mark.parametrize("page", [*PAGES, *CHINESE, *NOTEBOOKS], ids=lambda page: str(page.relative_to(ROOT / "docs")))
 def test_the_notebook_is_the_page(page: Path):
     text = page.with_suffix(".ipynb").read_text(encoding="utf-8")
     assert text == notebook(page)
@@ -139,7 +158,7 @@ def test_the_notebook_is_the_page(page: Path):
 
 
 def test_the_parts_of_a_page_are_all_of_its_blocks():
-    for page in PAGES:
+    for page in (*PAGES, *NOTEBOOKS):
         kinds = [part.kind for part in parts_of(page) if part.kind != "prose"]
         assert kinds == [block.language for block in find_blocks(page)]
         assert set(kinds) <= {"python", "text"}
@@ -158,6 +177,14 @@ def test_lines_are_written_behind_the_block_that_prints_them_in_place_of_old_one
     page.write_text(old, encoding="utf-8")
     written = with_printed(page, list(run_page(page, slow=True)))
     assert written == old.replace("\n7\n", "\n1\n")
+
+
+def test_a_line_with_a_command_runs_it_and_prints_what_it_prints(tmp_path: Path):
+    page = tmp_path / "01-page.md"
+    page.write_text("```python\nx = 1\n!segatlas models list 'unet'\nprint(x)\n```\n", encoding="utf-8")
+    (one,) = run_page(page, slow=False)
+    assert "U-Net" in one.printed
+    assert one.printed.endswith("\n1\n")
 
 
 def test_slow_blocks_are_left_out_unless_asked_for(tmp_path: Path):
