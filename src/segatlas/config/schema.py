@@ -290,8 +290,8 @@ class TrainConfig(Section):
     val_every: int | None = Field(None, ge=1, description="optimiser steps between validations; default: each epoch")
     val_epochs: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
         1,
-        description="epochs between validations, where val_every is not set; auto: about 50 validations in the run; its "
-        "config.yaml holds the number",
+        description="epochs between validations, where val_every is not set; auto: about 50 validations in the run; "
+        "its config.yaml holds the number",
     )
     checkpoint_every: int | None = Field(None, ge=1, description="optimiser steps between writes of last.ckpt")
     metric: str = Field(

@@ -84,8 +84,8 @@ class TransformsConfig(Section):
     )
     scale: Literal["auto"] | Range | None = Field(
         None,
-        description="scale jitter, drawn between these factors as scale_draw says; auto: as much as what the masks show "
-        "bears, by its thickness; the run's config.yaml holds the factors",
+        description="scale jitter, drawn between these factors as scale_draw says; auto: as much as what the masks "
+        "show bears, by its thickness; the run's config.yaml holds the factors",
     )
     scale_draw: Literal["log", "uniform"] = Field("log", description="scale jitter is drawn log-uniformly or uniformly")
     aspect: float = Field(0.0, ge=0, lt=1, description="aspect jitter: log-uniform within 1/(1+a)..1+a")
@@ -93,8 +93,8 @@ class TransformsConfig(Section):
     tps: ThinPlateConfig | None = None
     crop: Literal["auto"] | Size | None = Field(
         None,
-        description="(h, w) of a training sample; default: no crop; auto: the largest image of train, no side above 512; "
-        "the run's config.yaml holds the numbers",
+        description="(h, w) of a training sample; default: no crop; auto: the median image of train, no side above "
+        "512; the run's config.yaml holds the numbers",
     )
     class_balance: Annotated[float, Field(gt=0, le=1)] = Field(
         1.0, description="redraw the crop (up to 10 times) while one class covers more than this fraction"

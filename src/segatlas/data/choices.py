@@ -36,7 +36,8 @@ WIDEST_PADDED = 1.5
 SMALLEST_JITTER = 1.1
 """A jitter below this is none."""
 
-NO_UP = "images without an up, as from a microscope or from above, learn faster with transforms.turns=true"
+NO_UP = "images without an up, as from a microscope or from above? transforms.turns=true shows them in all turns"
+"""What masks and images cannot tell, so that nothing is chosen."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +73,7 @@ def look_at(dataset: SegmentationData, resize: str | None = None, count: int = S
     for index in spread(len(dataset), count):
         try:
             sample = dataset.load(index)
-        except Exception:  # noqa: S112 whatever a file makes a reader raise is a fault of that file
+        except Exception:  # whatever a file makes a reader raise is a fault of that file
             continue
         size = (sample.image.shape[0], sample.image.shape[1])
         after = resized_size(resize, size) if resize else size
@@ -112,15 +113,19 @@ def chosen_transforms(transforms: TransformsConfig, dataset: SegmentationData) -
 
 
 def choose_crop(extent: Extent) -> tuple[Size, str]:
-    """Return (h, w) of a training sample: whole images as far as they are not too large, for most they show counts."""
+    """Return (h, w) of a training sample: the median image whole, unless it is too large.
+
+    What a network sees around a pixel counts, and a whole image shows all there is. Of larger images a part is taken,
+    smaller ones are padded.
+    """
     if not extent.sizes:
         return (LARGEST_SIDE, LARGEST_SIDE), "no image could be looked at"
-    height, width = (max(sides) for sides in zip(*extent.sizes, strict=True))
+    height, width = extent.median
     crop = (min(height, LARGEST_SIDE), min(width, LARGEST_SIDE))
-    looked = "the largest image" if len(set(extent.sizes)) > 1 else "the images"
+    which = "the images" if len(set(extent.sizes)) == 1 else "the median image"
     if crop == (height, width):
-        return crop, f"{looked} whole"
-    return crop, f"of {looked}, {height}x{width}; no side above {LARGEST_SIDE}"
+        return crop, f"{which} whole"
+    return crop, f"of {height}x{width}, {which}; no side above {LARGEST_SIDE}"
 
 
 def choose_scale(extent: Extent, classes: Sequence[str], crop: Size | None) -> tuple[Range | None, str]:

@@ -90,8 +90,9 @@ class SplitStatistics:
 
     heights and widths: (smallest, median, largest) in pixels. sizes: the commonest (H, W) with their counts. mean and
     std: per channel, of values / max_value, over all pixels. class_pixels and class_images: per class, pixels and
-    images that show it; thickness: of each class, in pixels, None without a border. ignored: fraction of pixels with the label 255. peak: the largest value. doubt: what is
-    doubtful about the range of values, "" where nothing is. skipped: text of each sample that was unusable.
+    images that show it. thickness: per class, in pixels, None without a border. ignored: fraction of pixels with the
+    label 255. peak: the largest value. doubt: what is doubtful about the range of values, "" where nothing is.
+    skipped: text of each sample that was unusable.
     """
 
     split: str

@@ -37,4 +37,4 @@ def thickness(area: float, border: float) -> float | None:
 
     Of strips and curves it is their width, of a disc its radius, of a square half its side.
     """
-    return 2 * area / border if border > 0 else None
+    return float(2 * area / border) if border > 0 else None
