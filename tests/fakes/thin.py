@@ -1,4 +1,4 @@
-"""A tiny binary grey set of thin curves, as membranes or vessels are: dark lines on uneven ground, spots that are none."""
+"""A tiny binary grey set of thin curves, as membranes are: dark lines on uneven ground, dark spots that are none."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def write_thin(
     width: int = 3,
     curves: int = 8,
 ) -> Path:
-    """Write ROOT/SPLIT/{images,masks}/NUMBER.png and classes.txt. Masks hold 0, and 1 on curves `width` pixels thick."""
+    """Write ROOT/SPLIT/{images,masks}/NUMBER.png and classes.txt. Masks hold 1 on curves `width` pixels thick, else 0."""
     for split, count in counts.items():
         for index in range(count):
             generator = np.random.default_rng([list(counts).index(split), index])

@@ -1,4 +1,4 @@
-"""What a training chooses from its data: its samples, length and warm-up, where they are kept, and that all is exact."""
+"""What a training chooses from its data: samples, length and warm-up; where they are kept, and that all is exact."""
 
 from __future__ import annotations
 
