@@ -17,7 +17,7 @@ def write_thin(
     width: int = 3,
     curves: int = 8,
 ) -> Path:
-    """Write ROOT/SPLIT/{images,masks}/NUMBER.png and classes.txt. Masks hold 1 on curves `width` pixels thick, else 0."""
+    """Write ROOT/SPLIT/{images,masks}/NUMBER.png and classes.txt. Masks hold 1 on curves `width` pixels thick, or 0."""
     for split, count in counts.items():
         for index in range(count):
             generator = np.random.default_rng([list(counts).index(split), index])
