@@ -12,7 +12,7 @@ from fakes.thin import write_thin
 
 from segatlas.config.schema import DataConfig
 from segatlas.config.transforms import TransformsConfig
-from segatlas.data import create_dataset
+from segatlas.data import choices, create_dataset
 from segatlas.data.choices import (
     NO_UP,
     Extent,
@@ -99,7 +99,7 @@ def test_the_median_class_besides_the_ground_counts_and_of_objects_each_class() 
 
 
 # ---- the look at the data
-def test_thin_grey_structures_are_kept_whole(tmp_path: Path) -> None:
+def test_thin_grey_structures_are_kept_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = train_of(write_thin(tmp_path, counts={"train": 3, "val": 1}, size=(96, 128), width=2, curves=3))
     transforms, lines = chosen_transforms(OPEN, data)
     assert (transforms.crop, transforms.scale) == ((96, 128), None)
@@ -109,6 +109,10 @@ def test_thin_grey_structures_are_kept_whole(tmp_path: Path) -> None:
     seen = look_at(data)
     assert 2 < (thickness(seen.areas[1], seen.borders[1]) or 0) < 6
     assert look_at(data, count=1).sizes == ((96, 128),)
+    assert sum(seen.areas) == 3 * 96 * 128
+    monkeypatch.setattr(choices, "LARGEST_LOOK", 50)
+    part = look_at(data)
+    assert (part.sizes, sum(part.areas)) == (seen.sizes, 3 * 50 * 50)
 
 
 def test_what_the_recipe_states_is_left_and_a_resize_comes_first(tmp_path: Path) -> None:
