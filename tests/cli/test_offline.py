@@ -36,7 +36,13 @@ def _asked(monkeypatch, tmp_path):
         ["models", "info", "user/net"],
         ["models", "convert", "user/net", "--out", "out.pth", "--to", "mmseg"],
         ["train", "unet_folder", "model.start_from=user/net", "data.root=set", "run.dir=run"],
-        ["train", "unet_folder", "model.encoder_weights=imagenet", "data.root=set", "run.dir=run"],
+        [
+            "train",
+            "linknet_folder",
+            "model={encoder: resnet34, encoder_weights: imagenet}",
+            "data.root=set",
+            "run.dir=run",
+        ],
     ],
     ids=lambda words: " ".join(words[:3]),
 )
