@@ -91,6 +91,7 @@ def test_the_blocks_of_a_page_print_and_draw_what_it_shows(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("page", filter(has_slow_blocks, [*PAGES, *NOTEBOOKS]), ids=lambda page: page.stem)
 def test_the_slow_blocks_of_a_page_print_what_it_shows(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
