@@ -176,7 +176,7 @@ def test_every_network_named_over_a_shipped_recipe_inherits_no_field_of_the_reci
         else:
             fields = left.keys() - ModelConfig.model_fields.keys()
             assert fields <= {"aux"}
-            assert left.get("encoder_weights") in (None, "imagenet")
+            assert left.get("encoder_weights") in (None, "imagenet", "auto")
 
 
 @pytest.mark.parametrize("name", ["segformer_b0", "deeplabv3plus_r50", "fcn_hr18", "stdc2", "lraspp"])

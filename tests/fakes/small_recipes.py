@@ -67,7 +67,9 @@ WRITERS = {
     },
 }
 SMALL = {
-    **dict.fromkeys(("resnet34", "resnet50", "resnet50c", "resnet101", "vgg16"), "resnet18_w8"),
+    **dict.fromkeys(
+        ("resnet34", "resnet50", "resnet50c", "resnet101", "vgg16", "timm/tf_efficientnet_lite0"), "resnet18_w8"
+    ),
     "vgg16_bn": "vgg11_bn",
     "resnest101": "resnest50",
     "hrnet_w48": "hrnet_w8_small",

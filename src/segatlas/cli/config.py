@@ -92,7 +92,8 @@ def summary(cfg: Config) -> str:
     classes = model.num_classes or (len(data.own("classes")) if data.own("classes") else None)
     network = [model.name, *([f"encoder {encoder}"] if encoder else [])]
     network.append(f"{classes} classes" if classes else "classes from the data")
-    length = f"{train.steps} steps" if train.steps else f"{train.epochs} epochs"
+    epochs = "epochs by the data" if train.epochs == "auto" else f"{train.epochs} epochs"
+    length = f"{train.steps} steps" if train.steps else epochs
     losses = " + ".join(term.name for term in cfg.losses)
     if cfg.distill is not None:
         losses += "".join(f" + {term.name}" for term in cfg.distill.terms) + f" of {cfg.distill.teacher}"

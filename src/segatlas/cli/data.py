@@ -176,6 +176,7 @@ def preview(
     import numpy as np
 
     from segatlas.data import create_dataset, targets_of
+    from segatlas.data.choices import chosen_transforms
     from segatlas.drawing import save_image, sheet
 
     cfg = load_data(words, config_file)
@@ -187,6 +188,11 @@ def preview(
         if target in targets
     }
     console = human(json_line=json_line)
+    if augmented:
+        transforms, told = chosen_transforms(cfg.transforms, dataset)
+        cfg = cfg.model_copy(update={"transforms": transforms})
+        for line in told:
+            console.print(line, markup=False)
     rows, names, failed = [], [], []
     for index in np.unique(np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int)).tolist():
         try:
@@ -375,15 +381,19 @@ def print_statistics(one: SplitStatistics, console: Console) -> None:
     console.print(f"  values  {_number(one.channels, 'channel')}, {depths}, largest {one.peak:g}", markup=False)
     if one.doubt:
         console.print(f"  warning: {one.doubt}", style="yellow", markup=False)
-    table = Table("Class", "Fraction", "", "Pixels", "Images", "Weight", box=None, pad_edge=False, padding=(0, 2))
-    for column in (1, 3, 4, 5):
+    names = ("Class", "Fraction", "", "Pixels", "Images", "Thick", "Weight")
+    table = Table(*names, box=None, pad_edge=False, padding=(0, 2))
+    for column in (1, 3, 4, 5, 6):
         table.columns[column].justify = "right"
     largest = max(one.class_fractions, default=0) or 1
-    rows = zip(one.classes, one.class_fractions, one.class_pixels, one.class_images, one.weights, strict=True)
-    for name, fraction, pixels, images, weight in rows:
+    rows = zip(
+        one.classes, one.class_fractions, one.class_pixels, one.class_images, one.thickness, one.weights, strict=True
+    )
+    for name, fraction, pixels, images, thick, weight in rows:
         bar = "█" * round(BAR_WIDTH * fraction / largest) or ("▏" if pixels else "")
         seen = str(images) if images else "never"
-        table.add_row(name, f"{100 * fraction:.2f} %", bar, f"{pixels:,}", seen, f"{weight:.3f}")
+        thickness = "" if thick is None else f"{thick:.1f}"
+        table.add_row(name, f"{100 * fraction:.2f} %", bar, f"{pixels:,}", seen, thickness, f"{weight:.3f}")
     table.add_row("ignore", f"{100 * one.ignored:.2f} %", style="dim")
     console.print(table, soft_wrap=False)
     for text in one.skipped[:MOST_FILES]:
@@ -424,7 +434,7 @@ def _print_suggestion(train: SplitStatistics, console: Console) -> None:
     console.print(f"from {train.split}, for a network that starts from random weights:", style="bold")
     console.print(f'  "model.input={{mean: [{mean}], std: [{std}], max_value: {train.max_value:g}}}"', markup=False)
     console.print("class weights of the table above: losses with class_weights: auto", markup=False)
-    console.print("fractions are of labelled pixels, 'ignore' of all pixels", style="dim")
+    console.print("fractions are of labelled pixels, 'ignore' of all pixels; thick: pixels across", style="dim")
 
 
 def preview_row(

@@ -54,7 +54,7 @@ def _task(cfg: Config) -> Iterator[Fault]:
 
 
 def _pretraining(cfg: Config) -> Iterator[Fault]:
-    given, crop = cfg.pretrain, cfg.transforms.crop
+    given, crop = cfg.pretrain, cfg.transforms.crop_size
     if given is None:
         return
     if crop is None:
@@ -89,7 +89,7 @@ def _length(cfg: Config) -> Iterator[Fault]:
 
 def _validations(cfg: Config) -> Iterator[Fault]:
     if (
-        cfg.train.val_every is not None and cfg.train.val_epochs > 1
+        cfg.train.val_every is not None and cfg.train.passes_to_validation > 1
     ):  # 1 is the default, and stands in every config.yaml
         keys = ("train.val_epochs", "train.val_every")
         yield keys, "both val_every and val_epochs are set - set val_every to null, or leave val_epochs out"
@@ -231,7 +231,8 @@ def _partial_start(cfg: Config) -> Iterator[Fault]:
 
 def _ranges(cfg: Config) -> Iterator[Fault]:
     transforms = cfg.transforms
-    ranges = {"transforms.scale": transforms.scale}
+    scale = transforms.scale_range
+    ranges = {"transforms.scale": scale}
     if transforms.photometric is not None:
         ranges["transforms.photometric.contrast"] = transforms.photometric.contrast
         ranges["transforms.photometric.saturation"] = transforms.photometric.saturation
@@ -242,7 +243,7 @@ def _ranges(cfg: Config) -> Iterator[Fault]:
     for key, bounds in ranges.items():
         if bounds is not None and not 0 < bounds[0] <= bounds[1] <= LARGEST_FACTOR:
             yield (key,), f"expected [low, high] with 0 < low <= high <= {LARGEST_FACTOR}"
-    if transforms.scale is not None and 0 < transforms.scale[0] < 1 / LARGEST_FACTOR:
+    if scale is not None and 0 < scale[0] < 1 / LARGEST_FACTOR:
         yield ("transforms.scale",), f"a factor below {1 / LARGEST_FACTOR} leaves nothing of an image"
     is_semantic = cfg.task in TASKS and TASKS[cfg.task].target == "SemanticTarget"
     if transforms.copy_paste is not None and is_semantic:

@@ -206,7 +206,11 @@ class ScheduleConfig(Section):
         description="how the learning rate falls after the warm-up; linear: not at first, then in a straight line; "
         "exponential: by the same ratio at each step, to min_ratio at the end of the run",
     )
-    warmup: int = Field(0, ge=0, description="optimiser steps of linear warm-up; at most a third of the run")
+    warmup: Literal["auto"] | Annotated[int, Field(ge=0)] = Field(
+        0,
+        description="optimiser steps of linear warm-up; at most a third of the run; auto: a twentieth of it, at most "
+        "100; the run's config.yaml holds the number",
+    )
     warmup_ratio: float = Field(1e-3, ge=0, le=1, description="learning rate at the first warm-up step, as a fraction")
     encoder_warmup: int = Field(
         0,
@@ -260,10 +264,10 @@ class TrainConfig(Section):
     """The training loop."""
 
     steps: int | None = Field(None, ge=1, description="length in optimiser steps; excludes epochs")
-    epochs: int | None = Field(
+    epochs: Literal["auto"] | Annotated[int, Field(ge=1)] | None = Field(
         default_factory=lambda data: None if data.get("steps") else DEFAULT_EPOCHS,
-        ge=1,
-        description=f"length in passes over train; excludes steps; default {DEFAULT_EPOCHS} where steps is not set",
+        description=f"length in passes over train; excludes steps; default {DEFAULT_EPOCHS} where steps is not set; "
+        f"auto: {DEFAULT_EPOCHS}, more for a small train split and less for a huge one; the run's config.yaml holds it",
     )
     batch: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
         USUAL_BATCH,
@@ -284,7 +288,11 @@ class TrainConfig(Section):
     ema: EmaConfig | None = None
     early_stopping: EarlyStoppingConfig | None = None
     val_every: int | None = Field(None, ge=1, description="optimiser steps between validations; default: each epoch")
-    val_epochs: int = Field(1, ge=1, description="epochs between validations, where val_every is not set")
+    val_epochs: Literal["auto"] | Annotated[int, Field(ge=1)] = Field(
+        1,
+        description="epochs between validations, where val_every is not set; auto: about 50 validations in the run; "
+        "its config.yaml holds the number",
+    )
     checkpoint_every: int | None = Field(None, ge=1, description="optimiser steps between writes of last.ckpt")
     metric: str = Field(
         "",
@@ -315,6 +323,16 @@ class TrainConfig(Section):
     def batch_size(self) -> int:
         """Images per step and process: `batch`, and the usual number as long as nobody has found out what fits."""
         return USUAL_BATCH if self.batch == "auto" else self.batch
+
+    @property
+    def passes(self) -> int:
+        """Passes over train where `steps` is not set; the usual number as long as nobody has counted its images."""
+        return DEFAULT_EPOCHS if self.epochs == "auto" else self.epochs or 1
+
+    @property
+    def passes_to_validation(self) -> int:
+        """Passes between validations where `val_every` is not set; 1 as long as nobody has counted the images."""
+        return 1 if self.val_epochs == "auto" else self.val_epochs
 
 
 class EvalConfig(Section):

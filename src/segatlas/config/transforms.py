@@ -82,12 +82,20 @@ class TransformsConfig(Section):
     resize: str | None = Field(
         None, pattern=RESIZE, description="short:N, long:N, fit:SHORTxLONG or HxW; done before all else"
     )
-    scale: Range | None = Field(None, description="scale jitter, drawn between these factors as scale_draw says")
+    scale: Literal["auto"] | Range | None = Field(
+        None,
+        description="scale jitter, drawn between these factors as scale_draw says; auto: as much as what the masks "
+        "show bears, by its thickness; the run's config.yaml holds the factors",
+    )
     scale_draw: Literal["log", "uniform"] = Field("log", description="scale jitter is drawn log-uniformly or uniformly")
     aspect: float = Field(0.0, ge=0, lt=1, description="aspect jitter: log-uniform within 1/(1+a)..1+a")
     rotation: float = Field(0.0, ge=0, le=180, description="degrees each way")
     tps: ThinPlateConfig | None = None
-    crop: Size | None = Field(None, description="(h, w) of a training sample; default: no crop")
+    crop: Literal["auto"] | Size | None = Field(
+        None,
+        description="(h, w) of a training sample; default: no crop; auto: the median image of train, no side above "
+        "512; the run's config.yaml holds the numbers",
+    )
     class_balance: Annotated[float, Field(gt=0, le=1)] = Field(
         1.0, description="redraw the crop (up to 10 times) while one class covers more than this fraction"
     )
@@ -105,3 +113,13 @@ class TransformsConfig(Section):
     source_jitter: dict[str, SourceJitterConfig] = Field(
         {}, description="by name, further inputs that are moved on purpose, besides moving as the image does"
     )
+
+    @property
+    def crop_size(self) -> Size | None:
+        """(h, w) of a training sample, None: that of its image, as long as nobody has looked at the data too."""
+        return None if isinstance(self.crop, str) else self.crop
+
+    @property
+    def scale_range(self) -> Range | None:
+        """Smallest and largest factor of the scale jitter, None: there is none, or nobody has looked at the data."""
+        return None if isinstance(self.scale, str) else self.scale

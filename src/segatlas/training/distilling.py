@@ -47,7 +47,7 @@ def build_parts(config: Config, *, dry: bool = False) -> TrainingComponents:
             by=given.classes,
             on_classes=any(term.on == LOGITS for term in given.terms),
             batch=(min(config.train.batch_size, len(parts.train)), (height, width)),
-            crop=config.transforms.crop,
+            crop=config.transforms.crop_size,
             device=resolve_device(config.train.device),
         )
         depth, fault = value_fault(parts.train, teacher.card.preprocessing, given.max_value)

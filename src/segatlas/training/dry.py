@@ -15,6 +15,7 @@ from segatlas.errors import TrainingError
 from segatlas.recipe import Config
 from segatlas.structures import further_maps, maps_of
 from segatlas.training.auto_batch import settled_batch
+from segatlas.training.chosen import with_length, with_transforms
 from segatlas.training.course import course_of
 from segatlas.training.faults import SMALLER, is_out_of_memory, told_of
 from segatlas.training.freezing import training_mode
@@ -80,11 +81,14 @@ def dry_run(config: Config) -> DryRun:
     """
     needed_extras(config)
     machine = choose_machine(config)
+    config, told = with_transforms(config)
     config, tried = settled_batch(config, machine)
-    settings, course = config.train, course_of(config)
+    course = course_of(config)
     parts, device = course.build(config, dry=True), machine.device
+    config, also = with_length(config, len(parts.train), machine.world)
+    settings = config.train
     plan = Plan.of(settings, len(parts.train), machine.world)
-    notices = (*tried, *machine.notices, *check_images(config, plan), *parts.notices)
+    notices = (*told, *tried, *also, *machine.notices, *check_images(config, plan), *parts.notices)
     training_mode(parts.net.to(device), settings)
     batch = placed(course.first_batch(config, parts, plan.batch), config, device)
     inputs, targets = batch.inputs, batch.targets

@@ -22,6 +22,7 @@ from segatlas.training.auto_batch import settled_batch
 from segatlas.training.beginning import Beginning
 from segatlas.training.building import TrainingComponents, with_preprocessing
 from segatlas.training.checkpoints import RunCheckpoints, WholeCheckpoints, put
+from segatlas.training.chosen import with_length, with_transforms
 from segatlas.training.course import course_of
 from segatlas.training.ema import Ema
 from segatlas.training.environment import describe_environment
@@ -80,11 +81,13 @@ def train(
         machine = choose_machine(config)
         launched = _join_processes(machine)
         given = os.environ.get(RUN_FOLDER_VARIABLE)
+        config, told = with_transforms(config, resume=resume, given=given)
         config, tried = settled_batch(config, machine, resume=resume, given=given)
         parts = course_of(config).build(config)
+        config, also = with_length(config, len(parts.train), machine.world, resume=resume, given=given)
         config = with_lasting_name(as_taken(config, parts.card.preprocessing, parts.encoder_weights))
         plan = Plan.of(config.train, len(parts.train), machine.world)
-        for line in tried:
+        for line in (*told, *tried, *also):
             LOGGER.info("%s", line)
         for notice in (*machine.notices, *check_images(config, plan)):
             LOGGER.warning("%s", notice)
@@ -302,10 +305,10 @@ def _write_head(config: Config, parts: TrainingComponents, folder: RunFolder, st
     )  # fmt: skip
     for line in parts.facts.lines():
         LOGGER.info("%s", line)
-    warmup = warmup_steps(config.train.schedule, start.plan.steps)
-    if warmup < config.train.schedule.warmup:
+    warmup, stated = warmup_steps(config.train.schedule, start.plan.steps), config.train.schedule.warmup
+    if stated != "auto" and warmup < stated:
         text = "warm-up: %d steps, a third of the run's %d, in place of train.schedule.warmup = %d"
-        LOGGER.info(text, warmup, start.plan.steps, config.train.schedule.warmup)
+        LOGGER.info(text, warmup, start.plan.steps, stated)
     if start.checkpoint is not None:
         LOGGER.info("resuming from %s at step %d of %d", start.checkpoint, start.step, start.plan.steps)
         for line in start.told:

@@ -45,7 +45,7 @@ class Plan:
         """Return the plan that ends where the recipe's `steps` or `epochs` say."""
         if config.steps is not None:
             return replace(self, samples=self.first_samples + (config.steps - self.first_step) * self.samples_per_step)
-        return replace(self, samples=(config.epochs or 1) * self.steps_per_epoch * self.samples_per_step)
+        return replace(self, samples=config.passes * self.steps_per_epoch * self.samples_per_step)
 
     def at_other_step_size(self, step: int, other: Plan) -> Self:
         """Return the plan that goes on from `step` with the step size of `other`, to the same total of samples."""
@@ -80,7 +80,7 @@ class Plan:
 
     def steps_between_validations(self, config: TrainConfig) -> int:
         """Return the distance of validations in optimiser steps."""
-        return config.val_every or config.val_epochs * self.steps_per_epoch
+        return config.val_every or config.passes_to_validation * self.steps_per_epoch
 
     # ---- positions
     def samples_at(self, step: int) -> int:

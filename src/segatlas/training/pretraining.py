@@ -193,8 +193,8 @@ class ValImages(Dataset[Prepared | SegAtlasError | None]):
         self.images = images
         self.indices = range(rank, len(images), world)
         self.length = -(-len(images) // world)
-        assert config.transforms.crop is not None
-        self.crop = config.transforms.crop
+        assert config.transforms.crop_size is not None
+        self.crop = config.transforms.crop_size
         resize = Resize(target=f"short:{_settings(config).resize}")
         self.pipeline = replace(pipeline, geometry=Geometry(before=(resize,)), photometric=None, blur=None)
 

@@ -190,6 +190,18 @@ def find_run(where: str | Path, *, root: str = "runs") -> RunFolder:
     return RunFolder(root=path.resolve())
 
 
+def config_of_run(resume: str | Path | None, given: str | None) -> Config | None:
+    """Return the recipe of a run that has begun already, with what it chose at its start; None of a new one.
+
+    Args:
+        resume: the run that goes on, or its checkpoint.
+        given: the run folder that the first process has made, where this is another of its processes.
+    """
+    if resume is None and given is None:
+        return None
+    return Config.load((RunFolder(root=Path(given)) if given is not None else find_run(str(resume))).config)
+
+
 def _parent(root: str, task: str) -> Path:
     return Path(root).expanduser() / task
 

@@ -6,6 +6,9 @@ import math
 
 from segatlas.config.schema import ScheduleConfig
 
+LONGEST_WARMUP = 100
+"""Optimiser steps, where the recipe leaves the warm-up open."""
+
 
 def lr_factor(
     schedule: ScheduleConfig,
@@ -58,7 +61,9 @@ def encoder_lr_factor(
 
 
 def warmup_steps(schedule: ScheduleConfig, total: int) -> int:
-    """Return the steps of the warm-up: the recipe's, but at most a third of the run."""
+    """Return the steps of the warm-up: the recipe's, but at most a third of the run; of "auto" a short one."""
+    if schedule.warmup == "auto":
+        return min(LONGEST_WARMUP, total // 20)
     return min(schedule.warmup, total // 3)
 
 

@@ -67,6 +67,7 @@ class ClassPixelsLine(JsonLine):
     pixels: int
     fraction: float = Field(description="of the labelled pixels")
     images: int = Field(description="that show it")
+    thickness: float | None = Field(description="pixels across, of a disc its radius; null without a border")
     weight: float = Field(description="suggested weight in a loss")
 
 

@@ -166,8 +166,8 @@ def geometry_of(transforms: TransformsConfig) -> Geometry:
     before: list[Step] = []
     if transforms.resize is not None:
         before.append(Resize(target=transforms.resize))
-    if transforms.scale is not None:
-        low, high = transforms.scale
+    if transforms.scale_range is not None:
+        low, high = transforms.scale_range
         before.append(ScaleJitter(low=low, high=high, uniform=transforms.scale_draw == "uniform"))
     if transforms.aspect > 0:
         before.append(AspectJitter(amount=transforms.aspect))
@@ -178,9 +178,9 @@ def geometry_of(transforms: TransformsConfig) -> Geometry:
     if transforms.turns:
         before.append(Turns())
     crop = None
-    if transforms.crop is not None:
+    if transforms.crop_size is not None:
         at_end = transforms.crop_padding == "end"
-        crop = Crop(size=transforms.crop, class_balance=transforms.class_balance, pad_end=at_end)
+        crop = Crop(size=transforms.crop_size, class_balance=transforms.class_balance, pad_end=at_end)
     after: list[Step] = []
     if transforms.flip > 0:
         after.append(Flip(probability=transforms.flip))
