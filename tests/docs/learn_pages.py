@@ -2,9 +2,9 @@
 
 A page is Markdown with ```python blocks, which share one namespace. What a block prints stands behind it as ```text. A
 block that ends in `plt.show()` draws the page's figure, figures/STEM.png. A block whose first line begins with SLOW
-takes longer than the others; it is the last one, and `make test` leaves it out; its figure is figures/STEM-slow.png. A line
-that begins with !segatlas is a command, which runs in this process. Pages of the course in Chinese, in zh/, have the same
-blocks and figures.
+takes longer than the others; it is the last one, `make test` leaves it out, and its figure is figures/STEM-slow.png. A
+line that begins with !segatlas is a command, which runs in this process. Pages of the course in Chinese, in zh/, have
+the same blocks and figures.
 """
 
 from __future__ import annotations

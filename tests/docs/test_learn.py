@@ -1,4 +1,4 @@
-"""The course in docs/learn and the pages in docs/notebooks: blocks run, print and draw what pages show; languages and notebooks agree."""
+"""Pages in docs/learn and docs/notebooks: blocks run, print, draw what pages show; languages and notebooks agree."""
 
 from __future__ import annotations
 
@@ -83,14 +83,13 @@ def has_slow_blocks(page: Path) -> bool:
 
 
 @pytest.mark.parametrize("page", [*PAGES, *NOTEBOOKS], ids=lambda page: page.stem)
-def test_the_blocks_of_a_page_print_and_draw_what_it_shows(
-    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_the_blocks_of_a_page_print_and_draw_what_it_shows(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     check(page, list(run_page(page, slow=False)))
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("page", filter(has_slow_blocks, [*PAGES, *NOTEBOOKS]), ids=lambda page: page.stem)
 def test_the_slow_blocks_of_a_page_print_what_it_shows(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""What both READMEs say beside their blocks, which `test_blocks.py` runs: commands, options, networks and names exist."""
+"""What both READMEs say beside their blocks, which `test_blocks.py` runs: commands, options and networks exist."""
 
 from __future__ import annotations
 
@@ -91,7 +91,8 @@ def test_whatever_stands_in_code_is_there(page: Path):
 
 
 def test_what_is_not_there_is_found():
-    for span in ("segatlas fly", "eval A --wings", "make coffee", "--wings", "predict_dreams", "python tools/no_such.py"):
+    missing = ("segatlas fly", "eval A --wings", "make coffee", "--wings", "predict_dreams", "python tools/none.py")
+    for span in missing:
         with pytest.raises(AssertionError):
             check_span(span)
 
