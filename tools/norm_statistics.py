@@ -2,8 +2,8 @@
 
     python tools/norm_statistics.py RUN IMAGES OUT [--dropout] [--images 30] [--seed 0]
 
-The weights stay. A network whose dropout stands before batch norm sees other statistics while it trains than it meets at
-prediction; what that costs is the difference between two such folders in `segatlas eval OUT`.
+The weights stay. A network whose dropout stands before batch norm sees other statistics while it trains than it meets
+at prediction; what that costs is the difference between two such folders in `segatlas eval OUT`.
 """
 
 from __future__ import annotations
