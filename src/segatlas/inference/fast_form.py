@@ -30,6 +30,7 @@ from torch.overrides import TorchFunctionMode
 from segatlas.layers.grouped import DilatedGroups
 from segatlas.layers.linear import PointwiseConv2d, TokenLinear
 from segatlas.layers.norm import BatchNorm2d
+from segatlas.layers.strided import StridedPointwise
 from segatlas.ops import torch_private
 from segatlas.structures import Inputs, InputSpec, Output, changed, image_of, maps_of, noise_inputs
 
@@ -48,7 +49,7 @@ _PACKING = threading.Lock()
 _told: set[str] = set()
 """Names of networks whose rounding was told: a training makes a fast form at each validation, one line is enough."""
 
-_CONVOLUTIONS = (nn.Conv2d, PointwiseConv2d, DilatedGroups)
+_CONVOLUTIONS = (nn.Conv2d, PointwiseConv2d, DilatedGroups, StridedPointwise)
 _NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm, BatchNorm2d)
 _OTHER_MATRIX_LAYERS = (nn.ConvTranspose2d, nn.Linear, TokenLinear)
 
@@ -232,7 +233,7 @@ class _ModuleWatch(TorchFunctionMode):
 
 def _is_plain_convolution(module: nn.Module) -> bool:
     """Tell whether a module is torch's own convolution: one of a subclass may do more than multiply its weight."""
-    return type(module) in (nn.Conv2d, DilatedGroups) and not _has_hooks(module)
+    return type(module) in (nn.Conv2d, DilatedGroups, StridedPointwise) and not _has_hooks(module)
 
 
 def _is_plain_norm(module: nn.Module) -> bool:

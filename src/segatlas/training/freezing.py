@@ -7,6 +7,7 @@ from torch import nn
 from segatlas.config.schema import TrainConfig
 from segatlas.errors import UsageError
 from segatlas.layers.grouped import hold_dilated_groups
+from segatlas.layers.strided import hold_strided_pointwise
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 """What keeps statistics of the maps that it sees."""
@@ -40,10 +41,11 @@ def encoder_norms(net: nn.Module) -> list[nn.Module]:
 def training_mode(net: nn.Module, settings: TrainConfig) -> nn.Module:
     """Put the network in training mode, but frozen parts in eval mode: they keep their statistics. Return it.
 
-    Convolutions that torch trains wrongly in half precision are held in float32, see `layers.grouped`.
+    Convolutions that torch trains wrongly are made right, see `layers.grouped` and `layers.strided`.
     """
     net.train()
     hold_dilated_groups(net)
+    hold_strided_pointwise(net)
     for part in frozen_parts(net, settings):
         part.eval()
     for module in encoder_norms(net) if settings.freeze_norms else ():
