@@ -138,13 +138,20 @@ DROPPED: dict[str, dict[str, Any]] = {
     }
 }
 """Old keys that are no longer written where they said nothing -> what stood there: options of another dataset."""
-AMENDED = (
+OF_PEERS = (
     *("model.input.resize", "losses", "train.accumulate", "train.optimizer", "train.schedule.min_ratio"),
     *("model.detail_channels", "transforms.resize", "transforms.photometric"),
 )
-"""Keys of shipped recipes of `AMENDED_DATA` that were set anew: they claimed a training of another library and
-differed from it. What people have of them on their disks stays as it is."""
-AMENDED_DATA = ("ade20k", "cityscapes")
+AMENDED = {
+    "ade20k": OF_PEERS,
+    "cityscapes": OF_PEERS,
+    "folder": (
+        *("model.encoder", "model.encoder_weights", "transforms.scale", "transforms.crop"),
+        *("train.epochs", "train.val_epochs", "train.batch", "train.schedule.warmup"),
+    ),
+}
+"""Keys of shipped recipes that were set anew, by their dataset: they claimed a training of another library and differed
+from it, or are chosen from the data today. What people have of them on their disks stays as it is."""
 UNCOMPARED = {
     "report": ("seconds", "question", "model.path"),
     "metrics": ("*.images_per_s",),
@@ -384,14 +391,14 @@ def check_recipes(month: Path, exact: bool) -> Iterator[Outcome]:
         named = {**tree, "run": {**tree["run"], "name": name}}
         known = name in recipes()
         got = Config.load(name).model_dump(mode="json") if known else {}
-        if tree["data"]["name"] in AMENDED_DATA:
-            got, named = _without_amended(got), _without_amended(_nested(named, "recipe"))
+        if amended := AMENDED.get(tree["data"]["name"]):
+            got, named = _without(got, amended), _without(_nested(named, "recipe"), amended)
         yield compare_trees(f"shipped {name}", "recipe", got, named)
 
 
-def _without_amended(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the flat tree of a shipped recipe without the keys that were set anew."""
-    return {key: value for key, value in flat(tree).items() if not _any_of(key, AMENDED)}
+def _without(tree: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
+    """Return the flat tree of a recipe without some keys and what lies below them."""
+    return {key: value for key, value in flat(tree).items() if not _any_of(key, keys)}
 
 
 def _shipped_name(path: str) -> str:
