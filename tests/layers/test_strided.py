@@ -18,7 +18,9 @@ from segatlas.training.freezing import training_mode
 LAST = torch.channels_last
 
 
-@pytest.mark.parametrize(("channels", "stride", "size"), [(8, 2, (64, 64)), (3, 2, (33, 44)), (12, 4, (64, 50))])
+@pytest.mark.parametrize(
+    ("channels", "stride", "size"), [(8, 2, (64, 64)), (3, 2, (33, 44)), (12, 4, (64, 50)), (8, (1, 2), (64, 64))]
+)
 def test_gradients_are_those_of_float64(channels, stride, size):
     torch.manual_seed(0)
     conv = nn.Conv2d(channels, 5, 1, stride)

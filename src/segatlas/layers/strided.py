@@ -33,5 +33,5 @@ def hold_strided_pointwise(root: nn.Module) -> None:
 
 
 def _is_met(conv: nn.Conv2d) -> bool:
-    plain = conv.kernel_size == (1, 1) and conv.padding == (0, 0) and conv.groups == 1
+    plain = conv.kernel_size == (1, 1) and conv.padding in ((0, 0), "valid") and conv.groups == 1
     return plain and max(conv.stride) > 1 and conv.in_channels < NARROW
