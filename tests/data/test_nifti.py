@@ -88,6 +88,36 @@ def test_labels_are_written_with_affine_spacing_and_units_of_the_volume(tmp_path
         assert np.array_equal(written.header[name], original.header[name]), name
 
 
+def with_bytes(path, place, values):
+    """Write a sound volume with some bytes of its header changed."""
+    data = bytearray(save_volume(path, volume(0)[0]).read_bytes())
+    data[place : place + values.nbytes] = values.tobytes()
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti2Image])
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
+def test_extensions_of_a_header_are_passed_over_and_kept_beside_the_labels(tmp_path, kind, ending):
+    (values, label), path = volume(0), tmp_path / f"v{ending}"
+    image = kind(values, AFFINE)
+    image.header.extensions.append(nibabel.nifti1.Nifti1Extension("comment", b"x" * 3000))
+    image.to_filename(path)
+    assert np.array_equal(decode_volume(path.read_bytes(), VolumeSlices(), path)[2], values[:, :, 2].T)
+    assert read_header(path).begin > 3000
+    written = nibabel.load(write_labels(tmp_path / f"l{ending}", label, path))
+    assert np.array_equal(np.asarray(written.dataobj), label)
+    assert written.header.extensions.count("comment") == 1
+
+
+def test_an_unused_rotation_that_means_nothing_is_kept_as_it_is(tmp_path):
+    for wrong in (1.0, np.nan):
+        source = with_bytes(tmp_path / "v.nii", 256, np.full(3, wrong, "<f4"))  # the quaternion; the sform counts
+        written = nibabel.load(write_labels(tmp_path / "l.nii", volume(0)[1], source))
+        assert np.array_equal(written.affine, nibabel.load(source).affine)
+        assert np.array_equal(written.header["quatern_c"], np.float32(wrong), equal_nan=True)
+
+
 def broken(path, kind):
     """Write a volume with one fault."""
     values, _ = volume(0)
@@ -111,6 +141,10 @@ def broken(path, kind):
         data = data[:-100]
     if kind == "pair":
         data[344:348] = b"ni1\0"
+    if kind == "half a scale":
+        data[112:120] = np.array([2, np.nan], "<f4").tobytes()
+    if kind == "header as voxels":
+        data[108:112] = np.float32(100).tobytes()
     path.write_bytes(gzip.compress(bytes(data)))
     return path
 
@@ -125,6 +159,8 @@ def broken(path, kind):
         ("huge", "has 32767 x 32767 x 32767 voxels, above the limit of"),
         ("no volume", "is no NIfTI volume, or its header is damaged"),
         ("pair", "has its voxels in another file (.hdr and .img)"),
+        ("half a scale", "its values are 2 times the stored ones plus nan; correct its header (scl_inter)"),
+        ("header as voxels", "says that its voxels begin at byte 100; they begin at 352 or later"),
     ],
 )
 def test_a_header_that_cannot_be_used_is_told_with_its_file(tmp_path, kind, message):

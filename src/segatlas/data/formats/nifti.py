@@ -105,25 +105,31 @@ def read_header(path: str | Path) -> VolumeHeader:
 def _parsed(begin: bytes, path: Path) -> VolumeHeader:
     """Check the beginning of an unpacked file and return its header."""
     nib = import_nibabel()
-    kinds = {348: (nib.Nifti1Header, b"n+1"), 540: (nib.Nifti2Header, b"n+2")}
+    kinds = {348: (nib.Nifti1Header, b"n+1\0"), 540: (nib.Nifti2Header, b"n+2\0")}
     size = next((s for order in ("little", "big") if (s := int.from_bytes(begin[:4], order)) in kinds), 0)
     if not size or len(begin) < size:
         raise DataError(f"is no NIfTI volume, or its header is damaged (it begins with {begin[:8]!r})", path)
     kind, magic = kinds[size]
     with decoding(path):
-        header = kind.from_fileobj(io.BytesIO(begin), check=False)
-        if bytes(header["magic"].tobytes()).rstrip(b"\0")[:3] != magic:
+        header = kind.from_fileobj(io.BytesIO(begin[:size]), check=False)  # extensions behind it are left alone
+        if bytes(header["magic"].tobytes())[:4] != magic:
             raise DataError("has its voxels in another file (.hdr and .img); save it as one .nii", path)
         dims = [int(length) for length in header["dim"]]
         dtype = header.get_data_dtype()
+        voxels_at = int(header["vox_offset"])
     shape = _shape(dims, path)
     spacing = _spacing([float(value) for value in header["pixdim"][1:4]], path)
     if dtype.kind not in "iuf":
         raise DataError(f"holds values of the type {dtype}; whole numbers and floats are read", path)
     check_voxels(shape, path)
+    if voxels_at < size + 4:
+        raise DataError(f"says that its voxels begin at byte {voxels_at}; they begin at {size + 4} or later", path)
     slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
-    if not (math.isfinite(slope) and slope != 0 and math.isfinite(intercept)):
+    if not math.isfinite(slope) or slope == 0:
         slope, intercept = 1.0, 0.0  # so says the standard
+    if not math.isfinite(intercept):
+        told = f"its values are {slope:g} times the stored ones plus {intercept:g}; correct its header (scl_inter)"
+        raise DataError(told, path)
     return VolumeHeader(
         shape=shape,
         spacing=spacing,
@@ -131,7 +137,7 @@ def _parsed(begin: bytes, path: Path) -> VolumeHeader:
         dtype=dtype,
         slope=slope,
         intercept=intercept,
-        begin=int(header["vox_offset"]) or size + 4,
+        begin=voxels_at,
     )
 
 
@@ -254,22 +260,19 @@ def write_labels(path: str | Path, labels: np.ndarray, like: str | Path) -> Path
     """Write a label volume (I, J, K) uint8 with the affine, spacing and units of another file, whole or not at all.
 
     Raises:
-        DataError: it cannot be written.
+        DataError: the other file cannot be read any more, or this one cannot be written.
     """
     nib = import_nibabel()
     path = Path(path)
     with decoding(like):
         other = nib.load(like)
-    header = other.header.copy()
-    header.set_data_dtype(np.uint8)
-    header.set_slope_inter(1, 0)
-    header["cal_min"], header["cal_max"] = 0, 0
-    header["descrip"] = b"labels"
-    image = type(other)(labels, None, header)
-    image.set_sform(other.header.get_sform(), int(other.header["sform_code"]))
-    image.set_qform(other.header.get_qform(), int(other.header["qform_code"]))
+        header = other.header.copy()
+        header.set_data_dtype(np.uint8)
+        header.set_slope_inter(1, 0)
+        header["cal_min"], header["cal_max"] = 0, 0
+        header["descrip"] = b"labels"
+        data = type(other)(labels, None, header).to_bytes()  # without an affine sform and qform stay as they are
     with whole_file(path) as temporary:
-        data = image.to_bytes()
         temporary.write_bytes(gzip.compress(data, 6, mtime=0) if path.suffix.lower() == ".gz" else data)
     return path
 
