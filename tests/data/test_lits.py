@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from fakes.lits import save_volume, volume, write_decathlon, write_lits
+from fakes.lits import AFFINE, save_volume, volume, write_decathlon, write_lits
 from fakes.shared import shared_data
 
 from segatlas.config.schema import DataConfig
@@ -115,6 +115,19 @@ def test_faults_name_the_file_when_opened_or_loaded_and_are_errors_of_data_check
     if finding is not None:
         found = next(one for one in examine(cfg(tmp_path)).errors if one.kind == finding)
         assert found.files == (file,)
+
+
+def test_a_label_that_lies_elsewhere_in_space_than_its_image_is_a_warning(tmp_path):
+    write_lits(tmp_path, count=2)
+    affine = AFFINE.copy()
+    affine[0, 0], affine[0, 3] = -AFFINE[0, 0], AFFINE[0, 3] + 39 * AFFINE[0, 0]  # the same place, turned about
+    file = save_volume(tmp_path / "Training Batch 1" / "segmentation-1.nii.gz", volume(1)[1], affine)
+    save_volume(file.with_name("segmentation-0.nii.gz"), volume(0)[1], AFFINE + np.eye(4, k=3) * 0.1)
+    report = examine(cfg(tmp_path), max_value=1.0)
+    (finding,) = report.findings
+    assert (finding.kind, finding.severity, finding.files) == ("place_mismatch", "warning", (file,))
+    assert "by up to 39.0 voxels" in finding.fault
+    assert len(create_dataset(cfg(tmp_path), "train")) == 5
 
 
 def test_a_window_that_does_not_rise_is_refused(root):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from segatlas.build.network import create_model
+from segatlas.build.network import create_model, shapes_only
 from segatlas.build.saving import save_pretrained
 from segatlas.build.starting import start_from
 from segatlas.errors import UsageError
@@ -73,6 +73,13 @@ def test_a_finished_host_makes_it_and_other_counts_are_told(net):
         create_model("reference_class", host=host, num_classes=1)
     with pytest.raises(UsageError, match="num_classes: got 1, expected 2 or more"):
         create_model("reference_class", host=UNET, num_classes=1)
+
+
+def test_attention_between_patches_of_each_class_is_no_host_and_told_before_a_training():
+    afma = {"name": "afma", "host": {**UNET, "aux": True}, "patch": 4}
+    for host in (afma, {"name": "temperature", "host": afma}):
+        with shapes_only(), pytest.raises(UsageError, match="relates patches of every class, of which none can be"):
+            create_model("reference_class", host=host, num_classes=2)
 
 
 def test_weights_of_two_classes_serve_but_for_the_classifier(tmp_path):

@@ -45,6 +45,7 @@ WARNINGS_ONLY = {
     "contradiction",
     "box_cut",
     "source_empty",
+    "place_mismatch",
 }
 OBJECTS = ("data.name=shapes", "model={name: center, width: 4}")
 NAMED = "data.classes=[ground, disc]"

@@ -22,15 +22,17 @@ from torch import Tensor, nn
 
 from segatlas.errors import UsageError
 from segatlas.models.architecture import Architecture, require_at_least
-from segatlas.models.host import HostSpec
+from segatlas.models.host import HostSpec, aux_names_of
 from segatlas.models.hosted import HostedNetwork
 from segatlas.models.needs import Needs
-from segatlas.structures import Inputs, PatchAttention, PointLogits, SemanticLogits
+from segatlas.structures import Inputs, PointLogits, SemanticLogits
 
-AuxLogits: TypeAlias = Tensor | PointLogits | PatchAttention
+AuxLogits: TypeAlias = Tensor | PointLogits
 
 OF_NO_CLASS = ("boundary", "detail")
 """Auxiliary logits that say where lines are."""
+ATTENTION = "attention"
+"""What AFMA gives besides logits, of each class."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +61,6 @@ class ReferenceClass(HostedNetwork):
 
 def _whole(logits: AuxLogits) -> AuxLogits:
     """Return auxiliary logits of K classes from those of the last K - 1."""
-    if isinstance(logits, PatchAttention):
-        raise UsageError("host: no class of attention between patches can be left out; wrap its own host instead")
     return logits._replace(logits=_with_zero(logits.logits)) if isinstance(logits, PointLogits) else _with_zero(logits)
 
 
@@ -70,8 +70,13 @@ def _with_zero(logits: Tensor) -> Tensor:
 
 
 def build(config: ReferenceClassConfig, host: nn.Module) -> ReferenceClass:
-    """Make the network around a finished host."""
+    """Make the network around a finished host. Raises UsageError for one with attention between patches."""
     require_at_least(config, num_classes=2)
+    if ATTENTION in aux_names_of(host):
+        raise UsageError(
+            f"host: {config.host or 'it'} relates patches of every class, of which none can be left out: train it with "
+            "a logit for each class, without reference_class"
+        )
     return ReferenceClass(host)
 
 

@@ -33,6 +33,7 @@ KINDS = {
     "duplicate_stem": "duplicate stem",
     "not_read": "files of a kind that is not read",
     "size_mismatch": "mask of another size",
+    "place_mismatch": "label volume elsewhere in space",
     "source_mismatch": "further input of another size",
     "source_codes": "further input whose codes are no class",
     "source_empty": "further input without a label",

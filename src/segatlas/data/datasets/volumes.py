@@ -7,8 +7,9 @@ channel: the recipe's `model.input.max_value` is 1.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,10 @@ from segatlas.data.sample import Sample
 from segatlas.data.store import Store
 from segatlas.errors import DataError, UsageError
 from segatlas.structures import SemanticTarget, Target, VolumeSlices
+
+
+SAME_PLACE = 0.5
+"""Voxels that corners of an image and its label may lie apart in space."""
 
 
 class VolumeFiles(PairedFiles):
@@ -141,29 +146,52 @@ def check_volumes(part: Part) -> tuple[Part, tuple[Fault, ...]]:
     """Return a split without the volumes that cannot be used, and what is wrong with them, by headers alone.
 
     The split's error is the first of them. It is that of a header that cannot be read, or of a label of another shape.
+    A label that lies elsewhere in space than its image is a warning: slices are taken as they are stored.
     """
     good, errors = [], []
+    elsewhere: dict[Path, float] = {}
     for item in part.items:
         try:
-            _compare(item)
+            apart = _compare(item)
         except DataError as error:
             errors.append(error)
-        else:
-            good.append(item)
+            continue
+        good.append(item)
+        if apart > SAME_PLACE and item.target is not None:
+            elsewhere[item.target] = apart
+    faults = tuple(_fault(error) for error in errors) + ((_elsewhere(elsewhere),) if elsewhere else ())
     if not errors:
-        return part, ()
-    faults = tuple(_fault(error) for error in errors)
+        return part, faults
     return replace(part, items=tuple(good), error=part.error or errors[0]), faults
 
 
-def _compare(item: Item) -> None:
+def _compare(item: Item) -> float:
+    """Return how far corners of image and label lie apart in space, in voxels; 0 without a label.
+
+    Raises:
+        DataError: a header cannot be read, or the label is of another shape.
+    """
     image = read_header(item.image)
     if item.target is None:
-        return
+        return 0.0
     label = read_header(item.target)
     if label.shape != image.shape:
         shapes = " x ".join(map(str, label.shape)), " x ".join(map(str, image.shape))
         raise DataError(f"is of {shapes[0]} voxels, its image {item.image} of {shapes[1]}", item.target)
+    corners = np.array([(*place, 1) for place in product(*((0, length - 1) for length in image.shape))])
+    places = [corners @ np.array(header.affine)[:3].T for header in (image, label)]
+    return float(np.linalg.norm(places[0] - places[1], axis=1).max() / min(image.spacing))
+
+
+def _elsewhere(apart: Mapping[Path, float]) -> Fault:
+    return Fault(
+        kind="place_mismatch",
+        severity="warning",
+        files=tuple(apart),
+        fault=f"lie elsewhere in space than their images, by up to {max(apart.values()):.1f} voxels, as their affines "
+        "say; slices are taken as they are stored: is a label turned or shifted on its image?",
+        repair="look at them (segatlas data preview); export a label that is turned on the voxels of its image",
+    )
 
 
 def _fault(error: DataError) -> Fault:
