@@ -130,6 +130,20 @@ def test_each_loss_of_the_recipe_takes_what_training_gives_and_reaches_its_part(
     assert all(parameter.grad is not None for parameter in net.parameters())
 
 
+@pytest.mark.parametrize("fusion", ["two_encoders", "source_only"])
+def test_layer_norms_of_an_encoder_make_no_huge_gradients_of_a_sample_without_a_source(inputs, fusion):
+    net, largest = make(fusion=fusion, encoder="swin_w8").train(), []
+    labels = inputs.sources["prior"]
+    for flags in ((True, True), (True, False)):
+        out = net(with_prior(inputs, labels, *flags))
+        cost = LOSSES["cross_entropy"]()(out.logits, labels, out.canvas)
+        cost = cost + sum(aux.square().mean() for name, aux in out.aux.items() if name != "warped_prior")
+        encoder = net.source_encoder or net.encoder
+        grads = torch.autograd.grad(cost, [*encoder.parameters()], allow_unused=True)
+        largest.append(max(grad.abs().max().item() for grad in grads if grad is not None))
+    assert 0 < largest[1] < 20 * largest[0]  # it was a million times as large
+
+
 def test_without_a_source_the_losses_of_the_alignment_are_nothing(inputs):
     aux = make().train()(inputs.image).aux
     assert not aux["bending"].any()
@@ -189,6 +203,12 @@ def test_sources_that_are_not_what_the_network_takes_are_refused(net, inputs):
     with pytest.raises(UsageError, match=r"'prior' has code 3, expected 0..2, or 255.*source_classes"):
         net(with_prior(inputs, prior + 1))
     assert net(with_prior(inputs, prior + 1, False, False)).logits.isfinite().all()
+    with pytest.raises(UsageError, match=r"'prior' has code -1, expected 0..2, or 255"):
+        net(with_prior(inputs, torch.full(prior.shape, -1)))
+    with pytest.raises(UsageError, match="'prior' is of torch.float32; codes are whole numbers"):
+        net(with_prior(inputs, prior.float()))
+    with pytest.raises(UsageError, match=r"'prior': present has shape \(1,\), expected \(2,\), a flag for each sample"):
+        net(with_prior(inputs, prior, True))
     other = make(label_sources=(), map_sources=("pose",), map_channels=(2,))
     for wrong in (math.nan, math.inf):
         with pytest.raises(UsageError, match="'pose' has NaN or infinite values in a sample that has it"):

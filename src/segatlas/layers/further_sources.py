@@ -42,7 +42,7 @@ def gather(inputs: Tensor | Inputs, specs: Sequence[InputSpec], classes: int, dr
 
     Raises:
         UsageError: a source has another size than the image, other channels, NaN or infinite values where it is
-            present, or codes of no class. (Not while a graph is captured.)
+            present, codes of no class, or flags for another number of samples. (Not while a graph is captured.)
     """
     image = image_of(inputs)
     given = inputs if isinstance(inputs, Inputs) else Inputs(image)
@@ -59,6 +59,11 @@ def gather(inputs: Tensor | Inputs, specs: Sequence[InputSpec], classes: int, dr
             values.append(image.new_zeros(image.shape[0], channels, *image.shape[-2:]))
             continue
         flags = given.present.get(spec.name)
+        if flags is not None and flags.shape != kept.shape:
+            raise UsageError(
+                f"source {spec.name!r}: present has shape {tuple(flags.shape)}, expected {tuple(kept.shape)}, a flag for "
+                "each sample"
+            )
         there = kept if flags is None else kept & flags.to(image.device)
         _check(source, spec, classes, image, there)
         if spec.kind == "label":
@@ -83,10 +88,12 @@ def _check(source: Tensor, spec: InputSpec, classes: int, image: Tensor, there: 
         )
     seen = source[there]
     if spec.kind == "label":
-        strange = seen[(seen >= classes) & (seen != IGNORE)]
+        if seen.is_floating_point():
+            raise UsageError(f"source {spec.name!r} is of {seen.dtype}; codes are whole numbers")
+        strange = seen[((seen >= classes) | (seen < 0)) & (seen != IGNORE)]
         if strange.numel():
             raise UsageError(
-                f"source {spec.name!r} has code {int(strange.max())}, expected 0..{classes - 1}, or {IGNORE} where "
+                f"source {spec.name!r} has code {int(strange[0])}, expected 0..{classes - 1}, or {IGNORE} where "
                 "nothing is known: set source_classes to the classes that it has"
             )
     elif not seen.isfinite().all():

@@ -333,8 +333,10 @@ class MultiSource(nn.Module):
         canvas = (image.shape[-2], image.shape[-1])
         if not self.both:
             given = {"concatenate": (image, source), "source_only": (source,)}.get(self.config.fusion, (image,))
-            x = torch.cat([part for part in given if part is not None], dim=1)
-            decoded, at_8 = self.decode(self.levels(self.encoder(x)), {}, {})
+            maps = self.encoder(torch.cat([part for part in given if part is not None], dim=1))
+            if self.config.fusion == "source_only" and found is not None:
+                maps = self._learned_from(maps, found.present.to(maps[0].dtype)[:, None, None, None])
+            decoded, at_8 = self.decode(self.levels(maps), {}, {})
             aux = {} if self.aux_head is None or not self.training else {"stride8": self.aux_head(at_8)}
             return Seen(SemanticLogits(self.classify(decoded), canvas, aux=aux), None, None, None)
         assert found is not None
@@ -370,15 +372,28 @@ class MultiSource(nn.Module):
         self, image: Tensor, source: Tensor, there: Tensor
     ) -> tuple[dict[int, Tensor], dict[int, Tensor], Alignment | None]:
         """Return the maps of image and source by stride, the latter laid over the image, and how they are laid."""
-        assert self.source_encoder is not None
-        assert self.source_levels is not None
         maps = self.levels(self.encoder(image))
-        plain = {stride: x * there for stride, x in self.source_levels(self.source_encoder(source)).items()}
+        plain = self._encode_source(source, there)
         alignment = None
         if self.aligner is not None:
             quarters = (F.avg_pool2d(image, QUARTER), F.avg_pool2d(source, QUARTER))
             alignment = self.aligner(maps[16], plain[16], *quarters)
         return maps, {stride: laid_over(x, alignment) for stride, x in plain.items()}, alignment
+
+    def _encode_source(self, source: Tensor, there: Tensor) -> dict[int, Tensor]:
+        """Return the maps of a source (N, S, H, W) by stride, 0 where there is none."""
+        assert self.source_encoder is not None
+        assert self.source_levels is not None
+        maps = self._learned_from(self.source_encoder(source), there)
+        return {stride: x * there for stride, x in self.source_levels(maps).items()}
+
+    def _learned_from(self, maps: list[Tensor], there: Tensor) -> list[Tensor]:
+        """Return an encoder's maps of sources, while training without a gradient of samples that have none.
+
+        Batch norm behind the encoder hands gradients from sample to sample, and a layer norm of tokens that are all 0
+        makes a gradient a thousand times as large: several in a row make it infinite.
+        """
+        return [torch.where(there > 0, x, x.detach()) for x in maps] if self.training else maps
 
     def attention(self, inputs: Tensor | Inputs, row: int, column: int, stride: int = 16) -> Tensor:
         """Return where a pixel of the image looks in the source, laid over it: (N, h, w) of sum 1, for figures.
@@ -412,8 +427,6 @@ class MultiSource(nn.Module):
     ) -> dict[str, Tensor]:
         """Return what the losses on the alignment take; of samples without a source it is 0 or says nothing."""
         assert self.aligner is not None
-        assert self.source_encoder is not None
-        assert self.source_levels is not None
         aux: dict[str, Tensor] = {}
         if warped_prior is not None and self._prior_is_of_classes:
             aux["warped_prior"] = (warped_prior.float() + SURE).log()
@@ -422,7 +435,7 @@ class MultiSource(nn.Module):
         if self.config.equivariance:
             plate = random_plate(source.shape[0], source)
             moved = warped(source, plate.grid((source.shape[-2], source.shape[-1])))
-            moved_map = self.source_levels(self.source_encoder(moved))[16] * there
+            moved_map = self._encode_source(moved, there)[16]
             off = self.aligner.equivariance(image_map, alignment.source_keypoints, moved_map, plate)
             aux["equivariance"] = off * flat
         return aux
