@@ -229,6 +229,7 @@ def test_models_of_one_name_have_reports_of_their_own(run: Path, models: tuple[P
         ("classes", 1, "have different classes"),
         ("out", 2, "cannot write"),
         ("images", 1, "--compare needs the same images"),
+        ("sizes", 1, "are scored with eval.size_bounds=[10, 100] and [1024, 9216], which are other numbers"),
     ],
 )
 def test_nothing_is_scored_before_all_models_data_and_places_are_found_good(
@@ -252,6 +253,12 @@ def test_nothing_is_scored_before_all_models_data_and_places_are_found_good(
     elif fault == "out":
         (tmp_path / "file").write_text("")
         words += ["--out", tmp_path / "file" / "deep"]
+    elif fault == "sizes":
+        other, own = run.parent / "other", (run / "config.yaml").read_text()
+        shutil.copytree(models[1], other / "model")
+        (other / "config.yaml").write_text(own)
+        (run / "config.yaml").write_text(own + "eval: {size_bounds: [10, 100]}\n")
+        words = [run, other, "--compare"]
     elif fault == "images":
         other = tmp_path / "other"
         other.mkdir()
@@ -263,7 +270,7 @@ def test_nothing_is_scored_before_all_models_data_and_places_are_found_good(
         words = [run, other, "--compare"]
     result = segatlas(*words)
     assert result.exit_code == code, result.output
-    assert message in result.stderr
+    assert message in " ".join(result.stderr.split())
     assert not list(tmp_path.rglob("evaluations"))
 
 

@@ -42,7 +42,7 @@ def report(name: str, wrong: float, seed: int, *, images: int = 20, truth: int =
         scores=metrics.compute(),
         data=Some(name="made", split="val", images=images, root="."),
         model=Some(path=name),
-        settings=Some(options={"small_classes": ("pole",)}),
+        settings=Some(options=OPTIONS),
         images=tuple(scores),
         worst=(),
         seconds=0.0,
@@ -108,6 +108,16 @@ def test_other_truths_classes_and_images_are_refused():
         compare_models([[first], [report("b", 0.3, 1, images=19)]], ["a", "b"], draws=5)
     with pytest.raises(DataError, match="a and b have different classes"):
         compare_models([[first], [report("b", 0.3, 1, classes=("ground", "house", "pole"))]], ["a", "b"], draws=5)
+    for key, told in (
+        ("size_bounds", r"size_bounds=\[10, 200\] and \[9, 200\]"),
+        ("small_classes", r"=\[pole\] and \[wall\]"),
+    ):
+        options = {"size_bounds": (9, 200)} if key == "size_bounds" else {"small_classes": ("wall",)}
+        other = dataclasses.replace(first, model=Some(path="b"), settings=Some(options={**OPTIONS, **options}))
+        with pytest.raises(DataError, match=f"a and b are scored with eval.*{told}, which are other numbers"):
+            compare_models([[first], [other]], ["a", "b"], draws=5)
+    plain = dataclasses.replace(first, settings=Some(options={**OPTIONS, "small_classes": ()}))
+    assert compare_models([[first], [plain]], ["a", "b"], draws=5).numbers.keys() >= {"small_classes_iou"}
     with pytest.raises(UsageError, match="got 1 models, expected two or more"):
         compare_models([[first]], ["a"])
     with pytest.raises(UsageError, match="b: its report holds no counts of single images"):

@@ -257,7 +257,9 @@ def short_names(paths: Sequence[str]) -> list[str]:
 
 
 def check_comparable(opened: Sequence[Evaluation]) -> None:
-    """Raise DataError where models do not stand side by side: other classes, or a split of other images."""
+    """Raise DataError where models do not stand side by side: other classes, images, or definitions of numbers."""
+    from segatlas.evaluation.comparison import options_fault
+
     first = opened[0]
     keys = [first.dataset.key(index) for index in range(len(first.dataset))]
     for other in opened[1:]:
@@ -268,6 +270,10 @@ def check_comparable(opened: Sequence[Evaluation]) -> None:
                 f"{first.path} would be scored on {_of(first)}, {other.path} on {_of(other)}; --compare needs the same "
                 "images: name them with --data and --split"
             )
+        shared = ["size_bounds"] if first.wanted.sizes and other.wanted.sizes else []
+        shared += ["boundary_width"] if first.wanted.boundary and other.wanted.boundary else []
+        if fault := options_fault(first.settings.options, other.settings.options, shared):
+            raise DataError(f"{first.path} and {other.path} {fault}")
 
 
 def compare_reports(

@@ -159,7 +159,7 @@ def compare_models(
 
     Raises:
         UsageError: fewer than two models, reports without counts, or a number of draws below 1.
-        DataError: other classes, other images, or images with another truth.
+        DataError: other classes, other images, images with another truth, or numbers that are defined otherwise.
     """
     if len(groups) < 2 or not all(groups):
         raise UsageError(f"compare: got {len(groups)} models, expected two or more, each of a run or several")
@@ -169,11 +169,15 @@ def compare_models(
     counts = [_counts_of(report) for report in flat]
     check_same(flat)
     first = flat[0]
+    with_sizes = all(one.with_sizes for one in counts)
+    for other in flat[1:]:
+        if fault := options_fault(first.settings.options, other.settings.options, ("size_bounds",) * with_sizes):
+            raise DataError(f"{first.model.path} and {other.model.path} {fault}")
     small = tuple(first.settings.options.get(OPTION) or ())
     measured = Measured(
         classes=first.scores.classes,
         small=indices_of(small, first.scores.classes),
-        with_sizes=all(one.with_sizes for one in counts),
+        with_sizes=with_sizes,
     )
     whole = [of_whole_set(one, measured) for one in counts]
     drawn = bootstrap(counts, measured, draws=draws, seed=seed)
@@ -196,6 +200,29 @@ def compare_models(
         draws=draws,
         seed=seed,
     )
+
+
+def options_fault(first: Mapping[str, Any], other: Mapping[str, Any], shared: Sequence[str]) -> str:
+    """Say in what the numbers of two models are defined otherwise; "" where in nothing.
+
+    Args:
+        first: options of the metrics, by the names of their keys.
+        other: likewise.
+        shared: those that both are scored with. Small classes that one of the two names alone are taken for both.
+    """
+    named = (OPTION,) if first.get(OPTION) and other.get(OPTION) else ()
+    for key in (*shared, *named):
+        one, two = (_told(options.get(key)) for options in (first, other))
+        if one != two:
+            return f"are scored with eval.{key}={one} and {two}, which are other numbers: name one, eval.{key}={one}"
+    return ""
+
+
+def _told(value: Any) -> str:
+    """Return the value of an option as a recipe has it."""
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_told, value))}]"
+    return f"{value:g}" if isinstance(value, float | int) else str(value)
 
 
 def check_same(reports: Sequence[Report]) -> None:

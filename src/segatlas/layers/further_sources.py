@@ -61,8 +61,8 @@ def gather(inputs: Tensor | Inputs, specs: Sequence[InputSpec], classes: int, dr
         flags = given.present.get(spec.name)
         if flags is not None and flags.shape != kept.shape:
             raise UsageError(
-                f"source {spec.name!r}: present has shape {tuple(flags.shape)}, expected {tuple(kept.shape)}, a flag for "
-                "each sample"
+                f"source {spec.name!r}: present has shape {tuple(flags.shape)}, expected {tuple(kept.shape)}, a flag "
+                "for each sample"
             )
         there = kept if flags is None else kept & flags.to(image.device)
         _check(source, spec, classes, image, there)

@@ -34,7 +34,6 @@ from segatlas.data.store import Store
 from segatlas.errors import DataError, UsageError
 from segatlas.structures import SemanticTarget, Target, VolumeSlices
 
-
 SAME_PLACE = 0.5
 """Voxels that corners of an image and its label may lie apart in space."""
 
