@@ -62,8 +62,10 @@ def test_a_run_on_volumes_keeps_in_its_card_how_they_were_cut(lits):
     run = lits[1]
     assert Card.read(run / "model").slices == VolumeSlices()
     assert json.loads((run / "eval.json").read_text())["images"][0]["key"].endswith("/0000")
-    told = call("eval", run, "data.window=[-100, 400]", "--device", "cpu", code=2)
-    assert "the model learned from axis 2 with -250..250" in told.stderr.replace("\n", " ")
+    for words in (("eval", run), ("data", "make-priors", run, run.parent / "priors")):
+        told = call(*words, "data.window=[-100, 400]", "--device", "cpu", code=2)
+        assert "the model learned from axis 2 with -250..250" in told.stderr.replace("\n", " ")
+    assert not (run.parent / "priors").exists()
 
 
 def test_a_volume_is_predicted_slice_by_slice_with_its_affine(lits, tmp_path):

@@ -38,7 +38,7 @@ def test_other_values_and_missing_masks_are_told_with_the_file(tmp_path):
     write_isic2018(tmp_path)
     data = create_dataset(cfg(tmp_path), "val")
     save_codes(data.files(0)[1], np.full((30, 40), 100))
-    with pytest.raises(DataError, match=r"_segmentation.png: label 100 \(1200 pixels\)"):
+    with pytest.raises(DataError, match=r"_segmentation.png: label 100 \(1200 pixels\).* label map \(0, 255\); run"):
         data.load(0)
     shutil.rmtree(tmp_path / "ISIC2018_Task1_Test_GroundTruth")
     assert create_dataset(cfg(tmp_path), "test").load(0).target is None

@@ -9,10 +9,11 @@ from segatlas.data import create_dataset
 from segatlas.data.checks import available_splits
 from segatlas.data.formats.masks import write_mask
 from segatlas.errors import DataError, UsageError
-from segatlas.evaluation.sources import DataSource, make_plan
+from segatlas.evaluation.sources import DataSource, check_inputs_fit, make_plan
 from segatlas.files import whole_folder
 from segatlas.inference import Predictor, load
 from segatlas.inference.images import with_sources
+from segatlas.printable import printable
 from segatlas.safe_console import progress_bar
 from segatlas.tasks import TASKS
 
@@ -47,7 +48,7 @@ def write_priors(
         How many masks were written for each split.
 
     Raises:
-        UsageError: the model predicts no classes of pixels.
+        UsageError: the model predicts no classes of pixels, or takes other inputs than the dataset has.
         DataError: an image that cannot be used; `out` is not empty, or cannot be written.
     """
     out = Path(out)
@@ -62,6 +63,7 @@ def write_priors(
     with whole_folder(out, durable=False) as temporary:
         for split in splits or available_splits(plan.data):
             dataset = create_dataset(plan.data, split, plan.seed)
+            check_inputs_fit(dataset, predictor.card, printable(plan.data.root))
             items = ((index, with_sources(dataset.load(index), predictor.card)) for index in range(len(dataset)))
             with progress_bar(f"predicting {split}", total=len(dataset), shown=progress) as bar:
                 for index, result in predictor.predict_stream(items, batch=batch):

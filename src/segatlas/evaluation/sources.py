@@ -123,14 +123,7 @@ def open_split(plan: EvaluationPlan, split: str, card: Card) -> tuple[Segmentati
             f"{len(card.classes)} ({_some(card.classes)}); data.classes and data.label_map bring the labels to the "
             "model's classes"
         )
-    channels = card.inputs[0].channels
-    if data.channels != channels and not {data.channels, channels} <= {1, 3}:
-        raise UsageError(f"{place}: {data.name} has images of {data.channels} channels, the model takes {channels}")
-    fault = sources_fault(card.inputs[1:], data.name, data.sources)
-    if fault:
-        raise UsageError(f"{place}: {fault}")
-    if fault := _slices_fault(card.slices, getattr(data, "slices", None)):
-        raise UsageError(f"{place}: {fault}")
+    check_inputs_fit(data, card, place)
     if len(data) == 0:
         raise DataError(f"split {split!r} of {data.name} holds no image", plan.data.root)
     pairs = zip(data.classes, card.classes, strict=True)
@@ -144,6 +137,20 @@ def open_split(plan: EvaluationPlan, split: str, card: Card) -> tuple[Segmentati
         more = f" and {len(others) - 5} more" if len(others) > 5 else ""
         warnings = [f"class names differ ({'; '.join(others[:5])}{more}); they were compared by index"]
     return data, warnings
+
+
+def check_inputs_fit(data: SegmentationData, card: Card, place: str) -> None:
+    """Raise UsageError, which begins with a place, where samples are not what a model takes.
+
+    They are of other channels, lack a source that it needs, or are slices cut otherwise than those that it learned from.
+    """
+    channels = card.inputs[0].channels
+    if data.channels != channels and not {data.channels, channels} <= {1, 3}:
+        raise UsageError(f"{place}: {data.name} has images of {data.channels} channels, the model takes {channels}")
+    if fault := sources_fault(card.inputs[1:], data.name, data.sources):
+        raise UsageError(f"{place}: {fault}")
+    if fault := _slices_fault(card.slices, getattr(data, "slices", None)):
+        raise UsageError(f"{place}: {fault}")
 
 
 def _slices_fault(taken: VolumeSlices | None, given: VolumeSlices | None) -> str:

@@ -328,11 +328,12 @@ def _out_of_range_message(
     counts = label_counts(raw[bad])
     some = ", ".join(f"{code_text(code)} ({count} pixels)" for code, count in list(counts.items())[:5])
     more = f" and {len(counts) - 5} more" if len(counts) > 5 else ""
-    ignored = " or ".join(code_text(code) for code in ignore)
     if label_map is not None:
-        expected = f"a value of the label map ({', '.join(map(str, sorted(label_map)[:12]))}) or {ignored} for ignore"
+        expected = f"a value of the label map ({', '.join(map(str, sorted(label_map)[:12]))})"
     else:
-        expected = f"0..{num_classes - 1}, or {ignored} for ignore"
+        expected = f"0..{num_classes - 1}" + ("," if ignore else "")
+    if ignore:
+        expected += f" or {' or '.join(code_text(code) for code in ignore)} for ignore"
     if NAN_CODE in counts and NAN_CODE not in ignore:
         expected += "; data.ignore=[255, nan] makes NaN mean 'ignore'"
     text = f"label {some}{more} in a set of {num_classes} classes; expected {expected}"
