@@ -142,7 +142,7 @@ def open_split(plan: EvaluationPlan, split: str, card: Card) -> tuple[Segmentati
 def check_inputs_fit(data: SegmentationData, card: Card, place: str) -> None:
     """Raise UsageError, which begins with a place, where samples are not what a model takes.
 
-    They are of other channels, lack a source that it needs, or are slices cut otherwise than those that it learned from.
+    They are of other channels, lack a source that it needs, or are slices cut otherwise than those it learned from.
     """
     channels = card.inputs[0].channels
     if data.channels != channels and not {data.channels, channels} <= {1, 3}:
