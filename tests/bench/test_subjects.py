@@ -1,3 +1,5 @@
+from types import SimpleNamespace as Some
+
 import numpy as np
 import pytest
 import torch
@@ -19,6 +21,7 @@ from segatlas.build.network import create_model
 from segatlas.build.saving import save_pretrained
 from segatlas.errors import UsageError, WeightsError
 from segatlas.models.reading import load_architecture
+from segatlas.structures import InputSpec
 
 SMALL = BenchSettings(size=(17, 30), num_classes=5)
 
@@ -136,3 +139,9 @@ def test_bf16_is_run_in_mixed_precision_and_its_labels_are_counted_against_fp32(
     same = (mixed["predict"]().semantic == exact["predict"]().semantic).mean()
     assert bf16_agreement(subject, SMALL) == same
     assert 0.9 < same <= 1
+
+
+def test_codes_of_a_source_are_those_that_it_has():
+    card = Some(inputs=(InputSpec(), InputSpec(name="prior", kind="label", channels=1, codes=3)))
+    prior = seeded_image(card, SMALL).sources["prior"]
+    assert (prior.shape, set(np.unique(prior))) == (SMALL.size, {0, 1, 2})

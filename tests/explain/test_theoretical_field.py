@@ -15,6 +15,7 @@ from segatlas import create_model
 from segatlas.errors import UsageError
 from segatlas.explain.theoretical_field import receptive_field, traced_output, unit_box
 from segatlas.models import ARCHITECTURES
+from segatlas.models.reading import load_architecture
 
 SIZE = (65, 82)
 NETWORKS = ("unet", "deeplabv3plus", "sanet", "erfnet", "fcn_skips", "segformer")
@@ -240,3 +241,13 @@ def test_the_plain_ways_of_torch_say_the_same(monkeypatch):
     plain = torch_private.hollow_tensor(torch.nn.Parameter, like)
     assert (made.shape, made.stride(), made.device) == (plain.shape, plain.stride(), plain.device)
     assert isinstance(torch_private.results_as_they_are(), classmethod)
+
+
+def test_codes_stay_away_where_a_network_copes_without_them_and_the_image_is_traced():
+    record = load_architecture("multisource")
+    fields = []
+    for fusion in ("concatenate", "image_only"):
+        net = create_model("multisource", num_classes=3, **{**record.tiny, "fusion": fusion})
+        fields.append(receptive_field(net, size=(256, 256), inputs=record.inputs(net.config)).of("decoder.4").rows)
+    assert fields[0].size > 100
+    assert fields[0] == fields[1]

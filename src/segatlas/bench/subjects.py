@@ -84,10 +84,14 @@ def parse_fields(text: str, model: str) -> dict[str, Any]:
 
 
 def seeded_image(card: Card, settings: BenchSettings) -> GivenImage:
-    """Return an (H, W, C) uint8 image of noise: C is the model's, the rest from the settings; its sources likewise."""
+    """Return an (H, W, C) uint8 image of noise: C is the model's, the rest from the settings; its sources likewise.
+
+    Codes are those that the source has.
+    """
     generator = np.random.default_rng(settings.seed)
     image, *further = (
-        generator.integers(0, 256, (*settings.size, spec.channels), dtype=np.uint8) for spec in card.inputs
+        generator.integers(0, spec.codes or 256, (*settings.size, spec.channels), dtype=np.uint8)
+        for spec in card.inputs
     )
     if not further:
         return image

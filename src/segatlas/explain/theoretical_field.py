@@ -196,6 +196,8 @@ def traced_output(
 ) -> Any:
     """Return what a network makes of an image without values: its output, with `Traced` tensors in it.
 
+    Codes have no neighbourhood that could be traced: a source of them stays away where the network copes without it.
+
     Raises:
         ValueNeededError: the network asks for a value.
     """
@@ -203,14 +205,17 @@ def traced_output(
     config = getattr(network, "config", None)
     specs = tuple(inputs) or (InputSpec(channels=getattr(config, "in_channels", 3)),)
     dtype = next((one.dtype for one in network.parameters() if one.is_floating_point()), torch.float32)
-    first, *further = (image(size, spec.channels, trace, dtype) for spec in specs)
-    present = {spec.name: torch.ones(1, dtype=torch.bool) for spec in specs[1:] if not spec.required}
-    sources = dict(zip((spec.name for spec in specs[1:]), further, strict=True))
+    given = [spec for spec in specs if spec.required or spec.kind != "label"]
+    first, *further = (image(size, spec.channels, trace, dtype) for spec in given)
+    present = {spec.name: torch.ones(1, dtype=torch.bool) for spec in given[1:] if not spec.required}
+    sources = {
+        spec.name: one[:, 0] if spec.kind == "label" else one for spec, one in zip(given[1:], further, strict=True)
+    }
     was_training = network.training
     network.eval()
     try:
         with torch.no_grad():
-            return network(Inputs(first, sources, present) if sources else first)
+            return network(Inputs(first, sources, present) if len(specs) > 1 else first)
     finally:
         network.train(was_training)
 
