@@ -11,12 +11,15 @@ from fakes.images import save_codes
 from fakes.shared import shared_data
 from PIL import Image
 
+from segatlas.config import recipes
 from segatlas.config.schema import DataConfig
 from segatlas.data import create_dataset
 from segatlas.data.checks import examine
 from segatlas.data.checks.convert import to_folder
-from segatlas.data.datasets.camvid import drive_and_frame
+from segatlas.data.datasets.camvid import CamVidOptions, drive_and_frame
+from segatlas.data.datasets.previous_frames import PreviousFrames
 from segatlas.errors import DataError, UsageError
+from segatlas.recipe import Config
 
 
 @pytest.fixture(scope="module")
@@ -114,3 +117,11 @@ def _gap(item):
 def test_a_plain_folder_would_lose_the_frame_before_and_is_refused(root, tmp_path):
     with pytest.raises(UsageError, match="a copy holds images and masks alone, not: before"):
         to_folder(DataConfig(name="camvid", root=str(root), pairs={}), tmp_path / "copy")
+
+
+def test_the_first_command_of_the_recipe_asks_for_no_priors_which_its_second_one_writes():
+    head = recipes()["multisource_camvid"].read_text().splitlines()[1]
+    recipe, *words = head.removeprefix("# segatlas train ").split()
+    config = Config.load(recipe, *words)
+    assert recipe == "multisource_camvid_plain"
+    assert config.data.options(CamVidOptions).pairs == PreviousFrames(tail=0.2)
