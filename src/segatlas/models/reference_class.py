@@ -25,9 +25,9 @@ from segatlas.models.architecture import Architecture, require_at_least
 from segatlas.models.host import HostSpec, aux_names_of
 from segatlas.models.hosted import HostedNetwork
 from segatlas.models.needs import Needs
-from segatlas.structures import Inputs, PointLogits, SemanticLogits
+from segatlas.structures import Inputs, PatchAttention, PointLogits, SemanticLogits
 
-AuxLogits: TypeAlias = Tensor | PointLogits
+AuxLogits: TypeAlias = Tensor | PointLogits | PatchAttention
 
 OF_NO_CLASS = ("boundary", "detail")
 """Auxiliary logits that say where lines are."""
@@ -60,7 +60,8 @@ class ReferenceClass(HostedNetwork):
 
 
 def _whole(logits: AuxLogits) -> AuxLogits:
-    """Return auxiliary logits of K classes from those of the last K - 1."""
+    """Return auxiliary logits of K classes from those of the last K - 1; no host gives attention, see `build`."""
+    assert not isinstance(logits, PatchAttention)
     return logits._replace(logits=_with_zero(logits.logits)) if isinstance(logits, PointLogits) else _with_zero(logits)
 
 
