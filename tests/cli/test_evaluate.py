@@ -387,6 +387,8 @@ def test_a_bad_file_is_reported_and_the_exit_code_is_1(run: Path) -> None:
     ("words", "code", "message"),
     [
         (["--compare"], 2, "--compare needs two"),
+        (["--draws", "50"], 2, "--draws and --draw-seed are of --compare"),
+        (["--draw-seed", "0"], 2, "--draws and --draw-seed are of --compare"),
         (["--window", "big"], 2, "--window"),
         (["--tta", "spin"], 2, "spin"),
         (["--data", "no_such.yaml"], 2, "no_such.yaml"),

@@ -55,6 +55,22 @@ def test_help_lists_the_commands_of_the_table_in_its_order() -> None:
     assert places == sorted(places)
 
 
+@pytest.mark.parametrize(
+    ("words", "where"),
+    [
+        (("predict", "", "photo.jpg", "--out", "maps"), "predict"),
+        (("predict", "model", "photo.jpg", "--out", ""), "--out"),
+        (("predict", "model", "photo.jpg", "--out="), "--out"),
+        (("train", "unet_shapes", ""), "unet_shapes"),
+        (("data", "check", ""), "data check"),
+    ],
+)
+def test_an_empty_word_is_a_usage_error_that_says_where_it_stands(words, where):
+    code, _, err = run(*words)
+    assert code == 2
+    assert f"nothing after {where}; is a variable of the shell empty?" in " ".join(err.split())
+
+
 def test_a_misspelled_command_or_option_is_a_usage_error_with_the_nearest() -> None:
     code, _, err = run("doctr")
     assert code == 2

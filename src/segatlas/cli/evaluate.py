@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from segatlas.evaluation.comparison import Comparison
 
 WINDOW_HELP = "Predict by windows of N or HxW pixels; default: as the model's card says."
+DRAWS = 10_000
 OUT_HELP = "Folder for eval.json (and compare.json); default: a file of evaluations/ in the run folder."
 CSV_HELP = "Folder for per_class.csv and per_image.csv, a row a class or image of each model."
 COMPARE_HELP = "Also show the models side by side, with intervals of their differences (paired bootstrap over images)."
@@ -71,8 +72,8 @@ def evaluate(
     batch_stats: Annotated[bool | None, typer.Option("--batch-stats/--no-batch-stats", help=STATS_HELP)] = None,
     source: Annotated[list[str] | None, typer.Option("--source", metavar="NAME=HOW", help=SOURCE_HELP)] = None,
     compare: Annotated[bool, typer.Option("--compare", help=COMPARE_HELP)] = False,
-    draws: Annotated[int, typer.Option(min=1, help="Of --compare: draws of the bootstrap.")] = 10_000,
-    draw_seed: Annotated[int, typer.Option(min=0, help="Of --compare: seed of the draws.")] = 0,
+    draws: Annotated[int | None, typer.Option(min=1, help=f"Of --compare: draws of the bootstrap [{DRAWS}].")] = None,
+    draw_seed: Annotated[int | None, typer.Option(min=0, help="Of --compare: seed of the draws [0].")] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Also say what each number means.")] = False,
     out: Annotated[Path | None, typer.Option("--out", help=OUT_HELP)] = None,
     csv: Annotated[Path | None, typer.Option("--csv", metavar="DIR", help=CSV_HELP)] = None,
@@ -91,8 +92,7 @@ def evaluate(
     groups = [runs_of(word) for word in words]
     names = [name for group in groups for name in group]
     refuse_twice(names)
-    if compare and len(groups) < 2:
-        raise UsageError("--compare needs two or more models; runs joined by commas, or a pattern, are one")
+    _check_compare(compare, groups, draws, draw_seed)
     folders = plan_folders(names, out, csv)
     options: dict[str, Any] = {"tta": tta, "batch": batch, "device": device, "precision": precision}
     options |= {"boundary": boundary, "sizes": sizes, "window": None if window is None else parse_window(window)}
@@ -115,7 +115,8 @@ def evaluate(
         written = _write(report, target)
         _print_report(report, written, console, quiet=quiet, json_line=json_line)
     tables_kept = [] if csv is None else write_tables(reports, csv)
-    compared = compare_reports(reports, words, [len(group) for group in groups], draws, draw_seed) if compare else None
+    counts = [len(group) for group in groups]
+    compared = compare_reports(reports, words, counts, draws or DRAWS, draw_seed or 0) if compare else None
     kept = None if compared is None or out is None else write_comparison(compared, out)
     if not quiet:
         together = compare and len(groups) == len(reports)
@@ -166,6 +167,14 @@ def refuse_twice(models: Sequence[str]) -> None:
     double = next((model for model in models if models.count(model) > 1), None)
     if double is not None:
         raise UsageError(f"{double} is named twice")
+
+
+def _check_compare(compare: bool, groups: Sequence[Any], draws: int | None, draw_seed: int | None) -> None:
+    """Refuse a comparison of one model, and what is said of a comparison without one."""
+    if compare and len(groups) < 2:
+        raise UsageError("--compare needs two or more models; runs joined by commas, or a pattern, are one")
+    if not compare and not (draws is None and draw_seed is None):
+        raise UsageError("--draws and --draw-seed are of --compare, which is not given")
 
 
 def runs_of(word: str) -> list[str]:

@@ -6,6 +6,8 @@ from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
 
+from segatlas.errors import UsageError
+
 WIDTH = 79
 """Letters of the longest line: a terminal of 80 columns breaks none."""
 
@@ -148,6 +150,16 @@ def examples_text(path: str) -> str:
 
 class CommandWithExamples(TyperCommand):
     """A command whose help ends with its examples, as they would be typed: unwrapped and without markup."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Refuse an empty word, which a variable of the shell that is not set leaves: as a path it is this folder."""
+        if not ctx.resilient_parsing:
+            for place, word in enumerate(args):
+                if not word or (word.startswith("--") and word.endswith("=")):
+                    where = word.rstrip("=") or (args[place - 1] if place else path_of(ctx))
+                    raise UsageError(f"nothing after {where}; is a variable of the shell empty?")
+        rest: list[str] = super().parse_args(ctx, args)
+        return rest
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Print the usual help, then the examples."""
