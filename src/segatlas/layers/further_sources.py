@@ -59,7 +59,7 @@ def gather(inputs: Tensor | Inputs, specs: Sequence[InputSpec], classes: int, dr
             values.append(image.new_zeros(image.shape[0], channels, *image.shape[-2:]))
             continue
         flags = given.present.get(spec.name)
-        if flags is not None and flags.shape != kept.shape:
+        if flags is not None and not is_captured() and flags.shape != kept.shape:
             raise UsageError(
                 f"source {spec.name!r}: present has shape {tuple(flags.shape)}, expected {tuple(kept.shape)}, a flag "
                 "for each sample"
