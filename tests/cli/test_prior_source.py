@@ -111,6 +111,19 @@ def test_a_wrong_number_name_kind_or_size_of_sources_is_told(place, tmp_path, wo
     assert not (tmp_path / "m.png").exists()
 
 
+def test_a_prior_is_not_overwritten_by_the_mask_that_is_made_with_it(place, tmp_path):
+    before = (place / "data/val/prior/0000.png").read_bytes()
+    (tmp_path / "prior.png").write_bytes(before)
+    for word in ("", "prior="):
+        code, text = predicted(place, tmp_path / "prior.png", "--aux", f"{word}{tmp_path / 'prior.png'}")
+        assert (code, "would be overwritten; choose another place" in text) == (2, True), text
+    (tmp_path / "0000_mask.png").write_bytes(before)
+    words = ("--aux", tmp_path / "0000_mask.png", "--out", tmp_path)
+    code, text = run("predict", place / "run", place / "data/val/images/0000.png", *words)
+    assert (code, "would be overwritten; choose another place" in text) == (2, True), text
+    assert (tmp_path / "prior.png").read_bytes() == (tmp_path / "0000_mask.png").read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("word", "message"),
     [("{prior}", "the model takes an image alone"), ("prior={prior}", "besides the image the model takes nothing")],

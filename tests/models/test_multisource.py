@@ -205,8 +205,8 @@ def test_sources_that_are_not_what_the_network_takes_are_refused(net, inputs):
     assert net(with_prior(inputs, prior + 1, False, False)).logits.isfinite().all()
     with pytest.raises(UsageError, match=r"'prior' has code -1, expected 0..2, or 255"):
         net(with_prior(inputs, torch.full(prior.shape, -1)))
-    with pytest.raises(UsageError, match=r"'prior' is of torch\.float32; codes are whole numbers"):
-        net(with_prior(inputs, prior.float()))
+    with pytest.raises(UsageError, match=r"'prior' is of torch\.float32 with fractions; codes are whole numbers"):
+        net(with_prior(inputs, prior * 0.5))
     with pytest.raises(UsageError, match=r"'prior': present has shape \(1,\), expected \(2,\), a flag for each sample"):
         net(with_prior(inputs, prior, True))
     other = make(label_sources=(), map_sources=("pose",), map_channels=(2,))

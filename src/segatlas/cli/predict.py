@@ -391,10 +391,16 @@ def _all_targets(
 def _check_targets(jobs: Sequence[Job], targets: dict[Job, dict[str, Path]]) -> None:
     """Try the places of all results, before any work. UsageError where one cannot be written."""
     sources = {Path(os.path.realpath(job.source)) for job in jobs}
+    further = {Path(os.path.realpath(file)): name for job in jobs for name, file in job.aux}
     paths = [path for files in targets.values() for path in files.values()]
     for path in paths:
-        if Path(os.path.realpath(path)) in sources:
+        place = Path(os.path.realpath(path))
+        if place in sources:
             raise UsageError(f"{path} is one of the images and would be overwritten; choose another --out")
+        if place in further:
+            raise UsageError(
+                f"{path} is what --aux {further[place]} names and would be overwritten; choose another place"
+            )
         if path.is_dir():
             raise UsageError(f"{path} is a folder, where a file is to be written; choose another --out")
     for folder in dict.fromkeys(path.parent for path in paths):

@@ -88,8 +88,8 @@ def _check(source: Tensor, spec: InputSpec, classes: int, image: Tensor, there: 
         )
     seen = source[there]
     if spec.kind == "label":
-        if seen.is_floating_point():
-            raise UsageError(f"source {spec.name!r} is of {seen.dtype}; codes are whole numbers")
+        if seen.is_floating_point() and not (seen == seen.round()).all():
+            raise UsageError(f"source {spec.name!r} is of {seen.dtype} with fractions; codes are whole numbers")
         strange = seen[((seen >= classes) | (seen < 0)) & (seen != IGNORE)]
         if strange.numel():
             raise UsageError(
