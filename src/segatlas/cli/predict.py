@@ -398,9 +398,8 @@ def _check_targets(jobs: Sequence[Job], targets: dict[Job, dict[str, Path]]) -> 
         if place in sources:
             raise UsageError(f"{path} is one of the images and would be overwritten; choose another --out")
         if place in further:
-            raise UsageError(
-                f"{path} is what --aux {further[place]} names and would be overwritten; choose another place"
-            )
+            word = f"--aux {further[place]}".rstrip()
+            raise UsageError(f"{path} is a file of {word} and would be overwritten; choose another place")
         if path.is_dir():
             raise UsageError(f"{path} is a folder, where a file is to be written; choose another --out")
     for folder in dict.fromkeys(path.parent for path in paths):
