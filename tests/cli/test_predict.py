@@ -228,7 +228,7 @@ def test_a_file_that_is_no_good_image_is_named_and_leaves_nothing(model, tmp_pat
             ["images", "--out", "out", "--format", "cityscapes-ids", "--zip", "a.zip"],
             "a.png is not called as images of Cityscapes are",
         ),
-        (["", "--out", "out"], "SOURCE: got an empty name; . is this folder"),
+        (["", "--out", "out"], "is a variable of the shell empty?"),
         (["images", "--out", "out", "--format", "coco"], "'coco', expected one of index"),
         (["images", "--out", "out", "--format", "cityscapes-ids"], "needs a model of the 19 Cityscapes classes"),
         (
