@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 import torch
+from fakes.folder import write_folder
 from fakes.foreign import foreign_state, small_network, write_checkpoint
 from fakes.golden import digest, filled_state, golden_input, hollow
 from torch import nn
+from typer.testing import CliRunner
 
 import segatlas as sa
 from segatlas.build.network import build_empty, create_model, make_config, shapes_only
 from segatlas.build.starting import start_from
+from segatlas.cli.main import app
 from segatlas.conversion.importers.afma.afma import IMPORTER
 from segatlas.conversion.importers.foreign import ForeignWeights
 from segatlas.conversion.renaming import rename_to_ours, rename_to_theirs
@@ -315,3 +319,19 @@ def test_hosts_that_the_authors_do_not_have_are_told():
 
 def create_spec(name: str) -> Any:
     return make_config("afma", {"num_classes": 3, "host": {"name": name, "encoder": "resnet18"}})[1].host
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("host", HOSTS)
+def test_each_host_trains_and_is_scored_from_the_command_line(host, tmp_path):
+    write_folder(tmp_path / "data")
+    words = ["model.host={name: " + host + ", encoder: resnet18_w8}", "data.workers=0", "data.store=off"]
+    length = ["train.epochs=null", "train.steps=2", "train.val_every=2", "train.batch=2", "train.device=cpu"]
+    run = tmp_path / "run"
+    trained = CliRunner().invoke(
+        app, ["train", "afma_folder", f"data.root={tmp_path / 'data'}", f"run.dir={run}", *words, *length]
+    )
+    assert trained.exit_code == 0, trained.output
+    scored = CliRunner().invoke(app, ["eval", str(run), "--split", "val", "--json", "--quiet"])
+    assert scored.exit_code == 0, scored.output
+    assert json.loads(scored.stdout)["miou"] > 0
