@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from results_page import percent, read_times, table_head
+from results_page import cost, percent, read_times, table_head
 from segatlas.evaluation.bootstrap import CLASS
 
 
@@ -52,9 +52,7 @@ def time_table(logs: Sequence[Path]) -> list[str]:
     """Return the processor time and memory of each run, over all of its starts."""
     lines = table_head(["run", "core-minutes", "peak memory, GiB"])
     for log in logs:
-        starts = read_times(log)
-        minutes = sum(float(one["User time (seconds)"]) + float(one["System time (seconds)"]) for one in starts) / 60
-        memory = max(int(one["Maximum resident set size (kbytes)"]) for one in starts) / 2**20
+        minutes, memory = cost(read_times(log))
         lines.append(f"| {log.stem} | {minutes:.1f} | {memory:.1f} |")
     return lines
 

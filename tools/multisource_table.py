@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from results_page import percent, read_times, table_head
+from results_page import cost, percent, read_times, table_head
 from segatlas.data.formats.masks import read_mask
 
 SMALL = 0.02
@@ -92,10 +92,8 @@ def cost_table(runs: Path, reports: Reports) -> list[str]:
     for arm, seeds in reports.items():
         report = next(iter(next(iter(seeds.values())).values()))
         logs = [runs / f"{arm}-{seed}.log" for seed in seeds]
-        times = [record for log in logs if log.exists() for record in read_times(log)]
-        minutes = [(float(one["User time (seconds)"]) + float(one["System time (seconds)"])) / 60 for one in times]
-        memory = [int(one["Maximum resident set size (kbytes)"]) / 2**20 for one in times]
-        told = [", ".join(f"{value:.1f}" for value in values) or "–" for values in (minutes, memory)]
+        costs = [cost(read_times(log)) for log in logs if log.exists()]
+        told = [", ".join(f"{one[part]:.1f}" for one in costs) or "–" for part in (0, 1)]
         name = arm.partition("_")[2].replace("_", " ")
         lines.append(f"| {name} | {report['model']['parameters'] / 1e6:.2f} M | {told[0]} | {told[1]} |")
     return lines

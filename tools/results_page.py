@@ -46,6 +46,12 @@ def read_times(path: Path) -> list[dict[str, str]]:
     return found
 
 
+def cost(starts: list[dict[str, str]]) -> tuple[float, float]:
+    """Return the core-minutes of all starts of a run together, and the peak memory of any, in GiB."""
+    seconds = sum(float(one[f"{kind} time (seconds)"]) for one in starts for kind in ("User", "System"))
+    return seconds / 60, max(int(one["Maximum resident set size (kbytes)"]) for one in starts) / 2**20
+
+
 def wall_minutes(log: Path) -> float:
     """Return the minutes that a run took by its log, without those in which it was stopped."""
     stamps = [line[:19] for line in log.read_text().splitlines() if line[:2] == "20"]
@@ -118,11 +124,9 @@ def main() -> None:
         f"date {datetime.fromtimestamp((run / 'eval.json').stat().st_mtime):%Y-%m-%d}",
     ]
     if arguments.time:
-        spent = [part for log in arguments.time for part in read_times(log)]
-        cpu = sum(float(log[f"{kind} time (seconds)"]) for log in spent for kind in ("User", "System"))
-        peak = max(int(log["Maximum resident set size (kbytes)"]) for log in spent)
-        facts.insert(4, f"processor time {cpu / 60:.1f} core-minutes: {cpu / 120:.1f} minutes of two cores")
-        facts.insert(5, f"peak memory {peak / 2**20:.1f} GiB")
+        minutes, peak = cost([part for log in arguments.time for part in read_times(log)])
+        facts.insert(4, f"processor time {minutes:.1f} core-minutes: {minutes / 2:.1f} minutes of two cores")
+        facts.insert(5, f"peak memory {peak:.1f} GiB")
     lines = [*summary_table(reports), "", *(f"- {fact}" for fact in facts), ""]
     lines += ["### Classes, " + main_report["data"]["split"], "", *class_table(main_report), ""]
     for part in arguments.runs:

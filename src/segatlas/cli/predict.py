@@ -369,8 +369,6 @@ def _expand(source: str, out: Path, not_read: list[Path]) -> list[tuple[Path, st
     """Return (file, name) of the images that one SOURCE stands for; adds other files of a folder to `not_read`."""
     from segatlas.data.formats.listing import images_of
 
-    if not source:
-        raise UsageError("SOURCE: got an empty name; . is this folder")
     path = Path(source)
     if path.is_dir() and path.resolve() == out.resolve():
         raise UsageError(f"--out {out} is the folder of the images; choose another")

@@ -214,7 +214,7 @@ def options_fault(first: Mapping[str, Any], other: Mapping[str, Any], shared: Se
     for key in (*shared, *named):
         one, two = (_told(options.get(key)) for options in (first, other))
         if one != two:
-            return f"are scored with eval.{key}={one} and {two}, which are other numbers: name one, eval.{key}={one}"
+            return f"are scored with eval.{key}={one} and {two}, which are other numbers: name one: 'eval.{key}={one}'"
     return ""
 
 
