@@ -115,6 +115,7 @@ def test_each_loss_of_the_recipe_takes_what_training_gives_and_reaches_its_part(
         LOSSES["cross_entropy"](),
         LOSSES["dice"](),
         LOSSES["cross_entropy"](on="aux.stride8", weight=0.4),
+        LOSSES["cross_entropy"](on="aux.encoder8"),
         LOSSES["cross_entropy"](on="aux.warped_prior", weight=0.5),
         LOSSES["keypoint_equivariance"](weight=10.0),
         LOSSES["bending"](weight=0.01),
@@ -122,7 +123,8 @@ def test_each_loss_of_the_recipe_takes_what_training_gives_and_reaches_its_part(
     labels = inputs.sources["prior"]
     total, parts = build("SemanticLogits", terms)(net(inputs), labels)
     assert list(parts) == [
-        "cross_entropy", "dice", "aux.stride8.cross_entropy", "aux.warped_prior.cross_entropy",
+        "cross_entropy", "dice", "aux.stride8.cross_entropy", "aux.encoder8.cross_entropy",
+        "aux.warped_prior.cross_entropy",
         "aux.equivariance.keypoint_equivariance", "aux.bending.bending",
     ]  # fmt: skip
     assert all(value > 0 for value in parts.values())
@@ -144,6 +146,18 @@ def test_layer_norms_of_an_encoder_make_no_huge_gradients_of_a_sample_without_a_
     assert 0 < largest[1] < 20 * largest[0]  # it was a million times as large
 
 
+def test_the_encoders_own_logits_see_the_image_alone(inputs):
+    net = make().train()
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.eval()
+    with torch.no_grad():
+        out, other = (net(with_prior(inputs, inputs.sources["prior"].roll(n, 2))) for n in (0, 9))
+    assert out.aux["encoder8"].shape == (2, K, 8, 8)
+    assert torch.equal(out.aux["encoder8"], other.aux["encoder8"])
+    assert not torch.equal(out.aux["stride8"], other.aux["stride8"])
+
+
 def test_without_a_source_the_losses_of_the_alignment_are_nothing(inputs):
     aux = make().train()(inputs.image).aux
     assert not aux["bending"].any()
@@ -152,9 +166,9 @@ def test_without_a_source_the_losses_of_the_alignment_are_nothing(inputs):
 
 
 def test_what_training_gets_follows_the_switches():
-    assert make().aux_names == ("stride8", "warped_prior", "bending", "equivariance")
-    assert make(equivariance=False, source_classes=4).aux_names == ("stride8", "bending")
-    assert make(align=False).aux_names == make(fusion="concatenate").aux_names == ("stride8",)
+    assert make().aux_names == ("stride8", "encoder8", "warped_prior", "bending", "equivariance")
+    assert make(equivariance=False, source_classes=4).aux_names == ("stride8", "encoder8", "bending")
+    assert make(align=False).aux_names == make(fusion="concatenate").aux_names == ("stride8", "encoder8")
     assert make(aux=False).aux_names == ()
 
 

@@ -89,8 +89,9 @@ class MultiSourceConfig:
     stride: of the logits, 1, 2 or 4: each halving of it costs a step of the decoder.
     source_dropout: fraction of samples whose sources are taken away while training.
     dropout: fraction of channels dropped before the classifier while training.
-    aux: also give, while training, logits at stride 8, "stride8", and with `align` those of the warped mask,
-        "warped_prior" (where its classes are K), the splines' weights, "bending", and what `equivariance` says.
+    aux: also give, while training, logits at stride 8 of the decoder, "stride8", and of the encoder, with two that of
+        the image, "encoder8"; with `align` those of the warped mask, "warped_prior" (where its classes are K), the
+        splines' weights, "bending", and what `equivariance` says.
     equivariance: of `aux`, with `align`: how far keypoints of a source that was moved at random lie from where they
         should; the source is encoded once more for it.
     """
@@ -268,9 +269,13 @@ class MultiSource(nn.Module):
         self.head = ConvBNReLU(self.decoded, config.head_channels)
         self.dropout = nn.Dropout2d(config.dropout)
         self.classifier = nn.Conv2d(config.head_channels, config.num_classes, 1)
-        self.aux_head = nn.Conv2d(4 * width, config.num_classes, 1) if config.aux else None
+        self.aux_heads = nn.ModuleDict()
+        if config.aux:
+            self.aux_heads["stride8"] = nn.Conv2d(4 * width, config.num_classes, 1)
+            own = ConvBNReLU(GROWTH[8] * width, 2 * width)
+            self.aux_heads["encoder8"] = nn.Sequential(own, nn.Conv2d(2 * width, config.num_classes, 1))
         parts = (self.levels, self.source_levels, self.aligner, self.co_attention, self.laterals, self.source_laterals)
-        for part in (*parts, self.decoder, self.head, self.classifier, self.aux_head):
+        for part in (*parts, self.decoder, self.head, self.classifier, self.aux_heads):
             if part is not None:
                 init_weights(part)
         for module in self.decoder.modules():
@@ -311,11 +316,12 @@ class MultiSource(nn.Module):
         """Names of what training gets besides the logits."""
         if not self.config.aux:
             return ()
+        heads = tuple(self.aux_heads)
         if self.aligner is None:
-            return ("stride8",)
+            return heads
         further = ("warped_prior",) if self._prior_is_of_classes else ()
         moved = ("equivariance",) if self.config.equivariance else ()
-        return ("stride8", *further, "bending", *moved)
+        return (*heads, *further, "bending", *moved)
 
     @property
     def _prior_is_of_classes(self) -> bool:
@@ -336,8 +342,9 @@ class MultiSource(nn.Module):
             maps = self.encoder(torch.cat([part for part in given if part is not None], dim=1))
             if self.config.fusion == "source_only" and found is not None:
                 maps = self._learned_from(maps, found.present.to(maps[0].dtype)[:, None, None, None])
-            decoded, at_8 = self.decode(self.levels(maps), {}, {})
-            aux = {} if self.aux_head is None or not self.training else {"stride8": self.aux_head(at_8)}
+            by_stride = self.levels(maps)
+            decoded, at_8 = self.decode(by_stride, {}, {})
+            aux = self._aux_of_heads(at_8, by_stride[8])
             return Seen(SemanticLogits(self.classify(decoded), canvas, aux=aux), None, None, None)
         assert found is not None
         assert source is not None
@@ -346,7 +353,7 @@ class MultiSource(nn.Module):
     def _look_at_both(self, image: Tensor, source: Tensor, found: Gathered) -> Seen:
         there = found.present.to(image.dtype)[:, None, None, None]
         maps, of_source, alignment = self._encode_both(image, source, there)
-        before = maps[16]
+        own = dict(maps)
         for name, module in self.co_attention.items():
             stride = int(name)
             of_image, of_other = module(maps[stride], of_source[stride])
@@ -360,11 +367,9 @@ class MultiSource(nn.Module):
             priors = {s: laid_over(F.avg_pool2d(mask, s) if s > 1 else mask, alignment) for s in sorted(sizes)}
         decoded, at_8 = self.decode(maps, of_source, priors)
         logits = self.classify(decoded)
-        aux: dict[str, Tensor] = {}
-        if self.training and self.aux_head is not None:
-            aux["stride8"] = self.aux_head(at_8)
-            if alignment is not None:
-                aux |= self._aux_of_alignment(alignment, priors.get(QUARTER), before, source, there)
+        aux = self._aux_of_heads(at_8, own[8])
+        if aux and alignment is not None:
+            aux |= self._aux_of_alignment(alignment, priors.get(QUARTER), own[16], source, there)
         output = SemanticLogits(logits, (image.shape[-2], image.shape[-1]), aux=aux)
         return Seen(output, alignment, prior, priors.get(QUARTER))
 
@@ -421,6 +426,16 @@ class MultiSource(nn.Module):
         module = self.co_attention[str(stride)]
         assert isinstance(module, CoAttention)
         return module.weights(maps[stride], of_source[stride], row // stride, column // stride)
+
+    def _aux_of_heads(self, decoded: Tensor, encoded: Tensor) -> dict[str, Tensor]:
+        """Return the logits of the decoder's and the encoder's map at stride 8, while training.
+
+        A mask that is nearly right leaves the image's encoder little to learn; its own logits make it learn to do
+        without.
+        """
+        if not self.training or not self.aux_heads:
+            return {}
+        return {"stride8": self.aux_heads["stride8"](decoded), "encoder8": self.aux_heads["encoder8"](encoded)}
 
     def _aux_of_alignment(
         self, alignment: Alignment, warped_prior: Tensor | None, image_map: Tensor, source: Tensor, there: Tensor
