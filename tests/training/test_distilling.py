@@ -372,6 +372,8 @@ def test_a_term_on_what_a_network_does_not_have_is_refused_with_what_it_has(dist
     assert "the encoder of unet has maps at strides 1, 2, 4, 8, 16" in text
     assert "distill.terms.1.on" in text
     assert "unknown layer of unet" in text
+    text = refusal(distilled(terms="[{name: channel_wise, on: classifier}]"))
+    assert "classifier: what it gives are the logits, whose classes are found by name; write 'logits'" in text
     text = refusal(distilled(terms="[{name: pair_wise, on: features.4, teacher_on: encoder.nowhere}]"))
     assert "distill.terms.0.teacher_on" in text
 
@@ -400,6 +402,8 @@ def test_the_least_memory_is_that_of_the_weights_and_the_largest_layer():
     weights, maps = least_memory(card, (2, (32, 48)))
     assert weights == sum(t.numel() * t.itemsize * (2 if t.ndim == 4 else 1) for t in net.state_dict().values())
     assert maps == 2 * 32 * 48 * 4 * (16 + 8)  # the decoder's last block: 16 channels in, 8 out
+    narrower = {**card.surgery, "classifier": (4, 7, 1)}
+    assert least_memory(replace(card, surgery=narrower), (2, (32, 48)))[0] == weights - 2 * 4 * 7 * 4
 
 
 def test_free_memory_is_read_from_the_machine_and_the_container(tmp_path):

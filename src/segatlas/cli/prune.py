@@ -44,7 +44,7 @@ def prune(
     tolerance: Annotated[float, typer.Option(help="How far off --macs the result may be.")] = 0.02,
     data: Annotated[str | None, typer.Option("--data", metavar="RECIPE", help=DATA)] = None,
     batches: Annotated[int, typer.Option(min=1, help="With --importance taylor: batches of images.")] = 8,
-    seed: Annotated[int, typer.Option(help="Of --importance random.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of --importance random.")] = 0,
     control: Annotated[bool, typer.Option("--control", help=CONTROL)] = False,
     offline: OfflineOption = False,
     json_line: JsonOption = False,
@@ -64,6 +64,8 @@ def prune(
     )  # fmt: skip
     console = human(json_line=json_line)
     if control:
+        if out is not None or data is not None:
+            raise UsageError(f"{'--out' if out is not None else '--data'}: --control writes nothing and sees no images")
         _tell_control(model, settings, console, json_line=json_line)
         return
     if out is None:

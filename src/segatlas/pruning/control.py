@@ -21,6 +21,12 @@ from segatlas.structures import noise_inputs
 WIDTHS = ("width", "channels", "decoder_channels", "aux_channels", "head_channels", "deep_channels")
 """Fields of configs that are counts of channels, or several of them."""
 
+MORE = (1, 2, 4, 8, 16, 32)
+"""Where widths do not divide as group norms and heads want it, multiples of so much more are tried."""
+
+LEAST_WIDTH = 2
+"""Of a ResNet."""
+
 FACTORS = 400
 """Widths are tried at multiples of one part in so many."""
 
@@ -46,10 +52,11 @@ def narrower(architecture: str, config: Any, macs: int, size: tuple[int, int], *
         config: its config, of the whole width.
         macs: multiply-accumulates.
         size: (height, width) of the image that they are counted for.
-        multiple: of which each width is one.
+        multiple: of which each width is one; of widths beside the encoder's more, where no network can be made so,
+            as group norms want it.
 
     Raises:
-        UsageError: its config has no width, or its encoder is no ResNet and has none.
+        UsageError: its config has no width, its encoder is no ResNet and has none, or no narrower one can be made.
     """
     record = load_architecture(architecture)
     encoder = getattr(config, ENCODER, None)
@@ -61,18 +68,28 @@ def narrower(architecture: str, config: Any, macs: int, size: tuple[int, int], *
         raise UsageError(f"control: a {architecture} has none of the fields {', '.join(WIDTHS)}")
     inputs = noise_inputs(record.inputs(config), size, device="meta").given()
 
-    @cache
-    def made(part: int) -> Control:
-        changed = _scaled(config, encoder, part / FACTORS, multiple)
-        net = build_empty(record, dataclasses.replace(config, **changed)).eval().requires_grad_(False)
-        return Control(fields=changed, macs=count_flops(net, inputs) // 2, parameters=count_parameters(net))
+    def search(of_heads: int) -> Control:
+        @cache
+        def made(part: int) -> Control:
+            changed = _scaled(config, encoder, part / FACTORS, multiple, of_heads)
+            net = build_empty(record, dataclasses.replace(config, **changed)).eval().requires_grad_(False)
+            return Control(fields=changed, macs=count_flops(net, inputs) // 2, parameters=count_parameters(net))
 
-    low, high = 1, FACTORS
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if made(middle).macs <= macs else (low, middle)
-    found = min((made(low), made(high)), key=lambda control: abs(control.macs - macs))
-    return dataclasses.replace(found, fields=_of_effect(record, config, found))
+        low, high = 0, FACTORS
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if made(middle).macs <= macs else (low, middle)
+        return min((made(part) for part in (low, high) if part), key=lambda control: abs(control.macs - macs))
+
+    fault: UsageError | None = None
+    for of_heads in (multiple * more for more in MORE):
+        try:
+            found = search(of_heads)
+        except UsageError as error:  # these widths do not divide as its layers want it
+            fault = fault or error
+            continue
+        return dataclasses.replace(found, fields=_of_effect(record, config, found))
+    raise UsageError(f"control: no narrower {architecture} can be made: {fault}")
 
 
 def _of_effect(record: Architecture, config: Any, found: Control) -> dict[str, Any]:
@@ -85,25 +102,27 @@ def _of_effect(record: Architecture, config: Any, found: Control) -> dict[str, A
     return kept
 
 
-def _scaled(config: Any, encoder: Any, factor: float, multiple: int) -> dict[str, Any]:
-    """Return the fields of a config that are widths, times a factor."""
+def _scaled(config: Any, encoder: Any, factor: float, multiple: int, of_heads: int) -> dict[str, Any]:
+    """Return the fields of a config that are widths, times a factor: multiples, the encoder's of its own."""
 
-    def scale(value: int) -> int:
-        return max(multiple, round(value * factor / multiple) * multiple)
+    def scale(value: int, multiple: int, least: int = 1) -> int:
+        return max(multiple, least, round(value * factor / multiple) * multiple)
 
     found: dict[str, Any] = {}
     if isinstance(encoder, EncoderSpec):
         stem = encoder.options.stem_width
         options = dataclasses.replace(
-            encoder.options, width=scale(width_of(encoder)), stem_width=None if stem is None else scale(stem)
+            encoder.options,
+            width=scale(width_of(encoder), multiple, LEAST_WIDTH),
+            stem_width=None if stem is None else scale(stem, multiple),
         )
         found[ENCODER] = dataclasses.replace(encoder, options=options)
     for name in WIDTHS:
         value = getattr(config, name, None)
         if isinstance(value, int) and not isinstance(value, bool):
-            found[name] = scale(value)
+            found[name] = scale(value, of_heads)
         elif isinstance(value, tuple) and all(isinstance(one, int) for one in value):
-            found[name] = tuple(map(scale, value))
+            found[name] = tuple(scale(one, of_heads) for one in value)
     return found
 
 

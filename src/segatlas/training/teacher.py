@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from segatlas.build.network import build_empty
+from segatlas.build.surgery import resize
 from segatlas.checkpoint.card import WEIGHTS_FILE, Card
 from segatlas.checkpoint.model_folder import local_model, read_card
 from segatlas.checkpoint.preprocessing import Preprocessing
@@ -267,6 +268,10 @@ def least_memory(card: Card, batch: tuple[int, Size]) -> tuple[int, int]:
     if problems:  # told where the network is loaded
         return 0, 0
     net = build_empty(architecture, config).eval()
+    try:
+        resize(net, card.surgery, where=card.architecture)
+    except WeightsError:  # told there, too
+        return 0, 0
     tensors = [*net.parameters(), *net.buffers()]
     weights = sum(one.numel() * one.itemsize * (2 if one.ndim == 4 else 1) for one in tensors)
     largest = 0
