@@ -97,7 +97,10 @@ def test_a_training_begins_with_it_keeps_its_shapes_and_is_the_same_when_killed_
     with monkeypatch.context() as patch:
         patch.setattr(SegmentationModule, "training_step", killed)
         assert segatlas(*words, f"run.dir={home / 'cut'}").exit_code != 0
-    assert segatlas("train", "--resume", home / "cut", "-q").exit_code == 0
+    (home / "half").rename(home / "moved")  # the run's own checkpoint knows how narrow the network is
+    resumed = segatlas("train", "--resume", home / "cut", "-q")
+    (home / "moved").rename(home / "half")
+    assert resumed.exit_code == 0, resumed.output
     assert resume_campaign.differences(home / "whole", home / "cut") == []
     sizes = layer_sizes(load_pretrained(home / "half")[0])
     trained, card = load_pretrained(home / "whole")
@@ -156,6 +159,11 @@ def test_the_control_is_told_in_words_of_a_recipe(home):
         ),
         (("--macs", "0.5", "--out", "x", "--importance", "size"), 2, "importance: got 'size'"),
         (("--ratio", "0.5", "--control"), 2, "control: say --macs"),
+        (
+            ("--macs", "0.001", "--control", "--tolerance", "1e-4"),
+            2,
+            "control: macs: 0.001 cannot be met within 0.0001",
+        ),
         (("--macs", "0.5", "--control", "--out", "x"), 2, "--out: --control writes nothing"),
         (("--macs", "0.5", "--out", "HOME/dense"), 2, "holds the model that is pruned, which stays as it is"),
         (("--macs", "0.5", "--out", "HOME"), 2, "holds the model that is pruned"),

@@ -324,8 +324,10 @@ def test_a_teacher_of_other_classes_is_refused_with_their_names_unless_it_goes_b
     by_number = criterion_of(distilled("distill.classes=numbers", at=place))
     assert by_number.teacher.classes == tuple(range(len(classes)))
     fewer = write(names=classes[:-1])
-    assert f"its {len(classes) - 1} classes are not the student's {len(classes)}" in refusal(distilled(at=fewer))
+    assert f"it has {len(classes) - 1} classes and not the student's {len(classes)}" in refusal(distilled(at=fewer))
     assert f"it has {len(classes) - 1} classes" in refusal(distilled("distill.classes=numbers", at=fewer))
+    twice = write(names=(*reversed(classes), classes[0]))
+    assert f"more than one class is called {classes[0]}" in refusal(distilled(at=twice))
     # maps that are no classes may be those of any teacher
     assert criterion_of(distilled(terms="[{name: channel_wise, on: features}]", at=fewer)).adapters
 
@@ -334,7 +336,7 @@ def test_a_teacher_of_other_classes_is_refused_with_their_names_unless_it_goes_b
     ("fields", "card", "words", "parts"),
     [
         ({"width": 4, "in_channels": 1}, {"preprocessing": Preprocessing(mean=(0.5,), std=(0.2,))}, (),
-         ("images of 1 channels", "the student's have 3")),
+         ("images of 1 channel,", "the student's have 3")),
         ({}, {"inference": InferenceMode(mode="slide", crop=(64, 64), stride=(32, 32))}, (),
          ("windows of 64x64", "of 32x32", "transforms.crop=[64, 64]")),
         ({}, {"preprocessing": replace(OWN, max_value=4095.0)}, (),

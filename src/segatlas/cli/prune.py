@@ -126,8 +126,14 @@ def _tell_control(model: str, settings: PruneSettings, console: Console, *, json
         f"parameters {found.parameters / 1e6:.3f} M",
         "train it from random weights by these words behind the recipe:",
         " ".join(f"'{word}'" if " " in word else word for word in found.words()),
+        *([f"as wide as before, for no key says how wide: {_few(found.same)}"] if found.same else []),
         sep="\n",
         markup=False,
     )
     if json_line:
-        print_json_line({"macs": found.macs, "parameters": found.parameters, "words": found.words()})
+        facts = {"macs": found.macs, "parameters": found.parameters, "words": found.words(), "same": [*found.same]}
+        print_json_line(facts)
+
+
+def _few(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:6]) + (f" and {len(names) - 6} more layers" if len(names) > 6 else "")

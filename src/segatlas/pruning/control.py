@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from torch import nn
+
 from segatlas.bench.subjects import count_flops, count_parameters
 from segatlas.build.network import build_empty
+from segatlas.build.surgery import CONVOLUTIONS, sizes_of
 from segatlas.config.encoder_keys import ENCODER
 from segatlas.encoders.resnet import ResNetOptions, width_of
 from segatlas.encoders.spec import EncoderSpec
@@ -18,8 +22,11 @@ from segatlas.models.architecture import Architecture
 from segatlas.models.reading import load_architecture
 from segatlas.structures import noise_inputs
 
-WIDTHS = ("width", "channels", "decoder_channels", "aux_channels", "head_channels", "deep_channels")
-"""Fields of configs that are counts of channels, or several of them."""
+WIDTH = re.compile(r"(\w+_)?(channels|widths?|hidden|growth)")
+"""What fields of configs are called that are counts of channels, or several of them."""
+
+OF_INPUTS = ("in_channels", "garment_channels", "map_channels")
+"""Fields that are called so and count what goes in."""
 
 MORE = (1, 2, 4, 8, 16, 32)
 """Where widths do not divide as group norms and heads want it, multiples of so much more are tried."""
@@ -33,11 +40,16 @@ FACTORS = 400
 
 @dataclass(frozen=True, kw_only=True)
 class Control:
-    """A narrower network. fields: those of its config that differ; macs, parameters: what it costs."""
+    """A narrower network.
+
+    fields: those of its config that differ. macs, parameters: what it costs. same: layers that write as many channels
+    as before, though they are no classes, because no field of the config says how many.
+    """
 
     fields: Mapping[str, Any]
     macs: int
     parameters: int
+    same: tuple[str, ...] = ()
 
     def words(self) -> list[str]:
         """Return the words that make a recipe train it."""
@@ -64,8 +76,8 @@ def narrower(architecture: str, config: Any, macs: int, size: tuple[int, int], *
         raise UsageError(
             f"control: the encoder {encoder.name} has no width that a recipe could set; that of a ResNet has"
         )
-    if not isinstance(encoder, EncoderSpec) and not any(getattr(config, name, None) for name in WIDTHS):
-        raise UsageError(f"control: a {architecture} has none of the fields {', '.join(WIDTHS)}")
+    if not isinstance(encoder, EncoderSpec) and not _widths(config):
+        raise UsageError(f"control: no field of a {architecture} says how many channels it has")
     inputs = noise_inputs(record.inputs(config), size, device="meta").given()
 
     def search(of_heads: int) -> Control:
@@ -88,7 +100,8 @@ def narrower(architecture: str, config: Any, macs: int, size: tuple[int, int], *
         except UsageError as error:  # these widths do not divide as its layers want it
             fault = fault or error
             continue
-        return dataclasses.replace(found, fields=_of_effect(record, config, found))
+        fields = _of_effect(record, config, found)
+        return dataclasses.replace(found, fields=fields, same=_same(record, config, fields))
     raise UsageError(f"control: no narrower {architecture} can be made: {fault}")
 
 
@@ -100,6 +113,31 @@ def _of_effect(record: Architecture, config: Any, found: Control) -> dict[str, A
         if count_parameters(build_empty(record, dataclasses.replace(config, **fewer))) == found.parameters:
             kept = fewer
     return kept
+
+
+def _same(record: Architecture, config: Any, fields: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the layers that write as many channels as before, and more than one for each class."""
+    before, after = (_written(build_empty(record, dataclasses.replace(config, **one))) for one in ({}, fields))
+    few = (1, config.num_classes)
+    return tuple(name for name, count in after.items() if before.get(name) == count and count not in few)
+
+
+def _written(net: nn.Module) -> dict[str, int]:
+    """Return how many channels each layer with weights writes."""
+    layers = {name: one for name, one in net.named_modules() if isinstance(one, (*CONVOLUTIONS, nn.Linear))}
+    return {name: sizes[1] for name, one in layers.items() if (sizes := sizes_of(one)) is not None}
+
+
+def _widths(config: Any) -> dict[str, int | tuple[int, ...]]:
+    """Return the fields of a config that count channels."""
+    found = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        numbers = value if isinstance(value, tuple) else (value,)
+        is_width = WIDTH.fullmatch(field.name) and field.name not in OF_INPUTS
+        if is_width and numbers and all(type(number) is int for number in numbers):
+            found[field.name] = value
+    return found
 
 
 def _scaled(config: Any, encoder: Any, factor: float, multiple: int, of_heads: int) -> dict[str, Any]:
@@ -117,12 +155,10 @@ def _scaled(config: Any, encoder: Any, factor: float, multiple: int, of_heads: i
             stem_width=None if stem is None else scale(stem, multiple),
         )
         found[ENCODER] = dataclasses.replace(encoder, options=options)
-    for name in WIDTHS:
-        value = getattr(config, name, None)
-        if isinstance(value, int) and not isinstance(value, bool):
-            found[name] = scale(value, of_heads)
-        elif isinstance(value, tuple) and all(isinstance(one, int) for one in value):
-            found[name] = tuple(scale(one, of_heads) for one in value)
+    for name, value in _widths(config).items():
+        found[name] = (
+            tuple(scale(one, of_heads) for one in value) if isinstance(value, tuple) else scale(value, of_heads)
+        )
     return found
 
 

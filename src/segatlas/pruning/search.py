@@ -176,7 +176,8 @@ def plan_for_macs(
     if least > target + tolerance:
         raise UsageError(
             f"macs: {target / whole:.3g} cannot be reached: {least / whole:.3g} is left where each layer that can be "
-            f"pruned keeps {round_to} channels" + ("; a smaller round_to keeps fewer" if round_to > 1 else "")
+            f"pruned keeps {round_to} channel{'s' * (round_to > 1)}"
+            + ("; a smaller round_to keeps fewer" if round_to > 1 else "")
         )
     for _ in range(_HALVINGS):
         middle = (low + high) / 2

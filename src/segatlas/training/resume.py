@@ -14,10 +14,12 @@ from segatlas.checkpoint.card import Card
 from segatlas.checkpoint.preprocessing import Preprocessing
 from segatlas.config.old_keys import OLD_FACTS, todays_name, todays_recipe
 from segatlas.errors import UsageError, WeightsError
+from segatlas.hub.loading import find_start
 from segatlas.recipe import Config
 from segatlas.training.building import TrainingComponents
 from segatlas.training.distillation import Distillation, trained_too
 from segatlas.training.environment import manifest, recorded_environment
+from segatlas.training.logbook import LOGGER
 from segatlas.training.optim import parameter_groups
 from segatlas.training.plan import Plan
 from segatlas.training.run import RunFolder
@@ -113,6 +115,22 @@ def resumed(checkpoint: Path, config: Config, parts: TrainingComponents, fresh: 
         told=tuple(told),
         finished=_finished(content, checkpoint, config, plan, step),
     )
+
+
+def without_lost_start(config: Config, checkpoint: Path) -> Config:
+    """Return the recipe that a resumed run is built from: its checkpoint stands for first weights that have gone.
+
+    They are read for the shapes alone, those of a pruned network, for all weights come from the checkpoint anyway.
+    """
+    start = config.model.start_from
+    if start is None or not checkpoint.is_file():
+        return config
+    try:
+        find_start(start)
+    except WeightsError:
+        LOGGER.info("%s, which the run began with, is not there any more; the checkpoint takes its place", start)
+        return config.model_copy(update={"model": config.model.model_copy(update={"start_from": str(checkpoint)})})
+    return config
 
 
 def stand_at(trainer: pl.Trainer, start: Start) -> None:
