@@ -83,9 +83,7 @@ def train(
         given = os.environ.get(RUN_FOLDER_VARIABLE)
         config, told = with_transforms(config, resume=resume, given=given)
         config, tried = settled_batch(config, machine, resume=resume, given=given)
-        parts = course_of(config).build(
-            without_lost_start(config, _checkpoint_of(resume, find_run(resume))) if resume else config
-        )
+        parts = course_of(config).build(without_lost_start(config, resume))
         config, also = with_length(config, len(parts.train), machine.world, resume=resume, given=given)
         config = with_lasting_name(as_taken(config, parts.card.preprocessing, parts.encoder_weights))
         plan = Plan.of(config.train, len(parts.train), machine.world)

@@ -22,7 +22,7 @@ from segatlas.training.environment import manifest, recorded_environment
 from segatlas.training.logbook import LOGGER
 from segatlas.training.optim import parameter_groups
 from segatlas.training.plan import Plan
-from segatlas.training.run import RunFolder
+from segatlas.training.run import RunFolder, find_run
 from segatlas.training.teacher import lies_in
 
 REFUSED = {
@@ -117,17 +117,24 @@ def resumed(checkpoint: Path, config: Config, parts: TrainingComponents, fresh: 
     )
 
 
-def without_lost_start(config: Config, checkpoint: Path) -> Config:
-    """Return the recipe that a resumed run is built from: its checkpoint stands for first weights that have gone.
+def without_lost_start(config: Config, resume: str | Path | None) -> Config:
+    """Return the recipe to build from: the checkpoint of a run that goes on stands for first weights that have gone.
 
     They are read for the shapes alone, those of a pruned network, for all weights come from the checkpoint anyway.
+
+    Args:
+        config: the recipe.
+        resume: the run that goes on, or its checkpoint; None of a new run, which cannot do without them.
     """
     start = config.model.start_from
-    if start is None or not checkpoint.is_file():
+    if resume is None or start is None:
         return config
+    checkpoint = Path(resume) if Path(resume).suffix == ".ckpt" else find_run(resume).last
     try:
         find_start(start)
     except WeightsError:
+        if not checkpoint.is_file():
+            raise
         LOGGER.info("%s, which the run began with, is not there any more; the checkpoint takes its place", start)
         return config.model_copy(update={"model": config.model.model_copy(update={"start_from": str(checkpoint)})})
     return config
