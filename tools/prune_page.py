@@ -59,7 +59,8 @@ def table(runs: Path, bench: dict) -> list[str]:
             cells += [f"{times[key]:.0f}", f"{dense[key] / times[key]:.2f}"] if key in times else ["", ""]
         lines.append("| " + " | ".join(cells) + " |")
     machine = bench["machine"]
-    told = f"{machine['processor']}, {machine['threads']} threads, torch {machine['torch']}, {machine['date'][:10]}"
+    threads = f"{machine['threads']} thread{'s' * (machine['threads'] != 1)}"
+    told = f"{machine['processor']}, {threads}, torch {machine['torch']}, {machine['date'][:10]}"
     return [*lines, "", f"Times: processor time of the network, median, batch 1; {told}; {bench['load']['message']}."]
 
 

@@ -40,6 +40,14 @@ def test_its_words_make_a_recipe_train_a_network_of_that_cost(unet):
     assert net.encoder.channels == tuple(width * factor for factor in (1, 1, 2, 4, 8))
 
 
+def test_all_widths_go_down_in_multiples_that_group_norms_take_and_layers_that_stay_are_named():
+    net = create_model("fpn", encoder="resnet18_w32", pyramid_channels=32, channels=32, groups=8, num_classes=3)
+    found = narrower("fpn", net.config, macs(net) // 2, SIZE)
+    assert found.fields["pyramid_channels"] == found.fields["channels"] == 24
+    assert found.fields["encoder"].options.width < 32
+    assert found.same == ()
+
+
 def test_an_encoder_without_a_width_is_refused_by_name():
     net = create_model("segformer", encoder="mit_b0", num_classes=3)
     with pytest.raises(UsageError, match="control: the encoder mit_b0 has no width"):

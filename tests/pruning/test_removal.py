@@ -18,7 +18,7 @@ from segatlas.inference.fast_form import fast_form
 from segatlas.models.reading import load_architecture
 from segatlas.pruning import Prunable, PruneSettings, prune_network
 from segatlas.pruning import groups as groups_file
-from segatlas.pruning.removal import _plan, followed_inputs, unsound_groups
+from segatlas.pruning.removal import Whole, _plan, followed_inputs, unsound_groups
 from segatlas.pruning.search import Removal
 from segatlas.structures import InputSpec
 
@@ -107,8 +107,8 @@ def test_what_cannot_be_reached_is_refused_with_what_can(whole):
     least = found.least(4)
     assert 0.05 < least < 0.3
 
-    def plan(**asked):
-        return _plan(found, PruneSettings(size=SIZE, **asked), 1, found.costs.whole)
+    def plan(step=1, **asked):
+        return _plan(found, PruneSettings(size=SIZE, **asked), step, Whole.of(found))
 
     with pytest.raises(UsageError, match=rf"macs: 0\.05 cannot be reached: {least:.3g} is left where each layer"):
         plan(macs=0.05, round_to=4)
@@ -116,6 +116,25 @@ def test_what_cannot_be_reached_is_refused_with_what_can(whole):
         plan(macs=0.5123, round_to=4, tolerance=1e-4)
     with pytest.raises(UsageError, match=r"ratio: 0\.9 would leave no channel of \d+ layers: .*decoder\.1\.conv1"):
         plan(ratio=0.9, round_to=1)
+    with pytest.raises(UsageError, match=r"ratio: 0\.9 would leave no channel of"):
+        plan(ratio=0.9, round_to=1, steps=3)
+
+
+def test_of_several_rounds_the_last_alone_has_to_meet_what_was_asked(whole):
+    found = Prunable(whole, SIZE)
+    settings = PruneSettings(macs=0.4246, size=SIZE, round_to=4, tolerance=1e-4, steps=2)
+    nearest = _plan(found, settings, 1, Whole.of(found))
+    assert 1e-4 < abs(nearest.macs / found.costs.whole - (1 + 0.4246) / 2) < 0.1
+    with pytest.raises(UsageError, match=r"macs: 0\.425 cannot be met within 0\.0001"):
+        _plan(found, settings, 2, Whole.of(found))
+
+
+def test_a_ratio_is_of_what_there_was_before_the_first_round(whole):
+    found = Prunable(whole, SIZE)
+    settings = PruneSettings(ratio=0.5, size=SIZE, round_to=4, steps=8)
+    group = next(one for one in found.graph.groups if "encoder.conv1" in [member.layer for member in one.members])
+    removed = [len(_plan(found, settings, step, Whole.of(found)).removed[group.root]) for step in (1, 3, 6, 8)]
+    assert removed == [0, 4, 8, 8], "of 16 a multiple of 4 stays, and a round in which nothing goes is made up for"
 
 
 def test_a_ratio_takes_that_part_of_each_group(whole):
@@ -193,6 +212,8 @@ def test_without_torch_pruning_the_extra_is_named(whole, monkeypatch):
             r"importance: got 'size', expected one of: magnitude, bn, taylor, random",
         ),
         ({"macs": 0.5, "steps": 0}, r"steps: got 0"),
+        ({"macs": 0.5, "seed": 2**32}, r"seed: got 4294967296, expected 0 to 4294967295"),
+        ({"macs": 0.5, "seed": -1}, r"seed: got -1"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(fields, told):

@@ -324,8 +324,10 @@ def test_a_teacher_of_other_classes_is_refused_with_their_names_unless_it_goes_b
     by_number = criterion_of(distilled("distill.classes=numbers", at=place))
     assert by_number.teacher.classes == tuple(range(len(classes)))
     fewer = write(names=classes[:-1])
-    assert f"its {len(classes) - 1} classes are not the student's {len(classes)}" in refusal(distilled(at=fewer))
+    assert f"it has {len(classes) - 1} classes and not the student's {len(classes)}" in refusal(distilled(at=fewer))
     assert f"it has {len(classes) - 1} classes" in refusal(distilled("distill.classes=numbers", at=fewer))
+    twice = write(names=(*reversed(classes), classes[0]))
+    assert f"more than one class is called {classes[0]}" in refusal(distilled(at=twice))
     # maps that are no classes may be those of any teacher
     assert criterion_of(distilled(terms="[{name: channel_wise, on: features}]", at=fewer)).adapters
 
@@ -334,7 +336,7 @@ def test_a_teacher_of_other_classes_is_refused_with_their_names_unless_it_goes_b
     ("fields", "card", "words", "parts"),
     [
         ({"width": 4, "in_channels": 1}, {"preprocessing": Preprocessing(mean=(0.5,), std=(0.2,))}, (),
-         ("images of 1 channels", "the student's have 3")),
+         ("images of 1 channel,", "the student's have 3")),
         ({}, {"inference": InferenceMode(mode="slide", crop=(64, 64), stride=(32, 32))}, (),
          ("windows of 64x64", "of 32x32", "transforms.crop=[64, 64]")),
         ({}, {"preprocessing": replace(OWN, max_value=4095.0)}, (),
@@ -372,6 +374,8 @@ def test_a_term_on_what_a_network_does_not_have_is_refused_with_what_it_has(dist
     assert "the encoder of unet has maps at strides 1, 2, 4, 8, 16" in text
     assert "distill.terms.1.on" in text
     assert "unknown layer of unet" in text
+    text = refusal(distilled(terms="[{name: channel_wise, on: classifier}]"))
+    assert "classifier: what it gives are the logits, whose classes are found by name; write 'logits'" in text
     text = refusal(distilled(terms="[{name: pair_wise, on: features.4, teacher_on: encoder.nowhere}]"))
     assert "distill.terms.0.teacher_on" in text
 
@@ -400,6 +404,8 @@ def test_the_least_memory_is_that_of_the_weights_and_the_largest_layer():
     weights, maps = least_memory(card, (2, (32, 48)))
     assert weights == sum(t.numel() * t.itemsize * (2 if t.ndim == 4 else 1) for t in net.state_dict().values())
     assert maps == 2 * 32 * 48 * 4 * (16 + 8)  # the decoder's last block: 16 channels in, 8 out
+    narrower = {**card.surgery, "classifier": (4, 7, 1)}
+    assert least_memory(replace(card, surgery=narrower), (2, (32, 48)))[0] == weights - 2 * 4 * 7 * 4
 
 
 def test_free_memory_is_read_from_the_machine_and_the_container(tmp_path):

@@ -44,7 +44,7 @@ def prune(
     tolerance: Annotated[float, typer.Option(help="How far off --macs the result may be.")] = 0.02,
     data: Annotated[str | None, typer.Option("--data", metavar="RECIPE", help=DATA)] = None,
     batches: Annotated[int, typer.Option(min=1, help="With --importance taylor: batches of images.")] = 8,
-    seed: Annotated[int, typer.Option(help="Of --importance random.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of --importance random.")] = 0,
     control: Annotated[bool, typer.Option("--control", help=CONTROL)] = False,
     offline: OfflineOption = False,
     json_line: JsonOption = False,
@@ -64,6 +64,8 @@ def prune(
     )  # fmt: skip
     console = human(json_line=json_line)
     if control:
+        if out is not None or data is not None:
+            raise UsageError(f"{'--out' if out is not None else '--data'}: --control writes nothing and sees no images")
         _tell_control(model, settings, console, json_line=json_line)
         return
     if out is None:
@@ -124,8 +126,14 @@ def _tell_control(model: str, settings: PruneSettings, console: Console, *, json
         f"parameters {found.parameters / 1e6:.3f} M",
         "train it from random weights by these words behind the recipe:",
         " ".join(f"'{word}'" if " " in word else word for word in found.words()),
+        *([f"as wide as before, for no key says how wide: {_few(found.same)}"] if found.same else []),
         sep="\n",
         markup=False,
     )
     if json_line:
-        print_json_line({"macs": found.macs, "parameters": found.parameters, "words": found.words()})
+        facts = {"macs": found.macs, "parameters": found.parameters, "words": found.words(), "same": [*found.same]}
+        print_json_line(facts)
+
+
+def _few(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:6]) + (f" and {len(names) - 6} more layers" if len(names) > 6 else "")

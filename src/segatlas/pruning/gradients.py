@@ -15,9 +15,11 @@ from segatlas.data.transforms.copy_paste import copy_paste_of
 from segatlas.errors import UsageError
 from segatlas.pruning.passes import training_outputs
 from segatlas.recipe import Config
+from segatlas.structures import Batch, Surroundings
 from segatlas.training.building import build_parts, pipeline_of
 from segatlas.training.faults import ADVICE, largest_gradient, require_finite, told_of
 from segatlas.training.module import forward
+from segatlas.training.surroundings import surroundings_of
 
 
 def gradient_source(config: Config, card: Card, batches: int) -> Callable[[nn.Module], None]:
@@ -34,7 +36,7 @@ def gradient_source(config: Config, card: Card, batches: int) -> Callable[[nn.Mo
         UsageError: the recipe's data has other classes.
         ConfigError, DataError: what training would raise at its start.
     """
-    parts = build_parts(config, dry=True)
+    parts = build_parts(_of_data_and_losses(config), dry=True)
     if tuple(parts.train.classes) != card.classes:
         theirs, ours = (", ".join(names[:6]) for names in (parts.train.classes, card.classes))
         raise UsageError(
@@ -54,7 +56,7 @@ def gradient_source(config: Config, card: Card, batches: int) -> Callable[[nn.Mo
             where = f"in batch {number + 1} of {batches}"
             with training_outputs(net), told_of(batch.keys, where, ADVICE):
                 output = forward(net, batch.inputs, batch.targets, batch.sizes)
-                loss, _ = parts.criterion(output, batch.targets)
+                loss, _ = parts.criterion(output, batch.targets, *_around(parts.criterion, batch, card))
             require_finite("loss", float(loss.detach()), where, ADVICE)
             loss.backward()
             require_finite("gradient", largest_gradient(net), where, ADVICE)
@@ -63,3 +65,16 @@ def gradient_source(config: Config, card: Card, batches: int) -> Callable[[nn.Mo
                 parameter.grad = torch.zeros_like(parameter)
 
     return give
+
+
+def _of_data_and_losses(config: Config) -> Config:
+    """Return a recipe whose network begins with no weights, for nothing is asked of it: theirs may be gone by now."""
+    unset = {"start_from": None, "start_partial": False, "encoder_weights": None}
+    return config.model_copy(update={"model": config.model.model_copy(update=unset)})
+
+
+def _around(criterion: nn.Module, batch: Batch, card: Card) -> tuple[Surroundings, ...]:
+    """Return what losses read of a batch besides output and truth, if they do, as at the end of a training."""
+    if not getattr(criterion, "reads_around", False):
+        return ()
+    return (surroundings_of(batch, card.preprocessing, 1.0),)

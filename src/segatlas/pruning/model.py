@@ -10,7 +10,7 @@ from segatlas.bench.subjects import count_flops
 from segatlas.build.saving import save_pretrained
 from segatlas.errors import UsageError
 from segatlas.evaluation.sources import CONFIG_FILE, find_run
-from segatlas.hub.loading import load_pretrained
+from segatlas.hub.loading import find_model, load_pretrained
 from segatlas.models.reading import load_architecture
 from segatlas.printable import printable
 from segatlas.pruning.control import Control, narrower
@@ -46,11 +46,13 @@ def prune_model(
         batches: how many batches of them.
 
     Raises:
-        UsageError: the network cannot be pruned, or not so far; or images are asked for and nothing says which.
+        UsageError: the network cannot be pruned, or not so far; images are asked for and nothing says which; or the
+            folder is that of the model, or of a run.
         WeightsError: no model there, or the folder cannot be written.
         MissingExtraError: torch-pruning is not installed.
     """
     torch_pruning()
+    _require_apart(find_model(model), Path(out))
     net, card = load_pretrained(model)
     gradients: Gradients | None = None
     if settings.importance == "taylor":
@@ -66,6 +68,14 @@ def prune_model(
     return PrunedModel(folder=folder, report=report)
 
 
+def _require_apart(place: Path, out: Path) -> None:
+    """Raise UsageError where what is written would take the place of the model, or of that of a run."""
+    if place.resolve().is_relative_to(out.resolve()):
+        raise UsageError(f"out: {printable(out)} holds the model that is pruned, which stays as it is; another folder")
+    if find_run(out) is not None:
+        raise UsageError(f"out: {printable(out)} belongs to a run, whose model stays as it is; another folder")
+
+
 def recipe_of(model: str | Path) -> Config:
     """Return the recipe of the run that a model lies in. UsageError where it lies in none."""
     run = find_run(model)
@@ -79,11 +89,11 @@ def control_of(model: str | Path, settings: PruneSettings, *, multiple: int = 1)
 
     Args:
         model: as for `load`. Of a pruned one it is the network that it has been.
-        settings: `macs` and `size` of them.
+        settings: `macs`, `size` and `tolerance` of them.
         multiple: of which each width is one.
 
     Raises:
-        UsageError: there is no such network, or `settings` say no `macs`.
+        UsageError: there is no such network, none of about that cost, or `settings` say no `macs`.
     """
     if settings.macs is None:
         raise UsageError("control: say --macs, the fraction of multiply-accumulates that the narrower network has")
@@ -91,6 +101,11 @@ def control_of(model: str | Path, settings: PruneSettings, *, multiple: int = 1)
     config: Any = net.config
     inputs = noise_inputs(load_architecture(str(net.architecture)).inputs(config), settings.size, device="meta").given()
     whole = count_flops(net, inputs) // 2
-    return narrower(
-        str(net.architecture), config, round(whole * settings.macs), settings.size, multiple=multiple
-    ), whole
+    wanted = round(whole * settings.macs)
+    found = narrower(str(net.architecture), config, wanted, settings.size, multiple=multiple)
+    if abs(found.macs - wanted) > settings.tolerance * whole:
+        raise UsageError(
+            f"control: macs: {settings.macs:.3g} cannot be met within {settings.tolerance:.3g} by one factor on all "
+            f"widths: the nearest to be had is {found.macs / whole:.3g}"
+        )
+    return found, whole

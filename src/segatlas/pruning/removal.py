@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,7 +16,15 @@ from segatlas.errors import SegAtlasError, UsageError
 from segatlas.models.reading import load_architecture
 from segatlas.pruning.groups import UNKNOWN, Graph, in_float64
 from segatlas.pruning.proof import LEAST_EFFECT, MOST_DIFFERENCE, blinded, difference, maps, redrawn
-from segatlas.pruning.search import Costs, Removal, kept_of, plan_for_macs, plan_for_ratio, smaller_sizes
+from segatlas.pruning.search import (
+    Costs,
+    Removal,
+    kept_of,
+    plan_for_macs,
+    plan_for_ratio,
+    refuse_emptied,
+    smaller_sizes,
+)
 from segatlas.pruning.settings import PruneSettings
 from segatlas.structures import Inputs, InputSpec, changed, noise_inputs
 
@@ -99,6 +108,19 @@ class Prunable:
         return smaller, gap
 
 
+@dataclass(frozen=True, kw_only=True)
+class Whole:
+    """A network before the first round: its multiply-accumulates, and the choices of each group by its root."""
+
+    macs: int
+    sizes: Mapping[str, int]
+
+    @classmethod
+    def of(cls, found: Prunable) -> Whole:
+        """Return what it is before anything is removed."""
+        return cls(macs=found.costs.whole, sizes={group.root: group.size for group in found.graph.groups})
+
+
 def prune_network(
     net: nn.Module, settings: PruneSettings, gradients: Gradients | None = None
 ) -> tuple[nn.Module, PruneReport]:
@@ -113,8 +135,7 @@ def prune_network(
         UsageError: nothing of the network can be pruned, or not so far; what can be had is told.
         MissingExtraError: torch-pruning is not installed.
     """
-    now, whole, parameters = net, 0, count_parameters(net)
-    groups, gap = 0, 0.0
+    now, whole, groups, gap = net, None, 0, 0.0
     for step in range(1, settings.steps + 1):
         if settings.importance == "taylor":
             if gradients is None:
@@ -122,16 +143,22 @@ def prune_network(
             now = copy.deepcopy(now)
             gradients(now)
         found = Prunable(now, settings.size)
-        whole = whole or found.costs.whole
+        whole = whole or Whole.of(found)
         plan = _plan(found, settings, step, whole)
         now, gap = found.prune(plan)
         groups = max(groups, sum(map(bool, plan.removed.values())))
+    assert whole is not None
+    if not groups and settings.ratio is not None:
+        raise UsageError(
+            f"ratio: {settings.ratio:g} takes no channel of any layer, for each keeps a multiple of "
+            f"{settings.round_to}; a larger ratio, or a smaller round_to"
+        )
     specs = load_architecture(str(net.architecture)).inputs(net.config)
     after = Costs(now, noise_inputs(specs, settings.size, device="meta").given()).whole
     return now, PruneReport(
         size=settings.size,
-        macs=(whole, after),
-        parameters=(parameters, count_parameters(now)),
+        macs=(whole.macs, after),
+        parameters=(count_parameters(net), count_parameters(now)),
         groups=groups,
         kept=found.kept,
         layers=len(surgery_of(now)),
@@ -139,18 +166,22 @@ def prune_network(
     )
 
 
-def _plan(found: Prunable, settings: PruneSettings, step: int, whole: int) -> Removal:
-    """Return what goes in one of the rounds. whole: multiply-accumulates before the first."""
+def _plan(found: Prunable, settings: PruneSettings, step: int, whole: Whole) -> Removal:
+    """Return what goes in one of the rounds, of which the last alone has to meet what was asked."""
     groups = found.graph.groups
+    if settings.ratio is not None and step == 1:
+        refuse_emptied(groups, settings.ratio)
     torch.manual_seed(settings.seed)
     scores = {group.root: found.graph.scores(group, settings.importance) for group in groups}
     if settings.ratio is not None:
-        before, after = (1 - settings.ratio * count / settings.steps for count in (step - 1, step))
-        return plan_for_ratio(groups, scores, found.costs, 1 - after / before, settings.round_to)
+        ratio = settings.ratio * step / settings.steps
+        return plan_for_ratio(groups, scores, found.costs, ratio, round_to=settings.round_to, sizes=whole.sizes)
     assert settings.macs is not None
-    target = round(whole * (1 - (1 - settings.macs) * step / settings.steps))
-    tolerance = round(whole * settings.tolerance)
-    return plan_for_macs(groups, scores, found.costs, target, round_to=settings.round_to, tolerance=tolerance)
+    target = round(whole.macs * (1 - (1 - settings.macs) * step / settings.steps))
+    tolerance = whole.macs * settings.tolerance if step == settings.steps else math.inf
+    return plan_for_macs(
+        groups, scores, found.costs, target, round_to=settings.round_to, tolerance=tolerance, whole=whole.macs
+    )
 
 
 def followed_inputs(specs: Sequence[InputSpec]) -> Tensor | Inputs:

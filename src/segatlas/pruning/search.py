@@ -97,29 +97,42 @@ def smaller_sizes(
     return {name: (sizes[0], sizes[1], sizes[2]) for name, sizes in found.items()}
 
 
-def kept_of(group: ChannelGroup, ratio: float, round_to: int) -> int:
-    """Return how many choices of a group stay where a fraction `ratio` goes: a multiple, and all of a narrow one."""
+def kept_of(group: ChannelGroup, ratio: float, round_to: int, size: int | None = None) -> int:
+    """Return how many choices of a group stay where a fraction `ratio` goes: a multiple, and all of a narrow one.
+
+    size: what the fraction is of; default: what there is now.
+    """
     if group.size <= round_to or ratio == 0:
         return group.size
-    wanted = group.size * (1 - ratio)
+    wanted = (size or group.size) * (1 - ratio)
     return max(round_to, min(round(wanted / round_to) * round_to, group.size))
 
 
-def plan_for_ratio(
-    groups: Sequence[ChannelGroup], scores: Mapping[str, Tensor], costs: Costs, ratio: float, round_to: int
-) -> Removal:
-    """Return the plan that takes a fraction of each group.
-
-    Raises:
-        UsageError: a layer would be left without a channel, or nothing would go; the layers are named.
-    """
+def refuse_emptied(groups: Sequence[ChannelGroup], ratio: float) -> None:
+    """Raise UsageError, naming the layers, where a fraction of each group leaves one without a channel."""
     emptied = [f"{group.root} ({group.size})" for group in groups if math.floor(group.size * (1 - ratio)) < 1]
     if emptied:
         raise UsageError(
             f"ratio: {ratio:g} would leave no channel of {len(emptied)} layers: {', '.join(emptied[:6])}; at most "
             f"{1 - 1 / min(group.size for group in groups):.4g} leaves one in each"
         )
-    return _plan(groups, scores, costs, {group.root: kept_of(group, ratio, round_to) for group in groups})
+
+
+def plan_for_ratio(
+    groups: Sequence[ChannelGroup],
+    scores: Mapping[str, Tensor],
+    costs: Costs,
+    ratio: float,
+    *,
+    round_to: int,
+    sizes: Mapping[str, int],
+) -> Removal:
+    """Return the plan that takes a fraction of each group, as near to it as multiples of channels come.
+
+    sizes: root of a group -> what the fraction is of, the choices that it had before the first round.
+    """
+    kept = {group.root: kept_of(group, ratio, round_to, sizes.get(group.root)) for group in groups}
+    return _plan(groups, scores, costs, kept)
 
 
 def plan_for_macs(
@@ -129,7 +142,8 @@ def plan_for_macs(
     target: int,
     *,
     round_to: int,
-    tolerance: int,
+    tolerance: float,
+    whole: int | None = None,
 ) -> Removal:
     """Return the plan whose multiply-accumulates lie nearest to a target.
 
@@ -142,11 +156,13 @@ def plan_for_macs(
         costs: counts.
         target: multiply-accumulates.
         round_to: channels that stay are a multiple of.
-        tolerance: how far off the target they may be.
+        tolerance: how far off the target they may be; infinite on the way to one, where the nearest will do.
+        whole: what fractions are told of; default: what the network costs now.
 
     Raises:
         UsageError: nothing so near can be had, and what can.
     """
+    whole = whole or costs.whole
 
     def counts(ratio: float) -> dict[str, int]:
         return {group.root: kept_of(group, ratio, round_to) for group in groups}
@@ -159,8 +175,8 @@ def plan_for_macs(
     least = cost(narrow)
     if least > target + tolerance:
         raise UsageError(
-            f"macs: {target / costs.whole:.3g} cannot be reached: {least / costs.whole:.3g} is left where each layer "
-            f"that can be pruned keeps {round_to} channels"
+            f"macs: {target / whole:.3g} cannot be reached: {least / whole:.3g} is left where each layer that can be "
+            f"pruned keeps {round_to} channel{'s' * (round_to > 1)}"
             + ("; a smaller round_to keeps fewer" if round_to > 1 else "")
         )
     for _ in range(_HALVINGS):
@@ -174,8 +190,8 @@ def plan_for_macs(
     plan = _plan(groups, scores, costs, kept)
     if abs(plan.macs - target) > tolerance:
         raise UsageError(
-            f"macs: {target / costs.whole:.3g} cannot be met within {tolerance / costs.whole:.3g}: the nearest to "
-            f"be had is {plan.macs / costs.whole:.3g}" + ("; a smaller round_to comes nearer" if round_to > 1 else "")
+            f"macs: {target / whole:.3g} cannot be met within {tolerance / whole:.3g}: the nearest to be had is "
+            f"{plan.macs / whole:.3g}" + ("; a smaller round_to comes nearer" if round_to > 1 else "")
         )
     return plan
 

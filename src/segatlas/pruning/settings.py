@@ -14,6 +14,9 @@ IMPORTANCES = {
 }
 """What tells how much a channel matters."""
 
+SEEDS = 2**32
+"""How many seeds there are, as in recipes."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PruneSettings:
@@ -50,3 +53,5 @@ class PruneSettings:
         for name in ("round_to", "steps"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name}: got {getattr(self, name)}, expected 1 or more")
+        if not 0 <= self.seed < SEEDS:
+            raise UsageError(f"seed: got {self.seed}, expected 0 to {SEEDS - 1}")

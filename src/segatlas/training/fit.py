@@ -32,7 +32,7 @@ from segatlas.training.logbook import LOGGER, Logbook, close_log, hold_log, open
 from segatlas.training.machine import Machine, check_images, choose_machine
 from segatlas.training.plan import Plan
 from segatlas.training.progress import Intervals, ProgressReporter
-from segatlas.training.resume import Start, other_data, resumed, stand_at
+from segatlas.training.resume import Start, other_data, resumed, stand_at, without_lost_start
 from segatlas.training.run import Run, RunFolder, find_run, make_run_folder
 from segatlas.training.run_lock import RunLock
 from segatlas.training.samples import SampleSheets
@@ -83,7 +83,7 @@ def train(
         given = os.environ.get(RUN_FOLDER_VARIABLE)
         config, told = with_transforms(config, resume=resume, given=given)
         config, tried = settled_batch(config, machine, resume=resume, given=given)
-        parts = course_of(config).build(config)
+        parts = course_of(config).build(without_lost_start(config, resume))
         config, also = with_length(config, len(parts.train), machine.world, resume=resume, given=given)
         config = with_lasting_name(as_taken(config, parts.card.preprocessing, parts.encoder_weights))
         plan = Plan.of(config.train, len(parts.train), machine.world)

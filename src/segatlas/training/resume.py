@@ -14,13 +14,15 @@ from segatlas.checkpoint.card import Card
 from segatlas.checkpoint.preprocessing import Preprocessing
 from segatlas.config.old_keys import OLD_FACTS, todays_name, todays_recipe
 from segatlas.errors import UsageError, WeightsError
+from segatlas.hub.loading import find_start
 from segatlas.recipe import Config
 from segatlas.training.building import TrainingComponents
 from segatlas.training.distillation import Distillation, trained_too
 from segatlas.training.environment import manifest, recorded_environment
+from segatlas.training.logbook import LOGGER
 from segatlas.training.optim import parameter_groups
 from segatlas.training.plan import Plan
-from segatlas.training.run import RunFolder
+from segatlas.training.run import RunFolder, find_run
 from segatlas.training.teacher import lies_in
 
 REFUSED = {
@@ -113,6 +115,29 @@ def resumed(checkpoint: Path, config: Config, parts: TrainingComponents, fresh: 
         told=tuple(told),
         finished=_finished(content, checkpoint, config, plan, step),
     )
+
+
+def without_lost_start(config: Config, resume: str | Path | None) -> Config:
+    """Return the recipe to build from: the checkpoint of a run that goes on stands for first weights that have gone.
+
+    They are read for the shapes alone, those of a pruned network, for all weights come from the checkpoint anyway.
+
+    Args:
+        config: the recipe.
+        resume: the run that goes on, or its checkpoint; None of a new run, which cannot do without them.
+    """
+    start = config.model.start_from
+    if resume is None or start is None:
+        return config
+    checkpoint = Path(resume) if Path(resume).suffix == ".ckpt" else find_run(resume).last
+    try:
+        find_start(start)
+    except WeightsError:
+        if not checkpoint.is_file():
+            raise
+        LOGGER.info("%s, which the run began with, is not there any more; the checkpoint takes its place", start)
+        return config.model_copy(update={"model": config.model.model_copy(update={"start_from": str(checkpoint)})})
+    return config
 
 
 def stand_at(trainer: pl.Trainer, start: Start) -> None:

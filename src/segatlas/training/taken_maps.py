@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from segatlas.config.distillation import DECODED, FEATURES
+from segatlas.config.distillation import DECODED, FEATURES, LOGITS
 from segatlas.config.messages import unknown
 from segatlas.encoders.contract import PyramidEncoder, TokenEncoder, Tokens
 from segatlas.errors import UsageError
@@ -39,9 +39,12 @@ def check_name(net: nn.Module, name: str) -> None:
             raise UsageError(f"{name}: the encoder of {_called(net)} {has}")
         return
     layers = [one for one, _ in net.named_modules() if one]
+    has_classifier = isinstance(getattr(net, "classifier", None), nn.Module)
     if name == DECODED:
-        if not isinstance(getattr(net, "classifier", None), nn.Module):
+        if not has_classifier:
             raise UsageError(f"{name}: {_called(net)} has no classifier that a map goes into; name a layer")
+    elif has_classifier and name == _path_of(net, "classifier"):
+        raise UsageError(f"{name}: what it gives are the logits, whose classes are found by name; write '{LOGITS}'")
     elif name not in layers:
         raise UsageError(f"{name}: {unknown(f'layer of {_called(net)}', name, [DECODED, FEATURES, *layers])}")
 

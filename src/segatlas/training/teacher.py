@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from segatlas.build.network import build_empty
+from segatlas.build.surgery import resize
 from segatlas.checkpoint.card import WEIGHTS_FILE, Card
 from segatlas.checkpoint.model_folder import local_model, read_card
 from segatlas.checkpoint.preprocessing import Preprocessing
@@ -200,7 +201,7 @@ def _check_card(card: Card, student: Card, crop: Size | None) -> None:
         raise UsageError(f"it takes {names} besides the image, which the student's images do not have for it")
     ours, theirs = student.inputs[0].channels, card.inputs[0].channels
     if ours != theirs:
-        raise UsageError(f"it takes images of {theirs} channels, the student's have {ours}")
+        raise UsageError(f"it takes images of {theirs} channel{'s' * (theirs > 1)}, the student's have {ours}")
     window = card.inference.crop
     if window is not None and crop != window:
         here = "of any size" if crop is None else f"of {crop[0]}x{crop[1]}"
@@ -213,19 +214,26 @@ def _check_card(card: Card, student: Card, crop: Size | None) -> None:
 def _classes(card: Card, student: Card, by: str) -> tuple[int, ...]:
     """Return the teacher's number of each class of the student."""
     ours, theirs = student.classes, card.classes
-    if by == "numbers":
-        if len(ours) != len(theirs):
-            raise UsageError(f"it has {len(theirs)} classes, the student {len(ours)}: {_few(ours)}")
+    if by == "numbers" and len(ours) != len(theirs):
+        raise UsageError(f"it has {_counted(theirs)}, the student {len(ours)}: {_few(ours)}")
+    if by == "numbers" or ours == theirs:
         return tuple(range(len(ours)))
     lost, further = [one for one in ours if one not in theirs], [one for one in theirs if one not in ours]
     if lost or further:
         faults = [f"without {_few(lost)}"] if lost else []
         faults += [f"with {_few(further)}"] if further else []
         raise UsageError(
-            f"its {len(theirs)} classes are not the student's {len(ours)}: {', '.join(faults)}"
+            f"it has {_counted(theirs)} and not the student's {len(ours)}: {', '.join(faults)}"
             + ("; if its numbers mean the same: distill.classes=numbers" if len(ours) == len(theirs) else "")
         )
+    twice = [name for name in dict.fromkeys(ours) if max(ours.count(name), theirs.count(name)) > 1]
+    if twice:
+        raise UsageError(f"more than one class is called {_few(twice)}, so that names do not tell which is which")
     return tuple(theirs.index(name) for name in ours)
+
+
+def _counted(classes: Sequence[str]) -> str:
+    return f"{len(classes)} class{'es' * (len(classes) != 1)}"
 
 
 def _few(names: Sequence[str]) -> str:
@@ -267,6 +275,10 @@ def least_memory(card: Card, batch: tuple[int, Size]) -> tuple[int, int]:
     if problems:  # told where the network is loaded
         return 0, 0
     net = build_empty(architecture, config).eval()
+    try:
+        resize(net, card.surgery, where=card.architecture)
+    except WeightsError:  # told there, too
+        return 0, 0
     tensors = [*net.parameters(), *net.buffers()]
     weights = sum(one.numel() * one.itemsize * (2 if one.ndim == 4 else 1) for one in tensors)
     largest = 0

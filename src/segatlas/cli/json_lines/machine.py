@@ -52,6 +52,7 @@ class PruneControlLine(JsonLine):
     macs: int
     parameters: int
     words: list[str] = Field(description="behind the recipe")
+    same: list[str] = Field(description="layers as wide as before, for no key says how wide")
 
 
 class DoctorLine(JsonLine):
