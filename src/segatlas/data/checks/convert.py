@@ -49,8 +49,8 @@ def to_folder(
         UsageError: `out` is not empty, or lies in the dataset itself; the copy would lose further inputs, or
             truths that are no masks.
     """
-    out, root = Path(out), Path(cfg.root or ".")
-    check_new_folder(out, root)
+    out = Path(out)
+    check_new_folder(out, None if cfg.root is None else Path(cfg.root).expanduser())
     splits = {
         split: create_dataset(cfg, split, target=_plainest(cfg, split, target)) for split in available_splits(cfg)
     }

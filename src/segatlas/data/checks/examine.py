@@ -99,6 +99,7 @@ def available_splits(cfg: DataConfig) -> tuple[str, ...]:
     Raises DataError or UsageError where there is no root; ("train",) where the root has nothing, so that opening it
     says what is missing.
     """
+    cfg = checked(cfg)
     listing = list_dataset_files(cfg, dataset_class(cfg.name).prepare(cfg))
     parts = listing.parts
     found = [split for split in SPLITS if split in parts and parts[split].items]

@@ -63,7 +63,7 @@ KINDS = {
     "nothing_labelled": "image without a label",
     "region_without_label": "object without point, scribble or box",
     "contradiction": "label that contradicts the whole mask",
-    "bad_box": "box without a pixel of its image",
+    "bad_box": "box that is not of its image",
     "box_cut": "box that leaves its image",
     "leakage": "same image in two splits",
     "repeated_image": "same image twice in a split",
