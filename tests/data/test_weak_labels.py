@@ -294,7 +294,7 @@ def test_boxes_of_an_image_of_another_size_and_images_that_a_file_lists_twice_ar
         load_all(root)
     assert "bad_box" in {one.kind for one in examine(root).errors}
     file.write_text(coco(("000.png", {}), ("000.png", {})))
-    with pytest.raises(DataError, match="image 1: 000.png is listed twice"):
+    with pytest.raises(DataError, match=r"image 1: 000\.png is listed twice"):
         opened(root)
     file.unlink()
     (root / "train/boxes").mkdir()

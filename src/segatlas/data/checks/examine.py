@@ -109,7 +109,7 @@ def available_splits(cfg: DataConfig) -> tuple[str, ...]:
 
 
 def _root(cfg: DataConfig) -> Path:
-    if cfg.root is None and cfg.own("lists"):
+    if cfg.root is None and (cfg.own("lists") or cfg.own("sources")):
         return dataset_class(cfg.name).prepare(cfg)
     if cfg.root is None:
         raise UsageError("which dataset? give its folder, or a recipe that sets data.root")
