@@ -243,8 +243,7 @@ def mean_teacher_loss(student: nn.Module, teacher: nn.Module, weak: Batch, stron
     """
     with torch.no_grad():
         said = _logits(teacher(weak.inputs))
-    image = strong.inputs.image
-    valid = _valid(weak.inputs.image)
+    image, valid = strong.inputs.image, weak.valid
     box = cut_mix_boxes(image, semi.cutmix)
     image, valid = cut_mixed(image, box), cut_mixed(valid, box)
     found = _logits(student(strong.inputs._replace(image=image)))
@@ -266,8 +265,8 @@ def weak_to_strong_loss(
     channels dropped. A pixel whose class has less than `threshold` is no label (255), and neither is padding.
     """
     with evaluating(net), torch.no_grad():
-        labels = sure_labels(_logits(net(weak.inputs)), _valid(weak.inputs.image), semi.threshold)
-    valid = _valid(weak.inputs.image)
+        labels = sure_labels(_logits(net(weak.inputs)), weak.valid, semi.threshold)
+    valid = weak.valid
     of_views: list[Tensor] = []
     for view in strong:
         box = cut_mix_boxes(view.inputs.image, semi.cutmix)
@@ -410,11 +409,6 @@ def _logits(output: Any) -> SemanticLogits:
 
 def _laid_out(batch: Batch, is_channels_last: bool) -> Batch:
     return batch._replace(inputs=batch.inputs.changed(channels_last)) if is_channels_last else batch
-
-
-def _valid(image: Tensor) -> Tensor:
-    """Return where images (N, C, H, W) are no padding, which is exactly 0."""
-    return (image != 0).any(dim=1)
 
 
 def _on_map(flags: Tensor, canvas: tuple[int, int], size: tuple[int, int]) -> Tensor:
