@@ -17,6 +17,7 @@ from segatlas.data.checks import examine
 from segatlas.data.checks.convert import to_folder
 from segatlas.data.collate import collate
 from segatlas.data.formats.label_tables import read_box_table, read_class_table, read_voc_boxes
+from segatlas.data.statistics import describe
 from segatlas.data.transforms import Pipeline
 from segatlas.data.transforms.geometry import Geometry
 from segatlas.errors import DataError, UsageError
@@ -226,6 +227,13 @@ def test_an_image_without_any_label_is_named_and_a_split_without_one_is_refused(
     files[0].unlink()
     with pytest.raises(DataError, match="has no scribbles in"):
         opened(root)
+
+
+def test_numbers_of_a_split_count_the_images_that_are_said_to_show_a_class(tmp_path):
+    root = write_weak(tmp_path, "labels", train=2)
+    (root / "train/labels.csv").write_text("image,classes\n000,car\n001,car;tree\n")
+    found = describe(opened(root))
+    assert (found.class_images, found.class_pixels) == ((2, 2, 1), (0, 0, 0))
 
 
 def test_a_class_that_no_weak_label_shows_is_named(tmp_path):
