@@ -39,7 +39,8 @@ def test_the_background_is_found_by_its_name_in_the_data():
     assert LOSSES["image_labels"](background=None).for_classes("abc", 2).background is None
     with pytest.raises(UsageError, match=r"background is class 1 of 1"):
         stated.for_classes("a", 0)
-    assert LOSSES["box_regions"]().for_classes("abc", 2).background == 2
+    for name in ("box_regions", "pixel_relations"):
+        assert LOSSES[name]().for_classes("abc", 2).background == 2
     with pytest.raises(UsageError, match="say which class lies outside all boxes"):
         LOSSES["box_regions"]().for_classes("abc", None)
 

@@ -8,14 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 from pydantic import Field
 
 from segatlas.errors import UsageError
-from segatlas.losses.around import (
-    BackgroundClass,
-    LossAround,
-    background_index,
-    map_size,
-    pooled_image,
-    settled_background,
-)
+from segatlas.losses.around import LossAround, map_size, pooled_image
+from segatlas.losses.background import BackgroundClass, background_index, settled_background
 from segatlas.losses.box_masks import grown
 from segatlas.losses.loss import Canvas, precise
 from segatlas.structures import IGNORE

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
-from segatlas.losses.around import BackgroundClass, LossAround, background_index, pooled_image, settled_background
+from segatlas.losses.around import LossAround, pooled_image
+from segatlas.losses.background import BackgroundClass, background_index, settled_background
 from segatlas.losses.class_presence import class_presence
 from segatlas.losses.loss import Canvas, precise, quotient
 from segatlas.structures import IGNORE
