@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -275,6 +276,16 @@ def test_val_is_never_held_out_of_weak_labels(tmp_path):
     with pytest.raises(DataError, match="has no val part, and none is held out"):
         opened(root, "val")
     assert "missing_split" in {one.kind for one in examine(root).errors}
+
+
+def test_val_without_whole_masks_is_told(tmp_path):
+    root = write_weak(tmp_path, "points")
+    shutil.rmtree(root / "val/masks")
+    shutil.copytree(root / "train/points", root / "val/points")
+    for stem in ("100", "101"):
+        (root / f"val/points/{int(stem) - 100:03d}.png").rename(root / f"val/points/{stem}.png")
+    told = {one.kind: one for one in examine(root).findings}["weak_scores"]
+    assert (told.severity, "val has no whole masks, so its scores are against points") == ("warning", told.fault)
 
 
 def test_a_copy_that_would_lose_weak_labels_is_refused(tmp_path):

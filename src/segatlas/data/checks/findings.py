@@ -63,6 +63,7 @@ KINDS = {
     "nothing_labelled": "image without a label",
     "region_without_label": "object without point, scribble or box",
     "contradiction": "label that contradicts the whole mask",
+    "weak_scores": "scores against weak labels",
     "bad_box": "box that is not of its image",
     "box_cut": "box that leaves its image",
     "leakage": "same image in two splits",

@@ -236,6 +236,8 @@ def _part_of(
         kind = there[0]
     if kind == "masks":
         return part
+    if split != "train" and kind != "partial":
+        state.faults.append(_weak_scores(split, kind, images))
     files = list_images(images)
     items = tuple(Item(key=key, image=paths[0]) for key, paths in files.items())
     duplicates = tuple(path for paths in files.values() for path in paths[1:])
@@ -246,6 +248,13 @@ def _part_of(
     except DataError as fault:
         state.faults.append(fault_of_list(fault, "correct the file, or write it anew", kind="annotation_file"))
         return replace(plain, error=fault)
+
+
+def _weak_scores(split: str, kind: Kind, images: Path) -> Fault:
+    of = "boxes that are filled" if kind == "boxes" else "classes of images" if kind == "labels" else kind
+    text = f"{split} has no whole masks, so its scores are against {of}"
+    repair = f"add masks of {split}; those of some of its images, and these images alone, are better than none"
+    return Fault(kind="weak_scores", severity="warning", files=(images,), fault=text, repair=repair)
 
 
 def _sparse(kind: Kind) -> Callable[..., Part]:
