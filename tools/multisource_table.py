@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import numpy as np
 
 from results_page import cost, percent, read_times, table_head
 from segatlas.data.formats.masks import read_mask
+from segatlas.labels import IGNORE
 
 SMALL = 0.02
 """Classes with less than this fraction of the labelled pixels of a split count as small."""
@@ -99,17 +101,23 @@ def cost_table(runs: Path, reports: Reports) -> list[str]:
     return lines
 
 
+def iou_of_masks(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> float:
+    """Return the mIoU of masks (truth, found), over the codes that occur; 255 in a truth is left out."""
+    counts = np.zeros(256 * 256, np.int64)
+    for truth, found in pairs:
+        known = truth != IGNORE
+        counts += np.bincount(truth[known].astype(np.int64) * 256 + found[known], minlength=256 * 256)
+    table = counts.reshape(256, 256)[:IGNORE]
+    both = np.diag(table)
+    either = table.sum(axis=0)[:IGNORE] + table.sum(axis=1) - both
+    return float((both[either > 0] / either[either > 0]).mean())
+
+
 def prior_itself(root: Path, split: str = "test") -> float:
     """Return the mIoU of the priors of a set of generated pairs, taken for predictions."""
-    counts = np.zeros(0, np.int64)
-    for file in sorted((root / split / "masks").iterdir()):
-        truth, prior = (read_mask(root / split / kind / file.name).astype(np.int64) for kind in ("masks", "prior"))
-        found = np.bincount((truth * 256 + prior).ravel(), minlength=256 * 256)
-        counts = found if not counts.size else counts + found
-    table = counts.reshape(256, 256)
-    both = np.diag(table)
-    either = table.sum(axis=0) + table.sum(axis=1) - both
-    return float((both[either > 0] / either[either > 0]).mean())
+    folder = root / split
+    names = sorted(file.name for file in (folder / "masks").iterdir())
+    return iou_of_masks((read_mask(folder / "masks" / name), read_mask(folder / "prior" / name)) for name in names)
 
 
 def main() -> None:
